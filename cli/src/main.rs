@@ -1,0 +1,2 @@
+//! The only binary: reads arguments and wires the floors together.
+fn main() {}

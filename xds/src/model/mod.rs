@@ -1,0 +1,138 @@
+//! The data-plane model: what one node runs, as plain Rust types. It knows no protobuf and no user resource.
+//!
+//! References are resolved by name: a [`Route`] names an [`Upstream`], whose addresses are the [`Endpoints`] of the same name;
+//! a [`Certificate`] names the [`Secret`]s that it presents. Every resource is small and separately versioned.
+
+mod certificate;
+mod consumer;
+mod endpoints;
+mod listener;
+mod plugin;
+mod route;
+mod upstream;
+
+pub use certificate::{Certificate, ClientValidation, Secret, SecretBody, TlsVersion};
+pub use consumer::{Consumer, Credential, PluginMetadata};
+pub use endpoints::{Endpoint, Endpoints};
+pub use listener::{EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader};
+pub use plugin::{GlobalRule, PluginConf, PluginOrigin};
+pub use route::{Route, RouteMatch, Timeouts, UpstreamRef};
+pub use upstream::{
+    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HealthChecks, KeepalivePool, PassHost, PassiveCheck,
+    Scheme, Thresholds, Upstream, UpstreamTls,
+};
+
+use std::sync::Arc;
+
+/// The kinds of resources on the wire, in the order in which an agent must receive them (make before break).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret`.
+    Secret,
+    /// `heddle.config.v1.Upstream`.
+    Upstream,
+    /// `envoy.config.endpoint.v3.ClusterLoadAssignment`.
+    Endpoints,
+    /// `heddle.config.v1.PluginMetadata`.
+    PluginMetadata,
+    /// `heddle.config.v1.Consumer`.
+    Consumer,
+    /// `heddle.config.v1.GlobalRule`.
+    GlobalRule,
+    /// `heddle.config.v1.Route`.
+    Route,
+    /// `heddle.config.v1.Certificate`.
+    Certificate,
+    /// `heddle.config.v1.Listener`.
+    Listener,
+}
+
+impl Kind {
+    /// Every kind, in delivery order.
+    pub const ALL: [Kind; 9] = [
+        Kind::Secret,
+        Kind::Upstream,
+        Kind::Endpoints,
+        Kind::PluginMetadata,
+        Kind::Consumer,
+        Kind::GlobalRule,
+        Kind::Route,
+        Kind::Certificate,
+        Kind::Listener,
+    ];
+
+    /// The `type_url` of the kind in `google.protobuf.Any` and in discovery requests.
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Kind::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Kind::Upstream => "type.googleapis.com/heddle.config.v1.Upstream",
+            Kind::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Kind::PluginMetadata => "type.googleapis.com/heddle.config.v1.PluginMetadata",
+            Kind::Consumer => "type.googleapis.com/heddle.config.v1.Consumer",
+            Kind::GlobalRule => "type.googleapis.com/heddle.config.v1.GlobalRule",
+            Kind::Route => "type.googleapis.com/heddle.config.v1.Route",
+            Kind::Certificate => "type.googleapis.com/heddle.config.v1.Certificate",
+            Kind::Listener => "type.googleapis.com/heddle.config.v1.Listener",
+        }
+    }
+
+    /// The kind with this `type_url`.
+    pub fn from_type_url(url: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.type_url() == url)
+    }
+}
+
+/// One data-plane resource.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resource {
+    /// A socket to accept on.
+    Listener(Listener),
+    /// A match and what to do.
+    Route(Route),
+    /// How to use a set of endpoints.
+    Upstream(Upstream),
+    /// The addresses of an upstream.
+    Endpoints(Endpoints),
+    /// Who may be identified by an authentication plugin.
+    Consumer(Consumer),
+    /// Plugins that run for every request.
+    GlobalRule(GlobalRule),
+    /// Which certificate is shown for which server name.
+    Certificate(Certificate),
+    /// Settings shared by all uses of one plugin.
+    PluginMetadata(PluginMetadata),
+    /// Key material.
+    Secret(Secret),
+}
+
+impl Resource {
+    /// The kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Resource::Listener(_) => Kind::Listener,
+            Resource::Route(_) => Kind::Route,
+            Resource::Upstream(_) => Kind::Upstream,
+            Resource::Endpoints(_) => Kind::Endpoints,
+            Resource::Consumer(_) => Kind::Consumer,
+            Resource::GlobalRule(_) => Kind::GlobalRule,
+            Resource::Certificate(_) => Kind::Certificate,
+            Resource::PluginMetadata(_) => Kind::PluginMetadata,
+            Resource::Secret(_) => Kind::Secret,
+        }
+    }
+
+    /// The name, unique within the kind.
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Resource::Listener(r) => &r.name,
+            Resource::Route(r) => &r.id,
+            Resource::Upstream(r) => &r.name,
+            Resource::Endpoints(r) => &r.upstream,
+            Resource::Consumer(r) => &r.username,
+            Resource::GlobalRule(r) => &r.id,
+            Resource::Certificate(r) => &r.id,
+            Resource::PluginMetadata(r) => &r.plugin,
+            Resource::Secret(r) => &r.name,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Upstreams: how a named set of endpoints is used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Timeouts;
+
+/// How a named set of endpoints is used. Its addresses are the `Endpoints` of the same name.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Upstream {
+    /// `upstreams/<id>` for shared ones, `routes/<id>` or `services/<id>` for inline ones.
+    pub name: Arc<str>,
+    /// User-visible name for metrics and logs (the id of an upstream, else `name`).
+    pub label: Arc<str>,
+    /// How an endpoint is chosen.
+    pub balancer: Balancer,
+    /// Protocol spoken to endpoints.
+    pub scheme: Scheme,
+    /// What the endpoint sees as host.
+    pub pass_host: PassHost,
+    /// Further tries after the first; `None` is one less than the number of endpoints.
+    pub retries: Option<u32>,
+    /// No new try after this long; zero is no limit.
+    pub retry_timeout: Duration,
+    /// Step timeouts.
+    pub timeouts: Timeouts,
+    /// Idle connections kept per endpoint and worker.
+    pub keepalive: KeepalivePool,
+    /// TLS towards endpoints, used with `https` and `grpcs`.
+    pub tls: UpstreamTls,
+    /// Health checking.
+    pub checks: HealthChecks,
+    /// Limits that break the circuit.
+    pub breakers: CircuitBreakers,
+    /// Where addresses come from when not listed.
+    pub discovery: Option<Discovery>,
+    /// A recovered or new endpoint ramps up to its weight over this long; zero is at once.
+    pub slow_start: Duration,
+    /// Below this share of healthy endpoints (percent, per priority) health is ignored. 0 switches it off.
+    pub panic_threshold: u8,
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum Balancer {
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// Consistent hashing (ketama ring).
+    ConsistentHash(HashOn),
+    /// Fewest requests in flight by weight.
+    LeastConn,
+    /// Two random choices by decayed response time.
+    Ewma,
+}
+
+/// Where the hash key of a request comes from. A missing key falls back to `remote_addr`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum HashOn {
+    /// A variable, without `$`.
+    Var(Arc<str>),
+    /// A request header.
+    Header(Arc<str>),
+    /// A cookie.
+    Cookie(Arc<str>),
+    /// The consumer that authentication found.
+    Consumer,
+    /// A template such as `$host$uri`.
+    VarsCombination(Arc<str>),
+}
+
+/// Protocol spoken to endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum Scheme {
+    /// HTTP/1.1 in clear.
+    Http,
+    /// HTTP/1.1 over TLS.
+    Https,
+    /// HTTP/2 in clear, prior knowledge.
+    Grpc,
+    /// HTTP/2 over TLS.
+    Grpcs,
+}
+
+impl Scheme {
+    /// Port used when a node does not say one.
+    pub fn default_port(self) -> u16 {
+        if self.is_tls() { 443 } else { 80 }
+    }
+    /// Whether TLS is spoken.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Scheme::Https | Scheme::Grpcs)
+    }
+    /// Whether HTTP/2 is spoken.
+    pub fn is_h2(self) -> bool {
+        matches!(self, Scheme::Grpc | Scheme::Grpcs)
+    }
+}
+
+/// What the endpoint sees as host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum PassHost {
+    /// The client's.
+    Pass,
+    /// The node's own name, with its port where that is not the scheme's.
+    Node,
+    /// A fixed one.
+    Rewrite(Arc<str>),
+}
+
+/// Idle connections kept per endpoint and worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct KeepalivePool {
+    /// Most idle connections.
+    pub size: u32,
+    /// Closed after this long without use.
+    pub idle_timeout: Duration,
+    /// Closed after this many requests.
+    pub requests: u32,
+}
+
+impl Default for KeepalivePool {
+    /// 320 connections, 60 s, 1,000 requests, as APISIX.
+    fn default() -> Self {
+        KeepalivePool { size: 320, idle_timeout: Duration::from_secs(60), requests: 1000 }
+    }
+}
+
+/// TLS towards endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct UpstreamTls {
+    /// Whether the endpoint's certificate is verified. APISIX's default is not to.
+    pub verify: bool,
+    /// Name of the `Secret` with trusted roots; the system's when `None`.
+    pub ca: Option<Arc<str>>,
+    /// Name of the `Secret` with our certificate and key.
+    pub client_cert: Option<Arc<str>>,
+    /// Server name sent instead of the host.
+    pub sni: Option<Arc<str>>,
+}
+
+/// Health checking of endpoints.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct HealthChecks {
+    /// Probes of our own.
+    pub active: Option<ActiveCheck>,
+    /// Judged by real traffic.
+    pub passive: Option<PassiveCheck>,
+}
+
+/// What an active check speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum CheckKind {
+    /// HTTP/1.1 in clear.
+    Http,
+    /// HTTP/1.1 over TLS.
+    Https,
+    /// A connection that stands is healthy.
+    Tcp,
+}
+
+/// Probes of our own.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ActiveCheck {
+    /// What is spoken.
+    pub kind: CheckKind,
+    /// Whole probe.
+    pub timeout: Duration,
+    /// Probes under way at once.
+    pub concurrency: u32,
+    /// Host header; the node's name when `None`.
+    pub host: Option<Arc<str>>,
+    /// Port; the node's when `None`.
+    pub port: Option<u16>,
+    /// Method.
+    pub method: Arc<str>,
+    /// Path and query.
+    pub path: Arc<str>,
+    /// Body, may be empty.
+    pub body: Arc<str>,
+    /// Whether the certificate is verified.
+    pub verify_certificate: bool,
+    /// Further header fields.
+    pub headers: Vec<(Arc<str>, Arc<str>)>,
+    /// Interval while healthy.
+    pub healthy_interval: Duration,
+    /// Interval while unhealthy.
+    pub unhealthy_interval: Duration,
+    /// Statuses and counts.
+    pub thresholds: Thresholds,
+}
+
+/// Judged by real traffic.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PassiveCheck {
+    /// Statuses and counts.
+    pub thresholds: Thresholds,
+}
+
+/// When an endpoint changes its state. A count of zero switches that rule off.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Thresholds {
+    /// Statuses that count as success.
+    pub healthy_statuses: Vec<u16>,
+    /// Successes in a row until healthy.
+    pub successes: u32,
+    /// Statuses that count as failure.
+    pub unhealthy_statuses: Vec<u16>,
+    /// Such statuses in a row until unhealthy.
+    pub http_failures: u32,
+    /// Failed connections in a row until unhealthy.
+    pub tcp_failures: u32,
+    /// Timeouts in a row until unhealthy.
+    pub timeouts: u32,
+}
+
+/// Limits that break the circuit: above them a request is refused with 503 at once. `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct CircuitBreakers {
+    /// Connections to one endpoint, per worker.
+    pub max_connections: Option<u32>,
+    /// Requests waiting for a connection, per worker.
+    pub max_pending: Option<u32>,
+    /// Requests in flight, per worker.
+    pub max_requests: Option<u32>,
+    /// Retries in flight as a share of requests in flight, in percent; 20 when `None` (as Envoy's budget).
+    pub retry_budget_percent: Option<u8>,
+}
+
+/// Where addresses come from when they are not listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Discovery {
+    /// All addresses of a DNS name, `host` or `host:port`; SRV where the name has such records.
+    Dns(Arc<str>),
+}
