@@ -1,1 +1,5 @@
-//! Placeholder while the floor is laid.
+//! The control plane: user resources, their store, the providers that feed it, the translation into the data-plane model, and the Admin APIs. It never sees the agent.
+
+pub mod model;
+pub mod state;
+pub mod store;

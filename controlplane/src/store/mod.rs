@@ -1,0 +1,92 @@
+//! Where revisions are kept. The store stores; it neither validates nor translates.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::model::Key;
+
+/// A point in the history; the first change is 1.
+pub type Revision = u64;
+
+/// One write of a transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    /// What is written.
+    pub key: Key,
+    /// The new value, `None` to delete.
+    pub value: Option<Value>,
+    /// Deleted by itself at this time (Unix milliseconds).
+    pub expires_at_ms: Option<u64>,
+}
+
+/// A condition of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compare {
+    /// What is looked at.
+    pub key: Key,
+    /// Its modification revision; `None` demands that it does not exist.
+    pub modified: Option<Revision>,
+}
+
+/// One version of one resource in the history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Version {
+    /// What was written.
+    pub key: Key,
+    /// The revision that wrote it.
+    pub revision: Revision,
+    /// The revision that created it (equal to `revision` for a creation).
+    pub created: Revision,
+    /// The value, `None` when it was deleted.
+    pub value: Option<Value>,
+    /// Who wrote it: an admin key's name, `provider:file`, `rollback` …
+    pub author: Arc<str>,
+    /// When, Unix milliseconds.
+    pub time_ms: u64,
+}
+
+/// Why the store refused.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A comparison failed: somebody else wrote in between.
+    #[error("{key} is at revision {found:?}, not {expected:?}")]
+    Conflict {
+        /// What was looked at.
+        key: Key,
+        /// What the transaction expected.
+        expected: Option<Revision>,
+        /// What was found.
+        found: Option<Revision>,
+    },
+    /// The disk is full or read-only; nothing was written.
+    #[error(
+        "the store cannot be written ({0}): free space below data_dir; traffic goes on, reads work, writes are refused until then"
+    )]
+    Full(String),
+    /// The file is damaged or of a newer format; it was left as it is.
+    #[error("{0}")]
+    Unusable(String),
+    /// A revision that compaction has removed, or that never was.
+    #[error("revision {0} is not in the history (it keeps {1} and later)")]
+    UnknownRevision(Revision, Revision),
+    /// Anything else of the disk.
+    #[error("store: {0}")]
+    Io(String),
+}
+
+/// Where revisions are kept. Embedded and remote implementations pass the same conformance suite.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Writes all or nothing as one new revision, durably before it returns.
+    async fn txn(&self, compare: Vec<Compare>, writes: Vec<Write>, author: Arc<str>) -> Result<Revision, StoreError>;
+    /// Everything that exists at the newest revision, with that revision.
+    async fn load(&self) -> Result<(Revision, Vec<Version>), StoreError>;
+    /// Everything that existed at `revision`.
+    async fn at(&self, revision: Revision) -> Result<Vec<Version>, StoreError>;
+    /// Versions, newest first: of one key or of all, at most `limit`, older than `before` when given.
+    async fn history(&self, key: Option<Key>, before: Option<Revision>, limit: usize) -> Result<Vec<Version>, StoreError>;
+    /// Removes versions that are neither current nor among the newest `keep_revisions` nor younger than `keep_ms`.
+    async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError>;
+}
