@@ -120,14 +120,92 @@ impl fmt::Display for Key {
 /// One fault found in a user resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Dotted path inside the resource (`plugins.limit-count.count`, `uris[2]`), empty for the whole.
+    /// Path inside the resource (`plugins.limit-count.count`, `uris[2]`, `nodes["a.b:80"]`), empty for the whole.
     pub path: String,
     /// What was expected and what was found.
     pub message: String,
+    /// The message says everything by itself (plugins, references): [`Fault::wording`] does not wrap it in its path.
+    pub whole: bool,
+}
+
+impl Fault {
+    /// A fault of the shape of the resource at `path`.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Fault {
+        Fault { path: path.into(), message: message.into(), whole: false }
+    }
+
+    /// A fault whose message is complete by itself.
+    pub fn whole(path: impl Into<String>, message: impl Into<String>) -> Fault {
+        Fault { path: path.into(), message: message.into(), whole: true }
+    }
+
+    /// The text that Admin API clients of APISIX look for:
+    /// `invalid configuration: property "uri" validation failed: …`, items counted from one.
+    pub fn wording(&self) -> String {
+        if self.whole {
+            return self.message.clone();
+        }
+        let mut text = String::from("invalid configuration: ");
+        for step in steps(&self.path) {
+            match step {
+                Step::Item(index) => text.push_str(&format!("failed to validate item {}: ", index + 1)),
+                Step::Property(name) => text.push_str(&format!("property \"{name}\" validation failed: ")),
+            }
+        }
+        text + &self.message
+    }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+        if self.path.is_empty() || self.whole { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+    }
+}
+
+enum Step<'a> {
+    Property(&'a str),
+    Item(usize),
+}
+
+/// The steps of a fault's path: `a.b[2]["c.d"]` is a, b, item 2, c.d.
+fn steps(path: &str) -> Vec<Step<'_>> {
+    let mut out = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        if let Some(quoted) = rest.strip_prefix("[\"") {
+            let (name, tail) = quoted.split_once("\"]").unwrap_or((quoted, ""));
+            out.push(Step::Property(name));
+            rest = tail;
+        } else if let Some(inner) = rest.strip_prefix('[') {
+            let (index, tail) = inner.split_once(']').unwrap_or((inner, ""));
+            out.push(index.parse().map_or(Step::Property(index), Step::Item));
+            rest = tail;
+        } else {
+            let rest_of = rest.strip_prefix('.').unwrap_or(rest);
+            let end = rest_of.find(['.', '[']).unwrap_or(rest_of.len());
+            out.push(Step::Property(&rest_of[..end]));
+            rest = &rest_of[end..];
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Fault;
+
+    #[test]
+    fn wording_follows_the_path() {
+        let fault = Fault::new("upstream.nodes[1].host", "wrong type: expected string, got number");
+        assert_eq!(
+            fault.wording(),
+            "invalid configuration: property \"upstream\" validation failed: property \"nodes\" validation failed: \
+             failed to validate item 2: property \"host\" validation failed: wrong type: expected string, got number"
+        );
+        assert_eq!(
+            Fault::new("nodes[\"a.b:80\"]", "m").wording(),
+            "invalid configuration: property \"nodes\" validation failed: property \"a.b:80\" validation failed: m"
+        );
+        assert_eq!(Fault::whole("plugins.x", "unknown plugin [x]").wording(), "unknown plugin [x]");
     }
 }
