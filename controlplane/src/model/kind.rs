@@ -105,6 +105,21 @@ impl Key {
     pub fn new(kind: ResourceKind, id: impl Into<Arc<str>>) -> Key {
         Key { kind, id: id.into() }
     }
+
+    /// The provider that it came from (`file` of `r1@file`), `None` when it is kept in the store.
+    pub fn provider(&self) -> Option<&str> {
+        self.id.rsplit_once('@').map(|(_, provider)| provider)
+    }
+
+    /// The id as its author wrote it: `r1` of `r1@file`.
+    pub fn local_id(&self) -> &str {
+        self.id.rsplit_once('@').map_or(&self.id, |(local, _)| local)
+    }
+
+    /// The key of the same resource when it comes from `provider`: `r1@file`.
+    pub fn of_provider(&self, provider: &str) -> Key {
+        Key { kind: self.kind, id: format!("{}@{provider}", self.id).into() }
+    }
 }
 
 impl fmt::Display for Key {

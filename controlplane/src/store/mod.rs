@@ -10,6 +10,9 @@ use crate::model::Key;
 /// A point in the history; the first change is 1.
 pub type Revision = u64;
 
+/// Tells the wall-clock time in Unix milliseconds.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// One write of a transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Write {
@@ -41,6 +44,8 @@ pub struct Version {
     pub created: Revision,
     /// The value, `None` when it was deleted.
     pub value: Option<Value>,
+    /// Deleted by itself at this time (Unix milliseconds).
+    pub expires_at_ms: Option<u64>,
     /// Who wrote it: an admin key's name, `provider:file`, `rollback` …
     pub author: Arc<str>,
     /// When, Unix milliseconds.
