@@ -1,0 +1,49 @@
+//! What is known of the client's connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What is known of the client's connection; the same for all its requests.
+#[derive(Debug)]
+pub struct ConnectionInfo {
+    /// Unique on this node.
+    pub id: u64,
+    /// Name of the listener that accepted it.
+    pub listener: Arc<str>,
+    /// Client address: the socket's peer, or what a PROXY header said.
+    pub peer: SocketAddr,
+    /// The socket's peer.
+    pub transport_peer: SocketAddr,
+    /// Address the client connected to (the PROXY header's destination when there was one).
+    pub local: SocketAddr,
+    /// TLS facts, `None` in clear.
+    pub tls: Option<TlsInfo>,
+}
+
+/// Facts of a TLS session.
+#[derive(Debug)]
+pub struct TlsInfo {
+    /// Server name the client asked for, lower-case.
+    pub server_name: Option<Arc<str>>,
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// Cipher suite name.
+    pub cipher: String,
+    /// Verified client certificate.
+    pub client: Option<ClientCertificate>,
+    /// Paths (regex) for which the route demands no client certificate though the handshake carried none.
+    pub client_required_unless: Option<Arc<[regex::Regex]>>,
+}
+
+/// A verified client certificate.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// Subject, RFC 4514.
+    pub subject: String,
+    /// Issuer, RFC 4514.
+    pub issuer: String,
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// SHA-256 of the DER, hexadecimal.
+    pub fingerprint: String,
+}

@@ -1,0 +1,208 @@
+//! One request and what becomes of it: what filters, balancing and logs see. It knows no tables and no sockets.
+
+mod connection;
+mod outcome;
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::http::{Method, RequestHead, ResponseHead};
+
+pub use connection::{ClientCertificate, ConnectionInfo, TlsInfo};
+pub use outcome::{Answer, Reason};
+
+/// One request on its way. It lives on one worker and dies there.
+pub struct Exchange {
+    /// The connection it came on.
+    pub connection: Rc<ConnectionInfo>,
+    /// Client address as policies see it: the peer, or what a trusted proxy said.
+    pub remote: SocketAddr,
+    /// The request as it will go upstream; filters edit it.
+    pub request: RequestHead,
+    /// Method, path and query as matched, before filters edited them.
+    pub original: OriginalTarget,
+    /// When its first byte was read.
+    pub started: Instant,
+    /// The same in Unix milliseconds.
+    pub started_ms: u64,
+    /// The route that matched.
+    pub route: Option<Arc<RouteInfo>>,
+    /// Captures of the path pattern.
+    pub params: SmallVec<[(Arc<str>, String); 2]>,
+    /// Who authentication found.
+    pub consumer: Option<Arc<ConsumerInfo>>,
+    /// Set by filters: upstream to use instead of the route's (`traffic-split`).
+    pub upstream_override: Option<Arc<str>>,
+    /// Set by filters: host to send upstream instead of what `pass_host` says.
+    pub host_override: Option<String>,
+    /// What each try met, in order.
+    pub attempts: SmallVec<[Attempt; 2]>,
+    /// Bytes and status of the answer, as they become known.
+    pub answer: AnswerRecord,
+    /// Dice of this request.
+    pub dice: fastrand::Rng,
+    /// Consumers and plugin metadata of the tables that this request runs on.
+    pub directory: Arc<dyn Directory>,
+    /// W3C trace context, `None` while nothing asks for one.
+    pub trace: Option<Box<TraceIds>>,
+    slots: SmallVec<[(&'static str, Box<dyn Any>); 2]>,
+}
+
+/// Method, path and query as matched.
+#[derive(Debug, Clone, Default)]
+pub struct OriginalTarget {
+    /// Method.
+    pub method: Method,
+    /// Normalised path.
+    pub path: String,
+    /// Query without `?`.
+    pub query: Option<String>,
+}
+
+/// Identity of a route for variables, logs and metrics.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct RouteInfo {
+    /// Route id.
+    pub id: Arc<str>,
+    /// Route name, may be empty.
+    pub name: Arc<str>,
+    /// Service id, may be empty.
+    pub service_id: Arc<str>,
+    /// Service name, may be empty.
+    pub service_name: Arc<str>,
+    /// The path pattern of the route that has matched; filled for logs by the first pattern.
+    pub uri: Arc<str>,
+}
+
+/// Who authentication found.
+#[derive(Debug, PartialEq)]
+pub struct ConsumerInfo {
+    /// Unique name.
+    pub username: Arc<str>,
+    /// Consumer group, empty when none.
+    pub group_id: Arc<str>,
+    /// Credential that was used, empty when it stands on the consumer itself.
+    pub credential_id: Arc<str>,
+    /// Label `custom_id`, empty when none.
+    pub custom_id: Arc<str>,
+    /// Labels.
+    pub labels: std::collections::BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// One try against one endpoint.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// Endpoint address.
+    pub address: SocketAddr,
+    /// Name of the node as configured.
+    pub host: Arc<str>,
+    /// Status, `None` when it failed before one.
+    pub status: Option<u16>,
+    /// Connecting, zero when a pooled connection was used.
+    pub connect: Duration,
+    /// Until the response head.
+    pub header: Option<Duration>,
+    /// Until the end of the response.
+    pub total: Option<Duration>,
+    /// Why it failed.
+    pub failure: Option<Reason>,
+}
+
+/// What is known of the answer, for logs and metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AnswerRecord {
+    /// Status sent to the client, 0 before one, 499 when the client went away first.
+    pub status: u16,
+    /// Body bytes sent to the client.
+    pub bytes_sent: u64,
+    /// Body bytes received from the client.
+    pub bytes_received: u64,
+    /// Why we answered ourselves, or why the exchange ended badly.
+    pub reason: Reason,
+}
+
+/// W3C trace context of the request.
+#[derive(Debug, Clone)]
+pub struct TraceIds {
+    /// Trace id.
+    pub trace_id: u128,
+    /// Our span.
+    pub span_id: u64,
+    /// The caller's span, 0 when none.
+    pub parent_id: u64,
+    /// Whether the span is recorded.
+    pub sampled: bool,
+}
+
+/// What filters may look up in the tables that the request runs on.
+pub trait Directory: Send + Sync {
+    /// The consumer and credential configuration with this value in the unique field of an authentication plugin
+    /// (`key` of `key-auth`). Constant time in the value.
+    fn find_credential(&self, plugin: &str, value: &str) -> Option<Arc<ConsumerInfo>>;
+    /// The consumer of this name (anonymous consumers).
+    fn consumer(&self, username: &str) -> Option<Arc<ConsumerInfo>>;
+}
+
+impl Exchange {
+    /// A request that has just been read.
+    pub fn new(
+        connection: Rc<ConnectionInfo>,
+        request: RequestHead,
+        started: Instant,
+        started_ms: u64,
+        directory: Arc<dyn Directory>,
+        dice: fastrand::Rng,
+    ) -> Exchange {
+        Exchange {
+            remote: connection.peer,
+            connection,
+            request,
+            original: OriginalTarget::default(),
+            started,
+            started_ms,
+            route: None,
+            params: SmallVec::new(),
+            consumer: None,
+            upstream_override: None,
+            host_override: None,
+            attempts: SmallVec::new(),
+            answer: AnswerRecord::default(),
+            dice,
+            directory,
+            trace: None,
+            slots: SmallVec::new(),
+        }
+    }
+
+    /// `http` or `https`, as the client spoke to us.
+    pub fn scheme(&self) -> &'static str {
+        if self.connection.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// Keeps a value of a filter until the end of the request; the key is the filter's name.
+    pub fn put<T: Any>(&mut self, filter: &'static str, value: T) {
+        self.slots.retain(|(name, old)| *name != filter || !old.is::<T>());
+        self.slots.push((filter, Box::new(value)));
+    }
+
+    /// The value that a filter kept.
+    pub fn slot<T: Any>(&self, filter: &'static str) -> Option<&T> {
+        self.slots.iter().filter(|(name, _)| *name == filter).find_map(|(_, value)| value.downcast_ref())
+    }
+
+    /// The value that a filter kept, to change it.
+    pub fn slot_mut<T: Any>(&mut self, filter: &'static str) -> Option<&mut T> {
+        self.slots.iter_mut().filter(|(name, _)| *name == filter).find_map(|(_, value)| value.downcast_mut())
+    }
+
+    /// Writes down what the client will get.
+    pub fn record(&mut self, head: &ResponseHead) {
+        self.answer.status = head.status;
+    }
+}

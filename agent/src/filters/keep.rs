@@ -1,0 +1,49 @@
+//! Run-time state of filters that outlives a change of tables: what is used again is kept, what nobody holds any more goes.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+/// Run-time state by key. Written only while tables are compiled, never on the request path.
+#[derive(Default)]
+pub struct Keep {
+    entries: Mutex<HashMap<String, Weak<dyn Any + Send + Sync>>>,
+}
+
+impl Keep {
+    /// The state under `key`, made by `make` when nobody holds one of this type. Choose the key so that a changed configuration that must start
+    /// afresh has another one.
+    pub fn get_or<T: Any + Send + Sync>(&self, key: &str, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut entries = self.entries.lock();
+        let held = entries.get(key).and_then(Weak::upgrade).and_then(|state| state.downcast::<T>().ok());
+        if let Some(state) = held {
+            return state;
+        }
+        let state = Arc::new(make());
+        let weak: Weak<dyn Any + Send + Sync> = Arc::downgrade(&(state.clone() as Arc<dyn Any + Send + Sync>));
+        entries.insert(key.to_owned(), weak);
+        state
+    }
+
+    /// Forgets what nobody holds any more; called after tables were swapped.
+    pub fn sweep(&self) {
+        self.entries.lock().retain(|_, state| state.strong_count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_is_shared_while_held_and_made_anew_afterwards() {
+        let keep = Keep::default();
+        let first = keep.get_or("k", || 1u32);
+        assert_eq!(*keep.get_or("k", || 2u32), 1);
+        drop(first);
+        keep.sweep();
+        assert_eq!(*keep.get_or("k", || 3u32), 3);
+    }
+}

@@ -1,0 +1,129 @@
+//! Filters: the code of plugins. One folder per plugin, one shape; `registry` lists them. A filter sees the exchange, never tables or sockets.
+
+mod keep;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use heddle_xds::catalog::{ConfigFault, Descriptor, Place};
+use serde_json::Value;
+
+use crate::exchange::{Answer, Exchange};
+use crate::http::{BodyError, ResponseHead};
+
+pub use keep::Keep;
+
+/// The phases that a filter takes part in; a chain is split by them when tables are compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phases(u8);
+
+impl Phases {
+    /// Before everything: identify, rewrite, answer at once.
+    pub const REWRITE: Phases = Phases(1);
+    /// Decide: limits, restrictions, choice of the upstream.
+    pub const ACCESS: Phases = Phases(2);
+    /// Just before each try.
+    pub const BEFORE_PROXY: Phases = Phases(4);
+    /// The request body.
+    pub const REQUEST_BODY: Phases = Phases(8);
+    /// The response head, the gateway's own answers included.
+    pub const RESPONSE_HEAD: Phases = Phases(16);
+    /// The response body.
+    pub const RESPONSE_BODY: Phases = Phases(32);
+    /// After the last byte.
+    pub const LOG: Phases = Phases(64);
+
+    /// Both.
+    pub const fn and(self, other: Phases) -> Phases {
+        Phases(self.0 | other.0)
+    }
+
+    /// Whether `other` is among them.
+    pub const fn has(self, other: Phases) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// What a filter says after looking at a request.
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// End the request with this answer.
+    Answer(Box<Answer>),
+    /// Something on the network or the clock must be waited for; then the exchange is looked at again.
+    Wait(Pin<Box<dyn Future<Output = Resume>>>),
+}
+
+/// What a filter does after it has waited.
+pub type Resume = Box<dyn FnOnce(&mut Exchange) -> Flow>;
+
+/// How a filter changes a body.
+pub enum BodyEdit {
+    /// Other content altogether.
+    Replace(Bytes),
+    /// All content at once, at most `limit` bytes (413 or 502 above).
+    Buffer {
+        /// Most bytes held.
+        limit: u64,
+        /// Makes the new content.
+        edit: Box<dyn FnOnce(Bytes) -> Result<Bytes, BodyError>>,
+    },
+    /// Piece by piece; called with `None` at the end, when a last piece may be given.
+    Stream(Box<dyn FnMut(Option<Bytes>) -> Result<Bytes, BodyError>>),
+}
+
+/// A plugin with one configuration, compiled once and shared by all workers.
+///
+/// Only the methods of the phases that [`Filter::phases`] names are called. None of them blocks: what must wait returns [`Flow::Wait`].
+pub trait Filter: Send + Sync {
+    /// The phases it takes part in.
+    fn phases(&self) -> Phases;
+    /// Phase `REWRITE`.
+    fn rewrite(&self, _x: &mut Exchange) -> Flow {
+        Flow::Continue
+    }
+    /// Phase `ACCESS`.
+    fn access(&self, _x: &mut Exchange) -> Flow {
+        Flow::Continue
+    }
+    /// Phase `BEFORE_PROXY`.
+    fn before_proxy(&self, _x: &mut Exchange) -> Flow {
+        Flow::Continue
+    }
+    /// Phase `REQUEST_BODY`; asked once, before the body is read.
+    fn request_body(&self, _x: &mut Exchange) -> Option<BodyEdit> {
+        None
+    }
+    /// Phase `RESPONSE_HEAD`.
+    fn response_head(&self, _x: &mut Exchange, _head: &mut ResponseHead) {}
+    /// Phase `RESPONSE_BODY`; asked once, after all heads. `Content-Length` is removed by the pipeline when an edit is given.
+    fn response_body(&self, _x: &mut Exchange, _head: &mut ResponseHead) -> Option<BodyEdit> {
+        None
+    }
+    /// Phase `LOG`.
+    fn log(&self, _x: &Exchange) {}
+}
+
+/// What a plugin may know while its configuration is compiled.
+pub struct BuildContext<'a> {
+    /// The user resource that contributed the configuration, for example `route/r1`.
+    pub origin: &'a str,
+    /// `plugin_metadata/<name>`, when there is one.
+    pub metadata: Option<&'a Value>,
+    /// Run-time state that outlives a change of tables (counters, buckets).
+    pub keep: &'a Keep,
+}
+
+/// A plugin: facts, schema, check and compilation. Each folder exports one as `PLUGIN`.
+pub struct Plugin {
+    /// Facts.
+    pub descriptor: Descriptor,
+    /// JSON Schema at a place.
+    pub schema: fn(Place) -> Option<Value>,
+    /// All faults of a configuration (without `_meta`).
+    pub check: fn(Place, &Value) -> Result<(), Vec<ConfigFault>>,
+    /// Compiles a configuration that has passed `check`.
+    pub build: fn(&Value, &BuildContext<'_>) -> Result<Arc<dyn Filter>, Vec<ConfigFault>>,
+}

@@ -1,0 +1,119 @@
+//! Message bodies: nothing, bytes at hand, or a stream that is pulled.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::Fields;
+
+/// A piece of a body.
+#[derive(Debug)]
+pub enum Frame {
+    /// Content, never empty.
+    Data(Bytes),
+    /// Trailer fields; the last frame.
+    Trailers(Fields),
+}
+
+/// Why a body ended before its end.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum BodyError {
+    /// The sender went away or reset the stream.
+    #[error("the sender ended the body early")]
+    Aborted,
+    /// Framing is wrong (bad chunk size, bytes behind the end …).
+    #[error("malformed body: {0}")]
+    Malformed(&'static str),
+    /// No progress for too long.
+    #[error("the body made no progress in time")]
+    Timeout,
+    /// Longer than a limit allows.
+    #[error("the body is longer than {0} bytes")]
+    TooLarge(u64),
+}
+
+/// A body that is pulled. Dropping it before the end aborts its sender.
+pub trait BodySource {
+    /// The next frame; `None` after the last one. Pulling is what makes the sender go on, so memory stays bounded.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
+    /// Bytes still to come when that is known.
+    fn remaining(&self) -> Option<u64>;
+}
+
+/// A message body.
+#[derive(Default)]
+pub enum Body {
+    /// No content.
+    #[default]
+    Empty,
+    /// All content at hand, not empty.
+    Full(Bytes),
+    /// Content that is pulled.
+    Stream(Box<dyn BodySource>),
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Body::Empty => f.write_str("Empty"),
+            Body::Full(bytes) => write!(f, "Full({} bytes)", bytes.len()),
+            Body::Stream(source) => write!(f, "Stream({:?} bytes)", source.remaining()),
+        }
+    }
+}
+
+impl Body {
+    /// Bytes still to come when that is known.
+    pub fn remaining(&self) -> Option<u64> {
+        match self {
+            Body::Empty => Some(0),
+            Body::Full(bytes) => Some(bytes.len() as u64),
+            Body::Stream(source) => source.remaining(),
+        }
+    }
+
+    /// Whether nothing will come.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Body::Empty)
+    }
+
+    /// The next frame; `None` after the last one.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        match self {
+            Body::Empty => Poll::Ready(None),
+            Body::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Body::Empty;
+                Poll::Ready(Some(Ok(Frame::Data(bytes))))
+            }
+            Body::Stream(source) => source.poll_frame(cx),
+        }
+    }
+
+    /// The next frame; `None` after the last one.
+    pub async fn frame(&mut self) -> Option<Result<Frame, BodyError>> {
+        std::future::poll_fn(|cx| self.poll_frame(cx)).await
+    }
+
+    /// Reads all content, at most `limit` bytes. Trailers are dropped.
+    pub async fn collect(mut self, limit: u64) -> Result<Bytes, BodyError> {
+        let mut all = Vec::new();
+        while let Some(frame) = self.frame().await {
+            let Frame::Data(bytes) = frame? else { continue };
+            if all.len() as u64 + bytes.len() as u64 > limit {
+                return Err(BodyError::TooLarge(limit));
+            }
+            if all.is_empty() && self.is_empty() {
+                return Ok(bytes);
+            }
+            all.extend_from_slice(&bytes);
+        }
+        Ok(Bytes::from(all))
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Body {
+        if bytes.is_empty() { Body::Empty } else { Body::Full(bytes) }
+    }
+}

@@ -1,0 +1,13 @@
+//! HTTP messages as the agent handles them: fields, heads, bodies, and the wire codecs below. It knows no routes, no sockets and no pools.
+
+mod body;
+mod fields;
+mod head;
+mod method;
+mod name;
+
+pub use body::{Body, BodyError, BodySource, Frame};
+pub use fields::{FieldRef, Fields};
+pub use head::{RequestHead, ResponseHead, Version, reason_phrase};
+pub use method::Method;
+pub use name::Name;
