@@ -48,7 +48,7 @@ pub struct Exchange {
     /// Dice of this request.
     pub dice: fastrand::Rng,
     /// Consumers and plugin metadata of the tables that this request runs on.
-    pub directory: Arc<dyn Directory>,
+    pub directory: Rc<dyn Directory>,
     /// W3C trace context, `None` while nothing asks for one.
     pub trace: Option<Box<TraceIds>>,
     slots: SmallVec<[(&'static str, Box<dyn Any>); 2]>,
@@ -141,7 +141,7 @@ pub struct TraceIds {
 }
 
 /// What filters may look up in the tables that the request runs on.
-pub trait Directory: Send + Sync {
+pub trait Directory {
     /// The consumer and credential configuration with this value in the unique field of an authentication plugin
     /// (`key` of `key-auth`). Constant time in the value.
     fn find_credential(&self, plugin: &str, value: &str) -> Option<Arc<ConsumerInfo>>;
@@ -156,7 +156,7 @@ impl Exchange {
         request: RequestHead,
         started: Instant,
         started_ms: u64,
-        directory: Arc<dyn Directory>,
+        directory: Rc<dyn Directory>,
         dice: fastrand::Rng,
     ) -> Exchange {
         Exchange {
