@@ -2,6 +2,7 @@
 
 mod connection;
 mod outcome;
+mod service;
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use crate::http::{Method, RequestHead, ResponseHead};
 
 pub use connection::{ClientCertificate, ConnectionInfo, TlsInfo};
 pub use outcome::{Answer, Reason};
+pub use service::{Call, Ending, Interim, InterimQueue, Response, Sent, Service, Tunnel};
 
 /// One request on its way. It lives on one worker and dies there.
 pub struct Exchange {
