@@ -1,4 +1,5 @@
 //! The floor between control plane and data plane: the data-plane model, its snapshot and the xDS protocol. It knows neither user resources nor sockets of the data path.
 
 pub mod catalog;
+pub mod codec;
 pub mod model;

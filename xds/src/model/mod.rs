@@ -76,6 +76,26 @@ impl Kind {
         }
     }
 
+    /// The short name, as messages to operators say it, for example `Route`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Secret => "Secret",
+            Kind::Upstream => "Upstream",
+            Kind::Endpoints => "Endpoints",
+            Kind::PluginMetadata => "PluginMetadata",
+            Kind::Consumer => "Consumer",
+            Kind::GlobalRule => "GlobalRule",
+            Kind::Route => "Route",
+            Kind::Certificate => "Certificate",
+            Kind::Listener => "Listener",
+        }
+    }
+
+    /// The place in [`Kind::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
     /// The kind with this `type_url`.
     pub fn from_type_url(url: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| kind.type_url() == url)

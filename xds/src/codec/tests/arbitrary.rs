@@ -1,0 +1,251 @@
+//! Any resource that a control plane may make, for property tests.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use proptest::collection::{btree_map, vec};
+use proptest::option::of;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::model::*;
+use std::sync::Arc;
+
+fn text() -> impl Strategy<Value = Arc<str>> {
+    ".{0,12}".prop_map(Arc::from)
+}
+
+fn name() -> impl Strategy<Value = Arc<str>> {
+    "[a-z0-9/@._-]{1,12}".prop_map(Arc::from)
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    (0u64..100_000_000, 0u32..1_000_000_000).prop_map(|(secs, nanos)| Duration::new(secs, nanos))
+}
+
+fn value() -> impl Strategy<Value = Arc<Value>> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    let tree = leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            btree_map("[a-z_]{1,6}", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    });
+    tree.prop_map(Arc::new)
+}
+
+fn network() -> impl Strategy<Value = IpNet> {
+    prop_oneof![
+        (any::<[u8; 4]>(), 0u8..=32).prop_map(|(ip, len)| IpNet::new(ip.into(), len).unwrap()),
+        (any::<[u8; 16]>(), 0u8..=128).prop_map(|(ip, len)| IpNet::new(ip.into(), len).unwrap()),
+    ]
+}
+
+fn plugin() -> impl Strategy<Value = PluginConf> {
+    (name(), value(), text()).prop_map(|(name, config, origin)| PluginConf { name, config, origin: PluginOrigin(origin) })
+}
+
+fn timeouts() -> impl Strategy<Value = Timeouts> {
+    (duration(), duration(), duration()).prop_map(|(connect, send, read)| Timeouts { connect, send, read })
+}
+
+fn listener() -> impl Strategy<Value = Listener> {
+    let head = (name(), any::<SocketAddr>(), any::<bool>(), of(vec(network(), 0..3)), vec(network(), 0..3));
+    let tail = (any::<[u32; 6]>(), [duration(), duration()], any::<[bool; 4]>(), of(text()), of(text()), vec(name(), 0..3));
+    (head, tail).prop_map(|((name, address, tls, proxy, trusted), (numbers, times, flags, server, via, nodes))| Listener {
+        name,
+        // Flow label and scope id of IPv6 have no place in a listener's text form.
+        address: SocketAddr::new(address.ip(), address.port()),
+        protocol: if tls { ListenerProtocol::Https } else { ListenerProtocol::Http },
+        proxy_protocol: proxy.map_or(ProxyProtocol::Off, ProxyProtocol::Required),
+        forwarded: ForwardedTrust { trusted },
+        limits: EdgeLimits {
+            max_header_bytes: numbers[0],
+            max_field_bytes: numbers[1],
+            max_headers: numbers[2],
+            max_body_bytes: u64::from(numbers[3]) << 20,
+            max_streams: numbers[4],
+            glitch_budget: numbers[5],
+            header_timeout: times[0],
+            handshake_timeout: times[1],
+            ..EdgeLimits::default()
+        },
+        paths: PathPolicy { reject_encoded_slashes: flags[0], merge_slashes: flags[1], drop_underscore_headers: flags[2] },
+        server_header: ServerHeader { server, via },
+        expose_reason: flags[3],
+        nodes,
+    })
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    let matches = (vec(text(), 1..4), vec(text(), 0..3), vec(text(), 0..3), vec(network(), 0..3), of(value()))
+        .prop_map(|(uris, hosts, methods, remote_addrs, vars)| RouteMatch { uris, hosts, methods, remote_addrs, vars });
+    let head = (name(), text(), text(), text(), matches);
+    let tail = (any::<i64>(), any::<u64>(), vec(plugin(), 0..3), of(name()), of(timeouts()), any::<bool>());
+    (head, tail).prop_map(|((id, name, service_id, service_name, matches), tail)| {
+        let (priority, created, plugins, upstream, timeouts, enable_websocket) = tail;
+        let upstream = upstream.map(|name| UpstreamRef { name });
+        Route { id, name, service_id, service_name, matches, priority, created, plugins, upstream, timeouts, enable_websocket }
+    })
+}
+
+fn thresholds() -> impl Strategy<Value = Thresholds> {
+    (vec(any::<u16>(), 0..4), vec(any::<u16>(), 0..4), any::<[u32; 4]>()).prop_map(|(healthy, unhealthy, n)| Thresholds {
+        healthy_statuses: healthy,
+        successes: n[0],
+        unhealthy_statuses: unhealthy,
+        http_failures: n[1],
+        tcp_failures: n[2],
+        timeouts: n[3],
+    })
+}
+
+fn active_check() -> impl Strategy<Value = ActiveCheck> {
+    let kind = prop_oneof![Just(CheckKind::Http), Just(CheckKind::Https), Just(CheckKind::Tcp)];
+    let head = (kind, any::<u32>(), of(text()), of(any::<u16>()), [text(), text(), text()], any::<bool>());
+    (head, vec((text(), text()), 0..3), [duration(), duration(), duration()], thresholds()).prop_map(
+        |((kind, concurrency, host, port, texts, verify_certificate), headers, times, thresholds)| {
+            let [method, path, body] = texts;
+            let [timeout, healthy_interval, unhealthy_interval] = times;
+            ActiveCheck {
+                kind,
+                timeout,
+                concurrency,
+                host,
+                port,
+                method,
+                path,
+                body,
+                verify_certificate,
+                headers,
+                healthy_interval,
+                unhealthy_interval,
+                thresholds,
+            }
+        },
+    )
+}
+
+fn balancer() -> impl Strategy<Value = Balancer> {
+    prop_oneof![
+        Just(Balancer::RoundRobin),
+        Just(Balancer::LeastConn),
+        Just(Balancer::Ewma),
+        Just(Balancer::ConsistentHash(HashOn::Consumer)),
+        text().prop_map(|t| Balancer::ConsistentHash(HashOn::Var(t))),
+        text().prop_map(|t| Balancer::ConsistentHash(HashOn::Header(t))),
+        text().prop_map(|t| Balancer::ConsistentHash(HashOn::Cookie(t))),
+        text().prop_map(|t| Balancer::ConsistentHash(HashOn::VarsCombination(t))),
+    ]
+}
+
+fn upstream() -> impl Strategy<Value = Upstream> {
+    let scheme = prop_oneof![Just(Scheme::Http), Just(Scheme::Https), Just(Scheme::Grpc), Just(Scheme::Grpcs)];
+    let pass_host = prop_oneof![Just(PassHost::Pass), Just(PassHost::Node), text().prop_map(PassHost::Rewrite)];
+    let head = (name(), text(), balancer(), scheme, pass_host, of(any::<u32>()), timeouts());
+    let tls = (any::<bool>(), of(text()), of(text()), of(text())).prop_map(|(verify, ca, client_cert, sni)| UpstreamTls {
+        verify,
+        ca,
+        client_cert,
+        sni,
+    });
+    let checks = (of(active_check()), of(thresholds()))
+        .prop_map(|(active, passive)| HealthChecks { active, passive: passive.map(|thresholds| PassiveCheck { thresholds }) });
+    let breakers = (of(any::<u32>()), of(any::<u32>()), of(any::<u32>()), of(any::<u8>())).prop_map(|(a, b, c, d)| {
+        CircuitBreakers { max_connections: a, max_pending: b, max_requests: c, retry_budget_percent: d }
+    });
+    let tail = (tls, checks, breakers, of(name()), [duration(), duration(), duration()], any::<[u32; 2]>(), any::<u8>());
+    (head, tail).prop_map(|((name, label, balancer, scheme, pass_host, retries, timeouts), tail)| {
+        let (tls, checks, breakers, dns, [retry_timeout, idle_timeout, slow_start], [size, requests], panic_threshold) = tail;
+        Upstream {
+            name,
+            label,
+            balancer,
+            scheme,
+            pass_host,
+            retries,
+            retry_timeout,
+            timeouts,
+            keepalive: KeepalivePool { size, idle_timeout, requests },
+            tls,
+            checks,
+            breakers,
+            discovery: dns.map(Discovery::Dns),
+            slow_start,
+            panic_threshold,
+        }
+    })
+}
+
+fn endpoints() -> impl Strategy<Value = Endpoints> {
+    let priority = prop_oneof![3 => -2i32..3, 1 => any::<i32>()];
+    let weight = prop_oneof![3 => 0u32..3, 1 => any::<u32>()];
+    let endpoint =
+        ("[a-z0-9.:-]{1,12}", any::<u16>(), weight, priority, "[ab]?").prop_map(|(host, port, weight, priority, zone)| {
+            Endpoint { host: host.into(), port, weight, priority, zone: zone.into() }
+        });
+    (name(), vec(endpoint, 0..8)).prop_map(|(upstream, endpoints)| Endpoints { upstream, endpoints })
+}
+
+fn consumer() -> impl Strategy<Value = Consumer> {
+    let credential = (text(), name(), value()).prop_map(|(id, plugin, config)| Credential { id, plugin, config });
+    (name(), text(), vec(credential, 0..3), vec(plugin(), 0..3), btree_map(text(), text(), 0..3)).prop_map(
+        |(username, group_id, credentials, plugins, labels): (_, _, _, _, BTreeMap<_, _>)| Consumer {
+            username,
+            group_id,
+            credentials,
+            plugins,
+            labels,
+        },
+    )
+}
+
+fn certificate() -> impl Strategy<Value = Certificate> {
+    let client = (name(), any::<u8>(), vec(text(), 0..3)).prop_map(|(ca, depth, skip_uri_regex)| ClientValidation {
+        ca,
+        depth,
+        skip_uri_regex,
+    });
+    let version = || prop_oneof![Just(TlsVersion::V1_2), Just(TlsVersion::V1_3)];
+    (name(), vec(text(), 0..4), vec(name(), 0..3), of(client), version(), version()).prop_map(
+        |(id, snis, secrets, client, min_version, max_version)| Certificate {
+            id,
+            snis,
+            secrets,
+            client,
+            min_version,
+            max_version,
+        },
+    )
+}
+
+fn secret() -> impl Strategy<Value = Secret> {
+    (name(), any::<bool>(), text(), text()).prop_map(|(name, roots, first, key_pem)| {
+        let body = if roots { SecretBody::Roots(first) } else { SecretBody::KeyPair { chain_pem: first, key_pem } };
+        Secret { name, body }
+    })
+}
+
+/// Any resource.
+pub(crate) fn resource() -> impl Strategy<Value = Resource> {
+    prop_oneof![
+        listener().prop_map(Resource::Listener),
+        route().prop_map(Resource::Route),
+        upstream().prop_map(Resource::Upstream),
+        endpoints().prop_map(Resource::Endpoints),
+        consumer().prop_map(Resource::Consumer),
+        (name(), vec(plugin(), 0..3)).prop_map(|(id, plugins)| Resource::GlobalRule(GlobalRule { id, plugins })),
+        certificate().prop_map(Resource::Certificate),
+        (name(), value()).prop_map(|(plugin, config)| Resource::PluginMetadata(PluginMetadata { plugin, config })),
+        secret().prop_map(Resource::Secret),
+        Just(Resource::PluginMetadata(PluginMetadata { plugin: "empty".into(), config: Arc::new(json!({})) })),
+    ]
+}

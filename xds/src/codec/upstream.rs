@@ -1,0 +1,248 @@
+//! Upstreams on the wire; it knows no other kind.
+
+use std::sync::Arc;
+
+use heddle_proto::heddle::config::v1 as wire;
+use wire::balancer::Kind as BalancerKind;
+use wire::consistent_hash::Key;
+
+use super::read::{Fault, MAX_NAME, MAX_TEXT, Read, duration, list, name, narrow, optional, required, text, to_duration};
+use super::route::{timeouts_from_wire, timeouts_to_wire};
+use crate::model::{
+    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HealthChecks, KeepalivePool, PassHost, PassiveCheck,
+    Scheme, Thresholds, Upstream, UpstreamTls,
+};
+
+pub(super) fn to_wire(upstream: &Upstream) -> wire::Upstream {
+    let texts = |value: &Option<Arc<str>>| value.as_ref().map(ToString::to_string);
+    let passive = |check: &PassiveCheck| wire::PassiveCheck { thresholds: Some(thresholds_to_wire(&check.thresholds)) };
+    wire::Upstream {
+        name: upstream.name.to_string(),
+        label: upstream.label.to_string(),
+        balancer: Some(balancer_to_wire(&upstream.balancer)),
+        scheme: scheme_to_wire(upstream.scheme).into(),
+        pass_host: Some(pass_host_to_wire(&upstream.pass_host)),
+        retries: upstream.retries,
+        retry_timeout: to_duration(upstream.retry_timeout),
+        timeouts: Some(timeouts_to_wire(&upstream.timeouts)),
+        keepalive: Some(wire::KeepalivePool {
+            size: upstream.keepalive.size,
+            idle_timeout: to_duration(upstream.keepalive.idle_timeout),
+            requests: upstream.keepalive.requests,
+        }),
+        tls: Some(wire::UpstreamTls {
+            verify: upstream.tls.verify,
+            ca: texts(&upstream.tls.ca),
+            client_cert: texts(&upstream.tls.client_cert),
+            sni: texts(&upstream.tls.sni),
+        }),
+        active_check: upstream.checks.active.as_ref().map(active_to_wire),
+        passive_check: upstream.checks.passive.as_ref().map(passive),
+        breakers: Some(wire::CircuitBreakers {
+            max_connections: upstream.breakers.max_connections,
+            max_pending: upstream.breakers.max_pending,
+            max_requests: upstream.breakers.max_requests,
+            retry_budget_percent: upstream.breakers.retry_budget_percent.map(u32::from),
+        }),
+        discovery: upstream
+            .discovery
+            .as_ref()
+            .map(|Discovery::Dns(host)| wire::Discovery { kind: Some(wire::discovery::Kind::Dns(host.to_string())) }),
+        slow_start: to_duration(upstream.slow_start),
+        panic_threshold: upstream.panic_threshold.into(),
+    }
+}
+
+pub(super) fn from_wire(message: wire::Upstream) -> Read<Upstream> {
+    let keepalive = required("keepalive", message.keepalive)?;
+    let tls = required("tls", message.tls)?;
+    let breakers = required("breakers", message.breakers)?;
+    let active = message.active_check.map(active_from_wire).transpose().map_err(|fault| fault.inside("active_check"))?;
+    let passive = message.passive_check.map(|check| thresholds("passive_check.thresholds", check.thresholds)).transpose()?;
+    Ok(Upstream {
+        name: name("name", message.name)?,
+        label: text("label", message.label, MAX_NAME)?,
+        balancer: balancer_from_wire(required("balancer", message.balancer)?)?,
+        scheme: scheme_from_wire(message.scheme)?,
+        pass_host: pass_host_from_wire(required("pass_host", message.pass_host)?)?,
+        retries: message.retries,
+        retry_timeout: duration("retry_timeout", message.retry_timeout)?,
+        timeouts: timeouts_from_wire(required("timeouts", message.timeouts)?).map_err(|fault| fault.inside("timeouts"))?,
+        keepalive: KeepalivePool {
+            size: keepalive.size,
+            idle_timeout: duration("keepalive.idle_timeout", keepalive.idle_timeout)?,
+            requests: keepalive.requests,
+        },
+        tls: UpstreamTls {
+            verify: tls.verify,
+            ca: optional("tls.ca", tls.ca)?,
+            client_cert: optional("tls.client_cert", tls.client_cert)?,
+            sni: optional("tls.sni", tls.sni)?,
+        },
+        checks: HealthChecks { active, passive: passive.map(|thresholds| PassiveCheck { thresholds }) },
+        breakers: CircuitBreakers {
+            max_connections: breakers.max_connections,
+            max_pending: breakers.max_pending,
+            max_requests: breakers.max_requests,
+            retry_budget_percent: breakers
+                .retry_budget_percent
+                .map(|percent| narrow("breakers.retry_budget_percent", percent))
+                .transpose()?,
+        },
+        discovery: message.discovery.map(discovery_from_wire).transpose()?,
+        slow_start: duration("slow_start", message.slow_start)?,
+        panic_threshold: narrow("panic_threshold", message.panic_threshold)?,
+    })
+}
+
+fn balancer_to_wire(balancer: &Balancer) -> wire::Balancer {
+    let kind = match balancer {
+        Balancer::RoundRobin => BalancerKind::RoundRobin(wire::balancer::RoundRobin {}),
+        Balancer::LeastConn => BalancerKind::LeastConn(wire::balancer::LeastConn {}),
+        Balancer::Ewma => BalancerKind::Ewma(wire::balancer::Ewma {}),
+        Balancer::ConsistentHash(on) => {
+            let key = match on {
+                HashOn::Var(value) => Key::Var(value.to_string()),
+                HashOn::Header(value) => Key::Header(value.to_string()),
+                HashOn::Cookie(value) => Key::Cookie(value.to_string()),
+                HashOn::Consumer => Key::Consumer(true),
+                HashOn::VarsCombination(value) => Key::VarsCombination(value.to_string()),
+            };
+            BalancerKind::ConsistentHash(wire::ConsistentHash { key: Some(key) })
+        }
+    };
+    wire::Balancer { kind: Some(kind) }
+}
+
+fn balancer_from_wire(message: wire::Balancer) -> Read<Balancer> {
+    Ok(match required("balancer.kind", message.kind)? {
+        BalancerKind::RoundRobin(_) => Balancer::RoundRobin,
+        BalancerKind::LeastConn(_) => Balancer::LeastConn,
+        BalancerKind::Ewma(_) => Balancer::Ewma,
+        BalancerKind::ConsistentHash(hash) => {
+            let field = "balancer.consistent_hash.key";
+            Balancer::ConsistentHash(match required(field, hash.key)? {
+                Key::Var(value) => HashOn::Var(text(field, value, MAX_TEXT)?),
+                Key::Header(value) => HashOn::Header(text(field, value, MAX_TEXT)?),
+                Key::Cookie(value) => HashOn::Cookie(text(field, value, MAX_TEXT)?),
+                Key::Consumer(_) => HashOn::Consumer,
+                Key::VarsCombination(value) => HashOn::VarsCombination(text(field, value, MAX_TEXT)?),
+            })
+        }
+    })
+}
+
+fn scheme_to_wire(scheme: Scheme) -> wire::Scheme {
+    match scheme {
+        Scheme::Http => wire::Scheme::Http,
+        Scheme::Https => wire::Scheme::Https,
+        Scheme::Grpc => wire::Scheme::Grpc,
+        Scheme::Grpcs => wire::Scheme::Grpcs,
+    }
+}
+
+fn scheme_from_wire(value: i32) -> Read<Scheme> {
+    match wire::Scheme::try_from(value) {
+        Ok(wire::Scheme::Http) => Ok(Scheme::Http),
+        Ok(wire::Scheme::Https) => Ok(Scheme::Https),
+        Ok(wire::Scheme::Grpc) => Ok(Scheme::Grpc),
+        Ok(wire::Scheme::Grpcs) => Ok(Scheme::Grpcs),
+        _ => Err(Fault::new("scheme", format!("expected http, https, grpc or grpcs, found {value}"))),
+    }
+}
+
+fn pass_host_to_wire(pass_host: &PassHost) -> wire::PassHost {
+    let kind = match pass_host {
+        PassHost::Pass => wire::pass_host::Kind::Pass(true),
+        PassHost::Node => wire::pass_host::Kind::Node(true),
+        PassHost::Rewrite(host) => wire::pass_host::Kind::Rewrite(host.to_string()),
+    };
+    wire::PassHost { kind: Some(kind) }
+}
+
+fn pass_host_from_wire(message: wire::PassHost) -> Read<PassHost> {
+    Ok(match required("pass_host.kind", message.kind)? {
+        wire::pass_host::Kind::Pass(_) => PassHost::Pass,
+        wire::pass_host::Kind::Node(_) => PassHost::Node,
+        wire::pass_host::Kind::Rewrite(host) => PassHost::Rewrite(text("pass_host.rewrite", host, MAX_TEXT)?),
+    })
+}
+
+fn discovery_from_wire(message: wire::Discovery) -> Read<Discovery> {
+    match required("discovery.kind", message.kind)? {
+        wire::discovery::Kind::Dns(host) => Ok(Discovery::Dns(name("discovery.dns", host)?)),
+    }
+}
+
+fn active_to_wire(check: &ActiveCheck) -> wire::ActiveCheck {
+    let kind = match check.kind {
+        CheckKind::Http => wire::CheckKind::Http,
+        CheckKind::Https => wire::CheckKind::Https,
+        CheckKind::Tcp => wire::CheckKind::Tcp,
+    };
+    let header = |(name, value): &(Arc<str>, Arc<str>)| wire::HeaderField { name: name.to_string(), value: value.to_string() };
+    wire::ActiveCheck {
+        kind: kind.into(),
+        timeout: to_duration(check.timeout),
+        concurrency: check.concurrency,
+        host: check.host.as_ref().map(ToString::to_string),
+        port: check.port.map(u32::from),
+        method: check.method.to_string(),
+        path: check.path.to_string(),
+        body: check.body.to_string(),
+        verify_certificate: check.verify_certificate,
+        headers: check.headers.iter().map(header).collect(),
+        healthy_interval: to_duration(check.healthy_interval),
+        unhealthy_interval: to_duration(check.unhealthy_interval),
+        thresholds: Some(thresholds_to_wire(&check.thresholds)),
+    }
+}
+
+fn active_from_wire(message: wire::ActiveCheck) -> Read<ActiveCheck> {
+    Ok(ActiveCheck {
+        kind: match wire::CheckKind::try_from(message.kind) {
+            Ok(wire::CheckKind::Http) => CheckKind::Http,
+            Ok(wire::CheckKind::Https) => CheckKind::Https,
+            Ok(wire::CheckKind::Tcp) => CheckKind::Tcp,
+            _ => return Err(Fault::new("kind", format!("expected http, https or tcp, found {}", message.kind))),
+        },
+        timeout: duration("timeout", message.timeout)?,
+        concurrency: message.concurrency,
+        host: optional("host", message.host)?,
+        port: message.port.map(|port| narrow("port", port)).transpose()?,
+        method: text("method", message.method, MAX_NAME)?,
+        path: text("path", message.path, MAX_TEXT)?,
+        body: text("body", message.body, MAX_TEXT)?,
+        verify_certificate: message.verify_certificate,
+        headers: list("headers", message.headers, |field, header| {
+            Ok((text(field, header.name, MAX_NAME)?, text(field, header.value, MAX_TEXT)?))
+        })?,
+        healthy_interval: duration("healthy_interval", message.healthy_interval)?,
+        unhealthy_interval: duration("unhealthy_interval", message.unhealthy_interval)?,
+        thresholds: thresholds("thresholds", message.thresholds)?,
+    })
+}
+
+fn thresholds_to_wire(thresholds: &Thresholds) -> wire::Thresholds {
+    let wide = |statuses: &[u16]| statuses.iter().copied().map(u32::from).collect();
+    wire::Thresholds {
+        healthy_statuses: wide(&thresholds.healthy_statuses),
+        successes: thresholds.successes,
+        unhealthy_statuses: wide(&thresholds.unhealthy_statuses),
+        http_failures: thresholds.http_failures,
+        tcp_failures: thresholds.tcp_failures,
+        timeouts: thresholds.timeouts,
+    }
+}
+
+fn thresholds(field: &str, message: Option<wire::Thresholds>) -> Read<Thresholds> {
+    let message = required(field, message)?;
+    Ok(Thresholds {
+        healthy_statuses: list(&format!("{field}.healthy_statuses"), message.healthy_statuses, narrow)?,
+        successes: message.successes,
+        unhealthy_statuses: list(&format!("{field}.unhealthy_statuses"), message.unhealthy_statuses, narrow)?,
+        http_failures: message.http_failures,
+        tcp_failures: message.tcp_failures,
+        timeouts: message.timeouts,
+    })
+}
