@@ -1,5 +1,14 @@
 //! Where revisions are kept. The store stores; it neither validates nor translates.
 
+mod embedded;
+mod memory;
+
+#[cfg(test)]
+mod conformance;
+
+pub use embedded::Embedded;
+pub use memory::Memory;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -81,17 +90,21 @@ pub enum StoreError {
     Io(String),
 }
 
-/// Where revisions are kept. Embedded and remote implementations pass the same conformance suite.
+/// Where revisions are kept. All implementations pass the same conformance suite.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Writes all or nothing as one new revision, durably before it returns.
+    /// Writes all or nothing as one new revision, durably before it returns. Of several writes to one key the last
+    /// counts; deleting what does not exist does nothing, and a transaction that does nothing makes no revision: it
+    /// returns the newest.
     async fn txn(&self, compare: Vec<Compare>, writes: Vec<Write>, author: Arc<str>) -> Result<Revision, StoreError>;
     /// Everything that exists at the newest revision, with that revision.
     async fn load(&self) -> Result<(Revision, Vec<Version>), StoreError>;
     /// Everything that existed at `revision`.
     async fn at(&self, revision: Revision) -> Result<Vec<Version>, StoreError>;
-    /// Versions, newest first: of one key or of all, at most `limit`, older than `before` when given.
+    /// Versions, newest first: of one key or of all, older than `before` when given, `limit` at most. Of all keys the
+    /// last revision comes whole even beyond the limit, so that paging by `before` misses nothing.
     async fn history(&self, key: Option<Key>, before: Option<Revision>, limit: usize) -> Result<Vec<Version>, StoreError>;
-    /// Removes versions that are neither current nor among the newest `keep_revisions` nor younger than `keep_ms`.
+    /// Forgets revisions that are neither among the newest `keep_revisions` nor younger than `keep_ms`, and returns
+    /// the oldest that [`Store::at`] still answers. What exists now is never forgotten, however old.
     async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError>;
 }

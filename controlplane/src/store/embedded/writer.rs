@@ -1,0 +1,120 @@
+//! The one thread that writes the file. Transactions that wait together share one commit, and none is answered before it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use redb::Durability;
+use tokio::sync::{mpsc, oneshot};
+
+use super::trouble::Trouble;
+use super::{Opened, Shared, open, tables};
+use crate::store::{Clock, Compare, Revision, StoreError, Write};
+
+/// Transactions that share one commit at most; more only makes the first of them wait longer.
+const BATCH: usize = 64;
+
+/// Work for the writer.
+pub(super) enum Job {
+    /// Write one revision.
+    Txn { compare: Vec<Compare>, writes: Vec<Write>, author: Arc<str>, reply: oneshot::Sender<Answer> },
+    /// Forget old versions.
+    Compact { keep_revisions: u64, since_ms: u64, reply: oneshot::Sender<Answer> },
+}
+
+type Answer = Result<Revision, StoreError>;
+
+/// The writer's side of the store.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: Clock,
+}
+
+impl Writer {
+    /// Works until every handle to the store is gone.
+    pub(super) fn run(&self, mut queue: mpsc::Receiver<Job>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut jobs = vec![first];
+            while jobs.len() < BATCH {
+                match queue.try_recv() {
+                    Ok(job) => jobs.push(job),
+                    Err(_) => break,
+                }
+            }
+            self.commit(jobs);
+        }
+    }
+
+    /// Carries out all jobs in one commit, and answers them.
+    fn commit(&self, jobs: Vec<Job>) {
+        let result = self.ready().and_then(|()| {
+            let attempt = catch_unwind(AssertUnwindSafe(|| self.write(&jobs)));
+            let result = attempt.unwrap_or_else(|_| Err(Trouble::Damaged("its pages contradict each other".into())));
+            result.inspect_err(|_| self.fail())
+        });
+        match result {
+            Ok(answers) => jobs.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer)),
+            Err(trouble) => jobs.into_iter().for_each(|job| job.answer(Err(trouble.clone().into_error()))),
+        }
+    }
+
+    fn write(&self, jobs: &[Job]) -> Result<Vec<Answer>, Trouble> {
+        let opened = self.shared.opened.read();
+        let Opened::Ready(database) = &*opened else {
+            return Err(Trouble::Io("the file is not open".into()));
+        };
+        let mut txn = database.begin_write()?;
+        txn.set_durability(Durability::Immediate).map_err(|error| Trouble::Io(error.to_string()))?;
+        let now_ms = (self.clock)();
+        let mut answers = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            answers.push(match job {
+                Job::Txn { compare, writes, author, .. } => tables::apply(&txn, compare, writes, author, now_ms)?,
+                Job::Compact { keep_revisions, since_ms, .. } => Ok(tables::compact(&txn, *keep_revisions, *since_ms)?),
+            });
+        }
+        txn.commit()?;
+        Ok(answers)
+    }
+
+    /// After a failed write redb refuses everything until the file is opened again, so it is opened again: for reading
+    /// at once, for writing when the next write asks for it (there may be space by then).
+    fn fail(&self) {
+        let mut opened = self.shared.opened.write();
+        *opened = Opened::Closed;
+        match open::look(&self.shared.path) {
+            Ok(database) => *opened = Opened::ReadOnly(database),
+            Err(error) => tracing::error!(%error, "the store cannot be read after a failed write"),
+        }
+    }
+
+    /// Makes sure that the file is open for writing.
+    fn ready(&self) -> Result<(), Trouble> {
+        if matches!(*self.shared.opened.read(), Opened::Ready(_)) {
+            return Ok(());
+        }
+        let mut opened = self.shared.opened.write();
+        *opened = Opened::Closed;
+        match open::existing(&self.shared.path) {
+            Ok(database) => {
+                tracing::info!("the store can be written again");
+                *opened = Opened::Ready(database);
+                Ok(())
+            }
+            Err(error) => {
+                *opened = open::look(&self.shared.path).map_or(Opened::Closed, Opened::ReadOnly);
+                Err(match error {
+                    StoreError::Full(what) => Trouble::Full(what),
+                    error => Trouble::Io(error.to_string()),
+                })
+            }
+        }
+    }
+}
+
+impl Job {
+    /// Whoever asked may have gone away; the revision stands all the same.
+    fn answer(self, answer: Answer) {
+        let (Job::Txn { reply, .. } | Job::Compact { reply, .. }) = self;
+        let _ = reply.send(answer);
+    }
+}
