@@ -1,1 +1,6 @@
-//! Placeholder while the floor is laid.
+//! What every Heddle node is made of: clock, drain, readiness, signals, configuration reading, telemetry. It knows neither xDS nor requests.
+
+pub mod clock;
+pub mod drain;
+pub mod readiness;
+pub mod signal;
