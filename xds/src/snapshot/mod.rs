@@ -1,0 +1,96 @@
+//! What nodes should know: versioned, encoded resources, and who may see which. It knows no stream and no protocol.
+//!
+//! ```
+//! use heddle_xds::model::{Kind, Resource, Secret, SecretBody};
+//! use heddle_xds::snapshot::{Change, NodeScope, SnapshotSource, SnapshotStore};
+//!
+//! let store = SnapshotStore::new();
+//! let roots = Resource::Secret(Secret { name: "roots".into(), body: SecretBody::Roots("pem".into()) });
+//! assert!(store.apply(vec![Change::Set(roots.clone())]));
+//! assert!(!store.apply(vec![Change::Set(roots)]), "the same again is no change");
+//! let scope = NodeScope::default();
+//! assert_eq!(store.list(Kind::Secret, &scope).len(), 1);
+//! ```
+
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::codec;
+use crate::model::{Kind, Resource};
+
+pub use store::{Change, SnapshotStore};
+
+/// A resource, encoded once, with the version that follows from its content.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned {
+    /// Hash of `body`: the same content has the same version on every control plane and after every restart.
+    pub version: Arc<str>,
+    /// The encoded resource.
+    pub body: Bytes,
+    /// The resource.
+    pub resource: Resource,
+}
+
+impl Versioned {
+    /// Encodes and versions a resource.
+    pub fn new(resource: Resource) -> Versioned {
+        let body = codec::encode_body(&resource);
+        Versioned { version: version_of(&body), body, resource }
+    }
+}
+
+/// The version of encoded bytes: 128 bits of XXH3, in hexadecimal.
+pub fn version_of(body: &[u8]) -> Arc<str> {
+    format!("{:032x}", xxh3_128(body)).into()
+}
+
+/// Who asks: decides what it may see.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeScope {
+    /// Node id.
+    pub id: Arc<str>,
+    /// What the node is, for example `gateway`; empty when unknown.
+    pub role: Arc<str>,
+    /// Zone, empty when unknown.
+    pub zone: Arc<str>,
+}
+
+impl NodeScope {
+    /// Whether a resource is meant for this node: listeners may name their nodes, everything else is for all.
+    pub fn sees(&self, resource: &Resource) -> bool {
+        match resource {
+            Resource::Listener(listener) => listener.nodes.is_empty() || listener.nodes.contains(&self.id),
+            _ => true,
+        }
+    }
+}
+
+/// What changed after a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// Position up to which this tells everything.
+    pub position: u64,
+    /// What was set or removed, possibly more than once; `None` when too much happened: look at everything again.
+    pub names: Option<Vec<(Kind, Arc<str>)>>,
+}
+
+/// What the discovery server asks of the control plane. All methods are quick and never wait.
+pub trait SnapshotSource: Send + Sync + 'static {
+    /// One resource, when it exists and the node may see it.
+    fn get(&self, kind: Kind, name: &str, scope: &NodeScope) -> Option<Arc<Versioned>>;
+    /// All resources of a kind that the node may see, by name.
+    fn list(&self, kind: Kind, scope: &NodeScope) -> Vec<Arc<Versioned>>;
+    /// Grows with every change. A reader takes it before it reads resources, so that it misses nothing.
+    fn position(&self) -> u64;
+    /// What changed after `position`.
+    fn changed_since(&self, position: u64) -> Changes;
+    /// Wakes when the position grows; holds the newest position.
+    fn watch(&self) -> watch::Receiver<u64>;
+}

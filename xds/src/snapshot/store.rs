@@ -1,0 +1,164 @@
+//! The snapshot in memory, built by changes. It knows neither where they come from nor who reads them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::watch;
+
+use super::{Changes, NodeScope, SnapshotSource, Versioned};
+use crate::model::{Kind, Resource};
+
+/// Changes that are remembered by name. A reader that lags further looks at everything again; 65,536 names are about 2 MiB.
+const LOG: usize = 65_536;
+
+/// One change of the snapshot.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "short-lived, and nearly always Set")]
+pub enum Change {
+    /// Adds or replaces a resource.
+    Set(Resource),
+    /// Removes a resource; nothing happens when there is none.
+    Remove(Kind, Arc<str>),
+}
+
+/// The snapshot in memory. The cost of a change is that of the changed resources, however many others there are.
+#[derive(Debug)]
+pub struct SnapshotStore {
+    inner: RwLock<Inner>,
+    signal: watch::Sender<u64>,
+    log: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    kinds: [BTreeMap<Arc<str>, Arc<Versioned>>; Kind::ALL.len()],
+    /// The newest changes; the last one has number `position`.
+    log: VecDeque<(Kind, Arc<str>)>,
+    position: u64,
+}
+
+impl Default for SnapshotStore {
+    fn default() -> Self {
+        SnapshotStore::new()
+    }
+}
+
+impl SnapshotStore {
+    /// An empty snapshot.
+    pub fn new() -> SnapshotStore {
+        SnapshotStore::with_log(LOG)
+    }
+
+    /// An empty snapshot that remembers `log` changes by name.
+    pub fn with_log(log: usize) -> SnapshotStore {
+        SnapshotStore { inner: RwLock::default(), signal: watch::Sender::new(0), log }
+    }
+
+    /// Applies changes as one step and wakes the readers. A resource equal to the present one is no change. Says whether anything
+    /// changed.
+    pub fn apply(&self, changes: Vec<Change>) -> bool {
+        let encoded: Vec<Result<Versioned, (Kind, Arc<str>)>> = changes
+            .into_iter()
+            .map(|change| match change {
+                Change::Set(resource) => Ok(Versioned::new(resource)),
+                Change::Remove(kind, name) => Err((kind, name)),
+            })
+            .collect();
+        let mut inner = self.write();
+        let before = inner.position;
+        for change in encoded {
+            match change {
+                Ok(versioned) => inner.set(versioned),
+                Err((kind, name)) => inner.remove(kind, name),
+            }
+            let surplus = inner.log.len().saturating_sub(self.log);
+            inner.log.drain(..surplus);
+        }
+        let position = inner.position;
+        if position != before {
+            // Under the lock, so that the signal never goes back.
+            self.signal.send_replace(position);
+        }
+        position != before
+    }
+
+    /// Makes the snapshot hold exactly these resources; equal ones keep their version. Says whether anything changed.
+    pub fn replace_all(&self, resources: Vec<Resource>) -> bool {
+        let mut gone: Vec<(Kind, Arc<str>)> = Vec::new();
+        {
+            let keep: std::collections::HashSet<(Kind, &str)> =
+                resources.iter().map(|resource| (resource.kind(), &**resource.name())).collect();
+            let inner = self.read();
+            for kind in Kind::ALL {
+                let names = inner.kinds[kind.index()].keys();
+                gone.extend(names.filter(|name| !keep.contains(&(kind, &***name))).map(|name| (kind, name.clone())));
+            }
+        }
+        let removals = gone.into_iter().map(|(kind, name)| Change::Remove(kind, name));
+        self.apply(resources.into_iter().map(Change::Set).chain(removals).collect())
+    }
+
+    /// Number of resources of a kind, whoever may see them.
+    pub fn count(&self, kind: Kind) -> usize {
+        self.read().kinds[kind.index()].len()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn set(&mut self, versioned: Versioned) {
+        let kind = versioned.resource.kind();
+        let name = versioned.resource.name().clone();
+        let map = &mut self.kinds[kind.index()];
+        if map.get(&name).is_some_and(|present| present.version == versioned.version) {
+            return;
+        }
+        map.insert(name.clone(), Arc::new(versioned));
+        self.note(kind, name);
+    }
+
+    fn remove(&mut self, kind: Kind, name: Arc<str>) {
+        if self.kinds[kind.index()].remove(&name).is_some() {
+            self.note(kind, name);
+        }
+    }
+
+    fn note(&mut self, kind: Kind, name: Arc<str>) {
+        self.position += 1;
+        self.log.push_back((kind, name));
+    }
+}
+
+impl SnapshotSource for SnapshotStore {
+    fn get(&self, kind: Kind, name: &str, scope: &NodeScope) -> Option<Arc<Versioned>> {
+        self.read().kinds[kind.index()].get(name).filter(|versioned| scope.sees(&versioned.resource)).cloned()
+    }
+
+    fn list(&self, kind: Kind, scope: &NodeScope) -> Vec<Arc<Versioned>> {
+        self.read().kinds[kind.index()].values().filter(|versioned| scope.sees(&versioned.resource)).cloned().collect()
+    }
+
+    fn position(&self) -> u64 {
+        self.read().position
+    }
+
+    fn changed_since(&self, position: u64) -> Changes {
+        let inner = self.read();
+        let missed = usize::try_from(inner.position.saturating_sub(position)).unwrap_or(usize::MAX);
+        let known = inner.log.len();
+        let names = (missed <= known && position <= inner.position)
+            .then(|| inner.log.iter().skip(known.saturating_sub(missed)).cloned().collect());
+        Changes { position: inner.position, names }
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.signal.subscribe()
+    }
+}
