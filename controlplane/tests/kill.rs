@@ -163,3 +163,26 @@ fn a_full_disk_refuses_writes_keeps_reading_and_recovers_by_itself() {
     assert!(child.wait().unwrap().success());
     assert_eq!(block_on(open(dir.path()).unwrap().load()).unwrap().0, 3);
 }
+
+#[test]
+fn a_write_too_large_for_the_disk_leaves_room_for_smaller_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(dir.path()).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("mounting a small disk needs rights that are missing here; the limit on file sizes above tells the rest");
+        return;
+    }
+    let (mut child, mut output) = start("asked", dir.path(), "");
+    let mut answers = vec![ask(&mut child, &mut output, 1_000)];
+    answers.push(ask(&mut child, &mut output, 3_000_000));
+    answers.push(ask(&mut child, &mut output, 1_500));
+    let remount = |options: &str| Command::new("mount").args(["-o", options]).arg(dir.path()).status().unwrap().success();
+    let larger = remount("remount,size=60m");
+    answers.push(ask(&mut child, &mut output, 3_000_000));
+    drop(child.stdin.take());
+    let ended = child.wait().unwrap().success();
+    let freed = Command::new("umount").arg(dir.path()).status().unwrap().success();
+    let of = |told: &str, newest: u64| format!("{told}, newest {newest}, resources 1, versions {newest}");
+    assert_eq!(answers, [of("revision 1", 1), of("full", 1), of("revision 2", 2), of("revision 3", 3)]);
+    assert!(larger && ended && freed);
+}

@@ -2,6 +2,7 @@
 
 mod open;
 mod overlay;
+mod reserve;
 mod tables;
 mod trouble;
 mod writer;

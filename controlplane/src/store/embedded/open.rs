@@ -10,6 +10,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, StorageBackend};
 
 use super::overlay::Overlay;
+use super::reserve::Reserved;
 use super::tables;
 use super::trouble::Trouble;
 use crate::store::StoreError;
@@ -31,7 +32,7 @@ pub(super) fn open(path: &Path) -> Result<Database, StoreError> {
 pub(super) fn existing(path: &Path) -> Result<Database, StoreError> {
     look(path)?.close().map_err(|error| refuse(path, error.into()))?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|error| refuse(path, error.into()))?;
-    let opened = file(path).and_then(|backend| database(backend, false));
+    let opened = file(path).and_then(|backend| database(Reserved(backend), false));
     opened.map_err(|trouble| refuse(path, trouble))
 }
 
@@ -79,7 +80,7 @@ fn create(path: &Path) -> Result<(), Trouble> {
         _ => {}
     }
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&draft)?;
-    let database = database(FileBackend::new(file)?, false)?;
+    let database = database(Reserved(FileBackend::new(file)?), false)?;
     let txn = database.begin_write()?;
     tables::create(&txn)?;
     txn.commit()?;
