@@ -1,5 +1,20 @@
 //! User resources: what people write, in APISIX's vocabulary. Nothing here knows where they are stored or how they are translated.
 
+mod addr;
+mod expr;
 mod kind;
+mod parse;
+pub mod resources;
+mod schemas;
+mod semantics;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod types;
 
+pub use addr::network;
+pub use expr::check as check_expression;
 pub use kind::{Fault, Key, ResourceKind};
+pub use parse::{UserResource, check_schema, parse, validate};
+pub use schemas::{MANAGERS, schema};
+pub use types::{Id, Labels, Plugins, Size, Span, Timeout, seconds};

@@ -1,0 +1,77 @@
+//! What a schema cannot say: fields that exclude each other, patterns, addresses, certificates, plugins. One file per subject.
+
+mod listener;
+mod plugins;
+mod route;
+mod ssl;
+mod upstream;
+
+use serde_json::Value;
+
+use super::{Fault, ResourceKind, UserResource};
+
+pub(super) use plugins::check as plugins;
+
+/// Why fields that carry Lua are refused.
+const NO_LUA: &str = "is not supported: Heddle runs no Lua; use vars for conditions and plugins for behaviour";
+
+/// All faults of the meaning of a resource, its id included.
+pub(super) fn check(resource: &UserResource, id: &str, faults: &mut Vec<Fault>) {
+    match resource {
+        UserResource::Route(route) => route::check(route, faults),
+        UserResource::Service(service) => {
+            if service.script.is_some() {
+                faults.push(Fault::new("script", NO_LUA));
+            }
+            if let Some(inline) = &service.upstream {
+                upstream::check(inline, "upstream.", faults);
+            }
+        }
+        UserResource::Upstream(shared) => upstream::check(shared, "", faults),
+        UserResource::Ssl(pair) => ssl::check(pair, faults),
+        UserResource::Listener(socket) => listener::check(socket, faults),
+        UserResource::Consumer(consumer) => {
+            let own = id.split('@').next().unwrap_or_default();
+            if consumer.username != own && consumer.username != id {
+                faults.push(Fault::whole(
+                    "username",
+                    format!("wrong username: the consumer's id is {own}, its username is {}", consumer.username),
+                ));
+            }
+        }
+        UserResource::Credential(_)
+        | UserResource::ConsumerGroup(_)
+        | UserResource::PluginConfig(_)
+        | UserResource::GlobalRule(_)
+        | UserResource::PluginMetadata(_)
+        | UserResource::Secret(_) => {}
+    }
+}
+
+/// Fields of which exactly one, or at most one, may stand: what `allOf` says in APISIX's schemas.
+pub(super) fn alternatives(kind: ResourceKind, value: &Value, faults: &mut Vec<Fault>) {
+    let Some(map) = value.as_object() else { return };
+    let has = |name: &str| map.contains_key(name);
+    match kind {
+        ResourceKind::Route => route::alternatives(&has, faults),
+        ResourceKind::Ssl => ssl::alternatives(map, faults),
+        ResourceKind::Upstream => upstream::alternatives(map, "", faults),
+        ResourceKind::Secret if has("auth_config") && has("auth_file") => {
+            faults.push(Fault::new("", both("auth_config", "auth_file")));
+        }
+        _ => {}
+    }
+    if let Some(inline) = map.get("upstream").and_then(Value::as_object)
+        && matches!(kind, ResourceKind::Route | ResourceKind::Service)
+    {
+        upstream::alternatives(inline, "upstream", faults);
+    }
+}
+
+fn both(one: &str, other: &str) -> String {
+    format!("value should match only one schema, but matches both schemas 1 and 2: expected only one of {one} and {other}")
+}
+
+fn neither(one: &str, other: &str) -> String {
+    format!("value should match only one schema, but matches none: expected one of {one} and {other}")
+}
