@@ -1,8 +1,16 @@
 //! One request and what becomes of it: what filters, balancing and logs see. It knows no tables and no sockets.
 
 mod connection;
+pub mod expr;
+pub mod imagined;
 mod outcome;
+pub mod path;
+pub mod pattern;
 mod service;
+pub mod template;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod variable;
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -16,8 +24,11 @@ use tokio::time::Instant;
 use crate::http::{Method, RequestHead, ResponseHead};
 
 pub use connection::{ClientCertificate, ConnectionInfo, TlsInfo};
+pub use expr::Expr;
 pub use outcome::{Answer, Reason};
 pub use service::{Call, Ending, Interim, InterimQueue, Response, Sent, Service, Tunnel};
+pub use template::Template;
+pub use variable::Variable;
 
 /// One request on its way. It lives on one worker and dies there.
 pub struct Exchange {
@@ -127,6 +138,8 @@ pub struct AnswerRecord {
     pub bytes_received: u64,
     /// Why we answered ourselves, or why the exchange ended badly.
     pub reason: Reason,
+    /// From the first byte read to the last byte written, zero before that.
+    pub took: Duration,
 }
 
 /// W3C trace context of the request.
@@ -149,6 +162,10 @@ pub trait Directory {
     fn find_credential(&self, plugin: &str, value: &str) -> Option<Arc<ConsumerInfo>>;
     /// The consumer of this name (anonymous consumers).
     fn consumer(&self, username: &str) -> Option<Arc<ConsumerInfo>>;
+    /// Name of this host, for the variable `hostname`.
+    fn hostname(&self) -> &str {
+        ""
+    }
 }
 
 impl Exchange {

@@ -1,0 +1,70 @@
+//! Regular expressions that users write: linear time, bounded memory. It knows not what they are matched against.
+
+use regex::{Regex, RegexBuilder};
+
+/// Longest pattern in bytes.
+const MAX_PATTERN: usize = 8 * 1024;
+/// Most memory of one compiled pattern; a pattern like `\w{1000}` is far above.
+const MAX_PROGRAM: usize = 1024 * 1024;
+
+/// Compiles a pattern written for PCRE as far as it can be matched in linear time.
+///
+/// `options` are those of `ngx.re`: `i`, `m`, `s`, `x` and `u` have their meaning; `j`, `o`, `a`, `d` and `D` only tune PCRE and are ignored.
+///
+/// # Errors
+/// Says what is wrong with the pattern or the options.
+pub fn compile(pattern: &str, options: &str) -> Result<Regex, String> {
+    if pattern.len() > MAX_PATTERN {
+        return Err(format!("the pattern is longer than {MAX_PATTERN} bytes"));
+    }
+    let mut builder = RegexBuilder::new(pattern);
+    builder.size_limit(MAX_PROGRAM).dfa_size_limit(MAX_PROGRAM);
+    for option in options.chars() {
+        match option {
+            'i' => builder.case_insensitive(true),
+            'm' => builder.multi_line(true),
+            's' => builder.dot_matches_new_line(true),
+            'x' => builder.ignore_whitespace(true),
+            'u' | 'j' | 'o' | 'a' | 'd' | 'D' => &mut builder,
+            other => return Err(format!("unknown regex option `{other}`; known are i, m, s, x, u, j, o")),
+        };
+    }
+    builder.build().map_err(|error| explain(pattern, &error))
+}
+
+fn explain(pattern: &str, error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => format!("the pattern `{pattern}` needs too much memory; use smaller repetitions"),
+        _ if ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|look| pattern.contains(look)) => {
+            format!("the pattern `{pattern}` looks ahead or behind, which cannot be matched in linear time")
+        }
+        // The last line of the message is the reason; those before draw the pattern.
+        other => {
+            let text = other.to_string();
+            let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("bad regex `{pattern}`: {reason}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::compile;
+
+    #[test]
+    fn options_are_those_of_pcre() {
+        assert!(compile("^ab", "jo").unwrap().is_match("abc"));
+        assert!(compile("^AB", "i").unwrap().is_match("abc"));
+        assert!(compile("a.b", "s").unwrap().is_match("a\nb"));
+        assert!(compile("x", "q").unwrap_err().contains("`q`"));
+    }
+
+    #[test]
+    fn bad_patterns_say_why() {
+        assert!(compile("(", "").unwrap_err().contains("unclosed group"));
+        assert!(compile("(?=a)", "").unwrap_err().contains("linear time"));
+        assert!(compile(r"\w{5000}", "").unwrap_err().contains("memory"));
+        assert!(compile(&"a".repeat(9000), "").unwrap_err().contains("longer"));
+    }
+}

@@ -1,0 +1,47 @@
+//! Small builders for the tests of this crate: a request from a few words. Production code never sees it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::imagined::{EmptyDirectory, Imagined};
+use super::{ConsumerInfo, Directory, Exchange};
+
+/// Unix milliseconds of all imagined requests.
+pub(crate) const NOW_MS: u64 = 1_700_000_000_000;
+
+/// `GET http://host/target` from 192.0.2.7.
+pub(crate) fn get(host: &str, target: &str) -> Exchange {
+    request("GET", host, target, &[])
+}
+
+/// A request with header fields.
+pub(crate) fn request(method: &str, host: &str, target: &str, fields: &[(&str, &str)]) -> Exchange {
+    at(NOW_MS, method, host, target, fields, Arc::new(EmptyDirectory))
+}
+
+/// A request that came at `now_ms`, with people to be found.
+pub(crate) fn at(
+    now_ms: u64,
+    method: &str,
+    authority: &str,
+    target: &str,
+    fields: &[(&str, &str)],
+    directory: Arc<dyn Directory>,
+) -> Exchange {
+    let remote = ([192, 0, 2, 7], 4711).into();
+    let local = ([192, 0, 2, 1], 9080).into();
+    Imagined { method, authority, target, fields, remote, local }.exchange(Instant::now(), now_ms, directory)
+}
+
+/// A consumer in the group `staff` with credential `c1` and label `custom_id`.
+pub(crate) fn consumer(name: &str) -> ConsumerInfo {
+    ConsumerInfo {
+        username: name.into(),
+        group_id: "staff".into(),
+        credential_id: "c1".into(),
+        custom_id: "42".into(),
+        labels: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,221 @@
+//! Variables of a request (`$host`, `arg_id`, `http_x_tag` …), looked up by a name that was resolved once. It knows no tables and reads no clock.
+//!
+//! Names and meanings are those of nginx and APISIX. What differs, on purpose: `arg_*` and `uri_param_*` are not percent-decoded (as in nginx),
+//! `request_uri` shows the normalised path, `bytes_sent` counts body bytes only and `ssl_client_fingerprint` is SHA-256.
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Exchange;
+use crate::http::{Fields, Name};
+
+/// Key of the slot (of type [`Fields`]) under which the fields of the response are recorded for `sent_http_*`.
+pub const SENT_FIELDS: &str = "sent_fields";
+
+/// Key of the slot (of type `String`) under which the `request-id` filter keeps an id that stands in no `X-Request-Id` field.
+pub const REQUEST_ID: &str = "request-id";
+
+/// A variable, resolved once from its name.
+#[derive(Clone)]
+pub struct Variable {
+    name: Arc<str>,
+    kind: Kind,
+}
+
+/// What a variable holds for one request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value<'a> {
+    /// Text, borrowed where it exists.
+    Text(Cow<'a, str>),
+    /// A whole number.
+    Number(u64),
+    /// An address.
+    Ip(IpAddr),
+    /// A time, written in seconds with three decimals.
+    Seconds(Duration),
+}
+
+type Getter = for<'a> fn(&'a Exchange) -> Option<Value<'a>>;
+
+#[derive(Clone)]
+enum Kind {
+    Plain(Getter),
+    Header(HeaderName),
+    SentHeader(HeaderName),
+    Arg(Arc<str>),
+    Cookie(Arc<str>),
+    Param(Arc<str>),
+    Unknown,
+}
+
+/// A header name with `-` for `_`; a known one is found without comparing text.
+#[derive(Clone)]
+struct HeaderName {
+    known: Name,
+    text: Arc<str>,
+}
+
+impl Variable {
+    /// The variable of this name, without `$`. A name that means nothing is always absent.
+    pub fn new(name: &str) -> Variable {
+        let kind = if let Some(getter) = table::find(name) {
+            Kind::Plain(getter)
+        } else if let Some(header) = name.strip_prefix("http_") {
+            Kind::Header(HeaderName::new(header))
+        } else if let Some(header) = name.strip_prefix("sent_http_") {
+            Kind::SentHeader(HeaderName::new(header))
+        } else if let Some(arg) = name.strip_prefix("arg_") {
+            Kind::Arg(arg.into())
+        } else if let Some(cookie) = name.strip_prefix("cookie_") {
+            Kind::Cookie(cookie.into())
+        } else if let Some(param) = name.strip_prefix("uri_param_") {
+            Kind::Param(param.into())
+        } else {
+            Kind::Unknown
+        };
+        Variable { name: name.into(), kind }
+    }
+
+    /// The name, without `$`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the name means something; others are always absent.
+    pub fn is_known(&self) -> bool {
+        !matches!(self.kind, Kind::Unknown)
+    }
+
+    /// The value for this request, `None` when absent.
+    pub fn value<'a>(&self, x: &'a Exchange) -> Option<Value<'a>> {
+        match &self.kind {
+            Kind::Plain(getter) => getter(x),
+            Kind::Header(name) => name.joined(&x.request.fields).map(Value::Text),
+            Kind::SentHeader(name) => name.joined(x.slot::<Fields>(SENT_FIELDS)?).map(Value::Text),
+            Kind::Arg(name) => query_arg(table::query(x)?, name).map(Value::from),
+            Kind::Cookie(name) => x.request.cookie(name).map(Value::from),
+            Kind::Param(name) => x.params.iter().find(|(key, _)| key == name).map(|(_, value)| Value::from(value.as_str())),
+            Kind::Unknown => None,
+        }
+    }
+
+    /// The text for this request, `None` when absent; allocates only where no text exists (addresses, numbers).
+    pub fn get<'a>(&self, x: &'a Exchange) -> Option<Cow<'a, str>> {
+        self.value(x).map(Value::into_text)
+    }
+
+    /// Calls `each` with every single value: all fields of a header, all arguments of a name; else the one value.
+    pub fn any(&self, x: &Exchange, mut each: impl FnMut(&str) -> bool) -> bool {
+        match &self.kind {
+            Kind::Header(name) if name.known != Name::Host => {
+                x.request.fields.iter().any(|field| name.is(field.id, field.name) && each(&String::from_utf8_lossy(field.value)))
+            }
+            Kind::Arg(name) => table::query(x).is_some_and(|query| query_args(query, name).any(each)),
+            _ => self.get(x).is_some_and(|value| each(&value)),
+        }
+    }
+
+    /// Appends the text for this request and says whether there was any; allocates nothing of its own.
+    pub fn append_to(&self, x: &Exchange, out: &mut String) -> bool {
+        use fmt::Write;
+        match self.value(x) {
+            Some(Value::Text(text)) => out.push_str(&text),
+            // Writing to a `String` cannot fail.
+            Some(other) => _ = write!(out, "{other}"),
+            None => return false,
+        }
+        true
+    }
+}
+
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "${}", self.name)
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The value as text.
+    pub fn into_text(self) -> Cow<'a, str> {
+        match self {
+            Value::Text(text) => text,
+            other => Cow::Owned(other.to_string()),
+        }
+    }
+
+    /// Text from bytes; what is not UTF-8 is replaced.
+    fn lossy(bytes: &'a [u8]) -> Value<'a> {
+        Value::Text(String::from_utf8_lossy(bytes))
+    }
+}
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Text(text) => f.write_str(text),
+            Value::Number(number) => number.fmt(f),
+            Value::Ip(ip) => ip.fmt(f),
+            Value::Seconds(time) => write!(f, "{}.{:03}", time.as_secs(), time.subsec_millis()),
+        }
+    }
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Value<'a> {
+        Value::Text(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Value<'_> {
+    fn from(text: String) -> Self {
+        Value::Text(Cow::Owned(text))
+    }
+}
+
+impl HeaderName {
+    fn new(variable: &str) -> HeaderName {
+        let text = variable.to_ascii_lowercase().replace('_', "-");
+        HeaderName { known: Name::find(text.as_bytes()), text: text.into() }
+    }
+
+    fn is(&self, id: Name, name: &[u8]) -> bool {
+        if self.known != Name::Other {
+            return id == self.known;
+        }
+        let same = |(a, b): (&u8, &u8)| a.to_ascii_lowercase() == *b || (*a == b'_' && *b == b'-');
+        name.len() == self.text.len() && name.iter().zip(self.text.as_bytes()).all(same)
+    }
+
+    /// The value, or all values joined as RFC 9110 section 5.3 has it (cookies as RFC 9113 section 8.2.3).
+    fn joined<'a>(&self, fields: &'a Fields) -> Option<Cow<'a, str>> {
+        let mut values = fields.iter().filter(|field| self.is(field.id, field.name)).map(|field| field.value);
+        let first = String::from_utf8_lossy(values.next()?);
+        let Some(second) = values.next() else { return Some(first) };
+        let separator = if self.known == Name::Cookie { "; " } else { ", " };
+        let mut all = first.into_owned();
+        for value in std::iter::once(second).chain(values) {
+            all.push_str(separator);
+            all.push_str(&String::from_utf8_lossy(value));
+        }
+        Some(Cow::Owned(all))
+    }
+}
+
+fn query_arg<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query_args(query, name).next()
+}
+
+fn query_args<'a>(query: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    query.split('&').filter_map(move |pair| match pair.split_once('=') {
+        Some((key, value)) if key == name => Some(value),
+        None if pair == name => Some(""),
+        _ => None,
+    })
+}

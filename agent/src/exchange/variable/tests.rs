@@ -1,0 +1,127 @@
+//! Tests of variables.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use super::super::testing::{consumer, get, request};
+use super::super::{Attempt, RouteInfo, TraceIds};
+use super::*;
+
+fn text(name: &str, x: &Exchange) -> Option<String> {
+    Variable::new(name).get(x).map(Cow::into_owned)
+}
+
+#[test]
+fn the_target_is_the_clients_even_after_a_rewrite() {
+    let mut x = get("A.example:8080", "/a/b?x=1&y=%20&x=2&flag");
+    x.original.path = x.request.path.clone();
+    x.original.query = x.request.query.clone();
+    x.request.path = "/new".into();
+    x.request.query = None;
+    for (name, expected) in [
+        ("uri", "/a/b"),
+        ("args", "x=1&y=%20&x=2&flag"),
+        ("request_uri", "/a/b?x=1&y=%20&x=2&flag"),
+        ("is_args", "?"),
+        ("arg_x", "1"),
+        ("arg_y", "%20"),
+        ("arg_flag", ""),
+        ("upstream_uri", "/new"),
+        ("host", "a.example"),
+        ("http_host", "a.example:8080"),
+        ("remote_addr", "192.0.2.7"),
+        ("remote_port", "4711"),
+        ("server_port", "9080"),
+        ("scheme", "http"),
+        ("request_method", "GET"),
+        ("request_line", "GET /a/b?x=1&y=%20&x=2&flag HTTP/1.1"),
+        ("msec", "1700000000.000"),
+        ("time_iso8601", "2023-11-14T22:13:20+00:00"),
+    ] {
+        assert_eq!(text(name, &x).as_deref(), Some(expected), "{name}");
+    }
+    for absent in ["arg_z", "status", "upstream_addr", "consumer_name", "ssl_protocol", "nonsense", "trace_id"] {
+        assert_eq!(text(absent, &x), None, "{absent}");
+    }
+}
+
+#[test]
+fn headers_fold_case_and_dashes_and_join_repeats() {
+    let fields = [("X-My-Tag", "1"), ("x_my_tag", "2"), ("Cookie", "a=1; B=2"), ("cookie", "c=3"), ("Content-Type", "text/x")];
+    let x = request("GET", "h", "/", &fields);
+    assert_eq!(text("http_x_my_tag", &x).as_deref(), Some("1, 2"));
+    assert_eq!(text("http_cookie", &x).as_deref(), Some("a=1; B=2; c=3"));
+    assert_eq!(text("http_content_type", &x).as_deref(), Some("text/x"));
+    assert_eq!(text("cookie_B", &x).as_deref(), Some("2"));
+    assert_eq!(text("cookie_b", &x), None);
+    assert_eq!(text("cookie_c", &x).as_deref(), Some("3"));
+    assert!(Variable::new("http_x_my_tag").any(&x, |value| value == "2"));
+}
+
+#[test]
+fn identity_answer_and_tries_are_found() {
+    let mut x = get("h", "/");
+    x.consumer = Some(Arc::new(consumer("jack")));
+    x.route = Some(Arc::new(RouteInfo { id: "r1".into(), ..RouteInfo::default() }));
+    x.params.push(("id".into(), "7".into()));
+    x.answer.status = 201;
+    x.answer.took = Duration::from_millis(1_250);
+    x.trace = Some(Box::new(TraceIds { trace_id: 1, span_id: 2, parent_id: 0, sampled: true }));
+    let failed = Attempt {
+        address: ([10, 0, 0, 1], 80).into(),
+        host: "a".into(),
+        status: None,
+        connect: Duration::from_millis(3),
+        header: None,
+        total: None,
+        failure: None,
+    };
+    x.attempts.push(failed.clone());
+    x.attempts.push(Attempt { status: Some(200), total: Some(Duration::from_millis(7)), ..failed });
+    for (name, expected) in [
+        ("consumer_name", "jack"),
+        ("consumer_group_id", "staff"),
+        ("route_id", "r1"),
+        ("uri_param_id", "7"),
+        ("status", "201"),
+        ("request_time", "1.250"),
+        ("upstream_addr", "10.0.0.1:80, 10.0.0.1:80"),
+        ("upstream_status", "502, 200"),
+        ("upstream_response_time", "-, 0.007"),
+        ("balancer_ip", "10.0.0.1"),
+        ("opentelemetry_context_traceparent", "00-00000000000000000000000000000001-0000000000000002-01"),
+    ] {
+        assert_eq!(text(name, &x).as_deref(), Some(expected), "{name}");
+        let mut out = String::from(">");
+        assert!(Variable::new(name).append_to(&x, &mut out));
+        assert_eq!(out, format!(">{expected}"));
+    }
+    assert_eq!(text("route_name", &x), None);
+}
+
+#[test]
+fn sent_fields_and_request_id_come_from_their_slots() {
+    let mut x = request("GET", "h", "/", &[("X-Request-Id", "from-client")]);
+    assert_eq!(text("request_id", &x).as_deref(), Some("from-client"));
+    x.put(REQUEST_ID, String::from("made"));
+    assert_eq!(text("request_id", &x).as_deref(), Some("made"));
+    let mut fields = Fields::new();
+    fields.append("X-Out", "1");
+    x.put(SENT_FIELDS, fields);
+    assert_eq!(text("sent_http_x_out", &x).as_deref(), Some("1"));
+}
+
+#[test]
+fn dates_are_right_around_leap_days() {
+    let mut x = get("h", "/");
+    for (ms, expected) in [
+        (0, "1970-01-01T00:00:00+00:00"),
+        (951_782_399_000, "2000-02-28T23:59:59+00:00"),
+        (951_782_400_000, "2000-02-29T00:00:00+00:00"),
+        (1_735_689_599_999, "2024-12-31T23:59:59+00:00"),
+    ] {
+        x.started_ms = ms;
+        assert_eq!(text("time_iso8601", &x).as_deref(), Some(expected));
+    }
+}
