@@ -42,7 +42,7 @@ pub struct Imagined<'a> {
 
 impl Imagined<'_> {
     /// The exchange as the pipeline would have it before the route is looked up; `now` is when it came, in Unix milliseconds `now_ms`.
-    pub fn exchange(&self, now: Instant, now_ms: u64, directory: Arc<dyn Directory>) -> Exchange {
+    pub fn exchange(&self, now: Instant, now_ms: u64, directory: Rc<dyn Directory>) -> Exchange {
         let connection = ConnectionInfo {
             id: 1,
             listener: "imagined".into(),

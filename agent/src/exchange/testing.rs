@@ -1,7 +1,7 @@
 //! Small builders for the tests of this crate: a request from a few words. Production code never sees it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ pub(crate) fn get(host: &str, target: &str) -> Exchange {
 
 /// A request with header fields.
 pub(crate) fn request(method: &str, host: &str, target: &str, fields: &[(&str, &str)]) -> Exchange {
-    at(NOW_MS, method, host, target, fields, Arc::new(EmptyDirectory))
+    at(NOW_MS, method, host, target, fields, Rc::new(EmptyDirectory))
 }
 
 /// A request that came at `now_ms`, with people to be found.
@@ -28,7 +28,7 @@ pub(crate) fn at(
     authority: &str,
     target: &str,
     fields: &[(&str, &str)],
-    directory: Arc<dyn Directory>,
+    directory: Rc<dyn Directory>,
 ) -> Exchange {
     let remote = ([192, 0, 2, 7], 4711).into();
     let local = ([192, 0, 2, 1], 9080).into();
