@@ -73,7 +73,8 @@ impl Fields {
         self.push(name, name.as_str().as_bytes(), value.as_ref());
     }
 
-    fn push(&mut self, id: Name, name: &[u8], value: &[u8]) {
+    /// Adds a field whose known name has been found already.
+    pub(crate) fn push(&mut self, id: Name, name: &[u8], value: &[u8]) {
         debug_assert!(name.len() <= u16::MAX as usize);
         let at = self.text.len() as u32;
         self.text.extend_from_slice(name);

@@ -1,5 +1,7 @@
 //! HTTP messages as the agent handles them: fields, heads, bodies, and the wire codecs below. It knows no routes, no sockets and no pools.
 
+pub mod h1;
+
 mod body;
 mod fields;
 mod head;

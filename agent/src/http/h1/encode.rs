@@ -1,0 +1,163 @@
+//! Heads and chunks as they go onto the wire. The codec owns framing fields: what a message carries of them is replaced by what is really sent.
+
+use super::chars::{is_token, is_value};
+use super::date::DATE_LEN;
+use crate::http::{FieldRef, Fields, Name, RequestHead, ResponseHead, reason_phrase};
+
+/// Framing that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WireLength {
+    /// No length field: bodiless messages, and responses that end with the connection.
+    Absent,
+    /// The head's own `Content-Length` stays, since no body follows (HEAD, 304).
+    AsStated,
+    /// `Content-Length`.
+    Known(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+}
+
+/// `Connection` that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    /// Nothing: the connection goes on, as HTTP/1.1 has it.
+    Default,
+    /// `close`.
+    Close,
+    /// `keep-alive`, for HTTP/1.0.
+    KeepAlive,
+    /// `upgrade`; the head's `Upgrade` stays.
+    Upgrade,
+}
+
+/// Writes a request head with `host` as its `Host`. `Connection`, `Content-Length`, `Transfer-Encoding` and `Keep-Alive` of the head are
+/// replaced; `Upgrade` stays only with [`Persistence::Upgrade`].
+pub fn write_request_head(out: &mut Vec<u8>, head: &RequestHead, host: &str, length: WireLength, persistence: Persistence) {
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.path.as_bytes());
+    if let Some(query) = &head.query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+    out.extend_from_slice(host.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    write_fields(out, &head.fields, persistence, |id| id != Name::Host);
+    write_framing(out, &head.fields, length, persistence);
+}
+
+/// Writes a response head. The same fields as in requests are replaced; `date` is added when the head has none.
+pub fn write_response_head(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    length: WireLength,
+    persistence: Persistence,
+    date: Option<&[u8; DATE_LEN]>,
+) {
+    match head.status {
+        200 => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
+        status => {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            write_decimal(out, u64::from(status));
+            out.push(b' ');
+            out.extend_from_slice(reason_phrase(status).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+    let mut dated = false;
+    write_fields(out, &head.fields, persistence, |id| {
+        dated |= id == Name::Date;
+        true
+    });
+    if let Some(date) = date
+        && !dated
+    {
+        out.extend_from_slice(b"date: ");
+        out.extend_from_slice(date);
+        out.extend_from_slice(b"\r\n");
+    }
+    write_framing(out, &head.fields, length, persistence);
+}
+
+fn write_fields(out: &mut Vec<u8>, fields: &Fields, persistence: Persistence, mut wanted: impl FnMut(Name) -> bool) {
+    for field in fields.iter() {
+        let framing = matches!(
+            field.id,
+            Name::Connection | Name::ContentLength | Name::TransferEncoding | Name::KeepAlive | Name::ProxyConnection
+        );
+        if framing || (field.id == Name::Upgrade && persistence != Persistence::Upgrade) || !wanted(field.id) {
+            continue;
+        }
+        write_field(out, field);
+    }
+}
+
+/// Writes a field line. One that would break the line structure is left out: nobody splits a response, whatever a filter was told to set.
+fn write_field(out: &mut Vec<u8>, field: FieldRef<'_>) {
+    if (field.id == Name::Other && !is_token(field.name)) || !is_value(field.value) {
+        return;
+    }
+    out.extend_from_slice(field.name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(field.value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_framing(out: &mut Vec<u8>, fields: &Fields, length: WireLength, persistence: Persistence) {
+    match length {
+        WireLength::Absent => {}
+        WireLength::AsStated => {
+            if let Some(value) = fields.get_known(Name::ContentLength) {
+                write_field(out, FieldRef { id: Name::ContentLength, name: b"content-length", value });
+            }
+        }
+        WireLength::Known(bytes) => {
+            out.extend_from_slice(b"content-length: ");
+            write_decimal(out, bytes);
+            out.extend_from_slice(b"\r\n");
+        }
+        WireLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    out.extend_from_slice(match persistence {
+        Persistence::Default => &b"\r\n"[..],
+        Persistence::Close => b"connection: close\r\n\r\n",
+        Persistence::KeepAlive => b"connection: keep-alive\r\n\r\n",
+        Persistence::Upgrade => b"connection: upgrade\r\n\r\n",
+    });
+}
+
+/// Writes the line before a chunk of `len` bytes, not zero. CRLF follows the chunk.
+pub fn write_chunk_start(out: &mut Vec<u8>, len: usize) {
+    debug_assert!(len > 0);
+    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4);
+    for place in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[len >> (place * 4) & 15]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the last chunk and the trailers.
+pub fn write_last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>) {
+    out.extend_from_slice(b"0\r\n");
+    for field in trailers.iter().flat_map(|fields| fields.iter()) {
+        if super::is_trailer_allowed(field.id, field.name) {
+            write_field(out, field);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_decimal(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}

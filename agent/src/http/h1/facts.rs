@@ -1,0 +1,81 @@
+//! What the connection-level fields of a head say together: lengths, codings, persistence. It knows neither direction of a message.
+
+use super::Fault;
+use super::chars::trim;
+use crate::http::{Name, Version};
+
+/// What the connection-level fields of a head say together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Facts {
+    pub(super) content_length: Option<u64>,
+    pub(super) chunked: bool,
+    pub(super) upgrade: bool,
+    close: bool,
+    keep_alive: bool,
+    connection_upgrade: bool,
+}
+
+impl Facts {
+    /// Takes a field in.
+    pub(super) fn note(&mut self, id: Name, value: &[u8]) -> Result<(), Fault> {
+        match id {
+            Name::ContentLength => {
+                if self.content_length.is_some() {
+                    return Err(Fault::Malformed("two Content-Length fields"));
+                }
+                self.content_length = Some(parse_length(value)?);
+            }
+            Name::TransferEncoding => {
+                if self.chunked {
+                    return Err(Fault::Malformed("two Transfer-Encoding fields"));
+                }
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Fault::Malformed("Transfer-Encoding is not `chunked`"));
+                }
+                self.chunked = true;
+            }
+            Name::Connection => self.note_connection(value),
+            Name::Upgrade => self.upgrade = true,
+            _ => return Ok(()),
+        }
+        if self.chunked && self.content_length.is_some() {
+            return Err(Fault::Malformed("both Content-Length and Transfer-Encoding"));
+        }
+        Ok(())
+    }
+
+    fn note_connection(&mut self, value: &[u8]) {
+        for option in value.split(|&byte| byte == b',') {
+            let option = trim(option);
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        }
+    }
+
+    /// Whether the connection goes on behind this message (RFC 9112 section 9.3).
+    pub(super) fn persists(&self, version: Version) -> bool {
+        !self.close && (version == Version::Http11 || self.keep_alive)
+    }
+
+    /// Whether the message asks for, or grants, another protocol.
+    pub(super) fn upgrades(&self, version: Version) -> bool {
+        self.upgrade && self.connection_upgrade && version == Version::Http11
+    }
+
+    /// Refuses a transfer coding where the version has none.
+    pub(super) fn check_version(&self, version: Version) -> Result<(), Fault> {
+        if self.chunked && version == Version::Http10 {
+            return Err(Fault::Malformed("Transfer-Encoding in HTTP/1.0"));
+        }
+        Ok(())
+    }
+}
+
+/// Digits only: no sign, no list, no blank, no overflow.
+fn parse_length(value: &[u8]) -> Result<u64, Fault> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Fault::Malformed("bad Content-Length"));
+    }
+    Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
