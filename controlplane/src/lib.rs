@@ -3,3 +3,4 @@
 pub mod model;
 pub mod state;
 pub mod store;
+pub mod validate;

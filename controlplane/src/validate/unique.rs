@@ -1,0 +1,94 @@
+//! What may exist only once over all resources: keys of consumers, plugins of global rules, addresses of listeners.
+
+use std::collections::HashMap;
+
+use heddle_xds::catalog::Catalog;
+use serde_json::Value;
+
+use crate::model::{Fault, Key, ResourceKind};
+use crate::state::State;
+
+/// Keys by which a plugin identifies consumers that stand on more than one consumer or credential.
+pub(super) fn consumer_keys(state: &State, changed: &[&Key], catalog: &dyn Catalog) -> Vec<(Key, Fault)> {
+    let mut wanted: HashMap<(&str, &str), Vec<&Key>> = HashMap::new();
+    for key in changed {
+        let Some(stored) = state.get(key) else { continue };
+        for identity in identities(&stored.value, catalog) {
+            wanted.entry(identity).or_default().push(key);
+        }
+    }
+    if wanted.is_empty() {
+        return Vec::new();
+    }
+    let mut faults = Vec::new();
+    for kind in [ResourceKind::Consumer, ResourceKind::Credential] {
+        for (id, stored) in state.list(kind) {
+            for identity in identities(&stored.value, catalog) {
+                let owner = id.split('/').next().unwrap_or_default();
+                for key in wanted.get(&identity).into_iter().flatten().filter(|key| key.kind != kind || key.id != *id) {
+                    let (plugin, _) = identity;
+                    let message = format!("duplicate key of plugin {plugin} found with consumer: {owner}");
+                    faults.push(((*key).clone(), Fault::whole(format!("plugins.{plugin}"), message)));
+                }
+            }
+        }
+    }
+    faults
+}
+
+/// Pairs of plugin and identifying value; what is looked up elsewhere is not known here.
+fn identities<'a>(value: &'a Value, catalog: &dyn Catalog) -> Vec<(&'a str, &'a str)> {
+    let Some(plugins) = value.get("plugins").and_then(Value::as_object) else { return Vec::new() };
+    let mut out = Vec::new();
+    for (name, config) in plugins {
+        let field = catalog.descriptor(name).and_then(|descriptor| descriptor.unique_consumer_field);
+        let text = field.and_then(|field| config.get(field)).and_then(Value::as_str);
+        if let Some(text) =
+            text.filter(|text| !text.starts_with("$secret://") && !text.to_ascii_lowercase().starts_with("$env://"))
+        {
+            out.push((name.as_str(), text));
+        }
+    }
+    out
+}
+
+/// Plugins that stand in more than one global rule.
+pub(super) fn global_plugins(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)> {
+    let names = |value: &Value| -> Vec<String> {
+        value.get("plugins").and_then(Value::as_object).map(|map| map.keys().cloned().collect()).unwrap_or_default()
+    };
+    let mut faults = Vec::new();
+    for key in changed {
+        let Some(stored) = state.get(key) else { continue };
+        let own = names(&stored.value);
+        for (id, other) in state.list(ResourceKind::GlobalRule).filter(|(id, _)| **id != key.id) {
+            for name in names(&other.value).into_iter().filter(|name| own.contains(name)) {
+                let message = format!("plugin '{name}' already exists in global rule with id '{id}'");
+                faults.push(((*key).clone(), Fault::whole(format!("plugins.{name}"), message)));
+            }
+        }
+    }
+    faults
+}
+
+/// Listeners that would open the same address on the same node.
+pub(super) fn addresses(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)> {
+    let mut faults = Vec::new();
+    for key in changed {
+        let Some(stored) = state.get(key) else { continue };
+        for (id, other) in state.list(ResourceKind::Listener).filter(|(id, _)| **id != key.id) {
+            let address = |value: &Value| value.get("address").and_then(Value::as_str).map(str::to_owned);
+            if address(&stored.value) == address(&other.value) && share_a_node(&stored.value, &other.value) {
+                let message = format!("address {} is taken by listener [{id}]", address(&other.value).unwrap_or_default());
+                faults.push(((*key).clone(), Fault::whole("address", message)));
+            }
+        }
+    }
+    faults
+}
+
+fn share_a_node(one: &Value, other: &Value) -> bool {
+    let nodes = |value: &Value| value.get("nodes").and_then(Value::as_array).cloned().unwrap_or_default();
+    let (one, other) = (nodes(one), nodes(other));
+    one.is_empty() || other.is_empty() || one.iter().any(|node| other.contains(node))
+}
