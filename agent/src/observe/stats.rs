@@ -1,0 +1,175 @@
+//! Counters that a worker writes without locks: each worker has a shard of its own and readers add the shards up.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A counter with one writer. Adding is a load and a store, no locked instruction; readers may see it a moment late, never torn.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owning worker may call it.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Takes away; only the owning worker may call it (gauges).
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the duration buckets in seconds; `+Inf` is implied.
+pub const BUCKETS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+const BUCKET_MICROS: [u64; 15] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
+];
+
+/// A histogram of durations with one writer.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; 16],
+    sum_micros: Counter,
+}
+
+impl Histogram {
+    /// Counts one duration.
+    pub fn observe(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let slot = BUCKET_MICROS.partition_point(|bound| *bound < micros);
+        self.buckets[slot].add(1);
+        self.sum_micros.add(micros);
+    }
+
+    /// Adds this shard to a sum: counts per bucket (not cumulative) and the sum in microseconds.
+    pub fn add_to(&self, counts: &mut [u64; 16], sum_micros: &mut u64) {
+        for (total, bucket) in counts.iter_mut().zip(&self.buckets) {
+            *total += bucket.get();
+        }
+        *sum_micros += self.sum_micros.get();
+    }
+}
+
+/// The status codes counted singly; the last slots take the rest of each class.
+pub const CODES: [&str; 35] = [
+    "101", "200", "201", "202", "204", "206", "301", "302", "303", "304", "307", "308", "400", "401", "403", "404", "405", "408", "409", "412",
+    "413", "414", "421", "422", "429", "431", "499", "500", "502", "503", "504", "2xx", "3xx", "4xx", "5xx",
+];
+
+/// Slot of a status in [`CODES`].
+pub fn code_slot(status: u16) -> usize {
+    match status {
+        101 => 0,
+        200 => 1,
+        201 => 2,
+        202 => 3,
+        204 => 4,
+        206 => 5,
+        301 => 6,
+        302 => 7,
+        303 => 8,
+        304 => 9,
+        307 => 10,
+        308 => 11,
+        400 => 12,
+        401 => 13,
+        403 => 14,
+        404 => 15,
+        405 => 16,
+        408 => 17,
+        409 => 18,
+        412 => 19,
+        413 => 20,
+        414 => 21,
+        421 => 22,
+        422 => 23,
+        429 => 24,
+        431 => 25,
+        499 => 26,
+        500 => 27,
+        502 => 28,
+        503 => 29,
+        504 => 30,
+        ..300 => 31,
+        300..400 => 32,
+        400..500 => 33,
+        _ => 34,
+    }
+}
+
+/// One worker's share of what is counted for one route.
+#[derive(Debug, Default)]
+pub struct RouteShard {
+    /// Requests by [`CODES`].
+    pub codes: [Counter; CODES.len()],
+    /// First byte in to last byte out.
+    pub duration: Histogram,
+    /// Time until the upstream's response head.
+    pub upstream: Histogram,
+    /// Body bytes from clients.
+    pub bytes_in: Counter,
+    /// Body bytes to clients.
+    pub bytes_out: Counter,
+    /// Retries.
+    pub retries: Counter,
+    /// Requests in flight.
+    pub active: Counter,
+}
+
+/// A value per worker, made when that worker first needs it.
+#[derive(Debug)]
+pub struct Sharded<T>(Box<[OnceLock<Box<T>>]>);
+
+impl<T: Default> Sharded<T> {
+    /// For this many workers.
+    pub fn new(workers: usize) -> Sharded<T> {
+        Sharded((0..workers.max(1)).map(|_| OnceLock::new()).collect())
+    }
+
+    /// The worker's own value.
+    pub fn own(&self, worker: usize) -> &T {
+        self.0[worker % self.0.len()].get_or_init(Box::default)
+    }
+
+    /// The values made so far.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().filter_map(|slot| slot.get().map(|value| &**value))
+    }
+}
+
+/// What is counted for one route; it outlives changes of the route.
+pub type RouteStats = Sharded<RouteShard>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_the_slot_of_its_code_or_class() {
+        for status in 100..600u16 {
+            let code = CODES[code_slot(status)];
+            let exact = code == status.to_string();
+            let class = code == format!("{}xx", (status / 100).max(2));
+            assert!(exact || class, "{status} is counted as {code}");
+        }
+    }
+
+    #[test]
+    fn a_duration_falls_in_the_first_bucket_that_is_not_below_it() {
+        let histogram = Histogram::default();
+        histogram.observe(Duration::from_micros(500));
+        histogram.observe(Duration::from_micros(501));
+        histogram.observe(Duration::from_secs(3600));
+        let (mut counts, mut sum) = ([0; 16], 0);
+        histogram.add_to(&mut counts, &mut sum);
+        assert_eq!((counts[0], counts[1], counts[15]), (1, 1, 1));
+        assert_eq!(sum, 500 + 501 + 3_600_000_000);
+    }
+}

@@ -1,0 +1,214 @@
+//! Fields that proxies must take off, put on or correct. Pure functions over heads; RFC 9110 section 7.6 and the X-Forwarded-* customs.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::http::{Fields, Name, RequestHead, Version};
+
+/// Takes off what speaks to the next hop only: the known hop-by-hop fields and whatever `Connection` names (RFC 9110 section 7.6.1).
+///
+/// `Content-Length` goes too, because each codec frames its message itself. `TE: trailers` survives when `keep_te` (gRPC needs it).
+pub fn strip_hop_by_hop(fields: &mut Fields, keep_te: bool) {
+    let te_trailers = keep_te && fields.get_all_known(Name::Te).any(|value| has_token(value, b"trailers"));
+    if fields.contains_known(Name::Connection) {
+        for name in connection_options(fields) {
+            fields.remove(&name);
+        }
+    }
+    fields.retain(|field| !field.id.is_hop_by_hop() && field.id != Name::ContentLength && field.id != Name::Expect);
+    if te_trailers {
+        fields.append_known(Name::Te, "trailers");
+    }
+}
+
+/// The field names that `Connection` lists, except those that end-to-end semantics or our own routing rest on: naming them must not take them off.
+fn connection_options(fields: &Fields) -> Vec<Vec<u8>> {
+    let protected = |name: &[u8]| {
+        matches!(
+            Name::find(name),
+            Name::Host
+                | Name::ContentType
+                | Name::Authorization
+                | Name::Cookie
+                | Name::XForwardedFor
+                | Name::XForwardedHost
+                | Name::XForwardedPort
+                | Name::XForwardedProto
+                | Name::XRealIp
+                | Name::Forwarded
+                | Name::Via
+                | Name::XRequestId
+        )
+    };
+    let lines = fields.get_all_known(Name::Connection).flat_map(|value| value.split(|byte| *byte == b','));
+    lines.map(|name| name.trim_ascii().to_vec()).filter(|name| !name.is_empty() && !protected(name)).take(16).collect()
+}
+
+/// Whether a comma-separated list holds a token, in any case.
+pub fn has_token(list: &[u8], token: &[u8]) -> bool {
+    list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+/// Whether the client asks to switch to WebSocket over HTTP/1.1 (RFC 6455 section 4.1) or by extended CONNECT (RFC 8441).
+pub fn asks_for_websocket(head: &RequestHead) -> bool {
+    match head.version {
+        Version::Http2 => head.protocol.as_deref().is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")),
+        Version::Http11 => {
+            let fields = &head.fields;
+            fields.get_all_known(Name::Connection).any(|value| has_token(value, b"upgrade"))
+                && fields.get_known(Name::Upgrade).is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+        }
+        Version::Http10 => false,
+    }
+}
+
+/// The client address: the peer, or, when the peer is trusted, the last address in `X-Forwarded-For` that is not itself trusted.
+pub fn client_address(fields: &Fields, peer: SocketAddr, trusted: &[IpNet]) -> SocketAddr {
+    if !is_trusted(peer.ip(), trusted) {
+        return peer;
+    }
+    let mut client = peer;
+    let lines: smallvec::SmallVec<[&[u8]; 2]> = fields.get_all_known(Name::XForwardedFor).collect();
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
+        let Some(address) = parse_hop(hop) else { break };
+        client = address;
+        if !is_trusted(address.ip(), trusted) {
+            break;
+        }
+    }
+    client
+}
+
+fn parse_hop(hop: &[u8]) -> Option<SocketAddr> {
+    let text = std::str::from_utf8(hop.trim_ascii()).ok()?;
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)).or_else(|_| text.parse::<SocketAddr>()).ok()
+}
+
+/// Whether an address lies in one of the networks; IPv4-mapped IPv6 counts as IPv4.
+pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    let address = address.to_canonical();
+    trusted.iter().any(|network| network.contains(&address))
+}
+
+/// Sets `X-Forwarded-For/Proto/Host/Port` and `X-Real-IP`. From an untrusted peer what came is replaced, and `Forwarded` goes;
+/// from a trusted one `X-Forwarded-For` is appended to and the others are kept where present.
+pub fn set_forwarded(head: &mut RequestHead, scheme: &str, peer: SocketAddr, client: SocketAddr, local_port: u16, trusted: bool) {
+    let fields = &mut head.fields;
+    let mut text = IpText::default();
+    if trusted && fields.contains_known(Name::XForwardedFor) {
+        let mut chain: Vec<u8> = Vec::with_capacity(64);
+        for line in fields.get_all_known(Name::XForwardedFor) {
+            if !chain.is_empty() {
+                chain.extend_from_slice(b", ");
+            }
+            chain.extend_from_slice(line);
+        }
+        chain.extend_from_slice(b", ");
+        chain.extend_from_slice(text.write(peer.ip()).as_bytes());
+        fields.set_known(Name::XForwardedFor, chain);
+    } else {
+        fields.set_known(Name::XForwardedFor, text.write(peer.ip()));
+    }
+    if !trusted {
+        fields.remove_known(Name::Forwarded);
+    }
+    fields.set_known(Name::XRealIp, text.write(client.ip()));
+    if !(trusted && fields.contains_known(Name::XForwardedProto)) {
+        fields.set_known(Name::XForwardedProto, scheme);
+    }
+    if !(trusted && fields.contains_known(Name::XForwardedHost)) {
+        fields.set_known(Name::XForwardedHost, &head.authority);
+    }
+    if !(trusted && fields.contains_known(Name::XForwardedPort)) {
+        fields.set_known(Name::XForwardedPort, text.number(local_port));
+    }
+}
+
+/// An address or number as text, without allocation.
+struct IpText {
+    buffer: [u8; 64],
+}
+
+impl Default for IpText {
+    fn default() -> Self {
+        IpText { buffer: [0; 64] }
+    }
+}
+
+impl IpText {
+    fn write(&mut self, ip: IpAddr) -> &str {
+        self.format(format_args!("{}", ip.to_canonical()))
+    }
+
+    fn number(&mut self, number: u16) -> &str {
+        self.format(format_args!("{number}"))
+    }
+
+    fn format(&mut self, arguments: std::fmt::Arguments<'_>) -> &str {
+        use std::io::Write;
+        let mut rest: &mut [u8] = &mut self.buffer;
+        let _ = rest.write_fmt(arguments);
+        let written = 64 - rest.len();
+        std::str::from_utf8(&self.buffer[..written]).unwrap_or("")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn fields(list: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields::new();
+        list.iter().for_each(|(name, value)| fields.append(name, value));
+        fields
+    }
+
+    fn names(fields: &Fields) -> Vec<String> {
+        fields.iter().map(|field| String::from_utf8_lossy(field.name).into_owned()).collect()
+    }
+
+    #[test]
+    fn what_connection_names_goes_but_it_cannot_take_off_what_others_rely_on() {
+        let mut f = fields(&[("Connection", "close, X-Hop, Authorization"), ("X-Hop", "1"), ("Authorization", "x"), ("Keep-Alive", "5"), ("A", "b")]);
+        strip_hop_by_hop(&mut f, false);
+        assert_eq!(names(&f), ["Authorization", "A"]);
+    }
+
+    #[test]
+    fn te_trailers_survives_only_for_http2() {
+        let mut f = fields(&[("te", "gzip, trailers")]);
+        strip_hop_by_hop(&mut f, true);
+        assert_eq!(f.get("te"), Some(&b"trailers"[..]));
+        strip_hop_by_hop(&mut f, false);
+        assert!(f.is_empty());
+    }
+
+    #[test]
+    fn an_untrusted_peer_cannot_say_who_the_client_is() {
+        let peer: SocketAddr = "198.51.100.7:1000".parse().unwrap();
+        let f = fields(&[("X-Forwarded-For", "10.0.0.1")]);
+        assert_eq!(client_address(&f, peer, &[]), peer);
+        let mut head = RequestHead { fields: f, authority: "a.example".into(), ..RequestHead::default() };
+        head.fields.append("Forwarded", "for=10.0.0.1");
+        set_forwarded(&mut head, "https", peer, peer, 443, false);
+        assert_eq!(head.fields.get_str("x-forwarded-for"), Some("198.51.100.7"));
+        assert_eq!(head.fields.get_str("x-forwarded-host"), Some("a.example"));
+        assert_eq!(head.fields.get_str("x-forwarded-port"), Some("443"));
+        assert_eq!(head.fields.get("forwarded"), None);
+    }
+
+    #[test]
+    fn behind_trusted_proxies_the_client_is_the_last_untrusted_hop() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let peer: SocketAddr = "10.0.0.2:5".parse().unwrap();
+        let f = fields(&[("X-Forwarded-For", "6.6.6.6, 203.0.113.9"), ("X-Forwarded-For", "10.0.0.9")]);
+        assert_eq!(client_address(&f, peer, &trusted).ip().to_string(), "203.0.113.9");
+        let mut head = RequestHead { fields: f, ..RequestHead::default() };
+        set_forwarded(&mut head, "http", peer, "203.0.113.9:0".parse().unwrap(), 80, true);
+        assert_eq!(head.fields.get_str("x-forwarded-for"), Some("6.6.6.6, 203.0.113.9, 10.0.0.9, 10.0.0.2"));
+        assert_eq!(head.fields.get_str("x-real-ip"), Some("203.0.113.9"));
+    }
+}
