@@ -1,0 +1,240 @@
+//! The command line: what can be said, with help that a newcomer can act on. It only describes; nothing is done here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Gateway fleet and service mesh in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "heddle", version, about, long_about = None, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 the configuration or the command line is wrong, 3 diff found changes.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything in one process: control plane, store, file provider and gateway
+    Run(RunArgs),
+    /// Run the control plane alone; agents connect over xDS
+    Controlplane(ConfigArgs),
+    /// Run an agent alone; it takes its configuration from a control plane
+    Agent(ConfigArgs),
+    /// Check configuration and resources without starting anything
+    Validate(ValidateArgs),
+    /// Put the resources of a file, all or none
+    Apply(ApplyArgs),
+    /// Show resources
+    Get(GetArgs),
+    /// Remove a resource
+    Delete(DeleteArgs),
+    /// Show what an apply would change
+    Diff(DiffArgs),
+    /// Show past revisions
+    History(HistoryArgs),
+    /// Return to a past revision, as a new revision
+    Rollback(RollbackArgs),
+    /// Show connected agents, the versions they hold and what they refused
+    Nodes(NodesArgs),
+    /// Show which route a request would take, and why the others would not
+    Explain(ExplainArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Configuration file; without it every setting has its default
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `heddle run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Start demo services and routes to them, and print what to try
+    #[arg(long)]
+    pub demo: bool,
+}
+
+/// `heddle validate`.
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Resource file or directory to check as well
+    #[arg(short, long, value_name = "PATH")]
+    pub resources: Vec<PathBuf>,
+    /// Print the effective configuration
+    #[arg(long)]
+    pub show: bool,
+}
+
+/// How the control plane is reached.
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// gRPC address of the control plane
+    #[arg(long, env = "HEDDLE_SERVER", default_value = "http://127.0.0.1:18000", value_name = "URL", global = true)]
+    pub server: String,
+    /// Admin key; without it the one generated below --data-dir is read
+    #[arg(long, env = "HEDDLE_ADMIN_KEY", value_name = "KEY", hide_env_values = true, global = true)]
+    pub key: Option<String>,
+    /// Where a control plane on this machine keeps its data
+    #[arg(long, env = "HEDDLE_DATA_DIR", default_value = "./heddle-data", value_name = "DIR", global = true)]
+    pub data_dir: PathBuf,
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+    /// As files are written
+    Yaml,
+}
+
+/// `heddle apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// File or directory of resources; `-` reads standard input
+    #[arg(short, long = "file", value_name = "PATH", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Also remove stored resources that the files do not have
+    #[arg(long)]
+    pub prune: bool,
+    /// Check and show, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `heddle get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// Collection, for example `routes`; all when absent
+    pub collection: Option<String>,
+    /// One resource of it
+    pub id: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `heddle delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// Collection, for example `routes`
+    pub collection: String,
+    /// Id of the resource
+    pub id: String,
+    /// Although others refer to it
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `heddle diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// File or directory of resources; `-` reads standard input
+    #[arg(short, long = "file", value_name = "PATH", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Count stored resources that the files do not have as removed
+    #[arg(long)]
+    pub prune: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `heddle history`.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Collection, for example `routes`
+    #[arg(requires = "id")]
+    pub collection: Option<String>,
+    /// Id of the resource
+    pub id: Option<String>,
+    /// Most revisions, newest first
+    #[arg(short = 'n', long, default_value_t = 20)]
+    pub limit: u32,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `heddle rollback`.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// Revision to return to
+    #[arg(long, value_name = "REV")]
+    pub to: u64,
+    /// Only this collection's …
+    #[arg(requires = "id")]
+    pub collection: Option<String>,
+    /// … resource
+    pub id: Option<String>,
+    /// Show, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `heddle nodes`.
+#[derive(Debug, Args)]
+pub struct NodesArgs {
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `heddle explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Request method
+    pub method: String,
+    /// `http://host/path?query`, or a path alone
+    pub url: String,
+    /// Request header field, `Name: value`
+    #[arg(short = 'H', long = "header", value_name = "FIELD")]
+    pub headers: Vec<String>,
+    /// Client address
+    #[arg(long, value_name = "IP")]
+    pub from: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
