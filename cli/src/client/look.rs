@@ -1,0 +1,203 @@
+//! Commands that only look.
+
+use heddle_proto::heddle::admin::v1 as api;
+use serde_json::{Value, json};
+
+use super::render::{self, table};
+use super::session::{Client, ClientError, connect};
+use crate::args::{ExplainArgs, GetArgs, HistoryArgs, NodesArgs, Output};
+use crate::files;
+
+/// `heddle get`.
+///
+/// # Errors
+/// The collection or resource does not exist.
+pub async fn get(args: GetArgs) -> Result<(), ClientError> {
+    let mut client = connect(&args.server).await?;
+    let resources = match (args.collection, args.id) {
+        (Some(collection), Some(id)) => {
+            let answer = client.get(api::GetRequest { key: Some(api::Key { collection, id }) }).await?.into_inner();
+            answer.resource.into_iter().collect()
+        }
+        (collection, _) => list(&mut client, collection.unwrap_or_default()).await?,
+    };
+    match args.output {
+        Output::Json => print_json(&Value::Array(resources.iter().map(render::resource_json).collect())),
+        Output::Yaml => print!("{}", files::write_resources(resources.iter().filter_map(named_value))),
+        Output::Table => print!("{}", resource_table(&resources)),
+    }
+    Ok(())
+}
+
+async fn list(client: &mut Client, collection: String) -> Result<Vec<api::Resource>, ClientError> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = api::ListRequest { collection: collection.clone(), page_size: 0, page_token };
+        let answer = client.list(request).await?.into_inner();
+        all.extend(answer.resources);
+        if answer.next_page_token.is_empty() {
+            return Ok(all);
+        }
+        page_token = answer.next_page_token;
+    }
+}
+
+fn named_value(resource: &api::Resource) -> Option<(String, Value)> {
+    let key = resource.key.as_ref()?;
+    Some((key.collection.clone(), serde_json::from_slice(&resource.json).ok()?))
+}
+
+fn resource_table(resources: &[api::Resource]) -> String {
+    let row = |resource: &api::Resource| {
+        let value: Value = serde_json::from_slice(&resource.json).unwrap_or(Value::Null);
+        let text = |name: &str| value.get(name).map(plain).unwrap_or_default();
+        let what = ["uri", "uris", "host", "hosts", "snis", "sni", "nodes", "address"].map(text).into_iter().find(|text| !text.is_empty());
+        vec![resource.key.as_ref().map(render::key).unwrap_or_default(), text("name"), what.unwrap_or_default(), resource.modified.to_string()]
+    };
+    table(&["RESOURCE", "NAME", "WHAT", "REVISION"], &resources.iter().map(row).collect::<Vec<_>>())
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn print_json(value: &Value) {
+    println!("{value:#}");
+}
+
+/// `heddle history`.
+///
+/// # Errors
+/// The resource never was.
+pub async fn history(args: HistoryArgs) -> Result<(), ClientError> {
+    let key = args.collection.zip(args.id).map(|(collection, id)| api::Key { collection, id });
+    let request = api::HistoryRequest { key, limit: args.limit, before_revision: 0 };
+    let revisions = connect(&args.server).await?.history(request).await?.into_inner().revisions;
+    let changes = |revision: &api::Revision| {
+        let sign = |effect| match effect {
+            api::Effect::Created => "+",
+            api::Effect::Removed => "-",
+            _ => "~",
+        };
+        revision.changes.iter().map(|change| format!("{}{}", sign(change.effect()), change.key.as_ref().map(render::key).unwrap_or_default()))
+    };
+    if args.output != Output::Table {
+        let item = |revision: &api::Revision| {
+            json!({
+                "revision": revision.revision,
+                "author": revision.author,
+                "time": render::time(revision.time.as_ref()),
+                "changes": changes(revision).collect::<Vec<_>>(),
+            })
+        };
+        print_json(&Value::Array(revisions.iter().map(item).collect()));
+        return Ok(());
+    }
+    let row = |revision: &api::Revision| {
+        let mut list: Vec<String> = changes(revision).take(4).collect();
+        if revision.changes.len() > list.len() {
+            list.push(format!("and {} more", revision.changes.len() - list.len()));
+        }
+        vec![revision.revision.to_string(), render::time(revision.time.as_ref()), revision.author.clone(), list.join(" ")]
+    };
+    print!("{}", table(&["REVISION", "TIME", "AUTHOR", "CHANGES"], &revisions.iter().map(row).collect::<Vec<_>>()));
+    Ok(())
+}
+
+/// `heddle nodes`.
+///
+/// # Errors
+/// The control plane cannot be asked.
+pub async fn nodes(args: NodesArgs) -> Result<(), ClientError> {
+    let nodes = connect(&args.server).await?.nodes(api::NodesRequest {}).await?.into_inner().nodes;
+    if args.output != Output::Table {
+        print_json(&Value::Array(nodes.iter().map(node_json).collect()));
+        return Ok(());
+    }
+    let row = |node: &api::NodeStatus| {
+        let resources: u64 = node.types.iter().map(|held| held.resources).sum();
+        let pending = node.types.iter().any(|held| held.pending);
+        let state = if node.connected_since.is_none() { "away" } else { "connected" };
+        let held = format!("{resources}{}", if pending { " (more on the way)" } else { "" });
+        vec![node.id.clone(), node.role.clone(), node.zone.clone(), node.version.clone(), state.into(), held, node.nacks.len().to_string()]
+    };
+    print!("{}", table(&["NODE", "ROLE", "ZONE", "VERSION", "STATE", "RESOURCES", "REFUSED"], &nodes.iter().map(row).collect::<Vec<_>>()));
+    for node in &nodes {
+        for nack in &node.nacks {
+            let field = if nack.field.is_empty() { String::new() } else { format!(" {}", nack.field) };
+            println!("! {} refuses {} {}{field}: {}", node.id, short_type(&nack.type_url), nack.resource, nack.reason);
+        }
+    }
+    Ok(())
+}
+
+fn short_type(type_url: &str) -> &str {
+    type_url.rsplit('.').next().unwrap_or(type_url)
+}
+
+fn node_json(node: &api::NodeStatus) -> Value {
+    let held = |held: &api::TypeStatus| json!({ "type": held.type_url, "version": held.version, "resources": held.resources, "pending": held.pending });
+    let nack = |nack: &api::Nack| {
+        json!({ "type": nack.type_url, "resource": nack.resource, "field": nack.field, "reason": nack.reason, "time": render::time(nack.time.as_ref()) })
+    };
+    json!({
+        "id": node.id, "role": node.role, "zone": node.zone, "version": node.version, "dialect": node.dialect,
+        "connected": node.connected_since.is_some(),
+        "connected_since": node.connected_since.as_ref().map(|stamp| render::time(Some(stamp))),
+        "types": node.types.iter().map(held).collect::<Vec<_>>(),
+        "nacks": node.nacks.iter().map(nack).collect::<Vec<_>>(),
+    })
+}
+
+/// `heddle explain`.
+///
+/// # Errors
+/// A header field is malformed.
+pub async fn explain(args: ExplainArgs) -> Result<(), ClientError> {
+    let header = |field: &String| {
+        let (name, value) = field.split_once(':').ok_or_else(|| ClientError::Usage(format!("-H {field:?}: expected `Name: value`")))?;
+        Ok(api::Header { name: name.trim().into(), value: value.trim().into() })
+    };
+    let headers = args.headers.iter().map(header).collect::<Result<Vec<_>, ClientError>>()?;
+    let request =
+        api::ExplainRequest { method: args.method, url: args.url, headers, remote_addr: args.from.unwrap_or_default(), max_reasons: 0 };
+    let answer = connect(&args.server).await?.explain(request).await?.into_inner();
+    if args.output == Output::Table { explain_text(&answer) } else { print_json(&explain_json(&answer)) }
+    Ok(())
+}
+
+fn explain_text(answer: &api::ExplainResponse) {
+    match &answer.route {
+        Some(route) => println!("route {route}: {}", answer.why),
+        None => println!("no route: {}", answer.why),
+    }
+    for (at, plugin) in answer.plugins.iter().enumerate() {
+        println!("  plugin {}. {} (priority {}, from {})", at + 1, plugin.name, plugin.priority, plugin.origin);
+    }
+    if let Some(upstream) = &answer.upstream {
+        println!("  upstream {} ({}, {})", upstream.name, upstream.balancer, upstream.scheme);
+        upstream.endpoints.iter().for_each(|end| println!("    {} weight {} priority {}", end.address, end.weight, end.priority));
+    }
+    answer.others.iter().for_each(|other| println!("  not {}: {}", other.route, other.reason));
+    if answer.others_left_out > 0 {
+        println!("  … and {} more", answer.others_left_out);
+    }
+}
+
+fn explain_json(answer: &api::ExplainResponse) -> Value {
+    let plugin = |plugin: &api::ExplainedPlugin| {
+        let config: Value = serde_json::from_slice(&plugin.config).unwrap_or(Value::Null);
+        json!({ "name": plugin.name, "origin": plugin.origin, "priority": plugin.priority, "config": config })
+    };
+    let end = |end: &api::ExplainedEndpoint| json!({ "address": end.address, "weight": end.weight, "priority": end.priority });
+    json!({
+        "route": answer.route, "why": answer.why, "revision": answer.revision,
+        "plugins": answer.plugins.iter().map(plugin).collect::<Vec<_>>(),
+        "upstream": answer.upstream.as_ref().map(|upstream| json!({
+            "name": upstream.name, "balancer": upstream.balancer, "scheme": upstream.scheme,
+            "endpoints": upstream.endpoints.iter().map(end).collect::<Vec<_>>(),
+        })),
+        "others": answer.others.iter().map(|other| json!({ "route": other.route, "reason": other.reason })).collect::<Vec<_>>(),
+        "others_left_out": answer.others_left_out,
+    })
+}

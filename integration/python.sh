@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Makes the virtual environment with the Python clients of the stories (gRPC), once.
+set -euo pipefail
+target=${CARGO_TARGET_DIR:-$(dirname "$0")/../target}
+venv=$target/python
+if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import grpc' 2>/dev/null; then
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check 'grpcio>=1.60'
+fi
