@@ -1,0 +1,154 @@
+//! The real heddle binary, started the way users start it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::client::{self, Answer};
+use crate::place::Place;
+use crate::process::{Process, until};
+
+/// The binary that this build made.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("HEDDLE_BINARY") {
+        return path.into();
+    }
+    let mut folder = std::env::current_exe().unwrap();
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let path = folder.join("heddle");
+    assert!(path.exists(), "{} is missing: build the workspace first (cargo build --workspace)", path.display());
+    path
+}
+
+/// A running heddle with the addresses that it was given.
+pub struct Heddle {
+    pub process: Process,
+    pub place: Place,
+    pub http: SocketAddr,
+    pub https: SocketAddr,
+    pub admin: SocketAddr,
+    pub xds: SocketAddr,
+    pub agent: SocketAddr,
+    mode: &'static str,
+}
+
+/// The admin key of the stories.
+pub const KEY: &str = "story-admin-key";
+
+/// What differs from the usual configuration.
+#[derive(Default)]
+pub struct Setup {
+    /// More top-level YAML.
+    pub more: String,
+    /// `resources.yaml`; the file provider watches it when given.
+    pub resources: Option<String>,
+    /// More keys of the http listener, YAML flow style, for example `, proxy_protocol: on`.
+    pub listener: String,
+}
+
+impl Heddle {
+    /// `heddle run` with nothing special.
+    pub fn run() -> Heddle {
+        Heddle::run_with(Setup::default())
+    }
+
+    /// `heddle run` with a file of resources.
+    pub fn with_resources(yaml: &str) -> Heddle {
+        Heddle::run_with(Setup { resources: Some(yaml.to_owned()), ..Setup::default() })
+    }
+
+    pub fn run_with(setup: Setup) -> Heddle {
+        let place = Place::new();
+        let [http, https, admin, xds, agent] = [(); 5].map(|()| place.address());
+        let folder = place.folder.path().display();
+        let providers = match &setup.resources {
+            Some(yaml) => {
+                let path = place.write("resources.yaml", yaml);
+                format!("providers: {{ file: {{ path: \"{}\", watch: true }} }}\n", path.display())
+            }
+            None => String::new(),
+        };
+        let text = format!(
+            "node: {{ id: gw-1, data_dir: \"{folder}/data\" }}\n\
+             agent: {{ workers: 2, admin: \"{agent}\" }}\n\
+             admin: {{ address: \"{admin}\", keys: [ {{ name: story, key: \"{KEY}\", role: admin }}, {{ name: looker, key: \"viewer-key\", role: viewer }} ] }}\n\
+             xds: {{ address: \"{xds}\" }}\n\
+             listeners:\n  - {{ name: http, address: \"{http}\", protocol: http{} }}\n  - {{ name: https, address: \"{https}\", protocol: https }}\n\
+             {providers}{}",
+            setup.listener, setup.more
+        );
+        place.write("heddle.yaml", &text);
+        Heddle::start(place, [http, https, admin, xds, agent], "run")
+    }
+
+    fn start(place: Place, [http, https, admin, xds, agent]: [SocketAddr; 5], mode: &'static str) -> Heddle {
+        let process = Heddle::spawn(&place, mode);
+        let heddle = Heddle { process, place, http, https, admin, xds, agent, mode };
+        heddle.wait_ready();
+        heddle
+    }
+
+    fn spawn(place: &Place, mode: &str) -> Process {
+        let mut command = Command::new(binary());
+        command.arg(mode).arg("-c").arg(place.path("heddle.yaml")).current_dir(place.folder.path());
+        Process::start(command, place.path("heddle.log"))
+    }
+
+    pub fn wait_ready(&self) {
+        until("heddle to be ready", || client::get(self.agent, "/ready").ok().filter(|answer| answer.status == 200));
+    }
+
+    /// Kills it and starts it again with the same folder.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = Heddle::spawn(&self.place, self.mode);
+        self.wait_ready();
+    }
+
+    /// One request to the Admin API with the admin key.
+    pub fn admin(&self, method: &str, path: &str, body: Value) -> Answer {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let fields = [("X-API-KEY", KEY), ("Content-Type", "application/json")];
+        client::send(self.admin, method, &format!("/apisix/admin{path}"), &fields, &body).expect("the Admin API answers")
+    }
+
+    /// Puts a resource and expects that it is taken.
+    pub fn put(&self, path: &str, body: Value) {
+        let answer = self.admin("PUT", path, body);
+        assert!(matches!(answer.status, 200 | 201), "PUT {path}: {} {}", answer.status, answer.text());
+    }
+
+    /// Puts a route for `uri` to one node.
+    pub fn route(&self, id: &str, uri: &str, node: SocketAddr) {
+        self.put(&format!("/routes/{id}"), json!({ "uri": uri, "upstream": { "nodes": { node.to_string(): 1 } } }));
+    }
+
+    pub fn get(&self, target: &str) -> Answer {
+        client::get(self.http, target).expect("the gateway answers")
+    }
+
+    /// Asks until the gateway answers `target` with this status.
+    pub fn until_status(&self, target: &str, status: u16) -> Answer {
+        until(&format!("{status} for {target}"), || client::get(self.http, target).ok().filter(|answer| answer.status == status))
+    }
+
+    /// Runs the command-line client against this control plane.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        Command::new(binary())
+            .args(arguments)
+            .args(["--server", &format!("http://{}", self.xds), "--key", KEY])
+            .current_dir(self.place.folder.path())
+            .output()
+            .unwrap()
+    }
+
+    /// The metrics page.
+    pub fn metrics(&self) -> String {
+        client::get(self.agent, "/metrics").expect("the agent answers").text()
+    }
+}

@@ -1,0 +1,117 @@
+//! Keep-alive connections that send without pause and count what goes wrong.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use crate::process::PATIENCE;
+
+/// Load in the background until it is stopped.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<Vec<String>>>,
+}
+
+/// What came of it.
+pub struct Tally {
+    pub requests: u64,
+    pub failures: Vec<String>,
+}
+
+/// Keeps the first few failures; the rest would say the same.
+#[derive(Default)]
+struct First(Vec<String>);
+
+impl First {
+    fn push(&mut self, text: String) {
+        if self.0.len() < 20 {
+            self.0.push(text);
+        }
+    }
+}
+
+impl Load {
+    /// `connections` keep-alive connections that ask for `target`; each answer must be 200.
+    pub fn start(address: SocketAddr, target: &str, connections: usize) -> Load {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let request = format!("GET {target} HTTP/1.1\r\nHost: test.example\r\n\r\n");
+        let threads = (0..connections)
+            .map(|_| {
+                let (stop, done, request) = (stop.clone(), done.clone(), request.clone());
+                std::thread::spawn(move || drive(address, &request, &stop, &done))
+            })
+            .collect();
+        Load { stop, done, threads }
+    }
+
+    pub fn requests(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    pub fn stop(self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        let failures = self.threads.into_iter().flat_map(|thread| thread.join().expect("a load thread")).collect();
+        Tally { requests: self.done.load(Ordering::Relaxed), failures }
+    }
+}
+
+fn drive(address: SocketAddr, request: &str, stop: &AtomicBool, done: &AtomicU64) -> Vec<String> {
+    let mut failures = First::default();
+    while !stop.load(Ordering::Relaxed) {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => {
+                let _ = stream.set_read_timeout(Some(PATIENCE));
+                let _ = stream.set_nodelay(true);
+                if let Err(failure) = converse(stream, request, stop, done) {
+                    failures.push(failure);
+                }
+            }
+            Err(error) => failures.push(format!("connect: {error}")),
+        }
+    }
+    failures.0
+}
+
+/// Asks again and again on one connection until told to stop, or until the server says that it closes behind an answer.
+fn converse(mut stream: TcpStream, request: &str, stop: &AtomicBool, done: &AtomicU64) -> Result<(), String> {
+    let mut buffer = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        stream.write_all(request.as_bytes()).map_err(|error| format!("write: {error}"))?;
+        let closes = one_answer(&mut stream, &mut buffer)?;
+        done.fetch_add(1, Ordering::Relaxed);
+        if closes {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn one_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<bool, String> {
+    buffer.clear();
+    let mut piece = [0; 4096];
+    loop {
+        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
+            let length = head
+                .split("content-length: ")
+                .nth(1)
+                .and_then(|rest| rest.split("\r\n").next())
+                .and_then(|text| text.parse::<usize>().ok());
+            if buffer.len() >= end + 4 + length.unwrap_or(0) {
+                return if head.starts_with("http/1.1 200") {
+                    Ok(head.contains("connection: close"))
+                } else {
+                    Err(format!("answer: {head}"))
+                };
+            }
+        }
+        match stream.read(&mut piece) {
+            Ok(0) => return Err(format!("closed in the middle of an answer after {} bytes", buffer.len())),
+            Ok(read) => buffer.extend_from_slice(&piece[..read]),
+            Err(error) => return Err(format!("read: {error}")),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! A real nginx as upstream.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use crate::client;
+use crate::place::Place;
+use crate::process::{Process, until};
+
+pub struct Nginx {
+    pub process: Process,
+    pub address: SocketAddr,
+    _place: Place,
+}
+
+impl Nginx {
+    /// Starts nginx with these directives inside its `server` block; `$NAME` is `name` in answers.
+    pub fn start(server: &str) -> Nginx {
+        let place = Place::new();
+        let address = place.address();
+        let folder = place.folder.path().display().to_string();
+        let text = format!(
+            "daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ access_log off; keepalive_requests 100000; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;\n\
+             fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n\
+             server {{ listen {address}; {server} }} }}\n"
+        );
+        let configuration = place.write("nginx.conf", &text);
+        let mut command = Command::new("/usr/sbin/nginx");
+        command.arg("-c").arg(configuration).arg("-p").arg(place.folder.path());
+        let process = Process::start(command, place.path("nginx.log"));
+        until("nginx", || client::get(address, "/").ok());
+        Nginx { process, address, _place: place }
+    }
+
+    /// nginx that answers every path with `text`.
+    pub fn saying(text: &str) -> Nginx {
+        Nginx::start(&format!("location / {{ return 200 '{text}'; }}"))
+    }
+}
