@@ -1,5 +1,8 @@
 //! The data plane: one node's listeners, pipeline, filters, balancing and upstreams, driven by tables that come over xDS. It never sees the control plane.
 
+pub mod admin;
 pub mod exchange;
 pub mod filters;
 pub mod http;
+pub mod observe;
+pub mod pipeline;

@@ -46,6 +46,8 @@ reasons! {
     ClientCertificate = ("client_certificate", 400, "400 Bad Request: client certificate required"),
     /// No route matches.
     NoRoute = ("no_route", 404, "404 Route Not Found"),
+    /// A method that is never forwarded (TRACE, plain CONNECT).
+    MethodNotAllowed = ("method", 405, "405 Method Not Allowed"),
     /// The client sent its request too slowly.
     RequestTimeout = ("request_timeout", 408, "408 Request Timeout"),
     /// The request body is larger than allowed.

@@ -89,13 +89,16 @@ impl Batch {
         self.text.clear();
         match &self.log.format {
             Format::Json => write_json(&mut self.text, x, duration),
-            Format::Template(template) => template.render_into(&mut self.text, x),
+            Format::Template(template) => {
+                template.render_into(x, &mut self.text);
+            }
         }
         let mut cut = self.text.len().min(LINE);
         while !self.text.is_char_boundary(cut) {
             cut -= 1;
         }
-        self.lines.extend(self.text.as_bytes()[..cut].iter().map(|byte| if *byte < 0x20 || *byte == 0x7f { b'?' } else { *byte }));
+        self.lines
+            .extend(self.text.as_bytes()[..cut].iter().map(|byte| if *byte < 0x20 || *byte == 0x7f { b'?' } else { *byte }));
         self.lines.push(b'\n');
         self.count += 1;
         if self.lines.len() >= BATCH {

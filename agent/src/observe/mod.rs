@@ -5,4 +5,4 @@ mod exposition;
 mod stats;
 
 pub use exposition::TextWriter;
-pub use stats::{Counter, Histogram, RouteStats, Sharded, code_slot};
+pub use stats::{Codes, Counter, Histogram, RouteShard, RouteStats, Sharded};

@@ -26,10 +26,11 @@ impl Counter {
 }
 
 /// Upper bounds of the duration buckets in seconds; `+Inf` is implied.
-pub const BUCKETS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+pub(super) const BUCKETS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 const BUCKET_MICROS: [u64; 15] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
+    30_000_000,
 ];
 
 /// A histogram of durations with one writer.
@@ -58,13 +59,13 @@ impl Histogram {
 }
 
 /// The status codes counted singly; the last slots take the rest of each class.
-pub const CODES: [&str; 35] = [
-    "101", "200", "201", "202", "204", "206", "301", "302", "303", "304", "307", "308", "400", "401", "403", "404", "405", "408", "409", "412",
-    "413", "414", "421", "422", "429", "431", "499", "500", "502", "503", "504", "2xx", "3xx", "4xx", "5xx",
+pub(super) const CODES: [&str; 35] = [
+    "101", "200", "201", "202", "204", "206", "301", "302", "303", "304", "307", "308", "400", "401", "403", "404", "405", "408",
+    "409", "412", "413", "414", "421", "422", "429", "431", "499", "500", "502", "503", "504", "2xx", "3xx", "4xx", "5xx",
 ];
 
 /// Slot of a status in [`CODES`].
-pub fn code_slot(status: u16) -> usize {
+fn code_slot(status: u16) -> usize {
     match status {
         101 => 0,
         200 => 1,
@@ -104,11 +105,33 @@ pub fn code_slot(status: u16) -> usize {
     }
 }
 
+/// Counters by [`CODES`].
+#[derive(Debug)]
+pub struct Codes([Counter; CODES.len()]);
+
+impl Default for Codes {
+    fn default() -> Self {
+        Codes(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl Codes {
+    /// Counts one status.
+    pub fn add(&self, status: u16) {
+        self.0[code_slot(status)].add(1);
+    }
+
+    /// Code text and count, in the order of [`CODES`].
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CODES.iter().copied().zip(self.0.iter().map(Counter::get))
+    }
+}
+
 /// One worker's share of what is counted for one route.
 #[derive(Debug, Default)]
 pub struct RouteShard {
-    /// Requests by [`CODES`].
-    pub codes: [Counter; CODES.len()],
+    /// Requests by status.
+    pub codes: Codes,
     /// First byte in to last byte out.
     pub duration: Histogram,
     /// Time until the upstream's response head.

@@ -12,7 +12,9 @@ use crate::http::{Body, BodyError, BodySource, Frame};
 pub fn edited(body: Body, edit: BodyEdit) -> Body {
     match edit {
         BodyEdit::Replace(bytes) => Body::from(bytes),
-        BodyEdit::Buffer { limit, edit } => Body::Stream(Box::new(Buffered { body, held: BytesMut::new(), limit, edit: Some(edit), out: VecDeque::new() })),
+        BodyEdit::Buffer { limit, edit } => {
+            Body::Stream(Box::new(Buffered { body, held: BytesMut::new(), limit, edit: Some(edit), out: VecDeque::new() }))
+        }
         BodyEdit::Stream(edit) => Body::Stream(Box::new(Streamed { body, edit, ended: false, trailers: None })),
     }
 }

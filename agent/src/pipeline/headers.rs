@@ -8,18 +8,14 @@ use crate::http::{Fields, Name, RequestHead, Version};
 
 /// Takes off what speaks to the next hop only: the known hop-by-hop fields and whatever `Connection` names (RFC 9110 section 7.6.1).
 ///
-/// `Content-Length` goes too, because each codec frames its message itself. `TE: trailers` survives when `keep_te` (gRPC needs it).
-pub fn strip_hop_by_hop(fields: &mut Fields, keep_te: bool) {
-    let te_trailers = keep_te && fields.get_all_known(Name::Te).any(|value| has_token(value, b"trailers"));
+/// `Content-Length` stays: the codecs own the framing and read it where a body's length is not known otherwise.
+pub fn strip_hop_by_hop(fields: &mut Fields) {
     if fields.contains_known(Name::Connection) {
         for name in connection_options(fields) {
             fields.remove(&name);
         }
     }
-    fields.retain(|field| !field.id.is_hop_by_hop() && field.id != Name::ContentLength && field.id != Name::Expect);
-    if te_trailers {
-        fields.append_known(Name::Te, "trailers");
-    }
+    fields.retain(|field| !field.id.is_hop_by_hop());
 }
 
 /// The field names that `Connection` lists, except those that end-to-end semantics or our own routing rest on: naming them must not take them off.
@@ -172,18 +168,15 @@ mod tests {
 
     #[test]
     fn what_connection_names_goes_but_it_cannot_take_off_what_others_rely_on() {
-        let mut f = fields(&[("Connection", "close, X-Hop, Authorization"), ("X-Hop", "1"), ("Authorization", "x"), ("Keep-Alive", "5"), ("A", "b")]);
-        strip_hop_by_hop(&mut f, false);
+        let mut f = fields(&[
+            ("Connection", "close, X-Hop, Authorization"),
+            ("X-Hop", "1"),
+            ("Authorization", "x"),
+            ("Keep-Alive", "5"),
+            ("A", "b"),
+        ]);
+        strip_hop_by_hop(&mut f);
         assert_eq!(names(&f), ["Authorization", "A"]);
-    }
-
-    #[test]
-    fn te_trailers_survives_only_for_http2() {
-        let mut f = fields(&[("te", "gzip, trailers")]);
-        strip_hop_by_hop(&mut f, true);
-        assert_eq!(f.get("te"), Some(&b"trailers"[..]));
-        strip_hop_by_hop(&mut f, false);
-        assert!(f.is_empty());
     }
 
     #[test]

@@ -1,0 +1,103 @@
+//! The agent's own HTTP endpoint: ready, metrics, configuration dump, drain. It asks what it is given and knows nothing of how it is made.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use heddle_node::drain::DrainTrigger;
+use heddle_node::readiness::{Readiness, Verdict};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+/// What the endpoint shows.
+pub trait Shown: Send + Sync + 'static {
+    /// The metrics page in Prometheus text format.
+    fn metrics(&self) -> String;
+    /// What the node runs on, without secrets.
+    fn config_dump(&self) -> Value;
+}
+
+struct Admin {
+    readiness: Readiness,
+    drain: DrainTrigger,
+    shown: Arc<dyn Shown>,
+}
+
+/// Serves for as long as the process lives, so that `/ready` can say "draining" and metrics can be read to the last.
+///
+/// # Errors
+/// The listener fails for good.
+pub async fn serve(
+    listener: TcpListener,
+    readiness: Readiness,
+    drain: DrainTrigger,
+    shown: Arc<dyn Shown>,
+) -> std::io::Result<()> {
+    let local = listener.local_addr()?;
+    let admin = Arc::new(Admin { readiness, drain, shown });
+    let app = Router::new()
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/config_dump", get(config_dump))
+        .route("/drain", post(begin_drain))
+        .layer(middleware::from_fn(move |request, next| from_here(local, request, next)))
+        .with_state(admin);
+    axum::serve(listener, app).await
+}
+
+/// Refuses requests whose `Host` is a name that somebody else's DNS could have pointed here (DNS rebinding from a browser).
+async fn from_here(local: SocketAddr, request: Request, next: Next) -> Response {
+    if local.ip().is_loopback() && !names_an_address(request.headers()) {
+        return (StatusCode::FORBIDDEN, "Host must be an IP address or localhost\n").into_response();
+    }
+    next.run(request).await
+}
+
+fn names_an_address(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|value| value.to_str().ok()) else { return true };
+    let name =
+        host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit())).map_or(host, |(name, _)| name);
+    name.eq_ignore_ascii_case("localhost") || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.readiness.verdict() {
+        Verdict::Ready => (StatusCode::OK, "ready\n").into_response(),
+        verdict => (StatusCode::SERVICE_UNAVAILABLE, format!("{verdict}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.shown.metrics()).into_response()
+}
+
+async fn config_dump(State(admin): State<Arc<Admin>>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], format!("{:#}\n", admin.shown.config_dump())).into_response()
+}
+
+async fn begin_drain(State(admin): State<Arc<Admin>>) -> Response {
+    admin.readiness.begin_draining();
+    admin.drain.begin();
+    (StatusCode::ACCEPTED, "draining: requests in flight are finished, then the process ends\n").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_and_localhost_are_names_of_this_endpoint() {
+        let with = |host: &'static str| HeaderMap::from_iter([(header::HOST, header::HeaderValue::from_static(host))]);
+        for host in ["127.0.0.1:15000", "localhost", "LOCALHOST:1", "[::1]:15000", "::1"] {
+            assert!(names_an_address(&with(host)), "{host}");
+        }
+        for host in ["evil.example", "evil.example:15000", "127.0.0.1.evil.example"] {
+            assert!(!names_an_address(&with(host)), "{host}");
+        }
+    }
+}
