@@ -6,3 +6,4 @@ pub mod filters;
 pub mod http;
 pub mod observe;
 pub mod pipeline;
+pub mod route;

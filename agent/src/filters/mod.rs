@@ -125,5 +125,8 @@ pub struct Plugin {
     /// All faults of a configuration (without `_meta`).
     pub check: fn(Place, &Value) -> Result<(), Vec<ConfigFault>>,
     /// Compiles a configuration that has passed `check`.
-    pub build: fn(&Value, &BuildContext<'_>) -> Result<Arc<dyn Filter>, Vec<ConfigFault>>,
+    pub build: fn(&Value, &BuildContext<'_>) -> Built,
 }
+
+/// A compiled filter, or all faults of its configuration.
+pub type Built = Result<Arc<dyn Filter>, Vec<ConfigFault>>;
