@@ -4,6 +4,7 @@ pub mod admin;
 pub mod exchange;
 pub mod filters;
 pub mod http;
+pub mod net;
 pub mod observe;
 pub mod pipeline;
 pub mod route;
