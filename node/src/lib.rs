@@ -1,6 +1,7 @@
 //! What every Heddle node is made of: clock, drain, readiness, signals, configuration reading, telemetry. It knows neither xDS nor requests.
 
 pub mod clock;
+pub mod config;
 pub mod drain;
 pub mod readiness;
 pub mod signal;
