@@ -3,4 +3,5 @@
 pub mod model;
 pub mod state;
 pub mod store;
+pub mod translate;
 pub mod validate;

@@ -1,0 +1,180 @@
+//! From user resources to the data-plane model, incrementally: the cost of a change is that of what depends on it. It knows no wire, no node and no plugin beyond the catalog.
+//!
+//! Every user resource is a *unit*. Translating a unit is a function of the state; what it looked at is put on record, so that
+//! the next change finds the units that depend on it. Each data-plane resource belongs to exactly one unit, and a whole
+//! translation gives the same as any sequence of increments.
+
+mod certificate;
+mod checks;
+mod consumer;
+mod context;
+mod explain;
+mod index;
+mod listener;
+mod plugins;
+mod read;
+mod route;
+mod upstream;
+
+#[cfg(test)]
+mod tests;
+
+pub use explain::{PluginStep, Provenance, UpstreamChoice, provenance};
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use heddle_xds::catalog::{Catalog, PluginKind};
+use heddle_xds::model::{Kind, Resource};
+use heddle_xds::snapshot::Change;
+
+use crate::model::{Key, ResourceKind};
+use crate::state::State;
+use context::{Context, Unit};
+use index::{Index, Reads};
+
+/// Keeps the data-plane resources that a state stands for, and says what differs when the state changes.
+pub struct Translator {
+    auth: HashSet<Arc<str>>,
+    known: HashSet<Key>,
+    credentials: HashMap<Key, BTreeSet<Key>>,
+    units: HashMap<Key, Unit>,
+    index: Index,
+}
+
+impl Translator {
+    /// A translator of the empty state.
+    pub fn new(catalog: Arc<dyn Catalog>) -> Translator {
+        Translator {
+            auth: auth_plugins(&*catalog),
+            known: HashSet::new(),
+            credentials: HashMap::new(),
+            units: HashMap::new(),
+            index: Index::default(),
+        }
+    }
+
+    /// What differs now that the resources `changed` were added, changed or removed and `state` is the whole. The order is
+    /// one in which they can be applied one by one without a gap: what is referred to is set before what refers to it, and
+    /// removed after it.
+    pub fn apply(&mut self, state: &State, changed: &[Key]) -> Vec<Change> {
+        let mut came_or_went = Vec::new();
+        for key in changed {
+            let exists = state.get(key).is_some();
+            if exists != self.known.contains(key) {
+                self.note(key, exists);
+                came_or_went.push(key.clone());
+            }
+        }
+        let dirty = self.index.dirty(changed.iter().map(unit_of), &came_or_went);
+        let mut changes = Vec::new();
+        // Keys order by kind, and kinds refer backwards only: a unit finds those that it merges up to date.
+        for key in dirty {
+            let (unit, reads) = self.translate(state, &key);
+            let before = self.units.get(&key).map_or(&[][..], |unit| &unit.resources);
+            differences(before, &unit.resources, &mut changes);
+            self.index.set(&key, reads);
+            if unit.resources.is_empty() && unit.plugins.is_empty() {
+                self.units.remove(&key);
+            } else {
+                self.units.insert(key, unit);
+            }
+        }
+        in_order(changes)
+    }
+
+    /// What differs between what is held and `state`, whatever happened in between.
+    pub fn rebuild(&mut self, state: &State) -> Vec<Change> {
+        let mut changed: BTreeSet<Key> = self.known.iter().cloned().collect();
+        changed.extend(state.all().map(|(key, _)| key));
+        let changed: Vec<Key> = changed.into_iter().collect();
+        self.apply(state, &changed)
+    }
+
+    /// Every data-plane resource held, in no particular order.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.units.values().flat_map(|unit| &unit.resources)
+    }
+
+    /// Writes down that a resource came or went.
+    fn note(&mut self, key: &Key, exists: bool) {
+        if exists {
+            self.known.insert(key.clone());
+        } else {
+            self.known.remove(key);
+        }
+        if key.kind != ResourceKind::Credential {
+            return;
+        }
+        let owner = consumer::owner(key);
+        let held = self.credentials.entry(owner.clone()).or_default();
+        if exists {
+            held.insert(key.clone());
+        } else {
+            held.remove(key);
+        }
+        if held.is_empty() {
+            self.credentials.remove(&owner);
+        }
+    }
+
+    fn translate(&self, state: &State, key: &Key) -> (Unit, Reads) {
+        let mut context = Context::new(state, &self.units, &self.auth);
+        let unit = match (key.kind, state.get(key)) {
+            (ResourceKind::PluginMetadata, _) => consumer::metadata(state, key),
+            (_, None) => Unit::default(),
+            (ResourceKind::Route, Some(stored)) => route::unit(&mut context, key, stored),
+            (ResourceKind::Service | ResourceKind::PluginConfig | ResourceKind::ConsumerGroup, Some(stored)) => {
+                plugins::shared(&mut context, key, stored)
+            }
+            (ResourceKind::Upstream, Some(stored)) => upstream::unit(&mut context, key, stored),
+            (ResourceKind::Consumer, Some(stored)) => {
+                let credentials: Vec<Key> = self.credentials.get(key).into_iter().flatten().cloned().collect();
+                consumer::unit(&mut context, key, stored, &credentials)
+            }
+            (ResourceKind::GlobalRule, Some(stored)) => consumer::global_rule(&mut context, key, stored),
+            (ResourceKind::Ssl, Some(stored)) => certificate::unit(key, stored),
+            (ResourceKind::Listener, Some(stored)) => listener::unit(key, stored),
+            // Secret managers and credentials have nothing of their own on the data plane.
+            (ResourceKind::Secret | ResourceKind::Credential, Some(_)) => Unit::default(),
+        };
+        (unit, context.reads)
+    }
+}
+
+fn auth_plugins(catalog: &dyn Catalog) -> HashSet<Arc<str>> {
+    let all = catalog.descriptors().iter();
+    all.filter(|plugin| plugin.kind == PluginKind::Auth).map(|plugin| plugin.name.into()).collect()
+}
+
+/// The unit that a change of `key` concerns first: credentials are part of their consumer, and all metadata of one plugin is
+/// one unit, wherever it comes from.
+fn unit_of(key: &Key) -> Key {
+    match key.kind {
+        ResourceKind::Credential => consumer::owner(key),
+        ResourceKind::PluginMetadata => Key::new(key.kind, key.local_id()),
+        _ => key.clone(),
+    }
+}
+
+fn differences(before: &[Resource], after: &[Resource], changes: &mut Vec<Change>) {
+    let old: BTreeMap<(Kind, &str), &Resource> = before.iter().map(|old| ((old.kind(), &**old.name()), old)).collect();
+    let new: BTreeSet<(Kind, &str)> = after.iter().map(|new| (new.kind(), &**new.name())).collect();
+    let differs = after.iter().filter(|new| old.get(&(new.kind(), &**new.name())).is_none_or(|old| old != new));
+    changes.extend(differs.cloned().map(Change::Set));
+    let gone = before.iter().filter(|old| !new.contains(&(old.kind(), &**old.name())));
+    changes.extend(gone.map(|old| Change::Remove(old.kind(), old.name().clone())));
+}
+
+/// Sets first, referenced kinds before referring ones; then removals the other way round.
+fn in_order(mut changes: Vec<Change>) -> Vec<Change> {
+    changes.sort_by_key(|change| match change {
+        Change::Set(resource) => (false, rank(resource.kind())),
+        Change::Remove(kind, _) => (true, Kind::ALL.len() - rank(*kind)),
+    });
+    changes
+}
+
+fn rank(kind: Kind) -> usize {
+    Kind::ALL.iter().position(|other| *other == kind).unwrap_or(Kind::ALL.len())
+}

@@ -1,0 +1,175 @@
+//! Upstreams, shared and inline: how endpoints are used, which they are, and the key material towards them. Health checks have their own file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_xds::model::{
+    Balancer, CircuitBreakers, Discovery, Endpoint, Endpoints, HashOn, KeepalivePool, PassHost, Resource, Scheme, Secret,
+    SecretBody, Timeouts, Upstream, UpstreamTls,
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::context::{Context, Unit};
+use super::{certificate, checks};
+use crate::model::resources::{self, CircuitBreaker, HashOnKind, Node, PassHostKind, Ssl};
+use crate::model::{Key, ResourceKind, Timeout, seconds};
+use crate::state::Stored;
+
+/// Health is ignored below this share of healthy endpoints, in percent. When (nearly) all fail, the check is the likelier
+/// culprit, and few survivors must not take the whole load; small upstreams still lose all but one endpoint before it acts.
+const PANIC_THRESHOLD: u8 = 10;
+
+/// The name of a shared upstream's resources.
+pub(super) fn name_of(key: &Key) -> String {
+    key.to_string()
+}
+
+/// Translates a shared upstream.
+pub(super) fn unit(context: &mut Context<'_>, key: &Key, stored: &Stored) -> Unit {
+    Unit { resources: translate(context, key, &name_of(key), &key.id, &stored.value), ..Unit::default() }
+}
+
+/// All resources of one upstream: itself, its endpoints, and secrets that are written inside it. One that cannot be read has
+/// none, so whoever names it answers 503.
+pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, label: &str, value: &Value) -> Vec<Resource> {
+    let Ok(written) = resources::Upstream::deserialize(value) else { return Vec::new() };
+    let name: Arc<str> = name.into();
+    let scheme = scheme(&written.scheme);
+    let mut out = Vec::with_capacity(2);
+    let tls = written.tls.as_ref().map(|tls| self::tls(context, owner, &name, tls, &mut out)).unwrap_or_default();
+    let nodes = written.nodes.iter().flat_map(|nodes| &nodes.0);
+    let endpoints = nodes.map(|node| endpoint(node, scheme)).collect();
+    out.push(Resource::Upstream(Upstream {
+        name: name.clone(),
+        label: label.into(),
+        balancer: balancer(&written),
+        scheme,
+        pass_host: pass_host(&written),
+        retries: written.retries,
+        retry_timeout: seconds(written.retry_timeout),
+        timeouts: written.timeout.as_ref().map(timeouts).unwrap_or_default(),
+        keepalive: written.keepalive_pool.as_ref().map(keepalive).unwrap_or_default(),
+        tls,
+        checks: written.checks.as_ref().map(checks::checks).unwrap_or_default(),
+        breakers: written.circuit_breaker.as_ref().map(breakers).unwrap_or_default(),
+        discovery: discovery(&written),
+        slow_start: written.slow_start.map_or(Duration::ZERO, |span| span.0),
+        panic_threshold: written.panic_threshold.unwrap_or(PANIC_THRESHOLD),
+    }));
+    out.push(Resource::Endpoints(Endpoints { upstream: name, endpoints }));
+    out
+}
+
+/// Step timeouts.
+pub(super) fn timeouts(written: &Timeout) -> Timeouts {
+    Timeouts { connect: seconds(written.connect), send: seconds(written.send), read: seconds(written.read) }
+}
+
+fn scheme(written: &str) -> Scheme {
+    match written {
+        "https" => Scheme::Https,
+        "grpc" => Scheme::Grpc,
+        "grpcs" => Scheme::Grpcs,
+        _ => Scheme::Http,
+    }
+}
+
+fn balancer(written: &resources::Upstream) -> Balancer {
+    match written.balancer.as_str() {
+        "chash" => Balancer::ConsistentHash(hash_on(written.hash_on, written.key.as_deref().unwrap_or("remote_addr"))),
+        "least_conn" => Balancer::LeastConn,
+        "ewma" => Balancer::Ewma,
+        _ => Balancer::RoundRobin,
+    }
+}
+
+fn hash_on(kind: HashOnKind, key: &str) -> HashOn {
+    match kind {
+        HashOnKind::Vars => HashOn::Var(key.strip_prefix('$').unwrap_or(key).into()),
+        HashOnKind::Header => HashOn::Header(bare(key, "http_").into()),
+        HashOnKind::Cookie => HashOn::Cookie(bare(key, "cookie_").into()),
+        HashOnKind::Consumer => HashOn::Consumer,
+        HashOnKind::VarsCombinations => HashOn::VarsCombination(key.into()),
+    }
+}
+
+/// Headers and cookies may be written as the variable that holds them (`http_x`, `$cookie_x`).
+fn bare<'a>(key: &'a str, prefix: &str) -> &'a str {
+    let key = key.strip_prefix('$').unwrap_or(key);
+    key.strip_prefix(prefix).unwrap_or(key)
+}
+
+fn pass_host(written: &resources::Upstream) -> PassHost {
+    match (written.pass_host, &written.upstream_host) {
+        (PassHostKind::Node, _) => PassHost::Node,
+        (PassHostKind::Rewrite, Some(host)) => PassHost::Rewrite(host.as_str().into()),
+        (PassHostKind::Rewrite, None) | (PassHostKind::Pass, _) => PassHost::Pass,
+    }
+}
+
+fn keepalive(written: &resources::KeepalivePool) -> KeepalivePool {
+    KeepalivePool { size: written.size, idle_timeout: seconds(written.idle_timeout), requests: written.requests }
+}
+
+fn breakers(written: &CircuitBreaker) -> CircuitBreakers {
+    CircuitBreakers {
+        max_connections: written.max_connections,
+        max_pending: written.max_pending,
+        max_requests: written.max_requests,
+        retry_budget_percent: written.retry_budget_percent,
+    }
+}
+
+fn discovery(written: &resources::Upstream) -> Option<Discovery> {
+    let service = written.service_name.as_deref()?;
+    (written.discovery_type.as_deref() == Some("dns")).then(|| Discovery::Dns(service.into()))
+}
+
+/// The client certificate comes from an `ssls` resource or stands inline; an inline one becomes a secret named after the upstream.
+fn tls(
+    context: &mut Context<'_>,
+    owner: &Key,
+    name: &str,
+    written: &resources::UpstreamTls,
+    out: &mut Vec<Resource>,
+) -> UpstreamTls {
+    let mut secret = |suffix: &str, body: SecretBody| -> Arc<str> {
+        let name: Arc<str> = format!("{name}/{suffix}").into();
+        out.push(Resource::Secret(Secret { name: name.clone(), body }));
+        name
+    };
+    let inline = written.client_cert.as_deref().zip(written.client_key.as_deref());
+    let client_cert = match &written.client_cert_id {
+        Some(id) => Some(certificate::pair_name(&context.name(ResourceKind::Ssl, id.as_str(), owner), 0)),
+        None => inline.map(|(chain, key)| secret("client", SecretBody::KeyPair { chain_pem: chain.into(), key_pem: key.into() })),
+    };
+    let ca = written.ca.as_deref().map(|ca| match roots(context, owner, ca) {
+        Ok(pem) => secret("ca", SecretBody::Roots(pem)),
+        Err(missing) => missing,
+    });
+    UpstreamTls { verify: written.verify, ca, client_cert, sni: written.sni.as_deref().map(Arc::from) }
+}
+
+/// Trusted roots: PEM, or the id of an `ssls` resource whose `client.ca`, else its own certificate, is trusted. An id of none
+/// gives the name of a secret that does not exist, which trusts nobody.
+fn roots(context: &mut Context<'_>, owner: &Key, written: &str) -> Result<Arc<str>, Arc<str>> {
+    if written.contains("-----BEGIN") {
+        return Ok(written.into());
+    }
+    let found = context.read(ResourceKind::Ssl, written, owner);
+    let Some(ssl) = found.and_then(|(_, stored)| Ssl::deserialize(&stored.value).ok()) else {
+        return Err(certificate::roots_name(&Key::new(ResourceKind::Ssl, written)));
+    };
+    Ok(ssl.client.map_or(ssl.cert, |client| client.ca).into())
+}
+
+fn endpoint(node: &Node, scheme: Scheme) -> Endpoint {
+    Endpoint {
+        host: node.host.as_str().into(),
+        port: node.port.unwrap_or_else(|| scheme.default_port()),
+        weight: node.weight,
+        priority: node.priority,
+        zone: node.zone.as_deref().unwrap_or_default().into(),
+    }
+}
