@@ -1,9 +1,24 @@
 //! What we believe: all user resources, merged over store and providers, validated, at one revision. It knows neither HTTP nor the data-plane model.
 
+mod changes;
+
+mod diff;
+mod housekeeping;
 mod intent;
+mod keeper;
+mod plan;
+mod sources;
+mod task;
 mod update;
 
+#[cfg(test)]
+mod tests;
+
+pub use changes::{Changes, Subscription};
+pub use diff::{Change, Difference, FieldChange, diff};
+pub use housekeeping::keep_house;
 pub use intent::{Applied, Effect, Expect, Intent, Options, Outcome, Refused, Validator};
+pub use keeper::{Keeper, Scope};
 pub use update::{Content, SourceStatus, Update};
 
 use std::collections::BTreeMap;
@@ -27,6 +42,9 @@ pub struct Stored {
     pub expires_at_ms: Option<u64>,
 }
 
+/// The resources of one kind, by id.
+type Collection = BTreeMap<Arc<str>, Arc<Stored>>;
+
 /// All user resources at one revision. Cloning shares everything.
 #[derive(Debug, Clone, Default)]
 pub struct State {
@@ -34,7 +52,7 @@ pub struct State {
     pub revision: Revision,
     /// Grows with every change of store or providers while the process lives; never below `revision`.
     pub generation: u64,
-    collections: BTreeMap<ResourceKind, Arc<BTreeMap<Arc<str>, Arc<Stored>>>>,
+    collections: BTreeMap<ResourceKind, Arc<Collection>>,
 }
 
 impl State {

@@ -4,7 +4,7 @@ mod embedded;
 mod memory;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 
 pub use embedded::Embedded;
 pub use memory::Memory;
