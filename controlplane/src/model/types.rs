@@ -184,6 +184,11 @@ pub fn seconds(value: f64) -> Duration {
     Duration::from_secs_f64(if value.is_finite() { value.clamp(0.0, LONGEST_SPAN_S) } else { 0.0 })
 }
 
+/// Schema of an id that names its parents too: `manager/id`, `username/credentials/id`.
+pub(super) fn path_id_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": ["string", "integer"], "minLength": 1, "maxLength": 512, "pattern": "^[a-zA-Z0-9-_.@/]+$"})
+}
+
 /// Schema of [`Plugins`].
 pub(super) fn plugins_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "additionalProperties": {"type": "object"}})

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::super::types::{Id, Labels, Plugins, labels_schema, plugins_schema};
+use super::super::types::{Id, Labels, Plugins, labels_schema, path_id_schema, plugins_schema};
 
 /// Who may be identified by an authentication plugin.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -38,6 +38,8 @@ pub struct Consumer {
 #[serde(deny_unknown_fields)]
 pub struct Credential {
     /// Unique below its consumer.
+    #[serde(default)]
+    #[schemars(schema_with = "path_id_schema")]
     pub id: Option<Id>,
     /// A name for people.
     #[schemars(length(min = 1, max = 256))]

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::super::types::{Id, yes};
+use super::super::types::{Id, path_id_schema, yes};
 
 /// A manager of secrets.
 #[derive(Clone, PartialEq)]
@@ -32,6 +32,8 @@ impl std::fmt::Debug for Secret {
 #[serde(deny_unknown_fields)]
 pub struct VaultSecret {
     /// Unique below the manager.
+    #[serde(default)]
+    #[schemars(schema_with = "path_id_schema")]
     pub id: Option<Id>,
     /// Address, `http://` or `https://`.
     #[schemars(regex(pattern = r"^[^:/?#]+://[^/?#]+"))]
@@ -53,6 +55,8 @@ pub struct VaultSecret {
 #[serde(deny_unknown_fields)]
 pub struct AwsSecret {
     /// Unique below the manager.
+    #[serde(default)]
+    #[schemars(schema_with = "path_id_schema")]
     pub id: Option<Id>,
     /// Access key id.
     pub access_key_id: String,
@@ -76,6 +80,8 @@ pub struct AwsSecret {
 #[serde(deny_unknown_fields)]
 pub struct GcpSecret {
     /// Unique below the manager.
+    #[serde(default)]
+    #[schemars(schema_with = "path_id_schema")]
     pub id: Option<Id>,
     /// Service account.
     pub auth_config: Option<GcpAuth>,
