@@ -75,12 +75,14 @@ pub struct Options {
     pub force: bool,
     /// Write nothing for a `Put` that changes nothing.
     pub skip_unchanged: bool,
+    /// Only when the store is at this revision.
+    pub at_revision: Option<Revision>,
 }
 
 impl Options {
     /// A plain write by `author`.
     pub fn by(author: impl Into<Arc<str>>) -> Options {
-        Options { author: author.into(), dry_run: false, force: false, skip_unchanged: false }
+        Options { author: author.into(), dry_run: false, force: false, skip_unchanged: false, at_revision: None }
     }
 }
 
@@ -137,6 +139,16 @@ pub enum Refused {
         expected: Option<Revision>,
         /// The revision that was found, `None` for absence.
         found: Option<Revision>,
+    },
+    /// The store has moved on since the configuration was read.
+    #[error(
+        "the store is at revision {found}, expected {expected}: somebody else wrote in between; look at what changed and try again"
+    )]
+    Moved {
+        /// The revision that was expected.
+        expected: Revision,
+        /// The revision that it is at.
+        found: Revision,
     },
     /// It came from a provider and can only be changed there.
     #[error(

@@ -69,6 +69,9 @@ impl Core {
     async fn apply(&mut self, intents: Vec<Intent>, options: Options) -> Result<Applied, Refused> {
         self.settle().await?;
         let base = self.board.published.state();
+        if let Some(expected) = options.at_revision.filter(|expected| *expected != base.revision) {
+            return Err(Refused::Moved { expected, found: base.revision });
+        }
         let plan = plan::plan(&base, intents, &options, (self.clock)())?;
         let Plan { candidate, writes, compare, changed, outcomes } = plan;
         let exists = |key: &&Key| !options.force || candidate.get(key).is_some();

@@ -260,6 +260,18 @@ fn who_read_an_older_revision_does_not_overwrite_a_newer_one() {
 }
 
 #[test]
+fn a_whole_configuration_can_be_bound_to_the_revision_that_was_read() {
+    run(|world| async move {
+        world.put(&route("r"), json!({"uri": "/1"})).await;
+        let at = |revision| Options { at_revision: Some(revision), ..Options::by("ops") };
+        let intents = || vec![Intent::put(route("s"), json!({"uri": "/"}))];
+        let refused = world.keeper.apply(intents(), at(0)).await.unwrap_err();
+        assert!(refused.to_string().starts_with("the store is at revision 1, expected 0"), "{refused}");
+        world.keeper.apply(intents(), at(1)).await.unwrap();
+    });
+}
+
+#[test]
 fn a_generated_id_is_the_coming_revision_in_twenty_digits() {
     run(|world| async move {
         world.put(&route("00000000000000000002"), json!({"uri": "/taken"})).await;
