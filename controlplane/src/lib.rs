@@ -2,6 +2,7 @@
 
 pub mod model;
 pub mod seal;
+pub mod settings;
 pub mod state;
 pub mod store;
 pub mod translate;

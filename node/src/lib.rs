@@ -4,4 +4,5 @@ pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod readiness;
+pub mod settings;
 pub mod signal;

@@ -143,6 +143,8 @@ fn paths_are_located() {
     assert_eq!(at("routes[0].plugins.limit-count.count"), "5:16");
     assert_eq!(at("routes[0].plugins.limit-count.missing.deeper"), "4:7");
     assert_eq!(at("routes[0].plugins.a.b.c"), "6:16");
+    assert_eq!(at("routes[0].plugins[\"a.b\"].c"), "6:16");
+    assert_eq!(at("routes[0].plugins[\"nope\"].c"), "3:5");
     assert_eq!(at("routes[1].id"), "7:9");
     assert_eq!(at("routes[9]"), "1:1");
     assert_eq!(at(""), "1:1");

@@ -128,7 +128,8 @@ impl Node {
         }
     }
 
-    /// Where `path` below this node stands, or the nearest of its parents that exists. Keys may contain dots: the longest that fits is taken.
+    /// Where `path` below this node stands, or the nearest of its parents that exists. Keys with dots may be written `["a.b"]`; of plain ones the longest
+    /// that fits is taken.
     #[must_use]
     pub fn locate(&self, path: &str) -> Position {
         let (mut node, mut at, mut rest) = (self, self.at, path);
@@ -146,6 +147,11 @@ impl Node {
                 let (index, after) = path.strip_prefix('[')?.split_once(']')?;
                 let item = items.get(index.parse::<usize>().ok()?)?;
                 Some((item, item.at, after))
+            }
+            Data::Map(entries) if path.starts_with("[\"") => {
+                let (key, after) = path.strip_prefix("[\"")?.split_once("\"]")?;
+                let entry = entries.iter().find(|entry| entry.key == key)?;
+                Some((&entry.node, entry.place(), after))
             }
             Data::Map(entries) => {
                 let fits = |entry: &&Entry| {

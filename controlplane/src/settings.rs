@@ -1,0 +1,252 @@
+//! What a control plane is told in `heddle.yaml`: its Admin API, its xDS address, its history, its providers and the listeners. Each setting has a default with its reason.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use heddle_node::config::{Position, Secret, Section};
+use serde_json::{Value, json};
+
+/// Where the Admin API listens when nothing is said; loopback, because it can change everything.
+pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
+/// Where agents connect when nothing is said.
+pub const DEFAULT_XDS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18_000);
+/// The file below `data_dir` that holds the admin key generated at the first start.
+pub const ADMIN_KEY_FILE: &str = "admin.key";
+/// Changes that can be rolled back in any case.
+const DEFAULT_KEEP_REVISIONS: u64 = 10_000;
+/// Changes younger than this can be rolled back too: a long weekend and the week before.
+const DEFAULT_KEEP_FOR: Duration = Duration::from_secs(14 * 24 * 3600);
+/// An admin key that is shorter can be guessed.
+const MIN_KEY_BYTES: usize = 8;
+
+/// What a control plane is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ControlPlaneSettings {
+    /// `admin:`
+    pub admin: AdminSettings,
+    /// `xds: { address }`: xDS and the gRPC Admin API.
+    pub xds: SocketAddr,
+    /// `store:`
+    pub store: StoreSettings,
+    /// `providers: { file }`
+    pub file: Option<FileSettings>,
+    /// `listeners:`, as user resources of the provider `config`.
+    pub listeners: Vec<ListenerSetting>,
+}
+
+/// The REST Admin API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Who may use it. Empty: the generated key in [`ADMIN_KEY_FILE`], on loopback only.
+    pub keys: Vec<AdminKey>,
+}
+
+/// One key of the Admin APIs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminKey {
+    /// Whom the history shows as author.
+    pub name: String,
+    /// What `X-API-KEY` must say.
+    pub key: Secret,
+    /// What it allows.
+    pub role: Role,
+}
+
+/// What an admin key allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Reading.
+    Viewer,
+}
+
+/// How much history the store keeps: whatever satisfies one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// This many newest revisions.
+    pub keep_revisions: u64,
+    /// Everything younger than this.
+    pub keep_for: Duration,
+}
+
+/// The file provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSettings {
+    /// A file or a directory.
+    pub path: PathBuf,
+    /// Whether changes are taken over while running.
+    pub watch: bool,
+}
+
+/// One listener of `heddle.yaml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerSetting {
+    /// Its name, which becomes its id.
+    pub name: String,
+    /// The resource as written; whoever validates `listeners` resources checks it.
+    pub value: Value,
+    /// Where it stands in the file; `None` for a default.
+    pub at: Option<Position>,
+}
+
+impl ControlPlaneSettings {
+    /// Reads `admin:`, `xds:`, `store:`, `providers:` and `listeners:`.
+    pub fn read(root: &mut Section<'_>) -> ControlPlaneSettings {
+        ControlPlaneSettings {
+            admin: root.nested("admin", AdminSettings::read),
+            xds: root.nested("xds", |section| section.socket_addr("address")).unwrap_or(DEFAULT_XDS),
+            store: root.nested("store", StoreSettings::read),
+            file: root.nested("providers", |section| section.optional("file", FileSettings::read)).flatten(),
+            listeners: listeners(root),
+        }
+    }
+}
+
+impl AdminSettings {
+    fn read(section: &mut Section<'_>) -> AdminSettings {
+        let address = section.socket_addr("address").unwrap_or(DEFAULT_ADMIN);
+        let listed = section.list("keys", AdminKey::read);
+        let some_listed = listed.as_ref().is_some_and(|keys| !keys.is_empty());
+        let keys: Vec<AdminKey> = listed.into_iter().flatten().flatten().collect();
+        if !some_listed && !address.ip().is_loopback() {
+            section.mistake("address", format!("expected a loopback address, as no admin key is configured, found {address}; add `keys: [{{ name, key, role }}]`"));
+        }
+        for (i, one) in keys.iter().enumerate() {
+            if keys[..i].iter().any(|other| other.name == one.name || other.key == one.key) {
+                section.mistake("keys", format!("expected different names and keys, found `{}` (or its key) twice", one.name));
+            }
+        }
+        AdminSettings { address, keys }
+    }
+}
+
+impl AdminKey {
+    fn read(section: &mut Section<'_>) -> Option<AdminKey> {
+        let name = section.require("name").name("name");
+        let key = section.require("key").secret("key");
+        if key
+            .as_ref()
+            .is_some_and(|key| key.reveal().len() < MIN_KEY_BYTES || !key.reveal().bytes().all(|b| b.is_ascii_graphic()))
+        {
+            section
+                .mistake("key", format!("expected at least {MIN_KEY_BYTES} visible ASCII characters, as it travels in a header"));
+        }
+        let role = section.choice("role", &[("admin", Role::Admin), ("viewer", Role::Viewer)]).unwrap_or(Role::Viewer);
+        Some(AdminKey { name: name?, key: key?, role })
+    }
+}
+
+impl StoreSettings {
+    fn read(section: &mut Section<'_>) -> StoreSettings {
+        StoreSettings {
+            keep_revisions: section.integer("keep_revisions", 1..=u64::MAX).unwrap_or(DEFAULT_KEEP_REVISIONS),
+            keep_for: section.duration("keep_for").unwrap_or(DEFAULT_KEEP_FOR),
+        }
+    }
+}
+
+impl FileSettings {
+    fn read(section: &mut Section<'_>) -> Option<FileSettings> {
+        let watch = section.bool("watch").unwrap_or(true);
+        section.require("path").path("path").map(|path| FileSettings { path, watch })
+    }
+}
+
+fn listeners(root: &mut Section<'_>) -> Vec<ListenerSetting> {
+    let Some(values) = root.values("listeners") else {
+        let default = |name: &str, address: &str| ListenerSetting {
+            name: name.to_owned(),
+            value: json!({"name": name, "address": address, "protocol": name}),
+            at: None,
+        };
+        return vec![default("http", "0.0.0.0:9080"), default("https", "0.0.0.0:9443")];
+    };
+    let mut found: Vec<ListenerSetting> = Vec::with_capacity(values.len());
+    for (i, (at, value)) in values.into_iter().enumerate() {
+        match value.get("name").and_then(Value::as_str).map(str::to_owned) {
+            Some(name) if found.iter().any(|other| other.name == name) => {
+                root.mistake("listeners", format!("expected different names, found `{name}` twice"));
+            }
+            Some(name) => found.push(ListenerSetting { name, value, at: Some(at) }),
+            None => root.mistake("listeners", format!("expected a map with a `name` as item {i}")),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use heddle_node::config::{Document, Expansion, Format};
+
+    use super::*;
+
+    fn read(text: &str) -> Result<ControlPlaneSettings, String> {
+        let document = Document::parse("heddle.yaml", text, Format::Yaml, Expansion::Off).map_err(|m| m.to_string())?;
+        document.read(ControlPlaneSettings::read).map_err(|m| m.to_string())
+    }
+
+    #[test]
+    fn nothing_said_is_all_defaults() {
+        let settings = read("").unwrap();
+        assert_eq!((settings.admin.address, settings.xds, settings.file), (DEFAULT_ADMIN, DEFAULT_XDS, None));
+        assert!(settings.admin.keys.is_empty());
+        let names: Vec<&str> = settings.listeners.iter().map(|listener| listener.name.as_str()).collect();
+        assert_eq!(names, ["http", "https"]);
+        assert_eq!(settings.listeners[1].value, json!({"name": "https", "address": "0.0.0.0:9443", "protocol": "https"}));
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let text = "\
+admin: { address: \"0.0.0.0:9180\", keys: [ { name: ops, key: \"0123456789\", role: admin }, { name: eye, key: \"abcdefghij\" } ] }
+xds: { address: \"[::1]:18000\" }
+store: { keep_revisions: 5, keep_for: 7d }
+listeners:
+  - { name: edge, address: \"127.0.0.1:0\", protocol: https, proxy_protocol: off }
+providers: { file: { path: resources.yaml, watch: false } }
+";
+        let settings = read(text).unwrap();
+        assert_eq!(settings.admin.keys.len(), 2);
+        assert_eq!((settings.admin.keys[0].role, settings.admin.keys[1].role), (Role::Admin, Role::Viewer));
+        assert_eq!(settings.store, StoreSettings { keep_revisions: 5, keep_for: Duration::from_secs(7 * 24 * 3600) });
+        assert_eq!(settings.file, Some(FileSettings { path: "resources.yaml".into(), watch: false }));
+        assert_eq!(settings.listeners[0].value["proxy_protocol"], "off");
+        assert_eq!(settings.listeners[0].at, Some(Position { line: 5, column: 5 }));
+        assert!(!format!("{settings:?}").contains("0123456789"));
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let text = "\
+admin: { address: \"0.0.0.0:9180\" }
+xds: { adress: \"x\" }
+providers: { file: { watch: true }, consul: {} }
+listeners: [ { address: \"127.0.0.1:1\" }, { name: a }, { name: a } ]
+";
+        let text = read(text).unwrap_err();
+        let parts = [
+            "admin.address: expected a loopback address",
+            "did you mean `address`",
+            "the key `path` is missing",
+            "unknown key `consul`",
+            "as item 0",
+            "found `a` twice",
+        ];
+        for part in parts {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+        let text = read("admin: { keys: [ { name: a, key: short }, { name: b, role: root } ] }").unwrap_err();
+        for part in
+            ["at least 8", "admin.keys[1]: the key `key` is missing", "admin.keys[1].role: expected one of: admin, viewer"]
+        {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+        assert!(!text.contains("short`"));
+    }
+}

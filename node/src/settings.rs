@@ -1,0 +1,181 @@
+//! What every node is told in `heddle.yaml`: who it is, where it keeps things, how it logs and traces. It knows no setting of agents or control planes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::Section;
+
+/// Below the working directory, so that a first try needs no rights.
+pub const DEFAULT_DATA_DIR: &str = "./heddle-data";
+/// One request in a hundred: enough to see trends, too few to be felt.
+pub const DEFAULT_SAMPLE: f64 = 0.01;
+/// An exporter that takes longer than this loses the batch rather than piling up memory.
+const DEFAULT_EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest id and zone: they become metric labels and xDS fields.
+const MAX_NAME: usize = 128;
+
+/// What every node is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// `node:`
+    pub node: NodeSettings,
+    /// `log:`
+    pub log: LogSettings,
+    /// `tracing:`; `None` is off.
+    pub tracing: Option<TracingSettings>,
+}
+
+/// Who a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// Unique in the fleet.
+    pub id: String,
+    /// Where the store, the last snapshot and generated keys are kept.
+    pub data_dir: PathBuf,
+    /// Where it runs, for locality; free text such as `eu-1a`.
+    pub zone: Option<String>,
+}
+
+/// The program's own log, on standard error. (The access log is the agent's.)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Least important level that is written.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// A level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Something failed and somebody should look.
+    Error,
+    /// Something is odd, and Heddle carried on.
+    Warn,
+    /// What an operator wants to know afterwards.
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where spans go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TracingSettings {
+    /// An OTLP/gRPC collector, `http://127.0.0.1:4317`.
+    pub otlp: String,
+    /// Share of the requests without a parent that are traced, 0 to 1. A request with a parent follows it.
+    pub sample: f64,
+    /// How long one export may take.
+    pub timeout: Duration,
+}
+
+impl Settings {
+    /// Reads `node:`, `log:` and `tracing:`. `hostname` is the default id.
+    pub fn read(root: &mut Section<'_>, hostname: &str) -> Settings {
+        Settings {
+            node: root.nested("node", |section| NodeSettings::read(section, hostname)),
+            log: root.nested("log", LogSettings::read),
+            tracing: root.optional("tracing", TracingSettings::read).flatten(),
+        }
+    }
+}
+
+impl NodeSettings {
+    fn read(section: &mut Section<'_>, hostname: &str) -> NodeSettings {
+        NodeSettings {
+            id: short(section, "id").unwrap_or_else(|| hostname.to_owned()),
+            data_dir: section.path("data_dir").unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
+            zone: short(section, "zone"),
+        }
+    }
+}
+
+/// A name without white space or control characters.
+fn short(section: &mut Section<'_>, key: &'static str) -> Option<String> {
+    let name = section.name(key)?;
+    if name.len() > MAX_NAME || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        section.mistake(key, format!("expected a name of at most {MAX_NAME} bytes without spaces"));
+        return None;
+    }
+    Some(name)
+}
+
+impl LogSettings {
+    fn read(section: &mut Section<'_>) -> LogSettings {
+        let levels = [
+            ("error", LogLevel::Error),
+            ("warn", LogLevel::Warn),
+            ("info", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+            ("trace", LogLevel::Trace),
+        ];
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        LogSettings {
+            level: section.choice("level", &levels).unwrap_or(LogLevel::Info),
+            format: section.choice("format", &formats).unwrap_or(LogFormat::Text),
+        }
+    }
+}
+
+impl TracingSettings {
+    fn read(section: &mut Section<'_>) -> Option<TracingSettings> {
+        let otlp = section.require("otlp").name("otlp");
+        if otlp.as_deref().is_some_and(|url| !url.starts_with("http://")) {
+            section.mistake("otlp", "expected the URL of an OTLP/gRPC collector, http://host:4317 (put a local collector in front of one that wants TLS)");
+        }
+        let sample = section.float("sample", 0.0..=1.0).unwrap_or(DEFAULT_SAMPLE);
+        let timeout = section.duration("timeout").unwrap_or(DEFAULT_EXPORT_TIMEOUT);
+        Some(TracingSettings { otlp: otlp?, sample, timeout })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::config::{Document, Expansion, Format};
+
+    fn read(text: &str) -> Result<Settings, String> {
+        let document = Document::parse("heddle.yaml", text, Format::Yaml, Expansion::Off).map_err(|m| m.to_string())?;
+        document.read(|root| Settings::read(root, "host-1")).map_err(|m| m.to_string())
+    }
+
+    #[test]
+    fn nothing_said_is_all_defaults() {
+        let settings = read("").unwrap();
+        assert_eq!(settings.node, NodeSettings { id: "host-1".into(), data_dir: "./heddle-data".into(), zone: None });
+        assert_eq!(settings.log, LogSettings { level: LogLevel::Info, format: LogFormat::Text });
+        assert_eq!(settings.tracing, None);
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let text = "node: { id: gw-1, data_dir: /var/lib/heddle, zone: eu-1a }\nlog: { level: debug, format: json }\ntracing: { otlp: \"http://c:4317\", sample: 1, timeout: 2s }";
+        let settings = read(text).unwrap();
+        assert_eq!(settings.node.id, "gw-1");
+        assert_eq!(settings.node.zone.as_deref(), Some("eu-1a"));
+        assert_eq!(settings.log.format, LogFormat::Json);
+        let tracing = TracingSettings { otlp: "http://c:4317".into(), sample: 1.0, timeout: Duration::from_secs(2) };
+        assert_eq!(settings.tracing, Some(tracing));
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let text = read("node: { id: a b, datadir: x }\nlog: { level: loud }\ntracing: { sample: 2 }").unwrap_err();
+        for part in ["node.id", "did you mean `data_dir`", "log.level", "tracing: the key `otlp` is missing", "tracing.sample"] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+    }
+}
