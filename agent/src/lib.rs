@@ -1,10 +1,14 @@
 //! The data plane: one node's listeners, pipeline, filters, balancing and upstreams, driven by tables that come over xDS. It never sees the control plane.
 
 pub mod admin;
+pub mod balance;
+pub mod dns;
 pub mod exchange;
 pub mod filters;
+pub mod health;
 pub mod http;
 pub mod net;
 pub mod observe;
 pub mod pipeline;
 pub mod route;
+pub mod upstream;

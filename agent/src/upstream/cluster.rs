@@ -1,0 +1,325 @@
+//! The run-time side of one upstream: shared by all workers, it outlives changes of configuration. It opens no connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, Guard};
+use heddle_xds::model::{self, Discovery};
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::expand::{self, Answers, Expanded, Wanted};
+use super::stats::Totals;
+use super::tls::{Secrets, TlsStore};
+use super::view::{Endpoint, EndpointCore, EndpointView};
+use crate::balance::{Epoch, Node, Policy, Standing, State, View};
+use crate::dns::Answer;
+use crate::health::{Change, EndpointHealth, Finding, Judge, Rules};
+
+/// What all clusters of a node share.
+pub struct Context {
+    /// TLS configurations.
+    pub tls: TlsStore,
+    /// Told of every change of health, on whatever thread it happens; must be quick.
+    pub on_health: Box<dyn Fn(&HealthEvent) + Send + Sync>,
+}
+
+impl Default for Context {
+    fn default() -> Context {
+        Context { tls: TlsStore::default(), on_health: Box::new(|_| ()) }
+    }
+}
+
+/// A change of health, for logs and metrics.
+#[derive(Debug, Clone)]
+pub struct HealthEvent {
+    /// Label of the upstream.
+    pub upstream: Arc<str>,
+    /// Node name.
+    pub host: Arc<str>,
+    /// Address.
+    pub address: SocketAddr,
+    /// What changed and why.
+    pub change: Change,
+}
+
+/// The configuration of an upstream, compiled.
+#[derive(Debug)]
+pub struct Spec {
+    /// As delivered.
+    pub config: Arc<model::Upstream>,
+    /// Thresholds of health.
+    pub rules: Rules,
+    /// TLS, where the scheme asks for it; what is wrong with it otherwise.
+    pub tls: Option<Result<Arc<ClientConfig>, Arc<str>>>,
+}
+
+/// The run-time side of one upstream.
+pub struct Cluster {
+    /// Unique in this process.
+    pub id: u64,
+    /// Name of the upstream.
+    pub name: Arc<str>,
+    view: ArcSwap<EndpointView>,
+    epoch: Arc<Epoch>,
+    context: Arc<Context>,
+    inner: Mutex<Inner>,
+    /// Changes whenever the view does.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Inner {
+    nodes: Vec<model::Endpoint>,
+    answers: Answers,
+    /// Whether endpoints have been there before: later ones ramp up.
+    serving: bool,
+}
+
+/// One endpoint for the metrics and admin pages.
+#[derive(Debug, Clone)]
+pub struct EndpointReport {
+    /// Node name.
+    pub host: Arc<str>,
+    /// Address.
+    pub address: SocketAddr,
+    /// Relative share.
+    pub weight: u32,
+    /// Health.
+    pub state: State,
+    /// How often it went down.
+    pub ejections: u64,
+    /// Traffic counters.
+    pub totals: Totals,
+}
+
+impl Cluster {
+    /// A cluster for `config`. `nodes` are its endpoints, empty while they are not known or when they are discovered.
+    pub fn new(
+        context: Arc<Context>,
+        config: Arc<model::Upstream>,
+        nodes: &[model::Endpoint],
+        secrets: Secrets<'_>,
+        now: Instant,
+    ) -> Arc<Cluster> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let epoch = Arc::new(Epoch::default());
+        let spec = Spec::compile(&context, config, secrets);
+        let balance = spec.balance(Vec::new(), &epoch);
+        let empty = EndpointView { spec: Arc::new(spec), endpoints: Vec::new(), balance, pending: 0, unresolved: 0 };
+        let cluster = Arc::new(Cluster {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            name: empty.spec.config.name.clone(),
+            view: ArcSwap::from_pointee(empty),
+            epoch,
+            context,
+            inner: Mutex::new(Inner { nodes: nodes.to_vec(), ..Inner::default() }),
+            changes: watch::Sender::new(0),
+        });
+        cluster.rebuild(&mut cluster.inner.lock(), None, now);
+        cluster
+    }
+
+    /// Takes a new configuration and new nodes. Endpoints that stay keep their health, their counters and their connections.
+    pub fn update(&self, config: Arc<model::Upstream>, nodes: &[model::Endpoint], secrets: Secrets<'_>, now: Instant) {
+        let spec = Spec::compile(&self.context, config, secrets);
+        let mut inner = self.inner.lock();
+        let same = {
+            let old = &self.view.load().spec;
+            old.config == spec.config && old.same_tls(&spec)
+        };
+        if same && inner.nodes == nodes {
+            return;
+        }
+        inner.nodes = nodes.to_vec();
+        self.rebuild(&mut inner, Some(Arc::new(spec)), now);
+        drop(inner);
+        self.tick(now);
+    }
+
+    /// Takes a DNS answer. Without one for a name that had one before, the last good answer stays.
+    pub fn resolved(&self, name: &str, answer: Option<Answer>, now: Instant) {
+        let mut inner = self.inner.lock();
+        let known = inner.answers.get(name).and_then(Option::as_ref);
+        let next = match (answer, known) {
+            (Some(answer), Some(known)) if **known == answer => return,
+            (Some(answer), _) => answer,
+            (None, Some(_)) => return,
+            (None, None) => Answer::default(),
+        };
+        inner.answers.insert(name.into(), Some(Arc::new(next)));
+        self.rebuild(&mut inner, None, now);
+    }
+
+    /// Names that need to be resolved, and whether SRV records are asked for.
+    pub fn names(&self) -> Vec<(Arc<str>, bool)> {
+        let inner = self.inner.lock();
+        let view = self.view.load();
+        let mut names = Vec::new();
+        if let Some(Discovery::Dns(name)) = &view.spec.config.discovery {
+            names.push((expand::split_port(name).0.into(), true));
+        }
+        for node in inner.all_nodes(&view.spec) {
+            if node.host.parse::<std::net::IpAddr>().is_err() && !names.iter().any(|(name, _)| *name == node.host) {
+                names.push((node.host, false));
+            }
+        }
+        names
+    }
+
+    /// The endpoints of this moment.
+    pub fn view(&self) -> Guard<Arc<EndpointView>> {
+        self.view.load()
+    }
+
+    /// Changes whenever the view does.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Takes what a request has found; a no-op for the success of a healthy endpoint.
+    pub fn traffic(&self, spec: &Spec, core: &EndpointCore, finding: Finding, now: Instant) {
+        if let Some(change) = core.health.traffic(&spec.rules, finding, now) {
+            self.tell(core, change);
+        }
+    }
+
+    /// Takes what a probe has found.
+    pub fn probed(&self, core: &EndpointCore, finding: Finding, now: Instant) {
+        if let Some(change) = core.health.probed(&self.view.load().spec.rules, finding, now) {
+            self.tell(core, change);
+        }
+    }
+
+    /// Lets time do its part in the health of endpoints; called about every 100 ms off the request path.
+    pub fn tick(&self, now: Instant) {
+        let view = self.view.load();
+        for endpoint in &view.endpoints {
+            if let Some(change) = endpoint.core.health.tick(&view.spec.rules, now) {
+                self.tell(&endpoint.core, change);
+            }
+        }
+    }
+
+    /// All endpoints for metrics and admin pages.
+    pub fn report(&self) -> Vec<EndpointReport> {
+        let report = |endpoint: &Endpoint| EndpointReport {
+            host: endpoint.core.host.clone(),
+            address: endpoint.core.address,
+            weight: endpoint.weight,
+            state: endpoint.core.health.state(),
+            ejections: endpoint.core.health.ejections(),
+            totals: endpoint.core.stats.totals(),
+        };
+        self.view.load().endpoints.iter().map(report).collect()
+    }
+
+    /// Lets go of all endpoints: the upstream is gone. Requests under way end as they began.
+    pub fn retire(&self) {
+        for endpoint in &self.view.load().endpoints {
+            endpoint.core.retire();
+        }
+    }
+
+    fn tell(&self, core: &EndpointCore, change: Change) {
+        let upstream = self.view.load().spec.config.label.clone();
+        (self.context.on_health)(&HealthEvent { upstream, host: core.host.clone(), address: core.address, change });
+    }
+
+    /// Makes a new view from nodes and answers, with the endpoints of the old one where they stay.
+    fn rebuild(&self, inner: &mut Inner, spec: Option<Arc<Spec>>, now: Instant) {
+        let old = self.view.load();
+        let spec = spec.unwrap_or_else(|| old.spec.clone());
+        let (nodes, waiting) = (inner.all_nodes(&spec), inner.awaits_discovery(&spec));
+        let used: Vec<Arc<str>> = self.names_of(&nodes, &spec);
+        inner.answers.retain(|name, _| used.contains(name));
+        let Expanded { wanted, pending, unresolved } = expand::expand(&nodes, &inner.answers);
+        let mut endpoints = Vec::with_capacity(wanted.len());
+        let mut balanced = Vec::with_capacity(wanted.len());
+        for want in wanted {
+            let core = self.core_of(&want, &old, inner.serving, now);
+            balanced.push(Node {
+                id: core.id,
+                identity: want.identity,
+                weight: want.weight,
+                priority: want.priority,
+                standing: core.health.standing().clone(),
+            });
+            let Wanted { fallbacks, weight, priority, zone, .. } = want;
+            endpoints.push(Endpoint { core, fallbacks, weight, priority, zone });
+        }
+        for gone in old.endpoints.iter().filter(|old| !endpoints.iter().any(|new| new.core.id == old.core.id)) {
+            gone.core.retire();
+        }
+        inner.serving |= !endpoints.is_empty();
+        let balance = spec.balance(balanced, &self.epoch);
+        self.view.store(Arc::new(EndpointView { spec, endpoints, balance, pending: pending + waiting, unresolved }));
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn core_of(&self, want: &Wanted, old: &EndpointView, serving: bool, now: Instant) -> Arc<EndpointCore> {
+        let same = |endpoint: &&Endpoint| endpoint.core.address == want.address && endpoint.core.host == want.host;
+        if let Some(endpoint) = old.endpoints.iter().find(same) {
+            return endpoint.core.clone();
+        }
+        let epoch = self.epoch.clone();
+        let standing = if serving { Standing::joining(epoch, now) } else { Standing::new(epoch, now) };
+        EndpointCore::new(want.host.clone(), want.address, EndpointHealth::new(Arc::new(standing)))
+    }
+
+    fn names_of(&self, nodes: &[model::Endpoint], spec: &Spec) -> Vec<Arc<str>> {
+        let found = spec.config.discovery.iter().map(|Discovery::Dns(name)| Arc::from(expand::split_port(name).0));
+        nodes.iter().map(|node| node.host.clone()).chain(found).collect()
+    }
+}
+
+impl Inner {
+    /// Configured nodes, or those that discovery has brought.
+    fn all_nodes(&self, spec: &Spec) -> Vec<model::Endpoint> {
+        let Some(Discovery::Dns(name)) = &spec.config.discovery else {
+            return self.nodes.clone();
+        };
+        match self.answers.get(expand::split_port(name).0) {
+            Some(Some(answer)) => expand::discovered(name, spec.config.scheme.default_port(), answer),
+            _ => Vec::new(),
+        }
+    }
+
+    fn awaits_discovery(&self, spec: &Spec) -> usize {
+        spec.config.discovery.iter().filter(|Discovery::Dns(name)| !self.answers.contains_key(expand::split_port(name).0)).count()
+    }
+}
+
+impl Spec {
+    fn compile(context: &Context, config: Arc<model::Upstream>, secrets: Secrets<'_>) -> Spec {
+        let rules = Rules {
+            traffic: config.checks.passive.as_ref().map(|check| Judge::new(&check.thresholds)),
+            probes: config.checks.active.as_ref().map(|check| Judge::new(&check.thresholds)),
+        };
+        let client = || context.tls.client(&config.tls, config.scheme.is_h2(), secrets).map_err(Arc::from);
+        let tls = config.scheme.is_tls().then(client);
+        Spec { config, rules, tls }
+    }
+
+    fn same_tls(&self, other: &Spec) -> bool {
+        match (&self.tls, &other.tls) {
+            (Some(Ok(a)), Some(Ok(b))) => Arc::ptr_eq(a, b),
+            (Some(Err(a)), Some(Err(b))) => a == b,
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    fn balance(&self, nodes: Vec<Node>, epoch: &Arc<Epoch>) -> View {
+        let policy = match &self.config.balancer {
+            model::Balancer::RoundRobin => Policy::RoundRobin,
+            model::Balancer::ConsistentHash(_) => Policy::ConsistentHash,
+            model::Balancer::LeastConn => Policy::LeastConn,
+            model::Balancer::Ewma => Policy::Ewma,
+        };
+        View::new(policy, nodes, self.config.slow_start, self.config.panic_threshold, epoch.clone())
+    }
+}

@@ -1,0 +1,79 @@
+//! Opening a connection: TCP to the first address that answers, then TLS.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::io::Io;
+use super::tls::server_name;
+use super::{Sent, UpstreamError};
+use crate::exchange::Reason;
+
+/// What a connection is made for: one with another TLS identity is never used instead.
+#[derive(Debug, Clone)]
+pub(super) struct TlsIdentity {
+    pub(super) config: Arc<ClientConfig>,
+    /// Host whose certificate is expected.
+    pub(super) name: Rc<str>,
+}
+
+impl TlsIdentity {
+    /// Whether a connection made for `a` may serve `b`.
+    pub(super) fn fits(a: Option<&TlsIdentity>, config: Option<&Arc<ClientConfig>>, name: &str) -> bool {
+        match (a, config) {
+            (None, None) => true,
+            (Some(a), Some(config)) => Arc::ptr_eq(&a.config, config) && &*a.name == name,
+            _ => false,
+        }
+    }
+}
+
+fn failed(reason: Reason, detail: impl Into<std::borrow::Cow<'static, str>>) -> UpstreamError {
+    UpstreamError::new(reason, Sent::Nothing, detail)
+}
+
+/// Connects within `limit` (zero is no limit). Where a name has several addresses, each gets its share of the time that is left.
+pub(super) async fn connect(
+    first: SocketAddr,
+    others: &[SocketAddr],
+    tls: Option<&TlsIdentity>,
+    limit: Duration,
+    now: Instant,
+) -> Result<Io, UpstreamError> {
+    let far = Duration::from_secs(86_400);
+    let end = now + if limit.is_zero() { far } else { limit.min(far) };
+    let tcp = connect_tcp(first, others, end, now).await?;
+    // small writes must not wait for acknowledgements; where that cannot be set the connection works all the same
+    let _ = tcp.set_nodelay(true);
+    let Some(tls) = tls else {
+        return Ok(Io::Tcp(tcp));
+    };
+    let Some(name) = server_name(&tls.name) else {
+        return Err(failed(Reason::UpstreamTls, format!("`{}` is no server name; set tls.sni of the upstream", tls.name)));
+    };
+    match timeout_at(end, TlsConnector::from(tls.config.clone()).connect(name, tcp)).await {
+        Ok(Ok(stream)) => Ok(Io::Tls(Box::new(stream))),
+        Ok(Err(error)) => Err(failed(Reason::UpstreamTls, format!("TLS with {first}: {error}"))),
+        Err(_) => Err(failed(Reason::UpstreamTimeout, "TLS handshake took too long")),
+    }
+}
+
+async fn connect_tcp(first: SocketAddr, others: &[SocketAddr], end: Instant, now: Instant) -> Result<TcpStream, UpstreamError> {
+    let mut last = None;
+    let share = (end - now) / (1 + others.len() as u32);
+    for (nth, address) in std::iter::once(&first).chain(others).enumerate() {
+        let until = now + share * (nth as u32 + 1);
+        match timeout_at(until, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = Some(failed(Reason::UpstreamConnect, format!("connect to {address}: {error}"))),
+            Err(_) => last = Some(failed(Reason::UpstreamTimeout, format!("connect to {address}: no answer in time"))),
+        }
+    }
+    Err(last.unwrap_or_else(|| failed(Reason::UpstreamConnect, "no address")))
+}

@@ -1,0 +1,110 @@
+//! An HTTP/1 connection with what it keeps between requests.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use heddle_xds::model::Timeouts;
+use tokio::time::Instant;
+
+use crate::http::h1::HeadLimits;
+use crate::upstream::connect::TlsIdentity;
+use crate::upstream::host::Slot;
+use crate::upstream::io::Io;
+use crate::upstream::timer::Deadline;
+
+/// Bounds on response heads and trailers: what nginx's default buffers (8 x 8 KiB) would take.
+pub(super) const HEAD_LIMITS: HeadLimits =
+    HeadLimits { max_bytes: 64 * 1024, max_field: 32 * 1024, max_fields: 256, max_target: 0 };
+/// Most bytes of chunk extensions in one response.
+pub(super) const MAX_CHUNK_EXTENSIONS: u32 = 16 * 1024;
+/// Room made for one read: a usual answer comes whole, and a connection at rest holds no more.
+pub(super) const READ_ROOM: usize = 16 * 1024;
+
+/// An HTTP/1 connection.
+pub(in crate::upstream) struct Conn {
+    pub(super) io: Io,
+    /// Bytes read and not yet used; empty while it rests.
+    pub(super) input: BytesMut,
+    /// Heads and chunk framing on their way out; kept for its room.
+    pub(super) out: Vec<u8>,
+    pub(super) deadline: Deadline,
+    pub(in crate::upstream) identity: Option<TlsIdentity>,
+    /// Requests served.
+    pub(in crate::upstream) served: u32,
+    idle_since: Option<Instant>,
+    slot: Slot,
+}
+
+impl Conn {
+    pub(in crate::upstream) fn new(io: Io, identity: Option<TlsIdentity>, slot: Slot) -> Box<Conn> {
+        Box::new(Conn {
+            io,
+            input: BytesMut::new(),
+            out: Vec::new(),
+            deadline: Deadline::default(),
+            identity,
+            served: 0,
+            idle_since: None,
+            slot,
+        })
+    }
+
+    /// Whether it must not be used: closed by the peer, or with bytes that belong to no request.
+    pub(in crate::upstream) fn is_stale(&mut self) -> bool {
+        !self.input.is_empty() || self.io.is_stale()
+    }
+
+    /// Begins to rest.
+    pub(in crate::upstream) fn rest(&mut self, now: Instant) {
+        self.idle_since = Some(now);
+        self.deadline.disarm();
+        self.out.clear();
+        // one huge head must not be paid for as long as the connection lives
+        self.out.shrink_to(READ_ROOM);
+        if self.input.capacity() > 2 * READ_ROOM {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// The socket, what was read too far, and the place in the count of connections.
+    pub(in crate::upstream) fn into_parts(self) -> (Io, bytes::Bytes, Slot) {
+        (self.io, self.input.freeze(), self.slot)
+    }
+
+    /// How long it has rested.
+    pub(in crate::upstream) fn rested(&self, now: Instant) -> Duration {
+        self.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// Reads once. 0 is the end of the stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<usize>> {
+        if self.input.capacity() - self.input.len() < READ_ROOM / 4 {
+            self.input.reserve(READ_ROOM);
+        }
+        self.io.poll_fill(cx, &mut self.input)
+    }
+
+    /// Whether an exchange made no progress in time. `sending` is true while the endpoint does not take what we write; while `waiting` for
+    /// the client nothing can be late.
+    pub(super) fn poll_late(&mut self, cx: &mut std::task::Context<'_>, step: Step, timeouts: &Timeouts) -> bool {
+        if step == Step::Client {
+            self.deadline.disarm();
+            return false;
+        }
+        if !self.deadline.is_armed() {
+            self.deadline.arm(if step == Step::Send { timeouts.send } else { timeouts.read });
+        }
+        self.deadline.poll(cx).is_ready()
+    }
+}
+
+/// What an exchange waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The endpoint must take bytes.
+    Send,
+    /// The client must bring more of its body.
+    Client,
+    /// The endpoint must answer.
+    Read,
+}

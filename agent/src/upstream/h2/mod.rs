@@ -1,0 +1,10 @@
+//! HTTP/2 towards endpoints: many requests share a connection, a stream that ends early is reset, refused ones may be tried again.
+
+mod body;
+mod convert;
+mod request;
+mod send;
+mod session;
+
+pub(super) use request::send;
+pub(super) use session::Sessions;

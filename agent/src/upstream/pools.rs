@@ -1,0 +1,265 @@
+//! All connections of one worker, and requests over them.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use heddle_node::clock;
+use heddle_xds::model::Scheme;
+use rustls::ClientConfig;
+use tokio::time::{Instant, timeout_at};
+
+use super::connect::{TlsIdentity, connect};
+use super::h1::{self, Conn, Rest};
+use super::host::{Books, Host, Slot};
+use super::io::Upgraded;
+use super::target::{Local, Picked, Target};
+use super::{Cluster, OutgoingRequest, Sent, UpstreamError, UpstreamResponse, h2};
+use crate::exchange::{Interim, Reason};
+use crate::health::Finding;
+use crate::http::{Body, BodyError};
+
+/// How often idle connections are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// All connections of one worker.
+#[derive(Default)]
+pub struct Pools {
+    clusters: RefCell<HashMap<u64, Rc<Local>, foldhash::fast::RandomState>>,
+}
+
+/// A try whose response is still coming; ends it in the books.
+pub(super) struct Work {
+    picked: Picked,
+}
+
+/// A connection for a try.
+pub(super) struct Ready<C> {
+    pub(super) conn: C,
+    pub(super) connect: Duration,
+    pub(super) reused: bool,
+}
+
+impl Pools {
+    /// No connections.
+    pub fn new() -> Rc<Pools> {
+        Rc::default()
+    }
+
+    /// The cluster as this worker sees it now.
+    pub fn target(&self, cluster: &Arc<Cluster>) -> Target {
+        let mut clusters = self.clusters.borrow_mut();
+        let local = clusters.entry(cluster.id).or_insert_with(|| Local::new(cluster)).clone();
+        Target::new(cluster, local)
+    }
+
+    /// Closes idle connections in time, for ever; one task per worker runs it.
+    pub async fn keep_tidy(self: Rc<Self>) {
+        let mut ticks = tokio::time::interval(SWEEP_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.sweep(clock::now());
+        }
+    }
+
+    fn sweep(&self, now: Instant) {
+        self.clusters.borrow_mut().retain(|_, local| local.sweep(now));
+    }
+
+    /// Sends a request to the endpoint that was picked and waits for the response head.
+    ///
+    /// `body` is left as it was while nothing of it was sent. A body at hand stays there anyway, so that the request may be tried again; one that is pulled is
+    /// taken, and then [`UpstreamError::may_retry`] must be asked with `body_replayable: false`. Interim responses go to `interim`. Dropping the future ends
+    /// the try. A pooled connection that turns out to be dead before it brought a byte is replaced by a new one where that is safe.
+    pub async fn send(
+        &self,
+        picked: Picked,
+        request: &OutgoingRequest<'_>,
+        body: &mut Body,
+        interim: &Interim,
+    ) -> Result<UpstreamResponse, UpstreamError> {
+        let start = clock::now();
+        let sent = match picked.spec.config.scheme {
+            Scheme::Http | Scheme::Https => send_h1(picked, request, body, interim, start).await,
+            Scheme::Grpc | Scheme::Grpcs => h2::send(picked, request, body, interim, start).await,
+        };
+        sent.map_err(|(picked, error)| {
+            picked.failed(&error);
+            error
+        })
+    }
+}
+
+/// A failed try goes back into the books with its error.
+pub(super) type Outcome = Result<UpstreamResponse, (Picked, UpstreamError)>;
+
+async fn send_h1(picked: Picked, request: &OutgoingRequest<'_>, body: &mut Body, interim: &Interim, start: Instant) -> Outcome {
+    let mut fresh = false;
+    loop {
+        let ready = match checkout(&picked, request, fresh, start).await {
+            Ok(ready) => ready,
+            Err(error) => return Err((picked, error)),
+        };
+        let replayable = !matches!(body, Body::Stream(_));
+        match h1::try_once(ready.conn, request, body, interim).await {
+            Ok(answered) => return Ok(picked.answered(answered, request, ready.connect, ready.reused, start)),
+            Err(failed) => {
+                let again = ready.reused && failed.silent;
+                if again && failed.error.may_retry(request.head.method.is_idempotent(), replayable) {
+                    fresh = true;
+                    continue;
+                }
+                return Err((picked, failed.error));
+            }
+        }
+    }
+}
+
+/// A pooled connection, or a new one where there is none or `fresh` is asked for.
+async fn checkout(
+    picked: &Picked,
+    request: &OutgoingRequest<'_>,
+    fresh: bool,
+    start: Instant,
+) -> Result<Ready<Box<Conn>>, UpstreamError> {
+    let host = &picked.host;
+    let (tls, name) = picked.tls(request)?;
+    loop {
+        if !fresh && let Some(conn) = host.take_idle(tls, name) {
+            host.shard.reused.inc();
+            return Ok(Ready { conn, connect: Duration::ZERO, reused: true });
+        }
+        let breakers = &picked.spec.config.breakers;
+        if breakers.max_connections.is_none_or(|most| host.books.connections.get() < most) {
+            break;
+        }
+        wait_for_slot(host, breakers.max_pending, start + request.timeouts.connect).await?;
+    }
+    let slot = Slot::take(host);
+    let identity = tls.map(|config| TlsIdentity { config: config.clone(), name: name.into() });
+    let fallbacks = host.fallbacks.borrow().clone();
+    let began = clock::now();
+    let io = connect(host.core.address, &fallbacks, identity.as_ref(), request.timeouts.connect, began).await?;
+    Ok(Ready { conn: Conn::new(io, identity, slot), connect: clock::now() - began, reused: false })
+}
+
+/// Waits until a connection comes back or is closed.
+pub(super) async fn wait_for_slot(host: &Rc<Host>, most: Option<u32>, until: Instant) -> Result<(), UpstreamError> {
+    struct Waiting<'a>(&'a Books);
+    impl Drop for Waiting<'_> {
+        fn drop(&mut self) {
+            self.0.waiting.set(self.0.waiting.get().saturating_sub(1));
+        }
+    }
+    let overflow = |detail: &'static str| {
+        host.shard.overflows.inc();
+        UpstreamError::new(Reason::Overflow, Sent::Nothing, detail)
+    };
+    if most.is_some_and(|most| host.books.waiting.get() >= most) {
+        return Err(overflow("breakers.max_connections and max_pending are reached"));
+    }
+    host.books.waiting.set(host.books.waiting.get() + 1);
+    let _waiting = Waiting(&host.books);
+    let waited = timeout_at(until, host.books.freed.notified()).await;
+    waited.map_err(|_| overflow("breakers.max_connections is reached and no connection became free in time"))
+}
+
+impl Picked {
+    /// TLS configuration and expected server name.
+    pub(super) fn tls<'a>(
+        &'a self,
+        request: &OutgoingRequest<'a>,
+    ) -> Result<(Option<&'a Arc<ClientConfig>>, &'a str), UpstreamError> {
+        match &self.spec.tls {
+            None => Ok((None, "")),
+            Some(Ok(config)) => Ok((Some(config), self.spec.config.tls.sni.as_deref().unwrap_or(request.host))),
+            Some(Err(wrong)) => Err(UpstreamError::new(Reason::UpstreamTls, Sent::Nothing, wrong.to_string())),
+        }
+    }
+
+    fn answered(
+        self,
+        answered: h1::Answered,
+        request: &OutgoingRequest<'_>,
+        connect: Duration,
+        reused: bool,
+        start: Instant,
+    ) -> UpstreamResponse {
+        let h1::Answered { head, conn, rest } = answered;
+        let header = self.head_came(head.status, start);
+        let work = Work { picked: self };
+        let (body, upgraded): (Body, Option<Box<dyn crate::exchange::Tunnel>>) = match rest {
+            Rest::Done(body, reusable) => {
+                work.complete(reusable.then_some(conn));
+                (body, None)
+            }
+            Rest::Stream(stream) => (Body::Stream(Box::new(h1::H1Body::new(stream, conn, work, request.timeouts))), None),
+            Rest::Upgraded => {
+                let (io, ahead, slot) = conn.into_parts();
+                (Body::Empty, Some(Box::new(Upgraded { io, ahead, _guard: (slot, work) })))
+            }
+        };
+        UpstreamResponse { head, body, upgraded, connect, header, reused }
+    }
+
+    /// Notes a response head and says how long it took.
+    pub(super) fn head_came(&self, status: u16, start: Instant) -> Duration {
+        let now = clock::now();
+        let took = now.saturating_duration_since(start);
+        self.observe(took, now);
+        self.report(Finding::Status(status), now);
+        if status < 500 {
+            self.host.shard.answered.inc()
+        } else {
+            self.host.shard.answered_5xx.inc()
+        }
+        took
+    }
+
+    fn failed(&self, error: &UpstreamError) {
+        let shard = &self.host.shard;
+        let finding = match error.reason {
+            Reason::UpstreamConnect | Reason::UpstreamTls => {
+                shard.connect_failures.inc();
+                Finding::Broken
+            }
+            Reason::UpstreamReset | Reason::UpstreamProtocol => {
+                shard.resets.inc();
+                Finding::Broken
+            }
+            Reason::UpstreamTimeout => {
+                shard.timeouts.inc();
+                Finding::TimedOut
+            }
+            // the client's or our own doing
+            _ => return,
+        };
+        self.report(finding, clock::now());
+    }
+}
+
+impl Work {
+    pub(super) fn new(picked: Picked) -> Work {
+        Work { picked }
+    }
+
+    /// The exchange is over; a clean connection serves the next one.
+    pub(super) fn complete(self, conn: Option<Box<Conn>>) {
+        if let Some(conn) = conn {
+            self.picked.host.put_idle(conn, &self.picked.spec.config.keepalive, clock::now());
+        }
+    }
+
+    /// The body broke off.
+    pub(super) fn broke(self, error: &BodyError) {
+        let (finding, count) = match error {
+            BodyError::Timeout => (Finding::TimedOut, &self.picked.host.shard.timeouts),
+            _ => (Finding::Broken, &self.picked.host.shard.resets),
+        };
+        count.inc();
+        self.picked.report(finding, clock::now());
+    }
+}

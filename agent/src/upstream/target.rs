@@ -1,0 +1,241 @@
+//! A cluster as one worker sees it: choosing an endpoint, and the limits that may refuse it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+
+use hashbrown::HashMap;
+use heddle_xds::model::Upstream;
+use tokio::time::Instant;
+
+use super::host::Host;
+use super::view::{EndpointCore, EndpointView};
+use super::{Cluster, Sent, Spec, UpstreamError};
+use crate::balance::{self, InFlight};
+use crate::exchange::Reason;
+use crate::health::Finding;
+
+/// Retries that are always allowed at once, so that a budget does not forbid the only retry of a quiet upstream (as Envoy's `min_retry_concurrency`).
+const FREE_RETRIES: u32 = 3;
+/// Share of requests in flight that may be retries when the configuration does not say.
+const RETRY_PERCENT: u8 = 20;
+
+/// What one worker keeps for one cluster.
+pub(super) struct Local {
+    cluster: Weak<Cluster>,
+    balancer: RefCell<balance::Worker>,
+    seen: RefCell<Rc<Seen>>,
+    hosts: RefCell<HashMap<u64, Rc<Host>, foldhash::fast::RandomState>>,
+    active: Cell<u32>,
+    retries: Cell<u32>,
+}
+
+/// A view with this worker's side of its endpoints, index for index.
+struct Seen {
+    view: Arc<EndpointView>,
+    hosts: Vec<Rc<Host>>,
+}
+
+/// A cluster at the moment a request meets it: its configuration stays the same for all tries of the request.
+pub struct Target {
+    cluster: Arc<Cluster>,
+    local: Rc<Local>,
+    seen: Rc<Seen>,
+}
+
+/// An endpoint that was chosen for one try. Dropping it ends the try.
+pub struct Picked {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) host: Rc<Host>,
+    pub(super) spec: Arc<Spec>,
+    local: Rc<Local>,
+    in_flight: InFlight,
+    trial: Cell<bool>,
+    retry: bool,
+}
+
+impl Local {
+    pub(super) fn new(cluster: &Arc<Cluster>) -> Rc<Local> {
+        let view = cluster.view().clone();
+        let local = Local {
+            cluster: Arc::downgrade(cluster),
+            balancer: RefCell::default(),
+            seen: RefCell::new(Rc::new(Seen { view: view.clone(), hosts: Vec::new() })),
+            hosts: RefCell::default(),
+            active: Cell::new(0),
+            retries: Cell::new(0),
+        };
+        local.follow(view);
+        Rc::new(local)
+    }
+
+    /// Takes a new view over. Endpoints that left keep their side here until their last connection is closed.
+    fn follow(&self, view: Arc<EndpointView>) {
+        let mut known = self.hosts.borrow_mut();
+        let mut hosts = Vec::with_capacity(view.endpoints.len());
+        for endpoint in &view.endpoints {
+            let new = || Host::new(endpoint.core.clone(), endpoint.fallbacks.clone());
+            let host = known.entry(endpoint.core.id).or_insert_with(new);
+            if *host.fallbacks.borrow() != endpoint.fallbacks {
+                host.fallbacks.replace(endpoint.fallbacks.clone());
+            }
+            hosts.push(host.clone());
+        }
+        self.seen.replace(Rc::new(Seen { view, hosts }));
+    }
+
+    fn seen(&self, cluster: &Cluster) -> Rc<Seen> {
+        let now = cluster.view();
+        if !Arc::ptr_eq(&now, &self.seen.borrow().view) {
+            self.follow(now.clone());
+        }
+        self.seen.borrow().clone()
+    }
+
+    /// Closes idle connections that are due. False when the cluster is gone and nothing is open any more.
+    pub(super) fn sweep(&self, now: Instant) -> bool {
+        if let Some(cluster) = self.cluster.upgrade() {
+            self.seen(&cluster);
+        }
+        let keepalive = self.seen.borrow().view.spec.config.keepalive;
+        let mut hosts = self.hosts.borrow_mut();
+        for host in hosts.values() {
+            host.sweep(&keepalive, now);
+        }
+        hosts.retain(|_, host| !(host.core.is_retired() && host.is_unused()));
+        self.cluster.strong_count() > 0 || hosts.values().any(|host| !host.is_unused())
+    }
+}
+
+impl Target {
+    pub(super) fn new(cluster: &Arc<Cluster>, local: Rc<Local>) -> Target {
+        let seen = local.seen(cluster);
+        Target { cluster: cluster.clone(), local, seen }
+    }
+
+    /// The upstream's configuration.
+    pub fn config(&self) -> &Upstream {
+        &self.seen.view.spec.config
+    }
+
+    /// The endpoints.
+    pub fn view(&self) -> &EndpointView {
+        &self.seen.view
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// Waits until names that nobody has looked up before have been, at most as long as a connection may take; then looks at the endpoints anew.
+    pub async fn settle(&mut self) {
+        let mut watch = self.cluster.watch();
+        let limit = self.config().timeouts.connect;
+        let cluster = self.cluster.clone();
+        let _ = tokio::time::timeout(limit, watch.wait_for(|_| cluster.view().pending == 0)).await;
+        self.seen = self.local.seen(&self.cluster);
+    }
+
+    /// Chooses an endpoint whose id is not in `tried`. `key` is for consistent hashing.
+    ///
+    /// Errors: [`Reason::Overflow`] when a limit of the upstream refuses another request or retry, [`Reason::UpstreamDns`] when no name could be resolved,
+    /// [`Reason::NoEndpoint`] when there is none or all were tried.
+    pub fn pick(&self, key: Option<u64>, tried: &[u64], dice: &mut fastrand::Rng, now: Instant) -> Result<Picked, UpstreamError> {
+        let retry = !tried.is_empty();
+        self.admit(retry)?;
+        let mut balancer = self.local.balancer.borrow_mut();
+        let view = &self.seen.view;
+        let Some(pick) = balancer.pick(&view.balance, key, tried, dice, now) else {
+            return Err(self.no_endpoint());
+        };
+        let (Some(host), Some(load)) = (self.seen.hosts.get(pick.index), balancer.load(pick.index)) else {
+            return Err(self.no_endpoint());
+        };
+        self.local.active.set(self.local.active.get() + 1);
+        if retry {
+            self.local.retries.set(self.local.retries.get() + 1);
+        }
+        host.shard.attempts.inc();
+        host.shard.active.inc();
+        Ok(Picked {
+            cluster: self.cluster.clone(),
+            host: host.clone(),
+            spec: view.spec.clone(),
+            local: self.local.clone(),
+            in_flight: InFlight::start(load),
+            trial: Cell::new(pick.trial),
+            retry,
+        })
+    }
+
+    fn admit(&self, retry: bool) -> Result<(), UpstreamError> {
+        let breakers = &self.config().breakers;
+        let active = self.local.active.get();
+        let overflow = |detail: &'static str| {
+            if let Some(host) = self.seen.hosts.first() {
+                host.shard.overflows.inc();
+            }
+            Err(UpstreamError::new(Reason::Overflow, Sent::Nothing, detail))
+        };
+        if breakers.max_requests.is_some_and(|most| active >= most) {
+            return overflow("breakers.max_requests is reached");
+        }
+        let percent = u64::from(breakers.retry_budget_percent.unwrap_or(RETRY_PERCENT));
+        let budget = (u64::from(active) * percent / 100).max(u64::from(FREE_RETRIES));
+        if retry && u64::from(self.local.retries.get()) >= budget {
+            return overflow("breakers.retry_budget_percent is used up");
+        }
+        Ok(())
+    }
+
+    fn no_endpoint(&self) -> UpstreamError {
+        let view = &self.seen.view;
+        if view.endpoints.is_empty() && view.unresolved + view.pending > 0 {
+            UpstreamError::new(Reason::UpstreamDns, Sent::Nothing, "no name of the upstream could be resolved")
+        } else {
+            UpstreamError::new(Reason::NoEndpoint, Sent::Nothing, "no endpoint is left to try")
+        }
+    }
+}
+
+impl Picked {
+    /// Id for `tried`.
+    pub fn id(&self) -> u64 {
+        self.host.core.id
+    }
+
+    /// Address and name of the endpoint.
+    pub fn endpoint(&self) -> &Arc<EndpointCore> {
+        &self.host.core
+    }
+
+    /// Whether the try decides over a half-open endpoint.
+    pub fn is_trial(&self) -> bool {
+        self.trial.get()
+    }
+
+    /// Tells health what was found.
+    pub(super) fn report(&self, finding: Finding, now: Instant) {
+        self.trial.set(false);
+        self.cluster.traffic(&self.spec, &self.host.core, finding, now);
+    }
+
+    /// Notes how long the endpoint took to answer.
+    pub(super) fn observe(&self, took: std::time::Duration, now: Instant) {
+        self.in_flight.load().observe(took, now);
+    }
+}
+
+impl Drop for Picked {
+    fn drop(&mut self) {
+        self.local.active.set(self.local.active.get().saturating_sub(1));
+        if self.retry {
+            self.local.retries.set(self.local.retries.get().saturating_sub(1));
+        }
+        self.host.shard.active.dec();
+        if self.trial.get() {
+            self.host.core.health.standing().give_back();
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Tests against real loopback servers, each written where it is used.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod h1;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_xds::model::{self, Balancer, PassHost, Scheme, Timeouts};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::exchange::Interim;
+use crate::http::{Body, Method, RequestHead};
+
+/// Runs a test on one thread. Time is paused: it jumps to the next timer whenever nothing else can happen.
+fn run<F: Future<Output = ()>>(test: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, test);
+}
+
+fn config(edit: impl FnOnce(&mut model::Upstream)) -> Arc<model::Upstream> {
+    let mut upstream = model::Upstream {
+        name: "upstreams/u".into(),
+        label: "u".into(),
+        balancer: Balancer::RoundRobin,
+        scheme: Scheme::Http,
+        pass_host: PassHost::Pass,
+        retries: None,
+        retry_timeout: Duration::ZERO,
+        timeouts: Timeouts::default(),
+        keepalive: model::KeepalivePool::default(),
+        tls: model::UpstreamTls::default(),
+        checks: model::HealthChecks::default(),
+        breakers: model::CircuitBreakers::default(),
+        discovery: None,
+        slow_start: Duration::ZERO,
+        panic_threshold: 0,
+    };
+    edit(&mut upstream);
+    Arc::new(upstream)
+}
+
+fn node(address: SocketAddr) -> model::Endpoint {
+    model::Endpoint { host: address.ip().to_string().into(), port: address.port(), weight: 1, priority: 0, zone: "".into() }
+}
+
+fn cluster(addresses: &[SocketAddr], edit: impl FnOnce(&mut model::Upstream)) -> Arc<Cluster> {
+    let nodes: Vec<_> = addresses.iter().copied().map(node).collect();
+    Cluster::new(Arc::default(), config(edit), &nodes, &|_| None, heddle_node::clock::now())
+}
+
+/// A server that runs `script` for each connection, which is told its number.
+async fn server<F: Future<Output = ()> + 'static>(script: impl Fn(TcpStream, usize) -> F + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::task::spawn_local(async move {
+        for nth in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::task::spawn_local(script(stream, nth));
+        }
+    });
+    address
+}
+
+/// Reads up to the end of a head and gives it.
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A server that answers the n-th request of each connection with the n-th text, then closes.
+async fn canned(answers: &'static [&'static str]) -> SocketAddr {
+    server(move |mut stream, _| async move {
+        for answer in answers {
+            if read_head(&mut stream).await.is_empty() {
+                return;
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await
+}
+
+fn head(method: Method, path: &str) -> RequestHead {
+    RequestHead { method, path: path.into(), authority: "client.example".into(), ..RequestHead::default() }
+}
+
+/// One try with a body.
+async fn send(
+    pools: &Rc<Pools>,
+    cluster: &Arc<Cluster>,
+    head: &RequestHead,
+    mut body: Body,
+) -> Result<UpstreamResponse, UpstreamError> {
+    let target = pools.target(cluster);
+    let picked = target.pick(None, &[], &mut fastrand::Rng::with_seed(1), heddle_node::clock::now())?;
+    let timeouts = target.config().timeouts;
+    let request = OutgoingRequest { head, host: "up.example", upgrade: false, timeouts };
+    pools.send(picked, &request, &mut body, &Interim::none()).await
+}
+
+async fn get(pools: &Rc<Pools>, cluster: &Arc<Cluster>) -> Result<UpstreamResponse, UpstreamError> {
+    send(pools, cluster, &head(Method::Get, "/"), Body::Empty).await
+}
+
+fn totals(cluster: &Cluster) -> Totals {
+    cluster.report()[0].totals
+}
