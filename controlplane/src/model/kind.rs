@@ -116,6 +116,11 @@ impl Key {
         self.id.rsplit_once('@').map_or(&self.id, |(local, _)| local)
     }
 
+    /// The key as its author wrote it: `routes/r1` of `routes/r1@file`.
+    pub fn local(&self) -> Key {
+        Key { kind: self.kind, id: self.local_id().into() }
+    }
+
     /// The key of the same resource when it comes from `provider`: `r1@file`.
     pub fn of_provider(&self, provider: &str) -> Key {
         Key { kind: self.kind, id: format!("{}@{provider}", self.id).into() }

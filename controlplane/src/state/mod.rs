@@ -19,7 +19,7 @@ pub use diff::{Change, Difference, FieldChange, diff};
 pub use housekeeping::keep_house;
 pub use intent::{Applied, Effect, Expect, Intent, Options, Outcome, Refused, Validator};
 pub use keeper::{Keeper, Scope};
-pub use update::{Content, SourceStatus, Update};
+pub use update::{Content, Locate, Places, SourceStatus, Update};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

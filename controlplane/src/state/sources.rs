@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Content, SourceStatus, State, Stored, Update, Validator};
+use super::{Content, Places, SourceStatus, State, Stored, Update, Validator};
 use crate::model::Key;
 
 /// Resources by their full key (`r1@file`).
@@ -36,6 +36,8 @@ struct Wanted {
     resources: Resources,
     /// The source itself is gone, and is forgotten once its resources are.
     gone: bool,
+    /// Where they stand.
+    places: Places,
 }
 
 /// A configuration in which some waiting sources have become valid.
@@ -49,7 +51,7 @@ pub(super) struct Adoption {
 impl Sources {
     /// Notes what sources hold now.
     pub(super) fn offer(&mut self, updates: Vec<Update>, now_ms: u64) {
-        for Update { provider, source, content } in updates {
+        for Update { provider, source, content, places } in updates {
             let entry = self.sources.entry((provider.clone(), source)).or_default();
             let (resources, gone) = match content {
                 Content::Broken(errors) => {
@@ -58,7 +60,7 @@ impl Sources {
                     continue;
                 }
                 Content::Gone => (Resources::new(), true),
-                Content::Whole(list) => match named(list, &provider) {
+                Content::Whole(list) => match named(list, &provider, &places) {
                     Ok(resources) => (resources, false),
                     Err(errors) => {
                         entry.refuse(errors, now_ms);
@@ -67,7 +69,7 @@ impl Sources {
                     }
                 },
             };
-            entry.wanted = Some(Wanted { resources, gone });
+            entry.wanted = Some(Wanted { resources, gone, places });
         }
     }
 
@@ -158,11 +160,12 @@ impl Sources {
         }
         for name in joining {
             let wanted = self.sources.get(name).and_then(|source| source.wanted.as_ref());
-            for key in wanted.iter().flat_map(|wanted| wanted.resources.keys()) {
+            let Some(wanted) = wanted else { continue };
+            for key in wanted.resources.keys() {
                 match owners.get(key) {
                     Some(owner) => {
                         let fault = format!("{key}: {} defines it already; each id can be used once", owner.1);
-                        faults.entry(name.clone()).or_default().push(fault);
+                        faults.entry(name.clone()).or_default().push(wanted.places.tell(key, "", &fault));
                     }
                     None => {
                         owners.insert(key, name);
@@ -184,7 +187,10 @@ impl Sources {
             let had = |name: &&Name| self.sources.get(*name).is_some_and(|source| source.good.contains_key(&key));
             let guilty = joining.iter().find(wants).or_else(|| joining.iter().find(had));
             for name in joining.iter().filter(|name| guilty.is_none_or(|guilty| guilty == *name)) {
-                blamed.entry(name.clone()).or_default().push(format!("{key}: {fault}"));
+                let places = self.sources.get(name).and_then(|source| source.wanted.as_ref()).map(|wanted| &wanted.places);
+                let text = format!("{key}: {fault}");
+                let text = places.map_or_else(|| text.clone(), |places| places.tell(&key, &fault.path, &text));
+                blamed.entry(name.clone()).or_default().push(text);
             }
         }
         blamed
@@ -215,13 +221,14 @@ impl Source {
 }
 
 /// Resources under their full names, or what is wrong with the ids.
-fn named(list: Vec<(Key, Value)>, provider: &str) -> Result<Resources, Vec<String>> {
+fn named(list: Vec<(Key, Value)>, provider: &str, places: &Places) -> Result<Resources, Vec<String>> {
     let (mut resources, mut errors) = (Resources::new(), Vec::new());
     for (key, value) in list {
         if key.provider().is_some() {
-            errors.push(format!("{key}: an id cannot contain `@`; `@{provider}` is added by itself"));
+            let message = format!("{key}: an id cannot contain `@`; `@{provider}` is added by itself");
+            errors.push(places.tell(&key, "", &message));
         } else if resources.insert(key.of_provider(provider), value).is_some() {
-            errors.push(format!("{key}: defined twice; each id can be used once"));
+            errors.push(places.tell(&key, "", &format!("{key}: defined twice; each id can be used once")));
         }
     }
     if errors.is_empty() { Ok(resources) } else { Err(errors) }

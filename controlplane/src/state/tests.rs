@@ -113,13 +113,13 @@ impl World {
     }
 
     async fn offer(&self, source: &str, content: Content) -> SourceStatus {
-        let update = Update { provider: "file".into(), source: source.into(), content };
+        let update = Update { provider: "file".into(), source: source.into(), content, places: Places::default() };
         self.keeper.offer(vec![update]).await.unwrap();
         self.status(source)
     }
 
     async fn remove(&self, source: &str) {
-        let update = Update { provider: "file".into(), source: source.into(), content: Content::Gone };
+        let update = Update { provider: "file".into(), source: source.into(), content: Content::Gone, places: Places::default() };
         self.keeper.offer(vec![update]).await.unwrap();
     }
 
@@ -532,6 +532,7 @@ mod providers {
                 provider: "file".into(),
                 source: source.into(),
                 content: whole(resources),
+                places: Places::default(),
             };
             let updates = vec![
                 update("a.yaml", &[(route("a"), json!({"uri": "/", "upstream_id": "u"}))]),
@@ -588,8 +589,12 @@ mod providers {
         run(|world| async move {
             let one = || vec![(route("a"), json!({"uri": "/"}))];
             world.offer("a.yaml", Content::Whole(one())).await;
-            let update =
-                |source: &str, list| Update { provider: "file".into(), source: source.into(), content: Content::Whole(list) };
+            let update = |source: &str, list| Update {
+                provider: "file".into(),
+                source: source.into(),
+                content: Content::Whole(list),
+                places: Places::default(),
+            };
             world.keeper.offer(vec![update("b.yaml", one()), update("a.yaml", vec![])]).await.unwrap();
             assert_eq!((world.status("a.yaml").resources, world.status("b.yaml").resources), (0, 1));
             assert!(world.keeper.sources().iter().all(|status| status.errors.is_empty()));
@@ -600,8 +605,12 @@ mod providers {
     #[test]
     fn a_file_is_not_refused_for_the_faults_of_another() {
         run(|world| async move {
-            let update =
-                |source: &str, list| Update { provider: "file".into(), source: source.into(), content: Content::Whole(list) };
+            let update = |source: &str, list| Update {
+                provider: "file".into(),
+                source: source.into(),
+                content: Content::Whole(list),
+                places: Places::default(),
+            };
             let bad = vec![(route("x"), json!({"uri": 1})), (route("same"), json!({"uri": "/a"}))];
             let good = vec![(route("same"), json!({"uri": "/b"}))];
             world.keeper.offer(vec![update("a.yaml", bad), update("b.yaml", good)]).await.unwrap();
@@ -624,4 +633,22 @@ mod providers {
             assert_eq!(world.keeper.state().all().count(), 0);
         });
     }
+}
+
+#[test]
+fn faults_of_sources_are_told_with_their_place() {
+    struct Lines;
+    impl Locate for Lines {
+        fn place(&self, key: &Key, path: &str) -> Option<String> {
+            (*key == route("bad")).then(|| format!("a.yaml:7:3({path})"))
+        }
+    }
+    run(|world| async move {
+        let content = whole(&[(route("bad"), json!({"uri": 1}))]);
+        let places = Places::new(Arc::new(Lines));
+        let update = Update { provider: "file".into(), source: "a.yaml".into(), content, places };
+        world.keeper.offer(vec![update]).await.unwrap();
+        let errors = world.status("a.yaml").errors;
+        assert!(errors.len() == 1 && errors[0].starts_with("a.yaml:7:3(uri): routes/bad@file: "), "{errors:?}");
+    });
 }
