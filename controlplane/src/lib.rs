@@ -1,6 +1,7 @@
 //! The control plane: user resources, their store, the providers that feed it, the translation into the data-plane model, and the Admin APIs. It never sees the agent.
 
 pub mod model;
+pub mod rest;
 pub mod seal;
 pub mod settings;
 pub mod state;
