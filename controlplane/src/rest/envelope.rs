@@ -73,8 +73,10 @@ pub(super) fn refused(refused: &Refused, guarded: bool) -> Response {
     match refused {
         Refused::Invalid(found) => faults(&found.iter().map(|(_, fault)| fault.clone()).collect::<Vec<_>>()),
         Refused::NotFound(_) => missing(),
-        Refused::Conflict { .. } if guarded => error(StatusCode::PRECONDITION_FAILED, refused.to_string()),
-        Refused::Conflict { .. } | Refused::Store(StoreError::Conflict { .. }) => {
+        Refused::Conflict { .. } | Refused::Moved { .. } if guarded => {
+            error(StatusCode::PRECONDITION_FAILED, refused.to_string())
+        }
+        Refused::Conflict { .. } | Refused::Moved { .. } | Refused::Store(StoreError::Conflict { .. }) => {
             error(StatusCode::SERVICE_UNAVAILABLE, "value changed before overwritten")
         }
         Refused::ReadOnly { .. } => bad(refused.to_string()),
