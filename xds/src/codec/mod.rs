@@ -4,6 +4,7 @@
 
 mod certificate;
 mod consumer;
+pub(crate) mod discovery;
 mod endpoints;
 mod listener;
 mod plugin;
@@ -22,6 +23,7 @@ use prost::Message;
 use prost_types::Any;
 
 use crate::model::{Kind, Resource};
+pub use discovery::BadRequest;
 use read::{Fault, MAX_RESOURCE_BYTES, Read};
 
 /// A resource that cannot be used, and why. Displays as `KIND NAME: FIELD: REASON`, the line that a NACK carries.

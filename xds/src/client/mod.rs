@@ -1,0 +1,176 @@
+//! The discovery client: follows a control plane and hands typed updates to a consumer. It knows neither tables nor sockets of the data path.
+//!
+//! The decisions are made by two machines without input or output ([`DeltaClient`], [`SotwClient`]); [`run`] moves their messages
+//! over gRPC, reconnects, and keeps the last good state on disk. The consumer answers every [`Batch`] with the resources that it
+//! cannot use; those, and only those, are refused by name and are not recorded as held, so their last good version stays.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use heddle_xds::client::{Batch, ClientConfig, ClientStatus, run};
+//! use heddle_xds::link::Connector;
+//! use heddle_xds::protocol::NodeInfo;
+//! use heddle_xds::snapshot::NodeScope;
+//! use tokio::sync::{mpsc, watch};
+//!
+//! let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), zone: "eu-1a".into() };
+//! let node = NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into() };
+//! let config = ClientConfig::new(node, Connector::tcp("127.0.0.1:18000")?);
+//! let (updates, mut batches) = mpsc::channel::<Batch>(1);
+//! let (status, watched) = watch::channel(ClientStatus::default());
+//! tokio::spawn(run(config, updates, status, fastrand::Rng::new()));
+//! while let Some(batch) = batches.recv().await {
+//!     for update in &batch.updates {
+//!         println!("{}: {} set, {} removed", update.kind.as_str(), update.set.len(), update.removed.len());
+//!     }
+//!     batch.accept();
+//! }
+//! assert!(!watched.borrow().connected);
+//! # Ok(())
+//! # }
+//! ```
+
+mod backoff;
+mod delta;
+mod holdings;
+mod last_good;
+mod shell;
+mod sotw;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
+
+pub use backoff::backoff;
+pub use delta::DeltaClient;
+pub use holdings::{Held, Holdings};
+pub use last_good::{LastGoodError, load, save};
+pub use shell::run;
+pub use sotw::SotwClient;
+
+use crate::codec::InvalidResource;
+use crate::link::Connector;
+use crate::model::{Kind, Resource};
+use crate::protocol::{Dialect, NodeInfo};
+
+/// A resource that was set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetResource {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its version.
+    pub version: Arc<str>,
+    /// The resource.
+    pub resource: Resource,
+}
+
+/// What changed of one kind, in the order in which it is to be applied: first `set`, then `removed`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TypedUpdate {
+    /// The kind.
+    pub kind: Kind,
+    /// New or changed.
+    pub set: Vec<SetResource>,
+    /// Names that are gone.
+    pub removed: Vec<Arc<str>>,
+    /// What could not be decoded; refused already, here for logs and metrics.
+    pub rejected: Vec<InvalidResource>,
+}
+
+/// Where a batch comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// From disk, at start: what was held when the agent ran last.
+    LastGood,
+    /// From the control plane.
+    ControlPlane,
+}
+
+/// Updates that arrived together, dependencies first. Compile once, swap once, then answer.
+#[derive(Debug)]
+pub struct Batch {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The updates; a kind may be there more than once.
+    pub updates: Vec<TypedUpdate>,
+    reply: oneshot::Sender<Vec<InvalidResource>>,
+}
+
+impl Batch {
+    /// Everything is in use.
+    pub fn accept(self) {
+        self.reject(Vec::new());
+    }
+
+    /// Everything is in use but these, whose previous versions stay in use.
+    pub fn reject(self, rejected: Vec<InvalidResource>) {
+        // The client may be shutting down; then nobody waits for the answer.
+        let _ = self.reply.send(rejected);
+    }
+}
+
+/// How the client stands, for readiness and metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClientStatus {
+    /// A stream to the control plane is open.
+    pub connected: bool,
+    /// When the control plane last said something.
+    pub last_contact: Option<SystemTime>,
+    /// Every kind was answered by a control plane at least once since the start.
+    pub synced: bool,
+    /// Something was loaded from disk.
+    pub last_good: bool,
+    /// Failed attempts since the last answer.
+    pub failures: u32,
+    /// Why the last stream ended, empty when none did.
+    pub last_error: String,
+    /// Resources refused since the start.
+    pub rejected: u64,
+}
+
+/// What a client needs to know.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// Who we are.
+    pub node: NodeInfo,
+    /// How to reach the control plane.
+    pub connector: Connector,
+    /// How to speak.
+    pub dialect: Dialect,
+    /// File that keeps what is held; `None` keeps nothing.
+    pub last_good: Option<PathBuf>,
+    /// The file is written this long after a change, at the latest.
+    pub save_after: Duration,
+}
+
+impl ClientConfig {
+    /// Delta, nothing kept on disk.
+    pub fn new(node: NodeInfo, connector: Connector) -> ClientConfig {
+        ClientConfig { node, connector, dialect: Dialect::Delta, last_good: None, save_after: Duration::from_secs(1) }
+    }
+}
+
+/// What both machines do: responses come in, typed updates go to the consumer, its verdict becomes ACK or NACK.
+pub trait ClientMachine: Send + 'static {
+    /// What the client says.
+    type Request: Send;
+    /// What the client is told.
+    type Response: Send;
+    /// A response that waits for the consumer's verdict.
+    type Open: Send;
+
+    /// The requests that open a stream: everything is asked for, and what is held is said.
+    fn hello(&mut self) -> Vec<Self::Request>;
+    /// Whether a response can be received before these are settled.
+    fn joins(&self, open: &[Self::Open], response: &Self::Response) -> bool;
+    /// Decodes a response, each resource singly.
+    fn receive(&mut self, response: Self::Response) -> (TypedUpdate, Self::Open);
+    /// Takes the consumer's verdict: records what is held now and makes the ACK, or the NACK that names each bad resource.
+    fn settle(&mut self, open: Self::Open, rejected: &[InvalidResource]) -> Self::Request;
+    /// What is held.
+    fn holdings(&self) -> &Holdings;
+}

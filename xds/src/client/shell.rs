@@ -1,0 +1,168 @@
+//! The life of a client: start from disk, connect, follow, lose, wait, connect again. It knows no message of the protocol.
+
+use heddle_node::clock;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::stream::{self, Speak};
+use super::{Batch, ClientConfig, ClientStatus, DeltaClient, Holdings, Origin, SotwClient, TypedUpdate, backoff, last_good};
+use crate::codec::InvalidResource;
+use crate::model::Kind;
+use crate::protocol::Dialect;
+
+/// Why a stream ended.
+pub(super) enum End {
+    /// To be tried again.
+    Lost(String),
+    /// The consumer is gone: the client ends.
+    Closed,
+}
+
+/// What outlives the streams, beside the machine.
+pub(super) struct Session {
+    pub(super) config: ClientConfig,
+    pub(super) updates: mpsc::Sender<Batch>,
+    /// When what is held must be on disk.
+    pub(super) save_at: Option<Instant>,
+    status: watch::Sender<ClientStatus>,
+    answered: [bool; Kind::ALL.len()],
+}
+
+/// Follows a control plane until the receiver of `updates` is dropped. `status` always tells how it stands; `dice` spread the
+/// reconnects of a fleet.
+pub async fn run(
+    config: ClientConfig,
+    updates: mpsc::Sender<Batch>,
+    status: watch::Sender<ClientStatus>,
+    mut dice: fastrand::Rng,
+) {
+    let mut session = Session { config, updates, save_at: None, status, answered: Default::default() };
+    let Ok(holdings) = session.start_from_disk().await else { return };
+    match session.config.dialect {
+        Dialect::Delta => follow(&mut DeltaClient::new(holdings), &mut session, &mut dice).await,
+        Dialect::Sotw => follow(&mut SotwClient::new(holdings), &mut session, &mut dice).await,
+    }
+}
+
+/// Stream after stream, until the consumer is gone.
+async fn follow<M: Speak>(machine: &mut M, session: &mut Session, dice: &mut fastrand::Rng) {
+    loop {
+        let end = match session.config.connector.connect().await {
+            Ok(channel) => stream::run(machine, channel, session).await,
+            Err(error) => End::Lost(error.to_string()),
+        };
+        if session.save_at.is_some() {
+            session.save(machine.holdings()).await;
+        }
+        let End::Lost(reason) = end else { return };
+        let failures = session.lost(reason);
+        let wake = clock::now() + backoff(failures.saturating_sub(1), dice);
+        tokio::select! {
+            () = sleep_until(wake) => {}
+            () = session.updates.closed() => return,
+        }
+    }
+}
+
+impl Session {
+    /// Hands what was held at the last run to the consumer. What it refuses is asked for again.
+    async fn start_from_disk(&mut self) -> Result<Holdings, End> {
+        let Some(path) = self.config.last_good.clone() else { return Ok(Holdings::default()) };
+        let loaded = tokio::task::spawn_blocking(move || last_good::load(&path)).await;
+        let mut holdings = match loaded {
+            Ok(Ok(Some(holdings))) => holdings,
+            Ok(Ok(None)) => return Ok(Holdings::default()),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "starting without the last good configuration");
+                return Ok(Holdings::default());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the last good configuration was not read");
+                return Ok(Holdings::default());
+            }
+        };
+        let updates = holdings.updates();
+        let unread: Vec<InvalidResource> = updates.iter().flat_map(|update| update.rejected.iter().cloned()).collect();
+        let refused = self.deliver(Origin::LastGood, updates).await?;
+        holdings.forget(&unread);
+        holdings.forget(&refused);
+        self.status.send_modify(|status| status.last_good = true);
+        Ok(holdings)
+    }
+
+    /// Hands updates of the control plane to the consumer; says what it refuses.
+    pub(super) async fn hand_over(&mut self, updates: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
+        self.deliver(Origin::ControlPlane, updates).await
+    }
+
+    async fn deliver(&mut self, origin: Origin, updates: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
+        let something =
+            |update: &TypedUpdate| !(update.set.is_empty() && update.removed.is_empty() && update.rejected.is_empty());
+        let updates: Vec<TypedUpdate> = updates.into_iter().filter(something).collect();
+        if updates.is_empty() {
+            return Ok(Vec::new());
+        }
+        let undecoded: usize = updates.iter().map(|update| update.rejected.len()).sum();
+        let (reply, verdict) = oneshot::channel();
+        self.updates.send(Batch { origin, updates, reply }).await.map_err(|_| End::Closed)?;
+        let rejected = verdict.await.map_err(|_| End::Closed)?;
+        for fault in &rejected {
+            tracing::warn!(%fault, "resource refused; its last good version stays");
+        }
+        let count = u64::try_from(undecoded + rejected.len()).unwrap_or(u64::MAX);
+        self.status.send_modify(|status| status.rejected = status.rejected.saturating_add(count));
+        Ok(rejected)
+    }
+
+    /// A stream is open.
+    pub(super) fn opened(&mut self) {
+        tracing::info!(dialect = %self.config.dialect, "connected to the control plane");
+        self.status.send_modify(|status| {
+            status.connected = true;
+            status.last_contact = Some(clock::wall());
+        });
+    }
+
+    /// The control plane answered these kinds.
+    pub(super) fn heard(&mut self, kinds: &[Kind]) {
+        kinds.iter().for_each(|kind| self.answered[kind.index()] = true);
+        let synced = self.answered.iter().all(|answered| *answered);
+        self.status.send_modify(|status| {
+            status.last_contact = Some(clock::wall());
+            status.synced = synced;
+            status.failures = 0;
+        });
+    }
+
+    /// The stream is lost; says how many attempts failed since the last answer.
+    fn lost(&mut self, reason: String) -> u32 {
+        let mut failures = 0;
+        self.status.send_modify(|status| {
+            status.connected = false;
+            status.failures = status.failures.saturating_add(1);
+            failures = status.failures;
+            status.last_error.clone_from(&reason);
+        });
+        tracing::warn!(%reason, failures, "no control plane; running on what is held");
+        failures
+    }
+
+    /// What is held changed: it is written soon.
+    pub(super) fn save_soon(&mut self) {
+        if self.config.last_good.is_some() {
+            self.save_at = self.save_at.or_else(|| Some(clock::now() + self.config.save_after));
+        }
+    }
+
+    /// Writes what is held.
+    pub(super) async fn save(&mut self, holdings: &Holdings) {
+        self.save_at = None;
+        let Some(path) = self.config.last_good.clone() else { return };
+        let holdings = holdings.clone();
+        match tokio::task::spawn_blocking(move || last_good::save(&path, &holdings)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last good configuration was not written"),
+            Err(error) => tracing::warn!(%error, "the last good configuration was not written"),
+        }
+    }
+}

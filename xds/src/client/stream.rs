@@ -1,0 +1,183 @@
+//! One discovery stream of a client: moves messages between gRPC, a machine and the consumer. It neither connects nor waits to reconnect.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use heddle_node::clock;
+use heddle_proto::envoy::service::discovery::v3 as wire;
+use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+use wire::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Grpc;
+
+use super::shell::{End, Session};
+use super::{ClientMachine, DeltaClient, SotwClient, TypedUpdate};
+use crate::codec::BadRequest;
+use crate::codec::discovery::{delta_request_to_wire, delta_response_from_wire, sotw_request_to_wire, sotw_response_from_wire};
+use crate::model::Kind;
+use crate::protocol::{MAX_MESSAGE, NodeInfo};
+
+/// Until the control plane opens its side of a stream.
+const OPEN: Duration = Duration::from_secs(10);
+/// Requests on their way to gRPC: those that open a stream, and one ACK for each response of a batch.
+const OUTBOX: usize = 64;
+/// Responses that arrived together and are handed over together; about 1 MiB each.
+const MAX_BATCH: usize = 16;
+
+/// A machine that speaks a dialect over gRPC.
+pub(super) trait Speak: ClientMachine {
+    /// Protobuf of a request.
+    type Out: Send + 'static;
+    /// Protobuf of a response.
+    type In: Send + 'static;
+    /// Opens the stream.
+    fn open(
+        client: &mut Grpc<Channel>,
+        requests: ReceiverStream<Self::Out>,
+    ) -> impl Future<Output = Result<Streaming<Self::In>, Status>> + Send;
+    /// Writes a request; only the first of a stream says the node.
+    fn write(request: Self::Request, node: Option<&NodeInfo>) -> Self::Out;
+    /// Reads a response.
+    fn read(message: Self::In) -> Result<Self::Response, BadRequest>;
+    /// The kind of a response.
+    fn kind(response: &Self::Response) -> Kind;
+}
+
+/// Runs a stream until it ends; what is held stays in the machine.
+pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &mut Session) -> End {
+    let mut client = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+    let (out, requests) = mpsc::channel(OUTBOX);
+    let mut node = Some(&session.config.node.clone());
+    for request in machine.hello() {
+        if out.send(M::write(request, node.take())).await.is_err() {
+            return End::Lost("the stream could not be opened".to_string());
+        }
+    }
+    let mut inbound = match timeout(OPEN, M::open(&mut client, ReceiverStream::new(requests))).await {
+        Ok(Ok(inbound)) => inbound,
+        Ok(Err(status)) => return End::Lost(status.to_string()),
+        Err(_) => return End::Lost("the control plane did not answer in time".to_string()),
+    };
+    session.opened();
+    loop {
+        let first = tokio::select! {
+            message = inbound.message() => received(message),
+            () = sleep_until(session.save_at.unwrap_or_else(clock::now)), if session.save_at.is_some() => {
+                session.save(machine.holdings()).await;
+                continue;
+            }
+            () = session.updates.closed() => return End::Closed,
+        };
+        let mut next = Some(first);
+        let (mut messages, mut end) = (Vec::new(), None);
+        while let Some(message) = next.take() {
+            match message {
+                Ok(message) => messages.push(message),
+                Err(ended) => end = Some(ended),
+            }
+            if end.is_none() && messages.len() < MAX_BATCH {
+                next = inbound.message().now_or_never().map(received);
+            }
+        }
+        if let Err(ended) = exchange(machine, messages, &out, session).await {
+            return ended;
+        }
+        if let Some(ended) = end {
+            return ended;
+        }
+    }
+}
+
+/// A message, or why there is none.
+fn received<T>(message: Result<Option<T>, Status>) -> Result<T, End> {
+    match message {
+        Ok(Some(message)) => Ok(message),
+        Ok(None) => Err(End::Lost("the control plane ended the stream".to_string())),
+        Err(status) => Err(End::Lost(status.to_string())),
+    }
+}
+
+/// Hands responses that arrived together to the consumer, and answers them.
+async fn exchange<M: Speak>(
+    machine: &mut M,
+    messages: Vec<M::In>,
+    out: &mpsc::Sender<M::Out>,
+    session: &mut Session,
+) -> Result<(), End> {
+    let (mut updates, mut open, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+    for message in messages {
+        let response = match M::read(message) {
+            Ok(response) => response,
+            // A type that this release does not know: it did not ask for it, and owes no answer.
+            Err(BadRequest::UnknownType(_)) => continue,
+            Err(error) => return Err(End::Lost(error.to_string())),
+        };
+        if !machine.joins(&open, &response) {
+            settle(machine, std::mem::take(&mut updates), std::mem::take(&mut open), out, session).await?;
+        }
+        kinds.push(M::kind(&response));
+        let (update, opened) = machine.receive(response);
+        updates.push(update);
+        open.push(opened);
+    }
+    settle(machine, updates, open, out, session).await?;
+    session.heard(&kinds);
+    Ok(())
+}
+
+/// Waits for the consumer's verdict and answers each response.
+async fn settle<M: Speak>(
+    machine: &mut M,
+    updates: Vec<TypedUpdate>,
+    open: Vec<M::Open>,
+    out: &mpsc::Sender<M::Out>,
+    session: &mut Session,
+) -> Result<(), End> {
+    let rejected = session.hand_over(updates).await?;
+    for open in open {
+        let request = machine.settle(open, &rejected);
+        if out.send(M::write(request, None)).await.is_err() {
+            return Err(End::Lost("the stream was closed".to_string()));
+        }
+    }
+    session.save_soon();
+    Ok(())
+}
+
+impl Speak for DeltaClient {
+    type Out = wire::DeltaDiscoveryRequest;
+    type In = wire::DeltaDiscoveryResponse;
+
+    async fn open(client: &mut Grpc<Channel>, requests: ReceiverStream<Self::Out>) -> Result<Streaming<Self::In>, Status> {
+        client.delta_aggregated_resources(requests).await.map(tonic::Response::into_inner)
+    }
+    fn write(request: Self::Request, node: Option<&NodeInfo>) -> Self::Out {
+        delta_request_to_wire(request, node)
+    }
+    fn read(message: Self::In) -> Result<Self::Response, BadRequest> {
+        delta_response_from_wire(message)
+    }
+    fn kind(response: &Self::Response) -> Kind {
+        response.kind
+    }
+}
+
+impl Speak for SotwClient {
+    type Out = wire::DiscoveryRequest;
+    type In = wire::DiscoveryResponse;
+
+    async fn open(client: &mut Grpc<Channel>, requests: ReceiverStream<Self::Out>) -> Result<Streaming<Self::In>, Status> {
+        client.stream_aggregated_resources(requests).await.map(tonic::Response::into_inner)
+    }
+    fn write(request: Self::Request, node: Option<&NodeInfo>) -> Self::Out {
+        sotw_request_to_wire(request, node)
+    }
+    fn read(message: Self::In) -> Result<Self::Response, BadRequest> {
+        sotw_response_from_wire(message)
+    }
+    fn kind(response: &Self::Response) -> Kind {
+        response.kind
+    }
+}

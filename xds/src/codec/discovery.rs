@@ -1,0 +1,250 @@
+//! The messages of xDS between plain values and protobuf. What comes in is bounded here; it knows no stream.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use heddle_proto::envoy::config::core::v3::node::UserAgentVersionType;
+use heddle_proto::envoy::config::core::v3::{ControlPlane, Locality, Node};
+use heddle_proto::envoy::service::discovery::v3 as wire;
+use heddle_proto::google::rpc::Status;
+use prost::Message;
+use prost_types::value::Kind as ValueKind;
+use prost_types::{Any, Struct, Value};
+
+use super::read::MAX_NAME;
+use crate::model::Kind;
+use crate::protocol::{DeltaRequest, DeltaResponse, MAX_NAMES, NodeInfo, RawResource, SotwRequest, SotwResponse};
+use crate::snapshot::NodeScope;
+
+/// `INVALID_ARGUMENT` of gRPC: the code of our NACKs.
+const INVALID_ARGUMENT: i32 = 3;
+/// What we call ourselves.
+const AGENT: &str = "heddle";
+
+/// Why a request is not even looked at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    /// A type that we do not serve. The stream goes on.
+    #[error("type {0:?} is not served here")]
+    UnknownType(String),
+    /// Too much of something. The stream ends.
+    #[error("{what} has {found} elements or bytes, at most {most} are accepted")]
+    TooMuch {
+        /// The field.
+        what: &'static str,
+        /// How much was sent.
+        found: usize,
+        /// How much is accepted.
+        most: usize,
+    },
+}
+
+/// What every message starts with: who speaks and about which type.
+fn kind_of(type_url: &str) -> Result<Kind, BadRequest> {
+    Kind::from_type_url(type_url).ok_or_else(|| BadRequest::UnknownType(type_url.chars().take(200).collect()))
+}
+
+fn names(what: &'static str, names: Vec<String>) -> Result<Vec<Arc<str>>, BadRequest> {
+    if names.len() > MAX_NAMES {
+        return Err(BadRequest::TooMuch { what, found: names.len(), most: MAX_NAMES });
+    }
+    names.into_iter().map(|name| short(what, name)).collect()
+}
+
+fn short(what: &'static str, text: String) -> Result<Arc<str>, BadRequest> {
+    if text.len() > MAX_NAME {
+        return Err(BadRequest::TooMuch { what, found: text.len(), most: MAX_NAME });
+    }
+    Ok(text.into())
+}
+
+fn strings(names: Vec<Arc<str>>) -> Vec<String> {
+    names.into_iter().map(|name| name.to_string()).collect()
+}
+
+fn status(error: Option<String>) -> Option<Status> {
+    error.map(|message| Status { code: INVALID_ARGUMENT, message, details: Vec::new() })
+}
+
+/// Who opens a stream, as a message.
+pub(crate) fn node_to_wire(node: &NodeInfo) -> Node {
+    let role = Value { kind: Some(ValueKind::StringValue(node.scope.role.to_string())) };
+    Node {
+        id: node.scope.id.to_string(),
+        cluster: node.scope.role.to_string(),
+        metadata: Some(Struct { fields: BTreeMap::from([("role".to_string(), role)]) }),
+        locality: Some(Locality { zone: node.scope.zone.to_string(), ..Default::default() }),
+        user_agent_name: AGENT.to_string(),
+        user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(node.version.to_string())),
+        ..Default::default()
+    }
+}
+
+/// Who opens a stream. The role is that of the metadata, else the cluster.
+pub(crate) fn node_from_wire(node: Node) -> Result<NodeInfo, BadRequest> {
+    let role = node.metadata.and_then(|mut metadata| metadata.fields.remove("role")).and_then(|value| value.kind);
+    let role = match role {
+        Some(ValueKind::StringValue(role)) => role,
+        _ => node.cluster,
+    };
+    let UserAgentVersionType::UserAgentVersion(version) =
+        node.user_agent_version_type.unwrap_or(UserAgentVersionType::UserAgentVersion(String::new()));
+    let version = if node.user_agent_name == AGENT { version } else { format!("{} {version}", node.user_agent_name) };
+    Ok(NodeInfo {
+        scope: NodeScope {
+            id: short("node.id", node.id)?,
+            role: short("node.metadata.role", role)?,
+            zone: short("node.locality.zone", node.locality.map(|locality| locality.zone).unwrap_or_default())?,
+        },
+        version: short("node.user_agent_version", version.trim().to_string())?,
+    })
+}
+
+/// The node of a request (only the first one needs it) and the request.
+pub(crate) type Incoming<T> = (Option<Result<NodeInfo, BadRequest>>, Result<T, BadRequest>);
+
+pub(crate) fn delta_request_from_wire(message: wire::DeltaDiscoveryRequest) -> Incoming<DeltaRequest> {
+    let node = message.node.map(node_from_wire);
+    let read = || -> Result<DeltaRequest, BadRequest> {
+        let initial: BTreeMap<String, String> = message.initial_resource_versions;
+        if initial.len() > MAX_NAMES {
+            return Err(BadRequest::TooMuch { what: "initial_resource_versions", found: initial.len(), most: MAX_NAMES });
+        }
+        let pair =
+            |(name, version)| Ok((short("initial_resource_versions", name)?, short("initial_resource_versions", version)?));
+        Ok(DeltaRequest {
+            kind: kind_of(&message.type_url)?,
+            subscribe: names("resource_names_subscribe", message.resource_names_subscribe)?,
+            unsubscribe: names("resource_names_unsubscribe", message.resource_names_unsubscribe)?,
+            initial: initial.into_iter().map(pair).collect::<Result<_, BadRequest>>()?,
+            nonce: short("response_nonce", message.response_nonce)?,
+            error: message.error_detail.map(|status| status.message),
+        })
+    };
+    (node, read())
+}
+
+pub(crate) fn delta_request_to_wire(request: DeltaRequest, node: Option<&NodeInfo>) -> wire::DeltaDiscoveryRequest {
+    wire::DeltaDiscoveryRequest {
+        node: node.map(node_to_wire),
+        type_url: request.kind.type_url().to_string(),
+        resource_names_subscribe: strings(request.subscribe),
+        resource_names_unsubscribe: strings(request.unsubscribe),
+        initial_resource_versions: request
+            .initial
+            .iter()
+            .map(|(name, version)| (name.to_string(), version.to_string()))
+            .collect(),
+        response_nonce: request.nonce.to_string(),
+        error_detail: status(request.error),
+    }
+}
+
+pub(crate) fn delta_response_to_wire(response: DeltaResponse) -> wire::DeltaDiscoveryResponse {
+    wire::DeltaDiscoveryResponse {
+        system_version_info: response.version.to_string(),
+        resources: response.resources.into_iter().map(resource_to_wire).collect(),
+        type_url: response.kind.type_url().to_string(),
+        nonce: response.nonce.to_string(),
+        removed_resources: strings(response.removed),
+        control_plane: Some(ControlPlane { identifier: AGENT.to_string() }),
+    }
+}
+
+pub(crate) fn delta_response_from_wire(message: wire::DeltaDiscoveryResponse) -> Result<DeltaResponse, BadRequest> {
+    let mut urls = HashMap::new();
+    Ok(DeltaResponse {
+        kind: kind_of(&message.type_url)?,
+        version: message.system_version_info.into(),
+        nonce: message.nonce.into(),
+        resources: message.resources.into_iter().map(|resource| resource_from_wire(resource, &mut urls)).collect(),
+        removed: message.removed_resources.into_iter().map(Arc::from).collect(),
+    })
+}
+
+pub(crate) fn sotw_request_from_wire(message: wire::DiscoveryRequest) -> Incoming<SotwRequest> {
+    let node = message.node.map(node_from_wire);
+    let read = || -> Result<SotwRequest, BadRequest> {
+        Ok(SotwRequest {
+            kind: kind_of(&message.type_url)?,
+            version: short("version_info", message.version_info)?,
+            names: names("resource_names", message.resource_names)?,
+            nonce: short("response_nonce", message.response_nonce)?,
+            error: message.error_detail.map(|status| status.message),
+        })
+    };
+    (node, read())
+}
+
+pub(crate) fn sotw_request_to_wire(request: SotwRequest, node: Option<&NodeInfo>) -> wire::DiscoveryRequest {
+    wire::DiscoveryRequest {
+        version_info: request.version.to_string(),
+        node: node.map(node_to_wire),
+        resource_names: strings(request.names),
+        type_url: request.kind.type_url().to_string(),
+        response_nonce: request.nonce.to_string(),
+        error_detail: status(request.error),
+    }
+}
+
+pub(crate) fn sotw_response_to_wire(response: SotwResponse) -> wire::DiscoveryResponse {
+    let any = |raw: RawResource| Any { type_url: raw.type_url.to_string(), value: raw.body.into() };
+    wire::DiscoveryResponse {
+        version_info: response.version.to_string(),
+        resources: response.resources.into_iter().map(any).collect(),
+        type_url: response.kind.type_url().to_string(),
+        nonce: response.nonce.to_string(),
+        control_plane: Some(ControlPlane { identifier: AGENT.to_string() }),
+    }
+}
+
+pub(crate) fn sotw_response_from_wire(message: wire::DiscoveryResponse) -> Result<SotwResponse, BadRequest> {
+    let mut urls = HashMap::new();
+    let resource = |any: Any| RawResource {
+        name: "".into(),
+        version: "".into(),
+        type_url: share(&mut urls, any.type_url),
+        body: Bytes::from(any.value),
+    };
+    Ok(SotwResponse {
+        kind: kind_of(&message.type_url)?,
+        version: message.version_info.into(),
+        nonce: message.nonce.into(),
+        resources: message.resources.into_iter().map(resource).collect(),
+    })
+}
+
+/// The resources of a response nearly always share one type: keep it once.
+fn share(urls: &mut HashMap<String, Arc<str>>, url: String) -> Arc<str> {
+    urls.entry(url).or_insert_with_key(|url| Arc::from(url.as_str())).clone()
+}
+
+/// A held resource, as the file of last good state keeps it.
+pub(crate) fn stored_to_bytes(raw: RawResource) -> Vec<u8> {
+    resource_to_wire(raw).encode_to_vec()
+}
+
+/// A held resource out of the file of last good state.
+pub(crate) fn stored_from_bytes(bytes: &[u8]) -> Result<RawResource, prost::DecodeError> {
+    wire::Resource::decode(bytes).map(|resource| resource_from_wire(resource, &mut HashMap::new()))
+}
+
+fn resource_to_wire(raw: RawResource) -> wire::Resource {
+    wire::Resource {
+        name: raw.name.to_string(),
+        version: raw.version.to_string(),
+        resource: Some(Any { type_url: raw.type_url.to_string(), value: raw.body.into() }),
+        ..Default::default()
+    }
+}
+
+fn resource_from_wire(resource: wire::Resource, urls: &mut HashMap<String, Arc<str>>) -> RawResource {
+    let any = resource.resource.unwrap_or_default();
+    RawResource {
+        name: resource.name.into(),
+        version: resource.version.into(),
+        type_url: share(urls, any.type_url),
+        body: Bytes::from(any.value),
+    }
+}

@@ -1,0 +1,65 @@
+//! The discovery server: what each stream is owed, who is connected, and the gRPC service. It knows no user resource and no agent.
+//!
+//! The decisions are made by two machines without input or output ([`DeltaMachine`], [`SotwMachine`]); [`AdsService`] moves their
+//! messages over gRPC. What nodes hold and refuse is read from the [`NodeRegistry`].
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use heddle_xds::server::{AdsService, NodeRegistry, tuned};
+//! use heddle_xds::snapshot::SnapshotStore;
+//!
+//! let snapshot = Arc::new(SnapshotStore::new());
+//! let registry = Arc::new(NodeRegistry::new());
+//! let (drain, watch) = heddle_node::drain::pair();
+//! let ads = AdsService::new(snapshot.clone(), registry.clone(), watch.clone()).into_server();
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+//! let stop = async move { watch.clone().draining().await };
+//! tuned().add_service(ads).serve_with_incoming_shutdown(incoming, stop).await?;
+//! # drop(drain);
+//! # Ok(())
+//! # }
+//! ```
+//! In one process, [`crate::link::memory`] gives the incoming connections instead of a socket.
+
+mod delta;
+mod refused;
+mod registry;
+mod service;
+mod sotw;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::time::SystemTime;
+
+pub use delta::DeltaMachine;
+pub use refused::Nack;
+pub use registry::{KindView, NodeRegistry, NodeView};
+pub use service::{AdsService, tuned};
+pub use sotw::SotwMachine;
+
+use crate::snapshot::{Changes, SnapshotSource};
+
+/// What both machines do: requests and changes go in, responses come out when there is room for them. Nothing is queued: a machine
+/// remembers names, and builds a response from the newest snapshot when it is asked for one.
+pub trait Machine: Send + 'static {
+    /// What the client says.
+    type Request: Send;
+    /// What the client is told.
+    type Response: Send;
+
+    /// Takes a request. `now` is noted with what the client refuses.
+    fn request(&mut self, request: Self::Request, source: &dyn SnapshotSource, now: SystemTime);
+    /// Takes note of what changed.
+    fn changes(&mut self, changes: Changes, source: &dyn SnapshotSource);
+    /// The next response, when one is due. With `hold`, only what must not wait: answers to requests, and endpoints.
+    fn response(&mut self, source: &dyn SnapshotSource, hold: bool) -> Option<Self::Response>;
+    /// The position up to which changes were noted.
+    fn position(&self) -> u64;
+    /// What the client holds, by kind, for those that it asked for.
+    fn held(&self) -> Vec<KindView>;
+    /// What the client refuses.
+    fn nacks(&self) -> Vec<Nack>;
+}

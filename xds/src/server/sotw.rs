@@ -1,0 +1,249 @@
+//! What a state-of-the-world stream is owed: the whole of a kind whenever part of it changed. It knows neither gRPC nor time.
+//!
+//! Removals are absences. So that nothing is taken away before what replaces it is there, a kind that both grew and shrank is first sent
+//! with what vanished still in it, and without it after all other kinds had their turn.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::refused::Refused;
+use super::{KindView, Machine, Nack};
+use crate::model::Kind;
+use crate::protocol::{RawResource, SotwRequest, SotwResponse, WILDCARD};
+use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, version_of};
+
+type Shown = BTreeMap<Arc<str>, Arc<Versioned>>;
+
+/// The state of one state-of-the-world stream.
+#[derive(Debug)]
+pub struct SotwMachine {
+    scope: NodeScope,
+    position: u64,
+    nonce: u64,
+    kinds: [Subscription; Kind::ALL.len()],
+}
+
+/// What a client wants and has of one kind.
+#[derive(Debug, Default)]
+struct Subscription {
+    /// There was a request.
+    open: bool,
+    /// All names are asked for.
+    wildcard: bool,
+    /// A request named something once: from then on, no names means nothing.
+    named: bool,
+    names: BTreeSet<Arc<str>>,
+    /// What the last response showed.
+    sent: Shown,
+    /// Version and nonce of the last response.
+    version: Arc<str>,
+    nonce: Arc<str>,
+    /// The last response waits for ACK or NACK.
+    in_flight: bool,
+    /// Something may have changed.
+    dirty: bool,
+    /// An answer is owed even when there is nothing new.
+    answer: bool,
+    /// Something is to be taken away once everything else was sent.
+    shrink: bool,
+    acked: Arc<str>,
+    refused: Refused,
+}
+
+impl SotwMachine {
+    /// A new stream of a node that begins at a position of the source (taken before anything is read from it).
+    pub fn new(scope: NodeScope, position: u64) -> SotwMachine {
+        SotwMachine { scope, position, nonce: 0, kinds: Default::default() }
+    }
+
+    /// Everything that is to be set, dependencies first; what vanished is still shown beside it.
+    fn next_set(&mut self, kind: Kind, source: &dyn SnapshotSource, hold: bool) -> Option<SotwResponse> {
+        let state = &mut self.kinds[kind.index()];
+        let due = state.answer || (state.dirty && !state.in_flight && (!hold || kind == Kind::Endpoints));
+        if !due {
+            return None;
+        }
+        let mut shown = state.wanted(kind, source, &self.scope);
+        state.dirty = false;
+        let grew = shown.iter().any(|(name, now)| state.sent.get(name).is_none_or(|then| then.version != now.version));
+        let vanished = state.sent.keys().any(|name| !shown.contains_key(name));
+        if vanished && (grew || !state.answer) {
+            state.shrink = true;
+            if !grew {
+                return None;
+            }
+            for (name, then) in &state.sent {
+                shown.entry(name.clone()).or_insert_with(|| then.clone());
+            }
+        }
+        let answer = std::mem::take(&mut state.answer);
+        (answer || grew).then(|| self.seal(kind, shown))
+    }
+
+    /// Everything that is to be taken away, dependents first.
+    fn next_removal(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<SotwResponse> {
+        let state = &mut self.kinds[kind.index()];
+        if !state.shrink || state.in_flight {
+            return None;
+        }
+        state.shrink = false;
+        let shown = state.wanted(kind, source, &self.scope);
+        let changed = version_of_all(&shown) != state.version;
+        changed.then(|| self.seal(kind, shown))
+    }
+
+    fn seal(&mut self, kind: Kind, shown: Shown) -> SotwResponse {
+        self.nonce += 1;
+        let nonce: Arc<str> = self.nonce.to_string().into();
+        let version = version_of_all(&shown);
+        let type_url: Arc<str> = kind.type_url().into();
+        let raw = |now: &Arc<Versioned>| RawResource {
+            name: "".into(),
+            version: "".into(),
+            type_url: type_url.clone(),
+            body: now.body.clone(),
+        };
+        let resources = shown.values().map(raw).collect();
+        let state = &mut self.kinds[kind.index()];
+        state.sent = shown;
+        state.version = version.clone();
+        state.nonce = nonce.clone();
+        state.in_flight = true;
+        SotwResponse { kind, version, nonce, resources }
+    }
+}
+
+/// The version of a whole: that of its names and their versions.
+fn version_of_all(shown: &Shown) -> Arc<str> {
+    let mut text = String::new();
+    for (name, now) in shown {
+        text.push_str(name);
+        text.push('\0');
+        text.push_str(&now.version);
+        text.push('\0');
+    }
+    version_of(text.as_bytes())
+}
+
+impl Subscription {
+    fn wants(&self, name: &str) -> bool {
+        self.open && (self.wildcard || self.names.contains(name))
+    }
+
+    fn wanted(&self, kind: Kind, source: &dyn SnapshotSource, scope: &NodeScope) -> Shown {
+        let mut shown = Shown::new();
+        if self.wildcard {
+            shown.extend(source.list(kind, scope).into_iter().map(|found| (found.resource.name().clone(), found)));
+        } else {
+            let found = self.names.iter().filter_map(|name| Some((name.clone(), source.get(kind, name, scope)?)));
+            shown.extend(found);
+        }
+        shown
+    }
+
+    fn answered(&mut self, request: &SotwRequest, now: SystemTime) {
+        self.in_flight = false;
+        match &request.error {
+            None if request.version == self.version => {
+                self.refused.clear();
+                self.acked = self.version.clone();
+            }
+            // After a NACK the same nonce with the previous version only changes the subscription.
+            None => {}
+            Some(text) => {
+                self.refused.clear();
+                self.refused.refuse(request.kind, self.sent.keys(), text, now);
+            }
+        }
+    }
+
+    /// Takes over the names of a request; says whether there are new ones.
+    fn subscribe(&mut self, names: Vec<Arc<str>>) -> bool {
+        let was_wildcard = self.wildcard;
+        self.wildcard = names.iter().any(|name| &**name == WILDCARD) || (names.is_empty() && !self.named);
+        self.named |= !names.is_empty();
+        let names: BTreeSet<Arc<str>> = names.into_iter().filter(|name| &**name != WILDCARD).collect();
+        let grew = !was_wildcard && (self.wildcard || names.iter().any(|name| !self.names.contains(name)));
+        self.names = names;
+        if !self.wildcard {
+            let names = &self.names;
+            self.sent.retain(|name, _| names.contains(name));
+        }
+        grew
+    }
+}
+
+impl Machine for SotwMachine {
+    type Request = SotwRequest;
+    type Response = SotwResponse;
+
+    fn request(&mut self, request: SotwRequest, source: &dyn SnapshotSource, now: SystemTime) {
+        let state = &mut self.kinds[request.kind.index()];
+        if !std::mem::replace(&mut state.open, true) {
+            state.subscribe(request.names);
+            let shown = state.wanted(request.kind, source, &self.scope);
+            if !request.version.is_empty() && version_of_all(&shown) == request.version {
+                state.sent = shown;
+                state.version = request.version.clone();
+                state.acked = request.version;
+            } else {
+                state.answer = true;
+            }
+            return;
+        }
+        if !request.nonce.is_empty() {
+            if request.nonce != state.nonce {
+                return;
+            }
+            state.answered(&request, now);
+        }
+        if state.subscribe(request.names) {
+            state.answer = true;
+        }
+    }
+
+    fn changes(&mut self, changes: Changes, _source: &dyn SnapshotSource) {
+        self.position = changes.position;
+        match changes.names {
+            Some(names) => {
+                for (kind, name) in names {
+                    let state = &mut self.kinds[kind.index()];
+                    state.dirty |= state.wants(&name);
+                }
+            }
+            None => self.kinds.iter_mut().for_each(|state| state.dirty |= state.open),
+        }
+    }
+
+    fn response(&mut self, source: &dyn SnapshotSource, hold: bool) -> Option<SotwResponse> {
+        for kind in Kind::ALL {
+            if let Some(response) = self.next_set(kind, source, hold) {
+                return Some(response);
+            }
+        }
+        if self.kinds.iter().any(|state| state.dirty) {
+            return None;
+        }
+        Kind::ALL.into_iter().rev().find_map(|kind| self.next_removal(kind, source))
+    }
+
+    fn position(&self) -> u64 {
+        self.position
+    }
+
+    fn held(&self) -> Vec<KindView> {
+        let open = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open);
+        let view = |(kind, state): (Kind, &Subscription)| KindView {
+            kind,
+            version: state.acked.clone(),
+            resources: state.sent.len().saturating_sub(state.refused.named()),
+            pending: state.in_flight || state.dirty || state.shrink,
+        };
+        open.map(view).collect()
+    }
+
+    fn nacks(&self) -> Vec<Nack> {
+        self.kinds.iter().flat_map(|state| state.refused.nacks().cloned()).collect()
+    }
+}
