@@ -119,7 +119,7 @@ fn two_hundred_kills_lose_nothing_that_was_acknowledged() {
     let (mut newest, mut total) = (0, 0);
     for _ in 0..200 {
         let (mut child, mut output) = start("forever", dir.path(), "");
-        // The moment of the kill is what this story is about, so it lets real time pass.
+        #[expect(clippy::disallowed_methods, reason = "the moment of the kill is what this story is about, so real time passes")]
         std::thread::sleep(Duration::from_micros(dice.u64(2_000..60_000)));
         child.kill().unwrap();
         child.wait().unwrap();

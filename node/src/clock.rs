@@ -7,12 +7,14 @@ pub type Instant = tokio::time::Instant;
 
 /// The monotonic clock. Use it for everything that is compared or subtracted inside this process; never store or send it.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub fn now() -> Instant {
     Instant::now()
 }
 
 /// The wall clock. Use it only for what leaves the process or outlives it (certificate validity, log lines, revisions): it may jump.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use tokio::time::Instant;
-
 use super::imagined::{EmptyDirectory, Imagined};
 use super::{ConsumerInfo, Directory, Exchange};
 
@@ -32,7 +30,7 @@ pub(crate) fn at(
 ) -> Exchange {
     let remote = ([192, 0, 2, 7], 4711).into();
     let local = ([192, 0, 2, 1], 9080).into();
-    Imagined { method, authority, target, fields, remote, local }.exchange(Instant::now(), now_ms, directory)
+    Imagined { method, authority, target, fields, remote, local }.exchange(heddle_node::clock::now(), now_ms, directory)
 }
 
 /// A consumer in the group `staff` with credential `c1` and label `custom_id`.
