@@ -62,9 +62,23 @@ pub struct Exchange {
     pub dice: fastrand::Rng,
     /// Consumers and plugin metadata of the tables that this request runs on.
     pub directory: Rc<dyn Directory>,
+    /// How detailed the metrics of this request are; set by the `prometheus` filter.
+    pub metrics: MetricLabels,
     /// W3C trace context, `None` while nothing asks for one.
     pub trace: Option<Box<TraceIds>>,
     slots: SmallVec<[(&'static str, Box<dyn Any>); 2]>,
+}
+
+/// How detailed the metrics of a request are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MetricLabels {
+    /// Totals only.
+    #[default]
+    Totals,
+    /// By the ids of route, service and consumer.
+    Ids,
+    /// By their names, where they have some.
+    Names,
 }
 
 /// Method, path and query as matched.
@@ -194,6 +208,7 @@ impl Exchange {
             answer: AnswerRecord::default(),
             dice,
             directory,
+            metrics: MetricLabels::default(),
             trace: None,
             slots: SmallVec::new(),
         }

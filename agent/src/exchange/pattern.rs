@@ -1,6 +1,6 @@
 //! Regular expressions that users write: linear time, bounded memory. It knows not what they are matched against.
 
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 /// Longest pattern in bytes.
 const MAX_PATTERN: usize = 8 * 1024;
@@ -14,22 +14,35 @@ const MAX_PROGRAM: usize = 1024 * 1024;
 /// # Errors
 /// Says what is wrong with the pattern or the options.
 pub fn compile(pattern: &str, options: &str) -> Result<Regex, String> {
+    let flags = flags(pattern, options)?;
+    let mut builder = regex::RegexBuilder::new(&flags);
+    builder.size_limit(MAX_PROGRAM).dfa_size_limit(MAX_PROGRAM).build().map_err(|error| explain(pattern, &error))
+}
+
+/// The same for bytes that need not be UTF-8, such as bodies.
+///
+/// # Errors
+/// Says what is wrong with the pattern or the options.
+pub fn compile_bytes(pattern: &str, options: &str) -> Result<regex::bytes::Regex, String> {
+    let flags = flags(pattern, options)?;
+    let mut builder = regex::bytes::RegexBuilder::new(&flags);
+    builder.size_limit(MAX_PROGRAM).dfa_size_limit(MAX_PROGRAM).build().map_err(|error| explain(pattern, &error))
+}
+
+/// The pattern with its options in front.
+fn flags(pattern: &str, options: &str) -> Result<String, String> {
     if pattern.len() > MAX_PATTERN {
         return Err(format!("the pattern is longer than {MAX_PATTERN} bytes"));
     }
-    let mut builder = RegexBuilder::new(pattern);
-    builder.size_limit(MAX_PROGRAM).dfa_size_limit(MAX_PROGRAM);
+    let mut flags = String::new();
     for option in options.chars() {
         match option {
-            'i' => builder.case_insensitive(true),
-            'm' => builder.multi_line(true),
-            's' => builder.dot_matches_new_line(true),
-            'x' => builder.ignore_whitespace(true),
-            'u' | 'j' | 'o' | 'a' | 'd' | 'D' => &mut builder,
+            'i' | 'm' | 's' | 'x' => flags.push(option),
+            'u' | 'j' | 'o' | 'a' | 'd' | 'D' => {}
             other => return Err(format!("unknown regex option `{other}`; known are i, m, s, x, u, j, o")),
-        };
+        }
     }
-    builder.build().map_err(|error| explain(pattern, &error))
+    Ok(if flags.is_empty() { pattern.to_owned() } else { format!("(?{flags}){pattern}") })
 }
 
 fn explain(pattern: &str, error: &regex::Error) -> String {

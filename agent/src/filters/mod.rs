@@ -1,6 +1,19 @@
 //! Filters: the code of plugins. One folder per plugin, one shape; `registry` lists them. A filter sees the exchange, never tables or sockets.
 
+mod chain;
+mod check;
+mod fields;
+mod identity;
 mod keep;
+mod meta;
+mod registry;
+#[cfg(test)]
+pub(crate) mod testing;
+
+mod ip_restriction;
+mod key_auth;
+mod prometheus;
+mod request_id;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +26,11 @@ use serde_json::Value;
 use crate::exchange::{Answer, Exchange};
 use crate::http::{BodyError, ResponseHead};
 
+pub use chain::{BodyEdits, Chain, Parts};
 pub use keep::Keep;
+pub use registry::Registry;
+
+use meta::Meta;
 
 /// The phases that a filter takes part in; a chain is split by them when tables are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +51,22 @@ impl Phases {
     pub const RESPONSE_BODY: Phases = Phases(32);
     /// After the last byte.
     pub const LOG: Phases = Phases(64);
+
+    /// Each phase by itself, in the order in which they come.
+    const ALL: [Phases; 7] = [
+        Phases::REWRITE,
+        Phases::ACCESS,
+        Phases::BEFORE_PROXY,
+        Phases::REQUEST_BODY,
+        Phases::RESPONSE_HEAD,
+        Phases::RESPONSE_BODY,
+        Phases::LOG,
+    ];
+
+    /// Place of a single phase in [`Phases::ALL`].
+    const fn number(self) -> usize {
+        self.0.trailing_zeros() as usize
+    }
 
     /// Both.
     pub const fn and(self, other: Phases) -> Phases {

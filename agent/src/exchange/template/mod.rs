@@ -71,6 +71,11 @@ impl Template {
         }
     }
 
+    /// Compiles the replacement text of a regular expression as `ngx.re.sub` writes it: `$1`, `${1}`, `$0`, and `$$` for a dollar sign.
+    pub fn replacement(source: &str) -> Template {
+        Template::new(&source.replace("$$", "\\$"))
+    }
+
     /// Whether it refers to captures of a regular expression.
     pub fn has_captures(&self) -> bool {
         self.parts.iter().any(|part| matches!(part, Part::Capture(_)))
@@ -83,20 +88,41 @@ impl Template {
 
     /// The same with captures; `captures[0]` is the whole match.
     pub fn render_with(&self, x: &Exchange, captures: &[&str], out: &mut String) -> usize {
+        self.render_mapped(x, captures, out, |text, out| out.push_str(text))
+    }
+
+    /// The same, with `push` appending what variables stand for, so that it can be escaped.
+    pub fn render_mapped(&self, x: &Exchange, captures: &[&str], out: &mut String, push: impl Fn(&str, &mut String)) -> usize {
         let mut resolved = 0;
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.push_str(text),
-                Part::Variable(variable) => resolved += usize::from(variable.append_to(x, out)),
+                Part::Variable(variable) => {
+                    if let Some(text) = variable.get(x) {
+                        push(&text, out);
+                        resolved += 1;
+                    }
+                }
                 Part::Capture(index) => {
                     if let Some(text) = captures.get(*index) {
-                        out.push_str(text);
+                        push(text, out);
                         resolved += 1;
                     }
                 }
             }
         }
         resolved
+    }
+
+    /// Appends the text of a template that has captures but no request to look at; variables are empty.
+    pub fn expand(&self, captures: &regex::bytes::Captures<'_>, out: &mut Vec<u8>) {
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Variable(_) => {}
+                Part::Capture(index) => out.extend_from_slice(captures.get(*index).map_or(&[][..], |found| found.as_bytes())),
+            }
+        }
     }
 
     /// The text for this request.

@@ -1,0 +1,144 @@
+//! The filters of one place in the order in which they run, split by phase when tables are compiled. It knows no single plugin.
+
+mod compile;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{BodyEdit, Filter, Flow, Phases};
+use crate::exchange::{Answer, Exchange};
+use crate::http::ResponseHead;
+
+pub use compile::Parts;
+use step::Step;
+
+/// Filters in the order in which they run. Immutable and shared; the steps themselves are shared between merged chains.
+#[derive(Default, Clone)]
+pub struct Chain {
+    /// All steps, by descending priority.
+    steps: Vec<Arc<Step>>,
+    /// Plugins that are switched off here, which in a consumer's chain switches the route's off.
+    off: Vec<Arc<str>>,
+    phases: [Box<[Arc<Step>]>; 7],
+    /// Steps of `REWRITE` that a consumer has brought.
+    added: Box<[Arc<Step>]>,
+}
+
+/// Edits of one body, in the order in which they apply.
+pub type BodyEdits = SmallVec<[BodyEdit; 1]>;
+
+type Act = fn(&dyn Filter, &mut Exchange) -> Flow;
+
+impl Chain {
+    /// Whether there are no filters at all.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Whether some filter takes part in one of these phases.
+    pub fn has(&self, phases: Phases) -> bool {
+        Phases::ALL.iter().zip(&self.phases).any(|(phase, steps)| phases.has(*phase) && !steps.is_empty())
+    }
+
+    /// Whether the plugin is enabled here.
+    pub fn has_plugin(&self, name: &str) -> bool {
+        self.steps.iter().any(|step| *step.name == *name)
+    }
+
+    /// Plugin names, effective priorities and origins, in the order in which they run; for people.
+    pub fn describe(&self) -> impl Iterator<Item = (&str, i32, &str)> {
+        self.steps.iter().map(|step| (&*step.name, step.priority, &*step.origin.0))
+    }
+
+    /// Phase `REWRITE`; an answer ends the request.
+    pub async fn rewrite(&self, x: &mut Exchange) -> Option<Box<Answer>> {
+        run(self.of(Phases::REWRITE), |filter, x| filter.rewrite(x), x).await
+    }
+
+    /// Phase `REWRITE` of what a consumer has brought into a merged chain; run once, after authentication.
+    pub async fn rewrite_added(&self, x: &mut Exchange) -> Option<Box<Answer>> {
+        run(&self.added, |filter, x| filter.rewrite(x), x).await
+    }
+
+    /// Phase `ACCESS`; an answer ends the request.
+    pub async fn access(&self, x: &mut Exchange) -> Option<Box<Answer>> {
+        run(self.of(Phases::ACCESS), |filter, x| filter.access(x), x).await
+    }
+
+    /// Phase `BEFORE_PROXY`; an answer ends the request.
+    pub async fn before_proxy(&self, x: &mut Exchange) -> Option<Box<Answer>> {
+        run(self.of(Phases::BEFORE_PROXY), |filter, x| filter.before_proxy(x), x).await
+    }
+
+    /// Phase `REQUEST_BODY`.
+    pub fn request_body(&self, x: &mut Exchange) -> BodyEdits {
+        let mut edits = BodyEdits::new();
+        for step in self.of(Phases::REQUEST_BODY) {
+            if step.applies(x) {
+                edits.extend(step.filter.request_body(x));
+            }
+        }
+        edits
+    }
+
+    /// Phase `RESPONSE_HEAD`.
+    pub fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
+        for step in self.of(Phases::RESPONSE_HEAD) {
+            if step.applies(x) {
+                step.filter.response_head(x, head);
+            }
+        }
+    }
+
+    /// Phase `RESPONSE_BODY`.
+    pub fn response_body(&self, x: &mut Exchange, head: &mut ResponseHead) -> BodyEdits {
+        let mut edits = BodyEdits::new();
+        for step in self.of(Phases::RESPONSE_BODY) {
+            if step.applies(x) {
+                edits.extend(step.filter.response_body(x, head));
+            }
+        }
+        edits
+    }
+
+    /// Phase `LOG`.
+    pub fn log(&self, x: &Exchange) {
+        for step in self.of(Phases::LOG) {
+            if step.holds(x) {
+                step.filter.log(x);
+            }
+        }
+    }
+
+    fn of(&self, phase: Phases) -> &[Arc<Step>] {
+        &self.phases[phase.number()]
+    }
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.describe()).finish()
+    }
+}
+
+/// Runs one phase in order until a filter answers.
+async fn run(steps: &[Arc<Step>], act: Act, x: &mut Exchange) -> Option<Box<Answer>> {
+    for step in steps {
+        if !step.applies(x) {
+            continue;
+        }
+        let mut flow = act(&*step.filter, x);
+        loop {
+            match flow {
+                Flow::Continue => break,
+                Flow::Answer(answer) => return Some(step.dressed(answer)),
+                Flow::Wait(future) => flow = future.await(x),
+            }
+        }
+    }
+    None
+}

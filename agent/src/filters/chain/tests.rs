@@ -1,0 +1,137 @@
+//! Tests of chains: order, merging, conditions.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use heddle_xds::model::{GlobalRule, PluginConf, PluginOrigin};
+use serde_json::{Value, json};
+
+use super::super::Keep;
+use super::*;
+use crate::exchange::testing::{get, request};
+
+fn conf(origin: &str, name: &str, config: Value) -> PluginConf {
+    PluginConf { name: name.into(), config: Arc::new(config), origin: PluginOrigin(origin.into()) }
+}
+
+fn parts(keep: &Keep) -> Parts<'_> {
+    Parts { metadata: &|_| None, keep }
+}
+
+fn chain(plugins: &[(&str, Value)]) -> Chain {
+    let plugins: Vec<_> = plugins.iter().map(|(name, config)| conf("route/r1", name, config.clone())).collect();
+    Chain::compile(&plugins, &parts(&Keep::default())).unwrap()
+}
+
+fn order(chain: &Chain) -> Vec<&str> {
+    chain.describe().map(|(name, _, _)| name).collect()
+}
+
+/// The result of a future that never waits.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => unreachable!("no filter of these tests waits"),
+    }
+}
+
+#[test]
+fn filters_run_by_priority_and_meta_changes_it() {
+    let deny = json!({"blacklist": ["0.0.0.0/0"]});
+    let chain = chain(&[
+        ("prometheus", json!({})),
+        ("ip-restriction", deny),
+        ("request-id", json!({"_meta": {"priority": -1}})),
+        ("key-auth", json!({"_meta": {"disable": true}})),
+    ]);
+    assert_eq!(order(&chain), ["ip-restriction", "prometheus", "request-id"]);
+    assert!(chain.has(Phases::REWRITE) && chain.has(Phases::ACCESS) && !chain.has(Phases::LOG) && !chain.is_empty());
+    let mut x = get("h", "/");
+    assert!(now(chain.rewrite(&mut x)).is_none());
+    assert!(x.request.fields.get("x-request-id").is_some());
+    assert_eq!(now(chain.access(&mut x)).unwrap().head.status, 403);
+    let mut head = ResponseHead::new(403);
+    chain.response_head(&mut x, &mut head);
+    assert!(head.fields.get("x-request-id").is_some());
+    chain.log(&x);
+}
+
+#[test]
+fn a_condition_is_evaluated_once_per_request() {
+    let chain = chain(&[("request-id", json!({"_meta": {"filter": [["http_x_go", "==", "1"]]}}))]);
+    let mut x = request("GET", "h", "/", &[("x-go", "1")]);
+    assert!(now(chain.rewrite(&mut x)).is_none());
+    x.request.fields.remove("x-go");
+    let mut head = ResponseHead::new(200);
+    chain.response_head(&mut x, &mut head);
+    assert!(head.fields.get("x-request-id").is_some(), "the verdict of the first phase holds");
+
+    let mut x = get("h", "/");
+    assert!(now(chain.rewrite(&mut x)).is_none());
+    assert!(x.request.fields.get("x-request-id").is_none());
+}
+
+#[test]
+fn an_error_response_replaces_the_body_of_refusals() {
+    for (body, expected, content_type) in
+        [(json!("no"), "no", "text/plain; charset=utf-8"), (json!({"code": 7}), "{\"code\":7}", "application/json")]
+    {
+        let chain = chain(&[("ip-restriction", json!({"blacklist": ["0.0.0.0/0"], "_meta": {"error_response": body}}))]);
+        let answer = now(chain.access(&mut get("h", "/"))).unwrap();
+        assert_eq!(answer.body, expected);
+        assert_eq!(answer.head.fields.get_all("content-type").collect::<Vec<_>>(), [content_type.as_bytes()]);
+    }
+}
+
+#[test]
+fn a_consumers_plugins_replace_the_routes() {
+    let route =
+        chain(&[("ip-restriction", json!({"blacklist": ["0.0.0.0/0"]})), ("key-auth", json!({})), ("prometheus", json!({}))]);
+    let consumer = chain(&[
+        ("ip-restriction", json!({"whitelist": ["0.0.0.0/0"]})),
+        ("request-id", json!({})),
+        ("key-auth", json!({})),
+        ("prometheus", json!({"_meta": {"disable": true}})),
+    ]);
+    let merged = route.with_consumer(&consumer);
+    assert_eq!(order(&merged), ["request-id", "ip-restriction", "key-auth"]);
+    let mut x = get("h", "/");
+    assert!(now(merged.rewrite_added(&mut x)).is_none(), "authentication does not run again");
+    assert!(x.request.fields.get("x-request-id").is_some());
+    assert!(now(merged.access(&mut x)).is_none());
+    assert!(now(route.rewrite_added(&mut get("h", "/"))).is_none());
+}
+
+#[test]
+fn global_rules_are_fused_and_yield_where_they_should() {
+    let rule = |id: &str, plugins| GlobalRule { id: id.into(), plugins };
+    let first = rule("a", vec![conf("global_rule/a", "prometheus", json!({})), conf("global_rule/a", "request-id", json!({}))]);
+    let second = rule("b", vec![conf("global_rule/b", "prometheus", json!({"prefer_name": true}))]);
+    let (global, doubles) = Chain::fuse(&[&second, &first], &parts(&Keep::default())).unwrap();
+    let global = Arc::new(global);
+    assert_eq!(
+        global.describe().collect::<Vec<_>>(),
+        [("request-id", 12015, "global_rule/a"), ("prometheus", 500, "global_rule/a")]
+    );
+    assert_eq!(doubles[0].path, "plugins.prometheus");
+    assert!(doubles[0].message.contains("global_rule/b"));
+
+    let with = chain(&[("prometheus", json!({}))]);
+    assert_eq!(order(&global.yielding_to(&with)), ["request-id"]);
+    assert!(Arc::ptr_eq(&global.yielding_to(&Chain::default()), &global));
+}
+
+#[test]
+fn one_bad_configuration_fails_the_whole_and_all_faults_are_told() {
+    let plugins = [
+        conf("r", "request-id", json!({"x": 1})),
+        conf("r", "nope", json!({})),
+        conf("r", "key-auth", json!({"_meta": {"filter": [1]}})),
+    ];
+    let faults = Chain::compile(&plugins, &parts(&Keep::default())).unwrap_err();
+    let paths: Vec<_> = faults.iter().map(|fault| fault.path.as_str()).collect();
+    assert_eq!(paths, ["plugins.request-id", "plugins.nope", "plugins.key-auth._meta.filter[0]"]);
+}

@@ -1,0 +1,28 @@
+//! `ip-restriction`: lets requests through by client address. It knows nothing of users.
+
+mod config;
+mod filter;
+mod ranges;
+#[cfg(test)]
+mod tests;
+
+use heddle_xds::catalog::{Descriptor, PluginKind};
+
+use super::{Plugin, check};
+use config::Config;
+
+/// The plugin.
+pub(crate) static PLUGIN: Plugin = Plugin {
+    descriptor: Descriptor {
+        name: "ip-restriction",
+        priority: 3000,
+        version: "0.1",
+        kind: PluginKind::Plain,
+        unique_consumer_field: None,
+        encrypt_fields: &[],
+        prefer_route: false,
+    },
+    schema: check::route_schema::<Config>,
+    check: check::route_only::<Config>,
+    build: filter::build,
+};

@@ -1,0 +1,58 @@
+//! Tests of `ip-restriction`.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::super::testing::{answer, faults, filter, passes};
+use super::ranges::Ranges;
+use crate::exchange::testing::get;
+
+fn from(ip: &str) -> crate::exchange::Exchange {
+    let mut x = get("h", "/");
+    x.remote.set_ip(ip.parse().unwrap());
+    x
+}
+
+#[test]
+fn a_whitelist_lets_only_its_own_through() {
+    let filter = filter("ip-restriction", &json!({"whitelist": ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]}));
+    for ip in ["10.1.2.3", "192.0.2.7", "::ffff:10.0.0.1", "2001:db8::1"] {
+        assert!(passes(filter.access(&mut from(ip))), "{ip}");
+    }
+    let refusal = answer(filter.access(&mut from("192.0.2.8")));
+    assert_eq!(refusal.head.status, 403);
+    assert_eq!(refusal.body, "{\"message\":\"Your IP address is not allowed\"}\n");
+}
+
+#[test]
+fn a_blacklist_refuses_with_its_own_message_and_code() {
+    let filter = filter("ip-restriction", &json!({"blacklist": ["192.0.2.0/24"], "message": "go", "response_code": 404}));
+    let refusal = answer(filter.access(&mut from("192.0.2.7")));
+    assert_eq!((refusal.head.status, &refusal.body[..]), (404, &b"{\"message\":\"go\"}\n"[..]));
+    assert!(passes(filter.access(&mut from("::1"))));
+}
+
+#[test]
+fn mistakes_are_refused() {
+    assert_eq!(faults("ip-restriction", &json!({})), [""]);
+    assert_eq!(faults("ip-restriction", &json!({"whitelist": ["10.0.0.1"], "blacklist": ["::1"]})), [""]);
+    assert_eq!(faults("ip-restriction", &json!({"whitelist": ["10.0.0.1", "10.0.0.0/33"]})), ["whitelist[1]"]);
+    assert_eq!(faults("ip-restriction", &json!({"blacklist": []})), ["blacklist"]);
+    assert_eq!(
+        faults("ip-restriction", &json!({"blacklist": ["::1"], "message": "", "response_code": 500})),
+        ["message", "response_code"]
+    );
+}
+
+proptest! {
+    #[test]
+    fn ranges_agree_with_the_list(nets in prop::collection::vec((0u32..64, 26u8..=32), 0..8), ip in 0u32..64) {
+        let nets: Vec<ipnet::IpNet> = nets.into_iter()
+            .map(|(ip, length)| ipnet::Ipv4Net::new(ip.into(), length).unwrap().into())
+            .collect();
+        let ip = std::net::IpAddr::V4(ip.into());
+        prop_assert_eq!(Ranges::new(nets.clone()).contains(ip), nets.iter().any(|net| net.contains(&ip)));
+    }
+}

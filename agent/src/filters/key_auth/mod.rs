@@ -1,0 +1,44 @@
+//! `key-auth`: identifies a consumer by a key in a header or query argument. It knows no other way of proving who one is.
+
+mod config;
+mod filter;
+#[cfg(test)]
+mod tests;
+
+use heddle_xds::catalog::{ConfigFault, Descriptor, Place, PluginKind};
+use serde_json::Value;
+
+use super::{Plugin, check};
+use config::{Config, Credential};
+
+/// The plugin.
+pub(crate) static PLUGIN: Plugin = Plugin {
+    descriptor: Descriptor {
+        name: "key-auth",
+        priority: 2500,
+        version: "0.1",
+        kind: PluginKind::Auth,
+        unique_consumer_field: Some("key"),
+        encrypt_fields: &["key"],
+        prefer_route: false,
+    },
+    schema,
+    check,
+    build: filter::build,
+};
+
+fn schema(place: Place) -> Option<Value> {
+    match place {
+        Place::Route => Some(check::schema::<Config>()),
+        Place::Consumer => Some(check::schema::<Credential>()),
+        Place::Metadata => None,
+    }
+}
+
+fn check(place: Place, value: &Value) -> Result<(), Vec<ConfigFault>> {
+    match place {
+        Place::Route => check::read::<Config>(value).map(drop),
+        Place::Consumer => check::read::<Credential>(value).map(drop),
+        Place::Metadata => Err(check::misplaced(place)),
+    }
+}
