@@ -7,6 +7,7 @@ pub mod exchange;
 pub mod filters;
 pub mod health;
 pub mod http;
+pub mod listener;
 pub mod net;
 pub mod observe;
 pub mod pipeline;

@@ -27,6 +27,11 @@ impl<T> Rewind<T> {
         Rewind { back, inner }
     }
 
+    /// Puts bytes back, to be read first.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        self.back = if self.back.is_empty() { Bytes::copy_from_slice(bytes) } else { Bytes::from([bytes, &self.back].concat()) };
+    }
+
     /// The stream below; bytes put back are not in it.
     pub fn get_ref(&self) -> &T {
         &self.inner

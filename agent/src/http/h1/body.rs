@@ -28,7 +28,7 @@ pub enum Step {
     /// Content, not empty.
     Data(Bytes),
     /// Trailers; the end follows.
-    Trailers(Fields),
+    Trailers(Box<Fields>),
     /// The body has ended; what is left in the buffer belongs to the next message.
     End,
     /// More bytes are needed.
@@ -107,6 +107,11 @@ impl BodyDecoder {
             Kind::Known(left) => Some(left),
             _ => None,
         }
+    }
+
+    /// Counts content that was taken from the buffer without the decoder.
+    pub fn note_received(&mut self, bytes: u64) {
+        self.received += bytes;
     }
 
     /// Bytes of content given so far.

@@ -135,7 +135,7 @@ impl Chunked {
             if ended {
                 self.state = State::Done;
                 let trailers = std::mem::take(&mut self.trailers);
-                return Ok(if trailers.is_empty() { Step::End } else { Step::Trailers(trailers) });
+                return Ok(if trailers.is_empty() { Step::End } else { Step::Trailers(Box::new(trailers)) });
             }
         }
     }

@@ -252,8 +252,10 @@ fn malformed_responses_are_refused() {
     }
 }
 
+type Unchunked = (Vec<u8>, Option<Box<Fields>>, Vec<u8>);
+
 /// Content and trailers of a chunked body fed in pieces of `step` bytes, and what is left behind it.
-fn unchunk(text: &[u8], step: usize) -> Result<(Vec<u8>, Option<Fields>, Vec<u8>), BodyError> {
+fn unchunk(text: &[u8], step: usize) -> Result<Unchunked, BodyError> {
     let mut decoder = BodyDecoder::new(BodyLength::Chunked, &LIMITS, 1000, 16);
     let (mut input, mut content, mut trailers) = (BytesMut::new(), Vec::new(), None);
     let mut pieces = text.chunks(step.max(1));

@@ -1,0 +1,49 @@
+//! What both protocols ask of a request before it is served, and how a panic stays within one request.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Poll;
+
+use super::site::Link;
+use crate::exchange::Reason;
+use crate::http::RequestHead;
+use crate::http::h1::{BodyLength, Fault};
+
+/// The reason that a malformed head is refused for.
+pub(super) fn fault_reason(fault: Fault) -> Reason {
+    match fault {
+        Fault::Malformed(_) => Reason::BadRequest,
+        Fault::TargetTooLong => Reason::UriTooLong,
+        Fault::TooLarge => Reason::HeadersTooLarge,
+        Fault::Version => Reason::VersionNotSupported,
+        Fault::Unsupported(_) => Reason::NotImplemented,
+        Fault::Expectation => Reason::ExpectationFailed,
+    }
+}
+
+/// Why a well-formed request is not served on this connection.
+pub(super) fn refusal(link: &Link, head: &RequestHead, length: BodyLength) -> Option<Reason> {
+    let limit = link.site.limits().max_body_bytes;
+    if let BodyLength::Known(bytes) = length
+        && limit > 0
+        && bytes > limit
+    {
+        return Some(Reason::BodyTooLarge);
+    }
+    let identity = link.identity.as_ref()?;
+    (!identity.serves(head.host())).then_some(Reason::Misdirected)
+}
+
+/// What polling gave.
+pub(super) enum Caught<T> {
+    Polled(Poll<T>),
+    Panic,
+}
+
+/// Polls something that may panic. It must not be polled again after that.
+pub(super) fn catch_poll<T>(poll: impl FnOnce() -> Poll<T>) -> Caught<T> {
+    // What the panic left half-changed belongs to the request alone and is dropped with it.
+    match catch_unwind(AssertUnwindSafe(poll)) {
+        Ok(polled) => Caught::Polled(polled),
+        Err(_) => Caught::Panic,
+    }
+}

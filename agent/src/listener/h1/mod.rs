@@ -1,0 +1,252 @@
+//! Serving one HTTP/1 connection: head, service, answer, and again. It knows neither routes nor upstreams.
+
+mod body;
+mod outbox;
+mod respond;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+mod wire;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::{Buf, BytesMut};
+use heddle_node::clock::{self, Instant};
+use tokio::sync::futures::OwnedNotified;
+
+use self::body::RequestBody;
+use self::wire::{Gone, HEAD_ROOM, Wire};
+use super::counters::Count;
+use super::guard::{Caught, catch_poll, fault_reason, refusal};
+use super::site::{Link, Worker};
+use crate::exchange::{Call, Interim, InterimQueue, Reason, Response, Service};
+use crate::http::h1::{BodyDecoder, BodyLength, ParsedRequest, Persistence, RequestParser, WireLength, write_response_head};
+use crate::http::{Body, Method, RequestHead, Version};
+use crate::net::{Deadline, Io};
+
+/// One connection being served.
+struct Connection<'a, S> {
+    worker: &'a Worker<S>,
+    link: &'a Link,
+    wire: Rc<RefCell<Wire>>,
+    interim: Rc<InterimQueue>,
+    /// Idle and header time.
+    patience: Deadline,
+    drained: Pin<Box<OwnedNotified>>,
+    served: u32,
+}
+
+/// What comes next on the connection.
+enum Next {
+    Request(ParsedRequest, Instant),
+    /// Nothing, and nobody is to be told.
+    Close,
+    Refuse(Reason),
+}
+
+/// What of a request decides how its answer is framed.
+#[derive(Clone, Copy)]
+struct Facts {
+    version: Version,
+    is_head: bool,
+    persists: bool,
+    upgrades: bool,
+}
+
+/// How the connection goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Next,
+    /// Close, reading on for a moment so that the answer arrives.
+    Close,
+    /// Break off: what was sent is not complete.
+    Abort,
+}
+
+/// Serves a connection to its end. `first` was read already; the first head must have come `until` then.
+pub(super) async fn serve<S: Service>(worker: &Worker<S>, link: &Link, io: Io, first: BytesMut, until: Instant) {
+    let limits = link.site.limits();
+    let wire = Wire::new(io, first, &link.site.head_limits, limits.body_timeout, limits.send_timeout);
+    let wire = Rc::new(RefCell::new(wire));
+    let drained = Box::pin(link.site.drain.begins());
+    let mut connection =
+        Connection { worker, link, wire, interim: Rc::default(), patience: Deadline::none(), drained, served: 0 };
+
+    connection.patience.set(until);
+    let mut head = RequestHead::default();
+    let mut after = After::Next;
+    while after == After::Next {
+        head.clear();
+        after = match connection.read_head(&mut head).await {
+            Next::Request(parsed, started) => connection.exchange(parsed, started, &mut head).await,
+            Next::Refuse(reason) => connection.refuse(&head, reason).await,
+            Next::Close => break,
+        };
+    }
+    connection.finish(after).await;
+}
+
+impl<S: Service> Connection<'_, S> {
+    async fn read_head(&mut self, head: &mut RequestHead) -> Next {
+        let limits = self.link.site.limits();
+        let drain = &self.link.site.drain;
+        let mut parser = RequestParser::new(self.link.site.head_limits);
+        let mut started = None;
+        std::future::poll_fn(|cx| {
+            let wire = &mut *self.wire.borrow_mut();
+            loop {
+                if !wire.input.is_empty() {
+                    let started = *started.get_or_insert_with(|| {
+                        let now = clock::now();
+                        if self.served > 0 {
+                            self.patience.set(now + limits.header_timeout);
+                        }
+                        now
+                    });
+                    match parser.advance(&wire.input, head) {
+                        Ok(None) => {}
+                        Ok(Some(parsed)) => {
+                            wire.input.advance(parsed.consumed);
+                            return Poll::Ready(Next::Request(parsed, started));
+                        }
+                        Err(fault) => return Poll::Ready(Next::Refuse(fault_reason(fault))),
+                    }
+                }
+                match wire.poll_fill(cx, HEAD_ROOM) {
+                    Poll::Ready(Ok(read)) if read > 0 => {}
+                    Poll::Ready(_) => return Poll::Ready(Next::Close),
+                    Poll::Pending => break,
+                }
+            }
+            let idle = wire.input.is_empty();
+            if idle && (drain.has_begun() || self.drained.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Next::Close);
+            }
+            self.patience.poll_passed(cx).map(|()| {
+                self.worker.counters.add(Count::TimedOut);
+                if idle { Next::Close } else { Next::Refuse(Reason::RequestTimeout) }
+            })
+        })
+        .await
+    }
+
+    async fn exchange(&mut self, parsed: ParsedRequest, started: Instant, head: &mut RequestHead) -> After {
+        self.served = self.served.saturating_add(1);
+        self.patience.clear();
+        self.worker.counters.add(Count::Http1Requests);
+        if let Some(reason) = refusal(self.link, head, parsed.length) {
+            return self.refuse(head, reason).await;
+        }
+        let limits = self.link.site.limits();
+        let more = limits.max_requests_per_connection == 0 || self.served < limits.max_requests_per_connection;
+        let facts = Facts {
+            version: head.version,
+            is_head: head.method == Method::Head,
+            persists: parsed.persists && more,
+            upgrades: parsed.upgrades,
+        };
+        let call = Call {
+            body: self.take_body(parsed),
+            head: std::mem::take(head),
+            wants_upgrade: parsed.upgrades,
+            interim: if facts.version == Version::Http11 { Interim::to(&self.interim) } else { Interim::none() },
+            started,
+            started_ms: clock::unix_ms(),
+        };
+        let response = match self.call(call).await {
+            Ok(response) => response,
+            Err(_) => return After::Abort,
+        };
+        let after = self.respond(response, facts, head).await;
+        if after == After::Next {
+            self.patience.set(clock::now() + limits.idle_timeout);
+        }
+        after
+    }
+
+    /// The body of the request whose head has just been read.
+    fn take_body(&mut self, parsed: ParsedRequest) -> Body {
+        self.interim.clear();
+        let limits = self.link.site.limits();
+        let mut wire = self.wire.borrow_mut();
+        wire.turn += 1;
+        wire.body_alive = false;
+        wire.awaits_continue = false;
+        let decoder = |length| {
+            BodyDecoder::new(length, &self.link.site.head_limits, limits.max_body_bytes, limits.max_chunk_extension_bytes)
+        };
+        match parsed.length {
+            BodyLength::Empty => {
+                wire.decoder = decoder(BodyLength::Empty);
+                Body::Empty
+            }
+            BodyLength::Known(bytes) if bytes <= wire.input.len() as u64 => {
+                wire.decoder = decoder(BodyLength::Empty);
+                wire.decoder.note_received(bytes);
+                Body::Full(wire.input.split_to(bytes as usize).freeze())
+            }
+            length => {
+                wire.decoder = decoder(length);
+                wire.awaits_continue = parsed.expects_continue && wire.input.is_empty();
+                drop(wire);
+                Body::Stream(Box::new(RequestBody::new(&self.wire)))
+            }
+        }
+    }
+
+    /// Runs the service, sends interim responses and watches the client meanwhile.
+    async fn call(&mut self, call: Call) -> Result<Response, Gone> {
+        let running = async { self.worker.service.call(&self.link.info, call).await };
+        let mut running = std::pin::pin!(running);
+        let (wire, interim) = (&self.wire, &self.interim);
+        std::future::poll_fn(|cx| {
+            match catch_poll(|| running.as_mut().poll(cx)) {
+                Caught::Polled(Poll::Ready(response)) => return Poll::Ready(Ok(response)),
+                Caught::Polled(Poll::Pending) => {}
+                Caught::Panic => {
+                    self.worker.counters.add(Count::Panics);
+                    return Poll::Ready(Ok(Response { close: true, ..Response::of(Reason::Internal) }));
+                }
+            }
+            let mut wire = wire.borrow_mut();
+            while wire.out.has_room()
+                && let Poll::Ready(head) = interim.poll_next(cx)
+            {
+                write_response_head(wire.out.gathered(), &head, WireLength::Absent, Persistence::Default, None);
+            }
+            if let Poll::Ready(Err(gone)) = wire.poll_send(cx) {
+                return Poll::Ready(Err(gone));
+            }
+            wire.poll_gone(cx).map(Err)
+        })
+        .await
+    }
+
+    /// Answers a request that is not served, and closes.
+    async fn refuse(&mut self, head: &RequestHead, reason: Reason) -> After {
+        self.worker.counters.add(Count::RequestsRefused);
+        self.worker.service.refused(&self.link.info, head, reason);
+        let facts = Facts { version: head.version, is_head: head.method == Method::Head, persists: false, upgrades: false };
+        let mut response = Response::of(reason);
+        if self.link.site.listener.expose_reason {
+            response.head.fields.append("x-heddle-reason", reason.flag());
+        }
+        self.respond(response, facts, &mut RequestHead::default()).await
+    }
+
+    async fn finish(self, after: After) {
+        // Bodies that the service still holds are dead from here on.
+        self.wire.borrow_mut().turn += 1;
+        let limits = &self.link.site.head_limits;
+        let dead = Wire::new(Io::other(tokio::io::empty()), BytesMut::new(), limits, Default::default(), Default::default());
+        let mut wire = self.wire.replace(dead);
+        match after {
+            After::Abort => wire.io.reset_on_close(),
+            _ => wire::close(&mut wire.io, after == After::Close).await,
+        }
+    }
+}

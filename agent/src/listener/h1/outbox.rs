@@ -1,0 +1,94 @@
+//! Bytes on their way to the client: small ones gathered, large ones sent from where they lie, all in one write. It knows no framing.
+
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes};
+
+/// Pieces up to this are copied behind the head, so that they travel in its write and its segment.
+const COPY_MAX: usize = 4096;
+/// Gathered bytes from which no more are taken before some are sent.
+const FULL: usize = 16 * 1024;
+
+/// Bytes on their way.
+#[derive(Default)]
+pub(super) struct Outbox {
+    gathered: Vec<u8>,
+    sent: usize,
+    piece: Bytes,
+    tail: &'static [u8],
+}
+
+impl Outbox {
+    /// Where heads and chunk lines are written. Only while no large piece waits.
+    pub(super) fn gathered(&mut self) -> &mut Vec<u8> {
+        debug_assert!(self.piece.is_empty() && self.tail.is_empty());
+        &mut self.gathered
+    }
+
+    /// Takes a piece and what closes it. Only when there is room.
+    pub(super) fn push(&mut self, piece: Bytes, tail: &'static [u8]) {
+        if piece.len() <= COPY_MAX {
+            let gathered = self.gathered();
+            gathered.extend_from_slice(&piece);
+            gathered.extend_from_slice(tail);
+        } else {
+            self.piece = piece;
+            self.tail = tail;
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.piece.is_empty() && self.tail.is_empty() && self.gathered.len() < FULL
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sent == self.gathered.len() && self.piece.is_empty() && self.tail.is_empty()
+    }
+
+    pub(super) fn slices(&self) -> [IoSlice<'_>; 3] {
+        [IoSlice::new(&self.gathered[self.sent..]), IoSlice::new(&self.piece), IoSlice::new(self.tail)]
+    }
+
+    /// `written` bytes have gone.
+    pub(super) fn advance(&mut self, written: usize) {
+        let of_gathered = written.min(self.gathered.len() - self.sent);
+        self.sent += of_gathered;
+        let of_piece = (written - of_gathered).min(self.piece.len());
+        self.piece.advance(of_piece);
+        self.tail = &self.tail[(written - of_gathered - of_piece).min(self.tail.len())..];
+        if self.piece.is_empty() {
+            self.piece = Bytes::new();
+        }
+        if self.is_empty() {
+            self.gathered.clear();
+            self.sent = 0;
+            // What one large answer needed must not be kept by thousands of idle connections.
+            self.gathered.shrink_to(FULL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_leave_in_order_however_little_is_written() {
+        for step in [1, 3, 1000, 100_000] {
+            let mut out = Outbox::default();
+            out.gathered().extend_from_slice(b"head");
+            out.push(Bytes::from_static(b"small"), b"\r\n");
+            out.push(Bytes::from(vec![b'x'; 5000]), b"\r\n");
+            assert!(!out.has_room());
+            let mut seen = Vec::new();
+            while !out.is_empty() {
+                let all: Vec<u8> = out.slices().iter().flat_map(|slice| slice.to_vec()).collect();
+                let written = step.min(all.len());
+                seen.extend_from_slice(&all[..written]);
+                out.advance(written);
+            }
+            assert_eq!((seen.len(), &seen[..11], &seen[seen.len() - 3..]), (5013, &b"headsmall\r\n"[..], &b"x\r\n"[..]));
+            assert!(out.has_room());
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! After an upgrade: bytes both ways until both sides have ended. It knows nothing of what they mean.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use heddle_node::clock;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use super::wire::Wire;
+use crate::exchange::{Reason, Sent, Tunnel};
+use crate::net::{Deadline, Io, Rewind};
+
+/// Room for each direction.
+const ROOM: usize = 16 * 1024;
+
+/// One direction of a tunnel.
+#[derive(Default)]
+struct Direction {
+    held: BytesMut,
+    ended: bool,
+    closed: bool,
+    moved: u64,
+}
+
+/// Sends what is on the wire, the 101 above all, then moves bytes both ways. A side that ends its direction is told to the other (half-close);
+/// a tunnel in which nothing moves for `idle` is closed.
+pub(super) async fn run(wire: &Rc<RefCell<Wire>>, far: Box<dyn Tunnel>, idle: Duration) -> Sent {
+    if poll_fn(|cx| wire.borrow_mut().poll_send(cx)).await.is_err() {
+        return Sent { reason: Reason::ClientClosed, ..Sent::default() };
+    }
+    let (near, early) = {
+        let mut wire = wire.borrow_mut();
+        (std::mem::replace(&mut wire.io, Io::other(tokio::io::empty())), wire.input.split().freeze())
+    };
+    join(Rewind::new(near, early), far, idle).await
+}
+
+/// Moves bytes both ways until both sides have ended.
+pub(crate) async fn join(mut near: impl Tunnel, mut far: impl Tunnel, idle: Duration) -> Sent {
+    let (mut up, mut down) = (Direction::default(), Direction::default());
+    let mut patience = Deadline::none();
+    let mut before = 0;
+    let reason = poll_fn(|cx| {
+        // Both are polled, whatever the other one says, and each failure ends the tunnel.
+        let upwards = up.poll_move(cx, &mut near, &mut far);
+        let downwards = down.poll_move(cx, &mut far, &mut near);
+        match (upwards, downwards) {
+            (Poll::Ready(Err(reason)), _) => return Poll::Ready(reason.of(Reason::ClientClosed, Reason::UpstreamReset)),
+            (_, Poll::Ready(Err(reason))) => return Poll::Ready(reason.of(Reason::UpstreamReset, Reason::ClientClosed)),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Reason::None),
+            _ => {}
+        }
+        if up.moved + down.moved != before || !patience.is_set() {
+            before = up.moved + down.moved;
+            patience.set(clock::now() + idle);
+        }
+        patience.poll_passed(cx).map(|()| Reason::ClientClosed)
+    })
+    .await;
+    Sent { sent: down.moved, received: up.moved, reason }
+}
+
+/// Which end failed.
+enum Failed {
+    Source,
+    Target,
+}
+
+impl Failed {
+    fn of(self, source: Reason, target: Reason) -> Reason {
+        match self {
+            Failed::Source => source,
+            Failed::Target => target,
+        }
+    }
+}
+
+impl Direction {
+    /// Moves what it can; ready when the source has ended and the target has been told.
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut (impl AsyncRead + Unpin),
+        target: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Result<(), Failed>> {
+        loop {
+            while !self.held.is_empty() {
+                let written = ready!(Pin::new(&mut *target).poll_write(cx, &self.held)).map_err(|_| Failed::Target)?;
+                if written == 0 {
+                    return Poll::Ready(Err(Failed::Target));
+                }
+                self.held.advance(written);
+                self.moved += written as u64;
+            }
+            if self.ended {
+                if !self.closed {
+                    ready!(Pin::new(&mut *target).poll_shutdown(cx)).map_err(|_| Failed::Target)?;
+                    self.closed = true;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            self.held.reserve(ROOM);
+            // This future keeps no state of its own, so that dropping it when pending loses nothing.
+            let read = std::pin::pin!(source.read_buf(&mut self.held)).poll(cx);
+            match read.map_err(|_| Failed::Source)? {
+                Poll::Ready(read) => self.ended = read == 0,
+                Poll::Pending => {
+                    ready!(Pin::new(&mut *target).poll_flush(cx)).map_err(|_| Failed::Target)?;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What tests of this room share: a service made of a closure, and connections without sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use heddle_xds::model::{EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::task::JoinHandle;
+
+use super::site::{Drain, Link, Site, Worker};
+use crate::exchange::{Call, ConnectionInfo, Reason, Response, Service};
+use crate::http::{Body, RequestHead, ResponseHead};
+use crate::net::Io;
+
+pub(super) type Answering = Pin<Box<dyn Future<Output = Response>>>;
+
+/// A service made of a closure; it keeps what was refused.
+pub(super) struct Fake {
+    answer: Box<dyn Fn(Call) -> Answering>,
+    pub(super) refused: Rc<RefCell<Vec<Reason>>>,
+}
+
+impl Fake {
+    pub(super) fn new<F: Future<Output = Response> + 'static>(answer: impl Fn(Call) -> F + 'static) -> Fake {
+        Fake { answer: Box::new(move |call| Box::pin(answer(call))), refused: Rc::default() }
+    }
+
+    /// Answers with method, authority, path and the body.
+    pub(super) fn echo() -> Fake {
+        Fake::new(|call: Call| async move {
+            let start = format!("{} {}{} ", call.head.method, call.head.authority, call.head.target());
+            match call.body.collect(1 << 20).await {
+                Ok(body) => text(200, [start.as_bytes(), &body].concat()),
+                Err(error) => text(400, error.to_string()),
+            }
+        })
+    }
+}
+
+impl Service for Fake {
+    fn call(&self, _: &Rc<ConnectionInfo>, call: Call) -> impl Future<Output = Response> {
+        (self.answer)(call)
+    }
+    fn refused(&self, _: &Rc<ConnectionInfo>, _: &RequestHead, reason: Reason) {
+        self.refused.borrow_mut().push(reason);
+    }
+}
+
+pub(super) fn text(status: u16, body: impl Into<Vec<u8>>) -> Response {
+    Response { head: ResponseHead::new(status), body: Body::from(Bytes::from(body.into())), ..Response::default() }
+}
+
+pub(super) fn listener(limits: EdgeLimits) -> Listener {
+    Listener {
+        name: "test".into(),
+        address: "127.0.0.1:0".parse().unwrap(),
+        protocol: ListenerProtocol::Http,
+        proxy_protocol: ProxyProtocol::Off,
+        forwarded: ForwardedTrust::default(),
+        limits,
+        paths: PathPolicy::default(),
+        server_header: ServerHeader::default(),
+        expose_reason: true,
+        nodes: Vec::new(),
+    }
+}
+
+pub(super) fn link(limits: EdgeLimits) -> Link {
+    let info = ConnectionInfo {
+        id: 1,
+        listener: "test".into(),
+        peer: "192.0.2.1:1000".parse().unwrap(),
+        transport_peer: "192.0.2.1:1000".parse().unwrap(),
+        local: "192.0.2.2:80".parse().unwrap(),
+        tls: None,
+    };
+    let site = Rc::new(Site::new(Arc::new(listener(limits)), Rc::new(Drain::default())));
+    Link { site, info: Rc::new(info), identity: None }
+}
+
+/// A client of a connection that is being served.
+pub(super) struct Client {
+    pub(super) stream: DuplexStream,
+    pub(super) served: JoinHandle<()>,
+    pub(super) worker: Rc<Worker<Fake>>,
+    pub(super) drain: Rc<Drain>,
+    pub(super) refused: Rc<RefCell<Vec<Reason>>>,
+}
+
+/// Serves HTTP/1 in a task of the local set.
+pub(super) fn serve_h1(fake: Fake, limits: EdgeLimits) -> Client {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let refused = fake.refused.clone();
+    let worker = Rc::new(Worker { service: fake, counters: Arc::default(), dates: Default::default() });
+    let link = link(limits);
+    let drain = link.site.drain.clone();
+    let of_task = worker.clone();
+    let served = tokio::task::spawn_local(async move {
+        let until = heddle_node::clock::now() + link.site.limits().header_timeout;
+        super::h1::serve(&*of_task, &link, Io::other(far), BytesMut::new(), until).await;
+    });
+    Client { stream: near, served, worker, drain, refused }
+}
+
+impl Client {
+    pub(super) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// What comes until `end` does.
+    pub(super) async fn until(&mut self, end: &str) -> String {
+        let mut all = Vec::new();
+        while !all.ends_with(end.as_bytes()) {
+            let Ok(byte) = self.stream.read_u8().await else { panic!("closed after {:?}", String::from_utf8_lossy(&all)) };
+            all.push(byte);
+        }
+        without_date(&all)
+    }
+
+    /// All that comes.
+    pub(super) async fn rest(&mut self) -> String {
+        let mut all = Vec::new();
+        // A connection that breaks off ends what can be read, too.
+        let _ = self.stream.read_to_end(&mut all).await;
+        without_date(&all)
+    }
+}
+
+fn without_date(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
+}

@@ -1,0 +1,25 @@
+//! Accepting clients: sockets, TLS, protocols and their bounds. It hands requests to a [`Service`] and knows neither routes nor upstreams.
+//!
+//! [`Service`]: crate::exchange::Service
+
+mod admission;
+mod connection;
+mod counters;
+mod guard;
+mod h1;
+#[cfg(test)]
+mod harness;
+mod length;
+mod open;
+mod site;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use admission::Admission;
+pub use connection::Shared;
+pub use counters::{Count, Counters};
+pub use open::{ListenFault, Listeners};
+pub use site::Worker;
+pub use tls::{CertificateFault, CertificateStore, SharedCertificates};

@@ -1,0 +1,193 @@
+//! The listeners of one worker: opened, changed, closed and drained as the configuration wants. It knows no protocol.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use heddle_xds::model::Listener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::admission::Admission;
+use super::connection::{self, Newcomer, Shared};
+use super::counters::Count;
+use super::site::{Drain, Site, Worker};
+use super::socket::listen;
+use crate::exchange::Service;
+
+/// Pause after accepting failed for want of descriptors or memory: they come back when connections close, not by trying.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The listeners of one worker.
+pub struct Listeners<S> {
+    worker: Rc<Worker<S>>,
+    shared: Shared,
+    drain_time: Duration,
+    open: HashMap<Arc<str>, Open>,
+    closing: Vec<JoinHandle<()>>,
+}
+
+/// A listener that could not be opened. Others are not touched, and an older one of the same name stays.
+#[derive(Debug, thiserror::Error)]
+#[error("listener {name}: cannot listen on {address}: {error}")]
+pub struct ListenFault {
+    /// Name of the listener.
+    pub name: Arc<str>,
+    /// Address that was wanted.
+    pub address: SocketAddr,
+    /// What the system said.
+    #[source]
+    pub error: io::Error,
+}
+
+/// An open socket and the task that accepts on it.
+struct Open {
+    wanted: SocketAddr,
+    bound: SocketAddr,
+    site: Rc<RefCell<Rc<Site>>>,
+    stop: Rc<Drain>,
+    task: JoinHandle<()>,
+}
+
+impl<S: Service> Listeners<S> {
+    /// None yet. Connections of a listener that is removed have `drain_time` to end.
+    pub fn new(worker: Rc<Worker<S>>, shared: Shared, drain_time: Duration) -> Listeners<S> {
+        Listeners { worker, shared, drain_time, open: HashMap::new(), closing: Vec::new() }
+    }
+
+    /// Opens what is wanted and not open, closes what is open and not wanted. A listener that has changed but for its address keeps its socket
+    /// and its connections: those accepted from now on live under the new configuration. Must run in the worker's local task set.
+    pub fn reconcile(&mut self, wanted: &[Arc<Listener>]) -> Vec<ListenFault> {
+        self.closing.retain(|task| !task.is_finished());
+        let gone: Vec<_> =
+            self.open.keys().filter(|name| wanted.iter().all(|listener| listener.name != **name)).cloned().collect();
+        gone.iter().for_each(|name| self.close(name));
+        let mut faults = Vec::new();
+        for listener in wanted {
+            match self.open.get(&listener.name) {
+                Some(open) if open.wanted == listener.address => {
+                    let drain = open.site.borrow().drain.clone();
+                    if open.site.borrow().listener != *listener {
+                        open.site.replace(Rc::new(Site::new(listener.clone(), drain)));
+                    }
+                }
+                _ => {
+                    if let Err(error) = self.open(listener) {
+                        faults.push(ListenFault { name: listener.name.clone(), address: listener.address, error });
+                    }
+                }
+            }
+        }
+        faults
+    }
+
+    fn open(&mut self, listener: &Arc<Listener>) -> io::Result<()> {
+        let admission = &self.shared.admission;
+        let socket = listen(admission.address(&listener.name, listener.address))?;
+        let bound = socket.local_addr()?;
+        // Only now the old socket of that name goes: a name is never without one because its new address is taken.
+        self.close(&listener.name);
+        if listener.address.port() == 0 {
+            self.shared.admission.note_address(&listener.name, bound);
+        }
+        let drain = Rc::<Drain>::default();
+        let site = Rc::new(RefCell::new(Rc::new(Site::new(listener.clone(), drain.clone()))));
+        let stop = Rc::<Drain>::default();
+        let door = Door {
+            worker: self.worker.clone(),
+            shared: self.shared.clone(),
+            count: self.shared.admission.listener(&listener.name),
+            site: site.clone(),
+            tasks: JoinSet::new(),
+        };
+        let task = tokio::task::spawn_local(door.run(socket, stop.clone(), drain, self.drain_time));
+        self.open.insert(listener.name.clone(), Open { wanted: listener.address, bound, site, stop, task });
+        Ok(())
+    }
+
+    fn close(&mut self, name: &Arc<str>) {
+        if let Some(open) = self.open.remove(name) {
+            open.stop.begin();
+            self.closing.push(open.task);
+        }
+    }
+
+    /// Names and addresses of what is open.
+    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        self.open.iter().map(|(name, open)| (name.clone(), open.bound)).collect()
+    }
+
+    /// Closes all; ends when the last connection has, at the latest after the drain time.
+    pub async fn drain(mut self) {
+        let names: Vec<_> = self.open.keys().cloned().collect();
+        names.iter().for_each(|name| self.close(name));
+        for task in self.closing {
+            // A task that panicked has nothing left to wait for.
+            let _ = task.await;
+        }
+    }
+}
+
+/// Accepts on one socket.
+struct Door<S> {
+    worker: Rc<Worker<S>>,
+    shared: Shared,
+    count: Arc<AtomicU32>,
+    site: Rc<RefCell<Rc<Site>>>,
+    tasks: JoinSet<()>,
+}
+
+impl<S: Service> Door<S> {
+    async fn run(mut self, socket: TcpListener, stop: Rc<Drain>, drain: Rc<Drain>, drain_time: Duration) {
+        let mut stopped = std::pin::pin!(stop.begins());
+        while !stop.has_begun() {
+            tokio::select! {
+                () = stopped.as_mut() => break,
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, peer)) => self.enter(stream, peer),
+                    Err(error) => self.pause(&error).await,
+                },
+                Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
+            }
+        }
+        // Who stands in the queue was promised a connection.
+        while let Some(Ok((stream, peer))) = socket.accept().now_or_never() {
+            self.enter(stream, peer);
+        }
+        drop(socket);
+        drain.begin();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        // What has not ended by then is cut.
+        let _ = tokio::time::timeout(drain_time, ended).await;
+        let name = self.site.borrow().listener.name.clone();
+        self.shared.admission.forget(&name);
+    }
+
+    async fn pause(&self, error: &io::Error) {
+        // The client went away while it waited: the next one is as good.
+        let harmless = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+        );
+        if !harmless {
+            self.worker.counters.add(Count::AcceptFailed);
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn enter(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let site = self.site.borrow().clone();
+        let Some(seat) = Admission::seat(&self.count, site.limits().max_connections) else {
+            self.worker.counters.add(Count::RefusedListener);
+            return;
+        };
+        let newcomer = Newcomer { stream, peer, site, seat };
+        self.tasks.spawn_local(connection::serve(self.worker.clone(), self.shared.clone(), newcomer));
+    }
+}

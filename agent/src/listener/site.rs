@@ -1,0 +1,73 @@
+//! What a connection needs of the worker and the listener that it belongs to. It knows no protocol.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use heddle_xds::model::{EdgeLimits, Listener};
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+
+use super::counters::Counters;
+use super::tls::Identity;
+use crate::exchange::ConnectionInfo;
+use crate::http::h1::{DateCache, HeadLimits};
+
+/// One worker's part of all listeners.
+pub struct Worker<S> {
+    /// Answers requests.
+    pub service: S,
+    /// Its counters.
+    pub counters: Arc<Counters>,
+    /// `Date` of responses.
+    pub dates: DateCache,
+}
+
+/// A listener as a connection sees it: the configuration of the moment when it was accepted.
+pub(super) struct Site {
+    pub(super) listener: Arc<Listener>,
+    pub(super) head_limits: HeadLimits,
+    pub(super) drain: Rc<Drain>,
+}
+
+impl Site {
+    pub(super) fn new(listener: Arc<Listener>, drain: Rc<Drain>) -> Site {
+        Site { head_limits: HeadLimits::edge(&listener.limits), listener, drain }
+    }
+
+    pub(super) fn limits(&self) -> &EdgeLimits {
+        &self.listener.limits
+    }
+}
+
+/// A connection's place: where it came in, and as whom.
+#[derive(Clone)]
+pub(super) struct Link {
+    pub(super) site: Rc<Site>,
+    pub(super) info: Rc<ConnectionInfo>,
+    /// Certificate that was shown, `None` in clear.
+    pub(super) identity: Option<Identity>,
+}
+
+/// Tells the connections of a socket that it is closing.
+#[derive(Default)]
+pub(super) struct Drain {
+    begun: Cell<bool>,
+    notify: Arc<Notify>,
+}
+
+impl Drain {
+    pub(super) fn begin(&self) {
+        self.begun.set(true);
+        self.notify.notify_waiters();
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.get()
+    }
+
+    /// Ready when it begins; look at [`Drain::has_begun`] first.
+    pub(super) fn begins(&self) -> OwnedNotified {
+        self.notify.clone().notified_owned()
+    }
+}

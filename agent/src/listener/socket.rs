@@ -1,0 +1,25 @@
+//! Opening sockets to listen on. It accepts nothing.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::net::TcpListener;
+
+/// Connections that wait to be accepted; the kernel bounds it by `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A socket of this worker's own on an address that all workers share. IPv6 addresses take IPv6 only, so that the same port may be open for
+/// IPv4 beside it.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}

@@ -1,0 +1,173 @@
+//! Stories of listeners on real sockets: opening, changing, closing, PROXY headers, TLS, limits.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_xds::model::{EdgeLimits, Listener, ProxyProtocol};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+
+use super::harness::{Fake, listener, text};
+use super::*;
+use crate::exchange::Call;
+
+const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+const GET_CLOSE: &str = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+struct House {
+    listeners: Listeners<Fake>,
+    worker: Rc<Worker<Fake>>,
+}
+
+impl House {
+    fn new(fake: Fake) -> House {
+        let worker = Rc::new(Worker { service: fake, counters: Arc::default(), dates: Default::default() });
+        House { listeners: Listeners::new(worker.clone(), Shared::default(), Duration::from_secs(2)), worker }
+    }
+
+    fn want(&mut self, wanted: &[Listener]) -> Vec<ListenFault> {
+        self.listeners.reconcile(&wanted.iter().cloned().map(Arc::new).collect::<Vec<_>>())
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listeners.addresses()[0].1
+    }
+
+    fn count(&self, count: Count) -> u64 {
+        self.worker.counters.get(count)
+    }
+}
+
+async fn story<T>(fake: Fake, story: impl AsyncFnOnce(House) -> T) -> T {
+    LocalSet::new().run_until(async { story(House::new(fake)).await }).await
+}
+
+async fn ask(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes.as_ref()).await.unwrap();
+    rest(&mut stream).await
+}
+
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    // A connection that breaks off ends what can be read, too.
+    let _ = stream.read_to_end(&mut all).await;
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// A service that answers with what it sees of the connection's ends.
+fn peers() -> Fake {
+    Fake::new(|_: Call| async { text(200, "") })
+}
+
+#[tokio::test]
+async fn a_listener_opens_serves_changes_and_closes() {
+    story(Fake::echo(), async |mut house| {
+        let plain = listener(EdgeLimits::default());
+        assert!(house.want(std::slice::from_ref(&plain)).is_empty());
+        let address = house.address();
+        assert!(ask(address, GET_CLOSE).await.ends_with("GET a/x "));
+
+        let mut kept = TcpStream::connect(address).await.unwrap();
+        kept.write_all(GET.as_bytes()).await.unwrap();
+        kept.read_u8().await.unwrap();
+        let strict = listener(EdgeLimits { max_uri_bytes: 3, ..EdgeLimits::default() });
+        house.want(&[strict]);
+        assert_eq!(house.address(), address, "a changed listener keeps its socket");
+        assert!(ask(address, GET_CLOSE).await.ends_with("GET a/x "));
+        assert!(ask(address, GET_CLOSE.replace("/x", "/xxxx")).await.starts_with("HTTP/1.1 414"));
+
+        house.want(&[]);
+        assert!(rest(&mut kept).await.ends_with("GET a/x "), "idle connections are closed");
+        assert!(TcpStream::connect(address).await.is_err());
+        assert_eq!(house.count(Count::Accepted), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_told_and_others_are_not_touched() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    story(Fake::echo(), async |mut house| {
+        let good = listener(EdgeLimits::default());
+        let bad = Listener { name: "bad".into(), address: taken.local_addr().unwrap(), ..good.clone() };
+        let faults = house.want(&[good, bad]);
+        assert_eq!((faults.len(), &*faults[0].name), (1, "bad"));
+        assert!(ask(house.address(), GET_CLOSE).await.ends_with("GET a/x "));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_closing_listener_lets_requests_end() {
+    let slow = Fake::new(|_| async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        text(200, "done")
+    });
+    story(slow, async |mut house| {
+        house.want(&[listener(EdgeLimits::default())]);
+        let mut stream = TcpStream::connect(house.address()).await.unwrap();
+        stream.write_all(GET.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        house.listeners.drain().await;
+        let answer = rest(&mut stream).await;
+        assert!(answer.contains("connection: close") && answer.ends_with("done"), "{answer}");
+        assert_eq!(house.worker.counters.get(Count::Closed), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_beyond_a_limit_are_closed_at_once() {
+    story(Fake::echo(), async |mut house| {
+        house.want(&[listener(EdgeLimits { max_connections: 1, ..EdgeLimits::default() })]);
+        let address = house.address();
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(GET.as_bytes()).await.unwrap();
+        first.read_u8().await.unwrap();
+        assert_eq!(ask(address, "").await, "");
+        assert_eq!(house.count(Count::RefusedListener), 1);
+        house.want(&[listener(EdgeLimits { max_connections_per_ip: 1, ..EdgeLimits::default() })]);
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(GET.as_bytes()).await.unwrap();
+        second.read_u8().await.unwrap();
+        assert_eq!(ask(address, "").await, "");
+        assert_eq!(house.count(Count::RefusedSource), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_proxy_header_is_demanded_from_trusted_peers_only() {
+    let proxied = |trusted: &str| Listener {
+        proxy_protocol: ProxyProtocol::Required(vec![trusted.parse().unwrap()]),
+        ..listener(EdgeLimits { handshake_timeout: Duration::from_millis(200), ..EdgeLimits::default() })
+    };
+    story(peers(), async |mut house| {
+        house.want(&[proxied("127.0.0.0/8")]);
+        let address = house.address();
+        let header = "PROXY TCP4 192.0.2.9 192.0.2.1 5 6\r\n";
+        assert!(ask(address, format!("{header}{GET_CLOSE}")).await.starts_with("HTTP/1.1 200"));
+        for bad in [GET_CLOSE, "PROXY TCP4 1.1.1.1 2.2.2.2 1\r\n", "PROXY TCP"] {
+            assert_eq!(ask(address, bad).await, "", "{bad}");
+        }
+        house.want(&[proxied("10.0.0.0/8")]);
+        assert_eq!(ask(address, format!("{header}{GET_CLOSE}")).await, "");
+        assert_eq!(house.count(Count::ProxyRefused), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ipv6_is_spoken() {
+    story(Fake::echo(), async |mut house| {
+        let six = Listener { address: "[::1]:0".parse().unwrap(), ..listener(EdgeLimits::default()) };
+        assert!(house.want(&[six]).is_empty());
+        assert!(ask(house.address(), GET_CLOSE).await.ends_with("GET a/x "));
+    })
+    .await;
+}

@@ -1,0 +1,76 @@
+//! One TLS handshake: the server name chooses the configuration. It ends with facts about the session.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::server::Acceptor;
+use rustls::{ProtocolVersion, ServerConnection};
+use rustls_pki_types::CertificateDer;
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::store::refusing;
+use super::{Identity, SharedCertificates};
+use crate::exchange::{ClientCertificate, TlsInfo};
+use crate::net::Rewind;
+
+/// A session.
+pub(crate) struct Accepted {
+    pub(crate) stream: Box<TlsStream<Rewind<TcpStream>>>,
+    pub(crate) info: TlsInfo,
+    pub(crate) identity: Identity,
+    /// Whether ALPN chose HTTP/2.
+    pub(crate) is_h2: bool,
+}
+
+/// Shakes hands. On an error the client has been told by an alert where TLS has one.
+pub(crate) async fn accept(stream: Rewind<TcpStream>, certificates: &SharedCertificates) -> io::Result<Accepted> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let server_name = start.client_hello().server_name().map(str::to_ascii_lowercase);
+    let entry = certificates.load().find(server_name.as_deref()).cloned();
+    let Some(entry) = entry else {
+        // Fails in every case; what counts is the alert that it sends.
+        start.into_stream(refusing().map_err(io::Error::other)?).await?;
+        return Err(io::Error::other("no certificate for the server name"));
+    };
+    let stream = Box::new(start.into_stream(entry.config().clone()).await?);
+    let session = stream.get_ref().1;
+    let client = session.peer_certificates().and_then(|chain| chain.first()).and_then(client_certificate);
+    let info = TlsInfo {
+        server_name: server_name.map(Arc::from),
+        version: if session.protocol_version() == Some(ProtocolVersion::TLSv1_2) { "TLSv1.2" } else { "TLSv1.3" },
+        cipher: cipher(session),
+        client_required_unless: if client.is_none() { entry.unless() } else { None },
+        client,
+    };
+    let is_h2 = session.alpn_protocol() == Some(b"h2");
+    let identity = Identity { entry, certificates: certificates.clone() };
+    Ok(Accepted { stream, info, identity, is_h2 })
+}
+
+/// IANA name of the cipher suite.
+fn cipher(session: &ServerConnection) -> String {
+    let name = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str().map(str::to_owned)).unwrap_or_default();
+    name.replacen("TLS13_", "TLS_", 1)
+}
+
+fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+    Some(ClientCertificate {
+        subject: certificate.subject().to_string(),
+        issuer: certificate.issuer().to_string(),
+        serial: hex(certificate.raw_serial()),
+        fingerprint: hex(digest.as_ref()),
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or('0'))
+        .collect()
+}

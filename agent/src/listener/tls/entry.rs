@@ -1,0 +1,188 @@
+//! One certificate resource ready for handshakes: keys, versions, demands on the client. It knows no names.
+
+use std::sync::Arc;
+
+use heddle_xds::model::{Certificate, ClientValidation, Secret, SecretBody, TlsVersion};
+use regex::Regex;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme, version};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+
+/// Largest `skip_uri_regex` program, so that a pattern cannot take memory at will.
+const MAX_PATTERN_BYTES: usize = 256 * 1024;
+
+/// A certificate resource ready for handshakes.
+pub(super) struct Entry {
+    source: Arc<Certificate>,
+    secrets: Vec<Arc<Secret>>,
+    config: Arc<ServerConfig>,
+    unless: Option<Arc<[Regex]>>,
+}
+
+impl Entry {
+    /// Makes one, or says what is wrong.
+    pub(super) fn build(
+        source: &Arc<Certificate>,
+        secrets: Vec<Arc<Secret>>,
+        roots: Option<Arc<Secret>>,
+    ) -> Result<Entry, String> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let keys = Keys(secrets.iter().map(|secret| certified_key(secret, &provider)).collect::<Result<_, _>>()?);
+        if keys.0.is_empty() {
+            return Err("it has no key pair".to_owned());
+        }
+        let versions: Vec<_> = [(TlsVersion::V1_2, &version::TLS12), (TlsVersion::V1_3, &version::TLS13)]
+            .into_iter()
+            .filter(|(number, _)| (source.min_version..=source.max_version).contains(number))
+            .map(|(_, version)| version)
+            .collect();
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&versions)
+            .map_err(|error| format!("TLS versions: {error}"))?;
+        let builder = match (&source.client, &roots) {
+            (None, _) => builder.with_no_client_auth(),
+            (Some(client), Some(roots)) => builder.with_client_cert_verifier(client_verifier(client, roots, &provider)?),
+            (Some(client), None) => return Err(format!("secret {} with the client CA is missing", client.ca)),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(keys));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if source.client.is_some() {
+            // A resumed session carries the old verdict on the client's certificate, so there is none.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        } else {
+            // One key per certificate resource: a ticket is good for no other.
+            config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| format!("ticket key: {error}"))?;
+            config.send_tls13_tickets = 1;
+        }
+        let unless = source.client.as_ref().and_then(|client| patterns(client).transpose()).transpose()?;
+        let secrets = secrets.into_iter().chain(roots).collect();
+        Ok(Entry { source: source.clone(), secrets, config: Arc::new(config), unless })
+    }
+
+    pub(super) fn id(&self) -> &Arc<str> {
+        &self.source.id
+    }
+
+    pub(super) fn demands_client(&self) -> bool {
+        self.source.client.is_some()
+    }
+
+    /// Paths for which no client certificate is demanded.
+    pub(super) fn unless(&self) -> Option<Arc<[Regex]>> {
+        self.unless.clone()
+    }
+
+    pub(super) fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// Whether it was made from just this; then it is used on, with its tickets.
+    pub(super) fn is_of(&self, source: &Certificate, secrets: &[Arc<Secret>], roots: Option<&Arc<Secret>>) -> bool {
+        *self.source == *source && self.secrets.iter().eq(secrets.iter().chain(roots))
+    }
+}
+
+fn patterns(client: &ClientValidation) -> Result<Option<Arc<[Regex]>>, String> {
+    let compile = |pattern: &Arc<str>| {
+        let built = regex::RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).build();
+        built.map_err(|error| format!("skip_uri_regex {pattern:?}: {error}"))
+    };
+    let all = client.skip_uri_regex.iter().map(compile).collect::<Result<Vec<_>, _>>()?;
+    Ok((!all.is_empty()).then(|| all.into()))
+}
+
+fn certified_key(secret: &Secret, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, String> {
+    let SecretBody::KeyPair { chain_pem, key_pem } = &secret.body else {
+        return Err(format!("secret {} is not a key pair", secret.name));
+    };
+    let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("secret {}: certificate: {error}", secret.name))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| format!("secret {}: key: {error}", secret.name))?;
+    let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| format!("secret {}: {error}", secret.name))?;
+    Ok(Arc::new(certified))
+}
+
+/// Certificates for one set of names, of different key types.
+#[derive(Debug)]
+struct Keys(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Keys {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        self.0.iter().find(fits).cloned()
+    }
+}
+
+fn client_verifier(
+    client: &ClientValidation,
+    roots: &Secret,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let SecretBody::Roots(pem) = &roots.body else { return Err(format!("secret {} holds no roots", roots.name)) };
+    let mut store = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let root = root.map_err(|error| format!("secret {}: {error}", roots.name))?;
+        store.add(root).map_err(|error| format!("secret {}: {error}", roots.name))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider.clone());
+    let builder = if client.skip_uri_regex.is_empty() { builder } else { builder.allow_unauthenticated() };
+    let inner = builder.build().map_err(|error| format!("secret {}: {error}", roots.name))?;
+    Ok(Arc::new(BoundedDepth { inner, depth: usize::from(client.depth) }))
+}
+
+/// Refuses chains that are longer than allowed before they are verified.
+#[derive(Debug)]
+struct BoundedDepth {
+    inner: Arc<dyn ClientCertVerifier>,
+    depth: usize,
+}
+
+impl ClientCertVerifier for BoundedDepth {
+    fn offer_client_auth(&self) -> bool {
+        self.inner.offer_client_auth()
+    }
+    fn client_auth_mandatory(&self) -> bool {
+        self.inner.client_auth_mandatory()
+    }
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        if intermediates.len() > self.depth {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
+        self.inner.verify_client_cert(end_entity, intermediates, now)
+    }
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,38 @@
+//! TLS towards clients: certificates by server name, changed at run time, and what a handshake tells. It knows no HTTP.
+
+mod accept;
+mod entry;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+pub(super) use accept::{Accepted, accept};
+use entry::Entry;
+pub use store::{CertificateFault, CertificateStore};
+
+/// The certificates of all listeners of a node; workers share them and see a change with the next handshake.
+pub type SharedCertificates = Arc<ArcSwap<CertificateStore>>;
+
+/// The certificate that was shown on a connection, and with it the demands that its client has met.
+#[derive(Clone)]
+pub(super) struct Identity {
+    entry: Arc<Entry>,
+    certificates: SharedCertificates,
+}
+
+impl Identity {
+    /// Whether requests for `host` may come on this connection: a host whose certificate demands a client certificate is served only where that
+    /// was demanded, and a connection that was let in for one such host serves no other (RFC 9110 section 7.4).
+    pub(super) fn serves(&self, host: &str) -> bool {
+        let certificates = self.certificates.load();
+        match certificates.find(Some(host)) {
+            Some(other) if other.id() == self.entry.id() => !other.demands_client() || self.entry.demands_client(),
+            Some(other) => !other.demands_client() && !self.entry.demands_client(),
+            None => !self.entry.demands_client(),
+        }
+    }
+}
