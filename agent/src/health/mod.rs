@@ -5,7 +5,13 @@
 //! half open: one request at a time tries it, enough successes in a row bring it back, one failure ejects it again.
 
 mod judge;
+mod probe;
 mod record;
+mod schedule;
+#[cfg(test)]
+mod tests;
 
 pub use judge::{Judge, StatusSet};
+pub use probe::Probe;
 pub use record::{Cause, Change, EndpointHealth, Finding, Rules};
+pub use schedule::Schedule;

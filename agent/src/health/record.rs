@@ -123,6 +123,11 @@ impl EndpointHealth {
         self.ejections.load(Ordering::Relaxed)
     }
 
+    /// When an endpoint that traffic ejected may be tried again, where no probe decides that.
+    pub fn back_at(&self) -> Option<Instant> {
+        if self.state() == State::Down { self.steps.lock().back_at } else { None }
+    }
+
     /// Takes what a request has found. A trial's permit is used up or returned.
     pub fn traffic(&self, rules: &Rules, finding: Finding, now: Instant) -> Option<Change> {
         let Some(judge) = &rules.traffic else {

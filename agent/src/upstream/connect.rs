@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::io::Io;
-use super::tls::server_name;
+use super::cluster::server_name;
 use super::{Sent, UpstreamError};
 use crate::exchange::Reason;
+use crate::net::Io;
 
 /// What a connection is made for: one with another TLS identity is never used instead.
 #[derive(Debug, Clone)]
@@ -52,13 +52,13 @@ pub(super) async fn connect(
     // small writes must not wait for acknowledgements; where that cannot be set the connection works all the same
     let _ = tcp.set_nodelay(true);
     let Some(tls) = tls else {
-        return Ok(Io::Tcp(tcp));
+        return Ok(Io::tcp(tcp));
     };
     let Some(name) = server_name(&tls.name) else {
         return Err(failed(Reason::UpstreamTls, format!("`{}` is no server name; set tls.sni of the upstream", tls.name)));
     };
     match timeout_at(end, TlsConnector::from(tls.config.clone()).connect(name, tcp)).await {
-        Ok(Ok(stream)) => Ok(Io::Tls(Box::new(stream))),
+        Ok(Ok(stream)) => Ok(Io::ClientTls(Box::new(stream))),
         Ok(Err(error)) => Err(failed(Reason::UpstreamTls, format!("TLS with {first}: {error}"))),
         Err(_) => Err(failed(Reason::UpstreamTimeout, "TLS handshake took too long")),
     }

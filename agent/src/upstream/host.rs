@@ -10,11 +10,11 @@ use rustls::ClientConfig;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::EndpointCore;
+use super::Shard;
 use super::connect::TlsIdentity;
 use super::h1::Conn;
 use super::h2::Sessions;
-use super::stats::Shard;
-use super::view::EndpointCore;
 
 /// One endpoint as one worker sees it.
 pub(super) struct Host {

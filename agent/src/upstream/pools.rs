@@ -14,12 +14,13 @@ use tokio::time::{Instant, timeout_at};
 use super::connect::{TlsIdentity, connect};
 use super::h1::{self, Conn, Rest};
 use super::host::{Books, Host, Slot};
-use super::io::Upgraded;
 use super::target::{Local, Picked, Target};
+use super::tunnel::Upgraded;
 use super::{Cluster, OutgoingRequest, Sent, UpstreamError, UpstreamResponse, h2};
 use crate::exchange::{Interim, Reason};
 use crate::health::Finding;
 use crate::http::{Body, BodyError};
+use crate::net::Rewind;
 
 /// How often idle connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -199,7 +200,7 @@ impl Picked {
             Rest::Stream(stream) => (Body::Stream(Box::new(h1::H1Body::new(stream, conn, work, request.timeouts))), None),
             Rest::Upgraded => {
                 let (io, ahead, slot) = conn.into_parts();
-                (Body::Empty, Some(Box::new(Upgraded { io, ahead, _guard: (slot, work) })))
+                (Body::Empty, Some(Box::new(Upgraded { io: Rewind::new(io, ahead), _guard: (slot, work) })))
             }
         };
         UpstreamResponse { head, body, upgraded, connect, header, reused }

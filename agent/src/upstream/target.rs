@@ -9,8 +9,8 @@ use heddle_xds::model::Upstream;
 use tokio::time::Instant;
 
 use super::host::Host;
-use super::view::{EndpointCore, EndpointView};
-use super::{Cluster, Sent, Spec, UpstreamError};
+
+use super::{Cluster, EndpointCore, EndpointView, Sent, Spec, UpstreamError};
 use crate::balance::{self, InFlight};
 use crate::exchange::Reason;
 use crate::health::Finding;

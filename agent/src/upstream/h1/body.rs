@@ -57,7 +57,7 @@ impl BodySource for H1Body {
                 Poll::Ready(Ok(())) => {
                     self.stream.sender = None;
                     self.stream.sent_all = true;
-                    conn.deadline.disarm();
+                    conn.deadline.clear();
                 }
                 Poll::Ready(Err(SendError::Body(_))) => return self.fail(BodyError::Aborted),
                 // it has answered already and does not want the rest
@@ -85,7 +85,7 @@ impl BodySource for H1Body {
             }
             match conn.poll_fill(cx) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(read)) if read > 0 => conn.deadline.disarm(),
+                Poll::Ready(Ok(read)) if read > 0 => conn.deadline.clear(),
                 // a TLS stream that is cut without its closing alert is an error here: the body may be incomplete
                 Poll::Ready(Err(_)) => return self.fail(BodyError::Aborted),
                 Poll::Ready(Ok(_)) => {

@@ -1,16 +1,19 @@
 //! An HTTP/1 connection with what it keeps between requests.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use heddle_node::clock;
 use heddle_xds::model::Timeouts;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 use crate::http::h1::HeadLimits;
+use crate::net::{Deadline, Io};
 use crate::upstream::connect::TlsIdentity;
 use crate::upstream::host::Slot;
-use crate::upstream::io::Io;
-use crate::upstream::timer::Deadline;
 
 /// Bounds on response heads and trailers: what nginx's default buffers (8 x 8 KiB) would take.
 pub(super) const HEAD_LIMITS: HeadLimits =
@@ -19,6 +22,9 @@ pub(super) const HEAD_LIMITS: HeadLimits =
 pub(super) const MAX_CHUNK_EXTENSIONS: u32 = 16 * 1024;
 /// Room made for one read: a usual answer comes whole, and a connection at rest holds no more.
 pub(super) const READ_ROOM: usize = 16 * 1024;
+
+/// Longest step; keeps the sum with a point in time in range.
+const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// An HTTP/1 connection.
 pub(in crate::upstream) struct Conn {
@@ -51,13 +57,18 @@ impl Conn {
 
     /// Whether it must not be used: closed by the peer, or with bytes that belong to no request.
     pub(in crate::upstream) fn is_stale(&mut self) -> bool {
-        !self.input.is_empty() || self.io.is_stale()
+        if !self.input.is_empty() {
+            return true;
+        }
+        // costs no system call while nothing has come
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.io).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_ready()
     }
 
     /// Begins to rest.
     pub(in crate::upstream) fn rest(&mut self, now: Instant) {
         self.idle_since = Some(now);
-        self.deadline.disarm();
+        self.deadline.clear();
         self.out.clear();
         // one huge head must not be paid for as long as the connection lives
         self.out.shrink_to(READ_ROOM);
@@ -77,7 +88,7 @@ impl Conn {
     }
 
     /// Reads once. 0 is the end of the stream.
-    pub(super) fn poll_fill(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<usize>> {
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         if self.input.capacity() - self.input.len() < READ_ROOM / 4 {
             self.input.reserve(READ_ROOM);
         }
@@ -86,15 +97,13 @@ impl Conn {
 
     /// Whether an exchange made no progress in time. `sending` is true while the endpoint does not take what we write; while `waiting` for
     /// the client nothing can be late.
-    pub(super) fn poll_late(&mut self, cx: &mut std::task::Context<'_>, step: Step, timeouts: &Timeouts) -> bool {
+    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>, step: Step, timeouts: &Timeouts) -> bool {
         if step == Step::Client {
-            self.deadline.disarm();
+            self.deadline.clear();
             return false;
         }
-        if !self.deadline.is_armed() {
-            self.deadline.arm(if step == Step::Send { timeouts.send } else { timeouts.read });
-        }
-        self.deadline.poll(cx).is_ready()
+        let limit = if step == Step::Send { timeouts.send } else { timeouts.read };
+        is_late(&mut self.deadline, limit, cx)
     }
 }
 
@@ -107,4 +116,13 @@ pub(super) enum Step {
     Client,
     /// The endpoint must answer.
     Read,
+}
+
+/// Whether nothing has moved for `limit` (zero is for ever); whoever makes progress clears the deadline.
+pub(in crate::upstream) fn is_late(deadline: &mut Deadline, limit: Duration, cx: &mut Context<'_>) -> bool {
+    if limit.is_zero() {
+        return false;
+    }
+    deadline.set_once(|| clock::now() + limit.min(FOR_EVER));
+    deadline.poll_passed(cx).is_ready()
 }

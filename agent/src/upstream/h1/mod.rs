@@ -6,5 +6,5 @@ mod send;
 mod try_once;
 
 pub(super) use body::H1Body;
-pub(super) use conn::Conn;
+pub(super) use conn::{Conn, is_late};
 pub(super) use try_once::{Answered, Rest, reason_of, try_once};

@@ -84,7 +84,7 @@ impl Sender {
                 match self.poll_write(conn, cx) {
                     Poll::Ready(Ok(written)) => {
                         self.written += written as u64;
-                        conn.deadline.disarm();
+                        conn.deadline.clear();
                     }
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(SendError::Refused)),
                     Poll::Pending => return Poll::Pending,

@@ -64,7 +64,7 @@ pub(in crate::upstream) async fn try_once(
     interim: &Interim,
 ) -> Result<Answered, Failed> {
     conn.served = conn.served.saturating_add(1);
-    conn.deadline.disarm();
+    conn.deadline.clear();
     let kind = if request.head.method == Method::Head { RequestKind::Head } else { RequestKind::Other };
     let sender = Sender::start(&mut conn, request, body);
     let mut this = Try {
@@ -104,7 +104,7 @@ impl Try<'_> {
                 Poll::Ready(Ok(())) => {
                     self.sender = None;
                     self.sent_all = true;
-                    self.conn.deadline.disarm();
+                    self.conn.deadline.clear();
                 }
                 Poll::Ready(Err(SendError::Body(error))) => {
                     return Poll::Ready(Err(self.fail(reason_of(&error), "request body")));
@@ -120,7 +120,7 @@ impl Try<'_> {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.cut(&io::ErrorKind::UnexpectedEof.into()))),
                 Poll::Ready(Ok(_)) => {
                     self.answered = true;
-                    self.conn.deadline.disarm();
+                    self.conn.deadline.clear();
                     match self.parse() {
                         Ok(None) => {}
                         Ok(Some(parsed)) => return Poll::Ready(Ok(parsed)),

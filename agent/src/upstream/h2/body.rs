@@ -9,8 +9,9 @@ use super::convert;
 use super::send::{SendError, Sender};
 use super::session::Stream;
 use crate::http::{BodyError, BodySource, Frame};
+use crate::net::Deadline;
+use crate::upstream::h1::is_late;
 use crate::upstream::pools::Work;
-use crate::upstream::timer::Deadline;
 
 /// A response body that is pulled. Dropping it before its end resets the stream with CANCEL.
 pub(super) struct H2Body {
@@ -51,7 +52,7 @@ impl H2Body {
             // done, or the endpoint wants no more of it
             Poll::Ready(_) => {
                 self.sender = None;
-                self.deadline.disarm();
+                self.deadline.clear();
                 Ok(())
             }
         }
@@ -63,7 +64,7 @@ impl H2Body {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
                 Poll::Ready(Some(Ok(bytes))) => {
-                    self.deadline.disarm();
+                    self.deadline.clear();
                     // what was pulled makes room for as much
                     if let Err(error) = self.recv.flow_control().release_capacity(bytes.len()) {
                         return Poll::Ready(Some(Err(error)));
@@ -107,13 +108,11 @@ impl BodySource for H2Body {
             Poll::Pending => {}
         }
         if self.sender.as_ref().is_some_and(|sender| sender.starved) {
-            self.deadline.disarm();
+            self.deadline.clear();
             return Poll::Pending;
         }
-        if !self.deadline.is_armed() {
-            self.deadline.arm(if self.sender.is_some() { self.timeouts.send } else { self.timeouts.read });
-        }
-        if self.deadline.poll(cx).is_ready() { self.fail(BodyError::Timeout) } else { Poll::Pending }
+        let limit = if self.sender.is_some() { self.timeouts.send } else { self.timeouts.read };
+        if is_late(&mut self.deadline, limit, cx) { self.fail(BodyError::Timeout) } else { Poll::Pending }
     }
 
     fn remaining(&self) -> Option<u64> {

@@ -13,10 +13,10 @@ use super::send::{SendError, Sender};
 use super::session::{Stream, checkout};
 use crate::exchange::{Interim, Reason};
 use crate::http::{Body, ResponseHead};
-use crate::upstream::h1::reason_of;
+use crate::net::Deadline;
+use crate::upstream::h1::{is_late, reason_of};
 use crate::upstream::pools::{Outcome, Work};
 use crate::upstream::target::Picked;
-use crate::upstream::timer::Deadline;
 use crate::upstream::{OutgoingRequest, Sent, UpstreamError, UpstreamResponse};
 
 /// Connections that turn out to be closing before the stream was opened, beyond which we stop looking for a better one.
@@ -104,7 +104,7 @@ impl Try<'_> {
                 Poll::Ready(Ok(())) => {
                     self.sender = None;
                     self.sent = Sent::All;
-                    self.deadline.disarm();
+                    self.deadline.clear();
                 }
                 Poll::Ready(Err(SendError::Body(error))) => {
                     return Poll::Ready(Err(self.fail(reason_of(&error), "request body")));
@@ -113,7 +113,7 @@ impl Try<'_> {
             }
         }
         while let Poll::Ready(Some(Ok(interim))) = self.response.poll_informational(cx) {
-            self.deadline.disarm();
+            self.deadline.clear();
             self.interim.send(convert::response(interim.status(), interim.headers()));
         }
         if let Poll::Ready(answer) = std::pin::Pin::new(&mut self.response).poll(cx) {
@@ -127,16 +127,14 @@ impl Try<'_> {
         }
         let starved = self.sender.as_ref().is_some_and(|sender| sender.starved);
         if starved {
-            self.deadline.disarm();
+            self.deadline.clear();
             return Poll::Pending;
         }
-        if !self.deadline.is_armed() {
-            self.deadline.arm(if self.sender.is_some() { self.timeouts.send } else { self.timeouts.read });
+        let limit = if self.sender.is_some() { self.timeouts.send } else { self.timeouts.read };
+        if is_late(&mut self.deadline, limit, cx) {
+            return Poll::Ready(Err(self.fail(Reason::UpstreamTimeout, "no answer in time")));
         }
-        match self.deadline.poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(self.fail(Reason::UpstreamTimeout, "no answer in time"))),
-            Poll::Pending => Poll::Pending,
-        }
+        Poll::Pending
     }
 
     fn fail(&self, reason: Reason, detail: &'static str) -> UpstreamError {

@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::exchange::Reason;
+use crate::net::Io;
 use crate::upstream::connect::{TlsIdentity, connect};
 use crate::upstream::host::Slot;
-use crate::upstream::io::Io;
 use crate::upstream::pools::wait_for_slot;
 use crate::upstream::target::Picked;
 use crate::upstream::{OutgoingRequest, Sent, UpstreamError};
@@ -190,7 +190,7 @@ async fn handshake(picked: &Picked, request: &OutgoingRequest<'_>, began: Instan
     let identity = tls.map(|config| TlsIdentity { config: config.clone(), name: name.into() });
     let fallbacks = host.fallbacks.borrow().clone();
     let io = connect(host.core.address, &fallbacks, identity.as_ref(), request.timeouts.connect, began).await?;
-    if let Io::Tls(stream) = &io
+    if let Io::ClientTls(stream) = &io
         && stream.get_ref().1.alpn_protocol() != Some(b"h2")
     {
         let detail = "the endpoint does not speak HTTP/2 over TLS (ALPN h2); use scheme https for HTTP/1.1";

@@ -7,15 +7,17 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use heddle_xds::model::{self, Balancer, PassHost, Scheme, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::exchange::Interim;
-use crate::http::{Body, Method, RequestHead};
+use crate::http::{Body, BodyError, BodySource, Fields, Frame, Method, RequestHead};
 
 /// Runs a test on one thread. Time is paused: it jumps to the next timer whenever nothing else can happen.
 fn run<F: Future<Output = ()>>(test: F) {
@@ -116,4 +118,51 @@ async fn get(pools: &Rc<Pools>, cluster: &Arc<Cluster>) -> Result<UpstreamRespon
 
 fn totals(cluster: &Cluster) -> Totals {
     cluster.report()[0].totals
+}
+
+/// The far end of a request body: what is put in comes out of the body. Dropping it without `finish` is a client that leaves.
+struct Tap(tokio::sync::mpsc::Sender<Option<Frame>>);
+
+struct Piped {
+    frames: tokio::sync::mpsc::Receiver<Option<Frame>>,
+    remaining: Option<u64>,
+    ended: bool,
+}
+
+fn pipe(remaining: Option<u64>) -> (Tap, Body) {
+    let (sender, frames) = tokio::sync::mpsc::channel(1);
+    (Tap(sender), Body::Stream(Box::new(Piped { frames, remaining, ended: false })))
+}
+
+impl Tap {
+    async fn data(&mut self, bytes: &[u8]) {
+        self.0.send(Some(Frame::Data(Bytes::copy_from_slice(bytes)))).await.ok().expect("the body is still read");
+    }
+
+    async fn finish(self, trailers: Option<Fields>) {
+        if let Some(trailers) = trailers {
+            let _ = self.0.send(Some(Frame::Trailers(trailers))).await;
+        }
+        let _ = self.0.send(None).await;
+    }
+}
+
+impl BodySource for Piped {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.frames.poll_recv(cx).map(|frame| match frame {
+            Some(Some(frame)) => Some(Ok(frame)),
+            Some(None) => {
+                self.ended = true;
+                None
+            }
+            None => Some(Err(BodyError::Aborted)),
+        })
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.remaining
+    }
 }

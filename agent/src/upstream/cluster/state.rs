@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
-use heddle_xds::model::{self, Discovery};
+use heddle_xds::model::{self, CheckKind, Discovery, UpstreamTls};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::sync::watch;
@@ -55,6 +55,8 @@ pub struct Spec {
     pub rules: Rules,
     /// TLS, where the scheme asks for it; what is wrong with it otherwise.
     pub tls: Option<Result<Arc<ClientConfig>, Arc<str>>>,
+    /// Probes, and their TLS for checks of kind `https`.
+    pub probes: Option<(Arc<model::ActiveCheck>, Option<Arc<ClientConfig>>)>,
 }
 
 /// The run-time side of one upstream.
@@ -67,7 +69,7 @@ pub struct Cluster {
     epoch: Arc<Epoch>,
     context: Arc<Context>,
     inner: Mutex<Inner>,
-    /// Changes whenever the view does.
+    /// Changes whenever the view or the health of an endpoint does.
     changes: watch::Sender<u64>,
 }
 
@@ -175,7 +177,7 @@ impl Cluster {
         self.view.load()
     }
 
-    /// Changes whenever the view does.
+    /// Changes whenever the view or the health of an endpoint does.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -204,6 +206,12 @@ impl Cluster {
         }
     }
 
+    /// Whether anything has to be done for it off the request path: names, probes, or waits after an ejection.
+    pub(super) fn needs_keeper(&self) -> bool {
+        let rules = &self.view.load().spec.rules;
+        rules.traffic.is_some() || rules.probes.is_some() || !self.names().is_empty()
+    }
+
     /// All endpoints for metrics and admin pages.
     pub fn report(&self) -> Vec<EndpointReport> {
         let report = |endpoint: &Endpoint| EndpointReport {
@@ -227,6 +235,7 @@ impl Cluster {
     fn tell(&self, core: &EndpointCore, change: Change) {
         let upstream = self.view.load().spec.config.label.clone();
         (self.context.on_health)(&HealthEvent { upstream, host: core.host.clone(), address: core.address, change });
+        self.changes.send_modify(|count| *count += 1);
     }
 
     /// Makes a new view from nodes and answers, with the endpoints of the old one where they stay.
@@ -301,7 +310,12 @@ impl Spec {
         };
         let client = || context.tls.client(&config.tls, config.scheme.is_h2(), secrets).map_err(Arc::from);
         let tls = config.scheme.is_tls().then(client);
-        Spec { config, rules, tls }
+        let probes = config.checks.active.as_ref().map(|check| {
+            let demand = UpstreamTls { verify: check.verify_certificate, ..config.tls.clone() };
+            let client = || context.tls.client(&demand, false, secrets).ok();
+            (Arc::new(check.clone()), if check.kind == CheckKind::Https { client() } else { None })
+        });
+        Spec { config, rules, tls, probes }
     }
 
     fn same_tls(&self, other: &Spec) -> bool {

@@ -118,7 +118,7 @@ fn key_pair(secret: &Secret) -> Result<(Vec<CertificateDer<'static>>, PrivateKey
 }
 
 /// Server name of a `Host` value: without port, IP literals as addresses.
-pub(super) fn server_name(host: &str) -> Option<ServerName<'static>> {
+pub(in crate::upstream) fn server_name(host: &str) -> Option<ServerName<'static>> {
     let bare = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next()?,
         None => host.rsplit_once(':').filter(|(name, _)| !name.contains(':')).map_or(host, |(name, _)| name),

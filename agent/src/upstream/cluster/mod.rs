@@ -1,0 +1,17 @@
+//! What of an upstream all workers share: its endpoints with their health and counters, kept up to date off the request path. It opens no connections for
+//! requests.
+
+mod expand;
+mod keeper;
+mod registry;
+mod state;
+mod stats;
+mod tls;
+mod view;
+
+pub use registry::Clusters;
+pub use state::{Cluster, Context, EndpointReport, HealthEvent, Spec};
+pub use stats::{Shard, Stats, Totals};
+pub(super) use tls::server_name;
+pub use tls::{Secrets, TlsStore};
+pub use view::{Endpoint, EndpointCore, EndpointView};

@@ -1,0 +1,101 @@
+//! All clusters of a node by name, and the tasks that keep them up to date.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use heddle_node::clock;
+use heddle_xds::model;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+
+use super::keeper::Keeper;
+use super::state::{Cluster, Context};
+use super::tls::Secrets;
+use crate::dns::Resolver;
+
+/// Look-ups of names under way at once, over all clusters.
+const MAX_LOOKUPS: usize = 64;
+
+/// All clusters of a node. What it hands out is shared by all workers; its tasks run on the runtime of `control`.
+pub struct Clusters {
+    context: Arc<Context>,
+    resolver: Option<Resolver>,
+    control: Handle,
+    lookups: Arc<Semaphore>,
+    known: Mutex<HashMap<Arc<str>, Kept>>,
+}
+
+struct Kept {
+    cluster: Arc<Cluster>,
+    /// Runs while there is something to keep up to date.
+    keeper: Option<AbortHandle>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
+    }
+}
+
+impl Clusters {
+    /// None yet. Without a resolver only addresses are endpoints.
+    pub fn new(context: Arc<Context>, resolver: Option<Resolver>, control: Handle) -> Clusters {
+        Clusters { context, resolver, control, lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)), known: Mutex::default() }
+    }
+
+    /// The cluster for an upstream: the one that there is, brought up to date, or a new one. An unchanged upstream costs a comparison.
+    pub fn apply(&self, config: &Arc<model::Upstream>, nodes: &[model::Endpoint], secrets: Secrets<'_>) -> Arc<Cluster> {
+        let now = clock::now();
+        let mut known = self.known.lock();
+        let kept = match known.get_mut(&config.name) {
+            Some(kept) => {
+                kept.cluster.update(config.clone(), nodes, secrets, now);
+                kept
+            }
+            None => {
+                let cluster = Cluster::new(self.context.clone(), config.clone(), nodes, secrets, now);
+                known.entry(config.name.clone()).or_insert(Kept { cluster, keeper: None })
+            }
+        };
+        let cluster = &kept.cluster;
+        match (&kept.keeper, cluster.needs_keeper()) {
+            (None, true) => {
+                let keeper = Keeper::new(cluster.clone(), self.resolver.clone(), self.lookups.clone(), fastrand::Rng::new());
+                kept.keeper = Some(self.control.spawn(keeper.run()).abort_handle());
+            }
+            (Some(keeper), false) => {
+                keeper.abort();
+                kept.keeper = None;
+            }
+            _ => {}
+        }
+        kept.cluster.clone()
+    }
+
+    /// Lets go of upstreams that are not named any more. Requests under way keep theirs.
+    pub fn retain(&self, named: impl Fn(&str) -> bool) {
+        self.known.lock().retain(|name, kept| {
+            let stays = named(name);
+            if !stays {
+                kept.cluster.retire();
+            }
+            stays
+        });
+    }
+
+    /// The cluster of this name.
+    pub fn get(&self, name: &str) -> Option<Arc<Cluster>> {
+        self.known.lock().get(name).map(|kept| kept.cluster.clone())
+    }
+
+    /// All clusters, for metrics and admin pages.
+    pub fn all(&self) -> Vec<Arc<Cluster>> {
+        let mut all: Vec<Arc<Cluster>> = self.known.lock().values().map(|kept| kept.cluster.clone()).collect();
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+}
