@@ -50,7 +50,6 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
             &["store"],
             &["seal", "state"],
             &["validate", "translate", "provider", "settings"],
-            &["publish"],
             &["rest", "grpc"],
             &["app"],
         ],
