@@ -12,18 +12,13 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Sweeps between two compactions: an hour. What is forgotten is at least a month old, so there is no hurry.
 const SWEEPS_PER_COMPACTION: u32 = 3_600;
 
-/// Revisions that are kept however old they are: at a hundred changes a day a whole quarter.
-const KEEP_REVISIONS: u64 = 10_000;
-
-/// Younger revisions are kept however many they are: a month of looking back.
-const KEEP_MS: u64 = 30 * 24 * 3_600 * 1_000;
-
-/// Revisions that are kept at most, however young: protects the disk from a script that writes all day
-/// (at 1 KiB each about 100 MiB).
+/// Revisions that are kept at most, however young, unless more are asked for by number: protects the disk from a script
+/// that writes all day (at 1 KiB each about 100 MiB).
 const MOST_REVISIONS: u64 = 100_000;
 
-/// Keeps house until the drain begins or the keeper is gone.
-pub async fn keep_house(keeper: Keeper, mut drain: DrainWatch) {
+/// Keeps house until the drain begins or the keeper is gone: revisions stay when they are among the newest
+/// `keep_revisions` or younger than `keep_for`.
+pub async fn keep_house(keeper: Keeper, keep_revisions: u64, keep_for: Duration, mut drain: DrainWatch) {
     let mut sweeps = 0;
     loop {
         tokio::select! {
@@ -38,13 +33,14 @@ pub async fn keep_house(keeper: Keeper, mut drain: DrainWatch) {
         }
         sweeps += 1;
         if sweeps % SWEEPS_PER_COMPACTION == 1 {
-            compact(&keeper).await;
+            compact(&keeper, keep_revisions, keep_for).await;
         }
     }
 }
 
-async fn compact(keeper: &Keeper) {
-    for (revisions, age_ms) in [(KEEP_REVISIONS, KEEP_MS), (MOST_REVISIONS, 0)] {
+async fn compact(keeper: &Keeper, keep_revisions: u64, keep_for: Duration) {
+    let keep_ms = u64::try_from(keep_for.as_millis()).unwrap_or(u64::MAX);
+    for (revisions, age_ms) in [(keep_revisions, keep_ms), (keep_revisions.max(MOST_REVISIONS), 0)] {
         match keeper.compact(revisions, age_ms).await {
             Ok(floor) => tracing::debug!(floor, "old revisions were forgotten"),
             Err(error) => tracing::warn!(%error, "old revisions could not be forgotten"),

@@ -77,7 +77,7 @@ impl Log {
 
     fn compact(&mut self, keep_revisions: u64, since_ms: u64) -> Revision {
         let by_count = self.newest.min((self.newest + 1).saturating_sub(keep_revisions));
-        let young = self.versions.iter().find(|version| version.revision >= self.floor && version.time_ms >= since_ms);
+        let young = self.versions.iter().find(|version| version.revision >= self.floor && version.time_ms > since_ms);
         let floor = young.map_or(by_count, |version| version.revision.min(by_count)).max(self.floor);
         let kept: Vec<Version> = {
             let newest = self.newest_at(floor);

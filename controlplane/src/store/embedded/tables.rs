@@ -217,7 +217,7 @@ pub(super) fn compact(txn: &WriteTransaction, keep_revisions: u64, since_ms: u64
     let mut floor = newest.min((newest + 1).saturating_sub(keep_revisions)).max(old);
     for entry in revisions.range(old..floor)? {
         let (revision, told) = entry?;
-        if told.value().0 >= since_ms {
+        if told.value().0 > since_ms {
             floor = revision.value();
             break;
         }
