@@ -124,6 +124,21 @@ impl Walk {
         }
     }
 
+    /// What was found, as a fault may quote it.
+    fn found(&self, value: &Value) -> String {
+        match value {
+            Value::Array(_) | Value::Object(_) => type_name(value).to_owned(),
+            Value::String(text) if self.in_secret() => format!("a text of {} bytes", text.len()),
+            other => clip(&other.to_string()),
+        }
+    }
+
+    /// Faults are shown and logged: they must not quote key material.
+    fn in_secret(&self) -> bool {
+        let field = self.path.rsplit('.').next().unwrap_or_default().split('[').next().unwrap_or_default();
+        matches!(field, "key" | "keys" | "client_key" | "token" | "session_token" | "secret_access_key" | "private_key")
+    }
+
     fn below(&mut self, step: &str, shape: &Shape, value: &Value) {
         let length = self.path.len();
         self.path.push_str(step);
@@ -143,14 +158,14 @@ impl Walk {
             && !choices.contains(value)
         {
             let expected = choices.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
-            return self.fault(format!("matches none of the enum values: expected one of {expected}, got {}", short(value)));
+            return self.fault(format!("matches none of the enum values: expected one of {expected}, got {}", self.found(value)));
         }
         if !shape.any_of.is_empty() && !shape.any_of.iter().any(|one| one.check(value).is_empty()) {
             return match shape.meant(value) {
                 Some(meant) if value.is_object() || value.is_array() => self.visit(meant, value),
                 _ => {
                     let expected = shape.any_of.iter().map(Shape::describe).collect::<Vec<_>>().join(", or ");
-                    self.fault(format!("object matches none of the required: expected {expected}, got {}", short(value)));
+                    self.fault(format!("object matches none of the required: expected {expected}, got {}", self.found(value)));
                 }
             };
         }
@@ -183,7 +198,7 @@ impl Walk {
             self.fault(format!("string too long, expected at most {most}, got {}", text.len()));
         }
         if let Some(pattern) = shape.pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
-            self.fault(format!("failed to match pattern \"{pattern}\" with \"{}\"", clip(text)));
+            self.fault(format!("failed to match pattern \"{pattern}\" with {}", self.found(&Value::from(text))));
         }
     }
 
@@ -261,13 +276,6 @@ fn type_name(value: &Value) -> &'static str {
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
-    }
-}
-
-fn short(value: &Value) -> String {
-    match value {
-        Value::Array(_) | Value::Object(_) => type_name(value).to_owned(),
-        other => clip(&other.to_string()),
     }
 }
 

@@ -203,6 +203,8 @@ fn certificates_must_match_their_keys() {
     let check = |value: Value| faults(ResourceKind::Ssl, value);
     assert_eq!(check(json!({"sni": "a.test", "cert": cert, "key": key, "certs": [cert], "keys": [key]})), []);
     assert_eq!(check(json!({"type": "client", "cert": cert, "key": key})), []);
+    let quoted = check(json!({"sni": "a", "cert": cert, "key": key.repeat(500)}));
+    assert!(quoted.iter().all(|f| !f.message.contains("PRIVATE KEY")), "{quoted:?}");
     assert_eq!(check(json!({"sni": "a", "cert": "$secret://vault/1/a/cert", "key": "$env://KEY"})), []);
     for (value, expected) in [
         (json!({"sni": "a", "cert": cert, "key": other}), "failed to match cert and key"),

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_node::config::{parse_duration, parse_size};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -62,7 +63,7 @@ impl JsonSchema for Id {
     }
 }
 
-/// A span of time: a number of seconds, or a text with a unit (`250ms`, `10s`, `5m`, `1h`).
+/// A span of time: a number of seconds, or a text with a unit (`250ms`, `10s`, `1m30s`, `1h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
@@ -72,17 +73,9 @@ const LONGEST_SPAN_S: f64 = 10.0 * 365.0 * 86_400.0;
 impl Span {
     /// Reads a text with a unit.
     pub fn parse(text: &str) -> Result<Span, String> {
-        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
-        let factor = match unit.trim() {
-            "ms" => 0.001,
-            "s" | "" => 1.0,
-            "m" => 60.0,
-            "h" => 3_600.0,
-            "d" => 86_400.0,
-            _ => return Err(format!("expected a time such as \"250ms\", \"10s\", \"5m\" or \"1h\", got \"{text}\"")),
-        };
-        let number: f64 = digits.parse().map_err(|_| format!("expected a time such as \"250ms\" or \"10s\", got \"{text}\""))?;
-        Span::from_seconds(number * factor)
+        let read = parse_duration(text)
+            .ok_or_else(|| format!("expected a time such as \"250ms\", \"10s\", \"1m30s\" or \"1h\", got \"{text}\""))?;
+        Span::from_seconds(read.as_secs_f64()).map(|_| Span(read))
     }
 
     fn from_seconds(seconds: f64) -> Result<Span, String> {
@@ -111,32 +104,22 @@ impl JsonSchema for Span {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"anyOf": [
-            {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)? ?(ms|s|m|h|d)?$"},
+            {"type": "string", "pattern": "^(([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h|d))+|0)$"},
             {"type": "number", "minimum": 0}
         ]})
     }
 }
 
-/// A number of bytes: a plain number, or a text with a unit (`64KiB`, `1MiB`, `2GiB`, `10kB`, `5MB`).
+/// A number of bytes: a plain number, or a text with a unit (`64KiB`, `1MiB`, `1.5GiB`, `5MB`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub u64);
 
 impl Size {
     /// Reads a text with a unit.
     pub fn parse(text: &str) -> Result<Size, String> {
-        let refused = || format!("expected a size such as \"64KiB\", \"1MiB\" or a number of bytes, got \"{text}\"");
-        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-        let factor: u64 = match unit.trim() {
-            "" | "B" => 1,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            "kB" | "KB" => 1_000,
-            "MB" => 1_000_000,
-            "GB" => 1_000_000_000,
-            _ => return Err(refused()),
-        };
-        digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).map(Size).ok_or_else(refused)
+        parse_size(text)
+            .map(Size)
+            .ok_or_else(|| format!("expected a size such as \"64KiB\", \"1MiB\" or a number of bytes, got \"{text}\""))
     }
 }
 
@@ -158,7 +141,7 @@ impl JsonSchema for Size {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"anyOf": [
-            {"type": "string", "pattern": "^[0-9]+ ?(B|KiB|MiB|GiB|kB|KB|MB|GB)?$"},
+            {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)? ?(B|KB|MB|GB|KiB|MiB|GiB)?$"},
             {"type": "integer", "minimum": 0}
         ]})
     }
@@ -234,13 +217,13 @@ mod tests {
     #[test]
     fn spans_and_sizes_carry_units() {
         assert_eq!(Span::parse("250ms").unwrap().0, Duration::from_millis(250));
-        assert_eq!(Span::parse("1.5m").unwrap().0, Duration::from_secs(90));
+        assert_eq!(Span::parse("1m30s").unwrap().0, Duration::from_secs(90));
         assert_eq!(Size::parse("64KiB").unwrap().0, 65_536);
         assert_eq!(Size::parse("5MB").unwrap().0, 5_000_000);
-        for bad in ["", "s", "10 parsecs", "-1s", "1e9d", "99999999999d"] {
+        for bad in ["", "s", "10", "10 parsecs", "-1s", "1e9d", "4000d", "99999999999d"] {
             assert!(Span::parse(bad).is_err(), "{bad}");
         }
-        for bad in ["", "KiB", "1.5MiB", "99999999999999999999", "18446744073709551615KiB"] {
+        for bad in ["", "KiB", "-1", "99999999999999999999", "18446744073709551615KiB"] {
             assert!(Size::parse(bad).is_err(), "{bad}");
         }
     }

@@ -6,6 +6,7 @@ mod envelope;
 mod openapi;
 mod resources;
 mod schemas;
+mod serve;
 mod show;
 mod status;
 mod target;
@@ -27,6 +28,7 @@ use serde_json::Value;
 
 pub use access::{AdminKey, Keys, Role};
 use access::{Failures, Given, Source};
+pub use serve::serve;
 use target::Target;
 
 use crate::seal::Seal;

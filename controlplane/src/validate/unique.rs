@@ -78,7 +78,8 @@ pub(super) fn addresses(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)> {
         let Some(stored) = state.get(key) else { continue };
         for (id, other) in state.list(ResourceKind::Listener).filter(|(id, _)| **id != key.id) {
             let address = |value: &Value| value.get("address").and_then(Value::as_str).map(str::to_owned);
-            if address(&stored.value) == address(&other.value) && share_a_node(&stored.value, &other.value) {
+            let any_port = address(&stored.value).is_some_and(|address| address.ends_with(":0"));
+            if !any_port && address(&stored.value) == address(&other.value) && share_a_node(&stored.value, &other.value) {
                 let message = format!("address {} is taken by listener [{id}]", address(&other.value).unwrap_or_default());
                 faults.push(((*key).clone(), Fault::whole("address", message)));
             }

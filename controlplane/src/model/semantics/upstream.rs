@@ -101,14 +101,10 @@ fn hash_key(upstream: &Upstream) -> Option<String> {
 
 fn nodes(upstream: &Upstream, at: &str, faults: &mut Vec<Fault>) {
     let Some(nodes) = &upstream.nodes else { return };
-    let mut seen = std::collections::HashSet::with_capacity(nodes.0.len());
     for (index, node) in nodes.0.iter().enumerate() {
-        let path = format!("{at}nodes[{index}].host");
-        let is_address = node.host.parse::<std::net::IpAddr>().is_ok();
-        if !is_address && !is_dns_name(&node.host) {
-            faults.push(Fault::new(path, format!("expected an IP address or a DNS name, got \"{}\"", node.host)));
-        } else if !seen.insert((node.host.as_str(), node.port, node.priority)) {
-            faults.push(Fault::new(path, format!("the node {} stands twice", node.host)));
+        if node.host.parse::<std::net::IpAddr>().is_err() && !is_dns_name(&node.host) {
+            let message = format!("expected an IP address or a DNS name, got \"{}\"", node.host);
+            faults.push(Fault::new(format!("{at}nodes[{index}].host"), message));
         }
     }
 }

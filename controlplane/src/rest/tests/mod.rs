@@ -4,6 +4,7 @@
 mod access;
 mod meta;
 mod resources;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tower::ServiceExt;
 use super::{Admin, AdminKey, Keys, Role, Settings, router};
 use crate::seal::Seal;
 use crate::state::Keeper;
-use crate::store::Memory;
+use crate::store::{Memory, Store};
 use crate::validate::Rules;
 
 const ADMIN: &str = "admin-key";
@@ -69,9 +70,8 @@ impl Catalog for Plugins {
     }
 }
 
-async fn api_with(settings: Settings) -> (Router, Keeper) {
+async fn admin_over(store: Arc<dyn Store>, settings: Settings) -> (Admin, Keeper) {
     let catalog: Arc<dyn Catalog> = Arc::new(Plugins::new());
-    let store = Arc::new(Memory::new(Arc::new(|| 1_000_000)));
     let keeper = Keeper::start(store, Arc::new(Rules::new(catalog.clone())), Arc::new(|| 1_000_000)).await.unwrap();
     let key = |name: &str, key: &str, role| AdminKey { name: name.into(), key: key.to_owned(), role };
     let admin = Admin {
@@ -83,6 +83,11 @@ async fn api_with(settings: Settings) -> (Router, Keeper) {
         nodes: Arc::new(|| json!([{"id": "gw-1"}])),
         clock: Arc::new(|| 1_000_000),
     };
+    (admin, keeper)
+}
+
+async fn api_with(settings: Settings) -> (Router, Keeper) {
+    let (admin, keeper) = admin_over(Arc::new(Memory::new(Arc::new(|| 1_000_000))), settings).await;
     (router(admin), keeper)
 }
 

@@ -91,6 +91,12 @@ async fn refusals_have_the_words_that_clients_know() {
             400,
             "failed to fetch upstream info by upstream id [u], response code: 404",
         ),
+        (
+            "PUT /routes/a%20b",
+            json!({"uri": "/", "plugins": {}}),
+            400,
+            "invalid configuration: property \"id\" validation failed",
+        ),
         ("PUT /routes/1?ttl=x", json!({"uri": "/", "plugins": {}}), 400, "invalid argument ttl: should be a number"),
         ("PUT /routes/1", json!([1]), 400, "invalid request body: expected a JSON object"),
         ("PUT /consumers/j/credentials/c", json!({"plugins": {"key-auth": {"key": "k"}}}), 404, "consumer not found"),

@@ -2,17 +2,37 @@
 
 use std::borrow::Cow;
 
+use heddle_node::config::{Document, Expansion, Format};
 use serde_json::Value;
 
-/// Reads JSON. Raw control characters inside strings are accepted; of equal names the last wins; nesting is bounded (128).
+/// Integers up to this are exact as floating-point numbers.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Reads JSON. Whole numbers are integers however they are written (`1.0`). Raw control characters inside strings are accepted; of equal names the last wins; nesting is bounded (128).
 pub(in super::super) fn json(bytes: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(&escape_controls(bytes)).map_err(|error| error.to_string())
+    let mut value = serde_json::from_slice(&escape_controls(bytes)).map_err(|error| error.to_string())?;
+    whole_numbers(&mut value);
+    Ok(value)
 }
 
 /// Reads YAML, with bounds against documents that unfold.
 pub(in super::super) fn yaml(bytes: &[u8]) -> Result<Value, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
-    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    let document = Document::parse("body", bytes, Format::Yaml, Expansion::Off).map_err(|mistakes| mistakes.to_string())?;
+    Ok(document.to_json())
+}
+
+/// `1.0` and `1` are the same number, as they are to Lua.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        Value::Number(number) if number.is_f64() => {
+            if let Some(whole) = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= EXACT) {
+                *value = Value::from(whole as i64);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Writes raw control characters inside strings as escapes. Borrows when there are none.
@@ -48,6 +68,7 @@ mod tests {
     fn raw_control_characters_and_equal_names_are_accepted() {
         assert_eq!(json(b"{\"a\":\"x\ny\tz\\n\", \"b\": \"\\\"\n\"}\n").unwrap(), json!({"a": "x\ny\tz\n", "b": "\"\n"}));
         assert_eq!(json(b"{\"a\":1,\"a\":2}").unwrap(), json!({"a": 2}));
+        assert_eq!(json(b"[1.0, -2.5, 1e3, 1e300]").unwrap(), json!([1, -2.5, 1000, 1e300]));
         assert!(json(b"{\n\x01\"a\":1}").is_err());
         assert!(json("[".repeat(200).as_bytes()).is_err());
         assert!(json(b"").is_err());
@@ -57,6 +78,12 @@ mod tests {
     fn yaml_is_read_as_json_values() {
         assert_eq!(yaml(b"routes:\n  - id: 1\n    uri: /a\n").unwrap(), json!({"routes": [{"id": 1, "uri": "/a"}]}));
         assert!(yaml(b"a: [").is_err());
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..9 {
+            let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+            bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+        }
+        assert!(yaml(bomb.as_bytes()).is_err(), "a document that unfolds to a billion texts");
     }
 
     proptest! {
