@@ -2,6 +2,7 @@
 
 pub mod grpc;
 pub mod model;
+pub mod provider;
 pub mod rest;
 pub mod seal;
 pub mod settings;
