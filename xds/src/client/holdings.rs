@@ -1,6 +1,7 @@
 //! What a client holds: encoded resources that were accepted, with their versions. It knows no stream and no file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,12 +15,19 @@ use crate::protocol::RawResource;
 const MAX_HELD: usize = 500_000;
 
 /// A resource that is held.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Held {
     /// Its version.
     pub version: Arc<str>,
     /// The encoded resource.
     pub body: Bytes,
+}
+
+impl fmt::Debug for Held {
+    /// Without the body: key material never reaches a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Held({:?}, {} bytes)", self.version, self.body.len())
+    }
 }
 
 /// What a client holds, by kind and name. Cloning shares the bodies.

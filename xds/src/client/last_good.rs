@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::holdings::{Held, Holdings};
-use crate::codec::discovery::{stored_from_bytes, stored_to_bytes};
 use crate::model::Kind;
 use crate::protocol::RawResource;
+use crate::protocol::wire::{stored_from_bytes, stored_to_bytes};
 
 const MAGIC: &[u8; 8] = b"HEDDLELG";
 const FORMAT: u32 = 1;

@@ -101,6 +101,12 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// A batch, and where its verdict arrives.
+    pub fn new(origin: Origin, updates: Vec<TypedUpdate>) -> (Batch, oneshot::Receiver<Vec<InvalidResource>>) {
+        let (reply, verdict) = oneshot::channel();
+        (Batch { origin, updates, reply }, verdict)
+    }
+
     /// Everything is in use.
     pub fn accept(self) {
         self.reject(Vec::new());

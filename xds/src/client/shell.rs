@@ -1,7 +1,7 @@
 //! The life of a client: start from disk, connect, follow, lose, wait, connect again. It knows no message of the protocol.
 
 use heddle_node::clock;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::stream::{self, Speak};
@@ -103,8 +103,8 @@ impl Session {
             return Ok(Vec::new());
         }
         let undecoded: usize = updates.iter().map(|update| update.rejected.len()).sum();
-        let (reply, verdict) = oneshot::channel();
-        self.updates.send(Batch { origin, updates, reply }).await.map_err(|_| End::Closed)?;
+        let (batch, verdict) = Batch::new(origin, updates);
+        self.updates.send(batch).await.map_err(|_| End::Closed)?;
         let rejected = verdict.await.map_err(|_| End::Closed)?;
         for fault in &rejected {
             tracing::warn!(%fault, "resource refused; its last good version stays");

@@ -16,12 +16,14 @@ pub struct SotwClient {
     holdings: Holdings,
     /// Version of the last response of each kind that was accepted in whole.
     versions: [Arc<str>; Kind::ALL.len()],
+    /// The good part of a refused response is held: that is no version of the server's, so the next stream asks for everything.
+    mixed: [bool; Kind::ALL.len()],
 }
 
 impl SotwClient {
     /// A client that holds something already; the control plane sends everything once, and only differences reach the consumer.
     pub fn new(holdings: Holdings) -> SotwClient {
-        SotwClient { holdings, versions: Default::default() }
+        SotwClient { holdings, ..SotwClient::default() }
     }
 }
 
@@ -41,7 +43,7 @@ impl ClientMachine for SotwClient {
     fn hello(&mut self) -> Vec<SotwRequest> {
         let ask = |kind: Kind| SotwRequest {
             kind,
-            version: self.versions[kind.index()].clone(),
+            version: if self.mixed[kind.index()] { "".into() } else { self.versions[kind.index()].clone() },
             names: Vec::new(),
             nonce: "".into(),
             error: None,
@@ -82,6 +84,7 @@ impl ClientMachine for SotwClient {
         let kind = open.candidates.kind;
         let refused = open.candidates.settle(rejected, &mut self.holdings);
         let error = (!refused.is_empty()).then(|| nack_text(&refused));
+        self.mixed[kind.index()] = error.is_some();
         if error.is_none() {
             self.versions[kind.index()] = open.version;
         }

@@ -14,10 +14,10 @@ use wire::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient 
 
 use super::shell::{End, Session};
 use super::{ClientMachine, DeltaClient, SotwClient, TypedUpdate};
-use crate::codec::BadRequest;
-use crate::codec::discovery::{delta_request_to_wire, delta_response_from_wire, sotw_request_to_wire, sotw_response_from_wire};
 use crate::model::Kind;
-use crate::protocol::{MAX_MESSAGE, NodeInfo};
+use crate::protocol::BadRequest;
+use crate::protocol::wire::{delta_request_to_wire, delta_response_from_wire, sotw_request_to_wire, sotw_response_from_wire};
+use crate::protocol::{MAX_REQUEST, MAX_RESPONSE, NodeInfo};
 
 /// Until the control plane opens its side of a stream.
 const OPEN: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ pub(super) trait Speak: ClientMachine {
 
 /// Runs a stream until it ends; what is held stays in the machine.
 pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &mut Session) -> End {
-    let mut client = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+    let mut client = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE).max_encoding_message_size(MAX_REQUEST);
     let (out, requests) = mpsc::channel(OUTBOX);
     let mut node = Some(&session.config.node.clone());
     for request in machine.hello() {

@@ -1,10 +1,9 @@
-//! Between the data-plane model and protobuf, one file per kind. It knows no streams and no snapshot.
+//! Between the data-plane model and protobuf, one file per kind. It knows no message of the protocol and no snapshot.
 //!
 //! What is decoded is checked and bounded: a resource that decodes keeps every promise that the model's documentation makes.
 
 mod certificate;
 mod consumer;
-pub(crate) mod discovery;
 mod endpoints;
 mod listener;
 mod plugin;
@@ -23,7 +22,6 @@ use prost::Message;
 use prost_types::Any;
 
 use crate::model::{Kind, Resource};
-pub use discovery::BadRequest;
 use read::{Fault, MAX_RESOURCE_BYTES, Read};
 
 /// A resource that cannot be used, and why. Displays as `KIND NAME: FIELD: REASON`, the line that a NACK carries.

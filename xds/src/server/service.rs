@@ -13,10 +13,10 @@ use wire::aggregated_discovery_service_server::{AggregatedDiscoveryService, Aggr
 
 use super::stream::{self, Shared, Speak};
 use super::{DeltaMachine, Machine, NodeRegistry, SotwMachine};
-use crate::codec::discovery::{
+use crate::protocol::wire::{
     Incoming, delta_request_from_wire, delta_response_to_wire, sotw_request_from_wire, sotw_response_to_wire,
 };
-use crate::protocol::{Dialect, MAX_MESSAGE};
+use crate::protocol::{Dialect, MAX_REQUEST, MAX_RESPONSE};
 use crate::snapshot::{NodeScope, SnapshotSource};
 
 /// Streams of one server; each costs the names that it was sent.
@@ -41,7 +41,7 @@ impl AdsService {
 
     /// The service with its message limits, to be added to a gRPC server.
     pub fn into_server(self) -> AggregatedDiscoveryServiceServer<AdsService> {
-        AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+        AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(MAX_REQUEST).max_encoding_message_size(MAX_RESPONSE)
     }
 
     fn start<M: Speak>(&self, inbound: Streaming<M::In>) -> Result<Response<Outbound<M::Out>>, Status> {

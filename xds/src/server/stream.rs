@@ -10,13 +10,15 @@ use tokio::time::{sleep_until, timeout};
 use tonic::{Status, Streaming};
 
 use super::{Machine, NodeRegistry};
-use crate::codec::BadRequest;
-use crate::codec::discovery::Incoming;
+use crate::protocol::BadRequest;
 use crate::protocol::Dialect;
+use crate::protocol::wire::Incoming;
 use crate::snapshot::{NodeScope, SnapshotSource};
 
 /// Until the first request of a stream.
 const FIRST_REQUEST: Duration = Duration::from_secs(15);
+/// Until the client has read why its stream ends.
+const LAST_WORD: Duration = Duration::from_secs(5);
 /// Changes that follow each other this closely travel together. Endpoints never wait.
 const COALESCE: Duration = Duration::from_millis(5);
 
@@ -48,8 +50,8 @@ pub(super) struct Shared {
 pub(super) async fn run<M: Speak>(shared: Shared, inbound: Streaming<M::In>, out: mpsc::Sender<Result<M::Out, Status>>) {
     if let Err(status) = converse::<M>(&shared, inbound, &out).await {
         tracing::debug!(dialect = %M::DIALECT, %status, "discovery stream ended");
-        // The client may be gone already; then nobody wants the status.
-        let _ = out.try_send(Err(status));
+        // The client may be gone, or not read; then nobody gets to know.
+        let _ = out.send_timeout(Err(status), LAST_WORD).await;
     }
 }
 

@@ -16,6 +16,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ use crate::model::{Kind, Resource};
 pub use store::{Change, SnapshotStore};
 
 /// A resource, encoded once, with the version that follows from its content.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Versioned {
     /// Hash of `body`: the same content has the same version on every control plane and after every restart.
     pub version: Arc<str>,
@@ -43,6 +44,13 @@ impl Versioned {
     pub fn new(resource: Resource) -> Versioned {
         let body = codec::encode_body(&resource);
         Versioned { version: version_of(&body), body, resource }
+    }
+}
+
+impl fmt::Debug for Versioned {
+    /// Without the body: key material never reaches a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Versioned").field("version", &self.version).field("resource", &self.resource).finish_non_exhaustive()
     }
 }
 

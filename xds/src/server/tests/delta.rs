@@ -281,6 +281,23 @@ fn a_name_that_comes_back_before_its_removal_was_sent_is_not_removed() {
 }
 
 #[test]
+fn a_removal_that_waits_is_checked_again() {
+    let store = secrets(&["a"]);
+    let mut machine = machine(&store);
+    send(&mut machine, &store, ask(&[]));
+    send(&mut machine, &store, asks(Kind::Consumer, &[]));
+    change(&mut machine, &store, vec![gone(Kind::Secret, "a"), set(Kind::Consumer, "c", "1")]);
+    assert_eq!(said(&machine.response(&store, false).unwrap()), ["+c"]);
+    store.apply(vec![set(Kind::Secret, "a", "2")]);
+    assert_eq!(
+        all_said(&drain(&mut machine, &store)),
+        Vec::<Vec<String>>::new(),
+        "it is back, the change is still to be noticed"
+    );
+    assert_eq!(tell(&mut machine, &store, vec![]), [["+a"]]);
+}
+
+#[test]
 fn much_is_sent_in_chunks() {
     let store = SnapshotStore::new();
     let filler = "x".repeat(1000);

@@ -167,7 +167,7 @@ where
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn delta_comes_to_rest_with_the_snapshot(steps in proptest::collection::vec(step(), 0..80), log in 1usize..20) {

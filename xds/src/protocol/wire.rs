@@ -12,11 +12,12 @@ use prost::Message;
 use prost_types::value::Kind as ValueKind;
 use prost_types::{Any, Struct, Value};
 
-use super::read::MAX_NAME;
+use super::{DeltaRequest, DeltaResponse, MAX_NAMES, NodeInfo, RawResource, SotwRequest, SotwResponse};
 use crate::model::Kind;
-use crate::protocol::{DeltaRequest, DeltaResponse, MAX_NAMES, NodeInfo, RawResource, SotwRequest, SotwResponse};
 use crate::snapshot::NodeScope;
 
+/// Bytes of a name, a version or a nonce.
+const MAX_NAME: usize = 1024;
 /// `INVALID_ARGUMENT` of gRPC: the code of our NACKs.
 const INVALID_ARGUMENT: i32 = 3;
 /// What we call ourselves.

@@ -1,0 +1,104 @@
+//! What a stranger may send: refused, ignored or bounded, but never the end of the server.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use heddle_node::drain::{DrainCompletion, pair};
+use heddle_proto::envoy::config::core::v3::Node;
+use heddle_proto::envoy::service::discovery::v3 as wire;
+use heddle_xds::link;
+use heddle_xds::model::{Kind, Resource, Secret, SecretBody};
+use heddle_xds::server::{AdsService, NodeRegistry, tuned};
+use heddle_xds::snapshot::{Change, SnapshotStore};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
+use wire::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Grpc;
+
+struct Stranger {
+    requests: mpsc::Sender<wire::DeltaDiscoveryRequest>,
+    responses: Streaming<wire::DeltaDiscoveryResponse>,
+    registry: Arc<NodeRegistry>,
+    _drain: DrainCompletion,
+}
+
+async fn stranger() -> Stranger {
+    let (connector, incoming) = link::memory();
+    let store = Arc::new(SnapshotStore::new());
+    let secret = Secret { name: "a".into(), body: SecretBody::Roots("pem".into()) };
+    store.apply(vec![Change::Set(Resource::Secret(secret))]);
+    let registry = Arc::new(NodeRegistry::new());
+    let (drain, watch) = pair();
+    let ads = AdsService::new(store, registry.clone(), watch).into_server();
+    tokio::spawn(tuned().add_service(ads).serve_with_incoming(incoming));
+    let mut client = Grpc::new(connector.connect().await.unwrap()).max_encoding_message_size(64 * 1024 * 1024);
+    let (requests, receiver) = mpsc::channel(8);
+    let responses = client.delta_aggregated_resources(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    Stranger { requests, responses, registry, _drain: drain }
+}
+
+impl Stranger {
+    async fn send(&self, request: wire::DeltaDiscoveryRequest) {
+        self.requests.send(request).await.unwrap();
+    }
+}
+
+fn request(id: &str, kind: Kind) -> wire::DeltaDiscoveryRequest {
+    wire::DeltaDiscoveryRequest {
+        node: Some(Node { id: id.to_string(), cluster: "edge".to_string(), ..Default::default() }),
+        type_url: kind.type_url().to_string(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_node_must_say_who_it_is() {
+    let mut nobody = stranger().await;
+    nobody.send(wire::DeltaDiscoveryRequest { node: None, ..request("", Kind::Secret) }).await;
+    assert_eq!(nobody.responses.message().await.unwrap_err().code(), Code::InvalidArgument);
+    let mut empty = stranger().await;
+    empty.send(request("", Kind::Secret)).await;
+    assert_eq!(empty.responses.message().await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(empty.registry.connected(), 0);
+}
+
+#[tokio::test]
+async fn types_that_are_not_served_are_ignored() {
+    let mut envoy = stranger().await;
+    let unknown = wire::DeltaDiscoveryRequest {
+        type_url: "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_string(),
+        ..request("e", Kind::Secret)
+    };
+    envoy.send(unknown).await;
+    envoy.send(wire::DeltaDiscoveryRequest { node: None, ..request("e", Kind::Secret) }).await;
+    let response = envoy.responses.message().await.unwrap().unwrap();
+    assert_eq!((response.type_url.as_str(), response.resources.len()), (Kind::Secret.type_url(), 1));
+    assert_eq!((response.resources[0].name.as_str(), response.nonce.is_empty()), ("a", false));
+    let node = envoy.registry.nodes().remove(0);
+    assert_eq!((&*node.node.scope.id, &*node.node.scope.role), ("e", "edge"), "the cluster is the role of other clients");
+}
+
+#[tokio::test]
+async fn too_many_names_end_the_stream() {
+    let mut greedy = stranger().await;
+    let resource_names_subscribe = (0..100_001).map(|n| n.to_string()).collect();
+    greedy.send(wire::DeltaDiscoveryRequest { resource_names_subscribe, ..request("g", Kind::Secret) }).await;
+    let status = loop {
+        match greedy.responses.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("ended without saying why"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("resource_names_subscribe has 100001"), "{status}");
+}
+
+#[tokio::test]
+async fn a_request_beyond_the_size_limit_ends_the_stream() {
+    let mut huge = stranger().await;
+    let subscribe = vec!["x".repeat(17 * 1024 * 1024)];
+    huge.send(wire::DeltaDiscoveryRequest { resource_names_subscribe: subscribe, ..request("h", Kind::Secret) }).await;
+    assert_eq!(huge.responses.message().await.unwrap_err().code(), Code::OutOfRange);
+}
