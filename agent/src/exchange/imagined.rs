@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{ConnectionInfo, ConsumerInfo, Directory, Exchange};
+use super::{ConnectionInfo, ConsumerInfo, Directory, Exchange, OriginalTarget};
 use crate::http::{Method, RequestHead};
 
 /// A directory in which nobody stands.
@@ -65,6 +65,10 @@ impl Imagined<'_> {
         for (name, value) in self.fields {
             request.fields.append(name, value);
         }
-        Exchange::new(Rc::new(connection), request, now, now_ms, directory, fastrand::Rng::with_seed(now_ms))
+        let original =
+            OriginalTarget { method: request.method.clone(), path: request.path.clone(), query: request.query.clone() };
+        let mut x = Exchange::new(Rc::new(connection), request, now, now_ms, directory, fastrand::Rng::with_seed(now_ms));
+        x.original = original;
+        x
     }
 }

@@ -34,17 +34,6 @@ impl Faults {
         }
     }
 
-    /// The value, or a fault under `path`.
-    pub(crate) fn keep<T>(&mut self, path: impl Into<String>, result: Result<T, impl std::fmt::Display>) -> Option<T> {
-        match result {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.add(path, error.to_string());
-                None
-            }
-        }
-    }
-
     /// Fails when there are any.
     ///
     /// # Errors
@@ -94,6 +83,11 @@ pub(crate) fn misplaced(place: Place) -> Vec<ConfigFault> {
         Place::Metadata => "the plugin has no metadata",
     };
     vec![ConfigFault { path: String::new(), message: message.to_owned() }]
+}
+
+/// A fault at a path.
+pub(crate) fn fault_at(path: &str, message: String) -> ConfigFault {
+    ConfigFault { path: path.to_owned(), message }
 }
 
 /// Whether a string stands for a secret that is put in later, so that its form cannot be checked.

@@ -1,5 +1,7 @@
 //! Header edits that users write (`add`, `set`, `remove`, or a plain map), compiled once. It knows no phase and no plugin.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::check::Faults;
@@ -33,15 +35,16 @@ impl FieldValue {
         }
     }
 
-    /// Hands the value for this request to `take`. What may not stand in a field (control characters) is left out.
-    pub(crate) fn with<R>(&self, x: &Exchange, captures: &[&str], take: impl FnOnce(&str) -> R) -> R {
+    /// The value for this request. What may not stand in a field (control characters) is left out.
+    pub(crate) fn get<'a>(&'a self, x: &Exchange, captures: &[&str]) -> Cow<'a, str> {
         match self {
-            FieldValue::Fixed(text) => take(text),
+            FieldValue::Fixed(text) => Cow::Borrowed(text),
             FieldValue::Template(template) => {
                 let mut out = String::new();
                 template.render_with(x, captures, &mut out);
-                out.retain(|c| !c.is_ascii_control() || c == '\t');
-                take(out.trim_matches([' ', '\t']))
+                out.retain(|c| !c.is_ascii_control());
+                let blank = [' ', '\t'];
+                Cow::Owned(if out.starts_with(blank) || out.ends_with(blank) { out.trim_matches(blank).to_owned() } else { out })
             }
         }
     }
@@ -71,38 +74,34 @@ impl HeaderEdits {
         edits
     }
 
-    /// Whether nothing is edited.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.add.is_empty() && self.set.is_empty() && self.remove.is_empty()
-    }
-
-    /// Edits the fields of the request. `Host` stands beside the fields, so its value is returned.
+    /// Edits the fields of the request, one after the other. `Host` stands beside the fields, so its new value is returned.
     pub(crate) fn apply_to_request(&self, x: &mut Exchange, captures: &[&str]) -> Option<String> {
-        let mut fields = std::mem::take(&mut x.request.fields);
-        // Values may look at the request; the fields they see are those before this filter.
         let mut host = None;
-        if self.add.iter().chain(&self.set).any(|(_, value)| matches!(value, FieldValue::Template(_))) {
-            x.request.fields = fields.clone();
+        for (name, value) in &self.add {
+            let value = value.get(x, captures);
+            x.request.fields.append(&**name, &*value);
         }
-        self.apply(&mut fields, x, captures, &mut host);
-        x.request.fields = fields;
+        for (name, value) in &self.set {
+            let value = value.get(x, captures);
+            if name.eq_ignore_ascii_case("host") {
+                host = Some(value.into_owned());
+            } else {
+                x.request.fields.set(&**name, &*value);
+            }
+        }
+        for name in &self.remove {
+            x.request.fields.remove(&**name);
+        }
         host
     }
 
     /// Edits the fields of a response.
     pub(crate) fn apply_to_response(&self, x: &Exchange, fields: &mut Fields) {
-        self.apply(fields, x, &[], &mut None);
-    }
-
-    fn apply(&self, fields: &mut Fields, x: &Exchange, captures: &[&str], host: &mut Option<String>) {
         for (name, value) in &self.add {
-            value.with(x, captures, |value| fields.append(&**name, value));
+            fields.append(&**name, &*value.get(x, &[]));
         }
         for (name, value) in &self.set {
-            value.with(x, captures, |value| match name.eq_ignore_ascii_case("host") {
-                true => *host = Some(value.to_owned()),
-                false => fields.set(&**name, value),
-            });
+            fields.set(&**name, &*value.get(x, &[]));
         }
         for name in &self.remove {
             fields.remove(&**name);

@@ -10,10 +10,15 @@ mod registry;
 #[cfg(test)]
 pub(crate) mod testing;
 
+mod cors;
+mod fault_injection;
 mod ip_restriction;
 mod key_auth;
 mod prometheus;
+mod proxy_rewrite;
+mod redirect;
 mod request_id;
+mod traffic_split;
 
 use std::future::Future;
 use std::pin::Pin;

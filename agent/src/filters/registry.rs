@@ -8,7 +8,17 @@ use super::meta::Meta;
 use super::*;
 
 /// Every plugin. A new one adds its folder and its line.
-static PLUGINS: &[&Plugin] = &[&ip_restriction::PLUGIN, &key_auth::PLUGIN, &prometheus::PLUGIN, &request_id::PLUGIN];
+static PLUGINS: &[&Plugin] = &[
+    &cors::PLUGIN,
+    &fault_injection::PLUGIN,
+    &ip_restriction::PLUGIN,
+    &key_auth::PLUGIN,
+    &prometheus::PLUGIN,
+    &proxy_rewrite::PLUGIN,
+    &redirect::PLUGIN,
+    &request_id::PLUGIN,
+    &traffic_split::PLUGIN,
+];
 
 /// The plugin of this name.
 pub(super) fn find(name: &str) -> Option<&'static Plugin> {

@@ -1,0 +1,107 @@
+//! Tests of `cors`.
+
+#![allow(clippy::unwrap_used)]
+
+use heddle_xds::catalog::{Catalog, Place};
+use serde_json::{Value, json};
+
+use super::super::testing::{answer, faults, filter_in, passes};
+use super::super::{Keep, Registry};
+use crate::exchange::testing::request;
+use crate::http::{Fields, ResponseHead};
+
+const ORIGIN: &str = "https://a.example";
+
+fn response(config: &Value, fields: &[(&str, &str)]) -> Fields {
+    let metadata = json!({"allow_origins": {"partners": "https://p.example,https://q.example"}});
+    let filter = filter_in("cors", config, Some(&metadata), &Keep::default());
+    let mut x = request("GET", "h", "/", fields);
+    assert!(passes(filter.rewrite(&mut x)));
+    let mut head = ResponseHead::new(200);
+    filter.response_head(&mut x, &mut head);
+    head.fields
+}
+
+fn allowed(config: Value, origin: &str) -> Option<String> {
+    response(&config, &[("Origin", origin)]).get_str("access-control-allow-origin").map(str::to_owned)
+}
+
+#[test]
+fn defaults_allow_everything_without_credentials() {
+    let fields = response(&json!({}), &[("Origin", ORIGIN)]);
+    let all: Vec<_> = fields.iter().map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec())).collect();
+    let expected = [
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-methods", "*"),
+        ("access-control-max-age", "5"),
+        ("access-control-allow-headers", "*"),
+    ];
+    assert_eq!(all, expected.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())));
+}
+
+#[test]
+fn every_option_is_told() {
+    let config = json!({
+        "allow_origins": "**", "allow_methods": "**", "allow_headers": "**", "expose_headers": "X-A,X-B",
+        "max_age": 60, "allow_credential": true, "timing_allow_origins": "https://a.example",
+    });
+    let fields = response(&config, &[("Origin", ORIGIN), ("Access-Control-Request-Headers", "x-c")]);
+    for (name, expected) in [
+        ("access-control-allow-origin", ORIGIN),
+        ("access-control-allow-methods", "GET,POST,PUT,DELETE,PATCH,HEAD,OPTIONS,CONNECT,TRACE"),
+        ("access-control-allow-headers", "x-c"),
+        ("access-control-expose-headers", "X-A,X-B"),
+        ("access-control-max-age", "60"),
+        ("access-control-allow-credentials", "true"),
+        ("timing-allow-origin", ORIGIN),
+        ("vary", "Origin"),
+    ] {
+        assert_eq!(fields.get_str(name), Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn origins_come_from_lists_patterns_and_metadata() {
+    let one = || json!({"allow_origins": ORIGIN});
+    assert_eq!(allowed(one(), ORIGIN).as_deref(), Some(ORIGIN));
+    assert_eq!(allowed(one(), "https://b.example").as_deref(), Some(ORIGIN));
+    let several = || json!({"allow_origins": "https://a.example,https://b.example"});
+    assert_eq!(allowed(several(), "https://b.example").as_deref(), Some("https://b.example"));
+    assert_eq!(allowed(several(), "https://c.example"), None);
+    let pattern = || json!({"allow_origins_by_regex": [".*\\.test$"]});
+    assert_eq!(allowed(pattern(), "https://x.test").as_deref(), Some("https://x.test"));
+    assert_eq!(allowed(pattern(), "https://x.example"), None);
+    let metadata = || json!({"allow_origins": ORIGIN, "allow_origins_by_metadata": ["partners", "unknown"]});
+    assert_eq!(allowed(metadata(), "https://q.example").as_deref(), Some("https://q.example"));
+    let timing = response(&json!({"timing_allow_origins_by_regex": ["^https://"]}), &[("Origin", ORIGIN)]);
+    assert_eq!(timing.get_str("timing-allow-origin"), Some(ORIGIN));
+}
+
+#[test]
+fn preflights_are_answered_at_once() {
+    let filter = filter_in("cors", &json!({}), None, &Keep::default());
+    let preflight = answer(filter.rewrite(&mut request("OPTIONS", "h", "/", &[("Origin", ORIGIN)])));
+    assert_eq!((preflight.head.status, preflight.body.len()), (200, 0));
+}
+
+#[test]
+fn vary_is_added_once() {
+    let filter = filter_in("cors", &json!({"allow_origins": ORIGIN}), None, &Keep::default());
+    for (vary, expected) in [("Accept", 2), ("accept, ORIGIN", 1), ("*", 1)] {
+        let mut head = ResponseHead::new(200);
+        head.fields.append("vary", vary);
+        filter.response_head(&mut request("GET", "h", "/", &[]), &mut head);
+        assert_eq!(head.fields.get_all("vary").count(), expected, "{vary}");
+    }
+}
+
+#[test]
+fn mistakes_are_refused() {
+    assert_eq!(faults("cors", &json!({"allow_credential": true})), ["allow_origins", "allow_methods", "allow_headers"]);
+    assert_eq!(faults("cors", &json!({"allow_origins": "a.example"})), ["allow_origins"]);
+    assert_eq!(faults("cors", &json!({"allow_origins_by_regex": ["ok", "("]})), ["allow_origins_by_regex[1]"]);
+    assert_eq!(faults("cors", &json!({"allow_origins_by_metadata": []})), ["allow_origins_by_metadata"]);
+    assert_eq!(faults("cors", &json!({"expose_headers": "a\r\nb: c"})), ["expose_headers"]);
+    let metadata = json!({"allow_origins": {"x": "nope"}});
+    assert!(Registry::default().check("cors", Place::Metadata, &metadata).is_err());
+}

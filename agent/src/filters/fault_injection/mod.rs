@@ -1,0 +1,27 @@
+//! `fault-injection`: delays or ends requests on purpose, to see what callers make of it. It knows no upstream.
+
+mod config;
+mod filter;
+#[cfg(test)]
+mod tests;
+
+use heddle_xds::catalog::{Descriptor, PluginKind};
+
+use super::{Plugin, check};
+use config::Config;
+
+/// The plugin.
+pub(crate) static PLUGIN: Plugin = Plugin {
+    descriptor: Descriptor {
+        name: "fault-injection",
+        priority: 11000,
+        version: "0.1",
+        kind: PluginKind::Plain,
+        unique_consumer_field: None,
+        encrypt_fields: &[],
+        prefer_route: false,
+    },
+    schema: check::route_schema::<Config>,
+    check: check::route_only::<Config>,
+    build: filter::build,
+};

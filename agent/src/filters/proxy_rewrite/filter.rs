@@ -1,0 +1,165 @@
+//! The filter of `proxy-rewrite`.
+
+use std::sync::Arc;
+
+use heddle_xds::model::PathPolicy;
+use regex::Regex;
+use serde_json::Value;
+use smallvec::SmallVec;
+
+use super::super::check::Faults;
+use super::super::fields::{FieldValue, HeaderEdits};
+use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
+use super::config::Config;
+use crate::exchange::{Answer, Exchange, Reason, Template, path, pattern};
+use crate::http::Method;
+
+struct ProxyRewrite {
+    target: Target,
+    method: Option<Method>,
+    host: Option<FieldValue>,
+    headers: HeaderEdits,
+}
+
+/// How the path changes.
+enum Target {
+    Keep,
+    /// Always the same path and query.
+    Fixed(Box<str>, Option<Box<str>>),
+    Template(Template),
+    /// The first pattern that is found.
+    Regex(Vec<(Regex, Template)>),
+}
+
+/// What variables put into a path keeps its encoding; dot segments are removed all the same.
+const POLICY: PathPolicy = PathPolicy { reject_encoded_slashes: false, merge_slashes: false, drop_underscore_headers: false };
+
+pub(super) fn build(value: &Value, _context: &BuildContext<'_>) -> Built {
+    let config: Config = check::read(value)?;
+    let mut faults = Faults::default();
+    let headers = HeaderEdits::compile(&config.headers, "headers", &mut faults);
+    let target = match (config.uri, config.regex_uri) {
+        (Some(uri), _) => fixed_or_template(&uri),
+        (None, Some(pairs)) => Target::Regex(compile_pairs(&pairs, &mut faults)),
+        (None, None) => Target::Keep,
+    };
+    faults.into_result()?;
+    Ok(Arc::new(ProxyRewrite {
+        target,
+        method: config.method.map(|method| Method::from_token(&method.token())),
+        host: config.host.as_deref().map(FieldValue::new),
+        headers,
+    }))
+}
+
+fn fixed_or_template(uri: &str) -> Target {
+    let template = Template::new(uri);
+    let Some(text) = template.literal() else { return Target::Template(template) };
+    let (new_path, query) = split(text);
+    match path::normalise(new_path, &POLICY) {
+        Ok(normal) => Target::Fixed(normal.map_or_else(|| new_path.into(), Into::into), query.map(Into::into)),
+        Err(_) => Target::Template(template),
+    }
+}
+
+fn compile_pairs(pairs: &[String], faults: &mut Faults) -> Vec<(Regex, Template)> {
+    let mut compiled = Vec::with_capacity(pairs.len() / 2);
+    for (index, pair) in pairs.chunks_exact(2).enumerate() {
+        match pattern::compile(&pair[0], "") {
+            Ok(regex) => compiled.push((regex, Template::replacement(&pair[1]))),
+            Err(error) => faults.add(format!("regex_uri[{}]", index * 2), error),
+        }
+    }
+    compiled
+}
+
+impl Filter for ProxyRewrite {
+    fn phases(&self) -> Phases {
+        Phases::REWRITE
+    }
+
+    fn rewrite(&self, x: &mut Exchange) -> Flow {
+        let before = std::mem::take(&mut x.request.path);
+        let mut captures: SmallVec<[&str; 10]> = SmallVec::new();
+        let set = match &self.target {
+            Target::Keep => None,
+            Target::Fixed(path, query) => {
+                x.request.path.push_str(path);
+                add_query(x, query.as_deref());
+                Some(Ok(()))
+            }
+            Target::Template(template) => {
+                let mut text = String::new();
+                template.render_mapped(x, &[], &mut text, escape);
+                Some(set_target(x, text))
+            }
+            Target::Regex(pairs) => substitute(pairs, &before, &mut captures, x).map(|text| set_target(x, text)),
+        };
+        let host = self.headers.apply_to_request(x, &captures);
+        drop(captures);
+        match set {
+            Some(Err(reason)) => return Flow::Answer(Box::new(Answer::of(reason))),
+            Some(Ok(())) => {}
+            None => x.request.path = before,
+        }
+        if let Some(method) = &self.method {
+            x.request.method = method.clone();
+        }
+        if let Some(host) = self.host.as_ref().map(|host| host.get(x, &[]).into_owned()).or(host).filter(|host| !host.is_empty())
+        {
+            x.host_override = Some(host);
+        }
+        Flow::Continue
+    }
+}
+
+/// The path with the first match of the first pattern found replaced; its captures are kept for the fields.
+fn substitute<'a>(
+    pairs: &[(Regex, Template)],
+    path: &'a str,
+    captures: &mut SmallVec<[&'a str; 10]>,
+    x: &Exchange,
+) -> Option<String> {
+    let (found, template) = pairs.iter().find_map(|(regex, template)| Some((regex.captures(path)?, template)))?;
+    captures.extend((0..found.len()).map(|index| found.get(index).map_or("", |capture| capture.as_str())));
+    let whole = found.get(0)?;
+    let mut text = path[..whole.start()].to_owned();
+    template.render_mapped(x, captures, &mut text, escape);
+    text.push_str(&path[whole.end()..]);
+    Some(text)
+}
+
+fn split(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (text, None),
+    }
+}
+
+/// Takes path and query out of a text that was put together.
+fn set_target(x: &mut Exchange, text: String) -> Result<(), Reason> {
+    let (new_path, query) = split(&text);
+    let rooted = if new_path.starts_with('/') { new_path.to_owned() } else { format!("/{new_path}") };
+    x.request.path = path::normalise(&rooted, &POLICY)?.unwrap_or(rooted);
+    add_query(x, query);
+    Ok(())
+}
+
+/// Puts a query before the client's.
+fn add_query(x: &mut Exchange, query: Option<&str>) {
+    let Some(query) = query.filter(|query| !query.is_empty()) else { return };
+    x.request.query = Some(match x.request.query.take() {
+        Some(old) if !old.is_empty() => format!("{query}&{old}"),
+        _ => query.to_owned(),
+    });
+}
+
+/// Keeps what a variable stands for from starting a query or a fragment, or from holding what no path may hold.
+fn escape(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        match byte {
+            0x21..0x7f if !matches!(byte, b'?' | b'#' | b'\\') => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+}
