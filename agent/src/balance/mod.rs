@@ -7,6 +7,8 @@ mod load;
 mod pick;
 mod ring;
 mod standing;
+#[cfg(test)]
+mod tests;
 
 mod view;
 

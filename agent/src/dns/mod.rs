@@ -1,6 +1,8 @@
 //! Names to addresses, with the lifetime that the answer has. It knows no upstreams.
 
 mod resolver;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;

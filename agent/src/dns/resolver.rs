@@ -16,6 +16,9 @@ use super::{Answer, DnsError, Resolved, Service};
 /// Most addresses, and most SRV records, that are taken from one answer: bounds what a name server can make us hold and probe.
 const MAX_RECORDS: usize = 512;
 
+/// That a name does not exist is believed at most this long: what is being rolled out appears soon.
+const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(5);
+
 /// How names are resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolverSettings {
@@ -40,7 +43,7 @@ impl Default for ResolverSettings {
     }
 }
 
-/// Resolves names. Answers are not cached here: whoever asks keeps them for their TTL and asks again.
+/// Resolves names. Answers are cached for their TTL; whoever asks keeps the last good one beyond it.
 #[derive(Clone)]
 pub struct Resolver {
     hickory: TokioResolver,
@@ -121,7 +124,11 @@ impl Resolver {
 fn set_options(options: &mut ResolverOpts, settings: &ResolverSettings) {
     options.timeout = settings.timeout;
     options.attempts = 2;
-    options.cache_size = 0;
+    // names that many upstreams share are asked for once per TTL
+    options.cache_size = 4096;
+    options.positive_min_ttl = Some(settings.min_ttl);
+    options.positive_max_ttl = Some(settings.max_ttl);
+    options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.use_hosts_file = ResolveHosts::Always;
 }

@@ -96,7 +96,8 @@ fn an_endless_head_is_refused() {
 
 #[test]
 fn broken_bodies_are_told_and_cost_the_connection() {
-    let cases: &[(&'static [&'static str], Result<&'static [u8], BodyError>)] = &[
+    type Case = (&'static [&'static str], Result<&'static [u8], BodyError>);
+    let cases: &[Case] = &[
         (&["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello"], Err(BodyError::Aborted)),
         (&["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"], Err(BodyError::Aborted)),
         (&["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxx\r\n"], Err(BodyError::Malformed("chunk size"))),

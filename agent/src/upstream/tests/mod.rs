@@ -136,7 +136,10 @@ fn pipe(remaining: Option<u64>) -> (Tap, Body) {
 
 impl Tap {
     async fn data(&mut self, bytes: &[u8]) {
-        self.0.send(Some(Frame::Data(Bytes::copy_from_slice(bytes)))).await.ok().expect("the body is still read");
+        self.0
+            .send(Some(Frame::Data(Bytes::copy_from_slice(bytes))))
+            .await
+            .unwrap_or_else(|_| panic!("the body is not read any more"));
     }
 
     async fn finish(self, trailers: Option<Fields>) {
