@@ -1,7 +1,8 @@
 //! Tests against real loopback servers, each written where it is used.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod h1;
+mod http1;
+mod http2;
 
 use std::future::Future;
 use std::net::SocketAddr;
