@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::value::{body, list, patch};
 use super::{Call, envelope, show};
 use crate::model::{Key, ResourceKind};
-use crate::state::{Effect, Expect, Intent, Options, Stored};
+use crate::state::{Effect, Expect, Intent, Options, Refused, Stored};
 
 /// A PATCH is tried again this often when others write at the same time.
-const PATCH_TRIES: usize = 4;
+const PATCH_TRIES: usize = 16;
 /// How much of a body that is not understood is repeated.
 const MOST_REPEATED: usize = 1024;
 
@@ -153,7 +153,7 @@ async fn create(call: &Call<'_>, kind: ResourceKind, mut value: Value) -> Respon
         Err(why) => return envelope::bad(why),
     };
     show::from_writer(call, kind, &mut value);
-    write(call, Intent::Create { kind, value, expires_at_ms }, false).await
+    told(write(call, Intent::Create { kind, value, expires_at_ms }).await, false)
 }
 
 async fn put(call: &Call<'_>, key: Key, mut value: Value) -> Response {
@@ -166,7 +166,7 @@ async fn put(call: &Call<'_>, key: Key, mut value: Value) -> Response {
         (_, Err(refusal)) => return *refusal,
     };
     show::from_writer(call, key.kind, &mut value);
-    write(call, Intent::Put { key, value, expires_at_ms, expect }, expect != Expect::Any).await
+    told(write(call, Intent::Put { key, value, expires_at_ms, expect }).await, expect != Expect::Any)
 }
 
 async fn update(call: &Call<'_>, key: Key, change: &(dyn Fn(&mut Value) -> Result<(), String> + Sync)) -> Response {
@@ -175,7 +175,6 @@ async fn update(call: &Call<'_>, key: Key, change: &(dyn Fn(&mut Value) -> Resul
         (Err(why), _) => return envelope::bad(why),
         (_, Err(refusal)) => return *refusal,
     };
-    let mut refusal = envelope::missing();
     for _ in 0..PATCH_TRIES {
         let state = call.admin.keeper.state();
         let Some(stored) = state.get(&key) else { return envelope::missing() };
@@ -186,13 +185,12 @@ async fn update(call: &Call<'_>, key: Key, change: &(dyn Fn(&mut Value) -> Resul
         show::from_writer(call, key.kind, &mut value);
         let expect = if demanded == Expect::Any { Expect::Modified(stored.modified) } else { demanded };
         let expires_at_ms = expires.or(stored.expires_at_ms);
-        let intent = Intent::Put { key: key.clone(), value, expires_at_ms, expect };
-        refusal = write(call, intent, demanded != Expect::Any).await;
-        if refusal.status() != StatusCode::SERVICE_UNAVAILABLE {
-            break;
+        match write(call, Intent::Put { key: key.clone(), value, expires_at_ms, expect }).await {
+            Err(Refused::Conflict { .. }) if demanded == Expect::Any => {}
+            done => return told(done, demanded != Expect::Any),
         }
     }
-    refusal
+    envelope::error(StatusCode::SERVICE_UNAVAILABLE, "value changed before overwritten")
 }
 
 async fn delete(call: &Call<'_>, key: Key) -> Response {
@@ -208,16 +206,19 @@ async fn delete(call: &Call<'_>, key: Key) -> Response {
     }
 }
 
-async fn write(call: &Call<'_>, intent: Intent, guarded: bool) -> Response {
+/// Carries out one intent and tells what is there now.
+async fn write(call: &Call<'_>, intent: Intent) -> Result<Response, Refused> {
     let created = matches!(intent, Intent::Create { .. });
-    let applied = match call.admin.keeper.apply(vec![intent], Options::by(call.caller.author.clone())).await {
-        Ok(applied) => applied,
-        Err(refused) => return envelope::refused(&refused, guarded),
-    };
-    let Some(outcome) = applied.outcomes.first() else { return envelope::missing() };
+    let applied = call.admin.keeper.apply(vec![intent], Options::by(call.caller.author.clone())).await?;
+    let Some(outcome) = applied.outcomes.first() else { return Ok(envelope::missing()) };
     let status = if created || outcome.effect == Effect::Created { StatusCode::CREATED } else { StatusCode::OK };
     let value = show::to_writer(call, outcome.key.kind, &outcome.stored.value);
-    envelope::json(status, &json!({"key": envelope::key_text(&outcome.key), "value": value}))
+    Ok(envelope::json(status, &json!({"key": envelope::key_text(&outcome.key), "value": value})))
+}
+
+/// `guarded` when the client demanded a revision, so that a conflict is its own.
+fn told(done: Result<Response, Refused>, guarded: bool) -> Response {
+    done.unwrap_or_else(|refused| envelope::refused(&refused, guarded))
 }
 
 fn read_value(bytes: &[u8]) -> Result<Value, Box<Response>> {

@@ -216,7 +216,11 @@ fn compaction_keeps_the_newest_the_young_and_what_exists() {
             write(&store, vec![put(&route("a"), json!(n))]).await;
         }
         hands.set(9_999);
-        assert_eq!(store.compact(3, 5_000).await.unwrap(), 6, "revision 6 was written at 5,000, 4,999 ago, so it is young enough");
+        assert_eq!(
+            store.compact(3, 5_000).await.unwrap(),
+            6,
+            "revision 6 was written at 5,000, 4,999 ago, so it is young enough"
+        );
         assert!(matches!(store.at(5).await, Err(StoreError::UnknownRevision(5, 6))));
         assert_eq!(store.at(6).await.unwrap().len(), 2);
         assert_eq!(store.compact(3, 0).await.unwrap(), 9, "of eleven revisions the newest three");

@@ -1,7 +1,7 @@
 //! `checks` of an upstream: how nodes are found healthy or not, as users write it.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::types::yes;
 
@@ -62,7 +62,7 @@ pub struct Active {
 }
 
 /// What a check speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckType {
     /// HTTP/1.1 in clear.
@@ -75,7 +75,7 @@ pub enum CheckType {
 }
 
 /// When a probe finds a node healthy.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ActiveHealthy {
     /// Seconds between probes of a healthy node.
@@ -90,7 +90,7 @@ pub struct ActiveHealthy {
 }
 
 /// When a probe finds a node unhealthy. A count of 0 switches its rule off.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ActiveUnhealthy {
     /// Seconds between probes of an unhealthy node.
@@ -126,7 +126,7 @@ pub struct Passive {
 }
 
 /// When traffic finds a node healthy.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PassiveHealthy {
     /// Statuses that are success.
@@ -138,7 +138,7 @@ pub struct PassiveHealthy {
 }
 
 /// When traffic finds a node unhealthy. A count of 0 switches its rule off.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PassiveUnhealthy {
     /// Statuses that are failure.

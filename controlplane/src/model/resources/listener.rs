@@ -6,7 +6,7 @@ use std::time::Duration;
 use heddle_xds::model::{EdgeLimits, PathPolicy};
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::types::{Id, Labels, Size, Span, labels_schema};
 
@@ -60,7 +60,7 @@ pub struct Listener {
 }
 
 /// What a listener speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// HTTP/1.1 and cleartext HTTP/2 with prior knowledge.
@@ -228,7 +228,7 @@ impl Paths {
 }
 
 /// `Server` and `Via` of responses.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerHeader {
     /// Value of `Server`; an empty text lets the upstream's pass.

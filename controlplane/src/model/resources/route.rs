@@ -10,6 +10,15 @@ use super::Upstream;
 /// What a request must look like and where it goes.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("allOf" = [
+    {"oneOf": [{"required": ["uri"]}, {"required": ["uris"]}]},
+    {"not": {"required": ["host", "hosts"]}},
+    {"not": {"required": ["remote_addr", "remote_addrs"]}},
+    {"anyOf": [
+        {"required": ["plugins"]}, {"required": ["upstream"]}, {"required": ["upstream_id"]}, {"required": ["service_id"]},
+        {"required": ["plugin_config_id"]}
+    ]}
+]))]
 pub struct Route {
     /// Unique id; given by the URL or generated.
     pub id: Option<Id>,

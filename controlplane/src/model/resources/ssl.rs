@@ -1,13 +1,17 @@
 //! `ssls`: certificates for server names, and client certificates towards upstreams, as users write them.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::types::{HOST, Id, Labels, hosts_schema, labels_schema, on, status_schema};
 
 /// A certificate with its key.
 #[derive(Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("allOf" = [{
+    "if": {"properties": {"type": {"const": "client"}}, "required": ["type"]},
+    "else": {"oneOf": [{"required": ["sni"]}, {"required": ["snis"]}]}
+}]))]
 pub struct Ssl {
     /// Unique id; given by the URL or generated.
     pub id: Option<Id>,
@@ -79,7 +83,7 @@ impl std::fmt::Debug for Ssl {
 }
 
 /// What a certificate is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SslType {
     /// Shown to clients.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::super::types::{Id, Labels, Span, Timeout, labels_schema};
@@ -13,6 +13,7 @@ use super::Checks;
 /// A set of nodes and how it is used.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("allOf" = [{"oneOf": [{"required": ["nodes"]}, {"required": ["service_name", "discovery_type"]}]}]))]
 pub struct Upstream {
     /// Unique id; given by the URL or generated.
     pub id: Option<Id>,
@@ -190,7 +191,7 @@ fn split_address(address: &str) -> Result<(String, Option<u16>), String> {
 }
 
 /// Where the key of `chash` comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HashOnKind {
     /// A variable.
@@ -207,7 +208,7 @@ pub enum HashOnKind {
 }
 
 /// What the node sees as host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PassHostKind {
     /// The client's.

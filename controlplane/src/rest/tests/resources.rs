@@ -146,6 +146,18 @@ async fn patch_merges_and_replaces_attributes() {
 }
 
 #[tokio::test]
+async fn patches_at_the_same_time_lose_nothing() {
+    let api = api().await;
+    call(&api, "PUT /upstreams/u", upstream()).await;
+    let patches = (0..8).map(|number| {
+        let api = api.clone();
+        async move { call(&api, &format!("PATCH /upstreams/u/labels/l{number}"), json!("x")).await.status.as_u16() }
+    });
+    assert_eq!(futures_util::future::join_all(patches).await, [200; 8]);
+    assert_eq!(call(&api, "GET /upstreams/u", None).await.json()["value"]["labels"].as_object().unwrap().len(), 8);
+}
+
+#[tokio::test]
 async fn what_is_referred_to_is_not_deleted_unless_forced() {
     let api = api().await;
     call(&api, "PUT /upstreams/u", upstream()).await;
