@@ -14,9 +14,9 @@ use tokio::time::timeout_at;
 
 use super::admission::{Admission, Seat, SourceSeat};
 use super::counters::{Count, Counters};
-use super::h1;
 use super::site::{Link, Site, Worker};
 use super::tls::{self, Identity, SharedCertificates};
+use super::{h1, h2};
 use crate::exchange::{ConnectionInfo, Service, TlsInfo};
 use crate::net::proxy::{self, Header};
 use crate::net::{Io, Rewind};
@@ -68,7 +68,9 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, shared: Shared, new
     let _seat = newcomer.seat;
     let arrival = Arrival { counters: &worker.counters, shared: &shared, site: newcomer.site };
     let Some(ready) = arrival.prepare(newcomer.stream, newcomer.peer).await else { return };
-    if !ready.is_h2 {
+    if ready.is_h2 {
+        h2::serve(&worker, &ready.link, ready.io, ready.until).await;
+    } else {
         h1::serve(&*worker, &ready.link, ready.io, ready.first, ready.until).await;
     }
 }

@@ -5,8 +5,8 @@ use std::task::Poll;
 
 use super::site::Link;
 use crate::exchange::Reason;
-use crate::http::RequestHead;
 use crate::http::h1::{BodyLength, Fault};
+use crate::http::{BodyError, RequestHead};
 
 /// The reason that a malformed head is refused for.
 pub(super) fn fault_reason(fault: Fault) -> Reason {
@@ -31,6 +31,16 @@ pub(super) fn refusal(link: &Link, head: &RequestHead, length: BodyLength) -> Op
     }
     let identity = link.identity.as_ref()?;
     (!identity.serves(head.host())).then_some(Reason::Misdirected)
+}
+
+/// The reason that a response ended for when its body broke off.
+pub(super) fn body_reason(error: &BodyError) -> Reason {
+    match error {
+        BodyError::Timeout => Reason::UpstreamTimeout,
+        BodyError::Malformed(_) => Reason::UpstreamProtocol,
+        BodyError::TooLarge(_) => Reason::Internal,
+        BodyError::Aborted => Reason::UpstreamReset,
+    }
 }
 
 /// What polling gave.

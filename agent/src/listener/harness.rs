@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use heddle_node::clock::{self, Instant};
 use heddle_xds::model::{EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
@@ -92,22 +93,40 @@ pub(super) struct Client {
     pub(super) refused: Rc<RefCell<Vec<Reason>>>,
 }
 
-/// Serves HTTP/1 in a task of the local set.
-pub(super) fn serve_h1(fake: Fake, limits: EdgeLimits) -> Client {
+fn serve(fake: Fake, limits: EdgeLimits, protocol: impl AsyncFnOnce(Rc<Worker<Fake>>, Link, Io, Instant) + 'static) -> Client {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let refused = fake.refused.clone();
     let worker = Rc::new(Worker { service: fake, counters: Arc::default(), dates: Default::default() });
     let link = link(limits);
     let drain = link.site.drain.clone();
+    let until = clock::now() + link.site.limits().header_timeout;
     let of_task = worker.clone();
-    let served = tokio::task::spawn_local(async move {
-        let until = heddle_node::clock::now() + link.site.limits().header_timeout;
-        super::h1::serve(&*of_task, &link, Io::other(far), BytesMut::new(), until).await;
-    });
+    let served = tokio::task::spawn_local(async move { protocol(of_task, link, Io::other(far), until).await });
     Client { stream: near, served, worker, drain, refused }
 }
 
+/// Serves HTTP/2 in a task of the local set.
+pub(super) fn serve_h2(fake: Fake, limits: EdgeLimits) -> Client {
+    serve(fake, limits, async |worker, link, io, until| super::h2::serve(&worker, &link, io, until).await)
+}
+
+/// Serves HTTP/1 in a task of the local set.
+pub(super) fn serve_h1(fake: Fake, limits: EdgeLimits) -> Client {
+    serve(fake, limits, async |worker, link, io, until| super::h1::serve(&*worker, &link, io, BytesMut::new(), until).await)
+}
+
+/// What is left of a client when its stream has been taken.
+pub(super) struct Rest {
+    pub(super) served: JoinHandle<()>,
+    pub(super) worker: Rc<Worker<Fake>>,
+    pub(super) drain: Rc<Drain>,
+}
+
 impl Client {
+    pub(super) fn split(self) -> (DuplexStream, Rest) {
+        (self.stream, Rest { served: self.served, worker: self.worker, drain: self.drain })
+    }
+
     pub(super) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }

@@ -7,6 +7,7 @@ mod connection;
 mod counters;
 mod guard;
 mod h1;
+mod h2;
 #[cfg(test)]
 mod harness;
 mod length;
@@ -16,6 +17,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tunnel;
 
 pub use admission::Admission;
 pub use connection::Shared;

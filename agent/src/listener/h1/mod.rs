@@ -5,7 +5,6 @@ mod outbox;
 mod respond;
 #[cfg(test)]
 mod tests;
-mod tunnel;
 mod wire;
 
 use std::cell::RefCell;

@@ -7,12 +7,14 @@ use heddle_node::clock;
 
 use super::super::counters::Count;
 use super::super::guard::{Caught, catch_poll};
-use super::super::length::stated_length;
+use super::super::length::{Length, is_bodiless, response_length};
+use super::super::{guard::body_reason, tunnel};
 use super::wire::{Gone, Wire};
-use super::{After, Connection, Facts, tunnel};
+use super::{After, Connection, Facts};
 use crate::exchange::{Reason, Response, Sent, Service};
 use crate::http::h1::{Persistence, WireLength, write_chunk_start, write_last_chunk, write_response_head};
 use crate::http::{Body, BodyError, Fields, Frame, RequestHead, ResponseHead, Version};
+use crate::net::{Io, Rewind};
 
 /// A response body on its way.
 struct Pump {
@@ -44,14 +46,20 @@ impl<S: Service> Connection<'_, S> {
 
     async fn upgrade(&mut self, head: &ResponseHead, tunnel: Box<dyn crate::exchange::Tunnel>) -> (After, Sent) {
         write_response_head(self.wire.borrow_mut().out.gathered(), head, WireLength::Absent, Persistence::Upgrade, None);
-        let sent = tunnel::run(&self.wire, tunnel, self.link.site.limits().idle_timeout).await;
-        (After::Close, sent)
+        if std::future::poll_fn(|cx| self.wire.borrow_mut().poll_send(cx)).await.is_err() {
+            return (After::Abort, Sent { reason: Reason::ClientClosed, ..Sent::default() });
+        }
+        let (near, early) = {
+            let mut wire = self.wire.borrow_mut();
+            (std::mem::replace(&mut wire.io, Io::other(tokio::io::empty())), wire.input.split().freeze())
+        };
+        (After::Close, tunnel::join(Rewind::new(near, early), tunnel, self.link.site.limits().idle_timeout).await)
     }
 
     async fn send(&mut self, response: Response, facts: Facts) -> (After, Sent) {
         let Response { head, body, close, .. } = response;
         let framing = decide_framing(&head, &body, facts);
-        let mut pump = Pump { ended: bodiless(&head, facts), body, framing, sent: 0 };
+        let mut pump = Pump { ended: is_bodiless(&head, facts.is_head), body, framing, sent: 0 };
         let keeps =
             facts.persists && !close && !self.link.site.drain.has_begun() && (pump.ended || framing != WireLength::Absent);
         let mut persists = None;
@@ -154,10 +162,7 @@ impl Pump {
             Some(Ok(Frame::Data(bytes))) => self.take_data(bytes, wire),
             Some(Ok(Frame::Trailers(fields))) => self.end(Some(&fields), wire),
             None => self.end(None, wire),
-            Some(Err(BodyError::Timeout)) => Err(Reason::UpstreamTimeout),
-            Some(Err(BodyError::Malformed(_))) => Err(Reason::UpstreamProtocol),
-            Some(Err(BodyError::TooLarge(_))) => Err(Reason::Internal),
-            Some(Err(BodyError::Aborted)) => Err(Reason::UpstreamReset),
+            Some(Err(error)) => Err(body_reason(&error)),
         }
     }
 
@@ -187,22 +192,13 @@ impl Pump {
     }
 }
 
-fn bodiless(head: &ResponseHead, facts: Facts) -> bool {
-    facts.is_head || matches!(head.status, 204 | 304)
-}
-
 /// How the client finds the end of the response (RFC 9112 section 6).
 fn decide_framing(head: &ResponseHead, body: &Body, facts: Facts) -> WireLength {
-    match (head.status, body.remaining()) {
-        (204, _) => WireLength::Absent,
-        (304, _) => WireLength::AsStated,
-        (_, Some(bytes)) if facts.is_head && bytes > 0 => WireLength::Known(bytes),
-        _ if facts.is_head => WireLength::AsStated,
-        (_, Some(bytes)) => WireLength::Known(bytes),
-        _ => match stated_length(&head.fields) {
-            Some(bytes) => WireLength::Known(bytes),
-            None if facts.version == Version::Http11 => WireLength::Chunked,
-            None => WireLength::Absent,
-        },
+    match response_length(head, body, facts.is_head) {
+        Length::None => WireLength::Absent,
+        Length::AsStated => WireLength::AsStated,
+        Length::Known(bytes) => WireLength::Known(bytes),
+        Length::Open if facts.version == Version::Http11 => WireLength::Chunked,
+        Length::Open => WireLength::Absent,
     }
 }

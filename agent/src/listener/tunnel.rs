@@ -1,9 +1,7 @@
 //! After an upgrade: bytes both ways until both sides have ended. It knows nothing of what they mean.
 
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,9 +9,8 @@ use bytes::{Buf, BytesMut};
 use heddle_node::clock;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::wire::Wire;
 use crate::exchange::{Reason, Sent, Tunnel};
-use crate::net::{Deadline, Io, Rewind};
+use crate::net::Deadline;
 
 /// Room for each direction.
 const ROOM: usize = 16 * 1024;
@@ -27,21 +24,9 @@ struct Direction {
     moved: u64,
 }
 
-/// Sends what is on the wire, the 101 above all, then moves bytes both ways. A side that ends its direction is told to the other (half-close);
-/// a tunnel in which nothing moves for `idle` is closed.
-pub(super) async fn run(wire: &Rc<RefCell<Wire>>, far: Box<dyn Tunnel>, idle: Duration) -> Sent {
-    if poll_fn(|cx| wire.borrow_mut().poll_send(cx)).await.is_err() {
-        return Sent { reason: Reason::ClientClosed, ..Sent::default() };
-    }
-    let (near, early) = {
-        let mut wire = wire.borrow_mut();
-        (std::mem::replace(&mut wire.io, Io::other(tokio::io::empty())), wire.input.split().freeze())
-    };
-    join(Rewind::new(near, early), far, idle).await
-}
-
-/// Moves bytes both ways until both sides have ended.
-pub(crate) async fn join(mut near: impl Tunnel, mut far: impl Tunnel, idle: Duration) -> Sent {
+/// Moves bytes both ways until both sides have ended. A side that ends its direction is told to the other (half-close); a tunnel in which
+/// nothing moves for `idle` is closed.
+pub(super) async fn join(mut near: impl Tunnel, mut far: impl Tunnel, idle: Duration) -> Sent {
     let (mut up, mut down) = (Direction::default(), Direction::default());
     let mut patience = Deadline::none();
     let mut before = 0;
