@@ -9,20 +9,25 @@ use crate::model::ResourceKind;
 use crate::seal;
 
 /// What stands where a secret is not shown.
-const MASK: &str = "********";
+const MASK: &str = "******";
 
 /// Hides secrets as far as the reader's role demands.
 #[derive(Clone)]
 pub(super) struct Masks {
     pub(super) catalog: Arc<dyn Catalog>,
-    /// The reader may change everything, so it may as well read it back to apply it elsewhere.
+    /// The reader may change everything, and reads what it changes; private keys of certificates it does not.
     pub(super) reader_is_admin: bool,
 }
 
 impl Masks {
     /// The value as its reader sees it.
     pub(super) fn shown(&self, kind: ResourceKind, value: &Value) -> Value {
-        if self.reader_is_admin { value.clone() } else { self.hidden(kind, value) }
+        let mut value = if self.reader_is_admin { value.clone() } else { self.hidden(kind, value) };
+        if let Some(fields) = value.as_object_mut().filter(|_| kind == ResourceKind::Ssl) {
+            fields.shift_remove("key");
+            fields.shift_remove("keys");
+        }
+        value
     }
 
     /// The value as everybody may see it.

@@ -11,13 +11,13 @@ use heddle_xds::catalog::Catalog;
 use heddle_xds::server::NodeRegistry;
 use tonic::{Request, Response, Status};
 
-use super::auth::{Access, Caller, Gate};
+use super::auth::{Access, Caller, admit};
 use super::codec::{self, Proposal};
 use super::explain::Explainer;
 use super::masks::Masks;
 use super::watch::{Event, Watcher};
 use crate::model::Key;
-use crate::settings::{AdminKey, Role};
+use crate::rest::{Keys, Role};
 use crate::state::{Intent, Keeper, Options, Refused, Scope, State};
 
 /// Bytes of one message in either direction: a configuration of 10,000 routes fits several times.
@@ -36,7 +36,7 @@ const MAX_AUTHOR: usize = 100;
 /// The gRPC Admin API.
 pub struct AdminService {
     keeper: Keeper,
-    gate: Gate,
+    keys: Keys,
     nodes: Arc<NodeRegistry>,
     explainer: Arc<dyn Explainer>,
     catalog: Arc<dyn Catalog>,
@@ -46,12 +46,12 @@ impl AdminService {
     /// The service for those who hold one of `keys`.
     pub fn new(
         keeper: Keeper,
-        keys: &[AdminKey],
+        keys: Keys,
         nodes: Arc<NodeRegistry>,
         explainer: Arc<dyn Explainer>,
         catalog: Arc<dyn Catalog>,
     ) -> AdminService {
-        AdminService { keeper, gate: Gate::new(keys), nodes, explainer, catalog }
+        AdminService { keeper, keys, nodes, explainer, catalog }
     }
 
     /// For a tonic server, with its limits set.
@@ -61,7 +61,7 @@ impl AdminService {
 
     /// Lets a call in and takes its message out.
     fn admit<T>(&self, request: Request<T>, access: Access) -> Result<(Caller, T), Status> {
-        let caller = self.gate.admit(request.metadata(), access)?;
+        let caller = admit(&self.keys, request.metadata(), access)?;
         Ok((caller, request.into_inner()))
     }
 

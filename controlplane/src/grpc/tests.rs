@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
-use heddle_node::config::Secret;
 use heddle_proto::heddle::admin::v1 as api;
 use heddle_proto::heddle::admin::v1::admin_server::Admin;
 use heddle_xds::catalog::{Catalog, ConfigFault, Descriptor, Place, PluginKind};
@@ -14,7 +13,7 @@ use tonic::{Code, Request, Status};
 
 use super::*;
 use crate::model::{Fault, Key, ResourceKind};
-use crate::settings::{AdminKey, Role};
+use crate::rest::{AdminKey, Keys, Role};
 use crate::state::{Content, Keeper, State, Update, Validator};
 use crate::store::Memory;
 use crate::store::conformance::Hands;
@@ -81,8 +80,8 @@ impl World {
         let hands = Hands::default();
         hands.set(1_000_500);
         let keeper = Keeper::start(Arc::new(Memory::new(hands.clock())), Arc::new(Toy), hands.clock()).await.unwrap();
-        let key = |name: &str, key: &str, role| AdminKey { name: name.into(), key: Secret::new(key), role };
-        let keys = [key("ops", "k-ops", Role::Admin), key("eyes", "k-eyes", Role::Viewer)];
+        let key = |name: &str, key: &str, role| AdminKey { name: name.into(), key: key.into(), role };
+        let keys = Keys::new(&[key("ops", "k-ops", Role::Admin), key("eyes", "k-eyes", Role::Viewer)]);
         let descriptor = Descriptor {
             name: "key-auth",
             priority: 1,
@@ -93,7 +92,7 @@ impl World {
             prefer_route: false,
         };
         let nodes = Arc::new(NodeRegistry::new());
-        let service = AdminService::new(keeper.clone(), &keys, nodes, Arc::new(Oracle), Arc::new(Plugins([descriptor])));
+        let service = AdminService::new(keeper.clone(), keys, nodes, Arc::new(Oracle), Arc::new(Plugins([descriptor])));
         World { service, keeper, hands }
     }
 
@@ -361,17 +360,32 @@ fn secrets_are_shown_to_admins_and_in_diffs_to_nobody() {
         world.put("consumers/jack", consumer("old-secret")).await;
         let key = |value: Value| value["plugins"]["key-auth"]["key"].clone();
         assert_eq!(key(world.get("k-ops", "consumers/jack").await.unwrap()), "old-secret");
-        assert_eq!(key(world.get("k-eyes", "consumers/jack").await.unwrap()), "********");
+        assert_eq!(key(world.get("k-eyes", "consumers/jack").await.unwrap()), "******");
         let diff = || api::DiffRequest { changes: vec![put("consumers/jack", consumer("new-secret"))], prune: false };
         for who in ["k-ops", "k-eyes"] {
             let answer = world.service.diff(by(who, diff())).await.unwrap().into_inner();
-            let expected = "consumers/jack Changed plugins.key-auth.key:\"********\">\"********\"";
+            let expected = "consumers/jack Changed plugins.key-auth.key:\"******\">\"******\"";
             assert_eq!(brief(&answer.outcomes), [expected]);
         }
         let request = api::HistoryRequest { key: Some(named("consumers/jack")), ..Default::default() };
         let history = world.service.history(by("k-eyes", request)).await.unwrap().into_inner();
         let json: Value = serde_json::from_slice(history.revisions[0].changes[0].json.as_ref().unwrap()).unwrap();
-        assert_eq!(key(json), "********");
+        assert_eq!(key(json), "******");
+    });
+}
+
+#[test]
+fn the_private_key_of_a_certificate_does_not_come_back() {
+    run(|world| async move {
+        world.put("ssls/s", json!({"sni": "a.example", "cert": "c", "key": "private", "keys": ["private"]})).await;
+        for who in ["k-ops", "k-eyes"] {
+            let shown = world.get(who, "ssls/s").await.unwrap();
+            assert_eq!((&shown["cert"], shown.get("key"), shown.get("keys")), (&json!("c"), None, None));
+        }
+        let mut past = world.watch(1, &[]).await.unwrap();
+        world.put("ssls/s", json!({"sni": "b.example", "cert": "c", "key": "private"})).await;
+        let heard = past.next().await.unwrap().unwrap();
+        assert!(!String::from_utf8_lossy(&heard.changed[0].json).contains("private"));
     });
 }
 
@@ -474,7 +488,7 @@ fn questions_are_handed_on_and_answers_masked() {
         let answer = world.service.explain(ask("/x", "", 0)).await.unwrap().into_inner();
         assert_eq!((answer.route.as_deref(), answer.why.as_str(), answer.revision), (Some("a"), "GET /x from 127.0.0.1", 1));
         let plugin = &answer.plugins[0];
-        assert_eq!((plugin.priority, plugin.config.as_slice()), (i32::MAX, br#"{"key":"********","n":20}"#.as_slice()));
+        assert_eq!((plugin.priority, plugin.config.as_slice()), (i32::MAX, br#"{"key":"******","n":20}"#.as_slice()));
         let answer = world.service.explain(ask("/x", "::1", 1_000_000)).await.unwrap().into_inner();
         assert!(answer.plugins[0].config.ends_with(br#""n":1000}"#));
         for refused in [ask("/x", "nowhere", 0), ask("", "", 0)] {

@@ -45,7 +45,7 @@ impl Keys {
     }
 
     /// Whose key it is. The time taken depends neither on the key nor on whose it is.
-    pub(in super::super) fn find(&self, key: &str) -> Option<(Arc<str>, Role)> {
+    pub(crate) fn find(&self, key: &str) -> Option<(Arc<str>, Role)> {
         let wanted = sha256(key);
         let mut found = None;
         for known in &self.0 {
