@@ -138,3 +138,17 @@ fn sizes_are_bounded() {
     let fault = decode_body(Kind::Route, &vec![0; read::MAX_RESOURCE_BYTES + 1]).unwrap_err();
     assert!(fault.reason.contains("at most"), "{fault}");
 }
+
+/// Bytes that another implementation of the public interface encoded, with fields that we do not know.
+#[test]
+fn resources_of_other_servers_are_understood() {
+    let endpoints = b"\x0a\x03web\x12M\x0a\x0b\x0a\x02eu\x12\x05eu-1a\x12\x1d\x0a\x15\x0a\x0f\x0a\x0d\x12\x0810.0.0.1\x18\x90?\x12\x02\x08\x09\x10\x01\
+        \x22\x02\x08\x03\x12\x19\x0a\x11\x0a\x0f\x0a\x0d\x12\x0810.0.0.2\x18\x90?\x10\x03\x22\x02\x08\x05\x1a\x02\x08\x01(\x01\x22\x05\x1a\x03\x08\x8c\x01";
+    let Resource::Endpoints(read) = decode_body(Kind::Endpoints, endpoints).unwrap() else { panic!() };
+    let expected = |host: &str, weight| Endpoint { port: 8080, ..endpoint(host, weight, -1, "eu-1a") };
+    assert_eq!((&*read.upstream, read.endpoints), ("web", vec![expected("10.0.0.1", 3), expected("10.0.0.2", 0)]));
+    let secret = b"\x0a\x04cert\x12\x10\x0a\x07\x1a\x05CHAIN\x12\x05\x12\x03KEY";
+    let body = SecretBody::KeyPair { chain_pem: "CHAIN".into(), key_pem: "KEY".into() };
+    let expected = Resource::Secret(Secret { name: "cert".into(), body });
+    assert!(decode_body(Kind::Secret, secret).unwrap() == expected, "key material is not shown");
+}

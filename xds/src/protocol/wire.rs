@@ -249,3 +249,88 @@ fn resource_from_wire(resource: wire::Resource, urls: &mut HashMap<String, Arc<s
         body: Bytes::from(any.value),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    fn node() -> NodeInfo {
+        let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), zone: "eu-1a".into() };
+        NodeInfo { scope, version: "1.2.3".into() }
+    }
+
+    /// Requests that another implementation of the public interface encoded, with fields that we do not know.
+    #[test]
+    fn requests_of_other_clients_are_understood() {
+        let eds = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+        let mut delta = Vec::from(b"\x0a\x1f\x0a\x02e1\x12\x04edge\x22\x03\x12\x01z2\x05envoyB\x04\x0a\x02\x08\x01R\x01f\x12B");
+        delta.extend(eds.as_bytes());
+        delta.extend(b"\x1a\x01a\x1a\x01b\x22\x01c*\x06\x0a\x01a\x12\x017\x32\x01n:\x07\x08\x0d\x12\x03bad");
+        let message = wire::DeltaDiscoveryRequest::decode(delta.as_slice()).unwrap();
+        let (node, request) = delta_request_from_wire(message);
+        let node = node.unwrap().unwrap();
+        assert_eq!((&*node.scope.id, &*node.scope.role, &*node.scope.zone, &*node.version), ("e1", "edge", "z", "envoy"));
+        let expected = DeltaRequest {
+            kind: Kind::Endpoints,
+            subscribe: vec!["a".into(), "b".into()],
+            unsubscribe: vec!["c".into()],
+            initial: BTreeMap::from([("a".into(), "7".into())]),
+            nonce: "n".into(),
+            error: Some("bad".to_string()),
+        };
+        assert_eq!(request.unwrap(), expected);
+        let mut sotw = Vec::from(b"\x0a\x01v\x12\x04\x0a\x02e1\x1a\x01a\x22B");
+        sotw.extend(eds.as_bytes());
+        sotw.extend(b"*\x01n2\x07\x08\x0d\x12\x03bad");
+        let (_, request) = sotw_request_from_wire(wire::DiscoveryRequest::decode(sotw.as_slice()).unwrap());
+        let expected = SotwRequest {
+            kind: Kind::Endpoints,
+            version: "v".into(),
+            names: vec!["a".into()],
+            nonce: "n".into(),
+            error: Some("bad".to_string()),
+        };
+        assert_eq!(request.unwrap(), expected);
+    }
+
+    #[test]
+    fn both_ends_understand_each_other() {
+        let raw = |name: &str, version: &str| RawResource {
+            name: name.into(),
+            version: version.into(),
+            type_url: Kind::Route.type_url().into(),
+            body: Bytes::from_static(b"body"),
+        };
+        let delta = DeltaResponse {
+            kind: Kind::Route,
+            version: "7".into(),
+            nonce: "n".into(),
+            resources: vec![raw("a", "1"), raw("b", "2")],
+            removed: vec!["c".into()],
+        };
+        assert_eq!(delta_response_from_wire(delta_response_to_wire(delta.clone())).unwrap(), delta);
+        let sotw = SotwResponse { kind: Kind::Route, version: "7".into(), nonce: "n".into(), resources: vec![raw("", "")] };
+        assert_eq!(sotw_response_from_wire(sotw_response_to_wire(sotw.clone())).unwrap(), sotw);
+        let ask = DeltaRequest { subscribe: vec!["*".into()], ..DeltaRequest::new(Kind::Route) };
+        let (from, request) = delta_request_from_wire(delta_request_to_wire(ask.clone(), Some(&node())));
+        assert_eq!((from.unwrap().unwrap(), request.unwrap()), (node(), ask));
+    }
+
+    #[test]
+    fn what_comes_in_is_bounded() {
+        let message = wire::DeltaDiscoveryRequest {
+            type_url: Kind::Route.type_url().to_string(),
+            resource_names_subscribe: vec!["x".repeat(1025)],
+            ..Default::default()
+        };
+        let refused = delta_request_from_wire(message).1.unwrap_err();
+        assert_eq!(refused, BadRequest::TooMuch { what: "resource_names_subscribe", found: 1025, most: 1024 });
+        let long = Node { id: "x".repeat(1025), ..Default::default() };
+        assert!(matches!(node_from_wire(long), Err(BadRequest::TooMuch { what: "node.id", .. })));
+        let unknown = wire::DiscoveryRequest { type_url: "x".repeat(9000), ..Default::default() };
+        let refused = sotw_request_from_wire(unknown).1.unwrap_err();
+        assert!(matches!(&refused, BadRequest::UnknownType(url) if url.len() == 200), "{refused}");
+    }
+}
