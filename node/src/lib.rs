@@ -6,3 +6,4 @@ pub mod drain;
 pub mod readiness;
 pub mod settings;
 pub mod signal;
+pub mod telemetry;

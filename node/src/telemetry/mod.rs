@@ -1,0 +1,13 @@
+//! Seeing a node: its log, its metrics, its traces. It knows no request and no configuration.
+
+mod labels;
+mod logs;
+mod metrics;
+mod spans;
+mod trace;
+
+pub use labels::{LabelGuard, OTHER};
+pub use logs::{LogError, init as init_logs};
+pub use metrics::{TEXT_FORMAT, build_info, expose};
+pub use spans::{Attribute, FinishedSpan, SpanExport, SpanKind, TracingError};
+pub use trace::{RequestTrace, Sampler, TraceContext};
