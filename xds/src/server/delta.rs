@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use super::refused::Refused;
 use super::{KindView, Machine, Nack};
 use crate::model::Kind;
-use crate::protocol::{DeltaRequest, DeltaResponse, RawResource, WILDCARD};
+use crate::protocol::{BadRequest, DeltaRequest, DeltaResponse, MAX_NAMES, RawResource, WILDCARD};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource};
 
 /// A response is closed when it holds more than this; with one large resource it still fits a gRPC message of 16 MiB.
@@ -218,7 +218,7 @@ impl Machine for DeltaMachine {
     type Request = DeltaRequest;
     type Response = DeltaResponse;
 
-    fn request(&mut self, request: DeltaRequest, source: &dyn SnapshotSource, now: SystemTime) {
+    fn request(&mut self, request: DeltaRequest, source: &dyn SnapshotSource, now: SystemTime) -> Result<(), BadRequest> {
         let state = &mut self.kinds[request.kind.index()];
         state.answered(&request, now);
         let first = !std::mem::replace(&mut state.open, true);
@@ -248,6 +248,10 @@ impl Machine for DeltaMachine {
                 state.leave_wildcard();
             }
         }
+        if state.names.len() > MAX_NAMES {
+            return Err(BadRequest::TooMuch { what: "the subscription", found: state.names.len(), most: MAX_NAMES });
+        }
+        Ok(())
     }
 
     fn changes(&mut self, changes: Changes, source: &dyn SnapshotSource) {

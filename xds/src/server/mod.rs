@@ -21,6 +21,8 @@
 //! # Ok(())
 //! # }
 //! ```
+//! Serve only once the snapshot is complete: what is not in it, agents that connect are told to remove.
+//!
 //! In one process, [`crate::link::memory`] gives the incoming connections instead of a socket.
 
 mod delta;
@@ -40,6 +42,7 @@ pub use registry::{KindView, NodeRegistry, NodeView};
 pub use service::{AdsService, tuned};
 pub use sotw::SotwMachine;
 
+use crate::protocol::BadRequest;
 use crate::snapshot::{Changes, SnapshotSource};
 
 /// What both machines do: requests and changes go in, responses come out when there is room for them. Nothing is queued: a machine
@@ -50,8 +53,8 @@ pub trait Machine: Send + 'static {
     /// What the client is told.
     type Response: Send;
 
-    /// Takes a request. `now` is noted with what the client refuses.
-    fn request(&mut self, request: Self::Request, source: &dyn SnapshotSource, now: SystemTime);
+    /// Takes a request. `now` is noted with what the client refuses. An error ends the stream: the client asks for more than one may.
+    fn request(&mut self, request: Self::Request, source: &dyn SnapshotSource, now: SystemTime) -> Result<(), BadRequest>;
     /// Takes note of what changed.
     fn changes(&mut self, changes: Changes, source: &dyn SnapshotSource);
     /// The next response, when one is due. With `hold`, only what must not wait: answers to requests, and endpoints.

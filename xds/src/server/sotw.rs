@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use super::refused::Refused;
 use super::{KindView, Machine, Nack};
 use crate::model::Kind;
-use crate::protocol::{RawResource, SotwRequest, SotwResponse, WILDCARD};
+use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, WILDCARD};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, version_of};
 
 type Shown = BTreeMap<Arc<str>, Arc<Versioned>>;
@@ -178,7 +178,7 @@ impl Machine for SotwMachine {
     type Request = SotwRequest;
     type Response = SotwResponse;
 
-    fn request(&mut self, request: SotwRequest, source: &dyn SnapshotSource, now: SystemTime) {
+    fn request(&mut self, request: SotwRequest, source: &dyn SnapshotSource, now: SystemTime) -> Result<(), BadRequest> {
         let state = &mut self.kinds[request.kind.index()];
         if !std::mem::replace(&mut state.open, true) {
             state.subscribe(request.names);
@@ -190,17 +190,18 @@ impl Machine for SotwMachine {
             } else {
                 state.answer = true;
             }
-            return;
+            return Ok(());
         }
         if !request.nonce.is_empty() {
             if request.nonce != state.nonce {
-                return;
+                return Ok(());
             }
             state.answered(&request, now);
         }
         if state.subscribe(request.names) {
             state.answer = true;
         }
+        Ok(())
     }
 
     fn changes(&mut self, changes: Changes, _source: &dyn SnapshotSource) {

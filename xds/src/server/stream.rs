@@ -114,7 +114,7 @@ fn stopping() -> Status {
 /// Gives a request to the machine. A type that we do not serve is no reason to end the stream; too much of something is.
 fn take<M: Speak>(machine: &mut M, request: Result<M::Request, BadRequest>, source: &dyn SnapshotSource) -> Result<(), Status> {
     match request {
-        Ok(request) => machine.request(request, source, clock::wall()),
+        Ok(request) => machine.request(request, source, clock::wall()).map_err(refuse)?,
         Err(error @ BadRequest::UnknownType(_)) => tracing::debug!(%error, "discovery request ignored"),
         Err(error) => return Err(refuse(error)),
     }

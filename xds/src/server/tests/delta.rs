@@ -44,7 +44,7 @@ fn all_said(responses: &[DeltaResponse]) -> Vec<Vec<String>> {
 }
 
 fn send(machine: &mut DeltaMachine, store: &SnapshotStore, request: DeltaRequest) -> Vec<Vec<String>> {
-    machine.request(request, store, at(1));
+    machine.request(request, store, at(1)).unwrap();
     all_said(&drain(machine, store))
 }
 
@@ -168,7 +168,7 @@ fn a_nonce_of_another_stream_is_ignored() {
 fn an_ack_of_an_older_response_is_normal() {
     let store = secrets(&["a"]);
     let mut machine = machine(&store);
-    machine.request(ask(&[]), &store, at(1));
+    machine.request(ask(&[]), &store, at(1)).unwrap();
     let first = drain(&mut machine, &store).remove(0);
     change(&mut machine, &store, vec![set(Kind::Secret, "a", "2")]);
     let second = drain(&mut machine, &store).remove(0);
@@ -186,9 +186,9 @@ fn an_ack_of_an_older_response_is_normal() {
 fn a_refused_version_is_not_sent_again() {
     let store = secrets(&["a", "b"]);
     let mut machine = machine(&store);
-    machine.request(ask(&[]), &store, at(1));
+    machine.request(ask(&[]), &store, at(1)).unwrap();
     let first = drain(&mut machine, &store).remove(0);
-    machine.request(nack(&first, "Secret a: body: is not PEM"), &store, at(5));
+    machine.request(nack(&first, "Secret a: body: is not PEM"), &store, at(5)).unwrap();
     assert!(drain(&mut machine, &store).is_empty());
     let nacks = machine.nacks();
     assert_eq!((nacks.len(), &*nacks[0].name, nacks[0].field.as_str(), nacks[0].time), (1, "a", "body", at(5)));
@@ -198,7 +198,7 @@ fn a_refused_version_is_not_sent_again() {
     let second = drain(&mut machine, &store).remove(0);
     assert_eq!(said(&second), ["+a"]);
     assert_eq!(machine.nacks().len(), 1, "until it is accepted");
-    machine.request(ack(&second), &store, at(6));
+    machine.request(ack(&second), &store, at(6)).unwrap();
     assert!(machine.nacks().is_empty());
 }
 
@@ -206,13 +206,13 @@ fn a_refused_version_is_not_sent_again() {
 fn removing_a_refused_resource_clears_it() {
     let store = secrets(&["a"]);
     let mut machine = machine(&store);
-    machine.request(ask(&[]), &store, at(1));
+    machine.request(ask(&[]), &store, at(1)).unwrap();
     let first = drain(&mut machine, &store).remove(0);
-    machine.request(nack(&first, "Secret a: body: is not PEM"), &store, at(5));
+    machine.request(nack(&first, "Secret a: body: is not PEM"), &store, at(5)).unwrap();
     change(&mut machine, &store, vec![gone(Kind::Secret, "a")]);
     let second = drain(&mut machine, &store).remove(0);
     assert_eq!(said(&second), ["-a"]);
-    machine.request(ack(&second), &store, at(6));
+    machine.request(ack(&second), &store, at(6)).unwrap();
     assert!(machine.nacks().is_empty());
 }
 
@@ -220,9 +220,9 @@ fn removing_a_refused_resource_clears_it() {
 fn a_foreign_nack_is_kept_whole() {
     let store = secrets(&["a"]);
     let mut machine = machine(&store);
-    machine.request(ask(&[]), &store, at(1));
+    machine.request(ask(&[]), &store, at(1)).unwrap();
     let first = drain(&mut machine, &store).remove(0);
-    machine.request(nack(&first, "Error adding/updating secret(s) a: bad"), &store, at(5));
+    machine.request(nack(&first, "Error adding/updating secret(s) a: bad"), &store, at(5)).unwrap();
     assert_eq!((&*machine.nacks()[0].name, machine.nacks()[0].reason.as_str()), ("", "Error adding/updating secret(s) a: bad"));
 }
 
@@ -262,7 +262,7 @@ fn endpoints_and_answers_do_not_wait() {
     let held = machine.response(&store, true).unwrap();
     assert_eq!((held.kind, said(&held)), (Kind::Endpoints, vec!["+u".to_string()]));
     assert!(machine.response(&store, true).is_none());
-    machine.request(asks(Kind::Consumer, &[]), &store, at(1));
+    machine.request(asks(Kind::Consumer, &[]), &store, at(1)).unwrap();
     assert_eq!(machine.response(&store, true).unwrap().kind, Kind::Consumer);
     assert_eq!(said(&machine.response(&store, false).unwrap()), ["+a"]);
 }
@@ -303,7 +303,7 @@ fn much_is_sent_in_chunks() {
     let filler = "x".repeat(1000);
     store.apply((0..5000).map(|n| set(Kind::Secret, &format!("s{n}"), &filler)).collect());
     let mut machine = machine(&store);
-    machine.request(ask(&[]), &store, at(1));
+    machine.request(ask(&[]), &store, at(1)).unwrap();
     let responses = drain(&mut machine, &store);
     let size = |response: &DeltaResponse| response.resources.iter().map(|raw| raw.body.len()).sum::<usize>();
     assert!(responses.len() >= 5 && responses.iter().all(|response| size(response) < 1_100_000), "{}", responses.len());
@@ -314,15 +314,29 @@ fn much_is_sent_in_chunks() {
 fn a_client_that_never_answers_is_not_sent_more_and_more() {
     let store = secrets(&["a"]);
     let mut machine = machine(&store);
-    machine.request(ask(&[]), &store, at(1));
+    machine.request(ask(&[]), &store, at(1)).unwrap();
     let mut sent = drain(&mut machine, &store);
     for n in 0..500 {
         change(&mut machine, &store, vec![set(Kind::Secret, "a", &n.to_string())]);
         sent.extend(drain(&mut machine, &store));
     }
     assert_eq!(sent.len(), 64);
-    machine.request(ack(sent.last().unwrap()), &store, at(2));
+    machine.request(ack(sent.last().unwrap()), &store, at(2)).unwrap();
     assert_eq!(all_said(&drain(&mut machine, &store)), [["+a"]], "then it gets the newest");
+}
+
+#[test]
+fn a_subscription_cannot_grow_without_end() {
+    let store = SnapshotStore::new();
+    let mut machine = machine(&store);
+    let names = |from: usize| DeltaRequest {
+        subscribe: (from..from + 60_000).map(|n| n.to_string().into()).collect(),
+        ..DeltaRequest::new(Kind::Secret)
+    };
+    machine.request(names(0), &store, at(1)).unwrap();
+    machine.request(names(0), &store, at(1)).unwrap();
+    let refused = machine.request(names(60_000), &store, at(1)).unwrap_err();
+    assert_eq!(refused.to_string(), "the subscription has 120000 elements or bytes, at most 100000 are accepted");
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl<C: ClientMachine, M: Machine<Request = C::Request, Response = C::Response>>
             Step::Respond(hold) => self.to_client.extend(self.server.response(&self.store, *hold)),
             Step::Request => {
                 if let Some(request) = self.to_server.pop_front() {
-                    self.server.request(request, &self.store, at(1));
+                    self.server.request(request, &self.store, at(1)).unwrap();
                 }
             }
             Step::Receive(count) => self.receive(usize::from(*count)),

@@ -32,7 +32,7 @@ fn said(response: &SotwResponse) -> Vec<String> {
 }
 
 fn send(machine: &mut SotwMachine, store: &SnapshotStore, request: SotwRequest) -> Vec<SotwResponse> {
-    machine.request(request, store, at(1));
+    machine.request(request, store, at(1)).unwrap();
     drain(machine, store)
 }
 
@@ -110,8 +110,8 @@ fn two_first_requests_without_nonce_and_a_stale_ack() {
 fn two_first_requests_before_the_first_answer_get_one() {
     let store = secrets(&["ca", "web"]);
     let mut machine = machine(&store);
-    machine.request(ask(&["web"]), &store, at(1));
-    machine.request(ask(&["ca", "web"]), &store, at(1));
+    machine.request(ask(&["web"]), &store, at(1)).unwrap();
+    machine.request(ask(&["ca", "web"]), &store, at(1)).unwrap();
     assert_eq!(said(&one(drain(&mut machine, &store))), ["ca", "web"]);
 }
 
@@ -193,7 +193,7 @@ fn nothing_is_taken_away_before_its_replacement_is_there() {
     let grown = tell(&mut machine, &store, changes.collect());
     let shown: Vec<_> = grown.iter().map(|response| (response.kind, said(response).join(" "))).collect();
     assert_eq!(shown, [(Kind::Secret, "new old".to_string()), (Kind::Certificate, "new old".to_string())]);
-    grown.iter().for_each(|response| machine.request(ack(response, &[]), &store, at(2)));
+    grown.iter().for_each(|response| machine.request(ack(response, &[]), &store, at(2)).unwrap());
     let shrunk: Vec<_> = drain(&mut machine, &store).iter().map(|response| (response.kind, said(response).join(" "))).collect();
     assert_eq!(shrunk, [(Kind::Certificate, "new".to_string()), (Kind::Secret, "new".to_string())]);
 }
