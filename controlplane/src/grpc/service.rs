@@ -26,6 +26,8 @@ const MAX_MESSAGE: usize = 64 << 20;
 const MAX_CHANGES: usize = 50_000;
 /// Resources of one page.
 const MAX_PAGE: usize = 1_000;
+/// Bytes after which a page ends; with one more resource it stays below the 4 MiB that gRPC clients take by default.
+const PAGE_BYTES: usize = 2 << 20;
 /// Revisions of one answer, when nobody says how many and at most.
 const HISTORY: (usize, usize) = (100, 1_000);
 /// Versions that are read to fill an answer with revisions.
@@ -163,11 +165,15 @@ impl Admin for AdminService {
         };
         let state = self.keeper.state();
         let wanted = || state.all().filter(|(key, _)| only.is_none_or(|only| key.kind == only));
-        let mut rest = wanted().skip_while(|(key, _)| after.as_ref().is_some_and(|after| key <= after));
+        let mut rest = wanted().skip_while(|(key, _)| after.as_ref().is_some_and(|after| key <= after)).peekable();
         let masks = self.masks(&caller);
-        let page: Vec<api::Resource> =
-            rest.by_ref().take(size).map(|(key, stored)| codec::resource(&key, stored, &masks)).collect();
-        let more = rest.next().is_some();
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while let Some((key, stored)) = rest.next_if(|_| page.len() < size && bytes < PAGE_BYTES) {
+            let resource = codec::resource(&key, stored, &masks);
+            bytes += resource.json.len();
+            page.push(resource);
+        }
+        let more = rest.peek().is_some();
         let next_page_token = page.last().filter(|_| more).and_then(codec::token_of).unwrap_or_default();
         let total = wanted().count() as u64;
         Ok(Response::new(api::ListResponse { resources: page, next_page_token, revision: state.revision, total }))

@@ -141,7 +141,7 @@ fn remove(name: &str) -> api::Change {
 }
 
 fn run<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { story(World::new().await).await });
 }
 
@@ -354,6 +354,17 @@ fn lists_come_in_pages_without_gap_or_repeat() {
 }
 
 #[test]
+fn a_page_is_no_larger_than_a_message_may_be_for_any_client() {
+    run(|world| async move {
+        for id in 0..5 {
+            world.put(&format!("routes/r{id}"), json!({"uri": "/", "desc": "x".repeat(1_400_000)})).await;
+        }
+        let page = world.service.list(by("k-ops", api::ListRequest::default())).await.unwrap().into_inner();
+        assert_eq!((page.resources.len(), page.next_page_token.as_str()), (2, "routes/r1"));
+    });
+}
+
+#[test]
 fn secrets_are_shown_to_admins_and_in_diffs_to_nobody() {
     run(|world| async move {
         let consumer = |key: &str| json!({"username": "jack", "plugins": {"key-auth": {"key": key}}});
@@ -493,6 +504,39 @@ fn questions_are_handed_on_and_answers_masked() {
         assert!(answer.plugins[0].config.ends_with(br#""n":1000}"#));
         for refused in [ask("/x", "nowhere", 0), ask("", "", 0)] {
             assert_eq!(world.service.explain(refused).await.unwrap_err().code(), Code::InvalidArgument);
+        }
+    });
+}
+
+/// The service on a real socket, beside a client of its own.
+#[test]
+fn over_the_wire_it_is_the_same() {
+    use heddle_proto::heddle::admin::v1::admin_client::AdminClient;
+    run(|World { service, keeper, .. }| async move {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        let server = heddle_xds::server::tuned().add_service(service.into_server()).serve_with_incoming(incoming);
+        let story = async {
+            let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+            let mut client = AdminClient::new(endpoint.connect().await.unwrap());
+            let changes = (0..3_000).map(|n| put(&format!("routes/r{n}"), json!({"uri": "/", "desc": "x".repeat(2_000)})));
+            let request = || api::ApplyRequest { changes: changes.clone().collect(), ..Default::default() };
+            assert_eq!(client.apply(Request::new(request())).await.unwrap_err().code(), Code::Unauthenticated);
+            let mut watching = client.watch(by("k-eyes", api::WatchRequest::default())).await.unwrap().into_inner();
+            let answer = client.apply(by("k-ops", request())).await.unwrap().into_inner();
+            assert_eq!((answer.revision, answer.outcomes.len()), (1, 3_000));
+            let mut heard = 0;
+            while heard < 3_000 {
+                let part = watching.next().await.unwrap().unwrap();
+                assert_eq!(part.revision, 1);
+                heard += part.changed.len();
+            }
+            assert_eq!(keeper.state().count(ResourceKind::Route), 3_000);
+        };
+        tokio::select! {
+            ended = server => panic!("the server ended: {ended:?}"),
+            () = story => {}
         }
     });
 }

@@ -13,6 +13,9 @@ const PAGE: usize = 500;
 /// Versions that may lie between a watcher and the present; one that is further behind has to list again.
 const MOST_BEHIND: usize = 20_000;
 
+/// Changes of one event; a larger revision comes in several, so that none is too large for a message.
+const MOST_TOGETHER: usize = 500;
+
 /// What one revision, or one report of a provider, changed.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Event {
@@ -115,8 +118,10 @@ impl Watcher {
 
     fn queue(&mut self, revision: Revision, author: Arc<str>, mut changes: Vec<(Key, Option<Arc<Stored>>)>) {
         changes.retain(|(key, _)| self.kinds.is_empty() || self.kinds.contains(&key.kind));
-        if !changes.is_empty() {
-            self.pending.push_back(Event { revision, author, changes });
+        while !changes.is_empty() {
+            let rest = changes.split_off(changes.len().min(MOST_TOGETHER));
+            self.pending.push_back(Event { revision, author: author.clone(), changes });
+            changes = rest;
         }
     }
 }

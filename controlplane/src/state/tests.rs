@@ -455,6 +455,118 @@ fn a_caller_that_hangs_up_does_not_split_store_and_belief() {
     });
 }
 
+mod lives {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A step of a random life of a configuration.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Apply(Vec<(u8, Option<Option<u8>>, bool)>),
+        Offer(u8, Vec<(u8, Option<u8>)>),
+        Rollback(u64),
+        Later(u64),
+        Fail(bool, bool),
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let upstream = || proptest::option::of(0u8..3);
+        let intent = (0u8..6, proptest::option::weighted(0.7, upstream()), any::<bool>());
+        prop_oneof![
+            6 => proptest::collection::vec(intent, 1..4).prop_map(Step::Apply),
+            4 => (0u8..2, proptest::collection::vec((0u8..6, upstream()), 0..4)).prop_map(|(s, r)| Step::Offer(s, r)),
+            1 => (0u64..20).prop_map(Step::Rollback),
+            1 => (0u64..2_000).prop_map(Step::Later),
+            1 => (any::<bool>(), any::<bool>()).prop_map(|(full, late)| Step::Fail(full, late)),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    /// Keys 0 to 2 are upstreams, 3 to 5 routes, which may refer to an upstream.
+    fn resource(n: u8, refers: Option<u8>) -> (Key, Value) {
+        if n < 3 {
+            return (upstream(&format!("u{n}")), json!({}));
+        }
+        let refers = refers.map_or(json!({"uri": "/"}), |u| json!({"uri": "/", "upstream_id": format!("u{u}")}));
+        (route(&format!("r{n}")), refers)
+    }
+
+    async fn take(world: World, step: Step) -> World {
+        match step {
+            Step::Apply(list) => {
+                let intent = |(n, put, expires): (u8, Option<Option<u8>>, bool)| {
+                    let (key, value) = resource(n, put.flatten());
+                    let expires_at_ms = expires.then_some(1_001_000);
+                    match put {
+                        Some(_) => Intent::Put { key, value, expires_at_ms, expect: Expect::Any },
+                        None => Intent::delete(key),
+                    }
+                };
+                let _ = world.apply(list.into_iter().map(intent).collect()).await;
+            }
+            Step::Offer(source, list) => {
+                let content = Content::Whole(list.into_iter().map(|(n, refers)| resource(n, refers)).collect());
+                world.offer(&format!("{source}.yaml"), content).await;
+            }
+            Step::Rollback(to) => {
+                let _ = world.keeper.rollback(Scope::Everything, to, Options::by("ops")).await;
+            }
+            Step::Later(ms) => {
+                world.hands.set((world.hands.clock())() + ms);
+                let _ = world.keeper.sweep().await;
+            }
+            Step::Fail(full, late) => {
+                world.store.full.store(full, Ordering::SeqCst);
+                world.store.late.store(late, Ordering::SeqCst);
+            }
+            Step::Restart => return world.restart().await,
+        }
+        world
+    }
+
+    async fn live(steps: Vec<Step>) {
+        let mut world = World::new().await;
+        let (mut mirror, mut changes) = world.keeper.subscribe();
+        for step in steps {
+            let restart = matches!(step, Step::Restart);
+            world = take(world, step).await;
+            if restart {
+                (mirror, changes) = world.keeper.subscribe();
+            }
+            let state = world.keeper.state();
+            while let Some(heard) = changes.next().now_or_never() {
+                let mut next = (*mirror).clone();
+                match heard.keys {
+                    Some(keys) => keys.iter().for_each(|key| next.set(key, heard.state.get(key).cloned())),
+                    None => next = (*heard.state).clone(),
+                }
+                assert!(heard.state.generation > mirror.generation);
+                (next.revision, next.generation) = (heard.state.revision, heard.state.generation);
+                mirror = Arc::new(next);
+            }
+            assert!(mirror.all().eq(state.all()), "who follows the changes believes the same");
+        }
+        // A last write settles what a failed one left open.
+        world.store.full.store(false, Ordering::SeqCst);
+        world.store.late.store(false, Ordering::SeqCst);
+        world.put(&route("last"), json!({"uri": "/"})).await;
+        let believed = world.keeper.state();
+        let again = world.restart().await.keeper.state();
+        assert_eq!(again.revision, believed.revision);
+        let kept = believed.all().filter(|(key, _)| key.provider().is_none());
+        assert!(kept.eq(again.all()), "what is believed is what is stored");
+    }
+
+    proptest! {
+        #[test]
+        fn belief_store_and_followers_never_part(steps in proptest::collection::vec(step(), 1..40)) {
+            tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(live(steps));
+        }
+    }
+}
+
 mod providers {
     use super::*;
 
