@@ -18,6 +18,7 @@ mod prometheus;
 mod proxy_rewrite;
 mod redirect;
 mod request_id;
+mod response_rewrite;
 mod traffic_split;
 
 use std::future::Future;

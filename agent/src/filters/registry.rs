@@ -17,6 +17,7 @@ static PLUGINS: &[&Plugin] = &[
     &proxy_rewrite::PLUGIN,
     &redirect::PLUGIN,
     &request_id::PLUGIN,
+    &response_rewrite::PLUGIN,
     &traffic_split::PLUGIN,
 ];
 

@@ -56,8 +56,8 @@ fn fixed_or_template(uri: &str) -> Target {
     let template = Template::new(uri);
     let Some(text) = template.literal() else { return Target::Template(template) };
     let (new_path, query) = split(text);
-    match path::normalise(new_path, &POLICY) {
-        Ok(normal) => Target::Fixed(normal.map_or_else(|| new_path.into(), Into::into), query.map(Into::into)),
+    match normalised(new_path) {
+        Ok(path) => Target::Fixed(path.into(), query.map(Into::into)),
         Err(_) => Target::Template(template),
     }
 }
@@ -139,10 +139,19 @@ fn split(text: &str) -> (&str, Option<&str>) {
 /// Takes path and query out of a text that was put together.
 fn set_target(x: &mut Exchange, text: String) -> Result<(), Reason> {
     let (new_path, query) = split(&text);
-    let rooted = if new_path.starts_with('/') { new_path.to_owned() } else { format!("/{new_path}") };
-    x.request.path = path::normalise(&rooted, &POLICY)?.unwrap_or(rooted);
+    x.request.path = normalised(new_path)?;
     add_query(x, query);
     Ok(())
+}
+
+/// The path as it may go upstream: rooted, encoded, without dot segments.
+fn normalised(text: &str) -> Result<String, Reason> {
+    let mut rooted = String::with_capacity(text.len() + 1);
+    if !text.starts_with('/') {
+        rooted.push('/');
+    }
+    escape(text, &mut rooted);
+    Ok(path::normalise(&rooted, &POLICY)?.unwrap_or(rooted))
 }
 
 /// Puts a query before the client's.
