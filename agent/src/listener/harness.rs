@@ -3,17 +3,20 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use heddle_node::clock::{self, Instant};
 use heddle_xds::model::{EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, LocalSet};
 
 use super::site::{Drain, Link, Site, Worker};
+use super::{Count, ListenFault, Listeners, Shared};
 use crate::exchange::{Call, ConnectionInfo, Reason, Response, Service};
 use crate::http::{Body, RequestHead, ResponseHead};
 use crate::net::Io;
@@ -22,13 +25,24 @@ pub(super) type Answering = Pin<Box<dyn Future<Output = Response>>>;
 
 /// A service made of a closure; it keeps what was refused.
 pub(super) struct Fake {
-    answer: Box<dyn Fn(Call) -> Answering>,
+    answer: Box<dyn Fn(Rc<ConnectionInfo>, Call) -> Answering>,
     pub(super) refused: Rc<RefCell<Vec<Reason>>>,
 }
 
 impl Fake {
     pub(super) fn new<F: Future<Output = Response> + 'static>(answer: impl Fn(Call) -> F + 'static) -> Fake {
-        Fake { answer: Box::new(move |call| Box::pin(answer(call))), refused: Rc::default() }
+        Fake { answer: Box::new(move |_, call| Box::pin(answer(call))), refused: Rc::default() }
+    }
+
+    /// Answers with what `tell` says of the connection.
+    pub(super) fn telling(tell: impl Fn(&ConnectionInfo) -> String + 'static) -> Fake {
+        Fake {
+            answer: Box::new(move |info, _| {
+                let said = tell(&info);
+                Box::pin(async move { text(200, said) })
+            }),
+            refused: Rc::default(),
+        }
     }
 
     /// Answers with method, authority, path and the body.
@@ -44,8 +58,8 @@ impl Fake {
 }
 
 impl Service for Fake {
-    fn call(&self, _: &Rc<ConnectionInfo>, call: Call) -> impl Future<Output = Response> {
-        (self.answer)(call)
+    fn call(&self, info: &Rc<ConnectionInfo>, call: Call) -> impl Future<Output = Response> {
+        (self.answer)(info.clone(), call)
     }
     fn refused(&self, _: &Rc<ConnectionInfo>, _: &RequestHead, reason: Reason) {
         self.refused.borrow_mut().push(reason);
@@ -153,4 +167,36 @@ impl Client {
 fn without_date(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
+}
+
+/// The listeners of a worker, on real sockets.
+pub(super) struct House {
+    pub(super) listeners: Listeners<Fake>,
+    pub(super) worker: Rc<Worker<Fake>>,
+    pub(super) shared: Shared,
+}
+
+impl House {
+    pub(super) fn new(fake: Fake) -> House {
+        let worker = Rc::new(Worker { service: fake, counters: Arc::default(), dates: Default::default() });
+        let shared = Shared::default();
+        House { listeners: Listeners::new(worker.clone(), shared.clone(), Duration::from_secs(2)), worker, shared }
+    }
+
+    pub(super) fn want(&mut self, wanted: &[Listener]) -> Vec<ListenFault> {
+        self.listeners.reconcile(&wanted.iter().cloned().map(Arc::new).collect::<Vec<_>>())
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.listeners.addresses()[0].1
+    }
+
+    pub(super) fn count(&self, count: Count) -> u64 {
+        self.worker.counters.get(count)
+    }
+}
+
+/// A story on real sockets.
+pub(super) async fn in_house<T>(fake: Fake, story: impl AsyncFnOnce(House) -> T) -> T {
+    LocalSet::new().run_until(async { story(House::new(fake)).await }).await
 }

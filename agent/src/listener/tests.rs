@@ -2,49 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_xds::model::{EdgeLimits, Listener, ProxyProtocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::LocalSet;
 
-use super::harness::{Fake, listener, text};
-use super::*;
-use crate::exchange::Call;
+use super::Count;
+use super::harness::{Fake, in_house as story, listener, text};
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
 const GET_CLOSE: &str = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-
-struct House {
-    listeners: Listeners<Fake>,
-    worker: Rc<Worker<Fake>>,
-}
-
-impl House {
-    fn new(fake: Fake) -> House {
-        let worker = Rc::new(Worker { service: fake, counters: Arc::default(), dates: Default::default() });
-        House { listeners: Listeners::new(worker.clone(), Shared::default(), Duration::from_secs(2)), worker }
-    }
-
-    fn want(&mut self, wanted: &[Listener]) -> Vec<ListenFault> {
-        self.listeners.reconcile(&wanted.iter().cloned().map(Arc::new).collect::<Vec<_>>())
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.listeners.addresses()[0].1
-    }
-
-    fn count(&self, count: Count) -> u64 {
-        self.worker.counters.get(count)
-    }
-}
-
-async fn story<T>(fake: Fake, story: impl AsyncFnOnce(House) -> T) -> T {
-    LocalSet::new().run_until(async { story(House::new(fake)).await }).await
-}
 
 async fn ask(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -57,11 +25,6 @@ async fn rest(stream: &mut TcpStream) -> String {
     // A connection that breaks off ends what can be read, too.
     let _ = stream.read_to_end(&mut all).await;
     String::from_utf8_lossy(&all).into_owned()
-}
-
-/// A service that answers with what it sees of the connection's ends.
-fn peers() -> Fake {
-    Fake::new(|_: Call| async { text(200, "") })
 }
 
 #[tokio::test]
@@ -147,11 +110,11 @@ async fn a_proxy_header_is_demanded_from_trusted_peers_only() {
         proxy_protocol: ProxyProtocol::Required(vec![trusted.parse().unwrap()]),
         ..listener(EdgeLimits { handshake_timeout: Duration::from_millis(200), ..EdgeLimits::default() })
     };
-    story(peers(), async |mut house| {
+    story(Fake::telling(|info| format!("{} {} {}", info.peer, info.local, info.transport_peer.ip())), async |mut house| {
         house.want(&[proxied("127.0.0.0/8")]);
         let address = house.address();
         let header = "PROXY TCP4 192.0.2.9 192.0.2.1 5 6\r\n";
-        assert!(ask(address, format!("{header}{GET_CLOSE}")).await.starts_with("HTTP/1.1 200"));
+        assert!(ask(address, format!("{header}{GET_CLOSE}")).await.ends_with("192.0.2.9:5 192.0.2.1:6 127.0.0.1"));
         for bad in [GET_CLOSE, "PROXY TCP4 1.1.1.1 2.2.2.2 1\r\n", "PROXY TCP"] {
             assert_eq!(ask(address, bad).await, "", "{bad}");
         }

@@ -1,1 +1,316 @@
-//! Stories of TLS.
+//! Stories of TLS: certificates by name, changed at run time; clients that must show theirs; handshakes that fail.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_xds::model::{Certificate, ClientValidation, EdgeLimits, Listener, ListenerProtocol, Secret, SecretBody, TlsVersion};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::super::counters::Count;
+use super::super::harness::{Fake, House, in_house, listener};
+use super::CertificateStore;
+
+type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+/// An authority and the secrets that were made with it.
+struct Pki {
+    authority: Issuer,
+    secrets: HashMap<Arc<str>, Arc<Secret>>,
+}
+
+fn authority(name: &str) -> Issuer {
+    CertifiedIssuer::self_signed(authority_params(name), KeyPair::generate().unwrap()).unwrap()
+}
+
+fn authority_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+/// Chain and key in PEM of a certificate for these names.
+fn issue(issuer: &Issuer, name: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
+}
+
+impl Pki {
+    fn new() -> Pki {
+        let authority = authority("root");
+        let mut pki = Pki { authority, secrets: HashMap::new() };
+        pki.keep("roots", SecretBody::Roots(pki.authority.pem().into()));
+        pki
+    }
+
+    fn keep(&mut self, name: &str, body: SecretBody) {
+        self.secrets.insert(name.into(), Arc::new(Secret { name: name.into(), body }));
+    }
+
+    /// A certificate resource whose certificate names `name`, shown for `snis`.
+    fn certificate(&mut self, id: &str, name: &str, snis: &[&str]) -> Certificate {
+        let (chain, key) = issue(&self.authority, name);
+        self.keep(id, SecretBody::KeyPair { chain_pem: chain.into(), key_pem: key.into() });
+        Certificate {
+            id: id.into(),
+            snis: snis.iter().map(|name| (*name).into()).collect(),
+            secrets: vec![id.into()],
+            client: None,
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+        }
+    }
+
+    /// Shows these certificates from now on.
+    fn show(&self, house: &House, certificates: Vec<Certificate>) -> Vec<String> {
+        let certificates: Vec<_> = certificates.into_iter().map(Arc::new).collect();
+        let before = house.shared.certificates.load();
+        let (store, faults) = CertificateStore::build(&certificates, |name| self.secrets.get(name).cloned(), &before);
+        house.shared.certificates.store(Arc::new(store));
+        faults.iter().map(ToString::to_string).collect()
+    }
+
+    /// A client that trusts the authority.
+    fn client(&self, shown: Option<(String, String)>, alpn: &[&[u8]]) -> ClientConfig {
+        self.client_of(shown, alpn, rustls::DEFAULT_VERSIONS)
+    }
+
+    fn client_of(
+        &self,
+        shown: Option<(String, String)>,
+        alpn: &[&[u8]],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap().with_root_certificates(roots);
+        let mut config = match shown {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
+                builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+            }
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        config
+    }
+}
+
+fn https() -> Listener {
+    Listener {
+        protocol: ListenerProtocol::Https,
+        ..listener(EdgeLimits { handshake_timeout: Duration::from_millis(300), ..EdgeLimits::default() })
+    }
+}
+
+async fn dial(address: SocketAddr, config: &ClientConfig, name: &'static str) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    TlsConnector::from(Arc::new(config.clone())).connect(ServerName::try_from(name).unwrap(), stream).await
+}
+
+/// The answer to a GET for `host`. With TLS 1.3 a refused client certificate is told only here.
+async fn get(stream: &mut TlsStream<TcpStream>, host: &str, last: bool) -> std::io::Result<String> {
+    let close = if last { "Connection: close\r\n" } else { "" };
+    stream.write_all(format!("GET /x HTTP/1.1\r\nHost: {host}\r\n{close}\r\n").as_bytes()).await?;
+    let mut all = Vec::new();
+    while !all.ends_with(b"/x ") {
+        let mut buffer = [0; 1000];
+        match stream.read(&mut buffer).await? {
+            0 => break,
+            read => all.extend_from_slice(&buffer[..read]),
+        }
+    }
+    Ok(String::from_utf8(all).unwrap())
+}
+
+fn shown(stream: &TlsStream<TcpStream>) -> Vec<u8> {
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[tokio::test]
+async fn the_server_name_chooses_the_certificate() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let exact = pki.certificate("exact", "a.example", &["a.example"]);
+        let wild = pki.certificate("wild", "*.b.example", &["*.b.example"]);
+        house.want(&[https()]);
+        let client = pki.client(None, &[]);
+        assert!(pki.show(&house, vec![exact.clone(), wild.clone()]).is_empty());
+        // The client checks the names, so a wrong certificate fails here.
+        for name in ["a.example", "c.b.example"] {
+            let mut stream = dial(house.address(), &client, name).await.unwrap();
+            assert!(get(&mut stream, name, true).await.unwrap().ends_with(&format!("GET {name}/x ")));
+        }
+        for name in ["d.c.b.example", "b.example", "other.test"] {
+            let error = dial(house.address(), &client, name).await.unwrap_err();
+            assert!(error.to_string().contains("alert"), "{error}");
+        }
+        let fallback = pki.certificate("fallback", "other.test", &["*"]);
+        pki.show(&house, vec![exact, wild, fallback]);
+        dial(house.address(), &client, "other.test").await.unwrap();
+        assert_eq!((house.count(Count::TlsDone), house.count(Count::TlsFailed)), (3, 3));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let old = pki.certificate("c", "a.example", &["a.example"]);
+        pki.show(&house, vec![old.clone()]);
+        house.want(&[https()]);
+        let client = pki.client(None, &[]);
+        let mut first = dial(house.address(), &client, "a.example").await.unwrap();
+        get(&mut first, "a.example", false).await.unwrap();
+
+        pki.certificate("c", "a.example", &["a.example"]);
+        pki.show(&house, vec![old.clone()]);
+        let client = pki.client(None, &[]);
+        let second = dial(house.address(), &client, "a.example").await.unwrap();
+        assert_ne!(shown(&first), shown(&second));
+        assert!(get(&mut first, "a.example", false).await.unwrap().ends_with("GET a.example/x "));
+
+        pki.keep("c", SecretBody::KeyPair { chain_pem: "nonsense".into(), key_pem: "".into() });
+        let faults = pki.show(&house, vec![old]);
+        assert!(faults.len() == 1 && faults[0].contains("certificate c"), "{faults:?}");
+        assert_eq!(shown(&dial(house.address(), &client, "a.example").await.unwrap()), shown(&second));
+
+        pki.show(&house, vec![]);
+        assert!(dial(house.address(), &client, "a.example").await.is_err());
+    })
+    .await;
+}
+
+fn demanding(certificate: Certificate, depth: u8, skip: &[&str]) -> Certificate {
+    let skip_uri_regex = skip.iter().map(|pattern| (*pattern).into()).collect();
+    Certificate { client: Some(ClientValidation { ca: "roots".into(), depth, skip_uri_regex }), ..certificate }
+}
+
+#[tokio::test]
+async fn clients_show_a_certificate_where_it_is_demanded() {
+    let tell = Fake::telling(|info| {
+        let tls = info.tls.as_ref().unwrap();
+        let client = tls.client.as_ref().map(|client| format!("{} by {}", client.subject, client.issuer));
+        format!("{client:?} {} {} /x ", tls.client_required_unless.is_some(), tls.version)
+    });
+    in_house(tell, async |mut house| {
+        let mut pki = Pki::new();
+        let certificate = pki.certificate("c", "a.example", &["a.example"]);
+        pki.show(&house, vec![demanding(certificate.clone(), 1, &[])]);
+        house.want(&[https()]);
+        let ask = async |shown: Option<(String, String)>| {
+            let mut stream = dial(house.address(), &pki.client(shown, &[]), "a.example").await?;
+            get(&mut stream, "a.example", true).await
+        };
+        let good = ask(Some(issue(&pki.authority, "me"))).await.unwrap();
+        assert!(good.contains("CN=me by CN=root") && good.contains("TLSv1.3"), "{good}");
+        assert!(ask(None).await.is_err());
+        assert!(ask(Some(issue(&authority("root"), "me"))).await.is_err(), "an authority of the same name");
+
+        // Longer chains than allowed.
+        let middle =
+            CertifiedIssuer::signed_by(authority_params("middle"), KeyPair::generate().unwrap(), &*pki.authority).unwrap();
+        let (leaf, key) = issue(&middle, "deep");
+        let chain = Some((format!("{leaf}{}", middle.pem()), key));
+        assert!(ask(chain.clone()).await.unwrap().contains("CN=deep by CN=middle"));
+        pki.show(&house, vec![demanding(certificate.clone(), 0, &[])]);
+        assert!(ask(chain).await.is_err());
+
+        pki.show(&house, vec![demanding(certificate, 1, &["^/public"])]);
+        assert!(ask(None).await.unwrap().contains("None true"), "paths decide later");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_host_is_served_only_where_its_demands_were_met() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let open = pki.certificate("open", "open.example", &["open.example", "also.example"]);
+        let closed = pki.certificate("closed", "closed.example", &["closed.example"]);
+        pki.show(&house, vec![open, demanding(closed, 1, &[])]);
+        house.want(&[https()]);
+        let plain = pki.client(None, &[]);
+        let mut stream = dial(house.address(), &plain, "open.example").await.unwrap();
+        assert!(get(&mut stream, "also.example", false).await.unwrap().starts_with("HTTP/1.1 200"));
+        assert!(get(&mut stream, "closed.example", false).await.unwrap().starts_with("HTTP/1.1 421"));
+        let mut stream = dial(house.address(), &plain, "open.example").await.unwrap();
+        assert!(get(&mut stream, "CLOSED.example.:443", true).await.unwrap().starts_with("HTTP/1.1 421"));
+        let trusted = pki.client(Some(issue(&pki.authority, "me")), &[]);
+        let mut stream = dial(house.address(), &trusted, "closed.example").await.unwrap();
+        assert!(get(&mut stream, "closed.example", false).await.unwrap().starts_with("HTTP/1.1 200"));
+        assert!(get(&mut stream, "open.example", true).await.unwrap().starts_with("HTTP/1.1 421"));
+
+        let stream = dial(house.address(), &pki.client(None, &[b"h2"]), "open.example").await.unwrap();
+        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::task::spawn_local(async move {
+            // It breaks when the story ends.
+            let _ = connection.await;
+        });
+        let mut send = send.ready().await.unwrap();
+        for (host, status) in [("open.example", 200), ("closed.example", 421), ("also.example", 200)] {
+            let request = http::Request::get(format!("https://{host}/")).body(()).unwrap();
+            let (response, _) = send.send_request(request, true).unwrap();
+            assert_eq!(response.await.unwrap().status().as_u16(), status, "{host}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_but_never_past_a_client_check() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let open = pki.certificate("open", "open.example", &["open.example"]);
+        let closed = pki.certificate("closed", "closed.example", &["closed.example"]);
+        pki.show(&house, vec![open, demanding(closed, 1, &[])]);
+        house.want(&[https()]);
+        for versions in [&[&rustls::version::TLS13], &[&rustls::version::TLS12]] {
+            let client = pki.client_of(Some(issue(&pki.authority, "me")), &[], versions);
+            for (name, kind) in [("open.example", HandshakeKind::Resumed), ("closed.example", HandshakeKind::Full)] {
+                let mut first = dial(house.address(), &client, name).await.unwrap();
+                get(&mut first, name, true).await.unwrap();
+                let second = dial(house.address(), &client, name).await.unwrap();
+                assert_eq!(second.get_ref().1.handshake_kind(), Some(kind), "{name}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn versions_are_bounded_and_what_is_not_tls_is_closed_in_time() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let modern = pki.certificate("c", "a.example", &["a.example"]);
+        pki.show(&house, vec![Certificate { min_version: TlsVersion::V1_3, ..modern }]);
+        house.want(&[https()]);
+        let old = pki.client_of(None, &[], &[&rustls::version::TLS12]);
+        assert!(dial(house.address(), &old, "a.example").await.is_err());
+        for bytes in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"", b"\x16\x03\x01"] {
+            let mut stream = TcpStream::connect(house.address()).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+            let mut all = Vec::new();
+            // Closing may reset, since not all was read.
+            let _ = stream.read_to_end(&mut all).await;
+            assert!(!all.starts_with(b"HTTP"));
+        }
+        assert_eq!(house.count(Count::TlsFailed), 4);
+    })
+    .await;
+}
