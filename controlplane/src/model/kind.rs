@@ -146,17 +146,24 @@ pub struct Fault {
     pub message: String,
     /// The message says everything by itself (plugins, references): [`Fault::wording`] does not wrap it in its path.
     pub whole: bool,
+    /// APISIX's own words for it, where the message says more than they do.
+    pub literal: Option<&'static str>,
 }
 
 impl Fault {
     /// A fault of the shape of the resource at `path`.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Fault {
-        Fault { path: path.into(), message: message.into(), whole: false }
+        Fault { path: path.into(), message: message.into(), whole: false, literal: None }
     }
 
     /// A fault whose message is complete by itself.
     pub fn whole(path: impl Into<String>, message: impl Into<String>) -> Fault {
-        Fault { path: path.into(), message: message.into(), whole: true }
+        Fault { path: path.into(), message: message.into(), whole: true, literal: None }
+    }
+
+    /// The same fault, which APISIX tells with exactly these words.
+    pub fn literally(self, words: &'static str) -> Fault {
+        Fault { literal: Some(words), ..self }
     }
 
     /// The text that Admin API clients of APISIX look for:
@@ -172,7 +179,7 @@ impl Fault {
                 Step::Property(name) => text.push_str(&format!("property \"{name}\" validation failed: ")),
             }
         }
-        text + &self.message
+        text + self.literal.unwrap_or(&self.message)
     }
 }
 
@@ -226,6 +233,13 @@ mod tests {
             Fault::new("nodes[\"a.b:80\"]", "m").wording(),
             "invalid configuration: property \"nodes\" validation failed: property \"a.b:80\" validation failed: m"
         );
+        let both = Fault::new("id", "object matches none of the required: expected a, or b")
+            .literally("object matches none of the required");
+        assert_eq!(
+            both.wording(),
+            "invalid configuration: property \"id\" validation failed: object matches none of the required"
+        );
+        assert!(both.to_string().ends_with("expected a, or b"));
         assert_eq!(Fault::whole("plugins.x", "unknown plugin [x]").wording(), "unknown plugin [x]");
     }
 }

@@ -10,6 +10,9 @@ use super::Fault;
 /// More faults than this in one resource help nobody.
 const MOST_FAULTS: usize = 64;
 
+/// None of several alternatives holds.
+pub(super) const NO_ALTERNATIVE: &str = "object matches none of the required";
+
 /// A compiled schema.
 #[derive(Debug, Default)]
 pub(super) struct Shape {
@@ -124,6 +127,13 @@ impl Walk {
         }
     }
 
+    /// A fault of which APISIX says less.
+    fn fault_told(&mut self, words: &'static str, more: String) {
+        if self.faults.len() < MOST_FAULTS {
+            self.faults.push(Fault::new(self.path.clone(), format!("{words}: {more}")).literally(words));
+        }
+    }
+
     /// What was found, as a fault may quote it.
     fn found(&self, value: &Value) -> String {
         match value {
@@ -158,14 +168,15 @@ impl Walk {
             && !choices.contains(value)
         {
             let expected = choices.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
-            return self.fault(format!("matches none of the enum values: expected one of {expected}, got {}", self.found(value)));
+            return self
+                .fault_told("matches none of the enum values", format!("expected one of {expected}, got {}", self.found(value)));
         }
         if !shape.any_of.is_empty() && !shape.any_of.iter().any(|one| one.check(value).is_empty()) {
             return match shape.meant(value) {
                 Some(meant) if value.is_object() || value.is_array() => self.visit(meant, value),
                 _ => {
                     let expected = shape.any_of.iter().map(Shape::describe).collect::<Vec<_>>().join(", or ");
-                    self.fault(format!("object matches none of the required: expected {expected}, got {}", self.found(value)));
+                    self.fault_told(NO_ALTERNATIVE, format!("expected {expected}, got {}", self.found(value)));
                 }
             };
         }

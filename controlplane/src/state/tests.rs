@@ -17,7 +17,7 @@ struct Toy;
 
 impl Validator for Toy {
     fn check(&self, candidate: &State, changed: &[Key]) -> Vec<(Key, Fault)> {
-        let fault = |path: &str, message: String| Fault { path: path.into(), message, whole: false };
+        let fault = |path: &str, message: String| Fault::new(path, message);
         let mut faults = Vec::new();
         for key in changed {
             let Some(stored) = candidate.get(key) else {

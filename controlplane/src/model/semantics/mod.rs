@@ -57,7 +57,7 @@ pub(super) fn alternatives(kind: ResourceKind, value: &Value, faults: &mut Vec<F
         ResourceKind::Ssl => ssl::alternatives(map, faults),
         ResourceKind::Upstream => upstream::alternatives(map, "", faults),
         ResourceKind::Secret if has("auth_config") && has("auth_file") => {
-            faults.push(Fault::new("", both("auth_config", "auth_file")));
+            faults.push(both("", "auth_config", "auth_file"));
         }
         _ => {}
     }
@@ -68,10 +68,15 @@ pub(super) fn alternatives(kind: ResourceKind, value: &Value, faults: &mut Vec<F
     }
 }
 
-fn both(one: &str, other: &str) -> String {
-    format!("value should match only one schema, but matches both schemas 1 and 2: expected only one of {one} and {other}")
+const BOTH: &str = "value should match only one schema, but matches both schemas 1 and 2";
+const NEITHER: &str = "value should match only one schema, but matches none";
+
+/// Two fields of which only one may stand.
+fn both(path: &str, one: &str, other: &str) -> Fault {
+    Fault::new(path, format!("{BOTH}: expected only one of {one} and {other}")).literally(BOTH)
 }
 
-fn neither(one: &str, other: &str) -> String {
-    format!("value should match only one schema, but matches none: expected one of {one} and {other}")
+/// Two fields of which one must stand.
+fn neither(path: &str, one: &str, other: &str) -> Fault {
+    Fault::new(path, format!("{NEITHER}: expected one of {one} and {other}")).literally(NEITHER)
 }

@@ -1,25 +1,33 @@
 //! What the schema of a route cannot say.
 
 use super::super::resources::Route;
+use super::super::shape::NO_ALTERNATIVE;
 use super::super::{Fault, addr, expr};
-use super::{NO_LUA, both, neither, upstream};
+use super::{NO_LUA, upstream};
+
+/// Two conditions of which only one may stand; the first of APISIX's alternatives is that neither does.
+const TWO_HOSTS: &str = "allOf 2 failed: value should match only one schema, but matches both schemas 2 and 3";
+const TWO_ADDRS: &str = "allOf 3 failed: value should match only one schema, but matches both schemas 2 and 3";
+const NO_URI: &str = "allOf 1 failed: value should match only one schema, but matches none";
+const TWO_URIS: &str = "allOf 1 failed: value should match only one schema, but matches both schemas 1 and 2";
 
 /// Exactly one of uri and uris, at most one of each other pair, and something to do.
 pub(super) fn alternatives(has: &dyn Fn(&str) -> bool, faults: &mut Vec<Fault>) {
+    let mut fault = |words: &'static str, more: &str| faults.push(Fault::new("", format!("{words}: {more}")).literally(words));
     match (has("uri"), has("uris")) {
-        (false, false) => faults.push(Fault::new("", format!("allOf 1 failed: {}", neither("uri", "uris")))),
-        (true, true) => faults.push(Fault::new("", format!("allOf 1 failed: {}", both("uri", "uris")))),
+        (false, false) => fault(NO_URI, "expected one of uri and uris"),
+        (true, true) => fault(TWO_URIS, "expected only one of uri and uris"),
         _ => {}
     }
-    for (number, one, other) in [(2, "host", "hosts"), (3, "remote_addr", "remote_addrs")] {
-        if has(one) && has(other) {
-            faults.push(Fault::new("", format!("allOf {number} failed: {}", both(one, other))));
-        }
+    if has("host") && has("hosts") {
+        fault(TWO_HOSTS, "expected only one of host and hosts");
+    }
+    if has("remote_addr") && has("remote_addrs") {
+        fault(TWO_ADDRS, "expected only one of remote_addr and remote_addrs");
     }
     let does = ["plugins", "upstream", "upstream_id", "service_id", "plugin_config_id", "script", "script_id"];
     if !does.into_iter().any(has) {
-        let message = "allOf 4 failed: object matches none of the required: expected one of plugins, upstream, upstream_id, service_id or plugin_config_id";
-        faults.push(Fault::new("", message));
+        fault(NO_ALTERNATIVE, "expected one of plugins, upstream, upstream_id, service_id or plugin_config_id");
     }
 }
 
@@ -56,7 +64,7 @@ pub(super) fn check(route: &Route, faults: &mut Vec<Fault>) {
 
 fn address(text: &str, path: &str, faults: &mut Vec<Fault>) {
     if let Err(why) = addr::network(text) {
-        faults.push(Fault::new(path, why));
+        faults.push(Fault::new(path, why).literally(NO_ALTERNATIVE));
     }
 }
 

@@ -19,8 +19,8 @@ pub(super) fn alternatives(map: &Map<String, Value>, faults: &mut Vec<Fault>) {
         return;
     }
     match (map.contains_key("sni"), map.contains_key("snis")) {
-        (true, true) => faults.push(Fault::new("", both("sni", "snis"))),
-        (false, false) => faults.push(Fault::new("", neither("sni", "snis"))),
+        (true, true) => faults.push(both("", "sni", "snis")),
+        (false, false) => faults.push(neither("", "sni", "snis")),
         _ => {}
     }
 }

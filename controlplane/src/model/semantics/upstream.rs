@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::super::Fault;
 use super::super::resources::{Active, HashOnKind, PassHostKind, Upstream, UpstreamTls};
+use super::super::shape::NO_ALTERNATIVE;
 use super::{both, neither, ssl};
 
 /// Exactly one of `nodes` and `service_name` with `discovery_type`; at most one way to give a client certificate.
@@ -12,14 +13,14 @@ pub(super) fn alternatives(map: &Map<String, Value>, path: &str, faults: &mut Ve
     let discovery = (map.contains_key("service_name"), map.contains_key("discovery_type"));
     match (nodes, discovery) {
         (true, (false, false)) | (false, (true, true)) => {}
-        (true, _) => faults.push(Fault::new(path, both("nodes", "service_name with discovery_type"))),
-        (false, _) => faults.push(Fault::new(path, neither("nodes", "service_name with discovery_type"))),
+        (true, _) => faults.push(both(path, "nodes", "service_name with discovery_type")),
+        (false, _) => faults.push(neither(path, "nodes", "service_name with discovery_type")),
     }
     if let Some(checks) = map.get("checks").and_then(Value::as_object)
         && !checks.contains_key("active")
     {
-        let message = "object matches none of the required: expected active (passive alone would never find a node recovered)";
-        faults.push(Fault::new(join(path, "checks"), message));
+        let message = format!("{NO_ALTERNATIVE}: expected active (passive alone would never find a node recovered)");
+        faults.push(Fault::new(join(path, "checks"), message).literally(NO_ALTERNATIVE));
     }
 }
 
@@ -122,7 +123,7 @@ fn check_tls(tls: &UpstreamTls, at: &str, faults: &mut Vec<Fault>) {
     let path = format!("{at}tls");
     let pair = (tls.client_cert.as_deref(), tls.client_key.as_deref());
     if tls.client_cert_id.is_some() && pair != (None, None) {
-        faults.push(Fault::new(path.clone(), both("client_cert_id", "client_cert with client_key")));
+        faults.push(both(&path, "client_cert_id", "client_cert with client_key"));
     }
     match pair {
         (Some(cert), Some(key)) => {
