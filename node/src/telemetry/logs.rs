@@ -9,7 +9,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::settings::{LogFormat, LogLevel, LogSettings};
+use super::settings::{LogFormat, LogLevel, LogSettings};
 
 /// The log is set up already.
 #[derive(Debug, thiserror::Error)]

@@ -12,8 +12,8 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanEvents, SpanExporter, SpanLinks, SpanProcessor,
 };
 
+use super::settings::TracingSettings;
 use super::trace::RequestTrace;
-use crate::settings::{NodeSettings, TracingSettings};
 
 /// Spans that may wait for the collector; more are dropped, never waited for.
 const QUEUE: usize = 8_192;
@@ -66,6 +66,17 @@ pub struct FinishedSpan {
     pub error: Option<Cow<'static, str>>,
 }
 
+/// Which process the spans come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The node's id.
+    pub id: String,
+    /// Where it runs.
+    pub zone: Option<String>,
+    /// The program's version.
+    pub version: &'static str,
+}
+
 /// The way to the collector. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SpanExport {
@@ -74,30 +85,30 @@ pub struct SpanExport {
 }
 
 impl SpanExport {
-    /// Sets up the exporter; needs a tokio runtime, and connects when there is something to send. `version` is that of the program.
+    /// Sets up the exporter; needs a tokio runtime, and connects when there is something to send.
     ///
     /// # Errors
     /// The collector's URL cannot be used.
-    pub fn start(settings: &TracingSettings, node: &NodeSettings, version: &'static str) -> Result<SpanExport, TracingError> {
+    pub fn start(settings: &TracingSettings, origin: Origin) -> Result<SpanExport, TracingError> {
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_tonic()
             .with_endpoint(settings.otlp.clone())
             .with_timeout(settings.timeout)
             .build()
             .map_err(|error| TracingError(error.to_string()))?;
-        Ok(SpanExport::over(exporter, node, version))
+        Ok(SpanExport::over(exporter, origin))
     }
 
-    fn over(exporter: impl SpanExporter + 'static, node: &NodeSettings, version: &'static str) -> SpanExport {
+    fn over(exporter: impl SpanExporter + 'static, origin: Origin) -> SpanExport {
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(QUEUE)
             .with_max_export_batch_size(BATCH)
             .with_scheduled_delay(DELAY)
             .build();
         let mut processor = BatchSpanProcessor::new(exporter, config);
-        let mut attributes =
-            vec![KeyValue::new("service.version", version), KeyValue::new("service.instance.id", node.id.clone())];
-        attributes.extend(node.zone.clone().map(|zone| KeyValue::new("cloud.availability_zone", zone)));
+        let Origin { id, zone, version } = origin;
+        let mut attributes = vec![KeyValue::new("service.version", version), KeyValue::new("service.instance.id", id)];
+        attributes.extend(zone.map(|zone| KeyValue::new("cloud.availability_zone", zone)));
         processor.set_resource(&Resource::builder_empty().with_service_name("heddle").with_attributes(attributes).build());
         let scope = InstrumentationScope::builder("heddle").with_version(version).build();
         SpanExport { processor: Arc::new(processor), scope }
@@ -143,7 +154,7 @@ fn data(span: FinishedSpan, scope: InstrumentationScope) -> SpanData {
         dropped_attributes_count: 0,
         events: SpanEvents::default(),
         links: SpanLinks::default(),
-        status: span.error.map_or(Status::Unset, |error| Status::error(error)),
+        status: span.error.map_or(Status::Unset, Status::error),
         instrumentation_scope: scope,
     }
 }
@@ -170,8 +181,8 @@ mod tests {
         }
     }
 
-    fn node() -> NodeSettings {
-        NodeSettings { id: "gw-1".into(), data_dir: ".".into(), zone: Some("eu-1a".into()) }
+    fn origin() -> Origin {
+        Origin { id: "gw-1".into(), zone: Some("eu-1a".into()), version: "1.0" }
     }
 
     fn span(ratio: f64) -> FinishedSpan {
@@ -193,7 +204,7 @@ mod tests {
     #[tokio::test]
     async fn sampled_spans_are_exported_as_given() {
         let kept = Kept::default();
-        let export = SpanExport::over(kept.clone(), &node(), "1.0");
+        let export = SpanExport::over(kept.clone(), origin());
         let sampled = span(1.0);
         export.export(span(0.0));
         export.export(sampled.clone());
@@ -213,7 +224,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let otlp = format!("http://{}", listener.local_addr().unwrap());
         let settings = TracingSettings { otlp, sample: 1.0, timeout: Duration::from_secs(1) };
-        let export = SpanExport::start(&settings, &node(), "1.0").unwrap();
+        let export = SpanExport::start(&settings, origin()).unwrap();
         export.export(span(1.0));
         let stopping = tokio::spawn(export.stop(Duration::from_secs(30)));
         let (mut socket, _) = listener.accept().await.unwrap();
@@ -228,6 +239,6 @@ mod tests {
     #[tokio::test]
     async fn a_useless_url_is_refused() {
         let settings = TracingSettings { otlp: "http://".into(), sample: 1.0, timeout: Duration::from_secs(1) };
-        assert!(SpanExport::start(&settings, &node(), "1.0").unwrap_err().to_string().contains("http://127.0.0.1:4317"));
+        assert!(SpanExport::start(&settings, origin()).unwrap_err().to_string().contains("http://127.0.0.1:4317"));
     }
 }
