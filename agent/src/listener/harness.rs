@@ -197,6 +197,6 @@ impl House {
 }
 
 /// A story on real sockets.
-pub(super) async fn in_house<T>(fake: Fake, story: impl AsyncFnOnce(House) -> T) -> T {
-    LocalSet::new().run_until(async { story(House::new(fake)).await }).await
+pub(super) fn in_house<'a>(fake: Fake, story: impl AsyncFnOnce(House) + 'a) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+    Box::pin(async move { LocalSet::new().run_until(async { story(House::new(fake)).await }).await })
 }

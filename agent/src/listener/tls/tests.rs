@@ -161,7 +161,8 @@ async fn the_server_name_chooses_the_certificate() {
         }
         let fallback = pki.certificate("fallback", "other.test", &["*"]);
         pki.show(&house, vec![exact, wild, fallback]);
-        dial(house.address(), &client, "other.test").await.unwrap();
+        let mut stream = dial(house.address(), &client, "other.test").await.unwrap();
+        get(&mut stream, "other.test", true).await.unwrap();
         assert_eq!((house.count(Count::TlsDone), house.count(Count::TlsFailed)), (3, 3));
     })
     .await;
