@@ -14,6 +14,7 @@ mod cors;
 mod fault_injection;
 mod ip_restriction;
 mod key_auth;
+mod limit_count;
 mod prometheus;
 mod proxy_rewrite;
 mod redirect;

@@ -13,6 +13,7 @@ static PLUGINS: &[&Plugin] = &[
     &fault_injection::PLUGIN,
     &ip_restriction::PLUGIN,
     &key_auth::PLUGIN,
+    &limit_count::PLUGIN,
     &prometheus::PLUGIN,
     &proxy_rewrite::PLUGIN,
     &redirect::PLUGIN,
