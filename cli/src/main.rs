@@ -1,2 +1,104 @@
 //! The only binary: reads arguments and wires the floors together.
-fn main() {}
+
+mod args;
+mod client;
+mod configuration;
+mod environment;
+mod explain;
+mod files;
+mod run;
+mod validate;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command, ConfigArgs};
+use clap::{CommandFactory, Parser};
+use configuration::Configuration;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Something failed.
+const FAILED: u8 = 1;
+/// The configuration or the command line is wrong (clap's own code for the latter).
+const WRONG: u8 = 2;
+/// `diff` found changes.
+const DIFFERENT: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Only fails when a provider is installed already, which is then the same one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(FAILED, &error),
+    };
+    runtime.block_on(obey(cli.command))
+}
+
+async fn obey(command: Command) -> ExitCode {
+    match command {
+        Command::Run(args) => serve(&args.config, |configuration| run::all(configuration, args.demo)).await,
+        Command::Controlplane(args) => serve(&args, run::control_plane).await,
+        Command::Agent(args) => serve(&args, run::agent).await,
+        Command::Validate(args) => match validate::validate(args).await {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(mistakes) => fail(WRONG, &mistakes),
+        },
+        Command::Apply(args) => done(client::apply(args, environment::author()).await),
+        Command::Get(args) => done(client::get(args).await),
+        Command::Delete(args) => done(client::delete(args, environment::author()).await),
+        Command::Diff(args) => match client::diff(args).await {
+            Ok(true) => ExitCode::from(DIFFERENT),
+            other => done(other.map(drop)),
+        },
+        Command::History(args) => done(client::history(args).await),
+        Command::Rollback(args) => done(client::rollback(args, environment::author()).await),
+        Command::Nodes(args) => done(client::nodes(args).await),
+        Command::Explain(args) => done(client::explain(args).await),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "heddle", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Reads the configuration and runs something with it until it ends.
+async fn serve<F: Future<Output = Result<(), Box<dyn std::error::Error>>>>(
+    args: &ConfigArgs,
+    run: impl FnOnce(Configuration) -> F,
+) -> ExitCode {
+    let configuration = match configuration::read(args.config.as_deref()) {
+        Ok(configuration) => configuration,
+        Err(error) => return fail(WRONG, &error),
+    };
+    if let Err(error) = heddle_node::telemetry::init_logs(&configuration.node.log) {
+        return fail(FAILED, &error);
+    }
+    match run(configuration).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(if is_configuration(&*error) { WRONG } else { FAILED }, &error),
+    }
+}
+
+/// Whether a failed start is the configuration's fault.
+fn is_configuration(error: &(dyn std::error::Error + 'static)) -> bool {
+    use heddle_controlplane::app::StartError;
+    matches!(error.downcast_ref(), Some(StartError::Resources(_)))
+}
+
+fn done(result: Result<(), client::ClientError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ client::ClientError::Usage(_)) => fail(WRONG, &error),
+        Err(error) => fail(FAILED, &error),
+    }
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("heddle: {error}");
+    ExitCode::from(code)
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::clock::{self, Instant};
 
@@ -11,6 +12,7 @@ use crate::clock::{self, Instant};
 #[derive(Debug, Clone)]
 pub struct Readiness {
     state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Guard {
     state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
     number: u64,
 }
 
@@ -50,7 +53,7 @@ impl Readiness {
     #[must_use]
     pub fn new() -> Readiness {
         let state = State { since: clock::now(), next: 0, pending: BTreeMap::new(), draining: false };
-        Readiness { state: Arc::new(Mutex::new(state)) }
+        Readiness { state: Arc::new(Mutex::new(state)), changed: Arc::default() }
     }
 
     /// Holds readiness back until the guard is dropped. `name` is what `/ready` prints, for example `first configuration`.
@@ -60,12 +63,26 @@ impl Readiness {
         let number = state.next;
         state.next += 1;
         state.pending.insert(number, name.to_owned());
-        Guard { state: self.state.clone(), number }
+        Guard { state: self.state.clone(), changed: self.changed.clone(), number }
     }
 
     /// From now on not ready, whatever the guards say. Call it before the sockets close, so that balancers hear of it first.
     pub fn begin_draining(&self) {
         self.state.lock().draining = true;
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until nothing is pending (or draining has begun).
+    pub async fn settled(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // From here on no change is missed, also one that comes before the wait.
+            changed.as_mut().enable();
+            if !matches!(self.verdict(), Verdict::Pending(_)) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Ready, pending or draining.
@@ -107,6 +124,7 @@ impl Drop for Guard {
         let Some(name) = state.pending.remove(&self.number) else { return };
         let (waited, left) = (clock::now().saturating_duration_since(state.since), state.pending.len());
         drop(state);
+        self.changed.notify_waiters();
         if left == 0 {
             tracing::info!(last = %name, ?waited, "ready");
         } else {
@@ -131,6 +149,20 @@ mod tests {
         drop(config);
         assert!(ready.verdict().is_ready());
         assert_eq!(ready.verdict().to_string(), "ready");
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_by_the_last_guard() {
+        let ready = Readiness::new();
+        let guard = ready.guard("first configuration");
+        let waiting = tokio::spawn({
+            let ready = ready.clone();
+            async move { ready.settled().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(guard);
+        assert!(waiting.await.is_ok());
     }
 
     #[test]

@@ -1,4 +1,12 @@
-//! The life of a request between a connection and an endpoint.
+//! The life of a request between a connection and an endpoint: `http` reads top to bottom as that life.
 
-pub mod edit;
-pub mod headers;
+mod edit;
+mod finish;
+mod forward;
+mod headers;
+mod http;
+mod plan;
+mod worker;
+
+pub use http::Pipeline;
+pub use worker::{Counters, Shared, View, Worker};

@@ -13,8 +13,7 @@ use crate::files;
 /// A file cannot be read, or the control plane refuses; then nothing was changed.
 pub async fn apply(args: ApplyArgs, author: String) -> Result<(), ClientError> {
     let changes = read(&args.files)?;
-    let request =
-        api::ApplyRequest { changes, dry_run: args.dry_run, prune: args.prune, author, force: false, if_revision: 0 };
+    let request = api::ApplyRequest { changes, dry_run: args.dry_run, prune: args.prune, author, force: false, if_revision: 0 };
     let answer = connect(&args.server).await?.apply(request).await?.into_inner();
     print!("{}", render::outcomes(&answer.outcomes));
     if !answer.applied && !args.dry_run {

@@ -51,8 +51,16 @@ fn resource_table(resources: &[api::Resource]) -> String {
     let row = |resource: &api::Resource| {
         let value: Value = serde_json::from_slice(&resource.json).unwrap_or(Value::Null);
         let text = |name: &str| value.get(name).map(plain).unwrap_or_default();
-        let what = ["uri", "uris", "host", "hosts", "snis", "sni", "nodes", "address"].map(text).into_iter().find(|text| !text.is_empty());
-        vec![resource.key.as_ref().map(render::key).unwrap_or_default(), text("name"), what.unwrap_or_default(), resource.modified.to_string()]
+        let what = ["uri", "uris", "host", "hosts", "snis", "sni", "nodes", "address"]
+            .map(text)
+            .into_iter()
+            .find(|text| !text.is_empty());
+        vec![
+            resource.key.as_ref().map(render::key).unwrap_or_default(),
+            text("name"),
+            what.unwrap_or_default(),
+            resource.modified.to_string(),
+        ]
     };
     table(&["RESOURCE", "NAME", "WHAT", "REVISION"], &resources.iter().map(row).collect::<Vec<_>>())
 }
@@ -73,28 +81,21 @@ pub async fn history(args: HistoryArgs) -> Result<(), ClientError> {
     let key = args.collection.zip(args.id).map(|(collection, id)| api::Key { collection, id });
     let request = api::HistoryRequest { key, limit: args.limit, before_revision: 0 };
     let revisions = connect(&args.server).await?.history(request).await?.into_inner().revisions;
-    let changes = |revision: &api::Revision| {
-        let sign = |effect| match effect {
-            api::Effect::Created => "+",
-            api::Effect::Removed => "-",
-            _ => "~",
-        };
-        revision.changes.iter().map(|change| format!("{}{}", sign(change.effect()), change.key.as_ref().map(render::key).unwrap_or_default()))
-    };
     if args.output != Output::Table {
         let item = |revision: &api::Revision| {
             json!({
                 "revision": revision.revision,
                 "author": revision.author,
                 "time": render::time(revision.time.as_ref()),
-                "changes": changes(revision).collect::<Vec<_>>(),
+                "changes": changes(revision),
             })
         };
         print_json(&Value::Array(revisions.iter().map(item).collect()));
         return Ok(());
     }
     let row = |revision: &api::Revision| {
-        let mut list: Vec<String> = changes(revision).take(4).collect();
+        let mut list = changes(revision);
+        list.truncate(MAX_SHOWN);
         if revision.changes.len() > list.len() {
             list.push(format!("and {} more", revision.changes.len() - list.len()));
         }
@@ -102,6 +103,22 @@ pub async fn history(args: HistoryArgs) -> Result<(), ClientError> {
     };
     print!("{}", table(&["REVISION", "TIME", "AUTHOR", "CHANGES"], &revisions.iter().map(row).collect::<Vec<_>>()));
     Ok(())
+}
+
+/// Changes of one revision that the table shows.
+const MAX_SHOWN: usize = 4;
+
+/// What a revision did, as `+routes/r1`.
+fn changes(revision: &api::Revision) -> Vec<String> {
+    let sign = |effect| match effect {
+        api::Effect::Created => "+",
+        api::Effect::Removed => "-",
+        _ => "~",
+    };
+    let one = |change: &api::RevisionChange| {
+        format!("{}{}", sign(change.effect()), change.key.as_ref().map(render::key).unwrap_or_default())
+    };
+    revision.changes.iter().map(one).collect()
 }
 
 /// `heddle nodes`.
@@ -119,9 +136,20 @@ pub async fn nodes(args: NodesArgs) -> Result<(), ClientError> {
         let pending = node.types.iter().any(|held| held.pending);
         let state = if node.connected_since.is_none() { "away" } else { "connected" };
         let held = format!("{resources}{}", if pending { " (more on the way)" } else { "" });
-        vec![node.id.clone(), node.role.clone(), node.zone.clone(), node.version.clone(), state.into(), held, node.nacks.len().to_string()]
+        vec![
+            node.id.clone(),
+            node.role.clone(),
+            node.zone.clone(),
+            node.version.clone(),
+            state.into(),
+            held,
+            node.nacks.len().to_string(),
+        ]
     };
-    print!("{}", table(&["NODE", "ROLE", "ZONE", "VERSION", "STATE", "RESOURCES", "REFUSED"], &nodes.iter().map(row).collect::<Vec<_>>()));
+    print!(
+        "{}",
+        table(&["NODE", "ROLE", "ZONE", "VERSION", "STATE", "RESOURCES", "REFUSED"], &nodes.iter().map(row).collect::<Vec<_>>())
+    );
     for node in &nodes {
         for nack in &node.nacks {
             let field = if nack.field.is_empty() { String::new() } else { format!(" {}", nack.field) };
@@ -137,9 +165,7 @@ fn short_type(type_url: &str) -> &str {
 
 fn node_json(node: &api::NodeStatus) -> Value {
     let held = |held: &api::TypeStatus| json!({ "type": held.type_url, "version": held.version, "resources": held.resources, "pending": held.pending });
-    let nack = |nack: &api::Nack| {
-        json!({ "type": nack.type_url, "resource": nack.resource, "field": nack.field, "reason": nack.reason, "time": render::time(nack.time.as_ref()) })
-    };
+    let nack = |nack: &api::Nack| json!({ "type": nack.type_url, "resource": nack.resource, "field": nack.field, "reason": nack.reason, "time": render::time(nack.time.as_ref()) });
     json!({
         "id": node.id, "role": node.role, "zone": node.zone, "version": node.version, "dialect": node.dialect,
         "connected": node.connected_since.is_some(),
@@ -155,14 +181,24 @@ fn node_json(node: &api::NodeStatus) -> Value {
 /// A header field is malformed.
 pub async fn explain(args: ExplainArgs) -> Result<(), ClientError> {
     let header = |field: &String| {
-        let (name, value) = field.split_once(':').ok_or_else(|| ClientError::Usage(format!("-H {field:?}: expected `Name: value`")))?;
+        let (name, value) =
+            field.split_once(':').ok_or_else(|| ClientError::Usage(format!("-H {field:?}: expected `Name: value`")))?;
         Ok(api::Header { name: name.trim().into(), value: value.trim().into() })
     };
     let headers = args.headers.iter().map(header).collect::<Result<Vec<_>, ClientError>>()?;
-    let request =
-        api::ExplainRequest { method: args.method, url: args.url, headers, remote_addr: args.from.unwrap_or_default(), max_reasons: 0 };
+    let request = api::ExplainRequest {
+        method: args.method,
+        url: args.url,
+        headers,
+        remote_addr: args.from.unwrap_or_default(),
+        max_reasons: 0,
+    };
     let answer = connect(&args.server).await?.explain(request).await?.into_inner();
-    if args.output == Output::Table { explain_text(&answer) } else { print_json(&explain_json(&answer)) }
+    if args.output == Output::Table {
+        explain_text(&answer)
+    } else {
+        print_json(&explain_json(&answer))
+    }
     Ok(())
 }
 

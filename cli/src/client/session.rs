@@ -17,7 +17,9 @@ pub enum ClientError {
     #[error("{0}")]
     Usage(String),
     /// No connection.
-    #[error("no control plane answers at {server}: {detail}\n  is it running (`heddle run`)? name another one with --server or HEDDLE_SERVER")]
+    #[error(
+        "no control plane answers at {server}: {detail}\n  is it running (`heddle run`)? name another one with --server or HEDDLE_SERVER"
+    )]
     Unreachable {
         /// What was tried.
         server: String,
@@ -36,7 +38,9 @@ impl From<Status> for ClientError {
                 "{}\n  give the admin key with --key or HEDDLE_ADMIN_KEY, or --data-dir of a control plane on this machine",
                 status.message()
             )),
-            tonic::Code::PermissionDenied => ClientError::Refused(format!("{}: this needs a key with the role admin", status.message())),
+            tonic::Code::PermissionDenied => {
+                ClientError::Refused(format!("{}: this needs a key with the role admin", status.message()))
+            }
             _ => ClientError::Refused(status.message().to_owned()),
         }
     }
@@ -67,7 +71,9 @@ const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// The address is malformed, nobody answers there, or the key cannot travel in a header.
 pub async fn connect(args: &ServerArgs) -> Result<Client, ClientError> {
     let endpoint = Endpoint::from_shared(args.server.clone())
-        .map_err(|error| ClientError::Usage(format!("--server {}: {error}; expected a URL such as http://127.0.0.1:18000", args.server)))?
+        .map_err(|error| {
+            ClientError::Usage(format!("--server {}: {error}; expected a URL such as http://127.0.0.1:18000", args.server))
+        })?
         .connect_timeout(Duration::from_secs(5))
         .timeout(Duration::from_secs(60));
     let channel = endpoint
@@ -82,7 +88,9 @@ pub async fn connect(args: &ServerArgs) -> Result<Client, ClientError> {
         .map(|key| MetadataValue::try_from(key.trim()))
         .transpose()
         .map_err(|_| ClientError::Usage("the admin key has characters that a header cannot carry".into()))?;
-    Ok(AdminClient::with_interceptor(channel, WithKey(key)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+    Ok(AdminClient::with_interceptor(channel, WithKey(key))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE))
 }
 
 /// The last cause of an error chain, which is the one that says something.

@@ -83,7 +83,9 @@ pub fn resources(services: &[SocketAddr]) -> Vec<(&'static str, Value)> {
 
 /// What to try, with the addresses that are really open.
 pub fn welcome(http: SocketAddr, admin: SocketAddr, agent: SocketAddr) -> String {
-    let at = |address: SocketAddr| if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() };
+    let at = |address: SocketAddr| {
+        if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
+    };
     let (http, admin, agent) = (at(http), at(admin), at(agent));
     format!(
         "\nHeddle is up with two demo services behind it.\n\n  \

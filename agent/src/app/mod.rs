@@ -1,0 +1,208 @@
+//! The agent put together: the control side on the present runtime, and one thread with a runtime of its own for each worker.
+
+mod certificates;
+mod metrics;
+mod worker;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use heddle_node::clock;
+use heddle_node::drain::{DrainTrigger, DrainWatch};
+use heddle_node::readiness::Readiness;
+use heddle_xds::client::{self, ClientConfig, ClientStatus};
+use heddle_xds::link::Connector;
+use heddle_xds::protocol::NodeInfo;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::{self, Shown};
+use crate::dns::{Resolver, ResolverSettings};
+use crate::exchange::Template;
+use crate::feed;
+use crate::listener;
+use crate::observe::access_log::{AccessLog, Format, Sink};
+use crate::observe::{RouteStats, Sharded};
+use crate::pipeline::Shared;
+use crate::settings::AgentSettings;
+use crate::tables::{Compiler, Tables};
+use crate::upstream::{Clusters, Context, HealthEvent};
+
+/// The file below `data_dir` with the last good configuration.
+const LAST_GOOD_FILE: &str = "last-good.xds";
+/// Batches between discovery and the feed; one is compiled while the next one arrives.
+const BATCHES: usize = 1;
+
+/// What an agent is made of.
+pub struct Parts {
+    /// What it was told.
+    pub settings: AgentSettings,
+    /// Who it is.
+    pub node: NodeInfo,
+    /// How it reaches its control plane.
+    pub connector: Connector,
+    /// Where it keeps its last good configuration.
+    pub data_dir: PathBuf,
+    /// What `/ready` shows.
+    pub readiness: Readiness,
+    /// Begins a drain (`/drain`).
+    pub trigger: DrainTrigger,
+    /// Ends everything.
+    pub drain: DrainWatch,
+}
+
+/// An agent that runs.
+pub struct Running {
+    /// Where its own endpoint really listens.
+    pub admin: SocketAddr,
+    /// What it runs on.
+    pub tables: watch::Receiver<Arc<Tables>>,
+}
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address of its own endpoint is taken or not ours.
+    #[error("the agent's admin endpoint cannot listen on {address}: {source}; change agent.admin or stop what listens there")]
+    Admin {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("access_log.path: {0}; name a file that this user can write")]
+    AccessLog(std::io::Error),
+    /// `data_dir` cannot be made.
+    #[error("data_dir {path}: {source}; name a directory that this user can write with node.data_dir")]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("{what}: {source}")]
+    System {
+        /// What failed.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What all workers of a node get.
+#[derive(Clone)]
+struct Common {
+    shared: Arc<Shared>,
+    doors: listener::Shared,
+    counters: Arc<[Arc<listener::Counters>]>,
+    tables: watch::Receiver<Arc<Tables>>,
+    log: Option<Arc<AccessLog>>,
+    settings: AgentSettings,
+    readiness: Readiness,
+    drain: DrainWatch,
+}
+
+/// Starts an agent: its control side on the present runtime, its workers on threads of their own.
+///
+/// # Errors
+/// Nothing is left running.
+pub async fn start(parts: Parts) -> Result<Running, StartError> {
+    let Parts { settings, node, connector, data_dir, readiness, trigger, drain } = parts;
+    std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+    let endpoint =
+        TcpListener::bind(settings.admin).await.map_err(|source| StartError::Admin { address: settings.admin, source })?;
+    let admin = endpoint.local_addr().unwrap_or(settings.admin);
+    let log = open_log(&settings).map_err(StartError::AccessLog)?;
+    let workers = settings.workers;
+    let (sender, tables) = watch::channel(Arc::<Tables>::default());
+    let common = Common {
+        shared: Arc::new(Shared { counters: Sharded::new(workers), unmatched: Arc::new(RouteStats::new(workers)) }),
+        doors: listener::Shared::default(),
+        counters: (0..workers).map(|_| Arc::default()).collect(),
+        tables: tables.clone(),
+        log,
+        settings,
+        readiness: readiness.clone(),
+        drain: drain.clone(),
+    };
+    let compiler = Arc::new(Mutex::new(Compiler::new(workers, clusters(&common.settings))));
+    let (updates, batches) = mpsc::channel(BATCHES);
+    let (status_sender, status) = watch::channel(ClientStatus::default());
+    let mut config = ClientConfig::new(node, connector);
+    config.last_good = Some(data_dir.join(LAST_GOOD_FILE));
+    tokio::spawn(until(drain.clone(), client::run(config, updates, status_sender, fastrand::Rng::new())));
+    let certificates = certificates::Keeper::new(common.doors.certificates.clone());
+    let ends = certificates.ends();
+    let feeding = feed::run(batches, compiler.clone(), sender, readiness.guard("configuration"), move |tables| {
+        certificates.follow(tables);
+    });
+    tokio::spawn(feeding);
+    worker::start_all(&common)?;
+    let shown = Page { common, compiler, status, ends, started_ms: clock::unix_ms() };
+    tokio::spawn(admin::serve(endpoint, readiness, trigger, Arc::new(shown)));
+    Ok(Running { admin, tables })
+}
+
+fn open_log(settings: &AgentSettings) -> std::io::Result<Option<Arc<AccessLog>>> {
+    let Some(log) = &settings.access_log else { return Ok(None) };
+    let sink = log.path.clone().map_or(Sink::Stdout, Sink::File);
+    let format = log.format.as_deref().map_or(Format::Json, |template| Format::Template(Arc::new(Template::new(template))));
+    AccessLog::open(&sink, format).map(|log| Some(Arc::new(log)))
+}
+
+/// The run-time side of upstreams, with its tasks on the present runtime. Without a usable resolver, addresses still work.
+fn clusters(settings: &AgentSettings) -> Clusters {
+    let servers = settings.resolvers.clone();
+    let resolver = Resolver::new(ResolverSettings { servers, ..ResolverSettings::default() })
+        .inspect_err(|error| tracing::warn!(%error, "names of endpoints cannot be looked up; set agent.resolvers"))
+        .ok();
+    let on_health = Box::new(|event: &HealthEvent| {
+        let change = &event.change;
+        tracing::info!(upstream = %event.upstream, endpoint = %event.address, from = ?change.from, to = ?change.to, cause = ?change.cause, "the health of an endpoint has changed");
+    });
+    let context = Context { on_health, ..Context::default() };
+    Clusters::new(Arc::new(context), resolver, tokio::runtime::Handle::current())
+}
+
+/// Runs something until the drain begins.
+async fn until(mut drain: DrainWatch, work: impl Future) {
+    tokio::select! {
+        _ = work => {}
+        () = drain.draining() => {}
+    }
+}
+
+/// What the agent's endpoint shows.
+struct Page {
+    common: Common,
+    compiler: Arc<Mutex<Compiler>>,
+    status: watch::Receiver<ClientStatus>,
+    ends: Arc<ArcSwap<Vec<(Arc<str>, i64)>>>,
+    started_ms: u64,
+}
+
+impl Shown for Page {
+    fn metrics(&self) -> String {
+        let tables = self.common.tables.borrow().clone();
+        let sum = |count: listener::Count| self.common.counters.iter().map(|counters| counters.get(count)).sum();
+        metrics::page(&metrics::Sources {
+            tables: &tables,
+            shared: &self.common.shared,
+            discovery: &self.status.borrow(),
+            access_log: self.common.log.as_deref(),
+            listeners: listener::Count::ALL.iter().map(|count| (count.name(), sum(*count))).collect(),
+            certificates: self.ends.load().to_vec(),
+            started_ms: self.started_ms,
+        })
+    }
+
+    fn config_dump(&self) -> Value {
+        self.compiler.lock().dump()
+    }
+}

@@ -1,0 +1,89 @@
+//! One worker's thread: a runtime of its own, its pipeline and its listeners, in step with the tables until the drain is over.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_node::readiness::Guard;
+use heddle_xds::model::Listener;
+use tokio::runtime::Builder;
+use tokio::task::{LocalSet, spawn_local};
+
+use super::{Common, StartError};
+use crate::http::h1::DateCache;
+use crate::listener::{self, Listeners};
+use crate::pipeline::{Pipeline, Worker};
+use crate::tables::Tables;
+use crate::upstream::Pools;
+
+/// How often waiting access log lines are handed to the writer.
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
+
+/// Starts all workers.
+///
+/// # Errors
+/// A thread or its runtime cannot be made.
+pub(super) fn start_all(common: &Common) -> Result<(), StartError> {
+    for index in 0..common.settings.workers {
+        let common = common.clone();
+        let ready = common.readiness.guard(&format!("worker {index}"));
+        let failed = |source| StartError::System { what: "a worker cannot be started", source };
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let body = move || LocalSet::new().block_on(&runtime, run(index, common, ready));
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(body).map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn run(index: usize, common: Common, ready: Guard) {
+    let Common { shared, doors, counters, mut tables, log, settings, mut drain, .. } = common;
+    let pools = Pools::new();
+    let worker = Worker::new(index, pools.clone(), shared, fastrand::Rng::new(), log.map(|log| log.batch()));
+    spawn_local(pools.keep_tidy());
+    spawn_local(flush(worker.clone()));
+    let door = listener::Worker {
+        service: Pipeline::new(worker.clone()),
+        counters: counters[index].clone(),
+        dates: DateCache::default(),
+    };
+    let mut listeners = Listeners::new(Rc::new(door), doors, settings.drain_timeout);
+    let mut ready = Some(ready);
+    loop {
+        tokio::select! {
+            changed = tables.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let now = tables.borrow_and_update().clone();
+                follow(&worker, &mut listeners, &now);
+                ready = None;
+            }
+            () = drain.draining() => break,
+        }
+    }
+    drop(ready);
+    // `/ready` says "draining" already; load balancers in front get this long to notice before new connections are refused.
+    tokio::time::sleep(settings.drain_delay).await;
+    tokio::select! {
+        () = listeners.drain() => {}
+        () = drain.forced() => {}
+    }
+    worker.flush_log();
+}
+
+/// Takes new tables: requests first, then the sockets.
+fn follow<S: crate::exchange::Service>(worker: &Rc<Worker>, listeners: &mut Listeners<S>, tables: &Arc<Tables>) {
+    worker.swap(tables.clone());
+    let wanted: Vec<Arc<Listener>> = tables.listeners.values().cloned().collect();
+    for fault in listeners.reconcile(&wanted) {
+        tracing::error!(listener = %fault.name, address = %fault.address, error = %fault.error, "a listener cannot be opened; free the address or change it");
+    }
+}
+
+async fn flush(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(FLUSH_EVERY);
+    loop {
+        ticks.tick().await;
+        worker.flush_log();
+    }
+}

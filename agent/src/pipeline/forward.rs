@@ -1,0 +1,185 @@
+//! From a request to an endpoint's answer: which upstream, which endpoint, and whether to try another one.
+
+use std::time::Duration;
+
+use heddle_node::clock;
+use heddle_xds::model::{Balancer, HashOn, PassHost, Timeouts, Upstream};
+use tokio::time::Instant;
+
+use super::http::{Pipeline, Served};
+use super::plan::Plan;
+use crate::balance::{Tried, hash_key};
+use crate::exchange::{Answer, Attempt, Exchange, Interim, Reason, Template, Variable};
+use crate::http::{Body, Method, Version};
+use crate::upstream::{EndpointCore, OutgoingRequest, Picked, Sent, Target, UpstreamError, UpstreamResponse};
+
+/// What stays the same over all tries of a request.
+struct Campaign<'a> {
+    target: &'a Target,
+    timeouts: Timeouts,
+    upgrade: bool,
+    interim: &'a Interim,
+    tries: usize,
+    deadline: Option<Instant>,
+}
+
+impl Pipeline {
+    /// Sends the request to an endpoint of its upstream; tries again elsewhere when that is safe.
+    pub(super) async fn forward(
+        &self,
+        x: &mut Exchange,
+        plan: &Plan,
+        mut body: Body,
+        upgrade: bool,
+        interim: &Interim,
+    ) -> Result<Served, Box<Answer>> {
+        let target = self.target(x, plan).await.map_err(refuse)?;
+        let campaign = Campaign::new(plan, &target, upgrade, interim);
+        let key = hash_text(x, target.config()).map(|text| hash_key(text.as_bytes()));
+        let mut tried = Tried::new();
+        loop {
+            let picked = match target.pick(key, &tried, &mut x.dice, clock::now()) {
+                Ok(picked) => picked,
+                Err(error) => return Err(refuse(last_reason(x, &error))),
+            };
+            if let Some(answer) = plan.before_proxy(x).await {
+                return Err(answer);
+            }
+            tried.push(picked.id());
+            let endpoint = picked.endpoint().clone();
+            let began = clock::now();
+            let streamed = matches!(body, Body::Stream(_));
+            match self.attempt(x, &campaign, picked, &mut body).await {
+                Ok(response) => return Ok(answered(x, &endpoint, response)),
+                Err(error) => {
+                    failed(x, &endpoint, &error, began);
+                    let replayable = !streamed || error.sent == Sent::Nothing;
+                    if !campaign.may_try_again(x, &error, replayable, tried.len()) {
+                        return Err(refuse(error.reason));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The upstream that a filter or the route names, once its names have been looked up.
+    async fn target(&self, x: &Exchange, plan: &Plan) -> Result<Target, Reason> {
+        let named = x.upstream_override.as_ref().or_else(|| plan.action()?.upstream.as_ref());
+        let cluster = plan.view().tables.clusters.get(named.ok_or(Reason::NoUpstream)?).ok_or(Reason::NoUpstream)?;
+        let mut target = self.worker.pools.target(cluster);
+        if target.view().endpoints.is_empty() && target.view().pending > 0 {
+            target.settle().await;
+        }
+        Ok(target)
+    }
+
+    async fn attempt(
+        &self,
+        x: &mut Exchange,
+        campaign: &Campaign<'_>,
+        picked: Picked,
+        body: &mut Body,
+    ) -> Result<UpstreamResponse, UpstreamError> {
+        let host = campaign.host(x, picked.endpoint());
+        let tunnel_over_h2 = campaign.upgrade && x.request.version == Version::Http2;
+        if tunnel_over_h2 {
+            // RFC 8441 section 5: the method of the HTTP/1 handshake is GET, and it needs a key, whose echo only we could check.
+            x.request.method = Method::Get;
+            x.request.fields.set("upgrade", "websocket");
+            x.request.fields.set("sec-websocket-key", "aGVkZGxlLWhlZGRsZS1oZQ==");
+        }
+        let request = OutgoingRequest {
+            head: &x.request,
+            host: host.as_deref().unwrap_or(&x.request.authority),
+            upgrade: campaign.upgrade,
+            timeouts: campaign.timeouts,
+        };
+        self.worker.pools.send(picked, &request, body, campaign.interim).await
+    }
+}
+
+/// The client is told what went wrong with the last endpoint rather than that no other was left.
+fn last_reason(x: &Exchange, error: &UpstreamError) -> Reason {
+    let last = x.attempts.last().and_then(|attempt| attempt.failure);
+    last.unwrap_or(error.reason)
+}
+
+fn answered(x: &mut Exchange, endpoint: &EndpointCore, response: UpstreamResponse) -> Served {
+    x.attempts.push(Attempt {
+        address: endpoint.address,
+        host: endpoint.host.clone(),
+        status: Some(response.head.status),
+        connect: response.connect,
+        header: Some(response.header),
+        total: None,
+        failure: None,
+    });
+    Served { head: response.head, body: response.body, upgrade: response.upgraded }
+}
+
+fn failed(x: &mut Exchange, endpoint: &EndpointCore, error: &UpstreamError, began: Instant) {
+    tracing::debug!(endpoint = %endpoint.address, error = %error, "a try has failed");
+    x.attempts.push(Attempt {
+        address: endpoint.address,
+        host: endpoint.host.clone(),
+        status: None,
+        connect: Duration::ZERO,
+        header: None,
+        total: Some(clock::now().saturating_duration_since(began)),
+        failure: Some(error.reason),
+    });
+}
+
+impl<'a> Campaign<'a> {
+    fn new(plan: &Plan, target: &'a Target, upgrade: bool, interim: &'a Interim) -> Campaign<'a> {
+        let config = target.config();
+        let others = target.view().endpoints.len().saturating_sub(1);
+        Campaign {
+            timeouts: plan.action().and_then(|action| action.timeouts).unwrap_or(config.timeouts),
+            upgrade,
+            interim,
+            tries: config.retries.map_or(others, |retries| retries as usize) + 1,
+            deadline: (!config.retry_timeout.is_zero()).then(|| clock::now() + config.retry_timeout),
+            target,
+        }
+    }
+
+    /// What the endpoint sees as host; `None` is what the client named.
+    fn host(&self, x: &Exchange, endpoint: &EndpointCore) -> Option<String> {
+        if x.host_override.is_some() {
+            return x.host_override.clone();
+        }
+        let config = self.target.config();
+        match &config.pass_host {
+            PassHost::Pass => None,
+            PassHost::Rewrite(host) => Some(host.to_string()),
+            PassHost::Node => {
+                let port = endpoint.address.port();
+                let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.to_string() };
+                Some(if port == config.scheme.default_port() { host } else { format!("{host}:{port}") })
+            }
+        }
+    }
+
+    fn may_try_again(&self, x: &Exchange, error: &UpstreamError, replayable: bool, tries: usize) -> bool {
+        let in_time = self.deadline.is_none_or(|deadline| clock::now() < deadline);
+        tries < self.tries && in_time && !self.upgrade && error.may_retry(x.request.method.is_idempotent(), replayable)
+    }
+}
+
+fn refuse(reason: Reason) -> Box<Answer> {
+    Box::new(Answer::of(reason))
+}
+
+/// The text that consistent hashing is keyed by; the client address where it is missing.
+fn hash_text(x: &Exchange, config: &Upstream) -> Option<String> {
+    let Balancer::ConsistentHash(on) = &config.balancer else { return None };
+    let text = match on {
+        HashOn::Header(name) => x.request.fields.get_str(name).map(str::to_owned),
+        HashOn::Cookie(name) => x.request.cookie(name).map(str::to_owned),
+        HashOn::Consumer => x.consumer.as_ref().map(|consumer| consumer.username.to_string()),
+        HashOn::Var(name) => Variable::new(name).get(x).map(|value| value.into_owned()),
+        HashOn::VarsCombination(template) => Some(Template::new(template).render(x)),
+    };
+    Some(text.filter(|text| !text.is_empty()).unwrap_or_else(|| x.remote.ip().to_string()))
+}

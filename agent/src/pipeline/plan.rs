@@ -1,0 +1,109 @@
+//! The filters that run for one request: those of global rules before those of the route, and of the consumer once it is known.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::worker::{Shared, View};
+use crate::exchange::{Answer, Exchange};
+use crate::filters::{BodyEdits, Chain};
+use crate::http::ResponseHead;
+use crate::observe::RouteStats;
+use crate::route::CompiledRoute;
+use crate::tables::Action;
+
+/// The filters of one request, with the view that keeps them alive.
+pub struct Plan {
+    view: Rc<View>,
+    shared: Arc<Shared>,
+    route: Option<Arc<CompiledRoute<Action>>>,
+    global: Arc<Chain>,
+    merged: Option<Arc<Chain>>,
+}
+
+impl Plan {
+    /// The filters for a request on this view; those of a route come with [`Plan::take_route`].
+    pub fn new(view: Rc<View>, shared: Arc<Shared>) -> Plan {
+        let global = view.tables.global.clone();
+        Plan { view, shared, route: None, global, merged: None }
+    }
+
+    /// The view that the request runs on.
+    pub fn view(&self) -> &Rc<View> {
+        &self.view
+    }
+
+    /// Takes the filters of the route that has matched.
+    pub fn take_route(&mut self, route: Arc<CompiledRoute<Action>>) {
+        self.global = self.view.global(&route);
+        self.route = Some(route);
+    }
+
+    /// What the route leads to.
+    pub fn action(&self) -> Option<&Action> {
+        self.route.as_ref().map(|route| &route.target)
+    }
+
+    /// Counters of the route, or of requests without one.
+    pub fn stats(&self) -> &RouteStats {
+        self.action().map_or(&self.shared.unmatched, |action| &action.stats)
+    }
+
+    /// The chains in the order in which they run.
+    fn chains(&self) -> impl Iterator<Item = &Chain> {
+        let own = self.merged.as_deref().or_else(|| self.action().map(|action| &*action.chain));
+        [Some(&*self.global), own].into_iter().flatten()
+    }
+
+    /// Phase `REWRITE`: global rules, the route, then what the consumer brings.
+    pub async fn rewrite(&mut self, x: &mut Exchange) -> Option<Box<Answer>> {
+        for chain in self.chains() {
+            if let Some(answer) = chain.rewrite(x).await {
+                return Some(answer);
+            }
+        }
+        let chain = self.view.merged(self.route.as_ref()?, x.consumer.as_ref()?)?;
+        let answer = chain.rewrite_added(x).await;
+        self.merged = Some(chain);
+        answer
+    }
+
+    /// Phase `ACCESS`.
+    pub async fn access(&self, x: &mut Exchange) -> Option<Box<Answer>> {
+        for chain in self.chains() {
+            if let Some(answer) = chain.access(x).await {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    /// Phase `BEFORE_PROXY`, before each try.
+    pub async fn before_proxy(&self, x: &mut Exchange) -> Option<Box<Answer>> {
+        for chain in self.chains() {
+            if let Some(answer) = chain.before_proxy(x).await {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    /// Phase `REQUEST_BODY`.
+    pub fn request_body(&self, x: &mut Exchange) -> BodyEdits {
+        self.chains().flat_map(|chain| chain.request_body(x)).collect()
+    }
+
+    /// Phase `RESPONSE_HEAD`.
+    pub fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
+        self.chains().for_each(|chain| chain.response_head(x, head));
+    }
+
+    /// Phase `RESPONSE_BODY`.
+    pub fn response_body(&self, x: &mut Exchange, head: &mut ResponseHead) -> BodyEdits {
+        self.chains().flat_map(|chain| chain.response_body(x, head)).collect()
+    }
+
+    /// Phase `LOG`.
+    pub fn log(&self, x: &Exchange) {
+        self.chains().for_each(|chain| chain.log(x));
+    }
+}

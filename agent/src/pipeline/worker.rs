@@ -1,0 +1,175 @@
+//! What one worker owns: its view of the tables, its pools, dice, counters and log lines. Nothing here is shared with another worker.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::exchange::{ConsumerInfo, Directory, Exchange, Reason};
+use crate::filters::Chain;
+use crate::observe::access_log::Batch;
+use crate::observe::{Counter, RouteStats, Sharded};
+use crate::route::CompiledRoute;
+use crate::tables::{Action, Tables};
+use crate::upstream::Pools;
+
+/// One worker.
+pub struct Worker {
+    /// Number of the worker, from zero.
+    pub index: usize,
+    /// Upstream connections.
+    pub pools: Rc<Pools>,
+    shared: Arc<Shared>,
+    view: RefCell<Rc<View>>,
+    dice: RefCell<fastrand::Rng>,
+    log: RefCell<Option<Batch>>,
+}
+
+/// What all workers write, each into a shard of its own.
+pub struct Shared {
+    /// Counters of each worker.
+    pub counters: Sharded<Counters>,
+    /// Requests that no route matched.
+    pub unmatched: Arc<RouteStats>,
+}
+
+/// One worker's counters that belong to no route.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Requests in flight.
+    pub active: Counter,
+    /// Requests by the reason of their end.
+    pub reasons: Reasons,
+}
+
+/// Counters by [`Reason`].
+#[derive(Debug)]
+pub struct Reasons(Box<[Counter]>);
+
+impl Default for Reasons {
+    fn default() -> Self {
+        Reasons(Reason::ALL.iter().map(|_| Counter::default()).collect())
+    }
+}
+
+impl Reasons {
+    /// Counts one.
+    pub fn add(&self, reason: Reason) {
+        self.0[reason as usize].add(1);
+    }
+
+    /// Reasons and counts.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL.iter().copied().zip(self.0.iter().map(Counter::get))
+    }
+}
+
+/// The tables as one worker sees them, with what it has derived from them.
+#[derive(Default)]
+pub struct View {
+    /// The tables.
+    pub tables: Arc<Tables>,
+    merged: RefCell<HashMap<(usize, Arc<str>), Arc<Chain>>>,
+    yielding: RefCell<HashMap<usize, Arc<Chain>>>,
+}
+
+/// Chains of route and consumer that one view keeps; beyond them the cache starts afresh.
+const MAX_MERGED: usize = 10_000;
+
+impl View {
+    /// A view of these tables.
+    pub fn new(tables: Arc<Tables>) -> View {
+        View { tables, ..View::default() }
+    }
+
+    /// The chain of a route once this consumer is known; `None` when the consumer adds nothing.
+    pub fn merged(&self, route: &Arc<CompiledRoute<Action>>, consumer: &ConsumerInfo) -> Option<Arc<Chain>> {
+        let own = self.tables.consumers.chain(&consumer.username)?;
+        let key = (Arc::as_ptr(route) as usize, consumer.username.clone());
+        Some(remember(&self.merged, key, || Arc::new(route.target.chain.with_consumer(own))))
+    }
+
+    /// The global rules' chain for requests of a route: without what the route does itself.
+    pub fn global(&self, route: &Arc<CompiledRoute<Action>>) -> Arc<Chain> {
+        let global = &self.tables.global;
+        if global.is_empty() || route.target.chain.is_empty() {
+            return global.clone();
+        }
+        remember(&self.yielding, Arc::as_ptr(route) as usize, || global.yielding_to(&route.target.chain))
+    }
+}
+
+/// The chain under a key, made once. Keys may be addresses, because the view keeps the tables that the routes live in.
+fn remember<K: Eq + std::hash::Hash>(
+    cache: &RefCell<HashMap<K, Arc<Chain>>>,
+    key: K,
+    make: impl FnOnce() -> Arc<Chain>,
+) -> Arc<Chain> {
+    let mut cache = cache.borrow_mut();
+    if let Some(chain) = cache.get(&key) {
+        return chain.clone();
+    }
+    if cache.len() >= MAX_MERGED {
+        cache.clear();
+    }
+    let chain = make();
+    cache.insert(key, chain.clone());
+    chain
+}
+
+impl Directory for View {
+    fn find_credential(&self, plugin: &str, value: &str) -> Option<Arc<ConsumerInfo>> {
+        self.tables.consumers.find_credential(plugin, value)
+    }
+
+    fn consumer(&self, username: &str) -> Option<Arc<ConsumerInfo>> {
+        self.tables.consumers.consumer(username)
+    }
+}
+
+impl Worker {
+    /// A worker that runs on empty tables.
+    pub fn new(index: usize, pools: Rc<Pools>, shared: Arc<Shared>, dice: fastrand::Rng, log: Option<Batch>) -> Rc<Worker> {
+        Rc::new(Worker { index, pools, shared, view: RefCell::default(), dice: RefCell::new(dice), log: RefCell::new(log) })
+    }
+
+    /// The view of this moment; a request keeps the one that it began with.
+    pub fn view(&self) -> Rc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Takes new tables for the requests that begin from now on.
+    pub fn swap(&self, tables: Arc<Tables>) {
+        *self.view.borrow_mut() = Rc::new(View::new(tables));
+    }
+
+    /// Dice for one request.
+    pub fn dice(&self) -> fastrand::Rng {
+        self.dice.borrow_mut().fork()
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The worker's own counters.
+    pub fn counters(&self) -> &Counters {
+        self.shared.counters.own(self.index)
+    }
+
+    /// Writes the access log line of a finished exchange.
+    pub fn log(&self, x: &Exchange, duration: Duration) {
+        if let Some(batch) = self.log.borrow_mut().as_mut() {
+            batch.push(x, duration);
+        }
+    }
+
+    /// Hands waiting log lines to the writer.
+    pub fn flush_log(&self) {
+        if let Some(batch) = self.log.borrow_mut().as_mut() {
+            batch.flush();
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What an agent is told in `heddle.yaml`. Each setting has a default with its reason; mistakes are collected, none is fatal by itself.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use heddle_node::config::Section;
+
+/// Where the agent's own endpoint listens when nothing is said; loopback, because it can drain the node.
+pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15_000);
+/// Where a control plane on the same machine is.
+pub const DEFAULT_CONTROL_PLANE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18_000);
+/// More workers than any machine has cores; a larger number is a slip of the finger.
+const MAX_WORKERS: u32 = 1024;
+/// How long requests in flight may take once a drain has begun.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+
+/// What an agent is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentSettings {
+    /// Data-plane threads, each on a core of its own.
+    pub workers: usize,
+    /// Where `/ready`, `/metrics`, `/config_dump` and `/drain` are.
+    pub admin: SocketAddr,
+    /// How long requests in flight may take once a drain has begun.
+    pub drain_timeout: Duration,
+    /// How long `/ready` says "draining" before new connections are refused, so that load balancers in front can react.
+    pub drain_delay: Duration,
+    /// Where the control plane is; used by `heddle agent`.
+    pub control_plane: SocketAddr,
+    /// The access log; `None` is off.
+    pub access_log: Option<AccessLogSettings>,
+    /// Servers to ask for names instead of the system's.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+/// The access log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLogSettings {
+    /// File; standard output when `None`.
+    pub path: Option<PathBuf>,
+    /// Template with variables; JSON lines when `None`.
+    pub format: Option<String>,
+}
+
+impl AgentSettings {
+    /// Reads `agent:`, `controlplane:` and `access_log:`. `cores` is the default number of workers.
+    pub fn read(root: &mut Section<'_>, cores: usize) -> AgentSettings {
+        let (workers, admin, drain_timeout, drain_delay, resolvers) = root.nested("agent", |agent| {
+            (
+                agent.count("workers", 1..=MAX_WORKERS).unwrap_or(cores),
+                agent.socket_addr("admin").unwrap_or(DEFAULT_ADMIN),
+                agent.duration("drain_timeout").unwrap_or(DEFAULT_DRAIN),
+                agent.duration("drain_delay").unwrap_or(Duration::ZERO),
+                agent.parsed_list("resolvers", "an address such as 10.0.0.2:53", |text| text.parse().ok()).unwrap_or_default(),
+            )
+        });
+        let control_plane =
+            root.nested("controlplane", |section| section.socket_addr("address").unwrap_or(DEFAULT_CONTROL_PLANE));
+        let access_log = root.nested("access_log", |log| {
+            let enabled = log.bool("enabled");
+            let path = log.path("path");
+            let format = log.string("format").filter(|format| format != "json");
+            (enabled.unwrap_or(true)).then_some(AccessLogSettings { path, format })
+        });
+        AgentSettings { workers, admin, drain_timeout, drain_delay, control_plane, access_log, resolvers }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use heddle_node::config::{Document, Expansion, Format};
+
+    use super::*;
+
+    fn read(text: &str) -> Result<AgentSettings, String> {
+        let document =
+            Document::parse("heddle.yaml", text, Format::Yaml, Expansion::Off).map_err(|mistakes| mistakes.to_string())?;
+        document.read(|root| AgentSettings::read(root, 4)).map_err(|mistakes| mistakes.to_string())
+    }
+
+    #[test]
+    fn nothing_said_is_all_defaults() {
+        let settings = read("{}").unwrap();
+        assert_eq!((settings.workers, settings.admin, settings.control_plane), (4, DEFAULT_ADMIN, DEFAULT_CONTROL_PLANE));
+        assert_eq!(settings.access_log, Some(AccessLogSettings { path: None, format: None }));
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let text = read("agent: { workers: 0, admin: nowhere, colour: red }\naccess_log: { enabled: 7 }").unwrap_err();
+        for part in ["agent.workers", "agent.admin", "agent.colour", "access_log.enabled"] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! From data-plane resources to tables: what changed is compiled, everything else is used again. One bad resource is refused singly; its last good version stays.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use heddle_xds::catalog::{Catalog, ConfigFault};
+use heddle_xds::codec::InvalidResource;
+use heddle_xds::model::{self, Kind, Resource};
+use serde_json::Value;
+
+use super::{Action, Clusters, Consumers, Secrets, Tables};
+use crate::filters::{Chain, Keep, Parts, Registry};
+use crate::observe::RouteStats;
+use crate::route::{CompiledRoute, RouteTable};
+use crate::upstream;
+
+/// Everything that a node has been told, compiled as far as it can be.
+pub struct Compiler {
+    workers: usize,
+    registry: Registry,
+    keep: Keep,
+    pool: upstream::Clusters,
+    generation: u64,
+    secrets: Arc<Secrets>,
+    upstreams: HashMap<Arc<str>, Arc<model::Upstream>>,
+    endpoints: HashMap<Arc<str>, model::Endpoints>,
+    clusters: Arc<Clusters>,
+    metadata: HashMap<Arc<str>, Arc<Value>>,
+    rules: BTreeMap<Arc<str>, model::GlobalRule>,
+    global: Arc<Chain>,
+    consumers: BTreeMap<Arc<str>, (model::Consumer, Arc<Chain>)>,
+    consumer_index: Arc<Consumers>,
+    routes: BTreeMap<Arc<str>, (model::Route, Arc<CompiledRoute<Action>>)>,
+    stats: HashMap<Arc<str>, Arc<RouteStats>>,
+    certificates: Arc<BTreeMap<Arc<str>, Arc<model::Certificate>>>,
+    listeners: BTreeMap<Arc<str>, Arc<model::Listener>>,
+    stale: Stale,
+}
+
+/// What has to be made anew before the next tables.
+#[derive(Default)]
+struct Stale {
+    clusters: std::collections::BTreeSet<Arc<str>>,
+    consumers: bool,
+}
+
+impl Compiler {
+    /// Nothing known yet; `workers` is how many shards counters need. `pool` keeps the run-time side of upstreams.
+    pub fn new(workers: usize, pool: upstream::Clusters) -> Compiler {
+        Compiler {
+            workers,
+            registry: Registry::default(),
+            keep: Keep::default(),
+            pool,
+            generation: 0,
+            secrets: Arc::default(),
+            upstreams: HashMap::new(),
+            endpoints: HashMap::new(),
+            clusters: Arc::default(),
+            metadata: HashMap::new(),
+            rules: BTreeMap::new(),
+            global: Arc::default(),
+            consumers: BTreeMap::new(),
+            consumer_index: Arc::default(),
+            routes: BTreeMap::new(),
+            stats: HashMap::new(),
+            certificates: Arc::default(),
+            listeners: BTreeMap::new(),
+            stale: Stale::default(),
+        }
+    }
+
+    /// Takes one resource.
+    ///
+    /// # Errors
+    /// Why it cannot be used; what was there under its name stays in use.
+    pub fn set(&mut self, resource: Resource) -> Result<(), InvalidResource> {
+        let (kind, name) = (resource.kind(), resource.name().clone());
+        self.take(resource).map_err(|fault| InvalidResource { kind, name, field: fault.path, reason: fault.message })
+    }
+
+    fn take(&mut self, resource: Resource) -> Result<(), ConfigFault> {
+        match resource {
+            Resource::Secret(secret) => {
+                self.stale_users_of(&secret.name);
+                Arc::make_mut(&mut self.secrets).insert(secret.name.clone(), Arc::new(secret));
+            }
+            Resource::Upstream(upstream) => {
+                self.stale.clusters.insert(upstream.name.clone());
+                self.upstreams.insert(upstream.name.clone(), Arc::new(upstream));
+            }
+            Resource::Endpoints(endpoints) => {
+                self.stale.clusters.insert(endpoints.upstream.clone());
+                self.endpoints.insert(endpoints.upstream.clone(), endpoints);
+            }
+            Resource::PluginMetadata(metadata) => {
+                let before = self.metadata.insert(metadata.plugin.clone(), metadata.config.clone());
+                self.recompile_users_of(&metadata.plugin).inspect_err(|_| self.put_back(&metadata.plugin, before))?;
+            }
+            Resource::Consumer(consumer) => {
+                let chain = Arc::new(self.chain(&consumer.plugins)?);
+                self.consumers.insert(consumer.username.clone(), (consumer, chain));
+                self.stale.consumers = true;
+            }
+            Resource::GlobalRule(rule) => {
+                let before = self.rules.insert(rule.id.clone(), rule.clone());
+                self.fuse().inspect_err(|_| match before {
+                    Some(before) => drop(self.rules.insert(rule.id.clone(), before)),
+                    None => drop(self.rules.remove(&rule.id)),
+                })?;
+            }
+            Resource::Route(route) => {
+                let compiled = self.route(&route)?;
+                self.routes.insert(route.id.clone(), (route, Arc::new(compiled)));
+            }
+            Resource::Certificate(certificate) => {
+                drop(Arc::make_mut(&mut self.certificates).insert(certificate.id.clone(), Arc::new(certificate)))
+            }
+            Resource::Listener(listener) => drop(self.listeners.insert(listener.name.clone(), Arc::new(listener))),
+        }
+        Ok(())
+    }
+
+    /// Forgets one resource.
+    pub fn remove(&mut self, kind: Kind, name: &str) {
+        match kind {
+            Kind::Secret => {
+                Arc::make_mut(&mut self.secrets).remove(name);
+                self.stale_users_of(name);
+            }
+            Kind::Upstream => {
+                self.upstreams.remove(name);
+                Arc::make_mut(&mut self.clusters).remove(name);
+                self.pool.retain(|other| other != name);
+            }
+            Kind::Endpoints => {
+                self.endpoints.remove(name);
+                self.stale.clusters.insert(name.into());
+            }
+            Kind::PluginMetadata => {
+                let before = self.metadata.remove(name);
+                if let Err(fault) = self.recompile_users_of(name) {
+                    tracing::warn!(plugin = name, %fault.path, %fault.message, "plugin metadata cannot be dropped and stays in use");
+                    self.put_back(name, before);
+                }
+            }
+            Kind::Consumer => {
+                self.consumers.remove(name);
+                self.stale.consumers = true;
+            }
+            Kind::GlobalRule => {
+                self.rules.remove(name);
+                if let Err(fault) = self.fuse() {
+                    tracing::warn!(rule = name, %fault.path, %fault.message, "global rules stay as they were");
+                }
+            }
+            Kind::Route => {
+                self.routes.remove(name);
+                self.stats.remove(name);
+            }
+            Kind::Certificate => drop(Arc::make_mut(&mut self.certificates).remove(name)),
+            Kind::Listener => drop(self.listeners.remove(name)),
+        }
+    }
+
+    /// The tables of everything that is known now.
+    pub fn tables(&mut self) -> Arc<Tables> {
+        self.refresh_clusters();
+        if std::mem::take(&mut self.stale.consumers) {
+            let all = self.consumers.values().map(|(consumer, chain)| (consumer, chain));
+            self.consumer_index = Arc::new(Consumers::new(all, |plugin| self.registry.descriptor(plugin)?.unique_consumer_field));
+        }
+        self.generation += 1;
+        self.keep.sweep();
+        Arc::new(Tables {
+            generation: self.generation,
+            listeners: self.listeners.clone(),
+            routes: RouteTable::build(self.routes.values().map(|(_, compiled)| compiled.clone()).collect()),
+            clusters: self.clusters.clone(),
+            global: self.global.clone(),
+            consumers: self.consumer_index.clone(),
+            certificates: self.certificates.clone(),
+            secrets: self.secrets.clone(),
+        })
+    }
+
+    /// The resources in the model's own form, without key material, for the configuration dump.
+    pub fn dump(&self) -> Value {
+        serde_json::json!({
+            "listeners": self.listeners.values().collect::<Vec<_>>(),
+            "certificates": self.certificates.values().collect::<Vec<_>>(),
+            "secrets": self.secrets.keys().collect::<Vec<_>>(),
+            "routes": self.routes.values().map(|(route, _)| route).collect::<Vec<_>>(),
+            "upstreams": self.upstreams.values().collect::<Vec<_>>(),
+            "endpoints": self.endpoints.values().collect::<Vec<_>>(),
+            "global_rules": self.rules.values().collect::<Vec<_>>(),
+            "plugin_metadata": self.metadata,
+            "consumers": self.consumers.values().map(|(consumer, _)| serde_json::json!({
+                "username": consumer.username, "group_id": consumer.group_id, "labels": consumer.labels, "plugins": consumer.plugins,
+                "credentials": consumer.credentials.iter().map(|credential| serde_json::json!({ "id": credential.id, "plugin": credential.plugin })).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+        })
+    }
+
+    fn refresh_clusters(&mut self) {
+        for name in std::mem::take(&mut self.stale.clusters) {
+            let Some(config) = self.upstreams.get(&name) else { continue };
+            let nodes = self.endpoints.get(&name).map_or(&[][..], |endpoints| &endpoints.endpoints);
+            let secrets = self.secrets.clone();
+            let find = |name: &str| secrets.get(name).cloned();
+            let cluster = self.pool.apply(config, nodes, &find);
+            if !self.clusters.contains_key(&name) {
+                Arc::make_mut(&mut self.clusters).insert(name, cluster);
+            }
+        }
+    }
+
+    fn stale_users_of(&mut self, secret: &str) {
+        let uses = |name: &Option<Arc<str>>| name.as_deref() == Some(secret);
+        let users = self.upstreams.values().filter(|upstream| uses(&upstream.tls.ca) || uses(&upstream.tls.client_cert));
+        self.stale.clusters.extend(users.map(|upstream| upstream.name.clone()));
+    }
+
+    fn chain(&self, plugins: &[model::PluginConf]) -> Result<Chain, ConfigFault> {
+        let metadata = |name: &str| self.metadata.get(name).map(|value| &**value);
+        Chain::compile(plugins, &Parts { metadata: &metadata, keep: &self.keep }).map_err(first)
+    }
+
+    fn route(&mut self, route: &model::Route) -> Result<CompiledRoute<Action>, ConfigFault> {
+        let workers = self.workers;
+        let chain = match self.routes.get(&route.id) {
+            Some((before, compiled)) if before.plugins == route.plugins => compiled.target.chain.clone(),
+            _ => Arc::new(self.chain(&route.plugins)?),
+        };
+        let stats = self.stats.entry(route.id.clone()).or_insert_with(|| Arc::new(RouteStats::new(workers))).clone();
+        let action = Action {
+            chain,
+            upstream: route.upstream.as_ref().map(|upstream| upstream.name.clone()),
+            timeouts: route.timeouts,
+            enable_websocket: route.enable_websocket,
+            stats,
+        };
+        CompiledRoute::compile(route, action).map_err(first)
+    }
+
+    fn fuse(&mut self) -> Result<(), ConfigFault> {
+        let rules: Vec<&model::GlobalRule> = self.rules.values().collect();
+        let metadata = |name: &str| self.metadata.get(name).map(|value| &**value);
+        let (chain, doubles) = Chain::fuse(&rules, &Parts { metadata: &metadata, keep: &self.keep }).map_err(first)?;
+        doubles.iter().for_each(|double| tracing::warn!(path = %double.path, "{}", double.message));
+        self.global = Arc::new(chain);
+        Ok(())
+    }
+
+    /// Compiles whatever uses this plugin anew, since its metadata has changed; all or none.
+    fn recompile_users_of(&mut self, plugin: &str) -> Result<(), ConfigFault> {
+        let uses = |plugins: &[model::PluginConf]| plugins.iter().any(|conf| &*conf.name == plugin);
+        let mut routes = Vec::new();
+        for (route, old) in self.routes.values().filter(|(route, _)| uses(&route.plugins)) {
+            let action = Action { chain: Arc::new(self.chain(&route.plugins)?), ..old.target.clone() };
+            routes.push((route.id.clone(), CompiledRoute::compile(route, action).map_err(first)?));
+        }
+        let mut consumers = Vec::new();
+        for (consumer, _) in self.consumers.values().filter(|(consumer, _)| uses(&consumer.plugins)) {
+            consumers.push((consumer.username.clone(), self.chain(&consumer.plugins)?));
+        }
+        if self.rules.values().any(|rule| uses(&rule.plugins)) {
+            self.fuse()?;
+        }
+        for (id, compiled) in routes {
+            self.routes.entry(id).and_modify(|entry| entry.1 = Arc::new(compiled));
+        }
+        for (username, chain) in consumers {
+            self.consumers.entry(username).and_modify(|entry| entry.1 = Arc::new(chain));
+            self.stale.consumers = true;
+        }
+        Ok(())
+    }
+
+    fn put_back(&mut self, plugin: &str, before: Option<Arc<Value>>) {
+        match before {
+            Some(value) => drop(self.metadata.insert(plugin.into(), value)),
+            None => drop(self.metadata.remove(plugin)),
+        }
+    }
+}
+
+/// The first fault stands for the resource; the control plane has told its author all of them.
+fn first(faults: Vec<ConfigFault>) -> ConfigFault {
+    faults.into_iter().next().unwrap_or(ConfigFault { path: String::new(), message: "unusable".to_owned() })
+}

@@ -1,0 +1,115 @@
+//! Consumers and their credentials, found by name or by the value that an authentication plugin has read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use heddle_xds::model;
+use serde_json::Value;
+
+use crate::exchange::ConsumerInfo;
+use crate::filters::Chain;
+
+/// All consumers of one moment.
+#[derive(Debug, Default)]
+pub struct Consumers {
+    by_name: HashMap<Arc<str>, Consumer>,
+    by_credential: HashMap<Arc<str>, HashMap<Box<str>, Arc<ConsumerInfo>>>,
+}
+
+/// One consumer.
+#[derive(Debug)]
+struct Consumer {
+    info: Arc<ConsumerInfo>,
+    chain: Arc<Chain>,
+}
+
+impl Consumers {
+    /// Indexes consumers with the filters that apply once they are known. `unique_field` names the attribute of a plugin's consumer configuration that identifies (`key` of `key-auth`).
+    ///
+    /// The tables of values are keyed with a random seed, so that the time of a look-up says nothing about how much of a guess was right.
+    pub fn new<'a>(
+        all: impl Iterator<Item = (&'a model::Consumer, &'a Arc<Chain>)>,
+        unique_field: impl Fn(&str) -> Option<&'static str>,
+    ) -> Consumers {
+        let mut consumers = Consumers::default();
+        for (consumer, chain) in all {
+            consumers.by_name.insert(
+                consumer.username.clone(),
+                Consumer { info: Arc::new(info(consumer, &Arc::default())), chain: chain.clone() },
+            );
+            for credential in &consumer.credentials {
+                let value =
+                    unique_field(&credential.plugin).and_then(|field| credential.config.get(field)).and_then(Value::as_str);
+                if let Some(value) = value {
+                    let table = consumers.by_credential.entry(credential.plugin.clone()).or_default();
+                    table.insert(value.into(), Arc::new(info(consumer, &credential.id)));
+                }
+            }
+        }
+        consumers
+    }
+
+    /// Number of consumers.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Who has this value in the unique field of an authentication plugin.
+    pub fn find_credential(&self, plugin: &str, value: &str) -> Option<Arc<ConsumerInfo>> {
+        self.by_credential.get(plugin)?.get(value).cloned()
+    }
+
+    /// The consumer of this name.
+    pub fn consumer(&self, username: &str) -> Option<Arc<ConsumerInfo>> {
+        Some(self.by_name.get(username)?.info.clone())
+    }
+
+    /// Filters that apply once this consumer is known; `None` when there are none.
+    pub fn chain(&self, username: &str) -> Option<&Arc<Chain>> {
+        self.by_name.get(username).map(|consumer| &consumer.chain).filter(|chain| !chain.is_empty())
+    }
+}
+
+fn info(consumer: &model::Consumer, credential_id: &Arc<str>) -> ConsumerInfo {
+    ConsumerInfo {
+        username: consumer.username.clone(),
+        group_id: consumer.group_id.clone(),
+        credential_id: credential_id.clone(),
+        custom_id: consumer.labels.get("custom_id").cloned().unwrap_or_default(),
+        labels: consumer.labels.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_credential_leads_to_its_consumer_and_says_which_one_it_was() {
+        let credential = |id: &str, key: &str| model::Credential {
+            id: id.into(),
+            plugin: "key-auth".into(),
+            config: Arc::new(json!({ "key": key })),
+        };
+        let jack = model::Consumer {
+            username: "jack".into(),
+            group_id: "".into(),
+            credentials: vec![credential("", "k1"), credential("c2", "k2")],
+            plugins: vec![],
+            labels: [("custom_id".into(), "42".into())].into(),
+        };
+        let consumers = Consumers::new([(&jack, &Arc::default())].into_iter(), |plugin| (plugin == "key-auth").then_some("key"));
+        let found = consumers.find_credential("key-auth", "k2").unwrap();
+        assert_eq!((&*found.username, &*found.credential_id, &*found.custom_id), ("jack", "c2", "42"));
+        assert!(consumers.find_credential("key-auth", "k3").is_none());
+        assert!(consumers.find_credential("basic-auth", "k1").is_none());
+        assert!(consumers.chain("jack").is_none());
+    }
+}

@@ -1,0 +1,61 @@
+//! What one node runs on: immutable, indexed, swapped whole. Compiled from the data-plane model; it serves lookups and does nothing by itself.
+
+mod compile;
+mod consumers;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use heddle_xds::model::{self, Timeouts};
+
+use crate::filters::Chain;
+use crate::observe::RouteStats;
+use crate::route::RouteTable;
+use crate::upstream::Cluster;
+
+pub use compile::Compiler;
+pub use consumers::Consumers;
+
+/// Clusters by resource name.
+pub type Clusters = HashMap<Arc<str>, Arc<Cluster>, RandomState>;
+
+/// Key material by name.
+pub type Secrets = HashMap<Arc<str>, Arc<model::Secret>, RandomState>;
+
+/// What one node runs on at one moment. Parts that have not changed are shared with the tables before.
+#[derive(Default)]
+pub struct Tables {
+    /// Grows with every swap.
+    pub generation: u64,
+    /// Listeners by name.
+    pub listeners: BTreeMap<Arc<str>, Arc<model::Listener>>,
+    /// Routes.
+    pub routes: RouteTable<Action>,
+    /// Upstreams by resource name. A cluster is the same object for as long as its name exists.
+    pub clusters: Arc<Clusters>,
+    /// Filters of all global rules, fused.
+    pub global: Arc<Chain>,
+    /// Consumers.
+    pub consumers: Arc<Consumers>,
+    /// Which certificates are shown for which names.
+    pub certificates: Arc<BTreeMap<Arc<str>, Arc<model::Certificate>>>,
+    /// Key material by name.
+    pub secrets: Arc<Secrets>,
+}
+
+/// What a route leads to.
+#[derive(Clone)]
+pub struct Action {
+    /// Its filters.
+    pub chain: Arc<Chain>,
+    /// Resource name of its upstream; `None` when filters answer everything.
+    pub upstream: Option<Arc<str>>,
+    /// Overrides the upstream's timeouts.
+    pub timeouts: Option<Timeouts>,
+    /// Whether WebSocket upgrades pass.
+    pub enable_websocket: bool,
+    /// Counters.
+    pub stats: Arc<RouteStats>,
+}

@@ -1,0 +1,34 @@
+//! The only place that looks at the process: environment variables, host name, cores, user. Everything else gets these as values.
+
+use std::sync::Arc;
+
+use heddle_node::config::Environment;
+
+/// Variables of the process, for `${NAME}` in configuration files.
+pub fn variables() -> Arc<dyn Environment + Send + Sync> {
+    Arc::new(|name: &str| std::env::var(name).ok())
+}
+
+/// The host name, which is the default node id.
+pub fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name.trim().chars().filter(|character| !character.is_whitespace() && !character.is_control()).collect();
+    if name.is_empty() { "heddle".to_owned() } else { name }
+}
+
+/// Cores that this process may use, the default number of workers.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Who types the command, for the history of changes.
+pub fn author() -> String {
+    let user =
+        ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    format!("cli:{}", user.unwrap_or_else(|| "unknown".to_owned()))
+}
+
+/// A file of our own for what comes on standard input.
+pub fn temporary_file() -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("heddle-stdin-{}.yaml", std::process::id()))
+}

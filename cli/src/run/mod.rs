@@ -1,0 +1,6 @@
+//! Starting things: the whole, a control plane or an agent, until a signal ends it.
+
+mod demo;
+mod start;
+
+pub use start::{agent, all, control_plane};

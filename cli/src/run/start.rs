@@ -1,0 +1,172 @@
+//! What `run`, `controlplane` and `agent` start, on one control runtime; the agent's workers have threads of their own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_agent::app as agent_app;
+use heddle_agent::filters::Registry;
+use heddle_controlplane::app as control_app;
+use heddle_controlplane::model::{Key, ResourceKind};
+use heddle_node::drain::{self, DrainCompletion, DrainTrigger, DrainWatch};
+use heddle_node::readiness::{Readiness, Verdict};
+use heddle_node::signal::Signals;
+use heddle_xds::catalog::Catalog;
+use heddle_xds::link::Connector;
+use heddle_xds::protocol::NodeInfo;
+use heddle_xds::snapshot::NodeScope;
+use serde_json::Value;
+
+use super::demo;
+use crate::configuration::Configuration;
+use crate::environment;
+use crate::explain::Explain;
+
+/// How long is waited for what ignores the end of the drain.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why nothing runs.
+pub type Failure = Box<dyn std::error::Error>;
+
+/// What every mode has.
+struct Process {
+    readiness: Readiness,
+    completion: DrainCompletion,
+    trigger: DrainTrigger,
+    watch: DrainWatch,
+}
+
+impl Process {
+    fn new() -> Process {
+        let (completion, watch) = drain::pair();
+        Process { readiness: Readiness::new(), trigger: completion.trigger(), completion, watch }
+    }
+
+    /// Waits for a signal or `/drain`, then until everything has ended or the deadline has passed.
+    async fn until_drained(self, deadline: Duration) -> Result<(), Failure> {
+        let Process { readiness, completion, trigger, mut watch } = self;
+        let signals = Signals::listen()?;
+        tokio::spawn(signals.obey(trigger, || tracing::info!("SIGHUP: nothing to do, configuration files are watched")));
+        watch.draining().await;
+        readiness.begin_draining();
+        tracing::info!(deadline = ?deadline, "draining: requests in flight are finished; a second signal ends at once");
+        drop(watch);
+        let outcome = completion.drain(deadline, GRACE).await;
+        tracing::info!(?outcome, "stopped");
+        Ok(())
+    }
+}
+
+/// Everything in one process.
+///
+/// # Errors
+/// Something cannot be started; nothing is left running.
+pub async fn all(configuration: Configuration, demo: bool) -> Result<(), Failure> {
+    let process = Process::new();
+    let services = if demo { demo::start().await? } else { Vec::new() };
+    let seed = demo.then(|| (Arc::from("demo"), demo_resources(&services)));
+    let control = control_app::start(control_parts(&configuration, &process, seed)).await?;
+    announce_key(&control);
+    let agent = agent_app::start(agent_parts(&configuration, &process, control.connector.clone())).await?;
+    tracing::info!(admin = %control.admin, xds = %control.xds, agent = %agent.admin, "heddle is up");
+    if demo {
+        let text = demo::welcome(http_address(&configuration), control.admin, agent.admin);
+        tokio::spawn(welcome(process.readiness.clone(), text));
+    }
+    let deadline = configuration.agent.drain_timeout + configuration.agent.drain_delay;
+    process.until_drained(deadline).await
+}
+
+/// The control plane alone.
+///
+/// # Errors
+/// Something cannot be started; nothing is left running.
+pub async fn control_plane(configuration: Configuration) -> Result<(), Failure> {
+    let process = Process::new();
+    let control = control_app::start(control_parts(&configuration, &process, None)).await?;
+    announce_key(&control);
+    tracing::info!(admin = %control.admin, xds = %control.xds, "the control plane is up");
+    process.until_drained(configuration.agent.drain_timeout).await
+}
+
+/// An agent alone.
+///
+/// # Errors
+/// Something cannot be started; nothing is left running.
+pub async fn agent(configuration: Configuration) -> Result<(), Failure> {
+    let process = Process::new();
+    let connector = Connector::tcp(&configuration.agent.control_plane.to_string())?;
+    let agent = agent_app::start(agent_parts(&configuration, &process, connector)).await?;
+    tracing::info!(agent = %agent.admin, control_plane = %configuration.agent.control_plane, "the agent is up");
+    process.until_drained(configuration.agent.drain_timeout + configuration.agent.drain_delay).await
+}
+
+fn control_parts(
+    configuration: &Configuration,
+    process: &Process,
+    seed: Option<(Arc<str>, Vec<(Key, Value)>)>,
+) -> control_app::Parts {
+    let catalog: Arc<dyn Catalog> = Arc::new(Registry::default());
+    control_app::Parts {
+        settings: configuration.control_plane.clone(),
+        data_dir: configuration.node.node.data_dir.clone(),
+        explainer: Arc::new(Explain::new(catalog.clone())),
+        catalog,
+        environment: environment::variables(),
+        file: configuration.file.clone(),
+        seed,
+        readiness: process.readiness.clone(),
+        drain: process.watch.clone(),
+    }
+}
+
+fn agent_parts(configuration: &Configuration, process: &Process, connector: Connector) -> agent_app::Parts {
+    let node = &configuration.node.node;
+    let scope =
+        NodeScope { id: node.id.as_str().into(), role: "gateway".into(), zone: node.zone.as_deref().unwrap_or_default().into() };
+    agent_app::Parts {
+        settings: configuration.agent.clone(),
+        node: NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into() },
+        connector,
+        data_dir: node.data_dir.clone(),
+        readiness: process.readiness.clone(),
+        trigger: process.trigger.clone(),
+        drain: process.watch.clone(),
+    }
+}
+
+fn demo_resources(services: &[SocketAddr]) -> Vec<(Key, Value)> {
+    let key = |(collection, value): (&str, Value)| {
+        let name = value.get("id").or_else(|| value.get("username")).and_then(Value::as_str)?.to_owned();
+        Some((Key::new(ResourceKind::from_plural(collection)?, name), value))
+    };
+    demo::resources(services).into_iter().filter_map(key).collect()
+}
+
+/// Prints a generated admin key once, when it is new.
+fn announce_key(control: &control_app::Running) {
+    let Some(generated) = &control.generated else { return };
+    match &generated.fresh {
+        Some(key) => println!("admin key (generated, kept in {}): {}", generated.path.display(), key.reveal()),
+        None => tracing::info!(path = %generated.path.display(), "the generated admin key is in use"),
+    }
+}
+
+/// The address of the first cleartext listener.
+fn http_address(configuration: &Configuration) -> SocketAddr {
+    let http = configuration.control_plane.listeners.iter().find(|listener| listener.value["protocol"] == "http");
+    let address = http.and_then(|listener| listener.value["address"].as_str()?.parse().ok());
+    address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9080)))
+}
+
+/// Prints what to try once it can be tried, or what is in the way.
+async fn welcome(readiness: Readiness, text: String) {
+    for _ in 0..100 {
+        if readiness.verdict() == Verdict::Ready {
+            println!("{text}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("Heddle is not ready: {}", readiness.verdict());
+}

@@ -1,0 +1,221 @@
+//! The control plane put together: store, keeper, translation, providers and the two Admin APIs, each a task of the present runtime.
+
+mod keys;
+mod nodes;
+mod translation;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use heddle_node::clock;
+use heddle_node::drain::DrainWatch;
+use heddle_node::readiness::{Guard, Readiness};
+use heddle_xds::catalog::Catalog;
+use heddle_xds::link::{self, Connector, MemoryIncoming};
+use heddle_xds::server::{AdsService, NodeRegistry, tuned};
+use heddle_xds::snapshot::SnapshotStore;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_stream::Stream;
+use tonic::transport::server::{Connected, TcpIncoming};
+
+use crate::grpc::{AdminService, Explainer};
+use crate::model::Key;
+use crate::provider::{self, FileProvider, FixedProvider, Provider};
+use crate::rest;
+use crate::seal::{Seal, SealError, Sealed};
+use crate::settings::ControlPlaneSettings;
+use crate::state::{Content, Keeper, Places, Refused, Update, keep_house};
+use crate::store::{Clock, Embedded, Store, StoreError};
+use crate::validate::Rules;
+
+pub use keys::GeneratedKey;
+use translation::Translation;
+
+/// The file below `data_dir` with the key that encrypts secrets in the store.
+const SEAL_FILE: &str = "secrets.key";
+
+/// What a control plane is made of.
+pub struct Parts {
+    /// What it was told.
+    pub settings: ControlPlaneSettings,
+    /// Where it keeps its data.
+    pub data_dir: PathBuf,
+    /// The plugins of the data plane.
+    pub catalog: Arc<dyn Catalog>,
+    /// Answers `heddle explain`.
+    pub explainer: Arc<dyn Explainer>,
+    /// Variables for resource files.
+    pub environment: Arc<dyn heddle_node::config::Environment + Send + Sync>,
+    /// The configuration file's name, for faults of its listeners.
+    pub file: String,
+    /// Resources that come with the start itself, under the name of a provider (the demo).
+    pub seed: Option<(Arc<str>, Vec<(Key, Value)>)>,
+    /// What `/ready` shows.
+    pub readiness: Readiness,
+    /// Ends everything.
+    pub drain: DrainWatch,
+}
+
+/// A control plane that runs.
+pub struct Running {
+    /// The configuration.
+    pub keeper: Keeper,
+    /// The way for an agent in the same process.
+    pub connector: Connector,
+    /// Where the Admin API really listens.
+    pub admin: SocketAddr,
+    /// Where xDS and the gRPC API really listen.
+    pub xds: SocketAddr,
+    /// The admin key, when it had to be generated.
+    pub generated: Option<GeneratedKey>,
+}
+
+/// Why a control plane does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key of the secrets cannot be used.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// `data_dir` cannot be made or written.
+    #[error("data_dir {path}: {source}; name a directory that this user can write with node.data_dir")]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An address is taken or not ours.
+    #[error("{what} cannot listen on {address}: {source}; change {key} or stop what listens there")]
+    Listen {
+        /// Who wants to listen.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// The setting.
+        key: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Resources that come with the start (the listeners of the configuration file) are not valid; one fault a line.
+    #[error("{0}")]
+    Resources(String),
+    /// The keeper went away.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+/// Starts a control plane on the present runtime.
+///
+/// # Errors
+/// Nothing is left running.
+pub async fn start(parts: Parts) -> Result<Running, StartError> {
+    let Parts { settings, data_dir, catalog, explainer, environment, file, seed, readiness, drain } = parts;
+    std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+    let admin = bind("the Admin API", settings.admin.address, "admin.address").await?;
+    let xds = bind("xDS", settings.xds, "xds.address").await?;
+    let in_data_dir = |source| StartError::DataDir { path: data_dir.clone(), source };
+    let (keys, generated) = keys::keys(&settings.admin.keys, &data_dir).map_err(in_data_dir)?;
+    let keys = keys::digested(&keys);
+    let clock: Clock = Arc::new(clock::unix_ms);
+    let seal = Arc::new(Seal::open(&data_dir.join(SEAL_FILE))?);
+    let store: Arc<dyn Store> =
+        Arc::new(Sealed::new(Arc::new(Embedded::open(&data_dir, clock.clone())?), seal.clone(), catalog.clone()));
+    let keeper = Keeper::start(store, Arc::new(Rules::new(catalog.clone())), clock.clone()).await?;
+    offer(&keeper, FixedProvider::listeners(&file, settings.listeners).update()).await?;
+    if let Some((provider, resources)) = seed {
+        let content = Content::Whole(resources);
+        offer(&keeper, Update { source: provider.clone(), provider, content, places: Places::default() }).await?;
+    }
+    let first = Readiness::new();
+    let files = settings.file.map(|file| Box::new(FileProvider::new(file, environment)) as Box<dyn Provider>);
+    provider::start(files.into_iter().collect(), &keeper, &first, &drain, &mut fastrand::Rng::new());
+    let store = settings.store;
+    tokio::spawn(keep_house(keeper.clone(), store.keep_revisions, store.keep_for, drain.clone()));
+    let registry = Arc::new(NodeRegistry::new());
+    let (connector, within) = link::memory();
+    let running = Running {
+        keeper: keeper.clone(),
+        connector,
+        admin: local(&admin, settings.admin.address),
+        xds: local(&xds, settings.xds),
+        generated,
+    };
+    let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explainer, catalog.clone());
+    let discovery =
+        Discovery { keeper: keeper.clone(), catalog: catalog.clone(), registry: registry.clone(), drain: drain.clone() };
+    tokio::spawn(discovery.serve(first, readiness.guard("first reports of the providers"), within, xds, service));
+    let nodes: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || nodes::json(&registry));
+    let api = rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, clock };
+    tokio::spawn(rest::serve(admin, api, drain));
+    Ok(running)
+}
+
+/// Offers resources that come with the start and tells what is wrong with them.
+async fn offer(keeper: &Keeper, update: Update) -> Result<(), StartError> {
+    let (provider, source) = (update.provider.clone(), update.source.clone());
+    keeper.offer(vec![update]).await?;
+    let sources = keeper.sources();
+    let own = sources.iter().find(|status| status.provider == provider && status.source == source);
+    let errors = own.map(|status| status.errors.join("\n")).unwrap_or_default();
+    if errors.is_empty() { Ok(()) } else { Err(StartError::Resources(errors)) }
+}
+
+async fn bind(what: &'static str, address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { what, address, key, source })
+}
+
+fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+/// What the discovery services are made of.
+struct Discovery {
+    keeper: Keeper,
+    catalog: Arc<dyn Catalog>,
+    registry: Arc<NodeRegistry>,
+    drain: DrainWatch,
+}
+
+impl Discovery {
+    /// Serves agents of this process and of others, once the snapshot is whole: an agent that is shown a part of it would drop the rest.
+    async fn serve(self, first: Readiness, pending: Guard, within: MemoryIncoming, listener: TcpListener, admin: AdminService) {
+        first.settled().await;
+        let snapshot = Arc::new(SnapshotStore::new());
+        let translation = Translation::begin(&self.keeper, self.catalog, snapshot.clone());
+        drop(pending);
+        let ads = || AdsService::new(snapshot.clone(), self.registry.clone(), self.drain.clone()).into_server();
+        let memory = tuned().add_service(ads());
+        let network = tuned().add_service(ads()).add_service(admin.into_server());
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        tokio::join!(
+            translation.run(self.drain.clone()),
+            finish("xDS within the process", serve(memory, within, self.drain.clone())),
+            finish("xDS", serve(network, incoming, self.drain.clone())),
+        );
+    }
+}
+
+async fn serve<I, S>(
+    router: tonic::transport::server::Router,
+    incoming: I,
+    drain: DrainWatch,
+) -> Result<(), tonic::transport::Error>
+where
+    I: Stream<Item = std::io::Result<S>>,
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let mut watch = drain;
+    router.serve_with_incoming_shutdown(incoming, async move { watch.draining().await }).await
+}
+
+/// Tells when a server ends by a fault; the others go on.
+async fn finish<E: std::fmt::Display>(what: &str, serving: impl Future<Output = Result<(), E>>) {
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "{what} has ended");
+    }
+}
