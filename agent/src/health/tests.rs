@@ -150,8 +150,8 @@ proptest! {
     }
 }
 
-fn check(kind: CheckKind) -> Arc<ActiveCheck> {
-    Arc::new(ActiveCheck {
+fn check(kind: CheckKind) -> ActiveCheck {
+    ActiveCheck {
         kind,
         timeout: Duration::from_secs(1),
         concurrency: 10,
@@ -165,11 +165,12 @@ fn check(kind: CheckKind) -> Arc<ActiveCheck> {
         healthy_interval: Duration::from_secs(1),
         unhealthy_interval: Duration::from_secs(1),
         thresholds: thresholds(),
-    })
+    }
 }
 
 /// What a probe finds at a server that answers with `answer`, and what that server was asked.
 async fn probe_of(kind: CheckKind, answer: Option<&'static str>) -> (Finding, String) {
+    let timeout = if answer.is_some() { Duration::from_secs(10) } else { Duration::from_millis(50) };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let served = tokio::spawn(async move {
@@ -184,12 +185,18 @@ async fn probe_of(kind: CheckKind, answer: Option<&'static str>) -> (Finding, St
         }
         String::from_utf8_lossy(&asked[..len]).into_owned()
     });
-    let probe = Probe { address, host: "a.example".into(), server_name: None, tls: None, check: check(kind) };
+    let probe = Probe {
+        address,
+        host: "a.example".into(),
+        server_name: None,
+        tls: None,
+        check: Arc::new(ActiveCheck { timeout, ..check(kind) }),
+    };
     let finding = probe.run().await;
     (finding, if answer.is_some() { served.await.unwrap() } else { String::new() })
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_probe_finds_what_is_there() {
     let (finding, asked) = probe_of(CheckKind::Http, Some("HTTP/1.1 503 Busy\r\n\r\n")).await;
     assert_eq!(finding, Finding::Status(503));

@@ -45,7 +45,7 @@ fn a_connection_is_closed_after_its_share_of_requests() {
 
 #[test]
 fn idle_connections_are_closed_in_time() {
-    run(async {
+    run_paused(async {
         let cluster = cluster(&[canned(&[HELLO, HELLO]).await], |_| ());
         let pools = Pools::new();
         tokio::task::spawn_local(pools.clone().keep_tidy());
@@ -197,7 +197,7 @@ fn a_connection_that_was_closed_while_it_rested_is_not_used() {
 
 #[test]
 fn slow_steps_run_into_their_timeouts() {
-    run(async {
+    run_paused(async {
         let timeouts = |upstream: &mut model::Upstream| {
             upstream.timeouts =
                 Timeouts { connect: Duration::from_secs(1), send: Duration::from_secs(2), read: Duration::from_secs(3) };

@@ -230,7 +230,7 @@ fn a_connection_that_goes_away_is_replaced() {
 
 #[test]
 fn silence_runs_into_the_read_timeout_and_a_dead_connection_is_found_by_pings() {
-    run(async {
+    run_paused(async {
         let silent = h2_server(100, |request, respond, _| async move {
             tokio::time::sleep(Duration::from_secs(600)).await;
             drop((request, respond));
@@ -244,7 +244,7 @@ fn silence_runs_into_the_read_timeout_and_a_dead_connection_is_found_by_pings() 
         let error = send(&Pools::new(), &cluster, &call(), Body::Empty).await.unwrap_err();
         assert_eq!((error.reason, (heddle_node::clock::now() - start).as_secs()), (Reason::UpstreamTimeout, 3));
     });
-    run(async {
+    run_paused(async {
         // speaks just enough to be taken for alive, then never again
         let dead = server(|mut stream, _| async move {
             stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();

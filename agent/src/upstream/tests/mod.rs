@@ -1,14 +1,16 @@
 //! Tests against real loopback servers, each written where it is used.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod clusters;
 mod http1;
 mod http2;
+mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,9 +22,18 @@ use super::*;
 use crate::exchange::Interim;
 use crate::http::{Body, BodyError, BodySource, Fields, Frame, Method, RequestHead};
 
-/// Runs a test on one thread. Time is paused: it jumps to the next timer whenever nothing else can happen.
+/// Runs a test on one thread.
 fn run<F: Future<Output = ()>>(test: F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    run_on(test, false);
+}
+
+/// Runs a test on one thread, with time that jumps to the next timer whenever a socket has to be waited for. Only for what ends by a timer.
+fn run_paused<F: Future<Output = ()>>(test: F) {
+    run_on(test, true);
+}
+
+fn run_on<F: Future<Output = ()>>(test: F, paused: bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test);
 }
 
@@ -152,7 +163,7 @@ impl Tap {
 }
 
 impl BodySource for Piped {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+    fn poll_frame(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         if self.ended {
             return Poll::Ready(None);
         }
