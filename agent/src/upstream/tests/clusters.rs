@@ -91,7 +91,7 @@ fn traffic_ejects_an_endpoint_and_a_trial_brings_it_back() {
         let clusters = Clusters::new(Arc::new(context), None, tokio::runtime::Handle::current());
         let config = config(|upstream| upstream.checks.passive = Some(PassiveCheck { thresholds: thresholds() }));
         let (cluster, pools) = (clusters.apply(&config, &[node(bad), node(good)], &|_| None), Pools::new());
-        let mut statuses = async |count: usize| {
+        let statuses = async |count: usize| {
             let mut statuses = Vec::new();
             for _ in 0..count {
                 statuses.push(get(&pools, &cluster).await.unwrap().head.status);
