@@ -106,16 +106,25 @@ impl std::fmt::Debug for Seal {
     }
 }
 
-/// Writes a new key file; fails when it exists by now.
+/// Writes a new key file, whole or not at all; fails when it exists by now.
 fn write_key(path: &Path, key: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension("new");
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
+    options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    let mut file = options.open(&beside)?;
     file.write_all(STANDARD.encode(key).as_bytes())?;
     file.write_all(b"\n")?;
-    file.sync_all()
+    file.sync_all()?;
+    // A link, unlike a rename, never replaces a key that another process has made meanwhile.
+    let linked = std::fs::hard_link(&beside, path);
+    std::fs::remove_file(&beside)?;
+    linked?;
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -132,6 +141,10 @@ mod tests {
         assert_eq!(Seal::open(&path).unwrap().unseal(&sealed).unwrap(), "hush");
         #[cfg(unix)]
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777, 0o600);
+        std::fs::write(path.with_extension("new"), "cut off").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(Seal::open(&path).unwrap().unseal(&sealed).is_err(), "a new key, whatever a crash left beside it");
+        assert!(!path.with_extension("new").exists());
         std::fs::write(&path, "short").unwrap();
         assert!(Seal::open(&path).unwrap_err().to_string().contains("seal.key: expected 32 bytes in base64"));
     }
