@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use heddle_node::drain::{self, DrainWatch};
 use heddle_node::readiness::Readiness;
+use heddle_xds::catalog::{Catalog, ConfigFault, Descriptor, Place};
 use prometheus::core::Collector;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -16,6 +17,7 @@ use crate::model::{Fault, Key, ResourceKind};
 use crate::settings::{FileSettings, ListenerSetting};
 use crate::state::{Content, Keeper, Places, State, Validator};
 use crate::store::Memory;
+use crate::validate::Rules;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -132,4 +134,49 @@ async fn listeners_of_the_settings_are_resources_with_places() {
     keeper.offer(vec![FixedProvider::listeners("heddle.yaml", listeners).update()]).await.unwrap();
     let stored = keeper.state().get(&Key::new(ResourceKind::Listener, "http@config")).cloned().unwrap();
     assert_eq!(stored.value, json!({"name": "http", "id": "http@config"}));
+}
+
+/// A data plane that runs no plugin.
+struct NoPlugins;
+
+impl Catalog for NoPlugins {
+    fn descriptors(&self) -> &[Descriptor] {
+        &[]
+    }
+
+    fn schema(&self, _: &str, _: Place) -> Option<Value> {
+        None
+    }
+
+    fn check(&self, name: &str, _: Place, _: &Value) -> Result<(), Vec<ConfigFault>> {
+        Err(vec![ConfigFault { path: String::new(), message: format!("unknown plugin {name}") }])
+    }
+}
+
+#[tokio::test]
+async fn faults_of_the_rules_are_told_with_their_place() {
+    let clock: crate::store::Clock = Arc::new(|| 5_000);
+    let rules = Rules::new(Arc::new(NoPlugins));
+    let keeper = Keeper::start(Arc::new(Memory::new(clock.clone())), Arc::new(rules), clock).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("r.yaml");
+    let text = "\
+upstreams:
+  u: {nodes: {\"a.b:80\": x}}
+routes:
+  - id: r1
+    uri: /
+    upstream_id: nope
+    plugins:
+      no-such:
+        count: 1
+    hosts: [ok.org, 7]
+";
+    std::fs::write(&path, text).unwrap();
+    keeper.offer(check_files(&path, Arc::new(|_: &str| None))).await.unwrap();
+    let errors = keeper.sources()[0].errors.clone();
+    for place in ["2:25: upstreams/u@file", "6:18: routes/r1@file", "8:7: routes/r1@file", "10:21: routes/r1@file"] {
+        let expected = format!("{}:{place}: ", path.display());
+        assert!(errors.iter().any(|error| error.starts_with(&expected)), "{expected} is not in {errors:#?}");
+    }
 }
