@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use heddle_xds::model::Listener;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -156,17 +155,25 @@ impl<S: Service> Door<S> {
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
             }
         }
-        // Who stands in the queue was promised a connection.
-        while let Some(Ok((stream, peer))) = socket.accept().now_or_never() {
-            self.enter(stream, peer);
-        }
-        drop(socket);
+        self.enter_waiting(socket);
         drain.begin();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         // What has not ended by then is cut.
         let _ = tokio::time::timeout(drain_time, ended).await;
         let name = self.site.borrow().listener.name.clone();
         self.shared.admission.forget(&name);
+    }
+
+    /// Who stands in the queue was promised a connection. The system is asked itself, since the runtime learns of newcomers only later.
+    fn enter_waiting(&mut self, socket: TcpListener) {
+        let Ok(socket) = socket.into_std() else { return };
+        while let Ok((stream, peer)) = socket.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.enter(stream, peer);
+            }
+        }
     }
 
     async fn pause(&self, error: &io::Error) {

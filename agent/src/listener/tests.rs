@@ -134,3 +134,58 @@ async fn ipv6_is_spoken() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn http_2_is_told_from_http_1_however_its_preface_comes() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    in_house_with_proxy(async |address| {
+        for cut in [1, 3, 14, 23, 30] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.write_all(b"PROXY UNKNOWN\r\n").await.unwrap();
+            stream.write_all(&PREFACE[..cut]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            stream.write_all(&PREFACE[cut..]).await.unwrap();
+            let mut start = [0; 9];
+            stream.read_exact(&mut start).await.unwrap();
+            assert_eq!(start[3], 4, "the server's settings");
+        }
+        for almost in [
+            "PRI * HTTP/2.0\r\n\r\nSX",
+            "PRI * HTTP/1.1\r\nHost: a\r\n\r\n",
+            "PUT /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        ] {
+            let answer = ask(address, format!("PROXY UNKNOWN\r\n{almost}")).await;
+            let expected = if almost.starts_with("PUT") { "HTTP/1.1 200" } else { "HTTP/1.1 " };
+            assert!(answer.starts_with(expected), "{almost:?} gives {answer:?}");
+        }
+    })
+    .await;
+}
+
+async fn in_house_with_proxy(tell: impl AsyncFnOnce(SocketAddr)) {
+    story(Fake::echo(), async |mut house| {
+        house.want(&[Listener { proxy_protocol: ProxyProtocol::Required(Vec::new()), ..listener(EdgeLimits::default()) }]);
+        tell(house.address()).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_stands_in_the_queue_when_a_listener_closes_is_served() {
+    story(Fake::echo(), async |mut house| {
+        house.want(&[listener(EdgeLimits::default())]);
+        let address = house.address();
+        // Connected by the kernel, while this thread lets nobody accept.
+        let mut waiting: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        house.want(&[]);
+        for stream in &mut waiting {
+            std::io::Write::write_all(stream, GET_CLOSE.as_bytes()).unwrap();
+            stream.set_nonblocking(true).unwrap();
+        }
+        for stream in waiting {
+            assert!(rest(&mut TcpStream::from_std(stream).unwrap()).await.ends_with("GET a/x "));
+        }
+    })
+    .await;
+}

@@ -26,13 +26,33 @@ pub(super) struct Chunked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Size { digits: u8, value: u64 },
-    Extension { value: u64 },
+    Extension { value: u64, quote: Quote },
     SizeEnd { value: u64 },
     Data { left: u64 },
     DataCr,
     DataLf,
     Trailers,
     Done,
+}
+
+/// Where in a quoted string of an extension: one that is not closed at the end of its line is read over the line by others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quote {
+    Outside,
+    Inside,
+    Escape,
+}
+
+impl Quote {
+    fn behind(self, byte: u8) -> Quote {
+        match (self, byte) {
+            (Quote::Outside, b'"') => Quote::Inside,
+            (Quote::Inside, b'"') => Quote::Outside,
+            (Quote::Inside, b'\\') => Quote::Escape,
+            (Quote::Escape, _) => Quote::Inside,
+            (quote, _) => quote,
+        }
+    }
 }
 
 const START: State = State::Size { digits: 0, value: 0 };
@@ -94,10 +114,10 @@ impl Chunked {
                 State::Size { digits: digits + 1, value: value << 4 | u64::from(digit) }
             }
             (State::Size { digits: 0, .. }, _) => return Err(BodyError::Malformed("chunk size")),
-            (State::Size { value, .. } | State::Extension { value }, b'\r') => State::SizeEnd { value },
-            (State::Size { value, .. }, b';') => self.extension(value)?,
+            (State::Size { value, .. } | State::Extension { value, quote: Quote::Outside }, b'\r') => State::SizeEnd { value },
+            (State::Size { value, .. }, b';') => self.extension(value, Quote::Outside)?,
             (State::Size { .. }, _) => return Err(BodyError::Malformed("chunk size")),
-            (State::Extension { value }, b'\t' | b' '..=b'~') => self.extension(value)?,
+            (State::Extension { value, quote }, b'\t' | b' '..=b'~') => self.extension(value, quote.behind(byte))?,
             (State::Extension { .. }, _) => return Err(BodyError::Malformed("chunk extension")),
             (State::SizeEnd { value: 0 }, b'\n') => State::Trailers,
             (State::SizeEnd { value }, b'\n') => State::Data { left: value },
@@ -107,12 +127,12 @@ impl Chunked {
         })
     }
 
-    fn extension(&mut self, value: u64) -> Result<State, BodyError> {
+    fn extension(&mut self, value: u64, quote: Quote) -> Result<State, BodyError> {
         match self.extensions.checked_sub(1) {
             Some(left) => self.extensions = left,
             None => return Err(BodyError::Malformed("chunk extensions too long")),
         }
-        Ok(State::Extension { value })
+        Ok(State::Extension { value, quote })
     }
 
     fn decode_trailers(&mut self, input: &mut BytesMut) -> Result<Step, BodyError> {

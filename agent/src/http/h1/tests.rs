@@ -278,7 +278,7 @@ fn unchunk(text: &[u8], step: usize) -> Result<Unchunked, BodyError> {
 
 #[test]
 fn chunked_bodies_are_read_in_pieces_of_any_size() {
-    let text = b"4;a=b\r\nWiki\r\n006\r\npedia \r\nA\r\n0123456789\r\n0\r\nX-Sum: 1\r\nCookie: no\r\n\r\nGET";
+    let text = b"4;a=b\r\nWiki\r\n006;\"\\\";\"\r\npedia \r\nA\r\n0123456789\r\n0\r\nX-Sum: 1\r\nCookie: no\r\n\r\nGET";
     for step in 1..text.len() {
         let (content, trailers, rest) = unchunk(text, step).unwrap();
         assert_eq!((&content[..], &rest[..]), (&b"Wikipedia 0123456789"[..], &b"GET"[..]));
@@ -307,6 +307,8 @@ fn malformed_chunks_are_refused() {
         "3;\nabc\r\n0\r\n\r\n",
         "3;a=\"\n\"\r\nabc\r\n0\r\n\r\n",
         "3;a\r\r\nabc\r\n0\r\n\r\n",
+        "3;a=\"b\r\nabc\r\n0\r\n\r\n",
+        "3;a=\"\\\"\r\nabc\r\n0\r\n\r\n",
         "3;a\u{0}\r\nabc\r\n0\r\n\r\n",
         "3;0123456789abcdef0\r\nabc\r\n0\r\n\r\n",
         "00000000000000003\r\nabc\r\n0\r\n\r\n",

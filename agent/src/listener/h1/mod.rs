@@ -12,6 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use heddle_node::clock::{self, Instant};
@@ -27,6 +28,9 @@ use crate::http::h1::{BodyDecoder, BodyLength, ParsedRequest, Persistence, Reque
 use crate::http::{Body, Method, RequestHead, Version};
 use crate::net::{Deadline, Io};
 
+/// How long an idle connection waits for a request that may be on its way when its listener closes.
+const LEAVING: Duration = Duration::from_secs(1);
+
 /// One connection being served.
 struct Connection<'a, S> {
     worker: &'a Worker<S>,
@@ -37,6 +41,7 @@ struct Connection<'a, S> {
     patience: Deadline,
     drained: Pin<Box<OwnedNotified>>,
     served: u32,
+    leaving: bool,
 }
 
 /// What comes next on the connection.
@@ -73,7 +78,7 @@ pub(super) async fn serve<S: Service>(worker: &Worker<S>, link: &Link, io: Io, f
     let wire = Rc::new(RefCell::new(wire));
     let drained = Box::pin(link.site.drain.begins());
     let mut connection =
-        Connection { worker, link, wire, interim: Rc::default(), patience: Deadline::none(), drained, served: 0 };
+        Connection { worker, link, wire, interim: Rc::default(), patience: Deadline::none(), drained, served: 0, leaving: false };
 
     connection.patience.set(until);
     let mut head = RequestHead::default();
@@ -122,10 +127,15 @@ impl<S: Service> Connection<'_, S> {
                 }
             }
             let idle = wire.input.is_empty();
-            if idle && (drain.has_begun() || self.drained.as_mut().poll(cx).is_ready()) {
-                return Poll::Ready(Next::Close);
+            if idle && !self.leaving && (drain.has_begun() || self.drained.as_mut().poll(cx).is_ready()) {
+                // A request may be on its way: closing now would lose it.
+                self.leaving = true;
+                self.patience.set(clock::now() + LEAVING);
             }
             self.patience.poll_passed(cx).map(|()| {
+                if idle && self.leaving {
+                    return Next::Close;
+                }
                 self.worker.counters.add(Count::TimedOut);
                 if idle { Next::Close } else { Next::Refuse(Reason::RequestTimeout) }
             })

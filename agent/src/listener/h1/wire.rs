@@ -198,6 +198,13 @@ impl Wire {
         self.decoder.remaining().is_some_and(|left| left <= DISCARD_MAX)
     }
 
+    /// Gives memory back that a large body needed, when nothing waits in it.
+    pub(super) fn slim(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > HEAD_ROOM * 2 {
+            self.input = BytesMut::new();
+        }
+    }
+
     /// Throws the rest of the request body away; whether its end was reached.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut thrown = 0;

@@ -202,6 +202,10 @@ impl Sniffed {
 impl AsyncRead for Sniffed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.glitches.exhausted() {
+            // Nothing more is taken in; the connection finds out when this poll ends, so nobody needs to be woken.
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, buf);
         this.inbound.scan(&buf.filled()[before..], |frame| this.glitches.received(frame));

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_xds::model::{Certificate, ClientValidation, EdgeLimits, Listener, ListenerProtocol, Secret, SecretBody, TlsVersion};
+use heddle_xds::model::{
+    Certificate, ClientValidation, EdgeLimits, Listener, ListenerProtocol, ProxyProtocol, Secret, SecretBody, TlsVersion,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -312,6 +314,24 @@ async fn versions_are_bounded_and_what_is_not_tls_is_closed_in_time() {
             assert!(!all.starts_with(b"HTTP"));
         }
         assert_eq!(house.count(Count::TlsFailed), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tls_follows_a_proxy_header_even_in_one_piece() {
+    in_house(Fake::telling(|info| format!("{} /x ", info.peer)), async |mut house| {
+        let mut pki = Pki::new();
+        let certificate = pki.certificate("c", "a.example", &["a.example"]);
+        pki.show(&house, vec![certificate]);
+        house.want(&[Listener { proxy_protocol: ProxyProtocol::Required(Vec::new()), ..https() }]);
+        let mut stream = TcpStream::connect(house.address()).await.unwrap();
+        // Not flushed alone: it leaves with the hello.
+        stream.set_nodelay(false).unwrap();
+        stream.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.8 1 443\r\n").await.unwrap();
+        let connector = TlsConnector::from(Arc::new(pki.client(None, &[])));
+        let mut stream = connector.connect(ServerName::try_from("a.example").unwrap(), stream).await.unwrap();
+        assert!(get(&mut stream, "a.example", true).await.unwrap().ends_with("192.0.2.7:1 /x "));
     })
     .await;
 }
