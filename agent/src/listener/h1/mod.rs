@@ -25,7 +25,7 @@ use super::guard::{Caught, catch_poll, fault_reason, refusal};
 use super::site::{Link, Worker};
 use crate::exchange::{Call, Interim, InterimQueue, Reason, Response, Service};
 use crate::http::h1::{BodyDecoder, BodyLength, ParsedRequest, Persistence, RequestParser, WireLength, write_response_head};
-use crate::http::{Body, Method, RequestHead, Version};
+use crate::http::{Body, Method, RequestHead, ResponseHead, Version};
 use crate::net::{Deadline, Io};
 
 /// How long an idle connection waits for a request that may be on its way when its listener closes.
@@ -214,7 +214,16 @@ impl<S: Service> Connection<'_, S> {
         let (wire, interim) = (&self.wire, &self.interim);
         std::future::poll_fn(|cx| {
             match catch_poll(|| running.as_mut().poll(cx)) {
-                Caught::Polled(Poll::Ready(response)) => return Poll::Ready(Ok(response)),
+                Caught::Polled(Poll::Ready(response)) => {
+                    // Hints that came with the final head still go before it.
+                    let mut wire = wire.borrow_mut();
+                    while wire.out.has_room()
+                        && let Some(head) = interim.take()
+                    {
+                        write_interim(&mut wire, &head);
+                    }
+                    return Poll::Ready(Ok(response));
+                }
                 Caught::Polled(Poll::Pending) => {}
                 Caught::Panic => {
                     self.worker.counters.add(Count::Panics);
@@ -225,7 +234,7 @@ impl<S: Service> Connection<'_, S> {
             while wire.out.has_room()
                 && let Poll::Ready(head) = interim.poll_next(cx)
             {
-                write_response_head(wire.out.gathered(), &head, WireLength::Absent, Persistence::Default, None);
+                write_interim(&mut wire, &head);
             }
             if let Poll::Ready(Err(gone)) = wire.poll_send(cx) {
                 return Poll::Ready(Err(gone));
@@ -258,4 +267,8 @@ impl<S: Service> Connection<'_, S> {
             _ => wire::close(&mut wire.io, after == After::Close).await,
         }
     }
+}
+
+fn write_interim(wire: &mut Wire, head: &ResponseHead) {
+    write_response_head(wire.out.gathered(), head, WireLength::Absent, Persistence::Default, None);
 }

@@ -45,6 +45,11 @@ impl Outbox {
         self.sent == self.gathered.len() && self.piece.is_empty() && self.tail.is_empty()
     }
 
+    /// All that is on its way, when it lies in one piece.
+    pub(super) fn single(&self) -> Option<&[u8]> {
+        (self.piece.is_empty() && self.tail.is_empty()).then(|| &self.gathered[self.sent..])
+    }
+
     pub(super) fn slices(&self) -> [IoSlice<'_>; 3] {
         [IoSlice::new(&self.gathered[self.sent..]), IoSlice::new(&self.piece), IoSlice::new(self.tail)]
     }

@@ -146,6 +146,8 @@ impl<S: Service> Connection<'_, S> {
 
     /// Gets ready for the next request: what is left of this one's body is thrown away.
     async fn next(&mut self) -> After {
+        // Whoever still holds the body has lost it.
+        self.wire.borrow_mut().turn += 1;
         let done = std::future::poll_fn(|cx| {
             let mut wire = self.wire.borrow_mut();
             if wire.decoder.is_done() { Poll::Ready(true) } else { wire.poll_discard(cx) }

@@ -314,6 +314,41 @@ async fn interim_responses_travel_at_once_and_never_to_http_1_0() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_comes_with_its_answer_still_goes_before_it() {
+    let fake = Fake::new(|call: Call| async move {
+        call.interim.send(ResponseHead::new(103));
+        text(200, "x")
+    });
+    story(fake, async |mut client| {
+        client.send(GET).await;
+        let answer = client.until("\r\n\r\nx").await;
+        assert!(answer.starts_with("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n"), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_still_held_behind_its_answer_is_dead() {
+    let held = Rc::new(std::cell::RefCell::new(None));
+    let of_service = held.clone();
+    let fake = Fake::new(move |call: Call| {
+        if !call.body.is_empty() {
+            *of_service.borrow_mut() = Some(call.body);
+        }
+        async { text(200, "/x ") }
+    });
+    story(fake, async |mut client| {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab").await;
+        client.until("/x ").await;
+        client.send(format!("cde{GET}")).await;
+        client.until("/x ").await;
+        let mut body = held.take().unwrap();
+        assert_eq!(body.frame().await.unwrap().unwrap_err(), BodyError::Aborted);
+    })
+    .await;
+}
+
 /// Says when it is dropped.
 struct Dropped(Rc<Cell<bool>>);
 

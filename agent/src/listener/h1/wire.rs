@@ -158,7 +158,12 @@ impl Wire {
     /// Sends all that is on its way.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         while !self.out.is_empty() {
-            match Pin::new(&mut self.io).poll_write_vectored(cx, &self.out.slices()) {
+            let io = Pin::new(&mut self.io);
+            let written = match self.out.single() {
+                Some(bytes) => io.poll_write(cx, bytes),
+                None => io.poll_write_vectored(cx, &self.out.slices()),
+            };
+            match written {
                 Poll::Ready(Ok(written)) if written > 0 => {
                     self.out.advance(written);
                     self.sending.clear();

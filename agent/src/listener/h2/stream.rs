@@ -106,7 +106,13 @@ async fn run<S: Service>(
     let mut running = std::pin::pin!(running);
     std::future::poll_fn(|cx| {
         match catch_poll(|| running.as_mut().poll(cx)) {
-            Caught::Polled(Poll::Ready(response)) => return Poll::Ready(Some(response)),
+            Caught::Polled(Poll::Ready(response)) => {
+                // Hints that came with the final head still go before it.
+                while let Some(head) = interim.take() {
+                    let _ = send.borrow_mut().send_informational(informational(&head));
+                }
+                return Poll::Ready(Some(response));
+            }
             Caught::Polled(Poll::Pending) => {}
             Caught::Panic => {
                 worker.counters.add(Count::Panics);
