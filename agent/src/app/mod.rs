@@ -26,7 +26,7 @@ use crate::exchange::Template;
 use crate::feed;
 use crate::listener;
 use crate::observe::access_log::{AccessLog, Format, Sink};
-use crate::observe::{RouteStats, Sharded};
+use crate::observe::{RouteStats, Sharded, Tracer};
 use crate::pipeline::Shared;
 use crate::settings::AgentSettings;
 use crate::tables::{Compiler, Tables};
@@ -47,6 +47,8 @@ pub struct Parts {
     pub connector: Connector,
     /// Where it keeps its last good configuration.
     pub data_dir: PathBuf,
+    /// Traces requests, when that is configured.
+    pub tracer: Option<Tracer>,
     /// What `/ready` shows.
     pub readiness: Readiness,
     /// Begins a drain (`/drain`).
@@ -103,6 +105,7 @@ struct Common {
     counters: Arc<[Arc<listener::Counters>]>,
     tables: watch::Receiver<Arc<Tables>>,
     log: Option<Arc<AccessLog>>,
+    tracer: Option<Tracer>,
     settings: AgentSettings,
     readiness: Readiness,
     drain: DrainWatch,
@@ -113,7 +116,7 @@ struct Common {
 /// # Errors
 /// Nothing is left running.
 pub async fn start(parts: Parts) -> Result<Running, StartError> {
-    let Parts { settings, node, connector, data_dir, readiness, trigger, drain } = parts;
+    let Parts { settings, node, connector, data_dir, tracer, readiness, trigger, drain } = parts;
     std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
     let endpoint =
         TcpListener::bind(settings.admin).await.map_err(|source| StartError::Admin { address: settings.admin, source })?;
@@ -127,6 +130,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         counters: (0..workers).map(|_| Arc::default()).collect(),
         tables: tables.clone(),
         log,
+        tracer,
         settings,
         readiness: readiness.clone(),
         drain: drain.clone(),

@@ -36,9 +36,9 @@ pub(super) fn start_all(common: &Common) -> Result<(), StartError> {
 }
 
 async fn run(index: usize, common: Common, ready: Guard) {
-    let Common { shared, doors, counters, mut tables, log, settings, mut drain, .. } = common;
+    let Common { shared, doors, counters, mut tables, log, tracer, settings, mut drain, .. } = common;
     let pools = Pools::new();
-    let worker = Worker::new(index, pools.clone(), shared, fastrand::Rng::new(), log.map(|log| log.batch()));
+    let worker = Worker::new(index, pools.clone(), shared, fastrand::Rng::new(), log.map(|log| log.batch()), tracer);
     spawn_local(pools.keep_tidy());
     spawn_local(flush(worker.clone()));
     let door = listener::Worker {

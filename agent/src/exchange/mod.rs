@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_node::telemetry::RequestTrace;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -65,7 +66,7 @@ pub struct Exchange {
     /// How detailed the metrics of this request are; set by the `prometheus` filter.
     pub metrics: MetricLabels,
     /// W3C trace context, `None` while nothing asks for one.
-    pub trace: Option<Box<TraceIds>>,
+    pub trace: Option<Box<RequestTrace>>,
     slots: SmallVec<[(&'static str, Box<dyn Any>); 2]>,
 }
 
@@ -154,19 +155,6 @@ pub struct AnswerRecord {
     pub reason: Reason,
     /// From the first byte read to the last byte written, zero before that.
     pub took: Duration,
-}
-
-/// W3C trace context of the request.
-#[derive(Debug, Clone)]
-pub struct TraceIds {
-    /// Trace id.
-    pub trace_id: u128,
-    /// Our span.
-    pub span_id: u64,
-    /// The caller's span, 0 when none.
-    pub parent_id: u64,
-    /// Whether the span is recorded.
-    pub sampled: bool,
 }
 
 /// What filters may look up in the tables that the request runs on.

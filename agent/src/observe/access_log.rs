@@ -198,7 +198,8 @@ fn write_json(out: &mut String, x: &Exchange, duration: Duration) {
         text(out, "user_agent", agent);
     }
     if let Some(trace) = &x.trace {
-        let _ = write!(out, ",\"trace_id\":\"{:032x}\",\"span_id\":\"{:016x}\"", trace.trace_id, trace.span_id);
+        text(out, "trace_id", &trace.trace_id_hex());
+        text(out, "span_id", &trace.span_id_hex());
     }
     out.push('}');
 }

@@ -3,6 +3,8 @@
 pub mod access_log;
 mod exposition;
 mod stats;
+mod tracer;
 
 pub use exposition::TextWriter;
 pub use stats::{Codes, Counter, Histogram, RouteShard, RouteStats, Sharded};
+pub use tracer::Tracer;

@@ -63,6 +63,9 @@ impl Pipeline {
         interim: &Interim,
     ) -> Result<Served, Box<Answer>> {
         let Finish { x, plan, .. } = finish;
+        if let Some(tracer) = self.worker.tracer() {
+            tracer.begin(x);
+        }
         admit(x, listener)?;
         route(x, plan);
         if let Some(answer) = plan.rewrite(x).await {

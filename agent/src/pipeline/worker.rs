@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::exchange::{ConsumerInfo, Directory, Exchange, Reason};
 use crate::filters::Chain;
 use crate::observe::access_log::Batch;
-use crate::observe::{Counter, RouteStats, Sharded};
+use crate::observe::{Counter, RouteStats, Sharded, Tracer};
 use crate::route::CompiledRoute;
 use crate::tables::{Action, Tables};
 use crate::upstream::Pools;
@@ -24,6 +24,7 @@ pub struct Worker {
     view: RefCell<Rc<View>>,
     dice: RefCell<fastrand::Rng>,
     log: RefCell<Option<Batch>>,
+    tracer: Option<Tracer>,
 }
 
 /// What all workers write, each into a shard of its own.
@@ -130,8 +131,23 @@ impl Directory for View {
 
 impl Worker {
     /// A worker that runs on empty tables.
-    pub fn new(index: usize, pools: Rc<Pools>, shared: Arc<Shared>, dice: fastrand::Rng, log: Option<Batch>) -> Rc<Worker> {
-        Rc::new(Worker { index, pools, shared, view: RefCell::default(), dice: RefCell::new(dice), log: RefCell::new(log) })
+    pub fn new(
+        index: usize,
+        pools: Rc<Pools>,
+        shared: Arc<Shared>,
+        dice: fastrand::Rng,
+        log: Option<Batch>,
+        tracer: Option<Tracer>,
+    ) -> Rc<Worker> {
+        Rc::new(Worker {
+            index,
+            pools,
+            shared,
+            view: RefCell::default(),
+            dice: RefCell::new(dice),
+            log: RefCell::new(log),
+            tracer,
+        })
     }
 
     /// The view of this moment; a request keeps the one that it began with.
@@ -159,8 +175,16 @@ impl Worker {
         self.shared.counters.own(self.index)
     }
 
-    /// Writes the access log line of a finished exchange.
+    /// Traces requests, when that is configured.
+    pub fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_ref()
+    }
+
+    /// Writes the access log line of a finished exchange, and hands its span over.
     pub fn log(&self, x: &Exchange, duration: Duration) {
+        if let Some(tracer) = &self.tracer {
+            tracer.end(x, duration);
+        }
         if let Some(batch) = self.log.borrow_mut().as_mut() {
             batch.push(x, duration);
         }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use heddle_agent::app as agent_app;
 use heddle_agent::filters::Registry;
+use heddle_agent::observe::Tracer;
 use heddle_controlplane::app as control_app;
 use heddle_controlplane::model::{Key, ResourceKind};
 use heddle_node::drain::{self, DrainCompletion, DrainTrigger, DrainWatch};
 use heddle_node::readiness::{Readiness, Verdict};
 use heddle_node::signal::Signals;
+use heddle_node::telemetry::{Origin, SpanExport};
 use heddle_xds::catalog::Catalog;
 use heddle_xds::link::Connector;
 use heddle_xds::protocol::NodeInfo;
@@ -67,14 +69,17 @@ pub async fn all(configuration: Configuration, demo: bool) -> Result<(), Failure
     let seed = demo.then(|| (Arc::from("demo"), demo_resources(&services)));
     let control = control_app::start(control_parts(&configuration, &process, seed)).await?;
     announce_key(&control);
-    let agent = agent_app::start(agent_parts(&configuration, &process, control.connector.clone())).await?;
+    let export = span_export(&configuration)?;
+    let agent = agent_app::start(agent_parts(&configuration, &process, control.connector.clone(), export.clone())).await?;
     tracing::info!(admin = %control.admin, xds = %control.xds, agent = %agent.admin, "heddle is up");
     if demo {
         let text = demo::welcome(http_address(&configuration), control.admin, agent.admin);
         tokio::spawn(welcome(process.readiness.clone(), text));
     }
     let deadline = configuration.agent.drain_timeout + configuration.agent.drain_delay;
-    process.until_drained(deadline).await
+    process.until_drained(deadline).await?;
+    flush(export).await;
+    Ok(())
 }
 
 /// The control plane alone.
@@ -96,9 +101,27 @@ pub async fn control_plane(configuration: Configuration) -> Result<(), Failure> 
 pub async fn agent(configuration: Configuration) -> Result<(), Failure> {
     let process = Process::new();
     let connector = Connector::tcp(&configuration.agent.control_plane.to_string())?;
-    let agent = agent_app::start(agent_parts(&configuration, &process, connector)).await?;
+    let export = span_export(&configuration)?;
+    let agent = agent_app::start(agent_parts(&configuration, &process, connector, export.clone())).await?;
     tracing::info!(agent = %agent.admin, control_plane = %configuration.agent.control_plane, "the agent is up");
-    process.until_drained(configuration.agent.drain_timeout + configuration.agent.drain_delay).await
+    process.until_drained(configuration.agent.drain_timeout + configuration.agent.drain_delay).await?;
+    flush(export).await;
+    Ok(())
+}
+
+/// The way to the collector, when tracing is configured.
+fn span_export(configuration: &Configuration) -> Result<Option<SpanExport>, Failure> {
+    let Some(settings) = &configuration.node.tracing else { return Ok(None) };
+    let node = &configuration.node.node;
+    let origin = Origin { id: node.id.clone(), zone: node.zone.clone(), version: env!("CARGO_PKG_VERSION") };
+    Ok(Some(SpanExport::start(settings, origin)?))
+}
+
+/// Sends the spans that still wait.
+async fn flush(export: Option<SpanExport>) {
+    if let Some(export) = export {
+        export.stop(GRACE).await;
+    }
 }
 
 fn control_parts(
@@ -120,7 +143,12 @@ fn control_parts(
     }
 }
 
-fn agent_parts(configuration: &Configuration, process: &Process, connector: Connector) -> agent_app::Parts {
+fn agent_parts(
+    configuration: &Configuration,
+    process: &Process,
+    connector: Connector,
+    export: Option<SpanExport>,
+) -> agent_app::Parts {
     let node = &configuration.node.node;
     let scope =
         NodeScope { id: node.id.as_str().into(), role: "gateway".into(), zone: node.zone.as_deref().unwrap_or_default().into() };
@@ -129,6 +157,7 @@ fn agent_parts(configuration: &Configuration, process: &Process, connector: Conn
         node: NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into() },
         connector,
         data_dir: node.data_dir.clone(),
+        tracer: configuration.node.tracing.as_ref().zip(export).map(|(tracing, export)| Tracer::new(tracing.sample, export)),
         readiness: process.readiness.clone(),
         trigger: process.trigger.clone(),
         drain: process.watch.clone(),

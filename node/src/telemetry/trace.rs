@@ -103,6 +103,22 @@ impl RequestTrace {
         RequestTrace { span_id: span_id(rng), parent_id: Some(self.span_id), ..self.clone() }
     }
 
+    /// The trace id, 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace_id_hex(&self) -> String {
+        let mut text = String::with_capacity(32);
+        push_hex(&mut text, &self.trace_id);
+        text
+    }
+
+    /// The id of our span, 16 hexadecimal digits.
+    #[must_use]
+    pub fn span_id_hex(&self) -> String {
+        let mut text = String::with_capacity(16);
+        push_hex(&mut text, &self.span_id);
+        text
+    }
+
     /// The `traceparent` to send upstream.
     #[must_use]
     pub fn traceparent(&self) -> String {

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::super::{Attempt, ClientCertificate, Exchange, TlsInfo, TraceIds};
+use super::super::{Attempt, ClientCertificate, Exchange, TlsInfo};
 use super::{Getter, REQUEST_ID, Value};
 use crate::http::Name;
+use heddle_node::telemetry::RequestTrace;
 
 /// The function behind a fixed name.
 pub(super) fn find(name: &str) -> Option<Getter> {
@@ -95,11 +96,11 @@ const TABLE: &[(&str, Getter)] = &[
     ("msec", |x| Some(Value::Seconds(Duration::from_millis(x.started_ms)))),
     ("time_iso8601", |x| Some(iso8601(x.started_ms).into())),
     // Tracing.
-    ("trace_id", |x| trace(x).map(|trace| format!("{:032x}", trace.trace_id).into())),
-    ("span_id", |x| trace(x).map(|trace| format!("{:016x}", trace.span_id).into())),
-    ("opentelemetry_trace_id", |x| trace(x).map(|trace| format!("{:032x}", trace.trace_id).into())),
-    ("opentelemetry_span_id", |x| trace(x).map(|trace| format!("{:016x}", trace.span_id).into())),
-    ("opentelemetry_context_traceparent", |x| trace(x).map(|trace| traceparent(trace).into())),
+    ("trace_id", |x| trace(x).map(|trace| trace.trace_id_hex().into())),
+    ("span_id", |x| trace(x).map(|trace| trace.span_id_hex().into())),
+    ("opentelemetry_trace_id", |x| trace(x).map(|trace| trace.trace_id_hex().into())),
+    ("opentelemetry_span_id", |x| trace(x).map(|trace| trace.span_id_hex().into())),
+    ("opentelemetry_context_traceparent", |x| trace(x).map(|trace| trace.traceparent().into())),
 ];
 
 fn tls(x: &Exchange) -> Option<&TlsInfo> {
@@ -110,7 +111,7 @@ fn certificate(x: &Exchange) -> Option<&ClientCertificate> {
     tls(x)?.client.as_ref()
 }
 
-fn trace(x: &Exchange) -> Option<&TraceIds> {
+fn trace(x: &Exchange) -> Option<&RequestTrace> {
     x.trace.as_deref()
 }
 
@@ -157,11 +158,6 @@ fn seconds(time: Option<Duration>, out: &mut String) -> std::fmt::Result {
         Some(time) => write!(out, "{}", Value::Seconds(time)),
         None => out.write_str("-"),
     }
-}
-
-/// W3C Trace Context, section 3.2.
-fn traceparent(trace: &TraceIds) -> String {
-    format!("00-{:032x}-{:016x}-{:02x}", trace.trace_id, trace.span_id, u8::from(trace.sampled))
 }
 
 /// UTC date and time of a Unix time, by the civil-from-days algorithm (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").

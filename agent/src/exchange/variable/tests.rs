@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use super::super::testing::{consumer, get, request};
-use super::super::{Attempt, RouteInfo, TraceIds};
+use heddle_node::telemetry::RequestTrace;
+
+use super::super::{Attempt, RouteInfo};
 use super::*;
 
 fn text(name: &str, x: &Exchange) -> Option<String> {
@@ -67,7 +69,8 @@ fn identity_answer_and_tries_are_found() {
     x.params.push(("id".into(), "7".into()));
     x.answer.status = 201;
     x.answer.took = Duration::from_millis(1_250);
-    x.trace = Some(Box::new(TraceIds { trace_id: 1, span_id: 2, parent_id: 0, sampled: true }));
+    let (trace_id, span_id) = (1u128.to_be_bytes(), 2u64.to_be_bytes());
+    x.trace = Some(Box::new(RequestTrace { trace_id, span_id, parent_id: None, sampled: true, state: None }));
     let failed = Attempt {
         address: ([10, 0, 0, 1], 80).into(),
         host: "a".into(),
