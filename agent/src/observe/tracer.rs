@@ -55,24 +55,24 @@ impl Tracer {
 /// Names of the OpenTelemetry HTTP conventions; ours begin with `heddle.`.
 fn attributes(x: &Exchange) -> Vec<(&'static str, Attribute)> {
     let mut list = vec![
-        ("http.request.method", Attribute::Text(x.original.method.as_str().to_owned())),
-        ("url.scheme", Attribute::Text(x.scheme().to_owned())),
-        ("url.path", Attribute::Text(x.original.path.clone())),
-        ("server.address", Attribute::Text(x.request.host().to_owned())),
-        ("client.address", Attribute::Text(x.remote.ip().to_string())),
-        ("http.response.status_code", Attribute::Int(i64::from(x.answer.status))),
-        ("heddle.reason", Attribute::Text(x.answer.reason.flag().to_owned())),
-        ("heddle.attempts", Attribute::Int(x.attempts.len() as i64)),
+        ("http.request.method", Attribute::Text(x.original.method.as_str().to_owned().into())),
+        ("url.scheme", Attribute::Text(x.scheme().into())),
+        ("url.path", Attribute::Text(x.original.path.clone().into())),
+        ("server.address", Attribute::Text(x.request.host().to_owned().into())),
+        ("client.address", Attribute::Text(x.remote.ip().to_string().into())),
+        ("http.response.status_code", Attribute::Number(i64::from(x.answer.status))),
+        ("heddle.reason", Attribute::Text(x.answer.reason.flag().into())),
+        ("heddle.attempts", Attribute::Number(x.attempts.len() as i64)),
     ];
     if let Some(route) = &x.route {
-        list.push(("http.route", Attribute::Text(route.uri.to_string())));
-        list.push(("heddle.route", Attribute::Text(route.id.to_string())));
+        list.push(("http.route", Attribute::Text(route.uri.to_string().into())));
+        list.push(("heddle.route", Attribute::Text(route.id.to_string().into())));
     }
     if let Some(attempt) = x.attempts.last() {
-        list.push(("heddle.upstream.address", Attribute::Text(attempt.address.to_string())));
+        list.push(("heddle.upstream.address", Attribute::Text(attempt.address.to_string().into())));
     }
     if let Some(consumer) = &x.consumer {
-        list.push(("enduser.id", Attribute::Text(consumer.username.to_string())));
+        list.push(("enduser.id", Attribute::Text(consumer.username.to_string().into())));
     }
     list
 }
