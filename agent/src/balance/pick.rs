@@ -1,6 +1,7 @@
 //! The pick itself, and what one worker keeps between picks.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use smallvec::SmallVec;
@@ -107,10 +108,9 @@ impl Worker {
             return;
         }
         if self.stamp != view.stamp {
-            let mut old: Vec<(u64, Rc<Load>)> = self.ids.drain(..).zip(self.loads.drain(..)).collect();
+            let mut old: HashMap<u64, Rc<Load>> = self.ids.drain(..).zip(self.loads.drain(..)).collect();
             for node in &view.nodes {
-                let kept = old.iter().position(|(id, _)| *id == node.id).map(|at| old.swap_remove(at).1);
-                self.loads.push(kept.unwrap_or_else(Load::new));
+                self.loads.push(old.remove(&node.id).unwrap_or_else(Load::new));
                 self.ids.push(node.id);
             }
             self.groups = view.groups.iter().map(|g| Group { current: vec![0; g.members.len()], ignore_health: false }).collect();

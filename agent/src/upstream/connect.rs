@@ -46,8 +46,7 @@ pub(super) async fn connect(
     limit: Duration,
     now: Instant,
 ) -> Result<Io, UpstreamError> {
-    let far = Duration::from_secs(86_400);
-    let end = now + if limit.is_zero() { far } else { limit.min(far) };
+    let end = after(now, limit);
     let tcp = connect_tcp(first, others, end, now).await?;
     // small writes must not wait for acknowledgements; where that cannot be set the connection works all the same
     let _ = tcp.set_nodelay(true);
@@ -62,6 +61,12 @@ pub(super) async fn connect(
         Ok(Err(error)) => Err(failed(Reason::UpstreamTls, format!("TLS with {first}: {error}"))),
         Err(_) => Err(failed(Reason::UpstreamTimeout, "TLS handshake took too long")),
     }
+}
+
+/// The end of a step that may take `limit`; zero is no limit.
+pub(super) fn after(start: Instant, limit: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(86_400);
+    start + if limit.is_zero() { FAR } else { limit.min(FAR) }
 }
 
 async fn connect_tcp(first: SocketAddr, others: &[SocketAddr], end: Instant, now: Instant) -> Result<TcpStream, UpstreamError> {

@@ -89,6 +89,14 @@ impl Host {
         None
     }
 
+    /// Closes the connection that has rested longest, to make room for one with another TLS identity. False when none rests.
+    pub(super) fn drop_idle(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+        drop(idle);
+        oldest.is_some()
+    }
+
     /// Keeps a connection for the next request, unless it has served enough or there are enough.
     pub(super) fn put_idle(&self, mut conn: Box<Conn>, limits: &KeepalivePool, now: Instant) {
         let spent = limits.requests > 0 && conn.served >= limits.requests;

@@ -11,7 +11,7 @@ use heddle_xds::model::Scheme;
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
-use super::connect::{TlsIdentity, connect};
+use super::connect::{TlsIdentity, after, connect};
 use super::h1::{self, Conn, Rest};
 use super::host::{Books, Host, Slot};
 use super::target::{Local, Picked, Target};
@@ -53,7 +53,7 @@ impl Pools {
     pub fn target(&self, cluster: &Arc<Cluster>) -> Target {
         let mut clusters = self.clusters.borrow_mut();
         let local = clusters.entry(cluster.id).or_insert_with(|| Local::new(cluster)).clone();
-        Target::new(cluster, local)
+        Target::new(local)
     }
 
     /// Closes idle connections in time, for ever; one task per worker runs it.
@@ -72,8 +72,8 @@ impl Pools {
 
     /// Sends a request to the endpoint that was picked and waits for the response head.
     ///
-    /// `body` is left as it was while nothing of it was sent. A body at hand stays there anyway, so that the request may be tried again; one that is pulled is
-    /// taken, and then [`UpstreamError::may_retry`] must be asked with `body_replayable: false`. Interim responses go to `interim`. Dropping the future ends
+    /// A `body` at hand stays there, so that the request may be tried again. One that is pulled is taken, but given back with an error when nothing was pulled
+    /// of it; an error of [`Sent::Nothing`] always leaves `body` whole. Interim responses go to `interim`. Dropping the future ends
     /// the try. A pooled connection that turns out to be dead before it brought a byte is replaced by a new one where that is safe.
     pub async fn send(
         &self,
@@ -83,11 +83,15 @@ impl Pools {
         interim: &Interim,
     ) -> Result<UpstreamResponse, UpstreamError> {
         let start = clock::now();
-        let sent = match picked.spec.config.scheme {
+        let streamed = matches!(body, Body::Stream(_));
+        let sent = match picked.spec().config.scheme {
             Scheme::Http | Scheme::Https => send_h1(picked, request, body, interim, start).await,
             Scheme::Grpc | Scheme::Grpcs => h2::send(picked, request, body, interim, start).await,
         };
-        sent.map_err(|(picked, error)| {
+        sent.map_err(|(picked, mut error)| {
+            if streamed && !matches!(body, Body::Stream(_)) {
+                error.sent = error.sent.max(Sent::Partial);
+            }
             picked.failed(&error);
             error
         })
@@ -104,12 +108,13 @@ async fn send_h1(picked: Picked, request: &OutgoingRequest<'_>, body: &mut Body,
             Ok(ready) => ready,
             Err(error) => return Err((picked, error)),
         };
-        let replayable = !matches!(body, Body::Stream(_));
+        let streamed = matches!(body, Body::Stream(_));
         match h1::try_once(ready.conn, request, body, interim).await {
             Ok(answered) => return Ok(picked.answered(answered, request, ready.connect, ready.reused, start)),
             Err(failed) => {
+                let whole = !streamed || matches!(body, Body::Stream(_));
                 let again = ready.reused && failed.silent;
-                if again && failed.error.may_retry(request.head.method.is_idempotent(), replayable) {
+                if again && failed.error.may_retry(request.head.method.is_idempotent(), whole) {
                     fresh = true;
                     continue;
                 }
@@ -126,18 +131,21 @@ async fn checkout(
     fresh: bool,
     start: Instant,
 ) -> Result<Ready<Box<Conn>>, UpstreamError> {
-    let host = &picked.host;
+    let host = picked.host();
     let (tls, name) = picked.tls(request)?;
     loop {
         if !fresh && let Some(conn) = host.take_idle(tls, name) {
             host.shard.reused.inc();
             return Ok(Ready { conn, connect: Duration::ZERO, reused: true });
         }
-        let breakers = &picked.spec.config.breakers;
+        let breakers = &picked.spec().config.breakers;
         if breakers.max_connections.is_none_or(|most| host.books.connections.get() < most) {
             break;
         }
-        wait_for_slot(host, breakers.max_pending, start + request.timeouts.connect).await?;
+        if host.drop_idle() {
+            continue;
+        }
+        wait_for_slot(host, breakers.max_pending, after(start, request.timeouts.connect)).await?;
     }
     let slot = Slot::take(host);
     let identity = tls.map(|config| TlsIdentity { config: config.clone(), name: name.into() });
@@ -174,9 +182,9 @@ impl Picked {
         &'a self,
         request: &OutgoingRequest<'a>,
     ) -> Result<(Option<&'a Arc<ClientConfig>>, &'a str), UpstreamError> {
-        match &self.spec.tls {
+        match &self.spec().tls {
             None => Ok((None, "")),
-            Some(Ok(config)) => Ok((Some(config), self.spec.config.tls.sni.as_deref().unwrap_or(request.host))),
+            Some(Ok(config)) => Ok((Some(config), self.spec().config.tls.sni.as_deref().unwrap_or(request.host))),
             Some(Err(wrong)) => Err(UpstreamError::new(Reason::UpstreamTls, Sent::Nothing, wrong.to_string())),
         }
     }
@@ -213,15 +221,15 @@ impl Picked {
         self.observe(took, now);
         self.report(Finding::Status(status), now);
         if status < 500 {
-            self.host.shard.answered.inc()
+            self.host().shard.answered.inc()
         } else {
-            self.host.shard.answered_5xx.inc()
+            self.host().shard.answered_5xx.inc()
         }
         took
     }
 
     fn failed(&self, error: &UpstreamError) {
-        let shard = &self.host.shard;
+        let shard = &self.host().shard;
         let finding = match error.reason {
             Reason::UpstreamConnect | Reason::UpstreamTls => {
                 shard.connect_failures.inc();
@@ -250,15 +258,15 @@ impl Work {
     /// The exchange is over; a clean connection serves the next one.
     pub(super) fn complete(self, conn: Option<Box<Conn>>) {
         if let Some(conn) = conn {
-            self.picked.host.put_idle(conn, &self.picked.spec.config.keepalive, clock::now());
+            self.picked.host().put_idle(conn, &self.picked.spec().config.keepalive, clock::now());
         }
     }
 
     /// The body broke off.
     pub(super) fn broke(self, error: &BodyError) {
         let (finding, count) = match error {
-            BodyError::Timeout => (Finding::TimedOut, &self.picked.host.shard.timeouts),
-            _ => (Finding::Broken, &self.picked.host.shard.resets),
+            BodyError::Timeout => (Finding::TimedOut, &self.picked.host().shard.timeouts),
+            _ => (Finding::Broken, &self.picked.host().shard.resets),
         };
         count.inc();
         self.picked.report(finding, clock::now());

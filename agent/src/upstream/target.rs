@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
-use heddle_xds::model::Upstream;
+use heddle_node::clock;
+use heddle_xds::model::{Balancer, Upstream};
 use tokio::time::Instant;
 
+use super::connect::after;
 use super::host::Host;
 
 use super::{Cluster, EndpointCore, EndpointView, Sent, Spec, UpstreamError};
@@ -22,7 +24,7 @@ const RETRY_PERCENT: u8 = 20;
 
 /// What one worker keeps for one cluster.
 pub(super) struct Local {
-    cluster: Weak<Cluster>,
+    cluster: Arc<Cluster>,
     balancer: RefCell<balance::Worker>,
     seen: RefCell<Rc<Seen>>,
     hosts: RefCell<HashMap<u64, Rc<Host>, foldhash::fast::RandomState>>,
@@ -38,27 +40,37 @@ struct Seen {
 
 /// A cluster at the moment a request meets it: its configuration stays the same for all tries of the request.
 pub struct Target {
-    cluster: Arc<Cluster>,
     local: Rc<Local>,
     seen: Rc<Seen>,
 }
 
 /// An endpoint that was chosen for one try. Dropping it ends the try.
 pub struct Picked {
-    pub(super) cluster: Arc<Cluster>,
-    pub(super) host: Rc<Host>,
-    pub(super) spec: Arc<Spec>,
+    endpoint: EndpointHandle,
+    seen: Rc<Seen>,
     local: Rc<Local>,
     in_flight: InFlight,
     trial: Cell<bool>,
     retry: bool,
 }
 
+/// An endpoint, for as long as somebody cares; copying it touches nothing that other workers write.
+#[derive(Clone)]
+pub struct EndpointHandle(Rc<Host>);
+
+impl std::ops::Deref for EndpointHandle {
+    type Target = EndpointCore;
+
+    fn deref(&self) -> &EndpointCore {
+        &self.0.core
+    }
+}
+
 impl Local {
     pub(super) fn new(cluster: &Arc<Cluster>) -> Rc<Local> {
         let view = cluster.view().clone();
         let local = Local {
-            cluster: Arc::downgrade(cluster),
+            cluster: cluster.clone(),
             balancer: RefCell::default(),
             seen: RefCell::new(Rc::new(Seen { view: view.clone(), hosts: Vec::new() })),
             hosts: RefCell::default(),
@@ -84,8 +96,8 @@ impl Local {
         self.seen.replace(Rc::new(Seen { view, hosts }));
     }
 
-    fn seen(&self, cluster: &Cluster) -> Rc<Seen> {
-        let now = cluster.view();
+    fn seen(&self) -> Rc<Seen> {
+        let now = self.cluster.view();
         if !Arc::ptr_eq(&now, &self.seen.borrow().view) {
             self.follow(now.clone());
         }
@@ -94,23 +106,21 @@ impl Local {
 
     /// Closes idle connections that are due. False when the cluster is gone and nothing is open any more.
     pub(super) fn sweep(&self, now: Instant) -> bool {
-        if let Some(cluster) = self.cluster.upgrade() {
-            self.seen(&cluster);
-        }
+        self.seen();
         let keepalive = self.seen.borrow().view.spec.config.keepalive;
         let mut hosts = self.hosts.borrow_mut();
         for host in hosts.values() {
             host.sweep(&keepalive, now);
         }
         hosts.retain(|_, host| !(host.core.is_retired() && host.is_unused()));
-        self.cluster.strong_count() > 0 || hosts.values().any(|host| !host.is_unused())
+        !self.cluster.is_retired() || hosts.values().any(|host| !host.is_unused())
     }
 }
 
 impl Target {
-    pub(super) fn new(cluster: &Arc<Cluster>, local: Rc<Local>) -> Target {
-        let seen = local.seen(cluster);
-        Target { cluster: cluster.clone(), local, seen }
+    pub(super) fn new(local: Rc<Local>) -> Target {
+        let seen = local.seen();
+        Target { local, seen }
     }
 
     /// The upstream's configuration.
@@ -125,16 +135,15 @@ impl Target {
 
     /// The cluster.
     pub fn cluster(&self) -> &Arc<Cluster> {
-        &self.cluster
+        &self.local.cluster
     }
 
     /// Waits until names that nobody has looked up before have been, at most as long as a connection may take; then looks at the endpoints anew.
     pub async fn settle(&mut self) {
-        let mut watch = self.cluster.watch();
-        let limit = self.config().timeouts.connect;
-        let cluster = self.cluster.clone();
-        let _ = tokio::time::timeout(limit, watch.wait_for(|_| cluster.view().pending == 0)).await;
-        self.seen = self.local.seen(&self.cluster);
+        let cluster = &self.local.cluster;
+        let until = after(clock::now(), self.config().timeouts.connect);
+        let _ = tokio::time::timeout_at(until, cluster.watch().wait_for(|_| cluster.view().pending == 0)).await;
+        self.seen = self.local.seen();
     }
 
     /// Chooses an endpoint whose id is not in `tried`. `key` is for consistent hashing.
@@ -159,9 +168,8 @@ impl Target {
         host.shard.attempts.inc();
         host.shard.active.inc();
         Ok(Picked {
-            cluster: self.cluster.clone(),
-            host: host.clone(),
-            spec: view.spec.clone(),
+            endpoint: EndpointHandle(host.clone()),
+            seen: self.seen.clone(),
             local: self.local.clone(),
             in_flight: InFlight::start(load),
             trial: Cell::new(pick.trial),
@@ -202,12 +210,22 @@ impl Target {
 impl Picked {
     /// Id for `tried`.
     pub fn id(&self) -> u64 {
-        self.host.core.id
+        self.host().core.id
     }
 
     /// Address and name of the endpoint.
-    pub fn endpoint(&self) -> &Arc<EndpointCore> {
-        &self.host.core
+    pub fn endpoint(&self) -> &EndpointHandle {
+        &self.endpoint
+    }
+
+    /// This worker's side of the endpoint.
+    pub(super) fn host(&self) -> &Rc<Host> {
+        &self.endpoint.0
+    }
+
+    /// The configuration that the try runs on.
+    pub(super) fn spec(&self) -> &Spec {
+        &self.seen.view.spec
     }
 
     /// Whether the try decides over a half-open endpoint.
@@ -218,12 +236,14 @@ impl Picked {
     /// Tells health what was found.
     pub(super) fn report(&self, finding: Finding, now: Instant) {
         self.trial.set(false);
-        self.cluster.traffic(&self.spec, &self.host.core, finding, now);
+        self.local.cluster.traffic(self.spec(), &self.host().core, finding, now);
     }
 
     /// Notes how long the endpoint took to answer.
     pub(super) fn observe(&self, took: std::time::Duration, now: Instant) {
-        self.in_flight.load().observe(took, now);
+        if self.spec().config.balancer == Balancer::Ewma {
+            self.in_flight.load().observe(took, now);
+        }
     }
 }
 
@@ -233,9 +253,9 @@ impl Drop for Picked {
         if self.retry {
             self.local.retries.set(self.local.retries.get().saturating_sub(1));
         }
-        self.host.shard.active.dec();
+        self.host().shard.active.dec();
         if self.trial.get() {
-            self.host.core.health.standing().give_back();
+            self.host().core.health.standing().give_back();
         }
     }
 }

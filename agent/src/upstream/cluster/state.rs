@@ -1,8 +1,9 @@
 //! The run-time side of one upstream: shared by all workers, it outlives changes of configuration. It opens no connections.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use heddle_xds::model::{self, CheckKind, Discovery, UpstreamTls};
@@ -71,6 +72,7 @@ pub struct Cluster {
     inner: Mutex<Inner>,
     /// Changes whenever the view or the health of an endpoint does.
     changes: watch::Sender<u64>,
+    retired: AtomicBool,
 }
 
 #[derive(Default)]
@@ -120,6 +122,7 @@ impl Cluster {
             context,
             inner: Mutex::new(Inner { nodes: nodes.to_vec(), ..Inner::default() }),
             changes: watch::Sender::new(0),
+            retired: AtomicBool::new(false),
         });
         cluster.rebuild(&mut cluster.inner.lock(), None, now);
         cluster
@@ -127,13 +130,17 @@ impl Cluster {
 
     /// Takes a new configuration and new nodes. Endpoints that stay keep their health, their counters and their connections.
     pub fn update(&self, config: Arc<model::Upstream>, nodes: &[model::Endpoint], secrets: Secrets<'_>, now: Instant) {
-        let spec = Spec::compile(&self.context, config, secrets);
         let mut inner = self.inner.lock();
+        let unchanged = inner.nodes == nodes;
+        if unchanged && !uses_tls(&config) && self.view.load().spec.config == config {
+            return;
+        }
+        let spec = Spec::compile(&self.context, config, secrets);
         let same = {
             let old = &self.view.load().spec;
             old.config == spec.config && old.same_tls(&spec)
         };
-        if same && inner.nodes == nodes {
+        if same && unchanged {
             return;
         }
         inner.nodes = nodes.to_vec();
@@ -227,9 +234,15 @@ impl Cluster {
 
     /// Lets go of all endpoints: the upstream is gone. Requests under way end as they began.
     pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
         for endpoint in &self.view.load().endpoints {
             endpoint.core.retire();
         }
+    }
+
+    /// Whether it was let go of.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     fn tell(&self, core: &EndpointCore, change: Change) {
@@ -243,13 +256,19 @@ impl Cluster {
         let old = self.view.load();
         let spec = spec.unwrap_or_else(|| old.spec.clone());
         let (nodes, waiting) = (inner.all_nodes(&spec), inner.awaits_discovery(&spec));
-        let used: Vec<Arc<str>> = self.names_of(&nodes, &spec);
+        let used = self.names_of(&nodes, &spec);
         inner.answers.retain(|name, _| used.contains(name));
         let Expanded { wanted, pending, unresolved } = expand::expand(&nodes, &inner.answers);
+        let known: HashMap<_, _> = old.endpoints.iter().map(|old| ((old.core.address, &*old.core.host), &old.core)).collect();
+        let mut stays = HashSet::new();
         let mut endpoints = Vec::with_capacity(wanted.len());
         let mut balanced = Vec::with_capacity(wanted.len());
         for want in wanted {
-            let core = self.core_of(&want, &old, inner.serving, now);
+            let core = match known.get(&(want.address, &*want.host)) {
+                Some(core) => (*core).clone(),
+                None => self.new_core(&want, inner.serving, now),
+            };
+            stays.insert(core.id);
             balanced.push(Node {
                 id: core.id,
                 identity: want.identity,
@@ -260,7 +279,7 @@ impl Cluster {
             let Wanted { fallbacks, weight, priority, zone, .. } = want;
             endpoints.push(Endpoint { core, fallbacks, weight, priority, zone });
         }
-        for gone in old.endpoints.iter().filter(|old| !endpoints.iter().any(|new| new.core.id == old.core.id)) {
+        for gone in old.endpoints.iter().filter(|old| !stays.contains(&old.core.id)) {
             gone.core.retire();
         }
         inner.serving |= !endpoints.is_empty();
@@ -269,17 +288,13 @@ impl Cluster {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    fn core_of(&self, want: &Wanted, old: &EndpointView, serving: bool, now: Instant) -> Arc<EndpointCore> {
-        let same = |endpoint: &&Endpoint| endpoint.core.address == want.address && endpoint.core.host == want.host;
-        if let Some(endpoint) = old.endpoints.iter().find(same) {
-            return endpoint.core.clone();
-        }
+    fn new_core(&self, want: &Wanted, serving: bool, now: Instant) -> Arc<EndpointCore> {
         let epoch = self.epoch.clone();
         let standing = if serving { Standing::joining(epoch, now) } else { Standing::new(epoch, now) };
         EndpointCore::new(want.host.clone(), want.address, EndpointHealth::new(Arc::new(standing)))
     }
 
-    fn names_of(&self, nodes: &[model::Endpoint], spec: &Spec) -> Vec<Arc<str>> {
+    fn names_of(&self, nodes: &[model::Endpoint], spec: &Spec) -> HashSet<Arc<str>> {
         let found = spec.config.discovery.iter().map(|Discovery::Dns(name)| Arc::from(expand::split_port(name).0));
         nodes.iter().map(|node| node.host.clone()).chain(found).collect()
     }
@@ -336,4 +351,9 @@ impl Spec {
         };
         View::new(policy, nodes, self.config.slow_start, self.config.panic_threshold, epoch.clone())
     }
+}
+
+/// Whether key material decides what is compiled, so that it may have changed though the configuration has not.
+fn uses_tls(config: &model::Upstream) -> bool {
+    config.scheme.is_tls() || config.checks.active.as_ref().is_some_and(|check| check.kind == CheckKind::Https)
 }

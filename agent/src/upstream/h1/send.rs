@@ -34,6 +34,7 @@ pub(super) struct Sender {
     chunk: Bytes,
     tail: &'static [u8],
     ended: bool,
+    pulled: bool,
     /// Bytes written so far.
     pub(super) written: u64,
     /// What it waited for when it was polled last.
@@ -55,6 +56,7 @@ impl Sender {
             chunk: Bytes::new(),
             tail: &[],
             ended: true,
+            pulled: false,
             written: 0,
             step: Step::Send,
         };
@@ -103,11 +105,19 @@ impl Sender {
                     return Poll::Pending;
                 }
             };
+            self.pulled = true;
             conn.out.clear();
             self.at = 0;
             if let Err(error) = self.take(&mut conn.out, frame) {
                 return Poll::Ready(Err(SendError::Body(error)));
             }
+        }
+    }
+
+    /// Gives the body back when nothing was pulled of it, so that the request may be tried again.
+    pub(super) fn give_back(self, body: &mut Body) {
+        if !self.pulled && matches!(self.body, Body::Stream(_)) {
+            *body = self.body;
         }
     }
 

@@ -10,7 +10,7 @@ use heddle_xds::model::Timeouts;
 use super::conn::{Conn, HEAD_LIMITS, MAX_CHUNK_EXTENSIONS, Step};
 use super::send::{SendError, Sender};
 use crate::exchange::{Interim, Reason};
-use crate::http::h1::{BodyDecoder, BodyLength, Fault, ParsedResponse, RequestKind, ResponseParser};
+use crate::http::h1::{BodyDecoder, BodyLength, Fault, ParsedResponse, RequestKind, ResponseParser, Step as Decoded};
 use crate::http::{Body, BodyError, Method, ResponseHead};
 use crate::upstream::{OutgoingRequest, Sent, UpstreamError};
 
@@ -44,6 +44,8 @@ pub(in crate::upstream) struct Failed {
 struct Try<'a> {
     conn: &'a mut Conn,
     sender: Option<Sender>,
+    /// The endpoint took no more of the request; kept for the body in it.
+    refused: Option<Sender>,
     written: u64,
     /// All of the request is out.
     sent_all: bool,
@@ -70,6 +72,7 @@ pub(in crate::upstream) async fn try_once(
     let mut this = Try {
         conn: &mut conn,
         sender: Some(sender),
+        refused: None,
         written: 0,
         sent_all: false,
         parser: ResponseParser::new(HEAD_LIMITS, kind),
@@ -80,8 +83,17 @@ pub(in crate::upstream) async fn try_once(
         timeouts: request.timeouts,
         answered: false,
     };
-    let parsed = std::future::poll_fn(|cx| this.poll(cx)).await?;
-    let Try { sender, head, sent_all, .. } = this;
+    let polled = std::future::poll_fn(|cx| this.poll(cx)).await;
+    let Try { sender, refused, head, sent_all, .. } = this;
+    let parsed = match polled {
+        Ok(parsed) => parsed,
+        Err(failed) => {
+            if let Some(sender) = sender.or(refused) {
+                sender.give_back(body);
+            }
+            return Err(failed);
+        }
+    };
     if head.status == 101 {
         return if request.upgrade && parsed.upgrades && sent_all {
             Ok(Answered { head, conn, rest: Rest::Upgraded })
@@ -110,7 +122,7 @@ impl Try<'_> {
                     return Poll::Ready(Err(self.fail(reason_of(&error), "request body")));
                 }
                 // the endpoint may have answered before it stopped reading
-                Poll::Ready(Err(SendError::Refused)) => self.sender = None,
+                Poll::Ready(Err(SendError::Refused)) => self.refused = self.sender.take(),
             }
         }
         loop {
@@ -197,7 +209,14 @@ fn take_body(conn: &mut Box<Conn>, parsed: ParsedResponse, sender: Option<Sender
         _ => None,
     };
     let Some(len) = whole else {
-        let decoder = BodyDecoder::new(parsed.length, &HEAD_LIMITS, 0, MAX_CHUNK_EXTENSIONS);
+        let mut decoder = BodyDecoder::new(parsed.length, &HEAD_LIMITS, 0, MAX_CHUNK_EXTENSIONS);
+        if parsed.length == BodyLength::Chunked
+            && is_one_chunk(&conn.input)
+            && let Ok(Decoded::Data(body)) = decoder.decode(&mut conn.input)
+            && let Ok(Decoded::End) = decoder.decode(&mut conn.input)
+        {
+            return Rest::Done(Body::Full(body), parsed.persists && sent_all && conn.input.is_empty());
+        }
         return Rest::Stream(super::body::Streaming { decoder, sender, sent_all, persists: parsed.persists });
     };
     let body = match len {
@@ -207,4 +226,12 @@ fn take_body(conn: &mut Box<Conn>, parsed: ParsedResponse, sender: Option<Sender
         _ => Body::Full(conn.input.split_to(len).freeze()),
     };
     Rest::Done(body, parsed.persists && sent_all && conn.input.is_empty())
+}
+
+/// Whether the buffer holds exactly one chunk and the end behind it: the usual small answer of a server that chunks.
+fn is_one_chunk(input: &[u8]) -> bool {
+    const END: &[u8] = b"\r\n0\r\n\r\n";
+    let Some(line) = input.iter().take(8).position(|byte| *byte == b'\r') else { return false };
+    let size = std::str::from_utf8(&input[..line]).ok().and_then(|digits| usize::from_str_radix(digits, 16).ok());
+    size.is_some_and(|size| size > 0 && input.len() == line + 2 + size + END.len() && input.ends_with(END))
 }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use h2::RecvStream;
 use h2::client::ResponseFuture;
 use heddle_xds::model::Timeouts;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::body::H2Body;
 use super::convert;
@@ -14,6 +14,7 @@ use super::session::{Stream, checkout};
 use crate::exchange::{Interim, Reason};
 use crate::http::{Body, ResponseHead};
 use crate::net::Deadline;
+use crate::upstream::connect::after;
 use crate::upstream::h1::{is_late, reason_of};
 use crate::upstream::pools::{Outcome, Work};
 use crate::upstream::target::Picked;
@@ -25,6 +26,8 @@ const MAX_CLOSING: u32 = 3;
 struct Try<'a> {
     response: ResponseFuture,
     sender: Option<Sender>,
+    /// The stream takes no more of the request; its answer says why.
+    broken: bool,
     sent: Sent,
     deadline: Deadline,
     timeouts: Timeouts,
@@ -39,7 +42,11 @@ pub(in crate::upstream) async fn send(
     interim: &Interim,
     start: Instant,
 ) -> Outcome {
-    let head = match convert::request(request, picked.spec.config.scheme.is_tls(), body) {
+    if request.upgrade {
+        let detail = "an upgrade cannot be asked for over HTTP/2";
+        return Err((picked, UpstreamError::new(Reason::NotImplemented, Sent::Nothing, detail)));
+    }
+    let head = match convert::request(request, picked.spec().config.scheme.is_tls(), body) {
         Ok(head) => head,
         Err(detail) => return Err((picked, UpstreamError::new(Reason::BadRequest, Sent::Nothing, detail))),
     };
@@ -49,9 +56,12 @@ pub(in crate::upstream) async fn send(
             Ok(ready) => ready,
             Err(error) => return Err((picked, error)),
         };
-        let opened = match stream.requests().ready().await {
-            Ok(mut requests) => requests.send_request(head.clone(), body.is_empty()),
-            Err(error) => Err(error),
+        let opened = match timeout_at(after(start, request.timeouts.connect), stream.requests().ready()).await {
+            Ok(Ok(mut requests)) => requests.send_request(head.clone(), body.is_empty()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                return Err((picked, UpstreamError::new(Reason::UpstreamTimeout, Sent::Nothing, "no stream was free in time")));
+            }
         };
         let (response, out) = match opened {
             Ok(opened) => opened,
@@ -67,14 +77,20 @@ pub(in crate::upstream) async fn send(
         let sender = (!body.is_empty()).then(|| Sender::new(out, take(body)));
         let sent = if sender.is_some() { Sent::Partial } else { Sent::All };
         let deadline = Deadline::default();
-        let mut this = Try { response, sender, sent, deadline, timeouts: request.timeouts, interim };
+        let mut this = Try { response, sender, broken: false, sent, deadline, timeouts: request.timeouts, interim };
         return match std::future::poll_fn(|cx| this.poll(cx)).await {
             Ok((head, recv)) => {
                 let header = picked.head_came(head.status, start);
-                let body = finish(recv, this.sender, stream, Work::new(picked), request.timeouts);
+                let sender = this.sender.filter(|_| !this.broken);
+                let body = finish(recv, sender, stream, Work::new(picked), request.timeouts);
                 Ok(UpstreamResponse { head, body, upgraded: None, connect, header, reused })
             }
-            Err(error) => Err((picked, error)),
+            Err(error) => {
+                if let Some(sender) = this.sender {
+                    sender.give_back(body);
+                }
+                Err((picked, error))
+            }
         };
     }
 }
@@ -98,7 +114,7 @@ fn finish(recv: RecvStream, sender: Option<Sender>, stream: Stream, work: Work, 
 
 impl Try<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(ResponseHead, RecvStream), UpstreamError>> {
-        if let Some(sender) = &mut self.sender {
+        if let Some(sender) = self.sender.as_mut().filter(|_| !self.broken) {
             match sender.poll(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
@@ -109,7 +125,7 @@ impl Try<'_> {
                 Poll::Ready(Err(SendError::Body(error))) => {
                     return Poll::Ready(Err(self.fail(reason_of(&error), "request body")));
                 }
-                Poll::Ready(Err(SendError::Stream)) => self.sender = None,
+                Poll::Ready(Err(SendError::Stream)) => self.broken = true,
             }
         }
         while let Poll::Ready(Some(Ok(interim))) = self.response.poll_informational(cx) {
@@ -125,7 +141,7 @@ impl Try<'_> {
                 Err(error) => Err(convert::error(&error, self.sent)),
             });
         }
-        let starved = self.sender.as_ref().is_some_and(|sender| sender.starved);
+        let starved = !self.broken && self.sender.as_ref().is_some_and(|sender| sender.starved);
         if starved {
             self.deadline.clear();
             return Poll::Pending;

@@ -17,6 +17,7 @@ pub(super) struct Sender {
     stream: SendStream<Bytes>,
     body: Body,
     chunk: Bytes,
+    pulled: bool,
     /// Whether it waits for the client rather than for the endpoint.
     pub(super) starved: bool,
 }
@@ -32,7 +33,7 @@ pub(super) enum SendError {
 
 impl Sender {
     pub(super) fn new(stream: SendStream<Bytes>, body: Body) -> Sender {
-        Sender { stream, body, chunk: Bytes::new(), starved: false }
+        Sender { stream, body, chunk: Bytes::new(), pulled: false, starved: false }
     }
 
     /// Sends on; ready at the end of the body.
@@ -45,7 +46,9 @@ impl Sender {
                     other => return other,
                 }
             }
-            match self.body.poll_frame(cx) {
+            let frame = self.body.poll_frame(cx);
+            self.pulled |= frame.is_ready();
+            match frame {
                 Poll::Pending => {
                     self.starved = true;
                     return Poll::Pending;
@@ -64,6 +67,13 @@ impl Sender {
                     return Poll::Ready(Err(SendError::Body(error)));
                 }
             }
+        }
+    }
+
+    /// Gives the body back when nothing was pulled of it, so that the request may be tried again.
+    pub(super) fn give_back(self, body: &mut Body) {
+        if !self.pulled && matches!(self.body, Body::Stream(_)) {
+            *body = self.body;
         }
     }
 

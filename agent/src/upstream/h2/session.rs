@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::exchange::Reason;
 use crate::net::Io;
-use crate::upstream::connect::{TlsIdentity, connect};
+use crate::upstream::connect::{TlsIdentity, after, connect};
 use crate::upstream::host::Slot;
 use crate::upstream::pools::wait_for_slot;
 use crate::upstream::target::Picked;
@@ -109,7 +109,7 @@ impl Sessions {
 
     fn free(&self, picked: &Picked, request: &OutgoingRequest<'_>) -> Result<Option<Stream>, UpstreamError> {
         let (tls, name) = picked.tls(request)?;
-        let limits = &picked.spec.config.keepalive;
+        let limits = &picked.spec().config.keepalive;
         let fits = |s: &&Rc<Session>| {
             let most = s.requests.current_max_send_streams().min(MAX_STREAMS);
             !s.closed.get() && !s.is_spent(limits) && s.streams.get() < most && TlsIdentity::fits(s.identity.as_ref(), tls, name)
@@ -131,13 +131,13 @@ pub(super) async fn checkout(
     request: &OutgoingRequest<'_>,
     start: Instant,
 ) -> Result<(Stream, Duration, bool), UpstreamError> {
-    let sessions = &picked.host.sessions;
-    let until = start + request.timeouts.connect;
+    let sessions = &picked.host().sessions;
+    let until = after(start, request.timeouts.connect);
     let mut waited = false;
     loop {
         if let Some(stream) = sessions.free(picked, request)? {
             if !waited {
-                picked.host.shard.reused.inc();
+                picked.host().shard.reused.inc();
             }
             return Ok((stream, Duration::ZERO, !waited));
         }
@@ -153,17 +153,17 @@ pub(super) async fn checkout(
             }
             continue;
         }
-        let breakers = &picked.spec.config.breakers;
-        if breakers.max_connections.is_none_or(|most| picked.host.books.connections.get() < most) {
+        let breakers = &picked.spec().config.breakers;
+        if breakers.max_connections.is_none_or(|most| picked.host().books.connections.get() < most) {
             return open(picked, request).await;
         }
         // streams that end are not announced; a session that closes is
-        wait_for_slot(&picked.host, breakers.max_pending, until).await?;
+        wait_for_slot(picked.host(), breakers.max_pending, until).await?;
     }
 }
 
 async fn open(picked: &Picked, request: &OutgoingRequest<'_>) -> Result<(Stream, Duration, bool), UpstreamError> {
-    let sessions = &picked.host.sessions;
+    let sessions = &picked.host().sessions;
     sessions.connecting.set(true);
     let connecting = Connecting(sessions);
     let began = clock::now();
@@ -184,7 +184,7 @@ async fn open(picked: &Picked, request: &OutgoingRequest<'_>) -> Result<(Stream,
 }
 
 async fn handshake(picked: &Picked, request: &OutgoingRequest<'_>, began: Instant) -> Result<Rc<Session>, UpstreamError> {
-    let host = &picked.host;
+    let host = picked.host();
     let slot = Slot::take(host);
     let (tls, name) = picked.tls(request)?;
     let identity = tls.map(|config| TlsIdentity { config: config.clone(), name: name.into() });

@@ -421,3 +421,39 @@ fn an_upgrade_gives_the_raw_connection_with_what_was_read_too_far() {
         assert_eq!((totals(&cluster).active, totals(&cluster).connections), (0, 0));
     });
 }
+
+#[test]
+fn one_chunk_is_a_whole_body() {
+    run(async {
+        const ONE: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        let cluster = cluster(&[canned(&[ONE, ONE]).await], |_| ());
+        let pools = Pools::new();
+        for reused in [false, true] {
+            let response = get(&pools, &cluster).await.unwrap();
+            assert!(matches!(&response.body, Body::Full(bytes) if bytes == "hello"));
+            assert_eq!(response.reused, reused);
+        }
+    });
+}
+
+#[test]
+fn a_streamed_body_of_which_nothing_was_pulled_comes_back() {
+    run(async {
+        let address = server(|mut stream, _| async move {
+            read_head(&mut stream).await;
+        })
+        .await;
+        let cluster = cluster(&[address], |_| ());
+        let pools = Pools::new();
+        let (tap, mut body) = pipe(None);
+        let error = send_body(&pools, &cluster, &head(Method::Put, "/"), &mut body).await.unwrap_err();
+        assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, Sent::Partial));
+        assert!(matches!(body, Body::Stream(_)));
+        drop(tap);
+        let (mut tap, mut body) = pipe(None);
+        let request = head(Method::Put, "/");
+        let (error, ()) = tokio::join!(send_body(&pools, &cluster, &request, &mut body), tap.data(b"gone"));
+        assert_ne!(error.unwrap_err().sent, Sent::Nothing, "what was pulled cannot be sent again");
+        assert!(body.is_empty());
+    });
+}

@@ -165,6 +165,14 @@ fn a_refused_stream_has_not_been_looked_at() {
         let (cluster, pools) = (grpc(address), Pools::new());
         let error = send(&pools, &cluster, &call(), Body::Empty).await.unwrap_err();
         assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, Sent::Nothing));
+        let (tap, mut body) = pipe(None);
+        let error = send_body(&pools, &cluster, &call(), &mut body).await.unwrap_err();
+        assert!(error.sent == Sent::Nothing && matches!(body, Body::Stream(_)), "nothing was pulled of it");
+        drop(tap);
+        let (mut tap, mut body) = pipe(None);
+        tap.data(b"gone").await;
+        let error = send_body(&pools, &cluster, &call(), &mut body).await.unwrap_err();
+        assert!(error.sent == Sent::Partial && body.is_empty());
         refuse.set(::h2::Reason::INTERNAL_ERROR);
         let error = send(&pools, &cluster, &call(), Body::Empty).await.unwrap_err();
         assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, Sent::All));

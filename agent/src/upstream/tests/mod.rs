@@ -117,11 +117,21 @@ async fn send(
     head: &RequestHead,
     mut body: Body,
 ) -> Result<UpstreamResponse, UpstreamError> {
+    send_body(pools, cluster, head, &mut body).await
+}
+
+/// One try with a body that may come back.
+async fn send_body(
+    pools: &Rc<Pools>,
+    cluster: &Arc<Cluster>,
+    head: &RequestHead,
+    body: &mut Body,
+) -> Result<UpstreamResponse, UpstreamError> {
     let target = pools.target(cluster);
     let picked = target.pick(None, &[], &mut fastrand::Rng::with_seed(1), heddle_node::clock::now())?;
     let timeouts = target.config().timeouts;
     let request = OutgoingRequest { head, host: "up.example", upgrade: false, timeouts };
-    pools.send(picked, &request, &mut body, &Interim::none()).await
+    pools.send(picked, &request, body, &Interim::none()).await
 }
 
 async fn get(pools: &Rc<Pools>, cluster: &Arc<Cluster>) -> Result<UpstreamResponse, UpstreamError> {

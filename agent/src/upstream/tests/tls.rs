@@ -173,3 +173,22 @@ fn grpcs_demands_http2_by_alpn() {
         assert_eq!((error.reason, error.sent), (Reason::UpstreamTls, Sent::Nothing));
     });
 }
+
+#[test]
+fn a_resting_connection_makes_room_for_one_with_another_name() {
+    run(async {
+        let address = tls_server(&ca(), None, b"").await;
+        let cluster = cluster_with(address, &[], Scheme::Https, UpstreamTls::default());
+        let mut limited = (*cluster.view().spec.config).clone();
+        limited.breakers.max_connections = Some(1);
+        cluster.update(Arc::new(limited), &[node(address)], &|_| None, heddle_node::clock::now());
+        let pools = Pools::new();
+        get(&pools, &cluster).await.unwrap();
+        let target = pools.target(&cluster);
+        let picked = target.pick(None, &[], &mut fastrand::Rng::with_seed(1), heddle_node::clock::now()).unwrap();
+        let head = head(Method::Get, "/");
+        let request = OutgoingRequest { head: &head, host: "else.example", upgrade: false, timeouts: Timeouts::default() };
+        assert!(!pools.send(picked, &request, &mut Body::Empty, &Interim::none()).await.unwrap().reused);
+        assert_eq!(totals(&cluster).connections, 1);
+    });
+}
