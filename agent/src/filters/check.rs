@@ -90,11 +90,6 @@ pub(crate) fn fault_at(path: &str, message: String) -> ConfigFault {
     ConfigFault { path: path.to_owned(), message }
 }
 
-/// Whether a string stands for a secret that is put in later, so that its form cannot be checked.
-pub(crate) fn is_reference(text: &str) -> bool {
-    ["$secret://", "$env://", "$ENV://"].iter().any(|prefix| text.starts_with(prefix))
-}
-
 /// Reads a value. After a fault the property that holds it is left out and reading goes on, so that one run reports the others too.
 fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<ConfigFault>> {
     let Value::Object(object) = value else {
@@ -249,10 +244,5 @@ mod tests {
         );
         let fine: Sample = read(&json!({"name": "x", "_meta": {"disable": false}})).unwrap();
         assert!(fine.name == "x" && fine.map.is_empty() && !fine.flag);
-    }
-
-    #[test]
-    fn references_to_secrets_are_known() {
-        assert!(is_reference("$env://KEY") && is_reference("$secret://vault/1/k") && !is_reference("$host"));
     }
 }
