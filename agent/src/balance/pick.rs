@@ -110,7 +110,7 @@ impl Worker {
         if self.stamp != view.stamp {
             let mut old: HashMap<u64, Rc<Load>> = self.ids.drain(..).zip(self.loads.drain(..)).collect();
             for node in &view.nodes {
-                self.loads.push(old.remove(&node.id).unwrap_or_else(Load::new));
+                self.loads.push(old.remove(&node.id).unwrap_or_default());
                 self.ids.push(node.id);
             }
             self.groups = view.groups.iter().map(|g| Group { current: vec![0; g.members.len()], ignore_health: false }).collect();

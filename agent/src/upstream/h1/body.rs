@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use heddle_xds::model::Timeouts;
 
-use super::conn::{Conn, Step};
+use super::conn::{BODY_ROOM, Conn, READ_ROOM, Step};
 use super::send::{SendError, Sender};
 use crate::http::h1::{BodyDecoder, Step as Decoded};
 use crate::http::{BodyError, BodySource, Frame};
@@ -83,7 +83,9 @@ impl BodySource for H1Body {
                 }
                 Ok(Decoded::More) => {}
             }
-            match conn.poll_fill(cx) {
+            let room =
+                if self.stream.decoder.remaining().is_none_or(|left| left > READ_ROOM as u64) { BODY_ROOM } else { READ_ROOM };
+            match conn.poll_fill(cx, room) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(read)) if read > 0 => conn.deadline.clear(),
                 // a TLS stream that is cut without its closing alert is an error here: the body may be incomplete

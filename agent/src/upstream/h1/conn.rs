@@ -26,6 +26,9 @@ pub(super) const READ_ROOM: usize = 16 * 1024;
 /// Longest step; keeps the sum with a point in time in range.
 const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
 
+/// Room made for one read of a long body: fewer system calls, and still what bounds the memory of a response to a slow client.
+pub(super) const BODY_ROOM: usize = 64 * 1024;
+
 /// An HTTP/1 connection.
 pub(in crate::upstream) struct Conn {
     pub(super) io: Io,
@@ -87,10 +90,10 @@ impl Conn {
         self.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// Reads once. 0 is the end of the stream.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
-        if self.input.capacity() - self.input.len() < READ_ROOM / 4 {
-            self.input.reserve(READ_ROOM);
+    /// Reads once, as much as there is `room` for. 0 is the end of the stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<std::io::Result<usize>> {
+        if self.input.capacity() - self.input.len() < room / 4 {
+            self.input.reserve(room);
         }
         self.io.poll_fill(cx, &mut self.input)
     }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use heddle_xds::model::Timeouts;
 
-use super::conn::{Conn, HEAD_LIMITS, MAX_CHUNK_EXTENSIONS, Step};
+use super::conn::{Conn, HEAD_LIMITS, MAX_CHUNK_EXTENSIONS, READ_ROOM, Step};
 use super::send::{SendError, Sender};
 use crate::exchange::{Interim, Reason};
 use crate::http::h1::{BodyDecoder, BodyLength, Fault, ParsedResponse, RequestKind, ResponseParser, Step as Decoded};
@@ -126,7 +126,7 @@ impl Try<'_> {
             }
         }
         loop {
-            match self.conn.poll_fill(cx) {
+            match self.conn.poll_fill(cx, READ_ROOM) {
                 Poll::Pending => break,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.cut(&error))),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.cut(&io::ErrorKind::UnexpectedEof.into()))),
