@@ -62,7 +62,9 @@ fn names_an_address(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST).and_then(|value| value.to_str().ok()) else { return true };
     let name =
         host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit())).map_or(host, |(name, _)| name);
-    name.eq_ignore_ascii_case("localhost") || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+    name.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok()
+        || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {

@@ -108,7 +108,6 @@ struct Common {
     tracer: Option<Tracer>,
     settings: AgentSettings,
     readiness: Readiness,
-    drain: DrainWatch,
 }
 
 /// Starts an agent: its control side on the present runtime, its workers on threads of their own.
@@ -133,7 +132,6 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         tracer,
         settings,
         readiness: readiness.clone(),
-        drain: drain.clone(),
     };
     let compiler = Arc::new(Mutex::new(Compiler::new(workers, clusters(&common.settings))));
     let (updates, batches) = mpsc::channel(BATCHES);
@@ -147,7 +145,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         certificates.follow(tables);
     });
     tokio::spawn(feeding);
-    worker::start_all(&common)?;
+    // The page below lives as long as the process: it must hold no watch, or no drain would ever be over.
+    worker::start_all(&common, &drain)?;
     let shown = Page { common, compiler, status, ends, started_ms: clock::unix_ms() };
     tokio::spawn(admin::serve(endpoint, readiness, trigger, Arc::new(shown)));
     Ok(Running { admin, tables })

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_node::drain::DrainWatch;
 use heddle_node::readiness::Guard;
 use heddle_xds::model::Listener;
 use tokio::runtime::Builder;
@@ -23,20 +24,20 @@ const FLUSH_EVERY: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// A thread or its runtime cannot be made.
-pub(super) fn start_all(common: &Common) -> Result<(), StartError> {
+pub(super) fn start_all(common: &Common, drain: &DrainWatch) -> Result<(), StartError> {
     for index in 0..common.settings.workers {
-        let common = common.clone();
+        let (common, drain) = (common.clone(), drain.clone());
         let ready = common.readiness.guard(&format!("worker {index}"));
         let failed = |source| StartError::System { what: "a worker cannot be started", source };
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let body = move || LocalSet::new().block_on(&runtime, run(index, common, ready));
+        let body = move || LocalSet::new().block_on(&runtime, run(index, common, ready, drain));
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(body).map_err(failed)?;
     }
     Ok(())
 }
 
-async fn run(index: usize, common: Common, ready: Guard) {
-    let Common { shared, doors, counters, mut tables, log, tracer, settings, mut drain, .. } = common;
+async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch) {
+    let Common { shared, doors, counters, mut tables, log, tracer, settings, .. } = common;
     let pools = Pools::new();
     let worker = Worker::new(index, pools.clone(), shared, fastrand::Rng::new(), log.map(|log| log.batch()), tracer);
     spawn_local(pools.keep_tidy());

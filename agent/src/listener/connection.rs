@@ -14,7 +14,7 @@ use tokio::time::timeout_at;
 
 use super::admission::{Admission, Seat, SourceSeat};
 use super::counters::{Count, Counters};
-use super::site::{Link, Site, Worker};
+use super::site::{LEAVING, Link, Site, Worker};
 use super::tls::{self, Identity, SharedCertificates};
 use super::{h1, h2};
 use crate::exchange::{ConnectionInfo, Service, TlsInfo};
@@ -93,8 +93,7 @@ impl Arrival<'_> {
         let mut ends = (transport_peer, local);
         if let ProxyProtocol::Required(trusted) = &self.site.listener.proxy_protocol {
             let is_trusted = trusted.is_empty() || trusted.iter().any(|net| net.contains(&transport_peer.ip().to_canonical()));
-            let header =
-                if is_trusted { timeout_at(until, read_proxy(&mut stream)).await.ok().and_then(Result::ok) } else { None };
+            let header = if is_trusted { self.in_time(until, read_proxy(&mut stream)).await.and_then(Result::ok) } else { None };
             let Some(header) = header else {
                 self.counters.add(Count::ProxyRefused);
                 return None;
@@ -110,7 +109,7 @@ impl Arrival<'_> {
             }
             ListenerProtocol::Http => {
                 let until = clock::now() + limits.header_timeout;
-                let (first, is_h2) = timeout_at(until, detect(&mut stream)).await.ok()?.ok()?;
+                let (first, is_h2) = self.in_time(until, detect(&mut stream)).await?.ok()?;
                 (Io::Plain(stream), first, is_h2, None, until)
             }
         };
@@ -131,6 +130,23 @@ impl Arrival<'_> {
         Link { site: self.site, info: Rc::new(info), identity }
     }
 
+    /// What comes of `work`; `None` when it is not done `until` then, or soon after the listener began to close.
+    async fn in_time<T>(&self, until: Instant, work: impl Future<Output = T>) -> Option<T> {
+        let drain = &self.site.drain;
+        let leaving = async {
+            let begins = drain.begins();
+            if !drain.has_begun() {
+                begins.await;
+            }
+            tokio::time::sleep(LEAVING).await;
+        };
+        tokio::select! {
+            biased;
+            done = timeout_at(until, work) => done.ok(),
+            () = leaving => None,
+        }
+    }
+
     /// `None` when the source has its limit.
     fn admit_source(&self, source: IpAddr) -> Option<Option<SourceSeat>> {
         let max = self.site.limits().max_connections_per_ip;
@@ -145,8 +161,8 @@ impl Arrival<'_> {
     }
 
     async fn shake_hands(&self, stream: Rewind<TcpStream>, until: Instant) -> Option<tls::Accepted> {
-        let accepted = timeout_at(until, tls::accept(stream, &self.shared.certificates)).await;
-        let accepted = accepted.ok().and_then(Result::ok);
+        let accepted = self.in_time(until, tls::accept(stream, &self.shared.certificates)).await;
+        let accepted = accepted.and_then(Result::ok);
         self.counters.add(if accepted.is_some() { Count::TlsDone } else { Count::TlsFailed });
         accepted
     }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use heddle_xds::model::{EdgeLimits, Listener};
 use tokio::sync::Notify;
@@ -12,6 +13,9 @@ use super::counters::Counters;
 use super::tls::Identity;
 use crate::exchange::ConnectionInfo;
 use crate::http::h1::{DateCache, HeadLimits};
+
+/// How long an idle connection waits for a request that may be on its way when its listener closes.
+pub(super) const LEAVING: Duration = Duration::from_secs(1);
 
 /// One worker's part of all listeners.
 pub struct Worker<S> {

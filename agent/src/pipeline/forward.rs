@@ -11,7 +11,7 @@ use super::plan::Plan;
 use crate::balance::{Tried, hash_key};
 use crate::exchange::{Answer, Attempt, Exchange, Interim, Reason, Template, Variable};
 use crate::http::{Body, Method, Version};
-use crate::upstream::{EndpointCore, OutgoingRequest, Picked, Sent, Target, UpstreamError, UpstreamResponse};
+use crate::upstream::{EndpointCore, OutgoingRequest, Picked, Seen, Sent, Target, UpstreamError, UpstreamResponse};
 
 /// What stays the same over all tries of a request.
 struct Campaign<'a> {
@@ -36,9 +36,9 @@ impl Pipeline {
         let target = self.target(x, plan).await.map_err(refuse)?;
         let campaign = Campaign::new(plan, &target, upgrade, interim);
         let key = hash_text(x, target.config()).map(|text| hash_key(text.as_bytes()));
-        let mut tried = Tried::new();
+        let (mut tried, mut seen) = (Tried::new(), Seen::Never);
         loop {
-            let picked = match target.pick(key, &tried, &mut x.dice, clock::now()) {
+            let picked = match target.pick(key, &tried, seen, &mut x.dice, clock::now()) {
                 Ok(picked) => picked,
                 Err(error) => return Err(refuse(last_reason(x, &error))),
             };
@@ -53,6 +53,9 @@ impl Pipeline {
                 Ok(response) => return Ok(answered(x, &endpoint, response)),
                 Err(error) => {
                     failed(x, &endpoint, &error, began);
+                    if error.sent != Sent::Nothing {
+                        seen = Seen::Perhaps;
+                    }
                     let replayable = !streamed || error.sent == Sent::Nothing;
                     if !campaign.may_try_again(x, &error, replayable, tried.len()) {
                         return Err(refuse(error.reason));

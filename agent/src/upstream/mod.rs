@@ -24,4 +24,4 @@ pub use cluster::{
 pub use error::{Sent, UpstreamError};
 pub use message::{OutgoingRequest, UpstreamResponse};
 pub use pools::Pools;
-pub use target::{EndpointHandle, Picked, Target};
+pub use target::{EndpointHandle, Picked, Seen, Target};

@@ -17,23 +17,29 @@ use crate::balance::{self, InFlight};
 use crate::exchange::Reason;
 use crate::health::Finding;
 
-/// Retries that are always allowed at once, so that a budget does not forbid the only retry of a quiet upstream (as Envoy's `min_retry_concurrency`).
-const FREE_RETRIES: u32 = 3;
-/// Share of requests in flight that may be retries when the configuration does not say.
-const RETRY_PERCENT: u8 = 20;
+/// Repeats that are always allowed at once, so that a budget does not forbid the only one of a quiet upstream (as Envoy's `min_retry_concurrency`).
+const FREE_REPEATS: u32 = 3;
+/// Repeats in percent of requests when the configuration does not say.
+const REPEAT_PERCENT: u8 = 20;
+/// Requests whose share of repeats may be saved up: with 20 percent, an endpoint that dies with 100 requests in flight costs none of them.
+const SAVING_REQUESTS: u32 = 500;
+/// What one repeat costs, in the percent that each request earns.
+const REPEAT_COST: u32 = 100;
 
 /// What one worker keeps for one cluster.
 pub(super) struct Local {
     cluster: Arc<Cluster>,
     balancer: RefCell<balance::Worker>,
-    seen: RefCell<Rc<Seen>>,
+    seen: RefCell<Rc<Met>>,
     hosts: RefCell<HashMap<u64, Rc<Host>, foldhash::fast::RandomState>>,
     active: Cell<u32>,
-    retries: Cell<u32>,
+    repeats: Cell<u32>,
+    /// What repeats have cost and requests have not yet earned back.
+    spent: Cell<u32>,
 }
 
 /// A view with this worker's side of its endpoints, index for index.
-struct Seen {
+struct Met {
     view: Arc<EndpointView>,
     hosts: Vec<Rc<Host>>,
 }
@@ -41,17 +47,26 @@ struct Seen {
 /// A cluster at the moment a request meets it: its configuration stays the same for all tries of the request.
 pub struct Target {
     local: Rc<Local>,
-    seen: Rc<Seen>,
+    seen: Rc<Met>,
 }
 
 /// An endpoint that was chosen for one try. Dropping it ends the try.
 pub struct Picked {
     endpoint: EndpointHandle,
-    seen: Rc<Seen>,
+    seen: Rc<Met>,
     local: Rc<Local>,
     in_flight: InFlight,
     trial: Cell<bool>,
-    retry: bool,
+    repeat: bool,
+}
+
+/// Whether an endpoint may have seen the request that an endpoint is chosen for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// None has, whether it was tried or not: choosing another one adds no load.
+    Never,
+    /// One has: sending it again adds load, which is bounded.
+    Perhaps,
 }
 
 /// An endpoint, for as long as somebody cares; copying it touches nothing that other workers write.
@@ -72,10 +87,11 @@ impl Local {
         let local = Local {
             cluster: cluster.clone(),
             balancer: RefCell::default(),
-            seen: RefCell::new(Rc::new(Seen { view: view.clone(), hosts: Vec::new() })),
+            seen: RefCell::new(Rc::new(Met { view: view.clone(), hosts: Vec::new() })),
             hosts: RefCell::default(),
             active: Cell::new(0),
-            retries: Cell::new(0),
+            repeats: Cell::new(0),
+            spent: Cell::new(0),
         };
         local.follow(view);
         Rc::new(local)
@@ -93,10 +109,10 @@ impl Local {
             }
             hosts.push(host.clone());
         }
-        self.seen.replace(Rc::new(Seen { view, hosts }));
+        self.seen.replace(Rc::new(Met { view, hosts }));
     }
 
-    fn seen(&self) -> Rc<Seen> {
+    fn seen(&self) -> Rc<Met> {
         let now = self.cluster.view();
         if !Arc::ptr_eq(&now, &self.seen.borrow().view) {
             self.follow(now.clone());
@@ -148,11 +164,18 @@ impl Target {
 
     /// Chooses an endpoint whose id is not in `tried`. `key` is for consistent hashing.
     ///
-    /// Errors: [`Reason::Overflow`] when a limit of the upstream refuses another request or retry, [`Reason::UpstreamDns`] when no name could be resolved,
+    /// Errors: [`Reason::Overflow`] when a limit of the upstream refuses another request or repeat, [`Reason::UpstreamDns`] when no name could be resolved,
     /// [`Reason::NoEndpoint`] when there is none or all were tried.
-    pub fn pick(&self, key: Option<u64>, tried: &[u64], dice: &mut fastrand::Rng, now: Instant) -> Result<Picked, UpstreamError> {
-        let retry = !tried.is_empty();
-        self.admit(retry)?;
+    pub fn pick(
+        &self,
+        key: Option<u64>,
+        tried: &[u64],
+        seen: Seen,
+        dice: &mut fastrand::Rng,
+        now: Instant,
+    ) -> Result<Picked, UpstreamError> {
+        let repeat = seen == Seen::Perhaps;
+        self.admit(repeat)?;
         let mut balancer = self.local.balancer.borrow_mut();
         let view = &self.seen.view;
         let Some(pick) = balancer.pick(&view.balance, key, tried, dice, now) else {
@@ -162,8 +185,8 @@ impl Target {
             return Err(self.no_endpoint());
         };
         self.local.active.set(self.local.active.get() + 1);
-        if retry {
-            self.local.retries.set(self.local.retries.get() + 1);
+        if repeat {
+            self.local.repeats.set(self.local.repeats.get() + 1);
         }
         host.shard.attempts.inc();
         host.shard.active.inc();
@@ -173,11 +196,11 @@ impl Target {
             local: self.local.clone(),
             in_flight: InFlight::start(load),
             trial: Cell::new(pick.trial),
-            retry,
+            repeat,
         })
     }
 
-    fn admit(&self, retry: bool) -> Result<(), UpstreamError> {
+    fn admit(&self, repeat: bool) -> Result<(), UpstreamError> {
         let breakers = &self.config().breakers;
         let active = self.local.active.get();
         let overflow = |detail: &'static str| {
@@ -189,9 +212,13 @@ impl Target {
         if breakers.max_requests.is_some_and(|most| active >= most) {
             return overflow("breakers.max_requests is reached");
         }
-        let percent = u64::from(breakers.retry_budget_percent.unwrap_or(RETRY_PERCENT));
-        let budget = (u64::from(active) * percent / 100).max(u64::from(FREE_RETRIES));
-        if retry && u64::from(self.local.retries.get()) >= budget {
+        let percent = u32::from(breakers.retry_budget_percent.unwrap_or(REPEAT_PERCENT));
+        let spent = self.local.spent.get();
+        if !repeat {
+            self.local.spent.set(spent.saturating_sub(percent));
+        } else if spent + REPEAT_COST <= percent * SAVING_REQUESTS {
+            self.local.spent.set(spent + REPEAT_COST);
+        } else if self.local.repeats.get() >= FREE_REPEATS {
             return overflow("breakers.retry_budget_percent is used up");
         }
         Ok(())
@@ -250,8 +277,8 @@ impl Picked {
 impl Drop for Picked {
     fn drop(&mut self) {
         self.local.active.set(self.local.active.get().saturating_sub(1));
-        if self.retry {
-            self.local.retries.set(self.local.retries.get().saturating_sub(1));
+        if self.repeat {
+            self.local.repeats.set(self.local.repeats.get().saturating_sub(1));
         }
         self.host().shard.active.dec();
         if self.trial.get() {

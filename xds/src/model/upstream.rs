@@ -224,7 +224,7 @@ pub struct CircuitBreakers {
     pub max_pending: Option<u32>,
     /// Requests in flight, per worker.
     pub max_requests: Option<u32>,
-    /// Retries in flight as a share of requests in flight, in percent; 20 when `None` (as Envoy's budget).
+    /// Requests that are sent again although an endpoint may have seen them, in percent of all requests; 20 when `None`.
     pub retry_budget_percent: Option<u8>,
 }
 

@@ -12,7 +12,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use heddle_node::clock::{self, Instant};
@@ -22,14 +21,11 @@ use self::body::RequestBody;
 use self::wire::{Gone, HEAD_ROOM, Wire};
 use super::counters::Count;
 use super::guard::{Caught, catch_poll, fault_reason, refusal};
-use super::site::{Link, Worker};
+use super::site::{LEAVING, Link, Worker};
 use crate::exchange::{Call, Interim, InterimQueue, Reason, Response, Service};
 use crate::http::h1::{BodyDecoder, BodyLength, ParsedRequest, Persistence, RequestParser, WireLength, write_response_head};
 use crate::http::{Body, Method, RequestHead, ResponseHead, Version};
 use crate::net::{Deadline, Io};
-
-/// How long an idle connection waits for a request that may be on its way when its listener closes.
-const LEAVING: Duration = Duration::from_secs(1);
 
 /// One connection being served.
 struct Connection<'a, S> {

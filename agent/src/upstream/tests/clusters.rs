@@ -166,9 +166,9 @@ fn names_are_resolved_again_and_the_last_good_answer_stays() {
         let pools = Pools::new();
         let mut target = pools.target(&cluster);
         let mut dice = fastrand::Rng::with_seed(1);
-        assert_eq!(target.pick(None, &[], &mut dice, now()).err().unwrap().reason, Reason::UpstreamDns);
+        assert_eq!(target.pick(None, &[], Seen::Never, &mut dice, now()).err().unwrap().reason, Reason::UpstreamDns);
         target.settle().await;
-        assert!(target.pick(None, &[], &mut dice, now()).is_ok());
+        assert!(target.pick(None, &[], Seen::Never, &mut dice, now()).is_ok());
         assert_eq!(addresses(&cluster), ["10.0.0.1:80", "10.0.0.2:80"]);
         let before = ids(&cluster);
         phase.store(1, Ordering::Relaxed);
@@ -196,10 +196,10 @@ fn a_name_that_cannot_be_resolved_says_so_at_once() {
         let start = now();
         target.settle().await;
         assert!(now() - start < Duration::from_secs(30));
-        let error = target.pick(None, &[], &mut fastrand::Rng::with_seed(1), now()).err().unwrap();
+        let error = target.pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), now()).err().unwrap();
         assert_eq!(error.reason, Reason::UpstreamDns);
         let empty = clusters.apply(&config(|_| ()), &[], &|_| None);
-        let error = pools.target(&empty).pick(None, &[], &mut fastrand::Rng::with_seed(1), now()).err().unwrap();
+        let error = pools.target(&empty).pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), now()).err().unwrap();
         assert_eq!(error.reason, Reason::NoEndpoint);
     });
 }
@@ -248,16 +248,20 @@ fn limits_refuse_what_is_too_much() {
         let pools = Pools::new();
         let target = pools.target(&cluster);
         let mut dice = fastrand::Rng::with_seed(1);
-        let mut open: Vec<_> = (0..5).map(|_| target.pick(None, &[], &mut dice, now()).unwrap()).collect();
-        assert_eq!(target.pick(None, &[], &mut dice, now()).err().unwrap().reason, Reason::Overflow);
+        let mut open: Vec<_> = (0..5).map(|_| target.pick(None, &[], Seen::Never, &mut dice, now()).unwrap()).collect();
+        assert_eq!(target.pick(None, &[], Seen::Never, &mut dice, now()).err().unwrap().reason, Reason::Overflow);
         open.clear();
-        open.push(target.pick(None, &[99], &mut dice, now()).unwrap());
-        open.push(target.pick(None, &[99], &mut dice, now()).unwrap());
-        open.push(target.pick(None, &[99], &mut dice, now()).unwrap());
-        assert_eq!(target.pick(None, &[99], &mut dice, now()).err().unwrap().reason, Reason::Overflow, "three retries are free");
-        assert!(target.pick(None, &[], &mut dice, now()).is_ok());
+        let mut pick = |tried: &[u64], seen| target.pick(None, tried, seen, &mut dice, now());
+        (0..100).for_each(|_| drop(pick(&[99], Seen::Perhaps).unwrap()));
+        open.extend((0..3).map(|_| pick(&[99], Seen::Perhaps).unwrap()));
+        let refused = pick(&[99], Seen::Perhaps).err().unwrap().reason;
+        assert_eq!(refused, Reason::Overflow, "a hundred are saved up, three more are free at once");
+        drop(pick(&[99], Seen::Never).unwrap());
+        (0..4).for_each(|_| drop(pick(&[], Seen::Never).unwrap()));
+        assert!(pick(&[99], Seen::Perhaps).is_ok(), "five requests have earned one");
+        assert!(pick(&[99], Seen::Perhaps).is_err());
         open.clear();
-        assert_eq!((totals(&cluster).overflows, totals(&cluster).active), (2, 0));
+        assert_eq!((totals(&cluster).overflows, totals(&cluster).active), (3, 0));
     });
 }
 

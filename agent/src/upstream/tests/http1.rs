@@ -379,7 +379,7 @@ fn interim_responses_are_passed_on() {
         let cluster = cluster(&[canned(&[EARLY]).await], |_| ());
         let (pools, queue) = (Pools::new(), Rc::new(InterimQueue::default()));
         let target = pools.target(&cluster);
-        let picked = target.pick(None, &[], &mut fastrand::Rng::with_seed(1), heddle_node::clock::now()).unwrap();
+        let picked = target.pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), heddle_node::clock::now()).unwrap();
         let head = head(Method::Get, "/");
         let request = OutgoingRequest { head: &head, host: "a", upgrade: false, timeouts: Timeouts::default() };
         let response = pools.send(picked, &request, &mut Body::Empty, &Interim::to(&queue)).await.unwrap();
@@ -406,7 +406,7 @@ fn an_upgrade_gives_the_raw_connection_with_what_was_read_too_far() {
         let cluster = cluster(&[address], |_| ());
         let pools = Pools::new();
         let target = pools.target(&cluster);
-        let picked = target.pick(None, &[], &mut fastrand::Rng::with_seed(1), heddle_node::clock::now()).unwrap();
+        let picked = target.pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), heddle_node::clock::now()).unwrap();
         let mut head = head(Method::Get, "/");
         head.fields.append("upgrade", "websocket");
         let request = OutgoingRequest { head: &head, host: "a", upgrade: true, timeouts: Timeouts::default() };

@@ -128,7 +128,7 @@ async fn send_body(
     body: &mut Body,
 ) -> Result<UpstreamResponse, UpstreamError> {
     let target = pools.target(cluster);
-    let picked = target.pick(None, &[], &mut fastrand::Rng::with_seed(1), heddle_node::clock::now())?;
+    let picked = target.pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), heddle_node::clock::now())?;
     let timeouts = target.config().timeouts;
     let request = OutgoingRequest { head, host: "up.example", upgrade: false, timeouts };
     pools.send(picked, &request, body, &Interim::none()).await

@@ -136,7 +136,7 @@ fn a_connection_is_not_used_for_another_name_or_trust() {
         let pools = Pools::new();
         get(&pools, &cluster).await.unwrap();
         let target = pools.target(&cluster);
-        let picked = target.pick(None, &[], &mut fastrand::Rng::with_seed(1), heddle_node::clock::now()).unwrap();
+        let picked = target.pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), heddle_node::clock::now()).unwrap();
         let head = head(Method::Get, "/");
         let request = OutgoingRequest { head: &head, host: "else.example:443", upgrade: false, timeouts: Timeouts::default() };
         assert!(!pools.send(picked, &request, &mut Body::Empty, &Interim::none()).await.unwrap().reused);
@@ -185,7 +185,7 @@ fn a_resting_connection_makes_room_for_one_with_another_name() {
         let pools = Pools::new();
         get(&pools, &cluster).await.unwrap();
         let target = pools.target(&cluster);
-        let picked = target.pick(None, &[], &mut fastrand::Rng::with_seed(1), heddle_node::clock::now()).unwrap();
+        let picked = target.pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), heddle_node::clock::now()).unwrap();
         let head = head(Method::Get, "/");
         let request = OutgoingRequest { head: &head, host: "else.example", upgrade: false, timeouts: Timeouts::default() };
         assert!(!pools.send(picked, &request, &mut Body::Empty, &Interim::none()).await.unwrap().reused);

@@ -297,7 +297,7 @@ pub struct CircuitBreaker {
     /// Requests in flight, per worker.
     #[schemars(range(min = 1))]
     pub max_requests: Option<u32>,
-    /// Retries in flight as a share of requests in flight, in percent.
+    /// Requests that are sent again although an endpoint may have seen them, in percent of all requests; 20 when absent.
     #[schemars(range(min = 0, max = 100))]
     pub retry_budget_percent: Option<u8>,
 }

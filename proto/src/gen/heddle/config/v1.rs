@@ -885,7 +885,7 @@ pub struct CircuitBreakers {
     /// Requests in flight, per worker.
     #[prost(uint32, optional, tag = "3")]
     pub max_requests: ::core::option::Option<u32>,
-    /// Retries in flight in percent of requests in flight.
+    /// Requests sent again although an endpoint may have seen them, in percent of all.
     #[prost(uint32, optional, tag = "4")]
     pub retry_budget_percent: ::core::option::Option<u32>,
 }
