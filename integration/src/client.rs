@@ -30,13 +30,13 @@ impl Answer {
     }
 }
 
-/// Sends one request on a connection of its own.
+/// Sends one request on a connection of its own; `Host` is the address when it is not given.
 pub fn send(address: SocketAddr, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut head = format!("{method} {target} HTTP/1.1\r\nConnection: close\r\n");
     if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        head.push_str("Host: test.example\r\n");
+        head.push_str(&format!("Host: {address}\r\n"));
     }
     fields.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
     if !body.is_empty() || matches!(method, "POST" | "PUT" | "PATCH") {

@@ -49,6 +49,8 @@ pub struct Setup {
     pub resources: Option<String>,
     /// More keys of the http listener, YAML flow style, for example `, proxy_protocol: on`.
     pub listener: String,
+    /// More keys of `agent`, for example `, drain_timeout: 1s`.
+    pub agent: String,
 }
 
 impl Heddle {
@@ -63,6 +65,15 @@ impl Heddle {
     }
 
     pub fn run_with(setup: Setup) -> Heddle {
+        Heddle::start_with(setup, "run")
+    }
+
+    /// `heddle controlplane` alone; `agent`, `http` and `https` are where its agent will be.
+    pub fn control_plane(setup: Setup) -> Heddle {
+        Heddle::start_with(setup, "controlplane")
+    }
+
+    fn start_with(setup: Setup, mode: &'static str) -> Heddle {
         let place = Place::new();
         let [http, https, admin, xds, agent] = [(); 5].map(|()| place.address());
         let folder = place.folder.path().display();
@@ -75,15 +86,15 @@ impl Heddle {
         };
         let text = format!(
             "node: {{ id: gw-1, data_dir: \"{folder}/data\" }}\n\
-             agent: {{ workers: 2, admin: \"{agent}\" }}\n\
+             agent: {{ workers: 2, admin: \"{agent}\"{} }}\n\
              admin: {{ address: \"{admin}\", keys: [ {{ name: story, key: \"{KEY}\", role: admin }}, {{ name: looker, key: \"viewer-key\", role: viewer }} ] }}\n\
              xds: {{ address: \"{xds}\" }}\n\
              listeners:\n  - {{ name: http, address: \"{http}\", protocol: http{} }}\n  - {{ name: https, address: \"{https}\", protocol: https }}\n\
              {providers}{}",
-            setup.listener, setup.more
+            setup.agent, setup.listener, setup.more
         );
         place.write("heddle.yaml", &text);
-        Heddle::start(place, [http, https, admin, xds, agent], "run")
+        Heddle::start(place, [http, https, admin, xds, agent], mode)
     }
 
     fn start(place: Place, [http, https, admin, xds, agent]: [SocketAddr; 5], mode: &'static str) -> Heddle {
@@ -99,15 +110,31 @@ impl Heddle {
         Process::start(command, place.path("heddle.log"))
     }
 
+    /// Waits until it can be used: an agent by what `/ready` says, a control plane alone by its Admin API.
     pub fn wait_ready(&self) {
+        if self.mode == "controlplane" {
+            let asked = || client::send(self.admin, "GET", "/apisix/admin/routes", &[("X-API-KEY", KEY)], b"").ok();
+            until("the control plane to answer", || asked().filter(|answer| answer.status == 200));
+            return;
+        }
+        self.wait_agent();
+    }
+
+    /// Waits until the agent says that it is ready.
+    pub fn wait_agent(&self) {
         until("heddle to be ready", || client::get(self.agent, "/ready").ok().filter(|answer| answer.status == 200));
+    }
+
+    /// Starts it again after it has ended.
+    pub fn start_again(&mut self) {
+        self.process = Heddle::spawn(&self.place, self.mode);
+        self.wait_ready();
     }
 
     /// Kills it and starts it again with the same folder.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = Heddle::spawn(&self.place, self.mode);
-        self.wait_ready();
+        self.start_again();
     }
 
     /// One request to the Admin API with the admin key.

@@ -1,9 +1,11 @@
 //! The harness of the stories: real processes on loopback addresses of their own, and clients to talk to them. It knows Heddle only from outside.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod certificates;
 pub mod client;
 pub mod heddle;
 pub mod load;
 pub mod nginx;
 pub mod place;
 pub mod process;
+pub mod separate;

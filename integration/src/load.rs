@@ -6,7 +6,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
 use crate::process::PATIENCE;
+
+/// What a connection of the load is made of.
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+/// How the load reaches its server.
+#[derive(Clone)]
+struct Way {
+    address: SocketAddr,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    request: String,
+}
+
+impl Way {
+    fn open(&self) -> Result<Box<dyn Stream>, String> {
+        let stream = TcpStream::connect_timeout(&self.address, PATIENCE).map_err(|error| format!("connect: {error}"))?;
+        stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_nodelay(true)).map_err(|error| error.to_string())?;
+        let Some((config, name)) = &self.tls else { return Ok(Box::new(stream)) };
+        let session = ClientConnection::new(config.clone(), name.clone()).map_err(|error| format!("TLS: {error}"))?;
+        Ok(Box::new(StreamOwned::new(session, stream)))
+    }
+}
 
 /// Load in the background until it is stopped.
 pub struct Load {
@@ -36,12 +61,21 @@ impl First {
 impl Load {
     /// `connections` keep-alive connections that ask for `target`; each answer must be 200.
     pub fn start(address: SocketAddr, target: &str, connections: usize) -> Load {
+        Load::begin(Way { address, tls: None, request: request(target, "test.example") }, connections)
+    }
+
+    /// The same over TLS, to the server that `name` stands for.
+    pub fn tls(address: SocketAddr, config: Arc<ClientConfig>, name: &str, target: &str, connections: usize) -> Load {
+        let server = ServerName::try_from(name.to_owned()).expect("a name");
+        Load::begin(Way { address, tls: Some((config, server)), request: request(target, name) }, connections)
+    }
+
+    fn begin(way: Way, connections: usize) -> Load {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let request = format!("GET {target} HTTP/1.1\r\nHost: test.example\r\n\r\n");
         let threads = (0..connections)
             .map(|_| {
-                let (stop, done, request) = (stop.clone(), done.clone(), request.clone());
-                std::thread::spawn(move || drive(address, &request, &stop, &done))
+                let (stop, done, way) = (stop.clone(), done.clone(), way.clone());
+                std::thread::spawn(move || drive(&way, &stop, &done))
             })
             .collect();
         Load { stop, done, threads }
@@ -58,29 +92,27 @@ impl Load {
     }
 }
 
-fn drive(address: SocketAddr, request: &str, stop: &AtomicBool, done: &AtomicU64) -> Vec<String> {
+fn request(target: &str, host: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+}
+
+fn drive(way: &Way, stop: &AtomicBool, done: &AtomicU64) -> Vec<String> {
     let mut failures = First::default();
     while !stop.load(Ordering::Relaxed) {
-        match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(stream) => {
-                let _ = stream.set_read_timeout(Some(PATIENCE));
-                let _ = stream.set_nodelay(true);
-                if let Err(failure) = converse(stream, request, stop, done) {
-                    failures.push(failure);
-                }
-            }
-            Err(error) => failures.push(format!("connect: {error}")),
+        let ended = way.open().and_then(|stream| converse(stream, &way.request, stop, done));
+        if let Err(failure) = ended {
+            failures.push(failure);
         }
     }
     failures.0
 }
 
 /// Asks again and again on one connection until told to stop, or until the server says that it closes behind an answer.
-fn converse(mut stream: TcpStream, request: &str, stop: &AtomicBool, done: &AtomicU64) -> Result<(), String> {
+fn converse(mut stream: Box<dyn Stream>, request: &str, stop: &AtomicBool, done: &AtomicU64) -> Result<(), String> {
     let mut buffer = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         stream.write_all(request.as_bytes()).map_err(|error| format!("write: {error}"))?;
-        let closes = one_answer(&mut stream, &mut buffer)?;
+        let closes = one_answer(&mut *stream, &mut buffer)?;
         done.fetch_add(1, Ordering::Relaxed);
         if closes {
             return Ok(());
@@ -89,7 +121,7 @@ fn converse(mut stream: TcpStream, request: &str, stop: &AtomicBool, done: &Atom
     Ok(())
 }
 
-fn one_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<bool, String> {
+fn one_answer(stream: &mut dyn Stream, buffer: &mut Vec<u8>) -> Result<bool, String> {
     buffer.clear();
     let mut piece = [0; 4096];
     loop {

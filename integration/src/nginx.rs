@@ -10,7 +10,7 @@ use crate::process::{Process, until};
 pub struct Nginx {
     pub process: Process,
     pub address: SocketAddr,
-    _place: Place,
+    place: Place,
 }
 
 impl Nginx {
@@ -31,7 +31,12 @@ impl Nginx {
         command.arg("-c").arg(configuration).arg("-p").arg(place.folder.path());
         let process = Process::start(command, place.path("nginx.log"));
         until("nginx", || client::get(address, "/").ok());
-        Nginx { process, address, _place: place }
+        Nginx { process, address, place }
+    }
+
+    /// Writes a file into the folder that `root .` stands for.
+    pub fn write(&self, name: &str, text: &str) {
+        self.place.write(name, text);
     }
 
     /// nginx that answers every path with `text`.

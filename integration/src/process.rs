@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// How long anything may take before a story fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Lines of output that a failed story shows of each process.
+const TAIL: usize = 40;
+
 pub struct Process {
     child: Child,
     pub log: PathBuf,
@@ -68,7 +71,9 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("---- output of {} ----\n{}", self.name, self.output());
+            let output = self.output();
+            let lines: Vec<&str> = output.lines().collect();
+            eprintln!("---- end of the output of {} ----\n{}", self.name, lines[lines.len().saturating_sub(TAIL)..].join("\n"));
         }
     }
 }
