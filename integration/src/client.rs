@@ -53,6 +53,44 @@ pub fn get(address: SocketAddr, target: &str) -> std::io::Result<Answer> {
     send(address, "GET", target, &[], b"")
 }
 
+/// A keep-alive connection that asks one thing after the other.
+pub struct Conversation(TcpStream);
+
+impl Conversation {
+    pub fn open(address: SocketAddr) -> Conversation {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Conversation(stream)
+    }
+
+    /// Sends these bytes.
+    pub fn say(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("the server reads");
+    }
+
+    /// Asks and waits for the answer, whose body has a length.
+    pub fn ask(&mut self, request: &str) -> Answer {
+        self.say(request.as_bytes());
+        self.hear()
+    }
+
+    /// The next answer, whose body has a length or is absent; interim ones too.
+    pub fn hear(&mut self) -> Answer {
+        let (mut bytes, mut one) = (Vec::new(), [0]);
+        while !bytes.ends_with(b"\r\n\r\n") {
+            let read = self.0.read(&mut one).expect("the server answers");
+            assert!(read > 0, "closed after {}", String::from_utf8_lossy(&bytes));
+            bytes.extend_from_slice(&one[..read]);
+        }
+        let mut answer = head(&bytes[..bytes.len() - 4]);
+        let length = answer.field("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+        answer.body = vec![0; length];
+        self.0.read_exact(&mut answer.body).expect("the whole body");
+        answer
+    }
+}
+
 /// Sends bytes as they are and reads until the server closes.
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
@@ -66,20 +104,24 @@ pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
 /// Parses one whole answer.
 pub fn parse(bytes: &[u8]) -> Answer {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Answer::default() };
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok()).unwrap_or(0);
-    let fields: Vec<(String, String)> =
-        lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
     let rest = &bytes[end + 4..];
-    let answer = Answer { status, fields, body: rest.to_vec() };
-    if (100..200).contains(&status) && status != 101 {
+    let answer = Answer { body: rest.to_vec(), ..head(&bytes[..end]) };
+    if (100..200).contains(&answer.status) && answer.status != 101 {
         return parse(rest);
     }
     match answer.field("transfer-encoding") {
         Some("chunked") => Answer { body: dechunk(rest), ..answer },
         _ => answer,
     }
+}
+
+fn head(bytes: &[u8]) -> Answer {
+    let head = String::from_utf8_lossy(bytes).into_owned();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let fields =
+        lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
+    Answer { status, fields, body: Vec::new() }
 }
 
 fn dechunk(mut rest: &[u8]) -> Vec<u8> {

@@ -17,7 +17,7 @@ pub fn binary() -> PathBuf {
     }
     let mut folder = std::env::current_exe().unwrap();
     folder.pop();
-    if folder.ends_with("deps") {
+    if folder.ends_with("deps") || folder.ends_with("examples") {
         folder.pop();
     }
     let path = folder.join("heddle");

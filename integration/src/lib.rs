@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod client;
 pub mod heddle;
 pub mod load;
+pub mod measure;
 pub mod nginx;
 pub mod place;
 pub mod process;
