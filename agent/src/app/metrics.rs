@@ -7,7 +7,7 @@ use heddle_xds::client::ClientStatus;
 use heddle_xds::model::Kind;
 
 use crate::observe::access_log::AccessLog;
-use crate::observe::{RouteShard, RouteStats, TextWriter};
+use crate::observe::{RouteShard, RouteStats, TextWriter, detail};
 use crate::pipeline::Shared;
 use crate::tables::Tables;
 
@@ -151,6 +151,7 @@ fn requests(page: &mut TextWriter, sources: &Sources<'_>) {
     let active: u64 = sources.shared.counters.iter().map(|counters| counters.active.get()).fold(0, u64::wrapping_add);
     page.sample("heddle_http_requests_in_flight", &[], active as f64);
     reasons(page, sources.shared);
+    detail::write(page, sources.shared.details.iter());
 }
 
 fn reasons(page: &mut TextWriter, shared: &Shared) {

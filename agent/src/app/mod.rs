@@ -22,10 +22,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, Shown};
 use crate::dns::{Resolver, ResolverSettings};
-use crate::exchange::Template;
 use crate::feed;
 use crate::listener;
-use crate::observe::access_log::{AccessLog, Format, Sink};
+use crate::observe::access_log::{AccessLog, Sink};
 use crate::observe::{RouteStats, Sharded, Tracer};
 use crate::pipeline::Shared;
 use crate::settings::AgentSettings;
@@ -36,6 +35,9 @@ use crate::upstream::{Clusters, Context, HealthEvent};
 const LAST_GOOD_FILE: &str = "last-good.xds";
 /// Batches between discovery and the feed; one is compiled while the next one arrives.
 const BATCHES: usize = 1;
+
+/// Writes further metrics of the process.
+pub type MoreMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What an agent is made of.
 pub struct Parts {
@@ -49,6 +51,10 @@ pub struct Parts {
     pub data_dir: PathBuf,
     /// Traces requests, when that is configured.
     pub tracer: Option<Tracer>,
+    /// Name of this host, for the variable `hostname`.
+    pub hostname: Arc<str>,
+    /// Further metrics of this process, written behind those of the agent.
+    pub more_metrics: Option<MoreMetrics>,
     /// What `/ready` shows.
     pub readiness: Readiness,
     /// Begins a drain (`/drain`).
@@ -115,7 +121,7 @@ struct Common {
 /// # Errors
 /// Nothing is left running.
 pub async fn start(parts: Parts) -> Result<Running, StartError> {
-    let Parts { settings, node, connector, data_dir, tracer, readiness, trigger, drain } = parts;
+    let Parts { settings, node, connector, data_dir, tracer, hostname, more_metrics, readiness, trigger, drain } = parts;
     std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
     let endpoint =
         TcpListener::bind(settings.admin).await.map_err(|source| StartError::Admin { address: settings.admin, source })?;
@@ -124,7 +130,12 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let workers = settings.workers;
     let (sender, tables) = watch::channel(Arc::<Tables>::default());
     let common = Common {
-        shared: Arc::new(Shared { counters: Sharded::new(workers), unmatched: Arc::new(RouteStats::new(workers)) }),
+        shared: Arc::new(Shared {
+            counters: Sharded::new(workers),
+            unmatched: Arc::new(RouteStats::new(workers)),
+            details: Sharded::new(workers),
+            hostname,
+        }),
         doors: listener::Shared::default(),
         counters: (0..workers).map(|_| Arc::default()).collect(),
         tables: tables.clone(),
@@ -147,7 +158,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     tokio::spawn(feeding);
     // The page below lives as long as the process: it must hold no watch, or no drain would ever be over.
     worker::start_all(&common, &drain)?;
-    let shown = Page { common, compiler, status, ends, started_ms: clock::unix_ms() };
+    let shown = Page { common, compiler, status, ends, more_metrics, started_ms: clock::unix_ms() };
     tokio::spawn(admin::serve(endpoint, readiness, trigger, Arc::new(shown)));
     Ok(Running { admin, tables })
 }
@@ -155,8 +166,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
 fn open_log(settings: &AgentSettings) -> std::io::Result<Option<Arc<AccessLog>>> {
     let Some(log) = &settings.access_log else { return Ok(None) };
     let sink = log.path.clone().map_or(Sink::Stdout, Sink::File);
-    let format = log.format.as_deref().map_or(Format::Json, |template| Format::Template(Arc::new(Template::new(template))));
-    AccessLog::open(&sink, format).map(|log| Some(Arc::new(log)))
+    AccessLog::open(&sink, log.format.as_deref()).map(|log| Some(Arc::new(log)))
 }
 
 /// The run-time side of upstreams, with its tasks on the present runtime. Without a usable resolver, addresses still work.
@@ -187,6 +197,7 @@ struct Page {
     compiler: Arc<Mutex<Compiler>>,
     status: watch::Receiver<ClientStatus>,
     ends: Arc<ArcSwap<Vec<(Arc<str>, i64)>>>,
+    more_metrics: Option<MoreMetrics>,
     started_ms: u64,
 }
 
@@ -194,7 +205,7 @@ impl Shown for Page {
     fn metrics(&self) -> String {
         let tables = self.common.tables.borrow().clone();
         let sum = |count: listener::Count| self.common.counters.iter().map(|counters| counters.get(count)).sum();
-        metrics::page(&metrics::Sources {
+        let own = metrics::page(&metrics::Sources {
             tables: &tables,
             shared: &self.common.shared,
             discovery: &self.status.borrow(),
@@ -202,7 +213,8 @@ impl Shown for Page {
             listeners: listener::Count::ALL.iter().map(|count| (count.name(), sum(*count))).collect(),
             certificates: self.ends.load().to_vec(),
             started_ms: self.started_ms,
-        })
+        });
+        own + &self.more_metrics.as_ref().map(|more| more()).unwrap_or_default()
     }
 
     fn config_dump(&self) -> Value {

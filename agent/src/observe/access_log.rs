@@ -20,12 +20,12 @@ pub enum Sink {
 }
 
 /// How a line looks.
-#[derive(Debug, Clone)]
-pub enum Format {
+#[derive(Debug)]
+enum Format {
     /// One JSON object per line with fixed keys.
     Json,
     /// A template with variables (`$remote_addr "$request_line" $status`).
-    Template(Arc<Template>),
+    Template(Template),
 }
 
 /// Most bytes of one batch; a worker hands over its batch when it is this large or when its flush tick comes.
@@ -42,20 +42,23 @@ pub struct AccessLog {
     dropped: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
     format: Format,
+    sent_fields: bool,
 }
 
 impl AccessLog {
-    /// Opens the sink and starts the writer.
+    /// Opens the sink and starts the writer. Lines follow the template, or are JSON without one.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn open(sink: &Sink, format: Format) -> std::io::Result<AccessLog> {
+    pub fn open(sink: &Sink, template: Option<&str>) -> std::io::Result<AccessLog> {
         let (batches, receiver) = sync_channel(WAITING);
         let failed = Arc::new(AtomicU64::new(0));
         let mut target = Target::open(sink)?;
         let errors = failed.clone();
         std::thread::Builder::new().name("access-log".into()).spawn(move || write_batches(&receiver, &mut target, &errors))?;
-        Ok(AccessLog { batches, dropped: Arc::default(), failed, format })
+        let sent_fields = template.is_some_and(|template| template.contains("sent_http_"));
+        let format = template.map_or(Format::Json, |template| Format::Template(Template::new(template)));
+        Ok(AccessLog { batches, dropped: Arc::default(), failed, format, sent_fields })
     }
 
     /// Lines dropped because the writer was behind.
@@ -84,6 +87,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Whether the template shows fields of responses.
+    pub fn wants_sent_fields(&self) -> bool {
+        self.log.sent_fields
+    }
+
     /// Formats one finished exchange.
     pub fn push(&mut self, x: &Exchange, duration: Duration) {
         self.text.clear();

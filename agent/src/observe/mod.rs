@@ -1,6 +1,7 @@
 //! What the agent tells about itself: counters, access log, trace spans and their exposition. It reads exchanges; it never changes one.
 
 pub mod access_log;
+pub mod detail;
 mod exposition;
 mod stats;
 mod tracer;

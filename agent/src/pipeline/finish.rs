@@ -7,7 +7,7 @@ use heddle_node::clock;
 
 use super::plan::Plan;
 use super::worker::Worker;
-use crate::exchange::{Ending, Exchange, Reason, Sent};
+use crate::exchange::{Ending, Exchange, MetricLabels, Reason, Sent};
 use crate::http::{Fields, RequestHead};
 
 /// An exchange on its way to its end.
@@ -30,6 +30,11 @@ impl Finish {
         Box::new(Finish { x, plan, worker, done: false })
     }
 
+    /// The worker that the request lives on.
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     fn conclude(&mut self, sent: Sent) {
         self.done = true;
         let x = &mut self.x;
@@ -39,6 +44,7 @@ impl Finish {
             x.answer.reason = sent.reason;
         }
         let duration = clock::now().saturating_duration_since(x.started);
+        x.answer.took = duration;
         self.plan.log(x);
         self.count(duration);
         self.worker.log(&self.x, duration);
@@ -55,6 +61,9 @@ impl Finish {
         shard.bytes_in.add(x.answer.bytes_received);
         shard.bytes_out.add(x.answer.bytes_sent);
         shard.retries.add(x.attempts.len().saturating_sub(1) as u64);
+        if x.metrics != MetricLabels::Totals {
+            self.worker.shared().details.own(index).count(x, duration);
+        }
         if let Some(header) = x.attempts.last().and_then(|attempt| attempt.header) {
             shard.upstream.observe(header);
         }

@@ -8,6 +8,7 @@ use super::finish::{Finish, append_via};
 use super::plan::Plan;
 use super::worker::Worker;
 use super::{edit, headers};
+use crate::exchange::variable::SENT_FIELDS;
 use crate::exchange::{Answer, Call, ConnectionInfo, Exchange, Interim, OriginalTarget, Reason, Response, Service, Tunnel, path};
 use crate::http::{Body, Method, Name, RequestHead, ResponseHead, Version};
 
@@ -162,6 +163,9 @@ fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, served: Result<
         head.fields.remove("sec-websocket-accept");
     }
     x.record(&head);
+    if finish.worker().wants_sent_fields() {
+        finish.x.put(SENT_FIELDS, head.fields.clone());
+    }
     Response { head, body, upgrade, reason, close: false, ending: Some(finish) }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::exchange::{ConsumerInfo, Directory, Exchange, Reason};
 use crate::filters::Chain;
 use crate::observe::access_log::Batch;
+use crate::observe::detail::Details;
 use crate::observe::{Counter, RouteStats, Sharded, Tracer};
 use crate::route::CompiledRoute;
 use crate::tables::{Action, Tables};
@@ -33,6 +34,10 @@ pub struct Shared {
     pub counters: Sharded<Counters>,
     /// Requests that no route matched.
     pub unmatched: Arc<RouteStats>,
+    /// Requests of routes that ask for detail.
+    pub details: Sharded<Details>,
+    /// Name of this host.
+    pub hostname: Arc<str>,
 }
 
 /// One worker's counters that belong to no route.
@@ -71,6 +76,7 @@ impl Reasons {
 pub struct View {
     /// The tables.
     pub tables: Arc<Tables>,
+    hostname: Arc<str>,
     merged: RefCell<HashMap<(usize, Arc<str>), Arc<Chain>>>,
     yielding: RefCell<HashMap<usize, Arc<Chain>>>,
 }
@@ -79,9 +85,9 @@ pub struct View {
 const MAX_MERGED: usize = 10_000;
 
 impl View {
-    /// A view of these tables.
-    pub fn new(tables: Arc<Tables>) -> View {
-        View { tables, ..View::default() }
+    /// A view of these tables on the host of this name.
+    pub fn new(tables: Arc<Tables>, hostname: Arc<str>) -> View {
+        View { tables, hostname, ..View::default() }
     }
 
     /// The chain of a route once this consumer is known; `None` when the consumer adds nothing.
@@ -127,6 +133,10 @@ impl Directory for View {
     fn consumer(&self, username: &str) -> Option<Arc<ConsumerInfo>> {
         self.tables.consumers.consumer(username)
     }
+
+    fn hostname(&self) -> &str {
+        &self.hostname
+    }
 }
 
 impl Worker {
@@ -157,7 +167,7 @@ impl Worker {
 
     /// Takes new tables for the requests that begin from now on.
     pub fn swap(&self, tables: Arc<Tables>) {
-        *self.view.borrow_mut() = Rc::new(View::new(tables));
+        *self.view.borrow_mut() = Rc::new(View::new(tables, self.shared.hostname.clone()));
     }
 
     /// Dice for one request.
@@ -178,6 +188,11 @@ impl Worker {
     /// Traces requests, when that is configured.
     pub fn tracer(&self) -> Option<&Tracer> {
         self.tracer.as_ref()
+    }
+
+    /// Whether the access log shows fields of responses, which then have to be kept.
+    pub fn wants_sent_fields(&self) -> bool {
+        self.log.borrow().as_ref().is_some_and(Batch::wants_sent_fields)
     }
 
     /// Writes the access log line of a finished exchange, and hands its span over.

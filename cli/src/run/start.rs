@@ -70,7 +70,14 @@ pub async fn all(configuration: Configuration, demo: bool) -> Result<(), Failure
     let control = control_app::start(control_parts(&configuration, &process, seed)).await?;
     announce_key(&control);
     let export = span_export(&configuration)?;
-    let agent = agent_app::start(agent_parts(&configuration, &process, control.connector.clone(), export.clone())).await?;
+    let agent = agent_app::start(agent_parts(
+        &configuration,
+        &process,
+        control.connector.clone(),
+        export.clone(),
+        Some(control.metrics.clone()),
+    ))
+    .await?;
     tracing::info!(admin = %control.admin, xds = %control.xds, agent = %agent.admin, "heddle is up");
     if demo {
         let text = demo::welcome(http_address(&configuration), control.admin, agent.admin);
@@ -102,7 +109,7 @@ pub async fn agent(configuration: Configuration) -> Result<(), Failure> {
     let process = Process::new();
     let connector = Connector::tcp(&configuration.agent.control_plane.to_string())?;
     let export = span_export(&configuration)?;
-    let agent = agent_app::start(agent_parts(&configuration, &process, connector, export.clone())).await?;
+    let agent = agent_app::start(agent_parts(&configuration, &process, connector, export.clone(), None)).await?;
     tracing::info!(agent = %agent.admin, control_plane = %configuration.agent.control_plane, "the agent is up");
     process.until_drained(configuration.agent.drain_timeout + configuration.agent.drain_delay).await?;
     flush(export).await;
@@ -148,6 +155,7 @@ fn agent_parts(
     process: &Process,
     connector: Connector,
     export: Option<SpanExport>,
+    more_metrics: Option<agent_app::MoreMetrics>,
 ) -> agent_app::Parts {
     let node = &configuration.node.node;
     let scope =
@@ -158,6 +166,8 @@ fn agent_parts(
         connector,
         data_dir: node.data_dir.clone(),
         tracer: configuration.node.tracing.as_ref().zip(export).map(|(tracing, export)| Tracer::new(tracing.sample, export)),
+        hostname: environment::hostname().into(),
+        more_metrics,
         readiness: process.readiness.clone(),
         trigger: process.trigger.clone(),
         drain: process.watch.clone(),

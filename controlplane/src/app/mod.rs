@@ -1,6 +1,7 @@
 //! The control plane put together: store, keeper, translation, providers and the two Admin APIs, each a task of the present runtime.
 
 mod keys;
+mod metrics;
 mod nodes;
 mod translation;
 
@@ -68,6 +69,8 @@ pub struct Running {
     pub admin: SocketAddr,
     /// Where xDS and the gRPC API really listen.
     pub xds: SocketAddr,
+    /// The metrics page.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// The admin key, when it had to be generated.
     pub generated: Option<GeneratedKey>,
 }
@@ -138,11 +141,16 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     tokio::spawn(keep_house(keeper.clone(), store.keep_revisions, store.keep_for, drain.clone()));
     let registry = Arc::new(NodeRegistry::new());
     let (connector, within) = link::memory();
+    let metrics: Arc<dyn Fn() -> String + Send + Sync> = {
+        let (keeper, registry) = (keeper.clone(), registry.clone());
+        Arc::new(move || metrics::page(&keeper, &registry))
+    };
     let running = Running {
         keeper: keeper.clone(),
         connector,
         admin: local(&admin, settings.admin.address),
         xds: local(&xds, settings.xds),
+        metrics: metrics.clone(),
         generated,
     };
     let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explainer, catalog.clone());
@@ -150,7 +158,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         Discovery { keeper: keeper.clone(), catalog: catalog.clone(), registry: registry.clone(), drain: drain.clone() };
     tokio::spawn(discovery.serve(first, readiness.guard("first reports of the providers"), within, xds, service));
     let nodes: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || nodes::json(&registry));
-    let api = rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, clock };
+    let api = rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, metrics, clock };
     tokio::spawn(rest::serve(admin, api, drain));
     Ok(running)
 }

@@ -71,6 +71,8 @@ pub struct Admin {
     pub settings: Settings,
     /// The nodes as `GET /admin/nodes` shows them: an array of objects.
     pub nodes: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// The metrics page that `GET /admin/metrics` shows.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Unix milliseconds, for `?ttl=`.
     pub clock: Clock,
 }
@@ -218,6 +220,7 @@ async fn dispatch(admin: &Admin, caller: &Caller, parts: &Parts, target: Target,
         Target::Status if get => status::status(&call),
         Target::History if get => status::history(&call).await,
         Target::Nodes if get => envelope::json(StatusCode::OK, &(admin.nodes)()),
+        Target::Metrics if get => envelope::text(StatusCode::OK, "text/plain; version=0.0.4", (admin.metrics)()),
         Target::OpenApi if get => envelope::json(StatusCode::OK, openapi::document()),
         Target::Root => envelope::error(StatusCode::NOT_FOUND, "not found"),
         other => envelope::error(StatusCode::METHOD_NOT_ALLOWED, format!("not supported `{method}` method for {}", noun(&other))),
@@ -233,6 +236,7 @@ fn noun(target: &Target) -> &'static str {
         Target::OpenApi => "openapi",
         Target::History => "history",
         Target::Nodes => "nodes",
+        Target::Metrics => "metrics",
         _ => "this path",
     }
 }

@@ -37,6 +37,8 @@ pub(super) enum Target {
     History,
     /// `/nodes`.
     Nodes,
+    /// `/metrics`.
+    Metrics,
     /// A kind that comes later, with the status and text of its refusal.
     Later(&'static str),
     /// A kind that does not exist.
@@ -73,6 +75,7 @@ pub(super) fn parse(path: &str) -> Option<Target> {
         ["openapi.json"] => Target::OpenApi,
         ["history"] => Target::History,
         ["nodes"] => Target::Nodes,
+        ["metrics"] => Target::Metrics,
         ["stream_routes", ..] => Target::Later("stream mode is disabled, can not add stream routes"),
         ["protos", ..] => Target::Later("protos are not supported yet: they come with the grpc-transcode plugin"),
         ["configs", ..] => {
