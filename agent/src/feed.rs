@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use heddle_node::readiness::Guard;
 use heddle_xds::client::{Batch, Origin};
 use heddle_xds::codec::InvalidResource;
 use parking_lot::Mutex;
@@ -10,15 +9,13 @@ use tokio::sync::{mpsc, watch};
 
 use crate::tables::{Compiler, Tables};
 
-/// Feeds a compiler until discovery ends. `ready` is dropped once the first batch is in use, whether it came from a control plane or from disk.
+/// Feeds a compiler until discovery ends.
 pub async fn run(
     mut batches: mpsc::Receiver<Batch>,
     compiler: Arc<Mutex<Compiler>>,
     tables: watch::Sender<Arc<Tables>>,
-    ready: Guard,
     on_tables: impl Fn(&Arc<Tables>),
 ) {
-    let mut ready = Some(ready);
     while let Some(batch) = batches.recv().await {
         let (rejected, next) = take(&mut compiler.lock(), &batch);
         for one in &rejected {
@@ -30,9 +27,7 @@ pub async fn run(
         on_tables(&next);
         tables.send_replace(next);
         batch.reject(rejected);
-        ready = None;
     }
-    drop(ready);
 }
 
 /// Compiles a batch.

@@ -34,8 +34,8 @@ pub struct AgentSettings {
     pub resolvers: Vec<SocketAddr>,
 }
 
-/// The access log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The access log; by default JSON lines on standard output.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccessLogSettings {
     /// File; standard output when `None`.
     pub path: Option<PathBuf>,

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Gateway fleet and service mesh in one binary.
 #[derive(Debug, Parser)]
-#[command(name = "heddle", version, about, long_about = None, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "heddle", version, about = "Gateway fleet and service mesh in one binary", long_about = None, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 the configuration or the command line is wrong, 3 diff found changes.")]
 pub struct Cli {
     /// What to do.

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use heddle_agent::filters::Registry;
 use heddle_agent::settings::AgentSettings;
-use heddle_controlplane::settings::ControlPlaneSettings;
-use heddle_node::config::{Document, Expansion, Format, Mistakes};
+use heddle_controlplane::model::{ResourceKind, validate};
+use heddle_controlplane::settings::{ControlPlaneSettings, ListenerSetting};
+use heddle_node::config::{Data, Document, Expansion, Format, Mistake, Mistakes};
 use heddle_node::settings::Settings;
 
 use crate::environment;
@@ -53,11 +55,62 @@ pub fn read(path: Option<&Path>) -> Result<Configuration, ConfigurationError> {
     let format = path.and_then(Format::of).unwrap_or(Format::Yaml);
     let variables = environment::variables();
     let document = Document::parse(&file, &text, format, Expansion::All(&*variables)).map_err(ConfigurationError::Mistakes)?;
-    let whole = document.read(|root| Configuration {
-        file: file.clone(),
-        node: Settings::read(root, &environment::hostname()),
-        agent: AgentSettings::read(root, environment::cores()),
-        control_plane: ControlPlaneSettings::read(root),
+    let mut faults = Mistakes::default();
+    let whole = document.read(|root| {
+        let node = Settings::read(root, &environment::hostname());
+        let agent = AgentSettings::read(root, environment::cores());
+        let control_plane = ControlPlaneSettings::read(root);
+        faults = listener_faults(&document, &control_plane.listeners);
+        Configuration { file: file.clone(), node, agent, control_plane }
     });
-    whole.map_err(ConfigurationError::Mistakes)
+    match whole {
+        Ok(configuration) => faults.or(configuration),
+        Err(mistakes) => {
+            faults.append(mistakes);
+            Err(faults.sorted())
+        }
+    }
+    .map_err(ConfigurationError::Mistakes)
+}
+
+/// What is wrong with the listeners themselves. They are resources, so their own rules judge them; here it is told where in the file.
+fn listener_faults(document: &Document, listeners: &[ListenerSetting]) -> Mistakes {
+    let items = match document.root.get("listeners").map(|node| &node.data) {
+        Some(Data::List(items)) => items.as_slice(),
+        _ => &[],
+    };
+    let mut faults = Mistakes::default();
+    for listener in listeners {
+        let Some(index) = items.iter().position(|item| Some(item.at) == listener.at) else { continue };
+        let found =
+            validate(ResourceKind::Listener, &listener.name, &listener.value, &Registry::default()).err().unwrap_or_default();
+        for fault in found {
+            let path =
+                if fault.path.is_empty() { format!("listeners[{index}]") } else { format!("listeners[{index}].{}", fault.path) };
+            faults.push(Mistake { file: document.file.clone(), at: document.locate(&path), path, message: fault.message });
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn faults_of_settings_and_of_listeners_are_told_together_with_their_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("heddle.yaml");
+        let text = "listeners:\n  - { name: a, address: \"127.0.0.1:0\", protocol: htp }\n  - name: b\n    address: nowhere\n    protocol: http\nbogus: 1\n";
+        std::fs::write(&path, text).unwrap();
+        let told = read(Some(&path)).unwrap_err().to_string();
+        for part in [
+            "yaml:2:50: listeners[0].protocol: ",
+            "yaml:4:14: listeners[1].address: expected an address with port",
+            "yaml:6:1: bogus: unknown key",
+        ] {
+            assert!(told.contains(part), "{part} is not in:\n{told}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ pub fn cores() -> usize {
 pub fn author() -> String {
     let user =
         ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
-    format!("cli:{}", user.unwrap_or_else(|| "unknown".to_owned()))
+    user.map_or_else(|| "cli".to_owned(), |user| format!("cli:{user}"))
 }
 
 /// A file of our own for what comes on standard input.

@@ -6,6 +6,7 @@ mod configuration;
 mod environment;
 mod explain;
 mod files;
+mod output;
 mod run;
 mod validate;
 
@@ -43,7 +44,7 @@ async fn obey(command: Command) -> ExitCode {
         Command::Agent(args) => serve(&args, run::agent).await,
         Command::Validate(args) => match validate::validate(args).await {
             Ok(text) => {
-                print!("{text}");
+                output::say(&text);
                 ExitCode::SUCCESS
             }
             Err(mistakes) => fail(WRONG, &mistakes),
@@ -60,7 +61,9 @@ async fn obey(command: Command) -> ExitCode {
         Command::Nodes(args) => done(client::nodes(args).await),
         Command::Explain(args) => done(client::explain(args).await),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "heddle", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "heddle", &mut script);
+            output::say(&String::from_utf8_lossy(&script));
             ExitCode::SUCCESS
         }
     }

@@ -54,7 +54,6 @@ impl Signals {
         while trigger.phase() < Phase::Forced {
             match self.next(trigger.phase()).await {
                 Order::Drain => {
-                    tracing::info!("draining; signal again to stop at once");
                     trigger.begin();
                 }
                 Order::Force => {

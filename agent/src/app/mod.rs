@@ -2,6 +2,7 @@
 
 mod certificates;
 mod metrics;
+mod troubles;
 mod worker;
 
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use heddle_node::clock;
 use heddle_node::drain::{DrainTrigger, DrainWatch};
-use heddle_node::readiness::Readiness;
+use heddle_node::readiness::{Guard, Readiness};
 use heddle_xds::client::{self, ClientConfig, ClientStatus};
 use heddle_xds::link::Connector;
 use heddle_xds::protocol::NodeInfo;
@@ -30,6 +31,7 @@ use crate::pipeline::Shared;
 use crate::settings::AgentSettings;
 use crate::tables::{Compiler, Tables};
 use crate::upstream::{Clusters, Context, HealthEvent};
+use troubles::Troubles;
 
 /// The file below `data_dir` with the last good configuration.
 const LAST_GOOD_FILE: &str = "last-good.xds";
@@ -114,6 +116,8 @@ struct Common {
     tracer: Option<Tracer>,
     settings: AgentSettings,
     readiness: Readiness,
+    troubles: Troubles,
+    status: watch::Receiver<ClientStatus>,
 }
 
 /// Starts an agent: its control side on the present runtime, its workers on threads of their own.
@@ -129,6 +133,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let log = open_log(&settings).map_err(StartError::AccessLog)?;
     let workers = settings.workers;
     let (sender, tables) = watch::channel(Arc::<Tables>::default());
+    let (status_sender, status) = watch::channel(ClientStatus::default());
     let common = Common {
         shared: Arc::new(Shared {
             counters: Sharded::new(workers),
@@ -143,22 +148,21 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         tracer,
         settings,
         readiness: readiness.clone(),
+        troubles: Troubles::new(readiness.clone()),
+        status: status.clone(),
     };
     let compiler = Arc::new(Mutex::new(Compiler::new(workers, clusters(&common.settings))));
     let (updates, batches) = mpsc::channel(BATCHES);
-    let (status_sender, status) = watch::channel(ClientStatus::default());
     let mut config = ClientConfig::new(node, connector);
     config.last_good = Some(data_dir.join(LAST_GOOD_FILE));
     tokio::spawn(until(drain.clone(), client::run(config, updates, status_sender, fastrand::Rng::new())));
     let certificates = certificates::Keeper::new(common.doors.certificates.clone());
     let ends = certificates.ends();
-    let feeding = feed::run(batches, compiler.clone(), sender, readiness.guard("configuration"), move |tables| {
-        certificates.follow(tables);
-    });
-    tokio::spawn(feeding);
+    tokio::spawn(feed::run(batches, compiler.clone(), sender, move |tables| certificates.follow(tables)));
+    tokio::spawn(until(drain.clone(), first_configuration(status, readiness.guard("configuration"))));
     // The page below lives as long as the process: it must hold no watch, or no drain would ever be over.
     worker::start_all(&common, &drain)?;
-    let shown = Page { common, compiler, status, ends, more_metrics, started_ms: clock::unix_ms() };
+    let shown = Page { common, compiler, ends, more_metrics, started_ms: clock::unix_ms() };
     tokio::spawn(admin::serve(endpoint, readiness, trigger, Arc::new(shown)));
     Ok(Running { admin, tables })
 }
@@ -183,6 +187,18 @@ fn clusters(settings: &AgentSettings) -> Clusters {
     Clusters::new(Arc::new(context), resolver, tokio::runtime::Handle::current())
 }
 
+/// Whether everything that there is to know has been taken over, from a control plane or from disk.
+fn is_configured(status: &ClientStatus) -> bool {
+    status.synced || status.last_good
+}
+
+/// Holds the guard until the first whole configuration is there.
+async fn first_configuration(mut status: watch::Receiver<ClientStatus>, guard: Guard) {
+    // An error means that discovery has ended, which only a drain does.
+    let _ = status.wait_for(is_configured).await;
+    drop(guard);
+}
+
 /// Runs something until the drain begins.
 async fn until(mut drain: DrainWatch, work: impl Future) {
     tokio::select! {
@@ -195,7 +211,6 @@ async fn until(mut drain: DrainWatch, work: impl Future) {
 struct Page {
     common: Common,
     compiler: Arc<Mutex<Compiler>>,
-    status: watch::Receiver<ClientStatus>,
     ends: Arc<ArcSwap<Vec<(Arc<str>, i64)>>>,
     more_metrics: Option<MoreMetrics>,
     started_ms: u64,
@@ -208,7 +223,7 @@ impl Shown for Page {
         let own = metrics::page(&metrics::Sources {
             tables: &tables,
             shared: &self.common.shared,
-            discovery: &self.status.borrow(),
+            discovery: &self.common.status.borrow(),
             access_log: self.common.log.as_deref(),
             listeners: listener::Count::ALL.iter().map(|count| (count.name(), sum(*count))).collect(),
             certificates: self.ends.load().to_vec(),

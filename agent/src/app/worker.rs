@@ -10,7 +10,8 @@ use heddle_xds::model::Listener;
 use tokio::runtime::Builder;
 use tokio::task::{LocalSet, spawn_local};
 
-use super::{Common, StartError};
+use super::troubles::Troubles;
+use super::{Common, StartError, is_configured};
 use crate::http::h1::DateCache;
 use crate::listener::{self, Listeners};
 use crate::pipeline::{Pipeline, Worker};
@@ -19,6 +20,8 @@ use crate::upstream::Pools;
 
 /// How often waiting access log lines are handed to the writer.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// How often a listener that could not be opened is tried again: an address comes free when somebody else stops.
+const REOPEN_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts all workers.
 ///
@@ -37,7 +40,7 @@ pub(super) fn start_all(common: &Common, drain: &DrainWatch) -> Result<(), Start
 }
 
 async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch) {
-    let Common { shared, doors, counters, mut tables, log, tracer, settings, .. } = common;
+    let Common { shared, doors, counters, mut tables, log, tracer, settings, troubles, mut status, .. } = common;
     let pools = Pools::new();
     let worker = Worker::new(index, pools.clone(), shared, fastrand::Rng::new(), log.map(|log| log.batch()), tracer);
     spawn_local(pools.keep_tidy());
@@ -48,19 +51,24 @@ async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch) 
         dates: DateCache::default(),
     };
     let mut listeners = Listeners::new(Rc::new(door), doors, settings.drain_timeout);
-    let mut ready = Some(ready);
+    let (mut ready, mut again) = (Some(ready), false);
     loop {
         tokio::select! {
             changed = tables.changed() => {
                 if changed.is_err() {
                     break;
                 }
-                let now = tables.borrow_and_update().clone();
-                follow(&worker, &mut listeners, &now);
-                ready = None;
             }
+            Ok(()) = status.changed(), if ready.is_some() => {}
+            () = tokio::time::sleep(REOPEN_EVERY), if again => {}
             () = drain.draining() => break,
         }
+        // Asked before the tables are looked at, which then hold at least what made it so.
+        let configured = is_configured(&status.borrow());
+        let now = tables.borrow_and_update().clone();
+        worker.swap(now.clone());
+        again = open(index, &mut listeners, &now, &troubles, ready.is_some());
+        ready = ready.filter(|_| !configured);
     }
     drop(ready);
     // `/ready` says "draining" already; load balancers in front get this long to notice before new connections are refused.
@@ -72,13 +80,18 @@ async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch) 
     worker.flush_log();
 }
 
-/// Takes new tables: requests first, then the sockets.
-fn follow<S: crate::exchange::Service>(worker: &Rc<Worker>, listeners: &mut Listeners<S>, tables: &Arc<Tables>) {
-    worker.swap(tables.clone());
+/// Opens and closes listeners as the tables want; says whether some could not be opened.
+fn open<S: crate::exchange::Service>(
+    index: usize,
+    listeners: &mut Listeners<S>,
+    tables: &Tables,
+    troubles: &Troubles,
+    starting: bool,
+) -> bool {
     let wanted: Vec<Arc<Listener>> = tables.listeners.values().cloned().collect();
-    for fault in listeners.reconcile(&wanted) {
-        tracing::error!(listener = %fault.name, address = %fault.address, error = %fault.error, "a listener cannot be opened; free the address or change it");
-    }
+    let faults = listeners.reconcile(&wanted);
+    troubles.report(index, &faults, starting);
+    !faults.is_empty()
 }
 
 async fn flush(worker: Rc<Worker>) {

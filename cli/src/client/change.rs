@@ -6,6 +6,7 @@ use super::render;
 use super::session::{ClientError, connect};
 use crate::args::{ApplyArgs, DeleteArgs, DiffArgs, RollbackArgs};
 use crate::files;
+use crate::output::say;
 
 /// `heddle apply`.
 ///
@@ -15,14 +16,14 @@ pub async fn apply(args: ApplyArgs, author: String) -> Result<(), ClientError> {
     let changes = read(&args.files)?;
     let request = api::ApplyRequest { changes, dry_run: args.dry_run, prune: args.prune, author, force: false, if_revision: 0 };
     let answer = connect(&args.server).await?.apply(request).await?.into_inner();
-    print!("{}", render::outcomes(&answer.outcomes));
+    say(&render::outcomes(&answer.outcomes));
     if !answer.applied && !args.dry_run {
         return Err(ClientError::Refused("nothing was changed: mend what is marked with ! and apply again".into()));
     }
     if args.dry_run {
-        println!("dry run: nothing was changed (revision {})", answer.revision);
+        say(&format!("dry run: nothing was changed (revision {})\n", answer.revision));
     } else {
-        println!("revision {}", answer.revision);
+        say(&format!("revision {}\n", answer.revision));
     }
     Ok(())
 }
@@ -34,8 +35,11 @@ pub async fn apply(args: ApplyArgs, author: String) -> Result<(), ClientError> {
 pub async fn diff(args: DiffArgs) -> Result<bool, ClientError> {
     let request = api::DiffRequest { changes: read(&args.files)?, prune: args.prune };
     let answer = connect(&args.server).await?.diff(request).await?.into_inner();
-    print!("{}", render::outcomes(&answer.outcomes));
-    Ok(answer.outcomes.iter().any(|outcome| !matches!(outcome.effect(), api::Effect::Unchanged)))
+    say(&render::outcomes(&answer.outcomes));
+    if answer.outcomes.iter().any(|outcome| outcome.effect() == api::Effect::Refused) {
+        return Err(ClientError::Refused("these files would be refused: mend what is marked with !".into()));
+    }
+    Ok(answer.outcomes.iter().any(|outcome| outcome.effect() != api::Effect::Unchanged))
 }
 
 /// `heddle delete`.
@@ -47,7 +51,7 @@ pub async fn delete(args: DeleteArgs, author: String) -> Result<(), ClientError>
     let name = render::key(&key);
     let request = api::DeleteRequest { key: Some(key), force: args.force, author };
     let answer = connect(&args.server).await?.delete(request).await?.into_inner();
-    println!("- {name}\nrevision {}", answer.revision);
+    say(&format!("- {name}\nrevision {}\n", answer.revision));
     Ok(())
 }
 
@@ -59,8 +63,8 @@ pub async fn rollback(args: RollbackArgs, author: String) -> Result<(), ClientEr
     let key = args.collection.zip(args.id).map(|(collection, id)| api::Key { collection, id });
     let request = api::RollbackRequest { to_revision: args.to, key, author, dry_run: args.dry_run };
     let answer = connect(&args.server).await?.rollback(request).await?.into_inner();
-    print!("{}", render::outcomes(&answer.outcomes));
-    println!("{}revision {}", if args.dry_run { "dry run: nothing was changed, " } else { "" }, answer.revision);
+    say(&render::outcomes(&answer.outcomes));
+    say(&format!("{}revision {}\n", if args.dry_run { "dry run: nothing was changed, " } else { "" }, answer.revision));
     Ok(())
 }
 

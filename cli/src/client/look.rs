@@ -7,6 +7,7 @@ use super::render::{self, table};
 use super::session::{Client, ClientError, connect};
 use crate::args::{ExplainArgs, GetArgs, HistoryArgs, NodesArgs, Output};
 use crate::files;
+use crate::output::say;
 
 /// `heddle get`.
 ///
@@ -22,9 +23,9 @@ pub async fn get(args: GetArgs) -> Result<(), ClientError> {
         (collection, _) => list(&mut client, collection.unwrap_or_default()).await?,
     };
     match args.output {
-        Output::Json => print_json(&Value::Array(resources.iter().map(render::resource_json).collect())),
-        Output::Yaml => print!("{}", files::write_resources(resources.iter().filter_map(named_value))),
-        Output::Table => print!("{}", resource_table(&resources)),
+        Output::Json => show(&Value::Array(resources.iter().map(render::resource_json).collect()), Output::Json),
+        Output::Yaml => say(&files::write_resources(resources.iter().filter_map(named_value))),
+        Output::Table => say(&resource_table(&resources)),
     }
     Ok(())
 }
@@ -59,7 +60,12 @@ fn resource_table(resources: &[api::Resource]) -> String {
             resource.key.as_ref().map(render::key).unwrap_or_default(),
             text("name"),
             what.unwrap_or_default(),
-            resource.modified.to_string(),
+            // What a provider reports has no revision of the store.
+            if resource.key.as_ref().is_some_and(|key| key.id.contains('@')) {
+                "-".into()
+            } else {
+                resource.modified.to_string()
+            },
         ]
     };
     table(&["RESOURCE", "NAME", "WHAT", "REVISION"], &resources.iter().map(row).collect::<Vec<_>>())
@@ -69,8 +75,12 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn print_json(value: &Value) {
-    println!("{value:#}");
+/// For programs, or as files are written.
+fn show(value: &Value, output: Output) {
+    match output {
+        Output::Yaml => say(&files::yaml(value)),
+        Output::Json | Output::Table => say(&format!("{value:#}\n")),
+    }
 }
 
 /// `heddle history`.
@@ -90,7 +100,7 @@ pub async fn history(args: HistoryArgs) -> Result<(), ClientError> {
                 "changes": changes(revision),
             })
         };
-        print_json(&Value::Array(revisions.iter().map(item).collect()));
+        show(&Value::Array(revisions.iter().map(item).collect()), args.output);
         return Ok(());
     }
     let row = |revision: &api::Revision| {
@@ -101,7 +111,7 @@ pub async fn history(args: HistoryArgs) -> Result<(), ClientError> {
         }
         vec![revision.revision.to_string(), render::time(revision.time.as_ref()), revision.author.clone(), list.join(" ")]
     };
-    print!("{}", table(&["REVISION", "TIME", "AUTHOR", "CHANGES"], &revisions.iter().map(row).collect::<Vec<_>>()));
+    say(&table(&["REVISION", "TIME", "AUTHOR", "CHANGES"], &revisions.iter().map(row).collect::<Vec<_>>()));
     Ok(())
 }
 
@@ -128,7 +138,7 @@ fn changes(revision: &api::Revision) -> Vec<String> {
 pub async fn nodes(args: NodesArgs) -> Result<(), ClientError> {
     let nodes = connect(&args.server).await?.nodes(api::NodesRequest {}).await?.into_inner().nodes;
     if args.output != Output::Table {
-        print_json(&Value::Array(nodes.iter().map(node_json).collect()));
+        show(&Value::Array(nodes.iter().map(node_json).collect()), args.output);
         return Ok(());
     }
     let row = |node: &api::NodeStatus| {
@@ -146,14 +156,14 @@ pub async fn nodes(args: NodesArgs) -> Result<(), ClientError> {
             node.nacks.len().to_string(),
         ]
     };
-    print!(
-        "{}",
-        table(&["NODE", "ROLE", "ZONE", "VERSION", "STATE", "RESOURCES", "REFUSED"], &nodes.iter().map(row).collect::<Vec<_>>())
-    );
+    say(&table(
+        &["NODE", "ROLE", "ZONE", "VERSION", "STATE", "RESOURCES", "REFUSED"],
+        &nodes.iter().map(row).collect::<Vec<_>>(),
+    ));
     for node in &nodes {
         for nack in &node.nacks {
             let field = if nack.field.is_empty() { String::new() } else { format!(" {}", nack.field) };
-            println!("! {} refuses {} {}{field}: {}", node.id, short_type(&nack.type_url), nack.resource, nack.reason);
+            say(&format!("! {} refuses {} {}{field}: {}\n", node.id, short_type(&nack.type_url), nack.resource, nack.reason));
         }
     }
     Ok(())
@@ -197,26 +207,29 @@ pub async fn explain(args: ExplainArgs) -> Result<(), ClientError> {
     if args.output == Output::Table {
         explain_text(&answer)
     } else {
-        print_json(&explain_json(&answer))
+        show(&explain_json(&answer), args.output)
     }
     Ok(())
 }
 
 fn explain_text(answer: &api::ExplainResponse) {
     match &answer.route {
-        Some(route) => println!("route {route}: {}", answer.why),
-        None => println!("no route: {}", answer.why),
+        Some(route) => say(&format!("route {route}: {}\n", answer.why)),
+        None => say(&format!("no route: {}\n", answer.why)),
     }
     for (at, plugin) in answer.plugins.iter().enumerate() {
-        println!("  plugin {}. {} (priority {}, from {})", at + 1, plugin.name, plugin.priority, plugin.origin);
+        say(&format!("  plugin {}. {} (priority {}, from {})\n", at + 1, plugin.name, plugin.priority, plugin.origin));
     }
     if let Some(upstream) = &answer.upstream {
-        println!("  upstream {} ({}, {})", upstream.name, upstream.balancer, upstream.scheme);
-        upstream.endpoints.iter().for_each(|end| println!("    {} weight {} priority {}", end.address, end.weight, end.priority));
+        say(&format!("  upstream {} ({}, {})\n", upstream.name, upstream.balancer, upstream.scheme));
+        upstream
+            .endpoints
+            .iter()
+            .for_each(|end| say(&format!("    {} weight {} priority {}\n", end.address, end.weight, end.priority)));
     }
-    answer.others.iter().for_each(|other| println!("  not {}: {}", other.route, other.reason));
+    answer.others.iter().for_each(|other| say(&format!("  not {}: {}\n", other.route, other.reason)));
     if answer.others_left_out > 0 {
-        println!("  … and {} more", answer.others_left_out);
+        say(&format!("  … and {} more\n", answer.others_left_out));
     }
 }
 

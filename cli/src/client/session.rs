@@ -41,6 +41,7 @@ impl From<Status> for ClientError {
             tonic::Code::PermissionDenied => {
                 ClientError::Refused(format!("{}: this needs a key with the role admin", status.message()))
             }
+            tonic::Code::InvalidArgument => ClientError::Usage(status.message().to_owned()),
             _ => ClientError::Refused(status.message().to_owned()),
         }
     }

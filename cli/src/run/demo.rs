@@ -82,7 +82,7 @@ pub fn resources(services: &[SocketAddr]) -> Vec<(&'static str, Value)> {
 }
 
 /// What to try, with the addresses that are really open.
-pub fn welcome(http: SocketAddr, admin: SocketAddr, agent: SocketAddr) -> String {
+pub fn welcome(http: SocketAddr, admin: SocketAddr, agent: SocketAddr, access_log: &str) -> String {
     let at = |address: SocketAddr| {
         if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
     };
@@ -91,11 +91,12 @@ pub fn welcome(http: SocketAddr, admin: SocketAddr, agent: SocketAddr) -> String
         "\nHeddle is up with two demo services behind it.\n\n  \
          gateway    http://{http}\n  \
          admin API  http://{admin}/apisix/admin/routes\n  \
-         metrics    http://{agent}/metrics\n\n\
+         metrics    http://{agent}/metrics\n  \
+         access log {access_log}\n\n\
          Try:\n  \
          curl -i http://{http}/hello\n  \
          curl -i http://{http}/anything/x?y=1 -d hello\n  \
          curl -i http://{http}/private/x -H 'apikey: demo-key'\n\n\
-         Then: `heddle get routes`, `heddle explain GET /private/x`, `heddle nodes`. Ctrl-C stops.\n"
+         Then, in the same directory: `heddle get routes`, `heddle explain GET /private/x`, `heddle nodes`. Ctrl-C stops.\n"
     )
 }

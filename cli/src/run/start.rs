@@ -7,10 +7,11 @@ use std::time::Duration;
 use heddle_agent::app as agent_app;
 use heddle_agent::filters::Registry;
 use heddle_agent::observe::Tracer;
+use heddle_agent::settings::AccessLogSettings;
 use heddle_controlplane::app as control_app;
 use heddle_controlplane::model::{Key, ResourceKind};
 use heddle_node::drain::{self, DrainCompletion, DrainTrigger, DrainWatch};
-use heddle_node::readiness::{Readiness, Verdict};
+use heddle_node::readiness::Readiness;
 use heddle_node::signal::Signals;
 use heddle_node::telemetry::{Origin, SpanExport};
 use heddle_xds::catalog::Catalog;
@@ -23,9 +24,15 @@ use super::demo;
 use crate::configuration::Configuration;
 use crate::environment;
 use crate::explain::Explain;
+use crate::output::say;
 
 /// How long is waited for what ignores the end of the drain.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// The provider whose resources the demo has.
+const DEMO: &str = "demo";
+/// How long is waited before the terminal says what is in the way of the demo.
+const IMPATIENT: Duration = Duration::from_secs(2);
 
 /// Why nothing runs.
 pub type Failure = Box<dyn std::error::Error>;
@@ -51,7 +58,7 @@ impl Process {
         tokio::spawn(signals.obey(trigger, || tracing::info!("SIGHUP: nothing to do, configuration files are watched")));
         watch.draining().await;
         readiness.begin_draining();
-        tracing::info!(deadline = ?deadline, "draining: requests in flight are finished; a second signal ends at once");
+        tracing::info!(?deadline, "draining: requests in flight are finished; a second signal stops at once");
         drop(watch);
         let outcome = completion.drain(deadline, GRACE).await;
         tracing::info!(?outcome, "stopped");
@@ -63,10 +70,13 @@ impl Process {
 ///
 /// # Errors
 /// Something cannot be started; nothing is left running.
-pub async fn all(configuration: Configuration, demo: bool) -> Result<(), Failure> {
+pub async fn all(mut configuration: Configuration, demo: bool) -> Result<(), Failure> {
+    if demo {
+        keep_terminal_clear(&mut configuration);
+    }
     let process = Process::new();
     let services = if demo { demo::start().await? } else { Vec::new() };
-    let seed = demo.then(|| (Arc::from("demo"), demo_resources(&services)));
+    let seed = demo.then(|| (Arc::from(DEMO), demo_resources(&services)));
     let control = control_app::start(control_parts(&configuration, &process, seed)).await?;
     announce_key(&control);
     let export = span_export(&configuration)?;
@@ -80,7 +90,7 @@ pub async fn all(configuration: Configuration, demo: bool) -> Result<(), Failure
     .await?;
     tracing::info!(admin = %control.admin, xds = %control.xds, agent = %agent.admin, "heddle is up");
     if demo {
-        let text = demo::welcome(http_address(&configuration), control.admin, agent.admin);
+        let text = demo::welcome(http_address(&configuration), control.admin, agent.admin, &access_log(&configuration));
         tokio::spawn(welcome(process.readiness.clone(), text));
     }
     let deadline = configuration.agent.drain_timeout + configuration.agent.drain_delay;
@@ -175,9 +185,14 @@ fn agent_parts(
 }
 
 fn demo_resources(services: &[SocketAddr]) -> Vec<(Key, Value)> {
-    let key = |(collection, value): (&str, Value)| {
+    let key = |(collection, mut value): (&str, Value)| {
         let name = value.get("id").or_else(|| value.get("username")).and_then(Value::as_str)?.to_owned();
-        Some((Key::new(ResourceKind::from_plural(collection)?, name), value))
+        let key = Key::new(ResourceKind::from_plural(collection)?, name);
+        if let Some(id) = value.get_mut("id") {
+            // As every provider names what it reports.
+            *id = key.of_provider(DEMO).id.to_string().into();
+        }
+        Some((key, value))
     };
     demo::resources(services).into_iter().filter_map(key).collect()
 }
@@ -186,7 +201,10 @@ fn demo_resources(services: &[SocketAddr]) -> Vec<(Key, Value)> {
 fn announce_key(control: &control_app::Running) {
     let Some(generated) = &control.generated else { return };
     match &generated.fresh {
-        Some(key) => println!("admin key (generated, kept in {}): {}", generated.path.display(), key.reveal()),
+        Some(key) => {
+            let (path, key) = (generated.path.display(), key.reveal());
+            say(&format!("admin key: {key}\n(generated, as none is configured; kept in {path}, shown only this once)\n"));
+        }
         None => tracing::info!(path = %generated.path.display(), "the generated admin key is in use"),
     }
 }
@@ -198,14 +216,29 @@ fn http_address(configuration: &Configuration) -> SocketAddr {
     address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9080)))
 }
 
-/// Prints what to try once it can be tried, or what is in the way.
-async fn welcome(readiness: Readiness, text: String) {
-    for _ in 0..100 {
-        if readiness.verdict() == Verdict::Ready {
-            println!("{text}");
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+/// The demo is looked at in a terminal: its access log goes to a file, unless the configuration has an opinion.
+fn keep_terminal_clear(configuration: &mut Configuration) {
+    let path = configuration.node.node.data_dir.join("access.log");
+    if let Some(log) = configuration.agent.access_log.as_mut().filter(|log| **log == AccessLogSettings::default()) {
+        log.path = Some(path);
     }
-    println!("Heddle is not ready: {}", readiness.verdict());
+}
+
+/// Where the access log is, for people.
+fn access_log(configuration: &Configuration) -> String {
+    match &configuration.agent.access_log {
+        Some(log) => log.path.as_ref().map_or_else(|| "standard output".to_owned(), |path| path.display().to_string()),
+        None => "off".to_owned(),
+    }
+}
+
+/// Prints what to try once it can be tried, and before that what is in the way.
+async fn welcome(readiness: Readiness, text: String) {
+    if tokio::time::timeout(IMPATIENT, readiness.settled()).await.is_err() {
+        say(&format!("\nHeddle is not ready yet, {}\nThe rest is up and goes on trying.\n", readiness.verdict()));
+        readiness.settled().await;
+    }
+    if readiness.verdict().is_ready() {
+        say(&format!("{text}\n"));
+    }
 }

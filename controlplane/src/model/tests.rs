@@ -239,7 +239,7 @@ fn the_other_kinds_have_their_rules() {
         (ResourceKind::ConsumerGroup, json!({"plugins": {}, "x": 1}), "additional properties forbidden, found x"),
         (ResourceKind::PluginMetadata, json!({}), "invalid plugin name"),
         (ResourceKind::Secret, json!({}), "invalid secret manager"),
-        (ResourceKind::Listener, json!({"address": "nowhere"}), "invalid socket address"),
+        (ResourceKind::Listener, json!({"address": "nowhere"}), "expected an address with port"),
         (ResourceKind::Listener, json!({"address": "0.0.0.0:80", "limits": {"header_timeout": 0}}), "expected a time above 0"),
         (
             ResourceKind::Listener,

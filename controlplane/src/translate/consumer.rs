@@ -22,7 +22,7 @@ pub(super) fn unit(context: &mut Context<'_>, key: &Key, stored: &Stored, creden
     let group = match read::reference(value, "group_id") {
         None => None,
         Some(id) => match context.read(ResourceKind::ConsumerGroup, &id, key) {
-            Some((key, stored)) => Some((context.plugins_of(&key, stored), key.id)),
+            Some((key, stored)) => Some((context.plugins_of(&key, stored), Arc::from(key.local_id()))),
             None => return Unit::default(),
         },
     };
@@ -37,7 +37,8 @@ pub(super) fn unit(context: &mut Context<'_>, key: &Key, stored: &Stored, creden
     let (group_plugins, group_id) = group.unwrap_or_default();
     let shared: Vec<PluginConf> = group_plugins.iter().filter(|plugin| !context.auth.contains(&plugin.name)).cloned().collect();
     resources.push(Resource::Consumer(Consumer {
-        username: key.id.clone(),
+        // Without its provider: it is what upstreams see. Validation keeps it unique over all providers.
+        username: key.local_id().into(),
         group_id,
         credentials: proofs,
         plugins: plugins::merge(own, &shared),

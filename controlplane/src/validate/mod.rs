@@ -46,6 +46,7 @@ impl Validator for Rules {
             &of_kind(&[ResourceKind::Consumer, ResourceKind::Credential]),
             self.catalog.as_ref(),
         ));
+        faults.extend(unique::usernames(candidate, &of_kind(&[ResourceKind::Consumer])));
         faults.extend(unique::global_plugins(candidate, &of_kind(&[ResourceKind::GlobalRule])));
         faults.extend(unique::addresses(candidate, &of_kind(&[ResourceKind::Listener])));
         faults

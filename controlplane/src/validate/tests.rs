@@ -179,3 +179,17 @@ fn global_plugins_and_addresses_are_unique() {
     assert_eq!(check(&state, &["global_rules/2"]), ["global_rules/2: plugin 'cors' already exists in global rule with id '1'"]);
     assert_eq!(check(&state, &["listeners/b"]), ["listeners/b: address 0.0.0.0:80 is taken by listener [a]"]);
 }
+
+#[test]
+fn a_name_stands_for_one_consumer_over_all_providers() {
+    let jack = || json!({"username": "jack"});
+    let state = state(&[
+        ("consumers/jack", jack()),
+        ("consumers/jack@file", jack()),
+        ("consumers/jill@file", json!({"username": "jill"})),
+    ]);
+    assert_eq!(
+        check(&state, &["consumers/jack@file", "consumers/jill@file"]),
+        ["consumers/jack@file: consumer [jack] has this name already; remove that one first, or choose another name"]
+    );
+}

@@ -1,4 +1,4 @@
-//! What may exist only once over all resources: keys of consumers, plugins of global rules, addresses of listeners.
+//! What may exist only once over all resources: names and keys of consumers, plugins of global rules, addresses of listeners.
 
 use std::collections::HashMap;
 
@@ -50,6 +50,24 @@ fn identities<'a>(value: &'a Value, catalog: &dyn Catalog) -> Vec<(&'a str, &'a 
         }
     }
     out
+}
+
+/// Names of consumers that more than one source uses: on the data plane a name, without its provider, stands for one consumer.
+pub(super) fn usernames(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)> {
+    let mut faults = Vec::new();
+    let names: HashMap<&str, &Key> =
+        changed.iter().filter(|key| state.get(key).is_some()).map(|key| (key.local_id(), *key)).collect();
+    if names.is_empty() {
+        return faults;
+    }
+    for (id, _) in state.list(ResourceKind::Consumer) {
+        let name = id.rsplit_once('@').map_or(&**id, |(name, _)| name);
+        if let Some(key) = names.get(name).filter(|key| key.id != *id) {
+            let message = format!("consumer [{id}] has this name already; remove that one first, or choose another name");
+            faults.push(((*key).clone(), Fault::whole("username", message)));
+        }
+    }
+    faults
 }
 
 /// Plugins that stand in more than one global rule.

@@ -88,6 +88,8 @@ fn value(reference: &str, separator: &str, environment: &dyn Environment) -> Res
         (Some(value), None) => Ok(value),
         (Some(value), Some(_)) if !value.is_empty() => Ok(value),
         (_, Some(default)) => Ok(default.to_owned()),
-        (None, None) => Err(format!("environment variable {name} is not set; set it, or give a default: `{name}{separator}…`")),
+        (None, None) => {
+            Err(format!("environment variable {name} is not set; set it, or give a default: `${{{name}{separator}…}}`"))
+        }
     }
 }

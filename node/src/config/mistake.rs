@@ -77,12 +77,15 @@ impl Mistakes {
     ///
     /// # Errors
     /// Itself, when it is not empty.
-    pub fn or<T>(mut self, value: T) -> Result<T, Mistakes> {
-        if self.list.is_empty() {
-            return Ok(value);
-        }
+    pub fn or<T>(self, value: T) -> Result<T, Mistakes> {
+        if self.list.is_empty() { Ok(value) } else { Err(self.sorted()) }
+    }
+
+    /// The same by file and place.
+    #[must_use]
+    pub fn sorted(mut self) -> Mistakes {
         self.list.sort_by(|a, b| (&a.file, a.at).cmp(&(&b.file, b.at)));
-        Err(self)
+        self
     }
 }
 

@@ -27,6 +27,7 @@ pub struct Listener {
     #[schemars(schema_with = "labels_schema")]
     pub labels: Labels,
     /// Where to listen, `0.0.0.0:9080` or `[::]:9080`.
+    #[serde(deserialize_with = "socket_address")]
     #[schemars(with = "String")]
     pub address: SocketAddr,
     /// What is spoken.
@@ -243,6 +244,13 @@ impl Default for ServerHeader {
     fn default() -> Self {
         ServerHeader { server: "heddle".to_owned(), via: None }
     }
+}
+
+/// An address with its port; names are not looked up.
+fn socket_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|_| serde::de::Error::custom(format!("expected an address with port (0.0.0.0:9080, [::]:9080), found `{text}`")))
 }
 
 /// Networks; a bare address is a network of one.
