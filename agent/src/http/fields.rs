@@ -1,7 +1,5 @@
 //! Header and trailer fields in their order, in one text buffer that is used again for the next message.
 
-use smallvec::SmallVec;
-
 use super::Name;
 
 /// Header or trailer fields in the order received.
@@ -11,8 +9,13 @@ use super::Name;
 #[derive(Debug, Clone, Default)]
 pub struct Fields {
     text: Vec<u8>,
-    list: SmallVec<[Field; 24]>,
+    list: Vec<Field>,
 }
+
+/// Room made at the first field, so that a usual message grows nothing. The list lies behind a pointer because heads are moved from hand to hand.
+const USUAL_FIELDS: usize = 16;
+/// Names and values of a usual message in bytes.
+const USUAL_TEXT: usize = 512;
 
 #[derive(Debug, Clone, Copy)]
 struct Field {
@@ -76,6 +79,10 @@ impl Fields {
     /// Adds a field whose known name has been found already.
     pub(crate) fn push(&mut self, id: Name, name: &[u8], value: &[u8]) {
         debug_assert!(name.len() <= u16::MAX as usize);
+        if self.list.capacity() == 0 {
+            self.list.reserve(USUAL_FIELDS);
+            self.text.reserve(USUAL_TEXT);
+        }
         let at = self.text.len() as u32;
         self.text.extend_from_slice(name);
         self.text.extend_from_slice(value);

@@ -3,6 +3,7 @@
 pub mod h1;
 
 mod body;
+pub mod digits;
 mod fields;
 mod head;
 mod method;

@@ -1,6 +1,5 @@
 //! The access log: one line per request, formatted on the worker, written by a thread of its own. When the disk is slow lines are dropped and counted; requests never wait.
 
-use std::fmt::Write as _;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use super::json_line;
 use crate::exchange::{Exchange, Template};
 
 /// Where lines go.
@@ -32,7 +32,7 @@ enum Format {
 const BATCH: usize = 32 * 1024;
 /// Batches that may wait for the writer (8 MiB in all) before lines are dropped.
 const WAITING: usize = 256;
-/// A line is cut here, so that a huge URI cannot fill the log.
+/// Lines of a template are cut here, so that a huge URI cannot fill the log.
 const LINE: usize = 8 * 1024;
 
 /// The writing end, shared by all workers of a node.
@@ -94,19 +94,16 @@ impl Batch {
 
     /// Formats one finished exchange.
     pub fn push(&mut self, x: &Exchange, duration: Duration) {
-        self.text.clear();
         match &self.log.format {
-            Format::Json => write_json(&mut self.text, x, duration),
+            Format::Json => json_line::write(&mut self.lines, x, duration),
             Format::Template(template) => {
+                self.text.clear();
                 template.render_into(x, &mut self.text);
+                let line = self.text.as_bytes().iter().take(LINE);
+                // A client must not be able to begin a line of its own.
+                self.lines.extend(line.map(|byte| if byte.is_ascii_control() { b'?' } else { *byte }));
             }
         }
-        let mut cut = self.text.len().min(LINE);
-        while !self.text.is_char_boundary(cut) {
-            cut -= 1;
-        }
-        self.lines
-            .extend(self.text.as_bytes()[..cut].iter().map(|byte| if *byte < 0x20 || *byte == 0x7f { b'?' } else { *byte }));
         self.lines.push(b'\n');
         self.count += 1;
         if self.lines.len() >= BATCH {
@@ -169,72 +166,4 @@ fn write_batches(batches: &Receiver<Vec<u8>>, target: &mut Target, failed: &Atom
             failed.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-/// Writes `{"time":…}`; keys are stable, absent values are left out.
-fn write_json(out: &mut String, x: &Exchange, duration: Duration) {
-    let _ = write!(out, "{{\"time_ms\":{},\"client\":\"{}\"", x.started_ms, x.remote);
-    text(out, "listener", &x.connection.listener);
-    text(out, "method", x.original.method.as_str());
-    text(out, "scheme", x.scheme());
-    text(out, "host", &x.request.authority);
-    text(out, "path", &x.original.path);
-    if let Some(query) = &x.original.query {
-        text(out, "query", query);
-    }
-    text(out, "protocol", x.request.version.as_str());
-    let _ = write!(
-        out,
-        ",\"status\":{},\"reason\":\"{}\",\"bytes_in\":{},\"bytes_out\":{},\"duration_us\":{}",
-        x.answer.status,
-        x.answer.reason.flag(),
-        x.answer.bytes_received,
-        x.answer.bytes_sent,
-        duration.as_micros()
-    );
-    if let Some(route) = &x.route {
-        text(out, "route", &route.id);
-        if !route.service_id.is_empty() {
-            text(out, "service", &route.service_id);
-        }
-    }
-    if let Some(consumer) = &x.consumer {
-        text(out, "consumer", &consumer.username);
-    }
-    write_attempts(out, x);
-    if let Some(agent) = x.request.fields.get_str("user-agent") {
-        text(out, "user_agent", agent);
-    }
-    if let Some(trace) = &x.trace {
-        text(out, "trace_id", &trace.trace_id_hex());
-        text(out, "span_id", &trace.span_id_hex());
-    }
-    out.push('}');
-}
-
-fn write_attempts(out: &mut String, x: &Exchange) {
-    let Some(last) = x.attempts.last() else { return };
-    let _ = write!(out, ",\"upstream\":\"{}\",\"attempts\":{}", last.address, x.attempts.len());
-    if let Some(status) = last.status {
-        let _ = write!(out, ",\"upstream_status\":{status}");
-    }
-    if let Some(header) = last.header {
-        let _ = write!(out, ",\"upstream_us\":{}", header.as_micros());
-    }
-}
-
-/// Writes `,"key":"value"` with the value escaped (RFC 8259 section 7).
-fn text(out: &mut String, key: &str, value: &str) {
-    let _ = write!(out, ",\"{key}\":\"");
-    for character in value.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            control if control < ' ' || control == '\u{7f}' => {
-                let _ = write!(out, "\\u{:04x}", control as u32);
-            }
-            other => out.push(other),
-        }
-    }
-    out.push('"');
 }

@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod detail;
 mod exposition;
+mod json_line;
 mod stats;
 mod tracer;
 

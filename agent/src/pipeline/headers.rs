@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use crate::http::digits::{push_ip, push_number};
 use crate::http::{Fields, Name, RequestHead, Version};
 
 /// Takes off what speaks to the next hop only: the known hop-by-hop fields and whatever `Connection` names (RFC 9110 section 7.6.1).
@@ -92,7 +93,7 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 /// from a trusted one `X-Forwarded-For` is appended to and the others are kept where present.
 pub fn set_forwarded(head: &mut RequestHead, scheme: &str, peer: SocketAddr, client: SocketAddr, local_port: u16, trusted: bool) {
     let fields = &mut head.fields;
-    let mut text = IpText::default();
+    let mut text = Vec::with_capacity(48);
     if trusted && fields.contains_known(Name::XForwardedFor) {
         let mut chain: Vec<u8> = Vec::with_capacity(64);
         for line in fields.get_all_known(Name::XForwardedFor) {
@@ -102,15 +103,18 @@ pub fn set_forwarded(head: &mut RequestHead, scheme: &str, peer: SocketAddr, cli
             chain.extend_from_slice(line);
         }
         chain.extend_from_slice(b", ");
-        chain.extend_from_slice(text.write(peer.ip()).as_bytes());
+        push_ip(&mut chain, peer.ip());
         fields.set_known(Name::XForwardedFor, chain);
     } else {
-        fields.set_known(Name::XForwardedFor, text.write(peer.ip()));
+        push_ip(&mut text, peer.ip());
+        fields.set_known(Name::XForwardedFor, &text);
     }
     if !trusted {
         fields.remove_known(Name::Forwarded);
     }
-    fields.set_known(Name::XRealIp, text.write(client.ip()));
+    text.clear();
+    push_ip(&mut text, client.ip());
+    fields.set_known(Name::XRealIp, &text);
     if !(trusted && fields.contains_known(Name::XForwardedProto)) {
         fields.set_known(Name::XForwardedProto, scheme);
     }
@@ -118,36 +122,9 @@ pub fn set_forwarded(head: &mut RequestHead, scheme: &str, peer: SocketAddr, cli
         fields.set_known(Name::XForwardedHost, &head.authority);
     }
     if !(trusted && fields.contains_known(Name::XForwardedPort)) {
-        fields.set_known(Name::XForwardedPort, text.number(local_port));
-    }
-}
-
-/// An address or number as text, without allocation.
-struct IpText {
-    buffer: [u8; 64],
-}
-
-impl Default for IpText {
-    fn default() -> Self {
-        IpText { buffer: [0; 64] }
-    }
-}
-
-impl IpText {
-    fn write(&mut self, ip: IpAddr) -> &str {
-        self.format(format_args!("{}", ip.to_canonical()))
-    }
-
-    fn number(&mut self, number: u16) -> &str {
-        self.format(format_args!("{number}"))
-    }
-
-    fn format(&mut self, arguments: std::fmt::Arguments<'_>) -> &str {
-        use std::io::Write;
-        let mut rest: &mut [u8] = &mut self.buffer;
-        let _ = rest.write_fmt(arguments);
-        let written = 64 - rest.len();
-        std::str::from_utf8(&self.buffer[..written]).unwrap_or("")
+        text.clear();
+        push_number(&mut text, u64::from(local_port));
+        fields.set_known(Name::XForwardedPort, &text);
     }
 }
 
