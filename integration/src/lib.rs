@@ -9,4 +9,5 @@ pub mod measure;
 pub mod nginx;
 pub mod place;
 pub mod process;
+pub mod raw;
 pub mod separate;
