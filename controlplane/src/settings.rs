@@ -98,12 +98,29 @@ impl ControlPlaneSettings {
     pub fn read(root: &mut Section<'_>) -> ControlPlaneSettings {
         ControlPlaneSettings {
             admin: root.nested("admin", AdminSettings::read),
-            xds: root.nested("xds", |section| section.socket_addr("address")).unwrap_or(DEFAULT_XDS),
+            xds: root.nested("xds", xds),
             store: root.nested("store", StoreSettings::read),
             file: root.nested("providers", |section| section.optional("file", FileSettings::read)).flatten(),
             listeners: listeners(root),
         }
     }
+}
+
+/// Where agents connect. They are shown private keys, and the connection is neither encrypted nor authenticated yet: beyond loopback it takes a
+/// word of the operator, who then protects the network by other means.
+fn xds(section: &mut Section<'_>) -> SocketAddr {
+    let address = section.socket_addr("address").unwrap_or(DEFAULT_XDS);
+    let allowed = section.bool("allow_plaintext").unwrap_or(false);
+    if !address.ip().is_loopback() && !allowed {
+        section.mistake(
+            "address",
+            format!(
+                "expected a loopback address, found {address}: agents are sent private keys over it in clear; \
+                 where the network itself is protected, say `allow_plaintext: true`"
+            ),
+        );
+    }
+    address
 }
 
 impl AdminSettings {
@@ -199,6 +216,14 @@ mod tests {
         let names: Vec<&str> = settings.listeners.iter().map(|listener| listener.name.as_str()).collect();
         assert_eq!(names, ["http", "https"]);
         assert_eq!(settings.listeners[1].value, json!({"name": "https", "address": "0.0.0.0:9443", "protocol": "https"}));
+    }
+
+    #[test]
+    fn private_keys_do_not_go_over_a_network_in_clear_by_accident() {
+        let text = read("xds: { address: \"0.0.0.0:18000\" }").unwrap_err();
+        assert!(text.contains("xds.address") && text.contains("allow_plaintext"), "{text}");
+        let settings = read("xds: { address: \"0.0.0.0:18000\", allow_plaintext: true }").unwrap();
+        assert_eq!(settings.xds.to_string(), "0.0.0.0:18000");
     }
 
     #[test]
