@@ -1,0 +1,153 @@
+//! Every folder of `examples` does what its README says, with the files as they lie there and only addresses exchanged.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use heddle_integration::client::{self, Answer, curl, send};
+use heddle_integration::heddle::binary;
+use heddle_integration::nginx::Nginx;
+use heddle_integration::place::Place;
+use heddle_integration::process::{Process, until};
+use serde_json::json;
+
+/// Examples keep the ports that users know; all tests of one process share a loopback address, so they take turns.
+static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+struct Example {
+    place: Place,
+    _turn: std::sync::MutexGuard<'static, ()>,
+}
+
+/// Sections that an example leaves at their defaults, which are addresses that all tests would share.
+fn defaults(text: &mut String, ip: IpAddr) {
+    for (section, key, port) in [("agent", "workers: 1, admin", 15000), ("admin", "address", 9180), ("xds", "address", 18000)] {
+        if !text.lines().any(|line| line.starts_with(&format!("{section}:"))) {
+            text.push_str(&format!("{section}: {{ {key}: \"{ip}:{port}\" }}\n"));
+        }
+    }
+}
+
+impl Example {
+    /// Copies a folder, with services in place of those of the README.
+    fn of(name: &str, services: &[(u16, SocketAddr)]) -> Example {
+        let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let place = Place::new();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let mut text = std::fs::read_to_string(&path).unwrap();
+            for (port, address) in services {
+                text = text.replace(&format!("127.0.0.1:{port}"), &address.to_string());
+            }
+            text = text.replace("127.0.0.1", &place.ip.to_string());
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if name.ends_with(".yaml") && name != "resources.yaml" {
+                defaults(&mut text, place.ip);
+            }
+            place.write(name, &text);
+        }
+        Example { place, _turn: turn }
+    }
+
+    fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.place.ip, port)
+    }
+
+    fn start(&self, mode: &str, file: &str, variables: &[(&str, String)]) -> Process {
+        let mut command = Command::new(binary());
+        command.args([mode, "-c", file]).current_dir(self.place.folder.path()).envs(variables.iter().cloned());
+        Process::start(command, self.place.path(&format!("{mode}.log")))
+    }
+
+    /// `heddle run -c heddle.yaml`, until it is ready.
+    fn run(&self, variables: &[(&str, String)]) -> Process {
+        let process = self.start("run", "heddle.yaml", variables);
+        self.ready();
+        process
+    }
+
+    fn ready(&self) {
+        until("the example to be ready", || client::get(self.at(15000), "/ready").ok().filter(|answer| answer.status == 200));
+    }
+
+    fn get(&self, target: &str, fields: &[(&str, &str)]) -> Answer {
+        send(self.at(9080), "GET", target, fields, b"").expect("the gateway answers")
+    }
+}
+
+#[test]
+fn first_route() {
+    let service = Nginx::saying("one");
+    let example = Example::of("first-route", &[(8081, service.address)]);
+    let _heddle = example.run(&[]);
+    assert_eq!(example.get("/hello", &[]).text(), "one");
+    let route = json!({"uri": "/again", "upstream_id": "one@file", "plugins": {"proxy-rewrite": {"uri": "/hello"}}}).to_string();
+    let key = [("X-API-KEY", "change-me-please")];
+    let put = send(example.at(9180), "PUT", "/apisix/admin/routes/again", &key, route.as_bytes()).unwrap();
+    assert_eq!(put.status, 201, "{}", put.text());
+    until("the second route", || Some(example.get("/again", &[])).filter(|answer| answer.text() == "one"));
+    let explain = Command::new(binary())
+        .args(["explain", "GET", "/again", "--key", "change-me-please", "--server", &format!("http://{}", example.at(18000))])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&explain.stdout).into_owned();
+    assert!(text.starts_with("route again: ") && text.contains("proxy-rewrite"), "{text}");
+}
+
+#[test]
+fn tls() {
+    let service = Nginx::saying("one");
+    let example = Example::of("tls", &[(8081, service.address)]);
+    let made = rcgen::generate_simple_self_signed(["www.example.test".to_owned()]).unwrap();
+    let certificate = example.place.write("cert.pem", &made.cert.pem());
+    let variables = [("TLS_CERT", made.cert.pem()), ("TLS_KEY", made.signing_key.serialize_pem())];
+    let _heddle = example.run(&variables);
+    let answer = curl(&[
+        "--cacert",
+        certificate.to_str().unwrap(),
+        "--resolve",
+        &format!("www.example.test:9443:{}", example.place.ip),
+        "https://www.example.test:9443/hello",
+    ]);
+    assert_eq!(answer, "one");
+}
+
+#[test]
+fn canary() {
+    let (old, new) = (Nginx::saying("old"), Nginx::saying("new"));
+    let example = Example::of("canary", &[(8081, old.address), (8082, new.address)]);
+    let _heddle = example.run(&[]);
+    let answers: Vec<String> = (0..10).map(|_| example.get("/hello", &[]).text()).collect();
+    assert_eq!(answers.iter().filter(|text| *text == "new").count(), 2, "{answers:?}");
+    assert_eq!(example.get("/hello", &[("X-Canary", "yes")]).text(), "new");
+}
+
+#[test]
+fn api_keys() {
+    let service = Nginx::start("location / { return 200 \"$http_x_consumer_username $http_apikey\"; }");
+    let example = Example::of("api-keys", &[(8081, service.address)]);
+    let _heddle = example.run(&[]);
+    assert_eq!(example.get("/hello", &[]).status, 401);
+    let jack: Vec<Answer> = (0..4).map(|_| example.get("/hello", &[("apikey", "jack-key")])).collect();
+    assert_eq!(jack.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 200, 429]);
+    assert_eq!(jack[0].text(), "jack ", "the name goes upstream without its provider, the key does not");
+    assert_eq!(example.get("/hello", &[("apikey", "jill-key")]).text(), "jill ");
+}
+
+#[test]
+fn separate_processes() {
+    let service = Nginx::saying("one");
+    let example = Example::of("separate-processes", &[(8081, service.address)]);
+    let control_plane = example.start("controlplane", "controlplane.yaml", &[]);
+    let agent = example.start("agent", "agent.yaml", &[]);
+    example.ready();
+    assert_eq!(example.get("/hello", &[]).text(), "one");
+    drop((control_plane, agent));
+    let _alone = example.start("agent", "agent.yaml", &[]);
+    example.ready();
+    assert_eq!(example.get("/hello", &[]).text(), "one");
+    let metrics = client::get(example.at(15000), "/metrics").unwrap().text();
+    assert!(metrics.contains("heddle_xds_connected 0"), "{metrics}");
+}
