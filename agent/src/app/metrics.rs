@@ -183,7 +183,6 @@ fn upstreams(page: &mut TextWriter, tables: &Tables) {
             cluster.report().into_iter().map(move |report| (label.clone(), report))
         })
         .take(MAX_SERIES)
-        .map(|(label, report)| (label, report))
         .collect();
     let named: Vec<(&str, String, &crate::upstream::EndpointReport)> =
         reports.iter().map(|(label, report)| (&**label, report.address.to_string(), report)).collect();

@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use heddle_node::clock;
 use heddle_node::drain::{DrainTrigger, DrainWatch};
 use heddle_node::readiness::{Guard, Readiness};
@@ -211,7 +210,7 @@ async fn until(mut drain: DrainWatch, work: impl Future) {
 struct Page {
     common: Common,
     compiler: Arc<Mutex<Compiler>>,
-    ends: Arc<ArcSwap<Vec<(Arc<str>, i64)>>>,
+    ends: certificates::Ends,
     more_metrics: Option<MoreMetrics>,
     started_ms: u64,
 }

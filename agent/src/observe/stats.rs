@@ -65,45 +65,33 @@ pub(super) const CODES: [&str; 35] = [
     "409", "412", "413", "414", "421", "422", "429", "431", "499", "500", "502", "503", "504", "2xx", "3xx", "4xx", "5xx",
 ];
 
-/// Slot of a status in [`CODES`].
-fn code_slot(status: u16) -> usize {
-    match status {
-        101 => 0,
-        200 => 1,
-        201 => 2,
-        202 => 3,
-        204 => 4,
-        206 => 5,
-        301 => 6,
-        302 => 7,
-        303 => 8,
-        304 => 9,
-        307 => 10,
-        308 => 11,
-        400 => 12,
-        401 => 13,
-        403 => 14,
-        404 => 15,
-        405 => 16,
-        408 => 17,
-        409 => 18,
-        412 => 19,
-        413 => 20,
-        414 => 21,
-        421 => 22,
-        422 => 23,
-        429 => 24,
-        431 => 25,
-        499 => 26,
-        500 => 27,
-        502 => 28,
-        503 => 29,
-        504 => 30,
-        ..300 => 31,
-        300..400 => 32,
-        400..500 => 33,
-        _ => 34,
+/// The statuses of the first slots of [`CODES`].
+const SINGLE: [u16; 31] = [
+    101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 412, 413, 414, 421, 422, 429,
+    431, 499, 500, 502, 503, 504,
+];
+
+/// Slot of each status below 600.
+static SLOTS: [u8; 600] = slots();
+
+const fn slots() -> [u8; 600] {
+    let mut slots = [31; 600];
+    let mut status = 300;
+    while status < 600 {
+        slots[status] = 29 + (status / 100) as u8;
+        status += 1;
     }
+    let mut slot = 0;
+    while slot < SINGLE.len() {
+        slots[SINGLE[slot] as usize] = slot as u8;
+        slot += 1;
+    }
+    slots
+}
+
+/// Slot of a status in [`CODES`]; what is no status counts as 5xx.
+fn code_slot(status: u16) -> usize {
+    SLOTS.get(usize::from(status)).map_or(CODES.len() - 1, |slot| usize::from(*slot))
 }
 
 /// Counters by [`CODES`].

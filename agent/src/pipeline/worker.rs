@@ -71,14 +71,17 @@ impl Reasons {
     }
 }
 
+/// Chains made once and kept under a key.
+type Chains<K> = RefCell<HashMap<K, Arc<Chain>>>;
+
 /// The tables as one worker sees them, with what it has derived from them.
 #[derive(Default)]
 pub struct View {
     /// The tables.
     pub tables: Arc<Tables>,
     hostname: Arc<str>,
-    merged: RefCell<HashMap<(usize, Arc<str>), Arc<Chain>>>,
-    yielding: RefCell<HashMap<usize, Arc<Chain>>>,
+    merged: Chains<(usize, Arc<str>)>,
+    yielding: Chains<usize>,
 }
 
 /// Chains of route and consumer that one view keeps; beyond them the cache starts afresh.
@@ -108,11 +111,7 @@ impl View {
 }
 
 /// The chain under a key, made once. Keys may be addresses, because the view keeps the tables that the routes live in.
-fn remember<K: Eq + std::hash::Hash>(
-    cache: &RefCell<HashMap<K, Arc<Chain>>>,
-    key: K,
-    make: impl FnOnce() -> Arc<Chain>,
-) -> Arc<Chain> {
+fn remember<K: Eq + std::hash::Hash>(cache: &Chains<K>, key: K, make: impl FnOnce() -> Arc<Chain>) -> Arc<Chain> {
     let mut cache = cache.borrow_mut();
     if let Some(chain) = cache.get(&key) {
         return chain.clone();

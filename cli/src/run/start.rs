@@ -141,11 +141,7 @@ async fn flush(export: Option<SpanExport>) {
     }
 }
 
-fn control_parts(
-    configuration: &Configuration,
-    process: &Process,
-    seed: Option<(Arc<str>, Vec<(Key, Value)>)>,
-) -> control_app::Parts {
+fn control_parts(configuration: &Configuration, process: &Process, seed: Option<control_app::Seed>) -> control_app::Parts {
     let catalog: Arc<dyn Catalog> = Arc::new(Registry::default());
     control_app::Parts {
         settings: configuration.control_plane.clone(),

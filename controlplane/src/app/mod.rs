@@ -37,6 +37,9 @@ use translation::Translation;
 /// The file below `data_dir` with the key that encrypts secrets in the store.
 const SEAL_FILE: &str = "secrets.key";
 
+/// Resources under the name of a provider.
+pub type Seed = (Arc<str>, Vec<(Key, Value)>);
+
 /// What a control plane is made of.
 pub struct Parts {
     /// What it was told.
@@ -52,7 +55,7 @@ pub struct Parts {
     /// The configuration file's name, for faults of its listeners.
     pub file: String,
     /// Resources that come with the start itself, under the name of a provider (the demo).
-    pub seed: Option<(Arc<str>, Vec<(Key, Value)>)>,
+    pub seed: Option<Seed>,
     /// What `/ready` shows.
     pub readiness: Readiness,
     /// Ends everything.
