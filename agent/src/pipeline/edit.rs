@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_streaming_edit_may_give_a_last_piece() {
-        let edit: PieceEdit = Box::new(|piece| Ok(piece.map_or_else(|| Bytes::from_static(b"!"), |bytes| bytes)));
+        let edit: PieceEdit = Box::new(|piece| Ok(piece.unwrap_or_else(|| Bytes::from_static(b"!"))));
         let body = edited(Body::from(Bytes::from_static(b"abc")), BodyEdit::Stream(edit));
         assert_eq!(collect(body), Ok(Bytes::from_static(b"abc!")));
     }
