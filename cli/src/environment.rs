@@ -1,4 +1,5 @@
 //! The only place that looks at the process: environment variables, host name, cores, user. Everything else gets these as values.
+#![expect(clippy::disallowed_methods, reason = "this is the place where the environment is read")]
 
 use std::sync::Arc;
 
