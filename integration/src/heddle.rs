@@ -51,6 +51,8 @@ pub struct Setup {
     pub listener: String,
     /// More keys of `agent`, for example `, drain_timeout: 1s`.
     pub agent: String,
+    /// Where data is kept instead of in a folder beside the configuration.
+    pub data_dir: Option<PathBuf>,
 }
 
 impl Heddle {
@@ -76,7 +78,7 @@ impl Heddle {
     fn start_with(setup: Setup, mode: &'static str) -> Heddle {
         let place = Place::new();
         let [http, https, admin, xds, agent] = [(); 5].map(|()| place.address());
-        let folder = place.folder.path().display();
+        let data_dir = setup.data_dir.unwrap_or_else(|| place.path("data"));
         let providers = match &setup.resources {
             Some(yaml) => {
                 let path = place.write("resources.yaml", yaml);
@@ -85,13 +87,16 @@ impl Heddle {
             None => String::new(),
         };
         let text = format!(
-            "node: {{ id: gw-1, data_dir: \"{folder}/data\" }}\n\
+            "node: {{ id: gw-1, data_dir: \"{}\" }}\n\
              agent: {{ workers: 2, admin: \"{agent}\"{} }}\n\
              admin: {{ address: \"{admin}\", keys: [ {{ name: story, key: \"{KEY}\", role: admin }}, {{ name: looker, key: \"viewer-key\", role: viewer }} ] }}\n\
              xds: {{ address: \"{xds}\" }}\n\
              listeners:\n  - {{ name: http, address: \"{http}\", protocol: http{} }}\n  - {{ name: https, address: \"{https}\", protocol: https }}\n\
              {providers}{}",
-            setup.agent, setup.listener, setup.more
+            data_dir.display(),
+            setup.agent,
+            setup.listener,
+            setup.more
         );
         place.write("heddle.yaml", &text);
         Heddle::start(place, [http, https, admin, xds, agent], mode)
