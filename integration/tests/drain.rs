@@ -3,12 +3,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use heddle_integration::client;
 use heddle_integration::heddle::{Heddle, Setup};
 use heddle_integration::nginx::Nginx;
-use heddle_integration::process::{PATIENCE, until};
+use heddle_integration::process::{PATIENCE, Process, until};
 
 /// An upstream that needs about two seconds for its answer: 64 KiB at 32 KiB per second.
 fn slow() -> Nginx {
@@ -54,6 +55,23 @@ fn requests_in_flight_are_finished_and_the_exit_code_is_0() {
     }
     let status = heddle.process.wait();
     assert_eq!(status.code(), Some(0), "{}", heddle.process.output());
+}
+
+#[test]
+fn http_2_requests_in_flight_are_finished_too() {
+    let nginx = slow();
+    let mut heddle = heddle(", drain_timeout: 20s");
+    heddle.route("slow", "/*", nginx.address);
+    heddle.until_status("/", 200);
+    let mut command = Command::new("curl");
+    let url = format!("http://{}/slow", heddle.http);
+    command.args(["-sS", "--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{http_code} %{size_download}", &url]);
+    let mut curl = Process::start(command, heddle.place.path("curl.log"));
+    until("the request", || heddle.metrics().contains("heddle_http_requests_in_flight 1").then_some(()));
+    heddle.process.signal("TERM");
+    curl.wait();
+    assert_eq!(curl.output(), format!("200 {SLOW}"));
+    assert_eq!(heddle.process.wait().code(), Some(0));
 }
 
 #[test]

@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::SocketAddr;
+use std::process::Command;
 
 use heddle_integration::certificates::Authority;
 use heddle_integration::client;
 use heddle_integration::heddle::Heddle;
 use heddle_integration::load::Load;
 use heddle_integration::nginx::Nginx;
-use heddle_integration::process::until;
+use heddle_integration::process::{Process, until};
 use serde_json::{Value, json};
 
 const CONNECTIONS: usize = 64;
@@ -86,6 +87,24 @@ fn two_hundred_changes_fail_no_request_over_tls() {
     (0..CHANGES).for_each(|round| change(&heddle, &authority, &nodes, round));
     progress(&load, 64);
     settle(load);
+}
+
+#[test]
+fn changes_fail_no_request_of_http_2_clients() {
+    let upstreams = [Nginx::saying("a"), Nginx::saying("b")];
+    let nodes = upstreams.each_ref().map(|nginx| nginx.address);
+    let (heddle, authority) = (Heddle::run(), Authority::new());
+    ready_for_load(&heddle, &authority, &nodes);
+    let mut command = Command::new("h2load");
+    command.args(["-D", "4", "-c", "16", "-m", "8", &format!("http://{}/load", heddle.http)]);
+    let mut h2load = Process::start(command, heddle.place.path("h2load.log"));
+    let mut rounds = 0..;
+    while h2load.is_running() {
+        change(&heddle, &authority, &nodes, rounds.next().unwrap());
+    }
+    let told = h2load.output();
+    assert!(told.contains(" 0 failed, 0 errored") && told.contains(" 0 4xx, 0 5xx"), "{told}");
+    assert!(rounds.start > 50, "only {} changes", rounds.start);
 }
 
 #[test]
