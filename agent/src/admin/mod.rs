@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -47,7 +47,7 @@ pub async fn serve(
         .route("/drain", post(begin_drain))
         .layer(middleware::from_fn(move |request, next| from_here(local, request, next)))
         .with_state(admin);
-    axum::serve(listener, app).await
+    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 /// Refuses requests whose `Host` is a name that somebody else's DNS could have pointed here (DNS rebinding from a browser).
@@ -55,7 +55,19 @@ async fn from_here(local: SocketAddr, request: Request, next: Next) -> Response 
     if local.ip().is_loopback() && !names_an_address(request.headers()) {
         return (StatusCode::FORBIDDEN, "Host must be an IP address or localhost\n").into_response();
     }
+    if request.method() == Method::POST && is_foreign(request.headers()) {
+        return (StatusCode::FORBIDDEN, "a page of another origin may not change anything here\n").into_response();
+    }
     next.run(request).await
+}
+
+/// Whether a browser sent this for a page that did not come from here (cross-site request forgery).
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    match headers.get(header::ORIGIN) {
+        Some(origin) => origin.as_bytes().strip_prefix(b"http://").is_none_or(|own| !own.eq_ignore_ascii_case(host)),
+        None => headers.get("sec-fetch-site").is_some_and(|site| !matches!(site.as_bytes(), b"none" | b"same-origin")),
+    }
 }
 
 fn names_an_address(headers: &HeaderMap) -> bool {
@@ -82,7 +94,12 @@ async fn config_dump(State(admin): State<Arc<Admin>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], format!("{:#}\n", admin.shown.config_dump())).into_response()
 }
 
-async fn begin_drain(State(admin): State<Arc<Admin>>) -> Response {
+/// Nobody shows a key here, so only this host may end the process.
+async fn begin_drain(ConnectInfo(peer): ConnectInfo<SocketAddr>, State(admin): State<Arc<Admin>>) -> Response {
+    if !peer.ip().to_canonical().is_loopback() {
+        return (StatusCode::FORBIDDEN, "draining is asked for from this host only: over loopback, or by SIGTERM\n")
+            .into_response();
+    }
     admin.readiness.begin_draining();
     admin.drain.begin();
     (StatusCode::ACCEPTED, "draining: requests in flight are finished, then the process ends\n").into_response()
@@ -101,5 +118,21 @@ mod tests {
         for host in ["evil.example", "evil.example:15000", "127.0.0.1.evil.example"] {
             assert!(!names_an_address(&with(host)), "{host}");
         }
+    }
+
+    #[test]
+    fn pages_of_other_origins_change_nothing() {
+        let with = |pairs: &[(&'static str, &'static str)]| {
+            let pairs =
+                pairs.iter().map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
+            is_foreign(&pairs.collect())
+        };
+        let host = ("host", "127.0.0.1:15000");
+        assert!(!with(&[host]));
+        assert!(!with(&[host, ("origin", "http://127.0.0.1:15000")]));
+        assert!(!with(&[host, ("sec-fetch-site", "same-origin")]));
+        assert!(with(&[host, ("origin", "http://evil.example")]));
+        assert!(with(&[host, ("origin", "null")]));
+        assert!(with(&[host, ("sec-fetch-site", "cross-site")]));
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::http::{Fields, ResponseHead};
+use crate::http::{BodyError, Fields, ResponseHead};
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = ($flag:literal, $status:literal, $text:literal)),* $(,)?) => {
@@ -97,6 +97,17 @@ reasons! {
 }
 
 impl Reason {
+    /// Why a request ends whose own body failed: never the upstream's doing.
+    pub fn of_request_body(error: &BodyError) -> Reason {
+        match error {
+            BodyError::Aborted => Reason::ClientClosed,
+            BodyError::Malformed(_) => Reason::BadRequest,
+            BodyError::Timeout => Reason::RequestTimeout,
+            BodyError::TooLarge(_) => Reason::BodyTooLarge,
+            BodyError::Request(error) => Reason::of_request_body(error),
+        }
+    }
+
     /// Whether the upstream is to blame.
     pub const fn is_upstream(self) -> bool {
         matches!(
@@ -110,6 +121,9 @@ impl Reason {
         )
     }
 }
+
+/// Methods that a client is pointed to when it sends one that is never forwarded (RFC 9110 section 15.5.6).
+const FORWARDED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// An answer of our own.
 #[derive(Debug, Clone)]
@@ -133,6 +147,9 @@ impl Answer {
         let mut head = ResponseHead::new(reason.status());
         if !body.is_empty() {
             head.fields.append("content-type", "application/json");
+        }
+        if reason == Reason::MethodNotAllowed {
+            head.fields.append("allow", FORWARDED_METHODS);
         }
         Answer { head, body, reason }
     }

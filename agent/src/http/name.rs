@@ -94,6 +94,10 @@ names! {
     Location = "location",
     /// Fetch standard.
     Origin = "origin",
+    /// Client certificate as an Envoy proxy reports it.
+    XForwardedClientCert = "x-forwarded-client-cert",
+    /// No field of HTTP: CGI programs read it as `HTTP_PROXY`, the proxy that they shall use (CVE-2016-5385).
+    Proxy = "proxy",
     /// De-facto request id.
     XRequestId = "x-request-id",
     /// gRPC over HTTP/2.
@@ -115,6 +119,7 @@ impl Name {
                 | Name::Http2Settings
                 | Name::ProxyAuthenticate
                 | Name::ProxyAuthorization
+                | Name::Proxy
         )
     }
 }

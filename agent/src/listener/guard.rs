@@ -15,7 +15,7 @@ pub(super) fn fault_reason(fault: Fault) -> Reason {
         Fault::TargetTooLong => Reason::UriTooLong,
         Fault::TooLarge => Reason::HeadersTooLarge,
         Fault::Version => Reason::VersionNotSupported,
-        Fault::Unsupported(_) => Reason::NotImplemented,
+        Fault::Method(_) => Reason::MethodNotAllowed,
         Fault::Expectation => Reason::ExpectationFailed,
     }
 }
@@ -40,6 +40,7 @@ pub(super) fn body_reason(error: &BodyError) -> Reason {
         BodyError::Malformed(_) => Reason::UpstreamProtocol,
         BodyError::TooLarge(_) => Reason::Internal,
         BodyError::Aborted => Reason::UpstreamReset,
+        BodyError::Request(error) => Reason::of_request_body(error),
     }
 }
 

@@ -33,13 +33,14 @@ fn connection_options(fields: &Fields) -> Vec<Vec<u8>> {
                 | Name::XForwardedPort
                 | Name::XForwardedProto
                 | Name::XRealIp
+                | Name::XForwardedClientCert
                 | Name::Forwarded
                 | Name::Via
                 | Name::XRequestId
         )
     };
     let lines = fields.get_all_known(Name::Connection).flat_map(|value| value.split(|byte| *byte == b','));
-    lines.map(|name| name.trim_ascii().to_vec()).filter(|name| !name.is_empty() && !protected(name)).take(16).collect()
+    lines.map(|name| name.trim_ascii().to_vec()).filter(|name| !name.is_empty() && !protected(name)).collect()
 }
 
 /// Whether a comma-separated list holds a token, in any case.
@@ -89,7 +90,8 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// Sets `X-Forwarded-For/Proto/Host/Port` and `X-Real-IP`. From an untrusted peer what came is replaced, and `Forwarded` goes;
+/// Sets `X-Forwarded-For/Proto/Host/Port` and `X-Real-IP`. From an untrusted peer what came is replaced, `Forwarded` and
+/// `X-Forwarded-Client-Cert` go;
 /// from a trusted one `X-Forwarded-For` is appended to and the others are kept where present.
 pub fn set_forwarded(head: &mut RequestHead, scheme: &str, peer: SocketAddr, client: SocketAddr, local_port: u16, trusted: bool) {
     let fields = &mut head.fields;
@@ -110,7 +112,7 @@ pub fn set_forwarded(head: &mut RequestHead, scheme: &str, peer: SocketAddr, cli
         fields.set_known(Name::XForwardedFor, &text);
     }
     if !trusted {
-        fields.remove_known(Name::Forwarded);
+        fields.retain(|field| !matches!(field.id, Name::Forwarded | Name::XForwardedClientCert));
     }
     text.clear();
     push_ip(&mut text, client.ip());

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use heddle_xds::model::Listener;
+use heddle_xds::model::{Listener, PathPolicy};
 
 use super::finish::{Finish, append_via};
 use super::plan::Plan;
@@ -10,7 +10,7 @@ use super::worker::Worker;
 use super::{edit, headers};
 use crate::exchange::variable::SENT_FIELDS;
 use crate::exchange::{Answer, Call, ConnectionInfo, Exchange, Interim, OriginalTarget, Reason, Response, Service, Tunnel, path};
-use crate::http::{Body, Method, Name, RequestHead, ResponseHead, Version};
+use crate::http::{Body, Fields, Method, Name, RequestHead, ResponseHead, Version};
 
 /// Answers requests on one worker.
 pub struct Pipeline {
@@ -69,20 +69,24 @@ impl Pipeline {
         }
         admit(x, listener)?;
         route(x, plan);
+        let websocket = wants_upgrade && headers::asks_for_websocket(&x.request);
+        if x.request.method == Method::Connect && !websocket {
+            return Err(refuse(Reason::NotImplemented));
+        }
+        strip_hop_by_hop(&mut x.request.fields, websocket);
         if let Some(answer) = plan.rewrite(x).await {
             return Err(answer);
         }
         if let Some(answer) = plan.access(x).await {
             return Err(answer);
         }
-        if plan.action().is_none() {
-            return Err(refuse(Reason::NoRoute));
+        let Some(action) = plan.action() else { return Err(refuse(Reason::NoRoute)) };
+        let upgrade = websocket && action.enable_websocket;
+        if x.request.method == Method::Connect && !upgrade {
+            return Err(refuse(Reason::NotImplemented));
         }
         let body = plan.request_body(x).into_iter().fold(body, edit::edited);
-        let upgrade = wants_upgrade
-            && plan.action().is_some_and(|action| action.enable_websocket)
-            && headers::asks_for_websocket(&x.request);
-        prepare_fields(x, listener, upgrade);
+        prepare_fields(x, listener);
         self.forward(x, plan, body, upgrade, interim).await
     }
 }
@@ -96,19 +100,30 @@ fn admit(x: &mut Exchange, listener: Option<&Listener>) -> Result<(), Box<Answer
     if matches!(x.request.method, Method::Trace) || (x.request.method == Method::Connect && x.request.protocol.is_none()) {
         return Err(refuse(Reason::MethodNotAllowed));
     }
+    // The connections of a listener that has been removed are still read as strictly as by default.
+    let paths = listener.map_or_else(PathPolicy::default, |listener| listener.paths);
+    if let Some(path) = path::normalise(&x.request.path, &paths).map_err(refuse)? {
+        x.request.path = path;
+    }
+    if needs_certificate(x) {
+        return Err(refuse(Reason::ClientCertificate));
+    }
+    if paths.drop_underscore_headers {
+        x.request.fields.retain(|field| field.id != Name::Other || memchr::memchr(b'_', field.name).is_none());
+    }
     if let Some(listener) = listener {
-        if let Some(path) = path::normalise(&x.request.path, &listener.paths).map_err(refuse)? {
-            x.request.path = path;
-        }
-        if listener.paths.drop_underscore_headers {
-            x.request.fields.retain(|field| field.id != Name::Other || memchr::memchr(b'_', field.name).is_none());
-        }
         x.remote = headers::client_address(&x.request.fields, x.connection.peer, &listener.forwarded.trusted);
     }
     x.original.method.clone_from(&x.request.method);
     x.original.path.clone_from(&x.request.path);
     x.original.query.clone_from(&x.request.query);
     Ok(())
+}
+
+/// Whether the host demands a client certificate for this path and none was shown.
+fn needs_certificate(x: &Exchange) -> bool {
+    let unless = x.connection.tls.as_ref().and_then(|tls| tls.client_required_unless.as_ref());
+    unless.is_some_and(|paths| !paths.iter().any(|pattern| pattern.is_match(&x.request.path)))
 }
 
 /// Finds the route and notes what it captured.
@@ -121,13 +136,18 @@ fn route(x: &mut Exchange, plan: &mut Plan) {
     x.params = params;
 }
 
-/// Takes off what speaks to us alone and puts on what proxies put on.
-fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>, upgrade: bool) {
-    let websocket = if upgrade { x.request.fields.get_known(Name::Upgrade).map(<[u8]>::to_vec) } else { None };
-    headers::strip_hop_by_hop(&mut x.request.fields);
-    if let Some(protocol) = websocket {
-        x.request.fields.append_known(Name::Upgrade, protocol);
+/// Takes off what speaks to the next hop alone, before the filters: what they set is theirs, and no client may name it away in `Connection`.
+/// `Upgrade` of a tunnel stays; it goes out only with one.
+fn strip_hop_by_hop(fields: &mut Fields, tunnel: bool) {
+    let upgrade = if tunnel { fields.get_known(Name::Upgrade).map(<[u8]>::to_vec) } else { None };
+    headers::strip_hop_by_hop(fields);
+    if let Some(protocol) = upgrade {
+        fields.append_known(Name::Upgrade, protocol);
     }
+}
+
+/// Puts on what proxies put on.
+fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>) {
     let trusted = listener.is_some_and(|listener| headers::is_trusted(x.connection.peer.ip(), &listener.forwarded.trusted));
     let (scheme, peer, client, port) = (x.scheme(), x.connection.peer, x.remote, x.connection.local.port());
     headers::set_forwarded(&mut x.request, scheme, peer, client, port, trusted);
@@ -142,7 +162,7 @@ fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, served: Result<
     let (mut head, mut body, upgrade, reason) = match served {
         Ok(served) => {
             let mut head = served.head;
-            strip_response(&mut head, served.upgrade.is_some());
+            strip_hop_by_hop(&mut head.fields, served.upgrade.is_some());
             (head, served.body, served.upgrade, Reason::None)
         }
         Err(answer) => (answer.head, Body::from(answer.body), None, answer.reason),
@@ -167,14 +187,6 @@ fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, served: Result<
         finish.x.put(SENT_FIELDS, head.fields.clone());
     }
     Response { head, body, upgrade, reason, close: false, ending: Some(finish) }
-}
-
-fn strip_response(head: &mut ResponseHead, upgraded: bool) {
-    let upgrade = if upgraded { head.fields.get_known(Name::Upgrade).map(<[u8]>::to_vec) } else { None };
-    headers::strip_hop_by_hop(&mut head.fields);
-    if let Some(protocol) = upgrade {
-        head.fields.append_known(Name::Upgrade, protocol);
-    }
 }
 
 /// `Server`, `Via` and, where configured, the reason.

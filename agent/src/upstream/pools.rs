@@ -265,6 +265,7 @@ impl Work {
     /// The body broke off.
     pub(super) fn broke(self, error: &BodyError) {
         let (finding, count) = match error {
+            BodyError::Request(_) => return,
             BodyError::Timeout => (Finding::TimedOut, &self.picked.host().shard.timeouts),
             _ => (Finding::Broken, &self.picked.host().shard.resets),
         };

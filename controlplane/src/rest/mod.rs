@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
 use heddle_node::clock;
@@ -190,12 +191,16 @@ async fn read_body(parts: &Parts, body: axum::body::Body) -> Result<bytes::Bytes
     if !matches!(parts.method, Method::PUT | Method::POST | Method::PATCH) {
         return Ok(bytes::Bytes::new());
     }
+    let too_large = || {
+        envelope::error(StatusCode::PAYLOAD_TOO_LARGE, format!("request body is larger than {LARGEST_BODY} bytes or broke off"))
+    };
+    // One that announces too much is not waited for.
+    if body.size_hint().lower() > LARGEST_BODY as u64 {
+        return Err(too_large());
+    }
     match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, LARGEST_BODY)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(envelope::error(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("request body is larger than {LARGEST_BODY} bytes or broke off"),
-        )),
+        Ok(Err(_)) => Err(too_large()),
         Err(_) => Err(envelope::error(StatusCode::REQUEST_TIMEOUT, "request body did not arrive in time")),
     }
 }

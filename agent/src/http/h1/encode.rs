@@ -30,8 +30,8 @@ pub enum Persistence {
     Upgrade,
 }
 
-/// Writes a request head with `host` as its `Host`. `Connection`, `Content-Length`, `Transfer-Encoding` and `Keep-Alive` of the head are
-/// replaced; `Upgrade` stays only with [`Persistence::Upgrade`].
+/// Writes a request head with `host` as its `Host`. `Connection`, `Content-Length`, `Transfer-Encoding`, `Keep-Alive` and `Expect` of the
+/// head are replaced or, since each hop speaks them for itself, left out; `Upgrade` stays only with [`Persistence::Upgrade`].
 pub fn write_request_head(out: &mut Vec<u8>, head: &RequestHead, host: &str, length: WireLength, persistence: Persistence) {
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
@@ -84,7 +84,12 @@ fn write_fields(out: &mut Vec<u8>, fields: &Fields, persistence: Persistence, mu
     for field in fields.iter() {
         let framing = matches!(
             field.id,
-            Name::Connection | Name::ContentLength | Name::TransferEncoding | Name::KeepAlive | Name::ProxyConnection
+            Name::Connection
+                | Name::ContentLength
+                | Name::TransferEncoding
+                | Name::KeepAlive
+                | Name::ProxyConnection
+                | Name::Expect
         );
         if framing || (field.id == Name::Upgrade && persistence != Persistence::Upgrade) || !wanted(field.id) {
             continue;

@@ -4,8 +4,11 @@ use super::Fault;
 use super::chars::trim;
 use crate::http::{Name, Version};
 
+/// Most options of `Connection`: each names a field that must be looked for, so many of them cost more than they weigh.
+const MAX_OPTIONS: u8 = 32;
+
 /// What the connection-level fields of a head say together.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Facts {
     pub(super) content_length: Option<u64>,
     pub(super) chunked: bool,
@@ -13,6 +16,22 @@ pub(super) struct Facts {
     close: bool,
     keep_alive: bool,
     connection_upgrade: bool,
+    /// Options of `Connection` that may still come.
+    options: u8,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Facts {
+            content_length: None,
+            chunked: false,
+            upgrade: false,
+            close: false,
+            keep_alive: false,
+            connection_upgrade: false,
+            options: MAX_OPTIONS,
+        }
+    }
 }
 
 impl Facts {
@@ -34,7 +53,7 @@ impl Facts {
                 }
                 self.chunked = true;
             }
-            Name::Connection => self.note_connection(value),
+            Name::Connection => self.note_connection(value)?,
             Name::Upgrade => self.upgrade = true,
             _ => return Ok(()),
         }
@@ -44,13 +63,15 @@ impl Facts {
         Ok(())
     }
 
-    fn note_connection(&mut self, value: &[u8]) {
+    fn note_connection(&mut self, value: &[u8]) -> Result<(), Fault> {
         for option in value.split(|&byte| byte == b',') {
+            self.options = self.options.checked_sub(1).ok_or(Fault::Malformed("too many Connection options"))?;
             let option = trim(option);
             self.close |= option.eq_ignore_ascii_case(b"close");
             self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
         }
+        Ok(())
     }
 
     /// Whether the connection goes on behind this message (RFC 9112 section 9.3).

@@ -80,7 +80,14 @@ pub fn is_trailer_allowed(id: Name, name: &[u8]) -> bool {
         )
         || matches!(
             id,
-            N::XForwardedFor | N::XForwardedProto | N::XForwardedHost | N::XForwardedPort | N::XRealIp | N::Forwarded | N::Via
+            N::XForwardedFor
+                | N::XForwardedProto
+                | N::XForwardedHost
+                | N::XForwardedPort
+                | N::XRealIp
+                | N::XForwardedClientCert
+                | N::Forwarded
+                | N::Via
         )
         || ["content-range", "range", "set-cookie", "max-forwards", "cache-control", "age", "vary"]
             .iter()

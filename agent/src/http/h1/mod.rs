@@ -66,9 +66,9 @@ pub enum Fault {
     /// Not HTTP/1.0 or HTTP/1.1: 505.
     #[error("the protocol version is not spoken")]
     Version,
-    /// A method that is not proxied: 501.
-    #[error("not implemented: {0}")]
-    Unsupported(&'static str),
+    /// A method that is never forwarded: 405.
+    #[error("the method is not forwarded: {0}")]
+    Method(&'static str),
     /// An expectation other than `100-continue`: 417.
     #[error("unknown expectation")]
     Expectation,

@@ -36,7 +36,7 @@ fn is_port(rest: &[u8]) -> bool {
 /// Takes the target into the head, whose method is already set. In absolute form the authority is set too.
 pub(super) fn take_target(target: &[u8], head: &mut RequestHead) -> Result<(), Fault> {
     if head.method == Method::Connect {
-        return Err(Fault::Unsupported("CONNECT"));
+        return Err(Fault::Method("CONNECT"));
     }
     if !is_target(target) {
         return Err(Fault::Malformed("bad byte in the request target"));

@@ -43,7 +43,7 @@ fn targets_in_every_form() {
     assert_eq!((head.authority.as_str(), head.path.as_str(), head.query.as_deref()), ("a.b:81", "/", Some("x")));
     let (_, head) = good("OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(head.path, "*");
-    assert_eq!(request(b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"), Err(Fault::Unsupported("CONNECT")));
+    assert_eq!(request(b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"), Err(Fault::Method("CONNECT")));
 }
 
 #[test]

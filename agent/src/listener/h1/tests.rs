@@ -110,7 +110,7 @@ async fn what_is_ambiguous_is_refused_and_closed() {
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "400", Reason::BadRequest),
         ("\u{16}\u{3}\u{1}", "400", Reason::BadRequest),
         ("GET / HTTP/3.0\r\n\r\n", "505", Reason::VersionNotSupported),
-        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", "501", Reason::NotImplemented),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", "405", Reason::MethodNotAllowed),
         ("GET / HTTP/1.1\r\nHost: a\r\nExpect: it\r\n\r\n", "417", Reason::ExpectationFailed),
     ] {
         story(Fake::echo(), async |mut client| {

@@ -35,7 +35,7 @@ pub(super) fn accept(parts: &Parts, ended: bool, limits: &HeadLimits) -> Result<
         RequestHead { version: Version::Http2, method: Method::from_token(parts.method.as_str()), ..RequestHead::default() };
     let protocol = parts.extensions.get::<Protocol>();
     if head.method == Method::Connect && protocol.is_none() {
-        return Err(Refusal::Answer(Reason::NotImplemented));
+        return Err(Refusal::Answer(Reason::MethodNotAllowed));
     }
     head.protocol = protocol.map(|protocol| protocol.as_str().into());
     take_target(parts, &mut head, limits)?;
@@ -118,7 +118,10 @@ fn take_fields(parts: &Parts, head: &mut RequestHead, limits: &HeadLimits) -> Re
                 | Name::ProxyConnection
                 | Name::Http2Settings
         );
-        if connection_level || (id == Name::Te && !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+        // RFC 9113 section 8.2.1.
+        let padded = blank(value.as_bytes().first()) || blank(value.as_bytes().last());
+        if connection_level || padded || (id == Name::Te && !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
             return Err(Refusal::Malformed);
         }
         match id {

@@ -59,7 +59,7 @@ impl BodySource for H1Body {
                     self.stream.sent_all = true;
                     conn.deadline.clear();
                 }
-                Poll::Ready(Err(SendError::Body(_))) => return self.fail(BodyError::Aborted),
+                Poll::Ready(Err(SendError::Body(error))) => return self.fail(BodyError::Request(Box::new(error))),
                 // it has answered already and does not want the rest
                 Poll::Ready(Err(SendError::Refused)) => self.stream.sender = None,
             }

@@ -7,4 +7,4 @@ mod try_once;
 
 pub(super) use body::H1Body;
 pub(super) use conn::{Conn, is_late};
-pub(super) use try_once::{Answered, Rest, reason_of, try_once};
+pub(super) use try_once::{Answered, Rest, try_once};

@@ -11,7 +11,7 @@ use super::conn::{Conn, HEAD_LIMITS, MAX_CHUNK_EXTENSIONS, READ_ROOM, Step};
 use super::send::{SendError, Sender};
 use crate::exchange::{Interim, Reason};
 use crate::http::h1::{BodyDecoder, BodyLength, Fault, ParsedResponse, RequestKind, ResponseParser, Step as Decoded};
-use crate::http::{Body, BodyError, Method, ResponseHead};
+use crate::http::{Body, Fields, Method, Name, ResponseHead};
 use crate::upstream::{OutgoingRequest, Sent, UpstreamError};
 
 /// Most interim responses before the final one.
@@ -95,15 +95,23 @@ pub(in crate::upstream) async fn try_once(
         }
     };
     if head.status == 101 {
-        return if request.upgrade && parsed.upgrades && sent_all {
+        let same = request.upgrade && is_same_protocol(&request.head.fields, &head.fields);
+        return if same && parsed.upgrades && sent_all {
             Ok(Answered { head, conn, rest: Rest::Upgraded })
         } else {
-            let detail = "101 without having been asked to switch protocols";
+            let detail = "101 without having been asked to switch to this protocol";
             Err(Failed { error: UpstreamError::new(Reason::UpstreamProtocol, Sent::All, detail), silent: false })
         };
     }
     let rest = take_body(&mut conn, parsed, sender, sent_all);
     Ok(Answered { head, conn, rest })
+}
+
+/// Whether the endpoint switches to the protocol that it was asked for, and to no other.
+fn is_same_protocol(asked: &Fields, granted: &Fields) -> bool {
+    let mut granted = granted.get_all_known(Name::Upgrade);
+    let same = |asked: &[u8]| granted.next().is_some_and(|granted| granted.eq_ignore_ascii_case(asked));
+    asked.get_known(Name::Upgrade).is_some_and(same) && granted.next().is_none()
 }
 
 impl Try<'_> {
@@ -119,7 +127,7 @@ impl Try<'_> {
                     self.conn.deadline.clear();
                 }
                 Poll::Ready(Err(SendError::Body(error))) => {
-                    return Poll::Ready(Err(self.fail(reason_of(&error), "request body")));
+                    return Poll::Ready(Err(self.fail(Reason::of_request_body(&error), "request body")));
                 }
                 // the endpoint may have answered before it stopped reading
                 Poll::Ready(Err(SendError::Refused)) => self.refused = self.sender.take(),
@@ -189,16 +197,6 @@ impl Try<'_> {
             Cow::from(format!("the connection ended before an answer: {error}"))
         };
         Failed { error: UpstreamError::new(Reason::UpstreamReset, self.sent(), detail), silent: !self.answered }
-    }
-}
-
-/// What the client is told when its own body failed.
-pub(in crate::upstream) fn reason_of(error: &BodyError) -> Reason {
-    match error {
-        BodyError::Aborted => Reason::ClientClosed,
-        BodyError::Malformed(_) => Reason::BadRequest,
-        BodyError::Timeout => Reason::RequestTimeout,
-        BodyError::TooLarge(_) => Reason::BodyTooLarge,
     }
 }
 

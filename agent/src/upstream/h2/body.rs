@@ -48,7 +48,7 @@ impl H2Body {
         let Some(sender) = &mut self.sender else { return Ok(()) };
         match sender.poll(cx) {
             Poll::Pending => Ok(()),
-            Poll::Ready(Err(SendError::Body(_))) => Err(BodyError::Aborted),
+            Poll::Ready(Err(SendError::Body(error))) => Err(BodyError::Request(Box::new(error))),
             // done, or the endpoint wants no more of it
             Poll::Ready(_) => {
                 self.sender = None;

@@ -15,13 +15,16 @@ use crate::exchange::{Interim, Reason};
 use crate::http::{Body, ResponseHead};
 use crate::net::Deadline;
 use crate::upstream::connect::after;
-use crate::upstream::h1::{is_late, reason_of};
+use crate::upstream::h1::is_late;
 use crate::upstream::pools::{Outcome, Work};
 use crate::upstream::target::Picked;
 use crate::upstream::{OutgoingRequest, Sent, UpstreamError, UpstreamResponse};
 
 /// Connections that turn out to be closing before the stream was opened, beyond which we stop looking for a better one.
 const MAX_CLOSING: u32 = 3;
+
+/// Most interim responses before the final one.
+const MAX_INTERIM: u32 = 32;
 
 struct Try<'a> {
     response: ResponseFuture,
@@ -32,6 +35,7 @@ struct Try<'a> {
     deadline: Deadline,
     timeouts: Timeouts,
     interim: &'a Interim,
+    interims: u32,
 }
 
 /// Sends a request and waits for the response head.
@@ -77,7 +81,7 @@ pub(in crate::upstream) async fn send(
         let sender = (!body.is_empty()).then(|| Sender::new(out, take(body)));
         let sent = if sender.is_some() { Sent::Partial } else { Sent::All };
         let deadline = Deadline::default();
-        let mut this = Try { response, sender, broken: false, sent, deadline, timeouts: request.timeouts, interim };
+        let mut this = Try { response, sender, broken: false, sent, deadline, timeouts: request.timeouts, interim, interims: 0 };
         return match std::future::poll_fn(|cx| this.poll(cx)).await {
             Ok((head, recv)) => {
                 let header = picked.head_came(head.status, start);
@@ -123,13 +127,17 @@ impl Try<'_> {
                     self.deadline.clear();
                 }
                 Poll::Ready(Err(SendError::Body(error))) => {
-                    return Poll::Ready(Err(self.fail(reason_of(&error), "request body")));
+                    return Poll::Ready(Err(self.fail(Reason::of_request_body(&error), "request body")));
                 }
                 Poll::Ready(Err(SendError::Stream)) => self.broken = true,
             }
         }
         while let Poll::Ready(Some(Ok(interim))) = self.response.poll_informational(cx) {
             self.deadline.clear();
+            self.interims += 1;
+            if self.interims > MAX_INTERIM {
+                return Poll::Ready(Err(self.fail(Reason::UpstreamProtocol, "too many interim responses")));
+            }
             self.interim.send(convert::response(interim.status(), interim.headers()));
         }
         if let Poll::Ready(answer) = std::pin::Pin::new(&mut self.response).poll(cx) {
