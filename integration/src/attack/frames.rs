@@ -98,7 +98,7 @@ impl Frames {
     }
 
     /// The next frame: kind, flags, stream, payload.
-    pub fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+    pub fn receive(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let head = self.raw.exactly(9)?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
@@ -108,7 +108,7 @@ impl Frames {
     /// What becomes of `stream`; settings are acknowledged on the way.
     pub fn fate(&mut self, stream: u32) -> Fate {
         let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
-        while let Some((kind, flags, on, payload)) = self.next() {
+        while let Some((kind, flags, on, payload)) = self.receive() {
             match kind {
                 SETTINGS if flags & ACK == 0 => self.send(SETTINGS, ACK, 0, &[]),
                 HEADERS if on == stream => return Fate::Status(status(&payload)),

@@ -116,7 +116,7 @@ fn converse(stream: TcpStream, notes: &Mutex<Vec<Seen>>, answer: &Answer) {
     let mut out = stream.try_clone().unwrap();
     let _ = stream.set_nodelay(true);
     let mut reader = Reader { stream, held: Vec::new() };
-    while reader.held.first().is_some() || reader.fill() {
+    while !reader.held.is_empty() || reader.fill() {
         let mut seen = Seen::default();
         let head = reader.head(&mut seen);
         let reply = if head.is_ok() { answer(&seen) } else { Reply::ok().closing() };

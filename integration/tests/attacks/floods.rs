@@ -16,7 +16,7 @@ fn flood(ground: &Ground, start: impl Fn(&mut Frames), mut again: impl FnMut(&mu
         again(&mut frames, round);
     }
     loop {
-        match frames.next() {
+        match frames.receive() {
             Some((GOAWAY, _, _, payload)) if payload[4..8] != [0; 4] => {
                 return Fate::GoAway(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
             }

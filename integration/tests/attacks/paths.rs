@@ -133,3 +133,19 @@ fn a_connection_of_one_name_does_not_serve_another_with_its_own_demands() {
     assert!(ground.origin.seen("/strict").is_empty());
     ground.check(Vec::new());
 }
+
+#[test]
+fn a_listener_that_has_been_removed_still_reads_paths_strictly() {
+    let ground = ground();
+    let door = ground.doors()[2].clone();
+    let mut raw = door.open();
+    super::ground::follow(&mut raw, "/open").unwrap();
+    let answer = ground.heddle.admin("DELETE", "/listeners/proxied", serde_json::Value::Null);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    heddle_integration::process::until("the listener to close", || std::net::TcpStream::connect(door.address).err());
+    // Connections that are open have a moment left for requests on their way.
+    raw.send(format!("GET /open/../secret/a HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    assert_eq!(raw.answer(false).map(|answer| answer.status), Some(403));
+    assert!(ground.origin.seen("/open/..").is_empty());
+    ground.check(Vec::new());
+}

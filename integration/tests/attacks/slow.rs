@@ -58,9 +58,9 @@ fn silence_ends() {
     assert!(after.is_closed(), "an idle connection");
     let mut frames = Frames::open(&ground.plain);
     frames.send(HEADERS, END_STREAM, 1, &block(&request("GET", "/never"))[..10]);
-    while frames.next().is_some_and(|(kind, ..)| kind != GOAWAY) {}
+    while frames.receive().is_some_and(|(kind, ..)| kind != GOAWAY) {}
     let mut nothing = Frames::open(&ground.plain);
-    while nothing.next().is_some() {}
+    while nothing.receive().is_some() {}
     assert!(began.elapsed() < Duration::from_secs(15));
     ground.check(Vec::new());
 }
