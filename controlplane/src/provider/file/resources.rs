@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use heddle_node::config::{Data, Document, Entry, Mistake, Mistakes, Node, Position, suggest};
+use heddle_node::config::{Data, Document, Entry, Environment, Expansion, Format, Mistake, Mistakes, Node, Position, suggest};
 use serde_json::{Map, Value};
 
 use crate::model::{Key, ResourceKind};
@@ -279,23 +279,61 @@ fn known(name: &str) -> bool {
     ResourceKind::from_plural(name).is_some() || LATER.contains(&name) || name == "plugins"
 }
 
-/// The places of a file's resources.
+/// The places of a file's resources. Only its text is kept, which is parsed again in the rare case that somebody asks: the tree with all its
+/// positions is many times as large, and most files have no faults.
 pub(super) struct FilePlaces {
+    source: Source,
+    parsed: OnceLock<Option<Parsed>>,
+}
+
+/// A file as it was read.
+pub(super) struct Source {
+    /// Its name, for messages.
+    pub(super) file: String,
+    /// Its bytes.
+    pub(super) text: Vec<u8>,
+    /// How to read them.
+    pub(super) format: Format,
+    /// Variables.
+    pub(super) environment: Arc<dyn Environment + Send + Sync>,
+    /// Name of the provider.
+    pub(super) provider: Arc<str>,
+}
+
+struct Parsed {
     document: Document,
-    paths: Vec<(Key, String)>,
-    index: OnceLock<HashMap<Key, String>>,
+    paths: HashMap<Key, String>,
+}
+
+impl Source {
+    /// The document and what it holds.
+    ///
+    /// # Errors
+    /// All mistakes, each with its place.
+    pub(super) fn parse(&self) -> Result<(Document, Found), Mistakes> {
+        let document = Document::parse(&self.file, &self.text, self.format, Expansion::DoubleBraces(&*self.environment))?;
+        let found = read(&document, &self.provider)?;
+        Ok((document, found))
+    }
 }
 
 impl FilePlaces {
-    pub(super) fn new(document: Document, paths: Vec<(Key, String)>) -> Arc<FilePlaces> {
-        Arc::new(FilePlaces { document, paths, index: OnceLock::new() })
+    pub(super) fn new(source: Source) -> Arc<FilePlaces> {
+        Arc::new(FilePlaces { source, parsed: OnceLock::new() })
+    }
+
+    fn parsed(&self) -> Option<&Parsed> {
+        let parse =
+            || self.source.parse().ok().map(|(document, found)| Parsed { document, paths: found.paths.into_iter().collect() });
+        self.parsed.get_or_init(parse).as_ref()
     }
 }
 
 impl Locate for FilePlaces {
     fn place(&self, key: &Key, path: &str) -> Option<String> {
-        let prefix = self.index.get_or_init(|| self.paths.iter().cloned().collect()).get(key)?;
+        let Parsed { document, paths } = self.parsed()?;
+        let prefix = paths.get(key)?;
         let joint = if path.is_empty() || path.starts_with('[') { "" } else { "." };
-        Some(format!("{}:{}", self.document.file, self.document.locate(&format!("{prefix}{joint}{path}"))))
+        Some(format!("{}:{}", document.file, document.locate(&format!("{prefix}{joint}{path}"))))
     }
 }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use heddle_node::clock;
-use heddle_node::config::{Document, Environment, Expansion, Format, MAX_DOCUMENT_BYTES};
+use heddle_node::config::{Environment, Format, MAX_DOCUMENT_BYTES};
 
-use super::resources::{self, FilePlaces};
+use super::resources::{FilePlaces, Source};
 use crate::provider::Batch;
 use crate::state::{Content, Places, Update};
 
@@ -158,14 +158,16 @@ impl Scanner {
     }
 
     fn parsed(&self, path: &Path, text: &[u8]) -> Update {
-        let file = path.display().to_string();
-        let expansion = Expansion::DoubleBraces(&*self.environment);
-        let format = Format::of(path).unwrap_or(Format::Yaml);
-        let read = Document::parse(&file, text, format, expansion)
-            .and_then(|document| resources::read(&document, &self.provider).map(|found| (document, found)));
-        match read {
-            Ok((document, found)) => {
-                let places = Places::new(FilePlaces::new(document, found.paths));
+        let source = Source {
+            file: path.display().to_string(),
+            text: text.to_vec(),
+            format: Format::of(path).unwrap_or(Format::Yaml),
+            environment: self.environment.clone(),
+            provider: self.provider.clone(),
+        };
+        match source.parse() {
+            Ok((_, found)) => {
+                let places = Places::new(FilePlaces::new(source));
                 Update { places, ..self.update(path, Content::Whole(found.resources)) }
             }
             Err(mistakes) => self.update(path, Content::Broken(mistakes.iter().map(ToString::to_string).collect())),

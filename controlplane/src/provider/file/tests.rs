@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::resources::{FilePlaces, read};
+use super::resources::{FilePlaces, Source, read};
 use super::*;
 use crate::model::{Key, ResourceKind};
 use crate::state::{Content, Locate};
@@ -135,11 +135,14 @@ conf/apisix.yaml:13:18: plugin_configs[0]: the key `id` is missing";
 
 #[test]
 fn faults_are_located_in_the_file() {
-    let document = document(
-        "routes:\n  - id: r1\n    plugins:\n      limit-count:\n        count: x\nupstreams:\n  u.1: {type: roundrobin}\n",
-    );
-    let found = read(&document, "file").unwrap();
-    let places = FilePlaces::new(document, found.paths);
+    let text = "routes:\n  - id: r1\n    plugins:\n      limit-count:\n        count: x\nupstreams:\n  u.1: {type: roundrobin}\n";
+    let places = FilePlaces::new(Source {
+        file: "conf/apisix.yaml".into(),
+        text: text.into(),
+        format: Format::Yaml,
+        environment: Arc::new(|_: &str| None::<String>),
+        provider: "file".into(),
+    });
     let route = Key::new(ResourceKind::Route, "r1");
     assert_eq!(places.place(&route, "plugins.limit-count.count").unwrap(), "conf/apisix.yaml:5:16");
     assert_eq!(places.place(&route, "missing").unwrap(), "conf/apisix.yaml:2:5");
