@@ -26,7 +26,7 @@ const FLOORS: [(&str, &[&str]); 8] = [
 
 /// The modules of each crate, from the bottom up. A module sees those of its own rank and below, as long as there is no cycle.
 const ORDER: [(&str, &[&[&str]]); 4] = [
-    ("node", &[&["clock"], &["drain", "readiness", "config", "telemetry", "tls"], &["signal", "settings"]]),
+    ("node", &[&["clock", "hex"], &["drain", "readiness", "config", "telemetry", "tls"], &["signal", "settings"]]),
     ("xds", &[&["model", "catalog"], &["codec"], &["snapshot", "protocol", "link"], &["client", "server"]]),
     (
         "agent",
@@ -50,6 +50,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
             &["store"],
             &["seal", "state"],
             &["validate", "translate", "provider", "settings"],
+            &["access"],
             &["rest", "grpc"],
             &["app"],
         ],

@@ -1,6 +1,6 @@
 //! W3C Trace Context (level 1) and the decision whether a request is traced, made before any span. Values only: no clock, no exporter.
 
-use std::fmt::Write;
+use crate::hex;
 
 /// Longest `tracestate` that is passed on, all its header lines together.
 const MAX_STATE: usize = 4096;
@@ -32,8 +32,8 @@ impl TraceContext {
         if version == 0xff || !dashes || !ends_well {
             return None;
         }
-        let trace_id = hex::<16>(parent.get(3..35)?)?;
-        let parent_id = hex::<8>(parent.get(36..52)?)?;
+        let trace_id = bytes::<16>(parent.get(3..35)?)?;
+        let parent_id = bytes::<8>(parent.get(36..52)?)?;
         let flags = byte(parent.get(53..55)?)?;
         if trace_id == [0; 16] || parent_id == [0; 8] {
             return None;
@@ -107,7 +107,7 @@ impl RequestTrace {
     #[must_use]
     pub fn trace_id_hex(&self) -> String {
         let mut text = String::with_capacity(32);
-        push_hex(&mut text, &self.trace_id);
+        hex::push(&mut text, &self.trace_id);
         text
     }
 
@@ -115,7 +115,7 @@ impl RequestTrace {
     #[must_use]
     pub fn span_id_hex(&self) -> String {
         let mut text = String::with_capacity(16);
-        push_hex(&mut text, &self.span_id);
+        hex::push(&mut text, &self.span_id);
         text
     }
 
@@ -124,9 +124,9 @@ impl RequestTrace {
     pub fn traceparent(&self) -> String {
         let mut text = String::with_capacity(55);
         text.push_str("00-");
-        push_hex(&mut text, &self.trace_id);
+        hex::push(&mut text, &self.trace_id);
         text.push('-');
-        push_hex(&mut text, &self.span_id);
+        hex::push(&mut text, &self.span_id);
         text.push_str(if self.sampled { "-01" } else { "-00" });
         text
     }
@@ -136,19 +136,12 @@ fn span_id(rng: &mut fastrand::Rng) -> [u8; 8] {
     rng.u64(1..).to_be_bytes()
 }
 
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-}
-
 /// Two lower-case hexadecimal digits.
 fn byte(text: &str) -> Option<u8> {
-    hex::<1>(text).map(|[byte]| byte)
+    bytes::<1>(text).map(|[byte]| byte)
 }
 
-fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     if text.len() != 2 * N || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
         return None;
