@@ -1,5 +1,6 @@
 //! The control plane: user resources, their store, the providers that feed it, the translation into the data-plane model, and the Admin APIs. It never sees the agent.
 
+mod access;
 pub mod app;
 pub mod grpc;
 pub mod model;

@@ -6,8 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use heddle_node::config::Secret;
+use heddle_node::hex;
 
-use crate::rest;
 use crate::settings::{ADMIN_KEY_FILE, AdminKey, Role};
 
 /// A key that was generated because none is configured.
@@ -41,23 +41,10 @@ pub(super) fn keys(configured: &[AdminKey], data_dir: &Path) -> io::Result<(Vec<
     Ok((keys, Some(GeneratedKey { path, fresh })))
 }
 
-/// The same keys as both Admin APIs check them.
-pub(super) fn digested(keys: &[AdminKey]) -> rest::Keys {
-    let one = |key: &AdminKey| rest::AdminKey {
-        name: key.name.as_str().into(),
-        key: key.key.reveal().into(),
-        role: match key.role {
-            Role::Admin => rest::Role::Admin,
-            Role::Viewer => rest::Role::Viewer,
-        },
-    };
-    rest::Keys::new(&keys.iter().map(one).collect::<Vec<_>>())
-}
-
 fn generate(path: &Path) -> io::Result<(String, Option<Secret>)> {
     let mut bytes = [0; GENERATED_BYTES];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("the system gives no random numbers"))?;
-    let key: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = hex::encode(&bytes);
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     writeln!(file, "{key}")?;
     file.sync_all()?;

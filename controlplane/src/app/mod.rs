@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpIncoming};
 
+use crate::access::Keys;
 use crate::grpc::{AdminService, Explainer};
 use crate::model::Key;
 use crate::provider::{self, FileProvider, FixedProvider, Provider};
@@ -61,6 +62,9 @@ pub struct Parts {
     /// Ends everything.
     pub drain: DrainWatch,
 }
+
+/// Resources under the name of a provider that does not change while the process lives.
+pub type Seed = (Arc<str>, Vec<(Key, Value)>);
 
 /// A control plane that runs.
 pub struct Running {
@@ -126,7 +130,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let xds = bind("xDS", settings.xds, "xds.address").await?;
     let in_data_dir = |source| StartError::DataDir { path: data_dir.clone(), source };
     let (keys, generated) = keys::keys(&settings.admin.keys, &data_dir).map_err(in_data_dir)?;
-    let keys = keys::digested(&keys);
+    let keys = Keys::new(&keys);
     let clock: Clock = Arc::new(clock::unix_ms);
     let seal = Arc::new(Seal::open(&data_dir.join(SEAL_FILE))?);
     let store: Arc<dyn Store> =

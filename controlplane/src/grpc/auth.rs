@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use crate::rest::{Keys, Role};
+use crate::access::Keys;
+use crate::settings::Role;
 
 /// Where the key travels.
 const HEADER: &str = "x-api-key";

@@ -16,8 +16,9 @@ use super::codec::{self, Proposal};
 use super::explain::Explainer;
 use super::masks::Masks;
 use super::watch::{Event, Watcher};
+use crate::access::Keys;
 use crate::model::Key;
-use crate::rest::{Keys, Role};
+use crate::settings::Role;
 use crate::state::{Intent, Keeper, Options, Refused, Scope, State};
 
 /// Bytes of one message in either direction: a configuration of 10,000 routes fits several times.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
+use heddle_node::config::Secret;
 use heddle_proto::heddle::admin::v1 as api;
 use heddle_proto::heddle::admin::v1::admin_server::Admin;
 use heddle_xds::catalog::{Catalog, ConfigFault, Descriptor, Place, PluginKind};
@@ -12,8 +13,9 @@ use serde_json::{Value, json};
 use tonic::{Code, Request, Status};
 
 use super::*;
+use crate::access::Keys;
 use crate::model::{Fault, Key, ResourceKind};
-use crate::rest::{AdminKey, Keys, Role};
+use crate::settings::{AdminKey, Role};
 use crate::state::{Content, Keeper, State, Update, Validator};
 use crate::store::Memory;
 use crate::store::conformance::Hands;
@@ -80,7 +82,7 @@ impl World {
         let hands = Hands::default();
         hands.set(1_000_500);
         let keeper = Keeper::start(Arc::new(Memory::new(hands.clock())), Arc::new(Toy), hands.clock()).await.unwrap();
-        let key = |name: &str, key: &str, role| AdminKey { name: name.into(), key: key.into(), role };
+        let key = |name: &str, key: &str, role| AdminKey { name: name.into(), key: Secret::new(key), role };
         let keys = Keys::new(&[key("ops", "k-ops", Role::Admin), key("eyes", "k-eyes", Role::Viewer)]);
         let descriptor = Descriptor {
             name: "key-auth",

@@ -27,12 +27,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-pub use access::{AdminKey, Keys, Role};
 use access::{Failures, Given, Source};
 pub use serve::serve;
 use target::Target;
 
+use crate::access::Keys;
 use crate::seal::Seal;
+use crate::settings::Role;
 use crate::state::Keeper;
 use crate::store::Clock;
 

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Call, Role};
+use super::Call;
 use crate::model::ResourceKind;
 use crate::seal::visit;
+use crate::settings::Role;
 
 /// What a viewer sees in place of a secret.
 const MASK: &str = "******";

@@ -1,67 +1,7 @@
-//! Admin keys: where a request carries one, and whose it is. Keys are kept and compared as digests.
+//! Where a request carries its admin key. Whose key it is it does not know.
 
-use std::sync::Arc;
-
-use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, Uri, header};
 use percent_encoding::percent_decode_str;
-use subtle::ConstantTimeEq;
-
-/// What a key allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Everything.
-    Admin,
-    /// Reading, secrets masked.
-    Viewer,
-}
-
-/// One admin key.
-#[derive(Clone)]
-pub struct AdminKey {
-    /// Who it belongs to, as the history shows it.
-    pub name: Arc<str>,
-    /// The key itself.
-    pub key: String,
-    /// What it allows.
-    pub role: Role,
-}
-
-/// All admin keys.
-#[derive(Clone)]
-pub struct Keys(Vec<Digested>);
-
-#[derive(Clone)]
-struct Digested {
-    name: Arc<str>,
-    digest: [u8; 32],
-    role: Role,
-}
-
-impl Keys {
-    /// Keeps digests only.
-    pub fn new(keys: &[AdminKey]) -> Keys {
-        Keys(keys.iter().map(|key| Digested { name: key.name.clone(), digest: sha256(&key.key), role: key.role }).collect())
-    }
-
-    /// Whose key it is. The time taken depends neither on the key nor on whose it is.
-    pub(crate) fn find(&self, key: &str) -> Option<(Arc<str>, Role)> {
-        let wanted = sha256(key);
-        let mut found = None;
-        for known in &self.0 {
-            if bool::from(known.digest.ct_eq(&wanted)) {
-                found = Some((known.name.clone(), known.role));
-            }
-        }
-        found
-    }
-}
-
-fn sha256(text: &str) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
-    out
-}
 
 /// Where a request carried its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,14 +54,5 @@ mod tests {
         let query: Uri = "/admin/routes?x=1&api_key=from%2Dquery".parse().unwrap();
         assert_eq!(given(&query, &headers).map(|g| (g.key, g.source)), Some(("from-query".into(), Source::Query)));
         assert!(given(&plain, &HeaderMap::new()).is_none());
-    }
-
-    #[test]
-    fn keys_have_owners_and_roles() {
-        let key = |name: &str, key: &str, role| AdminKey { name: name.into(), key: key.to_owned(), role };
-        let keys = Keys::new(&[key("ops", "aaaa", Role::Admin), key("eyes", "bbbb", Role::Viewer)]);
-        assert_eq!(keys.find("bbbb"), Some(("eyes".into(), Role::Viewer)));
-        assert_eq!(keys.find("aaa"), None);
-        assert_eq!(keys.find(""), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Who may ask for what: keys and roles, failed attempts, and requests that browsers were tricked into. It knows headers and paths, not resources.
+//! What is asked of whoever comes: where a key stands, failed attempts, and requests that browsers were tricked into. It knows headers and paths, not resources.
 
 mod failures;
 mod guard;
@@ -6,5 +6,4 @@ mod keys;
 
 pub(super) use failures::Failures;
 pub(super) use guard::{content_type, origin};
-pub use keys::{AdminKey, Keys, Role};
 pub(super) use keys::{Given, Source, given};

@@ -13,13 +13,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
+use heddle_node::config::Secret;
 use heddle_xds::catalog::{Catalog, ConfigFault, Descriptor, Place, PluginKind};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{Admin, AdminKey, Keys, Role, Settings, router};
+use super::{Admin, Settings, router};
+use crate::access::Keys;
 use crate::seal::Seal;
+use crate::settings::{AdminKey, Role};
 use crate::state::Keeper;
 use crate::store::{Memory, Store};
 use crate::validate::Rules;
@@ -74,7 +77,7 @@ impl Catalog for Plugins {
 async fn admin_over(store: Arc<dyn Store>, settings: Settings) -> (Admin, Keeper) {
     let catalog: Arc<dyn Catalog> = Arc::new(Plugins::new());
     let keeper = Keeper::start(store, Arc::new(Rules::new(catalog.clone())), Arc::new(|| 1_000_000)).await.unwrap();
-    let key = |name: &str, key: &str, role| AdminKey { name: name.into(), key: key.to_owned(), role };
+    let key = |name: &str, key: &str, role| AdminKey { name: name.into(), key: Secret::new(key), role };
     let admin = Admin {
         keeper: keeper.clone(),
         catalog,
