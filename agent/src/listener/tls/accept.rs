@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use heddle_node::hex;
 use rustls::server::Acceptor;
 use rustls::{ProtocolVersion, ServerConnection};
 use rustls_pki_types::CertificateDer;
@@ -62,15 +63,7 @@ fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
     Some(ClientCertificate {
         subject: certificate.subject().to_string(),
         issuer: certificate.issuer().to_string(),
-        serial: hex(certificate.raw_serial()),
-        fingerprint: hex(digest.as_ref()),
+        serial: hex::encode(certificate.raw_serial()),
+        fingerprint: hex::encode(digest.as_ref()),
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or('0'))
-        .collect()
 }
