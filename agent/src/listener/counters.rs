@@ -1,6 +1,6 @@
 //! What a worker's listeners count. Each worker writes its own; metrics add them up.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::observe::Counter;
 
 macro_rules! counts {
     ($($(#[$doc:meta])* $variant:ident = $name:literal),* $(,)?) => {
@@ -61,23 +61,22 @@ counts! {
 
 /// One worker's counters; only that worker adds.
 #[derive(Debug)]
-pub struct Counters([AtomicU64; LEN]);
+pub struct Counters([Counter; LEN]);
 
 impl Default for Counters {
     fn default() -> Counters {
-        Counters(std::array::from_fn(|_| AtomicU64::new(0)))
+        Counters(std::array::from_fn(|_| Counter::default()))
     }
 }
 
 impl Counters {
-    /// Adds one. A plain load and store: there is one writer.
+    /// Adds one.
     pub fn add(&self, count: Count) {
-        let cell = &self.0[count as usize];
-        cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.0[count as usize].inc();
     }
 
     /// The value.
     pub fn get(&self, count: Count) -> u64 {
-        self.0[count as usize].load(Ordering::Relaxed)
+        self.0[count as usize].get()
     }
 }

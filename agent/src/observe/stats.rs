@@ -14,9 +14,14 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Takes away; only the owning worker may call it (gauges).
-    pub fn sub(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    /// One more.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// One less, for gauges; only the owning worker may call it.
+    pub fn dec(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
     }
 
     /// The value.

@@ -26,7 +26,7 @@ pub struct Finish {
 impl Finish {
     /// Counts the request as in flight.
     pub fn begin(x: Exchange, plan: Plan, worker: Rc<Worker>) -> Box<Finish> {
-        worker.counters().active.add(1);
+        worker.counters().active.inc();
         Box::new(Finish { x, plan, worker, done: false })
     }
 
@@ -53,7 +53,7 @@ impl Finish {
     fn count(&self, duration: Duration) {
         let (x, index) = (&self.x, self.worker.index);
         let counters = self.worker.counters();
-        counters.active.sub(1);
+        counters.active.dec();
         counters.reasons.add(x.answer.reason);
         let shard = self.plan.stats().own(index);
         shard.codes.add(x.answer.status);
