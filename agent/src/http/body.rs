@@ -11,8 +11,8 @@ use super::Fields;
 pub enum Frame {
     /// Content, never empty.
     Data(Bytes),
-    /// Trailer fields; the last frame.
-    Trailers(Fields),
+    /// Trailer fields; the last frame. Boxed, because they are rare and every piece of content would be as large as they are.
+    Trailers(Box<Fields>),
 }
 
 /// Why a body ended before its end.

@@ -163,7 +163,7 @@ impl Pump {
     fn take(&mut self, frame: Option<Result<Frame, BodyError>>, wire: &mut Wire) -> Result<(), Reason> {
         match frame {
             Some(Ok(Frame::Data(bytes))) => self.take_data(bytes, wire),
-            Some(Ok(Frame::Trailers(fields))) => self.end(Some(&fields), wire),
+            Some(Ok(Frame::Trailers(fields))) => self.end(Some(&*fields), wire),
             None => self.end(None, wire),
             Some(Err(error)) => Err(body_reason(&error)),
         }

@@ -247,7 +247,7 @@ async fn responses_are_framed_by_what_is_known_of_them() {
     let trailers = || {
         let mut fields = Fields::new();
         fields.append("x-sum", "1");
-        vec![data("a"), Some(Ok(Frame::Trailers(fields)))]
+        vec![data("a"), Some(Ok(Frame::Trailers(Box::new(fields))))]
     };
     story(streamed(None, trailers), async |mut client| {
         client.send(GET).await;

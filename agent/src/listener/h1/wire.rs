@@ -108,7 +108,7 @@ impl Wire {
         loop {
             match self.decoder.decode(&mut self.input) {
                 Ok(Step::Data(bytes)) => return Poll::Ready(Some(Ok(Frame::Data(bytes)))),
-                Ok(Step::Trailers(fields)) => return Poll::Ready(Some(Ok(Frame::Trailers(*fields)))),
+                Ok(Step::Trailers(fields)) => return Poll::Ready(Some(Ok(Frame::Trailers(fields)))),
                 Ok(Step::End) => return Poll::Ready(None),
                 Ok(Step::More) => {}
                 Err(fault) => return Poll::Ready(Some(Err(fault))),

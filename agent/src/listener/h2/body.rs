@@ -97,6 +97,6 @@ impl StreamBody {
                 fields.append(text, value.as_bytes());
             }
         }
-        (!fields.is_empty()).then_some(Ok(Frame::Trailers(fields)))
+        (!fields.is_empty()).then_some(Ok(Frame::Trailers(Box::new(fields))))
     }
 }

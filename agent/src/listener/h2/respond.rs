@@ -146,7 +146,7 @@ impl Pump {
                     }
                     self.piece = bytes;
                 }
-                Poll::Ready(Some(Ok(Frame::Trailers(fields)))) => return Poll::Ready(self.end(Some(&fields))),
+                Poll::Ready(Some(Ok(Frame::Trailers(fields)))) => return Poll::Ready(self.end(Some(&*fields))),
                 Poll::Ready(None) => return Poll::Ready(self.end(None)),
                 Poll::Ready(Some(Err(error))) => {
                     return Poll::Ready(Err(Failed { reason: body_reason(&error), code: Code::INTERNAL_ERROR }));

@@ -75,7 +75,7 @@ impl BodySource for H1Body {
                 }
                 Ok(Decoded::Trailers(trailers)) => {
                     self.finish();
-                    return Poll::Ready(Some(Ok(Frame::Trailers(*trailers))));
+                    return Poll::Ready(Some(Ok(Frame::Trailers(trailers))));
                 }
                 Ok(Decoded::End) => {
                     self.finish();

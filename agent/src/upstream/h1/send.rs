@@ -140,7 +140,7 @@ impl Sender {
             Some(Frame::Trailers(trailers)) => {
                 self.ended = true;
                 if chunked {
-                    write_last_chunk(out, Some(&trailers));
+                    write_last_chunk(out, Some(&*trailers));
                 }
             }
             None => {

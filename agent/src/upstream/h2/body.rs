@@ -78,7 +78,7 @@ impl H2Body {
         }
         match self.recv.poll_trailers(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(Some(trailers))) => Poll::Ready(Some(Ok(Frame::Trailers(convert::trailers(&trailers))))),
+            Poll::Ready(Ok(Some(trailers))) => Poll::Ready(Some(Ok(Frame::Trailers(Box::new(convert::trailers(&trailers)))))),
             Poll::Ready(Ok(None)) => Poll::Ready(None),
             Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
         }

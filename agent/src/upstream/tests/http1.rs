@@ -130,7 +130,7 @@ fn chunked_bodies_bring_their_trailers_and_keep_the_connection() {
         while let Some(frame) = response.body.frame().await {
             match frame.unwrap() {
                 Frame::Data(bytes) => all.extend_from_slice(&bytes),
-                Frame::Trailers(fields) => trailers = Some(fields),
+                Frame::Trailers(fields) => trailers = Some(*fields),
             }
         }
         assert_eq!(all, b"hello wo");

@@ -18,6 +18,7 @@ use heddle_xds::model::{self, Balancer, PassHost, Scheme, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::cluster::stats::Totals;
 use super::*;
 use crate::exchange::Interim;
 use crate::http::{Body, BodyError, BodySource, Fields, Frame, Method, RequestHead};
@@ -166,7 +167,7 @@ impl Tap {
 
     async fn finish(self, trailers: Option<Fields>) {
         if let Some(trailers) = trailers {
-            let _ = self.0.send(Some(Frame::Trailers(trailers))).await;
+            let _ = self.0.send(Some(Frame::Trailers(Box::new(trailers)))).await;
         }
         let _ = self.0.send(None).await;
     }
