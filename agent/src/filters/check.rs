@@ -70,6 +70,27 @@ pub(crate) fn route_schema<C: Config>(place: Place) -> Option<Value> {
     (place == Place::Route).then(schema::<C>)
 }
 
+/// `Plugin::check` of a plugin that is configured on routes and has metadata.
+///
+/// # Errors
+/// All faults that were found.
+pub(crate) fn with_metadata<C: Config, M: Config>(place: Place, value: &Value) -> Result<(), Vec<ConfigFault>> {
+    match place {
+        Place::Route => read::<C>(value).map(drop),
+        Place::Metadata => read::<M>(value).map(drop),
+        Place::Consumer => Err(misplaced(place)),
+    }
+}
+
+/// `Plugin::schema` of a plugin that is configured on routes and has metadata.
+pub(crate) fn schema_with_metadata<C: Config, M: Config>(place: Place) -> Option<Value> {
+    match place {
+        Place::Route => Some(schema::<C>()),
+        Place::Metadata => Some(schema::<M>()),
+        Place::Consumer => None,
+    }
+}
+
 /// JSON Schema of a configuration.
 pub(crate) fn schema<C: Config>() -> Value {
     schemars::schema_for!(C).to_value()

@@ -7,8 +7,7 @@ mod quota;
 #[cfg(test)]
 mod tests;
 
-use heddle_xds::catalog::{ConfigFault, Descriptor, Place, PluginKind};
-use serde_json::Value;
+use heddle_xds::catalog::{Descriptor, PluginKind};
 
 use super::{Plugin, check};
 use config::{Config, Metadata};
@@ -24,23 +23,7 @@ pub(crate) static PLUGIN: Plugin = Plugin {
         encrypt_fields: &[],
         prefer_route: false,
     },
-    schema,
-    check,
+    schema: check::schema_with_metadata::<Config, Metadata>,
+    check: check::with_metadata::<Config, Metadata>,
     build: filter::build,
 };
-
-fn schema(place: Place) -> Option<Value> {
-    match place {
-        Place::Route => Some(check::schema::<Config>()),
-        Place::Metadata => Some(check::schema::<Metadata>()),
-        Place::Consumer => None,
-    }
-}
-
-fn check(place: Place, value: &Value) -> Result<(), Vec<ConfigFault>> {
-    match place {
-        Place::Route => check::read::<Config>(value).map(drop),
-        Place::Metadata => check::read::<Metadata>(value).map(drop),
-        Place::Consumer => Err(check::misplaced(place)),
-    }
-}
