@@ -21,7 +21,11 @@ struct Digested {
 impl Keys {
     /// Keeps digests only.
     pub fn new(keys: &[AdminKey]) -> Keys {
-        Keys(keys.iter().map(|key| Digested { name: key.name.as_str().into(), digest: sha256(key.key.reveal()), role: key.role }).collect())
+        Keys(
+            keys.iter()
+                .map(|key| Digested { name: key.name.as_str().into(), digest: sha256(key.key.reveal()), role: key.role })
+                .collect(),
+        )
     }
 
     /// Whose key it is. The time taken depends neither on the key nor on whose it is.

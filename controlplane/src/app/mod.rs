@@ -63,9 +63,6 @@ pub struct Parts {
     pub drain: DrainWatch,
 }
 
-/// Resources under the name of a provider that does not change while the process lives.
-pub type Seed = (Arc<str>, Vec<(Key, Value)>);
-
 /// A control plane that runs.
 pub struct Running {
     /// The configuration.

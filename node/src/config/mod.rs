@@ -18,4 +18,4 @@ pub use parse::{Format, MAX_DEPTH, MAX_DOCUMENT_BYTES, MAX_NODES};
 pub use secret::Secret;
 pub use section::Section;
 pub use tree::{Data, Document, Entry, Node, Position};
-pub use units::{parse_duration, parse_size, show_duration, show_size};
+pub use units::{parse_duration, parse_size};

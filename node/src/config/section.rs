@@ -24,7 +24,6 @@ pub struct Section<'d> {
     at: Position,
     entries: &'d [Entry],
     asked: Vec<&'static str>,
-    open: bool,
 }
 
 /// What all sections of a document write to.
@@ -64,19 +63,16 @@ impl<'d> Section<'d> {
                 shared.note(at, path.clone(), format!("expected a map, found {found}"));
                 // Its defaults are read without further complaints: whatever it lacks is this same mistake.
                 let quiet = Shared { file: shared.file.clone(), mistakes: RefCell::default() };
-                return read(&mut Section { shared: &quiet, path, at, entries: &[], asked: Vec::new(), open: true });
+                return read(&mut Section { shared: &quiet, path, at, entries: &[], asked: Vec::new() });
             }
         };
-        let mut section = Section { shared, path, at, entries, asked: Vec::new(), open: false };
+        let mut section = Section { shared, path, at, entries, asked: Vec::new() };
         let value = read(&mut section);
         section.report_unknown();
         value
     }
 
     fn report_unknown(&self) {
-        if self.open {
-            return;
-        }
         for entry in self.entries.iter().filter(|entry| !self.asked.contains(&entry.key.as_str())) {
             let meant = match suggest(&entry.key, self.asked.iter().copied()) {
                 Some(name) => format!("; did you mean `{name}`?"),
@@ -140,11 +136,6 @@ impl<'d> Section<'d> {
     pub fn mistake(&mut self, key: &'static str, message: impl Into<String>) {
         let at = self.place(key);
         self.shared.note(at, self.path_of(key), message.into());
-    }
-
-    /// Leaves keys that nobody asked for alone.
-    pub fn allow_unknown(&mut self) {
-        self.open = true;
     }
 
     /// A string.

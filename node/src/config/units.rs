@@ -1,4 +1,4 @@
-//! Durations and sizes with units, as text and back. It does not know where they stand.
+//! Durations and sizes with units, read from text. It does not know where they stand.
 
 use std::time::Duration;
 
@@ -48,28 +48,6 @@ pub fn parse_size(text: &str) -> Option<u64> {
     }
     let (_, factor) = SIZES.iter().find(|(name, _)| *name == unit)?;
     times(number, *factor)
-}
-
-/// Writes a duration so that `parse_duration` reads it back: `1m30s`, `200ms`, `0`.
-#[must_use]
-pub fn show_duration(duration: Duration) -> String {
-    let mut rest = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    let mut text = String::new();
-    for (unit, factor) in TIMES.iter().rev() {
-        if rest / factor > 0 {
-            text.push_str(&format!("{}{unit}", rest / factor));
-            rest %= factor;
-        }
-    }
-    if text.is_empty() { "0".into() } else { text }
-}
-
-/// Writes a size in its largest whole unit: `64KiB`, `1500B`.
-#[must_use]
-pub fn show_size(bytes: u64) -> String {
-    let whole = |(_, factor): &&(&str, u64)| factor.is_power_of_two() && bytes > 0 && bytes.is_multiple_of(*factor);
-    let (unit, factor) = SIZES.iter().rev().find(whole).copied().unwrap_or(("B", 1));
-    format!("{}{unit}", bytes / factor)
 }
 
 /// Digits with at most one point between them.

@@ -1,22 +1,9 @@
 //! What every process exports, and how it is written down. It knows no particular metric.
 
-use prometheus::{Encoder, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, Registry, TextEncoder};
 
 /// The media type of [`expose`].
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
-
-/// Registers `heddle_build_info{version,role} 1`.
-///
-/// # Errors
-/// It is registered already.
-pub fn build_info(registry: &Registry, version: &str, role: &str) -> Result<(), prometheus::Error> {
-    let options = Opts::new("heddle_build_info", "Which build this is; always 1.")
-        .const_label("version", version)
-        .const_label("role", role);
-    let gauge = IntGauge::with_opts(options)?;
-    gauge.set(1);
-    registry.register(Box::new(gauge))
-}
 
 /// All metrics of `registry` in Prometheus' text format, of type [`TEXT_FORMAT`].
 ///
@@ -32,14 +19,17 @@ pub fn expose(registry: &Registry) -> Result<Vec<u8>, prometheus::Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use prometheus::IntGauge;
+
     use super::*;
 
     #[test]
-    fn the_build_is_exposed() {
+    fn what_is_registered_is_written_down() {
         let registry = Registry::new();
-        build_info(&registry, "1.2.3", "agent").unwrap();
+        let gauge = IntGauge::new("heddle_things", "Things.").unwrap();
+        gauge.set(3);
+        registry.register(Box::new(gauge)).unwrap();
         let text = String::from_utf8(expose(&registry).unwrap()).unwrap();
-        assert!(text.contains("heddle_build_info{role=\"agent\",version=\"1.2.3\"} 1"), "{text}");
-        assert!(build_info(&registry, "1.2.3", "agent").is_err());
+        assert_eq!(text, "# HELP heddle_things Things.\n# TYPE heddle_things gauge\nheddle_things 3\n");
     }
 }

@@ -9,7 +9,7 @@ mod trace;
 
 pub use labels::{LabelGuard, OTHER};
 pub use logs::{LogError, init as init_logs};
-pub use metrics::{TEXT_FORMAT, build_info, expose};
+pub use metrics::{TEXT_FORMAT, expose};
 pub use settings::{DEFAULT_SAMPLE, LogFormat, LogLevel, LogSettings, TracingSettings};
 pub use spans::{Attribute, FinishedSpan, Origin, SpanExport, SpanKind, TracingError};
 pub use trace::{RequestTrace, Sampler, TraceContext};

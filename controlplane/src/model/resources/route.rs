@@ -96,23 +96,6 @@ pub struct Route {
     pub update_time: Option<i64>,
 }
 
-impl Route {
-    /// The path patterns, whichever of `uri` and `uris` was used.
-    pub fn all_uris(&self) -> impl Iterator<Item = &str> {
-        self.uri.iter().chain(self.uris.iter().flatten()).map(String::as_str)
-    }
-
-    /// The hosts, whichever of `host` and `hosts` was used.
-    pub fn all_hosts(&self) -> impl Iterator<Item = &str> {
-        self.host.iter().chain(self.hosts.iter().flatten()).map(String::as_str)
-    }
-
-    /// The source networks, whichever of `remote_addr` and `remote_addrs` was used.
-    pub fn all_remote_addrs(&self) -> impl Iterator<Item = &str> {
-        self.remote_addr.iter().chain(self.remote_addrs.iter().flatten()).map(String::as_str)
-    }
-}
-
 fn uris_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "minItems": 1, "uniqueItems": true, "items": {"type": "string", "minLength": 1, "maxLength": 4096}})
 }

@@ -56,12 +56,6 @@ impl FileProvider {
         FileProvider { settings, environment, timing: Timing::default() }
     }
 
-    /// The same with other timing.
-    #[must_use]
-    pub fn timed(self, timing: Timing) -> FileProvider {
-        FileProvider { timing, ..self }
-    }
-
     fn scanner(&self) -> Scanner {
         Scanner::new(self.settings.path.clone(), NAME.into(), self.environment.clone())
     }

@@ -280,7 +280,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Starts a provider on `path` and hands its reports over.
 async fn running(path: &Path, timing: Timing, story: impl AsyncFnOnce(&mut mpsc::Receiver<Batch>)) {
     let settings = FileSettings { path: path.to_owned(), watch: true };
-    let mut provider = FileProvider::new(settings, environment()).timed(timing);
+    let mut provider = FileProvider { timing, ..FileProvider::new(settings, environment()) };
     let (completion, watch) = drain::pair();
     let (updates, mut reports) = mpsc::channel(1);
     let task = tokio::spawn(async move { provider.run(updates, watch).await });
