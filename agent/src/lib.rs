@@ -1,19 +1,19 @@
 //! The data plane: one node's listeners, pipeline, filters, balancing and upstreams, driven by tables that come over xDS. It never sees the control plane.
 
-pub mod admin;
+mod admin;
 pub mod app;
-pub mod balance;
-pub mod dns;
+mod balance;
+mod dns;
 pub mod exchange;
-pub mod feed;
+mod feed;
 pub mod filters;
-pub mod health;
-pub mod http;
-pub mod listener;
-pub mod net;
+mod health;
+mod http;
+mod listener;
+mod net;
 pub mod observe;
-pub mod pipeline;
+mod pipeline;
 pub mod route;
 pub mod settings;
-pub mod tables;
-pub mod upstream;
+mod tables;
+mod upstream;

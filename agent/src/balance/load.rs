@@ -19,11 +19,6 @@ pub struct Load {
 }
 
 impl Load {
-    /// Nothing in flight, no response seen.
-    pub fn new() -> Rc<Load> {
-        Rc::new(Load::default())
-    }
-
     /// Requests in flight.
     pub fn active(&self) -> u32 {
         self.active.get()

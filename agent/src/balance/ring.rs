@@ -34,16 +34,6 @@ impl Ring {
         let start = self.points.partition_point(|(hash, _)| *hash < key);
         self.points[start..].iter().chain(&self.points[..start]).map(|(_, index)| *index)
     }
-
-    /// Number of points.
-    pub fn len(&self) -> usize {
-        self.points.len()
-    }
-
-    /// Whether no node has a point.
-    pub fn is_empty(&self) -> bool {
-        self.points.is_empty()
-    }
 }
 
 /// The hash of a key text, to be given to a pick.

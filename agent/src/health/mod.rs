@@ -11,7 +11,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
-pub use judge::{Judge, StatusSet};
+pub use judge::Judge;
 pub use probe::Probe;
-pub use record::{Cause, Change, EndpointHealth, Finding, Rules};
+pub use record::{Change, EndpointHealth, Finding, Rules};
 pub use schedule::Schedule;

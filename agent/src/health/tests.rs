@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use super::judge::StatusSet;
+use super::record::Cause;
 use super::*;
 use crate::balance::{Admission, Epoch, Standing, State};
 

@@ -161,11 +161,6 @@ impl Fields {
     pub fn iter(&self) -> impl Iterator<Item = FieldRef<'_>> {
         self.list.iter().map(|field| field.view(&self.text))
     }
-
-    /// Sum of name and value lengths plus 32 for each field, as HTTP/2 counts (RFC 9113 section 6.5.2).
-    pub fn list_size(&self) -> usize {
-        self.list.iter().map(|field| field.name_len as usize + field.value_len as usize + 32).sum()
-    }
 }
 
 impl Field {

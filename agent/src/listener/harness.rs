@@ -174,21 +174,25 @@ pub(super) struct House {
     pub(super) listeners: Listeners<Fake>,
     pub(super) worker: Rc<Worker<Fake>>,
     pub(super) shared: Shared,
+    first: Option<Listener>,
 }
 
 impl House {
     pub(super) fn new(fake: Fake) -> House {
         let worker = Rc::new(Worker { service: fake, counters: Arc::default(), dates: Default::default() });
         let shared = Shared::default();
-        House { listeners: Listeners::new(worker.clone(), shared.clone(), Duration::from_secs(2)), worker, shared }
+        House { listeners: Listeners::new(worker.clone(), shared.clone(), Duration::from_secs(2)), worker, shared, first: None }
     }
 
     pub(super) fn want(&mut self, wanted: &[Listener]) -> Vec<ListenFault> {
+        self.first = wanted.first().cloned().or(self.first.take());
         self.listeners.reconcile(&wanted.iter().cloned().map(Arc::new).collect::<Vec<_>>())
     }
 
+    /// Where the first listener that was wanted accepts.
     pub(super) fn address(&self) -> SocketAddr {
-        self.listeners.addresses()[0].1
+        let first = self.first.as_ref().expect("a listener is wanted first");
+        self.shared.admission.address(&first.name, first.address)
     }
 
     pub(super) fn count(&self, count: Count) -> u64 {

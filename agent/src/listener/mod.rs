@@ -19,9 +19,8 @@ mod tests;
 mod tls;
 mod tunnel;
 
-pub use admission::Admission;
 pub use connection::Shared;
 pub use counters::{Count, Counters};
 pub use open::{ListenFault, Listeners};
 pub use site::Worker;
-pub use tls::{CertificateFault, CertificateStore, SharedCertificates};
+pub use tls::{CertificateStore, SharedCertificates};

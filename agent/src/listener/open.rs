@@ -48,7 +48,6 @@ pub struct ListenFault {
 /// An open socket and the task that accepts on it.
 struct Open {
     wanted: SocketAddr,
-    bound: SocketAddr,
     site: Rc<RefCell<Rc<Site>>>,
     stop: Rc<Drain>,
     task: JoinHandle<()>,
@@ -106,7 +105,7 @@ impl<S: Service> Listeners<S> {
             tasks: JoinSet::new(),
         };
         let task = tokio::task::spawn_local(door.run(socket, stop.clone(), drain, self.drain_time));
-        self.open.insert(listener.name.clone(), Open { wanted: listener.address, bound, site, stop, task });
+        self.open.insert(listener.name.clone(), Open { wanted: listener.address, site, stop, task });
         Ok(())
     }
 
@@ -115,11 +114,6 @@ impl<S: Service> Listeners<S> {
             open.stop.begin();
             self.closing.push(open.task);
         }
-    }
-
-    /// Names and addresses of what is open.
-    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
-        self.open.iter().map(|(name, open)| (name.clone(), open.bound)).collect()
     }
 
     /// Closes all; ends when the last connection has, at the latest after the drain time.

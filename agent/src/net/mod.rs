@@ -6,4 +6,4 @@ mod io;
 pub mod proxy;
 
 pub use deadline::Deadline;
-pub use io::{Io, Rewind, Stream};
+pub use io::{Io, Rewind};

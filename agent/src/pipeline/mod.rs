@@ -9,4 +9,4 @@ mod plan;
 mod worker;
 
 pub use http::Pipeline;
-pub use worker::{Counters, Shared, View, Worker};
+pub use worker::{Shared, Worker};

@@ -17,11 +17,8 @@ mod target;
 mod tests;
 mod tunnel;
 
-pub use cluster::{
-    Cluster, Clusters, Context, Endpoint, EndpointCore, EndpointReport, EndpointView, HealthEvent, Secrets, Shard, Spec, Stats,
-    TlsStore, Totals,
-};
+pub use cluster::{Cluster, Clusters, Context, EndpointCore, EndpointReport, EndpointView, HealthEvent, Shard, Spec};
 pub use error::{Sent, UpstreamError};
 pub use message::{OutgoingRequest, UpstreamResponse};
 pub use pools::Pools;
-pub use target::{EndpointHandle, Picked, Seen, Target};
+pub use target::{Picked, Seen, Target};

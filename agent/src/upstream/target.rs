@@ -149,11 +149,6 @@ impl Target {
         &self.seen.view
     }
 
-    /// The cluster.
-    pub fn cluster(&self) -> &Arc<Cluster> {
-        &self.local.cluster
-    }
-
     /// Waits until names that nobody has looked up before have been, at most as long as a connection may take; then looks at the endpoints anew.
     pub async fn settle(&mut self) {
         let cluster = &self.local.cluster;
@@ -253,11 +248,6 @@ impl Picked {
     /// The configuration that the try runs on.
     pub(super) fn spec(&self) -> &Spec {
         &self.seen.view.spec
-    }
-
-    /// Whether the try decides over a half-open endpoint.
-    pub fn is_trial(&self) -> bool {
-        self.trial.get()
     }
 
     /// Tells health what was found.

@@ -76,11 +76,6 @@ impl Template {
         Template::new(&source.replace("$$", "\\$"))
     }
 
-    /// Whether it refers to captures of a regular expression.
-    pub fn has_captures(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Capture(_)))
-    }
-
     /// Appends the text for this request and returns how many variables were resolved.
     pub fn render_into(&self, x: &Exchange, out: &mut String) -> usize {
         self.render_with(x, &[], out)

@@ -88,11 +88,6 @@ impl Variable {
         &self.name
     }
 
-    /// Whether the name means something; others are always absent.
-    pub fn is_known(&self) -> bool {
-        !matches!(self.kind, Kind::Unknown)
-    }
-
     /// The value for this request, `None` when absent.
     pub fn value<'a>(&self, x: &'a Exchange) -> Option<Value<'a>> {
         match &self.kind {
@@ -120,18 +115,6 @@ impl Variable {
             Kind::Arg(name) => table::query(x).is_some_and(|query| query_args(query, name).any(each)),
             _ => self.get(x).is_some_and(|value| each(&value)),
         }
-    }
-
-    /// Appends the text for this request and says whether there was any; allocates nothing of its own.
-    pub fn append_to(&self, x: &Exchange, out: &mut String) -> bool {
-        use fmt::Write;
-        match self.value(x) {
-            Some(Value::Text(text)) => out.push_str(&text),
-            // Writing to a `String` cannot fail.
-            Some(other) => _ = write!(out, "{other}"),
-            None => return false,
-        }
-        true
     }
 }
 

@@ -18,8 +18,7 @@ mod tests;
 use heddle_xds::model::EdgeLimits;
 
 pub use body::{BodyDecoder, Step};
-pub use chars::{is_token, is_value};
-pub use date::{DATE_LEN, DateCache, http_date};
+pub use date::DateCache;
 pub use encode::{Persistence, WireLength, write_chunk_start, write_last_chunk, write_request_head, write_response_head};
 pub use lines::is_trailer_allowed;
 pub use request::{ParsedRequest, RequestParser};

@@ -4,6 +4,7 @@
 use bytes::BytesMut;
 use proptest::prelude::*;
 
+use super::date::http_date;
 use super::*;
 use crate::http::{BodyError, Fields, Method, RequestHead, ResponseHead, Version};
 

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 
 pub(super) use accept::{Accepted, accept};
 use entry::Entry;
-pub use store::{CertificateFault, CertificateStore};
+pub use store::CertificateStore;
 
 /// The certificates of all listeners of a node; workers share them and see a change with the next handshake.
 pub type SharedCertificates = Arc<ArcSwap<CertificateStore>>;

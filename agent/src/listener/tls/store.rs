@@ -84,13 +84,6 @@ impl CertificateStore {
         });
         named.or(self.fallback.as_ref())
     }
-
-    /// Ids of the certificates in use, for tests and dumps.
-    pub fn ids(&self) -> Vec<Arc<str>> {
-        let mut ids: Vec<_> = self.by_id().into_keys().collect();
-        ids.sort();
-        ids
-    }
 }
 
 fn entry(

@@ -5,13 +5,12 @@ mod expand;
 mod keeper;
 mod registry;
 mod state;
-mod stats;
+pub(super) mod stats;
 mod tls;
 mod view;
 
 pub use registry::Clusters;
 pub use state::{Cluster, Context, EndpointReport, HealthEvent, Spec};
-pub use stats::{Shard, Stats, Totals};
+pub use stats::Shard;
 pub(super) use tls::server_name;
-pub use tls::{Secrets, TlsStore};
-pub use view::{Endpoint, EndpointCore, EndpointView};
+pub use view::{EndpointCore, EndpointView};

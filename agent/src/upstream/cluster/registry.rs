@@ -86,16 +86,4 @@ impl Clusters {
             stays
         });
     }
-
-    /// The cluster of this name.
-    pub fn get(&self, name: &str) -> Option<Arc<Cluster>> {
-        self.known.lock().get(name).map(|kept| kept.cluster.clone())
-    }
-
-    /// All clusters, for metrics and admin pages.
-    pub fn all(&self) -> Vec<Arc<Cluster>> {
-        let mut all: Vec<Arc<Cluster>> = self.known.lock().values().map(|kept| kept.cluster.clone()).collect();
-        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        all
-    }
 }
