@@ -157,7 +157,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         metrics: metrics.clone(),
         generated,
     };
-    let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explainer, catalog.clone());
+    let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explainer, catalog.clone(), drain.clone());
     let discovery =
         Discovery { keeper: keeper.clone(), catalog: catalog.clone(), registry: registry.clone(), drain: drain.clone() };
     tokio::spawn(discovery.serve(first, readiness.guard("first reports of the providers"), within, xds, service));

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
+use heddle_node::drain::DrainWatch;
 use heddle_proto::heddle::admin::v1 as api;
 use heddle_proto::heddle::admin::v1::admin_server::{Admin, AdminServer};
 use heddle_xds::catalog::Catalog;
@@ -43,18 +44,20 @@ pub struct AdminService {
     nodes: Arc<NodeRegistry>,
     explainer: Arc<dyn Explainer>,
     catalog: Arc<dyn Catalog>,
+    drain: DrainWatch,
 }
 
 impl AdminService {
-    /// The service for those who hold one of `keys`.
+    /// The service for those who hold one of `keys`. When `drain` begins, watches end, so that they do not hold a stop up.
     pub fn new(
         keeper: Keeper,
         keys: Keys,
         nodes: Arc<NodeRegistry>,
         explainer: Arc<dyn Explainer>,
         catalog: Arc<dyn Catalog>,
+        drain: DrainWatch,
     ) -> AdminService {
-        AdminService { keeper, keys, nodes, explainer, catalog }
+        AdminService { keeper, keys, nodes, explainer, catalog, drain }
     }
 
     /// For a tonic server, with its limits set.
@@ -203,7 +206,8 @@ impl Admin for AdminService {
                 Ok(Some((codec::event(event, &masks), watcher)))
             }
         });
-        Ok(Response::new(Box::pin(events)))
+        let mut drain = self.drain.clone();
+        Ok(Response::new(Box::pin(events.take_until(Box::pin(async move { drain.draining().await })))))
     }
 
     async fn history(&self, request: Request<api::HistoryRequest>) -> Result<Response<api::HistoryResponse>, Status> {

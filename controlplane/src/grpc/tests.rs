@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
 use heddle_node::config::Secret;
+use heddle_node::drain;
 use heddle_proto::heddle::admin::v1 as api;
 use heddle_proto::heddle::admin::v1::admin_server::Admin;
 use heddle_xds::catalog::{Catalog, ConfigFault, Descriptor, Place, PluginKind};
@@ -75,6 +76,7 @@ struct World {
     service: AdminService,
     keeper: Keeper,
     hands: Hands,
+    completion: drain::DrainCompletion,
 }
 
 impl World {
@@ -94,8 +96,9 @@ impl World {
             prefer_route: false,
         };
         let nodes = Arc::new(NodeRegistry::new());
-        let service = AdminService::new(keeper.clone(), keys, nodes, Arc::new(Oracle), Arc::new(Plugins([descriptor])));
-        World { service, keeper, hands }
+        let (completion, watch) = drain::pair();
+        let service = AdminService::new(keeper.clone(), keys, nodes, Arc::new(Oracle), Arc::new(Plugins([descriptor])), watch);
+        World { service, keeper, hands, completion }
     }
 
     async fn apply(&self, request: api::ApplyRequest) -> Result<api::ApplyResponse, Status> {
@@ -514,7 +517,9 @@ fn questions_are_handed_on_and_answers_masked() {
 #[test]
 fn over_the_wire_it_is_the_same() {
     use heddle_proto::heddle::admin::v1::admin_client::AdminClient;
-    run(|World { service, keeper, .. }| async move {
+    run(|World { service, keeper, completion, .. }| async move {
+        // Its end would end the watch.
+        let _completion = completion;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
@@ -541,4 +546,12 @@ fn over_the_wire_it_is_the_same() {
             () = story => {}
         }
     });
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_the_control_plane_drains() {
+    let world = World::new().await;
+    let mut watching = world.watch(0, &[]).await.unwrap();
+    world.completion.trigger().begin();
+    assert!(watching.next().await.is_none());
 }
