@@ -72,6 +72,12 @@ impl Example {
         until("the example to be ready", || client::get(self.at(15000), "/ready").ok().filter(|answer| answer.status == 200));
     }
 
+    /// Whether the agent has its last good configuration on disk.
+    fn kept(&self) -> bool {
+        let folders = std::fs::read_dir(self.place.folder.path()).unwrap().flatten();
+        folders.into_iter().any(|folder| folder.path().join("last-good.xds").exists())
+    }
+
     fn get(&self, target: &str, fields: &[(&str, &str)]) -> Answer {
         send(self.at(9080), "GET", target, fields, b"").expect("the gateway answers")
     }
@@ -144,6 +150,8 @@ fn separate_processes() {
     let agent = example.start("agent", "agent.yaml", &[]);
     example.ready();
     assert_eq!(example.get("/hello", &[]).text(), "one");
+    // It is written within a second of the change; who is killed before has nothing to start with.
+    until("the configuration to be on disk", || example.kept().then_some(()));
     drop((control_plane, agent));
     let _alone = example.start("agent", "agent.yaml", &[]);
     example.ready();
