@@ -115,7 +115,8 @@ pub fn parse(bytes: &[u8]) -> Answer {
     }
 }
 
-fn head(bytes: &[u8]) -> Answer {
+/// The first lines of an answer, without the empty one.
+pub fn head(bytes: &[u8]) -> Answer {
     let head = String::from_utf8_lossy(bytes).into_owned();
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok()).unwrap_or(0);

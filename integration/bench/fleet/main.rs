@@ -1,0 +1,163 @@
+//! How fast a change reaches the last of many agents and what it costs: a real control plane, simulated agents on real delta streams.
+//!
+//! `cargo build --release --workspace && cargo run --release -p heddle-integration --example fleet`
+#![allow(missing_docs)]
+
+use std::process::ExitCode;
+
+use heddle_integration::fleet::ledger::Reach;
+use heddle_integration::fleet::report::{self, Row};
+use heddle_integration::fleet::writer::{CHOSEN, Size, Subject};
+use heddle_integration::fleet::{Fleet, block, pin_generator};
+use serde_json::{Value, json};
+
+const USAGE: &str = "\
+fleet [--agents 1000] [--routes 10000] [--endpoints 10000] [--rate 100] [--seconds 60] [--only run|table] [--json] [--unpinned]
+
+Starts and stops the control plane by itself; HEDDLE_BINARY names another binary. Control plane and generator have one core
+each, unless --unpinned. --only run leaves the table of proportions out, --only table leaves the run out.";
+
+/// Changes for one row of the table, and how many a second: few enough that each is delivered by itself.
+const ROW_CHANGES: usize = 40;
+const ROW_RATE: f64 = 4.0;
+/// What the table compares the full size with.
+const FEW_ROUTES: usize = 100;
+const FEW_AGENTS: usize = 10;
+
+struct Options {
+    agents: usize,
+    size: Size,
+    rate: f64,
+    seconds: f64,
+    run: bool,
+    table: bool,
+    json: bool,
+    pinned: bool,
+}
+
+impl Options {
+    fn read(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
+        let mut options = Options {
+            agents: 1000,
+            size: Size { routes: 10_000, endpoints: 10_000 },
+            rate: 100.0,
+            seconds: 60.0,
+            run: true,
+            table: true,
+            json: false,
+            pinned: true,
+        };
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or(format!("{word} needs a value"));
+            let number =
+                |text: String| text.parse::<usize>().ok().filter(|n| *n > 0).ok_or(format!("{text} is no number above 0"));
+            match word.as_str() {
+                "--agents" => options.agents = number(value()?)?,
+                "--routes" => options.size.routes = number(value()?)?,
+                "--endpoints" => options.size.endpoints = number(value()?)?,
+                "--rate" => options.rate = number(value()?)? as f64,
+                "--seconds" => options.seconds = number(value()?)? as f64,
+                "--json" => options.json = true,
+                "--unpinned" => options.pinned = false,
+                "--only" => match value()?.as_str() {
+                    "run" => options.table = false,
+                    "table" => options.run = false,
+                    other => return Err(format!("--only {other}: expected run or table")),
+                },
+                _ => return Err(format!("{word} is not known")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn main() -> ExitCode {
+    let options = match Options::read(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("{why}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let pinned = if options.pinned { pin_generator() } else { Ok(()) };
+    match pinned.and_then(|()| block(measure(&options))) {
+        Ok((run, rows)) if options.json => println!("{:#}", json!({ "run": run, "proportions": rows })),
+        Ok((run, rows)) => {
+            if !run.is_null() {
+                println!("{}", report::run_text(&run));
+            }
+            if !rows.is_null() {
+                println!("{}", report::rows_text(&rows));
+            }
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// The run and the table; both use the same large control plane.
+async fn measure(options: &Options) -> Result<(Value, Value), String> {
+    let mut rows = Vec::new();
+    if options.table {
+        let size = Size { routes: FEW_ROUTES.min(options.size.routes), ..options.size };
+        let fleet = start(size, options).await?;
+        grow(&fleet, FEW_AGENTS.min(options.agents)).await?;
+        rows.push(everything(&fleet).await?);
+        grow(&fleet, options.agents).await?;
+        rows.push(everything(&fleet).await?);
+    }
+    let fleet = start(options.size, options).await?;
+    if options.table {
+        grow(&fleet, FEW_AGENTS.min(options.agents)).await?;
+        rows.push(everything(&fleet).await?);
+    }
+    let loading = grow(&fleet, options.agents).await?;
+    let loaded = fleet.memory().0;
+    let mut run = Value::Null;
+    if options.run {
+        say(&format!("{} changes a second for {} s ...", options.rate, options.seconds));
+        let changes = (options.rate * options.seconds) as usize;
+        run = report::json(&fleet.measure(Subject::Everything, options.rate, changes).await?);
+        run["memory_mib"] = report::memory(&fleet, loaded);
+        run["load_seconds"] = json!((loading.as_secs_f64() * 100.0).round() / 100.0);
+    }
+    if options.table {
+        rows.push(everything(&fleet).await?);
+        rows.push(row("one agent's listener", &fleet, Subject::OneListener, Reach::One(CHOSEN)).await?);
+    }
+    match fleet.stale() {
+        0 => Ok((run, if options.table { report::rows_json(&rows) } else { Value::Null })),
+        stale => Err(format!("{stale} times an agent does not have the newest content of what was changed")),
+    }
+}
+
+async fn start(size: Size, options: &Options) -> Result<Fleet, String> {
+    say(&format!("a control plane with {} routes and {} endpoints ...", size.routes, size.endpoints));
+    Fleet::start(size, options.pinned).await
+}
+
+async fn grow(fleet: &Fleet, agents: usize) -> Result<std::time::Duration, String> {
+    say(&format!("{agents} agents ..."));
+    let told = |entered: usize| {
+        if entered.is_multiple_of(250) {
+            say(&format!("  {entered} have everything"));
+        }
+    };
+    fleet.grow(agents, told).await
+}
+
+async fn everything(fleet: &Fleet) -> Result<Row, String> {
+    row("routes and endpoints", fleet, Subject::Everything, Reach::All).await
+}
+
+async fn row(what: &'static str, fleet: &Fleet, subject: Subject, reach: Reach) -> Result<Row, String> {
+    say(&format!("{ROW_CHANGES} changes of {what}, {ROW_RATE} a second ..."));
+    Ok(Row { what, reach, measured: fleet.measure(subject, ROW_RATE, ROW_CHANGES).await? })
+}
