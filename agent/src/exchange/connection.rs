@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::http::digits::AddressText;
+
 /// What is known of the client's connection; the same for all its requests.
 #[derive(Debug)]
 pub struct ConnectionInfo {
@@ -12,6 +14,8 @@ pub struct ConnectionInfo {
     pub listener: Arc<str>,
     /// Client address: the socket's peer, or what a PROXY header said.
     pub peer: SocketAddr,
+    /// The same as text.
+    pub peer_text: AddressText,
     /// The socket's peer.
     pub transport_peer: SocketAddr,
     /// Address the client connected to (the PROXY header's destination when there was one).

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{ConnectionInfo, ConsumerInfo, Directory, Exchange, OriginalTarget};
+use crate::http::digits::AddressText;
 use crate::http::{Method, RequestHead};
 
 /// A directory in which nobody stands.
@@ -47,6 +48,7 @@ impl Imagined<'_> {
             id: 1,
             listener: "imagined".into(),
             peer: self.remote,
+            peer_text: AddressText::of(self.remote),
             transport_peer: self.remote,
             local: self.local,
             tls: None,

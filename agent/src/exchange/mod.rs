@@ -22,6 +22,7 @@ use heddle_node::telemetry::RequestTrace;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use crate::http::digits::AddressText;
 use crate::http::{Method, RequestHead, ResponseHead};
 
 pub use connection::{ClientCertificate, ConnectionInfo, TlsInfo};
@@ -46,7 +47,7 @@ pub struct Exchange {
     /// The same in Unix milliseconds.
     pub started_ms: u64,
     /// The route that matched.
-    pub route: Option<Arc<RouteInfo>>,
+    pub route: Option<Rc<RouteInfo>>,
     /// Captures of the path pattern.
     pub params: SmallVec<[(Arc<str>, String); 2]>,
     /// Who authentication found.
@@ -56,7 +57,7 @@ pub struct Exchange {
     /// Set by filters: host to send upstream instead of what `pass_host` says.
     pub host_override: Option<String>,
     /// What each try met, in order.
-    pub attempts: SmallVec<[Attempt; 2]>,
+    pub attempts: SmallVec<[Attempt; 1]>,
     /// Bytes and status of the answer, as they become known.
     pub answer: AnswerRecord,
     /// Dice of this request.
@@ -94,7 +95,7 @@ pub struct OriginalTarget {
 }
 
 /// Identity of a route for variables, logs and metrics.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteInfo {
     /// Route id.
     pub id: Arc<str>,
@@ -123,13 +124,29 @@ pub struct ConsumerInfo {
     pub labels: std::collections::BTreeMap<Arc<str>, Arc<str>>,
 }
 
+/// Which endpoint, for people.
+#[derive(Debug)]
+pub struct EndpointName {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The same as text.
+    pub text: AddressText,
+    /// Name of the node as configured.
+    pub host: Arc<str>,
+}
+
+impl EndpointName {
+    /// The endpoint of this configured name at this address.
+    pub fn new(host: Arc<str>, address: SocketAddr) -> Rc<EndpointName> {
+        Rc::new(EndpointName { address, text: AddressText::of(address), host })
+    }
+}
+
 /// One try against one endpoint.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// Endpoint address.
-    pub address: SocketAddr,
-    /// Name of the node as configured.
-    pub host: Arc<str>,
+    /// The endpoint.
+    pub endpoint: Rc<EndpointName>,
     /// Status, `None` when it failed before one.
     pub status: Option<u16>,
     /// Connecting, zero when a pooled connection was used.

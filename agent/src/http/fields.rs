@@ -1,28 +1,51 @@
-//! Header and trailer fields in their order, in one text buffer that is used again for the next message.
+//! Header and trailer fields in their order, as lines in one text buffer that is used again for the next message.
 
 use super::Name;
+use super::chars::{is_token, is_value};
 
 /// Header or trailer fields in the order received.
 ///
-/// All names and values lie in one growing buffer and a field is a pair of spans into it, so that parsing, looking up and forwarding a message
-/// allocates nothing once the buffer has grown to the size of a usual message. Removed text stays in the buffer until [`Fields::clear`].
+/// All of them lie as lines (`name: value` with CRLF) in one growing buffer and a field is a span of it, so that parsing, looking up and forwarding a message
+/// allocates nothing once the buffer has grown to the size of a usual message, and fields that nobody touched are written again by one copy.
+/// Removed text stays in the buffer until [`Fields::clear`].
 #[derive(Debug, Clone, Default)]
 pub struct Fields {
     text: Vec<u8>,
     list: Vec<Field>,
+    /// The known names that are here, by [`Name::bit`]; may hold some that are gone.
+    names: u64,
+    /// Whether a name may hold an underscore.
+    underscored: bool,
 }
 
 /// Room made at the first field, so that a usual message grows nothing. The list lies behind a pointer because heads are moved from hand to hand.
 const USUAL_FIELDS: usize = 16;
-/// Names and values of a usual message in bytes.
-const USUAL_TEXT: usize = 512;
+/// Lines of a usual message in bytes.
+const USUAL_TEXT: usize = 768;
 
 #[derive(Debug, Clone, Copy)]
 struct Field {
     id: Name,
+    /// Whether a codec has checked name and value.
+    checked: bool,
     name_len: u16,
     at: u32,
     value_len: u32,
+}
+
+/// A field line as it was received, its parts found and checked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line<'a> {
+    /// Known name.
+    pub id: Name,
+    /// Whether the name holds an underscore.
+    pub underscored: bool,
+    /// Name.
+    pub name: &'a [u8],
+    /// Value without blanks around it.
+    pub value: &'a [u8],
+    /// The whole line with its CRLF when it reads `name: value`, with one blank.
+    pub plain: Option<&'a [u8]>,
 }
 
 /// One field.
@@ -41,6 +64,11 @@ impl FieldRef<'_> {
     pub fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
+
+    /// Whether name and value can stand in a line without breaking it.
+    fn is_sound(&self) -> bool {
+        (self.id != Name::Other || is_token(self.name)) && is_value(self.value)
+    }
 }
 
 impl Fields {
@@ -53,6 +81,8 @@ impl Fields {
     pub fn clear(&mut self) {
         self.text.clear();
         self.list.clear();
+        self.names = 0;
+        self.underscored = false;
     }
 
     /// Number of fields.
@@ -78,22 +108,49 @@ impl Fields {
 
     /// Adds a field whose known name has been found already.
     pub(crate) fn push(&mut self, id: Name, name: &[u8], value: &[u8]) {
-        debug_assert!(name.len() <= u16::MAX as usize);
+        self.underscored |= id == Name::Other && name.contains(&b'_');
+        self.add(id, name, value, false);
+    }
+
+    /// Adds a field that a codec has checked.
+    pub(crate) fn push_line(&mut self, line: &Line<'_>) {
+        self.underscored |= line.underscored;
+        let Some(plain) = line.plain else { return self.add(line.id, line.name, line.value, true) };
+        let at = self.begin(line.id, plain.len());
+        self.text.extend_from_slice(plain);
+        self.note(line.id, at, line.name.len(), line.value.len(), true);
+    }
+
+    fn add(&mut self, id: Name, name: &[u8], value: &[u8], checked: bool) {
+        let at = self.begin(id, name.len() + value.len() + 4);
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(b": ");
+        self.text.extend_from_slice(value);
+        self.text.extend_from_slice(b"\r\n");
+        self.note(id, at, name.len(), value.len(), checked);
+    }
+
+    fn begin(&mut self, id: Name, len: usize) -> usize {
         if self.list.capacity() == 0 {
             self.list.reserve(USUAL_FIELDS);
             self.text.reserve(USUAL_TEXT);
         }
-        let at = self.text.len() as u32;
-        self.text.extend_from_slice(name);
-        self.text.extend_from_slice(value);
-        self.list.push(Field { id, name_len: name.len() as u16, at, value_len: value.len() as u32 });
+        self.text.reserve(len);
+        self.names |= id.bit();
+        self.text.len()
+    }
+
+    fn note(&mut self, id: Name, at: usize, name: usize, value: usize, checked: bool) {
+        debug_assert!(name <= u16::MAX as usize);
+        self.list.push(Field { id, checked, name_len: name as u16, at: at as u32, value_len: value as u32 });
     }
 
     /// Replaces all fields of this name by one.
     pub fn set(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
-        let name = name.as_ref();
-        self.remove(name);
-        self.push(Name::find(name), name, value.as_ref());
+        let (name, value) = (name.as_ref(), value.as_ref());
+        let id = Name::find(name);
+        self.remove_all(id, name);
+        self.push(id, name, value);
     }
 
     /// Replaces all fields of this known name by one.
@@ -105,17 +162,44 @@ impl Fields {
     /// Removes all fields of this name and says how many there were.
     pub fn remove(&mut self, name: impl AsRef<[u8]>) -> usize {
         let name = name.as_ref();
+        self.remove_all(Name::find(name), name)
+    }
+
+    fn remove_all(&mut self, id: Name, name: &[u8]) -> usize {
+        if id != Name::Other {
+            return self.remove_known(id);
+        }
         let before = self.list.len();
         let text = &self.text;
-        self.list.retain(|field| !field.name(text).eq_ignore_ascii_case(name));
+        self.list.retain(|field| field.id != Name::Other || !field.name(text).eq_ignore_ascii_case(name));
         before - self.list.len()
     }
 
     /// Removes all fields of this known name and says how many there were.
     pub fn remove_known(&mut self, name: Name) -> usize {
+        if self.names & name.bit() == 0 {
+            return 0;
+        }
+        self.names &= !name.bit();
         let before = self.list.len();
         self.list.retain(|field| field.id != name);
         before - self.list.len()
+    }
+
+    /// Removes all fields of these known names, given as a set of [`Name::bit`]s.
+    pub(crate) fn remove_set(&mut self, names: u64) {
+        if self.names & names != 0 {
+            self.list.retain(|field| field.id.bit() & names == 0);
+            self.names &= !names;
+        }
+    }
+
+    /// Removes fields whose name holds an underscore: what CGI and its like cannot tell from a hyphen.
+    pub fn remove_underscored(&mut self) {
+        if self.underscored {
+            self.retain(|field| field.id != Name::Other || memchr::memchr(b'_', field.name).is_none());
+            self.underscored = false;
+        }
     }
 
     /// Keeps the fields for which `keep` is true.
@@ -126,10 +210,10 @@ impl Fields {
 
     /// Value of the first field of this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.list
-            .iter()
-            .find(|field| field.name(&self.text).eq_ignore_ascii_case(name.as_bytes()))
-            .map(|field| field.value(&self.text))
+        match Name::find(name.as_bytes()) {
+            Name::Other => self.iter().find(|field| field.id == Name::Other && field.is(name)).map(|field| field.value),
+            known => self.get_known(known),
+        }
     }
 
     /// Value of the first field of this name, when it is UTF-8.
@@ -139,6 +223,9 @@ impl Fields {
 
     /// Value of the first field of this known name.
     pub fn get_known(&self, name: Name) -> Option<&[u8]> {
+        if !self.contains_known(name) {
+            return None;
+        }
         self.list.iter().find(|field| field.id == name).map(|field| field.value(&self.text))
     }
 
@@ -149,27 +236,52 @@ impl Fields {
 
     /// Values of all fields of this known name, in order.
     pub fn get_all_known(&self, name: Name) -> impl Iterator<Item = &[u8]> {
-        self.list.iter().filter(move |field| field.id == name).map(|field| field.value(&self.text))
+        let list = if self.contains_known(name) { &self.list[..] } else { &[] };
+        list.iter().filter(move |field| field.id == name).map(|field| field.value(&self.text))
     }
 
     /// Whether there is a field of this known name.
     pub fn contains_known(&self, name: Name) -> bool {
-        self.list.iter().any(|field| field.id == name)
+        self.names & name.bit() != 0 && self.list.iter().any(|field| field.id == name)
     }
 
     /// All fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = FieldRef<'_>> {
         self.list.iter().map(|field| field.view(&self.text))
     }
+
+    /// Appends the lines of the fields that are `wanted` to a message; neighbours go in one copy. A field that nobody has checked and that would break the
+    /// line structure is left out: nobody splits a response, whatever a filter was told to set.
+    pub(super) fn write_lines(&self, out: &mut Vec<u8>, mut wanted: impl FnMut(&FieldRef<'_>) -> bool) {
+        let (mut start, mut end) = (0, 0);
+        for field in &self.list {
+            let view = field.view(&self.text);
+            if !wanted(&view) || !(field.checked || view.is_sound()) {
+                continue;
+            }
+            let at = field.at as usize;
+            if at != end {
+                out.extend_from_slice(&self.text[start..end]);
+                start = at;
+            }
+            end = at + field.len();
+        }
+        out.extend_from_slice(&self.text[start..end]);
+    }
 }
 
 impl Field {
+    /// Length of the line.
+    fn len(&self) -> usize {
+        self.name_len as usize + self.value_len as usize + 4
+    }
+
     fn name<'a>(&self, text: &'a [u8]) -> &'a [u8] {
         &text[self.at as usize..][..self.name_len as usize]
     }
 
     fn value<'a>(&self, text: &'a [u8]) -> &'a [u8] {
-        &text[self.at as usize + self.name_len as usize..][..self.value_len as usize]
+        &text[self.at as usize + self.name_len as usize + 2..][..self.value_len as usize]
     }
 
     fn view<'a>(&self, text: &'a [u8]) -> FieldRef<'a> {

@@ -31,18 +31,23 @@ pub enum Method {
 impl Method {
     /// The method with this token; the caller has checked that it is one.
     pub fn from_token(token: &str) -> Method {
-        match token {
-            "GET" => Method::Get,
-            "HEAD" => Method::Head,
-            "POST" => Method::Post,
-            "PUT" => Method::Put,
-            "DELETE" => Method::Delete,
-            "OPTIONS" => Method::Options,
-            "PATCH" => Method::Patch,
-            "CONNECT" => Method::Connect,
-            "TRACE" => Method::Trace,
-            other => Method::Other(other.into()),
-        }
+        Method::known(token.as_bytes()).unwrap_or_else(|| Method::Other(token.into()))
+    }
+
+    /// The method that has a name of its own here.
+    pub(in crate::http) fn known(token: &[u8]) -> Option<Method> {
+        Some(match token {
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"POST" => Method::Post,
+            b"PUT" => Method::Put,
+            b"DELETE" => Method::Delete,
+            b"OPTIONS" => Method::Options,
+            b"PATCH" => Method::Patch,
+            b"CONNECT" => Method::Connect,
+            b"TRACE" => Method::Trace,
+            _ => return None,
+        })
     }
 
     /// The token.

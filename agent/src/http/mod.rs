@@ -5,14 +5,15 @@ pub mod h1;
 pub mod h2;
 
 mod body;
+pub(crate) mod chars;
 pub mod digits;
-mod fields;
+pub(crate) mod fields;
 mod head;
 mod method;
 mod name;
 
 pub use body::{Body, BodyError, BodySource, Frame};
-pub use fields::{FieldRef, Fields};
+pub use fields::Fields;
 pub use head::{RequestHead, ResponseHead, Version, reason_phrase};
 pub use method::Method;
 pub use name::Name;

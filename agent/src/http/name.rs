@@ -20,11 +20,8 @@ macro_rules! names {
                 }
             }
 
-            /// The name spelled by `text` in any case.
-            pub fn find(text: &[u8]) -> Name {
-                $(if text.len() == $text.len() && text.eq_ignore_ascii_case($text.as_bytes()) { return Name::$variant; })*
-                Name::Other
-            }
+            /// All known names.
+            const KNOWN: &'static [Name] = &[$(Name::$variant,)*];
         }
     };
 }
@@ -104,7 +101,73 @@ names! {
     GrpcStatus = "grpc-status",
 }
 
+/// The names by a hash of their length and three of their letters, free of collisions: finding one costs one comparison.
+static TABLE: [Name; 256] = match table(SEED) {
+    Some(table) => table,
+    None => [Name::Other; 256],
+};
+
+/// The first multiplier that gives each name a slot of its own; the compiler looks for it.
+const SEED: u32 = seed();
+
+const fn seed() -> u32 {
+    let mut seed = 0x9e37_79b1;
+    while table(seed).is_none() {
+        seed += 2;
+    }
+    seed
+}
+
+const fn table(seed: u32) -> Option<[Name; 256]> {
+    let mut table = [Name::Other; 256];
+    let mut at = 0;
+    while at < Name::KNOWN.len() {
+        let name = Name::KNOWN[at];
+        let slot = slot(name.as_str().as_bytes(), seed);
+        if !matches!(table[slot], Name::Other) {
+            return None;
+        }
+        table[slot] = name;
+        at += 1;
+    }
+    Some(table)
+}
+
+/// Slot of a name, not empty, whatever its case.
+const fn slot(text: &[u8], seed: u32) -> usize {
+    let len = text.len();
+    let (first, late, last) = (text[0] | 0x20, text[len * 3 / 4] | 0x20, text[len - 1] | 0x20);
+    let key = u32::from_le_bytes([len as u8, first, late, last]);
+    (key.wrapping_mul(seed) >> 24) as usize
+}
+
 impl Name {
+    /// The name spelled by `text` in any case.
+    pub fn find(text: &[u8]) -> Name {
+        if text.is_empty() {
+            return Name::Other;
+        }
+        let candidate = TABLE[slot(text, SEED)];
+        if is_spelled(candidate.as_str().as_bytes(), text) { candidate } else { Name::Other }
+    }
+
+    /// The bit of this name in a set of names.
+    pub(crate) const fn bit(self) -> u64 {
+        1 << self as u8
+    }
+
+    /// The fields that speak only to the next hop, as a set of [`Name::bit`]s.
+    pub(crate) const HOP_BY_HOP: u64 = {
+        let (mut set, mut at) = (0, 0);
+        while at < Name::KNOWN.len() {
+            if Name::KNOWN[at].is_hop_by_hop() {
+                set |= Name::KNOWN[at].bit();
+            }
+            at += 1;
+        }
+        set
+    };
+
     /// Whether the field speaks only to the next hop (RFC 9110 section 7.6.1) and must not be forwarded.
     pub const fn is_hop_by_hop(self) -> bool {
         matches!(
@@ -121,5 +184,52 @@ impl Name {
                 | Name::ProxyAuthorization
                 | Name::Proxy
         )
+    }
+}
+
+/// Whether `text` is `name`, which is in lower case, in any case. Eight letters at a time: a byte may differ in the bit of its case, and only where the name
+/// has a letter, which are the bytes of names with bit 6 set.
+fn is_spelled(name: &[u8], text: &[u8]) -> bool {
+    if name.len() != text.len() {
+        return false;
+    }
+    let differs = |name: u64, text: u64| (name ^ text) & !(name >> 1 & 0x2020_2020_2020_2020) != 0;
+    let (names, name_rest) = name.as_chunks::<8>();
+    let (texts, text_rest) = text.as_chunks::<8>();
+    let head = names.iter().zip(texts).all(|(name, text)| !differs(u64::from_le_bytes(*name), u64::from_le_bytes(*text)));
+    head && name_rest.iter().zip(text_rest).all(|(name, text)| !differs(u64::from(*name), u64::from(*text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_in_any_case_and_nothing_close_to_it() {
+        for &name in Name::KNOWN {
+            let text = name.as_str();
+            assert_eq!(Name::find(text.as_bytes()), name);
+            assert_eq!(Name::find(text.to_ascii_uppercase().as_bytes()), name);
+            for at in 0..text.len() {
+                for byte in 0..=255u8 {
+                    let mut other = text.as_bytes().to_vec();
+                    other[at] = byte;
+                    let same = other.eq_ignore_ascii_case(text.as_bytes());
+                    assert_eq!(Name::find(&other) == name, same, "{other:?}");
+                }
+            }
+        }
+        assert!(Name::KNOWN.len() < 64, "sets of names are 64 bits wide");
+        assert_eq!(Name::find(b""), Name::Other);
+    }
+
+    proptest! {
+        #[test]
+        fn finding_is_comparing_with_all(text in proptest::collection::vec(any::<u8>(), 0..24)) {
+            let found = Name::KNOWN.iter().copied().find(|name| text.eq_ignore_ascii_case(name.as_str().as_bytes()));
+            prop_assert_eq!(Name::find(&text), found.unwrap_or(Name::Other));
+        }
     }
 }

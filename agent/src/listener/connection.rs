@@ -18,6 +18,7 @@ use super::site::{LEAVING, Link, Site, Worker};
 use super::tls::{self, Identity, SharedCertificates};
 use super::{h1, h2};
 use crate::exchange::{ConnectionInfo, Service, TlsInfo};
+use crate::http::digits::AddressText;
 use crate::net::proxy::{self, Header};
 use crate::net::{Io, Rewind};
 
@@ -123,6 +124,7 @@ impl Arrival<'_> {
             id: self.shared.admission.next_id(),
             listener: self.site.listener.name.clone(),
             peer: canonical(peer),
+            peer_text: AddressText::of(canonical(peer)),
             transport_peer: canonical(transport_peer),
             local: canonical(local),
             tls,

@@ -18,6 +18,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use super::site::{Drain, Link, Site, Worker};
 use super::{Count, ListenFault, Listeners, Shared};
 use crate::exchange::{Call, ConnectionInfo, Reason, Response, Service};
+use crate::http::digits::AddressText;
 use crate::http::{Body, RequestHead, ResponseHead};
 use crate::net::Io;
 
@@ -90,6 +91,7 @@ pub(super) fn link(limits: EdgeLimits) -> Link {
         id: 1,
         listener: "test".into(),
         peer: "192.0.2.1:1000".parse().unwrap(),
+        peer_text: AddressText::of("192.0.2.1:1000".parse().unwrap()),
         transport_peer: "192.0.2.1:1000".parse().unwrap(),
         local: "192.0.2.2:80".parse().unwrap(),
         tls: None,

@@ -61,7 +61,7 @@ impl Series {
             route: route.map(|route| named(&route.id, &route.name)).unwrap_or_default(),
             service: route.map(|route| named(&route.service_id, &route.service_name)).unwrap_or_default(),
             consumer: x.consumer.as_ref().map(|consumer| consumer.username.clone()).unwrap_or_default(),
-            node: x.attempts.last().map(|attempt| attempt.address),
+            node: x.attempts.last().map(|attempt| attempt.endpoint.address),
             status: x.answer.status,
         }
     }
@@ -106,8 +106,8 @@ pub fn write<'a>(page: &mut TextWriter, workers: impl Iterator<Item = &'a Detail
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::Attempt;
     use crate::exchange::testing::get;
+    use crate::exchange::{Attempt, EndpointName};
 
     #[test]
     fn series_are_bounded_and_the_rest_is_counted_together() {
@@ -116,8 +116,7 @@ mod tests {
         for port in 0..3_000u16 {
             x.attempts.clear();
             x.attempts.push(Attempt {
-                address: SocketAddr::from(([127, 0, 0, 1], port)),
-                host: "".into(),
+                endpoint: EndpointName::new("".into(), SocketAddr::from(([127, 0, 0, 1], port))),
                 status: Some(200),
                 connect: Duration::ZERO,
                 header: None,

@@ -69,7 +69,7 @@ fn attributes(x: &Exchange) -> Vec<(&'static str, Attribute)> {
         list.push(("heddle.route", Attribute::Text(route.id.to_string().into())));
     }
     if let Some(attempt) = x.attempts.last() {
-        list.push(("heddle.upstream.address", Attribute::Text(attempt.address.to_string().into())));
+        list.push(("heddle.upstream.address", Attribute::Text(attempt.endpoint.address.to_string().into())));
     }
     if let Some(consumer) = &x.consumer {
         list.push(("enduser.id", Attribute::Text(consumer.username.to_string().into())));

@@ -55,7 +55,8 @@ impl Finish {
         let counters = self.worker.counters();
         counters.active.dec();
         counters.reasons.add(x.answer.reason);
-        let shard = self.plan.stats().own(index);
+        let stats = self.plan.action().map_or(&self.worker.shared().unmatched, |action| &action.stats);
+        let shard = stats.own(index);
         shard.codes.add(x.answer.status);
         shard.duration.observe(duration);
         shard.bytes_in.add(x.answer.bytes_received);

@@ -11,7 +11,9 @@ use super::plan::Plan;
 use crate::balance::{Tried, hash_key};
 use crate::exchange::{Answer, Attempt, Exchange, Interim, Reason, Template, Variable};
 use crate::http::{Body, Method, Version};
-use crate::upstream::{EndpointCore, OutgoingRequest, Picked, Seen, Sent, Target, UpstreamError, UpstreamResponse};
+use crate::upstream::{
+    EndpointCore, EndpointHandle, OutgoingRequest, Picked, Seen, Sent, Target, UpstreamError, UpstreamResponse,
+};
 
 /// What stays the same over all tries of a request.
 struct Campaign<'a> {
@@ -107,10 +109,9 @@ fn last_reason(x: &Exchange, error: &UpstreamError) -> Reason {
     last.unwrap_or(error.reason)
 }
 
-fn answered(x: &mut Exchange, endpoint: &EndpointCore, response: UpstreamResponse) -> Served {
+fn answered(x: &mut Exchange, endpoint: &EndpointHandle, response: UpstreamResponse) -> Served {
     x.attempts.push(Attempt {
-        address: endpoint.address,
-        host: endpoint.host.clone(),
+        endpoint: endpoint.name().clone(),
         status: Some(response.head.status),
         connect: response.connect,
         header: Some(response.header),
@@ -120,11 +121,10 @@ fn answered(x: &mut Exchange, endpoint: &EndpointCore, response: UpstreamRespons
     Served { head: response.head, body: response.body, upgrade: response.upgraded }
 }
 
-fn failed(x: &mut Exchange, endpoint: &EndpointCore, error: &UpstreamError, began: Instant) {
+fn failed(x: &mut Exchange, endpoint: &EndpointHandle, error: &UpstreamError, began: Instant) {
     tracing::debug!(endpoint = %endpoint.address, error = %error, "a try has failed");
     x.attempts.push(Attempt {
-        address: endpoint.address,
-        host: endpoint.host.clone(),
+        endpoint: endpoint.name().clone(),
         status: None,
         connect: Duration::ZERO,
         header: None,

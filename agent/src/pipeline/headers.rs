@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::http::digits::{push_ip, push_number};
+use crate::http::digits::{AddressText, Digits};
 use crate::http::{Fields, Name, RequestHead, Version};
 
 /// Takes off what speaks to the next hop only: the known hop-by-hop fields and whatever `Connection` names (RFC 9110 section 7.6.1).
@@ -16,31 +16,36 @@ pub fn strip_hop_by_hop(fields: &mut Fields) {
             fields.remove(&name);
         }
     }
-    fields.retain(|field| !field.id.is_hop_by_hop());
+    fields.remove_set(Name::HOP_BY_HOP);
 }
 
-/// The field names that `Connection` lists, except those that end-to-end semantics or our own routing rest on: naming them must not take them off.
+/// The field names that `Connection` lists, except options that are no fields, fields that go in any case, and those that end-to-end semantics or our own routing rest on: naming them must not take them off.
 fn connection_options(fields: &Fields) -> Vec<Vec<u8>> {
-    let protected = |name: &[u8]| {
-        matches!(
-            Name::find(name),
-            Name::Host
-                | Name::ContentType
-                | Name::Authorization
-                | Name::Cookie
-                | Name::XForwardedFor
-                | Name::XForwardedHost
-                | Name::XForwardedPort
-                | Name::XForwardedProto
-                | Name::XRealIp
-                | Name::XForwardedClientCert
-                | Name::Forwarded
-                | Name::Via
-                | Name::XRequestId
-        )
+    let stays = |name: &[u8]| {
+        let id = Name::find(name);
+        if id == Name::Other {
+            return name.is_empty() || name.eq_ignore_ascii_case(b"close");
+        }
+        id.is_hop_by_hop()
+            || matches!(
+                id,
+                Name::Host
+                    | Name::ContentType
+                    | Name::Authorization
+                    | Name::Cookie
+                    | Name::XForwardedFor
+                    | Name::XForwardedHost
+                    | Name::XForwardedPort
+                    | Name::XForwardedProto
+                    | Name::XRealIp
+                    | Name::XForwardedClientCert
+                    | Name::Forwarded
+                    | Name::Via
+                    | Name::XRequestId
+            )
     };
     let lines = fields.get_all_known(Name::Connection).flat_map(|value| value.split(|byte| *byte == b','));
-    lines.map(|name| name.trim_ascii().to_vec()).filter(|name| !name.is_empty() && !protected(name)).collect()
+    lines.map(<[u8]>::trim_ascii).filter(|name| !stays(name)).map(<[u8]>::to_vec).collect()
 }
 
 /// Whether a comma-separated list holds a token, in any case.
@@ -90,13 +95,26 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
+/// What proxies tell the next hop about the client.
+pub struct Forwarded<'a> {
+    /// `http` or `https`, as the client spoke to us.
+    pub scheme: &'a str,
+    /// The peer of the connection.
+    pub peer: &'a AddressText,
+    /// The client as policies see it, when it is not the peer.
+    pub client: Option<SocketAddr>,
+    /// Port that the client connected to.
+    pub local_port: u16,
+    /// Whether the peer is a proxy of ours.
+    pub trusted: bool,
+}
+
 /// Sets `X-Forwarded-For/Proto/Host/Port` and `X-Real-IP`. From an untrusted peer what came is replaced, `Forwarded` and
 /// `X-Forwarded-Client-Cert` go;
 /// from a trusted one `X-Forwarded-For` is appended to and the others are kept where present.
-pub fn set_forwarded(head: &mut RequestHead, scheme: &str, peer: SocketAddr, client: SocketAddr, local_port: u16, trusted: bool) {
+pub fn set_forwarded(head: &mut RequestHead, hop: &Forwarded<'_>) {
     let fields = &mut head.fields;
-    let mut text = Vec::with_capacity(48);
-    if trusted && fields.contains_known(Name::XForwardedFor) {
+    if hop.trusted && fields.contains_known(Name::XForwardedFor) {
         let mut chain: Vec<u8> = Vec::with_capacity(64);
         for line in fields.get_all_known(Name::XForwardedFor) {
             if !chain.is_empty() {
@@ -105,28 +123,28 @@ pub fn set_forwarded(head: &mut RequestHead, scheme: &str, peer: SocketAddr, cli
             chain.extend_from_slice(line);
         }
         chain.extend_from_slice(b", ");
-        push_ip(&mut chain, peer.ip());
+        chain.extend_from_slice(hop.peer.ip());
         fields.set_known(Name::XForwardedFor, chain);
     } else {
-        push_ip(&mut text, peer.ip());
-        fields.set_known(Name::XForwardedFor, &text);
+        fields.set_known(Name::XForwardedFor, hop.peer.ip());
     }
-    if !trusted {
-        fields.retain(|field| !matches!(field.id, Name::Forwarded | Name::XForwardedClientCert));
+    if !hop.trusted {
+        fields.remove_set(Name::Forwarded.bit() | Name::XForwardedClientCert.bit());
     }
-    text.clear();
-    push_ip(&mut text, client.ip());
-    fields.set_known(Name::XRealIp, &text);
-    if !(trusted && fields.contains_known(Name::XForwardedProto)) {
-        fields.set_known(Name::XForwardedProto, scheme);
+    match hop.client {
+        None => fields.set_known(Name::XRealIp, hop.peer.ip()),
+        Some(client) => fields.set_known(Name::XRealIp, AddressText::of(client).ip()),
     }
-    if !(trusted && fields.contains_known(Name::XForwardedHost)) {
+    let keeps = |fields: &Fields, name| hop.trusted && fields.contains_known(name);
+    if !keeps(fields, Name::XForwardedProto) {
+        fields.set_known(Name::XForwardedProto, hop.scheme);
+    }
+    if !keeps(fields, Name::XForwardedHost) {
         fields.set_known(Name::XForwardedHost, &head.authority);
     }
-    if !(trusted && fields.contains_known(Name::XForwardedPort)) {
-        text.clear();
-        push_number(&mut text, u64::from(local_port));
-        fields.set_known(Name::XForwardedPort, &text);
+    if !keeps(fields, Name::XForwardedPort) {
+        let mut port = Digits::default();
+        fields.set_known(Name::XForwardedPort, port.of(u64::from(hop.local_port)));
     }
 }
 
@@ -165,7 +183,8 @@ mod tests {
         assert_eq!(client_address(&f, peer, &[]), peer);
         let mut head = RequestHead { fields: f, authority: "a.example".into(), ..RequestHead::default() };
         head.fields.append("Forwarded", "for=10.0.0.1");
-        set_forwarded(&mut head, "https", peer, peer, 443, false);
+        let hop = Forwarded { scheme: "https", peer: &AddressText::of(peer), client: None, local_port: 443, trusted: false };
+        set_forwarded(&mut head, &hop);
         assert_eq!(head.fields.get_str("x-forwarded-for"), Some("198.51.100.7"));
         assert_eq!(head.fields.get_str("x-forwarded-host"), Some("a.example"));
         assert_eq!(head.fields.get_str("x-forwarded-port"), Some("443"));
@@ -179,7 +198,11 @@ mod tests {
         let f = fields(&[("X-Forwarded-For", "6.6.6.6, 203.0.113.9"), ("X-Forwarded-For", "10.0.0.9")]);
         assert_eq!(client_address(&f, peer, &trusted).ip().to_string(), "203.0.113.9");
         let mut head = RequestHead { fields: f, ..RequestHead::default() };
-        set_forwarded(&mut head, "http", peer, "203.0.113.9:0".parse().unwrap(), 80, true);
+        let client = Some("203.0.113.9:0".parse().unwrap());
+        set_forwarded(
+            &mut head,
+            &Forwarded { scheme: "http", peer: &AddressText::of(peer), client, local_port: 80, trusted: true },
+        );
         assert_eq!(head.fields.get_str("x-forwarded-for"), Some("6.6.6.6, 203.0.113.9, 10.0.0.9, 10.0.0.2"));
         assert_eq!(head.fields.get_str("x-real-ip"), Some("203.0.113.9"));
     }

@@ -34,11 +34,12 @@ impl Pipeline {
 impl Service for Pipeline {
     async fn call(&self, connection: &Rc<ConnectionInfo>, call: Call) -> Response {
         let view = self.worker.view();
-        let listener = view.tables.listeners.get(&connection.listener).cloned();
+        let tables = view.clone();
+        let listener = tables.tables.listeners.get(&connection.listener).map(|listener| &**listener);
         let x = Exchange::new(connection.clone(), call.head, call.started, call.started_ms, view.clone(), self.worker.dice());
-        let mut finish = Finish::begin(x, Plan::new(view, self.worker.shared().clone()), self.worker.clone());
-        let served = self.serve(&mut finish, listener.as_deref(), call.body, call.wants_upgrade, &call.interim).await;
-        respond(finish, listener.as_deref(), served)
+        let mut finish = Finish::begin(x, Plan::new(view), self.worker.clone());
+        let served = self.serve(&mut finish, listener, call.body, call.wants_upgrade, &call.interim).await;
+        respond(finish, listener, served)
     }
 
     fn refused(&self, connection: &Rc<ConnectionInfo>, head: &RequestHead, reason: Reason) {
@@ -49,7 +50,7 @@ impl Service for Pipeline {
         x.original = OriginalTarget { method: head.method.clone(), path: head.path.clone(), query: head.query.clone() };
         x.answer.reason = reason;
         x.answer.status = reason.status();
-        let finish = Finish::begin(x, Plan::new(view, self.worker.shared().clone()), self.worker.clone());
+        let finish = Finish::begin(x, Plan::new(view), self.worker.clone());
         crate::exchange::Ending::ended(finish, crate::exchange::Sent::default());
     }
 }
@@ -109,7 +110,7 @@ fn admit(x: &mut Exchange, listener: Option<&Listener>) -> Result<(), Box<Answer
         return Err(refuse(Reason::ClientCertificate));
     }
     if paths.drop_underscore_headers {
-        x.request.fields.retain(|field| field.id != Name::Other || memchr::memchr(b'_', field.name).is_none());
+        x.request.fields.remove_underscored();
     }
     if let Some(listener) = listener {
         x.remote = headers::client_address(&x.request.fields, x.connection.peer, &listener.forwarded.trusted);
@@ -130,10 +131,10 @@ fn needs_certificate(x: &Exchange) -> bool {
 fn route(x: &mut Exchange, plan: &mut Plan) {
     let view = plan.view().clone();
     let Some(found) = view.tables.routes.find(x) else { return };
-    x.route = Some(found.route.info.clone());
-    let params = found.params;
-    plan.take_route(found.route.clone());
-    x.params = params;
+    let seen = view.seen(found.route);
+    x.params = found.params;
+    x.route = Some(seen.info.clone());
+    plan.take_route(seen);
 }
 
 /// Takes off what speaks to the next hop alone, before the filters: what they set is theirs, and no client may name it away in `Connection`.
@@ -149,8 +150,15 @@ fn strip_hop_by_hop(fields: &mut Fields, tunnel: bool) {
 /// Puts on what proxies put on.
 fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>) {
     let trusted = listener.is_some_and(|listener| headers::is_trusted(x.connection.peer.ip(), &listener.forwarded.trusted));
-    let (scheme, peer, client, port) = (x.scheme(), x.connection.peer, x.remote, x.connection.local.port());
-    headers::set_forwarded(&mut x.request, scheme, peer, client, port, trusted);
+    let connection = x.connection.clone();
+    let hop = headers::Forwarded {
+        scheme: x.scheme(),
+        peer: &connection.peer_text,
+        client: (x.remote != connection.peer).then_some(x.remote),
+        local_port: connection.local.port(),
+        trusted,
+    };
+    headers::set_forwarded(&mut x.request, &hop);
     if let Some(via) = listener.and_then(|listener| listener.server_header.via.as_deref()) {
         append_via(&mut x.request.fields, x.request.version.as_str(), via);
     }

@@ -3,28 +3,23 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::worker::{Shared, View};
+use super::worker::{Seen, View};
 use crate::exchange::{Answer, Exchange};
 use crate::filters::{BodyEdits, Chain};
 use crate::http::ResponseHead;
-use crate::observe::RouteStats;
-use crate::route::CompiledRoute;
 use crate::tables::Action;
 
 /// The filters of one request, with the view that keeps them alive.
 pub struct Plan {
     view: Rc<View>,
-    shared: Arc<Shared>,
-    route: Option<Arc<CompiledRoute<Action>>>,
-    global: Arc<Chain>,
+    route: Option<Rc<Seen>>,
     merged: Option<Arc<Chain>>,
 }
 
 impl Plan {
     /// The filters for a request on this view; those of a route come with [`Plan::take_route`].
-    pub fn new(view: Rc<View>, shared: Arc<Shared>) -> Plan {
-        let global = view.tables.global.clone();
-        Plan { view, shared, route: None, global, merged: None }
+    pub fn new(view: Rc<View>) -> Plan {
+        Plan { view, route: None, merged: None }
     }
 
     /// The view that the request runs on.
@@ -33,25 +28,21 @@ impl Plan {
     }
 
     /// Takes the filters of the route that has matched.
-    pub fn take_route(&mut self, route: Arc<CompiledRoute<Action>>) {
-        self.global = self.view.global(&route);
+    pub fn take_route(&mut self, route: Rc<Seen>) {
         self.route = Some(route);
     }
 
     /// What the route leads to.
     pub fn action(&self) -> Option<&Action> {
-        self.route.as_ref().map(|route| &route.target)
-    }
-
-    /// Counters of the route, or of requests without one.
-    pub fn stats(&self) -> &RouteStats {
-        self.action().map_or(&self.shared.unmatched, |action| &action.stats)
+        self.route.as_ref().map(|seen| &seen.route.target)
     }
 
     /// The chains in the order in which they run.
-    fn chains(&self) -> impl Iterator<Item = &Chain> {
-        let own = self.merged.as_deref().or_else(|| self.action().map(|action| &*action.chain));
-        [Some(&*self.global), own].into_iter().flatten()
+    fn chains(&self) -> [&Chain; 2] {
+        match &self.route {
+            None => [&self.view.tables.global, &self.view.nothing],
+            Some(seen) => [&seen.global, self.merged.as_ref().unwrap_or(&seen.route.target.chain)],
+        }
     }
 
     /// Phase `REWRITE`: global rules, the route, then what the consumer brings.
@@ -61,7 +52,7 @@ impl Plan {
                 return Some(answer);
             }
         }
-        let chain = self.view.merged(self.route.as_ref()?, x.consumer.as_ref()?)?;
+        let chain = self.view.merged(&self.route.as_ref()?.route, x.consumer.as_ref()?)?;
         let answer = chain.rewrite_added(x).await;
         self.merged = Some(chain);
         answer
@@ -89,21 +80,25 @@ impl Plan {
 
     /// Phase `REQUEST_BODY`.
     pub fn request_body(&self, x: &mut Exchange) -> BodyEdits {
-        self.chains().flat_map(|chain| chain.request_body(x)).collect()
+        let mut edits = BodyEdits::new();
+        self.chains().into_iter().for_each(|chain| chain.request_body(x, &mut edits));
+        edits
     }
 
     /// Phase `RESPONSE_HEAD`.
     pub fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
-        self.chains().for_each(|chain| chain.response_head(x, head));
+        self.chains().into_iter().for_each(|chain| chain.response_head(x, head));
     }
 
     /// Phase `RESPONSE_BODY`.
     pub fn response_body(&self, x: &mut Exchange, head: &mut ResponseHead) -> BodyEdits {
-        self.chains().flat_map(|chain| chain.response_body(x, head)).collect()
+        let mut edits = BodyEdits::new();
+        self.chains().into_iter().for_each(|chain| chain.response_body(x, head, &mut edits));
+        edits
     }
 
     /// Phase `LOG`.
     pub fn log(&self, x: &Exchange) {
-        self.chains().for_each(|chain| chain.log(x));
+        self.chains().into_iter().for_each(|chain| chain.log(x));
     }
 }

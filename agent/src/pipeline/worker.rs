@@ -1,12 +1,14 @@
 //! What one worker owns: its view of the tables, its pools, dice, counters and log lines. Nothing here is shared with another worker.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::exchange::{ConsumerInfo, Directory, Exchange, Reason};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use crate::exchange::{ConsumerInfo, Directory, Exchange, Reason, RouteInfo};
 use crate::filters::Chain;
 use crate::observe::access_log::Batch;
 use crate::observe::detail::Details;
@@ -71,21 +73,33 @@ impl Reasons {
     }
 }
 
-/// Chains made once and kept under a key.
-type Chains<K> = RefCell<HashMap<K, Arc<Chain>>>;
+/// What was made once and is kept under a key.
+type Kept<K, V> = RefCell<HashMap<K, V, RandomState>>;
+
+/// A route as one worker sees it. Requests share it without touching what other workers touch.
+pub struct Seen {
+    /// The route.
+    pub route: Arc<CompiledRoute<Action>>,
+    /// Who it is, for logs and metrics.
+    pub info: Rc<RouteInfo>,
+    /// The global rules' chain for its requests: without what the route does itself.
+    pub global: Arc<Chain>,
+}
 
 /// The tables as one worker sees them, with what it has derived from them.
 #[derive(Default)]
 pub struct View {
     /// The tables.
     pub tables: Arc<Tables>,
+    /// The chain of requests that no route matched.
+    pub nothing: Arc<Chain>,
     hostname: Arc<str>,
-    merged: Chains<(usize, Arc<str>)>,
-    yielding: Chains<usize>,
+    merged: Kept<(usize, Arc<str>), Arc<Chain>>,
+    routes: Kept<usize, Rc<Seen>>,
 }
 
-/// Chains of route and consumer that one view keeps; beyond them the cache starts afresh.
-const MAX_MERGED: usize = 10_000;
+/// Chains of route and consumer, and routes, that one view keeps; beyond them the cache starts afresh.
+const MAX_KEPT: usize = 10_000;
 
 impl View {
     /// A view of these tables on the host of this name.
@@ -100,28 +114,30 @@ impl View {
         Some(remember(&self.merged, key, || Arc::new(route.target.chain.with_consumer(own))))
     }
 
-    /// The global rules' chain for requests of a route: without what the route does itself.
-    pub fn global(&self, route: &Arc<CompiledRoute<Action>>) -> Arc<Chain> {
-        let global = &self.tables.global;
-        if global.is_empty() || route.target.chain.is_empty() {
-            return global.clone();
-        }
-        remember(&self.yielding, Arc::as_ptr(route) as usize, || global.yielding_to(&route.target.chain))
+    /// A route as this worker sees it.
+    pub fn seen(&self, route: &Arc<CompiledRoute<Action>>) -> Rc<Seen> {
+        remember(&self.routes, Arc::as_ptr(route) as usize, || {
+            let own = &route.target.chain;
+            let global = &self.tables.global;
+            let yields = !global.is_empty() && !own.is_empty();
+            let global = if yields { global.yielding_to(own) } else { global.clone() };
+            Rc::new(Seen { route: route.clone(), info: Rc::new((*route.info).clone()), global })
+        })
     }
 }
 
-/// The chain under a key, made once. Keys may be addresses, because the view keeps the tables that the routes live in.
-fn remember<K: Eq + std::hash::Hash>(cache: &Chains<K>, key: K, make: impl FnOnce() -> Arc<Chain>) -> Arc<Chain> {
-    let mut cache = cache.borrow_mut();
-    if let Some(chain) = cache.get(&key) {
-        return chain.clone();
+/// What is kept under a key, made once. Keys may be addresses, because the view keeps the tables that the routes live in.
+fn remember<K: Eq + std::hash::Hash, V: Clone>(kept: &Kept<K, V>, key: K, make: impl FnOnce() -> V) -> V {
+    let mut kept = kept.borrow_mut();
+    if let Some(value) = kept.get(&key) {
+        return value.clone();
     }
-    if cache.len() >= MAX_MERGED {
-        cache.clear();
+    if kept.len() >= MAX_KEPT {
+        kept.clear();
     }
-    let chain = make();
-    cache.insert(key, chain.clone());
-    chain
+    let value = make();
+    kept.insert(key, value.clone());
+    value
 }
 
 impl Directory for View {

@@ -15,10 +15,12 @@ use super::Shard;
 use super::connect::TlsIdentity;
 use super::h1::Conn;
 use super::h2::Sessions;
+use crate::exchange::EndpointName;
 
 /// One endpoint as one worker sees it.
 pub(super) struct Host {
     pub(super) core: Arc<EndpointCore>,
+    pub(super) name: Rc<EndpointName>,
     pub(super) shard: Arc<Shard>,
     pub(super) fallbacks: RefCell<Arc<[SocketAddr]>>,
     /// HTTP/1 connections at rest, the last used one at the end.
@@ -63,8 +65,10 @@ impl Host {
     pub(super) fn new(core: Arc<EndpointCore>, fallbacks: Arc<[SocketAddr]>) -> Rc<Host> {
         let shard = core.stats.shard();
         let books = Books { connections: Cell::new(0), waiting: Cell::new(0), freed: Notify::new(), shard: shard.clone() };
+        let name = EndpointName::new(core.host.clone(), core.address);
         Rc::new(Host {
             core,
+            name,
             shard,
             fallbacks: RefCell::new(fallbacks),
             idle: RefCell::default(),

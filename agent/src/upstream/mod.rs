@@ -21,4 +21,4 @@ pub use cluster::{Cluster, Clusters, Context, EndpointCore, EndpointReport, Endp
 pub use error::{Sent, UpstreamError};
 pub use message::{OutgoingRequest, UpstreamResponse};
 pub use pools::Pools;
-pub use target::{Picked, Seen, Target};
+pub use target::{EndpointHandle, Picked, Seen, Target};

@@ -14,7 +14,7 @@ use super::host::Host;
 
 use super::{Cluster, EndpointCore, EndpointView, Sent, Spec, UpstreamError};
 use crate::balance::{self, InFlight};
-use crate::exchange::Reason;
+use crate::exchange::{EndpointName, Reason};
 use crate::health::Finding;
 
 /// Repeats that are always allowed at once, so that a budget does not forbid the only one of a quiet upstream (as Envoy's `min_retry_concurrency`).
@@ -72,6 +72,13 @@ pub enum Seen {
 /// An endpoint, for as long as somebody cares; copying it touches nothing that other workers write.
 #[derive(Clone)]
 pub struct EndpointHandle(Rc<Host>);
+
+impl EndpointHandle {
+    /// Its name and address, for people.
+    pub fn name(&self) -> &Rc<EndpointName> {
+        &self.0.name
+    }
+}
 
 impl std::ops::Deref for EndpointHandle {
     type Target = EndpointCore;

@@ -77,14 +77,14 @@ const TABLE: &[(&str, Getter)] = &[
     // The upstream side.
     ("upstream_uri", |x| Some(with_query(&x.request.path, x.request.query.as_deref()))),
     ("upstream_host", |x| Some(x.host_override.as_deref().unwrap_or(&x.request.authority).into())),
-    ("upstream_addr", |x| each_attempt(x, |try_, out| write!(out, "{}", try_.address))),
+    ("upstream_addr", |x| each_attempt(x, |try_, out| write!(out, "{}", try_.endpoint.address))),
     ("upstream_status", |x| each_attempt(x, |try_, out| write!(out, "{}", try_.status.unwrap_or(502)))),
     ("upstream_connect_time", |x| each_attempt(x, |try_, out| seconds(Some(try_.connect), out))),
     ("upstream_header_time", |x| each_attempt(x, |try_, out| seconds(try_.header, out))),
     ("upstream_response_time", |x| each_attempt(x, |try_, out| seconds(try_.total, out))),
     ("apisix_upstream_response_time", |x| each_attempt(x, |try_, out| seconds(try_.total, out))),
-    ("balancer_ip", |x| x.attempts.last().map(|try_| Value::Ip(try_.address.ip()))),
-    ("balancer_port", |x| x.attempts.last().map(|try_| Value::Number(try_.address.port().into()))),
+    ("balancer_ip", |x| x.attempts.last().map(|try_| Value::Ip(try_.endpoint.address.ip()))),
+    ("balancer_port", |x| x.attempts.last().map(|try_| Value::Number(try_.endpoint.address.port().into()))),
     // The answer.
     ("status", |x| (x.answer.status != 0).then(|| Value::Number(x.answer.status.into()))),
     ("reason", |x| Some(x.answer.reason.flag().into())),

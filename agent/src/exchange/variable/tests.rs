@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::super::testing::{consumer, get, request};
 use heddle_node::telemetry::RequestTrace;
 
-use super::super::{Attempt, RouteInfo};
+use super::super::{Attempt, EndpointName, RouteInfo};
 use super::*;
 
 fn text(name: &str, x: &Exchange) -> Option<String> {
@@ -65,15 +66,14 @@ fn headers_fold_case_and_dashes_and_join_repeats() {
 fn identity_answer_and_tries_are_found() {
     let mut x = get("h", "/");
     x.consumer = Some(Arc::new(consumer("jack")));
-    x.route = Some(Arc::new(RouteInfo { id: "r1".into(), ..RouteInfo::default() }));
+    x.route = Some(Rc::new(RouteInfo { id: "r1".into(), ..RouteInfo::default() }));
     x.params.push(("id".into(), "7".into()));
     x.answer.status = 201;
     x.answer.took = Duration::from_millis(1_250);
     let (trace_id, span_id) = (1u128.to_be_bytes(), 2u64.to_be_bytes());
     x.trace = Some(Box::new(RequestTrace { trace_id, span_id, parent_id: None, sampled: true, state: None }));
     let failed = Attempt {
-        address: ([10, 0, 0, 1], 80).into(),
-        host: "a".into(),
+        endpoint: EndpointName::new("a".into(), ([10, 0, 0, 1], 80).into()),
         status: None,
         connect: Duration::from_millis(3),
         header: None,

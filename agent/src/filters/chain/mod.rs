@@ -74,15 +74,13 @@ impl Chain {
         run(self.of(Phases::BEFORE_PROXY), |filter, x| filter.before_proxy(x), x).await
     }
 
-    /// Phase `REQUEST_BODY`.
-    pub fn request_body(&self, x: &mut Exchange) -> BodyEdits {
-        let mut edits = BodyEdits::new();
+    /// Phase `REQUEST_BODY`: adds its edits.
+    pub fn request_body(&self, x: &mut Exchange, edits: &mut BodyEdits) {
         for step in self.of(Phases::REQUEST_BODY) {
             if step.applies(x) {
                 edits.extend(step.filter.request_body(x));
             }
         }
-        edits
     }
 
     /// Phase `RESPONSE_HEAD`.
@@ -94,15 +92,13 @@ impl Chain {
         }
     }
 
-    /// Phase `RESPONSE_BODY`.
-    pub fn response_body(&self, x: &mut Exchange, head: &mut ResponseHead) -> BodyEdits {
-        let mut edits = BodyEdits::new();
+    /// Phase `RESPONSE_BODY`: adds its edits.
+    pub fn response_body(&self, x: &mut Exchange, head: &mut ResponseHead, edits: &mut BodyEdits) {
         for step in self.of(Phases::RESPONSE_BODY) {
             if step.applies(x) {
                 edits.extend(step.filter.response_body(x, head));
             }
         }
-        edits
     }
 
     /// Phase `LOG`.

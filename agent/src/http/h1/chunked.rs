@@ -3,7 +3,7 @@
 use bytes::{Buf, BytesMut};
 
 use super::body::{Step, take};
-use super::lines::{Cursor, take_trailer};
+use super::lines::{CRLF, Cursor, take_trailer};
 use super::{Fault, HeadLimits};
 use crate::http::{BodyError, Fields};
 
@@ -141,8 +141,8 @@ impl Chunked {
                 let long = self.trailer_bytes + input.len() >= self.limits.max_bytes;
                 return if long { Err(BodyError::Malformed("trailers too large")) } else { Ok(Step::More) };
             };
-            let ended = line.is_empty();
-            self.trailer_bytes += line.len() + 2;
+            let ended = line.len() == CRLF;
+            self.trailer_bytes += line.len();
             if self.trailer_bytes > self.limits.max_bytes {
                 return Err(BodyError::Malformed("trailers too large"));
             }

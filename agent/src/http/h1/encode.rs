@@ -1,8 +1,9 @@
 //! Heads and chunks as they go onto the wire. The codec owns framing fields: what a message carries of them is replaced by what is really sent.
 
-use super::chars::{is_token, is_value};
 use super::date::DATE_LEN;
-use crate::http::{FieldRef, Fields, Name, RequestHead, ResponseHead, reason_phrase};
+use crate::http::chars::is_value;
+use crate::http::digits::push_number;
+use crate::http::{Fields, Name, RequestHead, ResponseHead, reason_phrase};
 
 /// Framing that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub fn write_response_head(
         200 => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
         status => {
             out.extend_from_slice(b"HTTP/1.1 ");
-            write_decimal(out, u64::from(status));
+            push_number(out, u64::from(status));
             out.push(b' ');
             out.extend_from_slice(reason_phrase(status).as_bytes());
             out.extend_from_slice(b"\r\n");
@@ -81,7 +82,7 @@ pub fn write_response_head(
 }
 
 fn write_fields(out: &mut Vec<u8>, fields: &Fields, persistence: Persistence, mut wanted: impl FnMut(Name) -> bool) {
-    for field in fields.iter() {
+    fields.write_lines(out, |field| {
         let framing = matches!(
             field.id,
             Name::Connection
@@ -91,35 +92,23 @@ fn write_fields(out: &mut Vec<u8>, fields: &Fields, persistence: Persistence, mu
                 | Name::ProxyConnection
                 | Name::Expect
         );
-        if framing || (field.id == Name::Upgrade && persistence != Persistence::Upgrade) || !wanted(field.id) {
-            continue;
-        }
-        write_field(out, field);
-    }
-}
-
-/// Writes a field line. One that would break the line structure is left out: nobody splits a response, whatever a filter was told to set.
-fn write_field(out: &mut Vec<u8>, field: FieldRef<'_>) {
-    if (field.id == Name::Other && !is_token(field.name)) || !is_value(field.value) {
-        return;
-    }
-    out.extend_from_slice(field.name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(field.value);
-    out.extend_from_slice(b"\r\n");
+        !framing && (field.id != Name::Upgrade || persistence == Persistence::Upgrade) && wanted(field.id)
+    });
 }
 
 fn write_framing(out: &mut Vec<u8>, fields: &Fields, length: WireLength, persistence: Persistence) {
     match length {
         WireLength::Absent => {}
         WireLength::AsStated => {
-            if let Some(value) = fields.get_known(Name::ContentLength) {
-                write_field(out, FieldRef { id: Name::ContentLength, name: b"content-length", value });
+            if let Some(value) = fields.get_known(Name::ContentLength).filter(|value| is_value(value)) {
+                out.extend_from_slice(b"content-length: ");
+                out.extend_from_slice(value);
+                out.extend_from_slice(b"\r\n");
             }
         }
         WireLength::Known(bytes) => {
             out.extend_from_slice(b"content-length: ");
-            write_decimal(out, bytes);
+            push_number(out, bytes);
             out.extend_from_slice(b"\r\n");
         }
         WireLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -145,24 +134,8 @@ pub fn write_chunk_start(out: &mut Vec<u8>, len: usize) {
 /// Writes the last chunk and the trailers.
 pub fn write_last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>) {
     out.extend_from_slice(b"0\r\n");
-    for field in trailers.iter().flat_map(|fields| fields.iter()) {
-        if super::is_trailer_allowed(field.id, field.name) {
-            write_field(out, field);
-        }
+    if let Some(trailers) = trailers {
+        trailers.write_lines(out, |field| super::is_trailer_allowed(field.id, field.name));
     }
     out.extend_from_slice(b"\r\n");
-}
-
-fn write_decimal(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }

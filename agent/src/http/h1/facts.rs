@@ -1,7 +1,7 @@
 //! What the connection-level fields of a head say together: lengths, codings, persistence. It knows neither direction of a message.
 
 use super::Fault;
-use super::chars::trim;
+use crate::http::chars::trim;
 use crate::http::{Name, Version};
 
 /// Most options of `Connection`: each names a field that must be looked for, so many of them cost more than they weigh.

@@ -2,8 +2,9 @@
 
 use memchr::memchr;
 
-use super::chars::{is_value, token_len, trim};
 use super::{Fault, HeadLimits};
+use crate::http::chars::{find, is_token, is_value, trim};
+use crate::http::fields::Line;
 use crate::http::{Fields, Name};
 
 /// How far a growing buffer has been read, so that bytes are looked at once however small the pieces are in which they come.
@@ -15,18 +16,18 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// The next complete line without its CRLF.
+    /// The next complete line with its CRLF.
     pub(super) fn line<'a>(&mut self, input: &'a [u8]) -> Result<Option<&'a [u8]>, Fault> {
         let Some(found) = memchr(b'\n', &input[self.searched..]) else {
             self.searched = input.len();
             return Ok(None);
         };
         let end = self.searched + found;
-        let line = &input[self.at..end];
+        let line = &input[self.at..=end];
         self.at = end + 1;
         self.searched = end + 1;
         match line {
-            [line @ .., b'\r'] => Ok(Some(line)),
+            [.., b'\r', b'\n'] => Ok(Some(line)),
             _ => Err(Fault::Malformed("line feed without carriage return")),
         }
     }
@@ -37,29 +38,39 @@ impl Cursor {
     }
 }
 
-/// Name, known name and value of a field line.
-pub(super) fn split_field(line: &[u8]) -> Result<(Name, &[u8], &[u8]), Fault> {
-    let colon = token_len(line);
-    if colon == 0 {
-        return Err(match line.first() {
-            Some(b' ' | b'\t') => Fault::Malformed("folded field"),
-            _ => Fault::Malformed("empty field name"),
-        });
+/// Length of a line's end.
+pub(super) const CRLF: usize = 2;
+
+/// Finds and checks the parts of a field line, given with its CRLF.
+pub(super) fn split_field(line: &[u8]) -> Result<Line<'_>, Fault> {
+    let text = &line[..line.len() - CRLF];
+    let Some(colon) = find(b':', text) else { return Err(Fault::Malformed(why_no_name(text))) };
+    let name = &text[..colon];
+    let id = Name::find(name);
+    // A known name is a token.
+    if id == Name::Other && !is_token(name) {
+        return Err(Fault::Malformed(why_no_name(text)));
     }
-    if line.get(colon) != Some(&b':') {
-        return Err(Fault::Malformed("bad byte in a field name"));
-    }
-    let value = trim(&line[colon + 1..]);
+    let after = &text[colon + 1..];
+    let value = trim(after);
     if !is_value(value) {
         return Err(Fault::Malformed("control byte in a field value"));
     }
-    let name = &line[..colon];
-    Ok((Name::find(name), name, value))
+    let plain = (after.first() == Some(&b' ') && after.len() == value.len() + 1).then_some(line);
+    Ok(Line { id, underscored: id == Name::Other && name.contains(&b'_'), name, value, plain })
 }
 
-/// Whether one more field of this size is allowed.
+fn why_no_name(text: &[u8]) -> &'static str {
+    match text.first() {
+        Some(b' ' | b'\t') => "folded field",
+        None | Some(b':') => "empty field name",
+        _ => "bad byte in a field name",
+    }
+}
+
+/// Whether one more field of this size, its CRLF among it, is allowed.
 pub(super) fn check_field(fields: usize, line: usize, limits: &HeadLimits) -> Result<(), Fault> {
-    if line > limits.max_field || fields >= limits.max_fields { Err(Fault::TooLarge) } else { Ok(()) }
+    if line > CRLF + limits.max_field || fields >= limits.max_fields { Err(Fault::TooLarge) } else { Ok(()) }
 }
 
 /// Whether a field may stand in trailers: none that frames, routes, authenticates or steers the request (RFC 9110 section 6.5.1).
@@ -95,15 +106,15 @@ pub fn is_trailer_allowed(id: Name, name: &[u8]) -> bool {
     !forbidden
 }
 
-/// Takes a trailer line in. Framing fields are refused, others that may not stand there are dropped.
+/// Takes a trailer line in, given with its CRLF. Framing fields are refused, others that may not stand there are dropped.
 pub(super) fn take_trailer(line: &[u8], seen: usize, limits: &HeadLimits, fields: &mut Fields) -> Result<(), Fault> {
     check_field(seen, line.len(), limits)?;
-    let (id, name, value) = split_field(line)?;
-    if matches!(id, Name::Host | Name::ContentLength | Name::TransferEncoding) {
+    let line = split_field(line)?;
+    if matches!(line.id, Name::Host | Name::ContentLength | Name::TransferEncoding) {
         return Err(Fault::Malformed("framing field in trailers"));
     }
-    if is_trailer_allowed(id, name) {
-        fields.push(id, name, value);
+    if is_trailer_allowed(line.id, line.name) {
+        fields.push_line(&line);
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 //! What is ambiguous is refused, never mended: line ends are CRLF, a framing field stands once, a length is digits, a transfer coding is `chunked`.
 
 mod body;
-mod chars;
 mod chunked;
 mod date;
 mod encode;

@@ -1,10 +1,10 @@
 //! Request heads (RFC 9112 sections 2 and 3), read as their bytes come. It knows no sockets and no time.
 
-use super::chars::{is_token, is_token_byte};
 use super::facts::Facts;
-use super::lines::{Cursor, check_field, split_field};
+use super::lines::{CRLF, Cursor, check_field, split_field};
 use super::target::take_target;
 use super::{BodyLength, Fault, HeadLimits, is_authority};
+use crate::http::chars::{find, is_token, is_token_byte};
 use crate::http::{Method, Name, RequestHead, Version};
 
 /// Longest method that is taken.
@@ -66,8 +66,8 @@ impl RequestParser {
                 return Err(self.too_large());
             }
             if !self.has_line {
-                self.take_first(line, head)?;
-            } else if line.is_empty() {
+                self.take_first(&line[..line.len() - CRLF], head)?;
+            } else if line.len() == CRLF {
                 return self.complete(head).map(Some);
             } else {
                 self.take_field(line, head)?;
@@ -100,16 +100,15 @@ impl RequestParser {
             return if self.blanks > MAX_BLANK_LINES { Err(Fault::Malformed("blank lines before the request")) } else { Ok(()) };
         }
         self.has_line = true;
-        let mut parts = line.splitn(3, |&byte| byte == b' ');
-        let (Some(method), Some(target), Some(version)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(Fault::Malformed("request line"));
-        };
-        if !is_token(method) || method.len() > MAX_METHOD {
-            return Err(Fault::Malformed("method"));
-        }
+        let split = |text: &'_ [u8]| find(b' ', text).ok_or(Fault::Malformed("request line"));
+        let (method, rest) = line.split_at(split(line)?);
+        let (target, version) = rest[1..].split_at(split(&rest[1..])?);
+        let version = &version[1..];
         head.version = parse_version(version)?;
-        // A token is ASCII, as just checked, so this cannot fail.
-        head.method = Method::from_token(std::str::from_utf8(method).map_err(|_| Fault::Malformed("method"))?);
+        head.method = match Method::known(method) {
+            Some(method) => method,
+            None => other_method(method)?,
+        };
         if target.len() > self.limits.max_target {
             return Err(Fault::TargetTooLong);
         }
@@ -119,14 +118,15 @@ impl RequestParser {
     fn take_field(&mut self, line: &[u8], head: &mut RequestHead) -> Result<(), Fault> {
         check_field(self.fields, line.len(), &self.limits)?;
         self.fields += 1;
-        let (id, name, value) = split_field(line)?;
-        match id {
-            Name::Host => return self.take_host(value, head),
-            Name::Expect if value.eq_ignore_ascii_case(b"100-continue") => self.expects = true,
+        let line = split_field(line)?;
+        match line.id {
+            Name::Other => {}
+            Name::Host => return self.take_host(line.value, head),
+            Name::Expect if line.value.eq_ignore_ascii_case(b"100-continue") => self.expects = true,
             Name::Expect => return Err(Fault::Expectation),
-            _ => self.facts.note(id, value)?,
+            id => self.facts.note(id, line.value)?,
         }
-        head.fields.push(id, name, value);
+        head.fields.push_line(&line);
         Ok(())
     }
 
@@ -165,6 +165,14 @@ impl RequestParser {
             expects_continue: self.expects && head.version == Version::Http11,
             upgrades: self.facts.upgrades(head.version),
         })
+    }
+}
+
+fn other_method(token: &[u8]) -> Result<Method, Fault> {
+    // A token is ASCII.
+    match std::str::from_utf8(token) {
+        Ok(text) if is_token(token) && token.len() <= MAX_METHOD => Ok(Method::from_token(text)),
+        _ => Err(Fault::Malformed("method")),
     }
 }
 

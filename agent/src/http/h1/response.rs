@@ -1,10 +1,10 @@
 //! Response heads (RFC 9112 sections 4 and 6.3), read as their bytes come. It trusts a server no more than a client.
 
-use super::chars::is_value;
 use super::facts::Facts;
-use super::lines::{Cursor, check_field, split_field};
+use super::lines::{CRLF, Cursor, check_field, split_field};
 use super::{BodyLength, Fault, HeadLimits};
-use crate::http::{ResponseHead, Version};
+use crate::http::chars::is_value;
+use crate::http::{Name, ResponseHead, Version};
 
 /// What of the request decides how its response is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,17 +59,19 @@ impl ResponseParser {
                 return Err(Fault::TooLarge);
             }
             let Some(version) = self.version else {
-                self.version = Some(take_status(line, head)?);
+                self.version = Some(take_status(&line[..line.len() - CRLF], head)?);
                 continue;
             };
-            if line.is_empty() {
+            if line.len() == CRLF {
                 return self.complete(version, head.status).map(Some);
             }
             check_field(self.fields, line.len(), &self.limits)?;
             self.fields += 1;
-            let (id, name, value) = split_field(line)?;
-            self.facts.note(id, value)?;
-            head.fields.push(id, name, value);
+            let line = split_field(line)?;
+            if line.id != Name::Other {
+                self.facts.note(line.id, line.value)?;
+            }
+            head.fields.push_line(&line);
         }
     }
 

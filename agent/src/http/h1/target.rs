@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::Fault;
-use super::chars::{is_host_name, is_target};
+use crate::http::chars::{is_host_name, is_target};
 use crate::http::{Method, RequestHead};
 
 /// Longest name (RFC 1035 section 2.3.4) with brackets, colon and port.

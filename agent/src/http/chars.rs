@@ -1,0 +1,127 @@
+//! Which bytes may stand where (RFC 9110 section 5.6, RFC 9112 section 3): tables, and eight bytes at a time where that is possible.
+
+const TOKEN: u8 = 1;
+const TARGET: u8 = 2;
+const HOST: u8 = 4;
+
+static CLASS: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let c = byte as u8;
+        if c.is_ascii_alphanumeric() {
+            table[byte] = TOKEN | TARGET | HOST;
+        } else if c.is_ascii_graphic() && c != b'#' {
+            table[byte] = TARGET;
+        }
+        byte += 1;
+    }
+    let token = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < token.len() {
+        table[token[at] as usize] |= TOKEN;
+        at += 1;
+    }
+    let host = b"-._~";
+    let mut at = 0;
+    while at < host.len() {
+        table[host[at] as usize] |= HOST;
+        at += 1;
+    }
+    table
+}
+
+/// Whether `text` is a token, not empty.
+pub fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|&byte| is_token_byte(byte))
+}
+
+/// Whether this byte may stand in a token.
+pub(in crate::http) fn is_token_byte(byte: u8) -> bool {
+    CLASS[byte as usize] & TOKEN != 0
+}
+
+/// Whether `text` may be a field value: no control bytes but tab. Bytes above 127 are opaque and pass (RFC 9110 section 5.5).
+pub fn is_value(text: &[u8]) -> bool {
+    !any_word(text, has_control) || text.iter().all(|&byte| byte == b'\t' || (byte >= 0x20 && byte != 0x7f))
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+/// The highest bit of each of eight bytes.
+pub(crate) const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+/// Whether one of eight bytes is below 0x20 or 0x7f.
+pub(crate) fn has_control(word: u64) -> bool {
+    let low = word.wrapping_sub(ONES * 0x20) & !word;
+    (low & HIGHS) != 0 || has_byte(word, 0x7f)
+}
+
+/// Whether one of eight bytes is `byte`.
+pub(crate) fn has_byte(word: u64, byte: u8) -> bool {
+    zeros(word ^ (ONES * u64::from(byte))) != 0
+}
+
+/// The highest bit of each byte that is zero, up to the first one; bits behind it mean nothing.
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & HIGHS
+}
+
+/// Whether `test` holds for some eight bytes of `text`; fewer are filled up with `0`s, which no test may mind.
+pub(crate) fn any_word(text: &[u8], test: impl Fn(u64) -> bool) -> bool {
+    let (words, rest) = text.as_chunks::<8>();
+    let mut last = [b'0'; 8];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    words.iter().any(|word| test(u64::from_le_bytes(*word))) || (!rest.is_empty() && test(u64::from_le_bytes(last)))
+}
+
+/// Where `byte` first stands in a short `text`; for long ones `memchr` is faster.
+pub(in crate::http) fn find(byte: u8, text: &[u8]) -> Option<usize> {
+    let (words, rest) = text.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let found = zeros(u64::from_le_bytes(*word) ^ (ONES * u64::from(byte)));
+        if found != 0 {
+            return Some(at * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(|&other| other == byte).map(|at| words.len() * 8 + at)
+}
+
+/// Whether `text` may be a request target: visible ASCII without `#`.
+pub(in crate::http) fn is_target(text: &[u8]) -> bool {
+    text.iter().all(|&byte| CLASS[byte as usize] & TARGET != 0)
+}
+
+/// Whether `text` may be a registered name. Percent escapes and sub-delimiters are refused: no host has them, and others read them differently.
+pub(in crate::http) fn is_host_name(text: &[u8]) -> bool {
+    text.iter().all(|&byte| CLASS[byte as usize] & HOST != 0)
+}
+
+/// `text` without blanks around it.
+pub(in crate::http) fn trim(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = text {
+        text = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn words_see_what_bytes_show(text in proptest::collection::vec(prop_oneof![any::<u8>(), 0x1e..0x22u8, 0x7e..0x82u8, Just(b'\t')], 0..40), byte: u8) {
+            let control = |byte: &u8| *byte < 0x20 || *byte == 0x7f;
+            prop_assert_eq!(any_word(&text, has_control), text.iter().any(control));
+            prop_assert_eq!(is_value(&text), !text.iter().any(|byte| control(byte) && *byte != b'\t'));
+            prop_assert_eq!(find(byte, &text), text.iter().position(|other| *other == byte));
+        }
+    }
+}
