@@ -1,0 +1,64 @@
+"""Heddle, everything on as shipped: control side, metrics, access log (JSON to a file)."""
+from processes import free_port
+from scenario import CONSUMERS
+
+
+def configure(place, scenario, http, https):
+    upstream = f'nodes: {{ "127.0.0.1:{place.upstreams[scenario.upstream]}": 1 }}'
+    if scenario.upstream == "grpc":
+        upstream += ", scheme: grpc"
+    indent = lambda name: "".join(f"      {line}\n" for line in place.read(name).splitlines())
+    place.write("resources.yaml", f"""
+upstreams:
+  - {{ id: b, type: roundrobin, {upstream}, keepalive_pool: {{ size: 512, idle_timeout: 60, requests: 100000000 }} }}
+routes:
+{routes(scenario)}
+{consumers(scenario)}
+ssls:
+  - id: bench
+    snis: [bench.example, localhost, "*"]
+    cert: |
+{indent('cert.pem')}    key: |
+{indent('key.pem')}""")
+    conf = place.write("heddle.yaml", f"""
+node: {{ id: bench, data_dir: "{place.fresh('heddle-data')}" }}
+agent: {{ workers: {scenario.workers}, admin: "127.0.0.1:{free_port()}" }}
+admin: {{ address: "127.0.0.1:{free_port()}" }}
+xds: {{ address: "127.0.0.1:{free_port()}" }}
+access_log: {{ path: "{place.path('heddle-access.log')}" }}
+listeners:
+  - {{ name: http, address: "127.0.0.1:{http}", protocol: http }}
+  - {{ name: https, address: "127.0.0.1:{https}", protocol: https }}
+providers: {{ file: {{ path: "{place.path('resources.yaml')}", watch: false }} }}
+""")
+    return [place.binaries["heddle"], "run", "-c", conf]
+
+
+def routes(scenario):
+    if scenario.plugins:
+        return '  - { id: all, uri: "/*", upstream_id: b, plugins: ' + PLUGINS + " }"
+    if scenario.routes == 1:
+        more = ", enable_websocket: true" if scenario.upstream == "websocket" else ""
+        return f'  - {{ id: all, uri: "/*", upstream_id: b{more} }}'
+    place = lambda n: f"/exact/{n}" if n % 2 == 0 else f"/tree/{n}/*"
+    return "\n".join(f'  - {{ id: r{n}, uri: "{place(n)}", upstream_id: b }}' for n in range(scenario.routes))
+
+
+def consumers(scenario):
+    if not scenario.plugins:
+        return ""
+    one = lambda n: f"  - {{ username: consumer{n}, plugins: {{ key-auth: {{ key: bench-key-{n} }} }} }}"
+    return "consumers:\n" + "\n".join(one(n) for n in range(CONSUMERS))
+
+
+PLUGINS = """{
+    request-id: {},
+    fault-injection: { abort: { http_status: 503, vars: [[["arg_fault", "==", "1"]]] } },
+    cors: {},
+    ip-restriction: { whitelist: ["127.0.0.0/8", "10.0.0.0/8"] },
+    key-auth: {},
+    proxy-rewrite: { headers: { set: { X-Client: "$remote_addr" } } },
+    limit-count: { count: 1000000000, time_window: 60 },
+    traffic-split: { rules: [ { match: [ { vars: [["http_x_canary", "==", "1"]] } ], weighted_upstreams: [ { upstream: { nodes: { "127.0.0.1:9": 1 } } } ] } ] },
+    redirect: { regex_uri: ["^/old/(.*)", "/new/$1"] },
+    response-rewrite: { headers: { set: { X-Served-By: bench } } } }"""
