@@ -145,6 +145,19 @@ impl Fields {
         self.list.push(Field { id, checked, name_len: name as u16, at: at as u32, value_len: value as u32 });
     }
 
+    /// Adds to the value of the last field when it is this one; says whether it is.
+    pub(crate) fn extend_last(&mut self, name: Name, separator: &[u8], value: &[u8]) -> bool {
+        let Some(field) = self.list.last_mut().filter(|field| field.id == name) else { return false };
+        let end = field.at as usize + field.len();
+        debug_assert_eq!(end, self.text.len());
+        field.value_len += (separator.len() + value.len()) as u32;
+        self.text.truncate(end - 2);
+        self.text.extend_from_slice(separator);
+        self.text.extend_from_slice(value);
+        self.text.extend_from_slice(b"\r\n");
+        true
+    }
+
     /// Replaces all fields of this name by one.
     pub fn set(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         let (name, value) = (name.as_ref(), value.as_ref());
@@ -248,6 +261,12 @@ impl Fields {
     /// All fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = FieldRef<'_>> {
         self.list.iter().map(|field| field.view(&self.text))
+    }
+
+    /// All fields that can stand in a message, in order: one that nobody has checked and that is none is left out.
+    pub(super) fn sound(&self) -> impl Iterator<Item = FieldRef<'_>> {
+        let sound = |field: &Field| Some(field.view(&self.text)).filter(|view| field.checked || view.is_sound());
+        self.list.iter().filter_map(sound)
     }
 
     /// Appends the lines of the fields that are `wanted` to a message; neighbours go in one copy. A field that nobody has checked and that would break the
