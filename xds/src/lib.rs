@@ -8,3 +8,4 @@ pub mod model;
 pub mod protocol;
 pub mod server;
 pub mod snapshot;
+pub mod tree;

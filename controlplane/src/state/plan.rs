@@ -119,7 +119,7 @@ impl Planner<'_> {
         self.write(&key, None, None);
         if key.kind == ResourceKind::Consumer {
             let prefix = format!("{}/credentials/", key.id);
-            let owned = self.plan.candidate.list(ResourceKind::Credential).filter(|(id, _)| id.starts_with(&prefix));
+            let owned = self.plan.candidate.beginning(ResourceKind::Credential, &prefix);
             let owned: Vec<(Key, Arc<Stored>)> =
                 owned.map(|(id, stored)| (Key::new(ResourceKind::Credential, id.clone()), stored.clone())).collect();
             for (key, stored) in owned.into_iter().filter(|(key, _)| key.provider().is_none()) {

@@ -174,8 +174,7 @@ impl Core {
     async fn sweep(&mut self) -> Result<usize, Refused> {
         let now_ms = (self.clock)();
         let state = self.board.published.state();
-        let expired = state.all().filter(|(_, stored)| stored.expires_at_ms.is_some_and(|at| at <= now_ms));
-        let intents: Vec<Intent> = expired.map(|(key, _)| Intent::delete(key)).collect();
+        let intents: Vec<Intent> = state.expired(now_ms).cloned().map(Intent::delete).collect();
         if intents.is_empty() {
             return Ok(0);
         }

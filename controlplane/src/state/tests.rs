@@ -764,3 +764,22 @@ fn faults_of_sources_are_told_with_their_place() {
         assert!(errors.len() == 1 && errors[0].starts_with("a.yaml:7:3(uri): routes/bad@file: "), "{errors:?}");
     });
 }
+
+#[test]
+fn who_refers_and_what_expires_follow_the_resources() {
+    let mut state = State::default();
+    let key = Key::new(ResourceKind::Route, "r");
+    let stored = |value: Value, expires_at_ms| Some(Arc::new(Stored { value, created: 1, modified: 1, expires_at_ms }));
+    let found = |state: &State| {
+        let users = |id: &str| state.users(ResourceKind::Upstream, id).cloned().collect::<Vec<_>>();
+        (users("u"), users("v"), state.expired(9).cloned().collect::<Vec<_>>())
+    };
+    state.set(&key, stored(json!({"upstream_id": "u"}), Some(9)));
+    assert_eq!(found(&state), (vec![key.clone()], vec![], vec![key.clone()]));
+    let before = state.clone();
+    state.set(&key, stored(json!({"upstream_id": "v"}), Some(10)));
+    assert_eq!(found(&state), (vec![], vec![key.clone()], vec![]));
+    state.set(&key, None);
+    assert_eq!(found(&state), (vec![], vec![], vec![]));
+    assert_eq!(found(&before), (vec![key.clone()], vec![], vec![key]), "a copy keeps what it held");
+}

@@ -1,29 +1,11 @@
 //! Who refers to whom: references that lead nowhere, and deletions of what others still use.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::model::{Fault, Key, ResourceKind};
+use crate::model::{Fault, Key, Reference, ResourceKind, references};
 use crate::state::State;
-
-/// One reference out of a resource.
-#[derive(Debug, PartialEq, Eq)]
-struct Reference {
-    kind: ResourceKind,
-    id: String,
-    path: String,
-    /// It stands in the configuration of a plugin.
-    in_plugin: bool,
-    /// It must be a certificate of type `client`.
-    client_cert: bool,
-}
-
-impl Reference {
-    fn new(kind: ResourceKind, id: String, path: impl Into<String>) -> Reference {
-        Reference { kind, id, path: path.into(), in_plugin: false, client_cert: false }
-    }
-}
 
 /// The references of `value` that lead nowhere, in APISIX's words.
 pub(super) fn missing(state: &State, key: &Key, value: &Value) -> Vec<Fault> {
@@ -47,21 +29,25 @@ pub(super) fn missing(state: &State, key: &Key, value: &Value) -> Vec<Fault> {
 
 /// The faults of deletions: which of `removed` something still refers to. One fault for each removed key.
 pub(super) fn still_used(state: &State, removed: &[&Key]) -> Vec<(Key, Fault)> {
-    let mut users: HashMap<&Key, (Key, bool)> = HashMap::new();
-    for (key, stored) in state.all() {
-        for reference in references(&key, &stored.value) {
-            if state.resolve(reference.kind, &reference.id, &key).is_some() {
-                continue;
-            }
-            for gone in removed.iter().filter(|gone| gone.kind == reference.kind && means(&reference.id, &key, gone)) {
-                users.entry(gone).or_insert_with(|| (key.clone(), reference.in_plugin));
-            }
-        }
-    }
     removed
         .iter()
-        .filter_map(|gone| users.get(gone).map(|(user, in_plugin)| ((*gone).clone(), in_use(gone, user, *in_plugin))))
+        .filter_map(|gone| user(state, gone).map(|(user, in_plugin)| ((*gone).clone(), in_use(gone, &user, in_plugin))))
         .collect()
+}
+
+/// The first resource that needs `gone`, and whether a plugin of it does.
+fn user(state: &State, gone: &Key) -> Option<(Key, bool)> {
+    let written = [Some(&*gone.id), gone.provider().map(|_| gone.local_id())];
+    let users: BTreeSet<&Key> = written.into_iter().flatten().flat_map(|id| state.users(gone.kind, id)).collect();
+    users.into_iter().find_map(|user| {
+        let lost = |reference: &Reference| {
+            reference.kind == gone.kind
+                && means(&reference.id, user, gone)
+                && state.resolve(reference.kind, &reference.id, user).is_none()
+        };
+        let found = references(user, &state.get(user)?.value).into_iter().find(lost)?;
+        Some((user.clone(), found.in_plugin))
+    })
 }
 
 /// Whether `id`, written in `from`, meant `gone`.
@@ -89,77 +75,5 @@ fn noun(kind: ResourceKind) -> &'static str {
         ResourceKind::ConsumerGroup => "consumer group",
         ResourceKind::GlobalRule => "global rule",
         other => other.singular(),
-    }
-}
-
-/// All references of a resource, read from its JSON so that resources of any quality can be asked.
-fn references(key: &Key, value: &Value) -> Vec<Reference> {
-    let mut out = Vec::new();
-    let mut named = |field: &str, kind| {
-        if let Some(id) = value.get(field).and_then(id_text) {
-            out.push(Reference::new(kind, id, field));
-        }
-    };
-    match key.kind {
-        ResourceKind::Route => {
-            named("upstream_id", ResourceKind::Upstream);
-            named("service_id", ResourceKind::Service);
-            named("plugin_config_id", ResourceKind::PluginConfig);
-        }
-        ResourceKind::Service => named("upstream_id", ResourceKind::Upstream),
-        ResourceKind::Consumer => named("group_id", ResourceKind::ConsumerGroup),
-        ResourceKind::Credential => {
-            let username = key.local_id().split('/').next().unwrap_or_default();
-            out.push(Reference::new(ResourceKind::Consumer, username.to_owned(), ""));
-        }
-        _ => {}
-    }
-    match key.kind {
-        ResourceKind::Upstream => tls(value, "tls", &mut out),
-        ResourceKind::Route | ResourceKind::Service => {
-            if let Some(inline) = value.get("upstream") {
-                tls(inline, "upstream.tls", &mut out);
-            }
-        }
-        _ => {}
-    }
-    traffic_split(value, &mut out);
-    out
-}
-
-fn tls(upstream: &Value, path: &str, out: &mut Vec<Reference>) {
-    let Some(tls) = upstream.get("tls") else { return };
-    if let Some(id) = tls.get("client_cert_id").and_then(id_text) {
-        let reference = Reference::new(ResourceKind::Ssl, id, format!("{path}.client_cert_id"));
-        out.push(Reference { client_cert: true, ..reference });
-    }
-    if let Some(id) = tls.get("ca").and_then(Value::as_str).filter(|ca| !ca.contains("-----BEGIN") && !ca.starts_with('$')) {
-        out.push(Reference::new(ResourceKind::Ssl, id.to_owned(), format!("{path}.ca")));
-    }
-}
-
-fn traffic_split(value: &Value, out: &mut Vec<Reference>) {
-    let rules = value.pointer("/plugins/traffic-split/rules").and_then(Value::as_array);
-    for (index, rule) in rules.into_iter().flatten().enumerate() {
-        let targets = rule.get("weighted_upstreams").and_then(Value::as_array);
-        for (target, weighted) in targets.into_iter().flatten().enumerate() {
-            let path = format!("plugins.traffic-split.rules[{index}].weighted_upstreams[{target}]");
-            let before = out.len();
-            if let Some(id) = weighted.get("upstream_id").and_then(id_text) {
-                out.push(Reference::new(ResourceKind::Upstream, id, format!("{path}.upstream_id")));
-            }
-            if let Some(inline) = weighted.get("upstream") {
-                tls(inline, &format!("{path}.upstream.tls"), out);
-            }
-            out[before..].iter_mut().for_each(|reference| reference.in_plugin = true);
-        }
-    }
-}
-
-fn id_text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
     }
 }

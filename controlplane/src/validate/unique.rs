@@ -55,14 +55,10 @@ fn identities<'a>(value: &'a Value, catalog: &dyn Catalog) -> Vec<(&'a str, &'a 
 /// Names of consumers that more than one source uses: on the data plane a name, without its provider, stands for one consumer.
 pub(super) fn usernames(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)> {
     let mut faults = Vec::new();
-    let names: HashMap<&str, &Key> =
-        changed.iter().filter(|key| state.get(key).is_some()).map(|key| (key.local_id(), *key)).collect();
-    if names.is_empty() {
-        return faults;
-    }
-    for (id, _) in state.list(ResourceKind::Consumer) {
-        let name = id.rsplit_once('@').map_or(&**id, |(name, _)| name);
-        if let Some(key) = names.get(name).filter(|key| key.id != *id) {
+    for key in changed.iter().filter(|key| state.get(key).is_some()) {
+        let name = key.local_id();
+        let same = |id: &str| id.rsplit_once('@').map_or(id, |(name, _)| name) == name && *id != *key.id;
+        for (id, _) in state.beginning(ResourceKind::Consumer, name).filter(|(id, _)| same(id)) {
             let message = format!("consumer [{id}] has this name already; remove that one first, or choose another name");
             faults.push(((*key).clone(), Fault::whole("username", message)));
         }

@@ -142,6 +142,14 @@ impl Resource {
         }
     }
 
+    /// The ids of the nodes that it is for; `None` when it is for all. Only listeners may name their nodes.
+    pub fn nodes(&self) -> Option<&[Arc<str>]> {
+        match self {
+            Resource::Listener(listener) => Some(&listener.nodes[..]).filter(|nodes| !nodes.is_empty()),
+            _ => None,
+        }
+    }
+
     /// The name, unique within the kind.
     pub fn name(&self) -> &Arc<str> {
         match self {

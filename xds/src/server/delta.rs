@@ -4,15 +4,16 @@
 //! answered in `removed_resources` at once; asking again for a name resends it; leaving a name while subscribed to all is answered with
 //! its present state; nonces that are not the newest are normal.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::refused::Refused;
+use super::sent::Sent;
 use super::{KindView, Machine, Nack};
 use crate::model::Kind;
 use crate::protocol::{BadRequest, DeltaRequest, DeltaResponse, MAX_NAMES, RawResource, WILDCARD};
-use crate::snapshot::{Changes, NodeScope, SnapshotSource};
+use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned};
 
 /// A response is closed when it holds more than this; with one large resource it still fits a gRPC message of 16 MiB.
 const CHUNK: usize = 1024 * 1024;
@@ -37,8 +38,8 @@ struct Subscription {
     wildcard: bool,
     /// Names asked for one by one.
     names: HashSet<Arc<str>>,
-    /// Versions that the client has or is about to get; an empty version forces a resend.
-    sent: HashMap<Arc<str>, Arc<str>>,
+    /// Versions that the client has or is about to get.
+    sent: Sent,
     /// Names to look at.
     dirty: BTreeSet<Arc<str>>,
     /// Names for which an answer is owed even when they do not exist.
@@ -67,14 +68,23 @@ impl DeltaMachine {
     }
 
     /// Everything that is to be set, dependencies first.
-    fn next_set(&mut self, kind: Kind, source: &dyn SnapshotSource, hold: bool) -> Option<DeltaResponse> {
+    fn next_set(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
         let state = &mut self.kinds[kind.index()];
-        let urgent = kind == Kind::Endpoints || state.answer || !state.asked.is_empty();
-        if state.in_flight.len() >= MAX_IN_FLIGHT || (hold && !urgent) {
+        if state.in_flight.len() >= MAX_IN_FLIGHT {
             return None;
         }
         let type_url: Arc<str> = kind.type_url().into();
         let (mut resources, mut removed, mut size) = (Vec::new(), Vec::new(), 0);
+        let mut send = |found: &Versioned, size: &mut usize| {
+            let name = found.resource.name().clone();
+            *size += name.len() + found.body.len() + 64;
+            let (version, body) = (found.version.clone(), found.body.clone());
+            resources.push(RawResource { name, version, type_url: type_url.clone(), body });
+        };
+        state.sent.go_on(&state.dirty, &self.scope, |found| {
+            send(found, &mut size);
+            size < CHUNK
+        });
         while size < CHUNK
             && let Some(name) = state.dirty.pop_first()
         {
@@ -82,23 +92,22 @@ impl DeltaMachine {
             match source.get(kind, &name, &self.scope) {
                 Some(found) => {
                     state.gone.remove(&name);
-                    if state.sent.get(&name) != Some(&found.version) {
-                        size += name.len() + found.body.len() + 64;
-                        state.sent.insert(name.clone(), found.version.clone());
-                        let (version, body) = (found.version.clone(), found.body.clone());
-                        resources.push(RawResource { name, version, type_url: type_url.clone(), body });
+                    if state.sent.get(&name, &self.scope) != Some(&found.version) {
+                        state.sent.set(name, found.version.clone(), &self.scope);
+                        send(&found, &mut size);
                     }
                 }
                 None if asked => {
                     size += name.len() + 16;
-                    state.sent.remove(&name);
+                    state.sent.remove(&name, &self.scope);
                     state.gone.remove(&name);
                     removed.push(name);
                 }
-                None if state.sent.contains_key(&name) => drop(state.gone.insert(name)),
+                None if state.sent.get(&name, &self.scope).is_some() => drop(state.gone.insert(name)),
                 None => {}
             }
         }
+        state.settle(kind, self.position, source, &self.scope);
         if resources.is_empty() && removed.is_empty() && !state.answer {
             return None;
         }
@@ -109,7 +118,7 @@ impl DeltaMachine {
     /// Everything that is to be removed, dependents first.
     fn next_removal(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
         let state = &mut self.kinds[kind.index()];
-        if state.in_flight.len() >= MAX_IN_FLIGHT {
+        if state.gone.is_empty() || state.in_flight.len() >= MAX_IN_FLIGHT {
             return None;
         }
         let (mut removed, mut size) = (Vec::new(), 0);
@@ -118,11 +127,12 @@ impl DeltaMachine {
         {
             if source.get(kind, &name, &self.scope).is_some() {
                 state.dirty.insert(name);
-            } else if state.sent.remove(&name).is_some() {
+            } else if state.sent.remove(&name, &self.scope) {
                 size += name.len() + 16;
                 removed.push(name);
             }
         }
+        state.settle(kind, self.position, source, &self.scope);
         (!removed.is_empty()).then(|| self.seal(kind, source.position(), Vec::new(), removed))
     }
 
@@ -155,62 +165,71 @@ impl Subscription {
         }
     }
 
+    /// Once the client was sent everything that it sees, what it has is that of every such client.
+    fn settle(&mut self, kind: Kind, position: u64, source: &dyn SnapshotSource, scope: &NodeScope) {
+        if !self.wildcard || self.pending() {
+            return;
+        }
+        let (at, all) = source.all(kind);
+        if at == position && !self.sent.is_settled(&all) {
+            self.sent.settle(kind, all, scope);
+        }
+    }
+
+    /// Whether something is still to be sent.
+    fn pending(&self) -> bool {
+        self.sent.is_under_way() || !self.dirty.is_empty() || !self.gone.is_empty()
+    }
+
     /// All resources that the client does not have in this version, and all that it has and that may be gone.
     fn look_at_all(&mut self, kind: Kind, source: &dyn SnapshotSource, scope: &NodeScope) {
-        let kept: Vec<Arc<str>> = self.sent.keys().cloned().collect();
-        self.dirty.extend(kept);
+        self.sent.stop(scope);
+        let (_, all) = source.all(kind);
+        let seen = |name: &Arc<str>| all.get(name).filter(|found| scope.sees(&found.resource));
+        self.dirty.extend(self.sent.names(scope).into_iter().filter(|name| seen(name).is_none()));
         if self.wildcard {
-            self.dirty.extend(source.list(kind, scope).iter().map(|found| found.resource.name().clone()));
+            let differs = |(name, found): &(&Arc<str>, &Arc<Versioned>)| {
+                scope.sees(&found.resource) && self.sent.get(name, scope) != Some(&found.version)
+            };
+            self.dirty.extend(all.iter().filter(differs).map(|(name, _)| name.clone()));
         }
         self.dirty.extend(self.names.iter().cloned());
     }
 
-    /// Resends everything that exists, whatever the client has.
-    fn force_all(&mut self) {
-        self.sent.values_mut().for_each(|version| *version = "".into());
-    }
-
-    fn subscribe(&mut self, name: Arc<str>, first: bool) {
-        let known = first && self.sent.contains_key(&name);
+    fn subscribe(&mut self, name: Arc<str>, first: bool, scope: &NodeScope) {
+        let known = first && self.sent.get(&name, scope).is_some();
         if !known {
-            if let Some(version) = self.sent.get_mut(&name) {
-                *version = "".into();
-            }
+            self.sent.forget_version(&name, scope);
             self.asked.insert(name.clone());
         }
         self.dirty.insert(name.clone());
         self.names.insert(name);
     }
 
-    fn unsubscribe(&mut self, name: &Arc<str>) {
+    fn unsubscribe(&mut self, name: &Arc<str>, scope: &NodeScope) {
         if !self.names.remove(name) {
             return;
         }
         self.refused.forget(name);
         if self.wildcard {
-            if let Some(version) = self.sent.get_mut(name) {
-                *version = "".into();
-            }
+            self.sent.forget_version(name, scope);
             self.asked.insert(name.clone());
             self.dirty.insert(name.clone());
         } else {
-            self.drop_name(name);
+            self.sent.remove(name, scope);
+            self.dirty.remove(name);
+            self.asked.remove(name);
+            self.gone.remove(name);
         }
     }
 
-    fn drop_name(&mut self, name: &Arc<str>) {
-        self.sent.remove(name);
-        self.dirty.remove(name);
-        self.asked.remove(name);
-        self.gone.remove(name);
-    }
-
-    fn leave_wildcard(&mut self) {
+    fn leave_wildcard(&mut self, scope: &NodeScope) {
         self.wildcard = false;
         self.answer = false;
-        let left: Vec<Arc<str>> =
-            self.sent.keys().chain(&self.dirty).filter(|name| !self.names.contains(*name)).cloned().collect();
-        left.iter().for_each(|name| self.drop_name(name));
+        self.sent.keep(&self.names, scope);
+        self.dirty.retain(|name| self.names.contains(name));
+        self.asked.retain(|name| self.names.contains(name));
+        self.gone.retain(|name| self.names.contains(name));
     }
 }
 
@@ -226,26 +245,30 @@ impl Machine for DeltaMachine {
         let all = starred || (first && request.subscribe.is_empty());
         if first {
             let asked: HashSet<&Arc<str>> = request.subscribe.iter().collect();
-            state.sent = request.initial.into_iter().filter(|(name, _)| all || asked.contains(name)).collect();
+            state.sent = Sent::told(request.initial.into_iter().filter(|(name, _)| all || asked.contains(name)));
         }
         if all {
-            if !first {
-                state.force_all();
-            }
             state.wildcard = true;
             state.answer = true;
-            state.look_at_all(request.kind, source, &self.scope);
+            if first && state.sent.count() == 0 {
+                state.sent.begin(source.all(request.kind).1);
+            } else {
+                if !first {
+                    state.sent.forget_versions(&self.scope);
+                }
+                state.look_at_all(request.kind, source, &self.scope);
+            }
         }
         for name in request.subscribe {
             if &*name != WILDCARD {
-                state.subscribe(name, first);
+                state.subscribe(name, first, &self.scope);
             }
         }
         for name in &request.unsubscribe {
             if &**name != WILDCARD {
-                state.unsubscribe(name);
+                state.unsubscribe(name, &self.scope);
             } else if state.wildcard {
-                state.leave_wildcard();
+                state.leave_wildcard(&self.scope);
             }
         }
         if state.names.len() > MAX_NAMES {
@@ -276,13 +299,13 @@ impl Machine for DeltaMachine {
         }
     }
 
-    fn response(&mut self, source: &dyn SnapshotSource, hold: bool) -> Option<DeltaResponse> {
+    fn response(&mut self, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
         for kind in Kind::ALL {
-            if let Some(response) = self.next_set(kind, source, hold) {
+            if let Some(response) = self.next_set(kind, source) {
                 return Some(response);
             }
         }
-        if self.kinds.iter().any(|state| !state.dirty.is_empty()) {
+        if self.kinds.iter().any(|state| state.sent.is_under_way() || !state.dirty.is_empty()) {
             return None;
         }
         Kind::ALL.into_iter().rev().find_map(|kind| self.next_removal(kind, source))
@@ -297,8 +320,8 @@ impl Machine for DeltaMachine {
         let view = |(kind, state): (Kind, &Subscription)| KindView {
             kind,
             version: state.acked.clone(),
-            resources: state.sent.len().saturating_sub(state.refused.named()),
-            pending: !state.in_flight.is_empty() || !state.dirty.is_empty() || !state.gone.is_empty(),
+            resources: state.sent.count().saturating_sub(state.refused.named()),
+            pending: !state.in_flight.is_empty() || state.pending(),
         };
         open.map(view).collect()
     }

@@ -3,6 +3,10 @@
 //! The decisions are made by two machines without input or output ([`DeltaMachine`], [`SotwMachine`]); [`AdsService`] moves their
 //! messages over gRPC. What nodes hold and refuse is read from the [`NodeRegistry`].
 //!
+//! Many nodes hear the same: all streams are shown the same view of the snapshot at the same time (`pace.rs`), only those whom a change
+//! concerns are called to look (`stage.rs`), what a client has is shared by all that have the same (`sent.rs`), and a response that many
+//! are to get is encoded once (`memo.rs`).
+//!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
@@ -25,11 +29,16 @@
 //!
 //! In one process, [`crate::link::memory`] gives the incoming connections instead of a socket.
 
+mod body;
 mod delta;
+mod memo;
+mod pace;
 mod refused;
 mod registry;
+mod sent;
 mod service;
 mod sotw;
+mod stage;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -39,7 +48,7 @@ use std::time::SystemTime;
 pub use delta::DeltaMachine;
 pub use refused::Nack;
 pub use registry::{KindView, NodeRegistry, NodeView};
-pub use service::{AdsService, tuned};
+pub use service::{AdsServer, AdsService, tuned};
 pub use sotw::SotwMachine;
 
 use crate::protocol::BadRequest;
@@ -57,8 +66,8 @@ pub trait Machine: Send + 'static {
     fn request(&mut self, request: Self::Request, source: &dyn SnapshotSource, now: SystemTime) -> Result<(), BadRequest>;
     /// Takes note of what changed.
     fn changes(&mut self, changes: Changes, source: &dyn SnapshotSource);
-    /// The next response, when one is due. With `hold`, only what must not wait: answers to requests, and endpoints.
-    fn response(&mut self, source: &dyn SnapshotSource, hold: bool) -> Option<Self::Response>;
+    /// The next response, when one is due.
+    fn response(&mut self, source: &dyn SnapshotSource) -> Option<Self::Response>;
     /// The position up to which changes were noted.
     fn position(&self) -> u64;
     /// What the client holds, by kind, for those that it asked for.

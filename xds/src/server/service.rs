@@ -1,31 +1,41 @@
 //! The aggregated discovery service over gRPC; it starts streams and bounds them.
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use heddle_node::drain::DrainWatch;
 use heddle_proto::envoy::service::discovery::v3 as wire;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use prost::Message;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tonic::codec::{DecodeBuf, Decoder};
+use tonic::codegen::{Body, StdError, http};
+use tonic::server::NamedService;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status, Streaming};
-use wire::aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer};
+use tonic::{Status, Streaming};
 
+use super::body::{Outgoing, Packet};
+use super::memo::{Memo, delta_key, sotw_key};
+use super::pace::{self, Work};
+use super::stage::Stage;
 use super::stream::{self, Shared, Speak};
 use super::{DeltaMachine, Machine, NodeRegistry, SotwMachine};
 use crate::protocol::wire::{
     Incoming, delta_request_from_wire, delta_response_to_wire, sotw_request_from_wire, sotw_response_to_wire,
 };
-use crate::protocol::{Dialect, MAX_REQUEST, MAX_RESPONSE};
-use crate::snapshot::{NodeScope, SnapshotSource};
+use crate::protocol::{DeltaResponse, Dialect, MAX_REQUEST, SotwResponse};
+use crate::snapshot::{NodeScope, SnapshotFeed};
 
 /// Streams of one server; each costs the names that it was sent.
 const MAX_STREAMS: usize = 10_000;
 /// Responses between a machine and gRPC. A slow reader holds this many, and its own flow-control window.
 const OUTBOX: usize = 2;
-
-/// The server's side of a stream.
-type Outbound<T> = ReceiverStream<Result<T, Status>>;
+/// The methods, by path.
+const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
 /// The aggregated discovery service. See the [module](super) for how to run it.
 pub struct AdsService {
@@ -34,23 +44,89 @@ pub struct AdsService {
 
 impl AdsService {
     /// Serves a snapshot and notes who reads it, until the drain begins: then all streams end, so that a graceful shutdown of the
-    /// gRPC server does not wait for them.
-    pub fn new(source: Arc<dyn SnapshotSource>, registry: Arc<NodeRegistry>, drain: DrainWatch) -> AdsService {
-        AdsService { shared: Shared { source, registry, drain } }
+    /// gRPC server does not wait for them. What paces the streams is a task of the present runtime.
+    pub fn new(feed: Arc<dyn SnapshotFeed>, registry: Arc<NodeRegistry>, drain: DrainWatch) -> AdsService {
+        let work = Work::new();
+        let (stage, house) = Stage::new(feed.view());
+        tokio::spawn(pace::run(feed.clone(), stage, work.clone(), drain.clone()));
+        AdsService { shared: Shared { feed, house, work, memo: Arc::default(), registry, drain } }
     }
 
-    /// The service with its message limits, to be added to a gRPC server.
-    pub fn into_server(self) -> AggregatedDiscoveryServiceServer<AdsService> {
-        AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(MAX_REQUEST).max_encoding_message_size(MAX_RESPONSE)
+    /// The service, to be added to a gRPC server.
+    pub fn into_server(self) -> AdsServer {
+        AdsServer { service: Arc::new(self) }
     }
 
-    fn start<M: Speak>(&self, inbound: Streaming<M::In>) -> Result<Response<Outbound<M::Out>>, Status> {
+    fn start<M: Speak, B>(&self, request: http::Request<B>) -> Result<Outgoing, Status>
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<StdError>,
+    {
         if self.shared.registry.connected() >= MAX_STREAMS {
             return Err(Status::resource_exhausted(format!("{MAX_STREAMS} nodes are connected already")));
         }
+        let inbound = Streaming::new_request(Requests::<M::In>::default(), request.into_body(), None, Some(MAX_REQUEST));
         let (out, receiver) = mpsc::channel(OUTBOX);
         tokio::spawn(stream::run::<M>(self.shared.clone(), inbound, out));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Outgoing::new(receiver, self.shared.work.clone()))
+    }
+}
+
+/// The service as a gRPC server calls it. It is written by hand because its answers are encoded already.
+#[derive(Clone)]
+pub struct AdsServer {
+    service: Arc<AdsService>,
+}
+
+impl NamedService for AdsServer {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+}
+
+impl<B> tower::Service<http::Request<B>> for AdsServer
+where
+    B: Body + Send + 'static,
+    B::Error: Into<StdError>,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let started = match request.uri().path() {
+            DELTA => self.service.start::<DeltaMachine, B>(request),
+            SOTW => self.service.start::<SotwMachine, B>(request),
+            _ => Err(Status::unimplemented("the discovery service has no such method")),
+        };
+        ready(Ok(match started {
+            Ok(body) => {
+                let mut response = http::Response::new(tonic::body::Body::new(body));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                response
+            }
+            Err(status) => status.into_http(),
+        }))
+    }
+}
+
+/// Reads requests; their size is bounded before they come here.
+struct Requests<M>(std::marker::PhantomData<fn() -> M>);
+
+impl<M> Default for Requests<M> {
+    fn default() -> Self {
+        Requests(std::marker::PhantomData)
+    }
+}
+
+impl<M: Message + Default + Send + 'static> Decoder for Requests<M> {
+    type Item = M;
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<M>, Status> {
+        M::decode(bytes).map(Some).map_err(|error| Status::internal(format!("the request is not valid protobuf: {error}")))
     }
 }
 
@@ -65,29 +141,8 @@ pub fn tuned() -> Server {
         .http2_max_header_list_size(Some(64 * 1024))
 }
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for AdsService {
-    type StreamAggregatedResourcesStream = Outbound<wire::DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Outbound<wire::DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<wire::DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        self.start::<SotwMachine>(request.into_inner())
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<wire::DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        self.start::<DeltaMachine>(request.into_inner())
-    }
-}
-
 impl Speak for DeltaMachine {
     type In = wire::DeltaDiscoveryRequest;
-    type Out = wire::DeltaDiscoveryResponse;
     const DIALECT: Dialect = Dialect::Delta;
 
     fn open(scope: NodeScope, position: u64) -> Self {
@@ -96,14 +151,21 @@ impl Speak for DeltaMachine {
     fn read(message: Self::In) -> Incoming<Self::Request> {
         delta_request_from_wire(message)
     }
-    fn write(response: <Self as Machine>::Response) -> Self::Out {
-        delta_response_to_wire(response)
+    fn write(response: <Self as Machine>::Response, memo: &Memo) -> Packet {
+        let own = wire::DeltaDiscoveryResponse {
+            system_version_info: response.version.to_string(),
+            nonce: response.nonce.to_string(),
+            ..Default::default()
+        };
+        let key = delta_key(&response);
+        let rest = DeltaResponse { version: "".into(), nonce: "".into(), ..response };
+        let shared = memo.get(key, || delta_response_to_wire(rest).encode_to_vec().into());
+        Packet { head: own.encode_to_vec(), shared }
     }
 }
 
 impl Speak for SotwMachine {
     type In = wire::DiscoveryRequest;
-    type Out = wire::DiscoveryResponse;
     const DIALECT: Dialect = Dialect::Sotw;
 
     fn open(scope: NodeScope, position: u64) -> Self {
@@ -112,7 +174,15 @@ impl Speak for SotwMachine {
     fn read(message: Self::In) -> Incoming<Self::Request> {
         sotw_request_from_wire(message)
     }
-    fn write(response: <Self as Machine>::Response) -> Self::Out {
-        sotw_response_to_wire(response)
+    fn write(response: <Self as Machine>::Response, memo: &Memo) -> Packet {
+        let own = wire::DiscoveryResponse {
+            version_info: response.version.to_string(),
+            nonce: response.nonce.to_string(),
+            ..Default::default()
+        };
+        let key = sotw_key(&response);
+        let rest = SotwResponse { version: "".into(), nonce: "".into(), ..response };
+        let shared = memo.get(key, || sotw_response_to_wire(rest).encode_to_vec().into());
+        Packet { head: own.encode_to_vec(), shared }
     }
 }

@@ -58,9 +58,9 @@ impl SotwMachine {
     }
 
     /// Everything that is to be set, dependencies first; what vanished is still shown beside it.
-    fn next_set(&mut self, kind: Kind, source: &dyn SnapshotSource, hold: bool) -> Option<SotwResponse> {
+    fn next_set(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<SotwResponse> {
         let state = &mut self.kinds[kind.index()];
-        let due = state.answer || (state.dirty && !state.in_flight && (!hold || kind == Kind::Endpoints));
+        let due = state.answer || (state.dirty && !state.in_flight);
         if !due {
             return None;
         }
@@ -217,9 +217,9 @@ impl Machine for SotwMachine {
         }
     }
 
-    fn response(&mut self, source: &dyn SnapshotSource, hold: bool) -> Option<SotwResponse> {
+    fn response(&mut self, source: &dyn SnapshotSource) -> Option<SotwResponse> {
         for kind in Kind::ALL {
-            if let Some(response) = self.next_set(kind, source, hold) {
+            if let Some(response) = self.next_set(kind, source) {
                 return Some(response);
             }
         }

@@ -6,48 +6,54 @@ use std::time::Duration;
 use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
 use tokio::sync::mpsc;
-use tokio::time::{sleep_until, timeout};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
+use super::body::Packet;
+use super::memo::Memo;
+use super::pace::Work;
+use super::stage::House;
 use super::{Machine, NodeRegistry};
-use crate::protocol::BadRequest;
-use crate::protocol::Dialect;
 use crate::protocol::wire::Incoming;
-use crate::snapshot::{NodeScope, SnapshotSource};
+use crate::protocol::{BadRequest, Dialect, MAX_RESPONSE};
+use crate::snapshot::{NodeScope, SnapshotFeed, SnapshotSource, View};
 
 /// Until the first request of a stream.
 const FIRST_REQUEST: Duration = Duration::from_secs(15);
 /// Until the client has read why its stream ends.
 const LAST_WORD: Duration = Duration::from_secs(5);
-/// Changes that follow each other this closely travel together. Endpoints never wait.
-const COALESCE: Duration = Duration::from_millis(5);
 
 /// A machine that speaks a dialect over gRPC.
 pub(super) trait Speak: Machine + Sized {
     /// Protobuf of a request.
-    type In: Send + 'static;
-    /// Protobuf of a response.
-    type Out: Send + 'static;
+    type In: prost::Message + Default + Send + 'static;
     /// The dialect.
     const DIALECT: Dialect;
     /// A new stream.
     fn open(scope: NodeScope, position: u64) -> Self;
     /// Reads a request.
     fn read(message: Self::In) -> Incoming<Self::Request>;
-    /// Writes a response.
-    fn write(response: Self::Response) -> Self::Out;
+    /// Writes a response; what others are told too is taken from the memo.
+    fn write(response: Self::Response, memo: &Memo) -> Packet;
 }
 
 /// What all streams share.
 #[derive(Clone)]
 pub(super) struct Shared {
-    pub(super) source: Arc<dyn SnapshotSource>,
+    pub(super) feed: Arc<dyn SnapshotFeed>,
+    pub(super) house: House,
+    pub(super) work: Work,
+    pub(super) memo: Arc<Memo>,
     pub(super) registry: Arc<NodeRegistry>,
     pub(super) drain: DrainWatch,
 }
 
+/// The way to the body of the answer.
+pub(super) type Out = mpsc::Sender<Result<Packet, Status>>;
+
 /// Runs a stream until either side ends it.
-pub(super) async fn run<M: Speak>(shared: Shared, inbound: Streaming<M::In>, out: mpsc::Sender<Result<M::Out, Status>>) {
+pub(super) async fn run<M: Speak>(shared: Shared, inbound: Streaming<M::In>, out: Out) {
     if let Err(status) = converse::<M>(&shared, inbound, &out).await {
         tracing::debug!(dialect = %M::DIALECT, %status, "discovery stream ended");
         // The client may be gone, or not read; then nobody gets to know.
@@ -55,11 +61,7 @@ pub(super) async fn run<M: Speak>(shared: Shared, inbound: Streaming<M::In>, out
     }
 }
 
-async fn converse<M: Speak>(
-    shared: &Shared,
-    mut inbound: Streaming<M::In>,
-    out: &mpsc::Sender<Result<M::Out, Status>>,
-) -> Result<(), Status> {
+async fn converse<M: Speak>(shared: &Shared, mut inbound: Streaming<M::In>, out: &Out) -> Result<(), Status> {
     let first = timeout(FIRST_REQUEST, inbound.message());
     let first = first.await.map_err(|_| Status::deadline_exceeded("no request came in time"))??;
     let Some(first) = first else { return Ok(()) };
@@ -68,43 +70,56 @@ async fn converse<M: Speak>(
     if node.scope.id.is_empty() {
         return Err(Status::invalid_argument("node.id must not be empty"));
     }
-    let source = &*shared.source;
-    let mut signal = source.watch();
-    let mut drain = shared.drain.clone();
-    let mut machine = M::open(node.scope.clone(), source.position());
+    let (mut seat, mut drain) = (shared.house.seat(node.scope.id.clone()), shared.drain.clone());
+    let mut view = seat.view();
+    let mut machine = M::open(node.scope.clone(), view.position());
     tracing::info!(node = %node.scope.id, role = %node.scope.role, dialect = %M::DIALECT, "node connected");
     let presence = shared.registry.enter(node, M::DIALECT, clock::wall());
-    take(&mut machine, request, source)?;
-    let mut pending = None;
-    let mut hold = None;
-    let mut heard = None;
+    take(&mut machine, request, &*view)?;
+    let (mut pending, mut heard) = (None, None);
     loop {
         if pending.is_none() {
-            pending = machine.response(source, hold.is_some());
+            pending = speak(&mut machine, &view, shared, out)?;
         }
         presence.update(machine.held(), machine.nacks(), heard.take());
         tokio::select! {
             permit = out.reserve(), if pending.is_some() => {
                 let Ok(permit) = permit else { return Ok(()) };
-                if let Some(response) = pending.take() {
-                    permit.send(Ok(M::write(response)));
+                if let Some(packet) = pending.take() {
+                    permit.send(Ok(packet));
                 }
             }
             message = inbound.message() => {
                 let Some(message) = message? else { return Ok(()) };
                 heard = Some(clock::wall());
-                take(&mut machine, M::read(message).1, source)?;
+                take(&mut machine, M::read(message).1, &*view)?;
             }
-            changed = signal.changed() => {
-                changed.map_err(|_| stopping())?;
-                machine.changes(source.changed_since(machine.position()), source);
-                hold = hold.or_else(|| Some(clock::now() + COALESCE));
+            next = seat.next() => {
+                view = next.ok_or_else(stopping)?;
+                machine.changes(shared.feed.changed_between(machine.position(), view.position()), &*view);
             }
-            () = sleep_until(hold.unwrap_or_else(clock::now)), if hold.is_some() => hold = None,
             () = drain.draining() => return Err(stopping()),
             () = out.closed() => return Ok(()),
         }
     }
+}
+
+/// Says everything that is due. What there is no room for is given back, and is to be said before anything else.
+fn speak<M: Speak>(machine: &mut M, view: &View, shared: &Shared, out: &Out) -> Result<Option<Packet>, Status> {
+    while let Some(response) = machine.response(view) {
+        let packet = M::write(response, &shared.memo);
+        if packet.len() > MAX_RESPONSE {
+            let (found, most) = (packet.len(), MAX_RESPONSE);
+            return Err(Status::resource_exhausted(format!("a response has {found} bytes, at most {most} are sent; use delta")));
+        }
+        match out.try_send(Ok(packet)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(unsent)) => return unsent.map(Some),
+            // Nobody reads any more, which ends the stream where it waits.
+            Err(TrySendError::Closed(_)) => return Ok(None),
+        }
+    }
+    Ok(None)
 }
 
 fn stopping() -> Status {

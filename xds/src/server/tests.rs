@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::{
-    Certificate, Consumer, Endpoint, Endpoints, GlobalRule, Kind, PluginMetadata, Resource, Secret, SecretBody, TlsVersion,
+    Certificate, Consumer, Endpoint, Endpoints, GlobalRule, Kind, Listener, ListenerProtocol, PluginMetadata, ProxyProtocol,
+    Resource, Secret, SecretBody, TlsVersion,
 };
 use crate::server::Machine;
-use crate::snapshot::{Change, NodeScope, SnapshotSource, SnapshotStore};
+use crate::snapshot::{Change, Changes, NodeScope, SnapshotFeed, SnapshotSource, SnapshotStore};
 
 pub(super) fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -56,6 +57,22 @@ pub(super) fn set(kind: Kind, name: &str, content: &str) -> Change {
     Change::Set(resource(kind, name, content))
 }
 
+/// A listener that names these nodes.
+pub(super) fn listener(name: &str, nodes: &[&str]) -> Change {
+    Change::Set(Resource::Listener(Listener {
+        name: name.into(),
+        address: "127.0.0.1:0".parse().unwrap(),
+        protocol: ListenerProtocol::Http,
+        proxy_protocol: ProxyProtocol::Off,
+        forwarded: Default::default(),
+        limits: Default::default(),
+        paths: Default::default(),
+        server_header: Default::default(),
+        expose_reason: false,
+        nodes: nodes.iter().map(|node| Arc::from(*node)).collect(),
+    }))
+}
+
 pub(super) fn gone(kind: Kind, name: &str) -> Change {
     Change::Remove(kind, name.into())
 }
@@ -71,13 +88,18 @@ pub(super) fn version(store: &SnapshotStore, kind: Kind, name: &str) -> Arc<str>
     store.get(kind, name, &NodeScope::default()).unwrap().version.clone()
 }
 
+/// What changed after a position.
+pub(super) fn since(store: &SnapshotStore, position: u64) -> Changes {
+    store.changed_between(position, store.position())
+}
+
 /// Changes the snapshot and tells the machine.
 pub(super) fn change<M: Machine>(machine: &mut M, store: &SnapshotStore, changes: Vec<Change>) {
     store.apply(changes);
-    machine.changes(store.changed_since(machine.position()), store);
+    machine.changes(since(store, machine.position()), store);
 }
 
 /// All responses that are due.
 pub(super) fn drain<M: Machine>(machine: &mut M, store: &SnapshotStore) -> Vec<M::Response> {
-    std::iter::from_fn(|| machine.response(store, false)).collect()
+    std::iter::from_fn(|| machine.response(store)).collect()
 }

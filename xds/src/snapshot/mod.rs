@@ -15,6 +15,7 @@
 mod store;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::codec;
 use crate::model::{Kind, Resource};
 
 pub use store::{Change, SnapshotStore};
+pub use view::{Kindred, View};
 
 /// A resource, encoded once, with the version that follows from its content.
 #[derive(Clone, PartialEq)]
@@ -73,10 +75,12 @@ pub struct NodeScope {
 impl NodeScope {
     /// Whether a resource is meant for this node: listeners may name their nodes, everything else is for all.
     pub fn sees(&self, resource: &Resource) -> bool {
-        match resource {
-            Resource::Listener(listener) => listener.nodes.is_empty() || listener.nodes.contains(&self.id),
-            _ => true,
-        }
+        resource.nodes().is_none_or(|nodes| nodes.contains(&self.id))
+    }
+
+    /// Whether every node sees every resource of this kind.
+    pub fn everybody_sees(kind: Kind) -> bool {
+        kind != Kind::Listener
     }
 }
 
@@ -89,16 +93,33 @@ pub struct Changes {
     pub names: Option<Vec<(Kind, Arc<str>)>>,
 }
 
-/// What the discovery server asks of the control plane. All methods are quick and never wait.
-pub trait SnapshotSource: Send + Sync + 'static {
+/// What the discovery server reads. All methods are quick and never wait.
+pub trait SnapshotSource: Send + Sync {
     /// One resource, when it exists and the node may see it.
     fn get(&self, kind: Kind, name: &str, scope: &NodeScope) -> Option<Arc<Versioned>>;
-    /// All resources of a kind that the node may see, by name.
-    fn list(&self, kind: Kind, scope: &NodeScope) -> Vec<Arc<Versioned>>;
+    /// All resources of a kind, whoever may see them, and the position at which it is so.
+    fn all(&self, kind: Kind) -> (u64, Kindred);
     /// Grows with every change. A reader takes it before it reads resources, so that it misses nothing.
     fn position(&self) -> u64;
-    /// What changed after `position`.
-    fn changed_since(&self, position: u64) -> Changes;
+
+    /// All resources of a kind that the node may see, by name.
+    fn list(&self, kind: Kind, scope: &NodeScope) -> Vec<Arc<Versioned>> {
+        self.all(kind)
+            .1
+            .iter()
+            .map(|(_, versioned)| versioned)
+            .filter(|versioned| scope.sees(&versioned.resource))
+            .cloned()
+            .collect()
+    }
+}
+
+/// What the discovery server follows: a source that changes. All methods are quick and never wait.
+pub trait SnapshotFeed: SnapshotSource + 'static {
+    /// Everything as it is now.
+    fn view(&self) -> Arc<View>;
+    /// What changed after position `after`, up to position `to`.
+    fn changed_between(&self, after: u64, to: u64) -> Changes;
     /// Wakes when the position grows; holds the newest position.
     fn watch(&self) -> watch::Receiver<u64>;
 }

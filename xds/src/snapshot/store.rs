@@ -1,11 +1,11 @@
 //! The snapshot in memory, built by changes. It knows neither where they come from nor who reads them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
-use super::{Changes, NodeScope, SnapshotSource, Versioned};
+use super::{Changes, Kindred, NodeScope, SnapshotFeed, SnapshotSource, Versioned, View};
 use crate::model::{Kind, Resource};
 
 /// Changes that are remembered by name. A reader that lags further looks at everything again; 65,536 names are about 2 MiB.
@@ -31,10 +31,10 @@ pub struct SnapshotStore {
 
 #[derive(Debug, Default)]
 struct Inner {
-    kinds: [BTreeMap<Arc<str>, Arc<Versioned>>; Kind::ALL.len()],
-    /// The newest changes; the last one has number `position`.
+    /// What readers hold on to is copied before it changes, as far as it changes.
+    view: Arc<View>,
+    /// The newest changes; the last one has the number of the view's position.
     log: VecDeque<(Kind, Arc<str>)>,
-    position: u64,
 }
 
 impl Default for SnapshotStore {
@@ -65,7 +65,7 @@ impl SnapshotStore {
             })
             .collect();
         let mut inner = self.write();
-        let before = inner.position;
+        let before = inner.view.position;
         for change in encoded {
             match change {
                 Ok(versioned) => inner.set(versioned),
@@ -74,7 +74,7 @@ impl SnapshotStore {
             let surplus = inner.log.len().saturating_sub(self.log);
             inner.log.drain(..surplus);
         }
-        let position = inner.position;
+        let position = inner.view.position;
         if position != before {
             // Under the lock, so that the signal never goes back.
             self.signal.send_replace(position);
@@ -90,7 +90,7 @@ impl SnapshotStore {
                 resources.iter().map(|resource| (resource.kind(), &**resource.name())).collect();
             let inner = self.read();
             for kind in Kind::ALL {
-                let names = inner.kinds[kind.index()].keys();
+                let names = inner.view.kinds[kind.index()].iter().map(|(name, _)| name);
                 gone.extend(names.filter(|name| !keep.contains(&(kind, &***name))).map(|name| (kind, name.clone())));
             }
         }
@@ -100,7 +100,7 @@ impl SnapshotStore {
 
     /// Number of resources of a kind, whoever may see them.
     pub fn count(&self, kind: Kind) -> usize {
-        self.read().kinds[kind.index()].len()
+        self.read().view.kinds[kind.index()].len()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -116,46 +116,58 @@ impl Inner {
     fn set(&mut self, versioned: Versioned) {
         let kind = versioned.resource.kind();
         let name = versioned.resource.name().clone();
-        let map = &mut self.kinds[kind.index()];
-        if map.get(&name).is_some_and(|present| present.version == versioned.version) {
+        let present = self.view.kinds[kind.index()].get(&name);
+        if present.is_some_and(|present| present.version == versioned.version) {
             return;
         }
-        map.insert(name.clone(), Arc::new(versioned));
-        self.note(kind, name);
+        self.change(kind, name, Some(Arc::new(versioned)));
     }
 
     fn remove(&mut self, kind: Kind, name: Arc<str>) {
-        if self.kinds[kind.index()].remove(&name).is_some() {
-            self.note(kind, name);
+        if self.view.kinds[kind.index()].contains_key(&name) {
+            self.change(kind, name, None);
         }
     }
 
-    fn note(&mut self, kind: Kind, name: Arc<str>) {
-        self.position += 1;
+    fn change(&mut self, kind: Kind, name: Arc<str>, versioned: Option<Arc<Versioned>>) {
+        let view = Arc::make_mut(&mut self.view);
+        view.position += 1;
+        let kindred = &mut view.kinds[kind.index()];
+        match versioned {
+            Some(versioned) => kindred.insert(name.clone(), versioned),
+            None => kindred.remove(&name),
+        };
         self.log.push_back((kind, name));
     }
 }
 
 impl SnapshotSource for SnapshotStore {
     fn get(&self, kind: Kind, name: &str, scope: &NodeScope) -> Option<Arc<Versioned>> {
-        self.read().kinds[kind.index()].get(name).filter(|versioned| scope.sees(&versioned.resource)).cloned()
+        self.read().view.get(kind, name, scope)
     }
 
-    fn list(&self, kind: Kind, scope: &NodeScope) -> Vec<Arc<Versioned>> {
-        self.read().kinds[kind.index()].values().filter(|versioned| scope.sees(&versioned.resource)).cloned().collect()
+    fn all(&self, kind: Kind) -> (u64, Kindred) {
+        self.read().view.all(kind)
     }
 
     fn position(&self) -> u64 {
-        self.read().position
+        self.read().view.position
+    }
+}
+
+impl SnapshotFeed for SnapshotStore {
+    fn view(&self) -> Arc<View> {
+        self.read().view.clone()
     }
 
-    fn changed_since(&self, position: u64) -> Changes {
+    fn changed_between(&self, after: u64, to: u64) -> Changes {
         let inner = self.read();
-        let missed = usize::try_from(inner.position.saturating_sub(position)).unwrap_or(usize::MAX);
-        let known = inner.log.len();
-        let names = (missed <= known && position <= inner.position)
-            .then(|| inner.log.iter().skip(known.saturating_sub(missed)).cloned().collect());
-        Changes { position: inner.position, names }
+        let newest = inner.view.position;
+        let since = |position: u64| usize::try_from(newest.saturating_sub(position)).unwrap_or(usize::MAX);
+        let (missed, late, known) = (since(after), since(to), inner.log.len());
+        let names = (missed <= known && after <= to && to <= newest)
+            .then(|| inner.log.range(known.saturating_sub(missed)..known.saturating_sub(late)).cloned().collect());
+        Changes { position: to.min(newest), names }
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

@@ -253,27 +253,11 @@ fn dependencies_come_first_and_removals_last_in_reverse() {
 }
 
 #[test]
-fn endpoints_and_answers_do_not_wait() {
-    let store = secrets(&["a"]);
-    let mut machine = machine(&store);
-    send(&mut machine, &store, ask(&[]));
-    send(&mut machine, &store, asks(Kind::Endpoints, &[]));
-    change(&mut machine, &store, vec![set(Kind::Secret, "a", "2"), set(Kind::Endpoints, "u", "h")]);
-    let held = machine.response(&store, true).unwrap();
-    assert_eq!((held.kind, said(&held)), (Kind::Endpoints, vec!["+u".to_string()]));
-    assert!(machine.response(&store, true).is_none());
-    machine.request(asks(Kind::Consumer, &[]), &store, at(1)).unwrap();
-    assert_eq!(machine.response(&store, true).unwrap().kind, Kind::Consumer);
-    assert_eq!(said(&machine.response(&store, false).unwrap()), ["+a"]);
-}
-
-#[test]
 fn a_name_that_comes_back_before_its_removal_was_sent_is_not_removed() {
     let store = secrets(&["a"]);
     let mut machine = machine(&store);
     send(&mut machine, &store, ask(&[]));
     change(&mut machine, &store, vec![gone(Kind::Secret, "a")]);
-    assert!(machine.response(&store, true).is_none(), "noted, but held back");
     change(&mut machine, &store, vec![set(Kind::Secret, "a", "1")]);
     assert!(drain(&mut machine, &store).is_empty(), "the client has this version");
     change(&mut machine, &store, vec![gone(Kind::Secret, "a")]);
@@ -287,7 +271,7 @@ fn a_removal_that_waits_is_checked_again() {
     send(&mut machine, &store, ask(&[]));
     send(&mut machine, &store, asks(Kind::Consumer, &[]));
     change(&mut machine, &store, vec![gone(Kind::Secret, "a"), set(Kind::Consumer, "c", "1")]);
-    assert_eq!(said(&machine.response(&store, false).unwrap()), ["+c"]);
+    assert_eq!(said(&machine.response(&store).unwrap()), ["+c"]);
     store.apply(vec![set(Kind::Secret, "a", "2")]);
     assert_eq!(
         all_said(&drain(&mut machine, &store)),
@@ -343,22 +327,8 @@ fn a_subscription_cannot_grow_without_end() {
 fn listeners_of_other_nodes_are_not_there() {
     let store = SnapshotStore::new();
     let mut machine = DeltaMachine::new(NodeScope { id: "gw-2".into(), ..NodeScope::default() }, 0);
-    let listener = |nodes: &[&str]| {
-        Change::Set(Resource::Listener(crate::model::Listener {
-            name: "l".into(),
-            address: "127.0.0.1:0".parse().unwrap(),
-            protocol: crate::model::ListenerProtocol::Http,
-            proxy_protocol: crate::model::ProxyProtocol::Off,
-            forwarded: Default::default(),
-            limits: Default::default(),
-            paths: Default::default(),
-            server_header: Default::default(),
-            expose_reason: false,
-            nodes: nodes.iter().map(|node| Arc::from(*node)).collect(),
-        }))
-    };
-    store.apply(vec![listener(&["gw-1"])]);
+    store.apply(vec![listener("l", &["gw-1"])]);
     assert_eq!(send(&mut machine, &store, asks(Kind::Listener, &[])), [Vec::<String>::new()]);
-    assert_eq!(tell(&mut machine, &store, vec![listener(&[])]), [["+l"]]);
-    assert_eq!(tell(&mut machine, &store, vec![listener(&["gw-1"])]), [["-l"]], "out of scope is gone");
+    assert_eq!(tell(&mut machine, &store, vec![listener("l", &[])]), [["+l"]]);
+    assert_eq!(tell(&mut machine, &store, vec![listener("l", &["gw-1"])]), [["-l"]], "out of scope is gone");
 }

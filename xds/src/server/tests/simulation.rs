@@ -19,7 +19,7 @@ enum Step {
     /// The machine hears of changes.
     Notice,
     /// The server sends, if it wants to.
-    Respond(bool),
+    Respond,
     /// A request arrives at the server.
     Request,
     /// Some responses arrive at the client.
@@ -33,7 +33,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0u8..3, 0u8..4, 0u8..4).prop_map(|(kind, name, content)| Step::Set(kind, name, content)),
         2 => (0u8..3, 0u8..4).prop_map(|(kind, name)| Step::Remove(kind, name)),
         3 => Just(Step::Notice),
-        4 => any::<bool>().prop_map(Step::Respond),
+        4 => Just(Step::Respond),
         4 => Just(Step::Request),
         3 => (1u8..4).prop_map(Step::Receive),
         1 => Just(Step::Break),
@@ -98,8 +98,8 @@ impl<C: ClientMachine, M: Machine<Request = C::Request, Response = C::Response>>
                 self.store.apply(vec![set(KINDS[usize::from(*kind)], &name(n), &content)]);
             }
             Step::Remove(kind, n) => drop(self.store.apply(vec![gone(KINDS[usize::from(*kind)], &name(n))])),
-            Step::Notice => self.server.changes(self.store.changed_since(self.server.position()), &self.store),
-            Step::Respond(hold) => self.to_client.extend(self.server.response(&self.store, *hold)),
+            Step::Notice => self.server.changes(since(&self.store, self.server.position()), &self.store),
+            Step::Respond => self.to_client.extend(self.server.response(&self.store)),
             Step::Request => {
                 if let Some(request) = self.to_server.pop_front() {
                     self.server.request(request, &self.store, at(1)).unwrap();
@@ -116,7 +116,7 @@ impl<C: ClientMachine, M: Machine<Request = C::Request, Response = C::Response>>
         for _ in 0..10_000 {
             let before = self.to_server.len() + self.to_client.len();
             self.step(&Step::Request);
-            let response = self.server.response(&self.store, false);
+            let response = self.server.response(&self.store);
             let idle = before == 0 && response.is_none();
             self.to_client.extend(response);
             self.receive(1);

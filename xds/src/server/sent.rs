@@ -1,0 +1,169 @@
+//! What a delta client has, or is about to get, of one kind. Most clients have what the snapshot held at some position: that is shared by all of them, and only what differs is kept for each. It knows no stream.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::model::Kind;
+use crate::snapshot::{Kindred, NodeScope, Versioned};
+
+/// The version of a resource that is to be sent again, whichever one the client has.
+const AGAIN: &str = "";
+
+/// What a client has of one kind.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    /// What the client has, as far as it sees it, where nothing else is said below.
+    base: Kindred,
+    /// How much of `base` it has.
+    reach: Reach,
+    /// Where it differs: the version, or `None` for what it does not have.
+    own: HashMap<Arc<str>, Option<Arc<str>>>,
+    /// How many resources it has.
+    count: usize,
+}
+
+/// How much of a base a client has.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Reach {
+    #[default]
+    Nothing,
+    /// Names up to this one.
+    Through(Arc<str>),
+    Everything,
+}
+
+impl Sent {
+    /// What a client says that it has.
+    pub(super) fn told(versions: impl Iterator<Item = (Arc<str>, Arc<str>)>) -> Sent {
+        let own: HashMap<_, _> = versions.map(|(name, version)| (name, Some(version))).collect();
+        Sent { count: own.len(), own, ..Sent::default() }
+    }
+
+    /// The version that the client has.
+    pub(super) fn get(&self, name: &str, scope: &NodeScope) -> Option<&Arc<str>> {
+        match self.own.get(name) {
+            Some(own) => own.as_ref(),
+            None => self.base_version(name, scope),
+        }
+    }
+
+    fn base_version(&self, name: &str, scope: &NodeScope) -> Option<&Arc<str>> {
+        let reached = match &self.reach {
+            Reach::Nothing => false,
+            Reach::Through(last) => name <= &**last,
+            Reach::Everything => true,
+        };
+        let found = reached.then(|| self.base.get(name)).flatten();
+        found.filter(|versioned| scope.sees(&versioned.resource)).map(|versioned| &versioned.version)
+    }
+
+    /// The client is sent a version.
+    pub(super) fn set(&mut self, name: Arc<str>, version: Arc<str>, scope: &NodeScope) {
+        self.count += usize::from(self.get(&name, scope).is_none());
+        self.own.insert(name, Some(version));
+    }
+
+    /// The client does not have it any more. Says whether it did.
+    pub(super) fn remove(&mut self, name: &Arc<str>, scope: &NodeScope) -> bool {
+        let had = self.get(name, scope).is_some();
+        self.count -= usize::from(had);
+        if self.base_version(name, scope).is_some() {
+            self.own.insert(name.clone(), None);
+        } else {
+            self.own.remove(name);
+        }
+        had
+    }
+
+    /// What the client has, if it has it, is to be sent again.
+    pub(super) fn forget_version(&mut self, name: &Arc<str>, scope: &NodeScope) {
+        if self.get(name, scope).is_some() {
+            self.own.insert(name.clone(), Some(AGAIN.into()));
+        }
+    }
+
+    /// Everything that the client has is to be sent again.
+    pub(super) fn forget_versions(&mut self, scope: &NodeScope) {
+        let names = self.names(scope);
+        *self = Sent::told(names.into_iter().map(|name| (name, AGAIN.into())));
+    }
+
+    /// Keeps only these names.
+    pub(super) fn keep(&mut self, names: &HashSet<Arc<str>>, scope: &NodeScope) {
+        let kept: Vec<_> = names.iter().filter_map(|name| Some((name.clone(), self.get(name, scope)?.clone()))).collect();
+        *self = Sent::told(kept.into_iter());
+    }
+
+    /// All names that the client has.
+    pub(super) fn names(&self, scope: &NodeScope) -> Vec<Arc<str>> {
+        let own = self.own.iter().filter(|(_, version)| version.is_some()).map(|(name, _)| name);
+        let base = self.base.iter().map(|(name, _)| name);
+        let base = base.filter(|name| !self.own.contains_key(*name) && self.base_version(name, scope).is_some());
+        own.chain(base).cloned().collect()
+    }
+
+    /// How many resources the client has.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// A client that has nothing is about to get all of `all`, in the order of names.
+    pub(super) fn begin(&mut self, all: Kindred) {
+        *self = Sent { base: all, ..Sent::default() };
+    }
+
+    /// The next resources of a client that began, one by one until `take` has enough; each that it takes is noted as sent. What has
+    /// changed since is `left` out: it is to be sent as it is now.
+    pub(super) fn go_on(&mut self, left: &BTreeSet<Arc<str>>, scope: &NodeScope, mut take: impl FnMut(&Versioned) -> bool) {
+        let rest = match &self.reach {
+            Reach::Nothing => self.base.iter(),
+            Reach::Through(last) => self.base.from(&**last),
+            Reach::Everything => return,
+        };
+        for (name, versioned) in rest {
+            let had = matches!(&self.reach, Reach::Through(last) if last == name);
+            if had || self.own.contains_key(name) || !scope.sees(&versioned.resource) {
+                continue;
+            }
+            if left.contains(name) {
+                self.own.insert(name.clone(), None);
+                continue;
+            }
+            self.count += 1;
+            if !take(versioned) {
+                self.reach = Reach::Through(name.clone());
+                return;
+            }
+        }
+        self.reach = Reach::Everything;
+    }
+
+    /// A client that began is not to get the rest of what it began with.
+    pub(super) fn stop(&mut self, scope: &NodeScope) {
+        if self.is_under_way() {
+            let names = self.names(scope).into_iter();
+            let had: Vec<_> = names.filter_map(|name| Some((name.clone(), self.get(&name, scope)?.clone()))).collect();
+            *self = Sent::told(had.into_iter());
+        }
+    }
+
+    /// Whether a client that began is not done.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.reach != Reach::Everything && !self.base.is_empty()
+    }
+
+    /// The client has exactly what it sees of `all`: nothing needs to be kept for it.
+    pub(super) fn settle(&mut self, kind: Kind, all: Kindred, scope: &NodeScope) {
+        let count = if NodeScope::everybody_sees(kind) {
+            all.len()
+        } else {
+            all.iter().filter(|(_, versioned)| scope.sees(&versioned.resource)).count()
+        };
+        *self = Sent { base: all, reach: Reach::Everything, own: HashMap::new(), count };
+    }
+
+    /// Whether it is settled already with nothing of its own.
+    pub(super) fn is_settled(&self, all: &Kindred) -> bool {
+        self.own.is_empty() && self.reach == Reach::Everything && self.base.same(all)
+    }
+}
