@@ -68,10 +68,11 @@ fn control_plane(snapshot: &Arc<SnapshotStore>, registry: &Arc<NodeRegistry>, wa
     let listener = std::net::TcpListener::bind((Place::new().ip, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
-    let ads = AdsService::new(snapshot.clone(), registry.clone(), watch).into_server();
+    let (snapshot, registry) = (snapshot.clone(), registry.clone());
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
+            let ads = AdsService::new(snapshot, registry, watch).into_server();
             let incoming = tokio_stream::wrappers::TcpListenerStream::new(tokio::net::TcpListener::from_std(listener).unwrap());
             tuned().add_service(ads).serve_with_incoming(incoming).await.unwrap();
         });

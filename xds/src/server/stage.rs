@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
-use crate::snapshot::{Changes, SnapshotSource, View};
+use crate::snapshot::{Changes, View};
 
 /// Whom changes concern.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,10 +39,12 @@ pub(super) struct Stage {
 
 /// The bells of each node's streams.
 #[derive(Debug, Clone, Default)]
-struct Bells(Arc<Mutex<HashMap<Arc<str>, Vec<Arc<Notify>>>>>);
+struct Bells(Arc<Mutex<ByNode>>);
+
+type ByNode = HashMap<Arc<str>, Vec<Arc<Notify>>>;
 
 impl Bells {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Vec<Arc<Notify>>>> {
+    fn lock(&self) -> MutexGuard<'_, ByNode> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -142,7 +144,7 @@ mod tests {
     use super::*;
     use crate::model::Kind;
     use crate::server::tests::{gone, listener, set};
-    use crate::snapshot::{Change, SnapshotFeed, SnapshotStore};
+    use crate::snapshot::{Change, SnapshotFeed, SnapshotSource, SnapshotStore};
 
     struct World {
         store: SnapshotStore,
