@@ -68,6 +68,16 @@ fn figures_come_out() {
 }
 
 #[test]
+fn proxies_do_what_each_load_wants_of_them() {
+    let place = Place::new();
+    let loads = "h1,grpc,routes,plugins,websocket,latency";
+    let output = comparison(&place, &["--prove", "--only", "heddle,nginx,haproxy", "--loads", loads]).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("plugins: heddle, nginx, haproxy, heddle-base"), "{said}");
+    assert_eq!(left_behind(&place), 0, "{said}");
+}
+
+#[test]
 fn an_interrupt_stops_everything_that_was_started() {
     let place = Place::new();
     let mut process = Process::start(comparison(&place, &["--loads", "h1"]), place.path("log"));

@@ -26,6 +26,12 @@ class Comparison:
         medians = getattr(self, load.kind.replace("-", "_"))(name, load)
         return judge(load, medians)
 
+    def prove(self, name):
+        """Only starts the proxies and checks that they do what the load wants of them."""
+        load = loads.LOADS[name]
+        with self.subjects(load, self.names) as subjects:
+            self.say(f"{name}: " + ", ".join(subject.label for subject in subjects))
+
     @contextlib.contextmanager
     def subjects(self, load, names, cores=None):
         """The proxies in the scenario of the load, started and proved; stopped at the end."""

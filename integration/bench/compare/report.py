@@ -42,6 +42,8 @@ def ratios(load):
         parts.append(f"{load['of_envoy']:.2f} × Envoy")
     if "own_ratio" in load:
         parts.append(f"{load['own_ratio']:.3f} × {load['base_title']}")
+    if load["kind"] == "workers":
+        parts.append(f"two cores would carry {2 / load['own_ratio']:.2f} × what one does")
     return ", ".join(parts)
 
 
@@ -105,10 +107,12 @@ def added(result, names):
 
 
 def own(result, _):
-    rows = []
+    rows, scaling = [], []
     for load in result["loads"].values():
+        if load["kind"] == "workers":
+            scaling = [f"At this CPU per request two cores carry {2 / load['own_ratio']:.2f} times what one does."]
         if "own_ratio" in load:
             with_it, without = load["proxies"]["heddle"][load["figure"]], load["base"][load["figure"]]
             rows.append([load["title"], number(with_it), load["base_title"], number(without), f"{load['own_ratio']:.3f}", f"{with_it - without:+.2f}"])
     return ["Heddle beside itself in the same run, µs CPU per request:",
-            table(["load", "Heddle", "beside", "", "ratio", "difference"], rows)] if rows else []
+            table(["load", "Heddle", "beside", "", "ratio", "difference"], rows), *scaling] if rows else []
