@@ -12,7 +12,6 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::troubles::Troubles;
 use super::{Common, StartError, is_configured};
-use crate::http::h1::DateCache;
 use crate::listener::{self, Listeners};
 use crate::pipeline::{Pipeline, Worker};
 use crate::tables::Tables;
@@ -45,11 +44,7 @@ async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch) 
     let worker = Worker::new(index, pools.clone(), shared, fastrand::Rng::new(), log.map(|log| log.batch()), tracer);
     spawn_local(pools.keep_tidy());
     spawn_local(flush(worker.clone()));
-    let door = listener::Worker {
-        service: Pipeline::new(worker.clone()),
-        counters: counters[index].clone(),
-        dates: DateCache::default(),
-    };
+    let door = listener::Worker::new(Pipeline::new(worker.clone()), counters[index].clone());
     let mut listeners = Listeners::new(Rc::new(door), doors, settings.drain_timeout);
     let (mut ready, mut again) = (Some(ready), false);
     loop {

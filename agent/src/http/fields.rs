@@ -85,6 +85,11 @@ impl Fields {
         self.underscored = false;
     }
 
+    /// Bytes that the buffers hold on to, full or not.
+    pub fn capacity(&self) -> usize {
+        self.text.capacity() + self.list.capacity() * size_of::<Field>()
+    }
+
     /// Number of fields.
     pub fn len(&self) -> usize {
         self.list.len()

@@ -87,6 +87,11 @@ impl RequestHead {
         })
     }
 
+    /// Bytes that the buffers hold on to, full or not.
+    pub fn capacity(&self) -> usize {
+        self.authority.capacity() + self.path.capacity() + self.fields.capacity()
+    }
+
     /// Makes it empty and keeps the buffers for the next request of the connection.
     pub fn clear(&mut self) {
         self.method = Method::Get;

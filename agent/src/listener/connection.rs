@@ -70,7 +70,7 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, shared: Shared, new
     let arrival = Arrival { counters: &worker.counters, shared: &shared, site: newcomer.site };
     let Some(ready) = arrival.prepare(newcomer.stream, newcomer.peer).await else { return };
     if ready.is_h2 {
-        h2::serve(&worker, &ready.link, ready.io, ready.until).await;
+        Box::pin(h2::serve(&worker, &ready.link, ready.io, ready.until)).await;
     } else {
         h1::serve(&*worker, &ready.link, ready.io, ready.first, ready.until).await;
     }
@@ -94,7 +94,8 @@ impl Arrival<'_> {
         let mut ends = (transport_peer, local);
         if let ProxyProtocol::Required(trusted) = &self.site.listener.proxy_protocol {
             let is_trusted = trusted.is_empty() || trusted.iter().any(|net| net.contains(&transport_peer.ip().to_canonical()));
-            let header = if is_trusted { self.in_time(until, read_proxy(&mut stream)).await.and_then(Result::ok) } else { None };
+            let header =
+                if is_trusted { Box::pin(self.in_time(until, read_proxy(&mut stream))).await.and_then(Result::ok) } else { None };
             let Some(header) = header else {
                 self.counters.add(Count::ProxyRefused);
                 return None;
@@ -104,7 +105,8 @@ impl Arrival<'_> {
         let source = self.admit_source(ends.0.ip())?;
         let (io, first, is_h2, tls, until) = match self.site.listener.protocol {
             ListenerProtocol::Https => {
-                let accepted = self.shake_hands(stream, until).await?;
+                // Its state is large, and needed for a moment only.
+                let accepted = Box::pin(self.shake_hands(stream, until)).await?;
                 let until = clock::now() + limits.header_timeout;
                 (Io::ServerTls(accepted.stream), BytesMut::new(), accepted.is_h2, Some((accepted.info, accepted.identity)), until)
             }

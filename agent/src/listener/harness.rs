@@ -112,7 +112,7 @@ pub(super) struct Client {
 fn serve(fake: Fake, limits: EdgeLimits, protocol: impl AsyncFnOnce(Rc<Worker<Fake>>, Link, Io, Instant) + 'static) -> Client {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let refused = fake.refused.clone();
-    let worker = Rc::new(Worker { service: fake, counters: Arc::default(), dates: Default::default() });
+    let worker = Rc::new(Worker::new(fake, Arc::default()));
     let link = link(limits);
     let drain = link.site.drain.clone();
     let until = clock::now() + link.site.limits().header_timeout;
@@ -181,7 +181,7 @@ pub(super) struct House {
 
 impl House {
     pub(super) fn new(fake: Fake) -> House {
-        let worker = Rc::new(Worker { service: fake, counters: Arc::default(), dates: Default::default() });
+        let worker = Rc::new(Worker::new(fake, Arc::default()));
         let shared = Shared::default();
         House { listeners: Listeners::new(worker.clone(), shared.clone(), Duration::from_secs(2)), worker, shared, first: None }
     }

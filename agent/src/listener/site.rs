@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use super::counters::Counters;
+use super::h1::Spare;
 use super::tls::Identity;
 use crate::exchange::ConnectionInfo;
 use crate::http::h1::{DateCache, HeadLimits};
@@ -25,6 +26,15 @@ pub struct Worker<S> {
     pub counters: Arc<Counters>,
     /// `Date` of responses.
     pub dates: DateCache,
+    /// Buffers that its connections share.
+    pub(super) spare: Rc<Spare>,
+}
+
+impl<S> Worker<S> {
+    /// A worker with this service that counts here.
+    pub fn new(service: S, counters: Arc<Counters>) -> Worker<S> {
+        Worker { service, counters, dates: DateCache::default(), spare: Rc::default() }
+    }
 }
 
 /// A listener as a connection sees it: the configuration of the moment when it was accepted.

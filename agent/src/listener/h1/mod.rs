@@ -3,6 +3,7 @@
 mod body;
 mod outbox;
 mod respond;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -12,13 +13,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use heddle_node::clock::{self, Instant};
 use tokio::sync::futures::OwnedNotified;
 
 use self::body::RequestBody;
-use self::wire::{Gone, HEAD_ROOM, Wire};
+pub use self::spare::Spare;
+use self::wire::{Gone, Wire};
 use super::counters::Count;
 use super::guard::{Caught, catch_poll, fault_reason, refusal};
 use super::site::{LEAVING, Link, Worker};
@@ -26,6 +29,9 @@ use crate::exchange::{Call, Interim, InterimQueue, Reason, Response, Service};
 use crate::http::h1::{BodyDecoder, BodyLength, ParsedRequest, Persistence, RequestParser, WireLength, write_response_head};
 use crate::http::{Body, Method, RequestHead, ResponseHead, Version};
 use crate::net::{Deadline, Io};
+
+/// A connection on which nothing has come for this long is at rest: it gives up all that only a busy one needs.
+const REST: Duration = Duration::from_millis(100);
 
 /// One connection being served.
 struct Connection<'a, S> {
@@ -35,7 +41,9 @@ struct Connection<'a, S> {
     interim: Rc<InterimQueue>,
     /// Idle and header time.
     patience: Deadline,
-    drained: Pin<Box<OwnedNotified>>,
+    /// When the next request must have begun.
+    idle_until: Instant,
+    drained: Pin<&'a mut OwnedNotified>,
     served: u32,
     leaving: bool,
 }
@@ -43,6 +51,8 @@ struct Connection<'a, S> {
 /// What comes next on the connection.
 enum Next {
     Request(ParsedRequest, Instant),
+    /// Nothing for a while.
+    Rest,
     /// Nothing, and nobody is to be told.
     Close,
     Refuse(Reason),
@@ -61,6 +71,10 @@ struct Facts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
     Next,
+    /// Wait for a request that may be long in coming.
+    Rest,
+    /// Close; nobody waits for anything.
+    Leave,
     /// Close, reading on for a moment so that the answer arrives.
     Close,
     /// Break off: what was sent is not complete.
@@ -69,31 +83,65 @@ enum After {
 
 /// Serves a connection to its end. `first` was read already; the first head must have come `until` then.
 pub(super) async fn serve<S: Service>(worker: &Worker<S>, link: &Link, io: Io, first: BytesMut, until: Instant) {
-    let limits = link.site.limits();
-    let wire = Wire::new(io, first, &link.site.head_limits, limits.body_timeout, limits.send_timeout);
-    let wire = Rc::new(RefCell::new(wire));
-    let drained = Box::pin(link.site.drain.begins());
+    let drained = std::pin::pin!(link.site.drain.begins());
+    let wire = Rc::new(RefCell::new(Wire::new(io, first, &link.site, &worker.spare)));
+    let (interim, patience) = (Rc::default(), Deadline::none());
     let mut connection =
-        Connection { worker, link, wire, interim: Rc::default(), patience: Deadline::none(), drained, served: 0, leaving: false };
-
-    connection.patience.set(until);
-    let mut head = RequestHead::default();
-    let mut after = After::Next;
-    while after == After::Next {
-        head.clear();
-        after = match connection.read_head(&mut head).await {
-            Next::Request(parsed, started) => connection.exchange(parsed, started, &mut head).await,
-            Next::Refuse(reason) => connection.refuse(&head, reason).await,
-            Next::Close => break,
-        };
+        Connection { worker, link, wire, interim, patience, idle_until: until, drained, served: 0, leaving: false };
+    let mut after = After::Rest;
+    while after == After::Rest {
+        // What a busy connection needs lies in a future of its own, which one at rest has not.
+        after = if connection.rest().await { Box::pin(connection.work()).await } else { After::Leave };
     }
-    connection.finish(after).await;
+    Box::pin(connection.finish(after)).await;
 }
 
 impl<S: Service> Connection<'_, S> {
+    /// Waits for the first byte of a request; false when there is nothing more to wait for.
+    async fn rest(&mut self) -> bool {
+        self.patience.set(self.idle_until);
+        std::future::poll_fn(|cx| {
+            if !self.wire.borrow().input.is_empty() {
+                return Poll::Ready(true);
+            }
+            if let Poll::Ready(filled) = self.wire.borrow_mut().poll_fill(cx) {
+                return Poll::Ready(filled.is_ok_and(|read| read > 0));
+            }
+            let drain = &self.link.site.drain;
+            if !self.leaving && (drain.has_begun() || self.drained.as_mut().poll(cx).is_ready()) {
+                // A request may be on its way: closing now would lose it.
+                self.leaving = true;
+                self.patience.set(clock::now() + LEAVING);
+            }
+            self.patience.poll_passed(cx).map(|()| {
+                if !self.leaving {
+                    self.worker.counters.add(Count::TimedOut);
+                }
+                false
+            })
+        })
+        .await
+    }
+
+    /// Serves requests for as long as they follow each other.
+    async fn work(&mut self) -> After {
+        let mut head = self.worker.spare.head();
+        let mut after = After::Next;
+        while after == After::Next {
+            head.clear();
+            after = match self.read_head(&mut head).await {
+                Next::Request(parsed, started) => self.exchange(parsed, started, &mut head).await,
+                Next::Refuse(reason) => self.refuse(&head, reason).await,
+                Next::Rest => After::Rest,
+                Next::Close => After::Leave,
+            };
+        }
+        self.worker.spare.take_back_head(head);
+        after
+    }
+
     async fn read_head(&mut self, head: &mut RequestHead) -> Next {
         let limits = self.link.site.limits();
-        let drain = &self.link.site.drain;
         let mut parser = RequestParser::new(self.link.site.head_limits);
         let mut started = None;
         std::future::poll_fn(|cx| {
@@ -116,24 +164,19 @@ impl<S: Service> Connection<'_, S> {
                         Err(fault) => return Poll::Ready(Next::Refuse(fault_reason(fault))),
                     }
                 }
-                match wire.poll_fill(cx, HEAD_ROOM) {
+                match wire.poll_fill(cx) {
                     Poll::Ready(Ok(read)) if read > 0 => {}
                     Poll::Ready(_) => return Poll::Ready(Next::Close),
                     Poll::Pending => break,
                 }
             }
-            let idle = wire.input.is_empty();
-            if idle && !self.leaving && (drain.has_begun() || self.drained.as_mut().poll(cx).is_ready()) {
-                // A request may be on its way: closing now would lose it.
-                self.leaving = true;
-                self.patience.set(clock::now() + LEAVING);
-            }
+            wire.tuck();
             self.patience.poll_passed(cx).map(|()| {
-                if idle && self.leaving {
-                    return Next::Close;
+                if wire.input.is_empty() {
+                    return Next::Rest;
                 }
                 self.worker.counters.add(Count::TimedOut);
-                if idle { Next::Close } else { Next::Refuse(Reason::RequestTimeout) }
+                Next::Refuse(Reason::RequestTimeout)
             })
         })
         .await
@@ -168,7 +211,9 @@ impl<S: Service> Connection<'_, S> {
         };
         let after = self.respond(response, facts, head).await;
         if after == After::Next {
-            self.patience.set(clock::now() + limits.idle_timeout);
+            let now = clock::now();
+            self.idle_until = now + limits.idle_timeout;
+            self.patience.set(now + limits.idle_timeout.min(REST));
         }
         after
     }
@@ -254,13 +299,13 @@ impl<S: Service> Connection<'_, S> {
 
     async fn finish(self, after: After) {
         // Bodies that the service still holds are dead from here on.
-        self.wire.borrow_mut().turn += 1;
-        let limits = &self.link.site.head_limits;
-        let dead = Wire::new(Io::other(tokio::io::empty()), BytesMut::new(), limits, Default::default(), Default::default());
-        let mut wire = self.wire.replace(dead);
+        let mut wire = self.wire.borrow_mut();
+        wire.turn += 1;
+        let mut io = std::mem::replace(&mut wire.io, Io::other(tokio::io::empty()));
+        drop(wire);
         match after {
-            After::Abort => wire.io.reset_on_close(),
-            _ => wire::close(&mut wire.io, after == After::Close).await,
+            After::Abort => io.reset_on_close(),
+            _ => wire::close(&mut io, after == After::Close, &self.worker.spare).await,
         }
     }
 }

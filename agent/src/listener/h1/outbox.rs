@@ -1,8 +1,11 @@
 //! Bytes on their way to the client: small ones gathered, large ones sent from where they lie, all in one write. It knows no framing.
 
 use std::io::IoSlice;
+use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
+
+use super::spare::Spare;
 
 /// Pieces up to this are copied behind the head, so that they travel in its write and its segment.
 const COPY_MAX: usize = 4096;
@@ -10,8 +13,9 @@ const COPY_MAX: usize = 4096;
 const FULL: usize = 16 * 1024;
 
 /// Bytes on their way.
-#[derive(Default)]
 pub(super) struct Outbox {
+    spare: Rc<Spare>,
+    /// Without room while nothing is on its way.
     gathered: Vec<u8>,
     sent: usize,
     piece: Bytes,
@@ -19,9 +23,17 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// An empty one.
+    pub(super) fn new(spare: Rc<Spare>) -> Outbox {
+        Outbox { spare, gathered: Vec::new(), sent: 0, piece: Bytes::new(), tail: &[] }
+    }
+
     /// Where heads and chunk lines are written. Only while no large piece waits.
     pub(super) fn gathered(&mut self) -> &mut Vec<u8> {
         debug_assert!(self.piece.is_empty() && self.tail.is_empty());
+        if self.gathered.capacity() == 0 {
+            self.gathered = self.spare.output();
+        }
         &mut self.gathered
     }
 
@@ -65,10 +77,8 @@ impl Outbox {
             self.piece = Bytes::new();
         }
         if self.is_empty() {
-            self.gathered.clear();
             self.sent = 0;
-            // What one large answer needed must not be kept by thousands of idle connections.
-            self.gathered.shrink_to(FULL);
+            self.spare.take_back_output(std::mem::take(&mut self.gathered));
         }
     }
 }
@@ -80,7 +90,7 @@ mod tests {
     #[test]
     fn pieces_leave_in_order_however_little_is_written() {
         for step in [1, 3, 1000, 100_000] {
-            let mut out = Outbox::default();
+            let mut out = Outbox::new(Rc::default());
             out.gathered().extend_from_slice(b"head");
             out.push(Bytes::from_static(b"small"), b"\r\n");
             out.push(Bytes::from(vec![b'x'; 5000]), b"\r\n");

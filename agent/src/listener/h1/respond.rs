@@ -153,7 +153,6 @@ impl<S: Service> Connection<'_, S> {
             if wire.decoder.is_done() { Poll::Ready(true) } else { wire.poll_discard(cx) }
         })
         .await;
-        self.wire.borrow_mut().slim();
         if done { After::Next } else { After::Close }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -9,15 +10,13 @@ use bytes::BytesMut;
 use heddle_node::clock;
 use tokio::io::AsyncWrite;
 
+use super::super::site::Site;
 use super::outbox::Outbox;
-use crate::http::h1::{BodyDecoder, BodyLength, HeadLimits, Step};
+use super::spare::Spare;
+use crate::http::h1::{BodyDecoder, BodyLength, Step};
 use crate::http::{BodyError, Frame};
 use crate::net::{Deadline, Io};
 
-/// Room made for reading heads.
-pub(super) const HEAD_ROOM: usize = 4 * 1024;
-/// Room made for reading bodies.
-const BODY_ROOM: usize = 16 * 1024;
 /// Bytes of following requests that are read while one is served.
 const AHEAD_MAX: usize = 16 * 1024;
 /// Unread request body that is thrown away to keep a connection.
@@ -45,6 +44,7 @@ pub(super) struct Wire {
     /// Whether the client waits for `100 Continue`.
     pub(super) awaits_continue: bool,
     eof: bool,
+    spare: Rc<Spare>,
     reading: Deadline,
     sending: Deadline,
     half_closed: Deadline,
@@ -62,36 +62,44 @@ pub(super) enum Gone {
 }
 
 impl Wire {
-    pub(super) fn new(io: Io, input: BytesMut, limits: &HeadLimits, body_timeout: Duration, send_timeout: Duration) -> Wire {
+    pub(super) fn new(io: Io, input: BytesMut, site: &Site, spare: &Rc<Spare>) -> Wire {
+        let limits = site.limits();
         Wire {
             io,
             input,
-            out: Outbox::default(),
-            decoder: BodyDecoder::new(BodyLength::Empty, limits, 0, 0),
+            out: Outbox::new(spare.clone()),
+            decoder: BodyDecoder::new(BodyLength::Empty, &site.head_limits, 0, 0),
             turn: 0,
             body_alive: false,
             body_failed: false,
             awaits_continue: false,
             eof: false,
+            spare: spare.clone(),
             reading: Deadline::none(),
             sending: Deadline::none(),
             half_closed: Deadline::none(),
-            body_timeout,
-            send_timeout,
+            body_timeout: limits.body_timeout,
+            send_timeout: limits.send_timeout,
         }
     }
 
     /// Reads what has come; 0 at the end.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
-        if self.input.capacity() - self.input.len() < room / 4 {
-            self.input.reserve(room);
-        }
-        let read = ready!(self.io.poll_fill(cx, &mut self.input))?;
+        self.spare.make_room(&mut self.input);
+        let polled = self.io.poll_fill(cx, &mut self.input);
+        // Nothing has come, or the end.
+        self.spare.take_back(&mut self.input);
+        let read = ready!(polled)?;
         self.eof = read == 0;
         Poll::Ready(Ok(read))
+    }
+
+    /// What has come of a head waits where it takes no more room than it needs.
+    pub(super) fn tuck(&mut self) {
+        self.spare.tuck(&mut self.input);
     }
 
     /// The next piece of the request body.
@@ -119,7 +127,7 @@ impl Wire {
             if self.poll_send(cx) == Poll::Ready(Err(Gone::Closed)) {
                 return Poll::Ready(Some(Err(BodyError::Aborted)));
             }
-            match self.poll_fill(cx, BODY_ROOM) {
+            match self.poll_fill(cx) {
                 Poll::Ready(Ok(read)) if read > 0 => self.reading.clear(),
                 Poll::Ready(_) => return Poll::Ready(Some(Err(BodyError::Aborted))),
                 Poll::Pending => {
@@ -136,7 +144,7 @@ impl Wire {
             return Poll::Pending;
         }
         while !self.eof && self.input.len() < AHEAD_MAX {
-            match self.poll_fill(cx, HEAD_ROOM) {
+            match self.poll_fill(cx) {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Gone::Closed),
                 Poll::Pending => return Poll::Pending,
@@ -203,13 +211,6 @@ impl Wire {
         self.decoder.remaining().is_some_and(|left| left <= DISCARD_MAX)
     }
 
-    /// Gives memory back that a large body needed, when nothing waits in it.
-    pub(super) fn slim(&mut self) {
-        if self.input.is_empty() && self.input.capacity() > HEAD_ROOM * 2 {
-            self.input = BytesMut::new();
-        }
-    }
-
     /// Throws the rest of the request body away; whether its end was reached.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut thrown = 0;
@@ -227,15 +228,14 @@ impl Wire {
 }
 
 /// Closes our side; with `linger`, reads on for a moment, since closing with bytes unread would make the kernel throw away the answer.
-pub(super) async fn close(io: &mut Io, linger: bool) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+pub(super) async fn close(io: &mut Io, linger: bool, spare: &Spare) {
+    use tokio::io::AsyncWriteExt;
     let closing = async {
         if io.shutdown().await.is_err() || !linger {
             return;
         }
         let mut thrown = 0;
-        let mut buffer = [0; 2048];
-        while let Ok(read) = io.read(&mut buffer).await {
+        while let Ok(read) = std::future::poll_fn(|cx| poll_discard(io, cx, spare)).await {
             thrown += read;
             if read == 0 || thrown > LINGER_MAX {
                 break;
@@ -244,4 +244,14 @@ pub(super) async fn close(io: &mut Io, linger: bool) {
     };
     // Late clients are cut: the answer has had its time.
     let _ = tokio::time::timeout(LINGER, closing).await;
+}
+
+/// Reads and throws away; 0 at the end.
+fn poll_discard(io: &mut Io, cx: &mut Context<'_>, spare: &Spare) -> Poll<io::Result<usize>> {
+    let mut input = BytesMut::new();
+    spare.make_room(&mut input);
+    let polled = io.poll_fill(cx, &mut input);
+    input.clear();
+    spare.take_back(&mut input);
+    polled
 }
