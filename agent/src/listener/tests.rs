@@ -2,14 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_xds::model::{EdgeLimits, Listener, ProxyProtocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Count;
-use super::harness::{Fake, in_house as story, listener, text};
+use super::admission::Admission;
+use super::connection::{self, Newcomer};
+use super::harness::{Fake, in_house as story, link, listener, text};
+use super::site::Worker;
+use super::{Count, Shared};
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
 const GET_CLOSE: &str = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -188,4 +193,16 @@ async fn who_stands_in_the_queue_when_a_listener_closes_is_served() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_task_of_a_connection_stays_small() {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+    let seat = Admission::seat(&Arc::default(), 1).unwrap();
+    let newcomer = Newcomer { peer: stream.local_addr().unwrap(), stream, site: link(EdgeLimits::default()).site, seat };
+    let worker = Rc::new(Worker::new(Fake::echo(), Arc::default()));
+    let task = connection::serve(worker, Shared::default(), newcomer);
+    // Thousands of connections at rest hold this each: what only a busy one or a handshake needs belongs into a box.
+    assert!(size_of_val(&task) <= 2048, "{} bytes", size_of_val(&task));
 }

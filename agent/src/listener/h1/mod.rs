@@ -299,10 +299,11 @@ impl<S: Service> Connection<'_, S> {
 
     async fn finish(self, after: After) {
         // Bodies that the service still holds are dead from here on.
-        let mut wire = self.wire.borrow_mut();
-        wire.turn += 1;
-        let mut io = std::mem::replace(&mut wire.io, Io::other(tokio::io::empty()));
-        drop(wire);
+        let mut io = {
+            let mut wire = self.wire.borrow_mut();
+            wire.turn += 1;
+            std::mem::replace(&mut wire.io, Io::other(tokio::io::empty()))
+        };
         match after {
             After::Abort => io.reset_on_close(),
             _ => wire::close(&mut io, after == After::Close, &self.worker.spare).await,
