@@ -3,6 +3,9 @@
 mod admin;
 pub mod app;
 mod balance;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod dns;
 pub mod exchange;
 mod feed;

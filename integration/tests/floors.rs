@@ -41,6 +41,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
             &["feed"],
             &["admin"],
             &["app"],
+            &["bench"],
         ],
     ),
     (

@@ -103,7 +103,7 @@ impl Admission {
     }
 
     /// The address to bind for a listener: with port 0, the one that another worker got.
-    pub(super) fn address(&self, name: &Arc<str>, wanted: SocketAddr) -> SocketAddr {
+    pub fn address(&self, name: &Arc<str>, wanted: SocketAddr) -> SocketAddr {
         if wanted.port() != 0 {
             return wanted;
         }

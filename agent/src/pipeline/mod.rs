@@ -8,5 +8,11 @@ mod http;
 mod plan;
 mod worker;
 
+#[cfg(feature = "bench")]
+pub use headers::{Forwarded, set_forwarded, strip_hop_by_hop};
 pub use http::Pipeline;
+#[cfg(feature = "bench")]
+pub use plan::Plan;
+#[cfg(feature = "bench")]
+pub use worker::View;
 pub use worker::{Shared, Worker};
