@@ -18,7 +18,6 @@ pub use crate::http::{RequestHead, ResponseHead};
 pub use crate::tables::Tables;
 
 use crate::exchange::{Answer, Directory, Exchange};
-use crate::http::h1::DateCache;
 use crate::listener::{self, Listeners};
 use crate::observe::access_log::{AccessLog, Sink};
 use crate::observe::{RouteStats, Sharded};
@@ -109,7 +108,7 @@ impl Gateway {
         };
         let worker = Worker::new(0, Pools::new(), Arc::new(shared), fastrand::Rng::with_seed(SEED), Some(log.batch()), None);
         worker.swap(tables.clone());
-        let door = listener::Worker { service: Pipeline::new(worker), counters: Arc::default(), dates: DateCache::default() };
+        let door = listener::Worker::new(Pipeline::new(worker), Arc::default());
         let doors = listener::Shared::default();
         let mut listeners = Listeners::new(Rc::new(door), doors.clone(), Duration::from_secs(1));
         let wanted: Vec<Arc<Listener>> = tables.listeners.values().cloned().collect();
