@@ -55,7 +55,7 @@ pub struct Filters {
 impl Filters {
     /// The filters of these tables.
     pub fn of(tables: Arc<Tables>) -> Filters {
-        Filters { view: Rc::new(View::new(tables, "bench".into())) }
+        Filters { view: Rc::new(View::new(tables, "bench".into(), 0)) }
     }
 
     /// Who may be found by requests.
@@ -66,8 +66,8 @@ impl Filters {
     /// Runs all phases but those of bodies; an answer of a filter ends it.
     pub async fn run(&self, x: &mut Exchange, head: &mut ResponseHead) -> Option<Box<Answer>> {
         let mut plan = Plan::new(self.view.clone());
-        if let Some(route) = self.view.tables.routes.routes().first() {
-            plan.take_route(self.view.seen(route));
+        if let Some(route) = self.view.seen(0) {
+            plan.take_route(route);
         }
         if let Some(answer) = plan.rewrite(x).await {
             return Some(answer);

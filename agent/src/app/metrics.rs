@@ -7,7 +7,7 @@ use heddle_xds::client::ClientStatus;
 use heddle_xds::model::Kind;
 
 use crate::observe::access_log::AccessLog;
-use crate::observe::{RouteShard, RouteStats, TextWriter, detail};
+use crate::observe::{Durations, RouteShard, RouteStats, TextWriter, detail};
 use crate::pipeline::Shared;
 use crate::tables::Tables;
 
@@ -79,6 +79,12 @@ impl Line<'_> {
         self.shards().map(value).sum::<u64>() as f64
     }
 
+    fn durations(&self, add: fn(&RouteShard, &mut Durations)) -> Durations {
+        let mut sum = Durations::default();
+        self.shards().for_each(|shard| add(shard, &mut sum));
+        sum
+    }
+
     fn labels(&self) -> [(&'static str, &str); 2] {
         [("route", self.route), ("service", self.service)]
     }
@@ -109,7 +115,7 @@ fn requests(page: &mut TextWriter, sources: &Sources<'_>) {
     for line in &lines {
         let mut codes: Vec<(&'static str, u64)> = Vec::new();
         for shard in line.shards() {
-            for (slot, (code, count)) in shard.codes.iter().enumerate() {
+            for (slot, (code, count)) in shard.codes().enumerate() {
                 match codes.get_mut(slot) {
                     Some(sum) => sum.1 += count,
                     None => codes.push((code, count)),
@@ -123,29 +129,25 @@ fn requests(page: &mut TextWriter, sources: &Sources<'_>) {
     }
     page.family("heddle_http_request_duration_seconds", "histogram", "First byte in to last byte out.");
     for line in &lines {
-        page.histogram("heddle_http_request_duration_seconds", &line.labels(), line.shards().map(|shard| &shard.duration));
+        page.histogram("heddle_http_request_duration_seconds", &line.labels(), &line.durations(RouteShard::add_durations));
     }
     page.family("heddle_http_upstream_duration_seconds", "histogram", "Time until the upstream's response head, last try.");
     for line in &lines {
-        page.histogram("heddle_http_upstream_duration_seconds", &line.labels(), line.shards().map(|shard| &shard.upstream));
+        page.histogram(
+            "heddle_http_upstream_duration_seconds",
+            &line.labels(),
+            &line.durations(RouteShard::add_upstream_durations),
+        );
     }
     page.family("heddle_http_body_bytes_total", "counter", "Body bytes by direction.");
     for line in &lines {
         let [route, service] = line.labels();
-        page.sample(
-            "heddle_http_body_bytes_total",
-            &[route, service, ("direction", "in")],
-            line.sum(|shard| shard.bytes_in.get()),
-        );
-        page.sample(
-            "heddle_http_body_bytes_total",
-            &[route, service, ("direction", "out")],
-            line.sum(|shard| shard.bytes_out.get()),
-        );
+        page.sample("heddle_http_body_bytes_total", &[route, service, ("direction", "in")], line.sum(RouteShard::bytes_in));
+        page.sample("heddle_http_body_bytes_total", &[route, service, ("direction", "out")], line.sum(RouteShard::bytes_out));
     }
     page.family("heddle_http_retries_total", "counter", "Tries after the first.");
     for line in &lines {
-        page.sample("heddle_http_retries_total", &line.labels(), line.sum(|shard| shard.retries.get()));
+        page.sample("heddle_http_retries_total", &line.labels(), line.sum(RouteShard::retries));
     }
     page.family("heddle_http_requests_in_flight", "gauge", "Requests being served.");
     let active: u64 = sources.shared.counters.iter().map(|counters| counters.active.get()).fold(0, u64::wrapping_add);

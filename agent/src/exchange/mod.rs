@@ -94,17 +94,24 @@ pub struct OriginalTarget {
     pub query: Option<String>,
 }
 
-/// Identity of a route for variables, logs and metrics.
+/// Identity of a route for variables, logs and metrics: small, because each request reads it anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteInfo {
     /// Route id.
     pub id: Arc<str>,
-    /// Route name, may be empty.
-    pub name: Arc<str>,
     /// Service id, may be empty.
     pub service_id: Arc<str>,
+    /// What is rarely asked for.
+    pub names: Arc<RouteNames>,
+}
+
+/// How people call a route.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteNames {
+    /// Route name, may be empty.
+    pub route: Arc<str>,
     /// Service name, may be empty.
-    pub service_name: Arc<str>,
+    pub service: Arc<str>,
     /// The path pattern of the route that has matched; filled for logs by the first pattern.
     pub uri: Arc<str>,
 }

@@ -58,8 +58,8 @@ impl Series {
             _ => id.clone(),
         };
         Series {
-            route: route.map(|route| named(&route.id, &route.name)).unwrap_or_default(),
-            service: route.map(|route| named(&route.service_id, &route.service_name)).unwrap_or_default(),
+            route: route.map(|route| named(&route.id, &route.names.route)).unwrap_or_default(),
+            service: route.map(|route| named(&route.service_id, &route.names.service)).unwrap_or_default(),
             consumer: x.consumer.as_ref().map(|consumer| consumer.username.clone()).unwrap_or_default(),
             node: x.attempts.last().map(|attempt| attempt.endpoint.address),
             status: x.answer.status,

@@ -8,5 +8,5 @@ mod stats;
 mod tracer;
 
 pub use exposition::TextWriter;
-pub use stats::{Codes, Counter, Histogram, RouteShard, RouteStats, Sharded};
+pub use stats::{Counted, Counter, Durations, RouteShard, RouteStats, Sharded};
 pub use tracer::Tracer;

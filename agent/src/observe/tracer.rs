@@ -65,7 +65,7 @@ fn attributes(x: &Exchange) -> Vec<(&'static str, Attribute)> {
         ("heddle.attempts", Attribute::Number(x.attempts.len() as i64)),
     ];
     if let Some(route) = &x.route {
-        list.push(("http.route", Attribute::Text(route.uri.to_string().into())));
+        list.push(("http.route", Attribute::Text(route.names.uri.to_string().into())));
         list.push(("heddle.route", Attribute::Text(route.id.to_string().into())));
     }
     if let Some(attempt) = x.attempts.last() {

@@ -9,6 +9,7 @@ use super::plan::Plan;
 use super::worker::Worker;
 use crate::exchange::{Ending, Exchange, MetricLabels, Reason, Sent};
 use crate::http::{Fields, RequestHead};
+use crate::observe::Counted;
 
 /// An exchange on its way to its end.
 ///
@@ -55,18 +56,17 @@ impl Finish {
         let counters = self.worker.counters();
         counters.active.dec();
         counters.reasons.add(x.answer.reason);
-        let stats = self.plan.action().map_or(&self.worker.shared().unmatched, |action| &action.stats);
-        let shard = stats.own(index);
-        shard.codes.add(x.answer.status);
-        shard.duration.observe(duration);
-        shard.bytes_in.add(x.answer.bytes_received);
-        shard.bytes_out.add(x.answer.bytes_sent);
-        shard.retries.add(x.attempts.len().saturating_sub(1) as u64);
+        let shard = self.plan.route().map_or_else(|| self.worker.shared().unmatched.own(index), |seen| &seen.stats);
+        shard.count(&Counted {
+            status: x.answer.status,
+            duration,
+            upstream: x.attempts.last().and_then(|attempt| attempt.header),
+            bytes_in: x.answer.bytes_received,
+            bytes_out: x.answer.bytes_sent,
+            retries: x.attempts.len().saturating_sub(1) as u64,
+        });
         if x.metrics != MetricLabels::Totals {
             self.worker.shared().details.own(index).count(x, duration);
-        }
-        if let Some(header) = x.attempts.last().and_then(|attempt| attempt.header) {
-            shard.upstream.observe(header);
         }
     }
 }

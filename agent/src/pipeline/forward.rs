@@ -69,9 +69,11 @@ impl Pipeline {
 
     /// The upstream that a filter or the route names, once its names have been looked up.
     async fn target(&self, x: &Exchange, plan: &Plan) -> Result<Target, Reason> {
-        let named = x.upstream_override.as_ref().or_else(|| plan.action()?.upstream.as_ref());
-        let cluster = plan.view().tables.clusters.get(named.ok_or(Reason::NoUpstream)?).ok_or(Reason::NoUpstream)?;
-        let mut target = self.worker.pools.target(cluster);
+        let cluster = match &x.upstream_override {
+            Some(named) => plan.view().tables.clusters.get(named),
+            None => plan.route().and_then(|seen| seen.cluster.as_ref()),
+        };
+        let mut target = self.worker.pools.target(cluster.ok_or(Reason::NoUpstream)?);
         if target.view().endpoints.is_empty() && target.view().pending > 0 {
             target.settle().await;
         }
@@ -138,7 +140,7 @@ impl<'a> Campaign<'a> {
         let config = target.config();
         let others = target.view().endpoints.len().saturating_sub(1);
         Campaign {
-            timeouts: plan.action().and_then(|action| action.timeouts).unwrap_or(config.timeouts),
+            timeouts: plan.timeouts().unwrap_or(config.timeouts),
             upgrade,
             interim,
             tries: config.retries.map_or(others, |retries| retries as usize) + 1,

@@ -131,7 +131,7 @@ fn needs_certificate(x: &Exchange) -> bool {
 fn route(x: &mut Exchange, plan: &mut Plan) {
     let view = plan.view().clone();
     let Some(found) = view.tables.routes.find(x) else { return };
-    let seen = view.seen(found.route);
+    let Some(seen) = view.seen(found.number) else { return };
     x.params = found.params;
     x.route = Some(seen.info.clone());
     plan.take_route(seen);

@@ -6,6 +6,7 @@ mod forward;
 mod headers;
 mod http;
 mod plan;
+mod view;
 mod worker;
 
 #[cfg(feature = "bench")]
@@ -14,5 +15,5 @@ pub use http::Pipeline;
 #[cfg(feature = "bench")]
 pub use plan::Plan;
 #[cfg(feature = "bench")]
-pub use worker::View;
+pub use view::View;
 pub use worker::{Shared, Worker};

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::worker::{Seen, View};
+use heddle_xds::model::Timeouts;
+
+use super::view::{Seen, View};
 use crate::exchange::{Answer, Exchange};
 use crate::filters::{BodyEdits, Chain};
 use crate::http::ResponseHead;
@@ -32,17 +34,25 @@ impl Plan {
         self.route = Some(route);
     }
 
-    /// What the route leads to.
+    /// What the route leads to. Not for every request: it lies where the route has its cold parts.
     pub fn action(&self) -> Option<&Action> {
         self.route.as_ref().map(|seen| &seen.route.target)
     }
 
+    /// The route that has matched.
+    pub fn route(&self) -> Option<&Seen> {
+        self.route.as_deref()
+    }
+
+    /// Timeouts that the route sets over its upstream's.
+    pub fn timeouts(&self) -> Option<Timeouts> {
+        self.route.as_ref().filter(|seen| seen.has_timeouts)?.route.target.timeouts
+    }
+
     /// The chains in the order in which they run.
     fn chains(&self) -> [&Chain; 2] {
-        match &self.route {
-            None => [&self.view.tables.global, &self.view.nothing],
-            Some(seen) => [&seen.global, self.merged.as_ref().unwrap_or(&seen.route.target.chain)],
-        }
+        let [global, own] = self.view.chains(self.route.as_deref());
+        [global, self.merged.as_deref().unwrap_or(own)]
     }
 
     /// Phase `REWRITE`: global rules, the route, then what the consumer brings.

@@ -5,16 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-
-use crate::exchange::{ConsumerInfo, Directory, Exchange, Reason, RouteInfo};
-use crate::filters::Chain;
+use super::view::View;
+use crate::exchange::{Exchange, Reason};
 use crate::observe::access_log::Batch;
 use crate::observe::detail::Details;
 use crate::observe::{Counter, RouteStats, Sharded, Tracer};
-use crate::route::CompiledRoute;
-use crate::tables::{Action, Tables};
+use crate::tables::Tables;
 use crate::upstream::Pools;
 
 /// One worker.
@@ -73,87 +69,6 @@ impl Reasons {
     }
 }
 
-/// What was made once and is kept under a key.
-type Kept<K, V> = RefCell<HashMap<K, V, RandomState>>;
-
-/// A route as one worker sees it. Requests share it without touching what other workers touch.
-pub struct Seen {
-    /// The route.
-    pub route: Arc<CompiledRoute<Action>>,
-    /// Who it is, for logs and metrics.
-    pub info: Rc<RouteInfo>,
-    /// The global rules' chain for its requests: without what the route does itself.
-    pub global: Arc<Chain>,
-}
-
-/// The tables as one worker sees them, with what it has derived from them.
-#[derive(Default)]
-pub struct View {
-    /// The tables.
-    pub tables: Arc<Tables>,
-    /// The chain of requests that no route matched.
-    pub nothing: Arc<Chain>,
-    hostname: Arc<str>,
-    merged: Kept<(usize, Arc<str>), Arc<Chain>>,
-    routes: Kept<usize, Rc<Seen>>,
-}
-
-/// Chains of route and consumer, and routes, that one view keeps; beyond them the cache starts afresh.
-const MAX_KEPT: usize = 10_000;
-
-impl View {
-    /// A view of these tables on the host of this name.
-    pub fn new(tables: Arc<Tables>, hostname: Arc<str>) -> View {
-        View { tables, hostname, ..View::default() }
-    }
-
-    /// The chain of a route once this consumer is known; `None` when the consumer adds nothing.
-    pub fn merged(&self, route: &Arc<CompiledRoute<Action>>, consumer: &ConsumerInfo) -> Option<Arc<Chain>> {
-        let own = self.tables.consumers.chain(&consumer.username)?;
-        let key = (Arc::as_ptr(route) as usize, consumer.username.clone());
-        Some(remember(&self.merged, key, || Arc::new(route.target.chain.with_consumer(own))))
-    }
-
-    /// A route as this worker sees it.
-    pub fn seen(&self, route: &Arc<CompiledRoute<Action>>) -> Rc<Seen> {
-        remember(&self.routes, Arc::as_ptr(route) as usize, || {
-            let own = &route.target.chain;
-            let global = &self.tables.global;
-            let yields = !global.is_empty() && !own.is_empty();
-            let global = if yields { global.yielding_to(own) } else { global.clone() };
-            Rc::new(Seen { route: route.clone(), info: Rc::new((*route.info).clone()), global })
-        })
-    }
-}
-
-/// What is kept under a key, made once. Keys may be addresses, because the view keeps the tables that the routes live in.
-fn remember<K: Eq + std::hash::Hash, V: Clone>(kept: &Kept<K, V>, key: K, make: impl FnOnce() -> V) -> V {
-    let mut kept = kept.borrow_mut();
-    if let Some(value) = kept.get(&key) {
-        return value.clone();
-    }
-    if kept.len() >= MAX_KEPT {
-        kept.clear();
-    }
-    let value = make();
-    kept.insert(key, value.clone());
-    value
-}
-
-impl Directory for View {
-    fn find_credential(&self, plugin: &str, value: &str) -> Option<Arc<ConsumerInfo>> {
-        self.tables.consumers.find_credential(plugin, value)
-    }
-
-    fn consumer(&self, username: &str) -> Option<Arc<ConsumerInfo>> {
-        self.tables.consumers.consumer(username)
-    }
-
-    fn hostname(&self) -> &str {
-        &self.hostname
-    }
-}
-
 impl Worker {
     /// A worker that runs on empty tables.
     pub fn new(
@@ -182,7 +97,7 @@ impl Worker {
 
     /// Takes new tables for the requests that begin from now on.
     pub fn swap(&self, tables: Arc<Tables>) {
-        *self.view.borrow_mut() = Rc::new(View::new(tables, self.shared.hostname.clone()));
+        *self.view.borrow_mut() = Rc::new(View::new(tables, self.shared.hostname.clone(), self.index));
     }
 
     /// Dice for one request.

@@ -42,10 +42,10 @@ pub struct RouteTable<T> {
 
 /// The route of a request.
 pub struct Match<'a, T> {
+    /// Its number among [`RouteTable::routes`].
+    pub number: usize,
     /// The route.
     pub route: &'a Arc<CompiledRoute<T>>,
-    /// The pattern of the route that has matched.
-    pub pattern: &'a Arc<str>,
     /// What the named parts of the pattern captured, undecoded.
     pub params: Params,
 }

@@ -56,8 +56,7 @@ impl PathIndex {
         let found = exact.and_then(|list| {
             list.iter().find_map(|entry| {
                 let route = &routes[entry.route as usize];
-                let pattern = route.patterns[entry.pattern as usize].source();
-                route.refusal(x).is_none().then(|| Match { route, pattern, params: Params::new() })
+                route.refusal(x).is_none().then(|| Match { number: entry.route as usize, route, params: Params::new() })
             })
         });
         found.or_else(|| {
@@ -66,7 +65,7 @@ impl PathIndex {
                     let route = &routes[entry.route as usize];
                     let pattern = &route.patterns[entry.pattern as usize];
                     let params = pattern.captures(path)?;
-                    route.refusal(x).is_none().then(|| Match { route, pattern: pattern.source(), params })
+                    route.refusal(x).is_none().then(|| Match { number: entry.route as usize, route, params })
                 })
             })
         })

@@ -31,6 +31,8 @@ pub struct Compiler {
     consumers: BTreeMap<Arc<str>, (model::Consumer, Arc<Chain>)>,
     consumer_index: Arc<Consumers>,
     routes: BTreeMap<Arc<str>, (model::Route, Arc<CompiledRoute<Action>>)>,
+    /// The chain of all routes without plugins.
+    no_plugins: Arc<Chain>,
     stats: HashMap<Arc<str>, Arc<RouteStats>>,
     certificates: Arc<BTreeMap<Arc<str>, Arc<model::Certificate>>>,
     listeners: BTreeMap<Arc<str>, Arc<model::Listener>>,
@@ -63,6 +65,7 @@ impl Compiler {
             consumers: BTreeMap::new(),
             consumer_index: Arc::default(),
             routes: BTreeMap::new(),
+            no_plugins: Arc::default(),
             stats: HashMap::new(),
             certificates: Arc::default(),
             listeners: BTreeMap::new(),
@@ -230,6 +233,7 @@ impl Compiler {
         let workers = self.workers;
         let chain = match self.routes.get(&route.id) {
             Some((before, compiled)) if before.plugins == route.plugins => compiled.target.chain.clone(),
+            _ if route.plugins.is_empty() => self.no_plugins.clone(),
             _ => Arc::new(self.chain(&route.plugins)?),
         };
         let stats = self.stats.entry(route.id.clone()).or_insert_with(|| Arc::new(RouteStats::new(workers))).clone();

@@ -68,10 +68,10 @@ const TABLE: &[(&str, Getter)] = &[
     ("consumer_group_id", |x| present(&x.consumer.as_deref()?.group_id)),
     ("credential_id", |x| present(&x.consumer.as_deref()?.credential_id)),
     ("route_id", |x| present(&x.route.as_deref()?.id)),
-    ("route_name", |x| present(&x.route.as_deref()?.name)),
+    ("route_name", |x| present(&x.route.as_deref()?.names.route)),
     ("service_id", |x| present(&x.route.as_deref()?.service_id)),
-    ("service_name", |x| present(&x.route.as_deref()?.service_name)),
-    ("matched_uri", |x| present(&x.route.as_deref()?.uri)),
+    ("service_name", |x| present(&x.route.as_deref()?.names.service)),
+    ("matched_uri", |x| present(&x.route.as_deref()?.names.uri)),
     ("request_id", |x| request_id(x)),
     ("apisix_request_id", |x| request_id(x)),
     // The upstream side.
