@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Seal, SealError, visit};
 use crate::model::Key;
-use crate::store::{Compare, Revision, Store, StoreError, Version, Write};
+use crate::store::{Committed, Compare, Revision, Store, StoreError, Txn, Version, Write};
 
 /// A store that keeps secrets encrypted.
 pub struct Sealed {
@@ -21,6 +21,20 @@ impl Sealed {
     /// Seals what goes into `below`.
     pub fn new(below: Arc<dyn Store>, seal: Arc<Seal>, catalog: Arc<dyn Catalog>) -> Sealed {
         Sealed { below, seal, catalog }
+    }
+
+    /// Seals what a transaction writes.
+    fn sealed(&self, mut txn: Txn) -> Result<Txn, StoreError> {
+        for write in &mut txn.writes {
+            let mut fault = None;
+            if let Some(value) = &mut write.value {
+                visit(write.key.kind, value, self.catalog.as_ref(), &mut |text| replace(text, self.seal.seal(text), &mut fault));
+            }
+            if let Some(error) = fault {
+                return Err(StoreError::Io(format!("{}: {error}", write.key)));
+            }
+        }
+        Ok(txn)
     }
 
     fn plain(&self, mut versions: Vec<Version>) -> Result<Vec<Version>, StoreError> {
@@ -56,17 +70,25 @@ fn replace(text: &mut String, with: Result<String, SealError>, fault: &mut Optio
 
 #[async_trait]
 impl Store for Sealed {
-    async fn txn(&self, compare: Vec<Compare>, mut writes: Vec<Write>, author: Arc<str>) -> Result<Revision, StoreError> {
-        for write in &mut writes {
-            let mut fault = None;
-            if let Some(value) = &mut write.value {
-                visit(write.key.kind, value, self.catalog.as_ref(), &mut |text| replace(text, self.seal.seal(text), &mut fault));
-            }
-            if let Some(error) = fault {
-                return Err(StoreError::Io(format!("{}: {error}", write.key)));
+    async fn txn(&self, compare: Vec<Compare>, writes: Vec<Write>, author: Arc<str>) -> Result<Revision, StoreError> {
+        let Txn { compare, writes, author } = self.sealed(Txn { compare, writes, author })?;
+        self.below.txn(compare, writes, author).await
+    }
+
+    async fn txns(&self, txns: Vec<Txn>) -> Committed {
+        let (mut sealed, mut fault) = (Vec::with_capacity(txns.len()), None);
+        for txn in txns {
+            match self.sealed(txn) {
+                Ok(txn) => sealed.push(txn),
+                Err(error) => {
+                    fault = Some(error);
+                    break;
+                }
             }
         }
-        self.below.txn(compare, writes, author).await
+        let mut committed = self.below.txns(sealed).await;
+        committed.failed = committed.failed.or(fault);
+        committed
     }
 
     async fn load(&self) -> Result<(Revision, Vec<Version>), StoreError> {

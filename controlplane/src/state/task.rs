@@ -1,19 +1,45 @@
 //! The keeper's task: one command after the other, each stored before it is published. It knows who asked only by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::keeper::{Board, Command, Scope};
 use super::plan::{self, Plan};
 use super::sources::Sources;
-use super::{Applied, Expect, Intent, Options, Refused, State, Stored, Validator};
+use super::{Applied, Expect, Intent, Options, Outcome, Refused, State, Stored, Validator};
 use crate::model::Key;
-use crate::store::{Clock, Revision, Store, StoreError, Version};
+use crate::store::{Clock, Revision, Store, StoreError, Txn, Version};
+
+/// Transactions that are made durable together at most; more only makes the first of them wait longer.
+const GROUP: usize = 64;
 
 /// The author of deletions by expiry.
 const TTL_AUTHOR: &str = "ttl";
+
+/// A transaction that somebody waits for.
+struct Wish {
+    intents: Vec<Intent>,
+    options: Options,
+    reply: oneshot::Sender<Result<Applied, Refused>>,
+}
+
+/// A transaction that was planned and found valid.
+enum Judged {
+    /// It is to be stored.
+    Change(Change),
+    /// There is nothing to store.
+    Nothing(Applied),
+}
+
+/// What is to be stored, and what is believed then.
+struct Change {
+    state: Arc<State>,
+    txn: Txn,
+    changed: Vec<Key>,
+    outcomes: Vec<Outcome>,
+}
 
 /// What the task owns.
 pub(super) struct Core {
@@ -45,10 +71,22 @@ impl Core {
 
     /// Works until the last handle is gone. Who asked may have gone away before the answer; what was done stands.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
-        while let Some(command) = queue.recv().await {
+        let mut next = queue.recv().await;
+        while let Some(command) = next.take() {
             match command {
                 Command::Apply(intents, options, reply) => {
-                    let _ = reply.send(self.apply(intents, options).await);
+                    let mut wishes = VecDeque::from([Wish { intents, options, reply }]);
+                    while wishes.len() < GROUP {
+                        match queue.try_recv() {
+                            Ok(Command::Apply(intents, options, reply)) => wishes.push_back(Wish { intents, options, reply }),
+                            Ok(other) => {
+                                next = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.fulfil(wishes).await;
                 }
                 Command::Rollback(scope, to, options, reply) => {
                     let _ = reply.send(self.rollback(scope, to, options).await);
@@ -63,16 +101,64 @@ impl Core {
                     let _ = reply.send(self.sweep().await);
                 }
             }
+            if next.is_none() {
+                next = queue.recv().await;
+            }
         }
     }
 
+    /// Carries out what waits together: each is judged upon those before it, and all are made durable at once.
+    async fn fulfil(&mut self, mut wishes: VecDeque<Wish>) {
+        while !wishes.is_empty() {
+            let mut base = match self.settle().await {
+                Ok(()) => self.board.published.state(),
+                Err(error) => {
+                    if let Some(wish) = wishes.pop_front() {
+                        let _ = wish.reply.send(Err(error));
+                    }
+                    continue;
+                }
+            };
+            let (mut asked, mut judged) = (Vec::new(), Vec::new());
+            while let Some(wish) = wishes.pop_front() {
+                match self.judge(&base, wish.intents.clone(), &wish.options) {
+                    Ok(Judged::Change(change)) => {
+                        base = change.state.clone();
+                        judged.push(change);
+                        asked.push(wish);
+                    }
+                    Ok(Judged::Nothing(applied)) if judged.is_empty() => drop(wish.reply.send(Ok(applied))),
+                    Err(refused) if judged.is_empty() => drop(wish.reply.send(Err(refused))),
+                    // Nobody is told something that rests on what is not stored yet.
+                    _ => {
+                        wishes.push_front(wish);
+                        break;
+                    }
+                }
+            }
+            let answers = self.store(judged).await;
+            for wish in asked.split_off(answers.len().min(asked.len())).into_iter().rev() {
+                wishes.push_front(wish);
+            }
+            asked.into_iter().zip(answers).for_each(|(wish, answer)| drop(wish.reply.send(answer)));
+        }
+    }
+
+    /// Carries out one transaction.
     async fn apply(&mut self, intents: Vec<Intent>, options: Options) -> Result<Applied, Refused> {
         self.settle().await?;
-        let base = self.board.published.state();
+        match self.judge(&self.board.published.state(), intents, &options)? {
+            Judged::Change(change) => self.store(vec![change]).await.pop().unwrap_or(Err(Refused::Closed)),
+            Judged::Nothing(applied) => Ok(applied),
+        }
+    }
+
+    /// Plans a transaction upon `base` and has it validated.
+    fn judge(&self, base: &Arc<State>, intents: Vec<Intent>, options: &Options) -> Result<Judged, Refused> {
         if let Some(expected) = options.at_revision.filter(|expected| *expected != base.revision) {
             return Err(Refused::Moved { expected, found: base.revision });
         }
-        let plan = plan::plan(&base, intents, &options, (self.clock)())?;
+        let plan = plan::plan(base, intents, options, (self.clock)())?;
         let Plan { candidate, writes, compare, changed, outcomes } = plan;
         let exists = |key: &&Key| !options.force || candidate.get(key).is_some();
         let judged: Vec<Key> = changed.iter().filter(exists).cloned().collect();
@@ -81,28 +167,52 @@ impl Core {
             return Err(Refused::Invalid(faults));
         }
         let state = Arc::new(candidate);
-        let applied = Applied { revision: state.revision, outcomes, state: state.clone() };
         if options.dry_run || changed.is_empty() {
-            return Ok(applied);
+            return Ok(Judged::Nothing(Applied { revision: state.revision, outcomes, state }));
         }
-        match self.store.txn(compare, writes, options.author).await {
-            Ok(revision) if revision == state.revision => {
-                self.board.trouble.store(Arc::new(None));
-                self.board.published.publish(state, Some(changed));
-                if self.sources.waiting() {
-                    self.adopt();
-                    self.board.sources.store(Arc::new(self.sources.status()));
-                }
-                Ok(applied)
-            }
-            Ok(revision) => {
+        let txn = Txn { compare, writes, author: options.author.clone() };
+        Ok(Judged::Change(Change { state, txn, changed, outcomes }))
+    }
+
+    /// Stores changes that build upon each other and publishes what was stored. The answers are those up to the first that
+    /// failed; what is behind it was not tried.
+    async fn store(&mut self, changes: Vec<Change>) -> Vec<Result<Applied, Refused>> {
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        let (mut txns, mut pending) = (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
+        for Change { state, txn, changed, outcomes } in changes {
+            txns.push(txn);
+            pending.push((state, changed, outcomes));
+        }
+        let committed = self.store.txns(txns).await;
+        let (mut answers, mut keys, mut newest) = (Vec::new(), BTreeSet::new(), None);
+        for (revision, (state, changed, outcomes)) in committed.revisions.into_iter().zip(pending) {
+            if revision == state.revision && !self.doubtful {
+                keys.extend(changed);
+                newest = Some(state.clone());
+            } else {
                 // Somebody else writes the same store; what is believed has to be read anew.
                 self.doubtful = true;
-                self.settle().await?;
-                Ok(Applied { revision, ..applied })
             }
-            Err(error) => Err(self.failed(error).await),
+            answers.push(Ok(Applied { revision, outcomes, state }));
         }
+        if let Some(state) = newest {
+            self.board.trouble.store(Arc::new(None));
+            self.board.published.publish(state, Some(keys.into_iter().collect()));
+            if self.sources.waiting() {
+                self.adopt();
+                self.board.sources.store(Arc::new(self.sources.status()));
+            }
+        }
+        if let Some(error) = committed.failed {
+            answers.push(Err(self.failed(error).await));
+        } else if self.doubtful
+            && let Err(error) = self.settle().await
+        {
+            tracing::error!(%error, "the store was changed by somebody else and cannot be read");
+        }
+        answers
     }
 
     /// Learns from a failed write.

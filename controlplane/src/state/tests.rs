@@ -783,3 +783,50 @@ fn who_refers_and_what_expires_follow_the_resources() {
     assert_eq!(found(&state), (vec![], vec![], vec![]));
     assert_eq!(found(&before), (vec![key.clone()], vec![], vec![key]), "a copy keeps what it held");
 }
+
+#[tokio::test]
+async fn writes_that_wait_together_are_judged_one_upon_the_other() {
+    let world = World::new().await;
+    let upstream = Key::new(ResourceKind::Upstream, "u");
+    let put = |key: &Key, value: Value, expect| Intent::Put { key: key.clone(), value, expires_at_ms: None, expect };
+    let wishes = [
+        put(&upstream, json!({}), Expect::Absent),
+        put(&route("r"), json!({"uri": "/", "upstream_id": "u"}), Expect::Any),
+        put(&route("r"), json!({"uri": "/2"}), Expect::Modified(2)),
+        put(&route("r"), json!({"uri": "/3"}), Expect::Modified(2)),
+        put(&route("x"), json!({"uri": 7}), Expect::Any),
+        Intent::delete(upstream.clone()),
+    ];
+    let all = wishes.map(|wish| world.keeper.apply(vec![wish], Options::by("ops")));
+    let done = futures_util::future::join_all(all).await;
+    let told: Vec<String> = done
+        .iter()
+        .map(|done| match done {
+            Ok(applied) => applied.revision.to_string(),
+            Err(Refused::Conflict { found, .. }) => format!("found {found:?}"),
+            Err(Refused::Invalid(_)) => "invalid".into(),
+            Err(other) => other.to_string(),
+        })
+        .collect();
+    assert_eq!(told, ["1", "2", "3", "found Some(3)", "invalid", "4"]);
+    let state = world.keeper.state();
+    assert_eq!((state.revision, state.get(&route("r")).unwrap().value["uri"].as_str()), (4, Some("/2")));
+    assert!(state.get(&upstream).is_none());
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_failed_write_is_judged_anew() {
+    let world = World::new().await;
+    // Somebody else writes the same store.
+    let theirs = Write { key: route("b"), value: Some(json!({"uri": "/theirs"})), expires_at_ms: None };
+    world.store.txn(vec![], vec![theirs], "them".into()).await.unwrap();
+    let all =
+        ["a", "b", "c"].map(|id| world.keeper.apply(vec![Intent::put(route(id), json!({"uri": "/ours"}))], Options::by("ops")));
+    let done = futures_util::future::join_all(all).await;
+    assert_eq!(done[0].as_ref().unwrap().revision, 2);
+    assert!(matches!(&done[1], Err(Refused::Conflict { found: Some(1), .. })), "{:?}", done[1]);
+    assert_eq!(done[2].as_ref().unwrap().revision, 3);
+    let state = world.keeper.state();
+    let uri = |id: &str| state.get(&route(id)).unwrap().value["uri"].as_str().unwrap().to_owned();
+    assert_eq!(["a", "b", "c"].map(uri), ["/ours", "/theirs", "/ours"]);
+}

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Clock, Compare, Embedded, Memory, Revision, Store, StoreError, Version, Write};
+use super::{Clock, Compare, Embedded, Memory, Revision, Store, StoreError, Txn, Version, Write};
 use crate::model::{Key, ResourceKind};
 
 /// A clock that stands still until it is told otherwise.
@@ -54,6 +54,23 @@ async fn write(store: &Arc<dyn Store>, writes: Vec<Write>) -> Revision {
 /// Key, revision, creation and value, for short comparisons.
 fn brief(versions: Vec<Version>) -> Vec<(String, Revision, Revision, Option<Value>)> {
     versions.into_iter().map(|version| (version.key.to_string(), version.revision, version.created, version.value)).collect()
+}
+
+#[test]
+fn transactions_that_build_upon_each_other_stand_up_to_the_first_that_fails() {
+    everywhere(|store, _| async move {
+        let txn = |modified, n: u64| Txn {
+            compare: vec![Compare { key: route("a"), modified }],
+            writes: vec![put(&route("a"), json!({ "n": n }))],
+            author: "ops".into(),
+        };
+        let done = store.txns(vec![txn(None, 1), txn(Some(1), 2), txn(Some(1), 3), txn(Some(2), 4)]).await;
+        assert_eq!(done.revisions, [1, 2]);
+        assert!(matches!(done.failed, Some(StoreError::Conflict { expected: Some(1), found: Some(2), .. })));
+        assert_eq!(store.load().await.unwrap().1[0].value, Some(json!({"n": 2})));
+        let done = store.txns(vec![]).await;
+        assert!(done.revisions.is_empty() && done.failed.is_none());
+    });
 }
 
 #[test]

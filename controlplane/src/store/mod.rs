@@ -42,6 +42,26 @@ pub struct Compare {
     pub modified: Option<Revision>,
 }
 
+/// One transaction: writes that go ahead when all comparisons hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Txn {
+    /// What has to hold.
+    pub compare: Vec<Compare>,
+    /// What is written.
+    pub writes: Vec<Write>,
+    /// Who writes.
+    pub author: Arc<str>,
+}
+
+/// What became of transactions that were handed over together.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// The revisions of those that were carried out, the first ones in their order.
+    pub revisions: Vec<Revision>,
+    /// Why the one after them was not; those behind it were not tried.
+    pub failed: Option<StoreError>,
+}
+
 /// One version of one resource in the history.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Version {
@@ -97,6 +117,21 @@ pub trait Store: Send + Sync {
     /// counts; deleting what does not exist does nothing, and a transaction that does nothing makes no revision: it
     /// returns the newest.
     async fn txn(&self, compare: Vec<Compare>, writes: Vec<Write>, author: Arc<str>) -> Result<Revision, StoreError>;
+    /// Carries out transactions that build upon each other, one after the other, until one fails; what was carried out is durable
+    /// before this returns. A store that can makes them durable all at once, which takes no longer than one.
+    async fn txns(&self, txns: Vec<Txn>) -> Committed {
+        let mut committed = Committed::default();
+        for Txn { compare, writes, author } in txns {
+            match self.txn(compare, writes, author).await {
+                Ok(revision) => committed.revisions.push(revision),
+                Err(error) => {
+                    committed.failed = Some(error);
+                    break;
+                }
+            }
+        }
+        committed
+    }
     /// Everything that exists at the newest revision, with that revision.
     async fn load(&self) -> Result<(Revision, Vec<Version>), StoreError>;
     /// Everything that existed at `revision`.

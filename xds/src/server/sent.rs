@@ -167,3 +167,160 @@ impl Sent {
         self.own.is_empty() && self.reach == Reach::Everything && self.base.same(all)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::server::tests::{listener, resource};
+    use crate::snapshot::Change;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Told(Vec<u8>),
+        Begin(Vec<u8>),
+        GoOn(usize, u8),
+        Stop,
+        Set(u8, u8),
+        Remove(u8),
+        Again(u8),
+        AllAgain,
+        Keep(Vec<u8>),
+        Settle(Vec<u8>),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let some = || proptest::collection::vec(0u8..12, 0..12);
+        prop_oneof![
+            1 => some().prop_map(Step::Told),
+            3 => some().prop_map(Step::Begin),
+            6 => (1usize..5, 0u8..24).prop_map(|(count, left)| Step::GoOn(count, left)),
+            1 => Just(Step::Stop),
+            3 => (0u8..12, 0u8..3).prop_map(|(name, version)| Step::Set(name, version)),
+            3 => (0u8..12).prop_map(Step::Remove),
+            1 => (0u8..12).prop_map(Step::Again),
+            1 => Just(Step::AllAgain),
+            1 => some().prop_map(Step::Keep),
+            2 => some().prop_map(Step::Settle),
+        ]
+    }
+
+    fn name(n: u8) -> Arc<str> {
+        format!("{n:02}").into()
+    }
+
+    /// Listeners, every third of which is for somebody else.
+    fn kindred(names: &[u8]) -> Kindred {
+        let mut all = Kindred::new();
+        for n in names {
+            let Change::Set(resource) = listener(&name(*n), if n % 3 == 0 { &["other"] } else { &[] }) else { panic!("set") };
+            all.insert(name(*n), Arc::new(Versioned::new(resource)));
+        }
+        all
+    }
+
+    fn seen(all: &Kindred, scope: &NodeScope) -> BTreeMap<Arc<str>, Arc<str>> {
+        let mine = all.iter().filter(|(_, versioned)| scope.sees(&versioned.resource));
+        mine.map(|(name, versioned)| (name.clone(), versioned.version.clone())).collect()
+    }
+
+    /// The same, kept plainly: what the client has, and what it is still to get.
+    #[derive(Default)]
+    struct Model {
+        has: BTreeMap<Arc<str>, Arc<str>>,
+        coming: BTreeMap<Arc<str>, Arc<str>>,
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn it_knows_what_the_client_has(steps in proptest::collection::vec(step(), 0..40)) {
+            let scope = NodeScope { id: "me".into(), ..NodeScope::default() };
+            let (mut sent, mut model) = (Sent::default(), Model::default());
+            for step in steps {
+                match step {
+                    Step::Told(names) => {
+                        let told: Vec<_> = kindred(&names).iter().map(|(name, _)| (name.clone(), Arc::from("told"))).collect();
+                        model = Model { has: told.iter().cloned().collect(), ..Model::default() };
+                        sent = Sent::told(told.into_iter());
+                    }
+                    Step::Begin(names) => {
+                        model = Model { coming: seen(&kindred(&names), &scope), ..Model::default() };
+                        sent.begin(kindred(&names));
+                    }
+                    Step::GoOn(count, left) => {
+                        let (left, mut taken) = (BTreeSet::from([name(left)]), Vec::new());
+                        sent.go_on(&left, &scope, |versioned| {
+                            taken.push(versioned.resource.name().clone());
+                            taken.len() < count
+                        });
+                        let mut expected = Vec::new();
+                        while expected.len() < count && let Some((name, version)) = model.coming.pop_first() {
+                            if !model.has.contains_key(&name) && !left.contains(&name) {
+                                model.has.insert(name.clone(), version);
+                                expected.push(name);
+                            }
+                        }
+                        prop_assert_eq!(taken, expected);
+                    }
+                    Step::Stop => {
+                        sent.stop(&scope);
+                        model.coming.clear();
+                    }
+                    Step::Set(n, version) => {
+                        let version: Arc<str> = version.to_string().into();
+                        sent.set(name(n), version.clone(), &scope);
+                        model.has.insert(name(n), version);
+                    }
+                    Step::Remove(n) => prop_assert_eq!(sent.remove(&name(n), &scope), model.has.remove(&name(n)).is_some()),
+                    Step::Again(n) => {
+                        sent.forget_version(&name(n), &scope);
+                        model.has.get_mut(&name(n)).into_iter().for_each(|version| *version = AGAIN.into());
+                    }
+                    Step::AllAgain => {
+                        sent.forget_versions(&scope);
+                        model.coming.clear();
+                        model.has.values_mut().for_each(|version| *version = AGAIN.into());
+                    }
+                    Step::Keep(names) => {
+                        let names: HashSet<_> = names.into_iter().map(name).collect();
+                        sent.keep(&names, &scope);
+                        model.coming.clear();
+                        model.has.retain(|name, _| names.contains(name));
+                    }
+                    Step::Settle(names) => {
+                        sent.settle(Kind::Listener, kindred(&names), &scope);
+                        model = Model { has: seen(&kindred(&names), &scope), ..Model::default() };
+                        prop_assert!(!sent.is_under_way());
+                    }
+                }
+                for n in 0..12 {
+                    prop_assert_eq!(sent.get(&name(n), &scope), model.has.get(&name(n)));
+                }
+                let mut names = sent.names(&scope);
+                names.sort();
+                prop_assert_eq!(names, model.has.keys().cloned().collect::<Vec<_>>());
+                prop_assert_eq!(sent.count(), model.has.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_settled_client_keeps_nothing_of_its_own() {
+        let scope = NodeScope::default();
+        let secret = resource(Kind::Secret, "a", "1");
+        let mut all = Kindred::new();
+        all.insert("a".into(), Arc::new(Versioned::new(secret)));
+        let mut sent = Sent::told([("a".into(), "old".into())].into_iter());
+        assert!(!sent.is_settled(&all));
+        sent.settle(Kind::Secret, all.clone(), &scope);
+        assert!(sent.is_settled(&all) && sent.own.is_empty() && sent.base.same(&all));
+        sent.set("a".into(), "2".into(), &scope);
+        assert!(!sent.is_settled(&all));
+    }
+}

@@ -19,7 +19,7 @@ use parking_lot::RwLock;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Clock, Compare, Revision, Store, StoreError, Version, Write};
+use super::{Clock, Committed, Compare, Revision, Store, StoreError, Txn, Version, Write};
 use crate::model::Key;
 use tables::Reader;
 use trouble::Trouble;
@@ -69,12 +69,12 @@ impl Embedded {
     }
 
     /// Hands a job to the writer and waits for its answer.
-    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job) -> Result<T, StoreError> {
+    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StoreError> {
         let gone = || StoreError::Io("the store is closed".into());
         let (reply, answer) = oneshot::channel();
         let jobs = self.jobs.as_ref().ok_or_else(gone)?;
         jobs.send(make(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        answer.await.map_err(|_| gone())
     }
 
     /// Runs `read` on a thread that may block.
@@ -109,7 +109,16 @@ impl Drop for Embedded {
 #[async_trait]
 impl Store for Embedded {
     async fn txn(&self, compare: Vec<Compare>, writes: Vec<Write>, author: Arc<str>) -> Result<Revision, StoreError> {
-        self.ask(|reply| Job::Txn { compare, writes, author, reply }).await
+        let committed = self.txns(vec![Txn { compare, writes, author }]).await;
+        match (committed.failed, committed.revisions.first()) {
+            (None, Some(revision)) => Ok(*revision),
+            (failed, _) => Err(failed.unwrap_or_else(|| StoreError::Io("the writer gave no revision".into()))),
+        }
+    }
+
+    async fn txns(&self, txns: Vec<Txn>) -> Committed {
+        let answer = self.ask(|reply| Job::Txns { txns, reply }).await;
+        answer.unwrap_or_else(|error| Committed { failed: Some(error), ..Committed::default() })
     }
 
     async fn load(&self) -> Result<(Revision, Vec<Version>), StoreError> {
@@ -131,6 +140,6 @@ impl Store for Embedded {
 
     async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError> {
         let since_ms = (self.clock)().saturating_sub(keep_ms);
-        self.ask(|reply| Job::Compact { keep_revisions, since_ms, reply }).await
+        self.ask(|reply| Job::Compact { keep_revisions, since_ms, reply }).await?
     }
 }

@@ -3,25 +3,29 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use redb::Durability;
+use redb::{Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::trouble::Trouble;
 use super::{Opened, Shared, open, tables};
-use crate::store::{Clock, Compare, Revision, StoreError, Write};
+use crate::store::{Clock, Committed, Revision, StoreError, Txn};
 
 /// Transactions that share one commit at most; more only makes the first of them wait longer.
 const BATCH: usize = 64;
 
 /// Work for the writer.
 pub(super) enum Job {
-    /// Write one revision.
-    Txn { compare: Vec<Compare>, writes: Vec<Write>, author: Arc<str>, reply: oneshot::Sender<Answer> },
+    /// Write one revision after the other.
+    Txns { txns: Vec<Txn>, reply: oneshot::Sender<Committed> },
     /// Forget old versions.
-    Compact { keep_revisions: u64, since_ms: u64, reply: oneshot::Sender<Answer> },
+    Compact { keep_revisions: u64, since_ms: u64, reply: oneshot::Sender<Result<Revision, StoreError>> },
 }
 
-type Answer = Result<Revision, StoreError>;
+/// What became of a job.
+enum Answer {
+    Committed(Committed),
+    Compacted(Revision),
+}
 
 /// The writer's side of the store.
 pub(super) struct Writer {
@@ -53,7 +57,7 @@ impl Writer {
         });
         match result {
             Ok(answers) => jobs.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer)),
-            Err(trouble) => jobs.into_iter().for_each(|job| job.answer(Err(trouble.clone().into_error()))),
+            Err(trouble) => jobs.into_iter().for_each(|job| job.refuse(trouble.clone().into_error())),
         }
     }
 
@@ -68,8 +72,10 @@ impl Writer {
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
             answers.push(match job {
-                Job::Txn { compare, writes, author, .. } => tables::apply(&txn, compare, writes, author, now_ms)?,
-                Job::Compact { keep_revisions, since_ms, .. } => Ok(tables::compact(&txn, *keep_revisions, *since_ms)?),
+                Job::Txns { txns, .. } => Answer::Committed(carry_out(&txn, txns, now_ms)?),
+                Job::Compact { keep_revisions, since_ms, .. } => {
+                    Answer::Compacted(tables::compact(&txn, *keep_revisions, *since_ms)?)
+                }
             });
         }
         txn.commit()?;
@@ -111,10 +117,36 @@ impl Writer {
     }
 }
 
+/// One transaction after the other, until one cannot be carried out.
+fn carry_out(txn: &WriteTransaction, txns: &[Txn], now_ms: u64) -> Result<Committed, Trouble> {
+    let mut committed = Committed::default();
+    for Txn { compare, writes, author } in txns {
+        match tables::apply(txn, compare, writes, author, now_ms)? {
+            Ok(revision) => committed.revisions.push(revision),
+            Err(error) => {
+                committed.failed = Some(error);
+                break;
+            }
+        }
+    }
+    Ok(committed)
+}
+
 impl Job {
     /// Whoever asked may have gone away; the revision stands all the same.
     fn answer(self, answer: Answer) {
-        let (Job::Txn { reply, .. } | Job::Compact { reply, .. }) = self;
-        let _ = reply.send(answer);
+        match (self, answer) {
+            (Job::Txns { reply, .. }, Answer::Committed(committed)) => drop(reply.send(committed)),
+            (Job::Compact { reply, .. }, Answer::Compacted(floor)) => drop(reply.send(Ok(floor))),
+            (job, _) => job.refuse(StoreError::Io("the writer mixed its answers up".into())),
+        }
+    }
+
+    /// Nothing of it was stored.
+    fn refuse(self, error: StoreError) {
+        match self {
+            Job::Txns { reply, .. } => drop(reply.send(Committed { failed: Some(error), ..Committed::default() })),
+            Job::Compact { reply, .. } => drop(reply.send(Err(error))),
+        }
     }
 }
