@@ -32,7 +32,7 @@ pub struct TlsInfo {
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
     /// Cipher suite name.
-    pub cipher: String,
+    pub cipher: &'static str,
     /// Verified client certificate.
     pub client: Option<ClientCertificate>,
     /// Paths (regex) for which the route demands no client certificate though the handshake carried none.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -68,7 +69,8 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, shared: Shared, new
     let _counted = Counted(worker.counters.clone());
     let _seat = newcomer.seat;
     let arrival = Arrival { counters: &worker.counters, shared: &shared, site: newcomer.site };
-    let Some(ready) = arrival.prepare(newcomer.stream, newcomer.peer).await else { return };
+    // What a handshake needs is large, and needed for a moment only.
+    let Some(ready) = Box::pin(arrival.prepare(newcomer.stream, newcomer.peer)).await else { return };
     if ready.is_h2 {
         Box::pin(h2::serve(&worker, &ready.link, ready.io, ready.until)).await;
     } else {
@@ -87,15 +89,15 @@ impl Arrival<'_> {
     async fn prepare(self, stream: TcpStream, transport_peer: SocketAddr) -> Option<Ready> {
         let limits = self.site.limits().clone();
         let until = clock::now() + limits.handshake_timeout;
-        // Only a hint to the kernel; a connection without it works all the same.
-        let _ = stream.set_nodelay(true);
-        let local = stream.local_addr().ok()?;
+        let bound = self.site.listener.address;
+        // Where only one address is bound it need not be asked for.
+        let local = if bound.ip().is_unspecified() || bound.port() == 0 { stream.local_addr().ok()? } else { bound };
         let mut stream = Rewind::new(stream, bytes::Bytes::new());
         let mut ends = (transport_peer, local);
         if let ProxyProtocol::Required(trusted) = &self.site.listener.proxy_protocol {
             let is_trusted = trusted.is_empty() || trusted.iter().any(|net| net.contains(&transport_peer.ip().to_canonical()));
             let header =
-                if is_trusted { Box::pin(self.in_time(until, read_proxy(&mut stream))).await.and_then(Result::ok) } else { None };
+                if is_trusted { self.in_time(until, pin!(read_proxy(&mut stream))).await.and_then(Result::ok) } else { None };
             let Some(header) = header else {
                 self.counters.add(Count::ProxyRefused);
                 return None;
@@ -105,14 +107,13 @@ impl Arrival<'_> {
         let source = self.admit_source(ends.0.ip())?;
         let (io, first, is_h2, tls, until) = match self.site.listener.protocol {
             ListenerProtocol::Https => {
-                // Its state is large, and needed for a moment only.
-                let accepted = Box::pin(self.shake_hands(stream, until)).await?;
+                let accepted = self.shake_hands(stream, until).await?;
                 let until = clock::now() + limits.header_timeout;
                 (Io::ServerTls(accepted.stream), BytesMut::new(), accepted.is_h2, Some((accepted.info, accepted.identity)), until)
             }
             ListenerProtocol::Http => {
                 let until = clock::now() + limits.header_timeout;
-                let (first, is_h2) = self.in_time(until, detect(&mut stream)).await?.ok()?;
+                let (first, is_h2) = self.in_time(until, pin!(detect(&mut stream))).await?.ok()?;
                 (Io::Plain(stream), first, is_h2, None, until)
             }
         };
@@ -135,7 +136,7 @@ impl Arrival<'_> {
     }
 
     /// What comes of `work`; `None` when it is not done `until` then, or soon after the listener began to close.
-    async fn in_time<T>(&self, until: Instant, work: impl Future<Output = T>) -> Option<T> {
+    async fn in_time<T>(&self, until: Instant, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let drain = &self.site.drain;
         let leaving = async {
             let begins = drain.begins();
@@ -165,7 +166,7 @@ impl Arrival<'_> {
     }
 
     async fn shake_hands(&self, stream: Rewind<TcpStream>, until: Instant) -> Option<tls::Accepted> {
-        let accepted = self.in_time(until, tls::accept(stream, &self.shared.certificates)).await;
+        let accepted = self.in_time(until, pin!(tls::accept(stream, &self.shared.certificates))).await;
         let accepted = accepted.and_then(Result::ok);
         self.counters.add(if accepted.is_some() { Count::TlsDone } else { Count::TlsFailed });
         accepted

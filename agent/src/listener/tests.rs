@@ -204,5 +204,5 @@ async fn the_task_of_a_connection_stays_small() {
     let worker = Rc::new(Worker::new(Fake::echo(), Arc::default()));
     let task = connection::serve(worker, Shared::default(), newcomer);
     // Thousands of connections at rest hold this each: what only a busy one or a handshake needs belongs into a box.
-    assert!(size_of_val(&task) <= 2048, "{} bytes", size_of_val(&task));
+    assert!(size_of_val(&task) <= 1024, "{} bytes", size_of_val(&task));
 }

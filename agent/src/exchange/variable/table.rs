@@ -56,7 +56,7 @@ const TABLE: &[(&str, Getter)] = &[
     ("https", |x| Some(if x.connection.tls.is_some() { "on" } else { "" }.into())),
     // TLS.
     ("ssl_protocol", |x| tls(x).map(|tls| tls.version.into())),
-    ("ssl_cipher", |x| tls(x).map(|tls| tls.cipher.as_str().into())),
+    ("ssl_cipher", |x| tls(x).map(|tls| tls.cipher.into())),
     ("ssl_server_name", |x| tls(x)?.server_name.as_deref().map(Value::from)),
     ("ssl_client_s_dn", |x| certificate(x).map(|certificate| certificate.subject.as_str().into())),
     ("ssl_client_i_dn", |x| certificate(x).map(|certificate| certificate.issuer.as_str().into())),

@@ -55,6 +55,8 @@ enum Next {
     Rest,
     /// Nothing, and nobody is to be told.
     Close,
+    /// The client has gone.
+    Gone,
     Refuse(Reason),
 }
 
@@ -75,6 +77,8 @@ enum After {
     Rest,
     /// Close; nobody waits for anything.
     Leave,
+    /// Nothing: the client has gone.
+    Gone,
     /// Close, reading on for a moment so that the answer arrives.
     Close,
     /// Break off: what was sent is not complete.
@@ -91,21 +95,28 @@ pub(super) async fn serve<S: Service>(worker: &Worker<S>, link: &Link, io: Io, f
     let mut after = After::Rest;
     while after == After::Rest {
         // What a busy connection needs lies in a future of its own, which one at rest has not.
-        after = if connection.rest().await { Box::pin(connection.work()).await } else { After::Leave };
+        after = match connection.rest().await {
+            After::Next => Box::pin(connection.work()).await,
+            other => other,
+        };
     }
     Box::pin(connection.finish(after)).await;
 }
 
 impl<S: Service> Connection<'_, S> {
-    /// Waits for the first byte of a request; false when there is nothing more to wait for.
-    async fn rest(&mut self) -> bool {
+    /// Waits for the first byte of a request.
+    async fn rest(&mut self) -> After {
         self.patience.set(self.idle_until);
         std::future::poll_fn(|cx| {
             if !self.wire.borrow().input.is_empty() {
-                return Poll::Ready(true);
+                return Poll::Ready(After::Next);
             }
             if let Poll::Ready(filled) = self.wire.borrow_mut().poll_fill(cx) {
-                return Poll::Ready(filled.is_ok_and(|read| read > 0));
+                return Poll::Ready(match filled {
+                    Ok(0) => After::Leave,
+                    Ok(_) => After::Next,
+                    Err(_) => After::Gone,
+                });
             }
             let drain = &self.link.site.drain;
             if !self.leaving && (drain.has_begun() || self.drained.as_mut().poll(cx).is_ready()) {
@@ -117,7 +128,7 @@ impl<S: Service> Connection<'_, S> {
                 if !self.leaving {
                     self.worker.counters.add(Count::TimedOut);
                 }
-                false
+                After::Leave
             })
         })
         .await
@@ -134,6 +145,7 @@ impl<S: Service> Connection<'_, S> {
                 Next::Refuse(reason) => self.refuse(&head, reason).await,
                 Next::Rest => After::Rest,
                 Next::Close => After::Leave,
+                Next::Gone => After::Gone,
             };
         }
         self.worker.spare.take_back_head(head);
@@ -166,7 +178,8 @@ impl<S: Service> Connection<'_, S> {
                 }
                 match wire.poll_fill(cx) {
                     Poll::Ready(Ok(read)) if read > 0 => {}
-                    Poll::Ready(_) => return Poll::Ready(Next::Close),
+                    Poll::Ready(Ok(_)) => return Poll::Ready(Next::Close),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Next::Gone),
                     Poll::Pending => break,
                 }
             }
@@ -306,6 +319,7 @@ impl<S: Service> Connection<'_, S> {
         };
         match after {
             After::Abort => io.reset_on_close(),
+            After::Gone => {}
             _ => wire::close(&mut io, after == After::Close, &self.worker.spare).await,
         }
     }

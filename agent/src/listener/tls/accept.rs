@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use heddle_node::hex;
 use rustls::server::Acceptor;
-use rustls::{ProtocolVersion, ServerConnection};
+use rustls::{CipherSuite, ProtocolVersion, ServerConnection};
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
@@ -31,12 +31,13 @@ pub(crate) async fn accept(stream: Rewind<TcpStream>, certificates: &SharedCerti
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let server_name = start.client_hello().server_name().map(str::to_ascii_lowercase);
     let entry = certificates.load().find(server_name.as_deref()).cloned();
-    let Some(entry) = entry else {
+    let config = entry.as_ref().map(|entry| entry.config(start.client_hello().cipher_suites()).clone());
+    let (Some(entry), Some(config)) = (entry, config) else {
         // Fails in every case; what counts is the alert that it sends.
         start.into_stream(refusing().map_err(io::Error::other)?).await?;
         return Err(io::Error::other("no certificate for the server name"));
     };
-    let stream = Box::new(start.into_stream(entry.config().clone()).await?);
+    let stream = Box::new(start.into_stream(config).await?);
     let session = stream.get_ref().1;
     let client = session.peer_certificates().and_then(|chain| chain.first()).and_then(client_certificate);
     let info = TlsInfo {
@@ -52,9 +53,15 @@ pub(crate) async fn accept(stream: Rewind<TcpStream>, certificates: &SharedCerti
 }
 
 /// IANA name of the cipher suite.
-fn cipher(session: &ServerConnection) -> String {
-    let name = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str().map(str::to_owned)).unwrap_or_default();
-    name.replacen("TLS13_", "TLS_", 1)
+fn cipher(session: &ServerConnection) -> &'static str {
+    match session.negotiated_cipher_suite().map(|suite| suite.suite()) {
+        Some(CipherSuite::TLS13_AES_128_GCM_SHA256) => "TLS_AES_128_GCM_SHA256",
+        Some(CipherSuite::TLS13_AES_256_GCM_SHA384) => "TLS_AES_256_GCM_SHA384",
+        Some(CipherSuite::TLS13_CHACHA20_POLY1305_SHA256) => "TLS_CHACHA20_POLY1305_SHA256",
+        // Those of TLS 1.2 are called what IANA calls them.
+        Some(other) => other.as_str().unwrap_or_default(),
+        None => "",
+    }
 }
 
 fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {

@@ -9,7 +9,10 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme, version};
+use rustls::{
+    CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    version,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
@@ -21,6 +24,8 @@ pub(super) struct Entry {
     source: Arc<Certificate>,
     secrets: Vec<Arc<Secret>>,
     config: Arc<ServerConfig>,
+    /// The same for clients whose first choice is ChaCha20, since they compute AES in software: their order counts.
+    without_aes: Arc<ServerConfig>,
     unless: Option<Arc<[Regex]>>,
 }
 
@@ -31,7 +36,7 @@ impl Entry {
         secrets: Vec<Arc<Secret>>,
         roots: Option<Arc<Secret>>,
     ) -> Result<Entry, String> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(provider());
         let keys = Keys(secrets.iter().map(|secret| certified_key(secret, &provider)).collect::<Result<_, _>>()?);
         if keys.0.is_empty() {
             return Err("it has no key pair".to_owned());
@@ -62,7 +67,9 @@ impl Entry {
         }
         let unless = source.client.as_ref().and_then(|client| patterns(client).transpose()).transpose()?;
         let secrets = secrets.into_iter().chain(roots).collect();
-        Ok(Entry { source: source.clone(), secrets, config: Arc::new(config), unless })
+        let without_aes = Arc::new(config.clone());
+        config.ignore_client_order = true;
+        Ok(Entry { source: source.clone(), secrets, config: Arc::new(config), without_aes, unless })
     }
 
     pub(super) fn id(&self) -> &Arc<str> {
@@ -78,14 +85,48 @@ impl Entry {
         self.unless.clone()
     }
 
-    pub(super) fn config(&self) -> &Arc<ServerConfig> {
-        &self.config
+    /// What serves a client that offers these cipher suites.
+    pub(super) fn config(&self, offered: &[CipherSuite]) -> &Arc<ServerConfig> {
+        let first = offered.iter().find_map(|suite| kind(*suite));
+        if first == Some(Kind::ChaCha20) { &self.without_aes } else { &self.config }
     }
 
     /// Whether it was made from just this; then it is used on, with its tickets.
     pub(super) fn is_of(&self, source: &Certificate, secrets: &[Arc<Secret>], roots: Option<&Arc<Secret>>) -> bool {
         *self.source == *source && self.secrets.iter().eq(secrets.iter().chain(roots))
     }
+}
+
+/// What a cipher suite encrypts with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Aes128,
+    Aes256,
+    ChaCha20,
+}
+
+/// `None` for those that we do not have.
+fn kind(suite: CipherSuite) -> Option<Kind> {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => Some(Kind::Aes128),
+        CipherSuite::TLS13_AES_256_GCM_SHA384
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => Some(Kind::Aes256),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => Some(Kind::ChaCha20),
+        _ => None,
+    }
+}
+
+/// All suites that are safe, AES-128 first: it is as strong as the key exchange before it (X25519, P-256), and SHA-256, which comes with it and of
+/// which a handshake consists in good part, is computed by the processor where SHA-384 is not.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| kind(suite.suite()));
+    provider
 }
 
 fn patterns(client: &ClientValidation) -> Result<Option<Arc<[Regex]>>, String> {

@@ -10,7 +10,8 @@ use heddle_xds::model::{
     Certificate, ClientValidation, EdgeLimits, Listener, ListenerProtocol, ProxyProtocol, Secret, SecretBody, TlsVersion,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use rustls::crypto::CryptoProvider;
+use rustls::{CipherSuite, ClientConfig, HandshakeKind, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -95,11 +96,22 @@ impl Pki {
         alpn: &[&[u8]],
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> ClientConfig {
+        self.client_with(rustls::crypto::aws_lc_rs::default_provider(), shown, alpn, versions)
+    }
+
+    fn client_with(
+        &self,
+        provider: CryptoProvider,
+        shown: Option<(String, String)>,
+        alpn: &[&[u8]],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder =
-            ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap().with_root_certificates(roots);
+        let builder = ClientConfig::builder_with_provider(provider.into())
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots);
         let mut config = match shown {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
@@ -332,6 +344,32 @@ async fn tls_follows_a_proxy_header_even_in_one_piece() {
         let connector = TlsConnector::from(Arc::new(pki.client(None, &[])));
         let mut stream = connector.connect(ServerName::try_from("a.example").unwrap(), stream).await.unwrap();
         assert!(get(&mut stream, "a.example", true).await.unwrap().ends_with("192.0.2.7:1 /x "));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn aes_128_is_preferred_but_a_client_without_aes_gets_chacha() {
+    let chosen = async |first: CipherSuite, house: &House, pki: &Pki| {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
+        let client = pki.client_with(provider, None, &[], rustls::DEFAULT_VERSIONS);
+        let stream = dial(house.address(), &client, "a.example").await.unwrap();
+        stream.get_ref().1.negotiated_cipher_suite().unwrap().suite()
+    };
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let certificate = pki.certificate("a", "a.example", &["a.example"]);
+        pki.show(&house, vec![certificate]);
+        house.want(&[https()]);
+        let (small, large, chacha) = (
+            CipherSuite::TLS13_AES_128_GCM_SHA256,
+            CipherSuite::TLS13_AES_256_GCM_SHA384,
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+        );
+        assert_eq!(chosen(large, &house, &pki).await, small);
+        assert_eq!(chosen(small, &house, &pki).await, small);
+        assert_eq!(chosen(chacha, &house, &pki).await, chacha);
     })
     .await;
 }
