@@ -18,20 +18,24 @@ fn comparison(place: &Place, arguments: &[&str]) -> Command {
     let temporary = place.path("tmp");
     std::fs::create_dir_all(&temporary).unwrap();
     let mut command = Command::new(script("run"));
-    command.arg("--heddle").arg(binary()).args(["--only", "heddle,nginx", "--rounds", "1", "--seconds", "1"]).args(arguments);
+    command
+        .arg("--heddle")
+        .arg(binary())
+        .args(["--only", "heddle,nginx", "--rounds", "1", "--seconds", "1", "--tries", "1"])
+        .args(arguments);
     command.env("TMPDIR", temporary);
     command
 }
 
-/// Temporary files of the comparison, and processes that were started with their place in the command line or the environment.
+/// Temporary files of the comparison, and processes that have them in their command line, their environment or open.
 fn left_behind(place: &Place) -> usize {
     let temporary = place.path("tmp");
     let name = temporary.display().to_string();
+    let names = |bytes: &[u8]| bytes.windows(name.len()).any(|window| window == name.as_bytes());
     let belongs = |folder: &Path| {
-        ["cmdline", "environ"].into_iter().any(|file| {
-            let text = std::fs::read(folder.join(file)).unwrap_or_default();
-            text.windows(name.len()).any(|window| window == name.as_bytes())
-        })
+        let said = ["cmdline", "environ"].into_iter().any(|file| names(&std::fs::read(folder.join(file)).unwrap_or_default()));
+        let mut open = std::fs::read_dir(folder.join("fd")).into_iter().flatten().flatten();
+        said || open.any(|file| std::fs::read_link(file.path()).is_ok_and(|path| names(path.as_os_str().as_encoded_bytes())))
     };
     let processes = std::fs::read_dir("/proc").unwrap().filter(|entry| belongs(&entry.as_ref().unwrap().path())).count();
     std::fs::read_dir(&temporary).unwrap().count() + processes

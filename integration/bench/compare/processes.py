@@ -22,7 +22,8 @@ class Children:
         return process
 
     def stop(self, process):
-        for pid in reversed(family(process.pid)):
+        # Parents first: a master that lives replaces a worker that dies.
+        for pid in family(process.pid):
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
