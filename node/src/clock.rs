@@ -1,5 +1,6 @@
 //! The only place that reads time. It knows nothing of what the time is used for.
 
+use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point on the monotonic clock: deadlines, timeouts, elapsed time. Tests that pause tokio's time move it.
@@ -32,9 +33,42 @@ pub fn unix_ms_of(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The wall clock for what happens thousands of times a second: reckoned from the monotonic one, and read anew once a second.
+#[derive(Debug, Default)]
+pub struct WallCache {
+    read: Cell<Option<(Instant, u64)>>,
+}
+
+impl WallCache {
+    /// Unix milliseconds of a moment that has just been.
+    #[must_use]
+    pub fn unix_ms(&self, moment: Instant) -> u64 {
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        match self.read.get() {
+            Some((at, ms)) if moment < at => ms.saturating_sub(millis(at - moment)),
+            Some((at, ms)) if moment - at < Duration::from_secs(1) => ms + millis(moment - at),
+            _ => {
+                let ms = unix_ms().saturating_sub(millis(now().saturating_duration_since(moment)));
+                self.read.set(Some((moment, ms)));
+                ms
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reckoned_time_keeps_to_the_wall_clock() {
+        let moment = now();
+        assert!(WallCache::default().unix_ms(moment).abs_diff(unix_ms()) < 1_000);
+        let kept = WallCache::default();
+        let first = kept.unix_ms(moment);
+        assert_eq!(kept.unix_ms(moment + Duration::from_millis(250)), first + 250);
+        assert_eq!(kept.unix_ms(moment - Duration::from_millis(250)), first - 250);
+    }
 
     #[test]
     fn milliseconds_count_from_the_epoch() {

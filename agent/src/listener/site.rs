@@ -12,6 +12,8 @@ use tokio::sync::futures::OwnedNotified;
 use super::counters::Counters;
 use super::h1::Spare;
 use super::tls::Identity;
+use heddle_node::clock::WallCache;
+
 use crate::exchange::ConnectionInfo;
 use crate::http::h1::{DateCache, HeadLimits};
 
@@ -24,6 +26,8 @@ pub struct Worker<S> {
     pub service: S,
     /// Its counters.
     pub counters: Arc<Counters>,
+    /// The time of requests.
+    pub wall: WallCache,
     /// `Date` of responses.
     pub dates: DateCache,
     /// Buffers that its connections share.

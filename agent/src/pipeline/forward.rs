@@ -40,7 +40,8 @@ impl Pipeline {
         let key = hash_text(x, target.config()).map(|text| hash_key(text.as_bytes()));
         let (mut tried, mut seen) = (Tried::new(), Seen::Never);
         loop {
-            let picked = match target.pick(key, &tried, seen, &mut x.dice, clock::now()) {
+            let now = clock::now();
+            let picked = match target.pick(key, &tried, seen, &mut x.dice, now) {
                 Ok(picked) => picked,
                 Err(error) => return Err(refuse(last_reason(x, &error))),
             };
@@ -49,9 +50,9 @@ impl Pipeline {
             }
             tried.push(picked.id());
             let endpoint = picked.endpoint().clone();
-            let began = clock::now();
+            let began = if plan.waits_before_proxy() { clock::now() } else { now };
             let streamed = matches!(body, Body::Stream(_));
-            match self.attempt(x, &campaign, picked, &mut body).await {
+            match self.attempt(x, &campaign, picked, &mut body, began).await {
                 Ok(response) => return Ok(answered(x, &endpoint, response)),
                 Err(error) => {
                     failed(x, &endpoint, &error, began);
@@ -86,6 +87,7 @@ impl Pipeline {
         campaign: &Campaign<'_>,
         picked: Picked,
         body: &mut Body,
+        began: Instant,
     ) -> Result<UpstreamResponse, UpstreamError> {
         let host = campaign.host(x, picked.endpoint());
         let tunnel_over_h2 = campaign.upgrade && x.request.version == Version::Http2;
@@ -101,7 +103,7 @@ impl Pipeline {
             upgrade: campaign.upgrade,
             timeouts: campaign.timeouts,
         };
-        self.worker.pools.send(picked, &request, body, campaign.interim).await
+        self.worker.pools.send(picked, &request, body, campaign.interim, began).await
     }
 }
 

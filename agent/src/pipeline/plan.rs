@@ -7,7 +7,7 @@ use heddle_xds::model::Timeouts;
 
 use super::view::{Seen, View};
 use crate::exchange::{Answer, Exchange};
-use crate::filters::{BodyEdits, Chain};
+use crate::filters::{BodyEdits, Chain, Phases};
 use crate::http::ResponseHead;
 use crate::tables::Action;
 
@@ -76,6 +76,11 @@ impl Plan {
             }
         }
         None
+    }
+
+    /// Whether some filter acts between the choice of an endpoint and the try.
+    pub fn waits_before_proxy(&self) -> bool {
+        self.chains().iter().any(|chain| chain.has(Phases::BEFORE_PROXY))
     }
 
     /// Phase `BEFORE_PROXY`, before each try.

@@ -74,15 +74,15 @@ impl Pools {
     ///
     /// A `body` at hand stays there, so that the request may be tried again. One that is pulled is taken, but given back with an error when nothing was pulled
     /// of it; an error of [`Sent::Nothing`] always leaves `body` whole. Interim responses go to `interim`. Dropping the future ends
-    /// the try. A pooled connection that turns out to be dead before it brought a byte is replaced by a new one where that is safe.
+    /// the try, which began at `start`. A pooled connection that turns out to be dead before it brought a byte is replaced by a new one where that is safe.
     pub async fn send(
         &self,
         picked: Picked,
         request: &OutgoingRequest<'_>,
         body: &mut Body,
         interim: &Interim,
+        start: Instant,
     ) -> Result<UpstreamResponse, UpstreamError> {
-        let start = clock::now();
         let streamed = matches!(body, Body::Stream(_));
         let sent = match picked.spec().config.scheme {
             Scheme::Http | Scheme::Https => send_h1(picked, request, body, interim, start).await,
@@ -109,7 +109,7 @@ async fn send_h1(picked: Picked, request: &OutgoingRequest<'_>, body: &mut Body,
             Err(error) => return Err((picked, error)),
         };
         let streamed = matches!(body, Body::Stream(_));
-        match h1::try_once(ready.conn, request, body, interim).await {
+        match h1::try_once(ready.conn, request, body, interim, ready.reused.then_some(start)).await {
             Ok(answered) => return Ok(picked.answered(answered, request, ready.connect, ready.reused, start)),
             Err(failed) => {
                 let whole = !streamed || matches!(body, Body::Stream(_));
@@ -198,11 +198,12 @@ impl Picked {
         start: Instant,
     ) -> UpstreamResponse {
         let h1::Answered { head, conn, rest } = answered;
-        let header = self.head_came(head.status, start);
+        let now = clock::now();
+        let header = self.head_came(head.status, start, now);
         let work = Work { picked: self };
         let (body, upgraded): (Body, Option<Box<dyn crate::exchange::Tunnel>>) = match rest {
             Rest::Done(body, reusable) => {
-                work.complete(reusable.then_some(conn));
+                work.complete(reusable.then_some((conn, now)));
                 (body, None)
             }
             Rest::Stream(stream) => (Body::Stream(Box::new(h1::H1Body::new(stream, conn, work, request.timeouts))), None),
@@ -215,8 +216,7 @@ impl Picked {
     }
 
     /// Notes a response head and says how long it took.
-    pub(super) fn head_came(&self, status: u16, start: Instant) -> Duration {
-        let now = clock::now();
+    pub(super) fn head_came(&self, status: u16, start: Instant, now: Instant) -> Duration {
         let took = now.saturating_duration_since(start);
         self.observe(took, now);
         self.report(Finding::Status(status), now);
@@ -256,9 +256,9 @@ impl Work {
     }
 
     /// The exchange is over; a clean connection serves the next one.
-    pub(super) fn complete(self, conn: Option<Box<Conn>>) {
-        if let Some(conn) = conn {
-            self.picked.host().put_idle(conn, &self.picked.spec().config.keepalive, clock::now());
+    pub(super) fn complete(self, conn: Option<(Box<Conn>, Instant)>) {
+        if let Some((conn, now)) = conn {
+            self.picked.host().put_idle(conn, &self.picked.spec().config.keepalive, now);
         }
     }
 

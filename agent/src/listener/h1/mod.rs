@@ -216,7 +216,7 @@ impl<S: Service> Connection<'_, S> {
             wants_upgrade: parsed.upgrades,
             interim: if facts.version == Version::Http11 { Interim::to(&self.interim) } else { Interim::none() },
             started,
-            started_ms: clock::unix_ms(),
+            started_ms: self.worker.wall.unix_ms(started),
         };
         let response = match self.call(call).await {
             Ok(response) => response,

@@ -93,7 +93,7 @@ impl<S: Service> Connection<'_, S> {
             (true, Version::Http10) => Persistence::KeepAlive,
             (true, _) => Persistence::Default,
         };
-        let date = self.worker.dates.at(clock::unix_ms() / 1000);
+        let date = self.worker.dates.at(self.worker.wall.unix_ms(clock::now()) / 1000);
         write_response_head(wire.out.gathered(), head, framing, persistence, Some(&date));
     }
 

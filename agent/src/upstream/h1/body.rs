@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll};
 
+use heddle_node::clock;
 use heddle_xds::model::Timeouts;
 
 use super::conn::{BODY_ROOM, Conn, READ_ROOM, Step};
@@ -44,7 +45,7 @@ impl H1Body {
     fn finish(&mut self) {
         let (Some(conn), Some(work)) = (self.conn.take(), self.work.take()) else { return };
         let clean = self.stream.persists && self.stream.sent_all && conn.input.is_empty();
-        work.complete(clean.then_some(conn));
+        work.complete(clean.then(|| (conn, clock::now())));
     }
 }
 
@@ -102,7 +103,7 @@ impl BodySource for H1Body {
             }
         }
         let step = self.stream.sender.as_ref().map_or(Step::Read, |sender| sender.step);
-        if conn.poll_late(cx, step, &self.timeouts) {
+        if conn.poll_late(cx, step, &self.timeouts, None) {
             return self.fail(BodyError::Timeout);
         }
         Poll::Pending

@@ -99,14 +99,14 @@ impl Conn {
     }
 
     /// Whether an exchange made no progress in time. `sending` is true while the endpoint does not take what we write; while `waiting` for
-    /// the client nothing can be late.
-    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>, step: Step, timeouts: &Timeouts) -> bool {
+    /// the client nothing can be late. `now` is given where the caller knows it.
+    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>, step: Step, timeouts: &Timeouts, now: Option<Instant>) -> bool {
         if step == Step::Client {
             self.deadline.clear();
             return false;
         }
         let limit = if step == Step::Send { timeouts.send } else { timeouts.read };
-        is_late(&mut self.deadline, limit, cx)
+        is_late_since(&mut self.deadline, limit, cx, now)
     }
 }
 
@@ -123,9 +123,14 @@ pub(super) enum Step {
 
 /// Whether nothing has moved for `limit` (zero is for ever); whoever makes progress clears the deadline.
 pub(in crate::upstream) fn is_late(deadline: &mut Deadline, limit: Duration, cx: &mut Context<'_>) -> bool {
+    is_late_since(deadline, limit, cx, None)
+}
+
+/// The same where the caller may know what time it is.
+fn is_late_since(deadline: &mut Deadline, limit: Duration, cx: &mut Context<'_>, now: Option<Instant>) -> bool {
     if limit.is_zero() {
         return false;
     }
-    deadline.set_once(|| clock::now() + limit.min(FOR_EVER));
+    deadline.set_once(|| now.unwrap_or_else(clock::now) + limit.min(FOR_EVER));
     deadline.poll_passed(cx).is_ready()
 }

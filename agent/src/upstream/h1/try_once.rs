@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use heddle_xds::model::Timeouts;
+use tokio::time::Instant;
 
 use super::conn::{Conn, HEAD_LIMITS, MAX_CHUNK_EXTENSIONS, READ_ROOM, Step};
 use super::send::{SendError, Sender};
@@ -56,14 +57,17 @@ struct Try<'a> {
     interims: u32,
     timeouts: Timeouts,
     answered: bool,
+    /// When it began, until it has been looked at once.
+    now: Option<Instant>,
 }
 
-/// Sends a request and reads up to the end of the response head; a body that came with it is taken along.
+/// Sends a request and reads up to the end of the response head; a body that came with it is taken along. `now` is the time where the caller knows it.
 pub(in crate::upstream) async fn try_once(
     mut conn: Box<Conn>,
     request: &OutgoingRequest<'_>,
     body: &mut Body,
     interim: &Interim,
+    now: Option<Instant>,
 ) -> Result<Answered, Failed> {
     conn.served = conn.served.saturating_add(1);
     conn.deadline.clear();
@@ -82,6 +86,7 @@ pub(in crate::upstream) async fn try_once(
         interims: 0,
         timeouts: request.timeouts,
         answered: false,
+        now,
     };
     let polled = std::future::poll_fn(|cx| this.poll(cx)).await;
     let Try { sender, refused, head, sent_all, .. } = this;
@@ -150,7 +155,7 @@ impl Try<'_> {
             }
         }
         let step = self.sender.as_ref().map_or(Step::Read, |sender| sender.step);
-        if self.conn.poll_late(cx, step, &self.timeouts) {
+        if self.conn.poll_late(cx, step, &self.timeouts, self.now.take()) {
             let what = if step == Step::Send { "the endpoint took no bytes in time" } else { "no answer in time" };
             return Poll::Ready(Err(self.fail(Reason::UpstreamTimeout, what)));
         }

@@ -84,7 +84,7 @@ pub(in crate::upstream) async fn send(
         let mut this = Try { response, sender, broken: false, sent, deadline, timeouts: request.timeouts, interim, interims: 0 };
         return match std::future::poll_fn(|cx| this.poll(cx)).await {
             Ok((head, recv)) => {
-                let header = picked.head_came(head.status, start);
+                let header = picked.head_came(head.status, start, heddle_node::clock::now());
                 let sender = this.sender.filter(|_| !this.broken);
                 let body = finish(recv, sender, stream, Work::new(picked), request.timeouts);
                 Ok(UpstreamResponse { head, body, upgraded: None, connect, header, reused })

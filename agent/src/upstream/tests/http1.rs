@@ -382,7 +382,8 @@ fn interim_responses_are_passed_on() {
         let picked = target.pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), heddle_node::clock::now()).unwrap();
         let head = head(Method::Get, "/");
         let request = OutgoingRequest { head: &head, host: "a", upgrade: false, timeouts: Timeouts::default() };
-        let response = pools.send(picked, &request, &mut Body::Empty, &Interim::to(&queue)).await.unwrap();
+        let response =
+            pools.send(picked, &request, &mut Body::Empty, &Interim::to(&queue), heddle_node::clock::now()).await.unwrap();
         assert_eq!(response.head.status, 200);
         assert_eq!(queue.take().unwrap().fields.get("link"), Some(&b"</a>"[..]));
         assert!(queue.take().is_none());
@@ -410,7 +411,7 @@ fn an_upgrade_gives_the_raw_connection_with_what_was_read_too_far() {
         let mut head = head(Method::Get, "/");
         head.fields.append("upgrade", "websocket");
         let request = OutgoingRequest { head: &head, host: "a", upgrade: true, timeouts: Timeouts::default() };
-        let response = pools.send(picked, &request, &mut Body::Empty, &Interim::none()).await.unwrap();
+        let response = pools.send(picked, &request, &mut Body::Empty, &Interim::none(), heddle_node::clock::now()).await.unwrap();
         let mut tunnel = response.upgraded.unwrap();
         tunnel.write_all(b"ping").await.unwrap();
         let mut all = Vec::new();

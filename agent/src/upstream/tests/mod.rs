@@ -132,7 +132,7 @@ async fn send_body(
     let picked = target.pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), heddle_node::clock::now())?;
     let timeouts = target.config().timeouts;
     let request = OutgoingRequest { head, host: "up.example", upgrade: false, timeouts };
-    pools.send(picked, &request, body, &Interim::none()).await
+    pools.send(picked, &request, body, &Interim::none(), heddle_node::clock::now()).await
 }
 
 async fn get(pools: &Rc<Pools>, cluster: &Arc<Cluster>) -> Result<UpstreamResponse, UpstreamError> {

@@ -139,7 +139,9 @@ fn a_connection_is_not_used_for_another_name_or_trust() {
         let picked = target.pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), heddle_node::clock::now()).unwrap();
         let head = head(Method::Get, "/");
         let request = OutgoingRequest { head: &head, host: "else.example:443", upgrade: false, timeouts: Timeouts::default() };
-        assert!(!pools.send(picked, &request, &mut Body::Empty, &Interim::none()).await.unwrap().reused);
+        assert!(
+            !pools.send(picked, &request, &mut Body::Empty, &Interim::none(), heddle_node::clock::now()).await.unwrap().reused
+        );
         assert!(get(&pools, &cluster).await.unwrap().reused);
         let strict = config(|upstream| (upstream.scheme, upstream.tls) = (Scheme::Https, trusting("ours")));
         cluster.update(strict, &[node(address)], &|_| Some(secrets[0].clone()), heddle_node::clock::now());
@@ -188,7 +190,9 @@ fn a_resting_connection_makes_room_for_one_with_another_name() {
         let picked = target.pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), heddle_node::clock::now()).unwrap();
         let head = head(Method::Get, "/");
         let request = OutgoingRequest { head: &head, host: "else.example", upgrade: false, timeouts: Timeouts::default() };
-        assert!(!pools.send(picked, &request, &mut Body::Empty, &Interim::none()).await.unwrap().reused);
+        assert!(
+            !pools.send(picked, &request, &mut Body::Empty, &Interim::none(), heddle_node::clock::now()).await.unwrap().reused
+        );
         assert_eq!(totals(&cluster).connections, 1);
     });
 }
