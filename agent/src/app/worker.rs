@@ -7,8 +7,8 @@ use std::time::Duration;
 use heddle_node::drain::DrainWatch;
 use heddle_node::readiness::Guard;
 use heddle_xds::model::Listener;
-use tokio::runtime::Builder;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::task::spawn_local;
 
 use super::troubles::Troubles;
 use super::{Common, StartError, is_configured};
@@ -31,9 +31,18 @@ pub(super) fn start_all(common: &Common, drain: &DrainWatch) -> Result<(), Start
         let (common, drain) = (common.clone(), drain.clone());
         let ready = common.readiness.guard(&format!("worker {index}"));
         let failed = |source| StartError::System { what: "a worker cannot be started", source };
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let body = move || LocalSet::new().block_on(&runtime, run(index, common, ready, drain));
+        let (built, answer) = std::sync::mpsc::sync_channel(1);
+        // A local runtime lives and dies on its thread.
+        let body = move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => {
+                let _ = built.send(Ok(()));
+                runtime.block_on(run(index, common, ready, drain));
+            }
+            Err(error) => drop(built.send(Err(error))),
+        };
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(body).map_err(failed)?;
+        let gone = |_| std::io::Error::other("its thread ended");
+        answer.recv().map_err(gone).and_then(|built| built).map_err(failed)?;
     }
     Ok(())
 }
