@@ -81,7 +81,7 @@ async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch) 
         () = listeners.drain() => {}
         () = drain.forced() => {}
     }
-    worker.flush_log();
+    worker.close_log().await;
 }
 
 /// Opens and closes listeners as the tables want; says whether some could not be opened.

@@ -68,12 +68,27 @@ fn zeros(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word & HIGHS
 }
 
-/// Whether `test` holds for some eight bytes of `text`; fewer are filled up with `0`s, which no test may mind.
+/// Whether `test` holds for some eight bytes of `text`. Bytes may be looked at twice; what is shorter is filled up with bytes of its own.
+#[inline]
 pub(crate) fn any_word(text: &[u8], test: impl Fn(u64) -> bool) -> bool {
-    let (words, rest) = text.as_chunks::<8>();
-    let mut last = [b'0'; 8];
-    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-    words.iter().any(|word| test(u64::from_le_bytes(*word))) || (!rest.is_empty() && test(u64::from_le_bytes(last)))
+    match text.last_chunk::<8>() {
+        None => !text.is_empty() && test(short(text)),
+        Some(last) => {
+            text.as_chunks::<8>().0.iter().any(|word| test(u64::from_le_bytes(*word))) || test(u64::from_le_bytes(*last))
+        }
+    }
+}
+
+/// Up to eight bytes, not none, in one word, in which each of them stands at least once; where they stand depends on their number alone.
+#[inline]
+pub(in crate::http) fn short(text: &[u8]) -> u64 {
+    match (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        (Some(first), Some(last)) => u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32,
+        _ => {
+            let [first, middle, last] = [0, text.len() / 2, text.len() - 1].map(|at| text[at]);
+            u64::from_le_bytes([first, middle, last, first, first, first, first, first])
+        }
+    }
 }
 
 /// Where `byte` first stands in a short `text`; for long ones `memchr` is faster.
@@ -99,7 +114,14 @@ pub(in crate::http) fn is_host_name(text: &[u8]) -> bool {
 }
 
 /// `text` without blanks around it.
+#[inline]
 pub(in crate::http) fn trim(mut text: &[u8]) -> &[u8] {
+    if let [b' ', first, .., last] = text
+        && *first > b' '
+        && *last > b' '
+    {
+        return &text[1..];
+    }
     while let [b' ' | b'\t', rest @ ..] = text {
         text = rest;
     }

@@ -1,5 +1,7 @@
 //! Field names that the data path itself looks at, as a number, so that finding one needs no string comparison.
 
+use super::chars::short;
+
 macro_rules! names {
     ($($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)?) => {
         /// A field name that the data path itself looks at; all others are `Other`.
@@ -194,10 +196,12 @@ fn is_spelled(name: &[u8], text: &[u8]) -> bool {
         return false;
     }
     let differs = |name: u64, text: u64| (name ^ text) & !(name >> 1 & 0x2020_2020_2020_2020) != 0;
-    let (names, name_rest) = name.as_chunks::<8>();
-    let (texts, text_rest) = text.as_chunks::<8>();
-    let head = names.iter().zip(texts).all(|(name, text)| !differs(u64::from_le_bytes(*name), u64::from_le_bytes(*text)));
-    head && name_rest.iter().zip(text_rest).all(|(name, text)| !differs(u64::from(*name), u64::from(*text)))
+    let (Some(name_end), Some(text_end)) = (name.last_chunk::<8>(), text.last_chunk::<8>()) else {
+        return !name.is_empty() && !differs(short(name), short(text));
+    };
+    let words = name.as_chunks::<8>().0.iter().zip(text.as_chunks::<8>().0);
+    !differs(u64::from_le_bytes(*name_end), u64::from_le_bytes(*text_end))
+        && words.fold(true, |same, (name, text)| same & !differs(u64::from_le_bytes(*name), u64::from_le_bytes(*text)))
 }
 
 #[cfg(test)]

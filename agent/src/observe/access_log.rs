@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::json_line;
 use crate::exchange::{Exchange, Template};
 
@@ -29,16 +31,28 @@ enum Format {
 }
 
 /// Most bytes of one batch; a worker hands over its batch when it is this large or when its flush tick comes.
-const BATCH: usize = 32 * 1024;
-/// Batches that may wait for the writer (8 MiB in all) before lines are dropped.
+const BATCH: usize = 64 * 1024;
+/// Batches that may wait for the writer (16 MiB in all) before lines are dropped.
 const WAITING: usize = 256;
+/// How long the writer rests between looks at a busy log: batches that come meanwhile wake nobody, which matters where workers and writer share a core.
+const REST: Duration = Duration::from_millis(10);
+/// How long the end of a worker waits for its last lines to be written.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Lines of a template are cut here, so that a huge URI cannot fill the log.
 const LINE: usize = 8 * 1024;
+
+/// What the writer gets.
+#[derive(Debug)]
+enum Message {
+    Lines(Vec<u8>),
+    /// Answered once all before it has been written.
+    Mark(oneshot::Sender<()>),
+}
 
 /// The writing end, shared by all workers of a node.
 #[derive(Debug)]
 pub struct AccessLog {
-    batches: SyncSender<Vec<u8>>,
+    batches: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
     format: Format,
@@ -117,10 +131,20 @@ impl Batch {
             return;
         }
         let lines = std::mem::replace(&mut self.lines, Vec::with_capacity(BATCH + LINE));
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.log.batches.try_send(lines) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.log.batches.try_send(Message::Lines(lines)) {
             self.log.dropped.fetch_add(self.count, Ordering::Relaxed);
         }
         self.count = 0;
+    }
+
+    /// Hands the last lines over and waits, not for ever, until they are written.
+    pub async fn finish(mut self) {
+        self.flush();
+        let (mark, written) = oneshot::channel();
+        if self.log.batches.try_send(Message::Mark(mark)).is_ok() {
+            // Late or gone: the process ends all the same.
+            let _ = tokio::time::timeout(FAREWELL, written).await;
+        }
     }
 }
 
@@ -160,10 +184,19 @@ fn append(path: &std::path::Path) -> std::io::Result<std::fs::File> {
     std::fs::OpenOptions::new().create(true).append(true).open(path)
 }
 
-fn write_batches(batches: &Receiver<Vec<u8>>, target: &mut Target, failed: &AtomicU64) {
-    while let Ok(batch) = batches.recv() {
-        if target.write(&batch).is_err() {
-            failed.fetch_add(1, Ordering::Relaxed);
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, which nobody waits for")]
+fn write_batches(batches: &Receiver<Message>, target: &mut Target, failed: &AtomicU64) {
+    while let Ok(first) = batches.recv() {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Lines(lines) if target.write(&lines).is_err() => drop(failed.fetch_add(1, Ordering::Relaxed)),
+                Message::Lines(_) => {}
+                // Whoever waited may have gone.
+                Message::Mark(mark) => drop(mark.send(())),
+            }
+            next = batches.try_recv().ok();
         }
+        std::thread::sleep(REST);
     }
 }

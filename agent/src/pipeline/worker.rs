@@ -135,6 +135,14 @@ impl Worker {
         }
     }
 
+    /// Has the last lines written.
+    pub async fn close_log(&self) {
+        let batch = self.log.borrow_mut().take();
+        if let Some(batch) = batch {
+            batch.finish().await;
+        }
+    }
+
     /// Hands waiting log lines to the writer.
     pub fn flush_log(&self) {
         if let Some(batch) = self.log.borrow_mut().as_mut() {
