@@ -111,6 +111,12 @@ impl Fields {
         self.push(name, name.as_str().as_bytes(), value.as_ref());
     }
 
+    /// Replaces all fields of this known name by one whose value we made ourselves, of parts that have been checked.
+    pub(crate) fn set_own(&mut self, name: Name, value: &[u8]) {
+        self.remove_known(name);
+        self.add(name, name.as_str().as_bytes(), value, true);
+    }
+
     /// Adds a field whose known name has been found already.
     pub(crate) fn push(&mut self, id: Name, name: &[u8], value: &[u8]) {
         self.underscored |= id == Name::Other && name.contains(&b'_');

@@ -37,7 +37,7 @@ pub struct Worker<S> {
 impl<S> Worker<S> {
     /// A worker with this service that counts here.
     pub fn new(service: S, counters: Arc<Counters>) -> Worker<S> {
-        Worker { service, counters, dates: DateCache::default(), spare: Rc::default() }
+        Worker { service, counters, wall: WallCache::default(), dates: DateCache::default(), spare: Rc::default() }
     }
 }
 

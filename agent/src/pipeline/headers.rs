@@ -124,27 +124,27 @@ pub fn set_forwarded(head: &mut RequestHead, hop: &Forwarded<'_>) {
         }
         chain.extend_from_slice(b", ");
         chain.extend_from_slice(hop.peer.ip());
-        fields.set_known(Name::XForwardedFor, chain);
+        fields.set_own(Name::XForwardedFor, &chain);
     } else {
-        fields.set_known(Name::XForwardedFor, hop.peer.ip());
+        fields.set_own(Name::XForwardedFor, hop.peer.ip());
     }
     if !hop.trusted {
         fields.remove_set(Name::Forwarded.bit() | Name::XForwardedClientCert.bit());
     }
     match hop.client {
-        None => fields.set_known(Name::XRealIp, hop.peer.ip()),
-        Some(client) => fields.set_known(Name::XRealIp, AddressText::of(client).ip()),
+        None => fields.set_own(Name::XRealIp, hop.peer.ip()),
+        Some(client) => fields.set_own(Name::XRealIp, AddressText::of(client).ip()),
     }
     let keeps = |fields: &Fields, name| hop.trusted && fields.contains_known(name);
     if !keeps(fields, Name::XForwardedProto) {
-        fields.set_known(Name::XForwardedProto, hop.scheme);
+        fields.set_own(Name::XForwardedProto, hop.scheme.as_bytes());
     }
     if !keeps(fields, Name::XForwardedHost) {
-        fields.set_known(Name::XForwardedHost, &head.authority);
+        fields.set_own(Name::XForwardedHost, head.authority.as_bytes());
     }
     if !keeps(fields, Name::XForwardedPort) {
         let mut port = Digits::default();
-        fields.set_known(Name::XForwardedPort, port.of(u64::from(hop.local_port)));
+        fields.set_own(Name::XForwardedPort, port.of(u64::from(hop.local_port)));
     }
 }
 
