@@ -21,6 +21,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use self::body::RequestBody;
 pub use self::spare::Spare;
+pub(super) use self::wire::close;
 use self::wire::{Gone, Wire};
 use super::counters::Count;
 use super::guard::{Caught, catch_poll, fault_reason, refusal};

@@ -228,7 +228,7 @@ impl Wire {
 }
 
 /// Closes our side; with `linger`, reads on for a moment, since closing with bytes unread would make the kernel throw away the answer.
-pub(super) async fn close(io: &mut Io, linger: bool, spare: &Spare) {
+pub(in super::super) async fn close(io: &mut Io, linger: bool, spare: &Spare) {
     use tokio::io::AsyncWriteExt;
     if !linger && matches!(io, Io::Plain(_)) {
         // Dropping the socket says as much.

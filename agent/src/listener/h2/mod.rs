@@ -1,181 +1,333 @@
-//! Serving one HTTP/2 connection: its streams, its drain and its bounds. The protocol library keeps the protocol; it knows neither routes nor
-//! upstreams.
+//! Serving one HTTP/2 connection: its bytes, its streams, its drain and its bounds. It knows neither routes nor upstreams.
+//!
+//! One task serves a connection and all of its streams: it reads what has come, polls the streams that were called for, and sends what all of
+//! them have to say in one write.
 
 mod body;
-mod request;
+mod places;
 mod respond;
-mod sniff;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod wire;
 
+use std::cell::RefCell;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::server::{Builder, Connection};
+use bytes::BytesMut;
 use heddle_node::clock::{self, Instant};
-use heddle_xds::model::EdgeLimits;
+use tokio::io::AsyncWrite;
 use tokio::sync::futures::OwnedNotified;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use self::sniff::{Glitches, Sniffed};
+use self::places::Places;
+use self::stream::Arrived;
+use self::wire::Wire;
 use super::counters::Count;
+use super::h1::close;
 use super::site::{Link, Worker};
-use crate::exchange::Service;
+use crate::exchange::{InterimQueue, Reason, Service};
+use crate::http::RequestHead;
+use crate::http::h2::connection::{Config, Connection, Event};
+use crate::http::h2::frame::{DEFAULT_FRAME_SIZE, ErrorCode, Violation};
 use crate::net::{Deadline, Io};
 
 /// Bytes of a stream that a client may send before they are pulled.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// The same for all streams of a connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of a stream that wait to be sent.
-const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that were reset before they were looked at.
-const MAX_PENDING_RESETS: usize = 20;
+/// Bytes that wait for the client beyond which nothing more is read from it: it would only call forth more.
+const BACKLOG_MAX: usize = 256 * 1024;
+/// Rounds after which other connections get their turn.
+const ROUNDS: usize = 16;
+/// A connection without streams gives its buffers back after this.
+const RESTING: Duration = Duration::from_secs(1);
+/// Queues of interim responses that are kept.
+const SPARE_QUEUES: usize = 16;
 /// How long the last words of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// One connection being served.
-struct Serving<S> {
+/// What the streams of a connection share.
+struct Shared<S> {
     worker: Rc<Worker<S>>,
     link: Link,
-    connection: Connection<Sniffed, Bytes>,
-    glitches: Rc<Glitches>,
-    streams: JoinSet<()>,
+    wire: Rc<Wire>,
+    /// For interim responses of the next requests.
+    queues: RefCell<Vec<Rc<InterimQueue>>>,
+}
+
+impl<S> Shared<S> {
+    /// Keeps a queue for another request, unless somebody may still put something in for this one.
+    fn keep(&self, queue: Rc<InterimQueue>) {
+        let mut queues = self.queues.borrow_mut();
+        if queues.len() < SPARE_QUEUES && Rc::strong_count(&queue) == 1 {
+            queue.clear();
+            queues.push(queue);
+        }
+    }
+}
+
+/// One connection being served.
+struct Serving<S, F> {
+    shared: Rc<Shared<S>>,
+    wire: Rc<Wire>,
+    io: Io,
+    input: BytesMut,
+    places: Places<F>,
+    /// When the client's preface and settings must have come.
+    until: Instant,
     patience: Deadline,
+    idle_since: Option<Instant>,
+    sending: Deadline,
     drained: Pin<Box<OwnedNotified>>,
     served: u32,
-    leaving: bool,
 }
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
+    /// All was said, or the client has gone.
     Done,
-    Broken,
-    TooManyGlitches,
+    Broken(Violation),
     TimedOut,
+    /// The client never said what HTTP/2 begins with.
+    Unheard,
 }
 
 /// Serves a connection to its end; its preface and settings must have come `until` then.
 pub(super) async fn serve<S: Service>(worker: &Rc<Worker<S>>, link: &Link, io: Io, until: Instant) {
     let limits = link.site.limits();
-    let glitches = Rc::new(Glitches::new(limits.glitch_budget));
-    let io = Sniffed::new(io, glitches.clone(), limits.send_timeout);
-    let Ok(Ok(connection)) = tokio::time::timeout_at(until, builder(limits).handshake(io)).await else {
-        worker.counters.add(Count::Http2Errors);
-        return;
+    let config = Config {
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        max_frame_size: DEFAULT_FRAME_SIZE,
+        max_streams: limits.max_streams,
+        heads: link.site.head_limits,
+        glitch_budget: limits.glitch_budget,
+    };
+    let wire = Rc::new(Wire::new(Connection::server(config)));
+    let shared = Rc::new(Shared { worker: worker.clone(), link: link.clone(), wire: wire.clone(), queues: RefCell::default() });
+    let start = {
+        let shared = shared.clone();
+        move |arrived| stream::serve(shared.clone(), arrived)
     };
     let mut serving = Serving {
-        worker: worker.clone(),
-        link: link.clone(),
-        connection,
-        glitches,
-        streams: JoinSet::new(),
+        shared,
+        wire,
+        io,
+        input: BytesMut::new(),
+        places: Places::new(config.max_places()),
+        until,
         patience: Deadline::none(),
+        idle_since: None,
+        sending: Deadline::none(),
         drained: Box::pin(link.site.drain.begins()),
         served: 0,
-        leaving: false,
     };
-    let end = std::future::poll_fn(|cx| serving.poll_end(cx)).await;
+    let end = std::future::poll_fn(|cx| serving.poll(cx, &start)).await;
     serving.finish(end).await;
 }
 
-fn builder(limits: &EdgeLimits) -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .max_concurrent_streams(limits.max_streams)
-        .max_header_list_size(limits.max_header_bytes)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_local_error_reset_streams(Some(limits.glitch_budget as usize))
-        .enable_connect_protocol();
-    builder
-}
-
-impl<S: Service> Serving<S> {
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        loop {
-            // What has been heard since the last look is judged before more is taken in.
-            if self.glitches.exhausted() {
-                return Poll::Ready(End::TooManyGlitches);
-            }
-            match self.connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
-                    self.served = self.served.saturating_add(1);
-                    let max = self.link.site.limits().max_requests_per_connection;
-                    if max > 0 && self.served >= max {
-                        self.leave();
-                    }
-                    self.worker.counters.add(Count::Http2Requests);
-                    self.streams.spawn_local(stream::serve(self.worker.clone(), self.link.clone(), request, respond));
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(if error.is_io() { End::Done } else { End::Broken }),
-                Poll::Ready(None) => return Poll::Ready(End::Done),
-                Poll::Pending => break,
+impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
+    fn poll(&mut self, cx: &mut Context<'_>, start: &impl Fn(Arrived) -> F) -> Poll<End> {
+        if !self.wire.with(|machine| machine.is_leaving()) && self.must_leave(cx) {
+            self.wire.with(Connection::leave);
+        }
+        for _ in 0..ROUNDS {
+            self.wire.work(cx.waker());
+            self.places.work(cx);
+            let ended = self.round(cx, start);
+            self.wire.rest();
+            if self.places.rest() | ended.is_some() {
+                return ended.map_or_else(|| self.poll_patience(cx), Poll::Ready);
             }
         }
-        if self.glitches.exhausted() {
-            return Poll::Ready(End::TooManyGlitches);
-        }
-        while let Poll::Ready(Some(_)) = self.streams.poll_join_next(cx) {}
-        if !self.leaving && (self.link.site.drain.has_begun() || self.drained.as_mut().poll(cx).is_ready()) {
-            self.leave();
-            // The goodbye goes out with the next look.
-            cx.waker().wake_by_ref();
-        }
-        self.poll_patience(cx)
-    }
-
-    /// A header block must be completed soon, and a connection without streams is not kept for ever.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let limits = self.link.site.limits();
-        if let Some(since) = self.glitches.block_since() {
-            self.patience.set(since + limits.header_timeout);
-            return self.patience.poll_passed(cx).map(|()| End::TimedOut);
-        }
-        if !self.streams.is_empty() {
-            self.patience.clear();
-            return Poll::Pending;
-        }
-        self.patience.set_once(|| clock::now() + limits.idle_timeout);
-        if self.patience.poll_passed(cx).is_ready() {
-            if self.leaving {
-                return Poll::Ready(End::TimedOut);
-            }
-            self.leave();
-            cx.waker().wake_by_ref();
-        }
+        cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Says GOAWAY, first without and then with the last stream, so that requests on their way are still served (RFC 9113 section 6.8).
-    fn leave(&mut self) {
-        self.leaving = true;
-        self.connection.graceful_shutdown();
+    fn must_leave(&mut self, cx: &mut Context<'_>) -> bool {
+        let limits = self.shared.link.site.limits();
+        let spent = limits.max_requests_per_connection > 0 && self.served >= limits.max_requests_per_connection;
+        spent || self.shared.link.site.drain.has_begun() || self.drained.as_mut().poll(cx).is_ready()
+    }
+
+    /// Reads, lets the streams work, and sends.
+    fn round(&mut self, cx: &mut Context<'_>, start: &impl Fn(Arrived) -> F) -> Option<End> {
+        let ended = self.read(cx, start);
+        if ended.is_some() {
+            return ended;
+        }
+        self.places.poll_rung();
+        match self.write(cx) {
+            Poll::Ready(Err(end)) => Some(end),
+            Poll::Ready(Ok(())) if self.places.is_empty() && self.wire.with(|machine| machine.is_finished()) => Some(End::Done),
+            _ => None,
+        }
+    }
+
+    /// Reads all that has come.
+    fn read(&mut self, cx: &mut Context<'_>, start: &impl Fn(Arrived) -> F) -> Option<End> {
+        let spare = self.shared.worker.spare.clone();
+        while self.wire.with(|machine| machine.output().len()) < BACKLOG_MAX {
+            spare.make_room(&mut self.input);
+            match self.io.poll_fill(cx, &mut self.input) {
+                Poll::Ready(Ok(read)) if read > 0 => {}
+                Poll::Ready(_) => return Some(End::Done),
+                Poll::Pending => break,
+            }
+            let now = clock::now();
+            loop {
+                match self.wire.with(|machine| machine.receive(&mut self.input, now)) {
+                    Ok(None) => break,
+                    Ok(Some(event)) => self.take(event, now, start),
+                    Err(violation) => return Some(End::Broken(violation)),
+                }
+            }
+        }
+        // What waits for the client's next bytes needs no buffer.
+        spare.take_back(&mut self.input);
+        None
+    }
+
+    fn take(&mut self, event: Event, now: Instant, start: &impl Fn(Arrived) -> F) {
+        let shared = &self.shared;
+        let (request, fault) = match event {
+            Event::Request(request) => (request, None),
+            Event::Refused(request, fault) => (request, Some(fault)),
+            Event::Malformed => {
+                shared.worker.counters.add(Count::RequestsRefused);
+                shared.worker.service.refused(&shared.link.info, &RequestHead::default(), Reason::BadRequest);
+                return;
+            }
+            Event::Pong(_) | Event::GoAway(_) => return,
+        };
+        self.served = self.served.saturating_add(1);
+        shared.worker.counters.add(Count::Http2Requests);
+        self.places.put(request.key.slot(), start(Arrived { request, fault, at: now }));
+    }
+
+    /// Sends all that there is to say, as far as client and socket take it.
+    fn write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let io = &mut self.io;
+        let polled = self.wire.with(|machine| poll_send(machine, io, &mut self.sending, cx));
+        match polled {
+            Poll::Ready(Ok(())) => {
+                self.sending.clear();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(Err(End::Done)),
+            Poll::Pending => {
+                let timeout = self.shared.link.site.limits().send_timeout;
+                self.sending.set_once(|| clock::now() + timeout);
+                self.sending.poll_passed(cx).map(|()| Err(End::TimedOut))
+            }
+        }
+    }
+
+    /// A field block must be completed soon, and a connection without streams is not kept for ever.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let shared = self.shared.clone();
+        let limits = shared.link.site.limits();
+        let (greeted, block_since) = self.wire.with(|machine| (machine.is_greeted(), machine.block_since()));
+        if !greeted {
+            self.patience.set(self.until);
+            return self.patience.poll_passed(cx).map(|()| End::Unheard);
+        }
+        if let Some(since) = block_since {
+            self.patience.set(since + limits.header_timeout);
+            return self.patience.poll_passed(cx).map(|()| End::TimedOut);
+        }
+        if !self.places.is_empty() {
+            self.idle_since = None;
+            self.patience.clear();
+            return Poll::Pending;
+        }
+        let since = *self.idle_since.get_or_insert_with(clock::now);
+        self.patience.set_once(|| since + RESTING.min(limits.idle_timeout));
+        if self.patience.poll_passed(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.slim();
+        if clock::now() < since + limits.idle_timeout {
+            self.patience.set(since + limits.idle_timeout);
+        } else if self.wire.with(|machine| machine.is_leaving()) {
+            return Poll::Ready(End::TimedOut);
+        } else {
+            self.idle_since = None;
+            self.wire.with(Connection::leave);
+        }
+        // The new deadline needs its timer, and the goodbye goes out with the next look.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Gives back what an idle connection does not need.
+    fn slim(&mut self) {
+        self.wire.with(Connection::slim);
+        self.places.slim();
+        self.shared.queues.take();
     }
 
     async fn finish(mut self, end: End) {
-        match end {
-            End::Done => return,
-            End::Broken => self.worker.counters.add(Count::Http2Errors),
-            End::TooManyGlitches => self.worker.counters.add(Count::GlitchKills),
-            End::TimedOut => self.worker.counters.add(Count::TimedOut),
-        }
-        // Streams end with their connection, and upstream work with them.
-        self.streams.abort_all();
-        if matches!(end, End::TooManyGlitches | End::TimedOut) {
-            self.connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-        }
+        let counters = &self.shared.worker.counters;
+        let (code, detail) = match end {
+            End::Done => (ErrorCode::NO_ERROR, ""),
+            End::Broken(violation) => {
+                let calm = violation.code == ErrorCode::ENHANCE_YOUR_CALM;
+                counters.add(if calm { Count::GlitchKills } else { Count::Http2Errors });
+                (violation.code, violation.detail)
+            }
+            End::TimedOut => {
+                counters.add(Count::TimedOut);
+                (ErrorCode::ENHANCE_YOUR_CALM, "")
+            }
+            End::Unheard => {
+                counters.add(Count::Http2Errors);
+                return;
+            }
+        };
+        // Streams end with their connection, and upstream work with them; those that are answering tell how far they came.
+        self.wire.with(|machine| if code == ErrorCode::NO_ERROR { machine.close() } else { machine.shut(code, detail) });
+        self.places.poll_rung();
+        self.places.clear();
+        let last_words = std::future::poll_fn(|cx| {
+            let io = &mut self.io;
+            self.wire.with(|machine| poll_send(machine, io, &mut self.sending, cx))
+        });
         // Late clients are cut.
-        let _ = timeout(FAREWELL, std::future::poll_fn(|cx| self.connection.poll_closed(cx))).await;
+        if matches!(timeout(FAREWELL, last_words).await, Ok(Ok(()))) {
+            close(&mut self.io, matches!(end, End::Broken(_)), &self.shared.worker.spare).await;
+        }
+    }
+}
+
+/// Sends what waits and what the client's windows allow. `sending` is cleared whenever some of it goes.
+fn poll_send(machine: &mut Connection, io: &mut Io, sending: &mut Deadline, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    loop {
+        machine.fill();
+        let out = machine.output();
+        if out.is_empty() {
+            return Pin::new(io).poll_flush(cx);
+        }
+        let written = match out.single() {
+            Some(bytes) => Pin::new(&mut *io).poll_write(cx, bytes),
+            None => Pin::new(&mut *io).poll_write_vectored(cx, &out.slices()),
+        };
+        match written {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(written)) => {
+                out.advance(written);
+                sending.clear();
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        }
     }
 }

@@ -1,141 +1,138 @@
 //! One stream: request, service, answer. It knows no other stream.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 use std::task::Poll;
 
-use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason as Code, RecvStream};
-use heddle_node::clock;
-use http::Request;
+use heddle_node::clock::{self, Instant};
 
 use super::super::counters::Count;
-use super::super::guard::{Caught, catch_poll, refusal};
-use super::super::site::{Link, Worker};
-use super::body::{Respond, StreamBody};
-use super::request::{Accepted, Refusal, accept};
-use super::respond::{informational, respond};
+use super::super::guard::{Caught, catch_poll, fault_reason, refusal};
+use super::Shared;
+use super::body::StreamBody;
+use super::respond::{respond, write_interim};
+use super::wire::Held;
 use crate::exchange::{Call, Interim, InterimQueue, Reason, Response, Service};
-use crate::http::h1::BodyLength;
+use crate::http::h1::{BodyLength, Fault};
+use crate::http::h2::connection::Request;
 use crate::http::{Body, Method, RequestHead};
 use crate::net::Deadline;
+
+/// A request that has come.
+pub(super) struct Arrived {
+    pub(super) request: Request,
+    /// Why it cannot be served.
+    pub(super) fault: Option<Fault>,
+    /// When it was read.
+    pub(super) at: Instant,
+}
 
 /// What sending a response needs to know of its request.
 pub(super) struct Asked {
     pub(super) is_head: bool,
-    /// The receiving half of an extended CONNECT.
-    pub(super) tunnel: Option<RecvStream>,
-    pub(super) received: Rc<Cell<u64>>,
+    /// Whether this is an extended CONNECT.
+    pub(super) tunnels: bool,
+    /// Bytes of a request body that was at hand.
+    pub(super) held: u64,
+    /// Bytes so far of one that is pulled.
+    pub(super) pulled: Option<Rc<Cell<u64>>>,
+}
+
+impl Asked {
+    /// Bytes of the request body so far.
+    pub(super) fn received(&self) -> u64 {
+        self.held + self.pulled.as_ref().map_or(0, |bytes| bytes.get())
+    }
 }
 
 /// Serves one stream to its end. Dropping it resets the stream.
-pub(super) async fn serve<S: Service>(
-    worker: Rc<Worker<S>>,
-    link: Link,
-    request: Request<RecvStream>,
-    mut send: SendResponse<Bytes>,
-) {
-    let (parts, recv) = request.into_parts();
-    let accepted = match accept(&parts, recv.is_end_stream(), &link.site.head_limits) {
-        Ok(accepted) => accepted,
-        Err(Refusal::Malformed) => {
-            worker.counters.add(Count::RequestsRefused);
-            worker.service.refused(&link.info, &RequestHead::default(), Reason::BadRequest);
-            send.send_reset(Code::PROTOCOL_ERROR);
-            return;
-        }
-        Err(Refusal::Answer(reason)) => return refuse(&worker, &link, &RequestHead::default(), reason, send).await,
-    };
-    drop(parts);
-    let length = accepted.length.map_or(BodyLength::Empty, BodyLength::Known);
-    if let Some(reason) = refusal(&link, &accepted.head, length) {
-        return refuse(&worker, &link, &accepted.head, reason, send).await;
+pub(super) async fn serve<S: Service>(shared: Rc<Shared<S>>, arrived: Arrived) {
+    let Arrived { request, fault, at } = arrived;
+    let held = Held { wire: shared.wire.clone(), key: request.key };
+    if held.with(|machine, key| machine.is_lost(key)) {
+        // It was reset before anybody looked at it: no work is begun.
+        return;
     }
-    let respond_to: Respond = Rc::new(RefCell::new(send));
-    let (call, asked, interim) = prepare(&link, accepted, recv, &respond_to);
-    if let Some(response) = run(&worker, &link, call, &interim, &respond_to).await {
-        respond(&worker, &link, &respond_to, response, asked).await;
+    let length = request.facts.length.map_or(BodyLength::Empty, BodyLength::Known);
+    let reason = match fault {
+        Some(fault) => Some(fault_reason(fault)),
+        None => refusal(&shared.link, &request.head, length),
+    };
+    if let Some(reason) = reason {
+        return refuse(&shared, &held, &request.head, reason).await;
+    }
+    let queue = shared.queues.borrow_mut().pop().unwrap_or_default();
+    let (call, asked) = prepare(&shared, request, at, &queue);
+    let response = run(&shared, &held, call, &queue).await;
+    shared.keep(queue);
+    if let Some(response) = response {
+        respond(&shared, &held, response, asked).await;
     }
 }
 
-fn prepare(link: &Link, accepted: Accepted, recv: RecvStream, respond_to: &Respond) -> (Call, Asked, Rc<InterimQueue>) {
-    let limits = link.site.limits();
-    let received = Rc::new(Cell::new(0));
-    let is_head = accepted.head.method == Method::Head;
-    let (body, tunnel) = if accepted.tunnels {
-        (Body::Empty, Some(recv))
-    } else if recv.is_end_stream() {
-        (Body::Empty, None)
+fn prepare<S>(shared: &Shared<S>, request: Request, at: Instant, queue: &Rc<InterimQueue>) -> (Call, Asked) {
+    let limits = shared.link.site.limits();
+    let Request { key, head, facts, ended } = request;
+    let mut asked = Asked { is_head: head.method == Method::Head, tunnels: head.protocol.is_some(), held: 0, pulled: None };
+    let whole = || shared.wire.with(|machine| machine.take_whole(key));
+    let body = if asked.tunnels || ended {
+        Body::Empty
+    } else if limits.max_body_bytes == 0
+        && let Some(bytes) = whole()
+    {
+        asked.held = bytes.len() as u64;
+        Body::Full(bytes)
     } else {
-        let body = StreamBody {
-            recv,
-            length: accepted.length,
+        Body::Stream(Box::new(StreamBody {
+            wire: shared.wire.clone(),
+            key,
             limit: limits.max_body_bytes,
-            max_trailers: link.site.head_limits.max_fields,
-            received: received.clone(),
-            expecting: accepted.expects_continue.then(|| respond_to.clone()),
+            received: asked.pulled.insert(Rc::default()).clone(),
+            expecting: facts.expects_continue,
             reading: Deadline::none(),
             timeout: limits.body_timeout,
-            data_ended: false,
-        };
-        (Body::Stream(Box::new(body)), None)
+        }))
     };
-    let queue = Rc::new(InterimQueue::default());
-    let call = Call {
-        head: accepted.head,
-        body,
-        wants_upgrade: accepted.tunnels,
-        interim: Interim::to(&queue),
-        started: clock::now(),
-        started_ms: clock::unix_ms(),
-    };
-    (call, Asked { is_head, tunnel, received }, queue)
+    let call =
+        Call { wants_upgrade: asked.tunnels, head, body, interim: Interim::to(queue), started: at, started_ms: clock::unix_ms() };
+    (call, asked)
 }
 
 /// Runs the service; `None` when the client has reset the stream.
-async fn run<S: Service>(
-    worker: &Worker<S>,
-    link: &Link,
-    call: Call,
-    interim: &InterimQueue,
-    send: &Respond,
-) -> Option<Response> {
-    let running = async { worker.service.call(&link.info, call).await };
+async fn run<S: Service>(shared: &Shared<S>, held: &Held, call: Call, interim: &InterimQueue) -> Option<Response> {
+    let running = async { shared.worker.service.call(&shared.link.info, call).await };
     let mut running = std::pin::pin!(running);
     std::future::poll_fn(|cx| {
         match catch_poll(|| running.as_mut().poll(cx)) {
             Caught::Polled(Poll::Ready(response)) => {
                 // Hints that came with the final head still go before it.
                 while let Some(head) = interim.take() {
-                    let _ = send.borrow_mut().send_informational(informational(&head));
+                    write_interim(held, &head);
                 }
                 return Poll::Ready(Some(response));
             }
             Caught::Polled(Poll::Pending) => {}
             Caught::Panic => {
-                worker.counters.add(Count::Panics);
+                shared.worker.counters.add(Count::Panics);
                 return Poll::Ready(Some(Response::of(Reason::Internal)));
             }
         }
-        let mut send = send.borrow_mut();
         while let Poll::Ready(head) = interim.poll_next(cx) {
-            // Fails only when the stream is gone, which is told below.
-            let _ = send.send_informational(informational(&head));
+            write_interim(held, &head);
         }
-        send.poll_reset(cx).map(|_| None)
+        held.with(|machine, key| machine.poll_lost(key, cx)).map(|_| None)
     })
     .await
 }
 
-async fn refuse<S: Service>(worker: &Worker<S>, link: &Link, head: &RequestHead, reason: Reason, send: SendResponse<Bytes>) {
-    worker.counters.add(Count::RequestsRefused);
-    worker.service.refused(&link.info, head, reason);
+async fn refuse<S: Service>(shared: &Shared<S>, held: &Held, head: &RequestHead, reason: Reason) {
+    shared.worker.counters.add(Count::RequestsRefused);
+    shared.worker.service.refused(&shared.link.info, head, reason);
     let mut response = Response::of(reason);
-    if link.site.listener.expose_reason {
+    if shared.link.site.listener.expose_reason {
         response.head.fields.append("x-heddle-reason", reason.flag());
     }
-    let asked = Asked { is_head: head.method == Method::Head, tunnel: None, received: Rc::default() };
-    respond(worker, link, &Rc::new(RefCell::new(send)), response, asked).await;
+    let asked = Asked { is_head: head.method == Method::Head, tunnels: false, held: 0, pulled: None };
+    respond(shared, held, response, asked).await;
 }
