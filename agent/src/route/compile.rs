@@ -86,6 +86,11 @@ impl Methods {
         methods
     }
 
+    /// The set as bits when [`bit`] has one for each of its members; zero is every method.
+    pub(super) fn known_only(&self) -> Option<u16> {
+        self.other.is_empty().then_some(self.known)
+    }
+
     fn has(&self, method: &Method) -> bool {
         let all = self.known == 0 && self.other.is_empty();
         all || match method {
@@ -95,7 +100,8 @@ impl Methods {
     }
 }
 
-fn bit(method: &Method) -> u16 {
+/// The bit of a method in a set.
+pub(super) fn bit(method: &Method) -> u16 {
     match method {
         Method::Get => 1,
         Method::Head => 2,

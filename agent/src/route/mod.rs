@@ -8,6 +8,7 @@ mod compile;
 mod explain;
 mod paths;
 mod pattern;
+mod texts;
 mod trie;
 
 #[cfg(test)]
@@ -15,8 +16,6 @@ mod tests;
 
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::exchange::Exchange;
@@ -25,20 +24,28 @@ pub use compile::{CompiledRoute, HostPattern};
 pub use explain::{Verdict, Why};
 pub use pattern::{Params, PathPattern};
 
-use paths::PathIndex;
+use paths::{Builder, Paths};
+use texts::TextMap;
 
 /// All routes of a node, found by host and path without scanning. Immutable; `T` is what a route leads to.
 pub struct RouteTable<T> {
     routes: Vec<Arc<CompiledRoute<T>>>,
-    exact: HashMap<String, PathIndex, RandomState>,
-    /// By the text behind `*`, usually `.example.com`.
-    wildcard: HashMap<String, PathIndex, RandomState>,
+    /// Numbers of hosts: of exact ones by name, of wildcards by the text behind `*`, usually `.example.com`.
+    hosts: TextMap<u32>,
+    has_exact: bool,
+    has_wildcard: bool,
     /// Lengths of wildcards that do not start at a dot (`*example.com`), which few people use.
     odd_lengths: SmallVec<[usize; 4]>,
     /// Some host has a port, so that the whole authority is looked up too.
     with_port: bool,
-    any: PathIndex,
+    paths: Paths,
 }
+
+/// Spaces of host names.
+const EXACT: u32 = 0;
+const WILDCARD: u32 = 1;
+/// The number of the host that every request has, the first one.
+const ANY: u32 = 0;
 
 /// The route of a request.
 pub struct Match<'a, T> {
@@ -61,11 +68,12 @@ impl<T> RouteTable<T> {
     pub fn build(routes: Vec<Arc<CompiledRoute<T>>>) -> RouteTable<T> {
         let mut table = RouteTable {
             routes: Vec::new(),
-            exact: HashMap::default(),
-            wildcard: HashMap::default(),
+            hosts: TextMap::default(),
+            has_exact: false,
+            has_wildcard: false,
             odd_lengths: SmallVec::new(),
             with_port: false,
-            any: PathIndex::default(),
+            paths: Paths::default(),
         };
         let mut order: Vec<usize> = (0..routes.len()).collect();
         // Paths keep the order in which they are added, so the order among equals is settled here.
@@ -73,61 +81,65 @@ impl<T> RouteTable<T> {
             let (a, b) = (&routes[a], &routes[b]);
             b.priority.cmp(&a.priority).then(a.created.cmp(&b.created)).then_with(|| a.info.id.cmp(&b.info.id))
         });
+        let mut paths = Builder::new();
         for &number in &order {
-            table.add(number as u32, &routes[number]);
+            table.add(&mut paths, number as u32, &routes[number]);
         }
-        let indexes = table.exact.values_mut().chain(table.wildcard.values_mut()).chain([&mut table.any]);
-        indexes.for_each(|index| index.finish(&routes));
+        table.hosts.settle();
+        table.paths = paths.finish(&routes);
         table.routes = routes;
         table
     }
 
-    fn add(&mut self, number: u32, route: &CompiledRoute<T>) {
+    fn add(&mut self, paths: &mut Builder, number: u32, route: &CompiledRoute<T>) {
         for host in &route.hosts {
-            match host {
-                HostPattern::Any => self.any.add(number, &route.patterns),
+            let host = match host {
+                HostPattern::Any => ANY,
                 HostPattern::Exact(name) => {
                     self.with_port |= route.hosts_have_port;
-                    self.exact.entry_ref(&**name).or_default().add(number, &route.patterns);
+                    self.has_exact = true;
+                    *self.hosts.get_or_insert_with(EXACT, name, || paths.host()).value
                 }
                 HostPattern::Suffix(suffix) => {
                     if !suffix.starts_with('.') && !self.odd_lengths.contains(&suffix.len()) {
                         self.odd_lengths.push(suffix.len());
                     }
-                    self.wildcard.entry_ref(&**suffix).or_default().add(number, &route.patterns);
+                    self.has_wildcard = true;
+                    *self.hosts.get_or_insert_with(WILDCARD, suffix, || paths.host()).value
                 }
-            }
+            };
+            paths.add(host, number, route);
         }
     }
 
     /// The route of this request: its host, path, method, address and whatever conditions look at. Allocates only for captures.
     pub fn find(&self, x: &Exchange) -> Option<Match<'_, T>> {
-        self.each_host(x, |index| index.find(&self.routes, x))
+        self.each_host(x, |host| self.paths.find(host, &self.routes, x))
     }
 
-    /// Visits the indexes of the hosts that fit, most specific first, until one has a result.
-    fn each_host<'a, R>(&'a self, x: &Exchange, mut visit: impl FnMut(&'a PathIndex) -> Option<R>) -> Option<R> {
+    /// Visits the numbers of the hosts that fit, most specific first, until one has a result.
+    fn each_host<R>(&self, x: &Exchange, mut visit: impl FnMut(u32) -> Option<R>) -> Option<R> {
         let host = x.request.host();
         let authority = (self.with_port && host.len() != x.request.authority.len()).then_some(x.request.authority.as_str());
-        for name in authority.into_iter().chain((!self.exact.is_empty()).then_some(host)) {
-            if let Some(found) = self.exact.get(name).and_then(&mut visit) {
+        for name in authority.into_iter().chain(self.has_exact.then_some(host)) {
+            if let Some(found) = self.hosts.get(EXACT, name).and_then(|host| visit(*host)) {
                 return Some(found);
             }
         }
-        if !self.wildcard.is_empty() {
+        if self.has_wildcard {
             for (at, byte) in host.bytes().enumerate() {
                 let dotted = byte == b'.' && at > 0;
                 if !dotted && !self.odd_lengths.contains(&(host.len() - at)) {
                     continue;
                 }
                 // A name is ASCII where a length of a wildcard fits by chance; `get` answers `None` elsewhere.
-                let suffix = host.get(at..).and_then(|suffix| self.wildcard.get(suffix));
-                if let Some(found) = suffix.and_then(&mut visit) {
+                let suffix = host.get(at..).and_then(|suffix| self.hosts.get(WILDCARD, suffix));
+                if let Some(found) = suffix.and_then(|host| visit(*host)) {
                     return Some(found);
                 }
             }
         }
-        visit(&self.any)
+        visit(ANY)
     }
 
     /// All routes, in the order given.

@@ -1,73 +1,173 @@
-//! The paths of one host: exact ones in a hash table, prefixes in a radix tree. It knows no hosts.
+//! The paths of all hosts: exact ones in a hash table, prefixes in radix trees. It knows hosts by number only.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-
-use super::trie::Trie;
-use super::{CompiledRoute, Match, Params, PathPattern};
+use super::compile::bit;
+use super::texts::TextMap;
+use super::trie::{Forest, Trie};
+use super::{CompiledRoute, Match, Params};
 use crate::exchange::Exchange;
 
-/// A pattern of a route.
+/// A pattern of a route, with what mostly suffices to tell whether it takes a request, so that the route itself, which lies in cold memory when there are
+/// thousands, is looked at only when more is asked.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     /// Number of the route in the table.
     pub(super) route: u32,
     /// Number of the pattern in the route.
     pub(super) pattern: u32,
+    /// Methods that it takes; none for every method, and where only the route can tell.
+    methods: u16,
+    /// Only the route can tell whether all conditions hold.
+    conditional: bool,
+    /// More than a prefix has to fit.
+    has_tokens: bool,
 }
 
-/// The paths of one host.
+/// The paths of all hosts.
 #[derive(Debug, Default)]
-pub(super) struct PathIndex {
-    exact: HashMap<String, Vec<Entry>, RandomState>,
-    prefixes: Trie,
+pub(super) struct Paths {
+    /// By number of the host.
+    hosts: Vec<Host>,
+    exact: TextMap<Candidates>,
+    /// Candidates behind the first of their path.
+    more: Vec<Link>,
+    prefixes: Forest,
 }
 
-impl PathIndex {
-    /// Adds the patterns of a route; among equals the first that was added wins.
-    pub(super) fn add(&mut self, route: u32, patterns: &[PathPattern]) {
-        for (number, pattern) in patterns.iter().enumerate() {
-            let entry = Entry { route, pattern: number as u32 };
+#[derive(Debug, Clone, Copy)]
+struct Host {
+    has_exact: bool,
+    /// Tree of its prefixes.
+    root: Option<u32>,
+}
+
+/// The entries of one exact path. Mostly there is one.
+#[derive(Debug, Clone, Copy)]
+struct Candidates {
+    first: Entry,
+    /// Places of the second and the last in `more`; meaningless without them.
+    chain: Option<(u32, u32)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    entry: Entry,
+    next: Option<u32>,
+}
+
+/// Paths in the making.
+pub(super) struct Builder {
+    paths: Paths,
+    tries: Vec<Trie>,
+}
+
+impl Builder {
+    /// No paths yet, of one host: zero.
+    pub(super) fn new() -> Builder {
+        let mut builder = Builder { paths: Paths::default(), tries: Vec::new() };
+        builder.host();
+        builder
+    }
+
+    /// Adds a host and says its number: they count from zero.
+    pub(super) fn host(&mut self) -> u32 {
+        self.paths.hosts.push(Host { has_exact: false, root: None });
+        self.tries.push(Trie::default());
+        self.tries.len() as u32 - 1
+    }
+
+    /// Adds the patterns of a route to a host; among equals the first that was added wins.
+    pub(super) fn add<T>(&mut self, host: u32, number: u32, route: &CompiledRoute<T>) {
+        for (index, pattern) in route.patterns.iter().enumerate() {
+            let entry = Entry {
+                route: number,
+                pattern: index as u32,
+                methods: route.methods.known_only().unwrap_or(0),
+                conditional: route.methods.known_only().is_none() || !route.remote_addrs.is_empty() || route.vars.is_some(),
+                has_tokens: pattern.has_tokens(),
+            };
             if pattern.is_exact() {
-                self.exact.entry_ref(pattern.prefix()).or_default().push(entry);
+                self.paths.hosts[host as usize].has_exact = true;
+                self.paths.add_exact(host, pattern.prefix(), entry);
             } else {
-                self.prefixes.add(pattern.prefix().as_bytes(), entry);
+                self.tries[host as usize].add(pattern.prefix().as_bytes(), entry);
             }
         }
     }
 
-    /// Puts the patterns of one prefix in order: priority, then length of the pattern, then as added.
-    pub(super) fn finish<T>(&mut self, routes: &[Arc<CompiledRoute<T>>]) {
-        for list in self.prefixes.lists().filter(|list| list.len() > 1) {
-            list.sort_by_key(|entry| {
-                let route = &routes[entry.route as usize];
-                Reverse((route.priority, route.patterns[entry.pattern as usize].source().len()))
-            });
+    /// All that was added. Patterns of one prefix come in order: priority, then length of the pattern, then as added.
+    pub(super) fn finish<T>(mut self, routes: &[Arc<CompiledRoute<T>>]) -> Paths {
+        for (host, mut trie) in self.paths.hosts.iter_mut().zip(self.tries) {
+            for list in trie.lists().filter(|list| list.len() > 1) {
+                list.sort_by_key(|entry| {
+                    let route = &routes[entry.route as usize];
+                    Reverse((route.priority, route.patterns[entry.pattern as usize].length()))
+                });
+            }
+            host.root = self.paths.prefixes.plant(trie);
         }
+        self.paths.exact.settle();
+        self.paths.prefixes.settle();
+        self.paths
+    }
+}
+
+impl Paths {
+    fn add_exact(&mut self, host: u32, path: &str, entry: Entry) {
+        let place = self.exact.get_or_insert_with(host, path, || Candidates { first: entry, chain: None });
+        if place.is_new {
+            return;
+        }
+        let number = self.more.len() as u32;
+        self.more.push(Link { entry, next: None });
+        let second = match place.value.chain {
+            None => number,
+            Some((second, last)) => {
+                self.more[last as usize].next = Some(number);
+                second
+            }
+        };
+        place.value.chain = Some((second, number));
     }
 
-    /// The first route whose pattern fits the path and whose conditions hold.
-    pub(super) fn find<'a, T>(&'a self, routes: &'a [Arc<CompiledRoute<T>>], x: &Exchange) -> Option<Match<'a, T>> {
+    /// The first route of a host whose pattern fits the path and whose conditions hold.
+    pub(super) fn find<'a, T>(&self, host: u32, routes: &'a [Arc<CompiledRoute<T>>], x: &Exchange) -> Option<Match<'a, T>> {
         let path = x.request.path.as_str();
-        let exact = if self.exact.is_empty() { None } else { self.exact.get(path) };
-        let found = exact.and_then(|list| {
-            list.iter().find_map(|entry| {
-                let route = &routes[entry.route as usize];
-                route.refusal(x).is_none().then(|| Match { number: entry.route as usize, route, params: Params::new() })
-            })
+        let Host { has_exact, root } = *self.hosts.get(host as usize)?;
+        let candidates = if has_exact { self.exact.get(host, path) } else { None };
+        let found = candidates.and_then(|candidates| {
+            let mut next = candidates.chain.map(|(second, _)| second);
+            let mut entry = candidates.first;
+            loop {
+                if let Some(found) = entry.takes(routes, x) {
+                    return Some(found);
+                }
+                let link = self.more.get(next? as usize)?;
+                (entry, next) = (link.entry, link.next);
+            }
         });
         found.or_else(|| {
-            self.prefixes.longest_first(path.as_bytes(), |list| {
-                list.iter().find_map(|entry| {
-                    let route = &routes[entry.route as usize];
-                    let pattern = &route.patterns[entry.pattern as usize];
-                    let params = pattern.captures(path)?;
-                    route.refusal(x).is_none().then(|| Match { number: entry.route as usize, route, params })
-                })
-            })
+            let fit = |list: &[Entry]| list.iter().find_map(|entry| entry.takes(routes, x));
+            self.prefixes.longest_first(root?, path.as_bytes(), fit)
         })
+    }
+}
+
+impl Entry {
+    /// Whether it takes a request whose path fits as far as the index could tell.
+    fn takes<'a, T>(&self, routes: &'a [Arc<CompiledRoute<T>>], x: &Exchange) -> Option<Match<'a, T>> {
+        if self.methods != 0 && self.methods & bit(&x.request.method) == 0 {
+            return None;
+        }
+        let number = self.route as usize;
+        let route = &routes[number];
+        let params =
+            if self.has_tokens { route.patterns[self.pattern as usize].captures(&x.request.path)? } else { Params::new() };
+        if self.conditional && route.refusal(x).is_some() {
+            return None;
+        }
+        Some(Match { number, route, params })
     }
 }

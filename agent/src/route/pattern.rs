@@ -13,7 +13,7 @@ pub type Params = SmallVec<[(Arc<str>, String); 2]>;
 /// follow it at the end of a pattern captures it. Literal text is brought to the form of normalised paths, so `/é` is `/%C3%A9`.
 #[derive(Debug, Clone)]
 pub struct PathPattern {
-    source: Arc<str>,
+    length: u32,
     prefix: Box<str>,
     tail: Tail,
 }
@@ -56,12 +56,12 @@ impl PathPattern {
             [Token::Star(None)] => Tail::Anything,
             _ => Tail::Tokens(tokens.into()),
         };
-        Ok(PathPattern { source: source.into(), prefix, tail })
+        Ok(PathPattern { length: source.len() as u32, prefix, tail })
     }
 
-    /// As the user wrote it.
-    pub fn source(&self) -> &Arc<str> {
-        &self.source
+    /// Length in bytes, as the user wrote it.
+    pub fn length(&self) -> usize {
+        self.length as usize
     }
 
     /// The literal text that a path must start with; all of it for an exact pattern.
@@ -72,6 +72,11 @@ impl PathPattern {
     /// Whether nothing but the literal text fits.
     pub fn is_exact(&self) -> bool {
         matches!(self.tail, Tail::Nothing)
+    }
+
+    /// Whether something has to fit behind the literal text.
+    pub(super) fn has_tokens(&self) -> bool {
+        matches!(self.tail, Tail::Tokens(_))
     }
 
     /// Whether the whole path fits.
