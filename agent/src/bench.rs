@@ -14,6 +14,8 @@ pub use crate::http::digits::AddressText;
 pub use crate::http::h1::{
     HeadLimits, Persistence, RequestKind, RequestParser, ResponseParser, WireLength, write_request_head, write_response_head,
 };
+pub use crate::http::h2::hpack::{Decoder, Encoder};
+pub use crate::http::h2::message;
 pub use crate::http::{RequestHead, ResponseHead};
 pub use crate::tables::Tables;
 

@@ -274,10 +274,14 @@ impl Fields {
         self.list.iter().map(|field| field.view(&self.text))
     }
 
-    /// All fields that can stand in a message, in order: one that nobody has checked and that is none is left out.
-    pub(super) fn sound(&self) -> impl Iterator<Item = FieldRef<'_>> {
-        let sound = |field: &Field| Some(field.view(&self.text)).filter(|view| field.checked || view.is_sound());
-        self.list.iter().filter_map(sound)
+    /// Shows all fields that can stand in a message, in order: one that nobody has checked and that is none is left out.
+    pub(super) fn each_sound(&self, mut show: impl FnMut(FieldRef<'_>)) {
+        for field in &self.list {
+            let view = field.view(&self.text);
+            if field.checked || view.is_sound() {
+                show(view);
+            }
+        }
     }
 
     /// Appends the lines of the fields that are `wanted` to a message; neighbours go in one copy. A field that nobody has checked and that would break the

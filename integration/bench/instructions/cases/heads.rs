@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_agent::bench::{
-    AddressText, HeadLimits, Persistence, RequestHead, RequestKind, RequestParser, ResponseHead, ResponseParser, WireLength,
-    rewrite_fields, write_request_head, write_response_head,
+    AddressText, Decoder, Encoder, HeadLimits, Persistence, RequestHead, RequestKind, RequestParser, ResponseHead,
+    ResponseParser, WireLength, message, rewrite_fields, write_request_head, write_response_head,
 };
 use heddle_agent::exchange::Exchange;
 use heddle_agent::observe::access_log::{AccessLog, Batch, Sink};
@@ -87,6 +87,53 @@ pub fn cases() -> Vec<Case> {
                 write_response_head(out, head, WireLength::Known(60), Persistence::Default, Some(DATE));
             }))
         }),
+        case("h2/read request", || {
+            let mut blocks = Blocks::new();
+            // Said once before, so that what repeats is indexed.
+            let block = [blocks.request(), blocks.request(), blocks.request()][2].clone();
+            Box::new(Again(
+                (blocks, block, RequestHead::default()),
+                |(blocks, block, head): &mut (Blocks, Vec<u8>, RequestHead)| {
+                    head.clear();
+                    let read = message::read_request(&mut blocks.decoder, black_box(block), true, &limits(), head);
+                    assert!(read.is_ok());
+                },
+            ))
+        }),
+        case("h2/read first request", || {
+            let block = Blocks::new().request();
+            Box::new(Again((block, RequestHead::default()), |(block, head): &mut (Vec<u8>, RequestHead)| {
+                head.clear();
+                let read = message::read_request(&mut Decoder::new(4096), black_box(block), true, &limits(), head);
+                assert!(read.is_ok());
+            }))
+        }),
+        case("h2/read response", || {
+            let mut blocks = Blocks::new();
+            let block = [blocks.response(), blocks.response(), blocks.response()][2].clone();
+            Box::new(Again((blocks, block), |(blocks, block): &mut (Blocks, Vec<u8>)| {
+                let read = message::read_response(&mut blocks.decoder, black_box(block), &limits());
+                assert!(read.is_ok_and(|(head, _)| head.status == 200));
+            }))
+        }),
+        case("h2/write request", || {
+            Box::new(Again(
+                (request(), Encoder::new(), Vec::new()),
+                |(head, encoder, out): &mut (RequestHead, Encoder, Vec<u8>)| {
+                    out.clear();
+                    message::write_request(encoder, out, head, "www.example.com", true, message::WireLength::Absent);
+                },
+            ))
+        }),
+        case("h2/write response", || {
+            Box::new(Again(
+                (response(), Encoder::new(), Vec::new()),
+                |(head, encoder, out): &mut (ResponseHead, Encoder, Vec<u8>)| {
+                    out.clear();
+                    message::write_response(encoder, out, head, message::WireLength::Known(60), Some(DATE));
+                },
+            ))
+        }),
         case("rewrite/request fields", || {
             let peer = AddressText::of(([192, 0, 2, 7], 4711).into());
             Box::new(Rewriting { head: request(), peer, ready: Vec::new() })
@@ -96,6 +143,36 @@ pub fn cases() -> Vec<Case> {
             logging(Some("$remote_addr - [$time_iso8601] \"$request_method $uri\" $status $body_bytes_sent $request_time"))
         }),
     ]
+}
+
+/// Both ends of one direction of an HTTP/2 connection.
+struct Blocks {
+    encoder: Encoder,
+    decoder: Decoder,
+}
+
+impl Blocks {
+    fn new() -> Blocks {
+        Blocks { encoder: Encoder::new(), decoder: Decoder::new(4096) }
+    }
+
+    /// The next block that says [`REQUEST`].
+    fn request(&mut self) -> Vec<u8> {
+        let mut block = Vec::new();
+        message::write_request(&mut self.encoder, &mut block, &request(), "www.example.com", true, message::WireLength::Absent);
+        let read = message::read_request(&mut self.decoder, &block, true, &limits(), &mut RequestHead::default());
+        assert!(read.is_ok());
+        block
+    }
+
+    /// The next block that says [`RESPONSE`].
+    fn response(&mut self) -> Vec<u8> {
+        let mut block = Vec::new();
+        message::write_response(&mut self.encoder, &mut block, &response(), message::WireLength::Known(60), Some(DATE));
+        let read = message::read_response(&mut self.decoder, &block, &limits());
+        assert!(read.is_ok());
+        block
+    }
 }
 
 /// What every proxied request gets: hop-by-hop fields off, `X-Forwarded-*` on.

@@ -32,6 +32,8 @@ pub struct Field<'a> {
     pub class: Class,
     /// Whether the value has only bytes that a value may have, and no blanks around it (RFC 9113 section 8.2.1).
     pub clean: bool,
+    /// Whether the name holds an underscore.
+    pub underscored: bool,
     /// Name as it came.
     pub name: &'a [u8],
     /// Value as it came.
@@ -39,10 +41,9 @@ pub struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// The field as a checked line of this value, when it has a known name or another valid one.
+    /// The field as a checked line of this value, when it has a valid name.
     pub(in crate::http::h2) fn line(&self, id: Name, value: &'a [u8]) -> Line<'a> {
-        let underscored = id == Name::Other && memchr::memchr(b'_', self.name).is_some();
-        Line { id, underscored, name: self.name, value, plain: None }
+        Line { id, underscored: self.underscored, name: self.name, value, plain: None }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Blocks to fields (RFC 7541 sections 3 and 6). It keeps the table of its direction; what the fields mean others say.
 
-use super::class::{Class, Field, classify, is_clean};
+use super::class::{Field, classify, is_clean};
 use super::integer::{Reader, Text, broken};
 use super::table::Table;
 use super::{fixed, table};
@@ -88,7 +88,7 @@ impl Decoder {
         match name {
             NameFrom::Literal(name) => {
                 let name = name.of(&self.scratch);
-                let field = Field { class: classify(name), clean, name, value };
+                let field = Field { class: classify(name), clean, underscored: name.contains(&b'_'), name, value };
                 take(field);
                 if indexing {
                     self.table.insert(field);
@@ -114,17 +114,5 @@ impl Decoder {
 
     fn field_name(&self, index: usize) -> Result<Field<'static>, Violation> {
         fixed::get(index).ok_or(broken("there is no entry with this index"))
-    }
-}
-
-impl Field<'_> {
-    /// What the field counts in the size of a field section (RFC 9113 section 6.5.2).
-    pub fn size(&self) -> usize {
-        self.name.len() + self.value.len() + 32
-    }
-
-    /// Whether this is a pseudo-field.
-    pub fn is_pseudo(&self) -> bool {
-        !matches!(self.class, Class::Field(_) | Class::Bad)
     }
 }

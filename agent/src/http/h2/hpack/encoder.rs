@@ -15,7 +15,7 @@ use super::table::Table;
 use crate::http::Name;
 use crate::http::h2::frame::DEFAULT_TABLE_SIZE;
 
-/// Fields that are remembered.
+/// Fields that are remembered, a power of two.
 const SLOTS: usize = 64;
 /// A field that takes more of the table than this part is not indexed.
 const SHARE: usize = 4;
@@ -24,7 +24,7 @@ const SHARE: usize = 4;
 #[derive(Debug)]
 pub struct Encoder {
     table: Table,
-    /// One per hash value; made with the first field.
+    /// Two per hash value, side by side; made with the first field.
     slots: Vec<Slot>,
     /// Changes of the table size that the next block begins with: the smallest on the way, if smaller, and the last.
     resized: Option<(usize, usize)>,
@@ -122,11 +122,6 @@ impl Encoder {
         }
     }
 
-    /// `:protocol`.
-    pub fn protocol(&mut self, out: &mut Vec<u8>, protocol: &[u8]) {
-        self.write(out, Class::Protocol, b":protocol", protocol);
-    }
-
     /// A field with a valid name in any case and a valid value.
     pub fn field(&mut self, out: &mut Vec<u8>, id: Name, name: &[u8], value: &[u8]) {
         if id != Name::Other {
@@ -155,30 +150,49 @@ impl Encoder {
             self.slots.resize(SLOTS, Slot::default());
         }
         let hash = hash(class, name, value);
-        let slot = &mut self.slots[hash as usize % SLOTS];
-        if slot.hash == hash {
-            let index = slot.number.map(|number| self.table.inserted().wrapping_sub(number) as usize);
-            if let Some(index) = index
-                && let Some(entry) = self.table.get(index)
-                && (entry.class, entry.value, entry.name) == (class, value, name)
-            {
-                slot.used = true;
-                write_integer(out, 0x80, 7, fixed::LEN + 1 + index);
-                return;
+        let at = hash as usize % SLOTS;
+        let at = if self.slots[at].hash == hash { at } else { at ^ 1 };
+        if self.slots[at].hash != hash {
+            self.remember(hash);
+            return literal(out, 0, 4, class, name, value);
+        }
+        if let Some(index) = self.index(&self.slots[at])
+            && let Some(entry) = self.table.get(index)
+            && (entry.class, entry.value, entry.name) == (class, value, name)
+        {
+            self.slots[at].used = true;
+            return write_integer(out, 0x80, 7, fixed::LEN + 1 + index);
+        }
+        literal(out, 0x40, 6, class, name, value);
+        self.table.insert(Field { class, clean: true, underscored: false, name, value });
+        self.slots[at] = Slot { hash, number: Some(self.table.inserted()), used: true };
+    }
+
+    /// Where the entry of a slot is in the table, if it still is.
+    fn index(&self, slot: &Slot) -> Option<usize> {
+        let index = self.table.inserted().wrapping_sub(slot.number?) as usize;
+        (index < self.table.len()).then_some(index)
+    }
+
+    /// Takes a slot for a field that is said for the first time, one of two. A field that is said again and again keeps its slot against a single
+    /// other, and of fields that have no entry the older one goes.
+    fn remember(&mut self, hash: u32) {
+        let (first, second) = (hash as usize % SLOTS, (hash as usize % SLOTS) ^ 1);
+        let new = Slot { hash, number: None, used: false };
+        let lives = [first, second].map(|at| self.index(&self.slots[at]).is_some());
+        let used = [first, second].map(|at| self.slots[at].used);
+        match (lives, used) {
+            ([false, false], _) => {
+                self.slots[second] = self.slots[first];
+                self.slots[first] = new;
             }
-            literal(out, 0x40, 6, class, name, value);
-            self.table.insert(Field { class, clean: true, name, value });
-            *slot = Slot { hash, number: Some(self.table.inserted()), used: true };
-            return;
+            ([false, true], _) | ([true, true], [false, _]) => self.slots[first] = new,
+            ([true, false], _) | ([true, true], [true, false]) => self.slots[second] = new,
+            ([true, true], [true, true]) => {
+                self.slots[first].used = false;
+                self.slots[second].used = false;
+            }
         }
-        // One that is said again and again keeps its place against a single other.
-        let lives = slot.number.is_some_and(|number| (self.table.inserted().wrapping_sub(number) as usize) < self.table.len());
-        if lives && slot.used {
-            slot.used = false;
-        } else {
-            *slot = Slot { hash, number: None, used: false };
-        }
-        literal(out, 0, 4, class, name, value);
     }
 }
 

@@ -33,6 +33,7 @@ struct Entry {
     value_len: u16,
     class: Class,
     clean: bool,
+    underscored: bool,
 }
 
 impl Table {
@@ -60,7 +61,7 @@ impl Table {
         let entry = self.entries.get(index)?;
         let at = self.place(entry);
         let (name, value) = self.text[at..at + entry.octets()].split_at(usize::from(entry.name_len));
-        Some(Field { class: entry.class, clean: entry.clean, name, value })
+        Some(Field { class: entry.class, clean: entry.clean, underscored: entry.underscored, name, value })
     }
 
     /// Changes the largest size and evicts what no longer fits.
@@ -75,22 +76,29 @@ impl Table {
             return;
         }
         self.make_room(field.name.len() + field.value.len());
-        let at = self.text.len();
+        let at = self.end();
         self.text.extend_from_slice(field.name);
-        self.finish(at, field.name.len(), field.value, field.class, field.clean);
+        let (name_len, value_len) = (field.name.len() as u16, field.value.len() as u16);
+        let (class, clean, underscored) = (field.class, field.clean, field.underscored);
+        self.finish(Entry { at, name_len, value_len, class, clean, underscored }, field.value);
     }
 
     /// Inserts a field with the name of an entry, which may be evicted by that.
     pub(super) fn insert_named(&mut self, index: usize, value: &[u8], clean: bool) {
-        let Some(&entry) = self.entries.get(index) else { return };
-        let name_len = usize::from(entry.name_len);
+        let Some(&named) = self.entries.get(index) else { return };
+        let name_len = usize::from(named.name_len);
         if self.too_large(name_len + value.len()) {
             return;
         }
         self.make_room(name_len + value.len());
-        let (from, at) = (self.place(&entry), self.text.len());
+        let (from, at) = (self.place(&named), self.end());
         self.text.extend_from_within(from..from + name_len);
-        self.finish(at, name_len, value, entry.class, clean);
+        self.finish(Entry { at, value_len: value.len() as u16, clean, ..named }, value);
+    }
+
+    /// Where the next text begins, as entries count it.
+    fn end(&self) -> u32 {
+        self.dropped.wrapping_add(self.text.len() as u32)
     }
 
     /// Whether so many octets never fit; the table is empty then.
@@ -112,11 +120,9 @@ impl Table {
         self.dropped = self.dropped.wrapping_add(live as u32);
     }
 
-    fn finish(&mut self, at: usize, name_len: usize, value: &[u8], class: Class, clean: bool) {
+    /// Both lengths of an entry are smaller than the table, and that is at most [`MAX`].
+    fn finish(&mut self, entry: Entry, value: &[u8]) {
         self.text.extend_from_slice(value);
-        let at = self.dropped.wrapping_add(at as u32);
-        // Both are smaller than the table, and that is at most [`MAX`].
-        let entry = Entry { at, name_len: name_len as u16, value_len: value.len() as u16, class, clean };
         let size = entry.octets() + OVERHEAD;
         self.evict(size);
         self.size += size;

@@ -32,18 +32,16 @@ pub fn write_request(encoder: &mut Encoder, out: &mut Vec<u8>, head: &RequestHea
     encoder.authority(out, host.as_bytes());
     encoder.path(out, head.path.as_bytes(), head.query.as_ref().map(String::as_bytes));
     let mut trailers = false;
-    for field in head.fields.sound() {
-        match field.id {
-            Name::Te => trailers |= names_trailers(field.value),
-            Name::Host | Name::Expect => {}
-            Name::ContentLength if length != WireLength::AsStated => {}
-            id if id.is_hop_by_hop() => {}
-            id => {
-                trailers |= id == Name::ContentType && field.value.starts_with(b"application/grpc");
-                write_field(encoder, out, field);
-            }
+    head.fields.each_sound(|field| match field.id {
+        Name::Te => trailers |= names_trailers(field.value),
+        Name::Host | Name::Expect => {}
+        Name::ContentLength if length != WireLength::AsStated => {}
+        id if id.is_hop_by_hop() => {}
+        id => {
+            trailers |= id == Name::ContentType && field.value.starts_with(b"application/grpc");
+            write_field(encoder, out, field);
         }
-    }
+    });
     write_length(encoder, out, length);
     if trailers {
         encoder.field(out, Name::Te, b"te", b"trailers");
@@ -59,7 +57,7 @@ pub fn write_response(encoder: &mut Encoder, out: &mut Vec<u8>, head: &ResponseH
     encoder.begin(out);
     encoder.status(out, if (200..600).contains(&head.status) { head.status } else { 500 });
     let mut dated = false;
-    for field in head.fields.sound() {
+    head.fields.each_sound(|field| {
         let stays = match field.id {
             Name::ContentLength => length == WireLength::AsStated,
             // Authentication towards a proxy that asks for it is end to end with us.
@@ -70,7 +68,7 @@ pub fn write_response(encoder: &mut Encoder, out: &mut Vec<u8>, head: &ResponseH
             dated |= field.id == Name::Date;
             write_field(encoder, out, field);
         }
-    }
+    });
     write_length(encoder, out, length);
     if let Some(date) = date
         && !dated
@@ -83,9 +81,11 @@ pub fn write_response(encoder: &mut Encoder, out: &mut Vec<u8>, head: &ResponseH
 pub fn write_interim(encoder: &mut Encoder, out: &mut Vec<u8>, head: &ResponseHead) {
     encoder.begin(out);
     encoder.status(out, head.status);
-    for field in head.fields.sound().filter(|field| field.id != Name::ContentLength && !field.id.is_hop_by_hop()) {
-        write_field(encoder, out, field);
-    }
+    head.fields.each_sound(|field| {
+        if field.id != Name::ContentLength && !field.id.is_hop_by_hop() {
+            write_field(encoder, out, field);
+        }
+    });
 }
 
 /// Writes `100 Continue`.
@@ -97,9 +97,11 @@ pub fn write_continue(encoder: &mut Encoder, out: &mut Vec<u8>) {
 /// Writes trailers.
 pub fn write_trailers(encoder: &mut Encoder, out: &mut Vec<u8>, trailers: &Fields) {
     encoder.begin(out);
-    for field in trailers.sound().filter(|field| is_trailer_allowed(field.id, field.name)) {
-        write_field(encoder, out, field);
-    }
+    trailers.each_sound(|field| {
+        if is_trailer_allowed(field.id, field.name) {
+            write_field(encoder, out, field);
+        }
+    });
 }
 
 fn write_field(encoder: &mut Encoder, out: &mut Vec<u8>, field: FieldRef<'_>) {

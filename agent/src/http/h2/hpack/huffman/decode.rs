@@ -7,26 +7,22 @@ use super::code::{CANONICAL, CODE, LONGEST};
 /// Bits of a look-up.
 const BITS: usize = 11;
 
-/// What the next bits say: one or two octets.
-#[derive(Clone, Copy)]
-struct Step {
-    symbols: [u8; 2],
-    /// Bits that are used up, 0 where the next code is longer than a look-up.
-    bits: u8,
-    count: u8,
-}
+/// What the next bits say, in one number: up to two octets, from bit 16 on the bits that are used up (none where the next code is longer than a
+/// look-up), from bit 24 on the number of octets.
+type Step = u32;
 
 static STEPS: [Step; 1 << BITS] = steps();
 
 const fn steps() -> [Step; 1 << BITS] {
-    let mut steps = [Step { symbols: [0; 2], bits: 0, count: 0 }; 1 << BITS];
+    let mut steps = [0; 1 << BITS];
     let mut index = 0;
     while index < steps.len() {
         let bits = !index & ((1 << BITS) - 1);
         let (first, used) = short(bits, BITS);
         if used > 0 {
             let (second, more) = short(bits, BITS - used);
-            steps[index] = Step { symbols: [first, second], bits: (used + more) as u8, count: if more > 0 { 2 } else { 1 } };
+            let count = if more > 0 { 2 } else { 1 };
+            steps[index] = first as u32 | (second as u32) << 8 | ((used + more) as u32) << 16 | count << 24;
         }
         index += 1;
     }
@@ -74,43 +70,75 @@ impl Bits<'_> {
         }
     }
 
+    /// Looks the next bits up and takes off those that are used.
+    fn step(&mut self) -> Step {
+        let step = STEPS[(self.top >> (64 - BITS)) as usize];
+        self.drop(used(step));
+        step
+    }
+
     fn drop(&mut self, bits: usize) {
         self.top <<= bits;
-        self.have -= bits;
+        self.have = self.have.wrapping_sub(bits);
     }
+
+    /// Up to eight octets by four look-ups, when so many bits are there, and how many octets they are. A code that is too long for a look-up stops it.
+    fn several(&mut self) -> (u64, usize) {
+        let (mut text, mut len) = (0, 0);
+        for _ in 0..4 {
+            let step = self.step();
+            text |= u64::from(step & 0xffff) << (8 * len);
+            len += step >> 24;
+        }
+        (text, len as usize)
+    }
+}
+
+fn used(step: Step) -> usize {
+    (step >> 16 & 0xff) as usize
 }
 
 /// Appends what `packed` says; `false` where it is no code, or its padding is not what it must be.
 pub(in super::super) fn decode(packed: &[u8], out: &mut Vec<u8>) -> bool {
     let mut at = out.len();
-    // The shortest code has five bits; a step writes two octets, even where it has only one.
-    out.resize(at + packed.len() * 8 / 5 + 2, 0);
+    // The shortest code has five bits; look-ups write more octets than they have.
+    out.resize(at + packed.len() * 8 / 5 + 8, 0);
     let mut bits = Bits { top: 0, have: 0, rest: packed };
     loop {
-        if bits.have < LONGEST {
+        bits.fill();
+        while bits.have >= 4 * BITS
+            && let Some(room) = out.get_mut(at..at + 8)
+        {
+            let (text, len) = bits.several();
+            room.copy_from_slice(&text.to_le_bytes());
+            at += len;
+            if len < 4 {
+                break;
+            }
             bits.fill();
         }
+        let Some(room) = out.get_mut(at..at + 2) else { return false };
         let step = STEPS[(bits.top >> (64 - BITS)) as usize];
-        if step.bits == 0 {
-            match long(&mut bits) {
-                Some(Long::Octet(octet)) => {
-                    out[at] = octet;
-                    at += 1;
-                    continue;
-                }
-                Some(Long::End) => {
-                    out.truncate(at);
-                    return true;
-                }
-                None => return false,
-            }
-        }
-        if usize::from(step.bits) > bits.have {
+        if used(step) > bits.have {
             return false;
         }
-        out[at..at + 2].copy_from_slice(&step.symbols);
-        at += usize::from(step.count);
-        bits.drop(usize::from(step.bits));
+        if step > 0 {
+            room.copy_from_slice(&(step as u16).to_le_bytes());
+            at += (step >> 24) as usize;
+            bits.drop(used(step));
+            continue;
+        }
+        match long(&mut bits) {
+            Some(Long::Octet(octet)) => {
+                room[0] = octet;
+                at += 1;
+            }
+            Some(Long::End) => {
+                out.truncate(at);
+                return true;
+            }
+            None => return false,
+        }
     }
 }
 
