@@ -1,7 +1,6 @@
 //! HTTP messages as the agent handles them: fields, heads, bodies, and the wire codecs below. It knows no routes, no sockets and no pools.
 
 pub mod h1;
-#[expect(unused, reason = "the connection, and both sides that use it, come next")]
 pub mod h2;
 
 mod body;

@@ -206,7 +206,7 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
                 shared.worker.service.refused(&shared.link.info, &RequestHead::default(), Reason::BadRequest);
                 return;
             }
-            Event::Pong(_) | Event::GoAway(_) => return,
+            Event::Pong | Event::GoAway(_) => return,
         };
         self.served = self.served.saturating_add(1);
         shared.worker.counters.add(Count::Http2Requests);

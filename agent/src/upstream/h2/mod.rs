@@ -1,7 +1,7 @@
 //! HTTP/2 towards endpoints: many requests share a connection, a stream that ends early is reset, refused ones may be tried again.
 
 mod body;
-mod convert;
+mod drive;
 mod request;
 mod send;
 mod session;

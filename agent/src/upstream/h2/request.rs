@@ -2,19 +2,17 @@
 
 use std::task::{Context, Poll};
 
-use h2::RecvStream;
-use h2::client::ResponseFuture;
+use bytes::Bytes;
+use heddle_node::clock;
 use heddle_xds::model::Timeouts;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::body::H2Body;
-use super::convert;
 use super::send::{SendError, Sender};
-use super::session::{Stream, checkout};
+use super::session::{Lease, Stream, checkout};
 use crate::exchange::{Interim, Reason};
-use crate::http::{Body, ResponseHead};
-use crate::net::Deadline;
-use crate::upstream::connect::after;
+use crate::http::h2::message::{WireLength, check_request, write_request};
+use crate::http::{Body, Method, ResponseHead};
 use crate::upstream::h1::is_late;
 use crate::upstream::pools::{Outcome, Work};
 use crate::upstream::target::Picked;
@@ -23,19 +21,14 @@ use crate::upstream::{OutgoingRequest, Sent, UpstreamError, UpstreamResponse};
 /// Connections that turn out to be closing before the stream was opened, beyond which we stop looking for a better one.
 const MAX_CLOSING: u32 = 3;
 
-/// Most interim responses before the final one.
-const MAX_INTERIM: u32 = 32;
-
 struct Try<'a> {
-    response: ResponseFuture,
+    stream: Stream,
     sender: Option<Sender>,
     /// The stream takes no more of the request; its answer says why.
     broken: bool,
     sent: Sent,
-    deadline: Deadline,
     timeouts: Timeouts,
     interim: &'a Interim,
-    interims: u32,
 }
 
 /// Sends a request and waits for the response head.
@@ -50,43 +43,32 @@ pub(in crate::upstream) async fn send(
         let detail = "an upgrade cannot be asked for over HTTP/2";
         return Err((picked, UpstreamError::new(Reason::NotImplemented, Sent::Nothing, detail)));
     }
-    let head = match convert::request(request, picked.spec().config.scheme.is_tls(), body) {
-        Ok(head) => head,
-        Err(detail) => return Err((picked, UpstreamError::new(Reason::BadRequest, Sent::Nothing, detail))),
-    };
+    if let Err(detail) = check_request(request.head, request.host) {
+        return Err((picked, UpstreamError::new(Reason::BadRequest, Sent::Nothing, detail)));
+    }
+    let tls = picked.spec().config.scheme.is_tls();
     let mut closing = 0;
     loop {
-        let (stream, connect, reused) = match checkout(&picked, request, start).await {
+        let (lease, connect, reused) = match checkout(&picked, request, start).await {
             Ok(ready) => ready,
             Err(error) => return Err((picked, error)),
         };
-        let opened = match timeout_at(after(start, request.timeouts.connect), stream.requests().ready()).await {
-            Ok(Ok(mut requests)) => requests.send_request(head.clone(), body.is_empty()),
-            Ok(Err(error)) => Err(error),
-            Err(_) => {
-                return Err((picked, UpstreamError::new(Reason::UpstreamTimeout, Sent::Nothing, "no stream was free in time")));
+        let Some(stream) = open(lease, request, tls, body) else {
+            closing += 1;
+            if closing < MAX_CLOSING {
+                continue;
             }
+            let detail = "HTTP/2: connections take no more requests";
+            return Err((picked, UpstreamError::new(Reason::UpstreamReset, Sent::Nothing, detail)));
         };
-        let (response, out) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                stream.give_up();
-                closing += 1;
-                if closing < MAX_CLOSING {
-                    continue;
-                }
-                return Err((picked, convert::error(&error, Sent::Nothing)));
-            }
-        };
-        let sender = (!body.is_empty()).then(|| Sender::new(out, take(body)));
+        let sender = Sender::new(take(body));
         let sent = if sender.is_some() { Sent::Partial } else { Sent::All };
-        let deadline = Deadline::default();
-        let mut this = Try { response, sender, broken: false, sent, deadline, timeouts: request.timeouts, interim, interims: 0 };
+        let mut this = Try { stream, sender, broken: false, sent, timeouts: request.timeouts, interim };
         return match std::future::poll_fn(|cx| this.poll(cx)).await {
-            Ok((head, recv)) => {
-                let header = picked.head_came(head.status, start, heddle_node::clock::now());
+            Ok(head) => {
+                let header = picked.head_came(head.status, start, clock::now());
                 let sender = this.sender.filter(|_| !this.broken);
-                let body = finish(recv, sender, stream, Work::new(picked), request.timeouts);
+                let body = finish(this.stream, sender, Work::new(picked), request.timeouts);
                 Ok(UpstreamResponse { head, body, upgraded: None, connect, header, reused })
             }
             Err(error) => {
@@ -99,6 +81,14 @@ pub(in crate::upstream) async fn send(
     }
 }
 
+/// Opens the stream with the head of the request.
+fn open(lease: Lease, request: &OutgoingRequest<'_>, tls: bool, body: &Body) -> Option<Stream> {
+    let length = body.remaining().filter(|bytes| *bytes > 0).map_or(WireLength::Absent, WireLength::Known);
+    lease.open(body.is_empty(), request.head.method == Method::Head, |encoder, out| {
+        write_request(encoder, out, request.head, request.host, tls, length);
+    })
+}
+
 /// A body at hand stays with the caller for another try, one that is pulled is taken.
 fn take(body: &mut Body) -> Body {
     match body {
@@ -108,23 +98,30 @@ fn take(body: &mut Body) -> Body {
     }
 }
 
-fn finish(recv: RecvStream, sender: Option<Sender>, stream: Stream, work: Work, timeouts: Timeouts) -> Body {
-    if recv.is_end_stream() {
-        work.complete(None);
-        return Body::Empty;
+/// The body of a response whose head has come; what came with the head need not be pulled.
+fn finish(stream: Stream, sender: Option<Sender>, work: Work, timeouts: Timeouts) -> Body {
+    let whole = stream.with(|machine, key| match machine.remaining(key) {
+        Some(0) => Some(Bytes::new()),
+        _ => machine.take_whole(key),
+    });
+    match whole {
+        Some(whole) => {
+            work.complete(None);
+            Body::from(whole)
+        }
+        None => Body::Stream(Box::new(H2Body::new(stream, sender, work, timeouts))),
     }
-    Body::Stream(Box::new(H2Body::new(recv, sender, stream, work, timeouts)))
 }
 
 impl Try<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(ResponseHead, RecvStream), UpstreamError>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, UpstreamError>> {
         if let Some(sender) = self.sender.as_mut().filter(|_| !self.broken) {
-            match sender.poll(cx) {
+            match sender.poll(&self.stream, cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
                     self.sender = None;
                     self.sent = Sent::All;
-                    self.deadline.clear();
+                    self.stream.deadline.clear();
                 }
                 Poll::Ready(Err(SendError::Body(error))) => {
                     return Poll::Ready(Err(self.fail(Reason::of_request_body(&error), "request body")));
@@ -132,30 +129,27 @@ impl Try<'_> {
                 Poll::Ready(Err(SendError::Stream)) => self.broken = true,
             }
         }
-        while let Poll::Ready(Some(Ok(interim))) = self.response.poll_informational(cx) {
-            self.deadline.clear();
-            self.interims += 1;
-            if self.interims > MAX_INTERIM {
-                return Poll::Ready(Err(self.fail(Reason::UpstreamProtocol, "too many interim responses")));
-            }
-            self.interim.send(convert::response(interim.status(), interim.headers()));
-        }
-        if let Poll::Ready(answer) = std::pin::Pin::new(&mut self.response).poll(cx) {
-            return Poll::Ready(match answer {
-                Ok(answer) => {
-                    let (parts, recv) = answer.into_parts();
-                    Ok((convert::response(parts.status, &parts.headers), recv))
+        loop {
+            match self.stream.with(|machine, key| machine.poll_head(key, cx)) {
+                Poll::Ready(Ok(head)) if head.status >= 200 => {
+                    self.stream.deadline.clear();
+                    return Poll::Ready(Ok(head));
                 }
-                Err(error) => Err(convert::error(&error, self.sent)),
-            });
+                Poll::Ready(Ok(interim)) => {
+                    self.stream.deadline.clear();
+                    self.interim.send(interim);
+                }
+                Poll::Ready(Err(lost)) => return Poll::Ready(Err(self.stream.error(lost, self.sent))),
+                Poll::Pending => break,
+            }
         }
         let starved = !self.broken && self.sender.as_ref().is_some_and(|sender| sender.starved);
         if starved {
-            self.deadline.clear();
+            self.stream.deadline.clear();
             return Poll::Pending;
         }
         let limit = if self.sender.is_some() { self.timeouts.send } else { self.timeouts.read };
-        if is_late(&mut self.deadline, limit, cx) {
+        if is_late(&mut self.stream.deadline, limit, cx) {
             return Poll::Ready(Err(self.fail(Reason::UpstreamTimeout, "no answer in time")));
         }
         Poll::Pending

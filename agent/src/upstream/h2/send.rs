@@ -1,22 +1,18 @@
-//! Sending a request body in DATA frames, no faster than the endpoint's windows open.
+//! Sending a request body, no faster than the endpoint takes it.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use h2::{Reason, SendStream};
-use http::HeaderMap;
-
-use super::convert;
+use super::session::Stream;
+use crate::http::h2::frame::ErrorCode;
 use crate::http::{Body, BodyError, Frame};
-
-/// Most bytes for which room is asked at once.
-const PIECE: usize = 64 * 1024;
 
 /// A request body on its way.
 pub(super) struct Sender {
-    stream: SendStream<Bytes>,
     body: Body,
-    chunk: Bytes,
+    /// Content that was handed over.
+    handed: u64,
+    /// Whether all was handed over.
+    ended: bool,
     pulled: bool,
     /// Whether it waits for the client rather than for the endpoint.
     pub(super) starved: bool,
@@ -32,42 +28,48 @@ pub(super) enum SendError {
 }
 
 impl Sender {
-    pub(super) fn new(stream: SendStream<Bytes>, body: Body) -> Sender {
-        Sender { stream, body, chunk: Bytes::new(), pulled: false, starved: false }
+    /// A sender of this body; `None` when there is nothing to send.
+    pub(super) fn new(body: Body) -> Option<Sender> {
+        (!body.is_empty()).then_some(Sender { body, handed: 0, ended: false, pulled: false, starved: false })
     }
 
-    /// Sends on; ready at the end of the body.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        loop {
-            self.starved = false;
-            if !self.chunk.is_empty() {
-                match self.poll_chunk(cx) {
-                    Poll::Ready(Ok(())) => continue,
-                    other => return other,
-                }
+    /// Sends on; ready when the end of the body is on its way.
+    pub(super) fn poll(&mut self, stream: &Stream, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.starved = false;
+        while !self.ended {
+            if ready!(stream.with(|machine, key| machine.poll_room(key, cx))).is_err() {
+                return Poll::Ready(Err(SendError::Stream));
             }
             let frame = self.body.poll_frame(cx);
             self.pulled |= frame.is_ready();
-            match frame {
+            let handed = match frame {
                 Poll::Pending => {
-                    self.starved = true;
+                    self.starved = stream.with(|machine, key| machine.framed(key)) == self.handed;
                     return Poll::Pending;
                 }
-                Poll::Ready(Some(Ok(Frame::Data(bytes)))) => self.chunk = bytes,
+                Poll::Ready(Some(Ok(Frame::Data(bytes)))) => {
+                    self.handed += bytes.len() as u64;
+                    self.ended = self.body.is_empty();
+                    stream.with(|machine, key| machine.send_data(key, bytes, self.ended))
+                }
                 Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => {
-                    let mut map = HeaderMap::new();
-                    convert::fields(&trailers, &mut map);
-                    return Poll::Ready(self.stream.send_trailers(map).map_err(|_| SendError::Stream));
+                    self.ended = true;
+                    stream.with(|machine, key| machine.send_trailers(key, trailers))
                 }
                 Poll::Ready(None) => {
-                    return Poll::Ready(self.stream.send_data(Bytes::new(), true).map_err(|_| SendError::Stream));
+                    self.ended = true;
+                    stream.with(|machine, key| machine.send_data(key, bytes::Bytes::new(), true))
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    self.stream.send_reset(Reason::CANCEL);
+                    stream.with(|machine, key| machine.reset(key, ErrorCode::CANCEL));
                     return Poll::Ready(Err(SendError::Body(error)));
                 }
+            };
+            if handed.is_err() {
+                return Poll::Ready(Err(SendError::Stream));
             }
         }
+        stream.with(|machine, key| machine.poll_flushed(key, cx)).map_err(|_| SendError::Stream)
     }
 
     /// Gives the body back when nothing was pulled of it, so that the request may be tried again.
@@ -75,22 +77,5 @@ impl Sender {
         if !self.pulled && matches!(self.body, Body::Stream(_)) {
             *body = self.body;
         }
-    }
-
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        if self.stream.capacity() == 0 {
-            self.stream.reserve_capacity(self.chunk.len().min(PIECE));
-            match self.stream.poll_capacity(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(_) => return Poll::Ready(Err(SendError::Stream)),
-            }
-        }
-        let room = self.stream.capacity().min(self.chunk.len());
-        if room == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        let piece = self.chunk.split_to(room);
-        Poll::Ready(self.stream.send_data(piece, false).map_err(|_| SendError::Stream))
     }
 }

@@ -1,19 +1,22 @@
 //! HTTP/2 connections to one endpoint: shared while they have streams to spare, another one is opened when they have not.
 
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::client::{Connection, SendRequest};
-use h2::{Ping, PingPong};
 use heddle_node::clock;
 use heddle_xds::model::KeepalivePool;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use super::drive::drive;
 use crate::exchange::Reason;
-use crate::net::Io;
+use crate::http::h1::HeadLimits;
+use crate::http::h2::connection::{By, Config, Connection, Lost, StreamKey};
+use crate::http::h2::frame::{DEFAULT_FRAME_SIZE, Violation};
+use crate::http::h2::hpack::Encoder;
+use crate::http::h2::wire::Wire;
+use crate::net::{Deadline, Io};
 use crate::upstream::connect::{TlsIdentity, after, connect};
 use crate::upstream::host::Slot;
 use crate::upstream::pools::wait_for_slot;
@@ -22,16 +25,17 @@ use crate::upstream::{OutgoingRequest, Sent, UpstreamError};
 
 /// Most requests at once on one connection, whatever the endpoint allows: one TCP connection is one congestion window.
 const MAX_STREAMS: usize = 100;
-/// Receive window of a stream, and of a connection: bounds what a response may have in flight towards a slow client.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of request bodies that one connection may hold in our memory.
-const SEND_BUFFER: usize = 256 * 1024;
-/// Most bytes of a response head.
-const MAX_HEADERS: u32 = 64 * 1024;
-/// A ping goes out this often while requests are under way; without its answer the connection is given up.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PONG_WITHIN: Duration = Duration::from_secs(20);
+const CONFIG: Config = Config {
+    // Bounds what a response may have in flight towards a slow client.
+    stream_window: 256 * 1024,
+    connection_window: 1024 * 1024,
+    max_frame_size: DEFAULT_FRAME_SIZE,
+    // Pushed streams, which are switched off.
+    max_streams: 0,
+    heads: HeadLimits { max_bytes: 64 * 1024, max_field: 32 * 1024, max_fields: 256, max_target: 0 },
+    // An endpoint may refuse many of our requests; what it can make us do beyond that is bounded by its own work.
+    glitch_budget: 100_000,
+};
 
 /// HTTP/2 connections to one endpoint.
 #[derive(Default)]
@@ -46,42 +50,84 @@ pub(in crate::upstream) struct Sessions {
 
 /// One HTTP/2 connection.
 pub(super) struct Session {
-    requests: SendRequest<Bytes>,
+    wire: Rc<Wire>,
     identity: Option<TlsIdentity>,
     streams: Cell<usize>,
     served: Cell<u32>,
     closed: Cell<bool>,
     idle_since: Cell<Option<Instant>>,
+    /// What the endpoint did wrong, when the connection ended for that.
+    blamed: Cell<Option<Violation>>,
+    /// Deadlines of streams that have ended: their timers are used again.
+    spare: RefCell<Vec<Deadline>>,
 }
 
-/// One stream of a session while it lives.
-pub(super) struct Stream(Rc<Session>);
+/// A place for one request on a session.
+pub(super) struct Lease(Rc<Session>);
 
-impl Stream {
-    fn begin(session: Rc<Session>) -> Stream {
+/// One stream of a session while it lives; dropping it resets what has not ended.
+pub(super) struct Stream {
+    lease: Lease,
+    key: StreamKey,
+    /// When the endpoint must have made progress.
+    pub(super) deadline: Deadline,
+}
+
+impl Lease {
+    fn begin(session: Rc<Session>) -> Lease {
         session.streams.set(session.streams.get() + 1);
         session.served.set(session.served.get().saturating_add(1));
         session.idle_since.set(None);
-        Stream(session)
+        Lease(session)
     }
 
-    /// The sender of requests.
-    pub(super) fn requests(&self) -> SendRequest<Bytes> {
-        self.0.requests.clone()
-    }
-
-    /// Takes no further requests on this connection.
-    pub(super) fn give_up(&self) {
-        self.0.closed.set(true);
+    /// Opens a stream with a head that `encode` writes; `bodiless` is whether the request is HEAD. `None` when the connection takes no more requests.
+    pub(super) fn open(self, end: bool, bodiless: bool, encode: impl FnOnce(&mut Encoder, &mut Vec<u8>)) -> Option<Stream> {
+        let Some(key) = self.0.wire.with(|machine| machine.open(end, bodiless, encode)) else {
+            self.0.close();
+            return None;
+        };
+        let deadline = self.0.spare.borrow_mut().pop().unwrap_or_default();
+        Some(Stream { lease: self, key, deadline })
     }
 }
 
-impl Drop for Stream {
+impl Drop for Lease {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get().saturating_sub(1));
         if self.0.streams.get() == 0 {
             self.0.idle_since.set(Some(clock::now()));
         }
+    }
+}
+
+impl Stream {
+    /// Lets `act` have the connection and the stream.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Connection, StreamKey) -> T) -> T {
+        self.lease.0.wire.with(|machine| act(machine, self.key))
+    }
+
+    /// What the early end of the stream means. One that was not looked at may be tried again (RFC 9113 section 8.7).
+    pub(super) fn error(&self, lost: Lost, sent: Sent) -> UpstreamError {
+        let error = |reason, sent, detail: String| UpstreamError::new(reason, sent, detail);
+        match (lost.by, self.lease.0.blamed.get()) {
+            (By::Untouched, _) => {
+                error(Reason::UpstreamReset, Sent::Nothing, "HTTP/2: the endpoint took no more requests".into())
+            }
+            (By::Peer, _) => error(Reason::UpstreamReset, sent, format!("HTTP/2: the endpoint reset the stream: {}", lost.code)),
+            (By::Us, _) => error(Reason::UpstreamProtocol, sent, format!("HTTP/2: {} of the endpoint", lost.code)),
+            (By::Connection, Some(violation)) => error(Reason::UpstreamProtocol, sent, format!("HTTP/2: {violation}")),
+            (By::Connection, None) => error(Reason::UpstreamReset, sent, "HTTP/2: the connection ended".into()),
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let session = &self.lease.0;
+        session.wire.with(|machine| machine.release(self.key));
+        self.deadline.clear();
+        session.spare.borrow_mut().push(std::mem::take(&mut self.deadline));
     }
 }
 
@@ -107,15 +153,15 @@ impl Sessions {
         drop(gone);
     }
 
-    fn free(&self, picked: &Picked, request: &OutgoingRequest<'_>) -> Result<Option<Stream>, UpstreamError> {
+    fn free(&self, picked: &Picked, request: &OutgoingRequest<'_>) -> Result<Option<Lease>, UpstreamError> {
         let (tls, name) = picked.tls(request)?;
         let limits = &picked.spec().config.keepalive;
         let fits = |s: &&Rc<Session>| {
-            let most = s.requests.current_max_send_streams().min(MAX_STREAMS);
-            !s.closed.get() && !s.is_spent(limits) && s.streams.get() < most && TlsIdentity::fits(s.identity.as_ref(), tls, name)
+            let spare = !s.closed.get() && !s.is_spent(limits) && s.streams.get() < s.most();
+            spare && TlsIdentity::fits(s.identity.as_ref(), tls, name)
         };
         let open = self.open.borrow();
-        Ok(open.iter().find(fits).cloned().map(Stream::begin))
+        Ok(open.iter().find(fits).cloned().map(Lease::begin))
     }
 }
 
@@ -123,14 +169,37 @@ impl Session {
     fn is_spent(&self, limits: &KeepalivePool) -> bool {
         limits.requests > 0 && self.served.get() >= limits.requests
     }
+
+    /// Most requests at once.
+    fn most(&self) -> usize {
+        let most = self.wire.with(|machine| machine.peer().max_concurrent_streams);
+        most.map_or(MAX_STREAMS, |most| MAX_STREAMS.min(most as usize))
+    }
+
+    /// Takes no further requests.
+    pub(super) fn close(&self) {
+        self.closed.set(true);
+    }
+
+    /// Notes what the endpoint did wrong.
+    pub(super) fn blame(&self, violation: Violation) {
+        self.blamed.set(Some(violation));
+    }
 }
 
-/// A stream on a connection that has one to spare, or on a new one; with the time that connecting took and whether the connection is an old one.
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Nobody can use the connection any more: it says goodbye.
+        self.wire.ring();
+    }
+}
+
+/// A place on a connection that has one to spare, or on a new one; with the time that connecting took and whether the connection is an old one.
 pub(super) async fn checkout(
     picked: &Picked,
     request: &OutgoingRequest<'_>,
     start: Instant,
-) -> Result<(Stream, Duration, bool), UpstreamError> {
+) -> Result<(Lease, Duration, bool), UpstreamError> {
     let sessions = &picked.host().sessions;
     let until = after(start, request.timeouts.connect);
     let mut waited = false;
@@ -162,7 +231,7 @@ pub(super) async fn checkout(
     }
 }
 
-async fn open(picked: &Picked, request: &OutgoingRequest<'_>) -> Result<(Stream, Duration, bool), UpstreamError> {
+async fn open(picked: &Picked, request: &OutgoingRequest<'_>) -> Result<(Lease, Duration, bool), UpstreamError> {
     let sessions = &picked.host().sessions;
     sessions.connecting.set(true);
     let connecting = Connecting(sessions);
@@ -171,7 +240,7 @@ async fn open(picked: &Picked, request: &OutgoingRequest<'_>) -> Result<(Stream,
     let result = match opened {
         Ok(session) => {
             sessions.open.borrow_mut().push(session.clone());
-            Ok((Stream::begin(session), clock::now() - began, false))
+            Ok((Lease::begin(session), clock::now() - began, false))
         }
         Err(error) => {
             sessions.failures.set(sessions.failures.get() + 1);
@@ -196,58 +265,16 @@ async fn handshake(picked: &Picked, request: &OutgoingRequest<'_>, began: Instan
         let detail = "the endpoint does not speak HTTP/2 over TLS (ALPN h2); use scheme https for HTTP/1.1";
         return Err(UpstreamError::new(Reason::UpstreamTls, Sent::Nothing, detail));
     }
-    let mut builder = h2::client::Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(MAX_HEADERS);
-    let (requests, connection) = builder
-        .handshake(io)
-        .await
-        .map_err(|error| UpstreamError::new(Reason::UpstreamReset, Sent::Nothing, format!("HTTP/2 preface: {error}")))?;
     let session = Rc::new(Session {
-        requests,
+        wire: Rc::new(Wire::new(Connection::client(CONFIG))),
         identity,
         streams: Cell::new(0),
         served: Cell::new(0),
         closed: Cell::new(false),
         idle_since: Cell::new(None),
+        blamed: Cell::new(None),
+        spare: RefCell::default(),
     });
-    tokio::task::spawn_local(drive(connection, Rc::downgrade(&session), slot));
+    tokio::task::spawn_local(drive(session.wire.clone(), Rc::downgrade(&session), io, slot));
     Ok(session)
-}
-
-/// Moves the frames of one connection until it ends: by GOAWAY, by a fault, for want of a pong, or because nobody uses it any more.
-async fn drive(mut connection: Connection<Io, Bytes>, session: Weak<Session>, slot: Slot) {
-    let pings = connection.ping_pong();
-    let dead = async {
-        match pings {
-            Some(pings) => keep_alive(pings, &session).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        ended = &mut connection => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
-            }
-        }
-        () = dead => tracing::debug!("HTTP/2 connection to an endpoint answers no pings"),
-    }
-    if let Some(session) = session.upgrade() {
-        session.closed.set(true);
-    }
-    drop(slot);
-}
-
-async fn keep_alive(mut pings: PingPong, session: &Weak<Session>) {
-    loop {
-        tokio::time::sleep(PING_EVERY).await;
-        let busy = session.upgrade().is_some_and(|session| session.streams.get() > 0);
-        if busy && !matches!(timeout(PONG_WITHIN, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
-            return;
-        }
-    }
 }

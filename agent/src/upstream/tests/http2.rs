@@ -7,6 +7,7 @@ use ::h2::{RecvStream, SendStream};
 
 use super::*;
 use crate::exchange::Reason;
+use crate::http::h2::frame::{self, ErrorCode};
 
 type Request = http::Request<RecvStream>;
 
@@ -267,6 +268,63 @@ fn silence_runs_into_the_read_timeout_and_a_dead_connection_is_found_by_pings() 
         });
         let error = send(&Pools::new(), &cluster, &call(), Body::Empty).await.unwrap_err();
         assert_eq!(error.reason, Reason::UpstreamReset);
+    });
+}
+
+/// A server that reads the heads of two requests and then says `words`.
+async fn blunt(words: impl Fn(&mut Vec<u8>) + 'static) -> SocketAddr {
+    let words = Rc::new(words);
+    server(move |mut stream, _| {
+        let words = words.clone();
+        async move {
+            let (mut out, mut read) = (Vec::new(), Vec::new());
+            frame::write_settings(&mut out, &[]);
+            stream.write_all(&out).await.unwrap();
+            // both requests name the same path
+            while read.windows(2).filter(|two| two == b"\x01\x05" || two == b"\x01\x04").count() < 2 {
+                if stream.read_buf(&mut read).await.unwrap() == 0 {
+                    return;
+                }
+            }
+            out.clear();
+            words(&mut out);
+            stream.write_all(&out).await.unwrap();
+            while stream.read_buf(&mut read).await.is_ok_and(|more| more > 0) {}
+        }
+    })
+    .await
+}
+
+#[test]
+fn requests_beyond_a_goaway_have_not_been_looked_at() {
+    run(async {
+        let address = blunt(|out| {
+            frame::write_goaway(out, 1, ErrorCode::NO_ERROR, b"");
+            let block = frame::begin_block(out, 1);
+            out.push(0x88);
+            block.finish(out, true, 16_384);
+        })
+        .await;
+        let (cluster, pools, head) = (grpc(address), Pools::new(), call());
+        let first = send(&pools, &cluster, &head, Body::Empty);
+        let second = send(&pools, &cluster, &head, Body::Empty);
+        let (first, second) = tokio::join!(first, second);
+        assert_eq!(first.unwrap().head.status, 200);
+        let error = second.unwrap_err();
+        assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, Sent::Nothing), "{error}");
+    });
+}
+
+#[test]
+fn who_breaks_the_protocol_loses_all_requests() {
+    run(async {
+        let address = blunt(|out| frame::write_data_header(out, 0, 0, false)).await;
+        let (cluster, pools, head) = (grpc(address), Pools::new(), call());
+        let both = tokio::join!(send(&pools, &cluster, &head, Body::Empty), send(&pools, &cluster, &head, Body::Empty));
+        for error in [both.0.unwrap_err(), both.1.unwrap_err()] {
+            assert_eq!((error.reason, error.sent), (Reason::UpstreamProtocol, Sent::All), "{error}");
+        }
+        assert_eq!(totals(&cluster).connections, 0);
     });
 }
 

@@ -42,7 +42,7 @@ pub enum Event {
     /// A request that was malformed; its stream has been reset.
     Malformed,
     /// The answer to a ping of ours.
-    Pong([u8; 8]),
+    Pong,
     /// The peer takes no more streams.
     GoAway(ErrorCode),
 }

@@ -26,11 +26,11 @@ use self::ending::{Buried, Leaving};
 use self::glitches::Glitches;
 use self::heads::{Block, Codec};
 use self::table::Table;
-use super::frame::{DEFAULT_WINDOW, PREFACE, Role, Setting, Settings, write_settings, write_window_update};
+use super::frame::{DEFAULT_WINDOW, PREFACE, Role, Setting, Settings, write_ping, write_settings, write_window_update};
 use crate::http::h1::HeadLimits;
 
 pub use self::heads::{Event, Request};
-pub use self::output::{MAX_SLICES, Output};
+pub use self::output::Output;
 pub use self::stream::{By, Lost};
 pub use self::table::StreamKey;
 
@@ -159,6 +159,16 @@ impl Connection {
         &mut self.out
     }
 
+    /// Whether something can be sent now.
+    pub fn has_to_send(&self) -> bool {
+        !self.out.is_empty() || (!self.line.is_empty() && self.send_window > 0)
+    }
+
+    /// Asks the peer for a sign of life, which comes as [`Event::Pong`].
+    pub fn ping(&mut self, opaque: [u8; 8]) {
+        write_ping(self.out.gathered(), false, opaque);
+    }
+
     /// The peer's settings as far as they are known.
     pub fn peer(&self) -> &Settings {
         &self.peer
@@ -172,11 +182,6 @@ impl Connection {
     /// Streams that have not ended on the wire.
     pub fn open_streams(&self) -> usize {
         self.streams.open_count()
-    }
-
-    /// Whether there are no streams, ended ones that are still held included.
-    pub fn is_idle(&self) -> bool {
-        self.streams.is_empty()
     }
 
     /// Since when a field block is not complete.

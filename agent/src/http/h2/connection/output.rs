@@ -13,7 +13,7 @@ const FULL: usize = 64 * 1024;
 /// Gathered bytes whose room is kept for the next turn.
 const KEEP: usize = 16 * 1024;
 /// Slices of one write.
-pub const MAX_SLICES: usize = 64;
+const MAX_SLICES: usize = 64;
 
 /// A large piece and its place: it goes out before the gathered bytes from `at` on.
 #[derive(Debug)]

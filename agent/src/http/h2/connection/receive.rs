@@ -89,7 +89,7 @@ impl Connection {
                 write_ping(self.out.gathered(), true, opaque);
             }
             Frame::Ping { ack: true, opaque: FAREWELL } => self.left(),
-            Frame::Ping { ack: true, opaque } => return Ok(Some(Event::Pong(opaque))),
+            Frame::Ping { ack: true, .. } => return Ok(Some(Event::Pong)),
             Frame::GoAway { last, code, .. } => {
                 self.peer_leaves(last);
                 return Ok(Some(Event::GoAway(code)));

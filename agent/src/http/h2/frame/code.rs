@@ -15,8 +15,6 @@ impl ErrorCode {
     pub const INTERNAL_ERROR: ErrorCode = ErrorCode(2);
     /// The peer sent more than its windows allow.
     pub const FLOW_CONTROL_ERROR: ErrorCode = ErrorCode(3);
-    /// Settings were not acknowledged in time.
-    pub const SETTINGS_TIMEOUT: ErrorCode = ErrorCode(4);
     /// A frame for a stream that has ended.
     pub const STREAM_CLOSED: ErrorCode = ErrorCode(5);
     /// A frame of a size that it cannot have.
@@ -31,10 +29,6 @@ impl ErrorCode {
     pub const CONNECT_ERROR: ErrorCode = ErrorCode(10);
     /// The peer asks for too much work.
     pub const ENHANCE_YOUR_CALM: ErrorCode = ErrorCode(11);
-    /// Transport security is too weak.
-    pub const INADEQUATE_SECURITY: ErrorCode = ErrorCode(12);
-    /// HTTP/1.1 is wanted instead.
-    pub const HTTP_1_1_REQUIRED: ErrorCode = ErrorCode(13);
 
     /// Name as the RFC spells it, empty for a code that it does not name.
     pub const fn name(self) -> &'static str {

@@ -12,10 +12,10 @@ mod write;
 pub use code::ErrorCode;
 pub use header::{FrameHeader, HEADER_LEN, Kind, MAX_STREAM, flags};
 pub use parse::Frame;
-pub use settings::{DEFAULT_FRAME_SIZE, DEFAULT_TABLE_SIZE, DEFAULT_WINDOW, MAX_FRAME_SIZE, MAX_WINDOW, Role, Setting, Settings};
+pub use settings::{DEFAULT_FRAME_SIZE, DEFAULT_TABLE_SIZE, DEFAULT_WINDOW, MAX_WINDOW, Role, Setting, Settings};
 pub use violation::{Scope, Violation};
 pub use write::{
-    OpenBlock, begin_block, write_data_header, write_goaway, write_ping, write_reset, write_settings, write_settings_ack,
+    begin_block, write_data_header, write_goaway, write_ping, write_reset, write_settings, write_settings_ack,
     write_window_update,
 };
 

@@ -15,12 +15,10 @@ pub const MAX_FRAME_SIZE: u32 = (1 << 24) - 1;
 /// Dynamic table until settings say otherwise.
 pub const DEFAULT_TABLE_SIZE: u32 = 4_096;
 
-/// Names of settings.
+/// Settings that we say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Setting {
-    /// Octets of the dynamic table that the sender keeps for decoding.
-    HeaderTableSize = 1,
     /// Whether the sender takes pushed streams.
     EnablePush = 2,
     /// Streams at once that the sender lets the other end open.
@@ -47,7 +45,7 @@ pub enum Role {
 /// All settings of one end, from their initial values on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// See [`Setting::HeaderTableSize`].
+    /// Octets of the dynamic table that the sender keeps for decoding (SETTINGS_HEADER_TABLE_SIZE).
     pub header_table_size: u32,
     /// See [`Setting::EnablePush`].
     pub enable_push: bool,

@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::settings::MAX_FRAME_SIZE;
 use super::*;
 
 /// All frames in `bytes`.
@@ -133,7 +134,7 @@ fn settings_are_taken_in_order_and_checked() {
 
 #[test]
 fn codes_have_names() {
-    assert_eq!(ErrorCode::HTTP_1_1_REQUIRED.to_string(), "HTTP_1_1_REQUIRED");
+    assert_eq!(ErrorCode(13).to_string(), "HTTP_1_1_REQUIRED");
     assert_eq!(ErrorCode(99).to_string(), "error code 99");
 }
 
