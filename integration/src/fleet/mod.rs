@@ -24,8 +24,11 @@ use writer::{Size, Subject, Written};
 const GROUP: usize = 50;
 /// How long everything may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the quiet before a measurement is watched.
-const QUIET: Duration = Duration::from_secs(1);
+/// How long the quiet before a measurement is watched: with many agents as long as the interval of their keep-alive, which is what there is
+/// of it then.
+const QUIET: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+/// Agents whose keep-alive counts.
+const MANY: usize = 100;
 /// Listeners that the control plane's own configuration file brings along.
 const OWN_LISTENERS: usize = 2;
 /// The cores of control plane and generator.
@@ -99,7 +102,8 @@ impl Fleet {
     pub async fn measure(&self, subject: Subject, rate: f64, changes: usize) -> Result<Measured, String> {
         let (pid, own) = (self.heddle.process.pid(), std::process::id());
         let quiet = (cpu(pid), Instant::now());
-        tokio::time::sleep(QUIET).await;
+        let many = self.ledger.borrow().agents() >= MANY;
+        tokio::time::sleep(QUIET[usize::from(many)]).await;
         let idle = (cpu(pid) - quiet.0).as_secs_f64() / quiet.1.elapsed().as_secs_f64();
         let (before, from) = (self.ledger.borrow().traffic, self.ledger.borrow().writes().len());
         let (start, used, generated) = (Instant::now(), cpu(pid), cpu(own));
