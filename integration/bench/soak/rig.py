@@ -135,9 +135,10 @@ providers: {{ file: {{ path: "{self.path('resources.yaml')}", watch: false }} }}
         except OSError:
             return None
 
-    def rss_kib(self):
+    def rss_kib(self, kind="VmRSS"):
+        """Resident memory; of kind `RssAnon` without the pages of the binary."""
         for line in open(f"/proc/{self.heddle.pid}/status"):
-            if line.startswith("VmRSS:"):
+            if line.startswith(kind + ":"):
                 return int(line.split()[1])
         return 0
 

@@ -21,15 +21,15 @@ def descriptors(pid):
 
 
 def watch(rig, load, changes, seconds):
-    """Samples until the time is over: (seconds, KiB, descriptors, changes done)."""
+    """Samples until the time is over: (seconds, KiB, descriptors, changes done, KiB without the pages of the binary)."""
     begin, samples, told = time.monotonic(), [], 0
     while (now := time.monotonic() - begin) < seconds:
         if rig.heddle.poll() is not None:
             sys.exit(f"heddle has ended with {rig.heddle.returncode}")
-        samples.append((now, rig.rss_kib(), descriptors(rig.heddle.pid), changes.done))
+        samples.append((now, rig.rss_kib(), descriptors(rig.heddle.pid), changes.done, rig.rss_kib("RssAnon")))
         if now >= told:
             told += seconds / 20
-            print(f"{now:8.0f} s {samples[-1][1] / 1024:8.1f} MiB {samples[-1][2]:6d} descriptors {changes.done:6d} changes "
+            print(f"{now:8.0f} s {samples[-1][1] / 1024:8.1f} MiB ({samples[-1][4] / 1024:.1f} without the binary) {samples[-1][2]:6d} descriptors {changes.done:6d} changes "
                   f"{sum(load.counts.values()):9d} requests", flush=True)
         time.sleep(SAMPLE)
     return samples
