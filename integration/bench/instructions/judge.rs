@@ -11,8 +11,9 @@ use super::cases::{self, Case};
 const WORSE: f64 = 1.05;
 /// A count below this share is worth committing. Where strings lie in memory moves some counts by up to three per cent.
 const BETTER: f64 = 0.96;
-/// Instructions that never matter, so that the smallest cases do not fail over nothing.
-const SLACK: f64 = 8.0;
+/// Instructions that never matter, so that the smallest cases do not fail over nothing: the same sources built in another folder, where the compiler
+/// orders and inlines a little otherwise, moved them by twelve.
+const SLACK: f64 = 24.0;
 
 /// What is said of one count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
