@@ -15,7 +15,7 @@ use crate::http::{Method, RequestHead};
 pub struct EmptyDirectory;
 
 impl Directory for EmptyDirectory {
-    fn find_credential(&self, _plugin: &str, _value: &str) -> Option<Arc<ConsumerInfo>> {
+    fn find_credential(&self, _plugin: &str, _value: &[u8]) -> Option<Arc<ConsumerInfo>> {
         None
     }
 

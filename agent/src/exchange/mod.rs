@@ -1,6 +1,7 @@
 //! One request and what becomes of it: what filters, balancing and logs see. It knows no tables and no sockets.
 
 mod connection;
+mod consumer;
 pub mod expr;
 pub mod imagined;
 mod outcome;
@@ -26,6 +27,7 @@ use crate::http::digits::AddressText;
 use crate::http::{Method, RequestHead, ResponseHead};
 
 pub use connection::{ClientCertificate, ConnectionInfo, TlsInfo};
+pub use consumer::ConsumerInfo;
 pub use expr::Expr;
 pub use outcome::{Answer, Reason};
 pub use service::{Call, Ending, Interim, InterimQueue, Response, Sent, Service, Tunnel};
@@ -116,21 +118,6 @@ pub struct RouteNames {
     pub uri: Arc<str>,
 }
 
-/// Who authentication found.
-#[derive(Debug, PartialEq)]
-pub struct ConsumerInfo {
-    /// Unique name.
-    pub username: Arc<str>,
-    /// Consumer group, empty when none.
-    pub group_id: Arc<str>,
-    /// Credential that was used, empty when it stands on the consumer itself.
-    pub credential_id: Arc<str>,
-    /// Label `custom_id`, empty when none.
-    pub custom_id: Arc<str>,
-    /// Labels.
-    pub labels: std::collections::BTreeMap<Arc<str>, Arc<str>>,
-}
-
 /// Which endpoint, for people.
 #[derive(Debug)]
 pub struct EndpointName {
@@ -185,7 +172,7 @@ pub struct AnswerRecord {
 pub trait Directory {
     /// The consumer and credential configuration with this value in the unique field of an authentication plugin
     /// (`key` of `key-auth`). Constant time in the value.
-    fn find_credential(&self, plugin: &str, value: &str) -> Option<Arc<ConsumerInfo>>;
+    fn find_credential(&self, plugin: &str, value: &[u8]) -> Option<Arc<ConsumerInfo>>;
     /// The consumer of this name (anonymous consumers).
     fn consumer(&self, username: &str) -> Option<Arc<ConsumerInfo>>;
     /// Name of this host, for the variable `hostname`.

@@ -35,11 +35,6 @@ pub(crate) fn at(
 
 /// A consumer in the group `staff` with credential `c1` and label `custom_id`.
 pub(crate) fn consumer(name: &str) -> ConsumerInfo {
-    ConsumerInfo {
-        username: name.into(),
-        group_id: "staff".into(),
-        credential_id: "c1".into(),
-        custom_id: "42".into(),
-        labels: BTreeMap::new(),
-    }
+    let labels = BTreeMap::from([("custom_id".into(), "42".into())]);
+    ConsumerInfo::new(name.into(), "staff".into(), "c1".into(), labels, false)
 }

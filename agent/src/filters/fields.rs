@@ -6,14 +6,28 @@ use serde_json::{Map, Value};
 
 use super::check::Faults;
 use crate::exchange::{Exchange, Template};
-use crate::http::Fields;
+use crate::http::{FieldName, Fields, Name};
+
+/// Bytes of a value that is put together, so that a usual one grows nothing.
+const USUAL_VALUE: usize = 64;
 
 /// Compiled header edits, applied in the order add, set, remove.
 #[derive(Debug, Default)]
 pub(crate) struct HeaderEdits {
-    add: Vec<(Box<str>, FieldValue)>,
-    set: Vec<(Box<str>, FieldValue)>,
-    remove: Vec<Box<str>>,
+    add: Vec<Part>,
+    set: Vec<Part>,
+    remove: Vec<FieldName>,
+}
+
+/// Fields that are added or set together.
+#[derive(Debug)]
+enum Part {
+    /// Neighbours that are always the same, laid out once.
+    Fixed(Fields),
+    /// One that is made for each request.
+    Made(FieldName, Template),
+    /// `Host`, which stands beside the fields of a request.
+    Host(FieldValue),
 }
 
 /// The value of a field: fixed, or made for each request.
@@ -36,18 +50,31 @@ impl FieldValue {
     }
 
     /// The value for this request. What may not stand in a field (control characters) is left out.
-    pub(crate) fn get<'a>(&'a self, x: &Exchange, captures: &[&str]) -> Cow<'a, str> {
+    pub(crate) fn get<'a>(&'a self, x: &'a Exchange, captures: &[&str]) -> Cow<'a, str> {
         match self {
             FieldValue::Fixed(text) => Cow::Borrowed(text),
-            FieldValue::Template(template) => {
-                let mut out = String::new();
-                template.render_with(x, captures, &mut out);
-                out.retain(|c| !c.is_ascii_control());
-                let blank = [' ', '\t'];
-                Cow::Owned(if out.starts_with(blank) || out.ends_with(blank) { out.trim_matches(blank).to_owned() } else { out })
-            }
+            FieldValue::Template(template) => rendered(template, x, captures),
         }
     }
+}
+
+/// What a template gives for this request, without what may not stand in a field.
+fn rendered<'a>(template: &'a Template, x: &'a Exchange, captures: &[&str]) -> Cow<'a, str> {
+    let text = match template.variable() {
+        Some(variable) => variable.get(x).unwrap_or_default(),
+        None => {
+            let mut out = String::with_capacity(USUAL_VALUE);
+            template.render_with(x, captures, &mut out);
+            Cow::Owned(out)
+        }
+    };
+    let blank = [' ', '\t'];
+    if !text.bytes().any(|byte| byte.is_ascii_control()) && !text.starts_with(blank) && !text.ends_with(blank) {
+        return text;
+    }
+    let mut text = text.into_owned();
+    text.retain(|c| !c.is_ascii_control());
+    Cow::Owned(text.trim_matches(blank).to_owned())
 }
 
 impl HeaderEdits {
@@ -59,9 +86,9 @@ impl HeaderEdits {
             for (key, value) in source {
                 let path = format!("{path}.{key}");
                 match (key.as_str(), value) {
-                    ("add", Value::Object(map)) => edits.add = pairs(map, &path, faults),
-                    ("add", Value::Array(lines)) => edits.add = parse_lines(lines, &path, faults),
-                    ("set", Value::Object(map)) => edits.set = pairs(map, &path, faults),
+                    ("add", Value::Object(map)) => edits.add = laid_out(pairs(map, &path, faults), append),
+                    ("add", Value::Array(lines)) => edits.add = laid_out(parse_lines(lines, &path, faults), append),
+                    ("set", Value::Object(map)) => edits.set = laid_out(pairs(map, &path, faults), set),
                     ("remove", Value::Array(names)) => edits.remove = parse_names(names, &path, faults),
                     ("add" | "set", _) => faults.add(path, "wrong type: expected object"),
                     ("remove", _) => faults.add(path, "wrong type: expected array"),
@@ -69,7 +96,7 @@ impl HeaderEdits {
                 }
             }
         } else {
-            edits.set = pairs(source, path, faults);
+            edits.set = laid_out(pairs(source, path, faults), set);
         }
         edits
     }
@@ -77,36 +104,88 @@ impl HeaderEdits {
     /// Edits the fields of the request, one after the other. `Host` stands beside the fields, so its new value is returned.
     pub(crate) fn apply_to_request(&self, x: &mut Exchange, captures: &[&str]) -> Option<String> {
         let mut host = None;
-        for (name, value) in &self.add {
-            let value = value.get(x, captures);
-            x.request.fields.append(&**name, &*value);
+        for part in &self.add {
+            match part {
+                Part::Fixed(lines) => x.request.fields.append_all(lines),
+                Part::Made(name, template) => {
+                    let value = rendered(template, x, captures).into_owned();
+                    x.request.fields.append_named(name, value);
+                }
+                Part::Host(value) => {
+                    let value = value.get(x, captures).into_owned();
+                    x.request.fields.append_known(Name::Host, value);
+                }
+            }
         }
-        for (name, value) in &self.set {
-            let value = value.get(x, captures);
-            if name.eq_ignore_ascii_case("host") {
-                host = Some(value.into_owned());
-            } else {
-                x.request.fields.set(&**name, &*value);
+        for part in &self.set {
+            match part {
+                Part::Fixed(lines) => x.request.fields.set_all(lines),
+                Part::Made(name, template) => {
+                    let value = rendered(template, x, captures).into_owned();
+                    x.request.fields.set_named(name, value);
+                }
+                Part::Host(value) => host = Some(value.get(x, captures).into_owned()),
             }
         }
         for name in &self.remove {
-            x.request.fields.remove(&**name);
+            x.request.fields.remove_named(name);
         }
         host
     }
 
     /// Edits the fields of a response.
     pub(crate) fn apply_to_response(&self, x: &Exchange, fields: &mut Fields) {
-        for (name, value) in &self.add {
-            fields.append(&**name, &*value.get(x, &[]));
+        for part in &self.add {
+            match part {
+                Part::Fixed(lines) => fields.append_all(lines),
+                Part::Made(name, template) => fields.append_named(name, &*rendered(template, x, &[])),
+                Part::Host(value) => fields.append_known(Name::Host, &*value.get(x, &[])),
+            }
         }
-        for (name, value) in &self.set {
-            fields.set(&**name, &*value.get(x, &[]));
+        for part in &self.set {
+            match part {
+                Part::Fixed(lines) => fields.set_all(lines),
+                Part::Made(name, template) => fields.set_named(name, &*rendered(template, x, &[])),
+                Part::Host(value) => fields.set_known(Name::Host, &*value.get(x, &[])),
+            }
         }
         for name in &self.remove {
-            fields.remove(&**name);
+            fields.remove_named(name);
         }
     }
+}
+
+fn append(fields: &mut Fields, name: &FieldName, value: &str) {
+    fields.append_named(name, value);
+}
+
+fn set(fields: &mut Fields, name: &FieldName, value: &str) {
+    fields.set_named(name, value);
+}
+
+/// Puts what is fixed into lists that are copied as a whole; `put` is how one field comes to those before it.
+fn laid_out(pairs: Vec<(FieldName, FieldValue)>, put: fn(&mut Fields, &FieldName, &str)) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for (name, value) in pairs {
+        match (name.id(), value) {
+            (Name::Host, value) => parts.push(Part::Host(value)),
+            (_, FieldValue::Template(template)) => parts.push(Part::Made(name, template)),
+            (_, FieldValue::Fixed(text)) => match parts.last_mut() {
+                Some(Part::Fixed(fields)) => put(fields, &name, &text),
+                _ => {
+                    let mut fields = Fields::new();
+                    put(&mut fields, &name, &text);
+                    parts.push(Part::Fixed(fields));
+                }
+            },
+        }
+    }
+    for part in &mut parts {
+        if let Part::Fixed(fields) = part {
+            *fields = fields.laid_out();
+        }
+    }
+    parts
 }
 
 /// Whether the text may be the name of a field (RFC 9110 section 5.1).
@@ -119,7 +198,7 @@ fn is_text(value: &Value) -> bool {
     value.is_string() || value.is_number()
 }
 
-fn pairs(map: &Map<String, Value>, path: &str, faults: &mut Faults) -> Vec<(Box<str>, FieldValue)> {
+fn pairs(map: &Map<String, Value>, path: &str, faults: &mut Faults) -> Vec<(FieldName, FieldValue)> {
     let mut pairs = Vec::with_capacity(map.len());
     for (name, value) in map {
         let text = match value {
@@ -135,7 +214,7 @@ fn pairs(map: &Map<String, Value>, path: &str, faults: &mut Faults) -> Vec<(Box<
     pairs
 }
 
-fn pair(name: &str, value: &str, path: &str, faults: &mut Faults) -> Option<(Box<str>, FieldValue)> {
+fn pair(name: &str, value: &str, path: &str, faults: &mut Faults) -> Option<(FieldName, FieldValue)> {
     if !is_name(name) {
         faults.add(path, format!("expected the name of a header field, got \"{name}\""));
         return None;
@@ -144,11 +223,11 @@ fn pair(name: &str, value: &str, path: &str, faults: &mut Faults) -> Option<(Box
         faults.add(path, "expected a value without control characters");
         return None;
     }
-    Some((name.into(), FieldValue::new(value.trim())))
+    Some((FieldName::new(name.to_owned()), FieldValue::new(value.trim())))
 }
 
 /// `"Name: value"` lines, as `response-rewrite` writes what is added.
-fn parse_lines(lines: &[Value], path: &str, faults: &mut Faults) -> Vec<(Box<str>, FieldValue)> {
+fn parse_lines(lines: &[Value], path: &str, faults: &mut Faults) -> Vec<(FieldName, FieldValue)> {
     let mut pairs = Vec::with_capacity(lines.len());
     for (index, line) in lines.iter().enumerate() {
         let path = format!("{path}[{index}]");
@@ -160,11 +239,11 @@ fn parse_lines(lines: &[Value], path: &str, faults: &mut Faults) -> Vec<(Box<str
     pairs
 }
 
-fn parse_names(names: &[Value], path: &str, faults: &mut Faults) -> Vec<Box<str>> {
+fn parse_names(names: &[Value], path: &str, faults: &mut Faults) -> Vec<FieldName> {
     let mut list = Vec::with_capacity(names.len());
     for (index, name) in names.iter().enumerate() {
         match name.as_str().filter(|name| is_name(name)) {
-            Some(name) => list.push(name.into()),
+            Some(name) => list.push(FieldName::new(name.to_owned())),
             None => faults.add(format!("{path}[{index}]"), "expected the name of a header field"),
         }
     }

@@ -6,12 +6,14 @@ pub mod h2;
 mod body;
 pub(crate) mod chars;
 pub mod digits;
+mod field_name;
 pub(crate) mod fields;
 mod head;
 mod method;
 mod name;
 
 pub use body::{Body, BodyError, BodySource, Frame};
+pub use field_name::FieldName;
 pub use fields::Fields;
 pub use head::{RequestHead, ResponseHead, Version, reason_phrase};
 pub use method::Method;

@@ -153,6 +153,17 @@ impl Name {
         if is_spelled(candidate.as_str().as_bytes(), text) { candidate } else { Name::Other }
     }
 
+    /// The same for a text that stands in the code, not empty.
+    pub(super) const fn spelled(text: &str) -> Name {
+        let candidate = TABLE[slot(text.as_bytes(), SEED)];
+        if candidate.as_str().as_bytes().eq_ignore_ascii_case(text.as_bytes()) { candidate } else { Name::Other }
+    }
+
+    /// The bit of a name that is no known one in a set of such names; several names share one.
+    pub(super) const fn other_bit(text: &[u8]) -> u32 {
+        if text.is_empty() { 0 } else { 1 << (slot(text, SEED) & 31) }
+    }
+
     /// The bit of this name in a set of names.
     pub(crate) const fn bit(self) -> u64 {
         1 << self as u8

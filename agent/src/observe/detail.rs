@@ -1,10 +1,12 @@
 //! Requests in detail, for routes with the `prometheus` plugin: by consumer and node too, with a bound on the number of series.
 
-use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+use hashbrown::{Equivalent, HashMap};
 use parking_lot::Mutex;
 
 use super::TextWriter;
@@ -16,11 +18,21 @@ const MAX_SERIES: usize = 1_000;
 const OTHER: &str = "other";
 
 /// What tells one series from another.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Series {
     route: Arc<str>,
     service: Arc<str>,
     consumer: Arc<str>,
+    node: Option<SocketAddr>,
+    status: u16,
+}
+
+/// The same where it lies in an exchange: looking up a series that is there touches nothing that workers share.
+#[derive(PartialEq, Eq, Hash)]
+struct Labels<'a> {
+    route: &'a str,
+    service: &'a str,
+    consumer: &'a str,
     node: Option<SocketAddr>,
     status: u16,
 }
@@ -35,45 +47,79 @@ struct Sums {
 
 /// One worker's detailed counters. The lock is only ever met by a scrape.
 #[derive(Debug, Default)]
-pub struct Details(Mutex<HashMap<Series, Sums>>);
+pub struct Details(Mutex<HashMap<Series, Sums, RandomState>>);
 
 impl Details {
     /// Counts a finished exchange whose route asks for detail.
     pub fn count(&self, x: &Exchange, duration: Duration) {
-        let series = Series::of(x);
+        let labels = Labels::of(x);
         let mut all = self.0.lock();
-        let series = if all.len() < MAX_SERIES || all.contains_key(&series) { series } else { series.other() };
-        let sums = all.entry(series).or_default();
-        sums.requests += 1;
-        sums.micros += u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        sums.bytes_out += x.answer.bytes_sent;
+        if let Some(sums) = all.get_mut(&labels) {
+            return sums.add(x, duration);
+        }
+        let labels = if all.len() < MAX_SERIES { labels } else { labels.other() };
+        all.entry(Series::from(&labels)).or_default().add(x, duration);
     }
 }
 
-impl Series {
-    fn of(x: &Exchange) -> Series {
-        let route = x.route.as_deref();
-        let named = |id: &Arc<str>, name: &Arc<str>| match x.metrics {
-            MetricLabels::Names if !name.is_empty() => name.clone(),
-            _ => id.clone(),
+impl Sums {
+    fn add(&mut self, x: &Exchange, duration: Duration) {
+        self.requests += 1;
+        self.micros += u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.bytes_out += x.answer.bytes_sent;
+    }
+}
+
+impl<'a> Labels<'a> {
+    fn of(x: &'a Exchange) -> Labels<'a> {
+        let named = |id: &'a str, name: &'a str| match x.metrics {
+            MetricLabels::Names if !name.is_empty() => name,
+            _ => id,
         };
-        Series {
-            route: route.map(|route| named(&route.id, &route.names.route)).unwrap_or_default(),
-            service: route.map(|route| named(&route.service_id, &route.names.service)).unwrap_or_default(),
-            consumer: x.consumer.as_ref().map(|consumer| consumer.username.clone()).unwrap_or_default(),
+        let route = x.route.as_deref();
+        Labels {
+            route: route.map_or("", |route| named(&route.id, &route.names.route)),
+            service: route.map_or("", |route| named(&route.service_id, &route.names.service)),
+            consumer: x.consumer.as_ref().map_or("", |consumer| &consumer.username),
             node: x.attempts.last().map(|attempt| attempt.endpoint.address),
             status: x.answer.status,
         }
     }
 
-    fn other(self) -> Series {
-        Series { route: "".into(), service: "".into(), consumer: OTHER.into(), node: None, ..self }
+    fn other(self) -> Labels<'a> {
+        Labels { route: "", service: "", consumer: OTHER, node: None, ..self }
+    }
+}
+
+impl Series {
+    fn labels(&self) -> Labels<'_> {
+        let Series { route, service, consumer, node, status } = self;
+        Labels { route, service, consumer, node: *node, status: *status }
+    }
+}
+
+impl Hash for Series {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.labels().hash(state);
+    }
+}
+
+impl Equivalent<Series> for Labels<'_> {
+    fn equivalent(&self, series: &Series) -> bool {
+        *self == series.labels()
+    }
+}
+
+impl From<&Labels<'_>> for Series {
+    fn from(labels: &Labels<'_>) -> Series {
+        let &Labels { route, service, consumer, node, status } = labels;
+        Series { route: route.into(), service: service.into(), consumer: consumer.into(), node, status }
     }
 }
 
 /// Writes the families of the detailed counters of all workers.
 pub fn write<'a>(page: &mut TextWriter, workers: impl Iterator<Item = &'a Details>) {
-    let mut all: HashMap<Series, Sums> = HashMap::new();
+    let mut all: HashMap<Series, Sums, RandomState> = HashMap::default();
     for worker in workers {
         for (series, sums) in worker.0.lock().iter() {
             let total = all.entry(series.clone()).or_default();

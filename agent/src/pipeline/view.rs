@@ -69,7 +69,7 @@ impl View {
 
     /// The chain of a route once this consumer is known; `None` when the consumer adds nothing.
     pub fn merged(&self, route: &Arc<CompiledRoute<Action>>, consumer: &ConsumerInfo) -> Option<Arc<Chain>> {
-        let own = self.tables.consumers.chain(&consumer.username)?;
+        let own = self.tables.consumers.chain(consumer)?;
         let key = (Arc::as_ptr(route) as usize, consumer.username.clone());
         let mut merged = self.merged.borrow_mut();
         if let Some(chain) = merged.get(&key) {
@@ -116,7 +116,7 @@ impl View {
 }
 
 impl Directory for View {
-    fn find_credential(&self, plugin: &str, value: &str) -> Option<Arc<ConsumerInfo>> {
+    fn find_credential(&self, plugin: &str, value: &[u8]) -> Option<Arc<ConsumerInfo>> {
         self.tables.consumers.find_credential(plugin, value)
     }
 

@@ -1,8 +1,9 @@
 //! Consumers and their credentials, found by name or by the value that an authentication plugin has read.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+use hashbrown::HashMap;
 use heddle_xds::model;
 use serde_json::Value;
 
@@ -12,9 +13,13 @@ use crate::filters::Chain;
 /// All consumers of one moment.
 #[derive(Debug, Default)]
 pub struct Consumers {
-    by_name: HashMap<Arc<str>, Consumer>,
-    by_credential: HashMap<Arc<str>, HashMap<Box<str>, Arc<ConsumerInfo>>>,
+    by_name: HashMap<Arc<str>, Consumer, RandomState>,
+    /// By plugin, of which there are few.
+    by_credential: Vec<(Arc<str>, Credentials)>,
 }
+
+/// Who has which value.
+type Credentials = HashMap<Box<[u8]>, Arc<ConsumerInfo>, RandomState>;
 
 /// One consumer.
 #[derive(Debug)]
@@ -35,18 +40,27 @@ impl Consumers {
         for (consumer, chain) in all {
             consumers.by_name.insert(
                 consumer.username.clone(),
-                Consumer { info: Arc::new(info(consumer, &Arc::default())), chain: chain.clone() },
+                Consumer { info: Arc::new(info(consumer, &Arc::default(), chain)), chain: chain.clone() },
             );
             for credential in &consumer.credentials {
                 let value =
                     unique_field(&credential.plugin).and_then(|field| credential.config.get(field)).and_then(Value::as_str);
                 if let Some(value) = value {
-                    let table = consumers.by_credential.entry(credential.plugin.clone()).or_default();
-                    table.insert(value.into(), Arc::new(info(consumer, &credential.id)));
+                    consumers
+                        .credentials_of(&credential.plugin)
+                        .insert(value.as_bytes().into(), Arc::new(info(consumer, &credential.id, chain)));
                 }
             }
         }
         consumers
+    }
+
+    fn credentials_of(&mut self, plugin: &Arc<str>) -> &mut Credentials {
+        let place = self.by_credential.iter().position(|(name, _)| name == plugin).unwrap_or_else(|| {
+            self.by_credential.push((plugin.clone(), HashMap::default()));
+            self.by_credential.len() - 1
+        });
+        &mut self.by_credential[place].1
     }
 
     /// Number of consumers.
@@ -60,8 +74,9 @@ impl Consumers {
     }
 
     /// Who has this value in the unique field of an authentication plugin.
-    pub fn find_credential(&self, plugin: &str, value: &str) -> Option<Arc<ConsumerInfo>> {
-        self.by_credential.get(plugin)?.get(value).cloned()
+    pub fn find_credential(&self, plugin: &str, value: &[u8]) -> Option<Arc<ConsumerInfo>> {
+        let (_, table) = self.by_credential.iter().find(|(name, _)| **name == *plugin)?;
+        table.get(value).cloned()
     }
 
     /// The consumer of this name.
@@ -70,19 +85,17 @@ impl Consumers {
     }
 
     /// Filters that apply once this consumer is known; `None` when there are none.
-    pub fn chain(&self, username: &str) -> Option<&Arc<Chain>> {
-        self.by_name.get(username).map(|consumer| &consumer.chain).filter(|chain| !chain.is_empty())
+    pub fn chain(&self, consumer: &ConsumerInfo) -> Option<&Arc<Chain>> {
+        if !consumer.has_filters {
+            return None;
+        }
+        self.by_name.get(&consumer.username).map(|consumer| &consumer.chain)
     }
 }
 
-fn info(consumer: &model::Consumer, credential_id: &Arc<str>) -> ConsumerInfo {
-    ConsumerInfo {
-        username: consumer.username.clone(),
-        group_id: consumer.group_id.clone(),
-        credential_id: credential_id.clone(),
-        custom_id: consumer.labels.get("custom_id").cloned().unwrap_or_default(),
-        labels: consumer.labels.clone(),
-    }
+fn info(consumer: &model::Consumer, credential_id: &Arc<str>, chain: &Chain) -> ConsumerInfo {
+    let model::Consumer { username, group_id, labels, .. } = consumer;
+    ConsumerInfo::new(username.clone(), group_id.clone(), credential_id.clone(), labels.clone(), !chain.is_empty())
 }
 
 #[cfg(test)]
@@ -106,10 +119,10 @@ mod tests {
             labels: [("custom_id".into(), "42".into())].into(),
         };
         let consumers = Consumers::new([(&jack, &Arc::default())].into_iter(), |plugin| (plugin == "key-auth").then_some("key"));
-        let found = consumers.find_credential("key-auth", "k2").unwrap();
+        let found = consumers.find_credential("key-auth", b"k2").unwrap();
         assert_eq!((&*found.username, &*found.credential_id, &*found.custom_id), ("jack", "c2", "42"));
-        assert!(consumers.find_credential("key-auth", "k3").is_none());
-        assert!(consumers.find_credential("basic-auth", "k1").is_none());
-        assert!(consumers.chain("jack").is_none());
+        assert!(consumers.find_credential("key-auth", b"k3").is_none());
+        assert!(consumers.find_credential("basic-auth", b"k1").is_none());
+        assert!(consumers.chain(&found).is_none());
     }
 }

@@ -1,11 +1,15 @@
 //! One case in a process of its own under callgrind, whose counter runs only inside [`crate::subject::counted`].
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::cases::Case;
 
+/// Functions that a profile shows.
+const SHOWN: usize = 50;
 /// The function whose inside is counted.
 const COUNTED: &str = "--toggle-collect=*subject::counted*";
 
@@ -26,8 +30,28 @@ pub fn profile(case: &Case) {
     let out = folder.path().join("callgrind.out");
     // Lines would tell inlined functions apart, which nobody calls.
     run(case, &out, &["--dump-line=no"]);
-    let status = Command::new("callgrind_annotate").arg(&out).status().unwrap();
-    assert!(status.success(), "callgrind_annotate: {status}");
+    let output = Command::new("callgrind_annotate").args(["--threshold=100", "--auto=no"]).arg(&out).output().unwrap();
+    assert!(output.status.success(), "callgrind_annotate: {}", String::from_utf8_lossy(&output.stderr));
+    let mut functions = BTreeMap::<String, u64>::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        if let Some((count, name)) = entry(line) {
+            *functions.entry(name.to_owned()).or_default() += count;
+        }
+    }
+    let mut functions: Vec<_> = functions.into_iter().collect();
+    functions.sort_by_key(|(_, count)| Reverse(*count));
+    for (name, count) in functions.iter().take(SHOWN) {
+        println!("{:>8.0}  {name}", *count as f64 / case.rounds as f64);
+    }
+}
+
+/// Count and function of a line such as `1,234 (5.00%)  file.rs:function [object]`. One function has a line for each file that it has code from.
+fn entry(line: &str) -> Option<(u64, &str)> {
+    let (count, rest) = line.trim_start().split_once(" (")?;
+    let (_, place) = rest.split_once("%)")?;
+    let (_, name) = place.trim_start().split_once(':')?;
+    let name = name.split(" [/").next().unwrap_or(name);
+    Some((count.replace(',', "").parse().ok()?, name))
 }
 
 fn run(case: &Case, out: &Path, more: &[&str]) {

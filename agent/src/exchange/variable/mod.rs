@@ -14,7 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Exchange;
-use crate::http::{Fields, Name};
+use crate::http::digits::{push_ip, push_number};
+use crate::http::{FieldName, Fields, Name};
+
+/// Bytes of the longest address: 8 groups of 4, 7 colons.
+const LONGEST_IP: usize = 39;
 
 /// Key of the slot (of type [`Fields`]) under which the fields of the response are recorded for `sent_http_*`.
 pub const SENT_FIELDS: &str = "sent_fields";
@@ -57,10 +61,7 @@ enum Kind {
 
 /// A header name with `-` for `_`; a known one is found without comparing text.
 #[derive(Clone)]
-struct HeaderName {
-    known: Name,
-    text: Arc<str>,
-}
+struct HeaderName(Arc<FieldName>);
 
 impl Variable {
     /// The variable of this name, without `$`. A name that means nothing is always absent.
@@ -109,7 +110,7 @@ impl Variable {
     /// Calls `each` with every single value: all fields of a header, all arguments of a name; else the one value.
     pub fn any(&self, x: &Exchange, mut each: impl FnMut(&str) -> bool) -> bool {
         match &self.kind {
-            Kind::Header(name) if name.known != Name::Host => {
+            Kind::Header(name) if name.0.id() != Name::Host => {
                 x.request.fields.iter().any(|field| name.is(field.id, field.name) && each(&String::from_utf8_lossy(field.value)))
             }
             Kind::Arg(name) => table::query(x).is_some_and(|query| query_args(query, name).any(each)),
@@ -129,7 +130,9 @@ impl<'a> Value<'a> {
     pub fn into_text(self) -> Cow<'a, str> {
         match self {
             Value::Text(text) => text,
-            other => Cow::Owned(other.to_string()),
+            Value::Number(number) => Cow::Owned(ascii(|out| push_number(out, number))),
+            Value::Ip(ip) => Cow::Owned(ascii(|out| push_ip(out, ip))),
+            Value::Seconds(_) => Cow::Owned(self.to_string()),
         }
     }
 
@@ -165,23 +168,26 @@ impl From<String> for Value<'_> {
 impl HeaderName {
     fn new(variable: &str) -> HeaderName {
         let text = variable.to_ascii_lowercase().replace('_', "-");
-        HeaderName { known: Name::find(text.as_bytes()), text: text.into() }
+        HeaderName(Arc::new(FieldName::new(text)))
     }
 
     fn is(&self, id: Name, name: &[u8]) -> bool {
-        if self.known != Name::Other {
-            return id == self.known;
+        if self.0.id() != Name::Other {
+            return id == self.0.id();
         }
-        let same = |(a, b): (&u8, &u8)| a.to_ascii_lowercase() == *b || (*a == b'_' && *b == b'-');
-        name.len() == self.text.len() && name.iter().zip(self.text.as_bytes()).all(same)
+        let (text, same) = (self.0.as_str(), |(a, b): (&u8, &u8)| a.to_ascii_lowercase() == *b || (*a == b'_' && *b == b'-'));
+        name.len() == text.len() && name.iter().zip(text.as_bytes()).all(same)
     }
 
     /// The value, or all values joined as RFC 9110 section 5.3 has it (cookies as RFC 9113 section 8.2.3).
     fn joined<'a>(&self, fields: &'a Fields) -> Option<Cow<'a, str>> {
+        if fields.surely_lack(&self.0) {
+            return None;
+        }
         let mut values = fields.iter().filter(|field| self.is(field.id, field.name)).map(|field| field.value);
         let first = String::from_utf8_lossy(values.next()?);
         let Some(second) = values.next() else { return Some(first) };
-        let separator = if self.known == Name::Cookie { "; " } else { ", " };
+        let separator = if self.0.id() == Name::Cookie { "; " } else { ", " };
         let mut all = first.into_owned();
         for value in std::iter::once(second).chain(values) {
             all.push_str(separator);
@@ -189,6 +195,13 @@ impl HeaderName {
         }
         Some(Cow::Owned(all))
     }
+}
+
+/// Text that the writer of digits makes, without the formatting machinery.
+fn ascii(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = Vec::with_capacity(LONGEST_IP);
+    write(&mut out);
+    String::from_utf8(out).unwrap_or_default()
 }
 
 fn query_arg<'a>(query: &'a str, name: &str) -> Option<&'a str> {

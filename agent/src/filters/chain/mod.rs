@@ -5,6 +5,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -55,23 +56,23 @@ impl Chain {
     }
 
     /// Phase `REWRITE`; an answer ends the request.
-    pub async fn rewrite(&self, x: &mut Exchange) -> Option<Box<Answer>> {
-        run(self.of(Phases::REWRITE), |filter, x| filter.rewrite(x), x).await
+    pub fn rewrite<'a>(&'a self, x: &'a mut Exchange) -> impl Future<Output = Option<Box<Answer>>> + 'a {
+        run(self.of(Phases::REWRITE), |filter, x| filter.rewrite(x), x)
     }
 
     /// Phase `REWRITE` of what a consumer has brought into a merged chain; run once, after authentication.
-    pub async fn rewrite_added(&self, x: &mut Exchange) -> Option<Box<Answer>> {
-        run(&self.added, |filter, x| filter.rewrite(x), x).await
+    pub fn rewrite_added<'a>(&'a self, x: &'a mut Exchange) -> impl Future<Output = Option<Box<Answer>>> + 'a {
+        run(&self.added, |filter, x| filter.rewrite(x), x)
     }
 
     /// Phase `ACCESS`; an answer ends the request.
-    pub async fn access(&self, x: &mut Exchange) -> Option<Box<Answer>> {
-        run(self.of(Phases::ACCESS), |filter, x| filter.access(x), x).await
+    pub fn access<'a>(&'a self, x: &'a mut Exchange) -> impl Future<Output = Option<Box<Answer>>> + 'a {
+        run(self.of(Phases::ACCESS), |filter, x| filter.access(x), x)
     }
 
     /// Phase `BEFORE_PROXY`; an answer ends the request.
-    pub async fn before_proxy(&self, x: &mut Exchange) -> Option<Box<Answer>> {
-        run(self.of(Phases::BEFORE_PROXY), |filter, x| filter.before_proxy(x), x).await
+    pub fn before_proxy<'a>(&'a self, x: &'a mut Exchange) -> impl Future<Output = Option<Box<Answer>>> + 'a {
+        run(self.of(Phases::BEFORE_PROXY), |filter, x| filter.before_proxy(x), x)
     }
 
     /// Phase `REQUEST_BODY`: adds its edits.

@@ -46,10 +46,12 @@ const VERDICTS: &str = "_meta.filter";
 
 impl Step {
     /// Whether the condition holds; evaluated once per request, so that all phases of a filter run or none.
+    #[inline]
     pub(super) fn applies(&self, x: &mut Exchange) -> bool {
-        if self.condition.is_none() {
-            return true;
-        }
+        self.condition.is_none() || self.decide(x)
+    }
+
+    fn decide(&self, x: &mut Exchange) -> bool {
         if let Some(verdict) = self.verdict(x) {
             return verdict;
         }

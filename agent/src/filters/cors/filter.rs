@@ -10,19 +10,33 @@ use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::{Config, Metadata};
 use super::origins::Origins;
 use crate::exchange::{Answer, Exchange, Reason, pattern};
-use crate::http::{Fields, Method, Name, ResponseHead};
+use crate::http::{FieldName, Fields, Method, Name, ResponseHead};
 
 struct Cors {
     origins: Origins,
     timing: Option<Origins>,
-    methods: Box<str>,
-    /// `None` repeats what the browser asks for.
-    headers: Option<Box<str>>,
-    expose: Option<Box<str>>,
-    max_age: Box<str>,
-    credentials: bool,
+    /// What those are told who are allowed; with the origin where that is always the same.
+    told: Fields,
+    /// Whether the origin depends on who asks.
+    tells_origin: bool,
+    /// Whether the fields are allowed that the browser asks for.
+    repeats_headers: bool,
+    /// Whether the answer depends on who asks, so that caches must keep answers apart.
+    varies: bool,
 }
 
+const TIMING_ALLOW_ORIGIN: FieldName = FieldName::of("Timing-Allow-Origin");
+const ALLOW_ORIGIN: FieldName = FieldName::of("Access-Control-Allow-Origin");
+const ALLOW_METHODS: FieldName = FieldName::of("Access-Control-Allow-Methods");
+const MAX_AGE: FieldName = FieldName::of("Access-Control-Max-Age");
+const EXPOSE_HEADERS: FieldName = FieldName::of("Access-Control-Expose-Headers");
+const ALLOW_HEADERS: FieldName = FieldName::of("Access-Control-Allow-Headers");
+const ALLOW_CREDENTIALS: FieldName = FieldName::of("Access-Control-Allow-Credentials");
+const REQUEST_HEADERS: FieldName = FieldName::of("Access-Control-Request-Headers");
+const VARY: FieldName = FieldName::of("Vary");
+
+/// Allows each single thing by its name.
+const EACH: &str = "**";
 /// What `**` stands for among methods.
 const ALL_METHODS: &str = "GET,POST,PUT,DELETE,PATCH,HEAD,OPTIONS,CONNECT,TRACE";
 
@@ -38,15 +52,31 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let timing_patterns = compile("timing_allow_origins_by_regex", config.timing_allow_origins_by_regex.as_deref())?;
     let timing = (config.timing_allow_origins.is_some() || !timing_patterns.is_empty())
         .then(|| Origins::new(config.timing_allow_origins.as_deref(), timing_patterns, Vec::new()));
-    Ok(Arc::new(Cors {
-        origins: Origins::new(written.then_some(&*config.allow_origins), patterns, further),
-        timing,
-        methods: if config.allow_methods == "**" { ALL_METHODS.into() } else { config.allow_methods.into() },
-        headers: (config.allow_headers != "**").then(|| config.allow_headers.into()),
-        expose: (!config.expose_headers.is_empty()).then(|| config.expose_headers.into()),
-        max_age: config.max_age.to_string().into(),
-        credentials: config.allow_credential,
-    }))
+    let origins = Origins::new(written.then_some(&*config.allow_origins), patterns, further);
+    let varies = [Some(&origins), timing.as_ref()].into_iter().flatten().any(Origins::depends_on_origin);
+    let told = told(&config, origins.always());
+    let repeats_headers = config.allow_headers == EACH;
+    Ok(Arc::new(Cors { tells_origin: origins.always().is_none(), origins, timing, told, repeats_headers, varies }))
+}
+
+/// The fields that are the same for all who are allowed.
+fn told(config: &Config, origin: Option<&str>) -> Fields {
+    let mut told = Fields::new();
+    if let Some(origin) = origin {
+        told.append_named(&ALLOW_ORIGIN, origin);
+    }
+    told.append_named(&ALLOW_METHODS, if config.allow_methods == EACH { ALL_METHODS } else { &config.allow_methods });
+    told.append_named(&MAX_AGE, config.max_age.to_string());
+    if !config.expose_headers.is_empty() {
+        told.append_named(&EXPOSE_HEADERS, &config.expose_headers);
+    }
+    if config.allow_headers != EACH {
+        told.append_named(&ALLOW_HEADERS, &config.allow_headers);
+    }
+    if config.allow_credential {
+        told.append_named(&ALLOW_CREDENTIALS, "true");
+    }
+    told.laid_out()
 }
 
 fn compile(field: &str, patterns: Option<&[String]>) -> Result<Vec<Regex>, Vec<ConfigFault>> {
@@ -68,32 +98,23 @@ impl Filter for Cors {
     }
 
     fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
-        let asking = x.request.fields.get_known(Name::Origin).and_then(|origin| std::str::from_utf8(origin).ok());
+        let asking = || x.request.fields.get_known(Name::Origin).and_then(|origin| std::str::from_utf8(origin).ok());
         let fields = &mut head.fields;
-        let depends = |origins: &Origins| origins.depends_on_origin();
-        if depends(&self.origins) || self.timing.as_ref().is_some_and(depends) {
+        if self.varies {
             vary_by_origin(fields);
         }
-        if let Some(origin) = self.timing.as_ref().and_then(|timing| timing.allowed(asking)) {
-            fields.set("Timing-Allow-Origin", origin);
+        if let Some(origin) = self.timing.as_ref().and_then(|timing| timing.allowed(asking())) {
+            fields.set_named(&TIMING_ALLOW_ORIGIN, origin);
         }
-        let Some(origin) = self.origins.allowed(asking) else { return };
-        fields.set("Access-Control-Allow-Origin", origin);
-        fields.set("Access-Control-Allow-Methods", &*self.methods);
-        fields.set("Access-Control-Max-Age", &*self.max_age);
-        if let Some(expose) = &self.expose {
-            fields.set("Access-Control-Expose-Headers", &**expose);
+        if self.tells_origin {
+            let Some(origin) = self.origins.allowed(asking()) else { return };
+            fields.set_named(&ALLOW_ORIGIN, origin);
         }
-        match &self.headers {
-            Some(list) => fields.set("Access-Control-Allow-Headers", &**list),
-            None => {
-                if let Some(asked) = x.request.fields.get("access-control-request-headers") {
-                    fields.set("Access-Control-Allow-Headers", asked);
-                }
-            }
-        }
-        if self.credentials {
-            fields.set("Access-Control-Allow-Credentials", "true");
+        fields.set_all(&self.told);
+        if self.repeats_headers
+            && let Some(asked) = x.request.fields.get_named(&REQUEST_HEADERS)
+        {
+            fields.set_named(&ALLOW_HEADERS, asked);
         }
     }
 }
@@ -106,8 +127,8 @@ fn vary_by_origin(fields: &mut Fields) {
             name == b"*" || name.eq_ignore_ascii_case(b"origin")
         })
     };
-    let present = fields.get_all("vary").any(member);
+    let present = fields.get_all_named(&VARY).any(member);
     if !present {
-        fields.append("Vary", "Origin");
+        fields.append_named(&VARY, "Origin");
     }
 }

@@ -42,6 +42,15 @@ impl Origins {
         !matches!(self.list, List::All)
     }
 
+    /// What every browser is told, whoever asks; `None` where that differs.
+    pub(super) fn always(&self) -> Option<&str> {
+        match &self.list {
+            List::All => Some("*"),
+            List::One(one) if self.patterns.is_empty() && self.further.is_empty() => Some(one),
+            _ => None,
+        }
+    }
+
     /// What the browser is told, `None` for nothing.
     pub(super) fn allowed<'a>(&'a self, asking: Option<&'a str>) -> Option<&'a str> {
         let listed = match &self.list {

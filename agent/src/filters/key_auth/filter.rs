@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::super::{BuildContext, Built, Filter, Flow, Phases, check, identity};
 use super::config::Config;
 use crate::exchange::{Answer, ConsumerInfo, Exchange, Reason};
+use crate::http::FieldName;
 
 struct KeyAuth {
-    header: Box<str>,
+    header: FieldName,
     query: Box<str>,
     hide: bool,
     anonymous: Option<Box<str>>,
@@ -28,7 +29,7 @@ pub(super) fn build(value: &Value, _context: &BuildContext<'_>) -> Built {
         answer
     };
     Ok(Arc::new(KeyAuth {
-        header: config.header.into(),
+        header: FieldName::new(config.header),
         query: config.query.into(),
         hide: config.hide_credentials,
         anonymous: config.anonymous_consumer.map(Into::into),
@@ -65,23 +66,23 @@ impl Filter for KeyAuth {
 }
 
 impl KeyAuth {
-    fn find<'a>(&self, x: &'a Exchange) -> Option<(Place, Cow<'a, str>)> {
-        if let Some(key) = x.request.fields.get_str(&self.header) {
+    fn find<'a>(&self, x: &'a Exchange) -> Option<(Place, Cow<'a, [u8]>)> {
+        if let Some(key) = x.request.fields.get_named(&self.header) {
             return Some((Place::Header, Cow::Borrowed(key)));
         }
         let raw = x.request.query_arg(&self.query)?;
         // `+` is a blank in a query of the form type.
-        let spaced = if raw.contains('+') { Cow::Owned(raw.replace('+', " ")) } else { Cow::Borrowed(raw) };
-        let key = match spaced {
-            Cow::Borrowed(raw) => percent_decode_str(raw).decode_utf8_lossy(),
-            Cow::Owned(raw) => Cow::Owned(percent_decode_str(&raw).decode_utf8_lossy().into_owned()),
+        let key = if raw.contains('+') {
+            Cow::Owned(percent_decode_str(&raw.replace('+', " ")).collect())
+        } else {
+            Cow::from(percent_decode_str(raw))
         };
         Some((Place::Query, key))
     }
 
     fn hide(&self, x: &mut Exchange, place: &Place) {
         match place {
-            Place::Header => _ = x.request.fields.remove(&*self.header),
+            Place::Header => _ = x.request.fields.remove_named(&self.header),
             Place::Query => {
                 let query = x.request.query.take().unwrap_or_default();
                 let others = query.split('&').filter(|pair| pair.split('=').next() != Some(&*self.query));

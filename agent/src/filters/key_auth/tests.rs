@@ -17,9 +17,9 @@ use crate::exchange::{ConsumerInfo, Directory, Exchange};
 struct People(BTreeMap<&'static str, Arc<ConsumerInfo>>);
 
 impl Directory for People {
-    fn find_credential(&self, plugin: &str, value: &str) -> Option<Arc<ConsumerInfo>> {
+    fn find_credential(&self, plugin: &str, value: &[u8]) -> Option<Arc<ConsumerInfo>> {
         assert_eq!(plugin, "key-auth");
-        self.0.get(value).cloned()
+        self.0.get(std::str::from_utf8(value).ok()?).cloned()
     }
 
     fn consumer(&self, username: &str) -> Option<Arc<ConsumerInfo>> {
@@ -28,7 +28,7 @@ impl Directory for People {
 }
 
 fn ask(target: &str, fields: &[(&str, &str)]) -> Exchange {
-    let guest = ConsumerInfo { credential_id: "".into(), custom_id: "".into(), ..consumer("guest") };
+    let guest = ConsumerInfo::new("guest".into(), "".into(), "".into(), BTreeMap::new(), false);
     let people = BTreeMap::from([("k 1", Arc::new(consumer("jack"))), ("unused", Arc::new(guest))]);
     at(NOW_MS, "GET", "h", target, fields, Rc::new(People(people)))
 }

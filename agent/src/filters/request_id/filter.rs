@@ -9,12 +9,10 @@ use super::algorithm::Maker;
 use super::config::Config;
 use crate::exchange::Exchange;
 use crate::exchange::variable::REQUEST_ID;
-use crate::http::{Name, ResponseHead};
+use crate::http::{FieldName, Name, ResponseHead};
 
 struct RequestId {
-    header: Box<str>,
-    /// Whether the variable `request_id` finds the id in the request by itself.
-    usual_header: bool,
+    header: FieldName,
     in_response: bool,
     maker: Maker,
 }
@@ -23,9 +21,8 @@ pub(super) fn build(value: &Value, _context: &BuildContext<'_>) -> Built {
     let config: Config = check::read(value)?;
     Ok(Arc::new(RequestId {
         maker: Maker::new(&config),
-        usual_header: Name::find(config.header_name.as_bytes()) == Name::XRequestId,
         in_response: config.include_in_response,
-        header: config.header_name.into(),
+        header: FieldName::new(config.header_name),
     }))
 }
 
@@ -35,19 +32,20 @@ impl Filter for RequestId {
     }
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
-        if x.request.fields.get(&self.header).is_none_or(<[u8]>::is_empty) {
-            self.maker.make(&mut x.dice, x.started_ms, |id| x.request.fields.set(&*self.header, id));
+        if x.request.fields.get_named(&self.header).is_none_or(<[u8]>::is_empty) {
+            self.maker.make(&mut x.dice, x.started_ms, |id| x.request.fields.set_own_named(&self.header, id));
         }
-        if !self.usual_header {
-            let id = x.request.fields.get(&self.header).map(|id| String::from_utf8_lossy(id).into_owned());
+        // The usual one is where the variable `request_id` looks by itself.
+        if self.header.id() != Name::XRequestId {
+            let id = x.request.fields.get_named(&self.header).map(|id| String::from_utf8_lossy(id).into_owned());
             x.put(REQUEST_ID, id.unwrap_or_default());
         }
         Flow::Continue
     }
 
     fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
-        if let Some(id) = x.request.fields.get(&self.header) {
-            head.fields.set(&*self.header, id);
+        if let Some(id) = x.request.fields.get_named(&self.header) {
+            head.fields.set_named(&self.header, id);
         }
     }
 }

@@ -11,7 +11,7 @@ use super::super::{BodyEdit, BuildContext, Built, Filter, Flow, Phases, check};
 use super::body::{Replacement, replace_all};
 use super::config::Config;
 use crate::exchange::{Exchange, Expr};
-use crate::http::{Name, ResponseHead};
+use crate::http::{FieldName, Name, ResponseHead};
 
 struct ResponseRewrite {
     status: Option<u16>,
@@ -26,6 +26,8 @@ struct ResponseRewrite {
 struct Held(usize, bool);
 
 const NAME: &str = "response-rewrite";
+const ACCEPT_ENCODING: FieldName = FieldName::of("Accept-Encoding");
+const ETAG: FieldName = FieldName::of("ETag");
 
 pub(super) fn build(value: &Value, _context: &BuildContext<'_>) -> Built {
     let config: Config = check::read(value)?;
@@ -62,7 +64,7 @@ impl Filter for ResponseRewrite {
     }
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
-        x.request.fields.remove("accept-encoding");
+        x.request.fields.remove_named(&ACCEPT_ENCODING);
         Flow::Continue
     }
 
@@ -81,7 +83,7 @@ impl Filter for ResponseRewrite {
         if self.body.is_some() {
             head.fields.remove_known(Name::ContentEncoding);
             head.fields.remove_known(Name::ContentLength);
-            head.fields.remove("etag");
+            head.fields.remove_named(&ETAG);
         }
         self.headers.apply_to_response(x, &mut head.fields);
     }

@@ -1,7 +1,10 @@
 //! Header and trailer fields in their order, as lines in one text buffer that is used again for the next message.
 
-use super::Name;
+#[cfg(test)]
+mod tests;
+
 use super::chars::{is_token, is_value};
+use super::{FieldName, Name};
 
 /// Header or trailer fields in the order received.
 ///
@@ -14,6 +17,8 @@ pub struct Fields {
     list: Vec<Field>,
     /// The known names that are here, by [`Name::bit`]; may hold some that are gone.
     names: u64,
+    /// The same for all other names, by [`Name::other_bit`], which several names share.
+    others: u32,
     /// Whether a name may hold an underscore.
     underscored: bool,
 }
@@ -82,6 +87,7 @@ impl Fields {
         self.text.clear();
         self.list.clear();
         self.names = 0;
+        self.others = 0;
         self.underscored = false;
     }
 
@@ -127,13 +133,18 @@ impl Fields {
     pub(crate) fn push_line(&mut self, line: &Line<'_>) {
         self.underscored |= line.underscored;
         let Some(plain) = line.plain else { return self.add(line.id, line.name, line.value, true) };
-        let at = self.begin(line.id, plain.len());
+        let at = self.begin(line.id, line.name, plain.len());
         self.text.extend_from_slice(plain);
         self.note(line.id, at, line.name.len(), line.value.len(), true);
     }
 
     fn add(&mut self, id: Name, name: &[u8], value: &[u8], checked: bool) {
-        let at = self.begin(id, name.len() + value.len() + 4);
+        self.begin(id, name, name.len() + value.len() + 4);
+        self.write(id, name, value, checked);
+    }
+
+    fn write(&mut self, id: Name, name: &[u8], value: &[u8], checked: bool) {
+        let at = self.text.len();
         self.text.extend_from_slice(name);
         self.text.extend_from_slice(b": ");
         self.text.extend_from_slice(value);
@@ -141,14 +152,22 @@ impl Fields {
         self.note(id, at, name.len(), value.len(), checked);
     }
 
-    fn begin(&mut self, id: Name, len: usize) -> usize {
+    fn begin(&mut self, id: Name, name: &[u8], len: usize) -> usize {
+        self.make_room(len);
+        self.names |= id.bit();
+        if id == Name::Other {
+            self.others |= Name::other_bit(name);
+        }
+        self.text.len()
+    }
+
+    /// Makes room for some more bytes, and for a usual message when there is none at all.
+    fn make_room(&mut self, len: usize) {
         if self.list.capacity() == 0 {
             self.list.reserve(USUAL_FIELDS);
             self.text.reserve(USUAL_TEXT);
         }
         self.text.reserve(len);
-        self.names |= id.bit();
-        self.text.len()
     }
 
     fn note(&mut self, id: Name, at: usize, name: usize, value: usize, checked: bool) {
@@ -190,13 +209,119 @@ impl Fields {
     }
 
     fn remove_all(&mut self, id: Name, name: &[u8]) -> usize {
-        if id != Name::Other {
-            return self.remove_known(id);
+        match id {
+            Name::Other if self.others & Name::other_bit(name) == 0 => 0,
+            Name::Other => self.remove_other(name),
+            known => self.remove_known(known),
         }
-        let before = self.list.len();
-        let text = &self.text;
-        self.list.retain(|field| field.id != Name::Other || !field.name(text).eq_ignore_ascii_case(name));
+    }
+
+    fn remove_other(&mut self, name: &[u8]) -> usize {
+        let (mut at, before) = (0, self.list.len());
+        while let Some(next) = self.list[at..].iter().position(|field| field.is_other(&self.text, name)) {
+            at += next;
+            self.list.remove(at);
+        }
         before - self.list.len()
+    }
+
+    /// Adds a field behind the others.
+    pub fn append_named(&mut self, name: &FieldName, value: impl AsRef<[u8]>) {
+        self.push_named(name, value.as_ref(), false);
+    }
+
+    /// Replaces all fields of this name by one.
+    pub fn set_named(&mut self, name: &FieldName, value: impl AsRef<[u8]>) {
+        self.remove_named(name);
+        self.append_named(name, value);
+    }
+
+    /// Replaces all fields of this name by one whose value we made ourselves, of parts that have been checked.
+    pub(crate) fn set_own_named(&mut self, name: &FieldName, value: &[u8]) {
+        self.remove_named(name);
+        self.push_named(name, value, name.is_sound());
+    }
+
+    fn push_named(&mut self, name: &FieldName, value: &[u8], checked: bool) {
+        let text = name.as_str().as_bytes();
+        self.make_room(text.len() + value.len() + 4);
+        self.names |= name.id().bit();
+        self.others |= name.other_bit();
+        self.underscored |= name.is_underscored();
+        self.write(name.id(), text, value, checked);
+    }
+
+    /// Removes all fields of this name and says how many there were.
+    pub fn remove_named(&mut self, name: &FieldName) -> usize {
+        match name.id() {
+            _ if !self.may_have(name) => 0,
+            Name::Other => self.remove_other(name.as_str().as_bytes()),
+            known => self.remove_known(known),
+        }
+    }
+
+    /// Adds the fields of a list that was laid out once behind the others.
+    pub fn append_all(&mut self, other: &Fields) {
+        self.make_room(other.text.len());
+        let at = self.text.len() as u32;
+        self.text.extend_from_slice(&other.text);
+        self.list.extend(other.list.iter().map(|field| Field { at: field.at + at, ..*field }));
+        self.names |= other.names;
+        self.others |= other.others;
+        self.underscored |= other.underscored;
+    }
+
+    /// Replaces all fields of the names of such a list by those of the list.
+    pub fn set_all(&mut self, other: &Fields) {
+        if self.names & other.names & !Name::Other.bit() != 0 || self.others & other.others != 0 {
+            for field in &other.list {
+                self.remove_all(field.id, field.name(&other.text));
+            }
+        }
+        self.append_all(other);
+    }
+
+    /// The same fields laid out to be copied into messages: without gaps, and those that cannot stand in a message left out now instead of later.
+    #[must_use]
+    pub fn laid_out(&self) -> Fields {
+        let mut tight = Fields::default();
+        self.each_sound(|field| {
+            tight.underscored |= field.id == Name::Other && field.name.contains(&b'_');
+            tight.add(field.id, field.name, field.value, true);
+        });
+        tight.text.shrink_to_fit();
+        tight.list.shrink_to_fit();
+        tight
+    }
+
+    /// Value of the first field of this name.
+    pub fn get_named(&self, name: &FieldName) -> Option<&[u8]> {
+        let field = self.candidates(name).iter().find(|field| field.is_named(&self.text, name))?;
+        Some(field.value(&self.text))
+    }
+
+    /// Values of all fields of this name, in order.
+    pub fn get_all_named<'a>(&'a self, name: &'a FieldName) -> impl Iterator<Item = &'a [u8]> {
+        let named = self.candidates(name).iter().filter(|field| field.is_named(&self.text, name));
+        named.map(|field| field.value(&self.text))
+    }
+
+    /// Whether no field has this name, underscores taken for hyphens; says no where finding out takes a look at all of them.
+    pub(crate) fn surely_lack(&self, name: &FieldName) -> bool {
+        !self.may_have(name) && !self.underscored
+    }
+
+    /// The fields among which one of this name may be.
+    fn candidates(&self, name: &FieldName) -> &[Field] {
+        if self.may_have(name) { &self.list } else { &[] }
+    }
+
+    /// Whether there may be a field of this name: never wrong when it says no.
+    fn may_have(&self, name: &FieldName) -> bool {
+        match name.id() {
+            Name::Other => self.others & name.other_bit() != 0,
+            known => self.names & known.bit() != 0,
+        }
     }
 
     /// Removes all fields of this known name and says how many there were.
@@ -234,8 +359,10 @@ impl Fields {
 
     /// Value of the first field of this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        match Name::find(name.as_bytes()) {
-            Name::Other => self.iter().find(|field| field.id == Name::Other && field.is(name)).map(|field| field.value),
+        let bytes = name.as_bytes();
+        match Name::find(bytes) {
+            Name::Other if self.others & Name::other_bit(bytes) == 0 => None,
+            Name::Other => self.list.iter().find(|field| field.is_other(&self.text, bytes)).map(|field| field.value(&self.text)),
             known => self.get_known(known),
         }
     }
@@ -310,6 +437,25 @@ impl Field {
         self.name_len as usize + self.value_len as usize + 4
     }
 
+    /// Whether this is no known name and spells `name` in any case.
+    #[inline(always)]
+    fn is_other(&self, text: &[u8], name: &[u8]) -> bool {
+        self.id == Name::Other && usize::from(self.name_len) == name.len() && self.spells(text, name)
+    }
+
+    /// Apart from [`Field::is_other`], whose first looks tell most fields.
+    #[inline(never)]
+    fn spells(&self, text: &[u8], name: &[u8]) -> bool {
+        self.name(text).eq_ignore_ascii_case(name)
+    }
+
+    fn is_named(&self, text: &[u8], name: &FieldName) -> bool {
+        match name.id() {
+            Name::Other => self.is_other(text, name.as_str().as_bytes()),
+            known => self.id == known,
+        }
+    }
+
     fn name<'a>(&self, text: &'a [u8]) -> &'a [u8] {
         &text[self.at as usize..][..self.name_len as usize]
     }
@@ -320,36 +466,5 @@ impl Field {
 
     fn view<'a>(&self, text: &'a [u8]) -> FieldRef<'a> {
         FieldRef { id: self.id, name: self.name(text), value: self.value(text) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sample() -> Fields {
-        let mut fields = Fields::new();
-        fields.append("Host", "a.example");
-        fields.append("X-Tag", "1");
-        fields.append("x-tag", "2");
-        fields
-    }
-
-    #[test]
-    fn names_are_found_in_any_case_and_order_is_kept() {
-        let fields = sample();
-        assert_eq!(fields.get("HOST"), Some(&b"a.example"[..]));
-        assert_eq!(fields.get_known(Name::Host), Some(&b"a.example"[..]));
-        assert_eq!(fields.get_all("X-TAG").collect::<Vec<_>>(), [b"1", b"2"]);
-    }
-
-    #[test]
-    fn set_replaces_all_and_remove_counts() {
-        let mut fields = sample();
-        fields.set("x-Tag", "3");
-        assert_eq!(fields.get_all("x-tag").collect::<Vec<_>>(), [b"3"]);
-        assert_eq!(fields.remove("x-tag"), 1);
-        assert_eq!(fields.remove("x-tag"), 0);
-        assert_eq!(fields.len(), 1);
     }
 }
