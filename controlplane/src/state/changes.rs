@@ -1,7 +1,8 @@
 //! How believers hear of a change: the newest state at once, and what differs since they looked. It knows neither store nor providers.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -23,11 +24,30 @@ pub(super) struct Published {
 
 #[derive(Debug, Default)]
 struct Log {
-    /// What each generation changed, oldest first.
+    /// What each generation changed, oldest first: those that some subscriber has not heard of.
     changes: VecDeque<(u64, Arc<[Key]>)>,
     keys: usize,
     /// Generations after this one are all in `changes`.
     complete_after: u64,
+    /// What each subscriber has heard of.
+    heard: Vec<Weak<AtomicU64>>,
+}
+
+impl Log {
+    /// Forgets what every subscriber has heard of, and what is too much to be remembered.
+    fn trim(&mut self) {
+        let mut all_heard = u64::MAX;
+        self.heard.retain(|heard| {
+            let heard = heard.upgrade();
+            all_heard = all_heard.min(heard.as_ref().map_or(u64::MAX, |heard| heard.load(Ordering::Relaxed)));
+            heard.is_some()
+        });
+        while self.keys > REMEMBERED_KEYS || self.changes.front().is_some_and(|(generation, _)| *generation <= all_heard) {
+            let Some((forgotten, keys)) = self.changes.pop_front() else { break };
+            self.keys -= keys.len();
+            self.complete_after = forgotten;
+        }
+    }
 }
 
 impl Published {
@@ -51,23 +71,20 @@ impl Published {
                 Some(keys) => {
                     log.keys += keys.len();
                     log.changes.push_back((generation, keys.into()));
-                    while log.keys > REMEMBERED_KEYS {
-                        let Some((forgotten, keys)) = log.changes.pop_front() else { break };
-                        log.keys -= keys.len();
-                        log.complete_after = forgotten;
-                    }
+                    log.trim();
                 }
-                None => *log = Log { complete_after: generation, ..Log::default() },
+                None => *log = Log { complete_after: generation, heard: std::mem::take(&mut log.heard), ..Log::default() },
             }
             self.state.store(state);
         }
         self.signal.send_replace(generation);
     }
 
-    /// The newest state and what differs from `seen`.
-    fn since(&self, seen: u64) -> Changes {
+    /// The newest state and what differs from what a subscriber has `heard` of, who has then heard of that too.
+    fn tell(&self, heard: &AtomicU64) -> Changes {
         let log = self.log.lock();
         let state = self.state.load_full();
+        let seen = heard.swap(state.generation, Ordering::Relaxed);
         if seen < log.complete_after {
             return Changes { state, keys: None };
         }
@@ -78,8 +95,12 @@ impl Published {
 
     pub(super) fn subscribe(self: &Arc<Self>) -> (Arc<State>, Subscription) {
         let signal = self.signal.subscribe();
+        let mut log = self.log.lock();
         let state = self.state();
-        (state.clone(), Subscription { published: self.clone(), seen: state.generation, signal })
+        let heard = Arc::new(AtomicU64::new(state.generation));
+        log.heard.push(Arc::downgrade(&heard));
+        drop(log);
+        (state, Subscription { published: self.clone(), heard, signal })
     }
 }
 
@@ -96,7 +117,8 @@ pub struct Changes {
 #[derive(Debug)]
 pub struct Subscription {
     published: Arc<Published>,
-    seen: u64,
+    /// The newest generation that it was told of; written under the lock of the log.
+    heard: Arc<AtomicU64>,
     signal: watch::Receiver<u64>,
 }
 
@@ -104,10 +126,9 @@ impl Subscription {
     /// Waits for something new. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Changes {
         // The sender lives in `published`, which is held here, so that waiting cannot fail.
-        let _ = self.signal.wait_for(|generation| *generation > self.seen).await;
-        let changes = self.published.since(self.seen);
-        self.seen = changes.state.generation;
-        changes
+        let heard = self.heard.load(Ordering::Relaxed);
+        let _ = self.signal.wait_for(|generation| *generation > heard).await;
+        self.published.tell(&self.heard)
     }
 }
 
@@ -152,6 +173,28 @@ mod tests {
         published.publish(at(2), Some((1..=REMEMBERED_KEYS as u64).map(route).collect()));
         assert_eq!(slow.next().now_or_never().unwrap().keys, None);
         assert_eq!(quick.next().now_or_never().unwrap().keys.unwrap().len(), REMEMBERED_KEYS);
+    }
+
+    #[test]
+    fn what_everybody_has_heard_of_is_forgotten() {
+        let published = Arc::new(Published::new(State::default()));
+        let remembered = || published.log.lock().changes.len();
+        published.publish(at(1), Some(vec![route(0)]));
+        published.publish(at(2), Some(vec![route(0)]));
+        assert_eq!(remembered(), 0, "there is nobody to tell");
+        let ((_, mut quick), (_, mut slow)) = (published.subscribe(), published.subscribe());
+        for generation in 3..103 {
+            published.publish(at(generation), Some(vec![route(generation)]));
+            assert_eq!(quick.next().now_or_never().unwrap().keys, Some(vec![route(generation)]));
+        }
+        assert_eq!(remembered(), 100);
+        assert_eq!(slow.next().now_or_never().unwrap().keys.unwrap().len(), 100);
+        published.publish(at(103), Some(vec![route(0)]));
+        assert_eq!(remembered(), 1);
+        drop(slow);
+        assert_eq!(quick.next().now_or_never().unwrap().keys, Some(vec![route(0)]));
+        published.publish(at(104), Some(vec![route(1)]));
+        assert_eq!((remembered(), published.log.lock().heard.len()), (1, 1), "who has gone holds nothing");
     }
 
     #[test]

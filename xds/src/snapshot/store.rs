@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use super::{Changes, Kindred, NodeScope, SnapshotFeed, SnapshotSource, Versioned, View};
 use crate::model::{Kind, Resource};
 
-/// Changes that are remembered by name. A reader that lags further looks at everything again; 65,536 names are about 2 MiB.
-const LOG: usize = 65_536;
+/// Changes that are remembered by name, for readers that look every few milliseconds. One that lags further, or for which this much came at once,
+/// looks at everything again. 2,048 names are about 120 KiB.
+const LOG: usize = 2_048;
 
 /// One change of the snapshot.
 #[derive(Debug, Clone, PartialEq)]

@@ -15,8 +15,9 @@ use super::tables;
 use super::trouble::Trouble;
 use crate::store::StoreError;
 
-/// Memory for pages of the file. The state is kept in memory by its keeper, so only the history is read again.
-const CACHE_BYTES: usize = 16 << 20;
+/// Memory for pages of the file: every page that is written is kept until there is no more room. The state is kept in memory by its keeper and only the
+/// history is read again, so there is room for the way to the newest pages of each table, and the kernel keeps the rest.
+const CACHE_BYTES: usize = 512 << 10;
 
 /// Opens the store in `path`, or creates it when there is none.
 pub(super) fn open(path: &Path) -> Result<Database, StoreError> {

@@ -51,6 +51,25 @@ fn only_the_owner_may_read_the_file() {
 }
 
 #[test]
+fn memory_for_the_file_does_not_grow_with_its_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let txn = |n: u64| {
+        let write = put(&route(&format!("r{}", n % 20)), json!({ "uri": format!("/{n}"), "desc": "x".repeat(4_000) }));
+        Txn { compare: vec![], writes: vec![write], author: Arc::from("ops") }
+    };
+    for round in 0..20 {
+        let committed = block_on(store.txns((round * 50..).take(50).map(txn).collect()));
+        assert!(committed.failed.is_none(), "{:?}", committed.failed);
+    }
+    assert_eq!(block_on(store.history(None, None, 2_000)).unwrap().len(), 1_000);
+    let length = std::fs::metadata(dir.path().join(FILE)).unwrap().len();
+    let Opened::Ready(database) = &*store.shared.opened.read() else { panic!("not ready") };
+    let kept = database.cache_stats().used_bytes();
+    assert!(length > 4 << 20 && kept > 0 && kept < 1 << 20, "{kept} bytes of the {length} of the file are in memory");
+}
+
+#[test]
 fn a_draft_left_by_a_crash_is_no_obstacle() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("heddle.redb.new"), "half").unwrap();
