@@ -71,6 +71,14 @@ pub struct Exchange {
     /// W3C trace context, `None` while nothing asks for one.
     pub trace: Option<Box<RequestTrace>>,
     slots: SmallVec<[(&'static str, Box<dyn Any>); 2]>,
+    notes: SmallVec<[Note; 1]>,
+}
+
+/// Numbers that a filter keeps; they lie in the exchange itself.
+struct Note {
+    /// Address of the filter.
+    owner: usize,
+    numbers: [u64; 4],
 }
 
 /// How detailed the metrics of a request are.
@@ -210,6 +218,7 @@ impl Exchange {
             metrics: MetricLabels::default(),
             trace: None,
             slots: SmallVec::new(),
+            notes: SmallVec::new(),
         }
     }
 
@@ -232,6 +241,16 @@ impl Exchange {
     /// The value that a filter kept, to change it.
     pub fn slot_mut<T: Any>(&mut self, filter: &'static str) -> Option<&mut T> {
         self.slots.iter_mut().filter(|(name, _)| *name == filter).find_map(|(_, value)| value.downcast_mut())
+    }
+
+    /// Keeps numbers of a filter until the end of the request, which costs less than a value of any type; `owner` is the filter's address.
+    pub fn note(&mut self, owner: usize, numbers: [u64; 4]) {
+        self.notes.push(Note { owner, numbers });
+    }
+
+    /// The numbers that a filter kept, in order.
+    pub fn notes(&self, owner: usize) -> impl Iterator<Item = [u64; 4]> {
+        self.notes.iter().filter(move |note| note.owner == owner).map(|note| note.numbers)
     }
 
     /// Writes down what the client will get.

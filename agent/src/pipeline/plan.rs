@@ -55,9 +55,14 @@ impl Plan {
         [global, self.merged.as_deref().unwrap_or(own)]
     }
 
+    /// Those of them that have something to do in a phase whose filters may wait: a future that does nothing costs more than looking.
+    fn acting(&self, phase: Phases) -> impl Iterator<Item = &Chain> {
+        self.chains().into_iter().filter(move |chain| chain.acts_in(phase))
+    }
+
     /// Phase `REWRITE`: global rules, the route, then what the consumer brings.
     pub async fn rewrite(&mut self, x: &mut Exchange) -> Option<Box<Answer>> {
-        for chain in self.chains() {
+        for chain in self.acting(Phases::REWRITE) {
             if let Some(answer) = chain.rewrite(x).await {
                 return Some(answer);
             }
@@ -70,7 +75,7 @@ impl Plan {
 
     /// Phase `ACCESS`.
     pub async fn access(&self, x: &mut Exchange) -> Option<Box<Answer>> {
-        for chain in self.chains() {
+        for chain in self.acting(Phases::ACCESS) {
             if let Some(answer) = chain.access(x).await {
                 return Some(answer);
             }
@@ -80,12 +85,12 @@ impl Plan {
 
     /// Whether some filter acts between the choice of an endpoint and the try.
     pub fn waits_before_proxy(&self) -> bool {
-        self.chains().iter().any(|chain| chain.has(Phases::BEFORE_PROXY))
+        self.acting(Phases::BEFORE_PROXY).next().is_some()
     }
 
     /// Phase `BEFORE_PROXY`, before each try.
     pub async fn before_proxy(&self, x: &mut Exchange) -> Option<Box<Answer>> {
-        for chain in self.chains() {
+        for chain in self.acting(Phases::BEFORE_PROXY) {
             if let Some(answer) = chain.before_proxy(x).await {
                 return Some(answer);
             }

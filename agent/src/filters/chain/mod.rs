@@ -45,6 +45,11 @@ impl Chain {
         Phases::ALL.iter().zip(&self.phases).any(|(phase, steps)| phases.has(*phase) && !steps.is_empty())
     }
 
+    /// Whether some filter takes part in this single phase.
+    pub fn acts_in(&self, phase: Phases) -> bool {
+        !self.of(phase).is_empty()
+    }
+
     /// Whether the plugin is enabled here.
     pub fn has_plugin(&self, name: &str) -> bool {
         self.steps.iter().any(|step| *step.name == *name)

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::{Amount, Config, KeyType, Metadata, WindowType};
-use super::counters::{Counters, Limit};
+use super::counters::{Counters, Limit, Verdict};
 use super::quota::{self, Names, Quota};
 use crate::exchange::variable::Value as VariableValue;
 use crate::exchange::{Answer, Exchange, Reason, Template, Variable};
@@ -79,7 +79,7 @@ fn limits(config: &Config, metadata: &Metadata) -> Vec<CompiledLimit> {
             KeyType::VarCombination => Key::Combination(Template::new(&config.key)),
             KeyType::Constant => Key::Constant,
         };
-        let names = Names::new(metadata, None);
+        let names = Names::new(metadata, None, count.fixed());
         return vec![CompiledLimit { key, seed: 0, count: Number::new(count), seconds: Number::new(seconds), names }];
     }
     let compiled = |(number, rule): (usize, &super::config::Rule)| {
@@ -89,10 +89,19 @@ fn limits(config: &Config, metadata: &Metadata) -> Vec<CompiledLimit> {
             seed: number as u64 + 1,
             count: Number::new(&rule.count),
             seconds: Number::new(&rule.time_window),
-            names: Names::new(metadata, Some(&prefix)),
+            names: Names::new(metadata, Some(&prefix), rule.count.fixed()),
         }
     };
     config.rules.iter().flatten().enumerate().map(compiled).collect()
+}
+
+impl Amount {
+    fn fixed(&self) -> Option<u64> {
+        match self {
+            Amount::Fixed(number) => Some(*number),
+            Amount::Template(_) => None,
+        }
+    }
 }
 
 impl Number {
@@ -163,7 +172,8 @@ impl Filter for LimitCount {
             let bounds = Limit { count, window_ms: seconds.saturating_mul(1000), kind: self.kind };
             let verdict = self.counters.count(key, bounds, x.started_ms);
             if self.show {
-                quota::keep(x, Quota { owner: self.id(), limit: number, count, verdict });
+                let Verdict { remaining, reset_ms, .. } = verdict;
+                quota::keep(x, self.id(), Quota { limit: number, count, remaining, reset_ms });
             }
             if !verdict.allowed {
                 return Flow::Answer(Box::new(self.refusal.clone()));

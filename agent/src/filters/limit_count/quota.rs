@@ -1,9 +1,6 @@
 //! What a limit tells the client in response fields. It counts nothing.
 
-use smallvec::SmallVec;
-
 use super::config::Metadata;
-use super::counters::Verdict;
 use crate::exchange::Exchange;
 use crate::http::digits::Digits;
 use crate::http::{FieldName, Fields};
@@ -12,58 +9,58 @@ use crate::http::{FieldName, Fields};
 #[derive(Debug)]
 pub(super) struct Names {
     limit: FieldName,
+    /// The field of a limit that is always the same.
+    fixed: Option<Fields>,
     remaining: FieldName,
     reset: FieldName,
 }
 
 impl Names {
     /// The names of a limit that stands alone, or with `prefix` those of one of several.
-    pub(super) fn new(metadata: &Metadata, prefix: Option<&str>) -> Names {
+    pub(super) fn new(metadata: &Metadata, prefix: Option<&str>, fixed: Option<u64>) -> Names {
         let with = |name: &str| {
             FieldName::new(match prefix {
                 Some(prefix) => format!("X-{prefix}-{}", name.strip_prefix("X-").unwrap_or(name)),
                 None => name.to_owned(),
             })
         };
-        Names {
-            limit: with(&metadata.limit_header),
-            remaining: with(&metadata.remaining_header),
-            reset: with(&metadata.reset_header),
-        }
+        let limit = with(&metadata.limit_header);
+        let told = |count: u64| {
+            let mut fields = Fields::new();
+            fields.append_named(&limit, count.to_string());
+            fields.laid_out()
+        };
+        Names { fixed: fixed.map(told), limit, remaining: with(&metadata.remaining_header), reset: with(&metadata.reset_header) }
     }
 
     /// Writes the fields of one verdict.
-    pub(super) fn write(&self, quota: &Quota, fields: &mut Fields) {
+    pub(super) fn write(&self, quota: Quota, fields: &mut Fields) {
         let mut digits = Digits::default();
-        fields.set_own_named(&self.limit, digits.of(quota.count));
-        fields.set_own_named(&self.remaining, digits.of(quota.verdict.remaining));
-        fields.set_own_named(&self.reset, digits.of(quota.verdict.reset_ms.div_ceil(1000)));
+        match &self.fixed {
+            Some(line) => fields.set_all(line),
+            None => fields.set_own_named(&self.limit, digits.of(quota.count)),
+        }
+        fields.set_own_named(&self.remaining, digits.of(quota.remaining));
+        fields.set_own_named(&self.reset, digits.of(quota.reset_ms.div_ceil(1000)));
     }
 }
 
 /// A verdict that waits for the response.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quota {
-    /// Which filter, since two may run for one request (global rule and route).
-    pub owner: usize,
     /// Number of the limit in the filter.
     pub limit: usize,
     pub count: u64,
-    pub verdict: Verdict,
+    pub remaining: u64,
+    pub reset_ms: u64,
 }
 
-type Quotas = SmallVec<[Quota; 2]>;
-const NAME: &str = "limit-count";
-
-/// Keeps a verdict until the response.
-pub(super) fn keep(x: &mut Exchange, quota: Quota) {
-    match x.slot_mut::<Quotas>(NAME) {
-        Some(quotas) => quotas.push(quota),
-        None => x.put(NAME, Quotas::from_iter([quota])),
-    }
+/// Keeps a verdict until the response; `owner` tells the filter from another one, since two may run for one request (global rule and route).
+pub(super) fn keep(x: &mut Exchange, owner: usize, quota: Quota) {
+    x.note(owner, [quota.limit as u64, quota.count, quota.remaining, quota.reset_ms]);
 }
 
 /// The verdicts that a filter has kept.
-pub(super) fn kept(x: &Exchange, owner: usize) -> impl Iterator<Item = &Quota> {
-    x.slot::<Quotas>(NAME).into_iter().flatten().filter(move |quota| quota.owner == owner)
+pub(super) fn kept(x: &Exchange, owner: usize) -> impl Iterator<Item = Quota> {
+    x.notes(owner).map(|[limit, count, remaining, reset_ms]| Quota { limit: limit as usize, count, remaining, reset_ms })
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use heddle_xds::model::PathPolicy;
-use regex::Regex;
 use serde_json::Value;
 use smallvec::SmallVec;
 
@@ -11,7 +10,8 @@ use super::super::check::Faults;
 use super::super::fields::{FieldValue, HeaderEdits};
 use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::Config;
-use crate::exchange::{Answer, Exchange, Reason, Template, path, pattern};
+use crate::exchange::pattern::Pattern;
+use crate::exchange::{Answer, Exchange, Reason, Template, path};
 use crate::http::Method;
 
 struct ProxyRewrite {
@@ -28,7 +28,7 @@ enum Target {
     Fixed(Box<str>, Option<Box<str>>),
     Template(Template),
     /// The first pattern that is found.
-    Regex(Vec<(Regex, Template)>),
+    Regex(Vec<(Pattern, Template)>),
 }
 
 /// What variables put into a path keeps its encoding; dot segments are removed all the same.
@@ -62,10 +62,10 @@ fn fixed_or_template(uri: &str) -> Target {
     }
 }
 
-fn compile_pairs(pairs: &[String], faults: &mut Faults) -> Vec<(Regex, Template)> {
+fn compile_pairs(pairs: &[String], faults: &mut Faults) -> Vec<(Pattern, Template)> {
     let mut compiled = Vec::with_capacity(pairs.len() / 2);
     for (index, pair) in pairs.chunks_exact(2).enumerate() {
-        match pattern::compile(&pair[0], "") {
+        match Pattern::new(&pair[0]) {
             Ok(regex) => compiled.push((regex, Template::replacement(&pair[1]))),
             Err(error) => faults.add(format!("regex_uri[{}]", index * 2), error),
         }
@@ -79,9 +79,30 @@ impl Filter for ProxyRewrite {
     }
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
+        let host = match &self.target {
+            Target::Keep => self.headers.apply_to_request(x, &[]),
+            target => match self.retarget(target, x) {
+                Ok(host) => host,
+                Err(reason) => return Flow::Answer(Box::new(Answer::of(reason))),
+            },
+        };
+        if let Some(method) = &self.method {
+            x.request.method = method.clone();
+        }
+        let host = self.host.as_ref().map(|host| host.get(x, &[]).into_owned()).or(host);
+        if let Some(host) = host.filter(|host| !host.is_empty()) {
+            x.host_override = Some(host);
+        }
+        Flow::Continue
+    }
+}
+
+impl ProxyRewrite {
+    /// Changes the path, then the fields, which may show what was captured in the old one; gives the new host, where fields say one.
+    fn retarget(&self, target: &Target, x: &mut Exchange) -> Result<Option<String>, Reason> {
         let before = std::mem::take(&mut x.request.path);
         let mut captures: SmallVec<[&str; 10]> = SmallVec::new();
-        let set = match &self.target {
+        let set = match target {
             Target::Keep => None,
             Target::Fixed(path, query) => {
                 x.request.path.push_str(path);
@@ -98,24 +119,16 @@ impl Filter for ProxyRewrite {
         let host = self.headers.apply_to_request(x, &captures);
         drop(captures);
         match set {
-            Some(Err(reason)) => return Flow::Answer(Box::new(Answer::of(reason))),
-            Some(Ok(())) => {}
+            Some(set) => set?,
             None => x.request.path = before,
         }
-        if let Some(method) = &self.method {
-            x.request.method = method.clone();
-        }
-        if let Some(host) = self.host.as_ref().map(|host| host.get(x, &[]).into_owned()).or(host).filter(|host| !host.is_empty())
-        {
-            x.host_override = Some(host);
-        }
-        Flow::Continue
+        Ok(host)
     }
 }
 
 /// The path with the first match of the first pattern found replaced; its captures are kept for the fields.
 fn substitute<'a>(
-    pairs: &[(Regex, Template)],
+    pairs: &[(Pattern, Template)],
     path: &'a str,
     captures: &mut SmallVec<[&'a str; 10]>,
     x: &Exchange,

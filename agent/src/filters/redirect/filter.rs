@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use regex::Regex;
 use serde_json::Value;
 
 use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::{Config, Metadata};
-use crate::exchange::{Answer, Exchange, Reason, Template, pattern};
+use crate::exchange::pattern::Pattern;
+use crate::exchange::{Answer, Exchange, Reason, Template};
 use crate::http::{Method, Name};
 
 struct Redirect {
@@ -19,7 +19,7 @@ struct Redirect {
 
 enum Way {
     Uri(Template),
-    Regex(Regex, Template),
+    Regex(Pattern, Template),
     /// With the port behind the host, empty for the usual one.
     Https(Box<str>),
 }
@@ -29,7 +29,7 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let metadata: Metadata = context.metadata.map(check::read).transpose()?.unwrap_or_default();
     let way = match (config.uri, config.regex_uri.as_deref()) {
         (Some(uri), _) => Way::Uri(Template::new(&uri)),
-        (None, Some([regex, replacement])) => match pattern::compile(regex, "") {
+        (None, Some([regex, replacement])) => match Pattern::new(regex) {
             Ok(regex) => Way::Regex(regex, Template::replacement(replacement)),
             Err(error) => return Err(vec![check::fault_at("regex_uri[0]", error)]),
         },

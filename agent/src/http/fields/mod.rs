@@ -411,15 +411,16 @@ impl Fields {
         }
     }
 
-    /// Appends the lines of the fields that are `wanted` to a message; neighbours go in one copy. A field that nobody has checked and that would break the
-    /// line structure is left out: nobody splits a response, whatever a filter was told to set.
-    pub(super) fn write_lines(&self, out: &mut Vec<u8>, mut wanted: impl FnMut(&FieldRef<'_>) -> bool) {
-        let (mut start, mut end) = (0, 0);
+    /// Appends the lines of all fields but those `without` to a message, and gives back which were written; both are sets of [`Name::bit`]s. Neighbours go
+    /// in one copy. A field that nobody has checked and that would break the line structure is left out: nobody splits a response, whatever a filter was
+    /// told to set.
+    pub(super) fn write_lines(&self, out: &mut Vec<u8>, without: u64) -> u64 {
+        let (mut start, mut end, mut written) = (0, 0, 0);
         for field in &self.list {
-            let view = field.view(&self.text);
-            if !wanted(&view) || !(field.checked || view.is_sound()) {
+            if field.id.bit() & without != 0 || !(field.checked || field.view(&self.text).is_sound()) {
                 continue;
             }
+            written |= field.id.bit();
             let at = field.at as usize;
             if at != end {
                 out.extend_from_slice(&self.text[start..end]);
@@ -428,6 +429,7 @@ impl Fields {
             end = at + field.len();
         }
         out.extend_from_slice(&self.text[start..end]);
+        written
     }
 }
 

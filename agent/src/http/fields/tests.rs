@@ -97,9 +97,11 @@ proptest! {
             }
         }
         let mut lines = Vec::new();
-        fields.write_lines(&mut lines, |_| true);
-        let expected: String = model.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let written = fields.write_lines(&mut lines, Name::Origin.bit());
+        let rest = || model.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("origin"));
+        let expected: String = rest().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         prop_assert_eq!(lines, expected.into_bytes());
+        prop_assert_eq!(written, rest().fold(0, |set, (name, _)| set | Name::find(name.as_bytes()).bit()));
     }
 }
 

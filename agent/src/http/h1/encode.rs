@@ -44,7 +44,7 @@ pub fn write_request_head(out: &mut Vec<u8>, head: &RequestHead, host: &str, len
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(host.as_bytes());
     out.extend_from_slice(b"\r\n");
-    write_fields(out, &head.fields, persistence, |id| id != Name::Host);
+    write_fields(out, &head.fields, persistence, Name::Host.bit());
     write_framing(out, &head.fields, length, persistence);
 }
 
@@ -66,13 +66,9 @@ pub fn write_response_head(
             out.extend_from_slice(b"\r\n");
         }
     }
-    let mut dated = false;
-    write_fields(out, &head.fields, persistence, |id| {
-        dated |= id == Name::Date;
-        true
-    });
+    let written = write_fields(out, &head.fields, persistence, 0);
     if let Some(date) = date
-        && !dated
+        && written & Name::Date.bit() == 0
     {
         out.extend_from_slice(b"date: ");
         out.extend_from_slice(date);
@@ -81,19 +77,18 @@ pub fn write_response_head(
     write_framing(out, &head.fields, length, persistence);
 }
 
-fn write_fields(out: &mut Vec<u8>, fields: &Fields, persistence: Persistence, mut wanted: impl FnMut(Name) -> bool) {
-    fields.write_lines(out, |field| {
-        let framing = matches!(
-            field.id,
-            Name::Connection
-                | Name::ContentLength
-                | Name::TransferEncoding
-                | Name::KeepAlive
-                | Name::ProxyConnection
-                | Name::Expect
-        );
-        !framing && (field.id != Name::Upgrade || persistence == Persistence::Upgrade) && wanted(field.id)
-    });
+/// What the codec says by itself.
+const FRAMING: u64 = Name::Connection.bit()
+    | Name::ContentLength.bit()
+    | Name::TransferEncoding.bit()
+    | Name::KeepAlive.bit()
+    | Name::ProxyConnection.bit()
+    | Name::Expect.bit();
+
+/// Writes all fields but framing and those `without`; says which were written.
+fn write_fields(out: &mut Vec<u8>, fields: &Fields, persistence: Persistence, without: u64) -> u64 {
+    let upgrade = if persistence == Persistence::Upgrade { 0 } else { Name::Upgrade.bit() };
+    fields.write_lines(out, FRAMING | upgrade | without)
 }
 
 fn write_framing(out: &mut Vec<u8>, fields: &Fields, length: WireLength, persistence: Persistence) {
@@ -135,7 +130,11 @@ pub fn write_chunk_start(out: &mut Vec<u8>, len: usize) {
 pub fn write_last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
-        trailers.write_lines(out, |field| super::is_trailer_allowed(field.id, field.name));
+        trailers.each_sound(|field| {
+            if super::is_trailer_allowed(field.id, field.name) {
+                [field.name, b": ", field.value, b"\r\n"].into_iter().for_each(|part| out.extend_from_slice(part));
+            }
+        });
     }
     out.extend_from_slice(b"\r\n");
 }

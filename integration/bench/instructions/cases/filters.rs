@@ -76,7 +76,12 @@ pub fn cases() -> Vec<Case> {
         case("filter/limit-count", || filtering(&[LIMIT_COUNT])),
         case("filter/traffic-split", || filtering(&[TRAFFIC_SPLIT])),
         case("filter/prometheus", || filtering(&[PROMETHEUS])),
+        case("filter/fault-injection", || filtering(&[FAULT_IF_ASKED])),
+        case("filter/redirect", || filtering(&[REDIRECT])),
+        case("filter/proxy-rewrite, template", || filtering(&[PROXY_REWRITE_TEMPLATE])),
+        case("filter/traffic-split, condition", || filtering(&[CANARY])),
         case("filter/ten", || filtering(&TEN)),
+        case("filter/ten, compared", || filtering(&COMPARED)),
     ]
 }
 
@@ -95,6 +100,29 @@ const TRAFFIC_SPLIT: Told =
     ("traffic-split", || json!({ "rules": [{ "weighted_upstreams": [{ "upstream_id": "a", "weight": 1 }, { "weight": 9 }] }] }));
 const PROMETHEUS: Told = ("prometheus", || json!({}));
 const FAULT_INJECTION: Told = ("fault-injection", || json!({ "abort": { "http_status": 503, "percentage": 0 } }));
+
+const FAULT_IF_ASKED: Told =
+    ("fault-injection", || json!({ "abort": { "http_status": 503, "vars": [[["arg_fault", "==", "1"]]] } }));
+const REDIRECT: Told = ("redirect", || json!({ "regex_uri": ["^/old/(.*)", "/new/$1"] }));
+const PROXY_REWRITE_TEMPLATE: Told = ("proxy-rewrite", || json!({ "headers": { "set": { "X-Client": "$remote_addr" } } }));
+const CANARY: Told = ("traffic-split", || {
+    let vars = json!([["http_x_canary", "==", "1"]]);
+    json!({ "rules": [{ "match": [{ "vars": vars }], "weighted_upstreams": [{ "upstream_id": "a", "weight": 1 }] }] })
+});
+
+/// The ten that `integration/bench/compare` loads.
+const COMPARED: [Told; 10] = [
+    REQUEST_ID,
+    FAULT_IF_ASKED,
+    ("cors", || json!({})),
+    ("ip-restriction", || json!({ "whitelist": ["192.0.2.0/24", "10.0.0.0/8"] })),
+    ("key-auth", || json!({})),
+    PROXY_REWRITE_TEMPLATE,
+    ("limit-count", || json!({ "count": 1_000_000_000, "time_window": 60 })),
+    CANARY,
+    REDIRECT,
+    ("response-rewrite", || json!({ "headers": { "set": { "X-Served-By": "bench" } } })),
+];
 
 /// Ten that many routes have.
 pub const TEN: [Told; 10] = [
