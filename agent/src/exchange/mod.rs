@@ -49,7 +49,7 @@ pub struct Exchange {
     /// The same in Unix milliseconds.
     pub started_ms: u64,
     /// The route that matched.
-    pub route: Option<Rc<RouteInfo>>,
+    pub route: Option<Rc<dyn Routed>>,
     /// Captures of the path pattern.
     pub params: SmallVec<[(Arc<str>, String); 2]>,
     /// Who authentication found.
@@ -104,26 +104,44 @@ pub struct OriginalTarget {
     pub query: Option<String>,
 }
 
-/// Identity of a route for variables, logs and metrics: small, because each request reads it anew.
+/// The route of a request, as whoever found it keeps it. With thousands of routes each request finds its route's memory cold, so that what is asked of
+/// every request is told apart from the rest.
+pub trait Routed {
+    /// Bytes of the id; asked for by every request.
+    fn id(&self) -> &[u8];
+    /// Service id, may be empty; asked for by every request.
+    fn service_id(&self) -> &str;
+    /// Everything.
+    fn info(&self) -> &RouteInfo;
+}
+
+/// Identity of a route for variables, logs and metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteInfo {
     /// Route id.
     pub id: Arc<str>,
     /// Service id, may be empty.
     pub service_id: Arc<str>,
-    /// What is rarely asked for.
-    pub names: Arc<RouteNames>,
-}
-
-/// How people call a route.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RouteNames {
     /// Route name, may be empty.
-    pub route: Arc<str>,
+    pub name: Arc<str>,
     /// Service name, may be empty.
     pub service: Arc<str>,
     /// The path pattern of the route that has matched; filled for logs by the first pattern.
     pub uri: Arc<str>,
+}
+
+impl Routed for RouteInfo {
+    fn id(&self) -> &[u8] {
+        self.id.as_bytes()
+    }
+
+    fn service_id(&self) -> &str {
+        &self.service_id
+    }
+
+    fn info(&self) -> &RouteInfo {
+        self
+    }
 }
 
 /// Which endpoint, for people.

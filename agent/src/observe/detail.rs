@@ -76,10 +76,10 @@ impl<'a> Labels<'a> {
             MetricLabels::Names if !name.is_empty() => name,
             _ => id,
         };
-        let route = x.route.as_deref();
+        let route = x.route.as_ref().map(|route| route.info());
         Labels {
-            route: route.map_or("", |route| named(&route.id, &route.names.route)),
-            service: route.map_or("", |route| named(&route.service_id, &route.names.service)),
+            route: route.map_or("", |route| named(&route.id, &route.name)),
+            service: route.map_or("", |route| named(&route.service_id, &route.service)),
             consumer: x.consumer.as_ref().map_or("", |consumer| &consumer.username),
             node: x.attempts.last().map(|attempt| attempt.endpoint.address),
             status: x.answer.status,

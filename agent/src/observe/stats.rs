@@ -119,6 +119,19 @@ struct Bucket {
     upstream: Counter,
 }
 
+/// Buckets that lie beside what every request writes: up to 5 ms.
+const QUICK: usize = 4;
+
+/// What most requests do not write.
+#[derive(Debug, Default)]
+struct Rare {
+    slow: [Bucket; BUCKETS.len() + 1 - QUICK],
+    bytes_in: Counter,
+    retries: Counter,
+    /// Statuses but 200.
+    codes: OnceLock<Box<Codes>>,
+}
+
 /// What one request adds to the counters of its route.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counted {
@@ -138,19 +151,17 @@ pub struct Counted {
 
 /// One worker's share of what is counted for one route.
 ///
-/// With thousands of routes a request finds this memory cold. What every request writes therefore lies in one line of 64 bytes, the buckets of both histograms
-/// beside each other behind it, and what few routes ever need is elsewhere: most requests touch two lines.
+/// With thousands of routes a request finds this memory cold, and the processor's tables of pages are too small for all of it. What a quick success writes
+/// therefore fills, with the two counts of the `Arc` before it, two lines of 64 bytes beside each other; the rest is elsewhere.
 #[derive(Debug, Default)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct RouteShard {
     ok: Counter,
     duration_micros: Counter,
     upstream_micros: Counter,
-    bytes_in: Counter,
     bytes_out: Counter,
-    retries: Counter,
-    others: OnceLock<Box<Codes>>,
-    buckets: [Bucket; BUCKETS.len() + 1],
+    rare: OnceLock<Box<Rare>>,
+    quick: [Bucket; QUICK],
 }
 
 impl RouteShard {
@@ -158,23 +169,42 @@ impl RouteShard {
     pub fn count(&self, counted: &Counted) {
         match code_slot(counted.status) {
             OK => self.ok.inc(),
-            slot => self.others.get_or_init(Box::default).0[slot].inc(),
+            slot => self.rare().codes.get_or_init(Box::default).0[slot].inc(),
         }
         let duration = micros(counted.duration);
         self.duration_micros.add(duration);
-        self.buckets[bucket_slot(duration)].duration.inc();
+        self.bucket(bucket_slot(duration)).duration.inc();
         if let Some(upstream) = counted.upstream.map(micros) {
             self.upstream_micros.add(upstream);
-            self.buckets[bucket_slot(upstream)].upstream.inc();
+            self.bucket(bucket_slot(upstream)).upstream.inc();
         }
-        self.bytes_in.add(counted.bytes_in);
         self.bytes_out.add(counted.bytes_out);
-        self.retries.add(counted.retries);
+        if counted.bytes_in > 0 {
+            self.rare().bytes_in.add(counted.bytes_in);
+        }
+        if counted.retries > 0 {
+            self.rare().retries.add(counted.retries);
+        }
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
+    fn bucket(&self, slot: usize) -> &Bucket {
+        self.quick.get(slot).unwrap_or_else(|| &self.rare().slow[slot - QUICK])
+    }
+
+    /// The counts of all buckets.
+    fn buckets(&self, count: fn(&Bucket) -> &Counter) -> impl Iterator<Item = u64> {
+        let rare = self.rare.get();
+        let slow = (0..BUCKETS.len() + 1 - QUICK).map(move |slot| rare.map_or(0, |rare| count(&rare.slow[slot]).get()));
+        self.quick.iter().map(move |bucket| count(bucket).get()).chain(slow)
     }
 
     /// Code text and count, always of the same codes in the same order.
     pub fn codes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let others = self.others.get();
+        let others = self.rare.get().and_then(|rare| rare.codes.get());
         CODES.iter().enumerate().map(move |(slot, code)| match slot {
             OK => (*code, self.ok.get()),
             slot => (*code, others.map_or(0, |others| others.0[slot].get())),
@@ -183,17 +213,17 @@ impl RouteShard {
 
     /// Adds the durations from first byte in to last byte out to a sum.
     pub fn add_durations(&self, sum: &mut Durations) {
-        sum.add(self.buckets.iter().map(|bucket| bucket.duration.get()), self.duration_micros.get());
+        sum.add(self.buckets(|bucket| &bucket.duration), self.duration_micros.get());
     }
 
     /// Adds the times until upstreams' response heads to a sum.
     pub fn add_upstream_durations(&self, sum: &mut Durations) {
-        sum.add(self.buckets.iter().map(|bucket| bucket.upstream.get()), self.upstream_micros.get());
+        sum.add(self.buckets(|bucket| &bucket.upstream), self.upstream_micros.get());
     }
 
     /// Body bytes from clients.
     pub fn bytes_in(&self) -> u64 {
-        self.bytes_in.get()
+        self.rare.get().map_or(0, |rare| rare.bytes_in.get())
     }
 
     /// Body bytes to clients.
@@ -203,7 +233,7 @@ impl RouteShard {
 
     /// Tries after the first.
     pub fn retries(&self) -> u64 {
-        self.retries.get()
+        self.rare.get().map_or(0, |rare| rare.retries.get())
     }
 }
 
@@ -263,14 +293,13 @@ mod tests {
     #[test]
     fn each_status_is_counted_once_and_a_quick_success_needs_no_memory_of_its_own() {
         let shard = RouteShard::default();
-        let counted =
-            Counted { status: 200, upstream: Some(Duration::ZERO), bytes_in: 1, bytes_out: 2, retries: 3, ..Counted::default() };
+        let counted = Counted { status: 200, upstream: Some(Duration::ZERO), bytes_out: 2, ..Counted::default() };
         shard.count(&counted);
-        assert!(shard.others.get().is_none());
-        shard.count(&Counted { status: 404, ..counted });
+        assert!(shard.rare.get().is_none());
+        shard.count(&Counted { status: 404, bytes_in: 1, retries: 3, ..counted });
         let codes: Vec<_> = shard.codes().filter(|(_, count)| *count > 0).collect();
         assert_eq!(codes, [("200", 1), ("404", 1)]);
-        assert_eq!((shard.bytes_in(), shard.bytes_out(), shard.retries()), (2, 4, 6));
-        assert_eq!(std::mem::offset_of!(RouteShard, buckets), 64, "what every request writes fills one line");
+        assert_eq!((shard.bytes_in(), shard.bytes_out(), shard.retries()), (1, 4, 3));
+        assert_eq!(size_of::<RouteShard>() + 2 * size_of::<usize>(), 128, "what every request writes fills two lines");
     }
 }

@@ -81,8 +81,10 @@ impl Pipeline {
         if let Some(answer) = plan.access(x).await {
             return Err(answer);
         }
-        let Some(action) = plan.action() else { return Err(refuse(Reason::NoRoute)) };
-        let upgrade = websocket && action.enable_websocket;
+        if plan.route().is_none() {
+            return Err(refuse(Reason::NoRoute));
+        }
+        let upgrade = websocket && plan.lets_websocket_pass();
         if x.request.method == Method::Connect && !upgrade {
             return Err(refuse(Reason::NotImplemented));
         }
@@ -133,7 +135,7 @@ fn route(x: &mut Exchange, plan: &mut Plan) {
     let Some(found) = view.tables.routes.find(x) else { return };
     let Some(seen) = view.seen(found.number) else { return };
     x.params = found.params;
-    x.route = Some(seen.info.clone());
+    x.route = Some(seen.clone());
     plan.take_route(seen);
 }
 

@@ -9,7 +9,6 @@ use super::view::{Seen, View};
 use crate::exchange::{Answer, Exchange};
 use crate::filters::{BodyEdits, Chain, Phases};
 use crate::http::ResponseHead;
-use crate::tables::Action;
 
 /// The filters of one request, with the view that keeps them alive.
 pub struct Plan {
@@ -34,9 +33,9 @@ impl Plan {
         self.route = Some(route);
     }
 
-    /// What the route leads to. Not for every request: it lies where the route has its cold parts.
-    pub fn action(&self) -> Option<&Action> {
-        self.route.as_ref().map(|seen| &seen.route.target)
+    /// Whether the route lets WebSocket upgrades pass. Not asked for every request: it lies where the route has its cold parts.
+    pub fn lets_websocket_pass(&self) -> bool {
+        self.route.as_ref().is_some_and(|seen| seen.route().target.enable_websocket)
     }
 
     /// The route that has matched.
@@ -46,7 +45,7 @@ impl Plan {
 
     /// Timeouts that the route sets over its upstream's.
     pub fn timeouts(&self) -> Option<Timeouts> {
-        self.route.as_ref().filter(|seen| seen.has_timeouts)?.route.target.timeouts
+        self.route.as_ref()?.timeouts()
     }
 
     /// The chains in the order in which they run.
@@ -67,7 +66,7 @@ impl Plan {
                 return Some(answer);
             }
         }
-        let chain = self.view.merged(&self.route.as_ref()?.route, x.consumer.as_ref()?)?;
+        let chain = self.view.merged(self.route.as_ref()?.route(), x.consumer.as_ref()?)?;
         let answer = chain.rewrite_added(x).await;
         self.merged = Some(chain);
         answer

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use heddle_xds::model::Timeouts;
 
-use crate::exchange::{ConsumerInfo, Directory, RouteInfo};
+use crate::exchange::{ConsumerInfo, Directory, RouteInfo, Routed};
 use crate::filters::Chain;
 use crate::observe::RouteShard;
 use crate::route::CompiledRoute;
@@ -19,25 +20,95 @@ use crate::upstream::Cluster;
 /// With thousands of routes a request finds its route's memory cold, so all that most requests need is here, in one line of 64 bytes; the rest of the route
 /// is followed only by requests that need it.
 pub struct Seen {
-    /// Who it is, for logs and metrics.
-    pub info: Rc<RouteInfo>,
     /// The worker's own counters of the route.
     pub stats: Arc<RouteShard>,
     /// The route's upstream; `None` where it names none, or one that is not there.
     pub cluster: Option<Arc<Cluster>>,
-    /// The route.
-    pub route: Arc<CompiledRoute<Action>>,
-    /// Filters, where the route has some of its own.
-    chains: Option<Box<Chains>>,
-    /// Whether the route overrides its upstream's timeouts.
-    pub has_timeouts: bool,
+    rest: Box<Rest>,
+    id: ShortText,
+    has: Has,
 }
 
-/// Filters of a route that has some of its own.
-struct Chains {
-    /// Those of global rules: without what the route does itself.
+/// What few requests need of their route.
+struct Rest {
+    route: Arc<CompiledRoute<Action>>,
+    /// Filters of global rules: without what the route does itself.
     global: Arc<Chain>,
     own: Arc<Chain>,
+}
+
+/// What a route has, so that nobody has to look for what it has not.
+#[derive(Debug, Clone, Copy)]
+struct Has(u8);
+
+impl Has {
+    const FILTERS: u8 = 1;
+    const TIMEOUTS: u8 = 2;
+    const SERVICE: u8 = 4;
+
+    fn of(route: &CompiledRoute<Action>) -> Has {
+        let filters = if route.target.chain.is_empty() { 0 } else { Has::FILTERS };
+        let timeouts = route.target.timeouts.map_or(0, |_| Has::TIMEOUTS);
+        let service = if route.info.service_id.is_empty() { 0 } else { Has::SERVICE };
+        Has(filters | timeouts | service)
+    }
+
+    fn any(self, of: u8) -> bool {
+        self.0 & of != 0
+    }
+}
+
+/// A text that is short enough to be kept where it is needed; ids mostly are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ShortText {
+    length: u8,
+    bytes: [u8; ShortText::LONGEST],
+}
+
+impl ShortText {
+    const LONGEST: usize = 22;
+    /// The length of what is too long.
+    const TOO_LONG: u8 = u8::MAX;
+
+    fn new(text: &str) -> ShortText {
+        let mut bytes = [0; ShortText::LONGEST];
+        match bytes.get_mut(..text.len()) {
+            Some(place) => place.copy_from_slice(text.as_bytes()),
+            None => return ShortText { length: ShortText::TOO_LONG, bytes },
+        }
+        ShortText { length: text.len() as u8, bytes }
+    }
+
+    /// The text, `None` when it was too long.
+    fn get(&self) -> Option<&[u8]> {
+        self.bytes.get(..usize::from(self.length))
+    }
+}
+
+impl Seen {
+    /// The route.
+    pub fn route(&self) -> &Arc<CompiledRoute<Action>> {
+        &self.rest.route
+    }
+
+    /// Timeouts that the route sets over its upstream's.
+    pub fn timeouts(&self) -> Option<Timeouts> {
+        if self.has.any(Has::TIMEOUTS) { self.rest.route.target.timeouts } else { None }
+    }
+}
+
+impl Routed for Seen {
+    fn id(&self) -> &[u8] {
+        self.id.get().unwrap_or_else(|| self.info().id.as_bytes())
+    }
+
+    fn service_id(&self) -> &str {
+        if self.has.any(Has::SERVICE) { &self.info().service_id } else { "" }
+    }
+
+    fn info(&self) -> &RouteInfo {
+        &self.rest.route.info
+    }
 }
 
 /// What was made once and is kept under a key.
@@ -94,23 +165,22 @@ impl View {
 
     fn see(&self, route: &Arc<CompiledRoute<Action>>) -> Seen {
         let action = &route.target;
-        let own = &action.chain;
-        let chains = || Box::new(Chains { global: self.tables.global.yielding_to(own), own: own.clone() });
+        let own = action.chain.clone();
+        let global = if own.is_empty() { self.tables.global.clone() } else { self.tables.global.yielding_to(&own) };
         Seen {
-            info: Rc::new((*route.info).clone()),
             stats: action.stats.own(self.worker).clone(),
             cluster: action.upstream.as_ref().and_then(|name| self.tables.clusters.get(name)).cloned(),
-            route: route.clone(),
-            chains: (!own.is_empty()).then(chains),
-            has_timeouts: action.timeouts.is_some(),
+            rest: Box::new(Rest { route: route.clone(), global, own }),
+            id: ShortText::new(&route.info.id),
+            has: Has::of(route),
         }
     }
 
     /// The filters of requests to a route, or to none, in the order in which they run.
     pub fn chains<'a>(&'a self, route: Option<&'a Seen>) -> [&'a Chain; 2] {
-        match route.and_then(|seen| seen.chains.as_ref()) {
+        match route.filter(|seen| seen.has.any(Has::FILTERS)) {
             None => [&self.tables.global, &self.nothing],
-            Some(chains) => [&chains.global, &chains.own],
+            Some(seen) => [&seen.rest.global, &seen.rest.own],
         }
     }
 }
@@ -136,7 +206,15 @@ mod tests {
     #[test]
     fn what_a_request_needs_of_its_route_fits_in_one_line() {
         let counts = 2 * size_of::<usize>();
-        assert!(size_of::<Seen>() + counts <= 64);
-        assert!(size_of::<RouteInfo>() + counts <= 64);
+        assert_eq!(size_of::<Seen>() + counts, 64);
+    }
+
+    #[test]
+    fn short_texts_are_kept_whole_or_not_at_all() {
+        for text in ["", "r1", "1234567890123456789012"] {
+            assert_eq!(ShortText::new(text).get(), Some(text.as_bytes()));
+        }
+        assert_eq!(ShortText::new("12345678901234567890123").get(), None);
+        assert_eq!(ShortText::new(&"x".repeat(300)).get(), None);
     }
 }

@@ -7,7 +7,7 @@ use heddle_xds::model::Route;
 use ipnet::IpNet;
 
 use super::pattern::PathPattern;
-use crate::exchange::{Exchange, Expr, RouteInfo, RouteNames, expr};
+use crate::exchange::{Exchange, Expr, RouteInfo, expr};
 use crate::http::Method;
 
 /// A route whose conditions are compiled. `T` is what it leads to.
@@ -156,11 +156,9 @@ impl<T> CompiledRoute<T> {
             info: Arc::new(RouteInfo {
                 id: route.id.clone(),
                 service_id: route.service_id.clone(),
-                names: Arc::new(RouteNames {
-                    route: route.name.clone(),
-                    service: route.service_name.clone(),
-                    uri: matches.uris.first().cloned().unwrap_or_default(),
-                }),
+                name: route.name.clone(),
+                service: route.service_name.clone(),
+                uri: matches.uris.first().cloned().unwrap_or_default(),
             }),
             target,
             priority: route.priority,
