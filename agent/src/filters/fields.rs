@@ -1,11 +1,10 @@
 //! Header edits that users write (`add`, `set`, `remove`, or a plain map), compiled once. It knows no phase and no plugin.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value};
 
 use super::check::Faults;
 use crate::exchange::{Exchange, Template};
+use crate::http::chars::{any_word, has_control};
 use crate::http::{FieldName, Fields, Name};
 
 /// Bytes of a value that is put together, so that a usual one grows nothing.
@@ -50,31 +49,35 @@ impl FieldValue {
     }
 
     /// The value for this request. What may not stand in a field (control characters) is left out.
-    pub(crate) fn get<'a>(&'a self, x: &'a Exchange, captures: &[&str]) -> Cow<'a, str> {
+    pub(crate) fn get(&self, x: &Exchange, captures: &[&str]) -> String {
         match self {
-            FieldValue::Fixed(text) => Cow::Borrowed(text),
+            FieldValue::Fixed(text) => text.to_string(),
             FieldValue::Template(template) => rendered(template, x, captures),
         }
     }
 }
 
 /// What a template gives for this request, without what may not stand in a field.
-fn rendered<'a>(template: &'a Template, x: &'a Exchange, captures: &[&str]) -> Cow<'a, str> {
-    let text = match template.variable() {
-        Some(variable) => variable.get(x).unwrap_or_default(),
-        None => {
-            let mut out = String::with_capacity(USUAL_VALUE);
-            template.render_with(x, captures, &mut out);
-            Cow::Owned(out)
-        }
-    };
+fn rendered(template: &Template, x: &Exchange, captures: &[&str]) -> String {
+    let mut text = String::with_capacity(USUAL_VALUE);
+    template.render_with(x, captures, &mut text);
     let blank = [' ', '\t'];
-    if !text.bytes().any(|byte| byte.is_ascii_control()) && !text.starts_with(blank) && !text.ends_with(blank) {
-        return text;
+    if any_word(text.as_bytes(), has_control) {
+        text.retain(|c| !c.is_ascii_control());
     }
-    let mut text = text.into_owned();
-    text.retain(|c| !c.is_ascii_control());
-    Cow::Owned(text.trim_matches(blank).to_owned())
+    if text.starts_with(blank) || text.ends_with(blank) { text.trim_matches(blank).to_owned() } else { text }
+}
+
+/// Hands over what a template gives for this request. The address of the client, which is what is asked for most, is text already.
+fn with_rendered<R>(template: &Template, x: &mut Exchange, captures: &[&str], take: impl FnOnce(&mut Fields, &[u8]) -> R) -> R {
+    let connection = template.variable().filter(|variable| variable.is_client_address()).map(|_| x.connection.clone());
+    match connection.filter(|connection| connection.peer == x.remote) {
+        Some(connection) => take(&mut x.request.fields, connection.peer_text.ip()),
+        None => {
+            let value = rendered(template, x, captures);
+            take(&mut x.request.fields, value.as_bytes())
+        }
+    }
 }
 
 impl HeaderEdits {
@@ -108,11 +111,10 @@ impl HeaderEdits {
             match part {
                 Part::Fixed(lines) => x.request.fields.append_all(lines),
                 Part::Made(name, template) => {
-                    let value = rendered(template, x, captures).into_owned();
-                    x.request.fields.append_named(name, value);
+                    with_rendered(template, x, captures, |fields, value| fields.append_named(name, value))
                 }
                 Part::Host(value) => {
-                    let value = value.get(x, captures).into_owned();
+                    let value = value.get(x, captures);
                     x.request.fields.append_known(Name::Host, value);
                 }
             }
@@ -120,11 +122,8 @@ impl HeaderEdits {
         for part in &self.set {
             match part {
                 Part::Fixed(lines) => x.request.fields.set_all(lines),
-                Part::Made(name, template) => {
-                    let value = rendered(template, x, captures).into_owned();
-                    x.request.fields.set_named(name, value);
-                }
-                Part::Host(value) => host = Some(value.get(x, captures).into_owned()),
+                Part::Made(name, template) => with_rendered(template, x, captures, |fields, value| fields.set_named(name, value)),
+                Part::Host(value) => host = Some(value.get(x, captures)),
             }
         }
         for name in &self.remove {
@@ -138,15 +137,15 @@ impl HeaderEdits {
         for part in &self.add {
             match part {
                 Part::Fixed(lines) => fields.append_all(lines),
-                Part::Made(name, template) => fields.append_named(name, &*rendered(template, x, &[])),
-                Part::Host(value) => fields.append_known(Name::Host, &*value.get(x, &[])),
+                Part::Made(name, template) => fields.append_named(name, rendered(template, x, &[])),
+                Part::Host(value) => fields.append_known(Name::Host, value.get(x, &[])),
             }
         }
         for part in &self.set {
             match part {
                 Part::Fixed(lines) => fields.set_all(lines),
-                Part::Made(name, template) => fields.set_named(name, &*rendered(template, x, &[])),
-                Part::Host(value) => fields.set_known(Name::Host, &*value.get(x, &[])),
+                Part::Made(name, template) => fields.set_named(name, rendered(template, x, &[])),
+                Part::Host(value) => fields.set_known(Name::Host, value.get(x, &[])),
             }
         }
         for name in &self.remove {

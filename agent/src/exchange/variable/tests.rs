@@ -125,3 +125,12 @@ fn dates_are_right_around_leap_days() {
         assert_eq!(text("time_iso8601", &x).as_deref(), Some(expected));
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn arguments_are_the_pairs_between_ampersands(query in "[ab=&é]{0,16}", name in "[ab]{1,2}") {
+        let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let expected: Vec<_> = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).collect();
+        proptest::prop_assert_eq!(query_args(&query, &name).collect::<Vec<_>>(), expected);
+    }
+}

@@ -89,7 +89,7 @@ impl Filter for ProxyRewrite {
         if let Some(method) = &self.method {
             x.request.method = method.clone();
         }
-        let host = self.host.as_ref().map(|host| host.get(x, &[]).into_owned()).or(host);
+        let host = self.host.as_ref().map(|host| host.get(x, &[])).or(host);
         if let Some(host) = host.filter(|host| !host.is_empty()) {
             x.host_override = Some(host);
         }

@@ -57,6 +57,30 @@ fn method_host_and_fields_change() {
 }
 
 #[test]
+fn the_address_of_the_client_is_the_one_that_policies_see() {
+    let filter = filter("proxy-rewrite", &json!({"headers": {"set": {"X-Client": "$remote_addr", "X-Both": "$remote_addr!"}}}));
+    for (remote, expected) in
+        [("192.0.2.7:4711", "192.0.2.7"), ("[2001:db8::1]:1", "2001:db8::1"), ("[::ffff:10.0.0.1]:1", "10.0.0.1")]
+    {
+        let mut x = request("GET", "h", "/", &[("x-client", "forged")]);
+        x.remote = remote.parse().unwrap();
+        assert!(passes(filter.rewrite(&mut x)));
+        assert_eq!((header(&x, "x-client"), header(&x, "x-both")), (Some(expected), Some(format!("{expected}!").as_str())));
+        assert_eq!(x.request.fields.get_all("x-client").count(), 1);
+    }
+}
+
+#[test]
+fn edits_are_made_one_after_the_other() {
+    let set = json!({"set": {"X-A": "1", "X-B": "<$http_x_a>", "X-C": "c", "x-c": "d"}});
+    let x = rewritten(json!({"headers": set}), "/");
+    assert_eq!((header(&x, "x-a"), header(&x, "x-b"), header(&x, "x-c")), (Some("1"), Some("<1>"), Some("d")));
+    assert_eq!(x.request.fields.get_all("x-c").count(), 1);
+    let x = rewritten(json!({"headers": {"set": {"X-A": "$cookie_c ", "X-B": "$arg_none"}}}), "/");
+    assert_eq!((header(&x, "x-a"), header(&x, "x-b")), (Some("a?b #x"), Some("")));
+}
+
+#[test]
 fn mistakes_are_refused() {
     for (config, path) in [
         (json!({"uri": "new"}), "uri"),

@@ -306,9 +306,12 @@ impl Fields {
         named.map(|field| field.value(&self.text))
     }
 
-    /// Whether no field has this name, underscores taken for hyphens; says no where finding out takes a look at all of them.
-    pub(crate) fn surely_lack(&self, name: &FieldName) -> bool {
-        !self.may_have(name) && !self.underscored
+    /// Values of all fields of this name, in order, where underscores in names count as hyphens, as they do for CGI and its like.
+    pub(crate) fn get_all_loosely<'a>(&'a self, name: &FieldName) -> impl Iterator<Item = &'a [u8]> {
+        let list = if self.underscored { &self.list[..] } else { self.candidates(name) };
+        let spelled =
+            |field: &&Field| field.is_named(&self.text, name) || (self.underscored && field.is_loosely(&self.text, name));
+        list.iter().filter(spelled).map(|field| field.value(&self.text))
     }
 
     /// The fields among which one of this name may be.
@@ -456,6 +459,13 @@ impl Field {
             Name::Other => self.is_other(text, name.as_str().as_bytes()),
             known => self.id == known,
         }
+    }
+
+    /// Whether this is no known name and spells `name`, which has hyphens alone, in any case and with hyphens or underscores.
+    fn is_loosely(&self, text: &[u8], name: &FieldName) -> bool {
+        let (known, name) = (name.id() != Name::Other, name.as_str().as_bytes());
+        let same = |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-');
+        !known && self.id == Name::Other && usize::from(self.name_len) == name.len() && self.name(text).iter().zip(name).all(same)
     }
 
     fn name<'a>(&self, text: &'a [u8]) -> &'a [u8] {
