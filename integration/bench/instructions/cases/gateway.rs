@@ -29,6 +29,8 @@ use crate::subject::Subject;
 
 /// Rounds that are counted.
 const ROUNDS: usize = 1024;
+/// Where everything listens, at a port that is free.
+pub const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 /// Bytes of content of each answer.
 const CONTENT: usize = 60;
 
@@ -94,7 +96,7 @@ fn requests(through: fn(SocketAddr) -> Option<Vec<Resource>>) -> Box<dyn Subject
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = LocalSet::new();
     let (client, gateway) = local.block_on(&runtime, async {
-        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let socket = TcpListener::bind(LOOPBACK).await.unwrap();
         let behind = socket.local_addr().unwrap();
         tokio::task::spawn_local(endpoint(socket));
         let gateway = through(behind).map(|all| Gateway::open(tables(all).unwrap(), Path::new("/dev/null")).unwrap());
@@ -123,10 +125,10 @@ fn resources(endpoint: SocketAddr, filters: bool) -> Vec<Resource> {
     ]
 }
 
-fn listener() -> Listener {
+pub fn listener() -> Listener {
     Listener {
         name: "http".into(),
-        address: (Ipv4Addr::LOCALHOST, 0).into(),
+        address: LOOPBACK.into(),
         protocol: ListenerProtocol::Http,
         proxy_protocol: ProxyProtocol::Off,
         forwarded: ForwardedTrust::default(),
@@ -138,13 +140,13 @@ fn listener() -> Listener {
     }
 }
 
-fn endpoints(upstream: &str, address: SocketAddr) -> Endpoints {
+pub fn endpoints(upstream: &str, address: SocketAddr) -> Endpoints {
     let host = Arc::from(address.ip().to_string());
     let endpoint = Endpoint { host, port: address.port(), weight: 1, priority: 0, zone: "".into() };
     Endpoints { upstream: upstream.into(), endpoints: vec![endpoint] }
 }
 
-fn upstream(name: &str) -> Upstream {
+pub fn upstream(name: &str) -> Upstream {
     Upstream {
         name: name.into(),
         label: name.into(),

@@ -3,6 +3,7 @@
 mod balance;
 mod filters;
 mod gateway;
+mod grpc;
 mod heads;
 mod routes;
 mod yardstick;
@@ -23,7 +24,10 @@ pub struct Case {
 
 /// All cases but the yardsticks, in the order in which they are shown.
 pub fn all() -> Vec<Case> {
-    [routes::cases(), filters::cases(), heads::cases(), balance::cases(), gateway::cases()].into_iter().flatten().collect()
+    [routes::cases(), filters::cases(), heads::cases(), balance::cases(), gateway::cases(), grpc::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Loops of known length, which prove that a worse count is refused.

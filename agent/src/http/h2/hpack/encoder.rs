@@ -15,17 +15,23 @@ use super::table::Table;
 use crate::http::Name;
 use crate::http::h2::frame::DEFAULT_TABLE_SIZE;
 
-/// Fields that are remembered, a power of two.
-const SLOTS: usize = 64;
+/// Fields that are remembered.
+const SLOTS: usize = 128;
+/// Places of which a field takes one.
+const WAYS: usize = 4;
 /// A field that takes more of the table than this part is not indexed.
 const SHARE: usize = 4;
+/// Room for all known names.
+const NAMES: usize = 64;
 
 /// The encoding half of a connection.
 #[derive(Debug)]
 pub struct Encoder {
     table: Table,
-    /// Two per hash value, side by side; made with the first field.
+    /// Four per hash value, side by side; made with the first field.
     slots: Vec<Slot>,
+    /// Entries by whose name known names are said that the static table has not, by name; made with the slots.
+    named: Vec<u32>,
     /// Changes of the table size that the next block begins with: the smallest on the way, if smaller, and the last.
     resized: Option<(usize, usize)>,
     /// A name in lower case, or a path with its query.
@@ -36,15 +42,21 @@ pub struct Encoder {
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
     hash: u32,
-    /// Number of its entry, when it has one; may have been evicted since.
-    number: Option<u32>,
+    /// Number of its entry, 0 when it has none; may have been evicted since.
+    number: u32,
     /// Whether it was said again since another one wanted the place.
     used: bool,
 }
 
 impl Default for Encoder {
     fn default() -> Self {
-        Encoder { table: Table::new(DEFAULT_TABLE_SIZE as usize), slots: Vec::new(), resized: None, scratch: Vec::new() }
+        Encoder {
+            table: Table::new(DEFAULT_TABLE_SIZE as usize),
+            slots: Vec::new(),
+            named: Vec::new(),
+            resized: None,
+            scratch: Vec::new(),
+        }
     }
 }
 
@@ -117,7 +129,7 @@ impl Encoder {
                 self.scratch.extend_from_slice(path);
                 self.scratch.push(b'?');
                 self.scratch.extend_from_slice(query);
-                literal(out, 0, 4, Class::Path, b":path", &self.scratch);
+                write_literal(out, 0, 4, fixed::name(Class::Path, b":path"), b":path", &self.scratch);
             }
         }
     }
@@ -129,7 +141,8 @@ impl Encoder {
         } else if name.iter().any(u8::is_ascii_uppercase) {
             let mut lower = std::mem::take(&mut self.scratch);
             lower.clear();
-            lower.extend(name.iter().map(u8::to_ascii_lowercase));
+            lower.extend_from_slice(name);
+            lower.make_ascii_lowercase();
             self.write(out, Class::Field(id), &lower, value);
             self.scratch = lower;
         } else {
@@ -138,66 +151,90 @@ impl Encoder {
     }
 
     fn write(&mut self, out: &mut Vec<u8>, class: Class, name: &[u8], value: &[u8]) {
+        if self.slots.is_empty() {
+            self.slots.resize(SLOTS, Slot::default());
+            self.named.resize(NAMES, 0);
+        }
+        let fits = (name.len() + value.len()) * SHARE <= self.table.max();
         match policy(class, name) {
-            Policy::Never => literal(out, 0x10, 4, class, name, value),
-            Policy::Learn if (name.len() + value.len()) * SHARE <= self.table.max() => self.learn(out, class, name, value),
-            _ => literal(out, 0, 4, class, name, value),
+            Policy::Learn if fits => self.learn(out, class, name, value),
+            Policy::Never => self.literal(out, 0x10, class, name, value),
+            // Once, so that the name can be said by its index from then on.
+            _ if fits && self.name_index(class, name) == 0 && matches!(class, Class::Field(id) if id != Name::Other) => {
+                self.insert(out, class, name, value);
+            }
+            _ => self.literal(out, 0, class, name, value),
         }
     }
 
     fn learn(&mut self, out: &mut Vec<u8>, class: Class, name: &[u8], value: &[u8]) {
-        if self.slots.is_empty() {
-            self.slots.resize(SLOTS, Slot::default());
-        }
         let hash = hash(class, name, value);
-        let at = hash as usize % SLOTS;
-        let at = if self.slots[at].hash == hash { at } else { at ^ 1 };
-        if self.slots[at].hash != hash {
-            self.remember(hash);
-            return literal(out, 0, 4, class, name, value);
-        }
-        if let Some(index) = self.index(&self.slots[at])
+        let set = hash as usize % (SLOTS / WAYS) * WAYS;
+        let Some(at) = self.slots[set..set + WAYS].iter().position(|slot| slot.hash == hash) else {
+            self.remember(hash, set);
+            return self.literal(out, 0, class, name, value);
+        };
+        let at = set + at;
+        if let Some(index) = self.index(self.slots[at].number)
             && let Some(entry) = self.table.get(index)
             && (entry.class, entry.value, entry.name) == (class, value, name)
         {
             self.slots[at].used = true;
             return write_integer(out, 0x80, 7, fixed::LEN + 1 + index);
         }
-        literal(out, 0x40, 6, class, name, value);
+        self.insert(out, class, name, value);
+        self.slots[at] = Slot { hash, number: self.table.inserted(), used: true };
+    }
+
+    /// Where the entry with a number is in the table, if it still is.
+    fn index(&self, number: u32) -> Option<usize> {
+        let index = self.table.inserted().wrapping_sub(number) as usize;
+        (number > 0 && index < self.table.len()).then_some(index)
+    }
+
+    /// Takes one of the slots for a field that is said for the first time. Of fields that have no entry the oldest goes; one that is said again
+    /// and again keeps its slot against a single other.
+    fn remember(&mut self, hash: u32, set: usize) {
+        let vacant = |encoder: &Encoder, slot: &Slot| encoder.index(slot.number).is_none();
+        let slots = &self.slots[set..set + WAYS];
+        let place = slots.iter().rposition(|slot| vacant(self, slot)).or_else(|| slots.iter().rposition(|slot| !slot.used));
+        let slots = &mut self.slots[set..set + WAYS];
+        match place {
+            Some(place) => {
+                slots[..=place].rotate_right(1);
+                slots[0] = Slot { hash, number: 0, used: false };
+            }
+            None => slots.iter_mut().for_each(|slot| slot.used = false),
+        }
+    }
+
+    /// Says a field and indexes it.
+    fn insert(&mut self, out: &mut Vec<u8>, class: Class, name: &[u8], value: &[u8]) {
+        write_literal(out, 0x40, 6, self.name_index(class, name), name, value);
         self.table.insert(Field { class, clean: true, underscored: false, name, value });
-        self.slots[at] = Slot { hash, number: Some(self.table.inserted()), used: true };
+        if let Class::Field(id) = class
+            && id != Name::Other
+        {
+            self.named[id as usize] = self.table.inserted();
+        }
     }
 
-    /// Where the entry of a slot is in the table, if it still is.
-    fn index(&self, slot: &Slot) -> Option<usize> {
-        let index = self.table.inserted().wrapping_sub(slot.number?) as usize;
-        (index < self.table.len()).then_some(index)
+    fn literal(&self, out: &mut Vec<u8>, first: u8, class: Class, name: &[u8], value: &[u8]) {
+        write_literal(out, first, 4, self.name_index(class, name), name, value);
     }
 
-    /// Takes a slot for a field that is said for the first time, one of two. A field that is said again and again keeps its slot against a single
-    /// other, and of fields that have no entry the older one goes.
-    fn remember(&mut self, hash: u32) {
-        let (first, second) = (hash as usize % SLOTS, (hash as usize % SLOTS) ^ 1);
-        let new = Slot { hash, number: None, used: false };
-        let lives = [first, second].map(|at| self.index(&self.slots[at]).is_some());
-        let used = [first, second].map(|at| self.slots[at].used);
-        match (lives, used) {
-            ([false, false], _) => {
-                self.slots[second] = self.slots[first];
-                self.slots[first] = new;
+    /// Index of an entry with this name, 0 where there is none.
+    fn name_index(&self, class: Class, name: &[u8]) -> usize {
+        match (fixed::name(class, name), class) {
+            (0, Class::Field(id)) if id != Name::Other => {
+                self.index(self.named[id as usize]).map_or(0, |index| fixed::LEN + 1 + index)
             }
-            ([false, true], _) | ([true, true], [false, _]) => self.slots[first] = new,
-            ([true, false], _) | ([true, true], [true, false]) => self.slots[second] = new,
-            ([true, true], [true, true]) => {
-                self.slots[first].used = false;
-                self.slots[second].used = false;
-            }
+            (index, _) => index,
         }
     }
 }
 
-fn literal(out: &mut Vec<u8>, first: u8, bits: u32, class: Class, name: &[u8], value: &[u8]) {
-    let index = fixed::name(class, name);
+fn write_literal(out: &mut Vec<u8>, first: u8, bits: u32, index: usize, name: &[u8], value: &[u8]) {
     write_integer(out, first, bits, index);
     if index == 0 {
         write_string(out, name);

@@ -19,17 +19,9 @@ pub(super) fn policy(class: Class, name: &[u8]) -> Policy {
     match class {
         Class::Field(Name::Other) => other(name),
         Class::Field(Name::Authorization | Name::ProxyAuthorization | Name::Cookie | Name::XForwardedClientCert) => Policy::Never,
-        Class::Field(
-            Name::ContentLength
-            | Name::XRequestId
-            | Name::Traceparent
-            | Name::Tracestate
-            | Name::XForwardedFor
-            | Name::XForwardedPort
-            | Name::XRealIp
-            | Name::Forwarded
-            | Name::Location,
-        ) => Policy::Once,
+        Class::Field(Name::ContentLength | Name::XRequestId | Name::Traceparent | Name::Tracestate | Name::Location) => {
+            Policy::Once
+        }
         _ => Policy::Learn,
     }
 }

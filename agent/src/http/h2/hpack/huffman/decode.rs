@@ -53,49 +53,44 @@ struct Bits<'a> {
 impl Bits<'_> {
     /// Brings in as many octets as fit.
     fn fill(&mut self) {
-        if let Some(eight) = self.rest.first_chunk() {
-            let taken = (63 - self.have) / 8;
-            // What does not fit is brought in again, to the same place.
-            self.top |= !u64::from_be_bytes(*eight) >> self.have;
-            self.have += taken * 8;
-            self.rest = &self.rest[taken..];
-            return;
-        }
-        while self.have <= 56
-            && let Some((&octet, rest)) = self.rest.split_first()
-        {
-            self.top |= u64::from(!octet) << (56 - self.have);
-            self.have += 8;
-            self.rest = rest;
-        }
+        let taken = (63 - self.have) / 8;
+        let (eight, taken) = match self.rest.first_chunk() {
+            Some(eight) => (*eight, taken),
+            None => {
+                // What is not there reads as ones.
+                let mut eight = [0xff; 8];
+                eight[..self.rest.len()].copy_from_slice(self.rest);
+                (eight, taken.min(self.rest.len()))
+            }
+        };
+        // What does not fit is brought in again, to the same place.
+        self.top |= !u64::from_be_bytes(eight) >> self.have;
+        self.have += taken * 8;
+        self.rest = &self.rest[taken..];
     }
 
-    /// Looks the next bits up and takes off those that are used.
-    fn step(&mut self) -> Step {
-        let step = STEPS[(self.top >> (64 - BITS)) as usize];
-        self.drop(used(step));
-        step
-    }
-
-    fn drop(&mut self, bits: usize) {
-        self.top <<= bits;
-        self.have = self.have.wrapping_sub(bits);
-    }
-
-    /// Up to eight octets by four look-ups, when so many bits are there, and how many octets they are. A code that is too long for a look-up stops it.
+    /// Up to eight octets by four look-ups, and how many octets they are. Codes that are too long for a look-up stop it, and so does padding.
     fn several(&mut self) -> (u64, usize) {
         let (mut text, mut len) = (0, 0);
         for _ in 0..4 {
-            let step = self.step();
+            let step = STEPS[(self.top >> (64 - BITS)) as usize];
+            self.drop((step >> 16 & 0xff) as usize);
             text |= u64::from(step & 0xffff) << (8 * len);
             len += step >> 24;
         }
         (text, len as usize)
     }
-}
 
-fn used(step: Step) -> usize {
-    (step >> 16 & 0xff) as usize
+    /// Takes bits off; where more are taken than there are, that shows as far more than there can be.
+    fn drop(&mut self, bits: usize) {
+        self.top <<= bits;
+        self.have = self.have.wrapping_sub(bits);
+    }
+
+    /// Whether only padding is left: less than an octet of ones, which begin no shorter code (RFC 7541 section 5.2).
+    fn at_end(&self) -> bool {
+        self.have < 8 && self.top == 0 && self.rest.is_empty()
+    }
 }
 
 /// Appends what `packed` says; `false` where it is no code, or its padding is not what it must be.
@@ -104,65 +99,33 @@ pub(in super::super) fn decode(packed: &[u8], out: &mut Vec<u8>) -> bool {
     // The shortest code has five bits; look-ups write more octets than they have.
     out.resize(at + packed.len() * 8 / 5 + 8, 0);
     let mut bits = Bits { top: 0, have: 0, rest: packed };
-    loop {
+    while !bits.at_end() {
         bits.fill();
-        while bits.have >= 4 * BITS
-            && let Some(room) = out.get_mut(at..at + 8)
-        {
-            let (text, len) = bits.several();
-            room.copy_from_slice(&text.to_le_bytes());
-            at += len;
-            if len < 4 {
-                break;
-            }
-            bits.fill();
-        }
-        let Some(room) = out.get_mut(at..at + 2) else { return false };
-        let step = STEPS[(bits.top >> (64 - BITS)) as usize];
-        if used(step) > bits.have {
+        let Some(room) = out.get_mut(at..at + 8) else { return false };
+        let (text, len) = bits.several();
+        room.copy_from_slice(&text.to_le_bytes());
+        at += len;
+        if bits.have > 64 {
             return false;
         }
-        if step > 0 {
-            room.copy_from_slice(&(step as u16).to_le_bytes());
-            at += (step >> 24) as usize;
-            bits.drop(used(step));
-            continue;
-        }
-        match long(&mut bits) {
-            Some(Long::Octet(octet)) => {
-                room[0] = octet;
-                at += 1;
-            }
-            Some(Long::End) => {
-                out.truncate(at);
-                return true;
-            }
-            None => return false,
+        if len == 0 && !bits.at_end() {
+            let Some(octet) = long(&mut bits) else { return false };
+            room[0] = octet;
+            at += 1;
         }
     }
+    out.truncate(at);
+    true
 }
 
-enum Long {
-    Octet(u8),
-    /// Only padding is left.
-    End,
-}
-
-/// A code that is longer than a look-up, or the padding: less than an octet of ones, which begin no shorter code (RFC 7541 section 5.2).
-fn long(bits: &mut Bits<'_>) -> Option<Long> {
-    if bits.have < 8 && bits.top == 0 {
-        return Some(Long::End);
-    }
+/// A code that is longer than a look-up.
+fn long(bits: &mut Bits<'_>) -> Option<u8> {
     let next = (!bits.top >> (64 - LONGEST)) as u32;
     for length in BITS + 1..=LONGEST {
         let offset = (next >> (LONGEST - length)).wrapping_sub(CODE.first[length]);
         if offset < CODE.count[length] {
-            if length > bits.have {
-                return None;
-            }
-            let octet = CODE.symbols[CODE.start[length] + offset as usize];
             bits.drop(length);
-            return Some(Long::Octet(octet));
+            return (bits.have <= 64).then_some(CODE.symbols[CODE.start[length] + offset as usize]);
         }
     }
     None
