@@ -52,8 +52,9 @@ impl RequestHead {
     /// Host without port and without a trailing dot; an IPv6 literal keeps its brackets.
     pub fn host(&self) -> &str {
         let text = self.authority.as_str();
-        let end = match text.rfind(':') {
-            Some(colon) if !text[colon..].contains(']') => colon,
+        // A colon within brackets begins no port. Both are one byte long, so this stays between characters.
+        let end = match text.bytes().rposition(|byte| matches!(byte, b':' | b']')) {
+            Some(at) if text.as_bytes()[at] == b':' => at,
             _ => text.len(),
         };
         let host = &text[..end];

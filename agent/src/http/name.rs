@@ -23,7 +23,7 @@ macro_rules! names {
             }
 
             /// All known names.
-            const KNOWN: &'static [Name] = &[$(Name::$variant,)*];
+            pub(in crate::http) const KNOWN: &'static [Name] = &[$(Name::$variant,)*];
         }
     };
 }

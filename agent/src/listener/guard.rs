@@ -30,7 +30,8 @@ pub(super) fn refusal(link: &Link, head: &RequestHead, length: BodyLength) -> Op
         return Some(Reason::BodyTooLarge);
     }
     let identity = link.identity.as_ref()?;
-    (!identity.serves(head.host())).then_some(Reason::Misdirected)
+    let served = identity.serves_every_host() || identity.serves(head.host());
+    (!served).then_some(Reason::Misdirected)
 }
 
 /// The reason that a response ended for when its body broke off.

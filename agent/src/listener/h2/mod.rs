@@ -26,7 +26,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::timeout;
 
-use self::places::Places;
+use self::places::{Desk, Places};
 use self::stream::Arrived;
 use self::wire::Wire;
 use super::counters::Count;
@@ -79,7 +79,7 @@ struct Serving<S, F> {
     wire: Rc<Wire>,
     io: Io,
     input: BytesMut,
-    places: Places<F>,
+    places: Places<Arrived, F>,
     /// When the client's preface and settings must have come.
     until: Instant,
     patience: Deadline,
@@ -113,9 +113,9 @@ pub(super) async fn serve<S: Service>(worker: &Rc<Worker<S>>, link: &Link, io: I
     };
     let wire = Rc::new(Wire::new(Connection::server(config)));
     let shared = Rc::new(Shared { worker: worker.clone(), link: link.clone(), wire: wire.clone(), queues: RefCell::default() });
-    let start = {
+    let open = {
         let shared = shared.clone();
-        move |arrived| stream::serve(shared.clone(), arrived)
+        move |desk| stream::serve_all(shared.clone(), desk)
     };
     let mut serving = Serving {
         shared,
@@ -130,19 +130,19 @@ pub(super) async fn serve<S: Service>(worker: &Rc<Worker<S>>, link: &Link, io: I
         drained: Box::pin(link.site.drain.begins()),
         served: 0,
     };
-    let end = std::future::poll_fn(|cx| serving.poll(cx, &start)).await;
+    let end = std::future::poll_fn(|cx| serving.poll(cx, &open)).await;
     serving.finish(end).await;
 }
 
 impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
-    fn poll(&mut self, cx: &mut Context<'_>, start: &impl Fn(Arrived) -> F) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>, open: &impl Fn(Rc<Desk<Arrived>>) -> F) -> Poll<End> {
         if !self.wire.with(|machine| machine.is_leaving()) && self.must_leave(cx) {
             self.wire.with(Connection::leave);
         }
         for _ in 0..ROUNDS {
             self.wire.work(cx.waker());
             self.places.work(cx);
-            let ended = self.round(cx, start);
+            let ended = self.round(cx, open);
             self.wire.rest();
             if self.places.rest() | ended.is_some() {
                 return ended.map_or_else(|| self.poll_patience(cx), Poll::Ready);
@@ -159,12 +159,12 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
     }
 
     /// Reads, lets the streams work, and sends.
-    fn round(&mut self, cx: &mut Context<'_>, start: &impl Fn(Arrived) -> F) -> Option<End> {
-        let ended = self.read(cx, start);
+    fn round(&mut self, cx: &mut Context<'_>, open: &impl Fn(Rc<Desk<Arrived>>) -> F) -> Option<End> {
+        let ended = self.read(cx, open);
         if ended.is_some() {
             return ended;
         }
-        self.places.poll_rung();
+        self.work(cx);
         match self.write(cx) {
             Poll::Ready(Err(end)) => Some(end),
             Poll::Ready(Ok(())) if self.places.is_empty() && self.wire.with(|machine| machine.is_finished()) => Some(End::Done),
@@ -172,8 +172,20 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
         }
     }
 
+    /// Lets the streams work. Long content is sent as soon as one of them has it, while it is in the processor's cache.
+    fn work(&mut self, cx: &mut Context<'_>) {
+        let (wire, io, sending) = (&self.wire, &mut self.io, &mut self.sending);
+        let mut taken = true;
+        self.places.poll_rung(|| {
+            if taken && wire.with(|machine| machine.is_full()) {
+                // Whatever stops it stops the write behind this, too.
+                taken = wire.with(|machine| poll_send(machine, io, sending, cx)).is_ready();
+            }
+        });
+    }
+
     /// Reads all that has come.
-    fn read(&mut self, cx: &mut Context<'_>, start: &impl Fn(Arrived) -> F) -> Option<End> {
+    fn read(&mut self, cx: &mut Context<'_>, open: &impl Fn(Rc<Desk<Arrived>>) -> F) -> Option<End> {
         let spare = self.shared.worker.spare.clone();
         while self.wire.with(|machine| machine.output().len()) < BACKLOG_MAX {
             spare.make_room(&mut self.input);
@@ -186,7 +198,7 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
             loop {
                 match self.wire.with(|machine| machine.receive(&mut self.input, now)) {
                     Ok(None) => break,
-                    Ok(Some(event)) => self.take(event, now, start),
+                    Ok(Some(event)) => self.take(event, now, open),
                     Err(violation) => return Some(End::Broken(violation)),
                 }
             }
@@ -196,7 +208,7 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
         None
     }
 
-    fn take(&mut self, event: Event, now: Instant, start: &impl Fn(Arrived) -> F) {
+    fn take(&mut self, event: Event, now: Instant, open: &impl Fn(Rc<Desk<Arrived>>) -> F) {
         let shared = &self.shared;
         let (request, fault) = match event {
             Event::Request(request) => (request, None),
@@ -210,7 +222,7 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
         };
         self.served = self.served.saturating_add(1);
         shared.worker.counters.add(Count::Http2Requests);
-        self.places.put(request.key.slot(), start(Arrived { request, fault, at: now }));
+        self.places.put(request.key.slot(), Arrived { request, fault, at: now }, open);
     }
 
     /// Sends all that there is to say, as far as client and socket take it.
@@ -295,7 +307,7 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
         };
         // Streams end with their connection, and upstream work with them; those that are answering tell how far they came.
         self.wire.with(|machine| if code == ErrorCode::NO_ERROR { machine.close() } else { machine.shut(code, detail) });
-        self.places.poll_rung();
+        self.places.poll_rung(|| ());
         self.places.clear();
         let last_words = std::future::poll_fn(|cx| {
             let io = &mut self.io;

@@ -59,18 +59,20 @@ async fn plain<S: Service>(shared: &Shared<S>, held: &Held, response: Response, 
     }
     let length = response_length(&head, &body, is_head);
     let ended = is_bodiless(&head, is_head) || body.is_empty();
-    if send_head(shared, held, &head, length, ended).is_err() {
-        return Sent { reason: Reason::ClientClosed, ..Sent::default() };
-    }
-    if ended {
-        return Sent::default();
+    let whole = if ended { None } else { take_whole(&mut body) };
+    let sent = whole.as_ref().map_or(0, Bytes::len) as u64;
+    let complete = ended || whole.is_some();
+    match send_whole(shared, held, &head, length, ended, whole) {
+        Err(_) => return Sent { reason: Reason::ClientClosed, ..Sent::default() },
+        Ok(true) => return Sent { sent, ..Sent::default() },
+        Ok(false) => {}
     }
     let mut pump = Pump {
         held,
         body,
         announced: if let Length::Known(bytes) = length { Some(bytes) } else { None },
-        sent: 0,
-        ended: false,
+        sent,
+        ended: complete,
         stall: Stall { due: Deadline::none(), timeout: shared.link.site.limits().send_timeout, framed: 0 },
     };
     let result = std::future::poll_fn(|cx| match catch_poll(|| pump.poll(cx)) {
@@ -205,6 +207,26 @@ pub(super) fn write_interim(held: &Held, head: &ResponseHead) {
 }
 
 fn send_head<S>(shared: &Shared<S>, held: &Held, head: &ResponseHead, length: Length, end: bool) -> Result<(), Lost> {
+    send_whole(shared, held, head, length, end, None).map(drop)
+}
+
+/// A body that is at hand.
+fn take_whole(body: &mut Body) -> Option<Bytes> {
+    let Body::Full(bytes) = body else { return None };
+    let bytes = std::mem::take(bytes);
+    *body = Body::Empty;
+    Some(bytes)
+}
+
+/// Sends a head and, where it is at hand, the content that ends the message; whether everything up to the end has been framed.
+fn send_whole<S>(
+    shared: &Shared<S>,
+    held: &Held,
+    head: &ResponseHead,
+    length: Length,
+    end: bool,
+    content: Option<Bytes>,
+) -> Result<bool, Lost> {
     let date = shared.worker.dates.at(clock::unix_ms() / 1000);
     let length = match length {
         Length::None | Length::Open => WireLength::Absent,
@@ -212,7 +234,11 @@ fn send_head<S>(shared: &Shared<S>, held: &Held, head: &ResponseHead, length: Le
         Length::Known(bytes) => WireLength::Known(bytes),
     };
     let send = |machine: &mut crate::http::h2::connection::Connection, key: StreamKey| {
-        machine.send_head(key, end, |encoder, out| message::write_response(encoder, out, head, length, Some(&date[..])))
+        machine.send_head(key, end, |encoder, out| message::write_response(encoder, out, head, length, Some(&date[..])))?;
+        if let Some(content) = content {
+            machine.send_data(key, content, true)?;
+        }
+        Ok(machine.is_flushed(key))
     };
     held.with(send)
 }

@@ -11,6 +11,7 @@ use super::super::counters::Count;
 use super::super::guard::{Caught, catch_poll, fault_reason, refusal};
 use super::Shared;
 use super::body::StreamBody;
+use super::places::Desk;
 use super::respond::{respond, write_interim};
 use super::wire::Held;
 use crate::exchange::{Call, Interim, InterimQueue, Reason, Response, Service};
@@ -46,8 +47,15 @@ impl Asked {
     }
 }
 
-/// Serves one stream to its end. Dropping it resets the stream.
-pub(super) async fn serve<S: Service>(shared: Rc<Shared<S>>, arrived: Arrived) {
+/// Serves one stream after the other. Dropping it resets the stream that is being served.
+pub(super) async fn serve_all<S: Service>(shared: Rc<Shared<S>>, desk: Rc<Desk<Arrived>>) {
+    loop {
+        let arrived = desk.next().await;
+        serve(&shared, arrived).await;
+    }
+}
+
+async fn serve<S: Service>(shared: &Shared<S>, arrived: Arrived) {
     let Arrived { request, fault, at } = arrived;
     let held = Held { wire: shared.wire.clone(), key: request.key };
     if held.with(|machine, key| machine.is_lost(key)) {
@@ -60,14 +68,14 @@ pub(super) async fn serve<S: Service>(shared: Rc<Shared<S>>, arrived: Arrived) {
         None => refusal(&shared.link, &request.head, length),
     };
     if let Some(reason) = reason {
-        return refuse(&shared, &held, &request.head, reason).await;
+        return refuse(shared, &held, &request.head, reason).await;
     }
     let queue = shared.queues.borrow_mut().pop().unwrap_or_default();
-    let (call, asked) = prepare(&shared, request, at, &queue);
-    let response = run(&shared, &held, call, &queue).await;
+    let (call, asked) = prepare(shared, request, at, &queue);
+    let response = run(shared, &held, call, &queue).await;
     shared.keep(queue);
     if let Some(response) = response {
-        respond(&shared, &held, response, asked).await;
+        respond(shared, &held, response, asked).await;
     }
 }
 

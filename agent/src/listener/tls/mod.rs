@@ -25,6 +25,11 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// Whether that holds for every host: nobody demands a client certificate.
+    pub(super) fn serves_every_host(&self) -> bool {
+        !self.entry.demands_client() && !self.certificates.load().demands_client()
+    }
+
     /// Whether requests for `host` may come on this connection: a host whose certificate demands a client certificate is served only where that
     /// was demanded, and a connection that was let in for one such host serves no other (RFC 9110 section 7.4).
     pub(super) fn serves(&self, host: &str) -> bool {

@@ -16,6 +16,8 @@ pub struct CertificateStore {
     /// By what follows the star's label, dot included.
     wildcards: HashMap<Arc<str>, Arc<Entry>>,
     fallback: Option<Arc<Entry>>,
+    /// Whether any of them demands a client certificate.
+    demands_client: bool,
 }
 
 /// A certificate that cannot be used. The one of the same id that was used before stays in use.
@@ -54,6 +56,7 @@ impl CertificateStore {
     }
 
     fn insert(&mut self, certificate: &Certificate, entry: &Arc<Entry>) {
+        self.demands_client |= entry.demands_client();
         for name in &certificate.snis {
             match name.strip_prefix('*') {
                 Some("") => {
@@ -72,6 +75,11 @@ impl CertificateStore {
     fn by_id(&self) -> HashMap<Arc<str>, Arc<Entry>> {
         let all = self.exact.values().chain(self.wildcards.values()).chain(&self.fallback);
         all.map(|entry| (entry.id().clone(), entry.clone())).collect()
+    }
+
+    /// Whether any certificate demands one of the client.
+    pub(super) fn demands_client(&self) -> bool {
+        self.demands_client
     }
 
     /// The certificate for a lower-case server name: the exact one, the wildcard over its first label, or that for everything.

@@ -72,7 +72,7 @@ async fn answer(client: &mut TcpStream, buffer: &mut [u8; 2048]) {
 }
 
 /// An endpoint that answers whatever comes, without looking.
-async fn endpoint(socket: TcpListener) {
+pub async fn endpoint(socket: TcpListener) {
     while let Ok((mut stream, _)) = socket.accept().await {
         tokio::task::spawn_local(async move {
             let mut buffer = [0; 4096];

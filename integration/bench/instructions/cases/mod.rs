@@ -3,8 +3,8 @@
 mod balance;
 mod filters;
 mod gateway;
-mod grpc;
 mod heads;
+mod http2;
 mod routes;
 mod yardstick;
 
@@ -24,7 +24,7 @@ pub struct Case {
 
 /// All cases but the yardsticks, in the order in which they are shown.
 pub fn all() -> Vec<Case> {
-    [routes::cases(), filters::cases(), heads::cases(), balance::cases(), gateway::cases(), grpc::cases()]
+    [routes::cases(), filters::cases(), heads::cases(), balance::cases(), gateway::cases(), http2::cases()]
         .into_iter()
         .flatten()
         .collect()

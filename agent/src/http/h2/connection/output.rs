@@ -62,6 +62,11 @@ impl Output {
         self.len() < FULL
     }
 
+    /// The same behind so many bytes more.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.len() + bytes < FULL
+    }
+
     /// All that waits, when it lies in one piece.
     pub fn single(&self) -> Option<&[u8]> {
         self.pieces.is_empty().then(|| &self.gathered[self.sent..])

@@ -120,6 +120,11 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Whether everything up to the end has been framed.
+    pub fn is_flushed(&self, key: StreamKey) -> bool {
+        self.streams.get(key).is_some_and(|stream| matches!(stream.outgoing.end, End::Done))
+    }
+
     /// Ready when the stream has ended early.
     pub fn poll_lost(&mut self, key: StreamKey, cx: &Context<'_>) -> Poll<Lost> {
         let Some(stream) = self.streams.get_mut(key) else { return Poll::Ready(Lost::STALE) };
@@ -166,6 +171,16 @@ impl Connection {
             outgoing.in_line = true;
             self.line.push_back(key);
         }
+    }
+
+    /// Whether so much can be sent that there is nothing to be gained by waiting for more.
+    pub fn is_full(&self) -> bool {
+        if self.line.is_empty() {
+            return !self.out.has_room();
+        }
+        let ready = |key: &StreamKey| self.streams.get(*key).map_or(0, |stream| stream.outgoing.ready());
+        let streams: usize = self.line.iter().map(ready).sum();
+        !self.out.has_room_for(streams.min(self.send_window.max(0) as usize))
     }
 
     /// Frames what waits, as far as windows and the room for output go.

@@ -122,6 +122,14 @@ impl Stream {
         self.lost.is_some() || (self.incoming.ended && matches!(self.outgoing.end, End::Done))
     }
 
+    /// Makes it a free place. Queues keep their room for the next stream.
+    pub(super) fn clear(&mut self) {
+        let Stream { id, held, counted, lost, incoming, outgoing } = self;
+        (*id, *held, *counted, *lost) = (0, false, false, None);
+        incoming.clear();
+        outgoing.clear();
+    }
+
     /// Wakes whoever waits for something of it.
     pub(super) fn wake(&mut self) {
         wake(&mut self.incoming.waker);
@@ -129,7 +137,27 @@ impl Stream {
     }
 }
 
+impl Outgoing {
+    /// Bytes that can be sent by its own window.
+    pub(super) fn ready(&self) -> usize {
+        self.queued.min(self.window.max(0) as usize)
+    }
+
+    fn clear(&mut self) {
+        let Outgoing { window, queue, queued, end, in_line, framed, waker } = self;
+        (*window, *queued, *end, *in_line, *framed, *waker) = (0, 0, End::Open, false, 0, None);
+        queue.clear();
+    }
+}
+
 impl Incoming {
+    fn clear(&mut self) {
+        let Incoming { window, owed, expected, queue, queued, headed, bodiless, interims, ended, unwanted, waker } = self;
+        (*window, *owed, *expected, *queued, *interims, *waker) = (0, 0, None, 0, 0, None);
+        (*headed, *bodiless, *ended, *unwanted) = (false, false, false, false);
+        queue.clear();
+    }
+
     /// Takes content in as it lies.
     pub(super) fn push(&mut self, content: Bytes) {
         self.queued += content.len();

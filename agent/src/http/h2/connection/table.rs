@@ -1,6 +1,6 @@
 //! The streams of a connection and their places, which are used again. It knows no frames.
 
-use super::stream::{End, Incoming, Outgoing, Stream};
+use super::stream::Stream;
 
 /// A stream: its place, and its number, which no other stream of the connection ever has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,14 +94,7 @@ impl Table {
     /// Frees a place. Queues keep their room for the next stream.
     fn remove(&mut self, key: StreamKey) {
         let Some(stream) = self.get_mut(key) else { return };
-        let (mut heard, mut said) = (std::mem::take(&mut stream.incoming.queue), std::mem::take(&mut stream.outgoing.queue));
-        heard.clear();
-        said.clear();
-        *stream = Stream {
-            incoming: Incoming { queue: heard, ..Incoming::default() },
-            outgoing: Outgoing { queue: said, end: End::Open, ..Outgoing::default() },
-            ..Stream::default()
-        };
+        stream.clear();
         self.ids[key.slot as usize] = 0;
         self.free.push(key.slot);
     }

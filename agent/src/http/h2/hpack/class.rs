@@ -3,6 +3,7 @@
 use crate::http::Name;
 use crate::http::chars::is_value;
 use crate::http::fields::Line;
+use crate::http::h1::is_authority;
 
 /// What a field is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,8 @@ pub enum Class {
 pub struct Field<'a> {
     /// What it is called.
     pub class: Class,
-    /// Whether the value has only bytes that a value may have, and no blanks around it (RFC 9113 section 8.2.1).
+    /// Whether the value has only bytes that a value may have, and no blanks around it (RFC 9113 section 8.2.1); of an authority, whether it is
+    /// one in lower case.
     pub clean: bool,
     /// Whether the name holds an underscore.
     pub underscored: bool,
@@ -81,7 +83,15 @@ fn is_lower_token(name: &[u8]) -> bool {
 }
 
 /// Whether a value may be one.
-pub(super) fn is_clean(value: &[u8]) -> bool {
+pub(super) fn is_clean(class: Class, value: &[u8]) -> bool {
+    match class {
+        Class::Authority => is_authority(value) && !value.iter().any(u8::is_ascii_uppercase),
+        _ => is_trim(value),
+    }
+}
+
+/// Whether a value has only bytes that it may have, and no blanks around it.
+pub(in crate::http::h2) fn is_trim(value: &[u8]) -> bool {
     let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     !blank(value.first()) && !blank(value.last()) && is_value(value)
 }

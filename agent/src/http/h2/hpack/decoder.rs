@@ -84,18 +84,18 @@ impl Decoder {
         };
         let value = reader.string(&mut self.scratch)?;
         let value = value.of(&self.scratch);
-        let clean = is_clean(value);
         match name {
             NameFrom::Literal(name) => {
                 let name = name.of(&self.scratch);
-                let field = Field { class: classify(name), clean, underscored: name.contains(&b'_'), name, value };
+                let class = classify(name);
+                let field = Field { class, clean: is_clean(class, value), underscored: name.contains(&b'_'), name, value };
                 take(field);
                 if indexing {
                     self.table.insert(field);
                 }
             }
             NameFrom::Fixed(entry) => {
-                let field = Field { clean, value, ..entry };
+                let field = Field { clean: is_clean(entry.class, value), value, ..entry };
                 take(field);
                 if indexing {
                     self.table.insert(field);
@@ -103,6 +103,7 @@ impl Decoder {
             }
             NameFrom::Entry(index) => {
                 let entry = self.table.get(index).ok_or(broken("there is no entry with this index"))?;
+                let clean = is_clean(entry.class, value);
                 take(Field { clean, value, ..entry });
                 if indexing {
                     self.table.insert_named(index, value, clean);

@@ -21,8 +21,11 @@ const SLOTS: usize = 128;
 const WAYS: usize = 4;
 /// A field that takes more of the table than this part is not indexed.
 const SHARE: usize = 4;
-/// Room for all known names.
+/// Room for all known names, and two.
 const NAMES: usize = 64;
+const AUTHORITY: usize = NAMES - 1;
+const PATH: usize = NAMES - 2;
+const _: () = assert!(Name::KNOWN.len() < PATH);
 
 /// The encoding half of a connection.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub struct Encoder {
     table: Table,
     /// Four per hash value, side by side; made with the first field.
     slots: Vec<Slot>,
-    /// Entries by whose name known names are said that the static table has not, by name; made with the slots.
+    /// The entry that was said last of each known name: for its name, and for what is said with every message; made with the slots.
     named: Vec<u32>,
     /// Changes of the table size that the next block begins with: the smallest on the way, if smaller, and the last.
     resized: Option<(usize, usize)>,
@@ -155,14 +158,18 @@ impl Encoder {
             self.slots.resize(SLOTS, Slot::default());
             self.named.resize(NAMES, 0);
         }
+        let place = place(class);
+        if let Some(index) = place.and_then(|place| self.index(self.named[place]))
+            && self.table.get(index).is_some_and(|entry| entry.value == value)
+        {
+            return write_integer(out, 0x80, 7, fixed::LEN + 1 + index);
+        }
         let fits = (name.len() + value.len()) * SHARE <= self.table.max();
         match policy(class, name) {
             Policy::Learn if fits => self.learn(out, class, name, value),
             Policy::Never => self.literal(out, 0x10, class, name, value),
             // Once, so that the name can be said by its index from then on.
-            _ if fits && self.name_index(class, name) == 0 && matches!(class, Class::Field(id) if id != Name::Other) => {
-                self.insert(out, class, name, value);
-            }
+            _ if fits && place.is_some() && self.name_index(class, name) == 0 => self.insert(out, class, name, value),
             _ => self.literal(out, 0, class, name, value),
         }
     }
@@ -175,11 +182,15 @@ impl Encoder {
             return self.literal(out, 0, class, name, value);
         };
         let at = set + at;
-        if let Some(index) = self.index(self.slots[at].number)
+        let number = self.slots[at].number;
+        if let Some(index) = self.index(number)
             && let Some(entry) = self.table.get(index)
             && (entry.class, entry.value, entry.name) == (class, value, name)
         {
             self.slots[at].used = true;
+            if let Some(place) = place(class) {
+                self.named[place] = number;
+            }
             return write_integer(out, 0x80, 7, fixed::LEN + 1 + index);
         }
         self.insert(out, class, name, value);
@@ -212,10 +223,8 @@ impl Encoder {
     fn insert(&mut self, out: &mut Vec<u8>, class: Class, name: &[u8], value: &[u8]) {
         write_literal(out, 0x40, 6, self.name_index(class, name), name, value);
         self.table.insert(Field { class, clean: true, underscored: false, name, value });
-        if let Class::Field(id) = class
-            && id != Name::Other
-        {
-            self.named[id as usize] = self.table.inserted();
+        if let Some(place) = place(class) {
+            self.named[place] = self.table.inserted();
         }
     }
 
@@ -225,12 +234,21 @@ impl Encoder {
 
     /// Index of an entry with this name, 0 where there is none.
     fn name_index(&self, class: Class, name: &[u8]) -> usize {
-        match (fixed::name(class, name), class) {
-            (0, Class::Field(id)) if id != Name::Other => {
-                self.index(self.named[id as usize]).map_or(0, |index| fixed::LEN + 1 + index)
-            }
+        match (fixed::name(class, name), place(class)) {
+            (0, Some(place)) => self.index(self.named[place]).map_or(0, |index| fixed::LEN + 1 + index),
             (index, _) => index,
         }
+    }
+}
+
+/// Where the last entry with a known name is noted.
+fn place(class: Class) -> Option<usize> {
+    match class {
+        Class::Field(Name::Other) => None,
+        Class::Field(known) => Some(known as usize),
+        Class::Authority => Some(AUTHORITY),
+        Class::Path => Some(PATH),
+        _ => None,
     }
 }
 

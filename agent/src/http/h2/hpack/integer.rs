@@ -89,14 +89,16 @@ impl<'a> Reader<'a> {
 }
 
 /// Appends an integer with a prefix of `bits` below the bits of `first`.
+#[inline]
 pub(super) fn write_integer(out: &mut Vec<u8>, first: u8, bits: u32, value: usize) {
     let mask = (1usize << bits) - 1;
-    if value < mask {
-        out.push(first | value as u8);
-        return;
+    out.push(first | value.min(mask) as u8);
+    if value >= mask {
+        write_rest(out, value - mask);
     }
-    out.push(first | mask as u8);
-    let mut rest = value - mask;
+}
+
+fn write_rest(out: &mut Vec<u8>, mut rest: usize) {
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);
         rest >>= 7;

@@ -14,6 +14,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(super) use class::is_trim;
 pub use class::{Class, Field};
 pub use decoder::Decoder;
 pub use encoder::Encoder;

@@ -4,7 +4,7 @@ use super::read::Judge;
 use super::{BlockFault, RequestFacts};
 use crate::http::chars::is_token;
 use crate::http::h1::{Fault, HeadLimits, is_authority};
-use crate::http::h2::hpack::{Class, Decoder, Field};
+use crate::http::h2::hpack::{Class, Decoder, Field, is_trim};
 use crate::http::{Method, Name, RequestHead, Version};
 
 /// A head that is being read.
@@ -48,7 +48,8 @@ pub fn read_request(
 
 impl Reading<'_> {
     fn take(&mut self, field: &Field<'_>) {
-        if !field.clean && field.class != Class::Path {
+        let sound = field.clean || field.class == Class::Path || (field.class == Class::Authority && is_trim(field.value));
+        if !sound {
             self.judge.malformed("a value with bytes that it must not have, or with blanks around it");
         }
         match field.class {
@@ -58,13 +59,17 @@ impl Reading<'_> {
             Class::Method => self.take_method(field.value),
             Class::Scheme => {
                 self.has_scheme = true;
-                if !is_scheme(field.value) {
+                if !matches!(field.value, b"https" | b"http") && !is_scheme(field.value) {
                     self.judge.malformed("bad scheme");
                 }
             }
             Class::Authority => {
                 self.has_authority = true;
-                self.take_authority(field.value);
+                // One that is clean was looked at when it entered the table.
+                match std::str::from_utf8(field.value) {
+                    Ok(authority) if field.clean => self.head.authority.push_str(authority),
+                    _ => self.take_authority(field.value),
+                }
             }
             Class::Path => self.take_path(field.value),
             Class::Protocol => match std::str::from_utf8(field.value) {
@@ -76,8 +81,9 @@ impl Reading<'_> {
 
     fn take_method(&mut self, value: &[u8]) {
         self.has_method = true;
-        match std::str::from_utf8(value) {
-            Ok(method) if is_token(value) => self.head.method = Method::from_token(method),
+        match (Method::known(value), std::str::from_utf8(value)) {
+            (Some(method), _) => self.head.method = method,
+            (None, Ok(method)) if is_token(value) => self.head.method = Method::from_token(method),
             _ => self.judge.malformed("bad method"),
         }
     }

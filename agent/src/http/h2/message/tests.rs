@@ -50,6 +50,23 @@ fn strings(fields: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
+fn an_authority_is_judged_alike_whether_it_comes_by_index_or_not() {
+    for (authority, expected) in
+        [("a.example:80", Some("a.example:80")), ("A.Example", Some("a.example")), ("a b", None), ("a@b", None)]
+    {
+        let mut block = b"\x82\x87\x84\x41".to_vec();
+        block.push(authority.len() as u8);
+        block.extend_from_slice(authority.as_bytes());
+        let mut decoder = Decoder::new(4096);
+        for block in [&*block, b"\x82\x87\x84\xbe"] {
+            let mut head = RequestHead::default();
+            let read = read_request(&mut decoder, block, true, &LIMITS, &mut head);
+            assert_eq!(read.ok().map(|_| &*head.authority), expected, "{authority}");
+        }
+    }
+}
+
+#[test]
 fn a_request_becomes_a_head() {
     let (head, facts) =
         get(&[("accept", "*/*"), ("te", "trailers"), ("expect", "100-Continue"), ("content-length", "0")]).unwrap();

@@ -1,18 +1,18 @@
-//! Whole gRPC calls, HTTP/2 on both sides of the gateway, over real sockets as in `gateway.rs`. Client and endpoint speak prepared bytes and index
-//! what they repeat, as their libraries do.
+//! Whole requests of a client that speaks HTTP/2, many at once on one connection, to an endpoint of HTTP/1, and gRPC calls, HTTP/2 on both sides; over
+//! real sockets as in `gateway.rs`. Client and endpoint speak prepared bytes and index what they repeat, as their libraries do.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
 use heddle_agent::bench::{Gateway, tables};
-use heddle_xds::model::{Resource, Scheme, UpstreamRef};
+use heddle_xds::model::{Resource, Scheme, Upstream, UpstreamRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
 use super::Case;
-use super::gateway::{LOOPBACK, endpoints, listener, upstream};
+use super::gateway::{self, LOOPBACK, endpoints, listener, upstream};
 use super::routes::any;
 use crate::subject::Subject;
 
@@ -28,9 +28,17 @@ const END_HEADERS: u8 = 4;
 /// One message of 60 bytes behind its five bytes of length.
 const MESSAGE: &[u8; 65] = &[b'm'; 65];
 
+/// What a client asks: the first time, and then by index.
+const FIRST_REQUEST: &[u8] =
+    b"\x82\x86\x44\x12/api/v1/things/420\x41\x0fwww.example.com\x53\x10application/json\x7a\x0dh2load/1.52.0";
+const NEXT_REQUEST: &[u8] = b"\x82\x86\xc1\xc0\xbf\xbe";
 /// What a client says of every call: the first time, and then by index.
 const FIRST_CALL: &[u8] = b"\x83\x86\x44\x10/echo.Echo/Unary\x41\x0fwww.example.com\x5f\x10application/grpc\x40\x02te\x08trailers\x7a\x0egrpc-go/1.60.0";
 const NEXT_CALL: &[u8] = b"\x83\x86\xc2\xc1\xc0\xbf\xbe";
+/// What a client sends, and the message with it.
+type Asked = (&'static [u8], &'static [u8], &'static [u8]);
+const REQUESTS: Asked = (FIRST_REQUEST, NEXT_REQUEST, b"");
+const CALLS: Asked = (FIRST_CALL, NEXT_CALL, MESSAGE);
 /// What an endpoint answers, head and trailers: the first time, and then by index.
 const FIRST_ANSWER: [&[u8]; 2] = [b"\x88\x5f\x10application/grpc", b"\x40\x0bgrpc-status\x010\x40\x0cgrpc-message\x00"];
 const NEXT_ANSWER: [&[u8]; 2] = [b"\x88\xc0", b"\xbf\xbe"];
@@ -76,6 +84,7 @@ struct Calls {
     runtime: Runtime,
     local: LocalSet,
     client: Peer,
+    asked: Asked,
     next: u32,
     out: Vec<u8>,
     _gateway: Option<Gateway>,
@@ -83,18 +92,28 @@ struct Calls {
 
 impl Subject for Calls {
     fn run(&mut self, rounds: usize) {
-        let Calls { runtime, local, client, next, out, .. } = self;
+        let Calls { runtime, local, client, asked, next: stream, out, .. } = self;
+        let (first, next, message) = *asked;
+        out.clear();
+        for _ in 0..rounds {
+            let head = if *stream == 1 { first } else { next };
+            frame(out, 1, END_HEADERS | if message.is_empty() { END_STREAM } else { 0 }, *stream, head);
+            if !message.is_empty() {
+                frame(out, 0, END_STREAM, *stream, message);
+            }
+            *stream += 2;
+        }
         local.block_on(runtime, async {
+            client.stream.write_all(out).await.unwrap();
             for _ in 0..rounds {
-                out.clear();
-                frame(out, 1, END_HEADERS, *next, if *next == 1 { FIRST_CALL } else { NEXT_CALL });
-                frame(out, 0, END_STREAM, *next, MESSAGE);
-                client.stream.write_all(out).await.unwrap();
-                assert_eq!(client.ended().await, Some(*next));
-                *next += 2;
+                assert!(client.ended().await.is_some());
             }
         });
     }
+}
+
+fn answering(socket: TcpListener) {
+    tokio::task::spawn_local(endpoint(socket));
 }
 
 /// An endpoint that answers every stream.
@@ -121,38 +140,44 @@ async fn endpoint(socket: TcpListener) {
 
 pub fn cases() -> Vec<Case> {
     vec![
-        Case { name: "grpc/client and endpoint", rounds: ROUNDS, less: None, make: || calls(|_| None) },
+        Case {
+            name: "request/http2",
+            rounds: ROUNDS,
+            less: None,
+            make: || requests(REQUESTS, |socket| drop(tokio::task::spawn_local(gateway::endpoint(socket))), Some(Scheme::Http)),
+        },
+        Case { name: "grpc/client and endpoint", rounds: ROUNDS, less: None, make: || requests(CALLS, answering, None) },
         Case {
             name: "grpc/unary",
             rounds: ROUNDS,
             less: Some("grpc/client and endpoint"),
-            make: || calls(|endpoint| Some(resources(endpoint))),
+            make: || requests(CALLS, answering, Some(Scheme::Grpc)),
         },
     ]
 }
 
-/// A client of a gateway with the resources that `through` gives, or of the endpoint itself.
-fn calls(through: fn(SocketAddr) -> Option<Vec<Resource>>) -> Box<dyn Subject> {
+/// A client of a gateway before an endpoint that speaks as `scheme` says, or of the endpoint itself.
+fn requests(asked: Asked, serve: fn(TcpListener), scheme: Option<Scheme>) -> Box<dyn Subject> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = LocalSet::new();
     let (client, gateway) = local.block_on(&runtime, async {
         let socket = TcpListener::bind(LOOPBACK).await.unwrap();
         let behind = socket.local_addr().unwrap();
-        tokio::task::spawn_local(endpoint(socket));
-        let gateway = through(behind).map(|all| Gateway::open(tables(all).unwrap(), Path::new("/dev/null")).unwrap());
+        serve(socket);
+        let resources = scheme.map(|scheme| tables(resources(behind, scheme)).unwrap());
+        let gateway = resources.map(|tables| Gateway::open(tables, Path::new("/dev/null")).unwrap());
         let mut stream = TcpStream::connect(gateway.as_ref().map_or(behind, |gateway| gateway.address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream.write_all(&[PREFACE, SETTINGS, WIDE].concat()).await.unwrap();
         (Peer { stream, held: Vec::new() }, gateway)
     });
-    Box::new(Calls { runtime, local, client, next: 1, out: Vec::new(), _gateway: gateway })
+    Box::new(Calls { runtime, local, client, asked, next: 1, out: Vec::new(), _gateway: gateway })
 }
 
-fn resources(endpoint: SocketAddr) -> Vec<Resource> {
+fn resources(endpoint: SocketAddr, scheme: Scheme) -> Vec<Resource> {
     let mut route = any();
     route.upstream = Some(UpstreamRef { name: "u".into() });
-    let mut upstream = upstream("u");
-    upstream.scheme = Scheme::Grpc;
+    let upstream = Upstream { scheme, ..upstream("u") };
     vec![
         Resource::Listener(listener()),
         Resource::Upstream(upstream),
