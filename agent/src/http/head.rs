@@ -52,12 +52,9 @@ impl RequestHead {
     /// Host without port and without a trailing dot; an IPv6 literal keeps its brackets.
     pub fn host(&self) -> &str {
         let text = self.authority.as_str();
-        // A colon within brackets begins no port. Both are one byte long, so this stays between characters.
-        let end = match text.bytes().rposition(|byte| matches!(byte, b':' | b']')) {
-            Some(at) if text.as_bytes()[at] == b':' => at,
-            _ => text.len(),
-        };
-        let host = &text[..end];
+        // An address in brackets ends with one, and a name has no colon.
+        let name = text.trim_end_matches(|character: char| character.is_ascii_digit());
+        let host = name.strip_suffix(':').unwrap_or(text);
         host.strip_suffix('.').unwrap_or(host)
     }
 
@@ -195,6 +192,23 @@ static PHRASES: [(u16, &str); 62] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_has_neither_port_nor_trailing_dot() {
+        let all = [
+            ("a", "a"),
+            ("a.b:80", "a.b"),
+            ("a.b.", "a.b"),
+            ("a.b.:80", "a.b"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("10.0.0.1:1", "10.0.0.1"),
+        ];
+        let literals = [("[::1]", "[::1]"), ("[::1]:443", "[::1]"), ("", ""), ("a1", "a1"), ("a1:1", "a1")];
+        for (authority, host) in all.into_iter().chain(literals) {
+            let head = RequestHead { authority: authority.into(), ..RequestHead::default() };
+            assert_eq!(head.host(), host);
+        }
+    }
 
     #[test]
     fn phrases_are_found() {
