@@ -68,9 +68,7 @@ impl Filters {
     /// Runs all phases but those of bodies; an answer of a filter ends it.
     pub async fn run(&self, x: &mut Exchange, head: &mut ResponseHead) -> Option<Box<Answer>> {
         let mut plan = Plan::new(self.view.clone());
-        if let Some(route) = self.view.seen(0) {
-            plan.take_route(route);
-        }
+        plan.take_route(0);
         if let Some(answer) = plan.rewrite(x).await {
             return Some(answer);
         }

@@ -48,8 +48,8 @@ pub struct Exchange {
     pub started: Instant,
     /// The same in Unix milliseconds.
     pub started_ms: u64,
-    /// The route that matched.
-    pub route: Option<Rc<dyn Routed>>,
+    /// Number of the route that matched, for the directory.
+    pub route: Option<u32>,
     /// Captures of the path pattern.
     pub params: SmallVec<[(Arc<str>, String); 2]>,
     /// Who authentication found.
@@ -104,7 +104,7 @@ pub struct OriginalTarget {
     pub query: Option<String>,
 }
 
-/// The route of a request, as whoever found it keeps it. With thousands of routes each request finds its route's memory cold, so that what is asked of
+/// A route as requests see it. With thousands of routes each request finds its route's memory cold, so that what is asked of
 /// every request is told apart from the rest.
 pub trait Routed {
     /// Bytes of the id; asked for by every request.
@@ -128,20 +128,6 @@ pub struct RouteInfo {
     pub service: Arc<str>,
     /// The path pattern of the route that has matched; filled for logs by the first pattern.
     pub uri: Arc<str>,
-}
-
-impl Routed for RouteInfo {
-    fn id(&self) -> &[u8] {
-        self.id.as_bytes()
-    }
-
-    fn service_id(&self) -> &str {
-        &self.service_id
-    }
-
-    fn info(&self) -> &RouteInfo {
-        self
-    }
 }
 
 /// Which endpoint, for people.
@@ -205,6 +191,10 @@ pub trait Directory {
     fn hostname(&self) -> &str {
         ""
     }
+    /// The route of this number.
+    fn route(&self, _number: u32) -> Option<&dyn Routed> {
+        None
+    }
 }
 
 impl Exchange {
@@ -238,6 +228,11 @@ impl Exchange {
             slots: SmallVec::new(),
             notes: SmallVec::new(),
         }
+    }
+
+    /// The route that matched.
+    pub fn routed(&self) -> Option<&dyn Routed> {
+        self.directory.route(self.route?)
     }
 
     /// `http` or `https`, as the client spoke to us.

@@ -76,7 +76,7 @@ impl<'a> Labels<'a> {
             MetricLabels::Names if !name.is_empty() => name,
             _ => id,
         };
-        let route = x.route.as_ref().map(|route| route.info());
+        let route = x.routed().map(|route| route.info());
         Labels {
             route: route.map_or("", |route| named(&route.id, &route.name)),
             service: route.map_or("", |route| named(&route.service_id, &route.service)),

@@ -33,7 +33,7 @@ pub fn write(out: &mut Vec<u8>, x: &Exchange, duration: Duration) {
     number(out, b",\"bytes_in\":", x.answer.bytes_received);
     number(out, b",\"bytes_out\":", x.answer.bytes_sent);
     number(out, b",\"duration_us\":", micros(duration));
-    if let Some(route) = &x.route {
+    if let Some(route) = x.routed() {
         text(out, b",\"route\":\"", route.id());
         if !route.service_id().is_empty() {
             text(out, b",\"service\":\"", route.service_id().as_bytes());

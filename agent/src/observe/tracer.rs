@@ -64,7 +64,7 @@ fn attributes(x: &Exchange) -> Vec<(&'static str, Attribute)> {
         ("heddle.reason", Attribute::Text(x.answer.reason.flag().into())),
         ("heddle.attempts", Attribute::Number(x.attempts.len() as i64)),
     ];
-    if let Some(route) = x.route.as_ref().map(|route| route.info()) {
+    if let Some(route) = x.routed().map(|route| route.info()) {
         list.push(("http.route", Attribute::Text(route.uri.to_string().into())));
         list.push(("heddle.route", Attribute::Text(route.id.to_string().into())));
     }

@@ -133,10 +133,10 @@ fn needs_certificate(x: &Exchange) -> bool {
 fn route(x: &mut Exchange, plan: &mut Plan) {
     let view = plan.view().clone();
     let Some(found) = view.tables.routes.find(x) else { return };
-    let Some(seen) = view.seen(found.number) else { return };
+    let number = found.number as u32;
     x.params = found.params;
-    x.route = Some(seen.clone());
-    plan.take_route(seen);
+    x.route = Some(number);
+    plan.take_route(number);
 }
 
 /// Takes off what speaks to the next hop alone, before the filters: what they set is theirs, and no client may name it away in `Connection`.

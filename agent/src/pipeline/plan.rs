@@ -13,7 +13,8 @@ use crate::http::ResponseHead;
 /// The filters of one request, with the view that keeps them alive.
 pub struct Plan {
     view: Rc<View>,
-    route: Option<Rc<Seen>>,
+    /// Its number.
+    route: Option<u32>,
     merged: Option<Arc<Chain>>,
 }
 
@@ -28,29 +29,29 @@ impl Plan {
         &self.view
     }
 
-    /// Takes the filters of the route that has matched.
-    pub fn take_route(&mut self, route: Rc<Seen>) {
-        self.route = Some(route);
+    /// Takes the filters of the route of this number, which has matched.
+    pub fn take_route(&mut self, number: u32) {
+        self.route = Some(number);
     }
 
     /// Whether the route lets WebSocket upgrades pass. Not asked for every request: it lies where the route has its cold parts.
     pub fn lets_websocket_pass(&self) -> bool {
-        self.route.as_ref().is_some_and(|seen| seen.route().target.enable_websocket)
+        self.route().is_some_and(|seen| seen.route.target.enable_websocket)
     }
 
     /// The route that has matched.
     pub fn route(&self) -> Option<&Seen> {
-        self.route.as_deref()
+        self.view.seen(self.route?)
     }
 
     /// Timeouts that the route sets over its upstream's.
     pub fn timeouts(&self) -> Option<Timeouts> {
-        self.route.as_ref()?.timeouts()
+        self.route()?.timeouts()
     }
 
     /// The chains in the order in which they run.
     fn chains(&self) -> [&Chain; 2] {
-        let [global, own] = self.view.chains(self.route.as_deref());
+        let [global, own] = self.view.chains(self.route());
         [global, self.merged.as_deref().unwrap_or(own)]
     }
 
@@ -66,7 +67,7 @@ impl Plan {
                 return Some(answer);
             }
         }
-        let chain = self.view.merged(self.route.as_ref()?.route(), x.consumer.as_ref()?)?;
+        let chain = self.view.merged(&self.route()?.route, x.consumer.as_ref()?)?;
         let answer = chain.rewrite_added(x).await;
         self.merged = Some(chain);
         answer

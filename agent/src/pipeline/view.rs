@@ -1,7 +1,6 @@
 //! The tables as one worker sees them, with what it has derived from them for its requests. Nothing here is shared with another worker.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -15,26 +14,23 @@ use crate::route::CompiledRoute;
 use crate::tables::{Action, Tables};
 use crate::upstream::Cluster;
 
-/// A route as one worker sees it. Requests share it without touching what other workers touch.
+/// A route as one worker sees it.
 ///
 /// With thousands of routes a request finds its route's memory cold, so all that most requests need is here, in one line of 64 bytes; the rest of the route
 /// is followed only by requests that need it.
+#[repr(align(64))]
 pub struct Seen {
     /// The worker's own counters of the route.
     pub stats: Arc<RouteShard>,
     /// The route's upstream; `None` where it names none, or one that is not there.
     pub cluster: Option<Arc<Cluster>>,
-    rest: Box<Rest>,
-    id: ShortText,
-    has: Has,
-}
-
-/// What few requests need of their route.
-struct Rest {
-    route: Arc<CompiledRoute<Action>>,
+    /// The route.
+    pub route: Arc<CompiledRoute<Action>>,
     /// Filters of global rules: without what the route does itself.
     global: Arc<Chain>,
     own: Arc<Chain>,
+    id: ShortText,
+    has: Has,
 }
 
 /// What a route has, so that nobody has to look for what it has not.
@@ -86,14 +82,9 @@ impl ShortText {
 }
 
 impl Seen {
-    /// The route.
-    pub fn route(&self) -> &Arc<CompiledRoute<Action>> {
-        &self.rest.route
-    }
-
     /// Timeouts that the route sets over its upstream's.
     pub fn timeouts(&self) -> Option<Timeouts> {
-        if self.has.any(Has::TIMEOUTS) { self.rest.route.target.timeouts } else { None }
+        if self.has.any(Has::TIMEOUTS) { self.route.target.timeouts } else { None }
     }
 }
 
@@ -107,7 +98,7 @@ impl Routed for Seen {
     }
 
     fn info(&self) -> &RouteInfo {
-        &self.rest.route.info
+        &self.route.info
     }
 }
 
@@ -124,9 +115,15 @@ pub struct View {
     hostname: Arc<str>,
     worker: usize,
     merged: Kept<(usize, Arc<str>), Arc<Chain>>,
-    /// By number of the route in the tables.
-    routes: RefCell<Vec<Option<Rc<Seen>>>>,
+    /// By number of the route in the tables, [`SHEET`] to a sheet.
+    sheets: Box<[OnceCell<Sheet>]>,
 }
+
+/// Neighbouring routes.
+type Sheet = Box<[OnceCell<Seen>; SHEET]>;
+
+/// Routes of a sheet. Sheets are made when one of their routes is first needed: after a change, not all at once.
+const SHEET: usize = 16;
 
 /// Chains of route and consumer that one view keeps; beyond them the cache starts afresh.
 const MAX_KEPT: usize = 10_000;
@@ -134,8 +131,8 @@ const MAX_KEPT: usize = 10_000;
 impl View {
     /// A view of these tables for the worker of this number, on the host of this name.
     pub fn new(tables: Arc<Tables>, hostname: Arc<str>, worker: usize) -> View {
-        let routes = RefCell::new(vec![None; tables.routes.len()]);
-        View { tables, hostname, worker, routes, ..View::default() }
+        let sheets = (0..tables.routes.len().div_ceil(SHEET)).map(|_| OnceCell::new()).collect();
+        View { tables, hostname, worker, sheets, ..View::default() }
     }
 
     /// The chain of a route once this consumer is known; `None` when the consumer adds nothing.
@@ -154,13 +151,11 @@ impl View {
     }
 
     /// The route of this number as this worker sees it; `None` beyond the last one.
-    pub fn seen(&self, number: usize) -> Option<Rc<Seen>> {
-        let mut routes = self.routes.borrow_mut();
-        let slot = routes.get_mut(number)?;
-        if slot.is_none() {
-            *slot = Some(Rc::new(self.see(self.tables.routes.routes().get(number)?)));
-        }
-        slot.clone()
+    pub fn seen(&self, number: u32) -> Option<&Seen> {
+        let number = number as usize;
+        let route = self.tables.routes.routes().get(number)?;
+        let sheet = self.sheets.get(number / SHEET)?.get_or_init(|| Box::new([const { OnceCell::new() }; SHEET]));
+        Some(sheet[number % SHEET].get_or_init(|| self.see(route)))
     }
 
     fn see(&self, route: &Arc<CompiledRoute<Action>>) -> Seen {
@@ -170,7 +165,9 @@ impl View {
         Seen {
             stats: action.stats.own(self.worker).clone(),
             cluster: action.upstream.as_ref().and_then(|name| self.tables.clusters.get(name)).cloned(),
-            rest: Box::new(Rest { route: route.clone(), global, own }),
+            route: route.clone(),
+            global,
+            own,
             id: ShortText::new(&route.info.id),
             has: Has::of(route),
         }
@@ -180,7 +177,7 @@ impl View {
     pub fn chains<'a>(&'a self, route: Option<&'a Seen>) -> [&'a Chain; 2] {
         match route.filter(|seen| seen.has.any(Has::FILTERS)) {
             None => [&self.tables.global, &self.nothing],
-            Some(seen) => [&seen.rest.global, &seen.rest.own],
+            Some(seen) => [&seen.global, &seen.own],
         }
     }
 }
@@ -197,6 +194,10 @@ impl Directory for View {
     fn hostname(&self) -> &str {
         &self.hostname
     }
+
+    fn route(&self, number: u32) -> Option<&dyn Routed> {
+        self.seen(number).map(|seen| seen as &dyn Routed)
+    }
 }
 
 #[cfg(test)]
@@ -205,8 +206,7 @@ mod tests {
 
     #[test]
     fn what_a_request_needs_of_its_route_fits_in_one_line() {
-        let counts = 2 * size_of::<usize>();
-        assert_eq!(size_of::<Seen>() + counts, 64);
+        assert_eq!(size_of::<OnceCell<Seen>>(), 64);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::exchange::Exchange;
 
 /// A pattern of a route, with what mostly suffices to tell whether it takes a request, so that the route itself, which lies in cold memory when there are
 /// thousands, is looked at only when more is asked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Entry {
     /// Number of the route in the table.
     pub(super) route: u32,
@@ -47,14 +47,20 @@ struct Host {
 #[derive(Debug, Clone, Copy)]
 struct Candidates {
     first: Entry,
-    /// Places of the second and the last in `more`; meaningless without them.
-    chain: Option<(u32, u32)>,
+    /// Place of the second in `more`, or [`NONE`].
+    second: u32,
 }
+
+/// No place.
+const NONE: u32 = u32::MAX;
 
 #[derive(Debug, Clone, Copy)]
 struct Link {
     entry: Entry,
-    next: Option<u32>,
+    /// Place of the next one, or [`NONE`].
+    next: u32,
+    /// Place of the last one; kept in the first link of a chain alone.
+    last: u32,
 }
 
 /// Paths in the making.
@@ -116,20 +122,19 @@ impl Builder {
 
 impl Paths {
     fn add_exact(&mut self, host: u32, path: &str, entry: Entry) {
-        let place = self.exact.get_or_insert_with(host, path, || Candidates { first: entry, chain: None });
+        let place = self.exact.get_or_insert_with(host, path, || Candidates { first: entry, second: NONE });
         if place.is_new {
             return;
         }
         let number = self.more.len() as u32;
-        self.more.push(Link { entry, next: None });
-        let second = match place.value.chain {
-            None => number,
-            Some((second, last)) => {
-                self.more[last as usize].next = Some(number);
-                second
-            }
-        };
-        place.value.chain = Some((second, number));
+        self.more.push(Link { entry, next: NONE, last: number });
+        if place.value.second == NONE {
+            place.value.second = number;
+            return;
+        }
+        let chain = &mut self.more[place.value.second as usize].last;
+        let last = std::mem::replace(chain, number);
+        self.more[last as usize].next = number;
     }
 
     /// The first route of a host whose pattern fits the path and whose conditions hold.
@@ -138,20 +143,17 @@ impl Paths {
         let Host { has_exact, root } = *self.hosts.get(host as usize)?;
         let candidates = if has_exact { self.exact.get(host, path) } else { None };
         let found = candidates.and_then(|candidates| {
-            let mut next = candidates.chain.map(|(second, _)| second);
+            let mut next = candidates.second;
             let mut entry = candidates.first;
             loop {
                 if let Some(found) = entry.takes(routes, x) {
                     return Some(found);
                 }
-                let link = self.more.get(next? as usize)?;
+                let link = self.more.get(next as usize)?;
                 (entry, next) = (link.entry, link.next);
             }
         });
-        found.or_else(|| {
-            let fit = |list: &[Entry]| list.iter().find_map(|entry| entry.takes(routes, x));
-            self.prefixes.longest_first(root?, path.as_bytes(), fit)
-        })
+        found.or_else(|| self.prefixes.longest_first(root?, path.as_bytes(), |entry| entry.takes(routes, x)))
     }
 }
 

@@ -6,26 +6,50 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 /// A hash table whose keys are texts, each in one of several spaces. With thousands of keys a look-up meets cold memory, so that it touches little of it: one
-/// place of the table and the text itself, which lies among its like instead of alone on the heap.
+/// line of 64 bytes, which holds the value and the text too; only long texts lie elsewhere, among their like.
 #[derive(Debug)]
 pub(super) struct TextMap<V> {
+    /// Texts that are too long for their place.
     texts: String,
     slots: HashTable<Slot<V>>,
     hasher: RandomState,
 }
 
+/// Bytes of a text that is kept where its value is.
+const SHORT: usize = 40;
+
+/// A line of memory for values of up to 16 bytes.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Slot<V> {
     space: u32,
-    start: u32,
     length: u32,
+    /// The text, or where a longer one begins in `texts`: four bytes, little endian.
+    place: [u8; SHORT],
     value: V,
 }
 
 impl<V> Slot<V> {
-    fn text<'a>(&self, texts: &'a str) -> &'a [u8] {
-        let start = self.start as usize;
-        texts.as_bytes().get(start..start + self.length as usize).unwrap_or_default()
+    /// A slot for a text, which goes to `texts` when it is long.
+    fn new(space: u32, text: &str, texts: &mut String, value: V) -> Slot<V> {
+        let mut place = [0; SHORT];
+        match place.get_mut(..text.len()) {
+            Some(whole) => whole.copy_from_slice(text.as_bytes()),
+            None => {
+                place[..4].copy_from_slice(&(texts.len() as u32).to_le_bytes());
+                texts.push_str(text);
+            }
+        }
+        Slot { space, length: text.len() as u32, place, value }
+    }
+
+    fn text<'a>(&'a self, texts: &'a str) -> &'a [u8] {
+        let length = self.length as usize;
+        self.place.get(..length).unwrap_or_else(|| {
+            let [a, b, c, d, ..] = self.place;
+            let start = u32::from_le_bytes([a, b, c, d]) as usize;
+            texts.as_bytes().get(start..start + length).unwrap_or_default()
+        })
     }
 
     fn has(&self, space: u32, text: &str, texts: &str) -> bool {
@@ -54,9 +78,7 @@ impl<V> TextMap<V> {
         match entry {
             hashbrown::hash_table::Entry::Occupied(slot) => Place { value: &mut slot.into_mut().value, is_new: false },
             hashbrown::hash_table::Entry::Vacant(free) => {
-                let slot = Slot { space, start: texts.len() as u32, length: text.len() as u32, value: make() };
-                let slot = free.insert(slot).into_mut();
-                texts.push_str(text);
+                let slot = free.insert(Slot::new(space, text, texts, make())).into_mut();
                 Place { value: &mut slot.value, is_new: true }
             }
         }
@@ -77,4 +99,25 @@ pub(super) struct Place<'a, V> {
 
 fn hash(hasher: &RandomState, space: u32, text: &[u8]) -> u64 {
     hasher.hash_one((space, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_and_long_texts_are_found_again() {
+        let mut map = TextMap::default();
+        let texts: Vec<String> = (0..200).map(|length| "x".repeat(length)).collect();
+        for (number, text) in texts.iter().enumerate() {
+            assert!(map.get_or_insert_with(0, text, || number).is_new);
+            assert!(map.get_or_insert_with(1, text, || number + 1000).is_new);
+            assert!(!map.get_or_insert_with(0, text, || 0).is_new);
+        }
+        for (number, text) in texts.iter().enumerate() {
+            assert_eq!((map.get(0, text), map.get(1, text), map.get(2, text)), (Some(&number), Some(&(number + 1000)), None));
+        }
+        assert_eq!(map.get(0, &"x".repeat(200)), None);
+        assert_eq!(size_of::<Slot<[u32; 4]>>(), 64, "a look-up touches one line");
+    }
 }

@@ -1,7 +1,6 @@
 //! Radix trees from literal prefixes to entries: grown one by one, then planted in a forest that is small and dense. They know not what entries mean.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use smallvec::SmallVec;
 
@@ -76,39 +75,48 @@ impl Trie {
     }
 }
 
-/// Radix trees that grow no more. With thousands of prefixes a walk meets cold memory, so that nodes are small and children lie beside each other.
+/// Radix trees that grow no more. With thousands of prefixes a walk meets cold memory, so that all of a node that most walks need lies in half a line of 64
+/// bytes, and children beside each other.
 #[derive(Debug, Default)]
 pub(super) struct Forest {
     nodes: Vec<Node>,
     /// First byte of the label of each node: those of children are searched without touching the children.
     firsts: Vec<u8>,
+    /// Labels that are too long for their node.
     labels: Vec<u8>,
-    entries: Vec<Entry>,
+    /// Entries behind the first of their node.
+    more: Vec<Vec<Entry>>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+/// Bytes of a label that is kept in its node.
+const SHORT: usize = 8;
+/// The length of a label that is not.
+const LONG: u8 = u8::MAX;
+/// No place in `more`.
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug, Clone, Copy)]
+#[repr(align(32))]
 struct Node {
-    label: Span,
-    entries: Span,
-    /// Places of the children in `nodes`, sorted by their first byte.
-    children: Span,
+    /// Place of the first child in `nodes`; they are sorted by their first byte.
+    children: u32,
+    children_count: u16,
+    label_length: u8,
+    has_entry: bool,
+    /// The label, or where a longer one begins and ends in `labels`: four bytes each, little endian.
+    label: [u8; SHORT],
+    entry: Entry,
+    /// Place of further entries, or [`NONE`].
+    more: u32,
 }
 
-/// A part of a list.
-#[derive(Debug, Clone, Copy, Default)]
-struct Span {
-    start: u32,
-    length: u32,
-}
-
-impl Span {
-    fn new(start: usize, length: usize) -> Span {
-        Span { start: start as u32, length: length as u32 }
-    }
-
-    fn range(self) -> Range<usize> {
-        let start = self.start as usize;
-        start..start + self.length as usize
+impl Node {
+    fn label<'a>(&'a self, labels: &'a [u8]) -> &'a [u8] {
+        self.label.get(..usize::from(self.label_length)).unwrap_or_else(|| {
+            let [a, b, c, d, e, f, g, h] = self.label;
+            let (start, end) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+            labels.get(start as usize..end as usize).unwrap_or_default()
+        })
     }
 }
 
@@ -118,27 +126,49 @@ impl Forest {
         if tree.nodes.is_empty() {
             return None;
         }
-        let root = self.nodes.len();
-        let mut waiting = VecDeque::from([(0, self.reserve(0))]);
+        let root = self.reserve(0);
+        let mut waiting = VecDeque::from([(0, root)]);
         while let Some((from, to)) = waiting.pop_front() {
             let twig = std::mem::take(&mut tree.nodes[from]);
-            let children = Span::new(self.nodes.len(), twig.children.len());
+            let (children, count) = (self.nodes.len() as u32, twig.children.len() as u16);
             for (first, child) in twig.children {
                 waiting.push_back((child as usize, self.reserve(first)));
             }
-            let label = Span::new(self.labels.len(), twig.label.len());
-            let entries = Span::new(self.entries.len(), twig.entries.len());
-            self.labels.extend_from_slice(&twig.label);
-            self.entries.extend_from_slice(&twig.entries);
-            self.nodes[to] = Node { label, entries, children };
+            let (label_length, label) = self.label(&twig.label);
+            let mut entries = twig.entries.into_iter();
+            let entry = entries.next();
+            let rest: Vec<Entry> = entries.collect();
+            let node = &mut self.nodes[to];
+            *node = Node { children, children_count: count, label_length, label, ..*node };
+            if let Some(entry) = entry {
+                (node.has_entry, node.entry) = (true, entry);
+            }
+            if !rest.is_empty() {
+                node.more = self.more.len() as u32;
+                self.more.push(rest);
+            }
         }
         Some(root as u32)
     }
 
     fn reserve(&mut self, first: u8) -> usize {
-        self.nodes.push(Node::default());
+        let (label, entry) = ([0; SHORT], Entry::default());
+        self.nodes.push(Node { children: 0, children_count: 0, label_length: 0, has_entry: false, label, entry, more: NONE });
         self.firsts.push(first);
         self.nodes.len() - 1
+    }
+
+    /// How a node keeps a label.
+    fn label(&mut self, text: &[u8]) -> (u8, [u8; SHORT]) {
+        let mut label = [0; SHORT];
+        if let Some(whole) = label.get_mut(..text.len()) {
+            whole.copy_from_slice(text);
+            return (text.len() as u8, label);
+        }
+        label[..4].copy_from_slice(&(self.labels.len() as u32).to_le_bytes());
+        self.labels.extend_from_slice(text);
+        label[4..].copy_from_slice(&(self.labels.len() as u32).to_le_bytes());
+        (LONG, label)
     }
 
     /// Gives back memory that only growing has needed.
@@ -146,27 +176,41 @@ impl Forest {
         self.nodes.shrink_to_fit();
         self.firsts.shrink_to_fit();
         self.labels.shrink_to_fit();
-        self.entries.shrink_to_fit();
+        self.more.shrink_to_fit();
     }
 
     /// Visits the entries of every prefix of `path`, longest first, until one visit has a result.
-    pub(super) fn longest_first<R>(&self, root: u32, path: &[u8], visit: impl FnMut(&[Entry]) -> Option<R>) -> Option<R> {
-        let mut with_entries: SmallVec<[Span; 16]> = SmallVec::new();
+    pub(super) fn longest_first<R>(&self, root: u32, path: &[u8], mut visit: impl FnMut(&Entry) -> Option<R>) -> Option<R> {
+        let mut with_entries: SmallVec<[&Node; 16]> = SmallVec::new();
         let mut node = self.nodes.get(root as usize)?;
         let mut rest = path;
         loop {
-            if node.entries.length > 0 {
-                with_entries.push(node.entries);
+            if node.has_entry {
+                with_entries.push(node);
             }
             let Some(&first) = rest.first() else { break };
-            let children = node.children.range();
-            let Some(index) = memchr::memchr(first, &self.firsts[children.clone()]) else { break };
-            node = &self.nodes[children.start + index];
-            match rest.strip_prefix(&self.labels[node.label.range()]) {
+            let children = node.children as usize;
+            let firsts = &self.firsts[children..children + usize::from(node.children_count)];
+            let Some(index) = memchr::memchr(first, firsts) else { break };
+            node = &self.nodes[children + index];
+            match rest.strip_prefix(node.label(&self.labels)) {
                 Some(after) => rest = after,
                 None => break,
             }
         }
-        with_entries.into_iter().rev().map(|span| &self.entries[span.range()]).find_map(visit)
+        with_entries.into_iter().rev().find_map(|node| {
+            let more = self.more.get(node.more as usize).into_iter().flatten();
+            std::iter::once(&node.entry).chain(more).find_map(&mut visit)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_lies_in_half_a_line() {
+        assert_eq!(size_of::<Node>(), 32);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::testing::{consumer, get, request};
 use heddle_node::telemetry::RequestTrace;
 
-use super::super::{Attempt, EndpointName, RouteInfo};
+use super::super::{Attempt, ConsumerInfo, Directory, EndpointName, RouteInfo, Routed};
 use super::*;
 
 fn text(name: &str, x: &Exchange) -> Option<String> {
@@ -62,11 +62,43 @@ fn headers_fold_case_and_dashes_and_join_repeats() {
     assert!(Variable::new("http_x_my_tag").any(&x, |value| value == "2"));
 }
 
+/// A directory of one route.
+struct OneRoute(RouteInfo);
+
+impl Directory for OneRoute {
+    fn find_credential(&self, _plugin: &str, _value: &[u8]) -> Option<Arc<ConsumerInfo>> {
+        None
+    }
+
+    fn consumer(&self, _username: &str) -> Option<Arc<ConsumerInfo>> {
+        None
+    }
+
+    fn route(&self, number: u32) -> Option<&dyn Routed> {
+        (number == 0).then_some(self as &dyn Routed)
+    }
+}
+
+impl Routed for OneRoute {
+    fn id(&self) -> &[u8] {
+        self.0.id.as_bytes()
+    }
+
+    fn service_id(&self) -> &str {
+        &self.0.service_id
+    }
+
+    fn info(&self) -> &RouteInfo {
+        &self.0
+    }
+}
+
 #[test]
 fn identity_answer_and_tries_are_found() {
     let mut x = get("h", "/");
     x.consumer = Some(Arc::new(consumer("jack")));
-    x.route = Some(Rc::new(RouteInfo { id: "r1".into(), ..RouteInfo::default() }));
+    x.directory = Rc::new(OneRoute(RouteInfo { id: "r1".into(), ..RouteInfo::default() }));
+    x.route = Some(0);
     x.params.push(("id".into(), "7".into()));
     x.answer.status = 201;
     x.answer.took = Duration::from_millis(1_250);
