@@ -43,16 +43,17 @@ impl WallCache {
     /// Unix milliseconds of a moment that has just been.
     #[must_use]
     pub fn unix_ms(&self, moment: Instant) -> u64 {
-        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        match self.read.get() {
-            Some((at, ms)) if moment < at => ms.saturating_sub(millis(at - moment)),
-            Some((at, ms)) if moment - at < Duration::from_secs(1) => ms + millis(moment - at),
-            _ => {
-                let ms = unix_ms().saturating_sub(millis(now().saturating_duration_since(moment)));
-                self.read.set(Some((moment, ms)));
-                ms
+        let millis = |span: Duration| span.as_secs().saturating_mul(1_000).saturating_add(u64::from(span.subsec_millis()));
+        if let Some((at, ms)) = self.read.get() {
+            match moment.checked_duration_since(at) {
+                Some(since) if since.as_secs() == 0 => return ms + u64::from(since.subsec_millis()),
+                Some(_) => {}
+                None => return ms.saturating_sub(millis(at - moment)),
             }
         }
+        let ms = unix_ms().saturating_sub(millis(now().saturating_duration_since(moment)));
+        self.read.set(Some((moment, ms)));
+        ms
     }
 }
 

@@ -69,7 +69,8 @@ impl Imagined<'_> {
         }
         let original =
             OriginalTarget { method: request.method.clone(), path: request.path.clone(), query: request.query.clone() };
-        let mut x = Exchange::new(Rc::new(connection), request, now, now_ms, directory, fastrand::Rng::with_seed(now_ms));
+        let mut x =
+            Exchange::new(Rc::new(connection), Box::new(request), now, now_ms, directory, fastrand::Rng::with_seed(now_ms));
         x.original = original;
         x
     }

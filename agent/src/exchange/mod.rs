@@ -41,7 +41,7 @@ pub struct Exchange {
     /// Client address as policies see it: the peer, or what a trusted proxy said.
     pub remote: SocketAddr,
     /// The request as it will go upstream; filters edit it.
-    pub request: RequestHead,
+    pub request: Box<RequestHead>,
     /// Method, path and query as matched, before filters edited them.
     pub original: OriginalTarget,
     /// When its first byte was read.
@@ -199,9 +199,10 @@ pub trait Directory {
 
 impl Exchange {
     /// A request that has just been read.
+    #[inline]
     pub fn new(
         connection: Rc<ConnectionInfo>,
-        request: RequestHead,
+        request: Box<RequestHead>,
         started: Instant,
         started_ms: u64,
         directory: Rc<dyn Directory>,

@@ -24,8 +24,8 @@ pub trait Service: 'static {
 
 /// One request as a connection hands it over.
 pub struct Call {
-    /// The validated head.
-    pub head: RequestHead,
+    /// The validated head. Boxed, since it goes through many hands.
+    pub head: Box<RequestHead>,
     /// The body. Pulling it makes the client send: `100 Continue` goes out, windows open.
     pub body: Body,
     /// Whether the client asks to leave HTTP (`Upgrade` with `Connection: upgrade` and HTTP/1.1, or an extended CONNECT): then
@@ -60,7 +60,7 @@ pub struct Response {
 /// Told how the sending of a response ended. One object per request, so that a log line needs no second allocation.
 pub trait Ending {
     /// Called once. May give the buffers of the request head back for the next request of the connection.
-    fn ended(self: Box<Self>, sent: Sent) -> Option<RequestHead>;
+    fn ended(self: Box<Self>, sent: Sent) -> Option<Box<RequestHead>>;
 }
 
 /// What became of a response.

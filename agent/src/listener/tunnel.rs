@@ -9,15 +9,14 @@ use bytes::{Buf, BytesMut};
 use heddle_node::clock;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
+use super::h1::Spare;
 use crate::exchange::{Reason, Sent, Tunnel};
 use crate::net::Deadline;
-
-/// Room for each direction.
-const ROOM: usize = 16 * 1024;
 
 /// One direction of a tunnel.
 #[derive(Default)]
 struct Direction {
+    /// What the target has not taken yet. Its room is the worker's while there is nothing.
     held: BytesMut,
     ended: bool,
     closed: bool,
@@ -25,15 +24,15 @@ struct Direction {
 }
 
 /// Moves bytes both ways until both sides have ended. A side that ends its direction is told to the other (half-close); a tunnel in which
-/// nothing moves for `idle` is closed.
-pub(super) async fn join(mut near: impl Tunnel, mut far: impl Tunnel, idle: Duration) -> Sent {
+/// nothing moves for `idle` is closed. Buffers are taken from `spare`, so a tunnel at rest holds none.
+pub(super) async fn join(mut near: impl Tunnel, mut far: impl Tunnel, idle: Duration, spare: &Spare) -> Sent {
     let (mut up, mut down) = (Direction::default(), Direction::default());
     let mut patience = Deadline::none();
     let mut before = 0;
     let reason = poll_fn(|cx| {
         // Both are polled, whatever the other one says, and each failure ends the tunnel.
-        let upwards = up.poll_move(cx, &mut near, &mut far);
-        let downwards = down.poll_move(cx, &mut far, &mut near);
+        let upwards = up.poll_move(cx, spare, &mut near, &mut far);
+        let downwards = down.poll_move(cx, spare, &mut far, &mut near);
         match (upwards, downwards) {
             (Poll::Ready(Err(reason)), _) => return Poll::Ready(reason.of(Reason::ClientClosed, Reason::UpstreamReset)),
             (_, Poll::Ready(Err(reason))) => return Poll::Ready(reason.of(Reason::UpstreamReset, Reason::ClientClosed)),
@@ -70,6 +69,7 @@ impl Direction {
     fn poll_move(
         &mut self,
         cx: &mut Context<'_>,
+        spare: &Spare,
         source: &mut (impl AsyncRead + Unpin),
         target: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<Result<(), Failed>> {
@@ -89,16 +89,54 @@ impl Direction {
                 }
                 return Poll::Ready(Ok(()));
             }
-            self.held.reserve(ROOM);
+            spare.make_room(&mut self.held);
             // This future keeps no state of its own, so that dropping it when pending loses nothing.
             let read = std::pin::pin!(source.read_buf(&mut self.held)).poll(cx);
             match read.map_err(|_| Failed::Source)? {
-                Poll::Ready(read) => self.ended = read == 0,
+                Poll::Ready(0) => {
+                    self.ended = true;
+                    spare.take_back(&mut self.held);
+                }
+                Poll::Ready(_) => {}
                 Poll::Pending => {
+                    spare.take_back(&mut self.held);
                     ready!(Pin::new(&mut *target).poll_flush(cx)).map_err(|_| Failed::Target)?;
                     return Poll::Pending;
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use futures_util::FutureExt;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tunnel_at_rest_holds_no_buffers_and_one_whose_target_is_slow_holds_what_it_must() {
+        let spare = Spare::default();
+        let (mut client, mut near) = tokio::io::duplex(1024);
+        let (mut far, mut server) = tokio::io::duplex(16);
+        let mut up = Direction::default();
+        let mut turn = |up: &mut Direction| {
+            poll_fn(|cx| Poll::Ready(up.poll_move(cx, &spare, &mut near, &mut far).is_pending())).now_or_never().unwrap()
+        };
+        client.write_all(&[b'x'; 16]).await.unwrap();
+        assert!(turn(&mut up));
+        assert_eq!((up.moved, up.held.capacity()), (16, 0));
+        client.write_all(b"more").await.unwrap();
+        assert!(turn(&mut up));
+        assert_eq!((up.moved, &up.held[..]), (16, &b"more"[..]));
+        let mut got = [0; 20];
+        server.read_exact(&mut got[..16]).await.unwrap();
+        assert!(turn(&mut up));
+        assert_eq!((up.moved, up.held.capacity()), (20, 0));
+        server.read_exact(&mut got[16..]).await.unwrap();
+        assert_eq!(&got, b"xxxxxxxxxxxxxxxxmore");
     }
 }

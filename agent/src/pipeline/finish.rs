@@ -26,6 +26,7 @@ pub struct Finish {
 
 impl Finish {
     /// Counts the request as in flight.
+    #[inline]
     pub fn begin(x: Exchange, plan: Plan, worker: Rc<Worker>) -> Box<Finish> {
         worker.counters().active.inc();
         Box::new(Finish { x, plan, worker, done: false })
@@ -72,7 +73,7 @@ impl Finish {
 }
 
 impl Ending for Finish {
-    fn ended(mut self: Box<Self>, sent: Sent) -> Option<RequestHead> {
+    fn ended(mut self: Box<Self>, sent: Sent) -> Option<Box<RequestHead>> {
         self.conclude(sent);
         let mut head = std::mem::take(&mut self.x.request);
         head.clear();

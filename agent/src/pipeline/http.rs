@@ -45,8 +45,14 @@ impl Service for Pipeline {
     fn refused(&self, connection: &Rc<ConnectionInfo>, head: &RequestHead, reason: Reason) {
         let view = self.worker.view();
         let now = heddle_node::clock::now();
-        let mut x =
-            Exchange::new(connection.clone(), head.clone(), now, heddle_node::clock::unix_ms(), view.clone(), self.worker.dice());
+        let mut x = Exchange::new(
+            connection.clone(),
+            Box::new(head.clone()),
+            now,
+            heddle_node::clock::unix_ms(),
+            view.clone(),
+            self.worker.dice(),
+        );
         x.original = OriginalTarget { method: head.method.clone(), path: head.path.clone(), query: head.query.clone() };
         x.answer.reason = reason;
         x.answer.status = reason.status();

@@ -137,20 +137,24 @@ impl<S: Service> Connection<'_, S> {
 
     /// Serves requests for as long as they follow each other.
     async fn work(&mut self) -> After {
-        let mut head = self.worker.spare.head();
-        let mut after = After::Next;
-        while after == After::Next {
-            head.clear();
-            after = match self.read_head(&mut head).await {
-                Next::Request(parsed, started) => self.exchange(parsed, started, &mut head).await,
-                Next::Refuse(reason) => self.refuse(&head, reason).await,
-                Next::Rest => After::Rest,
-                Next::Close => After::Leave,
-                Next::Gone => After::Gone,
+        loop {
+            let mut head = self.worker.spare.head();
+            let after = match self.read_head(&mut head).await {
+                Next::Request(parsed, started) => self.exchange(parsed, started, head).await,
+                Next::Refuse(reason) => self.refuse(head, reason).await,
+                ended => {
+                    self.worker.spare.take_back_head(head);
+                    match ended {
+                        Next::Rest => After::Rest,
+                        Next::Gone => After::Gone,
+                        _ => After::Leave,
+                    }
+                }
             };
+            if after != After::Next {
+                return after;
+            }
         }
-        self.worker.spare.take_back_head(head);
-        after
     }
 
     async fn read_head(&mut self, head: &mut RequestHead) -> Next {
@@ -196,11 +200,11 @@ impl<S: Service> Connection<'_, S> {
         .await
     }
 
-    async fn exchange(&mut self, parsed: ParsedRequest, started: Instant, head: &mut RequestHead) -> After {
+    async fn exchange(&mut self, parsed: ParsedRequest, started: Instant, head: Box<RequestHead>) -> After {
         self.served = self.served.saturating_add(1);
         self.patience.clear();
         self.worker.counters.add(Count::Http1Requests);
-        if let Some(reason) = refusal(self.link, head, parsed.length) {
+        if let Some(reason) = refusal(self.link, &head, parsed.length) {
             return self.refuse(head, reason).await;
         }
         let limits = self.link.site.limits();
@@ -213,7 +217,7 @@ impl<S: Service> Connection<'_, S> {
         };
         let call = Call {
             body: self.take_body(parsed),
-            head: std::mem::take(head),
+            head,
             wants_upgrade: parsed.upgrades,
             interim: if facts.version == Version::Http11 { Interim::to(&self.interim) } else { Interim::none() },
             started,
@@ -223,7 +227,7 @@ impl<S: Service> Connection<'_, S> {
             Ok(response) => response,
             Err(_) => return After::Abort,
         };
-        let after = self.respond(response, facts, head).await;
+        let after = self.respond(response, facts).await;
         if after == After::Next {
             let now = clock::now();
             self.idle_until = now + limits.idle_timeout;
@@ -300,15 +304,16 @@ impl<S: Service> Connection<'_, S> {
     }
 
     /// Answers a request that is not served, and closes.
-    async fn refuse(&mut self, head: &RequestHead, reason: Reason) -> After {
+    async fn refuse(&mut self, head: Box<RequestHead>, reason: Reason) -> After {
         self.worker.counters.add(Count::RequestsRefused);
-        self.worker.service.refused(&self.link.info, head, reason);
+        self.worker.service.refused(&self.link.info, &head, reason);
         let facts = Facts { version: head.version, is_head: head.method == Method::Head, persists: false, upgrades: false };
         let mut response = Response::of(reason);
         if self.link.site.listener.expose_reason {
             response.head.fields.append("x-heddle-reason", reason.flag());
         }
-        self.respond(response, facts, &mut RequestHead::default()).await
+        self.worker.spare.take_back_head(head);
+        self.respond(response, facts).await
     }
 
     async fn finish(self, after: After) {

@@ -13,7 +13,7 @@ use super::wire::{Gone, Wire};
 use super::{After, Connection, Facts};
 use crate::exchange::{Reason, Response, Sent, Service};
 use crate::http::h1::{Persistence, WireLength, write_chunk_start, write_last_chunk, write_response_head};
-use crate::http::{Body, BodyError, Fields, Frame, RequestHead, ResponseHead, Version};
+use crate::http::{Body, BodyError, Fields, Frame, ResponseHead, Version};
 use crate::net::{Io, Rewind};
 
 /// A response body on its way.
@@ -26,8 +26,8 @@ struct Pump {
 }
 
 impl<S: Service> Connection<'_, S> {
-    /// Sends a response. `recycled` gets the buffers of the request head back.
-    pub(super) async fn respond(&mut self, mut response: Response, facts: Facts, recycled: &mut RequestHead) -> After {
+    /// Sends a response. The buffers of the request head go back to the worker.
+    pub(super) async fn respond(&mut self, mut response: Response, facts: Facts) -> After {
         let ending = response.ending.take();
         let tunnel = response.upgrade.take().filter(|_| facts.upgrades && response.head.status == 101);
         let (after, sent) = match tunnel {
@@ -38,8 +38,8 @@ impl<S: Service> Connection<'_, S> {
             }
             None => self.send(response, facts).await,
         };
-        if let Some(ending) = ending {
-            *recycled = ending.ended(sent).unwrap_or_default();
+        if let Some(head) = ending.and_then(|ending| ending.ended(sent)) {
+            self.worker.spare.take_back_head(head);
         }
         after
     }
@@ -53,7 +53,10 @@ impl<S: Service> Connection<'_, S> {
             let mut wire = self.wire.borrow_mut();
             (std::mem::replace(&mut wire.io, Io::other(tokio::io::empty())), wire.input.split().freeze())
         };
-        (After::Close, tunnel::join(Rewind::new(near, early), tunnel, self.link.site.limits().idle_timeout).await)
+        (
+            After::Close,
+            tunnel::join(Rewind::new(near, early), tunnel, self.link.site.limits().idle_timeout, &self.worker.spare).await,
+        )
     }
 
     async fn send(&mut self, response: Response, facts: Facts) -> (After, Sent) {

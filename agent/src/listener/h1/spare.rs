@@ -25,7 +25,8 @@ const LARGE_HEAD: usize = 4 * 1024;
 pub struct Spare {
     inputs: RefCell<Vec<BytesMut>>,
     outputs: RefCell<Vec<Vec<u8>>>,
-    heads: RefCell<Vec<RequestHead>>,
+    #[expect(clippy::vec_box, reason = "they are taken out and put back")]
+    heads: RefCell<Vec<Box<RequestHead>>>,
 }
 
 impl Spare {
@@ -80,12 +81,12 @@ impl Spare {
     }
 
     /// An empty head.
-    pub(super) fn head(&self) -> RequestHead {
+    pub(super) fn head(&self) -> Box<RequestHead> {
         self.heads.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes one back.
-    pub(super) fn take_back_head(&self, mut head: RequestHead) {
+    pub(super) fn take_back_head(&self, mut head: Box<RequestHead>) {
         let mut heads = self.heads.borrow_mut();
         if heads.len() < KEPT_HEADS && head.capacity() <= LARGE_HEAD {
             head.clear();

@@ -480,9 +480,9 @@ async fn a_panic_ends_its_request_with_500_and_its_connection() {
 struct Told(Rc<Cell<Option<Sent>>>);
 
 impl Ending for Told {
-    fn ended(self: Box<Self>, sent: Sent) -> Option<RequestHead> {
+    fn ended(self: Box<Self>, sent: Sent) -> Option<Box<RequestHead>> {
         self.0.set(Some(sent));
-        Some(RequestHead { path: "/old".to_owned(), ..RequestHead::default() })
+        Some(Box::new(RequestHead { path: "/old".to_owned(), ..RequestHead::default() }))
     }
 }
 

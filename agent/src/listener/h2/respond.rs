@@ -43,7 +43,7 @@ async fn tunnelled<S: Service>(shared: &Shared<S>, held: &Held, mut head: Respon
         return Sent { reason: Reason::ClientClosed, ..Sent::default() };
     }
     let near = StreamTunnel { held, rest: Bytes::new() };
-    let sent = join(near, far, shared.link.site.limits().idle_timeout).await;
+    let sent = join(near, far, shared.link.site.limits().idle_timeout, &shared.worker.spare).await;
     if sent.reason != Reason::None {
         held.with(|machine, key| machine.reset(key, ErrorCode::CONNECT_ERROR));
     }

@@ -19,7 +19,7 @@ impl Held {
     }
 
     /// Gives the buffers of a request head back.
-    pub(super) fn recycle(&self, head: RequestHead) {
+    pub(super) fn recycle(&self, head: Box<RequestHead>) {
         self.wire.with(|machine| machine.recycle(head));
     }
 }

@@ -25,7 +25,7 @@ pub struct Request {
     /// Its stream.
     pub key: StreamKey,
     /// Its head.
-    pub head: RequestHead,
+    pub head: Box<RequestHead>,
     /// What else its head says.
     pub facts: RequestFacts,
     /// Whether no content follows.
@@ -61,7 +61,8 @@ pub(super) struct Block {
 pub(super) struct Codec {
     decoder: Decoder,
     encoder: Encoder,
-    spare: Vec<RequestHead>,
+    #[expect(clippy::vec_box, reason = "they are taken out and put back")]
+    spare: Vec<Box<RequestHead>>,
 }
 
 impl Codec {
@@ -84,7 +85,7 @@ impl Codec {
 
 impl Connection {
     /// Gives the buffers of a head back for the next request.
-    pub fn recycle(&mut self, mut head: RequestHead) {
+    pub fn recycle(&mut self, mut head: Box<RequestHead>) {
         if self.codec.spare.len() < SPARE_MAX {
             head.clear();
             self.codec.spare.push(head);
