@@ -21,7 +21,7 @@ use super::{h1, h2};
 use crate::exchange::{ConnectionInfo, Service, TlsInfo};
 use crate::http::digits::AddressText;
 use crate::net::proxy::{self, Header};
-use crate::net::{Io, Rewind};
+use crate::net::{Io, Rewind, Socket};
 
 /// Start of an HTTP/2 connection (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -92,7 +92,7 @@ impl Arrival<'_> {
         let bound = self.site.listener.address;
         // Where only one address is bound it need not be asked for.
         let local = if bound.ip().is_unspecified() || bound.port() == 0 { stream.local_addr().ok()? } else { bound };
-        let mut stream = Rewind::new(stream, bytes::Bytes::new());
+        let mut stream = Rewind::new(stream.into(), bytes::Bytes::new());
         let mut ends = (transport_peer, local);
         if let ProxyProtocol::Required(trusted) = &self.site.listener.proxy_protocol {
             let is_trusted = trusted.is_empty() || trusted.iter().any(|net| net.contains(&transport_peer.ip().to_canonical()));
@@ -165,7 +165,7 @@ impl Arrival<'_> {
         seat.map(Some)
     }
 
-    async fn shake_hands(&self, stream: Rewind<TcpStream>, until: Instant) -> Option<tls::Accepted> {
+    async fn shake_hands(&self, stream: Rewind<Socket>, until: Instant) -> Option<tls::Accepted> {
         let accepted = self.in_time(until, pin!(tls::accept(stream, &self.shared.certificates))).await;
         let accepted = accepted.and_then(Result::ok);
         self.counters.add(if accepted.is_some() { Count::TlsDone } else { Count::TlsFailed });
@@ -178,7 +178,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-async fn read_proxy(stream: &mut Rewind<TcpStream>) -> io::Result<Header> {
+async fn read_proxy(stream: &mut Rewind<Socket>) -> io::Result<Header> {
     let mut input = BytesMut::with_capacity(256);
     loop {
         if stream.read_buf(&mut input).await? == 0 {
@@ -193,7 +193,7 @@ async fn read_proxy(stream: &mut Rewind<TcpStream>) -> io::Result<Header> {
 }
 
 /// Reads until it is clear whether HTTP/2 is spoken. What was read is given to HTTP/1 and put back for HTTP/2.
-async fn detect(stream: &mut Rewind<TcpStream>) -> io::Result<(BytesMut, bool)> {
+async fn detect(stream: &mut Rewind<Socket>) -> io::Result<(BytesMut, bool)> {
     let mut input = BytesMut::with_capacity(4096);
     loop {
         if stream.read_buf(&mut input).await? == 0 {

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
+use super::Socket;
+
 /// Any other byte stream that carries a connection.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
@@ -73,11 +75,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewind<T> {
 /// A connection's byte stream.
 pub enum Io {
     /// In clear.
-    Plain(Rewind<TcpStream>),
+    Plain(Rewind<Socket>),
     /// TLS, we are the server.
-    ServerTls(Box<server::TlsStream<Rewind<TcpStream>>>),
+    ServerTls(Box<server::TlsStream<Rewind<Socket>>>),
     /// TLS, we are the client.
-    ClientTls(Box<client::TlsStream<TcpStream>>),
+    ClientTls(Box<client::TlsStream<Socket>>),
     /// Anything else, for example a stream inside another connection.
     Other(Box<dyn Stream>),
 }
@@ -85,7 +87,7 @@ pub enum Io {
 impl Io {
     /// A clear TCP connection.
     pub fn tcp(stream: TcpStream) -> Io {
-        Io::Plain(Rewind::new(stream, Bytes::new()))
+        Io::Plain(Rewind::new(stream.into(), Bytes::new()))
     }
 
     /// Any other stream.
@@ -96,9 +98,9 @@ impl Io {
     /// The socket below, when there is one.
     pub fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Io::Plain(stream) => Some(stream.get_ref()),
-            Io::ServerTls(stream) => Some(stream.get_ref().0.get_ref()),
-            Io::ClientTls(stream) => Some(stream.get_ref().0),
+            Io::Plain(stream) => Some(stream.get_ref().get_ref()),
+            Io::ServerTls(stream) => Some(stream.get_ref().0.get_ref().get_ref()),
+            Io::ClientTls(stream) => Some(stream.get_ref().0.get_ref()),
             Io::Other(_) => None,
         }
     }

@@ -4,6 +4,8 @@
 mod deadline;
 mod io;
 pub mod proxy;
+mod socket;
 
 pub use deadline::Deadline;
 pub use io::{Io, Rewind};
+pub use socket::Socket;

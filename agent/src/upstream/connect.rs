@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use super::cluster::server_name;
 use super::{Sent, UpstreamError};
 use crate::exchange::Reason;
-use crate::net::Io;
+use crate::net::{Io, Socket};
 
 /// What a connection is made for: one with another TLS identity is never used instead.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ pub(super) async fn connect(
     let Some(name) = server_name(&tls.name) else {
         return Err(failed(Reason::UpstreamTls, format!("`{}` is no server name; set tls.sni of the upstream", tls.name)));
     };
-    match timeout_at(end, TlsConnector::from(tls.config.clone()).connect(name, tcp)).await {
+    match timeout_at(end, TlsConnector::from(tls.config.clone()).connect(name, Socket::from(tcp))).await {
         Ok(Ok(stream)) => Ok(Io::ClientTls(Box::new(stream))),
         Ok(Err(error)) => Err(failed(Reason::UpstreamTls, format!("TLS with {first}: {error}"))),
         Err(_) => Err(failed(Reason::UpstreamTimeout, "TLS handshake took too long")),

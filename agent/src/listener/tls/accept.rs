@@ -7,7 +7,6 @@ use heddle_node::hex;
 use rustls::server::Acceptor;
 use rustls::{CipherSuite, ProtocolVersion, ServerConnection};
 use rustls_pki_types::CertificateDer;
-use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -15,11 +14,11 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::store::refusing;
 use super::{Identity, SharedCertificates};
 use crate::exchange::{ClientCertificate, TlsInfo};
-use crate::net::Rewind;
+use crate::net::{Rewind, Socket};
 
 /// A session.
 pub(crate) struct Accepted {
-    pub(crate) stream: Box<TlsStream<Rewind<TcpStream>>>,
+    pub(crate) stream: Box<TlsStream<Rewind<Socket>>>,
     pub(crate) info: TlsInfo,
     pub(crate) identity: Identity,
     /// Whether ALPN chose HTTP/2.
@@ -27,7 +26,7 @@ pub(crate) struct Accepted {
 }
 
 /// Shakes hands. On an error the client has been told by an alert where TLS has one.
-pub(crate) async fn accept(stream: Rewind<TcpStream>, certificates: &SharedCertificates) -> io::Result<Accepted> {
+pub(crate) async fn accept(stream: Rewind<Socket>, certificates: &SharedCertificates) -> io::Result<Accepted> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let server_name = start.client_hello().server_name().map(str::to_ascii_lowercase);
     let entry = certificates.load().find(server_name.as_deref()).cloned();

@@ -1,0 +1,210 @@
+//! A TCP socket whose reads and writes are nothing but system calls: libc's own, in a program with several threads, make each a point at which a thread
+//! could be cancelled, and that costs as much again. It knows no protocol.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::net::{RecvFlags, SendFlags};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// What one read brings at most into room that nobody has written to yet.
+const SCRATCH: usize = 16 * 1024;
+/// A read that brought more is taken for a part of something large.
+const LARGE: usize = SCRATCH / 4;
+
+thread_local! {
+    /// Room for reads: what is read is copied from here, since only room that has been written to can be given to the system without `unsafe`.
+    static ROOM: RefCell<[u8; SCRATCH]> = const { RefCell::new([0; SCRATCH]) };
+}
+
+/// A TCP connection.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    /// Whether much comes at a time: then it is read to its place at once instead of being copied.
+    large: bool,
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Socket {
+        Socket { stream, large: false }
+    }
+}
+
+impl Socket {
+    /// The runtime's view of it.
+    pub fn get_ref(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Does `work` on up to `wanted` bytes once the socket is ready for it.
+    ///
+    /// Work that did less than was wanted has met the end of what the system has, or takes, for now: the runtime is told so, as by its own reads and
+    /// writes, and waits for more before the next try.
+    fn poll_do(
+        &self,
+        cx: &mut Context<'_>,
+        interest: Interest,
+        wanted: usize,
+        mut work: impl FnMut(&TcpStream) -> rustix::io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if interest.is_readable() {
+                ready!(self.stream.poll_read_ready(cx))?;
+            } else {
+                ready!(self.stream.poll_write_ready(cx))?;
+            }
+            let mut did = 0;
+            let tried = self.stream.try_io(interest, || {
+                did = work(&self.stream)?;
+                if did > 0 && did < wanted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match tried {
+                Ok(()) => return Poll::Ready(Ok(did)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if did > 0 {
+                        return Poll::Ready(Ok(did));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Reads by way of this thread's room.
+    fn poll_copy(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+        ROOM.with_borrow_mut(|room| {
+            let room = &mut room[..SCRATCH.min(buf.remaining())];
+            let read = ready!(self.poll_do(cx, Interest::READABLE, room.len(), |stream| {
+                rustix::net::recv(stream, &mut *room, RecvFlags::empty()).map(|(read, _)| read)
+            }))?;
+            buf.put_slice(&room[..read]);
+            Poll::Ready(Ok(read))
+        })
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if buf.initialized().len() == buf.capacity() {
+            let room = buf.initialize_unfilled();
+            let read = ready!(self.poll_do(cx, Interest::READABLE, room.len(), |stream| {
+                rustix::net::recv(stream, &mut *room, RecvFlags::empty()).map(|(read, _)| read)
+            }))?;
+            buf.advance(read);
+        } else if self.large {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            self.large = buf.filled().len() - before >= LARGE;
+        } else {
+            self.large = ready!(self.poll_copy(cx, buf))? >= LARGE;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_do(cx, Interest::WRITABLE, bytes.len(), |stream| rustix::net::send(stream, bytes, SendFlags::NOSIGNAL))
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let wanted = slices.iter().map(|slice| slice.len()).sum();
+        self.poll_do(cx, Interest::WRITABLE, wanted, |stream| rustix::io::writev(stream, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use bytes::BytesMut;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Socket::from(near), listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn large_and_small_pieces_arrive_whole_both_ways() {
+        let (near, far) = pair().await;
+        let (mut read, mut write) = tokio::io::split(near);
+        let (mut far_read, mut far_write) = far.into_split();
+        let sent: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let (there, back) = (sent.clone(), sent.clone());
+        let echo = tokio::spawn(async move { tokio::io::copy(&mut far_read, &mut far_write).await.unwrap() });
+        let writer = tokio::spawn(async move {
+            let slices = [IoSlice::new(&there[..10]), IoSlice::new(&there[10..300])];
+            assert_eq!(write.write_vectored(&slices).await.unwrap(), 300);
+            write.write_all(&there[300..]).await.unwrap();
+            write.shutdown().await.unwrap();
+        });
+        // Room that nobody has written to, and room that somebody has, in turn.
+        let (mut got, mut fresh) = (Vec::new(), [0; 5000]);
+        loop {
+            let mut piece = BytesMut::with_capacity(40_000);
+            let read_now = read.read_buf(&mut piece).await.unwrap() + {
+                got.extend_from_slice(&piece);
+                let len = read.read(&mut fresh).await.unwrap();
+                got.extend_from_slice(&fresh[..len]);
+                len
+            };
+            if read_now == 0 {
+                break;
+            }
+        }
+        assert!(got == back);
+        writer.await.unwrap();
+        echo.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_short_read_waits_for_more_without_asking_the_system_again() {
+        let (mut near, mut far) = pair().await;
+        far.write_all(b"one").await.unwrap();
+        let mut input = BytesMut::with_capacity(64);
+        assert_eq!(near.read_buf(&mut input).await.unwrap(), 3);
+        assert!(near.get_ref().try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+        far.write_all(b"two").await.unwrap();
+        assert_eq!(near.read_buf(&mut input).await.unwrap(), 3);
+        assert_eq!(&input[..], b"onetwo");
+        drop(far);
+        assert_eq!(near.read_buf(&mut input).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn writing_to_one_who_has_gone_is_an_error_and_no_signal() {
+        let (mut near, far) = pair().await;
+        socket2::SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(far);
+        let failed = async {
+            loop {
+                if let Err(error) = near.write_all(&[0; 1000]).await {
+                    return error.kind();
+                }
+            }
+        };
+        assert!(matches!(failed.await, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset));
+    }
+}
