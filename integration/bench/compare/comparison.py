@@ -13,10 +13,10 @@ BASE = "heddle-base"
 
 
 class Comparison:
-    def __init__(self, place, names, rounds, seconds, idle_connections, tries, out=sys.stderr):
+    def __init__(self, place, names, rounds, seconds, idle_connections, tries, patience, out=sys.stderr):
         self.place, self.names, self.rounds, self.out = place, names, rounds, out
         self.drivers, self.warm = Drivers(place, seconds), Drivers(place, 1)
-        self.idle_connections, self.tries = idle_connections, tries
+        self.idle_connections, self.tries, self.patience = idle_connections, tries, patience
 
     def say(self, text):
         print(text, file=self.out, flush=True)
@@ -48,7 +48,7 @@ class Comparison:
             yield running
         finally:
             for subject in running:
-                self.place.children.stop(subject.proxy.process)
+                self.place.children.stop(subject.proxy.process, self.patience)
 
     def measure(self, load, subject):
         """One round; again, a few times at most, when something else was running on the proxy's core. Keeps the least disturbed."""

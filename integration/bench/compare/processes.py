@@ -21,7 +21,14 @@ class Children:
         self.running.append(process)
         return process
 
-    def stop(self, process):
+    def stop(self, process, patience=0):
+        """Ends a process and all that descend from it, after as many seconds in which it may end by itself."""
+        if patience:
+            process.terminate()
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                pass
         # Parents first: a master that lives replaces a worker that dies.
         for pid in family(process.pid):
             try:
