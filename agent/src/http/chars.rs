@@ -91,6 +91,27 @@ pub(in crate::http) fn short(text: &[u8]) -> u64 {
     }
 }
 
+/// Whether two texts are the same in any case of ASCII letters.
+pub(in crate::http) fn is_same_name(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let (Some(a_end), Some(b_end)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) else {
+        return a.is_empty() || same_letters(short(a), short(b));
+    };
+    let mut words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    same_letters(u64::from_le_bytes(*a_end), u64::from_le_bytes(*b_end))
+        && words.all(|(a, b)| same_letters(u64::from_le_bytes(*a), u64::from_le_bytes(*b)))
+}
+
+/// Whether eight bytes are the same but for the case of letters: bytes may differ in the bit of the case, and only where there is a letter.
+fn same_letters(a: u64, b: u64) -> bool {
+    let low = (a | (ONES * 0x20)) & !HIGHS;
+    // From `a` on the first sum reaches the highest bit, behind `z` the second one does.
+    let letters = (low + ONES * (0x80 - 0x61)) & !(low + ONES * (0x80 - 0x7b)) & !a & HIGHS;
+    (a ^ b) & !(letters >> 2) == 0
+}
+
 /// Where `byte` first stands in a short `text`; for long ones `memchr` is faster.
 pub(in crate::http) fn find(byte: u8, text: &[u8]) -> Option<usize> {
     let (words, rest) = text.as_chunks::<8>();
@@ -138,6 +159,19 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn names_are_the_same_in_any_case(
+            text in proptest::collection::vec(prop_oneof![any::<u8>(), 0x3e..0x80u8], 0..20),
+            flips in proptest::collection::vec(prop_oneof![4 => Just(0x20u8), 1 => Just(0u8), 1 => any::<u8>()], 20),
+            longer: bool,
+        ) {
+            let letters: Vec<u8> = text.iter().zip(&flips).map(|(byte, flip)| if byte.is_ascii_alphabetic() { byte ^ (flip & 0x20) } else { *byte }).collect();
+            let mut other: Vec<u8> = text.iter().zip(&flips).map(|(byte, flip)| byte ^ flip).collect();
+            other.extend(longer.then_some(b'x'));
+            prop_assert!(is_same_name(&text, &letters));
+            prop_assert_eq!(is_same_name(&text, &other), text.eq_ignore_ascii_case(&other));
+        }
+
         #[test]
         fn words_see_what_bytes_show(text in proptest::collection::vec(prop_oneof![any::<u8>(), 0x1e..0x22u8, 0x7e..0x82u8, Just(b'\t')], 0..40), byte: u8) {
             let control = |byte: &u8| *byte < 0x20 || *byte == 0x7f;

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::chars::{is_token, is_value};
+use super::chars::{is_same_name, is_token, is_value};
 use super::{FieldName, Name};
 
 /// Header or trailer fields in the order received.
@@ -152,6 +152,7 @@ impl Fields {
         self.note(id, at, name.len(), value.len(), checked);
     }
 
+    #[inline(always)]
     fn begin(&mut self, id: Name, name: &[u8], len: usize) -> usize {
         self.make_room(len);
         self.names |= id.bit();
@@ -162,14 +163,21 @@ impl Fields {
     }
 
     /// Makes room for some more bytes, and for a usual message when there is none at all.
+    #[inline(always)]
     fn make_room(&mut self, len: usize) {
         if self.list.capacity() == 0 {
-            self.list.reserve(USUAL_FIELDS);
-            self.text.reserve(USUAL_TEXT);
+            self.make_usual_room();
         }
         self.text.reserve(len);
     }
 
+    #[cold]
+    fn make_usual_room(&mut self) {
+        self.list.reserve(USUAL_FIELDS);
+        self.text.reserve(USUAL_TEXT);
+    }
+
+    #[inline(always)]
     fn note(&mut self, id: Name, at: usize, name: usize, value: usize, checked: bool) {
         debug_assert!(name <= u16::MAX as usize);
         self.list.push(Field { id, checked, name_len: name as u16, at: at as u32, value_len: value as u32 });
@@ -451,7 +459,7 @@ impl Field {
     /// Apart from [`Field::is_other`], whose first looks tell most fields.
     #[inline(never)]
     fn spells(&self, text: &[u8], name: &[u8]) -> bool {
-        self.name(text).eq_ignore_ascii_case(name)
+        is_same_name(self.name(text), name)
     }
 
     fn is_named(&self, text: &[u8], name: &FieldName) -> bool {
