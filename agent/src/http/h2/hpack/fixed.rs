@@ -90,7 +90,8 @@ entries! {
 /// The entry with a number from 1 to [`LEN`].
 pub(super) fn get(index: usize) -> Option<Field<'static>> {
     let &(class, name, value) = ENTRIES.get(index.checked_sub(1)?)?;
-    Some(Field { class, clean: true, underscored: false, name, value })
+    // All are as they must be but the authority, which is empty.
+    Some(Field { class, clean: class != Class::Authority, underscored: false, name, value })
 }
 
 /// Number of the entry that says this status.

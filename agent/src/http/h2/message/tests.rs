@@ -64,6 +64,9 @@ fn an_authority_is_judged_alike_whether_it_comes_by_index_or_not() {
             assert_eq!(read.ok().map(|_| &*head.authority), expected, "{authority}");
         }
     }
+    // The static table has an empty one.
+    let read = read_request(&mut Decoder::new(4096), b"\x82\x87\x84\x81", true, &LIMITS, &mut RequestHead::default());
+    assert!(matches!(read, Err(BlockFault::Refused(_))), "{read:?}");
 }
 
 #[test]
