@@ -34,9 +34,11 @@ fn start(pattern: &str) -> &str {
     let Some(rest) = pattern.strip_prefix('^').filter(|rest| !rest.contains('|') && !rest.contains("(?")) else { return "" };
     let end = rest.find(|c| r"\.+*?()[]{}^$".contains(c)).unwrap_or(rest.len());
     let (text, behind) = rest.split_at(end);
+    // A `+` alone repeats what is there once; any other sign of repetition, on top of it too, may mean that it is not there.
+    let repeated = behind.strip_prefix('+').unwrap_or(behind).starts_with(['*', '?', '{', '+']);
     match text.char_indices().next_back() {
         // The last character may be there any number of times.
-        Some((last, _)) if behind.starts_with(['*', '?', '{']) => &text[..last],
+        Some((last, _)) if repeated => &text[..last],
         _ => text,
     }
 }
@@ -107,6 +109,10 @@ mod tests {
             ("^/old/(.*)", "/old/"),
             ("^/old*", "/ol"),
             ("^/old+", "/old"),
+            ("^/old+x", "/old"),
+            ("^/old+?x", "/ol"),
+            ("^/old+*", "/ol"),
+            ("^/old++{0}", "/ol"),
             ("^/é?x", "/"),
             ("^/a{2}", "/"),
             ("^/a|b", ""),
@@ -117,6 +123,14 @@ mod tests {
             ("^/a$", "/a"),
         ] {
             assert_eq!(start(pattern), expected, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_is_repeated_twice_may_not_be_there() {
+        for (pattern, text) in [("^a+*b", "b"), ("^a+??b", "b"), ("^a++{0}b", "b"), ("^a+{0,1}b", "b")] {
+            assert!(compile(pattern, "").unwrap().is_match(text), "{pattern}");
+            assert!(Pattern::new(pattern).unwrap().captures(text).is_some(), "{pattern}");
         }
     }
 
