@@ -98,6 +98,8 @@ impl Published {
         let mut log = self.log.lock();
         let state = self.state();
         let heard = Arc::new(AtomicU64::new(state.generation));
+        // Nobody else clears away those who have gone while nothing changes.
+        log.heard.retain(|heard| heard.strong_count() > 0);
         log.heard.push(Arc::downgrade(&heard));
         drop(log);
         (state, Subscription { published: self.clone(), heard, signal })
@@ -195,6 +197,10 @@ mod tests {
         assert_eq!(quick.next().now_or_never().unwrap().keys, Some(vec![route(0)]));
         published.publish(at(104), Some(vec![route(1)]));
         assert_eq!((remembered(), published.log.lock().heard.len()), (1, 1), "who has gone holds nothing");
+        for _ in 0..100 {
+            drop(published.subscribe());
+        }
+        assert!(published.log.lock().heard.len() <= 2, "nor do those who come and go while nothing changes");
     }
 
     #[test]
