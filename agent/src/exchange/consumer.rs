@@ -22,7 +22,7 @@ pub struct ConsumerInfo {
     pub custom_id: Arc<str>,
     /// Labels.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
-    /// Whether filters of its own come with it.
+    /// Whether filters of its own come with it, or some are switched off for it.
     pub has_filters: bool,
     /// What the upstream is told, laid out once.
     introduction: Fields,

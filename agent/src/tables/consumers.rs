@@ -84,7 +84,7 @@ impl Consumers {
         Some(self.by_name.get(username)?.info.clone())
     }
 
-    /// Filters that apply once this consumer is known; `None` when there are none.
+    /// Filters that apply once this consumer is known; `None` when it neither brings any nor switches any off.
     pub fn chain(&self, consumer: &ConsumerInfo) -> Option<&Arc<Chain>> {
         if !consumer.has_filters {
             return None;
@@ -95,14 +95,36 @@ impl Consumers {
 
 fn info(consumer: &model::Consumer, credential_id: &Arc<str>, chain: &Chain) -> ConsumerInfo {
     let model::Consumer { username, group_id, labels, .. } = consumer;
-    ConsumerInfo::new(username.clone(), group_id.clone(), credential_id.clone(), labels.clone(), !chain.is_empty())
+    ConsumerInfo::new(username.clone(), group_id.clone(), credential_id.clone(), labels.clone(), !chain.changes_nothing())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::filters::{Keep, Parts};
+    use heddle_xds::model::{PluginConf, PluginOrigin};
     use serde_json::json;
+
+    #[test]
+    fn who_only_switches_plugins_off_has_a_chain_too() {
+        let off = PluginConf {
+            name: "limit-count".into(),
+            config: Arc::new(json!({"_meta": {"disable": true}})),
+            origin: PluginOrigin("consumer/jack".into()),
+        };
+        let keep = Keep::default();
+        let chain = Arc::new(Chain::compile(&[off], &Parts { metadata: &|_| None, keep: &keep }).unwrap());
+        let jack = model::Consumer {
+            username: "jack".into(),
+            group_id: "".into(),
+            credentials: vec![],
+            plugins: vec![],
+            labels: [].into(),
+        };
+        let consumers = Consumers::new([(&jack, &chain)].into_iter(), |_| None);
+        assert!(consumers.chain(&consumers.consumer("jack").unwrap()).is_some());
+    }
 
     #[test]
     fn a_credential_leads_to_its_consumer_and_says_which_one_it_was() {

@@ -40,6 +40,11 @@ impl Chain {
         self.steps.is_empty()
     }
 
+    /// Whether nothing comes of merging this chain, as that of a consumer, into another one: it brings no filters and switches none off.
+    pub fn changes_nothing(&self) -> bool {
+        self.steps.is_empty() && self.off.is_empty()
+    }
+
     /// Whether some filter takes part in one of these phases.
     pub fn has(&self, phases: Phases) -> bool {
         Phases::ALL.iter().zip(&self.phases).any(|(phase, steps)| phases.has(*phase) && !steps.is_empty())
