@@ -29,19 +29,37 @@ class Children:
                 process.wait(patience)
             except subprocess.TimeoutExpired:
                 pass
-        # Parents first: a master that lives replaces a worker that dies.
+        # Parents first: a master that lives replaces a worker that dies. The group has those whom it was just making.
         for pid in family(process.pid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
+            kill(os.kill, pid)
+        kill(os.killpg, process.pid)
         process.wait()
+        # Workers die on their own after their master; whoever measures next wants the core for himself.
+        deadline = time.monotonic() + 2
+        while is_there(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.005)
         if process in self.running:
             self.running.remove(process)
 
     def stop_all(self):
         for process in list(self.running):
             self.stop(process)
+
+
+def kill(how, pid):
+    try:
+        how(pid, signal.SIGKILL)
+    except OSError:
+        pass
+
+
+def is_there(group):
+    """Whether anybody of a group is left."""
+    try:
+        os.killpg(group, 0)
+        return True
+    except OSError:
+        return False
 
 
 def free_port():
