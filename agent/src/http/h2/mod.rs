@@ -4,4 +4,5 @@ pub mod connection;
 pub mod frame;
 pub mod hpack;
 pub mod message;
+pub mod send;
 pub mod wire;

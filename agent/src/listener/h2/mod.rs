@@ -14,7 +14,6 @@ mod wire;
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -22,7 +21,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use heddle_node::clock::{self, Instant};
-use tokio::io::AsyncWrite;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::timeout;
 
@@ -36,6 +34,7 @@ use crate::exchange::{InterimQueue, Reason, Service};
 use crate::http::RequestHead;
 use crate::http::h2::connection::{Config, Connection, Event};
 use crate::http::h2::frame::{DEFAULT_FRAME_SIZE, ErrorCode, Violation};
+use crate::http::h2::send::poll_send;
 use crate::net::{Deadline, Io};
 
 /// Bytes of a stream that a client may send before they are pulled.
@@ -179,7 +178,7 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
         self.places.poll_rung(|| {
             if taken && wire.with(|machine| machine.is_full()) {
                 // Whatever stops it stops the write behind this, too.
-                taken = wire.with(|machine| poll_send(machine, io, sending, cx)).is_ready();
+                taken = wire.with(|machine| poll_send(machine, io, cx, || sending.clear())).is_ready();
             }
         });
     }
@@ -228,7 +227,7 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
     /// Sends all that there is to say, as far as client and socket take it.
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let io = &mut self.io;
-        let polled = self.wire.with(|machine| poll_send(machine, io, &mut self.sending, cx));
+        let polled = self.wire.with(|machine| poll_send(machine, io, cx, || self.sending.clear()));
         match polled {
             Poll::Ready(Ok(())) => {
                 self.sending.clear();
@@ -311,35 +310,11 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
         self.places.clear();
         let last_words = std::future::poll_fn(|cx| {
             let io = &mut self.io;
-            self.wire.with(|machine| poll_send(machine, io, &mut self.sending, cx))
+            self.wire.with(|machine| poll_send(machine, io, cx, || self.sending.clear()))
         });
         // Late clients are cut.
         if matches!(timeout(FAREWELL, last_words).await, Ok(Ok(()))) {
             close(&mut self.io, matches!(end, End::Broken(_)), &self.shared.worker.spare).await;
-        }
-    }
-}
-
-/// Sends what waits and what the client's windows allow. `sending` is cleared whenever some of it goes.
-fn poll_send(machine: &mut Connection, io: &mut Io, sending: &mut Deadline, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-    loop {
-        machine.fill();
-        let out = machine.output();
-        if out.is_empty() {
-            return Pin::new(io).poll_flush(cx);
-        }
-        let written = match out.single() {
-            Some(bytes) => Pin::new(&mut *io).poll_write(cx, bytes),
-            None => Pin::new(&mut *io).poll_write_vectored(cx, &out.slices()),
-        };
-        match written {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(Ok(written)) => {
-                out.advance(written);
-                sending.clear();
-            }
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => return Poll::Pending,
         }
     }
 }

@@ -2,19 +2,19 @@
 //! requests.
 
 use std::io;
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use heddle_node::clock::{self, Instant};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::session::Session;
-use crate::http::h2::connection::{Connection, Event};
+use crate::http::h2::connection::Event;
 use crate::http::h2::frame::{DEFAULT_FRAME_SIZE, ErrorCode, Violation};
+use crate::http::h2::send::poll_send;
 use crate::http::h2::wire::Wire;
 use crate::net::{Deadline, Io};
 use crate::upstream::host::Slot;
@@ -156,7 +156,7 @@ impl Driver {
     /// Sends what waits and what the endpoint's windows allow, as far as the socket takes it.
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let io = &mut self.io;
-        match self.wire.with(|machine| poll_write(machine, io, cx)) {
+        match self.wire.with(|machine| poll_send(machine, io, cx, || {})) {
             Poll::Ready(written) => written,
             Poll::Pending => Ok(()),
         }
@@ -213,33 +213,12 @@ impl Driver {
         }
         let words = async {
             let io = &mut self.io;
-            let said = std::future::poll_fn(|cx| self.wire.with(|machine| poll_write(machine, io, cx))).await;
+            let said = std::future::poll_fn(|cx| self.wire.with(|machine| poll_send(machine, io, cx, || {}))).await;
             match said {
                 Ok(()) => self.io.shutdown().await,
                 Err(error) => Err(error),
             }
         };
         let _ = timeout(FAREWELL, words).await;
-    }
-}
-
-/// Sends what there is; ready when all of it has gone.
-fn poll_write(machine: &mut Connection, io: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-    loop {
-        machine.fill();
-        let out = machine.output();
-        if out.is_empty() {
-            return Pin::new(io).poll_flush(cx);
-        }
-        let written = match out.single() {
-            Some(bytes) => Pin::new(&mut *io).poll_write(cx, bytes),
-            None => Pin::new(&mut *io).poll_write_vectored(cx, &out.slices()),
-        };
-        match written {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(Ok(written)) => out.advance(written),
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => return Poll::Pending,
-        }
     }
 }
