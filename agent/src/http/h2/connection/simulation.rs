@@ -174,6 +174,10 @@ fn plan() -> impl Strategy<Value = Plan> {
 }
 
 fn ask(client: &mut Side, plan: &Plan) -> bool {
+    // Until the server has said how many it takes, a client may open more (RFC 9113 section 5.1.2), and some would be refused.
+    if client.machine.peer.max_concurrent_streams.is_none() {
+        return false;
+    }
     let head = RequestHead {
         method: Method::Post,
         path: format!("/{}/{}/{}", plan.request, plan.response, plan.trailers),
