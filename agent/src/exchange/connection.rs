@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::http::digits::AddressText;
 
 /// What is known of the client's connection; the same for all its requests.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ConnectionInfo {
     /// Unique on this node.
     pub id: u64,
@@ -22,10 +22,12 @@ pub struct ConnectionInfo {
     pub local: SocketAddr,
     /// TLS facts, `None` in clear.
     pub tls: Option<TlsInfo>,
+    /// Whether its requests are made by filters ([`super::Exchange::dispatch`]) on behalf of a request of the client's.
+    pub inner: bool,
 }
 
 /// Facts of a TLS session.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TlsInfo {
     /// Server name the client asked for, lower-case.
     pub server_name: Option<Arc<str>>,

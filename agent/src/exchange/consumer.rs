@@ -1,5 +1,6 @@
 //! Who a request comes from, once authentication knows. It knows no way of proving it.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,6 +9,9 @@ use crate::http::{FieldName, Fields};
 const USERNAME: FieldName = FieldName::of("X-Consumer-Username");
 const CREDENTIAL: FieldName = FieldName::of("X-Credential-Identifier");
 const CUSTOM_ID: FieldName = FieldName::of("X-Consumer-Custom-ID");
+
+/// What a credential is proven against (a key, a hash), as its plugin has compiled it; shared by all workers.
+pub type Proof = Arc<dyn Any + Send + Sync>;
 
 /// Who authentication found.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct ConsumerInfo {
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// Whether filters of its own come with it, or some are switched off for it.
     pub has_filters: bool,
+    /// What the credential that led here is proven against; `None` where its unique value proves everything (`key-auth`).
+    pub proof: Option<Proof>,
     /// What the upstream is told, laid out once.
     introduction: Fields,
 }
@@ -44,7 +50,22 @@ impl ConsumerInfo {
                 introduction.append_named(name, &**value);
             }
         }
-        ConsumerInfo { introduction: introduction.laid_out(), username, group_id, credential_id, custom_id, labels, has_filters }
+        ConsumerInfo {
+            introduction: introduction.laid_out(),
+            username,
+            group_id,
+            credential_id,
+            custom_id,
+            labels,
+            has_filters,
+            proof: None,
+        }
+    }
+
+    /// The same, for a credential that must be proven against this.
+    #[must_use]
+    pub fn proven_by(self, proof: Option<Proof>) -> ConsumerInfo {
+        ConsumerInfo { proof, ..self }
     }
 
     /// Tells the upstream who it is, in the fields of a request. What the client claimed in these fields is dropped.

@@ -2,6 +2,7 @@
 
 mod connection;
 mod consumer;
+mod dispatch;
 pub mod expr;
 pub mod imagined;
 mod outcome;
@@ -19,15 +20,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use heddle_node::telemetry::RequestTrace;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::http::digits::AddressText;
-use crate::http::{Method, RequestHead, ResponseHead};
+use crate::http::{Body, Method, RequestHead, ResponseHead};
 
 pub use connection::{ClientCertificate, ConnectionInfo, TlsInfo};
-pub use consumer::ConsumerInfo;
+pub use consumer::{ConsumerInfo, Proof};
+pub use dispatch::{Dispatched, Inner};
 pub use expr::Expr;
 pub use outcome::{Answer, Reason};
 pub use service::{Call, Ending, Interim, InterimQueue, Response, Sent, Service, Tunnel};
@@ -42,6 +45,8 @@ pub struct Exchange {
     pub remote: SocketAddr,
     /// The request as it will go upstream; filters edit it.
     pub request: Box<RequestHead>,
+    /// Its body, until it goes upstream; filters may replace it before that, and its framing follows.
+    pub body: Body,
     /// Method, path and query as matched, before filters edited them.
     pub original: OriginalTarget,
     /// When its first byte was read.
@@ -191,6 +196,10 @@ pub trait Directory {
     fn hostname(&self) -> &str {
         ""
     }
+    /// Runs a request that a filter makes; see [`Exchange::dispatch`].
+    fn dispatch(&self, _connection: Rc<ConnectionInfo>, _inner: Inner) -> Dispatched {
+        Box::pin(std::future::ready(Err(Reason::NotImplemented)))
+    }
     /// The route of this number.
     fn route(&self, _number: u32) -> Option<&dyn Routed> {
         None
@@ -212,6 +221,7 @@ impl Exchange {
             remote: connection.peer,
             connection,
             request,
+            body: Body::Empty,
             original: OriginalTarget::default(),
             started,
             started_ms,
@@ -265,6 +275,19 @@ impl Exchange {
     /// The numbers that a filter kept, in order.
     pub fn notes(&self, owner: usize) -> impl Iterator<Item = [u64; 4]> {
         self.notes.iter().filter(move |note| note.owner == owner).map(|note| note.numbers)
+    }
+
+    /// Reads the request body whole, at most `limit` bytes; it stays in the exchange. Trailers are dropped.
+    ///
+    /// # Errors
+    /// Why the request ends.
+    pub async fn read_body(&mut self, limit: u64) -> Result<Bytes, Reason> {
+        if self.body.remaining().is_some_and(|bytes| bytes > limit) {
+            return Err(Reason::BodyTooLarge);
+        }
+        let bytes = std::mem::take(&mut self.body).collect(limit).await.map_err(|error| Reason::of_request_body(&error))?;
+        self.body = Body::from(bytes.clone());
+        Ok(bytes)
     }
 
     /// Writes down what the client will get.

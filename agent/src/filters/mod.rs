@@ -2,6 +2,7 @@
 
 mod chain;
 mod check;
+mod credential;
 mod fields;
 mod identity;
 mod keep;
@@ -30,10 +31,11 @@ use bytes::Bytes;
 use heddle_xds::catalog::{ConfigFault, Descriptor, Place};
 use serde_json::Value;
 
-use crate::exchange::{Answer, Exchange};
-use crate::http::{BodyError, ResponseHead};
+use crate::exchange::{Answer, Exchange, Proof};
+use crate::http::{Body, BodyError, ResponseHead};
 
 pub use chain::{BodyEdits, Chain, Parts};
+pub use credential::{Credential, credentials};
 pub use keep::Keep;
 pub use registry::Registry;
 
@@ -58,9 +60,11 @@ impl Phases {
     pub const RESPONSE_BODY: Phases = Phases(32);
     /// After the last byte.
     pub const LOG: Phases = Phases(64);
+    /// The whole answer, the gateway's own included, before its head is edited; may wait, and may replace it.
+    pub const AFTER_PROXY: Phases = Phases(128);
 
     /// Each phase by itself, in the order in which they come.
-    const ALL: [Phases; 7] = [
+    const ALL: [Phases; 8] = [
         Phases::REWRITE,
         Phases::ACCESS,
         Phases::BEFORE_PROXY,
@@ -68,6 +72,7 @@ impl Phases {
         Phases::RESPONSE_HEAD,
         Phases::RESPONSE_BODY,
         Phases::LOG,
+        Phases::AFTER_PROXY,
     ];
 
     /// Place of a single phase in [`Phases::ALL`].
@@ -94,7 +99,17 @@ pub enum Flow {
     Answer(Box<Answer>),
     /// Something on the network or the clock must be waited for; then the exchange is looked at again.
     Wait(Pin<Box<dyn Future<Output = Resume>>>),
+    /// The whole request body is needed; only in `REWRITE` and `ACCESS`, since it is on its way upstream after them. It stays in the exchange.
+    Body {
+        /// Most bytes (413 above).
+        limit: u64,
+        /// Looks at the exchange again, with the body.
+        then: WithBody,
+    },
 }
+
+/// What a filter does once the request body is there.
+pub type WithBody = Box<dyn FnOnce(&mut Exchange, Bytes) -> Flow>;
 
 /// What a filter does after it has waited.
 pub type Resume = Box<dyn FnOnce(&mut Exchange) -> Flow>;
@@ -136,6 +151,10 @@ pub trait Filter: Send + Sync {
     fn request_body(&self, _x: &mut Exchange) -> Option<BodyEdit> {
         None
     }
+    /// Phase `AFTER_PROXY`; `x.answer.reason` says whether the gateway answers itself. Not asked of a response that opens a tunnel.
+    fn after_proxy(&self, _x: &mut Exchange, _head: &mut ResponseHead, _body: &mut Body) -> Flow {
+        Flow::Continue
+    }
     /// Phase `RESPONSE_HEAD`.
     fn response_head(&self, _x: &mut Exchange, _head: &mut ResponseHead) {}
     /// Phase `RESPONSE_BODY`; asked once, after all heads. `Content-Length` is removed by the pipeline when an edit is given.
@@ -166,7 +185,13 @@ pub struct Plugin {
     pub check: fn(Place, &Value) -> Result<(), Vec<ConfigFault>>,
     /// Compiles a configuration that has passed `check`.
     pub build: fn(&Value, &BuildContext<'_>) -> Built,
+    /// Compiles a consumer's configuration into what its credential is proven against; `None` where the unique value proves everything, and for
+    /// plugins that identify nobody.
+    pub credential: Option<fn(&Value) -> Proven>,
 }
+
+/// What a credential is proven against, or all faults of its configuration.
+pub type Proven = Result<Proof, Vec<ConfigFault>>;
 
 /// A compiled filter, or all faults of its configuration.
 pub type Built = Result<Arc<dyn Filter>, Vec<ConfigFault>>;

@@ -44,6 +44,21 @@ pub(crate) fn answer(flow: Flow) -> Box<Answer> {
         Flow::Answer(answer) => answer,
         Flow::Continue => panic!("the request went on"),
         Flow::Wait(_) => panic!("the filter waits"),
+        Flow::Body { .. } => panic!("the filter asks for the body"),
+    }
+}
+
+/// What a filter says at last: what it waits for is waited for, and a body that it asks for is read from the exchange.
+pub(crate) async fn settled(mut flow: Flow, x: &mut Exchange) -> Flow {
+    loop {
+        flow = match flow {
+            Flow::Wait(future) => future.await(x),
+            Flow::Body { limit, then } => match x.read_body(limit).await {
+                Ok(bytes) => then(x, bytes),
+                Err(reason) => Flow::Answer(Box::new(Answer::of(reason))),
+            },
+            done => return done,
+        };
     }
 }
 

@@ -131,6 +131,7 @@ impl Arrival<'_> {
             transport_peer: canonical(transport_peer),
             local: canonical(local),
             tls,
+            inner: false,
         };
         Link { site: self.site, info: Rc::new(info), identity }
     }

@@ -17,11 +17,18 @@ pub struct Pipeline {
     pub(super) worker: Rc<Worker>,
 }
 
-/// What the middle of the pipeline gives back.
+/// What the middle of the pipeline gives back: an endpoint's answer, or one of ours with its reason.
 pub(super) struct Served {
     pub head: ResponseHead,
     pub body: Body,
     pub upgrade: Option<Box<dyn Tunnel>>,
+    pub reason: Reason,
+}
+
+impl From<Box<Answer>> for Served {
+    fn from(answer: Box<Answer>) -> Served {
+        Served { head: answer.head, body: Body::from(answer.body), upgrade: None, reason: answer.reason }
+    }
 }
 
 impl Pipeline {
@@ -36,9 +43,20 @@ impl Service for Pipeline {
         let view = self.worker.view();
         let tables = view.clone();
         let listener = tables.tables.listeners.get(&connection.listener).map(|listener| &**listener);
-        let x = Exchange::new(connection.clone(), call.head, call.started, call.started_ms, view.clone(), self.worker.dice());
+        let mut x = Exchange::new(connection.clone(), call.head, call.started, call.started_ms, view.clone(), self.worker.dice());
+        x.body = call.body;
         let mut finish = Finish::begin(x, Plan::new(view), self.worker.clone());
-        let served = self.serve(&mut finish, listener, call.body, call.wants_upgrade, &call.interim).await;
+        let mut served = match self.serve(&mut finish, listener, call.wants_upgrade, &call.interim).await {
+            Ok(served) => served,
+            Err(answer) => {
+                // What nobody will read any more is let go now: the connection must know before it answers.
+                finish.x.body = Body::Empty;
+                Served::from(answer)
+            }
+        };
+        if finish.plan.acts_after_proxy() && served.upgrade.is_none() {
+            served = Box::pin(after_proxy(&mut finish, served)).await;
+        }
         respond(finish, listener, served)
     }
 
@@ -66,7 +84,6 @@ impl Pipeline {
         &self,
         finish: &mut Finish,
         listener: Option<&Listener>,
-        body: Body,
         wants_upgrade: bool,
         interim: &Interim,
     ) -> Result<Served, Box<Answer>> {
@@ -94,7 +111,7 @@ impl Pipeline {
         if x.request.method == Method::Connect && !upgrade {
             return Err(refuse(Reason::NotImplemented));
         }
-        let body = plan.request_body(x).into_iter().fold(body, edit::edited);
+        let body = plan.request_body(x).into_iter().fold(std::mem::take(&mut x.body), edit::edited);
         prepare_fields(x, listener);
         self.forward(x, plan, body, upgrade, interim).await
     }
@@ -172,17 +189,23 @@ fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>) {
     }
 }
 
+/// Shows whole answers to the filters that want to see them, which may put others in their place.
+async fn after_proxy(finish: &mut Finish, mut served: Served) -> Served {
+    let Finish { x, plan, .. } = finish;
+    x.answer.reason = served.reason;
+    match plan.after_proxy(x, &mut served.head, &mut served.body).await {
+        Some(answer) => Served::from(answer),
+        None => served,
+    }
+}
+
 /// Runs the response filters over whatever was served or answered, and dresses the head.
-fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, served: Result<Served, Box<Answer>>) -> Response {
+fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, served: Served) -> Response {
     let Finish { x, plan, .. } = &mut *finish;
-    let (mut head, mut body, upgrade, reason) = match served {
-        Ok(served) => {
-            let mut head = served.head;
-            strip_hop_by_hop(&mut head.fields, served.upgrade.is_some());
-            (head, served.body, served.upgrade, Reason::None)
-        }
-        Err(answer) => (answer.head, Body::from(answer.body), None, answer.reason),
-    };
+    let Served { mut head, mut body, upgrade, reason } = served;
+    if reason == Reason::None {
+        strip_hop_by_hop(&mut head.fields, upgrade.is_some());
+    }
     x.answer.reason = reason;
     plan.response_head(x, &mut head);
     for edit in plan.response_body(x, &mut head) {

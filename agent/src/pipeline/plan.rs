@@ -8,7 +8,7 @@ use heddle_xds::model::Timeouts;
 use super::view::{Seen, View};
 use crate::exchange::{Answer, Exchange};
 use crate::filters::{BodyEdits, Chain, Phases};
-use crate::http::ResponseHead;
+use crate::http::{Body, ResponseHead};
 
 /// The filters of one request, with the view that keeps them alive.
 pub struct Plan {
@@ -103,6 +103,21 @@ impl Plan {
         let mut edits = BodyEdits::new();
         self.chains().into_iter().for_each(|chain| chain.request_body(x, &mut edits));
         edits
+    }
+
+    /// Whether some filter looks at whole answers.
+    pub fn acts_after_proxy(&self) -> bool {
+        self.acting(Phases::AFTER_PROXY).next().is_some()
+    }
+
+    /// Phase `AFTER_PROXY`; an answer replaces what was served.
+    pub async fn after_proxy(&self, x: &mut Exchange, head: &mut ResponseHead, body: &mut Body) -> Option<Box<Answer>> {
+        for chain in self.acting(Phases::AFTER_PROXY) {
+            if let Some(answer) = chain.after_proxy(x, head, body).await {
+                return Some(answer);
+            }
+        }
+        None
     }
 
     /// Phase `RESPONSE_HEAD`.

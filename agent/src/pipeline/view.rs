@@ -1,13 +1,16 @@
 //! The tables as one worker sees them, with what it has derived from them for its requests. Nothing here is shared with another worker.
 
 use std::cell::{OnceCell, RefCell};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use heddle_xds::model::Timeouts;
 
-use crate::exchange::{ConsumerInfo, Directory, RouteInfo, Routed};
+use super::dispatch;
+use super::worker::Worker;
+use crate::exchange::{ConnectionInfo, ConsumerInfo, Directory, Dispatched, Inner, Reason, RouteInfo, Routed};
 use crate::filters::Chain;
 use crate::observe::RouteShard;
 use crate::route::CompiledRoute;
@@ -114,6 +117,8 @@ pub struct View {
     nothing: Chain,
     hostname: Arc<str>,
     worker: usize,
+    /// Runs the requests that filters make.
+    home: Weak<Worker>,
     merged: Kept<(usize, Arc<str>), Arc<Chain>>,
     /// By number of the route in the tables, [`SHEET`] to a sheet.
     sheets: Box<[OnceCell<Sheet>]>,
@@ -133,6 +138,12 @@ impl View {
     pub fn new(tables: Arc<Tables>, hostname: Arc<str>, worker: usize) -> View {
         let sheets = (0..tables.routes.len().div_ceil(SHEET)).map(|_| OnceCell::new()).collect();
         View { tables, hostname, worker, sheets, ..View::default() }
+    }
+
+    /// The same view, on a worker that runs the requests that filters make.
+    #[must_use]
+    pub fn at(self, home: Weak<Worker>) -> View {
+        View { home, ..self }
     }
 
     /// The chain of a route once this consumer is known; `None` when the consumer adds nothing.
@@ -193,6 +204,13 @@ impl Directory for View {
 
     fn hostname(&self) -> &str {
         &self.hostname
+    }
+
+    fn dispatch(&self, connection: Rc<ConnectionInfo>, inner: Inner) -> Dispatched {
+        match self.home.upgrade() {
+            Some(worker) => dispatch::dispatch(worker, connection, inner),
+            None => Box::pin(std::future::ready(Err(Reason::Shedding))),
+        }
     }
 
     fn route(&self, number: u32) -> Option<&dyn Routed> {

@@ -1,7 +1,7 @@
 //! What one worker owns: its view of the tables, its pools, dice, counters and log lines. Nothing here is shared with another worker.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ pub struct Worker {
     dice: RefCell<fastrand::Rng>,
     log: RefCell<Option<Batch>>,
     tracer: Option<Tracer>,
+    me: Weak<Worker>,
 }
 
 /// What all workers write, each into a shard of its own.
@@ -79,7 +80,8 @@ impl Worker {
         log: Option<Batch>,
         tracer: Option<Tracer>,
     ) -> Rc<Worker> {
-        Rc::new(Worker {
+        Rc::new_cyclic(|me| Worker {
+            me: me.clone(),
             index,
             pools,
             shared,
@@ -97,7 +99,7 @@ impl Worker {
 
     /// Takes new tables for the requests that begin from now on.
     pub fn swap(&self, tables: Arc<Tables>) {
-        *self.view.borrow_mut() = Rc::new(View::new(tables, self.shared.hostname.clone(), self.index));
+        *self.view.borrow_mut() = Rc::new(View::new(tables, self.shared.hostname.clone(), self.index).at(self.me.clone()));
     }
 
     /// Dice for one request.

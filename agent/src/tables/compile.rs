@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use heddle_xds::catalog::{Catalog, ConfigFault};
+use heddle_xds::catalog::ConfigFault;
 use heddle_xds::codec::InvalidResource;
 use heddle_xds::model::{self, Kind, Resource};
 use serde_json::Value;
 
+use super::consumers::Known;
 use super::{Action, Clusters, Consumers, Secrets, Tables};
-use crate::filters::{Chain, Keep, Parts, Registry};
+use crate::filters::{self, Chain, Credential, Keep, Parts};
 use crate::observe::RouteStats;
 use crate::route::{CompiledRoute, RouteTable};
 use crate::upstream;
@@ -17,7 +18,6 @@ use crate::upstream;
 /// Everything that a node has been told, compiled as far as it can be.
 pub struct Compiler {
     workers: usize,
-    registry: Registry,
     keep: Keep,
     pool: upstream::Clusters,
     generation: u64,
@@ -28,7 +28,7 @@ pub struct Compiler {
     metadata: HashMap<Arc<str>, Arc<Value>>,
     rules: BTreeMap<Arc<str>, model::GlobalRule>,
     global: Arc<Chain>,
-    consumers: BTreeMap<Arc<str>, (model::Consumer, Arc<Chain>)>,
+    consumers: BTreeMap<Arc<str>, KnownConsumer>,
     consumer_index: Arc<Consumers>,
     routes: BTreeMap<Arc<str>, (model::Route, Arc<CompiledRoute<Action>>)>,
     /// The chain of all routes without plugins.
@@ -37,6 +37,13 @@ pub struct Compiler {
     certificates: Arc<BTreeMap<Arc<str>, Arc<model::Certificate>>>,
     listeners: BTreeMap<Arc<str>, Arc<model::Listener>>,
     stale: Stale,
+}
+
+/// A consumer as it was told, and what has been compiled of it.
+struct KnownConsumer {
+    consumer: model::Consumer,
+    chain: Arc<Chain>,
+    credentials: Vec<Credential>,
 }
 
 /// What has to be made anew before the next tables.
@@ -51,7 +58,6 @@ impl Compiler {
     pub fn new(workers: usize, pool: upstream::Clusters) -> Compiler {
         Compiler {
             workers,
-            registry: Registry::default(),
             keep: Keep::default(),
             pool,
             generation: 0,
@@ -102,7 +108,8 @@ impl Compiler {
             }
             Resource::Consumer(consumer) => {
                 let chain = Arc::new(self.chain(&consumer.plugins)?);
-                self.consumers.insert(consumer.username.clone(), (consumer, chain));
+                let credentials = filters::credentials(&consumer.credentials).map_err(first)?;
+                self.consumers.insert(consumer.username.clone(), KnownConsumer { consumer, chain, credentials });
                 self.stale.consumers = true;
             }
             Resource::GlobalRule(rule) => {
@@ -170,8 +177,12 @@ impl Compiler {
     pub fn tables(&mut self) -> Arc<Tables> {
         self.refresh_clusters();
         if std::mem::take(&mut self.stale.consumers) {
-            let all = self.consumers.values().map(|(consumer, chain)| (consumer, chain));
-            self.consumer_index = Arc::new(Consumers::new(all, |plugin| self.registry.descriptor(plugin)?.unique_consumer_field));
+            let all = self.consumers.values().map(|known| Known {
+                consumer: &known.consumer,
+                chain: &known.chain,
+                credentials: &known.credentials,
+            });
+            self.consumer_index = Arc::new(Consumers::new(all));
         }
         self.generation += 1;
         self.keep.sweep();
@@ -198,7 +209,7 @@ impl Compiler {
             "endpoints": self.endpoints.values().collect::<Vec<_>>(),
             "global_rules": self.rules.values().collect::<Vec<_>>(),
             "plugin_metadata": self.metadata,
-            "consumers": self.consumers.values().map(|(consumer, _)| serde_json::json!({
+            "consumers": self.consumers.values().map(|KnownConsumer { consumer, .. }| serde_json::json!({
                 "username": consumer.username, "group_id": consumer.group_id, "labels": consumer.labels, "plugins": consumer.plugins,
                 "credentials": consumer.credentials.iter().map(|credential| serde_json::json!({ "id": credential.id, "plugin": credential.plugin })).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
@@ -265,7 +276,7 @@ impl Compiler {
             routes.push((route.id.clone(), CompiledRoute::compile(route, action).map_err(first)?));
         }
         let mut consumers = Vec::new();
-        for (consumer, _) in self.consumers.values().filter(|(consumer, _)| uses(&consumer.plugins)) {
+        for consumer in self.consumers.values().map(|known| &known.consumer).filter(|consumer| uses(&consumer.plugins)) {
             consumers.push((consumer.username.clone(), self.chain(&consumer.plugins)?));
         }
         if self.rules.values().any(|rule| uses(&rule.plugins)) {
@@ -275,7 +286,7 @@ impl Compiler {
             self.routes.entry(id).and_modify(|entry| entry.1 = Arc::new(compiled));
         }
         for (username, chain) in consumers {
-            self.consumers.entry(username).and_modify(|entry| entry.1 = Arc::new(chain));
+            self.consumers.entry(username).and_modify(|known| known.chain = Arc::new(chain));
             self.stale.consumers = true;
         }
         Ok(())

@@ -5,21 +5,30 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use heddle_xds::model;
-use serde_json::Value;
 
 use crate::exchange::ConsumerInfo;
-use crate::filters::Chain;
+use crate::filters::{Chain, Credential};
 
 /// All consumers of one moment.
 #[derive(Debug, Default)]
 pub struct Consumers {
     by_name: HashMap<Arc<str>, Consumer, RandomState>,
     /// By plugin, of which there are few.
-    by_credential: Vec<(Arc<str>, Credentials)>,
+    by_credential: Vec<(&'static str, Credentials)>,
 }
 
 /// Who has which value.
 type Credentials = HashMap<Box<[u8]>, Arc<ConsumerInfo>, RandomState>;
+
+/// A consumer and what has been compiled of it.
+pub struct Known<'a> {
+    /// The consumer.
+    pub consumer: &'a model::Consumer,
+    /// Filters that apply once it is known.
+    pub chain: &'a Arc<Chain>,
+    /// Its credentials.
+    pub credentials: &'a [Credential],
+}
 
 /// One consumer.
 #[derive(Debug)]
@@ -29,35 +38,25 @@ struct Consumer {
 }
 
 impl Consumers {
-    /// Indexes consumers with the filters that apply once they are known. `unique_field` names the attribute of a plugin's consumer configuration that identifies (`key` of `key-auth`).
+    /// Indexes consumers with the filters that apply once they are known, and with their credentials.
     ///
     /// The tables of values are keyed with a random seed, so that the time of a look-up says nothing about how much of a guess was right.
-    pub fn new<'a>(
-        all: impl Iterator<Item = (&'a model::Consumer, &'a Arc<Chain>)>,
-        unique_field: impl Fn(&str) -> Option<&'static str>,
-    ) -> Consumers {
+    pub fn new<'a>(all: impl Iterator<Item = Known<'a>>) -> Consumers {
         let mut consumers = Consumers::default();
-        for (consumer, chain) in all {
-            consumers.by_name.insert(
-                consumer.username.clone(),
-                Consumer { info: Arc::new(info(consumer, &Arc::default(), chain)), chain: chain.clone() },
-            );
-            for credential in &consumer.credentials {
-                let value =
-                    unique_field(&credential.plugin).and_then(|field| credential.config.get(field)).and_then(Value::as_str);
-                if let Some(value) = value {
-                    consumers
-                        .credentials_of(&credential.plugin)
-                        .insert(value.as_bytes().into(), Arc::new(info(consumer, &credential.id, chain)));
-                }
+        for Known { consumer, chain, credentials } in all {
+            let named = Arc::new(info(consumer, &Arc::default(), chain));
+            consumers.by_name.insert(consumer.username.clone(), Consumer { info: named, chain: chain.clone() });
+            for credential in credentials {
+                let found = info(consumer, &credential.id, chain).proven_by(credential.proof.clone());
+                consumers.credentials_of(credential.plugin).insert(credential.value.clone(), Arc::new(found));
             }
         }
         consumers
     }
 
-    fn credentials_of(&mut self, plugin: &Arc<str>) -> &mut Credentials {
-        let place = self.by_credential.iter().position(|(name, _)| name == plugin).unwrap_or_else(|| {
-            self.by_credential.push((plugin.clone(), HashMap::default()));
+    fn credentials_of(&mut self, plugin: &'static str) -> &mut Credentials {
+        let place = self.by_credential.iter().position(|(name, _)| *name == plugin).unwrap_or_else(|| {
+            self.by_credential.push((plugin, HashMap::default()));
             self.by_credential.len() - 1
         });
         &mut self.by_credential[place].1
@@ -75,7 +74,7 @@ impl Consumers {
 
     /// Who has this value in the unique field of an authentication plugin.
     pub fn find_credential(&self, plugin: &str, value: &[u8]) -> Option<Arc<ConsumerInfo>> {
-        let (_, table) = self.by_credential.iter().find(|(name, _)| **name == *plugin)?;
+        let (_, table) = self.by_credential.iter().find(|(name, _)| *name == plugin)?;
         table.get(value).cloned()
     }
 
@@ -102,7 +101,7 @@ fn info(consumer: &model::Consumer, credential_id: &Arc<str>, chain: &Chain) -> 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::filters::{Keep, Parts};
+    use crate::filters::{Keep, Parts, credentials};
     use heddle_xds::model::{PluginConf, PluginOrigin};
     use serde_json::json;
 
@@ -122,7 +121,7 @@ mod tests {
             plugins: vec![],
             labels: [].into(),
         };
-        let consumers = Consumers::new([(&jack, &chain)].into_iter(), |_| None);
+        let consumers = Consumers::new([Known { consumer: &jack, chain: &chain, credentials: &[] }].into_iter());
         assert!(consumers.chain(&consumers.consumer("jack").unwrap()).is_some());
     }
 
@@ -140,7 +139,8 @@ mod tests {
             plugins: vec![],
             labels: [("custom_id".into(), "42".into())].into(),
         };
-        let consumers = Consumers::new([(&jack, &Arc::default())].into_iter(), |plugin| (plugin == "key-auth").then_some("key"));
+        let known = Known { consumer: &jack, chain: &Arc::default(), credentials: &credentials(&jack.credentials).unwrap() };
+        let consumers = Consumers::new([known].into_iter());
         let found = consumers.find_credential("key-auth", b"k2").unwrap();
         assert_eq!((&*found.username, &*found.credential_id, &*found.custom_id), ("jack", "c2", "42"));
         assert!(consumers.find_credential("key-auth", b"k3").is_none());

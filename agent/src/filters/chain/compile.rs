@@ -82,7 +82,7 @@ impl Chain {
         Arc::new(Chain::of_steps(steps, self.off.clone(), &[]))
     }
 
-    fn of_steps(mut steps: Vec<Arc<Step>>, off: Vec<Arc<str>>, added: &[Arc<Step>]) -> Chain {
+    pub(super) fn of_steps(mut steps: Vec<Arc<Step>>, off: Vec<Arc<str>>, added: &[Arc<Step>]) -> Chain {
         // Names settle what priorities leave open, so that the order never depends on the order in a map.
         steps.sort_by(|a, b| (Reverse(a.priority), &a.name).cmp(&(Reverse(b.priority), &b.name)));
         let of = |phase: Phases| steps.iter().filter(|step| step.filter.phases().has(phase)).cloned().collect::<Box<[_]>>();

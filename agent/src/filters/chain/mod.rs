@@ -6,13 +6,14 @@ mod step;
 mod tests;
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{BodyEdit, Filter, Flow, Phases};
+use super::{BodyEdit, Filter, Flow, Phases, WithBody};
 use crate::exchange::{Answer, Exchange};
-use crate::http::ResponseHead;
+use crate::http::{Body, ResponseHead};
 
 pub use compile::Parts;
 use step::Step;
@@ -24,7 +25,7 @@ pub struct Chain {
     steps: Vec<Arc<Step>>,
     /// Plugins that are switched off here, which in a consumer's chain switches the route's off.
     off: Vec<Arc<str>>,
-    phases: [Box<[Arc<Step>]>; 7],
+    phases: [Box<[Arc<Step>]>; 8],
     /// Steps of `REWRITE` that a consumer has brought.
     added: Box<[Arc<Step>]>,
 }
@@ -83,6 +84,23 @@ impl Chain {
     /// Phase `BEFORE_PROXY`; an answer ends the request.
     pub fn before_proxy<'a>(&'a self, x: &'a mut Exchange) -> impl Future<Output = Option<Box<Answer>>> + 'a {
         run(self.of(Phases::BEFORE_PROXY), |filter, x| filter.before_proxy(x), x)
+    }
+
+    /// Phase `AFTER_PROXY`; an answer replaces what was served.
+    pub async fn after_proxy(&self, x: &mut Exchange, head: &mut ResponseHead, body: &mut Body) -> Option<Box<Answer>> {
+        for step in self.of(Phases::AFTER_PROXY) {
+            if !step.applies(x) {
+                continue;
+            }
+            let mut flow = step.filter.after_proxy(x, head, body);
+            while let Flow::Wait(future) = flow {
+                flow = future.await(x);
+            }
+            if let Flow::Answer(answer) = flow {
+                return Some(step.dressed(answer));
+            }
+        }
+        None
     }
 
     /// Phase `REQUEST_BODY`: adds its edits.
@@ -144,8 +162,19 @@ async fn run(steps: &[Arc<Step>], act: Act, x: &mut Exchange) -> Option<Box<Answ
                 Flow::Continue => break,
                 Flow::Answer(answer) => return Some(step.dressed(answer)),
                 Flow::Wait(future) => flow = future.await(x),
+                Flow::Body { limit, then } => flow = with_body(x, limit, then).await,
             }
         }
     }
     None
+}
+
+/// Reads the request body for a filter that needs it whole. A future of its own and boxed, since few requests need it.
+fn with_body(x: &mut Exchange, limit: u64, then: WithBody) -> Pin<Box<dyn Future<Output = Flow> + '_>> {
+    Box::pin(async move {
+        match x.read_body(limit).await {
+            Ok(bytes) => then(x, bytes),
+            Err(reason) => Flow::Answer(Box::new(Answer::of(reason))),
+        }
+    })
 }

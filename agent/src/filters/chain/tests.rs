@@ -6,10 +6,12 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use heddle_xds::model::{GlobalRule, PluginConf, PluginOrigin};
 use serde_json::{Value, json};
 
-use super::super::Keep;
+use super::super::testing::{answer, settled};
+use super::super::{Keep, WithBody};
 use super::*;
 use crate::exchange::testing::{get, request};
 
@@ -134,4 +136,73 @@ fn one_bad_configuration_fails_the_whole_and_all_faults_are_told() {
     let faults = Chain::compile(&plugins, &parts(&Keep::default())).unwrap_err();
     let paths: Vec<_> = faults.iter().map(|fault| fault.path.as_str()).collect();
     assert_eq!(paths, ["plugins.request-id", "plugins.nope", "plugins.key-auth._meta.filter[0]"]);
+}
+
+/// Wants a body of at most three bytes, and puts another answer in the place of failures.
+struct Greedy;
+
+impl Filter for Greedy {
+    fn phases(&self) -> Phases {
+        Phases::ACCESS.and(Phases::AFTER_PROXY)
+    }
+
+    fn access(&self, _x: &mut Exchange) -> Flow {
+        let then: WithBody = Box::new(|x, bytes| {
+            assert_eq!(bytes, "abc");
+            x.body = Body::from(Bytes::from_static(b"other"));
+            Flow::Continue
+        });
+        Flow::Body { limit: 3, then }
+    }
+
+    fn after_proxy(&self, _x: &mut Exchange, head: &mut ResponseHead, body: &mut Body) -> Flow {
+        match head.status {
+            500.. => Flow::Wait(Box::pin(async {
+                let resume: super::super::Resume =
+                    Box::new(|_| Flow::Answer(Box::new(Answer::empty(418, crate::exchange::Reason::Answered))));
+                resume
+            })),
+            _ => {
+                *body = Body::Empty;
+                Flow::Continue
+            }
+        }
+    }
+}
+
+fn greedy() -> Chain {
+    let (name, origin) = ("greedy".into(), PluginOrigin("route/r1".into()));
+    let step = Step {
+        auth: false,
+        name,
+        origin,
+        priority: 1,
+        filter: Arc::new(Greedy),
+        condition: None,
+        error_body: None,
+        prefer_route: false,
+    };
+    Chain::of_steps(vec![Arc::new(step)], Vec::new(), &[])
+}
+
+#[tokio::test]
+async fn a_filter_gets_the_whole_body_and_may_replace_it() {
+    let mut x = get("h", "/");
+    x.body = Body::from(Bytes::from_static(b"abc"));
+    assert!(greedy().access(&mut x).await.is_none());
+    assert_eq!(x.read_body(9).await.unwrap(), "other");
+    let refusal = greedy().access(&mut x).await.unwrap();
+    assert_eq!(refusal.head.status, 413);
+    let flow = Greedy.access(&mut x);
+    assert_eq!(answer(settled(flow, &mut x).await).head.status, 413);
+}
+
+#[tokio::test]
+async fn an_answer_may_be_replaced_after_waiting() {
+    let (mut x, chain) = (get("h", "/"), greedy());
+    let mut body = Body::from(Bytes::from_static(b"abc"));
+    assert!(chain.after_proxy(&mut x, &mut ResponseHead::new(200), &mut body).await.is_none());
+    assert!(body.is_empty());
+    let replaced = chain.after_proxy(&mut x, &mut ResponseHead::new(503), &mut body).await.unwrap();
+    assert_eq!(replaced.head.status, 418);
 }

@@ -25,6 +25,7 @@ pub(crate) static PLUGIN: Plugin = Plugin {
     schema,
     check,
     build: filter::build,
+    credential: None,
 };
 
 fn schema(place: Place) -> Option<Value> {

@@ -26,4 +26,5 @@ pub(crate) static PLUGIN: Plugin = Plugin {
     schema: check::schema_with_metadata::<Config, Metadata>,
     check: check::with_metadata::<Config, Metadata>,
     build: filter::build,
+    credential: None,
 };

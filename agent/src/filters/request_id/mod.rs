@@ -25,4 +25,5 @@ pub(crate) static PLUGIN: Plugin = Plugin {
     schema: check::route_schema::<Config>,
     check: check::route_only::<Config>,
     build: filter::build,
+    credential: None,
 };

@@ -1,0 +1,51 @@
+//! Credentials of consumers as authentication plugins look them up: by a unique value, and what they are proven against.
+
+use heddle_xds::catalog::ConfigFault;
+use heddle_xds::model;
+use serde_json::Value;
+
+use super::registry;
+use crate::exchange::Proof;
+
+/// One way to prove who one is, compiled.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// Credential id, empty when it stands on the consumer itself.
+    pub id: std::sync::Arc<str>,
+    /// Authentication plugin.
+    pub plugin: &'static str,
+    /// What it is looked up by: the unique attribute of the plugin's consumer configuration (`key` of `key-auth`).
+    pub value: Box<[u8]>,
+    /// What it is proven against.
+    pub proof: Option<Proof>,
+}
+
+/// Compiles the credentials of a consumer. Those of plugins that identify nobody are left out.
+///
+/// # Errors
+/// All faults, with paths such as `credentials[0].secret`.
+pub fn credentials(all: &[model::Credential]) -> Result<Vec<Credential>, Vec<ConfigFault>> {
+    let mut compiled = Vec::with_capacity(all.len());
+    let mut faults = Vec::new();
+    for (place, credential) in all.iter().enumerate() {
+        match compile(credential) {
+            Ok(found) => compiled.extend(found),
+            Err(found) => faults.extend(found.into_iter().map(|fault| under_credential(place, fault))),
+        }
+    }
+    if faults.is_empty() { Ok(compiled) } else { Err(faults) }
+}
+
+fn compile(credential: &model::Credential) -> Result<Option<Credential>, Vec<ConfigFault>> {
+    let Some(plugin) = registry::find(&credential.plugin) else { return Ok(None) };
+    let unique = plugin.descriptor.unique_consumer_field.and_then(|field| credential.config.get(field));
+    let Some(value) = unique.and_then(Value::as_str) else { return Ok(None) };
+    let proof = plugin.credential.map(|compile| compile(&credential.config)).transpose()?;
+    Ok(Some(Credential { id: credential.id.clone(), plugin: plugin.descriptor.name, value: value.as_bytes().into(), proof }))
+}
+
+fn under_credential(place: usize, fault: ConfigFault) -> ConfigFault {
+    let path =
+        if fault.path.is_empty() { format!("credentials[{place}]") } else { format!("credentials[{place}].{}", fault.path) };
+    ConfigFault { path, ..fault }
+}
