@@ -41,6 +41,12 @@ pub enum Command {
     Nodes(NodesArgs),
     /// Show which route a request would take, and why the others would not
     Explain(ExplainArgs),
+    /// Run the service that the examples of the documentation have behind the gateway: it echoes what it is asked
+    Echo {
+        /// Where to listen
+        #[arg(default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+        addresses: Vec<std::net::SocketAddr>,
+    },
     /// Print completions for a shell
     Completions {
         /// The shell

@@ -60,6 +60,10 @@ async fn obey(command: Command) -> ExitCode {
         Command::Rollback(args) => done(client::rollback(args, environment::author()).await),
         Command::Nodes(args) => done(client::nodes(args).await),
         Command::Explain(args) => done(client::explain(args).await),
+        Command::Echo { addresses } => match run::echo(&addresses).await {
+            Ok(never) => match never {},
+            Err(error) => fail(FAILED, &error),
+        },
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "heddle", &mut script);

@@ -9,6 +9,7 @@ pub mod heddle;
 pub mod load;
 pub mod measure;
 pub mod nginx;
+pub mod pages;
 pub mod place;
 pub mod process;
 pub mod raw;

@@ -74,8 +74,6 @@ pub(super) fn unknown(name: &str) -> ConfigFault {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
-    use std::path::Path;
-
     use serde_json::json;
 
     use super::*;
@@ -105,24 +103,5 @@ mod tests {
         let faults = Registry::default().check("prometheus", Place::Route, &config).unwrap_err();
         let paths: Vec<_> = faults.iter().map(|fault| fault.path.as_str()).collect();
         assert_eq!(paths, ["_meta.pre_function", "_meta.error_response", "_meta.filter[0]"]);
-    }
-
-    /// Every plugin has its page, and what the page shows is right.
-    #[test]
-    fn examples_of_the_documentation_pass_the_check() {
-        let registry = Registry::default();
-        for descriptor in registry.descriptors() {
-            let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/plugins/{}.md", descriptor.name));
-            let text = std::fs::read_to_string(&page).unwrap_or_else(|error| unreachable!("{}: {error}", page.display()));
-            let commands: Vec<_> = text.split("curl http://127.0.0.1:9180/apisix/admin/").skip(1).collect();
-            assert!(!commands.is_empty(), "{}", page.display());
-            for command in commands {
-                let json = command.split('\'').nth(1).expect("a body");
-                let resource: Value = serde_json::from_str(json).expect("JSON");
-                let config = &resource["plugins"][descriptor.name];
-                let place = if command.starts_with("consumers/") { Place::Consumer } else { Place::Route };
-                assert_eq!(registry.check(descriptor.name, place, config), Ok(()), "{config}");
-            }
-        }
     }
 }

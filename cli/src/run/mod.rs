@@ -3,4 +3,5 @@
 mod demo;
 mod start;
 
+pub use demo::echo;
 pub use start::{agent, all, control_plane};

@@ -1,0 +1,39 @@
+//! Every page of a plugin tells the truth: its examples are run, on a real Heddle, as a reader would run them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Mutex;
+
+use heddle_agent::filters::Registry;
+use heddle_integration::pages::{self, story};
+use heddle_xds::catalog::Catalog;
+
+/// Pages that are run at the same time.
+const AT_ONCE: usize = 4;
+
+#[test]
+fn examples_do_what_their_pages_show() {
+    let waiting = Mutex::new(pages::names());
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(name) = { waiting.lock().unwrap().pop() } {
+                    if let Err(why) = pages::run(&pages::text(&name)) {
+                        failed.lock().unwrap().push(format!("docs/plugins/{name}.md\n{why}"));
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} pages do not tell the truth:\n\n{}", failed.len(), failed.join("\n\n"));
+}
+
+#[test]
+fn every_plugin_has_a_page_whose_example_uses_it() {
+    for descriptor in Registry::default().descriptors() {
+        let steps = story::steps(&pages::text(descriptor.name));
+        let used = steps.iter().any(|step| step.command.contains(&format!("\"{}\"", descriptor.name)));
+        assert!(used, "docs/plugins/{}.md: no command of a console block configures the plugin", descriptor.name);
+    }
+}
