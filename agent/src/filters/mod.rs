@@ -8,6 +8,7 @@ mod identity;
 mod keep;
 mod meta;
 mod registry;
+mod set_cookie;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -1,6 +1,7 @@
 //! User resources: what people write, in APISIX's vocabulary. Nothing here knows where they are stored or how they are translated.
 
 mod addr;
+mod carried;
 mod expr;
 mod kind;
 mod parse;
@@ -14,6 +15,7 @@ mod tests;
 mod types;
 
 pub use addr::network;
+pub use carried::{carriers, carriers_mut, carrying};
 pub use expr::check as check_expression;
 pub use kind::{Fault, Key, ResourceKind};
 pub use parse::{UserResource, check_schema, parse, validate};

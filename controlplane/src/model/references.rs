@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Key, ResourceKind};
+use super::{Key, ResourceKind, carriers};
 
 /// One reference out of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub fn references(key: &Key, value: &Value) -> Vec<Reference> {
         }
         _ => {}
     }
-    traffic_split(value, &mut out);
+    in_plugins(value, &mut out);
     out
 }
 
@@ -71,17 +71,16 @@ fn tls(upstream: &Value, path: &str, out: &mut Vec<Reference>) {
     }
 }
 
-fn traffic_split(value: &Value, out: &mut Vec<Reference>) {
-    let rules = value.pointer("/plugins/traffic-split/rules").and_then(Value::as_array);
-    for (index, rule) in rules.into_iter().flatten().enumerate() {
-        let targets = rule.get("weighted_upstreams").and_then(Value::as_array);
-        for (target, weighted) in targets.into_iter().flatten().enumerate() {
-            let path = format!("plugins.traffic-split.rules[{index}].weighted_upstreams[{target}]");
+/// Upstreams that plugins carry.
+fn in_plugins(value: &Value, out: &mut Vec<Reference>) {
+    for (name, config) in value.get("plugins").and_then(Value::as_object).into_iter().flatten() {
+        for (at, entry) in carriers(name, config) {
+            let path = if at.is_empty() { format!("plugins.{name}") } else { format!("plugins.{name}.{at}") };
             let before = out.len();
-            if let Some(id) = weighted.get("upstream_id").and_then(id_text) {
+            if let Some(id) = entry.get("upstream_id").and_then(id_text) {
                 out.push(Reference::new(ResourceKind::Upstream, id, format!("{path}.upstream_id")));
             }
-            if let Some(inline) = weighted.get("upstream") {
+            if let Some(inline) = entry.get("upstream") {
                 tls(inline, &format!("{path}.upstream.tls"), out);
             }
             out[before..].iter_mut().for_each(|reference| reference.in_plugin = true);

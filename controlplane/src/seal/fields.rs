@@ -3,7 +3,7 @@
 use heddle_xds::catalog::Catalog;
 use serde_json::Value;
 
-use crate::model::ResourceKind;
+use crate::model::{ResourceKind, carrying};
 
 /// Calls `each` with every secret text of a resource. References to secrets kept elsewhere are none.
 pub fn visit(kind: ResourceKind, value: &mut Value, catalog: &dyn Catalog, each: &mut dyn FnMut(&mut String)) {
@@ -31,8 +31,8 @@ fn own_fields(kind: ResourceKind) -> &'static [&'static str] {
 }
 
 fn plugin(name: &str, config: &mut Value, catalog: &dyn Catalog, each: &mut dyn FnMut(&mut String)) {
-    if name == "traffic-split" {
-        walk(config, &["rules", "weighted_upstreams", "upstream", "tls", "client_key"], each);
+    if let Some(fields) = carrying(name) {
+        walk(config, &[fields, &["upstream", "tls", "client_key"]].concat(), each);
     }
     let Some(descriptor) = catalog.descriptor(name) else { return };
     for path in descriptor.encrypt_fields {

@@ -1,4 +1,4 @@
-//! Plugins of one user resource and their merging by whole configuration. What a plugin does is not known here, but for the upstreams that `traffic-split` names.
+//! Plugins of one user resource and their merging by whole configuration. What a plugin does is not known here, but for the upstreams that some carry.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::context::{Context, Unit};
 use super::upstream;
-use crate::model::{Key, ResourceKind};
+use crate::model::{Key, ResourceKind, carriers_mut};
 use crate::state::Stored;
 
 /// The plugins that stand on one resource, with the upstreams that they brought along.
@@ -18,11 +18,8 @@ pub(super) fn of(context: &mut Context<'_>, key: &Key, value: &Value) -> (Vec<Pl
     let plugins = written
         .iter()
         .map(|(name, config)| {
-            let config = match name.as_str() {
-                "traffic-split" => split(context, key, config, &mut resources),
-                _ => config.clone(),
-            };
-            PluginConf { name: name.as_str().into(), config: Arc::new(config), origin: origin.clone() }
+            let config = Arc::new(with_whole_upstreams(context, key, name, config, &mut resources));
+            PluginConf { name: name.as_str().into(), config, origin: origin.clone() }
         })
         .collect();
     (plugins, resources)
@@ -49,19 +46,18 @@ pub(super) fn merge(mut first: Vec<PluginConf>, later: &[PluginConf]) -> Vec<Plu
     first
 }
 
-/// Rewrites `traffic-split` so that every entry names a whole upstream resource: inline upstreams become resources named
+/// Rewrites the configuration of a plugin that carries upstreams so that each names a whole upstream resource: inline upstreams become resources named
 /// after their owner, ids become resource names. An entry without either stays: it means the upstream of the route.
-fn split(context: &mut Context<'_>, key: &Key, config: &Value, resources: &mut Vec<Resource>) -> Value {
+fn with_whole_upstreams(
+    context: &mut Context<'_>,
+    key: &Key,
+    plugin: &str,
+    config: &Value,
+    resources: &mut Vec<Resource>,
+) -> Value {
     let mut config = config.clone();
-    let rules = config.get_mut("rules").and_then(Value::as_array_mut);
-    let entries = rules
-        .into_iter()
-        .flatten()
-        .filter_map(|rule| rule.get_mut("weighted_upstreams")?.as_array_mut())
-        .flatten()
-        .filter_map(Value::as_object_mut);
-    for (number, entry) in entries.enumerate() {
-        if let Some(name) = entry_upstream(context, key, entry, number, resources) {
+    for (number, entry) in carriers_mut(plugin, &mut config).into_iter().enumerate() {
+        if let Some(name) = entry_upstream(context, key, plugin, entry, number, resources) {
             entry.insert("upstream_id".into(), name.into());
         }
     }
@@ -71,12 +67,13 @@ fn split(context: &mut Context<'_>, key: &Key, config: &Value, resources: &mut V
 fn entry_upstream(
     context: &mut Context<'_>,
     key: &Key,
+    plugin: &str,
     entry: &mut Map<String, Value>,
     number: usize,
     resources: &mut Vec<Resource>,
 ) -> Option<String> {
     if let Some(inline) = entry.remove("upstream").filter(Value::is_object) {
-        let name = format!("{key}/split/{number}");
+        let name = format!("{key}/{plugin}/{number}");
         resources.extend(upstream::translate(context, key, &name, &name, &inline));
         return Some(name);
     }

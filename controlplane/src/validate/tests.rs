@@ -97,6 +97,16 @@ fn a_credential_needs_its_consumer() {
 }
 
 #[test]
+fn upstreams_inside_plugins_are_checked_like_others() {
+    let split = |upstream: Value| json!({"uri": "/", "plugins": {"traffic-split": {"rules": [{"weighted_upstreams": [{"weight": 1}, {"upstream": upstream}]}]}}});
+    let bad = state(&[("routes/r1", split(json!({"nodes": {"a:1": 1}, "type": "chash"})))]);
+    let faults = check(&bad, &["routes/r1"]);
+    assert!(faults.len() == 1 && faults[0].contains("err: invalid upstream: missing key"), "{faults:?}");
+    let fine = state(&[("routes/r1", split(json!({"nodes": {"a:1": 1}})))]);
+    assert_eq!(check(&fine, &["routes/r1"]), [] as [&str; 0]);
+}
+
+#[test]
 fn deletion_is_refused_while_something_refers() {
     let split = json!({"uri": "/", "plugins": {"traffic-split": {"rules": [{"weighted_upstreams": [{"upstream_id": "u2"}]}]}}});
     let state = state(&[

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::check::{self, Faults};
+use super::super::set_cookie::Cookie;
 use crate::exchange::Expr;
 
 /// Configuration on a route.
@@ -20,19 +21,31 @@ pub(super) struct Config {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
-    /// The rule fits when one of these does; always without any.
+    /// Conditions of which one must hold; a rule without any always fits.
     #[serde(default, rename = "match")]
     pub matches: Vec<Match>,
     /// Where to, by weight.
     #[schemars(length(min = 1, max = 20))]
     pub weighted_upstreams: Vec<WeightedUpstream>,
+    /// Sends the same client the same way; when weights change, only those clients go elsewhere that must. Without it requests are shared out in turns.
+    pub sticky: Option<Sticky>,
+}
+
+/// What a client is known by; one of both.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sticky {
+    /// A cookie, which is given to clients that have none.
+    pub cookie: Option<Cookie>,
+    /// A variable (`consumer_name`), or a text with variables (`$host $http_x_user`); the client address where it is empty.
+    pub key: Option<String>,
 }
 
 /// A condition.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Match {
-    /// Expression.
+    /// An expression; one that is absent holds.
     pub vars: Option<Value>,
 }
 
@@ -43,9 +56,9 @@ pub(super) struct WeightedUpstream {
     /// Id of an upstream. Without it and without `upstream`, the route's own.
     #[schemars(with = "Option<String>")]
     pub upstream_id: Option<Value>,
-    /// An upstream written here.
+    /// An upstream written here, with the fields of any upstream.
     pub upstream: Option<Value>,
-    /// Share.
+    /// Share; an entry with 0 gets nothing.
     #[serde(default = "weight")]
     pub weight: u32,
 }
@@ -63,6 +76,9 @@ impl check::Config for Config {
                     faults.add(format!("{path}.match[{index}].vars{}", error.path), error.message);
                 }
             }
+            if let Some(sticky) = &rule.sticky {
+                sticky.validate(&format!("{path}.sticky"), faults);
+            }
             let list = format!("{path}.weighted_upstreams");
             if !(1..=20).contains(&rule.weighted_upstreams.len()) {
                 faults.add(&*list, "expect array to have 1 to 20 items");
@@ -70,6 +86,20 @@ impl check::Config for Config {
             for (index, entry) in rule.weighted_upstreams.iter().enumerate() {
                 entry.validate(&format!("{list}[{index}]"), faults);
             }
+        }
+    }
+}
+
+impl Sticky {
+    fn validate(&self, path: &str, faults: &mut Faults) {
+        if self.cookie.is_some() == self.key.is_some() {
+            faults.add(path, "expected either cookie or key");
+        }
+        if let Some(cookie) = &self.cookie {
+            cookie.validate(&format!("{path}.cookie"), faults);
+        }
+        if self.key.as_ref().is_some_and(String::is_empty) {
+            faults.add(format!("{path}.key"), "expected a variable");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `traffic-split`: shares requests out among upstreams by weight and condition. It knows upstreams by name only.
 
+mod affinity;
 mod config;
 mod filter;
 mod schedule;

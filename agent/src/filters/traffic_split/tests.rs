@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::super::testing::{faults, filter, passes};
 use super::super::{BuildContext, Keep};
-use crate::exchange::testing::get;
+use crate::exchange::testing::{get, request};
+use crate::http::ResponseHead;
 
 #[test]
 fn requests_are_shared_out_by_weight() {
@@ -41,6 +42,60 @@ fn the_first_rule_with_a_condition_that_holds_decides() {
 }
 
 #[test]
+fn a_key_sends_the_same_client_the_same_way() {
+    let weighted = |first: u32| {
+        let entries = json!([{"upstream_id": "a", "weight": first}, {"weight": 100 - first}]);
+        filter("traffic-split", &json!({"rules": [{"weighted_upstreams": entries, "sticky": {"key": "arg_user"}}]}))
+    };
+    let chosen = |filter: &std::sync::Arc<dyn super::super::Filter>, target: &str| {
+        let mut x = get("h", target);
+        assert!(passes(filter.access(&mut x)));
+        x.upstream_override.is_some()
+    };
+    let (ten, thirty) = (weighted(10), weighted(30));
+    let mut sizes = (0, 0);
+    for user in 0..500 {
+        let target = format!("/?user={user}");
+        let (before, after) = (chosen(&ten, &target), chosen(&thirty, &target));
+        assert_eq!(before, chosen(&weighted(10), &target), "again, on another gateway");
+        assert!(!before || after, "who has come stays when the share grows");
+        sizes = (sizes.0 + u32::from(before), sizes.1 + u32::from(after));
+    }
+    assert!((25..80).contains(&sizes.0) && (110..190).contains(&sizes.1), "{sizes:?}");
+    assert_eq!(chosen(&ten, "/"), chosen(&ten, "/other"), "the address, where there is no user");
+    let text = json!({"rules": [{"weighted_upstreams": [{"upstream_id": "a"}, {}], "sticky": {"key": "$host-$arg_user"}}]});
+    let text = filter("traffic-split", &text);
+    let sides: std::collections::BTreeSet<_> = (0..50).map(|user| chosen(&text, &format!("/?user={user}"))).collect();
+    assert_eq!(sides.len(), 2);
+}
+
+#[test]
+fn a_cookie_is_given_once_and_keeps_the_client() {
+    let sticky = json!({"cookie": {"name": "side", "http_only": true}});
+    let config = json!({"rules": [{"weighted_upstreams": [{"upstream_id": "a"}, {"weight": 1}], "sticky": sticky}]});
+    let filter = filter("traffic-split", &config);
+    let mut sides = std::collections::BTreeSet::new();
+    for seed in 0..40 {
+        let mut x = get("h", "/");
+        x.dice = fastrand::Rng::with_seed(seed);
+        assert!(passes(filter.access(&mut x)));
+        let side = x.upstream_override.clone();
+        let mut head = ResponseHead::new(200);
+        filter.response_head(&mut x, &mut head);
+        let cookie = head.fields.get_str("set-cookie").unwrap().to_owned();
+        assert!(cookie.ends_with("; Path=/; HttpOnly"), "{cookie}");
+        let mut again = request("GET", "h", "/", &[("Cookie", cookie.split(';').next().unwrap())]);
+        assert!(passes(filter.access(&mut again)));
+        assert_eq!(again.upstream_override, side);
+        let mut head = ResponseHead::new(200);
+        filter.response_head(&mut again, &mut head);
+        assert!(head.fields.is_empty(), "who has one is not given another");
+        sides.insert(side);
+    }
+    assert_eq!(sides.len(), 2);
+}
+
+#[test]
 fn upstreams_in_place_are_checked_but_must_be_named_before_they_run() {
     let config = json!({"rules": [{"weighted_upstreams": [{"upstream": {"nodes": {"a:1": 1}}}]}]});
     assert!((super::PLUGIN.check)(heddle_xds::catalog::Place::Route, &config).is_ok());
@@ -57,6 +112,11 @@ fn mistakes_are_refused() {
     assert_eq!(faults("traffic-split", &entry(json!({"upstream": 1}))), path(".upstream"));
     assert_eq!(faults("traffic-split", &entry(json!({"weight": -1}))), path(".weight"));
     assert_eq!(faults("traffic-split", &json!({"rules": [{"weighted_upstreams": []}]})), ["rules[0].weighted_upstreams"]);
+    let sticky = |sticky| json!({"rules": [{"weighted_upstreams": [{}], "sticky": sticky}]});
+    assert_eq!(faults("traffic-split", &sticky(json!({}))), ["rules[0].sticky"]);
+    assert_eq!(faults("traffic-split", &sticky(json!({"key": "a", "cookie": {}}))), ["rules[0].sticky"]);
+    assert_eq!(faults("traffic-split", &sticky(json!({"key": ""}))), ["rules[0].sticky.key"]);
+    assert_eq!(faults("traffic-split", &sticky(json!({"cookie": {"name": "a;b"}}))), ["rules[0].sticky.cookie.name"]);
     let bad = json!({"rules": [{"match": [{"vars": [["a", "??", 1]]}], "weighted_upstreams": [{}]}]});
     assert_eq!(faults("traffic-split", &bad), ["rules[0].match[0].vars[0]"]);
 }

@@ -4,7 +4,7 @@ use heddle_xds::catalog::{Catalog, Place, PluginKind};
 use serde_json::{Map, Value};
 
 use super::super::shape::step;
-use super::super::{Fault, ResourceKind};
+use super::super::{Fault, ResourceKind, carriers, parse};
 
 /// Fields that the server adds to a value, which no plugin knows.
 const OURS: [&str; 3] = ["id", "create_time", "update_time"];
@@ -73,6 +73,7 @@ fn one(kind: ResourceKind, name: &str, config: &Value, catalog: &dyn Catalog, fa
     }
     let on_consumer = matches!(kind, ResourceKind::Consumer | ResourceKind::Credential);
     let place = if on_consumer && descriptor.kind == PluginKind::Auth { Place::Consumer } else { Place::Route };
+    upstreams(name, config, &path, faults);
     for fault in catalog.check(name, place, config).err().unwrap_or_default() {
         if fault.path.starts_with("_meta.pre_function") {
             continue;
@@ -81,6 +82,18 @@ fn one(kind: ResourceKind, name: &str, config: &Value, catalog: &dyn Catalog, fa
         let inner = inner.strip_prefix("invalid configuration: ").unwrap_or(&inner);
         let full = if fault.path.is_empty() { path.clone() } else { format!("{path}.{}", fault.path) };
         faults.push(Fault::whole(full, wrap(name, inner)));
+    }
+}
+
+/// The faults of the upstreams that are written inside a plugin: they become upstreams like any other.
+fn upstreams(name: &str, config: &Value, path: &str, faults: &mut Vec<Fault>) {
+    for (at, entry) in carriers(name, config) {
+        let Some(inline) = entry.get("upstream").filter(|inline| inline.is_object()) else { continue };
+        for fault in parse(ResourceKind::Upstream, "", inline).err().unwrap_or_default() {
+            let full =
+                [path, &at, "upstream", &fault.path].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
+            faults.push(Fault::whole(full, wrap(name, &format!("invalid upstream: {}", fault.message))));
+        }
     }
 }
 

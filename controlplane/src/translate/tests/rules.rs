@@ -181,10 +181,10 @@ fn traffic_split_names_whole_upstreams() {
     ]);
     let entries = &world.route("r1@file").plugins[0].config["rules"][0]["weighted_upstreams"];
     let expected = json!([
-        {"weight": 1, "upstream_id": "services/s1@file/split/0"}, {"upstream_id": "upstreams/7@file", "weight": 2}, {"weight": 3}]);
+        {"weight": 1, "upstream_id": "services/s1@file/traffic-split/0"}, {"upstream_id": "upstreams/7@file", "weight": 2}, {"weight": 3}]);
     assert_eq!(*entries, expected);
-    assert_eq!(world.endpoints("services/s1@file/split/0"), ["h:1*1^0"]);
-    assert_eq!(world.endpoints("global_rules/g1/split/0"), ["h:1*1^0"]);
+    assert_eq!(world.endpoints("services/s1@file/traffic-split/0"), ["h:1*1^0"]);
+    assert_eq!(world.endpoints("global_rules/g1/traffic-split/0"), ["h:1*1^0"]);
     assert_eq!(names(&world.put("upstreams/7@file", json!({"nodes": {"h:3": 1}}))), ["Endpoints upstreams/7@file"]);
     assert_eq!(names(&world.delete("upstreams/7@file")).first().unwrap(), "Route r1@file");
 }
