@@ -15,6 +15,8 @@ pub(crate) mod testing;
 mod cors;
 mod fault_injection;
 mod ip_restriction;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the plugins that stand on it come next"))]
+mod jose;
 mod key_auth;
 mod limit_count;
 mod prometheus;
