@@ -23,6 +23,7 @@ use crate::exchange::{Answer, Directory, Exchange};
 use crate::listener::{self, Listeners};
 use crate::observe::access_log::{AccessLog, Sink};
 use crate::observe::{RouteStats, Sharded};
+use crate::outbound::Outbound;
 use crate::pipeline::{Forwarded, Pipeline, Plan, Shared, View, Worker, set_forwarded, strip_hop_by_hop};
 use crate::tables::Compiler;
 use crate::upstream::{Clusters, Context, Pools};
@@ -36,7 +37,7 @@ const SEED: u64 = 7;
 /// A resource cannot be used.
 pub fn tables(resources: impl IntoIterator<Item = Resource>) -> Result<Arc<Tables>, InvalidResource> {
     let pool = Clusters::new(Arc::new(Context::default()), None, tokio::runtime::Handle::current());
-    let mut compiler = Compiler::new(1, pool);
+    let mut compiler = Compiler::new(1, pool, Outbound::default());
     for resource in resources {
         compiler.set(resource)?;
     }

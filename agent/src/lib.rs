@@ -15,6 +15,7 @@ mod http;
 mod listener;
 mod net;
 pub mod observe;
+pub mod outbound;
 mod pipeline;
 pub mod route;
 pub mod settings;

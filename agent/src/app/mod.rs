@@ -26,6 +26,7 @@ use crate::feed;
 use crate::listener;
 use crate::observe::access_log::{AccessLog, Sink};
 use crate::observe::{RouteStats, Sharded, Tracer};
+use crate::outbound::Outbound;
 use crate::pipeline::Shared;
 use crate::settings::AgentSettings;
 use crate::tables::{Compiler, Tables};
@@ -150,7 +151,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         troubles: Troubles::new(readiness.clone()),
         status: status.clone(),
     };
-    let compiler = Arc::new(Mutex::new(Compiler::new(workers, clusters(&common.settings))));
+    let compiler =
+        Arc::new(Mutex::new(Compiler::new(workers, clusters(&common.settings), Outbound::new(names(&common.settings)))));
     let (updates, batches) = mpsc::channel(BATCHES);
     let mut config = ClientConfig::new(node, connector);
     config.last_good = Some(data_dir.join(LAST_GOOD_FILE));
@@ -172,10 +174,14 @@ fn open_log(settings: &AgentSettings) -> std::io::Result<Option<Arc<AccessLog>>>
     AccessLog::open(&sink, log.format.as_deref()).map(|log| Some(Arc::new(log)))
 }
 
+/// How names are looked up.
+fn names(settings: &AgentSettings) -> ResolverSettings {
+    ResolverSettings { servers: settings.resolvers.clone(), ..ResolverSettings::default() }
+}
+
 /// The run-time side of upstreams, with its tasks on the present runtime. Without a usable resolver, addresses still work.
 fn clusters(settings: &AgentSettings) -> Clusters {
-    let servers = settings.resolvers.clone();
-    let resolver = Resolver::new(ResolverSettings { servers, ..ResolverSettings::default() })
+    let resolver = Resolver::new(names(settings))
         .inspect_err(|error| tracing::warn!(%error, "names of endpoints cannot be looked up; set agent.resolvers"))
         .ok();
     let on_health = Box::new(|event: &HealthEvent| {
@@ -228,7 +234,7 @@ impl Shown for Page {
             certificates: self.ends.load().to_vec(),
             started_ms: self.started_ms,
         });
-        own + &self.more_metrics.as_ref().map(|more| more()).unwrap_or_default()
+        own + self.more_metrics.as_ref().map(|more| more()).unwrap_or_default().as_str()
     }
 
     fn config_dump(&self) -> Value {

@@ -36,6 +36,7 @@ use serde_json::Value;
 
 use crate::exchange::{Answer, Exchange, Proof};
 use crate::http::{Body, BodyError, ResponseHead};
+use crate::outbound::Outbound;
 
 pub use chain::{BodyEdits, Chain, Parts};
 pub use credential::{Credential, credentials};
@@ -176,6 +177,8 @@ pub struct BuildContext<'a> {
     pub metadata: Option<&'a Value>,
     /// Run-time state that outlives a change of tables (counters, buckets).
     pub keep: &'a Keep,
+    /// Other services that must be asked over HTTP.
+    pub outbound: &'a Outbound,
 }
 
 /// A plugin: facts, schema, check and compilation. Each folder exports one as `PLUGIN`.

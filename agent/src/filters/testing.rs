@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use heddle_xds::catalog::{Catalog, Place};
 use serde_json::Value;
 
 use super::{BuildContext, Filter, Flow, Keep, Registry, registry};
 use crate::exchange::{Answer, Exchange};
+use crate::outbound::Outbound;
+
+/// What filters under test ask other services with; it opens nothing before the first call.
+pub(crate) static OUTBOUND: LazyLock<Outbound> = LazyLock::new(Outbound::default);
 
 /// The filter of a configuration that is right.
 pub(crate) fn filter(name: &str, config: &Value) -> Arc<dyn Filter> {
@@ -20,7 +24,7 @@ pub(crate) fn filter_in(name: &str, config: &Value, metadata: Option<&Value>, ke
     if let Err(faults) = Registry::default().check(name, Place::Route, config) {
         panic!("{faults:?}");
     }
-    let context = BuildContext { origin: "route/r1", metadata, keep };
+    let context = BuildContext { origin: "route/r1", metadata, keep, outbound: &OUTBOUND };
     match (registry::find(name).expect("a known plugin").build)(config, &context) {
         Ok(filter) => filter,
         Err(faults) => panic!("{faults:?}"),

@@ -12,6 +12,7 @@ use super::consumers::Known;
 use super::{Action, Clusters, Consumers, Secrets, Tables};
 use crate::filters::{self, Chain, Credential, Keep, Parts};
 use crate::observe::RouteStats;
+use crate::outbound::Outbound;
 use crate::route::{CompiledRoute, RouteTable};
 use crate::upstream;
 
@@ -19,6 +20,7 @@ use crate::upstream;
 pub struct Compiler {
     workers: usize,
     keep: Keep,
+    outbound: Outbound,
     pool: upstream::Clusters,
     generation: u64,
     secrets: Arc<Secrets>,
@@ -54,11 +56,13 @@ struct Stale {
 }
 
 impl Compiler {
-    /// Nothing known yet; `workers` is how many shards counters need. `pool` keeps the run-time side of upstreams.
-    pub fn new(workers: usize, pool: upstream::Clusters) -> Compiler {
+    /// Nothing known yet; `workers` is how many shards counters need. `pool` keeps the run-time side of upstreams, `outbound` that of other services that
+    /// filters ask.
+    pub fn new(workers: usize, pool: upstream::Clusters, outbound: Outbound) -> Compiler {
         Compiler {
             workers,
             keep: Keep::default(),
+            outbound,
             pool,
             generation: 0,
             secrets: Arc::default(),
@@ -237,7 +241,7 @@ impl Compiler {
 
     fn chain(&self, plugins: &[model::PluginConf]) -> Result<Chain, ConfigFault> {
         let metadata = |name: &str| self.metadata.get(name).map(|value| &**value);
-        Chain::compile(plugins, &Parts { metadata: &metadata, keep: &self.keep }).map_err(first)
+        Chain::compile(plugins, &Parts { metadata: &metadata, keep: &self.keep, outbound: &self.outbound }).map_err(first)
     }
 
     fn route(&mut self, route: &model::Route) -> Result<CompiledRoute<Action>, ConfigFault> {
@@ -261,7 +265,8 @@ impl Compiler {
     fn fuse(&mut self) -> Result<(), ConfigFault> {
         let rules: Vec<&model::GlobalRule> = self.rules.values().collect();
         let metadata = |name: &str| self.metadata.get(name).map(|value| &**value);
-        let (chain, doubles) = Chain::fuse(&rules, &Parts { metadata: &metadata, keep: &self.keep }).map_err(first)?;
+        let (chain, doubles) =
+            Chain::fuse(&rules, &Parts { metadata: &metadata, keep: &self.keep, outbound: &self.outbound }).map_err(first)?;
         doubles.iter().for_each(|double| tracing::warn!(path = %double.path, "{}", double.message));
         self.global = Arc::new(chain);
         Ok(())

@@ -102,6 +102,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::filters::{Keep, Parts, credentials};
+    use crate::outbound::Outbound;
     use heddle_xds::model::{PluginConf, PluginOrigin};
     use serde_json::json;
 
@@ -113,7 +114,8 @@ mod tests {
             origin: PluginOrigin("consumer/jack".into()),
         };
         let keep = Keep::default();
-        let chain = Arc::new(Chain::compile(&[off], &Parts { metadata: &|_| None, keep: &keep }).unwrap());
+        let parts = Parts { metadata: &|_| None, keep: &keep, outbound: &Outbound::default() };
+        let chain = Arc::new(Chain::compile(&[off], &parts).unwrap());
         let jack = model::Consumer {
             username: "jack".into(),
             group_id: "".into(),

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::super::{BuildContext, Keep, Meta, Phases, registry};
 use super::Chain;
 use super::step::{ErrorBody, Step};
+use crate::outbound::Outbound;
 
 /// What compiling needs besides the configurations.
 pub struct Parts<'a> {
@@ -17,6 +18,8 @@ pub struct Parts<'a> {
     pub metadata: &'a dyn Fn(&str) -> Option<&'a Value>,
     /// Run-time state that outlives a change of tables.
     pub keep: &'a Keep,
+    /// Other services that must be asked over HTTP.
+    pub outbound: &'a Outbound,
 }
 
 impl Chain {
@@ -100,7 +103,12 @@ fn step(plugin: &PluginConf, parts: &Parts<'_>) -> Result<Option<Step>, Vec<Conf
     if meta.disable {
         return Ok(None);
     }
-    let context = BuildContext { origin: &plugin.origin.0, metadata: (parts.metadata)(&plugin.name), keep: parts.keep };
+    let context = BuildContext {
+        origin: &plugin.origin.0,
+        metadata: (parts.metadata)(&plugin.name),
+        keep: parts.keep,
+        outbound: parts.outbound,
+    };
     Ok(Some(Step {
         name: plugin.name.clone(),
         priority: meta.priority.unwrap_or(known.descriptor.priority),

@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use super::super::testing::{faults, filter, passes};
+use super::super::testing::{OUTBOUND, faults, filter, passes};
 use super::super::{BuildContext, Keep};
 use crate::exchange::testing::{get, request};
 use crate::http::ResponseHead;
@@ -99,7 +99,7 @@ fn a_cookie_is_given_once_and_keeps_the_client() {
 fn upstreams_in_place_are_checked_but_must_be_named_before_they_run() {
     let config = json!({"rules": [{"weighted_upstreams": [{"upstream": {"nodes": {"a:1": 1}}}]}]});
     assert!((super::PLUGIN.check)(heddle_xds::catalog::Place::Route, &config).is_ok());
-    let context = BuildContext { origin: "route/1", metadata: None, keep: &Keep::default() };
+    let context = BuildContext { origin: "route/1", metadata: None, keep: &Keep::default(), outbound: &OUTBOUND };
     assert_eq!((super::PLUGIN.build)(&config, &context).err().unwrap()[0].path, "rules[0].weighted_upstreams");
 }
 

@@ -1,14 +1,15 @@
 //! TLS towards endpoints: client configurations by what they trust and present, shared by all who agree on that.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use heddle_xds::model::{Secret, SecretBody, UpstreamTls};
 use parking_lot::Mutex;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::net::{self, KeyPair, SystemRoots};
+
+pub(in crate::upstream) use crate::net::server_name;
 
 /// Finds key material by name.
 pub type Secrets<'a> = &'a dyn Fn(&str) -> Option<Arc<Secret>>;
@@ -17,7 +18,7 @@ pub type Secrets<'a> = &'a dyn Fn(&str) -> Option<Arc<Secret>>;
 #[derive(Debug)]
 pub struct TlsStore {
     provider: Arc<CryptoProvider>,
-    system_roots: OnceLock<Result<Arc<RootCertStore>, String>>,
+    system_roots: SystemRoots,
     made: Mutex<Vec<(Demand, Weak<ClientConfig>)>>,
 }
 
@@ -31,7 +32,11 @@ struct Demand {
 
 impl Default for TlsStore {
     fn default() -> TlsStore {
-        TlsStore { provider: Arc::new(aws_lc_rs::default_provider()), system_roots: OnceLock::new(), made: Mutex::default() }
+        TlsStore {
+            provider: Arc::new(aws_lc_rs::default_provider()),
+            system_roots: SystemRoots::default(),
+            made: Mutex::default(),
+        }
     }
 }
 
@@ -54,44 +59,21 @@ impl TlsStore {
     }
 
     fn make(&self, demand: &Demand) -> Result<ClientConfig, String> {
-        let builder = ClientConfig::builder_with_provider(self.provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS provider: {error}"))?;
-        let builder = if demand.verify {
-            builder.with_root_certificates(self.roots(demand)?)
-        } else {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(self.provider.clone())))
-        };
-        let mut config = match &demand.client_cert {
-            None => builder.with_no_client_auth(),
-            Some(secret) => {
-                let (chain, key) = key_pair(secret)?;
-                let wrong = |error| format!("secret `{}`: certificate and key are not usable: {error}", secret.name);
-                builder.with_client_auth_cert(chain, key).map_err(wrong)?
-            }
-        };
-        config.alpn_protocols = vec![if demand.h2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
-        Ok(config)
+        let roots = if demand.verify { Some(self.roots(demand)?) } else { None };
+        let identity = demand.client_cert.as_deref().map(key_pair).transpose()?;
+        let alpn: &[u8] = if demand.h2 { b"h2" } else { b"http/1.1" };
+        net::client_config(&self.provider, roots, identity, &[alpn]).map_err(|error| match &demand.client_cert {
+            Some(secret) => format!("secret `{}`: {error}", secret.name),
+            None => error,
+        })
     }
 
     fn roots(&self, demand: &Demand) -> Result<Arc<RootCertStore>, String> {
         match &demand.ca {
             Some(secret) => Ok(Arc::new(roots_of(secret)?)),
-            None => self.system_roots.get_or_init(load_system_roots).clone(),
+            None => self.system_roots.get(),
         }
     }
-}
-
-/// The system's roots; those that do not parse are left out, as every browser does.
-fn load_system_roots() -> Result<Arc<RootCertStore>, String> {
-    let loaded = rustls_native_certs::load_native_certs();
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(loaded.certs);
-    if store.is_empty() {
-        let causes: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
-        return Err(format!("the system has no trusted roots ({}); install ca-certificates or name a CA", causes.join(", ")));
-    }
-    Ok(Arc::new(store))
 }
 
 fn roots_of(secret: &Secret) -> Result<RootCertStore, String> {
@@ -99,69 +81,12 @@ fn roots_of(secret: &Secret) -> Result<RootCertStore, String> {
         SecretBody::Roots(pem) => pem,
         SecretBody::KeyPair { chain_pem, .. } => chain_pem,
     };
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let wrong = |error: &dyn std::fmt::Display| format!("secret `{}`: not a root certificate: {error}", secret.name);
-        store.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
-    }
-    if store.is_empty() { Err(format!("secret `{}`: no certificate in it", secret.name)) } else { Ok(store) }
+    net::roots_of_pem(pem).map_err(|error| format!("secret `{}`: {error}", secret.name))
 }
 
-fn key_pair(secret: &Secret) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+fn key_pair(secret: &Secret) -> Result<KeyPair, String> {
     let SecretBody::KeyPair { chain_pem, key_pem } = &secret.body else {
         return Err(format!("secret `{}`: expected a certificate with its key", secret.name));
     };
-    let wrong = |error| format!("secret `{}`: {error}", secret.name);
-    let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
-    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(wrong)?;
-    Ok((chain, key))
-}
-
-/// Server name of a `Host` value: without port, IP literals as addresses.
-pub(in crate::upstream) fn server_name(host: &str) -> Option<ServerName<'static>> {
-    let bare = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next()?,
-        None => host.rsplit_once(':').filter(|(name, _)| !name.contains(':')).map_or(host, |(name, _)| name),
-    };
-    ServerName::try_from(bare.strip_suffix('.').unwrap_or(bare).to_owned()).ok()
-}
-
-/// Accepts every certificate, as APISIX does without `tls.verify`: the connection is encrypted, but whoever sits in between is not found out.
-/// That the server holds the key of the certificate that it shows is still checked.
-#[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    net::key_pair_of_pem(chain_pem, key_pem).map_err(|error| format!("secret `{}`: {error}", secret.name))
 }
