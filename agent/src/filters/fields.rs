@@ -154,6 +154,22 @@ impl HeaderEdits {
     }
 }
 
+const VARY: FieldName = FieldName::of("Vary");
+
+/// Adds the name of a request field to `Vary` unless it is there (RFC 9110 section 12.5.5).
+pub(crate) fn vary_by(fields: &mut Fields, request_field: &str) {
+    let member = |value: &[u8]| {
+        value.split(|byte| *byte == b',').any(|name| {
+            let name = name.trim_ascii();
+            name == b"*" || name.eq_ignore_ascii_case(request_field.as_bytes())
+        })
+    };
+    let present = fields.get_all_named(&VARY).any(member);
+    if !present {
+        fields.append_named(&VARY, request_field);
+    }
+}
+
 fn append(fields: &mut Fields, name: &FieldName, value: &str) {
     fields.append_named(name, value);
 }

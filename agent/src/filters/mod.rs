@@ -12,8 +12,11 @@ mod set_cookie;
 #[cfg(test)]
 pub(crate) mod testing;
 
+mod brotli;
+mod compress;
 mod cors;
 mod fault_injection;
+mod gzip;
 mod ip_restriction;
 #[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the plugins that stand on it come next"))]
 mod jose;
@@ -25,6 +28,7 @@ mod redirect;
 mod request_id;
 mod response_rewrite;
 mod traffic_split;
+mod zstd;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -47,7 +51,7 @@ use meta::Meta;
 
 /// The phases that a filter takes part in; a chain is split by them when tables are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Phases(u8);
+pub struct Phases(u16);
 
 impl Phases {
     /// Before everything: identify, rewrite, answer at once.
@@ -66,9 +70,11 @@ impl Phases {
     pub const LOG: Phases = Phases(64);
     /// The whole answer, the gateway's own included, before its head is edited; may wait, and may replace it.
     pub const AFTER_PROXY: Phases = Phases(128);
+    /// The content coding of the response, behind all other changes of its body; the best offer wins.
+    pub const ENCODE: Phases = Phases(256);
 
     /// Each phase by itself, in the order in which they come.
-    const ALL: [Phases; 8] = [
+    const ALL: [Phases; 9] = [
         Phases::REWRITE,
         Phases::ACCESS,
         Phases::BEFORE_PROXY,
@@ -77,6 +83,7 @@ impl Phases {
         Phases::RESPONSE_BODY,
         Phases::LOG,
         Phases::AFTER_PROXY,
+        Phases::ENCODE,
     ];
 
     /// Place of a single phase in [`Phases::ALL`].
@@ -114,6 +121,15 @@ pub enum Flow {
 
 /// What a filter does once the request body is there.
 pub type WithBody = Box<dyn FnOnce(&mut Exchange, Bytes) -> Flow>;
+
+/// How good a content coding is for a response (RFC 9110 section 12.5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Offer {
+    /// What the client thinks of it, in thousandths, 1 to 1000.
+    pub weight: u16,
+    /// What we think of it, among those that the client likes equally.
+    pub preference: u8,
+}
 
 /// What a filter does after it has waited.
 pub type Resume = Box<dyn FnOnce(&mut Exchange) -> Flow>;
@@ -164,6 +180,14 @@ pub trait Filter: Send + Sync {
     /// Phase `RESPONSE_BODY`; asked once, after all heads. `Content-Length` is removed by the pipeline when an edit is given.
     fn response_body(&self, _x: &mut Exchange, _head: &mut ResponseHead) -> Option<BodyEdit> {
         None
+    }
+    /// Phase `ENCODE`: how good its content coding is for this response, whose body has this length when that is known.
+    fn offer(&self, _x: &mut Exchange, _head: &mut ResponseHead, _length: Option<u64>) -> Option<Offer> {
+        None
+    }
+    /// Phase `ENCODE`: encodes the body; called when its offer was the best.
+    fn encode(&self, _x: &mut Exchange, _head: &mut ResponseHead, body: Body) -> Body {
+        body
     }
     /// Phase `LOG`.
     fn log(&self, _x: &Exchange) {}

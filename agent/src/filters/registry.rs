@@ -9,8 +9,10 @@ use super::*;
 
 /// Every plugin. A new one adds its folder and its line.
 static PLUGINS: &[&Plugin] = &[
+    &brotli::PLUGIN,
     &cors::PLUGIN,
     &fault_injection::PLUGIN,
+    &gzip::PLUGIN,
     &ip_restriction::PLUGIN,
     &key_auth::PLUGIN,
     &limit_count::PLUGIN,
@@ -20,6 +22,7 @@ static PLUGINS: &[&Plugin] = &[
     &request_id::PLUGIN,
     &response_rewrite::PLUGIN,
     &traffic_split::PLUGIN,
+    &zstd::PLUGIN,
 ];
 
 /// The plugin of this name.

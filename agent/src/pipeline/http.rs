@@ -212,6 +212,9 @@ fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, served: Served)
         head.fields.remove_known(Name::ContentLength);
         body = edit::edited(body, edit);
     }
+    if upgrade.is_none() && plan.encodes() {
+        body = plan.encode(x, &mut head, body);
+    }
     if let Some(listener) = listener {
         dress(&mut head, x.request.version, listener, reason);
     }

@@ -8,7 +8,7 @@ use heddle_xds::model::Timeouts;
 use super::view::{Seen, View};
 use crate::exchange::{Answer, Exchange};
 use crate::filters::{BodyEdits, Chain, Phases};
-use crate::http::{Body, ResponseHead};
+use crate::http::{Body, Fields, Name, ResponseHead};
 
 /// The filters of one request, with the view that keeps them alive.
 pub struct Plan {
@@ -132,8 +132,30 @@ impl Plan {
         edits
     }
 
+    /// Phase `ENCODE`: the body in the content coding that suits best, if any is offered. Where two are as good, the route's goes before that of a
+    /// global rule.
+    pub fn encode(&self, x: &mut Exchange, head: &mut ResponseHead, body: Body) -> Body {
+        let mut best = None;
+        let length = body.remaining().or_else(|| content_length(&head.fields));
+        self.acting(Phases::ENCODE).for_each(|chain| chain.offers(x, head, length, &mut best));
+        match best {
+            Some((_, filter)) => filter.encode(x, head, body),
+            None => body,
+        }
+    }
+
+    /// Whether some filter may encode the response.
+    pub fn encodes(&self) -> bool {
+        self.acting(Phases::ENCODE).next().is_some()
+    }
+
     /// Phase `LOG`.
     pub fn log(&self, x: &Exchange) {
         self.chains().into_iter().for_each(|chain| chain.log(x));
     }
+}
+
+/// The length that a head tells.
+fn content_length(fields: &Fields) -> Option<u64> {
+    std::str::from_utf8(fields.get_known(Name::ContentLength)?).ok()?.parse().ok()
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{BodyEdit, Filter, Flow, Phases, WithBody};
+use super::{BodyEdit, Filter, Flow, Offer, Phases, WithBody};
 use crate::exchange::{Answer, Exchange};
 use crate::http::{Body, ResponseHead};
 
@@ -25,7 +25,7 @@ pub struct Chain {
     steps: Vec<Arc<Step>>,
     /// Plugins that are switched off here, which in a consumer's chain switches the route's off.
     off: Vec<Arc<str>>,
-    phases: [Box<[Arc<Step>]>; 8],
+    phases: [Box<[Arc<Step>]>; 9],
     /// Steps of `REWRITE` that a consumer has brought.
     added: Box<[Arc<Step>]>,
 }
@@ -126,6 +126,24 @@ impl Chain {
         for step in self.of(Phases::RESPONSE_BODY) {
             if step.applies(x) {
                 edits.extend(step.filter.response_body(x, head));
+            }
+        }
+    }
+
+    /// Phase `ENCODE`: looks for an offer that is at least as good as the best so far.
+    pub fn offers<'a>(
+        &'a self,
+        x: &mut Exchange,
+        head: &mut ResponseHead,
+        length: Option<u64>,
+        best: &mut Option<(Offer, &'a dyn Filter)>,
+    ) {
+        for step in self.of(Phases::ENCODE) {
+            if step.applies(x)
+                && let Some(offer) = step.filter.offer(x, head, length)
+                && best.as_ref().is_none_or(|(other, _)| offer >= *other)
+            {
+                *best = Some((offer, &*step.filter));
             }
         }
     }

@@ -6,6 +6,7 @@ use heddle_xds::catalog::ConfigFault;
 use regex::Regex;
 use serde_json::Value;
 
+use super::super::fields::vary_by;
 use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::{Config, Metadata};
 use super::origins::Origins;
@@ -33,7 +34,6 @@ const EXPOSE_HEADERS: FieldName = FieldName::of("Access-Control-Expose-Headers")
 const ALLOW_HEADERS: FieldName = FieldName::of("Access-Control-Allow-Headers");
 const ALLOW_CREDENTIALS: FieldName = FieldName::of("Access-Control-Allow-Credentials");
 const REQUEST_HEADERS: FieldName = FieldName::of("Access-Control-Request-Headers");
-const VARY: FieldName = FieldName::of("Vary");
 
 /// Allows each single thing by its name.
 const EACH: &str = "**";
@@ -101,7 +101,7 @@ impl Filter for Cors {
         let asking = || x.request.fields.get_known(Name::Origin).and_then(|origin| std::str::from_utf8(origin).ok());
         let fields = &mut head.fields;
         if self.varies {
-            vary_by_origin(fields);
+            vary_by(fields, "Origin");
         }
         if let Some(origin) = self.timing.as_ref().and_then(|timing| timing.allowed(asking())) {
             fields.set_named(&TIMING_ALLOW_ORIGIN, origin);
@@ -116,19 +116,5 @@ impl Filter for Cors {
         {
             fields.set_named(&ALLOW_HEADERS, asked);
         }
-    }
-}
-
-/// Adds `Origin` to `Vary` unless it is there (RFC 9110 section 12.5.5).
-fn vary_by_origin(fields: &mut Fields) {
-    let member = |value: &[u8]| {
-        value.split(|byte| *byte == b',').any(|name| {
-            let name = name.trim_ascii();
-            name == b"*" || name.eq_ignore_ascii_case(b"origin")
-        })
-    };
-    let present = fields.get_all_named(&VARY).any(member);
-    if !present {
-        fields.append_named(&VARY, "Origin");
     }
 }

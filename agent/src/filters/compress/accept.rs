@@ -1,0 +1,150 @@
+//! Which codings a client takes, as `Accept-Encoding` says it (RFC 9110 section 12.5.3). It knows no response.
+
+use super::Coding;
+use crate::http::{FieldName, Fields};
+
+const ACCEPT_ENCODING: FieldName = FieldName::of("Accept-Encoding");
+
+/// Most members of the field that are looked at.
+const MAX_MEMBERS: usize = 64;
+/// The weight of what comes without one, in thousandths.
+const FULL: u16 = 1000;
+
+/// The weights that a client gives, in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Accepted {
+    gzip: Option<u16>,
+    brotli: Option<u16>,
+    zstd: Option<u16>,
+    identity: Option<u16>,
+    any: Option<u16>,
+    given: bool,
+}
+
+/// How much a client wants a coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// It has named it, with this weight.
+    Named(u16),
+    /// It takes any, with this weight.
+    Any(u16),
+    /// It has said nothing at all.
+    Silent,
+    /// It does not take it, or likes the response better as it is.
+    No,
+}
+
+impl Accepted {
+    /// What these fields of a request say.
+    pub(super) fn of(fields: &Fields) -> Accepted {
+        let mut accepted = Accepted::default();
+        for line in fields.get_all_named(&ACCEPT_ENCODING) {
+            accepted.given = true;
+            line.split(|byte| *byte == b',').take(MAX_MEMBERS).for_each(|member| accepted.member(member));
+        }
+        accepted
+    }
+
+    fn member(&mut self, member: &[u8]) {
+        let mut parts = member.split(|byte| *byte == b';');
+        let name = parts.next().unwrap_or_default().trim_ascii();
+        let weight = parts.find_map(|part| weight(part.trim_ascii())).unwrap_or(FULL);
+        let is = |text: &str| name.eq_ignore_ascii_case(text.as_bytes());
+        let place = match name {
+            b"*" => &mut self.any,
+            _ if is("gzip") || is("x-gzip") => &mut self.gzip,
+            _ if is("br") => &mut self.brotli,
+            _ if is("zstd") => &mut self.zstd,
+            _ if is("identity") => &mut self.identity,
+            _ => return,
+        };
+        *place = Some(weight);
+    }
+
+    /// What the client thinks of a coding.
+    pub(super) fn wish(&self, coding: Coding) -> Wish {
+        let named = match coding {
+            Coding::Gzip => self.gzip,
+            Coding::Brotli => self.brotli,
+            Coding::Zstd => self.zstd,
+        };
+        let wish = match (named, self.any) {
+            (Some(weight), _) => Wish::Named(weight),
+            (None, Some(weight)) => Wish::Any(weight),
+            (None, None) if self.given => Wish::No,
+            (None, None) => Wish::Silent,
+        };
+        match wish {
+            Wish::Named(weight) | Wish::Any(weight) if weight == 0 || self.identity.is_some_and(|plain| plain > weight) => {
+                Wish::No
+            }
+            wish => wish,
+        }
+    }
+}
+
+/// The thousandths of `q=0.5`; a weight that is none counts as zero, so that nobody is sent what they may not want.
+fn weight(part: &[u8]) -> Option<u16> {
+    let text = part.strip_prefix(b"q=").or_else(|| part.strip_prefix(b"Q="))?;
+    let (whole, digits) = match text {
+        [whole @ (b'0' | b'1')] => (whole, &[][..]),
+        [whole @ (b'0' | b'1'), b'.', digits @ ..] if digits.len() <= 3 => (whole, digits),
+        _ => return Some(0),
+    };
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return Some(0);
+    }
+    let mut thousandths = u16::from(whole - b'0') * FULL;
+    for (digit, unit) in digits.iter().zip([100, 10, 1]) {
+        thousandths += u16::from(digit - b'0') * unit;
+    }
+    Some(if thousandths > FULL { 0 } else { thousandths })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wishes(value: Option<&str>) -> [Wish; 3] {
+        let mut fields = Fields::new();
+        if let Some(value) = value {
+            fields.append("Accept-Encoding", value);
+        }
+        let accepted = Accepted::of(&fields);
+        [Coding::Gzip, Coding::Brotli, Coding::Zstd].map(|coding| accepted.wish(coding))
+    }
+
+    #[test]
+    fn weights_are_those_of_the_rfc() {
+        use Wish::*;
+        for (value, expected) in [
+            (None, [Silent, Silent, Silent]),
+            (Some(""), [No, No, No]),
+            (Some("gzip, br"), [Named(1000), Named(1000), No]),
+            (Some("gzip;q=0.5, br ; q=0.75,zstd;q=1.000"), [Named(500), Named(750), Named(1000)]),
+            (Some("X-GZIP, *;q=0.1"), [Named(1000), Any(100), Any(100)]),
+            (Some("*"), [Any(1000), Any(1000), Any(1000)]),
+            (Some("gzip;q=0, *"), [No, Any(1000), Any(1000)]),
+            (Some("identity, gzip;q=0.5"), [No, No, No]),
+            (Some("identity;q=0.4, gzip;q=0.5"), [Named(500), No, No]),
+            (Some("gzip;q=2, br;q=0.1234, zstd;q=x"), [No, No, No]),
+            (Some("gzip;q=1.5"), [No, No, No]),
+            (Some("gzip;level=9;q=0.25"), [Named(250), No, No]),
+        ] {
+            assert_eq!(wishes(value), expected, "{value:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(value in "[gzipbrstd*;q=0.1, ]{0,80}") {
+            for wish in wishes(Some(&value)) {
+                if let Wish::Named(weight) | Wish::Any(weight) = wish {
+                    prop_assert!((1..=1000).contains(&weight));
+                }
+            }
+        }
+    }
+}

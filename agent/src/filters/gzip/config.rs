@@ -1,0 +1,94 @@
+//! Configuration of `gzip`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::super::check::{self, Faults};
+use super::super::compress::{HttpVersion, Types};
+
+/// Configuration on a route.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    /// Media types of responses that are compressed, or `"*"` for all.
+    #[serde(default)]
+    pub types: Types,
+    /// Media types that are not compressed although `types` holds them.
+    #[serde(default)]
+    pub excluded_types: Vec<String>,
+    /// Shortest body in bytes that is compressed; one whose length is not known beforehand is always compressed.
+    #[serde(default = "min_length")]
+    #[schemars(range(min = 1))]
+    pub min_length: u64,
+    /// Effort, from 1 (fast) to 9 (small).
+    #[serde(default = "comp_level")]
+    #[schemars(range(min = 1, max = 9))]
+    pub comp_level: u32,
+    /// Lowest version of the request, 1.0 or 1.1.
+    #[serde(default)]
+    pub http_version: HttpVersion,
+    /// Taken for compatibility and checked; memory is bounded without them.
+    #[serde(default)]
+    pub buffers: Buffers,
+    /// Whether `Vary: Accept-Encoding` is added, so that caches keep answers apart.
+    #[serde(default)]
+    pub vary: bool,
+    /// Whether this coding is chosen where the client leaves the choice: it sends no `Accept-Encoding`, or `*`.
+    #[serde(default)]
+    pub default_encoding: bool,
+    /// Place among the codings that the client likes equally; higher goes before.
+    #[serde(default = "preference")]
+    #[schemars(range(min = 0, max = 100))]
+    pub preference: u8,
+}
+
+/// Buffers as nginx has them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Buffers {
+    /// How many.
+    #[serde(default = "number")]
+    #[schemars(range(min = 1))]
+    pub number: u64,
+    /// Size of one in bytes.
+    #[serde(default = "size")]
+    #[schemars(range(min = 1))]
+    pub size: u64,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Buffers { number: number(), size: size() }
+    }
+}
+
+fn min_length() -> u64 {
+    20
+}
+
+fn comp_level() -> u32 {
+    1
+}
+
+fn preference() -> u8 {
+    10
+}
+
+fn number() -> u64 {
+    32
+}
+
+fn size() -> u64 {
+    4096
+}
+
+impl check::Config for Config {
+    fn validate(&self, faults: &mut Faults) {
+        self.types.check(&self.excluded_types, faults);
+        faults.range("min_length", self.min_length, 1, u64::MAX);
+        faults.range("comp_level", self.comp_level, 1, 9);
+        faults.range("buffers.number", self.buffers.number, 1, u64::MAX);
+        faults.range("buffers.size", self.buffers.size, 1, u64::MAX);
+        faults.range("preference", self.preference, 0, 100);
+    }
+}

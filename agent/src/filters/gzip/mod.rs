@@ -1,0 +1,29 @@
+//! `gzip`: compresses responses with gzip for clients that take it. It knows not where they come from.
+
+mod coder;
+mod config;
+mod filter;
+#[cfg(test)]
+mod tests;
+
+use heddle_xds::catalog::{Descriptor, PluginKind};
+
+use super::{Plugin, check};
+use config::Config;
+
+/// The plugin.
+pub(crate) static PLUGIN: Plugin = Plugin {
+    descriptor: Descriptor {
+        name: "gzip",
+        priority: 995,
+        version: "0.1",
+        kind: PluginKind::Plain,
+        unique_consumer_field: None,
+        encrypt_fields: &[],
+        prefer_route: false,
+    },
+    schema: check::route_schema::<Config>,
+    check: check::route_only::<Config>,
+    credential: None,
+    build: filter::build,
+};
