@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 
 use heddle_agent::filters::Registry;
-use heddle_integration::pages::{self, story};
+use heddle_integration::pages::{self, story, table};
 use heddle_xds::catalog::Catalog;
 
 /// Pages that are run at the same time.
@@ -35,5 +35,24 @@ fn every_plugin_has_a_page_whose_example_uses_it() {
         let steps = story::steps(&pages::text(descriptor.name));
         let used = steps.iter().any(|step| step.command.contains(&format!("\"{}\"", descriptor.name)));
         assert!(used, "docs/plugins/{}.md: no command of a console block configures the plugin", descriptor.name);
+    }
+}
+
+#[test]
+fn tables_say_what_the_schemas_say() {
+    let outdated = pages::outdated(&Registry::default()).unwrap();
+    let files: Vec<String> = outdated.iter().map(|(path, _)| path.display().to_string()).collect();
+    assert!(
+        files.is_empty(),
+        "{files:?}: run `cargo run -p heddle-integration --example pages -- bless` and look at what has changed"
+    );
+}
+
+#[test]
+fn every_field_has_a_meaning() {
+    for descriptor in Registry::default().descriptors() {
+        let page = table::with_fields(&pages::text(descriptor.name), &Registry::default(), descriptor).unwrap();
+        let silent: Vec<&str> = page.lines().filter(|line| line.starts_with("| `") && line.ends_with("|  |")).collect();
+        assert!(silent.is_empty(), "{}: fields without a doc comment: {silent:?}", descriptor.name);
     }
 }

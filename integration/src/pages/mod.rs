@@ -2,12 +2,14 @@
 
 mod shell;
 pub mod story;
+pub mod table;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use heddle_xds::catalog::Catalog;
 use serde_json::{Value, json};
 
 use crate::client;
@@ -16,6 +18,9 @@ use crate::place::Place;
 use crate::process::{Process, until};
 use shell::Shell;
 use story::Step;
+
+/// The page that lists all others.
+const INDEX: &str = "README";
 
 /// The folder of the pages of plugins.
 pub fn folder() -> PathBuf {
@@ -39,6 +44,28 @@ fn is_guide(name: &str) -> bool {
 pub fn text(name: &str) -> String {
     let path = folder().join(format!("{name}.md"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}; every plugin has its page", path.display()))
+}
+
+/// The files whose tables differ from what the schemas say, with what they should hold.
+///
+/// # Errors
+/// The first page that has no place for its table.
+pub fn outdated(catalog: &dyn Catalog) -> Result<Vec<(PathBuf, String)>, String> {
+    let mut list = Vec::new();
+    for descriptor in catalog.descriptors() {
+        let page = text(descriptor.name);
+        let now =
+            table::with_fields(&page, catalog, descriptor).map_err(|why| format!("docs/plugins/{}.md {why}", descriptor.name))?;
+        if now != page {
+            list.push((folder().join(format!("{}.md", descriptor.name)), now));
+        }
+    }
+    let index = text(INDEX);
+    let now = table::with_index(&index, catalog, text).map_err(|why| format!("docs/plugins/{INDEX}.md {why}"))?;
+    if now != index {
+        list.push((folder().join(format!("{INDEX}.md")), now));
+    }
+    Ok(list)
 }
 
 /// Runs the commands of one page on a Heddle of its own, with `heddle echo` behind it.

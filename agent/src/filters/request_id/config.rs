@@ -1,7 +1,7 @@
 //! Configuration of `request-id`.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::check::{self, Faults};
 use super::super::fields::is_name;
@@ -26,7 +26,7 @@ pub(super) struct Config {
 }
 
 /// How an id is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Algorithm {
     /// Random UUID, version 4 (RFC 9562 section 5.4).
