@@ -1,5 +1,6 @@
 //! One request and what becomes of it: what filters, balancing and logs see. It knows no tables and no sockets.
 
+pub mod client;
 mod connection;
 mod consumer;
 mod dispatch;
@@ -8,6 +9,7 @@ pub mod imagined;
 mod outcome;
 pub mod path;
 pub mod pattern;
+pub mod ranges;
 mod service;
 pub mod template;
 #[cfg(test)]

@@ -6,6 +6,8 @@ use regex::{Captures, Regex};
 const MAX_PATTERN: usize = 8 * 1024;
 /// Most memory of one compiled pattern; a pattern like `\w{1000}` is far above.
 const MAX_PROGRAM: usize = 1024 * 1024;
+/// Most memory of a list of patterns that are searched for at once.
+const MAX_SET: usize = 16 * 1024 * 1024;
 
 /// A pattern with the text that everything begins with in which it is found. Most texts are turned away by that alone, at a hundredth of the cost.
 #[derive(Debug)]
@@ -26,6 +28,32 @@ impl Pattern {
     /// The first match and its captures.
     pub fn captures<'t>(&self, text: &'t str) -> Option<Captures<'t>> {
         if text.starts_with(&*self.start) { self.regex.captures(text) } else { None }
+    }
+}
+
+/// Patterns of which it is asked whether one of them is found; all are searched for at once.
+#[derive(Debug)]
+pub struct Patterns(regex::bytes::RegexSet);
+
+impl Patterns {
+    /// Compiles a list of patterns with the options of [`compile`].
+    ///
+    /// # Errors
+    /// As [`compile`], with the place of the pattern in the list; none when all of them together need too much memory.
+    pub fn new(patterns: &[String], options: &str) -> Result<Patterns, (Option<usize>, String)> {
+        let mut flagged = Vec::with_capacity(patterns.len());
+        for (index, pattern) in patterns.iter().enumerate() {
+            compile_bytes(pattern, options).map_err(|error| (Some(index), error))?;
+            flagged.push(flags(pattern, options).map_err(|error| (Some(index), error))?);
+        }
+        let mut builder = regex::bytes::RegexSetBuilder::new(&flagged);
+        let set = builder.size_limit(MAX_SET).dfa_size_limit(MAX_PROGRAM).build();
+        set.map(Patterns).map_err(|_| (None, "the patterns together need too much memory; use fewer or smaller ones".to_owned()))
+    }
+
+    /// Whether one of them is found in the text, which need not be UTF-8.
+    pub fn found_in(&self, text: &[u8]) -> bool {
+        self.0.is_match(text)
     }
 }
 
@@ -101,7 +129,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
-    use super::{Pattern, compile, start};
+    use super::{Pattern, Patterns, compile, start};
 
     #[test]
     fn what_a_pattern_starts_with_is_plain_text() {
@@ -150,6 +178,17 @@ mod tests {
         assert!(compile("^AB", "i").unwrap().is_match("abc"));
         assert!(compile("a.b", "s").unwrap().is_match("a\nb"));
         assert!(compile("x", "q").unwrap_err().contains("`q`"));
+    }
+
+    #[test]
+    fn of_many_patterns_one_is_enough() {
+        let list = |patterns: &[&str]| patterns.iter().map(|&pattern| pattern.to_owned()).collect::<Vec<_>>();
+        let patterns = Patterns::new(&list(&["^a", "B$"]), "i").unwrap();
+        assert!(patterns.found_in(b"A\xff") && patterns.found_in(b"xb") && !patterns.found_in(b"ba."));
+        assert!(!Patterns::new(&[], "").unwrap().found_in(b""));
+        assert_eq!(Patterns::new(&list(&["a", "("]), "").unwrap_err().0, Some(1));
+        let (place, message) = Patterns::new(&vec![r"\w{20}".to_owned(); 60], "").unwrap_err();
+        assert!(place.is_none() && message.contains("together"), "{message}");
     }
 
     #[test]

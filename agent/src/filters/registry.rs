@@ -11,6 +11,7 @@ use super::*;
 static PLUGINS: &[&Plugin] = &[
     &brotli::PLUGIN,
     &cors::PLUGIN,
+    &csrf::PLUGIN,
     &fault_injection::PLUGIN,
     &gzip::PLUGIN,
     &ip_restriction::PLUGIN,
@@ -18,10 +19,14 @@ static PLUGINS: &[&Plugin] = &[
     &limit_count::PLUGIN,
     &prometheus::PLUGIN,
     &proxy_rewrite::PLUGIN,
+    &real_ip::PLUGIN,
     &redirect::PLUGIN,
+    &referer_restriction::PLUGIN,
     &request_id::PLUGIN,
     &response_rewrite::PLUGIN,
     &traffic_split::PLUGIN,
+    &ua_restriction::PLUGIN,
+    &uri_blocker::PLUGIN,
     &zstd::PLUGIN,
 ];
 

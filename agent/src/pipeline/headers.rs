@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use crate::exchange::client::{forwarded_for, parse_hop};
 use crate::http::digits::{AddressText, Digits};
 use crate::http::{Fields, Name, RequestHead, Version};
 
@@ -72,8 +73,7 @@ pub fn client_address(fields: &Fields, peer: SocketAddr, trusted: &[IpNet]) -> S
         return peer;
     }
     let mut client = peer;
-    let lines: smallvec::SmallVec<[&[u8]; 2]> = fields.get_all_known(Name::XForwardedFor).collect();
-    for hop in lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
+    for hop in forwarded_for(fields) {
         let Some(address) = parse_hop(hop) else { break };
         client = address;
         if !is_trusted(address.ip(), trusted) {
@@ -81,12 +81,6 @@ pub fn client_address(fields: &Fields, peer: SocketAddr, trusted: &[IpNet]) -> S
         }
     }
     client
-}
-
-fn parse_hop(hop: &[u8]) -> Option<SocketAddr> {
-    let text = std::str::from_utf8(hop.trim_ascii()).ok()?;
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)).or_else(|_| text.parse::<SocketAddr>()).ok()
 }
 
 /// Whether an address lies in one of the networks; IPv4-mapped IPv6 counts as IPv4.

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::super::check::{self, Faults};
+use super::super::ip_strategy::IpStrategyConfig;
 use crate::exchange::expr::parse_net;
 
 /// Configuration on a route.
@@ -22,8 +23,10 @@ pub(super) struct Config {
     pub message: String,
     /// Status that a refused client gets.
     #[serde(default = "response_code")]
-    #[schemars(range(min = 403, max = 404))]
+    #[schemars(range(min = 400, max = 599))]
     pub response_code: u16,
+    /// Which address counts behind proxies; the client address as the gateway knows it when absent.
+    pub ip_strategy: Option<IpStrategyConfig>,
 }
 
 fn message() -> String {
@@ -51,6 +54,9 @@ impl check::Config for Config {
             }
         }
         faults.range("message", self.message.chars().count(), 1, 1024);
-        faults.range("response_code", self.response_code, 403, 404);
+        faults.range("response_code", self.response_code, 400, 599);
+        if let Some(strategy) = &self.ip_strategy {
+            strategy.validate("ip_strategy", faults);
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 mod config;
 mod filter;
-mod ranges;
 #[cfg(test)]
 mod tests;
 

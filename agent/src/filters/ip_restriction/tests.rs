@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::testing::{answer, faults, filter, passes};
-use super::ranges::Ranges;
-use crate::exchange::testing::get;
+use crate::exchange::ranges::Ranges;
+use crate::exchange::testing::{get, request};
 
 fn from(ip: &str) -> crate::exchange::Exchange {
     let mut x = get("h", "/");
@@ -41,9 +41,26 @@ fn mistakes_are_refused() {
     assert_eq!(faults("ip-restriction", &json!({"whitelist": ["10.0.0.1", "10.0.0.0/33"]})), ["whitelist[1]"]);
     assert_eq!(faults("ip-restriction", &json!({"blacklist": []})), ["blacklist"]);
     assert_eq!(
-        faults("ip-restriction", &json!({"blacklist": ["::1"], "message": "", "response_code": 500})),
+        faults("ip-restriction", &json!({"blacklist": ["::1"], "message": "", "response_code": 600})),
         ["message", "response_code"]
     );
+}
+
+#[test]
+fn behind_proxies_another_address_counts() {
+    let lets_pass = |list: &str, strategy: serde_json::Value, forwarded: &str| {
+        let filter = filter("ip-restriction", &json!({list: ["10.0.0.0/8"], "ip_strategy": strategy, "response_code": 401}));
+        passes(filter.access(&mut request("GET", "h", "/", &[("X-Forwarded-For", forwarded)])))
+    };
+    assert!(lets_pass("whitelist", json!({"depth": 2}), "10.0.0.1, 192.0.2.1"));
+    assert!(!lets_pass("whitelist", json!({"depth": 1}), "10.0.0.1, 192.0.2.1"));
+    assert!(lets_pass("whitelist", json!({"excluded_ips": ["192.0.2.1"]}), "10.0.0.1, 192.0.2.1"));
+    assert!(!lets_pass("blacklist", json!({"depth": 2}), "10.0.0.1, 192.0.2.1"));
+    for list in ["whitelist", "blacklist"] {
+        assert!(!lets_pass(list, json!({"depth": 3}), "10.0.0.1, 192.0.2.1"), "{list}: nobody stands there");
+    }
+    let config = json!({"whitelist": ["::1"], "ip_strategy": {"depth": 1, "excluded_ips": ["x"], "ipv6_subnet": 129}});
+    assert_eq!(faults("ip-restriction", &config), ["ip_strategy", "ip_strategy.excluded_ips[0]", "ip_strategy.ipv6_subnet"]);
 }
 
 proptest! {

@@ -17,7 +17,7 @@ mod tests;
 use heddle_xds::model::EdgeLimits;
 
 pub use body::{BodyDecoder, Step};
-pub use date::DateCache;
+pub use date::{DateCache, http_date};
 pub use encode::{Persistence, WireLength, write_chunk_start, write_last_chunk, write_request_head, write_response_head};
 pub use lines::is_trailer_allowed;
 pub use request::{ParsedRequest, RequestParser};

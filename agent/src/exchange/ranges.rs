@@ -6,13 +6,14 @@ use ipnet::IpNet;
 
 /// A set of addresses.
 #[derive(Debug, Default)]
-pub(super) struct Ranges {
+pub struct Ranges {
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,
 }
 
 impl Ranges {
-    pub(super) fn new(nets: impl IntoIterator<Item = IpNet>) -> Ranges {
+    /// The set of all addresses in these networks.
+    pub fn new(nets: impl IntoIterator<Item = IpNet>) -> Ranges {
         let mut ranges = Ranges::default();
         for net in nets {
             match net {
@@ -26,7 +27,7 @@ impl Ranges {
     }
 
     /// Whether the address is in the set; an IPv4 address in IPv6 form counts as IPv4.
-    pub(super) fn contains(&self, ip: IpAddr) -> bool {
+    pub fn contains(&self, ip: IpAddr) -> bool {
         match ip.to_canonical() {
             IpAddr::V4(ip) => holds(&self.v4, ip.into()),
             IpAddr::V6(ip) => holds(&self.v6, ip.into()),

@@ -1,0 +1,28 @@
+//! `uri-blocker`: refuses requests whose target looks like an attack. It knows nothing of users.
+
+mod config;
+mod filter;
+#[cfg(test)]
+mod tests;
+
+use heddle_xds::catalog::{Descriptor, PluginKind};
+
+use super::{Plugin, check};
+use config::Config;
+
+/// The plugin.
+pub(crate) static PLUGIN: Plugin = Plugin {
+    descriptor: Descriptor {
+        name: "uri-blocker",
+        priority: 2900,
+        version: "0.1",
+        kind: PluginKind::Plain,
+        unique_consumer_field: None,
+        encrypt_fields: &[],
+        prefer_route: false,
+    },
+    schema: check::route_schema::<Config>,
+    check: check::route_only::<Config>,
+    credential: None,
+    build: filter::build,
+};
