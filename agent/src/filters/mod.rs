@@ -7,13 +7,17 @@ mod fields;
 mod identity;
 mod ip_strategy;
 mod keep;
+mod limits;
 mod meta;
 mod registry;
 mod set_cookie;
 #[cfg(test)]
 pub(crate) mod testing;
 
+mod api_breaker;
 mod brotli;
+mod buffering;
+mod client_control;
 mod compress;
 mod cors;
 mod csrf;
@@ -23,7 +27,9 @@ mod ip_restriction;
 #[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the plugins that stand on it come next"))]
 mod jose;
 mod key_auth;
+mod limit_conn;
 mod limit_count;
+mod limit_req;
 mod prometheus;
 mod proxy_rewrite;
 mod real_ip;
@@ -34,6 +40,7 @@ mod response_rewrite;
 mod traffic_split;
 mod ua_restriction;
 mod uri_blocker;
+mod workflow;
 mod zstd;
 
 use std::future::Future;

@@ -9,14 +9,19 @@ use super::*;
 
 /// Every plugin. A new one adds its folder and its line.
 static PLUGINS: &[&Plugin] = &[
+    &api_breaker::PLUGIN,
     &brotli::PLUGIN,
+    &buffering::PLUGIN,
+    &client_control::PLUGIN,
     &cors::PLUGIN,
     &csrf::PLUGIN,
     &fault_injection::PLUGIN,
     &gzip::PLUGIN,
     &ip_restriction::PLUGIN,
     &key_auth::PLUGIN,
+    &limit_conn::PLUGIN,
     &limit_count::PLUGIN,
+    &limit_req::PLUGIN,
     &prometheus::PLUGIN,
     &proxy_rewrite::PLUGIN,
     &real_ip::PLUGIN,
@@ -27,6 +32,7 @@ static PLUGINS: &[&Plugin] = &[
     &traffic_split::PLUGIN,
     &ua_restriction::PLUGIN,
     &uri_blocker::PLUGIN,
+    &workflow::PLUGIN,
     &zstd::PLUGIN,
 ];
 

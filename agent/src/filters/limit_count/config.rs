@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use super::super::check::{self, Faults};
 use super::super::fields::is_name;
+use super::super::ip_strategy::IpStrategyConfig;
+use super::super::limits::{KeyType, check_policy};
 use crate::exchange::Template;
 
 /// Configuration on a route: either `count` and `time_window`, or `rules`.
@@ -16,24 +18,26 @@ pub(super) struct Config {
     pub count: Option<Amount>,
     /// Length of a window in seconds: a number or a text with variables.
     pub time_window: Option<Amount>,
-    /// Several limits, all of which must hold.
+    /// Several limits instead of `count` and `time_window`, all of which must hold.
     #[schemars(length(min = 1))]
     pub rules: Option<Vec<Rule>>,
-    /// Whether a window starts with its first request and ends at once, or slides.
+    /// `fixed`: a window starts with its first request and ends at once. `sliding`: the window before counts in proportion to how much of it is still within reach.
     #[serde(default)]
     pub window_type: WindowType,
-    /// What requests are counted by.
+    /// What requests are counted by; the client address where it is empty.
     #[serde(default = "key")]
     #[schemars(length(min = 1))]
     pub key: String,
-    /// How `key` is read.
+    /// How `key` is read: `var` (the name of a variable), `var_combination` (a text with variables) or `constant` (all together).
     #[serde(default)]
     pub key_type: KeyType,
+    /// Counts by an address of `X-Forwarded-For` instead of `key` where a trusted proxy is the peer: `depth`, `excluded_ips`, `ipv6_subnet`.
+    pub ip_strategy: Option<IpStrategyConfig>,
     /// Status of refusals.
     #[serde(default = "rejected_code")]
     #[schemars(range(min = 200, max = 599))]
     pub rejected_code: u16,
-    /// What a refused client reads.
+    /// What a refused client reads as `error_msg`.
     #[schemars(length(min = 1))]
     pub rejected_msg: Option<String>,
     /// Where counters are kept. Only `local` for now: on this node, exact over its workers.
@@ -42,10 +46,13 @@ pub(super) struct Config {
     /// Lets requests through when the limit cannot be told, instead of answering 500.
     #[serde(default)]
     pub allow_degradation: bool,
-    /// Whether responses carry limit, remainder and time until reset.
+    /// Whether responses carry limit, remainder and seconds until reset in `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
     #[serde(default = "yes")]
     pub show_limit_quota_header: bool,
-    /// Routes with the same group share their counters.
+    /// Whether responses carry `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), also without the fields above.
+    #[serde(default)]
+    pub ietf_headers: bool,
+    /// Routes with the same group share their counters; their limits should be the same.
     #[schemars(length(min = 1))]
     pub group: Option<String>,
     /// Has no meaning for `local`.
@@ -101,19 +108,6 @@ pub(super) enum WindowType {
     Fixed,
     /// The last window counts in proportion to how much of it is still within reach.
     Sliding,
-}
-
-/// How `key` is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum KeyType {
-    /// The name of a variable.
-    #[default]
-    Var,
-    /// A text with variables.
-    VarCombination,
-    /// The same for all requests.
-    Constant,
 }
 
 /// `plugin_metadata/limit-count`: names of response fields.
@@ -199,16 +193,8 @@ impl check::Config for Config {
         if self.sync_interval != -1.0 && self.sync_interval < 0.1 {
             faults.add("sync_interval", format!("expected -1 or at least 0.1, got {}", self.sync_interval));
         }
-        match self.policy.as_str() {
-            "local" => {}
-            "redis" | "redis-cluster" | "redis-sentinel" => {
-                faults.add(
-                    "policy",
-                    format!("{} comes in a later version; use local, which counts on each node by itself", self.policy),
-                );
-            }
-            other => faults.add("policy", format!("matches none of the enum values: got {other}, expected local")),
-        }
+        self.ip_strategy.iter().for_each(|strategy| strategy.validate("ip_strategy", faults));
+        check_policy(&self.policy, faults);
     }
 }
 

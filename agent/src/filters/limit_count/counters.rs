@@ -1,36 +1,22 @@
 //! Counters by key and window, shared by all workers of a node and bounded in number. It knows no requests and no clock.
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-use parking_lot::Mutex;
-
+use super::super::limits::{Entry, Store};
 use super::config::WindowType;
 
-/// Counters by the hash of their key. Workers meet only where they count the same keys, or keys of the same shard.
-#[derive(Debug)]
-pub(super) struct Counters {
-    shards: Box<[Shard]>,
-}
-
-/// On a cache line of its own, so that shards do not disturb each other.
+/// Counters by the hash of their key.
 #[derive(Debug, Default)]
-#[repr(align(128))]
-struct Shard(Mutex<Windows>);
+pub(super) struct Counters(Store<Window>);
 
-#[derive(Debug, Default)]
-struct Windows {
-    by_key: HashMap<u128, Window, RandomState>,
-    /// When counters that have ended were last cleared away, in Unix milliseconds.
-    swept: u64,
-}
-
+/// How often one key was counted in its window.
 #[derive(Debug, Clone, Copy)]
-struct Window {
+pub(super) struct Window {
     /// End, in Unix milliseconds.
     end: u64,
     used: u64,
     /// Of the window before, for sliding windows.
     before: u64,
+    /// When nothing of it counts any more.
+    ends: u64,
 }
 
 /// What a limit says to one request.
@@ -53,49 +39,26 @@ pub(super) struct Limit {
     pub kind: WindowType,
 }
 
-const SHARDS: usize = 64;
-/// Keys per shard: bounds a store at about 256,000 keys and 20 MB, however many keys clients make up.
-const MAX_KEYS: usize = 4096;
-/// A full shard is cleared at most this often; in between, an arbitrary counter makes room.
-const SWEEP_EVERY_MS: u64 = 1000;
-
-impl Default for Counters {
-    fn default() -> Self {
-        Counters { shards: (0..SHARDS).map(|_| Shard::default()).collect() }
-    }
-}
-
 impl Counters {
     /// Counts one request for the key with this hash.
     pub(super) fn count(&self, key: u128, limit: Limit, now_ms: u64) -> Verdict {
-        let shard = &self.shards[key as usize % SHARDS];
-        let mut windows = shard.0.lock();
-        let window = windows.window(key, limit, now_ms);
-        match limit.kind {
-            WindowType::Fixed => window.fixed(limit, now_ms),
-            WindowType::Sliding => window.sliding(limit, now_ms),
-        }
+        let make = || Window { end: limit.first_end(now_ms), used: 0, before: 0, ends: 0 };
+        self.0.with(key, now_ms, make, |window| {
+            let verdict = match limit.kind {
+                WindowType::Fixed => window.fixed(limit, now_ms),
+                WindowType::Sliding => window.sliding(limit, now_ms),
+            };
+            // A sliding window still counts in the one behind it.
+            let behind = if limit.kind == WindowType::Sliding { limit.window_ms } else { 0 };
+            window.ends = window.end.saturating_add(behind);
+            verdict
+        })
     }
 }
 
-impl Windows {
-    fn window(&mut self, key: u128, limit: Limit, now: u64) -> &mut Window {
-        if self.by_key.len() >= MAX_KEYS && !self.by_key.contains_key(&key) {
-            self.make_room(now);
-        }
-        self.by_key.entry(key).or_insert_with(|| Window { end: limit.first_end(now), used: 0, before: 0 })
-    }
-
-    fn make_room(&mut self, now: u64) {
-        if now.saturating_sub(self.swept) >= SWEEP_EVERY_MS {
-            self.swept = now;
-            self.by_key.retain(|_, window| window.end > now);
-        }
-        if self.by_key.len() >= MAX_KEYS
-            && let Some(any) = self.by_key.keys().next().copied()
-        {
-            self.by_key.remove(&any);
-        }
+impl Entry for Window {
+    fn ends(&self) -> u64 {
+        self.ends
     }
 }
 
@@ -112,7 +75,7 @@ impl Limit {
 impl Window {
     fn fixed(&mut self, limit: Limit, now: u64) -> Verdict {
         if now >= self.end {
-            *self = Window { end: limit.first_end(now), used: 0, before: 0 };
+            (self.end, self.used) = (limit.first_end(now), 0);
         }
         let allowed = self.used < limit.count;
         self.used += u64::from(allowed);
@@ -124,7 +87,7 @@ impl Window {
         let end = limit.first_end(now);
         if end != self.end {
             let next = self.end.saturating_add(limit.window_ms) == end;
-            *self = Window { end, used: 0, before: if next { self.used } else { 0 } };
+            (self.end, self.before, self.used) = (end, if next { self.used } else { 0 }, 0);
         }
         let left = u128::from(end - now);
         let carried = (u128::from(self.before) * left / u128::from(limit.window_ms)) as u64;
@@ -169,24 +132,14 @@ mod tests {
 
     #[test]
     fn counting_is_exact_over_threads() {
-        let counters = Counters::default();
-        let count = || (0..5000).filter(|_| counters.count(1, limit(3000, 60_000, WindowType::Fixed), 0).allowed).count();
-        let allowed: usize = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(count)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or_default()).sum()
-        });
-        assert_eq!(allowed, 3000);
-    }
-
-    #[test]
-    fn the_number_of_keys_is_bounded() {
-        let counters = Counters::default();
-        for key in 0..(SHARDS as u128 * 5000) {
-            counters.count(key, limit(1, 1000, WindowType::Fixed), 0);
+        for kind in [WindowType::Fixed, WindowType::Sliding] {
+            let counters = Counters::default();
+            let count = || (0..5000).filter(|_| counters.count(1, limit(3000, 60_000, kind), 0).allowed).count();
+            let allowed: usize = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(count)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap_or_default()).sum()
+            });
+            assert_eq!(allowed, 3000, "{kind:?}");
         }
-        let held = |counters: &Counters| counters.shards.iter().map(|shard| shard.0.lock().by_key.len()).sum::<usize>();
-        assert_eq!(held(&counters), SHARDS * MAX_KEYS);
-        counters.count(u128::MAX, limit(1, 1000, WindowType::Fixed), 5000);
-        assert!(held(&counters) < SHARDS * MAX_KEYS - 4000, "ended ones are cleared away");
     }
 }

@@ -1,17 +1,16 @@
 //! The filter of `limit-count`.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use super::super::limits::{Acted, Key, state_key};
 use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
-use super::config::{Amount, Config, KeyType, Metadata, WindowType};
+use super::config::{Amount, Config, Metadata, WindowType};
 use super::counters::{Counters, Limit, Verdict};
+use super::group::{Group, Member};
 use super::quota::{self, Names, Quota};
-use crate::exchange::variable::Value as VariableValue;
-use crate::exchange::{Answer, Exchange, Reason, Template, Variable};
+use crate::exchange::{Answer, Exchange, Reason, Template};
 use crate::http::ResponseHead;
 
 struct LimitCount {
@@ -21,7 +20,14 @@ struct LimitCount {
     refusal: Answer,
     /// The answer when a limit cannot be told; `None` lets the request through.
     failure: Option<Answer>,
+    /// Whether responses carry `X-RateLimit-*`.
     show: bool,
+    /// Whether they carry `RateLimit` and `RateLimit-Policy`.
+    ietf: bool,
+    /// Keeps the place in the group.
+    _member: Option<Member>,
+    /// Whether it is the action of a `workflow` rather than a plugin by itself.
+    inner: bool,
 }
 
 struct CompiledLimit {
@@ -33,20 +39,21 @@ struct CompiledLimit {
     names: Names,
 }
 
-enum Key {
-    Variable(Variable),
-    Combination(Template),
-    Constant,
-    /// Of a rule: without any variable that can be resolved the rule is skipped.
-    Rule(Template),
-}
-
 enum Number {
     Fixed(u64),
     Template(Template),
 }
 
 pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
+    compile(value, context, false)
+}
+
+/// The same as the action of a `workflow`.
+pub(in crate::filters) fn inner(value: &Value, context: &BuildContext<'_>) -> Built {
+    compile(value, context, true)
+}
+
+fn compile(value: &Value, context: &BuildContext<'_>, inner: bool) -> Built {
     let config: Config = check::read(value)?;
     let metadata: Metadata = context.metadata.map(check::read).transpose()?.unwrap_or_default();
     let refusal = match &config.rejected_msg {
@@ -54,31 +61,43 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         None => Answer::empty(config.rejected_code, Reason::Plugin),
     };
     let failure = json!({"error_msg": "failed to limit count"});
+    let (counters, member) = counters(&config, value, context);
     Ok(Arc::new(LimitCount {
         limits: limits(&config, &metadata),
         kind: config.window_type,
-        counters: context.keep.get_or(&store_key(&config, value, context.origin), Counters::default),
+        counters,
+        _member: member,
         refusal,
         failure: (!config.allow_degradation).then(|| Answer::json(500, &failure, Reason::PluginFailed)),
         show: config.show_limit_quota_header,
+        ietf: config.ietf_headers,
+        inner,
     }))
 }
 
-/// Counters outlive a change of tables as long as the configuration stays the same; routes of a group share theirs.
-fn store_key(config: &Config, value: &Value, origin: &str) -> String {
-    match &config.group {
-        Some(group) => format!("limit-count/group/{group}"),
-        None => format!("limit-count/{origin}/{:032x}", xxh3_128_with_seed(value.to_string().as_bytes(), 0)),
+/// The properties that counters depend on; a change of others leaves them alone.
+const CONCERNING: &[&str] = &["count", "time_window", "rules", "window_type", "key", "key_type", "ip_strategy"];
+
+/// Counters outlive a change of tables as long as what they count stays the same; routes of a group share theirs.
+fn counters(config: &Config, value: &Value, context: &BuildContext<'_>) -> (Arc<Counters>, Option<Member>) {
+    let own = state_key("limit-count", context.origin, value, CONCERNING);
+    let Some(name) = &config.group else { return (context.keep.get_or(&own, Counters::default), None) };
+    let group = context.keep.get_or(&format!("limit-count/group/{name}"), Group::default);
+    let (member, others) = group.join(context.origin, &state_key("", "", value, CONCERNING));
+    if let Some(other) = others {
+        tracing::warn!(
+            group = name,
+            origin = context.origin,
+            other,
+            "group conf mismatch: the limits of this limit-count group differ, and each applies to the counters of all; give them the same limits or another group"
+        );
     }
+    (group.counters.clone(), Some(member))
 }
 
 fn limits(config: &Config, metadata: &Metadata) -> Vec<CompiledLimit> {
     if let (Some(count), Some(seconds)) = (&config.count, &config.time_window) {
-        let key = match config.key_type {
-            KeyType::Var => Key::Variable(Variable::new(&config.key)),
-            KeyType::VarCombination => Key::Combination(Template::new(&config.key)),
-            KeyType::Constant => Key::Constant,
-        };
+        let key = Key::new(&config.key, config.key_type, config.ip_strategy.as_ref());
         let names = Names::new(metadata, None, count.fixed());
         return vec![CompiledLimit { key, seed: 0, count: Number::new(count), seconds: Number::new(seconds), names }];
     }
@@ -121,46 +140,15 @@ impl Number {
     }
 }
 
-impl Key {
-    /// The hash of the key of this request, `None` when the limit does not concern it.
-    fn hash(&self, x: &Exchange, seed: u64) -> Option<u128> {
-        match self {
-            Key::Constant => Some(0),
-            Key::Variable(variable) => Some(match variable.value(x) {
-                Some(VariableValue::Ip(ip)) => hash_ip(ip, seed),
-                Some(value) => match value.into_text() {
-                    text if text.is_empty() => hash_ip(x.remote.ip(), seed),
-                    text => xxh3_128_with_seed(text.as_bytes(), seed),
-                },
-                None => hash_ip(x.remote.ip(), seed),
-            }),
-            Key::Combination(template) => Some(hash_template(template, x, seed).unwrap_or_else(|| hash_ip(x.remote.ip(), seed))),
-            // A key without variables is one counter for all.
-            Key::Rule(template) if template.literal().is_some() => Some(seed.into()),
-            Key::Rule(template) => hash_template(template, x, seed),
-        }
-    }
-}
-
-fn hash_ip(ip: IpAddr, seed: u64) -> u128 {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => xxh3_128_with_seed(&ip.octets(), seed),
-        IpAddr::V6(ip) => xxh3_128_with_seed(&ip.octets(), seed),
-    }
-}
-
-/// `None` when no variable could be resolved.
-fn hash_template(template: &Template, x: &Exchange, seed: u64) -> Option<u128> {
-    let mut text = String::with_capacity(64);
-    (template.render_into(x, &mut text) > 0).then(|| xxh3_128_with_seed(text.as_bytes(), seed))
-}
-
 impl Filter for LimitCount {
     fn phases(&self) -> Phases {
-        if self.show { Phases::ACCESS.and(Phases::RESPONSE_HEAD) } else { Phases::ACCESS }
+        if self.tells() { Phases::ACCESS.and(Phases::RESPONSE_HEAD) } else { Phases::ACCESS }
     }
 
     fn access(&self, x: &mut Exchange) -> Flow {
+        if !self.inner && Acted::Count.has(x) {
+            return Flow::Continue;
+        }
         for (number, limit) in self.limits.iter().enumerate() {
             let Some(key) = limit.key.hash(x, limit.seed) else { continue };
             let (Some(count), Some(seconds)) = (limit.count.get(x), limit.seconds.get(x)) else {
@@ -171,7 +159,7 @@ impl Filter for LimitCount {
             };
             let bounds = Limit { count, window_ms: seconds.saturating_mul(1000), kind: self.kind };
             let verdict = self.counters.count(key, bounds, x.started_ms);
-            if self.show {
+            if self.tells() {
                 let Verdict { remaining, reset_ms, .. } = verdict;
                 quota::keep(x, self.id(), Quota { limit: number, count, remaining, reset_ms });
             }
@@ -184,12 +172,23 @@ impl Filter for LimitCount {
 
     fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
         for quota in quota::kept(x, self.id()) {
-            self.limits[quota.limit].names.write(quota, &mut head.fields);
+            let limit = &self.limits[quota.limit];
+            if self.show {
+                limit.names.write(quota, &mut head.fields);
+            }
+            if self.ietf {
+                limit.names.write_ietf(quota, limit.seconds.get(x), &mut head.fields);
+            }
         }
     }
 }
 
 impl LimitCount {
+    /// Whether responses tell what remains.
+    fn tells(&self) -> bool {
+        self.show || self.ietf
+    }
+
     /// Tells this filter from another one that runs for the same request.
     fn id(&self) -> usize {
         std::ptr::from_ref(self).addr()

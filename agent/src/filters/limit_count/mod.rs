@@ -3,6 +3,7 @@
 mod config;
 mod counters;
 mod filter;
+mod group;
 mod quota;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,8 @@ use heddle_xds::catalog::{Descriptor, PluginKind};
 
 use super::{Plugin, check};
 use config::{Config, Metadata};
+
+pub(in crate::filters) use filter::inner;
 
 /// The plugin.
 pub(crate) static PLUGIN: Plugin = Plugin {

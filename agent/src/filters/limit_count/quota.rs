@@ -1,5 +1,7 @@
 //! What a limit tells the client in response fields. It counts nothing.
 
+use std::fmt::Write;
+
 use super::config::Metadata;
 use crate::exchange::Exchange;
 use crate::http::digits::Digits;
@@ -13,7 +15,13 @@ pub(super) struct Names {
     fixed: Option<Fields>,
     remaining: FieldName,
     reset: FieldName,
+    /// What the limit is called in IETF fields: a string (RFC 9651 section 3.3.3) in quotes.
+    policy: Box<str>,
 }
+
+/// Fields of draft-ietf-httpapi-ratelimit-headers-10.
+const RATE_LIMIT: FieldName = FieldName::of("RateLimit");
+const RATE_LIMIT_POLICY: FieldName = FieldName::of("RateLimit-Policy");
 
 impl Names {
     /// The names of a limit that stands alone, or with `prefix` those of one of several.
@@ -30,7 +38,27 @@ impl Names {
             fields.append_named(&limit, count.to_string());
             fields.laid_out()
         };
-        Names { fixed: fixed.map(told), limit, remaining: with(&metadata.remaining_header), reset: with(&metadata.reset_header) }
+        Names {
+            fixed: fixed.map(told),
+            limit,
+            remaining: with(&metadata.remaining_header),
+            reset: with(&metadata.reset_header),
+            policy: format!("\"{}\"", prefix.unwrap_or("default")).into(),
+        }
+    }
+
+    /// Adds the IETF fields of one verdict: the policy (quota and window in seconds), and what remains of it for how many seconds.
+    pub(super) fn write_ietf(&self, quota: Quota, window: Option<u64>, fields: &mut Fields) {
+        let mut text = String::with_capacity(64);
+        // Writing to a `String` cannot fail.
+        _ = write!(text, "{};q={}", self.policy, quota.count);
+        if let Some(window) = window {
+            _ = write!(text, ";w={window}");
+        }
+        fields.append_named(&RATE_LIMIT_POLICY, &text);
+        text.clear();
+        _ = write!(text, "{};r={};t={}", self.policy, quota.remaining, quota.reset_ms.div_ceil(1000));
+        fields.append_named(&RATE_LIMIT, &text);
     }
 
     /// Writes the fields of one verdict.

@@ -163,7 +163,61 @@ fn mistakes_are_refused() {
         (json!({"count": 1, "time_window": 1, "sync_interval": 0}), "sync_interval"),
         (json!({"count": 1, "time_window": 1, "policy": "redis"}), "policy"),
         (json!({"count": 1, "time_window": 1, "policy": "x"}), "policy"),
+        (json!({"count": 1, "time_window": 1, "ip_strategy": {"excluded_ips": ["x"]}}), "ip_strategy.excluded_ips[0]"),
     ] {
         assert_eq!(faults("limit-count", &config), [path], "{config}");
     }
+}
+
+#[test]
+fn ietf_fields_tell_policies_and_what_remains() {
+    let one =
+        filter("limit-count", &json!({"count": 2, "time_window": 60, "ietf_headers": true, "show_limit_quota_header": false}));
+    let mut x = ask(0, &[]);
+    assert!(passes(one.access(&mut x)));
+    let fields = told(&one, &mut x);
+    assert_eq!(fields.get_str("ratelimit-policy"), Some("\"default\";q=2;w=60"));
+    assert_eq!((fields.get_str("ratelimit"), fields.get_str("x-ratelimit-limit")), (Some("\"default\";r=1;t=60"), None));
+    let rules = json!([{"count": 1, "time_window": 1, "key": "a", "header_prefix": "Burst"}, {"count": 9, "time_window": "$http_x_w", "key": "a"}]);
+    let two = filter("limit-count", &json!({"rules": rules, "ietf_headers": true}));
+    let mut x = ask(0, &[("X-W", "10")]);
+    assert!(passes(two.access(&mut x)));
+    let fields = told(&two, &mut x);
+    let all =
+        |name: &'static str| fields.get_all(name).map(|value| String::from_utf8_lossy(value).into_owned()).collect::<Vec<_>>();
+    assert_eq!(all("ratelimit-policy"), ["\"Burst\";q=1;w=1", "\"2\";q=9;w=10"]);
+    assert_eq!(all("ratelimit"), ["\"Burst\";r=0;t=1", "\"2\";r=8;t=10"]);
+    assert_eq!(fields.get_str("x-burst-ratelimit-limit"), Some("1"));
+}
+
+#[test]
+fn several_workers_count_one_key_exactly() {
+    for kind in ["fixed", "sliding"] {
+        let filter = filter("limit-count", &json!({"count": 777, "time_window": 3600, "window_type": kind, "key": "http_x_u"}));
+        let allowed: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| passing(&filter, &[("X-U", "a")], 500))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(allowed, 777, "{kind}");
+    }
+}
+
+#[test]
+fn counters_outlive_what_does_not_concern_them() {
+    let keep = Keep::default();
+    let of = |code: u16| filter_in("limit-count", &json!({"count": 2, "time_window": 60, "rejected_code": code}), None, &keep);
+    let first = of(503);
+    assert_eq!(passing(&first, &[], 1), 1);
+    assert_eq!(passing(&of(429), &[], 3), 1);
+}
+
+#[test]
+fn an_address_of_the_chain_of_proxies_may_be_the_key() {
+    let filter = filter("limit-count", &json!({"count": 1, "time_window": 60, "ip_strategy": {"depth": 1}}));
+    let behind = |chain: &str| {
+        let mut x = ask(0, &[("X-Forwarded-For", chain)]);
+        x.remote = ([198, 51, 100, 1], 0).into();
+        passes(filter.access(&mut x))
+    };
+    assert_eq!([behind("1.1.1.1"), behind("2.2.2.2"), behind("9.9.9.9, 1.1.1.1")], [true, true, false]);
 }

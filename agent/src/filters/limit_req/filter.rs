@@ -1,0 +1,112 @@
+//! The filter of `limit-req`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_node::clock;
+use heddle_node::clock::Instant;
+use serde_json::{Value, json};
+
+use super::super::limits::{Key, Store, Waiting, state_key};
+use super::super::{BuildContext, Built, Filter, Flow, Phases, Resume, check};
+use super::bucket::{Due, NANOS_PER_MS, Pace, Verdict};
+use super::config::Config;
+use crate::exchange::{Answer, Exchange, Reason};
+
+struct LimitReq {
+    key: Key,
+    pace: Pace,
+    buckets: Arc<Buckets>,
+    refusal: Answer,
+    /// Whether refusals say when to come again.
+    tells_when: bool,
+    degrades: bool,
+}
+
+/// What outlives a change of tables.
+struct Buckets {
+    by_key: Store<Due>,
+    /// What the times of the buckets are counted from.
+    epoch: Instant,
+    waiting: Arc<Waiting>,
+}
+
+/// The properties that buckets depend on; a change of others leaves them alone.
+const CONCERNING: &[&str] = &["rate", "burst", "average", "period", "key", "key_type", "ip_strategy"];
+
+pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
+    let config: Config = check::read(value)?;
+    let (pace, status) = match (config.rate, config.average) {
+        (Some(rate), _) => (Pace::leaky(rate, config.burst.unwrap_or(0.0), config.nodelay), 503),
+        (None, average) => (Pace::tokens(average.unwrap_or(1.0), config.period, config.burst.unwrap_or(1.0)), 429),
+    };
+    let status = config.rejected_code.unwrap_or(status);
+    let refusal = match &config.rejected_msg {
+        Some(text) => Answer::json(status, &json!({"error_msg": text}), Reason::Plugin),
+        None => Answer::empty(status, Reason::Plugin),
+    };
+    let key = config.key.as_deref().unwrap_or("remote_addr");
+    Ok(Arc::new(LimitReq {
+        key: Key::new(key, config.key_type, config.ip_strategy.as_ref()),
+        pace,
+        buckets: context.keep.get_or(&state_key("limit-req", context.origin, value, CONCERNING), Buckets::new),
+        refusal,
+        tells_when: config.average.is_some(),
+        degrades: config.allow_degradation,
+    }))
+}
+
+impl Buckets {
+    fn new() -> Buckets {
+        Buckets { by_key: Store::default(), epoch: clock::now(), waiting: Arc::default() }
+    }
+
+    /// Nanoseconds, good for 584 years.
+    fn now(&self) -> u64 {
+        u64::try_from(clock::now().saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Filter for LimitReq {
+    fn phases(&self) -> Phases {
+        Phases::ACCESS
+    }
+
+    fn access(&self, x: &mut Exchange) -> Flow {
+        let Some(key) = self.key.hash(x, 0) else { return Flow::Continue };
+        let now = self.buckets.now();
+        let admit = |due: &mut Due| self.pace.admit(due, now);
+        match self.buckets.by_key.with(key, now / NANOS_PER_MS, || Due(now), admit) {
+            Verdict::Pass => Flow::Continue,
+            Verdict::Wait(nanos) => self.hold_up(nanos),
+            Verdict::Refuse(nanos) => Flow::Answer(Box::new(self.refuse(nanos))),
+        }
+    }
+}
+
+impl LimitReq {
+    fn hold_up(&self, nanos: u64) -> Flow {
+        // As APISIX: what is below the resolution of timers is not waited for.
+        if nanos < NANOS_PER_MS {
+            return Flow::Continue;
+        }
+        let Some(ticket) = self.buckets.waiting.enter() else {
+            return if self.degrades { Flow::Continue } else { Flow::Answer(Box::new(self.refuse(nanos))) };
+        };
+        Flow::Wait(Box::pin(async move {
+            tokio::time::sleep(Duration::from_nanos(nanos)).await;
+            drop(ticket);
+            Box::new(|_: &mut Exchange| Flow::Continue) as Resume
+        }))
+    }
+
+    fn refuse(&self, nanos: u64) -> Answer {
+        let mut refusal = self.refusal.clone();
+        if self.tells_when {
+            let seconds = Duration::from_nanos(nanos).as_secs_f64();
+            refusal.head.fields.append("retry-after", format!("{:.0}", seconds.ceil()));
+            refusal.head.fields.append("x-retry-in", format!("{seconds:.3}s"));
+        }
+        refusal
+    }
+}

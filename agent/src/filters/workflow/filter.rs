@@ -1,0 +1,80 @@
+//! The filter of `workflow`.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::super::limits::Acted;
+use super::super::{BuildContext, Built, Filter, Flow, Phases, check, limit_conn, limit_count};
+use super::config::{Action, Config, Return};
+use crate::exchange::{Answer, Exchange, Expr, Reason};
+use crate::http::ResponseHead;
+
+struct Workflow {
+    rules: Vec<Rule>,
+}
+
+struct Rule {
+    case: Option<Expr>,
+    act: Act,
+}
+
+enum Act {
+    Return(Box<Answer>),
+    Limit(Acted, Arc<dyn Filter>),
+}
+
+pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
+    let config: Config = check::read(value)?;
+    let mut rules = Vec::with_capacity(config.rules.len());
+    for (index, rule) in config.rules.into_iter().enumerate() {
+        let case = rule.case.as_ref().and_then(|source| Expr::compile(source).ok()).filter(|case| !case.is_trivial());
+        // The check has seen to it that there is one.
+        let Some(action) = rule.actions.into_iter().next() else { continue };
+        // Limits with the same configuration count apart in each rule; they have no metadata of their own here.
+        let origin = format!("{}/workflow/{index}", context.origin);
+        let act = compile(&action, &BuildContext { origin: &origin, metadata: None, ..*context })?;
+        rules.push(Rule { case, act });
+    }
+    Ok(Arc::new(Workflow { rules }))
+}
+
+fn compile(action: &Action, context: &BuildContext<'_>) -> Result<Act, Vec<heddle_xds::catalog::ConfigFault>> {
+    Ok(match action.0.as_str() {
+        "limit-count" => Act::Limit(Acted::Count, limit_count::inner(&action.1, context)?),
+        "limit-conn" => Act::Limit(Acted::Conn, limit_conn::inner(&action.1, context)?),
+        _ => {
+            let answer: Return = check::read(&action.1)?;
+            Act::Return(Box::new(Answer::json(answer.code, &json!({"error_msg": "rejected by workflow"}), Reason::Plugin)))
+        }
+    })
+}
+
+impl Filter for Workflow {
+    fn phases(&self) -> Phases {
+        let limits = self.rules.iter().any(|rule| matches!(rule.act, Act::Limit(Acted::Count, _)));
+        if limits { Phases::ACCESS.and(Phases::RESPONSE_HEAD) } else { Phases::ACCESS }
+    }
+
+    fn access(&self, x: &mut Exchange) -> Flow {
+        let Some(rule) = self.rules.iter().find(|rule| rule.case.as_ref().is_none_or(|case| case.matches(x))) else {
+            return Flow::Continue;
+        };
+        match &rule.act {
+            Act::Return(answer) => Flow::Answer(answer.clone()),
+            Act::Limit(kind, limit) => {
+                kind.mark(x);
+                limit.access(x)
+            }
+        }
+    }
+
+    fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
+        // Only the one that has counted this request has something to tell.
+        for rule in &self.rules {
+            if let Act::Limit(Acted::Count, limit) = &rule.act {
+                limit.response_head(x, head);
+            }
+        }
+    }
+}
