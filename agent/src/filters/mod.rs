@@ -15,6 +15,7 @@ mod set_cookie;
 pub(crate) mod testing;
 
 mod api_breaker;
+mod body_transformer;
 mod brotli;
 mod buffering;
 mod client_control;
@@ -23,6 +24,7 @@ mod cors;
 mod csrf;
 mod fault_injection;
 mod gzip;
+mod headers;
 mod ip_restriction;
 #[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the plugins that stand on it come next"))]
 mod jose;
@@ -30,6 +32,7 @@ mod key_auth;
 mod limit_conn;
 mod limit_count;
 mod limit_req;
+mod mocking;
 mod prometheus;
 mod proxy_rewrite;
 mod real_ip;

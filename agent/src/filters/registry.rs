@@ -10,6 +10,7 @@ use super::*;
 /// Every plugin. A new one adds its folder and its line.
 static PLUGINS: &[&Plugin] = &[
     &api_breaker::PLUGIN,
+    &body_transformer::PLUGIN,
     &brotli::PLUGIN,
     &buffering::PLUGIN,
     &client_control::PLUGIN,
@@ -17,11 +18,13 @@ static PLUGINS: &[&Plugin] = &[
     &csrf::PLUGIN,
     &fault_injection::PLUGIN,
     &gzip::PLUGIN,
+    &headers::PLUGIN,
     &ip_restriction::PLUGIN,
     &key_auth::PLUGIN,
     &limit_conn::PLUGIN,
     &limit_count::PLUGIN,
     &limit_req::PLUGIN,
+    &mocking::PLUGIN,
     &prometheus::PLUGIN,
     &proxy_rewrite::PLUGIN,
     &real_ip::PLUGIN,

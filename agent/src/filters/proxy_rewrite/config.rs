@@ -5,19 +5,30 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::super::check::{self, Faults};
-use super::super::fields::HeaderEdits;
+use super::super::fields::{HeaderEdits, is_name};
 use crate::exchange::pattern;
 
 /// Configuration on a route.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
+    /// Prefixes of which the first that the path begins with is cut off before all else; `X-Forwarded-Prefix` tells it to the upstream.
+    #[serde(default)]
+    pub strip_prefixes: Vec<String>,
+    /// Patterns of which the first that is found at the start of the path is cut off in the same way, when no plain prefix is.
+    #[serde(default)]
+    pub strip_prefixes_regex: Vec<String>,
     /// New path, with variables; a query in it goes before the client's. Goes before `regex_uri`.
     #[schemars(length(min = 1, max = 4096), regex(pattern = r"^/.*"))]
     pub uri: Option<String>,
     /// Pairs of pattern and replacement; the first pattern that is found in the path applies.
     #[schemars(length(min = 2))]
     pub regex_uri: Option<Vec<String>>,
+    /// Put in front of the path after all else.
+    #[schemars(length(min = 1, max = 4096))]
+    pub add_prefix: Option<String>,
+    /// Field that tells the upstream the path that `uri` or `regex_uri` has replaced, such as `X-Replaced-Path`.
+    pub original_path_header: Option<String>,
     /// New method.
     pub method: Option<Method>,
     /// New host, with variables.
@@ -55,6 +66,7 @@ pub(super) enum Method {
 
 impl check::Config for Config {
     fn validate(&self, faults: &mut Faults) {
+        self.check_prefixes(faults);
         if let Some(uri) = &self.uri {
             faults.range("uri", uri.len(), 1, 4096);
             if !uri.starts_with('/') {
@@ -78,6 +90,30 @@ impl check::Config for Config {
         HeaderEdits::compile(&self.headers, "headers", faults);
         if self.use_real_request_uri_unsafe {
             faults.add("use_real_request_uri_unsafe", "not supported: the path that was matched is the path that is forwarded");
+        }
+    }
+}
+
+impl Config {
+    fn check_prefixes(&self, faults: &mut Faults) {
+        for (index, prefix) in self.strip_prefixes.iter().enumerate() {
+            if !prefix.starts_with('/') {
+                faults.add(format!("strip_prefixes[{index}]"), format!("expected a path that starts with /, got \"{prefix}\""));
+            }
+        }
+        for (index, regex) in self.strip_prefixes_regex.iter().enumerate() {
+            if let Err(error) = pattern::compile(regex, "") {
+                faults.add(format!("strip_prefixes_regex[{index}]"), error);
+            }
+        }
+        if let Some(prefix) = &self.add_prefix {
+            faults.range("add_prefix", prefix.len(), 1, 4096);
+            if prefix.contains(['?', '#']) {
+                faults.add("add_prefix", "expected a path without a query");
+            }
+        }
+        if let Some(name) = self.original_path_header.as_deref().filter(|name| !is_name(name)) {
+            faults.add("original_path_header", format!("expected the name of a header field, got \"{name}\""));
         }
     }
 }

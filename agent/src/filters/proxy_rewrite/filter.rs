@@ -10,11 +10,14 @@ use super::super::check::Faults;
 use super::super::fields::{FieldValue, HeaderEdits};
 use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::Config;
+use super::prefix::Prefixes;
 use crate::exchange::pattern::Pattern;
 use crate::exchange::{Answer, Exchange, Reason, Template, path};
-use crate::http::Method;
+use crate::http::{FieldName, Method};
 
 struct ProxyRewrite {
+    prefixes: Prefixes,
+    original_path: Option<FieldName>,
     target: Target,
     method: Option<Method>,
     host: Option<FieldValue>,
@@ -43,8 +46,11 @@ pub(super) fn build(value: &Value, _context: &BuildContext<'_>) -> Built {
         (None, Some(pairs)) => Target::Regex(compile_pairs(&pairs, &mut faults)),
         (None, None) => Target::Keep,
     };
+    let prefixes = Prefixes::new(config.strip_prefixes, &config.strip_prefixes_regex, config.add_prefix, &mut faults);
     faults.into_result()?;
     Ok(Arc::new(ProxyRewrite {
+        prefixes,
+        original_path: config.original_path_header.map(FieldName::new),
         target,
         method: config.method.map(|method| Method::from_token(&method.token())),
         host: config.host.as_deref().map(FieldValue::new),
@@ -79,6 +85,9 @@ impl Filter for ProxyRewrite {
     }
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
+        if let Err(reason) = self.prefixes.strip(x) {
+            return Flow::Answer(Box::new(Answer::of(reason)));
+        }
         let host = match &self.target {
             Target::Keep => self.headers.apply_to_request(x, &[]),
             target => match self.retarget(target, x) {
@@ -86,6 +95,9 @@ impl Filter for ProxyRewrite {
                 Err(reason) => return Flow::Answer(Box::new(Answer::of(reason))),
             },
         };
+        if let Err(reason) = self.prefixes.add(x) {
+            return Flow::Answer(Box::new(Answer::of(reason)));
+        }
         if let Some(method) = &self.method {
             x.request.method = method.clone();
         }
@@ -116,6 +128,9 @@ impl ProxyRewrite {
             }
             Target::Regex(pairs) => substitute(pairs, &before, &mut captures, x).map(|text| set_target(x, text)),
         };
+        if let Some(name) = self.original_path.as_ref().filter(|_| set.is_some()) {
+            x.request.fields.set_named(name, &before);
+        }
         let host = self.headers.apply_to_request(x, &captures);
         drop(captures);
         match set {
@@ -158,7 +173,7 @@ fn set_target(x: &mut Exchange, text: String) -> Result<(), Reason> {
 }
 
 /// The path as it may go upstream: rooted, encoded, without dot segments.
-fn normalised(text: &str) -> Result<String, Reason> {
+pub(super) fn normalised(text: &str) -> Result<String, Reason> {
     let mut rooted = String::with_capacity(text.len() + 1);
     if !text.starts_with('/') {
         rooted.push('/');

@@ -2,6 +2,7 @@
 
 mod config;
 mod filter;
+mod prefix;
 #[cfg(test)]
 mod tests;
 

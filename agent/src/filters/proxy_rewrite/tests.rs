@@ -36,6 +36,36 @@ fn the_path_changes_and_the_query_stays() {
 }
 
 #[test]
+fn prefixes_come_and_go() {
+    for (config, target, expected, told) in [
+        (json!({"strip_prefixes": ["/api", "/a"]}), "/api/x?q", "/x?q", Some("/api")),
+        (json!({"strip_prefixes": ["/api", "/a"]}), "/apix", "/x", Some("/api")),
+        (json!({"strip_prefixes": ["/a/"]}), "/a/x", "/x", Some("/a/")),
+        (json!({"strip_prefixes": ["/a"]}), "/a", "/", Some("/a")),
+        (json!({"strip_prefixes": ["/b"]}), "/a", "/a", Some("forged")),
+        (json!({"strip_prefixes_regex": ["/x", "/v[0-9]+"]}), "/v12/x", "/x", Some("/v12")),
+        (json!({"strip_prefixes_regex": ["/x"]}), "/a/x", "/a/x", Some("forged")),
+        (json!({"add_prefix": "/p"}), "/a?q", "/p/a?q", Some("forged")),
+        (json!({"add_prefix": "p/"}), "/a", "/p/a", Some("forged")),
+        (json!({"strip_prefixes": ["/a"], "add_prefix": "/b"}), "/a%2Fc", "/b/%2Fc", Some("/a")),
+        (json!({"strip_prefixes": ["/a"], "regex_uri": ["^/x(.*)", "/y$1"], "add_prefix": "/b"}), "/a/x1", "/b/y1", Some("/a")),
+    ] {
+        let mut x = request("GET", "h", target, &[("X-Forwarded-Prefix", "forged")]);
+        assert!(passes(filter("proxy-rewrite", &config).rewrite(&mut x)), "{config}");
+        assert_eq!((x.request.target().as_str(), header(&x, "x-forwarded-prefix")), (expected, told), "{config}");
+    }
+    let climbing = filter("proxy-rewrite", &json!({"strip_prefixes": ["/a"]})).rewrite(&mut request("GET", "h", "/a../b", &[]));
+    assert_eq!(answer(climbing).head.status, 400);
+}
+
+#[test]
+fn the_upstream_may_be_told_the_path_that_was_replaced() {
+    let named = |config: Value| header(&rewritten(config, "/old/x"), "x-replaced-path").map(str::to_owned);
+    assert_eq!(named(json!({"uri": "/new", "original_path_header": "X-Replaced-Path"})).as_deref(), Some("/old/x"));
+    assert_eq!(named(json!({"regex_uri": ["^/no", "/new"], "original_path_header": "X-Replaced-Path"})), None);
+}
+
+#[test]
 fn a_path_that_would_climb_out_is_refused() {
     let filter = filter("proxy-rewrite", &json!({"uri": "/base/$arg_p"}));
     let mut x = request("GET", "h", "/?p=../../etc", &[]);
@@ -94,6 +124,10 @@ fn mistakes_are_refused() {
         (json!({"headers": {"remove": ["ok", 1]}}), "headers.remove[1]"),
         (json!({"use_real_request_uri_unsafe": true}), "use_real_request_uri_unsafe"),
         (json!({"scheme": "https"}), ""),
+        (json!({"strip_prefixes": ["a"]}), "strip_prefixes[0]"),
+        (json!({"strip_prefixes_regex": ["/a", "("]}), "strip_prefixes_regex[1]"),
+        (json!({"add_prefix": "/a?b"}), "add_prefix"),
+        (json!({"original_path_header": "a b"}), "original_path_header"),
     ] {
         assert_eq!(faults("proxy-rewrite", &config), [path], "{config}");
     }
