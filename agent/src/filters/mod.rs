@@ -1,5 +1,6 @@
 //! Filters: the code of plugins. One folder per plugin, one shape; `registry` lists them. A filter sees the exchange, never tables or sockets.
 
+mod asking;
 mod chain;
 mod check;
 mod credential;
@@ -26,6 +27,7 @@ mod degraphql;
 mod echo;
 mod error_page;
 mod fault_injection;
+mod forward_auth;
 mod gzip;
 mod headers;
 mod ip_restriction;
@@ -36,6 +38,7 @@ mod limit_conn;
 mod limit_count;
 mod limit_req;
 mod mocking;
+mod opa;
 mod prometheus;
 mod proxy_rewrite;
 mod real_ip;

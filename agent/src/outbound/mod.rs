@@ -11,6 +11,8 @@ mod lane;
 mod message;
 mod remote;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod url;
 

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,60 +13,15 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::testing::{constant, request, server};
 use super::{Call, CallError, Outbound, RemoteOptions, Reply};
 use crate::http::{Fields, Method};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-
-/// Serves each connection with `serve`, which also learns how many came before.
-async fn server<F, W>(serve: F) -> SocketAddr
-where
-    F: Fn(TcpStream, usize) -> W + Send + 'static,
-    W: Future<Output = ()> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        for nth in 0.. {
-            let Ok((stream, _)) = listener.accept().await else { return };
-            tokio::spawn(serve(stream, nth));
-        }
-    });
-    address
-}
-
-/// One request: its head, and its content by `Content-Length`. `None` at the end of the connection.
-async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<(String, Vec<u8>)> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.ok()?);
-    }
-    let head = String::from_utf8(head).unwrap();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |value| value.parse().unwrap());
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.ok()?;
-    Some((head, body))
-}
-
-/// A server that gives the same answer to every request.
-async fn constant(answer: impl Into<String>) -> SocketAddr {
-    let answer: Arc<str> = answer.into().into();
-    server(move |mut stream, _| {
-        let answer = answer.clone();
-        async move {
-            while request(&mut stream).await.is_some() {
-                if stream.write_all(answer.as_bytes()).await.is_err() {
-                    return;
-                }
-            }
-        }
-    })
-    .await
-}
 
 fn options() -> RemoteOptions {
     RemoteOptions { timeout: Duration::from_secs(20), ..RemoteOptions::default() }
