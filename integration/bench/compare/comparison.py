@@ -7,7 +7,6 @@ from drivers import Drivers
 from loads import Subject
 from processes import memory_kib
 from report import DISTURBED
-from scenario import Scenario
 
 BASE = "heddle-base"
 
@@ -48,7 +47,7 @@ class Comparison:
             yield running
         finally:
             for subject in running:
-                self.place.children.stop(subject.proxy.process, self.patience)
+                self.place.stop(subject.proxy, self.patience)
 
     def measure(self, load, subject):
         """One round; again, a few times at most, when something else was running on the proxy's core. Keeps the least disturbed."""
@@ -106,15 +105,19 @@ class Comparison:
         return self.each(name, load, lambda proxy: loads.idle(self.place, proxy, self.idle_connections, True))
 
     def start(self, name, load):
-        return self.each(name, load, lambda proxy: {"mib": memory_kib(proxy.pid) / 1024})
+        measure = lambda proxy: {"mib": memory_kib(proxy.pid) / 1024}
+        found = self.each(name, replace(load, base=None), measure)
+        if "heddle" in self.names:
+            found[BASE] = self.each(BASE, replace(load, scenario=load.base, base=None), measure, ["heddle"])["heddle"]
+        return found
 
-    def each(self, name, load, measure):
+    def each(self, name, load, measure, names=None):
         """Memory: each round with a fresh process, one proxy at a time."""
         found = {}
-        for proxy_name in self.names:
+        for proxy_name in names or self.names:
             rounds = []
             for _ in range(self.rounds):
-                with self.subjects(replace(load, scenario=Scenario()), [proxy_name]) as (subject,):
+                with self.subjects(load, [proxy_name]) as (subject,):
                     rounds.append(measure(subject.proxy))
             found[proxy_name] = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
             self.say(f"{name}: {proxy_name} {found[proxy_name][load.figure]:.1f} {load.unit}")

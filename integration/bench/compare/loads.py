@@ -63,7 +63,8 @@ LOADS = {
                     kind="latency", unit="µs added at p50", figure="added_p50_us"),
     "idle": Load("idle keep-alive connection", None, kind="idle", unit="KiB per connection", figure="kib"),
     "idle-tls": Load("idle TLS connection", None, kind="idle-tls", unit="KiB per connection", figure="kib"),
-    "start": Load("resident memory at start", None, kind="start", unit="MiB", figure="mib"),
+    "start": Load("resident memory at start, the data plane", None, Scenario(alone=True), Scenario(), "Heddle with its control plane in one process",
+                  kind="start", unit="MiB", figure="mib"),
     "workers": Load("two workers, HTTP/1.1, 60 B", wrk(threads=2, connections=128), Scenario(workers=2), Scenario(workers=1),
                     "Heddle with one worker", kind="workers"),
 }

@@ -15,7 +15,7 @@ class Place:
         os.chmod(self.folder, 0o755)
         self.log_path = self.path("log")
         self.children = Children(open(self.log_path, "ab"))
-        self.sink, self.upstreams = None, {}
+        self.sink, self.upstreams, self.companions = None, {}, []
 
     def open(self):
         self.certificate()
@@ -68,12 +68,23 @@ class Place:
         process = self.children.start(cores or self.proxy_core, command)
         for port in (http, https):
             wait_port(port, process, name, self.log_path)
-        return Proxy(name, process, http, https)
+        companions, self.companions = self.companions, []
+        return Proxy(name, process, http, https, companions)
+
+    def accompany(self, command, port):
+        """Starts what the next proxy needs beside itself, on the load's core; it ends with that proxy."""
+        process = self.children.start(self.load_core, command)
+        self.companions.append(process)
+        wait_port(port, process, command[0], self.log_path)
+
+    def stop(self, proxy, patience=0):
+        for process in (proxy.process, *proxy.companions):
+            self.children.stop(process, patience)
 
 
 class Proxy:
-    def __init__(self, name, process, http, https):
-        self.name, self.process, self.http, self.https = name, process, http, https
+    def __init__(self, name, process, http, https, companions):
+        self.name, self.process, self.http, self.https, self.companions = name, process, http, https, companions
         self.pid = process.pid
 
 

@@ -16,11 +16,12 @@ PLUGINS = ["request-id", "fault-injection", "cors", "ip-restriction", "key-auth"
 
 @dataclass(frozen=True)
 class Scenario:
-    """`upstream` is one of plain, slow, websocket (HTTP/1) and grpc (HTTP/2 in clear)."""
+    """`upstream` is one of plain, slow, websocket (HTTP/1) and grpc (HTTP/2 in clear). `alone`: a data plane and nothing else, as the peers are."""
     upstream: str = "plain"
     routes: int = 1
     plugins: bool = False
     workers: int = 1
+    alone: bool = False
 
 
 def route_paths(count):

@@ -20,18 +20,28 @@ ssls:
     cert: |
 {indent('cert.pem')}    key: |
 {indent('key.pem')}""")
-    conf = place.write("heddle.yaml", f"""
+    xds = free_port()
+    data_plane = f"""
 node: {{ id: bench, data_dir: "{place.fresh('heddle-data')}" }}
 agent: {{ workers: {scenario.workers}, admin: "127.0.0.1:{free_port()}" }}
-admin: {{ address: "127.0.0.1:{free_port()}" }}
-xds: {{ address: "127.0.0.1:{free_port()}" }}
 access_log: {{ path: "{place.path('heddle-access.log')}" }}
+"""
+    control_plane = f"""
+admin: {{ address: "127.0.0.1:{free_port()}" }}
+xds: {{ address: "127.0.0.1:{xds}" }}
 listeners:
   - {{ name: http, address: "127.0.0.1:{http}", protocol: http }}
   - {{ name: https, address: "127.0.0.1:{https}", protocol: https }}
 providers: {{ file: {{ path: "{place.path('resources.yaml')}", watch: false }} }}
-""")
-    return [place.binaries["heddle"], "run", "-c", conf]
+"""
+    heddle = place.binaries["heddle"]
+    if not scenario.alone:
+        return [heddle, "run", "-c", place.write("heddle.yaml", data_plane + control_plane)]
+    node = f"""
+node: {{ id: control, data_dir: "{place.fresh('control-data')}" }}
+"""
+    place.accompany([heddle, "controlplane", "-c", place.write("controlplane.yaml", node + control_plane)], xds)
+    return [heddle, "agent", "-c", place.write("agent.yaml", data_plane + f'controlplane: {{ address: "127.0.0.1:{xds}" }}\n')]
 
 
 def routes(scenario):
