@@ -61,13 +61,13 @@ class Place:
             raise Failure(f"the load generator offers no backends:\n{tail(self.log_path)}")
         self.upstreams = json.loads(line)
 
-    def proxy(self, name, scenario, cores=None):
+    def proxy(self, name, scenario, cores=None, patience=30):
         """Starts a proxy; it listens, and has answered nothing yet."""
         http, https = free_port(), free_port()
         command = peers.ALL[name](self, scenario, http, https)
         process = self.children.start(cores or self.proxy_core, command)
         for port in (http, https):
-            wait_port(port, process, name, self.log_path)
+            wait_port(port, process, name, self.log_path, patience)
         companions, self.companions = self.companions, []
         return Proxy(name, process, http, https, companions)
 

@@ -68,8 +68,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_port(port, process, what, log_path):
-    deadline = time.monotonic() + 30
+def wait_port(port, process, what, log_path, patience=30):
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as s:
             if s.connect_ex(("127.0.0.1", port)) == 0:
