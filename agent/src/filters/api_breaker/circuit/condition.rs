@@ -138,7 +138,7 @@ impl Parser<'_> {
             Node::Not(Box::new(self.one()?))
         } else if self.takes("(") {
             let node = self.any()?;
-            self.expect(")")?;
+            self.demand(")")?;
             node
         } else {
             self.test()?
@@ -164,15 +164,15 @@ impl Parser<'_> {
         let name = &self.text[start..self.at];
         let measure = match name {
             "NetworkErrorRatio" => {
-                self.expect("(")?;
+                self.demand("(")?;
                 Measure::NetworkErrorRatio
             }
             "RequestThreshold" => {
-                self.expect("(")?;
+                self.demand("(")?;
                 Measure::RequestCount
             }
             "LatencyAtQuantileMS" => {
-                self.expect("(")?;
+                self.demand("(")?;
                 let quantile = self.number()?;
                 if !(0.0..=100.0).contains(&quantile) {
                     return Err(format!("expected a quantile from 0 to 100, got {quantile}"));
@@ -181,7 +181,7 @@ impl Parser<'_> {
                 Measure::LatencyAtQuantileMs(quantile / 100.0)
             }
             "ResponseCodeRatio" => {
-                self.expect("(")?;
+                self.demand("(")?;
                 let [a, b, c, d] = [self.code(true)?, self.code(true)?, self.code(true)?, self.code(false)?];
                 self.ranges.push((a..b, c..d));
                 Measure::ResponseCodeRatio(self.ranges.len() - 1)
@@ -191,7 +191,7 @@ impl Parser<'_> {
                 return Err(self.wrong(&format!("one of {KNOWN}")));
             }
         };
-        self.expect(")")?;
+        self.demand(")")?;
         Ok(measure)
     }
 
@@ -201,7 +201,7 @@ impl Parser<'_> {
             return Err(format!("expected a status from 0 to 1000, got {number}"));
         }
         if more {
-            self.expect(",")?;
+            self.demand(",")?;
         }
         Ok(number as u16)
     }
@@ -230,7 +230,7 @@ impl Parser<'_> {
         Ok(number)
     }
 
-    fn expect(&mut self, sign: &str) -> Result<(), String> {
+    fn demand(&mut self, sign: &str) -> Result<(), String> {
         if self.takes(sign) { Ok(()) } else { Err(self.wrong(sign)) }
     }
 

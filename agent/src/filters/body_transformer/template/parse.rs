@@ -80,7 +80,7 @@ impl Parser<'_> {
             "for" => self.repetition(words)?,
             "local" => {
                 let name = words.name().ok_or("expected a name behind `local`")?;
-                words.expect("=")?;
+                words.demand("=")?;
                 let value = words.expression(0)?;
                 words.done()?;
                 Node::Local(name.into(), value)
@@ -122,13 +122,13 @@ impl Parser<'_> {
         let first = words.name().ok_or("expected a name behind `for`")?;
         if words.take("=") {
             let from = words.expression(0)?;
-            words.expect(",")?;
+            words.demand(",")?;
             let to = words.expression(0)?;
             let step = if words.take(",") { words.expression(0)? } else { Expr::Constant(Value::from(1)) };
             let body = self.body(words)?;
             return Ok(Node::Count(first.into(), [from, to, step], body));
         }
-        words.expect(",")?;
+        words.demand(",")?;
         let second = words.name().ok_or("expected two names behind `for`")?;
         let keyword = words.name();
         let listed = match (keyword.as_deref(), words.name().as_deref()) {
@@ -136,9 +136,9 @@ impl Parser<'_> {
             (Some("in"), Some("pairs")) => false,
             _ => return Err("expected `in ipairs(…) do` or `in pairs(…) do`".to_owned()),
         };
-        words.expect("(")?;
+        words.demand("(")?;
         let over = words.expression(0)?;
-        words.expect(")")?;
+        words.demand(")")?;
         let body = self.body(words)?;
         Ok(Node::Each(first.into(), second.into(), listed, over, body))
     }
@@ -205,7 +205,7 @@ impl Words {
         self.words.next_if(|word| matches!(word, Word::Sign(found) if *found == sign)).is_some()
     }
 
-    fn expect(&mut self, sign: &str) -> Result<(), String> {
+    fn demand(&mut self, sign: &str) -> Result<(), String> {
         if self.take(sign) { Ok(()) } else { Err(format!("expected `{sign}`")) }
     }
 
@@ -286,7 +286,7 @@ impl Words {
                 Expr::Constant(Value::from(self.name().ok_or("expected a name behind `.`")?))
             } else if self.take("[") {
                 let key = self.expression(0)?;
-                self.expect("]")?;
+                self.demand("]")?;
                 key
             } else {
                 return Ok(expr);
@@ -301,7 +301,7 @@ impl Words {
             Some(Word::Text(text)) => Ok(Expr::Constant(Value::from(text))),
             Some(Word::Sign("(")) => {
                 let expr = self.expression(0)?;
-                self.expect(")").map(|()| expr)
+                self.demand(")").map(|()| expr)
             }
             Some(Word::Name(name)) => self.named(name),
             Some(word) => Err(format!("unexpected {word:?}")),
@@ -317,7 +317,7 @@ impl Words {
             "and" | "or" | "then" | "do" | "end" | "function" | "return" | "in" => return Err(format!("unexpected `{name}`")),
             "_ctx" => return self.variable(),
             "string" => {
-                self.expect(".")?;
+                self.demand(".")?;
                 let function = self.name().unwrap_or_default();
                 return self.call(&format!("string.{function}"));
             }
@@ -337,7 +337,7 @@ impl Words {
     /// `_ctx.var.NAME`, the only thing that is seen of the request.
     fn variable(&mut self) -> Result<Expr, String> {
         const ONLY: &str = "of _ctx only _ctx.var.NAME is there";
-        self.expect(".").map_err(|_| ONLY.to_owned())?;
+        self.demand(".").map_err(|_| ONLY.to_owned())?;
         if self.name().as_deref() != Some("var") {
             return Err(ONLY.to_owned());
         }
@@ -348,7 +348,7 @@ impl Words {
                 Some(Word::Text(text)) => Some(text),
                 _ => None,
             };
-            self.expect("]").map_err(|_| ONLY.to_owned())?;
+            self.demand("]").map_err(|_| ONLY.to_owned())?;
             text
         } else {
             None
@@ -373,9 +373,9 @@ impl Words {
                 ));
             }
         };
-        self.expect("(")?;
+        self.demand("(")?;
         let argument = self.expression(0)?;
-        self.expect(")")?;
+        self.demand(")")?;
         Ok(Expr::Call(function, vec![argument]))
     }
 }
