@@ -31,7 +31,7 @@ mod forward_auth;
 mod gzip;
 mod headers;
 mod ip_restriction;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the plugins that stand on it come next"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "the plugins that stand on it come next"))]
 mod jose;
 mod key_auth;
 mod limit_conn;
@@ -39,6 +39,7 @@ mod limit_count;
 mod limit_req;
 mod mocking;
 mod opa;
+mod openid_connect;
 mod prometheus;
 mod proxy_rewrite;
 mod real_ip;

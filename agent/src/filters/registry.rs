@@ -30,6 +30,7 @@ static PLUGINS: &[&Plugin] = &[
     &limit_req::PLUGIN,
     &mocking::PLUGIN,
     &opa::PLUGIN,
+    &openid_connect::PLUGIN,
     &prometheus::PLUGIN,
     &proxy_rewrite::PLUGIN,
     &real_ip::PLUGIN,

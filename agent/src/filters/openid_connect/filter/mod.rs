@@ -1,0 +1,265 @@
+//! The filter of `openid-connect`: who a request comes from, by its token or by its cookies, and what becomes of those who are not known.
+
+pub(crate) mod answers;
+pub(crate) mod headers;
+mod visits;
+
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+
+use super::super::{Filter, Flow, Phases, Resume};
+use super::bearer::{Bearer, Verdict, Verified};
+use super::config::UnauthAction;
+use super::login::sign_in::{Failure, SignIn};
+use super::provider::Trouble;
+use super::rules::{Lacking, Rules};
+use super::session::{Lifetimes, Sealer, Session, Shape, Standing};
+use crate::exchange::{Answer, Exchange};
+use crate::http::{Name, ResponseHead};
+
+use answers::Answers;
+use headers::Outputs;
+
+/// Key of what the filter keeps in an exchange.
+pub(crate) const NAME: &str = "openid-connect";
+
+/// The filter; what it waits for holds on to the same site.
+pub(crate) struct OpenIdConnect(pub(crate) Arc<Site>);
+
+/// A compiled configuration.
+pub(crate) struct Site {
+    pub(crate) answers: Answers,
+    pub(crate) rules: Rules,
+    pub(crate) outputs: Outputs,
+    /// Tokens in requests, where they count.
+    pub(crate) bearer: Option<Arc<Bearer>>,
+    /// Logins and sessions, unless only tokens count.
+    pub(crate) browser: Option<Browser>,
+}
+
+/// Logins and sessions.
+pub(crate) struct Browser {
+    pub(crate) sign_in: Arc<SignIn>,
+    pub(crate) sealer: Sealer,
+    pub(crate) login_sealer: Sealer,
+    pub(crate) shape: Shape,
+    pub(crate) lifetimes: Lifetimes,
+    /// Whether people come back by a page of ours, since their cookies are strict.
+    pub(crate) bounces: bool,
+    pub(crate) action: UnauthAction,
+    pub(crate) back: Return,
+    pub(crate) logout_path: Box<str>,
+    pub(crate) post_logout: Option<Box<str>>,
+    pub(crate) revokes: bool,
+    pub(crate) renews: bool,
+    pub(crate) leeway: u64,
+    pub(crate) ended: Arc<Ended>,
+}
+
+/// Where the provider sends people back to.
+pub(crate) enum Return {
+    /// Beside the path that they asked for.
+    Beside,
+    /// Always here.
+    At {
+        /// URL or path.
+        uri: Box<str>,
+        /// Its path.
+        path: Box<str>,
+        /// Whether it is a URL.
+        absolute: bool,
+    },
+}
+
+/// Ids of sessions that were ended by a logout, so that copies of their cookies end too, as far as this node remembers.
+pub(crate) struct Ended(pub(crate) Cache<String, ()>);
+
+/// Lines of `Set-Cookie` for the response.
+pub(crate) struct Cookies(pub(crate) Vec<String>);
+
+impl Filter for OpenIdConnect {
+    fn phases(&self) -> Phases {
+        if self.0.browser.is_some() { Phases::REWRITE.and(Phases::RESPONSE_HEAD) } else { Phases::REWRITE }
+    }
+
+    fn rewrite(&self, x: &mut Exchange) -> Flow {
+        let site = &self.0;
+        let now = x.started_ms / 1_000;
+        let token = if site.bearer.is_some() { headers::bearer_token(&x.request.fields) } else { Ok(None) };
+        headers::strip(&mut x.request.fields);
+        match (&site.bearer, token) {
+            (Some(_), Err(())) => answer(site.answers.malformed.clone()),
+            (Some(bearer), Ok(Some(token))) => match bearer.remembered(&token, now) {
+                Some(verified) => site.admit_bearer(x, &token, verified),
+                None => site.ask_about(bearer, token, now),
+            },
+            _ => match &site.browser {
+                Some(browser) => site.browse(x, browser, now),
+                None => answer(site.answers.no_token.clone()),
+            },
+        }
+    }
+
+    fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
+        if let Some(Cookies(lines)) = x.slot(NAME) {
+            answers::put_cookies(&mut head.fields, lines);
+        }
+    }
+}
+
+impl Site {
+    fn ask_about(self: &Arc<Self>, bearer: &Arc<Bearer>, token: String, now: u64) -> Flow {
+        let site = self.clone();
+        let verdict = bearer.verdict(token.clone(), now);
+        Flow::Wait(Box::pin(async move {
+            let verdict = verdict.await;
+            let resume: Resume = Box::new(move |x| match verdict {
+                Verdict::Good(verified) => site.admit_bearer(x, &token, verified),
+                Verdict::Bad(why) => answer(site.answers.invalid_token(&why)),
+                Verdict::Unknown(trouble) => answer(site.unavailable(&trouble)),
+            });
+            resume
+        }))
+    }
+
+    /// Lets a request with a good token go on.
+    fn admit_bearer(&self, x: &mut Exchange, token: &str, verified: Arc<Verified>) -> Flow {
+        if let Err(lacking) = self.rules.check_bearer(&verified.claims) {
+            return answer(self.lacking(&lacking));
+        }
+        if let Some(browser) = &self.browser {
+            browser.shape.hide(&mut x.request.fields);
+        }
+        self.outputs.tell_bearer(&mut x.request.fields, token, verified.introspected.as_deref());
+        Flow::Continue
+    }
+
+    fn browse(self: &Arc<Self>, x: &mut Exchange, browser: &Browser, now: u64) -> Flow {
+        if browser.is_return(&x.request.path) {
+            return self.come_back(x, browser, now);
+        }
+        if *x.request.path == *browser.logout_path {
+            return self.log_out(x, browser, now);
+        }
+        let Some(session) = browser.session(x, now) else { return self.unknown(x, browser, now) };
+        if !browser.renews || !session.is_expired(browser.leeway, now) {
+            let stale = session.standing(&browser.lifetimes, now) == Standing::Stale;
+            return self.admit_session(x, browser, session, stale, now);
+        }
+        if session.tokens.refresh.is_none() {
+            return self.unknown(x, browser, now);
+        }
+        let renewal = browser.sign_in.renew(&session, now);
+        let site = self.clone();
+        Flow::Wait(Box::pin(async move {
+            let renewed = renewal.await;
+            let resume: Resume = Box::new(move |x| site.renewed(x, session, renewed, now));
+            resume
+        }))
+    }
+
+    fn renewed(
+        self: &Arc<Self>,
+        x: &mut Exchange,
+        mut session: Session,
+        renewed: Result<Arc<super::session::Tokens>, Failure>,
+        now: u64,
+    ) -> Flow {
+        let Some(browser) = &self.browser else { return Flow::Continue };
+        match renewed {
+            Ok(tokens) => {
+                session.renew((*tokens).clone());
+                self.admit_session(x, browser, session, true, now)
+            }
+            Err(Failure::Trouble(trouble @ Trouble::Down(_))) => answer(self.unavailable(&trouble)),
+            Err(failure) => {
+                tracing::info!(%failure, "openid-connect: a session could not be renewed, so it is over");
+                self.unknown(x, browser, now)
+            }
+        }
+    }
+
+    /// Lets a request with a good session go on.
+    fn admit_session(&self, x: &mut Exchange, browser: &Browser, mut session: Session, write: bool, now: u64) -> Flow {
+        let judged = self.rules.check_scopes(&session.tokens.scope).and_then(|()| self.rules.check_schema(|| session.learnt()));
+        if let Err(lacking) = judged {
+            return answer(self.lacking(&lacking));
+        }
+        if write {
+            session.touch(&browser.lifetimes, now);
+            match browser.write(x, &session) {
+                Some(lines) => x.put(NAME, Cookies(lines)),
+                None => return answer(too_large()),
+            }
+        }
+        browser.shape.hide(&mut x.request.fields);
+        self.outputs.tell_session(&mut x.request.fields, &session);
+        Flow::Continue
+    }
+
+    /// What becomes of those who have not logged in.
+    fn unknown(self: &Arc<Self>, x: &mut Exchange, browser: &Browser, now: u64) -> Flow {
+        match browser.action {
+            UnauthAction::Deny => answer(self.answers.denied.clone()),
+            UnauthAction::Pass => {
+                browser.shape.hide(&mut x.request.fields);
+                Flow::Continue
+            }
+            UnauthAction::Auth => self.begin(x, browser, now),
+        }
+    }
+
+    fn lacking(&self, lacking: &Lacking) -> Answer {
+        match lacking {
+            Lacking::Schema => self.answers.invalid_token(&lacking.to_string()),
+            _ => answers::refusal(403, serde_json::json!({ "error": lacking.to_string() })),
+        }
+    }
+
+    /// The provider gives nothing; the log says more than the client is told.
+    pub(crate) fn unavailable(&self, trouble: &Trouble) -> Answer {
+        tracing::warn!(%trouble, "openid-connect: the provider gives no answer that is of use");
+        self.answers.unavailable.clone()
+    }
+}
+
+impl Browser {
+    /// The session that a request carries, if it is good.
+    pub(crate) fn session(&self, x: &Exchange, now: u64) -> Option<Session> {
+        let session = Session::open(&self.sealer, &self.shape.find(&x.request)?)?;
+        let good = session.standing(&self.lifetimes, now) != Standing::Over && self.ended.0.get(&session.id).is_none();
+        good.then_some(session)
+    }
+
+    /// The lines that keep a session; `None` when it is too large, or there is no randomness.
+    pub(crate) fn write(&self, x: &Exchange, session: &Session) -> Option<Vec<String>> {
+        let value = session.seal(&self.sealer, random()?)?;
+        self.shape.keep(&value, self.shape.held(&x.request), is_https(x))
+    }
+}
+
+/// Whether the client speaks TLS, to us or to a proxy that is believed: only from one does the client's address differ from the peer's.
+pub(crate) fn is_https(x: &Exchange) -> bool {
+    let forwarded =
+        || x.request.fields.get_known(Name::XForwardedProto).is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
+    x.connection.tls.is_some() || (x.remote.ip() != x.connection.peer.ip() && forwarded())
+}
+
+/// Random bytes that nobody can guess; `None` when the system has none.
+pub(crate) fn random<const N: usize>() -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).ok().map(|()| bytes)
+}
+
+/// What is answered when the cookies of a session would be more than browsers take.
+pub(crate) fn too_large() -> Answer {
+    tracing::warn!(
+        "openid-connect: a session is larger than cookies can hold; ask for fewer scopes, or switch set_userinfo_header off"
+    );
+    answers::told(500, "The session is larger than cookies can hold.")
+}
+
+pub(crate) fn answer(answer: Answer) -> Flow {
+    Flow::Answer(Box::new(answer))
+}
