@@ -91,6 +91,27 @@ pub(crate) fn schema_with_metadata<C: Config, M: Config>(place: Place) -> Option
     }
 }
 
+/// `Plugin::check` of an authentication plugin: configured on routes, with credentials on consumers.
+///
+/// # Errors
+/// All faults that were found.
+pub(crate) fn with_credentials<C: Config, K: Config>(place: Place, value: &Value) -> Result<(), Vec<ConfigFault>> {
+    match place {
+        Place::Route => read::<C>(value).map(drop),
+        Place::Consumer => read::<K>(value).map(drop),
+        Place::Metadata => Err(misplaced(place)),
+    }
+}
+
+/// `Plugin::schema` of an authentication plugin.
+pub(crate) fn schema_with_credentials<C: Config, K: Config>(place: Place) -> Option<Value> {
+    match place {
+        Place::Route => Some(schema::<C>()),
+        Place::Consumer => Some(schema::<K>()),
+        Place::Metadata => None,
+    }
+}
+
 /// JSON Schema of a configuration.
 pub(crate) fn schema<C: Config>() -> Value {
     schemars::schema_for!(C).to_value()

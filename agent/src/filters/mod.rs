@@ -15,12 +15,16 @@ mod set_cookie;
 #[cfg(test)]
 pub(crate) mod testing;
 
+mod acl;
 mod api_breaker;
+mod attach_consumer_label;
+mod basic_auth;
 mod body_transformer;
 mod brotli;
 mod buffering;
 mod client_control;
 mod compress;
+mod consumer_restriction;
 mod cors;
 mod csrf;
 mod degraphql;

@@ -9,11 +9,15 @@ use super::*;
 
 /// Every plugin. A new one adds its folder and its line.
 static PLUGINS: &[&Plugin] = &[
+    &acl::PLUGIN,
     &api_breaker::PLUGIN,
+    &attach_consumer_label::PLUGIN,
+    &basic_auth::PLUGIN,
     &body_transformer::PLUGIN,
     &brotli::PLUGIN,
     &buffering::PLUGIN,
     &client_control::PLUGIN,
+    &consumer_restriction::PLUGIN,
     &cors::PLUGIN,
     &csrf::PLUGIN,
     &degraphql::PLUGIN,

@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 use heddle_xds::catalog::{Catalog, Place};
+use heddle_xds::model;
 use serde_json::Value;
 
-use super::{BuildContext, Filter, Flow, Keep, Registry, registry};
-use crate::exchange::{Answer, Exchange};
+use super::{BuildContext, Filter, Flow, Keep, Registry, credentials, registry};
+use crate::exchange::testing::{NOW_MS, at};
+use crate::exchange::{Answer, ConsumerInfo, Directory, Exchange};
 use crate::outbound::Outbound;
 
 /// What filters under test ask other services with; it opens nothing before the first call.
@@ -69,4 +73,59 @@ pub(crate) async fn settled(mut flow: Flow, x: &mut Exchange) -> Flow {
 /// The first value of a request header.
 pub(crate) fn header<'a>(x: &'a Exchange, name: &str) -> Option<&'a str> {
     x.request.fields.get_str(name)
+}
+
+/// Consumers and their credentials, found as the tables find them.
+#[derive(Default)]
+pub(crate) struct People {
+    by_name: BTreeMap<String, Arc<ConsumerInfo>>,
+    by_credential: BTreeMap<(&'static str, Box<[u8]>), Arc<ConsumerInfo>>,
+}
+
+impl People {
+    /// One more, who proves who it is by this configuration of a plugin.
+    pub(crate) fn with(self, name: &str, plugin: &str, config: Value) -> People {
+        self.labelled(name, &[]).known_by(name, plugin, config)
+    }
+
+    /// One more, without a credential.
+    pub(crate) fn and(self, name: &str) -> People {
+        self.labelled(name, &[])
+    }
+
+    /// One more, with labels.
+    pub(crate) fn labelled(mut self, name: &str, labels: &[(&str, &str)]) -> People {
+        self.by_name.insert(name.to_owned(), Arc::new(person(name, labels)));
+        self
+    }
+
+    fn known_by(mut self, name: &str, plugin: &str, config: Value) -> People {
+        Registry::default().check(plugin, Place::Consumer, &config).expect("a right credential");
+        let credential = model::Credential { id: "".into(), plugin: plugin.into(), config: Arc::new(config) };
+        let compiled = credentials(&[credential]).expect("a credential").remove(0);
+        let consumer = person(name, &[]).proven_by(compiled.proof);
+        self.by_credential.insert((compiled.plugin, compiled.value), Arc::new(consumer));
+        self
+    }
+
+    /// A request among them.
+    pub(crate) fn ask(self, method: &str, target: &str, fields: &[(&str, &str)]) -> Exchange {
+        at(NOW_MS, method, "h", target, fields, Rc::new(self))
+    }
+}
+
+fn person(name: &str, labels: &[(&str, &str)]) -> ConsumerInfo {
+    let labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    ConsumerInfo::new(name.into(), "".into(), "".into(), labels, false)
+}
+
+impl Directory for People {
+    fn find_credential(&self, plugin: &str, value: &[u8]) -> Option<Arc<ConsumerInfo>> {
+        let found = self.by_credential.iter().find(|((known, unique), _)| *known == plugin && **unique == *value);
+        found.map(|(_, consumer)| consumer.clone())
+    }
+
+    fn consumer(&self, username: &str) -> Option<Arc<ConsumerInfo>> {
+        self.by_name.get(username).cloned()
+    }
 }

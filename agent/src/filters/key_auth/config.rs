@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::super::check::{self, Faults};
 use super::super::fields::is_name;
+use super::super::identity;
 
 /// Configuration on a route.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -52,12 +53,7 @@ impl check::Config for Config {
         if self.query.is_empty() {
             faults.add("query", "string too short, expected at least 1, got 0");
         }
-        if self.realm.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
-            faults.add("realm", "expected text without quotes, backslashes and control characters");
-        }
-        if self.anonymous_consumer.as_deref() == Some("") {
-            faults.add("anonymous_consumer", "string too short, expected at least 1, got 0");
-        }
+        identity::check_common(&self.realm, self.anonymous_consumer.as_deref(), faults);
     }
 }
 

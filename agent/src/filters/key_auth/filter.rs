@@ -4,18 +4,19 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::super::{BuildContext, Built, Filter, Flow, Phases, check, identity};
+use super::super::identity::{self, Guests};
+use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::Config;
-use crate::exchange::{Answer, ConsumerInfo, Exchange, Reason};
+use crate::exchange::{Answer, Exchange};
 use crate::http::FieldName;
 
 struct KeyAuth {
     header: FieldName,
     query: Box<str>,
     hide: bool,
-    anonymous: Option<Box<str>>,
+    guests: Guests,
     missing: Answer,
     invalid: Answer,
 }
@@ -23,18 +24,13 @@ struct KeyAuth {
 pub(super) fn build(value: &Value, _context: &BuildContext<'_>) -> Built {
     let config: Config = check::read(value)?;
     let challenge = format!("apikey realm=\"{}\"", config.realm);
-    let refusal = |message: &str| {
-        let mut answer = Answer::json(401, &json!({"message": message}), Reason::Plugin);
-        answer.head.fields.append("WWW-Authenticate", &challenge);
-        answer
-    };
     Ok(Arc::new(KeyAuth {
         header: FieldName::new(config.header),
         query: config.query.into(),
         hide: config.hide_credentials,
-        anonymous: config.anonymous_consumer.map(Into::into),
-        missing: refusal("Missing API key in request"),
-        invalid: refusal("Invalid API key in request"),
+        guests: Guests::new(config.anonymous_consumer),
+        missing: identity::challenge("Missing API key in request", &challenge),
+        invalid: identity::challenge("Invalid API key in request", &challenge),
     }))
 }
 
@@ -59,8 +55,8 @@ impl Filter for KeyAuth {
                 identity::attach(x, consumer);
                 Flow::Continue
             }
-            Some((_, None)) => self.refuse(x, &self.invalid),
-            None => self.refuse(x, &self.missing),
+            Some((_, None)) => self.guests.admit_or(x, &self.invalid),
+            None => self.guests.admit_or(x, &self.missing),
         }
     }
 }
@@ -83,24 +79,7 @@ impl KeyAuth {
     fn hide(&self, x: &mut Exchange, place: &Place) {
         match place {
             Place::Header => _ = x.request.fields.remove_named(&self.header),
-            Place::Query => {
-                let query = x.request.query.take().unwrap_or_default();
-                let others = query.split('&').filter(|pair| pair.split('=').next() != Some(&*self.query));
-                let rest = others.collect::<Vec<_>>().join("&");
-                x.request.query = (!rest.is_empty()).then_some(rest);
-            }
-        }
-    }
-
-    /// Goes on as the anonymous consumer where there is one.
-    fn refuse(&self, x: &mut Exchange, refusal: &Answer) -> Flow {
-        let anonymous: Option<Arc<ConsumerInfo>> = self.anonymous.as_deref().and_then(|name| x.directory.consumer(name));
-        match anonymous {
-            Some(consumer) => {
-                identity::attach(x, consumer);
-                Flow::Continue
-            }
-            None => Flow::Answer(Box::new(refusal.clone())),
+            Place::Query => identity::hide_query_arg(x, &self.query),
         }
     }
 }

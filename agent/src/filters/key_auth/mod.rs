@@ -5,8 +5,7 @@ mod filter;
 #[cfg(test)]
 mod tests;
 
-use heddle_xds::catalog::{ConfigFault, Descriptor, Place, PluginKind};
-use serde_json::Value;
+use heddle_xds::catalog::{Descriptor, PluginKind};
 
 use super::{Plugin, check};
 use config::{Config, Credential};
@@ -22,24 +21,8 @@ pub(crate) static PLUGIN: Plugin = Plugin {
         encrypt_fields: &["key"],
         prefer_route: false,
     },
-    schema,
-    check,
+    schema: check::schema_with_credentials::<Config, Credential>,
+    check: check::with_credentials::<Config, Credential>,
     build: filter::build,
     credential: None,
 };
-
-fn schema(place: Place) -> Option<Value> {
-    match place {
-        Place::Route => Some(check::schema::<Config>()),
-        Place::Consumer => Some(check::schema::<Credential>()),
-        Place::Metadata => None,
-    }
-}
-
-fn check(place: Place, value: &Value) -> Result<(), Vec<ConfigFault>> {
-    match place {
-        Place::Route => check::read::<Config>(value).map(drop),
-        Place::Consumer => check::read::<Credential>(value).map(drop),
-        Place::Metadata => Err(check::misplaced(place)),
-    }
-}
