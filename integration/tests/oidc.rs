@@ -213,7 +213,10 @@ fn programs_bring_tokens_and_known_keys_outlive_the_provider() {
     assert!(status == 503 && body.contains("identity provider cannot be reached"), "{status} {body}");
     let log = story.heddle.process.output();
     let code = back.split(['?', '&']).find_map(|pair| pair.strip_prefix("code=")).unwrap();
-    assert!([signed.as_str(), &later, &opaque, code].iter().all(|secret| !log.contains(secret)), "tokens and codes are never logged");
+    assert!(
+        [signed.as_str(), &later, &opaque, code].iter().all(|secret| !log.contains(secret)),
+        "tokens and codes are never logged"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Flow;
 use super::check::Faults;
 use crate::exchange::{Answer, ConsumerInfo, Exchange, Reason};
+use crate::http::Name;
 
 /// Key of the slot (of type [`serde_json::Value`]) under which plugins that ask somebody else who it is keep what they were told, for `acl`.
 pub(crate) const EXTERNAL_USER: &str = "external_user";
@@ -74,6 +75,32 @@ pub(crate) fn hide_query_arg(x: &mut Exchange, name: &str) {
     x.request.query = (!rest.is_empty()).then_some(rest);
 }
 
+/// Takes a cookie out of the request.
+pub(crate) fn hide_cookie(x: &mut Exchange, name: &str) {
+    let lines: Vec<String> =
+        x.request.fields.get_all_known(Name::Cookie).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    x.request.fields.remove_known(Name::Cookie);
+    for line in lines {
+        let others = line.split(';').map(str::trim).filter(|pair| pair.split('=').next() != Some(name));
+        let rest = others.collect::<Vec<_>>().join("; ");
+        if !rest.is_empty() {
+            x.request.fields.append_known(Name::Cookie, rest);
+        }
+    }
+}
+
+/// Drops what the client claims to be, for requests that go on without a consumer.
+pub(crate) fn disown(x: &mut Exchange) {
+    for name in ["X-Consumer-Username", "X-Credential-Identifier", "X-Consumer-Custom-ID"] {
+        x.request.fields.remove(name);
+    }
+}
+
+/// Whether a text of a configuration stands for a secret that is kept elsewhere, so that nothing can be said of it yet.
+pub(crate) fn is_reference(text: &str) -> bool {
+    ["$secret://", "$env://", "$ENV://"].iter().any(|prefix| text.starts_with(prefix))
+}
+
 /// Faults of what most of these plugins are configured with.
 pub(crate) fn check_common(realm: &str, anonymous: Option<&str>, faults: &mut Faults) {
     if realm.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
@@ -94,7 +121,7 @@ pub(crate) fn check_present(path: &str, text: &str, faults: &mut Faults) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::testing::get;
+    use crate::exchange::testing::request;
 
     #[test]
     fn schemes_are_told_whatever_their_case() {
@@ -105,8 +132,10 @@ mod tests {
     }
 
     #[test]
-    fn one_argument_of_several_is_taken_out() {
-        let mut x = get("h", "/?jwt=1&a=2&jwt");
+    fn one_argument_or_cookie_of_several_is_taken_out() {
+        let mut x = request("GET", "h", "/?jwt=1&a=2&jwt", &[("Cookie", "a=1; jwt=t; b=2"), ("Cookie", "jwt=t")]);
+        hide_cookie(&mut x, "jwt");
+        assert_eq!(x.request.fields.get_all("cookie").collect::<Vec<_>>(), [b"a=1; b=2"]);
         hide_query_arg(&mut x, "jwt");
         assert_eq!(x.request.query.as_deref(), Some("a=2"));
         hide_query_arg(&mut x, "a");

@@ -34,14 +34,17 @@ mod fault_injection;
 mod forward_auth;
 mod gzip;
 mod headers;
+mod hmac_auth;
 mod ip_restriction;
 #[cfg_attr(not(test), expect(dead_code, reason = "the plugins that stand on it come next"))]
 mod jose;
+mod jwt_auth;
 mod key_auth;
 mod limit_conn;
 mod limit_count;
 mod limit_req;
 mod mocking;
+mod multi_auth;
 mod opa;
 mod openid_connect;
 mod prometheus;

@@ -26,6 +26,12 @@ pub const SENT_FIELDS: &str = "sent_fields";
 /// Key of the slot (of type `String`) under which the `request-id` filter keeps an id that stands in no `X-Request-Id` field.
 pub const REQUEST_ID: &str = "request-id";
 
+/// Key of the slot (of type `serde_json::Map<String, serde_json::Value>`) under which plugins that verify tokens keep the claims, for `jwt_claim_*`.
+pub const JWT_CLAIMS: &str = "jwt_claims";
+
+/// Key of the slot (of type `String`) under which `jwt-auth` keeps all claims as JSON on demand.
+pub const JWT_PAYLOAD: &str = "jwt_auth_payload";
+
 /// A variable, resolved once from its name.
 #[derive(Clone)]
 pub struct Variable {
@@ -56,6 +62,7 @@ enum Kind {
     Arg(Arc<str>),
     Cookie(Arc<str>),
     Param(Arc<str>),
+    Claim(Arc<str>),
     Unknown,
 }
 
@@ -78,6 +85,8 @@ impl Variable {
             Kind::Cookie(cookie.into())
         } else if let Some(param) = name.strip_prefix("uri_param_") {
             Kind::Param(param.into())
+        } else if let Some(claim) = name.strip_prefix("jwt_claim_") {
+            Kind::Claim(claim.into())
         } else {
             Kind::Unknown
         };
@@ -103,6 +112,7 @@ impl Variable {
             Kind::Arg(name) => query_arg(table::query(x)?, name).map(Value::from),
             Kind::Cookie(name) => x.request.cookie(name).map(Value::from),
             Kind::Param(name) => x.params.iter().find(|(key, _)| key == name).map(|(_, value)| Value::from(value.as_str())),
+            Kind::Claim(name) => claim(x, name),
             Kind::Unknown => None,
         }
     }
@@ -188,6 +198,15 @@ impl HeaderName {
             all.push_str(&String::from_utf8_lossy(value));
         }
         Some(Cow::Owned(all))
+    }
+}
+
+/// A claim of the token that was verified: text as it is, what is no text as JSON.
+fn claim<'a>(x: &'a Exchange, name: &str) -> Option<Value<'a>> {
+    match x.slot::<serde_json::Map<String, serde_json::Value>>(JWT_CLAIMS)?.get(name)? {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text.as_str().into()),
+        other => Some(other.to_string().into()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::super::{Attempt, ClientCertificate, Exchange, TlsInfo};
-use super::{Getter, REQUEST_ID, Value};
+use super::{Getter, JWT_PAYLOAD, REQUEST_ID, Value};
 use crate::http::Name;
 use heddle_node::telemetry::RequestTrace;
 
@@ -67,6 +67,7 @@ const TABLE: &[(&str, Getter)] = &[
     ("consumer_name", |x| x.consumer.as_deref().map(|consumer| (&*consumer.username).into())),
     ("consumer_group_id", |x| present(&x.consumer.as_deref()?.group_id)),
     ("credential_id", |x| present(&x.consumer.as_deref()?.credential_id)),
+    ("jwt_auth_payload", |x| x.slot::<String>(JWT_PAYLOAD).map(|payload| payload.as_str().into())),
     ("route_id", |x| present(&x.routed()?.info().id)),
     ("route_name", |x| present(&x.routed()?.info().name)),
     ("service_id", |x| present(&x.routed()?.info().service_id)),

@@ -1,0 +1,166 @@
+//! Keys that issuers publish: fetched when they are needed, by one request at a time, and used on while the issuer does not answer. It knows no tokens.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::super::jose::KeySet;
+use crate::http::Fields;
+use crate::outbound::{Call, Outbound, Remote, RemoteOptions};
+
+/// Most bytes of a set; 64 RSA keys with certificates have half of it.
+const MAX_SET: u64 = 512 * 1024;
+/// Milliseconds between two attempts: after a failure, and when tokens name keys that are not in the set, which anybody may let them do.
+const PAUSE_MS: u64 = 10_000;
+/// Most issuers that are remembered; more are those of configurations that are gone.
+const MAX_SOURCES: usize = 1_024;
+
+/// How keys are fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Fetching {
+    pub url: Box<str>,
+    pub ttl_s: u32,
+    pub timeout_ms: u32,
+    pub verify: bool,
+}
+
+/// The keys of all issuers; one for all routes and workers.
+#[derive(Default)]
+pub(super) struct Library {
+    sources: Mutex<HashMap<Fetching, Arc<Source>>>,
+}
+
+/// The keys of one issuer.
+pub(super) struct Source {
+    remote: Remote,
+    ttl_ms: u64,
+    held: ArcSwapOption<Held>,
+    /// Before this time (Unix milliseconds) no new attempt is made.
+    not_before: AtomicU64,
+    flight: tokio::sync::Mutex<()>,
+}
+
+struct Held {
+    keys: Arc<KeySet>,
+    since_ms: u64,
+}
+
+/// What to do about keys at some moment.
+enum Plan {
+    Use(Arc<KeySet>),
+    /// Fetch; meanwhile, or when that fails, these are better than none.
+    Fetch(Option<Arc<KeySet>>),
+    /// There are none, and it is too early to ask again.
+    GiveUp,
+}
+
+/// There are no keys, and none can be had.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unavailable;
+
+impl Library {
+    /// The issuer of this URL.
+    ///
+    /// # Errors
+    /// What is wrong with the URL.
+    pub(super) fn source(&self, fetching: &Fetching, outbound: &Outbound) -> Result<Arc<Source>, String> {
+        let mut sources = self.sources.lock();
+        if let Some(source) = sources.get(fetching) {
+            return Ok(source.clone());
+        }
+        let source = Arc::new(Source::new(fetching, outbound)?);
+        if sources.len() >= MAX_SOURCES {
+            sources.retain(|_, source| Arc::strong_count(source) > 1);
+        }
+        if sources.len() >= MAX_SOURCES {
+            sources.clear();
+        }
+        sources.insert(fetching.clone(), source.clone());
+        Ok(source)
+    }
+}
+
+impl Source {
+    fn new(fetching: &Fetching, outbound: &Outbound) -> Result<Source, String> {
+        let options = RemoteOptions {
+            timeout: Duration::from_millis(fetching.timeout_ms.into()),
+            verify: fetching.verify,
+            max_body: MAX_SET,
+            max_in_flight: 4,
+            ..RemoteOptions::default()
+        };
+        Ok(Source {
+            remote: outbound.remote(&fetching.url, &options)?,
+            ttl_ms: u64::from(fetching.ttl_s) * 1_000,
+            held: ArcSwapOption::empty(),
+            not_before: AtomicU64::new(0),
+            flight: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// The keys, when nothing has to be fetched for that.
+    pub(super) fn at_hand(&self, now_ms: u64, suits: impl Fn(&KeySet) -> bool) -> Option<Arc<KeySet>> {
+        match self.plan(now_ms, suits) {
+            Plan::Use(keys) => Some(keys),
+            Plan::Fetch(_) | Plan::GiveUp => None,
+        }
+    }
+
+    /// The keys, fetched when there are none, when they are old, or when none suits the token.
+    pub(super) async fn keys(&self, now_ms: u64, suits: impl Fn(&KeySet) -> bool) -> Result<Arc<KeySet>, Unavailable> {
+        let fallback = match self.plan(now_ms, &suits) {
+            Plan::Use(keys) => return Ok(keys),
+            Plan::GiveUp => return Err(Unavailable),
+            Plan::Fetch(fallback) => fallback,
+        };
+        let _flight = match (self.flight.try_lock(), fallback) {
+            (Ok(flight), _) => flight,
+            // Somebody fetches: old keys that suit will do until then.
+            (Err(_), Some(old)) if suits(&old) => return Ok(old),
+            (Err(_), _) => self.flight.lock().await,
+        };
+        // Who was in flight before may have brought them, or met a failure.
+        match self.plan(now_ms, &suits) {
+            Plan::Use(keys) => return Ok(keys),
+            Plan::GiveUp => return Err(Unavailable),
+            Plan::Fetch(_) => {}
+        }
+        self.not_before.store(now_ms.saturating_add(PAUSE_MS), Ordering::Relaxed);
+        match self.fetch().await {
+            Ok(keys) => {
+                let keys = Arc::new(keys);
+                self.held.store(Some(Arc::new(Held { keys: keys.clone(), since_ms: now_ms })));
+                Ok(keys)
+            }
+            Err(message) => {
+                tracing::warn!(server = self.remote.authority(), %message, "the keys of an issuer of tokens cannot be fetched; those it published before are used on");
+                self.held.load().as_ref().map(|held| held.keys.clone()).ok_or(Unavailable)
+            }
+        }
+    }
+
+    fn plan(&self, now_ms: u64, suits: impl Fn(&KeySet) -> bool) -> Plan {
+        let may_fetch = now_ms >= self.not_before.load(Ordering::Relaxed);
+        match &*self.held.load() {
+            Some(held) if !may_fetch => Plan::Use(held.keys.clone()),
+            Some(held) if now_ms.saturating_sub(held.since_ms) < self.ttl_ms && suits(&held.keys) => Plan::Use(held.keys.clone()),
+            Some(held) => Plan::Fetch(Some(held.keys.clone())),
+            None if may_fetch => Plan::Fetch(None),
+            None => Plan::GiveUp,
+        }
+    }
+
+    async fn fetch(&self) -> Result<KeySet, String> {
+        let mut fields = Fields::new();
+        fields.append("Accept", "application/jwk-set+json, application/json");
+        let reply = self.remote.send(Call { fields, ..Call::default() }).await.map_err(|error| error.to_string())?;
+        if reply.head.status != 200 {
+            return Err(format!("expected status 200, got {}", reply.head.status));
+        }
+        KeySet::parse(&reply.body).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,29 @@
+//! `jwt-auth`: identifies a consumer by a signed token (RFC 7519), with keys of the consumer or of an issuer. It knows no other way of proving who one is.
+
+mod config;
+mod filter;
+mod jwks;
+#[cfg(test)]
+mod tests;
+
+use heddle_xds::catalog::{Descriptor, PluginKind};
+
+use super::{Plugin, check};
+use config::{Config, Credential};
+
+/// The plugin.
+pub(crate) static PLUGIN: Plugin = Plugin {
+    descriptor: Descriptor {
+        name: "jwt-auth",
+        priority: 2510,
+        version: "0.1",
+        kind: PluginKind::Auth,
+        unique_consumer_field: Some("key"),
+        encrypt_fields: &["secret"],
+        prefer_route: false,
+    },
+    schema: check::schema_with_credentials::<Config, Credential>,
+    check: check::with_credentials::<Config, Credential>,
+    build: filter::build,
+    credential: Some(config::credential),
+};
