@@ -28,6 +28,7 @@ mod consumer_restriction;
 mod cors;
 mod csrf;
 mod degraphql;
+mod digest_auth;
 mod echo;
 mod error_page;
 mod fault_injection;
@@ -37,7 +38,9 @@ mod headers;
 mod hmac_auth;
 mod ip_restriction;
 #[cfg_attr(not(test), expect(dead_code, reason = "the plugins that stand on it come next"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "openid-connect stands on the rest of it"))]
 mod jose;
+mod jwe_decrypt;
 mod jwt_auth;
 mod key_auth;
 mod limit_conn;

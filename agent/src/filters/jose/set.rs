@@ -43,11 +43,6 @@ impl KeySet {
         KeySet { keys: vec![key] }
     }
 
-    /// Number of keys.
-    pub(crate) fn len(&self) -> usize {
-        self.keys.len()
-    }
-
     /// Whether some key would be asked about such a token. When not, a newer set may have one.
     pub(crate) fn has(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
         self.candidates(kid, algorithm).next().is_some()

@@ -74,7 +74,7 @@ fn keys_come_as_certificates_pkcs1_and_sets_too() {
         assert!(set.has(unverified.kid(), unverified.algorithm()));
         assert!(unverified.verify_with(&set, &public).is_ok(), "{}", algorithm.name());
     }
-    assert_eq!((set.len(), KeySet::of(Key::pem_for_any(&pem_of("P-256")).unwrap()).len()), (5, 1));
+    assert!(KeySet::of(Key::pem_for_any(&pem_of("P-256")).unwrap()).has(Some("any"), Algorithm::ES256));
 }
 
 /// The classic attacks: no signature, the public key taken for a secret, another algorithm of the same key.
@@ -177,7 +177,6 @@ fn sets_are_bounded_and_pass_over_what_is_of_no_use() {
     assert_eq!(wrong(json!({ "keys": vec![key.clone(); 65] })), KeyError::TooMany(64));
     assert_eq!(wrong(json!({"keys": [{"kty": "oct", "k": "AAAA"}, 5]})), KeyError::NoneUsable);
     let set = KeySet::parse(json!({"keys": [{"kty": "new"}, key]}).to_string().as_bytes()).unwrap();
-    assert_eq!(set.len(), 1);
     assert!(set.has(Some("Ed25519"), Algorithm::EdDSA) && set.has(None, Algorithm::EdDSA));
     assert!(!set.has(Some("another"), Algorithm::EdDSA) && !set.has(None, Algorithm::RS256));
 }
