@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -26,11 +26,13 @@ pub struct Socket {
     stream: TcpStream,
     /// Whether much comes at a time: then it is read to its place at once instead of being copied.
     large: bool,
+    /// Whom the runtime will wake when there is something to read; see [`Socket::poll_read_with`].
+    reader: Option<Waker>,
 }
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Socket {
-        Socket { stream, large: false }
+        Socket { stream, large: false, reader: None }
     }
 }
 
@@ -40,46 +42,53 @@ impl Socket {
         &self.stream
     }
 
-    /// Does `work` on up to `wanted` bytes once the socket is ready for it.
+    /// Reads once there is something, at most `wanted` bytes.
     ///
-    /// Work that did less than was wanted has met the end of what the system has, or takes, for now: the runtime is told so, as by its own reads and
-    /// writes, and waits for more before the next try.
-    fn poll_do(
+    /// Whoever is to be woken stays so until something comes. A future that waits for several things is polled whenever one of them has come, and need not
+    /// take the runtime's lock to say again that it still waits for the others: while the runtime sees nothing here, nobody has been woken for it.
+    fn poll_read_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        wanted: usize,
+        mut work: impl FnMut(&TcpStream) -> rustix::io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let mut waits = self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker()));
+        loop {
+            if !waits && self.stream.poll_read_ready(cx)?.is_pending() {
+                self.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            match attempt(&self.stream, Interest::READABLE, wanted, &mut work) {
+                Attempt::NotReady if waits => return Poll::Pending,
+                Attempt::Done(result) => {
+                    self.reader = None;
+                    return Poll::Ready(result);
+                }
+                Attempt::NotReady | Attempt::Nothing => waits = false,
+            }
+        }
+    }
+
+    /// Writes once the system takes something, at most `wanted` bytes.
+    fn poll_write_with(
         &self,
         cx: &mut Context<'_>,
-        interest: Interest,
         wanted: usize,
         mut work: impl FnMut(&TcpStream) -> rustix::io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            if interest.is_readable() {
-                ready!(self.stream.poll_read_ready(cx))?;
-            } else {
-                ready!(self.stream.poll_write_ready(cx))?;
-            }
-            let mut did = 0;
-            let tried = self.stream.try_io(interest, || {
-                did = work(&self.stream)?;
-                if did > 0 && did < wanted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            });
-            match tried {
-                Ok(()) => return Poll::Ready(Ok(did)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if did > 0 {
-                        return Poll::Ready(Ok(did));
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
+            ready!(self.stream.poll_write_ready(cx))?;
+            if let Attempt::Done(result) = attempt(&self.stream, Interest::WRITABLE, wanted, &mut work) {
+                return Poll::Ready(result);
             }
         }
     }
 
     /// Reads by way of this thread's room.
-    fn poll_copy(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+    fn poll_copy(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
         ROOM.with_borrow_mut(|room| {
             let room = &mut room[..SCRATCH.min(buf.remaining())];
-            let read = ready!(self.poll_do(cx, Interest::READABLE, room.len(), |stream| {
+            let read = ready!(self.poll_read_with(cx, room.len(), |stream| {
                 rustix::net::recv(stream, &mut *room, RecvFlags::empty()).map(|(read, _)| read)
             }))?;
             buf.put_slice(&room[..read]);
@@ -88,16 +97,52 @@ impl Socket {
     }
 }
 
+/// What came of one try.
+enum Attempt {
+    /// The runtime knows of nothing to be done; the system has not been asked.
+    NotReady,
+    /// The system had, or took, nothing.
+    Nothing,
+    Done(io::Result<usize>),
+}
+
+/// Does `work` on up to `wanted` bytes if the socket is ready for it.
+///
+/// Work that did less than was wanted has met the end of what the system has, or takes, for now: the runtime is told so, as by its own reads and
+/// writes, and waits for more before the next try.
+fn attempt(
+    stream: &TcpStream,
+    interest: Interest,
+    wanted: usize,
+    work: &mut impl FnMut(&TcpStream) -> rustix::io::Result<usize>,
+) -> Attempt {
+    let (mut did, mut asked) = (0, false);
+    let tried = stream.try_io(interest, || {
+        asked = true;
+        did = work(stream)?;
+        if did > 0 && did < wanted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match tried {
+        Ok(()) => Attempt::Done(Ok(did)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && did > 0 => Attempt::Done(Ok(did)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && !asked => Attempt::NotReady,
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Attempt::Nothing,
+        Err(error) => Attempt::Done(Err(error)),
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if buf.initialized().len() == buf.capacity() {
             let room = buf.initialize_unfilled();
-            let read = ready!(self.poll_do(cx, Interest::READABLE, room.len(), |stream| {
+            let read = ready!(self.poll_read_with(cx, room.len(), |stream| {
                 rustix::net::recv(stream, &mut *room, RecvFlags::empty()).map(|(read, _)| read)
             }))?;
             buf.advance(read);
         } else if self.large {
+            // The runtime's own way of waiting; it may wait for somebody else.
+            self.reader = None;
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
             self.large = buf.filled().len() - before >= LARGE;
         } else {
@@ -109,12 +154,12 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_do(cx, Interest::WRITABLE, bytes.len(), |stream| rustix::net::send(stream, bytes, SendFlags::NOSIGNAL))
+        self.poll_write_with(cx, bytes.len(), |stream| rustix::net::send(stream, bytes, SendFlags::NOSIGNAL))
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let wanted = slices.iter().map(|slice| slice.len()).sum();
-        self.poll_do(cx, Interest::WRITABLE, wanted, |stream| rustix::io::writev(stream, slices))
+        self.poll_write_with(cx, wanted, |stream| rustix::io::writev(stream, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -133,6 +178,11 @@ impl AsyncWrite for Socket {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
 
     use bytes::BytesMut;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -191,6 +241,49 @@ mod tests {
         assert_eq!(&input[..], b"onetwo");
         drop(far);
         assert_eq!(near.read_buf(&mut input).await.unwrap(), 0);
+    }
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_again_and_again_is_woken_once_and_so_is_who_takes_his_place() {
+        let (mut near, mut far) = pair().await;
+        let (first, second) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let look = |near: &mut Socket, who: &Arc<Count>| {
+            let mut input = BytesMut::with_capacity(64);
+            let waker = Waker::from(who.clone());
+            match pin!(near.read_buf(&mut input)).poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(read) => Some(read.unwrap()),
+                Poll::Pending => None,
+            }
+        };
+        for round in 1..4 {
+            for _ in 0..3 {
+                assert_eq!(look(&mut near, &first), None);
+            }
+            assert_eq!(look(&mut near, &second), None);
+            assert_eq!(look(&mut near, &first), None);
+            far.write_all(b"one").await.unwrap();
+            while first.0.load(Ordering::Relaxed) < round {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(look(&mut near, &first), Some(3));
+            assert_eq!(
+                (first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed)),
+                (round, 0),
+                "the last one to ask is woken"
+            );
+        }
+        drop(far);
+        assert_eq!(near.read_buf(&mut BytesMut::with_capacity(1)).await.unwrap(), 0);
     }
 
     #[tokio::test]
