@@ -52,4 +52,6 @@ pub struct ClientCertificate {
     pub serial: String,
     /// SHA-256 of the DER, hexadecimal.
     pub fingerprint: String,
+    /// The chain that was shown, as DER, the certificate itself first.
+    pub chain: Arc<[Box<[u8]>]>,
 }

@@ -3,6 +3,7 @@
 pub mod client;
 mod connection;
 mod consumer;
+pub mod content;
 mod dispatch;
 pub mod expr;
 pub mod imagined;

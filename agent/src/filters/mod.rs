@@ -27,6 +27,7 @@ mod compress;
 mod consumer_restriction;
 mod cors;
 mod csrf;
+mod data_mask;
 mod degraphql;
 mod digest_auth;
 mod echo;
@@ -50,12 +51,14 @@ mod mocking;
 mod multi_auth;
 mod opa;
 mod openid_connect;
+mod pass_client_cert;
 mod prometheus;
 mod proxy_rewrite;
 mod real_ip;
 mod redirect;
 mod referer_restriction;
 mod request_id;
+mod request_validation;
 mod response_rewrite;
 mod traffic_split;
 mod ua_restriction;
@@ -75,7 +78,7 @@ use crate::exchange::{Answer, Exchange, Proof};
 use crate::http::{Body, BodyError, ResponseHead};
 use crate::outbound::Outbound;
 
-pub use chain::{BodyEdits, Chain, Parts};
+pub use chain::{BodyEdits, Chain, Parts, keep_content};
 pub use credential::{Credential, credentials};
 pub use keep::Keep;
 pub use registry::Registry;
@@ -105,9 +108,11 @@ impl Phases {
     pub const AFTER_PROXY: Phases = Phases(128);
     /// The content coding of the response, behind all other changes of its body; the best offer wins.
     pub const ENCODE: Phases = Phases(256);
+    /// After the last byte and before `LOG`: what logs must not show is taken out.
+    pub const REDACT: Phases = Phases(512);
 
     /// Each phase by itself, in the order in which they come.
-    const ALL: [Phases; 9] = [
+    const ALL: [Phases; 10] = [
         Phases::REWRITE,
         Phases::ACCESS,
         Phases::BEFORE_PROXY,
@@ -117,6 +122,7 @@ impl Phases {
         Phases::LOG,
         Phases::AFTER_PROXY,
         Phases::ENCODE,
+        Phases::REDACT,
     ];
 
     /// Place of a single phase in [`Phases::ALL`].
@@ -222,6 +228,8 @@ pub trait Filter: Send + Sync {
     fn encode(&self, _x: &mut Exchange, _head: &mut ResponseHead, body: Body) -> Body {
         body
     }
+    /// Phase `REDACT`.
+    fn redact(&self, _x: &mut Exchange) {}
     /// Phase `LOG`.
     fn log(&self, _x: &Exchange) {}
 }

@@ -47,6 +47,7 @@ impl Finish {
         }
         let duration = clock::now().saturating_duration_since(x.started);
         x.answer.took = duration;
+        self.plan.redact(x);
         self.plan.log(x);
         self.count(duration);
         self.worker.log(&self.x, duration);

@@ -7,7 +7,7 @@ use heddle_xds::model::Timeouts;
 
 use super::view::{Seen, View};
 use crate::exchange::{Answer, Exchange};
-use crate::filters::{BodyEdits, Chain, Phases};
+use crate::filters::{BodyEdits, Chain, Phases, keep_content};
 use crate::http::{Body, Fields, Name, ResponseHead};
 
 /// The filters of one request, with the view that keeps them alive.
@@ -80,7 +80,8 @@ impl Plan {
                 return Some(answer);
             }
         }
-        None
+        // What later phases ask of the body by variables must be kept before it goes upstream.
+        if self.chains().into_iter().any(Chain::wants_content) { keep_content(x).await.err() } else { None }
     }
 
     /// Whether some filter acts between the choice of an endpoint and the try.
@@ -147,6 +148,11 @@ impl Plan {
     /// Whether some filter may encode the response.
     pub fn encodes(&self) -> bool {
         self.acting(Phases::ENCODE).next().is_some()
+    }
+
+    /// Phase `REDACT`.
+    pub fn redact(&self, x: &mut Exchange) {
+        self.chains().into_iter().for_each(|chain| chain.redact(x));
     }
 
     /// Phase `LOG`.

@@ -124,6 +124,10 @@ pub(super) enum Condition {
     Vars,
 }
 
+/// Why a route cannot be chosen by the body.
+const BODY_TOO_LATE: &str = "post_arg and graphql variables cannot choose a route, since the body is not read before; \
+    use them in _meta.filter, traffic-split or other plugins";
+
 impl<T> CompiledRoute<T> {
     /// Compiles a route of the model.
     ///
@@ -147,6 +151,9 @@ impl<T> CompiledRoute<T> {
                 None
             }
         };
+        if vars.as_ref().is_some_and(Expr::wants_content) {
+            faults.push(fault("vars".to_owned(), BODY_TOO_LATE.to_owned()));
+        }
         if !faults.is_empty() {
             return Err(faults);
         }

@@ -120,7 +120,8 @@ fn equal(value: &Value) -> Op {
         Value::String(text) => Op::Text(text.clone()),
         Value::Number(number) => number.as_f64().map_or(Op::Never, Op::Number),
         Value::Null => Op::Null,
-        _ => Op::Never,
+        Value::Bool(value) => Op::Bool(*value),
+        Value::Array(_) | Value::Object(_) => Op::Never,
     }
 }
 

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use regex::Regex;
 
+use super::variable::Value;
 use super::{Exchange, Variable};
 
 /// A compiled expression.
@@ -47,7 +48,9 @@ enum Op {
     Number(f64),
     /// Absent.
     Null,
-    /// Never equal: booleans, arrays and objects equal no text.
+    /// The same of yes and no, which only JSON knows.
+    Bool(bool),
+    /// Never equal: arrays and objects equal no text.
     Never,
     /// Compared as numbers.
     Order(Order, f64),
@@ -71,6 +74,11 @@ impl Expr {
         matches!(&self.root, Node::All(nodes) if nodes.is_empty())
     }
 
+    /// Whether it looks at the body, which must have been kept ([`Exchange::keep_content`]).
+    pub fn wants_content(&self) -> bool {
+        self.root.wants_content()
+    }
+
     /// Whether it holds for this request.
     pub fn matches(&self, x: &Exchange) -> bool {
         self.root.holds(x)
@@ -78,6 +86,14 @@ impl Expr {
 }
 
 impl Node {
+    fn wants_content(&self) -> bool {
+        match self {
+            Node::All(nodes) | Node::Any(nodes) => nodes.iter().any(Node::wants_content),
+            Node::Not(node) => node.wants_content(),
+            Node::Test(variable, _) => variable.wants_content(),
+        }
+    }
+
     fn holds(&self, x: &Exchange) -> bool {
         match self {
             Node::All(nodes) => nodes.iter().all(|node| node.holds(x)),
@@ -95,6 +111,7 @@ impl Op {
             Op::Text(expected) => text().is_some_and(|text| text == *expected),
             Op::Number(expected) => text().and_then(|text| number(&text)).is_some_and(|number| number == *expected),
             Op::Null => variable.value(x).is_none(),
+            Op::Bool(expected) => variable.value(x) == Some(Value::Bool(*expected)),
             Op::Never => false,
             Op::Order(order, bound) => text().and_then(|text| number(&text)).is_some_and(|number| order.holds(number, *bound)),
             Op::Matches(regex) => text().is_some_and(|text| regex.is_match(&text)),

@@ -135,8 +135,26 @@ fn name(text: &str) -> Option<(&str, &str)> {
         Some(inner) => (inner, true),
         None => (text, false),
     };
-    let end = inner.bytes().position(|byte| !(byte.is_ascii_alphanumeric() || byte == b'_')).unwrap_or(inner.len());
+    let word = |text: &str| text.bytes().position(|byte| !(byte.is_ascii_alphanumeric() || byte == b'_')).unwrap_or(text.len());
+    let end = match inner.strip_prefix("post_arg.") {
+        // A path goes on to the brace, or from word to word with dots between.
+        Some(path) if braced => inner.len() - path.len() + path.find('}')?,
+        Some(path) => inner.len() - path.len() + path_end(path, word),
+        None => word(inner),
+    };
     let (name, after) = inner.split_at(end);
     let after = if braced { after.strip_prefix('}')? } else { after };
     (!name.is_empty()).then_some((name, after))
+}
+
+/// Where a path of words with dots between ends.
+fn path_end(path: &str, word: impl Fn(&str) -> usize) -> usize {
+    let mut end = word(path);
+    while let Some(rest) = path[end..].strip_prefix('.') {
+        match word(rest) {
+            0 => break,
+            more => end += 1 + more,
+        }
+    }
+    end
 }

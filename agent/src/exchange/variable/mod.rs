@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Exchange;
+use super::content::{self, JsonPath, Operation};
 use crate::http::digits::{push_ip, push_number};
 use crate::http::{FieldName, Fields, Name};
 
@@ -50,6 +51,8 @@ pub enum Value<'a> {
     Ip(IpAddr),
     /// A time, written in seconds with three decimals.
     Seconds(Duration),
+    /// Yes or no, which only JSON knows.
+    Bool(bool),
 }
 
 type Getter = for<'a> fn(&'a Exchange) -> Option<Value<'a>>;
@@ -63,6 +66,12 @@ enum Kind {
     Cookie(Arc<str>),
     Param(Arc<str>),
     Claim(Arc<str>),
+    /// An argument of a form in the body.
+    PostArg(Arc<str>),
+    /// A place in the document that the body is.
+    PostPath(Arc<JsonPath>),
+    Operation(fn(&Operation) -> Cow<'_, str>),
+    RootFields,
     Unknown,
 }
 
@@ -87,6 +96,16 @@ impl Variable {
             Kind::Param(param.into())
         } else if let Some(claim) = name.strip_prefix("jwt_claim_") {
             Kind::Claim(claim.into())
+        } else if let Some(arg) = name.strip_prefix("post_arg_") {
+            Kind::PostArg(arg.into())
+        } else if let Some(path) = name.strip_prefix("post_arg.") {
+            JsonPath::parse(path).map_or(Kind::Unknown, |path| Kind::PostPath(Arc::new(path)))
+        } else if name == "graphql_name" {
+            Kind::Operation(|operation| Cow::Borrowed(&operation.name))
+        } else if name == "graphql_operation" {
+            Kind::Operation(|operation| Cow::Borrowed(operation.kind))
+        } else if name == "graphql_root_fields" {
+            Kind::RootFields
         } else {
             Kind::Unknown
         };
@@ -96,6 +115,11 @@ impl Variable {
     /// The name, without `$`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it is taken from the body, which must have been kept ([`Exchange::keep_content`]).
+    pub fn wants_content(&self) -> bool {
+        content::is_named(&self.name)
     }
 
     /// Whether this is the address of the client.
@@ -113,6 +137,13 @@ impl Variable {
             Kind::Cookie(name) => x.request.cookie(name).map(Value::from),
             Kind::Param(name) => x.params.iter().find(|(key, _)| key == name).map(|(_, value)| Value::from(value.as_str())),
             Kind::Claim(name) => claim(x, name),
+            Kind::PostArg(name) => x.content()?.form()?.get(&**name).and_then(first).and_then(Value::of_json),
+            Kind::PostPath(path) => in_document(x, path),
+            Kind::Operation(part) => x.operation().map(|operation| Value::Text(part(operation))),
+            Kind::RootFields => {
+                let fields = &x.operation()?.root_fields;
+                Some(Value::Text(Cow::Owned(serde_json::Value::from(fields.as_slice()).to_string())))
+            }
             Kind::Unknown => None,
         }
     }
@@ -129,6 +160,15 @@ impl Variable {
                 x.request.fields.get_all_loosely(&name.0).any(|value| each(&String::from_utf8_lossy(value)))
             }
             Kind::Arg(name) => table::query(x).is_some_and(|query| query_args(query, name).any(each)),
+            Kind::PostArg(name) => {
+                let value = x.content().and_then(|content| content.form()).and_then(|form| form.get(&**name));
+                value.is_some_and(|value| any_item(value, &mut each))
+            }
+            Kind::PostPath(path) => {
+                let found = x.content().and_then(|content| content.document()).map(|document| path.find(document));
+                found.is_some_and(|found| found.into_iter().any(|value| any_item(value, &mut each)))
+            }
+            Kind::RootFields => x.operation().is_some_and(|operation| operation.root_fields.iter().any(|name| each(name))),
             _ => self.get(x).is_some_and(|value| each(&value)),
         }
     }
@@ -140,7 +180,48 @@ impl fmt::Debug for Variable {
     }
 }
 
+/// What stands at a place of the document that the body is: all of it as JSON where the path may find many.
+fn in_document<'a>(x: &'a Exchange, path: &JsonPath) -> Option<Value<'a>> {
+    let found = path.find(x.content()?.document()?);
+    if path.finds_many() {
+        let list = || serde_json::Value::Array(found.iter().copied().cloned().collect());
+        return (!found.is_empty()).then(|| Value::Text(Cow::Owned(list().to_string())));
+    }
+    found.first().copied().and_then(Value::of_json)
+}
+
+/// The first of the values of a name.
+fn first(value: &serde_json::Value) -> Option<&serde_json::Value> {
+    match value {
+        serde_json::Value::Array(values) => values.first(),
+        one => Some(one),
+    }
+}
+
+/// Calls `each` with the items of an array, or with what is none.
+fn any_item(value: &serde_json::Value, each: &mut impl FnMut(&str) -> bool) -> bool {
+    let mut one = |value: &serde_json::Value| Value::of_json(value).is_some_and(|value| each(&value.into_text()));
+    match value {
+        serde_json::Value::Array(items) => items.iter().any(one),
+        other => one(other),
+    }
+}
+
 impl<'a> Value<'a> {
+    /// A value of JSON: `null` is absent, objects and arrays are their text.
+    fn of_json(value: &'a serde_json::Value) -> Option<Value<'a>> {
+        Some(match value {
+            serde_json::Value::Null => return None,
+            serde_json::Value::Bool(value) => Value::Bool(*value),
+            serde_json::Value::String(text) => Value::Text(Cow::Borrowed(text)),
+            serde_json::Value::Number(number) => match number.as_u64() {
+                Some(number) => Value::Number(number),
+                None => Value::Text(Cow::Owned(number.to_string())),
+            },
+            other => Value::Text(Cow::Owned(other.to_string())),
+        })
+    }
+
     /// The value as text.
     pub fn into_text(self) -> Cow<'a, str> {
         match self {
@@ -148,6 +229,7 @@ impl<'a> Value<'a> {
             Value::Number(number) => Cow::Owned(ascii(|out| push_number(out, number))),
             Value::Ip(ip) => Cow::Owned(ascii(|out| push_ip(out, ip))),
             Value::Seconds(_) => Cow::Owned(self.to_string()),
+            Value::Bool(value) => Cow::Borrowed(if value { "true" } else { "false" }),
         }
     }
 
@@ -163,6 +245,7 @@ impl fmt::Display for Value<'_> {
             Value::Text(text) => f.write_str(text),
             Value::Number(number) => number.fmt(f),
             Value::Ip(ip) => ip.fmt(f),
+            Value::Bool(value) => value.fmt(f),
             Value::Seconds(time) => write!(f, "{}.{:03}", time.as_secs(), time.subsec_millis()),
         }
     }

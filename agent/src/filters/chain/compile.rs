@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::super::{BuildContext, Keep, Meta, Phases, registry};
 use super::Chain;
 use super::step::{ErrorBody, Step};
+use crate::exchange::content;
 use crate::outbound::Outbound;
 
 /// What compiling needs besides the configurations.
@@ -92,7 +93,8 @@ impl Chain {
         let phases = Phases::ALL.map(of);
         let is_added = |step: &&Arc<Step>| !step.auth && added.iter().any(|other| Arc::ptr_eq(other, step));
         let added = phases[Phases::REWRITE.number()].iter().filter(is_added);
-        Chain { added: added.cloned().collect(), phases, off, steps }
+        let wants_content = steps.iter().any(|step| step.wants_content);
+        Chain { added: added.cloned().collect(), phases, off, steps, wants_content }
     }
 }
 
@@ -118,6 +120,7 @@ fn step(plugin: &PluginConf, parts: &Parts<'_>) -> Result<Option<Step>, Vec<Conf
         error_body: meta.error_response.as_ref().map(ErrorBody::new),
         prefer_route: known.descriptor.prefer_route,
         auth: known.descriptor.kind == PluginKind::Auth,
+        wants_content: content::is_mentioned(&plugin.config),
     }))
 }
 

@@ -25,9 +25,11 @@ pub struct Chain {
     steps: Vec<Arc<Step>>,
     /// Plugins that are switched off here, which in a consumer's chain switches the route's off.
     off: Vec<Arc<str>>,
-    phases: [Box<[Arc<Step>]>; 9],
+    phases: [Box<[Arc<Step>]>; 10],
     /// Steps of `REWRITE` that a consumer has brought.
     added: Box<[Arc<Step>]>,
+    /// Whether some filter looks at the body by variables.
+    wants_content: bool,
 }
 
 /// Edits of one body, in the order in which they apply.
@@ -54,6 +56,11 @@ impl Chain {
     /// Whether some filter takes part in this single phase.
     pub fn acts_in(&self, phase: Phases) -> bool {
         !self.of(phase).is_empty()
+    }
+
+    /// Whether some filter looks at the body by variables, which must have been kept before it goes upstream.
+    pub fn wants_content(&self) -> bool {
+        self.wants_content
     }
 
     /// Whether the plugin is enabled here.
@@ -148,6 +155,15 @@ impl Chain {
         }
     }
 
+    /// Phase `REDACT`.
+    pub fn redact(&self, x: &mut Exchange) {
+        for step in self.of(Phases::REDACT) {
+            if step.applies(x) {
+                step.filter.redact(x);
+            }
+        }
+    }
+
     /// Phase `LOG`.
     pub fn log(&self, x: &Exchange) {
         for step in self.of(Phases::LOG) {
@@ -171,6 +187,11 @@ impl std::fmt::Debug for Chain {
 /// Runs one phase in order until a filter answers.
 async fn run(steps: &[Arc<Step>], act: Act, x: &mut Exchange) -> Option<Box<Answer>> {
     for step in steps {
+        if step.wants_content
+            && let Err(answer) = keep_content(x).await
+        {
+            return Some(answer);
+        }
         if !step.applies(x) {
             continue;
         }
@@ -185,6 +206,11 @@ async fn run(steps: &[Arc<Step>], act: Act, x: &mut Exchange) -> Option<Box<Answ
         }
     }
     None
+}
+
+/// Keeps the request body for variables. A future of its own and boxed, since few requests need it.
+pub fn keep_content(x: &mut Exchange) -> Pin<Box<dyn Future<Output = Result<(), Box<Answer>>> + '_>> {
+    Box::pin(async move { x.keep_content().await.map_err(|reason| Box::new(Answer::of(reason))) })
 }
 
 /// Reads the request body for a filter that needs it whole. A future of its own and boxed, since few requests need it.

@@ -23,6 +23,8 @@ pub(super) struct Step {
     pub(super) prefer_route: bool,
     /// Identifies consumers, which must not happen again once one is known.
     pub(super) auth: bool,
+    /// Looks at the body by variables, which must have been kept before.
+    pub(super) wants_content: bool,
 }
 
 /// What replaces the body of a refusal.

@@ -174,6 +174,7 @@ fn greedy() -> Chain {
     let (name, origin) = ("greedy".into(), PluginOrigin("route/r1".into()));
     let step = Step {
         auth: false,
+        wants_content: false,
         name,
         origin,
         priority: 1,
@@ -205,4 +206,27 @@ async fn an_answer_may_be_replaced_after_waiting() {
     assert!(body.is_empty());
     let replaced = chain.after_proxy(&mut x, &mut ResponseHead::new(503), &mut body).await.unwrap();
     assert_eq!(replaced.head.status, 418);
+}
+
+#[test]
+fn a_body_that_a_condition_looks_at_is_kept_first() {
+    let chain = chain(&[
+        ("ip-restriction", json!({"blacklist": ["0.0.0.0/0"], "_meta": {"filter": [["post_arg_who", "==", "me"]]}})),
+        ("request-id", json!({})),
+    ]);
+    assert!(chain.wants_content());
+    let posted = |body: &'static str| {
+        let mut x = request("POST", "h", "/", &[("Content-Type", "application/x-www-form-urlencoded")]);
+        x.body = Body::from(bytes::Bytes::from_static(body.as_bytes()));
+        x
+    };
+    let mut x = posted("who=me");
+    assert!(now(chain.rewrite(&mut x)).is_none() && x.content().is_none(), "read by whom it concerns alone");
+    assert_eq!(now(chain.access(&mut x)).unwrap().head.status, 403);
+    assert_eq!(x.body.remaining(), Some(6));
+    assert!(now(chain.access(&mut posted("who=you"))).is_none());
+    let mut x = posted("");
+    x.body = Body::from(bytes::Bytes::from(vec![b'a'; 2 << 20]));
+    assert_eq!(now(chain.access(&mut x)).unwrap().head.status, 413);
+    assert!(!Chain::default().wants_content());
 }

@@ -21,7 +21,7 @@ pub(super) struct Config {
     /// Request fields: `*`, `**` for what the browser asks for, or a list with commas.
     #[serde(default = "star")]
     pub allow_headers: String,
-    /// Response fields that scripts may read: `*`, `**`, or a list with commas; none when absent.
+    /// Response fields that scripts may read: `*`, `**` for each that the response has, or a list with commas; none when absent.
     #[serde(default)]
     pub expose_headers: String,
     /// Seconds for which a preflight may be remembered; -1 forbids it.
@@ -41,6 +41,9 @@ pub(super) struct Config {
     /// Origins that may see timings, as patterns.
     #[schemars(length(min = 1))]
     pub timing_allow_origins_by_regex: Option<Vec<String>>,
+    /// Whether only real preflights (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) are answered at once; other `OPTIONS` go upstream.
+    #[serde(default)]
+    pub only_preflights: bool,
 }
 
 /// `plugin_metadata/cors`.

@@ -22,6 +22,9 @@ struct Cors {
     tells_origin: bool,
     /// Whether the fields are allowed that the browser asks for.
     repeats_headers: bool,
+    /// Whether scripts may read each field that a response has.
+    exposes_each: bool,
+    only_preflights: bool,
     /// Whether the answer depends on who asks, so that caches must keep answers apart.
     varies: bool,
 }
@@ -34,6 +37,14 @@ const EXPOSE_HEADERS: FieldName = FieldName::of("Access-Control-Expose-Headers")
 const ALLOW_HEADERS: FieldName = FieldName::of("Access-Control-Allow-Headers");
 const ALLOW_CREDENTIALS: FieldName = FieldName::of("Access-Control-Allow-Credentials");
 const REQUEST_HEADERS: FieldName = FieldName::of("Access-Control-Request-Headers");
+
+const REQUEST_METHOD: FieldName = FieldName::of("Access-Control-Request-Method");
+
+/// Key of the slot for [`Asking`].
+const SLOT: &str = "cors";
+
+/// The origin that asks.
+struct Asking(Box<str>);
 
 /// Allows each single thing by its name.
 const EACH: &str = "**";
@@ -55,8 +66,16 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let origins = Origins::new(written.then_some(&*config.allow_origins), patterns, further);
     let varies = [Some(&origins), timing.as_ref()].into_iter().flatten().any(Origins::depends_on_origin);
     let told = told(&config, origins.always());
-    let repeats_headers = config.allow_headers == EACH;
-    Ok(Arc::new(Cors { tells_origin: origins.always().is_none(), origins, timing, told, repeats_headers, varies }))
+    Ok(Arc::new(Cors {
+        tells_origin: origins.always().is_none(),
+        origins,
+        timing,
+        told,
+        repeats_headers: config.allow_headers == EACH,
+        exposes_each: config.expose_headers == EACH,
+        only_preflights: config.only_preflights,
+        varies,
+    }))
 }
 
 /// The fields that are the same for all who are allowed.
@@ -67,7 +86,7 @@ fn told(config: &Config, origin: Option<&str>) -> Fields {
     }
     told.append_named(&ALLOW_METHODS, if config.allow_methods == EACH { ALL_METHODS } else { &config.allow_methods });
     told.append_named(&MAX_AGE, config.max_age.to_string());
-    if !config.expose_headers.is_empty() {
+    if !config.expose_headers.is_empty() && config.expose_headers != EACH {
         told.append_named(&EXPOSE_HEADERS, &config.expose_headers);
     }
     if config.allow_headers != EACH {
@@ -90,7 +109,14 @@ impl Filter for Cors {
     }
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
-        if x.request.method == Method::Options {
+        // What comes later may take the origin off what goes upstream.
+        if self.varies
+            && let Some(origin) = x.request.fields.get_known(Name::Origin).and_then(|origin| std::str::from_utf8(origin).ok())
+        {
+            let origin = Asking(origin.into());
+            x.put(SLOT, origin);
+        }
+        if x.request.method == Method::Options && (!self.only_preflights || is_preflight(&x.request.fields)) {
             Flow::Answer(Box::new(Answer::empty(200, Reason::Answered)))
         } else {
             Flow::Continue
@@ -98,7 +124,7 @@ impl Filter for Cors {
     }
 
     fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
-        let asking = || x.request.fields.get_known(Name::Origin).and_then(|origin| std::str::from_utf8(origin).ok());
+        let asking = || x.slot::<Asking>(SLOT).map(|asking| &*asking.0);
         let fields = &mut head.fields;
         if self.varies {
             vary_by(fields, "Origin");
@@ -110,6 +136,10 @@ impl Filter for Cors {
             let Some(origin) = self.origins.allowed(asking()) else { return };
             fields.set_named(&ALLOW_ORIGIN, origin);
         }
+        if self.exposes_each {
+            let each = names(fields);
+            fields.set_named(&EXPOSE_HEADERS, each);
+        }
         fields.set_all(&self.told);
         if self.repeats_headers
             && let Some(asked) = x.request.fields.get_named(&REQUEST_HEADERS)
@@ -117,4 +147,21 @@ impl Filter for Cors {
             fields.set_named(&ALLOW_HEADERS, asked);
         }
     }
+}
+
+/// Whether a browser asks what it may do (Fetch standard, "CORS-preflight request").
+fn is_preflight(fields: &Fields) -> bool {
+    fields.contains_known(Name::Origin) && fields.get_named(&REQUEST_METHOD).is_some()
+}
+
+/// The names of all fields of a response that scripts can be shown, with commas between.
+fn names(fields: &Fields) -> Vec<u8> {
+    let mut names = Vec::new();
+    for field in fields.iter().filter(|field| !field.is("set-cookie")) {
+        if !names.is_empty() {
+            names.push(b',');
+        }
+        names.extend_from_slice(field.name);
+    }
+    names
 }

@@ -96,6 +96,112 @@ fn vary_is_added_once() {
 }
 
 #[test]
+fn other_questions_about_options_go_upstream_on_demand() {
+    let filter = filter_in("cors", &json!({"only_preflights": true}), None, &Keep::default());
+    let (origin, method) = (("Origin", ORIGIN), ("Access-Control-Request-Method", "PUT"));
+    for (fields, answered) in [(&[origin, method][..], true), (&[origin], false), (&[method], false), (&[], false)] {
+        assert_eq!(!passes(filter.rewrite(&mut request("OPTIONS", "h", "/", fields))), answered, "{fields:?}");
+    }
+}
+
+#[test]
+fn each_field_is_exposed_by_its_name() {
+    let filter = filter_in("cors", &json!({"expose_headers": "**"}), None, &Keep::default());
+    let mut head = ResponseHead::new(200);
+    for (name, value) in [("X-A", "1"), ("Set-Cookie", "a=b"), ("etag", "2")] {
+        head.fields.append(name, value);
+    }
+    filter.response_head(&mut request("GET", "h", "/", &[]), &mut head);
+    let exposed = head.fields.get_str("access-control-expose-headers").unwrap();
+    assert_eq!(exposed, "X-A,etag");
+}
+
+#[test]
+fn who_asks_is_remembered_when_the_field_is_taken_off() {
+    let filter = filter_in("cors", &json!({"allow_origins": "**"}), None, &Keep::default());
+    let mut x = request("GET", "h", "/", &[("Origin", ORIGIN)]);
+    assert!(passes(filter.rewrite(&mut x)));
+    x.request.fields.remove("origin");
+    let mut head = ResponseHead::new(200);
+    filter.response_head(&mut x, &mut head);
+    assert_eq!(head.fields.get_str("access-control-allow-origin"), Some(ORIGIN));
+}
+
+/// Every way of allowing origins with every kind of request: what the browser is told, and whether caches are.
+#[test]
+fn all_combinations_of_lists_and_askers() {
+    const OTHER: &str = "https://other.example";
+    let lists: &[(Option<&str>, [Option<&str>; 3])] = &[
+        // The list, then what is told to the listed one, to another one, and to nobody.
+        (None, [Some("*"), Some("*"), Some("*")]),
+        (Some("*"), [Some("*"), Some("*"), Some("*")]),
+        (Some("**"), [Some(ORIGIN), Some(OTHER), Some("*")]),
+        (Some("null"), [Some("null"), Some("null"), Some("null")]),
+        (Some(ORIGIN), [Some(ORIGIN), Some(ORIGIN), Some(ORIGIN)]),
+        (Some("https://a.example,https://b.example"), [Some(ORIGIN), None, None]),
+    ];
+    let askers = [Some(ORIGIN), Some(OTHER), None];
+    for (list, told) in lists {
+        for (regex, metadata, credential) in
+            [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)]
+                .map(|(a, b, c)| (a == 1, b == 1, c == 1))
+        {
+            let mut config = json!({"allow_methods": "GET", "allow_headers": "X-A", "allow_credential": credential});
+            if let Some(list) = list {
+                config["allow_origins"] = json!(list);
+            }
+            if regex {
+                config["allow_origins_by_regex"] = json!(["^https://(a|other)\\.example$"]);
+            }
+            if metadata {
+                config["allow_origins_by_metadata"] = json!(["others"]);
+            }
+            let everybody = list.is_none() || *list == Some("*");
+            if credential && everybody {
+                assert_eq!(faults("cors", &config), ["allow_origins"], "{config}");
+                continue;
+            }
+            for (asker, told) in askers.iter().zip(told) {
+                let named = asker.filter(|_| regex || (metadata && *asker == Some(OTHER)));
+                let expected = match (list, *told) {
+                    // The default gives way to what was written beside it.
+                    (None, _) if regex || metadata => named,
+                    (_, Some("*")) if *list != Some("**") => Some("*"),
+                    (_, told) => {
+                        if told == *asker {
+                            told
+                        } else {
+                            named.or(told)
+                        }
+                    }
+                };
+                let fields = answered(&config, *asker);
+                let context = format!("{config} {asker:?}");
+                assert_eq!(fields.get_str("access-control-allow-origin"), expected, "{context}");
+                let allowed = expected.is_some();
+                assert_eq!(fields.get_str("access-control-allow-methods"), allowed.then_some("GET"), "{context}");
+                assert_eq!(fields.get_str("access-control-allow-headers"), allowed.then_some("X-A"), "{context}");
+                let credentials = (allowed && credential).then_some("true");
+                assert_eq!(fields.get_str("access-control-allow-credentials"), credentials, "{context}");
+                let one_answer = *list == Some("*") || (list.is_none() && !regex && !metadata);
+                assert_eq!(fields.get_str("vary"), (!one_answer).then_some("Origin"), "{context}");
+            }
+        }
+    }
+}
+
+fn answered(config: &Value, asker: Option<&str>) -> Fields {
+    let metadata = json!({"allow_origins": {"others": "https://other.example"}});
+    let filter = filter_in("cors", config, Some(&metadata), &Keep::default());
+    let fields: Vec<_> = asker.into_iter().map(|origin| ("Origin", origin)).collect();
+    let mut x = request("GET", "h", "/", &fields);
+    assert!(passes(filter.rewrite(&mut x)));
+    let mut head = ResponseHead::new(200);
+    filter.response_head(&mut x, &mut head);
+    head.fields
+}
+
+#[test]
 fn mistakes_are_refused() {
     assert_eq!(faults("cors", &json!({"allow_credential": true})), ["allow_origins", "allow_methods", "allow_headers"]);
     assert_eq!(faults("cors", &json!({"allow_origins": "a.example"})), ["allow_origins"]);

@@ -38,7 +38,7 @@ pub(crate) async fn accept(stream: Rewind<Socket>, certificates: &SharedCertific
     };
     let stream = Box::new(start.into_stream(config).await?);
     let session = stream.get_ref().1;
-    let client = session.peer_certificates().and_then(|chain| chain.first()).and_then(client_certificate);
+    let client = session.peer_certificates().and_then(client_certificate);
     let info = TlsInfo {
         server_name: server_name.map(Arc::from),
         version: if session.protocol_version() == Some(ProtocolVersion::TLSv1_2) { "TLSv1.2" } else { "TLSv1.3" },
@@ -63,7 +63,8 @@ fn cipher(session: &ServerConnection) -> &'static str {
     }
 }
 
-fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
+fn client_certificate(chain: &[CertificateDer<'_>]) -> Option<ClientCertificate> {
+    let der = chain.first()?;
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
     Some(ClientCertificate {
@@ -71,5 +72,6 @@ fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
         issuer: certificate.issuer().to_string(),
         serial: hex::encode(certificate.raw_serial()),
         fingerprint: hex::encode(digest.as_ref()),
+        chain: chain.iter().map(|der| der.as_ref().into()).collect(),
     })
 }
