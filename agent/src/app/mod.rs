@@ -33,6 +33,8 @@ use crate::tables::{Compiler, Tables};
 use crate::upstream::{Clusters, Context, HealthEvent};
 use troubles::Troubles;
 
+/// The folder below `data_dir` in which filters keep files.
+const FILTERS_FOLDER: &str = "filters";
 /// The file below `data_dir` with the last good configuration.
 const LAST_GOOD_FILE: &str = "last-good.xds";
 /// Batches between discovery and the feed; one is compiled while the next one arrives.
@@ -151,8 +153,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         troubles: Troubles::new(readiness.clone()),
         status: status.clone(),
     };
-    let compiler =
-        Arc::new(Mutex::new(Compiler::new(workers, clusters(&common.settings), Outbound::new(names(&common.settings)))));
+    let compiler = Compiler::new(workers, clusters(&common.settings), Outbound::new(names(&common.settings)));
+    let compiler = Arc::new(Mutex::new(compiler.keeping_below(data_dir.join(FILTERS_FOLDER))));
     let (updates, batches) = mpsc::channel(BATCHES);
     let mut config = ClientConfig::new(node, connector);
     config.last_good = Some(data_dir.join(LAST_GOOD_FILE));

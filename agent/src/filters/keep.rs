@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -10,9 +11,20 @@ use parking_lot::Mutex;
 #[derive(Default)]
 pub struct Keep {
     entries: Mutex<HashMap<String, Weak<dyn Any + Send + Sync>>>,
+    folder: Option<PathBuf>,
 }
 
 impl Keep {
+    /// One whose filters may keep files below this folder, which outlive the process.
+    pub fn below(folder: PathBuf) -> Keep {
+        Keep { folder: Some(folder), ..Keep::default() }
+    }
+
+    /// Where filters may keep files.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
     /// The state under `key`, made by `make` when nobody holds one of this type. Choose the key so that a changed configuration that must start
     /// afresh has another one.
     pub fn get_or<T: Any + Send + Sync>(&self, key: &str, make: impl FnOnce() -> T) -> Arc<T> {

@@ -53,6 +53,7 @@ mod opa;
 mod openid_connect;
 mod pass_client_cert;
 mod prometheus;
+mod proxy_cache;
 mod proxy_rewrite;
 mod real_ip;
 mod redirect;

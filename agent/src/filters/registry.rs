@@ -43,6 +43,7 @@ static PLUGINS: &[&Plugin] = &[
     &openid_connect::PLUGIN,
     &pass_client_cert::PLUGIN,
     &prometheus::PLUGIN,
+    &proxy_cache::PLUGIN,
     &proxy_rewrite::PLUGIN,
     &real_ip::PLUGIN,
     &redirect::PLUGIN,

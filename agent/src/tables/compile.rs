@@ -83,6 +83,13 @@ impl Compiler {
         }
     }
 
+    /// Lets filters keep files below this folder. Called before the first resource is taken.
+    #[must_use]
+    pub fn keeping_below(mut self, folder: std::path::PathBuf) -> Compiler {
+        self.keep = Keep::below(folder);
+        self
+    }
+
     /// Takes one resource.
     ///
     /// # Errors

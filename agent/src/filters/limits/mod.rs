@@ -8,7 +8,7 @@ mod waiting;
 pub(crate) use acted::Acted;
 pub(crate) use key::{Key, KeyType};
 pub(crate) use store::{Entry, Stays, Store};
-pub(crate) use waiting::Waiting;
+pub(crate) use waiting::{Ticket, Waiting};
 
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_128;
