@@ -38,8 +38,6 @@ mod gzip;
 mod headers;
 mod hmac_auth;
 mod ip_restriction;
-#[cfg_attr(not(test), expect(dead_code, reason = "the plugins that stand on it come next"))]
-#[cfg_attr(not(test), expect(dead_code, reason = "openid-connect stands on the rest of it"))]
 mod jose;
 mod jwe_decrypt;
 mod jwt_auth;
