@@ -7,7 +7,9 @@ mod visits;
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
+use serde_json::{Map, Value};
 
+use super::super::identity::{self, EXTERNAL_USER};
 use super::super::{Filter, Flow, Phases, Resume};
 use super::bearer::{Bearer, Verdict, Verified};
 use super::config::UnauthAction;
@@ -15,6 +17,7 @@ use super::login::sign_in::{Failure, SignIn};
 use super::provider::Trouble;
 use super::rules::{Lacking, Rules};
 use super::session::{Lifetimes, Sealer, Session, Shape, Standing};
+use crate::exchange::variable::JWT_CLAIMS;
 use crate::exchange::{Answer, Exchange};
 use crate::http::{Name, ResponseHead};
 
@@ -132,6 +135,7 @@ impl Site {
             browser.shape.hide(&mut x.request.fields);
         }
         self.outputs.tell_bearer(&mut x.request.fields, token, verified.introspected.as_deref());
+        introduce(x, verified.claims.clone(), None);
         Flow::Continue
     }
 
@@ -195,6 +199,7 @@ impl Site {
         }
         browser.shape.hide(&mut x.request.fields);
         self.outputs.tell_session(&mut x.request.fields, &session);
+        introduce(x, session.claims(), session.user());
         Flow::Continue
     }
 
@@ -237,6 +242,13 @@ impl Browser {
         let value = session.seal(&self.sealer, random()?)?;
         self.shape.keep(&value, self.shape.held(&x.request), is_https(x))
     }
+}
+
+/// Writes down who it is, for `acl` and the variables `jwt_claim_*`: nobody who is a consumer of ours.
+fn introduce(x: &mut Exchange, claims: Map<String, Value>, user: Option<Value>) {
+    identity::disown(x);
+    x.put(EXTERNAL_USER, user.unwrap_or_else(|| Value::Object(claims.clone())));
+    x.put(JWT_CLAIMS, claims);
 }
 
 /// Whether the client speaks TLS, to us or to a proxy that is believed: only from one does the client's address differ from the peer's.

@@ -125,13 +125,22 @@ impl Session {
         };
     }
 
+    /// The claims of its ID token.
+    pub(crate) fn claims(&self) -> Map<String, Value> {
+        self.tokens.id.as_deref().and_then(claims_of_verified).unwrap_or_default()
+    }
+
+    /// What the provider said of the user.
+    pub(crate) fn user(&self) -> Option<Value> {
+        self.user.as_deref().and_then(|user| serde_json::from_str(user).ok())
+    }
+
     /// What was learnt, as `claim_schema` sees it.
     pub(crate) fn learnt(&self) -> Value {
         let mut learnt = Map::new();
-        let user = self.user.as_deref().and_then(|user| serde_json::from_str(user).ok());
-        let id = self.tokens.id.as_deref().and_then(claims_of_verified).map(Value::Object);
+        let id = self.tokens.id.is_some().then(|| Value::Object(self.claims()));
         let access = self.tokens.access.clone().map(Value::String);
-        for (name, value) in [("user", user), ("access_token", access), ("id_token", id)] {
+        for (name, value) in [("user", self.user()), ("access_token", access), ("id_token", id)] {
             if let Some(value) = value {
                 learnt.insert(name.to_owned(), value);
             }

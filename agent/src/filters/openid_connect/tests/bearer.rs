@@ -1,6 +1,8 @@
 //! Tests of tokens that come with the request.
 
+use super::super::super::identity::EXTERNAL_USER;
 use super::*;
+use crate::exchange::Variable;
 
 fn bearer(world: &mut World, token: &str) {
     world.fields = vec![("Authorization", format!("Bearer {token}"))];
@@ -20,6 +22,9 @@ async fn tokens_are_verified_with_the_published_keys() {
         bearer(&mut world, &token);
         let went = world.get("/p").await;
         assert_eq!((went.field("x-access-token"), went.field("x-userinfo")), (Some(token.clone()), None));
+        let x = went.went();
+        assert_eq!(Variable::new("jwt_claim_aud").get(&x).as_deref(), Some("api"));
+        assert_eq!(x.slot::<Value>(EXTERNAL_USER).unwrap()["sub"], "u1");
         world.fake.down.set(true);
         world.time = 100;
         world.get("/p").await.went();

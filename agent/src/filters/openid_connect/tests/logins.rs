@@ -3,7 +3,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::super::super::identity::EXTERNAL_USER;
 use super::*;
+use crate::exchange::Variable;
 
 #[tokio::test]
 async fn a_login_leads_back_to_where_it_began() {
@@ -36,6 +38,9 @@ async fn a_login_leads_back_to_where_it_began() {
         assert!(decoded("X-ID-Token").contains("\"aud\":\"app\""));
         assert_eq!(decoded("X-Userinfo"), "{\"sub\":\"u1\",\"name\":\"Uma\"}");
         assert_eq!((went.field("x-raw-id-token"), went.field("x-refresh-token")), (None, None));
+        let x = went.went();
+        assert_eq!(Variable::new("jwt_claim_sub").get(&x).as_deref(), Some("u1"));
+        assert_eq!(x.slot::<Value>(EXTERNAL_USER).unwrap()["name"], "Uma");
     })
     .await;
 }
