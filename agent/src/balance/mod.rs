@@ -13,7 +13,7 @@ mod tests;
 mod view;
 
 pub use load::{InFlight, Load};
-pub use pick::Worker;
+pub use pick::{Pick, Worker};
 pub use ring::{Ring, hash_key};
 pub use standing::{Admission, Epoch, Standing, State};
 pub use view::{Node, Policy, View};

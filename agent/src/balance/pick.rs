@@ -70,6 +70,19 @@ impl Worker {
         None
     }
 
+    /// Chooses the node at `index` where it may be: it stands, or health is ignored, and it is not in `tried`. Its weight does not matter, so that one
+    /// with weight 0 takes nobody new but keeps those that it has.
+    pub fn prefer(&mut self, view: &View, index: usize, tried: &[u64], now: Instant) -> Option<Pick> {
+        self.follow(view, now);
+        let node = view.nodes.get(index).filter(|node| !tried.contains(&node.id))?;
+        let at = view.groups.iter().position(|group| group.members.contains(&(index as u32)));
+        let ignore_health = at.and_then(|at| self.groups.get(at)).is_some_and(|group| group.ignore_health);
+        match if ignore_health { Admission::Free } else { node.standing.admit() } {
+            Admission::Refused => None,
+            admission => Some(Pick { index, trial: admission == Admission::Trial }),
+        }
+    }
+
     fn pick_in(
         &mut self,
         at: usize,

@@ -45,6 +45,26 @@ fn mixed_key(nth: usize) -> Option<u64> {
     Some(hash_key(&nth.to_le_bytes()))
 }
 
+#[test]
+fn a_preferred_node_is_chosen_while_it_may_be() {
+    for policy in ALL {
+        let view = view(policy, &[(1, 0), (0, 0), (5, 1)]);
+        let mut worker = Worker::default();
+        let mut prefer = |index, tried: &[u64]| worker.prefer(&view, index, tried, start()).map(|pick| pick.index);
+        assert_eq!(
+            (prefer(0, &[]), prefer(1, &[]), prefer(2, &[])),
+            (Some(0), Some(1), Some(2)),
+            "whatever its weight and priority"
+        );
+        assert_eq!((prefer(0, &[0]), prefer(3, &[])), (None, None), "tried, or not there");
+        view.nodes()[0].standing.set(State::Down, start());
+        assert_eq!(prefer(0, &[]), None);
+        view.nodes()[2].standing.set(State::Down, start());
+        assert_eq!((prefer(0, &[]), prefer(2, &[])), (Some(0), Some(2)), "when all are down, health says nothing");
+        assert_eq!(prefer(1, &[]), Some(1));
+    }
+}
+
 proptest! {
     #[test]
     fn round_robin_gives_every_node_exactly_its_weight_in_each_round(weights in prop::collection::vec(0u32..9, 1..8), rounds in 1usize..4) {

@@ -12,6 +12,7 @@ pub mod path;
 pub mod pattern;
 pub mod ranges;
 mod service;
+mod steering;
 pub mod template;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use heddle_node::telemetry::RequestTrace;
 use smallvec::SmallVec;
 use tokio::time::Instant;
+use xxhash_rust::xxh64::xxh64;
 
 use crate::http::digits::AddressText;
 use crate::http::{Body, Method, RequestHead, ResponseHead};
@@ -37,6 +39,7 @@ pub use dispatch::{Dispatched, Inner};
 pub use expr::Expr;
 pub use outcome::{Answer, Reason};
 pub use service::{Call, Ending, Interim, InterimQueue, Response, Sent, Service, Tunnel};
+pub use steering::{Budget, Failover, Repeat, Retry, Statuses, Steering};
 pub use template::Template;
 pub use variable::Variable;
 
@@ -66,6 +69,8 @@ pub struct Exchange {
     pub upstream_override: Option<Arc<str>>,
     /// Set by filters: host to send upstream instead of what `pass_host` says.
     pub host_override: Option<String>,
+    /// Set by filters: what they ask of the way to an endpoint.
+    pub steering: Option<Box<Steering>>,
     /// What each try met, in order.
     pub attempts: SmallVec<[Attempt; 1]>,
     /// Bytes and status of the answer, as they become known.
@@ -147,12 +152,16 @@ pub struct EndpointName {
     pub text: AddressText,
     /// Name of the node as configured.
     pub host: Arc<str>,
+    /// Stands for it where it must not be named: the same on every agent, another one for another endpoint.
+    pub token: u64,
 }
 
 impl EndpointName {
     /// The endpoint of this configured name at this address.
     pub fn new(host: Arc<str>, address: SocketAddr) -> Rc<EndpointName> {
-        Rc::new(EndpointName { address, text: AddressText::of(address), host })
+        let text = AddressText::of(address);
+        let token = xxh64(text.whole(), xxh64(host.as_bytes(), 0));
+        Rc::new(EndpointName { address, text, host, token })
     }
 }
 
@@ -233,6 +242,7 @@ impl Exchange {
             consumer: None,
             upstream_override: None,
             host_override: None,
+            steering: None,
             attempts: SmallVec::new(),
             answer: AnswerRecord::default(),
             dice,
@@ -252,6 +262,11 @@ impl Exchange {
     /// `http` or `https`, as the client spoke to us.
     pub fn scheme(&self) -> &'static str {
         if self.connection.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// What is asked of the way to an endpoint, to ask for more.
+    pub fn steer(&mut self) -> &mut Steering {
+        self.steering.get_or_insert_default()
     }
 
     /// Keeps a value of a filter until the end of the request; the key is the filter's name.

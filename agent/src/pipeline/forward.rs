@@ -1,5 +1,6 @@
 //! From a request to an endpoint's answer: which upstream, which endpoint, and whether to try another one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_node::clock;
@@ -8,21 +9,40 @@ use tokio::time::Instant;
 
 use super::http::{Pipeline, Served};
 use super::plan::Plan;
+use super::steered::Steered;
 use crate::balance::{Tried, hash_key};
 use crate::exchange::{Answer, Attempt, Exchange, Interim, Reason, Template, Variable};
 use crate::http::{Body, Method, Version};
 use crate::upstream::{
-    EndpointCore, EndpointHandle, OutgoingRequest, Picked, Seen, Sent, Target, UpstreamError, UpstreamResponse,
+    Cluster, EndpointCore, EndpointHandle, OutgoingRequest, Picked, Seen, Sent, Target, UpstreamError, UpstreamResponse,
 };
 
 /// What stays the same over all tries of a request.
-struct Campaign<'a> {
-    target: &'a Target,
+pub(super) struct Campaign<'a> {
+    pub(super) target: &'a Target,
     timeouts: Timeouts,
-    upgrade: bool,
+    pub(super) upgrade: bool,
     interim: &'a Interim,
     tries: usize,
     deadline: Option<Instant>,
+}
+
+/// Why no endpoint's answer came.
+pub(super) enum Unserved {
+    /// A filter has answered.
+    Answered(Box<Answer>),
+    /// No try was successful, and whether an endpoint may have seen the request.
+    Failed(Reason, Seen),
+}
+
+impl Unserved {
+    /// What the client gets.
+    pub(super) fn into_answer(self) -> Box<Answer> {
+        match self {
+            Unserved::Answered(answer) => answer,
+            Unserved::Failed(reason, _) => refuse(reason),
+        }
+    }
 }
 
 impl Pipeline {
@@ -35,45 +55,87 @@ impl Pipeline {
         upgrade: bool,
         interim: &Interim,
     ) -> Result<Served, Box<Answer>> {
+        if x.steering.is_some() {
+            return Box::pin(self.steered(x, plan, body, upgrade, interim)).await;
+        }
         let target = self.target(x, plan).await.map_err(refuse)?;
         let campaign = Campaign::new(plan, &target, upgrade, interim);
+        self.tries(x, plan, &campaign, &mut body, None).await.map_err(Unserved::into_answer)
+    }
+
+    /// Tries endpoints of one upstream. `steered` is there where filters ask for more than the upstream says.
+    pub(super) async fn tries(
+        &self,
+        x: &mut Exchange,
+        plan: &Plan,
+        campaign: &Campaign<'_>,
+        body: &mut Body,
+        mut steered: Option<&mut Steered<'_>>,
+    ) -> Result<Served, Unserved> {
+        let target = campaign.target;
         let key = hash_text(x, target.config()).map(|text| hash_key(text.as_bytes()));
         let (mut tried, mut seen) = (Tried::new(), Seen::Never);
         loop {
             let now = clock::now();
-            let picked = match target.pick(key, &tried, seen, &mut x.dice, now) {
+            let picked = match &steered {
+                None => target.pick(key, &tried, seen, &mut x.dice, now),
+                Some(steered) => steered.pick(target, key, &mut tried, seen, &mut x.dice, now),
+            };
+            let picked = match picked {
                 Ok(picked) => picked,
-                Err(error) => return Err(refuse(last_reason(x, &error))),
+                Err(error) => {
+                    let kept = steered.and_then(Steered::take_kept);
+                    return kept.ok_or_else(|| Unserved::Failed(last_reason(x, &error), seen));
+                }
             };
             if let Some(answer) = plan.before_proxy(x).await {
-                return Err(answer);
+                return Err(Unserved::Answered(answer));
             }
             tried.push(picked.id());
             let endpoint = picked.endpoint().clone();
             let began = if plan.waits_before_proxy() { clock::now() } else { now };
             let streamed = matches!(body, Body::Stream(_));
-            match self.attempt(x, &campaign, picked, &mut body, began).await {
-                Ok(response) => return Ok(answered(x, &endpoint, response)),
+            match self.attempt(x, campaign, picked, body, began).await {
+                Ok(response) => {
+                    let served = answered(x, &endpoint, response);
+                    let Some(steered) = &mut steered else { return Ok(served) };
+                    if let Some(served) = steered.judge(x, campaign, served) {
+                        return Ok(served);
+                    }
+                    seen = Seen::Perhaps;
+                }
                 Err(error) => {
                     failed(x, &endpoint, &error, began);
                     if error.sent != Sent::Nothing {
                         seen = Seen::Perhaps;
                     }
                     let replayable = !streamed || error.sent == Sent::Nothing;
-                    if !campaign.may_try_again(x, &error, replayable, tried.len()) {
-                        return Err(refuse(error.reason));
+                    let again = match &mut steered {
+                        None => campaign.may_try_again(x, &error, replayable, tried.len()),
+                        Some(steered) => steered.may_try_again(x, campaign, &error, replayable, tried.len()),
+                    };
+                    if !again {
+                        return Err(Unserved::Failed(error.reason, seen));
                     }
                 }
+            }
+            if let Some(steered) = &mut steered {
+                steered.rest(x, body).await;
             }
         }
     }
 
     /// The upstream that a filter or the route names, once its names have been looked up.
-    async fn target(&self, x: &Exchange, plan: &Plan) -> Result<Target, Reason> {
+    pub(super) async fn target(&self, x: &Exchange, plan: &Plan) -> Result<Target, Reason> {
         let cluster = match &x.upstream_override {
             Some(named) => plan.view().tables.clusters.get(named),
             None => plan.route().and_then(|seen| seen.cluster.as_ref()),
         };
+        self.settled(cluster).await
+    }
+
+    /// A cluster as this worker sees it, once its names have been looked up.
+    pub(super) async fn settled(&self, cluster: Option<&Arc<Cluster>>) -> Result<Target, Reason> {
         let mut target = self.worker.pools.target(cluster.ok_or(Reason::NoUpstream)?);
         if target.view().endpoints.is_empty() && target.view().pending > 0 {
             target.settle().await;
@@ -138,7 +200,7 @@ fn failed(x: &mut Exchange, endpoint: &EndpointHandle, error: &UpstreamError, be
 }
 
 impl<'a> Campaign<'a> {
-    fn new(plan: &Plan, target: &'a Target, upgrade: bool, interim: &'a Interim) -> Campaign<'a> {
+    pub(super) fn new(plan: &Plan, target: &'a Target, upgrade: bool, interim: &'a Interim) -> Campaign<'a> {
         let config = target.config();
         let others = target.view().endpoints.len().saturating_sub(1);
         Campaign {
@@ -168,7 +230,7 @@ impl<'a> Campaign<'a> {
         }
     }
 
-    fn may_try_again(&self, x: &Exchange, error: &UpstreamError, replayable: bool, tries: usize) -> bool {
+    pub(super) fn may_try_again(&self, x: &Exchange, error: &UpstreamError, replayable: bool, tries: usize) -> bool {
         let in_time = self.deadline.is_none_or(|deadline| clock::now() < deadline);
         tries < self.tries && in_time && !self.upgrade && error.may_retry(x.request.method.is_idempotent(), replayable)
     }

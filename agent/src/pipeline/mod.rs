@@ -7,6 +7,8 @@ mod forward;
 mod headers;
 mod http;
 mod plan;
+mod replay;
+mod steered;
 mod view;
 mod worker;
 

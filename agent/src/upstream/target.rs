@@ -183,6 +183,33 @@ impl Target {
         let Some(pick) = balancer.pick(&view.balance, key, tried, dice, now) else {
             return Err(self.no_endpoint());
         };
+        self.taken(pick, &balancer, repeat)
+    }
+
+    /// Chooses the endpoint that this token stands for; `None` when it is not there, may not be used or is in `tried`.
+    ///
+    /// Errors: [`Reason::Overflow`] as [`Target::pick`].
+    pub fn pick_preferred(&self, token: u64, tried: &[u64], seen: Seen, now: Instant) -> Option<Result<Picked, UpstreamError>> {
+        let index = self.seen.hosts.iter().position(|host| host.name.token == token)?;
+        let repeat = seen == Seen::Perhaps;
+        let mut balancer = self.local.balancer.borrow_mut();
+        let pick = balancer.prefer(&self.seen.view.balance, index, tried, now)?;
+        if let Err(error) = self.admit(repeat) {
+            if pick.trial {
+                self.seen.view.balance.nodes()[index].standing.give_back();
+            }
+            return Some(Err(error));
+        }
+        Some(self.taken(pick, &balancer, repeat))
+    }
+
+    /// How many endpoints stand that could be chosen.
+    pub fn standing(&self) -> usize {
+        let may = |node: &&balance::Node| node.weight > 0 && node.standing.state() != balance::State::Down;
+        self.seen.view.balance.nodes().iter().filter(may).count()
+    }
+
+    fn taken(&self, pick: balance::Pick, balancer: &balance::Worker, repeat: bool) -> Result<Picked, UpstreamError> {
         let (Some(host), Some(load)) = (self.seen.hosts.get(pick.index), balancer.load(pick.index)) else {
             return Err(self.no_endpoint());
         };

@@ -1,0 +1,77 @@
+//! Tests of `retry`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::super::Keep;
+use super::super::testing::{faults, filter_in, passes};
+use crate::exchange::testing::get;
+use crate::exchange::{Exchange, Retry};
+use crate::http::Method;
+
+fn asked(config: &Value, keep: &Keep) -> (Exchange, std::sync::Arc<Retry>) {
+    let mut x = get("h", "/");
+    assert!(passes(filter_in("retry", config, None, keep).access(&mut x)));
+    let retry = x.steering.as_ref().unwrap().retry.clone().unwrap();
+    (x, retry)
+}
+
+#[test]
+fn everything_that_is_said_is_asked_for() {
+    let config = json!({
+        "attempts": 4, "initial_interval": 0.1, "timeout": 2, "statuses": [429, "502-503", "504"], "on_network_error": false,
+        "methods": ["POST"], "max_body_size": 10,
+    });
+    let (_, retry) = asked(&config, &Keep::default());
+    assert_eq!((retry.attempts, retry.timeout), (4, Duration::from_secs(2)));
+    assert_eq!((retry.initial_interval, retry.max_interval), (Duration::from_millis(100), Duration::from_millis(200)));
+    let statuses: Vec<u16> = (100..600).filter(|status| retry.after.statuses.has(*status)).collect();
+    assert_eq!(statuses, [429, 502, 503, 504]);
+    assert_eq!((retry.after.on_network_error, retry.after.max_body_size), (false, 10));
+    assert!(retry.after.may_send_twice(&Method::Post) && !retry.after.may_send_twice(&Method::Get));
+}
+
+#[test]
+fn defaults_are_those_of_traefik() {
+    let (_, retry) = asked(&json!({"attempts": 2, "max_interval": 3}), &Keep::default());
+    assert!(retry.after.on_network_error && retry.after.statuses.is_empty() && retry.after.may_send_twice(&Method::Get));
+    assert_eq!((retry.after.max_body_size, retry.initial_interval, retry.timeout), (2 << 20, Duration::ZERO, Duration::ZERO));
+    assert_eq!(retry.max_interval, Duration::from_secs(3));
+}
+
+#[test]
+fn the_budget_outlives_a_change_beside_it() {
+    let keep = Keep::default();
+    let (_, before) = asked(&json!({"attempts": 2, "budget_percent": 50, "budget_burst": 1}), &keep);
+    assert!(before.budget.spend() && !before.budget.spend());
+    let (_, after) = asked(&json!({"attempts": 3, "budget_percent": 50, "budget_burst": 1}), &keep);
+    assert!(!after.budget.spend(), "this request has earned half of one");
+    let (_, other) = asked(&json!({"attempts": 3, "budget_percent": 51, "budget_burst": 1}), &keep);
+    assert!(other.budget.spend());
+}
+
+#[test]
+fn mistakes_are_refused() {
+    for (more, path) in [
+        (json!({"attempts": 0}), "attempts"),
+        (json!({"attempts": 21}), "attempts"),
+        (json!({"initial_interval": -1}), "initial_interval"),
+        (json!({"max_interval": 61}), "max_interval"),
+        (json!({"timeout": -0.5}), "timeout"),
+        (json!({"statuses": [99]}), "statuses[0]"),
+        (json!({"statuses": [500, "503-500"]}), "statuses[1]"),
+        (json!({"statuses": ["5xx"]}), "statuses[0]"),
+        (json!({"methods": ["get"]}), "methods[0]"),
+        (json!({"max_body_size": 67_108_865}), "max_body_size"),
+        (json!({"budget_percent": 1001}), "budget_percent"),
+        (json!({"budget_burst": 10_001}), "budget_burst"),
+    ] {
+        let mut config = json!({"attempts": 2});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(faults("retry", &config), [path], "{config}");
+    }
+    assert_eq!(faults("retry", &json!({})), [""]);
+}

@@ -1,0 +1,28 @@
+//! `sticky`: keeps a client at the endpoint that it met first, by a cookie. It asks for endpoints by their tokens and chooses none itself.
+
+mod config;
+mod filter;
+#[cfg(test)]
+mod tests;
+
+use heddle_xds::catalog::{Descriptor, PluginKind};
+
+use super::{Plugin, check};
+use config::Config;
+
+/// The plugin.
+pub(crate) static PLUGIN: Plugin = Plugin {
+    descriptor: Descriptor {
+        name: "sticky",
+        priority: 965,
+        version: "0.1",
+        kind: PluginKind::Plain,
+        unique_consumer_field: None,
+        encrypt_fields: &[],
+        prefer_route: false,
+    },
+    schema: check::route_schema::<Config>,
+    check: check::route_only::<Config>,
+    build: filter::build,
+    credential: None,
+};
