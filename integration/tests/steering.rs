@@ -1,4 +1,4 @@
-//! Where requests go when something is wrong: retries, another upstream, clients that stay where they were.
+//! Where requests go besides the usual way: retries, another upstream, clients that stay where they were, mirrors, many requests in one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
@@ -82,7 +82,7 @@ fn heddle() -> Heddle {
 }
 
 fn route(heddle: &Heddle, upstream: Value, plugins: Value) {
-    heddle.put("/routes/r", json!({ "uri": "/*", "upstream": upstream, "plugins": plugins }));
+    heddle.put("/routes/r", json!({ "uri": "/x", "upstream": upstream, "plugins": plugins }));
     let generation = heddle.admin("GET", "/status", Value::Null).json()["revision"].to_string();
     let redirect = json!({ "redirect": { "uri": format!("/{generation}"), "ret_code": 302 } });
     heddle.put("/routes/after", json!({ "uri": "/after", "plugins": redirect }));
@@ -126,19 +126,16 @@ fn a_retry_mends_bad_answers_and_the_access_log_tells() {
     assert_eq!(server.asked(), ["POST /x once"]);
     server.says_for(500, 1);
     assert_eq!(ask(&heddle, "GET", &[], "").status, 500, "not one of the listed");
-    server.says_for(0, 1);
+    server.says_for(0, 2);
     assert_eq!(ask(&heddle, "GET", &[], "").status, 200, "no answer at all is tried again too");
-    let attempts: Vec<_> = log_lines(&heddle, 5).iter().map(|line| line["attempts"].as_u64().unwrap()).collect();
-    assert_eq!(attempts, [3, 3, 1, 1, 2]);
-    let mut line = String::new();
+    let mut attempts: Vec<_> = log_lines(&heddle, 5).iter().map(|line| line["attempts"].as_u64().unwrap()).collect();
+    attempts.sort_unstable();
+    // The last request may have met a connection that had served before, whose replacement is no try of its own.
+    assert!(matches!(attempts[..], [1, 1, 3, 3, 3] | [1, 1, 2, 3, 3]), "{attempts:?}");
     until("the counter of retries", || {
-        line = heddle
-            .metrics()
-            .lines()
-            .find(|line| line.starts_with("heddle_http_retries_total{route=\"r\""))
-            .unwrap_or_default()
-            .into();
-        line.ends_with(" 5").then_some(())
+        let page = heddle.metrics();
+        let line = page.lines().find(|line| line.starts_with("heddle_http_retries_total{route=\"r\""))?;
+        line.rsplit(' ').next()?.parse::<u64>().ok().filter(|retries| *retries >= 5)
     });
 }
 
@@ -283,4 +280,61 @@ fn a_canary_keeps_its_clients_while_its_share_grows() {
     assert!(before.iter().zip(&after).all(|(before, after)| before == after || after == "canary"), "nobody goes back");
     let share = |names: &[String]| names.iter().filter(|name| *name == "canary").count();
     assert!(share(&before) < share(&after), "{} {}", share(&before), share(&after));
+}
+
+/// What the plugin has counted.
+fn counted(heddle: &Heddle, event: &str) -> u64 {
+    let page = heddle.metrics();
+    let line = format!("heddle_plugin_events_total{{plugin=\"proxy-mirror\",origin=\"route/r\",event=\"{event}\"}} ");
+    page.lines().find_map(|found| found.strip_prefix(&line)?.parse().ok()).unwrap_or_default()
+}
+
+#[test]
+fn a_mirror_gets_copies_and_one_that_hangs_or_is_dead_slows_nobody() {
+    let heddle = heddle();
+    let (server, mirror) = (Server::start("real"), Server::start("mirror"));
+    let to = |address: SocketAddr| json!({ "proxy-mirror": { "host": format!("http://{address}"), "max_in_flight": 2, "timeout": 30 } });
+    route(&heddle, server.node(), to(mirror.address));
+    mirror.says(500);
+    assert_eq!(said(&ask(&heddle, "POST", &[], "content")), (200, "real".into()));
+    until("the copy", || (mirror.asked() == ["POST /x content"]).then_some(()));
+    until("the count", || (counted(&heddle, "sent") == 1).then_some(()));
+
+    let hanging = Raw::start(|stream| {
+        read_head(stream);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    route(&heddle, server.node(), to(hanging.address));
+    let start = std::time::Instant::now();
+    (0..40).for_each(|_| assert_eq!(said(&ask(&heddle, "POST", &[], "content")), (200, "real".into())));
+    assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
+    until("the drops", || (counted(&heddle, "dropped") >= 36).then_some(()));
+
+    route(&heddle, server.node(), to(heddle.place.address()));
+    (0..5).for_each(|_| assert_eq!(said(&ask(&heddle, "GET", &[], "")), (200, "real".into())));
+    until("the failures", || (counted(&heddle, "failed") == 5).then_some(()));
+}
+
+#[test]
+fn requests_of_a_batch_are_judged_one_by_one() {
+    let heddle = heddle();
+    let server = Server::start("real");
+    let limit = json!({ "count": 2, "time_window": 60, "rejected_code": 429, "key": "consumer_name" });
+    heddle.put("/consumers/jack", json!({ "username": "jack", "plugins": { "key-auth": { "key": "jacks-key" } } }));
+    heddle.put("/global_rules/batch", json!({ "plugins": { "batch-requests": { "uri": "/many" } } }));
+    heddle.put("/routes/batch", json!({ "uri": "/apisix/batch-requests", "plugins": { "batch-requests": {} } }));
+    heddle.put("/routes/old", json!({ "uri": "/old-batch", "plugins": { "public-api": { "uri": "/apisix/batch-requests" } } }));
+    route(&heddle, server.node(), json!({ "key-auth": {}, "limit-count": limit }));
+    let send = |path: &str, batch: Value, fields: &[(&str, &str)]| {
+        let answer = client::send(heddle.http, "POST", path, fields, batch.to_string().as_bytes()).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json().as_array().unwrap().iter().map(|part| part["status"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let parts = json!({ "pipeline": [{ "path": "/x" }, { "path": "/x", "headers": { "apikey": "wrong" } }, { "path": "/x" }, { "path": "/x" }] });
+    assert_eq!(send("/apisix/batch-requests", parts.clone(), &[]), [401; 4], "nobody is known");
+    assert_eq!(send("/many", parts, &[("apikey", "jacks-key")]), [200, 401, 200, 429]);
+    assert_eq!(server.asked(), ["GET /x"; 2]);
+    let nested = json!({ "pipeline": [{ "method": "POST", "path": "/apisix/batch-requests", "body": "{\"pipeline\":[{\"path\":\"/x\"}]}" }] });
+    assert_eq!(send("/old-batch", nested, &[]), [400]);
+    assert_eq!(log_lines(&heddle, 8).len(), 8, "each has its line in the access log");
 }

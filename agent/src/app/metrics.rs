@@ -1,11 +1,13 @@
 //! The metrics page of a node: everything that workers and the control side count, in Prometheus' names and with a bounded number of series.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use heddle_node::clock;
 use heddle_xds::client::ClientStatus;
 use heddle_xds::model::Kind;
 
+use crate::filters::Chain;
 use crate::observe::access_log::AccessLog;
 use crate::observe::{Durations, RouteShard, RouteStats, TextWriter, detail};
 use crate::pipeline::Shared;
@@ -37,6 +39,7 @@ pub fn page(sources: &Sources<'_>) -> String {
     let mut page = TextWriter::new();
     process(&mut page, sources);
     requests(&mut page, sources);
+    plugins(&mut page, sources.tables);
     upstreams(&mut page, sources.tables);
     discovery(&mut page, sources);
     page.finish()
@@ -60,6 +63,21 @@ fn process(page: &mut TextWriter, sources: &Sources<'_>) {
     page.family("heddle_certificate_expiry_timestamp_seconds", "gauge", "When a certificate ends, Unix seconds.");
     for (id, end) in sources.certificates.iter().take(MAX_SERIES) {
         page.sample("heddle_certificate_expiry_timestamp_seconds", &[("ssl", id)], *end as f64);
+    }
+}
+
+/// What plugins count for themselves. A plugin of a service is there once, in however many routes it runs.
+fn plugins(page: &mut TextWriter, tables: &Tables) {
+    let routes = tables.routes.routes().iter().map(|route| &*route.target.chain);
+    let counters = std::iter::once(&*tables.global).chain(routes).flat_map(Chain::counters);
+    let lines: BTreeMap<_, u64> = counters.map(|(plugin, origin, event, sum)| ((plugin, origin, event), sum)).collect();
+    page.family(
+        "heddle_plugin_events_total",
+        "counter",
+        "What plugins count for themselves, by the place of their configuration.",
+    );
+    for ((plugin, origin, event), sum) in lines.into_iter().take(MAX_SERIES) {
+        page.sample("heddle_plugin_events_total", &[("plugin", plugin), ("origin", origin), ("event", event)], sum as f64);
     }
 }
 

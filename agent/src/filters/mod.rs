@@ -11,7 +11,6 @@ mod keep;
 mod limits;
 mod meta;
 mod registry;
-mod repeat;
 mod set_cookie;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -20,6 +19,7 @@ mod acl;
 mod api_breaker;
 mod attach_consumer_label;
 mod basic_auth;
+mod batch_requests;
 mod body_transformer;
 mod brotli;
 mod buffering;
@@ -54,7 +54,9 @@ mod openid_connect;
 mod pass_client_cert;
 mod prometheus;
 mod proxy_cache;
+mod proxy_mirror;
 mod proxy_rewrite;
+mod public_api;
 mod real_ip;
 mod redirect;
 mod referer_restriction;
@@ -235,6 +237,10 @@ pub trait Filter: Send + Sync {
     fn redact(&self, _x: &mut Exchange) {}
     /// Phase `LOG`.
     fn log(&self, _x: &Exchange) {}
+    /// What it has counted since it is configured, for the metrics page: names of events and sums.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// What a plugin may know while its configuration is compiled.

@@ -125,7 +125,7 @@ pub(in crate::http) fn find(byte: u8, text: &[u8]) -> Option<usize> {
 }
 
 /// Whether `text` may be a request target: visible ASCII without `#`.
-pub(in crate::http) fn is_target(text: &[u8]) -> bool {
+pub fn is_target(text: &[u8]) -> bool {
     text.iter().all(|&byte| CLASS[byte as usize] & TARGET != 0)
 }
 

@@ -14,7 +14,7 @@ pub(super) struct Replay {
 }
 
 enum Source {
-    /// At hand, so that it stays where it is.
+    /// Short and at hand, so that it stays where it is.
     Held,
     /// Longer than may be kept.
     Once,
@@ -43,8 +43,9 @@ impl Replay {
     /// Makes `body` one that can be sent again, where at most `limit` bytes of it have to be kept for that.
     pub(super) fn of(body: &mut Body, limit: u64) -> Replay {
         let source = match body {
-            Body::Empty | Body::Full(_) => Source::Held,
-            Body::Stream(source) if source.remaining().is_some_and(|bytes| bytes > limit) || limit == 0 => Source::Once,
+            Body::Empty => Source::Held,
+            ref whole if whole.remaining().is_some_and(|bytes| bytes > limit) || limit == 0 => Source::Once,
+            Body::Full(_) => Source::Held,
             Body::Stream(_) => {
                 let rest = std::mem::take(body);
                 let kept = Kept { rest, pieces: Vec::new(), trailers: None, size: 0, limit, ended: false };
@@ -182,7 +183,8 @@ mod tests {
             assert!(!Replay::of(&mut sent, 3).is_whole(), "its length says so at once");
             assert_eq!(pull(&mut sent, 4).await, "abcd.|");
             let mut held = Body::from(Bytes::from_static(b"abcd"));
-            assert!(Replay::of(&mut held, 1).is_whole() && matches!(held, Body::Full(_)), "what is at hand costs nothing");
+            assert!(!Replay::of(&mut held, 3).is_whole() && Replay::of(&mut held, 4).is_whole(), "the limit holds for all");
+            assert!(matches!(held, Body::Full(_)) && Replay::of(&mut Body::Empty, 0).is_whole());
         });
     }
 

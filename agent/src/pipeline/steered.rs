@@ -87,8 +87,10 @@ impl<'a> Steered<'a> {
         tried: usize,
     ) -> bool {
         self.kept = None;
-        let replayable = replayable || self.replay.is_whole();
-        let Some(retry) = self.retry else { return campaign.may_try_again(x, error, replayable, tried) };
+        let Some(retry) = self.retry else {
+            return campaign.may_try_again(x, error, replayable || self.replay.is_whole(), tried);
+        };
+        let replayable = self.replay.is_whole() || error.sent == Sent::Nothing;
         // Where nobody has seen a byte, going to another endpoint adds no load.
         let free = error.sent == Sent::Nothing && tried < campaign.target.standing();
         retry.after.on_network_error

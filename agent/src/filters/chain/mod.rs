@@ -73,6 +73,14 @@ impl Chain {
         self.steps.iter().map(|step| (&*step.name, step.priority, &*step.origin.0))
     }
 
+    /// What its filters have counted: plugin, origin, event and sum.
+    pub fn counters(&self) -> impl Iterator<Item = (&str, &str, &'static str, u64)> {
+        let of = |step: &'_ Arc<Step>| step.filter.counters();
+        self.steps
+            .iter()
+            .flat_map(move |step| of(step).into_iter().map(|(event, sum)| (&*step.name, &*step.origin.0, event, sum)))
+    }
+
     /// Phase `REWRITE`; an answer ends the request.
     pub fn rewrite<'a>(&'a self, x: &'a mut Exchange) -> impl Future<Output = Option<Box<Answer>>> + 'a {
         run(self.of(Phases::REWRITE), |filter, x| filter.rewrite(x), x)

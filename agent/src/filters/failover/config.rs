@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::check::{self, Faults};
-use super::super::repeat::{self, MAX_BODY_SIZE, StatusRange};
+use super::super::retry::repeat::{self, MAX_BODY_SIZE, StatusRange};
 
 /// Configuration on a route: `upstream_id` or `upstream`.
 #[derive(Debug, Deserialize, JsonSchema)]

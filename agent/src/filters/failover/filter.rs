@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::super::{BuildContext, Built, Filter, Flow, Phases, check, repeat};
+use super::super::retry::repeat;
+use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::Config;
 use crate::exchange::{Exchange, Failover};
 

@@ -4,7 +4,8 @@
 
 use serde_json::json;
 
-use super::super::testing::{faults, filter, passes};
+use super::super::testing::{OUTBOUND, faults, filter, passes};
+use super::super::{BuildContext, Keep};
 use crate::exchange::testing::get;
 use crate::http::Method;
 
@@ -37,4 +38,6 @@ fn mistakes_are_refused() {
     }
     let inline = json!({"upstream": {"nodes": {"a:1": 1}}});
     assert!((super::PLUGIN.check)(heddle_xds::catalog::Place::Route, &inline).is_ok());
+    let context = BuildContext { origin: "route/1", metadata: None, keep: &Keep::default(), outbound: &OUTBOUND };
+    assert_eq!((super::PLUGIN.build)(&inline, &context).err().unwrap()[0].path, "upstream");
 }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::super::check::{self, Faults};
-use super::super::repeat::{self, MAX_BODY_SIZE, StatusRange};
+use super::repeat::{self, MAX_BODY_SIZE, StatusRange};
 
 /// Configuration on a route.
 #[derive(Debug, Deserialize, JsonSchema)]

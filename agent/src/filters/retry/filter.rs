@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::{BuildContext, Built, Filter, Flow, Phases, check, repeat};
+use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::Config;
+use super::repeat;
 use crate::exchange::{Budget, Exchange, Retry};
 
 struct Retrying(Arc<Retry>);

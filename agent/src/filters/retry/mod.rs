@@ -2,6 +2,7 @@
 
 mod config;
 mod filter;
+pub(super) mod repeat;
 #[cfg(test)]
 mod tests;
 

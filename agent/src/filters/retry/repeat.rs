@@ -3,14 +3,14 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::check::Faults;
+use super::super::check::Faults;
 use crate::exchange::{Repeat, Statuses};
 use crate::http::Method;
 
 /// A status (`502`), or a range of them as text (`"500-599"`).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub(crate) enum StatusRange {
+pub(in crate::filters) enum StatusRange {
     /// One.
     One(u16),
     /// One or a range.
@@ -32,7 +32,7 @@ impl StatusRange {
 }
 
 /// Adds the faults of `statuses`.
-pub(crate) fn check_statuses(statuses: &[StatusRange], faults: &mut Faults) {
+pub(in crate::filters) fn check_statuses(statuses: &[StatusRange], faults: &mut Faults) {
     for (index, status) in statuses.iter().enumerate() {
         if status.bounds().is_none() {
             faults.add(format!("statuses[{index}]"), "expected a status from 100 to 599, or a range such as 500-599");
@@ -41,7 +41,7 @@ pub(crate) fn check_statuses(statuses: &[StatusRange], faults: &mut Faults) {
 }
 
 /// Adds the faults of `methods`.
-pub(crate) fn check_methods(methods: &[String], faults: &mut Faults) {
+pub(in crate::filters) fn check_methods(methods: &[String], faults: &mut Faults) {
     for (index, method) in methods.iter().enumerate() {
         if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
             faults.add(format!("methods[{index}]"), "expected the name of a method in capitals, such as POST");
@@ -50,7 +50,12 @@ pub(crate) fn check_methods(methods: &[String], faults: &mut Faults) {
 }
 
 /// Compiles them.
-pub(crate) fn compile(statuses: &[StatusRange], methods: &[String], on_network_error: bool, max_body_size: u64) -> Repeat {
+pub(in crate::filters) fn compile(
+    statuses: &[StatusRange],
+    methods: &[String],
+    on_network_error: bool,
+    max_body_size: u64,
+) -> Repeat {
     let mut set = Statuses::default();
     statuses.iter().filter_map(StatusRange::bounds).for_each(|(first, last)| set.add(first, last));
     let methods = methods.iter().map(|method| Method::from_token(method)).collect();
@@ -58,9 +63,9 @@ pub(crate) fn compile(statuses: &[StatusRange], methods: &[String], on_network_e
 }
 
 /// Longest body that is kept to be sent again, when nothing is said: that of Traefik's `retry`.
-pub(crate) fn max_body_size() -> u64 {
+pub(in crate::filters) fn max_body_size() -> u64 {
     2 << 20
 }
 
 /// Longest body that may be kept: it is held in memory for each request on its way.
-pub(crate) const MAX_BODY_SIZE: u64 = 64 << 20;
+pub(in crate::filters) const MAX_BODY_SIZE: u64 = 64 << 20;

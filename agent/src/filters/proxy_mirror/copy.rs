@@ -1,0 +1,176 @@
+//! The copy of one request: gathered while the request goes its way, sent when both its head and its body are there.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::http::{Body, BodyError, BodySource, Frame};
+use crate::outbound::{Call, CallError, Remote};
+
+/// What has become of copies.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Answered, whatever the answer.
+    pub(super) sent: AtomicU64,
+    /// Not connected, not answered, or not in time.
+    pub(super) failed: AtomicU64,
+    /// Too many were under way.
+    pub(super) dropped: AtomicU64,
+    /// The body was longer than may be copied.
+    pub(super) too_large: AtomicU64,
+}
+
+/// Counts one.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The copy of one request.
+pub(super) struct Copy {
+    pub(super) remote: Remote,
+    pub(super) counts: Arc<Counts>,
+    limit: u64,
+    /// The head, once it is known that the request goes upstream.
+    call: RefCell<Option<Call>>,
+    pieces: RefCell<Vec<Bytes>>,
+    size: Cell<u64>,
+    state: Cell<State>,
+}
+
+/// What is known of the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Coming,
+    Whole,
+    /// Nothing will be sent any more.
+    Over,
+}
+
+/// A body that is looked at while it passes.
+struct Tee {
+    body: Body,
+    copy: Rc<Copy>,
+}
+
+impl Copy {
+    /// A copy of a request with this body, through which the body passes from now on.
+    pub(super) fn of(body: &mut Body, wants_body: bool, limit: u64, remote: Remote, counts: Arc<Counts>) -> Rc<Copy> {
+        let held = match body {
+            _ if !wants_body => Some(Bytes::new()),
+            Body::Empty => Some(Bytes::new()),
+            Body::Full(bytes) => Some(bytes.clone()),
+            Body::Stream(_) => None,
+        };
+        let too_long = wants_body && body.remaining().is_some_and(|bytes| bytes > limit);
+        let copy = Rc::new(Copy {
+            remote,
+            counts,
+            limit,
+            call: RefCell::default(),
+            pieces: RefCell::default(),
+            size: Cell::new(0),
+            state: Cell::new(State::Coming),
+        });
+        match held {
+            _ if too_long => copy.too_large(),
+            Some(bytes) => {
+                copy.pieces.borrow_mut().push(bytes);
+                copy.state.set(State::Whole);
+            }
+            None => *body = Body::Stream(Box::new(Tee { body: std::mem::take(body), copy: copy.clone() })),
+        }
+        copy
+    }
+
+    /// Takes the head; the copy is sent when the body is there.
+    pub(super) fn head(&self, call: Call) {
+        self.call.replace(Some(call));
+        self.send_if_whole();
+    }
+
+    /// Whether the head is there already: of a request that is tried again.
+    pub(super) fn has_head(&self) -> bool {
+        self.call.borrow().is_some() || self.state.get() == State::Over
+    }
+
+    fn piece(&self, piece: &Bytes) {
+        if self.state.get() != State::Coming {
+            return;
+        }
+        self.size.set(self.size.get() + piece.len() as u64);
+        if self.size.get() > self.limit {
+            self.too_large();
+        } else {
+            self.pieces.borrow_mut().push(piece.clone());
+        }
+    }
+
+    fn end(&self) {
+        if self.state.get() == State::Coming {
+            self.state.set(State::Whole);
+            self.send_if_whole();
+        }
+    }
+
+    fn too_large(&self) {
+        count(&self.counts.too_large);
+        self.state.set(State::Over);
+        self.pieces.take();
+    }
+
+    fn send_if_whole(&self) {
+        if self.state.get() != State::Whole {
+            return;
+        }
+        let Some(mut call) = self.call.take() else { return };
+        self.state.set(State::Over);
+        call.body = joined(self.pieces.take());
+        let (remote, counts) = (self.remote.clone(), self.counts.clone());
+        tokio::task::spawn_local(async move {
+            match remote.send(call).await {
+                // An answer that is too long for us to read was one all the same.
+                Ok(_) | Err(CallError::TooLarge(_)) => count(&counts.sent),
+                Err(CallError::Busy(_)) => count(&counts.dropped),
+                Err(error) => {
+                    tracing::debug!(mirror = ?remote, %error, "a copy has failed");
+                    count(&counts.failed);
+                }
+            }
+        });
+    }
+}
+
+fn joined(mut pieces: Vec<Bytes>) -> Bytes {
+    if pieces.len() <= 1 {
+        return pieces.pop().unwrap_or_default();
+    }
+    let mut all = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    pieces.iter().for_each(|piece| all.extend_from_slice(piece));
+    all.freeze()
+}
+
+impl BodySource for Tee {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let polled = self.body.poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(Frame::Data(piece)))) => {
+                self.copy.piece(piece);
+                // Who sends a body of known length may not ask for its end.
+                if self.body.remaining() == Some(0) {
+                    self.copy.end();
+                }
+            }
+            Poll::Ready(Some(Ok(Frame::Trailers(_))) | None) => self.copy.end(),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.body.remaining()
+    }
+}

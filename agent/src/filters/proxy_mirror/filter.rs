@@ -1,0 +1,119 @@
+//! The filter of `proxy-mirror`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::Value;
+use smallvec::SmallVec;
+
+use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
+use super::config::{Config, PathMode};
+use super::copy::{Copy, Counts};
+use crate::exchange::Exchange;
+use crate::http::{Method, Name};
+use crate::outbound::{Call, Remote, RemoteOptions};
+
+/// Most bytes that are read of a mirror's answer before its connection is given up.
+const MAX_ANSWER: u64 = 256 << 10;
+
+struct Mirror {
+    remote: Remote,
+    path: Option<(String, PathMode)>,
+    /// Below 1.
+    ratio: Option<f64>,
+    wants_body: bool,
+    limit: u64,
+    counts: Arc<Counts>,
+}
+
+/// Copies of one request, by the address of their filter: a global rule may mirror to another place than the route.
+pub(super) type Copies = SmallVec<[(usize, Rc<Copy>); 1]>;
+const COPIES: &str = "proxy-mirror";
+
+pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
+    let config: Config = check::read(value)?;
+    let options = RemoteOptions {
+        timeout: Duration::try_from_secs_f64(config.timeout).unwrap_or_default(),
+        verify: config.ssl_verify,
+        keepalive_pool: config.max_in_flight,
+        max_body: MAX_ANSWER,
+        max_in_flight: config.max_in_flight,
+        ..RemoteOptions::default()
+    };
+    let remote = context.outbound.remote(&config.host, &options).map_err(|why| vec![check::fault_at("host", why)])?;
+    let key = format!("proxy-mirror/{}/{}", context.origin, config.host);
+    Ok(Arc::new(Mirror {
+        remote,
+        path: config.path.map(|path| (path, config.path_concat_mode)),
+        ratio: (config.sample_ratio < 1.0).then_some(config.sample_ratio),
+        wants_body: config.mirror_body,
+        limit: config.max_body_size,
+        counts: context.keep.get_or(&key, Counts::default),
+    }))
+}
+
+impl Mirror {
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    fn own(&self, x: &Exchange) -> Option<Rc<Copy>> {
+        let copies = x.slot::<Copies>(COPIES)?;
+        copies.iter().find(|(owner, _)| *owner == self.address()).map(|(_, copy)| copy.clone())
+    }
+
+    /// Path and query of the copy.
+    fn target(&self, x: &Exchange) -> String {
+        let (path, mode) = match &self.path {
+            None => return x.request.target(),
+            Some((path, mode)) => (path.as_str(), *mode),
+        };
+        let own = if mode == PathMode::Prefix { x.request.path.as_str() } else { "" };
+        // a prefix may end with the slash that the path begins with
+        let path = if own.is_empty() { path } else { path.trim_end_matches('/') };
+        match &x.request.query {
+            Some(query) => format!("{path}{own}?{query}"),
+            None => format!("{path}{own}"),
+        }
+    }
+}
+
+impl Filter for Mirror {
+    fn phases(&self) -> Phases {
+        Phases::ACCESS.and(Phases::BEFORE_PROXY)
+    }
+
+    /// The body is looked at from here on; whether the request goes upstream at all is not known yet.
+    fn access(&self, x: &mut Exchange) -> Flow {
+        let tunnel = x.request.method == Method::Connect || x.request.fields.contains_known(Name::Upgrade);
+        if tunnel || self.ratio.is_some_and(|ratio| x.dice.f64() >= ratio) {
+            return Flow::Continue;
+        }
+        let copy = Copy::of(&mut x.body, self.wants_body, self.limit, self.remote.clone(), self.counts.clone());
+        match x.slot_mut::<Copies>(COPIES) {
+            Some(copies) => copies.push((self.address(), copy)),
+            None => x.put(COPIES, Copies::from_iter([(self.address(), copy)])),
+        }
+        Flow::Continue
+    }
+
+    /// The head is copied as it goes to the first endpoint; further tries are none of the mirror's business.
+    fn before_proxy(&self, x: &mut Exchange) -> Flow {
+        if let Some(copy) = self.own(x).filter(|copy| !copy.has_head()) {
+            let mut fields = x.request.fields.clone();
+            fields.set_known(Name::Host, x.host_override.as_deref().unwrap_or(&x.request.authority));
+            copy.head(Call { method: x.request.method.clone(), target: self.target(x), fields, ..Call::default() });
+        }
+        Flow::Continue
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = &self.counts;
+        let all =
+            [("sent", &counts.sent), ("failed", &counts.failed), ("dropped", &counts.dropped), ("too_large", &counts.too_large)];
+        all.into_iter().map(|(event, counter)| (event, read(counter))).collect()
+    }
+}
