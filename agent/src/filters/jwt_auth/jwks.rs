@@ -129,8 +129,10 @@ impl Source {
             Plan::GiveUp => return Err(Unavailable),
             Plan::Fetch(_) => {}
         }
+        let fetched = self.fetch().await;
+        // Only now: a client that goes away in the middle must not keep all others from asking.
         self.not_before.store(now_ms.saturating_add(PAUSE_MS), Ordering::Relaxed);
-        match self.fetch().await {
+        match fetched {
             Ok(keys) => {
                 let keys = Arc::new(keys);
                 self.held.store(Some(Arc::new(Held { keys: keys.clone(), since_ms: now_ms })));
@@ -162,5 +164,24 @@ impl Source {
             return Err(format!("expected status 200, got {}", reply.head.status));
         }
         KeySet::parse(&reply.body).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_goes_away_keeps_nobody_from_asking() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks", silent.local_addr().unwrap());
+        let fetching = Fetching { url: url.into(), ttl_s: 60, timeout_ms: 1_000, verify: true };
+        let source = Source::new(&fetching, &Outbound::default()).unwrap();
+        assert!(source.keys(1_000, |_| true).now_or_never().is_none(), "under way, and given up");
+        assert!(matches!(source.plan(1_000, |_| true), Plan::Fetch(None)));
+        assert!(source.flight.try_lock().is_ok());
     }
 }
