@@ -14,3 +14,4 @@ pub mod place;
 pub mod process;
 pub mod raw;
 pub mod separate;
+pub mod slapd;

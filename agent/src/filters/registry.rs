@@ -15,6 +15,7 @@ static PLUGINS: &[&Plugin] = &[
     &basic_auth::PLUGIN,
     &batch_requests::PLUGIN,
     &body_transformer::PLUGIN,
+    &authz_casbin::PLUGIN,
     &brotli::PLUGIN,
     &buffering::PLUGIN,
     &client_control::PLUGIN,
@@ -36,6 +37,7 @@ static PLUGINS: &[&Plugin] = &[
     &jwe_decrypt::PLUGIN,
     &jwt_auth::PLUGIN,
     &key_auth::PLUGIN,
+    &ldap_auth::PLUGIN,
     &limit_conn::PLUGIN,
     &limit_count::PLUGIN,
     &limit_req::PLUGIN,
@@ -60,6 +62,7 @@ static PLUGINS: &[&Plugin] = &[
     &traffic_split::PLUGIN,
     &ua_restriction::PLUGIN,
     &uri_blocker::PLUGIN,
+    &wolf_rbac::PLUGIN,
     &workflow::PLUGIN,
     &zstd::PLUGIN,
 ];

@@ -225,7 +225,7 @@ impl<'a> Renderer<'a> {
                 if left.len() + right.len() > self.scene.limit {
                     return Err(format!("the template makes a text of more than {} bytes", self.scene.limit));
                 }
-                Ok(Value::from(left + &right))
+                Ok(Value::from(left + right.as_str()))
             }
             Operator::Add => arithmetic(|left, right| left + right),
             Operator::Subtract => arithmetic(|left, right| left - right),
