@@ -165,6 +165,7 @@ fn the_upstream_is_told_of_the_clients_certificate() {
         let output = Command::new("curl").args(["-sS", "--max-time", "30"]).args(arguments).output().expect("curl is installed");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     });
-    assert!(told.ends_with("|Subject%3D%22CN%3Dalice.example%22%3BSAN%3D%22alice.example%22"), "{told}");
+    // What the client shows beyond its own certificate comes behind a comma.
+    assert!(told.contains("|Subject%3D%22CN%3Dalice.example%22%3BSAN%3D%22alice.example%22"), "{told}");
     assert!(story.ask("GET", "/p/a", &[("X-Forwarded-Tls-Client-Cert-Info", "forged")], "").text().ends_with("||"));
 }
