@@ -154,6 +154,30 @@ impl HeaderEdits {
     }
 }
 
+static ACCEPT_ENCODING: FieldName = FieldName::of("Accept-Encoding");
+
+/// What the client has said that it takes, once the upstream is asked for something else.
+struct ClientAccepts(Vec<u8>);
+
+/// Asks the upstream for a body that is not compressed, so that it can be read. What the client takes is kept for those who compress the response.
+pub(crate) fn ask_for_plain(x: &mut Exchange) {
+    let lines: Vec<&[u8]> = x.request.fields.get_all_named(&ACCEPT_ENCODING).collect();
+    if lines.is_empty() {
+        return;
+    }
+    let kept = ClientAccepts(lines.join(&b", "[..]));
+    x.request.fields.remove_named(&ACCEPT_ENCODING);
+    x.put("Accept-Encoding", kept);
+}
+
+/// Shows what the client has said in `Accept-Encoding`, line by line.
+pub(crate) fn each_accepted(x: &Exchange, mut show: impl FnMut(&[u8])) {
+    match x.slot::<ClientAccepts>("Accept-Encoding") {
+        Some(kept) => show(&kept.0),
+        None => x.request.fields.get_all_named(&ACCEPT_ENCODING).for_each(show),
+    }
+}
+
 const VARY: FieldName = FieldName::of("Vary");
 
 /// Adds the name of a request field to `Vary` unless it is there (RFC 9110 section 12.5.5).

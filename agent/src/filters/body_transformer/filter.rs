@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::super::fields::ask_for_plain;
 use super::super::{BuildContext, Built, Filter, Flow, Phases, Resume, check};
 use super::config::{Config, Format, Transformation};
 use super::decode::{decode, format_of};
@@ -27,7 +28,6 @@ struct Side {
 /// Most bytes that a template makes.
 const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 
-const ACCEPT_ENCODING: FieldName = FieldName::of("Accept-Encoding");
 /// Fields that speak of the body as it was.
 const STALE: [FieldName; 6] = [
     FieldName::of("ETag"),
@@ -64,7 +64,7 @@ impl Filter for BodyTransformer {
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
         if self.response.is_some() {
-            x.request.fields.remove_named(&ACCEPT_ENCODING);
+            ask_for_plain(x);
         }
         let Some(side) = self.request.clone() else { return Flow::Continue };
         let by_method = || (x.request.method == Method::Get).then_some(Format::Args);

@@ -1,9 +1,8 @@
 //! Which codings a client takes, as `Accept-Encoding` says it (RFC 9110 section 12.5.3). It knows no response.
 
+use super::super::fields::each_accepted;
 use super::Coding;
-use crate::http::{FieldName, Fields};
-
-const ACCEPT_ENCODING: FieldName = FieldName::of("Accept-Encoding");
+use crate::exchange::Exchange;
 
 /// Most members of the field that are looked at.
 const MAX_MEMBERS: usize = 64;
@@ -35,13 +34,13 @@ pub(super) enum Wish {
 }
 
 impl Accepted {
-    /// What these fields of a request say.
-    pub(super) fn of(fields: &Fields) -> Accepted {
+    /// What the client of a request has said.
+    pub(super) fn of(x: &Exchange) -> Accepted {
         let mut accepted = Accepted::default();
-        for line in fields.get_all_named(&ACCEPT_ENCODING) {
+        each_accepted(x, |line| {
             accepted.given = true;
             line.split(|byte| *byte == b',').take(MAX_MEMBERS).for_each(|member| accepted.member(member));
-        }
+        });
         accepted
     }
 
@@ -105,14 +104,16 @@ fn weight(part: &[u8]) -> Option<u16> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::super::fields::ask_for_plain;
     use super::*;
+    use crate::exchange::testing::request;
 
     fn wishes(value: Option<&str>) -> [Wish; 3] {
-        let mut fields = Fields::new();
-        if let Some(value) = value {
-            fields.append("Accept-Encoding", value);
-        }
-        let accepted = Accepted::of(&fields);
+        let fields = value.map(|value| ("Accept-Encoding", value));
+        let mut x = request("GET", "h", "/", fields.as_slice());
+        let accepted = Accepted::of(&x);
+        ask_for_plain(&mut x);
+        assert_eq!(Accepted::of(&x), accepted, "what the client takes is not forgotten");
         [Coding::Gzip, Coding::Brotli, Coding::Zstd].map(|coding| accepted.wish(coding))
     }
 

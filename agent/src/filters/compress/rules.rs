@@ -67,7 +67,7 @@ impl Rules {
             return None;
         }
         let preferred = if self.default { DEFAULT_PREFERENCE } else { self.preference };
-        match Accepted::of(&x.request.fields).wish(self.coding) {
+        match Accepted::of(x).wish(self.coding) {
             Wish::Named(weight) => Some(Offer { weight, preference: self.preference }),
             Wish::Any(weight) => Some(Offer { weight, preference: preferred }),
             Wish::Silent if self.default => Some(Offer { weight: 1000, preference: preferred }),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
 use super::super::check::Faults;
-use super::super::fields::HeaderEdits;
+use super::super::fields::{HeaderEdits, ask_for_plain};
 use super::super::{BodyEdit, BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::Config;
 use crate::exchange::{Answer, Exchange, Reason};
@@ -22,7 +22,6 @@ struct Echo {
     auth: Option<(String, Box<Answer>)>,
 }
 
-const ACCEPT_ENCODING: FieldName = FieldName::of("Accept-Encoding");
 const ETAG: FieldName = FieldName::of("ETag");
 
 pub(super) fn build(value: &Value, _context: &BuildContext<'_>) -> Built {
@@ -57,7 +56,7 @@ impl Filter for Echo {
     fn access(&self, x: &mut Exchange) -> Flow {
         if self.edits_body() {
             // Nothing can be put around a body that is compressed.
-            x.request.fields.remove_named(&ACCEPT_ENCODING);
+            ask_for_plain(x);
         }
         let given = x.request.fields.get_known(Name::Authorization).unwrap_or_default();
         match &self.auth {

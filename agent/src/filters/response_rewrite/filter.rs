@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::super::check::Faults;
-use super::super::fields::HeaderEdits;
+use super::super::fields::{HeaderEdits, ask_for_plain};
 use super::super::{BodyEdit, BuildContext, Built, Filter, Flow, Phases, check};
 use super::body::{Replacement, replace_all};
 use super::config::Config;
@@ -26,7 +26,6 @@ struct ResponseRewrite {
 struct Held(usize, bool);
 
 const NAME: &str = "response-rewrite";
-const ACCEPT_ENCODING: FieldName = FieldName::of("Accept-Encoding");
 const ETAG: FieldName = FieldName::of("ETag");
 
 pub(super) fn build(value: &Value, _context: &BuildContext<'_>) -> Built {
@@ -64,7 +63,7 @@ impl Filter for ResponseRewrite {
     }
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
-        x.request.fields.remove_named(&ACCEPT_ENCODING);
+        ask_for_plain(x);
         Flow::Continue
     }
 
