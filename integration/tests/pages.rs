@@ -56,3 +56,15 @@ fn every_field_has_a_meaning() {
         assert!(silent.is_empty(), "{}: fields without a doc comment: {silent:?}", descriptor.name);
     }
 }
+
+#[test]
+fn the_guide_shows_what_stands_in_the_source() {
+    let guide = pages::text("CONTRIBUTING");
+    let snippets: Vec<&str> = guide.split("```rust\n// ").skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect();
+    assert!(snippets.len() >= 4);
+    for snippet in snippets {
+        let (path, code) = snippet.split_once('\n').unwrap();
+        let source = std::fs::read_to_string(pages::folder().join("../..").join(path)).unwrap();
+        assert!(source.contains(code), "docs/plugins/CONTRIBUTING.md: this does not stand in {path} any more:\n{code}");
+    }
+}
