@@ -25,6 +25,7 @@ use crate::observe::access_log::{AccessLog, Sink};
 use crate::observe::{RouteStats, Sharded};
 use crate::outbound::Outbound;
 use crate::pipeline::{Forwarded, Pipeline, Plan, Shared, View, Worker, set_forwarded, strip_hop_by_hop};
+use crate::secrets::References;
 use crate::tables::Compiler;
 use crate::upstream::{Clusters, Context, Pools};
 
@@ -37,7 +38,8 @@ const SEED: u64 = 7;
 /// A resource cannot be used.
 pub fn tables(resources: impl IntoIterator<Item = Resource>) -> Result<Arc<Tables>, InvalidResource> {
     let pool = Clusters::new(Arc::new(Context::default()), None, tokio::runtime::Handle::current());
-    let mut compiler = Compiler::new(1, pool, Outbound::default());
+    let mut compiler =
+        Compiler::new(1, pool, Outbound::default(), References::new(Arc::new(|_: &str| None), "".into(), Outbound::default()));
     for resource in resources {
         compiler.set(resource)?;
     }

@@ -18,6 +18,7 @@ pub mod observe;
 pub mod outbound;
 mod pipeline;
 pub mod route;
+pub mod secrets;
 pub mod settings;
 mod tables;
 mod upstream;

@@ -34,7 +34,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
             &["http"],
             &["exchange"],
             &["net"],
-            &["dns", "balance", "health", "upstream", "filters", "route", "observe", "outbound"],
+            &["dns", "balance", "health", "upstream", "filters", "route", "observe", "outbound", "secrets"],
             &["tables"],
             &["pipeline"],
             &["settings", "listener"],

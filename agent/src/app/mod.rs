@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use heddle_node::clock;
+use heddle_node::config::Environment;
 use heddle_node::drain::{DrainTrigger, DrainWatch};
 use heddle_node::readiness::{Guard, Readiness};
 use heddle_xds::client::{self, ClientConfig, ClientStatus};
@@ -28,6 +29,7 @@ use crate::observe::access_log::{AccessLog, Sink};
 use crate::observe::{RouteStats, Sharded, Tracer};
 use crate::outbound::Outbound;
 use crate::pipeline::Shared;
+use crate::secrets::References;
 use crate::settings::AgentSettings;
 use crate::tables::{Compiler, Tables};
 use crate::upstream::{Clusters, Context, HealthEvent};
@@ -37,6 +39,8 @@ use troubles::Troubles;
 const FILTERS_FOLDER: &str = "filters";
 /// The file below `data_dir` with the last good configuration.
 const LAST_GOOD_FILE: &str = "last-good.xds";
+/// The folder below `data_dir` where `$secret://file/` references are looked up.
+const SECRETS_FOLDER: &str = "secrets";
 /// Batches between discovery and the feed; one is compiled while the next one arrives.
 const BATCHES: usize = 1;
 
@@ -49,6 +53,8 @@ pub struct Parts {
     pub settings: AgentSettings,
     /// Who it is.
     pub node: NodeInfo,
+    /// Variables for `$env://` references.
+    pub environment: Arc<dyn Environment + Send + Sync>,
     /// How it reaches its control plane.
     pub connector: Connector,
     /// Where it keeps its last good configuration.
@@ -127,7 +133,8 @@ struct Common {
 /// # Errors
 /// Nothing is left running.
 pub async fn start(parts: Parts) -> Result<Running, StartError> {
-    let Parts { settings, node, connector, data_dir, tracer, hostname, more_metrics, readiness, trigger, drain } = parts;
+    let Parts { settings, node, environment, connector, data_dir, tracer, hostname, more_metrics, readiness, trigger, drain } =
+        parts;
     std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
     let endpoint =
         TcpListener::bind(settings.admin).await.map_err(|source| StartError::Admin { address: settings.admin, source })?;
@@ -153,7 +160,11 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         troubles: Troubles::new(readiness.clone()),
         status: status.clone(),
     };
-    let compiler = Compiler::new(workers, clusters(&common.settings), Outbound::new(names(&common.settings)));
+    let outbound = Outbound::new(names(&common.settings));
+    let references = References::new(environment, data_dir.join(SECRETS_FOLDER), outbound.clone());
+    let kept =
+        references.keep().map_err(|source| StartError::System { what: "the keeper of secrets cannot be started", source })?;
+    let compiler = Compiler::new(workers, clusters(&common.settings), outbound, references);
     let compiler = Arc::new(Mutex::new(compiler.keeping_below(data_dir.join(FILTERS_FOLDER))));
     let (updates, batches) = mpsc::channel(BATCHES);
     let mut config = ClientConfig::new(node, connector);
@@ -161,7 +172,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     tokio::spawn(until(drain.clone(), client::run(config, updates, status_sender, fastrand::Rng::new())));
     let certificates = certificates::Keeper::new(common.doors.certificates.clone());
     let ends = certificates.ends();
-    tokio::spawn(feed::run(batches, compiler.clone(), sender, move |tables| certificates.follow(tables)));
+    tokio::spawn(feed::run(batches, compiler.clone(), kept, sender, move |tables| certificates.follow(tables)));
     tokio::spawn(until(drain.clone(), first_configuration(status, readiness.guard("configuration"))));
     // The page below lives as long as the process: it must hold no watch, or no drain would ever be over.
     worker::start_all(&common, &drain)?;

@@ -1,17 +1,20 @@
 //! Credentials of consumers as authentication plugins look them up: by a unique value, and what they are proven against.
 
+use std::sync::Arc;
+
 use heddle_xds::catalog::ConfigFault;
 use heddle_xds::model;
 use serde_json::Value;
 
 use super::registry;
 use crate::exchange::Proof;
+use crate::secrets::reference::is_reference;
 
 /// One way to prove who one is, compiled.
 #[derive(Debug, Clone)]
 pub struct Credential {
     /// Credential id, empty when it stands on the consumer itself.
-    pub id: std::sync::Arc<str>,
+    pub id: Arc<str>,
     /// Authentication plugin.
     pub plugin: &'static str,
     /// What it is looked up by: the unique attribute of the plugin's consumer configuration (`key` of `key-auth`).
@@ -34,6 +37,30 @@ pub fn credentials(all: &[model::Credential]) -> Result<Vec<Credential>, Vec<Con
         }
     }
     if faults.is_empty() { Ok(compiled) } else { Err(faults) }
+}
+
+/// The same plugins without what is secret in them, for people to look at.
+pub fn masked(plugins: &[model::PluginConf]) -> Vec<model::PluginConf> {
+    let masked = |plugin: &model::PluginConf| {
+        let fields = registry::find(&plugin.name).map_or(&[][..], |known| known.descriptor.encrypt_fields);
+        let mut config = plugin.config.clone();
+        for path in fields {
+            mask(Arc::make_mut(&mut config), &path.split('.').collect::<Vec<_>>());
+        }
+        model::PluginConf { config, ..plugin.clone() }
+    };
+    plugins.iter().map(masked).collect()
+}
+
+/// Follows a path through objects and all items of arrays; at its end every text is replaced, unless it only says where a secret is kept.
+fn mask(value: &mut Value, path: &[&str]) {
+    match (value, path) {
+        (Value::Array(items), _) => items.iter_mut().for_each(|item| mask(item, path)),
+        (Value::Object(map), [first, rest @ ..]) => map.get_mut(*first).into_iter().for_each(|next| mask(next, rest)),
+        (Value::Object(map), []) => map.values_mut().for_each(|item| mask(item, path)),
+        (Value::String(text), []) if !is_reference(text) => "***".clone_into(text),
+        _ => {}
+    }
 }
 
 fn compile(credential: &model::Credential) -> Result<Option<Credential>, Vec<ConfigFault>> {

@@ -10,6 +10,8 @@ mod ip_strategy;
 mod keep;
 mod limits;
 mod meta;
+#[cfg(test)]
+mod properties;
 mod registry;
 mod set_cookie;
 #[cfg(test)]
@@ -87,7 +89,7 @@ use crate::http::{Body, BodyError, ResponseHead};
 use crate::outbound::Outbound;
 
 pub use chain::{BodyEdits, Chain, Parts, keep_content};
-pub use credential::{Credential, credentials};
+pub use credential::{Credential, credentials, masked};
 pub use keep::Keep;
 pub use registry::Registry;
 

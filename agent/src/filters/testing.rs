@@ -10,13 +10,17 @@ use heddle_xds::catalog::{Catalog, Place};
 use heddle_xds::model;
 use serde_json::Value;
 
-use super::{BuildContext, Filter, Flow, Keep, Registry, credentials, registry};
+use super::{BuildContext, Built, Filter, Flow, Keep, Registry, credentials, registry};
 use crate::exchange::testing::{NOW_MS, at};
 use crate::exchange::{Answer, ConsumerInfo, Directory, Exchange};
 use crate::outbound::Outbound;
+use crate::secrets::References;
 
 /// What filters under test ask other services with; it opens nothing before the first call.
 pub(crate) static OUTBOUND: LazyLock<Outbound> = LazyLock::new(Outbound::default);
+/// References of which none stands for anything.
+pub(crate) static REFERENCES: LazyLock<References> =
+    LazyLock::new(|| References::new(Arc::new(|_: &str| None), "".into(), Outbound::default()));
 
 /// The filter of a configuration that is right.
 pub(crate) fn filter(name: &str, config: &Value) -> Arc<dyn Filter> {
@@ -28,11 +32,13 @@ pub(crate) fn filter_in(name: &str, config: &Value, metadata: Option<&Value>, ke
     if let Err(faults) = Registry::default().check(name, Place::Route, config) {
         panic!("{faults:?}");
     }
+    build(name, config, metadata, keep).unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+/// The filter of a configuration that has passed the check.
+pub(crate) fn build(name: &str, config: &Value, metadata: Option<&Value>, keep: &Keep) -> Built {
     let context = BuildContext { origin: "route/r1", metadata, keep, outbound: &OUTBOUND };
-    match (registry::find(name).expect("a known plugin").build)(config, &context) {
-        Ok(filter) => filter,
-        Err(faults) => panic!("{faults:?}"),
-    }
+    (registry::find(name).expect("a known plugin").build)(config, &context)
 }
 
 /// The paths of all faults of a configuration on a route.

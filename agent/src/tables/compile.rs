@@ -1,6 +1,6 @@
 //! From data-plane resources to tables: what changed is compiled, everything else is used again. One bad resource is refused singly; its last good version stays.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use heddle_xds::catalog::ConfigFault;
@@ -9,11 +9,12 @@ use heddle_xds::model::{self, Kind, Resource};
 use serde_json::Value;
 
 use super::consumers::Known;
-use super::{Action, Clusters, Consumers, Secrets, Tables};
+use super::{Action, Clusters, Consumers, Secrets, Tables, references};
 use crate::filters::{self, Chain, Credential, Keep, Parts};
 use crate::observe::RouteStats;
 use crate::outbound::Outbound;
 use crate::route::{CompiledRoute, RouteTable};
+use crate::secrets::References;
 use crate::upstream;
 
 /// Everything that a node has been told, compiled as far as it can be.
@@ -21,6 +22,11 @@ pub struct Compiler {
     workers: usize,
     keep: Keep,
     outbound: Outbound,
+    pub(super) references: References,
+    /// Resources that have references to secrets, with these, also when they cannot be used for now.
+    pub(super) referring: BTreeMap<(Kind, Arc<str>), (BTreeSet<String>, Resource)>,
+    /// Compiles anew also what has not changed.
+    pub(super) anew: bool,
     pool: upstream::Clusters,
     generation: u64,
     secrets: Arc<Secrets>,
@@ -51,18 +57,21 @@ struct KnownConsumer {
 /// What has to be made anew before the next tables.
 #[derive(Default)]
 struct Stale {
-    clusters: std::collections::BTreeSet<Arc<str>>,
+    clusters: BTreeSet<Arc<str>>,
     consumers: bool,
 }
 
 impl Compiler {
     /// Nothing known yet; `workers` is how many shards counters need. `pool` keeps the run-time side of upstreams, `outbound` that of other services that
     /// filters ask.
-    pub fn new(workers: usize, pool: upstream::Clusters, outbound: Outbound) -> Compiler {
+    pub fn new(workers: usize, pool: upstream::Clusters, outbound: Outbound, references: References) -> Compiler {
         Compiler {
             workers,
             keep: Keep::default(),
             outbound,
+            references,
+            referring: BTreeMap::new(),
+            anew: false,
             pool,
             generation: 0,
             secrets: Arc::default(),
@@ -96,12 +105,14 @@ impl Compiler {
     /// Why it cannot be used; what was there under its name stays in use.
     pub fn set(&mut self, resource: Resource) -> Result<(), InvalidResource> {
         let (kind, name) = (resource.kind(), resource.name().clone());
+        self.refer(&resource);
         self.take(resource).map_err(|fault| InvalidResource { kind, name, field: fault.path, reason: fault.message })
     }
 
     fn take(&mut self, resource: Resource) -> Result<(), ConfigFault> {
         match resource {
             Resource::Secret(secret) => {
+                let secret = references::material(&secret, &self.references)?;
                 self.stale_users_of(&secret.name);
                 Arc::make_mut(&mut self.secrets).insert(secret.name.clone(), Arc::new(secret));
             }
@@ -114,12 +125,14 @@ impl Compiler {
                 self.endpoints.insert(endpoints.upstream.clone(), endpoints);
             }
             Resource::PluginMetadata(metadata) => {
-                let before = self.metadata.insert(metadata.plugin.clone(), metadata.config.clone());
+                let config = self.references.resolved(&metadata.config).0;
+                let before = self.metadata.insert(metadata.plugin.clone(), config);
                 self.recompile_users_of(&metadata.plugin).inspect_err(|_| self.put_back(&metadata.plugin, before))?;
             }
             Resource::Consumer(consumer) => {
                 let chain = Arc::new(self.chain(&consumer.plugins)?);
-                let credentials = filters::credentials(&consumer.credentials).map_err(first)?;
+                let credentials =
+                    filters::credentials(&references::credentials(&consumer.credentials, &self.references)).map_err(first)?;
                 self.consumers.insert(consumer.username.clone(), KnownConsumer { consumer, chain, credentials });
                 self.stale.consumers = true;
             }
@@ -144,6 +157,7 @@ impl Compiler {
 
     /// Forgets one resource.
     pub fn remove(&mut self, kind: Kind, name: &str) {
+        self.forget(kind, name);
         match kind {
             Kind::Secret => {
                 Arc::make_mut(&mut self.secrets).remove(name);
@@ -215,13 +229,13 @@ impl Compiler {
             "listeners": self.listeners.values().collect::<Vec<_>>(),
             "certificates": self.certificates.values().collect::<Vec<_>>(),
             "secrets": self.secrets.keys().collect::<Vec<_>>(),
-            "routes": self.routes.values().map(|(route, _)| route).collect::<Vec<_>>(),
+            "routes": self.routes.values().map(|(route, _)| model::Route { plugins: filters::masked(&route.plugins), ..route.clone() }).collect::<Vec<_>>(),
             "upstreams": self.upstreams.values().collect::<Vec<_>>(),
             "endpoints": self.endpoints.values().collect::<Vec<_>>(),
-            "global_rules": self.rules.values().collect::<Vec<_>>(),
-            "plugin_metadata": self.metadata,
+            "global_rules": self.rules.values().map(|rule| model::GlobalRule { plugins: filters::masked(&rule.plugins), ..rule.clone() }).collect::<Vec<_>>(),
+            "plugin_metadata": self.metadata.iter().map(|(plugin, config)| (plugin.to_string(), self.as_told(plugin, config))).collect::<serde_json::Map<_, _>>(),
             "consumers": self.consumers.values().map(|KnownConsumer { consumer, .. }| serde_json::json!({
-                "username": consumer.username, "group_id": consumer.group_id, "labels": consumer.labels, "plugins": consumer.plugins,
+                "username": consumer.username, "group_id": consumer.group_id, "labels": consumer.labels, "plugins": filters::masked(&consumer.plugins),
                 "credentials": consumer.credentials.iter().map(|credential| serde_json::json!({ "id": credential.id, "plugin": credential.plugin })).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
         })
@@ -248,13 +262,14 @@ impl Compiler {
 
     fn chain(&self, plugins: &[model::PluginConf]) -> Result<Chain, ConfigFault> {
         let metadata = |name: &str| self.metadata.get(name).map(|value| &**value);
-        Chain::compile(plugins, &Parts { metadata: &metadata, keep: &self.keep, outbound: &self.outbound }).map_err(first)
+        let parts = Parts { metadata: &metadata, keep: &self.keep, outbound: &self.outbound, references: &self.references };
+        Chain::compile(plugins, &parts).map_err(first)
     }
 
     fn route(&mut self, route: &model::Route) -> Result<CompiledRoute<Action>, ConfigFault> {
         let workers = self.workers;
         let chain = match self.routes.get(&route.id) {
-            Some((before, compiled)) if before.plugins == route.plugins => compiled.target.chain.clone(),
+            Some((before, compiled)) if before.plugins == route.plugins && !self.anew => compiled.target.chain.clone(),
             _ if route.plugins.is_empty() => self.no_plugins.clone(),
             _ => Arc::new(self.chain(&route.plugins)?),
         };
@@ -272,8 +287,8 @@ impl Compiler {
     fn fuse(&mut self) -> Result<(), ConfigFault> {
         let rules: Vec<&model::GlobalRule> = self.rules.values().collect();
         let metadata = |name: &str| self.metadata.get(name).map(|value| &**value);
-        let (chain, doubles) =
-            Chain::fuse(&rules, &Parts { metadata: &metadata, keep: &self.keep, outbound: &self.outbound }).map_err(first)?;
+        let parts = Parts { metadata: &metadata, keep: &self.keep, outbound: &self.outbound, references: &self.references };
+        let (chain, doubles) = Chain::fuse(&rules, &parts).map_err(first)?;
         doubles.iter().for_each(|double| tracing::warn!(path = %double.path, "{}", double.message));
         self.global = Arc::new(chain);
         Ok(())

@@ -101,6 +101,7 @@ fn info(consumer: &model::Consumer, credential_id: &Arc<str>, chain: &Chain) -> 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::filters::testing::REFERENCES;
     use crate::filters::{Keep, Parts, credentials};
     use crate::outbound::Outbound;
     use heddle_xds::model::{PluginConf, PluginOrigin};
@@ -114,7 +115,7 @@ mod tests {
             origin: PluginOrigin("consumer/jack".into()),
         };
         let keep = Keep::default();
-        let parts = Parts { metadata: &|_| None, keep: &keep, outbound: &Outbound::default() };
+        let parts = Parts { metadata: &|_| None, keep: &keep, outbound: &Outbound::default(), references: &REFERENCES };
         let chain = Arc::new(Chain::compile(&[off], &parts).unwrap());
         let jack = model::Consumer {
             username: "jack".into(),

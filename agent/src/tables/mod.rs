@@ -2,6 +2,7 @@
 
 mod compile;
 mod consumers;
+mod references;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -168,6 +168,7 @@ fn agent_parts(
         NodeScope { id: node.id.as_str().into(), role: "gateway".into(), zone: node.zone.as_deref().unwrap_or_default().into() };
     agent_app::Parts {
         settings: configuration.agent.clone(),
+        environment: environment::variables(),
         node: NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into() },
         connector,
         data_dir: node.data_dir.clone(),

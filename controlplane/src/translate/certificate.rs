@@ -1,4 +1,4 @@
-//! `ssls`: certificates that are shown, and the key material behind them. Nothing is decoded here.
+//! `ssls` and `secrets`: certificates that are shown, the key material behind them, and where secrets are looked up. Nothing is decoded here.
 
 use std::sync::Arc;
 
@@ -41,6 +41,12 @@ pub(super) fn unit(key: &Key, stored: &Stored) -> Unit {
         }));
     }
     Unit { resources, ..Unit::default() }
+}
+
+/// Translates one manager of secrets: agents look references up themselves, so that what they stand for never passes here.
+pub(super) fn manager(key: &Key, stored: &Stored) -> Unit {
+    let body = SecretBody::Manager(stored.value.to_string().into());
+    Unit { resources: vec![Resource::Secret(Secret { name: key.to_string().into(), body })], ..Unit::default() }
 }
 
 fn secret(key: &Key, index: usize, (chain, private): (&str, &str)) -> Resource {

@@ -135,8 +135,9 @@ impl Translator {
             (ResourceKind::GlobalRule, Some(stored)) => consumer::global_rule(&mut context, key, stored),
             (ResourceKind::Ssl, Some(stored)) => certificate::unit(key, stored),
             (ResourceKind::Listener, Some(stored)) => listener::unit(key, stored),
-            // Secret managers and credentials have nothing of their own on the data plane.
-            (ResourceKind::Secret | ResourceKind::Credential, Some(_)) => Unit::default(),
+            (ResourceKind::Secret, Some(stored)) => certificate::manager(key, stored),
+            // A credential is part of its consumer.
+            (ResourceKind::Credential, Some(_)) => Unit::default(),
         };
         (unit, context.reads)
     }

@@ -17,6 +17,7 @@ pub(super) fn to_wire(secret: &Secret) -> tls::Secret {
             private_key: inline(key_pem),
             ..Default::default()
         }),
+        SecretBody::Manager(json) => Type::GenericSecret(tls::GenericSecret { secret: inline(json) }),
         SecretBody::Roots(pem) => Type::ValidationContext(tls::CertificateValidationContext { trusted_ca: inline(pem) }),
     };
     tls::Secret { name: secret.name.to_string(), r#type: Some(body) }
@@ -33,6 +34,7 @@ pub(super) fn from_wire(message: tls::Secret) -> Read<Secret> {
                 key_pem: pem("tls_certificate.private_key", pair.private_key)?,
             }
         }
+        Type::GenericSecret(generic) => SecretBody::Manager(pem("generic_secret.secret", generic.secret)?),
         Type::ValidationContext(context) => SecretBody::Roots(pem("validation_context.trusted_ca", context.trusted_ca)?),
     };
     Ok(Secret { name: name("name", message.name)?, body })
@@ -46,7 +48,7 @@ fn inline(pem: &Arc<str>) -> Option<DataSource> {
 fn pem(field: &str, source: Option<DataSource>) -> Read<Arc<str>> {
     let text = match required(field, source)?.specifier {
         Some(Specifier::InlineBytes(bytes)) => {
-            String::from_utf8(bytes).map_err(|_| Fault::new(field, "expected PEM text, found bytes that are not UTF-8"))?
+            String::from_utf8(bytes).map_err(|_| Fault::new(field, "expected text, found bytes that are not UTF-8"))?
         }
         Some(Specifier::InlineString(text)) => text,
         _ => return Err(Fault::new(field, "expected inline_bytes or inline_string")),

@@ -64,6 +64,8 @@ pub enum SecretBody {
     },
     /// PEM roots.
     Roots(Arc<str>),
+    /// A manager that `$secret://` references are looked up with, as the JSON object that describes it.
+    Manager(Arc<str>),
 }
 
 impl fmt::Debug for Secret {

@@ -12,6 +12,7 @@ use super::Chain;
 use super::step::{ErrorBody, Step};
 use crate::exchange::content;
 use crate::outbound::Outbound;
+use crate::secrets::References;
 
 /// What compiling needs besides the configurations.
 pub struct Parts<'a> {
@@ -21,6 +22,8 @@ pub struct Parts<'a> {
     pub keep: &'a Keep,
     /// Other services that must be asked over HTTP.
     pub outbound: &'a Outbound,
+    /// What references to secrets stand for.
+    pub references: &'a References,
 }
 
 impl Chain {
@@ -115,7 +118,7 @@ fn step(plugin: &PluginConf, parts: &Parts<'_>) -> Result<Option<Step>, Vec<Conf
         name: plugin.name.clone(),
         priority: meta.priority.unwrap_or(known.descriptor.priority),
         origin: plugin.origin.clone(),
-        filter: (known.build)(&plugin.config, &context)?,
+        filter: (known.build)(&parts.references.resolved(&plugin.config).0, &context)?,
         condition: meta.condition(),
         error_body: meta.error_response.as_ref().map(ErrorBody::new),
         prefer_route: known.descriptor.prefer_route,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use heddle_xds::model::{GlobalRule, PluginConf, PluginOrigin};
 use serde_json::{Value, json};
 
-use super::super::testing::{OUTBOUND, answer, settled};
+use super::super::testing::{OUTBOUND, REFERENCES, answer, settled};
 use super::super::{Keep, WithBody};
 use super::*;
 use crate::exchange::testing::{get, request};
@@ -20,7 +20,7 @@ fn conf(origin: &str, name: &str, config: Value) -> PluginConf {
 }
 
 fn parts(keep: &Keep) -> Parts<'_> {
-    Parts { metadata: &|_| None, keep, outbound: &OUTBOUND }
+    Parts { metadata: &|_| None, keep, outbound: &OUTBOUND, references: &REFERENCES }
 }
 
 fn chain(plugins: &[(&str, Value)]) -> Chain {

@@ -80,6 +80,7 @@ fn roots_of(secret: &Secret) -> Result<RootCertStore, String> {
     let pem = match &secret.body {
         SecretBody::Roots(pem) => pem,
         SecretBody::KeyPair { chain_pem, .. } => chain_pem,
+        SecretBody::Manager(_) => return Err(format!("secret `{}`: expected certificates", secret.name)),
     };
     net::roots_of_pem(pem).map_err(|error| format!("secret `{}`: {error}", secret.name))
 }

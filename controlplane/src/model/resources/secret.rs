@@ -8,7 +8,7 @@ use super::super::types::{Id, path_id_schema, yes};
 /// A manager of secrets.
 #[derive(Clone, PartialEq)]
 pub enum Secret {
-    /// HashiCorp Vault, KV version 1.
+    /// HashiCorp Vault, KV version 1 or 2.
     Vault(VaultSecret),
     /// AWS Secrets Manager.
     Aws(AwsSecret),
@@ -27,7 +27,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// HashiCorp Vault, KV version 1.
+/// HashiCorp Vault, KV version 1 or 2.
 #[derive(Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaultSecret {
@@ -38,7 +38,7 @@ pub struct VaultSecret {
     /// Address, `http://` or `https://`.
     #[schemars(regex(pattern = r"^[^:/?#]+://[^/?#]+"))]
     pub uri: String,
-    /// Path below which names are looked up.
+    /// Path below which names are looked up: the mount, with `/data` behind it for KV version 2.
     pub prefix: String,
     /// Access token, or a `$env://` reference.
     pub token: String,

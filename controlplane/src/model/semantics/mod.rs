@@ -8,12 +8,16 @@ mod upstream;
 
 use serde_json::Value;
 
+use super::resources::Secret;
 use super::{Fault, ResourceKind, UserResource};
 
 pub(super) use plugins::check as plugins;
 
 /// Why fields that carry Lua are refused.
 const NO_LUA: &str = "is not supported: Heddle runs no Lua; use vars for conditions and plugins for behaviour";
+
+/// Why managers of clouds are refused.
+const UNSUPPORTED_MANAGER: &str = "managers aws and gcp are not supported: keep the secrets in Vault (secrets/vault/<id>) or in files beside the agent ($secret://file/…)";
 
 /// All faults of the meaning of a resource, its id included.
 pub(super) fn check(resource: &UserResource, id: &str, faults: &mut Vec<Fault>) {
@@ -43,8 +47,12 @@ pub(super) fn check(resource: &UserResource, id: &str, faults: &mut Vec<Fault>) 
         | UserResource::ConsumerGroup(_)
         | UserResource::PluginConfig(_)
         | UserResource::GlobalRule(_)
-        | UserResource::PluginMetadata(_)
-        | UserResource::Secret(_) => {}
+        | UserResource::PluginMetadata(_) => {}
+        UserResource::Secret(manager) => {
+            if matches!(**manager, Secret::Aws(_) | Secret::Gcp(_)) {
+                faults.push(Fault::whole("", UNSUPPORTED_MANAGER));
+            }
+        }
     }
 }
 

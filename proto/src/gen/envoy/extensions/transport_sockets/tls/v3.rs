@@ -51,12 +51,31 @@ impl ::prost::Name for CertificateValidationContext {
             .into()
     }
 }
+/// Anything else that is secret.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GenericSecret {
+    #[prost(message, optional, tag = "1")]
+    pub secret: ::core::option::Option<
+        super::super::super::super::config::core::v3::DataSource,
+    >,
+}
+impl ::prost::Name for GenericSecret {
+    const NAME: &'static str = "GenericSecret";
+    const PACKAGE: &'static str = "envoy.extensions.transport_sockets.tls.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.extensions.transport_sockets.tls.v3.GenericSecret".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.GenericSecret"
+            .into()
+    }
+}
 /// Key material.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Secret {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    #[prost(oneof = "secret::Type", tags = "2, 4")]
+    #[prost(oneof = "secret::Type", tags = "2, 4, 5")]
     pub r#type: ::core::option::Option<secret::Type>,
 }
 /// Nested message and enum types in `Secret`.
@@ -67,6 +86,8 @@ pub mod secret {
         TlsCertificate(super::TlsCertificate),
         #[prost(message, tag = "4")]
         ValidationContext(super::CertificateValidationContext),
+        #[prost(message, tag = "5")]
+        GenericSecret(super::GenericSecret),
     }
 }
 impl ::prost::Name for Secret {
