@@ -261,7 +261,6 @@ fn the_other_kinds_have_their_rules() {
         (ResourceKind::Credential, "jack/credentials/c", json!({"plugins": {"key-auth": {"key": "k"}}})),
         (ResourceKind::PluginMetadata, "limit-count", json!({"id": "limit-count", "anything": 1, "update_time": 2})),
         (ResourceKind::Secret, "vault/1", json!({"uri": "http://v:8200", "prefix": "kv", "token": "$env://T"})),
-        (ResourceKind::Secret, "gcp/1", json!({"auth_file": "/x"})),
         (
             ResourceKind::Listener,
             "l",
@@ -270,6 +269,11 @@ fn the_other_kinds_have_their_rules() {
     ];
     for (kind, id, value) in good {
         assert_eq!(validate(kind, id, &value, &catalog()).err(), None, "{kind:?} {id}");
+    }
+    for (id, value) in [("gcp/1", json!({"auth_file": "/x"})), ("aws/1", json!({"access_key_id": "a", "secret_access_key": "b"}))]
+    {
+        let refused = validate(ResourceKind::Secret, id, &value, &catalog()).err().unwrap();
+        assert!(refused.iter().any(|fault| fault.message.contains("not supported")), "{id}: {refused:?}");
     }
 }
 
