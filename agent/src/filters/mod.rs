@@ -3,6 +3,7 @@
 mod asking;
 mod chain;
 mod check;
+mod context;
 mod credential;
 mod fields;
 mod identity;
@@ -86,9 +87,9 @@ use serde_json::Value;
 
 use crate::exchange::{Answer, Exchange, Proof};
 use crate::http::{Body, BodyError, ResponseHead};
-use crate::outbound::Outbound;
 
 pub use chain::{BodyEdits, Chain, Parts, keep_content};
+pub use context::BuildContext;
 pub use credential::{Credential, credentials, masked};
 pub use keep::Keep;
 pub use registry::Registry;
@@ -242,22 +243,11 @@ pub trait Filter: Send + Sync {
     fn redact(&self, _x: &mut Exchange) {}
     /// Phase `LOG`.
     fn log(&self, _x: &Exchange) {}
-    /// What it has counted since it is configured, for the metrics page: names of events and sums.
+    /// What it has counted since it is configured, for the metrics page: names of events and sums. They are told by origin, so one that counts asks
+    /// [`BuildContext::origin`] for it.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
-}
-
-/// What a plugin may know while its configuration is compiled.
-pub struct BuildContext<'a> {
-    /// The user resource that contributed the configuration, for example `route/r1`.
-    pub origin: &'a str,
-    /// `plugin_metadata/<name>`, when there is one.
-    pub metadata: Option<&'a Value>,
-    /// Run-time state that outlives a change of tables (counters, buckets).
-    pub keep: &'a Keep,
-    /// Other services that must be asked over HTTP.
-    pub outbound: &'a Outbound,
 }
 
 /// A plugin: facts, schema, check and compilation. Each folder exports one as `PLUGIN`.

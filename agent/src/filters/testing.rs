@@ -37,7 +37,7 @@ pub(crate) fn filter_in(name: &str, config: &Value, metadata: Option<&Value>, ke
 
 /// The filter of a configuration that has passed the check.
 pub(crate) fn build(name: &str, config: &Value, metadata: Option<&Value>, keep: &Keep) -> Built {
-    let context = BuildContext { origin: "route/r1", metadata, keep, outbound: &OUTBOUND };
+    let context = BuildContext::new("route/r1", metadata, keep, &OUTBOUND);
     (registry::find(name).expect("a known plugin").build)(config, &context)
 }
 

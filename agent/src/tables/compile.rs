@@ -130,7 +130,7 @@ impl Compiler {
                 self.recompile_users_of(&metadata.plugin).inspect_err(|_| self.put_back(&metadata.plugin, before))?;
             }
             Resource::Consumer(consumer) => {
-                let chain = Arc::new(self.chain(&consumer.plugins)?);
+                let chain = Arc::new(self.consumer_chain(&consumer.plugins)?);
                 let credentials =
                     filters::credentials(&references::credentials(&consumer.credentials, &self.references)).map_err(first)?;
                 self.consumers.insert(consumer.username.clone(), KnownConsumer { consumer, chain, credentials });
@@ -261,9 +261,17 @@ impl Compiler {
     }
 
     fn chain(&self, plugins: &[model::PluginConf]) -> Result<Chain, ConfigFault> {
+        self.with_parts(|parts| Chain::compile(plugins, parts))
+    }
+
+    fn consumer_chain(&self, plugins: &[model::PluginConf]) -> Result<Chain, ConfigFault> {
+        self.with_parts(|parts| Chain::of_consumer(plugins, parts))
+    }
+
+    fn with_parts<T>(&self, compile: impl FnOnce(&Parts<'_>) -> Result<T, Vec<ConfigFault>>) -> Result<T, ConfigFault> {
         let metadata = |name: &str| self.metadata.get(name).map(|value| &**value);
         let parts = Parts { metadata: &metadata, keep: &self.keep, outbound: &self.outbound, references: &self.references };
-        Chain::compile(plugins, &parts).map_err(first)
+        compile(&parts).map_err(first)
     }
 
     fn route(&mut self, route: &model::Route) -> Result<CompiledRoute<Action>, ConfigFault> {
@@ -286,9 +294,7 @@ impl Compiler {
 
     fn fuse(&mut self) -> Result<(), ConfigFault> {
         let rules: Vec<&model::GlobalRule> = self.rules.values().collect();
-        let metadata = |name: &str| self.metadata.get(name).map(|value| &**value);
-        let parts = Parts { metadata: &metadata, keep: &self.keep, outbound: &self.outbound, references: &self.references };
-        let (chain, doubles) = Chain::fuse(&rules, &parts).map_err(first)?;
+        let (chain, doubles) = self.with_parts(|parts| Chain::fuse(&rules, parts))?;
         doubles.iter().for_each(|double| tracing::warn!(path = %double.path, "{}", double.message));
         self.global = Arc::new(chain);
         Ok(())
@@ -304,7 +310,7 @@ impl Compiler {
         }
         let mut consumers = Vec::new();
         for consumer in self.consumers.values().map(|known| &known.consumer).filter(|consumer| uses(&consumer.plugins)) {
-            consumers.push((consumer.username.clone(), self.chain(&consumer.plugins)?));
+            consumers.push((consumer.username.clone(), self.consumer_chain(&consumer.plugins)?));
         }
         if self.rules.values().any(|rule| uses(&rule.plugins)) {
             self.fuse()?;
@@ -330,4 +336,70 @@ impl Compiler {
 /// The first fault stands for the resource; the control plane has told its author all of them.
 fn first(faults: Vec<ConfigFault>) -> ConfigFault {
     faults.into_iter().next().unwrap_or(ConfigFault { path: String::new(), message: "unusable".to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    fn compiler() -> Compiler {
+        let pool = upstream::Clusters::new(Arc::default(), None, tokio::runtime::Handle::current());
+        let references = References::new(Arc::new(|_: &str| None), "".into(), Outbound::default());
+        Compiler::new(1, pool, Outbound::default(), references)
+    }
+
+    fn plugin(origin: &str, name: &str, config: Value) -> model::PluginConf {
+        model::PluginConf { name: name.into(), config: Arc::new(config), origin: model::PluginOrigin(origin.into()) }
+    }
+
+    fn route(number: u32, pattern: &str) -> Resource {
+        let origin = format!("route/{number}");
+        let schema = json!({"body_schema": {"type": "object", "required": ["a"]}});
+        Resource::Route(model::Route {
+            id: number.to_string().into(),
+            name: "".into(),
+            service_id: "".into(),
+            service_name: "".into(),
+            matches: model::RouteMatch { uris: vec![format!("/{number}/*").into()], ..model::RouteMatch::default() },
+            priority: 0,
+            created: 0,
+            plugins: vec![
+                plugin(&origin, "request-validation", schema),
+                plugin(&origin, "uri-blocker", json!({"block_rules": [pattern]})),
+                plugin(&origin, "limit-count", json!({"count": 1, "time_window": 60})),
+            ],
+            upstream: None,
+            timeouts: None,
+            enable_websocket: false,
+        })
+    }
+
+    #[tokio::test]
+    async fn routes_share_filters_and_those_that_nobody_uses_go() {
+        let mut compiler = compiler();
+        for number in 0..1_000 {
+            compiler.set(route(number, "^/no")).unwrap();
+        }
+        assert_eq!(compiler.keep.shared(), 2, "the schema and the patterns; limits count on each route");
+        let before = compiler.tables();
+        compiler.set(route(7, "^/never")).unwrap();
+        assert_eq!(compiler.keep.shared(), 3, "what has not changed is shared still");
+        for number in 0..1_000 {
+            compiler.set(route(number, "^/never")).unwrap();
+        }
+        drop((before, compiler.tables()));
+        drop(compiler.tables());
+        assert_eq!(compiler.keep.shared(), 2, "the old patterns are gone");
+
+        let metadata = |number| model::PluginMetadata { plugin: "limit-count".into(), config: Arc::new(number) };
+        compiler.set(Resource::PluginMetadata(metadata(json!({"limit_header": "X-L"})))).unwrap();
+        for number in 0..1_000 {
+            compiler.remove(Kind::Route, &number.to_string());
+        }
+        drop(compiler.tables());
+        assert_eq!(compiler.keep.shared(), 0);
+    }
 }

@@ -74,9 +74,9 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let condition = config.expression.as_deref().and_then(|text| Condition::parse(text).ok());
     let kind = match condition {
         Some(condition) => {
-            Kind::Circuit(Circuit::new(&config, condition, &state_key("api-breaker", context.origin, value, CIRCUIT), context))
+            Kind::Circuit(Circuit::new(&config, condition, &state_key("api-breaker", context.origin(), value, CIRCUIT), context))
         }
-        None => Kind::Counts(Counts::new(config, &state_key("api-breaker", context.origin, value, COUNTS), context)),
+        None => Kind::Counts(Counts::new(config, &state_key("api-breaker", context.origin(), value, COUNTS), context)),
     };
     Ok(Arc::new(ApiBreaker { kind, answer, fields }))
 }

@@ -28,6 +28,8 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let policy = match (&config.model, &config.policy, &config.model_path, &config.policy_path) {
         (Some(model), Some(policy), ..) => compile(model, policy, ["model", "policy"])?,
         (_, _, Some(model), Some(policy)) => {
+            // Files may say something else by the next time.
+            context.own();
             let paths = ["model_path", "policy_path"];
             compile(&text(model, paths[0])?, &text(policy, paths[1])?, paths)?
         }

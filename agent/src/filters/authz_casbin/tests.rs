@@ -79,7 +79,8 @@ fn models_come_from_files_and_metadata_too() {
     assert!(asks_of(&bare, Some(&metadata), "PUT", "/res", Some("alice")));
     assert!(!asks_of(&bare, Some(&metadata), "PUT", "/res", Some("bob")));
     let build = |config: &Value| {
-        let context = BuildContext { origin: "route/r1", metadata: None, keep: &Keep::default(), outbound: &OUTBOUND };
+        let keep = Keep::default();
+        let context = BuildContext::new("route/r1", None, &keep, &OUTBOUND);
         (registry::find("authz-casbin").unwrap().build)(config, &context).err().unwrap().remove(0)
     };
     assert!(build(&bare).message.contains("plugin_metadata/authz-casbin"));

@@ -7,7 +7,8 @@ use heddle_xds::catalog::{ConfigFault, PluginKind};
 use heddle_xds::model::{GlobalRule, PluginConf};
 use serde_json::Value;
 
-use super::super::{BuildContext, Keep, Meta, Phases, registry};
+use super::super::keep::{Layer, Source};
+use super::super::{BuildContext, Filter, Keep, Meta, Phases, Plugin, registry};
 use super::Chain;
 use super::step::{ErrorBody, Step};
 use crate::exchange::content;
@@ -27,17 +28,29 @@ pub struct Parts<'a> {
 }
 
 impl Chain {
-    /// Compiles the plugins of a route or consumer. One bad configuration fails the whole, because running without, say, an authentication
+    /// Compiles the plugins of a route. One bad configuration fails the whole, because running without, say, an authentication
     /// plugin would open what was closed.
     ///
     /// # Errors
     /// All faults, with paths such as `plugins.cors.max_age`.
     pub fn compile(plugins: &[PluginConf], parts: &Parts<'_>) -> Result<Chain, Vec<ConfigFault>> {
+        Self::compile_of(Layer::Route, plugins, parts)
+    }
+
+    /// Compiles the plugins of a consumer.
+    ///
+    /// # Errors
+    /// As [`Chain::compile`].
+    pub fn of_consumer(plugins: &[PluginConf], parts: &Parts<'_>) -> Result<Chain, Vec<ConfigFault>> {
+        Self::compile_of(Layer::Consumer, plugins, parts)
+    }
+
+    fn compile_of(layer: Layer, plugins: &[PluginConf], parts: &Parts<'_>) -> Result<Chain, Vec<ConfigFault>> {
         let mut steps = Vec::with_capacity(plugins.len());
         let mut off = Vec::new();
         let mut faults = Vec::new();
         for plugin in plugins {
-            match step(plugin, parts) {
+            match step(layer, plugin, parts) {
                 Ok(Some(step)) => steps.push(Arc::new(step)),
                 Ok(None) => off.push(plugin.name.clone()),
                 Err(found) => faults.extend(found.into_iter().map(|fault| under_plugin(&plugin.name, fault))),
@@ -65,7 +78,7 @@ impl Chain {
                 }
             }
         }
-        Ok((Chain::compile(&plugins, parts)?, doubles))
+        Ok((Chain::compile_of(Layer::Global, &plugins, parts)?, doubles))
     }
 
     /// This route's chain once a consumer is known: the consumer's plugins replace those of the same name, and one that the consumer has
@@ -102,29 +115,38 @@ impl Chain {
 }
 
 /// The step of one configuration, `None` when it is switched off.
-fn step(plugin: &PluginConf, parts: &Parts<'_>) -> Result<Option<Step>, Vec<ConfigFault>> {
+fn step(layer: Layer, plugin: &PluginConf, parts: &Parts<'_>) -> Result<Option<Step>, Vec<ConfigFault>> {
     let known = registry::find(&plugin.name).ok_or_else(|| vec![registry::unknown(&plugin.name)])?;
     let meta = Meta::of(&plugin.config)?;
     if meta.disable {
         return Ok(None);
     }
-    let context = BuildContext {
-        origin: &plugin.origin.0,
-        metadata: (parts.metadata)(&plugin.name),
-        keep: parts.keep,
-        outbound: parts.outbound,
-    };
     Ok(Some(Step {
         name: plugin.name.clone(),
         priority: meta.priority.unwrap_or(known.descriptor.priority),
         origin: plugin.origin.clone(),
-        filter: (known.build)(&parts.references.resolved(&plugin.config).0, &context)?,
+        filter: filter(layer, known, plugin, parts)?,
         condition: meta.condition(),
         error_body: meta.error_response.as_ref().map(ErrorBody::new),
         prefer_route: known.descriptor.prefer_route,
         auth: known.descriptor.kind == PluginKind::Auth,
         wants_content: content::is_mentioned(&plugin.config),
     }))
+}
+
+/// The filter of one configuration: the one that serves other places with an equal one, or one that is compiled now.
+fn filter(layer: Layer, known: &Plugin, plugin: &PluginConf, parts: &Parts<'_>) -> Result<Arc<dyn Filter>, Vec<ConfigFault>> {
+    let (config, metadata) = (parts.references.resolved(&plugin.config).0, (parts.metadata)(&plugin.name));
+    let source = Source::of(layer, &plugin.name, &config, metadata);
+    if let Some(filter) = source.as_ref().and_then(|source| parts.keep.filter(source)) {
+        return Ok(filter);
+    }
+    let context = BuildContext::new(&plugin.origin.0, metadata, parts.keep, parts.outbound);
+    let filter = (known.build)(&config, &context)?;
+    if let Some(source) = source.filter(|_| !context.is_own()) {
+        parts.keep.share(source, &filter);
+    }
+    Ok(filter)
 }
 
 fn under_plugin(name: &str, fault: ConfigFault) -> ConfigFault {

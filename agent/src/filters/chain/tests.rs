@@ -14,6 +14,8 @@ use super::super::testing::{OUTBOUND, REFERENCES, answer, settled};
 use super::super::{Keep, WithBody};
 use super::*;
 use crate::exchange::testing::{get, request};
+use crate::outbound::Outbound;
+use crate::secrets::References;
 
 fn conf(origin: &str, name: &str, config: Value) -> PluginConf {
     PluginConf { name: name.into(), config: Arc::new(config), origin: PluginOrigin(origin.into()) }
@@ -229,4 +231,104 @@ fn a_body_that_a_condition_looks_at_is_kept_first() {
     x.body = Body::from(bytes::Bytes::from(vec![b'a'; 2 << 20]));
     assert_eq!(now(chain.access(&mut x)).unwrap().head.status, 413);
     assert!(!Chain::default().wants_content());
+}
+
+/// The only filter of a chain.
+fn single(chain: &Chain) -> &Arc<dyn Filter> {
+    assert_eq!(chain.steps.len(), 1);
+    &chain.steps[0].filter
+}
+
+/// The only filter of the chain of a route with this plugin.
+fn compiled(origin: &str, name: &str, config: Value, parts: &Parts<'_>) -> Arc<dyn Filter> {
+    single(&Chain::compile(&[conf(origin, name, config)], parts).unwrap()).clone()
+}
+
+#[test]
+fn a_thousand_routes_with_one_configuration_share_its_filter() {
+    let keep = Keep::default();
+    for (name, config) in [
+        ("request-validation", json!({"body_schema": {"type": "object", "required": ["a"]}, "rejected_code": 422})),
+        ("uri-blocker", json!({"block_rules": ["^/internal/", "root\\.exe"]})),
+    ] {
+        let of = |number: u32| compiled(&format!("route/{number}"), name, config.clone(), &parts(&keep));
+        let all: Vec<_> = (0..1_000).map(of).collect();
+        assert!(all.iter().all(|filter| Arc::ptr_eq(filter, &all[0])), "{name}");
+        let mut dressed = config.clone();
+        dressed["_meta"] = json!({"priority": 7, "error_response": "no"});
+        let chain = Chain::compile(&[conf("route/x", name, dressed)], &parts(&keep)).unwrap();
+        assert!(Arc::ptr_eq(single(&chain), &all[0]) && chain.steps[0].priority == 7 && chain.steps[0].error_body.is_some());
+        assert_eq!(keep.shared(), 1);
+        drop((all, chain));
+        keep.sweep();
+        assert_eq!(keep.shared(), 0);
+    }
+}
+
+#[test]
+fn another_configuration_or_metadata_is_compiled_anew() {
+    let keep = Keep::default();
+    let (first, second) =
+        (json!({"allow_origins": {"a": "https://a.example"}}), json!({"allow_origins": {"a": "https://b.example"}}));
+    let config = json!({"allow_origins_by_metadata": ["a"]});
+    let with = |metadata, config: &Value| {
+        let metadata = |_: &str| Some(metadata);
+        compiled("route/1", "cors", config.clone(), &Parts { metadata: &metadata, ..parts(&keep) })
+    };
+    let old = with(&first, &config);
+    assert!(Arc::ptr_eq(&old, &with(&first, &config)));
+    assert!(!Arc::ptr_eq(&old, &with(&second, &config)));
+    assert!(!Arc::ptr_eq(&old, &with(&first, &json!({"allow_origins_by_metadata": ["a"], "max_age": 9}))));
+}
+
+#[test]
+fn what_secrets_stand_for_counts_and_not_how_they_are_written() {
+    let keep = Keep::default();
+    let unknown = || References::new(Arc::new(|_: &str| None), "".into(), Outbound::default());
+    // What is not known stands for a text that is another in each of them.
+    let (before, after) = (unknown(), unknown());
+    let with = |references| compiled("route/1", "csrf", json!({"key": "$env://KEY"}), &Parts { references, ..parts(&keep) });
+    let old = with(&before);
+    assert!(Arc::ptr_eq(&old, &with(&before)));
+    assert!(!Arc::ptr_eq(&old, &with(&after)));
+}
+
+#[test]
+fn what_belongs_to_one_place_is_not_shared() {
+    let keep = Keep::default();
+    let limit = json!({"count": 1, "time_window": 60, "key": "remote_addr", "rejected_code": 429});
+    for (name, config) in [
+        ("limit-count", limit.clone()),
+        ("limit-req", json!({"rate": 1, "burst": 0, "key": "remote_addr"})),
+        ("workflow", json!({"rules": [{"actions": [["limit-count", limit]]}]})),
+        ("traffic-split", json!({"rules": [{"weighted_upstreams": [{"upstream_id": "a"}, {"weight": 1}]}]})),
+    ] {
+        let of = |origin| Chain::compile(&[conf(origin, name, config.clone())], &parts(&keep)).unwrap();
+        let (one, other) = (of("route/1"), of("route/2"));
+        assert!(!Arc::ptr_eq(single(&one), single(&other)), "{name}");
+        if name != "traffic-split" {
+            for chain in [&one, &other] {
+                assert!(now(chain.access(&mut get("h", "/"))).is_none(), "{name}");
+                assert!(now(chain.access(&mut get("h", "/"))).unwrap().head.status >= 429, "{name}");
+            }
+        }
+    }
+    assert_eq!(keep.shared(), 0);
+    let returns = json!({"rules": [{"actions": [["return", {"code": 403}]]}]});
+    let of = |origin| compiled(origin, "workflow", returns.clone(), &parts(&keep));
+    let (one, other) = (of("route/1"), of("route/2"));
+    assert!(Arc::ptr_eq(&one, &other), "without limits it is the same everywhere");
+}
+
+#[test]
+fn what_runs_beside_each_other_for_one_request_is_not_shared() {
+    let keep = Keep::default();
+    let plugins = |origin| vec![conf(origin, "response-rewrite", json!({"body": "x", "vars": [["status", "==", 200]]}))];
+    let route = Chain::compile(&plugins("route/1"), &parts(&keep)).unwrap();
+    let consumer = Chain::of_consumer(&plugins("consumer/jack"), &parts(&keep)).unwrap();
+    let rule = GlobalRule { id: "a".into(), plugins: plugins("global_rule/a") };
+    let (global, _) = Chain::fuse(&[&rule], &parts(&keep)).unwrap();
+    assert!(!Arc::ptr_eq(single(&route), single(&consumer)) && !Arc::ptr_eq(single(&route), single(&global)));
+    assert!(!Arc::ptr_eq(single(&consumer), single(&global)));
+    assert!(Arc::ptr_eq(single(&route), single(&Chain::compile(&plugins("route/2"), &parts(&keep)).unwrap())));
 }

@@ -38,6 +38,7 @@ fn mistakes_are_refused() {
     }
     let inline = json!({"upstream": {"nodes": {"a:1": 1}}});
     assert!((super::PLUGIN.check)(heddle_xds::catalog::Place::Route, &inline).is_ok());
-    let context = BuildContext { origin: "route/1", metadata: None, keep: &Keep::default(), outbound: &OUTBOUND };
+    let keep = Keep::default();
+    let context = BuildContext::new("route/1", None, &keep, &OUTBOUND);
     assert_eq!((super::PLUGIN.build)(&inline, &context).err().unwrap()[0].path, "upstream");
 }

@@ -54,7 +54,7 @@ fn compile(value: &Value, context: &BuildContext<'_>, inner: bool) -> Built {
         Some(text) => Answer::json(config.rejected_code, &json!({"error_msg": text}), Reason::Plugin),
         None => Answer::empty(config.rejected_code, Reason::Plugin),
     };
-    let state = state_key("limit-conn", context.origin, value, CONCERNING);
+    let state = state_key("limit-conn", context.origin(), value, CONCERNING);
     Ok(Arc::new(LimitConn {
         limits: limits(&config),
         connections: context.keep.get_or(&state, || Connections::new(delay)),

@@ -80,14 +80,14 @@ const CONCERNING: &[&str] = &["count", "time_window", "rules", "window_type", "k
 
 /// Counters outlive a change of tables as long as what they count stays the same; routes of a group share theirs.
 fn counters(config: &Config, value: &Value, context: &BuildContext<'_>) -> (Arc<Counters>, Option<Member>) {
-    let own = state_key("limit-count", context.origin, value, CONCERNING);
+    let own = state_key("limit-count", context.origin(), value, CONCERNING);
     let Some(name) = &config.group else { return (context.keep.get_or(&own, Counters::default), None) };
     let group = context.keep.get_or(&format!("limit-count/group/{name}"), Group::default);
-    let (member, others) = group.join(context.origin, &state_key("", "", value, CONCERNING));
+    let (member, others) = group.join(context.origin(), &state_key("", "", value, CONCERNING));
     if let Some(other) = others {
         tracing::warn!(
             group = name,
-            origin = context.origin,
+            origin = context.origin(),
             other,
             "group conf mismatch: the limits of this limit-count group differ, and each applies to the counters of all; give them the same limits or another group"
         );

@@ -49,7 +49,7 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     Ok(Arc::new(LimitReq {
         key: Key::new(key, config.key_type, config.ip_strategy.as_ref()),
         pace,
-        buckets: context.keep.get_or(&state_key("limit-req", context.origin, value, CONCERNING), Buckets::new),
+        buckets: context.keep.get_or(&state_key("limit-req", context.origin(), value, CONCERNING), Buckets::new),
         refusal,
         tells_when: config.average.is_some(),
         degrades: config.allow_degradation,

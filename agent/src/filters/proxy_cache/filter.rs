@@ -75,7 +75,7 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let on_disk = config.cache_strategy == Strategy::Disk;
     let templates = |texts: &[String]| texts.iter().map(|text| Template::new(text)).collect();
     Ok(Arc::new(ProxyCache(Arc::new(Cache {
-        keys: KeyMaker::new(context.origin, &config.cache_key, config.consumer_isolation),
+        keys: KeyMaker::new(context.origin(), &config.cache_key, config.consumer_isolation),
         bypass: templates(&config.cache_bypass),
         no_cache: templates(&config.no_cache),
         zone: Arc::new(Zone::open(&zone, on_disk, context.keep)),

@@ -43,7 +43,7 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         ..RemoteOptions::default()
     };
     let remote = context.outbound.remote(&config.host, &options).map_err(|why| vec![check::fault_at("host", why)])?;
-    let key = format!("proxy-mirror/{}/{}", context.origin, config.host);
+    let key = format!("proxy-mirror/{}/{}", context.origin(), config.host);
     Ok(Arc::new(Mirror {
         remote,
         path: config.path.map(|path| (path, config.path_concat_mode)),

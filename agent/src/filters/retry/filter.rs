@@ -15,7 +15,7 @@ struct Retrying(Arc<Retry>);
 pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let config: Config = check::read(value)?;
     let (percent, burst) = (config.budget_percent, config.budget_burst);
-    let key = format!("retry/{}/{percent}/{burst}", context.origin);
+    let key = format!("retry/{}/{percent}/{burst}", context.origin());
     Ok(Arc::new(Retrying(Arc::new(Retry {
         attempts: config.attempts,
         initial_interval: seconds(config.initial_interval),

@@ -16,7 +16,7 @@ struct Sticky {
 
 pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let config: Config = check::read(value)?;
-    Ok(Arc::new(Sticky { cookie: config.cookie.compile(&format!("sticky {}", context.origin)) }))
+    Ok(Arc::new(Sticky { cookie: config.cookie.compile(&format!("sticky {}", context.origin())) }))
 }
 
 impl Sticky {

@@ -41,6 +41,8 @@ enum KnownBy {
 
 pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let config: Config = check::read(value)?;
+    // Upstreams take turns on each route by itself.
+    context.own();
     let compiled = |(number, rule): (usize, &Rule)| {
         let names = rule.weighted_upstreams.iter().enumerate();
         let upstreams: Result<Vec<Option<Arc<str>>>, String> =
@@ -59,7 +61,7 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
                 None => Turns::Shared(Schedule::new(&weights.collect::<Vec<_>>())),
                 Some(sticky) => {
                     let entries = upstreams.iter().map(|name| name.as_deref()).zip(weights);
-                    Turns::Sticky(Affinity::new(entries), KnownBy::new(sticky, number, context.origin))
+                    Turns::Sticky(Affinity::new(entries), KnownBy::new(sticky, number, context.origin()))
                 }
             },
             upstreams,

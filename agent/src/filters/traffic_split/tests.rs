@@ -99,7 +99,8 @@ fn a_cookie_is_given_once_and_keeps_the_client() {
 fn upstreams_in_place_are_checked_but_must_be_named_before_they_run() {
     let config = json!({"rules": [{"weighted_upstreams": [{"upstream": {"nodes": {"a:1": 1}}}]}]});
     assert!((super::PLUGIN.check)(heddle_xds::catalog::Place::Route, &config).is_ok());
-    let context = BuildContext { origin: "route/1", metadata: None, keep: &Keep::default(), outbound: &OUTBOUND };
+    let keep = Keep::default();
+    let context = BuildContext::new("route/1", None, &keep, &OUTBOUND);
     assert_eq!((super::PLUGIN.build)(&config, &context).err().unwrap()[0].path, "rules[0].weighted_upstreams");
 }
 

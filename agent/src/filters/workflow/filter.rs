@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use heddle_xds::catalog::ConfigFault;
 use serde_json::{Value, json};
 
 use super::super::limits::Acted;
@@ -31,18 +32,20 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         let case = rule.case.as_ref().and_then(|source| Expr::compile(source).ok()).filter(|case| !case.is_trivial());
         // The check has seen to it that there is one.
         let Some(action) = rule.actions.into_iter().next() else { continue };
-        // Limits with the same configuration count apart in each rule; they have no metadata of their own here.
-        let origin = format!("{}/workflow/{index}", context.origin);
-        let act = compile(&action, &BuildContext { origin: &origin, metadata: None, ..*context })?;
-        rules.push(Rule { case, act });
+        rules.push(Rule { case, act: compile(index, &action, context)? });
     }
     Ok(Arc::new(Workflow { rules }))
 }
 
-fn compile(action: &Action, context: &BuildContext<'_>) -> Result<Act, Vec<heddle_xds::catalog::ConfigFault>> {
+fn compile(index: usize, action: &Action, context: &BuildContext<'_>) -> Result<Act, Vec<ConfigFault>> {
+    // Limits with the same configuration count apart in each rule; they have no metadata of their own here.
+    let limit = |inner: fn(&Value, &BuildContext<'_>) -> Built| {
+        let origin = format!("{}/workflow/{index}", context.origin());
+        inner(&action.1, &BuildContext::new(&origin, None, context.keep, context.outbound))
+    };
     Ok(match action.0.as_str() {
-        "limit-count" => Act::Limit(Acted::Count, limit_count::inner(&action.1, context)?),
-        "limit-conn" => Act::Limit(Acted::Conn, limit_conn::inner(&action.1, context)?),
+        "limit-count" => Act::Limit(Acted::Count, limit(limit_count::inner)?),
+        "limit-conn" => Act::Limit(Acted::Conn, limit(limit_conn::inner)?),
         _ => {
             let answer: Return = check::read(&action.1)?;
             Act::Return(Box::new(Answer::json(answer.code, &json!({"error_msg": "rejected by workflow"}), Reason::Plugin)))

@@ -1,4 +1,6 @@
-//! Run-time state of filters that outlives a change of tables: what is used again is kept, what nobody holds any more goes.
+//! What outlives a change of tables: run-time state of filters, and filters themselves. What is used again is kept, what nobody holds any more goes.
+
+mod shared;
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -7,10 +9,15 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::Filter;
+use shared::Shared;
+pub(super) use shared::{Layer, Source};
+
 /// Run-time state by key. Written only while tables are compiled, never on the request path.
 #[derive(Default)]
 pub struct Keep {
     entries: Mutex<HashMap<String, Weak<dyn Any + Send + Sync>>>,
+    filters: Shared,
     folder: Option<PathBuf>,
 }
 
@@ -39,9 +46,26 @@ impl Keep {
         state
     }
 
+    /// The filter that was compiled of this, while some tables hold it.
+    pub(super) fn filter(&self, source: &Source) -> Option<Arc<dyn Filter>> {
+        self.filters.get(source)
+    }
+
+    /// Takes note of a filter that may serve all places with an equal configuration.
+    pub(super) fn share(&self, source: Source, filter: &Arc<dyn Filter>) {
+        self.filters.put(source, filter);
+    }
+
+    /// How many filters may serve further places, some of which may have gone since the last [`Keep::sweep`].
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> usize {
+        self.filters.len()
+    }
+
     /// Forgets what nobody holds any more; called after tables were swapped.
     pub fn sweep(&self) {
         self.entries.lock().retain(|_, state| state.strong_count() > 0);
+        self.filters.sweep();
     }
 }
 
