@@ -39,7 +39,7 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Show connected agents, the versions they hold and what they refused
     Nodes(NodesArgs),
-    /// Show which route a request would take, and why the others would not
+    /// Show which route a request would take, why the others would not, and which plugins run
     Explain(ExplainArgs),
     /// Run the service that the examples of the documentation have behind the gateway: it echoes what it is asked
     Echo {
@@ -227,6 +227,9 @@ pub struct ExplainArgs {
     /// Client address
     #[arg(long, value_name = "IP")]
     pub from: Option<String>,
+    /// Show what runs once this consumer is known
+    #[arg(long, value_name = "NAME")]
+    pub consumer: Option<String>,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Output,

@@ -9,11 +9,10 @@ use heddle_agent::exchange::path;
 use heddle_agent::route::{CompiledRoute, RouteTable, Why};
 use heddle_controlplane::grpc::{ExplainedPlugin, ExplainedUpstream, Explainer, Explanation, Question};
 use heddle_controlplane::state::State;
-use heddle_controlplane::translate::{Translator, provenance};
+use heddle_controlplane::translate::{PluginStep, Translator, everywhere, provenance};
 use heddle_node::clock;
-use heddle_xds::catalog::Catalog;
+use heddle_xds::catalog::{Catalog, PluginKind};
 use heddle_xds::model::{PathPolicy, Resource, Route, Upstream};
-use serde_json::Value;
 
 /// Explains with the plugins of this catalog.
 pub struct Explain {
@@ -48,38 +47,31 @@ impl Explainer for Explain {
             .collect();
         let known = table.len() - usize::from(taken.is_some());
         let explanation = Explanation { left_out: known.saturating_sub(others.len()) as u64, others, ..Explanation::default() };
-        Ok(match taken {
-            Some(id) => self.chosen(state, &translator, &id, explanation),
-            None => Explanation {
-                why: format!("none of {} routes takes it: it would be answered with 404", table.len()),
-                ..explanation
-            },
-        })
+        match taken {
+            Some(id) => self.chosen(state, &translator, &id, question, explanation),
+            None => {
+                let why = format!("none of {} routes takes it: it would be answered with 404", table.len());
+                Ok(with_plugins(everywhere(state, &*self.catalog), Explanation { why, ..explanation }))
+            }
+        }
     }
 }
 
 impl Explain {
-    fn chosen(&self, state: &State, translator: &Translator, id: &Arc<str>, explanation: Explanation) -> Explanation {
+    fn chosen(
+        &self,
+        state: &State,
+        translator: &Translator,
+        id: &Arc<str>,
+        question: &Question,
+        explanation: Explanation,
+    ) -> Result<Explanation, String> {
         let route = translator.resources().find_map(|resource| match resource {
             Resource::Route(route) if route.id == *id => Some(route),
             _ => None,
         });
-        let config = |name: &str| {
-            route
-                .and_then(|route| route.plugins.iter().find(|plugin| &*plugin.name == name))
-                .map_or(Value::Null, |plugin| (*plugin.config).clone())
-        };
-        let provenance = provenance(state, &*self.catalog, id);
-        let plugins = provenance
-            .iter()
-            .flat_map(|provenance| &provenance.plugins)
-            .filter(|step| !step.disabled && step.hidden_by.is_none());
-        let plugins = plugins.map(|step| ExplainedPlugin {
-            name: step.name.clone(),
-            origin: step.origin.clone(),
-            priority: step.priority,
-            config: config(&step.name),
-        });
+        let consumer = question.consumer.as_deref();
+        let provenance = provenance(state, &*self.catalog, id, consumer)?;
         let upstream =
             route.and_then(|route| route.upstream.as_ref()).and_then(|reference| explain_upstream(translator, &reference.name));
         let reason = provenance
@@ -88,7 +80,46 @@ impl Explain {
             .map(|choice| format!("; upstream: {}", choice.reason));
         let pattern = route.map(|route| route.matches.uris.join(", ")).unwrap_or_default();
         let why = format!("its path {pattern} is the closest match whose conditions hold{}", reason.unwrap_or_default());
-        Explanation { route: Some(id.clone()), why, plugins: plugins.collect(), upstream, ..explanation }
+        let steps = provenance.map(|provenance| provenance.plugins).unwrap_or_default();
+        let explanation = Explanation { route: Some(id.clone()), why, upstream, ..explanation };
+        let mut explanation = with_plugins(steps, explanation);
+        explanation.notes.extend(self.note(&explanation.plugins, consumer));
+        Ok(explanation)
+    }
+
+    /// What is left open by naming no consumer, or in vain by naming one.
+    fn note(&self, running: &[ExplainedPlugin], consumer: Option<&str>) -> Option<String> {
+        let identifies = |plugin: &ExplainedPlugin| {
+            self.catalog.descriptor(&plugin.name).is_some_and(|descriptor| descriptor.kind == PluginKind::Auth)
+        };
+        match (consumer, running.iter().any(identifies)) {
+            (None, true) => {
+                Some("consumers may bring more plugins and hide some of these: `--consumer NAME` shows the chain of one".into())
+            }
+            (Some(name), false) => {
+                Some(format!("no plugin here identifies consumers: {name} would not be known, and what it brings would not run"))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn with_plugins(steps: Vec<PluginStep>, explanation: Explanation) -> Explanation {
+    let (running, silent): (Vec<PluginStep>, Vec<PluginStep>) = steps.into_iter().partition(PluginStep::runs);
+    let told = |steps: Vec<PluginStep>| steps.into_iter().map(explained).collect();
+    Explanation { plugins: told(running), silent: told(silent), ..explanation }
+}
+
+fn explained(step: PluginStep) -> ExplainedPlugin {
+    ExplainedPlugin {
+        config: Arc::unwrap_or_clone(step.config),
+        name: step.name,
+        origin: step.origin,
+        priority: step.priority,
+        condition: step.condition,
+        after_authentication: step.after_authentication,
+        disabled: step.disabled,
+        hidden_by: step.hidden_by,
     }
 }
 

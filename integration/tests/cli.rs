@@ -60,6 +60,58 @@ fn explain_names_the_route_and_why_others_did_not_match() {
 }
 
 #[test]
+fn explain_shows_the_whole_chain_and_who_contributed_what() {
+    let heddle = Heddle::run();
+    let limit = |count| serde_json::json!({ "count": count, "time_window": 60 });
+    let filter = serde_json::json!([["arg_a", "==", "1"]]);
+    heddle.put("/global_rules/all", serde_json::json!({ "plugins": { "request-id": {} } }));
+    heddle.put("/plugin_configs/shared", serde_json::json!({ "plugins": { "cors": {}, "limit-count": limit(9) } }));
+    heddle.put("/services/shop", serde_json::json!({ "plugins": { "cors": {}, "ip-restriction": { "blacklist": ["10.0.0.1"], "_meta": { "disable": true } } } }));
+    heddle.put("/consumer_groups/gold", serde_json::json!({ "plugins": { "limit-count": limit(5) } }));
+    let plugins =
+        serde_json::json!({ "key-auth": { "key": "jacks-key" }, "redirect": { "uri": "/new", "_meta": { "filter": filter } } });
+    heddle.put("/consumers/jack", serde_json::json!({ "username": "jack", "group_id": "gold", "plugins": plugins }));
+    let route = serde_json::json!({
+        "uri": "/r", "plugin_config_id": "shared", "service_id": "shop", "plugins": { "key-auth": {}, "proxy-rewrite": { "uri": "/x", "_meta": { "priority": 1 } } }
+    });
+    heddle.put("/routes/r", route);
+    let told = run(&heddle, &["explain", "GET", "/r"], 0);
+    let expected = "
+  plugin 1. request-id (priority 12015, from global_rule/all)
+  plugin 2. cors (priority 4000, from plugin_config/shared)
+  plugin 3. key-auth (priority 2500, from route/r)
+  plugin 4. limit-count (priority 1002, from plugin_config/shared)
+  plugin 5. proxy-rewrite (priority 1, from route/r)
+  plugin -. ip-restriction (priority 3000, from service/shop) switched off by _meta.disable
+  plugin -. cors (priority 4000, from service/shop) hidden by plugin_config/shared
+  note: consumers may bring more plugins";
+    assert!(told.contains(expected), "{told}");
+    let told = run(&heddle, &["explain", "GET", "/r", "--consumer", "jack"], 0);
+    let expected = "
+  plugin 3. key-auth (priority 2500, from route/r)
+  plugin 4. limit-count (priority 1002, from consumer_group/gold) after authentication
+  plugin 5. redirect (priority 900, from consumer/jack) after authentication only if [[\"arg_a\",\"==\",\"1\"]]
+  plugin 6. proxy-rewrite (priority 1, from route/r)
+";
+    assert!(told.contains(expected) && !told.contains("note:") && !told.contains("jacks-key"), "{told}");
+    assert!(
+        told.contains("limit-count (priority 1002, from plugin_config/shared) hidden by consumer_group/gold after auth"),
+        "{told}"
+    );
+    let told = run(&heddle, &["explain", "GET", "/r", "--consumer", "jack", "-o", "json"], 0);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["plugins"][4]["condition"], &told["plugins"][4]["after_authentication"]), (&filter, &true.into()));
+    assert_eq!((&told["plugins"][3]["config"]["count"], &told["silent_plugins"][0]["disabled"]), (&5.into(), &true.into()));
+    assert_eq!(told["silent_plugins"][1]["hidden_by"], "consumer_group/gold");
+    let told = run(&heddle, &["explain", "GET", "/nowhere"], 0);
+    assert!(
+        told.contains("no route: ") && told.contains("plugin 1. request-id (priority 12015, from global_rule/all)"),
+        "{told}"
+    );
+    assert!(run(&heddle, &["explain", "GET", "/r", "--consumer", "nobody"], 2).contains("no consumer `nobody`"));
+}
+
+#[test]
 fn a_bad_file_changes_nothing_and_says_where() {
     let heddle = Heddle::run();
     heddle.place.write(

@@ -201,6 +201,7 @@ pub async fn explain(args: ExplainArgs) -> Result<(), ClientError> {
         url: args.url,
         headers,
         remote_addr: args.from.unwrap_or_default(),
+        consumer: args.consumer.unwrap_or_default(),
         max_reasons: 0,
     };
     let answer = connect(&args.server).await?.explain(request).await?.into_inner();
@@ -218,8 +219,10 @@ fn explain_text(answer: &api::ExplainResponse) {
         None => say(&format!("no route: {}\n", answer.why)),
     }
     for (at, plugin) in answer.plugins.iter().enumerate() {
-        say(&format!("  plugin {}. {} (priority {}, from {})\n", at + 1, plugin.name, plugin.priority, plugin.origin));
+        say(&format!("  plugin {}. {}\n", at + 1, plugin_text(plugin)));
     }
+    answer.silent_plugins.iter().for_each(|plugin| say(&format!("  plugin -. {}\n", plugin_text(plugin))));
+    answer.notes.iter().for_each(|note| say(&format!("  note: {note}\n")));
     if let Some(upstream) = &answer.upstream {
         say(&format!("  upstream {} ({}, {})\n", upstream.name, upstream.balancer, upstream.scheme));
         upstream
@@ -233,15 +236,39 @@ fn explain_text(answer: &api::ExplainResponse) {
     }
 }
 
+/// One plugin with what is special about it, for example `cors (priority 4000, from service/s) hidden by route/r`.
+fn plugin_text(plugin: &api::ExplainedPlugin) -> String {
+    let mut text = format!("{} (priority {}, from {})", plugin.name, plugin.priority, plugin.origin);
+    if let Some(stronger) = &plugin.hidden_by {
+        text.push_str(&format!(" hidden by {stronger}"));
+    }
+    if plugin.disabled {
+        text.push_str(" switched off by _meta.disable");
+    }
+    if plugin.after_authentication {
+        text.push_str(" after authentication");
+    }
+    if let Some(condition) = &plugin.condition {
+        text.push_str(&format!(" only if {}", String::from_utf8_lossy(condition)));
+    }
+    text
+}
+
 fn explain_json(answer: &api::ExplainResponse) -> Value {
     let plugin = |plugin: &api::ExplainedPlugin| {
         let config: Value = serde_json::from_slice(&plugin.config).unwrap_or(Value::Null);
-        json!({ "name": plugin.name, "origin": plugin.origin, "priority": plugin.priority, "config": config })
+        let condition = plugin.condition.as_ref().and_then(|condition| serde_json::from_slice::<Value>(condition).ok());
+        json!({
+            "name": plugin.name, "origin": plugin.origin, "priority": plugin.priority, "config": config, "condition": condition,
+            "after_authentication": plugin.after_authentication, "disabled": plugin.disabled, "hidden_by": plugin.hidden_by,
+        })
     };
     let end = |end: &api::ExplainedEndpoint| json!({ "address": end.address, "weight": end.weight, "priority": end.priority });
     json!({
         "route": answer.route, "why": answer.why, "revision": answer.revision,
         "plugins": answer.plugins.iter().map(plugin).collect::<Vec<_>>(),
+        "silent_plugins": answer.silent_plugins.iter().map(plugin).collect::<Vec<_>>(),
+        "notes": answer.notes,
         "upstream": answer.upstream.as_ref().map(|upstream| json!({
             "name": upstream.name, "balancer": upstream.balancer, "scheme": upstream.scheme,
             "endpoints": upstream.endpoints.iter().map(end).collect::<Vec<_>>(),

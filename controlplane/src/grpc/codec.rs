@@ -9,7 +9,7 @@ use prost_types::Timestamp;
 use serde_json::Value;
 use tonic::Status;
 
-use super::explain::{Explanation, Question};
+use super::explain::{ExplainedPlugin, Explanation, Question};
 use super::masks::Masks;
 use super::watch::Event;
 use crate::model::{Fault, Key, ResourceKind};
@@ -239,16 +239,12 @@ pub(super) fn question(request: api::ExplainRequest) -> Result<Question, Status>
         count => usize::try_from(count).unwrap_or(MAX_REASONS).min(MAX_REASONS),
     };
     let headers = request.headers.into_iter().map(|header| (header.name, header.value)).collect();
-    Ok(Question { method: request.method, url: request.url, headers, remote, max_reasons })
+    let consumer = Some(request.consumer).filter(|name| !name.is_empty());
+    Ok(Question { method: request.method, url: request.url, headers, remote, consumer, max_reasons })
 }
 
 pub(super) fn explanation(told: Explanation, revision: u64, masks: &Masks) -> api::ExplainResponse {
-    let plugins = told.plugins.into_iter().map(|plugin| api::ExplainedPlugin {
-        name: plugin.name.to_string(),
-        origin: plugin.origin.to_string(),
-        priority: i32::try_from(plugin.priority).unwrap_or(if plugin.priority < 0 { i32::MIN } else { i32::MAX }),
-        config: json(&masks.hidden_plugin(&plugin.name, plugin.config)),
-    });
+    let plugins = |list: Vec<ExplainedPlugin>| list.into_iter().map(|plugin| explained(plugin, masks)).collect();
     let endpoint = |(address, weight, priority)| api::ExplainedEndpoint { address, weight, priority };
     let upstream = told.upstream.map(|upstream| api::ExplainedUpstream {
         name: upstream.name.to_string(),
@@ -262,8 +258,23 @@ pub(super) fn explanation(told: Explanation, revision: u64, masks: &Masks) -> ap
         why: told.why,
         others: others.collect(),
         others_left_out: told.left_out,
-        plugins: plugins.collect(),
+        plugins: plugins(told.plugins),
         upstream,
         revision,
+        silent_plugins: plugins(told.silent),
+        notes: told.notes,
+    }
+}
+
+fn explained(plugin: ExplainedPlugin, masks: &Masks) -> api::ExplainedPlugin {
+    api::ExplainedPlugin {
+        name: plugin.name.to_string(),
+        origin: plugin.origin.to_string(),
+        priority: i32::try_from(plugin.priority).unwrap_or(if plugin.priority < 0 { i32::MIN } else { i32::MAX }),
+        config: json(&masks.hidden_plugin(&plugin.name, plugin.config)),
+        condition: plugin.condition.as_ref().map(json),
+        after_authentication: plugin.after_authentication,
+        disabled: plugin.disabled,
+        hidden_by: plugin.hidden_by.map(|origin| origin.to_string()),
     }
 }

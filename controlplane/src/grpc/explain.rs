@@ -18,6 +18,8 @@ pub struct Question {
     pub headers: Vec<(String, String)>,
     /// Where it comes from.
     pub remote: IpAddr,
+    /// The consumer that it is taken to come from, `None` for what runs before one is known.
+    pub consumer: Option<String>,
     /// Routes that did not match and are told with their reason, at most.
     pub max_reasons: usize,
 }
@@ -35,12 +37,16 @@ pub struct Explanation {
     pub left_out: u64,
     /// What runs, in order.
     pub plugins: Vec<ExplainedPlugin>,
+    /// What is configured but does not run.
+    pub silent: Vec<ExplainedPlugin>,
+    /// What else is to be known about the plugins, one sentence each.
+    pub notes: Vec<String>,
     /// Where the request would go, `None` when plugins answer it.
     pub upstream: Option<ExplainedUpstream>,
 }
 
-/// A plugin that would run.
-#[derive(Debug, Clone, PartialEq)]
+/// A plugin that would run, or one that would if nothing were in its way.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ExplainedPlugin {
     /// Plugin name.
     pub name: Arc<str>,
@@ -48,8 +54,16 @@ pub struct ExplainedPlugin {
     pub origin: Arc<str>,
     /// Higher runs first.
     pub priority: i64,
-    /// Its configuration, secrets masked.
+    /// Its configuration.
     pub config: Value,
+    /// It runs only for requests for which this expression holds.
+    pub condition: Option<Value>,
+    /// Only once the consumer is known: it brings this plugin, or hides it.
+    pub after_authentication: bool,
+    /// Switched off.
+    pub disabled: bool,
+    /// The user resource whose configuration of the same plugin counts instead.
+    pub hidden_by: Option<Arc<str>>,
 }
 
 /// Where the request would go.

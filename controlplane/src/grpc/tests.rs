@@ -66,9 +66,26 @@ impl Explainer for Oracle {
         }
         let (id, _) = state.list(ResourceKind::Route).next().ok_or("no route")?;
         let config = json!({"key": "secret", "n": question.max_reasons});
-        let plugin = ExplainedPlugin { name: "key-auth".into(), origin: "route".into(), priority: i64::MAX, config };
+        let plugin = ExplainedPlugin {
+            name: "key-auth".into(),
+            origin: "route".into(),
+            priority: i64::MAX,
+            config,
+            condition: Some(json!([["arg_a", "==", "1"]])),
+            ..ExplainedPlugin::default()
+        };
+        let weaker = ExplainedPlugin {
+            origin: "service".into(),
+            hidden_by: Some("route".into()),
+            disabled: true,
+            after_authentication: true,
+            condition: None,
+            ..plugin.clone()
+        };
         let why = format!("{} {} from {}", question.method, question.url, question.remote);
-        Ok(Explanation { route: Some(id.clone()), why, plugins: vec![plugin], ..Explanation::default() })
+        let notes = question.consumer.iter().cloned().collect();
+        let (plugins, silent) = (vec![plugin], vec![weaker]);
+        Ok(Explanation { route: Some(id.clone()), why, plugins, silent, notes, ..Explanation::default() })
     }
 }
 
@@ -499,12 +516,22 @@ fn questions_are_handed_on_and_answers_masked() {
         world.put("routes/a", json!({"uri": "/1"})).await;
         let ask = |url: &str, remote: &str, max_reasons| {
             let (url, remote_addr) = (url.to_owned(), remote.to_owned());
-            by("k-eyes", api::ExplainRequest { method: "GET".into(), url, headers: vec![], remote_addr, max_reasons })
+            let request = api::ExplainRequest { method: "GET".into(), url, remote_addr, max_reasons, ..Default::default() };
+            by("k-eyes", request)
         };
         let answer = world.service.explain(ask("/x", "", 0)).await.unwrap().into_inner();
         assert_eq!((answer.route.as_deref(), answer.why.as_str(), answer.revision), (Some("a"), "GET /x from 127.0.0.1", 1));
         let plugin = &answer.plugins[0];
         assert_eq!((plugin.priority, plugin.config.as_slice()), (i32::MAX, br#"{"key":"******","n":20}"#.as_slice()));
+        assert_eq!(plugin.condition.as_deref(), Some(br#"[["arg_a","==","1"]]"#.as_slice()));
+        assert!(!plugin.disabled && !plugin.after_authentication && plugin.hidden_by.is_none() && answer.notes.is_empty());
+        let silent = &answer.silent_plugins[0];
+        assert_eq!((silent.origin.as_str(), silent.hidden_by.as_deref()), ("service", Some("route")));
+        assert!(silent.disabled && silent.after_authentication && silent.condition.is_none());
+        assert_eq!(silent.config, plugin.config);
+        let mut named = ask("/x", "", 0);
+        named.get_mut().consumer = "jack".into();
+        assert_eq!(world.service.explain(named).await.unwrap().into_inner().notes, ["jack"]);
         let answer = world.service.explain(ask("/x", "::1", 1_000_000)).await.unwrap().into_inner();
         assert!(answer.plugins[0].config.ends_with(br#""n":1000}"#));
         for refused in [ask("/x", "nowhere", 0), ask("", "", 0)] {

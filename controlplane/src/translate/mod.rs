@@ -19,7 +19,7 @@ mod upstream;
 #[cfg(test)]
 mod tests;
 
-pub use explain::{PluginStep, Provenance, UpstreamChoice, provenance};
+pub use explain::{PluginStep, Provenance, UpstreamChoice, everywhere, provenance};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use super::{Change, Translator};
 use crate::model::{Key, ResourceKind};
 use crate::state::{State, Stored};
 
-/// A catalog of three plugins that accepts everything.
+/// A catalog of a few plugins that accepts everything.
 struct Plugins(Vec<Descriptor>);
 
 fn catalog() -> Arc<dyn Catalog> {
@@ -28,13 +28,14 @@ fn catalog() -> Arc<dyn Catalog> {
         kind,
         unique_consumer_field: None,
         encrypt_fields: &[],
-        prefer_route: false,
+        prefer_route: name == "prometheus",
     };
     Arc::new(Plugins(vec![
         plugin("cors", 4000, PluginKind::Plain),
         plugin("key-auth", 2500, PluginKind::Auth),
         plugin("limit-count", 1002, PluginKind::Plain),
         plugin("traffic-split", 966, PluginKind::Plain),
+        plugin("prometheus", 500, PluginKind::Plain),
     ]))
 }
 

@@ -660,6 +660,9 @@ pub struct ExplainRequest {
     /// Most reasons of routes that did not match; zero is the server's limit.
     #[prost(uint32, tag = "5")]
     pub max_reasons: u32,
+    /// The consumer that the request is taken to come from; empty shows what runs before it is known.
+    #[prost(string, tag = "6")]
+    pub consumer: ::prost::alloc::string::String,
 }
 impl ::prost::Name for ExplainRequest {
     const NAME: &'static str = "ExplainRequest";
@@ -714,6 +717,12 @@ pub struct ExplainResponse {
     /// Revision of the answer.
     #[prost(uint64, tag = "7")]
     pub revision: u64,
+    /// What is configured but does not run: switched off, or hidden by a stronger resource.
+    #[prost(message, repeated, tag = "8")]
+    pub silent_plugins: ::prost::alloc::vec::Vec<ExplainedPlugin>,
+    /// What else is to be known about the plugins, one sentence each.
+    #[prost(string, repeated, tag = "9")]
+    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for ExplainResponse {
     const NAME: &'static str = "ExplainResponse";
@@ -745,7 +754,7 @@ impl ::prost::Name for RouteReason {
         "type.googleapis.com/heddle.admin.v1.RouteReason".into()
     }
 }
-/// A plugin that would run.
+/// A plugin that would run, or one that would if nothing were in its way.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExplainedPlugin {
     /// Plugin name.
@@ -760,6 +769,18 @@ pub struct ExplainedPlugin {
     /// The JSON object that configures it.
     #[prost(bytes = "vec", tag = "4")]
     pub config: ::prost::alloc::vec::Vec<u8>,
+    /// The JSON of `_meta.filter`: it runs only for requests for which this holds; absent when it runs for all.
+    #[prost(bytes = "vec", optional, tag = "5")]
+    pub condition: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+    /// Only once the consumer is known: it brings this plugin, or hides it.
+    #[prost(bool, tag = "6")]
+    pub after_authentication: bool,
+    /// Switched off by `_meta.disable`.
+    #[prost(bool, tag = "7")]
+    pub disabled: bool,
+    /// The resource whose configuration of the same plugin counts instead; absent when none does.
+    #[prost(string, optional, tag = "8")]
+    pub hidden_by: ::core::option::Option<::prost::alloc::string::String>,
 }
 impl ::prost::Name for ExplainedPlugin {
     const NAME: &'static str = "ExplainedPlugin";
