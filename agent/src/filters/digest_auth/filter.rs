@@ -113,8 +113,9 @@ impl DigestAuth {
 /// Whether the answer is meant for this request: by path and query, or by the whole URL.
 fn is_target(x: &Exchange, uri: &str) -> bool {
     let uri = match uri.split_once("://") {
-        Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        None => uri,
+        // In a target that is a path it stands in the query.
+        Some((_, rest)) if !uri.starts_with('/') => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        _ => uri,
     };
     match (&x.original.query, uri.split_once('?')) {
         (Some(query), Some((path, rest))) => path == x.original.path && rest == query,

@@ -84,6 +84,16 @@ fn both_hashes_identify_with_and_without_sessions() {
     assert_eq!(status(&filter, "/", &reply(Hash::Md5, false, ("trae", "fik"), "http://h/", &nonce, 9), NOW_MS), (200, false));
 }
 
+/// A URL within the query is no whole URL: an answer for such a target is good for it, and not for the path of the URL in it.
+#[test]
+fn an_answer_counts_for_its_own_target_alone() {
+    let filter = filter("digest-auth", &json!({}));
+    let nonce = nonce(&filter);
+    let value = |count| reply(Hash::Sha256, false, ("jack", "open sesame"), "/go?to=http://h/admin", &nonce, count);
+    assert_eq!(status(&filter, "/admin", &value(1), NOW_MS).0, 401);
+    assert_eq!(status(&filter, "/go?to=http://h/admin", &value(2), NOW_MS).0, 200);
+}
+
 #[test]
 fn challenges_offer_the_hashes_in_order() {
     let two = challenges(&filter("digest-auth", &json!({})));
