@@ -76,11 +76,11 @@ fn signature(found: [Option<&str>; 4]) -> Result<Signature<'_>, Malformed> {
 
 /// The text that is signed: the key id, then a line for each name, each line with its end. What the request does not have has no line.
 /// `lookup` tells the value of a field.
-pub(super) fn signed_text<'a>(
+pub(super) fn signed_text<V: AsRef<[u8]>>(
     signature: &Signature<'_>,
     method: &str,
     target: &str,
-    lookup: impl Fn(&str) -> Option<&'a [u8]>,
+    lookup: impl Fn(&str) -> Option<V>,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(signature.key_id.as_bytes());
@@ -94,7 +94,7 @@ pub(super) fn signed_text<'a>(
             out.push(b'\n');
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b": ");
-            out.extend_from_slice(value);
+            out.extend_from_slice(value.as_ref());
         }
     }
     out.push(b'\n');

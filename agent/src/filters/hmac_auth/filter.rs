@@ -1,5 +1,6 @@
 //! The filter of `hmac-auth`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use aws_lc_rs::{digest, hmac};
@@ -131,6 +132,22 @@ fn is_right(x: &Exchange, signature: &Signature<'_>, key: &hmac::Key) -> bool {
         Some(query) => format!("{}?{query}", original.path),
         None => original.path.clone(),
     };
-    let text = canonical::signed_text(signature, original.method.as_str(), &target, |name| x.request.fields.get(name));
+    let text = canonical::signed_text(signature, original.method.as_str(), &target, |name| signed_value(x, name));
     BASE64.decode(signature.signature).is_ok_and(|given| hmac::verify(key, &text, &given).is_ok())
+}
+
+/// What is signed under a name: the host, which is no field here, or the values of all fields with commas between them (RFC 9110 section 5.3), so that
+/// nobody can add one unnoticed.
+fn signed_value<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, [u8]>> {
+    if name.eq_ignore_ascii_case("host") {
+        return Some(x.request.authority.as_bytes()).filter(|host| !host.is_empty()).map(Cow::Borrowed);
+    }
+    let mut values = x.request.fields.iter().filter(|field| field.is(name)).map(|field| field.value);
+    let mut all = Cow::Borrowed(values.next()?);
+    for value in values {
+        let all = all.to_mut();
+        all.extend_from_slice(b", ");
+        all.extend_from_slice(value);
+    }
+    Some(all)
 }

@@ -96,6 +96,23 @@ fn refusals_say_what_is_wrong() {
     );
 }
 
+/// The host is no field of a head, and a second field of a name may be the one that the upstream reads.
+#[test]
+fn host_and_all_fields_of_a_name_are_covered() {
+    let filter = filter("hmac-auth", &json!({"signed_headers": ["host"]}));
+    let value = |fields: &[(&str, &str)]| sign("jacks-id", "jacks secret", "GET", "/", fields);
+    let passing = |value: &str, tags: &[&str]| {
+        let tags = tags.iter().map(|tag| ("X-Tag", *tag));
+        let fields: Vec<_> = [("Authorization", value), ("Date", DATE)].into_iter().chain(tags).collect();
+        passes(filter.rewrite(&mut ask("/", &fields)))
+    };
+    let one = value(&[("date", DATE), ("host", "h"), ("x-tag", "1")]);
+    assert!(passing(&one, &["1"]));
+    assert!(!passing(&one, &["1", "2"]), "a field was added");
+    assert!(passing(&value(&[("date", DATE), ("host", "h"), ("x-tag", "1, 2")]), &["1", "2"]));
+    assert!(!passing(&value(&[("date", DATE), ("host", "other")]), &[]), "signed for another host");
+}
+
 #[tokio::test]
 async fn the_body_must_have_the_digest_that_is_told() {
     let told = |content: &[u8]| format!("SHA-256={}", STANDARD.encode(digest::digest(&digest::SHA256, content)));
