@@ -41,7 +41,8 @@ pub(super) struct Source {
     held: ArcSwapOption<Held>,
     /// Before this time (Unix milliseconds) no new attempt is made.
     not_before: AtomicU64,
-    flight: tokio::sync::Mutex<()>,
+    /// Held while keys are fetched.
+    flight: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Held {
@@ -98,7 +99,7 @@ impl Source {
             ttl_ms: u64::from(fetching.ttl_s) * 1_000,
             held: ArcSwapOption::empty(),
             not_before: AtomicU64::new(0),
-            flight: tokio::sync::Mutex::new(()),
+            flight: Arc::default(),
         })
     }
 
@@ -111,17 +112,17 @@ impl Source {
     }
 
     /// The keys, fetched when there are none, when they are old, or when none suits the token.
-    pub(super) async fn keys(&self, now_ms: u64, suits: impl Fn(&KeySet) -> bool) -> Result<Arc<KeySet>, Unavailable> {
+    pub(super) async fn keys(self: &Arc<Self>, now_ms: u64, suits: impl Fn(&KeySet) -> bool) -> Result<Arc<KeySet>, Unavailable> {
         let fallback = match self.plan(now_ms, &suits) {
             Plan::Use(keys) => return Ok(keys),
             Plan::GiveUp => return Err(Unavailable),
             Plan::Fetch(fallback) => fallback,
         };
-        let _flight = match (self.flight.try_lock(), fallback) {
+        let flight = match (self.flight.clone().try_lock_owned(), fallback) {
             (Ok(flight), _) => flight,
             // Somebody fetches: old keys that suit will do until then.
             (Err(_), Some(old)) if suits(&old) => return Ok(old),
-            (Err(_), _) => self.flight.lock().await,
+            (Err(_), _) => self.flight.clone().lock_owned().await,
         };
         // Who was in flight before may have brought them, or met a failure.
         match self.plan(now_ms, &suits) {
@@ -129,8 +130,19 @@ impl Source {
             Plan::GiveUp => return Err(Unavailable),
             Plan::Fetch(_) => {}
         }
+        let this = self.clone();
+        // It goes on when its client goes away: else who comes and goes again and again would have the issuer asked each time.
+        let fetching = tokio::spawn(async move {
+            let keys = this.renew(now_ms).await;
+            drop(flight);
+            keys
+        });
+        fetching.await.unwrap_or(Err(Unavailable))
+    }
+
+    async fn renew(&self, now_ms: u64) -> Result<Arc<KeySet>, Unavailable> {
         let fetched = self.fetch().await;
-        // Only now: a client that goes away in the middle must not keep all others from asking.
+        // Only now: while a fetch is under way, who has no keys waits for it.
         self.not_before.store(now_ms.saturating_add(PAUSE_MS), Ordering::Relaxed);
         match fetched {
             Ok(keys) => {
@@ -178,10 +190,12 @@ mod tests {
     async fn who_goes_away_keeps_nobody_from_asking() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/jwks", silent.local_addr().unwrap());
-        let fetching = Fetching { url: url.into(), ttl_s: 60, timeout_ms: 1_000, verify: true };
-        let source = Source::new(&fetching, &Outbound::default()).unwrap();
+        let fetching = Fetching { url: url.into(), ttl_s: 60, timeout_ms: 50, verify: true };
+        let source = Arc::new(Source::new(&fetching, &Outbound::default()).unwrap());
         assert!(source.keys(1_000, |_| true).now_or_never().is_none(), "under way, and given up");
         assert!(matches!(source.plan(1_000, |_| true), Plan::Fetch(None)));
+        assert!(source.flight.try_lock().is_err(), "the fetch goes on");
+        assert!(source.keys(1_000, |_| true).await.is_err(), "and ends in any case");
         assert!(source.flight.try_lock().is_ok());
     }
 }

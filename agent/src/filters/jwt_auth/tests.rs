@@ -236,6 +236,25 @@ async fn published_keys_are_fetched_once_renewed_and_used_on() {
     assert_eq!(header(&x, "X-Consumer-Username"), Some("jack"));
 }
 
+/// Whoever comes while keys are fetched for the first time waits for them, and nobody can keep them from coming by going away.
+#[tokio::test]
+async fn a_fetch_is_there_for_all_even_when_who_began_it_is_gone() {
+    let rsa = signed_elsewhere("RS256");
+    for goes in [false, true] {
+        let (url, asked) = publisher(vec![(200, set(&["rsa"]))]).await;
+        let filter = filter("jwt-auth", &json!({"jwks_url": url}));
+        if goes {
+            let flow = filter.rewrite(&mut ask(people(json!({})), &rsa));
+            let waits =
+                if let Flow::Wait(future) = flow { futures_util::FutureExt::now_or_never(future).is_none() } else { false };
+            assert!(waits, "nothing is at hand");
+        }
+        let all = (0..8).map(|_| verdict(&filter, people(json!({})), &rsa, NOW_MS));
+        assert_eq!(futures_util::future::join_all(all).await, [200; 8], "{goes}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+}
+
 #[tokio::test]
 async fn without_keys_nobody_comes_in_and_nothing_piles_up() {
     let (url, asked) = publisher(vec![(200, "nonsense".to_owned())]).await;
