@@ -42,6 +42,8 @@ impl Filter for JweDecrypt {
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
         if !self.strict && x.request.fields.get_named(&self.header).is_none() {
+            // What stands there was in no token.
+            x.request.fields.remove_named(&self.forward);
             return Flow::Continue;
         }
         match self.decrypt(x) {

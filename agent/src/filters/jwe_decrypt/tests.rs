@@ -63,7 +63,9 @@ fn what_is_in_the_token_goes_on() {
 fn refusals_say_what_is_wrong() {
     let filter = |config: Value| filter("jwe-decrypt", &config);
     assert_eq!(answer(filter(json!({})).rewrite(&mut ask(&[]))).head.status, 403);
-    assert!(passes(filter(json!({"strict": false})).rewrite(&mut ask(&[]))));
+    let mut x = ask(&[("X-Plain", "forged")]);
+    assert!(passes(filter(json!({"strict": false, "forward_header": "X-Plain"})).rewrite(&mut x)));
+    assert_eq!(header(&x, "X-Plain"), None);
     assert_eq!(answer(filter(json!({"strict": false})).rewrite(&mut ask(&[("Authorization", "x")]))).head.status, 400);
     let right = sealed(&head("jacks-key"), b"hello", SECRET, true);
     for head in

@@ -46,6 +46,9 @@ impl check::Config for Config {
                 faults.add(path, format!("expected an authentication plugin other than multi-auth, got [{name}]"));
                 continue;
             };
+            if name == "jwe-decrypt" && config.get("strict") == Some(&Value::Bool(false)) {
+                faults.add(format!("{path}.strict"), "expected true: without a token everybody would be let in");
+            }
             for fault in (plugin.check)(Place::Route, config).err().unwrap_or_default() {
                 let path = if fault.path.is_empty() { path.clone() } else { format!("{path}.{}", fault.path) };
                 faults.add(path, fault.message);
