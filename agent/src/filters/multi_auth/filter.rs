@@ -24,6 +24,8 @@ struct Progress {
     at: usize,
     /// What those before have challenged the client to do.
     challenges: Vec<Vec<u8>>,
+    /// What the first of them has answered that could not tell, for example because keys cannot be fetched.
+    unsure: Option<Box<Answer>>,
 }
 
 pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
@@ -53,7 +55,7 @@ impl Filter for MultiAuth {
     }
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
-        Progress { inner: self.0.clone(), at: 0, challenges: Vec::new() }.ask(x)
+        Progress { inner: self.0.clone(), at: 0, challenges: Vec::new(), unsure: None }.ask(x)
     }
 }
 
@@ -66,6 +68,9 @@ impl Progress {
                 self.after(flow, x)
             }
             None => {
+                if let Some(unsure) = self.unsure {
+                    return Flow::Answer(unsure);
+                }
                 let mut refusal = self.inner.refusal.clone();
                 for challenge in &self.challenges {
                     refusal.head.fields.append("WWW-Authenticate", challenge);
@@ -83,6 +88,9 @@ impl Progress {
                 let challenges = answer.head.fields.get_all("www-authenticate");
                 self.challenges.extend(challenges.map(<[u8]>::to_vec));
                 self.at += 1;
+                if answer.head.status >= 500 {
+                    self.unsure.get_or_insert(answer);
+                }
                 self.ask(x)
             }
             Flow::Wait(future) => Flow::Wait(Box::pin(async move {

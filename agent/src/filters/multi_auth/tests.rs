@@ -79,8 +79,21 @@ async fn anybody_comes_after_all_others() {
     assert_eq!(who(&config, &[]).await, Ok("guest".to_owned()));
 }
 
+/// One that cannot tell is no one that says no: the client is told to come again, and is not taken for anybody.
+#[tokio::test]
+async fn who_cannot_be_judged_now_is_not_refused_for_good() {
+    let keys = crate::outbound::testing::constant(crate::outbound::testing::reply(500, &[], "")).await;
+    let published = json!({"jwks_url": format!("http://{keys}/")});
+    let config = json!({"auth_plugins": [{"jwt-auth": published}, {"key-auth": {"anonymous_consumer": "guest"}}]});
+    let token = ("Authorization", "Bearer eyJhbGciOiJSUzI1NiJ9.e30.AA");
+    assert_eq!(who(&config, &[token]).await, Err((503, Vec::new())));
+    assert_eq!(who(&config, &[token, ("apikey", "roses-key")]).await, Ok("rose".to_owned()));
+}
+
 #[test]
 fn wrong_configurations_are_refused() {
+    let lax = json!({"auth_plugins": [{"jwe-decrypt": {"strict": false}}, {"key-auth": {}}]});
+    assert_eq!(faults("multi-auth", &lax), ["auth_plugins[0].jwe-decrypt.strict"], "it lets everybody in");
     assert_eq!(faults("multi-auth", &json!({"auth_plugins": []})), ["auth_plugins"]);
     assert_eq!(faults("multi-auth", &json!({"auth_plugins": [{"key-auth": {}}]})), ["auth_plugins"]);
     let config = json!({"auth_plugins": [{"cors": {}}, {"multi-auth": {}}, {"nope": {}}, {"key-auth": {"realm": 5, "nope": 1}}]});
