@@ -209,6 +209,9 @@ impl Site {
             UnauthAction::Deny => answer(self.answers.denied.clone()),
             UnauthAction::Pass => {
                 browser.shape.hide(&mut x.request.fields);
+                if x.consumer.is_none() {
+                    identity::disown(x);
+                }
                 Flow::Continue
             }
             UnauthAction::Auth => self.begin(x, browser, now),

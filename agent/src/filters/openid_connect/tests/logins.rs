@@ -165,10 +165,11 @@ async fn those_who_have_not_logged_in_may_be_refused_or_let_pass() {
         assert_eq!(refused.field("www-authenticate").as_deref(), Some("Bearer realm=\"apisix\""));
         assert_eq!(refused.answered().0, 401);
         let mut passed = world(json!({"unauth_action": "pass"})).await;
-        passed.fields = vec![("X-ID-Token", "forged".to_owned())];
+        passed.fields = vec![("X-ID-Token", "forged".to_owned()), ("X-Consumer-Username", "forged".to_owned())];
         passed.jar.insert("session".to_owned(), "1forged".to_owned());
         let went = passed.get("/p").await;
         assert_eq!((went.field("x-id-token"), went.field("cookie")), (None, None));
+        assert_eq!(went.field("x-consumer-username"), None);
         went.went();
         assert_eq!(passed.fake.asked.borrow().len(), 0);
     })
