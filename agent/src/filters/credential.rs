@@ -66,7 +66,8 @@ fn mask(value: &mut Value, path: &[&str]) {
 fn compile(credential: &model::Credential) -> Result<Option<Credential>, Vec<ConfigFault>> {
     let Some(plugin) = registry::find(&credential.plugin) else { return Ok(None) };
     let unique = plugin.descriptor.unique_consumer_field.and_then(|field| credential.config.get(field));
-    let Some(value) = unique.and_then(Value::as_str) else { return Ok(None) };
+    // What a reference stands for may be empty, and that is what everybody can show.
+    let Some(value) = unique.and_then(Value::as_str).filter(|value| !value.is_empty()) else { return Ok(None) };
     let proof = plugin.credential.map(|compile| compile(&credential.config)).transpose()?;
     Ok(Some(Credential { id: credential.id.clone(), plugin: plugin.descriptor.name, value: value.as_bytes().into(), proof }))
 }
@@ -75,4 +76,22 @@ fn under_credential(place: usize, fault: ConfigFault) -> ConfigFault {
     let path =
         if fault.path.is_empty() { format!("credentials[{place}]") } else { format!("credentials[{place}].{}", fault.path) };
     ConfigFault { path, ..fault }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    /// What a reference stands for may be empty, and an empty value is one that everybody has.
+    #[test]
+    fn an_empty_value_finds_nobody() {
+        let all = |key: &str| {
+            let config = Arc::new(json!({ "key": key }));
+            credentials(&[model::Credential { id: "".into(), plugin: "key-auth".into(), config }]).unwrap().len()
+        };
+        assert_eq!((all("k"), all("")), (1, 0));
+    }
 }
