@@ -10,6 +10,7 @@ use heddle_xds::codec::InvalidResource;
 use heddle_xds::model::{Listener, Resource};
 
 pub use crate::balance::{Epoch, Node, Policy, Standing, View as NodeView, Worker as Picker, hash_key};
+use crate::http::Body;
 pub use crate::http::digits::AddressText;
 pub use crate::http::h1::{
     HeadLimits, Persistence, RequestKind, RequestParser, ResponseParser, WireLength, write_request_head, write_response_head,
@@ -82,8 +83,18 @@ impl Filters {
         if let Some(answer) = plan.before_proxy(x).await {
             return Some(answer);
         }
+        let mut body = Body::Empty;
+        if plan.acts_after_proxy()
+            && let Some(answer) = plan.after_proxy(x, head, &mut body).await
+        {
+            return Some(answer);
+        }
         plan.response_head(x, head);
         drop((edits, plan.response_body(x, head)));
+        if plan.encodes() {
+            drop(plan.encode(x, head, body));
+        }
+        plan.redact(x);
         plan.log(x);
         None
     }

@@ -14,8 +14,8 @@ use heddle_xds::model::{Consumer, Credential, PluginConf, PluginOrigin, Resource
 use serde_json::{Value, json};
 
 use super::Case;
-use super::heads;
 use super::routes::any;
+use super::{heads, plugins};
 use crate::subject::Subject;
 
 /// Rounds that are counted.
@@ -26,12 +26,19 @@ const NOW_MS: u64 = 1_700_000_000_000;
 
 struct Filtering {
     filters: Filters,
+    /// What the client sends besides.
+    fields: &'static [(&'static str, &'static str)],
     ready: Vec<(Exchange, ResponseHead)>,
 }
 
 impl Subject for Filtering {
     fn prepare(&mut self, rounds: usize) {
-        self.ready = (0..rounds).map(|_| (imagined(self.filters.directory()), heads::response())).collect();
+        let request = || {
+            let mut x = imagined(self.filters.directory());
+            self.fields.iter().for_each(|(name, value)| x.request.fields.append(name, value));
+            x
+        };
+        self.ready = (0..rounds).map(|_| (request(), heads::response())).collect();
     }
 
     fn run(&mut self, _rounds: usize) {
@@ -86,7 +93,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// A plugin and what it is told.
-type Told = (&'static str, fn() -> Value);
+pub type Told = (&'static str, fn() -> Value);
 
 const REQUEST_ID: Told = ("request-id", || json!({}));
 const CORS: Told = ("cors", || json!({ "allow_origins": "https://app.example.com", "allow_methods": "GET,POST", "max_age": 60 }));
@@ -156,14 +163,32 @@ pub fn jack() -> Consumer {
         group_id: "".into(),
         credentials: vec![Credential { id: "".into(), plugin: "key-auth".into(), config }],
         plugins: Vec::new(),
-        labels: Default::default(),
+        labels: [("team".into(), "platform".into())].into(),
     }
 }
 
+/// The same consumer with a credential for each plugin that is counted.
+fn known_in_many_ways() -> Consumer {
+    let mut jack = jack();
+    let more = plugins::credentials().map(|(plugin, config)| Credential {
+        id: "".into(),
+        plugin: plugin.into(),
+        config: Arc::new(config),
+    });
+    jack.credentials.extend(more);
+    jack
+}
+
 fn filtering(plugins: &[Told]) -> Box<dyn Subject> {
+    case_of(plugins, &[])
+}
+
+/// Requests with these fields on a route with these plugins.
+pub fn case_of(plugins: &[Told], fields: &'static [(&'static str, &'static str)]) -> Box<dyn Subject> {
     let mut route = any();
     route.plugins = configured(plugins);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let tables = runtime.block_on(async { bench::tables([Resource::Consumer(jack()), Resource::Route(route)]).unwrap() });
-    Box::new(Filtering { filters: Filters::of(tables), ready: Vec::new() })
+    let tables =
+        runtime.block_on(async { bench::tables([Resource::Consumer(known_in_many_ways()), Resource::Route(route)]).unwrap() });
+    Box::new(Filtering { filters: Filters::of(tables), fields, ready: Vec::new() })
 }

@@ -5,6 +5,7 @@ mod filters;
 mod gateway;
 mod heads;
 mod http2;
+mod plugins;
 mod routes;
 mod yardstick;
 
@@ -24,7 +25,7 @@ pub struct Case {
 
 /// All cases but the yardsticks, in the order in which they are shown.
 pub fn all() -> Vec<Case> {
-    [routes::cases(), filters::cases(), heads::cases(), balance::cases(), gateway::cases(), http2::cases()]
+    [routes::cases(), filters::cases(), plugins::cases(), heads::cases(), balance::cases(), gateway::cases(), http2::cases()]
         .into_iter()
         .flatten()
         .collect()
