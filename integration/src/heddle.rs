@@ -155,6 +155,16 @@ impl Heddle {
         assert!(matches!(answer.status, 200 | 201), "PUT {path}: {} {}", answer.status, answer.text());
     }
 
+    /// Waits until all that was changed is effective on all workers: a route that was put after it is. Each worker takes a change by itself, and which
+    /// of them answers is a matter of chance.
+    pub fn until_effective(&self) {
+        let revision = self.admin("GET", "/status", Value::Null).json()["revision"].to_string();
+        let target = format!("/{revision}");
+        self.put("/routes/after", json!({ "uri": "/after", "plugins": { "redirect": { "uri": target, "ret_code": 302 } } }));
+        let there = || client::get(self.http, "/after").is_ok_and(|answer| answer.field("location") == Some(&*target));
+        until("the change", || (0..16).all(|_| there()).then_some(()));
+    }
+
     /// Puts a route for `uri` to one node.
     pub fn route(&self, id: &str, uri: &str, node: SocketAddr) {
         self.put(&format!("/routes/{id}"), json!({ "uri": uri, "upstream": { "nodes": { node.to_string(): 1 } } }));

@@ -29,12 +29,7 @@ impl Story {
     fn route(&self, plugins: Value) {
         let upstream = json!({ "nodes": { self.upstream.address.to_string(): 1 } });
         self.heddle.put("/routes/p", json!({ "uri": "/p", "plugins": plugins, "upstream": upstream }));
-        let revision = self.heddle.admin("GET", "/status", Value::Null).json()["revision"].to_string();
-        let after = json!({ "redirect": { "uri": format!("/{revision}"), "ret_code": 302 } });
-        self.heddle.put("/routes/after", json!({ "uri": "/after", "plugins": after }));
-        // Each worker takes it by itself, and which of them answers is a matter of chance.
-        let there = |answer: Answer| answer.field("location") == Some(&format!("/{revision}"));
-        until("the change", || (0..16).all(|_| client::get(self.heddle.http, "/after").is_ok_and(there)).then_some(()));
+        self.heddle.until_effective();
     }
 
     fn ask(&self, fields: &[(&str, &str)]) -> Answer {

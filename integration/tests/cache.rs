@@ -18,7 +18,6 @@ struct Story {
     upstream: Raw,
     counted: Arc<AtomicUsize>,
     fails: Arc<AtomicBool>,
-    generation: AtomicUsize,
 }
 
 impl Story {
@@ -35,23 +34,16 @@ impl Story {
                 let _ = stream.write_all((head + &body).as_bytes());
             }
         });
-        let story = Story { heddle: Heddle::run(), upstream, counted, fails, generation: AtomicUsize::new(0) };
+        let story = Story { heddle: Heddle::run(), upstream, counted, fails };
         story.route(json!({ "proxy-cache": config }));
         story
     }
 
     /// Puts the route and waits until it is effective.
     fn route(&self, plugins: Value) {
-        let generation = self.generation.fetch_add(1, Ordering::SeqCst).to_string();
-        let mut plugins = plugins;
-        plugins["response-rewrite"] = json!({ "headers": { "set": { "X-Generation": generation } } });
         let upstream = json!({ "nodes": { self.upstream.address.to_string(): 1 } });
         self.heddle.put("/routes/c", json!({ "uri": "/c/*", "plugins": plugins, "upstream": upstream }));
-        // A request of a method that is not cached asks the upstream, so it is taken off the count.
-        until("the change", || {
-            let answer = client::send(self.heddle.http, "OPTIONS", "/c/probe", &[], b"").ok()?;
-            (answer.field("x-generation") == Some(&generation)).then_some(())
-        });
+        self.heddle.until_effective();
         self.counted.store(0, Ordering::SeqCst);
     }
 

@@ -10,24 +10,13 @@ use std::sync::mpsc::channel;
 use heddle_integration::client::{self, Answer, curl};
 use heddle_integration::heddle::Heddle;
 use heddle_integration::nginx::Nginx;
-use heddle_integration::process::until;
 use heddle_integration::raw::{Raw, read_head};
 use serde_json::{Value, json};
 
 /// Puts route `/p/*` with these plugins and waits until it is effective.
 fn route(heddle: &Heddle, address: std::net::SocketAddr, plugins: Value) {
     heddle.put("/routes/p", json!({ "uri": "/p/*", "plugins": plugins, "upstream": { "nodes": { address.to_string(): 1 } } }));
-    effective(heddle);
-}
-
-/// Waits until what was changed is effective: a route that was put after it is.
-fn effective(heddle: &Heddle) {
-    let revision = heddle.admin("GET", "/status", Value::Null).json()["revision"].to_string();
-    heddle.put("/routes/after", json!({ "uri": "/after", "plugins": { "redirect": { "uri": format!("/{revision}") } } }));
-    until("the change", || {
-        let answer = client::get(heddle.http, "/after").ok()?;
-        (answer.field("location") == Some(&format!("/{revision}"))).then_some(())
-    });
+    heddle.until_effective();
 }
 
 /// An upstream that answers with the request as it came, head and body.
@@ -192,7 +181,7 @@ fn mocks_answer_without_an_upstream() {
         "/routes/m",
         json!({ "uri": "/api/*", "plugins": { "mocking": { "openapi": document.to_string(), "delay": 0.2 } } }),
     );
-    effective(&heddle);
+    heddle.until_effective();
     let begun = std::time::Instant::now();
     let answer = ask(&heddle, "GET", "/api/pets/7", &[], "");
     assert_eq!((answer.status, answer.field("x-mock-by"), answer.json()), (200, Some("Heddle"), json!({ "name": "Rex" })));
@@ -223,7 +212,7 @@ fn errors_get_pages_of_their_own() {
     assert_eq!((busy.status, busy.text().as_str()), (500, "<h1>/errors/500?o=503</h1>"));
     assert_eq!((busy.field("retry-after"), busy.field("content-type")), (Some("7"), Some("text/html")));
     heddle.admin("DELETE", "/routes/pages", Value::Null);
-    effective(&heddle);
+    heddle.until_effective();
     let busy = ask(&heddle, "GET", "/p/x", &[], "");
     assert_eq!((busy.status, busy.text().as_str()), (503, "busy"), "without a page the error stays as it is");
 }

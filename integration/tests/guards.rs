@@ -31,13 +31,7 @@ impl Story {
     fn route(&self, plugins: Value) {
         let upstream = json!({ "nodes": { self.nginx.address.to_string(): 1 } });
         self.heddle.put("/routes/p", json!({ "uri": "/p/*", "plugins": plugins, "upstream": upstream }));
-        let generation = self.heddle.admin("GET", "/status", Value::Null).json()["revision"].to_string();
-        let after = json!({ "redirect": { "uri": format!("/{generation}"), "ret_code": 302 } });
-        self.heddle.put("/routes/after", json!({ "uri": "/after", "plugins": after }));
-        until("the change", || {
-            let answer = client::get(self.heddle.http, "/after").ok()?;
-            (answer.field("location") == Some(&format!("/{generation}"))).then_some(())
-        });
+        self.heddle.until_effective();
     }
 
     fn ask(&self, method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Answer {

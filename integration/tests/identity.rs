@@ -8,13 +8,11 @@ use std::process::{Command, Stdio};
 use heddle_integration::client::{self, Answer};
 use heddle_integration::heddle::Heddle;
 use heddle_integration::nginx::Nginx;
-use heddle_integration::process::until;
 use serde_json::{Value, json};
 
 struct Story {
     heddle: Heddle,
     nginx: Nginx,
-    changes: std::cell::Cell<u32>,
 }
 
 impl Story {
@@ -22,30 +20,18 @@ impl Story {
     fn new() -> Story {
         let told = "$http_x_consumer_username|$http_x_credential_identifier|$http_authorization|$http_x_added";
         let nginx = Nginx::start(&format!("location / {{ return 200 '{told}'; }}"));
-        Story { heddle: Heddle::run(), nginx, changes: std::cell::Cell::default() }
+        Story { heddle: Heddle::run(), nginx }
     }
 
     /// Route `/p/*` with these plugins.
     fn route(&self, plugins: Value) {
         let upstream = json!({ "nodes": { self.nginx.address.to_string(): 1 } });
         self.heddle.put("/routes/p", json!({ "uri": "/p/*", "plugins": plugins, "upstream": upstream }));
-        self.effective();
+        self.heddle.until_effective();
     }
 
     fn consumer(&self, name: &str, plugins: Value) {
         self.heddle.put(&format!("/consumers/{name}"), json!({ "username": name, "plugins": plugins }));
-    }
-
-    /// Waits until what was changed is effective: a route that was put after it is.
-    fn effective(&self) {
-        self.changes.set(self.changes.get() + 1);
-        let target = format!("/{}", self.changes.get());
-        self.heddle
-            .put("/routes/after", json!({ "uri": "/after", "plugins": { "redirect": { "uri": target, "ret_code": 302 } } }));
-        until("the change", || {
-            let answer = client::get(self.heddle.http, "/after").ok()?;
-            (answer.field("location") == Some(&*target)).then_some(())
-        });
     }
 
     fn ask(&self, method: &str, fields: &[(&str, &str)]) -> Answer {

@@ -4,7 +4,6 @@
 use heddle_integration::client::{self, Answer};
 use heddle_integration::heddle::Heddle;
 use heddle_integration::nginx::Nginx;
-use heddle_integration::process::until;
 use serde_json::{Value, json};
 
 struct Story {
@@ -20,26 +19,13 @@ impl Story {
         let nginx = Nginx::start(&format!("location / {{ add_header X-Powered-By nginx; return 200 '{told}'; }}"));
         let story = Story { heddle: Heddle::run(), nginx };
         story.route(plugins);
-        story.effective();
+        story.heddle.until_effective();
         story
     }
 
     fn route(&self, plugins: Value) {
         let upstream = json!({ "nodes": { self.nginx.address.to_string(): 1 } });
         self.heddle.put("/routes/p", json!({ "uri": "/p/*", "plugins": plugins, "upstream": upstream }));
-    }
-
-    /// Waits until what was changed is effective: a route that was put after it is.
-    fn effective(&self) {
-        let generation = self.heddle.admin("GET", "/status", Value::Null).json()["revision"].to_string();
-        self.heddle.put(
-            "/routes/after",
-            json!({ "uri": "/after", "plugins": { "redirect": { "uri": format!("/{generation}"), "ret_code": 302 } } }),
-        );
-        until("the change", || {
-            let answer = client::get(self.heddle.http, "/after").ok()?;
-            (answer.field("location") == Some(&format!("/{generation}"))).then_some(())
-        });
     }
 
     fn ask(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> Answer {
@@ -98,7 +84,7 @@ fn ip_restriction_lets_in_whom_it_should() {
     let story = Story::with(json!({ "ip-restriction": { "whitelist": ["127.0.0.0/8"] } }));
     assert_eq!(story.ask("GET", "/p/a", &[]).status, 200);
     story.route(json!({ "ip-restriction": { "blacklist": ["127.0.0.1"], "message": "not you" } }));
-    story.effective();
+    story.heddle.until_effective();
     let answer = story.ask("GET", "/p/a", &[]);
     assert_eq!(answer.status, 403);
     assert!(answer.text().contains("not you"), "{}", answer.text());
@@ -109,7 +95,7 @@ fn key_auth_knows_consumers_and_their_credentials() {
     let story = Story::with(json!({ "key-auth": { "hide_credentials": true } }));
     story.heddle.put("/consumers/jack", json!({ "username": "jack", "plugins": { "key-auth": { "key": "jacks-key" } } }));
     story.heddle.put("/consumers/jack/credentials/second", json!({ "plugins": { "key-auth": { "key": "second-key" } } }));
-    story.effective();
+    story.heddle.until_effective();
     assert_eq!(story.ask("GET", "/p/a", &[]).status, 401);
     assert_eq!(story.ask("GET", "/p/a", &[("apikey", "wrong")]).status, 401);
     for key in ["jacks-key", "second-key"] {
@@ -130,7 +116,7 @@ fn limit_count_refuses_what_is_too_much() {
     story.route(json!({ "limit-count": {
         "count": 3, "time_window": 60, "rejected_code": 429, "key_type": "var", "key": "http_x_who"
     }, "request-id": {} }));
-    story.effective();
+    story.heddle.until_effective();
     assert_eq!(ask("one").status, 429, "a change of the route beside it forgets nothing");
 }
 
@@ -155,7 +141,7 @@ fn fault_injection_aborts_and_delays() {
     let answer = story.ask("GET", "/p/a", &[]);
     assert_eq!((answer.status, answer.text().as_str()), (503, "no luck for 127.0.0.1"));
     story.route(json!({ "fault-injection": { "delay": { "duration": 0.3 } } }));
-    story.effective();
+    story.heddle.until_effective();
     let start = std::time::Instant::now();
     assert_eq!(story.ask("GET", "/p/a", &[]).status, 200);
     assert!(start.elapsed() >= std::time::Duration::from_millis(300));
@@ -188,7 +174,7 @@ fn plugins_of_many_places_come_together_by_apisixs_rules() {
         .put("/routes/p", json!({ "uri": "/p/*", "service_id": "s", "plugin_config_id": "c", "plugins": { "key-auth": {} } }));
     story.heddle.put("/routes/open", json!({ "uri": "/open", "service_id": "s", "plugin_config_id": "c" }));
     story.heddle.put("/routes/plain", json!({ "uri": "/plain", "service_id": "s" }));
-    story.effective();
+    story.heddle.until_effective();
     let from = |target: &str| {
         let answer = story.ask("GET", target, &[("apikey", "jacks-key")]);
         assert!(answer.field("x-request-id").is_some(), "the global rule runs everywhere");
@@ -206,6 +192,6 @@ fn meta_switches_filters_and_rewords() {
     let answer = story.ask("GET", "/p/a?strict=1", &[]);
     assert_eq!((answer.status, answer.json()), (403, json!({ "message": "go away" })));
     story.route(json!({ "ip-restriction": { "blacklist": ["127.0.0.1"], "_meta": { "disable": true } } }));
-    story.effective();
+    story.heddle.until_effective();
     assert_eq!(story.ask("GET", "/p/a?strict=1", &[]).status, 200);
 }

@@ -83,13 +83,7 @@ fn heddle() -> Heddle {
 
 fn route(heddle: &Heddle, upstream: Value, plugins: Value) {
     heddle.put("/routes/r", json!({ "uri": "/x", "upstream": upstream, "plugins": plugins }));
-    let generation = heddle.admin("GET", "/status", Value::Null).json()["revision"].to_string();
-    let redirect = json!({ "redirect": { "uri": format!("/{generation}"), "ret_code": 302 } });
-    heddle.put("/routes/after", json!({ "uri": "/after", "plugins": redirect }));
-    until("the change", || {
-        let answer = client::get(heddle.http, "/after").ok()?;
-        (answer.field("location") == Some(&format!("/{generation}"))).then_some(())
-    });
+    heddle.until_effective();
 }
 
 fn ask(heddle: &Heddle, method: &str, fields: &[(&str, &str)], body: &str) -> Answer {

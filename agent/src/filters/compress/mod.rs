@@ -2,6 +2,8 @@
 
 mod accept;
 mod coded;
+#[cfg(test)]
+mod codings;
 mod config;
 mod rules;
 #[cfg(test)]

@@ -271,7 +271,8 @@ async fn one_asks_and_the_others_wait_for_it() {
     assert!(matches!(cache.access(&mut first), Flow::Continue));
     let others = (0..5).map(|_| ask(&cache, get(0, &[]), OTHER));
     let lead = async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // The others are polled before this one, so by now they wait.
+        tokio::task::yield_now().await;
         let mut head = ResponseHead::new(200);
         let mut body = Body::from(Bytes::from_static(b"once"));
         assert!(matches!(cache.after_proxy(&mut first, &mut head, &mut body), Flow::Continue));
@@ -288,7 +289,8 @@ async fn when_the_one_goes_away_another_takes_over() {
     let mut first = get(0, &[]);
     assert!(matches!(cache.access(&mut first), Flow::Continue));
     let gone = async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // The others are polled before this one, so by now they wait.
+        tokio::task::yield_now().await;
         drop(first);
     };
     let (told, second, ()) = tokio::join!(ask(&cache, get(0, &[]), OTHER), ask(&cache, get(0, &[]), OTHER), gone);
