@@ -48,4 +48,7 @@ pub mod heddle {
     pub mod config {
         pub mod v1;
     }
+    pub mod identity {
+        pub mod v1;
+    }
 }

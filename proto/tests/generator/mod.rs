@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use prost_types::FileDescriptorSet;
 
 /// Files that nothing else imports.
-const ROOTS: [&str; 10] = [
+const ROOTS: [&str; 12] = [
     "heddle/config/v1/certificate.proto",
     "heddle/config/v1/consumer.proto",
     "heddle/config/v1/global_rule.proto",
@@ -15,6 +15,8 @@ const ROOTS: [&str; 10] = [
     "heddle/config/v1/plugin_metadata.proto",
     "heddle/config/v1/upstream.proto",
     "heddle/admin/v1/admin.proto",
+    "heddle/admin/v1/authority.proto",
+    "heddle/identity/v1/identity.proto",
     "envoy/service/discovery/v3/ads.proto",
     "envoy/config/endpoint/v3/endpoint.proto",
     "envoy/extensions/transport_sockets/tls/v3/secret.proto",

@@ -1822,3 +1822,1212 @@ pub mod admin_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShowAuthorityRequest {}
+impl ::prost::Name for ShowAuthorityRequest {
+    const NAME: &'static str = "ShowAuthorityRequest";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.ShowAuthorityRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.ShowAuthorityRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ShowAuthorityResponse {
+    /// The trust domain.
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// Version of the bundles that nodes should hold.
+    #[prost(string, tag = "2")]
+    pub bundle_version: ::prost::alloc::string::String,
+    /// Roots, oldest first.
+    #[prost(message, repeated, tag = "3")]
+    pub roots: ::prost::alloc::vec::Vec<Root>,
+    /// How far a rotation is.
+    #[prost(enumeration = "RotationPhase", tag = "4")]
+    pub phase: i32,
+    /// What the rotation waits for, one sentence each; empty when none is under way.
+    #[prost(string, repeated, tag = "5")]
+    pub waits_for: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Nodes that are connected and what they hold.
+    #[prost(message, repeated, tag = "6")]
+    pub holders: ::prost::alloc::vec::Vec<BundleHolder>,
+    /// Other trust domains whose roots nodes get, in order of their names.
+    #[prost(message, repeated, tag = "7")]
+    pub federated: ::prost::alloc::vec::Vec<FederatedDomain>,
+    /// Identities signed and still valid.
+    #[prost(uint64, tag = "8")]
+    pub live_identities: u64,
+    /// Lifetime of a newly signed identity, seconds.
+    #[prost(uint64, tag = "9")]
+    pub svid_ttl_seconds: u64,
+    /// The authority's key comes from the operator's files; it is rotated by changing these.
+    #[prost(bool, tag = "10")]
+    pub external: bool,
+}
+impl ::prost::Name for ShowAuthorityResponse {
+    const NAME: &'static str = "ShowAuthorityResponse";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.ShowAuthorityResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.ShowAuthorityResponse".into()
+    }
+}
+/// One root.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Root {
+    /// SHA-256 of the certificate, hex.
+    #[prost(string, tag = "1")]
+    pub fingerprint: ::prost::alloc::string::String,
+    /// When it becomes valid.
+    #[prost(message, optional, tag = "2")]
+    pub not_before: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it expires.
+    #[prost(message, optional, tag = "3")]
+    pub not_after: ::core::option::Option<::prost_types::Timestamp>,
+    /// New identities are signed with it.
+    #[prost(bool, tag = "4")]
+    pub signing: bool,
+    /// Identities signed with it that are still valid.
+    #[prost(uint64, tag = "5")]
+    pub live_identities: u64,
+    /// When the last of these expires; absent when there is none.
+    #[prost(message, optional, tag = "6")]
+    pub last_expiry: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for Root {
+    const NAME: &'static str = "Root";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.Root".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.Root".into()
+    }
+}
+/// A connected node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BundleHolder {
+    /// Node id as it says.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// Its identity; empty within the process and on cleartext connections.
+    #[prost(string, tag = "2")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// Version of the bundles that it confirmed.
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+}
+impl ::prost::Name for BundleHolder {
+    const NAME: &'static str = "BundleHolder";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.BundleHolder".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.BundleHolder".into()
+    }
+}
+/// Another trust domain.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FederatedDomain {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// Number of roots.
+    #[prost(uint32, tag = "2")]
+    pub roots: u32,
+    /// Why the file could not be taken over; empty when it was. The last good roots stay.
+    #[prost(string, tag = "3")]
+    pub trouble: ::prost::alloc::string::String,
+}
+impl ::prost::Name for FederatedDomain {
+    const NAME: &'static str = "FederatedDomain";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.FederatedDomain".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.FederatedDomain".into()
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateAuthorityRequest {
+    /// Takes a rotation back that has not begun to sign with the new root.
+    #[prost(bool, tag = "1")]
+    pub cancel: bool,
+    /// Signs with the new root although connected nodes do not have it yet. They refuse what it signs until they do.
+    #[prost(bool, tag = "2")]
+    pub force: bool,
+}
+impl ::prost::Name for RotateAuthorityRequest {
+    const NAME: &'static str = "RotateAuthorityRequest";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.RotateAuthorityRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.RotateAuthorityRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateAuthorityResponse {
+    /// Where the rotation stands now.
+    #[prost(enumeration = "RotationPhase", tag = "1")]
+    pub phase: i32,
+    /// What it waits for.
+    #[prost(string, repeated, tag = "2")]
+    pub waits_for: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for RotateAuthorityResponse {
+    const NAME: &'static str = "RotateAuthorityResponse";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.RotateAuthorityResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.RotateAuthorityResponse".into()
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportBundleRequest {}
+impl ::prost::Name for ExportBundleRequest {
+    const NAME: &'static str = "ExportBundleRequest";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.ExportBundleRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.ExportBundleRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportBundleResponse {
+    /// The trust domain.
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// Its roots, PEM.
+    #[prost(string, tag = "2")]
+    pub pem: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ExportBundleResponse {
+    const NAME: &'static str = "ExportBundleResponse";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.ExportBundleResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.ExportBundleResponse".into()
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListAuditRequest {
+    /// Most entries, newest first; zero is the server's limit.
+    #[prost(uint32, tag = "1")]
+    pub limit: u32,
+    /// Only entries before this one; zero is from the newest.
+    #[prost(uint64, tag = "2")]
+    pub before: u64,
+    /// Only refusals.
+    #[prost(bool, tag = "3")]
+    pub refused_only: bool,
+}
+impl ::prost::Name for ListAuditRequest {
+    const NAME: &'static str = "ListAuditRequest";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.ListAuditRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.ListAuditRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListAuditResponse {
+    /// Newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<AuditEntry>,
+}
+impl ::prost::Name for ListAuditResponse {
+    const NAME: &'static str = "ListAuditResponse";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.ListAuditResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.ListAuditResponse".into()
+    }
+}
+/// One decision of the authority.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditEntry {
+    /// Its number; grows.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// When.
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What was decided: `issued` or the reason of a refusal, for example `token-used`.
+    #[prost(string, tag = "3")]
+    pub verdict: ::prost::alloc::string::String,
+    /// Why, for people; empty when issued.
+    #[prost(string, tag = "4")]
+    pub detail: ::prost::alloc::string::String,
+    /// How the caller proved itself: `token`, `kubernetes`, `identity`, `process` or `none`.
+    #[prost(string, tag = "5")]
+    pub proof: ::prost::alloc::string::String,
+    /// Who the proof shows: the id of a token, a service account, a SPIFFE id; empty when it shows nobody.
+    #[prost(string, tag = "6")]
+    pub subject: ::prost::alloc::string::String,
+    /// Where the caller is, `ip:port`; empty within the process.
+    #[prost(string, tag = "7")]
+    pub peer: ::prost::alloc::string::String,
+    /// The identity that was given, or asked for; empty when unknown.
+    #[prost(string, tag = "8")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// Serial of the certificate, hex; empty when refused.
+    #[prost(string, tag = "9")]
+    pub serial: ::prost::alloc::string::String,
+    /// When the certificate expires; absent when refused.
+    #[prost(message, optional, tag = "10")]
+    pub not_after: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for AuditEntry {
+    const NAME: &'static str = "AuditEntry";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.AuditEntry".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.AuditEntry".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateTokenRequest {
+    /// Namespace of the service.
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Name of the service.
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    /// Seconds until it is worthless; zero is the server's default.
+    #[prost(uint64, tag = "3")]
+    pub ttl_seconds: u64,
+}
+impl ::prost::Name for CreateTokenRequest {
+    const NAME: &'static str = "CreateTokenRequest";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.CreateTokenRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.CreateTokenRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateTokenResponse {
+    /// The token, told this once.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// What is remembered of it.
+    #[prost(message, optional, tag = "2")]
+    pub about: ::core::option::Option<JoinToken>,
+}
+impl ::prost::Name for CreateTokenResponse {
+    const NAME: &'static str = "CreateTokenResponse";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.CreateTokenResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.CreateTokenResponse".into()
+    }
+}
+/// A token without what proves it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JoinToken {
+    /// Its name, to revoke it by.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// The identity that it is for.
+    #[prost(string, tag = "2")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// When it was made.
+    #[prost(message, optional, tag = "3")]
+    pub created: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when it can be used.
+    #[prost(message, optional, tag = "4")]
+    pub expires: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was used; absent when it was not.
+    #[prost(message, optional, tag = "5")]
+    pub used: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who made it.
+    #[prost(string, tag = "6")]
+    pub author: ::prost::alloc::string::String,
+}
+impl ::prost::Name for JoinToken {
+    const NAME: &'static str = "JoinToken";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.JoinToken".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.JoinToken".into()
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTokensRequest {}
+impl ::prost::Name for ListTokensRequest {
+    const NAME: &'static str = "ListTokensRequest";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.ListTokensRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.ListTokensRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTokensResponse {
+    /// Newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub tokens: ::prost::alloc::vec::Vec<JoinToken>,
+}
+impl ::prost::Name for ListTokensResponse {
+    const NAME: &'static str = "ListTokensResponse";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.ListTokensResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.ListTokensResponse".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeTokenRequest {
+    /// Id of the token.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for RevokeTokenRequest {
+    const NAME: &'static str = "RevokeTokenRequest";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.RevokeTokenRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.RevokeTokenRequest".into()
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeTokenResponse {}
+impl ::prost::Name for RevokeTokenResponse {
+    const NAME: &'static str = "RevokeTokenResponse";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.RevokeTokenResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.RevokeTokenResponse".into()
+    }
+}
+/// What happens with the roots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RotationPhase {
+    Unspecified = 0,
+    /// There is one root, and it signs.
+    Steady = 1,
+    /// A new root is in the bundles; the old one signs until all nodes have it.
+    Spreading = 2,
+    /// The new root signs; the old one stays in the bundles until nothing that it signed is valid.
+    Retiring = 3,
+}
+impl RotationPhase {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROTATION_PHASE_UNSPECIFIED",
+            Self::Steady => "ROTATION_PHASE_STEADY",
+            Self::Spreading => "ROTATION_PHASE_SPREADING",
+            Self::Retiring => "ROTATION_PHASE_RETIRING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROTATION_PHASE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROTATION_PHASE_STEADY" => Some(Self::Steady),
+            "ROTATION_PHASE_SPREADING" => Some(Self::Spreading),
+            "ROTATION_PHASE_RETIRING" => Some(Self::Retiring),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod authority_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The authority behind the identities of workloads, and the tokens by which they join.
+    #[derive(Debug, Clone)]
+    pub struct AuthorityClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> AuthorityClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> AuthorityClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            AuthorityClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Its roots, and how far a rotation is.
+        pub async fn show_authority(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ShowAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ShowAuthorityResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/heddle.admin.v1.Authority/ShowAuthority",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("heddle.admin.v1.Authority", "ShowAuthority"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Begins to replace the root, or takes that back.
+        pub async fn rotate_authority(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RotateAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateAuthorityResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/heddle.admin.v1.Authority/RotateAuthority",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("heddle.admin.v1.Authority", "RotateAuthority"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The roots as PEM, for clients and for other trust domains.
+        pub async fn export_bundle(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportBundleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExportBundleResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/heddle.admin.v1.Authority/ExportBundle",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("heddle.admin.v1.Authority", "ExportBundle"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What was signed and what was refused.
+        pub async fn list_audit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListAuditRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAuditResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/heddle.admin.v1.Authority/ListAudit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("heddle.admin.v1.Authority", "ListAudit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a one-time token for one identity. It is told this once.
+        pub async fn create_token(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/heddle.admin.v1.Authority/CreateToken",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("heddle.admin.v1.Authority", "CreateToken"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tokens that were made and are still remembered, without what proves them.
+        pub async fn list_tokens(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTokensRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTokensResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/heddle.admin.v1.Authority/ListTokens",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("heddle.admin.v1.Authority", "ListTokens"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a token worthless.
+        pub async fn revoke_token(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/heddle.admin.v1.Authority/RevokeToken",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("heddle.admin.v1.Authority", "RevokeToken"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod authority_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with AuthorityServer.
+    #[async_trait]
+    pub trait Authority: std::marker::Send + std::marker::Sync + 'static {
+        /// Its roots, and how far a rotation is.
+        async fn show_authority(
+            &self,
+            request: tonic::Request<super::ShowAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ShowAuthorityResponse>,
+            tonic::Status,
+        >;
+        /// Begins to replace the root, or takes that back.
+        async fn rotate_authority(
+            &self,
+            request: tonic::Request<super::RotateAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateAuthorityResponse>,
+            tonic::Status,
+        >;
+        /// The roots as PEM, for clients and for other trust domains.
+        async fn export_bundle(
+            &self,
+            request: tonic::Request<super::ExportBundleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExportBundleResponse>,
+            tonic::Status,
+        >;
+        /// What was signed and what was refused.
+        async fn list_audit(
+            &self,
+            request: tonic::Request<super::ListAuditRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAuditResponse>,
+            tonic::Status,
+        >;
+        /// Makes a one-time token for one identity. It is told this once.
+        async fn create_token(
+            &self,
+            request: tonic::Request<super::CreateTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateTokenResponse>,
+            tonic::Status,
+        >;
+        /// Tokens that were made and are still remembered, without what proves them.
+        async fn list_tokens(
+            &self,
+            request: tonic::Request<super::ListTokensRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTokensResponse>,
+            tonic::Status,
+        >;
+        /// Makes a token worthless.
+        async fn revoke_token(
+            &self,
+            request: tonic::Request<super::RevokeTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeTokenResponse>,
+            tonic::Status,
+        >;
+    }
+    /// The authority behind the identities of workloads, and the tokens by which they join.
+    #[derive(Debug)]
+    pub struct AuthorityServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> AuthorityServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for AuthorityServer<T>
+    where
+        T: Authority,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/heddle.admin.v1.Authority/ShowAuthority" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowAuthoritySvc<T: Authority>(pub Arc<T>);
+                    impl<
+                        T: Authority,
+                    > tonic::server::UnaryService<super::ShowAuthorityRequest>
+                    for ShowAuthoritySvc<T> {
+                        type Response = super::ShowAuthorityResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ShowAuthorityRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::show_authority(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowAuthoritySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/heddle.admin.v1.Authority/RotateAuthority" => {
+                    #[allow(non_camel_case_types)]
+                    struct RotateAuthoritySvc<T: Authority>(pub Arc<T>);
+                    impl<
+                        T: Authority,
+                    > tonic::server::UnaryService<super::RotateAuthorityRequest>
+                    for RotateAuthoritySvc<T> {
+                        type Response = super::RotateAuthorityResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RotateAuthorityRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::rotate_authority(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RotateAuthoritySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/heddle.admin.v1.Authority/ExportBundle" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportBundleSvc<T: Authority>(pub Arc<T>);
+                    impl<
+                        T: Authority,
+                    > tonic::server::UnaryService<super::ExportBundleRequest>
+                    for ExportBundleSvc<T> {
+                        type Response = super::ExportBundleResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportBundleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::export_bundle(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportBundleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/heddle.admin.v1.Authority/ListAudit" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListAuditSvc<T: Authority>(pub Arc<T>);
+                    impl<
+                        T: Authority,
+                    > tonic::server::UnaryService<super::ListAuditRequest>
+                    for ListAuditSvc<T> {
+                        type Response = super::ListAuditResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListAuditRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::list_audit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListAuditSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/heddle.admin.v1.Authority/CreateToken" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateTokenSvc<T: Authority>(pub Arc<T>);
+                    impl<
+                        T: Authority,
+                    > tonic::server::UnaryService<super::CreateTokenRequest>
+                    for CreateTokenSvc<T> {
+                        type Response = super::CreateTokenResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateTokenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::create_token(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateTokenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/heddle.admin.v1.Authority/ListTokens" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListTokensSvc<T: Authority>(pub Arc<T>);
+                    impl<
+                        T: Authority,
+                    > tonic::server::UnaryService<super::ListTokensRequest>
+                    for ListTokensSvc<T> {
+                        type Response = super::ListTokensResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListTokensRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::list_tokens(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListTokensSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/heddle.admin.v1.Authority/RevokeToken" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeTokenSvc<T: Authority>(pub Arc<T>);
+                    impl<
+                        T: Authority,
+                    > tonic::server::UnaryService<super::RevokeTokenRequest>
+                    for RevokeTokenSvc<T> {
+                        type Response = super::RevokeTokenResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeTokenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::revoke_token(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeTokenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for AuthorityServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "heddle.admin.v1.Authority";
+    impl<T> tonic::server::NamedService for AuthorityServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
