@@ -22,3 +22,5 @@ pub mod secrets;
 pub mod settings;
 mod tables;
 mod upstream;
+
+pub use net::{original_destination, set_mark, set_transparent};
