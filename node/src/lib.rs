@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod hex;
+pub mod identity;
 pub mod readiness;
 pub mod settings;
 pub mod signal;
