@@ -2,12 +2,14 @@
 
 mod embedded;
 mod memory;
+mod records;
 
 #[cfg(test)]
 pub(crate) mod conformance;
 
 pub use embedded::Embedded;
 pub use memory::Memory;
+pub use records::{Entry, RecordWrite, Records};
 
 use std::sync::Arc;
 

@@ -2,6 +2,7 @@
 
 mod open;
 mod overlay;
+mod records;
 mod reserve;
 mod tables;
 mod trouble;
@@ -16,10 +17,10 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadTransaction, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Clock, Committed, Compare, Revision, Store, StoreError, Txn, Version, Write};
+use super::{Clock, Committed, Compare, Entry, RecordWrite, Records, Revision, Store, StoreError, Txn, Version, Write};
 use crate::model::Key;
 use tables::Reader;
 use trouble::Trouble;
@@ -82,6 +83,14 @@ impl Embedded {
         &self,
         read: impl FnOnce(&Reader) -> Result<Result<T, StoreError>, Trouble> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.look(|txn| Reader::new(txn).and_then(|reader| read(&reader))).await
+    }
+
+    /// Runs `read` on what was committed last, on a thread that may block.
+    async fn look<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<Result<T, StoreError>, Trouble> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let shared = self.shared.clone();
         let task = tokio::task::spawn_blocking(move || {
             let opened = shared.opened.read();
@@ -89,7 +98,7 @@ impl Embedded {
                 return Err(StoreError::Io("the file could not be opened again after a failed write".into()));
             };
             let txn = database.begin_read().map_err(|error| Trouble::from(error).into_error())?;
-            Reader::new(&txn).and_then(|reader| read(&reader)).map_err(Trouble::into_error)?
+            read(&txn).map_err(Trouble::into_error)?
         });
         task.await.map_err(|error| StoreError::Io(format!("reading the store failed: {error}")))?
     }
@@ -141,5 +150,20 @@ impl Store for Embedded {
     async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError> {
         let since_ms = (self.clock)().saturating_sub(keep_ms);
         self.ask(|reply| Job::Compact { keep_revisions, since_ms, reply }).await?
+    }
+}
+
+#[async_trait]
+impl Records for Embedded {
+    async fn record(&self, writes: Vec<RecordWrite>, journal: Vec<Vec<u8>>, keep: u64) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Record { writes, journal, keep, reply }).await?
+    }
+
+    async fn records(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.look(|txn| records::all(txn).map(Ok)).await
+    }
+
+    async fn journal(&self, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.look(move |txn| records::journal(txn, before.unwrap_or(u64::MAX), limit).map(Ok)).await
     }
 }

@@ -7,8 +7,8 @@ use redb::{Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::trouble::Trouble;
-use super::{Opened, Shared, open, tables};
-use crate::store::{Clock, Committed, Revision, StoreError, Txn};
+use super::{Opened, Shared, open, records, tables};
+use crate::store::{Clock, Committed, RecordWrite, Revision, StoreError, Txn};
 
 /// Transactions that share one commit at most; more only makes the first of them wait longer.
 const BATCH: usize = 64;
@@ -19,12 +19,15 @@ pub(super) enum Job {
     Txns { txns: Vec<Txn>, reply: oneshot::Sender<Committed> },
     /// Forget old versions.
     Compact { keep_revisions: u64, since_ms: u64, reply: oneshot::Sender<Result<Revision, StoreError>> },
+    /// Write records and append to the journal.
+    Record { writes: Vec<RecordWrite>, journal: Vec<Vec<u8>>, keep: u64, reply: oneshot::Sender<Result<(), StoreError>> },
 }
 
 /// What became of a job.
 enum Answer {
     Committed(Committed),
     Compacted(Revision),
+    Recorded,
 }
 
 /// The writer's side of the store.
@@ -75,6 +78,10 @@ impl Writer {
                 Job::Txns { txns, .. } => Answer::Committed(carry_out(&txn, txns, now_ms)?),
                 Job::Compact { keep_revisions, since_ms, .. } => {
                     Answer::Compacted(tables::compact(&txn, *keep_revisions, *since_ms)?)
+                }
+                Job::Record { writes, journal, keep, .. } => {
+                    records::write(&txn, writes, journal, *keep)?;
+                    Answer::Recorded
                 }
             });
         }
@@ -138,6 +145,7 @@ impl Job {
         match (self, answer) {
             (Job::Txns { reply, .. }, Answer::Committed(committed)) => drop(reply.send(committed)),
             (Job::Compact { reply, .. }, Answer::Compacted(floor)) => drop(reply.send(Ok(floor))),
+            (Job::Record { reply, .. }, Answer::Recorded) => drop(reply.send(Ok(()))),
             (job, _) => job.refuse(StoreError::Io("the writer mixed its answers up".into())),
         }
     }
@@ -147,6 +155,7 @@ impl Job {
         match self {
             Job::Txns { reply, .. } => drop(reply.send(Committed { failed: Some(error), ..Committed::default() })),
             Job::Compact { reply, .. } => drop(reply.send(Err(error))),
+            Job::Record { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 }

@@ -1,0 +1,65 @@
+//! The tables of records and of the journal in the embedded store. They are made by the first write; files of before do not have them.
+
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, WriteTransaction};
+
+use super::trouble::Trouble;
+use crate::store::{Entry, RecordWrite};
+
+/// Key → record.
+const RECORDS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("records");
+/// Number → entry.
+const JOURNAL: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("journal");
+
+/// Carries out writes and appends entries; the oldest entries beyond `keep` go.
+pub(super) fn write(txn: &WriteTransaction, writes: &[RecordWrite], entries: &[Vec<u8>], keep: u64) -> Result<(), Trouble> {
+    let mut records = txn.open_table(RECORDS)?;
+    for write in writes {
+        match write {
+            RecordWrite::Set(key, value) => drop(records.insert(key.as_str(), value.as_slice())?),
+            RecordWrite::Remove(key) => drop(records.remove(key.as_str())?),
+            RecordWrite::Raise(key, number) => {
+                let there = records.get(key.as_str())?.and_then(|value| value.value().try_into().ok().map(u64::from_be_bytes));
+                let raised = there.unwrap_or(0).max(*number).to_be_bytes();
+                records.insert(key.as_str(), raised.as_slice())?;
+            }
+        }
+    }
+    let mut journal = txn.open_table(JOURNAL)?;
+    let mut next = journal.last()?.map_or(1, |(number, _)| number.value() + 1);
+    for entry in entries {
+        journal.insert(next, entry.as_slice())?;
+        next += 1;
+    }
+    while journal.len()? > keep {
+        journal.pop_first()?;
+    }
+    Ok(())
+}
+
+/// All records.
+pub(super) fn all(txn: &ReadTransaction) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
+    let table = match txn.open_table(RECORDS) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        table => table?,
+    };
+    let mut found = Vec::new();
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        found.push((key.value().to_owned(), value.value().to_vec()));
+    }
+    Ok(found)
+}
+
+/// Entries before a number, newest first.
+pub(super) fn journal(txn: &ReadTransaction, before: u64, limit: usize) -> Result<Vec<Entry>, Trouble> {
+    let table = match txn.open_table(JOURNAL) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        table => table?,
+    };
+    let mut found = Vec::new();
+    for entry in table.range(..before)?.rev().take(limit) {
+        let (number, body) = entry?;
+        found.push(Entry { number: number.value(), body: body.value().to_vec() });
+    }
+    Ok(found)
+}

@@ -1,0 +1,36 @@
+//! What is kept beside the configuration: records without history, and a journal of bounded length. It knows neither what they mean nor any resource.
+
+use async_trait::async_trait;
+
+use super::StoreError;
+
+/// One change of the records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordWrite {
+    /// The record is this.
+    Set(String, Vec<u8>),
+    /// There is no such record.
+    Remove(String),
+    /// The record is the larger of this number and the one that is there. Numbers are eight bytes, most significant first.
+    Raise(String, u64),
+}
+
+/// One entry of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number; grows, never used twice.
+    pub number: u64,
+    /// What was appended.
+    pub body: Vec<u8>,
+}
+
+/// Records and the journal. They are no part of the configuration: a rollback does not touch them, and nobody is shown them as resources.
+#[async_trait]
+pub trait Records: Send + Sync {
+    /// Writes everything or nothing, durably before it returns. The journal keeps its newest `keep` entries.
+    async fn record(&self, writes: Vec<RecordWrite>, journal: Vec<Vec<u8>>, keep: u64) -> Result<(), StoreError>;
+    /// All records by key.
+    async fn records(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+    /// Entries of the journal, newest first: older than `before` when given, `limit` at most.
+    async fn journal(&self, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError>;
+}
