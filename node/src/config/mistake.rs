@@ -56,6 +56,12 @@ impl Mistakes {
         other.list.into_iter().for_each(|mistake| self.push(mistake));
     }
 
+    /// Whether this one is among them already.
+    #[must_use]
+    pub fn contains(&self, mistake: &Mistake) -> bool {
+        self.list.contains(mistake)
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

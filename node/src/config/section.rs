@@ -1,6 +1,7 @@
 //! Reading a map key by key, collecting every mistake. It does not know which keys there are: its user asks for them.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, btree_map};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use super::tree::{Data, Document, Entry, Node, Position};
 use super::units;
 
 /// A map that is being read. Every getter returns `None` for a key that is missing or `null` as well as for a wrong value, which is then noted as a mistake;
-/// keys that nobody asked for are mistakes when the section has been read.
+/// keys that nobody asked for are mistakes when the whole document has been read, since several floors may read keys of one map.
 pub struct Section<'d> {
     shared: &'d Shared,
     path: String,
@@ -30,20 +31,52 @@ pub struct Section<'d> {
 struct Shared {
     file: Arc<str>,
     mistakes: RefCell<Mistakes>,
+    asked: RefCell<BTreeMap<(Position, String), Asked>>,
+}
+
+/// What was asked for in one map so far, and what else is in it.
+#[derive(Default)]
+struct Asked {
+    keys: Vec<&'static str>,
+    unknown: Vec<(Position, String)>,
 }
 
 impl Shared {
+    fn new(file: &Arc<str>) -> Shared {
+        Shared { file: file.clone(), mistakes: RefCell::default(), asked: RefCell::default() }
+    }
+
     fn note(&self, at: Position, path: String, message: String) {
-        self.mistakes.borrow_mut().push(Mistake { file: self.file.clone(), at, path, message });
+        let mistake = Mistake { file: self.file.clone(), at, path, message };
+        let mut mistakes = self.mistakes.borrow_mut();
+        if !mistakes.contains(&mistake) {
+            mistakes.push(mistake);
+        }
+    }
+
+    /// Ends the reading: what nobody has asked for is unknown.
+    fn finish(self) -> Mistakes {
+        let asked = self.asked.take();
+        for ((_, path), Asked { keys, unknown }) in asked {
+            for (at, key) in unknown {
+                let meant = match suggest(&key, keys.iter().copied()) {
+                    Some(name) => format!("; did you mean `{name}`?"),
+                    None if keys.is_empty() => String::new(),
+                    None => format!("; expected one of: {}", keys.join(", ")),
+                };
+                self.note(at, joined(&path, &key), format!("unknown key `{}`{meant}", excerpt(&key)));
+            }
+        }
+        self.mistakes.into_inner()
     }
 }
 
 impl Section<'_> {
     /// Reads a whole document.
     pub(super) fn whole<T>(document: &Document, read: impl FnOnce(&mut Section<'_>) -> T) -> Result<T, Mistakes> {
-        let shared = Shared { file: document.file.clone(), mistakes: RefCell::default() };
+        let shared = Shared::new(&document.file);
         let value = Section::visit(&shared, String::new(), document.root.at, Some(&document.root), read);
-        shared.mistakes.into_inner().or(value)
+        shared.finish().or(value)
     }
 }
 
@@ -62,29 +95,37 @@ impl<'d> Section<'d> {
                 let found = node.map_or("nothing", Node::kind);
                 shared.note(at, path.clone(), format!("expected a map, found {found}"));
                 // Its defaults are read without further complaints: whatever it lacks is this same mistake.
-                let quiet = Shared { file: shared.file.clone(), mistakes: RefCell::default() };
+                let quiet = Shared::new(&shared.file);
                 return read(&mut Section { shared: &quiet, path, at, entries: &[], asked: Vec::new() });
             }
         };
         let mut section = Section { shared, path, at, entries, asked: Vec::new() };
         let value = read(&mut section);
-        section.report_unknown();
+        section.remember();
         value
     }
 
-    fn report_unknown(&self) {
-        for entry in self.entries.iter().filter(|entry| !self.asked.contains(&entry.key.as_str())) {
-            let meant = match suggest(&entry.key, self.asked.iter().copied()) {
-                Some(name) => format!("; did you mean `{name}`?"),
-                None if self.asked.is_empty() => String::new(),
-                None => format!("; expected one of: {}", self.asked.join(", ")),
-            };
-            self.shared.note(entry.key_at, self.path_of(&entry.key), format!("unknown key `{}`{meant}", excerpt(&entry.key)));
-        }
+    /// Keeps what was asked for here, for the end of the reading.
+    fn remember(self) {
+        let mut all = self.shared.asked.borrow_mut();
+        let asked = match all.entry((self.at, self.path)) {
+            btree_map::Entry::Occupied(earlier) => {
+                let asked = earlier.into_mut();
+                asked.unknown.retain(|(_, key)| !self.asked.contains(&key.as_str()));
+                asked
+            }
+            btree_map::Entry::Vacant(first) => {
+                let unknown = self.entries.iter().filter(|entry| !self.asked.contains(&entry.key.as_str()));
+                let unknown = unknown.map(|entry| (entry.key_at, entry.key.clone())).collect();
+                first.insert(Asked { keys: Vec::new(), unknown })
+            }
+        };
+        let new = self.asked.into_iter().filter(|key| !asked.keys.contains(key)).collect::<Vec<_>>();
+        asked.keys.extend(new);
     }
 
     fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        joined(&self.path, key)
     }
 
     /// The entry of a key, which is known from now on; `None` when it is missing or `null`.
@@ -331,4 +372,8 @@ impl<'d> Section<'d> {
             _ => self.wrong(key, entry, "a list", entry.node.kind()),
         }
     }
+}
+
+fn joined(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

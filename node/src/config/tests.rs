@@ -325,3 +325,20 @@ proptest! {
         let _ = parse_size(&text);
     }
 }
+
+#[test]
+fn several_floors_may_read_keys_of_one_map() {
+    let text = "identity: { ttl: 1h, persist: yes, colour: red }";
+    let document = Document::parse("heddle.yaml", text, Format::Yaml, Expansion::Off).unwrap();
+    let told = document.read(|root| {
+        root.nested("identity", |section| (section.duration("ttl"), section.bool("persist")));
+        root.nested("identity", |section| section.bool("persist"));
+        root.nested("identity", |section| section.name("trust_domain"));
+    });
+    let told = told.unwrap_err().to_string();
+    assert_eq!(
+        told,
+        "heddle.yaml:1:31: identity.persist: expected true or false, found `yes`\n\
+         heddle.yaml:1:36: identity.colour: unknown key `colour`; expected one of: ttl, persist, trust_domain"
+    );
+}

@@ -38,7 +38,7 @@ fn a_chain_over_an_intermediate_is_good_and_a_longer_one_is_not_looked_at() {
     let key = KeyPair::generate().unwrap();
     let leaf = leaf_params("spiffe://a.test/x").signed_by(&key, &issuer).unwrap().der().clone();
     assert!(judged(&authority.bundles(), &[leaf.clone(), certificate.clone()]).is_ok());
-    assert!(matches!(judged(&authority.bundles(), &[leaf.clone()]), Err(Rejection::Untrusted { .. })));
+    assert!(matches!(judged(&authority.bundles(), std::slice::from_ref(&leaf)), Err(Rejection::Untrusted { .. })));
     let long = [leaf, certificate.clone(), certificate.clone(), certificate.clone(), certificate.clone(), certificate];
     assert_eq!(judged(&authority.bundles(), &long), Err(Rejection::TooLong(6)));
 }
