@@ -41,6 +41,8 @@ pub enum Command {
     Nodes(NodesArgs),
     /// Show which route a request would take, why the others would not, and which plugins run
     Explain(ExplainArgs),
+    /// Put a sidecar into Kubernetes objects, systemd units, Nomad jobs or Consul registrations
+    Inject(Box<crate::inject::InjectArgs>),
     /// Run the service that the examples of the documentation have behind the gateway: it echoes what it is asked
     Echo {
         /// Where to listen

@@ -6,6 +6,7 @@ mod configuration;
 mod environment;
 mod explain;
 mod files;
+mod inject;
 mod output;
 mod run;
 mod validate;
@@ -60,6 +61,10 @@ async fn obey(command: Command) -> ExitCode {
         Command::Rollback(args) => done(client::rollback(args, environment::author()).await),
         Command::Nodes(args) => done(client::nodes(args).await),
         Command::Explain(args) => done(client::explain(args).await),
+        Command::Inject(args) => match inject::run(*args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(mistakes) => fail(WRONG, &mistakes),
+        },
         Command::Echo { addresses } => match run::echo(&addresses).await {
             Ok(never) => match never {},
             Err(error) => fail(FAILED, &error),
