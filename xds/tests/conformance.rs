@@ -103,8 +103,8 @@ struct Agent {
 
 impl Agent {
     fn start(dialect: Dialect, connector: &Connector, last_good: Option<PathBuf>) -> Agent {
-        let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), zone: "eu-1a".into() };
-        let node = NodeInfo { scope, version: "1.2.3".into() };
+        let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), zone: "eu-1a".into(), ..NodeScope::default() };
+        let node = NodeInfo { scope, version: "1.2.3".into(), instance: None };
         let mut config = ClientConfig { dialect, last_good, ..ClientConfig::new(node, connector.clone()) };
         config.save_after = Duration::from_millis(1);
         let (updates, mut batches) = mpsc::channel::<Batch>(1);
@@ -208,7 +208,7 @@ async fn an_empty_snapshot_syncs() {
         let status = agent.status.clone();
         eventually("synced", || status.borrow().synced.then_some(())).await;
         assert!(status.borrow().connected && status.borrow().last_contact.is_some());
-        let node = world.node("everything confirmed", |node| node.kinds.iter().filter(|kind| !kind.pending).count() == 9).await;
+        let node = world.node("everything confirmed", |node| node.kinds.iter().filter(|kind| !kind.pending).count() == Kind::ALL.len()).await;
         assert_eq!((&*node.node.scope.id, &*node.node.scope.role, &*node.node.scope.zone), ("gw-1", "gateway", "eu-1a"));
         assert_eq!((&*node.node.version, node.dialect), ("1.2.3", dialect));
         agent.stop().await;

@@ -22,8 +22,37 @@ pub struct ConnectionInfo {
     pub local: SocketAddr,
     /// TLS facts, `None` in clear.
     pub tls: Option<TlsInfo>,
+    /// Which way its requests go.
+    pub door: Door,
     /// Whether its requests are made by filters ([`super::Exchange::dispatch`]) on behalf of a request of the client's.
     pub inner: bool,
+}
+
+/// Which way the requests of a connection go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Door {
+    /// By the routes of the gateway.
+    #[default]
+    Gateway,
+    /// From the mesh, or in clear where that is permitted, to the application beside which this node stands. `peer` is the SPIFFE id that the caller has
+    /// proven, `None` in clear.
+    Inbound {
+        /// Who calls.
+        peer: Option<Arc<str>>,
+    },
+    /// From that application to services of the mesh.
+    Outbound(Destination),
+}
+
+/// How it is known which service of the mesh an application calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// The listener is that of one service, `<namespace>/<service>`.
+    Service(Arc<str>),
+    /// The host of the request names it (an HTTP proxy).
+    Host,
+    /// The connection was on its way to this address when it was captured.
+    Captured(SocketAddr),
 }
 
 /// Facts of a TLS session.

@@ -52,6 +52,7 @@ impl Imagined<'_> {
             transport_peer: self.remote,
             local: self.local,
             tls: None,
+            door: crate::exchange::Door::Gateway,
             inner: false,
         };
         let (path, query) = match self.target.split_once('?') {

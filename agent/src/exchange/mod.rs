@@ -33,7 +33,7 @@ use xxhash_rust::xxh64::xxh64;
 use crate::http::digits::AddressText;
 use crate::http::{Body, Method, RequestHead, ResponseHead};
 
-pub use connection::{ClientCertificate, ConnectionInfo, TlsInfo};
+pub use connection::{ClientCertificate, ConnectionInfo, Destination, Door, TlsInfo};
 pub use consumer::{ConsumerInfo, Proof};
 pub use dispatch::{Dispatched, Inner};
 pub use expr::Expr;

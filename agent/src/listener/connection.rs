@@ -18,7 +18,7 @@ use super::counters::{Count, Counters};
 use super::site::{LEAVING, Link, Site, Worker};
 use super::tls::{self, Identity, SharedCertificates};
 use super::{h1, h2};
-use crate::exchange::{ConnectionInfo, Service, TlsInfo};
+use crate::exchange::{ConnectionInfo, Door, Service, TlsInfo};
 use crate::http::digits::AddressText;
 use crate::net::proxy::{self, Header};
 use crate::net::{Io, Rewind, Socket};
@@ -131,6 +131,7 @@ impl Arrival<'_> {
             transport_peer: canonical(transport_peer),
             local: canonical(local),
             tls,
+            door: Door::Gateway,
             inner: false,
         };
         Link { site: self.site, info: Rc::new(info), identity }

@@ -95,6 +95,7 @@ pub(super) fn link(limits: EdgeLimits) -> Link {
         transport_peer: "192.0.2.1:1000".parse().unwrap(),
         local: "192.0.2.2:80".parse().unwrap(),
         tls: None,
+        door: crate::exchange::Door::Gateway,
         inner: false,
     };
     let site = Rc::new(Site::new(Arc::new(listener(limits)), Rc::new(Drain::default())));

@@ -9,7 +9,7 @@ use heddle_xds::model::{self, Kind, Resource};
 use serde_json::Value;
 
 use super::consumers::Known;
-use super::{Action, Clusters, Consumers, Secrets, Tables, references};
+use super::{Action, Clusters, Consumers, Secrets, Tables, mesh, references};
 use crate::filters::{self, Chain, Credential, Keep, Parts};
 use crate::observe::RouteStats;
 use crate::outbound::Outbound;
@@ -19,7 +19,7 @@ use crate::upstream;
 
 /// Everything that a node has been told, compiled as far as it can be.
 pub struct Compiler {
-    workers: usize,
+    pub(super) workers: usize,
     keep: Keep,
     outbound: Outbound,
     pub(super) references: References,
@@ -44,6 +44,7 @@ pub struct Compiler {
     stats: HashMap<Arc<str>, Arc<RouteStats>>,
     certificates: Arc<BTreeMap<Arc<str>, Arc<model::Certificate>>>,
     listeners: BTreeMap<Arc<str>, Arc<model::Listener>>,
+    pub(super) mesh: mesh::Known,
     stale: Stale,
 }
 
@@ -88,6 +89,7 @@ impl Compiler {
             stats: HashMap::new(),
             certificates: Arc::default(),
             listeners: BTreeMap::new(),
+            mesh: mesh::Known::default(),
             stale: Stale::default(),
         }
     }
@@ -116,10 +118,7 @@ impl Compiler {
                 self.stale_users_of(&secret.name);
                 Arc::make_mut(&mut self.secrets).insert(secret.name.clone(), Arc::new(secret));
             }
-            Resource::Upstream(upstream) => {
-                self.stale.clusters.insert(upstream.name.clone());
-                self.upstreams.insert(upstream.name.clone(), Arc::new(upstream));
-            }
+            Resource::Upstream(upstream) => self.set_upstream(upstream),
             Resource::Endpoints(endpoints) => {
                 self.stale.clusters.insert(endpoints.upstream.clone());
                 self.endpoints.insert(endpoints.upstream.clone(), endpoints);
@@ -147,6 +146,8 @@ impl Compiler {
                 let compiled = self.route(&route)?;
                 self.routes.insert(route.id.clone(), (route, Arc::new(compiled)));
             }
+            Resource::MeshService(service) => self.set_mesh_service(service)?,
+            Resource::AuthorizationPolicy(policy) => self.set_policy(policy),
             Resource::Certificate(certificate) => {
                 drop(Arc::make_mut(&mut self.certificates).insert(certificate.id.clone(), Arc::new(certificate)))
             }
@@ -163,11 +164,7 @@ impl Compiler {
                 Arc::make_mut(&mut self.secrets).remove(name);
                 self.stale_users_of(name);
             }
-            Kind::Upstream => {
-                self.upstreams.remove(name);
-                Arc::make_mut(&mut self.clusters).remove(name);
-                self.pool.retain(|other| other != name);
-            }
+            Kind::Upstream => self.remove_upstream(name),
             Kind::Endpoints => {
                 self.endpoints.remove(name);
                 self.stale.clusters.insert(name.into());
@@ -193,6 +190,8 @@ impl Compiler {
                 self.routes.remove(name);
                 self.stats.remove(name);
             }
+            Kind::MeshService => self.remove_mesh_service(name),
+            Kind::AuthorizationPolicy => self.remove_policy(name),
             Kind::Certificate => drop(Arc::make_mut(&mut self.certificates).remove(name)),
             Kind::Listener => drop(self.listeners.remove(name)),
         }
@@ -220,6 +219,8 @@ impl Compiler {
             consumers: self.consumer_index.clone(),
             certificates: self.certificates.clone(),
             secrets: self.secrets.clone(),
+            mesh: self.mesh.compiled.clone(),
+            policies: self.mesh.policies.clone(),
         })
     }
 
@@ -232,6 +233,8 @@ impl Compiler {
             "routes": self.routes.values().map(|(route, _)| model::Route { plugins: filters::masked(&route.plugins), ..route.clone() }).collect::<Vec<_>>(),
             "upstreams": self.upstreams.values().collect::<Vec<_>>(),
             "endpoints": self.endpoints.values().collect::<Vec<_>>(),
+            "mesh_services": self.mesh.services().map(|service| model::MeshService { plugins: filters::masked(&service.plugins), ..service.clone() }).collect::<Vec<_>>(),
+            "authorization_policies": self.mesh.policies.values().collect::<Vec<_>>(),
             "global_rules": self.rules.values().map(|rule| model::GlobalRule { plugins: filters::masked(&rule.plugins), ..rule.clone() }).collect::<Vec<_>>(),
             "plugin_metadata": self.metadata.iter().map(|(plugin, config)| (plugin.to_string(), self.as_told(plugin, config))).collect::<serde_json::Map<_, _>>(),
             "consumers": self.consumers.values().map(|KnownConsumer { consumer, .. }| serde_json::json!({
@@ -239,6 +242,17 @@ impl Compiler {
                 "credentials": consumer.credentials.iter().map(|credential| serde_json::json!({ "id": credential.id, "plugin": credential.plugin })).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
         })
+    }
+
+    pub(super) fn set_upstream(&mut self, upstream: model::Upstream) {
+        self.stale.clusters.insert(upstream.name.clone());
+        self.upstreams.insert(upstream.name.clone(), Arc::new(upstream));
+    }
+
+    pub(super) fn remove_upstream(&mut self, name: &str) {
+        self.upstreams.remove(name);
+        Arc::make_mut(&mut self.clusters).remove(name);
+        self.pool.retain(|other| other != name);
     }
 
     fn refresh_clusters(&mut self) {
@@ -260,7 +274,7 @@ impl Compiler {
         self.stale.clusters.extend(users.map(|upstream| upstream.name.clone()));
     }
 
-    fn chain(&self, plugins: &[model::PluginConf]) -> Result<Chain, ConfigFault> {
+    pub(super) fn chain(&self, plugins: &[model::PluginConf]) -> Result<Chain, ConfigFault> {
         self.with_parts(|parts| Chain::compile(plugins, parts))
     }
 

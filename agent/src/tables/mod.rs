@@ -2,6 +2,7 @@
 
 mod compile;
 mod consumers;
+mod mesh;
 mod references;
 
 use std::collections::BTreeMap;
@@ -18,12 +19,16 @@ use crate::upstream::Cluster;
 
 pub use compile::Compiler;
 pub use consumers::Consumers;
+pub use mesh::MeshService;
 
 /// Clusters by resource name.
 pub type Clusters = HashMap<Arc<str>, Arc<Cluster>, RandomState>;
 
 /// Key material by name.
 pub type Secrets = HashMap<Arc<str>, Arc<model::Secret>, RandomState>;
+
+/// Services of the mesh by name.
+pub type MeshServices = HashMap<Arc<str>, Arc<MeshService>, RandomState>;
 
 /// What one node runs on at one moment. Parts that have not changed are shared with the tables before.
 #[derive(Default)]
@@ -44,6 +49,10 @@ pub struct Tables {
     pub certificates: Arc<BTreeMap<Arc<str>, Arc<model::Certificate>>>,
     /// Key material by name.
     pub secrets: Arc<Secrets>,
+    /// Services of the mesh by name, `<namespace>/<service>`, as far as this node asked for them.
+    pub mesh: Arc<MeshServices>,
+    /// Authorization policies by id, of the service beside which this node stands.
+    pub policies: Arc<BTreeMap<Arc<str>, Arc<model::AuthorizationPolicy>>>,
 }
 
 /// What a route leads to.

@@ -164,12 +164,16 @@ fn agent_parts(
     more_metrics: Option<agent_app::MoreMetrics>,
 ) -> agent_app::Parts {
     let node = &configuration.node.node;
-    let scope =
-        NodeScope { id: node.id.as_str().into(), role: "gateway".into(), zone: node.zone.as_deref().unwrap_or_default().into() };
+    let scope = NodeScope {
+        id: node.id.as_str().into(),
+        role: "gateway".into(),
+        zone: node.zone.as_deref().unwrap_or_default().into(),
+        ..NodeScope::default()
+    };
     agent_app::Parts {
         settings: configuration.agent.clone(),
         environment: environment::variables(),
-        node: NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into() },
+        node: NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into(), instance: None },
         connector,
         data_dir: node.data_dir.clone(),
         tracer: configuration.node.tracing.as_ref().zip(export).map(|(tracing, export)| Tracer::new(tracing.sample, export)),

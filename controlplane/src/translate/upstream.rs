@@ -56,6 +56,7 @@ pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, labe
         discovery: discovery(&written),
         slow_start: written.slow_start.map_or(Duration::ZERO, |span| span.0),
         panic_threshold: written.panic_threshold.unwrap_or(PANIC_THRESHOLD),
+        mesh: None,
     }));
     out.push(Resource::Endpoints(Endpoints { upstream: name, endpoints }));
     out

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use prost_types::FileDescriptorSet;
 
 /// Files that nothing else imports.
-const ROOTS: [&str; 12] = [
+const ROOTS: [&str; 13] = [
     "heddle/config/v1/certificate.proto",
     "heddle/config/v1/consumer.proto",
     "heddle/config/v1/global_rule.proto",
     "heddle/config/v1/listener.proto",
+    "heddle/config/v1/mesh.proto",
     "heddle/config/v1/plugin_metadata.proto",
     "heddle/config/v1/upstream.proto",
     "heddle/admin/v1/admin.proto",

@@ -6,6 +6,7 @@ mod certificate;
 mod consumer;
 mod endpoints;
 mod listener;
+mod mesh;
 mod plugin;
 mod read;
 mod route;
@@ -54,6 +55,8 @@ pub fn encode_body(resource: &Resource) -> Bytes {
         Resource::Endpoints(r) => endpoints::to_wire(r).encode_to_vec(),
         Resource::Consumer(r) => consumer::to_wire(r).encode_to_vec(),
         Resource::GlobalRule(r) => plugin::rule_to_wire(r).encode_to_vec(),
+        Resource::MeshService(r) => mesh::service_to_wire(r).encode_to_vec(),
+        Resource::AuthorizationPolicy(r) => mesh::policy_to_wire(r).encode_to_vec(),
         Resource::Certificate(r) => certificate::to_wire(r).encode_to_vec(),
         Resource::PluginMetadata(r) => plugin::metadata_to_wire(r).encode_to_vec(),
         Resource::Secret(r) => secret::to_wire(r).encode_to_vec(),
@@ -94,6 +97,10 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Resource, InvalidResource>
         Kind::Endpoints => parse(kind, body, |m| endpoints::from_wire(m).map(Resource::Endpoints), |m| &m.cluster_name),
         Kind::Consumer => parse(kind, body, |m| consumer::from_wire(m).map(Resource::Consumer), |m| &m.username),
         Kind::GlobalRule => parse(kind, body, |m| plugin::rule_from_wire(m).map(Resource::GlobalRule), |m| &m.id),
+        Kind::MeshService => parse(kind, body, |m| mesh::service_from_wire(m).map(Resource::MeshService), |m| &m.name),
+        Kind::AuthorizationPolicy => {
+            parse(kind, body, |m| mesh::policy_from_wire(m).map(Resource::AuthorizationPolicy), |m| &m.id)
+        }
         Kind::Certificate => parse(kind, body, |m| certificate::from_wire(m).map(Resource::Certificate), |m| &m.id),
         Kind::PluginMetadata => parse(kind, body, |m| plugin::metadata_from_wire(m).map(Resource::PluginMetadata), |m| &m.plugin),
         Kind::Secret => parse(kind, body, |m| secret::from_wire(m).map(Resource::Secret), |m| &m.name),

@@ -6,11 +6,13 @@ use heddle_proto::heddle::config::v1 as wire;
 use wire::balancer::Kind as BalancerKind;
 use wire::consistent_hash::Key;
 
-use super::read::{Fault, MAX_NAME, MAX_TEXT, Read, duration, list, name, narrow, optional, required, text, to_duration};
+use super::read::{
+    Fault, MAX_NAME, MAX_TEXT, Read, duration, list, name, narrow, optional, required, text, texts, to_duration, to_texts,
+};
 use super::route::{timeouts_from_wire, timeouts_to_wire};
 use crate::model::{
-    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HealthChecks, KeepalivePool, PassHost, PassiveCheck,
-    Scheme, Thresholds, Upstream, UpstreamTls,
+    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HealthChecks, KeepalivePool, MeshPeer, PassHost,
+    PassiveCheck, Scheme, Thresholds, Upstream, UpstreamTls,
 };
 
 pub(super) fn to_wire(upstream: &Upstream) -> wire::Upstream {
@@ -50,6 +52,7 @@ pub(super) fn to_wire(upstream: &Upstream) -> wire::Upstream {
             .map(|Discovery::Dns(host)| wire::Discovery { kind: Some(wire::discovery::Kind::Dns(host.to_string())) }),
         slow_start: to_duration(upstream.slow_start),
         panic_threshold: upstream.panic_threshold.into(),
+        mesh: upstream.mesh.as_ref().map(|peer| wire::MeshPeer { identities: to_texts(&peer.identities) }),
     }
 }
 
@@ -92,7 +95,16 @@ pub(super) fn from_wire(message: wire::Upstream) -> Read<Upstream> {
         discovery: message.discovery.map(discovery_from_wire).transpose()?,
         slow_start: duration("slow_start", message.slow_start)?,
         panic_threshold: narrow("panic_threshold", message.panic_threshold)?,
+        mesh: message.mesh.map(mesh_from_wire).transpose().map_err(|fault| fault.inside("mesh"))?,
     })
+}
+
+fn mesh_from_wire(peer: wire::MeshPeer) -> Read<MeshPeer> {
+    // Without an identity to expect, anybody's would do.
+    if peer.identities.is_empty() {
+        return Err(Fault::new("identities", "must not be empty"));
+    }
+    Ok(MeshPeer { identities: texts("identities", peer.identities)? })
 }
 
 fn balancer_to_wire(balancer: &Balancer) -> wire::Balancer {

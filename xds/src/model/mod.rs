@@ -7,6 +7,7 @@ mod certificate;
 mod consumer;
 mod endpoints;
 mod listener;
+mod mesh;
 mod plugin;
 mod route;
 mod upstream;
@@ -15,6 +16,10 @@ pub use certificate::{Certificate, ClientValidation, Secret, SecretBody, TlsVers
 pub use consumer::{Consumer, Credential, PluginMetadata};
 pub use endpoints::{Endpoint, Endpoints};
 pub use listener::{EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader};
+pub use mesh::{
+    AuthorizationPolicy, Instance, MESH_PREFIX, MeshPeer, MeshProtocol, MeshService, PolicyAction, PolicyHeader, PolicyOperation,
+    PolicyRule, PolicySource,
+};
 pub use plugin::{GlobalRule, PluginConf, PluginOrigin};
 pub use route::{Route, RouteMatch, Timeouts, UpstreamRef};
 pub use upstream::{
@@ -41,6 +46,10 @@ pub enum Kind {
     GlobalRule,
     /// `heddle.config.v1.Route`.
     Route,
+    /// `heddle.config.v1.MeshService`.
+    MeshService,
+    /// `heddle.config.v1.AuthorizationPolicy`.
+    AuthorizationPolicy,
     /// `heddle.config.v1.Certificate`.
     Certificate,
     /// `heddle.config.v1.Listener`.
@@ -49,7 +58,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in delivery order.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Secret,
         Kind::Upstream,
         Kind::Endpoints,
@@ -57,6 +66,8 @@ impl Kind {
         Kind::Consumer,
         Kind::GlobalRule,
         Kind::Route,
+        Kind::MeshService,
+        Kind::AuthorizationPolicy,
         Kind::Certificate,
         Kind::Listener,
     ];
@@ -71,6 +82,8 @@ impl Kind {
             Kind::Consumer => "type.googleapis.com/heddle.config.v1.Consumer",
             Kind::GlobalRule => "type.googleapis.com/heddle.config.v1.GlobalRule",
             Kind::Route => "type.googleapis.com/heddle.config.v1.Route",
+            Kind::MeshService => "type.googleapis.com/heddle.config.v1.MeshService",
+            Kind::AuthorizationPolicy => "type.googleapis.com/heddle.config.v1.AuthorizationPolicy",
             Kind::Certificate => "type.googleapis.com/heddle.config.v1.Certificate",
             Kind::Listener => "type.googleapis.com/heddle.config.v1.Listener",
         }
@@ -86,6 +99,8 @@ impl Kind {
             Kind::Consumer => "Consumer",
             Kind::GlobalRule => "GlobalRule",
             Kind::Route => "Route",
+            Kind::MeshService => "MeshService",
+            Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::Certificate => "Certificate",
             Kind::Listener => "Listener",
         }
@@ -118,6 +133,10 @@ pub enum Resource {
     Consumer(Consumer),
     /// Plugins that run for every request.
     GlobalRule(GlobalRule),
+    /// How clients of the mesh reach one service.
+    MeshService(MeshService),
+    /// Who may call a service of the mesh.
+    AuthorizationPolicy(AuthorizationPolicy),
     /// Which certificate is shown for which server name.
     Certificate(Certificate),
     /// Settings shared by all uses of one plugin.
@@ -136,6 +155,8 @@ impl Resource {
             Resource::Endpoints(_) => Kind::Endpoints,
             Resource::Consumer(_) => Kind::Consumer,
             Resource::GlobalRule(_) => Kind::GlobalRule,
+            Resource::MeshService(_) => Kind::MeshService,
+            Resource::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Resource::Certificate(_) => Kind::Certificate,
             Resource::PluginMetadata(_) => Kind::PluginMetadata,
             Resource::Secret(_) => Kind::Secret,
@@ -159,6 +180,8 @@ impl Resource {
             Resource::Endpoints(r) => &r.upstream,
             Resource::Consumer(r) => &r.username,
             Resource::GlobalRule(r) => &r.id,
+            Resource::MeshService(r) => &r.name,
+            Resource::AuthorizationPolicy(r) => &r.id,
             Resource::Certificate(r) => &r.id,
             Resource::PluginMetadata(r) => &r.plugin,
             Resource::Secret(r) => &r.name,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Timeouts;
+use super::{MeshPeer, Timeouts};
 
 /// How a named set of endpoints is used. Its addresses are the `Endpoints` of the same name.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -40,6 +40,8 @@ pub struct Upstream {
     pub slow_start: Duration,
     /// Below this share of healthy endpoints (percent, per priority) health is ignored. 0 switches it off.
     pub panic_threshold: u8,
+    /// Its endpoints stand behind sidecars of the mesh: `scheme` and `tls` say nothing then.
+    pub mesh: Option<MeshPeer>,
 }
 
 /// How an endpoint is chosen.

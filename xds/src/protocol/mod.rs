@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::model::Kind;
+use crate::model::{Instance, Kind};
 use crate::snapshot::NodeScope;
 
 pub use nack::{NackLine, nack_text, parse_nack};
@@ -56,6 +56,8 @@ pub struct NodeInfo {
     pub scope: NodeScope,
     /// Version of the program, for people.
     pub version: Arc<str>,
+    /// The instance of a service beside which it stands.
+    pub instance: Option<Instance>,
 }
 
 /// One resource on its way, encoded.

@@ -13,13 +13,15 @@ use prost_types::value::Kind as ValueKind;
 use prost_types::{Any, Struct, Value};
 
 use super::{DeltaRequest, DeltaResponse, MAX_NAMES, NodeInfo, RawResource, SotwRequest, SotwResponse};
-use crate::model::Kind;
+use crate::model::{Instance, Kind, MeshProtocol};
 use crate::snapshot::NodeScope;
 
 /// Bytes of a name, a version or a nonce.
 const MAX_NAME: usize = 1024;
 /// `INVALID_ARGUMENT` of gRPC: the code of our NACKs.
 const INVALID_ARGUMENT: i32 = 3;
+/// Labels of an instance.
+const MAX_LABELS: usize = 64;
 /// What we call ourselves.
 const AGENT: &str = "heddle";
 
@@ -29,6 +31,9 @@ pub enum BadRequest {
     /// A type that we do not serve. The stream goes on.
     #[error("type {0:?} is not served here")]
     UnknownType(String),
+    /// Something about the node that cannot be read. The stream ends.
+    #[error("{0} cannot be read")]
+    Malformed(&'static str),
     /// Too much of something. The stream ends.
     #[error("{what} has {found} elements or bytes, at most {most} are accepted")]
     TooMuch {
@@ -70,11 +75,18 @@ fn status(error: Option<String>) -> Option<Status> {
 
 /// Who opens a stream, as a message.
 pub(crate) fn node_to_wire(node: &NodeInfo) -> Node {
-    let role = Value { kind: Some(ValueKind::StringValue(node.scope.role.to_string())) };
+    let mut fields = BTreeMap::from([("role".to_string(), text(&node.scope.role))]);
+    if !node.scope.service.is_empty() {
+        fields.insert("namespace".to_string(), text(&node.scope.namespace));
+        fields.insert("service".to_string(), text(&node.scope.service));
+    }
+    if let Some(instance) = &node.instance {
+        fields.insert("instance".to_string(), instance_to_wire(instance));
+    }
     Node {
         id: node.scope.id.to_string(),
         cluster: node.scope.role.to_string(),
-        metadata: Some(Struct { fields: BTreeMap::from([("role".to_string(), role)]) }),
+        metadata: Some(Struct { fields }),
         locality: Some(Locality { zone: node.scope.zone.to_string(), ..Default::default() }),
         user_agent_name: AGENT.to_string(),
         user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(node.version.to_string())),
@@ -84,11 +96,11 @@ pub(crate) fn node_to_wire(node: &NodeInfo) -> Node {
 
 /// Who opens a stream. The role is that of the metadata, else the cluster.
 pub(crate) fn node_from_wire(node: Node) -> Result<NodeInfo, BadRequest> {
-    let role = node.metadata.and_then(|mut metadata| metadata.fields.remove("role")).and_then(|value| value.kind);
-    let role = match role {
-        Some(ValueKind::StringValue(role)) => role,
-        _ => node.cluster,
-    };
+    let mut fields = node.metadata.map(|metadata| metadata.fields).unwrap_or_default();
+    let role = take_text(&mut fields, "role").unwrap_or(node.cluster);
+    let namespace = take_text(&mut fields, "namespace").unwrap_or_default();
+    let service = take_text(&mut fields, "service").unwrap_or_default();
+    let instance = fields.remove("instance").map(instance_from_wire).transpose()?;
     let UserAgentVersionType::UserAgentVersion(version) =
         node.user_agent_version_type.unwrap_or(UserAgentVersionType::UserAgentVersion(String::new()));
     let version = if node.user_agent_name == AGENT { version } else { format!("{} {version}", node.user_agent_name) };
@@ -97,8 +109,67 @@ pub(crate) fn node_from_wire(node: Node) -> Result<NodeInfo, BadRequest> {
             id: short("node.id", node.id)?,
             role: short("node.metadata.role", role)?,
             zone: short("node.locality.zone", node.locality.map(|locality| locality.zone).unwrap_or_default())?,
+            namespace: short("node.metadata.namespace", namespace)?,
+            service: short("node.metadata.service", service)?,
         },
         version: short("node.user_agent_version", version.trim().to_string())?,
+        instance,
+    })
+}
+
+fn text(text: &str) -> Value {
+    Value { kind: Some(ValueKind::StringValue(text.to_string())) }
+}
+
+fn take_text(fields: &mut BTreeMap<String, Value>, name: &str) -> Option<String> {
+    match fields.remove(name)?.kind {
+        Some(ValueKind::StringValue(text)) => Some(text),
+        _ => None,
+    }
+}
+
+fn instance_to_wire(instance: &Instance) -> Value {
+    let labels = instance.labels.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+    let fields = BTreeMap::from([
+        ("address".to_string(), text(&instance.address)),
+        ("port".to_string(), Value { kind: Some(ValueKind::NumberValue(instance.port.into())) }),
+        ("protocol".to_string(), text(instance.protocol.as_str())),
+        ("version".to_string(), text(&instance.version)),
+        ("labels".to_string(), Value { kind: Some(ValueKind::StructValue(Struct { fields: labels })) }),
+        ("draining".to_string(), Value { kind: Some(ValueKind::BoolValue(instance.draining)) }),
+    ]);
+    Value { kind: Some(ValueKind::StructValue(Struct { fields })) }
+}
+
+/// An instance. What it leaves out is as if it were empty; a port that is none is refused.
+fn instance_from_wire(value: Value) -> Result<Instance, BadRequest> {
+    let Some(ValueKind::StructValue(Struct { mut fields })) = value.kind else {
+        return Err(BadRequest::Malformed("node.metadata.instance"));
+    };
+    let port = match fields.remove("port").and_then(|port| port.kind) {
+        Some(ValueKind::NumberValue(port)) if port.fract() == 0.0 && (1.0..=65_535.0).contains(&port) => port as u16,
+        _ => return Err(BadRequest::Malformed("node.metadata.instance.port")),
+    };
+    let protocol = take_text(&mut fields, "protocol").unwrap_or_default();
+    let draining = matches!(fields.remove("draining").and_then(|flag| flag.kind), Some(ValueKind::BoolValue(true)));
+    let mut labels = Vec::new();
+    if let Some(ValueKind::StructValue(Struct { fields: named })) = fields.remove("labels").and_then(|labels| labels.kind) {
+        if named.len() > MAX_LABELS {
+            return Err(BadRequest::TooMuch { what: "node.metadata.instance.labels", found: named.len(), most: MAX_LABELS });
+        }
+        for (name, value) in named {
+            if let Some(ValueKind::StringValue(value)) = value.kind {
+                labels.push((short("node.metadata.instance.labels", name)?, short("node.metadata.instance.labels", value)?));
+            }
+        }
+    }
+    Ok(Instance {
+        address: short("node.metadata.instance.address", take_text(&mut fields, "address").unwrap_or_default())?,
+        port,
+        protocol: MeshProtocol::named(&protocol).unwrap_or_default(),
+        version: short("node.metadata.instance.version", take_text(&mut fields, "version").unwrap_or_default())?,
+        labels,
+        draining,
     })
 }
 
@@ -257,8 +328,27 @@ mod tests {
     use super::*;
 
     fn node() -> NodeInfo {
-        let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), zone: "eu-1a".into() };
-        NodeInfo { scope, version: "1.2.3".into() }
+        let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), zone: "eu-1a".into(), ..NodeScope::default() };
+        NodeInfo { scope, version: "1.2.3".into(), instance: None }
+    }
+
+    #[test]
+    fn a_sidecar_says_beside_which_instance_it_stands() {
+        let instance = Instance {
+            address: "10.0.0.7".into(),
+            port: 15006,
+            protocol: MeshProtocol::Grpc,
+            version: "v2".into(),
+            labels: vec![("canary".into(), "yes".into())],
+            draining: true,
+        };
+        let scope = NodeScope { role: "sidecar".into(), namespace: "shop".into(), service: "cart".into(), ..node().scope };
+        let sidecar = NodeInfo { scope, instance: Some(instance), ..node() };
+        assert_eq!(node_from_wire(node_to_wire(&sidecar)).unwrap(), sidecar);
+        let mut odd = node_to_wire(&sidecar);
+        let fields = &mut odd.metadata.as_mut().unwrap().fields;
+        fields.insert("instance".into(), text("nonsense"));
+        assert_eq!(node_from_wire(odd).unwrap_err(), BadRequest::Malformed("node.metadata.instance"));
     }
 
     /// Requests that another implementation of the public interface encoded, with fields that we do not know.

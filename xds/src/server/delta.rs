@@ -107,7 +107,7 @@ impl DeltaMachine {
                 None => {}
             }
         }
-        state.settle(kind, self.position, source, &self.scope);
+        state.settle(kind, self.position, source);
         if resources.is_empty() && removed.is_empty() && !state.answer {
             return None;
         }
@@ -132,7 +132,7 @@ impl DeltaMachine {
                 removed.push(name);
             }
         }
-        state.settle(kind, self.position, source, &self.scope);
+        state.settle(kind, self.position, source);
         (!removed.is_empty()).then(|| self.seal(kind, source.position(), Vec::new(), removed))
     }
 
@@ -166,13 +166,13 @@ impl Subscription {
     }
 
     /// Once the client was sent everything that it sees, what it has is that of every such client.
-    fn settle(&mut self, kind: Kind, position: u64, source: &dyn SnapshotSource, scope: &NodeScope) {
+    fn settle(&mut self, kind: Kind, position: u64, source: &dyn SnapshotSource) {
         if !self.wildcard || self.pending() {
             return;
         }
         let (at, all) = source.all(kind);
         if at == position && !self.sent.is_settled(&all) {
-            self.sent.settle(kind, all, scope);
+            self.sent.settle(all, self.sent.count());
         }
     }
 

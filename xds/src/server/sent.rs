@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::model::Kind;
 use crate::snapshot::{Kindred, NodeScope, Versioned};
 
 /// The version of a resource that is to be sent again, whichever one the client has.
@@ -152,13 +151,8 @@ impl Sent {
         self.reach != Reach::Everything && !self.base.is_empty()
     }
 
-    /// The client has exactly what it sees of `all`: nothing needs to be kept for it.
-    pub(super) fn settle(&mut self, kind: Kind, all: Kindred, scope: &NodeScope) {
-        let count = if NodeScope::everybody_sees(kind) {
-            all.len()
-        } else {
-            all.iter().filter(|(_, versioned)| scope.sees(&versioned.resource)).count()
-        };
+    /// The client has exactly what it sees of `all`, which are `count` resources: nothing needs to be kept for it.
+    pub(super) fn settle(&mut self, all: Kindred, count: usize) {
         *self = Sent { base: all, reach: Reach::Everything, own: HashMap::new(), count };
     }
 
@@ -176,6 +170,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::Kind;
     use crate::server::tests::{listener, resource};
     use crate::snapshot::Change;
 
@@ -294,8 +289,8 @@ mod tests {
                         model.has.retain(|name, _| names.contains(name));
                     }
                     Step::Settle(names) => {
-                        sent.settle(Kind::Listener, kindred(&names), &scope);
                         model = Model { has: seen(&kindred(&names), &scope), ..Model::default() };
+                        sent.settle(kindred(&names), model.has.len());
                         prop_assert!(!sent.is_under_way());
                     }
                 }
@@ -318,7 +313,7 @@ mod tests {
         all.insert("a".into(), Arc::new(Versioned::new(secret)));
         let mut sent = Sent::told([("a".into(), "old".into())].into_iter());
         assert!(!sent.is_settled(&all));
-        sent.settle(Kind::Secret, all.clone(), &scope);
+        sent.settle(all.clone(), 1);
         assert!(sent.is_settled(&all) && sent.own.is_empty() && sent.base.same(&all));
         sent.set("a".into(), "2".into(), &scope);
         assert!(!sent.is_settled(&all));

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::codec;
-use crate::model::{Kind, Resource};
+use crate::model::{Kind, MESH_PREFIX, Resource};
 
 pub use store::{Change, SnapshotStore};
 pub use view::{Kindred, View};
@@ -70,17 +70,31 @@ pub struct NodeScope {
     pub role: Arc<str>,
     /// Zone, empty when unknown.
     pub zone: Arc<str>,
+    /// Namespace of the service beside which it stands, empty for none.
+    pub namespace: Arc<str>,
+    /// That service, empty for none.
+    pub service: Arc<str>,
 }
 
-impl NodeScope {
-    /// Whether a resource is meant for this node: listeners may name their nodes, everything else is for all.
-    pub fn sees(&self, resource: &Resource) -> bool {
-        resource.nodes().is_none_or(|nodes| nodes.contains(&self.id))
-    }
+/// The role of a node that stands beside one service of the mesh.
+pub const SIDECAR: &str = "sidecar";
 
-    /// Whether every node sees every resource of this kind.
-    pub fn everybody_sees(kind: Kind) -> bool {
-        kind != Kind::Listener
+impl NodeScope {
+    /// Whether a resource is meant for this node. Listeners may name their nodes. What only the mesh needs is for sidecars, and they need nothing else;
+    /// authorization policies are for the sidecars of the services that they protect.
+    pub fn sees(&self, resource: &Resource) -> bool {
+        let is_sidecar = &*self.role == SIDECAR;
+        match resource {
+            Resource::Listener(listener) => !is_sidecar && (listener.nodes.is_empty() || listener.nodes.contains(&self.id)),
+            Resource::MeshService(_) => is_sidecar,
+            Resource::AuthorizationPolicy(policy) => {
+                let own = policy.service.as_ref().is_none_or(|service| *service == self.service);
+                is_sidecar && own && policy.namespace == self.namespace
+            }
+            Resource::Endpoints(endpoints) => is_sidecar == endpoints.upstream.starts_with(MESH_PREFIX),
+            Resource::PluginMetadata(_) => true,
+            _ => !is_sidecar,
+        }
     }
 }
 

@@ -55,6 +55,7 @@ fn config(edit: impl FnOnce(&mut model::Upstream)) -> Arc<model::Upstream> {
         discovery: None,
         slow_start: Duration::ZERO,
         panic_threshold: 0,
+        mesh: None,
     };
     edit(&mut upstream);
     Arc::new(upstream)

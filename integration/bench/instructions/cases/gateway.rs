@@ -164,5 +164,6 @@ pub fn upstream(name: &str) -> Upstream {
         discovery: None,
         slow_start: Duration::ZERO,
         panic_threshold: 0,
+        mesh: None,
     }
 }

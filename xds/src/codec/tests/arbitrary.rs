@@ -162,9 +162,12 @@ fn upstream() -> impl Strategy<Value = Upstream> {
     let breakers = (of(any::<u32>()), of(any::<u32>()), of(any::<u32>()), of(any::<u8>())).prop_map(|(a, b, c, d)| {
         CircuitBreakers { max_connections: a, max_pending: b, max_requests: c, retry_budget_percent: d }
     });
-    let tail = (tls, checks, breakers, of(name()), [duration(), duration(), duration()], any::<[u32; 2]>(), any::<u8>());
+    let peer = vec(text(), 1..3).prop_map(|identities| MeshPeer { identities });
+    let tail =
+        (tls, checks, breakers, of(name()), [duration(), duration(), duration()], any::<[u32; 2]>(), (any::<u8>(), of(peer)));
     (head, tail).prop_map(|((name, label, balancer, scheme, pass_host, retries, timeouts), tail)| {
-        let (tls, checks, breakers, dns, [retry_timeout, idle_timeout, slow_start], [size, requests], panic_threshold) = tail;
+        let (tls, checks, breakers, dns, times, [size, requests], (panic_threshold, mesh)) = tail;
+        let [retry_timeout, idle_timeout, slow_start] = times;
         Upstream {
             name,
             label,
@@ -181,6 +184,7 @@ fn upstream() -> impl Strategy<Value = Upstream> {
             discovery: dns.map(Discovery::Dns),
             slow_start,
             panic_threshold,
+            mesh,
         }
     })
 }
@@ -234,6 +238,58 @@ fn secret() -> impl Strategy<Value = Secret> {
     })
 }
 
+fn mesh_service() -> impl Strategy<Value = MeshService> {
+    let protocol = proptest::sample::select(MeshProtocol::ALL.map(|(_, protocol)| protocol).to_vec());
+    let head = (name(), protocol, of(any::<std::net::IpAddr>()), vec(any::<u16>(), 0..3));
+    (head, vec(plugin(), 0..3), of(timeouts()), upstream(), vec(name(), 0..3)).prop_map(
+        |((name, protocol, vip, ports), plugins, timeouts, upstream, depends)| MeshService {
+            name,
+            protocol,
+            vip,
+            ports,
+            plugins,
+            timeouts,
+            upstream,
+            depends,
+        },
+    )
+}
+
+fn policy_rule() -> impl Strategy<Value = PolicyRule> {
+    let texts = || vec(text(), 0..3);
+    let nets = || vec(network(), 0..3);
+    let source = (texts(), texts(), nets(), texts(), texts(), nets()).prop_map(
+        |(identities, namespaces, cidrs, not_identities, not_namespaces, not_cidrs)| PolicySource {
+            identities,
+            namespaces,
+            cidrs,
+            not_identities,
+            not_namespaces,
+            not_cidrs,
+        },
+    );
+    let header = (text(), texts()).prop_map(|(name, values)| PolicyHeader { name, values });
+    let operation = (texts(), texts(), texts(), vec(any::<u16>(), 0..3), vec(header, 0..3), texts(), texts()).prop_map(
+        |(methods, paths, hosts, ports, headers, not_methods, not_paths)| PolicyOperation {
+            methods,
+            paths,
+            hosts,
+            ports,
+            headers,
+            not_methods,
+            not_paths,
+        },
+    );
+    (vec(source, 0..3), vec(operation, 0..3)).prop_map(|(from, to)| PolicyRule { from, to })
+}
+
+fn policy() -> impl Strategy<Value = AuthorizationPolicy> {
+    let action = prop_oneof![Just(PolicyAction::Allow), Just(PolicyAction::Deny)];
+    (name(), name(), of(name()), action, any::<bool>(), vec(policy_rule(), 0..3)).prop_map(
+        |(id, namespace, service, action, dry_run, rules)| AuthorizationPolicy { id, namespace, service, action, dry_run, rules },
+    )
+}
+
 /// Any resource.
 pub(crate) fn resource() -> impl Strategy<Value = Resource> {
     prop_oneof![
@@ -243,6 +299,8 @@ pub(crate) fn resource() -> impl Strategy<Value = Resource> {
         endpoints().prop_map(Resource::Endpoints),
         consumer().prop_map(Resource::Consumer),
         (name(), vec(plugin(), 0..3)).prop_map(|(id, plugins)| Resource::GlobalRule(GlobalRule { id, plugins })),
+        mesh_service().prop_map(Resource::MeshService),
+        policy().prop_map(Resource::AuthorizationPolicy),
         certificate().prop_map(Resource::Certificate),
         (name(), value()).prop_map(|(plugin, config)| Resource::PluginMetadata(PluginMetadata { plugin, config })),
         secret().prop_map(Resource::Secret),

@@ -5,7 +5,7 @@ use crate::protocol::{Dialect, NodeInfo};
 use crate::server::{KindView, NodeRegistry};
 
 fn node(id: &str) -> NodeInfo {
-    NodeInfo { scope: NodeScope { id: id.into(), ..NodeScope::default() }, version: "1".into() }
+    NodeInfo { scope: NodeScope { id: id.into(), ..NodeScope::default() }, version: "1".into(), instance: None }
 }
 
 #[test]

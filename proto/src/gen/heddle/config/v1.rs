@@ -363,26 +363,6 @@ impl ListenerProtocol {
         }
     }
 }
-/// Settings shared by all uses of one plugin.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PluginMetadata {
-    /// Plugin name.
-    #[prost(string, tag = "1")]
-    pub plugin: ::prost::alloc::string::String,
-    /// The JSON object.
-    #[prost(bytes = "vec", tag = "2")]
-    pub config: ::prost::alloc::vec::Vec<u8>,
-}
-impl ::prost::Name for PluginMetadata {
-    const NAME: &'static str = "PluginMetadata";
-    const PACKAGE: &'static str = "heddle.config.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "heddle.config.v1.PluginMetadata".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "type.googleapis.com/heddle.config.v1.PluginMetadata".into()
-    }
-}
 /// A match and what to do with the requests that it matches.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Route {
@@ -550,6 +530,9 @@ pub struct Upstream {
     /// Percent of healthy endpoints below which health is ignored.
     #[prost(uint32, tag = "16")]
     pub panic_threshold: u32,
+    /// Endpoints stand behind sidecars of the mesh; absent elsewhere.
+    #[prost(message, optional, tag = "17")]
+    pub mesh: ::core::option::Option<MeshPeer>,
 }
 impl ::prost::Name for Upstream {
     const NAME: &'static str = "Upstream";
@@ -559,6 +542,23 @@ impl ::prost::Name for Upstream {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/heddle.config.v1.Upstream".into()
+    }
+}
+/// Endpoints are reached by mutual TLS, with HTTP/2 in it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeshPeer {
+    /// SPIFFE ids of which the endpoint must prove one.
+    #[prost(string, repeated, tag = "1")]
+    pub identities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for MeshPeer {
+    const NAME: &'static str = "MeshPeer";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.MeshPeer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.MeshPeer".into()
     }
 }
 /// How an endpoint is chosen.
@@ -991,5 +991,271 @@ impl CheckKind {
             "CHECK_KIND_TCP" => Some(Self::Tcp),
             _ => None,
         }
+    }
+}
+/// How clients of the mesh reach one service.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MeshService {
+    /// `<namespace>/<service>`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What its application speaks.
+    #[prost(enumeration = "MeshProtocol", tag = "2")]
+    pub protocol: i32,
+    /// The address that its names resolve to, empty when it has none.
+    #[prost(string, tag = "3")]
+    pub vip: ::prost::alloc::string::String,
+    /// Ports on which clients call it; empty is any.
+    #[prost(uint32, repeated, tag = "4")]
+    pub ports: ::prost::alloc::vec::Vec<u32>,
+    /// Traffic features.
+    #[prost(message, repeated, tag = "5")]
+    pub plugins: ::prost::alloc::vec::Vec<PluginConf>,
+    /// Overrides the upstream's timeouts.
+    #[prost(message, optional, tag = "6")]
+    pub timeouts: ::core::option::Option<Timeouts>,
+    /// How its endpoints are used.
+    #[prost(message, optional, tag = "7")]
+    pub upstream: ::core::option::Option<Upstream>,
+    /// Names of services that its plugins lead to.
+    #[prost(string, repeated, tag = "8")]
+    pub depends: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for MeshService {
+    const NAME: &'static str = "MeshService";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.MeshService".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.MeshService".into()
+    }
+}
+/// Who may call a service.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AuthorizationPolicy {
+    /// Unique id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Namespace of the services that it protects.
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    /// The service that it protects; absent is every one of the namespace.
+    #[prost(string, optional, tag = "3")]
+    pub service: ::core::option::Option<::prost::alloc::string::String>,
+    /// What a match means.
+    #[prost(enumeration = "PolicyAction", tag = "4")]
+    pub action: i32,
+    /// Only counts and tells what it would do.
+    #[prost(bool, tag = "5")]
+    pub dry_run: bool,
+    /// It matches when one of these does.
+    #[prost(message, repeated, tag = "6")]
+    pub rules: ::prost::alloc::vec::Vec<PolicyRule>,
+}
+impl ::prost::Name for AuthorizationPolicy {
+    const NAME: &'static str = "AuthorizationPolicy";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.AuthorizationPolicy".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.AuthorizationPolicy".into()
+    }
+}
+/// Matches when one of `from` and one of `to` do; an empty list is no condition.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PolicyRule {
+    /// Who calls.
+    #[prost(message, repeated, tag = "1")]
+    pub from: ::prost::alloc::vec::Vec<PolicySource>,
+    /// What is called.
+    #[prost(message, repeated, tag = "2")]
+    pub to: ::prost::alloc::vec::Vec<PolicyOperation>,
+}
+impl ::prost::Name for PolicyRule {
+    const NAME: &'static str = "PolicyRule";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.PolicyRule".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.PolicyRule".into()
+    }
+}
+/// Who calls.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicySource {
+    /// SPIFFE ids; a `*` at the end stands for any rest.
+    #[prost(string, repeated, tag = "1")]
+    pub identities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Namespaces.
+    #[prost(string, repeated, tag = "2")]
+    pub namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Networks in CIDR form.
+    #[prost(string, repeated, tag = "3")]
+    pub cidrs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those that do not match.
+    #[prost(string, repeated, tag = "4")]
+    pub not_identities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those that do not match.
+    #[prost(string, repeated, tag = "5")]
+    pub not_namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those that do not match.
+    #[prost(string, repeated, tag = "6")]
+    pub not_cidrs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for PolicySource {
+    const NAME: &'static str = "PolicySource";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.PolicySource".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.PolicySource".into()
+    }
+}
+/// What is called.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PolicyOperation {
+    /// Upper-case methods.
+    #[prost(string, repeated, tag = "1")]
+    pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Paths; a `*` at the end stands for any rest.
+    #[prost(string, repeated, tag = "2")]
+    pub paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Hosts; a `*` at the start stands for any beginning.
+    #[prost(string, repeated, tag = "3")]
+    pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Ports of the application.
+    #[prost(uint32, repeated, tag = "4")]
+    pub ports: ::prost::alloc::vec::Vec<u32>,
+    /// Header fields.
+    #[prost(message, repeated, tag = "5")]
+    pub headers: ::prost::alloc::vec::Vec<PolicyHeader>,
+    /// Those that do not match.
+    #[prost(string, repeated, tag = "6")]
+    pub not_methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those that do not match.
+    #[prost(string, repeated, tag = "7")]
+    pub not_paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for PolicyOperation {
+    const NAME: &'static str = "PolicyOperation";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.PolicyOperation".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.PolicyOperation".into()
+    }
+}
+/// One header field.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyHeader {
+    /// Lower-case name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Values; empty is any.
+    #[prost(string, repeated, tag = "2")]
+    pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for PolicyHeader {
+    const NAME: &'static str = "PolicyHeader";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.PolicyHeader".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.PolicyHeader".into()
+    }
+}
+/// What an application speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum MeshProtocol {
+    Unspecified = 0,
+    Http = 1,
+    Http2 = 2,
+    Grpc = 3,
+    Tcp = 4,
+    Auto = 5,
+}
+impl MeshProtocol {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MESH_PROTOCOL_UNSPECIFIED",
+            Self::Http => "MESH_PROTOCOL_HTTP",
+            Self::Http2 => "MESH_PROTOCOL_HTTP2",
+            Self::Grpc => "MESH_PROTOCOL_GRPC",
+            Self::Tcp => "MESH_PROTOCOL_TCP",
+            Self::Auto => "MESH_PROTOCOL_AUTO",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MESH_PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
+            "MESH_PROTOCOL_HTTP" => Some(Self::Http),
+            "MESH_PROTOCOL_HTTP2" => Some(Self::Http2),
+            "MESH_PROTOCOL_GRPC" => Some(Self::Grpc),
+            "MESH_PROTOCOL_TCP" => Some(Self::Tcp),
+            "MESH_PROTOCOL_AUTO" => Some(Self::Auto),
+            _ => None,
+        }
+    }
+}
+/// What a match means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PolicyAction {
+    Unspecified = 0,
+    Allow = 1,
+    Deny = 2,
+}
+impl PolicyAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "POLICY_ACTION_UNSPECIFIED",
+            Self::Allow => "POLICY_ACTION_ALLOW",
+            Self::Deny => "POLICY_ACTION_DENY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "POLICY_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "POLICY_ACTION_ALLOW" => Some(Self::Allow),
+            "POLICY_ACTION_DENY" => Some(Self::Deny),
+            _ => None,
+        }
+    }
+}
+/// Settings shared by all uses of one plugin.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PluginMetadata {
+    /// Plugin name.
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+    /// The JSON object.
+    #[prost(bytes = "vec", tag = "2")]
+    pub config: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for PluginMetadata {
+    const NAME: &'static str = "PluginMetadata";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.PluginMetadata".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.PluginMetadata".into()
     }
 }
