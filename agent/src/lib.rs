@@ -2,6 +2,7 @@
 
 mod admin;
 pub mod app;
+mod authorize;
 mod balance;
 #[cfg(feature = "bench")]
 #[doc(hidden)]

@@ -208,7 +208,9 @@ async fn an_empty_snapshot_syncs() {
         let status = agent.status.clone();
         eventually("synced", || status.borrow().synced.then_some(())).await;
         assert!(status.borrow().connected && status.borrow().last_contact.is_some());
-        let node = world.node("everything confirmed", |node| node.kinds.iter().filter(|kind| !kind.pending).count() == Kind::ALL.len()).await;
+        let node = world
+            .node("everything confirmed", |node| node.kinds.iter().filter(|kind| !kind.pending).count() == Kind::ALL.len())
+            .await;
         assert_eq!((&*node.node.scope.id, &*node.node.scope.role, &*node.node.scope.zone), ("gw-1", "gateway", "eu-1a"));
         assert_eq!((&*node.node.version, node.dialect), ("1.2.3", dialect));
         agent.stop().await;

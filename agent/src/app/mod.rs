@@ -12,6 +12,7 @@ use std::sync::Arc;
 use heddle_node::clock;
 use heddle_node::config::Environment;
 use heddle_node::drain::{DrainTrigger, DrainWatch};
+use heddle_node::identity::Identity;
 use heddle_node::readiness::{Guard, Readiness};
 use heddle_xds::client::{self, ClientConfig, ClientStatus};
 use heddle_xds::link::Connector;
@@ -164,7 +165,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let references = References::new(environment, data_dir.join(SECRETS_FOLDER), outbound.clone());
     let kept =
         references.keep().map_err(|source| StartError::System { what: "the keeper of secrets cannot be started", source })?;
-    let compiler = Compiler::new(workers, clusters(&common.settings), outbound, references);
+    let identity = Identity::new();
+    let compiler = Compiler::new(workers, clusters(&common.settings), outbound, references).identified_by(identity);
     let compiler = Arc::new(Mutex::new(compiler.keeping_below(data_dir.join(FILTERS_FOLDER))));
     let (updates, batches) = mpsc::channel(BATCHES);
     let mut config = ClientConfig::new(node, connector);

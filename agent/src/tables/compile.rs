@@ -220,7 +220,7 @@ impl Compiler {
             certificates: self.certificates.clone(),
             secrets: self.secrets.clone(),
             mesh: self.mesh.compiled.clone(),
-            policies: self.mesh.policies.clone(),
+            authorization: self.mesh.authorization(),
         })
     }
 
@@ -234,7 +234,7 @@ impl Compiler {
             "upstreams": self.upstreams.values().collect::<Vec<_>>(),
             "endpoints": self.endpoints.values().collect::<Vec<_>>(),
             "mesh_services": self.mesh.services().map(|service| model::MeshService { plugins: filters::masked(&service.plugins), ..service.clone() }).collect::<Vec<_>>(),
-            "authorization_policies": self.mesh.policies.values().collect::<Vec<_>>(),
+            "authorization_policies": self.mesh.policies().collect::<Vec<_>>(),
             "global_rules": self.rules.values().map(|rule| model::GlobalRule { plugins: filters::masked(&rule.plugins), ..rule.clone() }).collect::<Vec<_>>(),
             "plugin_metadata": self.metadata.iter().map(|(plugin, config)| (plugin.to_string(), self.as_told(plugin, config))).collect::<serde_json::Map<_, _>>(),
             "consumers": self.consumers.values().map(|KnownConsumer { consumer, .. }| serde_json::json!({

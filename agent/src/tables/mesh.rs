@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use heddle_node::identity::{Identity, TrustDomain};
 use heddle_xds::catalog::ConfigFault;
 use heddle_xds::model::{self, MeshProtocol};
 
 use super::compile::Compiler;
 use super::{Action, MeshServices};
+use crate::authorize::Policies;
 use crate::observe::RouteStats;
 
 /// A service as this node calls it.
@@ -33,13 +35,36 @@ pub struct MeshService {
 pub(super) struct Known {
     services: BTreeMap<Arc<str>, model::MeshService>,
     pub(super) compiled: Arc<MeshServices>,
-    pub(super) policies: Arc<BTreeMap<Arc<str>, Arc<model::AuthorizationPolicy>>>,
+    policies: BTreeMap<Arc<str>, model::AuthorizationPolicy>,
+    authorization: Arc<Policies>,
+    identity: Identity,
+    domain: Option<TrustDomain>,
 }
 
 impl Known {
     /// The services as they were told.
     pub(super) fn services(&self) -> impl Iterator<Item = &model::MeshService> {
         self.services.values()
+    }
+
+    /// The policies as they were told.
+    pub(super) fn policies(&self) -> impl Iterator<Item = &model::AuthorizationPolicy> {
+        self.policies.values()
+    }
+
+    /// The policies, compiled. They may have come before the trust domain was known.
+    pub(super) fn authorization(&mut self) -> Arc<Policies> {
+        if self.domain.as_ref() != self.identity.bundles().own_domain() {
+            self.authorize();
+        }
+        self.authorization.clone()
+    }
+
+    fn authorize(&mut self) {
+        self.domain = self.identity.bundles().own_domain().cloned();
+        let domain = self.domain.as_ref().map(TrustDomain::as_str);
+        let compiled = Policies::compile(self.policies.values(), domain, &self.authorization);
+        self.authorization = Arc::new(compiled);
     }
 }
 
@@ -84,11 +109,21 @@ impl Compiler {
         Arc::make_mut(&mut self.mesh.compiled).remove(name);
     }
 
+    /// Names who this node is: namespaces in policies are those of its trust domain.
+    #[must_use]
+    pub fn identified_by(mut self, identity: Identity) -> Compiler {
+        self.mesh.identity = identity;
+        self
+    }
+
     pub(super) fn set_policy(&mut self, policy: model::AuthorizationPolicy) {
-        Arc::make_mut(&mut self.mesh.policies).insert(policy.id.clone(), Arc::new(policy));
+        self.mesh.policies.insert(policy.id.clone(), policy);
+        self.mesh.authorize();
     }
 
     pub(super) fn remove_policy(&mut self, id: &str) {
-        Arc::make_mut(&mut self.mesh.policies).remove(id);
+        if self.mesh.policies.remove(id).is_some() {
+            self.mesh.authorize();
+        }
     }
 }

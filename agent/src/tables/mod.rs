@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use heddle_xds::model::{self, Timeouts};
 
+use crate::authorize::Policies;
 use crate::filters::Chain;
 use crate::observe::RouteStats;
 use crate::route::RouteTable;
@@ -51,8 +52,8 @@ pub struct Tables {
     pub secrets: Arc<Secrets>,
     /// Services of the mesh by name, `<namespace>/<service>`, as far as this node asked for them.
     pub mesh: Arc<MeshServices>,
-    /// Authorization policies by id, of the service beside which this node stands.
-    pub policies: Arc<BTreeMap<Arc<str>, Arc<model::AuthorizationPolicy>>>,
+    /// Who may call the service beside which this node stands.
+    pub authorization: Arc<Policies>,
 }
 
 /// What a route leads to.
