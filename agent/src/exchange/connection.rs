@@ -34,14 +34,27 @@ pub enum Door {
     /// By the routes of the gateway.
     #[default]
     Gateway,
-    /// From the mesh, or in clear where that is permitted, to the application beside which this node stands. `peer` is the SPIFFE id that the caller has
-    /// proven, `None` in clear.
+    /// From the mesh, or in clear where that is permitted, to the application beside which this node stands.
     Inbound {
-        /// Who calls.
+        /// The SPIFFE id that the caller has proven, `None` in clear.
         peer: Option<Arc<str>>,
+        /// Port of the application that is called.
+        port: u16,
+        /// What the application is told of the caller in `X-Forwarded-Client-Cert`; `None` where nothing is known or nothing is to be told.
+        forwarded: Option<Arc<str>>,
     },
     /// From that application to services of the mesh.
     Outbound(Destination),
+}
+
+impl Door {
+    /// The SPIFFE id that the caller has proven.
+    pub fn peer(&self) -> Option<&Arc<str>> {
+        match self {
+            Door::Inbound { peer, .. } => peer.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// How it is known which service of the mesh an application calls.

@@ -4,6 +4,7 @@ pub mod h1;
 pub mod h2;
 
 mod body;
+mod case;
 pub(crate) mod chars;
 pub mod digits;
 mod field_name;
@@ -13,6 +14,7 @@ mod method;
 mod name;
 
 pub use body::{Body, BodyError, BodySource, Frame};
+pub use case::{CASE_FIELD, note_case, restore_case};
 pub use field_name::FieldName;
 pub use fields::Fields;
 pub use head::{RequestHead, ResponseHead, Version, reason_phrase};

@@ -4,6 +4,7 @@
 mod client_tls;
 mod deadline;
 mod io;
+mod mesh;
 mod origin;
 pub mod proxy;
 mod socket;
@@ -11,5 +12,6 @@ mod socket;
 pub use client_tls::{KeyPair, SystemRoots, client_config, key_pair_of_pem, roots_of_pem, server_name};
 pub use deadline::Deadline;
 pub use io::{Io, Rewind};
+pub use mesh::{CALLER_ALPN, INBOUND_ALPN, MESH_ALPN};
 pub use origin::{original_destination, set_mark, set_transparent};
 pub use socket::Socket;

@@ -368,6 +368,13 @@ impl Fields {
         self.list.retain(|field| keep(field.view(text)));
     }
 
+    /// Lets `spell` write the letters of each name in another case, in order.
+    pub(in crate::http) fn respell(&mut self, mut spell: impl FnMut(&mut [u8])) {
+        for field in &self.list {
+            spell(&mut self.text[field.at as usize..][..usize::from(field.name_len)]);
+        }
+    }
+
     /// Value of the first field of this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let bytes = name.as_bytes();

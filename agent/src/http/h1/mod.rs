@@ -35,6 +35,8 @@ pub struct HeadLimits {
     pub max_fields: usize,
     /// Request target.
     pub max_target: usize,
+    /// Whether CONNECT is let in that names an authority alone (RFC 9113 section 8.5); over HTTP/2 only.
+    pub connect: bool,
 }
 
 impl HeadLimits {
@@ -45,6 +47,7 @@ impl HeadLimits {
             max_field: (limits.max_field_bytes as usize).min(u16::MAX as usize),
             max_fields: limits.max_headers as usize,
             max_target: limits.max_uri_bytes as usize,
+            connect: false,
         }
     }
 }

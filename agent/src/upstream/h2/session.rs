@@ -32,7 +32,7 @@ const CONFIG: Config = Config {
     max_frame_size: DEFAULT_FRAME_SIZE,
     // Pushed streams, which are switched off.
     max_streams: 0,
-    heads: HeadLimits { max_bytes: 64 * 1024, max_field: 32 * 1024, max_fields: 256, max_target: 0 },
+    heads: HeadLimits { max_bytes: 64 * 1024, max_field: 32 * 1024, max_fields: 256, max_target: 0, connect: false },
     // An endpoint may refuse many of our requests; what it can make us do beyond that is bounded by its own work.
     glitch_budget: 100_000,
 };

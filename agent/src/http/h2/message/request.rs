@@ -11,6 +11,7 @@ use crate::http::{Method, Name, RequestHead, Version};
 struct Reading<'a> {
     judge: Judge,
     max_target: usize,
+    lets_connect: bool,
     head: &'a mut RequestHead,
     has_method: bool,
     has_scheme: bool,
@@ -33,6 +34,7 @@ pub fn read_request(
     let mut reading = Reading {
         judge: Judge::new(limits),
         max_target: limits.max_target,
+        lets_connect: limits.connect,
         head,
         has_method: false,
         has_scheme: false,
@@ -170,6 +172,7 @@ impl Reading<'_> {
             _ if !self.has_method => judge.malformed("no method"),
             (false, true) => judge.malformed("`:protocol` without CONNECT"),
             (true, false) if scheme || path => judge.malformed("CONNECT with a scheme or a path"),
+            (true, false) if self.lets_connect => {}
             (true, false) => judge.refuse(Fault::Method("CONNECT")),
             _ if !scheme || !path => judge.malformed("no scheme or no path"),
             _ => {

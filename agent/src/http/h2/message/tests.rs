@@ -8,7 +8,7 @@ use crate::http::h1::HeadLimits;
 use crate::http::h2::hpack::Encoder;
 use crate::http::{Fields, Method, Name, RequestHead, ResponseHead, Version};
 
-const LIMITS: HeadLimits = HeadLimits { max_bytes: 1000, max_field: 500, max_fields: 10, max_target: 100 };
+const LIMITS: HeadLimits = HeadLimits { max_bytes: 1000, max_field: 500, max_fields: 10, max_target: 100, connect: false };
 const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "https"), (":authority", "A.example:80"), (":path", "/p?q")];
 
 /// A block that says exactly this, good or bad.
@@ -108,11 +108,15 @@ fn host_stands_for_the_authority_and_must_agree_with_it() {
 }
 
 #[test]
-fn extended_connect_is_taken_plain_connect_is_not() {
+fn extended_connect_is_taken_plain_connect_only_where_it_is_let_in() {
     let connect = [(":method", "CONNECT"), GET[1], GET[2], GET[3], (":protocol", "websocket")];
     let (head, _) = request(&connect).unwrap();
     assert_eq!((head.protocol.as_deref(), &*head.path), (Some("websocket"), "/p"));
-    assert_eq!(request(&[connect[0], connect[2]]).unwrap_err(), BlockFault::Refused(Fault::Method("CONNECT")));
+    let plain = [connect[0], connect[2]];
+    assert_eq!(request(&plain).unwrap_err(), BlockFault::Refused(Fault::Method("CONNECT")));
+    let (mut decoder, mut head) = (Decoder::new(4096), RequestHead::default());
+    read_request(&mut decoder, &block(&plain), false, &HeadLimits { connect: true, ..LIMITS }, &mut head).unwrap();
+    assert_eq!((&head.method, &*head.authority, &*head.path), (&Method::Connect, "a.example:80", ""));
     for bad in [
         request(&[connect[0], connect[2], connect[1]]),
         request(&[connect[0], connect[2], connect[3]]),
