@@ -1,0 +1,227 @@
+//! Puts rules into force, takes them away and shows them, by the tools `nft` and `ip`. What the rules are is decided elsewhere.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::script::{comment, removal, script};
+use super::settings::{CaptureSettings, Mode, ROUTING_ID};
+use super::trouble::{self, CaptureError};
+
+/// How long one call of a tool may take; each is a handful of messages to the kernel.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Where a kernel with IPv6 lists its addresses.
+const IPV6_ADDRESSES: &str = "/proc/net/if_inet6";
+/// The families of policy routing, as `ip` wants them.
+const FAMILIES: [&str; 2] = ["-4", "-6"];
+
+/// The tools of the system that capture works with.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// nftables' own.
+    pub nft: PathBuf,
+    /// iproute2's, for `tproxy`.
+    pub ip: PathBuf,
+    /// Whether the host has IPv6; without it there is nothing to capture.
+    pub ipv6: bool,
+}
+
+impl Tools {
+    /// Those of this host.
+    #[must_use]
+    pub fn of_system() -> Tools {
+        Tools { nft: "nft".into(), ip: "ip".into(), ipv6: Path::new(IPV6_ADDRESSES).exists() }
+    }
+
+    /// Puts the rules of `settings` into force, in place of what was there. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// Why not; what was in force before is so still.
+    pub async fn apply(&self, settings: &CaptureSettings) -> Result<(), CaptureError> {
+        let settings = self.checked(settings)?;
+        let tproxy = settings.mode == Mode::Tproxy && settings.outbound_port.is_some();
+        // A mark without its route would send packets nowhere, a route without its mark does nothing: so it comes first and goes last.
+        if tproxy {
+            self.route(&settings).await?;
+        }
+        let applied = self.nft(&["-f", "-"], script(&settings)).await;
+        let unused = if applied.is_ok() { !tproxy } else { !self.is_applied(&settings).await };
+        if unused {
+            self.unroute().await?;
+        }
+        applied.map(drop)
+    }
+
+    /// Takes our rules away. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn remove(&self, settings: &CaptureSettings) -> Result<(), CaptureError> {
+        self.nft(&["-f", "-"], removal(&settings.table)).await?;
+        self.unroute().await
+    }
+
+    /// What is in force, for people: our table, and the policy routing of `tproxy`.
+    ///
+    /// # Errors
+    /// The tools cannot be asked.
+    pub async fn show(&self, settings: &CaptureSettings) -> Result<String, CaptureError> {
+        let table = match self.nft(&["list", "table", "inet", &settings.table], String::new()).await {
+            Ok(table) => table,
+            Err(CaptureError::Kernel { .. }) => return Ok("no capture is in force\n".to_owned()),
+            Err(error) => return Err(error),
+        };
+        let state = match self.checked(settings) {
+            Ok(wanted) if table.contains(&comment(&wanted)) => "# in force, as these settings want it\n",
+            Ok(_) => "# in force, but of other settings than these: `heddle capture apply` puts these into force\n",
+            Err(_) => "# in force\n",
+        };
+        let mut text = format!("{state}{table}");
+        for family in self.families() {
+            for line in self.rules(family).await.unwrap_or_default() {
+                text.push_str(&format!("ip {family} rule: {line}\n"));
+            }
+        }
+        Ok(text)
+    }
+
+    /// What [`Tools::apply`] would do, as commands and script; nothing is run.
+    ///
+    /// # Errors
+    /// The settings contradict themselves.
+    pub fn rehearse(&self, settings: &CaptureSettings) -> Result<String, CaptureError> {
+        let settings = self.checked(settings)?;
+        let mut text = String::new();
+        if settings.mode == Mode::Tproxy && settings.outbound_port.is_some() {
+            let id = ROUTING_ID.to_string();
+            for (family, _) in families(&settings) {
+                for arguments in routing(family, &id) {
+                    text.push_str(&format!("# ip {}\n", arguments.join(" ")));
+                }
+            }
+        }
+        text.push_str("# nft -f -\n");
+        text.push_str(&script(&settings));
+        Ok(text)
+    }
+
+    /// The settings as they are applied here.
+    fn checked(&self, settings: &CaptureSettings) -> Result<CaptureSettings, CaptureError> {
+        let mut settings = settings.clone();
+        settings.ipv6 &= self.ipv6;
+        let faults = settings.faults();
+        if faults.is_empty() { Ok(settings) } else { Err(CaptureError::Settings(faults.join("\n"))) }
+    }
+
+    fn families(&self) -> impl Iterator<Item = &'static str> {
+        FAMILIES.into_iter().take(if self.ipv6 { 2 } else { 1 })
+    }
+
+    async fn is_applied(&self, settings: &CaptureSettings) -> bool {
+        self.nft(&["list", "table", "inet", &settings.table], String::new()).await.is_ok()
+    }
+
+    async fn route(&self, settings: &CaptureSettings) -> Result<(), CaptureError> {
+        let id = ROUTING_ID.to_string();
+        for (family, _) in families(settings) {
+            for arguments in routing(family, &id) {
+                match self.ip(&arguments).await {
+                    // That very rule is there already.
+                    Err(CaptureError::Failed { said, .. }) if said.contains("File exists") => {}
+                    other => drop(other?),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn unroute(&self) -> Result<(), CaptureError> {
+        let id = ROUTING_ID.to_string();
+        for family in self.families() {
+            let rules = self.rules(family).await?;
+            for _ in &rules {
+                self.ip(&[family, "rule", "del", "priority", &id]).await?;
+            }
+            if !rules.is_empty() {
+                self.ip(&[family, "route", "flush", "table", &id]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Our policy rules of one family; none where `ip` is not installed, since only it could have made them.
+    async fn rules(&self, family: &str) -> Result<Vec<String>, CaptureError> {
+        let id = ROUTING_ID.to_string();
+        match self.ip(&[family, "rule", "show", "priority", &id]).await {
+            Ok(text) => Ok(text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()),
+            Err(CaptureError::Missing { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn nft(&self, arguments: &[&str], input: String) -> Result<String, CaptureError> {
+        let missing = CaptureError::Missing { tool: "nft", package: "nftables" };
+        run("nft", &self.nft, arguments, input, missing).await?.map_err(|said| trouble::of_nft(&said))
+    }
+
+    async fn ip(&self, arguments: &[&str]) -> Result<String, CaptureError> {
+        let missing = CaptureError::Missing { tool: "ip", package: "iproute2" };
+        run("ip", &self.ip, arguments, String::new(), missing).await?.map_err(|said| trouble::of_ip(&said))
+    }
+}
+
+/// The families that are captured.
+fn families(settings: &CaptureSettings) -> impl Iterator<Item = (&'static str, bool)> {
+    [("-4", settings.ipv4), ("-6", settings.ipv6)].into_iter().filter(|(_, on)| *on)
+}
+
+/// Marked packets come back into this host.
+fn routing<'a>(family: &'a str, id: &'a str) -> [Vec<&'a str>; 2] {
+    [
+        vec![family, "rule", "add", "fwmark", id, "lookup", id, "priority", id],
+        vec![family, "route", "replace", "local", "default", "dev", "lo", "table", id],
+    ]
+}
+
+/// Runs a tool: what it wrote, or its complaint.
+async fn run(
+    tool: &'static str,
+    program: &Path,
+    arguments: &[impl AsRef<std::ffi::OsStr>],
+    input: String,
+    missing: CaptureError,
+) -> Result<Result<String, String>, CaptureError> {
+    let failed = |error: std::io::Error| CaptureError::Failed { tool, said: error.to_string() };
+    let spawned = Command::new(program)
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing),
+        Err(error) => return Err(failed(error)),
+    };
+    let stdin = child.stdin.take();
+    let work = async {
+        let feed = async move {
+            if let Some(mut stdin) = stdin {
+                // A tool that ends before it has read everything says why by itself.
+                let _ = stdin.write_all(input.as_bytes()).await;
+            }
+        };
+        tokio::join!(feed, child.wait_with_output()).1
+    };
+    let output = tokio::time::timeout(PATIENCE, work)
+        .await
+        .map_err(|_| CaptureError::TimedOut { tool, seconds: PATIENCE.as_secs() })?
+        .map_err(failed)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
+}

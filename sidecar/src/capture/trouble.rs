@@ -1,0 +1,104 @@
+//! What can go wrong when rules are put into force, and what an operator can do about it. It reads what the tools said and runs none.
+
+/// Why capture is not as it was wanted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CaptureError {
+    /// The settings contradict themselves; one a line.
+    #[error("{0}")]
+    Settings(String),
+    /// A tool is not there.
+    #[error(
+        "`{tool}` is not installed: capture needs it; install the package `{package}` (Debian, Alpine, Fedora: the same name, `iproute` for ip on Fedora)"
+    )]
+    Missing {
+        /// Its name.
+        tool: &'static str,
+        /// The package that has it.
+        package: &'static str,
+    },
+    /// The process may not change the firewall.
+    #[error(
+        "not permitted to {what}: run it as root or with CAP_NET_ADMIN (Docker: --cap-add NET_ADMIN; Kubernetes: securityContext.capabilities.add: [NET_ADMIN]; systemd: AmbientCapabilities=CAP_NET_ADMIN)"
+    )]
+    NotPermitted {
+        /// What was tried.
+        what: &'static str,
+    },
+    /// The kernel lacks something.
+    #[error("the kernel has no {feature}: {remedy}")]
+    Kernel {
+        /// What it lacks.
+        feature: &'static str,
+        /// What can be done.
+        remedy: &'static str,
+    },
+    /// A tool did not end.
+    #[error("`{tool}` did not end within {seconds} s and was stopped; something else may hold the firewall's lock, try again")]
+    TimedOut {
+        /// Its name.
+        tool: &'static str,
+        /// How long it was given.
+        seconds: u64,
+    },
+    /// A tool said something else.
+    #[error("`{tool}` failed: {said}")]
+    Failed {
+        /// Its name.
+        tool: &'static str,
+        /// What it said.
+        said: String,
+    },
+}
+
+/// Longest text of a tool that is repeated.
+const MAX_SAID: usize = 2000;
+/// What the kernel needs for each word of a rule.
+const FEATURES: [(&str, &str, &str); 6] = [
+    ("tproxy", "nft_tproxy", "load it (modprobe nft_tproxy), or use mode: redirect"),
+    ("redirect", "nft_redir", "load it (modprobe nft_redir)"),
+    ("fib ", "nft_fib_inet", "load it (modprobe nft_fib_inet)"),
+    ("ct ", "nft_ct", "load it (modprobe nft_ct)"),
+    ("reject", "nft_reject_inet", "load it (modprobe nft_reject_inet)"),
+    ("type nat", "nft_chain_nat", "load it (modprobe nft_chain_nat)"),
+];
+
+/// What `nft` meant by failing.
+pub(super) fn of_nft(said: &str) -> CaptureError {
+    if said.contains("Operation not permitted") || said.contains("Permission denied") {
+        return CaptureError::NotPermitted { what: "change the firewall" };
+    }
+    // The kernel answers ENOENT to a rule that it has no module for; nft shows the rule below its complaint.
+    let unknown =
+        ["No such file or directory", "Operation not supported", "Protocol not supported"].iter().any(|text| said.contains(text));
+    if unknown {
+        for (word, feature, remedy) in FEATURES {
+            if said.contains(word) {
+                return CaptureError::Kernel { feature, remedy };
+            }
+        }
+        return CaptureError::Kernel {
+            feature: "nftables",
+            remedy: "it needs CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET (Linux 5.10 or newer)",
+        };
+    }
+    CaptureError::Failed { tool: "nft", said: shortened(said) }
+}
+
+/// What `ip` meant by failing.
+pub(super) fn of_ip(said: &str) -> CaptureError {
+    if said.contains("Operation not permitted") || said.contains("Permission denied") {
+        return CaptureError::NotPermitted { what: "change the routing" };
+    }
+    if said.contains("not supported") {
+        return CaptureError::Kernel {
+            feature: "policy routing for this family",
+            remedy: "use mode: redirect, or switch the family off (ipv6: false)",
+        };
+    }
+    CaptureError::Failed { tool: "ip", said: shortened(said) }
+}
+
+fn shortened(said: &str) -> String {
+    let said = said.trim();
+    if said.is_empty() { "it said nothing".to_owned() } else { said.chars().take(MAX_SAID).collect() }
+}

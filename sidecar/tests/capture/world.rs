@@ -1,0 +1,155 @@
+//! Two hosts, `pod` and `peer`, as network namespaces with a cable between them. It knows nothing of capture but where its tools run.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use heddle_sidecar::capture::Tools;
+
+use crate::hands::Hands;
+
+/// Sets worlds of one process apart.
+static WORLDS: AtomicUsize = AtomicUsize::new(0);
+
+#[derive(Debug, Clone, Copy)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    pub fn pod(self) -> &'static str {
+        match self {
+            Family::V4 => "10.77.0.1",
+            Family::V6 => "fd77::1",
+        }
+    }
+
+    pub fn peer(self) -> &'static str {
+        match self {
+            Family::V4 => "10.77.0.2",
+            Family::V6 => "fd77::2",
+        }
+    }
+
+    pub fn loopback(self) -> &'static str {
+        match self {
+            Family::V4 => "127.0.0.1",
+            Family::V6 => "::1",
+        }
+    }
+
+    pub fn socket(self, address: &str, port: u16) -> String {
+        match self {
+            Family::V4 => format!("{address}:{port}"),
+            Family::V6 => format!("[{address}]:{port}"),
+        }
+    }
+}
+
+pub struct World {
+    pod: String,
+    peer: String,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> World {
+        let name = format!("heddle-{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
+        let world = World { pod: format!("{name}-pod"), peer: format!("{name}-peer"), folder: tempfile::tempdir().unwrap() };
+        ip(&format!("netns add {}", world.pod));
+        ip(&format!("netns add {}", world.peer));
+        ip(&format!("link add eth0 netns {} type veth peer name eth0 netns {}", world.pod, world.peer));
+        for (namespace, v4, v6) in [(&world.pod, "10.77.0.1", "fd77::1"), (&world.peer, "10.77.0.2", "fd77::2")] {
+            for command in ["link set lo up", "link set eth0 up"] {
+                ip(&format!("-n {namespace} {command}"));
+            }
+            ip(&format!("-n {namespace} address add {v4}/24 dev eth0"));
+            ip(&format!("-n {namespace} address add {v6}/64 dev eth0 nodad"));
+        }
+        world
+    }
+
+    /// The tools of capture, at work in the pod.
+    pub fn tools(&self) -> Tools {
+        self.tools_as("")
+    }
+
+    /// The same, run by a command in front of them.
+    pub fn tools_as(&self, by: &str) -> Tools {
+        Tools { nft: self.script(by, "nft"), ip: self.script(by, "ip"), ipv6: true }
+    }
+
+    fn script(&self, by: &str, tool: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.folder.path().join(format!("{tool}{}", by.len()));
+        if !path.exists() {
+            std::fs::write(&path, format!("#!/bin/sh\nexec ip netns exec {} {by} {tool} \"$@\"\n", self.pod)).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        path
+    }
+
+    pub async fn pod_hands(&self) -> Hands {
+        Hands::start(&self.pod).await
+    }
+
+    pub async fn peer_hands(&self) -> Hands {
+        Hands::start(&self.peer).await
+    }
+
+    /// What the application in the pod, which is not root, is told by whoever answers at an address; nothing when nobody does.
+    pub fn app_asks(&self, protocol: &str, to: &str) -> String {
+        asks(&self.pod, protocol, to)
+    }
+
+    /// The same for somebody on the other host.
+    pub fn peer_asks(&self, protocol: &str, to: &str) -> String {
+        asks(&self.peer, protocol, to)
+    }
+
+    /// All that capture could leave behind in the pod.
+    pub fn traces(&self) -> String {
+        let ask = |command: &str| output(Command::new("ip").args(["netns", "exec", &self.pod]).args(command.split(' ')));
+        let commands =
+            ["nft list ruleset", "ip -4 rule", "ip -6 rule", "ip -4 route show table all", "ip -6 route show table all"];
+        // The kernel gives a link its own address when it likes to.
+        commands.map(ask).concat().lines().filter(|line| !line.contains("fe80:")).map(|line| format!("{line}\n")).collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for namespace in [&self.pod, &self.peer] {
+            let _ = Command::new("ip").args(["netns", "del", namespace]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+fn asks(namespace: &str, protocol: &str, to: &str) -> String {
+    let (host, port) = to.rsplit_once(':').unwrap();
+    let host = host.trim_matches(['[', ']']);
+    let question = if protocol == "udp" { "echo question >&3; " } else { "" };
+    let text = format!("exec 3<>/dev/{protocol}/{host}/{port}; {question}timeout 10 head -n 1 <&3");
+    let other = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "timeout", "20", "bash", "-c", &text];
+    output(Command::new("ip").args(["netns", "exec", namespace, "setpriv"]).args(other).stderr(Stdio::null())).trim().to_owned()
+}
+
+fn output(command: &mut Command) -> String {
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .expect("`ip` is missing: install iproute2, nftables and bash, as ./check does");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {said}these tests make network namespaces and must run as root");
+    assert!(
+        Path::new("/usr/sbin/nft").exists() || Path::new("/sbin/nft").exists(),
+        "`nft` is missing: install nftables, as ./check does"
+    );
+}
