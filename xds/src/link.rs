@@ -1,13 +1,20 @@
-//! How a client reaches a control plane: over TCP, or within the process. It knows no service.
+//! How a client reaches a control plane: over TCP, over TLS, or within the process. It knows no service, and nothing of whom TLS trusts.
 
+use std::error::Error;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use heddle_node::identity::{Expect, Identity, Rejection, nameless};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use tokio::io::DuplexStream;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -24,13 +31,15 @@ const PIPE: usize = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// Not an address.
-    #[error("{address:?} is not host:port or http://host:port of a control plane")]
+    #[error(
+        "{address:?} is not host:port, http://host:port or, where there is an identity, https://host:port of a control plane"
+    )]
     Address {
         /// What was given.
         address: String,
     },
     /// No connection.
-    #[error("cannot connect to the control plane at {address}: {source}")]
+    #[error("cannot connect to the control plane at {address}: {}", cause(source))]
     Connect {
         /// Where.
         address: String,
@@ -49,25 +58,68 @@ pub struct Connector {
 #[derive(Debug, Clone)]
 enum Way {
     Tcp,
+    Tls(TlsWay),
     Memory(mpsc::Sender<DuplexStream>),
+}
+
+/// A way over TLS.
+#[derive(Debug, Clone)]
+struct TlsWay {
+    host: Arc<str>,
+    port: u16,
+    config: Arc<ClientConfig>,
+    /// Whose certificate is waited for.
+    identity: Option<Identity>,
+}
+
+impl TlsWay {
+    async fn open(self) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+        if let Some(identity) = &self.identity {
+            let mut changes = identity.changes();
+            while identity.svid().is_none() {
+                changes.changed().await.map_err(io::Error::other)?;
+            }
+        }
+        let stream = TcpStream::connect((&*self.host, self.port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(TokioIo::new(TlsConnector::from(self.config).connect(nameless(), stream).await?))
+    }
 }
 
 impl Connector {
     /// Over TCP, to `host:port` or `http://host:port`.
     pub fn tcp(address: &str) -> Result<Connector, LinkError> {
-        let uri = if address.contains("://") { address.to_string() } else { format!("http://{address}") };
-        let bad = || LinkError::Address { address: address.chars().take(200).collect() };
-        let endpoint = Endpoint::from_shared(uri).map_err(|_| bad())?;
-        if endpoint.uri().port().is_none() || endpoint.uri().scheme_str() != Some("http") {
-            return Err(bad());
-        }
-        Ok(Connector { way: Way::Tcp, endpoint: tune(endpoint) })
+        Ok(Connector { way: Way::Tcp, endpoint: tune(endpoint(address, "http")?) })
+    }
+
+    /// Over TLS, to `host:port` or `https://host:port`, as `identity`: each connection waits until there is one. The server must be whom `expect` says; its
+    /// name does not count.
+    pub fn tls(address: &str, identity: &Identity, expect: Expect) -> Result<Connector, LinkError> {
+        Connector::over_tls(address, identity, expect, true)
+    }
+
+    /// The same for whoever has no identity yet and is about to get it; only the roots of `identity` count.
+    pub fn joining(address: &str, identity: &Identity, expect: Expect) -> Result<Connector, LinkError> {
+        Connector::over_tls(address, identity, expect, false)
+    }
+
+    fn over_tls(address: &str, identity: &Identity, expect: Expect, waits: bool) -> Result<Connector, LinkError> {
+        let endpoint = endpoint(address, "https")?;
+        let (Some(host), Some(port)) = (endpoint.uri().host(), endpoint.uri().port_u16()) else { return Err(bad(address)) };
+        let host = host.trim_start_matches('[').trim_end_matches(']').into();
+        let config = identity.client_config(expect, &[b"h2"]);
+        let way = TlsWay { host, port, config, identity: waits.then(|| identity.clone()) };
+        Ok(Connector { way: Way::Tls(way), endpoint: tune(endpoint) })
     }
 
     /// A connection that stands. The same connector serves the discovery client and the admin client.
     pub async fn connect(&self) -> Result<Channel, LinkError> {
         let connected = match &self.way {
             Way::Tcp => self.endpoint.connect().await,
+            Way::Tls(way) => {
+                let way = way.clone();
+                self.endpoint.connect_with_connector(tower::service_fn(move |_| way.clone().open())).await
+            }
             Way::Memory(sender) => {
                 let sender = sender.clone();
                 let open = move |_| {
@@ -83,6 +135,30 @@ impl Connector {
         };
         connected.map_err(|source| LinkError::Connect { address: self.endpoint.uri().to_string(), source })
     }
+}
+
+fn bad(address: &str) -> LinkError {
+    LinkError::Address { address: address.chars().take(200).collect() }
+}
+
+/// What an address means, if it has a port and, where it has a scheme, this one.
+fn endpoint(address: &str, scheme: &str) -> Result<Endpoint, LinkError> {
+    let uri = if address.contains("://") { address.to_owned() } else { format!("{scheme}://{address}") };
+    let endpoint = Endpoint::from_shared(uri).map_err(|_| bad(address))?;
+    let good = endpoint.uri().port().is_some() && endpoint.uri().scheme_str() == Some(scheme);
+    if good { Ok(endpoint) } else { Err(bad(address)) }
+}
+
+/// What lies at the bottom of an error: gRPC itself says "transport error" to everything.
+fn cause(error: &tonic::transport::Error) -> String {
+    if let Some(rejection) = Rejection::of(error) {
+        return format!("its identity is refused: {rejection}");
+    }
+    let mut deepest: &dyn Error = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
 }
 
 fn tune(endpoint: Endpoint) -> Endpoint {

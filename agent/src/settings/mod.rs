@@ -1,15 +1,24 @@
 //! What an agent is told in `heddle.yaml`. Each setting has a default with its reason; mistakes are collected, none is fatal by itself.
 
+mod control;
+mod sidecar;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use heddle_node::config::Section;
 
+pub use control::{
+    ControlPlaneAccess, ControlPlaneAddress, DEFAULT_CONTROL_PLANE, IdentitySettings, ProofSettings, WorkloadApiSettings,
+};
+pub use sidecar::{
+    Capture, DEFAULT_INBOUND, DEFAULT_NAMESPACE, ExplicitSettings, InboundSettings, MeshSettings, OutboundSettings, Role,
+    ServiceSettings,
+};
+
 /// Where the agent's own endpoint listens when nothing is said; loopback, because it can drain the node.
 pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15_000);
-/// Where a control plane on the same machine is.
-pub const DEFAULT_CONTROL_PLANE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18_000);
 /// More workers than any machine has cores; a larger number is a slip of the finger.
 const MAX_WORKERS: u32 = 1024;
 /// How long requests in flight may take once a drain has begun.
@@ -27,7 +36,11 @@ pub struct AgentSettings {
     /// How long `/ready` says "draining" before new connections are refused, so that load balancers in front can react.
     pub drain_delay: Duration,
     /// Where the control plane is; used by `heddle agent`.
-    pub control_plane: SocketAddr,
+    pub control_plane: ControlPlaneAccess,
+    /// Where the identity comes from, and whom it is handed to.
+    pub identity: IdentitySettings,
+    /// What this process is in the mesh.
+    pub mesh: MeshSettings,
     /// The access log; `None` is off.
     pub access_log: Option<AccessLogSettings>,
     /// Servers to ask for names instead of the system's.
@@ -44,7 +57,7 @@ pub struct AccessLogSettings {
 }
 
 impl AgentSettings {
-    /// Reads `agent:`, `controlplane:` and `access_log:`. `cores` is the default number of workers.
+    /// Reads `agent:`, `controlplane:`, `identity:`, what belongs to the mesh, and `access_log:`. `cores` is the default number of workers.
     pub fn read(root: &mut Section<'_>, cores: usize) -> AgentSettings {
         let (workers, admin, drain_timeout, drain_delay, resolvers) = root.nested("agent", |agent| {
             (
@@ -55,43 +68,25 @@ impl AgentSettings {
                 agent.parsed_list("resolvers", "an address such as 10.0.0.2:53", |text| text.parse().ok()).unwrap_or_default(),
             )
         });
-        let control_plane =
-            root.nested("controlplane", |section| section.socket_addr("address").unwrap_or(DEFAULT_CONTROL_PLANE));
+        let identity = root.nested("identity", IdentitySettings::read);
+        let control_plane = root.nested("controlplane", |section| {
+            let access = ControlPlaneAccess::read(section);
+            if access.address.tls && identity.sds.is_none() {
+                // Without roots, whoever answers there would be believed.
+                section.require("bundle");
+            }
+            access
+        });
+        let mesh = MeshSettings::read(root);
         let access_log = root.nested("access_log", |log| {
             let enabled = log.bool("enabled");
             let path = log.path("path");
             let format = log.string("format").filter(|format| format != "json");
             (enabled.unwrap_or(true)).then_some(AccessLogSettings { path, format })
         });
-        AgentSettings { workers, admin, drain_timeout, drain_delay, control_plane, access_log, resolvers }
+        AgentSettings { workers, admin, drain_timeout, drain_delay, control_plane, identity, mesh, access_log, resolvers }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use heddle_node::config::{Document, Expansion, Format};
-
-    use super::*;
-
-    fn read(text: &str) -> Result<AgentSettings, String> {
-        let document =
-            Document::parse("heddle.yaml", text, Format::Yaml, Expansion::Off).map_err(|mistakes| mistakes.to_string())?;
-        document.read(|root| AgentSettings::read(root, 4)).map_err(|mistakes| mistakes.to_string())
-    }
-
-    #[test]
-    fn nothing_said_is_all_defaults() {
-        let settings = read("{}").unwrap();
-        assert_eq!((settings.workers, settings.admin, settings.control_plane), (4, DEFAULT_ADMIN, DEFAULT_CONTROL_PLANE));
-        assert_eq!(settings.access_log, Some(AccessLogSettings { path: None, format: None }));
-    }
-
-    #[test]
-    fn all_mistakes_are_told_at_once() {
-        let text = read("agent: { workers: 0, admin: nowhere, colour: red }\naccess_log: { enabled: 7 }").unwrap_err();
-        for part in ["agent.workers", "agent.admin", "agent.colour", "access_log.enabled"] {
-            assert!(text.contains(part), "{part} is not in:\n{text}");
-        }
-    }
-}
+mod tests;

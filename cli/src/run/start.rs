@@ -117,10 +117,10 @@ pub async fn control_plane(configuration: Configuration) -> Result<(), Failure> 
 /// Something cannot be started; nothing is left running.
 pub async fn agent(configuration: Configuration) -> Result<(), Failure> {
     let process = Process::new();
-    let connector = Connector::tcp(&configuration.agent.control_plane.to_string())?;
+    let connector = Connector::tcp(&configuration.agent.control_plane.address.to_string())?;
     let export = span_export(&configuration)?;
     let agent = agent_app::start(agent_parts(&configuration, &process, connector, export.clone(), None)).await?;
-    tracing::info!(agent = %agent.admin, control_plane = %configuration.agent.control_plane, "the agent is up");
+    tracing::info!(agent = %agent.admin, control_plane = %configuration.agent.control_plane.address, "the agent is up");
     process.until_drained(configuration.agent.drain_timeout + configuration.agent.drain_delay).await?;
     flush(export).await;
     Ok(())

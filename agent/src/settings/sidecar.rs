@@ -1,0 +1,246 @@
+//! What a process is in the mesh: its role, the service that it stands before, and what a sidecar opens: `role:`, `service:`, `inbound:`, `outbound:`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use heddle_node::config::Section;
+use heddle_xds::model::MeshProtocol;
+use serde_json::Value;
+
+/// The namespace of services that name none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+/// Where a sidecar takes what others send to its service.
+pub const DEFAULT_INBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15_006);
+/// The service of a gateway that names none.
+const GATEWAY: &str = "gateway";
+/// The longest label of DNS (RFC 1035 section 2.3.4): services are names there.
+const MAX_LABEL: usize = 63;
+/// The most labels of an instance: all other nodes hold them.
+const MAX_LABELS: usize = 32;
+/// The most services with a listener of their own.
+const MAX_EXPLICIT: usize = 1_024;
+
+/// What an agent is in the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// Takes traffic from outside, by the listeners and routes of its control plane.
+    #[default]
+    Gateway,
+    /// Stands beside one instance of a service and carries all that it sends and is sent.
+    Sidecar,
+}
+
+impl Role {
+    /// Its name in configuration and in xDS.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Gateway => "gateway",
+            Role::Sidecar => "sidecar",
+        }
+    }
+}
+
+/// The service that this process is, or stands before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// A label of DNS.
+    pub name: Arc<str>,
+    /// A label of DNS.
+    pub namespace: Arc<str>,
+    /// Where its application listens; `None` for what only calls others.
+    pub address: Option<SocketAddr>,
+    /// What the application speaks.
+    pub protocol: MeshProtocol,
+    /// Version of the application, empty when not said.
+    pub version: Arc<str>,
+    /// Labels of the instance.
+    pub labels: Vec<(Arc<str>, Arc<str>)>,
+}
+
+impl ServiceSettings {
+    /// `<namespace>/<service>`, as the mesh names it.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Where a sidecar takes what others send to its service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboundSettings {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// How a sidecar takes what its application sends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutboundSettings {
+    /// Listeners for one service each.
+    pub explicit: Vec<ExplicitSettings>,
+    /// One listener for all services, by `Host`.
+    pub http_proxy: Option<SocketAddr>,
+    /// Whether connections of the application are captured.
+    pub capture: Capture,
+}
+
+/// A listener for one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplicitSettings {
+    /// `<namespace>/<service>`.
+    pub service: Arc<str>,
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
+/// How connections of the application reach the sidecar without its doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Capture {
+    /// Not at all.
+    #[default]
+    Off,
+    /// By rules that rewrite the destination.
+    Redirect,
+    /// By rules that keep it (TPROXY).
+    Tproxy,
+}
+
+/// What an agent is and opens in the mesh.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MeshSettings {
+    /// What it is.
+    pub role: Role,
+    /// Its service; a sidecar always has one.
+    pub service: Option<ServiceSettings>,
+    /// Of a sidecar whose application can be called.
+    pub inbound: Option<InboundSettings>,
+    /// Of a sidecar; empty otherwise.
+    pub outbound: OutboundSettings,
+}
+
+impl MeshSettings {
+    /// Reads `role:`, `service:`, `inbound:` and `outbound:`.
+    pub(super) fn read(root: &mut Section<'_>) -> Self {
+        let role = root.choice("role", &[("gateway", Role::Gateway), ("sidecar", Role::Sidecar)]).unwrap_or_default();
+        if role == Role::Sidecar {
+            root.require("service");
+        }
+        let service = root.optional("service", |section| read_service(section, role));
+        let address = root.optional("inbound", |section| section.socket_addr("address")).flatten();
+        let namespace = service.as_ref().map_or_else(|| DEFAULT_NAMESPACE.into(), |service| service.namespace.clone());
+        let outbound = root.nested("outbound", |section| OutboundSettings::read(section, &namespace));
+        if role == Role::Gateway {
+            for key in ["inbound", "outbound"] {
+                if root.has(key) {
+                    root.mistake(key, "only sidecars have it: set `role: sidecar`, or remove it");
+                }
+            }
+            return Self { role, service, ..Self::default() };
+        }
+        let callable = service.as_ref().is_some_and(|service| service.address.is_some());
+        if !callable && root.has("inbound") {
+            root.mistake("inbound", "needs service.address: where the application listens");
+        }
+        let inbound = callable.then(|| InboundSettings { address: address.unwrap_or(DEFAULT_INBOUND) });
+        Self { role, service, inbound, outbound }
+    }
+}
+
+fn read_service(section: &mut Section<'_>, role: Role) -> ServiceSettings {
+    if role == Role::Sidecar {
+        section.require("name");
+    }
+    let name = label(section, "name").unwrap_or_else(|| GATEWAY.into());
+    let namespace = label(section, "namespace").unwrap_or_else(|| DEFAULT_NAMESPACE.into());
+    let address = section.socket_addr("address");
+    let protocol = section.choice("protocol", &MeshProtocol::ALL).unwrap_or_default();
+    let version = section.string("version").unwrap_or_default();
+    if version.len() > MAX_LABEL {
+        section.mistake("version", format!("expected at most {MAX_LABEL} bytes"));
+    }
+    let labels = read_labels(section);
+    ServiceSettings { name, namespace, address, protocol, version: version.into(), labels }
+}
+
+fn read_labels(section: &mut Section<'_>) -> Vec<(Arc<str>, Arc<str>)> {
+    let wrong = format!("expected at most {MAX_LABELS} texts by name, names and texts of at most {MAX_LABEL} bytes");
+    let labels = match section.value("labels") {
+        None => return Vec::new(),
+        Some(Value::Object(labels)) if labels.len() <= MAX_LABELS => labels,
+        Some(_) => {
+            section.mistake("labels", wrong);
+            return Vec::new();
+        }
+    };
+    let fits = |text: &str| text.len() <= MAX_LABEL;
+    let read: Option<Vec<_>> = labels
+        .iter()
+        .map(|(name, value)| {
+            value.as_str().filter(|value| fits(name) && fits(value)).map(|value| (name.as_str().into(), value.into()))
+        })
+        .collect();
+    read.unwrap_or_else(|| {
+        section.mistake("labels", wrong);
+        Vec::new()
+    })
+}
+
+impl OutboundSettings {
+    fn read(section: &mut Section<'_>, namespace: &str) -> Self {
+        let mut explicit = section.list("explicit", |item| read_explicit(item, namespace)).unwrap_or_default();
+        let http_proxy = section.socket_addr("http_proxy");
+        let choices = [("off", Capture::Off), ("redirect", Capture::Redirect), ("tproxy", Capture::Tproxy)];
+        let capture = section.choice("capture", &choices).unwrap_or_default();
+        if explicit.len() > MAX_EXPLICIT {
+            section.mistake(
+                "explicit",
+                format!("expected at most {MAX_EXPLICIT} services; http_proxy serves all of them on one address"),
+            );
+            explicit.truncate(MAX_EXPLICIT);
+        }
+        let explicit: Vec<ExplicitSettings> = explicit.into_iter().flatten().collect();
+        let taken = |listen: SocketAddr| listen.port() != 0 && explicit.iter().filter(|other| other.listen == listen).count() > 1;
+        if let Some(twice) = explicit.iter().find(|explicit| taken(explicit.listen)) {
+            section.mistake("explicit", format!("{} is given twice: each service needs an address of its own", twice.listen));
+        }
+        if let Some(proxy) =
+            http_proxy.filter(|proxy| proxy.port() != 0 && explicit.iter().any(|explicit| explicit.listen == *proxy))
+        {
+            section.mistake("http_proxy", format!("{proxy} is the address of a service of outbound.explicit"));
+        }
+        Self { explicit, http_proxy, capture }
+    }
+}
+
+fn read_explicit(section: &mut Section<'_>, namespace: &str) -> Option<ExplicitSettings> {
+    let listen = section.require("listen").socket_addr("listen");
+    let own = label(section, "namespace");
+    let text = section.require("service").name("service")?;
+    let (namespace, name) = text.split_once('/').unwrap_or((own.as_deref().unwrap_or(namespace), &text));
+    if own.is_some() && text.contains('/') {
+        section.mistake("namespace", "stands in `service` already: remove one of them");
+    }
+    if !is_label(namespace) || !is_label(name) {
+        section
+            .mistake("service", format!("expected a service (`api`) or a namespace and a service (`shop/api`), found `{text}`"));
+        return None;
+    }
+    Some(ExplicitSettings { service: format!("{namespace}/{name}").into(), listen: listen? })
+}
+
+fn label(section: &mut Section<'_>, key: &'static str) -> Option<Arc<str>> {
+    let text = section.name(key)?;
+    if !is_label(&text) {
+        let expected =
+            format!("expected at most {MAX_LABEL} lower-case letters, digits and inner hyphens, as in DNS, found `{text}`");
+        section.mistake(key, expected);
+        return None;
+    }
+    Some(text.into())
+}
+
+/// A label of DNS in lower case, as Kubernetes wants it too.
+fn is_label(text: &str) -> bool {
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    !text.is_empty() && text.len() <= MAX_LABEL && text.bytes().all(allowed) && !text.starts_with('-') && !text.ends_with('-')
+}

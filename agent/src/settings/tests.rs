@@ -1,0 +1,151 @@
+//! Settings read from text, and what is said of wrong ones.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use heddle_node::config::{Document, Expansion, Format};
+use heddle_xds::model::MeshProtocol;
+
+use super::*;
+
+fn read(text: &str) -> Result<AgentSettings, String> {
+    let document = Document::parse("heddle.yaml", text, Format::Yaml, Expansion::Off).map_err(|mistakes| mistakes.to_string())?;
+    document.read(|root| AgentSettings::read(root, 4)).map_err(|mistakes| mistakes.to_string())
+}
+
+fn refused(text: &str, parts: &[&str]) {
+    let told = read(text).unwrap_err();
+    for part in parts {
+        assert!(told.contains(part), "{part} is not in:\n{told}");
+    }
+}
+
+#[test]
+fn nothing_said_is_all_defaults() {
+    let settings = read("{}").unwrap();
+    assert_eq!((settings.workers, settings.admin), (4, DEFAULT_ADMIN));
+    assert_eq!(settings.control_plane.address.to_string(), format!("http://{DEFAULT_CONTROL_PLANE}"));
+    assert_eq!((settings.identity, settings.mesh), (IdentitySettings::default(), MeshSettings::default()));
+    assert_eq!(settings.access_log, Some(AccessLogSettings { path: None, format: None }));
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = "agent: { workers: 0, admin: nowhere, colour: red }\naccess_log: { enabled: 7 }";
+    refused(text, &["agent.workers", "agent.admin", "agent.colour", "access_log.enabled"]);
+}
+
+#[test]
+fn a_sidecar_is_read_as_a_whole() {
+    let settings = read(
+        r#"
+role: sidecar
+service: { name: web, namespace: shop, address: "127.0.0.1:8080", protocol: http, version: "2", labels: { track: canary } }
+controlplane: { address: "https://cp.example.org:18000", token_file: ./join.token, bundle: ./root.pem }
+identity: { trust_domain: mesh.example.org, persist: true, workload_api: ./workload.sock, workload_api_uids: [1000] }
+inbound: { address: "0.0.0.0:15006" }
+outbound:
+  explicit: [ { service: api, listen: "127.0.0.1:9001" }, { service: other/db, listen: "127.0.0.1:9002" }, { service: mq, namespace: infra, listen: "127.0.0.1:9003" } ]
+  http_proxy: "127.0.0.1:15001"
+  capture: tproxy
+"#,
+    )
+    .unwrap();
+    let mesh = settings.mesh;
+    let service = mesh.service.unwrap();
+    assert_eq!((service.full_name().as_str(), service.protocol, &*service.version), ("shop/web", MeshProtocol::Http, "2"));
+    assert_eq!(service.labels, [("track".into(), "canary".into())]);
+    assert_eq!((mesh.role, mesh.inbound.unwrap().address.port()), (Role::Sidecar, 15_006));
+    let explicit: Vec<&str> = mesh.outbound.explicit.iter().map(|explicit| &*explicit.service).collect();
+    assert_eq!((explicit, mesh.outbound.capture), (vec!["shop/api", "other/db", "infra/mq"], Capture::Tproxy));
+    let access = settings.control_plane;
+    assert!(access.address.tls && access.address.authority == "cp.example.org:18000");
+    assert_eq!(access.proof, Some(ProofSettings::JoinToken("./join.token".into())));
+    let identity = settings.identity;
+    assert!(identity.persist && identity.trust_domain.unwrap().as_str() == "mesh.example.org");
+    assert_eq!(identity.workload_api, Some(WorkloadApiSettings { path: "./workload.sock".into(), uids: vec![1000] }));
+}
+
+#[test]
+fn a_sidecar_needs_little() {
+    let mesh = read("role: sidecar\nservice: { name: job }").unwrap().mesh;
+    assert_eq!(mesh.inbound, None);
+    let service = mesh.service.unwrap();
+    assert_eq!((service.full_name().as_str(), service.protocol), ("default/job", MeshProtocol::Auto));
+    let mesh = read("role: sidecar\nservice: { name: web, address: \"127.0.0.1:8080\" }").unwrap().mesh;
+    assert_eq!(mesh.inbound, Some(InboundSettings { address: DEFAULT_INBOUND }));
+}
+
+#[test]
+fn what_a_sidecar_lacks_is_told() {
+    refused("role: sidecar", &["the key `service` is missing"]);
+    refused("role: sidecar\nservice: {}", &["service: the key `name` is missing"]);
+    refused("role: sidekar", &["role: expected one of: gateway, sidecar"]);
+    refused("role: sidecar\nservice: { name: web }\ninbound: { address: \"0.0.0.0:1\" }", &["inbound: needs service.address"]);
+    refused("outbound: { capture: redirect }", &["outbound: only sidecars have it"]);
+    refused("role: sidecar\nservice: { name: Web_1, protocol: htp }", &["service.name: expected at most 63", "service.protocol"]);
+    refused("role: sidecar\nservice: { name: a, labels: { a: 1 } }", &["service.labels: expected at most 32"]);
+    let twice = "role: sidecar\nservice: { name: a }\noutbound: { http_proxy: \"127.0.0.1:1\", explicit: [ { service: b, listen: \"127.0.0.1:1\" }, { service: c, listen: \"127.0.0.1:1\" }, { service: ../d, listen: x } ] }";
+    refused(
+        twice,
+        &[
+            "127.0.0.1:1 is given twice",
+            "outbound.http_proxy: 127.0.0.1:1 is",
+            "outbound.explicit[2].service",
+            "outbound.explicit[2].listen",
+        ],
+    );
+}
+
+#[test]
+fn addresses_of_control_planes() {
+    for (text, shown) in [
+        ("127.0.0.1:18000", "http://127.0.0.1:18000"),
+        ("http://cp:18000", "http://cp:18000"),
+        ("https://cp.example.org:18000/", "https://cp.example.org:18000"),
+        ("https://[::1]:18000", "https://[::1]:18000"),
+    ] {
+        assert_eq!(ControlPlaneAddress::parse(text).unwrap().to_string(), shown);
+    }
+    for text in [
+        "",
+        "cp",
+        "cp:",
+        "cp:0",
+        "cp:99999",
+        ":1",
+        "ftp://cp:1",
+        "https://u@cp:1",
+        "https://cp:1/x",
+        "::1:1",
+        "[::1:1",
+        "https://cp:1?x",
+    ] {
+        assert_eq!(ControlPlaneAddress::parse(text), None, "{text}");
+    }
+}
+
+#[test]
+fn what_is_shown_to_the_control_plane_needs_tls() {
+    refused("controlplane: { address: nowhere }", &["controlplane.address: expected host:port, http"]);
+    refused(
+        "controlplane: { address: \"cp:1\", token_file: a, bundle: b }",
+        &["controlplane.token_file: needs TLS: set controlplane.address to \"https://cp:1\"", "controlplane.bundle: needs TLS"],
+    );
+    refused("controlplane: { address: \"https://cp:1\" }", &["controlplane: the key `bundle` is missing"]);
+    refused(
+        "controlplane: { address: \"https://cp:1\", bundle: b, token_file: a, service_account_token_file: c }",
+        &["controlplane.service_account_token_file: excludes token_file"],
+    );
+    assert!(read("controlplane: { address: \"https://cp:1\" }\nidentity: { sds: /run/spire.sock }").is_ok());
+}
+
+#[test]
+fn what_identities_lack_is_told() {
+    refused("identity: { trust_domain: Mesh }", &["identity.trust_domain: expected a trust domain"]);
+    refused("identity: { workload_api_uids: [0] }", &["identity.workload_api_uids: needs workload_api"]);
+    refused(
+        "identity: { workload_api: a, workload_api_uids: [root] }",
+        &["identity.workload_api_uids: expected a list of numbers"],
+    );
+    refused("identity: { sds: a, persist: true }", &["identity.persist: keeps nothing"]);
+}
