@@ -226,6 +226,12 @@ fn upstreams(page: &mut TextWriter, tables: &Tables) {
     family("heddle_upstream_5xx_total", "counter", "Tries answered with 500 or above.", &|report| {
         report.totals.answered_5xx as f64
     });
+    family(
+        "heddle_upstream_identity_refused_total",
+        "counter",
+        "Tries whose endpoint was not who it should be in the mesh.",
+        &|report| report.totals.identity_refused as f64,
+    );
     family("heddle_upstream_connect_failures_total", "counter", "Tries that could not connect.", &|report| {
         report.totals.connect_failures as f64
     });

@@ -76,6 +76,8 @@ reasons! {
     UpstreamConnect = ("upstream_connect", 502, "502 Bad Gateway"),
     /// TLS with the endpoint failed.
     UpstreamTls = ("upstream_tls", 502, "502 Bad Gateway"),
+    /// The endpoint could not prove that it is who it should be in the mesh.
+    PeerIdentity = ("peer_identity", 502, "502 Bad Gateway: identity of the endpoint refused"),
     /// The endpoint closed or reset before its answer was complete.
     UpstreamReset = ("upstream_reset", 502, "502 Bad Gateway"),
     /// The endpoint's answer is malformed.
@@ -86,6 +88,8 @@ reasons! {
     NoUpstream = ("no_upstream", 503, "503 Service Unavailable: no upstream"),
     /// The upstream is not known (yet) or has no endpoint.
     NoEndpoint = ("no_endpoint", 503, "503 Service Unavailable: no endpoint"),
+    /// This node has no identity (yet), so that nobody in the mesh would let it in.
+    NoIdentity = ("no_identity", 503, "503 Service Unavailable: no identity"),
     /// A limit of the upstream is reached.
     Overflow = ("overflow", 503, "503 Service Unavailable"),
     /// We are shutting down or shedding load.
@@ -114,6 +118,7 @@ impl Reason {
             self,
             Reason::UpstreamConnect
                 | Reason::UpstreamTls
+                | Reason::PeerIdentity
                 | Reason::UpstreamReset
                 | Reason::UpstreamProtocol
                 | Reason::UpstreamDns

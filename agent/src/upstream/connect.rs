@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
+use heddle_node::identity::nameless;
+use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -19,16 +20,16 @@ use crate::net::{Io, Socket};
 #[derive(Debug, Clone)]
 pub(super) struct TlsIdentity {
     pub(super) config: Arc<ClientConfig>,
-    /// Host whose certificate is expected.
-    pub(super) name: Rc<str>,
+    /// Host whose certificate is expected; `None` where it is the identity in the certificate that is judged.
+    pub(super) name: Option<Rc<str>>,
 }
 
 impl TlsIdentity {
     /// Whether a connection made for `a` may serve `b`.
-    pub(super) fn fits(a: Option<&TlsIdentity>, config: Option<&Arc<ClientConfig>>, name: &str) -> bool {
+    pub(super) fn fits(a: Option<&TlsIdentity>, config: Option<&Arc<ClientConfig>>, name: Option<&str>) -> bool {
         match (a, config) {
             (None, None) => true,
-            (Some(a), Some(config)) => Arc::ptr_eq(&a.config, config) && &*a.name == name,
+            (Some(a), Some(config)) => Arc::ptr_eq(&a.config, config) && a.name.as_deref() == name,
             _ => false,
         }
     }
@@ -53,13 +54,26 @@ pub(super) async fn connect(
     let Some(tls) = tls else {
         return Ok(Io::tcp(tcp));
     };
-    let Some(name) = server_name(&tls.name) else {
-        return Err(failed(Reason::UpstreamTls, format!("`{}` is no server name; set tls.sni of the upstream", tls.name)));
+    let name = match tls.name.as_deref() {
+        None => nameless(),
+        Some(name) => server_name(name)
+            .ok_or_else(|| failed(Reason::UpstreamTls, format!("`{name}` is no server name; set tls.sni of the upstream")))?,
     };
     match timeout_at(end, TlsConnector::from(tls.config.clone()).connect(name, Socket::from(tcp))).await {
         Ok(Ok(stream)) => Ok(Io::ClientTls(Box::new(stream))),
-        Ok(Err(error)) => Err(failed(Reason::UpstreamTls, format!("TLS with {first}: {error}"))),
+        Ok(Err(error)) => Err(refused(first, &error)),
         Err(_) => Err(failed(Reason::UpstreamTimeout, "TLS handshake took too long")),
+    }
+}
+
+/// Why there is no TLS with an endpoint: what its certificate says of it, or anything else.
+fn refused(endpoint: SocketAddr, error: &std::io::Error) -> UpstreamError {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(why))) => {
+            failed(Reason::PeerIdentity, format!("{endpoint}: {}", why.0))
+        }
+        _ => failed(Reason::UpstreamTls, format!("TLS with {endpoint}: {error}")),
     }
 }
 

@@ -14,7 +14,7 @@ use super::EndpointCore;
 use super::Shard;
 use super::connect::TlsIdentity;
 use super::h1::Conn;
-use super::h2::Sessions;
+use super::h2::{Sessions, Trust};
 use crate::exchange::EndpointName;
 
 /// One endpoint as one worker sees it.
@@ -78,7 +78,7 @@ impl Host {
     }
 
     /// The connection that was used last and still stands, since it is the likeliest to be warm; dead ones are closed on the way.
-    pub(super) fn take_idle(&self, tls: Option<&Arc<ClientConfig>>, name: &str) -> Option<Box<Conn>> {
+    pub(super) fn take_idle(&self, tls: Option<&Arc<ClientConfig>>, name: Option<&str>) -> Option<Box<Conn>> {
         let mut idle = self.idle.borrow_mut();
         let mut at = idle.len();
         while at > 0 {
@@ -118,14 +118,14 @@ impl Host {
     }
 
     /// Closes what has rested too long or was closed by the peer; all of it once the endpoint is retired.
-    pub(super) fn sweep(&self, limits: &KeepalivePool, now: Instant) {
+    pub(super) fn sweep(&self, limits: &KeepalivePool, trust: Option<&Trust>, now: Instant) {
         let retired = self.core.is_retired();
         let gone: Vec<Box<Conn>> = {
             let mut idle = self.idle.borrow_mut();
             idle.extract_if(.., |conn| retired || conn.rested(now) >= limits.idle_timeout || conn.is_stale()).collect()
         };
         drop(gone);
-        self.sessions.sweep(limits, retired, now);
+        self.sessions.sweep(limits, trust, retired, now);
     }
 
     /// Whether nothing is open any more.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use heddle_node::clock;
-use heddle_xds::model::Scheme;
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
@@ -66,7 +65,7 @@ impl Pools {
         }
     }
 
-    fn sweep(&self, now: Instant) {
+    pub(super) fn sweep(&self, now: Instant) {
         self.clusters.borrow_mut().retain(|_, local| local.sweep(now));
     }
 
@@ -84,9 +83,10 @@ impl Pools {
         start: Instant,
     ) -> Result<UpstreamResponse, UpstreamError> {
         let streamed = matches!(body, Body::Stream(_));
-        let sent = match picked.spec().config.scheme {
-            Scheme::Http | Scheme::Https => send_h1(picked, request, body, interim, start).await,
-            Scheme::Grpc | Scheme::Grpcs => h2::send(picked, request, body, interim, start).await,
+        let sent = if picked.spec().speaks_h2() {
+            h2::send(picked, request, body, interim, start).await
+        } else {
+            send_h1(picked, request, body, interim, start).await
         };
         sent.map_err(|(picked, mut error)| {
             if streamed && !matches!(body, Body::Stream(_)) {
@@ -132,7 +132,7 @@ async fn checkout(
     start: Instant,
 ) -> Result<Ready<Box<Conn>>, UpstreamError> {
     let host = picked.host();
-    let (tls, name) = picked.tls(request)?;
+    let (tls, name) = picked.tls(request.host)?;
     loop {
         if !fresh && let Some(conn) = host.take_idle(tls, name) {
             host.shard.reused.inc();
@@ -148,7 +148,7 @@ async fn checkout(
         wait_for_slot(host, breakers.max_pending, after(start, request.timeouts.connect)).await?;
     }
     let slot = Slot::take(host);
-    let identity = tls.map(|config| TlsIdentity { config: config.clone(), name: name.into() });
+    let identity = tls.map(|config| TlsIdentity { config: config.clone(), name: name.map(Rc::from) });
     let fallbacks = host.fallbacks.borrow().clone();
     let began = clock::now();
     let io = connect(host.core.address, &fallbacks, identity.as_ref(), request.timeouts.connect, began).await?;
@@ -177,14 +177,12 @@ pub(super) async fn wait_for_slot(host: &Rc<Host>, most: Option<u32>, until: Ins
 }
 
 impl Picked {
-    /// TLS configuration and expected server name.
-    pub(super) fn tls<'a>(
-        &'a self,
-        request: &OutgoingRequest<'a>,
-    ) -> Result<(Option<&'a Arc<ClientConfig>>, &'a str), UpstreamError> {
+    /// TLS configuration and the server name that is expected by requests to `host`.
+    pub(super) fn tls<'a>(&'a self, host: &'a str) -> Result<(Option<&'a Arc<ClientConfig>>, Option<&'a str>), UpstreamError> {
         match &self.spec().tls {
-            None => Ok((None, "")),
-            Some(Ok(config)) => Ok((Some(config), self.spec().config.tls.sni.as_deref().unwrap_or(request.host))),
+            None => Ok((None, None)),
+            Some(Ok(config)) if self.spec().is_mesh() => Ok((Some(config), None)),
+            Some(Ok(config)) => Ok((Some(config), Some(self.spec().config.tls.sni.as_deref().unwrap_or(host)))),
             Some(Err(wrong)) => Err(UpstreamError::new(Reason::UpstreamTls, Sent::Nothing, wrong.to_string())),
         }
     }
@@ -228,10 +226,13 @@ impl Picked {
         took
     }
 
-    fn failed(&self, error: &UpstreamError) {
+    pub(super) fn failed(&self, error: &UpstreamError) {
         let shard = &self.host().shard;
+        if error.reason == Reason::PeerIdentity {
+            shard.identity_refused.inc();
+        }
         let finding = match error.reason {
-            Reason::UpstreamConnect | Reason::UpstreamTls => {
+            Reason::PeerIdentity | Reason::UpstreamConnect | Reason::UpstreamTls => {
                 shard.connect_failures.inc();
                 Finding::Broken
             }

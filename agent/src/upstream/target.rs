@@ -10,6 +10,7 @@ use heddle_xds::model::{Balancer, Upstream};
 use tokio::time::Instant;
 
 use super::connect::after;
+use super::h2::Trust;
 use super::host::Host;
 
 use super::{Cluster, EndpointCore, EndpointView, Sent, Spec, UpstreamError};
@@ -130,10 +131,11 @@ impl Local {
     /// Closes idle connections that are due. False when the cluster is gone and nothing is open any more.
     pub(super) fn sweep(&self, now: Instant) -> bool {
         self.seen();
-        let keepalive = self.seen.borrow().view.spec.config.keepalive;
+        let spec = self.seen.borrow().view.spec.clone();
+        let trust = spec.is_mesh().then(|| Trust::now(self.cluster.identity()));
         let mut hosts = self.hosts.borrow_mut();
         for host in hosts.values() {
-            host.sweep(&keepalive, now);
+            host.sweep(&spec.config.keepalive, trust.as_ref(), now);
         }
         hosts.retain(|_, host| !(host.core.is_retired() && host.is_unused()));
         !self.cluster.is_retired() || hosts.values().any(|host| !host.is_unused())
@@ -277,6 +279,11 @@ impl Picked {
     /// This worker's side of the endpoint.
     pub(super) fn host(&self) -> &Rc<Host> {
         &self.endpoint.0
+    }
+
+    /// The cluster that it belongs to.
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.local.cluster
     }
 
     /// The configuration that the try runs on.

@@ -119,7 +119,6 @@ impl Kind {
 
 /// One data-plane resource.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "resources live behind an Arc; a box would only add a hop")]
 pub enum Resource {
     /// A socket to accept on.
     Listener(Listener),

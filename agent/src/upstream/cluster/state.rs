@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
+use heddle_node::identity::Identity;
 use heddle_xds::model::{self, CheckKind, Discovery, UpstreamTls};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
@@ -24,13 +25,15 @@ use crate::health::{Change, EndpointHealth, Finding, Judge, Rules};
 pub struct Context {
     /// TLS configurations.
     pub tls: TlsStore,
+    /// Who this node is, for endpoints in the mesh.
+    pub identity: Identity,
     /// Told of every change of health, on whatever thread it happens; must be quick.
     pub on_health: Box<dyn Fn(&HealthEvent) + Send + Sync>,
 }
 
 impl Default for Context {
     fn default() -> Context {
-        Context { tls: TlsStore::default(), on_health: Box::new(|_| ()) }
+        Context { tls: TlsStore::default(), identity: Identity::new(), on_health: Box::new(|_| ()) }
     }
 }
 
@@ -54,7 +57,7 @@ pub struct Spec {
     pub config: Arc<model::Upstream>,
     /// Thresholds of health.
     pub rules: Rules,
-    /// TLS, where the scheme asks for it; what is wrong with it otherwise.
+    /// TLS, where the scheme or the mesh asks for it; what is wrong with it otherwise.
     pub tls: Option<Result<Arc<ClientConfig>, Arc<str>>>,
     /// Probes, and their TLS for checks of kind `https`.
     pub probes: Option<(Arc<model::ActiveCheck>, Option<Arc<ClientConfig>>)>,
@@ -240,6 +243,11 @@ impl Cluster {
         }
     }
 
+    /// Who this node is, for endpoints in the mesh.
+    pub fn identity(&self) -> &Identity {
+        &self.context.identity
+    }
+
     /// Whether it was let go of.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
@@ -324,13 +332,30 @@ impl Spec {
             probes: config.checks.active.as_ref().map(|check| Judge::new(&check.thresholds)),
         };
         let client = || context.tls.client(&config.tls, config.scheme.is_h2(), secrets).map_err(Arc::from);
-        let tls = config.scheme.is_tls().then(client);
+        let tls = match &config.mesh {
+            Some(peer) => Some(context.tls.mesh(&context.identity, peer).map_err(Arc::from)),
+            None => config.scheme.is_tls().then(client),
+        };
         let probes = config.checks.active.as_ref().map(|check| {
+            if config.mesh.is_some() {
+                // Only a sidecar with an identity gets an answer out of another one: a connection that stands must do.
+                return (Arc::new(model::ActiveCheck { kind: CheckKind::Tcp, ..check.clone() }), None);
+            }
             let demand = UpstreamTls { verify: check.verify_certificate, ..config.tls.clone() };
             let client = || context.tls.client(&demand, false, secrets).ok();
             (Arc::new(check.clone()), if check.kind == CheckKind::Https { client() } else { None })
         });
         Spec { config, rules, tls, probes }
+    }
+
+    /// Whether its endpoints stand behind sidecars of the mesh.
+    pub fn is_mesh(&self) -> bool {
+        self.config.mesh.is_some()
+    }
+
+    /// Whether HTTP/2 is spoken with its endpoints.
+    pub fn speaks_h2(&self) -> bool {
+        self.is_mesh() || self.config.scheme.is_h2()
     }
 
     fn same_tls(&self, other: &Spec) -> bool {
@@ -355,5 +380,6 @@ impl Spec {
 
 /// Whether key material decides what is compiled, so that it may have changed though the configuration has not.
 fn uses_tls(config: &model::Upstream) -> bool {
-    config.scheme.is_tls() || config.checks.active.as_ref().is_some_and(|check| check.kind == CheckKind::Https)
+    config.mesh.is_none() && config.scheme.is_tls()
+        || config.checks.active.as_ref().is_some_and(|check| check.kind == CheckKind::Https)
 }

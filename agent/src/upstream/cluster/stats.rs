@@ -33,6 +33,8 @@ counters! {
     answered_5xx,
     /// Tries that could not connect (TCP or TLS).
     connect_failures,
+    /// Tries refused by us, because the endpoint is not who it should be in the mesh; among the connect failures too.
+    identity_refused,
     /// Tries that ran into a timeout.
     timeouts,
     /// Tries that were cut or answered with nonsense.

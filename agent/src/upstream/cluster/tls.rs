@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Weak};
 
-use heddle_xds::model::{Secret, SecretBody, UpstreamTls};
+use heddle_node::identity::{Expect, Identity, SpiffeId};
+use heddle_xds::model::{MeshPeer, Secret, SecretBody, UpstreamTls};
 use parking_lot::Mutex;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, RootCertStore};
@@ -20,7 +21,12 @@ pub struct TlsStore {
     provider: Arc<CryptoProvider>,
     system_roots: SystemRoots,
     made: Mutex<Vec<(Demand, Weak<ClientConfig>)>>,
+    /// Those for endpoints in the mesh, by the identities that they expect.
+    mesh: Mutex<Vec<(Peers, Weak<ClientConfig>)>>,
 }
+
+/// Identities that are expected.
+type Peers = Vec<Arc<str>>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Demand {
@@ -36,6 +42,7 @@ impl Default for TlsStore {
             provider: Arc::new(aws_lc_rs::default_provider()),
             system_roots: SystemRoots::default(),
             made: Mutex::default(),
+            mesh: Mutex::default(),
         }
     }
 }
@@ -55,6 +62,20 @@ impl TlsStore {
         }
         let config = Arc::new(self.make(&demand)?);
         made.push((demand, Arc::downgrade(&config)));
+        Ok(config)
+    }
+
+    /// The client configuration for endpoints of the mesh that have one of these identities.
+    pub fn mesh(&self, identity: &Identity, peer: &MeshPeer) -> Result<Arc<ClientConfig>, String> {
+        let mut made = self.mesh.lock();
+        made.retain(|(_, config)| config.strong_count() > 0);
+        if let Some(config) = made.iter().filter(|(ids, _)| *ids == peer.identities).find_map(|(_, config)| config.upgrade()) {
+            return Ok(config);
+        }
+        let ids = peer.identities.iter().map(|id| SpiffeId::parse(id).map_err(|error| format!("identity `{id}`: {error}")));
+        let ids = ids.collect::<Result<Vec<_>, _>>()?;
+        let config = identity.client_config(Expect::AnyOf(ids), &[b"h2"]);
+        made.push((peer.identities.clone(), Arc::downgrade(&config)));
         Ok(config)
     }
 

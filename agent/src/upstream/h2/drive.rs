@@ -78,6 +78,25 @@ pub(super) async fn drive(wire: Rc<Wire>, session: Weak<Session>, io: Io, slot: 
     driver.say_goodbye(end).await;
 }
 
+/// Whether the peer has refused our certificate. With TLS 1.3 that comes after our side of the handshake is done, and before the peer has looked at
+/// anything behind it.
+fn is_unwelcome(error: &io::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    let Some(rustls::Error::AlertReceived(alert)) = cause else { return false };
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::CertificateRequired
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+    )
+}
+
 impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.wire.work(cx.waker());
@@ -195,8 +214,10 @@ impl Driver {
     fn tell(&mut self, end: &End) {
         if let Some(session) = self.session.upgrade() {
             session.close();
-            if let End::Broken(violation) = end {
-                session.blame(*violation);
+            match end {
+                End::Broken(violation) => session.blame(*violation),
+                End::Closed(error) if is_unwelcome(error) => session.turn_away(),
+                _ => {}
             }
         }
         self.wire.with(|machine| match end {

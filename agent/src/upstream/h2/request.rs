@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::body::H2Body;
 use super::send::{SendError, Sender};
-use super::session::{Lease, Stream, checkout};
+use super::session::{Checkout, Lease, Stream, checkout};
 use crate::exchange::{Interim, Reason};
 use crate::http::h2::message::{WireLength, check_request, write_request};
 use crate::http::{Body, Method, ResponseHead};
@@ -39,17 +39,21 @@ pub(in crate::upstream) async fn send(
     interim: &Interim,
     start: Instant,
 ) -> Outcome {
-    if request.upgrade {
+    let mesh = picked.spec().is_mesh();
+    if request.upgrade && !mesh {
         let detail = "an upgrade cannot be asked for over HTTP/2";
         return Err((picked, UpstreamError::new(Reason::NotImplemented, Sent::Nothing, detail)));
     }
     if let Err(detail) = check_request(request.head, request.host) {
         return Err((picked, UpstreamError::new(Reason::BadRequest, Sent::Nothing, detail)));
     }
-    let tls = picked.spec().config.scheme.is_tls();
+    if request.upgrade {
+        return Box::pin(super::connect::upgrade(picked, request, start)).await;
+    }
+    let tls = mesh || picked.spec().config.scheme.is_tls();
     let mut closing = 0;
     loop {
-        let (lease, connect, reused) = match checkout(&picked, request, start).await {
+        let (lease, connect, reused) = match checkout(&picked, &Checkout::of(request), start).await {
             Ok(ready) => ready,
             Err(error) => return Err((picked, error)),
         };
@@ -99,7 +103,7 @@ fn take(body: &mut Body) -> Body {
 }
 
 /// The body of a response whose head has come; what came with the head need not be pulled.
-fn finish(stream: Stream, sender: Option<Sender>, work: Work, timeouts: Timeouts) -> Body {
+pub(super) fn finish(stream: Stream, sender: Option<Sender>, work: Work, timeouts: Timeouts) -> Body {
     let whole = stream.with(|machine, key| match machine.remaining(key) {
         Some(0) => Some(Bytes::new()),
         _ => machine.take_whole(key),

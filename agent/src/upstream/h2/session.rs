@@ -5,11 +5,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use heddle_node::clock;
-use heddle_xds::model::KeepalivePool;
+use heddle_xds::model::{KeepalivePool, Timeouts};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::drive::drive;
+use super::trust::{Trust, Vouched};
 use crate::exchange::Reason;
 use crate::http::h1::HeadLimits;
 use crate::http::h2::connection::{By, Config, Connection, Lost, StreamKey};
@@ -58,6 +59,10 @@ pub(super) struct Session {
     idle_since: Cell<Option<Instant>>,
     /// What the endpoint did wrong, when the connection ended for that.
     blamed: Cell<Option<Violation>>,
+    /// Whether the connection ended because the endpoint did not take our certificate.
+    unwelcome: Cell<bool>,
+    /// What it rests on, in the mesh.
+    vouched: Option<Vouched>,
     /// Deadlines of streams that have ended: their timers are used again.
     spare: RefCell<Vec<Deadline>>,
 }
@@ -116,6 +121,11 @@ impl Stream {
             }
             (By::Peer, _) => error(Reason::UpstreamReset, sent, format!("HTTP/2: the endpoint reset the stream: {}", lost.code)),
             (By::Us, _) => error(Reason::UpstreamProtocol, sent, format!("HTTP/2: {} of the endpoint", lost.code)),
+            (By::Connection, _) if self.lease.0.unwelcome.get() => error(
+                Reason::UpstreamTls,
+                Sent::Nothing,
+                "the endpoint did not take our certificate; see its log and the bundles on both sides".into(),
+            ),
             (By::Connection, Some(violation)) => error(Reason::UpstreamProtocol, sent, format!("HTTP/2: {violation}")),
             (By::Connection, None) => error(Reason::UpstreamReset, sent, "HTTP/2: the connection ended".into()),
         }
@@ -143,18 +153,20 @@ impl Drop for Connecting<'_> {
 
 impl Sessions {
     /// Lets go of connections that are closed, spent, or idle for too long. Requests under way keep theirs until they end.
-    pub(in crate::upstream) fn sweep(&self, limits: &KeepalivePool, retired: bool, now: Instant) {
+    /// In the mesh those are spent that are old, or whose peer is trusted no more.
+    pub(in crate::upstream) fn sweep(&self, limits: &KeepalivePool, trust: Option<&Trust<'_>>, retired: bool, now: Instant) {
         let gone: Vec<Rc<Session>> = {
             let mut open = self.open.borrow_mut();
             let late =
                 |s: &Session| s.idle_since.get().is_some_and(|at| now.saturating_duration_since(at) >= limits.idle_timeout);
-            open.extract_if(.., |s| retired || s.closed.get() || s.is_spent(limits) || late(s)).collect()
+            let over = |s: &Session| s.vouched.as_ref().zip(trust).is_some_and(|(vouched, trust)| vouched.is_over(trust, now));
+            open.extract_if(.., |s| retired || s.closed.get() || s.is_spent(limits) || late(s) || over(s)).collect()
         };
         drop(gone);
     }
 
-    fn free(&self, picked: &Picked, request: &OutgoingRequest<'_>) -> Result<Option<Lease>, UpstreamError> {
-        let (tls, name) = picked.tls(request)?;
+    fn free(&self, picked: &Picked, wanted: &Checkout<'_>) -> Result<Option<Lease>, UpstreamError> {
+        let (tls, name) = picked.tls(wanted.host)?;
         let limits = &picked.spec().config.keepalive;
         let fits = |s: &&Rc<Session>| {
             let spare = !s.closed.get() && !s.is_spent(limits) && s.streams.get() < s.most();
@@ -167,7 +179,8 @@ impl Sessions {
 
 impl Session {
     fn is_spent(&self, limits: &KeepalivePool) -> bool {
-        limits.requests > 0 && self.served.get() >= limits.requests
+        // In the mesh it is age that counts: a handshake costs more than thousands of requests.
+        self.vouched.is_none() && limits.requests > 0 && self.served.get() >= limits.requests
     }
 
     /// Most requests at once.
@@ -179,6 +192,11 @@ impl Session {
     /// Takes no further requests.
     pub(super) fn close(&self) {
         self.closed.set(true);
+    }
+
+    /// Notes that the endpoint did not take our certificate: it has looked at nothing that we have sent.
+    pub(super) fn turn_away(&self) {
+        self.unwelcome.set(true);
     }
 
     /// Notes what the endpoint did wrong.
@@ -194,17 +212,31 @@ impl Drop for Session {
     }
 }
 
+/// What a place on a connection is wanted for.
+#[derive(Clone, Copy)]
+pub(super) struct Checkout<'a> {
+    /// The host of the request, for those whose certificate is for a name.
+    pub(super) host: &'a str,
+    pub(super) timeouts: &'a Timeouts,
+}
+
+impl<'a> Checkout<'a> {
+    pub(super) fn of(request: &'a OutgoingRequest<'_>) -> Checkout<'a> {
+        Checkout { host: request.host, timeouts: &request.timeouts }
+    }
+}
+
 /// A place on a connection that has one to spare, or on a new one; with the time that connecting took and whether the connection is an old one.
 pub(super) async fn checkout(
     picked: &Picked,
-    request: &OutgoingRequest<'_>,
+    wanted: &Checkout<'_>,
     start: Instant,
 ) -> Result<(Lease, Duration, bool), UpstreamError> {
     let sessions = &picked.host().sessions;
-    let until = after(start, request.timeouts.connect);
+    let until = after(start, wanted.timeouts.connect);
     let mut waited = false;
     loop {
-        if let Some(stream) = sessions.free(picked, request)? {
+        if let Some(stream) = sessions.free(picked, wanted)? {
             if !waited {
                 picked.host().shard.reused.inc();
             }
@@ -224,25 +256,30 @@ pub(super) async fn checkout(
         }
         let breakers = &picked.spec().config.breakers;
         if breakers.max_connections.is_none_or(|most| picked.host().books.connections.get() < most) {
-            return open(picked, request).await;
+            return open(picked, wanted).await;
         }
         // streams that end are not announced; a session that closes is
         wait_for_slot(picked.host(), breakers.max_pending, until).await?;
     }
 }
 
-async fn open(picked: &Picked, request: &OutgoingRequest<'_>) -> Result<(Lease, Duration, bool), UpstreamError> {
+async fn open(picked: &Picked, wanted: &Checkout<'_>) -> Result<(Lease, Duration, bool), UpstreamError> {
     let sessions = &picked.host().sessions;
     sessions.connecting.set(true);
     let connecting = Connecting(sessions);
     let began = clock::now();
-    let opened = handshake(picked, request, began).await;
+    let opened = handshake(picked, wanted, began).await;
     let result = match opened {
         Ok(session) => {
             sessions.open.borrow_mut().push(session.clone());
+            sessions.failure.take();
             Ok((Lease::begin(session), clock::now() - began, false))
         }
         Err(error) => {
+            let known = sessions.failure.borrow().as_ref().is_some_and(|known| known.reason == error.reason);
+            if error.reason == Reason::PeerIdentity && !known {
+                tracing::warn!(upstream = %picked.cluster().name, why = %error.detail, "an endpoint in the mesh is not who it should be");
+            }
             sessions.failures.set(sessions.failures.get() + 1);
             sessions.failure.replace(Some(error.clone()));
             Err(error)
@@ -252,19 +289,32 @@ async fn open(picked: &Picked, request: &OutgoingRequest<'_>) -> Result<(Lease, 
     result
 }
 
-async fn handshake(picked: &Picked, request: &OutgoingRequest<'_>, began: Instant) -> Result<Rc<Session>, UpstreamError> {
+async fn handshake(picked: &Picked, wanted: &Checkout<'_>, began: Instant) -> Result<Rc<Session>, UpstreamError> {
     let host = picked.host();
+    let (tls, name) = picked.tls(wanted.host)?;
+    // Counted before the handshake reads the bundles: a change meanwhile is looked at again.
+    let trust = picked.spec().is_mesh().then(|| Trust::now(picked.cluster().identity()));
+    if trust.is_some() && picked.cluster().identity().svid().is_none() {
+        let detail = "this node has no identity yet: it waits for its control plane to sign one";
+        return Err(UpstreamError::new(Reason::NoIdentity, Sent::Nothing, detail));
+    }
     let slot = Slot::take(host);
-    let (tls, name) = picked.tls(request)?;
-    let identity = tls.map(|config| TlsIdentity { config: config.clone(), name: name.into() });
+    let identity = tls.map(|config| TlsIdentity { config: config.clone(), name: name.map(Rc::from) });
     let fallbacks = host.fallbacks.borrow().clone();
-    let io = connect(host.core.address, &fallbacks, identity.as_ref(), request.timeouts.connect, began).await?;
+    let io = connect(host.core.address, &fallbacks, identity.as_ref(), wanted.timeouts.connect, began).await?;
     if let Io::ClientTls(stream) = &io
         && stream.get_ref().1.alpn_protocol() != Some(b"h2")
     {
         let detail = "the endpoint does not speak HTTP/2 over TLS (ALPN h2); use scheme https for HTTP/1.1";
         return Err(UpstreamError::new(Reason::UpstreamTls, Sent::Nothing, detail));
     }
+    let vouched = match (&io, &trust) {
+        (Io::ClientTls(stream), Some(trust)) => {
+            let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            Some(Vouched::new(chain, trust, clock::unix_ms() ^ host.core.id.rotate_left(32), began))
+        }
+        _ => None,
+    };
     let session = Rc::new(Session {
         wire: Rc::new(Wire::new(Connection::client(CONFIG))),
         identity,
@@ -273,6 +323,8 @@ async fn handshake(picked: &Picked, request: &OutgoingRequest<'_>, began: Instan
         closed: Cell::new(false),
         idle_since: Cell::new(None),
         blamed: Cell::new(None),
+        unwelcome: Cell::new(false),
+        vouched,
         spare: RefCell::default(),
     });
     tokio::task::spawn_local(drive(session.wire.clone(), Rc::downgrade(&session), io, slot));

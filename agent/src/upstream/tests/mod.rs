@@ -4,6 +4,7 @@
 mod clusters;
 mod http1;
 mod http2;
+mod mesh;
 mod tls;
 
 use std::future::Future;

@@ -129,6 +129,21 @@ fn extended_connect_is_taken_plain_connect_only_where_it_is_let_in() {
 }
 
 #[test]
+fn an_extended_connect_is_written_as_it_is_read() {
+    let mut encoder = Encoder::new();
+    let mut out = Vec::new();
+    let mut head = RequestHead { path: "/chat".into(), query: Some("a=1".into()), ..RequestHead::default() };
+    for (name, value) in [("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-key", "k"), ("origin", "o")] {
+        head.fields.append(name, value);
+    }
+    write_extended_connect(&mut encoder, &mut out, &head, "web.shop", "websocket");
+    let mut read = RequestHead::default();
+    read_request(&mut Decoder::new(4096), &out, false, &LIMITS, &mut read).unwrap();
+    assert_eq!((read.protocol.as_deref(), &*read.path, &*read.authority), (Some("websocket"), "/chat", "web.shop"));
+    assert_eq!(read.fields.iter().map(|field| field.name.to_vec()).collect::<Vec<_>>(), [b"origin".to_vec()]);
+}
+
+#[test]
 fn malformed_requests_are_known() {
     for field in [
         ("X-Upper", "a"),

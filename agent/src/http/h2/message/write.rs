@@ -48,6 +48,23 @@ pub fn write_request(encoder: &mut Encoder, out: &mut Vec<u8>, head: &RequestHea
     }
 }
 
+/// Writes an extended CONNECT over TLS (RFC 8441 section 4) for a request that asks to leave HTTP for `protocol`. What only the handshake of HTTP/1
+/// needs stays here.
+pub fn write_extended_connect(encoder: &mut Encoder, out: &mut Vec<u8>, head: &RequestHead, host: &str, protocol: &str) {
+    encoder.begin(out);
+    encoder.method(out, b"CONNECT");
+    encoder.scheme(out, true);
+    encoder.authority(out, host.as_bytes());
+    encoder.path(out, head.path.as_bytes(), head.query.as_ref().map(String::as_bytes));
+    encoder.field(out, Name::Other, b":protocol", protocol.as_bytes());
+    head.fields.each_sound(|field| {
+        let stays = !matches!(field.id, Name::Host | Name::Expect | Name::ContentLength) && !field.id.is_hop_by_hop();
+        if stays && !field.name.eq_ignore_ascii_case(b"sec-websocket-key") {
+            write_field(encoder, out, field);
+        }
+    });
+}
+
 fn names_trailers(value: &[u8]) -> bool {
     value.split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
