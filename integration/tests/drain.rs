@@ -149,3 +149,23 @@ fn drain_over_http_is_the_same_as_a_signal() {
     assert_eq!(finish(begun), SLOW);
     assert_eq!(heddle.process.wait().code(), Some(0));
 }
+
+#[test]
+fn what_comes_in_can_be_closed_alone() {
+    let nginx = slow();
+    let mut heddle = heddle(", drain_timeout: 20s");
+    heddle.route("slow", "/*", nginx.address);
+    heddle.until_status("/", 200);
+    let begun = begin(heddle.http);
+    let agent = heddle.agent;
+    let asked = std::thread::spawn(move || client::send(agent, "POST", "/drain?inbound", &[("Host", "localhost")], b"").unwrap());
+    until("new connections to be refused", || client::get(heddle.http, "/").err());
+    assert!(!asked.is_finished(), "a request is in flight");
+    assert_eq!(finish(begun), SLOW);
+    assert_eq!(asked.join().unwrap().status, 200);
+    assert_eq!(client::send(agent, "POST", "/drain?inbound", &[("Host", "localhost")], b"").unwrap().status, 200, "again");
+    assert!(client::get(agent, "/ready").unwrap().text().contains("draining"));
+    assert!(heddle.process.is_running(), "what goes out may go on");
+    heddle.process.signal("TERM");
+    assert_eq!(heddle.process.wait().code(), Some(0));
+}

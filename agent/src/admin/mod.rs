@@ -1,14 +1,17 @@
 //! The agent's own HTTP endpoint: ready, metrics, configuration dump, drain. It asks what it is given and knows nothing of how it is made.
 
+mod closing;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+pub use closing::Closing;
 use heddle_node::drain::DrainTrigger;
 use heddle_node::readiness::{Readiness, Verdict};
 use serde_json::Value;
@@ -25,6 +28,7 @@ pub trait Shown: Send + Sync + 'static {
 struct Admin {
     readiness: Readiness,
     drain: DrainTrigger,
+    closing: Closing,
     shown: Arc<dyn Shown>,
 }
 
@@ -36,10 +40,11 @@ pub async fn serve(
     listener: TcpListener,
     readiness: Readiness,
     drain: DrainTrigger,
+    closing: Closing,
     shown: Arc<dyn Shown>,
 ) -> std::io::Result<()> {
     let local = listener.local_addr()?;
-    let admin = Arc::new(Admin { readiness, drain, shown });
+    let admin = Arc::new(Admin { readiness, drain, closing, shown });
     let app = Router::new()
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
@@ -94,13 +99,22 @@ async fn config_dump(State(admin): State<Arc<Admin>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], format!("{:#}\n", admin.shown.config_dump())).into_response()
 }
 
-/// Nobody shows a key here, so only this host may end the process.
-async fn begin_drain(ConnectInfo(peer): ConnectInfo<SocketAddr>, State(admin): State<Arc<Admin>>) -> Response {
+/// Nobody shows a key here, so only this host may end the process. With `?inbound` only what others call closes, and the answer comes when the last
+/// of their connections has ended: what goes out goes on.
+async fn begin_drain(
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    RawQuery(query): RawQuery,
+    State(admin): State<Arc<Admin>>,
+) -> Response {
     if !peer.ip().to_canonical().is_loopback() {
         return (StatusCode::FORBIDDEN, "draining is asked for from this host only: over loopback, or by SIGTERM\n")
             .into_response();
     }
     admin.readiness.begin_draining();
+    if query.as_deref() == Some("inbound") {
+        admin.closing.close().await;
+        return (StatusCode::OK, "drained: nothing comes in any more\n").into_response();
+    }
     admin.drain.begin();
     (StatusCode::ACCEPTED, "draining: requests in flight are finished, then the process ends\n").into_response()
 }

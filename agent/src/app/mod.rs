@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use crate::admin::{self, Shown};
+use crate::admin::{self, Closing, Shown};
 use crate::dns::{Resolver, ResolverSettings};
 use crate::feed;
 use crate::listener;
@@ -177,9 +177,11 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     tokio::spawn(feed::run(batches, compiler.clone(), kept, sender, move |tables| certificates.follow(tables)));
     tokio::spawn(until(drain.clone(), first_configuration(status, readiness.guard("configuration"))));
     // The page below lives as long as the process: it must hold no watch, or no drain would ever be over.
-    worker::start_all(&common, &drain)?;
+    let (closing, inbound) = Closing::new(common.settings.drain_timeout);
+    worker::start_all(&common, &drain, &inbound)?;
+    drop(inbound);
     let shown = Page { common, compiler, ends, more_metrics, started_ms: clock::unix_ms() };
-    tokio::spawn(admin::serve(endpoint, readiness, trigger, Arc::new(shown)));
+    tokio::spawn(admin::serve(endpoint, readiness, trigger, closing, Arc::new(shown)));
     Ok(Running { admin, tables })
 }
 

@@ -22,13 +22,13 @@ const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// How often a listener that could not be opened is tried again: an address comes free when somebody else stops.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
 
-/// Starts all workers.
+/// Starts all workers. When `inbound` drains, they close the listeners that others call and go on with the rest.
 ///
 /// # Errors
 /// A thread or its runtime cannot be made.
-pub(super) fn start_all(common: &Common, drain: &DrainWatch) -> Result<(), StartError> {
+pub(super) fn start_all(common: &Common, drain: &DrainWatch, inbound: &DrainWatch) -> Result<(), StartError> {
     for index in 0..common.settings.workers {
-        let (common, drain) = (common.clone(), drain.clone());
+        let (common, drain, inbound) = (common.clone(), drain.clone(), inbound.clone());
         let ready = common.readiness.guard(&format!("worker {index}"));
         let failed = |source| StartError::System { what: "a worker cannot be started", source };
         let (built, answer) = std::sync::mpsc::sync_channel(1);
@@ -36,7 +36,7 @@ pub(super) fn start_all(common: &Common, drain: &DrainWatch) -> Result<(), Start
         let body = move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => {
                 let _ = built.send(Ok(()));
-                runtime.block_on(run(index, common, ready, drain));
+                runtime.block_on(run(index, common, ready, drain, inbound));
             }
             Err(error) => drop(built.send(Err(error))),
         };
@@ -47,7 +47,7 @@ pub(super) fn start_all(common: &Common, drain: &DrainWatch) -> Result<(), Start
     Ok(())
 }
 
-async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch) {
+async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch, inbound: DrainWatch) {
     let Common { shared, doors, counters, mut tables, log, tracer, settings, troubles, mut status, .. } = common;
     let pools = Pools::new();
     let worker = Worker::new(index, pools.clone(), shared, fastrand::Rng::new(), log.map(|log| log.batch()), tracer);
@@ -55,7 +55,8 @@ async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch) 
     spawn_local(flush(worker.clone()));
     let door = listener::Worker::new(Pipeline::new(worker.clone()), counters[index].clone());
     let mut listeners = Listeners::new(Rc::new(door), doors, settings.drain_timeout);
-    let (mut ready, mut again) = (Some(ready), false);
+    let nothing = Tables::default();
+    let (mut ready, mut again, mut inbound) = (Some(ready), false, Some(inbound));
     loop {
         tokio::select! {
             changed = tables.changed() => {
@@ -65,16 +66,22 @@ async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch) 
             }
             Ok(()) = status.changed(), if ready.is_some() => {}
             () = tokio::time::sleep(REOPEN_EVERY), if again => {}
+            () = begins(&mut inbound) => {}
             () = drain.draining() => break,
         }
         // Asked before the tables are looked at, which then hold at least what made it so.
         let configured = is_configured(&status.borrow());
         let now = tables.borrow_and_update().clone();
         worker.swap(now.clone());
-        again = open(index, &mut listeners, &now, &troubles, ready.is_some());
+        let closed = inbound.as_ref().is_none_or(DrainWatch::is_draining);
+        // The listeners of the tables are those that others call.
+        again = open(index, &mut listeners, if closed { &nothing } else { &now }, &troubles, ready.is_some());
+        if let Some(watch) = inbound.take_if(|_| closed) {
+            listeners.hold_while_closing(watch);
+        }
         ready = ready.filter(|_| !configured);
     }
-    drop(ready);
+    drop((ready, inbound));
     // `/ready` says "draining" already; load balancers in front get this long to notice before new connections are refused.
     tokio::time::sleep(settings.drain_delay).await;
     tokio::select! {
@@ -82,6 +89,14 @@ async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch) 
         () = drain.forced() => {}
     }
     worker.close_log().await;
+}
+
+/// Waits until a drain begins that is still to begin.
+async fn begins(drain: &mut Option<DrainWatch>) {
+    match drain {
+        Some(drain) => drain.draining().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Opens and closes listeners as the tables want; says whether some could not be opened.

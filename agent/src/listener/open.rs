@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+use heddle_node::drain::DrainWatch;
 use heddle_xds::model::Listener;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -114,6 +115,18 @@ impl<S: Service> Listeners<S> {
             open.stop.begin();
             self.closing.push(open.task);
         }
+    }
+
+    /// Holds `watch` until the last connection of those that have been closed so far has ended.
+    pub fn hold_while_closing(&mut self, watch: DrainWatch) {
+        let closing = std::mem::take(&mut self.closing);
+        self.closing.push(tokio::task::spawn_local(async move {
+            for task in closing {
+                // A task that panicked has nothing left to wait for.
+                let _ = task.await;
+            }
+            drop(watch);
+        }));
     }
 
     /// Closes all; ends when the last connection has, at the latest after the drain time.
