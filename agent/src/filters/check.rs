@@ -14,6 +14,8 @@ pub(crate) trait Config: DeserializeOwned + JsonSchema {
 
 /// Most faults that are looked for in one configuration.
 const MAX_FAULTS: usize = 16;
+/// Deepest nesting of a configuration, as deep as JSON is read from outside: what is deeper could exhaust a stack.
+pub(super) const MAX_DEPTH: usize = 128;
 
 /// Collects faults.
 #[derive(Debug, Default)]
@@ -134,6 +136,9 @@ pub(crate) fn fault_at(path: &str, message: String) -> ConfigFault {
 
 /// Reads a value. After a fault the property that holds it is left out and reading goes on, so that one run reports the others too.
 fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<ConfigFault>> {
+    if is_deeper(value, MAX_DEPTH) {
+        return Err(vec![too_deep()]);
+    }
     let Value::Object(object) = value else {
         let message = format!("wrong type: expected object, got {}", kind(value));
         return Err(vec![ConfigFault { path: String::new(), message }]);
@@ -165,6 +170,21 @@ fn parse<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<ConfigFault>> {
         }
     }
     Err(faults)
+}
+
+/// The fault of a configuration that is nested too deep.
+pub(super) fn too_deep() -> ConfigFault {
+    fault_at("", format!("nested deeper than {MAX_DEPTH} lists and objects"))
+}
+
+/// Whether lists and objects are nested deeper than `depth`. It looks no deeper itself.
+pub(super) fn is_deeper(value: &Value, depth: usize) -> bool {
+    let mut inner: Box<dyn Iterator<Item = &Value>> = match value {
+        Value::Array(items) => Box::new(items.iter()),
+        Value::Object(object) => Box::new(object.values()),
+        _ => return false,
+    };
+    depth == 0 || inner.any(|value| is_deeper(value, depth - 1))
 }
 
 fn fault(path: &Path, text: &str) -> ConfigFault {

@@ -112,6 +112,9 @@ impl Catalog for Registry {
 
     fn check(&self, name: &str, place: Place, config: &Value) -> Result<(), Vec<ConfigFault>> {
         let Some(plugin) = find(name) else { return Err(vec![unknown(name)]) };
+        if check::is_deeper(config, check::MAX_DEPTH) {
+            return Err(vec![check::too_deep()]);
+        }
         let mut faults = (plugin.check)(place, config).err().unwrap_or_default();
         // What a reference stands for is judged by the agent that looks it up.
         faults.retain(|fault| !reference::at(config, &fault.path).is_some_and(reference::is_reference));

@@ -164,6 +164,31 @@ fn deep_and_long_configurations_are_no_danger() {
     }
 }
 
+#[test]
+fn what_is_nested_without_end_is_refused_with_a_word() {
+    for plugin in all() {
+        let name = plugin.descriptor.name;
+        for depth in [check::MAX_DEPTH + 1, 500] {
+            let under = |name: &str, value: Value| Value::Object([(name.to_owned(), value)].into_iter().collect());
+            let lists = (1..depth).fold(json!([]), |inner, _| Value::Array(vec![inner]));
+            let objects = (1..depth).fold(json!({}), |inner, _| under("not", inner));
+            for place in [Place::Route, Place::Consumer, Place::Metadata] {
+                let schema = (plugin.schema)(place).unwrap_or_default();
+                let names = schema["properties"].as_object().into_iter().flat_map(|map| map.keys());
+                let both = |name: &String| [under(name, lists.clone()), under(name, objects.clone())];
+                for config in names.flat_map(both).chain([lists.clone(), objects.clone(), under("_meta", lists.clone())]) {
+                    let faults = Registry::default().check(name, place, &config).unwrap_err();
+                    assert!(faults.iter().any(|fault| fault.message.contains("nested deeper")), "{name} {faults:?}");
+                    let _ = (plugin.check)(place, &config);
+                    if place == Place::Route {
+                        let _ = build(name, &config, None, &Keep::default());
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Drives a filter through all its phases with a request that anybody may send.
 async fn exchange(filter: &dyn Filter, dice: &mut Dice) {
     let mut x = arbitrary_request(dice);

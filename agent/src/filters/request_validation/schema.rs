@@ -323,6 +323,21 @@ mod tests {
         }
     }
 
+    /// Each level of the document goes through all levels of the schema.
+    #[test]
+    fn a_deep_schema_for_a_deep_document_exhausts_no_stack() {
+        let levels = MAX_DEPTH - 4;
+        for word in ["not", "allOf", "if"] {
+            let wrapped = (0..levels / 2).fold(json!({"properties": {"a": {"$ref": "#"}}}), |schema, _| match word {
+                "not" => json!({"not": {"not": schema}}),
+                "if" => json!({"if": schema.clone(), "then": true}),
+                word => json!({ word: [schema] }),
+            });
+            let value = (0..126).fold(json!(1), |value, _| json!({"a": value}));
+            let _ = compile(wrapped).unwrap().fault(&value);
+        }
+    }
+
     #[test]
     fn references_that_double_again_and_again_are_refused() {
         let mut definitions = Map::new();
