@@ -96,11 +96,6 @@ pub(crate) fn disown(x: &mut Exchange) {
     }
 }
 
-/// Whether a text of a configuration stands for a secret that is kept elsewhere, so that nothing can be said of it yet.
-pub(crate) fn is_reference(text: &str) -> bool {
-    ["$secret://", "$env://", "$ENV://"].iter().any(|prefix| text.starts_with(prefix))
-}
-
 /// Faults of what most of these plugins are configured with.
 pub(crate) fn check_common(realm: &str, anonymous: Option<&str>, faults: &mut Faults) {
     if realm.contains(|c: char| c.is_control() || c == '"' || c == '\\') {

@@ -150,6 +150,21 @@ mod tests {
     }
 
     #[test]
+    fn references_to_secrets_are_told_in_any_case() {
+        for scheme in ["$secret", "$SECRET", "$Secret", "$env", "$ENV", "$Env"] {
+            let text = format!("{scheme}://file/a/b/c");
+            for (plugin, config) in [
+                ("jwt-auth", json!({"key": "k", "algorithm": "RS256", "public_key": text})),
+                ("jwt-auth", json!({"key": "k", "secret": text, "base64_secret": true})),
+                ("jwe-decrypt", json!({"key": "k", "secret": text})),
+                ("digest-auth", json!({"username": "u", "password": text})),
+            ] {
+                assert_eq!(Registry::default().check(plugin, Place::Consumer, &config), Ok(()), "{plugin} {config}");
+            }
+        }
+    }
+
+    #[test]
     fn meta_is_checked_with_the_rest() {
         let config =
             json!({"prefer_name": 1, "_meta": {"disable": "x", "filter": [["a", "??", 1]], "pre_function": "return", "nope": 1}});

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::super::check::{self, Faults};
 use super::super::{Proven, identity};
 use super::digest::Hash;
+use crate::secrets::reference::is_reference;
 
 /// Configuration on a route.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -90,7 +91,7 @@ impl check::Config for Credential {
 impl Credential {
     fn secret(&self) -> Result<Secret, (&'static str, &'static str)> {
         match (self.password.as_deref(), self.ha1.as_deref()) {
-            (Some(text), None) | (None, Some(text)) if identity::is_reference(text) => Ok(Secret::Nothing),
+            (Some(text), None) | (None, Some(text)) if is_reference(text) => Ok(Secret::Nothing),
             (Some(""), None) => Err(("password", "string too short, expected at least 1, got 0")),
             (Some(password), None) => Ok(Secret::Password(password.into())),
             (None, Some(ha1)) if [32, 64].contains(&ha1.len()) && ha1.bytes().all(|byte| byte.is_ascii_hexdigit()) => {

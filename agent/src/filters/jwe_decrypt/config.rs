@@ -12,6 +12,7 @@ use super::super::Proven;
 use super::super::check::{self, Faults};
 use super::super::fields::is_name;
 use super::super::identity::{self, BASE64};
+use crate::secrets::reference::is_reference;
 
 /// Configuration on a route.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -74,7 +75,7 @@ impl check::Config for Credential {
 
 impl Credential {
     fn secret(&self) -> Result<Secret, String> {
-        if identity::is_reference(&self.secret) {
+        if is_reference(&self.secret) {
             return Ok(Secret(None));
         }
         let decoded = || BASE64.decode(&self.secret).map_err(|_| "expected base64".to_owned());

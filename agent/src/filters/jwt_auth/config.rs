@@ -12,6 +12,7 @@ use super::super::check::{self, Faults};
 use super::super::fields::is_name;
 use super::super::identity::{self, BASE64};
 use super::super::jose::{Algorithm, Key};
+use crate::secrets::reference::is_reference;
 
 /// Configuration on a route.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -198,7 +199,7 @@ impl check::Config for Config {
 }
 
 fn check_url(path: &str, url: Option<&str>, faults: &mut Faults) {
-    if let Some(url) = url.filter(|url| !identity::is_reference(url))
+    if let Some(url) = url.filter(|url| !is_reference(url))
         && let Err(message) = crate::outbound::Url::parse(url)
     {
         faults.add(path, message);
@@ -220,7 +221,7 @@ impl Credential {
     /// What its tokens are verified with, or what is wrong with it.
     fn verifier(&self) -> Result<Verifier, (&'static str, String)> {
         let written = [&self.secret, &self.public_key, &self.jwks_url];
-        if written.into_iter().flatten().any(|text| identity::is_reference(text)) {
+        if written.into_iter().flatten().any(|text| is_reference(text)) {
             return Ok(Verifier::Nothing);
         }
         if let Some(url) = &self.jwks_url {

@@ -7,6 +7,7 @@ use super::{AuthMethod, Config, SameSite, SessionConfig, Storage};
 use crate::filters::jose::{Algorithm, Key};
 use crate::http::chars::is_token;
 use crate::outbound::Url;
+use crate::secrets::reference::is_reference;
 
 /// Parameters of the authorization request that are ours.
 const OWN_PARAMS: [&str; 9] = [
@@ -208,10 +209,4 @@ fn check_session(session: &SessionConfig, faults: &mut Faults) {
     if name.starts_with("__Host-") && (session.cookie_path != "/" || session.cookie_domain.is_some()) {
         faults.add("session.cookie_name", "browsers take __Host- cookies only with the path / and without a domain");
     }
-}
-
-/// Whether the value stands elsewhere and is not known yet.
-fn is_reference(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    text.starts_with("$secret://") || text.starts_with("$env://")
 }
