@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 const MAX_DEPTH: usize = 64;
 /// Most elements and attributes of a document.
 const MAX_NODES: usize = 100_000;
+/// Most attributes of an element: each is compared with those before it, since none may come twice.
+const MAX_ATTRIBUTES: usize = 256;
 
 /// An element under way.
 #[derive(Default)]
@@ -75,8 +77,11 @@ pub(super) fn read(text: &str) -> Result<Value, String> {
 fn begin(start: &BytesStart<'_>, nodes: &mut usize) -> Result<Element, String> {
     let mut element = Element { name: start.local_name().as_ref().to_owned(), ..Element::default() };
     *nodes += 1;
-    for attribute in start.attributes() {
+    for (before, attribute) in start.attributes().enumerate() {
         let attribute = attribute.map_err(|error| format!("bad XML: {error}"))?;
+        if before >= MAX_ATTRIBUTES {
+            return Err(format!("an element of the XML has more than {MAX_ATTRIBUTES} attributes"));
+        }
         let text = unescape(&attribute.value).map_err(|error| format!("bad XML: {error}"))?;
         element.attributes.insert(attribute.key.local_name().as_ref().to_owned(), Value::from(text.into_owned()));
         *nodes += 1;
@@ -107,15 +112,12 @@ fn value(element: Element) -> Value {
         return Value::from(text);
     }
     let mut lists: Map<String, Value> = Map::new();
-    let mut repeated: Vec<String> = Vec::new();
     for (name, child) in element.children {
         match lists.get_mut(&name) {
             None => _ = lists.insert(name, child),
-            Some(Value::Array(list)) if repeated.contains(&name) => list.push(child),
-            Some(first) => {
-                *first = Value::Array(vec![first.take(), child]);
-                repeated.push(name);
-            }
+            // No element is a list by itself, so this is one of several of the name.
+            Some(Value::Array(list)) => list.push(child),
+            Some(first) => *first = Value::Array(vec![first.take(), child]),
         }
     }
     if !element.attributes.is_empty() {
@@ -152,6 +154,18 @@ mod tests {
         assert!(read("<a b=\"&c;\"/>").is_err());
         assert!(read(&"<a>".repeat(100)).unwrap_err().contains("deeper"));
         assert!(read(&format!("<a>{}</a>", "<b/>".repeat(MAX_NODES + 1))).unwrap_err().contains("more than"));
+    }
+
+    /// The time for each of these once went with the square of its length.
+    #[test]
+    fn what_is_long_takes_no_longer_than_its_length() {
+        let attributes: String = (0..90_000).map(|n| format!(" a{n}=\"\"")).collect();
+        assert!(read(&format!("<a{attributes}/>")).unwrap_err().contains("attributes"));
+        let prefixed: String = (0..90_000).map(|n| format!(" p{n}:a=\"\"")).collect();
+        assert!(read(&format!("<a{prefixed}/>")).unwrap_err().contains("attributes"));
+        let names: String = (0..33_000).map(|n| format!("<e{n}/>")).collect();
+        let value = read(&format!("<a>{names}{names}{names}</a>")).unwrap();
+        assert_eq!(value["a"]["e32999"], json!(["", "", ""]));
     }
 
     #[test]
