@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 const MAX_DEPTH: usize = 16;
 /// Most values that are made.
 const MAX_VALUES: usize = 10_000;
+/// Most bytes of what is made, about: a long text that is referred to again and again counts each time.
+const MAX_BYTES: usize = 1024 * 1024;
 /// Most items that are made for a list.
 const MAX_ITEMS: u64 = 100;
 /// Longest text that is made.
@@ -13,7 +15,7 @@ const MAX_TEXT: u64 = 10_000;
 
 /// A value that fits `schema`, whose references lead into `root`.
 pub(super) fn example(schema: &Value, root: &Value) -> Value {
-    Maker { root, left: MAX_VALUES }.value(schema, 0)
+    Maker { root, left: MAX_VALUES, bytes: MAX_BYTES }.value(schema, 0)
 }
 
 /// What a reference of this document (`#/components/schemas/Pet`) leads to, other references followed too.
@@ -29,6 +31,7 @@ pub(super) fn resolved<'a>(mut value: &'a Value, root: &'a Value) -> &'a Value {
 struct Maker<'a> {
     root: &'a Value,
     left: usize,
+    bytes: usize,
 }
 
 impl Maker<'_> {
@@ -39,7 +42,7 @@ impl Maker<'_> {
         }
         self.left -= 1;
         if let Some(given) = given(schema) {
-            return given.clone();
+            return if self.paid(size(given)) { given.clone() } else { Value::Null };
         }
         if let Some(all) = schema.get("allOf").and_then(Value::as_array) {
             return self.merged(schema, all, depth);
@@ -51,12 +54,22 @@ impl Maker<'_> {
         match kind(schema) {
             "object" => self.object(schema, depth),
             "array" => self.array(schema, depth),
-            "string" => text(schema),
+            "string" => {
+                let text = text(schema);
+                if self.paid(size(&text)) { text } else { Value::Null }
+            }
             "integer" => number(schema, true),
             "number" => number(schema, false),
             "boolean" => Value::Bool(true),
             _ => Value::Null,
         }
+    }
+
+    /// Whether there is room for this many bytes more, which it takes.
+    fn paid(&mut self, bytes: usize) -> bool {
+        let left = self.bytes.checked_sub(bytes);
+        self.bytes = left.unwrap_or(self.bytes);
+        left.is_some()
     }
 
     /// Objects of all parts in one; of other values the first.
@@ -78,8 +91,14 @@ impl Maker<'_> {
 
     fn object(&mut self, schema: &Value, depth: usize) -> Value {
         let properties = schema.get("properties").and_then(Value::as_object);
-        let pairs = properties.into_iter().flatten().map(|(name, schema)| (name.clone(), self.value(schema, depth + 1)));
-        Value::Object(pairs.collect())
+        let mut object = Map::new();
+        for (name, schema) in properties.into_iter().flatten() {
+            if !self.paid(name.len()) {
+                break;
+            }
+            object.insert(name.clone(), self.value(schema, depth + 1));
+        }
+        Value::Object(object)
     }
 
     fn array(&mut self, schema: &Value, depth: usize) -> Value {
@@ -96,6 +115,18 @@ impl Maker<'_> {
         }
         Value::Array(items)
     }
+}
+
+/// About how many bytes a value takes as text.
+fn size(value: &Value) -> usize {
+    const MARKS: usize = 4;
+    MARKS
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(size).sum(),
+            Value::Object(object) => object.iter().map(|(name, value)| MARKS + name.len() + size(value)).sum(),
+            _ => 0,
+        }
 }
 
 /// What a schema says itself.
@@ -220,6 +251,17 @@ mod tests {
             json!({"type": "array", "minItems": 4_000_000_000u64, "items": {"type": "string", "minLength": 4_000_000_000u64}}),
         );
         assert!(long.to_string().len() < 2_000_000);
+    }
+
+    #[test]
+    fn what_is_long_is_not_repeated_without_end() {
+        let long = "x".repeat(100_000);
+        for leaf in [json!({"example": long}), json!({"type": "object", "properties": {long.clone(): {}}})] {
+            let schema = json!({"type": "array", "minItems": 100, "items": {"type": "array", "minItems": 100, "items": {"$ref": "#/$defs/leaf"}},
+                "$defs": {"leaf": leaf}});
+            let made = made(schema).to_string();
+            assert!(made.contains(&long) && made.len() < 2 * MAX_BYTES, "{}", made.len());
+        }
     }
 
     proptest! {
