@@ -44,7 +44,7 @@ pub(super) struct Config {
     #[serde(default = "cache_ttl")]
     #[schemars(range(min = 1))]
     pub cache_ttl: u64,
-    /// Whether each consumer has answers of its own.
+    /// Whether each consumer has answers of its own, and each user whom `openid-connect` lets in.
     #[serde(default = "yes")]
     pub consumer_isolation: bool,
     /// Whether answers that set cookies are kept, cookies and all.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use heddle_node::clock::{self, Instant};
+use heddle_node::hex;
 use serde_json::Value;
 use smallvec::SmallVec;
 use tokio::sync::Semaphore;
@@ -34,6 +35,19 @@ pub(super) struct Cache {
     pub no_cache: Vec<Template>,
     pub hide: bool,
     pub longest: u64,
+    mark: Arc<Mark>,
+}
+
+/// What marks requests that caches make themselves: nobody can guess it.
+pub(super) struct Mark(pub String);
+
+impl Default for Mark {
+    fn default() -> Mark {
+        let mut random = [0; 16];
+        // Without random bytes clients may ask for what is new, and no more.
+        let _ = aws_lc_rs::rand::fill(&mut random);
+        Mark(hex::encode(&random))
+    }
 }
 
 /// What is asked of the cache for one request.
@@ -61,6 +75,8 @@ enum Found {
 
 /// Marks requests that this cache makes itself; heeded only on those, and never sent on.
 const REFRESH: FieldName = FieldName::of("Heddle-Cache-Refresh");
+/// Where the mark is kept.
+pub(super) const MARK: &str = "proxy-cache/mark";
 const IF_MATCH: FieldName = FieldName::of("If-Match");
 const IF_UNMODIFIED_SINCE: FieldName = FieldName::of("If-Unmodified-Since");
 
@@ -91,6 +107,7 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         methods: config.cache_method,
         hide: config.hide_cache_headers,
         longest: config.max_resp_body_size,
+        mark: context.keep.get_or(MARK, Mark::default),
     }))))
 }
 
@@ -101,7 +118,10 @@ impl Filter for ProxyCache {
 
     fn access(&self, x: &mut Exchange) -> Flow {
         let cache = &self.0;
-        let refresh = x.request.fields.remove_named(&REFRESH) > 0 && x.connection.inner;
+        // Clients may make requests of the gateway's own too (`batch-requests`), but they do not know the mark.
+        let marked = x.request.fields.get_named(&REFRESH).is_some_and(|mark| mark == cache.mark.0.as_bytes());
+        let refresh = marked && x.connection.inner;
+        x.request.fields.remove_named(&REFRESH);
         let Some(method) = cache.method(x) else { return cache.pass_by(x) };
         if x.request.fields.contains_known(Name::Upgrade) || (method == "GET" && !x.body.is_empty()) {
             return Flow::Continue;
@@ -159,6 +179,9 @@ fn judge(cache: &Arc<Cache>, x: &mut Exchange, ask: Ask, entry: &Entry) -> Flow 
         true => Use::Revalidate,
         false => entry.terms.usable(entry.age(x.started_ms), ask.said.as_ref()),
     };
+    // Only what changes nothing may be asked beside the client, and the body of a POST is not there any more.
+    let usable =
+        if usable == Use::Refresh && !matches!(x.request.method, Method::Get | Method::Head) { Use::Revalidate } else { usable };
     let called = match usable {
         Use::Fresh => Status::Hit,
         Use::Stale => Status::Stale,
@@ -334,7 +357,7 @@ impl Cache {
         for name in [&IF_NONE_MATCH, &IF_MODIFIED_SINCE, &IF_RANGE, &RANGE] {
             head.fields.remove_named(name);
         }
-        head.fields.set_named(&REFRESH, "1");
+        head.fields.set_named(&REFRESH, &self.mark.0);
         let fetched = x.dispatch(Inner { head, body: Bytes::new(), limit: self.longest });
         tokio::task::spawn_local(async move {
             if let Err(reason) = fetched.await {

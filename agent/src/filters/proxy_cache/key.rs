@@ -1,7 +1,9 @@
-//! What tells stored answers apart: place, method, consumer and the user's own texts, as one hash. It knows no store.
+//! What tells stored answers apart: place, method, scheme, consumer or user, and the operator's own texts, as one hash. It knows no store.
 
 use aws_lc_rs::digest::{Context, SHA256};
+use serde_json::{Map, Value};
 
+use crate::exchange::variable::JWT_CLAIMS;
 use crate::exchange::{Exchange, Template};
 use crate::http::{FieldName, Fields};
 
@@ -25,10 +27,13 @@ impl KeyMaker {
         let mut hash = Context::new(&SHA256);
         put(&mut hash, self.origin.as_bytes());
         put(&mut hash, method.as_bytes());
+        // A part of the target (RFC 9111 section 2): the answer to `http` may be that one should come by `https`.
+        put(&mut hash, x.scheme().as_bytes());
         if self.per_consumer {
-            match &x.consumer {
-                Some(consumer) => put(&mut hash, consumer.username.as_bytes()),
-                None => hash.update(&[0xff]),
+            match (&x.consumer, x.slot::<Map<String, Value>>(JWT_CLAIMS)) {
+                (Some(consumer), _) => put(&mut hash, consumer.username.as_bytes()),
+                (None, Some(claims)) => put_user(&mut hash, claims),
+                (None, None) => hash.update(&[0xff]),
             }
         }
         let mut text = String::with_capacity(128);
@@ -55,6 +60,18 @@ pub(super) fn variant(key: &Key, nonce: u64, names: &[FieldName], asked: &Fields
         hash.update(&[0xff]);
     }
     finished(hash)
+}
+
+/// Who is no consumer and was found by a token, as `openid-connect` does: by issuer and subject, or by all that is said where these are not.
+fn put_user(hash: &mut Context, claims: &Map<String, Value>) {
+    hash.update(&[0xfe]);
+    match (claims.get("iss"), claims.get("sub")) {
+        (issuer, Some(subject)) => {
+            put(hash, issuer.map(Value::to_string).unwrap_or_default().as_bytes());
+            put(hash, subject.to_string().as_bytes());
+        }
+        (_, None) => put(hash, serde_json::to_string(claims).unwrap_or_default().as_bytes()),
+    }
 }
 
 fn put(hash: &mut Context, bytes: &[u8]) {

@@ -45,7 +45,8 @@ pub(super) fn collect(body: Body, most: u64, incoming: &Arc<Incoming>, done: Don
         }
         Body::Full(bytes) => {
             if bytes.len() as u64 <= most {
-                done(bytes.clone());
+                // It may be a slice of a larger buffer, which would stay and which nobody would count.
+                done(Bytes::copy_from_slice(&bytes));
             }
             Body::Full(bytes)
         }

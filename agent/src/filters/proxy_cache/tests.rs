@@ -13,9 +13,11 @@ use tokio::task::LocalSet;
 
 use super::super::testing::{faults, filter, filter_in, settled};
 use super::super::{Filter, Flow, Keep, Registry};
+use super::filter::{MARK, Mark};
 use crate::exchange::imagined::EmptyDirectory;
 use crate::exchange::testing::{NOW_MS, at, consumer};
-use crate::exchange::{Exchange, Reason};
+use crate::exchange::variable::JWT_CLAIMS;
+use crate::exchange::{Exchange, Reason, TlsInfo};
 use crate::http::{Body, Fields, ResponseHead};
 
 /// What a client was told, and whether the upstream was asked, with which fields.
@@ -244,24 +246,110 @@ async fn a_stale_answer_helps_out_when_the_upstream_fails() {
 async fn a_stale_answer_is_served_while_it_is_fetched_anew() {
     LocalSet::new()
         .run_until(async {
-            let cache = cache(json!({}));
+            let keep = Keep::default();
+            let cache = filter_in("proxy-cache", &memory(json!({})), None, &keep);
+            let mark = keep.get_or::<Mark>(MARK, || unreachable!());
             let patient: Sent<'_> = (200, &[("Cache-Control", "max-age=10, stale-while-revalidate=20")], "one");
             ask(&cache, get(0, &[]), patient).await;
             let told = ask(&cache, get(25, &[]), OTHER).await;
             assert_eq!((told.cached(), told.text(), told.asked.is_none()), ("STALE", "one", true));
             // The request that it makes to itself asks the upstream, whatever is stored.
-            let mut inner = get(25, &[("Heddle-Cache-Refresh", "1")]);
-            let connection = crate::exchange::ConnectionInfo::clone(&inner.connection);
-            inner.connection = Rc::new(crate::exchange::ConnectionInfo { inner: true, ..connection });
-            let told = ask(&cache, inner, OTHER).await;
+            let inner = |later, mark| {
+                let mut inner = get(later, &[("Heddle-Cache-Refresh", mark)]);
+                let connection = crate::exchange::ConnectionInfo::clone(&inner.connection);
+                inner.connection = Rc::new(crate::exchange::ConnectionInfo { inner: true, ..connection });
+                inner
+            };
+            let told = ask(&cache, inner(25, &mark.0), OTHER).await;
             assert_eq!((told.cached(), told.sent("heddle-cache-refresh")), ("EXPIRED", None));
-            assert_eq!(
-                ask(&cache, get(26, &[("Heddle-Cache-Refresh", "1")]), PLAIN).await.text(),
-                "two",
-                "clients cannot ask for it"
-            );
+            for x in [get(26, &[("Heddle-Cache-Refresh", &mark.0)]), inner(26, "1")] {
+                assert_eq!(ask(&cache, x, PLAIN).await.text(), "two", "clients cannot ask for it");
+            }
         })
         .await;
+}
+
+#[tokio::test]
+async fn nothing_but_reading_is_asked_beside_the_client() {
+    LocalSet::new()
+        .run_until(async {
+            let cache = cache(json!({"cache_method": ["POST"], "stale_while_revalidate": 100}));
+            let post = |later| request(later, "POST", "/a", &[]);
+            ask(&cache, post(0), PLAIN).await;
+            assert_eq!(ask(&cache, post(9), OTHER).await.cached(), "HIT");
+            let told = ask(&cache, post(20), OTHER).await;
+            assert_eq!((told.cached(), told.text(), told.asked.is_some()), ("EXPIRED", "two", true));
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_one_user_was_told_is_told_to_no_other() {
+    let cache = cache(json!({}));
+    let user = |claims: Value| {
+        let mut x = get(0, &[]);
+        if let Value::Object(claims) = claims {
+            x.put(JWT_CLAIMS, claims);
+        }
+        x
+    };
+    let all = [
+        json!({"iss": "i", "sub": "a"}),
+        json!({"iss": "i", "sub": "b"}),
+        json!({"iss": "j", "sub": "a"}),
+        json!({"email": "a"}),
+        json!({"email": "b"}),
+        Value::Null,
+    ];
+    for claims in &all {
+        assert_eq!(ask(&cache, user(claims.clone()), PLAIN).await.cached(), "MISS", "{claims}");
+    }
+    for claims in &all {
+        assert_eq!(ask(&cache, user(claims.clone()), OTHER).await.cached(), "HIT", "{claims}");
+    }
+    let later = user(json!({"iss": "i", "sub": "a", "iat": 7}));
+    assert_eq!(ask(&cache, later, OTHER).await.cached(), "HIT", "another token of the same user");
+}
+
+#[tokio::test]
+async fn what_was_told_without_tls_is_not_told_with_it() {
+    let cache = cache(json!({}));
+    let there: Sent<'_> = (301, &[("Location", "https://h/a")], "");
+    ask(&cache, get(0, &[]), there).await;
+    let mut x = get(1, &[]);
+    let connection = crate::exchange::ConnectionInfo::clone(&x.connection);
+    let tls = TlsInfo { server_name: None, version: "TLSv1.3", cipher: "", client: None, client_required_unless: None };
+    x.connection = Rc::new(crate::exchange::ConnectionInfo { tls: Some(tls), ..connection });
+    let told = ask(&cache, x, PLAIN).await;
+    assert_eq!((told.status, told.cached()), (200, "MISS"));
+    assert_eq!(ask(&cache, get(1, &[]), PLAIN).await.status, 301);
+}
+
+/// A zone holds what it counts: no slice of a larger buffer.
+#[tokio::test]
+async fn what_is_kept_is_no_part_of_a_larger_buffer() {
+    let cache = cache(json!({}));
+    let buffer = Bytes::from(vec![b'x'; 64 * 1024]);
+    let mut x = get(0, &[]);
+    assert!(matches!(cache.access(&mut x), Flow::Continue));
+    let (mut head, mut body) = (ResponseHead::new(200), Body::from(buffer.slice(100..200)));
+    assert!(matches!(cache.after_proxy(&mut x, &mut head, &mut body), Flow::Continue));
+    let told = ask(&cache, get(1, &[]), OTHER).await;
+    assert_eq!((told.cached(), told.body.len()), ("HIT", 100));
+    assert!(!buffer.as_ptr_range().contains(&told.body.as_ptr()));
+}
+
+/// The room that a zone may take is a bound and not taken at once.
+#[tokio::test]
+async fn a_zone_without_bounds_is_no_danger() {
+    for size in [1 << 40, u64::MAX] {
+        let zones = json!({"zones": [{"name": "z", "memory_size": size, "disk_size": size, "cache_ttl": u64::MAX}]});
+        let config = json!({"cache_strategy": "memory", "cache_zone": "z", "cache_ttl": u64::MAX, "stale_if_error": u64::MAX,
+            "stale_while_revalidate": u64::MAX, "max_resp_body_size": u64::MAX});
+        let cache = filter_in("proxy-cache", &config, Some(&zones), &Keep::default());
+        ask(&cache, get(0, &[]), (200, &[], "one")).await;
+        assert_eq!(ask(&cache, get(1 << 40, &[]), OTHER).await.text(), "one");
+    }
 }
 
 #[tokio::test]
