@@ -33,7 +33,7 @@ pub(super) struct Config {
     #[serde(default = "minute")]
     #[schemars(range(min = 0.001, max = 3600))]
     pub timeout: f64,
-    /// Copies under way at once on each worker; those beyond are dropped.
+    /// Copies under way at once on each worker; those beyond are dropped. Bodies that are still coming take as many times `max_body_size` of memory at most.
     #[serde(default = "under_way")]
     #[schemars(range(min = 1, max = 10000))]
     pub max_in_flight: usize,

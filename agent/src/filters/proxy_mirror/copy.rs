@@ -22,6 +22,8 @@ pub(super) struct Counts {
     pub(super) dropped: AtomicU64,
     /// The body was longer than may be copied.
     pub(super) too_large: AtomicU64,
+    /// Bytes of bodies that are still coming and are held for their copies.
+    gathered: AtomicU64,
 }
 
 /// Counts one.
@@ -34,6 +36,8 @@ pub(super) struct Copy {
     pub(super) remote: Remote,
     pub(super) counts: Arc<Counts>,
     limit: u64,
+    /// Most bytes that all copies of this configuration gather: many bodies that come slowly must not fill the memory.
+    room: u64,
     /// The head, once it is known that the request goes upstream.
     call: RefCell<Option<Call>>,
     pieces: RefCell<Vec<Bytes>>,
@@ -58,7 +62,7 @@ struct Tee {
 
 impl Copy {
     /// A copy of a request with this body, through which the body passes from now on.
-    pub(super) fn of(body: &mut Body, wants_body: bool, limit: u64, remote: Remote, counts: Arc<Counts>) -> Rc<Copy> {
+    pub(super) fn of(body: &mut Body, wants_body: bool, limit: u64, room: u64, remote: Remote, counts: Arc<Counts>) -> Rc<Copy> {
         let held = match body {
             _ if !wants_body => Some(Bytes::new()),
             Body::Empty => Some(Bytes::new()),
@@ -70,6 +74,7 @@ impl Copy {
             remote,
             counts,
             limit,
+            room,
             call: RefCell::default(),
             pieces: RefCell::default(),
             size: Cell::new(0),
@@ -101,12 +106,24 @@ impl Copy {
         if self.state.get() != State::Coming {
             return;
         }
-        self.size.set(self.size.get() + piece.len() as u64);
+        let length = piece.len() as u64;
+        let all = self.counts.gathered.fetch_add(length, Ordering::Relaxed) + length;
+        self.size.set(self.size.get() + length);
         if self.size.get() > self.limit {
             self.too_large();
+        } else if all > self.room {
+            count(&self.counts.dropped);
+            self.give_up();
         } else {
-            self.pieces.borrow_mut().push(piece.clone());
+            // A slice of a larger buffer would hold all of that.
+            self.pieces.borrow_mut().push(Bytes::copy_from_slice(piece));
         }
+    }
+
+    fn give_up(&self) {
+        self.state.set(State::Over);
+        self.pieces.take();
+        self.counts.gathered.fetch_sub(self.size.take(), Ordering::Relaxed);
     }
 
     fn end(&self) {
@@ -118,8 +135,7 @@ impl Copy {
 
     fn too_large(&self) {
         count(&self.counts.too_large);
-        self.state.set(State::Over);
-        self.pieces.take();
+        self.give_up();
     }
 
     fn send_if_whole(&self) {
@@ -151,6 +167,12 @@ fn joined(mut pieces: Vec<Bytes>) -> Bytes {
     let mut all = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
     pieces.iter().for_each(|piece| all.extend_from_slice(piece));
     all.freeze()
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.counts.gathered.fetch_sub(self.size.take(), Ordering::Relaxed);
+    }
 }
 
 impl BodySource for Tee {

@@ -25,6 +25,8 @@ struct Mirror {
     ratio: Option<f64>,
     wants_body: bool,
     limit: u64,
+    /// Most bytes of bodies that are gathered at once.
+    room: u64,
     counts: Arc<Counts>,
 }
 
@@ -50,6 +52,7 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         ratio: (config.sample_ratio < 1.0).then_some(config.sample_ratio),
         wants_body: config.mirror_body,
         limit: config.max_body_size,
+        room: config.max_body_size.saturating_mul(config.max_in_flight as u64),
         counts: context.keep.get_or(&key, Counts::default),
     }))
 }
@@ -91,7 +94,7 @@ impl Filter for Mirror {
         if tunnel || self.ratio.is_some_and(|ratio| x.dice.f64() >= ratio) {
             return Flow::Continue;
         }
-        let copy = Copy::of(&mut x.body, self.wants_body, self.limit, self.remote.clone(), self.counts.clone());
+        let copy = Copy::of(&mut x.body, self.wants_body, self.limit, self.room, self.remote.clone(), self.counts.clone());
         match x.slot_mut::<Copies>(COPIES) {
             Some(copies) => copies.push((self.address(), copy)),
             None => x.put(COPIES, Copies::from_iter([(self.address(), copy)])),

@@ -159,6 +159,30 @@ fn bodies_may_stay_behind_and_long_ones_are_not_copied() {
 }
 
 #[test]
+fn many_bodies_that_come_slowly_fill_no_memory() {
+    run(async {
+        let (address, mut mirrored) = mirror(true).await;
+        let filter = mirroring(address, json!({"max_body_size": 4, "max_in_flight": 2}));
+        let mut slow = Vec::new();
+        for _ in 0..5 {
+            let mut x = request("POST", "h", "/slow", &[]);
+            x.body = pieces(&["abc", "d"], false);
+            assert!(passes(filter.access(&mut x)) && passes(filter.before_proxy(&mut x)));
+            assert!(x.body.frame().await.is_some());
+            slow.push(x);
+        }
+        counted(&filter, "dropped", 3).await;
+        slow.truncate(2);
+        for mut x in slow {
+            while x.body.frame().await.is_some() {}
+            assert!(mirrored.recv().await.unwrap().ends_with("abcd"), "what there was room for is whole");
+        }
+        go(&filter, request("POST", "h", "/last", &[]), pieces(&["ab", "cd"], false)).await;
+        assert!(mirrored.recv().await.unwrap().starts_with("POST /last "), "the room comes back");
+    });
+}
+
+#[test]
 fn requests_that_go_nowhere_are_not_copied() {
     run(async {
         let (address, mut mirrored) = mirror(true).await;
