@@ -12,7 +12,7 @@ use super::document;
 use super::schema::Schema;
 use crate::exchange::content::{Kind, form};
 use crate::exchange::{Answer, Exchange, Reason};
-use crate::http::{Body, ResponseHead};
+use crate::http::{Body, Name, ResponseHead};
 
 struct RequestValidation {
     header: Option<(Schema, BTreeMap<String, Vec<String>>)>,
@@ -71,6 +71,10 @@ impl BodyRule {
     fn judge(&self, x: &mut Exchange, body: &[u8]) -> Flow {
         if body.is_empty() {
             return self.refusal.because("the request has no body".to_owned());
+        }
+        // Which of them the upstream believes nobody knows, and each means another document.
+        if x.request.fields.get_all_known(Name::ContentType).count() > 1 {
+            return self.refusal.because("the request has more than one Content-Type".to_owned());
         }
         let is_form = Kind::of(&x.request) == Kind::Form;
         let mut value = match if is_form { form(body) } else { document::json(body) } {

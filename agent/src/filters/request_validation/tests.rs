@@ -76,6 +76,17 @@ async fn a_form_is_validated_as_an_object_of_texts() {
     assert_eq!(judge(&body_rule(), &[FORM], "name=jack&age=1").await.unwrap_err().1, "/age: value is not of type \"integer\"");
 }
 
+/// Read as a form it fits; an upstream that believes the other type reads something that nobody has looked at.
+#[tokio::test]
+async fn a_body_of_two_types_is_refused() {
+    let body = r#"{"a":"&name=jack&b="}"#;
+    assert!(judge(&body_rule(), &[FORM], body).await.is_ok());
+    for types in [[FORM, ("Content-Type", "application/json")], [("content-type", "application/json"), FORM]] {
+        let refused = judge(&body_rule(), &types, body).await.unwrap_err();
+        assert_eq!(refused, (400, "the request has more than one Content-Type".to_owned()));
+    }
+}
+
 #[tokio::test]
 async fn defaults_go_upstream() {
     let config = json!({"body_schema": {"properties": {"size": {"type": "integer", "default": 10}}, "required": ["size"]}});
