@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use heddle_node::clock;
 use heddle_node::config::Environment;
 use heddle_node::hex;
@@ -51,8 +52,8 @@ struct Shared {
     values: Mutex<Values>,
     /// Descriptions of managers by name (`vault/1`).
     managers: Mutex<HashMap<String, Arc<str>>>,
-    /// Stands for what cannot be looked up: nobody can guess it, so that whatever it should have opened stays closed.
-    closed: String,
+    /// Makes what stands for what cannot be looked up.
+    closed: hmac::Key,
 }
 
 /// A request to look up what is not known yet; answered when that was tried.
@@ -70,7 +71,7 @@ impl References {
         let mut random = [0; 32];
         // Without random bytes there is no TLS either; what then stands for an unknown secret is still no text that anybody would send.
         let _ = aws_lc_rs::rand::fill(&mut random);
-        let closed = format!("unresolved\u{1}{}", hex::encode(&random));
+        let closed = hmac::Key::new(hmac::HMAC_SHA256, &random);
         let shared = Shared { environment, folder, outbound, values: Mutex::default(), managers: Mutex::default(), closed };
         References { shared: Arc::new(shared) }
     }
@@ -85,10 +86,16 @@ impl References {
             Some(secret) => secret.to_string(),
             None => {
                 complete = false;
-                self.shared.closed.clone()
+                self.closed(text)
             }
         });
         (Arc::new(replaced), complete)
+    }
+
+    /// Stands for what cannot be looked up: nobody can guess it, so that whatever it should have opened stays closed. Each reference has another one,
+    /// so that who is shown one (where a secret was to be part of an answer) has nothing that opens others.
+    fn closed(&self, text: &str) -> String {
+        format!("unresolved\u{1}{}", hex::encode(hmac::sign(&self.shared.closed, text.as_bytes()).as_ref()))
     }
 
     /// What one reference stands for, as far as is known.

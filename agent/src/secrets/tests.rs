@@ -150,6 +150,9 @@ async fn what_is_not_known_is_something_that_nobody_can_guess() {
     assert_eq!((&resolved["deep"][0]["token"], &resolved["plain"]), (&json!("hush"), &json!("$remote_addr")));
     let closed = resolved["key"].as_str().unwrap();
     assert!(closed.len() > 64 && closed != "$env://NONE" && !closed.ends_with(&"0".repeat(64)));
+    let other = references.resolved(&Arc::new(json!({ "key": "$env://OTHER", "again": "$env://NONE" }))).0;
+    assert_ne!(other["key"], closed, "what is shown of one does not open another");
+    assert_eq!(other["again"], closed, "a change of tables changes nothing");
     let plain = Arc::new(json!({ "a": 1 }));
     assert!(Arc::ptr_eq(&references.resolved(&plain).0, &plain), "what has no references is not copied");
 }
