@@ -75,12 +75,12 @@ enum Choice {
 impl IpStrategy {
     /// The address that counts; `None` when there is none at that place or it is no address.
     pub(crate) fn address(&self, x: &Exchange) -> Option<IpAddr> {
-        let mut hops = forwarded_for(&x.request.fields).map(|hop| parse_hop(hop).map(|address| address.ip().to_canonical()));
+        let hops = || forwarded_for(&x.request.fields).map(|hop| parse_hop(hop).map(|address| address.ip().to_canonical()));
         let address = match &self.choice {
-            Choice::Client => Some(x.remote.ip().to_canonical()),
-            Choice::Depth(depth) => hops.nth(depth - 1).flatten(),
-            Choice::Excluding(ranges) => hops.find(|hop| hop.is_none_or(|address| !ranges.contains(address))).flatten(),
-        }?;
+            Choice::Client => x.remote.ip().to_canonical(),
+            Choice::Depth(depth) => hops().nth(depth - 1).flatten()?,
+            Choice::Excluding(ranges) => hops().find(|hop| hop.is_none_or(|address| !ranges.contains(address))).flatten()?,
+        };
         Some(match (address, self.ipv6_subnet) {
             (IpAddr::V6(_), Some(length)) => IpNet::new(address, length).map_or(address, |net| net.network()),
             _ => address,

@@ -25,8 +25,10 @@ struct Cors {
     /// Whether scripts may read each field that a response has.
     exposes_each: bool,
     only_preflights: bool,
-    /// Whether the answer depends on who asks, so that caches must keep answers apart.
+    /// Whether caches must keep the answers to different origins apart.
     varies: bool,
+    /// Whether what is told depends on who asks.
+    remembers: bool,
 }
 
 const TIMING_ALLOW_ORIGIN: FieldName = FieldName::of("Timing-Allow-Origin");
@@ -43,7 +45,7 @@ const REQUEST_METHOD: FieldName = FieldName::of("Access-Control-Request-Method")
 /// Key of the slot for [`Asking`].
 const SLOT: &str = "cors";
 
-/// The origin that asks.
+/// The origin that asks, where it stands in no list: what stands in one is noted by its number, which costs no allocation.
 struct Asking(Box<str>);
 
 /// Allows each single thing by its name.
@@ -65,6 +67,8 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         .then(|| Origins::new(config.timing_allow_origins.as_deref(), timing_patterns, Vec::new()));
     let origins = Origins::new(written.then_some(&*config.allow_origins), patterns, further);
     let varies = [Some(&origins), timing.as_ref()].into_iter().flatten().any(Origins::depends_on_origin);
+    let differs = |timing: &Origins| timing.always().is_none();
+    let remembers = differs(&origins) || timing.as_ref().is_some_and(differs);
     let told = told(&config, origins.always());
     Ok(Arc::new(Cors {
         tells_origin: origins.always().is_none(),
@@ -75,6 +79,7 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         exposes_each: config.expose_headers == EACH,
         only_preflights: config.only_preflights,
         varies,
+        remembers,
     }))
 }
 
@@ -110,11 +115,16 @@ impl Filter for Cors {
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
         // What comes later may take the origin off what goes upstream.
-        if self.varies
+        if self.remembers
             && let Some(origin) = x.request.fields.get_known(Name::Origin).and_then(|origin| std::str::from_utf8(origin).ok())
         {
-            let origin = Asking(origin.into());
-            x.put(SLOT, origin);
+            match self.origins.place(origin) {
+                Some(place) => x.note(self.address(), [place as u64, 0, 0, 0]),
+                None => {
+                    let origin = Asking(origin.into());
+                    x.put(SLOT, origin);
+                }
+            }
         }
         if x.request.method == Method::Options && (!self.only_preflights || is_preflight(&x.request.fields)) {
             Flow::Answer(Box::new(Answer::empty(200, Reason::Answered)))
@@ -124,7 +134,8 @@ impl Filter for Cors {
     }
 
     fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
-        let asking = || x.slot::<Asking>(SLOT).map(|asking| &*asking.0);
+        let noted = || x.notes(self.address()).next().and_then(|[place, ..]| self.origins.written(place as usize));
+        let asking = || noted().or_else(|| x.slot::<Asking>(SLOT).map(|asking| &*asking.0));
         let fields = &mut head.fields;
         if self.varies {
             vary_by(fields, "Origin");
@@ -146,6 +157,12 @@ impl Filter for Cors {
         {
             fields.set_named(&ALLOW_HEADERS, asked);
         }
+    }
+}
+
+impl Cors {
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 }
 

@@ -51,6 +51,25 @@ impl Origins {
         }
     }
 
+    /// The number of an origin that is written out, among others or in metadata; [`Origins::written`] gives it back.
+    pub(super) fn place(&self, asking: &str) -> Option<usize> {
+        self.all().position(|origin| **origin == *asking)
+    }
+
+    /// The origin with this number.
+    pub(super) fn written(&self, place: usize) -> Option<&str> {
+        self.all().nth(place).map(|origin| &**origin)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Box<str>> {
+        let listed = match &self.list {
+            List::Several(list) => list.as_slice(),
+            List::One(one) => std::slice::from_ref(one),
+            List::All | List::Each | List::Nothing => &[],
+        };
+        listed.iter().chain(&self.further)
+    }
+
     /// What the browser is told, `None` for nothing.
     pub(super) fn allowed<'a>(&'a self, asking: Option<&'a str>) -> Option<&'a str> {
         let listed = match &self.list {

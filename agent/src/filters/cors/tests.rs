@@ -118,13 +118,25 @@ fn each_field_is_exposed_by_its_name() {
 
 #[test]
 fn who_asks_is_remembered_when_the_field_is_taken_off() {
-    let filter = filter_in("cors", &json!({"allow_origins": "**"}), None, &Keep::default());
-    let mut x = request("GET", "h", "/", &[("Origin", ORIGIN)]);
-    assert!(passes(filter.rewrite(&mut x)));
-    x.request.fields.remove("origin");
-    let mut head = ResponseHead::new(200);
-    filter.response_head(&mut x, &mut head);
-    assert_eq!(head.fields.get_str("access-control-allow-origin"), Some(ORIGIN));
+    let metadata = json!({"allow_origins": {"own": "https://m.example,https://a.example"}});
+    for config in [
+        json!({"allow_origins": "**"}),
+        json!({"allow_origins": "https://b.example,https://a.example"}),
+        json!({"allow_origins_by_regex": ["a\\.example$"]}),
+        json!({"allow_origins": "https://b.example", "allow_origins_by_metadata": ["own"]}),
+        json!({"allow_origins": "https://b.example,https://c.example", "allow_origins_by_metadata": ["own"]}),
+        json!({"allow_origins": ORIGIN, "timing_allow_origins": "https://b.example,https://a.example"}),
+    ] {
+        let filter = filter_in("cors", &config, Some(&metadata), &Keep::default());
+        let mut x = request("GET", "h", "/", &[("Origin", ORIGIN)]);
+        assert!(passes(filter.rewrite(&mut x)));
+        x.request.fields.remove("origin");
+        let mut head = ResponseHead::new(200);
+        filter.response_head(&mut x, &mut head);
+        assert_eq!(head.fields.get_str("access-control-allow-origin"), Some(ORIGIN), "{config}");
+        let timing = config.get("timing_allow_origins").is_some();
+        assert_eq!(head.fields.get_str("timing-allow-origin"), timing.then_some(ORIGIN), "{config}");
+    }
 }
 
 /// Every way of allowing origins with every kind of request: what the browser is told, and whether caches are.
