@@ -1,8 +1,9 @@
-// An OpenID provider for the stories: one user, who agrees to everything. Usage: node provider.mjs ADDRESS REDIRECT_URI OUT_URI
+// An OpenID provider for the stories: one user, who agrees to everything. Usage: node provider.mjs ADDRESS REDIRECT_URI OUT_URI JWK
+// (the public key of a client that proves itself by one)
 import { createServer } from 'node:http';
 import Provider from 'oidc-provider';
 
-const [address, redirect, out] = process.argv.slice(2);
+const [address, redirect, out, jwk] = process.argv.slice(2);
 const issuer = `http://${address}`;
 
 const provider = new Provider(issuer, {
@@ -16,6 +17,10 @@ const provider = new Provider(issuer, {
     {
       client_id: 'spa', token_endpoint_auth_method: 'none', redirect_uris: [redirect],
       grant_types: ['authorization_code', 'refresh_token'], application_type: 'web',
+    },
+    {
+      client_id: 'vault', token_endpoint_auth_method: 'private_key_jwt', token_endpoint_auth_signing_alg: 'ES256', jwks: { keys: [JSON.parse(jwk)] },
+      redirect_uris: [redirect], grant_types: ['authorization_code', 'refresh_token'], scope: 'openid email offline_access',
     },
   ],
   scopes: ['openid', 'email', 'offline_access', 'api'],

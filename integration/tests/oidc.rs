@@ -6,11 +6,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use heddle_integration::client::{self, Answer, curl};
 use heddle_integration::heddle::{Heddle, binary};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::place::Place;
 use heddle_integration::process::{Process, until};
+use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};
 
 /// The client of the stories, as `oidc/provider.mjs` knows it.
@@ -29,11 +32,21 @@ fn program() -> PathBuf {
     String::from_utf8(made.stdout).unwrap().trim().into()
 }
 
+/// The public half of a key on P-256 (RFC 7518 section 6.2).
+fn jwk(key: &KeyPair) -> Value {
+    // A byte that says that both coordinates follow, 32 bytes each.
+    let point = key.der_bytes();
+    let part = |from: usize| URL_SAFE_NO_PAD.encode(&point[from..from + 32]);
+    json!({ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "k1", "x": part(1), "y": part(33) })
+}
+
 struct Story {
     heddle: Heddle,
     nginx: Nginx,
     provider: Process,
     issuer: SocketAddr,
+    /// The key of the client `vault`, whose public half the provider knows.
+    key: KeyPair,
 }
 
 impl Story {
@@ -42,13 +55,14 @@ impl Story {
         let nginx = Nginx::start(
             "location / { return 200 '$request_uri|$http_x_access_token|$http_x_userinfo|$http_x_id_token|$http_cookie'; }",
         );
-        let issuer = Place::new().address();
+        let (issuer, key) = (Place::new().address(), KeyPair::generate().unwrap());
         let mut command = Command::new("node");
         command.arg(program).arg(issuer.to_string());
         command.args(["back", "out"].map(|page| format!("http://{}/app/{page}", heddle.http)));
+        command.arg(jwk(&key).to_string());
         let provider = Process::start(command, heddle.place.path("provider.log"));
         until("the provider", || provider.output().contains("serving").then_some(()));
-        Story { heddle, nginx, provider, issuer }
+        Story { heddle, nginx, provider, issuer, key }
     }
 
     /// Puts a route `/NAME/*` with what is special about it, and waits for it.
@@ -182,6 +196,35 @@ fn pushed_parameters_and_public_clients_log_in_too() {
     let session = json!({ "secret": "fedcba9876543210" });
     story.route("app", json!({ "client_id": "spa", "client_secret": null, "session": session }));
     story.log_in("public", "/app/x");
+}
+
+#[test]
+fn a_client_proves_itself_by_its_key() {
+    let story = Story::new();
+    let by_key = json!({
+        "client_id": "vault", "client_secret": null, "token_endpoint_auth_method": "private_key_jwt",
+        "client_rsa_private_key": story.key.serialize_pem(), "client_rsa_private_key_id": "k1",
+    });
+    story.route("app", by_key.clone());
+    let told = story.log_in("jar", "/app/x");
+    let first = told.split('|').nth(1).unwrap().to_owned();
+    until("a renewed token", || {
+        let (status, _, body) = story.browse("jar", &story.url("/app/x"));
+        assert_eq!(status, 200, "{body}");
+        (body.split('|').nth(1)? != first).then_some(())
+    });
+    let mut asks = by_key.clone();
+    asks["bearer_only"] = json!(true);
+    asks["introspection_endpoint_auth_method"] = json!("private_key_jwt");
+    story.route("asks", asks);
+    assert_eq!(story.bearer("/asks/x", "guessed").status, 401, "the provider knows who asks, and not the token");
+    let mut other = by_key;
+    other["client_rsa_private_key"] = json!(KeyPair::generate().unwrap().serialize_pem());
+    other["session"] = json!({ "secret": "fedcba9876543210" });
+    story.route("app", other);
+    let back = story.walk("other", &story.url("/app/x"), &story.url("/app/back"));
+    let (status, _, body) = story.browse("other", &back);
+    assert!(status == 503 || status == 401, "another key proves nothing: {status} {body}");
 }
 
 #[test]
