@@ -1,6 +1,9 @@
 //! Every page of a plugin tells the truth: its examples are run, on a real Heddle, as a reader would run them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "pages/migration.rs"]
+mod migration;
+
 use std::sync::Mutex;
 
 use heddle_agent::filters::Registry;
