@@ -1,4 +1,5 @@
-//! What counting instructions needs of the rooms inside: compiled with the feature `bench` alone, for `integration/bench/instructions`. Nothing of Heddle uses it.
+//! What counting instructions and fuzzing need of the rooms inside: compiled with the feature `bench` alone, for `integration/bench/instructions` and
+//! `integration/fuzz`. Nothing of Heddle uses it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,11 +14,12 @@ pub use crate::balance::{Epoch, Node, Policy, Standing, View as NodeView, Worker
 use crate::http::Body;
 pub use crate::http::digits::AddressText;
 pub use crate::http::h1::{
-    HeadLimits, Persistence, RequestKind, RequestParser, ResponseParser, WireLength, write_request_head, write_response_head,
+    BodyLength, HeadLimits, ParsedRequest, ParsedResponse, Persistence, RequestKind, RequestParser, ResponseParser, WireLength,
+    write_request_head, write_response_head,
 };
-pub use crate::http::h2::hpack::{Decoder, Encoder};
+pub use crate::http::h2::hpack::{Class, Decoder, Encoder};
 pub use crate::http::h2::message;
-pub use crate::http::{RequestHead, ResponseHead};
+pub use crate::http::{Name, RequestHead, ResponseHead};
 pub use crate::tables::Tables;
 
 use crate::exchange::{Answer, Directory, Exchange};

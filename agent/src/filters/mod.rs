@@ -91,6 +91,8 @@ use crate::http::{Body, BodyError, ResponseHead};
 pub use chain::{BodyEdits, Chain, Parts, keep_content};
 pub use context::BuildContext;
 pub use credential::{Credential, credentials, masked};
+#[cfg(feature = "bench")]
+pub use hmac_auth::canonical;
 pub use keep::Keep;
 pub use registry::Registry;
 

@@ -4,12 +4,14 @@
 const MAX_PARTS: usize = 64;
 
 /// The part of a signed request that is method and target.
-pub(super) const REQUEST_TARGET: &str = "@request-target";
+pub const REQUEST_TARGET: &str = "@request-target";
 
 /// What `Authorization: Signature keyId="…",algorithm="…",headers="…",signature="…"` says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Signature<'a> {
+pub struct Signature<'a> {
+    /// What it names the consumer by.
     pub key_id: &'a str,
+    /// Name of the algorithm.
     pub algorithm: &'a str,
     /// Names of what is signed, in order.
     pub headers: Vec<&'a str>,
@@ -19,7 +21,7 @@ pub(super) struct Signature<'a> {
 
 /// Why it says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
+pub enum Malformed {
     /// Not `name="value"` with commas between.
     #[error("expected parameters such as keyId=\"…\" with commas between them")]
     Form,
@@ -38,7 +40,7 @@ pub(super) enum Malformed {
 }
 
 /// Reads what stands behind `Signature `. Unknown parameters are passed over.
-pub(super) fn parse(text: &str) -> Result<Signature<'_>, Malformed> {
+pub fn parse(text: &str) -> Result<Signature<'_>, Malformed> {
     let mut found = [None; 4];
     let mut rest = text.trim();
     for _ in 0..MAX_PARTS {
@@ -76,7 +78,7 @@ fn signature(found: [Option<&str>; 4]) -> Result<Signature<'_>, Malformed> {
 
 /// The text that is signed: the key id, then a line for each name, each line with its end. What the request does not have has no line.
 /// `lookup` tells the value of a field.
-pub(super) fn signed_text<V: AsRef<[u8]>>(
+pub fn signed_text<V: AsRef<[u8]>>(
     signature: &Signature<'_>,
     method: &str,
     target: &str,

@@ -1,6 +1,6 @@
 //! `hmac-auth`: identifies a consumer by a signature over parts of the request, made with a shared secret. It knows no other way of proving who one is.
 
-mod canonical;
+pub mod canonical;
 mod config;
 mod date;
 mod filter;
