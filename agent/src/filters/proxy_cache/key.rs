@@ -29,6 +29,8 @@ impl KeyMaker {
         put(&mut hash, method.as_bytes());
         // A part of the target (RFC 9111 section 2): the answer to `http` may be that one should come by `https`.
         put(&mut hash, x.scheme().as_bytes());
+        // `$host` has no port, and upstreams write the one that they are told into links and redirections.
+        put(&mut hash, port(x).as_bytes());
         if self.per_consumer {
             match (&x.consumer, x.slot::<Map<String, Value>>(JWT_CLAIMS)) {
                 (Some(consumer), _) => put(&mut hash, consumer.username.as_bytes()),
@@ -60,6 +62,13 @@ pub(super) fn variant(key: &Key, nonce: u64, names: &[FieldName], asked: &Fields
         hash.update(&[0xff]);
     }
     finished(hash)
+}
+
+/// The port that the client names, unless it is the scheme's own.
+fn port(x: &Exchange) -> &str {
+    let named = x.request.authority.rsplit_once(':').map_or("", |(_, port)| port);
+    let usual = if x.scheme() == "https" { "443" } else { "80" };
+    if named != usual && named.bytes().all(|byte| byte.is_ascii_digit()) { named } else { "" }
 }
 
 /// Who is no consumer and was found by a token, as `openid-connect` does: by issuer and subject, or by all that is said where these are not.

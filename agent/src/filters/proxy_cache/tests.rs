@@ -325,6 +325,20 @@ async fn what_was_told_without_tls_is_not_told_with_it() {
     assert_eq!(ask(&cache, get(1, &[]), PLAIN).await.status, 301);
 }
 
+/// An upstream that writes the port it is told into a link must not write it into the links of others.
+#[tokio::test]
+async fn a_port_that_a_client_names_poisons_nobody() {
+    let cache = cache(json!({}));
+    let to = |host: &str| at(NOW_MS, "GET", host, "/a", &[], Rc::new(EmptyDirectory));
+    let poison: Sent<'_> = (301, &[("Location", "http://h:1337/login")], "");
+    assert_eq!(ask(&cache, to("h:1337"), poison).await.cached(), "MISS");
+    assert_eq!(ask(&cache, to("h"), PLAIN).await.text(), "one");
+    assert_eq!(ask(&cache, to("h:80"), OTHER).await.text(), "one", "the same place");
+    assert_eq!(ask(&cache, to("h:1337"), OTHER).await.status, 301);
+    assert_eq!(ask(&cache, to("[::1]"), OTHER).await.cached(), "MISS");
+    assert_eq!(ask(&cache, to("[::1]"), OTHER).await.cached(), "HIT");
+}
+
 /// A zone holds what it counts: no slice of a larger buffer.
 #[tokio::test]
 async fn what_is_kept_is_no_part_of_a_larger_buffer() {
