@@ -70,6 +70,20 @@ pub fn visit<'a>(value: &'a Value, each: &mut dyn FnMut(&'a str)) {
     }
 }
 
+/// Calls `each` with every reference in a value and the text that stands in its place in another one of the same shape.
+pub fn beside<'a>(value: &'a Value, other: &'a Value, each: &mut dyn FnMut(&'a str, &'a str)) {
+    match (value, other) {
+        (Value::String(text), Value::String(other)) if is_reference(text) => each(text, other),
+        (Value::Array(items), Value::Array(others)) => {
+            items.iter().zip(others).for_each(|(item, other)| beside(item, other, each));
+        }
+        (Value::Object(map), Value::Object(others)) => {
+            map.values().zip(others.values()).for_each(|(item, other)| beside(item, other, each));
+        }
+        _ => {}
+    }
+}
+
 /// The value with every reference replaced.
 pub fn replaced(value: &Value, by: &mut dyn FnMut(&str) -> String) -> Value {
     match value {

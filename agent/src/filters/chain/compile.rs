@@ -14,6 +14,7 @@ use super::step::{ErrorBody, Step};
 use crate::exchange::content;
 use crate::outbound::Outbound;
 use crate::secrets::References;
+use crate::secrets::reference::{self, is_reference};
 
 /// What compiling needs besides the configurations.
 pub struct Parts<'a> {
@@ -142,11 +143,26 @@ fn filter(layer: Layer, known: &Plugin, plugin: &PluginConf, parts: &Parts<'_>) 
         return Ok(filter);
     }
     let context = BuildContext::new(&plugin.origin.0, metadata, parts.keep, parts.outbound);
-    let filter = (known.build)(&config, &context)?;
+    let filter = (known.build)(&config, &context)
+        .map_err(|faults| faults.into_iter().map(|fault| silenced(fault, &plugin.config, &config)).collect::<Vec<_>>())?;
     if let Some(source) = source.filter(|_| !context.is_own()) {
         parts.keep.share(source, &filter);
     }
     Ok(filter)
+}
+
+/// The fault without what references stand for, since faults are logged and shown: `written` has the references, `read` what they stand for.
+fn silenced(fault: ConfigFault, written: &Value, read: &Value) -> ConfigFault {
+    let mut told = reference::at(written, &fault.path).filter(|text| is_reference(text));
+    reference::beside(written, read, &mut |text, secret| {
+        let quoted = format!("{secret:?}");
+        let shown = !secret.is_empty() && (fault.message.contains(secret) || fault.message.contains(quoted.trim_matches('"')));
+        told = told.or(shown.then_some(text));
+    });
+    match told {
+        Some(text) => ConfigFault { message: format!("what {text} stands for is not known, or not valid here"), ..fault },
+        None => fault,
+    }
 }
 
 fn under_plugin(name: &str, fault: ConfigFault) -> ConfigFault {

@@ -42,6 +42,38 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+/// Faults are logged by the agent, told to the control plane and shown by its API.
+#[tokio::test]
+async fn faults_never_tell_a_secret() {
+    let environment = |name: &str| (name == "SECRET").then(|| "hunter2 \"(*".to_owned());
+    let references = References::new(Arc::new(environment), "".into(), Outbound::default());
+    let config = json!({"a": ["$env://SECRET"]});
+    references.keep().unwrap().ready(crate::secrets::wanted(&config)).await;
+    let keep = Keep::default();
+    let parts = Parts { references: &references, ..parts(&keep) };
+    let secret = "$env://SECRET";
+    for (name, config, path) in [
+        ("ip-restriction", json!({"whitelist": ["10.0.0.1", secret]}), "plugins.ip-restriction.whitelist[1]"),
+        ("real-ip", json!({"source": "arg_ip", "trusted_addresses": [secret]}), "plugins.real-ip.trusted_addresses[0]"),
+        ("proxy-rewrite", json!({"uri": secret}), "plugins.proxy-rewrite.uri"),
+        ("uri-blocker", json!({"block_rules": [secret]}), "plugins.uri-blocker.block_rules[0]"),
+        ("cors", json!({"allow_origins": secret}), "plugins.cors.allow_origins"),
+        (
+            "openid-connect",
+            json!({"client_id": "a", "discovery": secret, "session": {"secret": "0123456789abcdef"}}),
+            "plugins.openid-connect.discovery",
+        ),
+        ("ip-restriction", json!({"whitelist": ["$env://NONE"]}), "plugins.ip-restriction.whitelist[0]"),
+    ] {
+        let faults = Chain::compile(&[conf("route/r1", name, config)], &parts).unwrap_err();
+        let hushed = faults.iter().any(|fault| fault.path == path && fault.message.contains("stands for"));
+        let told = faults.iter().any(|fault| ["hunter2", "(*", "unresolved"].iter().any(|part| fault.message.contains(part)));
+        assert!(hushed && !told, "{faults:?}");
+    }
+    let plain = Chain::compile(&[conf("route/r1", "ip-restriction", json!({"whitelist": ["x"]}))], &parts).unwrap_err();
+    assert!(plain[0].message.contains("got \"x\""), "what is no secret is told");
+}
+
 #[test]
 fn filters_run_by_priority_and_meta_changes_it() {
     let deny = json!({"blacklist": ["0.0.0.0/0"]});
