@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heddle_node::drain::{DrainCompletion, Drained};
-use heddle_xds::client::{Batch, ClientConfig, ClientStatus, Origin, run};
+use heddle_xds::client::{Batch, ClientConfig, ClientStatus, Demand, Interest, Interests, Origin, Standing, run};
 use heddle_xds::codec::InvalidResource;
 use heddle_xds::link::{self, Connector};
 use heddle_xds::model::{Kind, PluginMetadata, Resource, Secret, SecretBody};
@@ -103,9 +103,20 @@ struct Agent {
 
 impl Agent {
     fn start(dialect: Dialect, connector: &Connector, last_good: Option<PathBuf>) -> Agent {
+        Agent::asking(dialect, connector, last_good, Interests::default(), &Demand::default())
+    }
+
+    fn asking(
+        dialect: Dialect,
+        connector: &Connector,
+        last_good: Option<PathBuf>,
+        interests: Interests,
+        demand: &Demand,
+    ) -> Agent {
         let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), zone: "eu-1a".into(), ..NodeScope::default() };
         let node = NodeInfo { scope, version: "1.2.3".into(), instance: None };
-        let mut config = ClientConfig { dialect, last_good, ..ClientConfig::new(node, connector.clone()) };
+        let demand = demand.clone();
+        let mut config = ClientConfig { dialect, last_good, interests, demand, ..ClientConfig::new(node, connector.clone()) };
         config.save_after = Duration::from_millis(1);
         let (updates, mut batches) = mpsc::channel::<Batch>(1);
         let (status, watched) = watch::channel(ClientStatus::default());
@@ -196,6 +207,49 @@ async fn changes_and_removals_arrive() {
             .map(|v| (v.resource.name().to_string(), v.version.to_string()))
             .collect();
         assert_eq!(*agent.versions.lock().unwrap(), expected, "both dialects hold the same versions");
+        agent.stop().await;
+    }
+}
+
+fn some(content: &Seen, names: &[&str]) -> Seen {
+    content.iter().filter(|((_, name), _)| names.contains(&name.as_str())).map(|(key, one)| (key.clone(), one.clone())).collect()
+}
+
+async fn standing(demand: &Demand, name: &str, wanted: Standing) {
+    eventually(name, || (demand.standing(Kind::Secret, name) == Some(wanted)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_is_asked_for_by_name_arrives_when_it_is_asked_for_and_is_kept_warm() {
+    for (dialect, over) in ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("last-good");
+        let interests = Interests::only(&[(Kind::Secret, Interest::Named), (Kind::PluginMetadata, Interest::All)]);
+        let world = World::start(over, Arc::default()).await;
+        world.apply(vec![secret("a", "1"), secret("b", "1"), secret("c", "1"), metadata("m", json!({}))]);
+        let demand = Demand::default();
+        let agent = Agent::asking(dialect, &world.connector, Some(path.clone()), interests.clone(), &demand);
+        let status = agent.status.clone();
+        eventually("synced without a name", || status.borrow().synced.then_some(())).await;
+        agent.has("what is not by name", &some(&world.content(), &["m"])).await;
+        for name in ["a", "late"] {
+            assert_eq!(demand.want(Kind::Secret, name, heddle_node::clock::now()), Standing::Asked);
+        }
+        agent.has("the first name", &some(&world.content(), &["m", "a"])).await;
+        standing(&demand, "a", Standing::Present).await;
+        standing(&demand, "late", Standing::Absent).await;
+        world.apply(vec![secret("late", "1"), secret("a", "2"), secret("b", "2")]);
+        agent.has("what has come to exist", &some(&world.content(), &["m", "a", "late"])).await;
+        standing(&demand, "late", Standing::Present).await;
+        world.apply(vec![Change::Remove(Kind::Secret, "a".into())]);
+        standing(&demand, "a", Standing::Absent).await;
+        eventually("it is saved", || heddle_xds::client::load(&path).unwrap().filter(|h| h.count(Kind::Secret) == 1)).await;
+        agent.stop().await;
+        world.apply(vec![secret("late", "2")]);
+        let demand = Demand::default();
+        let agent = Agent::asking(dialect, &world.connector, Some(path), interests, &demand);
+        agent.has("what was wanted before", &some(&world.content(), &["m", "late"])).await;
+        assert_eq!(demand.standing(Kind::Secret, "late"), Some(Standing::Present));
         agent.stop().await;
     }
 }

@@ -1,8 +1,9 @@
-//! The delta client: asks for everything, says what it holds, and is told what differs. It knows neither gRPC nor time.
+//! The delta client: asks for everything or by name, says what it holds, and is told what differs. It knows neither gRPC nor time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::demand::{Asked, Asks};
 use super::holdings::{Candidates, Held, Holdings};
 use super::{ClientMachine, SetResource, TypedUpdate};
 use crate::codec::InvalidResource;
@@ -13,12 +14,13 @@ use crate::protocol::{DeltaRequest, DeltaResponse, WILDCARD, nack_text};
 #[derive(Debug, Default)]
 pub struct DeltaClient {
     holdings: Holdings,
+    asked: Asked,
 }
 
 impl DeltaClient {
     /// A client that holds something already.
-    pub fn new(holdings: Holdings) -> DeltaClient {
-        DeltaClient { holdings }
+    pub fn new(holdings: Holdings, asked: Asked) -> DeltaClient {
+        DeltaClient { holdings, asked }
     }
 }
 
@@ -36,7 +38,10 @@ impl ClientMachine for DeltaClient {
 
     fn hello(&mut self) -> Vec<DeltaRequest> {
         let ask = |kind: Kind| DeltaRequest {
-            subscribe: vec![WILDCARD.into()],
+            subscribe: match self.asked.names(kind) {
+                None => vec![WILDCARD.into()],
+                Some(names) => names.iter().cloned().collect(),
+            },
             initial: self
                 .holdings
                 .list(kind)
@@ -44,7 +49,7 @@ impl ClientMachine for DeltaClient {
                 .collect::<BTreeMap<_, _>>(),
             ..DeltaRequest::new(kind)
         };
-        Kind::ALL.into_iter().map(ask).collect()
+        self.asked.kinds().map(ask).collect()
     }
 
     /// Responses about different resources do not depend on each other.
@@ -74,6 +79,19 @@ impl ClientMachine for DeltaClient {
         let refused = open.candidates.settle(rejected, &mut self.holdings);
         let error = (!refused.is_empty()).then(|| nack_text(&refused));
         DeltaRequest { nonce: open.nonce, error, ..DeltaRequest::new(kind) }
+    }
+
+    fn ask(&mut self, asks: Asks) -> (Option<DeltaRequest>, Vec<Arc<str>>) {
+        if !self.asked.change(&asks) {
+            return (None, Vec::new());
+        }
+        let gone = asks.dropped.iter().filter(|name| self.holdings.remove(asks.kind, name).is_some()).cloned().collect();
+        let request = DeltaRequest {
+            subscribe: asks.added.into_iter().collect(),
+            unsubscribe: asks.dropped.into_iter().collect(),
+            ..DeltaRequest::new(asks.kind)
+        };
+        (Some(request), gone)
     }
 
     fn holdings(&self) -> &Holdings {

@@ -62,6 +62,11 @@ impl Holdings {
         self.kinds[kind.index()].remove(name)
     }
 
+    /// Removes everything of a kind.
+    pub fn clear(&mut self, kind: Kind) {
+        self.kinds[kind.index()].clear();
+    }
+
     /// Everything as updates, as if it came anew. What cannot be decoded (written by another release) is rejected in them.
     pub fn updates(&self) -> Vec<TypedUpdate> {
         let update = |kind: Kind| {

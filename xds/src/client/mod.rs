@@ -31,6 +31,7 @@
 
 mod backoff;
 mod delta;
+mod demand;
 mod holdings;
 mod last_good;
 mod shell;
@@ -47,6 +48,7 @@ use tokio::sync::oneshot;
 
 pub use backoff::backoff;
 pub use delta::DeltaClient;
+pub use demand::{Asked, Asks, Demand, Interest, Interests, Standing};
 pub use holdings::{Held, Holdings};
 pub use last_good::{LastGoodError, load, save};
 pub use shell::run;
@@ -126,7 +128,7 @@ pub struct ClientStatus {
     pub connected: bool,
     /// When the control plane last said something.
     pub last_contact: Option<SystemTime>,
-    /// Every kind was answered by a control plane at least once since the start.
+    /// Every kind that is asked for was answered by a control plane at least once since the start.
     pub synced: bool,
     /// Something was loaded from disk.
     pub last_good: bool,
@@ -147,6 +149,10 @@ pub struct ClientConfig {
     pub connector: Connector,
     /// How to speak.
     pub dialect: Dialect,
+    /// What to ask for.
+    pub interests: Interests,
+    /// The names of kinds that are asked for by name.
+    pub demand: Demand,
     /// File that keeps what is held; `None` keeps nothing.
     pub last_good: Option<PathBuf>,
     /// The file is written this long after a change, at the latest.
@@ -154,9 +160,17 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// Delta, nothing kept on disk.
+    /// Delta, everything asked for, nothing kept on disk.
     pub fn new(node: NodeInfo, connector: Connector) -> ClientConfig {
-        ClientConfig { node, connector, dialect: Dialect::Delta, last_good: None, save_after: Duration::from_secs(1) }
+        ClientConfig {
+            node,
+            connector,
+            dialect: Dialect::Delta,
+            interests: Interests::default(),
+            demand: Demand::default(),
+            last_good: None,
+            save_after: Duration::from_secs(1),
+        }
     }
 }
 
@@ -169,7 +183,7 @@ pub trait ClientMachine: Send + 'static {
     /// A response that waits for the consumer's verdict.
     type Open: Send;
 
-    /// The requests that open a stream: everything is asked for, and what is held is said.
+    /// The requests that open a stream: all that is wanted is asked for, and what is held is said.
     fn hello(&mut self) -> Vec<Self::Request>;
     /// Whether a response can be received before these are settled.
     fn joins(&self, open: &[Self::Open], response: &Self::Response) -> bool;
@@ -177,6 +191,8 @@ pub trait ClientMachine: Send + 'static {
     fn receive(&mut self, response: Self::Response) -> (TypedUpdate, Self::Open);
     /// Takes the consumer's verdict: records what is held now and makes the ACK, or the NACK that names each bad resource.
     fn settle(&mut self, open: Self::Open, rejected: &[InvalidResource]) -> Self::Request;
+    /// Takes a change of what is asked for; says what to send on an open stream, and what is held no more.
+    fn ask(&mut self, asks: Asks) -> (Option<Self::Request>, Vec<Arc<str>>);
     /// What is held.
     fn holdings(&self) -> &Holdings;
 }

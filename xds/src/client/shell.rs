@@ -4,6 +4,7 @@ use heddle_node::clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::demand::{Asked, Interest};
 use super::stream::{self, Speak};
 use super::{Batch, ClientConfig, ClientStatus, DeltaClient, Holdings, Origin, SotwClient, TypedUpdate, backoff, last_good};
 use crate::codec::InvalidResource;
@@ -26,6 +27,8 @@ pub(super) struct Session {
     pub(super) save_at: Option<Instant>,
     status: watch::Sender<ClientStatus>,
     answered: [bool; Kind::ALL.len()],
+    /// Kinds that the open stream has asked for.
+    asked: [bool; Kind::ALL.len()],
 }
 
 /// Follows a control plane until the receiver of `updates` is dropped. `status` always tells how it stands; `dice` spread the
@@ -36,11 +39,14 @@ pub async fn run(
     status: watch::Sender<ClientStatus>,
     mut dice: fastrand::Rng,
 ) {
-    let mut session = Session { config, updates, save_at: None, status, answered: Default::default() };
-    let Ok(holdings) = session.start_from_disk().await else { return };
+    let mut session =
+        Session { config, updates, save_at: None, status, answered: Default::default(), asked: [true; Kind::ALL.len()] };
+    let Ok(mut holdings) = session.start_from_disk().await else { return };
+    session.adopt(&mut holdings);
+    let asked = Asked::new(session.config.interests.clone());
     match session.config.dialect {
-        Dialect::Delta => follow(&mut DeltaClient::new(holdings), &mut session, &mut dice).await,
-        Dialect::Sotw => follow(&mut SotwClient::new(holdings), &mut session, &mut dice).await,
+        Dialect::Delta => follow(&mut DeltaClient::new(holdings, asked), &mut session, &mut dice).await,
+        Dialect::Sotw => follow(&mut SotwClient::new(holdings, asked), &mut session, &mut dice).await,
     }
 }
 
@@ -90,9 +96,39 @@ impl Session {
         Ok(holdings)
     }
 
-    /// Hands updates of the control plane to the consumer; says what it refuses.
+    /// What is held of kinds that are asked for by name is wanted from the start; what is not asked for is not held.
+    fn adopt(&self, holdings: &mut Holdings) {
+        for kind in Kind::ALL {
+            match self.config.interests.of(kind) {
+                Interest::All => {}
+                Interest::Named => {
+                    let names: Vec<_> = holdings.list(kind).map(|(name, _)| name.clone()).collect();
+                    self.config.demand.adopt(kind, names.into_iter(), clock::now());
+                }
+                Interest::Nothing => holdings.clear(kind),
+            }
+        }
+    }
+
+    /// Hands updates of the control plane to the consumer; says what it refuses. Whoever waits for names is told behind that.
     pub(super) async fn hand_over(&mut self, updates: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
-        self.deliver(Origin::ControlPlane, updates).await
+        let demand = self.config.demand.clone();
+        let by_name = |update: &&TypedUpdate| self.config.interests.of(update.kind) == Interest::Named;
+        let mut told: Vec<TypedUpdate> = updates.iter().filter(by_name).cloned().collect();
+        let rejected = self.deliver(Origin::ControlPlane, updates).await?;
+        for update in &mut told {
+            let refused = |name: &str| rejected.iter().any(|fault| fault.kind == update.kind && *fault.name == *name);
+            update.set.retain(|set| !refused(&set.name));
+            update.rejected.extend(rejected.iter().filter(|fault| fault.kind == update.kind).cloned());
+            demand.note(update);
+        }
+        Ok(rejected)
+    }
+
+    /// A stream asks for these kinds.
+    pub(super) fn asks_for(&mut self, kinds: &[Kind]) {
+        self.asked = Default::default();
+        kinds.iter().for_each(|kind| self.asked[kind.index()] = true);
     }
 
     async fn deliver(&mut self, origin: Origin, updates: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
@@ -126,7 +162,7 @@ impl Session {
     /// The control plane answered these kinds.
     pub(super) fn heard(&mut self, kinds: &[Kind]) {
         kinds.iter().for_each(|kind| self.answered[kind.index()] = true);
-        let synced = self.answered.iter().all(|answered| *answered);
+        let synced = self.answered.iter().zip(&self.asked).all(|(answered, asked)| *answered || !asked);
         self.status.send_modify(|status| {
             status.last_contact = Some(clock::wall());
             status.synced = synced;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::demand::{Asked, Asks};
 use super::holdings::{Candidates, Held, Holdings};
 use super::{ClientMachine, SetResource, TypedUpdate};
 use crate::codec::InvalidResource;
@@ -14,6 +15,11 @@ use crate::snapshot::version_of;
 #[derive(Debug, Default)]
 pub struct SotwClient {
     holdings: Holdings,
+    asked: Asked,
+    /// Names that no response has answered yet.
+    unanswered: [BTreeSet<Arc<str>>; Kind::ALL.len()],
+    /// Nonce of the last response of each kind on this stream.
+    nonces: [Arc<str>; Kind::ALL.len()],
     /// Version of the last response of each kind that was accepted in whole.
     versions: [Arc<str>; Kind::ALL.len()],
     /// The good part of a refused response is held: that is no version of the server's, so the next stream asks for everything.
@@ -22,8 +28,13 @@ pub struct SotwClient {
 
 impl SotwClient {
     /// A client that holds something already; the control plane sends everything once, and only differences reach the consumer.
-    pub fn new(holdings: Holdings) -> SotwClient {
-        SotwClient { holdings, ..SotwClient::default() }
+    pub fn new(holdings: Holdings, asked: Asked) -> SotwClient {
+        SotwClient { holdings, asked, ..SotwClient::default() }
+    }
+
+    /// All names asked for; none is everything.
+    fn names(&self, kind: Kind) -> Vec<Arc<str>> {
+        self.asked.names(kind).map(|names| names.iter().cloned().collect()).unwrap_or_default()
     }
 }
 
@@ -41,14 +52,15 @@ impl ClientMachine for SotwClient {
     type Open = OpenSotw;
 
     fn hello(&mut self) -> Vec<SotwRequest> {
+        self.nonces = Default::default();
         let ask = |kind: Kind| SotwRequest {
             kind,
             version: if self.mixed[kind.index()] { "".into() } else { self.versions[kind.index()].clone() },
-            names: Vec::new(),
+            names: self.names(kind),
             nonce: "".into(),
             error: None,
         };
-        Kind::ALL.into_iter().map(ask).collect()
+        self.asked.kinds().map(ask).collect()
     }
 
     /// A response is compared with what is held, so the one before it must be settled.
@@ -71,11 +83,14 @@ impl ClientMachine for SotwClient {
             set.push(SetResource { name, version, resource });
         }
         seen.extend(candidates.rejected.iter().map(|fault| fault.name.clone()));
+        let missing: Vec<_> =
+            std::mem::take(&mut self.unanswered[kind.index()]).into_iter().filter(|name| !seen.contains(name)).collect();
         // A bad resource that does not even say its name may be any of those that are held: then nothing is taken away.
         if !seen.contains("") {
             candidates.removed =
                 self.holdings.list(kind).map(|(name, _)| name).filter(|name| !seen.contains(*name)).cloned().collect();
         }
+        candidates.removed.extend(missing.into_iter().filter(|name| self.holdings.get(kind, name).is_none()));
         let update = TypedUpdate { kind, set, removed: candidates.removed.clone(), rejected: candidates.rejected.clone() };
         (update, OpenSotw { nonce: response.nonce, version: response.version, candidates })
     }
@@ -88,7 +103,23 @@ impl ClientMachine for SotwClient {
         if error.is_none() {
             self.versions[kind.index()] = open.version;
         }
-        SotwRequest { kind, version: self.versions[kind.index()].clone(), names: Vec::new(), nonce: open.nonce, error }
+        self.nonces[kind.index()] = open.nonce.clone();
+        SotwRequest { kind, version: self.versions[kind.index()].clone(), names: self.names(kind), nonce: open.nonce, error }
+    }
+
+    fn ask(&mut self, asks: Asks) -> (Option<SotwRequest>, Vec<Arc<str>>) {
+        let kind = asks.kind;
+        if !self.asked.change(&asks) {
+            return (None, Vec::new());
+        }
+        let gone = asks.dropped.iter().filter(|name| self.holdings.remove(kind, name).is_some()).cloned().collect();
+        let unanswered = &mut self.unanswered[kind.index()];
+        asks.dropped.iter().for_each(|name| drop(unanswered.remove(name)));
+        unanswered.extend(asks.added);
+        // What is held is no version of the server's any more, so that the next stream asks for everything.
+        self.mixed[kind.index()] = true;
+        let (version, nonce) = (self.versions[kind.index()].clone(), self.nonces[kind.index()].clone());
+        (Some(SotwRequest { kind, version, names: self.names(kind), nonce, error: None }), gone)
     }
 
     fn holdings(&self) -> &Holdings {

@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use wire::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Grpc;
 
+use super::demand::SWEEP_EVERY;
 use super::shell::{End, Session};
 use super::{ClientMachine, DeltaClient, SotwClient, TypedUpdate};
 use crate::model::Kind;
@@ -41,6 +42,8 @@ pub(super) trait Speak: ClientMachine {
     fn write(request: Self::Request, node: Option<&NodeInfo>) -> Self::Out;
     /// Reads a response.
     fn read(message: Self::In) -> Result<Self::Response, BadRequest>;
+    /// The kind of a request.
+    fn asks(request: &Self::Request) -> Kind;
     /// The kind of a response.
     fn kind(response: &Self::Response) -> Kind;
 }
@@ -50,7 +53,13 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
     let mut client = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE).max_encoding_message_size(MAX_REQUEST);
     let (out, requests) = mpsc::channel(OUTBOX);
     let mut node = Some(&session.config.node.clone());
-    for request in machine.hello() {
+    let mut asks = session.config.demand.asks();
+    if let Err(ended) = ask(machine, None, session).await {
+        return ended;
+    }
+    let hello = machine.hello();
+    session.asks_for(&hello.iter().map(M::asks).collect::<Vec<_>>());
+    for request in hello {
         if out.send(M::write(request, node.take())).await.is_err() {
             return End::Lost("the stream could not be opened".to_string());
         }
@@ -61,11 +70,20 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
         Err(_) => return End::Lost("the control plane did not answer in time".to_string()),
     };
     session.opened();
+    let mut sweeps = tokio::time::interval_at(clock::now() + SWEEP_EVERY, SWEEP_EVERY);
     loop {
         let first = tokio::select! {
             message = inbound.message() => received(message),
             () = sleep_until(session.save_at.unwrap_or_else(clock::now)), if session.save_at.is_some() => {
                 session.save(machine.holdings()).await;
+                continue;
+            }
+            Ok(()) = asks.changed() => match ask(machine, Some(&out), session).await {
+                Ok(()) => continue,
+                Err(ended) => return ended,
+            },
+            _ = sweeps.tick() => {
+                session.config.demand.expire(clock::now());
                 continue;
             }
             () = session.updates.closed() => return End::Closed,
@@ -88,6 +106,28 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
             return ended;
         }
     }
+}
+
+/// Asks for what somebody wants since it was asked last, and lets go of what nobody does; nothing is sent before the stream is open.
+async fn ask<M: Speak>(machine: &mut M, out: Option<&mpsc::Sender<M::Out>>, session: &mut Session) -> Result<(), End> {
+    let mut gone = Vec::new();
+    for asks in session.config.demand.take() {
+        let kind = asks.kind;
+        let (request, removed) = machine.ask(asks);
+        if !removed.is_empty() {
+            gone.push(TypedUpdate { kind, set: Vec::new(), removed, rejected: Vec::new() });
+        }
+        if let (Some(out), Some(request)) = (out, request)
+            && out.send(M::write(request, None)).await.is_err()
+        {
+            return Err(End::Lost("the stream was closed".to_string()));
+        }
+    }
+    if !gone.is_empty() {
+        session.hand_over(gone).await?;
+        session.save_soon();
+    }
+    Ok(())
 }
 
 /// A message, or why there is none.
@@ -159,6 +199,9 @@ impl Speak for DeltaClient {
     fn read(message: Self::In) -> Result<Self::Response, BadRequest> {
         delta_response_from_wire(message)
     }
+    fn asks(request: &Self::Request) -> Kind {
+        request.kind
+    }
     fn kind(response: &Self::Response) -> Kind {
         response.kind
     }
@@ -176,6 +219,9 @@ impl Speak for SotwClient {
     }
     fn read(message: Self::In) -> Result<Self::Response, BadRequest> {
         sotw_response_from_wire(message)
+    }
+    fn asks(request: &Self::Request) -> Kind {
+        request.kind
     }
     fn kind(response: &Self::Response) -> Kind {
         response.kind

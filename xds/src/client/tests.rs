@@ -67,6 +67,53 @@ fn delta_opens_with_all_kinds_in_order_and_what_is_held() {
     assert!(hello[1].initial.is_empty());
 }
 
+fn some(names: &[&str]) -> std::collections::BTreeSet<Arc<str>> {
+    names.iter().map(|name| Arc::from(*name)).collect()
+}
+
+fn by_name() -> Asked {
+    Asked::new(Interests::only(&[(Kind::Secret, Interest::Named), (Kind::Route, Interest::All)]))
+}
+
+fn asks(added: &[&str], dropped: &[&str]) -> Asks {
+    Asks { kind: Kind::Secret, added: some(added), dropped: some(dropped) }
+}
+
+#[test]
+fn delta_asks_by_name_as_names_come_and_go() {
+    let mut client = DeltaClient::new(Holdings::default(), by_name());
+    assert_eq!(client.hello().iter().map(|request| request.kind).collect::<Vec<_>>(), [Kind::Route], "no name is no request");
+    let (request, gone) = client.ask(asks(&["a", "b"], &[]));
+    assert_eq!((request.unwrap().subscribe, gone), (vec!["a".into(), "b".into()], vec![]));
+    exchange(&mut client, delta("1", vec![raw("a", "1")], &["b"]), &[]);
+    let hello = client.hello();
+    assert_eq!(hello[0].subscribe, ["a".into(), "b".into()]);
+    assert_eq!(hello[0].initial.keys().map(|name| &**name).collect::<Vec<_>>(), ["a"]);
+    let (request, gone) = client.ask(asks(&["c"], &["a"]));
+    let request = request.unwrap();
+    assert_eq!((request.subscribe, request.unsubscribe, gone), (vec!["c".into()], vec!["a".into()], vec!["a".into()]));
+    assert!(held(&client).is_empty());
+    let other = Asks { kind: Kind::Route, ..asks(&["r"], &[]) };
+    assert_eq!(client.ask(other), (None, vec![]));
+}
+
+#[test]
+fn sotw_says_all_names_each_time_and_finds_out_which_do_not_exist() {
+    let mut client = SotwClient::new(Holdings::default(), by_name());
+    assert_eq!(client.hello().iter().map(|request| request.kind).collect::<Vec<_>>(), [Kind::Route]);
+    let (request, _) = client.ask(asks(&["a", "b"], &[]));
+    assert_eq!(request.map(|request| (request.names, request.nonce)), Some((vec!["a".into(), "b".into()], "".into())));
+    let (update, ack) = exchange(&mut client, sotw("n1", "v1", vec![raw("a", "1")]), &[]);
+    assert_eq!((names(&update), ack.names.len()), (vec!["+a".to_string(), "-b".to_string()], 2));
+    let (update, _) = exchange(&mut client, sotw("n2", "v2", vec![raw("a", "2")]), &[]);
+    assert_eq!(names(&update), ["+a"], "what does not exist is said once");
+    let (request, gone) = client.ask(asks(&["c"], &["a"]));
+    let request = request.unwrap();
+    assert_eq!((request.names, &*request.nonce, gone), (vec!["b".into(), "c".into()], "n2", vec!["a".into()]));
+    let (update, _) = exchange(&mut client, sotw("n3", "v3", vec![raw("c", "1")]), &[]);
+    assert_eq!(names(&update), ["+c"]);
+}
+
 #[test]
 fn delta_acks_what_is_good_and_holds_it() {
     let mut client = DeltaClient::default();

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
-use crate::client::{ClientMachine, DeltaClient, Held, Holdings, SotwClient};
+use crate::client::{Asked, ClientMachine, DeltaClient, Held, Holdings, SotwClient};
 use crate::codec::InvalidResource;
 use crate::server::{DeltaMachine, SotwMachine};
 
@@ -171,11 +171,11 @@ proptest! {
 
     #[test]
     fn delta_comes_to_rest_with_the_snapshot(steps in proptest::collection::vec(step(), 0..80), log in 1usize..20) {
-        simulate(DeltaClient::new(Holdings::default()), |at| DeltaMachine::new(NodeScope::default(), at), log, &steps)?;
+        simulate(DeltaClient::new(Holdings::default(), Asked::default()), |at| DeltaMachine::new(NodeScope::default(), at), log, &steps)?;
     }
 
     #[test]
     fn sotw_comes_to_rest_with_the_snapshot(steps in proptest::collection::vec(step(), 0..80), log in 1usize..20) {
-        simulate(SotwClient::new(Holdings::default()), |at| SotwMachine::new(NodeScope::default(), at), log, &steps)?;
+        simulate(SotwClient::new(Holdings::default(), Asked::default()), |at| SotwMachine::new(NodeScope::default(), at), log, &steps)?;
     }
 }
