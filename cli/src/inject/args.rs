@@ -133,7 +133,7 @@ impl SettingArgs {
             image: self.image.unwrap_or(default.image),
             image_pull_policy: self.image_pull_policy,
             control_plane: self.control_plane.unwrap_or(default.control_plane),
-            trust_domain: self.trust_domain.unwrap_or(default.trust_domain),
+            trust_domain: self.trust_domain,
             bundle,
             capture: if self.capture.as_deref() == Some("off") { Capture::Off } else { default.capture },
             log_level: self.log_level.unwrap_or(default.log_level),

@@ -6,7 +6,9 @@ use std::io::Read;
 use std::path::Path;
 
 pub use args::InjectArgs;
-use heddle_sidecar::inject::{Task, transform};
+use heddle_sidecar::inject::generate::{ServiceWishes, consul, nomad, systemd, without_consul, without_nomad};
+use heddle_sidecar::inject::{InjectSettings, Task, transform};
+use heddle_sidecar::webhook::{ConfigurationSettings, webhook_configuration};
 
 use crate::output::say;
 
@@ -18,11 +20,41 @@ const MOST_BYTES: u64 = 64 << 20;
 /// # Errors
 /// All mistakes, one a line. Nothing was written then.
 pub fn run(args: InjectArgs) -> Result<(), String> {
-    let InjectArgs { file, output, uninject, settings, .. } = args;
-    let settings = settings.settings()?;
-    let Some(path) = file else { return Err("nothing to do".to_owned()) };
-    let task = if uninject { Task::Uninject } else { Task::Inject(&settings) };
-    kubernetes(&path, output.as_deref(), task)
+    let settings = args.settings.settings()?;
+    let (output, uninject) = (args.output.as_deref(), args.uninject);
+    let service = args.service;
+    let wishes = ServiceWishes {
+        service: service.service,
+        namespace: service.namespace,
+        port: service.port,
+        protocol: service.protocol,
+        outbound: service.outbound,
+    };
+    if let Some(path) = args.file {
+        let task = if uninject { Task::Uninject } else { Task::Inject(&settings) };
+        return kubernetes(&path, output, task);
+    }
+    if let Some(path) = args.systemd {
+        return units(&path, output, &wishes, &settings);
+    }
+    if let Some(path) = args.nomad {
+        let (name, text) = read(&path)?;
+        let done = if uninject { without_nomad(&name, &text) } else { nomad(&name, &text, &wishes, &settings) };
+        return write(output, &done?);
+    }
+    if let Some(path) = args.consul {
+        let (name, text) = read(&path)?;
+        let done = if uninject { without_consul(&name, &text) } else { consul(&name, &text, &wishes, &settings) };
+        return write(output, &done?);
+    }
+    let webhook = args.webhook;
+    let settings = ConfigurationSettings {
+        namespace: webhook.webhook_namespace,
+        service: webhook.webhook_service,
+        port: webhook.webhook_port,
+        ca: webhook.webhook_ca.as_deref().map(args::pem).transpose()?,
+    };
+    write(output, &webhook_configuration(&settings))
 }
 
 fn kubernetes(path: &Path, output: Option<&Path>, task: Task<'_>) -> Result<(), String> {
@@ -36,6 +68,31 @@ fn kubernetes(path: &Path, output: Option<&Path>, task: Task<'_>) -> Result<(), 
     }
     write(output, &work.text)?;
     eprintln!("heddle: {} workloads changed, {} as they should be already", work.changed, work.unchanged);
+    Ok(())
+}
+
+/// Writes the files below a directory as they will lie below `/`, or prints them one after the other.
+fn units(path: &Path, output: Option<&Path>, wishes: &ServiceWishes, settings: &InjectSettings) -> Result<(), String> {
+    let (name, text) = read(path)?;
+    let files = systemd(&name, &text, wishes, settings)?;
+    let Some(folder) = output else {
+        let place = |path: &str| if path.starts_with('/') { path.to_owned() } else { format!("/etc/systemd/system/{path}") };
+        let all: Vec<String> = files.iter().map(|file| format!("# {}\n{}", place(&file.path), file.text)).collect();
+        say(&all.join("\n"));
+        return Ok(());
+    };
+    for file in &files {
+        let path = match file.path.strip_prefix('/') {
+            Some(absolute) => folder.join(absolute),
+            None => folder.join("etc/systemd/system").join(&file.path),
+        };
+        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        std::fs::write(&path, &file.text).map_err(failed)?;
+        eprintln!("heddle: wrote {}", path.display());
+    }
     Ok(())
 }
 

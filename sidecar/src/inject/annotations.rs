@@ -81,6 +81,12 @@ impl Protocol {
         PROTOCOLS.iter().find(|(_, protocol)| *protocol == self).map_or("auto", |(name, _)| name)
     }
 
+    /// From how it is written.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Protocol> {
+        PROTOCOLS.iter().find(|(name, _)| *name == text).map(|(_, protocol)| *protocol)
+    }
+
     /// What the name of a port promises: `http`, `grpc-web`, `tcp-db`.
     #[must_use]
     pub fn of_port_name(name: &str) -> Protocol {
@@ -96,6 +102,26 @@ pub struct Outbound {
     pub service: String,
     /// Where it listens on loopback.
     pub port: u16,
+}
+
+impl Outbound {
+    /// As the configuration has it.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        let service = match self.service.split_once('.') {
+            Some((service, namespace)) => format!("{namespace}/{service}"),
+            None => self.service.clone(),
+        };
+        serde_json::json!({ "service": service, "listen": format!("127.0.0.1:{}", self.port) })
+    }
+}
+
+/// `api:9001` or `db.shop:9002`.
+#[must_use]
+pub fn outbound_of(item: &str) -> Option<Outbound> {
+    let (service, number) = item.rsplit_once(':')?;
+    let labels = service.split('.').all(is_label) && service.split('.').count() <= 2;
+    labels.then_some(Outbound { service: service.to_owned(), port: port(number)? })
 }
 
 /// What a pod's annotations say, with the defaults of the settings.
@@ -126,7 +152,7 @@ pub struct Wishes {
     /// `heddle.io/log-level`.
     pub log_level: String,
     /// `heddle.io/trust-domain`.
-    pub trust_domain: String,
+    pub trust_domain: Option<String>,
 }
 
 /// Whether a pod wants to be injected, by its own word.
@@ -244,7 +270,7 @@ impl Wishes {
             log_level: level.unwrap_or_else(|| settings.log_level.clone()),
             trust_domain: reader
                 .parsed("trust-domain", "a trust domain: lower-case letters, digits, `.`, `-`, `_`", trust_domain)
-                .unwrap_or_else(|| settings.trust_domain.clone()),
+                .or_else(|| settings.trust_domain.clone()),
         }
     }
 }
@@ -258,8 +284,8 @@ pub fn check_settings(settings: &InjectSettings) -> Result<(), String> {
     if image(&settings.image).is_none() {
         return wrong("image", &settings.image, "the name of an image");
     }
-    if trust_domain(&settings.trust_domain).is_none() {
-        return wrong("trust domain", &settings.trust_domain, "lower-case letters, digits, `.`, `-`, `_`");
+    if let Some(domain) = settings.trust_domain.as_ref().filter(|domain| trust_domain(domain).is_none()) {
+        return wrong("trust domain", domain, "lower-case letters, digits, `.`, `-`, `_`");
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/[]%".contains(&byte);
     let rest = settings.control_plane.strip_prefix("https://").or_else(|| settings.control_plane.strip_prefix("http://"));
@@ -313,11 +339,7 @@ fn resources(reader: &mut Reader<'_>, default: &Resources) -> Resources {
 }
 
 fn outbound(reader: &mut Reader<'_>) -> Vec<Outbound> {
-    let listed = reader.list("outbound", "services with a local port such as api:9001 or db.shop:9002", |item| {
-        let (service, number) = item.rsplit_once(':')?;
-        let labels = service.split('.').all(is_label) && service.split('.').count() <= 2;
-        (labels).then_some(Outbound { service: service.to_owned(), port: port(number)? })
-    });
+    let listed = reader.list("outbound", "services with a local port such as api:9001 or db.shop:9002", outbound_of);
     for (i, one) in listed.iter().enumerate() {
         if listed[..i].iter().any(|other| other.port == one.port) {
             reader.fault("outbound", format!("expected each port once, found {} twice", one.port));

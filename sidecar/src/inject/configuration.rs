@@ -1,5 +1,6 @@
 //! The configuration that an injected sidecar starts with, and the arguments of the container that sets up capture. It does not know where they are put.
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::annotations::{Outbound, Protocol, Wishes};
@@ -29,7 +30,7 @@ pub fn sidecar(service: &Service, wishes: &Wishes, settings: &InjectSettings, ch
         own["address"] = format!("127.0.0.1:{port}").into();
         own["protocol"] = service.protocol.name().into();
     }
-    let explicit: Vec<Value> = wishes.outbound.iter().map(explicit).collect();
+    let explicit: Vec<Value> = wishes.outbound.iter().map(Outbound::to_value).collect();
     let mut probes = json!({ "port": PROBE_PORT });
     if !checks.is_empty() {
         probes["application"] = "${HEDDLE_POD_IP}".into();
@@ -39,54 +40,60 @@ pub fn sidecar(service: &Service, wishes: &Wishes, settings: &InjectSettings, ch
     if !explicit.is_empty() {
         outbound["explicit"] = explicit.into();
     }
-    let whole = json!({
+    let mut whole = json!({
         "node": { "id": "${HEDDLE_POD_NAME}.${HEDDLE_POD_NAMESPACE}", "data_dir": DATA },
         "role": "sidecar",
         "service": own,
-        "identity": { "trust_domain": wishes.trust_domain },
         "controlplane": {
             "address": settings.control_plane,
             "bundle": format!("{FILES}/root.pem"),
-            "service_account_token_file": format!("{FILES}/token"),
+            "kubernetes_token_file": format!("{FILES}/token"),
         },
         "agent": { "workers": settings.workers, "drain_timeout": "10s", "probes": probes },
-        "inbound": { "address": "0.0.0.0:15006" },
         "outbound": outbound,
         "log": { "level": wishes.log_level, "format": "json" },
     });
+    if service.port.is_some() {
+        whole["inbound"] = json!({ "address": "0.0.0.0:15006" });
+    }
+    if let Some(domain) = &wishes.trust_domain {
+        whole["identity"] = json!({ "trust_domain": domain });
+    }
     // Maps of strings, numbers and lists: there is nothing that YAML cannot say.
     serde_saphyr::to_string(&whole).unwrap_or_default()
-}
-
-fn explicit(outbound: &Outbound) -> Value {
-    let (service, namespace) = outbound.service.split_once('.').map_or((outbound.service.as_str(), None), |(s, n)| (s, Some(n)));
-    let mut value = json!({ "service": service, "listen": format!("127.0.0.1:{}", outbound.port) });
-    if let Some(namespace) = namespace {
-        value["namespace"] = namespace.into();
-    }
-    value
 }
 
 /// What `heddle` is told in the container that sets up capture; `None` where nothing is captured.
 #[must_use]
 pub fn capture(wishes: &Wishes) -> Option<Vec<String>> {
-    let mode = match wishes.capture {
+    let ports = (&*wishes.exclude_inbound_ports, &*wishes.exclude_outbound_ports);
+    arguments(wishes.capture, ports.0, ports.1, &wishes.exclude_outbound_cidrs)
+}
+
+/// The same for what settings alone say, with further inbound ports that are not captured.
+#[must_use]
+pub fn capture_of(settings: &InjectSettings, spared: &[u16]) -> Option<Vec<String>> {
+    let inbound: Vec<u16> = settings.exclude_inbound_ports.iter().chain(spared).copied().collect();
+    arguments(settings.capture, &inbound, &settings.exclude_outbound_ports, &settings.exclude_outbound_cidrs)
+}
+
+fn arguments(capture: Capture, inbound: &[u16], outbound: &[u16], networks: &[IpNet]) -> Option<Vec<String>> {
+    let mode = match capture {
         Capture::Off => return None,
         Capture::Redirect => "redirect",
     };
-    let joined = |items: Vec<String>| items.join(",");
-    let mut inbound = vec![PROBE_PORT];
-    inbound.extend(wishes.exclude_inbound_ports.iter().filter(|port| **port != PROBE_PORT));
+    let ports = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    let mut spared = vec![PROBE_PORT];
+    spared.extend(inbound.iter().filter(|port| **port != PROBE_PORT));
     let mut arguments: Vec<String> = ["capture", "apply", "--mode", mode, "--uid"].map(str::to_owned).to_vec();
     arguments.push(SIDECAR_UID.to_string());
-    arguments.extend(["--exclude-inbound-ports".to_owned(), joined(inbound.iter().map(u16::to_string).collect())]);
-    if !wishes.exclude_outbound_ports.is_empty() {
-        let ports = joined(wishes.exclude_outbound_ports.iter().map(u16::to_string).collect());
-        arguments.extend(["--exclude-outbound-ports".to_owned(), ports]);
+    arguments.extend(["--exclude-inbound-ports".to_owned(), ports(&spared)]);
+    if !outbound.is_empty() {
+        arguments.extend(["--exclude-outbound-ports".to_owned(), ports(outbound)]);
     }
-    if !wishes.exclude_outbound_cidrs.is_empty() {
-        let networks = joined(wishes.exclude_outbound_cidrs.iter().map(ToString::to_string).collect());
-        arguments.extend(["--exclude-outbound-cidrs".to_owned(), networks]);
+    if !networks.is_empty() {
+        let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        arguments.extend(["--exclude-outbound-cidrs".to_owned(), networks.join(",")]);
     }
     Some(arguments)
 }

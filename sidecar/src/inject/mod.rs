@@ -4,6 +4,7 @@ mod annotations;
 mod configuration;
 mod documents;
 mod fault;
+pub mod generate;
 mod parts;
 mod probes;
 mod quantity;

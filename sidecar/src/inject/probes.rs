@@ -46,6 +46,11 @@ fn of_container(container: &mut Value, place: &str, out: &mut Rewritten, faults:
             // It asks somebody else, or the node: nothing that capture of this pod touches.
             continue;
         }
+        if handler == "grpc" {
+            let message = "the kubelet asks over gRPC without an identity of the mesh; use `httpGet` or `exec`, or say `heddle.io/probes: keep` and list the port in heddle.io/exclude-inbound-ports";
+            faults.push(format!("{place}.{field}.grpc"), message);
+            continue;
+        }
         let Some(port) = port_of(&probe[handler], &ports) else {
             faults.push(
                 format!("{place}.{field}.{handler}.port"),
@@ -102,12 +107,6 @@ fn check(path: &str, handler: &str, original: &Value, port: u16, timeout: u64) -
                 .collect();
             if !headers.is_empty() {
                 check["headers"] = headers.into();
-            }
-        }
-        "grpc" => {
-            check["protocol"] = "grpc".into();
-            if let Some(service) = text("service").filter(|service| !service.is_empty()) {
-                check["target"] = literal(service).into();
             }
         }
         _ => check["protocol"] = "tcp".into(),

@@ -21,8 +21,8 @@ pub struct InjectSettings {
     pub image: String,
     /// `Always`, `IfNotPresent` or `Never`; Kubernetes' own default when absent.
     pub image_pull_policy: Option<String>,
-    /// The trust domain of the identities.
-    pub trust_domain: String,
+    /// The trust domain of the identities; that of the roots when absent.
+    pub trust_domain: Option<String>,
     /// Where sidecars find their control plane.
     pub control_plane: String,
     /// The roots by which they know it.
@@ -90,7 +90,7 @@ impl Default for InjectSettings {
         InjectSettings {
             image: concat!("heddle:", env!("CARGO_PKG_VERSION")).to_owned(),
             image_pull_policy: None,
-            trust_domain: "cluster.local".to_owned(),
+            trust_domain: None,
             control_plane: "https://heddle.heddle-system.svc:18000".to_owned(),
             bundle: Bundle::ConfigMap("heddle-bundle".to_owned()),
             capture: Capture::Redirect,

@@ -117,7 +117,7 @@ fn annotations_override_the_settings() {
     );
     assert_eq!(
         configuration["outbound"]["explicit"],
-        json!([{ "service": "api", "listen": "127.0.0.1:9001" }, { "service": "db", "listen": "127.0.0.1:9002", "namespace": "data" }])
+        json!([{ "service": "api", "listen": "127.0.0.1:9001" }, { "service": "data/db", "listen": "127.0.0.1:9002" }])
     );
     assert_eq!(
         (&configuration["log"]["level"], &configuration["identity"]["trust_domain"]),
@@ -162,7 +162,8 @@ fn what_cannot_be_done_is_refused_with_the_reason() {
         change(&mut pod);
         refused(&pod)
     };
-    let cases: [(&dyn Fn(&mut Value), &str); 11] = [
+    let cases: [(&dyn Fn(&mut Value), &str); 12] = [
+        (&|pod| pod["spec"]["containers"][0]["livenessProbe"] = json!({ "grpc": { "port": 9000 } }), "livenessProbe.grpc: the kubelet asks over gRPC"),
         (&|pod| pod["spec"]["hostNetwork"] = true.into(), "spec.hostNetwork: a pod in the network of its node"),
         (&|pod| pod["spec"]["nodeSelector"] = json!({ "kubernetes.io/os": "windows" }), "a pod for Windows"),
         (&|pod| pod["spec"]["initContainers"] = json!([{ "name": "linkerd-init" }]), "`linkerd-init` is a container of Linkerd"),

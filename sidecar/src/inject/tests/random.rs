@@ -24,7 +24,6 @@ fn handler() -> impl Strategy<Value = Value> {
             )])
         }),
         port.prop_map(|port| json!({ "tcpSocket": { "port": port } })),
-        Just(json!({ "grpc": { "port": 9000, "service": "a.B" } })),
         Just(json!({ "exec": { "command": ["true"] } })),
         Just(json!({ "httpGet": { "host": "elsewhere", "port": 80 } })),
     ]

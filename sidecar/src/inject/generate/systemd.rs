@@ -1,0 +1,188 @@
+//! The pair of units for systemd: a sidecar that is ready before the application starts and ends after it. It does not know whether systemd runs.
+
+use super::super::configuration::capture_of;
+use super::super::settings::{Capture, InjectSettings, SIDECAR_UID};
+use super::ServiceWishes;
+
+/// Largest unit; systemd itself stops at a megabyte for a line.
+const MOST_BYTES: usize = 1 << 20;
+/// The user that sidecars run as.
+const USER: &str = "heddle";
+
+/// What the sidecar may not do.
+const HARDENING: &str = "\
+# It opens ports above 1023 and needs no rights.
+CapabilityBoundingSet=
+AmbientCapabilities=
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+RestrictNamespaces=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+
+";
+
+/// A file that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitFile {
+    /// Below the folder of units (`/etc/systemd/system`), or absolute.
+    pub path: String,
+    /// What it holds.
+    pub text: String,
+}
+
+/// The unit of the sidecar, the drop-in of the application and the sidecar's configuration.
+///
+/// # Errors
+/// Why this unit gets no sidecar, and what to do.
+pub fn systemd(file: &str, text: &str, wishes: &ServiceWishes, settings: &InjectSettings) -> Result<Vec<UnitFile>, String> {
+    let at = |message: String| format!("{file}: {message}");
+    let name = file.rsplit('/').next().unwrap_or(file);
+    let stem = name.strip_suffix(".service").filter(|stem| !stem.is_empty()).ok_or_else(|| at("expected a unit whose name ends in .service".to_owned()))?;
+    if text.len() > MOST_BYTES {
+        return Err(at(format!("expected at most {MOST_BYTES} bytes, found {}", text.len())));
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+    if stem.contains('@') {
+        return Err(at("a template unit has many instances, whose sidecars would open the same ports; make a unit of each, with ports of its own".to_owned()));
+    }
+    if !stem.bytes().all(plain) {
+        return Err(at("expected a name of letters, digits, `.`, `_`, `-`, `:`".to_owned()));
+    }
+    let unit = Unit::read(text);
+    possible(&unit, settings).map_err(at)?;
+    let port = match unit.of("X-Heddle", "Port") {
+        Some(text) => Some(text.parse().ok().filter(|port: &u16| *port > 0).ok_or_else(|| at(format!("[X-Heddle] Port=: expected 1 to 65535, found `{text}`")))?),
+        None => None,
+    };
+    let known = wishes.known(unit.of("X-Heddle", "Service").or(Some(stem)), port).map_err(at)?;
+    let sidecar = format!("heddle-{stem}");
+    let (node, data) = (format!("{stem}@${{HEDDLE_HOST:-localhost}}"), format!("/var/lib/{sidecar}"));
+    let configuration = known.configuration(settings, &node, "${CREDENTIALS_DIRECTORY}/token", "/etc/heddle/root.pem", &data);
+    Ok(vec![
+        UnitFile { path: format!("{sidecar}.service"), text: sidecar_unit(stem, &sidecar, settings) },
+        UnitFile { path: format!("{stem}.service.d/heddle.conf"), text: drop_in(stem, &sidecar) },
+        UnitFile { path: format!("/etc/heddle/{stem}.yaml"), text: configuration },
+    ])
+}
+
+/// Why this unit gets no sidecar.
+fn possible(unit: &Unit<'_>, settings: &InjectSettings) -> Result<(), String> {
+    if unit.of("X-Heddle", "SidecarOf").is_some() {
+        return Err("is the unit of a sidecar itself; give the unit of its application".to_owned());
+    }
+    if unit.of("Service", "ExecStart").is_none() && unit.of("Service", "ExecStop").is_none() {
+        return Err("expected a [Service] section with ExecStart=, found none".to_owned());
+    }
+    let user = unit.of("Service", "User");
+    if user == Some(USER) && settings.capture != Capture::Off {
+        return Err(format!("User={USER} is the sidecar's own user, whose traffic is not captured; run the application as another"));
+    }
+    let own_network = unit.of("Service", "PrivateNetwork").is_some_and(|word| matches!(word, "yes" | "true" | "1" | "on"));
+    if own_network {
+        return Err("PrivateNetwork= takes the application's loopback away, where its sidecar would be; remove it".to_owned());
+    }
+    Ok(())
+}
+
+fn sidecar_unit(stem: &str, sidecar: &str, settings: &InjectSettings) -> String {
+    let capture = match capture_of(settings, &[]) {
+        None => String::new(),
+        Some(arguments) => {
+            // Who the sidecar's user is, is known on the machine only.
+            let words: Vec<String> = arguments
+                .into_iter()
+                .map(|word| if word == SIDECAR_UID.to_string() { format!("\"$$(id -u {USER})\"") } else { word })
+                .collect();
+            format!(
+                "# Capture stands once the sidecar listens, and goes with it. `+` runs it with full rights, which the sidecar does not have.\n\
+                 ExecStartPost=+/bin/sh -c 'exec /usr/bin/heddle {}'\nExecStopPost=+/usr/bin/heddle capture remove\n",
+                words.join(" ")
+            )
+        }
+    };
+    format!(
+        "\
+# Written by `heddle inject --systemd {stem}.service`. It wants a user `{USER}`, a join token in /etc/heddle/{stem}.token
+# (`heddle token create`) and the roots in /etc/heddle/root.pem (`heddle ca export`).
+
+[Unit]
+Description=Heddle sidecar of {stem}.service
+Wants=network-online.target
+After=network-online.target
+Before={stem}.service
+StopWhenUnneeded=yes
+StartLimitIntervalSec=0
+
+[Service]
+# Ready means: it has an identity and configuration, and listens.
+Type=notify
+NotifyAccess=main
+Environment=HEDDLE_HOST=%H
+ExecStart=/usr/bin/heddle agent -c /etc/heddle/{stem}.yaml
+{capture}LoadCredential=token:/etc/heddle/{stem}.token
+User={USER}
+Group={USER}
+StateDirectory={sidecar}
+StateDirectoryMode=0700
+Restart=always
+RestartSec=1
+TimeoutStartSec=120
+TimeoutStopSec=45
+LimitNOFILE=65536
+
+{HARDENING}[X-Heddle]
+SidecarOf={stem}.service
+
+[Install]
+WantedBy=multi-user.target
+"
+    )
+}
+
+fn drop_in(stem: &str, sidecar: &str) -> String {
+    format!(
+        "\
+# Written by `heddle inject --systemd {stem}.service`. Remove it, and the application starts without its sidecar.
+
+[Unit]
+# The application starts when the sidecar is ready, stops before it, and does not run without it.
+Requires={sidecar}.service
+BindsTo={sidecar}.service
+After={sidecar}.service
+"
+    )
+}
+
+/// As much of a unit as is asked for (systemd.syntax(7)).
+struct Unit<'t> {
+    settings: Vec<(&'t str, &'t str, &'t str)>,
+}
+
+impl<'t> Unit<'t> {
+    fn read(text: &'t str) -> Unit<'t> {
+        let (mut section, mut settings) = ("", Vec::new());
+        for line in text.lines().map(str::trim) {
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                section = name;
+            } else if let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with(['#', ';'])) {
+                settings.push((section, key.trim(), value.trim()));
+            }
+        }
+        Unit { settings }
+    }
+
+    /// The last value of a setting; an empty one resets it.
+    fn of(&self, section: &str, key: &str) -> Option<&'t str> {
+        let found = self.settings.iter().rev().find(|(of, name, _)| *of == section && *name == key);
+        found.map(|(_, _, value)| *value).filter(|value| !value.is_empty())
+    }
+}
