@@ -8,6 +8,7 @@ use heddle_controlplane::model::{ResourceKind, validate};
 use heddle_controlplane::settings::{ControlPlaneSettings, ListenerSetting};
 use heddle_node::config::{Data, Document, Expansion, Format, Mistake, Mistakes};
 use heddle_node::settings::Settings;
+use heddle_sidecar::webhook::WebhookSettings;
 
 use crate::environment;
 
@@ -22,6 +23,8 @@ pub struct Configuration {
     pub agent: AgentSettings,
     /// The control plane.
     pub control_plane: ControlPlaneSettings,
+    /// The admission webhook beside it.
+    pub webhook: Option<WebhookSettings>,
 }
 
 /// Why there is no configuration.
@@ -60,8 +63,9 @@ pub fn read(path: Option<&Path>) -> Result<Configuration, ConfigurationError> {
         let node = Settings::read(root, &environment::hostname());
         let agent = AgentSettings::read(root, environment::cores());
         let control_plane = ControlPlaneSettings::read(root);
+        let webhook = root.optional("webhook", WebhookSettings::read);
         faults = listener_faults(&document, &control_plane.listeners);
-        Configuration { file: file.clone(), node, agent, control_plane }
+        Configuration { file: file.clone(), node, agent, control_plane, webhook }
     });
     match whole {
         Ok(configuration) => faults.or(configuration),

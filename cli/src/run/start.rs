@@ -88,6 +88,7 @@ pub async fn all(mut configuration: Configuration, demo: bool) -> Result<(), Fai
         Some(control.metrics.clone()),
     ))
     .await?;
+    start_webhook(&configuration, &process).await?;
     tracing::info!(admin = %control.admin, xds = %control.xds, agent = %agent.admin, "heddle is up");
     if demo {
         let text = demo::welcome(http_address(&configuration), control.admin, agent.admin, &access_log(&configuration));
@@ -107,6 +108,7 @@ pub async fn control_plane(configuration: Configuration) -> Result<(), Failure> 
     let process = Process::new();
     let control = control_app::start(control_parts(&configuration, &process, None)).await?;
     announce_key(&control);
+    start_webhook(&configuration, &process).await?;
     tracing::info!(admin = %control.admin, xds = %control.xds, "the control plane is up");
     process.until_drained(configuration.agent.drain_timeout).await
 }
@@ -123,6 +125,15 @@ pub async fn agent(configuration: Configuration) -> Result<(), Failure> {
     tracing::info!(agent = %agent.admin, control_plane = %configuration.agent.control_plane.address, "the agent is up");
     process.until_drained(configuration.agent.drain_timeout + configuration.agent.drain_delay).await?;
     flush(export).await;
+    Ok(())
+}
+
+/// The admission webhook, when it is configured.
+async fn start_webhook(configuration: &Configuration, process: &Process) -> Result<(), Failure> {
+    let Some(settings) = configuration.webhook.clone() else { return Ok(()) };
+    let data_dir = configuration.node.node.data_dir.clone();
+    let running = heddle_sidecar::webhook::start(settings, data_dir, process.watch.clone()).await?;
+    tracing::info!(address = %running.address, "the admission webhook is up");
     Ok(())
 }
 

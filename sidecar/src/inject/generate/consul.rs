@@ -71,7 +71,8 @@ fn key(service: Option<&Map<String, Value>>, name: &str) -> Option<String> {
 /// The key under which something new is written.
 fn styled(service: &Map<String, Value>, name: &str) -> String {
     let upper = service.keys().any(|key| key == "Name");
-    key(Some(service), name).unwrap_or_else(|| if upper { format!("{}{}", name[..1].to_uppercase(), &name[1..]) } else { name.to_owned() })
+    key(Some(service), name)
+        .unwrap_or_else(|| if upper { format!("{}{}", name[..1].to_uppercase(), &name[1..]) } else { name.to_owned() })
 }
 
 fn of<'v>(service: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
@@ -92,7 +93,9 @@ fn remove(service: &mut Map<String, Value>) {
     service.insert(port, status.get("port").cloned().unwrap_or_default());
     let checks_key = styled(service, "checks");
     if let Some(checks) = service.get_mut(&checks_key).and_then(Value::as_array_mut) {
-        checks.retain(|check| !check.as_object().and_then(|check| check.values().find(|value| *value == CHECK)).is_some_and(|_| true));
+        checks.retain(|check| {
+            !check.as_object().and_then(|check| check.values().find(|value| *value == CHECK)).is_some_and(|_| true)
+        });
         if made("checks") && checks.is_empty() {
             service.shift_remove(&checks_key);
         }
@@ -100,10 +103,13 @@ fn remove(service: &mut Map<String, Value>) {
 }
 
 fn add(service: &mut Map<String, Value>, wishes: &ServiceWishes, settings: &InjectSettings) -> Result<(), String> {
-    let in_other_mesh = of(service, "connect").is_some_and(|connect| !connect.is_null()) || of(service, "proxy").is_some_and(|proxy| !proxy.is_null());
+    let in_other_mesh = of(service, "connect").is_some_and(|connect| !connect.is_null())
+        || of(service, "proxy").is_some_and(|proxy| !proxy.is_null());
     let kind = of(service, "kind").and_then(Value::as_str).unwrap_or_default();
     if in_other_mesh || !kind.is_empty() {
-        return Err("it is in Consul's own mesh (`connect`, `proxy` or `kind`); two meshes cannot both have its traffic".to_owned());
+        return Err(
+            "it is in Consul's own mesh (`connect`, `proxy` or `kind`); two meshes cannot both have its traffic".to_owned()
+        );
     }
     let port = of(service, "port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
     if port.is_none() && wishes.port.is_none() {

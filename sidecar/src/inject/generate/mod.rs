@@ -55,9 +55,12 @@ impl ServiceWishes {
         }
         let protocol = match &self.protocol {
             None => Protocol::Auto,
-            Some(text) => Protocol::parse(text).ok_or(format!("protocol: expected `http`, `http2`, `grpc`, `tcp` or `auto`, found `{text}`"))?,
+            Some(text) => Protocol::parse(text)
+                .ok_or(format!("protocol: expected `http`, `http2`, `grpc`, `tcp` or `auto`, found `{text}`"))?,
         };
-        let read = |item: &String| outbound_of(item).ok_or(format!("outbound: expected a service with a local port such as api:9001, found `{item}`"));
+        let read = |item: &String| {
+            outbound_of(item).ok_or(format!("outbound: expected a service with a local port such as api:9001, found `{item}`"))
+        };
         let outbound = self.outbound.iter().map(read).collect::<Result<_, _>>()?;
         Ok(Known { name: name.to_owned(), namespace: self.namespace.clone(), port: self.port.or(port), protocol, outbound })
     }

@@ -52,7 +52,10 @@ fn each_group(file: &str, text: &str, step: &Step<'_>) -> Result<String, String>
     };
     let mut faults = Vec::new();
     for (index, group) in groups.iter_mut().enumerate() {
-        let title = group.get("Name").and_then(Value::as_str).map_or_else(|| format!("TaskGroups[{index}]"), |name| format!("group {name}"));
+        let title = group
+            .get("Name")
+            .and_then(Value::as_str)
+            .map_or_else(|| format!("TaskGroups[{index}]"), |name| format!("group {name}"));
         let done = group.as_object_mut().ok_or("expected a map".to_owned()).and_then(|group| step(&name, group));
         if let Err(message) = done {
             faults.push(format!("{file}: job {name}: {title}: {message}"));
@@ -84,7 +87,12 @@ fn add(job: &str, group: &mut Map<String, Value>, wishes: &ServiceWishes, settin
     let first = services.first();
     let named = first.and_then(|service| service.get("Name")?.as_str()).or(group.get("Name").and_then(Value::as_str));
     let port = match meta.get("heddle.io/port") {
-        Some(text) => Some(text.parse().ok().filter(|port: &u16| *port > 0).ok_or(format!("Meta[heddle.io/port]: expected 1 to 65535, found `{text}`"))?),
+        Some(text) => Some(
+            text.parse()
+                .ok()
+                .filter(|port: &u16| *port > 0)
+                .ok_or(format!("Meta[heddle.io/port]: expected 1 to 65535, found `{text}`"))?,
+        ),
         None => first.and_then(|service| port_of(group, service.get("PortLabel")?.as_str()?)),
     };
     let mut wishes = wishes.clone();
@@ -94,7 +102,13 @@ fn add(job: &str, group: &mut Map<String, Value>, wishes: &ServiceWishes, settin
     }
     let known = wishes.known(meta.get("heddle.io/service").copied().or(named), port)?;
     let settings = InjectSettings { capture: Capture::Off, ..settings.clone() };
-    let configuration = known.configuration(&settings, "${NOMAD_ALLOC_ID}", "${NOMAD_SECRETS_DIR}/token", "${NOMAD_TASK_DIR}/root.pem", "${NOMAD_ALLOC_DIR}/data/heddle");
+    let configuration = known.configuration(
+        &settings,
+        "${NOMAD_ALLOC_ID}",
+        "${NOMAD_SECRETS_DIR}/token",
+        "${NOMAD_TASK_DIR}/root.pem",
+        "${NOMAD_ALLOC_DIR}/data/heddle",
+    );
     let task = task(job, &known.name, &configuration, &settings);
     if let Some(tasks) = group.get_mut("Tasks").and_then(Value::as_array_mut) {
         tasks.insert(0, task);
@@ -113,9 +127,16 @@ fn possible(group: &Map<String, Value>) -> Result<(), String> {
     let networks = group.get("Networks").and_then(Value::as_array);
     let mode = networks.and_then(|networks| networks.first()?.get("Mode")?.as_str()).unwrap_or("host");
     if mode != "bridge" && !mode.starts_with("cni/") {
-        return Err(format!("expected a network of mode `bridge`, in which the tasks share a loopback, found `{mode}`; say network {{ mode = \"bridge\" }}"));
+        return Err(format!(
+            "expected a network of mode `bridge`, in which the tasks share a loopback, found `{mode}`; say network {{ mode = \"bridge\" }}"
+        ));
     }
-    let connect = group.get("Services").and_then(Value::as_array).into_iter().flatten().find(|service| service.get("Connect").is_some_and(|connect| !connect.is_null()));
+    let connect = group
+        .get("Services")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .find(|service| service.get("Connect").is_some_and(|connect| !connect.is_null()));
     if connect.is_some() {
         return Err("a service has a `connect` block: it is in Consul's own mesh, and two meshes cannot both have its traffic; remove the block".to_owned());
     }
@@ -125,14 +146,17 @@ fn possible(group: &Map<String, Value>) -> Result<(), String> {
 /// Where a labelled port is inside of the group's network.
 fn port_of(group: &Map<String, Value>, label: &str) -> Option<u16> {
     let networks = group.get("Networks")?.as_array()?;
-    let ports = networks.iter().flat_map(|network| ["ReservedPorts", "DynamicPorts"].into_iter().filter_map(|list| network.get(list)?.as_array()).flatten());
+    let ports = networks.iter().flat_map(|network| {
+        ["ReservedPorts", "DynamicPorts"].into_iter().filter_map(|list| network.get(list)?.as_array()).flatten()
+    });
     let port = ports.into_iter().find(|port| port.get("Label").and_then(Value::as_str) == Some(label))?;
     let inside = ["To", "Value"].iter().find_map(|key| port.get(*key)?.as_u64().filter(|port| *port > 0));
     inside.or(label.parse().ok()).and_then(|port| u16::try_from(port).ok())
 }
 
 fn task(job: &str, service: &str, configuration: &str, settings: &InjectSettings) -> Value {
-    let template = |path: &str, text: String| json!({ "DestPath": path, "EmbeddedTmpl": text, "ChangeMode": "restart", "Perms": "0444" });
+    let template =
+        |path: &str, text: String| json!({ "DestPath": path, "EmbeddedTmpl": text, "ChangeMode": "restart", "Perms": "0444" });
     // A join token and the roots are variables of the job (`nomad var put nomad/jobs/web heddle_token=… heddle_bundle=@root.pem`).
     let variable = |name: &str| format!("{{{{ with nomadVar \"nomad/jobs/{job}\" }}}}{{{{ .{name} }}}}{{{{ end }}}}");
     let memory = |text: &str| milli(text).map_or(64, |milli| (milli / 1_048_576e3).ceil() as u64).max(10);

@@ -46,7 +46,10 @@ pub struct UnitFile {
 pub fn systemd(file: &str, text: &str, wishes: &ServiceWishes, settings: &InjectSettings) -> Result<Vec<UnitFile>, String> {
     let at = |message: String| format!("{file}: {message}");
     let name = file.rsplit('/').next().unwrap_or(file);
-    let stem = name.strip_suffix(".service").filter(|stem| !stem.is_empty()).ok_or_else(|| at("expected a unit whose name ends in .service".to_owned()))?;
+    let stem = name
+        .strip_suffix(".service")
+        .filter(|stem| !stem.is_empty())
+        .ok_or_else(|| at("expected a unit whose name ends in .service".to_owned()))?;
     if text.len() > MOST_BYTES {
         return Err(at(format!("expected at most {MOST_BYTES} bytes, found {}", text.len())));
     }
@@ -60,7 +63,12 @@ pub fn systemd(file: &str, text: &str, wishes: &ServiceWishes, settings: &Inject
     let unit = Unit::read(text);
     possible(&unit, settings).map_err(at)?;
     let port = match unit.of("X-Heddle", "Port") {
-        Some(text) => Some(text.parse().ok().filter(|port: &u16| *port > 0).ok_or_else(|| at(format!("[X-Heddle] Port=: expected 1 to 65535, found `{text}`")))?),
+        Some(text) => Some(
+            text.parse()
+                .ok()
+                .filter(|port: &u16| *port > 0)
+                .ok_or_else(|| at(format!("[X-Heddle] Port=: expected 1 to 65535, found `{text}`")))?,
+        ),
         None => None,
     };
     let known = wishes.known(unit.of("X-Heddle", "Service").or(Some(stem)), port).map_err(at)?;
@@ -84,7 +92,9 @@ fn possible(unit: &Unit<'_>, settings: &InjectSettings) -> Result<(), String> {
     }
     let user = unit.of("Service", "User");
     if user == Some(USER) && settings.capture != Capture::Off {
-        return Err(format!("User={USER} is the sidecar's own user, whose traffic is not captured; run the application as another"));
+        return Err(format!(
+            "User={USER} is the sidecar's own user, whose traffic is not captured; run the application as another"
+        ));
     }
     let own_network = unit.of("Service", "PrivateNetwork").is_some_and(|word| matches!(word, "yes" | "true" | "1" | "on"));
     if own_network {

@@ -9,7 +9,11 @@ use crate::inject::Capture;
 const UNIT: &str = "[Unit]\nDescription=Shop\n\n[Service]\nExecStart=/bin/true\nUser=shop\n\n[X-Heddle]\nPort=8080\n";
 
 fn wishes() -> ServiceWishes {
-    ServiceWishes { namespace: "default".into(), outbound: vec!["api:9001".into(), "db.data:9002".into()], ..ServiceWishes::default() }
+    ServiceWishes {
+        namespace: "default".into(),
+        outbound: vec!["api:9001".into(), "db.data:9002".into()],
+        ..ServiceWishes::default()
+    }
 }
 
 fn uncaptured() -> InjectSettings {
@@ -28,7 +32,10 @@ fn a_unit_gets_a_sidecar_that_starts_before_it_and_a_drop_in() {
         assert!(files[1].text.lines().any(|found| found == line), "{line}");
     }
     let configuration: Value = serde_saphyr::from_str(&files[2].text).unwrap();
-    assert_eq!(configuration["service"], json!({ "name": "web", "namespace": "default", "address": "127.0.0.1:8080", "protocol": "auto" }));
+    assert_eq!(
+        configuration["service"],
+        json!({ "name": "web", "namespace": "default", "address": "127.0.0.1:8080", "protocol": "auto" })
+    );
     assert_eq!(configuration["outbound"]["explicit"][1], json!({ "service": "data/db", "listen": "127.0.0.1:9002" }));
     assert_eq!(systemd("/etc/systemd/system/web.service", UNIT, &wishes(), &uncaptured()).unwrap(), files);
     let captured = systemd("web.service", UNIT, &wishes(), &InjectSettings::default()).unwrap();
@@ -53,7 +60,10 @@ fn systemd_itself_finds_nothing_wrong_with_the_units() {
         }
         let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&paths).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr);
-        let about: Vec<&str> = told.lines().filter(|line| line.contains(&*folder.path().to_string_lossy()) || line.contains("web.service")).collect();
+        let about: Vec<&str> = told
+            .lines()
+            .filter(|line| line.contains(&*folder.path().to_string_lossy()) || line.contains("web.service"))
+            .collect();
         assert!(about.is_empty(), "{told}");
     }
 }
@@ -93,7 +103,10 @@ fn a_job_gets_a_task_that_starts_before_the_others_and_stays() {
     let task = &done["Job"]["TaskGroups"][0]["Tasks"][0];
     assert_eq!((&task["Name"], &task["Lifecycle"]), (&json!("heddle"), &json!({ "Hook": "prestart", "Sidecar": true })));
     let configuration: Value = serde_saphyr::from_str(task["Templates"][0]["EmbeddedTmpl"].as_str().unwrap()).unwrap();
-    assert_eq!((&configuration["service"]["address"], &configuration["service"]["protocol"]), (&json!("127.0.0.1:8080"), &json!("http")));
+    assert_eq!(
+        (&configuration["service"]["address"], &configuration["service"]["protocol"]),
+        (&json!("127.0.0.1:8080"), &json!("http"))
+    );
     assert_eq!(task["Resources"], json!({ "CPU": 100, "MemoryMB": 32, "MemoryMaxMB": 256 }));
     assert_eq!(done["Job"]["TaskGroups"][1], job()["Job"]["TaskGroups"][1]);
     assert_eq!(nomad("job.json", &text, &wishes(), &InjectSettings::default()).unwrap(), text);
@@ -130,7 +143,10 @@ fn clients_of_consul_are_told_the_port_of_the_sidecar() {
     for original in [file, api, several] {
         let text = consul("service.json", &original.to_string(), &wishes(), &InjectSettings::default()).unwrap();
         let done: Value = serde_json::from_str(&text).unwrap();
-        assert!(text.contains(": 15006") && text.contains("http://127.0.0.1:15021/ready") && text.contains("ns/default/svc/"), "{text}");
+        assert!(
+            text.contains(": 15006") && text.contains("http://127.0.0.1:15021/ready") && text.contains("ns/default/svc/"),
+            "{text}"
+        );
         if let Some(service) = done.get("service") {
             assert_eq!(service["check"], original["service"]["check"]);
         }

@@ -163,7 +163,10 @@ fn what_cannot_be_done_is_refused_with_the_reason() {
         refused(&pod)
     };
     let cases: [(&dyn Fn(&mut Value), &str); 12] = [
-        (&|pod| pod["spec"]["containers"][0]["livenessProbe"] = json!({ "grpc": { "port": 9000 } }), "livenessProbe.grpc: the kubelet asks over gRPC"),
+        (
+            &|pod| pod["spec"]["containers"][0]["livenessProbe"] = json!({ "grpc": { "port": 9000 } }),
+            "livenessProbe.grpc: the kubelet asks over gRPC",
+        ),
         (&|pod| pod["spec"]["hostNetwork"] = true.into(), "spec.hostNetwork: a pod in the network of its node"),
         (&|pod| pod["spec"]["nodeSelector"] = json!({ "kubernetes.io/os": "windows" }), "a pod for Windows"),
         (&|pod| pod["spec"]["initContainers"] = json!([{ "name": "linkerd-init" }]), "`linkerd-init` is a container of Linkerd"),

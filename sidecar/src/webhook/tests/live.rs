@@ -190,9 +190,12 @@ fn settings_tell_what_is_wrong_with_them() {
     let text = "webhook: { certificate: a.pem, names: [ x ], update: { api: \"http://x\" }, inject: { capture: tproxy, cpu_request: lots } }";
     let document = Document::parse("heddle.yaml", text, Format::Yaml, Expansion::Off).unwrap();
     let told = document.read(|root| root.nested("webhook", WebhookSettings::read)).unwrap_err().to_string();
-    for part in
-        ["webhook: the key `key` is missing", "webhook.update.api: expected https://", "webhook.inject.capture", "cpu request: expected a quantity"]
-    {
+    for part in [
+        "webhook: the key `key` is missing",
+        "webhook.update.api: expected https://",
+        "webhook.inject.capture",
+        "cpu request: expected a quantity",
+    ] {
         assert!(told.contains(part), "{part} is not in:\n{told}");
     }
 }
