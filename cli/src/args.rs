@@ -43,6 +43,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Put a sidecar into Kubernetes objects, systemd units, Nomad jobs or Consul registrations
     Inject(Box<crate::inject::InjectArgs>),
+    /// Ask the agent on this host to drain
+    Drain(crate::drain::DrainArgs),
     /// Run the service that the examples of the documentation have behind the gateway: it echoes what it is asked
     Echo {
         /// Where to listen

@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod configuration;
+mod drain;
 mod environment;
 mod explain;
 mod files;
@@ -64,6 +65,13 @@ async fn obey(command: Command) -> ExitCode {
         Command::Inject(args) => match inject::run(*args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(mistakes) => fail(WRONG, &mistakes),
+        },
+        Command::Drain(args) => match drain::run(&args) {
+            Ok(told) => {
+                output::say(&told);
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(FAILED, &error),
         },
         Command::Echo { addresses } => match run::echo(&addresses).await {
             Ok(never) => match never {},

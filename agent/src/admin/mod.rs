@@ -1,6 +1,7 @@
 //! The agent's own HTTP endpoint: ready, metrics, configuration dump, drain. It asks what it is given and knows nothing of how it is made.
 
 mod closing;
+pub mod probes;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -92,7 +93,11 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.shown.metrics()).into_response()
+    metrics_of(&*admin.shown)
+}
+
+fn metrics_of(shown: &dyn Shown) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shown.metrics()).into_response()
 }
 
 async fn config_dump(State(admin): State<Arc<Admin>>) -> Response {

@@ -31,7 +31,7 @@ use crate::observe::{RouteStats, Sharded, Tracer};
 use crate::outbound::Outbound;
 use crate::pipeline::Shared;
 use crate::secrets::References;
-use crate::settings::AgentSettings;
+use crate::settings::{AgentSettings, ProbeSettings};
 use crate::tables::{Compiler, Tables};
 use crate::upstream::{Clusters, Context, HealthEvent};
 use troubles::Troubles;
@@ -93,6 +93,16 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The endpoint for probes cannot be opened.
+    #[error(
+        "the agent's endpoint for probes cannot listen on port {port}: {source}; change agent.probes.port or stop what listens there"
+    )]
+    Probes {
+        /// Which.
+        port: u16,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The access log cannot be opened.
     #[error("access_log.path: {0}; name a file that this user can write")]
     AccessLog(std::io::Error),
@@ -129,6 +139,14 @@ struct Common {
     status: watch::Receiver<ClientStatus>,
 }
 
+/// The endpoint for those who may only ask, when it is configured.
+async fn open_probes(settings: Option<ProbeSettings>) -> Result<Option<(TcpListener, ProbeSettings)>, StartError> {
+    let Some(settings) = settings else { return Ok(None) };
+    let listener = admin::probes::bind(settings.port).await;
+    let listener = listener.map_err(|source| StartError::Probes { port: settings.port, source })?;
+    Ok(Some((listener, settings)))
+}
+
 /// Starts an agent: its control side on the present runtime, its workers on threads of their own.
 ///
 /// # Errors
@@ -140,6 +158,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let endpoint =
         TcpListener::bind(settings.admin).await.map_err(|source| StartError::Admin { address: settings.admin, source })?;
     let admin = endpoint.local_addr().unwrap_or(settings.admin);
+    let probes = open_probes(settings.probes.clone()).await?;
     let log = open_log(&settings).map_err(StartError::AccessLog)?;
     let workers = settings.workers;
     let (sender, tables) = watch::channel(Arc::<Tables>::default());
@@ -181,7 +200,12 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     worker::start_all(&common, &drain, &inbound)?;
     drop(inbound);
     let shown = Page { common, compiler, ends, more_metrics, started_ms: clock::unix_ms() };
-    tokio::spawn(admin::serve(endpoint, readiness, trigger, closing, Arc::new(shown)));
+    let shown: Arc<dyn Shown> = Arc::new(shown);
+    if let Some((listener, settings)) = probes {
+        let (readiness, shown) = (readiness.clone(), shown.clone());
+        tokio::spawn(async move { admin::probes::serve(listener, readiness, shown, &settings).await });
+    }
+    tokio::spawn(admin::serve(endpoint, readiness, trigger, closing, shown));
     Ok(Running { admin, tables })
 }
 

@@ -1,6 +1,7 @@
 //! What an agent is told in `heddle.yaml`. Each setting has a default with its reason; mistakes are collected, none is fatal by itself.
 
 mod control;
+mod probes;
 mod sidecar;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,6 +13,7 @@ use heddle_node::config::Section;
 pub use control::{
     ControlPlaneAccess, ControlPlaneAddress, DEFAULT_CONTROL_PLANE, IdentitySettings, ProofSettings, WorkloadApiSettings,
 };
+pub use probes::{CheckProtocol, CheckSettings, ProbeSettings};
 pub use sidecar::{
     Capture, DEFAULT_INBOUND, DEFAULT_NAMESPACE, ExplicitSettings, InboundSettings, MeshSettings, OutboundSettings, Role,
     ServiceSettings,
@@ -31,6 +33,8 @@ pub struct AgentSettings {
     pub workers: usize,
     /// Where `/ready`, `/metrics`, `/config_dump` and `/drain` are.
     pub admin: SocketAddr,
+    /// Where those are answered who may only ask; none by default.
+    pub probes: Option<ProbeSettings>,
     /// How long requests in flight may take once a drain has begun.
     pub drain_timeout: Duration,
     /// How long `/ready` says "draining" before new connections are refused, so that load balancers in front can react.
@@ -78,13 +82,14 @@ impl AgentSettings {
             access
         });
         let mesh = MeshSettings::read(root);
+        let probes = root.nested("agent", |agent| agent.optional("probes", ProbeSettings::read).flatten());
         let access_log = root.nested("access_log", |log| {
             let enabled = log.bool("enabled");
             let path = log.path("path");
             let format = log.string("format").filter(|format| format != "json");
             (enabled.unwrap_or(true)).then_some(AccessLogSettings { path, format })
         });
-        AgentSettings { workers, admin, drain_timeout, drain_delay, control_plane, identity, mesh, access_log, resolvers }
+        AgentSettings { workers, admin, probes, drain_timeout, drain_delay, control_plane, identity, mesh, access_log, resolvers }
     }
 }
 

@@ -8,8 +8,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::fault::Faults;
-use super::quantity::milli;
-use super::settings::{Bundle, Capture, InjectSettings, Resources};
+use super::settings::{Bundle, Capture, InjectSettings, Resources, milli};
 
 /// What all annotations and labels of ours start with.
 pub const PREFIX: &str = "heddle.io/";

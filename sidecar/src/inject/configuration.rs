@@ -11,6 +11,9 @@ pub const FILES: &str = "/var/run/heddle";
 /// Where the sidecar keeps what it holds; in memory, so that nothing of it outlives the pod.
 pub const DATA: &str = "/var/lib/heddle";
 
+/// How long requests in flight may take when the pod ends: a little less than the 30 s that Kubernetes gives it by default.
+const DRAIN: &str = "25s";
+
 /// The service that a pod is an instance of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
@@ -49,7 +52,7 @@ pub fn sidecar(service: &Service, wishes: &Wishes, settings: &InjectSettings, ch
             "bundle": format!("{FILES}/root.pem"),
             "kubernetes_token_file": format!("{FILES}/token"),
         },
-        "agent": { "workers": settings.workers, "drain_timeout": "10s", "probes": probes },
+        "agent": { "workers": settings.workers, "drain_timeout": DRAIN, "probes": probes },
         "outbound": outbound,
         "log": { "level": wishes.log_level, "format": "json" },
     });
@@ -65,9 +68,14 @@ pub fn sidecar(service: &Service, wishes: &Wishes, settings: &InjectSettings, ch
 
 /// What `heddle` is told in the container that sets up capture; `None` where nothing is captured.
 #[must_use]
-pub fn capture(wishes: &Wishes) -> Option<Vec<String>> {
+pub fn capture(wishes: &Wishes, service: &Service) -> Option<Vec<String>> {
     let ports = (&*wishes.exclude_inbound_ports, &*wishes.exclude_outbound_ports);
-    arguments(wishes.capture, ports.0, ports.1, &wishes.exclude_outbound_cidrs)
+    let mut arguments = arguments(wishes.capture, ports.0, ports.1, &wishes.exclude_outbound_cidrs)?;
+    if service.port.is_none() {
+        // The sidecar listens for nobody then, and ports that the pod does not declare stay reachable.
+        arguments.extend(["--inbound-port".to_owned(), "off".to_owned()]);
+    }
+    Some(arguments)
 }
 
 /// The same for what settings alone say, with further inbound ports that are not captured.

@@ -7,7 +7,6 @@ mod fault;
 pub mod generate;
 mod parts;
 mod probes;
-mod quantity;
 mod refuse;
 mod settings;
 mod status;
@@ -22,8 +21,7 @@ use serde_json::Value;
 pub use annotations::{INJECT, INJECTED, STATUS, check_settings, is_label, texts, wanted};
 pub use documents::{Task, Work, transform};
 pub use fault::{Fault, Faults, Refusal};
-pub use quantity::milli;
-pub use settings::{Bundle, Capture, InjectSettings, PROBE_PORT, Resources, SIDECAR_UID, TOKEN_AUDIENCE};
+pub use settings::{Bundle, Capture, InjectSettings, PROBE_PORT, Resources, SIDECAR_UID, TOKEN_AUDIENCE, milli};
 pub use status::is_injected;
 pub use workload::{Place, name, place, title};
 

@@ -33,6 +33,9 @@ pub fn sidecar(wishes: &Wishes, settings: &InjectSettings) -> Value {
         "startupProbe": probe("/ready", 1, 120),
         "readinessProbe": probe("/ready", 5, 3),
         "livenessProbe": probe("/live", 10, 6),
+        // The hook of a native sidecar runs as soon as the pod is to end, its SIGTERM comes after the application's end: what others call closes
+        // first, what the application calls last.
+        "lifecycle": { "preStop": { "exec": { "command": ["heddle", "drain", "--inbound"] } } },
         "resources": wishes.resources.to_value(),
         "securityContext": {
             "runAsUser": SIDECAR_UID,

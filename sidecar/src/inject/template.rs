@@ -12,6 +12,9 @@ use super::{Way, parts, probes, refuse, workload};
 /// What Kubernetes gives all annotations of an object together, in bytes.
 const MOST_ANNOTATION_BYTES: usize = 256 * 1024;
 
+/// The service account of pods that have none of their own.
+const NO_ACCOUNT: &str = "default";
+
 /// What became of a template.
 pub(super) enum Outcome {
     /// It does not want a sidecar.
@@ -62,6 +65,12 @@ pub(super) fn inject(
         faults.push(format!("{metadata_place}.annotations[heddle.io/service]"), "expected the name of the service: neither the labels `app.kubernetes.io/name` and `app` nor the workload have a name that fits");
         return Outcome::Same;
     };
+    let (account, name) = (account(&spec), &service.name);
+    if account != name {
+        warnings.push(format!(
+            "the control plane takes the service account `{account}` for the service `{account}`; let it be `{name}` by identity.kubernetes.services, or give the pod a service account `{name}`"
+        ));
+    }
     let (protocol, port) = (wishes.protocol, wishes.port);
     if protocol.is_some() && service.port.is_none() && port.is_none() {
         warnings.push("heddle.io/protocol has no effect, as no container has a port; say heddle.io/port".to_owned());
@@ -93,11 +102,17 @@ fn wants(template: &Value, place: &str, faults: &mut Faults) -> bool {
     true
 }
 
+/// The service account of a pod, by which the control plane knows it.
+fn account(spec: &Value) -> &str {
+    spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty()).unwrap_or(NO_ACCOUNT)
+}
+
 /// The service that a template is an instance of; `None` when nothing names it.
 fn service(template: &Value, spec: &Value, wishes: &Wishes, workload: Option<String>) -> Option<Service> {
     let labels = texts(template.get("metadata"), "labels");
     let label = |name: &str| labels.get(name).map(|label| (*label).to_owned());
-    let candidates = [wishes.service.clone(), label("app.kubernetes.io/name"), label("app"), workload];
+    let account = Some(account(spec)).filter(|account| *account != NO_ACCOUNT).map(str::to_owned);
+    let candidates = [wishes.service.clone(), account, label("app.kubernetes.io/name"), label("app"), workload];
     let name = candidates.into_iter().flatten().find(|name| is_label(name))?;
     let containers = spec.get("containers").and_then(Value::as_array).into_iter().flatten();
     let ports: Vec<(u16, &str)> = containers
@@ -138,7 +153,7 @@ fn assembled(
     }
     let spec = spec.as_object_mut()?;
     let mut first = Vec::new();
-    first.extend(configuration::capture(wishes).map(|arguments| parts::capture(&arguments, wishes, settings)));
+    first.extend(configuration::capture(wishes, service).map(|arguments| parts::capture(&arguments, wishes, settings)));
     first.push(parts::sidecar(wishes, settings));
     if let Value::Array(containers) = before.child(spec, "initContainers", Value::Array(Vec::new())) {
         containers.splice(0..0, first);

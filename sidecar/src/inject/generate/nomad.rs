@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::super::annotations::{INJECT, wanted};
-use super::super::quantity::milli;
-use super::super::settings::{Capture, InjectSettings, SIDECAR_UID};
+use super::super::settings::{Capture, InjectSettings, SIDECAR_UID, milli};
 use super::ServiceWishes;
 
 /// The name of our task.

@@ -6,6 +6,8 @@ use super::ServiceWishes;
 
 /// Largest unit; systemd itself stops at a megabyte for a line.
 const MOST_BYTES: usize = 1 << 20;
+/// How the host is reached to be repaired.
+const SSH: u16 = 22;
 /// The user that sidecars run as.
 const USER: &str = "heddle";
 
@@ -104,7 +106,7 @@ fn possible(unit: &Unit<'_>, settings: &InjectSettings) -> Result<(), String> {
 }
 
 fn sidecar_unit(stem: &str, sidecar: &str, settings: &InjectSettings) -> String {
-    let capture = match capture_of(settings, &[]) {
+    let capture = match capture_of(settings, &[SSH]) {
         None => String::new(),
         Some(arguments) => {
             // Who the sidecar's user is, is known on the machine only.

@@ -39,7 +39,7 @@ fn a_unit_gets_a_sidecar_that_starts_before_it_and_a_drop_in() {
     assert_eq!(configuration["outbound"]["explicit"][1], json!({ "service": "data/db", "listen": "127.0.0.1:9002" }));
     assert_eq!(systemd("/etc/systemd/system/web.service", UNIT, &wishes(), &uncaptured()).unwrap(), files);
     let captured = systemd("web.service", UNIT, &wishes(), &InjectSettings::default()).unwrap();
-    assert!(captured[0].text.contains("\"$$(id -u heddle)\" --exclude-inbound-ports 15021'"), "{}", captured[0].text);
+    assert!(captured[0].text.contains("\"$$(id -u heddle)\" --exclude-inbound-ports 15021,22'"), "{}", captured[0].text);
 }
 
 #[test]
