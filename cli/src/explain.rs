@@ -8,6 +8,7 @@ use heddle_agent::exchange::imagined::{EmptyDirectory, Imagined};
 use heddle_agent::exchange::path;
 use heddle_agent::route::{CompiledRoute, RouteTable, Why};
 use heddle_controlplane::grpc::{ExplainedPlugin, ExplainedUpstream, Explainer, Explanation, Question};
+use heddle_controlplane::mesh::Directory;
 use heddle_controlplane::state::State;
 use heddle_controlplane::translate::{PluginStep, Translator, everywhere, provenance};
 use heddle_node::clock;
@@ -30,7 +31,7 @@ impl Explainer for Explain {
     fn explain(&self, state: &State, question: &Question) -> Result<Explanation, String> {
         let (authority, target) = split(question)?;
         let mut translator = Translator::new(self.catalog.clone());
-        translator.rebuild(state);
+        translator.rebuild(state, &Directory::default());
         let table = RouteTable::build(translator.resources().filter_map(compile).collect());
         let fields: Vec<(&str, &str)> = question.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let remote = SocketAddr::new(question.remote, 0);

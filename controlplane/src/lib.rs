@@ -3,6 +3,7 @@
 mod access;
 pub mod app;
 pub mod grpc;
+pub mod mesh;
 pub mod model;
 pub mod provider;
 pub mod rest;

@@ -50,7 +50,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
             &["model"],
             &["store"],
             &["seal", "state"],
-            &["validate", "translate", "provider", "settings"],
+            &["validate", "mesh", "translate", "provider", "settings"],
             &["access"],
             &["rest", "grpc"],
             &["app"],

@@ -23,6 +23,7 @@ use tonic::transport::server::{Connected, TcpIncoming};
 
 use crate::access::Keys;
 use crate::grpc::{AdminService, Explainer};
+use crate::mesh::DEFAULT_TRUST_DOMAIN;
 use crate::model::Key;
 use crate::provider::{self, FileProvider, FixedProvider, Provider};
 use crate::rest;
@@ -198,7 +199,7 @@ impl Discovery {
     async fn serve(self, first: Readiness, pending: Guard, within: MemoryIncoming, listener: TcpListener, admin: AdminService) {
         first.settled().await;
         let snapshot = Arc::new(SnapshotStore::new());
-        let translation = Translation::begin(&self.keeper, self.catalog, snapshot.clone());
+        let translation = Translation::begin(&self.keeper, self.catalog, DEFAULT_TRUST_DOMAIN, snapshot.clone());
         drop(pending);
         let ads = || AdsService::new(snapshot.clone(), self.registry.clone(), self.drain.clone()).into_server();
         let memory = tuned().add_service(ads());

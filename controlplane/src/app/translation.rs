@@ -6,23 +6,31 @@ use heddle_node::drain::DrainWatch;
 use heddle_xds::catalog::Catalog;
 use heddle_xds::snapshot::SnapshotStore;
 
+use crate::mesh::Directory;
 use crate::state::{Keeper, Subscription};
 use crate::translate::Translator;
 
 /// Keeps a snapshot in step with the keeper.
 pub(super) struct Translation {
     translator: Translator,
+    directory: Directory,
     subscription: Subscription,
     snapshot: Arc<SnapshotStore>,
 }
 
 impl Translation {
     /// Puts everything that is believed now into the snapshot.
-    pub(super) fn begin(keeper: &Keeper, catalog: Arc<dyn Catalog>, snapshot: Arc<SnapshotStore>) -> Translation {
+    pub(super) fn begin(
+        keeper: &Keeper,
+        catalog: Arc<dyn Catalog>,
+        trust_domain: &str,
+        snapshot: Arc<SnapshotStore>,
+    ) -> Translation {
         let (state, subscription) = keeper.subscribe();
         let mut translator = Translator::new(catalog);
-        snapshot.apply(translator.rebuild(&state));
-        Translation { translator, subscription, snapshot }
+        let directory = Directory::of(trust_domain, &state);
+        snapshot.apply(translator.rebuild(&state, &directory));
+        Translation { translator, directory, subscription, snapshot }
     }
 
     /// Follows until the drain begins.
@@ -32,9 +40,16 @@ impl Translation {
                 changes = self.subscription.next() => changes,
                 () = drain.draining() => return,
             };
+            let state = &changes.state;
             let translated = match &changes.keys {
-                Some(keys) => self.translator.apply(&changes.state, keys),
-                None => self.translator.rebuild(&changes.state),
+                Some(keys) => {
+                    let services = self.directory.resources(state, keys);
+                    self.translator.apply(state, &self.directory, keys, &services)
+                }
+                None => {
+                    self.directory.all_resources(state);
+                    self.translator.rebuild(state, &self.directory)
+                }
             };
             self.snapshot.apply(translated);
         }

@@ -30,11 +30,15 @@ pub enum ResourceKind {
     Route,
     /// `/listeners`.
     Listener,
+    /// `/mesh_services`.
+    MeshService,
+    /// `/authorization_policies`.
+    AuthorizationPolicy,
 }
 
 impl ResourceKind {
     /// Every kind, referenced before referring.
-    pub const ALL: [ResourceKind; 12] = [
+    pub const ALL: [ResourceKind; 14] = [
         ResourceKind::Secret,
         ResourceKind::PluginMetadata,
         ResourceKind::Ssl,
@@ -47,6 +51,8 @@ impl ResourceKind {
         ResourceKind::GlobalRule,
         ResourceKind::Route,
         ResourceKind::Listener,
+        ResourceKind::MeshService,
+        ResourceKind::AuthorizationPolicy,
     ];
 
     /// The collection in URLs and files, for example `routes`.
@@ -64,6 +70,8 @@ impl ResourceKind {
             ResourceKind::GlobalRule => "global_rules",
             ResourceKind::Route => "routes",
             ResourceKind::Listener => "listeners",
+            ResourceKind::MeshService => "mesh_services",
+            ResourceKind::AuthorizationPolicy => "authorization_policies",
         }
     }
 
@@ -82,6 +90,8 @@ impl ResourceKind {
             ResourceKind::GlobalRule => "global_rule",
             ResourceKind::Route => "route",
             ResourceKind::Listener => "listener",
+            ResourceKind::MeshService => "mesh_service",
+            ResourceKind::AuthorizationPolicy => "authorization_policy",
         }
     }
 

@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::resources::{
-    Consumer, ConsumerGroup, Credential, GlobalRule, Listener, PluginConfig, PluginMetadata, Route, Secret, Service, Ssl,
-    Upstream,
+    AuthorizationPolicy, Consumer, ConsumerGroup, Credential, GlobalRule, Listener, MeshService, PluginConfig, PluginMetadata,
+    Route, Secret, Service, Ssl, Upstream,
 };
 use super::{Fault, MANAGERS, ResourceKind, schemas, semantics};
 
@@ -37,6 +37,10 @@ pub enum UserResource {
     Secret(Box<Secret>),
     /// `listeners`.
     Listener(Box<Listener>),
+    /// `mesh_services`.
+    MeshService(Box<MeshService>),
+    /// `authorization_policies`.
+    AuthorizationPolicy(Box<AuthorizationPolicy>),
 }
 
 /// Reads a user resource, plugins unchecked: shape (types, bounds, unknown fields), then meaning.
@@ -102,6 +106,8 @@ fn typed(kind: ResourceKind, id: &str, value: &Value) -> Result<UserResource, Fa
         ResourceKind::Ssl => UserResource::Ssl(read(value)?),
         ResourceKind::PluginMetadata => UserResource::PluginMetadata(read(value)?),
         ResourceKind::Listener => UserResource::Listener(read(value)?),
+        ResourceKind::MeshService => UserResource::MeshService(read(value)?),
+        ResourceKind::AuthorizationPolicy => UserResource::AuthorizationPolicy(read(value)?),
         ResourceKind::Secret => UserResource::Secret(Box::new(match id.split('/').next() {
             Some("vault") => Secret::Vault(*read(value)?),
             Some("aws") => Secret::Aws(*read(value)?),

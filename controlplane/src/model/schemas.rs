@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::ResourceKind;
 use super::resources::{
-    AwsSecret, Consumer, ConsumerGroup, Credential, GcpSecret, GlobalRule, Listener, PluginConfig, PluginMetadata, Route,
-    Service, Ssl, Upstream, VaultSecret,
+    AuthorizationPolicy, AwsSecret, Consumer, ConsumerGroup, Credential, GcpSecret, GlobalRule, Listener, MeshService,
+    PluginConfig, PluginMetadata, Route, Service, Ssl, Upstream, VaultSecret,
 };
 use super::shape::Shape;
 
@@ -66,6 +66,8 @@ fn compile_all() -> Vec<(ResourceKind, &'static str, Compiled)> {
     add(ResourceKind::PluginMetadata, "", schema_of::<PluginMetadata>());
     add(ResourceKind::Ssl, "", schema_of::<Ssl>());
     add(ResourceKind::Listener, "", schema_of::<Listener>());
+    add(ResourceKind::MeshService, "", schema_of::<MeshService>());
+    add(ResourceKind::AuthorizationPolicy, "", schema_of::<AuthorizationPolicy>());
     add(ResourceKind::Secret, "vault", schema_of::<VaultSecret>());
     add(ResourceKind::Secret, "aws", schema_of::<AwsSecret>());
     add(ResourceKind::Secret, "gcp", schema_of::<GcpSecret>());

@@ -26,6 +26,7 @@ pub(super) struct Shape {
     pattern: Option<Regex>,
     items: Option<Box<Shape>>,
     min_items: Option<usize>,
+    max_items: Option<usize>,
     unique: bool,
     properties: BTreeMap<String, Shape>,
     required: Vec<String>,
@@ -53,6 +54,7 @@ impl Shape {
             min_length: count("minLength"),
             max_length: count("maxLength"),
             min_items: count("minItems"),
+            max_items: count("maxItems"),
             unique: map.get("uniqueItems") == Some(&Value::Bool(true)),
             required: list("required").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             any_of: list("anyOf").iter().map(Shape::compile).collect::<Result<_, _>>()?,
@@ -216,6 +218,9 @@ impl Walk {
     fn array(&mut self, shape: &Shape, items: &[Value]) {
         if let Some(least) = shape.min_items.filter(|least| items.len() < *least) {
             self.fault(format!("expect array to have at least {least} items"));
+        }
+        if let Some(most) = shape.max_items.filter(|most| items.len() > *most) {
+            self.fault(format!("expect array to have at most {most} items"));
         }
         if shape.unique
             && let Some((first, second)) = equal_items(items)

@@ -49,6 +49,10 @@ fn faults(kind: ResourceKind, value: Value) -> Vec<Fault> {
     validate(kind, "1", &value, &catalog()).err().unwrap_or_default()
 }
 
+fn policy(rule: Value) -> Value {
+    json!({"action": "deny", "rules": [rule]})
+}
+
 fn route(extra: Value) -> Value {
     let mut value = json!({"uri": "/a", "plugins": {}});
     for (name, field) in extra.as_object().unwrap() {
@@ -247,6 +251,26 @@ fn the_other_kinds_have_their_rules() {
             "object matches none of the required",
         ),
         (ResourceKind::Listener, json!({"address": "0.0.0.0:80", "forwarded": {"trusted": ["x"]}}), "invalid ip address: x"),
+        (ResourceKind::MeshService, json!({"namespace": "A"}), "expected 1 to 63 lower-case letters"),
+        (ResourceKind::MeshService, json!({"name": "a.b"}), "expected 1 to 63 lower-case letters"),
+        (ResourceKind::MeshService, json!({"type": "best"}), "unknown balancer best"),
+        (ResourceKind::MeshService, json!({"type": "chash", "hash_on": "consumer"}), "consumers are known to gateways only"),
+        (ResourceKind::MeshService, json!({"protocol": "smtp"}), "smtp"),
+        (ResourceKind::MeshService, json!({"split": [{"service": "a/b/c"}]}), "expected a service"),
+        (ResourceKind::MeshService, json!({"split": [{"service": "a", "match": ["x"]}]}), "wrapped inside brackets"),
+        (ResourceKind::MeshService, json!({"split": vec![json!({"service": "a"}); 21]}), "at most 20 entries"),
+        (ResourceKind::MeshService, json!({"plugins": {"failover": {"upstream_id": "u"}}}), "use split to lead to services"),
+        (ResourceKind::MeshService, json!({"plugins": {"limit-count": {}}}), "property \"count\" is required"),
+        (ResourceKind::AuthorizationPolicy, json!({}), "property \"action\" is required"),
+        (ResourceKind::AuthorizationPolicy, policy(json!({"from": [{}]})), "leave out `from` where anybody is meant"),
+        (ResourceKind::AuthorizationPolicy, policy(json!({"from": [{"identities": ["A b"]}]})), "expected a service"),
+        (ResourceKind::AuthorizationPolicy, policy(json!({"from": [{"cidrs": ["x"]}]})), "invalid ip address: x"),
+        (ResourceKind::AuthorizationPolicy, policy(json!({"to": [{"paths": ["/a*b"]}]})), "a * only at the end"),
+        (ResourceKind::AuthorizationPolicy, policy(json!({"to": [{"hosts": ["a.*"]}]})), "a * only at the start"),
+        (ResourceKind::AuthorizationPolicy, policy(json!({"to": [{"methods": ["G T"]}]})), "expected a method"),
+        (ResourceKind::AuthorizationPolicy, policy(json!({"to": [{"headers": {"a b": "1"}}]})), "the name of a header field"),
+        (ResourceKind::AuthorizationPolicy, policy(json!({"to": [{"headers": {"a": "*1"}}]})), "a * stands at the end"),
+        (ResourceKind::AuthorizationPolicy, policy(json!({"to": [{"ports": [0]}]})), "0"),
     ];
     for (kind, value, expected) in table {
         let found = faults(kind, value.clone());
@@ -266,6 +290,19 @@ fn the_other_kinds_have_their_rules() {
             "l",
             json!({"address": "[::]:9080", "proxy_protocol": {"trusted": ["10.0.0.0/8"]}, "limits": {"max_headers": 5}}),
         ),
+        (ResourceKind::MeshService, "web@file", json!({"checks": {"passive": {}}, "slow_start": "10s"})),
+        (
+            ResourceKind::MeshService,
+            "shop.web",
+            json!({"name": "web", "namespace": "shop", "split": [{"service": "web-v2", "weight": 0}]}),
+        ),
+        (ResourceKind::AuthorizationPolicy, "nobody", json!({"action": "allow"})),
+        (
+            ResourceKind::AuthorizationPolicy,
+            "p",
+            policy(json!({"from": [{"identities": ["*"]}], "to": [{"paths": ["*"], "hosts": ["*.a"], "ports": [80]}]})),
+        ),
+        (ResourceKind::Upstream, "u", json!({"discovery_type": "mesh", "service_name": "shop/web"})),
     ];
     for (kind, id, value) in good {
         assert_eq!(validate(kind, id, &value, &catalog()).err(), None, "{kind:?} {id}");

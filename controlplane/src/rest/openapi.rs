@@ -44,12 +44,14 @@ struct Shape {
     patch: bool,
 }
 
-const SHAPES: [Shape; 12] = [
+const SHAPES: [Shape; 14] = [
     shape(ResourceKind::Route, "/routes", "/routes/{id}", true, true),
     shape(ResourceKind::Service, "/services", "/services/{id}", true, true),
     shape(ResourceKind::Upstream, "/upstreams", "/upstreams/{id}", true, true),
     shape(ResourceKind::Ssl, "/ssls", "/ssls/{id}", true, true),
     shape(ResourceKind::Listener, "/listeners", "/listeners/{id}", true, true),
+    shape(ResourceKind::MeshService, "/mesh_services", "/mesh_services/{id}", false, true),
+    shape(ResourceKind::AuthorizationPolicy, "/authorization_policies", "/authorization_policies/{id}", true, true),
     shape(ResourceKind::Consumer, "/consumers", "/consumers/{id}", false, false),
     shape(ResourceKind::Credential, "/consumers/{username}/credentials", "/consumers/{username}/credentials/{id}", false, false),
     shape(ResourceKind::ConsumerGroup, "/consumer_groups", "/consumer_groups/{id}", false, true),

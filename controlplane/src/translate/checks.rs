@@ -11,10 +11,7 @@ use crate::model::seconds;
 /// Translates `checks`. A passive check needs an active one beside it: otherwise nothing would ever bring an endpoint back.
 pub(super) fn checks(written: &Checks) -> HealthChecks {
     let active = written.active.as_ref();
-    HealthChecks {
-        active: active.map(self::active),
-        passive: active.and(written.passive.as_ref()).map(|passive| PassiveCheck { thresholds: passive_thresholds(passive) }),
-    }
+    HealthChecks { active: active.map(self::active), passive: active.and(written.passive.as_ref()).map(passive) }
 }
 
 fn active(written: &Active) -> ActiveCheck {
@@ -46,15 +43,17 @@ fn active(written: &Active) -> ActiveCheck {
     }
 }
 
-fn passive_thresholds(written: &Passive) -> Thresholds {
-    Thresholds {
+/// Translates a passive check alone.
+pub(super) fn passive(written: &Passive) -> PassiveCheck {
+    let thresholds = Thresholds {
         healthy_statuses: written.healthy.http_statuses.clone(),
         successes: written.healthy.successes,
         unhealthy_statuses: written.unhealthy.http_statuses.clone(),
         http_failures: written.unhealthy.http_failures,
         tcp_failures: written.unhealthy.tcp_failures,
         timeouts: written.unhealthy.timeouts,
-    }
+    };
+    PassiveCheck { thresholds }
 }
 
 /// `Name: value`.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use heddle_xds::model::{PluginConf, Resource};
 
 use super::index::{Interest, Reads};
-use super::plugins;
-use crate::model::{Key, ResourceKind};
+use super::{mesh, plugins};
+use crate::mesh::{Directory, Known};
+use crate::model::{Key, ResourceKind, ServiceId};
 use crate::state::{State, Stored};
 
 /// What one user resource became.
@@ -23,6 +24,8 @@ pub(super) struct Unit {
 pub(super) struct Context<'a> {
     /// All user resources.
     pub(super) state: &'a State,
+    /// The services of the mesh.
+    pub(super) directory: &'a Directory,
     /// Units that are up to date; those of kinds further down are not asked for.
     pub(super) units: &'a HashMap<Key, Unit>,
     /// Names of plugins that identify consumers.
@@ -33,8 +36,19 @@ pub(super) struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// A context that has seen nothing yet.
-    pub(super) fn new(state: &'a State, units: &'a HashMap<Key, Unit>, auth: &'a HashSet<Arc<str>>) -> Context<'a> {
-        Context { state, units, auth, reads: Reads::new() }
+    pub(super) fn new(
+        state: &'a State,
+        directory: &'a Directory,
+        units: &'a HashMap<Key, Unit>,
+        auth: &'a HashSet<Arc<str>>,
+    ) -> Context<'a> {
+        Context { state, directory, units, auth, reads: Reads::new() }
+    }
+
+    /// A service of the mesh, for where its instances are.
+    pub(super) fn service(&mut self, service: &ServiceId) -> Option<&'a Known> {
+        self.reads.insert((mesh::unit_key(service), Interest::Content));
+        self.directory.get(service)
     }
 
     /// The resource that `id` means in the eyes of `from`, for its content.
@@ -52,7 +66,7 @@ impl<'a> Context<'a> {
         match self.units.get(key) {
             Some(unit) => unit.plugins.clone(),
             None => {
-                let mut own = Context::new(self.state, self.units, self.auth);
+                let mut own = Context::new(self.state, self.directory, self.units, self.auth);
                 plugins::of(&mut own, key, &stored.value).0.into()
             }
         }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::context::Context;
 use super::route::{self, Chosen, Merged};
 use super::{auth_plugins, consumer, plugins, read, upstream};
+use crate::mesh::Directory;
 use crate::model::{Key, ResourceKind};
 use crate::state::State;
 
@@ -79,7 +80,8 @@ impl PluginStep {
 pub fn provenance(state: &State, catalog: &dyn Catalog, id: &str, consumer: Option<&str>) -> Result<Option<Provenance>, String> {
     let key = Key::new(ResourceKind::Route, id);
     let (units, auth) = (HashMap::new(), auth_plugins(catalog));
-    let mut context = Context::new(state, &units, &auth);
+    let directory = Directory::default();
+    let mut context = Context::new(state, &directory, &units, &auth);
     let brought = consumer.map(|name| brought(&mut context, name)).transpose()?;
     let Some(stored) = state.get(&key) else { return Ok(None) };
     let active = !route::unit(&mut context, &key, stored).resources.is_empty();
@@ -98,8 +100,9 @@ pub fn provenance(state: &State, catalog: &dyn Catalog, id: &str, consumer: Opti
 /// The plugins of global rules as they run where no route matches, in the order of [`Provenance::plugins`].
 pub fn everywhere(state: &State, catalog: &dyn Catalog) -> Vec<PluginStep> {
     let (units, auth) = (HashMap::new(), auth_plugins(catalog));
+    let directory = Directory::default();
     let (mut running, mut hidden) = (Vec::new(), Vec::new());
-    global(&mut Context::new(state, &units, &auth), catalog, &[], &mut running, &mut hidden);
+    global(&mut Context::new(state, &directory, &units, &auth), catalog, &[], &mut running, &mut hidden);
     running.append(&mut hidden);
     running
 }
@@ -221,7 +224,13 @@ fn upstream_choice(
             ResourceKind::Upstream => value,
             _ => value.get("upstream")?,
         };
-        Some(upstream::translate(&mut Context::new(context.state, context.units, context.auth), &key, &name, &name, inline))
+        Some(upstream::translate(
+            &mut Context::new(context.state, context.directory, context.units, context.auth),
+            &key,
+            &name,
+            &name,
+            inline,
+        ))
     };
     let reason = match chosen {
         Chosen::RouteInline => "written on the route".to_owned(),

@@ -11,6 +11,7 @@ mod context;
 mod explain;
 mod index;
 mod listener;
+mod mesh;
 mod plugins;
 mod read;
 mod route;
@@ -28,7 +29,8 @@ use heddle_xds::catalog::{Catalog, PluginKind};
 use heddle_xds::model::{Kind, Resource};
 use heddle_xds::snapshot::Change;
 
-use crate::model::{Key, ResourceKind};
+use crate::mesh::Directory;
+use crate::model::{Key, ResourceKind, ServiceId};
 use crate::state::State;
 use context::{Context, Unit};
 use index::{Index, Reads};
@@ -54,10 +56,16 @@ impl Translator {
         }
     }
 
-    /// What differs now that the resources `changed` were added, changed or removed and `state` is the whole. The order is
-    /// one in which they can be applied one by one without a gap: what is referred to is set before what refers to it, and
-    /// removed after it.
-    pub fn apply(&mut self, state: &State, changed: &[Key]) -> Vec<Change> {
+    /// What differs now that the resources `changed` were added, changed or removed, what is known of `services` of the mesh is another, and `state`
+    /// and `directory` are the whole. The order is one in which they can be applied one by one without a gap: what is referred to is set before what
+    /// refers to it, and removed after it.
+    pub fn apply(
+        &mut self,
+        state: &State,
+        directory: &Directory,
+        changed: &[Key],
+        services: &BTreeSet<ServiceId>,
+    ) -> Vec<Change> {
         let mut came_or_went = Vec::new();
         for key in changed {
             let exists = state.get(key).is_some();
@@ -66,11 +74,13 @@ impl Translator {
                 came_or_went.push(key.clone());
             }
         }
-        let dirty = self.index.dirty(changed.iter().map(unit_of), &came_or_went);
+        // Which services a resource speaks of, and spoke of, the directory has told.
+        let resources = changed.iter().filter(|key| key.kind != ResourceKind::MeshService).map(unit_of);
+        let dirty = self.index.dirty(resources.chain(services.iter().map(mesh::unit_key)), &came_or_went);
         let mut changes = Vec::new();
         // Keys order by kind, and kinds refer backwards only: a unit finds those that it merges up to date.
         for key in dirty {
-            let (unit, reads) = self.translate(state, &key);
+            let (unit, reads) = self.translate(state, directory, &key);
             let before = self.units.get(&key).map_or(&[][..], |unit| &unit.resources);
             differences(before, &unit.resources, &mut changes);
             self.index.set(&key, reads);
@@ -83,12 +93,14 @@ impl Translator {
         in_order(changes)
     }
 
-    /// What differs between what is held and `state`, whatever happened in between.
-    pub fn rebuild(&mut self, state: &State) -> Vec<Change> {
+    /// What differs between what is held and what `state` and `directory` stand for, whatever happened in between.
+    pub fn rebuild(&mut self, state: &State, directory: &Directory) -> Vec<Change> {
         let mut changed: BTreeSet<Key> = self.known.iter().cloned().collect();
         changed.extend(state.all().map(|(key, _)| key));
         let changed: Vec<Key> = changed.into_iter().collect();
-        self.apply(state, &changed)
+        let mut services: BTreeSet<ServiceId> = self.units.keys().filter_map(mesh::service_of).collect();
+        services.extend(directory.services().map(|(service, _)| service.clone()));
+        self.apply(state, directory, &changed, &services)
     }
 
     /// Every data-plane resource held, in no particular order.
@@ -118,10 +130,13 @@ impl Translator {
         }
     }
 
-    fn translate(&self, state: &State, key: &Key) -> (Unit, Reads) {
-        let mut context = Context::new(state, &self.units, &self.auth);
+    fn translate(&self, state: &State, directory: &Directory, key: &Key) -> (Unit, Reads) {
+        let mut context = Context::new(state, directory, &self.units, &self.auth);
         let unit = match (key.kind, state.get(key)) {
             (ResourceKind::PluginMetadata, _) => consumer::metadata(state, key),
+            (ResourceKind::MeshService, _) => {
+                mesh::service_of(key).map(|service| mesh::service(&mut context, &service)).unwrap_or_default()
+            }
             (_, None) => Unit::default(),
             (ResourceKind::Route, Some(stored)) => route::unit(&mut context, key, stored),
             (ResourceKind::Service | ResourceKind::PluginConfig | ResourceKind::ConsumerGroup, Some(stored)) => {
@@ -136,6 +151,7 @@ impl Translator {
             (ResourceKind::Ssl, Some(stored)) => certificate::unit(key, stored),
             (ResourceKind::Listener, Some(stored)) => listener::unit(key, stored),
             (ResourceKind::Secret, Some(stored)) => certificate::manager(key, stored),
+            (ResourceKind::AuthorizationPolicy, Some(stored)) => mesh::policy(&context, key, stored),
             // A credential is part of its consumer.
             (ResourceKind::Credential, Some(_)) => Unit::default(),
         };

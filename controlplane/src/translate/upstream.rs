@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::context::{Context, Unit};
-use super::{certificate, checks};
+use super::{certificate, checks, mesh};
 use crate::model::resources::{self, CircuitBreaker, HashOnKind, Node, PassHostKind, Ssl};
-use crate::model::{Key, ResourceKind, Timeout, seconds};
+use crate::model::{DEFAULT_NAMESPACE, Key, ResourceKind, ServiceId, Timeout, seconds};
 use crate::state::Stored;
 
 /// Health is ignored below this share of healthy endpoints, in percent. When (nearly) all fail, the check is the likelier
@@ -35,31 +35,51 @@ pub(super) fn unit(context: &mut Context<'_>, key: &Key, stored: &Stored) -> Uni
 pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, label: &str, value: &Value) -> Vec<Resource> {
     let Ok(written) = resources::Upstream::deserialize(value) else { return Vec::new() };
     let name: Arc<str> = name.into();
-    let scheme = scheme(&written.scheme);
     let mut out = Vec::with_capacity(2);
     let tls = written.tls.as_ref().map(|tls| self::tls(context, owner, &name, tls, &mut out)).unwrap_or_default();
-    let nodes = written.nodes.iter().flat_map(|nodes| &nodes.0);
-    let endpoints = nodes.map(|node| endpoint(node, scheme)).collect();
-    out.push(Resource::Upstream(Upstream {
-        name: name.clone(),
+    let (peer, endpoints) = match meshed(&written) {
+        Some(service) => {
+            let known = context.service(&service);
+            let (peer, endpoints) = mesh::behind(context.directory, &service, known, name.clone());
+            (Some(peer), endpoints)
+        }
+        None => {
+            let nodes = written.nodes.iter().flat_map(|nodes| &nodes.0);
+            let endpoints = nodes.map(|node| endpoint(node, scheme(&written.scheme))).collect();
+            (None, Endpoints { upstream: name.clone(), endpoints })
+        }
+    };
+    out.push(Resource::Upstream(Upstream { tls, mesh: peer, ..usage(name, label, &written) }));
+    out.push(Resource::Endpoints(endpoints));
+    out
+}
+
+/// The service of the mesh that it leads to.
+fn meshed(written: &resources::Upstream) -> Option<ServiceId> {
+    let service = written.service_name.as_deref().filter(|_| written.discovery_type.as_deref() == Some("mesh"))?;
+    ServiceId::parse(service, DEFAULT_NAMESPACE)
+}
+
+/// How the endpoints of an upstream are used, but for TLS.
+pub(super) fn usage(name: Arc<str>, label: &str, written: &resources::Upstream) -> Upstream {
+    Upstream {
+        name,
         label: label.into(),
-        balancer: balancer(&written),
-        scheme,
-        pass_host: pass_host(&written),
+        balancer: balancer(written),
+        scheme: scheme(&written.scheme),
+        pass_host: pass_host(written),
         retries: written.retries,
         retry_timeout: seconds(written.retry_timeout),
         timeouts: written.timeout.as_ref().map(timeouts).unwrap_or_default(),
         keepalive: written.keepalive_pool.as_ref().map(keepalive).unwrap_or_default(),
-        tls,
+        tls: UpstreamTls::default(),
         checks: written.checks.as_ref().map(checks::checks).unwrap_or_default(),
         breakers: written.circuit_breaker.as_ref().map(breakers).unwrap_or_default(),
-        discovery: discovery(&written),
+        discovery: discovery(written),
         slow_start: written.slow_start.map_or(Duration::ZERO, |span| span.0),
         panic_threshold: written.panic_threshold.unwrap_or(PANIC_THRESHOLD),
         mesh: None,
-    }));
-    out.push(Resource::Endpoints(Endpoints { upstream: name, endpoints }));
-    out
+    }
 }
 
 /// Step timeouts.

@@ -74,6 +74,8 @@ fn noun(kind: ResourceKind) -> &'static str {
         ResourceKind::PluginConfig => "plugin config",
         ResourceKind::ConsumerGroup => "consumer group",
         ResourceKind::GlobalRule => "global rule",
+        ResourceKind::MeshService => "mesh service",
+        ResourceKind::AuthorizationPolicy => "authorization policy",
         other => other.singular(),
     }
 }

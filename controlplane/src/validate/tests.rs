@@ -191,6 +191,19 @@ fn global_plugins_and_addresses_are_unique() {
 }
 
 #[test]
+fn a_service_of_the_mesh_has_one_owner() {
+    let state = state(&[
+        ("mesh_services/web", json!({})),
+        ("mesh_services/web@file", json!({})),
+        ("mesh_services/other", json!({"name": "web", "namespace": "shop"})),
+    ]);
+    assert_eq!(
+        check(&state, &["mesh_services/web@file", "mesh_services/other"]),
+        ["mesh_services/web@file: mesh service [web] speaks of default/web already; change that one, or name another service"]
+    );
+}
+
+#[test]
 fn a_name_stands_for_one_consumer_over_all_providers() {
     let jack = || json!({"username": "jack"});
     let state = state(&[

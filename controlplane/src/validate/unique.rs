@@ -1,12 +1,13 @@
-//! What may exist only once over all resources: names and keys of consumers, plugins of global rules, addresses of listeners.
+//! What may exist only once over all resources: names and keys of consumers, plugins of global rules, addresses of listeners, services of the mesh.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use heddle_xds::catalog::Catalog;
 use serde_json::Value;
 
-use crate::model::{Fault, Key, ResourceKind};
-use crate::state::State;
+use crate::model::{Fault, Key, ResourceKind, ServiceId};
+use crate::state::{State, Stored};
 
 /// Keys by which a plugin identifies consumers that stand on more than one consumer or credential.
 pub(super) fn consumer_keys(state: &State, changed: &[&Key], catalog: &dyn Catalog) -> Vec<(Key, Fault)> {
@@ -80,6 +81,24 @@ pub(super) fn global_plugins(state: &State, changed: &[&Key]) -> Vec<(Key, Fault
                 let message = format!("plugin '{name}' already exists in global rule with id '{id}'");
                 faults.push(((*key).clone(), Fault::whole(format!("plugins.{name}"), message)));
             }
+        }
+    }
+    faults
+}
+
+/// Services of the mesh of which more than one resource speaks: their owner is to be asked in one place.
+pub(super) fn mesh_services(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)> {
+    let mut faults = Vec::new();
+    for key in changed {
+        let Some(service) = state.get(key).and_then(|stored| ServiceId::of(key, &stored.value)) else { continue };
+        let others = state.list(ResourceKind::MeshService).filter(|(id, _)| **id != key.id);
+        let other = |(id, stored): &(&Arc<str>, &Arc<Stored>)| {
+            let key = Key::new(ResourceKind::MeshService, (*id).clone());
+            ServiceId::of(&key, &stored.value).as_ref() == Some(&service)
+        };
+        if let Some((id, _)) = others.into_iter().find(other) {
+            let message = format!("mesh service [{id}] speaks of {service} already; change that one, or name another service");
+            faults.push(((*key).clone(), Fault::whole("name", message)));
         }
     }
     faults

@@ -1,8 +1,10 @@
 //! The user resources as types, one file per noun. They know their fields and defaults, nothing of each other beyond what they embed.
 
+mod authorization_policy;
 mod checks;
 mod consumer;
 mod listener;
+mod mesh_service;
 mod plugins;
 mod route;
 mod secret;
@@ -10,9 +12,11 @@ mod service;
 mod ssl;
 mod upstream;
 
+pub use authorization_policy::{AuthorizationPolicy, HeaderValues, Operation, PolicyActionKind, Rule, Source};
 pub use checks::{Active, ActiveHealthy, ActiveUnhealthy, CheckType, Checks, Passive, PassiveHealthy, PassiveUnhealthy};
 pub use consumer::{Consumer, ConsumerGroup, Credential};
 pub use listener::{Forwarded, Limits, Listener, Paths, Protocol, ProxyProtocol, ServerHeader};
+pub use mesh_service::{MeshService, Split};
 pub use plugins::{GlobalRule, PluginConfig, PluginMetadata};
 pub use route::Route;
 pub use secret::{AwsSecret, GcpAuth, GcpSecret, Secret, VaultSecret};

@@ -32,7 +32,7 @@ pub struct Upstream {
     /// Name looked up by `discovery_type` instead of `nodes`.
     #[schemars(length(min = 1, max = 256))]
     pub service_name: Option<String>,
-    /// How `service_name` is looked up: `dns`.
+    /// How `service_name` is looked up: `dns`, or `mesh` for a service of the mesh (`web`, `shop/web`).
     pub discovery_type: Option<String>,
     /// Arguments of the look-up.
     pub discovery_args: Option<DiscoveryArgs>,

@@ -1,6 +1,8 @@
 //! What a schema cannot say: fields that exclude each other, patterns, addresses, certificates, plugins. One file per subject.
 
+mod authorization_policy;
 mod listener;
+mod mesh_service;
 mod plugins;
 mod route;
 mod ssl;
@@ -34,6 +36,8 @@ pub(super) fn check(resource: &UserResource, id: &str, faults: &mut Vec<Fault>) 
         UserResource::Upstream(shared) => upstream::check(shared, "", faults),
         UserResource::Ssl(pair) => ssl::check(pair, faults),
         UserResource::Listener(socket) => listener::check(socket, faults),
+        UserResource::MeshService(service) => mesh_service::check(service, id, faults),
+        UserResource::AuthorizationPolicy(policy) => authorization_policy::check(policy, faults),
         UserResource::Consumer(consumer) => {
             let own = id.split('@').next().unwrap_or_default();
             if consumer.username != own && consumer.username != id {

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::super::Fault;
 use super::super::resources::{Active, HashOnKind, PassHostKind, Upstream, UpstreamTls};
 use super::super::shape::NO_ALTERNATIVE;
+use super::super::{DEFAULT_NAMESPACE, Fault, ServiceId};
 use super::{both, neither, ssl};
 
 /// Exactly one of `nodes` and `service_name` with `discovery_type`; at most one way to give a client certificate.
@@ -41,8 +41,14 @@ pub(super) fn check(upstream: &Upstream, at: &str, faults: &mut Vec<Fault>) {
     }
     match upstream.discovery_type.as_deref() {
         None | Some("dns") => {}
+        Some("mesh") => {
+            let service = upstream.service_name.as_deref().unwrap_or_default();
+            if ServiceId::parse(service, DEFAULT_NAMESPACE).is_none() {
+                fault("service_name", format!("expected a service of the mesh, \"web\" or \"shop/web\", got \"{service}\""));
+            }
+        }
         Some(other) => {
-            fault("discovery_type", format!("discovery type {other} is not supported yet: it comes later (expected dns)"))
+            fault("discovery_type", format!("discovery type {other} is not supported yet: it comes later (expected dns or mesh)"))
         }
     }
     if !matches!(upstream.balancer.as_str(), "roundrobin" | "chash" | "least_conn" | "ewma") {

@@ -48,6 +48,8 @@ fn line() -> impl Strategy<Value = String> {
         "secrets/vault/1",
         "plugin_metadata/cors",
         "listeners/l",
+        "mesh_services/m",
+        "authorization_policies/p",
         "configs/validate",
         "schema/validate/routes",
         "routes?ttl=-1",

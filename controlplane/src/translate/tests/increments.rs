@@ -42,6 +42,7 @@ fn fields(collection: &str) -> &'static [&'static str] {
         "consumers" => &["plugins", "group_id"],
         "ssls" => &["cert", "key", "client", "sni", "status"],
         "listeners" => &["address", "name"],
+        "mesh_services" => &["name", "namespace", "plugins"],
         "plugin_metadata" => &["name"],
         _ => &["plugins", "name"],
     }
@@ -73,6 +74,7 @@ fn path() -> impl Strategy<Value = String> {
         "ssls",
         "plugin_metadata",
         "listeners",
+        "mesh_services",
     ]);
     let plain = (kinds, id()).prop_map(|(kind, id)| match (kind, id) {
         // Validation lets a name stand for one consumer only.
@@ -110,11 +112,11 @@ proptest! {
             }
             world.apply(&keys);
             let mut whole = Translator::new(catalog());
-            let count = whole.rebuild(&world.state).len();
+            let count = whole.rebuild(&world.state, &world.directory).len();
             let expected: BTreeMap<_, _> = whole.resources().map(|r| ((r.kind(), r.name().clone()), r.clone())).collect();
             prop_assert_eq!(count, expected.len(), "a name has two owners");
             prop_assert_eq!(&world.held, &expected);
-            prop_assert!(world.translator.rebuild(&world.state).is_empty());
+            prop_assert!(world.translator.rebuild(&world.state, &world.directory).is_empty());
         }
     }
 }

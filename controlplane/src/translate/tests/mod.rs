@@ -3,10 +3,11 @@
 
 mod explain;
 mod increments;
+mod mesh;
 mod rules;
 mod speed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use heddle_xds::catalog::{Catalog, ConfigFault, Descriptor, Place, PluginKind};
@@ -14,7 +15,8 @@ use heddle_xds::model::{Consumer, Endpoints, Kind, Resource, Route, Upstream};
 use serde_json::Value;
 
 use super::{Change, Translator};
-use crate::model::{Key, ResourceKind};
+use crate::mesh::Directory;
+use crate::model::{Key, ResourceKind, ServiceId};
 use crate::state::{State, Stored};
 
 /// A catalog of a few plugins that accepts everything.
@@ -54,6 +56,7 @@ impl Catalog for Plugins {
 /// A state, its translation, and what an agent that applied every change would hold.
 struct World {
     state: State,
+    directory: Directory,
     translator: Translator,
     held: BTreeMap<(Kind, Arc<str>), Resource>,
 }
@@ -68,7 +71,12 @@ fn key(path: &str) -> Key {
 
 impl World {
     fn new() -> World {
-        World { state: State::default(), translator: Translator::new(catalog()), held: BTreeMap::new() }
+        World {
+            state: State::default(),
+            directory: Directory::new("example.org"),
+            translator: Translator::new(catalog()),
+            held: BTreeMap::new(),
+        }
     }
 
     /// A world that holds these resources, written as `routes/r1`.
@@ -104,7 +112,12 @@ impl World {
 
     /// Translates, and checks that every change is one and keeps references whole at every step.
     fn apply(&mut self, changed: &[Key]) -> Vec<Change> {
-        let changes = self.translator.apply(&self.state, changed);
+        let services = self.directory.resources(&self.state, changed);
+        self.translate(changed, &services)
+    }
+
+    fn translate(&mut self, changed: &[Key], services: &BTreeSet<ServiceId>) -> Vec<Change> {
+        let changes = self.translator.apply(&self.state, &self.directory, changed, services);
         for change in &changes {
             match change {
                 Change::Set(resource) => {

@@ -27,16 +27,22 @@ fn large() -> World {
 fn ten_thousand_routes() {
     let mut world = large();
     let start = heddle_node::clock::now();
-    let changes = world.translator.rebuild(&world.state);
+    let changes = world.translator.rebuild(&world.state, &world.directory);
     println!("{ROUTES} routes, 100 services, 100 upstreams: {:?}", start.elapsed());
     assert_eq!(changes.len(), ROUTES + 200);
     // An upstream that every hundredth route uses changes alone; its service brings exactly those routes along.
     let start = heddle_node::clock::now();
     world.set(&key("upstreams/u7"), Some(json!({"nodes": {"127.0.0.3:80": 1}})));
-    assert_eq!(names(&world.translator.apply(&world.state, &[key("upstreams/u7")])), ["Endpoints upstreams/u7"]);
+    assert_eq!(
+        names(&world.translator.apply(&world.state, &world.directory, &[key("upstreams/u7")], &Default::default())),
+        ["Endpoints upstreams/u7"]
+    );
     println!("one upstream: {:?}", start.elapsed());
     let start = heddle_node::clock::now();
     world.set(&key("services/s7"), Some(json!({"upstream_id": "u7"})));
-    assert_eq!(world.translator.apply(&world.state, &[key("services/s7")]).len(), ROUTES / 100);
+    assert_eq!(
+        world.translator.apply(&world.state, &world.directory, &[key("services/s7")], &Default::default()).len(),
+        ROUTES / 100
+    );
     println!("one service of {} routes: {:?}", ROUTES / 100, start.elapsed());
 }

@@ -1,0 +1,128 @@
+//! Which services there are, by `namespace/service`: which resources speak of each, and where its instances are. It decides nothing and forgets what nothing speaks of.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use heddle_xds::model::{Endpoint, MeshProtocol};
+
+use crate::model::{Key, ResourceKind, ServiceId};
+use crate::state::State;
+
+/// Which services there are.
+#[derive(Debug, Clone, Default)]
+pub struct Directory {
+    trust_domain: Arc<str>,
+    services: BTreeMap<ServiceId, Known>,
+    declared: HashMap<Key, ServiceId>,
+}
+
+/// What is known of one service.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Known {
+    /// The `mesh_services` resources that speak of it; the first one counts.
+    pub owners: BTreeSet<Key>,
+    /// What its instances say; `None` where none ever came.
+    pub found: Option<Found>,
+    /// Its address for names.
+    pub vip: Option<IpAddr>,
+}
+
+/// What the instances of a service say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Found {
+    /// Where they are, in a stable order.
+    pub endpoints: Vec<Endpoint>,
+    /// What they speak.
+    pub protocol: MeshProtocol,
+}
+
+impl Directory {
+    /// A directory of a trust domain that knows no service.
+    pub fn new(trust_domain: &str) -> Directory {
+        Directory { trust_domain: trust_domain.into(), ..Directory::default() }
+    }
+
+    /// What the resources of a state alone speak of.
+    pub fn of(trust_domain: &str, state: &State) -> Directory {
+        let mut directory = Directory::new(trust_domain);
+        let keys: Vec<Key> =
+            state.list(ResourceKind::MeshService).map(|(id, _)| Key::new(ResourceKind::MeshService, id.clone())).collect();
+        directory.resources(state, &keys);
+        directory
+    }
+
+    /// Name of the trust domain of all services.
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// The SPIFFE id of a service's instances.
+    pub fn identity(&self, service: &ServiceId) -> Arc<str> {
+        format!("spiffe://{}/ns/{}/svc/{}", self.trust_domain, service.namespace(), service.service()).into()
+    }
+
+    /// One service.
+    pub fn get(&self, service: &ServiceId) -> Option<&Known> {
+        self.services.get(service)
+    }
+
+    /// All services, by name.
+    pub fn services(&self) -> impl Iterator<Item = (&ServiceId, &Known)> {
+        self.services.iter()
+    }
+
+    /// Takes note of resources that came, changed or went; what is no mesh service does not matter. Gives the services that they spoke of and speak of.
+    pub fn resources(&mut self, state: &State, changed: &[Key]) -> BTreeSet<ServiceId> {
+        let mut concerned = BTreeSet::new();
+        for key in changed.iter().filter(|key| key.kind == ResourceKind::MeshService) {
+            let service = state.get(key).and_then(|stored| ServiceId::of(key, &stored.value));
+            let before = match &service {
+                Some(service) => self.declared.insert(key.clone(), service.clone()),
+                None => self.declared.remove(key),
+            };
+            if let Some(before) = before.filter(|before| Some(before) != service.as_ref()) {
+                self.change(&before, |known| {
+                    known.owners.remove(key);
+                });
+                concerned.insert(before);
+            }
+            if let Some(service) = service {
+                self.change(&service, |known| {
+                    known.owners.insert(key.clone());
+                });
+                concerned.insert(service);
+            }
+        }
+        concerned
+    }
+
+    /// Takes note of every resource of a state, and of those that are gone. Gives the services that they spoke of and speak of.
+    pub fn all_resources(&mut self, state: &State) -> BTreeSet<ServiceId> {
+        let listed = state.list(ResourceKind::MeshService).map(|(id, _)| Key::new(ResourceKind::MeshService, id.clone()));
+        let keys: BTreeSet<Key> = self.declared.keys().cloned().chain(listed).collect();
+        self.resources(state, &keys.into_iter().collect::<Vec<_>>())
+    }
+
+    /// What the instances of a service say now; `None` when there are none and nobody needs to know that there were. Whether that is news.
+    pub fn found(&mut self, service: &ServiceId, found: Option<Found>) -> bool {
+        let news = self.services.get(service).and_then(|known| known.found.as_ref()) != found.as_ref();
+        if news {
+            self.change(service, |known| known.found = found);
+        }
+        news
+    }
+
+    /// Gives a known service its address. Whether that is news.
+    pub fn address(&mut self, service: &ServiceId, vip: Option<IpAddr>) -> bool {
+        self.services.get_mut(service).is_some_and(|known| std::mem::replace(&mut known.vip, vip) != vip)
+    }
+
+    fn change(&mut self, service: &ServiceId, change: impl FnOnce(&mut Known)) {
+        let known = self.services.entry(service.clone()).or_default();
+        change(known);
+        if known.owners.is_empty() && known.found.is_none() {
+            self.services.remove(service);
+        }
+    }
+}

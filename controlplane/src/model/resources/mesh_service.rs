@@ -1,0 +1,184 @@
+//! `mesh_services`, Heddle's own kind: how clients of the mesh reach one service, as its owner writes it once for all of them.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::types::{Id, Labels, Plugins, Span, Timeout, labels_schema, plugins_schema};
+use super::{Checks, CircuitBreaker, HashOnKind, KeepalivePool, PassHostKind, Upstream};
+
+/// How clients reach a service.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeshService {
+    /// Unique id; given by the URL.
+    pub id: Option<Id>,
+    /// The service; the id when absent.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: Option<String>,
+    /// Its namespace.
+    #[serde(default = "default_namespace")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// A description for people.
+    #[schemars(length(max = 256))]
+    pub desc: Option<String>,
+    /// Key/value pairs to describe and find resources.
+    #[serde(default)]
+    #[schemars(schema_with = "labels_schema")]
+    pub labels: Labels,
+    /// What its application speaks: `http`, `http2`, `grpc`, `tcp` or `auto`; what its instances say when absent.
+    #[serde(default)]
+    #[schemars(schema_with = "protocol_schema")]
+    pub protocol: Option<String>,
+    /// Ports on which clients call it; any when empty.
+    #[serde(default)]
+    #[schemars(schema_with = "ports_schema")]
+    pub ports: Vec<u16>,
+    /// Step timeouts; 1 s to connect, 60 s for each of the others when absent.
+    pub timeout: Option<Timeout>,
+    /// Further tries after the first; 2 when absent.
+    #[schemars(range(min = 0, max = 20))]
+    pub retries: Option<u32>,
+    /// Seconds after which no new try is made; 0 is no limit.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub retry_timeout: f64,
+    /// How an instance is chosen: `roundrobin`, `chash`, `least_conn` or `ewma`.
+    #[serde(default = "default_type", rename = "type")]
+    #[schemars(schema_with = "type_schema")]
+    pub balancer: String,
+    /// Where the key of `chash` comes from.
+    #[serde(default)]
+    pub hash_on: HashOnKind,
+    /// The variable, header, cookie or template that `hash_on` names.
+    pub key: Option<String>,
+    /// Health checks; judged by traffic alone when absent.
+    pub checks: Option<Checks>,
+    /// Limits that break the circuit.
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// Idle connections kept per instance.
+    pub keepalive_pool: Option<KeepalivePool>,
+    /// A new or recovered instance ramps up to its share over this long.
+    pub slow_start: Option<Span>,
+    /// Below this share of healthy instances, in percent, health is ignored; 0 switches it off.
+    #[schemars(range(min = 0, max = 100))]
+    pub panic_threshold: Option<u8>,
+    /// Plugins that run where it is called.
+    #[serde(default)]
+    #[schemars(schema_with = "plugins_schema")]
+    pub plugins: Plugins,
+    /// Where its requests go instead, in shares.
+    #[serde(default)]
+    #[schemars(length(max = 100))]
+    pub split: Vec<Split>,
+    /// Unix seconds, set by the server.
+    pub create_time: Option<i64>,
+    /// Unix seconds, set by the server.
+    pub update_time: Option<i64>,
+}
+
+/// A share of the requests to a service.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    /// Who gets it: `service` of the same namespace, or `namespace/service`; the service itself may be among them.
+    pub service: String,
+    /// Its share; 0 gets nothing.
+    #[serde(default = "default_weight")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub weight: u32,
+    /// Which requests are shared out: an expression as in `vars` of routes; all when absent. Entries in a row with the same one share what fits.
+    #[serde(default, rename = "match")]
+    #[schemars(schema_with = "match_schema")]
+    pub matches: Option<Value>,
+}
+
+impl MeshService {
+    /// What it has in common with upstreams, as an upstream without nodes.
+    pub fn upstream(&self) -> Upstream {
+        Upstream {
+            id: None,
+            name: None,
+            desc: None,
+            labels: Labels::new(),
+            nodes: None,
+            service_name: None,
+            discovery_type: None,
+            discovery_args: None,
+            balancer: self.balancer.clone(),
+            hash_on: self.hash_on,
+            key: self.key.clone(),
+            retries: self.retries,
+            retry_timeout: self.retry_timeout,
+            timeout: self.timeout.clone(),
+            scheme: "http".to_owned(),
+            pass_host: PassHostKind::Pass,
+            upstream_host: None,
+            tls: None,
+            keepalive_pool: self.keepalive_pool.clone(),
+            checks: self.checks.clone(),
+            slow_start: self.slow_start,
+            panic_threshold: self.panic_threshold,
+            circuit_breaker: self.circuit_breaker.clone(),
+            create_time: None,
+            update_time: None,
+        }
+    }
+
+    /// What stands for a service whose owner wrote nothing.
+    pub fn unwritten(namespace: &str) -> MeshService {
+        MeshService {
+            id: None,
+            name: None,
+            namespace: namespace.to_owned(),
+            desc: None,
+            labels: Labels::new(),
+            protocol: None,
+            ports: Vec::new(),
+            timeout: None,
+            retries: None,
+            retry_timeout: 0.0,
+            balancer: default_type(),
+            hash_on: HashOnKind::default(),
+            key: None,
+            checks: None,
+            circuit_breaker: None,
+            keepalive_pool: None,
+            slow_start: None,
+            panic_threshold: None,
+            plugins: Plugins::new(),
+            split: Vec::new(),
+            create_time: None,
+            update_time: None,
+        }
+    }
+}
+
+pub(super) fn default_namespace() -> String {
+    super::super::DEFAULT_NAMESPACE.to_owned()
+}
+
+fn default_type() -> String {
+    "ewma".to_owned()
+}
+
+fn default_weight() -> u32 {
+    1
+}
+
+fn type_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "default": "ewma", "description": "How an instance is chosen: roundrobin, chash, least_conn or ewma."})
+}
+
+fn protocol_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": ["http", "http2", "grpc", "tcp", "auto"], "description": "What its application speaks; what its instances say when absent."})
+}
+
+fn match_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "description": "An expression as in `vars` of routes."})
+}
+
+pub(super) fn ports_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": 100, "uniqueItems": true, "items": {"type": "integer", "minimum": 1, "maximum": 65535}})
+}

@@ -1,0 +1,127 @@
+//! Services of the mesh, the policies that protect them, and upstreams of gateways that lead into it.
+
+use heddle_xds::model::{AuthorizationPolicy, Endpoint, Kind, MeshProtocol, MeshService, Resource};
+use serde_json::json;
+
+use super::*;
+use crate::mesh::Found;
+
+impl World {
+    fn service(&self, name: &str) -> &MeshService {
+        match self.get(Kind::MeshService, name) {
+            Some(Resource::MeshService(service)) => service,
+            other => panic!("service {name}: {other:?}"),
+        }
+    }
+
+    fn policy(&self, id: &str) -> &AuthorizationPolicy {
+        match self.get(Kind::AuthorizationPolicy, id) {
+            Some(Resource::AuthorizationPolicy(policy)) => policy,
+            other => panic!("policy {id}: {other:?}"),
+        }
+    }
+
+    /// Instances of a service come or go.
+    fn found(&mut self, service: &str, hosts: Option<&[&str]>) -> Vec<Change> {
+        let endpoint = |host: &&str| Endpoint { host: (*host).into(), port: 15006, weight: 1, priority: 0, zone: "".into() };
+        let found = hosts.map(|hosts| Found { endpoints: hosts.iter().map(endpoint).collect(), protocol: MeshProtocol::Http });
+        let service = ServiceId::parse(service, "").unwrap();
+        assert!(self.directory.found(&service, found));
+        self.translate(&[], &BTreeSet::from([service]))
+    }
+}
+
+#[test]
+fn a_service_is_there_because_of_its_owner_or_its_instances() {
+    let mut world = World::new();
+    assert_eq!(names(&world.found("shop/web", Some(&["10.0.0.1"]))), ["Endpoints mesh/shop/web", "MeshService shop/web"]);
+    let peer = world.service("shop/web").upstream.mesh.clone().unwrap();
+    assert_eq!(peer.identities.iter().map(|id| &**id).collect::<Vec<_>>(), ["spiffe://example.org/ns/shop/svc/web"]);
+    assert_eq!(world.service("shop/web").protocol, MeshProtocol::Http);
+    assert_eq!(names(&world.found("shop/web", Some(&["10.0.0.2"]))), ["Endpoints mesh/shop/web"], "only where it is");
+    let written = json!({"namespace": "shop", "name": "web", "protocol": "grpc", "retries": 0, "type": "least_conn"});
+    assert_eq!(names(&world.put("mesh_services/w", written.clone())), ["MeshService shop/web"]);
+    let service = world.service("shop/web");
+    assert_eq!((service.protocol, service.upstream.retries), (MeshProtocol::Grpc, Some(0)));
+    assert_eq!(names(&world.found("shop/web", None)), ["Endpoints mesh/shop/web"], "its owner still speaks of it");
+    assert_eq!(world.endpoints("mesh/shop/web"), [] as [&str; 0]);
+    assert_eq!(names(&world.delete("mesh_services/w")), ["-MeshService shop/web", "-Endpoints mesh/shop/web"]);
+    assert!(world.held.is_empty());
+}
+
+#[test]
+fn a_resource_that_speaks_of_another_service_leaves_the_first_one() {
+    let mut world = World::of(&[("mesh_services/web", json!({}))]);
+    assert_eq!(world.service("default/web").upstream.timeouts.connect, std::time::Duration::from_secs(1));
+    let changes = world.put("mesh_services/web", json!({"name": "api", "ports": [80]}));
+    assert_eq!(
+        names(&changes),
+        ["Endpoints mesh/default/api", "MeshService default/api", "-MeshService default/web", "-Endpoints mesh/default/web"]
+    );
+    assert_eq!(world.service("default/api").ports, [80]);
+}
+
+#[test]
+fn a_split_becomes_the_plugin_that_shares_out() {
+    let canary = json!([["http_x_canary", "==", "1"]]);
+    let split = json!([
+        {"service": "web-v2", "match": canary},
+        {"service": "web", "weight": 90}, {"service": "other/web-v2", "weight": 10}
+    ]);
+    let world = World::of(&[("mesh_services/web", json!({"split": split, "plugins": {"cors": {}}}))]);
+    let service = world.service("default/web");
+    assert_eq!(service.depends.iter().map(|name| &**name).collect::<Vec<_>>(), ["default/web-v2", "other/web-v2"]);
+    let plugins: Vec<_> = service.plugins.iter().map(|plugin| (&*plugin.name, &*plugin.origin.0)).collect();
+    assert_eq!(plugins, [("cors", "mesh_service/web"), ("traffic-split", "mesh_service/web")]);
+    let expected = json!({"rules": [
+        {"match": [{"vars": canary}], "weighted_upstreams": [{"upstream_id": "mesh/default/web-v2", "weight": 1}]},
+        {"weighted_upstreams": [{"weight": 90}, {"upstream_id": "mesh/other/web-v2", "weight": 10}]}
+    ]});
+    assert_eq!(*service.plugins[1].config, expected);
+}
+
+#[test]
+fn upstreams_of_gateways_follow_the_instances() {
+    let mut world = World::of(&[
+        ("upstreams/u", json!({"discovery_type": "mesh", "service_name": "shop/web"})),
+        ("routes/r", json!({"uri": "/", "upstream": {"discovery_type": "mesh", "service_name": "api"}})),
+    ]);
+    assert_eq!(world.endpoints("upstreams/u"), [] as [&str; 0]);
+    let expected = ["Endpoints upstreams/u", "Endpoints mesh/shop/web", "MeshService shop/web"];
+    assert_eq!(names(&world.found("shop/web", Some(&["10.0.0.1"]))), expected);
+    assert_eq!(world.endpoints("upstreams/u"), ["10.0.0.1:15006*1^0"]);
+    assert_eq!(
+        names(&world.found("shop/web", Some(&["10.0.0.1", "10.0.0.2"]))),
+        ["Endpoints upstreams/u", "Endpoints mesh/shop/web"]
+    );
+    assert_eq!(names(&world.put("mesh_services/web", json!({"namespace": "shop", "retries": 1}))), ["MeshService shop/web"]);
+    let peer = world.upstream("routes/r").mesh.clone().unwrap();
+    assert_eq!(&*peer.identities[0], "spiffe://example.org/ns/default/svc/api");
+    world.found("default/api", Some(&["10.0.0.3"]));
+    assert_eq!(world.endpoints("routes/r"), ["10.0.0.3:15006*1^0"]);
+}
+
+#[test]
+fn policies_say_whom_they_mean_in_full() {
+    let rule = json!({
+        "from": [{"identities": ["web", "pay/*"], "not_cidrs": ["10.0.0.1"]}],
+        "to": [{"methods": ["get"], "hosts": ["API.example.org"], "headers": {"X-A": "1", "X-B": ["2", "3*"], "X-C": []}}]
+    });
+    let mut world = World::of(&[(
+        "authorization_policies/p",
+        json!({"namespace": "shop", "service": "api", "action": "deny", "rules": [rule]}),
+    )]);
+    let policy = world.policy("p");
+    let from = &policy.rules[0].from[0];
+    let ids: Vec<_> = from.identities.iter().map(|id| &**id).collect();
+    assert_eq!(ids, ["spiffe://example.org/ns/shop/svc/web", "spiffe://example.org/ns/pay/svc/*"]);
+    assert_eq!(from.not_cidrs[0].to_string(), "10.0.0.1/32");
+    let to = &policy.rules[0].to[0];
+    assert_eq!((&*to.methods[0], &*to.hosts[0]), ("GET", "api.example.org"));
+    let headers: Vec<_> = to.headers.iter().map(|header| (&*header.name, header.values.len())).collect();
+    assert_eq!(headers, [("x-a", 1), ("x-b", 2), ("x-c", 0)]);
+    world.put("authorization_policies/p", json!({"action": "allow"}));
+    let policy = world.policy("p");
+    assert_eq!((&*policy.namespace, &policy.service, policy.rules.len()), ("default", &None, 0));
+    assert_eq!(names(&world.delete("authorization_policies/p")), ["-AuthorizationPolicy p"]);
+}
