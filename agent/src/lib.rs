@@ -13,6 +13,7 @@ mod feed;
 pub mod filters;
 mod health;
 mod http;
+pub mod identity;
 mod listener;
 mod net;
 pub mod observe;

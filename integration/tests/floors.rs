@@ -17,7 +17,7 @@ const FLOORS: [(&str, &[&str]); 8] = [
     ("proto", &[]),
     ("node", &[]),
     ("xds", &["proto", "node"]),
-    ("agent", &["node", "xds"]),
+    ("agent", &["proto", "node", "xds"]),
     ("controlplane", &["proto", "node", "xds"]),
     ("sidecar", &["proto", "node", "xds", "agent", "controlplane"]),
     ("cli", &["proto", "node", "xds", "agent", "controlplane", "sidecar"]),
@@ -38,6 +38,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
             &["tables"],
             &["pipeline"],
             &["settings", "listener"],
+            &["identity"],
             &["feed"],
             &["admin"],
             &["app"],
@@ -58,13 +59,14 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
     ),
 ];
 
-/// Where generated protobuf types may be named: `proto` itself, the codecs and gRPC ends of `xds`, the gRPC Admin API and its client.
-const WIRE: [&str; 8] = [
+/// Where generated protobuf types may be named: `proto` itself, the codecs and gRPC ends of `xds` and of identities, the gRPC Admin API and its client.
+const WIRE: [&str; 9] = [
     "proto/",
     "xds/src/codec",
     "xds/src/protocol",
     "xds/src/client",
     "xds/src/server",
+    "agent/src/identity/wire",
     "controlplane/src/grpc",
     "cli/src/client",
     "integration/",

@@ -1,0 +1,147 @@
+//! Gets this process its identity and keeps it: from the control plane by token and renewal, or from a SPIRE agent. It knows neither listeners nor
+//! requests; they read the shared `Identity`.
+
+mod held;
+mod keeper;
+mod request;
+mod schedule;
+mod signer;
+mod stats;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use heddle_node::identity::{Bundle, Bundles, Expect, Identity, MAX_BUNDLE_BYTES, SpiffeId, TrustDomain, domain_of_roots};
+use heddle_node::readiness::Readiness;
+use heddle_xds::link::{Connector, LinkError};
+
+pub use stats::Stats;
+
+use crate::settings::AgentSettings;
+use held::Held;
+use keeper::Keeper;
+use signer::Trust;
+use wire::GrpcSigner;
+
+/// What the keeping of an identity is made of.
+pub struct Parts<'a> {
+    /// What the agent was told.
+    pub settings: &'a AgentSettings,
+    /// Id of the node, for what operators are shown.
+    pub node: &'a str,
+    /// Where the identity is kept, when that is wanted.
+    pub data_dir: &'a Path,
+    /// Waits for the identity.
+    pub readiness: &'a Readiness,
+    /// For the spread of renewals.
+    pub dice: fastrand::Rng,
+}
+
+/// An identity that is kept.
+pub struct Running {
+    /// Who this process is; nobody where the control plane is reached in clear.
+    pub identity: Identity,
+    /// The way to the control plane, as that identity.
+    pub connector: Connector,
+    /// What is counted.
+    pub stats: Arc<Stats>,
+}
+
+/// Why no identity can be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The roots cannot be read.
+    #[error("controlplane.bundle {path}: {why}")]
+    Bundle {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The roots do not say whose they are.
+    #[error("the roots of controlplane.bundle name no trust domain, or several: set identity.trust_domain")]
+    TrustDomain,
+    /// Names of service or namespace make no identity.
+    #[error("service: {0}")]
+    Service(heddle_node::identity::SpiffeIdError),
+    /// Not an address.
+    #[error("controlplane.address: {0}")]
+    Address(#[from] LinkError),
+}
+
+/// Begins to keep the identity of this process, on the present runtime and as long as that lives: what is drained still opens connections. `/ready` waits
+/// for the first one.
+///
+/// # Errors
+/// The configuration cannot work; nothing is left running.
+pub fn start(parts: Parts<'_>) -> Result<Running, StartError> {
+    let Parts { settings, node, data_dir, readiness, mut dice } = parts;
+    let access = &settings.control_plane;
+    let (identity, stats) = (Identity::new(), Arc::<Stats>::default());
+    if !access.address.tls {
+        return Ok(Running { identity, connector: Connector::tcp(&access.address.to_string())?, stats });
+    }
+    let bundle = read_bundle(settings)?;
+    let domain = bundle.domain().clone();
+    let folder = settings.identity.persist.then_some(data_dir);
+    let held = Arc::new(Held::new(identity.clone(), folder));
+    begin(&held, bundle);
+    let expect = Expect::AnyOf(vec![SpiffeId::control_plane(&domain)]);
+    let address = access.address.to_string();
+    let connector = Connector::tls(&address, &identity, expect.clone())?;
+    let signer = GrpcSigner { joining: Connector::joining(&address, &held.joiner, expect)?, renewing: connector.clone() };
+    let keeper = Keeper {
+        held: held.clone(),
+        signer: Box::new(signer),
+        proof: access.proof.clone(),
+        wanted: wanted(settings, &domain)?,
+        stats: stats.clone(),
+        dice: dice.fork(),
+        guard: Some(readiness.guard("identity")),
+    };
+    tokio::spawn(keeper.run());
+    tokio::spawn(wire::follow(connector.clone(), held, stats.clone(), node.to_owned(), dice));
+    Ok(Running { identity, connector, stats })
+}
+
+/// What is trusted, and who this process is, before the control plane was asked: by the configuration, and by what an earlier process has kept.
+fn begin(held: &Held, configured: Bundle) {
+    let kept = held.read().unwrap_or_else(|error| {
+        tracing::warn!(error, "the identity that was kept is not used");
+        None
+    });
+    let of_kept = kept.as_ref().and_then(|kept| kept.bundles.own()).filter(|own| own.domain() == configured.domain());
+    // Both count until the control plane has spoken: the file may be older than what was kept, and what was kept older than the file.
+    let mut roots = configured.roots().to_vec();
+    roots.extend(of_kept.into_iter().flat_map(|own| own.roots()).filter(|root| !configured.roots().contains(root)).cloned());
+    let own = Bundle::from_der(configured.domain().clone(), roots).unwrap_or(configured);
+    let domain = own.domain().clone();
+    let others = kept.iter().flat_map(|kept| kept.bundles.federated()).cloned();
+    let trust = Trust { bundles: others.fold(Bundles::new(own), Bundles::with_federated), version: String::new() };
+    match kept.map(|kept| kept.svid).filter(|svid| *svid.id().trust_domain() == domain) {
+        Some(svid) => held.become_who(svid, trust),
+        None => held.trust(trust),
+    }
+}
+
+fn read_bundle(settings: &AgentSettings) -> Result<Bundle, StartError> {
+    let Some(path) = &settings.control_plane.bundle else { return Err(StartError::TrustDomain) };
+    let wrong = |why: String| StartError::Bundle { path: path.display().to_string(), why };
+    let file = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
+    let mut pem = String::new();
+    let most = u64::try_from(MAX_BUNDLE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    std::io::Read::read_to_string(&mut std::io::Read::take(file, most), &mut pem).map_err(|error| wrong(error.to_string()))?;
+    let domain = settings.identity.trust_domain.clone().or_else(|| domain_of_roots(&pem));
+    Bundle::from_pem(domain.ok_or(StartError::TrustDomain)?, &pem).map_err(|error| wrong(error.to_string()))
+}
+
+/// Who this process is by its configuration; without a service, its token decides.
+fn wanted(settings: &AgentSettings, domain: &TrustDomain) -> Result<Option<SpiffeId>, StartError> {
+    let id = |service: &crate::settings::ServiceSettings| SpiffeId::service(domain, &service.namespace, &service.name);
+    settings.mesh.service.as_ref().map(id).transpose().map_err(StartError::Service)
+}
