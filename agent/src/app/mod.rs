@@ -72,6 +72,8 @@ pub struct Parts {
     pub trigger: DrainTrigger,
     /// Ends everything.
     pub drain: DrainWatch,
+    /// Who this process is in the mesh; somebody else keeps it.
+    pub identity: Identity,
 }
 
 /// An agent that runs.
@@ -152,8 +154,8 @@ async fn open_probes(settings: Option<ProbeSettings>) -> Result<Option<(TcpListe
 /// # Errors
 /// Nothing is left running.
 pub async fn start(parts: Parts) -> Result<Running, StartError> {
-    let Parts { settings, node, environment, connector, data_dir, tracer, hostname, more_metrics, readiness, trigger, drain } =
-        parts;
+    let Parts { settings, node, environment, connector, data_dir, tracer, hostname, .. } = parts;
+    let Parts { more_metrics, readiness, trigger, drain, identity, .. } = parts;
     std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
     let endpoint =
         TcpListener::bind(settings.admin).await.map_err(|source| StartError::Admin { address: settings.admin, source })?;
@@ -184,7 +186,6 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let references = References::new(environment, data_dir.join(SECRETS_FOLDER), outbound.clone());
     let kept =
         references.keep().map_err(|source| StartError::System { what: "the keeper of secrets cannot be started", source })?;
-    let identity = Identity::new();
     let compiler = Compiler::new(workers, clusters(&common.settings), outbound, references).identified_by(identity);
     let compiler = Arc::new(Mutex::new(compiler.keeping_below(data_dir.join(FILTERS_FOLDER))));
     let (updates, batches) = mpsc::channel(BATCHES);

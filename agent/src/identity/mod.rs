@@ -38,8 +38,6 @@ pub struct Parts<'a> {
     pub data_dir: &'a Path,
     /// Waits for the identity.
     pub readiness: &'a Readiness,
-    /// For the spread of renewals.
-    pub dice: fastrand::Rng,
 }
 
 /// An identity that is kept.
@@ -80,7 +78,8 @@ pub enum StartError {
 /// # Errors
 /// The configuration cannot work; nothing is left running.
 pub fn start(parts: Parts<'_>) -> Result<Running, StartError> {
-    let Parts { settings, node, data_dir, readiness, mut dice } = parts;
+    let Parts { settings, node, data_dir, readiness } = parts;
+    let mut dice = fastrand::Rng::new();
     let access = &settings.control_plane;
     let (identity, stats) = (Identity::new(), Arc::<Stats>::default());
     if !access.address.tls {

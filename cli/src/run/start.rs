@@ -11,6 +11,7 @@ use heddle_agent::settings::AccessLogSettings;
 use heddle_controlplane::app as control_app;
 use heddle_controlplane::model::{Key, ResourceKind};
 use heddle_node::drain::{self, DrainCompletion, DrainTrigger, DrainWatch};
+use heddle_node::identity::Identity;
 use heddle_node::readiness::Readiness;
 use heddle_node::signal::Signals;
 use heddle_node::telemetry::{Origin, SpanExport};
@@ -119,9 +120,18 @@ pub async fn control_plane(configuration: Configuration) -> Result<(), Failure> 
 /// Something cannot be started; nothing is left running.
 pub async fn agent(configuration: Configuration) -> Result<(), Failure> {
     let process = Process::new();
-    let connector = Connector::tcp(&configuration.agent.control_plane.address.to_string())?;
+    let node = &configuration.node.node;
+    let kept = heddle_agent::identity::start(heddle_agent::identity::Parts {
+        settings: &configuration.agent,
+        node: &node.id,
+        data_dir: &node.data_dir,
+        readiness: &process.readiness,
+    })?;
     let export = span_export(&configuration)?;
-    let agent = agent_app::start(agent_parts(&configuration, &process, connector, export.clone(), None)).await?;
+    let (identity, stats) = (kept.identity.clone(), kept.stats);
+    let metrics: agent_app::MoreMetrics = Arc::new(move || stats.page(&identity));
+    let parts = agent_parts(&configuration, &process, kept.connector, export.clone(), Some(metrics));
+    let agent = agent_app::start(agent_app::Parts { identity: kept.identity, ..parts }).await?;
     tracing::info!(agent = %agent.admin, control_plane = %configuration.agent.control_plane.address, "the agent is up");
     process.until_drained(configuration.agent.drain_timeout + configuration.agent.drain_delay).await?;
     flush(export).await;
@@ -175,11 +185,13 @@ fn agent_parts(
     more_metrics: Option<agent_app::MoreMetrics>,
 ) -> agent_app::Parts {
     let node = &configuration.node.node;
+    let service = configuration.agent.mesh.service.as_ref();
     let scope = NodeScope {
         id: node.id.as_str().into(),
-        role: "gateway".into(),
+        role: configuration.agent.mesh.role.as_str().into(),
         zone: node.zone.as_deref().unwrap_or_default().into(),
-        ..NodeScope::default()
+        namespace: service.map(|service| service.namespace.clone()).unwrap_or_default(),
+        service: service.map(|service| service.name.clone()).unwrap_or_default(),
     };
     agent_app::Parts {
         settings: configuration.agent.clone(),
@@ -193,6 +205,7 @@ fn agent_parts(
         readiness: process.readiness.clone(),
         trigger: process.trigger.clone(),
         drain: process.watch.clone(),
+        identity: Identity::new(),
     }
 }
 
