@@ -11,6 +11,7 @@ use heddle_xds::codec::InvalidResource;
 use heddle_xds::model::{Listener, Resource};
 
 pub use crate::balance::{Epoch, Node, Policy, Standing, View as NodeView, Worker as Picker, hash_key};
+pub use crate::filters::canonical;
 use crate::http::Body;
 pub use crate::http::digits::AddressText;
 pub use crate::http::h1::{
