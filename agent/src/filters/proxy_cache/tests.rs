@@ -91,7 +91,7 @@ fn cache(more: Value) -> Arc<dyn Filter> {
 const PLAIN: Sent<'_> = (200, &[("Cache-Control", "max-age=10"), ("ETag", "\"1\""), ("X-Of", "upstream")], "one");
 const OTHER: Sent<'_> = (200, &[], "two");
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_told_is_told_again_until_it_is_stale() {
     let cache = cache(json!({}));
     let first = ask(&cache, get(0, &[]), PLAIN).await;
@@ -229,7 +229,7 @@ async fn requests_are_heeded_only_where_that_is_wished() {
     assert_eq!(ask(&plain, get(5, &[]), OTHER).await.cached(), "EXPIRED");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stale_answer_helps_out_when_the_upstream_fails() {
     let cache = cache(json!({"stale_if_error": 30}));
     ask(&cache, get(0, &[]), PLAIN).await;
