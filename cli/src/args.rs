@@ -1,8 +1,12 @@
 //! The command line: what can be said, with help that a newcomer can act on. It only describes; nothing is done here.
 
+mod identity;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use identity::{CaArgs, CaCommand, TokenArgs, TokenCommand};
 
 /// Gateway fleet and service mesh in one binary.
 #[derive(Debug, Parser)]
@@ -39,6 +43,10 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Show connected agents, the versions they hold and what they refused
     Nodes(NodesArgs),
+    /// Look at the certificate authority of the mesh, and replace its root
+    Ca(CaArgs),
+    /// Make one-time tokens by which services join the mesh
+    Token(TokenArgs),
     /// Show which route a request would take, why the others would not, and which plugins run
     Explain(ExplainArgs),
     /// Put a sidecar into Kubernetes objects, systemd units, Nomad jobs or Consul registrations
@@ -93,9 +101,15 @@ pub struct ValidateArgs {
 /// How the control plane is reached.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
-    /// gRPC address of the control plane
+    /// gRPC address of the control plane; with https:// it has to show its identity
     #[arg(long, env = "HEDDLE_SERVER", default_value = "http://127.0.0.1:18000", value_name = "URL", global = true)]
     pub server: String,
+    /// Roots by which a control plane at https:// is known, PEM (`heddle ca export`)
+    #[arg(long, env = "HEDDLE_BUNDLE", value_name = "FILE", global = true)]
+    pub bundle: Option<PathBuf>,
+    /// Trust domain of that control plane; the one that the roots name when absent
+    #[arg(long, env = "HEDDLE_TRUST_DOMAIN", value_name = "NAME", global = true)]
+    pub trust_domain: Option<String>,
     /// Admin key; without it the one generated below --data-dir is read
     #[arg(long, env = "HEDDLE_ADMIN_KEY", value_name = "KEY", hide_env_values = true, global = true)]
     pub key: Option<String>,

@@ -61,6 +61,8 @@ async fn obey(command: Command) -> ExitCode {
         Command::History(args) => done(client::history(args).await),
         Command::Rollback(args) => done(client::rollback(args, environment::author()).await),
         Command::Nodes(args) => done(client::nodes(args).await),
+        Command::Ca(args) => done(client::ca(args).await),
+        Command::Token(args) => done(client::token(args).await),
         Command::Explain(args) => done(client::explain(args).await),
         Command::Inject(args) => match inject::run(*args) {
             Ok(()) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 
 mod access;
 pub mod app;
+pub mod ca;
 pub mod grpc;
 pub mod mesh;
 pub mod model;

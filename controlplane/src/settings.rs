@@ -1,11 +1,17 @@
 //! What a control plane is told in `heddle.yaml`: its Admin API, its xDS address, its history, its providers and the listeners. Each setting has a default with its reason.
 
+mod identity;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use heddle_node::config::{Position, Secret, Section};
 use serde_json::{Value, json};
+
+pub use identity::{
+    CaFiles, CaSettings, FederatedSettings, IdentitySettings, JwksSource, KubernetesSettings, MAX_TOKEN_TTL, ServiceOf,
+};
 
 /// Where the Admin API listens when nothing is said; loopback, because it can change everything.
 pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
@@ -25,8 +31,10 @@ const MIN_KEY_BYTES: usize = 8;
 pub struct ControlPlaneSettings {
     /// `admin:`
     pub admin: AdminSettings,
-    /// `xds: { address }`: xDS and the gRPC Admin API.
-    pub xds: SocketAddr,
+    /// `xds:`, of discovery, identities and the gRPC Admin API.
+    pub xds: XdsSettings,
+    /// `identity:`; `None`: there are no identities.
+    pub identity: Option<IdentitySettings>,
     /// `store:`
     pub store: StoreSettings,
     /// `providers: { file }`
@@ -64,6 +72,26 @@ pub enum Role {
     Viewer,
 }
 
+/// The port of discovery, identities and the gRPC Admin API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XdsSettings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub door: Door,
+}
+
+/// What the port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Cleartext alone: there are no identities.
+    Clear,
+    /// TLS, and cleartext for those that begin without it: on loopback, or where the operator says that the network is protected.
+    Both,
+    /// TLS alone; discovery demands an identity.
+    Tls,
+}
+
 /// How much history the store keeps: whatever satisfies one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreSettings {
@@ -96,9 +124,13 @@ pub struct ListenerSetting {
 impl ControlPlaneSettings {
     /// Reads `admin:`, `xds:`, `store:`, `providers:` and `listeners:`.
     pub fn read(root: &mut Section<'_>) -> ControlPlaneSettings {
+        let identity = root.optional("identity", IdentitySettings::read);
+        let xds = root.nested("xds", |section| xds(section, identity.is_some()));
         ControlPlaneSettings {
             admin: root.nested("admin", AdminSettings::read),
-            xds: root.nested("xds", xds),
+            // Beyond loopback there is no port without identities.
+            identity: identity.or_else(|| (xds.door == Door::Tls).then(IdentitySettings::default)),
+            xds,
             store: root.nested("store", StoreSettings::read),
             file: root.nested("providers", |section| section.optional("file", FileSettings::read)).flatten(),
             listeners: listeners(root),
@@ -106,21 +138,18 @@ impl ControlPlaneSettings {
     }
 }
 
-/// Where agents connect. They are shown private keys, and the connection is neither encrypted nor authenticated yet: beyond loopback it takes a
-/// word of the operator, who then protects the network by other means.
-fn xds(section: &mut Section<'_>) -> SocketAddr {
+/// Where agents connect. They are shown private keys: beyond loopback the port speaks TLS and wants to know who they are, unless an operator says that
+/// the network is protected by other means. On loopback cleartext stays possible, so that the command line works without certificates.
+fn xds(section: &mut Section<'_>, identities: bool) -> XdsSettings {
     let address = section.socket_addr("address").unwrap_or(DEFAULT_XDS);
-    let allowed = section.bool("allow_plaintext").unwrap_or(false);
-    if !address.ip().is_loopback() && !allowed {
-        section.mistake(
-            "address",
-            format!(
-                "expected a loopback address, found {address}: agents are sent private keys over it in clear; \
-                 where the network itself is protected, say `allow_plaintext: true`"
-            ),
-        );
-    }
-    address
+    let clear = section.bool("allow_plaintext").unwrap_or(false) || address.ip().is_loopback();
+    let required = section.choice("tls", &[("auto", false), ("required", true)]).unwrap_or(false);
+    let door = match (identities, clear && !required) {
+        (false, true) => Door::Clear,
+        (true, true) => Door::Both,
+        (_, false) => Door::Tls,
+    };
+    XdsSettings { address, door }
 }
 
 impl AdminSettings {
@@ -211,7 +240,8 @@ mod tests {
     #[test]
     fn nothing_said_is_all_defaults() {
         let settings = read("").unwrap();
-        assert_eq!((settings.admin.address, settings.xds, settings.file), (DEFAULT_ADMIN, DEFAULT_XDS, None));
+        assert_eq!((settings.admin.address, settings.xds.address, settings.file), (DEFAULT_ADMIN, DEFAULT_XDS, None));
+        assert_eq!((settings.xds.door, settings.identity), (Door::Clear, None));
         assert!(settings.admin.keys.is_empty());
         let names: Vec<&str> = settings.listeners.iter().map(|listener| listener.name.as_str()).collect();
         assert_eq!(names, ["http", "https"]);
@@ -220,10 +250,43 @@ mod tests {
 
     #[test]
     fn private_keys_do_not_go_over_a_network_in_clear_by_accident() {
-        let text = read("xds: { address: \"0.0.0.0:18000\" }").unwrap_err();
-        assert!(text.contains("xds.address") && text.contains("allow_plaintext"), "{text}");
+        let settings = read("xds: { address: \"0.0.0.0:18000\" }").unwrap();
+        assert_eq!((settings.xds.door, settings.identity), (Door::Tls, Some(IdentitySettings::default())));
         let settings = read("xds: { address: \"0.0.0.0:18000\", allow_plaintext: true }").unwrap();
-        assert_eq!(settings.xds.to_string(), "0.0.0.0:18000");
+        assert_eq!((settings.xds.address.to_string().as_str(), settings.xds.door), ("0.0.0.0:18000", Door::Clear));
+        assert_eq!(read("identity: {}").unwrap().xds.door, Door::Both);
+        assert_eq!(read("xds: { tls: required }").unwrap().xds.door, Door::Tls);
+    }
+
+    #[test]
+    fn identities_are_read_with_all_that_belongs_to_them() {
+        assert_eq!(read("identity: {}").unwrap().identity, Some(IdentitySettings::default()));
+        let text = "\
+identity:
+  trust_domain: mesh.example.org
+  svid_ttl: 10s
+  ca: { certificate: ca.pem, key: ca.key, spread: 2s }
+  kubernetes: { issuer: \"https://k8s\", audience: heddle, jwks_file: keys.json, services: [ { namespace: a, service_account: b, service: c } ] }
+  federation: [ { trust_domain: partner.example.org, bundle_file: partner.pem } ]
+";
+        let identity = read(text).unwrap().identity.unwrap();
+        assert_eq!((identity.trust_domain.as_str(), identity.svid_ttl), ("mesh.example.org", Duration::from_secs(10)));
+        assert_eq!(identity.ca.files, Some(CaFiles { certificate: "ca.pem".into(), key: "ca.key".into() }));
+        assert_eq!(identity.kubernetes.unwrap().services[0].service, "c");
+        assert_eq!(identity.federation[0].bundle_file, PathBuf::from("partner.pem"));
+        let wrong = [
+            ("{ trust_domain: UPPER }", "trust_domain: expected a trust domain"),
+            ("{ svid_ttl: 9s }", "svid_ttl: expected 10s to"),
+            ("{ ca: { key: k } }", "the key `certificate` is missing"),
+            ("{ kubernetes: { issuer: i, audience: a } }", "either `jwks_file` or `jwks_url`"),
+            ("{ kubernetes: { issuer: i, audience: a, jwks_url: \"http://10.0.0.1/keys\" } }", "expected https://"),
+            ("{ kubernetes: { issuer: i, audience: a, jwks_url: \"https://10.0.0.1/keys\" } }", "expected the roots"),
+            ("{ federation: [ { trust_domain: heddle.local, bundle_file: x } ] }", "expected other trust domains"),
+        ];
+        for (text, expected) in wrong {
+            let told = read(&format!("identity: {text}")).unwrap_err();
+            assert!(told.contains(expected), "{expected} is not in:\n{told}");
+        }
     }
 
     #[test]

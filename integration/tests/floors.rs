@@ -52,7 +52,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
             &["store"],
             &["seal", "state"],
             &["validate", "mesh", "translate", "provider", "settings"],
-            &["access"],
+            &["access", "ca"],
             &["rest", "grpc"],
             &["app"],
         ],

@@ -76,7 +76,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// For programs, or as files are written.
-fn show(value: &Value, output: Output) {
+pub(super) fn show(value: &Value, output: Output) {
     match output {
         Output::Yaml => say(&files::yaml(value)),
         Output::Json | Output::Table => say(&format!("{value:#}\n")),

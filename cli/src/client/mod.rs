@@ -1,10 +1,12 @@
 //! The commands that talk to a control plane: requests out, answers printed. Protobuf stays in this folder.
 
 mod change;
+mod identity;
 mod look;
 mod render;
 mod session;
 
 pub use change::{apply, delete, diff, rollback};
+pub use identity::{ca, token};
 pub use look::{explain, get, history, nodes};
 pub use session::ClientError;

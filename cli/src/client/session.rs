@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use heddle_node::identity::{Bundle, Bundles, Expect, Identity, SpiffeId, TrustDomain, domain_of_roots};
 use heddle_proto::heddle::admin::v1::admin_client::AdminClient;
+use heddle_proto::heddle::admin::v1::authority_client::AuthorityClient;
+use heddle_xds::link::Connector;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
@@ -66,21 +69,67 @@ pub type Client = AdminClient<InterceptedService<Channel, WithKey>>;
 /// Largest answer: a whole configuration of 10,000 routes fits several times.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
+/// The client of the authority.
+pub type Authority = AuthorityClient<InterceptedService<Channel, WithKey>>;
+
 /// Connects, with the key that was given or the one that a control plane on this machine has generated.
 ///
 /// # Errors
 /// The address is malformed, nobody answers there, or the key cannot travel in a header.
 pub async fn connect(args: &ServerArgs) -> Result<Client, ClientError> {
+    let client = AdminClient::with_interceptor(channel(args).await?, key(args)?);
+    Ok(client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+}
+
+/// The same, for the authority.
+///
+/// # Errors
+/// As for `connect`.
+pub async fn authority(args: &ServerArgs) -> Result<Authority, ClientError> {
+    Ok(AuthorityClient::with_interceptor(channel(args).await?, key(args)?).max_decoding_message_size(MAX_MESSAGE))
+}
+
+async fn channel(args: &ServerArgs) -> Result<Channel, ClientError> {
+    let unreachable =
+        |error: &dyn std::error::Error| ClientError::Unreachable { server: args.server.clone(), detail: innermost(error) };
+    if args.server.starts_with("https://") {
+        let connector = secure(args)?;
+        return connector.connect().await.map_err(|error| unreachable(&error));
+    }
     let endpoint = Endpoint::from_shared(args.server.clone())
         .map_err(|error| {
             ClientError::Usage(format!("--server {}: {error}; expected a URL such as http://127.0.0.1:18000", args.server))
         })?
         .connect_timeout(Duration::from_secs(5))
         .timeout(Duration::from_secs(60));
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|error| ClientError::Unreachable { server: args.server.clone(), detail: innermost(&error) })?;
+    endpoint.connect().await.map_err(|error| unreachable(&error))
+}
+
+/// The way to a control plane that shows who it is.
+fn secure(args: &ServerArgs) -> Result<Connector, ClientError> {
+    let missing = || {
+        ClientError::Usage(
+            "an https:// control plane is known by its roots: give them with --bundle FILE (`heddle ca export` prints them)"
+                .into(),
+        )
+    };
+    let path = args.bundle.as_ref().ok_or_else(missing)?;
+    let usage = |error: &dyn std::fmt::Display| ClientError::Usage(format!("--bundle {}: {error}", path.display()));
+    let pem = std::fs::read_to_string(path).map_err(|error| usage(&error))?;
+    let domain = match &args.trust_domain {
+        Some(name) => TrustDomain::new(name).map_err(|error| ClientError::Usage(format!("--trust-domain: {error}")))?,
+        None => {
+            domain_of_roots(&pem).ok_or_else(|| usage(&"the roots do not say their trust domain; name it with --trust-domain"))?
+        }
+    };
+    let server = SpiffeId::service(&domain, "heddle", "controlplane").map_err(|error| usage(&error))?;
+    let identity = Identity::new();
+    identity.set_bundles(Bundles::new(Bundle::from_pem(domain, &pem).map_err(|error| usage(&error))?));
+    Connector::joining(&args.server, &identity, Expect::AnyOf(vec![server]))
+        .map_err(|error| ClientError::Usage(format!("--server: {error}")))
+}
+
+fn key(args: &ServerArgs) -> Result<WithKey, ClientError> {
     let key = match &args.key {
         Some(key) => Some(key.clone()),
         None => std::fs::read_to_string(args.data_dir.join(heddle_controlplane::settings::ADMIN_KEY_FILE)).ok(),
@@ -89,9 +138,7 @@ pub async fn connect(args: &ServerArgs) -> Result<Client, ClientError> {
         .map(|key| MetadataValue::try_from(key.trim()))
         .transpose()
         .map_err(|_| ClientError::Usage("the admin key has characters that a header cannot carry".into()))?;
-    Ok(AdminClient::with_interceptor(channel, WithKey(key))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE))
+    Ok(WithKey(key))
 }
 
 /// The last cause of an error chain, which is the one that says something.

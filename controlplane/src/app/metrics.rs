@@ -4,13 +4,14 @@ use heddle_node::telemetry::expose;
 use heddle_xds::server::NodeRegistry;
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 
+use crate::ca::Authority;
 use crate::model::ResourceKind;
 use crate::provider::SourceMetrics;
 use crate::state::Keeper;
 
 /// The page in Prometheus' text format.
-pub(super) fn page(keeper: &Keeper, nodes: &NodeRegistry) -> String {
-    match gather(keeper, nodes) {
+pub(super) fn page(keeper: &Keeper, nodes: &NodeRegistry, authority: Option<&Authority>) -> String {
+    match gather(keeper, nodes, authority) {
         Ok(text) => text,
         Err(error) => {
             tracing::error!(%error, "metrics of the control plane cannot be written");
@@ -19,8 +20,11 @@ pub(super) fn page(keeper: &Keeper, nodes: &NodeRegistry) -> String {
     }
 }
 
-fn gather(keeper: &Keeper, nodes: &NodeRegistry) -> Result<String, prometheus::Error> {
+fn gather(keeper: &Keeper, nodes: &NodeRegistry, authority: Option<&Authority>) -> Result<String, prometheus::Error> {
     let registry = Registry::new();
+    if let Some(authority) = authority {
+        authority.expose(&registry)?;
+    }
     registry.register(Box::new(SourceMetrics::new(keeper.clone())?))?;
     let state = keeper.state();
     let gauge = |name: &str, help: &str, value: i64| {

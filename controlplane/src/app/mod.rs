@@ -1,5 +1,6 @@
 //! The control plane put together: store, keeper, translation, providers and the two Admin APIs, each a task of the present runtime.
 
+mod identities;
 mod keys;
 mod metrics;
 mod nodes;
@@ -19,11 +20,11 @@ use heddle_xds::snapshot::SnapshotStore;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
-use tonic::transport::server::{Connected, TcpIncoming};
+use tonic::transport::server::Connected;
 
 use crate::access::Keys;
-use crate::grpc::{AdminService, Explainer};
-use crate::mesh::DEFAULT_TRUST_DOMAIN;
+use crate::ca::CaError;
+use crate::grpc::{AdminService, AuthorityService, Explainer};
 use crate::model::Key;
 use crate::provider::{self, FileProvider, FixedProvider, Provider};
 use crate::rest;
@@ -33,6 +34,7 @@ use crate::state::{Content, Keeper, Places, Refused, Update, keep_house};
 use crate::store::{Clock, Embedded, Store, StoreError};
 use crate::validate::Rules;
 
+use identities::Identities;
 pub use keys::GeneratedKey;
 use translation::Translation;
 
@@ -86,6 +88,9 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The authority cannot be used.
+    #[error(transparent)]
+    Authority(#[from] CaError),
     /// The key of the secrets cannot be used.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -125,14 +130,15 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let Parts { settings, data_dir, catalog, explainer, environment, file, seed, readiness, drain } = parts;
     std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
     let admin = bind("the Admin API", settings.admin.address, "admin.address").await?;
-    let xds = bind("xDS", settings.xds, "xds.address").await?;
+    let xds = bind("xDS", settings.xds.address, "xds.address").await?;
     let in_data_dir = |source| StartError::DataDir { path: data_dir.clone(), source };
     let (keys, generated) = keys::keys(&settings.admin.keys, &data_dir).map_err(in_data_dir)?;
     let keys = Keys::new(&keys);
     let clock: Clock = Arc::new(clock::unix_ms);
     let seal = Arc::new(Seal::open(&data_dir.join(SEAL_FILE))?);
-    let store: Arc<dyn Store> =
-        Arc::new(Sealed::new(Arc::new(Embedded::open(&data_dir, clock.clone())?), seal.clone(), catalog.clone()));
+    let embedded = Arc::new(Embedded::open(&data_dir, clock.clone())?);
+    let identities = Identities::open(&settings, embedded.clone(), seal.clone(), clock.clone()).await?;
+    let store: Arc<dyn Store> = Arc::new(Sealed::new(embedded, seal.clone(), catalog.clone()));
     let keeper = Keeper::start(store, Arc::new(Rules::new(catalog.clone())), clock.clone()).await?;
     offer(&keeper, FixedProvider::listeners(&file, settings.listeners).update()).await?;
     if let Some((provider, resources)) = seed {
@@ -147,21 +153,29 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let registry = Arc::new(NodeRegistry::new());
     let (connector, within) = link::memory();
     let metrics: Arc<dyn Fn() -> String + Send + Sync> = {
-        let (keeper, registry) = (keeper.clone(), registry.clone());
-        Arc::new(move || metrics::page(&keeper, &registry))
+        let (keeper, registry, authority) = (keeper.clone(), registry.clone(), identities.authority.clone());
+        Arc::new(move || metrics::page(&keeper, &registry, authority.as_ref()))
     };
+    identities.keep_house(registry.clone(), drain.clone());
     let running = Running {
         keeper: keeper.clone(),
         connector,
         admin: local(&admin, settings.admin.address),
-        xds: local(&xds, settings.xds),
+        xds: local(&xds, settings.xds.address),
         metrics: metrics.clone(),
         generated,
     };
     let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explainer, catalog.clone(), drain.clone());
-    let discovery =
-        Discovery { keeper: keeper.clone(), catalog: catalog.clone(), registry: registry.clone(), drain: drain.clone() };
-    tokio::spawn(discovery.serve(first, readiness.guard("first reports of the providers"), within, xds, service));
+    let operators = AuthorityService::new(identities.authority.clone(), keys.clone(), registry.clone());
+    let discovery = Discovery {
+        keeper: keeper.clone(),
+        catalog: catalog.clone(),
+        registry: registry.clone(),
+        identities,
+        drain: drain.clone(),
+    };
+    let pending = readiness.guard("first reports of the providers");
+    tokio::spawn(discovery.serve(first, pending, within, xds, (service, operators)));
     let nodes: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || nodes::json(&registry));
     let api = rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, metrics, clock };
     tokio::spawn(rest::serve(admin, api, drain));
@@ -191,20 +205,32 @@ struct Discovery {
     keeper: Keeper,
     catalog: Arc<dyn Catalog>,
     registry: Arc<NodeRegistry>,
+    identities: Identities,
     drain: DrainWatch,
 }
 
 impl Discovery {
     /// Serves agents of this process and of others, once the snapshot is whole: an agent that is shown a part of it would drop the rest.
-    async fn serve(self, first: Readiness, pending: Guard, within: MemoryIncoming, listener: TcpListener, admin: AdminService) {
+    async fn serve(
+        self,
+        first: Readiness,
+        pending: Guard,
+        within: MemoryIncoming,
+        listener: TcpListener,
+        (admin, operators): (AdminService, AuthorityService),
+    ) {
         first.settled().await;
         let snapshot = Arc::new(SnapshotStore::new());
-        let translation = Translation::begin(&self.keeper, self.catalog, DEFAULT_TRUST_DOMAIN, snapshot.clone());
+        let translation = Translation::begin(&self.keeper, self.catalog, self.identities.trust_domain(), snapshot.clone());
         drop(pending);
-        let ads = || AdsService::new(snapshot.clone(), self.registry.clone(), self.drain.clone()).into_server();
-        let memory = tuned().add_service(ads());
-        let network = tuned().add_service(ads()).add_service(admin.into_server());
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let ads = || {
+            let ads = AdsService::new(snapshot.clone(), self.registry.clone(), self.drain.clone());
+            ads.behind(self.identities.gate()).into_server()
+        };
+        let memory = tuned().add_service(ads()).add_optional_service(self.identities.service(&self.drain));
+        let network = tuned().add_service(ads()).add_service(admin.into_server()).add_service(operators.into_server());
+        let network = network.add_optional_service(self.identities.service(&self.drain));
+        let incoming = link::accept(listener, self.identities.speaks(), self.drain.clone());
         tokio::join!(
             translation.run(self.drain.clone()),
             finish("xDS within the process", serve(memory, within, self.drain.clone())),

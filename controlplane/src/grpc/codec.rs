@@ -170,12 +170,12 @@ pub(super) fn store_status(error: &StoreError) -> Status {
     }
 }
 
-fn timestamp(unix_ms: u64) -> Timestamp {
+pub(super) fn timestamp(unix_ms: u64) -> Timestamp {
     let nanos = i32::try_from(unix_ms % 1_000 * 1_000_000).unwrap_or_default();
     Timestamp { seconds: i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX), nanos }
 }
 
-fn moment(time: SystemTime) -> Timestamp {
+pub(super) fn moment(time: SystemTime) -> Timestamp {
     timestamp(heddle_node::clock::unix_ms_of(time))
 }
 

@@ -1,8 +1,11 @@
-//! The gRPC Admin API `heddle.admin.v1`: what the command line speaks. It knows the keeper and who may ask it; neither the store nor the agent.
+//! The gRPC APIs: `heddle.admin.v1`, which the command line speaks, and `heddle.identity.v1`, by which nodes get who they are. It knows the keeper, the
+//! authority and who may ask them; neither the store nor the agent.
 
 mod auth;
+mod authority;
 mod codec;
 mod explain;
+mod identity;
 mod masks;
 mod service;
 mod watch;
@@ -10,5 +13,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use authority::{AuthorityService, sidecars};
 pub use explain::{ExplainedPlugin, ExplainedUpstream, Explainer, Explanation, Question};
+pub use identity::{IdentityServer, IdentityService};
 pub use service::AdminService;

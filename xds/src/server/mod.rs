@@ -48,7 +48,7 @@ use std::time::SystemTime;
 pub use delta::DeltaMachine;
 pub use refused::Nack;
 pub use registry::{KindView, NodeRegistry, NodeView};
-pub use service::{AdsServer, AdsService, tuned};
+pub use service::{AdsServer, AdsService, Gate, tuned};
 pub use sotw::SotwMachine;
 
 use crate::protocol::BadRequest;

@@ -23,10 +23,11 @@ use super::pace::{self, Work};
 use super::stage::Stage;
 use super::stream::{self, Shared, Speak};
 use super::{DeltaMachine, Machine, NodeRegistry, SotwMachine};
+use crate::link::Peer;
 use crate::protocol::wire::{
     Incoming, delta_request_from_wire, delta_response_to_wire, sotw_request_from_wire, sotw_response_to_wire,
 };
-use crate::protocol::{DeltaResponse, Dialect, MAX_REQUEST, SotwResponse};
+use crate::protocol::{DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, SotwResponse};
 use crate::snapshot::{NodeScope, SnapshotFeed};
 
 /// Streams of one server; each costs the names that it was sent.
@@ -37,9 +38,13 @@ const OUTBOX: usize = 2;
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
+/// Judges a node by its connection before it is told anything, and may set what it is by what was verified.
+pub type Gate = Arc<dyn Fn(&Peer, &mut NodeInfo) -> Result<(), Status> + Send + Sync>;
+
 /// The aggregated discovery service. See the [module](super) for how to run it.
 pub struct AdsService {
     shared: Shared,
+    gate: Option<Gate>,
 }
 
 impl AdsService {
@@ -49,7 +54,12 @@ impl AdsService {
         let work = Work::new();
         let (stage, house) = Stage::new(feed.view());
         tokio::spawn(pace::run(feed.clone(), stage, work.clone(), drain.clone()));
-        AdsService { shared: Shared { feed, house, work, memo: Arc::default(), registry, drain } }
+        AdsService { shared: Shared { feed, house, work, memo: Arc::default(), registry, drain }, gate: None }
+    }
+
+    /// The same, for nodes that `gate` lets in. Connections of which nothing is known are not let in then.
+    pub fn behind(self, gate: Gate) -> AdsService {
+        AdsService { gate: Some(gate), ..self }
     }
 
     /// The service, to be added to a gRPC server.
@@ -65,9 +75,14 @@ impl AdsService {
         if self.shared.registry.connected() >= MAX_STREAMS {
             return Err(Status::resource_exhausted(format!("{MAX_STREAMS} nodes are connected already")));
         }
+        let gate = match (&self.gate, request.extensions().get::<Peer>()) {
+            (None, _) => None,
+            (Some(gate), Some(peer)) => Some((gate.clone(), peer.clone())),
+            (Some(_), None) => return Err(Status::permission_denied("nothing is known of this connection")),
+        };
         let inbound = Streaming::new_request(Requests::<M::In>::default(), request.into_body(), None, Some(MAX_REQUEST));
         let (out, receiver) = mpsc::channel(OUTBOX);
-        tokio::spawn(stream::run::<M>(self.shared.clone(), inbound, out));
+        tokio::spawn(stream::run::<M>(self.shared.clone(), gate, inbound, out));
         Ok(Outgoing::new(receiver, self.shared.work.clone()))
     }
 }

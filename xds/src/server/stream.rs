@@ -13,8 +13,10 @@ use tonic::{Status, Streaming};
 use super::body::Packet;
 use super::memo::Memo;
 use super::pace::Work;
+use super::service::Gate;
 use super::stage::House;
 use super::{Machine, NodeRegistry};
+use crate::link::Peer;
 use crate::protocol::wire::Incoming;
 use crate::protocol::{BadRequest, Dialect, MAX_RESPONSE};
 use crate::snapshot::{NodeScope, SnapshotFeed, SnapshotSource, View};
@@ -53,22 +55,30 @@ pub(super) struct Shared {
 pub(super) type Out = mpsc::Sender<Result<Packet, Status>>;
 
 /// Runs a stream until either side ends it.
-pub(super) async fn run<M: Speak>(shared: Shared, inbound: Streaming<M::In>, out: Out) {
-    if let Err(status) = converse::<M>(&shared, inbound, &out).await {
+pub(super) async fn run<M: Speak>(shared: Shared, gate: Option<(Gate, Peer)>, inbound: Streaming<M::In>, out: Out) {
+    if let Err(status) = converse::<M>(&shared, gate, inbound, &out).await {
         tracing::debug!(dialect = %M::DIALECT, %status, "discovery stream ended");
         // The client may be gone, or not read; then nobody gets to know.
         let _ = out.send_timeout(Err(status), LAST_WORD).await;
     }
 }
 
-async fn converse<M: Speak>(shared: &Shared, mut inbound: Streaming<M::In>, out: &Out) -> Result<(), Status> {
+async fn converse<M: Speak>(
+    shared: &Shared,
+    gate: Option<(Gate, Peer)>,
+    mut inbound: Streaming<M::In>,
+    out: &Out,
+) -> Result<(), Status> {
     let first = timeout(FIRST_REQUEST, inbound.message());
     let first = first.await.map_err(|_| Status::deadline_exceeded("no request came in time"))??;
     let Some(first) = first else { return Ok(()) };
     let (node, request) = M::read(first);
-    let node = node.ok_or_else(|| Status::invalid_argument("the first request must say the node"))?.map_err(refuse)?;
+    let mut node = node.ok_or_else(|| Status::invalid_argument("the first request must say the node"))?.map_err(refuse)?;
     if node.scope.id.is_empty() {
         return Err(Status::invalid_argument("node.id must not be empty"));
+    }
+    if let Some((gate, peer)) = gate {
+        gate(&peer, &mut node)?;
     }
     let (mut seat, mut drain) = (shared.house.seat(node.scope.id.clone()), shared.drain.clone());
     let mut view = seat.view();

@@ -1,4 +1,9 @@
-//! How a client reaches a control plane: over TCP, over TLS, or within the process. It knows no service, and nothing of whom TLS trusts.
+//! How clients reach a control plane, and how it receives them: over TCP, over TLS, or within the process. It knows no service, and nothing of whom TLS trusts.
+
+mod door;
+mod peer;
+#[cfg(test)]
+mod tests;
 
 use std::error::Error;
 use std::io;
@@ -17,6 +22,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint};
+
+pub use door::{Connection, Incoming, Speaks, accept};
+pub use peer::{Peer, PeerIdentity};
 
 /// Until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -184,9 +192,9 @@ pub struct MemoryIncoming {
 }
 
 impl Stream for MemoryIncoming {
-    type Item = io::Result<DuplexStream>;
+    type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.receiver.poll_recv(context).map(|connection| connection.map(Ok))
+        self.receiver.poll_recv(context).map(|connection| connection.map(|stream| Ok(Connection::memory(stream))))
     }
 }

@@ -1,0 +1,193 @@
+//! Identities in a control plane that runs: its authority, its own certificate, what its port speaks, and which nodes are let in. It signs nothing itself.
+
+use std::sync::Arc;
+
+use heddle_node::drain::DrainWatch;
+use heddle_node::identity::{ClientAuth, Identity};
+use heddle_xds::link::{Peer, Speaks};
+use heddle_xds::protocol::NodeInfo;
+use heddle_xds::server::{Gate, NodeRegistry};
+use tonic::Status;
+
+use crate::ca::{Authority, CaError};
+use crate::grpc::{IdentityServer, IdentityService, sidecars};
+use crate::mesh::DEFAULT_TRUST_DOMAIN;
+use crate::seal::Seal;
+use crate::settings::{ControlPlaneSettings, Door};
+use crate::store::{Clock, Records};
+
+/// Whether there are identities, and what follows from that.
+pub(super) struct Identities {
+    /// `None`: there are none.
+    pub(super) authority: Option<Authority>,
+    /// Of the control plane itself.
+    own: Identity,
+    door: Door,
+}
+
+impl Identities {
+    /// Opens the authority, when there is one, and gives the control plane its own identity.
+    pub(super) async fn open(
+        settings: &ControlPlaneSettings,
+        records: Arc<dyn Records>,
+        seal: Arc<Seal>,
+        clock: Clock,
+    ) -> Result<Identities, CaError> {
+        let (own, door) = (Identity::new(), settings.xds.door);
+        let Some(identity) = settings.identity.clone() else { return Ok(Identities { authority: None, own, door }) };
+        let authority = Authority::open(identity, records, seal, clock, fastrand::Rng::new()).await?;
+        authority.identify(&own).await?;
+        Ok(Identities { authority: Some(authority), own, door })
+    }
+
+    /// Renews, rotates and forgets until the drain begins.
+    pub(super) fn keep_house(&self, nodes: Arc<NodeRegistry>, drain: DrainWatch) {
+        if let Some(authority) = self.authority.clone() {
+            tokio::spawn(authority.run(self.own.clone(), move || sidecars(&nodes), drain));
+        }
+    }
+
+    /// Of whose identities services are.
+    pub(super) fn trust_domain(&self) -> &str {
+        self.authority.as_ref().map_or(DEFAULT_TRUST_DOMAIN, |authority| authority.trust_domain().as_str())
+    }
+
+    /// What the port speaks.
+    pub(super) fn speaks(&self) -> Speaks {
+        let config = || self.own.server_config(ClientAuth::Optional, &[b"h2"]);
+        match (self.door, &self.authority) {
+            (Door::Tls, _) => Speaks::Tls(config()),
+            (Door::Both, Some(_)) => Speaks::Both(config()),
+            (Door::Both, None) | (Door::Clear, _) => Speaks::Clear,
+        }
+    }
+
+    /// The service by which nodes get who they are.
+    pub(super) fn service(&self, drain: &DrainWatch) -> Option<IdentityServer> {
+        let authority = self.authority.clone()?;
+        Some(IdentityService::new(authority, self.door == Door::Tls, drain.clone()).into_server())
+    }
+
+    /// Which nodes may ask for configuration.
+    pub(super) fn gate(&self) -> Gate {
+        let (authority, door) = (self.authority.clone(), self.door);
+        Arc::new(move |peer, node| {
+            let admitted = match &authority {
+                None => Ok(()),
+                Some(authority) => admit(authority, door, peer, node),
+            };
+            if admitted.is_ok() {
+                locate(peer, node);
+            }
+            admitted
+        })
+    }
+}
+
+/// Takes namespace and service of a node from its certificate, never from what it says.
+fn admit(authority: &Authority, door: Door, peer: &Peer, node: &mut NodeInfo) -> Result<(), Status> {
+    let scope = &mut node.scope;
+    let id = match (peer, peer.id()) {
+        (Peer::Process, _) => return Ok(()),
+        (_, Some(id)) => id,
+        (_, None) if door == Door::Tls => {
+            return Err(Status::unauthenticated("discovery demands a client certificate; join first (IdentityService.Sign)"));
+        }
+        (_, None) if scope.service.is_empty() => return Ok(()),
+        (_, None) => {
+            let who = format!("{}/{}", scope.namespace, scope.service);
+            return Err(Status::unauthenticated(format!("who claims to be {who} has to show its certificate; connect with TLS")));
+        }
+    };
+    let own = Some(id).filter(|id| id.trust_domain() == authority.trust_domain());
+    let Some((namespace, service)) = own.and_then(|id| id.namespace().zip(id.service_name())) else {
+        return Err(Status::permission_denied(format!("{id} is no identity of {}", authority.trust_domain())));
+    };
+    let claims = |claimed: &str, verified: &str| !claimed.is_empty() && claimed != verified;
+    if claims(&scope.namespace, namespace) || claims(&scope.service, service) {
+        let claimed = format!("{}/{}", scope.namespace, scope.service);
+        let told = format!("node {} claims to be {claimed}, its certificate says {id}", scope.id);
+        let (authority, peer) = (authority.clone(), peer.clone());
+        tokio::spawn(async move { authority.turned_away(&peer, claimed).await });
+        return Err(Status::permission_denied(told));
+    }
+    (scope.namespace, scope.service) = (namespace.into(), service.into());
+    Ok(())
+}
+
+/// An instance that does not say where it is reached is reached where it comes from.
+fn locate(peer: &Peer, node: &mut NodeInfo) {
+    if let (Some(instance), Some(address)) = (&mut node.instance, peer.address())
+        && instance.address.is_empty()
+    {
+        instance.address = address.ip().to_string().into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use heddle_node::identity::SpiffeId;
+    use heddle_xds::link::PeerIdentity;
+    use heddle_xds::model::{Instance, MeshProtocol};
+    use tonic::Code;
+
+    use super::*;
+    use crate::settings::IdentitySettings;
+    use crate::store::Embedded;
+
+    async fn authority(folder: &std::path::Path) -> Authority {
+        let clock: Clock = Arc::new(|| 1_700_000_000_000);
+        let store = Arc::new(Embedded::open(folder, clock.clone()).unwrap());
+        let seal = Arc::new(Seal::new(&[1; 32]).unwrap());
+        Authority::open(IdentitySettings::default(), store, seal, clock, fastrand::Rng::with_seed(1)).await.unwrap()
+    }
+
+    fn tls(id: Option<&str>) -> Peer {
+        let identity = id.map(|id| Arc::new(PeerIdentity { id: SpiffeId::parse(id).unwrap(), chain: vec![] }));
+        Peer::Tls { address: "10.0.0.7:1".parse().unwrap(), identity }
+    }
+
+    fn node(namespace: &str, service: &str) -> NodeInfo {
+        let mut node = NodeInfo::default();
+        (node.scope.id, node.scope.namespace, node.scope.service) = ("n".into(), namespace.into(), service.into());
+        node
+    }
+
+    #[tokio::test]
+    async fn a_node_is_who_its_certificate_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = authority(folder.path()).await;
+        let web = "spiffe://heddle.local/ns/default/svc/web";
+        let judge = |door, peer: &Peer, mut node: NodeInfo| admit(&authority, door, peer, &mut node).map(|()| node.scope);
+        let scope = judge(Door::Tls, &tls(Some(web)), node("", "")).unwrap();
+        assert_eq!((&*scope.namespace, &*scope.service), ("default", "web"));
+        let code = |door, peer: &Peer, node| judge(door, peer, node).unwrap_err().code();
+        assert_eq!(code(Door::Tls, &tls(Some(web)), node("default", "api")), Code::PermissionDenied);
+        assert_eq!(code(Door::Both, &tls(Some("spiffe://partner/ns/default/svc/web")), node("", "")), Code::PermissionDenied);
+        assert_eq!(code(Door::Both, &tls(Some("spiffe://heddle.local/other")), node("", "")), Code::PermissionDenied);
+        assert_eq!(code(Door::Tls, &tls(None), node("", "")), Code::Unauthenticated);
+        assert_eq!(code(Door::Both, &tls(None), node("default", "web")), Code::Unauthenticated);
+        assert_eq!(code(Door::Both, &Peer::Clear("127.0.0.1:1".parse().unwrap()), node("default", "web")), Code::Unauthenticated);
+        assert!(judge(Door::Both, &Peer::Clear("127.0.0.1:1".parse().unwrap()), node("", "")).is_ok());
+        assert!(judge(Door::Tls, &Peer::Process, node("default", "web")).is_ok());
+    }
+
+    #[test]
+    fn an_instance_is_where_it_comes_from_unless_it_says_otherwise() {
+        let instance = |address: &str| Instance {
+            address: address.into(),
+            port: 15_006,
+            protocol: MeshProtocol::Http,
+            version: "".into(),
+            labels: vec![],
+            draining: false,
+        };
+        let mut node = NodeInfo { instance: Some(instance("")), ..NodeInfo::default() };
+        locate(&tls(None), &mut node);
+        assert_eq!(node.instance, Some(instance("10.0.0.7")));
+        node.instance = Some(instance("10.9.9.9"));
+        locate(&tls(None), &mut node);
+        assert_eq!(node.instance, Some(instance("10.9.9.9")));
+    }
+}

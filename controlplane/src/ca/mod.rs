@@ -1,0 +1,26 @@
+//! The certificate authority of the mesh: it signs identities for those who prove that they may have them, and tells everybody whom to trust. It knows
+//! neither gRPC nor the configuration that the mesh carries.
+
+mod authority;
+mod bundles;
+mod federation;
+mod holders;
+mod issuer;
+mod kubernetes;
+mod own;
+mod rotation;
+mod show;
+mod sign;
+mod stored;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+pub use authority::{Authority, CaError};
+pub use bundles::Trusted;
+pub use holders::{Holder, Holders, Seat};
+pub use issuer::Validity;
+pub use rotation::{Phase, Wait};
+pub use show::{Federated, Overview, RootView};
+pub use sign::{Blame, Decision, Proof, Reason, Refusal, Signed};
+pub use tokens::Token;

@@ -1,0 +1,120 @@
+//! What goes on by itself: the control plane's own identity, files that change, steps of a rotation, and what has expired. It knows no connection.
+
+use std::time::Duration;
+
+use heddle_node::drain::DrainWatch;
+use heddle_node::identity::{Identity, Svid};
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use rcgen::KeyPair;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::authority::{Authority, CaError, at};
+use super::rotation::Phase;
+
+/// How often is looked.
+const TICK: Duration = Duration::from_millis(500);
+/// Ticks between two looks at what has expired.
+const PRUNE_EVERY: u32 = 120;
+
+impl Authority {
+    /// Keeps the house until the drain begins: gives `identity` the control plane's own certificate and everybody's roots, as they change. `expected` tells
+    /// the nodes that are connected and have an identity, by id.
+    pub async fn run(self, identity: Identity, expected: impl Fn() -> Vec<String> + Send, mut drain: DrainWatch) {
+        let (mut ticks, mut trusted) = (0_u32, self.trusted());
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                changed = trusted.changed() => if changed.is_err() { return },
+                () = drain.draining() => return,
+            }
+            ticks = ticks.wrapping_add(1);
+            self.read_files();
+            if let Err(error) = self.advance(&expected()).await {
+                tracing::error!(%error, "the rotation of the root cannot go on");
+            }
+            if let Err(error) = self.identify(&identity).await {
+                tracing::error!(%error, "the control plane cannot renew its own identity");
+            }
+            if let Some(kubernetes) = &self.0.kubernetes {
+                kubernetes.refresh(false).await;
+            }
+            if ticks.is_multiple_of(PRUNE_EVERY)
+                && let Err(error) = self.prune().await
+            {
+                tracing::error!(%error, "what has expired could not be forgotten");
+            }
+        }
+    }
+
+    /// Gives `identity` the present bundles, and a certificate when it has none, half of its life is over, or another root signs now.
+    ///
+    /// # Errors
+    /// It keeps what it has.
+    pub async fn identify(&self, identity: &Identity) -> Result<(), CaError> {
+        let trusted = self.0.trusted.borrow().clone();
+        if *identity.bundles() != trusted.bundles {
+            identity.set_bundles(trusted.bundles.clone());
+        }
+        let root = self.0.book.lock().rotation.signing().map(|root| root.fingerprint.clone());
+        if identity.svid().is_some_and(|svid| self.is_fresh(&svid, root.as_deref())) {
+            return Ok(());
+        }
+        let id = self.control_plane_id()?;
+        let key = KeyPair::generate().map_err(super::issuer::IssuerError::from)?;
+        let issued = self.sign_own(&id, &key).await.map_err(|refusal| CaError::Refused(refusal.detail))?;
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let svid = Svid::new(issued.chain, key).map_err(|error| CaError::Refused(error.to_string()))?;
+        identity.set_svid(svid);
+        *self.0.own_root.lock() = root;
+        Ok(())
+    }
+
+    fn is_fresh(&self, svid: &Svid, root: Option<&str>) -> bool {
+        let life = svid.not_after().duration_since(svid.not_before()).unwrap_or_default();
+        // The allowance for clocks that lag behind is no part of the life.
+        let life = life.saturating_sub(self.0.settings.clock_skew).max(Duration::from_secs(2));
+        svid.remaining(at(self.now_ms())) > life / 2 && self.0.own_root.lock().as_deref() == root
+    }
+
+    /// Adds what operators watch to a page of metrics.
+    ///
+    /// # Errors
+    /// A name is there already.
+    pub fn expose(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        for collector in self.0.counters.collectors() {
+            registry.register(collector)?;
+        }
+        let overview = self.overview(&[]);
+        let expiry = IntGaugeVec::new(
+            Opts::new(
+                "heddle_identity_root_expiry_timestamp_seconds",
+                "When a root expires, by the beginning of its fingerprint.",
+            ),
+            &["root"],
+        )?;
+        let live = IntGaugeVec::new(
+            Opts::new("heddle_identity_live", "Identities that are valid, by the root that signed them."),
+            &["root"],
+        )?;
+        for root in &overview.roots {
+            let name = root.meta.fingerprint.get(..16).unwrap_or_default();
+            expiry.with_label_values(&[name]).set(number(root.meta.not_after_ms / 1_000));
+            live.with_label_values(&[name]).set(number(root.live as u64));
+        }
+        let gauge = |name: &str, help: &str, value: i64| {
+            let gauge = IntGauge::new(name, help)?;
+            gauge.set(value);
+            registry.register(Box::new(gauge))
+        };
+        let rotating = overview.phase != Phase::Steady;
+        gauge("heddle_identity_rotating", "1 while a root is being replaced.", i64::from(rotating))?;
+        let behind = overview.holders.iter().filter(|holder| holder.version != overview.version).count();
+        gauge("heddle_identity_nodes_behind", "Connected nodes that do not hold the present bundles.", number(behind as u64))?;
+        registry.register(Box::new(expiry))?;
+        registry.register(Box::new(live))
+    }
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,136 @@
+//! The decisions of the authority as they are kept: who asked, for what, and what became of it. It knows no store.
+
+use serde::{Deserialize, Serialize};
+
+/// Entries that are kept; a day of 10,000 services with the default lifetime.
+pub const KEEP: u64 = 20_000;
+/// Bytes of a text that came from outside.
+const MAX_TEXT: usize = 300;
+
+/// One decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// When, Unix milliseconds.
+    pub time_ms: u64,
+    /// `issued`, or the label of the reason of a refusal.
+    pub verdict: String,
+    /// Why, for people; empty when issued.
+    pub detail: String,
+    /// How the caller proved itself.
+    pub proof: String,
+    /// Who the proof shows; empty when nobody.
+    pub subject: String,
+    /// Where the caller is; empty within the process.
+    pub peer: String,
+    /// The identity that was given or asked for; empty when unknown.
+    pub spiffe_id: String,
+    /// Serial of the certificate, hex; empty when refused.
+    pub serial: String,
+    /// When the certificate expires, Unix milliseconds; zero when refused.
+    pub not_after_ms: u64,
+}
+
+/// The verdict of what was signed.
+pub const ISSUED: &str = "issued";
+
+impl Decision {
+    /// Whether a certificate was made.
+    pub fn is_issued(&self) -> bool {
+        self.verdict == ISSUED
+    }
+
+    /// As bytes of the journal.
+    pub fn encode(&self) -> Vec<u8> {
+        let short = |text: &str| text.chars().filter(|letter| !letter.is_control()).take(MAX_TEXT).collect::<String>();
+        let bounded = Decision {
+            detail: short(&self.detail),
+            subject: short(&self.subject),
+            spiffe_id: short(&self.spiffe_id),
+            ..self.clone()
+        };
+        // Texts and numbers always make JSON.
+        serde_json::to_vec(&bounded).unwrap_or_default()
+    }
+
+    /// From bytes of the journal; `None` for what a newer version wrote differently.
+    pub fn decode(bytes: &[u8]) -> Option<Decision> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// For those who watch the log.
+    pub fn log(&self) {
+        let Decision { verdict, detail, proof, subject, peer, spiffe_id, serial, not_after_ms, .. } = self;
+        if self.is_issued() {
+            tracing::info!(proof, subject, peer, spiffe_id, serial, not_after_ms, "identity issued");
+        } else {
+            tracing::warn!(verdict, detail, proof, subject, peer, spiffe_id, "identity refused");
+        }
+    }
+}
+
+/// How many refusals may be written down: strangers can cause them as fast as they like, and each pushes an older entry out.
+#[derive(Debug)]
+pub struct RefusalBudget {
+    level: u32,
+    at_ms: u64,
+    unwritten: u64,
+}
+
+/// Refusals that may come at once, and that come back in each second.
+const BURST: u32 = 200;
+const PER_SECOND: u64 = 20;
+
+impl RefusalBudget {
+    /// Full.
+    pub fn new(now_ms: u64) -> RefusalBudget {
+        RefusalBudget { level: BURST, at_ms: now_ms, unwritten: 0 }
+    }
+
+    /// Whether this one is written down; then also how many before it were not.
+    pub fn take(&mut self, now_ms: u64) -> Option<u64> {
+        let back = now_ms.saturating_sub(self.at_ms) * PER_SECOND / 1_000;
+        if back > 0 {
+            self.level = u32::try_from(back).unwrap_or(BURST).saturating_add(self.level).min(BURST);
+            self.at_ms = now_ms;
+        }
+        if self.level == 0 {
+            self.unwritten += 1;
+            return None;
+        }
+        self.level -= 1;
+        Some(std::mem::take(&mut self.unwritten))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_bounded_and_read_back() {
+        let decision = Decision {
+            time_ms: 1,
+            verdict: "token-used".into(),
+            detail: "a\nb".into(),
+            proof: "token".into(),
+            subject: "x".repeat(10_000),
+            peer: "127.0.0.1:1".into(),
+            spiffe_id: String::new(),
+            serial: String::new(),
+            not_after_ms: 0,
+        };
+        let read = Decision::decode(&decision.encode()).unwrap();
+        assert_eq!((read.detail.as_str(), read.subject.len()), ("ab", MAX_TEXT));
+        assert_eq!(Decision::decode(b"[]"), None);
+    }
+
+    #[test]
+    fn strangers_cannot_flood_the_journal() {
+        let mut budget = RefusalBudget::new(0);
+        let written = (0..1_000).filter(|_| budget.take(0).is_some()).count();
+        assert_eq!(written, BURST as usize);
+        assert_eq!(budget.take(49), None);
+        assert_eq!(budget.take(50), Some(801), "it tells how many were left out");
+    }
+}

@@ -1,0 +1,113 @@
+//! How the authority lies in the store: keys sealed, one record per thing, so that those that change often do not rewrite those that do not. It decides nothing.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+
+use super::rotation::Rotation;
+use super::tokens::Token;
+use crate::store::RecordWrite;
+
+/// The record of roots and rotation.
+const STATE: &str = "authority/state";
+/// Records of tokens, by id.
+const TOKEN: &str = "authority/token/";
+/// Records of the latest expiry of what a root has signed, by fingerprint.
+const EXPIRY: &str = "authority/expiry/";
+/// Records of the latest expiry of an identity, by fingerprint and identity.
+const LIVE: &str = "authority/live/";
+
+/// Roots and rotation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct State {
+    pub(super) trust_domain: String,
+    pub(super) rotation: Rotation,
+    pub(super) roots: Vec<StoredRoot>,
+}
+
+/// A root, with its key when it is ours.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct StoredRoot {
+    pub(super) fingerprint: String,
+    /// DER in base64.
+    certificate: String,
+    /// PKCS #8 DER in base64, sealed; absent for an operator's.
+    pub(super) key: Option<String>,
+}
+
+impl StoredRoot {
+    pub(super) fn new(fingerprint: &str, certificate: &CertificateDer<'_>, key: Option<String>) -> StoredRoot {
+        StoredRoot { fingerprint: fingerprint.to_owned(), certificate: STANDARD.encode(certificate), key }
+    }
+
+    pub(super) fn certificate(&self) -> Option<CertificateDer<'static>> {
+        STANDARD.decode(&self.certificate).ok().map(CertificateDer::from)
+    }
+}
+
+/// Latest expiries by root and identity, Unix milliseconds.
+pub(super) type Live = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// Everything that is stored.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    pub(super) state: Option<State>,
+    pub(super) tokens: Vec<Token>,
+    pub(super) last_expiry_ms: BTreeMap<String, u64>,
+    pub(super) live: Live,
+}
+
+impl Stored {
+    /// Reads the records; what is not the authority's is skipped. An error says which record is damaged.
+    pub(super) fn read(records: Vec<(String, Vec<u8>)>) -> Result<Stored, String> {
+        let mut stored = Stored::default();
+        for (key, value) in records {
+            let damaged = |error: serde_json::Error| format!("the record {key} is damaged: {error}");
+            let number =
+                || <[u8; 8]>::try_from(&value[..]).map(u64::from_be_bytes).map_err(|_| format!("the record {key} is damaged"));
+            if key == STATE {
+                stored.state = Some(serde_json::from_slice(&value).map_err(damaged)?);
+            } else if key.starts_with(TOKEN) {
+                stored.tokens.push(serde_json::from_slice(&value).map_err(damaged)?);
+            } else if let Some(root) = key.strip_prefix(EXPIRY) {
+                stored.last_expiry_ms.insert(root.to_owned(), number()?);
+            } else if let Some((root, id)) = key.strip_prefix(LIVE).and_then(|rest| rest.split_once('/')) {
+                stored.live.entry(root.to_owned()).or_default().insert(id.to_owned(), number()?);
+            }
+        }
+        Ok(stored)
+    }
+}
+
+/// Writes roots and rotation.
+pub(super) fn state(state: &State) -> Result<RecordWrite, serde_json::Error> {
+    Ok(RecordWrite::Set(STATE.into(), serde_json::to_vec(state)?))
+}
+
+/// Writes a token.
+pub(super) fn token(token: &Token) -> Result<RecordWrite, serde_json::Error> {
+    Ok(RecordWrite::Set(format!("{TOKEN}{}", token.id), serde_json::to_vec(token)?))
+}
+
+/// Forgets a token.
+pub(super) fn no_token(id: &str) -> RecordWrite {
+    RecordWrite::Remove(format!("{TOKEN}{id}"))
+}
+
+/// Notes until when a root and an identity are in use.
+pub(super) fn live(root: &str, id: &str, until_ms: u64) -> [RecordWrite; 2] {
+    [RecordWrite::Raise(format!("{EXPIRY}{root}"), until_ms), RecordWrite::Raise(format!("{LIVE}{root}/{id}"), until_ms)]
+}
+
+/// Forgets an identity that has expired.
+pub(super) fn not_live(root: &str, id: &str) -> RecordWrite {
+    RecordWrite::Remove(format!("{LIVE}{root}/{id}"))
+}
+
+/// Forgets until when a root is in use.
+pub(super) fn no_expiry(root: &str) -> RecordWrite {
+    RecordWrite::Remove(format!("{EXPIRY}{root}"))
+}

@@ -1,0 +1,78 @@
+//! One stream of bundles: tells them at once and whenever they change, and notes what the node confirms. It knows no certificate.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::Stream;
+use heddle_node::drain::DrainWatch;
+use heddle_proto::heddle::identity::v1 as api;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::{bundles, now};
+use crate::ca::{Authority, Holder};
+
+/// Until the first request.
+const FIRST: Duration = Duration::from_secs(15);
+/// Bundles on their way; a slow reader is told the newest ones later.
+const OUTBOX: usize = 1;
+/// Bytes of what a node says of itself.
+const MAX_TEXT: usize = 128;
+
+type Responses = Pin<Box<dyn Stream<Item = Result<api::WatchBundlesResponse, Status>> + Send>>;
+
+/// Begins a stream.
+pub(super) fn start(
+    authority: Authority,
+    id: String,
+    requests: Streaming<api::WatchBundlesRequest>,
+    drain: DrainWatch,
+) -> Responses {
+    let (sender, receiver) = mpsc::channel(OUTBOX);
+    tokio::spawn(async move {
+        if let Err(status) = converse(authority, id, requests, &sender, drain).await {
+            // Whoever is gone does not get to know.
+            let _ = sender.send(Err(status)).await;
+        }
+    });
+    Box::pin(ReceiverStream::new(receiver))
+}
+
+async fn converse(
+    authority: Authority,
+    id: String,
+    mut requests: Streaming<api::WatchBundlesRequest>,
+    sender: &mpsc::Sender<Result<api::WatchBundlesResponse, Status>>,
+    mut drain: DrainWatch,
+) -> Result<(), Status> {
+    let first = timeout(FIRST, requests.message()).await.map_err(|_| Status::deadline_exceeded("no request came in time"))??;
+    let Some(first) = first else { return Ok(()) };
+    let holder = Holder { node: short(first.node), spiffe_id: id, version: short(first.held_version) };
+    let mut told = holder.version.clone();
+    let seat = authority.holders().enter(holder).ok_or_else(|| Status::resource_exhausted("too many nodes are connected"))?;
+    let mut trusted = authority.trusted();
+    loop {
+        let present = trusted.borrow_and_update().clone();
+        let fresh = *present.version != told;
+        tokio::select! {
+            permit = sender.reserve(), if fresh => {
+                let Ok(permit) = permit else { return Ok(()) };
+                permit.send(Ok(api::WatchBundlesResponse { bundles: Some(bundles(&present)), server_time: Some(now(&authority)) }));
+                told = present.version.to_string();
+            }
+            changed = trusted.changed(), if !fresh => changed.map_err(|_| Status::unavailable("the authority has ended"))?,
+            request = requests.message() => match request? {
+                Some(request) => seat.holds(&short(request.held_version)),
+                None => return Ok(()),
+            },
+            () = drain.draining() => return Err(Status::unavailable("the control plane is stopping")),
+            () = sender.closed() => return Ok(()),
+        }
+    }
+}
+
+fn short(text: String) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(MAX_TEXT).collect()
+}

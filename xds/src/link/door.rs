@@ -1,0 +1,180 @@
+//! The server's side of connections: accepts them, finds out whether they speak TLS, and says who is there. It knows no service.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use heddle_node::drain::DrainWatch;
+use heddle_node::identity::peer_of;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use super::peer::{Peer, PeerIdentity};
+
+/// Until a handshake is done.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes at the same time; further connections wait in the kernel.
+const MAX_HANDSHAKES: usize = 256;
+/// Connections between the door and the server.
+const WAITING: usize = 64;
+/// How long is waited when the system has no room for another connection.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The first byte of every TLS connection: a handshake record (RFC 8446, section 5.1). HTTP/2 in clear begins with a letter.
+const TLS_RECORD: u8 = 0x16;
+
+/// What a port speaks.
+#[derive(Debug, Clone)]
+pub enum Speaks {
+    /// Cleartext.
+    Clear,
+    /// Cleartext and TLS, told apart by the first byte.
+    Both(Arc<ServerConfig>),
+    /// TLS.
+    Tls(Arc<ServerConfig>),
+}
+
+/// A connection and who is at its other end.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    peer: Peer,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Memory(DuplexStream),
+    Clear(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    /// Of a part of this process.
+    pub(super) fn memory(stream: DuplexStream) -> Connection {
+        Connection { stream: Stream::Memory(stream), peer: Peer::Process }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Memory(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Clear(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Memory(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Clear(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Memory(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Clear(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Memory(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Clear(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+/// Connections that have come in, for a server's `serve_with_incoming`.
+#[derive(Debug)]
+pub struct Incoming {
+    receiver: mpsc::Receiver<io::Result<Connection>>,
+}
+
+impl tokio_stream::Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.receiver.poll_recv(context)
+    }
+}
+
+/// Accepts connections on the present runtime until the drain begins or nobody takes them any more. A slow or broken handshake holds up nobody else.
+pub fn accept(listener: TcpListener, speaks: Speaks, drain: DrainWatch) -> Incoming {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    tokio::spawn(run(listener, speaks, sender, drain));
+    Incoming { receiver }
+}
+
+async fn run(listener: TcpListener, speaks: Speaks, sender: mpsc::Sender<io::Result<Connection>>, mut drain: DrainWatch) {
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.draining() => return,
+            () = sender.closed() => return,
+        };
+        let stream = match accepted {
+            Ok((stream, address)) => stream.set_nodelay(true).map(|()| (stream, address)),
+            Err(error) => {
+                tracing::debug!(%error, "a connection could not be accepted");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let Ok((stream, address)) = stream else { continue };
+        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+        let (speaks, sender) = (speaks.clone(), sender.clone());
+        tokio::spawn(async move {
+            let shaken = timeout(HANDSHAKE, greet(stream, address, &speaks)).await;
+            drop(permit);
+            match shaken {
+                // Nobody takes it any more when the server stops.
+                Ok(Ok(connection)) => drop(sender.send(Ok(connection)).await),
+                Ok(Err(error)) => tracing::debug!(%address, %error, "handshake failed"),
+                Err(_) => tracing::debug!(%address, "no handshake in time"),
+            }
+        });
+    }
+}
+
+async fn greet(stream: TcpStream, address: std::net::SocketAddr, speaks: &Speaks) -> io::Result<Connection> {
+    let config = match speaks {
+        Speaks::Clear => None,
+        Speaks::Tls(config) => Some(config),
+        Speaks::Both(config) => {
+            let mut first = [0];
+            let read = stream.peek(&mut first).await?;
+            (read == 1 && first[0] == TLS_RECORD).then_some(config)
+        }
+    };
+    let Some(config) = config else {
+        return Ok(Connection { stream: Stream::Clear(stream), peer: Peer::Clear(address) });
+    };
+    let stream = TlsAcceptor::from(config.clone()).accept(stream).await?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+    let identity = peer_of(&chain).map(|id| Arc::new(PeerIdentity { id, chain }));
+    Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer: Peer::Tls { address, identity } })
+}
