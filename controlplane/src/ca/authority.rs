@@ -136,25 +136,7 @@ impl Authority {
     ) -> Result<Authority, CaError> {
         let now_ms = clock();
         let stored = Stored::read(records.records().await?).map_err(CaError::Damaged)?;
-        let (mut rotation, mut roots, mut issuers) = before(&settings, stored.state.as_ref(), &seal)?;
-        let external = settings.ca.files.as_ref().map(from_files).transpose()?;
-        let own_is_there =
-            rotation.as_ref().and_then(Rotation::signing).is_some_and(|root| issuers.contains_key(&root.fingerprint));
-        if external.is_some() || !own_is_there {
-            let issuer = match external {
-                Some(issuer) => issuer,
-                None => Issuer::generate(&settings.trust_domain, at(now_ms), settings.ca.root_ttl, settings.clock_skew)?,
-            };
-            let meta = issuer.meta().clone();
-            roots.insert(meta.fingerprint.clone(), issuer.root().clone());
-            issuers.insert(meta.fingerprint.clone(), Arc::new(issuer));
-            match &mut rotation {
-                Some(rotation) if rotation.signing() == Some(&meta) => {}
-                Some(rotation) => rotation.replace(meta, now_ms),
-                None => rotation = Some(Rotation::steady(meta)),
-            }
-        }
-        let rotation = rotation.ok_or_else(|| CaError::Damaged("there is no root".into()))?;
+        let (rotation, roots, issuers) = settle(&settings, stored.state.as_ref(), &seal, now_ms)?;
         let rate = |per_second: f64| Rate { per_second, burst: (2.0 * per_second).max(10.0) };
         let book = Book {
             also: settings.ca.also_trusted.as_deref().map(certificates).transpose()?.unwrap_or_default(),
@@ -412,6 +394,30 @@ impl Authority {
 /// A moment of the wall clock.
 pub(super) fn at(unix_ms: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(unix_ms)
+}
+
+type Roots = (Rotation, BTreeMap<String, CertificateDer<'static>>, BTreeMap<String, Arc<Issuer>>);
+
+/// The roots to go on with: those of the store, and in front of them the operator's, or a new one of our own when none of ours can sign.
+fn settle(settings: &IdentitySettings, state: Option<&State>, seal: &Seal, now_ms: u64) -> Result<Roots, CaError> {
+    let (mut rotation, mut roots, mut issuers) = before(settings, state, seal)?;
+    let external = settings.ca.files.as_ref().map(from_files).transpose()?;
+    let own_is_there = rotation.as_ref().and_then(Rotation::signing).is_some_and(|root| issuers.contains_key(&root.fingerprint));
+    if external.is_some() || !own_is_there {
+        let issuer = match external {
+            Some(issuer) => issuer,
+            None => Issuer::generate(&settings.trust_domain, at(now_ms), settings.ca.root_ttl, settings.clock_skew)?,
+        };
+        let meta = issuer.meta().clone();
+        roots.insert(meta.fingerprint.clone(), issuer.root().clone());
+        issuers.insert(meta.fingerprint.clone(), Arc::new(issuer));
+        match &mut rotation {
+            Some(rotation) if rotation.signing() == Some(&meta) => {}
+            Some(rotation) => rotation.replace(meta, now_ms),
+            None => rotation = Some(Rotation::steady(meta)),
+        }
+    }
+    Ok((rotation.ok_or_else(|| CaError::Damaged("there is no root".into()))?, roots, issuers))
 }
 
 type Before = (Option<Rotation>, BTreeMap<String, CertificateDer<'static>>, BTreeMap<String, Arc<Issuer>>);
