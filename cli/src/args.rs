@@ -53,6 +53,10 @@ pub enum Command {
     Inject(Box<crate::inject::InjectArgs>),
     /// Ask the agent on this host to drain
     Drain(crate::drain::DrainArgs),
+    /// Turn the traffic of an application to its agent, by firewall rules
+    Capture(Box<crate::sidecar::CaptureArgs>),
+    /// Run an application beside its agent: one starts before it, and ends after it
+    Sidecar(crate::sidecar::SidecarArgs),
     /// Run the service that the examples of the documentation have behind the gateway: it echoes what it is asked
     Echo {
         /// Where to listen

@@ -8,6 +8,7 @@ use heddle_controlplane::model::{ResourceKind, validate};
 use heddle_controlplane::settings::{ControlPlaneSettings, ListenerSetting};
 use heddle_node::config::{Data, Document, Expansion, Format, Mistake, Mistakes};
 use heddle_node::settings::Settings;
+use heddle_sidecar::capture::CaptureSettings;
 use heddle_sidecar::webhook::WebhookSettings;
 
 use crate::environment;
@@ -25,6 +26,8 @@ pub struct Configuration {
     pub control_plane: ControlPlaneSettings,
     /// The admission webhook beside it.
     pub webhook: Option<WebhookSettings>,
+    /// How an application's traffic is turned to the agent.
+    pub capture: CaptureSettings,
 }
 
 /// Why there is no configuration.
@@ -64,8 +67,9 @@ pub fn read(path: Option<&Path>) -> Result<Configuration, ConfigurationError> {
         let agent = AgentSettings::read(root, environment::cores());
         let control_plane = ControlPlaneSettings::read(root);
         let webhook = root.optional("webhook", WebhookSettings::read);
+        let capture = CaptureSettings::read(root);
         faults = listener_faults(&document, &control_plane.listeners);
-        Configuration { file: file.clone(), node, agent, control_plane, webhook }
+        Configuration { file: file.clone(), node, agent, control_plane, webhook, capture }
     });
     match whole {
         Ok(configuration) => faults.or(configuration),

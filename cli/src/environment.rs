@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use heddle_node::config::Environment;
+use heddle_node::notify::{self, Notifier};
 
 /// Variables of the process, for `${NAME}` in configuration files.
 pub fn variables() -> Arc<dyn Environment + Send + Sync> {
@@ -27,6 +28,21 @@ pub fn author() -> String {
     let user =
         ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
     user.map_or_else(|| "cli".to_owned(), |user| format!("cli:{user}"))
+}
+
+/// This program, to be started again.
+pub fn program() -> std::io::Result<std::path::PathBuf> {
+    std::env::current_exe()
+}
+
+/// The user that this process runs as.
+pub fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The service manager that started this process, when there is one.
+pub fn notifier() -> Notifier {
+    Notifier::new(std::env::var(notify::VARIABLE).ok())
 }
 
 /// A file of our own for what comes on standard input.

@@ -10,6 +10,7 @@ mod files;
 mod inject;
 mod output;
 mod run;
+mod sidecar;
 mod validate;
 
 use std::process::ExitCode;
@@ -75,6 +76,8 @@ async fn obey(command: Command) -> ExitCode {
             }
             Err(error) => fail(FAILED, &error),
         },
+        Command::Capture(args) => sidecar::capture(*args).await,
+        Command::Sidecar(args) => sidecar::sidecar(args).await,
         Command::Echo { addresses } => match run::echo(&addresses).await {
             Ok(never) => match never {},
             Err(error) => fail(FAILED, &error),

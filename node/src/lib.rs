@@ -5,6 +5,7 @@ pub mod config;
 pub mod drain;
 pub mod hex;
 pub mod identity;
+pub mod notify;
 pub mod readiness;
 pub mod settings;
 pub mod signal;

@@ -3,3 +3,4 @@
 pub mod capture;
 pub mod inject;
 pub mod webhook;
+pub mod wrapper;

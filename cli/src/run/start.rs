@@ -12,9 +12,11 @@ use heddle_controlplane::app as control_app;
 use heddle_controlplane::model::{Key, ResourceKind};
 use heddle_node::drain::{self, DrainCompletion, DrainTrigger, DrainWatch};
 use heddle_node::identity::Identity;
+use heddle_node::notify::Notifier;
 use heddle_node::readiness::Readiness;
 use heddle_node::signal::Signals;
 use heddle_node::telemetry::{Origin, SpanExport};
+use heddle_sidecar::wrapper::ADMIN;
 use heddle_xds::catalog::Catalog;
 use heddle_xds::link::Connector;
 use heddle_xds::protocol::NodeInfo;
@@ -52,18 +54,31 @@ impl Process {
         Process { readiness: Readiness::new(), trigger: completion.trigger(), completion, watch }
     }
 
-    /// Waits for a signal or `/drain`, then until everything has ended or the deadline has passed.
-    async fn until_drained(self, deadline: Duration) -> Result<(), Failure> {
+    /// Waits for a signal or `/drain`, then until everything has ended or the deadline has passed. A service manager is told when it is ready, and where the
+    /// agent's endpoint is.
+    async fn until_drained(self, deadline: Duration, admin: Option<SocketAddr>) -> Result<(), Failure> {
         let Process { readiness, completion, trigger, mut watch } = self;
         let signals = Signals::listen()?;
         tokio::spawn(signals.obey(trigger, || tracing::info!("SIGHUP: nothing to do, configuration files are watched")));
+        let notifier = environment::notifier();
+        tokio::spawn(announce(readiness.clone(), notifier.clone(), admin));
         watch.draining().await;
         readiness.begin_draining();
+        notifier.say("STOPPING=1");
         tracing::info!(?deadline, "draining: requests in flight are finished; a second signal stops at once");
         drop(watch);
         let outcome = completion.drain(deadline, GRACE).await;
         tracing::info!(?outcome, "stopped");
         Ok(())
+    }
+}
+
+/// Tells the service manager once everything is ready.
+async fn announce(readiness: Readiness, notifier: Notifier, admin: Option<SocketAddr>) {
+    readiness.settled().await;
+    if readiness.verdict().is_ready() {
+        let admin = admin.map(|admin| format!("\n{ADMIN}{admin}")).unwrap_or_default();
+        notifier.say(&format!("READY=1{admin}"));
     }
 }
 
@@ -96,7 +111,7 @@ pub async fn all(mut configuration: Configuration, demo: bool) -> Result<(), Fai
         tokio::spawn(welcome(process.readiness.clone(), text));
     }
     let deadline = configuration.agent.drain_timeout + configuration.agent.drain_delay;
-    process.until_drained(deadline).await?;
+    process.until_drained(deadline, Some(agent.admin)).await?;
     flush(export).await;
     Ok(())
 }
@@ -111,7 +126,7 @@ pub async fn control_plane(configuration: Configuration) -> Result<(), Failure> 
     announce_key(&control);
     start_webhook(&configuration, &process).await?;
     tracing::info!(admin = %control.admin, xds = %control.xds, "the control plane is up");
-    process.until_drained(configuration.agent.drain_timeout).await
+    process.until_drained(configuration.agent.drain_timeout, None).await
 }
 
 /// An agent alone.
@@ -133,7 +148,7 @@ pub async fn agent(configuration: Configuration) -> Result<(), Failure> {
     let parts = agent_parts(&configuration, &process, kept.connector, export.clone(), Some(metrics));
     let agent = agent_app::start(agent_app::Parts { identity: kept.identity, ..parts }).await?;
     tracing::info!(agent = %agent.admin, control_plane = %configuration.agent.control_plane.address, "the agent is up");
-    process.until_drained(configuration.agent.drain_timeout + configuration.agent.drain_delay).await?;
+    process.until_drained(configuration.agent.drain_timeout + configuration.agent.drain_delay, Some(agent.admin)).await?;
     flush(export).await;
     Ok(())
 }

@@ -169,17 +169,35 @@ impl Default for CaptureSettings {
 }
 
 impl CaptureSettings {
-    /// Reads the section `capture:`. What is wrong with the whole ([`CaptureSettings::faults`]) is judged once flags have had their say.
-    pub fn read(section: &mut Section<'_>) -> CaptureSettings {
-        let usual = CaptureSettings::default();
+    /// Reads `capture:`, and what follows from the agent's own sections: `outbound.capture` is the mode, where `off`, a sidecar's default, leaves
+    /// what goes out and questions for names alone; a `service` without an address takes nothing in; and the port of `inbound.address` is where it takes what
+    /// comes in. What is wrong with the whole ([`CaptureSettings::faults`]) is judged once flags have had their say.
+    pub fn read(root: &mut Section<'_>) -> CaptureSettings {
+        let mut usual = CaptureSettings::default();
+        let choices = [("off", None), ("redirect", Some(Mode::Redirect)), ("tproxy", Some(Mode::Tproxy))];
+        let is_sidecar = root.has("service");
+        match root.nested("outbound", |outbound| outbound.choice("capture", &choices)) {
+            Some(Some(mode)) => usual.mode = mode,
+            None if !is_sidecar => {}
+            // The agent opens no door for it.
+            Some(None) | None => (usual.outbound_port, usual.dns_port) = (None, None),
+        }
+        if is_sidecar && !root.nested("service", |service| service.has("address")) {
+            usual.inbound_port = None;
+        }
+        if let Some(address) = root.nested("inbound", |inbound| inbound.socket_addr("address")) {
+            usual.inbound_port = Some(address.port()).filter(|port| *port != 0);
+        }
+        root.nested("capture", |section| CaptureSettings::section(section, usual))
+    }
+
+    fn section(section: &mut Section<'_>, usual: CaptureSettings) -> CaptureSettings {
         let mut port = |key, usual| section.parsed(key, "a port (1 to 65535) or `off`").map_or(usual, |Port(port)| port);
-        let (inbound_port, outbound_port, dns_port) = (
-            port("inbound_port", usual.inbound_port),
-            port("outbound_port", usual.outbound_port),
-            port("dns_port", usual.dns_port),
-        );
+        let inbound_port = port("inbound_port", usual.inbound_port);
+        let outbound_port = port("outbound_port", usual.outbound_port);
+        let dns_port = port("dns_port", usual.dns_port);
         CaptureSettings {
-            mode: section.choice("mode", &Mode::CHOICES).unwrap_or_default(),
+            mode: section.choice("mode", &Mode::CHOICES).unwrap_or(usual.mode),
             inbound_port,
             outbound_port,
             dns_port,
@@ -211,7 +229,7 @@ impl CaptureSettings {
         let sends = self.outbound_port.is_some() || self.dns_port.is_some();
         fault(
             sends && self.proxy_uid.is_none() && self.proxy_mark.is_none(),
-            "capture: what the agent itself sends could not be told from what the application sends, and would run in a circle: say which user the agent runs as (proxy_uid) or which firewall mark it sets (proxy_mark)",
+            "capture: what the agent itself sends could not be told from what the application sends, and would run in a circle: say which user the agent runs as (proxy_uid), or which firewall mark its packets have (proxy_mark)",
         );
         fault(
             !sends && self.inbound_port.is_none(),

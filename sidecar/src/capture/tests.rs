@@ -16,7 +16,7 @@ use super::*;
 fn read(text: &str) -> Result<CaptureSettings, String> {
     let document =
         Document::parse("sidecar.yaml", text, Format::Yaml, Expansion::Off).map_err(|mistakes| mistakes.to_string())?;
-    document.read(|root| root.nested("capture", CaptureSettings::read)).map_err(|mistakes| mistakes.to_string())
+    document.read(CaptureSettings::read).map_err(|mistakes| mistakes.to_string())
 }
 
 fn of_uid(uid: u32) -> CaptureSettings {
@@ -48,6 +48,23 @@ fn everything_can_be_said() {
     assert_eq!(read(text).unwrap(), wanted);
     assert_eq!(wanted.faults(), Vec::<String>::new());
     assert_eq!(read("{}").unwrap(), CaptureSettings::default());
+}
+
+#[test]
+fn what_the_agent_is_told_need_not_be_said_again() {
+    let settings = read("inbound: { address: '0.0.0.0:16006' }\noutbound: { capture: tproxy }").unwrap();
+    assert_eq!((settings.mode, settings.inbound_port), (Mode::Tproxy, Some(16_006)));
+    assert_eq!(read("service: { address: '127.0.0.1:1' }").unwrap().inbound_port, Some(INBOUND_PORT));
+    let quiet = read("service: {}").unwrap();
+    assert_eq!(
+        (quiet.inbound_port, quiet.outbound_port, quiet.dns_port),
+        (None, None, None),
+        "nobody calls it, and capture is off"
+    );
+    let settings = read("outbound: { capture: off }\ncapture: { inbound_port: 7 }").unwrap();
+    assert_eq!((settings.outbound_port, settings.dns_port, settings.inbound_port), (None, None, Some(7)));
+    let settings = read("outbound: { capture: off }\ncapture: { outbound_port: 7, mode: tproxy }").unwrap();
+    assert_eq!((settings.outbound_port, settings.mode), (Some(7), Mode::Tproxy));
 }
 
 #[test]
