@@ -256,7 +256,7 @@ impl Asked {
             return false;
         }
         let names = &mut self.names[asks.kind.index()];
-        asks.dropped.iter().for_each(|name| drop(names.remove(name)));
+        names.retain(|name| !asks.dropped.contains(name));
         names.extend(asks.added.iter().cloned());
         true
     }

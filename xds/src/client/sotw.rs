@@ -114,7 +114,7 @@ impl ClientMachine for SotwClient {
         }
         let gone = asks.dropped.iter().filter(|name| self.holdings.remove(kind, name).is_some()).cloned().collect();
         let unanswered = &mut self.unanswered[kind.index()];
-        asks.dropped.iter().for_each(|name| drop(unanswered.remove(name)));
+        unanswered.retain(|name| !asks.dropped.contains(name));
         unanswered.extend(asks.added);
         // What is held is no version of the server's any more, so that the next stream asks for everything.
         self.mixed[kind.index()] = true;
