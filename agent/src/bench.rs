@@ -24,7 +24,7 @@ pub use crate::http::{Name, RequestHead, ResponseHead};
 pub use crate::tables::Tables;
 
 use crate::exchange::{Answer, Directory, Exchange};
-use crate::listener::{self, Listeners};
+use crate::listener::{self, Listeners, Wanted};
 use crate::observe::access_log::{AccessLog, Sink};
 use crate::observe::{RouteStats, Sharded};
 use crate::outbound::Outbound;
@@ -129,7 +129,8 @@ impl Gateway {
         let doors = listener::Shared::default();
         let mut listeners = Listeners::new(Rc::new(door), doors.clone(), Duration::from_secs(1));
         let wanted: Vec<Arc<Listener>> = tables.listeners.values().cloned().collect();
-        if let Some(fault) = listeners.reconcile(&wanted).into_iter().next() {
+        let all: Vec<Wanted> = wanted.iter().cloned().map(Wanted::gateway).collect();
+        if let Some(fault) = listeners.reconcile(&all).into_iter().next() {
             return Err(fault.error);
         }
         let first = wanted.first().ok_or(std::io::ErrorKind::AddrNotAvailable)?;

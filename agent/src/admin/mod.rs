@@ -24,6 +24,8 @@ pub trait Shown: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// What the node runs on, without secrets.
     fn config_dump(&self) -> Value;
+    /// Who still calls a sidecar's application in clear, by port.
+    fn callers_in_clear(&self) -> Value;
 }
 
 struct Admin {
@@ -51,6 +53,7 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/config_dump", get(config_dump))
         .route("/drain", post(begin_drain))
+        .route("/mesh/plaintext", get(callers_in_clear))
         .layer(middleware::from_fn(move |request, next| from_here(local, request, next)))
         .with_state(admin);
     axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
@@ -102,6 +105,10 @@ fn metrics_of(shown: &dyn Shown) -> Response {
 
 async fn config_dump(State(admin): State<Arc<Admin>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], format!("{:#}\n", admin.shown.config_dump())).into_response()
+}
+
+async fn callers_in_clear(State(admin): State<Arc<Admin>>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], format!("{:#}\n", admin.shown.callers_in_clear())).into_response()
 }
 
 /// Nobody shows a key here, so only this host may end the process. With `?inbound` only what others call closes, and the answer comes when the last

@@ -145,6 +145,10 @@ mod tests {
         fn config_dump(&self) -> Value {
             Value::Null
         }
+
+        fn callers_in_clear(&self) -> Value {
+            Value::Null
+        }
     }
 
     async fn ask(address: SocketAddr, method: &str, path: &str) -> String {

@@ -9,7 +9,7 @@ use heddle_xds::model::Kind;
 
 use crate::filters::Chain;
 use crate::observe::access_log::AccessLog;
-use crate::observe::{Durations, RouteShard, RouteStats, TextWriter, detail};
+use crate::observe::{Durations, MeshStats, RouteShard, RouteStats, TextWriter, detail};
 use crate::pipeline::Shared;
 use crate::tables::Tables;
 
@@ -32,6 +32,8 @@ pub struct Sources<'a> {
     pub certificates: Vec<(Arc<str>, i64)>,
     /// When the process started, Unix milliseconds.
     pub started_ms: u64,
+    /// What a sidecar counts where connections come in.
+    pub mesh: Option<&'a MeshStats>,
 }
 
 /// The page.
@@ -42,6 +44,9 @@ pub fn page(sources: &Sources<'_>) -> String {
     plugins(&mut page, sources.tables);
     upstreams(&mut page, sources.tables);
     discovery(&mut page, sources);
+    if let Some(mesh) = sources.mesh {
+        mesh.expose(&mut page);
+    }
     page.finish()
 }
 
@@ -110,7 +115,8 @@ impl Line<'_> {
 
 /// Routes that have been used; beyond the bound they share the line `other`.
 fn lines<'a>(sources: &'a Sources<'_>) -> Vec<Line<'a>> {
-    let used = sources.tables.routes.routes().iter().filter(|route| route.target.stats.iter().next().is_some());
+    let inbound = sources.tables.application.as_ref().map(|application| &application.route);
+    let used = sources.tables.routes.routes().iter().chain(inbound).filter(|route| route.target.stats.iter().next().is_some());
     let mut lines = vec![Line { route: "", service: "", stats: vec![&sources.shared.unmatched] }];
     let mut other = Line { route: "other", service: "", stats: Vec::new() };
     for route in used {

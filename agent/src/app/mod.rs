@@ -1,6 +1,7 @@
 //! The agent put together: the control side on the present runtime, and one thread with a runtime of its own for each worker.
 
 mod certificates;
+mod doors;
 mod metrics;
 mod troubles;
 mod worker;
@@ -25,13 +26,13 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::{self, Closing, Shown};
 use crate::dns::{Resolver, ResolverSettings};
 use crate::feed;
-use crate::listener;
+use crate::listener::{self, Wanted};
 use crate::observe::access_log::{AccessLog, Sink};
-use crate::observe::{RouteStats, Sharded, Tracer};
+use crate::observe::{MeshStats, RouteStats, Sharded, Tracer};
 use crate::outbound::Outbound;
 use crate::pipeline::Shared;
 use crate::secrets::References;
-use crate::settings::{AgentSettings, ProbeSettings};
+use crate::settings::{AgentSettings, MeshSettings, ProbeSettings};
 use crate::tables::{Compiler, Tables};
 use crate::upstream::{Clusters, Context, HealthEvent};
 use troubles::Troubles;
@@ -139,6 +140,43 @@ struct Common {
     readiness: Readiness,
     troubles: Troubles,
     status: watch::Receiver<ClientStatus>,
+    /// Listeners by our own settings.
+    own: Arc<[Wanted]>,
+    mesh: Arc<MeshStats>,
+}
+
+impl Common {
+    /// What is there before anything has been told.
+    fn new(
+        settings: AgentSettings,
+        hostname: Arc<str>,
+        log: Option<Arc<AccessLog>>,
+        tracer: Option<Tracer>,
+        readiness: Readiness,
+        identity: &Identity,
+    ) -> Common {
+        let (workers, mesh) = (settings.workers, Arc::<MeshStats>::default());
+        let shared = Shared {
+            counters: Sharded::new(workers),
+            unmatched: Arc::new(RouteStats::new(workers)),
+            details: Sharded::new(workers),
+            hostname,
+        };
+        Common {
+            shared: Arc::new(shared),
+            doors: listener::Shared::default(),
+            counters: (0..workers).map(|_| Arc::default()).collect(),
+            tables: watch::channel(Arc::default()).1,
+            log,
+            tracer,
+            troubles: Troubles::new(readiness.clone()),
+            readiness,
+            status: watch::channel(ClientStatus::default()).1,
+            own: doors::inbound(&settings.mesh, identity, &mesh).into_iter().collect(),
+            mesh,
+            settings,
+        }
+    }
 }
 
 /// The endpoint for those who may only ask, when it is configured.
@@ -162,32 +200,21 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let admin = endpoint.local_addr().unwrap_or(settings.admin);
     let probes = open_probes(settings.probes.clone()).await?;
     let log = open_log(&settings).map_err(StartError::AccessLog)?;
-    let workers = settings.workers;
-    let (sender, tables) = watch::channel(Arc::<Tables>::default());
-    let (status_sender, status) = watch::channel(ClientStatus::default());
-    let common = Common {
-        shared: Arc::new(Shared {
-            counters: Sharded::new(workers),
-            unmatched: Arc::new(RouteStats::new(workers)),
-            details: Sharded::new(workers),
-            hostname,
-        }),
-        doors: listener::Shared::default(),
-        counters: (0..workers).map(|_| Arc::default()).collect(),
-        tables: tables.clone(),
-        log,
-        tracer,
-        settings,
-        readiness: readiness.clone(),
-        troubles: Troubles::new(readiness.clone()),
-        status: status.clone(),
-    };
-    let outbound = Outbound::new(names(&common.settings));
+    let outbound = Outbound::new(names(&settings));
     let references = References::new(environment, data_dir.join(SECRETS_FOLDER), outbound.clone());
     let kept =
         references.keep().map_err(|source| StartError::System { what: "the keeper of secrets cannot be started", source })?;
-    let compiler = Compiler::new(workers, clusters(&common.settings), outbound, references).identified_by(identity);
-    let compiler = Arc::new(Mutex::new(compiler.keeping_below(data_dir.join(FILTERS_FOLDER))));
+    let clusters = clusters(&settings, &identity);
+    let compiler = Compiler::new(settings.workers, clusters, outbound, references).identified_by(identity.clone());
+    let mut compiler = beside(compiler.keeping_below(data_dir.join(FILTERS_FOLDER)), &settings.mesh);
+    let (sender, tables) = watch::channel(compiler.tables());
+    let (status_sender, status) = watch::channel(ClientStatus::default());
+    let common = Common {
+        tables: tables.clone(),
+        status: status.clone(),
+        ..Common::new(settings, hostname, log, tracer, readiness.clone(), &identity)
+    };
+    let compiler = Arc::new(Mutex::new(compiler));
     let (updates, batches) = mpsc::channel(BATCHES);
     let mut config = ClientConfig::new(node, connector);
     config.last_good = Some(data_dir.join(LAST_GOOD_FILE));
@@ -210,6 +237,14 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     Ok(Running { admin, tables })
 }
 
+/// A sidecar stands beside an application.
+fn beside(compiler: Compiler, mesh: &MeshSettings) -> Compiler {
+    match mesh.service.as_ref().and_then(|service| Some((service.address?, service.protocol))) {
+        Some((address, protocol)) if mesh.inbound.is_some() => compiler.beside(address, protocol),
+        _ => compiler,
+    }
+}
+
 fn open_log(settings: &AgentSettings) -> std::io::Result<Option<Arc<AccessLog>>> {
     let Some(log) = &settings.access_log else { return Ok(None) };
     let sink = log.path.clone().map_or(Sink::Stdout, Sink::File);
@@ -222,7 +257,7 @@ fn names(settings: &AgentSettings) -> ResolverSettings {
 }
 
 /// The run-time side of upstreams, with its tasks on the present runtime. Without a usable resolver, addresses still work.
-fn clusters(settings: &AgentSettings) -> Clusters {
+fn clusters(settings: &AgentSettings, identity: &Identity) -> Clusters {
     let resolver = Resolver::new(names(settings))
         .inspect_err(|error| tracing::warn!(%error, "names of endpoints cannot be looked up; set agent.resolvers"))
         .ok();
@@ -230,7 +265,7 @@ fn clusters(settings: &AgentSettings) -> Clusters {
         let change = &event.change;
         tracing::info!(upstream = %event.upstream, endpoint = %event.address, from = ?change.from, to = ?change.to, cause = ?change.cause, "the health of an endpoint has changed");
     });
-    let context = Context { on_health, ..Context::default() };
+    let context = Context { on_health, identity: identity.clone(), ..Context::default() };
     Clusters::new(Arc::new(context), resolver, tokio::runtime::Handle::current())
 }
 
@@ -275,11 +310,16 @@ impl Shown for Page {
             listeners: listener::Count::ALL.iter().map(|count| (count.name(), sum(*count))).collect(),
             certificates: self.ends.load().to_vec(),
             started_ms: self.started_ms,
+            mesh: (!self.common.own.is_empty()).then_some(&*self.common.mesh),
         });
         own + self.more_metrics.as_ref().map(|more| more()).unwrap_or_default().as_str()
     }
 
     fn config_dump(&self) -> Value {
         self.compiler.lock().dump()
+    }
+
+    fn callers_in_clear(&self) -> Value {
+        self.common.mesh.callers_in_clear()
     }
 }

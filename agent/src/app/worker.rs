@@ -1,18 +1,16 @@
 //! One worker's thread: a runtime of its own, its pipeline and its listeners, in step with the tables until the drain is over.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_node::drain::DrainWatch;
 use heddle_node::readiness::Guard;
-use heddle_xds::model::Listener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::spawn_local;
 
 use super::troubles::Troubles;
 use super::{Common, StartError, is_configured};
-use crate::listener::{self, Listeners};
+use crate::listener::{self, Entry, Listeners, Wanted};
 use crate::pipeline::{Pipeline, Worker};
 use crate::tables::Tables;
 use crate::upstream::Pools;
@@ -48,15 +46,14 @@ pub(super) fn start_all(common: &Common, drain: &DrainWatch, inbound: &DrainWatc
 }
 
 async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch, inbound: DrainWatch) {
-    let Common { shared, doors, counters, mut tables, log, tracer, settings, troubles, mut status, .. } = common;
+    let Common { shared, doors, counters, mut tables, log, tracer, settings, troubles, mut status, own, .. } = common;
     let pools = Pools::new();
     let worker = Worker::new(index, pools.clone(), shared, fastrand::Rng::new(), log.map(|log| log.batch()), tracer);
     spawn_local(pools.keep_tidy());
     spawn_local(flush(worker.clone()));
     let door = listener::Worker::new(Pipeline::new(worker.clone()), counters[index].clone());
     let mut listeners = Listeners::new(Rc::new(door), doors, settings.drain_timeout);
-    let nothing = Tables::default();
-    let (mut ready, mut again, mut inbound) = (Some(ready), false, Some(inbound));
+    let (mut ready, mut again, mut inbound, mut serving) = (Some(ready), false, Some(inbound), false);
     loop {
         tokio::select! {
             changed = tables.changed() => {
@@ -74,8 +71,10 @@ async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch, 
         let now = tables.borrow_and_update().clone();
         worker.swap(now.clone());
         let closed = inbound.as_ref().is_none_or(DrainWatch::is_draining);
-        // The listeners of the tables are those that others call.
-        again = open(index, &mut listeners, if closed { &nothing } else { &now }, &troubles, ready.is_some());
+        // Nobody is let in before it is known who may call.
+        serving |= configured;
+        let own = if serving { &own[..] } else { &[] };
+        again = open(index, &mut listeners, &wanted(own, &now, closed), &troubles, ready.is_some());
         if let Some(watch) = inbound.take_if(|_| closed) {
             listeners.hold_while_closing(watch);
         }
@@ -99,16 +98,23 @@ async fn begins(drain: &mut Option<DrainWatch>) {
     }
 }
 
-/// Opens and closes listeners as the tables want; says whether some could not be opened.
+/// The listeners that should be open; once those that others call are `closed`, what goes out goes on.
+fn wanted(own: &[Wanted], tables: &Tables, closed: bool) -> Vec<Wanted> {
+    // Those of the tables are called by others, too.
+    let told = tables.listeners.values().cloned().map(Wanted::gateway);
+    let is_called = |wanted: &Wanted| matches!(wanted.entry, Entry::Gateway | Entry::Inbound(_));
+    own.iter().cloned().chain(told).filter(|wanted| !(closed && is_called(wanted))).collect()
+}
+
+/// Opens and closes listeners as it is wanted; says whether some could not be opened.
 fn open<S: crate::exchange::Service>(
     index: usize,
     listeners: &mut Listeners<S>,
-    tables: &Tables,
+    wanted: &[Wanted],
     troubles: &Troubles,
     starting: bool,
 ) -> bool {
-    let wanted: Vec<Arc<Listener>> = tables.listeners.values().cloned().collect();
-    let faults = listeners.reconcile(&wanted);
+    let faults = listeners.reconcile(wanted);
     troubles.report(index, &faults, starting);
     !faults.is_empty()
 }

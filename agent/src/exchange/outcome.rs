@@ -66,6 +66,8 @@ reasons! {
     Plugin = ("plugin", 403, "403 Forbidden"),
     /// A plugin failed.
     PluginFailed = ("plugin_failed", 500, "500 Internal Server Error"),
+    /// Refused by an authorization policy of the service.
+    Policy = ("policy", 403, "403 Forbidden: refused by an authorization policy"),
     /// Answered by a plugin on purpose (redirect, mock …).
     Answered = ("answered", 200, ""),
     /// A method or upgrade that we do not proxy.

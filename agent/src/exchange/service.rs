@@ -18,6 +18,18 @@ pub trait Service: 'static {
     /// Dropping the future, or the returned body, means that the client is gone: upstream work ends with it.
     fn call(&self, connection: &Rc<ConnectionInfo>, call: Call) -> impl Future<Output = Response>;
 
+    /// Answers a CONNECT that a listener has made for a connection whose bytes nobody looks into. `far` is the connection to where it leads, when that was
+    /// made to find out who speaks first.
+    fn tunnel(
+        &self,
+        connection: &Rc<ConnectionInfo>,
+        call: Call,
+        far: Option<Box<dyn Tunnel>>,
+    ) -> impl Future<Output = Response> {
+        drop(far);
+        self.call(connection, call)
+    }
+
     /// A request was refused before it was complete enough to be served; for logs and counters. `head` holds what could be read of it.
     fn refused(&self, connection: &Rc<ConnectionInfo>, head: &RequestHead, reason: Reason);
 }

@@ -72,11 +72,12 @@ pub fn restore_case(fields: &mut Fields) -> bool {
     true
 }
 
-fn described(fields: &Fields) -> Vec<u8> {
+fn described(fields: &Fields) -> SmallVec<[u8; 256]> {
     let titles = fields.iter().filter(|field| Style::Title.is_of(field.name)).count();
     let lowers = fields.iter().filter(|field| Style::Lower.is_of(field.name)).count();
     let style = if titles >= lowers && titles > 0 { Style::Title } else { Style::Lower };
-    let mut value = vec![if style == Style::Title { b't' } else { b'l' }];
+    let mut value = SmallVec::new();
+    value.push(if style == Style::Title { b't' } else { b'l' });
     let odd: SmallVec<[&[u8]; 16]> = fields.iter().map(|field| field.name).filter(|name| !style.is_of(name)).collect();
     if odd.is_empty() {
         return value;

@@ -44,7 +44,7 @@ pub(super) struct Newcomer {
 }
 
 /// Counts a connection's end, however it comes.
-struct Counted(Arc<Counters>);
+pub(super) struct Counted(pub(super) Arc<Counters>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -79,10 +79,10 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, shared: Shared, new
 }
 
 /// What is needed until the protocol is known.
-struct Arrival<'a> {
-    counters: &'a Counters,
-    shared: &'a Shared,
-    site: Rc<Site>,
+pub(super) struct Arrival<'a> {
+    pub(super) counters: &'a Counters,
+    pub(super) shared: &'a Shared,
+    pub(super) site: Rc<Site>,
 }
 
 impl Arrival<'_> {
@@ -138,7 +138,7 @@ impl Arrival<'_> {
     }
 
     /// What comes of `work`; `None` when it is not done `until` then, or soon after the listener began to close.
-    async fn in_time<T>(&self, until: Instant, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    pub(super) async fn in_time<T>(&self, until: Instant, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let drain = &self.site.drain;
         let leaving = async {
             let begins = drain.begins();
@@ -155,7 +155,7 @@ impl Arrival<'_> {
     }
 
     /// `None` when the source has its limit.
-    fn admit_source(&self, source: IpAddr) -> Option<Option<SourceSeat>> {
+    pub(super) fn admit_source(&self, source: IpAddr) -> Option<Option<SourceSeat>> {
         let max = self.site.limits().max_connections_per_ip;
         if max == 0 {
             return Some(None);
@@ -176,7 +176,7 @@ impl Arrival<'_> {
 }
 
 /// An IPv4 address, not one mapped into IPv6.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
@@ -195,7 +195,7 @@ async fn read_proxy(stream: &mut Rewind<Socket>) -> io::Result<Header> {
 }
 
 /// Reads until it is clear whether HTTP/2 is spoken. What was read is given to HTTP/1 and put back for HTTP/2.
-async fn detect(stream: &mut Rewind<Socket>) -> io::Result<(BytesMut, bool)> {
+pub(super) async fn detect(stream: &mut Rewind<Socket>) -> io::Result<(BytesMut, bool)> {
     let mut input = BytesMut::with_capacity(4096);
     loop {
         if stream.read_buf(&mut input).await? == 0 {

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::{JoinHandle, LocalSet};
 
 use super::site::{Drain, Link, Site, Worker};
-use super::{Count, ListenFault, Listeners, Shared};
+use super::{Count, Entry, ListenFault, Listeners, Shared, Wanted};
 use crate::exchange::{Call, ConnectionInfo, Reason, Response, Service};
 use crate::http::digits::AddressText;
 use crate::http::{Body, RequestHead, ResponseHead};
@@ -98,7 +98,7 @@ pub(super) fn link(limits: EdgeLimits) -> Link {
         door: crate::exchange::Door::Gateway,
         inner: false,
     };
-    let site = Rc::new(Site::new(Arc::new(listener(limits)), Rc::new(Drain::default())));
+    let site = Rc::new(Site::new(Arc::new(listener(limits)), Entry::Gateway, Rc::new(Drain::default())));
     Link { site, info: Rc::new(info), identity: None }
 }
 
@@ -190,7 +190,8 @@ impl House {
 
     pub(super) fn want(&mut self, wanted: &[Listener]) -> Vec<ListenFault> {
         self.first = wanted.first().cloned().or(self.first.take());
-        self.listeners.reconcile(&wanted.iter().cloned().map(Arc::new).collect::<Vec<_>>())
+        let wanted: Vec<Wanted> = wanted.iter().cloned().map(|listener| Wanted::gateway(Arc::new(listener))).collect();
+        self.listeners.reconcile(&wanted)
     }
 
     /// Where the first listener that was wanted accepts.

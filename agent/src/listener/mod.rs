@@ -11,6 +11,7 @@ mod h2;
 #[cfg(test)]
 mod harness;
 mod length;
+mod mesh;
 mod open;
 mod site;
 mod socket;
@@ -21,6 +22,7 @@ mod tunnel;
 
 pub use connection::Shared;
 pub use counters::{Count, Counters};
+pub use mesh::{Entry, Inbound, Wanted};
 pub use open::{ListenFault, Listeners};
 pub use site::Worker;
 pub use tls::{CertificateStore, SharedCertificates};

@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::admission::Admission;
 use super::connection::{self, Newcomer, Shared};
 use super::counters::Count;
+use super::mesh::{Entry, Wanted, inbound};
 use super::site::{Drain, Site, Worker};
 use super::socket::listen;
 use crate::exchange::Service;
@@ -62,22 +63,22 @@ impl<S: Service> Listeners<S> {
 
     /// Opens what is wanted and not open, closes what is open and not wanted. A listener that has changed but for its address keeps its socket
     /// and its connections: those accepted from now on live under the new configuration. Must run in the worker's local task set.
-    pub fn reconcile(&mut self, wanted: &[Arc<Listener>]) -> Vec<ListenFault> {
+    pub fn reconcile(&mut self, wanted: &[Wanted]) -> Vec<ListenFault> {
         self.closing.retain(|task| !task.is_finished());
         let gone: Vec<_> =
-            self.open.keys().filter(|name| wanted.iter().all(|listener| listener.name != **name)).cloned().collect();
+            self.open.keys().filter(|name| wanted.iter().all(|wanted| wanted.listener.name != **name)).cloned().collect();
         gone.iter().for_each(|name| self.close(name));
         let mut faults = Vec::new();
-        for listener in wanted {
+        for Wanted { listener, entry } in wanted {
             match self.open.get(&listener.name) {
                 Some(open) if open.wanted == listener.address => {
-                    let drain = open.site.borrow().drain.clone();
-                    if open.site.borrow().listener != *listener {
-                        open.site.replace(Rc::new(Site::new(listener.clone(), drain)));
+                    let site = open.site.borrow().clone();
+                    if site.listener != *listener || site.entry != *entry {
+                        open.site.replace(Rc::new(Site::new(listener.clone(), entry.clone(), site.drain.clone())));
                     }
                 }
                 _ => {
-                    if let Err(error) = self.open(listener) {
+                    if let Err(error) = self.open(listener, entry) {
                         faults.push(ListenFault { name: listener.name.clone(), address: listener.address, error });
                     }
                 }
@@ -86,7 +87,7 @@ impl<S: Service> Listeners<S> {
         faults
     }
 
-    fn open(&mut self, listener: &Arc<Listener>) -> io::Result<()> {
+    fn open(&mut self, listener: &Arc<Listener>, entry: &Entry) -> io::Result<()> {
         let admission = &self.shared.admission;
         let socket = listen(admission.address(&listener.name, listener.address))?;
         let bound = socket.local_addr()?;
@@ -96,7 +97,7 @@ impl<S: Service> Listeners<S> {
             self.shared.admission.note_address(&listener.name, bound);
         }
         let drain = Rc::<Drain>::default();
-        let site = Rc::new(RefCell::new(Rc::new(Site::new(listener.clone(), drain.clone()))));
+        let site = Rc::new(RefCell::new(Rc::new(Site::new(listener.clone(), entry.clone(), drain.clone()))));
         let stop = Rc::<Drain>::default();
         let door = Door {
             worker: self.worker.clone(),
@@ -201,7 +202,11 @@ impl<S: Service> Door<S> {
             self.worker.counters.add(Count::RefusedListener);
             return;
         };
+        let (worker, shared) = (self.worker.clone(), self.shared.clone());
         let newcomer = Newcomer { stream, peer, site, seat };
-        self.tasks.spawn_local(connection::serve(self.worker.clone(), self.shared.clone(), newcomer));
+        match newcomer.site.entry.clone() {
+            Entry::Gateway => self.tasks.spawn_local(connection::serve(worker, shared, newcomer)),
+            Entry::Inbound(door) => self.tasks.spawn_local(inbound::serve(worker, shared, newcomer, door)),
+        };
     }
 }

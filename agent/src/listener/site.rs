@@ -11,6 +11,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::counters::Counters;
 use super::h1::Spare;
+use super::mesh::Entry;
 use super::tls::Identity;
 use heddle_node::clock::WallCache;
 
@@ -44,13 +45,14 @@ impl<S> Worker<S> {
 /// A listener as a connection sees it: the configuration of the moment when it was accepted.
 pub(super) struct Site {
     pub(super) listener: Arc<Listener>,
+    pub(super) entry: Entry,
     pub(super) head_limits: HeadLimits,
     pub(super) drain: Rc<Drain>,
 }
 
 impl Site {
-    pub(super) fn new(listener: Arc<Listener>, drain: Rc<Drain>) -> Site {
-        Site { head_limits: HeadLimits::edge(&listener.limits), listener, drain }
+    pub(super) fn new(listener: Arc<Listener>, entry: Entry, drain: Rc<Drain>) -> Site {
+        Site { head_limits: HeadLimits::edge(&listener.limits), listener, entry, drain }
     }
 
     pub(super) fn limits(&self) -> &EdgeLimits {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::exchange::Exchange;
+use crate::exchange::variable::POLICY;
+use crate::exchange::{Door, Exchange};
 use crate::http::Name;
 use crate::http::chars::{HIGHS, any_word, has_byte, has_control};
 use crate::http::digits::{AddressText, push_number};
@@ -38,6 +39,14 @@ pub fn write(out: &mut Vec<u8>, x: &Exchange, duration: Duration) {
         if !route.service_id().is_empty() {
             text(out, b",\"service\":\"", route.service_id().as_bytes());
         }
+    }
+    if let Some(peer) = x.connection.door.peer() {
+        text(out, b",\"peer\":\"", peer.as_bytes());
+    }
+    if x.connection.door != Door::Gateway
+        && let Some(policy) = x.slot::<String>(POLICY)
+    {
+        text(out, b",\"policy\":\"", policy.as_bytes());
     }
     if let Some(consumer) = &x.consumer {
         text(out, b",\"consumer\":\"", consumer.username.as_bytes());

@@ -4,9 +4,11 @@ pub mod access_log;
 pub mod detail;
 mod exposition;
 mod json_line;
+mod mesh;
 mod stats;
 mod tracer;
 
 pub use exposition::TextWriter;
+pub use mesh::MeshStats;
 pub use stats::{Counted, Counter, Durations, RouteShard, RouteStats, Sharded};
 pub use tracer::Tracer;

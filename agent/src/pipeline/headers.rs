@@ -142,6 +142,14 @@ pub fn set_forwarded(head: &mut RequestHead, hop: &Forwarded<'_>) {
     }
 }
 
+/// Takes off what tells of the caller's certificate, however it is spelled: CGI and its like do not tell `_` from `-`.
+pub fn remove_client_cert(fields: &mut Fields) {
+    const NAME: &[u8] = Name::XForwardedClientCert.as_str().as_bytes();
+    let same = |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-');
+    let is_it = |name: &[u8]| name.len() == NAME.len() && name.iter().zip(NAME).all(same);
+    fields.retain(|field| field.id != Name::XForwardedClientCert && !(field.id == Name::Other && is_it(field.name)));
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -168,6 +176,18 @@ mod tests {
         ]);
         strip_hop_by_hop(&mut f);
         assert_eq!(names(&f), ["Authorization", "A"]);
+    }
+
+    #[test]
+    fn nobody_names_a_certificate_by_another_spelling() {
+        let mut f = fields(&[
+            ("X-Forwarded-Client-Cert", "a"),
+            ("x_forwarded-client_cert", "b"),
+            ("X_Forwarded_Client_Cert", "c"),
+            ("x_forwarded_client_carp", "d"),
+        ]);
+        remove_client_cert(&mut f);
+        assert_eq!(names(&f), ["x_forwarded_client_carp"]);
     }
 
     #[test]

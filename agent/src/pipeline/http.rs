@@ -9,7 +9,9 @@ use super::plan::Plan;
 use super::worker::Worker;
 use super::{edit, headers};
 use crate::exchange::variable::SENT_FIELDS;
-use crate::exchange::{Answer, Call, ConnectionInfo, Exchange, Interim, OriginalTarget, Reason, Response, Service, Tunnel, path};
+use crate::exchange::{
+    Answer, Call, ConnectionInfo, Door, Exchange, Interim, OriginalTarget, Reason, Response, Service, Tunnel, path,
+};
 use crate::http::{Body, Fields, Method, Name, RequestHead, ResponseHead, Version};
 
 /// Answers requests on one worker.
@@ -40,6 +42,9 @@ impl Pipeline {
 
 impl Service for Pipeline {
     async fn call(&self, connection: &Rc<ConnectionInfo>, call: Call) -> Response {
+        if connection.door != Door::Gateway {
+            return Box::pin(self.through_mesh(connection, call, None)).await;
+        }
         let view = self.worker.view();
         let tables = view.clone();
         let listener = tables.tables.listeners.get(&connection.listener).map(|listener| &**listener);
@@ -58,6 +63,10 @@ impl Service for Pipeline {
             served = Box::pin(after_proxy(&mut finish, served)).await;
         }
         respond(finish, listener, served)
+    }
+
+    async fn tunnel(&self, connection: &Rc<ConnectionInfo>, call: Call, far: Option<Box<dyn Tunnel>>) -> Response {
+        Box::pin(self.through_mesh(connection, call, far)).await
     }
 
     fn refused(&self, connection: &Rc<ConnectionInfo>, head: &RequestHead, reason: Reason) {
@@ -117,7 +126,7 @@ impl Pipeline {
     }
 }
 
-fn refuse(reason: Reason) -> Box<Answer> {
+pub(super) fn refuse(reason: Reason) -> Box<Answer> {
     Box::new(Answer::of(reason))
 }
 
@@ -164,7 +173,7 @@ fn route(x: &mut Exchange, plan: &mut Plan) {
 
 /// Takes off what speaks to the next hop alone, before the filters: what they set is theirs, and no client may name it away in `Connection`.
 /// `Upgrade` of a tunnel stays; it goes out only with one.
-fn strip_hop_by_hop(fields: &mut Fields, tunnel: bool) {
+pub(super) fn strip_hop_by_hop(fields: &mut Fields, tunnel: bool) {
     let upgrade = if tunnel { fields.get_known(Name::Upgrade).map(<[u8]>::to_vec) } else { None };
     headers::strip_hop_by_hop(fields);
     if let Some(protocol) = upgrade {
@@ -184,13 +193,16 @@ fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>) {
         trusted,
     };
     headers::set_forwarded(&mut x.request, &hop);
+    if !trusted && listener.is_some_and(|listener| !listener.paths.drop_underscore_headers) {
+        headers::remove_client_cert(&mut x.request.fields);
+    }
     if let Some(via) = listener.and_then(|listener| listener.server_header.via.as_deref()) {
         append_via(&mut x.request.fields, x.request.version.as_str(), via);
     }
 }
 
 /// Shows whole answers to the filters that want to see them, which may put others in their place.
-async fn after_proxy(finish: &mut Finish, mut served: Served) -> Served {
+pub(super) async fn after_proxy(finish: &mut Finish, mut served: Served) -> Served {
     let Finish { x, plan, .. } = finish;
     x.answer.reason = served.reason;
     match plan.after_proxy(x, &mut served.head, &mut served.body).await {
@@ -200,7 +212,7 @@ async fn after_proxy(finish: &mut Finish, mut served: Served) -> Served {
 }
 
 /// Runs the response filters over whatever was served or answered, and dresses the head.
-fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, served: Served) -> Response {
+pub(super) fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, served: Served) -> Response {
     let Finish { x, plan, .. } = &mut *finish;
     let Served { mut head, mut body, upgrade, reason } = served;
     if reason == Reason::None {

@@ -6,6 +6,7 @@ mod finish;
 mod forward;
 mod headers;
 mod http;
+mod mesh;
 mod plan;
 mod replay;
 mod steered;

@@ -122,7 +122,12 @@ pub struct View {
     merged: Kept<(usize, Arc<str>), Arc<Chain>>,
     /// By number of the route in the tables, [`SHEET`] to a sheet.
     sheets: Box<[OnceCell<Sheet>]>,
+    /// What comes in for the application beside this node.
+    inbound: OnceCell<Seen>,
 }
+
+/// The number under which the application beside this node is, as if there were a route to it.
+pub const INBOUND: u32 = u32::MAX;
 
 /// Neighbouring routes.
 type Sheet = Box<[OnceCell<Seen>; SHEET]>;
@@ -164,9 +169,17 @@ impl View {
     /// The route of this number as this worker sees it; `None` beyond the last one.
     pub fn seen(&self, number: u32) -> Option<&Seen> {
         let number = number as usize;
-        let route = self.tables.routes.routes().get(number)?;
+        let Some(route) = self.tables.routes.routes().get(number) else { return self.apart(number) };
         let sheet = self.sheets.get(number / SHEET)?.get_or_init(|| Box::new([const { OnceCell::new() }; SHEET]));
         Some(sheet[number % SHEET].get_or_init(|| self.see(route)))
+    }
+
+    /// What has a number and is no route: no global rule is meant for it.
+    #[cold]
+    fn apart(&self, number: usize) -> Option<&Seen> {
+        let route = &self.tables.application.as_ref().filter(|_| number == INBOUND as usize)?.route;
+        let see = || Seen { global: Arc::default(), has: Has(Has::FILTERS), ..self.see(route) };
+        Some(self.inbound.get_or_init(see))
     }
 
     fn see(&self, route: &Arc<CompiledRoute<Action>>) -> Seen {

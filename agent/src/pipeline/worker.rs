@@ -5,6 +5,9 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+
 use super::view::View;
 use crate::exchange::{Exchange, Reason};
 use crate::observe::access_log::Batch;
@@ -24,6 +27,8 @@ pub struct Worker {
     dice: RefCell<fastrand::Rng>,
     log: RefCell<Option<Batch>>,
     tracer: Option<Tracer>,
+    /// Rung when authorization policies have changed.
+    judged_anew: Arc<Notify>,
     me: Weak<Worker>,
 }
 
@@ -89,6 +94,7 @@ impl Worker {
             dice: RefCell::new(dice),
             log: RefCell::new(log),
             tracer,
+            judged_anew: Arc::default(),
         })
     }
 
@@ -99,7 +105,16 @@ impl Worker {
 
     /// Takes new tables for the requests that begin from now on.
     pub fn swap(&self, tables: Arc<Tables>) {
+        let other = !Arc::ptr_eq(&self.view.borrow().tables.authorization, &tables.authorization);
         *self.view.borrow_mut() = Rc::new(View::new(tables, self.shared.hostname.clone(), self.index).at(self.me.clone()));
+        if other {
+            self.judged_anew.notify_waiters();
+        }
+    }
+
+    /// Ready when authorization policies have changed: what goes on for long must be judged anew.
+    pub fn judging_anew(&self) -> OwnedNotified {
+        self.judged_anew.clone().notified_owned()
     }
 
     /// Dice for one request.

@@ -1,6 +1,7 @@
 //! What an agent is told in `heddle.yaml`. Each setting has a default with its reason; mistakes are collected, none is fatal by itself.
 
 mod control;
+mod inbound;
 mod probes;
 mod sidecar;
 
@@ -13,11 +14,9 @@ use heddle_node::config::Section;
 pub use control::{
     ControlPlaneAccess, ControlPlaneAddress, DEFAULT_CONTROL_PLANE, IdentitySettings, ProofSettings, WorkloadApiSettings,
 };
+pub use inbound::{DEFAULT_INBOUND, InboundSettings, Mode};
 pub use probes::{CheckProtocol, CheckSettings, ProbeSettings};
-pub use sidecar::{
-    Capture, DEFAULT_INBOUND, DEFAULT_NAMESPACE, ExplicitSettings, InboundSettings, MeshSettings, OutboundSettings, Role,
-    ServiceSettings,
-};
+pub use sidecar::{Capture, DEFAULT_NAMESPACE, ExplicitSettings, MeshSettings, OutboundSettings, Role, ServiceSettings};
 
 /// Where the agent's own endpoint listens when nothing is said; loopback, because it can drain the node.
 pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15_000);

@@ -1,16 +1,16 @@
 //! What a process is in the mesh: its role, the service that it stands before, and what a sidecar opens: `role:`, `service:`, `inbound:`, `outbound:`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use heddle_node::config::Section;
 use heddle_xds::model::MeshProtocol;
 use serde_json::Value;
 
+use super::inbound::InboundSettings;
+
 /// The namespace of services that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
-/// Where a sidecar takes what others send to its service.
-pub const DEFAULT_INBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15_006);
 /// The service of a gateway that names none.
 const GATEWAY: &str = "gateway";
 /// The longest label of DNS (RFC 1035 section 2.3.4): services are names there.
@@ -66,13 +66,6 @@ impl ServiceSettings {
     }
 }
 
-/// Where a sidecar takes what others send to its service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InboundSettings {
-    /// Where it listens.
-    pub address: SocketAddr,
-}
-
 /// How a sidecar takes what its application sends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutboundSettings {
@@ -126,7 +119,7 @@ impl MeshSettings {
             root.require("service");
         }
         let service = root.optional("service", |section| read_service(section, role));
-        let address = root.optional("inbound", |section| section.socket_addr("address")).flatten();
+        let inbound = root.optional("inbound", InboundSettings::read);
         let namespace = service.as_ref().map_or_else(|| DEFAULT_NAMESPACE.into(), |service| service.namespace.clone());
         let outbound = root.nested("outbound", |section| OutboundSettings::read(section, &namespace));
         if role == Role::Gateway {
@@ -141,7 +134,7 @@ impl MeshSettings {
         if !callable && root.has("inbound") {
             root.mistake("inbound", "needs service.address: where the application listens");
         }
-        let inbound = callable.then(|| InboundSettings { address: address.unwrap_or(DEFAULT_INBOUND) });
+        let inbound = callable.then(|| inbound.unwrap_or_default());
         Self { role, service, inbound, outbound }
     }
 }

@@ -72,7 +72,33 @@ fn a_sidecar_needs_little() {
     let service = mesh.service.unwrap();
     assert_eq!((service.full_name().as_str(), service.protocol), ("default/job", MeshProtocol::Auto));
     let mesh = read("role: sidecar\nservice: { name: web, address: \"127.0.0.1:8080\" }").unwrap().mesh;
-    assert_eq!(mesh.inbound, Some(InboundSettings { address: DEFAULT_INBOUND }));
+    assert_eq!(mesh.inbound, Some(InboundSettings::default()));
+}
+
+#[test]
+fn who_is_let_in_is_told_for_all_ports_and_for_single_ones() {
+    let inbound = |text: &str| read(&format!("role: sidecar\nservice: {{ name: a, address: \"127.0.0.1:1\" }}\ninbound: {text}"));
+    let told = inbound(
+        r#"{ address: "[::]:1", mode: permissive, ports: { "9090": disable, "1": strict }, forward_client_cert: false, max_connection_age: 10m, max_connection_age_grace: 1m, idle_timeout: 2h }"#,
+    );
+    let told = told.unwrap().mesh.inbound.unwrap();
+    assert_eq!(
+        (told.mode, told.ports, told.forward_client_cert),
+        (Mode::Permissive, [(1, Mode::Strict), (9090, Mode::Disable)].into(), false)
+    );
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    assert_eq!(
+        (told.max_connection_age, told.max_connection_age_grace, told.idle_timeout),
+        (minutes(10), minutes(1), minutes(120))
+    );
+    for (text, part) in [
+        ("{ mode: strikt }", "inbound.mode: expected one of: strict, permissive, disable"),
+        ("{ ports: { \"0\": strict } }", "inbound.ports: expected at most 256 ports"),
+        ("{ ports: { http: strict } }", "inbound.ports: expected"),
+        ("{ ports: [1] }", "inbound.ports: expected"),
+    ] {
+        assert!(inbound(text).unwrap_err().contains(part), "{text}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use heddle_xds::model::{self, Kind, Resource};
 use serde_json::Value;
 
 use super::consumers::Known;
-use super::{Action, Clusters, Consumers, Secrets, Tables, mesh, references};
+use super::{Action, Application, Clusters, Consumers, Secrets, Tables, mesh, references};
 use crate::filters::{self, Chain, Credential, Keep, Parts};
 use crate::observe::RouteStats;
 use crate::outbound::Outbound;
@@ -45,8 +45,12 @@ pub struct Compiler {
     certificates: Arc<BTreeMap<Arc<str>, Arc<model::Certificate>>>,
     listeners: BTreeMap<Arc<str>, Arc<model::Listener>>,
     pub(super) mesh: mesh::Known,
+    pub(super) application: Option<Arc<Application>>,
     stale: Stale,
 }
+
+/// Why a listener may not be called so.
+const RESERVED: &str = "names that begin with mesh/ are those of the node's own listeners; expected another name";
 
 /// A consumer as it was told, and what has been compiled of it.
 struct KnownConsumer {
@@ -90,6 +94,7 @@ impl Compiler {
             certificates: Arc::default(),
             listeners: BTreeMap::new(),
             mesh: mesh::Known::default(),
+            application: None,
             stale: Stale::default(),
         }
     }
@@ -150,6 +155,9 @@ impl Compiler {
             Resource::AuthorizationPolicy(policy) => self.set_policy(policy),
             Resource::Certificate(certificate) => {
                 drop(Arc::make_mut(&mut self.certificates).insert(certificate.id.clone(), Arc::new(certificate)))
+            }
+            Resource::Listener(listener) if listener.name.starts_with(model::MESH_PREFIX) => {
+                return Err(ConfigFault { path: "name".to_owned(), message: RESERVED.to_owned() });
             }
             Resource::Listener(listener) => drop(self.listeners.insert(listener.name.clone(), Arc::new(listener))),
         }
@@ -220,6 +228,7 @@ impl Compiler {
             certificates: self.certificates.clone(),
             secrets: self.secrets.clone(),
             mesh: self.mesh.compiled.clone(),
+            application: self.application.clone(),
             authorization: self.mesh.authorization(),
         })
     }

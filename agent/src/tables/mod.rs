@@ -1,5 +1,6 @@
 //! What one node runs on: immutable, indexed, swapped whole. Compiled from the data-plane model; it serves lookups and does nothing by itself.
 
+mod application;
 mod compile;
 mod consumers;
 mod mesh;
@@ -18,6 +19,7 @@ use crate::observe::RouteStats;
 use crate::route::RouteTable;
 use crate::upstream::Cluster;
 
+pub use application::{Application, INBOUND_H2};
 pub use compile::Compiler;
 pub use consumers::Consumers;
 pub use mesh::MeshService;
@@ -52,6 +54,8 @@ pub struct Tables {
     pub secrets: Arc<Secrets>,
     /// Services of the mesh by name, `<namespace>/<service>`, as far as this node asked for them.
     pub mesh: Arc<MeshServices>,
+    /// The application beside which this node stands.
+    pub application: Option<Arc<Application>>,
     /// Who may call the service beside which this node stands.
     pub authorization: Arc<Policies>,
 }

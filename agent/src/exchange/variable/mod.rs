@@ -30,6 +30,9 @@ pub const REQUEST_ID: &str = "request-id";
 /// Key of the slot (of type `serde_json::Map<String, serde_json::Value>`) under which plugins that verify tokens keep the claims, for `jwt_claim_*`.
 pub const JWT_CLAIMS: &str = "jwt_claims";
 
+/// Key of the slot (of type `String`) under which it is kept which authorization policy has refused a request, or would have.
+pub const POLICY: &str = "authorization_policy";
+
 /// Key of the slot (of type `String`) under which `jwt-auth` keeps all claims as JSON on demand.
 pub const JWT_PAYLOAD: &str = "jwt_auth_payload";
 

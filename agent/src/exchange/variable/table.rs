@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::super::{Attempt, ClientCertificate, Exchange, TlsInfo};
-use super::{Getter, JWT_PAYLOAD, REQUEST_ID, Value};
+use super::{Getter, JWT_PAYLOAD, POLICY, REQUEST_ID, Value};
 use crate::http::Name;
 use heddle_node::telemetry::RequestTrace;
 
@@ -63,6 +63,11 @@ const TABLE: &[(&str, Getter)] = &[
     ("ssl_client_serial", |x| certificate(x).map(|certificate| certificate.serial.as_str().into())),
     ("ssl_client_fingerprint", |x| certificate(x).map(|certificate| certificate.fingerprint.as_str().into())),
     ("ssl_client_verify", |x| tls(x).map(|tls| if tls.client.is_some() { "SUCCESS" } else { "NONE" }.into())),
+    // The mesh.
+    ("mesh_peer", |x| x.connection.door.peer().map(|peer| (&**peer).into())),
+    ("mesh_peer_namespace", |x| member(x).map(|(namespace, _)| namespace.into())),
+    ("mesh_peer_service", |x| member(x).map(|(_, service)| service.into())),
+    ("mesh_policy", |x| x.slot::<String>(POLICY).map(|policy| policy.as_str().into())),
     // Who and where.
     ("consumer_name", |x| x.consumer.as_deref().map(|consumer| (&*consumer.username).into())),
     ("consumer_group_id", |x| present(&x.consumer.as_deref()?.group_id)),
@@ -103,6 +108,12 @@ const TABLE: &[(&str, Getter)] = &[
     ("opentelemetry_span_id", |x| trace(x).map(|trace| trace.span_id_hex().into())),
     ("opentelemetry_context_traceparent", |x| trace(x).map(|trace| trace.traceparent().into())),
 ];
+
+/// Namespace and service of the member of the mesh that calls: `spiffe://<trust domain>/ns/<namespace>/svc/<service>`.
+fn member(x: &Exchange) -> Option<(&str, &str)> {
+    let (_, path) = x.connection.door.peer()?.strip_prefix("spiffe://")?.split_once("/ns/")?;
+    path.split_once("/svc/")
+}
 
 fn tls(x: &Exchange) -> Option<&TlsInfo> {
     x.connection.tls.as_ref()

@@ -32,7 +32,7 @@ pub(super) struct Arrived {
 /// What sending a response needs to know of its request.
 pub(super) struct Asked {
     pub(super) is_head: bool,
-    /// Whether this is an extended CONNECT.
+    /// Whether this is a CONNECT, extended or plain.
     pub(super) tunnels: bool,
     /// Bytes of a request body that was at hand.
     pub(super) held: u64,
@@ -82,7 +82,8 @@ async fn serve<S: Service>(shared: &Shared<S>, arrived: Arrived) {
 fn prepare<S>(shared: &Shared<S>, request: Request, at: Instant, queue: &Rc<InterimQueue>) -> (Call, Asked) {
     let limits = shared.link.site.limits();
     let Request { key, head, facts, ended } = request;
-    let mut asked = Asked { is_head: head.method == Method::Head, tunnels: head.protocol.is_some(), held: 0, pulled: None };
+    let mut asked =
+        Asked { is_head: head.method == Method::Head, tunnels: head.method == Method::Connect, held: 0, pulled: None };
     let whole = || shared.wire.with(|machine| machine.take_whole(key));
     let body = if asked.tunnels || ended {
         Body::Empty

@@ -38,17 +38,24 @@ pub(crate) async fn accept(stream: Rewind<Socket>, certificates: &SharedCertific
     };
     let stream = Box::new(start.into_stream(config).await?);
     let session = stream.get_ref().1;
-    let client = session.peer_certificates().and_then(client_certificate);
-    let info = TlsInfo {
-        server_name: server_name.map(Arc::from),
-        version: if session.protocol_version() == Some(ProtocolVersion::TLSv1_2) { "TLSv1.2" } else { "TLSv1.3" },
-        cipher: cipher(session),
-        client_required_unless: if client.is_none() { entry.unless() } else { None },
-        client,
-    };
+    let mut info = facts(session, server_name.map(Arc::from));
+    if info.client.is_none() {
+        info.client_required_unless = entry.unless();
+    }
     let is_h2 = session.alpn_protocol() == Some(b"h2");
     let identity = Identity { entry, certificates: certificates.clone() };
     Ok(Accepted { stream, info, identity, is_h2 })
+}
+
+/// What is known of a session.
+pub(crate) fn facts(session: &ServerConnection, server_name: Option<Arc<str>>) -> TlsInfo {
+    TlsInfo {
+        server_name,
+        version: if session.protocol_version() == Some(ProtocolVersion::TLSv1_2) { "TLSv1.2" } else { "TLSv1.3" },
+        cipher: cipher(session),
+        client: session.peer_certificates().and_then(client_certificate),
+        client_required_unless: None,
+    }
 }
 
 /// IANA name of the cipher suite.

@@ -74,7 +74,7 @@ impl TlsStore {
         }
         let ids = peer.identities.iter().map(|id| SpiffeId::parse(id).map_err(|error| format!("identity `{id}`: {error}")));
         let ids = ids.collect::<Result<Vec<_>, _>>()?;
-        let config = identity.client_config(Expect::AnyOf(ids), &[b"h2"]);
+        let config = identity.client_config(Expect::AnyOf(ids), net::CALLER_ALPN);
         made.push((peer.identities.clone(), Arc::downgrade(&config)));
         Ok(config)
     }

@@ -17,7 +17,7 @@ use crate::http::h2::connection::{By, Config, Connection, Lost, StreamKey};
 use crate::http::h2::frame::{DEFAULT_FRAME_SIZE, Violation};
 use crate::http::h2::hpack::Encoder;
 use crate::http::h2::wire::Wire;
-use crate::net::{Deadline, Io};
+use crate::net::{Deadline, Io, MESH_ALPN};
 use crate::upstream::connect::{TlsIdentity, after, connect};
 use crate::upstream::host::Slot;
 use crate::upstream::pools::wait_for_slot;
@@ -303,7 +303,7 @@ async fn handshake(picked: &Picked, wanted: &Checkout<'_>, began: Instant) -> Re
     let fallbacks = host.fallbacks.borrow().clone();
     let io = connect(host.core.address, &fallbacks, identity.as_ref(), wanted.timeouts.connect, began).await?;
     if let Io::ClientTls(stream) = &io
-        && stream.get_ref().1.alpn_protocol() != Some(b"h2")
+        && !matches!(stream.get_ref().1.alpn_protocol(), Some(b"h2" | MESH_ALPN))
     {
         let detail = "the endpoint does not speak HTTP/2 over TLS (ALPN h2); use scheme https for HTTP/1.1";
         return Err(UpstreamError::new(Reason::UpstreamTls, Sent::Nothing, detail));

@@ -1,0 +1,87 @@
+//! What a listener is used for besides what the configuration of listeners says. It accepts nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use heddle_node::identity::{ClientAuth, Identity};
+use heddle_xds::model::{Listener, MeshProtocol};
+use rustls::ServerConfig;
+
+use crate::net::INBOUND_ALPN;
+use crate::observe::MeshStats;
+use crate::settings::{InboundSettings, Mode};
+
+/// A listener that should be open.
+#[derive(Clone)]
+pub struct Wanted {
+    /// Its configuration.
+    pub listener: Arc<Listener>,
+    /// What it is used for.
+    pub entry: Entry,
+}
+
+impl Wanted {
+    /// A listener of a gateway.
+    pub fn gateway(listener: Arc<Listener>) -> Wanted {
+        Wanted { listener, entry: Entry::Gateway }
+    }
+}
+
+/// What a listener is used for. Copying it costs a reference.
+#[derive(Clone)]
+pub enum Entry {
+    /// Requests from outside, which go by routes.
+    Gateway,
+    /// What comes in for the application beside which this node stands.
+    Inbound(Arc<Inbound>),
+}
+
+impl PartialEq for Entry {
+    /// Whether it is the very same: what it is made of is made once.
+    fn eq(&self, other: &Entry) -> bool {
+        match (self, other) {
+            (Entry::Gateway, Entry::Gateway) => true,
+            (Entry::Inbound(a), Entry::Inbound(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+/// The door to the application beside which this node stands; one for all workers.
+pub struct Inbound {
+    /// Who this node is and whom it trusts.
+    pub identity: Identity,
+    /// What it was told.
+    pub settings: InboundSettings,
+    /// Where the application listens.
+    pub application: SocketAddr,
+    /// What the application speaks.
+    pub protocol: MeshProtocol,
+    /// What is counted.
+    pub stats: Arc<MeshStats>,
+    pub(super) tls: Arc<ServerConfig>,
+}
+
+impl Inbound {
+    /// The door to an application that speaks `protocol` at `application`.
+    pub fn new(
+        identity: Identity,
+        settings: InboundSettings,
+        application: SocketAddr,
+        protocol: MeshProtocol,
+        stats: Arc<MeshStats>,
+    ) -> Inbound {
+        let tls = identity.server_config(ClientAuth::Required, INBOUND_ALPN);
+        Inbound { identity, settings, application, protocol, stats, tls }
+    }
+
+    /// Who is let in to this port of the application.
+    pub(super) fn mode(&self, port: u16) -> Mode {
+        self.settings.ports.get(&port).copied().unwrap_or(self.settings.mode)
+    }
+
+    /// Whether the application may speak something else than HTTP.
+    pub(super) fn may_be_opaque(&self, port: u16) -> bool {
+        port != self.application.port() || matches!(self.protocol, MeshProtocol::Tcp | MeshProtocol::Auto)
+    }
+}

@@ -1,0 +1,132 @@
+//! From the mesh to the application beside this node: who calls is judged, what the application should know of the caller is put on, everything else goes
+//! through as it is.
+
+use std::sync::Arc;
+
+use heddle_xds::model::{MeshProtocol, PathPolicy};
+
+use super::super::finish::Finish;
+use super::super::headers;
+use super::super::http::{Pipeline, Served, refuse, strip_hop_by_hop};
+use super::super::view::INBOUND;
+use super::super::{edit, plan::Plan};
+use super::Asked;
+use crate::authorize::{Called, Caller, Refusal, RequestFacts, Verdict};
+use crate::exchange::variable::POLICY;
+use crate::exchange::{Answer, Door, Exchange, Reason, path};
+use crate::http::{CASE_FIELD, Method, Name, Version, note_case, restore_case};
+use crate::tables::{Application, INBOUND_H2};
+
+/// How paths are read: as little is changed as policies that name paths can bear, since the application has its own mind about them.
+const PATHS: PathPolicy = PathPolicy { reject_encoded_slashes: false, merge_slashes: false, drop_underscore_headers: false };
+
+impl Pipeline {
+    /// Answers a request to the application.
+    pub(super) async fn inbound(&self, finish: &mut Finish, asked: Asked<'_>) -> Result<Served, Box<Answer>> {
+        let Finish { x, plan, .. } = finish;
+        let connection = x.connection.clone();
+        let Door::Inbound { peer, port, forwarded } = &connection.door else { return Err(refuse(Reason::Internal)) };
+        let view = plan.view().clone();
+        let Some(application) = view.tables.application.as_deref() else { return Err(refuse(Reason::NoUpstream)) };
+        admit(x)?;
+        x.route = Some(INBOUND);
+        plan.take_route(INBOUND);
+        if x.request.method == Method::Connect && x.request.protocol.is_none() {
+            authorize(x, plan, peer.as_deref(), *port, None)?;
+            return self.tunnel_to(x, application, *port, asked.far).await;
+        }
+        let websocket = asked.wants_upgrade && headers::asks_for_websocket(&x.request);
+        if x.request.method == Method::Connect && !websocket {
+            return Err(refuse(Reason::NotImplemented));
+        }
+        // The handshake of a WebSocket is a GET, however it comes (RFC 8441 section 5).
+        let method = if websocket { Method::Get } else { x.request.method.clone() };
+        authorize(x, plan, peer.as_deref(), *port, Some(&method))?;
+        if *port != application.address.port() {
+            return Err(refuse(Reason::Misdirected));
+        }
+        // Only a member of the mesh takes the field off again that would tell it.
+        let cased = restore_case(&mut x.request.fields) && peer.is_some();
+        tell_of_caller(x, forwarded.as_ref());
+        strip_hop_by_hop(&mut x.request.fields, websocket);
+        if let Some(answer) = plan.rewrite(x).await {
+            return Err(answer);
+        }
+        if let Some(answer) = plan.access(x).await {
+            return Err(answer);
+        }
+        if speaks_http2(x, application, peer.is_some()) {
+            x.upstream_override = Some(INBOUND_H2.into());
+        }
+        let body = plan.request_body(x).into_iter().fold(std::mem::take(&mut x.body), edit::edited);
+        let mut served = self.forward(x, plan, body, websocket, asked.interim).await?;
+        if cased {
+            note_case(&mut served.head.fields);
+        } else {
+            served.head.fields.remove(CASE_FIELD);
+        }
+        Ok(served)
+    }
+}
+
+/// Normalises the path once, so that policies see what the application will see.
+fn admit(x: &mut Exchange) -> Result<(), Box<Answer>> {
+    if !x.request.path.is_empty()
+        && let Some(path) = path::normalise(&x.request.path, &PATHS).map_err(refuse)?
+    {
+        x.request.path = path;
+    }
+    x.original.method.clone_from(&x.request.method);
+    x.original.path.clone_from(&x.request.path);
+    x.original.query.clone_from(&x.request.query);
+    Ok(())
+}
+
+/// Asks the policies of the service; `method` is `None` for bytes that nobody looks into.
+fn authorize(x: &mut Exchange, plan: &Plan, peer: Option<&str>, port: u16, method: Option<&Method>) -> Result<(), Box<Answer>> {
+    let policies = &plan.view().tables.authorization;
+    if policies.is_empty() {
+        return Ok(());
+    }
+    let request = method.map(|method| RequestFacts {
+        method: method.as_str(),
+        path: &x.request.path,
+        host: &x.request.authority,
+        fields: &x.request.fields,
+    });
+    let caller = Caller { peer, address: x.connection.transport_peer.ip() };
+    match policies.judge(&caller, &Called { port, request }) {
+        Verdict::Allowed { would_refuse: None } => Ok(()),
+        Verdict::Allowed { would_refuse: Some(refusal) } => {
+            x.put(POLICY, format!("dry run: {}", named(&refusal)));
+            Ok(())
+        }
+        Verdict::Refused(refusal) => {
+            x.put(POLICY, named(&refusal));
+            Err(refuse(Reason::Policy))
+        }
+    }
+}
+
+/// Policy and rule, as logs show them.
+fn named(refusal: &Refusal) -> String {
+    match refusal.rule {
+        Some(rule) => format!("{}[{rule}]", refusal.policy),
+        None => refusal.policy.to_string(),
+    }
+}
+
+/// What the application is told of the caller; nobody else can tell it.
+fn tell_of_caller(x: &mut Exchange, forwarded: Option<&Arc<str>>) {
+    headers::remove_client_cert(&mut x.request.fields);
+    if let Some(forwarded) = forwarded {
+        x.request.fields.set_own(Name::XForwardedClientCert, forwarded.as_bytes());
+    }
+}
+
+/// Whether an application that may speak anything is spoken to in HTTP/2: where its caller speaks it in clear, and where the message is one of gRPC.
+fn speaks_http2(x: &Exchange, application: &Application, is_member: bool) -> bool {
+    application.protocol == MeshProtocol::Auto
+        && x.request.version == Version::Http2
+        && (!is_member || x.request.fields.get_known(Name::ContentType).is_some_and(|kind| kind.starts_with(b"application/grpc")))
+}

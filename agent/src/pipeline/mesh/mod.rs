@@ -1,0 +1,54 @@
+//! The life of a request that goes through the mesh: to the application beside this node, or from it. It knows no connections.
+
+mod inbound;
+mod tcp;
+
+use std::rc::Rc;
+
+use super::finish::Finish;
+use super::http::{Pipeline, Served, after_proxy, refuse, respond};
+use super::plan::Plan;
+use crate::exchange::{Call, ConnectionInfo, Door, Exchange, Interim, Reason, Response, Tunnel};
+use crate::http::Body;
+
+/// What a connection asks for besides the request.
+struct Asked<'a> {
+    wants_upgrade: bool,
+    interim: &'a Interim,
+    /// The connection to where a tunnel leads, when there is one already.
+    far: Option<Box<dyn Tunnel>>,
+}
+
+impl Pipeline {
+    /// Answers a request of a connection of the mesh.
+    pub(super) async fn through_mesh(
+        &self,
+        connection: &Rc<ConnectionInfo>,
+        call: Call,
+        far: Option<Box<dyn Tunnel>>,
+    ) -> Response {
+        let view = self.worker.view();
+        let mut x = Exchange::new(connection.clone(), call.head, call.started, call.started_ms, view.clone(), self.worker.dice());
+        x.body = call.body;
+        let mut finish = Finish::begin(x, Plan::new(view), self.worker.clone());
+        if let Some(tracer) = self.worker.tracer() {
+            tracer.begin(&mut finish.x);
+        }
+        let asked = Asked { wants_upgrade: call.wants_upgrade, interim: &call.interim, far };
+        let served = match &connection.door {
+            Door::Inbound { .. } => self.inbound(&mut finish, asked).await,
+            Door::Outbound(_) | Door::Gateway => Err(refuse(Reason::NoRoute)),
+        };
+        let mut served = match served {
+            Ok(served) => served,
+            Err(answer) => {
+                finish.x.body = Body::Empty;
+                Served::from(answer)
+            }
+        };
+        if finish.plan.acts_after_proxy() && served.upgrade.is_none() {
+            served = after_proxy(&mut finish, served).await;
+        }
+        respond(finish, None, served)
+    }
+}

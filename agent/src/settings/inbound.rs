@@ -1,0 +1,101 @@
+//! What comes in to the application of a sidecar, and who is let in: `inbound:`. It opens nothing.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use heddle_node::config::Section;
+use serde_json::Value;
+
+/// Where a sidecar takes what others send to its service.
+pub const DEFAULT_INBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15_006);
+/// After this long a caller is asked to connect anew, and proves anew who it is.
+const DEFAULT_AGE: Duration = Duration::from_secs(3_600);
+/// How long what is in flight then may take: as long as an identity lasts by default, since a tunnel that works should not be cut for its age.
+const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 3_600);
+/// Nothing moves for this long: long enough for the keep-alives of databases and of gRPC.
+const DEFAULT_IDLE: Duration = Duration::from_secs(3_600);
+/// The most ports with a mode of their own.
+const MAX_PORTS: usize = 256;
+/// Modes by name.
+const MODES: [(&str, Mode); 3] = [("strict", Mode::Strict), ("permissive", Mode::Permissive), ("disable", Mode::Disable)];
+
+/// Who is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Members of the mesh, which prove who they are.
+    #[default]
+    Strict,
+    /// They, and callers in clear on the same port: while services move into the mesh.
+    Permissive,
+    /// Callers in clear only.
+    Disable,
+}
+
+/// Where a sidecar takes what others send to its service, and from whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboundSettings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Who is let in.
+    pub mode: Mode,
+    /// The same for single ports of the application.
+    pub ports: BTreeMap<u16, Mode>,
+    /// Whether the application is told who calls (`X-Forwarded-Client-Cert`).
+    pub forward_client_cert: bool,
+    /// Members of the mesh are asked to connect anew after this long.
+    pub max_connection_age: Duration,
+    /// How long what is in flight then may take.
+    pub max_connection_age_grace: Duration,
+    /// A connection or tunnel on which nothing moves for this long is closed.
+    pub idle_timeout: Duration,
+}
+
+impl Default for InboundSettings {
+    fn default() -> Self {
+        InboundSettings {
+            address: DEFAULT_INBOUND,
+            mode: Mode::Strict,
+            ports: BTreeMap::new(),
+            forward_client_cert: true,
+            max_connection_age: DEFAULT_AGE,
+            max_connection_age_grace: DEFAULT_GRACE,
+            idle_timeout: DEFAULT_IDLE,
+        }
+    }
+}
+
+impl InboundSettings {
+    /// Reads `inbound:`.
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let ports = read_ports(section);
+        InboundSettings {
+            address: section.socket_addr("address").unwrap_or(DEFAULT_INBOUND),
+            mode: section.choice("mode", &MODES).unwrap_or_default(),
+            ports,
+            forward_client_cert: section.bool("forward_client_cert").unwrap_or(true),
+            max_connection_age: section.duration("max_connection_age").unwrap_or(DEFAULT_AGE),
+            max_connection_age_grace: section.duration("max_connection_age_grace").unwrap_or(DEFAULT_GRACE),
+            idle_timeout: section.duration("idle_timeout").unwrap_or(DEFAULT_IDLE),
+        }
+    }
+}
+
+fn read_ports(section: &mut Section<'_>) -> BTreeMap<u16, Mode> {
+    let expected =
+        "expected at most 256 ports of the application, each with strict, permissive or disable: { \"9090\": permissive }";
+    let ports = match section.value("ports") {
+        None => return BTreeMap::new(),
+        Some(Value::Object(ports)) if ports.len() <= MAX_PORTS => ports,
+        Some(_) => {
+            section.mistake("ports", expected);
+            return BTreeMap::new();
+        }
+    };
+    let mode = |value: &Value| MODES.iter().find(|(name, _)| value == name).map(|(_, mode)| *mode);
+    let read = ports.iter().map(|(port, value)| port.parse().ok().filter(|port| *port > 0).zip(mode(value)));
+    read.collect::<Option<_>>().unwrap_or_else(|| {
+        section.mistake("ports", expected);
+        BTreeMap::new()
+    })
+}

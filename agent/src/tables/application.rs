@@ -1,0 +1,111 @@
+//! The application beside which a sidecar stands, as an upstream of its own: made from settings, not from what the control plane tells. It knows no callers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_xds::model::{self, MeshProtocol, Resource, Scheme, Timeouts};
+
+use super::Action;
+use super::compile::Compiler;
+use crate::observe::RouteStats;
+use crate::route::CompiledRoute;
+
+/// Name of the application's upstream, and of what stands for a route to it.
+const INBOUND: &str = "mesh/inbound";
+/// Name of its upstream over HTTP/2, where it may speak both.
+pub const INBOUND_H2: &str = "mesh/inbound/http2";
+/// Until a connection to the application stands, which is on this machine.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Connections to the application that rest are closed before it closes them itself: some of the most usual servers do after five seconds, and a request that
+/// meets that moment and must not be sent twice would fail.
+const REST: Duration = Duration::from_secs(4);
+
+/// The application beside which this node stands.
+pub struct Application {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub protocol: MeshProtocol,
+    /// What stands for a route to it: its upstream, its counters, no filters.
+    pub route: Arc<CompiledRoute<Action>>,
+}
+
+impl Compiler {
+    /// Names the application beside which this node stands.
+    #[must_use]
+    pub fn beside(mut self, address: SocketAddr, protocol: MeshProtocol) -> Compiler {
+        let mut upstreams = vec![upstream(INBOUND, scheme(protocol))];
+        if protocol == MeshProtocol::Auto {
+            upstreams.push(upstream(INBOUND_H2, Scheme::Grpc));
+        }
+        for upstream in upstreams {
+            let endpoints = vec![endpoint(address)];
+            let endpoints = model::Endpoints { upstream: upstream.name.clone(), endpoints };
+            for resource in [Resource::Upstream(upstream), Resource::Endpoints(endpoints)] {
+                // Neither has anything that could be wrong.
+                let taken = self.set(resource);
+                debug_assert!(taken.is_ok(), "{taken:?}");
+            }
+        }
+        let action = Action {
+            chain: Arc::default(),
+            upstream: Some(INBOUND.into()),
+            timeouts: None,
+            enable_websocket: true,
+            stats: Arc::new(RouteStats::new(self.workers)),
+        };
+        let route = CompiledRoute::compile(&route(), action);
+        self.application = route.ok().map(|route| Arc::new(Application { address, protocol, route: Arc::new(route) }));
+        self
+    }
+}
+
+fn scheme(protocol: MeshProtocol) -> Scheme {
+    match protocol {
+        MeshProtocol::Http2 | MeshProtocol::Grpc => Scheme::Grpc,
+        MeshProtocol::Http | MeshProtocol::Tcp | MeshProtocol::Auto => Scheme::Http,
+    }
+}
+
+fn endpoint(address: SocketAddr) -> model::Endpoint {
+    model::Endpoint { host: address.ip().to_string().into(), port: address.port(), weight: 1, priority: 0, zone: "".into() }
+}
+
+/// One try, without limits of time once it is connected: how long an answer may take is for the caller to say.
+fn upstream(name: &str, scheme: Scheme) -> model::Upstream {
+    model::Upstream {
+        name: name.into(),
+        label: name.into(),
+        balancer: model::Balancer::RoundRobin,
+        scheme,
+        pass_host: model::PassHost::Pass,
+        retries: Some(0),
+        retry_timeout: Duration::ZERO,
+        timeouts: Timeouts { connect: CONNECT, send: Duration::ZERO, read: Duration::ZERO },
+        keepalive: model::KeepalivePool { idle_timeout: REST, requests: u32::MAX, ..model::KeepalivePool::default() },
+        tls: model::UpstreamTls::default(),
+        checks: model::HealthChecks::default(),
+        breakers: model::CircuitBreakers::default(),
+        discovery: None,
+        slow_start: Duration::ZERO,
+        panic_threshold: 0,
+        mesh: None,
+    }
+}
+
+fn route() -> model::Route {
+    model::Route {
+        id: INBOUND.into(),
+        name: "".into(),
+        service_id: "".into(),
+        service_name: "".into(),
+        matches: model::RouteMatch { uris: vec!["/*".into()], ..model::RouteMatch::default() },
+        priority: 0,
+        created: 0,
+        plugins: Vec::new(),
+        upstream: None,
+        timeouts: None,
+        enable_websocket: true,
+    }
+}
