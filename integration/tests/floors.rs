@@ -60,13 +60,15 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
 ];
 
 /// Where generated protobuf types may be named: `proto` itself, the codecs and gRPC ends of `xds` and of identities, the gRPC Admin API and its client.
-const WIRE: [&str; 9] = [
+const WIRE: [&str; 11] = [
     "proto/",
     "xds/src/codec",
     "xds/src/protocol",
     "xds/src/client",
     "xds/src/server",
+    "agent/src/identity/sds",
     "agent/src/identity/wire",
+    "agent/src/identity/workload",
     "controlplane/src/grpc",
     "cli/src/client",
     "integration/",

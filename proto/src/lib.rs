@@ -26,6 +26,9 @@ pub mod envoy {
         pub mod discovery {
             pub mod v3;
         }
+        pub mod secret {
+            pub mod v3;
+        }
     }
 }
 
@@ -51,4 +54,12 @@ pub mod heddle {
     pub mod identity {
         pub mod v1;
     }
+}
+
+/// The SPIFFE Workload API, which has no package.
+#[rustfmt::skip]
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[path = "gen/spiffe"]
+pub mod spiffe {
+    pub mod workload;
 }

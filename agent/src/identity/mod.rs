@@ -5,6 +5,7 @@ mod held;
 mod keeper;
 mod request;
 mod schedule;
+mod sds;
 mod signer;
 mod stats;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod wire;
+mod workload;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -67,6 +69,17 @@ pub enum StartError {
     /// Names of service or namespace make no identity.
     #[error("service: {0}")]
     Service(heddle_node::identity::SpiffeIdError),
+    /// The socket of the Workload API cannot be opened.
+    #[error("identity.workload_api {path}: {source}; name a path in a folder of this user")]
+    WorkloadApi {
+        /// Where.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// With a SPIRE agent, the bundle to ask for must be known.
+    #[error("identity.sds needs identity.trust_domain: the trust domain of the SPIRE agent")]
+    SdsTrustDomain,
     /// Not an address.
     #[error("controlplane.address: {0}")]
     Address(#[from] LinkError),
@@ -78,22 +91,34 @@ pub enum StartError {
 /// # Errors
 /// The configuration cannot work; nothing is left running.
 pub fn start(parts: Parts<'_>) -> Result<Running, StartError> {
-    let Parts { settings, node, data_dir, readiness } = parts;
-    let mut dice = fastrand::Rng::new();
-    let access = &settings.control_plane;
     let (identity, stats) = (Identity::new(), Arc::<Stats>::default());
-    if !access.address.tls {
-        return Ok(Running { identity, connector: Connector::tcp(&access.address.to_string())?, stats });
+    if let Some(workload) = &parts.settings.identity.workload_api {
+        let failed = |source| StartError::WorkloadApi { path: workload.path.display().to_string(), source };
+        let listener = workload::open(workload).map_err(failed)?;
+        tokio::spawn(workload::serve(listener, workload.uids.clone(), identity.clone()));
     }
+    let connector = match &parts.settings.identity.sds {
+        Some(socket) => from_spire(&parts, socket, &identity, &stats)?,
+        None if parts.settings.control_plane.address.tls => from_control_plane(&parts, &identity, &stats)?,
+        None => Connector::tcp(&parts.settings.control_plane.address.to_string())?,
+    };
+    Ok(Running { identity, connector, stats })
+}
+
+/// Begins to get the identity from the control plane; returns the way to it.
+fn from_control_plane(parts: &Parts<'_>, identity: &Identity, stats: &Arc<Stats>) -> Result<Connector, StartError> {
+    let Parts { settings, node, data_dir, readiness } = parts;
+    let access = &settings.control_plane;
     let bundle = read_bundle(settings)?;
     let domain = bundle.domain().clone();
-    let folder = settings.identity.persist.then_some(data_dir);
+    let folder = settings.identity.persist.then_some(*data_dir);
     let held = Arc::new(Held::new(identity.clone(), folder));
     begin(&held, bundle);
     let expect = Expect::AnyOf(vec![SpiffeId::control_plane(&domain)]);
     let address = access.address.to_string();
-    let connector = Connector::tls(&address, &identity, expect.clone())?;
+    let connector = Connector::tls(&address, identity, expect.clone())?;
     let signer = GrpcSigner { joining: Connector::joining(&address, &held.joiner, expect)?, renewing: connector.clone() };
+    let mut dice = fastrand::Rng::new();
     let keeper = Keeper {
         held: held.clone(),
         signer: Box::new(signer),
@@ -104,8 +129,30 @@ pub fn start(parts: Parts<'_>) -> Result<Running, StartError> {
         guard: Some(readiness.guard("identity")),
     };
     tokio::spawn(keeper.run());
-    tokio::spawn(wire::follow(connector.clone(), held, stats.clone(), node.to_owned(), dice));
-    Ok(Running { identity, connector, stats })
+    tokio::spawn(wire::follow(connector.clone(), held, stats.clone(), (*node).to_owned(), dice));
+    Ok(connector)
+}
+
+/// Begins to take the identity from a SPIRE agent; returns the way to the control plane.
+fn from_spire(parts: &Parts<'_>, socket: &Path, identity: &Identity, stats: &Arc<Stats>) -> Result<Connector, StartError> {
+    let Parts { settings, node, readiness, .. } = parts;
+    let domain = settings.identity.trust_domain.clone().ok_or(StartError::SdsTrustDomain)?;
+    let address = &settings.control_plane.address;
+    let connector = if address.tls {
+        Connector::tls(&address.to_string(), identity, Expect::AnyOf(vec![SpiffeId::control_plane(&domain)]))?
+    } else {
+        Connector::tcp(&address.to_string())?
+    };
+    let source = sds::Source {
+        identity: identity.clone(),
+        wanted: wanted(settings, &domain)?,
+        domain,
+        node: (*node).to_owned(),
+        stats: stats.clone(),
+    };
+    let (socket, guard) = (socket.to_owned(), readiness.guard("identity"));
+    tokio::spawn(async move { source.follow(&socket, Some(guard), fastrand::Rng::new()).await });
+    Ok(connector)
 }
 
 /// What is trusted, and who this process is, before the control plane was asked: by the configuration, and by what an earlier process has kept.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use prost_types::FileDescriptorSet;
 
 /// Files that nothing else imports.
-const ROOTS: [&str; 13] = [
+const ROOTS: [&str; 15] = [
     "heddle/config/v1/certificate.proto",
     "heddle/config/v1/consumer.proto",
     "heddle/config/v1/global_rule.proto",
@@ -21,7 +21,12 @@ const ROOTS: [&str; 13] = [
     "envoy/service/discovery/v3/ads.proto",
     "envoy/config/endpoint/v3/endpoint.proto",
     "envoy/extensions/transport_sockets/tls/v3/secret.proto",
+    "envoy/service/secret/v3/sds.proto",
+    "spiffe/workload.proto",
 ];
+
+/// What the generator calls the package of files that name none; only the SPIFFE Workload API does.
+const NAMELESS: &str = "_";
 
 /// The folder of the crate.
 pub(crate) fn root() -> PathBuf {
@@ -43,7 +48,10 @@ pub(crate) fn generate() -> Result<BTreeMap<String, String>, Box<dyn Error>> {
     for entry in std::fs::read_dir(folder.path())? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let package = name.trim_end_matches(".rs");
+        let package = match name.trim_end_matches(".rs") {
+            NAMELESS => "spiffe.workload",
+            package => package,
+        };
         let text = std::fs::read_to_string(entry.path())?;
         let text = format!("//! Package `{package}`, generated from `proto/`; it knows nothing else of Heddle.\n\n{text}");
         modules.insert(format!("{}.rs", package.replace('.', "/")), text);

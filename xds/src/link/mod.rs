@@ -1,4 +1,5 @@
-//! How clients reach a control plane, and how it receives them: over TCP, over TLS, or within the process. It knows no service, and nothing of whom TLS trusts.
+//! How clients reach a control plane, and how it receives them: over TCP, over TLS, over a socket of the machine, or within the process. It knows no
+//! service, and nothing of whom TLS trusts.
 
 mod door;
 mod peer;
@@ -7,6 +8,7 @@ mod tests;
 
 use std::error::Error;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,7 +18,7 @@ use heddle_node::identity::{Expect, Identity, Rejection, nameless};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::io::DuplexStream;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -67,6 +69,7 @@ pub struct Connector {
 enum Way {
     Tcp,
     Tls(TlsWay),
+    Unix(Arc<Path>),
     Memory(mpsc::Sender<DuplexStream>),
 }
 
@@ -120,6 +123,12 @@ impl Connector {
         Ok(Connector { way: Way::Tls(way), endpoint: tune(endpoint) })
     }
 
+    /// To a socket of this machine.
+    #[must_use]
+    pub fn unix(path: &Path) -> Connector {
+        Connector { way: Way::Unix(path.into()), endpoint: tune(Endpoint::from_static("http://localhost")) }
+    }
+
     /// A connection that stands. The same connector serves the discovery client and the admin client.
     pub async fn connect(&self) -> Result<Channel, LinkError> {
         let connected = match &self.way {
@@ -127,6 +136,14 @@ impl Connector {
             Way::Tls(way) => {
                 let way = way.clone();
                 self.endpoint.connect_with_connector(tower::service_fn(move |_| way.clone().open())).await
+            }
+            Way::Unix(path) => {
+                let path = path.clone();
+                let open = move |_| {
+                    let path = path.clone();
+                    async move { UnixStream::connect(path).await.map(TokioIo::new) }
+                };
+                self.endpoint.connect_with_connector(tower::service_fn(open)).await
             }
             Way::Memory(sender) => {
                 let sender = sender.clone();

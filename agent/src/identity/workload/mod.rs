@@ -1,0 +1,186 @@
+//! The SPIFFE Workload API on a unix socket: the application beside us is handed our identity, and hears of every change. Generated types stay here.
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use heddle_node::identity::{Bundle, Bundles, Identity};
+use heddle_proto::spiffe::workload as proto;
+use proto::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
+use rustls_pki_types::PrivateKeyDer;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+use crate::settings::WorkloadApiSettings;
+
+/// What each call must carry, so that no browser or proxy can be made to ask (SPIFFE Workload Endpoint, section 5).
+const HEADER: &str = "workload.spiffe.io";
+/// Connections that were accepted and wait to be served.
+const WAITING: usize = 16;
+/// Calls of one connection at the same time.
+const CALLS: usize = 16;
+
+/// Opens the socket.
+///
+/// # Errors
+/// The path cannot be used: something else than an old socket lies there, or the folder is not ours.
+pub(super) fn open(settings: &WorkloadApiSettings) -> io::Result<UnixListener> {
+    let path = &settings.path;
+    remove_old(path)?;
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(Ok(()), std::fs::create_dir_all)?;
+    let listener = UnixListener::bind(path)?;
+    // Who may connect is decided by who it is; other users get that far only if one of them was named.
+    let mode = if settings.uids.is_empty() { 0o600 } else { 0o666 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+/// Removes the socket of an earlier process, and nothing else.
+fn remove_old(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket lies there")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Serves as long as the process lives.
+pub(super) async fn serve(listener: UnixListener, uids: Vec<u32>, identity: Identity) {
+    let (sender, incoming) = mpsc::channel(WAITING);
+    let service = SpiffeWorkloadApiServer::new(Api { identity });
+    let server = Server::builder().concurrency_limit_per_connection(CALLS).add_service(service);
+    let accepting = async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if may_ask(&stream, &uids) && sender.send(Ok::<_, io::Error>(stream)).await.is_err() {
+                return;
+            }
+        }
+    };
+    let ((), served) = tokio::join!(accepting, server.serve_with_incoming(ReceiverStream::new(incoming)));
+    tracing::error!(?served, "the Workload API has ended");
+}
+
+/// Whether the process at the other end is of our own user, or of one that was named. The kernel says so, not the process.
+fn may_ask(stream: &UnixStream, uids: &[u32]) -> bool {
+    match stream.peer_cred() {
+        Ok(peer) if is_known(peer.uid(), rustix::process::geteuid().as_raw(), uids) => true,
+        Ok(peer) => {
+            let (uid, pid) = (peer.uid(), peer.pid());
+            tracing::warn!(
+                uid,
+                pid,
+                "another user asked for our identity; name it in identity.workload_api_uids if it may have it"
+            );
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+fn is_known(uid: u32, own: u32, others: &[u32]) -> bool {
+    uid == own || others.contains(&uid)
+}
+
+struct Api {
+    identity: Identity,
+}
+
+type Answers<T> = ReceiverStream<Result<T, Status>>;
+
+#[tonic::async_trait]
+impl SpiffeWorkloadApi for Api {
+    type FetchX509SVIDStream = Answers<proto::X509svidResponse>;
+    type FetchX509BundlesStream = Answers<proto::X509BundlesResponse>;
+
+    async fn fetch_x509svid(
+        &self,
+        request: Request<proto::X509svidRequest>,
+    ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
+        demand_header(request.metadata())?;
+        Ok(Response::new(follow(self.identity.clone(), svids)?))
+    }
+
+    async fn fetch_x509_bundles(
+        &self,
+        request: Request<proto::X509BundlesRequest>,
+    ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
+        demand_header(request.metadata())?;
+        Ok(Response::new(follow(self.identity.clone(), bundles)?))
+    }
+}
+
+fn demand_header(metadata: &MetadataMap) -> Result<(), Status> {
+    match metadata.get(HEADER) {
+        Some(value) if value == "true" => Ok(()),
+        _ => Err(Status::invalid_argument(format!("the metadata `{HEADER}: true` is missing"))),
+    }
+}
+
+/// What `answer` makes of the identity, now and after each change that makes a difference.
+fn follow<T: PartialEq + Clone + Send + 'static>(
+    identity: Identity,
+    answer: fn(&Identity) -> Result<T, Status>,
+) -> Result<Answers<T>, Status> {
+    let mut changes = identity.changes();
+    let mut last = answer(&identity)?;
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        if sender.send(Ok(last.clone())).await.is_err() {
+            return;
+        }
+        loop {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = sender.closed() => return,
+            }
+            let Ok(next) = answer(&identity) else { continue };
+            if next != last {
+                last = next.clone();
+                if sender.send(Ok(next)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    Ok(ReceiverStream::new(receiver))
+}
+
+/// The name under which the specification wants a bundle.
+fn key(bundle: &Bundle) -> String {
+    format!("spiffe://{}", bundle.domain())
+}
+
+fn roots(bundle: &Bundle) -> Vec<u8> {
+    bundle.roots().iter().flat_map(|root| root.iter().copied()).collect()
+}
+
+fn svids(identity: &Identity) -> Result<proto::X509svidResponse, Status> {
+    let svid = identity.svid().ok_or_else(|| Status::permission_denied("this workload has no identity yet"))?;
+    let PrivateKeyDer::Pkcs8(private) = svid.key() else { return Err(Status::internal("the key is not PKCS #8")) };
+    let trusted: Arc<Bundles> = identity.bundles();
+    let own = svid.id().trust_domain();
+    let one = proto::X509svid {
+        spiffe_id: svid.id().to_string(),
+        x509_svid: svid.chain().iter().flat_map(|der| der.iter().copied()).collect(),
+        x509_svid_key: private.secret_pkcs8_der().to_vec(),
+        bundle: trusted.get(own).map(roots).unwrap_or_default(),
+        hint: String::new(),
+    };
+    let federated_bundles =
+        trusted.iter().filter(|bundle| bundle.domain() != own).map(|bundle| (key(bundle), roots(bundle))).collect();
+    Ok(proto::X509svidResponse { svids: vec![one], crl: Vec::new(), federated_bundles })
+}
+
+fn bundles(identity: &Identity) -> Result<proto::X509BundlesResponse, Status> {
+    let bundles = identity.bundles().iter().map(|bundle| (key(bundle), roots(bundle))).collect();
+    Ok(proto::X509BundlesResponse { crl: Vec::new(), bundles })
+}

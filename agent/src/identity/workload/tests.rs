@@ -1,0 +1,120 @@
+//! The Workload API asked over its socket, as an application would.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use heddle_node::identity::{Svid, Usage};
+use heddle_xds::link::Connector;
+use proto::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::super::testing::Authority;
+use super::*;
+
+const TTL: Duration = Duration::from_secs(3_600);
+
+struct Socket {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn start(identity: &Identity) -> Socket {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sub/workload.sock");
+    let settings = WorkloadApiSettings { path: path.clone(), uids: Vec::new() };
+    tokio::spawn(serve(open(&settings).unwrap(), Vec::new(), identity.clone()));
+    Socket { _folder: folder, path }
+}
+
+impl Socket {
+    async fn client(&self) -> SpiffeWorkloadApiClient<Channel> {
+        SpiffeWorkloadApiClient::new(Connector::unix(&self.path).connect().await.unwrap())
+    }
+}
+
+fn with_header<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(HEADER, "true".parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn the_application_gets_the_identity_and_every_change() {
+    let authority = Authority::new("a.test");
+    let web = authority.id("web");
+    let identity = authority.member(&web);
+    let socket = start(&identity);
+    let mut client = socket.client().await;
+    let mut answers = client.fetch_x509svid(with_header(proto::X509svidRequest {})).await.unwrap().into_inner();
+    let first = answers.message().await.unwrap().unwrap();
+    let [one] = first.svids.as_slice() else { panic!("one identity") };
+    assert_eq!(one.spiffe_id, web.as_str());
+    let chain = vec![CertificateDer::from(one.x509_svid.clone())];
+    let svid = Svid::new(chain, PrivatePkcs8KeyDer::from(one.x509_svid_key.clone()).into()).unwrap();
+    let bundle = Bundle::from_der(authority.domain.clone(), vec![CertificateDer::from(one.bundle.clone())]).unwrap();
+    assert_eq!(Bundles::new(bundle).verify(svid.chain(), Usage::Server, heddle_node::clock::wall()).unwrap(), web);
+
+    identity.set_svid(authority.svid(&web, TTL));
+    let second = answers.message().await.unwrap().unwrap();
+    assert_ne!(second.svids[0].x509_svid, first.svids[0].x509_svid);
+    let partner = Authority::new("b.test");
+    identity.set_bundles(authority.bundles().with_federated(partner.bundle()));
+    let third = answers.message().await.unwrap().unwrap();
+    assert_eq!(third.federated_bundles["spiffe://b.test"], roots(&partner.bundle()));
+    assert_eq!(third.svids, second.svids);
+}
+
+#[tokio::test]
+async fn bundles_are_told_by_trust_domain() {
+    let (authority, partner) = (Authority::new("a.test"), Authority::new("b.test"));
+    let identity = Identity::new();
+    identity.set_bundles(authority.bundles().with_federated(partner.bundle()));
+    let socket = start(&identity);
+    let mut answers =
+        socket.client().await.fetch_x509_bundles(with_header(proto::X509BundlesRequest {})).await.unwrap().into_inner();
+    let told = answers.message().await.unwrap().unwrap().bundles;
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["spiffe://a.test", "spiffe://b.test"]);
+    identity.set_bundles(authority.bundles());
+    assert_eq!(answers.message().await.unwrap().unwrap().bundles.len(), 1);
+}
+
+#[tokio::test]
+async fn who_lacks_the_header_or_asks_too_early_is_refused() {
+    let authority = Authority::new("a.test");
+    let identity = Identity::new();
+    let socket = start(&identity);
+    let mut client = socket.client().await;
+    let refused = client.fetch_x509svid(proto::X509svidRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(client.fetch_x509_bundles(proto::X509BundlesRequest {}).await.unwrap_err().code(), Code::InvalidArgument);
+    let early = client.fetch_x509svid(with_header(proto::X509svidRequest {})).await.unwrap_err();
+    assert_eq!(early.code(), Code::PermissionDenied);
+    identity.set_bundles(authority.bundles());
+    identity.set_svid(authority.svid(&authority.id("web"), TTL));
+    assert!(client.fetch_x509svid(with_header(proto::X509svidRequest {})).await.is_ok());
+}
+
+#[test]
+fn only_known_users_may_ask() {
+    assert!(is_known(1_000, 1_000, &[]));
+    assert!(!is_known(1_001, 1_000, &[]) && !is_known(0, 1_000, &[]));
+    assert!(is_known(1_001, 1_000, &[7, 1_001]));
+}
+
+#[tokio::test]
+async fn an_old_socket_is_replaced_and_anything_else_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = |name: &str, uids: &[u32]| WorkloadApiSettings { path: folder.path().join(name), uids: uids.to_vec() };
+    let mode = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777;
+    drop(open(&settings("a.sock", &[])).unwrap());
+    assert_eq!(mode("a.sock"), 0o600);
+    drop(open(&settings("a.sock", &[1_000])).unwrap());
+    assert_eq!(mode("a.sock"), 0o666);
+    std::fs::write(folder.path().join("notes"), "mine").unwrap();
+    assert!(open(&settings("notes", &[])).is_err());
+    assert_eq!(std::fs::read_to_string(folder.path().join("notes")).unwrap(), "mine");
+}
