@@ -1,6 +1,7 @@
 //! What a control plane is told in `heddle.yaml`: its Admin API, its xDS address, its history, its providers and the listeners. Each setting has a default with its reason.
 
 mod identity;
+mod mesh;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 pub use identity::{
     CaFiles, CaSettings, FederatedSettings, IdentitySettings, JwksSource, KubernetesSettings, MAX_TOKEN_TTL, ServiceOf,
 };
+pub use mesh::MeshSettings;
 
 /// Where the Admin API listens when nothing is said; loopback, because it can change everything.
 pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
@@ -39,6 +41,8 @@ pub struct ControlPlaneSettings {
     pub store: StoreSettings,
     /// `providers: { file }`
     pub file: Option<FileSettings>,
+    /// `mesh:`
+    pub mesh: MeshSettings,
     /// `listeners:`, as user resources of the provider `config`.
     pub listeners: Vec<ListenerSetting>,
 }
@@ -133,6 +137,7 @@ impl ControlPlaneSettings {
             xds,
             store: root.nested("store", StoreSettings::read),
             file: root.nested("providers", |section| section.optional("file", FileSettings::read)).flatten(),
+            mesh: root.nested("mesh", MeshSettings::read),
             listeners: listeners(root),
         }
     }

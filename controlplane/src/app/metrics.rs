@@ -2,16 +2,21 @@
 
 use heddle_node::telemetry::expose;
 use heddle_xds::server::NodeRegistry;
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use parking_lot::Mutex;
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::ca::Authority;
-use crate::model::ResourceKind;
+use crate::mesh::Mesh;
+use crate::model::{ResourceKind, ServiceId};
 use crate::provider::SourceMetrics;
 use crate::state::Keeper;
 
+/// Services of which the number of instances is shown.
+const MOST_SHOWN: usize = 1_000;
+
 /// The page in Prometheus' text format.
-pub(super) fn page(keeper: &Keeper, nodes: &NodeRegistry, authority: Option<&Authority>) -> String {
-    match gather(keeper, nodes, authority) {
+pub(super) fn page(keeper: &Keeper, nodes: &NodeRegistry, mesh: &Mutex<Mesh>, authority: Option<&Authority>) -> String {
+    match gather(keeper, nodes, mesh, authority) {
         Ok(text) => text,
         Err(error) => {
             tracing::error!(%error, "metrics of the control plane cannot be written");
@@ -20,7 +25,12 @@ pub(super) fn page(keeper: &Keeper, nodes: &NodeRegistry, authority: Option<&Aut
     }
 }
 
-fn gather(keeper: &Keeper, nodes: &NodeRegistry, authority: Option<&Authority>) -> Result<String, prometheus::Error> {
+fn gather(
+    keeper: &Keeper,
+    nodes: &NodeRegistry,
+    mesh: &Mutex<Mesh>,
+    authority: Option<&Authority>,
+) -> Result<String, prometheus::Error> {
     let registry = Registry::new();
     if let Some(authority) = authority {
         authority.expose(&registry)?;
@@ -51,7 +61,38 @@ fn gather(keeper: &Keeper, nodes: &NodeRegistry, authority: Option<&Authority>) 
         resources.with_label_values(&[kind.plural()]).set(count(state.count(kind)));
     }
     registry.register(Box::new(resources))?;
+    of_mesh(&mesh.lock(), &registry)?;
     Ok(String::from_utf8_lossy(&expose(&registry)?).into_owned())
+}
+
+/// Instances by service and state, and what became of instances so far. The series are bounded as services are, and only those that are there are shown.
+fn of_mesh(mesh: &Mesh, registry: &Registry) -> Result<(), prometheus::Error> {
+    let labels = ["service", "state"];
+    let instances = IntGaugeVec::new(Opts::new("heddle_mesh_instances", "Instances of services by state."), &labels)?;
+    let mut services: Vec<&ServiceId> = Vec::new();
+    for held in mesh.registry().all() {
+        if services.last() != Some(&&held.service) {
+            services.push(&held.service);
+        }
+        if services.len() > MOST_SHOWN {
+            break;
+        }
+        instances.with_label_values(&[&**held.service.full(), held.standing.as_str()]).inc();
+    }
+    registry.register(Box::new(instances))?;
+    let counts = mesh.registry().counts();
+    let help = "What became of instances of services: joined, left, returned within the grace, doubted because many were lost at once, refused.";
+    let events = IntCounterVec::new(Opts::new("heddle_mesh_instance_events_total", help), &["event"])?;
+    for (event, number) in [
+        ("joined", counts.joins),
+        ("left", counts.leaves),
+        ("returned", counts.returns),
+        ("doubted", counts.doubts),
+        ("refused", counts.refusals),
+    ] {
+        events.with_label_values(&[event]).inc_by(number);
+    }
+    registry.register(Box::new(events))
 }
 
 fn count(number: usize) -> i64 {

@@ -17,6 +17,7 @@ use heddle_xds::catalog::Catalog;
 use heddle_xds::link::{self, Connector, MemoryIncoming};
 use heddle_xds::server::{AdsService, NodeRegistry, tuned};
 use heddle_xds::snapshot::SnapshotStore;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
@@ -25,13 +26,14 @@ use tonic::transport::server::Connected;
 use crate::access::Keys;
 use crate::ca::CaError;
 use crate::grpc::{AdminService, AuthorityService, Explainer};
+use crate::mesh::Mesh;
 use crate::model::Key;
 use crate::provider::{self, FileProvider, FixedProvider, Provider};
 use crate::rest;
 use crate::seal::{Seal, SealError, Sealed};
-use crate::settings::ControlPlaneSettings;
+use crate::settings::{ControlPlaneSettings, MeshSettings};
 use crate::state::{Content, Keeper, Places, Refused, Update, keep_house};
-use crate::store::{Clock, Embedded, Store, StoreError};
+use crate::store::{Clock, Embedded, Records, Store, StoreError};
 use crate::validate::Rules;
 
 use identities::Identities;
@@ -138,7 +140,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let seal = Arc::new(Seal::open(&data_dir.join(SEAL_FILE))?);
     let embedded = Arc::new(Embedded::open(&data_dir, clock.clone())?);
     let identities = Identities::open(&settings, embedded.clone(), seal.clone(), clock.clone()).await?;
-    let store: Arc<dyn Store> = Arc::new(Sealed::new(embedded, seal.clone(), catalog.clone()));
+    let mesh = remembered(identities.trust_domain(), settings.mesh, &*embedded).await?;
+    let store: Arc<dyn Store> = Arc::new(Sealed::new(embedded.clone(), seal.clone(), catalog.clone()));
     let keeper = Keeper::start(store, Arc::new(Rules::new(catalog.clone())), clock.clone()).await?;
     offer(&keeper, FixedProvider::listeners(&file, settings.listeners).update()).await?;
     if let Some((provider, resources)) = seed {
@@ -153,8 +156,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let registry = Arc::new(NodeRegistry::new());
     let (connector, within) = link::memory();
     let metrics: Arc<dyn Fn() -> String + Send + Sync> = {
-        let (keeper, registry, authority) = (keeper.clone(), registry.clone(), identities.authority.clone());
-        Arc::new(move || metrics::page(&keeper, &registry, authority.as_ref()))
+        let (keeper, registry, authority, mesh) = (keeper.clone(), registry.clone(), identities.authority.clone(), mesh.clone());
+        Arc::new(move || metrics::page(&keeper, &registry, &mesh, authority.as_ref()))
     };
     identities.keep_house(registry.clone(), drain.clone());
     let running = Running {
@@ -171,15 +174,24 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         keeper: keeper.clone(),
         catalog: catalog.clone(),
         registry: registry.clone(),
+        mesh: (mesh.clone(), embedded),
         identities,
         drain: drain.clone(),
     };
     let pending = readiness.guard("first reports of the providers");
     tokio::spawn(discovery.serve(first, pending, within, xds, (service, operators)));
     let nodes: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || nodes::json(&registry));
-    let api = rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, metrics, clock };
+    let mesh = Arc::new(move || mesh.lock().shown());
+    let api = rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, mesh, metrics, clock };
     tokio::spawn(rest::serve(admin, api, drain));
     Ok(running)
+}
+
+/// What was known of the mesh before a restart.
+async fn remembered(trust_domain: &str, settings: MeshSettings, records: &dyn Records) -> Result<Arc<Mutex<Mesh>>, StoreError> {
+    let mut mesh = Mesh::new(trust_domain, settings.vip_range);
+    mesh.restore(&records.records().await?, clock::unix_ms());
+    Ok(Arc::new(Mutex::new(mesh)))
 }
 
 /// Offers resources that come with the start and tells what is wrong with them.
@@ -205,6 +217,7 @@ struct Discovery {
     keeper: Keeper,
     catalog: Arc<dyn Catalog>,
     registry: Arc<NodeRegistry>,
+    mesh: (Arc<Mutex<Mesh>>, Arc<dyn Records>),
     identities: Identities,
     drain: DrainWatch,
 }
@@ -221,7 +234,7 @@ impl Discovery {
     ) {
         first.settled().await;
         let snapshot = Arc::new(SnapshotStore::new());
-        let translation = Translation::begin(&self.keeper, self.catalog, self.identities.trust_domain(), snapshot.clone());
+        let translation = Translation::begin(&self.keeper, self.catalog, self.mesh, &self.registry, snapshot.clone());
         drop(pending);
         let ads = || {
             let ads = AdsService::new(snapshot.clone(), self.registry.clone(), self.drain.clone());
@@ -230,7 +243,7 @@ impl Discovery {
         let memory = tuned().add_service(ads()).add_optional_service(self.identities.service(&self.drain));
         let network = tuned().add_service(ads()).add_service(admin.into_server()).add_service(operators.into_server());
         let network = network.add_optional_service(self.identities.service(&self.drain));
-        let incoming = link::accept(listener, self.identities.speaks(), self.identities.turned(), self.drain.clone());
+        let incoming = link::accept(listener, self.identities.speaks(), self.drain.clone());
         tokio::join!(
             translation.run(self.drain.clone()),
             finish("xDS within the process", serve(memory, within, self.drain.clone())),

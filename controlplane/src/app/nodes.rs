@@ -14,6 +14,8 @@ fn node(node: &NodeView) -> Value {
         "id": &*node.node.scope.id,
         "role": &*node.node.scope.role,
         "zone": &*node.node.scope.zone,
+        "namespace": &*node.node.scope.namespace,
+        "service": &*node.node.scope.service,
         "version": &*node.node.version,
         "connected_since": node.connected_since.map(clock::unix_ms_of),
         "types": node.kinds.iter().map(kind).collect::<Vec<_>>(),

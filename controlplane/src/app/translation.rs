@@ -1,21 +1,42 @@
-//! The way from the keeper to the snapshot: every change of the state is translated and published, nothing else is.
+//! The way from the keeper and the instances to the snapshot: every change is translated and published, nothing else is. What is known of the mesh is
+//! written down behind it, so that no endpoint waits for a disk.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
 use heddle_xds::catalog::Catalog;
+use heddle_xds::server::{InstanceEvent, NodeRegistry};
 use heddle_xds::snapshot::SnapshotStore;
+use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::mesh::Directory;
-use crate::state::{Keeper, Subscription};
+use crate::mesh::Mesh;
+use crate::model::Key;
+use crate::state::{Changes, Keeper, State, Subscription};
+use crate::store::{Records, StoreError};
 use crate::translate::Translator;
 
-/// Keeps a snapshot in step with the keeper.
+/// Between two writings of what is known of the mesh. Who restarts asks every instance again anyway.
+const WRITING: Duration = Duration::from_secs(1);
+/// Events that are taken together, so that a thousand sidecars that come at once are not a thousand translations.
+const TOGETHER: usize = 256;
+
+/// Keeps a snapshot in step with the keeper and the instances.
 pub(super) struct Translation {
     translator: Translator,
-    directory: Directory,
+    mesh: Arc<Mutex<Mesh>>,
+    records: Arc<dyn Records>,
+    state: Arc<State>,
     subscription: Subscription,
+    events: UnboundedReceiver<InstanceEvent>,
     snapshot: Arc<SnapshotStore>,
+    writing: Option<JoinHandle<Result<(), StoreError>>>,
+    write_at: Instant,
 }
 
 impl Translation {
@@ -23,35 +44,86 @@ impl Translation {
     pub(super) fn begin(
         keeper: &Keeper,
         catalog: Arc<dyn Catalog>,
-        trust_domain: &str,
+        (mesh, records): (Arc<Mutex<Mesh>>, Arc<dyn Records>),
+        nodes: &NodeRegistry,
         snapshot: Arc<SnapshotStore>,
     ) -> Translation {
         let (state, subscription) = keeper.subscribe();
         let mut translator = Translator::new(catalog);
-        let directory = Directory::of(trust_domain, &state);
-        snapshot.apply(translator.rebuild(&state, &directory));
-        Translation { translator, directory, subscription, snapshot }
+        {
+            let mut mesh = mesh.lock();
+            mesh.resources(&state, None);
+            mesh.settle(clock::unix_ms());
+            snapshot.apply(translator.rebuild(&state, mesh.directory()));
+        }
+        let events = nodes.follow_instances();
+        Translation { translator, mesh, records, state, subscription, events, snapshot, writing: None, write_at: clock::now() }
     }
 
-    /// Follows until the drain begins.
+    /// Follows until the drain begins: what the drain does to streams is not the instances' doing.
     pub(super) async fn run(mut self, mut drain: DrainWatch) {
+        let mut heard = Vec::with_capacity(TOGETHER);
         loop {
-            let changes = tokio::select! {
-                changes = self.subscription.next() => changes,
+            let next = self.mesh.lock().next();
+            let wait = next.map(|next| Duration::from_millis(next.saturating_sub(clock::unix_ms())));
+            tokio::select! {
+                biased;
                 () = drain.draining() => return,
-            };
-            let state = &changes.state;
-            let translated = match &changes.keys {
-                Some(keys) => {
-                    let services = self.directory.resources(state, keys);
-                    self.translator.apply(state, &self.directory, keys, &services)
-                }
-                None => {
-                    self.directory.all_resources(state);
-                    self.translator.rebuild(state, &self.directory)
-                }
-            };
-            self.snapshot.apply(translated);
+                changes = self.subscription.next() => self.changed(changes),
+                _ = self.events.recv_many(&mut heard, TOGETHER) => self.heard(&mut heard),
+                () = sleep(wait.unwrap_or_default()), if wait.is_some() => self.heard(&mut heard),
+                () = sleep_until(self.write_at) => self.write().await,
+            }
+        }
+    }
+
+    fn changed(&mut self, changes: Changes) {
+        self.state = changes.state;
+        self.publish(Some(changes.keys.as_deref()));
+    }
+
+    fn heard(&mut self, events: &mut Vec<InstanceEvent>) {
+        let now = clock::unix_ms();
+        {
+            let mut mesh = self.mesh.lock();
+            events.drain(..).for_each(|event| mesh.event(&event, now));
+        }
+        self.publish(None);
+    }
+
+    /// Translates what differs: of resources, those with these keys (all of them for `Some(None)`), and of instances whatever it is.
+    fn publish(&mut self, resources: Option<Option<&[Key]>>) {
+        let mut mesh = self.mesh.lock();
+        if let Some(keys) = resources {
+            mesh.resources(&self.state, keys);
+        }
+        let services: BTreeSet<_> = mesh.settle(clock::unix_ms());
+        let translated = match resources {
+            Some(None) => self.translator.rebuild(&self.state, mesh.directory()),
+            Some(Some(keys)) => self.translator.apply(&self.state, mesh.directory(), keys, &services),
+            None => self.translator.apply(&self.state, mesh.directory(), &[], &services),
+        };
+        drop(mesh);
+        self.snapshot.apply(translated);
+    }
+
+    /// Begins to write down what is new, when the last writing has ended.
+    async fn write(&mut self) {
+        self.write_at = clock::now() + WRITING;
+        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            return;
+        }
+        if let Some(Ok(Err(error))) = match self.writing.take() {
+            Some(writing) => Some(writing.await),
+            None => None,
+        } {
+            tracing::warn!(%error, "instances of the mesh cannot be written down; they are asked again after a restart");
+            self.mesh.lock().unwritten();
+        }
+        let writes = self.mesh.lock().writes();
+        if !writes.is_empty() {
+            let records = self.records.clone();
+            self.writing = Some(tokio::spawn(async move { records.record(writes, Vec::new(), u64::MAX).await }));
         }
     }
 }

@@ -1,8 +1,213 @@
-//! The services of the mesh: what is known of each beside what its owner wrote. It knows no wire and no translation.
+//! The services of the mesh: which there are, where their instances are, and the addresses of their names. It knows no wire and no translation.
+//!
+//! [`Mesh`] is a function of what happens and of the time that it is told; what it knows is written down as records, so that a restart forgets nothing.
 
 mod directory;
+mod record;
+mod registry;
+mod vips;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use heddle_xds::server::InstanceEvent;
+use ipnet::Ipv4Net;
+use serde_json::{Value, json};
+
+use crate::model::{Key, ServiceId};
+use crate::state::State;
+use crate::store::RecordWrite;
+
+pub use directory::{Directory, Found, Known};
+pub use registry::{Counts, Held, Registry, Standing};
+pub use vips::Vips;
 
 /// The trust domain where nothing says another.
 pub const DEFAULT_TRUST_DOMAIN: &str = "heddle.local";
 
-pub use directory::{Directory, Found, Known};
+/// All that is known of the mesh. Times are Unix milliseconds.
+#[derive(Debug)]
+pub struct Mesh {
+    directory: Directory,
+    registry: Registry,
+    vips: Vips,
+    /// Services of which something else is known since the last [`Mesh::settle`].
+    concerned: BTreeSet<ServiceId>,
+    /// Services whose instances are to be written down.
+    unwritten: BTreeSet<ServiceId>,
+    /// The records of instances as they were written last, by service and node.
+    written: BTreeMap<ServiceId, BTreeMap<Arc<str>, Vec<u8>>>,
+    /// Services for which no address was left.
+    without_address: BTreeSet<ServiceId>,
+}
+
+impl Mesh {
+    /// A mesh of a trust domain, with addresses for its names.
+    pub fn new(trust_domain: &str, addresses: Ipv4Net) -> Mesh {
+        Mesh {
+            directory: Directory::new(trust_domain),
+            registry: Registry::default(),
+            vips: Vips::new(addresses),
+            concerned: BTreeSet::new(),
+            unwritten: BTreeSet::new(),
+            written: BTreeMap::new(),
+            without_address: BTreeSet::new(),
+        }
+    }
+
+    /// Takes over what was written down before a restart. Records of others, and what cannot be read, do not matter.
+    pub fn restore(&mut self, records: &[(String, Vec<u8>)], now: u64) {
+        for (key, body) in records {
+            match record::read(key, body) {
+                Some(record::Read::Vip { service, address, released }) => self.vips.restore(service, address, released),
+                Some(record::Read::Instance { service, node, zone, instance }) => {
+                    self.written.entry(service.clone()).or_default().insert(node.clone(), body.clone());
+                    self.unwritten.insert(service.clone());
+                    self.registry.remember(service, node, zone, instance, now);
+                }
+                None => {}
+            }
+        }
+        // Whose service is not there any more is found out when the first state has come.
+        let given: Vec<Arc<str>> = self.vips.given().map(|(service, ..)| service.clone()).collect();
+        self.concerned.extend(given.iter().filter_map(|service| ServiceId::parse(service, "")));
+    }
+
+    /// Something became of an instance.
+    pub fn event(&mut self, event: &InstanceEvent, now: u64) {
+        match event {
+            InstanceEvent::Joined { stream, node } => {
+                if let Err(why) = self.registry.joined(*stream, node, now) {
+                    tracing::warn!(node = %node.scope.id, why, "the instance of this node is no endpoint");
+                }
+            }
+            InstanceEvent::Left { stream } => self.registry.left(*stream, now),
+        }
+    }
+
+    /// Resources came, changed or went; `None` is all of them.
+    pub fn resources(&mut self, state: &State, changed: Option<&[Key]>) {
+        let concerned = match changed {
+            Some(keys) => self.directory.resources(state, keys),
+            None => self.directory.all_resources(state),
+        };
+        self.concerned.extend(concerned);
+    }
+
+    /// Brings the directory up to date, and gives the services of which something else is known than before.
+    pub fn settle(&mut self, now: u64) -> BTreeSet<ServiceId> {
+        self.registry.pass(now);
+        let changed = self.registry.changed();
+        self.unwritten.extend(changed.iter().cloned());
+        let mut concerned = std::mem::take(&mut self.concerned);
+        for service in changed {
+            let found = self.registry.found(&service);
+            if self.directory.found(&service, found) {
+                concerned.insert(service);
+            }
+        }
+        for service in &concerned {
+            if self.directory.get(service).is_none() {
+                self.vips.release(service.full(), now);
+                self.without_address.remove(service);
+                continue;
+            }
+            let vip = self.vips.hold(service.full(), now);
+            if vip.is_some() {
+                self.without_address.remove(service);
+            } else if self.without_address.insert(service.clone()) {
+                tracing::error!(%service, "no address is left for this name: choose a larger mesh.vip_range");
+            }
+            self.directory.address(service, vip);
+        }
+        concerned
+    }
+
+    /// The services as they are known.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The instances.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// When [`Mesh::settle`] has something to do by itself.
+    pub fn next(&self) -> Option<u64> {
+        self.registry.next()
+    }
+
+    /// What is to be written down since this was asked last.
+    pub fn writes(&mut self) -> Vec<RecordWrite> {
+        let mut writes = Vec::new();
+        for service in std::mem::take(&mut self.unwritten) {
+            let there = self.registry.instances(&service).filter(|held| held.standing != Standing::Draining);
+            let now: BTreeMap<Arc<str>, Vec<u8>> = there.map(|held| (held.node.clone(), record::of_instance(held))).collect();
+            let before = self.written.remove(&service).unwrap_or_default();
+            let news = now.iter().filter(|(node, body)| before.get(*node) != Some(*body));
+            writes.extend(news.map(|(node, body)| RecordWrite::Set(record::instance_key(&service, node), body.clone())));
+            let gone = before.keys().filter(|node| !now.contains_key(*node));
+            writes.extend(gone.map(|node| RecordWrite::Remove(record::instance_key(&service, node))));
+            if !now.is_empty() {
+                self.written.insert(service, now);
+            }
+        }
+        for service in self.vips.changed() {
+            let key = record::vip_key(&service);
+            writes.push(match self.vips.get(&service) {
+                Some((address, released)) => RecordWrite::Set(key, record::of_vip(address, released)),
+                None => RecordWrite::Remove(key),
+            });
+        }
+        writes
+    }
+
+    /// What was to be written down was not: all of it is to be written again.
+    pub fn unwritten(&mut self) {
+        let given: Vec<Arc<str>> = self.vips.given().map(|(service, ..)| service.clone()).collect();
+        self.vips.write_again(given);
+        self.unwritten.extend(self.registry.all().map(|held| held.service.clone()));
+        self.written.values_mut().flat_map(BTreeMap::values_mut).for_each(Vec::clear);
+        self.unwritten.extend(self.written.keys().cloned());
+    }
+
+    /// Services and instances, for people: `{services: […], instances: […]}`.
+    pub fn shown(&self) -> Value {
+        let service = |(service, known): (&ServiceId, &Known)| {
+            let standing = |one: Standing| self.registry.instances(service).filter(|held| held.standing == one).count();
+            let fault = self.registry.fault(service).or_else(|| {
+                self.without_address
+                    .contains(service)
+                    .then(|| "no address is left for its name: choose a larger mesh.vip_range".to_owned())
+            });
+            json!({
+                "service": &**service.full(),
+                "identity": &*self.directory.identity(service),
+                "vip": known.vip,
+                "protocol": known.found.as_ref().map(|found| found.protocol.as_str()),
+                "resource": known.owners.first().map(|key| &*key.id),
+                "endpoints": known.found.as_ref().map_or(0, |found| found.endpoints.len()),
+                "live": standing(Standing::Live),
+                "draining": standing(Standing::Draining),
+                "fault": fault,
+            })
+        };
+        let instance = |held: &Held| {
+            let labels: serde_json::Map<String, Value> =
+                held.instance.labels.iter().map(|(name, value)| (name.to_string(), (&**value).into())).collect();
+            json!({
+                "service": &**held.service.full(), "node": &*held.node, "zone": &*held.zone, "address": &*held.instance.address,
+                "port": held.instance.port, "protocol": held.instance.protocol.as_str(), "version": &*held.instance.version,
+                "labels": labels, "state": held.standing.as_str(), "since": held.since,
+            })
+        };
+        json!({
+            "services": self.directory.services().map(service).collect::<Vec<_>>(),
+            "instances": self.registry.all().map(instance).collect::<Vec<_>>(),
+        })
+    }
+}

@@ -73,6 +73,8 @@ pub struct Admin {
     pub settings: Settings,
     /// The nodes as `GET /admin/nodes` shows them: an array of objects.
     pub nodes: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Services and instances of the mesh: `{services: […], instances: […]}`.
+    pub mesh: Arc<dyn Fn() -> Value + Send + Sync>,
     /// The metrics page that `GET /admin/metrics` shows.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Unix milliseconds, for `?ttl=`.
@@ -226,6 +228,7 @@ async fn dispatch(admin: &Admin, caller: &Caller, parts: &Parts, target: Target,
         Target::Status if get => status::status(&call),
         Target::History if get => status::history(&call).await,
         Target::Nodes if get => envelope::json(StatusCode::OK, &(admin.nodes)()),
+        Target::Mesh(what) if get => envelope::json(StatusCode::OK, &(admin.mesh)()[what]),
         Target::Metrics if get => envelope::text(StatusCode::OK, "text/plain; version=0.0.4", (admin.metrics)()),
         Target::OpenApi if get => envelope::json(StatusCode::OK, openapi::document()),
         Target::Root => envelope::error(StatusCode::NOT_FOUND, "not found"),
@@ -242,6 +245,7 @@ fn noun(target: &Target) -> &'static str {
         Target::OpenApi => "openapi",
         Target::History => "history",
         Target::Nodes => "nodes",
+        Target::Mesh(_) => "mesh",
         Target::Metrics => "metrics",
         _ => "this path",
     }

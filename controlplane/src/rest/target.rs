@@ -37,6 +37,8 @@ pub(super) enum Target {
     History,
     /// `/nodes`.
     Nodes,
+    /// `/mesh/services` and `/mesh/instances`.
+    Mesh(&'static str),
     /// `/metrics`.
     Metrics,
     /// A kind that comes later, with the status and text of its refusal.
@@ -75,6 +77,8 @@ pub(super) fn parse(path: &str) -> Option<Target> {
         ["openapi.json"] => Target::OpenApi,
         ["history"] => Target::History,
         ["nodes"] => Target::Nodes,
+        ["mesh", "services"] => Target::Mesh("services"),
+        ["mesh", "instances"] => Target::Mesh("instances"),
         ["metrics"] => Target::Metrics,
         ["stream_routes", ..] => Target::Later("stream mode is disabled, can not add stream routes"),
         ["protos", ..] => Target::Later("protos are not supported yet: they come with the grpc-transcode plugin"),

@@ -47,7 +47,7 @@ use std::time::SystemTime;
 
 pub use delta::DeltaMachine;
 pub use refused::Nack;
-pub use registry::{KindView, NodeRegistry, NodeView};
+pub use registry::{InstanceEvent, KindView, NodeRegistry, NodeView};
 pub use service::{AdsServer, AdsService, Gate, tuned};
 pub use sotw::SotwMachine;
 

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use tokio::sync::mpsc;
+
 use super::Nack;
-use crate::model::Kind;
+use crate::model::{Instance, Kind};
 use crate::protocol::{Dialect, NodeInfo};
 
 /// Nodes that are remembered after they left.
@@ -41,6 +43,23 @@ pub struct NodeView {
     pub nacks: Vec<Nack>,
 }
 
+/// What becomes of instances of services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstanceEvent {
+    /// An instance has come by this stream, or says something else than before.
+    Joined {
+        /// Number of the stream; later streams have higher ones.
+        stream: u64,
+        /// Who, with its instance.
+        node: NodeInfo,
+    },
+    /// A stream by which an instance came has ended, without a word why.
+    Left {
+        /// Number of the stream.
+        stream: u64,
+    },
+}
+
 /// Who is connected. Shared by all streams of a server.
 #[derive(Debug, Default)]
 pub struct NodeRegistry {
@@ -52,6 +71,16 @@ struct Inner {
     next: u64,
     streams: BTreeMap<u64, NodeView>,
     gone: BTreeMap<Arc<str>, NodeView>,
+    /// Hears of instances. No bound: it hears once of a stream's coming and going, and streams are bounded.
+    follower: Option<mpsc::UnboundedSender<InstanceEvent>>,
+}
+
+impl Inner {
+    fn tell(&mut self, event: InstanceEvent) {
+        if self.follower.as_ref().is_some_and(|follower| follower.send(event).is_err()) {
+            self.follower = None;
+        }
+    }
 }
 
 impl NodeRegistry {
@@ -73,12 +102,23 @@ impl NodeRegistry {
         self.lock().streams.len()
     }
 
+    /// What becomes of instances from now on, beginning with those that are connected. There is one follower, the last one who asked.
+    pub fn follow_instances(&self) -> mpsc::UnboundedReceiver<InstanceEvent> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut inner = self.lock();
+        inner.follower = Some(sender);
+        let present: Vec<InstanceEvent> = inner.streams.iter().filter_map(|(id, view)| joined(*id, &view.node)).collect();
+        present.into_iter().for_each(|event| inner.tell(event));
+        receiver
+    }
+
     /// Notes a new stream; it is there until what is returned is dropped.
     pub(super) fn enter(self: &Arc<Self>, node: NodeInfo, dialect: Dialect, now: SystemTime) -> Presence {
         let mut inner = self.lock();
         let id = inner.next;
         inner.next += 1;
         inner.gone.remove(&node.scope.id);
+        joined(id, &node).into_iter().for_each(|event| inner.tell(event));
         let view =
             NodeView { node, dialect, connected_since: Some(now), last_contact: now, kinds: Vec::new(), nacks: Vec::new() };
         inner.streams.insert(id, view);
@@ -90,6 +130,10 @@ impl NodeRegistry {
     }
 }
 
+fn joined(stream: u64, node: &NodeInfo) -> Option<InstanceEvent> {
+    node.instance.as_ref().map(|_| InstanceEvent::Joined { stream, node: node.clone() })
+}
+
 /// A stream's place in the registry.
 #[derive(Debug)]
 pub(super) struct Presence {
@@ -98,6 +142,20 @@ pub(super) struct Presence {
 }
 
 impl Presence {
+    /// Notes what the node says of its instance now: that it drains, for example. What it is stays what it was when it came.
+    pub(super) fn instance(&self, instance: Option<Instance>) {
+        let mut inner = self.registry.lock();
+        let Some(view) = inner.streams.get_mut(&self.id) else { return };
+        let Some((mut now, before)) = instance.zip(view.node.instance.as_ref()) else { return };
+        if now.address.is_empty() {
+            now.address = before.address.clone();
+        }
+        if now != *before {
+            view.node.instance = Some(now);
+            joined(self.id, &view.node.clone()).into_iter().for_each(|event| inner.tell(event));
+        }
+    }
+
     /// Notes what the node holds and refuses; `now` when it said something.
     pub(super) fn update(&self, kinds: Vec<KindView>, nacks: Vec<Nack>, now: Option<SystemTime>) {
         if let Some(view) = self.registry.lock().streams.get_mut(&self.id) {
@@ -112,6 +170,9 @@ impl Drop for Presence {
     fn drop(&mut self) {
         let mut inner = self.registry.lock();
         let Some(mut view) = inner.streams.remove(&self.id) else { return };
+        if view.node.instance.is_some() {
+            inner.tell(InstanceEvent::Left { stream: self.id });
+        }
         if inner.streams.values().any(|other| other.node.scope.id == view.node.scope.id) {
             return;
         }

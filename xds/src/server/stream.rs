@@ -102,7 +102,11 @@ async fn converse<M: Speak>(
             message = inbound.message() => {
                 let Some(message) = message? else { return Ok(()) };
                 heard = Some(clock::wall());
-                take(&mut machine, M::read(message).1, &*view)?;
+                let (said, request) = M::read(message);
+                if let Some(Ok(said)) = said {
+                    presence.instance(said.instance);
+                }
+                take(&mut machine, request, &*view)?;
             }
             next = seat.next() => {
                 view = next.ok_or_else(stopping)?;

@@ -1,8 +1,9 @@
 //! Who is connected: streams come and go.
 
 use super::*;
+use crate::model::{Instance, MeshProtocol};
 use crate::protocol::{Dialect, NodeInfo};
-use crate::server::{KindView, NodeRegistry};
+use crate::server::{InstanceEvent, KindView, NodeRegistry};
 
 fn node(id: &str) -> NodeInfo {
     NodeInfo { scope: NodeScope { id: id.into(), ..NodeScope::default() }, version: "1".into(), instance: None }
@@ -39,4 +40,37 @@ fn the_memory_of_those_that_left_is_bounded() {
     }
     assert_eq!(registry.nodes().len(), 1000);
     assert!(registry.nodes().iter().all(|view| view.last_contact >= at(100)), "the oldest are forgotten");
+}
+
+#[test]
+fn instances_come_say_that_they_drain_and_go() {
+    let registry = Arc::new(NodeRegistry::new());
+    let instance = |draining| Instance {
+        address: "10.0.0.1".into(),
+        port: 15006,
+        protocol: MeshProtocol::Http,
+        version: "".into(),
+        labels: Vec::new(),
+        draining,
+    };
+    let with = |id: &str| NodeInfo { instance: Some(instance(false)), ..node(id) };
+    let early = registry.enter(with("a"), Dialect::Delta, at(1));
+    let _gateway = registry.enter(node("gw"), Dialect::Delta, at(1));
+    let mut events = registry.follow_instances();
+    let late = registry.enter(with("b"), Dialect::Delta, at(2));
+    late.instance(Some(instance(false)));
+    late.instance(Some(Instance { address: "".into(), ..instance(true) }));
+    drop(early);
+    let mut seen = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        seen.push(match event {
+            InstanceEvent::Joined { stream, node } => {
+                let instance = node.instance.unwrap();
+                assert_eq!(&*instance.address, "10.0.0.1");
+                format!("{stream} {} {}", node.scope.id, if instance.draining { "drains" } else { "is there" })
+            }
+            InstanceEvent::Left { stream } => format!("{stream} left"),
+        });
+    }
+    assert_eq!(seen, ["0 a is there", "2 b is there", "2 b drains", "0 left"]);
 }

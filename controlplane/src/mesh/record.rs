@@ -1,0 +1,91 @@
+//! What is written down of the mesh: instances and addresses as JSON, by keys below `mesh/`. What cannot be read is as if it were not there.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use heddle_xds::model::{Instance, MeshProtocol};
+use serde::{Deserialize, Serialize};
+
+use super::Held;
+use crate::model::ServiceId;
+
+const INSTANCES: &str = "mesh/instances/";
+const VIPS: &str = "mesh/vips/";
+
+/// One record.
+pub(super) enum Read {
+    /// An instance.
+    Instance { service: ServiceId, node: Arc<str>, zone: Arc<str>, instance: Instance },
+    /// An address.
+    Vip { service: Arc<str>, address: Ipv4Addr, released: Option<u64> },
+}
+
+#[derive(Serialize, Deserialize)]
+struct InstanceForm {
+    service: String,
+    node: String,
+    zone: String,
+    address: String,
+    port: u16,
+    protocol: String,
+    version: String,
+    labels: Vec<(String, String)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct VipForm {
+    address: Ipv4Addr,
+    released: Option<u64>,
+}
+
+pub(super) fn instance_key(service: &ServiceId, node: &str) -> String {
+    format!("{INSTANCES}{service}/{node}")
+}
+
+pub(super) fn vip_key(service: &str) -> String {
+    format!("{VIPS}{service}")
+}
+
+pub(super) fn of_instance(held: &Held) -> Vec<u8> {
+    let instance = &held.instance;
+    let form = InstanceForm {
+        service: held.service.to_string(),
+        node: held.node.to_string(),
+        zone: held.zone.to_string(),
+        address: instance.address.to_string(),
+        port: instance.port,
+        protocol: instance.protocol.as_str().to_owned(),
+        version: instance.version.to_string(),
+        labels: instance.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+    };
+    json(&form)
+}
+
+pub(super) fn of_vip(address: Ipv4Addr, released: Option<u64>) -> Vec<u8> {
+    json(&VipForm { address, released })
+}
+
+/// Texts and numbers always have a form in JSON.
+fn json(form: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(form).unwrap_or_default()
+}
+
+pub(super) fn read(key: &str, body: &[u8]) -> Option<Read> {
+    if let Some(service) = key.strip_prefix(VIPS) {
+        let form: VipForm = serde_json::from_slice(body).ok()?;
+        return Some(Read::Vip { service: service.into(), address: form.address, released: form.released });
+    }
+    key.strip_prefix(INSTANCES)?;
+    let form: InstanceForm = serde_json::from_slice(body).ok()?;
+    let labels = form.labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let instance = Instance {
+        address: form.address.into(),
+        port: form.port,
+        protocol: MeshProtocol::named(&form.protocol)?,
+        version: form.version.into(),
+        labels,
+        draining: false,
+    };
+    let service = ServiceId::parse(&form.service, "")?;
+    Some(Read::Instance { service, node: form.node.into(), zone: form.zone.into(), instance })
+}

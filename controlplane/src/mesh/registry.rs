@@ -1,0 +1,295 @@
+//! The instances of all services, from what their sidecars' streams do. A function of events and time: it knows no stream, no store and no clock.
+//!
+//! An instance is an endpoint as soon as it has come, and none as soon as it says that it drains. One whose stream ends without a word is kept for
+//! [`GRACE`], in which coming back changes nothing. When more than half of [`MASS`] or more instances are lost within [`TOGETHER`], the trouble is
+//! more likely ours than theirs: they are kept for [`DOUBT`]. What was known before a restart is kept for [`MEMORY`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use heddle_xds::model::{Endpoint, Instance, MeshProtocol};
+use heddle_xds::protocol::NodeInfo;
+
+use super::Found;
+use crate::model::ServiceId;
+
+/// How long a lost instance stays an endpoint, in milliseconds: a stream that breaks comes back within this.
+pub const GRACE: u64 = 1_000;
+/// Losses that are this close together may have one cause.
+pub const TOGETHER: u64 = 2_000;
+/// Fewer instances than this are no mass.
+pub const MASS: usize = 4;
+/// How long lost instances stay when it may be our trouble.
+pub const DOUBT: u64 = 30_000;
+/// How long instances of before a restart stay: the longest pause between two tries of an agent to connect, twice.
+pub const MEMORY: u64 = 60_000;
+/// Instances of one service; what clients balance over must fit one message.
+pub const MOST_INSTANCES: usize = 5_000;
+/// Services.
+pub const MOST_SERVICES: usize = 20_000;
+
+/// What an instance does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Its sidecar is connected.
+    Live,
+    /// It takes no new requests, and is no endpoint.
+    Draining,
+    /// Its stream was lost a moment ago.
+    Missing,
+    /// Many were lost at once; it is kept in doubt.
+    Doubted,
+    /// It was there before the control plane restarted.
+    Remembered,
+}
+
+impl Standing {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Standing::Live => "live",
+            Standing::Draining => "draining",
+            Standing::Missing => "missing",
+            Standing::Doubted => "doubted",
+            Standing::Remembered => "remembered",
+        }
+    }
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Whose.
+    pub service: ServiceId,
+    /// Id of the node of its sidecar.
+    pub node: Arc<str>,
+    /// Where it runs.
+    pub zone: Arc<str>,
+    /// What its sidecar said.
+    pub instance: Instance,
+    /// What it does.
+    pub standing: Standing,
+    /// Since when, in Unix milliseconds.
+    pub since: u64,
+    stream: Option<u64>,
+    /// When it is given up.
+    until: Option<u64>,
+}
+
+/// What happened so far, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Instances that came, those that came back included.
+    pub joins: u64,
+    /// Instances that drained or were given up.
+    pub leaves: u64,
+    /// Instances that came back within their grace.
+    pub returns: u64,
+    /// Times that a mass of instances was kept in doubt.
+    pub doubts: u64,
+    /// Instances that were refused: without a service, an address, or room.
+    pub refusals: u64,
+}
+
+/// All instances. Times are Unix milliseconds.
+#[derive(Debug, Default)]
+pub struct Registry {
+    held: BTreeMap<ServiceId, BTreeMap<Arc<str>, Held>>,
+    of_node: HashMap<Arc<str>, ServiceId>,
+    of_stream: HashMap<u64, Arc<str>>,
+    deadlines: BTreeSet<(u64, Arc<str>)>,
+    changed: BTreeSet<ServiceId>,
+    counts: Counts,
+}
+
+impl Registry {
+    /// An instance came by a stream, or says something else. The newest stream of a node counts.
+    ///
+    /// # Errors
+    /// Why it is no endpoint.
+    pub fn joined(&mut self, stream: u64, node: &NodeInfo, now: u64) -> Result<(), String> {
+        let held = match self.admit(stream, node, now) {
+            Ok(held) => held,
+            Err(why) => {
+                self.counts.refusals += 1;
+                return Err(why);
+            }
+        };
+        let before = self.remove(&held.node);
+        if let Some(old) = before.as_ref().and_then(|before| before.stream) {
+            if old > stream {
+                self.insert(before.into_iter());
+                return Ok(());
+            }
+            self.of_stream.remove(&old);
+        }
+        let returns = before.as_ref().is_some_and(|before| before.until.is_some());
+        let same = before.as_ref().is_some_and(|before| before.instance == held.instance && before.service == held.service);
+        if before.as_ref().is_none_or(|before| before.stream != Some(stream)) {
+            self.counts.joins += 1;
+            self.counts.returns += u64::from(returns);
+        }
+        if held.standing == Standing::Draining && before.as_ref().is_some_and(|before| before.standing != Standing::Draining) {
+            self.counts.leaves += 1;
+        }
+        // Coming back changes nothing, and is nothing new since then.
+        let since = before.filter(|before| same && before.standing != Standing::Draining).map_or(now, |before| before.since);
+        self.of_stream.insert(stream, held.node.clone());
+        self.insert([Held { since, ..held }].into_iter());
+        Ok(())
+    }
+
+    fn admit(&self, stream: u64, node: &NodeInfo, now: u64) -> Result<Held, String> {
+        let (scope, id) = (&node.scope, &node.scope.id);
+        let service = ServiceId::new(&scope.namespace, &scope.service);
+        let service = service.ok_or_else(|| format!("\"{}/{}\" is no name of a service", scope.namespace, scope.service))?;
+        let instance = node.instance.clone().ok_or("it says nothing of its instance")?;
+        if instance.address.parse::<IpAddr>().is_err() {
+            return Err(format!("\"{}\" is no IP address under which others reach it", instance.address));
+        }
+        let known = self.held.get(&service);
+        let full = known.is_some_and(|all| all.len() >= MOST_INSTANCES && !all.contains_key(id));
+        if full || (known.is_none() && self.held.len() >= MOST_SERVICES) {
+            return Err(format!("there is room for {MOST_SERVICES} services with {MOST_INSTANCES} instances each"));
+        }
+        let standing = if instance.draining { Standing::Draining } else { Standing::Live };
+        let (node, zone) = (id.clone(), scope.zone.clone());
+        Ok(Held { service, node, zone, instance, standing, since: now, stream: Some(stream), until: None })
+    }
+
+    /// A stream has ended without a word.
+    pub fn left(&mut self, stream: u64, now: u64) {
+        let Some(mut held) = self.of_stream.remove(&stream).and_then(|node| self.remove(&node)) else { return };
+        if held.standing == Standing::Draining {
+            return;
+        }
+        held.stream = None;
+        held.standing = Standing::Missing;
+        held.since = now;
+        held.until = Some(now + GRACE);
+        self.insert([held].into_iter());
+    }
+
+    /// What was known before a restart, unless it is known better.
+    pub fn remember(&mut self, service: ServiceId, node: Arc<str>, zone: Arc<str>, instance: Instance, now: u64) {
+        if self.of_node.contains_key(&node) || instance.draining {
+            return;
+        }
+        let standing = Standing::Remembered;
+        let until = Some(now + MEMORY);
+        self.insert([Held { service, node, zone, instance, standing, since: now, stream: None, until }].into_iter());
+    }
+
+    /// Gives up whose time is over, unless many were lost at once.
+    pub fn pass(&mut self, now: u64) {
+        while let Some((at, node)) = self.deadlines.first().filter(|(at, _)| *at <= now).cloned() {
+            self.deadlines.remove(&(at, node.clone()));
+            let Some(mut held) = self.remove(&node) else { continue };
+            if held.standing == Standing::Missing && self.is_mass(held.since) {
+                held.standing = Standing::Doubted;
+                held.until = Some(held.since + DOUBT);
+                self.counts.doubts += 1;
+                self.insert([held].into_iter());
+            } else {
+                self.counts.leaves += 1;
+            }
+        }
+    }
+
+    /// Whether the loss of an instance at `since` (which is taken out at this moment) was one of more than half of all.
+    fn is_mass(&self, since: u64) -> bool {
+        let all = || self.held.values().flat_map(BTreeMap::values).filter(|held| held.standing != Standing::Draining);
+        let lost = |held: &&Held| {
+            matches!(held.standing, Standing::Missing | Standing::Doubted) && held.since.abs_diff(since) <= TOGETHER
+        };
+        let (count, lost) = (all().count() + 1, all().filter(lost).count() + 1);
+        count >= MASS && lost * 2 > count
+    }
+
+    /// When [`Registry::pass`] has something to do.
+    pub fn next(&self) -> Option<u64> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Services of which something is different since this was asked last.
+    pub fn changed(&mut self) -> BTreeSet<ServiceId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What the instances of a service say; `None` when there are none.
+    pub fn found(&self, service: &ServiceId) -> Option<Found> {
+        let all = self.held.get(service)?;
+        let there = || all.values().filter(|held| held.standing != Standing::Draining);
+        let endpoint = |held: &Held| Endpoint {
+            host: held.instance.address.clone(),
+            port: held.instance.port,
+            weight: 1,
+            priority: 0,
+            zone: held.zone.clone(),
+        };
+        Some(Found { endpoints: there().map(endpoint).collect(), protocol: protocol(there()) })
+    }
+
+    /// What is wrong with what the instances of a service say.
+    pub fn fault(&self, service: &ServiceId) -> Option<String> {
+        let mut spoken: Vec<&str> = self.instances(service).filter_map(declared).map(MeshProtocol::as_str).collect();
+        spoken.sort_unstable();
+        spoken.dedup();
+        (spoken.len() > 1).then(|| {
+            format!("its instances disagree about their protocol ({}); it counts as auto until a mesh_services resource says which it is", spoken.join(", "))
+        })
+    }
+
+    /// The instances of a service.
+    pub fn instances(&self, service: &ServiceId) -> impl Iterator<Item = &Held> {
+        self.held.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// All instances, by service and node.
+    pub fn all(&self) -> impl Iterator<Item = &Held> {
+        self.held.values().flat_map(BTreeMap::values)
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn insert(&mut self, held: impl Iterator<Item = Held>) {
+        for held in held {
+            if let Some(until) = held.until {
+                self.deadlines.insert((until, held.node.clone()));
+            }
+            self.of_node.insert(held.node.clone(), held.service.clone());
+            self.changed.insert(held.service.clone());
+            self.held.entry(held.service.clone()).or_default().insert(held.node.clone(), held);
+        }
+    }
+
+    fn remove(&mut self, node: &Arc<str>) -> Option<Held> {
+        let service = self.of_node.remove(node)?;
+        let all = self.held.get_mut(&service)?;
+        let held = all.remove(node);
+        if all.is_empty() {
+            self.held.remove(&service);
+        }
+        if let Some(until) = held.as_ref().and_then(|held| held.until) {
+            self.deadlines.remove(&(until, node.clone()));
+        }
+        self.changed.insert(service);
+        held
+    }
+}
+
+/// What an instance declares to speak.
+fn declared(held: &Held) -> Option<MeshProtocol> {
+    Some(held.instance.protocol).filter(|protocol| *protocol != MeshProtocol::Auto && held.standing != Standing::Draining)
+}
+
+/// What all instances that declare something declare; where they disagree, the first bytes decide, which harms none of them.
+fn protocol<'a>(held: impl Iterator<Item = &'a Held>) -> MeshProtocol {
+    let mut declared = held.filter_map(declared);
+    let Some(first) = declared.next() else { return MeshProtocol::Auto };
+    if declared.all(|other| other == first) { first } else { MeshProtocol::Auto }
+}

@@ -1,0 +1,218 @@
+//! What becomes of instances: stories, and any sequence of what can happen.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use heddle_xds::model::{Instance, MeshProtocol};
+use heddle_xds::protocol::NodeInfo;
+use heddle_xds::snapshot::NodeScope;
+use proptest::prelude::*;
+
+use super::registry::{DOUBT, GRACE, MEMORY};
+use super::vips::QUARANTINE;
+use super::*;
+
+fn node(id: &str, service: &str, draining: bool) -> NodeInfo {
+    let scope = NodeScope { id: id.into(), namespace: "shop".into(), service: service.into(), ..NodeScope::default() };
+    let instance = Instance {
+        address: "10.0.0.1".into(),
+        port: 15006,
+        protocol: MeshProtocol::Http,
+        version: "v1".into(),
+        labels: vec![("a".into(), "b".into())],
+        draining,
+    };
+    NodeInfo { scope, version: "".into(), instance: Some(instance) }
+}
+
+fn mesh() -> Mesh {
+    Mesh::new("example.org", "240.240.0.0/16".parse().unwrap())
+}
+
+fn web() -> ServiceId {
+    ServiceId::parse("web", "shop").unwrap()
+}
+
+impl Mesh {
+    fn join(&mut self, stream: u64, node: NodeInfo, now: u64) -> BTreeSet<ServiceId> {
+        self.event(&InstanceEvent::Joined { stream, node }, now);
+        self.settle(now)
+    }
+
+    fn leave(&mut self, stream: u64, now: u64) -> BTreeSet<ServiceId> {
+        self.event(&InstanceEvent::Left { stream }, now);
+        self.settle(now)
+    }
+
+    fn endpoints(&self, service: &ServiceId) -> usize {
+        self.directory.get(service).and_then(|known| known.found.as_ref()).map_or(0, |found| found.endpoints.len())
+    }
+}
+
+#[test]
+fn an_instance_comes_at_once_drains_at_once_and_is_lost_after_its_grace() {
+    let mut mesh = mesh();
+    assert_eq!(mesh.join(1, node("a", "web", false), 0), BTreeSet::from([web()]));
+    assert_eq!(mesh.endpoints(&web()), 1);
+    mesh.join(2, node("b", "web", false), 0);
+    mesh.join(2, node("b", "web", true), 10);
+    assert_eq!(mesh.endpoints(&web()), 1, "who drains is no endpoint");
+    assert!(mesh.leave(2, 20).is_empty(), "and its going is no news");
+    assert!(mesh.leave(1, 100).is_empty());
+    assert_eq!((mesh.endpoints(&web()), mesh.next()), (1, Some(100 + GRACE)));
+    assert!(mesh.settle(99 + GRACE).is_empty());
+    assert_eq!(mesh.settle(100 + GRACE), BTreeSet::from([web()]));
+    assert!(mesh.directory().get(&web()).is_none());
+    let counts = mesh.registry().counts();
+    assert_eq!((counts.joins, counts.leaves, counts.returns), (2, 2, 0));
+}
+
+#[test]
+fn coming_back_within_the_grace_changes_nothing_and_the_newest_stream_counts() {
+    let mut mesh = mesh();
+    mesh.join(1, node("a", "web", false), 0);
+    mesh.leave(1, 100);
+    assert!(mesh.join(2, node("a", "web", false), 500).is_empty());
+    assert_eq!(mesh.next(), None);
+    mesh.join(3, node("a", "web", false), 600);
+    assert!(mesh.leave(2, 700).is_empty() && mesh.next().is_none(), "an old stream that ends late takes nothing along");
+    mesh.join(1, node("a", "api", false), 800);
+    assert_eq!(mesh.endpoints(&web()), 1, "nor does one that is heard of late");
+    assert_eq!(mesh.registry().counts().returns, 1);
+}
+
+#[test]
+fn many_losses_at_once_are_taken_for_our_trouble() {
+    let mut mesh = mesh();
+    (0..5).for_each(|n| drop(mesh.join(n, node(&format!("n{n}"), "web", false), 0)));
+    (0..3).for_each(|n| drop(mesh.leave(n, 1000 + n)));
+    mesh.settle(1002 + GRACE);
+    assert_eq!(mesh.endpoints(&web()), 5);
+    assert!(mesh.registry().all().any(|held| held.standing == Standing::Doubted));
+    mesh.join(10, node("n0", "web", false), 10_000);
+    mesh.settle(999 + DOUBT);
+    assert_eq!(mesh.endpoints(&web()), 5);
+    mesh.settle(1002 + DOUBT);
+    assert_eq!(mesh.endpoints(&web()), 3, "who does not come back is gone in the end");
+}
+
+#[test]
+fn a_restart_forgets_nothing_for_a_while() {
+    let mut mesh = mesh();
+    mesh.join(1, node("a", "web", false), 0);
+    mesh.join(2, node("b", "web", false), 0);
+    let vip = mesh.directory().get(&web()).unwrap().vip.unwrap();
+    let mut kept: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let keep = |kept: &mut BTreeMap<String, Vec<u8>>, writes| {
+        for write in writes {
+            match write {
+                RecordWrite::Set(key, body) => drop(kept.insert(key, body)),
+                RecordWrite::Remove(key) => assert!(kept.remove(&key).is_some()),
+                RecordWrite::Raise(..) => panic!("nothing is counted here"),
+            }
+        }
+    };
+    keep(&mut kept, mesh.writes());
+    assert_eq!((kept.len(), mesh.writes().len()), (3, 0));
+    let records: Vec<(String, Vec<u8>)> = kept.clone().into_iter().chain([("other".into(), vec![1])]).collect();
+    let mut again = Mesh::new("example.org", "240.240.0.0/16".parse().unwrap());
+    again.restore(&records, 1_000_000);
+    again.settle(1_000_000);
+    assert_eq!((again.endpoints(&web()), again.directory().get(&web()).unwrap().vip), (2, Some(vip)));
+    assert!(again.join(1, node("b", "web", false), 1_001_000).is_empty());
+    again.settle(1_000_000 + MEMORY);
+    assert_eq!(again.endpoints(&web()), 1);
+    keep(&mut kept, again.writes());
+    assert_eq!(kept.keys().filter(|key| key.contains("instances")).collect::<Vec<_>>(), ["mesh/instances/shop/web/b"]);
+}
+
+#[test]
+fn who_cannot_be_an_endpoint_is_refused() {
+    let mut mesh = mesh();
+    mesh.join(1, node("a", "", false), 0);
+    mesh.join(2, node("b", "Web", false), 0);
+    let mut lost = node("c", "web", false);
+    lost.instance.as_mut().unwrap().address = "web.example".into();
+    mesh.join(3, lost, 0);
+    assert_eq!((mesh.registry().counts().refusals, mesh.registry().all().count()), (3, 0));
+}
+
+#[test]
+fn instances_that_disagree_are_told_apart_by_their_bytes() {
+    let mut mesh = mesh();
+    let speaks = |id: &str, protocol| {
+        let mut node = node(id, "web", false);
+        node.instance.as_mut().unwrap().protocol = protocol;
+        node
+    };
+    let protocol = |mesh: &Mesh| mesh.directory().get(&web()).unwrap().found.clone().unwrap().protocol;
+    mesh.join(1, speaks("a", MeshProtocol::Auto), 0);
+    mesh.join(2, speaks("b", MeshProtocol::Grpc), 0);
+    assert_eq!((protocol(&mesh), mesh.registry().fault(&web())), (MeshProtocol::Grpc, None));
+    mesh.join(3, speaks("c", MeshProtocol::Tcp), 0);
+    assert_eq!(protocol(&mesh), MeshProtocol::Auto);
+    assert!(mesh.shown()["services"][0]["fault"].as_str().unwrap().contains("grpc, tcp"));
+}
+
+#[test]
+fn addresses_are_unique_stay_and_rest_before_others_get_them() {
+    let mut vips = Vips::new("240.240.0.0/29".parse().unwrap());
+    let names: Vec<Arc<str>> = (0..7).map(|n| format!("shop/s{n}").into()).collect();
+    let given: BTreeSet<_> = names[..6].iter().map(|name| vips.hold(name, 0).unwrap()).collect();
+    assert_eq!((given.len(), vips.hold(&names[6], 0)), (6, None));
+    let first = vips.hold(&names[0], 0);
+    vips.release(&names[0], 10);
+    assert_eq!(vips.hold(&names[6], 9 + QUARANTINE), None);
+    assert_eq!(vips.hold(&names[0], 9 + QUARANTINE), first, "who comes back gets its own");
+    vips.release(&names[0], 10);
+    assert_eq!(vips.hold(&names[6], 10 + QUARANTINE), first);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Join(u8, bool),
+    Leave(u8),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..6u8, prop::bool::weighted(0.2)).prop_map(|(node, draining)| Step::Join(node, draining)),
+        3 => (0..6u8).prop_map(Step::Leave),
+        2 => (0..3_000u64).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    /// In the end exactly those are endpoints whose newest stream is open and who do not drain; before, none of them is missing.
+    #[test]
+    fn any_sequence_ends_in_the_right_endpoints(steps in prop::collection::vec(step(), 1..60)) {
+        let mut mesh = mesh();
+        let mut open: BTreeMap<u8, (u64, bool)> = BTreeMap::new();
+        let (mut now, mut streams) = (1_000, 0);
+        for step in steps {
+            match step {
+                Step::Join(id, draining) => {
+                    streams += 1;
+                    open.insert(id, (streams, draining));
+                    mesh.join(streams, node(&format!("n{id}"), "web", draining), now);
+                }
+                Step::Leave(id) => {
+                    if let Some((stream, _)) = open.remove(&id) {
+                        mesh.leave(stream, now);
+                    }
+                }
+                Step::Wait(time) => {
+                    now += time;
+                    mesh.settle(now);
+                }
+            }
+            prop_assert!(mesh.endpoints(&web()) >= open.values().filter(|(_, draining)| !draining).count());
+            prop_assert!(mesh.next().is_none_or(|next| next > now && next <= now + DOUBT));
+        }
+        mesh.settle(now + DOUBT);
+        mesh.settle(now + 2 * DOUBT);
+        prop_assert_eq!(mesh.endpoints(&web()), open.values().filter(|(_, draining)| !draining).count());
+        prop_assert_eq!(mesh.next(), None);
+    }
+}
