@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::time::SystemTime;
 
 use heddle_node::identity::{Bundles, ClientAuth, Expect, Identity, SpiffeId, peer_of};
 use parking_lot::Mutex;
@@ -105,7 +104,7 @@ impl IdentityService for Control {
         Ok(Response::new(proto::SignResponse {
             chain_der: chain.iter().map(|der| der.to_vec()).collect(),
             bundles: Some(self.bundles.borrow().clone()),
-            server_time: Some(SystemTime::from(clock::wall()).into()),
+            server_time: Some(clock::wall().into()),
             spiffe_id: id.to_string(),
             ..proto::SignResponse::default()
         }))
