@@ -60,7 +60,11 @@ fn domain() -> TrustDomain {
 
 fn connector(heddle: &Heddle, identity: &Identity) -> Connector {
     let server = SpiffeId::service(&domain(), "heddle", "controlplane").unwrap();
-    Connector::tls(&heddle.xds.to_string(), identity, Expect::AnyOf(vec![server])).unwrap()
+    let (address, expect) = (heddle.xds.to_string(), Expect::AnyOf(vec![server]));
+    match identity.svid() {
+        Some(_) => Connector::tls(&address, identity, expect).unwrap(),
+        None => Connector::joining(&address, identity, expect).unwrap(),
+    }
 }
 
 fn request(id: &str) -> (Vec<u8>, KeyPair) {
@@ -155,6 +159,7 @@ async fn a_foreign_authority_opens_no_connection() {
         Err(_) => true,
     };
     assert!(failed);
+    until("the audit", || (refusal(&ours)["verdict"] == "certificate").then_some(()));
 }
 
 #[tokio::test]
@@ -213,6 +218,8 @@ async fn a_root_is_replaced_while_nodes_watch_and_after_a_restart() {
     assert_eq!(shown["phase"], "spreading", "web-1 has not confirmed it: {shown:#}");
     assert!(shown["waits_for"][0].as_str().unwrap().contains("web-1"), "{shown:#}");
     sender.send(hold(&second.version)).await.unwrap();
+    // What follows blocks this thread, which carries the connection as well.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     until("the new root to sign", || (json(&heddle, &["ca", "show"])["phase"] == "retiring").then_some(()));
     drop((sender, told));
     heddle.restart();

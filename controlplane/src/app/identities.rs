@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use heddle_node::drain::DrainWatch;
 use heddle_node::identity::{ClientAuth, Identity};
-use heddle_xds::link::{Peer, Speaks};
+use heddle_xds::link::{Peer, Speaks, Turned};
 use heddle_xds::protocol::NodeInfo;
 use heddle_xds::server::{Gate, NodeRegistry};
 use tonic::Status;
 
-use crate::ca::{Authority, CaError};
+use crate::ca::{Authority, CaError, Reason};
 use crate::grpc::{IdentityServer, IdentityService, sidecars};
 use crate::mesh::DEFAULT_TRUST_DOMAIN;
 use crate::seal::Seal;
@@ -62,6 +62,17 @@ impl Identities {
         }
     }
 
+    /// Writes down whose certificates open no connection.
+    pub(super) fn turned(&self) -> Turned {
+        let authority = self.authority.clone();
+        Arc::new(move |address, why| {
+            if let Some(authority) = authority.clone() {
+                let peer = Peer::Tls { address, identity: None };
+                tokio::spawn(async move { authority.turned_away(&peer, String::new(), Reason::Certificate, why).await });
+            }
+        })
+    }
+
     /// The service by which nodes get who they are.
     pub(super) fn service(&self, drain: &DrainWatch) -> Option<IdentityServer> {
         let authority = self.authority.clone()?;
@@ -87,29 +98,34 @@ impl Identities {
 /// Takes namespace and service of a node from its certificate, never from what it says.
 fn admit(authority: &Authority, door: Door, peer: &Peer, node: &mut NodeInfo) -> Result<(), Status> {
     let scope = &mut node.scope;
+    let claimed = format!("{}/{}", scope.namespace, scope.service);
+    let turn_away = |claimed: &str, reason: Reason, told: Status| {
+        let (authority, peer, claimed, why) = (authority.clone(), peer.clone(), claimed.to_owned(), told.message().to_owned());
+        tokio::spawn(async move { authority.turned_away(&peer, claimed, reason, why).await });
+        Err(told)
+    };
     let id = match (peer, peer.id()) {
         (Peer::Process, _) => return Ok(()),
         (_, Some(id)) => id,
         (_, None) if door == Door::Tls => {
-            return Err(Status::unauthenticated("discovery demands a client certificate; join first (IdentityService.Sign)"));
+            let told = Status::unauthenticated("discovery demands a client certificate; join first (IdentityService.Sign)");
+            return turn_away(&claimed, Reason::NoProof, told);
         }
         (_, None) if scope.service.is_empty() => return Ok(()),
         (_, None) => {
-            let who = format!("{}/{}", scope.namespace, scope.service);
-            return Err(Status::unauthenticated(format!("who claims to be {who} has to show its certificate; connect with TLS")));
+            let told = format!("who claims to be {claimed} has to show its certificate; connect with TLS");
+            return turn_away(&claimed, Reason::NoProof, Status::unauthenticated(told));
         }
     };
     let own = Some(id).filter(|id| id.trust_domain() == authority.trust_domain());
     let Some((namespace, service)) = own.and_then(|id| id.namespace().zip(id.service_name())) else {
-        return Err(Status::permission_denied(format!("{id} is no identity of {}", authority.trust_domain())));
+        let told = format!("{id} is no identity of {}", authority.trust_domain());
+        return turn_away(id.as_str(), Reason::ForeignDomain, Status::permission_denied(told));
     };
-    let claims = |claimed: &str, verified: &str| !claimed.is_empty() && claimed != verified;
-    if claims(&scope.namespace, namespace) || claims(&scope.service, service) {
-        let claimed = format!("{}/{}", scope.namespace, scope.service);
+    let differs = |claimed: &str, verified: &str| !claimed.is_empty() && claimed != verified;
+    if differs(&scope.namespace, namespace) || differs(&scope.service, service) {
         let told = format!("node {} claims to be {claimed}, its certificate says {id}", scope.id);
-        let (authority, peer) = (authority.clone(), peer.clone());
-        tokio::spawn(async move { authority.turned_away(&peer, claimed).await });
-        return Err(Status::permission_denied(told));
+        return turn_away(&claimed, Reason::OtherIdentity, Status::permission_denied(told));
     }
     (scope.namespace, scope.service) = (namespace.into(), service.into());
     Ok(())

@@ -243,7 +243,7 @@ impl Discovery {
         let memory = tuned().add_service(ads()).add_optional_service(self.identities.service(&self.drain));
         let network = tuned().add_service(ads()).add_service(admin.into_server()).add_service(operators.into_server());
         let network = network.add_optional_service(self.identities.service(&self.drain));
-        let incoming = link::accept(listener, self.identities.speaks(), self.drain.clone());
+        let incoming = link::accept(listener, self.identities.speaks(), self.identities.turned(), self.drain.clone());
         tokio::join!(
             translation.run(self.drain.clone()),
             finish("xDS within the process", serve(memory, within, self.drain.clone())),

@@ -1,6 +1,7 @@
 //! The server's side of connections: accepts them, finds out whether they speak TLS, and says who is there. It knows no service.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -120,14 +121,23 @@ impl tokio_stream::Stream for Incoming {
     }
 }
 
+/// Hears of clients whose certificates were not accepted: from where, and why.
+pub type Turned = Arc<dyn Fn(SocketAddr, String) + Send + Sync>;
+
 /// Accepts connections on the present runtime until the drain begins or nobody takes them any more. A slow or broken handshake holds up nobody else.
-pub fn accept(listener: TcpListener, speaks: Speaks, drain: DrainWatch) -> Incoming {
+pub fn accept(listener: TcpListener, speaks: Speaks, turned: Turned, drain: DrainWatch) -> Incoming {
     let (sender, receiver) = mpsc::channel(WAITING);
-    tokio::spawn(run(listener, speaks, sender, drain));
+    tokio::spawn(run(listener, speaks, turned, sender, drain));
     Incoming { receiver }
 }
 
-async fn run(listener: TcpListener, speaks: Speaks, sender: mpsc::Sender<io::Result<Connection>>, mut drain: DrainWatch) {
+async fn run(
+    listener: TcpListener,
+    speaks: Speaks,
+    turned: Turned,
+    sender: mpsc::Sender<io::Result<Connection>>,
+    mut drain: DrainWatch,
+) {
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     loop {
         let accepted = tokio::select! {
@@ -145,21 +155,34 @@ async fn run(listener: TcpListener, speaks: Speaks, sender: mpsc::Sender<io::Res
         };
         let Ok((stream, address)) = stream else { continue };
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-        let (speaks, sender) = (speaks.clone(), sender.clone());
+        let (speaks, turned, sender) = (speaks.clone(), turned.clone(), sender.clone());
         tokio::spawn(async move {
             let shaken = timeout(HANDSHAKE, greet(stream, address, &speaks)).await;
             drop(permit);
             match shaken {
                 // Nobody takes it any more when the server stops.
                 Ok(Ok(connection)) => drop(sender.send(Ok(connection)).await),
-                Ok(Err(error)) => tracing::debug!(%address, %error, "handshake failed"),
+                Ok(Err(error)) => {
+                    tracing::debug!(%address, %error, "handshake failed");
+                    if let Some(why) = distrust(&error) {
+                        turned(address, why);
+                    }
+                }
                 Err(_) => tracing::debug!(%address, "no handshake in time"),
             }
         });
     }
 }
 
-async fn greet(stream: TcpStream, address: std::net::SocketAddr, speaks: &Speaks) -> io::Result<Connection> {
+/// Why a certificate was not accepted, when that is what a handshake has failed for.
+fn distrust(error: &io::Error) -> Option<String> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(why) => Some(why.to_string()),
+        _ => None,
+    }
+}
+
+async fn greet(stream: TcpStream, address: SocketAddr, speaks: &Speaks) -> io::Result<Connection> {
     let config = match speaks {
         Speaks::Clear => None,
         Speaks::Tls(config) => Some(config),

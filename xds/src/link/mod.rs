@@ -25,7 +25,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint};
 
-pub use door::{Connection, Incoming, Speaks, accept};
+pub use door::{Connection, Incoming, Speaks, Turned, accept};
 pub use peer::{Peer, PeerIdentity};
 
 /// Until a connection stands.

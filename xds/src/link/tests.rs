@@ -52,8 +52,9 @@ async fn port(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (completion, watch) = drain::pair();
+    let turned: Turned = Arc::new(|_, _| {});
     let config = server.server_config(ClientAuth::Optional, &[b"h2"]);
-    (address, accept(listener, speaks(config), watch), completion)
+    (address, accept(listener, speaks(config), turned, watch), completion)
 }
 
 fn server() -> Expect {

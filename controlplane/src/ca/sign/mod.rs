@@ -97,15 +97,12 @@ impl Authority {
         }
     }
 
-    /// Writes down that a node was turned away because its connection shows another identity than it claims.
-    pub async fn turned_away(&self, peer: &Peer, claimed: String) {
+    /// Writes down that a node was turned away by what its connection shows.
+    pub async fn turned_away(&self, peer: &Peer, claimed: String, reason: Reason, detail: String) {
         let mut decision = self.begin(Proof::Connection.kind(peer), peer);
         decision.spiffe_id = claimed;
-        if let Peer::Tls { identity: Some(identity), .. } = peer {
-            decision.subject = identity.id.to_string();
-        }
-        let refusal = Refusal::new(Reason::OtherIdentity, "the node claims to be another one than its certificate says");
-        self.refused(decision, &refusal).await;
+        decision.subject = peer.id().map(ToString::to_string).unwrap_or_default();
+        self.refused(decision, &Refusal::new(reason, detail)).await;
     }
 
     pub(super) fn begin(&self, proof: &str, peer: &Peer) -> Decision {

@@ -15,6 +15,8 @@ pub enum Reason {
     Kubernetes,
     /// Service-account tokens are not taken here.
     KubernetesOff,
+    /// A client certificate that opens no connection: of no root that is trusted, expired, or no identity.
+    Certificate,
     /// The certificate of the connection has expired since its handshake.
     Expired,
     /// The proof is of another trust domain.
@@ -60,13 +62,14 @@ pub enum Blame {
 
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 19] = [
         Reason::NoProof,
         Reason::TokenUnknown,
         Reason::TokenExpired,
         Reason::TokenUsed,
         Reason::Kubernetes,
         Reason::KubernetesOff,
+        Reason::Certificate,
         Reason::Expired,
         Reason::ForeignDomain,
         Reason::OtherIdentity,
@@ -90,6 +93,7 @@ impl Reason {
             Reason::TokenUsed => "token-used",
             Reason::Kubernetes => "kubernetes-token",
             Reason::KubernetesOff => "kubernetes-off",
+            Reason::Certificate => "certificate",
             Reason::Expired => "identity-expired",
             Reason::ForeignDomain => "foreign-domain",
             Reason::OtherIdentity => "other-identity",
@@ -114,6 +118,7 @@ impl Reason {
             | Reason::TokenUsed
             | Reason::Kubernetes
             | Reason::KubernetesOff
+            | Reason::Certificate
             | Reason::Expired => Blame::Proof,
             Reason::ForeignDomain | Reason::OtherIdentity | Reason::Reserved => Blame::Permission,
             Reason::RequestSize | Reason::Request | Reason::Signature | Reason::Key | Reason::Extra => Blame::Request,

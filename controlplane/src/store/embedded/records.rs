@@ -25,10 +25,9 @@ pub(super) fn write(txn: &WriteTransaction, writes: &[RecordWrite], entries: &[V
         }
     }
     let mut journal = txn.open_table(JOURNAL)?;
-    let mut next = journal.last()?.map_or(1, |(number, _)| number.value() + 1);
-    for entry in entries {
-        journal.insert(next, entry.as_slice())?;
-        next += 1;
+    let first = journal.last()?.map_or(1, |(number, _)| number.value() + 1);
+    for (number, entry) in (first..).zip(entries) {
+        journal.insert(number, entry.as_slice())?;
     }
     while journal.len()? > keep {
         journal.pop_first()?;
