@@ -311,6 +311,11 @@ impl Machine for DeltaMachine {
         Kind::ALL.into_iter().rev().find_map(|kind| self.next_removal(kind, source))
     }
 
+    fn asked(&self, kind: Kind) -> (bool, Vec<Arc<str>>) {
+        let state = &self.kinds[kind.index()];
+        (state.open && state.wildcard, state.names.iter().cloned().collect())
+    }
+
     fn position(&self) -> u64 {
         self.position
     }

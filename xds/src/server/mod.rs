@@ -43,6 +43,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use delta::DeltaMachine;
@@ -51,6 +52,7 @@ pub use registry::{InstanceEvent, KindView, NodeRegistry, NodeView};
 pub use service::{AdsServer, AdsService, Gate, tuned};
 pub use sotw::SotwMachine;
 
+use crate::model::Kind;
 use crate::protocol::BadRequest;
 use crate::snapshot::{Changes, SnapshotSource};
 
@@ -68,6 +70,8 @@ pub trait Machine: Send + 'static {
     fn changes(&mut self, changes: Changes, source: &dyn SnapshotSource);
     /// The next response, when one is due.
     fn response(&mut self, source: &dyn SnapshotSource) -> Option<Self::Response>;
+    /// What the client asks for of a kind: whether everything, and which names.
+    fn asked(&self, kind: Kind) -> (bool, Vec<Arc<str>>);
     /// The position up to which changes were noted.
     fn position(&self) -> u64;
     /// What the client holds, by kind, for those that it asked for.

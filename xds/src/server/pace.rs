@@ -126,7 +126,7 @@ mod tests {
     async fn views_follow_changes_and_endpoints_are_first() {
         let store = Arc::new(SnapshotStore::new());
         let (stage, house) = Stage::new(store.view());
-        let mut seat = house.seat("n".into());
+        let mut seat = house.seat(&crate::snapshot::NodeScope { id: "n".into(), ..Default::default() });
         let (drain, watch) = heddle_node::drain::pair();
         let task = tokio::spawn(run(store.clone(), stage, Work::new(), watch));
         let start = clock::now();

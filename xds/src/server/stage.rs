@@ -1,11 +1,18 @@
 //! Where the present view is shown, and whom a change concerns: only those nodes are called to look. It knows no protocol and no time.
+//!
+//! Gateways hold everything, so a change concerns all of them unless the resource names its nodes. A sidecar holds the few names that it asked for, and
+//! there are thousands: it is called by its own bell, when one of those changes, or something of a kind of which it asked for all that it may see.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod bells;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-use crate::snapshot::{Changes, View};
+use crate::model::{Kind, MESH_PREFIX};
+use crate::snapshot::{Changes, NodeScope, SIDECAR, View};
+use bells::Bells;
 
 /// Whom changes concern.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,11 +22,20 @@ enum Audience {
     Nodes(BTreeSet<Arc<str>>),
 }
 
-/// Whom the changes between two views concern: those that see what was there, and those that see what is there now.
+/// Whether only sidecars see such a resource.
+fn is_of_sidecars(kind: Kind, name: &str) -> bool {
+    match kind {
+        Kind::MeshService | Kind::AuthorizationPolicy => true,
+        Kind::Endpoints => name.starts_with(MESH_PREFIX),
+        _ => false,
+    }
+}
+
+/// Whom of those who are no sidecars the changes between two views concern: those that see what was there, and those that see what is there now.
 fn audience(changes: &Changes, before: &View, after: &View) -> Audience {
     let Some(names) = &changes.names else { return Audience::Everybody };
     let mut nodes = BTreeSet::new();
-    for (kind, name) in names {
+    for (kind, name) in names.iter().filter(|(kind, name)| !is_of_sidecars(*kind, name)) {
         for versioned in [before, after].into_iter().filter_map(|view| view.find(*kind, name)) {
             match versioned.resource.nodes() {
                 Some(ids) => nodes.extend(ids.iter().cloned()),
@@ -37,18 +53,6 @@ pub(super) struct Stage {
     bells: Bells,
 }
 
-/// The bells of each node's streams.
-#[derive(Debug, Clone, Default)]
-struct Bells(Arc<Mutex<ByNode>>);
-
-type ByNode = HashMap<Arc<str>, Vec<Arc<Notify>>>;
-
-impl Bells {
-    fn lock(&self) -> MutexGuard<'_, ByNode> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Finds seats; held by what starts streams.
 #[derive(Debug, Clone)]
 pub(super) struct House {
@@ -60,8 +64,10 @@ pub(super) struct House {
 #[derive(Debug)]
 pub(super) struct Seat {
     house: House,
-    node: Arc<str>,
+    scope: NodeScope,
     bell: Arc<Notify>,
+    /// Among the sidecars; `None` for who is none.
+    number: Option<u64>,
 }
 
 impl Stage {
@@ -79,7 +85,10 @@ impl Stage {
 
     /// Shows the view that follows from the present one by `changes`, and calls those whom they concern.
     pub(super) fn show(&self, next: Arc<View>, changes: &Changes) {
-        match audience(changes, &self.view(), &next) {
+        let before = self.view();
+        let audience = audience(changes, &before, &next);
+        let after = next.clone();
+        match audience {
             Audience::Everybody => drop(self.view.send_replace(next)),
             Audience::Nodes(nodes) => {
                 // Who looks next sees it, but nobody is woken by it.
@@ -87,10 +96,10 @@ impl Stage {
                     *view = next;
                     false
                 });
-                let bells = self.bells.lock();
-                nodes.iter().filter_map(|node| bells.get(node)).flatten().for_each(|bell| bell.notify_one());
+                self.bells.ring_nodes(&nodes);
             }
         }
+        self.bells.ring_sidecars(changes, &before, &after);
     }
 
     /// Waits until nobody can come to look any more.
@@ -99,12 +108,23 @@ impl Stage {
     }
 }
 
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.bells.close();
+    }
+}
+
 impl House {
     /// A place for a stream of this node.
-    pub(super) fn seat(&self, node: Arc<str>) -> Seat {
+    pub(super) fn seat(&self, scope: &NodeScope) -> Seat {
         let bell = Arc::new(Notify::new());
-        self.bells.lock().entry(node.clone()).or_default().push(bell.clone());
-        Seat { house: self.clone(), node, bell }
+        let number = if *scope.role == *SIDECAR {
+            Some(self.bells.add_sidecar(scope.clone(), bell.clone()))
+        } else {
+            self.bells.add_node(&scope.id, bell.clone());
+            None
+        };
+        Seat { house: self.clone(), scope: scope.clone(), bell, number }
     }
 }
 
@@ -114,8 +134,23 @@ impl Seat {
         self.house.view.borrow_and_update().clone()
     }
 
+    /// Whether it is called by what it asked for.
+    pub(super) fn is_sidecar(&self) -> bool {
+        self.number.is_some()
+    }
+
+    /// Notes what a sidecar asks for: of a kind everything that it may see, and names. True when it has to look at once, as it may not have been
+    /// called for what it asks for only now. Others are called without it.
+    pub(super) fn listen(&self, kind: Kind, all: bool, names: Vec<Arc<str>>) -> bool {
+        self.number.is_some_and(|number| self.house.bells.listen(number, kind, all, names))
+    }
+
     /// Waits until something is shown that concerns this node. `None` when nothing will be shown any more.
     pub(super) async fn next(&mut self) -> Option<Arc<View>> {
+        if self.number.is_some() {
+            self.bell.notified().await;
+            return (!self.house.bells.is_closed()).then(|| self.view());
+        }
         tokio::select! {
             changed = self.house.view.changed() => changed.ok()?,
             () = self.bell.notified() => {}
@@ -126,12 +161,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut bells = self.house.bells.lock();
-        if let Some(of_node) = bells.get_mut(&self.node) {
-            of_node.retain(|bell| !Arc::ptr_eq(bell, &self.bell));
-            if of_node.is_empty() {
-                bells.remove(&self.node);
-            }
+        match self.number {
+            Some(number) => self.house.bells.remove_sidecar(number),
+            None => self.house.bells.remove_node(&self.scope.id, &self.bell),
         }
     }
 }
@@ -156,7 +188,11 @@ mod tests {
         fn new() -> World {
             let store = SnapshotStore::new();
             let (stage, house) = Stage::new(store.view());
-            World { store, stage, seats: ["one", "two"].map(|node| house.seat(node.into())) }
+            World {
+                store,
+                stage,
+                seats: ["one", "two"].map(|node| house.seat(&NodeScope { id: node.into(), ..NodeScope::default() })),
+            }
         }
 
         /// Which of the nodes `one` and `two` a change calls; those that are called see it.
@@ -198,11 +234,43 @@ mod tests {
     }
 
     #[test]
+    fn sidecars_are_called_for_what_they_asked_for() {
+        let mut world = World::new();
+        let house = world.seats[0].house.clone();
+        let sidecar = |name: &str| NodeScope { id: name.into(), role: SIDECAR.into(), ..NodeScope::default() };
+        let mut sidecars = ["a", "b"].map(|name| house.seat(&sidecar(name)));
+        assert!(sidecars[0].listen(Kind::Endpoints, false, vec!["mesh/shop/web".into()]));
+        assert!(!sidecars[0].listen(Kind::Endpoints, false, vec!["mesh/shop/web".into()]), "nothing new");
+        sidecars[1].listen(Kind::Endpoints, false, vec!["mesh/shop/api".into()]);
+        let mut called = |world: &mut World, change, gateways| {
+            assert_eq!(world.called(change), gateways);
+            sidecars.each_mut().map(|seat| seat.next().now_or_never().is_some())
+        };
+        assert_eq!(called(&mut world, set(Kind::Endpoints, "mesh/shop/web", "h"), [false, false]), [true, false]);
+        assert_eq!(called(&mut world, set(Kind::Endpoints, "mesh/shop/api", "h"), [false, false]), [false, true]);
+        assert_eq!(called(&mut world, gone(Kind::Endpoints, "mesh/shop/web"), [false, false]), [true, false]);
+        assert_eq!(called(&mut world, set(Kind::Endpoints, "upstreams/u", "h"), [true, true]), [false, false]);
+        assert_eq!(called(&mut world, set(Kind::Secret, "s", "1"), [true, true]), [false, false]);
+        sidecars[0].listen(Kind::Endpoints, false, Vec::new());
+        sidecars[1].listen(Kind::Endpoints, true, Vec::new());
+        let mut called = |world: &mut World, change| {
+            assert_eq!(world.called(change), [false, false]);
+            sidecars.each_mut().map(|seat| seat.next().now_or_never().is_some())
+        };
+        assert_eq!(called(&mut world, set(Kind::Endpoints, "mesh/shop/web", "k")), [false, true], "it asked for all");
+        drop(world.stage);
+        assert!(sidecars[0].next().now_or_never().unwrap().is_none());
+        drop(sidecars);
+        drop(world.seats);
+        assert!(house.bells.is_empty());
+    }
+
+    #[test]
     fn a_seat_that_is_left_is_forgotten() {
         let World { stage, seats, .. } = World::new();
         assert!(stage.deserted().now_or_never().is_none());
         drop(seats);
-        assert!(stage.bells.lock().is_empty());
+        assert!(stage.bells.is_empty());
         assert!(stage.deserted().now_or_never().is_some());
     }
 }

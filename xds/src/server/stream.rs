@@ -14,9 +14,10 @@ use super::body::Packet;
 use super::memo::Memo;
 use super::pace::Work;
 use super::service::Gate;
-use super::stage::House;
+use super::stage::{House, Seat};
 use super::{Machine, NodeRegistry};
 use crate::link::Peer;
+use crate::model::Kind;
 use crate::protocol::wire::Incoming;
 use crate::protocol::{BadRequest, Dialect, MAX_RESPONSE};
 use crate::snapshot::{NodeScope, SnapshotFeed, SnapshotSource, View};
@@ -80,12 +81,13 @@ async fn converse<M: Speak>(
     if let Some((gate, peer)) = gate {
         gate(&peer, &mut node)?;
     }
-    let (mut seat, mut drain) = (shared.house.seat(node.scope.id.clone()), shared.drain.clone());
+    let (mut seat, mut drain) = (shared.house.seat(&node.scope), shared.drain.clone());
     let mut view = seat.view();
     let mut machine = M::open(node.scope.clone(), view.position());
     tracing::info!(node = %node.scope.id, role = %node.scope.role, dialect = %M::DIALECT, "node connected");
     let presence = shared.registry.enter(node, M::DIALECT, clock::wall());
     take(&mut machine, request, &*view)?;
+    listen(&mut machine, &mut seat, &mut view, shared);
     let (mut pending, mut heard) = (None, None);
     loop {
         if pending.is_none() {
@@ -107,6 +109,7 @@ async fn converse<M: Speak>(
                     presence.instance(said.instance);
                 }
                 take(&mut machine, request, &*view)?;
+                listen(&mut machine, &mut seat, &mut view, shared);
             }
             next = seat.next() => {
                 view = next.ok_or_else(stopping)?;
@@ -115,6 +118,19 @@ async fn converse<M: Speak>(
             () = drain.draining() => return Err(stopping()),
             () = out.closed() => return Ok(()),
         }
+    }
+}
+
+/// Lets the house know what a sidecar asks for, and looks at once when that is more than before: for that it was not called so far.
+fn listen<M: Machine>(machine: &mut M, seat: &mut Seat, view: &mut Arc<View>, shared: &Shared) {
+    let asked = |kind: Kind| {
+        let (all, names) = machine.asked(kind);
+        seat.listen(kind, all, names)
+    };
+    // All of them: each is to be noted.
+    if seat.is_sidecar() && Kind::ALL.into_iter().filter(|kind| asked(*kind)).count() > 0 {
+        *view = seat.view();
+        machine.changes(shared.feed.changed_between(machine.position(), view.position()), &**view);
     }
 }
 
