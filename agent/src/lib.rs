@@ -15,6 +15,7 @@ mod health;
 mod http;
 pub mod identity;
 mod listener;
+mod mesh_dns;
 mod net;
 pub mod observe;
 pub mod outbound;

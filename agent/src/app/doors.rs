@@ -1,5 +1,6 @@
 //! The listeners that an agent opens by its own settings, beside those that it is told of. It opens nothing itself.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use heddle_node::identity::Identity;
@@ -7,9 +8,9 @@ use heddle_xds::model::{
     EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, MESH_PREFIX, PathPolicy, ProxyProtocol, ServerHeader,
 };
 
-use crate::listener::{Entry, Inbound, Wanted};
+use crate::listener::{Entry, Inbound, Leads, Wanted};
 use crate::observe::MeshStats;
-use crate::settings::{InboundSettings, MeshSettings};
+use crate::settings::{Capture, ExplicitSettings, InboundSettings, MeshSettings, OutboundSettings};
 
 /// Connections of a sidecar's own listeners: its callers are no strangers, and few share a connection where they are strangers.
 const MAX_CONNECTIONS: u32 = 100_000;
@@ -36,6 +37,35 @@ pub(super) fn inbound(mesh: &MeshSettings, identity: &Identity, stats: &Arc<Mesh
     };
     let door = Inbound::new(identity.clone(), settings, service.address?, service.protocol, stats.clone());
     Some(Wanted { listener: Arc::new(listener), entry: Entry::Inbound(Arc::new(door)) })
+}
+
+/// The listeners of what the application sends.
+pub(super) fn outbound(mesh: &MeshSettings) -> Vec<Wanted> {
+    let OutboundSettings { explicit, http_proxy, capture, captured, .. } = &mesh.outbound;
+    let to = |explicit: &ExplicitSettings| {
+        let name = format!("{MESH_PREFIX}outbound/{}@{}", explicit.service, explicit.listen);
+        (name, explicit.listen, Leads::To(explicit.service.clone()))
+    };
+    let mut all: Vec<_> = explicit.iter().map(to).collect();
+    all.extend(http_proxy.map(|address| (format!("{MESH_PREFIX}http_proxy"), address, Leads::ByHost)));
+    let is_transparent = *capture == Capture::Tproxy;
+    all.extend(captured.map(|address| (format!("{MESH_PREFIX}captured"), address, Leads::Captured { is_transparent })));
+    let listener = |(name, address, leads): (String, SocketAddr, Leads)| {
+        let listener = Listener {
+            name: name.into(),
+            address,
+            protocol: ListenerProtocol::Http,
+            proxy_protocol: ProxyProtocol::Off,
+            forwarded: ForwardedTrust::default(),
+            limits: patient(&InboundSettings::default()),
+            paths: PathPolicy::default(),
+            server_header: ServerHeader { server: None, via: None },
+            expose_reason: true,
+            nodes: Vec::new(),
+        };
+        Wanted { listener: Arc::new(listener), entry: Entry::Outbound(leads) }
+    };
+    all.into_iter().map(listener).collect()
 }
 
 /// A sidecar sets no limits of time that its application does not set.

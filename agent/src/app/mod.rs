@@ -3,6 +3,7 @@
 mod certificates;
 mod doors;
 mod metrics;
+mod outward;
 mod troubles;
 mod worker;
 
@@ -15,7 +16,7 @@ use heddle_node::config::Environment;
 use heddle_node::drain::{DrainTrigger, DrainWatch};
 use heddle_node::identity::Identity;
 use heddle_node::readiness::{Guard, Readiness};
-use heddle_xds::client::{self, ClientConfig, ClientStatus};
+use heddle_xds::client::{self, ClientConfig, ClientStatus, Demand};
 use heddle_xds::link::Connector;
 use heddle_xds::protocol::NodeInfo;
 use parking_lot::Mutex;
@@ -30,7 +31,7 @@ use crate::listener::{self, Wanted};
 use crate::observe::access_log::{AccessLog, Sink};
 use crate::observe::{MeshStats, RouteStats, Sharded, Tracer};
 use crate::outbound::Outbound;
-use crate::pipeline::Shared;
+use crate::pipeline::{Callees, Shared};
 use crate::secrets::References;
 use crate::settings::{AgentSettings, MeshSettings, ProbeSettings};
 use crate::tables::{Compiler, Tables};
@@ -117,6 +118,14 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The address of names of services is taken or not ours.
+    #[error("names of services cannot be answered on {address}: {source}; change outbound.dns or stop what listens there")]
+    Names {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A thread cannot be started.
     #[error("{what}: {source}")]
     System {
@@ -143,6 +152,8 @@ struct Common {
     /// Listeners by our own settings.
     own: Arc<[Wanted]>,
     mesh: Arc<MeshStats>,
+    /// Whom the application beside this node may call.
+    callees: Callees,
 }
 
 impl Common {
@@ -172,7 +183,8 @@ impl Common {
             troubles: Troubles::new(readiness.clone()),
             readiness,
             status: watch::channel(ClientStatus::default()).1,
-            own: doors::inbound(&settings.mesh, identity, &mesh).into_iter().collect(),
+            own: doors::inbound(&settings.mesh, identity, &mesh).into_iter().chain(doors::outbound(&settings.mesh)).collect(),
+            callees: outward::callees(&settings.mesh, &Demand::default()),
             mesh,
             settings,
         }
@@ -216,7 +228,10 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     };
     let compiler = Arc::new(Mutex::new(compiler));
     let (updates, batches) = mpsc::channel(BATCHES);
+    outward::answer_names(&common.settings, &common.callees.demand, tables.clone()).await?;
     let mut config = ClientConfig::new(node, connector);
+    config.interests = outward::interests(common.settings.mesh.role);
+    config.demand = common.callees.demand.clone();
     config.last_good = Some(data_dir.join(LAST_GOOD_FILE));
     tokio::spawn(until(drain.clone(), client::run(config, updates, status_sender, fastrand::Rng::new())));
     let certificates = certificates::Keeper::new(common.doors.certificates.clone());

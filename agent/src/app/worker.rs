@@ -46,9 +46,10 @@ pub(super) fn start_all(common: &Common, drain: &DrainWatch, inbound: &DrainWatc
 }
 
 async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch, inbound: DrainWatch) {
-    let Common { shared, doors, counters, mut tables, log, tracer, settings, troubles, mut status, own, .. } = common;
+    let Common { shared, doors, counters, mut tables, log, tracer, settings, troubles, mut status, own, callees, .. } = common;
     let pools = Pools::new();
     let worker = Worker::new(index, pools.clone(), shared, fastrand::Rng::new(), log.map(|log| log.batch()), tracer);
+    worker.set_callees(callees);
     spawn_local(pools.keep_tidy());
     spawn_local(flush(worker.clone()));
     let door = listener::Worker::new(Pipeline::new(worker.clone()), counters[index].clone());

@@ -38,7 +38,7 @@ pub use consumer::{ConsumerInfo, Proof};
 pub use dispatch::{Dispatched, Inner};
 pub use expr::Expr;
 pub use outcome::{Answer, Reason};
-pub use service::{Call, Ending, Interim, InterimQueue, Response, Sent, Service, Tunnel};
+pub use service::{Call, Ending, Interim, InterimQueue, Reading, Response, Sent, Service, Tunnel};
 pub use steering::{Budget, Failover, Repeat, Retry, Statuses, Steering};
 pub use template::Template;
 pub use variable::Variable;

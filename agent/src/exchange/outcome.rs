@@ -82,6 +82,8 @@ reasons! {
     PeerIdentity = ("peer_identity", 502, "502 Bad Gateway: identity of the endpoint refused"),
     /// The endpoint closed or reset before its answer was complete.
     UpstreamReset = ("upstream_reset", 502, "502 Bad Gateway"),
+    /// The peer in the mesh lets no bytes through to its application: its policy refuses us, or it does not know the service.
+    TunnelRefused = ("tunnel_refused", 502, "502 Bad Gateway: refused by the peer"),
     /// The endpoint's answer is malformed.
     UpstreamProtocol = ("upstream_protocol", 502, "502 Bad Gateway"),
     /// A name of an endpoint could not be resolved.
@@ -92,6 +94,10 @@ reasons! {
     NoEndpoint = ("no_endpoint", 503, "503 Service Unavailable: no endpoint"),
     /// This node has no identity (yet), so that nobody in the mesh would let it in.
     NoIdentity = ("no_identity", 503, "503 Service Unavailable: no identity"),
+    /// No service of the mesh has this name, or none is called on this port.
+    UnknownService = ("unknown_service", 502, "502 Bad Gateway: no such service in the mesh"),
+    /// The control plane has not said in time what it knows of the service.
+    ServicePending = ("service_pending", 503, "503 Service Unavailable: the service is not known yet"),
     /// A limit of the upstream is reached.
     Overflow = ("overflow", 503, "503 Service Unavailable"),
     /// We are shutting down or shedding load.

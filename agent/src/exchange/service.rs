@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::{ConnectionInfo, Reason};
+use super::{ConnectionInfo, Destination, Reason};
 use crate::http::{Body, RequestHead, ResponseHead};
 
 /// What answers requests; one per worker.
@@ -30,8 +30,34 @@ pub trait Service: 'static {
         self.call(connection, call)
     }
 
+    /// How a connection of the application beside this node is to be read, and where it goes as far as that is known before its first byte.
+    fn reading(&self, destination: &Destination) -> impl Future<Output = (Destination, Reading)> {
+        std::future::ready((destination.clone(), Reading::Http))
+    }
+
+    /// Whether this authority (host and optional port) names a service of the mesh.
+    fn leads(&self, authority: &str) -> impl Future<Output = bool> {
+        std::future::ready(!authority.is_empty())
+    }
+
+    /// Connects to where opaque bytes of the application go, before it is known whether that is needed.
+    fn dial(&self, destination: &Destination) -> impl Future<Output = Option<Box<dyn Tunnel>>> {
+        std::future::ready((destination == &Destination::Host).then_some(None).flatten())
+    }
+
     /// A request was refused before it was complete enough to be served; for logs and counters. `head` holds what could be read of it.
     fn refused(&self, connection: &Rc<ConnectionInfo>, head: &RequestHead, reason: Reason);
+}
+
+/// How a connection is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// As HTTP.
+    Http,
+    /// Not at all: its bytes go through as they are.
+    Bytes,
+    /// By what comes first, from whichever side.
+    First,
 }
 
 /// One request as a connection hands it over.

@@ -22,7 +22,7 @@ mod tunnel;
 
 pub use connection::Shared;
 pub use counters::{Count, Counters};
-pub use mesh::{Entry, Inbound, Wanted};
+pub use mesh::{Entry, Inbound, Leads, Wanted};
 pub use open::{ListenFault, Listeners};
 pub use site::Worker;
 pub use tls::{CertificateStore, SharedCertificates};

@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::admission::Admission;
 use super::connection::{self, Newcomer, Shared};
 use super::counters::Count;
-use super::mesh::{Entry, Wanted, inbound};
+use super::mesh::{Entry, Wanted, inbound, outbound};
 use super::site::{Drain, Site, Worker};
 use super::socket::listen;
 use crate::exchange::Service;
@@ -89,7 +89,7 @@ impl<S: Service> Listeners<S> {
 
     fn open(&mut self, listener: &Arc<Listener>, entry: &Entry) -> io::Result<()> {
         let admission = &self.shared.admission;
-        let socket = listen(admission.address(&listener.name, listener.address))?;
+        let socket = listen(admission.address(&listener.name, listener.address), entry.is_transparent())?;
         let bound = socket.local_addr()?;
         // Only now the old socket of that name goes: a name is never without one because its new address is taken.
         self.close(&listener.name);
@@ -207,6 +207,7 @@ impl<S: Service> Door<S> {
         match newcomer.site.entry.clone() {
             Entry::Gateway => self.tasks.spawn_local(connection::serve(worker, shared, newcomer)),
             Entry::Inbound(door) => self.tasks.spawn_local(inbound::serve(worker, shared, newcomer, door)),
+            Entry::Outbound(leads) => self.tasks.spawn_local(outbound::serve(worker, shared, newcomer, leads)),
         };
     }
 }

@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::steered::Steered;
 use crate::balance::{Tried, hash_key};
 use crate::exchange::{Answer, Attempt, Exchange, Interim, Reason, Template, Variable};
-use crate::http::{Body, Method, Version};
+use crate::http::{Body, CASE_FIELD, Method, Version, note_case, restore_case};
 use crate::upstream::{
     Cluster, EndpointCore, EndpointHandle, OutgoingRequest, Picked, Seen, Sent, Target, UpstreamError, UpstreamResponse,
 };
@@ -165,7 +165,40 @@ impl Pipeline {
             upgrade: campaign.upgrade,
             timeouts: campaign.timeouts,
         };
+        if campaign.target.config().mesh.is_some() {
+            return self.send_in_mesh(x, campaign, picked, body, began).await;
+        }
         self.worker.pools.send(picked, &request, body, campaign.interim, began).await
+    }
+
+    /// To a peer of the mesh, with the case of the fields as the client spelled them, which HTTP/2 does not carry.
+    async fn send_in_mesh(
+        &self,
+        x: &mut Exchange,
+        campaign: &Campaign<'_>,
+        picked: Picked,
+        body: &mut Body,
+        began: Instant,
+    ) -> Result<UpstreamResponse, UpstreamError> {
+        if x.request.version == Version::Http2 {
+            x.request.fields.remove(CASE_FIELD);
+        } else {
+            note_case(&mut x.request.fields);
+        }
+        let host = campaign.host(x, picked.endpoint());
+        let request = OutgoingRequest {
+            head: &x.request,
+            host: host.as_deref().unwrap_or(&x.request.authority),
+            upgrade: campaign.upgrade,
+            timeouts: campaign.timeouts,
+        };
+        let sent = self.worker.pools.send(picked, &request, body, campaign.interim, began).await;
+        // Another try may go to somebody who would not take it off.
+        x.request.fields.remove(CASE_FIELD);
+        sent.map(|mut response| {
+            restore_case(&mut response.head.fields);
+            response
+        })
     }
 }
 
@@ -232,7 +265,10 @@ impl<'a> Campaign<'a> {
 
     pub(super) fn may_try_again(&self, x: &Exchange, error: &UpstreamError, replayable: bool, tries: usize) -> bool {
         let in_time = self.deadline.is_none_or(|deadline| clock::now() < deadline);
-        tries < self.tries && in_time && !self.upgrade && error.may_retry(x.request.method.is_idempotent(), replayable)
+        // In the mesh a request that a peer may have seen is repeated only when the connection was lost under it, and never for being slow or answered badly.
+        let fits = self.target.config().mesh.is_none() || error.reason == Reason::UpstreamReset;
+        let idempotent = fits && x.request.method.is_idempotent();
+        tries < self.tries && in_time && !self.upgrade && error.may_retry(idempotent, replayable)
     }
 }
 

@@ -10,7 +10,8 @@ use super::worker::Worker;
 use super::{edit, headers};
 use crate::exchange::variable::SENT_FIELDS;
 use crate::exchange::{
-    Answer, Call, ConnectionInfo, Door, Exchange, Interim, OriginalTarget, Reason, Response, Service, Tunnel, path,
+    Answer, Call, ConnectionInfo, Destination, Door, Exchange, Interim, OriginalTarget, Reading, Reason, Response, Service,
+    Tunnel, path,
 };
 use crate::http::{Body, Fields, Method, Name, RequestHead, ResponseHead, Version};
 
@@ -67,6 +68,18 @@ impl Service for Pipeline {
 
     async fn tunnel(&self, connection: &Rc<ConnectionInfo>, call: Call, far: Option<Box<dyn Tunnel>>) -> Response {
         Box::pin(self.through_mesh(connection, call, far)).await
+    }
+
+    async fn reading(&self, destination: &Destination) -> (Destination, Reading) {
+        self.read_as(destination).await
+    }
+
+    async fn leads(&self, authority: &str) -> bool {
+        self.names_service(authority).await
+    }
+
+    async fn dial(&self, destination: &Destination) -> Option<Box<dyn Tunnel>> {
+        self.dial_ahead(destination).await
     }
 
     fn refused(&self, connection: &Rc<ConnectionInfo>, head: &RequestHead, reason: Reason) {

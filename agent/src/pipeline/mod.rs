@@ -16,6 +16,7 @@ mod worker;
 #[cfg(feature = "bench")]
 pub use headers::{Forwarded, set_forwarded, strip_hop_by_hop};
 pub use http::Pipeline;
+pub use mesh::Callees;
 #[cfg(feature = "bench")]
 pub use plan::Plan;
 #[cfg(feature = "bench")]

@@ -3,9 +3,11 @@
 use std::cell::{OnceCell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use heddle_node::clock::Instant;
 use heddle_xds::model::Timeouts;
 
 use super::dispatch;
@@ -124,10 +126,19 @@ pub struct View {
     sheets: Box<[OnceCell<Sheet>]>,
     /// What comes in for the application beside this node.
     inbound: OnceCell<Seen>,
+    /// Services that it calls, in the order of the tables.
+    services: Box<[OnceCell<Seen>]>,
+    /// Their numbers, with when they were last asked for.
+    callees: Kept<Arc<str>, (u32, Instant)>,
 }
 
 /// The number under which the application beside this node is, as if there were a route to it.
 pub const INBOUND: u32 = u32::MAX;
+
+/// The numbers of services begin here.
+const SERVICES: u32 = 1 << 31;
+/// How long a service is called without asking for it again, so that it is known to be in use.
+const FRESH: Duration = Duration::from_secs(600);
 
 /// Neighbouring routes.
 type Sheet = Box<[OnceCell<Seen>; SHEET]>;
@@ -142,7 +153,8 @@ impl View {
     /// A view of these tables for the worker of this number, on the host of this name.
     pub fn new(tables: Arc<Tables>, hostname: Arc<str>, worker: usize) -> View {
         let sheets = (0..tables.routes.len().div_ceil(SHEET)).map(|_| OnceCell::new()).collect();
-        View { tables, hostname, worker, sheets, ..View::default() }
+        let services = tables.mesh.iter().map(|_| OnceCell::new()).collect();
+        View { tables, hostname, worker, sheets, services, ..View::default() }
     }
 
     /// The same view, on a worker that runs the requests that filters make.
@@ -177,9 +189,29 @@ impl View {
     /// What has a number and is no route: no global rule is meant for it.
     #[cold]
     fn apart(&self, number: usize) -> Option<&Seen> {
+        if let Some(cell) = number.checked_sub(SERVICES as usize).and_then(|at| self.services.get(at)) {
+            let service = self.tables.mesh.values().nth(number - SERVICES as usize)?;
+            let has = Has(Has::of(&service.route).0 | Has::FILTERS);
+            return Some(cell.get_or_init(|| Seen { global: Arc::default(), has, ..self.see(&service.route) }));
+        }
         let route = &self.tables.application.as_ref().filter(|_| number == INBOUND as usize)?.route;
         let see = || Seen { global: Arc::default(), has: Has(Has::FILTERS), ..self.see(route) };
         Some(self.inbound.get_or_init(see))
+    }
+
+    /// The number of a service that has been called a short while ago.
+    pub fn callee(&self, name: &str, now: Instant) -> Option<u32> {
+        let callees = self.callees.borrow();
+        let (number, asked) = callees.get(name)?;
+        (now.saturating_duration_since(*asked) < FRESH).then_some(*number)
+    }
+
+    /// The number of a service that has just been asked for.
+    pub fn note_callee(&self, name: &str, now: Instant) -> Option<u32> {
+        let (at, known) = self.tables.mesh.keys().enumerate().find(|(_, known)| &***known == name)?;
+        let number = SERVICES + u32::try_from(at).ok()?;
+        self.callees.borrow_mut().insert(known.clone(), (number, now));
+        Some(number)
     }
 
     fn see(&self, route: &Arc<CompiledRoute<Action>>) -> Seen {

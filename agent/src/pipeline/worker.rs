@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use super::mesh::Callees;
 use super::view::View;
 use crate::exchange::{Exchange, Reason};
 use crate::observe::access_log::Batch;
@@ -29,6 +30,9 @@ pub struct Worker {
     tracer: Option<Tracer>,
     /// Rung when authorization policies have changed.
     judged_anew: Arc<Notify>,
+    /// Rung when there are new tables.
+    swapped: Arc<Notify>,
+    callees: RefCell<Callees>,
     me: Weak<Worker>,
 }
 
@@ -95,6 +99,8 @@ impl Worker {
             log: RefCell::new(log),
             tracer,
             judged_anew: Arc::default(),
+            swapped: Arc::default(),
+            callees: RefCell::default(),
         })
     }
 
@@ -107,9 +113,25 @@ impl Worker {
     pub fn swap(&self, tables: Arc<Tables>) {
         let other = !Arc::ptr_eq(&self.view.borrow().tables.authorization, &tables.authorization);
         *self.view.borrow_mut() = Rc::new(View::new(tables, self.shared.hostname.clone(), self.index).at(self.me.clone()));
+        self.swapped.notify_waiters();
         if other {
             self.judged_anew.notify_waiters();
         }
+    }
+
+    /// Names whom the application beside this node may call.
+    pub fn set_callees(&self, callees: Callees) {
+        self.callees.replace(callees);
+    }
+
+    /// Whom the application beside this node may call.
+    pub fn callees(&self) -> Callees {
+        self.callees.borrow().clone()
+    }
+
+    /// Ready when there are new tables, from now on.
+    pub fn swapping(&self) -> OwnedNotified {
+        self.swapped.clone().notified_owned()
     }
 
     /// Ready when authorization policies have changed: what goes on for long must be judged anew.

@@ -1,6 +1,6 @@
 //! What a process is in the mesh: its role, the service that it stands before, and what a sidecar opens: `role:`, `service:`, `inbound:`, `outbound:`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use heddle_node::config::Section;
@@ -11,6 +11,10 @@ use super::inbound::InboundSettings;
 
 /// The namespace of services that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
+/// Where captured connections arrive: the kernel turns them to this host itself.
+const DEFAULT_CAPTURED: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15_001);
+/// Where names of services are answered when connections are captured.
+const DEFAULT_DNS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15_053);
 /// The service of a gateway that names none.
 const GATEWAY: &str = "gateway";
 /// The longest label of DNS (RFC 1035 section 2.3.4): services are names there.
@@ -75,6 +79,22 @@ pub struct OutboundSettings {
     pub http_proxy: Option<SocketAddr>,
     /// Whether connections of the application are captured.
     pub capture: Capture,
+    /// Where captured connections arrive; `None` where none are captured.
+    pub captured: Option<SocketAddr>,
+    /// What becomes of captured connections to nobody that the mesh knows.
+    pub other: Other,
+    /// Where names of services are answered; `None` is nowhere.
+    pub dns: Option<SocketAddr>,
+}
+
+/// What becomes of captured connections to nobody that the mesh knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Other {
+    /// They go where they were going, as they are.
+    #[default]
+    Pass,
+    /// They are closed: the application may call services of the mesh only.
+    Refuse,
 }
 
 /// A listener for one service.
@@ -191,6 +211,16 @@ impl OutboundSettings {
             );
             explicit.truncate(MAX_EXPLICIT);
         }
+        let captured = section.socket_addr("capture_address").unwrap_or(DEFAULT_CAPTURED);
+        let dns = section.socket_addr("dns");
+        let other = section.choice("other", &[("pass", Other::Pass), ("refuse", Other::Refuse)]).unwrap_or_default();
+        let is_on = capture != Capture::Off;
+        if is_on && captured.port() != 0 && http_proxy == Some(captured) {
+            section.mistake(
+                "http_proxy",
+                format!("{captured} is where captured connections arrive: set another address, or capture_address"),
+            );
+        }
         let explicit: Vec<ExplicitSettings> = explicit.into_iter().flatten().collect();
         let taken = |listen: SocketAddr| listen.port() != 0 && explicit.iter().filter(|other| other.listen == listen).count() > 1;
         if let Some(twice) = explicit.iter().find(|explicit| taken(explicit.listen)) {
@@ -201,7 +231,8 @@ impl OutboundSettings {
         {
             section.mistake("http_proxy", format!("{proxy} is the address of a service of outbound.explicit"));
         }
-        Self { explicit, http_proxy, capture }
+        let dns = dns.or(is_on.then_some(DEFAULT_DNS));
+        Self { explicit, http_proxy, capture, captured: is_on.then_some(captured), other, dns }
     }
 }
 

@@ -47,6 +47,8 @@ outbound:
   explicit: [ { service: api, listen: "127.0.0.1:9001" }, { service: other/db, listen: "127.0.0.1:9002" }, { service: mq, namespace: infra, listen: "127.0.0.1:9003" } ]
   http_proxy: "127.0.0.1:15001"
   capture: tproxy
+  capture_address: "127.0.0.1:15011"
+  other: refuse
 "#,
     )
     .unwrap();
@@ -57,6 +59,8 @@ outbound:
     assert_eq!((mesh.role, mesh.inbound.unwrap().address.port()), (Role::Sidecar, 15_006));
     let explicit: Vec<&str> = mesh.outbound.explicit.iter().map(|explicit| &*explicit.service).collect();
     assert_eq!((explicit, mesh.outbound.capture), (vec!["shop/api", "other/db", "infra/mq"], Capture::Tproxy));
+    assert_eq!((mesh.outbound.captured.unwrap().port(), mesh.outbound.other), (15_011, Other::Refuse));
+    assert_eq!(mesh.outbound.dns.unwrap().port(), 15_053, "where connections are captured names are answered");
     let access = settings.control_plane;
     assert!(access.address.tls && access.address.authority == "cp.example.org:18000");
     assert_eq!(access.proof, Some(ProofSettings::JoinToken("./join.token".into())));
@@ -68,7 +72,7 @@ outbound:
 #[test]
 fn a_sidecar_needs_little() {
     let mesh = read("role: sidecar\nservice: { name: job }").unwrap().mesh;
-    assert_eq!(mesh.inbound, None);
+    assert_eq!((mesh.inbound, mesh.outbound), (None, OutboundSettings::default()));
     let service = mesh.service.unwrap();
     assert_eq!((service.full_name().as_str(), service.protocol), ("default/job", MeshProtocol::Auto));
     let mesh = read("role: sidecar\nservice: { name: web, address: \"127.0.0.1:8080\" }").unwrap().mesh;

@@ -8,6 +8,7 @@ use heddle_xds::model::{self, MeshProtocol, Resource, Scheme, Timeouts};
 
 use super::Action;
 use super::compile::Compiler;
+use super::mesh::route;
 use crate::observe::RouteStats;
 use crate::route::CompiledRoute;
 
@@ -55,7 +56,7 @@ impl Compiler {
             enable_websocket: true,
             stats: Arc::new(RouteStats::new(self.workers)),
         };
-        let route = CompiledRoute::compile(&route(), action);
+        let route = CompiledRoute::compile(&route(INBOUND, ""), action);
         self.application = route.ok().map(|route| Arc::new(Application { address, protocol, route: Arc::new(route) }));
         self
     }
@@ -91,21 +92,5 @@ fn upstream(name: &str, scheme: Scheme) -> model::Upstream {
         slow_start: Duration::ZERO,
         panic_threshold: 0,
         mesh: None,
-    }
-}
-
-fn route() -> model::Route {
-    model::Route {
-        id: INBOUND.into(),
-        name: "".into(),
-        service_id: "".into(),
-        service_name: "".into(),
-        matches: model::RouteMatch { uris: vec!["/*".into()], ..model::RouteMatch::default() },
-        priority: 0,
-        created: 0,
-        plugins: Vec::new(),
-        upstream: None,
-        timeouts: None,
-        enable_websocket: true,
     }
 }

@@ -357,7 +357,7 @@ impl Compiler {
 }
 
 /// The first fault stands for the resource; the control plane has told its author all of them.
-fn first(faults: Vec<ConfigFault>) -> ConfigFault {
+pub(super) fn first(faults: Vec<ConfigFault>) -> ConfigFault {
     faults.into_iter().next().unwrap_or(ConfigFault { path: String::new(), message: "unusable".to_owned() })
 }
 

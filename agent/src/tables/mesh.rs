@@ -8,10 +8,11 @@ use heddle_node::identity::{Identity, TrustDomain};
 use heddle_xds::catalog::ConfigFault;
 use heddle_xds::model::{self, MeshProtocol};
 
-use super::compile::Compiler;
+use super::compile::{Compiler, first};
 use super::{Action, MeshServices};
 use crate::authorize::Policies;
 use crate::observe::RouteStats;
+use crate::route::CompiledRoute;
 
 /// A service as this node calls it.
 #[derive(Clone)]
@@ -24,8 +25,8 @@ pub struct MeshService {
     pub vip: Option<IpAddr>,
     /// Ports on which it is called; empty is any.
     pub ports: Arc<[u16]>,
-    /// What is done with a request to it.
-    pub action: Action,
+    /// What stands for a route to it: its filters, its upstream, its counters.
+    pub route: Arc<CompiledRoute<Action>>,
     /// Services that its plugins lead to.
     pub depends: Arc<[Arc<str>]>,
 }
@@ -68,15 +69,32 @@ impl Known {
     }
 }
 
+/// A route that every request would match, under the name of an upstream; for logs and metrics `name` is its name and that of its service.
+pub(super) fn route(id: &str, name: &str) -> model::Route {
+    model::Route {
+        id: id.into(),
+        name: name.into(),
+        service_id: "".into(),
+        service_name: name.into(),
+        matches: model::RouteMatch { uris: vec!["/*".into()], ..model::RouteMatch::default() },
+        priority: 0,
+        created: 0,
+        plugins: Vec::new(),
+        upstream: None,
+        timeouts: None,
+        enable_websocket: true,
+    }
+}
+
 impl Compiler {
     pub(super) fn set_mesh_service(&mut self, service: model::MeshService) -> Result<(), ConfigFault> {
         let before = self.mesh.services.get(&service.name).zip(self.mesh.compiled.get(&service.name));
         let (chain, stats) = match before {
             Some((told, compiled)) if told.plugins == service.plugins && !self.anew => {
-                (compiled.action.chain.clone(), compiled.action.stats.clone())
+                (compiled.route.target.chain.clone(), compiled.route.target.stats.clone())
             }
             known => {
-                let stats = known.map(|(_, compiled)| compiled.action.stats.clone());
+                let stats = known.map(|(_, compiled)| compiled.route.target.stats.clone());
                 let stats = stats.unwrap_or_else(|| Arc::new(RouteStats::new(self.workers)));
                 (Arc::new(self.chain(&service.plugins)?), stats)
             }
@@ -93,7 +111,7 @@ impl Compiler {
             protocol: service.protocol,
             vip: service.vip,
             ports: service.ports.clone().into(),
-            action,
+            route: Arc::new(CompiledRoute::compile(&route(&service.upstream.name, &service.name), action).map_err(first)?),
             depends: service.depends.clone().into(),
         };
         self.set_upstream(service.upstream.clone());

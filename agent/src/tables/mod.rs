@@ -4,6 +4,7 @@ mod application;
 mod compile;
 mod consumers;
 mod mesh;
+mod names;
 mod references;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub use application::{Application, INBOUND_H2};
 pub use compile::Compiler;
 pub use consumers::Consumers;
 pub use mesh::MeshService;
+pub use names::{Called, host_of};
 
 /// Clusters by resource name.
 pub type Clusters = HashMap<Arc<str>, Arc<Cluster>, RandomState>;

@@ -34,6 +34,29 @@ pub enum Entry {
     Gateway,
     /// What comes in for the application beside which this node stands.
     Inbound(Arc<Inbound>),
+    /// What that application sends.
+    Outbound(Leads),
+}
+
+/// How it is known where a connection of the application goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leads {
+    /// To this service, `<namespace>/<service>`.
+    To(Arc<str>),
+    /// Each request says so by its host: an HTTP proxy.
+    ByHost,
+    /// It was captured on its way.
+    Captured {
+        /// Whether the socket takes connections to any address, as TPROXY hands them over.
+        is_transparent: bool,
+    },
+}
+
+impl Entry {
+    /// Whether its socket takes connections to any address.
+    pub(in crate::listener) fn is_transparent(&self) -> bool {
+        matches!(self, Entry::Outbound(Leads::Captured { is_transparent: true }))
+    }
 }
 
 impl PartialEq for Entry {
@@ -42,6 +65,7 @@ impl PartialEq for Entry {
         match (self, other) {
             (Entry::Gateway, Entry::Gateway) => true,
             (Entry::Inbound(a), Entry::Inbound(b)) => Arc::ptr_eq(a, b),
+            (Entry::Outbound(a), Entry::Outbound(b)) => a == b,
             _ => false,
         }
     }

@@ -5,9 +5,10 @@ pub(super) mod detect;
 mod entry;
 mod hello;
 pub(super) mod inbound;
+pub(super) mod outbound;
 mod raw;
 #[cfg(test)]
 mod tests;
 mod warden;
 
-pub use entry::{Entry, Inbound, Wanted};
+pub use entry::{Entry, Inbound, Leads, Wanted};

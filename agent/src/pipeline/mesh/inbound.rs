@@ -70,7 +70,7 @@ impl Pipeline {
 }
 
 /// Normalises the path once, so that policies see what the application will see.
-fn admit(x: &mut Exchange) -> Result<(), Box<Answer>> {
+pub(super) fn admit(x: &mut Exchange) -> Result<(), Box<Answer>> {
     if !x.request.path.is_empty()
         && let Some(path) = path::normalise(&x.request.path, &PATHS).map_err(refuse)?
     {

@@ -1,15 +1,20 @@
 //! The life of a request that goes through the mesh: to the application beside this node, or from it. It knows no connections.
 
+mod callees;
 mod inbound;
+mod outbound;
 mod tcp;
 
 use std::rc::Rc;
 
 use super::finish::Finish;
-use super::http::{Pipeline, Served, after_proxy, refuse, respond};
+use super::http::{Pipeline, Served, after_proxy, respond};
 use super::plan::Plan;
-use crate::exchange::{Call, ConnectionInfo, Door, Exchange, Interim, Reason, Response, Tunnel};
-use crate::http::Body;
+use crate::exchange::{Call, ConnectionInfo, Door, Exchange, Interim, Response, Tunnel};
+use crate::http::{Body, Method};
+use outbound::Found;
+
+pub use callees::Callees;
 
 /// What a connection asks for besides the request.
 struct Asked<'a> {
@@ -27,7 +32,15 @@ impl Pipeline {
         call: Call,
         far: Option<Box<dyn Tunnel>>,
     ) -> Response {
-        let view = self.worker.view();
+        let (view, way) = match &connection.door {
+            Door::Outbound(destination) => {
+                let authority =
+                    if call.head.method == Method::Connect && call.head.protocol.is_none() { "" } else { &call.head.authority };
+                let Found { view, way } = Box::pin(self.way(destination, authority)).await;
+                (view, Some((destination, way)))
+            }
+            Door::Inbound { .. } | Door::Gateway => (self.worker.view(), None),
+        };
         let mut x = Exchange::new(connection.clone(), call.head, call.started, call.started_ms, view.clone(), self.worker.dice());
         x.body = call.body;
         let mut finish = Finish::begin(x, Plan::new(view), self.worker.clone());
@@ -35,9 +48,9 @@ impl Pipeline {
             tracer.begin(&mut finish.x);
         }
         let asked = Asked { wants_upgrade: call.wants_upgrade, interim: &call.interim, far };
-        let served = match &connection.door {
-            Door::Inbound { .. } => self.inbound(&mut finish, asked).await,
-            Door::Outbound(_) | Door::Gateway => Err(refuse(Reason::NoRoute)),
+        let served = match way {
+            Some((destination, way)) => self.outbound(&mut finish, asked, destination, way).await,
+            None => self.inbound(&mut finish, asked).await,
         };
         let mut served = match served {
             Ok(served) => served,

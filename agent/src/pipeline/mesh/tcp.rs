@@ -54,7 +54,7 @@ impl Pipeline {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<Box<dyn Tunnel>, Reason> {
+pub(super) async fn connect(address: SocketAddr) -> Result<Box<dyn Tunnel>, Reason> {
     match timeout(CONNECT, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => {
             // Small writes must not wait; where that cannot be set the connection works all the same.

@@ -1,4 +1,4 @@
-//! Extended CONNECT: a stream for the protocol that a request of HTTP/1 asks to switch to.
+//! CONNECT: a stream of opaque bytes to an application behind a peer of the mesh, or of a protocol that an HTTP request asks to switch to.
 
 use std::task::{Context, Poll};
 
@@ -7,12 +7,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use heddle_node::clock;
+use heddle_xds::model::Timeouts;
 use tokio::time::Instant;
 
 use super::session::{Checkout, Lease, Stream, checkout};
 use super::stream_io::StreamIo;
 use crate::exchange::{Reason, Tunnel};
-use crate::http::h2::message::write_extended_connect;
+use crate::http::h2::message::{write_connect, write_extended_connect};
 use crate::http::{Body, Name, RequestHead, ResponseHead};
 use crate::upstream::h1::is_late;
 use crate::upstream::pools::{Outcome, Work};
@@ -21,6 +22,43 @@ use crate::upstream::{OutgoingRequest, Sent, UpstreamError, UpstreamResponse};
 
 /// The text that a server joins to the key of a WebSocket handshake (RFC 6455 section 1.3).
 const WEBSOCKET: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// A tunnel that stands.
+pub(in crate::upstream) struct Opened {
+    pub(in crate::upstream) io: Box<dyn Tunnel>,
+    /// Time spent connecting; zero when the connection was there already.
+    pub(in crate::upstream) connect: std::time::Duration,
+}
+
+/// Asks the peer for a tunnel to `authority`. Nothing of what the tunnel is for has been sent when this fails.
+pub(in crate::upstream) async fn connect(
+    picked: Picked,
+    authority: &str,
+    timeouts: &Timeouts,
+    start: Instant,
+) -> Result<Opened, (Picked, UpstreamError)> {
+    let wanted = Checkout { host: authority, timeouts };
+    let (lease, connect, _) = match checkout(&picked, &wanted, start).await {
+        Ok(ready) => ready,
+        Err(error) => return Err((picked, error)),
+    };
+    let Some(stream) = lease.open(false, false, |encoder, out| write_connect(encoder, out, authority)) else {
+        return Err((picked, gone()));
+    };
+    match answer(stream, timeouts.connect, Sent::Nothing).await {
+        Ok((stream, head)) if (200..300).contains(&head.status) => {
+            picked.head_came(head.status, start, clock::now());
+            Ok(Opened { io: Box::new(StreamIo::new(stream, Work::new(picked))), connect })
+        }
+        Ok((_, head)) => {
+            // The peer is there, and its application is not, or it does not want us: another one may.
+            let reason = if head.status < 500 { Reason::TunnelRefused } else { Reason::UpstreamConnect };
+            let detail = format!("the peer answers {} to CONNECT {authority}", head.status);
+            Err((picked, UpstreamError::new(reason, Sent::Nothing, detail)))
+        }
+        Err(error) => Err((picked, error)),
+    }
+}
 
 /// Sends a request that asks to leave HTTP as an extended CONNECT, and gives its answer back as HTTP/1 would give it.
 pub(super) async fn upgrade(picked: Picked, request: &OutgoingRequest<'_>, start: Instant) -> Outcome {

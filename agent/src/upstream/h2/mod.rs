@@ -9,6 +9,7 @@ mod session;
 mod stream_io;
 mod trust;
 
+pub(super) use connect::{Opened, connect};
 pub(super) use request::send;
 pub(super) use session::Sessions;
 pub(super) use trust::Trust;

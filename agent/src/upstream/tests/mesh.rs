@@ -10,6 +10,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::exchange::Reason;
+use crate::upstream::tunnel::OpenTunnel;
 
 type Request = http::Request<RecvStream>;
 
@@ -175,6 +176,69 @@ fn a_peer_that_does_not_take_our_certificate_has_seen_nothing() {
         let error =
             send(&Pools::new(), &cluster, &head(Method::Post, "/"), Body::from(Bytes::from_static(b"x"))).await.unwrap_err();
         assert_eq!((error.reason, error.sent), (Reason::UpstreamTls, Sent::Nothing), "{error}");
+    });
+}
+
+/// Takes CONNECT to `db.shop:5432` and echoes what comes, then says goodbye.
+async fn echo_tunnel(request: Request, mut respond: SendResponse<Bytes>, _: usize) {
+    assert_eq!((request.method(), request.uri().to_string()), (&http::Method::CONNECT, "db.shop:5432".to_owned()));
+    let mut out = respond.send_response(http::Response::new(()), false).unwrap();
+    let mut body = request.into_body();
+    while let Some(Ok(bytes)) = body.data().await {
+        body.flow_control().release_capacity(bytes.len()).unwrap();
+        out.send_data(bytes, false).unwrap();
+    }
+    out.send_data(Bytes::from_static(b"bye"), true).unwrap();
+}
+
+async fn answer_tunnel(status: u16, mut respond: SendResponse<Bytes>) {
+    respond.send_response(http::Response::builder().status(status).body(()).unwrap(), true).unwrap();
+}
+
+async fn tunnel(pools: &Rc<Pools>, cluster: &Arc<Cluster>) -> Result<OpenTunnel, UpstreamError> {
+    let mut dice = fastrand::Rng::with_seed(1);
+    pools.tunnel(&pools.target(cluster), "db.shop:5432", &Timeouts::default(), None, &mut dice).await
+}
+
+#[test]
+fn a_tunnel_carries_bytes_both_ways_and_ends_one_direction_at_a_time() {
+    run(async {
+        let ours = Authority::new();
+        let cluster = calling(&ours.member("web"), "db", &[sidecar(&ours.member("db"), echo_tunnel).await]);
+        let pools = Pools::new();
+        let (mut one, mut two) = (tunnel(&pools, &cluster).await.unwrap(), tunnel(&pools, &cluster).await.unwrap());
+        let sent: Vec<u8> = (0..700_000_u32).map(|n| (n % 251) as u8).collect();
+        for open in [&mut one, &mut two] {
+            let (mut read, mut write) = tokio::io::split(&mut open.io);
+            let mut got = Vec::new();
+            let writing = async {
+                write.write_all(&sent).await.unwrap();
+                write.shutdown().await.unwrap();
+            };
+            let ((), read) = tokio::join!(writing, read.read_to_end(&mut got));
+            read.unwrap();
+            assert!(got.starts_with(&sent) && got.ends_with(b"bye"), "{}", got.len());
+        }
+        drop((one, two));
+        assert_eq!((totals(&cluster).connects, totals(&cluster).active), (1, 0));
+    });
+}
+
+#[test]
+fn a_tunnel_is_tried_at_the_next_peer_unless_it_is_refused() {
+    run(async {
+        let ours = Authority::new();
+        let (web, db) = (ours.member("web"), ours.member("db"));
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let other = sidecar(&ours.member("other"), echo_tunnel).await;
+        let without = sidecar(&db, |_, respond, _| answer_tunnel(503, respond)).await;
+        let good = sidecar(&db, echo_tunnel).await;
+        let cluster = calling(&web, "db", &[closed, other, without, good]);
+        let open = tunnel(&Pools::new(), &cluster).await.unwrap();
+        assert_eq!(open.endpoint.address, good);
+        let refusing = sidecar(&db, |_, respond, _| answer_tunnel(403, respond)).await;
+        let cluster = calling(&web, "db", &[refusing, good]);
+        assert_eq!(tunnel(&Pools::new(), &cluster).await.err().map(|error| error.reason), Some(Reason::TunnelRefused));
     });
 }
 

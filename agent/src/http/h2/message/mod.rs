@@ -16,7 +16,8 @@ use crate::http::h1::Fault;
 pub use request::read_request;
 pub use response::{read_response, read_trailers};
 pub use write::{
-    check_request, write_continue, write_extended_connect, write_interim, write_request, write_response, write_trailers,
+    check_request, write_connect, write_continue, write_extended_connect, write_interim, write_request, write_response,
+    write_trailers,
 };
 
 /// Why a block is no message that can be served.

@@ -129,7 +129,7 @@ fn extended_connect_is_taken_plain_connect_only_where_it_is_let_in() {
 }
 
 #[test]
-fn an_extended_connect_is_written_as_it_is_read() {
+fn both_kinds_of_connect_are_written_as_they_are_read() {
     let mut encoder = Encoder::new();
     let mut out = Vec::new();
     let mut head = RequestHead { path: "/chat".into(), query: Some("a=1".into()), ..RequestHead::default() };
@@ -141,6 +141,12 @@ fn an_extended_connect_is_written_as_it_is_read() {
     read_request(&mut Decoder::new(4096), &out, false, &LIMITS, &mut read).unwrap();
     assert_eq!((read.protocol.as_deref(), &*read.path, &*read.authority), (Some("websocket"), "/chat", "web.shop"));
     assert_eq!(read.fields.iter().map(|field| field.name.to_vec()).collect::<Vec<_>>(), [b"origin".to_vec()]);
+    out.clear();
+    let mut fields = Vec::new();
+    write_connect(&mut Encoder::new(), &mut out, "db.shop:5432");
+    Decoder::new(4096).decode(&out, |field| fields.push((field.name.to_vec(), field.value.to_vec()))).unwrap();
+    let expected = [(":method", "CONNECT"), (":authority", "db.shop:5432")];
+    assert_eq!(fields, expected.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())));
 }
 
 #[test]

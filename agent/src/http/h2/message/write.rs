@@ -48,6 +48,13 @@ pub fn write_request(encoder: &mut Encoder, out: &mut Vec<u8>, head: &RequestHea
     }
 }
 
+/// Writes a CONNECT for opaque bytes to `authority` (RFC 9113 section 8.5): it has neither scheme nor path.
+pub fn write_connect(encoder: &mut Encoder, out: &mut Vec<u8>, authority: &str) {
+    encoder.begin(out);
+    encoder.method(out, b"CONNECT");
+    encoder.authority(out, authority.as_bytes());
+}
+
 /// Writes an extended CONNECT over TLS (RFC 8441 section 4) for a request that asks to leave HTTP for `protocol`. What only the handshake of HTTP/1
 /// needs stays here.
 pub fn write_extended_connect(encoder: &mut Encoder, out: &mut Vec<u8>, head: &RequestHead, host: &str, protocol: &str) {

@@ -1,0 +1,58 @@
+//! What a sidecar needs for what its application sends: what it asks its control plane for, whom the application may call, and the names of services. It opens
+//! no listeners.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use heddle_xds::client::{Demand, Interest, Interests};
+use heddle_xds::model::Kind;
+use tokio::sync::watch;
+
+use super::StartError;
+use crate::mesh_dns::{self, Names, Server};
+use crate::pipeline::Callees;
+use crate::settings::{AgentSettings, DEFAULT_NAMESPACE, MeshSettings, Other, Role};
+use crate::tables::Tables;
+
+/// What an agent asks for: a gateway for everything; a sidecar for policies, and for services when they are called.
+pub(super) fn interests(role: Role) -> Interests {
+    match role {
+        Role::Gateway => Interests::default(),
+        Role::Sidecar => Interests::only(&[
+            (Kind::PluginMetadata, Interest::All),
+            (Kind::AuthorizationPolicy, Interest::All),
+            (Kind::MeshService, Interest::Named),
+            (Kind::Endpoints, Interest::Named),
+        ]),
+    }
+}
+
+/// Whom the application beside this node may call.
+pub(super) fn callees(mesh: &MeshSettings, demand: &Demand) -> Callees {
+    let lets_others_pass = mesh.outbound.other == Other::Pass;
+    Callees { demand: demand.clone(), namespace: namespace(mesh), lets_others_pass }
+}
+
+fn namespace(mesh: &MeshSettings) -> Arc<str> {
+    mesh.service.as_ref().map_or_else(|| DEFAULT_NAMESPACE.into(), |service| service.namespace.clone())
+}
+
+/// Answers names of services, where that is wanted.
+///
+/// # Errors
+/// The address is taken or not ours.
+pub(super) async fn answer_names(
+    settings: &AgentSettings,
+    demand: &Demand,
+    tables: watch::Receiver<Arc<Tables>>,
+) -> Result<(), StartError> {
+    let Some(address) = settings.mesh.outbound.dns else { return Ok(()) };
+    let configured = &settings.resolvers;
+    let servers: Arc<[SocketAddr]> =
+        if configured.is_empty() { mesh_dns::servers_of_host(address) } else { configured.clone().into() };
+    let names = Names { demand: demand.clone(), tables, namespace: namespace(&settings.mesh), servers };
+    let server = Server::open(address, names).await.map_err(|source| StartError::Names { address, source })?;
+    tracing::info!(address = %server.address().unwrap_or(address), "names of services are answered");
+    tokio::spawn(server.run());
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! One connection of the application beside this node, until it is known where it goes and what it speaks. Then its protocol serves it.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use heddle_node::clock::{self, Instant};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::super::admission::SourceSeat;
+use super::super::connection::{Arrival, Counted, Newcomer, Shared, canonical, detect};
+use super::super::counters::Count;
+use super::super::site::{Link, Site, Worker};
+use super::super::{h1, h2};
+use super::detect::{First, Spoken, first};
+use super::entry::{Entry, Leads};
+use super::raw;
+use crate::exchange::{ConnectionInfo, Destination, Door, Reading, Service, Tunnel};
+use crate::http::digits::AddressText;
+use crate::net::{Io, Rewind, Socket, original_destination};
+
+/// Most bytes of one read while it is not known what is spoken.
+const ROOM: usize = 4 * 1024;
+/// Longest beginning of a request in which its host is looked for.
+const MAX_HEAD: usize = 32 * 1024;
+
+/// What is spoken, with the stream.
+enum Way {
+    H1(Io, BytesMut),
+    H2(Io),
+    Raw(Io, Option<Box<dyn Tunnel>>),
+}
+
+/// A connection that can be served.
+struct Came {
+    link: Link,
+    way: Way,
+    /// When the first head must have come.
+    until: Instant,
+    _source: Option<SourceSeat>,
+}
+
+/// Serves a connection to its end.
+pub(in super::super) async fn serve<S: Service>(worker: Rc<Worker<S>>, shared: Shared, newcomer: Newcomer, leads: Leads) {
+    worker.counters.add(Count::Accepted);
+    let _counted = Counted(worker.counters.clone());
+    let Newcomer { stream, peer, site, seat: _seat } = newcomer;
+    let arrival = Arrival { counters: &worker.counters, shared: &shared, site };
+    let until = clock::now() + arrival.site.limits().handshake_timeout;
+    let gate = Gate { arrival, service: &worker.service, peer: canonical(peer), until };
+    let Some(Came { link, way, until, _source }) = Box::pin(gate.receive(stream, &leads)).await else { return };
+    match way {
+        Way::H2(io) => Box::pin(h2::serve(&worker, &link, io, until)).await,
+        Way::H1(io, first) => h1::serve(&*worker, &link, io, first, until).await,
+        Way::Raw(io, far) => raw::serve(&worker, &link, io, far).await,
+    }
+}
+
+/// What is needed until it is known what is spoken and where it goes.
+struct Gate<'a, S> {
+    arrival: Arrival<'a>,
+    service: &'a S,
+    peer: SocketAddr,
+    until: Instant,
+}
+
+impl<S: Service> Gate<'_, S> {
+    async fn receive(self, stream: TcpStream, leads: &Leads) -> Option<Came> {
+        let site = &self.arrival.site;
+        let bound = self.arrival.shared.admission.address(&site.listener.name, site.listener.address);
+        let source = self.arrival.admit_source(self.peer.ip())?;
+        let (destination, local) = match leads {
+            Leads::To(service) => (Destination::Service(service.clone()), canonical(stream.local_addr().ok()?)),
+            Leads::ByHost => (Destination::Host, canonical(stream.local_addr().ok()?)),
+            Leads::Captured { .. } => {
+                let original = original_destination(&stream).ok()?;
+                if original.port() == bound.port() {
+                    // It was not captured: passing it on would lead here again.
+                    self.arrival.counters.add(Count::RefusedListener);
+                    return None;
+                }
+                (Destination::Captured(original), original)
+            }
+        };
+        let (destination, reading) = self.service.reading(&destination).await;
+        let stream = Rewind::new(stream.into(), Bytes::new());
+        let way = match reading {
+            Reading::Http => self.http(stream).await?,
+            Reading::Bytes => Way::Raw(Io::Plain(stream), None),
+            Reading::First => self.by_first(stream, &destination).await?,
+        };
+        let until = clock::now() + site.limits().header_timeout;
+        Some(Came { link: self.link(destination, local), way, until, _source: source })
+    }
+
+    async fn http(&self, mut stream: Rewind<Socket>) -> Option<Way> {
+        let until = clock::now() + self.arrival.site.limits().header_timeout;
+        let (first, is_h2) = self.arrival.in_time(until, pin!(detect(&mut stream))).await?.ok()?;
+        Some(if is_h2 { Way::H2(Io::Plain(stream)) } else { Way::H1(Io::Plain(stream), first) })
+    }
+
+    /// By what comes first, from whichever side; the other side is called as long as nothing has come.
+    async fn by_first(&self, mut stream: Rewind<Socket>, destination: &Destination) -> Option<Way> {
+        let mut input = BytesMut::with_capacity(ROOM);
+        if let Some(Ok(0) | Err(_)) = stream.read_buf(&mut input).now_or_never() {
+            return None;
+        }
+        let mut found = First::new(input);
+        let mut far = None;
+        match Spoken::of(&found.client) {
+            Some(spoken) => found.spoken = spoken,
+            None => match self.service.dial(destination).await {
+                Some(mut io) => {
+                    // Where nobody says anything for long the bytes are not looked into.
+                    let _ = self.arrival.in_time(self.until, pin!(first(&mut stream, &mut io, &mut found))).await;
+                    let said = std::mem::take(&mut found.server).freeze();
+                    let rewound: Box<dyn Tunnel> = Box::new(Rewind::new(io, said));
+                    far = Some(rewound);
+                }
+                // Whoever speaks HTTP is told that nobody is there.
+                None => {
+                    while Spoken::of(&found.client).is_none() {
+                        self.read(&mut stream, &mut found.client).await?;
+                    }
+                    found.spoken = Spoken::of(&found.client)?;
+                }
+            },
+        }
+        let is_http = match (found.spoken, destination) {
+            // The authority of HTTP/2 cannot be seen without answering: only requests to addresses of services are looked into.
+            (Spoken::Http1, Destination::Captured(_)) => self.leads(&mut stream, &mut found.client).await,
+            (Spoken::Http1, _) | (Spoken::Http2, Destination::Service(_) | Destination::Host) => true,
+            _ => false,
+        };
+        stream.unread(&found.client);
+        if is_http { self.http(stream).await } else { Some(Way::Raw(Io::Plain(stream), far)) }
+    }
+
+    /// Whether the host of the first request is that of a service.
+    async fn leads(&self, stream: &mut Rewind<Socket>, input: &mut BytesMut) -> bool {
+        loop {
+            match host(input) {
+                Host::Named(authority) => return self.service.leads(&authority).await,
+                Host::Nobody => return false,
+                Host::More => {}
+            }
+            if self.read(stream, input).await.is_none() {
+                return false;
+            }
+        }
+    }
+
+    /// Reads more; `None` when nothing comes in time.
+    async fn read(&self, stream: &mut Rewind<Socket>, input: &mut BytesMut) -> Option<()> {
+        input.reserve(ROOM);
+        match self.arrival.in_time(self.until, pin!(stream.read_buf(input))).await? {
+            Ok(read) if read > 0 => Some(()),
+            _ => None,
+        }
+    }
+
+    fn link(&self, destination: Destination, local: SocketAddr) -> Link {
+        let site = &self.arrival.site;
+        let info = ConnectionInfo {
+            id: self.arrival.shared.admission.next_id(),
+            listener: site.listener.name.clone(),
+            peer: self.peer,
+            peer_text: AddressText::of(self.peer),
+            transport_peer: self.peer,
+            local,
+            tls: None,
+            door: Door::Outbound(destination),
+            inner: false,
+        };
+        let own = Site::new(site.listener.clone(), Entry::Gateway, site.drain.clone());
+        Link { site: Rc::new(own), info: Rc::new(info), identity: None }
+    }
+}
+
+/// What the beginning of a request of HTTP/1 says of its host.
+#[derive(Debug, PartialEq, Eq)]
+enum Host {
+    Named(String),
+    /// It names none.
+    Nobody,
+    /// More must come.
+    More,
+}
+
+/// Looks for `Host` in a beginning. What is ambiguous is for the codec to refuse; here it is only found out who is to read it.
+fn host(input: &[u8]) -> Host {
+    let mut lines = input.split_inclusive(|byte| *byte == b'\n').skip(1);
+    loop {
+        match lines.next() {
+            Some(line) if line.ends_with(b"\n") => {
+                let line = line.trim_ascii();
+                if line.is_empty() {
+                    return Host::Nobody;
+                }
+                let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+                let (name, value) = line.split_at(colon);
+                if name.eq_ignore_ascii_case(b"host") {
+                    let value = value.strip_prefix(b":").unwrap_or(value).trim_ascii();
+                    return std::str::from_utf8(value).map_or(Host::Nobody, |value| Host::Named(value.to_owned()));
+                }
+            }
+            _ if input.len() >= MAX_HEAD => return Host::Nobody,
+            _ => return Host::More,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_host_is_found_as_soon_as_it_has_come() {
+        let named = |text: &str| Host::Named(text.to_owned());
+        for (input, expected) in [
+            ("GET / HTTP/1.1\r\nHost: api.shop\r\n", named("api.shop")),
+            ("GET / HTTP/1.1\r\nA: b\r\nhOST:api:80 \r\n\r\n", named("api:80")),
+            ("GET / HTTP/1.1\r\nHost: api", Host::More),
+            ("GET / HTTP/1.1\r\n", Host::More),
+            ("GET / HTTP/1.1\r\nA: b\r\n\r\nHost: body\r\n", Host::Nobody),
+            ("", Host::More),
+        ] {
+            assert_eq!(host(input.as_bytes()), expected, "{input:?}");
+        }
+        assert_eq!(host(&vec![b'a'; MAX_HEAD]), Host::Nobody);
+    }
+
+    proptest! {
+        #[test]
+        fn more_bytes_change_no_answer(input in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b':'), Just(b'h'), any::<u8>()], 0..200)) {
+            let mut said = Host::More;
+            for end in 0..=input.len() {
+                let now = host(&input[..end]);
+                prop_assert!(said == Host::More || said == now);
+                said = now;
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Two sidecars: what an application sends goes by its own to that of another service, and to the application behind it.
+
+use heddle_xds::client::{Demand, Standing};
+use heddle_xds::model::{self, Kind, MeshPeer};
+
+use super::super::Leads;
+use super::*;
+
+/// The sidecar of `api`, as the application beside it calls it.
+struct Outward {
+    address: SocketAddr,
+    demand: Demand,
+    compiler: Compiler,
+    worker: Rc<pipeline::Worker>,
+    _listeners: Listeners<Pipeline>,
+}
+
+impl Outward {
+    fn leading(leads: Leads, authority: &Authority) -> Outward {
+        let identity = authority.member(API);
+        let context = Context { identity: identity.clone(), ..Context::default() };
+        let pool = Clusters::new(Arc::new(context), None, tokio::runtime::Handle::current());
+        let references = References::new(Arc::new(|_: &str| None), "".into(), Outbound::default());
+        let compiler = Compiler::new(1, pool, Outbound::default(), references);
+        let shared = pipeline::Shared {
+            counters: Sharded::new(1),
+            unmatched: Arc::new(RouteStats::new(1)),
+            details: Sharded::new(1),
+            hostname: "test".into(),
+        };
+        let worker = pipeline::Worker::new(0, Pools::new(), Arc::new(shared), fastrand::Rng::with_seed(1), None, None);
+        let demand = Demand::default();
+        worker.set_callees(pipeline::Callees { demand: demand.clone(), namespace: "shop".into(), lets_others_pass: true });
+        let listener = Arc::new(harness::listener(EdgeLimits::default()));
+        let doors = Shared::default();
+        let service = Rc::new(Worker::new(Pipeline::new(worker.clone()), Arc::default()));
+        let mut listeners = Listeners::new(service, doors.clone(), Duration::from_secs(5));
+        assert!(listeners.reconcile(&[Wanted { listener: listener.clone(), entry: Entry::Outbound(leads) }]).is_empty());
+        let address = doors.admission.address(&listener.name, listener.address);
+        Outward { address, demand, compiler, worker, _listeners: listeners }
+    }
+
+    /// Is told of the service `shop/web`, whose sidecar is at `address`.
+    fn learn(&mut self, protocol: MeshProtocol, address: SocketAddr) {
+        let upstream = model::Upstream {
+            name: "mesh/shop/web".into(),
+            label: "shop/web".into(),
+            balancer: model::Balancer::RoundRobin,
+            scheme: model::Scheme::Http,
+            pass_host: model::PassHost::Pass,
+            retries: None,
+            retry_timeout: Duration::ZERO,
+            timeouts: model::Timeouts::default(),
+            keepalive: model::KeepalivePool::default(),
+            tls: model::UpstreamTls::default(),
+            checks: model::HealthChecks::default(),
+            breakers: model::CircuitBreakers::default(),
+            discovery: None,
+            slow_start: Duration::ZERO,
+            panic_threshold: 0,
+            mesh: Some(MeshPeer { identities: vec![format!("spiffe://mesh.example{WEB}").into()] }),
+        };
+        let service = model::MeshService {
+            name: "shop/web".into(),
+            protocol,
+            vip: None,
+            ports: Vec::new(),
+            plugins: Vec::new(),
+            timeouts: None,
+            upstream,
+            depends: Vec::new(),
+        };
+        let host = address.ip().to_string().into();
+        let endpoint = model::Endpoint { host, port: address.port(), weight: 1, priority: 0, zone: "".into() };
+        let endpoints = model::Endpoints { upstream: "mesh/shop/web".into(), endpoints: vec![endpoint] };
+        self.compiler.set(Resource::Endpoints(endpoints)).unwrap();
+        self.compiler.set(Resource::MeshService(service)).unwrap();
+        self.worker.swap(self.compiler.tables());
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+}
+
+fn to_web() -> Leads {
+    Leads::To("shop/web".into())
+}
+
+#[tokio::test]
+async fn a_request_goes_from_application_to_application_and_its_first_waits_until_the_service_is_known() {
+    story(async {
+        let (address, seen) = answering(OK).await;
+        let web = Sidecar::before(address, MeshProtocol::Http, |_| ());
+        let mut api = Outward::leading(to_web(), &web.authority);
+        let mut stream = api.connect().await;
+        let asking = spawn_local(async move {
+            let forged = "GET /a HTTP/1.1\r\nHost: 127.0.0.1:9001\r\nX-Forwarded-Client-Cert: By=evil\r\nX-oDd: 1\r\nConnection: close\r\n\r\n";
+            ask(&mut stream, forged).await
+        });
+        while api.demand.standing(Kind::Endpoints, "mesh/shop/web") != Some(Standing::Asked) {
+            tokio::task::yield_now().await;
+        }
+        api.learn(MeshProtocol::Http, web.address);
+        let answer = asking.await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"), "{answer}");
+        assert!(answer.contains("\r\nX-ODD: 1\r\n"), "names keep their case on the way back: {answer}");
+        let seen = seen.borrow()[0].clone();
+        assert!(seen.contains("\r\nX-oDd: 1\r\n"), "names keep their case: {seen}");
+        assert!(seen.to_ascii_lowercase().contains("host: web.shop\r\n") && !seen.contains("evil"), "{seen}");
+        assert!(seen.contains("URI=spiffe://mesh.example/ns/shop/svc/api"), "{seen}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_proxy_finds_services_by_host_and_says_when_there_is_none() {
+    story(async {
+        let (address, _) = answering(OK).await;
+        let web = Sidecar::before(address, MeshProtocol::Http, |_| ());
+        let mut api = Outward::leading(Leads::ByHost, &web.authority);
+        api.learn(MeshProtocol::Http, web.address);
+        for host in ["web", "web.shop", "web.shop.mesh:80", "web.shop.svc.cluster.local"] {
+            let request = format!("GET /a HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            assert!(ask(&mut api.connect().await, &request).await.ends_with("ok"), "{host}");
+        }
+        let request = "GET / HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n";
+        let answer = ask(&mut api.connect().await, request).await;
+        assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("no such service in the mesh"), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_is_somebody_else_is_not_talked_to() {
+    story(async {
+        let (address, seen) = answering(OK).await;
+        let web = Sidecar::before(address, MeshProtocol::Http, |_| ());
+        web.identity.set_svid(web.authority.svid(API, clock::wall() + HOUR));
+        let mut api = Outward::leading(to_web(), &web.authority);
+        api.learn(MeshProtocol::Http, web.address);
+        let answer = ask(&mut api.connect().await, GET).await;
+        assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("\"service\":\"shop/web\""), "{answer}");
+        assert!(answer.contains("identity of the endpoint refused") && seen.borrow().is_empty(), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn opaque_bytes_go_both_ways_whoever_speaks_first() {
+    story(async {
+        let greeting = application(|mut stream| async move {
+            stream.write_all(b"220 hello\r\n").await.unwrap();
+            let mut said = Vec::new();
+            stream.read_to_end(&mut said).await.unwrap();
+            stream.write_all(&said).await.unwrap();
+        })
+        .await;
+        let web = Sidecar::before(greeting, MeshProtocol::Tcp, |_| ());
+        for protocol in [MeshProtocol::Tcp, MeshProtocol::Auto] {
+            let mut api = Outward::leading(to_web(), &web.authority);
+            api.learn(protocol, web.address);
+            let mut stream = api.connect().await;
+            let mut greeted = [0; 11];
+            stream.read_exact(&mut greeted).await.unwrap();
+            assert_eq!(&greeted, b"220 hello\r\n", "{protocol:?}");
+            stream.write_all(b"\x00\xffbytes").await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).await.unwrap();
+            assert_eq!(rest, b"\x00\xffbytes", "half-closed, {protocol:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_not_captured_is_not_passed_on_to_ourselves() {
+    story(async {
+        let web = Sidecar::before("127.0.0.1:9".parse().unwrap(), MeshProtocol::Http, |_| ());
+        let api = Outward::leading(Leads::Captured { is_transparent: false }, &web.authority);
+        assert!(ends_within(&mut api.connect().await, Duration::from_secs(5)).await);
+    })
+    .await;
+}

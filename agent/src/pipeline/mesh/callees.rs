@@ -1,0 +1,87 @@
+//! The services that the application beside this node calls: asked for when they are first called, and found at once from then on. It sends nothing.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_node::clock::{self, Instant};
+use heddle_xds::client::{Demand, Standing};
+use heddle_xds::model::{Kind, MESH_PREFIX};
+
+use super::super::view::View;
+use super::super::worker::Worker;
+use crate::exchange::Reason;
+
+/// How long the first call of a service waits until it is known what the control plane knows of it.
+const WAIT: Duration = Duration::from_secs(2);
+/// How deep services may lead to services by their plugins.
+const MAX_DEPTH: u32 = 3;
+
+/// What a worker knows of whom the application beside it may call.
+#[derive(Clone, Default)]
+pub struct Callees {
+    /// Asks for services by name.
+    pub demand: Demand,
+    /// The namespace of names that name none.
+    pub namespace: Arc<str>,
+    /// Whether captured connections to anybody else are passed on.
+    pub lets_others_pass: bool,
+}
+
+/// What is known of a service.
+enum Known {
+    Yes,
+    /// There is none of this name.
+    No,
+    /// The control plane has not answered yet.
+    NotYet,
+}
+
+impl Worker {
+    /// The number of a service, with the view that knows it. Its first call waits for the control plane; all who wait share one question.
+    ///
+    /// # Errors
+    /// [`Reason::UnknownService`] when there is none, [`Reason::ServicePending`] when there is no answer in time.
+    pub(super) async fn callee(&self, service: &str) -> Result<(Rc<View>, u32), Reason> {
+        let (view, now) = (self.view(), clock::now());
+        if let Some(number) = view.callee(service, now) {
+            return Ok((view, number));
+        }
+        let demand = self.callees().demand;
+        let (mut answers, until) = (demand.answers(), now + WAIT);
+        loop {
+            // Both are asked before the view is looked at, so that nothing that happens meanwhile is missed.
+            let swapped = self.swapping();
+            answers.borrow_and_update();
+            let view = self.view();
+            match known(&demand, &view, service, clock::now(), 0) {
+                Known::Yes => return view.note_callee(service, now).map(|number| (view, number)).ok_or(Reason::UnknownService),
+                Known::No => return Err(Reason::UnknownService),
+                Known::NotYet => {}
+            }
+            tokio::select! {
+                () = swapped => {}
+                Ok(()) = answers.changed() => {}
+                () = tokio::time::sleep_until(until) => return Err(Reason::ServicePending),
+            }
+        }
+    }
+}
+
+/// Asks for a service, for its endpoints and for those that it leads to.
+fn known(demand: &Demand, view: &View, service: &str, now: Instant, depth: u32) -> Known {
+    let told = demand.want(Kind::MeshService, service, now);
+    let upstream = format!("{MESH_PREFIX}{service}");
+    let endpoints = demand.want(Kind::Endpoints, &upstream, now);
+    let Some(known_service) = view.tables.mesh.get(service) else {
+        return if told == Standing::Absent { Known::No } else { Known::NotYet };
+    };
+    let has_endpoints = || view.tables.clusters.get(&*upstream).is_some_and(|cluster| !cluster.view().endpoints.is_empty());
+    if endpoints == Standing::Asked && !has_endpoints() {
+        return Known::NotYet;
+    }
+    let waits = |other: &Arc<str>| matches!(known(demand, view, other, now, depth + 1), Known::NotYet);
+    // All of them are asked for, not only the first that is not known.
+    let waiting = depth < MAX_DEPTH && known_service.depends.iter().filter(|other| waits(other)).count() > 0;
+    if waiting { Known::NotYet } else { Known::Yes }
+}

@@ -1,0 +1,295 @@
+//! From the application beside this node to services of the mesh: which one is called, its filters, and the way to it. What is no service's passes as it is,
+//! where that is wanted.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use heddle_node::clock;
+use heddle_xds::model::MeshProtocol;
+
+use super::super::edit;
+use super::super::finish::Finish;
+use super::super::headers;
+use super::super::http::{Pipeline, Served, refuse, strip_hop_by_hop};
+use super::super::plan::Plan;
+use super::super::view::View;
+use super::Asked;
+use super::inbound::admit;
+use super::tcp::connect;
+use crate::exchange::{Answer, Attempt, Destination, EndpointName, Exchange, Reading, Reason, Tunnel};
+use crate::http::{Body, Method, ResponseHead};
+use crate::tables::{Called, host_of};
+
+/// Where a request or a connection of the application goes.
+pub(super) enum Way {
+    /// To the service of this number.
+    Service(u32),
+    /// To nobody that the mesh knows.
+    Outside(SocketAddr),
+}
+
+/// Where it goes, or why nowhere; with the name of the service as far as there is one.
+pub(super) struct Found {
+    pub(super) view: Rc<View>,
+    pub(super) way: Result<Way, Box<Answer>>,
+}
+
+impl Pipeline {
+    /// Finds out where a request with this authority goes.
+    pub(super) async fn way(&self, destination: &Destination, authority: &str) -> Found {
+        let callees = self.worker.callees();
+        let found = match destination {
+            Destination::Service(service) => self.service(service).await,
+            Destination::Host => match Called::of(authority, &callees.namespace) {
+                Some(called) => self.called(&called).await,
+                None => Err(unknown(authority)),
+            },
+            Destination::Captured(address) => match self.by_address(*address) {
+                Some(service) => self.service(&service).await,
+                None => self.captured(*address, authority, callees.lets_others_pass).await,
+            },
+        };
+        match found {
+            Ok((view, way)) => Found { view, way: Ok(way) },
+            Err(answer) => Found { view: self.worker.view(), way: Err(answer) },
+        }
+    }
+
+    async fn service(&self, service: &str) -> Result<(Rc<View>, Way), Box<Answer>> {
+        let found = self.worker.callee(service).await;
+        found.map(|(view, number)| (view, Way::Service(number))).map_err(|reason| of_service(refuse(reason), service))
+    }
+
+    /// The service of a host, on a port on which it is called.
+    async fn called(&self, called: &Called) -> Result<(Rc<View>, Way), Box<Answer>> {
+        let (view, number) =
+            self.worker.callee(&called.service).await.map_err(|reason| of_service(refuse(reason), &called.service))?;
+        let known = view.tables.mesh.get(&called.service);
+        let fits =
+            known.is_some_and(|known| called.port.is_none_or(|port| known.ports.is_empty() || known.ports.contains(&port)));
+        if fits { Ok((view, Way::Service(number))) } else { Err(of_service(refuse(Reason::UnknownService), &called.service)) }
+    }
+
+    /// A captured connection to no address of a service: its requests may name one all the same.
+    async fn captured(&self, address: SocketAddr, authority: &str, lets_pass: bool) -> Result<(Rc<View>, Way), Box<Answer>> {
+        let callees = self.worker.callees();
+        if let Some(called) = Called::of(authority, &callees.namespace).filter(|_| authority.parse::<SocketAddr>().is_err()) {
+            match self.called(&called).await {
+                Err(_) if !called.sure => {}
+                found => return found,
+            }
+        }
+        if lets_pass { Ok((self.worker.view(), Way::Outside(address))) } else { Err(unknown(authority)) }
+    }
+
+    /// The service whose address, the same on every node, this is.
+    fn by_address(&self, address: SocketAddr) -> Option<std::sync::Arc<str>> {
+        let view = self.worker.view();
+        view.tables.mesh.values().find(|service| service.vip == Some(address.ip())).map(|service| service.name.clone())
+    }
+
+    /// How a connection of the application is to be read.
+    pub(in super::super) async fn read_as(&self, destination: &Destination) -> (Destination, Reading) {
+        let service = match destination {
+            Destination::Host => return (Destination::Host, Reading::Http),
+            Destination::Service(service) => service.clone(),
+            Destination::Captured(address) => match self.by_address(*address) {
+                Some(service) => service,
+                None => return (destination.clone(), Reading::First),
+            },
+        };
+        let protocol = match self.worker.callee(&service).await {
+            Ok((view, _)) => view.tables.mesh.get(&service).map(|known| known.protocol),
+            Err(_) => None,
+        };
+        let reading = match protocol {
+            Some(MeshProtocol::Http | MeshProtocol::Http2 | MeshProtocol::Grpc) => Reading::Http,
+            Some(MeshProtocol::Tcp) => Reading::Bytes,
+            // Whoever speaks HTTP is told why nothing comes of it.
+            Some(MeshProtocol::Auto) | None => Reading::First,
+        };
+        (Destination::Service(service), reading)
+    }
+
+    /// Whether this authority names a service.
+    pub(in super::super) async fn names_service(&self, authority: &str) -> bool {
+        match Called::of(authority, &self.worker.callees().namespace) {
+            Some(called) => called.sure || self.called(&called).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// A connection for opaque bytes, before it is known whether it is needed.
+    pub(in super::super) async fn dial_ahead(&self, destination: &Destination) -> Option<Box<dyn Tunnel>> {
+        let Found { view, way } = self.way(destination, "").await;
+        match way.ok()? {
+            Way::Outside(address) => connect(address).await.ok(),
+            Way::Service(number) => {
+                let seen = view.seen(number)?;
+                let target = self.settled(seen.cluster.as_ref()).await.ok()?;
+                let timeouts = seen.timeouts().unwrap_or(target.config().timeouts);
+                let authority = authority_of(&view, &seen.route.info.name, destination);
+                let opened = self.worker.pools.tunnel(&target, &authority, &timeouts, None, &mut self.worker.dice()).await;
+                opened.ok().map(|opened| opened.io)
+            }
+        }
+    }
+
+    /// Answers a request of the application.
+    pub(super) async fn outbound(
+        &self,
+        finish: &mut Finish,
+        asked: Asked<'_>,
+        destination: &Destination,
+        way: Result<Way, Box<Answer>>,
+    ) -> Result<Served, Box<Answer>> {
+        let Finish { x, plan, .. } = finish;
+        admit(x)?;
+        let opaque = x.request.method == Method::Connect && x.request.protocol.is_none();
+        let number = match way? {
+            Way::Service(number) => number,
+            Way::Outside(address) if opaque => return outside(x, address, asked.far).await,
+            Way::Outside(_) => return Err(unknown(&x.request.authority)),
+        };
+        x.route = Some(number);
+        plan.take_route(number);
+        let service = plan.route().map(|seen| seen.route.info.name.clone()).unwrap_or_default();
+        let served = if opaque {
+            self.tunnel_to_service(x, plan, &service, destination, asked.far).await
+        } else {
+            self.request(x, plan, &service, destination, &asked).await
+        };
+        served.map_err(|answer| of_service(answer, &service))
+    }
+
+    async fn request(
+        &self,
+        x: &mut Exchange,
+        plan: &mut Plan,
+        service: &str,
+        destination: &Destination,
+        asked: &Asked<'_>,
+    ) -> Result<Served, Box<Answer>> {
+        let websocket = asked.wants_upgrade && headers::asks_for_websocket(&x.request);
+        if x.request.method == Method::Connect && !websocket {
+            return Err(refuse(Reason::NotImplemented));
+        }
+        // Who calls is what the other side has verified, not what an application says.
+        headers::remove_client_cert(&mut x.request.fields);
+        if matches!(destination, Destination::Service(_)) && names_this_node(&x.request.authority) {
+            x.request.authority = host_of(service);
+        }
+        strip_hop_by_hop(&mut x.request.fields, websocket);
+        if let Some(answer) = plan.rewrite(x).await {
+            return Err(answer);
+        }
+        if let Some(answer) = plan.access(x).await {
+            return Err(answer);
+        }
+        let body = plan.request_body(x).into_iter().fold(std::mem::take(&mut x.body), edit::edited);
+        self.forward(x, plan, body, websocket, asked.interim).await
+    }
+
+    async fn tunnel_to_service(
+        &self,
+        x: &mut Exchange,
+        plan: &Plan,
+        service: &str,
+        destination: &Destination,
+        far: Option<Box<dyn Tunnel>>,
+    ) -> Result<Served, Box<Answer>> {
+        if let Some(far) = far {
+            return Ok(tunnelled(far));
+        }
+        let target = self.target(x, plan).await.map_err(refuse)?;
+        let timeouts = plan.timeouts().unwrap_or(target.config().timeouts);
+        let authority = authority_of(plan.view(), service, destination);
+        let opened = self.worker.pools.tunnel(&target, &authority, &timeouts, None, &mut x.dice).await;
+        let opened = opened.map_err(|error| refuse(error.reason))?;
+        x.attempts.push(attempt(opened.endpoint.name().clone(), opened.connect, None));
+        Ok(tunnelled(opened.io))
+    }
+}
+
+/// Bytes to where a captured connection was going, past the mesh.
+async fn outside(x: &mut Exchange, address: SocketAddr, far: Option<Box<dyn Tunnel>>) -> Result<Served, Box<Answer>> {
+    let began = clock::now();
+    let connected = match far {
+        Some(far) => Ok(far),
+        None => connect(address).await,
+    };
+    let took = clock::now().saturating_duration_since(began);
+    let name = EndpointName::new(address.ip().to_string().into(), address);
+    x.attempts.push(attempt(name, took, connected.as_ref().err().copied()));
+    connected.map(tunnelled).map_err(refuse)
+}
+
+fn tunnelled(far: Box<dyn Tunnel>) -> Served {
+    Served { head: ResponseHead::new(200), body: Body::Empty, upgrade: Some(far), reason: Reason::None }
+}
+
+fn attempt(endpoint: Rc<EndpointName>, connect: std::time::Duration, failure: Option<Reason>) -> Attempt {
+    Attempt { endpoint, status: None, connect, header: None, total: None, failure }
+}
+
+/// What a peer is told that opaque bytes are for: the service, and the port on which it was called.
+fn authority_of(view: &View, service: &str, destination: &Destination) -> String {
+    let port = match destination {
+        Destination::Captured(address) => address.port(),
+        _ => view.tables.mesh.get(service).and_then(|known| known.ports.first().copied()).unwrap_or(80),
+    };
+    format!("{}:{port}", host_of(service))
+}
+
+/// Whether an authority is that of a listener of this node rather than that of a service.
+fn names_this_node(authority: &str) -> bool {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.is_empty() || host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok()
+}
+
+/// The answer of a reason, which names the service that it is about.
+fn of_service(mut answer: Box<Answer>, service: &str) -> Box<Answer> {
+    if answer.reason == Reason::Plugin || answer.reason == Reason::Answered || answer.body.is_empty() {
+        return answer;
+    }
+    if answer.body == Answer::of(answer.reason).body {
+        // A name of a service has nothing in it that JSON would have to escape.
+        answer.body = Bytes::from(format!("{{\"error_msg\":\"{}\",\"service\":\"{service}\"}}\n", answer.reason.text()));
+    }
+    answer
+}
+
+/// Nobody in the mesh has this name.
+fn unknown(authority: &str) -> Box<Answer> {
+    tracing::debug!(authority, "no service of the mesh is called so");
+    refuse(Reason::UnknownService)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_name_the_service_and_those_of_plugins_stay() {
+        let named = of_service(refuse(Reason::NoEndpoint), "shop/api");
+        assert_eq!(named.body, "{\"error_msg\":\"503 Service Unavailable: no endpoint\",\"service\":\"shop/api\"}\n");
+        let own = Answer { body: Bytes::from_static(b"mine"), ..Answer::of(Reason::Plugin) };
+        assert_eq!(of_service(Box::new(own), "shop/api").body, "mine");
+    }
+
+    #[test]
+    fn an_address_of_this_node_is_no_name_of_a_service() {
+        for (authority, is) in [
+            ("127.0.0.1:9001", true),
+            ("localhost:9001", true),
+            ("[::1]:1", true),
+            ("", true),
+            ("api", false),
+            ("api.shop:80", false),
+        ] {
+            assert_eq!(names_this_node(authority), is, "{authority}");
+        }
+    }
+}

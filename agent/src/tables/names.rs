@@ -1,0 +1,111 @@
+//! Names of services as applications say them: in `Host`, in URLs, in DNS. It knows no service.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What may follow `<service>.<namespace>`, as this mesh and Kubernetes say it.
+const SUFFIXES: [&str; 3] = [".svc.cluster.local", ".mesh", ".svc"];
+/// The longest label of DNS (RFC 1035 section 2.3.4).
+const MAX_LABEL: usize = 63;
+
+/// A host that may be that of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    /// `<namespace>/<service>`.
+    pub service: Arc<str>,
+    /// The port behind the name.
+    pub port: Option<u16>,
+    /// Whether the name can be nothing else: it ends as only services of the mesh do.
+    pub sure: bool,
+}
+
+impl Called {
+    /// The service that this authority (host and optional port) names: `<service>`, `<service>.<namespace>`, and both with what may follow them; `None` when it
+    /// can be no service's. A name without a namespace is one of `own`.
+    pub fn of(authority: &str, own: &str) -> Option<Called> {
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse().ok()?)),
+            None => (authority, None),
+        };
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        if host.parse::<IpAddr>().is_ok() {
+            return None;
+        }
+        let bare = SUFFIXES.iter().find_map(|suffix| host.strip_suffix(suffix));
+        let (service, namespace) = match bare.unwrap_or(&host).split_once('.') {
+            Some((service, namespace)) => (service, namespace),
+            None => (bare.unwrap_or(&host), own),
+        };
+        let named = is_label(service) && is_label(namespace);
+        named.then(|| Called { service: format!("{namespace}/{service}").into(), port, sure: bare.is_some() })
+    }
+
+    /// The service of this name of DNS; only names that end in `.mesh` are answered.
+    pub fn of_name(name: &str, own: &str) -> Option<Called> {
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        if name.contains(':') || !name.ends_with(".mesh") { None } else { Called::of(&name, own) }
+    }
+}
+
+/// How others call a service of this name: `<service>.<namespace>`.
+pub fn host_of(service: &str) -> String {
+    service.split_once('/').map_or_else(|| service.to_owned(), |(namespace, name)| format!("{name}.{namespace}"))
+}
+
+fn is_label(text: &str) -> bool {
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    !text.is_empty() && text.len() <= MAX_LABEL && text.bytes().all(allowed) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn services_are_known_by_all_their_names() {
+        for (authority, service, port, sure) in [
+            ("api", "shop/api", None, false),
+            ("API:8080", "shop/api", Some(8080), false),
+            ("api.pay", "pay/api", None, false),
+            ("api.pay.mesh.", "pay/api", None, true),
+            ("api.mesh", "shop/api", None, true),
+            ("api.pay.svc.cluster.local:80", "pay/api", Some(80), true),
+            ("api.pay.svc", "pay/api", None, true),
+        ] {
+            let expected = Called { service: service.into(), port, sure };
+            assert_eq!(Called::of(authority, "shop"), Some(expected), "{authority}");
+        }
+        for none in [
+            "",
+            "10.0.0.1",
+            "10.0.0.1:80",
+            "[::1]:80",
+            "a.b.c",
+            "a..b",
+            "-a",
+            "www.example.com",
+            "api:http",
+            "api.pay.other.mesh",
+        ] {
+            assert_eq!(Called::of(none, "shop"), None, "{none}");
+        }
+        assert_eq!(Called::of_name("api.pay.", "shop"), None, "the outside has names of two labels too");
+        assert_eq!(Called::of_name("Api.Pay.Mesh.", "shop").unwrap().service, "pay/api".into());
+        assert_eq!(host_of("pay/api"), "api.pay");
+    }
+
+    proptest! {
+        #[test]
+        fn no_authority_breaks_anything_and_names_are_sound(text in "[a-zA-Z0-9.:\\[\\]-]{0,80}|.{0,40}") {
+            if let Some(called) = Called::of(&text, "own") {
+                let (namespace, service) = called.service.split_once('/').unwrap();
+                prop_assert!(is_label(namespace) && is_label(service));
+                prop_assert_eq!(Called::of(&host_of(&called.service), "own").unwrap().service, called.service);
+            }
+        }
+    }
+}
