@@ -35,7 +35,7 @@ class Comparison:
     @contextlib.contextmanager
     def subjects(self, load, names, cores=None):
         """The proxies in the scenario of the load, started and proved; stopped at the end."""
-        wanted = [(name, name, load.scenario) for name in names]
+        wanted = [(name, name, load.scenario) for name in names if name in (load.peers or names)]
         if load.base and "heddle" in names:
             wanted.append((BASE, "heddle", load.base))
         running = []
@@ -85,17 +85,17 @@ class Comparison:
                 loads.closed(load, self.warm, subject)
             direct = []
             for turn in range(self.rounds):
-                straight = self.drivers.own("open", self.place.upstreams["slow"], rate=loads.RATE)
+                straight = load.drive(self.drivers, self.place.straight())
                 direct.append(straight)
                 for subject in subjects:
                     one = self.measure(load, subject)
-                    for key in ("p50", "p99", "p999"):
+                    for key in ("p50", "p90", "p99", "p999"):
                         one[f"added_{key}_us"] = (one[f"{key}_ms"] - straight[f"{key}_ms"]) * 1e3
                     subject.rounds.append(one)
-                    self.say(f"{name}, round {turn + 1} of {self.rounds}: {subject.label} adds {one['added_p50_us']:.0f} µs at p50, "
+                    self.say(f"{name}, round {turn + 1} of {self.rounds}: {subject.label} adds {one['added_p50_us']:.0f} µs at p50, {one['added_p90_us']:.0f} at p90, "
                              f"{one['added_p99_us']:.0f} at p99, {one['added_p999_us']:.0f} at p99.9")
             medians = {subject.label: subject.medians() for subject in subjects}
-            medians["direct"] = {key: statistics.median(one[key] for one in direct) for key in ("p50_ms", "p99_ms", "p999_ms")}
+            medians["direct"] = {key: statistics.median(one[key] for one in direct) for key in ("p50_ms", "p90_ms", "p99_ms", "p999_ms")}
             return medians
 
     def idle(self, name, load):
@@ -105,7 +105,7 @@ class Comparison:
         return self.each(name, load, lambda proxy: loads.idle(self.place, proxy, self.idle_connections, True))
 
     def start(self, name, load):
-        measure = lambda proxy: {"mib": memory_kib(proxy.pid) / 1024}
+        measure = lambda proxy: {"mib": memory_kib(proxy.pids) / 1024}
         found = self.each(name, replace(load, base=None), measure)
         if "heddle" in self.names:
             found[BASE] = self.each(BASE, replace(load, scenario=load.base, base=None), measure, ["heddle"])["heddle"]
@@ -114,7 +114,7 @@ class Comparison:
     def each(self, name, load, measure, names=None):
         """Memory: each round with a fresh process, one proxy at a time."""
         found = {}
-        for proxy_name in names or self.names:
+        for proxy_name in (name for name in names or self.names if name in (load.peers or self.names)):
             rounds = []
             for _ in range(self.rounds):
                 with self.subjects(load, [proxy_name]) as (subject,):

@@ -9,7 +9,9 @@ from scenario import BODY, PLUGIN_FIELDS, ROUTES, Scenario
 
 LARGE = 65536
 RATE = 5000
+MESH_RATE = 1000
 IDLE_FIRST = 200
+MESH = ("heddle", "envoy")
 
 CPU = "µs CPU per request"
 
@@ -26,6 +28,8 @@ class Load:
     kind: str = "closed"
     unit: str = CPU
     figure: str = "cpu_us"
+    # Those that can do it; all when empty.
+    peers: tuple = ()
 
 
 def wrk(path="/", length=BODY, tls=False, **more):
@@ -59,8 +63,12 @@ LOADS = {
     "plugins": Load("10 plugins, HTTP/1.1, 60 B", wrk(fields=PLUGIN_FIELDS), Scenario(plugins=True), Scenario(), "Heddle without plugins",
                     PLUGIN_FIELDS),
     "websocket": Load("WebSocket echo, 64 tunnels, 60 B", in_clear("websocket"), Scenario("websocket"), unit="µs CPU per message and its echo"),
+    "mesh": Load("two sidecars with mutual TLS between them, HTTP/1.1, 64 connections, 60 B; both together", wrk(), Scenario(mesh=True), peers=MESH),
     "latency": Load(f"latency added before a 100 µs backend, {RATE} requests/s", in_clear("open", rate=RATE), Scenario("slow"),
                     kind="latency", unit="µs added at p50", figure="added_p50_us"),
+    "mesh-latency": Load(f"latency added by two sidecars before a 100 µs backend, {MESH_RATE} requests/s on 16 connections",
+                         in_clear("open", rate=MESH_RATE, connections=16), Scenario("slow", mesh=True), kind="latency", unit="µs added at p90",
+                         figure="added_p90_us", peers=MESH),
     "idle": Load("idle keep-alive connection", None, kind="idle", unit="KiB per connection", figure="kib"),
     "idle-tls": Load("idle TLS connection", None, kind="idle-tls", unit="KiB per connection", figure="kib"),
     "start": Load("resident memory at start, the data plane", None, Scenario(alone=True), Scenario(), "Heddle with its control plane in one process",
@@ -105,14 +113,14 @@ def closed(load, drivers, subject):
     """One round with CPU: of the proxy over the requests that were answered well."""
     proxy = subject.proxy
     load_core, proxy_core = Core(drivers.place.load_core), Core(drivers.place.proxy_core)
-    start, before = time.monotonic(), Cpu(proxy.pid)
+    start, before = time.monotonic(), Cpu(proxy.pids)
     result = load.drive(drivers, proxy)
-    user, system = before.until(Cpu(proxy.pid))
+    user, system = before.until(Cpu(proxy.pids))
     wall, count = time.monotonic() - start, max(result["requests"], 1)
     busy = (user + system) / wall
     result["rps"] = result["requests"] / max(result.pop("seconds"), 1e-9)
     return result | {"cpu_us": (user + system) / count * 1e6, "user_us": user / count * 1e6, "system_us": system / count * 1e6,
-                     "mib": memory_kib(proxy.pid) / 1024, "proxy_busy": busy, "load_busy": load_core.look(), "others_busy": max(proxy_core.look() - busy, 0)}
+                     "mib": memory_kib(proxy.pids) / 1024, "proxy_busy": busy, "load_busy": load_core.look(), "others_busy": max(proxy_core.look() - busy, 0)}
 
 
 def idle(place, proxy, connections, tls):
@@ -121,14 +129,14 @@ def idle(place, proxy, connections, tls):
     try:
         client.say(IDLE_FIRST)
         time.sleep(0.3)
-        before = memory_kib(proxy.pid)
+        before = memory_kib(proxy.pids)
         client.say(connections)
         time.sleep(0.5)
-        grown = memory_kib(proxy.pid) - before
+        grown = memory_kib(proxy.pids) - before
         checked = client.say("check")
         if checked["alive"] != checked["of"]:
             raise Failure(f"{proxy.name}: of {checked['of']} idle connections only {checked['alive']} were still open: {checked['first_error']}")
-        return {"kib": grown / connections, "connections": connections, "mib": memory_kib(proxy.pid) / 1024}
+        return {"kib": grown / connections, "connections": connections, "mib": memory_kib(proxy.pids) / 1024}
     finally:
         client.stop()
 

@@ -7,6 +7,8 @@ from processes import Children, Failure, free_port, tail, wait_port
 CERTIFICATE = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=bench.example",
                "-addext", "subjectAltName=DNS:bench.example,DNS:localhost"]
 
+WORKLOAD = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+
 
 class Place:
     def __init__(self, binaries, proxy_core, load_core):
@@ -15,7 +17,7 @@ class Place:
         os.chmod(self.folder, 0o755)
         self.log_path = self.path("log")
         self.children = Children(open(self.log_path, "ab"))
-        self.sink, self.upstreams, self.companions = None, {}, []
+        self.sink, self.upstreams, self.companions, self.partners = None, {}, [], []
 
     def open(self):
         self.certificate()
@@ -47,11 +49,27 @@ class Place:
         return tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder)
 
     def certificate(self):
-        command = [self.binaries["openssl"], *CERTIFICATE, "-keyout", self.path("key.pem"), "-out", self.path("cert.pem")]
-        done = subprocess.run(command, capture_output=True, text=True)
+        self.openssl(*CERTIFICATE, "-keyout", self.path("key.pem"), "-out", self.path("cert.pem"))
+        self.write("both.pem", self.read("cert.pem") + self.read("key.pem"))
+
+    def workloads(self, names):
+        """A root and a certificate for each workload, `spiffe://bench.example/ns/default/svc/NAME`; the paths by file name."""
+        paths = {"roots.pem": self.path("roots.pem")}
+        ca = ["-CA", self.path("roots.pem"), "-CAkey", self.path("roots.key")]
+        self.openssl(*WORKLOAD, "-subj", "/CN=bench root", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+                     "-keyout", self.path("roots.key"), "-out", self.path("roots.pem"))
+        for name in names:
+            for end in ("pem", "key"):
+                paths[f"{name}.{end}"] = self.path(f"{name}.{end}")
+            self.openssl(*WORKLOAD, *ca, "-subj", "/", "-addext", f"subjectAltName=critical,URI:spiffe://bench.example/ns/default/svc/{name}",
+                         "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=critical,digitalSignature",
+                         "-addext", "extendedKeyUsage=clientAuth,serverAuth", "-keyout", paths[f"{name}.key"], "-out", paths[f"{name}.pem"])
+        return paths
+
+    def openssl(self, *arguments):
+        done = subprocess.run([self.binaries["openssl"], *arguments], capture_output=True, text=True)
         if done.returncode != 0:
             raise Failure(f"openssl made no certificate: {done.stderr}")
-        self.write("both.pem", self.read("cert.pem") + self.read("key.pem"))
 
     def backends(self):
         """What the load generator offers: by name, its port."""
@@ -66,10 +84,15 @@ class Place:
         http, https = free_port(), free_port()
         command = peers.ALL[name](self, scenario, http, https)
         process = self.children.start(cores or self.proxy_core, command)
-        for port in (http, https):
+        for port in (http,) if scenario.mesh else (http, https):
             wait_port(port, process, name, self.log_path, patience)
         companions, self.companions = self.companions, []
-        return Proxy(name, process, http, https, companions)
+        partners, self.partners = self.partners, []
+        return Proxy(name, process, http, https, companions, partners)
+
+    def straight(self):
+        """The slow backend, in the place of a proxy."""
+        return Proxy("direct", None, self.upstreams["slow"], None, [], [])
 
     def accompany(self, command, port):
         """Starts what the next proxy needs beside itself, on the load's core; it ends with that proxy."""
@@ -77,15 +100,22 @@ class Place:
         self.companions.append(process)
         wait_port(port, process, command[0], self.log_path)
 
+    def join(self, command, port):
+        """Starts what does the next proxy's work together with it: on its core, and what it costs is counted too."""
+        process = self.children.start(self.proxy_core, command)
+        self.partners.append(process)
+        wait_port(port, process, command[0], self.log_path)
+
     def stop(self, proxy, patience=0):
-        for process in (proxy.process, *proxy.companions):
+        for process in (proxy.process, *proxy.partners, *proxy.companions):
             self.children.stop(process, patience)
 
 
 class Proxy:
-    def __init__(self, name, process, http, https, companions):
-        self.name, self.process, self.http, self.https, self.companions = name, process, http, https, companions
-        self.pid = process.pid
+    def __init__(self, name, process, http, https, companions, partners):
+        self.name, self.process, self.http, self.https = name, process, http, https
+        self.companions, self.partners = companions, partners
+        self.pids = [one.pid for one in (process, *partners) if one]
 
 
 class LogSink:

@@ -106,13 +106,17 @@ def family(pid):
     return found
 
 
+def families(pids):
+    return [one for pid in pids for one in family(pid)]
+
+
 class Cpu:
-    """CPU time of a process, its threads and descendants so far. The scheduler's own account (nanoseconds, of living threads) gives the sum;
+    """CPU time of processes, their threads and descendants so far. The scheduler's own account (nanoseconds, of living threads) gives the sum;
     clock ticks (10 ms) give the split into user and system, and the sum too when a thread has ended in between."""
 
-    def __init__(self, pid):
+    def __init__(self, pids):
         self.run, self.user, self.system, self.threads = 0, 0, 0, set()
-        for one in family(pid):
+        for one in families(pids):
             try:
                 fields = stat(one)
                 self.user += int(fields[11]) / TICKS
@@ -134,10 +138,10 @@ class Cpu:
         return total * share, total * (1 - share)
 
 
-def memory_kib(pid):
+def memory_kib(pids):
     """Resident memory: what is private to each process, and what they share counted once."""
     private, shared = 0, 0
-    for one in family(pid):
+    for one in families(pids):
         own = {}
         try:
             with open(f"/proc/{one}/smaps_rollup") as f:

@@ -24,7 +24,7 @@ def text(name, load):
                          f"p50 {one['p50_ms']:6.2f} ms  p99 {one['p99_ms']:6.2f} ms  {one['mib']:6.1f} MiB  "
                          f"busy {one['proxy_busy']:4.0%}, load {one['load_busy']:4.0%}")
         if "added_p50_us" in one:
-            parts.append(f"added p50 {one['added_p50_us']:.0f} µs, p99 {one['added_p99_us']:.0f}, p99.9 {one['added_p999_us']:.0f}")
+            parts.append(f"added p50 {one['added_p50_us']:.0f} µs, p90 {one['added_p90_us']:.0f}, p99 {one['added_p99_us']:.0f}, p99.9 {one['added_p999_us']:.0f}")
         if one.get("others_busy", 0) > DISTURBED and load["kind"] != "workers":
             parts.append(f"DISTURBED: others took {one['others_busy']:.0%} of the core")
         if one.get("errors"):
@@ -99,7 +99,7 @@ def added(result, names):
     load = next((load for load in result["loads"].values() if "direct" in load), None)
     if not load:
         return []
-    keys = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
+    keys = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9"}
     rows = [[shown, f"{load['direct'][key + '_ms'] * 1e3:.0f}",
              *(f"{load['proxies'][name]['added_' + key + '_us']:.0f}" for name in names if name in load["proxies"])] for key, shown in keys.items()]
     return [f"{load['title'][0].upper()}{load['title'][1:]}; µs over asking the backend itself:",

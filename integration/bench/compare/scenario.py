@@ -16,12 +16,14 @@ PLUGINS = ["request-id", "fault-injection", "cors", "ip-restriction", "key-auth"
 
 @dataclass(frozen=True)
 class Scenario:
-    """`upstream` is one of plain, slow, websocket (HTTP/1) and grpc (HTTP/2 in clear). `alone`: a data plane and nothing else, as the peers are."""
+    """`upstream` is one of plain, slow, websocket (HTTP/1) and grpc (HTTP/2 in clear). `alone`: a data plane and nothing else, as the peers are. `mesh`: one proxy
+    before the client and one before the backend, with mutual TLS and HTTP/2 between them."""
     upstream: str = "plain"
     routes: int = 1
     plugins: bool = False
     workers: int = 1
     alone: bool = False
+    mesh: bool = False
 
 
 def route_paths(count):

@@ -68,6 +68,7 @@ impl Tally {
             "errors": self.failures,
             "first_error": self.first,
             "p50_ms": ms(500),
+            "p90_ms": ms(900),
             "p99_ms": ms(990),
             "p999_ms": ms(999),
         })

@@ -6,6 +6,7 @@ bucket) are its filters; proxy-rewrite and response-rewrite are fields of the ro
 """
 import json
 
+from processes import free_port
 from scenario import CONSUMERS
 
 TYPE = "type.googleapis.com/"
@@ -13,6 +14,8 @@ HTTP = TYPE + "envoy.extensions.filters.http."
 
 
 def configure(place, scenario, http, https):
+    if scenario.mesh:
+        return mesh(place, scenario, http)
     cluster = {"name": "b", "type": "STATIC", "load_assignment": {"cluster_name": "b", "endpoints": [{"lb_endpoints": [
         {"endpoint": {"address": address(place.upstreams[scenario.upstream])}}]}]}}
     if scenario.upstream == "grpc":
@@ -28,6 +31,39 @@ def configure(place, scenario, http, https):
         {"name": "http", "address": address(http), "filter_chains": [chain]},
         {"name": "https", "address": address(https), "filter_chains": [chain | {"transport_socket": tls}]}]}}))
     return [place.binaries["envoy"], "-c", conf, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+
+
+def mesh(place, scenario, http):
+    """Two of them, with mutual TLS 1.3 and HTTP/2 in between, each checking the SPIFFE id of the other."""
+    port = free_port()
+    files = {name: {"filename": path} for name, path in place.workloads(("client", "server")).items()}
+    inward = {"name": "tls", "typed_config": {
+        "@type": TYPE + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", "require_client_certificate": True,
+        "common_tls_context": context(files, "server", "client")}}
+    outward = {"name": "tls", "typed_config": {
+        "@type": TYPE + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": context(files, "client", "server")}}
+    h2 = {"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": TYPE + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": {"http2_protocol_options": {}}}}}
+    server = one_listener(place, scenario, port, place.upstreams[scenario.upstream], {"transport_socket": inward}, {})
+    client = one_listener(place, scenario, http, port, {}, h2 | {"transport_socket": outward})
+    command = lambda name, conf: [place.binaries["envoy"], "-c", place.write(name, json.dumps(conf)), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+    place.join(command("envoy-server.json", server), port)
+    return command("envoy-client.json", client)
+
+
+def one_listener(place, scenario, listens, leads, chain, cluster):
+    return {"static_resources": {
+        "clusters": [{"name": "b", "type": "STATIC", **cluster, "load_assignment": {"cluster_name": "b", "endpoints": [
+            {"lb_endpoints": [{"endpoint": {"address": address(leads)}}]}]}}],
+        "listeners": [{"name": "l", "address": address(listens), "filter_chains": [
+            {"filters": [{"name": "hcm", "typed_config": manager(place, scenario)}], **chain}]}]}}
+
+
+def context(files, own, peer):
+    return {"alpn_protocols": ["h2"], "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3", "ecdh_curves": ["X25519MLKEM768", "X25519"]},
+            "tls_certificates": [{"certificate_chain": files[f"{own}.pem"], "private_key": files[f"{own}.key"]}],
+            "validation_context": {"trusted_ca": files["roots.pem"], "match_typed_subject_alt_names": [
+                {"san_type": "URI", "matcher": {"exact": f"spiffe://bench.example/ns/default/svc/{peer}"}}]}}
 
 
 def address(port):
