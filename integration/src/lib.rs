@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod heddle;
 pub mod load;
 pub mod measure;
+pub mod mesh;
 pub mod nginx;
 pub mod pages;
 pub mod place;

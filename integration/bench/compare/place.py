@@ -90,6 +90,17 @@ class Place:
         partners, self.partners = self.partners, []
         return Proxy(name, process, http, https, companions, partners)
 
+    def said(self, command, patience=10):
+        """What a short command prints; again while it fails, since what it asks may just be starting."""
+        deadline = time.monotonic() + patience
+        while True:
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode == 0:
+                return done.stdout
+            if time.monotonic() > deadline:
+                raise Failure(f"{' '.join(command)}: {done.stderr.strip()}")
+            time.sleep(0.1)
+
     def straight(self):
         """The slow backend, in the place of a proxy."""
         return Proxy("direct", None, self.upstreams["slow"], None, [], [])

@@ -4,6 +4,8 @@ from scenario import CONSUMERS
 
 
 def configure(place, scenario, http, https):
+    if scenario.mesh:
+        return mesh(place, scenario, http)
     upstream = f'nodes: {{ "127.0.0.1:{place.upstreams[scenario.upstream]}": 1 }}'
     if scenario.upstream == "grpc":
         upstream += ", scheme: grpc"
@@ -42,6 +44,36 @@ node: {{ id: control, data_dir: "{place.fresh('control-data')}" }}
 """
     place.accompany([heddle, "controlplane", "-c", place.write("controlplane.yaml", node + control_plane)], xds)
     return [heddle, "agent", "-c", place.write("agent.yaml", data_plane + f'controlplane: {{ address: "127.0.0.1:{xds}" }}\n')]
+
+
+def mesh(place, scenario, http):
+    """Two sidecars with identities of a control plane, which runs beside them and is not counted."""
+    heddle, xds, admin = place.binaries["heddle"], free_port(), free_port()
+    node = lambda name: f'node: {{ id: {name}, data_dir: "{place.fresh(name)}" }}\n'
+    key = "bench-admin-key"
+    place.accompany([heddle, "controlplane", "-c", place.write("controlplane.yaml", node("control") + f"""
+admin: {{ address: "127.0.0.1:{admin}", keys: [ {{ name: bench, key: {key}, role: admin }} ] }}
+xds: {{ address: "127.0.0.1:{xds}" }}
+identity: {{ trust_domain: bench.example }}
+listeners: []
+""")], xds)
+    ask = lambda *words: place.said([heddle, *words, "--server", f"http://127.0.0.1:{xds}", "--key", key])
+    place.write("roots.pem", ask("ca", "export"))
+    port = free_port()
+
+    def sidecar(service, address, more):
+        token = place.write(f"{service}.token", ask("token", "create", "--service", service, "--ttl", "10m"))
+        return [heddle, "agent", "-c", place.write(f"{service}.yaml", node(service) + f"""
+role: sidecar
+service: {{ name: {service}, address: "127.0.0.1:{address}", protocol: http }}
+agent: {{ workers: 1, admin: "127.0.0.1:{free_port()}" }}
+controlplane: {{ address: "https://127.0.0.1:{xds}", token_file: "{token}", bundle: "{place.path('roots.pem')}" }}
+access_log: {{ path: "{place.path(service + '-access.log')}" }}
+{more}""")]
+
+    place.join(sidecar("server", place.upstreams[scenario.upstream], f'inbound: {{ address: "127.0.0.1:{port}" }}\n'), port)
+    explicit = f'{{ service: server, listen: "127.0.0.1:{http}" }}'
+    return sidecar("client", 9, f'inbound: {{ address: "127.0.0.1:{free_port()}" }}\noutbound: {{ explicit: [ {explicit} ] }}\n')
 
 
 def routes(scenario):

@@ -1,0 +1,183 @@
+//! A mesh: a control plane with identities, sidecars and gateways as processes of their own, each with nothing but its join token.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::client::{self, Answer};
+use crate::heddle::{Heddle, Setup, binary};
+use crate::process::{Process, until};
+
+/// The trust domain of the stories.
+pub const DOMAIN: &str = "story.example";
+
+/// A control plane that gives identities.
+pub struct Mesh {
+    pub control: Heddle,
+    roots: PathBuf,
+}
+
+/// A sidecar or a gateway.
+pub struct Node {
+    pub process: Process,
+    pub name: String,
+    pub admin: SocketAddr,
+    /// Where a sidecar takes what others send to its service.
+    pub inbound: SocketAddr,
+    /// Where its application reaches the services that it calls, in the order in which they were named.
+    pub outbound: Vec<SocketAddr>,
+    folder: PathBuf,
+}
+
+/// What a sidecar stands beside.
+#[derive(Clone)]
+pub struct Service<'a> {
+    pub name: &'a str,
+    pub address: SocketAddr,
+    pub protocol: &'a str,
+    /// Services that it calls.
+    pub calls: &'a [&'a str],
+    /// More keys of `inbound`, for example `, mode: permissive`.
+    pub inbound: &'a str,
+    /// More top-level YAML.
+    pub more: &'a str,
+}
+
+impl<'a> Service<'a> {
+    /// An HTTP service that calls nobody.
+    pub fn http(name: &'a str, address: SocketAddr) -> Service<'a> {
+        Service { name, address, protocol: "http", calls: &[], inbound: "", more: "" }
+    }
+}
+
+impl Mesh {
+    /// Starts a control plane; `identity` is more of its `identity:`, for example `, svid_ttl: 10s`.
+    pub fn start(identity: &str) -> Mesh {
+        Mesh::with(Setup::default(), identity)
+    }
+
+    pub fn with(setup: Setup, identity: &str) -> Mesh {
+        let more = format!("{}identity: {{ trust_domain: {DOMAIN}{identity} }}\n", setup.more);
+        let control = Heddle::control_plane(Setup { more, ..setup });
+        let exported = until("the roots", || Some(control.cli(&["ca", "export"])).filter(|output| output.status.success()));
+        let roots = control.place.write("root.pem", &String::from_utf8_lossy(&exported.stdout));
+        Mesh { control, roots }
+    }
+
+    /// A join token for a service.
+    pub fn token(&self, service: &str) -> String {
+        let output = self.control.cli(&["token", "create", "--service", service, "--ttl", "10m"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// How an agent reaches the control plane.
+    fn reach(&self, service: &str, node: &str) -> String {
+        let token = self.control.place.write(&format!("{node}.token"), &self.token(service));
+        format!(
+            "controlplane: {{ address: \"https://{}\", token_file: \"{}\", bundle: \"{}\" }}\n",
+            self.control.xds,
+            token.display(),
+            self.roots.display()
+        )
+    }
+
+    /// Starts a sidecar and waits until it is ready.
+    pub fn sidecar(&self, service: &Service<'_>) -> Node {
+        let node = self.begin_sidecar(service.name, service);
+        node.wait_ready();
+        node
+    }
+
+    /// Starts a sidecar under a name of its own and does not wait.
+    pub fn begin_sidecar(&self, id: &str, service: &Service<'_>) -> Node {
+        let place = &self.control.place;
+        let (admin, inbound) = (place.address(), place.address());
+        let outbound: Vec<SocketAddr> = service.calls.iter().map(|_| place.address()).collect();
+        let explicit: Vec<String> = service
+            .calls
+            .iter()
+            .zip(&outbound)
+            .map(|(called, listen)| format!("{{ service: {called}, listen: \"{listen}\" }}"))
+            .collect();
+        let text = format!(
+            "node: {{ id: {id}, data_dir: \"{id}-data\" }}\nrole: sidecar\n\
+             service: {{ name: {}, address: \"{}\", protocol: {} }}\n\
+             agent: {{ workers: 1, admin: \"{admin}\" }}\n{}\
+             inbound: {{ address: \"{inbound}\"{} }}\noutbound: {{ explicit: [ {} ] }}\n{}",
+            service.name,
+            service.address,
+            service.protocol,
+            self.reach(service.name, id),
+            service.inbound,
+            explicit.join(", "),
+            service.more
+        );
+        self.begin(id, &text, admin, inbound, outbound)
+    }
+
+    /// Starts a gateway and waits until it is ready; it serves `self.control.http`.
+    pub fn gateway(&self) -> Node {
+        let admin = self.control.agent;
+        let text = format!(
+            "node: {{ id: gw-1, data_dir: \"gw-1-data\" }}\nrole: gateway\nservice: {{ name: gateway }}\n\
+             agent: {{ workers: 1, admin: \"{admin}\" }}\n{}",
+            self.reach("gateway", "gw-1")
+        );
+        let node = self.begin("gw-1", &text, admin, admin, Vec::new());
+        node.wait_ready();
+        node
+    }
+
+    fn begin(&self, id: &str, text: &str, admin: SocketAddr, inbound: SocketAddr, outbound: Vec<SocketAddr>) -> Node {
+        let place = &self.control.place;
+        place.write(&format!("{id}.yaml"), text);
+        let folder = place.folder.path().to_owned();
+        Node { process: spawn(&folder, id), name: id.to_owned(), admin, inbound, outbound, folder }
+    }
+
+    /// Waits until `caller` reaches its first service, and gives the answer.
+    pub fn until_reached(&self, caller: &Node, target: &str) -> Answer {
+        let asked = || client::get(caller.outbound[0], target).ok();
+        until(&format!("{} to reach its service", caller.name), || asked().filter(|answer| answer.status == 200))
+    }
+
+    /// What the authority has issued and refused, as `heddle ca audit` tells it.
+    pub fn audit(&self) -> String {
+        let output = self.control.cli(&["ca", "audit"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Puts a policy and expects that it is taken.
+    pub fn policy(&self, id: &str, policy: Value) {
+        self.control.put(&format!("/authorization_policies/{id}"), policy);
+    }
+}
+
+impl Node {
+    pub fn wait_ready(&self) {
+        until(&format!("{} to be ready", self.name), || {
+            client::get(self.admin, "/ready").ok().filter(|answer| answer.status == 200)
+        });
+    }
+
+    /// Kills it and starts it again with what it has on disk; its join token is used up.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = spawn(&self.folder, &self.name);
+        self.wait_ready();
+    }
+
+    pub fn metrics(&self) -> String {
+        client::get(self.admin, "/metrics").expect("the agent answers").text()
+    }
+}
+
+fn spawn(folder: &std::path::Path, id: &str) -> Process {
+    let mut command = Command::new(binary());
+    command.args(["agent", "-c", &format!("{id}.yaml")]).current_dir(folder);
+    Process::start(command, folder.join(format!("{id}.log")))
+}

@@ -1,0 +1,128 @@
+//! Services whose applications know nothing of the mesh: their sidecars find each other, prove who they are, and go on while everything around them changes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use heddle_integration::client::{self, raw};
+use heddle_integration::load::Load;
+use heddle_integration::mesh::{Mesh, Service};
+use heddle_integration::nginx::Nginx;
+use heddle_integration::process::until;
+use serde_json::{Value, json};
+
+/// An application that tells who called it.
+fn telling() -> Nginx {
+    Nginx::start("location / { return 200 '$http_x_forwarded_client_cert'; }")
+}
+
+/// An application that asks the next one at `next`.
+fn asking(next: std::net::SocketAddr) -> Nginx {
+    Nginx::start(&format!("location / {{ proxy_pass http://{next}; proxy_http_version 1.1; }}"))
+}
+
+#[test]
+fn a_request_from_outside_crosses_the_mesh_and_each_hop_is_known() {
+    let mesh = Mesh::start("");
+    let data = telling();
+    let data_side = mesh.sidecar(&Service::http("data", data.address));
+    let place = &mesh.control.place;
+    let dummy = place.address();
+    // The sidecar's outbound address is known before the application that uses it.
+    let api_side = mesh.sidecar(&Service { calls: &["data"], ..Service::http("api", dummy) });
+    let api = asking(api_side.outbound[0]);
+    drop(api_side);
+    let api_side = mesh.sidecar(&Service { calls: &["data"], ..Service::http("api", api.address) });
+    let web_side = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", dummy) });
+    let _gateway = mesh.gateway();
+    mesh.control.put("/upstreams/api", json!({ "discovery_type": "mesh", "service_name": "api" }));
+    mesh.control.put("/routes/all", json!({ "uri": "/*", "upstream_id": "api" }));
+    let seen = mesh.control.until_status("/hello", 200).text();
+    drop((data_side, api_side, web_side));
+    assert!(seen.contains("/svc/"), "{seen}");
+}
+
+#[test]
+fn a_caller_is_who_it_has_proven_to_be_whatever_it_says() {
+    let mesh = Mesh::start("");
+    let app = telling();
+    let _api = mesh.sidecar(&Service::http("api", app.address));
+    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.until_reached(&web, "/");
+    let forged = [("X-Forwarded-Client-Cert", "URI=spiffe://story.example/ns/default/svc/admin")];
+    let answer = client::send(web.outbound[0], "GET", "/", &forged, b"").unwrap().text();
+    assert!(answer.contains("URI=spiffe://story.example/ns/default/svc/web") && !answer.contains("svc/admin"), "{answer}");
+}
+
+#[test]
+fn a_strict_sidecar_has_no_answer_in_clear() {
+    let mesh = Mesh::start("");
+    let app = Nginx::saying("secret");
+    let api = mesh.sidecar(&Service::http("api", app.address));
+    let answer = raw(api.inbound, b"GET / HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n");
+    assert_eq!(answer, "");
+}
+
+#[test]
+fn a_policy_decides_at_once_and_says_why() {
+    let mesh = Mesh::start("");
+    let app = Nginx::saying("yes");
+    let _api = mesh.sidecar(&Service::http("api", app.address));
+    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.until_reached(&web, "/");
+    mesh.policy("none", json!({ "service": "api", "action": "allow" }));
+    let refused = until("the default deny", || client::get(web.outbound[0], "/").ok().filter(|answer| answer.status == 403));
+    assert_eq!(refused.status, 403);
+    mesh.policy("web", json!({ "service": "api", "action": "allow", "rules": [ { "from": [ { "identities": ["web"] } ] } ] }));
+    mesh.until_reached(&web, "/");
+    assert_eq!(mesh.control.admin("DELETE", "/authorization_policies/web", Value::Null).status, 200);
+    until("the default deny again", || client::get(web.outbound[0], "/").ok().filter(|answer| answer.status == 403));
+}
+
+#[test]
+fn a_join_token_is_good_once_and_for_its_service() {
+    let mesh = Mesh::start("");
+    let app = Nginx::saying("yes");
+    let api = mesh.sidecar(&Service::http("api", app.address));
+    let audit = mesh.audit();
+    assert!(audit.contains("spiffe://story.example/ns/default/svc/api"), "{audit}");
+    // The same token again, on another node.
+    let place = &mesh.control.place;
+    let text = std::fs::read_to_string(place.path("api.yaml")).unwrap().replace("id: api,", "id: thief,").replace("api-data", "thief-data");
+    let text = text.replace(&api.admin.to_string(), &place.address().to_string()).replace(&api.inbound.to_string(), &place.address().to_string());
+    place.write("thief.yaml", &text);
+    let mut command = std::process::Command::new(heddle_integration::heddle::binary());
+    command.args(["agent", "-c", "thief.yaml"]).current_dir(place.folder.path());
+    let _thief = heddle_integration::process::Process::start(command, place.path("thief.log"));
+    until("the refusal in the audit", || mesh.audit().contains("used").then_some(()));
+}
+
+#[test]
+fn short_identities_are_renewed_under_load_without_a_failure() {
+    let mesh = Mesh::start(", svid_ttl: 10s");
+    let app = Nginx::saying("yes");
+    let _api = mesh.sidecar(&Service::http("api", app.address));
+    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.until_reached(&web, "/");
+    let load = Load::start(web.outbound[0], "/", 8);
+    let renewals = || mesh.audit().matches("svc/web").count();
+    let enough = renewals() + 3;
+    until("three renewals", || (renewals() >= enough).then_some(()));
+    let tally = load.stop();
+    assert!(tally.failures.is_empty() && tally.requests > 100, "{:#?}", tally.failures);
+}
+
+#[test]
+fn the_mesh_goes_on_without_its_control_plane() {
+    let mut mesh = Mesh::start("");
+    let app = Nginx::saying("yes");
+    let _api = mesh.sidecar(&Service::http("api", app.address));
+    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.until_reached(&web, "/");
+    let load = Load::start(web.outbound[0], "/", 8);
+    mesh.control.process.kill();
+    let target = load.requests() + 500;
+    until("the load to go on", || (load.requests() >= target).then_some(()));
+    mesh.control.start_again();
+    let target = load.requests() + 500;
+    until("the load to go on after its return", || (load.requests() >= target).then_some(()));
+    let tally = load.stop();
+    assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
+}
