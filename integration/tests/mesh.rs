@@ -85,8 +85,13 @@ fn a_join_token_is_good_once_and_for_its_service() {
     assert!(audit.contains("spiffe://story.example/ns/default/svc/api"), "{audit}");
     // The same token again, on another node.
     let place = &mesh.control.place;
-    let text = std::fs::read_to_string(place.path("api.yaml")).unwrap().replace("id: api,", "id: thief,").replace("api-data", "thief-data");
-    let text = text.replace(&api.admin.to_string(), &place.address().to_string()).replace(&api.inbound.to_string(), &place.address().to_string());
+    let text = std::fs::read_to_string(place.path("api.yaml"))
+        .unwrap()
+        .replace("id: api,", "id: thief,")
+        .replace("api-data", "thief-data");
+    let text = text
+        .replace(&api.admin.to_string(), &place.address().to_string())
+        .replace(&api.inbound.to_string(), &place.address().to_string());
     place.write("thief.yaml", &text);
     let mut command = std::process::Command::new(heddle_integration::heddle::binary());
     command.args(["agent", "-c", "thief.yaml"]).current_dir(place.folder.path());

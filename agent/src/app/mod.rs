@@ -4,6 +4,7 @@ mod certificates;
 mod doors;
 mod metrics;
 mod outward;
+mod presence;
 mod troubles;
 mod worker;
 
@@ -16,7 +17,7 @@ use heddle_node::config::Environment;
 use heddle_node::drain::{DrainTrigger, DrainWatch};
 use heddle_node::identity::Identity;
 use heddle_node::readiness::{Guard, Readiness};
-use heddle_xds::client::{self, ClientConfig, ClientStatus, Demand};
+use heddle_xds::client::{ClientConfig, ClientStatus, Demand};
 use heddle_xds::link::Connector;
 use heddle_xds::protocol::NodeInfo;
 use parking_lot::Mutex;
@@ -233,7 +234,6 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     config.interests = outward::interests(common.settings.mesh.role);
     config.demand = common.callees.demand.clone();
     config.last_good = Some(data_dir.join(LAST_GOOD_FILE));
-    tokio::spawn(until(drain.clone(), client::run(config, updates, status_sender, fastrand::Rng::new())));
     let certificates = certificates::Keeper::new(common.doors.certificates.clone());
     let ends = certificates.ends();
     tokio::spawn(feed::run(batches, compiler.clone(), kept, sender, move |tables| certificates.follow(tables)));
@@ -241,7 +241,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     // The page below lives as long as the process: it must hold no watch, or no drain would ever be over.
     let (closing, inbound) = Closing::new(common.settings.drain_timeout);
     worker::start_all(&common, &drain, &inbound)?;
-    drop(inbound);
+    tokio::spawn(presence::follow(config, updates, status_sender, drain.clone(), inbound));
     let shown = Page { common, compiler, ends, more_metrics, started_ms: clock::unix_ms() };
     let shown: Arc<dyn Shown> = Arc::new(shown);
     if let Some((listener, settings)) = probes {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use heddle_node::config::Section;
-use heddle_xds::model::MeshProtocol;
+use heddle_xds::model::{Instance, MeshProtocol};
 use serde_json::Value;
 
 use super::inbound::InboundSettings;
@@ -132,6 +132,21 @@ pub struct MeshSettings {
 }
 
 impl MeshSettings {
+    /// What others are told of the application beside this process; `None` where it cannot be called. The control plane fills in its address.
+    #[must_use]
+    pub fn instance(&self) -> Option<Instance> {
+        let (service, inbound) = (self.service.as_ref()?, self.inbound.as_ref()?);
+        let ip = inbound.address.ip();
+        Some(Instance {
+            address: if ip.is_unspecified() { "".into() } else { ip.to_string().into() },
+            port: inbound.address.port(),
+            protocol: service.protocol,
+            version: service.version.clone(),
+            labels: service.labels.clone(),
+            draining: false,
+        })
+    }
+
     /// Reads `role:`, `service:`, `inbound:` and `outbound:`.
     pub(super) fn read(root: &mut Section<'_>) -> Self {
         let role = root.choice("role", &[("gateway", Role::Gateway), ("sidecar", Role::Sidecar)]).unwrap_or_default();

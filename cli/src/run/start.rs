@@ -211,7 +211,7 @@ fn agent_parts(
     agent_app::Parts {
         settings: configuration.agent.clone(),
         environment: environment::variables(),
-        node: NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into(), instance: None },
+        node: NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into(), instance: configuration.agent.mesh.instance() },
         connector,
         data_dir: node.data_dir.clone(),
         tracer: configuration.node.tracing.as_ref().zip(export).map(|(tracing, export)| Tracer::new(tracing.sample, export)),

@@ -1,0 +1,38 @@
+//! How a node follows its control plane: as an instance that can be called, and from its drain on as one that no longer can. It knows no protocol.
+
+use std::sync::Arc;
+
+use heddle_node::drain::DrainWatch;
+use heddle_xds::client::{self, Batch, ClientConfig, ClientStatus};
+use heddle_xds::model::Instance;
+use heddle_xds::protocol::NodeInfo;
+use tokio::sync::{mpsc, watch};
+
+/// Follows until the drain begins. A node beside an instance goes on after that, or after the end of what comes in, and says that it drains: others stop
+/// calling it at once, while its application still finds those that it calls.
+pub(super) async fn follow(
+    config: ClientConfig,
+    updates: mpsc::Sender<Batch>,
+    status: watch::Sender<ClientStatus>,
+    mut drain: DrainWatch,
+    mut inbound: DrainWatch,
+) {
+    let farewell = farewell(&config);
+    tokio::select! {
+        () = client::run(config, updates.clone(), status.clone(), fastrand::Rng::new()) => {}
+        () = drain.draining() => {}
+        () = inbound.draining() => {}
+    }
+    // Whoever holds a watch keeps the process alive.
+    drop((drain, inbound));
+    if let Some(config) = farewell {
+        client::run(config, updates, status, fastrand::Rng::new()).await;
+    }
+}
+
+/// The same node, draining. What is on disk stays as it is: the next start begins with it.
+fn farewell(config: &ClientConfig) -> Option<ClientConfig> {
+    let instance = Instance { draining: true, ..config.node.instance.clone()? };
+    let node = NodeInfo { instance: Some(instance), version: Arc::clone(&config.node.version), scope: config.node.scope.clone() };
+    Some(ClientConfig { node, last_good: None, ..config.clone() })
+}
