@@ -315,7 +315,7 @@ fn unknown(annotations: &BTreeMap<&str, &str>, warnings: &mut Vec<String>) {
         if KNOWN.contains(name) || OWN.contains(name) {
             continue;
         }
-        let hint = suggest(name, KNOWN.into_iter()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        let hint = suggest(name, KNOWN).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         warnings.push(format!("the annotation `{name}` means nothing{hint}"));
     }
 }

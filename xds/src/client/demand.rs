@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_name_is_asked_for_once_and_its_answer_is_known() {
-        let (demand, now) = (Demand::default(), Instant::now());
+        let (demand, now) = (Demand::default(), heddle_node::clock::now());
         assert_eq!(demand.want(Kind::Secret, "a", now), Standing::Asked);
         assert_eq!(demand.want(Kind::Secret, "a", now), Standing::Asked);
         demand.want(Kind::Secret, "b", now);
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn what_nobody_wants_is_let_go_of_sooner_when_it_does_not_exist() {
-        let (demand, start) = (Demand::default(), Instant::now());
+        let (demand, start) = (Demand::default(), heddle_node::clock::now());
         for name in ["there", "missing", "used"] {
             demand.want(Kind::Secret, name, start);
         }
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn names_are_bounded_and_the_oldest_make_room() {
-        let (demand, start) = (Demand::default(), Instant::now());
+        let (demand, start) = (Demand::default(), heddle_node::clock::now());
         for n in 0..=MAX_WANTED {
             demand.want(Kind::Secret, &n.to_string(), start + Duration::from_millis(n as u64));
         }

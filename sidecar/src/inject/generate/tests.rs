@@ -113,6 +113,9 @@ fn a_job_gets_a_task_that_starts_before_the_others_and_stays() {
     assert_eq!(serde_json::from_str::<Value>(&without_nomad("job.json", &text).unwrap()).unwrap(), job());
 }
 
+/// What makes a good thing one that is refused.
+type Spoil<'a> = &'a dyn Fn(&mut Value);
+
 #[test]
 fn jobs_that_get_no_sidecar_are_told_why() {
     let changed = |change: &dyn Fn(&mut Value)| {
@@ -120,7 +123,7 @@ fn jobs_that_get_no_sidecar_are_told_why() {
         change(&mut job["Job"]["TaskGroups"][0]);
         nomad("job.json", &job.to_string(), &wishes(), &InjectSettings::default()).unwrap_err()
     };
-    let cases: [(&dyn Fn(&mut Value), &str); 5] = [
+    let cases: [(Spoil<'_>, &str); 5] = [
         (&|group| group["Networks"][0]["Mode"] = "host".into(), "expected a network of mode `bridge`"),
         (&|group| group["Services"][0]["Connect"] = json!({ "SidecarService": {} }), "Consul's own mesh"),
         (&|group| group["Tasks"][0]["Name"] = "heddle".into(), "rename it"),

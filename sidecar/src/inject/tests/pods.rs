@@ -155,6 +155,9 @@ fn wrong_values_are_told_with_object_annotation_and_what_was_expected() {
     }
 }
 
+/// What makes a good thing one that is refused.
+type Spoil<'a> = &'a dyn Fn(&mut Value);
+
 #[test]
 fn what_cannot_be_done_is_refused_with_the_reason() {
     let changed = |change: &dyn Fn(&mut Value)| {
@@ -162,7 +165,7 @@ fn what_cannot_be_done_is_refused_with_the_reason() {
         change(&mut pod);
         refused(&pod)
     };
-    let cases: [(&dyn Fn(&mut Value), &str); 12] = [
+    let cases: [(Spoil<'_>, &str); 12] = [
         (
             &|pod| pod["spec"]["containers"][0]["livenessProbe"] = json!({ "grpc": { "port": 9000 } }),
             "livenessProbe.grpc: the kubelet asks over gRPC",

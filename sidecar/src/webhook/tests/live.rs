@@ -80,10 +80,13 @@ async fn it_answers_over_tls_within_bounds_and_keeps_its_authority() {
     assert_eq!(post(again.address, &ca, "/ready", "", Vec::new()).await.unwrap().0, StatusCode::OK);
 }
 
+/// Method, path, `Authorization` and `Content-Type` of a request.
+type Asked = (Method, String, String, String);
+
 #[derive(Clone)]
 struct Recorder {
     configuration: Arc<Mutex<Value>>,
-    requests: Arc<Mutex<Vec<(Method, String, String, String)>>>,
+    requests: Arc<Mutex<Vec<Asked>>>,
 }
 
 /// Answers as an API server does, and applies the patches.
