@@ -159,3 +159,30 @@ fn separate_processes() {
     let metrics = client::get(example.at(15000), "/metrics").unwrap().text();
     assert!(metrics.contains("heddle_xds_connected 0"), "{metrics}");
 }
+
+/// A script that ends what it has started when it is told to end.
+struct Script(Process);
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        self.0.signal("TERM");
+        self.0.wait();
+    }
+}
+
+#[test]
+fn mesh() {
+    let example = Example::of("mesh", &[]);
+    let mut command = Command::new("bash");
+    command.arg(example.place.path("start")).current_dir(example.place.folder.path());
+    command.env("HEDDLE", binary()).env("HEDDLE_SERVER", format!("http://{}", example.at(18000)));
+    let _script = Script(Process::start(command, example.place.path("start.log")));
+    let asked = || client::get(example.at(9080), "/hello").ok();
+    let seen = until("the shop to open", || asked().filter(|answer| answer.status == 200)).text();
+    for (field, caller) in [("x-seen-by-web", "gateway"), ("x-seen-by-api", "web"), ("x-forwarded-client-cert", "api")] {
+        let line = seen.lines().find(|line| line.contains(field)).unwrap_or_else(|| panic!("{seen}"));
+        assert!(line.contains(&format!("URI=spiffe://shop.example/ns/default/svc/{caller}")), "{line}");
+    }
+    let post = send(example.at(9080), "POST", "/hello", &[], b"").unwrap();
+    assert_eq!(post.status, 403, "{}", post.text());
+}

@@ -13,30 +13,16 @@ fn telling() -> Nginx {
     Nginx::start("location / { return 200 '$http_x_forwarded_client_cert'; }")
 }
 
-/// An application that asks the next one at `next`.
-fn asking(next: std::net::SocketAddr) -> Nginx {
-    Nginx::start(&format!("location / {{ proxy_pass http://{next}; proxy_http_version 1.1; }}"))
-}
-
 #[test]
-fn a_request_from_outside_crosses_the_mesh_and_each_hop_is_known() {
+fn what_comes_from_outside_enters_the_mesh_as_the_gateway() {
     let mesh = Mesh::start("");
-    let data = telling();
-    let data_side = mesh.sidecar(&Service::http("data", data.address));
-    let place = &mesh.control.place;
-    let dummy = place.address();
-    // The sidecar's outbound address is known before the application that uses it.
-    let api_side = mesh.sidecar(&Service { calls: &["data"], ..Service::http("api", dummy) });
-    let api = asking(api_side.outbound[0]);
-    drop(api_side);
-    let api_side = mesh.sidecar(&Service { calls: &["data"], ..Service::http("api", api.address) });
-    let web_side = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", dummy) });
+    let app = telling();
+    let _api = mesh.sidecar(&Service::http("api", app.address));
     let _gateway = mesh.gateway();
     mesh.control.put("/upstreams/api", json!({ "discovery_type": "mesh", "service_name": "api" }));
     mesh.control.put("/routes/all", json!({ "uri": "/*", "upstream_id": "api" }));
     let seen = mesh.control.until_status("/hello", 200).text();
-    drop((data_side, api_side, web_side));
-    assert!(seen.contains("/svc/"), "{seen}");
+    assert!(seen.contains("URI=spiffe://story.example/ns/default/svc/gateway"), "{seen}");
 }
 
 #[test]
@@ -128,6 +114,51 @@ fn the_mesh_goes_on_without_its_control_plane() {
     mesh.control.start_again();
     let target = load.requests() + 500;
     until("the load to go on after its return", || (load.requests() >= target).then_some(()));
+    let tally = load.stop();
+    assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
+}
+
+#[test]
+fn a_sidecar_that_is_killed_costs_no_request_that_may_be_sent_again() {
+    let mesh = Mesh::start("");
+    let app = Nginx::saying("yes");
+    let service = Service::http("api", app.address);
+    let (mut one, two) = (mesh.begin_sidecar("api-1", &service), mesh.begin_sidecar("api-2", &service));
+    one.wait_ready();
+    two.wait_ready();
+    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.until_reached(&web, "/");
+    let load = Load::start(web.outbound[0], "/", 8);
+    let further = |more: u64| {
+        let target = load.requests() + more;
+        until("the load to go on", || (load.requests() >= target).then_some(()));
+    };
+    further(200);
+    one.process.kill();
+    further(500);
+    let tally = load.stop();
+    assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
+}
+
+#[test]
+fn a_root_is_replaced_under_load_without_a_failure() {
+    let mesh = Mesh::start(", svid_ttl: 10s, ca: { spread: 1s }");
+    let app = Nginx::saying("yes");
+    let _api = mesh.sidecar(&Service::http("api", app.address));
+    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.until_reached(&web, "/");
+    let roots = || String::from_utf8_lossy(&mesh.control.cli(&["ca", "export"]).stdout).into_owned();
+    let before = roots();
+    let load = Load::start(web.outbound[0], "/", 4);
+    let rotated = mesh.control.cli(&["ca", "rotate"]);
+    assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
+    until("both roots", || (roots().matches("BEGIN CERTIFICATE").count() == 2).then_some(()));
+    until("the new root alone", || {
+        let now = roots();
+        (now.matches("BEGIN CERTIFICATE").count() == 1 && now != before).then_some(())
+    });
+    let target = load.requests() + 500;
+    until("the load to go on", || (load.requests() >= target).then_some(()));
     let tally = load.stop();
     assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
 }

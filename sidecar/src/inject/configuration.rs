@@ -50,7 +50,7 @@ pub fn sidecar(service: &Service, wishes: &Wishes, settings: &InjectSettings, ch
         "controlplane": {
             "address": settings.control_plane,
             "bundle": format!("{FILES}/root.pem"),
-            "kubernetes_token_file": format!("{FILES}/token"),
+            "service_account_token_file": format!("{FILES}/token"),
         },
         "agent": { "workers": settings.workers, "drain_timeout": DRAIN, "probes": probes },
         "outbound": outbound,
