@@ -18,7 +18,7 @@ impl Rule {
     pub(super) fn compile(rule: &PolicyRule, action: PolicyAction, domain: Option<&str>) -> Rule {
         Rule {
             from: rule.from.iter().map(|source| Source::compile(source, action, domain)).collect(),
-            to: rule.to.iter().map(Operation::compile).collect(),
+            to: rule.to.iter().map(|operation| Operation::compile(operation, action)).collect(),
         }
     }
 
@@ -128,8 +128,8 @@ impl Source {
 #[derive(Debug)]
 struct Operation {
     ports: Vec<u16>,
-    /// Whether it looks into requests.
-    looks: bool,
+    /// Whether it matches bytes that nobody looks into.
+    blind: bool,
     methods: Vec<Arc<str>>,
     not_methods: Vec<Arc<str>>,
     paths: Vec<Pattern>,
@@ -139,11 +139,11 @@ struct Operation {
 }
 
 impl Operation {
-    fn compile(operation: &PolicyOperation) -> Operation {
+    fn compile(operation: &PolicyOperation, action: PolicyAction) -> Operation {
         let header = |header: &PolicyHeader| (header.name.clone(), header.values.iter().map(Pattern::prefix).collect());
         let mut compiled = Operation {
             ports: operation.ports.clone(),
-            looks: false,
+            blind: false,
             methods: operation.methods.clone(),
             not_methods: operation.not_methods.clone(),
             paths: operation.paths.iter().map(Pattern::prefix).collect(),
@@ -151,12 +151,14 @@ impl Operation {
             hosts: operation.hosts.iter().map(|host| Pattern::suffix(host)).collect(),
             headers: operation.headers.iter().map(header).collect(),
         };
-        compiled.looks = !(compiled.methods.is_empty()
+        let looks = !(compiled.methods.is_empty()
             && compiled.not_methods.is_empty()
             && compiled.paths.is_empty()
             && compiled.not_paths.is_empty()
             && compiled.hosts.is_empty()
             && compiled.headers.is_empty());
+        // In what cannot be seen may be what is denied, and is never what is allowed.
+        compiled.blind = !looks || action == PolicyAction::Deny;
         compiled
     }
 
@@ -166,7 +168,7 @@ impl Operation {
         }
         match &called.request {
             Some(request) => self.matches_request(request),
-            None => !self.looks,
+            None => self.blind,
         }
     }
 

@@ -32,7 +32,7 @@ pub struct Caller<'a> {
 pub struct Called<'a> {
     /// Port of the application.
     pub port: u16,
-    /// The request, `None` for bytes that are not looked into: then no rule matches that asks for more than a port.
+    /// The request, `None` for bytes that are not looked into: what asks for more than a port then never allows, and always denies.
     pub request: Option<RequestFacts<'a>>,
 }
 

@@ -90,7 +90,8 @@ fn a_denying_policy_wins_and_is_named_with_its_rule() {
     let refused = policies.judge(&by(Some(WEB)), &get("/admin/keys", &fields));
     assert_eq!(refused, Verdict::Refused(Refusal { policy: "no-admin".into(), rule: Some(1) }));
     assert!(allows(&policies, Some(WEB), &get("/administrator", &fields)));
-    assert!(allows(&policies, Some(WEB), &BYTES), "what is not looked into has no path");
+    assert!(!allows(&policies, Some(WEB), &BYTES), "in what is not looked into may be what is denied");
+    assert!(allows(&policies, Some(STRANGER), &BYTES), "but not by those whom it is denied");
 }
 
 #[test]

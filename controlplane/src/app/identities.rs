@@ -7,6 +7,7 @@ use heddle_node::identity::{ClientAuth, Identity};
 use heddle_xds::link::{Peer, Speaks, Turned};
 use heddle_xds::protocol::NodeInfo;
 use heddle_xds::server::{Gate, NodeRegistry};
+use heddle_xds::snapshot::SIDECAR;
 use tonic::Status;
 
 use crate::ca::{Authority, CaError, Reason};
@@ -111,7 +112,11 @@ fn admit(authority: &Authority, door: Door, peer: &Peer, node: &mut NodeInfo) ->
             let told = Status::unauthenticated("discovery demands a client certificate; join first (IdentityService.Sign)");
             return turn_away(&claimed, Reason::NoProof, told);
         }
-        (_, None) if scope.service.is_empty() => return Ok(()),
+        (_, None) if scope.service.is_empty() => {
+            // Policies of a namespace are for those who prove that they are of it.
+            scope.namespace = "".into();
+            return Ok(());
+        }
         (_, None) => {
             let told = format!("who claims to be {claimed} has to show its certificate; connect with TLS");
             return turn_away(&claimed, Reason::NoProof, Status::unauthenticated(told));
@@ -125,6 +130,13 @@ fn admit(authority: &Authority, door: Door, peer: &Peer, node: &mut NodeInfo) ->
     let differs = |claimed: &str, verified: &str| !claimed.is_empty() && claimed != verified;
     if differs(&scope.namespace, namespace) || differs(&scope.service, service) {
         let told = format!("node {} claims to be {claimed}, its certificate says {id}", scope.id);
+        return turn_away(&claimed, Reason::OtherIdentity, Status::permission_denied(told));
+    }
+    // What a node is shown follows from its role: gateways see private keys, so a workload must not be one by saying so.
+    if *scope.role != *SIDECAR && !authority.may_be_gateway(namespace, service) {
+        let told = format!(
+            "{id} is no gateway; say `role: sidecar`, or name {namespace}/{service} in identity.gateways of the control plane"
+        );
         return turn_away(&claimed, Reason::OtherIdentity, Status::permission_denied(told));
     }
     (scope.namespace, scope.service) = (namespace.into(), service.into());
@@ -166,7 +178,8 @@ mod tests {
 
     fn node(namespace: &str, service: &str) -> NodeInfo {
         let mut node = NodeInfo::default();
-        (node.scope.id, node.scope.namespace, node.scope.service) = ("n".into(), namespace.into(), service.into());
+        (node.scope.id, node.scope.role) = ("n".into(), SIDECAR.into());
+        (node.scope.namespace, node.scope.service) = (namespace.into(), service.into());
         node
     }
 
@@ -187,6 +200,22 @@ mod tests {
         assert_eq!(code(Door::Both, &Peer::Clear("127.0.0.1:1".parse().unwrap()), node("default", "web")), Code::Unauthenticated);
         assert!(judge(Door::Both, &Peer::Clear("127.0.0.1:1".parse().unwrap()), node("", "")).is_ok());
         assert!(judge(Door::Tls, &Peer::Process, node("default", "web")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_workload_is_no_gateway_by_saying_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = authority(folder.path()).await;
+        let judge = |service: &str, role: &str| {
+            let mut node = node("", "");
+            node.scope.role = role.into();
+            let peer = tls(Some(&format!("spiffe://heddle.local/ns/default/svc/{service}")));
+            admit(&authority, Door::Tls, &peer, &mut node).map_err(|status| status.code())
+        };
+        for role in ["gateway", "", "control-plane"] {
+            assert_eq!(judge("web", role), Err(Code::PermissionDenied), "{role}");
+        }
+        assert_eq!((judge("web", SIDECAR), judge("gateway", "gateway")), (Ok(()), Ok(())));
     }
 
     #[test]

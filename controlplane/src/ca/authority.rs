@@ -177,6 +177,12 @@ impl Authority {
         &self.0.settings.trust_domain
     }
 
+    /// Whether nodes of this service may be gateways.
+    pub fn may_be_gateway(&self, namespace: &str, service: &str) -> bool {
+        let named = |gateway: &String| gateway.split_once('/') == Some((namespace, service));
+        self.0.settings.gateways.iter().any(named)
+    }
+
     /// The identity of control planes.
     pub fn control_plane_id(&self) -> Result<SpiffeId, CaError> {
         let (namespace, service) = CONTROL_PLANE;

@@ -148,6 +148,12 @@ impl Registry {
         if instance.address.parse::<IpAddr>().is_err() {
             return Err(format!("\"{}\" is no IP address under which others reach it", instance.address));
         }
+        // An id is no proof: who has another service's certificate must not push its instances aside.
+        let holder = self.of_node.get(id).filter(|holder| **holder != service);
+        let held = holder.and_then(|holder| self.held.get(holder)?.get(id));
+        if held.is_some_and(|held| held.until.is_none()) {
+            return Err(format!("an instance of another service is connected as node {id}; give each node an id of its own"));
+        }
         let known = self.held.get(&service);
         let full = known.is_some_and(|all| all.len() >= MOST_INSTANCES && !all.contains_key(id));
         if full || (known.is_none() && self.held.len() >= MOST_SERVICES) {

@@ -48,6 +48,8 @@ pub struct IdentitySettings {
     pub ca: CaSettings,
     /// Signatures per second: overall, and of one identity.
     pub signing: (f64, f64),
+    /// Services whose nodes may be gateways, `<namespace>/<service>`: they are shown routes, consumers and private keys. All others are sidecars.
+    pub gateways: Vec<String>,
     /// Takes service-account tokens of Kubernetes.
     pub kubernetes: Option<KubernetesSettings>,
     /// Other trust domains whose identities are known here.
@@ -151,11 +153,23 @@ impl IdentitySettings {
                 let overall = section.float("per_second", rate.clone()).unwrap_or(DEFAULT_OVERALL);
                 (overall, section.float("per_identity", rate).unwrap_or(DEFAULT_EACH))
             }),
+            gateways: section.parsed_list("gateways", "NAMESPACE/SERVICE", full_name).unwrap_or_else(default_gateways),
             kubernetes: section.optional("kubernetes", KubernetesSettings::read).flatten(),
             federation,
             trust_domain,
         }
     }
+}
+
+/// What an agent is that says nothing of its service.
+fn default_gateways() -> Vec<String> {
+    vec!["default/gateway".to_owned()]
+}
+
+fn full_name(text: &str) -> Option<String> {
+    let (namespace, service) = text.split_once('/')?;
+    let whole = !namespace.is_empty() && !service.is_empty() && !service.contains('/');
+    whole.then(|| text.to_owned())
 }
 
 impl Default for IdentitySettings {
@@ -167,6 +181,7 @@ impl Default for IdentitySettings {
             token_ttl: DEFAULT_TOKEN_TTL,
             ca: CaSettings { files: None, also_trusted: None, root_ttl: DEFAULT_ROOT_TTL, spread: DEFAULT_SPREAD },
             signing: (DEFAULT_OVERALL, DEFAULT_EACH),
+            gateways: default_gateways(),
             kubernetes: None,
             federation: Vec::new(),
         }

@@ -151,7 +151,7 @@ pub struct PolicySource {
     pub not_cidrs: Vec<IpNet>,
 }
 
-/// What is called. All lists that are not empty must match, each by one of its items. What looks into requests never matches opaque bytes.
+/// What is called. All lists that are not empty must match, each by one of its items. What looks into requests never allows opaque bytes, and always denies them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct PolicyOperation {
     /// Upper-case methods.

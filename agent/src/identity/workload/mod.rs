@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use heddle_node::identity::{Bundle, Bundles, Identity};
 use heddle_proto::spiffe::workload as proto;
@@ -53,13 +54,21 @@ fn remove_old(path: &Path) -> io::Result<()> {
     }
 }
 
+/// After accepting failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Serves as long as the process lives.
 pub(super) async fn serve(listener: UnixListener, uids: Vec<u32>, identity: Identity) {
     let (sender, incoming) = mpsc::channel(WAITING);
     let service = SpiffeWorkloadApiServer::new(Api { identity });
     let server = Server::builder().concurrency_limit_per_connection(CALLS).add_service(service);
     let accepting = async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                // For want of descriptors: they come back when connections close, not by trying.
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
             if may_ask(&stream, &uids) && sender.send(Ok::<_, io::Error>(stream)).await.is_err() {
                 return;
             }

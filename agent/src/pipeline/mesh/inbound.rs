@@ -32,6 +32,10 @@ impl Pipeline {
         x.route = Some(INBOUND);
         plan.take_route(INBOUND);
         if x.request.method == Method::Connect && x.request.protocol.is_none() {
+            // Within a tunnel nobody would see what is asked of an application that speaks HTTP, or who asks.
+            if *port == application.address.port() && speaks_http(application.protocol) {
+                return Err(refuse(Reason::MethodNotAllowed));
+            }
             authorize(x, plan, peer.as_deref(), *port, None)?;
             return self.tunnel_to(x, application, *port, asked.far).await;
         }
@@ -82,6 +86,30 @@ pub(super) fn admit(x: &mut Exchange) -> Result<(), Box<Answer>> {
     Ok(())
 }
 
+fn speaks_http(protocol: MeshProtocol) -> bool {
+    matches!(protocol, MeshProtocol::Http | MeshProtocol::Http2 | MeshProtocol::Grpc)
+}
+
+/// The path as an application reads it that decodes slashes and takes several for one; `None` where that changes nothing.
+fn plainer(path: &str) -> Option<String> {
+    let bytes = path.as_bytes();
+    let encoded = bytes.windows(3).any(|three| matches!(three, b"%2f" | b"%2F" | b"%5c" | b"%5C"));
+    if !encoded && !path.contains("//") && !path.contains('\\') {
+        return None;
+    }
+    let slashes = path.replace("%2f", "/").replace("%2F", "/").replace("%5c", "/").replace("%5C", "/").replace('\\', "/");
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in slashes.split('/').filter(|segment| !segment.is_empty() && *segment != ".") {
+        if segment == ".." {
+            kept.pop();
+        } else {
+            kept.push(segment);
+        }
+    }
+    let end = if slashes.ends_with('/') && !kept.is_empty() { "/" } else { "" };
+    Some(format!("/{}{end}", kept.join("/")))
+}
+
 /// Asks the policies of the service; `method` is `None` for bytes that nobody looks into.
 fn authorize(x: &mut Exchange, plan: &Plan, peer: Option<&str>, port: u16, method: Option<&Method>) -> Result<(), Box<Answer>> {
     let policies = &plan.view().tables.authorization;
@@ -95,7 +123,15 @@ fn authorize(x: &mut Exchange, plan: &Plan, peer: Option<&str>, port: u16, metho
         fields: &x.request.fields,
     });
     let caller = Caller { peer, address: x.connection.transport_peer.ip() };
-    match policies.judge(&caller, &Called { port, request }) {
+    let judge = |request| policies.judge(&caller, &Called { port, request });
+    let mut verdict = judge(request);
+    // The application may read more into a path than stands there: it must be allowed in either sense.
+    if let (Verdict::Allowed { .. }, Some(request)) = (&verdict, request)
+        && let Some(path) = plainer(request.path)
+    {
+        verdict = judge(Some(RequestFacts { path: &path, ..request }));
+    }
+    match verdict {
         Verdict::Allowed { would_refuse: None } => Ok(()),
         Verdict::Allowed { would_refuse: Some(refusal) } => {
             x.put(POLICY, format!("dry run: {}", named(&refusal)));
@@ -129,4 +165,25 @@ fn speaks_http2(x: &Exchange, application: &Application, is_member: bool) -> boo
     application.protocol == MeshProtocol::Auto
         && x.request.version == Version::Http2
         && (!is_member || x.request.fields.get_known(Name::ContentType).is_some_and(|kind| kind.starts_with(b"application/grpc")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plainer;
+
+    #[test]
+    fn policies_see_paths_as_the_laxest_application_does() {
+        let plain = [
+            ("//admin", "/admin"),
+            ("/a//b/", "/a/b/"),
+            ("/x%2F..%2Fadmin", "/admin"),
+            ("/x%2f%2E%2E", "/x/%2E%2E"),
+            ("/a\\..\\admin", "/admin"),
+            ("/%5cadmin", "/admin"),
+        ];
+        for (path, seen) in plain {
+            assert_eq!(plainer(path).as_deref(), Some(seen));
+        }
+        assert_eq!(plainer("/admin/keys"), None);
+    }
 }
