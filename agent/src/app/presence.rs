@@ -17,17 +17,24 @@ pub(super) async fn follow(
     mut drain: DrainWatch,
     mut inbound: DrainWatch,
 ) {
-    let farewell = farewell(&config);
+    let work = client::run(config.clone(), updates.clone(), status.clone(), fastrand::Rng::new());
+    let Some(farewell) = farewell(&config) else {
+        // Nobody calls it by its instance: the end of what comes in is none of the control plane's business.
+        drop((inbound, updates));
+        tokio::select! {
+            () = work => {}
+            () = drain.draining() => {}
+        }
+        return;
+    };
     tokio::select! {
-        () = client::run(config, updates.clone(), status.clone(), fastrand::Rng::new()) => {}
+        () = work => {}
         () = drain.draining() => {}
         () = inbound.draining() => {}
     }
     // Whoever holds a watch keeps the process alive.
     drop((drain, inbound));
-    if let Some(config) = farewell {
-        client::run(config, updates, status, fastrand::Rng::new()).await;
-    }
+    client::run(farewell, updates, status, fastrand::Rng::new()).await;
 }
 
 /// The same node, draining. What is on disk stays as it is: the next start begins with it.

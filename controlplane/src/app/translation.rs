@@ -23,6 +23,8 @@ use crate::translate::Translator;
 
 /// Between two writings of what is known of the mesh. Who restarts asks every instance again anyway.
 const WRITING: Duration = Duration::from_secs(1);
+/// Until what an instance has said is written down: who is killed right after that is to know it still, and a thousand that come at once are one writing.
+const SOON: Duration = Duration::from_millis(20);
 /// Events that are taken together, so that a thousand sidecars that come at once are not a thousand translations.
 const TOGETHER: usize = 256;
 
@@ -88,6 +90,7 @@ impl Translation {
             let mut mesh = self.mesh.lock();
             events.drain(..).for_each(|event| mesh.event(&event, now));
         }
+        self.write_at = self.write_at.min(clock::now() + SOON);
         self.publish(None);
     }
 
