@@ -79,10 +79,7 @@ impl Story {
             &format!("/routes/{name}"),
             json!({ "uri": uri, "plugins": { "openid-connect": config }, "upstream": upstream }),
         );
-        until("the route", || {
-            let dump = client::get(self.heddle.agent, "/config_dump").ok()?.json();
-            dump["routes"].as_array()?.iter().any(|route| route["matches"]["uris"][0] == *uri).then_some(())
-        });
+        self.heddle.until_effective();
     }
 
     fn url(&self, target: &str) -> String {
