@@ -166,12 +166,12 @@ async fn a_foreign_authority_opens_no_connection() {
 async fn a_node_is_told_nothing_when_it_claims_to_be_another() {
     let heddle = control_plane("{}");
     let web = joined(&heddle).await;
-    let ask = async |service: &str| {
+    let ask = async |service: &str, role: &str| {
         let channel = connector(&heddle, &web).connect().await.unwrap();
         let fields = [("namespace", "default"), ("service", service)].map(|(name, text)| (name.to_owned(), value(text)));
         let node = Node {
             id: "web-1".into(),
-            cluster: "gateway".into(),
+            cluster: role.into(),
             metadata: Some(prost_types::Struct { fields: fields.into_iter().collect() }),
             ..Node::default()
         };
@@ -188,9 +188,10 @@ async fn a_node_is_told_nothing_when_it_claims_to_be_another() {
         drop(sender);
         answer.map(drop)
     };
-    assert_eq!(ask("api").await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(ask("api", "sidecar").await.unwrap_err().code(), Code::PermissionDenied);
     until("the audit", || (refusal(&heddle)["verdict"] == "other-identity").then_some(()));
-    ask("web").await.unwrap();
+    assert_eq!(ask("web", "gateway").await.unwrap_err().code(), Code::PermissionDenied, "gateways are shown private keys");
+    ask("web", "sidecar").await.unwrap();
 }
 
 fn value(text: &str) -> prost_types::Value {
