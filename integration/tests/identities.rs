@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use heddle_integration::heddle::{Heddle, Setup};
-use heddle_integration::process::until;
+use heddle_integration::process::{PATIENCE, until};
 use heddle_node::identity::{Bundle, Bundles, Expect, Identity, SpiffeId, Svid, TrustDomain};
 use heddle_proto::envoy::config::core::v3::Node;
 use heddle_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
@@ -198,6 +198,20 @@ fn value(text: &str) -> prost_types::Value {
     prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(text.to_owned())) }
 }
 
+/// Looks at the authority until it is as expected. This thread carries connections of the story as well, and gets to them between two looks.
+async fn shown_when(heddle: &Heddle, what: &str, expected: impl Fn(&Value) -> bool) -> Value {
+    let look = async {
+        loop {
+            let shown = json(heddle, &["ca", "show"]);
+            if expected(&shown) {
+                return shown;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("still waiting for {what}"))
+}
+
 #[tokio::test]
 async fn a_root_is_replaced_while_nodes_watch_and_after_a_restart() {
     let mut heddle = control_plane("{ svid_ttl: 10s, clock_skew: 1s, ca: { spread: 1s } }");
@@ -214,14 +228,13 @@ async fn a_root_is_replaced_while_nodes_watch_and_after_a_restart() {
     say(&heddle, &["ca", "rotate"]);
     let second = told.message().await.unwrap().unwrap().bundles.unwrap();
     assert_eq!((first.bundles[0].roots_der.len(), second.bundles[0].roots_der.len()), (1, 2));
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    let shown = json(&heddle, &["ca", "show"]);
-    assert_eq!(shown["phase"], "spreading", "web-1 has not confirmed it: {shown:#}");
-    assert!(shown["waits_for"][0].as_str().unwrap().contains("web-1"), "{shown:#}");
+    let shown = shown_when(&heddle, "only web-1 to be waited for", |shown| {
+        let waits = shown["waits_for"].as_array().unwrap();
+        waits.len() == 1 && waits[0].as_str().unwrap().contains("web-1")
+    });
+    assert_eq!(shown.await["phase"], "spreading", "web-1 has not confirmed it");
     sender.send(hold(&second.version)).await.unwrap();
-    // What follows blocks this thread, which carries the connection as well.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    until("the new root to sign", || (json(&heddle, &["ca", "show"])["phase"] == "retiring").then_some(()));
+    shown_when(&heddle, "the new root to sign", |shown| shown["phase"] == "retiring").await;
     drop((sender, told));
     heddle.restart();
     assert_eq!(json(&heddle, &["ca", "show"])["roots"].as_array().unwrap().len(), 2);
