@@ -58,8 +58,14 @@ fn listener(address: SocketAddr) -> Resource {
 }
 
 fn endpoints(address: SocketAddr) -> Resource {
-    let endpoint =
-        Endpoint { host: address.ip().to_string().into(), port: address.port(), weight: 1, priority: 0, zone: "".into() };
+    let endpoint = Endpoint {
+        host: address.ip().to_string().into(),
+        port: address.port(),
+        weight: 1,
+        priority: 0,
+        zone: "".into(),
+        ..Endpoint::default()
+    };
     Resource::Endpoints(Endpoints { upstream: "u".into(), endpoints: vec![endpoint] })
 }
 

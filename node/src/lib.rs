@@ -1,10 +1,11 @@
-//! What every Heddle node is made of: clock, drain, readiness, signals, configuration reading, telemetry. It knows neither xDS nor requests.
+//! What every Heddle node is made of: clock, drain, readiness, signals, configuration reading, identity, membership, telemetry. It knows neither xDS nor requests.
 
 pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod hex;
 pub mod identity;
+pub mod membership;
 pub mod notify;
 pub mod readiness;
 pub mod settings;

@@ -70,7 +70,14 @@ fn scheme(protocol: MeshProtocol) -> Scheme {
 }
 
 fn endpoint(address: SocketAddr) -> model::Endpoint {
-    model::Endpoint { host: address.ip().to_string().into(), port: address.port(), weight: 1, priority: 0, zone: "".into() }
+    model::Endpoint {
+        host: address.ip().to_string().into(),
+        port: address.port(),
+        weight: 1,
+        priority: 0,
+        zone: "".into(),
+        ..model::Endpoint::default()
+    }
 }
 
 /// One try, without limits of time once it is connected: how long an answer may take is for the caller to say.

@@ -231,8 +231,8 @@ impl Registry {
             host: held.instance.address.clone(),
             port: held.instance.port,
             weight: 1,
-            priority: 0,
             zone: held.zone.clone(),
+            ..Endpoint::default()
         };
         Some(Found { endpoints: there().map(endpoint).collect(), protocol: protocol(there()) })
     }

@@ -82,6 +82,18 @@ fn coming_back_within_the_grace_changes_nothing_and_the_newest_stream_counts() {
 }
 
 #[test]
+fn an_instance_is_not_pushed_aside_by_another_service_that_takes_its_id() {
+    let mut mesh = mesh();
+    mesh.join(1, node("a", "web", false), 0);
+    mesh.join(2, node("a", "api", false), 10);
+    assert_eq!(mesh.endpoints(&web()), 1);
+    assert_eq!(mesh.endpoints(&ServiceId::parse("api", "shop").unwrap()), 0);
+    mesh.leave(1, 20);
+    mesh.join(3, node("a", "api", false), 30);
+    assert_eq!(mesh.endpoints(&web()), 0, "once its stream is gone, the id is free");
+}
+
+#[test]
 fn many_losses_at_once_are_taken_for_our_trouble() {
     let mut mesh = mesh();
     (0..5).for_each(|n| drop(mesh.join(n, node(&format!("n{n}"), "web", false), 0)));

@@ -192,5 +192,6 @@ fn endpoint(node: &Node, scheme: Scheme) -> Endpoint {
         weight: node.weight,
         priority: node.priority,
         zone: node.zone.as_deref().unwrap_or_default().into(),
+        ..Endpoint::default()
     }
 }

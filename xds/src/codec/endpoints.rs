@@ -2,7 +2,7 @@
 //!
 //! EDS wants priorities that are dense and start at zero, one group per locality and priority, and weights above zero. What would be
 //! lost by that (our own priority, the user's order) travels as endpoint metadata under `heddle`, and only where it would be lost.
-//! Weight zero travels as `DRAINING`, which is what it means.
+//! Weight zero travels as `DRAINING` without a weight, which is what it means; labels travel under `envoy.lb`, where subsets are made of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use heddle_proto::envoy::config::core::v3::address::Address as AddressKind;
 use heddle_proto::envoy::config::core::v3::socket_address::PortSpecifier;
 use heddle_proto::envoy::config::core::v3::{Address, HealthStatus, Locality, Metadata, SocketAddress};
 use heddle_proto::envoy::config::endpoint::v3 as eds;
-use prost_types::value::Kind as Number;
+use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 
 use super::read::{Fault, MAX_NAME, Read, name, narrow, required, text};
-use crate::model::{Endpoint, Endpoints};
+use crate::model::{Endpoint, EndpointStatus, Endpoints, Labels};
 
 /// Endpoints of one upstream.
 const MAX_ENDPOINTS: usize = 20_000;
@@ -23,6 +23,12 @@ const MAX_ENDPOINTS: usize = 20_000;
 const MAX_HOST: usize = 255;
 /// Who reads our endpoint metadata.
 const READER: &str = "heddle";
+/// Who reads labels (Envoy's subset load balancer).
+const SUBSETS: &str = "envoy.lb";
+/// Labels of one endpoint.
+const MAX_LABELS: usize = 128;
+/// Longest name and value of a label.
+const MAX_LABEL: usize = 1024;
 
 pub(super) fn to_wire(endpoints: &Endpoints) -> eds::ClusterLoadAssignment {
     let levels: BTreeSet<i32> = endpoints.endpoints.iter().map(|e| e.priority).collect();
@@ -54,21 +60,34 @@ pub(super) fn to_wire(endpoints: &Endpoints) -> eds::ClusterLoadAssignment {
 
 fn to_lb(endpoint: &Endpoint, order: Option<usize>, dense: bool) -> eds::LbEndpoint {
     let mut fields = BTreeMap::new();
-    let mut put = |key: &str, value: f64| fields.insert(key.to_string(), Value { kind: Some(Number::NumberValue(value)) });
+    let mut put = |key: &str, value: f64| fields.insert(key.to_string(), Value { kind: Some(Kind::NumberValue(value)) });
     if !dense {
         put("priority", endpoint.priority.into());
     }
     if let Some(order) = order.and_then(|order| u32::try_from(order).ok()) {
         put("order", order.into());
     }
-    let metadata = (!fields.is_empty())
-        .then(|| Metadata { filter_metadata: BTreeMap::from([(READER.to_string(), Struct { fields })]), ..Default::default() });
+    if endpoint.weight == 0 && endpoint.status != EndpointStatus::Unknown {
+        put("weight", 0.0);
+    }
+    let label =
+        |(name, value): &(Arc<str>, Arc<str>)| (name.to_string(), Value { kind: Some(Kind::StringValue(value.to_string())) });
+    let labels: BTreeMap<String, Value> = endpoint.labels.iter().map(label).collect();
+    let parts = [(READER, fields), (SUBSETS, labels)].into_iter().filter(|(_, fields)| !fields.is_empty());
+    let filter_metadata: BTreeMap<String, Struct> = parts.map(|(who, fields)| (who.to_string(), Struct { fields })).collect();
+    let metadata = (!filter_metadata.is_empty()).then(|| Metadata { filter_metadata, ..Default::default() });
     let address = SocketAddress {
         address: endpoint.host.to_string(),
         port_specifier: Some(PortSpecifier::PortValue(endpoint.port.into())),
         ..Default::default()
     };
-    let health = if endpoint.weight == 0 { HealthStatus::Draining } else { HealthStatus::Unknown };
+    let health = match endpoint.status {
+        EndpointStatus::Unknown if endpoint.weight == 0 => HealthStatus::Draining,
+        EndpointStatus::Unknown => HealthStatus::Unknown,
+        EndpointStatus::Healthy => HealthStatus::Healthy,
+        EndpointStatus::Unhealthy => HealthStatus::Unhealthy,
+        EndpointStatus::Draining => HealthStatus::Draining,
+    };
     eds::LbEndpoint {
         health_status: health.into(),
         metadata,
@@ -120,10 +139,20 @@ fn from_lb(message: eds::LbEndpoint, zone: &Arc<str>, priority: u32, next: usize
         Some(PortSpecifier::PortValue(port)) => narrow("endpoint.address.port_value", port)?,
         _ => return Err(Fault::new("endpoint.address.port_value", "is missing")),
     };
-    let ours = message.metadata.and_then(|mut metadata| metadata.filter_metadata.remove(READER)).unwrap_or_default();
-    let health = HealthStatus::try_from(message.health_status).unwrap_or(HealthStatus::Unknown);
-    let away = matches!(health, HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout);
-    let weight = if away { 0 } else { message.load_balancing_weight.unwrap_or(1) };
+    let mut metadata = message.metadata.map(|metadata| metadata.filter_metadata).unwrap_or_default();
+    let ours = metadata.remove(READER).unwrap_or_default();
+    let labels = labels(metadata.remove(SUBSETS).unwrap_or_default())?;
+    let (status, unsaid) = match HealthStatus::try_from(message.health_status).unwrap_or(HealthStatus::Unknown) {
+        HealthStatus::Draining if message.load_balancing_weight.is_none() && !ours.fields.contains_key("weight") => {
+            (EndpointStatus::Unknown, 0)
+        }
+        HealthStatus::Draining => (EndpointStatus::Draining, 1),
+        HealthStatus::Unhealthy | HealthStatus::Timeout => (EndpointStatus::Unhealthy, 1),
+        HealthStatus::Healthy => (EndpointStatus::Healthy, 1),
+        _ => (EndpointStatus::Unknown, 1),
+    };
+    let zero = number(&ours, "weight")? == Some(0);
+    let weight = if zero { 0 } else { message.load_balancing_weight.unwrap_or(unsaid) };
     let priority = match number(&ours, "priority")? {
         Some(priority) => priority,
         None => natural(priority),
@@ -132,14 +161,29 @@ fn from_lb(message: eds::LbEndpoint, zone: &Arc<str>, priority: u32, next: usize
         Some(order) => usize::try_from(order).map_err(|_| Fault::new("metadata.heddle.order", "must not be negative"))?,
         None => next,
     };
-    Ok((order, Endpoint { host: host.into(), port, weight, priority, zone: zone.clone() }))
+    Ok((order, Endpoint { host: host.into(), port, weight, priority, zone: zone.clone(), status, labels }))
+}
+
+/// What subsets are made by; values that are no text are not compared, and left out.
+fn labels(metadata: Struct) -> Read<Labels> {
+    if metadata.fields.len() > MAX_LABELS {
+        return Err(Fault::new("metadata.envoy.lb", format!("expected at most {MAX_LABELS} labels")));
+    }
+    let mut labels = Vec::with_capacity(metadata.fields.len());
+    for (name, value) in metadata.fields {
+        if let Some(Kind::StringValue(value)) = value.kind {
+            let name = text("metadata.envoy.lb", name, MAX_LABEL)?;
+            labels.push((name, text("metadata.envoy.lb", value, MAX_LABEL)?));
+        }
+    }
+    Ok(labels.into())
 }
 
 /// A whole number of our metadata.
 fn number(ours: &Struct, key: &str) -> Read<Option<i32>> {
     match ours.fields.get(key).and_then(|value| value.kind.as_ref()) {
         None => Ok(None),
-        Some(Number::NumberValue(value)) if value.fract() == 0.0 && value.abs() <= f64::from(i32::MAX) + 1.0 => {
+        Some(Kind::NumberValue(value)) if value.fract() == 0.0 && value.abs() <= f64::from(i32::MAX) + 1.0 => {
             // In range and whole by the guard; only +2^31 saturates.
             Ok(Some(*value as i32))
         }

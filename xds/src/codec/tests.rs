@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use prost::{Message, Name};
 
 use super::*;
-use crate::model::{Endpoint, Endpoints, PluginConf, PluginOrigin, Secret, SecretBody};
+use crate::model::{Endpoint, EndpointStatus, Endpoints, PluginConf, PluginOrigin, Secret, SecretBody};
 
 proptest! {
     #[test]
@@ -61,7 +61,7 @@ fn type_urls_are_those_of_the_messages() {
 }
 
 fn endpoint(host: &str, weight: u32, priority: i32, zone: &str) -> Endpoint {
-    Endpoint { host: host.into(), port: 80, weight, priority, zone: zone.into() }
+    Endpoint { host: host.into(), port: 80, weight, priority, zone: zone.into(), ..Endpoint::default() }
 }
 
 fn wire_endpoints(endpoints: Vec<Endpoint>) -> eds::ClusterLoadAssignment {
@@ -145,8 +145,10 @@ fn resources_of_other_servers_are_understood() {
     let endpoints = b"\x0a\x03web\x12M\x0a\x0b\x0a\x02eu\x12\x05eu-1a\x12\x1d\x0a\x15\x0a\x0f\x0a\x0d\x12\x0810.0.0.1\x18\x90?\x12\x02\x08\x09\x10\x01\
         \x22\x02\x08\x03\x12\x19\x0a\x11\x0a\x0f\x0a\x0d\x12\x0810.0.0.2\x18\x90?\x10\x03\x22\x02\x08\x05\x1a\x02\x08\x01(\x01\x22\x05\x1a\x03\x08\x8c\x01";
     let Resource::Endpoints(read) = decode_body(Kind::Endpoints, endpoints).unwrap() else { panic!() };
-    let expected = |host: &str, weight| Endpoint { port: 8080, ..endpoint(host, weight, -1, "eu-1a") };
-    assert_eq!((&*read.upstream, read.endpoints), ("web", vec![expected("10.0.0.1", 3), expected("10.0.0.2", 0)]));
+    let expected = |host: &str, weight, status| Endpoint { port: 8080, status, ..endpoint(host, weight, -1, "eu-1a") };
+    let (healthy, draining) =
+        (expected("10.0.0.1", 3, EndpointStatus::Healthy), expected("10.0.0.2", 5, EndpointStatus::Draining));
+    assert_eq!((&*read.upstream, read.endpoints), ("web", vec![healthy, draining]));
     let secret = b"\x0a\x04cert\x12\x10\x0a\x07\x1a\x05CHAIN\x12\x05\x12\x03KEY";
     let body = SecretBody::KeyPair { chain_pem: "CHAIN".into(), key_pem: "KEY".into() };
     let expected = Resource::Secret(Secret { name: "cert".into(), body });

@@ -13,8 +13,32 @@ pub struct Endpoints {
     pub endpoints: Vec<Endpoint>,
 }
 
+/// What discovery says of an endpoint's health (EDS `health_status`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum EndpointStatus {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// It works.
+    Healthy,
+    /// It does not.
+    Unhealthy,
+    /// It is about to leave: what it has begun it ends, but it gets nothing new.
+    Draining,
+}
+
+impl EndpointStatus {
+    /// Whether it is to get nothing new.
+    pub fn is_away(self) -> bool {
+        matches!(self, EndpointStatus::Unhealthy | EndpointStatus::Draining)
+    }
+}
+
+/// Names and values, in the order of the names: version, datacenter, tags …
+pub type Labels = Arc<[(Arc<str>, Arc<str>)]>;
+
 /// One address.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Endpoint {
     /// IP literal or DNS name, without brackets.
     pub host: Arc<str>,
@@ -26,4 +50,8 @@ pub struct Endpoint {
     pub priority: i32,
     /// Locality zone, empty when unknown.
     pub zone: Arc<str>,
+    /// What discovery says of its health.
+    pub status: EndpointStatus,
+    /// What subsets are made by.
+    pub labels: Labels,
 }

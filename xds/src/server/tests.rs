@@ -27,7 +27,8 @@ pub(super) fn resource(kind: Kind, name: &str, content: &str) -> Resource {
     match kind {
         Kind::Secret => Resource::Secret(Secret { name, body: SecretBody::Roots(content.into()) }),
         Kind::Endpoints => {
-            let endpoint = Endpoint { host: content.into(), port: 1, weight: 1, priority: 0, zone: "".into() };
+            let endpoint =
+                Endpoint { host: content.into(), port: 1, weight: 1, priority: 0, zone: "".into(), ..Endpoint::default() };
             Resource::Endpoints(Endpoints { upstream: name, endpoints: vec![endpoint] })
         }
         Kind::Consumer => Resource::Consumer(Consumer {

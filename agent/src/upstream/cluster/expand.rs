@@ -59,6 +59,7 @@ pub(super) fn expand(nodes: &[model::Endpoint], answers: &Answers) -> Expanded {
     let shares = found.iter().try_fold(1u32, |all, (_, ips, _)| lcm(all, ips.len() as u32)).unwrap_or(1);
     for (node, ips, others) in found {
         let fallbacks: Arc<[SocketAddr]> = others.iter().map(|ip| SocketAddr::new(*ip, node.port)).collect();
+        let away = node.status.is_away();
         for ip in &ips {
             let address = SocketAddr::new(*ip, node.port);
             let identity = if ips.len() == 1 { format!("{}:{}", node.host, node.port) } else { address.to_string() };
@@ -66,7 +67,7 @@ pub(super) fn expand(nodes: &[model::Endpoint], answers: &Answers) -> Expanded {
                 host: node.host.clone(),
                 address,
                 fallbacks: fallbacks.clone(),
-                weight: node.weight.saturating_mul((shares / ips.len() as u32).max(1)),
+                weight: if away { 0 } else { node.weight.saturating_mul((shares / ips.len() as u32).max(1)) },
                 priority: node.priority,
                 zone: node.zone.clone(),
                 identity: identity.into(),
@@ -79,7 +80,8 @@ pub(super) fn expand(nodes: &[model::Endpoint], answers: &Answers) -> Expanded {
 /// All records of a discovered name, as nodes: SRV records bring port, weight and priority (lower is better there, higher here).
 pub(super) fn discovered(name: &str, default_port: u16, answer: &Answer) -> Vec<model::Endpoint> {
     let (_, port) = split_port(name);
-    let node = |host: Arc<str>, port, weight, priority| model::Endpoint { host, port, weight, priority, zone: Arc::from("") };
+    let node =
+        |host: Arc<str>, port, weight, priority| model::Endpoint { host, port, weight, priority, ..model::Endpoint::default() };
     if answer.services.is_empty() {
         let ips = answer.addresses.iter().filter(|ip| ip.is_ipv4() || !answer.addresses.iter().any(IpAddr::is_ipv4));
         return ips.map(|ip| node(ip.to_string().into(), port.unwrap_or(default_port), 1, 0)).collect();
@@ -115,7 +117,7 @@ mod tests {
     use crate::dns::Service;
 
     fn node(host: &str, weight: u32) -> model::Endpoint {
-        model::Endpoint { host: host.into(), port: 80, weight, priority: 0, zone: "".into() }
+        model::Endpoint { host: host.into(), port: 80, weight, ..model::Endpoint::default() }
     }
 
     fn answer(ips: &[&str]) -> Option<Arc<Answer>> {

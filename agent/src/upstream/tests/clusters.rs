@@ -18,7 +18,7 @@ fn now() -> tokio::time::Instant {
 }
 
 fn named(host: &str, port: u16) -> model::Endpoint {
-    model::Endpoint { host: host.into(), port, weight: 1, priority: 0, zone: "".into() }
+    model::Endpoint { host: host.into(), port, weight: 1, priority: 0, zone: "".into(), ..model::Endpoint::default() }
 }
 
 fn ids(cluster: &Cluster) -> Vec<u64> {

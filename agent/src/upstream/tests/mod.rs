@@ -63,7 +63,14 @@ fn config(edit: impl FnOnce(&mut model::Upstream)) -> Arc<model::Upstream> {
 }
 
 fn node(address: SocketAddr) -> model::Endpoint {
-    model::Endpoint { host: address.ip().to_string().into(), port: address.port(), weight: 1, priority: 0, zone: "".into() }
+    model::Endpoint {
+        host: address.ip().to_string().into(),
+        port: address.port(),
+        weight: 1,
+        priority: 0,
+        zone: "".into(),
+        ..model::Endpoint::default()
+    }
 }
 
 fn cluster(addresses: &[SocketAddr], edit: impl FnOnce(&mut model::Upstream)) -> Arc<Cluster> {

@@ -23,7 +23,14 @@ impl World {
 
     /// Instances of a service come or go.
     fn found(&mut self, service: &str, hosts: Option<&[&str]>) -> Vec<Change> {
-        let endpoint = |host: &&str| Endpoint { host: (*host).into(), port: 15006, weight: 1, priority: 0, zone: "".into() };
+        let endpoint = |host: &&str| Endpoint {
+            host: (*host).into(),
+            port: 15006,
+            weight: 1,
+            priority: 0,
+            zone: "".into(),
+            ..Endpoint::default()
+        };
         let found = hosts.map(|hosts| Found { endpoints: hosts.iter().map(endpoint).collect(), protocol: MeshProtocol::Http });
         let service = ServiceId::parse(service, "").unwrap();
         assert!(self.directory.found(&service, found));

@@ -192,10 +192,23 @@ fn upstream() -> impl Strategy<Value = Upstream> {
 fn endpoints() -> impl Strategy<Value = Endpoints> {
     let priority = prop_oneof![3 => -2i32..3, 1 => any::<i32>()];
     let weight = prop_oneof![3 => 0u32..3, 1 => any::<u32>()];
-    let endpoint =
-        ("[a-z0-9.:-]{1,12}", any::<u16>(), weight, priority, "[ab]?").prop_map(|(host, port, weight, priority, zone)| {
-            Endpoint { host: host.into(), port, weight, priority, zone: zone.into() }
-        });
+    let status = proptest::sample::select(vec![
+        EndpointStatus::Unknown,
+        EndpointStatus::Healthy,
+        EndpointStatus::Unhealthy,
+        EndpointStatus::Draining,
+    ]);
+    let labels = btree_map(text(), text(), 0..3).prop_map(|labels: BTreeMap<_, _>| labels.into_iter().collect());
+    let place = ("[a-z0-9.:-]{1,12}", any::<u16>(), weight, priority, "[ab]?");
+    let endpoint = (place, status, labels).prop_map(|((host, port, weight, priority, zone), status, labels)| Endpoint {
+        host: host.into(),
+        port,
+        weight,
+        priority,
+        zone: zone.into(),
+        status,
+        labels,
+    });
     (name(), vec(endpoint, 0..8)).prop_map(|(upstream, endpoints)| Endpoints { upstream, endpoints })
 }
 
