@@ -16,6 +16,7 @@ use heddle_node::clock;
 use heddle_node::config::Environment;
 use heddle_node::drain::{DrainTrigger, DrainWatch};
 use heddle_node::identity::Identity;
+use heddle_node::membership::Membership;
 use heddle_node::readiness::{Guard, Readiness};
 use heddle_xds::client::{ClientConfig, ClientStatus, Demand};
 use heddle_xds::link::Connector;
@@ -77,6 +78,8 @@ pub struct Parts {
     pub drain: DrainWatch,
     /// Who this process is in the mesh; somebody else keeps it.
     pub identity: Identity,
+    /// Who else belongs to the fleet; somebody else carries what is said.
+    pub membership: Membership,
 }
 
 /// An agent that runs.
@@ -206,7 +209,7 @@ async fn open_probes(settings: Option<ProbeSettings>) -> Result<Option<(TcpListe
 /// Nothing is left running.
 pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let Parts { settings, node, environment, connector, data_dir, tracer, hostname, .. } = parts;
-    let Parts { more_metrics, readiness, trigger, drain, identity, .. } = parts;
+    let Parts { more_metrics, readiness, trigger, drain, identity, membership, .. } = parts;
     std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
     let endpoint =
         TcpListener::bind(settings.admin).await.map_err(|source| StartError::Admin { address: settings.admin, source })?;
@@ -217,7 +220,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let references = References::new(environment, data_dir.join(SECRETS_FOLDER), outbound.clone());
     let kept =
         references.keep().map_err(|source| StartError::System { what: "the keeper of secrets cannot be started", source })?;
-    let clusters = clusters(&settings, &identity);
+    let clusters = clusters(&settings, &identity, &membership);
     let compiler = Compiler::new(settings.workers, clusters, outbound, references).identified_by(identity.clone());
     let mut compiler = beside(compiler.keeping_below(data_dir.join(FILTERS_FOLDER)), &settings.mesh);
     let (sender, tables) = watch::channel(compiler.tables());
@@ -241,6 +244,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     // The page below lives as long as the process: it must hold no watch, or no drain would ever be over.
     let (closing, inbound) = Closing::new(common.settings.drain_timeout);
     worker::start_all(&common, &drain, &inbound)?;
+    tokio::spawn(presence::leave(membership, drain.clone()));
     tokio::spawn(presence::follow(config, updates, status_sender, drain.clone(), inbound));
     let shown = Page { common, compiler, ends, more_metrics, started_ms: clock::unix_ms() };
     let shown: Arc<dyn Shown> = Arc::new(shown);
@@ -272,7 +276,7 @@ fn names(settings: &AgentSettings) -> ResolverSettings {
 }
 
 /// The run-time side of upstreams, with its tasks on the present runtime. Without a usable resolver, addresses still work.
-fn clusters(settings: &AgentSettings, identity: &Identity) -> Clusters {
+fn clusters(settings: &AgentSettings, identity: &Identity, membership: &Membership) -> Clusters {
     let resolver = Resolver::new(names(settings))
         .inspect_err(|error| tracing::warn!(%error, "names of endpoints cannot be looked up; set agent.resolvers"))
         .ok();
@@ -280,7 +284,7 @@ fn clusters(settings: &AgentSettings, identity: &Identity) -> Clusters {
         let change = &event.change;
         tracing::info!(upstream = %event.upstream, endpoint = %event.address, from = ?change.from, to = ?change.to, cause = ?change.cause, "the health of an endpoint has changed");
     });
-    let context = Context { on_health, identity: identity.clone(), ..Context::default() };
+    let context = Context { on_health, identity: identity.clone(), membership: membership.clone(), ..Context::default() };
     Clusters::new(Arc::new(context), resolver, tokio::runtime::Handle::current())
 }
 

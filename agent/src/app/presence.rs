@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use heddle_node::drain::DrainWatch;
+use heddle_node::membership::Membership;
 use heddle_xds::client::{self, Batch, ClientConfig, ClientStatus};
 use heddle_xds::model::Instance;
 use heddle_xds::protocol::NodeInfo;
@@ -35,6 +36,12 @@ pub(super) async fn follow(
     // Whoever holds a watch keeps the process alive.
     drop((drain, inbound));
     client::run(farewell, updates, status, fastrand::Rng::new()).await;
+}
+
+/// Tells the fleet of the drain when it begins: others stop counting on this node.
+pub(super) async fn leave(membership: Membership, mut drain: DrainWatch) {
+    drain.draining().await;
+    membership.say(|facts| facts.draining = true);
 }
 
 /// The same node, draining. What is on disk stays as it is: the next start begins with it.

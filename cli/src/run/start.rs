@@ -12,6 +12,7 @@ use heddle_controlplane::app as control_app;
 use heddle_controlplane::model::{Key, ResourceKind};
 use heddle_node::drain::{self, DrainCompletion, DrainTrigger, DrainWatch};
 use heddle_node::identity::Identity;
+use heddle_node::membership::{Facts, Membership};
 use heddle_node::notify::Notifier;
 use heddle_node::readiness::Readiness;
 use heddle_node::signal::Signals;
@@ -208,8 +209,15 @@ fn agent_parts(
         namespace: service.map(|service| service.namespace.clone()).unwrap_or_default(),
         service: service.map(|service| service.name.clone()).unwrap_or_default(),
     };
+    let facts = Facts {
+        role: scope.role.clone(),
+        zone: scope.zone.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        ..Facts::default()
+    };
     agent_app::Parts {
         settings: configuration.agent.clone(),
+        membership: Membership::alone(&scope.id, facts),
         environment: environment::variables(),
         node: NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into(), instance: configuration.agent.mesh.instance() },
         connector,

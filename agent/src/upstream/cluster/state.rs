@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use heddle_node::identity::Identity;
+use heddle_node::membership::{Facts, Membership};
 use heddle_xds::model::{self, CheckKind, Discovery, UpstreamTls};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
@@ -27,13 +28,16 @@ pub struct Context {
     pub tls: TlsStore,
     /// Who this node is, for endpoints in the mesh.
     pub identity: Identity,
+    /// Who else belongs to the fleet, and what they have found out about endpoints.
+    pub membership: Membership,
     /// Told of every change of health, on whatever thread it happens; must be quick.
     pub on_health: Box<dyn Fn(&HealthEvent) + Send + Sync>,
 }
 
 impl Default for Context {
     fn default() -> Context {
-        Context { tls: TlsStore::default(), identity: Identity::new(), on_health: Box::new(|_| ()) }
+        let membership = Membership::alone("", Facts::default());
+        Context { tls: TlsStore::default(), identity: Identity::new(), membership, on_health: Box::new(|_| ()) }
     }
 }
 
