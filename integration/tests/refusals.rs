@@ -109,6 +109,8 @@ fn a_bad_route_is_refused_by_name_while_the_others_go_live_and_its_last_good_ver
         slow_start: std::time::Duration::ZERO,
         panic_threshold: 0,
         mesh: None,
+        locality: heddle_xds::model::ZonePolicy::default(),
+        fleet_load: false,
     };
     let start = [Resource::Upstream(upstream), endpoints(nginx.address), route("good", "/good", 1_000), listener(http)];
     snapshot.apply(start.into_iter().map(Change::Set).collect());

@@ -99,5 +99,7 @@ fn upstream(name: &str, scheme: Scheme) -> model::Upstream {
         slow_start: Duration::ZERO,
         panic_threshold: 0,
         mesh: None,
+        locality: model::ZonePolicy::default(),
+        fleet_load: false,
     }
 }

@@ -186,13 +186,15 @@ fn upstreams_are_refused_with_reasons() {
         (json!({"nodes": {"a": 1}, "tls": {"client_cert_id": "c", "client_key": "k".repeat(64)}}), "client_cert_id"),
         (json!({"nodes": {"a": 1}, "panic_threshold": 101}), "expected 101 to be at most 100"),
         (json!({"nodes": {"a": 1}, "slow_start": "soon"}), "object matches none of the required"),
+        (json!({"nodes": {"a": 1}, "locality": {"overprovisioning": 99}}), "expected 99 to be at least 100"),
+        (json!({"nodes": {"a": 1}, "locality": {"failover": [""]}}), "string too short"),
     ];
     for (value, expected) in table {
         let found = faults(ResourceKind::Upstream, value.clone());
         assert!(found.iter().any(|f| f.message.contains(expected)), "{value}: {found:?}");
     }
     let good = json!({"service_name": "a.b:80", "discovery_type": "dns", "type": "chash", "key": "arg_x", "slow_start": "30s",
-        "circuit_breaker": {"max_requests": 5}, "tls": {"verify": true, "sni": "x", "ca": "my-ca"}});
+        "circuit_breaker": {"max_requests": 5}, "locality": {"mode": "strict", "failover": ["eu-1b"]}, "load_from": "fleet", "tls": {"verify": true, "sni": "x", "ca": "my-ca"}});
     assert_eq!(faults(ResourceKind::Upstream, good), []);
 }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use heddle_xds::model::{
     Balancer, CircuitBreakers, Discovery, Endpoint, Endpoints, HashOn, KeepalivePool, PassHost, Resource, Scheme, Secret,
-    SecretBody, Timeouts, Upstream, UpstreamTls,
+    SecretBody, Timeouts, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
 };
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::context::{Context, Unit};
 use super::{certificate, checks, mesh};
-use crate::model::resources::{self, CircuitBreaker, HashOnKind, Node, PassHostKind, Ssl};
+use crate::model::resources::{self, CircuitBreaker, HashOnKind, LoadFrom, LocalityMode, Node, PassHostKind, Ssl};
 use crate::model::{DEFAULT_NAMESPACE, Key, ResourceKind, ServiceId, Timeout, seconds};
 use crate::state::Stored;
 
@@ -79,6 +79,25 @@ pub(super) fn usage(name: Arc<str>, label: &str, written: &resources::Upstream) 
         slow_start: written.slow_start.map_or(Duration::ZERO, |span| span.0),
         panic_threshold: written.panic_threshold.unwrap_or(PANIC_THRESHOLD),
         mesh: None,
+        locality: locality(written),
+        fleet_load: written.load_from == LoadFrom::Fleet,
+    }
+}
+
+/// A key of `chash` leads to the same endpoint from every gateway, unless zones are asked for.
+fn locality(written: &resources::Upstream) -> ZonePolicy {
+    let Some(locality) = &written.locality else {
+        let mode = if written.balancer == "chash" { ZoneMode::Off } else { ZoneMode::Prefer };
+        return ZonePolicy { mode, ..ZonePolicy::default() };
+    };
+    ZonePolicy {
+        mode: match locality.mode {
+            LocalityMode::Prefer => ZoneMode::Prefer,
+            LocalityMode::Strict => ZoneMode::Strict,
+            LocalityMode::Off => ZoneMode::Off,
+        },
+        failover: locality.failover.iter().map(|zone| zone.as_str().into()).collect(),
+        overprovisioning: locality.overprovisioning,
     }
 }
 

@@ -12,8 +12,11 @@ use super::read::{
 use super::route::{timeouts_from_wire, timeouts_to_wire};
 use crate::model::{
     ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HealthChecks, KeepalivePool, MeshPeer, PassHost,
-    PassiveCheck, Scheme, Thresholds, Upstream, UpstreamTls,
+    PassiveCheck, Scheme, Thresholds, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
 };
+
+/// Zones that an upstream may name; each is a level that its shares are computed over.
+const MAX_ZONES: usize = 64;
 
 pub(super) fn to_wire(upstream: &Upstream) -> wire::Upstream {
     let texts = |value: &Option<Arc<str>>| value.as_ref().map(ToString::to_string);
@@ -53,6 +56,8 @@ pub(super) fn to_wire(upstream: &Upstream) -> wire::Upstream {
         slow_start: to_duration(upstream.slow_start),
         panic_threshold: upstream.panic_threshold.into(),
         mesh: upstream.mesh.as_ref().map(|peer| wire::MeshPeer { identities: to_texts(&peer.identities) }),
+        locality: Some(zones_to_wire(&upstream.locality)),
+        fleet_load: upstream.fleet_load,
     }
 }
 
@@ -96,6 +101,38 @@ pub(super) fn from_wire(message: wire::Upstream) -> Read<Upstream> {
         slow_start: duration("slow_start", message.slow_start)?,
         panic_threshold: narrow("panic_threshold", message.panic_threshold)?,
         mesh: message.mesh.map(mesh_from_wire).transpose().map_err(|fault| fault.inside("mesh"))?,
+        locality: zones_from_wire(message.locality).map_err(|fault| fault.inside("locality"))?,
+        fleet_load: message.fleet_load,
+    })
+}
+
+fn zones_to_wire(zones: &ZonePolicy) -> wire::ZonePolicy {
+    let mode = match zones.mode {
+        ZoneMode::Prefer => wire::ZoneMode::Prefer,
+        ZoneMode::Strict => wire::ZoneMode::Strict,
+        ZoneMode::Off => wire::ZoneMode::Off,
+    };
+    wire::ZonePolicy { mode: mode.into(), failover: to_texts(&zones.failover), overprovisioning: zones.overprovisioning }
+}
+
+/// A control plane that knows nothing of zones says nothing of them.
+fn zones_from_wire(message: Option<wire::ZonePolicy>) -> Read<ZonePolicy> {
+    let Some(message) = message else { return Ok(ZonePolicy::default()) };
+    if message.overprovisioning < 100 {
+        return Err(Fault::new("overprovisioning", format!("expected 100 percent or more, found {}", message.overprovisioning)));
+    }
+    if message.failover.len() > MAX_ZONES {
+        return Err(Fault::new("failover", format!("has {} zones, at most {MAX_ZONES} are allowed", message.failover.len())));
+    }
+    Ok(ZonePolicy {
+        mode: match wire::ZoneMode::try_from(message.mode) {
+            Ok(wire::ZoneMode::Prefer) => ZoneMode::Prefer,
+            Ok(wire::ZoneMode::Strict) => ZoneMode::Strict,
+            Ok(wire::ZoneMode::Off) => ZoneMode::Off,
+            _ => return Err(Fault::new("mode", format!("expected prefer, strict or off, found {}", message.mode))),
+        },
+        failover: texts("failover", message.failover)?,
+        overprovisioning: message.overprovisioning,
     })
 }
 

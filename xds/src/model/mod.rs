@@ -24,7 +24,7 @@ pub use plugin::{GlobalRule, PluginConf, PluginOrigin};
 pub use route::{Route, RouteMatch, Timeouts, UpstreamRef};
 pub use upstream::{
     ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HealthChecks, KeepalivePool, PassHost, PassiveCheck,
-    Scheme, Thresholds, Upstream, UpstreamTls,
+    Scheme, Thresholds, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
 };
 
 use std::sync::Arc;

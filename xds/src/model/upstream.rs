@@ -42,6 +42,39 @@ pub struct Upstream {
     pub panic_threshold: u8,
     /// Its endpoints stand behind sidecars of the mesh: `scheme` and `tls` say nothing then.
     pub mesh: Option<MeshPeer>,
+    /// Which zones are used.
+    pub locality: ZonePolicy,
+    /// Whether the load of the other gateways of the group counts in choosing too.
+    pub fleet_load: bool,
+}
+
+/// Which zones are used, seen from the zone of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ZonePolicy {
+    /// Whether the own zone comes first.
+    pub mode: ZoneMode,
+    /// Zones in the order in which they take over; those that are not named come last, together.
+    pub failover: Vec<Arc<str>>,
+    /// Percent of its fair share that an endpoint may be given before the next zone helps, 100 or more.
+    pub overprovisioning: u32,
+}
+
+impl Default for ZonePolicy {
+    /// Own zone first, 140 percent: Envoy's overprovisioning factor.
+    fn default() -> Self {
+        ZonePolicy { mode: ZoneMode::Prefer, failover: Vec::new(), overprovisioning: 140 }
+    }
+}
+
+/// Whether the own zone comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum ZoneMode {
+    /// Own zone first, the others when it cannot carry all.
+    Prefer,
+    /// Own zone and those named for failover, no others.
+    Strict,
+    /// Zones do not matter.
+    Off,
 }
 
 /// How an endpoint is chosen.

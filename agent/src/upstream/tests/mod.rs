@@ -57,6 +57,8 @@ fn config(edit: impl FnOnce(&mut model::Upstream)) -> Arc<model::Upstream> {
         slow_start: Duration::ZERO,
         panic_threshold: 0,
         mesh: None,
+        locality: model::ZonePolicy::default(),
+        fleet_load: false,
     };
     edit(&mut upstream);
     Arc::new(upstream)

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::types::{Id, Labels, Plugins, Span, Timeout, labels_schema, plugins_schema};
-use super::{Checks, CircuitBreaker, HashOnKind, KeepalivePool, PassHostKind, Upstream};
+use super::{Checks, CircuitBreaker, HashOnKind, KeepalivePool, LoadFrom, Locality, PassHostKind, Upstream};
 
 /// How clients reach a service.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -64,6 +64,8 @@ pub struct MeshService {
     /// Below this share of healthy instances, in percent, health is ignored; 0 switches it off.
     #[schemars(range(min = 0, max = 100))]
     pub panic_threshold: Option<u8>,
+    /// Which zones are used, seen from the zone of the caller.
+    pub locality: Option<Locality>,
     /// Plugins that run where it is called.
     #[serde(default)]
     #[schemars(schema_with = "plugins_schema")]
@@ -121,6 +123,8 @@ impl MeshService {
             slow_start: self.slow_start,
             panic_threshold: self.panic_threshold,
             circuit_breaker: self.circuit_breaker.clone(),
+            locality: self.locality.clone(),
+            load_from: LoadFrom::Local,
             create_time: None,
             update_time: None,
         }
@@ -147,6 +151,7 @@ impl MeshService {
             keepalive_pool: None,
             slow_start: None,
             panic_threshold: None,
+            locality: None,
             plugins: Plugins::new(),
             split: Vec::new(),
             create_time: None,

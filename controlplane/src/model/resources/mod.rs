@@ -22,4 +22,7 @@ pub use route::Route;
 pub use secret::{AwsSecret, GcpAuth, GcpSecret, Secret, VaultSecret};
 pub use service::Service;
 pub use ssl::{Ssl, SslClient, SslType};
-pub use upstream::{CircuitBreaker, DiscoveryArgs, HashOnKind, KeepalivePool, Node, Nodes, PassHostKind, Upstream, UpstreamTls};
+pub use upstream::{
+    CircuitBreaker, DiscoveryArgs, HashOnKind, KeepalivePool, LoadFrom, Locality, LocalityMode, Node, Nodes, PassHostKind,
+    Upstream, UpstreamTls,
+};

@@ -77,6 +77,11 @@ pub struct Upstream {
     pub panic_threshold: Option<u8>,
     /// Limits that break the circuit.
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// Which zones are used; with `chash` zones do not matter when absent, so that a key leads to the same node from everywhere.
+    pub locality: Option<Locality>,
+    /// Whose load `least_conn` and `ewma` go by.
+    #[serde(default)]
+    pub load_from: LoadFrom,
     /// Unix seconds, set by the server.
     pub create_time: Option<i64>,
     /// Unix seconds, set by the server.
@@ -300,6 +305,51 @@ pub struct CircuitBreaker {
     /// Requests that are sent again although an endpoint may have seen them, in percent of all requests; 20 when absent.
     #[schemars(range(min = 0, max = 100))]
     pub retry_budget_percent: Option<u8>,
+}
+
+/// Which zones are used, seen from the zone of the gateway or sidecar (`node.zone`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Locality {
+    /// Whether the own zone comes first.
+    #[serde(default)]
+    pub mode: LocalityMode,
+    /// Zones in the order in which they take over; those that are not named come last, together.
+    #[serde(default)]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
+    pub failover: Vec<String>,
+    /// Percent of its fair share that a node may be given before the next zone helps.
+    #[serde(default = "default_overprovisioning")]
+    #[schemars(range(min = 100, max = 10_000))]
+    pub overprovisioning: u32,
+}
+
+/// Whether the own zone comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LocalityMode {
+    /// The own zone first, the others when it cannot carry all.
+    #[default]
+    Prefer,
+    /// The own zone and those of `failover`, no others.
+    Strict,
+    /// Zones do not matter.
+    Off,
+}
+
+/// Whose load counts in choosing a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LoadFrom {
+    /// What this gateway has in flight itself.
+    #[default]
+    Local,
+    /// That, and what the other gateways of its group tell by gossip.
+    Fleet,
+}
+
+fn default_overprovisioning() -> u32 {
+    140
 }
 
 fn default_type() -> String {

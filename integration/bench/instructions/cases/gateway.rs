@@ -14,7 +14,7 @@ use heddle_agent::bench::{Gateway, tables};
 use heddle_xds::model::{
     Balancer, CircuitBreakers, EdgeLimits, Endpoint, Endpoints, ForwardedTrust, HealthChecks, KeepalivePool, Listener,
     ListenerProtocol, PassHost, PathPolicy, ProxyProtocol, Resource, Scheme, ServerHeader, Timeouts, Upstream, UpstreamRef,
-    UpstreamTls,
+    UpstreamTls, ZonePolicy,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -165,5 +165,7 @@ pub fn upstream(name: &str) -> Upstream {
         slow_start: Duration::ZERO,
         panic_threshold: 0,
         mesh: None,
+        locality: ZonePolicy::default(),
+        fleet_load: false,
     }
 }

@@ -163,10 +163,17 @@ fn upstream() -> impl Strategy<Value = Upstream> {
         CircuitBreakers { max_connections: a, max_pending: b, max_requests: c, retry_budget_percent: d }
     });
     let peer = vec(text(), 1..3).prop_map(|identities| MeshPeer { identities });
-    let tail =
-        (tls, checks, breakers, of(name()), [duration(), duration(), duration()], any::<[u32; 2]>(), (any::<u8>(), of(peer)));
+    let tail = (
+        tls,
+        checks,
+        breakers,
+        of(name()),
+        [duration(), duration(), duration()],
+        any::<[u32; 2]>(),
+        (any::<u8>(), of(peer), zones(), any::<bool>()),
+    );
     (head, tail).prop_map(|((name, label, balancer, scheme, pass_host, retries, timeouts), tail)| {
-        let (tls, checks, breakers, dns, times, [size, requests], (panic_threshold, mesh)) = tail;
+        let (tls, checks, breakers, dns, times, [size, requests], (panic_threshold, mesh, locality, fleet_load)) = tail;
         let [retry_timeout, idle_timeout, slow_start] = times;
         Upstream {
             name,
@@ -185,8 +192,16 @@ fn upstream() -> impl Strategy<Value = Upstream> {
             slow_start,
             panic_threshold,
             mesh,
+            locality,
+            fleet_load,
         }
     })
+}
+
+fn zones() -> impl Strategy<Value = ZonePolicy> {
+    let mode = proptest::sample::select(vec![ZoneMode::Prefer, ZoneMode::Strict, ZoneMode::Off]);
+    let zones = (mode, vec(text(), 0..3), 100..u32::MAX);
+    zones.prop_map(|(mode, failover, overprovisioning)| ZonePolicy { mode, failover, overprovisioning })
 }
 
 fn endpoints() -> impl Strategy<Value = Endpoints> {

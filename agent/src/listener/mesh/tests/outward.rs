@@ -59,6 +59,8 @@ impl Outward {
             slow_start: Duration::ZERO,
             panic_threshold: 0,
             mesh: Some(MeshPeer { identities: vec![format!("spiffe://mesh.example{WEB}").into()] }),
+            locality: model::ZonePolicy::default(),
+            fleet_load: false,
         };
         let service = model::MeshService {
             name: "shop/web".into(),

@@ -533,6 +533,12 @@ pub struct Upstream {
     /// Endpoints stand behind sidecars of the mesh; absent elsewhere.
     #[prost(message, optional, tag = "17")]
     pub mesh: ::core::option::Option<MeshPeer>,
+    /// Which zones are used; absent is the usual.
+    #[prost(message, optional, tag = "18")]
+    pub locality: ::core::option::Option<ZonePolicy>,
+    /// Whether the load of the other gateways of the group counts too.
+    #[prost(bool, tag = "19")]
+    pub fleet_load: bool,
 }
 impl ::prost::Name for Upstream {
     const NAME: &'static str = "Upstream";
@@ -542,6 +548,29 @@ impl ::prost::Name for Upstream {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/heddle.config.v1.Upstream".into()
+    }
+}
+/// Which zones are used, seen from the zone of the node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ZonePolicy {
+    /// Whether the own zone comes first.
+    #[prost(enumeration = "ZoneMode", tag = "1")]
+    pub mode: i32,
+    /// Zones in the order in which they take over.
+    #[prost(string, repeated, tag = "2")]
+    pub failover: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Percent of its fair share that an endpoint may be given before the next zone helps.
+    #[prost(uint32, tag = "3")]
+    pub overprovisioning: u32,
+}
+impl ::prost::Name for ZonePolicy {
+    const NAME: &'static str = "ZonePolicy";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.ZonePolicy".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.ZonePolicy".into()
     }
 }
 /// Endpoints are reached by mutual TLS, with HTTP/2 in it.
@@ -922,6 +951,43 @@ impl ::prost::Name for Discovery {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/heddle.config.v1.Discovery".into()
+    }
+}
+/// Whether the own zone comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ZoneMode {
+    /// Unset.
+    Unspecified = 0,
+    /// Own zone first, the others when it cannot carry all.
+    Prefer = 1,
+    /// Own zone and those named for failover, no others.
+    Strict = 2,
+    /// Zones do not matter.
+    Off = 3,
+}
+impl ZoneMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ZONE_MODE_UNSPECIFIED",
+            Self::Prefer => "ZONE_MODE_PREFER",
+            Self::Strict => "ZONE_MODE_STRICT",
+            Self::Off => "ZONE_MODE_OFF",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ZONE_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ZONE_MODE_PREFER" => Some(Self::Prefer),
+            "ZONE_MODE_STRICT" => Some(Self::Strict),
+            "ZONE_MODE_OFF" => Some(Self::Off),
+            _ => None,
+        }
     }
 }
 /// Protocol spoken to endpoints.
