@@ -96,6 +96,7 @@ fn probe(settings: &ProbeSettings, check: &CheckSettings) -> Probe {
         healthy_interval: Duration::ZERO,
         unhealthy_interval: Duration::ZERO,
         thresholds: rules,
+        checkers: 0,
     };
     Probe { address, host, server_name: Some(ServerName::IpAddress(settings.application.into())), tls, check: Arc::new(check) }
 }

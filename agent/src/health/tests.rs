@@ -167,6 +167,7 @@ fn check(kind: CheckKind) -> ActiveCheck {
         healthy_interval: Duration::from_secs(1),
         unhealthy_interval: Duration::from_secs(1),
         thresholds: thresholds(),
+        checkers: 0,
     }
 }
 

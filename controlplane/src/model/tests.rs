@@ -4,7 +4,7 @@
 use heddle_xds::catalog::{Catalog, ConfigFault, Descriptor, Place, PluginKind};
 use serde_json::{Value, json};
 
-use super::resources::HashOnKind;
+use super::resources::{Checkers, HashOnKind};
 use super::{Fault, ResourceKind, UserResource, parse, validate};
 
 /// Knows `key-auth` and `limit-count`; the latter wants a `count`.
@@ -85,6 +85,13 @@ fn defaults_are_those_of_the_reference() {
     let (active, passive) = (checks.active.unwrap(), checks.passive.unwrap());
     assert_eq!((active.concurrency, active.healthy.successes, active.unhealthy.timeouts), (10, 2, 3));
     assert_eq!((passive.healthy.http_statuses.len(), passive.unhealthy.timeouts), (19, 7));
+    assert_eq!(active.checkers, Checkers::Some(3));
+    let checkers = |value: Value| {
+        let upstream = json!({"nodes": {"a:80": 1}, "checks": {"active": {"checkers": value}}});
+        parse(ResourceKind::Upstream, "1", &upstream).is_ok()
+    };
+    assert!(checkers(json!("all")) && checkers(json!(64)));
+    assert!(!checkers(json!(0)) && !checkers(json!(65)) && !checkers(json!("some")));
 }
 
 #[test]

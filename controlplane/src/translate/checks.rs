@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use heddle_xds::model::{ActiveCheck, CheckKind, HealthChecks, PassiveCheck, Thresholds};
 
-use crate::model::resources::{Active, CheckType, Checks, Passive};
+use crate::model::resources::{Active, CheckType, Checkers, Checks, Passive};
 use crate::model::seconds;
 
 /// Translates `checks`. A passive check needs an active one beside it: otherwise nothing would ever bring an endpoint back.
@@ -39,6 +39,10 @@ fn active(written: &Active) -> ActiveCheck {
             http_failures: written.unhealthy.http_failures,
             tcp_failures: written.unhealthy.tcp_failures,
             timeouts: written.unhealthy.timeouts,
+        },
+        checkers: match written.checkers {
+            Checkers::Some(count) => count,
+            Checkers::All => 0,
         },
     }
 }

@@ -244,6 +244,7 @@ fn active_to_wire(check: &ActiveCheck) -> wire::ActiveCheck {
         healthy_interval: to_duration(check.healthy_interval),
         unhealthy_interval: to_duration(check.unhealthy_interval),
         thresholds: Some(thresholds_to_wire(&check.thresholds)),
+        checkers: check.checkers,
     }
 }
 
@@ -269,6 +270,7 @@ fn active_from_wire(message: wire::ActiveCheck) -> Read<ActiveCheck> {
         healthy_interval: duration("healthy_interval", message.healthy_interval)?,
         unhealthy_interval: duration("unhealthy_interval", message.unhealthy_interval)?,
         thresholds: thresholds("thresholds", message.thresholds)?,
+        checkers: message.checkers,
     })
 }
 

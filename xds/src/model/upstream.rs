@@ -224,6 +224,8 @@ pub struct ActiveCheck {
     pub unhealthy_interval: Duration,
     /// Statuses and counts.
     pub thresholds: Thresholds,
+    /// How many nodes of a group and zone probe each endpoint and tell the others; zero is all.
+    pub checkers: u32,
 }
 
 /// Judged by real traffic.

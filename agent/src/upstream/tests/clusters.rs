@@ -136,6 +136,7 @@ fn probes_eject_and_bring_back_without_traffic() {
                 healthy_interval: Duration::from_millis(100),
                 unhealthy_interval: Duration::from_millis(100),
                 thresholds: thresholds(),
+                checkers: 0,
             });
         });
         let cluster = clusters.apply(&config, &[node(address)], &|_| None);

@@ -1,7 +1,10 @@
 //! `checks` of an upstream: how nodes are found healthy or not, as users write it.
 
+use std::borrow::Cow;
+
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::super::types::yes;
 
@@ -59,6 +62,56 @@ pub struct Active {
     /// When a node is found unhealthy.
     #[serde(default)]
     pub unhealthy: ActiveUnhealthy,
+    /// How many agents of a group and zone probe each node and tell the others; `all` lets every agent probe.
+    #[serde(default)]
+    pub checkers: Checkers,
+}
+
+/// How many agents probe a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Value")]
+pub enum Checkers {
+    /// So many of each group and zone.
+    Some(u32),
+    /// Every one.
+    All,
+}
+
+/// Most agents that share out one node: more is `all`.
+const MOST_CHECKERS: u32 = 64;
+
+impl Default for Checkers {
+    /// 3, so that neither one that dies nor one that is wrong decides.
+    fn default() -> Self {
+        Checkers::Some(3)
+    }
+}
+
+impl TryFrom<Value> for Checkers {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Checkers, String> {
+        let count =
+            value.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| (1..=MOST_CHECKERS).contains(count));
+        match (count, value.as_str()) {
+            (Some(count), _) => Ok(Checkers::Some(count)),
+            (None, Some("all")) => Ok(Checkers::All),
+            _ => Err(format!("expected 1 to {MOST_CHECKERS} or \"all\", got {value}")),
+        }
+    }
+}
+
+impl JsonSchema for Checkers {
+    fn schema_name() -> Cow<'static, str> {
+        "Checkers".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": MOST_CHECKERS},
+            {"type": "string", "enum": ["all"]}
+        ]})
+    }
 }
 
 /// What a check speaks.

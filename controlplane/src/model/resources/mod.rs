@@ -13,7 +13,9 @@ mod ssl;
 mod upstream;
 
 pub use authorization_policy::{AuthorizationPolicy, HeaderValues, Operation, PolicyActionKind, Rule, Source};
-pub use checks::{Active, ActiveHealthy, ActiveUnhealthy, CheckType, Checks, Passive, PassiveHealthy, PassiveUnhealthy};
+pub use checks::{
+    Active, ActiveHealthy, ActiveUnhealthy, CheckType, Checkers, Checks, Passive, PassiveHealthy, PassiveUnhealthy,
+};
 pub use consumer::{Consumer, ConsumerGroup, Credential};
 pub use listener::{Forwarded, Limits, Listener, Paths, Protocol, ProxyProtocol, ServerHeader};
 pub use mesh_service::{MeshService, Split};

@@ -144,7 +144,7 @@ fn upstreams_have_the_defaults_of_apisix() {
             json!({"nodes": [{"host": "[::1]", "weight": 1, "priority": -1}, {"host": "b", "port": 82, "weight": 9}],
             "type": "chash", "hash_on": "header", "key": "http_x_user", "pass_host": "rewrite", "upstream_host": "x.example",
             "retries": 2, "retry_timeout": 1.5, "keepalive_pool": {"size": 5},
-            "checks": {"active": {"type": "tcp", "unhealthy": {"interval": 3, "tcp_failures": 1}, "req_headers": ["A: b"]}, "passive": {}}}),
+            "checks": {"active": {"type": "tcp", "unhealthy": {"interval": 3, "tcp_failures": 1}, "req_headers": ["A: b"], "checkers": 2}, "passive": {}}}),
         ),
         ("upstreams/dns", json!({"discovery_type": "dns", "service_name": "x.example:90", "checks": {"passive": {}}})),
     ]);
@@ -163,7 +163,7 @@ fn upstreams_have_the_defaults_of_apisix() {
     let active = list.checks.active.as_ref().unwrap();
     assert_eq!((active.kind, active.thresholds.tcp_failures, active.thresholds.timeouts), (CheckKind::Tcp, 1, 3));
     assert_eq!((active.healthy_interval, active.unhealthy_interval), (Duration::from_secs(1), Duration::from_secs(3)));
-    assert_eq!(active.headers, [("A".into(), "b".into())]);
+    assert_eq!((active.headers.as_slice(), active.checkers), ([("A".into(), "b".into())].as_slice(), 2));
     assert_eq!(list.checks.passive.as_ref().unwrap().thresholds.timeouts, 7);
     let dns = world.upstream("upstreams/dns");
     assert!(dns.discovery.is_some() && dns.checks.passive.is_none());

@@ -110,9 +110,9 @@ fn thresholds() -> impl Strategy<Value = Thresholds> {
 
 fn active_check() -> impl Strategy<Value = ActiveCheck> {
     let kind = prop_oneof![Just(CheckKind::Http), Just(CheckKind::Https), Just(CheckKind::Tcp)];
-    let head = (kind, any::<u32>(), of(text()), of(any::<u16>()), [text(), text(), text()], any::<bool>());
+    let head = (kind, [any::<u32>(), any::<u32>()], of(text()), of(any::<u16>()), [text(), text(), text()], any::<bool>());
     (head, vec((text(), text()), 0..3), [duration(), duration(), duration()], thresholds()).prop_map(
-        |((kind, concurrency, host, port, texts, verify_certificate), headers, times, thresholds)| {
+        |((kind, [concurrency, checkers], host, port, texts, verify_certificate), headers, times, thresholds)| {
             let [method, path, body] = texts;
             let [timeout, healthy_interval, unhealthy_interval] = times;
             ActiveCheck {
@@ -129,6 +129,7 @@ fn active_check() -> impl Strategy<Value = ActiveCheck> {
                 healthy_interval,
                 unhealthy_interval,
                 thresholds,
+                checkers,
             }
         },
     )

@@ -822,6 +822,9 @@ pub struct ActiveCheck {
     /// Statuses and counts.
     #[prost(message, optional, tag = "13")]
     pub thresholds: ::core::option::Option<Thresholds>,
+    /// How many nodes of a group and zone probe each endpoint; 0 is all.
+    #[prost(uint32, tag = "14")]
+    pub checkers: u32,
 }
 impl ::prost::Name for ActiveCheck {
     const NAME: &'static str = "ActiveCheck";
