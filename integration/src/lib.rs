@@ -4,6 +4,7 @@
 pub mod attack;
 pub mod certificates;
 pub mod client;
+pub mod consul;
 pub mod fleet;
 pub mod heddle;
 pub mod load;

@@ -26,7 +26,14 @@ const FLOORS: [(&str, &[&str]); 8] = [
 
 /// The modules of each crate, from the bottom up. A module sees those of its own rank and below, as long as there is no cycle.
 const ORDER: [(&str, &[&[&str]]); 4] = [
-    ("node", &[&["clock", "hex"], &["drain", "readiness", "config", "notify", "telemetry", "identity"], &["signal", "settings"]]),
+    (
+        "node",
+        &[
+            &["clock", "hex"],
+            &["drain", "readiness", "config", "notify", "telemetry", "identity"],
+            &["signal", "settings", "membership", "consul"],
+        ],
+    ),
     ("xds", &[&["model", "catalog", "tree"], &["codec"], &["snapshot", "protocol", "link"], &["client", "server"]]),
     (
         "agent",

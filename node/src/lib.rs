@@ -1,7 +1,8 @@
-//! What every Heddle node is made of: clock, drain, readiness, signals, configuration reading, identity, membership, telemetry. It knows neither xDS nor requests.
+//! What every Heddle node is made of: clock, drain, readiness, signals, configuration reading, identity, membership, Consul, telemetry. It knows neither xDS nor requests.
 
 pub mod clock;
 pub mod config;
+pub mod consul;
 pub mod drain;
 pub mod hex;
 pub mod identity;

@@ -1,0 +1,5 @@
+//! Consul, the real one: the client against its API, and traffic by what it says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "consul/client.rs"]
+mod client;
