@@ -66,8 +66,9 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
     ),
 ];
 
-/// Where generated protobuf types may be named: `proto` itself, the codecs and gRPC ends of `xds` and of identities, the gRPC Admin API and its client.
-const WIRE: [&str; 11] = [
+/// Where generated protobuf types may be named: `proto` itself, the codecs and gRPC ends of `xds` and of identities, the store on etcd, the gRPC Admin API
+/// and its client.
+const WIRE: [&str; 12] = [
     "proto/",
     "xds/src/codec",
     "xds/src/protocol",
@@ -77,6 +78,7 @@ const WIRE: [&str; 11] = [
     "agent/src/identity/wire",
     "agent/src/identity/workload",
     "controlplane/src/grpc",
+    "controlplane/src/store/etcd",
     "cli/src/client",
     "integration/",
 ];

@@ -63,3 +63,12 @@ pub mod heddle {
 pub mod spiffe {
     pub mod workload;
 }
+
+/// The part of etcd's interface that Heddle speaks.
+#[rustfmt::skip]
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[path = "gen/etcd"]
+pub mod etcd {
+    pub mod etcdserverpb;
+    pub mod mvccpb;
+}

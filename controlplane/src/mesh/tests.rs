@@ -120,7 +120,7 @@ fn a_restart_forgets_nothing_for_a_while() {
             match write {
                 RecordWrite::Set(key, body) => drop(kept.insert(key, body)),
                 RecordWrite::Remove(key) => assert!(kept.remove(&key).is_some()),
-                RecordWrite::Raise(..) => panic!("nothing is counted here"),
+                RecordWrite::Raise(..) | RecordWrite::Require(..) => panic!("nothing is counted here"),
             }
         }
     };

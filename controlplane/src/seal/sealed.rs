@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use heddle_xds::catalog::Catalog;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::{Seal, SealError, visit};
 use crate::model::Key;
@@ -102,6 +103,14 @@ impl Store for Sealed {
 
     async fn history(&self, key: Option<Key>, before: Option<Revision>, limit: usize) -> Result<Vec<Version>, StoreError> {
         self.plain(self.below.history(key, before, limit).await?)
+    }
+
+    async fn since(&self, after: Revision, most: usize) -> Result<Vec<Version>, StoreError> {
+        self.plain(self.below.since(after, most).await?)
+    }
+
+    fn newest(&self) -> watch::Receiver<Revision> {
+        self.below.newest()
     }
 
     async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError> {

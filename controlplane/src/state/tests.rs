@@ -73,6 +73,14 @@ impl Store for Fickle {
         self.inner.history(key, before, limit).await
     }
 
+    async fn since(&self, after: Revision, most: usize) -> Result<Vec<Version>, StoreError> {
+        self.inner.since(after, most).await
+    }
+
+    fn newest(&self) -> tokio::sync::watch::Receiver<Revision> {
+        self.inner.newest()
+    }
+
     async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError> {
         self.inner.compact(keep_revisions, keep_ms).await
     }

@@ -1,14 +1,14 @@
 //! What every store must do, told as stories and as a comparison with the store in memory. Tests only.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Clock, Compare, Embedded, Memory, Revision, Store, StoreError, Txn, Version, Write};
+use super::etcd::tests::Cluster;
+use super::{Clock, Compare, Embedded, Memory, Revision, Store, StoreError, Txn, Version, Watch, Write};
 use crate::model::{Key, ResourceKind};
 
 /// A clock that stands still until it is told otherwise.
@@ -45,6 +45,9 @@ fn everywhere<F: Future<Output = ()>>(story: impl Fn(Arc<dyn Store>, Hands) -> F
     runtime.block_on(story(Arc::new(Memory::new(hands.clock())), hands));
     let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());
     runtime.block_on(story(Arc::new(Embedded::open(dir.path(), hands.clock()).unwrap()), hands));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (cluster, hands) = (Cluster::of(1), Hands::default());
+    runtime.block_on(async { story(cluster.store("/story/", hands.clock()).await, hands).await });
 }
 
 async fn write(store: &Arc<dyn Store>, writes: Vec<Write>) -> Revision {
@@ -263,6 +266,46 @@ fn compaction_forgets_what_was_deleted() {
     });
 }
 
+#[test]
+fn whoever_follows_hears_of_every_revision_once_and_whole() {
+    everywhere(|store, _| async move {
+        write(&store, vec![put(&route("a"), json!(1))]).await;
+        let mut watch = Watch::new(store.clone(), 0);
+        assert_eq!(brief(watch.next().await.unwrap()), [("routes/a".into(), 1, 1, Some(json!(1)))]);
+        let both = tokio::join!(watch.next(), write(&store, vec![put(&route("b"), json!(2)), delete(&route("a"))]));
+        assert_eq!(both.1, 2);
+        let mut told = brief(both.0.unwrap());
+        told.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(told, [("routes/a".into(), 2, 1, None), ("routes/b".into(), 2, 2, Some(json!(2)))]);
+        for n in 3..9 {
+            write(&store, vec![put(&route("a"), json!(n))]).await;
+        }
+        let mut resumed = Watch::new(store.clone(), 5);
+        for n in 3..9u64 {
+            assert_eq!(watch.next().await.unwrap()[0].revision, n);
+            if n > 5 {
+                assert_eq!(resumed.next().await.unwrap()[0].revision, n);
+            }
+        }
+        assert_eq!(store.since(3, 2).await.unwrap().iter().map(|version| version.revision).collect::<Vec<_>>(), [4, 5]);
+        assert_eq!(store.since(8, 2).await.unwrap(), vec![]);
+        assert_eq!(*store.newest().borrow(), 8);
+    });
+}
+
+#[test]
+fn whoever_was_overtaken_by_compaction_is_told_to_load() {
+    everywhere(|store, hands| async move {
+        for n in 0..6 {
+            write(&store, vec![put(&route("a"), json!(n))]).await;
+        }
+        hands.set(10);
+        assert_eq!(store.compact(2, 0).await.unwrap(), 5);
+        assert!(matches!(Watch::new(store.clone(), 3).next().await, Err(StoreError::UnknownRevision(4, 5))));
+        assert_eq!(Watch::new(store.clone(), 4).next().await.unwrap()[0].revision, 5);
+    });
+}
+
 /// A step of a random life of a store.
 #[derive(Debug, Clone)]
 enum Step {
@@ -282,7 +325,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Everything that can be asked of a store.
-async fn answers(store: &dyn Store) -> (Revision, Vec<Version>, Vec<Vec<Version>>, Vec<Version>) {
+async fn answers<S: Store + ?Sized>(store: &S) -> (Revision, Vec<Version>, Vec<Vec<Version>>, Vec<Version>) {
     let sorted = |mut versions: Vec<Version>| {
         versions.sort_by(|a, b| (b.revision, &a.key).cmp(&(a.revision, &b.key)));
         versions
@@ -300,10 +343,11 @@ fn key(n: u8) -> Key {
     Key::new(kind, format!("k{}", n / 2))
 }
 
-async fn same_life(dir: &Path, steps: Vec<Step>) {
+/// `open` opens the same store again.
+async fn same_life<S: Store + ?Sized, F: Future<Output = Arc<S>>>(open: impl Fn(Clock) -> F, steps: Vec<Step>) {
     let hands = Hands::default();
     let (model, mut now) = (Memory::new(hands.clock()), 0);
-    let mut store = Embedded::open(dir, hands.clock()).unwrap();
+    let mut store = open(hands.clock()).await;
     for step in steps {
         match step {
             Step::Txn { compare, writes, later_ms } => {
@@ -327,11 +371,11 @@ async fn same_life(dir: &Path, steps: Vec<Step>) {
             }
             Step::Reopen => {
                 drop(store);
-                store = Embedded::open(dir, hands.clock()).unwrap();
+                store = open(hands.clock()).await;
             }
         }
     }
-    assert_eq!(answers(&store).await, answers(&model).await);
+    assert_eq!(answers(&*store).await, answers(&model).await);
 }
 
 proptest! {
@@ -340,6 +384,22 @@ proptest! {
     fn the_file_and_the_memory_live_the_same_life(steps in proptest::collection::vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        runtime.block_on(same_life(dir.path(), steps));
+        let open = |clock| async { Arc::new(Embedded::open(dir.path(), clock).unwrap()) };
+        runtime.block_on(same_life(open, steps));
     }
+}
+
+#[test]
+fn etcd_and_the_memory_live_the_same_life() {
+    let cluster = Cluster::of(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let lives = AtomicU64::new(0);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(12));
+    let steps = proptest::collection::vec(step(), 1..30);
+    let run = runner.run(&steps, |steps| {
+        let prefix = format!("/life/{}/", lives.fetch_add(1, Ordering::Relaxed));
+        runtime.block_on(same_life(|clock| cluster.store(&prefix, clock), steps));
+        Ok(())
+    });
+    run.unwrap();
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::{Clock, Compare, Revision, Store, StoreError, Version, Write};
 use crate::model::Key;
@@ -13,6 +14,7 @@ use crate::model::Key;
 pub struct Memory {
     clock: Clock,
     log: Mutex<Log>,
+    newest: watch::Sender<Revision>,
 }
 
 #[derive(Default)]
@@ -26,7 +28,7 @@ struct Log {
 impl Memory {
     /// An empty store.
     pub fn new(clock: Clock) -> Memory {
-        Memory { clock, log: Mutex::new(Log::default()) }
+        Memory { clock, log: Mutex::new(Log::default()), newest: watch::Sender::new(0) }
     }
 }
 
@@ -95,7 +97,10 @@ impl Log {
 #[async_trait]
 impl Store for Memory {
     async fn txn(&self, compare: Vec<Compare>, writes: Vec<Write>, author: Arc<str>) -> Result<Revision, StoreError> {
-        self.log.lock().apply(compare, writes, author, (self.clock)())
+        let mut log = self.log.lock();
+        let revision = log.apply(compare, writes, author, (self.clock)())?;
+        self.newest.send_replace(log.newest);
+        Ok(revision)
     }
 
     async fn load(&self) -> Result<(Revision, Vec<Version>), StoreError> {
@@ -124,6 +129,25 @@ impl Store for Memory {
             found.push(version.clone());
         }
         Ok(found)
+    }
+
+    async fn since(&self, after: Revision, most: usize) -> Result<Vec<Version>, StoreError> {
+        let log = self.log.lock();
+        if after + 1 < log.floor {
+            return Err(StoreError::UnknownRevision(after + 1, log.floor));
+        }
+        let mut found: Vec<Version> = Vec::new();
+        for version in log.versions.iter().filter(|version| version.revision > after) {
+            if found.len() >= most && found.last().is_none_or(|last| last.revision != version.revision) {
+                break;
+            }
+            found.push(version.clone());
+        }
+        Ok(found)
+    }
+
+    fn newest(&self) -> watch::Receiver<Revision> {
+        self.newest.subscribe()
     }
 
     async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError> {

@@ -1,15 +1,21 @@
 //! Where revisions are kept. The store stores; it neither validates nor translates.
 
 mod embedded;
+mod etcd;
+mod lease;
 mod memory;
 mod records;
+mod watch;
 
 #[cfg(test)]
 pub(crate) mod conformance;
 
 pub use embedded::Embedded;
+pub use etcd::{Etcd, EtcdSettings, EtcdTls};
+pub use lease::{Hold, Leases};
 pub use memory::Memory;
-pub use records::{Entry, RecordWrite, Records};
+pub use records::{Entry, News, RecordWrite, Records};
+pub use watch::Watch;
 
 use std::sync::Arc;
 
@@ -107,6 +113,12 @@ pub enum StoreError {
     /// A revision that compaction has removed, or that never was.
     #[error("revision {0} is not in the history (it keeps {1} and later)")]
     UnknownRevision(Revision, Revision),
+    /// The store is on other machines and does not answer. Whether the write is stored may be open.
+    #[error("{0}; traffic and reads go on, writes are refused until then. Look whether this one was stored before repeating it")]
+    Away(String),
+    /// A record that had to be as it was is not: another control plane wrote in between.
+    #[error("the record {0} was changed by another control plane in between")]
+    Changed(String),
     /// Anything else of the disk.
     #[error("store: {0}")]
     Io(String),
@@ -141,6 +153,10 @@ pub trait Store: Send + Sync {
     /// Versions, newest first: of one key or of all, older than `before` when given, `limit` at most. Of all keys the
     /// last revision comes whole even beyond the limit, so that paging by `before` misses nothing.
     async fn history(&self, key: Option<Key>, before: Option<Revision>, limit: usize) -> Result<Vec<Version>, StoreError>;
+    /// All versions of the revisions after `after`, oldest first; whole revisions, and no more of them once there are `most` versions.
+    async fn since(&self, after: Revision, most: usize) -> Result<Vec<Version>, StoreError>;
+    /// The newest revision that this store has heard of, whoever wrote it.
+    fn newest(&self) -> tokio::sync::watch::Receiver<Revision>;
     /// Forgets revisions that are neither among the newest `keep_revisions` nor younger than `keep_ms`, and returns
     /// the oldest that [`Store::at`] still answers. What exists now is never forgotten, however old.
     async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError>;

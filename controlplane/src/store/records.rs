@@ -1,6 +1,9 @@
 //! What is kept beside the configuration: records without history, and a journal of bounded length. It knows neither what they mean nor any resource.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 
 use super::StoreError;
 
@@ -13,7 +16,12 @@ pub enum RecordWrite {
     Remove(String),
     /// The record is the larger of this number and the one that is there. Numbers are eight bytes, most significant first.
     Raise(String, u64),
+    /// The record has to be this (`None`: there must be none), or nothing is written and the answer is [`StoreError::Changed`].
+    Require(String, Option<Vec<u8>>),
 }
+
+/// Records that were written, each with what it is now.
+pub type News = Arc<[(String, Option<Vec<u8>>)]>;
 
 /// One entry of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,4 +41,9 @@ pub trait Records: Send + Sync {
     async fn records(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
     /// Entries of the journal, newest first: older than `before` when given, `limit` at most.
     async fn journal(&self, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    /// What is written from now on, by others as well as by ourselves, where several write; who lags behind, and who is told of nothing
+    /// ([`News`] that are empty), reads all records again. `None` where nobody else can write.
+    fn news(&self) -> Option<broadcast::Receiver<News>> {
+        None
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use prost_types::FileDescriptorSet;
 
 /// Files that nothing else imports.
-const ROOTS: [&str; 15] = [
+const ROOTS: [&str; 16] = [
     "heddle/config/v1/certificate.proto",
     "heddle/config/v1/consumer.proto",
     "heddle/config/v1/global_rule.proto",
@@ -23,6 +23,7 @@ const ROOTS: [&str; 15] = [
     "envoy/extensions/transport_sockets/tls/v3/secret.proto",
     "envoy/service/secret/v3/sds.proto",
     "spiffe/workload.proto",
+    "etcd/rpc.proto",
 ];
 
 /// What the generator calls the package of files that name none; only the SPIFFE Workload API does.
@@ -49,8 +50,9 @@ pub(crate) fn generate() -> Result<BTreeMap<String, String>, Box<dyn Error>> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let package = match name.trim_end_matches(".rs") {
-            NAMELESS => "spiffe.workload",
-            package => package,
+            NAMELESS => "spiffe.workload".to_owned(),
+            package @ ("etcdserverpb" | "mvccpb") => format!("etcd.{package}"),
+            package => package.to_owned(),
         };
         let text = std::fs::read_to_string(entry.path())?;
         let text = format!("//! Package `{package}`, generated from `proto/`; it knows nothing else of Heddle.\n\n{text}");

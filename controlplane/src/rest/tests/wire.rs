@@ -29,6 +29,14 @@ impl Store for Full {
         self.0.history(key, before, limit).await
     }
 
+    async fn since(&self, after: Revision, most: usize) -> Result<Vec<Version>, StoreError> {
+        self.0.since(after, most).await
+    }
+
+    fn newest(&self) -> tokio::sync::watch::Receiver<Revision> {
+        self.0.newest()
+    }
+
     async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError> {
         self.0.compact(keep_revisions, keep_ms).await
     }

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 use redb::{Database, ReadTransaction, ReadableDatabase};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Clock, Committed, Compare, Entry, RecordWrite, Records, Revision, Store, StoreError, Txn, Version, Write};
 use crate::model::Key;
@@ -44,6 +44,7 @@ pub struct Embedded {
 struct Shared {
     path: PathBuf,
     opened: RwLock<Opened>,
+    newest: watch::Sender<Revision>,
 }
 
 /// The state of the file.
@@ -61,7 +62,8 @@ impl Embedded {
     pub fn open(data_dir: &Path, clock: Clock) -> Result<Embedded, StoreError> {
         let path = data_dir.join(FILE);
         let database = open::open(&path)?;
-        let shared = Arc::new(Shared { path, opened: RwLock::new(Opened::Ready(database)) });
+        let newest = newest(&database).map_err(Trouble::into_error)?;
+        let shared = Arc::new(Shared { path, opened: RwLock::new(Opened::Ready(database)), newest: watch::Sender::new(newest) });
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = Writer { shared: shared.clone(), clock: clock.clone() };
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || writer.run(queue));
@@ -102,6 +104,11 @@ impl Embedded {
         });
         task.await.map_err(|error| StoreError::Io(format!("reading the store failed: {error}")))?
     }
+}
+
+/// The newest revision in the file.
+fn newest(database: &Database) -> Result<Revision, Trouble> {
+    Reader::new(&database.begin_read()?)?.newest()
 }
 
 impl Drop for Embedded {
@@ -145,6 +152,14 @@ impl Store for Embedded {
             None => reader.all(before, limit),
         };
         self.read(move |reader| read(reader).map(Ok)).await
+    }
+
+    async fn since(&self, after: Revision, most: usize) -> Result<Vec<Version>, StoreError> {
+        self.read(move |reader| reader.since(after, most)).await
+    }
+
+    fn newest(&self) -> watch::Receiver<Revision> {
+        self.shared.newest.subscribe()
     }
 
     async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError> {

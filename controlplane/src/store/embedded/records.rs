@@ -3,16 +3,28 @@
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, WriteTransaction};
 
 use super::trouble::Trouble;
-use crate::store::{Entry, RecordWrite};
+use crate::store::{Entry, RecordWrite, StoreError};
 
 /// Key → record.
 const RECORDS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("records");
 /// Number → entry.
 const JOURNAL: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("journal");
 
-/// Carries out writes and appends entries; the oldest entries beyond `keep` go.
-pub(super) fn write(txn: &WriteTransaction, writes: &[RecordWrite], entries: &[Vec<u8>], keep: u64) -> Result<(), Trouble> {
+/// Carries out writes and appends entries, when what they require is so; the oldest entries beyond `keep` go.
+pub(super) fn write(
+    txn: &WriteTransaction,
+    writes: &[RecordWrite],
+    entries: &[Vec<u8>],
+    keep: u64,
+) -> Result<Result<(), StoreError>, Trouble> {
     let mut records = txn.open_table(RECORDS)?;
+    for write in writes {
+        if let RecordWrite::Require(key, expected) = write
+            && records.get(key.as_str())?.map(|value| value.value().to_vec()) != *expected
+        {
+            return Ok(Err(StoreError::Changed(key.clone())));
+        }
+    }
     for write in writes {
         match write {
             RecordWrite::Set(key, value) => drop(records.insert(key.as_str(), value.as_slice())?),
@@ -22,6 +34,7 @@ pub(super) fn write(txn: &WriteTransaction, writes: &[RecordWrite], entries: &[V
                 let raised = there.unwrap_or(0).max(*number).to_be_bytes();
                 records.insert(key.as_str(), raised.as_slice())?;
             }
+            RecordWrite::Require(..) => {}
         }
     }
     let mut journal = txn.open_table(JOURNAL)?;
@@ -32,7 +45,7 @@ pub(super) fn write(txn: &WriteTransaction, writes: &[RecordWrite], entries: &[V
     while journal.len()? > keep {
         journal.pop_first()?;
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// All records.

@@ -160,6 +160,29 @@ impl Reader {
         Ok((meta(&self.meta, "revision")?, found))
     }
 
+    /// The newest revision.
+    pub(super) fn newest(&self) -> Result<Revision, Trouble> {
+        meta(&self.meta, "revision")
+    }
+
+    /// Versions of revisions after `after`, oldest first; the last revision is not cut in half.
+    pub(super) fn since(&self, after: Revision, most: usize) -> Result<Result<Vec<Version>, StoreError>, Trouble> {
+        let floor = meta(&self.meta, "floor")?;
+        if after + 1 < floor {
+            return Ok(Err(StoreError::UnknownRevision(after + 1, floor)));
+        }
+        let mut found: Vec<Version> = Vec::new();
+        for entry in self.versions.range((after + 1, "")..)? {
+            let entry = entry?.0;
+            let (revision, name) = entry.value();
+            if found.len() >= most && found.last().is_none_or(|last| last.revision != revision) {
+                break;
+            }
+            found.push(self.version(revision, name)?);
+        }
+        Ok(Ok(found))
+    }
+
     /// Everything that existed at `revision`.
     pub(super) fn at(&self, revision: Revision) -> Result<Result<Vec<Version>, StoreError>, Trouble> {
         let floor = meta(&self.meta, "floor")?;

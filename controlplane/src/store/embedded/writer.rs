@@ -27,7 +27,17 @@ pub(super) enum Job {
 enum Answer {
     Committed(Committed),
     Compacted(Revision),
-    Recorded,
+    Recorded(Result<(), StoreError>),
+}
+
+impl Answer {
+    /// The newest revision that was written.
+    fn newest(&self) -> Option<Revision> {
+        match self {
+            Answer::Committed(committed) => committed.revisions.iter().max().copied(),
+            Answer::Compacted(_) | Answer::Recorded(_) => None,
+        }
+    }
 }
 
 /// The writer's side of the store.
@@ -58,6 +68,17 @@ impl Writer {
             let result = attempt.unwrap_or_else(|_| Err(Trouble::Damaged("its pages contradict each other".into())));
             result.inspect_err(|_| self.fail())
         });
+        if let Ok(answers) = &result {
+            let written = answers.iter().filter_map(Answer::newest).max();
+            self.shared.newest.send_if_modified(|newest| {
+                written.is_some_and(|written| {
+                    *newest < written && {
+                        *newest = written;
+                        true
+                    }
+                })
+            });
+        }
         match result {
             Ok(answers) => jobs.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer)),
             Err(trouble) => jobs.into_iter().for_each(|job| job.refuse(trouble.clone().into_error())),
@@ -79,10 +100,7 @@ impl Writer {
                 Job::Compact { keep_revisions, since_ms, .. } => {
                     Answer::Compacted(tables::compact(&txn, *keep_revisions, *since_ms)?)
                 }
-                Job::Record { writes, journal, keep, .. } => {
-                    records::write(&txn, writes, journal, *keep)?;
-                    Answer::Recorded
-                }
+                Job::Record { writes, journal, keep, .. } => Answer::Recorded(records::write(&txn, writes, journal, *keep)?),
             });
         }
         txn.commit()?;
@@ -145,7 +163,7 @@ impl Job {
         match (self, answer) {
             (Job::Txns { reply, .. }, Answer::Committed(committed)) => drop(reply.send(committed)),
             (Job::Compact { reply, .. }, Answer::Compacted(floor)) => drop(reply.send(Ok(floor))),
-            (Job::Record { reply, .. }, Answer::Recorded) => drop(reply.send(Ok(()))),
+            (Job::Record { reply, .. }, Answer::Recorded(done)) => drop(reply.send(done)),
             (job, _) => job.refuse(StoreError::Io("the writer mixed its answers up".into())),
         }
     }

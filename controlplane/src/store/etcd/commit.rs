@@ -1,0 +1,209 @@
+//! Writing revisions: judged upon what is known, carried out when `head` is still what it was then. Whether a transaction whose answer was lost was carried
+//! out is read, never guessed: it is repeated with the same condition until it is, or until somebody else has moved `head`, and then the log says who.
+
+use std::time::Duration;
+
+use heddle_node::clock;
+use heddle_proto::etcd::etcdserverpb::{RequestOp, TxnRequest};
+use tokio::time::{Instant, sleep};
+
+use super::Etcd;
+use super::client::{Trouble, keep, put, put_for, unchanged};
+use super::layout::{Entry, FORMAT, Head, MOST_PARTS, PART, json};
+use super::mirror::Planned;
+use super::read::Ends;
+use crate::store::{Committed, Revision, StoreError, Txn};
+
+/// How long a write is tried: longer than members need to choose another leader.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one is tried when the one before it failed.
+const IMPATIENCE: Duration = Duration::from_millis(1_000);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long parts of a transaction that is not carried out lie around, in seconds.
+const STAGED: i64 = 120;
+/// Entries that are caught up with at once.
+const PAGE: i64 = 100;
+
+impl Etcd {
+    /// Carries out transactions until one fails.
+    pub(super) async fn commit(&self, txns: &[Txn]) -> Committed {
+        let _turn = self.turn.lock().await;
+        let patience = if self.is_away() { IMPATIENCE } else { PATIENCE };
+        let deadline = clock::now() + patience;
+        let mut committed = Committed::default();
+        while committed.failed.is_none() && committed.revisions.len() < txns.len() {
+            match self.some(&txns[committed.revisions.len()..], deadline).await {
+                Ok(planned) => {
+                    committed.revisions.extend(planned.revisions);
+                    committed.failed = planned.failed;
+                }
+                Err(error) => committed.failed = Some(error),
+            }
+        }
+        self.went(committed.failed.as_ref());
+        committed
+    }
+
+    /// Carries out as many transactions as can be written together.
+    async fn some(&self, txns: &[Txn], deadline: Instant) -> Result<Planned, StoreError> {
+        let (token, now_ms) = (token()?, (self.clock)());
+        let mut checked = false;
+        loop {
+            if self.mirror.lock().is_none() {
+                self.again(deadline, self.catch_up().await.map(drop)).await?;
+                continue;
+            }
+            let (planned, head) = match &*self.mirror.lock() {
+                Some(mirror) => (mirror.plan(txns, &token, now_ms), mirror.head),
+                None => continue,
+            };
+            if planned.entries.is_empty() {
+                if checked {
+                    return Ok(planned);
+                }
+                // What is refused, and what changes nothing, is so upon the newest revision only.
+                checked = self.again(deadline, self.catch_up().await).await?.is_some_and(|seen| seen.is_empty());
+                continue;
+            }
+            checked = false;
+            match self.write(&planned, head, &token).await {
+                Ok(true) => return Ok(planned),
+                Ok(false) => {
+                    let seen = self.again(deadline, self.catch_up().await).await?.unwrap_or_default();
+                    let first = planned.entries.first().map(|(revision, _)| *revision);
+                    if seen.iter().any(|(revision, written)| Some(*revision) == first && *written == token) {
+                        return Ok(planned);
+                    }
+                }
+                Err(error) => drop(self.again::<()>(deadline, Err(error)).await?),
+            }
+        }
+    }
+
+    /// What was asked for, or, when nobody answered and there is time, nothing after a pause.
+    async fn again<T>(&self, deadline: Instant, asked: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        match asked {
+            Ok(answer) => Ok(Some(answer)),
+            Err(StoreError::Away(_)) if clock::now() + PAUSE < deadline => {
+                sleep(PAUSE).await;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes entries when `head` is still what it was; `false` when it is not.
+    async fn write(&self, planned: &Planned, head: i64, token: &str) -> Result<bool, StoreError> {
+        let mut success = Vec::new();
+        let mut newest = 0;
+        for (revision, entry) in &planned.entries {
+            newest = *revision;
+            let bytes = json(entry)?;
+            if bytes.len() <= PART {
+                success.push(put(&self.keys.log(*revision), bytes));
+            } else {
+                success.extend(self.stage(*revision, entry, &bytes).await?);
+            }
+        }
+        let new = Head { format: FORMAT, revision: newest, token: token.to_owned() };
+        success.push(put(&self.keys.head(), json(&new)?));
+        let compare = vec![unchanged(&self.keys.head(), head)];
+        let answer = self.client.txn(TxnRequest { compare, success, failure: Vec::new() }).await.map_err(Trouble::into_error)?;
+        if answer.succeeded {
+            let modified = answer.header.map_or(0, |header| header.revision);
+            self.learn(&planned.entries, modified)?;
+        }
+        Ok(answer.succeeded)
+    }
+
+    /// Takes over what was written just now.
+    fn learn(&self, entries: &[(Revision, Entry)], modified: i64) -> Result<(), StoreError> {
+        let mut newest = 0;
+        if let Some(mirror) = &mut *self.mirror.lock() {
+            for (revision, entry) in entries {
+                mirror.learn(*revision, &entry.clone().versions(*revision)?);
+            }
+            mirror.head = modified;
+            newest = mirror.revision;
+        }
+        self.tell(newest);
+        Ok(())
+    }
+
+    /// Lays the parts of a large entry ready. They go with a lease, and stay when the transaction that names them is carried out.
+    async fn stage(&self, revision: Revision, entry: &Entry, bytes: &[u8]) -> Result<Vec<RequestOp>, StoreError> {
+        let parts: Vec<&[u8]> = bytes.chunks(PART).collect();
+        if parts.len() > MOST_PARTS {
+            let most = (MOST_PARTS * PART) >> 20;
+            return Err(StoreError::Io(format!(
+                "one change writes {} MiB, the store on etcd takes {most} MiB at once: split it",
+                bytes.len() >> 20
+            )));
+        }
+        let lease = self.client.grant(STAGED).await.map_err(Trouble::into_error)?;
+        let mut ops = Vec::new();
+        for (number, part) in parts.iter().enumerate() {
+            let key = self.keys.part(&entry.token, revision, number);
+            let success = vec![put_for(&key, part.to_vec(), lease)];
+            let staged = TxnRequest { success, ..TxnRequest::default() };
+            self.client.txn(staged).await.map_err(Trouble::into_error)?;
+            ops.push(keep(&key));
+        }
+        let pointer = Entry { writes: Vec::new(), parts: parts.len(), ..entry.clone() };
+        ops.push(put(&self.keys.log(revision), json(&pointer)?));
+        Ok(ops)
+    }
+
+    /// Learns what others have written; gives the revisions and their tokens. The caller holds the turn.
+    pub(super) async fn catch_up(&self) -> Result<Vec<(Revision, String)>, StoreError> {
+        let ends = self.ends().await?;
+        let known = self.mirror.lock().as_ref().map(|mirror| mirror.revision);
+        let Some(known) = known.filter(|known| *known <= ends.newest() && *known + 1 >= ends.floor.revision) else {
+            let (_, mirror, _) = self.replay(None).await?;
+            let newest = mirror.revision;
+            *self.mirror.lock() = Some(mirror);
+            self.tell(newest);
+            return Ok(vec![(newest, String::new())]);
+        };
+        let seen = self.entries_after(known, &ends).await?;
+        let mut told = Vec::with_capacity(seen.len());
+        {
+            let mut mirror = self.mirror.lock();
+            if let Some(mirror) = &mut *mirror {
+                for (revision, entry) in seen {
+                    told.push((revision, entry.token.clone()));
+                    mirror.learn(revision, &entry.versions(revision)?);
+                }
+                mirror.head = ends.head.as_ref().map_or(0, |(_, modified)| *modified);
+                if ends.floor.revision > mirror.floor {
+                    mirror.forget(ends.floor.revision);
+                }
+            }
+        }
+        self.tell(ends.newest());
+        Ok(told)
+    }
+
+    /// All entries after a revision, up to the head.
+    async fn entries_after(&self, known: Revision, ends: &Ends) -> Result<Vec<(Revision, Entry)>, StoreError> {
+        let mut seen: Vec<(Revision, Entry)> = Vec::new();
+        let mut next = known + 1;
+        while next <= ends.newest() {
+            let page = self.entries((next, ends.newest()), (PAGE, false), ends.at).await?;
+            if page.first().is_none_or(|(revision, _)| *revision != next) {
+                return Err(StoreError::Unusable(format!("revision {next} is missing; restore the store on etcd from a backup")));
+            }
+            next += page.len() as u64;
+            seen.extend(page);
+        }
+        Ok(seen)
+    }
+}
+
+/// A name that no other transaction has.
+pub(super) fn token() -> Result<String, StoreError> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StoreError::Io("the system gives no random numbers".into()))?;
+    Ok(heddle_node::hex::encode(&bytes))
+}

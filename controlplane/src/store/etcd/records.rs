@@ -1,0 +1,191 @@
+//! Records and the journal on etcd. Every write compares and replaces `rhead`, so that what it has read still holds when it is carried out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use heddle_node::clock;
+use heddle_proto::etcd::etcdserverpb::{RequestOp, TxnRequest};
+use tokio::time::{Instant, sleep};
+
+use super::Etcd;
+use super::client::{Trouble, delete, delete_range, get, nested, put, range, reading, unchanged};
+use super::commit::token;
+use super::layout::{RecordHead, form, json, number};
+use super::read::ranges;
+use crate::store::{Entry, RecordWrite, StoreError};
+
+/// How long a write is tried.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Keys that are read together.
+const READ: usize = 60;
+/// Operations in one of the inner transactions of a write, and inner transactions in it: etcd counts 128 along each way into the depth.
+const INNER: usize = 60;
+/// See [`INNER`].
+const OUTER: usize = 60;
+/// Bytes that are written together; etcd takes 1.5 MiB.
+const MOST_BYTES: usize = 1 << 20;
+
+impl Etcd {
+    /// Writes all or nothing, as long as it fits into one transaction of etcd (3,600 records and 1 MiB); more is written in several, each whole.
+    pub(super) async fn write_records(
+        &self,
+        writes: Vec<RecordWrite>,
+        journal: Vec<Vec<u8>>,
+        keep: u64,
+    ) -> Result<(), StoreError> {
+        let _turn = self.recording.lock().await;
+        let deadline = clock::now() + PATIENCE;
+        let mut groups = grouped(writes);
+        let last = groups.pop().unwrap_or_default();
+        for group in groups {
+            self.record_group(&group, &[], u64::MAX, deadline).await?;
+        }
+        self.record_group(&last, &journal, keep, deadline).await
+    }
+
+    async fn record_group(
+        &self,
+        writes: &[RecordWrite],
+        journal: &[Vec<u8>],
+        keep: u64,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let token = token()?;
+        loop {
+            let tried = self.try_group(writes, journal, keep, &token).await;
+            match tried {
+                Ok(true) => return Ok(()),
+                Err(StoreError::Away(why)) if clock::now() + PAUSE >= deadline => return Err(StoreError::Away(why)),
+                Ok(false) | Err(StoreError::Away(_)) => sleep(PAUSE).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads what decides, and writes when that is still so; `false` when somebody else wrote in between.
+    async fn try_group(&self, writes: &[RecordWrite], journal: &[Vec<u8>], keep: u64, token: &str) -> Result<bool, StoreError> {
+        let (head, modified) = self.record_head().await?;
+        if head.token == token {
+            return Ok(true);
+        }
+        let there = self.deciding(writes).await?;
+        let mut ops = Vec::new();
+        for (key, value) in resolved(writes, &there)? {
+            let key = self.keys.record(&key);
+            ops.push(value.map_or_else(|| delete(&key), |value| put(&key, value)));
+        }
+        let newest = head.journal + journal.len() as u64;
+        for (number, body) in (head.journal + 1..).zip(journal).filter(|(number, _)| number + keep > newest) {
+            ops.push(put(&self.keys.journal(number), body.clone()));
+        }
+        if newest > keep && !journal.is_empty() {
+            ops.push(delete_range(&self.keys.journal(0), self.keys.journal((newest - keep).min(head.journal) + 1).into_bytes()));
+        }
+        let new = RecordHead { journal: newest, token: token.to_owned() };
+        let mut success: Vec<RequestOp> = vec![put(&self.keys.record_head(), json(&new)?)];
+        success.extend(ops.chunks(INNER).map(|inner| nested(inner.to_vec())));
+        let compare = vec![unchanged(&self.keys.record_head(), modified)];
+        let answer = self.client.txn(TxnRequest { compare, success, failure: Vec::new() }).await;
+        Ok(answer.map_err(Trouble::into_error)?.succeeded)
+    }
+
+    async fn record_head(&self) -> Result<(RecordHead, i64), StoreError> {
+        let found = self.client.range(get(&self.keys.record_head())).await.map_err(Trouble::into_error)?;
+        match found.kvs.first() {
+            Some(kv) => Ok((form(&kv.key, &kv.value)?, kv.mod_revision)),
+            None => Ok((RecordHead::default(), 0)),
+        }
+    }
+
+    /// The records on which it depends what is written.
+    async fn deciding(&self, writes: &[RecordWrite]) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+        let named = |write: &RecordWrite| match write {
+            RecordWrite::Raise(key, _) | RecordWrite::Require(key, _) => Some(key.clone()),
+            RecordWrite::Set(..) | RecordWrite::Remove(_) => None,
+        };
+        let names: Vec<String> = writes.iter().filter_map(named).collect::<BTreeSet<String>>().into_iter().collect();
+        let mut there = BTreeMap::new();
+        for names in names.chunks(READ) {
+            let success = names.iter().map(|name| reading(get(&self.keys.record(name)))).collect();
+            let answer = self.client.txn(TxnRequest { success, ..TxnRequest::default() }).await.map_err(Trouble::into_error)?;
+            for kv in ranges(answer) {
+                if let Some(name) = self.record_name(&kv.key) {
+                    there.insert(name, kv.value);
+                }
+            }
+        }
+        Ok(there)
+    }
+
+    /// The name of a record, from its key.
+    pub(super) fn record_name(&self, key: &[u8]) -> Option<String> {
+        let name = key.strip_prefix(self.keys.records().as_bytes())?;
+        String::from_utf8(name.to_vec()).ok()
+    }
+
+    pub(super) async fn all_records(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let prefix = self.keys.records();
+        let found = self.below(&prefix).await?;
+        Ok(found.into_iter().map(|(key, value)| (key[prefix.len()..].to_owned(), value)).collect())
+    }
+
+    pub(super) async fn read_journal(&self, before: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let end = self.keys.journal(before).into_bytes();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let found = self.read(range(&self.keys.journal(0), end, limit, true)).await?;
+        let entry = |kv: heddle_proto::etcd::mvccpb::KeyValue| Some(Entry { number: number(&kv.key)?, body: kv.value });
+        Ok(found.kvs.into_iter().filter_map(entry).collect())
+    }
+}
+
+/// Writes that fit into one transaction each, in their order.
+fn grouped(writes: Vec<RecordWrite>) -> Vec<Vec<RecordWrite>> {
+    let mut groups = vec![Vec::new()];
+    let mut bytes = 0;
+    for write in writes {
+        let size = match &write {
+            RecordWrite::Set(key, value) => key.len() + value.len() + 64,
+            RecordWrite::Remove(key) | RecordWrite::Raise(key, _) | RecordWrite::Require(key, _) => key.len() + 64,
+        };
+        let full = groups.last().is_some_and(|group: &Vec<RecordWrite>| group.len() >= INNER * (OUTER - 2));
+        if full || bytes + size > MOST_BYTES {
+            groups.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(group) = groups.last_mut() {
+            group.push(write);
+        }
+    }
+    groups
+}
+
+/// What each record is to be, the last write of each counting; or which one is not as it has to be.
+fn resolved(writes: &[RecordWrite], there: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, Option<Vec<u8>>>, StoreError> {
+    let mut wanted: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
+    for write in writes {
+        if let RecordWrite::Require(key, expected) = write
+            && there.get(key) != expected.as_ref()
+        {
+            return Err(StoreError::Changed(key.clone()));
+        }
+    }
+    for write in writes {
+        match write {
+            RecordWrite::Set(key, value) => drop(wanted.insert(key.clone(), Some(value.clone()))),
+            RecordWrite::Remove(key) => drop(wanted.insert(key.clone(), None)),
+            RecordWrite::Raise(key, number) => {
+                let drafted = wanted.get(key).cloned().unwrap_or_else(|| there.get(key).cloned());
+                let present = drafted.and_then(|value| value.try_into().ok().map(u64::from_be_bytes));
+                wanted.insert(key.clone(), Some(present.unwrap_or(0).max(*number).to_be_bytes().to_vec()));
+            }
+            RecordWrite::Require(..) => {}
+        }
+    }
+    Ok(wanted)
+}

@@ -1,0 +1,262 @@
+//! The store on real etcd clusters: what the conformance suite cannot ask of all stores.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_node::config::Secret;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{Etcd, EtcdSettings, EtcdTls};
+use crate::store::conformance::{Hands, delete, put, route};
+use crate::store::{Clock, Compare, Hold, Leases, RecordWrite, Records, Store, StoreError, Txn, Watch};
+
+/// Members of etcd on loopback, ended by their process ids.
+pub(crate) struct Cluster {
+    members: Vec<Member>,
+    folder: TempDir,
+}
+
+struct Member {
+    process: Option<Child>,
+    client: u16,
+    arguments: Vec<String>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        (0..self.members.len()).for_each(|at| self.kill(at));
+    }
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    let sockets: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect()
+}
+
+impl Cluster {
+    pub(crate) fn of(count: usize) -> Cluster {
+        let folder = ["/dev/shm", "/tmp"].iter().find_map(|at| tempfile::tempdir_in(at).ok()).unwrap();
+        let ports = free_ports(count * 2);
+        let peer = |at: usize| format!("http://127.0.0.1:{}", ports[at * 2]);
+        let all: Vec<String> = (0..count).map(|at| format!("m{at}={}", peer(at))).collect();
+        let members = (0..count).map(|at| {
+            let client = ports[at * 2 + 1];
+            let url = format!("http://127.0.0.1:{client}");
+            let data = folder.path().join(format!("m{at}")).display().to_string();
+            let arguments = [
+                ("name", format!("m{at}")),
+                ("data-dir", data),
+                ("listen-client-urls", url.clone()),
+                ("advertise-client-urls", url),
+                ("listen-peer-urls", peer(at)),
+                ("initial-advertise-peer-urls", peer(at)),
+                ("initial-cluster", all.join(",")),
+                ("heartbeat-interval", "50".into()),
+                ("election-timeout", "500".into()),
+                ("log-level", "error".into()),
+            ];
+            let arguments = arguments.into_iter().map(|(name, value)| format!("--{name}={value}")).collect();
+            Member { process: None, client, arguments }
+        });
+        let mut cluster = Cluster { members: members.collect(), folder };
+        (0..count).for_each(|at| cluster.start(at));
+        cluster
+    }
+
+    fn start(&mut self, at: usize) {
+        let log = std::fs::File::create(self.folder.path().join(format!("m{at}.log"))).unwrap();
+        let mut command = Command::new("/usr/bin/etcd");
+        command.args(&self.members[at].arguments).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.members[at].process = Some(command.spawn().expect("/usr/bin/etcd starts"));
+    }
+
+    fn kill(&mut self, at: usize) {
+        if let Some(mut process) = self.members[at].process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    pub(crate) fn settings(&self, prefix: &str) -> EtcdSettings {
+        let endpoints = self.members.iter().map(|member| format!("http://127.0.0.1:{}", member.client)).collect();
+        EtcdSettings { endpoints, prefix: prefix.into(), login: None, tls: EtcdTls::default() }
+    }
+
+    /// Opens a store, as soon as the cluster answers.
+    pub(crate) async fn store(&self, prefix: &str, clock: Clock) -> Arc<Etcd> {
+        open(&self.settings(prefix), clock).await
+    }
+}
+
+async fn open(settings: &EtcdSettings, clock: Clock) -> Arc<Etcd> {
+    for _ in 0..600 {
+        match Etcd::open(settings, clock.clone(), fastrand::Rng::new()).await {
+            Ok(store) => return store,
+            Err(StoreError::Away(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("etcd does not answer");
+}
+
+fn clock() -> Clock {
+    Hands::default().clock()
+}
+
+async fn write(store: &Etcd, id: &str, n: u64) -> Result<u64, StoreError> {
+    store.txn(vec![], vec![put(&route(id), json!({ "n": n }))], "ops".into()).await
+}
+
+/// Writes again until it is acknowledged: members that are busy choose their leader slowly.
+async fn insist(store: &Etcd, id: &str, n: u64) -> u64 {
+    for _ in 0..20 {
+        match write(store, id, n).await {
+            Ok(revision) => return revision,
+            Err(StoreError::Away(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("no majority came together");
+}
+
+#[tokio::test]
+async fn two_writers_share_one_dense_history() {
+    let cluster = Cluster::of(1);
+    let (one, two) = (cluster.store("/p/", clock()).await, cluster.store("/p/", clock()).await);
+    let mut watch = Watch::new(two.clone(), 0);
+    let many = |store: Arc<Etcd>, name: &'static str| async move {
+        for n in 0..40 {
+            write(&store, &format!("{name}{n}"), n).await.unwrap();
+        }
+    };
+    tokio::join!(many(one.clone(), "a"), many(two.clone(), "b"));
+    for revision in 1..=80 {
+        assert_eq!(watch.next().await.unwrap()[0].revision, revision);
+    }
+    let (loaded, again) = (one.load().await.unwrap(), two.load().await.unwrap());
+    assert_eq!((loaded.0, loaded.1.len()), (80, 80));
+    assert_eq!(loaded, again);
+    let compare = vec![Compare { key: route("a0"), modified: None }];
+    let refused = two.txn(compare, vec![delete(&route("a0"))], "ops".into()).await;
+    assert!(matches!(refused, Err(StoreError::Conflict { found: Some(_), expected: None, .. })));
+}
+
+#[tokio::test]
+async fn what_is_larger_than_a_request_of_etcd_is_written_whole() {
+    let cluster = Cluster::of(1);
+    let store = cluster.store("/p/", clock()).await;
+    let text = "x".repeat(2_000);
+    let writes = (0..2_000).map(|n| put(&route(&format!("r{n}")), json!({ "text": text })));
+    assert_eq!(store.txn(vec![], writes.collect(), "ops".into()).await.unwrap(), 1);
+    let txn = |n: u64| Txn { compare: vec![], writes: vec![put(&route("many"), json!(n))], author: "ops".into() };
+    assert_eq!(store.txns((0..200).map(txn).collect()).await.revisions, (2..=201).collect::<Vec<u64>>());
+    let other = cluster.store("/p/", clock()).await;
+    assert_eq!(other.load().await.unwrap().1.len(), 2_001);
+    assert_eq!(other.at(1).await.unwrap().len(), 2_000);
+    assert_eq!(store.compact(1, 0).await.unwrap(), 201);
+    assert_eq!(cluster.store("/p/", clock()).await.load().await.unwrap().1.len(), 2_001);
+    assert!(store.below("/p/part/").await.unwrap().is_empty(), "what nobody can ask for is gone");
+}
+
+#[tokio::test]
+async fn records_are_raised_required_and_journalled_across_writers() {
+    let cluster = Cluster::of(1);
+    let (one, two) = (cluster.store("/p/", clock()).await, cluster.store("/p/", clock()).await);
+    let mut news = two.news().unwrap();
+    let set = |key: &str, value: &[u8]| RecordWrite::Set(key.into(), value.to_vec());
+    one.record(vec![set("token", b"fresh"), RecordWrite::Raise("n".into(), 5)], vec![b"made".to_vec()], 3).await.unwrap();
+    let take = |value: &[u8]| vec![RecordWrite::Require("token".into(), Some(b"fresh".to_vec())), set("token", value)];
+    let taken = tokio::join!(one.record(take(b"one"), vec![], 3), two.record(take(b"two"), vec![], 3));
+    let refused = |taken: &Result<(), StoreError>| matches!(taken, Err(StoreError::Changed(key)) if key == "token");
+    assert!(refused(&taken.0) != refused(&taken.1), "exactly one has it: {taken:?}");
+    two.record(vec![RecordWrite::Raise("n".into(), 3)], vec![], 3).await.unwrap();
+    let absent = vec![RecordWrite::Require("token".into(), None)];
+    assert!(matches!(two.record(absent, vec![], 3).await, Err(StoreError::Changed(_))));
+    let all = one.records().await.unwrap();
+    assert_eq!(all[0], ("n".to_owned(), 5u64.to_be_bytes().to_vec()));
+    assert_eq!(all.len(), 2);
+    for n in 0..5u8 {
+        two.record(vec![], vec![vec![n]], 3).await.unwrap();
+    }
+    let journal = one.journal(None, 10).await.unwrap();
+    assert_eq!(journal.iter().map(|entry| (entry.number, entry.body[0])).collect::<Vec<_>>(), [(6, 4), (5, 3), (4, 2)]);
+    assert_eq!(one.journal(Some(6), 1).await.unwrap()[0].number, 5);
+    let many: Vec<RecordWrite> = (0..5_000).map(|n| set(&format!("many/{n:05}"), b"x")).collect();
+    one.record(many, vec![], u64::MAX).await.unwrap();
+    assert_eq!(two.records().await.unwrap().len(), 5_002);
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        heard.extend(news.recv().await.unwrap().iter().cloned());
+    }
+    assert!(heard.iter().any(|(key, value)| key == "n" && value.as_deref() == Some(&5u64.to_be_bytes()[..])));
+}
+
+#[tokio::test]
+async fn a_right_is_held_by_one_and_passes_on() {
+    let cluster = Cluster::of(1);
+    let (one, two) = (cluster.store("/p/", clock()).await, cluster.store("/p/", clock()).await);
+    let ttl = Duration::from_secs(2);
+    assert_eq!(one.hold("leader", "one", ttl).await.unwrap(), Hold::Ours);
+    assert_eq!(two.hold("leader", "two", ttl).await.unwrap(), Hold::Others("one".into()));
+    assert_eq!(one.hold("leader", "one", ttl).await.unwrap(), Hold::Ours);
+    one.release("leader").await.unwrap();
+    assert_eq!(two.hold("leader", "two", ttl).await.unwrap(), Hold::Ours);
+    // Who is silent loses it.
+    while one.hold("leader", "one", ttl).await.unwrap() != Hold::Ours {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn any_member_may_die_and_without_a_majority_writes_are_refused() {
+    let mut cluster = Cluster::of(3);
+    let store = cluster.store("/p/", clock()).await;
+    let mut acknowledged = Vec::new();
+    for at in 0..3 {
+        cluster.kill(at);
+        for n in 0..3 {
+            acknowledged.push((insist(&store, "a", n).await, n));
+        }
+        cluster.start(at);
+        // A member that has come back is needed before the next one dies.
+        let settings = cluster.settings("/p/");
+        open(&EtcdSettings { endpoints: vec![settings.endpoints[at].clone()], ..settings }, clock()).await;
+    }
+    let before = store.history(None, None, 100).await.unwrap();
+    cluster.kill(0);
+    cluster.kill(2);
+    let refused = write(&store, "b", 0).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Away(why) if why.contains("majority")), "{refused}");
+    let started = heddle_node::clock::now();
+    assert!(write(&store, "b", 0).await.is_err());
+    assert!(started.elapsed() < Duration::from_secs(10), "the next one is refused quickly");
+    assert_eq!(store.history(None, None, 100).await.unwrap(), before, "what is known can be read");
+    for (revision, n) in &acknowledged {
+        assert_eq!(store.at(*revision).await.unwrap()[0].value, Some(json!({"n": n})), "nothing acknowledged is lost");
+    }
+    cluster.start(0);
+    let revision = insist(&store, "c", 1).await;
+    let (newest, all) = store.load().await.unwrap();
+    assert_eq!(revision, newest);
+    assert!(all.iter().any(|version| version.key == route("c")));
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_used_are_told() {
+    let settings = |endpoint: &str| EtcdSettings {
+        endpoints: vec![endpoint.into()],
+        prefix: "/p/".into(),
+        login: Some(("root".into(), Secret::new("hush".to_owned()))),
+        tls: EtcdTls::default(),
+    };
+    let told = |settings: EtcdSettings| async move {
+        Etcd::open(&settings, clock(), fastrand::Rng::new()).await.err().unwrap().to_string()
+    };
+    assert!(told(settings("localhost")).await.contains("store.etcd.endpoints"));
+    assert!(told(settings("https://127.0.0.1:1")).await.contains("store.etcd.tls.ca"));
+    assert!(told(settings("http://127.0.0.1:1")).await.contains("does not answer"));
+}
