@@ -74,9 +74,14 @@ impl Membership {
         self.0.heard.subscribe()
     }
 
+    /// Takes members of whom nothing is new but when they were heard last: nobody is woken for it.
+    pub fn touch(&self, members: Vec<Member>) {
+        self.0.fleet.store(Arc::new(Fleet { own: self.0.id.clone(), members }));
+    }
+
     /// Takes what gossip has brought.
     pub fn hear(&self, members: Vec<Member>) {
-        self.0.fleet.store(Arc::new(Fleet { own: self.0.id.clone(), members }));
+        self.touch(members);
         self.0.heard.send_modify(|count| *count += 1);
     }
 }

@@ -5,6 +5,9 @@
 
 mod board;
 mod facts;
+pub mod gossip;
+mod shown;
 
 pub use board::Membership;
 pub use facts::{EndpointLoad, Facts, Fleet, LimitUse, Member, MemberState, NodeLoad, Observation, Seen};
+pub use shown::json;

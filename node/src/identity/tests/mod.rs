@@ -23,14 +23,14 @@ fn id(text: &str) -> SpiffeId {
 }
 
 /// An authority for one trust domain.
-struct Authority {
+pub(crate) struct Authority {
     domain: TrustDomain,
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = authority_params(&format!("spiffe://{name}"));
         params.distinguished_name.push(rcgen::DnType::CommonName, format!("{name} {}", fastrand::u64(..)));
@@ -47,11 +47,11 @@ impl Authority {
         (certificate, Issuer::new(params, key))
     }
 
-    fn bundle(&self) -> Bundle {
+    pub(crate) fn bundle(&self) -> Bundle {
         Bundle::from_der(self.domain.clone(), vec![self.certificate.clone()]).unwrap()
     }
 
-    fn bundles(&self) -> Bundles {
+    pub(crate) fn bundles(&self) -> Bundles {
         Bundles::new(self.bundle())
     }
 
@@ -71,7 +71,7 @@ impl Authority {
     }
 
     /// A process that this authority has given an identity, and that trusts it.
-    fn member(&self, path: &str) -> Identity {
+    pub(crate) fn member(&self, path: &str) -> Identity {
         let identity = Identity::new();
         identity.set_svid(self.svid(path));
         identity.set_bundles(self.bundles());

@@ -1,0 +1,275 @@
+//! One node that gossips: keeps chitchat running, hands it what is said, and copies out of it what is heard, so that nobody else waits for its lock.
+
+use std::collections::{BTreeSet, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chitchat::transport::{Socket, Transport};
+use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+
+use super::doorman::{Count, Doorman};
+use super::pulse::Judge;
+use super::roll::{Moment, Roll, Sighting};
+use super::settings::GossipSettings;
+use super::wire::Named;
+use super::{codec, seeds};
+use crate::clock;
+use crate::membership::{Member, MemberState, Membership};
+
+/// What is said in this time travels together.
+const TOGETHER: Duration = Duration::from_millis(50);
+/// How often what we say is set again, so that what a lying member has put in our place does not stay.
+const SAY_AGAIN: Duration = Duration::from_secs(5);
+/// How often what was heard last is brought up to date, when nothing else has changed.
+const TOUCH: Duration = Duration::from_secs(1);
+/// Chitchat's memory of intervals; it only chooses with whom to gossip by them.
+const WINDOW: usize = 16;
+/// How many members hear a good-bye from us; they tell the others.
+const FAREWELLS: usize = 5;
+/// How long after a fault chitchat is started again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A node.
+pub(super) struct Node {
+    settings: GossipSettings,
+    membership: Membership,
+    address: SocketAddr,
+    doorman: Arc<Doorman>,
+    transport: Arc<dyn Transport>,
+    judge: Judge,
+    dice: fastrand::Rng,
+}
+
+/// What is known in one run of chitchat.
+struct Run {
+    handle: ChitchatHandle,
+    roll: Roll,
+    /// Keys that have been set: what is no longer said has to be emptied.
+    keys: BTreeSet<String>,
+    touched: clock::Instant,
+    doubled: bool,
+}
+
+impl Node {
+    pub(super) fn new(
+        settings: GossipSettings,
+        membership: Membership,
+        address: SocketAddr,
+        doorman: Arc<Doorman>,
+        transport: Arc<dyn Transport>,
+    ) -> Node {
+        let judge = Judge { interval: settings.interval, threshold: settings.phi_threshold };
+        Node { settings, membership, address, doorman, transport, judge, dice: fastrand::Rng::new() }
+    }
+
+    /// Starts chitchat, as a new life of this node.
+    pub(super) async fn open(&self) -> anyhow::Result<ChitchatHandle> {
+        let interval = self.settings.interval;
+        let detector = FailureDetectorConfig {
+            phi_threshold: self.settings.phi_threshold,
+            sampling_window_size: WINDOW,
+            max_interval: interval * 10,
+            initial_interval: interval,
+            dead_node_grace_period: self.settings.forget_after,
+        };
+        let config = ChitchatConfig {
+            chitchat_id: super::life(self.membership.id(), clock::wall(), self.address),
+            cluster_id: self.settings.cluster_id(),
+            gossip_interval: interval,
+            listen_addr: self.settings.listen,
+            seed_nodes: Vec::new(),
+            failure_detector_config: detector,
+            marked_for_deletion_grace_period: self.settings.forget_after,
+            catchup_callback: None,
+            extra_liveness_predicate: None,
+        };
+        let (pairs, left_out) = codec::encode(self.membership.id(), &self.membership.facts());
+        self.doorman.counters.add(Count::FactsLeftOut, left_out);
+        spawn_chitchat(config, pairs.into_iter().collect(), &Borrowed(self.transport.clone())).await
+    }
+
+    /// Gossips until it is asked to leave. When chitchat ends by a fault, it is started again.
+    pub(super) async fn run(
+        mut self,
+        first: ChitchatHandle,
+        mut seeded: watch::Receiver<Vec<String>>,
+        mut leaving: oneshot::Receiver<oneshot::Sender<()>>,
+    ) {
+        let mut next = Some(first);
+        loop {
+            let handle = match next.take() {
+                Some(handle) => handle,
+                None => match self.open().await {
+                    Ok(handle) => handle,
+                    Err(error) => {
+                        tracing::error!(%error, "gossip does not start again; this is tried on");
+                        sleep(AGAIN).await;
+                        continue;
+                    }
+                },
+            };
+            let mut run =
+                Run { handle, roll: Roll::new(self.judge), keys: BTreeSet::new(), touched: clock::now(), doubled: false };
+            tokio::select! {
+                () = self.gossip(&mut run, &mut seeded) => {}
+                asked = &mut leaving => {
+                    // Without anybody who asks, the process goes without a good-bye.
+                    if let Ok(done) = asked {
+                        self.say_farewell(&mut run).await;
+                        // Nobody waits any more: that is all right.
+                        let _ = done.send(());
+                    }
+                    return;
+                }
+            }
+            self.doorman.counters.add(Count::Restarts, 1);
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Says, hears and asks until chitchat ends.
+    async fn gossip(&mut self, run: &mut Run, seeded: &mut watch::Receiver<Vec<String>>) {
+        let mut said = self.membership.said();
+        let mut look = interval((self.settings.interval / 4).clamp(Duration::from_millis(20), Duration::from_millis(500)));
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut say_again = interval(SAY_AGAIN);
+        let mut ask = clock::now();
+        let ended = run.handle.termination_watcher();
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                end = &mut ended => {
+                    let error = end.err().map(|error| error.to_string()).unwrap_or_default();
+                    tracing::error!(%error, "gossip has ended, it is started again");
+                    return;
+                }
+                _ = look.tick() => self.hear(run).await,
+                _ = say_again.tick() => self.say(run).await,
+                Ok(()) = said.changed() => {
+                    sleep(TOGETHER).await;
+                    said.mark_unchanged();
+                    self.say(run).await;
+                }
+                () = sleep_until(ask) => {
+                    let others = self.ask(run, seeded).await;
+                    ask = clock::now() + seeds::pause(self.settings.interval, others);
+                }
+                Ok(()) = seeded.changed() => ask = clock::now(),
+            }
+        }
+    }
+
+    /// Hands chitchat what this node says.
+    async fn say(&self, run: &mut Run) {
+        let (pairs, left_out) = codec::encode(self.membership.id(), &self.membership.facts());
+        self.doorman.counters.add(Count::FactsLeftOut, left_out);
+        let gone: Vec<String> = run.keys.iter().filter(|key| !pairs.contains_key(*key)).cloned().collect();
+        run.keys = pairs.keys().cloned().collect();
+        run.handle
+            .with_chitchat(|chitchat| {
+                let own = chitchat.self_node_state();
+                pairs.iter().for_each(|(key, value)| own.set(key, value));
+                gone.iter().for_each(|key| own.set(key, ""));
+            })
+            .await;
+    }
+
+    /// Copies what chitchat has heard, and lets everybody know when it matters.
+    async fn hear(&self, run: &mut Run) {
+        let roll = &run.roll;
+        let (sightings, present, own) = run.handle.with_chitchat(|chitchat| copy(chitchat, roll)).await;
+        self.doorman.refresh(present);
+        let moment = Moment { now: clock::now(), wall_ms: clock::unix_ms() };
+        let news = run.roll.look(sightings, moment);
+        self.doorman.counters.add(Count::Suspicions, news.suspected);
+        self.doorman.counters.add(Count::FactsDropped, news.dropped);
+        let due = moment.now.saturating_duration_since(run.touched) >= TOUCH;
+        if !news.changed && !due {
+            return;
+        }
+        run.touched = moment.now;
+        let members = run.roll.members(self.own(moment.wall_ms, MemberState::Alive), moment);
+        if news.changed {
+            self.membership.hear(members);
+        } else {
+            self.membership.touch(members);
+        }
+        let doubled = run.roll.doubles(&own, self.membership.id()) > 0;
+        if doubled && !run.doubled {
+            tracing::warn!(id = %self.membership.id(), "another node says that it has the id of this one; give each node.id to one node only");
+        }
+        run.doubled = doubled;
+    }
+
+    fn own(&self, wall_ms: u64, state: MemberState) -> Member {
+        Member { id: self.membership.id().clone(), facts: self.membership.facts(), state, last_seen_ms: wall_ms }
+    }
+
+    /// Asks seeds that are not heard; how many others are.
+    async fn ask(&mut self, run: &Run, seeded: &mut watch::Receiver<Vec<String>>) -> usize {
+        let told = seeded.borrow_and_update().clone();
+        let heard: HashSet<SocketAddr> = run.roll.reachable().map(|id| id.gossip_advertise_addr).collect();
+        let mut found = seeds::look_up(&told).await;
+        found.remove(&self.address);
+        for seed in seeds::pick(found, &heard, &mut self.dice) {
+            // An error means that chitchat has ended, which is seen elsewhere.
+            let _ = run.handle.gossip(seed);
+        }
+        heard.len()
+    }
+
+    /// Tells a few members that this node leaves; they tell the others.
+    async fn say_farewell(&mut self, run: &mut Run) {
+        let (key, value) = codec::farewell();
+        self.say(run).await;
+        run.handle.with_chitchat(|chitchat| chitchat.self_node_state().set(key, value)).await;
+        let mut members: Vec<SocketAddr> = run.roll.reachable().map(|id| id.gossip_advertise_addr).collect();
+        members.sort_unstable();
+        self.dice.shuffle(&mut members);
+        for member in members.into_iter().take(FAREWELLS) {
+            // An error means that chitchat has ended: there is nobody to say good-bye.
+            let _ = run.handle.gossip(member);
+        }
+        // The question, its answer and ours: a round trip and a half, within an interval in every usable network.
+        sleep(self.settings.interval.clamp(Duration::from_millis(200), Duration::from_secs(1))).await;
+        self.membership.hear(vec![self.own(clock::unix_ms(), MemberState::Left)]);
+        // An error means that it has ended already.
+        let _ = run.handle.initiate_shutdown();
+    }
+}
+
+/// What chitchat knows: of whom what is new to the roll, who is in, and which life is ours.
+fn copy(chitchat: &mut Chitchat, roll: &Roll) -> (Vec<Sighting>, Vec<Named>, ChitchatId) {
+    let own = chitchat.self_chitchat_id().clone();
+    let mut sightings = Vec::with_capacity(chitchat.node_states().len());
+    let mut present = Vec::with_capacity(chitchat.node_states().len());
+    for (id, state) in chitchat.node_states() {
+        present.push(Named {
+            name: id.node_id.as_bytes().into(),
+            generation: id.generation_id,
+            address: id.gossip_advertise_addr,
+        });
+        if *id == own {
+            continue;
+        }
+        let version = state.max_version();
+        let pairs = roll
+            .is_news(id, version)
+            .then(|| state.key_values().map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
+        sightings.push(Sighting { id: id.clone(), heartbeat: state.heartbeat().into(), version, pairs });
+    }
+    (sightings, present, own)
+}
+
+/// The transport, as often as it has to be opened.
+struct Borrowed(Arc<dyn Transport>);
+
+#[async_trait::async_trait]
+impl Transport for Borrowed {
+    async fn open(&self, address: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+        self.0.open(address).await
+    }
+}

@@ -1,0 +1,295 @@
+//! Who is there, from what chitchat knows: heartbeats judged, facts read when they have changed, former lives forgotten. Pure; it knows no clock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chitchat::ChitchatId;
+
+use super::super::facts::{Facts, Member, MemberState};
+use super::codec::{self, Read};
+use super::pulse::{Judge, Pulse};
+use crate::clock::Instant;
+
+/// What chitchat knows of one life of one node.
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// Which life of which node.
+    pub id: ChitchatId,
+    /// Its newest heartbeat.
+    pub heartbeat: u64,
+    /// The version of what it says.
+    pub version: u64,
+    /// What it says; `None` when the roll has read this version already.
+    pub pairs: Option<Vec<(String, String)>>,
+}
+
+/// When one looks.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Monotonic.
+    pub now: Instant,
+    /// Unix milliseconds.
+    pub wall_ms: u64,
+}
+
+/// What a look has brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct News {
+    /// Something that others act on has changed.
+    pub changed: bool,
+    /// Members that are suspected now and were not before.
+    pub suspected: u64,
+    /// Facts that were nonsense or beyond the bounds.
+    pub dropped: u64,
+}
+
+/// All lives of all nodes that are known.
+#[derive(Debug)]
+pub struct Roll {
+    judge: Judge,
+    lives: HashMap<ChitchatId, Life>,
+}
+
+#[derive(Debug)]
+struct Life {
+    pulse: Pulse,
+    version: u64,
+    says: Option<Says>,
+    state: Option<MemberState>,
+}
+
+#[derive(Debug)]
+struct Says {
+    id: Arc<str>,
+    facts: Arc<Facts>,
+    left: bool,
+}
+
+impl Roll {
+    /// An empty one.
+    #[must_use]
+    pub fn new(judge: Judge) -> Roll {
+        Roll { judge, lives: HashMap::new() }
+    }
+
+    /// Whether this version of what a life says has not been read yet.
+    #[must_use]
+    pub fn is_news(&self, id: &ChitchatId, version: u64) -> bool {
+        self.lives.get(id).is_none_or(|life| life.version != version)
+    }
+
+    /// Takes in what chitchat knows at `moment`: of every life that it has not forgotten.
+    pub fn look(&mut self, sightings: Vec<Sighting>, moment: Moment) -> News {
+        let mut news = News::default();
+        let mut lives = std::mem::take(&mut self.lives);
+        for Sighting { id, heartbeat, version, pairs } in sightings {
+            let known = lives.remove(&id);
+            let mut life = known.unwrap_or_else(|| Life {
+                pulse: Pulse::new(heartbeat, moment.now, self.judge),
+                version: 0,
+                says: None,
+                state: None,
+            });
+            life.pulse.hear(heartbeat, moment.now, self.judge);
+            if let Some(pairs) = pairs {
+                news.dropped += life.read(&pairs, moment.wall_ms);
+                life.version = version;
+                news.changed = true;
+            }
+            let state = life.judge(moment.now, self.judge);
+            if state != life.state {
+                news.changed = true;
+                news.suspected += u64::from(state == Some(MemberState::Suspect));
+                life.tell(state);
+                life.state = state;
+            }
+            self.lives.insert(id, life);
+        }
+        // Who is left over has been forgotten by chitchat.
+        news.changed |= lives.values().any(|life| life.state.is_some());
+        news
+    }
+
+    /// The members by id, `own` among them in place of all its former lives.
+    #[must_use]
+    pub fn members(&self, own: Member, moment: Moment) -> Vec<Member> {
+        let mut newest: HashMap<&Arc<str>, (&ChitchatId, &Life, &Says, MemberState)> = HashMap::new();
+        for (id, life) in &self.lives {
+            let (Some(says), Some(state)) = (&life.says, life.state) else { continue };
+            if says.id == own.id {
+                continue;
+            }
+            let rank = (is_there(state), id.generation_id);
+            match newest.get(&says.id) {
+                Some((other, _, _, theirs)) if (is_there(*theirs), other.generation_id) >= rank => {}
+                _ => {
+                    newest.insert(&says.id, (id, life, says, state));
+                }
+            }
+        }
+        let mut members: Vec<Member> = newest
+            .into_values()
+            .map(|(_, life, says, state)| Member {
+                id: says.id.clone(),
+                facts: says.facts.clone(),
+                state,
+                last_seen_ms: moment.wall_ms.saturating_sub(millis(life.pulse.silence(moment.now))),
+            })
+            .collect();
+        members.push(own);
+        members.sort_by(|a, b| a.id.cmp(&b.id));
+        members
+    }
+
+    /// Lives beside `own` that are alive and say that they have its id: two nodes have been given the same one.
+    #[must_use]
+    pub fn doubles(&self, own: &ChitchatId, id: &str) -> usize {
+        let double = |(life, says): (&ChitchatId, &Life)| {
+            life != own && says.state == Some(MemberState::Alive) && says.says.as_ref().is_some_and(|says| &*says.id == id)
+        };
+        self.lives.iter().filter(|entry| double(*entry)).count()
+    }
+
+    /// Where members that can be reached gossip.
+    pub fn reachable(&self) -> impl Iterator<Item = &ChitchatId> {
+        self.lives.iter().filter(|(_, life)| life.state.is_some_and(is_there)).map(|(id, _)| id)
+    }
+}
+
+impl Life {
+    /// Reads what it says; how much of it was nonsense. Who says nothing sensible any more is what it was.
+    fn read(&mut self, pairs: &[(String, String)], wall_ms: u64) -> u64 {
+        let read = codec::decode(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())), wall_ms);
+        let Some(Read { id, facts, left, dropped }) = read else { return 0 };
+        self.says = Some(Says { id, facts: Arc::new(facts), left });
+        dropped
+    }
+
+    fn judge(&self, now: Instant, judge: Judge) -> Option<MemberState> {
+        let says = self.says.as_ref()?;
+        let state = self.pulse.state(now, judge)?;
+        Some(if says.left { MemberState::Left } else { state })
+    }
+
+    fn tell(&self, state: Option<MemberState>) {
+        let (Some(says), Some(state)) = (&self.says, state) else { return };
+        let was = self.state.map_or("unknown", MemberState::as_str);
+        tracing::info!(member = %says.id, was, is = state.as_str(), "a member of the fleet is seen otherwise");
+    }
+}
+
+fn is_there(state: MemberState) -> bool {
+    matches!(state, MemberState::Alive | MemberState::Suspect)
+}
+
+fn millis(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock;
+
+    const JUDGE: Judge = Judge { interval: Duration::from_secs(1), threshold: 8.0 };
+
+    struct Watcher {
+        roll: Roll,
+        start: Instant,
+    }
+
+    impl Watcher {
+        fn new() -> Watcher {
+            Watcher { roll: Roll::new(JUDGE), start: clock::now() }
+        }
+
+        fn at(&self, second: u64) -> Moment {
+            Moment { now: self.start + Duration::from_secs(second), wall_ms: 1_000_000 + second * 1_000 }
+        }
+
+        fn look(&mut self, second: u64, sightings: &[Sighting]) -> News {
+            let moment = self.at(second);
+            self.roll.look(sightings.to_vec(), moment)
+        }
+
+        fn shown(&self, second: u64) -> Vec<(String, &'static str)> {
+            let own = Member { id: "own".into(), facts: Arc::default(), state: MemberState::Alive, last_seen_ms: 0 };
+            let members = self.roll.members(own, self.at(second));
+            members.into_iter().map(|member| (member.id.to_string(), member.state.as_str())).collect()
+        }
+    }
+
+    fn sighting(node: &str, generation: u64, heartbeat: u64) -> Sighting {
+        let id = ChitchatId::new("x", generation, "127.0.0.1:1".parse().unwrap());
+        let pairs = codec::encode(node, &Facts::default()).0;
+        Sighting { id, heartbeat, version: 1, pairs: Some(pairs.into_iter().collect()) }
+    }
+
+    fn quiet(sighting: Sighting) -> Sighting {
+        Sighting { pairs: None, ..sighting }
+    }
+
+    #[test]
+    fn a_member_comes_falls_silent_and_is_forgotten() {
+        let mut watcher = Watcher::new();
+        watcher.look(0, &[sighting("a", 1, 1)]);
+        assert_eq!(watcher.shown(0), [("own".into(), "alive")]);
+        assert!(watcher.look(1, &[quiet(sighting("a", 1, 2))]).changed);
+        assert_eq!(watcher.shown(1)[0], ("a".into(), "alive"));
+        assert_eq!(watcher.look(2, &[quiet(sighting("a", 1, 3))]), News::default());
+        assert_eq!(watcher.look(7, &[quiet(sighting("a", 1, 3))]).suspected, 1);
+        assert_eq!(watcher.look(8, &[quiet(sighting("a", 1, 3))]), News::default());
+        assert!(watcher.look(11, &[quiet(sighting("a", 1, 3))]).changed);
+        assert_eq!(watcher.shown(11)[0], ("a".into(), "dead"));
+        assert!(watcher.look(12, &[]).changed);
+        assert_eq!(watcher.shown(12), [("own".into(), "alive")]);
+    }
+
+    #[test]
+    fn a_restarted_node_takes_the_place_of_its_former_self() {
+        let mut watcher = Watcher::new();
+        watcher.look(0, &[sighting("a", 1, 1)]);
+        watcher.look(1, &[quiet(sighting("a", 1, 2)), sighting("a", 2, 1)]);
+        watcher.look(2, &[quiet(sighting("a", 1, 2)), quiet(sighting("a", 2, 2))]);
+        assert_eq!(watcher.shown(2), [("a".into(), "alive"), ("own".into(), "alive")]);
+        // The new self dies as well: it is not the old one that is shown.
+        watcher.look(30, &[quiet(sighting("a", 1, 2)), quiet(sighting("a", 2, 2))]);
+        assert_eq!(watcher.shown(30)[0], ("a".into(), "dead"));
+    }
+
+    #[test]
+    fn nobody_speaks_in_our_place() {
+        let mut watcher = Watcher::new();
+        watcher.look(0, &[sighting("own", 1, 1)]);
+        watcher.look(1, &[quiet(sighting("own", 1, 2))]);
+        assert_eq!(watcher.shown(1), [("own".into(), "alive")]);
+        let own = ChitchatId::new("own", 9, "127.0.0.1:2".parse().unwrap());
+        assert_eq!(watcher.roll.doubles(&own, "own"), 1);
+    }
+
+    #[test]
+    fn who_said_good_bye_has_left() {
+        let mut watcher = Watcher::new();
+        watcher.look(0, &[sighting("a", 1, 1)]);
+        let mut leaving = sighting("a", 1, 2);
+        let (key, value) = codec::farewell();
+        leaving.pairs.as_mut().unwrap().push((key.into(), value.into()));
+        assert!(watcher.look(1, &[leaving]).changed);
+        assert_eq!(watcher.shown(1)[0], ("a".into(), "left"));
+        assert_eq!(watcher.roll.reachable().count(), 0);
+    }
+
+    #[test]
+    fn what_makes_no_sense_changes_nothing_of_what_made_sense() {
+        let mut watcher = Watcher::new();
+        watcher.look(0, &[sighting("a", 1, 1)]);
+        let mut odd = sighting("a", 1, 2);
+        odd.pairs = Some(vec![("about".into(), "?".into())]);
+        watcher.look(1, &[odd]);
+        assert_eq!(watcher.shown(1)[0], ("a".into(), "alive"));
+    }
+}

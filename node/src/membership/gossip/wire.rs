@@ -1,0 +1,247 @@
+//! The outside of chitchat's messages: who is named in one and whether it may be unpacked, before chitchat sees it. Pure; it knows no connection.
+//!
+//! chitchat (0.11, wire version 0) takes whoever is named in a digest for a member, and unpacks as much as a message says. Both are bounded here. Also
+//! its arithmetic demands that a whole digest is shorter than 65,506 bytes, which one of [`super::MAX_MEMBERS`] entries always is.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The most bytes of one message: a digest and a delta as large as chitchat makes them.
+pub const MAX_MESSAGE_BYTES: usize = 144 * 1_024;
+/// The most packed blocks of a delta. Each unpacks to 64 KiB at most, 16 KiB as chitchat makes them.
+const MAX_BLOCKS: usize = 96;
+/// `u16` at the start of every message.
+const MAGIC: [u8; 2] = 45_139_u16.to_le_bytes();
+/// Magic, version, kind.
+const HEADER: usize = 4;
+/// Heartbeat, last collected version, newest version.
+const DIGEST_TAIL: usize = 24;
+
+/// What a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Here is what I know, tell me more.
+    Syn,
+    /// Here is more, and what I know.
+    SynAck,
+    /// Here is more.
+    Ack,
+    /// We are of different clusters.
+    BadCluster,
+}
+
+/// Who is named in a digest.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Named {
+    /// The name that chitchat has for the node.
+    pub name: Box<[u8]>,
+    /// Which life of it.
+    pub generation: u64,
+    /// Where its gossip is reached.
+    pub address: SocketAddr,
+}
+
+/// One entry of a digest and the bytes that it is made of.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    named: Named,
+    bytes: std::ops::Range<usize>,
+}
+
+/// A message whose outside makes sense.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    kind: Kind,
+    entries: Vec<Entry>,
+    /// Where the digest ends; after it come the name of the cluster or the delta.
+    rest: usize,
+}
+
+impl<'a> Message<'a> {
+    /// Looks at a message. `None`: it is not one, or too large to be unpacked.
+    #[must_use]
+    pub fn parse(bytes: &'a [u8]) -> Option<Message<'a>> {
+        if bytes.len() > MAX_MESSAGE_BYTES || bytes.get(..2)? != MAGIC || *bytes.get(2)? != 0 {
+            return None;
+        }
+        let kind = match bytes.get(3)? {
+            0 => Kind::Syn,
+            1 => Kind::SynAck,
+            2 => Kind::Ack,
+            3 => Kind::BadCluster,
+            _ => return None,
+        };
+        let mut cursor = Cursor { bytes, at: HEADER };
+        let entries = if matches!(kind, Kind::Syn | Kind::SynAck) { cursor.digest()? } else { Vec::new() };
+        let rest = cursor.at;
+        match kind {
+            Kind::Syn => {
+                cursor.text()?;
+            }
+            Kind::SynAck | Kind::Ack => cursor.blocks()?,
+            Kind::BadCluster => {}
+        }
+        (cursor.at == bytes.len()).then_some(Message { bytes, kind, entries, rest })
+    }
+
+    /// Who is named in it.
+    pub fn named(&self) -> impl Iterator<Item = &Named> {
+        self.entries.iter().map(|entry| &entry.named)
+    }
+
+    /// The same message with a digest of only those that `keep` lets through.
+    #[must_use]
+    pub fn only(&self, mut keep: impl FnMut(&Named) -> bool) -> Vec<u8> {
+        let mut out = self.bytes[..HEADER].to_vec();
+        if matches!(self.kind, Kind::Syn | Kind::SynAck) {
+            let kept: Vec<&Entry> = self.entries.iter().filter(|entry| keep(&entry.named)).collect();
+            // There were no more before, and they were counted in 16 bits.
+            out.extend(u16::try_from(kept.len()).unwrap_or(u16::MAX).to_le_bytes());
+            for entry in kept {
+                out.extend(&self.bytes[entry.bytes.clone()]);
+            }
+        }
+        out.extend(&self.bytes[self.rest..]);
+        out
+    }
+}
+
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let end = self.at.checked_add(count)?;
+        let taken = self.bytes.get(self.at..end)?;
+        self.at = end;
+        Some(taken)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1).map(|bytes| bytes[0])
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        Some(u16::from_le_bytes(self.take(2)?.try_into().ok()?))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    fn text(&mut self) -> Option<&'a [u8]> {
+        let length = self.u16()?;
+        self.take(length.into())
+    }
+
+    fn address(&mut self) -> Option<SocketAddr> {
+        let ip = match self.u8()? {
+            4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(self.take(4)?).ok()?)),
+            6 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(self.take(16)?).ok()?)),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, self.u16()?))
+    }
+
+    fn digest(&mut self) -> Option<Vec<Entry>> {
+        let count = self.u16()?;
+        let mut entries = Vec::new();
+        for _ in 0..count {
+            let start = self.at;
+            let name = self.text()?.into();
+            let (generation, address) = (self.u64()?, self.address()?);
+            self.take(DIGEST_TAIL)?;
+            entries.push(Entry { named: Named { name, generation, address }, bytes: start..self.at });
+        }
+        Some(entries)
+    }
+
+    /// Blocks of a packed delta: kind and length each, until the one that says that no more come.
+    fn blocks(&mut self) -> Option<()> {
+        for _ in 0..=MAX_BLOCKS {
+            match self.u8()? {
+                0 => return Some(()),
+                1 | 2 => self.text()?,
+                _ => return None,
+            };
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use chitchat::{ChitchatId, ChitchatMessage, Deserializable, Serializable};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A digest as chitchat writes it: the layout is its wire version 0.
+    fn syn(nodes: u16) -> Vec<u8> {
+        let mut bytes = vec![MAGIC[0], MAGIC[1], 0, 0];
+        bytes.extend(nodes.to_le_bytes());
+        for node in 0..nodes {
+            let address = if node % 2 == 0 { format!("10.0.0.1:{node}") } else { format!("[fd00::1]:{node}") };
+            ChitchatId::new(format!("n{node:010}"), 7, address.parse().unwrap()).serialize(&mut bytes);
+            [3_u64, 0, 9].iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+        }
+        "fleet".serialize(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn chitchat_and_we_read_the_same() {
+        let bytes = syn(5);
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!((message.kind, message.named().count()), (Kind::Syn, 5));
+        assert_eq!(message.only(|_| true), bytes);
+        let read = ChitchatMessage::deserialize(&mut &bytes[..]).unwrap();
+        assert_eq!(read.serialize_to_vec(), bytes);
+    }
+
+    #[test]
+    fn who_is_cut_out_is_unknown_to_chitchat() {
+        let bytes = syn(3);
+        let cut = Message::parse(&bytes).unwrap().only(|named| named.address.port() != 1);
+        let shown = format!("{:?}", ChitchatMessage::deserialize(&mut &cut[..]).unwrap());
+        assert!(shown.contains("n0000000000") && !shown.contains("n0000000001") && shown.contains("n0000000002"), "{shown}");
+    }
+
+    #[test]
+    fn a_full_digest_fits_what_chitchat_reckons_with() {
+        let bytes = syn(u16::try_from(super::super::MAX_MEMBERS).unwrap());
+        assert!(bytes.len() < 65_000, "{}", bytes.len());
+        assert!(Message::parse(&bytes).is_some());
+    }
+
+    #[test]
+    fn a_bomb_is_not_unpacked() {
+        let mut bomb = vec![MAGIC[0], MAGIC[1], 0, 2];
+        (0..=MAX_BLOCKS).for_each(|_| bomb.extend([1, 1, 0, 0]));
+        bomb.push(0);
+        assert_eq!(Message::parse(&bomb), None);
+        let few: Vec<u8> = [&[MAGIC[0], MAGIC[1], 0, 2][..], &[2, 1, 0, 0], &[0]].concat();
+        assert_eq!(Message::parse(&few).map(|message| message.kind), Some(Kind::Ack));
+    }
+
+    #[test]
+    fn what_hangs_on_or_is_missing_is_refused() {
+        let bytes = syn(2);
+        assert!((0..bytes.len()).all(|end| Message::parse(&bytes[..end]).is_none()));
+        assert!(Message::parse(&[&bytes[..], &[0]].concat()).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged_without_a_panic(tail in prop::collection::vec(any::<u8>(), 0..200), kind in 0..5_u8) {
+            let bytes = [&[MAGIC[0], MAGIC[1], 0, kind][..], &tail].concat();
+            if let Some(message) = Message::parse(&bytes) {
+                prop_assert_eq!(message.only(|_| true), bytes.clone());
+            }
+        }
+    }
+}
