@@ -281,8 +281,11 @@ fn clusters(settings: &AgentSettings, identity: &Identity, membership: &Membersh
         .inspect_err(|error| tracing::warn!(%error, "names of endpoints cannot be looked up; set agent.resolvers"))
         .ok();
     let on_health = Box::new(|event: &HealthEvent| {
-        let change = &event.change;
-        tracing::info!(upstream = %event.upstream, endpoint = %event.address, from = ?change.from, to = ?change.to, cause = ?change.cause, "the health of an endpoint has changed");
+        let HealthEvent { upstream, address, change, .. } = event;
+        if change.from != change.to {
+            let (cause, found) = (change.cause.as_str(), change.finding.map(tracing::field::display));
+            tracing::info!(%upstream, endpoint = %address, from = ?change.from, to = ?change.to, cause, found, "the health of an endpoint has changed");
+        }
     });
     let context = Context { on_health, identity: identity.clone(), membership: membership.clone(), ..Context::default() };
     Clusters::new(Arc::new(context), resolver, tokio::runtime::Handle::current())

@@ -130,7 +130,9 @@ impl Worker {
         }
         (self.stamp, self.epoch) = (view.stamp, epoch);
         let up = |index: &u32| view.nodes[*index as usize].standing.state() != State::Down;
-        let none_up = view.groups.iter().all(|group| !group.members.iter().any(up));
+        // Trials are for one request at a time: where there is nothing else, the others need somebody, too.
+        let serves = |index: &u32| view.nodes[*index as usize].standing.state() == State::Up;
+        let none_up = !view.groups.iter().any(|group| group.members.iter().any(serves));
         for (state, group) in self.groups.iter_mut().zip(&view.groups) {
             let standing = group.members.iter().filter(|index| up(index)).count();
             let panics = standing * 100 < group.members.len() * usize::from(view.panic_threshold);

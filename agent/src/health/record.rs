@@ -1,45 +1,23 @@
-//! The health of one endpoint: counters in a row, and the steps between up, down and trial.
+//! The health of one endpoint: counters in a row, the steps between up, down and trial, and the one view that follows from all evidence.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use heddle_node::clock;
+use heddle_node::membership::Seen;
+use heddle_xds::model::EndpointStatus;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Judge;
+use super::evidence::{Cause, Doubt, Evidence, Finding, Own, Reason};
 use crate::balance::{Standing, State};
 
 /// First wait of an endpoint that traffic ejected; nginx's `fail_timeout`.
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 /// Longest such wait; also how long an endpoint must stay up until its ejections are forgotten.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-
-/// What a request or a probe found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
-    /// It answered with this status.
-    Status(u16),
-    /// A connection stood (TCP probes).
-    Connected,
-    /// It could not be connected to, cut the connection or answered with nonsense.
-    Broken,
-    /// It did not answer in time.
-    TimedOut,
-}
-
-/// Why a state changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// Real traffic.
-    Traffic,
-    /// A probe.
-    Probe,
-    /// The wait after an ejection is over.
-    Waited,
-    /// Checks were switched off.
-    Unchecked,
-}
 
 /// A change of state, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,18 +54,48 @@ struct Streak {
 #[derive(Debug)]
 pub struct EndpointHealth {
     standing: Arc<Standing>,
+    /// What this node has found out itself, as in `Evidence::own`: what a request looks at.
+    own: AtomicU8,
+    /// Whether this node probes it.
+    checked: AtomicBool,
     traffic: Streak,
     probes: Streak,
     ejections: AtomicU64,
     steps: Mutex<Steps>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Steps {
-    /// Ejections without a long time up between them.
+    evidence: Evidence,
+    /// Since when its standing is what it is.
+    since: Instant,
+    /// Ejections by own evidence without a long time up between them.
     in_row: u32,
     back_at: Option<Instant>,
     up_since: Option<Instant>,
+    /// What our probes last decided, and since when in Unix milliseconds; nothing while they have never found it down.
+    seen: Option<(Seen, u64)>,
+    /// When it last answered this node as it should, as far as anybody looked.
+    good_at: Option<Instant>,
+    /// Answers that were counted when somebody last looked.
+    answered: Option<u64>,
+    /// Ids of the nodes that check it.
+    checkers: Arc<[Arc<str>]>,
+}
+
+/// All there is to show of the health of one endpoint.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// Whether it may be chosen.
+    pub state: State,
+    /// Whether it is about to leave.
+    pub draining: bool,
+    /// Since when its state is what it is.
+    pub since: Instant,
+    /// Why it is not simply up.
+    pub reasons: Vec<Reason>,
+    /// Ids of the nodes that check it; empty while nobody shares.
+    pub checkers: Arc<[Arc<str>]>,
 }
 
 enum Verdict {
@@ -98,13 +106,26 @@ enum Verdict {
 
 impl EndpointHealth {
     /// Healthy, as every unknown endpoint.
-    pub fn new(standing: Arc<Standing>) -> EndpointHealth {
+    pub fn new(standing: Arc<Standing>, now: Instant) -> EndpointHealth {
+        let steps = Steps {
+            evidence: Evidence::new(now),
+            since: now,
+            in_row: 0,
+            back_at: None,
+            up_since: None,
+            seen: None,
+            good_at: None,
+            answered: None,
+            checkers: Arc::default(),
+        };
         EndpointHealth {
             standing,
+            own: AtomicU8::new(State::Up as u8),
+            checked: AtomicBool::new(true),
             traffic: Streak::default(),
             probes: Streak::default(),
             ejections: AtomicU64::new(0),
-            steps: Mutex::default(),
+            steps: Mutex::new(steps),
         }
     }
 
@@ -123,9 +144,41 @@ impl EndpointHealth {
         self.ejections.load(Ordering::Relaxed)
     }
 
+    /// Whether this node probes it.
+    pub fn is_checked(&self) -> bool {
+        self.checked.load(Ordering::Relaxed)
+    }
+
+    /// All there is to show.
+    pub fn look(&self) -> Look {
+        let steps = self.steps.lock();
+        Look {
+            state: self.state(),
+            draining: steps.evidence.is_draining(),
+            since: steps.since,
+            reasons: steps.evidence.reasons(),
+            checkers: steps.checkers.clone(),
+        }
+    }
+
+    /// What our probes have found, once they have found it down, and since when in Unix milliseconds.
+    pub fn seen(&self) -> Option<(Seen, u64)> {
+        self.steps.lock().seen
+    }
+
+    /// Ids of the nodes that check it; empty while nobody shares.
+    pub fn checkers(&self) -> Arc<[Arc<str>]> {
+        self.steps.lock().checkers.clone()
+    }
+
+    /// Whether discovery says that it is about to leave.
+    pub fn is_draining(&self) -> bool {
+        self.steps.lock().evidence.is_draining()
+    }
+
     /// When an endpoint that traffic ejected may be tried again, where no probe decides that.
     pub fn back_at(&self) -> Option<Instant> {
-        if self.state() == State::Down { self.steps.lock().back_at } else { None }
+        if self.own() == State::Down { self.steps.lock().back_at } else { None }
     }
 
     /// Takes what a request has found. A trial's permit is used up or returned.
@@ -133,11 +186,11 @@ impl EndpointHealth {
         let Some(judge) = &rules.traffic else {
             return None;
         };
-        let state = self.state();
-        if state == State::Up && self.traffic.is_clear() && !judge.is_bad(finding) {
+        let own = self.own();
+        if own == State::Up && self.traffic.is_clear() && !judge.is_bad(finding) {
             return None;
         }
-        match (self.traffic.note(judge, finding), state) {
+        match (self.traffic.note(judge, finding), own) {
             (Verdict::Bad, State::Up) => self.step(State::Down, Cause::Traffic, Some(finding), rules, now),
             (Verdict::Good, State::Down) if judge.successes > 0 => {
                 self.step(State::Up, Cause::Traffic, Some(finding), rules, now)
@@ -155,22 +208,82 @@ impl EndpointHealth {
     /// Takes what a probe has found.
     pub fn probed(&self, rules: &Rules, finding: Finding, now: Instant) -> Option<Change> {
         let judge = rules.probes.as_ref()?;
-        match (self.probes.note(judge, finding), self.state()) {
+        let verdict = self.probes.note(judge, finding);
+        self.keep_seen(judge.is_good(finding), &verdict, now);
+        match (verdict, self.own()) {
             (Verdict::Bad, State::Up | State::Trial) => self.step(State::Down, Cause::Probe, Some(finding), rules, now),
             (Verdict::Good, State::Down | State::Trial) => self.step(State::Up, Cause::Probe, Some(finding), rules, now),
             _ => None,
         }
     }
 
-    /// Lets time do its part: the end of a wait, or of checking altogether.
-    pub fn tick(&self, rules: &Rules, now: Instant) -> Option<Change> {
-        if self.state() == State::Up {
+    /// Takes what discovery says.
+    pub fn told(&self, status: EndpointStatus, now: Instant) -> Option<Change> {
+        let mut steps = self.steps.lock();
+        if steps.evidence.told == status {
             return None;
         }
-        if rules.traffic.is_none() && rules.probes.is_none() {
+        (steps.evidence.told, steps.evidence.told_since) = (status, now);
+        self.settle(&mut steps, Cause::Discovery, None, now)
+    }
+
+    /// Takes what other nodes say, as far as it counts. An endpoint that waits here is tried at once when they find it well again.
+    pub fn doubted(&self, by: Option<Arc<[Arc<str>]>>, now: Instant) -> Option<Change> {
+        let mut steps = self.steps.lock();
+        let before = steps.evidence.doubt.take();
+        if before.is_some() && by.is_none() {
+            steps.back_at = steps.back_at.map(|_| now);
+        }
+        let since = before.map_or(now, |doubt| doubt.since);
+        steps.evidence.doubt = by.map(|by| Doubt { by, since });
+        self.settle(&mut steps, Cause::Fleet, None, now)
+    }
+
+    /// Says who probes it. An endpoint that was down by probes which end here waits, as one that traffic ejected.
+    pub fn assign(&self, checkers: Arc<[Arc<str>]>, own: bool, now: Instant) {
+        let mut steps = self.steps.lock();
+        steps.checkers = checkers;
+        if self.checked.swap(own, Ordering::Relaxed) != own {
+            (steps.back_at, steps.seen) = ((!own).then(|| now + FIRST_WAIT), None);
+        }
+    }
+
+    /// Takes how many answers have been counted so far. Looking often is all it takes to know whether an endpoint works, without a request writing so.
+    pub fn answered(&self, answers: u64, now: Instant) {
+        let mut steps = self.steps.lock();
+        if steps.answered.is_some_and(|before| before != answers) {
+            steps.good_at = Some(now);
+        }
+        steps.answered = Some(answers);
+    }
+
+    /// Whether it has answered this node as it should within this time.
+    pub fn is_proven(&self, within: Duration, now: Instant) -> bool {
+        self.steps.lock().good_at.is_some_and(|at| now.saturating_duration_since(at) <= within)
+    }
+
+    /// Whether hints keep it down, and whether something else does.
+    pub fn is_doubted_or_out(&self) -> (bool, bool) {
+        let evidence = &self.steps.lock().evidence;
+        let out = evidence.told == EndpointStatus::Unhealthy || evidence.own.state == State::Down;
+        (evidence.doubt.is_some(), out)
+    }
+
+    /// Lets time do its part: the end of a wait, or of checking altogether.
+    pub fn tick(&self, rules: &Rules, now: Instant) -> Option<Change> {
+        let own = self.own();
+        if own == State::Up {
+            return None;
+        }
+        let probed = rules.probes.is_some() && self.is_checked();
+        if rules.traffic.is_none() && !probed {
             return self.step(State::Up, Cause::Unchecked, None, rules, now);
         }
-        if rules.probes.is_some() || self.state() != State::Down {
+        if probed {
+            self.steps.lock().back_at = None;
+            return None;
+        }
+        if own != State::Down {
             return None;
         }
         let back_at = self.steps.lock().back_at;
@@ -178,10 +291,31 @@ impl EndpointHealth {
         if back_at.is_some_and(|at| now < at) { None } else { self.step(State::Trial, Cause::Waited, None, rules, now) }
     }
 
+    /// What this node has found out itself.
+    fn own(&self) -> State {
+        match self.own.load(Ordering::Acquire) {
+            own if own == State::Up as u8 => State::Up,
+            own if own == State::Down as u8 => State::Down,
+            _ => State::Trial,
+        }
+    }
+
+    fn keep_seen(&self, good: bool, verdict: &Verdict, now: Instant) {
+        let mut steps = self.steps.lock();
+        if good {
+            steps.good_at = Some(now);
+        }
+        steps.seen = match (verdict, steps.seen) {
+            (Verdict::Bad, None | Some((Seen::Up, _))) => Some((Seen::Down, clock::unix_ms())),
+            (Verdict::Good, Some((Seen::Down, _))) => Some((Seen::Up, clock::unix_ms())),
+            (_, seen) => seen,
+        };
+    }
+
+    /// A step of what this node has found out itself.
     fn step(&self, to: State, cause: Cause, finding: Option<Finding>, rules: &Rules, now: Instant) -> Option<Change> {
         let mut steps = self.steps.lock();
-        let from = self.state();
-        if from == to {
+        if steps.evidence.own.state == to {
             return None;
         }
         match to {
@@ -191,8 +325,10 @@ impl EndpointHealth {
                 }
                 let wait = FIRST_WAIT.saturating_mul(1 << steps.in_row.min(16)).min(LONGEST_WAIT);
                 steps.in_row = steps.in_row.saturating_add(1);
-                steps.back_at = rules.probes.is_none().then(|| now + wait);
-                self.ejections.fetch_add(1, Ordering::Relaxed);
+                let probed = rules.probes.is_some() && self.is_checked();
+                steps.back_at = (!probed).then(|| now + wait);
+                // What it answered before says nothing any more.
+                steps.good_at = None;
             }
             State::Up => {
                 steps.back_at = None;
@@ -202,12 +338,43 @@ impl EndpointHealth {
         }
         self.traffic.clear();
         self.probes.clear();
+        let finding_kept = finding.or(steps.evidence.own.finding);
+        steps.evidence.own = Own { state: to, cause: own_cause(cause, &steps.evidence.own), finding: finding_kept, since: now };
+        self.own.store(to as u8, Ordering::Release);
+        let same = Change { from: self.state(), to: self.state(), cause, finding };
+        // Even a change that others outweigh is told: there may be a wait to keep.
+        Some(self.settle(&mut steps, cause, finding, now).unwrap_or(same))
+    }
+
+    /// Lets the standing follow the evidence.
+    fn settle(&self, steps: &mut Steps, cause: Cause, finding: Option<Finding>, now: Instant) -> Option<Change> {
+        let (from, to) = (self.state(), steps.evidence.verdict());
+        if from == to {
+            return None;
+        }
+        if to == State::Down {
+            self.ejections.fetch_add(1, Ordering::Relaxed);
+        }
+        steps.since = now;
         self.standing.set(to, now);
         Some(Change { from, to, cause, finding })
     }
 }
 
+/// A trial keeps the reason for which the endpoint went down.
+fn own_cause(cause: Cause, before: &Own) -> Cause {
+    if cause == Cause::Waited { before.cause } else { cause }
+}
+
 impl Judge {
+    fn is_good(&self, finding: Finding) -> bool {
+        match finding {
+            Finding::Status(status) => self.healthy.has(status) && !self.unhealthy.has(status),
+            Finding::Connected => true,
+            Finding::Broken | Finding::TimedOut => false,
+        }
+    }
+
     fn is_bad(&self, finding: Finding) -> bool {
         match finding {
             Finding::Status(status) => self.unhealthy.has(status),
@@ -230,12 +397,7 @@ impl Streak {
 
     /// Counts a finding and says whether a threshold is reached. Statuses in neither set say nothing.
     fn note(&self, judge: &Judge, finding: Finding) -> Verdict {
-        let good = match finding {
-            Finding::Status(status) => judge.healthy.has(status) && !judge.unhealthy.has(status),
-            Finding::Connected => true,
-            Finding::Broken | Finding::TimedOut => false,
-        };
-        if good {
+        if judge.is_good(finding) {
             for count in [&self.bad_statuses, &self.broken, &self.timeouts] {
                 count.store(0, Ordering::Relaxed);
             }

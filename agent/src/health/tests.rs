@@ -1,6 +1,9 @@
 //! Steps between up, down and trial; the timetable; probes against small servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod fleet;
+mod view;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +14,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::judge::StatusSet;
-use super::record::Cause;
 use super::*;
 use crate::balance::{Admission, Epoch, Standing, State};
 
@@ -32,7 +34,7 @@ fn rules(traffic: bool, probes: bool) -> Rules {
 }
 
 fn health(now: Instant) -> EndpointHealth {
-    EndpointHealth::new(Arc::new(Standing::new(Arc::new(Epoch::default()), now)))
+    EndpointHealth::new(Arc::new(Standing::new(Arc::new(Epoch::default()), now)), now)
 }
 
 #[test]

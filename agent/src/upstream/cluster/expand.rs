@@ -23,6 +23,8 @@ pub(super) struct Wanted {
     pub(super) weight: u32,
     pub(super) priority: i32,
     pub(super) zone: Arc<str>,
+    /// What discovery says of its health.
+    pub(super) status: model::EndpointStatus,
     /// Place on a hash ring: the node as configured while it has one address.
     pub(super) identity: Arc<str>,
 }
@@ -59,7 +61,6 @@ pub(super) fn expand(nodes: &[model::Endpoint], answers: &Answers) -> Expanded {
     let shares = found.iter().try_fold(1u32, |all, (_, ips, _)| lcm(all, ips.len() as u32)).unwrap_or(1);
     for (node, ips, others) in found {
         let fallbacks: Arc<[SocketAddr]> = others.iter().map(|ip| SocketAddr::new(*ip, node.port)).collect();
-        let away = node.status.is_away();
         for ip in &ips {
             let address = SocketAddr::new(*ip, node.port);
             let identity = if ips.len() == 1 { format!("{}:{}", node.host, node.port) } else { address.to_string() };
@@ -67,9 +68,10 @@ pub(super) fn expand(nodes: &[model::Endpoint], answers: &Answers) -> Expanded {
                 host: node.host.clone(),
                 address,
                 fallbacks: fallbacks.clone(),
-                weight: if away { 0 } else { node.weight.saturating_mul((shares / ips.len() as u32).max(1)) },
+                weight: node.weight.saturating_mul((shares / ips.len() as u32).max(1)),
                 priority: node.priority,
                 zone: node.zone.clone(),
+                status: node.status,
                 identity: identity.into(),
             });
         }

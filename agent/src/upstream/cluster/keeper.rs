@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::sharing::Sharing;
 use super::view::{Endpoint, EndpointView};
 use super::{Cluster, tls};
 use crate::balance::State;
@@ -30,6 +31,7 @@ pub(super) struct Keeper {
     dice: fastrand::Rng,
     names: HashMap<Arc<str>, Name>,
     probes: Schedule,
+    sharing: Sharing,
     work: JoinSet<Done>,
 }
 
@@ -48,21 +50,30 @@ enum Done {
 impl Keeper {
     pub(super) fn new(cluster: Arc<Cluster>, resolver: Option<Resolver>, lookups: Arc<Semaphore>, dice: fastrand::Rng) -> Keeper {
         let (names, probes, work) = (HashMap::new(), Schedule::default(), JoinSet::new());
-        Keeper { cluster, resolver, lookups, dice, names, probes, work }
+        Keeper { cluster, resolver, lookups, dice, names, probes, sharing: Sharing::default(), work }
     }
 
     /// Runs until it is aborted.
     pub(super) async fn run(mut self) {
-        let mut watch = self.cluster.watch();
+        let (mut watch, mut heard) = (self.cluster.watch(), self.cluster.heard());
+        self.sharing.heard(clock::now());
         self.follow();
         loop {
             let now = clock::now();
+            if self.sharing.due().is_some_and(|due| due <= now) && self.cluster.share(&mut self.sharing, now) {
+                self.follow();
+            }
             self.cluster.tick(now);
             self.start(now);
             let next = self.next();
             tokio::select! {
                 Some(done) = self.work.join_next() => if let Ok(done) = done { self.take(done) },
-                changed = watch.changed() => if changed.is_ok() { self.follow() },
+                changed = watch.changed() => if changed.is_ok() {
+                    self.cluster.recount(clock::now());
+                    self.sharing.heard(clock::now());
+                    self.follow();
+                },
+                changed = heard.changed() => if changed.is_ok() { self.sharing.heard(clock::now()) },
                 () = async { match next { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {}
             }
         }
@@ -78,7 +89,8 @@ impl Keeper {
         }
         let view = self.cluster.view().clone();
         let interval = view.spec.probes.as_ref().map(|(check, _)| check.healthy_interval);
-        let ids = view.endpoints.iter().filter(|_| interval.is_some()).map(|endpoint| endpoint.core.id);
+        let probed = view.endpoints.iter().filter(|endpoint| interval.is_some() && endpoint.core.health.is_checked());
+        let ids = probed.map(|endpoint| endpoint.core.id);
         self.probes.reconcile(ids, interval.unwrap_or_default(), &mut self.dice, now);
     }
 
@@ -146,7 +158,7 @@ impl Keeper {
         let view = self.cluster.view();
         let names = self.names.values().filter_map(|name| name.due);
         let waits = view.endpoints.iter().filter_map(|endpoint| endpoint.core.health.back_at());
-        names.chain(waits).chain(self.probes.next(concurrency(&view))).min()
+        names.chain(waits).chain(self.probes.next(concurrency(&view))).chain(self.sharing.due()).min()
     }
 }
 

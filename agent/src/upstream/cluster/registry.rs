@@ -70,6 +70,7 @@ impl Clusters {
             (Some(keeper), false) => {
                 keeper.abort();
                 kept.keeper = None;
+                cluster.unshare(now);
             }
             _ => {}
         }

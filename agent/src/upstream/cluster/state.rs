@@ -14,13 +14,13 @@ use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::evidence;
 use super::expand::{self, Answers, Expanded, Wanted};
-use super::stats::Totals;
 use super::tls::{Secrets, TlsStore};
 use super::view::{Endpoint, EndpointCore, EndpointView};
-use crate::balance::{Epoch, Node, Policy, Standing, State, View};
+use crate::balance::{Epoch, Node, Policy, Standing, View};
 use crate::dns::Answer;
-use crate::health::{Change, EndpointHealth, Finding, Judge, Rules};
+use crate::health::{Change, EndpointHealth, Fellows, Judge, Rules};
 
 /// What all clusters of a node share.
 pub struct Context {
@@ -30,6 +30,8 @@ pub struct Context {
     pub identity: Identity,
     /// Who else belongs to the fleet, and what they have found out about endpoints.
     pub membership: Membership,
+    /// What all clusters share towards the fleet.
+    pub fellows: Fellows,
     /// Told of every change of health, on whatever thread it happens; must be quick.
     pub on_health: Box<dyn Fn(&HealthEvent) + Send + Sync>,
 }
@@ -37,7 +39,13 @@ pub struct Context {
 impl Default for Context {
     fn default() -> Context {
         let membership = Membership::alone("", Facts::default());
-        Context { tls: TlsStore::default(), identity: Identity::new(), membership, on_health: Box::new(|_| ()) }
+        Context {
+            tls: TlsStore::default(),
+            identity: Identity::new(),
+            membership,
+            fellows: Fellows::default(),
+            on_health: Box::new(|_| ()),
+        }
     }
 }
 
@@ -73,12 +81,14 @@ pub struct Cluster {
     pub id: u64,
     /// Name of the upstream.
     pub name: Arc<str>,
-    view: ArcSwap<EndpointView>,
+    pub(super) view: ArcSwap<EndpointView>,
     epoch: Arc<Epoch>,
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     inner: Mutex<Inner>,
     /// Changes whenever the view or the health of an endpoint does.
-    changes: watch::Sender<u64>,
+    pub(super) changes: watch::Sender<u64>,
+    /// Probes that have ended.
+    pub(super) probes: AtomicU64,
     retired: AtomicBool,
 }
 
@@ -88,23 +98,6 @@ struct Inner {
     answers: Answers,
     /// Whether endpoints have been there before: later ones ramp up.
     serving: bool,
-}
-
-/// One endpoint for the metrics and admin pages.
-#[derive(Debug, Clone)]
-pub struct EndpointReport {
-    /// Node name.
-    pub host: Arc<str>,
-    /// Address.
-    pub address: SocketAddr,
-    /// Relative share.
-    pub weight: u32,
-    /// Health.
-    pub state: State,
-    /// How often it went down.
-    pub ejections: u64,
-    /// Traffic counters.
-    pub totals: Totals,
 }
 
 impl Cluster {
@@ -120,7 +113,14 @@ impl Cluster {
         let epoch = Arc::new(Epoch::default());
         let spec = Spec::compile(&context, config, secrets);
         let balance = spec.balance(Vec::new(), &epoch);
-        let empty = EndpointView { spec: Arc::new(spec), endpoints: Vec::new(), balance, pending: 0, unresolved: 0 };
+        let empty = EndpointView {
+            spec: Arc::new(spec),
+            endpoints: Vec::new(),
+            balance,
+            pending: 0,
+            unresolved: 0,
+            draining_serve: false,
+        };
         let cluster = Arc::new(Cluster {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: empty.spec.config.name.clone(),
@@ -129,6 +129,7 @@ impl Cluster {
             context,
             inner: Mutex::new(Inner { nodes: nodes.to_vec(), ..Inner::default() }),
             changes: watch::Sender::new(0),
+            probes: AtomicU64::new(0),
             retired: AtomicBool::new(false),
         });
         cluster.rebuild(&mut cluster.inner.lock(), None, now);
@@ -151,8 +152,12 @@ impl Cluster {
             return;
         }
         inner.nodes = nodes.to_vec();
+        let unchecked = spec.probes.is_none();
         self.rebuild(&mut inner, Some(Arc::new(spec)), now);
         drop(inner);
+        if unchecked {
+            self.unshare(now);
+        }
         self.tick(now);
     }
 
@@ -196,52 +201,16 @@ impl Cluster {
         self.changes.subscribe()
     }
 
-    /// Takes what a request has found; a no-op for the success of a healthy endpoint.
-    pub fn traffic(&self, spec: &Spec, core: &EndpointCore, finding: Finding, now: Instant) {
-        if let Some(change) = core.health.traffic(&spec.rules, finding, now) {
-            self.tell(core, change);
-        }
-    }
-
-    /// Takes what a probe has found.
-    pub fn probed(&self, core: &EndpointCore, finding: Finding, now: Instant) {
-        if let Some(change) = core.health.probed(&self.view.load().spec.rules, finding, now) {
-            self.tell(core, change);
-        }
-    }
-
-    /// Lets time do its part in the health of endpoints; called about every 100 ms off the request path.
-    pub fn tick(&self, now: Instant) {
-        let view = self.view.load();
-        for endpoint in &view.endpoints {
-            if let Some(change) = endpoint.core.health.tick(&view.spec.rules, now) {
-                self.tell(&endpoint.core, change);
-            }
-        }
-    }
-
     /// Whether anything has to be done for it off the request path: names, probes, or waits after an ejection.
     pub(super) fn needs_keeper(&self) -> bool {
         let rules = &self.view.load().spec.rules;
         rules.traffic.is_some() || rules.probes.is_some() || !self.names().is_empty()
     }
 
-    /// All endpoints for metrics and admin pages.
-    pub fn report(&self) -> Vec<EndpointReport> {
-        let report = |endpoint: &Endpoint| EndpointReport {
-            host: endpoint.core.host.clone(),
-            address: endpoint.core.address,
-            weight: endpoint.weight,
-            state: endpoint.core.health.state(),
-            ejections: endpoint.core.health.ejections(),
-            totals: endpoint.core.stats.totals(),
-        };
-        self.view.load().endpoints.iter().map(report).collect()
-    }
-
     /// Lets go of all endpoints: the upstream is gone. Requests under way end as they began.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Release);
+        self.context.fellows.tell(&self.context.membership, &self.name, Vec::new());
         for endpoint in &self.view.load().endpoints {
             endpoint.core.retire();
         }
@@ -257,12 +226,6 @@ impl Cluster {
         self.retired.load(Ordering::Acquire)
     }
 
-    fn tell(&self, core: &EndpointCore, change: Change) {
-        let upstream = self.view.load().spec.config.label.clone();
-        (self.context.on_health)(&HealthEvent { upstream, host: core.host.clone(), address: core.address, change });
-        self.changes.send_modify(|count| *count += 1);
-    }
-
     /// Makes a new view from nodes and answers, with the endpoints of the old one where they stay.
     fn rebuild(&self, inner: &mut Inner, spec: Option<Arc<Spec>>, now: Instant) {
         let old = self.view.load();
@@ -275,12 +238,14 @@ impl Cluster {
         let mut stays = HashSet::new();
         let mut endpoints = Vec::with_capacity(wanted.len());
         let mut balanced = Vec::with_capacity(wanted.len());
+        let mut changes = Vec::new();
         for want in wanted {
             let core = match known.get(&(want.address, &*want.host)) {
                 Some(core) => (*core).clone(),
                 None => self.new_core(&want, inner.serving, now),
             };
             stays.insert(core.id);
+            changes.extend(core.health.told(want.status, now).map(|change| (core.clone(), change)));
             balanced.push(Node {
                 id: core.id,
                 identity: want.identity,
@@ -295,15 +260,26 @@ impl Cluster {
             gone.core.retire();
         }
         inner.serving |= !endpoints.is_empty();
+        let draining_serve = evidence::leave_draining_out(&mut balanced, &endpoints);
         let balance = spec.balance(balanced, &self.epoch);
-        self.view.store(Arc::new(EndpointView { spec, endpoints, balance, pending: pending + waiting, unresolved }));
+        let pending = pending + waiting;
+        self.view.store(Arc::new(EndpointView { spec, endpoints, balance, pending, unresolved, draining_serve }));
+        changes.iter().for_each(|(core, change)| self.tell(core, *change));
         self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Endpoints that drain serve on only while nobody else does: makes the view anew when that is not as it was.
+    pub(super) fn recount(&self, now: Instant) {
+        let view = self.view.load();
+        if evidence::must_draining_serve(&view.endpoints) != view.draining_serve {
+            self.rebuild(&mut self.inner.lock(), None, now);
+        }
     }
 
     fn new_core(&self, want: &Wanted, serving: bool, now: Instant) -> Arc<EndpointCore> {
         let epoch = self.epoch.clone();
         let standing = if serving { Standing::joining(epoch, now) } else { Standing::new(epoch, now) };
-        EndpointCore::new(want.host.clone(), want.address, EndpointHealth::new(Arc::new(standing)))
+        EndpointCore::new(want.host.clone(), want.address, EndpointHealth::new(Arc::new(standing), now))
     }
 
     fn names_of(&self, nodes: &[model::Endpoint], spec: &Spec) -> HashSet<Arc<str>> {

@@ -70,4 +70,6 @@ pub struct EndpointView {
     pub pending: usize,
     /// Names that could not be resolved.
     pub unresolved: usize,
+    /// Whether endpoints that drain get new requests, because nobody else stands.
+    pub draining_serve: bool,
 }

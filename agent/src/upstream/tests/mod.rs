@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod clusters;
+mod health;
 mod http1;
 mod http2;
 mod mesh;
