@@ -1,4 +1,4 @@
-//! The agent's own HTTP endpoint: ready, metrics, configuration dump, drain. It asks what it is given and knows nothing of how it is made.
+//! The agent's own HTTP endpoint: ready, metrics, configuration dump, health of endpoints, drain. It asks what it is given and knows nothing of how it is made.
 
 mod closing;
 pub mod probes;
@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, RawQuery, Request, State};
+use axum::extract::{ConnectInfo, Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -24,6 +24,8 @@ pub trait Shown: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// What the node runs on, without secrets.
     fn config_dump(&self) -> Value;
+    /// The endpoints of all upstreams with their health, or of the one of this name or label; `None` when there is no such upstream.
+    fn endpoints(&self, upstream: Option<&str>) -> Option<Value>;
     /// Who still calls a sidecar's application in clear, by port.
     fn callers_in_clear(&self) -> Value;
 }
@@ -52,6 +54,8 @@ pub async fn serve(
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/config_dump", get(config_dump))
+        .route("/endpoints", get(|State(admin): State<Arc<Admin>>| async move { endpoints_of(&*admin.shown, None) }))
+        .route("/endpoints/{*upstream}", get(endpoints))
         .route("/drain", post(begin_drain))
         .route("/mesh/plaintext", get(callers_in_clear))
         .layer(middleware::from_fn(move |request, next| from_here(local, request, next)))
@@ -105,6 +109,17 @@ fn metrics_of(shown: &dyn Shown) -> Response {
 
 async fn config_dump(State(admin): State<Arc<Admin>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], format!("{:#}\n", admin.shown.config_dump())).into_response()
+}
+
+async fn endpoints(State(admin): State<Arc<Admin>>, Path(upstream): Path<String>) -> Response {
+    endpoints_of(&*admin.shown, Some(&upstream))
+}
+
+fn endpoints_of(shown: &dyn Shown, upstream: Option<&str>) -> Response {
+    match shown.endpoints(upstream) {
+        Some(value) => ([(header::CONTENT_TYPE, "application/json")], format!("{value:#}\n")).into_response(),
+        None => (StatusCode::NOT_FOUND, "this node has no upstream of this name; GET /endpoints lists all\n").into_response(),
+    }
 }
 
 async fn callers_in_clear(State(admin): State<Arc<Admin>>) -> Response {

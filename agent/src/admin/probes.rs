@@ -147,6 +147,10 @@ mod tests {
             Value::Null
         }
 
+        fn endpoints(&self, _: Option<&str>) -> Option<Value> {
+            None
+        }
+
         fn callers_in_clear(&self) -> Value {
             Value::Null
         }

@@ -7,11 +7,13 @@ use heddle_node::clock;
 use heddle_xds::client::ClientStatus;
 use heddle_xds::model::Kind;
 
+use super::endpoints;
 use crate::filters::Chain;
 use crate::observe::access_log::AccessLog;
 use crate::observe::{Durations, MeshStats, RouteShard, RouteStats, TextWriter, detail};
 use crate::pipeline::Shared;
 use crate::tables::Tables;
+use crate::upstream::Context;
 
 /// Routes and endpoints that get series of their own; the rest is added up under `other`.
 const MAX_SERIES: usize = 1_000;
@@ -20,6 +22,8 @@ const MAX_SERIES: usize = 1_000;
 pub struct Sources<'a> {
     /// Tables of this moment.
     pub tables: &'a Tables,
+    /// What clusters share.
+    pub context: &'a Context,
     /// What workers count.
     pub shared: &'a Shared,
     /// How discovery stands.
@@ -43,6 +47,8 @@ pub fn page(sources: &Sources<'_>) -> String {
     requests(&mut page, sources);
     plugins(&mut page, sources.tables);
     upstreams(&mut page, sources.tables);
+    endpoints::upstreams(&mut page, sources.tables, MAX_SERIES);
+    endpoints::sharing(&mut page, sources.context);
     discovery(&mut page, sources);
     if let Some(mesh) = sources.mesh {
         mesh.expose(&mut page);
@@ -212,6 +218,7 @@ fn upstreams(page: &mut TextWriter, tables: &Tables) {
         .collect();
     let named: Vec<(&str, String, &crate::upstream::EndpointReport)> =
         reports.iter().map(|(label, report)| (&**label, report.address.to_string(), report)).collect();
+    endpoints::states(page, &reports);
     let mut family = |name: &str, kind: &str, help: &str, value: &dyn Fn(&crate::upstream::EndpointReport) -> f64| {
         page.family(name, kind, help);
         for (label, address, report) in &named {

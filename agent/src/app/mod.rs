@@ -2,6 +2,7 @@
 
 mod certificates;
 mod doors;
+mod endpoints;
 mod metrics;
 mod outward;
 mod presence;
@@ -220,7 +221,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let references = References::new(environment, data_dir.join(SECRETS_FOLDER), outbound.clone());
     let kept =
         references.keep().map_err(|source| StartError::System { what: "the keeper of secrets cannot be started", source })?;
-    let clusters = clusters(&settings, &identity, &membership);
+    let (clusters, context) = clusters(&settings, &identity, &membership);
     let compiler = Compiler::new(settings.workers, clusters, outbound, references).identified_by(identity.clone());
     let mut compiler = beside(compiler.keeping_below(data_dir.join(FILTERS_FOLDER)), &settings.mesh);
     let (sender, tables) = watch::channel(compiler.tables());
@@ -246,7 +247,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     worker::start_all(&common, &drain, &inbound)?;
     tokio::spawn(presence::leave(membership, drain.clone()));
     tokio::spawn(presence::follow(config, updates, status_sender, drain.clone(), inbound));
-    let shown = Page { common, compiler, ends, more_metrics, started_ms: clock::unix_ms() };
+    let shown = Page { common, compiler, context, ends, more_metrics, started_ms: clock::unix_ms() };
     let shown: Arc<dyn Shown> = Arc::new(shown);
     if let Some((listener, settings)) = probes {
         let (readiness, shown) = (readiness.clone(), shown.clone());
@@ -276,7 +277,7 @@ fn names(settings: &AgentSettings) -> ResolverSettings {
 }
 
 /// The run-time side of upstreams, with its tasks on the present runtime. Without a usable resolver, addresses still work.
-fn clusters(settings: &AgentSettings, identity: &Identity, membership: &Membership) -> Clusters {
+fn clusters(settings: &AgentSettings, identity: &Identity, membership: &Membership) -> (Clusters, Arc<Context>) {
     let resolver = Resolver::new(names(settings))
         .inspect_err(|error| tracing::warn!(%error, "names of endpoints cannot be looked up; set agent.resolvers"))
         .ok();
@@ -288,7 +289,8 @@ fn clusters(settings: &AgentSettings, identity: &Identity, membership: &Membersh
         }
     });
     let context = Context { on_health, identity: identity.clone(), membership: membership.clone(), ..Context::default() };
-    Clusters::new(Arc::new(context), resolver, tokio::runtime::Handle::current())
+    let context = Arc::new(context);
+    (Clusters::new(context.clone(), resolver, tokio::runtime::Handle::current()), context)
 }
 
 /// Whether everything that there is to know has been taken over, from a control plane or from disk.
@@ -315,6 +317,7 @@ async fn until(mut drain: DrainWatch, work: impl Future) {
 struct Page {
     common: Common,
     compiler: Arc<Mutex<Compiler>>,
+    context: Arc<Context>,
     ends: certificates::Ends,
     more_metrics: Option<MoreMetrics>,
     started_ms: u64,
@@ -326,6 +329,7 @@ impl Shown for Page {
         let sum = |count: listener::Count| self.common.counters.iter().map(|counters| counters.get(count)).sum();
         let own = metrics::page(&metrics::Sources {
             tables: &tables,
+            context: &self.context,
             shared: &self.common.shared,
             discovery: &self.common.status.borrow(),
             access_log: self.common.log.as_deref(),
@@ -339,6 +343,10 @@ impl Shown for Page {
 
     fn config_dump(&self) -> Value {
         self.compiler.lock().dump()
+    }
+
+    fn endpoints(&self, upstream: Option<&str>) -> Option<Value> {
+        endpoints::show(&self.common.tables.borrow().clone(), &self.context.membership, upstream)
     }
 
     fn callers_in_clear(&self) -> Value {

@@ -20,7 +20,7 @@ mod schedule;
 mod tests;
 
 pub use clamp::{Case, admitted};
-pub use evidence::{Cause, Finding};
+pub use evidence::{Finding, Reason, Source};
 pub use fellows::Fellows;
 pub use judge::Judge;
 pub use peers::Peers;

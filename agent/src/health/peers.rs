@@ -11,8 +11,10 @@ use xxhash_rust::xxh64::xxh64;
 pub const HINT_LIFE_MS: u64 = 60_000;
 /// Observations that are read of one member; more are a mistake or a lie.
 pub const MAX_READ: usize = 512;
-/// The role whose nodes have the same configuration without a group of their own.
+/// The role whose nodes have the same upstreams in whatever group they are. Those of others have them only where they were given a group of their own.
 const GATEWAY: &str = "gateway";
+/// The group of those who were given none.
+const DEFAULT_GROUP: &str = "default";
 
 /// Those who share the checks with this node.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +39,7 @@ impl Peers {
     /// A node that takes most of its peers for dead is more likely the one that is cut off: it goes by nobody else's word and shares nothing.
     pub fn of(fleet: &Fleet, own: &Facts, now_ms: u64) -> Peers {
         let alone = Peers::alone(&fleet.own);
-        if own.group.is_empty() && &*own.role != GATEWAY {
+        if matches!(&*own.group, "" | DEFAULT_GROUP) && &*own.role != GATEWAY {
             return alone;
         }
         let alike = |member: &&Member| member.facts.role == own.role && member.facts.group == own.group;
@@ -66,6 +68,11 @@ impl Peers {
     /// Whether there is somebody to share with.
     pub fn share(&self) -> bool {
         !self.isolated && self.members.iter().any(|id| *id != self.own)
+    }
+
+    /// How many share, this node included.
+    pub fn count(&self) -> usize {
+        self.members.len()
     }
 
     /// Whether this node is cut off from most of its peers.

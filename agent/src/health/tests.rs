@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use super::evidence::Cause;
 use super::judge::StatusSet;
 use super::*;
 use crate::balance::{Admission, Epoch, Standing, State};

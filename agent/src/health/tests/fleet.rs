@@ -92,7 +92,7 @@ fn sidecars_share_within_a_group_only() {
         let of = |id: &str| Member { id: id.into(), facts: Arc::new(facts.clone()), ..member("", |_| ()) };
         Peers::of(&fleet("a", vec![of("a"), of("b")]), &facts, NOW_MS).share()
     };
-    assert!(!sidecars("") && sidecars("shop/web"));
+    assert!(!sidecars("") && !sidecars("default") && sidecars("shop/web"));
 }
 
 #[test]

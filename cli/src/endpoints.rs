@@ -1,0 +1,145 @@
+//! `heddle endpoints`: asks an agent how the endpoints of its upstreams stand, and why.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use crate::client::table;
+
+/// How long the agent may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Most of an answer: a hundred thousand endpoints.
+const MOST_ANSWER: u64 = 64 * 1024 * 1024;
+
+/// `heddle endpoints`.
+#[derive(Debug, Args)]
+pub struct EndpointsArgs {
+    /// Name of an upstream (`web`, `upstreams/web`, `mesh/shop/cart`); all when absent
+    pub upstream: Option<String>,
+    /// The agent's admin endpoint
+    #[arg(long, default_value = "127.0.0.1:15000", value_name = "ADDRESS")]
+    pub agent: SocketAddr,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Shape,
+}
+
+/// How endpoints are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// Asks, and writes down the answer.
+///
+/// # Errors
+/// Nobody answers, or there is no such upstream.
+pub fn run(args: &EndpointsArgs, now_ms: u64) -> Result<String, String> {
+    let answer = ask(args)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    if status != "200" {
+        return Err(format!("the agent at {} answers {status}: {}", args.agent, body.trim()));
+    }
+    let found: Value = serde_json::from_str(body).map_err(|error| format!("{} answers no endpoints: {error}", args.agent))?;
+    match args.output {
+        Shape::Json => Ok(format!("{found:#}\n")),
+        Shape::Table => Ok(shown(&found, now_ms)),
+    }
+}
+
+fn ask(args: &EndpointsArgs) -> Result<String, String> {
+    let failed = |error: std::io::Error| {
+        format!("the agent at {} does not answer: {error}; is it running, and is --agent its agent.admin?", args.agent)
+    };
+    let mut stream = TcpStream::connect_timeout(&args.agent, PATIENCE).map_err(failed)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    let path = args.upstream.as_ref().map(|name| format!("/{}", escaped(name))).unwrap_or_default();
+    // HTTP/1.0, so that the answer comes in one piece and ends with the connection.
+    let request = format!("GET /endpoints{path} HTTP/1.0\r\nhost: {}\r\nconnection: close\r\n\r\n", args.agent);
+    stream.write_all(request.as_bytes()).map_err(failed)?;
+    let mut answer = Vec::new();
+    stream.take(MOST_ANSWER).read_to_end(&mut answer).map_err(failed)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// A name within a path, its slashes as they are.
+fn escaped(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/@".contains(&byte);
+    name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+fn shown(found: &Value, now_ms: u64) -> String {
+    let mut rows = Vec::new();
+    let upstreams = || found["upstreams"].as_array().into_iter().flatten();
+    for upstream in upstreams() {
+        let name = upstream["name"].as_str().unwrap_or_default();
+        rows.extend(upstream["endpoints"].as_array().into_iter().flatten().map(|endpoint| row(name, endpoint, now_ms)));
+    }
+    let mut text = table(&["UPSTREAM", "ENDPOINT", "ZONE", "WEIGHT", "STATE", "SINCE", "WHY", "CHECKED BY"], &rows);
+    for upstream in upstreams().filter(|upstream| upstream["panic"].as_bool() == Some(true)) {
+        let name = upstream["name"].as_str().unwrap_or_default();
+        text.push_str(&format!("{name}: too few endpoints stand, so that health is ignored (panic)\n"));
+    }
+    text
+}
+
+fn row(upstream: &str, endpoint: &Value, now_ms: u64) -> Vec<String> {
+    let text = |name: &str| Some(endpoint[name].as_str().unwrap_or_default()).filter(|text| !text.is_empty()).unwrap_or("-");
+    let list = |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    let why = |reason: &Value| {
+        let found = reason["found"].as_str().map(|found| format!(" ({found})")).unwrap_or_default();
+        format!("{}{found} by {}", reason["source"].as_str().unwrap_or_default(), list(&reason["by"]))
+    };
+    let whys: Vec<String> = endpoint["reasons"].as_array().into_iter().flatten().map(why).collect();
+    vec![
+        upstream.to_owned(),
+        text("address").to_owned(),
+        text("zone").to_owned(),
+        endpoint["weight"].to_string(),
+        text("state").to_owned(),
+        ago(now_ms.saturating_sub(endpoint["since_ms"].as_u64().unwrap_or(now_ms))),
+        or_dash(whys.join("; ")),
+        or_dash(list(&endpoint["checked_by"])),
+    ]
+}
+
+/// A span in its largest unit.
+fn ago(ms: u64) -> String {
+    match ms / 1_000 {
+        seconds @ 0..=119 => format!("{seconds}s"),
+        seconds @ 120..=7_199 => format!("{}m", seconds / 60),
+        seconds @ 7_200..=172_799 => format!("{}h", seconds / 3_600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn endpoints_are_a_table() {
+        let reason = json!({"source": "fleet", "found": null, "since_ms": 1, "by": ["gw-2", "gw-3"]});
+        let probe = json!({"source": "probe", "found": "status 503", "since_ms": 1, "by": ["gw-1"]});
+        let endpoint = json!({"address": "10.0.0.1:80", "zone": "", "weight": 1, "state": "panic", "since_ms": 1_000,
+            "reasons": [probe, reason], "checked_by": ["gw-1"]});
+        let text = shown(&json!({"upstreams": [{"name": "upstreams/web", "panic": true, "endpoints": [endpoint]}]}), 181_000);
+        assert_eq!(
+            text,
+            "UPSTREAM       ENDPOINT     ZONE  WEIGHT  STATE  SINCE  WHY                                              CHECKED BY\n\
+             upstreams/web  10.0.0.1:80  -     1       panic  3m     probe (status 503) by gw-1; fleet by gw-2, gw-3  gw-1\n\
+             upstreams/web: too few endpoints stand, so that health is ignored (panic)\n"
+        );
+        assert_eq!(escaped("mesh/shop/c%t x"), "mesh/shop/c%25t%20x");
+    }
+}
