@@ -43,6 +43,8 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Show connected agents, the versions they hold and what they refused
     Nodes(NodesArgs),
+    /// Show how the endpoints of an agent's upstreams stand, why, since when, and who checks them
+    Endpoints(crate::endpoints::EndpointsArgs),
     /// Look at the certificate authority of the mesh, and replace its root
     Ca(CaArgs),
     /// Make one-time tokens by which services join the mesh

@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod configuration;
 mod drain;
+mod endpoints;
 mod environment;
 mod explain;
 mod files;
@@ -69,13 +70,8 @@ async fn obey(command: Command) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(mistakes) => fail(WRONG, &mistakes),
         },
-        Command::Drain(args) => match drain::run(&args) {
-            Ok(told) => {
-                output::say(&told);
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(FAILED, &error),
-        },
+        Command::Drain(args) => told(drain::run(&args)),
+        Command::Endpoints(args) => told(endpoints::run(&args, heddle_node::clock::unix_ms())),
         Command::Capture(args) => sidecar::capture(*args).await,
         Command::Sidecar(args) => sidecar::sidecar(args).await,
         Command::Echo { addresses } => match run::echo(&addresses).await {
@@ -113,6 +109,16 @@ async fn serve<F: Future<Output = Result<(), Box<dyn std::error::Error>>>>(
 fn is_configuration(error: &(dyn std::error::Error + 'static)) -> bool {
     use heddle_controlplane::app::StartError;
     matches!(error.downcast_ref(), Some(StartError::Resources(_)))
+}
+
+fn told(answer: Result<String, String>) -> ExitCode {
+    match answer {
+        Ok(text) => {
+            output::say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(FAILED, &error),
+    }
 }
 
 fn done(result: Result<(), client::ClientError>) -> ExitCode {

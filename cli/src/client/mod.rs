@@ -9,4 +9,5 @@ mod session;
 pub use change::{apply, delete, diff, rollback};
 pub use identity::{ca, token};
 pub use look::{explain, get, history, nodes};
+pub use render::table;
 pub use session::ClientError;
