@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::health::{Reason, Source};
 use crate::observe::TextWriter;
 use crate::tables::Tables;
-use crate::upstream::{Cluster, Condition, Context, EndpointReport};
+use crate::upstream::{Cluster, Context, EndpointReport};
 
 /// All endpoints, or those of the upstream of this name or label; `None` when there is no such upstream.
 pub fn show(tables: &Tables, membership: &Membership, upstream: Option<&str>) -> Option<Value> {
@@ -47,7 +47,7 @@ fn one(cluster: &Cluster, moment: &Moment) -> Value {
     json!({
         "name": &*cluster.name,
         "label": &*config.label,
-        "panic": reports.iter().any(|report| report.condition == Condition::Panic),
+        "panic": cluster.panics(),
         "panic_threshold": config.panic_threshold,
         "probes": cluster.probes(),
         "endpoints": reports.iter().map(|report| endpoint(report, config.checks.active.is_some(), moment)).collect::<Vec<_>>(),
@@ -107,8 +107,7 @@ pub fn upstreams(page: &mut TextWriter, tables: &Tables, most: usize) {
     let clusters = || tables.clusters.values().take(most).map(|cluster| (cluster.view().spec.config.label.clone(), cluster));
     page.family("heddle_upstream_panic", "gauge", "1 while health is ignored because too few endpoints stand.");
     for (label, cluster) in clusters() {
-        let panics = cluster.report().iter().any(|report| report.condition == Condition::Panic);
-        page.sample("heddle_upstream_panic", &[("upstream", &label)], f64::from(u8::from(panics)));
+        page.sample("heddle_upstream_panic", &[("upstream", &label)], f64::from(u8::from(cluster.panics())));
     }
     page.family("heddle_upstream_probes_total", "counter", "Active checks of endpoints by this node.");
     for (label, cluster) in clusters() {

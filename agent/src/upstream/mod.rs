@@ -17,7 +17,7 @@ mod target;
 mod tests;
 mod tunnel;
 
-pub use cluster::{Cluster, Clusters, Condition, Context, EndpointCore, EndpointReport, EndpointView, HealthEvent, Shard, Spec};
+pub use cluster::{Cluster, Clusters, Context, EndpointCore, EndpointReport, EndpointView, HealthEvent, Shard, Spec};
 pub use error::{Sent, UpstreamError};
 pub use message::{OutgoingRequest, UpstreamResponse};
 pub use pools::Pools;

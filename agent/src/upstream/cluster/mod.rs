@@ -13,7 +13,7 @@ mod tls;
 mod view;
 
 pub use registry::Clusters;
-pub use report::{Condition, EndpointReport};
+pub use report::EndpointReport;
 pub use state::{Cluster, Context, HealthEvent, Spec};
 pub use stats::Shard;
 pub(super) use tls::server_name;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::state::Cluster;
 use super::stats::Totals;
 use super::view::{Endpoint, EndpointView};
-use crate::balance::State;
+use crate::balance::{Node, State};
 use crate::health::Look;
 
 /// How an endpoint stands, in one word.
@@ -67,7 +67,7 @@ impl Cluster {
     pub fn report(&self) -> Vec<EndpointReport> {
         let view = self.view();
         let panics = panics(&view);
-        let report = |endpoint: &Endpoint| {
+        let report = |(endpoint, node): (&Endpoint, &Node)| {
             let look = endpoint.core.health.look();
             EndpointReport {
                 host: endpoint.core.host.clone(),
@@ -77,7 +77,7 @@ impl Cluster {
                 zone: endpoint.zone.clone(),
                 state: look.state,
                 condition: match look.state {
-                    State::Down if panics.contains(&endpoint.priority) && endpoint.weight > 0 => Condition::Panic,
+                    State::Down if node.weight > 0 && panics.contains(&endpoint.priority) => Condition::Panic,
                     State::Down => Condition::Down,
                     _ if look.draining => Condition::Draining,
                     State::Trial => Condition::Trial,
@@ -88,7 +88,12 @@ impl Cluster {
                 totals: endpoint.core.stats.totals(),
             }
         };
-        view.endpoints.iter().map(report).collect()
+        view.endpoints.iter().zip(view.balance.nodes()).map(report).collect()
+    }
+
+    /// Whether health is ignored somewhere in it, because too few endpoints stand.
+    pub fn panics(&self) -> bool {
+        !panics(&self.view()).is_empty()
     }
 
     /// Probes of this node that have ended.
