@@ -172,7 +172,8 @@ mod tests {
     }
 
     fn tls(id: Option<&str>) -> Peer {
-        let identity = id.map(|id| Arc::new(PeerIdentity { id: SpiffeId::parse(id).unwrap(), chain: vec![] }));
+        let good_until = std::time::SystemTime::UNIX_EPOCH;
+        let identity = id.map(|id| Arc::new(PeerIdentity { id: SpiffeId::parse(id).unwrap(), chain: vec![], good_until }));
         Peer::Tls { address: "10.0.0.7:1".parse().unwrap(), identity }
     }
 

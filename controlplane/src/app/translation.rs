@@ -8,10 +8,9 @@ use std::time::Duration;
 use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
 use heddle_xds::catalog::Catalog;
-use heddle_xds::server::{InstanceEvent, NodeRegistry};
+use heddle_xds::server::{InstanceEvent, InstanceFollower, NodeRegistry};
 use heddle_xds::snapshot::SnapshotStore;
 use parking_lot::Mutex;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -35,7 +34,7 @@ pub(super) struct Translation {
     records: Arc<dyn Records>,
     state: Arc<State>,
     subscription: Subscription,
-    events: UnboundedReceiver<InstanceEvent>,
+    events: InstanceFollower,
     snapshot: Arc<SnapshotStore>,
     writing: Option<JoinHandle<Result<(), StoreError>>>,
     write_at: Instant,
@@ -47,7 +46,7 @@ impl Translation {
         keeper: &Keeper,
         catalog: Arc<dyn Catalog>,
         (mesh, records): (Arc<Mutex<Mesh>>, Arc<dyn Records>),
-        nodes: &NodeRegistry,
+        nodes: &Arc<NodeRegistry>,
         snapshot: Arc<SnapshotStore>,
     ) -> Translation {
         let (state, subscription) = keeper.subscribe();
@@ -72,7 +71,7 @@ impl Translation {
                 biased;
                 () = drain.draining() => return,
                 changes = self.subscription.next() => self.changed(changes),
-                _ = self.events.recv_many(&mut heard, TOGETHER) => self.heard(&mut heard),
+                () = self.events.next(&mut heard, TOGETHER) => self.heard(&mut heard),
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => self.heard(&mut heard),
                 () = sleep_until(self.write_at) => self.write().await,
             }
@@ -126,7 +125,7 @@ impl Translation {
         let writes = self.mesh.lock().writes();
         if !writes.is_empty() {
             let records = self.records.clone();
-            self.writing = Some(tokio::spawn(async move { records.record(writes, Vec::new(), u64::MAX).await }));
+            self.writing = Some(tokio::spawn(async move { records.record(writes, Vec::new()).await }));
         }
     }
 }

@@ -19,7 +19,7 @@ use super::holders::Holders;
 use super::issuer::{Issuer, IssuerError, meta_of};
 use super::kubernetes::Kubernetes;
 use super::rotation::{self, Rotation};
-use super::sign::{Counters, KEEP, Limits, Rate, RefusalBudget};
+use super::sign::{Counters, Decision, Limits, Rate, RefusalBudget};
 use super::stored::{self, Live, State, Stored, StoredRoot};
 use super::tokens::{Token, Tokens};
 use crate::seal::{Seal, SealError};
@@ -274,7 +274,7 @@ impl Authority {
         };
         let mut writes = vec![self.state(&rotation)?];
         writes.extend(gone.iter().map(|root| stored::no_expiry(root)));
-        self.write(writes, Vec::new()).await?;
+        self.write(writes, None).await?;
         {
             let mut book = self.0.book.lock();
             book.rotation = rotation;
@@ -305,12 +305,12 @@ impl Authority {
     async fn write_roots(&self) -> Result<(), CaError> {
         let rotation = self.0.book.lock().rotation.clone();
         let write = self.state(&rotation)?;
-        Ok(self.write(vec![write], Vec::new()).await?)
+        Ok(self.write(vec![write], None).await?)
     }
 
-    /// Writes records and decisions down.
-    pub(super) async fn write(&self, writes: Vec<RecordWrite>, journal: Vec<Vec<u8>>) -> Result<(), StoreError> {
-        self.0.records.record(writes, journal, KEEP).await
+    /// Writes records and a decision down.
+    pub(super) async fn write(&self, writes: Vec<RecordWrite>, decision: Option<&Decision>) -> Result<(), StoreError> {
+        self.0.records.record(writes, decision.map(Decision::entry).into_iter().collect()).await
     }
 
     /// Tells everybody whom to trust, when that has changed.
@@ -356,7 +356,7 @@ impl Authority {
             ));
         }
         let write = stored::token(&token).map_err(|error| CaError::Damaged(error.to_string()))?;
-        self.write(vec![write], Vec::new()).await?;
+        self.write(vec![write], None).await?;
         self.0.book.lock().tokens.put(token.clone());
         Ok((text, token))
     }
@@ -370,7 +370,7 @@ impl Authority {
     pub async fn revoke_token(&self, id: &str) -> Result<bool, CaError> {
         let there = self.0.book.lock().tokens.remove(id).is_some();
         if there {
-            self.write(vec![stored::no_token(id)], Vec::new()).await?;
+            self.write(vec![stored::no_token(id)], None).await?;
         }
         Ok(there)
     }
@@ -391,7 +391,7 @@ impl Authority {
             writes
         };
         if !writes.is_empty() {
-            self.write(writes, Vec::new()).await?;
+            self.write(writes, None).await?;
         }
         Ok(())
     }

@@ -66,6 +66,9 @@ pub struct Seen<'a> {
     pub now_ms: u64,
     /// The new root is in the bundles for at least this long before it signs.
     pub spread_ms: u64,
+    /// Nobody is waited for longer than this once the new root is in the bundles: whatever a node holds has expired by then, or was renewed, and with a
+    /// renewal come the bundles.
+    pub patience_ms: u64,
     /// An old root is trusted this much longer than what it signed, for clocks that lag behind.
     pub grace_ms: u64,
     /// Version of the present bundles.
@@ -85,7 +88,12 @@ pub enum Wait {
         until_ms: u64,
     },
     /// A node that does not hold the present bundles.
-    Node(Holding),
+    Node {
+        /// Which.
+        holding: Holding,
+        /// Until when it is waited for, Unix milliseconds.
+        until_ms: u64,
+    },
     /// Identities that an old root has signed.
     Expiry {
         /// The old root.
@@ -182,7 +190,9 @@ impl Rotation {
                 let until_ms = since_ms.saturating_add(seen.spread_ms);
                 let time = (seen.now_ms < until_ms).then_some(Wait::Time { until_ms });
                 let lacks = |holding: &&Holding| holding.version.as_deref() != Some(seen.version);
-                let nodes = seen.holdings.iter().filter(lacks).cloned().map(Wait::Node);
+                let patience_ms = since_ms.saturating_add(seen.patience_ms.max(seen.spread_ms));
+                let waited = seen.holdings.iter().filter(|_| seen.now_ms < patience_ms).filter(lacks).cloned();
+                let nodes = waited.map(|holding| Wait::Node { holding, until_ms: patience_ms });
                 time.into_iter().chain(nodes).collect()
             }
             Phase::Retiring { .. } => {

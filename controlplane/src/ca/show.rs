@@ -6,12 +6,7 @@ use super::authority::{Authority, Book};
 use super::holders::Holder;
 use super::rotation::{Holding, Phase, RootMeta, Seen, Wait};
 use super::sign::Decision;
-use crate::store::StoreError;
-
-/// Entries of the journal that are read to find refusals.
-const MOST_READ: usize = 20_000;
-/// Entries that are read at a time.
-const PAGE: usize = 1_000;
+use crate::store::{Ring, StoreError};
 
 /// One root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,17 +91,13 @@ impl Authority {
         limit: usize,
         refused_only: bool,
     ) -> Result<Vec<(u64, Decision)>, StoreError> {
-        let (mut found, mut before, mut read) = (Vec::new(), before, 0);
-        while found.len() < limit && read < MOST_READ {
-            let page = self.0.records.journal(before, PAGE.min(limit.max(100))).await?;
-            let Some(last) = page.last() else { break };
-            before = Some(last.number);
-            read += page.len();
-            let decisions = page.into_iter().filter_map(|entry| Some((entry.number, Decision::decode(&entry.body)?)));
-            found.extend(decisions.filter(|(_, decision)| !refused_only || !decision.is_issued()));
+        let mut entries = self.0.records.journal(Ring::Refused, before, limit).await?;
+        if !refused_only {
+            entries.extend(self.0.records.journal(Ring::Done, before, limit).await?);
+            entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.number));
+            entries.truncate(limit);
         }
-        found.truncate(limit);
-        Ok(found)
+        Ok(entries.into_iter().filter_map(|entry| Some((entry.number, Decision::decode(&entry.body)?))).collect())
     }
 
     /// What connected nodes hold: those that are told bundles, and those that should be but are not.
@@ -125,6 +116,7 @@ impl Authority {
         Seen {
             now_ms: self.now_ms(),
             spread_ms: ms(settings.ca.spread),
+            patience_ms: ms(settings.svid_ttl + settings.clock_skew),
             grace_ms: ms(settings.clock_skew.min(settings.svid_ttl)),
             version,
             holdings,

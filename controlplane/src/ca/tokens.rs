@@ -53,12 +53,24 @@ pub struct Token {
 #[derive(Debug, Default)]
 pub struct Tokens {
     by_id: BTreeMap<String, Token>,
+    /// How often each was taken since the start.
+    taken: BTreeMap<String, u64>,
+}
+
+/// A use of a token that is not written down yet.
+#[derive(Debug)]
+pub struct Use {
+    /// As it is now.
+    pub token: Token,
+    before: Token,
+    /// Which use of the token this is.
+    number: u64,
 }
 
 impl Tokens {
     /// Those that were stored.
     pub fn new(tokens: impl IntoIterator<Item = Token>) -> Tokens {
-        Tokens { by_id: tokens.into_iter().map(|token| (token.id.clone(), token)).collect() }
+        Tokens { by_id: tokens.into_iter().map(|token| (token.id.clone(), token)).collect(), taken: BTreeMap::new() }
     }
 
     /// A new token, which is not in the book yet, and what proves it.
@@ -93,6 +105,7 @@ impl Tokens {
 
     /// Forgets a token.
     pub fn remove(&mut self, id: &str) -> Option<Token> {
+        self.taken.remove(id);
         self.by_id.remove(id)
     }
 
@@ -125,20 +138,32 @@ impl Tokens {
         }
     }
 
-    /// Notes that a token was used for a key; gives what was noted, and what was there before, to take it back with [`Tokens::put`].
-    pub fn take(&mut self, id: &str, key: &[u8], now_ms: u64) -> Option<(Token, Token)> {
+    /// Notes that a token was used for a key.
+    pub fn take(&mut self, id: &str, key: &[u8], now_ms: u64) -> Option<Use> {
         let token = self.by_id.get_mut(id)?;
         let before = token.clone();
         token.used_ms = token.used_ms.or(Some(now_ms));
         token.used_for = Some(sha256(key));
-        Some((token.clone(), before))
+        let taken = self.taken.entry(id.to_owned()).or_default();
+        *taken += 1;
+        Some(Use { token: token.clone(), before, number: *taken })
+    }
+
+    /// Takes a use back that could not be written down, unless somebody has used or revoked the token since: who came later may have got what it proves.
+    pub fn give_back(&mut self, lost: &Use) {
+        let id = &lost.token.id;
+        if self.taken.get(id) == Some(&lost.number)
+            && let Some(token) = self.by_id.get_mut(id)
+        {
+            token.clone_from(&lost.before);
+        }
     }
 
     /// Forgets tokens that have expired long ago; gives their ids.
     pub fn prune(&mut self, now_ms: u64) -> Vec<String> {
         let old = |token: &&Token| now_ms.saturating_sub(token.expires_ms) > REMEMBERED_MS && token.expires_ms < now_ms;
         let gone: Vec<String> = self.by_id.values().filter(old).map(|token| token.id.clone()).collect();
-        gone.iter().for_each(|id| drop(self.by_id.remove(id)));
+        gone.iter().for_each(|id| drop(self.remove(id)));
         gone
     }
 }
@@ -168,12 +193,28 @@ mod tests {
         for wrong in ["", "hj1.", &text[..text.len() - 1], &format!("{text}a"), &text.to_uppercase(), &"x".repeat(100_000)] {
             assert_eq!(tokens.check(wrong, b"key", 2_000).unwrap_err().reason, Reason::TokenUnknown);
         }
-        let (_, before) = tokens.take(&token.id, b"key", 2_000).unwrap();
+        let first = tokens.take(&token.id, b"key", 2_000).unwrap();
         assert_eq!(tokens.check(&text, b"other", 2_001).unwrap_err().reason, Reason::TokenUsed);
         assert!(tokens.check(&text, b"key", 2_001).is_ok(), "the answer may have been lost");
         assert_eq!(tokens.check(&text, b"key", 2_001 + SAME_KEY_MS).unwrap_err().reason, Reason::TokenUsed);
-        tokens.put(before);
+        tokens.give_back(&first);
         assert!(tokens.check(&text, b"other", 2_001).is_ok(), "what could not be stored did not happen");
+    }
+
+    #[test]
+    fn a_use_that_failed_revives_no_token_that_another_one_has_used_or_that_was_revoked() {
+        let (mut tokens, text, token) = made();
+        let failing = tokens.take(&token.id, b"key", 2_000).unwrap();
+        // The same key again, as its answer seemed lost: this one is written down.
+        tokens.take(&token.id, b"key", 2_001).unwrap();
+        tokens.give_back(&failing);
+        assert_eq!(tokens.check(&text, b"other", 2_002).unwrap_err().reason, Reason::TokenUsed);
+
+        let (mut tokens, text, token) = made();
+        let failing = tokens.take(&token.id, b"key", 2_000).unwrap();
+        assert!(tokens.remove(&token.id).is_some());
+        tokens.give_back(&failing);
+        assert_eq!(tokens.check(&text, b"key", 2_001).unwrap_err().reason, Reason::TokenUnknown);
     }
 
     #[test]

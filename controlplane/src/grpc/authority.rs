@@ -77,10 +77,13 @@ fn phase(phase: Phase) -> api::RotationPhase {
 fn waits(overview: &Overview) -> Vec<String> {
     let sentence = |wait: &Wait| match wait {
         Wait::Time { until_ms } => format!("the new root is spread until {}", timestamp(*until_ms)),
-        Wait::Node(holding) => match &holding.version {
-            Some(version) => format!("node {} holds the bundles {version}, not {}", holding.node, overview.version),
-            None => format!("node {} has not said which bundles it holds", holding.node),
-        },
+        Wait::Node { holding, until_ms } => {
+            let says = match &holding.version {
+                Some(version) => format!("holds the bundles {version}, not {}", overview.version),
+                None => "has not said which bundles it holds".to_owned(),
+            };
+            format!("node {} {says}; it is waited for until {}", holding.node, timestamp(*until_ms))
+        }
         Wait::Expiry { fingerprint, until_ms } => {
             format!(
                 "identities that root {} has signed are valid until {}",

@@ -84,7 +84,7 @@ impl Mesh {
                     tracing::warn!(node = %node.scope.id, why, "the instance of this node is no endpoint");
                 }
             }
-            InstanceEvent::Left { stream } => self.registry.left(*stream, now),
+            InstanceEvent::Left { stream, awaited } => self.registry.left(*stream, *awaited, now),
         }
     }
 

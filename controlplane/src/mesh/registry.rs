@@ -16,6 +16,8 @@ use crate::model::ServiceId;
 
 /// How long a lost instance stays an endpoint, in milliseconds: a stream that breaks comes back within this.
 pub const GRACE: u64 = 1_000;
+/// The same for one whose stream was ended from here, because its certificate was about to expire, in milliseconds.
+pub const AWAITED: u64 = 5_000;
 /// Losses that are this close together may have one cause.
 pub const TOGETHER: u64 = 2_000;
 /// Fewer instances than this are no mass.
@@ -164,8 +166,8 @@ impl Registry {
         Ok(Held { service, node, zone, instance, standing, since: now, stream: Some(stream), until: None })
     }
 
-    /// A stream has ended without a word.
-    pub fn left(&mut self, stream: u64, now: u64) {
+    /// A stream has ended without a word; `awaited` when it was ended from here, so that the instance will be back.
+    pub fn left(&mut self, stream: u64, awaited: bool, now: u64) {
         let Some(mut held) = self.of_stream.remove(&stream).and_then(|node| self.remove(&node)) else { return };
         if held.standing == Standing::Draining {
             return;
@@ -173,7 +175,7 @@ impl Registry {
         held.stream = None;
         held.standing = Standing::Missing;
         held.since = now;
-        held.until = Some(now + GRACE);
+        held.until = Some(now + if awaited { AWAITED } else { GRACE });
         self.insert([held].into_iter());
     }
 

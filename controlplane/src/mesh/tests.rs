@@ -40,7 +40,7 @@ impl Mesh {
     }
 
     fn leave(&mut self, stream: u64, now: u64) -> BTreeSet<ServiceId> {
-        self.event(&InstanceEvent::Left { stream }, now);
+        self.event(&InstanceEvent::Left { stream, awaited: false }, now);
         self.settle(now)
     }
 

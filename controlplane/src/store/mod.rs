@@ -14,7 +14,7 @@ pub use embedded::Embedded;
 pub use etcd::{Etcd, EtcdSettings, EtcdTls};
 pub use lease::{Hold, Leases};
 pub use memory::Memory;
-pub use records::{Entry, News, RecordWrite, Records};
+pub use records::{Append, Entry, News, RecordWrite, Records, Ring};
 pub use watch::Watch;
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What is kept beside the configuration: records without history, and a journal of bounded length. It knows neither what they mean nor any resource.
+//! What is kept beside the configuration: records without history, and journals of bounded length. It knows neither what they mean nor any resource.
 
 use std::sync::Arc;
 
@@ -23,24 +23,44 @@ pub enum RecordWrite {
 /// Records that were written, each with what it is now.
 pub type News = Arc<[(String, Option<Vec<u8>>)]>;
 
-/// One entry of the journal.
+/// Which journal. Each is bounded for itself, so that a flood in one pushes nothing out of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ring {
+    /// What was done.
+    Done,
+    /// What was refused: strangers decide how much that is.
+    Refused,
+}
+
+/// What is appended to a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Append {
+    /// Which.
+    pub ring: Ring,
+    /// The entry.
+    pub body: Vec<u8>,
+    /// Entries that this journal keeps, the newest ones.
+    pub keep: u64,
+}
+
+/// One entry of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its number; grows, never used twice.
+    /// Its number; grows over both journals, never used twice.
     pub number: u64,
     /// What was appended.
     pub body: Vec<u8>,
 }
 
-/// Records and the journal. They are no part of the configuration: a rollback does not touch them, and nobody is shown them as resources.
+/// Records and the journals. They are no part of the configuration: a rollback does not touch them, and nobody is shown them as resources.
 #[async_trait]
 pub trait Records: Send + Sync {
-    /// Writes everything or nothing, durably before it returns. The journal keeps its newest `keep` entries.
-    async fn record(&self, writes: Vec<RecordWrite>, journal: Vec<Vec<u8>>, keep: u64) -> Result<(), StoreError>;
+    /// Writes everything or nothing, durably before it returns.
+    async fn record(&self, writes: Vec<RecordWrite>, journal: Vec<Append>) -> Result<(), StoreError>;
     /// All records by key.
     async fn records(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
-    /// Entries of the journal, newest first: older than `before` when given, `limit` at most.
-    async fn journal(&self, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    /// Entries of a journal, newest first: older than `before` when given, `limit` at most.
+    async fn journal(&self, ring: Ring, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError>;
     /// What is written from now on, by others as well as by ourselves, where several write; who lags behind, and who is told of nothing
     /// ([`News`] that are empty), reads all records again. `None` where nobody else can write.
     fn news(&self) -> Option<broadcast::Receiver<News>> {

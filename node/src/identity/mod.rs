@@ -13,6 +13,7 @@ mod verify;
 pub(crate) mod tests;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls_pki_types::CertificateDer;
@@ -99,4 +100,11 @@ impl Identity {
 #[must_use]
 pub fn peer_of(chain: &[CertificateDer<'_>]) -> Option<SpiffeId> {
     leaf::Leaf::read(chain.first()?).ok().map(|leaf| leaf.id)
+}
+
+/// Until when the peer of a connection is believed, from the same: its leaf's end, and what is allowed for clocks that lag.
+#[must_use]
+pub fn good_until(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
+    let leaf = leaf::Leaf::read(chain.first()?).ok()?;
+    Some(leaf.not_after + verify::tolerance(leaf.not_before, leaf.not_after))
 }

@@ -144,10 +144,14 @@ pub(super) fn verify(
     Ok(leaf.id)
 }
 
+/// What is allowed for clocks that differ, at either end of this lifetime.
+pub(super) fn tolerance(not_before: SystemTime, not_after: SystemTime) -> Duration {
+    CLOCK_TOLERANCE.min(not_after.duration_since(not_before).unwrap_or_default() / 10)
+}
+
 /// When the chain is judged: now, or at the end of the leaf's life that is nearest to now.
 fn moment(leaf: &Leaf, now: SystemTime, times: Times) -> Result<UnixTime, Rejection> {
-    let lifetime = leaf.not_after.duration_since(leaf.not_before).unwrap_or_default();
-    let tolerance = if times == Times::Count { CLOCK_TOLERANCE.min(lifetime / 10) } else { Duration::MAX };
+    let tolerance = if times == Times::Count { tolerance(leaf.not_before, leaf.not_after) } else { Duration::MAX };
     let early = leaf.not_before.duration_since(now).unwrap_or_default();
     let late = now.duration_since(leaf.not_after).unwrap_or_default();
     if early > tolerance {

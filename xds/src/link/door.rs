@@ -7,23 +7,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
-use heddle_node::identity::peer_of;
+use heddle_node::identity::{good_until, peer_of};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::crowd::{Crowd, Handshakes, Seat};
 use super::peer::{Peer, PeerIdentity};
 
 /// Until a handshake is done.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes at the same time; further connections wait in the kernel.
-const MAX_HANDSHAKES: usize = 256;
 /// Connections between the door and the server.
 const WAITING: usize = 64;
 /// How long is waited when the system has no room for another connection.
@@ -47,6 +47,8 @@ pub enum Speaks {
 pub struct Connection {
     stream: Stream,
     peer: Peer,
+    /// Its place among those that are open; `None` within the process.
+    _seat: Option<Seat>,
 }
 
 #[derive(Debug)]
@@ -59,7 +61,7 @@ enum Stream {
 impl Connection {
     /// Of a part of this process.
     pub(super) fn memory(stream: DuplexStream) -> Connection {
-        Connection { stream: Stream::Memory(stream), peer: Peer::Process }
+        Connection { stream: Stream::Memory(stream), peer: Peer::Process, _seat: None }
     }
 }
 
@@ -124,7 +126,8 @@ impl tokio_stream::Stream for Incoming {
 /// Hears of clients whose certificates were not accepted: from where, and why.
 pub type Turned = Arc<dyn Fn(SocketAddr, String) + Send + Sync>;
 
-/// Accepts connections on the present runtime until the drain begins or nobody takes them any more. A slow or broken handshake holds up nobody else.
+/// Accepts connections on the present runtime until the drain begins or nobody takes them any more. A slow or broken handshake holds up nobody else; where
+/// there are too many, of one address or of all, further ones are closed at once.
 pub fn accept(listener: TcpListener, speaks: Speaks, turned: Turned, drain: DrainWatch) -> Incoming {
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(run(listener, speaks, turned, sender, drain));
@@ -138,7 +141,7 @@ async fn run(
     sender: mpsc::Sender<io::Result<Connection>>,
     mut drain: DrainWatch,
 ) {
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let (crowd, mut handshakes) = (Crowd::default(), Handshakes::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -154,12 +157,18 @@ async fn run(
             }
         };
         let Ok((stream, address)) = stream else { continue };
-        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+        let seat = match crowd.seat(address.ip(), clock::now()) {
+            Ok(seat) => seat,
+            Err(refused) => {
+                if refused.is_to_be_told {
+                    tracing::warn!(%address, "connections are refused: {} are open from {}", refused.open, refused.of);
+                }
+                continue;
+            }
+        };
         let (speaks, turned, sender) = (speaks.clone(), turned.clone(), sender.clone());
-        tokio::spawn(async move {
-            let shaken = timeout(HANDSHAKE, greet(stream, address, &speaks)).await;
-            drop(permit);
-            match shaken {
+        handshakes.begin(tokio::spawn(async move {
+            match timeout(HANDSHAKE, greet(stream, address, &speaks, seat)).await {
                 // Nobody takes it any more when the server stops.
                 Ok(Ok(connection)) => drop(sender.send(Ok(connection)).await),
                 Ok(Err(error)) => {
@@ -170,7 +179,7 @@ async fn run(
                 }
                 Err(_) => tracing::debug!(%address, "no handshake in time"),
             }
-        });
+        }));
     }
 }
 
@@ -182,7 +191,8 @@ fn distrust(error: &io::Error) -> Option<String> {
     }
 }
 
-async fn greet(stream: TcpStream, address: SocketAddr, speaks: &Speaks) -> io::Result<Connection> {
+async fn greet(stream: TcpStream, address: SocketAddr, speaks: &Speaks, seat: Seat) -> io::Result<Connection> {
+    let _seat = Some(seat);
     let config = match speaks {
         Speaks::Clear => None,
         Speaks::Tls(config) => Some(config),
@@ -193,11 +203,12 @@ async fn greet(stream: TcpStream, address: SocketAddr, speaks: &Speaks) -> io::R
         }
     };
     let Some(config) = config else {
-        return Ok(Connection { stream: Stream::Clear(stream), peer: Peer::Clear(address) });
+        return Ok(Connection { stream: Stream::Clear(stream), peer: Peer::Clear(address), _seat });
     };
     let stream = TlsAcceptor::from(config.clone()).accept(stream).await?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-    let identity = peer_of(&chain).map(|id| Arc::new(PeerIdentity { id, chain }));
-    Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer: Peer::Tls { address, identity } })
+    let identity = peer_of(&chain).zip(good_until(&chain));
+    let identity = identity.map(|(id, good_until)| Arc::new(PeerIdentity { id, chain, good_until }));
+    Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer: Peer::Tls { address, identity }, _seat })
 }

@@ -1,6 +1,7 @@
 //! How clients reach a control plane, and how it receives them: over TCP, over TLS, over a socket of the machine, or within the process. It knows no
 //! service, and nothing of whom TLS trusts.
 
+mod crowd;
 mod door;
 mod peer;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use heddle_node::identity::SpiffeId;
 use rustls::pki_types::CertificateDer;
@@ -29,6 +30,8 @@ pub struct PeerIdentity {
     pub id: SpiffeId,
     /// The leaf first.
     pub chain: Vec<CertificateDer<'static>>,
+    /// Until when it is believed.
+    pub good_until: SystemTime,
 }
 
 impl Peer {
@@ -37,6 +40,14 @@ impl Peer {
         match self {
             Peer::Process => None,
             Peer::Clear(address) | Peer::Tls { address, .. } => Some(*address),
+        }
+    }
+
+    /// Until when the certificate that it showed is believed; `None` when it showed none.
+    pub fn good_until(&self) -> Option<SystemTime> {
+        match self {
+            Peer::Tls { identity: Some(identity), .. } => Some(identity.good_until),
+            _ => None,
         }
     }
 

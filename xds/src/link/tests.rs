@@ -104,6 +104,25 @@ async fn strangers_get_no_connection_and_hold_up_nobody() {
     drop(silent);
 }
 
+#[tokio::test]
+async fn any_number_of_silent_connections_keeps_nobody_out() {
+    let authority = Authority::new();
+    let (own, web) = (authority.process(Some(SERVER)), authority.process(Some(WEB)));
+    let (address, mut incoming, _drain) = port(Speaks::Both, &own).await;
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let known = Connector::tls(&address.to_string(), &web, server()).unwrap();
+    let coming = async { tokio::join!(known.connect(), peer(&mut incoming)) };
+    let (connected, seen) = tokio::time::timeout(Duration::from_secs(5), coming).await.expect("it does not wait for them");
+    assert!(connected.is_ok());
+    assert_eq!(seen.id().unwrap().as_str(), WEB);
+    let mut first = [0];
+    let ended = tokio::time::timeout(Duration::from_secs(5), silent[0].peek(&mut first)).await;
+    assert!(ended.is_ok_and(|read| !matches!(read, Ok(1..))), "the oldest of them is given up");
+}
+
 #[test]
 fn addresses_are_judged() {
     let identity = Identity::new();

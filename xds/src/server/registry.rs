@@ -1,14 +1,20 @@
 //! Who is connected, what they hold and what they refuse. It knows no protocol; the admin service reads it.
 
+mod instances;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use tokio::sync::mpsc;
+use heddle_node::clock::Instant;
+use tokio::sync::Notify;
 
+use self::instances::{Outbox, Pace};
 use super::Nack;
 use crate::model::{Instance, Kind};
 use crate::protocol::{Dialect, NodeInfo};
+
+pub use self::instances::InstanceFollower;
 
 /// Nodes that are remembered after they left.
 const MAX_GONE: usize = 1000;
@@ -57,6 +63,8 @@ pub enum InstanceEvent {
     Left {
         /// Number of the stream.
         stream: u64,
+        /// The stream was ended from here, and its node is expected back.
+        awaited: bool,
     },
 }
 
@@ -64,6 +72,8 @@ pub enum InstanceEvent {
 #[derive(Debug, Default)]
 pub struct NodeRegistry {
     inner: Mutex<Inner>,
+    /// Rings when there is something for the follower.
+    news: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -71,16 +81,8 @@ struct Inner {
     next: u64,
     streams: BTreeMap<u64, NodeView>,
     gone: BTreeMap<Arc<str>, NodeView>,
-    /// Hears of instances. No bound: it hears once of a stream's coming and going, and streams are bounded.
-    follower: Option<mpsc::UnboundedSender<InstanceEvent>>,
-}
-
-impl Inner {
-    fn tell(&mut self, event: InstanceEvent) {
-        if self.follower.as_ref().is_some_and(|follower| follower.send(event).is_err()) {
-            self.follower = None;
-        }
-    }
+    followers: u64,
+    outbox: Outbox,
 }
 
 impl NodeRegistry {
@@ -103,26 +105,29 @@ impl NodeRegistry {
     }
 
     /// What becomes of instances from now on, beginning with those that are connected. There is one follower, the last one who asked.
-    pub fn follow_instances(&self) -> mpsc::UnboundedReceiver<InstanceEvent> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    pub fn follow_instances(self: &Arc<Self>) -> InstanceFollower {
         let mut inner = self.lock();
-        inner.follower = Some(sender);
+        inner.followers += 1;
+        let number = inner.followers;
+        inner.outbox.begin(Some(number));
         let present: Vec<InstanceEvent> = inner.streams.iter().filter_map(|(id, view)| joined(*id, &view.node)).collect();
-        present.into_iter().for_each(|event| inner.tell(event));
-        receiver
+        present.into_iter().for_each(|event| inner.outbox.put(event));
+        self.news.notify_one();
+        InstanceFollower { registry: Arc::clone(self), number }
     }
 
     /// Notes a new stream; it is there until what is returned is dropped.
-    pub(super) fn enter(self: &Arc<Self>, node: NodeInfo, dialect: Dialect, now: SystemTime) -> Presence {
+    pub(super) fn enter(self: &Arc<Self>, node: NodeInfo, dialect: Dialect, (now, at): (SystemTime, Instant)) -> Presence {
         let mut inner = self.lock();
         let id = inner.next;
         inner.next += 1;
         inner.gone.remove(&node.scope.id);
-        joined(id, &node).into_iter().for_each(|event| inner.tell(event));
+        joined(id, &node).into_iter().for_each(|event| inner.outbox.put(event));
+        self.news.notify_one();
         let view =
             NodeView { node, dialect, connected_since: Some(now), last_contact: now, kinds: Vec::new(), nacks: Vec::new() };
         inner.streams.insert(id, view);
-        Presence { registry: Arc::clone(self), id }
+        Presence { registry: Arc::clone(self), id, pace: Pace::new(at), awaited: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -139,21 +144,47 @@ fn joined(stream: u64, node: &NodeInfo) -> Option<InstanceEvent> {
 pub(super) struct Presence {
     registry: Arc<NodeRegistry>,
     id: u64,
+    pace: Pace,
+    awaited: bool,
 }
 
 impl Presence {
     /// Notes what the node says of its instance now: that it drains, for example. What it is stays what it was when it came.
-    pub(super) fn instance(&self, instance: Option<Instance>) {
+    pub(super) fn instance(&mut self, instance: Option<Instance>, now: Instant) {
+        let Some(mut said) = instance else { return };
         let mut inner = self.registry.lock();
         let Some(view) = inner.streams.get_mut(&self.id) else { return };
-        let Some((mut now, before)) = instance.zip(view.node.instance.as_ref()) else { return };
-        if now.address.is_empty() {
-            now.address = before.address.clone();
+        let Some(before) = view.node.instance.as_ref() else { return };
+        if said.address.is_empty() {
+            said.address = before.address.clone();
         }
-        if now != *before {
-            view.node.instance = Some(now);
-            joined(self.id, &view.node.clone()).into_iter().for_each(|event| inner.tell(event));
+        if said == *before {
+            self.pace.late = None;
+        } else if self.pace.admits(now) {
+            self.pace.late = None;
+            view.node.instance = Some(said);
+            let event = joined(self.id, &view.node);
+            event.into_iter().for_each(|event| inner.outbox.put(event));
+            self.registry.news.notify_one();
+        } else {
+            self.pace.late = Some(said);
         }
+    }
+
+    /// When [`Presence::catch_up`] has something to do.
+    pub(super) fn late_until(&self) -> Option<Instant> {
+        self.pace.due()
+    }
+
+    /// Notes what the node has said too fast.
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        let late = self.pace.late.take();
+        self.instance(late, now);
+    }
+
+    /// The stream is ended from here, and the node is expected back.
+    pub(super) fn expect_back(&mut self) {
+        self.awaited = true;
     }
 
     /// Notes what the node holds and refuses; `now` when it said something.
@@ -171,7 +202,8 @@ impl Drop for Presence {
         let mut inner = self.registry.lock();
         let Some(mut view) = inner.streams.remove(&self.id) else { return };
         if view.node.instance.is_some() {
-            inner.tell(InstanceEvent::Left { stream: self.id });
+            inner.outbox.put(InstanceEvent::Left { stream: self.id, awaited: self.awaited });
+            self.registry.news.notify_one();
         }
         if inner.streams.values().any(|other| other.node.scope.id == view.node.scope.id) {
             return;

@@ -1,13 +1,14 @@
 //! One discovery stream: moves messages between gRPC, a machine and the snapshot. It decides nothing about xDS itself.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::time::timeout;
+use tokio::time::{sleep, sleep_until, timeout};
 use tonic::{Status, Streaming};
 
 use super::body::Packet;
@@ -19,13 +20,15 @@ use super::{Machine, NodeRegistry};
 use crate::link::Peer;
 use crate::model::Kind;
 use crate::protocol::wire::Incoming;
-use crate::protocol::{BadRequest, Dialect, MAX_RESPONSE};
+use crate::protocol::{BadRequest, Dialect, MAX_RESPONSE, NodeInfo};
 use crate::snapshot::{NodeScope, SnapshotFeed, SnapshotSource, View};
 
 /// Until the first request of a stream.
 const FIRST_REQUEST: Duration = Duration::from_secs(15);
 /// Until the client has read why its stream ends.
 const LAST_WORD: Duration = Duration::from_secs(5);
+/// The part of what is left of a certificate's life in which its stream ends, at random, so that those who joined together do not come back together.
+const LAST_PART: f64 = 0.1;
 
 /// A machine that speaks a dialect over gRPC.
 pub(super) trait Speak: Machine + Sized {
@@ -70,22 +73,14 @@ async fn converse<M: Speak>(
     mut inbound: Streaming<M::In>,
     out: &Out,
 ) -> Result<(), Status> {
-    let first = timeout(FIRST_REQUEST, inbound.message());
-    let first = first.await.map_err(|_| Status::deadline_exceeded("no request came in time"))??;
-    let Some(first) = first else { return Ok(()) };
-    let (node, request) = M::read(first);
-    let mut node = node.ok_or_else(|| Status::invalid_argument("the first request must say the node"))?.map_err(refuse)?;
-    if node.scope.id.is_empty() {
-        return Err(Status::invalid_argument("node.id must not be empty"));
-    }
-    if let Some((gate, peer)) = gate {
-        gate(&peer, &mut node)?;
-    }
+    let life = life(gate.as_ref().and_then(|(_, peer)| peer.good_until()), clock::wall(), fastrand::f64())?;
+    let mut stale = pin!(after(life));
+    let Some((node, request)) = introduced::<M>(gate, &mut inbound).await? else { return Ok(()) };
     let (mut seat, mut drain) = (shared.house.seat(&node.scope), shared.drain.clone());
     let mut view = seat.view();
     let mut machine = M::open(node.scope.clone(), view.position());
     tracing::info!(node = %node.scope.id, role = %node.scope.role, dialect = %M::DIALECT, "node connected");
-    let presence = shared.registry.enter(node, M::DIALECT, clock::wall());
+    let mut presence = shared.registry.enter(node, M::DIALECT, (clock::wall(), clock::now()));
     take(&mut machine, request, &*view)?;
     listen(&mut machine, &mut seat, &mut view, shared);
     let (mut pending, mut heard) = (None, None);
@@ -94,6 +89,7 @@ async fn converse<M: Speak>(
             pending = speak(&mut machine, &view, shared, out)?;
         }
         presence.update(machine.held(), machine.nacks(), heard.take());
+        let late = presence.late_until();
         tokio::select! {
             permit = out.reserve(), if pending.is_some() => {
                 let Ok(permit) = permit else { return Ok(()) };
@@ -106,7 +102,7 @@ async fn converse<M: Speak>(
                 heard = Some(clock::wall());
                 let (said, request) = M::read(message);
                 if let Some(Ok(said)) = said {
-                    presence.instance(said.instance);
+                    presence.instance(said.instance, clock::now());
                 }
                 take(&mut machine, request, &*view)?;
                 listen(&mut machine, &mut seat, &mut view, shared);
@@ -115,9 +111,51 @@ async fn converse<M: Speak>(
                 view = next.ok_or_else(stopping)?;
                 machine.changes(shared.feed.changed_between(machine.position(), view.position()), &*view);
             }
+            () = sleep_until(late.unwrap_or_else(clock::now)), if late.is_some() => presence.catch_up(clock::now()),
+            () = stale.as_mut() => {
+                presence.expect_back();
+                return Err(Status::unavailable("the certificate of this connection is about to expire; connect anew"));
+            }
             () = drain.draining() => return Err(stopping()),
             () = out.closed() => return Ok(()),
         }
+    }
+}
+
+/// Hears who speaks, and lets them in. `None` when nobody has said anything.
+async fn introduced<M: Speak>(
+    gate: Option<(Gate, Peer)>,
+    inbound: &mut Streaming<M::In>,
+) -> Result<Option<(NodeInfo, Result<M::Request, BadRequest>)>, Status> {
+    let first = timeout(FIRST_REQUEST, inbound.message());
+    let first = first.await.map_err(|_| Status::deadline_exceeded("no request came in time"))??;
+    let Some(first) = first else { return Ok(None) };
+    let (node, request) = M::read(first);
+    let mut node = node.ok_or_else(|| Status::invalid_argument("the first request must say the node"))?.map_err(refuse)?;
+    if node.scope.id.is_empty() {
+        return Err(Status::invalid_argument("node.id must not be empty"));
+    }
+    if let Some((gate, peer)) = gate {
+        gate(&peer, &mut node)?;
+    }
+    Ok(Some((node, request)))
+}
+
+/// How long a stream may last whose client is believed `until` then: it ends in the last part of that, where `roll`, between zero and one, says.
+/// An agent has renewed its identity long before, and comes back with the new one.
+fn life(until: Option<SystemTime>, now: SystemTime, roll: f64) -> Result<Option<Duration>, Status> {
+    let Some(until) = until else { return Ok(None) };
+    match until.duration_since(now) {
+        Ok(left) if !left.is_zero() => Ok(Some(left.mul_f64(1.0 - LAST_PART * roll.clamp(0.0, 1.0)))),
+        _ => Err(Status::unauthenticated("the certificate of this connection has expired; connect anew")),
+    }
+}
+
+/// Ready after that long; never, when nothing is said.
+async fn after(life: Option<Duration>) {
+    match life {
+        Some(life) => sleep(life).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -168,4 +206,21 @@ fn take<M: Speak>(machine: &mut M, request: Result<M::Request, BadRequest>, sour
 
 fn refuse(error: BadRequest) -> Status {
     Status::resource_exhausted(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_stream_ends_before_the_certificate_that_it_came_with() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        let in_seconds = |seconds: u64| Some(now + Duration::from_secs(seconds));
+        assert_eq!(life(None, now, 0.5).unwrap(), None, "cleartext, and parts of this process");
+        assert_eq!(life(in_seconds(100), now, 0.0).unwrap(), Some(Duration::from_secs(100)));
+        assert_eq!(life(in_seconds(100), now, 1.0).unwrap(), Some(Duration::from_secs(90)));
+        assert_eq!(life(in_seconds(0), now, 0.0).unwrap_err().code(), tonic::Code::Unauthenticated);
+        assert!(life(Some(now - Duration::from_secs(1)), now, 0.0).is_err());
+    }
 }

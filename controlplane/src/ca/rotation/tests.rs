@@ -14,7 +14,7 @@ fn held(node: &str, version: Option<&str>) -> Holding {
 }
 
 fn seen<'a>(now_ms: u64, holdings: &'a [Holding], last: &'a BTreeMap<String, u64>) -> Seen<'a> {
-    Seen { now_ms, spread_ms: 60, grace_ms: 5, version: "v2", holdings, last_expiry_ms: last }
+    Seen { now_ms, spread_ms: 60, patience_ms: 1_000, grace_ms: 5, version: "v2", holdings, last_expiry_ms: last }
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_root_is_replaced_step_by_step() {
 
     let behind = [held("a", Some("v2")), held("b", Some("v1")), held("c", None)];
     let waits = rotation.waits(&seen(120, &behind, &last));
-    let nodes = [Wait::Node(held("b", Some("v1"))), Wait::Node(held("c", None))];
+    let nodes = [held("b", Some("v1")), held("c", None)].map(|holding| Wait::Node { holding, until_ms: 1_100 });
     assert_eq!(waits, [&[Wait::Time { until_ms: 160 }][..], &nodes].concat());
     assert_eq!(rotation.advance(&seen(200, &behind, &last)), None, "a node does not have it yet");
 
@@ -42,6 +42,16 @@ fn a_root_is_replaced_step_by_step() {
     assert_eq!(rotation.advance(&seen(505, &all, &last)), None);
     assert_eq!(rotation.advance(&seen(506, &all, &last)), Some(Step::Dropped(vec!["old".into()])));
     assert_eq!(rotation, Rotation::steady(root("new")));
+}
+
+#[test]
+fn a_node_that_never_confirms_is_waited_for_until_all_that_it_may_hold_has_expired() {
+    let mut rotation = Rotation::steady(root("old"));
+    let last = BTreeMap::from([("old".to_owned(), 900)]);
+    rotation.begin(root("new"), 100).unwrap();
+    let mute = [held("mute", Some("v1"))];
+    assert_eq!(rotation.advance(&seen(1_099, &mute, &last)), None);
+    assert_eq!(rotation.advance(&seen(1_100, &mute, &last)), Some(Step::Signs));
 }
 
 #[test]

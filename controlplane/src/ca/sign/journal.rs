@@ -1,9 +1,13 @@
-//! The decisions of the authority as they are kept: who asked, for what, and what became of it. It knows no store.
+//! The decisions of the authority as they are kept: who asked, for what, and what became of it. It writes nothing itself.
 
 use serde::{Deserialize, Serialize};
 
-/// Entries that are kept; a day of 10,000 services with the default lifetime.
-pub const KEEP: u64 = 20_000;
+use crate::store::{Append, Ring};
+
+/// Certificates that are remembered; a day of 10,000 services with the default lifetime.
+const KEEP_ISSUED: u64 = 20_000;
+/// Refusals that are remembered. They are kept apart: strangers can cause as many as they like, and must not make a certificate forgotten.
+const KEEP_REFUSED: u64 = 5_000;
 /// Bytes of a text that came from outside.
 const MAX_TEXT: usize = 300;
 
@@ -39,7 +43,13 @@ impl Decision {
         self.verdict == ISSUED
     }
 
-    /// As bytes of the journal.
+    /// As it is appended to the journal of its kind.
+    pub fn entry(&self) -> Append {
+        let (ring, keep) = if self.is_issued() { (Ring::Done, KEEP_ISSUED) } else { (Ring::Refused, KEEP_REFUSED) };
+        Append { ring, body: self.encode(), keep }
+    }
+
+    /// As bytes of a journal.
     pub fn encode(&self) -> Vec<u8> {
         let short = |text: &str| text.chars().filter(|letter| !letter.is_control()).take(MAX_TEXT).collect::<String>();
         let bounded = Decision {
@@ -52,7 +62,7 @@ impl Decision {
         serde_json::to_vec(&bounded).unwrap_or_default()
     }
 
-    /// From bytes of the journal; `None` for what a newer version wrote differently.
+    /// From bytes of a journal; `None` for what a newer version wrote differently.
     pub fn decode(bytes: &[u8]) -> Option<Decision> {
         serde_json::from_slice(bytes).ok()
     }

@@ -15,7 +15,7 @@ use heddle_xds::link::Peer;
 use rustls_pki_types::CertificateDer;
 
 pub(super) use counters::Counters;
-pub(super) use journal::{ISSUED, KEEP, RefusalBudget};
+pub(super) use journal::{ISSUED, RefusalBudget};
 pub(super) use rate::{Limits, Rate};
 use request::Request;
 
@@ -26,7 +26,7 @@ use super::authority::{Authority, Book, CONTROL_PLANE, at};
 use super::bundles::Trusted;
 use super::issuer::{Issued, Issuer, IssuerError};
 use super::stored;
-use super::tokens::Token;
+use super::tokens::Use;
 use crate::store::RecordWrite;
 
 /// Identities that are counted; beyond them a root still knows the last expiry of all.
@@ -76,8 +76,8 @@ pub struct Signed {
 struct Draft {
     issued: Issued,
     root: String,
-    /// The token that was taken for it, and as it was before.
-    token: Option<(Token, Token)>,
+    /// The use of the token that it was made for.
+    token: Option<Use>,
 }
 
 impl Authority {
@@ -225,8 +225,8 @@ impl Authority {
                 Ok(Draft { issued, root, token })
             }
             Err(error) => {
-                if let Some((_, before)) = token {
-                    book.tokens.put(before);
+                if let Some(token) = &token {
+                    book.tokens.give_back(token);
                 }
                 Err(Refusal::new(Reason::Authority, error.to_string()))
             }
@@ -238,17 +238,17 @@ impl Authority {
         decision.serial.clone_from(&draft.issued.serial);
         decision.not_after_ms = clock::unix_ms_of(draft.issued.validity.not_after);
         let mut writes: Vec<RecordWrite> = stored::live(&draft.root, id.as_str(), decision.not_after_ms).into();
-        let token = draft.token.as_ref().map(|(token, _)| stored::token(token)).transpose();
+        let token = draft.token.as_ref().map(|used| stored::token(&used.token)).transpose();
         let written = match token {
             Ok(token) => {
                 writes.extend(token);
-                self.write(writes, vec![decision.encode()]).await.map_err(|error| error.to_string())
+                self.write(writes, Some(&*decision)).await.map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };
         written.map_err(|error| {
-            if let Some((_, before)) = &draft.token {
-                self.0.book.lock().tokens.put(before.clone());
+            if let Some(token) = &draft.token {
+                self.0.book.lock().tokens.give_back(token);
             }
             decision.serial.clear();
             decision.not_after_ms = 0;
@@ -266,7 +266,7 @@ impl Authority {
             decision.detail.push_str(&format!(" ({unwritten} refusals before this one are not listed)"));
         }
         decision.log();
-        if let Err(error) = self.write(Vec::new(), vec![decision.encode()]).await {
+        if let Err(error) = self.write(Vec::new(), Some(&decision)).await {
             tracing::error!(%error, "a refusal could not be written down");
         }
     }

@@ -75,7 +75,7 @@ fn clear() -> Peer {
 
 /// The connection of whoever has this certificate.
 fn connection(signed: &Signed) -> Peer {
-    let identity = PeerIdentity { id: signed.id.clone(), chain: signed.chain.clone() };
+    let identity = PeerIdentity { id: signed.id.clone(), chain: signed.chain.clone(), good_until: signed.not_after };
     Peer::Tls { address: "10.0.0.1:4711".parse().unwrap(), identity: Some(Arc::new(identity)) }
 }
 

@@ -75,6 +75,22 @@ async fn proofs_that_are_not_good_are_refused_and_written_down() {
 }
 
 #[tokio::test]
+async fn a_flood_of_refusals_makes_no_certificate_forgotten() {
+    let place = Place::new();
+    let authority = place.open().await.unwrap();
+    join(&authority, "web").await;
+    for _ in 0..60 {
+        let refused = authority.sign(&request(None).0, &Proof::Token("hj1.aa.bb".into()), &clear()).await;
+        assert_eq!(refused.unwrap_err().reason, Reason::TokenUnknown);
+    }
+    let all = authority.journal(None, 10, false).await.unwrap();
+    assert!(all.len() == 10 && all.iter().all(|(_, decision)| !decision.is_issued()), "newest first, of both");
+    let older = authority.journal(Some(all[9].0), 100, false).await.unwrap();
+    assert_eq!((older.len(), older[50].1.spiffe_id.as_str(), older[50].1.is_issued()), (51, WEB, true));
+    assert_eq!(authority.journal(None, 100, true).await.unwrap().len(), 60);
+}
+
+#[tokio::test]
 async fn the_present_identity_is_renewed_and_gives_no_other() {
     let place = Place::new();
     let authority = place.open().await.unwrap();

@@ -20,7 +20,9 @@ use parking_lot::RwLock;
 use redb::{Database, ReadTransaction, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Clock, Committed, Compare, Entry, RecordWrite, Records, Revision, Store, StoreError, Txn, Version, Write};
+use super::{
+    Append, Clock, Committed, Compare, Entry, RecordWrite, Records, Revision, Ring, Store, StoreError, Txn, Version, Write,
+};
 use crate::model::Key;
 use tables::Reader;
 use trouble::Trouble;
@@ -170,15 +172,15 @@ impl Store for Embedded {
 
 #[async_trait]
 impl Records for Embedded {
-    async fn record(&self, writes: Vec<RecordWrite>, journal: Vec<Vec<u8>>, keep: u64) -> Result<(), StoreError> {
-        self.ask(|reply| Job::Record { writes, journal, keep, reply }).await?
+    async fn record(&self, writes: Vec<RecordWrite>, journal: Vec<Append>) -> Result<(), StoreError> {
+        self.ask(|reply| Job::Record { writes, journal, reply }).await?
     }
 
     async fn records(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         self.look(|txn| records::all(txn).map(Ok)).await
     }
 
-    async fn journal(&self, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.look(move |txn| records::journal(txn, before.unwrap_or(u64::MAX), limit).map(Ok)).await
+    async fn journal(&self, ring: Ring, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.look(move |txn| records::journal(txn, ring, before.unwrap_or(u64::MAX), limit).map(Ok)).await
     }
 }

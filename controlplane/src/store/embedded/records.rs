@@ -1,21 +1,22 @@
-//! The tables of records and of the journal in the embedded store. They are made by the first write; files of before do not have them.
+//! The tables of records and of the journals in the embedded store. They are made by the first write; files of before do not have them.
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, WriteTransaction};
 
 use super::trouble::Trouble;
-use crate::store::{Entry, RecordWrite, StoreError};
+use crate::store::{Append, Entry, RecordWrite, Ring, StoreError};
 
 /// Key → record.
 const RECORDS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("records");
-/// Number → entry.
-const JOURNAL: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("journal");
+/// Number → entry, of what was done.
+const DONE: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("journal");
+/// Number → entry, of what was refused.
+const REFUSED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("journal-refused");
 
-/// Carries out writes and appends entries, when what they require is so; the oldest entries beyond `keep` go.
+/// Carries out writes and appends entries, when what they require is so; in each journal the oldest entries beyond what it keeps go.
 pub(super) fn write(
     txn: &WriteTransaction,
     writes: &[RecordWrite],
-    entries: &[Vec<u8>],
-    keep: u64,
+    entries: &[Append],
 ) -> Result<Result<(), StoreError>, Trouble> {
     let mut records = txn.open_table(RECORDS)?;
     for write in writes {
@@ -37,13 +38,20 @@ pub(super) fn write(
             RecordWrite::Require(..) => {}
         }
     }
-    let mut journal = txn.open_table(JOURNAL)?;
-    let first = journal.last()?.map_or(1, |(number, _)| number.value() + 1);
-    for (number, entry) in (first..).zip(entries) {
-        journal.insert(number, entry.as_slice())?;
+    let (mut done, mut refused) = (txn.open_table(DONE)?, txn.open_table(REFUSED)?);
+    let mut last = 0;
+    for journal in [&done, &refused] {
+        last = journal.last()?.map_or(0, |(number, _)| number.value()).max(last);
     }
-    while journal.len()? > keep {
-        journal.pop_first()?;
+    for (number, entry) in (last + 1..).zip(entries) {
+        let journal = match entry.ring {
+            Ring::Done => &mut done,
+            Ring::Refused => &mut refused,
+        };
+        journal.insert(number, entry.body.as_slice())?;
+        while journal.len()? > entry.keep {
+            journal.pop_first()?;
+        }
     }
     Ok(Ok(()))
 }
@@ -63,8 +71,12 @@ pub(super) fn all(txn: &ReadTransaction) -> Result<Vec<(String, Vec<u8>)>, Troub
 }
 
 /// Entries before a number, newest first.
-pub(super) fn journal(txn: &ReadTransaction, before: u64, limit: usize) -> Result<Vec<Entry>, Trouble> {
-    let table = match txn.open_table(JOURNAL) {
+pub(super) fn journal(txn: &ReadTransaction, ring: Ring, before: u64, limit: usize) -> Result<Vec<Entry>, Trouble> {
+    let journal = match ring {
+        Ring::Done => DONE,
+        Ring::Refused => REFUSED,
+    };
+    let table = match txn.open_table(journal) {
         Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
         table => table?,
     };

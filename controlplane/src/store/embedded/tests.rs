@@ -195,17 +195,22 @@ fn a_writer_that_went_away_did_not_half_write() {
     });
 }
 
+fn append(ring: Ring, body: &str) -> Append {
+    Append { ring, body: body.as_bytes().to_vec(), keep: 2 }
+}
+
 #[test]
-fn records_and_the_journal_outlive_the_process_and_are_no_revisions() {
+fn records_and_the_journals_outlive_the_process_and_are_no_revisions() {
     let dir = tempfile::tempdir().unwrap();
     block_on(async {
         let store = open(dir.path()).unwrap();
-        assert_eq!((store.records().await.unwrap(), store.journal(None, 9).await.unwrap()), (vec![], vec![]));
+        assert_eq!((store.records().await.unwrap(), store.journal(Ring::Done, None, 9).await.unwrap()), (vec![], vec![]));
         let set = |key: &str, value: &[u8]| RecordWrite::Set(key.into(), value.to_vec());
         let raise = |number| RecordWrite::Raise("n".into(), number);
-        store.record(vec![set("a", b"1"), set("b", b"2"), raise(7)], vec![b"first".to_vec()], 2).await.unwrap();
+        store.record(vec![set("a", b"1"), set("b", b"2"), raise(7)], vec![append(Ring::Done, "first")]).await.unwrap();
         let remove = RecordWrite::Remove("b".into());
-        store.record(vec![remove, raise(5)], vec![b"second".to_vec(), b"third".to_vec()], 2).await.unwrap();
+        let more = vec![append(Ring::Done, "second"), append(Ring::Done, "third")];
+        store.record(vec![remove, raise(5)], more).await.unwrap();
         assert_eq!(store.load().await.unwrap(), (0, vec![]), "the configuration has no new revision");
     });
     block_on(async {
@@ -213,9 +218,14 @@ fn records_and_the_journal_outlive_the_process_and_are_no_revisions() {
         let records = store.records().await.unwrap();
         assert_eq!(records, [("a".to_owned(), b"1".to_vec()), ("n".to_owned(), 7_u64.to_be_bytes().to_vec())]);
         let numbers = |entries: Vec<Entry>| entries.into_iter().map(|entry| entry.number).collect::<Vec<u64>>();
-        assert_eq!(numbers(store.journal(None, 9).await.unwrap()), [3, 2], "the oldest entry is gone");
-        assert_eq!(numbers(store.journal(Some(3), 9).await.unwrap()), [2]);
-        store.record(vec![], vec![b"fourth".to_vec()], 2).await.unwrap();
-        assert_eq!(store.journal(None, 1).await.unwrap(), [Entry { number: 4, body: b"fourth".to_vec() }]);
+        assert_eq!(numbers(store.journal(Ring::Done, None, 9).await.unwrap()), [3, 2], "the oldest entry is gone");
+        assert_eq!(numbers(store.journal(Ring::Done, Some(3), 9).await.unwrap()), [2]);
+        let flood = (0..5).map(|_| append(Ring::Refused, "refused")).collect();
+        store.record(vec![], flood).await.unwrap();
+        assert_eq!(numbers(store.journal(Ring::Refused, None, 9).await.unwrap()), [8, 7], "one order over both");
+        store.record(vec![], vec![append(Ring::Done, "fourth")]).await.unwrap();
+        let done = store.journal(Ring::Done, None, 9).await.unwrap();
+        assert_eq!(done[0], Entry { number: 9, body: b"fourth".to_vec() });
+        assert_eq!(done[1].number, 3, "a flood of refusals pushes out nothing else");
     });
 }

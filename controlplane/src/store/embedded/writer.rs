@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::trouble::Trouble;
 use super::{Opened, Shared, open, records, tables};
-use crate::store::{Clock, Committed, RecordWrite, Revision, StoreError, Txn};
+use crate::store::{Append, Clock, Committed, RecordWrite, Revision, StoreError, Txn};
 
 /// Transactions that share one commit at most; more only makes the first of them wait longer.
 const BATCH: usize = 64;
@@ -19,8 +19,8 @@ pub(super) enum Job {
     Txns { txns: Vec<Txn>, reply: oneshot::Sender<Committed> },
     /// Forget old versions.
     Compact { keep_revisions: u64, since_ms: u64, reply: oneshot::Sender<Result<Revision, StoreError>> },
-    /// Write records and append to the journal.
-    Record { writes: Vec<RecordWrite>, journal: Vec<Vec<u8>>, keep: u64, reply: oneshot::Sender<Result<(), StoreError>> },
+    /// Write records and append to the journals.
+    Record { writes: Vec<RecordWrite>, journal: Vec<Append>, reply: oneshot::Sender<Result<(), StoreError>> },
 }
 
 /// What became of a job.
@@ -100,7 +100,7 @@ impl Writer {
                 Job::Compact { keep_revisions, since_ms, .. } => {
                     Answer::Compacted(tables::compact(&txn, *keep_revisions, *since_ms)?)
                 }
-                Job::Record { writes, journal, keep, .. } => Answer::Recorded(records::write(&txn, writes, journal, *keep)?),
+                Job::Record { writes, journal, .. } => Answer::Recorded(records::write(&txn, writes, journal)?),
             });
         }
         txn.commit()?;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::model::{Key, ResourceKind};
-use crate::store::{Revision, StoreError, Version};
+use crate::store::{Revision, Ring, StoreError, Version};
 
 /// The layout that this code reads and writes.
 pub(super) const FORMAT: u32 = 1;
@@ -73,8 +73,12 @@ impl Keys {
         format!("{}rec/{key}", self.0)
     }
 
-    pub(super) fn journal(&self, number: u64) -> String {
-        format!("{}jrn/{number:016x}", self.0)
+    pub(super) fn journal(&self, ring: Ring, number: u64) -> String {
+        let name = match ring {
+            Ring::Done => "jrn",
+            Ring::Refused => "jrr",
+        };
+        format!("{}{name}/{number:016x}", self.0)
     }
 
     pub(super) fn lease(&self, name: &str) -> String {
@@ -108,8 +112,12 @@ pub(super) struct Floor {
 /// The value of `rhead`, which every write of records compares and replaces.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub(super) struct RecordHead {
-    /// Of the newest entry of the journal.
+    /// Of the newest entry of both journals.
     pub(super) journal: u64,
+    /// Entries of the journal of what was done.
+    pub(super) done: u64,
+    /// Entries of the journal of what was refused.
+    pub(super) refused: u64,
     pub(super) token: String,
 }
 

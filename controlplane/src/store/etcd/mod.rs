@@ -23,7 +23,8 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
 use super::{
-    Clock, Committed, Compare, Entry, Hold, Leases, News, RecordWrite, Records, Revision, Store, StoreError, Txn, Version, Write,
+    Append, Clock, Committed, Compare, Entry, Hold, Leases, News, RecordWrite, Records, Revision, Ring, Store, StoreError, Txn,
+    Version, Write,
 };
 use crate::model::Key;
 use client::Client;
@@ -151,16 +152,16 @@ impl Store for Etcd {
 
 #[async_trait]
 impl Records for Etcd {
-    async fn record(&self, writes: Vec<RecordWrite>, journal: Vec<Vec<u8>>, keep: u64) -> Result<(), StoreError> {
-        self.write_records(writes, journal, keep).await
+    async fn record(&self, writes: Vec<RecordWrite>, journal: Vec<Append>) -> Result<(), StoreError> {
+        self.write_records(writes, journal).await
     }
 
     async fn records(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         self.all_records().await
     }
 
-    async fn journal(&self, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.read_journal(before.unwrap_or(u64::MAX), limit).await
+    async fn journal(&self, ring: Ring, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.read_journal(ring, before.unwrap_or(u64::MAX), limit).await
     }
 
     fn news(&self) -> Option<broadcast::Receiver<News>> {

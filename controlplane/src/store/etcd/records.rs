@@ -1,4 +1,4 @@
-//! Records and the journal on etcd. Every write compares and replaces `rhead`, so that what it has read still holds when it is carried out.
+//! Records and the journals on etcd. Every write compares and replaces `rhead`, so that what it has read still holds when it is carried out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::client::{Trouble, delete, delete_range, get, nested, put, range, read
 use super::commit::token;
 use super::layout::{RecordHead, form, json, number};
 use super::read::ranges;
-use crate::store::{Entry, RecordWrite, StoreError};
+use crate::store::{Append, Entry, RecordWrite, Ring, StoreError};
 
 /// How long a write is tried.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,32 +29,21 @@ const MOST_BYTES: usize = 1 << 20;
 
 impl Etcd {
     /// Writes all or nothing, as long as it fits into one transaction of etcd (3,600 records and 1 MiB); more is written in several, each whole.
-    pub(super) async fn write_records(
-        &self,
-        writes: Vec<RecordWrite>,
-        journal: Vec<Vec<u8>>,
-        keep: u64,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn write_records(&self, writes: Vec<RecordWrite>, journal: Vec<Append>) -> Result<(), StoreError> {
         let _turn = self.recording.lock().await;
         let deadline = clock::now() + PATIENCE;
         let mut groups = grouped(writes);
         let last = groups.pop().unwrap_or_default();
         for group in groups {
-            self.record_group(&group, &[], u64::MAX, deadline).await?;
+            self.record_group(&group, &[], deadline).await?;
         }
-        self.record_group(&last, &journal, keep, deadline).await
+        self.record_group(&last, &journal, deadline).await
     }
 
-    async fn record_group(
-        &self,
-        writes: &[RecordWrite],
-        journal: &[Vec<u8>],
-        keep: u64,
-        deadline: Instant,
-    ) -> Result<(), StoreError> {
+    async fn record_group(&self, writes: &[RecordWrite], journal: &[Append], deadline: Instant) -> Result<(), StoreError> {
         let token = token()?;
         loop {
-            let tried = self.try_group(writes, journal, keep, &token).await;
+            let tried = self.try_group(writes, journal, &token).await;
             match tried {
                 Ok(true) => return Ok(()),
                 Err(StoreError::Away(why)) if clock::now() + PAUSE >= deadline => return Err(StoreError::Away(why)),
@@ -65,8 +54,8 @@ impl Etcd {
     }
 
     /// Reads what decides, and writes when that is still so; `false` when somebody else wrote in between.
-    async fn try_group(&self, writes: &[RecordWrite], journal: &[Vec<u8>], keep: u64, token: &str) -> Result<bool, StoreError> {
-        let (head, modified) = self.record_head().await?;
+    async fn try_group(&self, writes: &[RecordWrite], journal: &[Append], token: &str) -> Result<bool, StoreError> {
+        let (mut head, modified) = self.record_head().await?;
         if head.token == token {
             return Ok(true);
         }
@@ -76,19 +65,46 @@ impl Etcd {
             let key = self.keys.record(&key);
             ops.push(value.map_or_else(|| delete(&key), |value| put(&key, value)));
         }
-        let newest = head.journal + journal.len() as u64;
-        for (number, body) in (head.journal + 1..).zip(journal).filter(|(number, _)| number + keep > newest) {
-            ops.push(put(&self.keys.journal(number), body.clone()));
+        for ring in [Ring::Done, Ring::Refused] {
+            if let Some(last) = journal.iter().rfind(|entry| entry.ring == ring) {
+                ops.extend(self.making_room(ring, &mut head, journal, last.keep).await?);
+            }
         }
-        if newest > keep && !journal.is_empty() {
-            ops.push(delete_range(&self.keys.journal(0), self.keys.journal((newest - keep).min(head.journal) + 1).into_bytes()));
+        for entry in journal {
+            head.journal += 1;
+            ops.push(put(&self.keys.journal(entry.ring, head.journal), entry.body.clone()));
         }
-        let new = RecordHead { journal: newest, token: token.to_owned() };
-        let mut success: Vec<RequestOp> = vec![put(&self.keys.record_head(), json(&new)?)];
+        token.clone_into(&mut head.token);
+        let mut success: Vec<RequestOp> = vec![put(&self.keys.record_head(), json(&head)?)];
         success.extend(ops.chunks(INNER).map(|inner| nested(inner.to_vec())));
         let compare = vec![unchanged(&self.keys.record_head(), modified)];
         let answer = self.client.txn(TxnRequest { compare, success, failure: Vec::new() }).await;
         Ok(answer.map_err(Trouble::into_error)?.succeeded)
+    }
+
+    /// Counts what is appended to a journal, and deletes as many of its oldest entries as are too many then.
+    async fn making_room(
+        &self,
+        ring: Ring,
+        head: &mut RecordHead,
+        journal: &[Append],
+        keep: u64,
+    ) -> Result<Option<RequestOp>, StoreError> {
+        let held = match ring {
+            Ring::Done => &mut head.done,
+            Ring::Refused => &mut head.refused,
+        };
+        let added = journal.iter().filter(|entry| entry.ring == ring).count() as u64;
+        let gone = (*held + added).saturating_sub(keep).min(*held);
+        *held = *held + added - gone;
+        if gone == 0 {
+            return Ok(None);
+        }
+        let first = self.keys.journal(ring, 0);
+        let limit = i64::try_from(gone).unwrap_or(i64::MAX);
+        let oldest = self.read(range(&first, self.keys.journal(ring, u64::MAX).into_bytes(), limit, false)).await?;
+        let last = oldest.kvs.last().and_then(|kv| number(&kv.key));
+        Ok(last.map(|last| delete_range(&first, self.keys.journal(ring, last + 1).into_bytes())))
     }
 
     async fn record_head(&self) -> Result<(RecordHead, i64), StoreError> {
@@ -131,13 +147,13 @@ impl Etcd {
         Ok(found.into_iter().map(|(key, value)| (key[prefix.len()..].to_owned(), value)).collect())
     }
 
-    pub(super) async fn read_journal(&self, before: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        let end = self.keys.journal(before).into_bytes();
+    pub(super) async fn read_journal(&self, ring: Ring, before: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let end = self.keys.journal(ring, before).into_bytes();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let found = self.read(range(&self.keys.journal(0), end, limit, true)).await?;
+        let found = self.read(range(&self.keys.journal(ring, 0), end, limit, true)).await?;
         let entry = |kv: heddle_proto::etcd::mvccpb::KeyValue| Some(Entry { number: number(&kv.key)?, body: kv.value });
         Ok(found.kvs.into_iter().filter_map(entry).collect())
     }

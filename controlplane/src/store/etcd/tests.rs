@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{Etcd, EtcdSettings, EtcdTls};
 use crate::store::conformance::{Hands, delete, put, route};
-use crate::store::{Clock, Compare, Hold, Leases, RecordWrite, Records, Store, StoreError, Txn, Watch};
+use crate::store::{Append, Clock, Compare, Hold, Leases, RecordWrite, Records, Ring, Store, StoreError, Txn, Watch};
 
 /// Members of etcd on loopback, ended by their process ids.
 pub(crate) struct Cluster {
@@ -162,31 +162,36 @@ async fn what_is_larger_than_a_request_of_etcd_is_written_whole() {
     assert!(store.below("/p/part/").await.unwrap().is_empty(), "what nobody can ask for is gone");
 }
 
+fn append(ring: Ring, body: &[u8]) -> Append {
+    Append { ring, body: body.to_vec(), keep: 3 }
+}
+
 #[tokio::test]
 async fn records_are_raised_required_and_journalled_across_writers() {
     let cluster = Cluster::of(1);
     let (one, two) = (cluster.store("/p/", clock()).await, cluster.store("/p/", clock()).await);
     let mut news = two.news().unwrap();
     let set = |key: &str, value: &[u8]| RecordWrite::Set(key.into(), value.to_vec());
-    one.record(vec![set("token", b"fresh"), RecordWrite::Raise("n".into(), 5)], vec![b"made".to_vec()], 3).await.unwrap();
+    one.record(vec![set("token", b"fresh"), RecordWrite::Raise("n".into(), 5)], vec![append(Ring::Done, b"made")]).await.unwrap();
     let take = |value: &[u8]| vec![RecordWrite::Require("token".into(), Some(b"fresh".to_vec())), set("token", value)];
-    let taken = tokio::join!(one.record(take(b"one"), vec![], 3), two.record(take(b"two"), vec![], 3));
+    let taken = tokio::join!(one.record(take(b"one"), vec![]), two.record(take(b"two"), vec![]));
     let refused = |taken: &Result<(), StoreError>| matches!(taken, Err(StoreError::Changed(key)) if key == "token");
     assert!(refused(&taken.0) != refused(&taken.1), "exactly one has it: {taken:?}");
-    two.record(vec![RecordWrite::Raise("n".into(), 3)], vec![], 3).await.unwrap();
+    two.record(vec![RecordWrite::Raise("n".into(), 3)], vec![]).await.unwrap();
     let absent = vec![RecordWrite::Require("token".into(), None)];
-    assert!(matches!(two.record(absent, vec![], 3).await, Err(StoreError::Changed(_))));
+    assert!(matches!(two.record(absent, vec![]).await, Err(StoreError::Changed(_))));
     let all = one.records().await.unwrap();
     assert_eq!(all[0], ("n".to_owned(), 5u64.to_be_bytes().to_vec()));
     assert_eq!(all.len(), 2);
     for n in 0..5u8 {
-        two.record(vec![], vec![vec![n]], 3).await.unwrap();
+        two.record(vec![], vec![append(Ring::Done, &[n])]).await.unwrap();
+        two.record(vec![], vec![append(Ring::Refused, &[n])]).await.unwrap();
     }
-    let journal = one.journal(None, 10).await.unwrap();
-    assert_eq!(journal.iter().map(|entry| (entry.number, entry.body[0])).collect::<Vec<_>>(), [(6, 4), (5, 3), (4, 2)]);
-    assert_eq!(one.journal(Some(6), 1).await.unwrap()[0].number, 5);
+    let journal = one.journal(Ring::Done, None, 10).await.unwrap();
+    assert_eq!(journal.iter().map(|entry| (entry.number, entry.body[0])).collect::<Vec<_>>(), [(10, 4), (8, 3), (6, 2)]);
+    assert_eq!(one.journal(Ring::Done, Some(10), 1).await.unwrap()[0].number, 8);
     let many: Vec<RecordWrite> = (0..5_000).map(|n| set(&format!("many/{n:05}"), b"x")).collect();
-    one.record(many, vec![], u64::MAX).await.unwrap();
+    one.record(many, vec![]).await.unwrap();
     assert_eq!(two.records().await.unwrap().len(), 5_002);
     let mut heard = Vec::new();
     while heard.len() < 3 {
