@@ -15,5 +15,6 @@ pub mod pages;
 pub mod place;
 pub mod process;
 pub mod raw;
+pub mod redis;
 pub mod separate;
 pub mod slapd;

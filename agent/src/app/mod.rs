@@ -231,6 +231,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         status: status.clone(),
         ..Common::new(settings, hostname, log, tracer, readiness.clone(), &identity)
     };
+    tokio::spawn(compiler.uses().clone().keep_shared(membership.clone()));
     let compiler = Arc::new(Mutex::new(compiler));
     let (updates, batches) = mpsc::channel(BATCHES);
     outward::answer_names(&common.settings, &common.callees.demand, tables.clone()).await?;

@@ -26,6 +26,27 @@ pub(crate) struct ClientTls {
     pub key: Option<String>,
 }
 
+impl ClientTls {
+    /// Adds what is wrong with it, at the field that holds it.
+    pub(crate) fn validate(&self, field: &str, faults: &mut Faults) {
+        if let Some(ca) = self.ca.as_deref().filter(|text| is_known(text))
+            && let Err(error) = net::roots_of_pem(ca)
+        {
+            faults.add(format!("{field}.ca"), error);
+        }
+        match (self.cert.as_deref(), self.key.as_deref()) {
+            (Some(cert), Some(key)) if is_known(cert) && is_known(key) => {
+                if let Err(error) = net::key_pair_of_pem(cert, key) {
+                    faults.add(format!("{field}.cert"), error);
+                }
+            }
+            (Some(_), None) => faults.add(format!("{field}.key"), "a certificate needs its key"),
+            (None, Some(_)) => faults.add(format!("{field}.cert"), "a key needs its certificate"),
+            _ => {}
+        }
+    }
+}
+
 /// How a service is reached, as plugins are configured for it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reach<'a> {
@@ -59,26 +80,7 @@ impl Reach<'_> {
         faults.range("timeout", self.timeout, 1, MAX_TIMEOUT);
         faults.range("keepalive_timeout", self.keepalive_timeout, 1000, MAX_REST);
         faults.range("keepalive_pool", self.keepalive_pool, 1, MAX_POOL);
-        self.validate_tls(faults);
-    }
-
-    fn validate_tls(&self, faults: &mut Faults) {
-        let Some(tls) = self.tls else { return };
-        if let Some(ca) = tls.ca.as_deref().filter(|text| is_known(text))
-            && let Err(error) = net::roots_of_pem(ca)
-        {
-            faults.add("tls.ca", error);
-        }
-        match (tls.cert.as_deref(), tls.key.as_deref()) {
-            (Some(cert), Some(key)) if is_known(cert) && is_known(key) => {
-                if let Err(error) = net::key_pair_of_pem(cert, key) {
-                    faults.add("tls.cert", error);
-                }
-            }
-            (Some(_), None) => faults.add("tls.key", "a certificate needs its key"),
-            (None, Some(_)) => faults.add("tls.cert", "a key needs its certificate"),
-            _ => {}
-        }
+        self.tls.iter().for_each(|tls| tls.validate("tls", faults));
     }
 
     /// The service.

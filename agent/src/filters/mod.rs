@@ -94,6 +94,7 @@ pub use credential::{Credential, credentials, masked};
 #[cfg(feature = "bench")]
 pub use hmac_auth::canonical;
 pub use keep::Keep;
+pub use limits::Uses;
 pub use registry::Registry;
 
 use meta::Meta;

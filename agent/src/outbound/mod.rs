@@ -1,4 +1,4 @@
-//! Asking other services: the HTTP client of the plugins that must ask somebody before a request may go on. It knows no plugins and no upstreams.
+//! Asking other services: the HTTP and the Redis client of the plugins that must ask somebody before a request may go on. It knows no plugins and no upstreams.
 //!
 //! It speaks HTTP/1.1 with the agent's own codec, as probes and upstreams do: one strict reading of answers, one kind of fields, and nothing that has to run
 //! beside a call. The client of upstreams is not used again because it lives on clusters, their health and their endpoints, of which there are none here, and
@@ -9,6 +9,7 @@
 mod connect;
 mod lane;
 mod message;
+mod redis;
 mod remote;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -26,6 +27,7 @@ use crate::dns::ResolverSettings;
 use crate::net::SystemRoots;
 
 pub use message::{Call, CallError, Reply};
+pub use redis::{Redis, RedisError, RedisOptions, Script};
 pub use remote::{Remote, RemoteOptions};
 pub use url::Url;
 
@@ -46,6 +48,8 @@ struct Shared {
     system_roots: SystemRoots,
     /// Remotes in use: the same one for the same server and options, so that a changed configuration keeps its connections.
     known: Mutex<Vec<(Key, Weak<Core>)>>,
+    /// The same for Redis.
+    known_redis: redis::Known,
 }
 
 /// Source of the numbers by which threads tell remotes apart.
@@ -77,6 +81,7 @@ impl Outbound {
             provider: Arc::new(aws_lc_rs::default_provider()),
             system_roots: SystemRoots::default(),
             known: Mutex::default(),
+            known_redis: redis::Known::default(),
         };
         Outbound { shared: Arc::new(shared) }
     }
@@ -100,5 +105,13 @@ impl Outbound {
             }
         };
         Ok(Remote::new(core, url.target))
+    }
+
+    /// A Redis to ask. Plugins with the same options share its connection, one on each thread.
+    ///
+    /// # Errors
+    /// In words: what is wrong with the host, the CA or the client certificate, or that the system trusts nobody.
+    pub fn redis(&self, options: &RedisOptions) -> Result<Redis, String> {
+        self.shared.known_redis.get_or(options, || redis::Core::new(self.clone(), options))
     }
 }

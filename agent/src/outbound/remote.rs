@@ -68,7 +68,7 @@ pub(super) struct Core {
     pub(super) outbound: Outbound,
     pub(super) host: String,
     pub(super) port: u16,
-    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub(super) tls: Option<Tls>,
     authority: String,
     timeout: Duration,
     max_body: u64,
@@ -80,7 +80,12 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn new(outbound: Outbound, url: &Url, options: &RemoteOptions) -> Result<Core, String> {
-        let tls = if url.https { Some(tls(&outbound, url, options)?) } else { None };
+        Core::speaking(outbound, url, options, &[b"http/1.1"])
+    }
+
+    /// One whose connections carry another protocol than HTTP.
+    pub(super) fn speaking(outbound: Outbound, url: &Url, options: &RemoteOptions, alpn: &[&[u8]]) -> Result<Core, String> {
+        let tls = if url.https { Some(tls(&outbound, url, options, alpn)?) } else { None };
         Ok(Core {
             id: next_id(),
             outbound,
@@ -97,7 +102,9 @@ impl Core {
     }
 }
 
-fn tls(outbound: &Outbound, url: &Url, options: &RemoteOptions) -> Result<(Arc<ClientConfig>, ServerName<'static>), String> {
+type Tls = (Arc<ClientConfig>, ServerName<'static>);
+
+fn tls(outbound: &Outbound, url: &Url, options: &RemoteOptions, alpn: &[&[u8]]) -> Result<Tls, String> {
     let shared = &outbound.shared;
     let roots = match (&options.ca, options.verify) {
         (_, false) => None,
@@ -106,7 +113,7 @@ fn tls(outbound: &Outbound, url: &Url, options: &RemoteOptions) -> Result<(Arc<C
     };
     let identity = options.identity.as_ref().map(|(chain, key)| net::key_pair_of_pem(chain, key));
     let identity = identity.transpose().map_err(|error| format!("client certificate: {error}"))?;
-    let config = net::client_config(&shared.provider, roots, identity, &[b"http/1.1"])?;
+    let config = net::client_config(&shared.provider, roots, identity, alpn)?;
     let name = net::server_name(&url.authority).ok_or_else(|| format!("`{}` is no server name", url.host))?;
     Ok((Arc::new(config), name))
 }

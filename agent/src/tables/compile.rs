@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::consumers::Known;
 use super::{Action, Application, Clusters, Consumers, Secrets, Tables, mesh, references};
-use crate::filters::{self, Chain, Credential, Keep, Parts};
+use crate::filters::{self, Chain, Credential, Keep, Parts, Uses};
 use crate::observe::RouteStats;
 use crate::outbound::Outbound;
 use crate::route::{CompiledRoute, RouteTable};
@@ -104,6 +104,11 @@ impl Compiler {
     pub fn keeping_below(mut self, folder: std::path::PathBuf) -> Compiler {
         self.keep = Keep::below(folder);
         self
+    }
+
+    /// What filters let through of limits that the fleet shares.
+    pub fn uses(&self) -> &Arc<Uses> {
+        self.keep.uses()
     }
 
     /// Takes one resource.

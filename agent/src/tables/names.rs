@@ -94,7 +94,7 @@ mod tests {
             assert_eq!(Called::of(none, "shop"), None, "{none}");
         }
         assert_eq!(Called::of_name("api.pay.", "shop"), None, "the outside has names of two labels too");
-        assert_eq!(Called::of_name("Api.Pay.Mesh.", "shop").unwrap().service, "pay/api".into());
+        assert_eq!(Called::of_name("Api.Pay.Mesh.", "shop").unwrap().service, Arc::from("pay/api"));
         assert_eq!(host_of("pay/api"), "api.pay");
     }
 

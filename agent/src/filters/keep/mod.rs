@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::Filter;
+use super::{Filter, Uses};
 use shared::Shared;
 pub(super) use shared::{Layer, Source};
 
@@ -19,6 +19,7 @@ pub struct Keep {
     entries: Mutex<HashMap<String, Weak<dyn Any + Send + Sync>>>,
     filters: Shared,
     folder: Option<PathBuf>,
+    uses: Arc<Uses>,
 }
 
 impl Keep {
@@ -30,6 +31,11 @@ impl Keep {
     /// Where filters may keep files.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
+    }
+
+    /// What has been let through of limits that the fleet shares.
+    pub fn uses(&self) -> &Arc<Uses> {
+        &self.uses
     }
 
     /// The state under `key`, made by `make` when nobody holds one of this type. Choose the key so that a changed configuration that must start

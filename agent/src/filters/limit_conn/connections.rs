@@ -87,7 +87,7 @@ impl Connections {
     }
 
     /// Takes into account what one has taken: the mean of it and of what was usual, as `resty.limit.conn` does.
-    fn learn(&self, took: Duration) {
+    pub(super) fn learn(&self, took: Duration) {
         let took = nanos(took.min(LONGEST));
         let mean = |usual: u64| Some(usual / 2 + took / 2);
         // The closure never says no, so neither does the update.

@@ -2,6 +2,7 @@
 
 mod config;
 mod connections;
+mod elsewhere;
 mod filter;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ pub(crate) static PLUGIN: Plugin = Plugin {
         version: "0.1",
         kind: PluginKind::Plain,
         unique_consumer_field: None,
-        encrypt_fields: &[],
+        encrypt_fields: &["redis_password", "redis_tls.key"],
         prefer_route: false,
     },
     schema: check::route_schema::<Config>,

@@ -7,57 +7,56 @@ use serde_json::Value;
 use super::super::check::{self, Faults};
 use super::super::fields::is_name;
 use super::super::ip_strategy::IpStrategyConfig;
-use super::super::limits::{KeyType, check_policy};
+use super::super::limits::{KeyType, Policy, with_redis};
 use crate::exchange::Template;
 
-/// Configuration on a route: either `count` and `time_window`, or `rules`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Config {
-    /// Requests allowed in a window: a number or a text with variables.
-    pub count: Option<Amount>,
-    /// Length of a window in seconds: a number or a text with variables.
-    pub time_window: Option<Amount>,
-    /// Several limits instead of `count` and `time_window`, all of which must hold.
-    #[schemars(length(min = 1))]
-    pub rules: Option<Vec<Rule>>,
-    /// `fixed`: a window starts with its first request and ends at once. `sliding`: the window before counts in proportion to how much of it is still within reach.
-    #[serde(default)]
-    pub window_type: WindowType,
-    /// What requests are counted by; the client address where it is empty.
-    #[serde(default = "key")]
-    #[schemars(length(min = 1))]
-    pub key: String,
-    /// How `key` is read: `var` (the name of a variable), `var_combination` (a text with variables) or `constant` (all together).
-    #[serde(default)]
-    pub key_type: KeyType,
-    /// Counts by an address of `X-Forwarded-For` instead of `key` where a trusted proxy is the peer: `depth`, `excluded_ips`, `ipv6_subnet`.
-    pub ip_strategy: Option<IpStrategyConfig>,
-    /// Status of refusals.
-    #[serde(default = "rejected_code")]
-    #[schemars(range(min = 200, max = 599))]
-    pub rejected_code: u16,
-    /// What a refused client reads as `error_msg`.
-    #[schemars(length(min = 1))]
-    pub rejected_msg: Option<String>,
-    /// Where counters are kept. Only `local` for now: on this node, exact over its workers.
-    #[serde(default = "policy")]
-    pub policy: String,
-    /// Lets requests through when the limit cannot be told, instead of answering 500.
-    #[serde(default)]
-    pub allow_degradation: bool,
-    /// Whether responses carry limit, remainder and seconds until reset in `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
-    #[serde(default = "yes")]
-    pub show_limit_quota_header: bool,
-    /// Whether responses carry `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), also without the fields above.
-    #[serde(default)]
-    pub ietf_headers: bool,
-    /// Routes with the same group share their counters; their limits should be the same.
-    #[schemars(length(min = 1))]
-    pub group: Option<String>,
-    /// Has no meaning for `local`.
-    #[serde(default = "never")]
-    pub sync_interval: f64,
+with_redis! {
+    /// Configuration on a route: either `count` and `time_window`, or `rules`.
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct Config {
+        /// Requests allowed in a window: a number or a text with variables.
+        pub count: Option<Amount>,
+        /// Length of a window in seconds: a number or a text with variables.
+        pub time_window: Option<Amount>,
+        /// Several limits instead of `count` and `time_window`, all of which must hold.
+        #[schemars(length(min = 1))]
+        pub rules: Option<Vec<Rule>>,
+        /// `fixed`: a window starts with its first request and ends at once. `sliding`: the window before counts in proportion to how much of it is still within reach.
+        #[serde(default)]
+        pub window_type: WindowType,
+        /// What requests are counted by; the client address where it is empty.
+        #[serde(default = "key")]
+        #[schemars(length(min = 1))]
+        pub key: String,
+        /// How `key` is read: `var` (the name of a variable), `var_combination` (a text with variables) or `constant` (all together).
+        #[serde(default)]
+        pub key_type: KeyType,
+        /// Counts by an address of `X-Forwarded-For` instead of `key` where a trusted proxy is the peer: `depth`, `excluded_ips`, `ipv6_subnet`.
+        pub ip_strategy: Option<IpStrategyConfig>,
+        /// Status of refusals.
+        #[serde(default = "rejected_code")]
+        #[schemars(range(min = 200, max = 599))]
+        pub rejected_code: u16,
+        /// What a refused client reads as `error_msg`.
+        #[schemars(length(min = 1))]
+        pub rejected_msg: Option<String>,
+        /// Lets requests through when the limit cannot be told, as when its Redis is away, instead of answering 500.
+        #[serde(default)]
+        pub allow_degradation: bool,
+        /// Whether responses carry limit, remainder and seconds until reset in `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
+        #[serde(default = "yes")]
+        pub show_limit_quota_header: bool,
+        /// Whether responses carry `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), also without the fields above.
+        #[serde(default)]
+        pub ietf_headers: bool,
+        /// Routes with the same group share their counters; their limits should be the same.
+        #[schemars(length(min = 1))]
+        pub group: Option<String>,
+        /// Has no meaning: every request is counted at once.
+        #[serde(default = "never")]
+        pub sync_interval: f64,
+    }
 }
 
 /// One limit of several.
@@ -139,10 +138,6 @@ fn rejected_code() -> u16 {
     503
 }
 
-fn policy() -> String {
-    "local".to_owned()
-}
-
 fn yes() -> bool {
     true
 }
@@ -194,7 +189,10 @@ impl check::Config for Config {
             faults.add("sync_interval", format!("expected -1 or at least 0.1, got {}", self.sync_interval));
         }
         self.ip_strategy.iter().for_each(|strategy| strategy.validate("ip_strategy", faults));
-        check_policy(&self.policy, faults);
+        if self.policy == Policy::Gossip && self.window_type == WindowType::Sliding {
+            faults.add("window_type", "gossip counts in fixed windows; use fixed, or another policy");
+        }
+        self.redis().validate(faults);
     }
 }
 

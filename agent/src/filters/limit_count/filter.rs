@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::super::limits::{Acted, Key, state_key};
+use super::super::limits::{Acted, Key, Policy, Uses, Window, state_key};
 use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::{Amount, Config, Metadata, WindowType};
 use super::counters::{Counters, Limit, Verdict};
+use super::elsewhere::{Asked, Elsewhere};
 use super::group::{Group, Member};
 use super::quota::{self, Names, Quota};
 use crate::exchange::{Answer, Exchange, Reason, Template};
@@ -16,7 +18,9 @@ use crate::http::ResponseHead;
 struct LimitCount {
     limits: Vec<CompiledLimit>,
     kind: WindowType,
-    counters: Arc<Counters>,
+    counting: Counting,
+    /// Where requests are counted instead, when that is not this node.
+    elsewhere: Option<Arc<Elsewhere>>,
     refusal: Answer,
     /// The answer when a limit cannot be told; `None` lets the request through.
     failure: Option<Answer>,
@@ -28,6 +32,14 @@ struct LimitCount {
     _member: Option<Member>,
     /// Whether it is the action of a `workflow` rather than a plugin by itself.
     inner: bool,
+}
+
+/// What counts on this node.
+enum Counting {
+    /// Counters of its own.
+    Alone(Arc<Counters>),
+    /// With what the others say. The number sets the keys of this limit apart from those of others.
+    Together(Arc<Uses>, u64),
 }
 
 struct CompiledLimit {
@@ -61,14 +73,28 @@ fn compile(value: &Value, context: &BuildContext<'_>, inner: bool) -> Built {
         None => Answer::empty(config.rejected_code, Reason::Plugin),
     };
     let failure = json!({"error_msg": "failed to limit count"});
+    let failure = (!config.allow_degradation).then(|| Answer::json(500, &failure, Reason::PluginFailed));
     let (counters, member) = counters(&config, value, context);
+    let tells = config.show_limit_quota_header || config.ietf_headers;
+    let state = match &config.group {
+        Some(name) => format!("group/{name}"),
+        None => state_key("limit-count", context.origin(), value, CONCERNING),
+    };
+    let shelf = config.redis().open(context.outbound, "limit-count", &state)?;
+    let (kind, failed) = (config.window_type, failure.clone());
+    let elsewhere = shelf.map(|shelf| Elsewhere { shelf, kind, refusal: refusal.clone(), failure: failed, tells });
+    let counting = match config.policy {
+        Policy::Gossip => Counting::Together(context.keep.uses().clone(), xxh3_64(state.as_bytes())),
+        Policy::Local | Policy::Redis => Counting::Alone(counters),
+    };
     Ok(Arc::new(LimitCount {
+        counting,
+        elsewhere: elsewhere.map(Arc::new),
         limits: limits(&config, &metadata),
         kind: config.window_type,
-        counters,
         _member: member,
         refusal,
-        failure: (!config.allow_degradation).then(|| Answer::json(500, &failure, Reason::PluginFailed)),
+        failure,
         show: config.show_limit_quota_header,
         ietf: config.ietf_headers,
         inner,
@@ -149,6 +175,9 @@ impl Filter for LimitCount {
         if !self.inner && Acted::Count.has(x) {
             return Flow::Continue;
         }
+        if let Some(elsewhere) = &self.elsewhere {
+            return self.ask(elsewhere, x);
+        }
         for (number, limit) in self.limits.iter().enumerate() {
             let Some(key) = limit.key.hash(x, limit.seed) else { continue };
             let (Some(count), Some(seconds)) = (limit.count.get(x), limit.seconds.get(x)) else {
@@ -158,7 +187,7 @@ impl Filter for LimitCount {
                 }
             };
             let bounds = Limit { count, window_ms: seconds.saturating_mul(1000), kind: self.kind };
-            let verdict = self.counters.count(key, bounds, x.started_ms);
+            let verdict = self.count(key, bounds, x.started_ms);
             if self.tells() {
                 let Verdict { remaining, reset_ms, .. } = verdict;
                 quota::keep(x, self.id(), Quota { limit: number, count, remaining, reset_ms });
@@ -168,6 +197,10 @@ impl Filter for LimitCount {
             }
         }
         Flow::Continue
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.elsewhere.as_ref().map_or_else(Vec::new, |elsewhere| elsewhere.shelf.counters())
     }
 
     fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
@@ -184,6 +217,33 @@ impl Filter for LimitCount {
 }
 
 impl LimitCount {
+    fn count(&self, key: u128, limit: Limit, now_ms: u64) -> Verdict {
+        match &self.counting {
+            Counting::Alone(counters) => counters.count(key, limit, now_ms),
+            Counting::Together(uses, seed) => {
+                let window = Window::at(now_ms, limit.count, limit.window_ms);
+                let (allowed, remaining) = uses.admit(xxh3_64_with_seed(&key.to_le_bytes(), *seed), window, now_ms);
+                Verdict { allowed, remaining, reset_ms: window.end() - now_ms }
+            }
+        }
+    }
+
+    /// The same where another one counts. It is asked once, for all limits.
+    fn ask(&self, elsewhere: &Arc<Elsewhere>, x: &Exchange) -> Flow {
+        let mut all = Vec::with_capacity(self.limits.len());
+        for (number, limit) in self.limits.iter().enumerate() {
+            let Some(key) = limit.key.hash(x, limit.seed) else { continue };
+            match (limit.count.get(x), limit.seconds.get(x), &self.failure) {
+                (Some(count), Some(seconds), _) => {
+                    all.push(Asked { number, key, count, window_ms: seconds.saturating_mul(1000) })
+                }
+                (.., Some(failure)) => return Flow::Answer(Box::new(failure.clone())),
+                (.., None) => {}
+            }
+        }
+        elsewhere.ask(self.id(), all)
+    }
+
     /// Whether responses tell what remains.
     fn tells(&self) -> bool {
         self.show || self.ietf

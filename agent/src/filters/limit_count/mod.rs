@@ -1,7 +1,8 @@
-//! `limit-count`: so many requests per key and time window on this node. It knows no other nodes.
+//! `limit-count`: so many requests per key and time window, on this node or on all that use one Redis. It knows no wire.
 
 mod config;
 mod counters;
+mod elsewhere;
 mod filter;
 mod group;
 mod quota;
@@ -23,7 +24,7 @@ pub(crate) static PLUGIN: Plugin = Plugin {
         version: "0.5",
         kind: PluginKind::Plain,
         unique_consumer_field: None,
-        encrypt_fields: &[],
+        encrypt_fields: &["redis_password", "redis_tls.key"],
         prefer_route: false,
     },
     schema: check::schema_with_metadata::<Config, Metadata>,

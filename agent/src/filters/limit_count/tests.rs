@@ -161,8 +161,10 @@ fn mistakes_are_refused() {
         (json!({"count": 1, "time_window": 1, "rejected_code": 99}), "rejected_code"),
         (json!({"count": 1, "time_window": 1, "rejected_msg": ""}), "rejected_msg"),
         (json!({"count": 1, "time_window": 1, "sync_interval": 0}), "sync_interval"),
-        (json!({"count": 1, "time_window": 1, "policy": "redis"}), "policy"),
+        (json!({"count": 1, "time_window": 1, "policy": "redis"}), ""),
+        (json!({"count": 1, "time_window": 1, "policy": "redis-cluster"}), "policy"),
         (json!({"count": 1, "time_window": 1, "policy": "x"}), "policy"),
+        (json!({"count": 1, "time_window": 1, "policy": "gossip", "window_type": "sliding"}), "window_type"),
         (json!({"count": 1, "time_window": 1, "ip_strategy": {"excluded_ips": ["x"]}}), "ip_strategy.excluded_ips[0]"),
     ] {
         assert_eq!(faults("limit-count", &config), [path], "{config}");
@@ -220,4 +222,35 @@ fn an_address_of_the_chain_of_proxies_may_be_the_key() {
         passes(filter.access(&mut x))
     };
     assert_eq!([behind("1.1.1.1"), behind("2.2.2.2"), behind("9.9.9.9, 1.1.1.1")], [true, true, false]);
+}
+
+#[test]
+fn windows_that_the_fleet_shares_lie_on_a_grid_and_are_exact_without_others() {
+    let keep = Keep::default();
+    let config = json!({"count": 3, "time_window": 60, "policy": "gossip"});
+    let of = |config: &Value| filter_in("limit-count", config, None, &keep);
+    let first = of(&config);
+    assert_eq!(passing(&first, &[], 2), 2);
+    let mut x = ask(0, &[]);
+    assert!(passes(of(&config).access(&mut x)), "the same configuration goes on counting");
+    let reset = 60 - NOW_MS / 1000 % 60;
+    let fields = told(&first, &mut x);
+    assert_eq!(
+        (fields.get_str("x-ratelimit-remaining"), fields.get_str("x-ratelimit-reset")),
+        (None, None),
+        "another filter tells"
+    );
+    let mut refused = ask(0, &[]);
+    assert_eq!(answer(first.access(&mut refused)).head.status, 503);
+    let fields = told(&first, &mut refused);
+    assert_eq!(
+        (fields.get_str("x-ratelimit-remaining"), fields.get_str("x-ratelimit-reset")),
+        (Some("0"), Some(&*reset.to_string()))
+    );
+    assert!(passes(first.access(&mut ask(reset * 1000, &[]))), "the next window");
+    assert_eq!(
+        passing(&of(&json!({"count": 4, "time_window": 60, "policy": "gossip"})), &[], 9),
+        4,
+        "a changed one starts afresh"
+    );
 }

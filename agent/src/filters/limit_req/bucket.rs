@@ -17,16 +17,18 @@ impl Entry for Due {
 
 /// Nanoseconds of a millisecond.
 pub(super) const NANOS_PER_MS: u64 = 1_000_000;
+/// Nanoseconds of a microsecond.
+pub(super) const NANOS_PER_MICRO: u64 = 1000;
 
 /// A pace. All spans are nanoseconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     /// From one request to the next.
-    interval: u64,
+    pub interval: u64,
     /// A request that comes at most this early goes on at once.
-    at_once: u64,
+    pub at_once: u64,
     /// One that comes earlier than this is refused; in between it waits.
-    most: u64,
+    pub most: u64,
 }
 
 /// What becomes of a request.

@@ -5,53 +5,48 @@ use serde::Deserialize;
 
 use super::super::check::{self, Faults};
 use super::super::ip_strategy::IpStrategyConfig;
-use super::super::limits::{KeyType, check_policy};
+use super::super::limits::{KeyType, with_redis};
 
-/// Configuration on a route: a leaky bucket with `rate`, or a token bucket with `average`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Config {
-    /// Requests per second of the leaky bucket, above 0, with fractions: what comes faster waits, and beyond `burst` is refused.
-    pub rate: Option<f64>,
-    /// With `rate`: requests that may come too early. With `average`: requests that may come at once, 1 when absent.
-    #[schemars(range(min = 0))]
-    pub burst: Option<f64>,
-    /// Requests per `period` of a token bucket, as `average` of Traefik's `rateLimit`; stands instead of `rate`.
-    pub average: Option<f64>,
-    /// Seconds that `average` is meant for.
-    #[serde(default = "period")]
-    pub period: f64,
-    /// What requests are counted by; must be given with `rate` unless there is `ip_strategy`, with `average` it is `remote_addr`.
-    #[schemars(length(min = 1))]
-    pub key: Option<String>,
-    /// How `key` is read: `var` (the name of a variable), `var_combination` (a text with variables) or `constant` (all together).
-    #[serde(default)]
-    pub key_type: KeyType,
-    /// Counts by an address of `X-Forwarded-For` instead of `key` where a trusted proxy is the peer: `depth`, `excluded_ips`, `ipv6_subnet`.
-    pub ip_strategy: Option<IpStrategyConfig>,
-    /// With `rate`: lets requests within `burst` through at once instead of holding them up.
-    #[serde(default)]
-    pub nodelay: bool,
-    /// Status of refusals; 503 with `rate`, 429 with `average` when absent.
-    #[schemars(range(min = 200, max = 599))]
-    pub rejected_code: Option<u16>,
-    /// What a refused client reads as `error_msg`.
-    #[schemars(length(min = 1))]
-    pub rejected_msg: Option<String>,
-    /// Where buckets are kept. Only `local` for now: on this node, exact over its workers.
-    #[serde(default = "policy")]
-    pub policy: String,
-    /// Lets requests through at once when too many wait already (10,000 for one limit), instead of refusing them.
-    #[serde(default)]
-    pub allow_degradation: bool,
+with_redis! {
+    /// Configuration on a route: a leaky bucket with `rate`, or a token bucket with `average`.
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct Config {
+        /// Requests per second of the leaky bucket, above 0, with fractions: what comes faster waits, and beyond `burst` is refused.
+        pub rate: Option<f64>,
+        /// With `rate`: requests that may come too early. With `average`: requests that may come at once, 1 when absent.
+        #[schemars(range(min = 0))]
+        pub burst: Option<f64>,
+        /// Requests per `period` of a token bucket, as `average` of Traefik's `rateLimit`; stands instead of `rate`.
+        pub average: Option<f64>,
+        /// Seconds that `average` is meant for.
+        #[serde(default = "period")]
+        pub period: f64,
+        /// What requests are counted by; must be given with `rate` unless there is `ip_strategy`, with `average` it is `remote_addr`.
+        #[schemars(length(min = 1))]
+        pub key: Option<String>,
+        /// How `key` is read: `var` (the name of a variable), `var_combination` (a text with variables) or `constant` (all together).
+        #[serde(default)]
+        pub key_type: KeyType,
+        /// Counts by an address of `X-Forwarded-For` instead of `key` where a trusted proxy is the peer: `depth`, `excluded_ips`, `ipv6_subnet`.
+        pub ip_strategy: Option<IpStrategyConfig>,
+        /// With `rate`: lets requests within `burst` through at once instead of holding them up.
+        #[serde(default)]
+        pub nodelay: bool,
+        /// Status of refusals; 503 with `rate`, 429 with `average` when absent.
+        #[schemars(range(min = 200, max = 599))]
+        pub rejected_code: Option<u16>,
+        /// What a refused client reads as `error_msg`.
+        #[schemars(length(min = 1))]
+        pub rejected_msg: Option<String>,
+        /// Lets requests through at once when too many wait already (10,000 for one limit) or its Redis is away, instead of refusing them.
+        #[serde(default)]
+        pub allow_degradation: bool,
+    }
 }
 
 fn period() -> f64 {
     1.0
-}
-
-fn policy() -> String {
-    "local".to_owned()
 }
 
 impl check::Config for Config {
@@ -85,6 +80,7 @@ impl check::Config for Config {
         }
         faults.range("rejected_code", self.rejected_code.unwrap_or(200), 200, 599);
         self.ip_strategy.iter().for_each(|strategy| strategy.validate("ip_strategy", faults));
-        check_policy(&self.policy, faults);
+        self.policy.must_be_exact(faults);
+        self.redis().validate(faults);
     }
 }

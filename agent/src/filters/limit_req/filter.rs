@@ -7,16 +7,26 @@ use heddle_node::clock;
 use heddle_node::clock::Instant;
 use serde_json::{Value, json};
 
-use super::super::limits::{Key, Store, Waiting, state_key};
+use super::super::limits::{Key, Shelf, Store, Waiting, state_key};
 use super::super::{BuildContext, Built, Filter, Flow, Phases, Resume, check};
 use super::bucket::{Due, NANOS_PER_MS, Pace, Verdict};
 use super::config::Config;
+use super::elsewhere;
 use crate::exchange::{Answer, Exchange, Reason};
 
 struct LimitReq {
     key: Key,
-    pace: Pace,
     buckets: Arc<Buckets>,
+    rule: Rule,
+    /// Where buckets are kept instead, when that is not this node, with the rule once more for those who wait for it.
+    elsewhere: Option<Arc<(Shelf, Rule)>>,
+}
+
+/// What becomes of requests.
+#[derive(Clone)]
+struct Rule {
+    pace: Pace,
+    waiting: Arc<Waiting>,
     refusal: Answer,
     /// Whether refusals say when to come again.
     tells_when: bool,
@@ -46,13 +56,16 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         None => Answer::empty(status, Reason::Plugin),
     };
     let key = config.key.as_deref().unwrap_or("remote_addr");
+    let state = state_key("limit-req", context.origin(), value, CONCERNING);
+    let shelf = config.redis().open(context.outbound, "limit-req", &state)?;
+    let buckets = context.keep.get_or(&state, Buckets::new);
+    let waiting = buckets.waiting.clone();
+    let rule = Rule { pace, waiting, refusal, tells_when: config.average.is_some(), degrades: config.allow_degradation };
     Ok(Arc::new(LimitReq {
         key: Key::new(key, config.key_type, config.ip_strategy.as_ref()),
-        pace,
-        buckets: context.keep.get_or(&state_key("limit-req", context.origin(), value, CONCERNING), Buckets::new),
-        refusal,
-        tells_when: config.average.is_some(),
-        degrades: config.allow_degradation,
+        buckets,
+        elsewhere: shelf.map(|shelf| Arc::new((shelf, rule.clone()))),
+        rule,
     }))
 }
 
@@ -74,23 +87,47 @@ impl Filter for LimitReq {
 
     fn access(&self, x: &mut Exchange) -> Flow {
         let Some(key) = self.key.hash(x, 0) else { return Flow::Continue };
+        if let Some(elsewhere) = &self.elsewhere {
+            return ask(elsewhere.clone(), key);
+        }
         let now = self.buckets.now();
-        let admit = |due: &mut Due| self.pace.admit(due, now);
-        match self.buckets.by_key.with(key, now / NANOS_PER_MS, || Due(now), admit) {
+        let admit = |due: &mut Due| self.rule.pace.admit(due, now);
+        self.rule.follow(self.buckets.by_key.with(key, now / NANOS_PER_MS, || Due(now), admit))
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.elsewhere.as_ref().map_or_else(Vec::new, |elsewhere| elsewhere.0.counters())
+    }
+}
+
+/// The same where another one keeps the buckets.
+fn ask(elsewhere: Arc<(Shelf, Rule)>, key: u128) -> Flow {
+    Flow::Wait(Box::pin(async move {
+        let (shelf, rule) = &*elsewhere;
+        let flow = match elsewhere::admit(shelf, key, rule.pace).await {
+            Ok(verdict) => rule.follow(verdict),
+            Err(_) if rule.degrades => Flow::Continue,
+            Err(_) => Flow::Answer(Box::new(Answer::empty(500, Reason::PluginFailed))),
+        };
+        Box::new(move |_: &mut Exchange| flow) as Resume
+    }))
+}
+
+impl Rule {
+    fn follow(&self, verdict: Verdict) -> Flow {
+        match verdict {
             Verdict::Pass => Flow::Continue,
             Verdict::Wait(nanos) => self.hold_up(nanos),
             Verdict::Refuse(nanos) => Flow::Answer(Box::new(self.refuse(nanos))),
         }
     }
-}
 
-impl LimitReq {
     fn hold_up(&self, nanos: u64) -> Flow {
         // As APISIX: what is below the resolution of timers is not waited for.
         if nanos < NANOS_PER_MS {
             return Flow::Continue;
         }
-        let Some(ticket) = self.buckets.waiting.enter() else {
+        let Some(ticket) = self.waiting.enter() else {
             return if self.degrades { Flow::Continue } else { Flow::Answer(Box::new(self.refuse(nanos))) };
         };
         Flow::Wait(Box::pin(async move {

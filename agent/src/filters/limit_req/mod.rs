@@ -1,7 +1,8 @@
-//! `limit-req`: a steady pace of requests per key, by holding up or refusing what comes too fast. It knows no other nodes.
+//! `limit-req`: a steady pace of requests per key, by holding up or refusing what comes too fast, on this node or on all that use one Redis. It knows no wire.
 
 mod bucket;
 mod config;
+mod elsewhere;
 mod filter;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ pub(crate) static PLUGIN: Plugin = Plugin {
         version: "0.1",
         kind: PluginKind::Plain,
         unique_consumer_field: None,
-        encrypt_fields: &[],
+        encrypt_fields: &["redis_password", "redis_tls.key"],
         prefer_route: false,
     },
     schema: check::route_schema::<Config>,

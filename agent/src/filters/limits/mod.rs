@@ -2,18 +2,23 @@
 
 mod acted;
 mod key;
+mod policy;
+pub(crate) mod redis;
 mod store;
+mod uses;
 mod waiting;
 
 pub(crate) use acted::Acted;
 pub(crate) use key::{Key, KeyType};
+pub(crate) use policy::Policy;
+pub(crate) use redis::{Shelf, with_redis};
 pub(crate) use store::{Entry, Stays, Store};
+pub use uses::Uses;
+pub(crate) use uses::Window;
 pub(crate) use waiting::{Ticket, Waiting};
 
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_128;
-
-use super::check::Faults;
 
 /// Under which key state is kept: by place and by those properties of the configuration that concern the state, so that it outlives a change of all others.
 pub(crate) fn state_key(plugin: &str, origin: &str, config: &Value, concerning: &[&str]) -> String {
@@ -22,15 +27,4 @@ pub(crate) fn state_key(plugin: &str, origin: &str, config: &Value, concerning: 
         config.as_object().map(|all| all.iter().filter(of_interest).map(|(name, value)| (name.clone(), value.clone())));
     let subset: Map<String, Value> = properties.into_iter().flatten().collect();
     format!("{plugin}/{origin}/{:032x}", xxh3_128(Value::Object(subset).to_string().as_bytes()))
-}
-
-/// Adds the fault of a place for counters that is not there yet, or that nobody knows.
-pub(crate) fn check_policy(policy: &str, faults: &mut Faults) {
-    match policy {
-        "local" => {}
-        "redis" | "redis-cluster" | "redis-sentinel" => {
-            faults.add("policy", format!("{policy} comes in a later version; use local, which counts on each node by itself"));
-        }
-        other => faults.add("policy", format!("matches none of the enum values: got {other}, expected local")),
-    }
 }

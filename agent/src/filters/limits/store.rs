@@ -63,6 +63,13 @@ impl<V: Entry> Store<V> {
         Some(result)
     }
 
+    /// Looks at the state of every key, shard by shard.
+    pub(crate) fn each(&self, mut look: impl FnMut(u128, &V)) {
+        for shard in &self.shards {
+            shard.0.lock().by_key.iter().for_each(|(key, state)| look(*key, state));
+        }
+    }
+
     fn shard(&self, key: u128) -> &Mutex<Entries<V>> {
         &self.shards[key as usize % SHARDS].0
     }

@@ -79,7 +79,7 @@ fn only_equals_of_the_own_zone_share() {
         member("e", |facts| facts.draining = true),
     ];
     assert!(!peers("a", others.clone()).share());
-    assert_eq!(&*peers("a", others.clone()).checkers("u", endpoint(1), 3), ["a".into()]);
+    assert_eq!(&*peers("a", others.clone()).checkers("u", endpoint(1), 3), [Arc::<str>::from("a")]);
     let mut more = others;
     more.push(member("f", |_| ()));
     assert!(peers("a", more).share());
@@ -160,7 +160,7 @@ fn who_is_cut_off_goes_by_nobody() {
     }
     let alone = peers("gw-0", members.clone());
     assert!(alone.is_isolated() && !alone.share());
-    assert_eq!(&*alone.checkers("u", endpoint(1), 3), ["gw-0".into()], "it checks everything itself");
+    assert_eq!(&*alone.checkers("u", endpoint(1), 3), [Arc::<str>::from("gw-0")], "it checks everything itself");
     members[4].state = MemberState::Alive;
     assert!(!peers("gw-0", members.clone()).is_isolated(), "half of it may be away");
     for member in &mut members {
