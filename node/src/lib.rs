@@ -7,6 +7,7 @@ pub mod drain;
 pub mod hex;
 pub mod identity;
 pub mod membership;
+pub mod memory;
 pub mod notify;
 pub mod readiness;
 pub mod settings;

@@ -13,6 +13,7 @@ use heddle_controlplane::model::{Key, ResourceKind};
 use heddle_node::drain::{self, DrainCompletion, DrainTrigger, DrainWatch};
 use heddle_node::identity::Identity;
 use heddle_node::membership::{Facts, Membership};
+use heddle_node::memory;
 use heddle_node::notify::Notifier;
 use heddle_node::readiness::Readiness;
 use heddle_node::signal::Signals;
@@ -37,6 +38,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const DEMO: &str = "demo";
 /// How long is waited before the terminal says what is in the way of the demo.
 const IMPATIENT: Duration = Duration::from_secs(2);
+/// How long after everything is ready the start counts as over: first connections, checks and renewals have run by then.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// Why nothing runs.
 pub type Failure = Box<dyn std::error::Error>;
@@ -63,6 +66,7 @@ impl Process {
         tokio::spawn(signals.obey(trigger, || tracing::info!("SIGHUP: nothing to do, configuration files are watched")));
         let notifier = environment::notifier();
         tokio::spawn(announce(readiness.clone(), notifier.clone(), admin));
+        tokio::spawn(settle_down(readiness.clone()));
         watch.draining().await;
         readiness.begin_draining();
         notifier.say("STOPPING=1");
@@ -81,6 +85,13 @@ async fn announce(readiness: Readiness, notifier: Notifier, admin: Option<Socket
         let admin = admin.map(|admin| format!("\n{ADMIN}{admin}")).unwrap_or_default();
         notifier.say(&format!("READY=1{admin}"));
     }
+}
+
+/// Once everything runs, gives back what only the start needed: a sidecar rests most of its life.
+async fn settle_down(readiness: Readiness) {
+    readiness.settled().await;
+    tokio::time::sleep(SETTLED).await;
+    tracing::debug!(bytes = memory::let_go_of_code(), "code of the start was let go of");
 }
 
 /// Everything in one process.
