@@ -113,7 +113,7 @@ impl Mirror {
                 planned.revisions.push(newest);
                 continue;
             }
-            bytes += writes.iter().map(|(_, written)| size(written)).sum::<usize>();
+            bytes += writes.values().map(size).sum::<usize>();
             let full = planned.entries.len() == MOST_REVISIONS || bytes > MOST_BYTES;
             if full && !planned.entries.is_empty() {
                 break;
