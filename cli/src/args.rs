@@ -1,12 +1,14 @@
 //! The command line: what can be said, with help that a newcomer can act on. It only describes; nothing is done here.
 
 mod identity;
+mod members;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use identity::{CaArgs, CaCommand, TokenArgs, TokenCommand};
+pub use members::{MembersArgs, Shape};
 
 /// Gateway fleet and service mesh in one binary.
 #[derive(Debug, Parser)]
@@ -45,6 +47,8 @@ pub enum Command {
     Nodes(NodesArgs),
     /// Show how the endpoints of an agent's upstreams stand, why, since when, and who checks them
     Endpoints(crate::endpoints::EndpointsArgs),
+    /// Show the members of the fleet: their state, zone, version and load, as one node sees them
+    Members(MembersArgs),
     /// Look at the certificate authority of the mesh, and replace its root
     Ca(CaArgs),
     /// Make one-time tokens by which services join the mesh

@@ -9,6 +9,7 @@ mod environment;
 mod explain;
 mod files;
 mod inject;
+mod members;
 mod output;
 mod run;
 mod sidecar;
@@ -63,6 +64,7 @@ async fn obey(command: Command) -> ExitCode {
         Command::History(args) => done(client::history(args).await),
         Command::Rollback(args) => done(client::rollback(args, environment::author()).await),
         Command::Nodes(args) => done(client::nodes(args).await),
+        Command::Members(args) => told(members::run(&args)),
         Command::Ca(args) => done(client::ca(args).await),
         Command::Token(args) => done(client::token(args).await),
         Command::Explain(args) => done(client::explain(args).await),

@@ -1,8 +1,9 @@
-//! What every node is told in `heddle.yaml`: who it is, where it keeps things, how it logs and traces. It knows no setting of agents or control planes.
+//! What every node is told in `heddle.yaml`: who it is, where it keeps things, how it logs, traces and gossips. It knows no setting of agents or control planes.
 
 use std::path::PathBuf;
 
 use crate::config::Section;
+pub use crate::membership::gossip::GossipSettings;
 pub use crate::telemetry::{LogFormat, LogLevel, LogSettings, TracingSettings};
 
 /// Below the working directory, so that a first try needs no rights.
@@ -19,6 +20,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// `tracing:`; `None` is off.
     pub tracing: Option<TracingSettings>,
+    /// `gossip:`; `None` is off.
+    pub gossip: Option<GossipSettings>,
 }
 
 /// Who a node is.
@@ -33,12 +36,13 @@ pub struct NodeSettings {
 }
 
 impl Settings {
-    /// Reads `node:`, `log:` and `tracing:`. `hostname` is the default id.
+    /// Reads `node:`, `log:`, `tracing:` and `gossip:`. `hostname` is the default id.
     pub fn read(root: &mut Section<'_>, hostname: &str) -> Settings {
         Settings {
             node: root.nested("node", |section| NodeSettings::read(section, hostname)),
             log: root.nested("log", LogSettings::read),
             tracing: root.optional("tracing", TracingSettings::read).flatten(),
+            gossip: root.optional("gossip", GossipSettings::read),
         }
     }
 }
@@ -82,7 +86,7 @@ mod tests {
         let settings = read("").unwrap();
         assert_eq!(settings.node, NodeSettings { id: "host-1".into(), data_dir: "./heddle-data".into(), zone: None });
         assert_eq!(settings.log, LogSettings { level: LogLevel::Info, format: LogFormat::Text });
-        assert_eq!(settings.tracing, None);
+        assert_eq!((settings.tracing, settings.gossip), (None, None));
     }
 
     #[test]

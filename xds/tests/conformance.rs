@@ -49,7 +49,8 @@ impl World {
     async fn start_on(socket: Option<std::net::TcpListener>, store: Arc<SnapshotStore>) -> World {
         let registry = Arc::new(NodeRegistry::new());
         let (drain, watch) = heddle_node::drain::pair();
-        let ads = AdsService::new(store.clone(), registry.clone(), watch.clone()).into_server();
+        let ads = AdsService::new(store.clone(), registry.clone(), watch.clone());
+        let ads = ads.seeding(Arc::new(|| vec!["10.0.0.1:7946".to_owned()])).into_server();
         let router = tuned().add_service(ads);
         let stop = async move { watch.clone().draining().await };
         let connector = match &socket {
@@ -98,6 +99,7 @@ struct Agent {
     origins: Arc<Mutex<Vec<Origin>>>,
     versions: Arc<Mutex<BTreeMap<String, String>>>,
     status: watch::Receiver<ClientStatus>,
+    seeds: watch::Receiver<Vec<String>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -118,6 +120,8 @@ impl Agent {
         let demand = demand.clone();
         let mut config = ClientConfig { dialect, last_good, interests, demand, ..ClientConfig::new(node, connector.clone()) };
         config.save_after = Duration::from_millis(1);
+        let (gossip, seeds) = watch::channel(Vec::new());
+        config.gossip = Some(gossip);
         let (updates, mut batches) = mpsc::channel::<Batch>(1);
         let (status, watched) = watch::channel(ClientStatus::default());
         let (seen, origins) = (Arc::new(Mutex::new(Seen::new())), Arc::new(Mutex::new(Vec::new())));
@@ -131,7 +135,7 @@ impl Agent {
             }
         });
         let client = tokio::spawn(run(config, updates, status, fastrand::Rng::with_seed(1)));
-        Agent { seen, origins, versions, status: watched, tasks: vec![consumer, client] }
+        Agent { seen, origins, versions, status: watched, seeds, tasks: vec![consumer, client] }
     }
 
     async fn has(&self, what: &str, content: &Seen) {
@@ -269,6 +273,20 @@ async fn an_empty_snapshot_syncs() {
         assert_eq!((&*node.node.version, node.dialect), ("1.2.3", dialect));
         agent.stop().await;
         world.node("gone", |node| node.connected_since.is_none()).await;
+    }
+}
+
+#[tokio::test]
+async fn agents_are_told_with_whom_to_gossip_and_where_the_control_plane_stands() {
+    for (dialect, over) in ALL {
+        let world = World::start(over, Arc::default()).await;
+        world.apply(vec![secret("a", "1")]);
+        let agent = Agent::start(dialect, &world.connector, None);
+        agent.has("the first state", &world.content()).await;
+        let (seeds, status) = (agent.seeds.clone(), agent.status.clone());
+        eventually("the seeds", || (*seeds.borrow() == ["10.0.0.1:7946"]).then_some(())).await;
+        eventually("the version", || (!status.borrow().version.is_empty()).then_some(())).await;
+        agent.stop().await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! The agent's own HTTP endpoint: ready, metrics, configuration dump, health of endpoints, drain. It asks what it is given and knows nothing of how it is made.
+//! The agent's own HTTP endpoint: ready, metrics, configuration dump, health of endpoints, members, drain. It asks what it is given and knows nothing of how it is made.
 
 mod closing;
 pub mod probes;
@@ -26,6 +26,8 @@ pub trait Shown: Send + Sync + 'static {
     fn config_dump(&self) -> Value;
     /// The endpoints of all upstreams with their health, or of the one of this name or label; `None` when there is no such upstream.
     fn endpoints(&self, upstream: Option<&str>) -> Option<Value>;
+    /// The members of the fleet, as they are seen from here.
+    fn members(&self) -> Value;
     /// Who still calls a sidecar's application in clear, by port.
     fn callers_in_clear(&self) -> Value;
 }
@@ -56,6 +58,7 @@ pub async fn serve(
         .route("/config_dump", get(config_dump))
         .route("/endpoints", get(|State(admin): State<Arc<Admin>>| async move { endpoints_of(&*admin.shown, None) }))
         .route("/endpoints/{*upstream}", get(endpoints))
+        .route("/admin/members", get(members))
         .route("/drain", post(begin_drain))
         .route("/mesh/plaintext", get(callers_in_clear))
         .layer(middleware::from_fn(move |request, next| from_here(local, request, next)))
@@ -120,6 +123,10 @@ fn endpoints_of(shown: &dyn Shown, upstream: Option<&str>) -> Response {
         Some(value) => ([(header::CONTENT_TYPE, "application/json")], format!("{value:#}\n")).into_response(),
         None => (StatusCode::NOT_FOUND, "this node has no upstream of this name; GET /endpoints lists all\n").into_response(),
     }
+}
+
+async fn members(State(admin): State<Arc<Admin>>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], format!("{:#}\n", admin.shown.members())).into_response()
 }
 
 async fn callers_in_clear(State(admin): State<Arc<Admin>>) -> Response {

@@ -151,6 +151,10 @@ mod tests {
             None
         }
 
+        fn members(&self) -> Value {
+            Value::Null
+        }
+
         fn callers_in_clear(&self) -> Value {
             Value::Null
         }

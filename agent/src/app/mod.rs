@@ -3,6 +3,7 @@
 mod certificates;
 mod doors;
 mod endpoints;
+mod fleet;
 mod metrics;
 mod outward;
 mod presence;
@@ -17,7 +18,7 @@ use heddle_node::clock;
 use heddle_node::config::Environment;
 use heddle_node::drain::{DrainTrigger, DrainWatch};
 use heddle_node::identity::Identity;
-use heddle_node::membership::Membership;
+use heddle_node::membership::{self, Membership};
 use heddle_node::readiness::{Guard, Readiness};
 use heddle_xds::client::{ClientConfig, ClientStatus, Demand};
 use heddle_xds::link::Connector;
@@ -81,6 +82,8 @@ pub struct Parts {
     pub identity: Identity,
     /// Who else belongs to the fleet; somebody else carries what is said.
     pub membership: Membership,
+    /// Where is told with whom to begin to gossip, when the control plane says so.
+    pub seeds: Option<watch::Sender<Vec<String>>>,
 }
 
 /// An agent that runs.
@@ -196,6 +199,13 @@ impl Common {
     }
 }
 
+impl Common {
+    /// What the fleet is told of.
+    fn fleet_sources(&self) -> fleet::Sources {
+        fleet::Sources { shared: self.shared.clone(), counters: self.counters.clone(), status: self.status.clone() }
+    }
+}
+
 /// The endpoint for those who may only ask, when it is configured.
 async fn open_probes(settings: Option<ProbeSettings>) -> Result<Option<(TcpListener, ProbeSettings)>, StartError> {
     let Some(settings) = settings else { return Ok(None) };
@@ -210,7 +220,7 @@ async fn open_probes(settings: Option<ProbeSettings>) -> Result<Option<(TcpListe
 /// Nothing is left running.
 pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let Parts { settings, node, environment, connector, data_dir, tracer, hostname, .. } = parts;
-    let Parts { more_metrics, readiness, trigger, drain, identity, membership, .. } = parts;
+    let Parts { more_metrics, readiness, trigger, drain, identity, membership, seeds, .. } = parts;
     std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
     let endpoint =
         TcpListener::bind(settings.admin).await.map_err(|source| StartError::Admin { address: settings.admin, source })?;
@@ -239,6 +249,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     config.interests = outward::interests(common.settings.mesh.role);
     config.demand = common.callees.demand.clone();
     config.last_good = Some(data_dir.join(LAST_GOOD_FILE));
+    config.gossip = seeds;
     let certificates = certificates::Keeper::new(common.doors.certificates.clone());
     let ends = certificates.ends();
     tokio::spawn(feed::run(batches, compiler.clone(), kept, sender, move |tables| certificates.follow(tables)));
@@ -246,7 +257,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     // The page below lives as long as the process: it must hold no watch, or no drain would ever be over.
     let (closing, inbound) = Closing::new(common.settings.drain_timeout);
     worker::start_all(&common, &drain, &inbound)?;
-    tokio::spawn(presence::leave(membership, drain.clone()));
+    tokio::spawn(presence::leave(membership.clone(), drain.clone()));
+    tokio::spawn(fleet::tell(membership, common.fleet_sources()));
     tokio::spawn(presence::follow(config, updates, status_sender, drain.clone(), inbound));
     let shown = Page { common, compiler, context, ends, more_metrics, started_ms: clock::unix_ms() };
     let shown: Arc<dyn Shown> = Arc::new(shown);
@@ -348,6 +360,10 @@ impl Shown for Page {
 
     fn endpoints(&self, upstream: Option<&str>) -> Option<Value> {
         endpoints::show(&self.common.tables.borrow().clone(), &self.context.membership, upstream)
+    }
+
+    fn members(&self) -> Value {
+        membership::json(&self.context.membership.fleet(), clock::unix_ms())
     }
 
     fn callers_in_clear(&self) -> Value {

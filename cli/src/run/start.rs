@@ -12,7 +12,6 @@ use heddle_controlplane::app as control_app;
 use heddle_controlplane::model::{Key, ResourceKind};
 use heddle_node::drain::{self, DrainCompletion, DrainTrigger, DrainWatch};
 use heddle_node::identity::Identity;
-use heddle_node::membership::{Facts, Membership};
 use heddle_node::memory;
 use heddle_node::notify::Notifier;
 use heddle_node::readiness::Readiness;
@@ -26,6 +25,7 @@ use heddle_xds::snapshot::NodeScope;
 use serde_json::Value;
 
 use super::demo;
+use super::fleet::Fleet;
 use crate::configuration::Configuration;
 use crate::environment;
 use crate::explain::Explain;
@@ -105,12 +105,15 @@ pub async fn all(mut configuration: Configuration, demo: bool) -> Result<(), Fai
     let process = Process::new();
     let services = if demo { demo::start().await? } else { Vec::new() };
     let seed = demo.then(|| (Arc::from(DEMO), demo_resources(&services)));
-    let control = control_app::start(control_parts(&configuration, &process, seed)).await?;
+    let mut fleet = Fleet::new(&configuration, configuration.agent.mesh.role.as_str());
+    let control = control_app::start(control_parts(&configuration, &process, &fleet, seed)).await?;
     announce_key(&control);
+    fleet.join(&configuration, control.identity.clone()).await?;
     let export = span_export(&configuration)?;
     let agent = agent_app::start(agent_parts(
         &configuration,
         &process,
+        &fleet,
         control.connector.clone(),
         export.clone(),
         Some(control.metrics.clone()),
@@ -124,6 +127,7 @@ pub async fn all(mut configuration: Configuration, demo: bool) -> Result<(), Fai
     }
     let deadline = configuration.agent.drain_timeout + configuration.agent.drain_delay;
     process.until_drained(deadline, Some(agent.admin)).await?;
+    fleet.leave().await;
     flush(export).await;
     Ok(())
 }
@@ -134,11 +138,16 @@ pub async fn all(mut configuration: Configuration, demo: bool) -> Result<(), Fai
 /// Something cannot be started; nothing is left running.
 pub async fn control_plane(configuration: Configuration) -> Result<(), Failure> {
     let process = Process::new();
-    let control = control_app::start(control_parts(&configuration, &process, None)).await?;
+    let mut fleet = Fleet::new(&configuration, control_app::CONTROL_PLANE);
+    let control = control_app::start(control_parts(&configuration, &process, &fleet, None)).await?;
     announce_key(&control);
+    fleet.join(&configuration, control.identity.clone()).await?;
+    fleet.announce_drain(process.watch.clone());
     start_webhook(&configuration, &process).await?;
     tracing::info!(admin = %control.admin, xds = %control.xds, "the control plane is up");
-    process.until_drained(configuration.agent.drain_timeout, None).await
+    process.until_drained(configuration.agent.drain_timeout, None).await?;
+    fleet.leave().await;
+    Ok(())
 }
 
 /// An agent alone.
@@ -155,14 +164,22 @@ pub async fn agent(configuration: Configuration) -> Result<(), Failure> {
         readiness: &process.readiness,
     })?;
     let export = span_export(&configuration)?;
-    let (identity, stats) = (kept.identity.clone(), kept.stats);
-    let metrics: agent_app::MoreMetrics = Arc::new(move || stats.page(&identity));
-    let parts = agent_parts(&configuration, &process, kept.connector, export.clone(), Some(metrics));
+    let mut fleet = Fleet::new(&configuration, configuration.agent.mesh.role.as_str());
+    fleet.join(&configuration, awaits_identity(&configuration).then(|| kept.identity.clone())).await?;
+    let (identity, stats, gossip) = (kept.identity.clone(), kept.stats, fleet.metrics());
+    let metrics: agent_app::MoreMetrics = Arc::new(move || stats.page(&identity) + gossip().as_str());
+    let parts = agent_parts(&configuration, &process, &fleet, kept.connector, export.clone(), Some(metrics));
     let agent = agent_app::start(agent_app::Parts { identity: kept.identity, ..parts }).await?;
     tracing::info!(agent = %agent.admin, control_plane = %configuration.agent.control_plane.address, "the agent is up");
     process.until_drained(configuration.agent.drain_timeout + configuration.agent.drain_delay, Some(agent.admin)).await?;
+    fleet.leave().await;
     flush(export).await;
     Ok(())
+}
+
+/// Whether an agent is given an identity, now or later.
+fn awaits_identity(configuration: &Configuration) -> bool {
+    configuration.agent.control_plane.address.tls || configuration.agent.identity.sds.is_some()
 }
 
 /// The admission webhook, when it is configured.
@@ -189,7 +206,12 @@ async fn flush(export: Option<SpanExport>) {
     }
 }
 
-fn control_parts(configuration: &Configuration, process: &Process, seed: Option<control_app::Seed>) -> control_app::Parts {
+fn control_parts(
+    configuration: &Configuration,
+    process: &Process,
+    fleet: &Fleet,
+    seed: Option<control_app::Seed>,
+) -> control_app::Parts {
     let catalog: Arc<dyn Catalog> = Arc::new(Registry::default());
     control_app::Parts {
         settings: configuration.control_plane.clone(),
@@ -201,12 +223,15 @@ fn control_parts(configuration: &Configuration, process: &Process, seed: Option<
         seed,
         readiness: process.readiness.clone(),
         drain: process.watch.clone(),
+        membership: fleet.membership.clone(),
+        more_metrics: fleet.metrics(),
     }
 }
 
 fn agent_parts(
     configuration: &Configuration,
     process: &Process,
+    fleet: &Fleet,
     connector: Connector,
     export: Option<SpanExport>,
     more_metrics: Option<agent_app::MoreMetrics>,
@@ -220,15 +245,10 @@ fn agent_parts(
         namespace: service.map(|service| service.namespace.clone()).unwrap_or_default(),
         service: service.map(|service| service.name.clone()).unwrap_or_default(),
     };
-    let facts = Facts {
-        role: scope.role.clone(),
-        zone: scope.zone.clone(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        ..Facts::default()
-    };
     agent_app::Parts {
         settings: configuration.agent.clone(),
-        membership: Membership::alone(&scope.id, facts),
+        membership: fleet.membership.clone(),
+        seeds: fleet.seeds(),
         environment: environment::variables(),
         node: NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into(), instance: configuration.agent.mesh.instance() },
         connector,

@@ -41,6 +41,11 @@ impl Identities {
         Ok(Identities { authority: Some(authority), own, door })
     }
 
+    /// Who this control plane is, when there are identities.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.authority.is_some().then(|| self.own.clone())
+    }
+
     /// Renews, rotates and forgets until the drain begins.
     pub(super) fn keep_house(&self, nodes: Arc<NodeRegistry>, drain: DrainWatch) {
         if let Some(authority) = self.authority.clone() {

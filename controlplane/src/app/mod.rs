@@ -12,10 +12,12 @@ use std::sync::Arc;
 
 use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
+use heddle_node::identity::Identity;
+use heddle_node::membership::{self, Membership};
 use heddle_node::readiness::{Guard, Readiness};
 use heddle_xds::catalog::Catalog;
 use heddle_xds::link::{self, Connector, MemoryIncoming};
-use heddle_xds::server::{AdsService, NodeRegistry, tuned};
+use heddle_xds::server::{AdsService, NodeRegistry, Seeds, tuned};
 use heddle_xds::snapshot::SnapshotStore;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -43,6 +45,9 @@ use translation::Translation;
 /// The file below `data_dir` with the key that encrypts secrets in the store.
 const SEAL_FILE: &str = "secrets.key";
 
+/// The role of members that are control planes only.
+pub const CONTROL_PLANE: &str = "controlplane";
+
 /// Resources under the name of a provider.
 pub type Seed = (Arc<str>, Vec<(Key, Value)>);
 
@@ -66,6 +71,10 @@ pub struct Parts {
     pub readiness: Readiness,
     /// Ends everything.
     pub drain: DrainWatch,
+    /// Who else belongs to the fleet; somebody else carries what is said.
+    pub membership: Membership,
+    /// Further metrics of this process, written behind those of the control plane.
+    pub more_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
 /// A control plane that runs.
@@ -82,6 +91,8 @@ pub struct Running {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// The admin key, when it had to be generated.
     pub generated: Option<GeneratedKey>,
+    /// Who the control plane is, when there are identities.
+    pub identity: Option<Identity>,
 }
 
 /// Why a control plane does not start.
@@ -129,7 +140,8 @@ pub enum StartError {
 /// # Errors
 /// Nothing is left running.
 pub async fn start(parts: Parts) -> Result<Running, StartError> {
-    let Parts { settings, data_dir, catalog, explainer, environment, file, seed, readiness, drain } = parts;
+    let Parts { settings, data_dir, catalog, explainer, environment, file, seed, readiness, drain, .. } = parts;
+    let Parts { membership, more_metrics, .. } = parts;
     std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
     let admin = bind("the Admin API", settings.admin.address, "admin.address").await?;
     let xds = bind("xDS", settings.xds.address, "xds.address").await?;
@@ -144,10 +156,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let store: Arc<dyn Store> = Arc::new(Sealed::new(embedded.clone(), seal.clone(), catalog.clone()));
     let keeper = Keeper::start(store, Arc::new(Rules::new(catalog.clone())), clock.clone()).await?;
     offer(&keeper, FixedProvider::listeners(&file, settings.listeners).update()).await?;
-    if let Some((provider, resources)) = seed {
-        let content = Content::Whole(resources);
-        offer(&keeper, Update { source: provider.clone(), provider, content, places: Places::default() }).await?;
-    }
+    plant(&keeper, seed).await?;
     let first = Readiness::new();
     let files = settings.file.map(|file| Box::new(FileProvider::new(file, environment)) as Box<dyn Provider>);
     provider::start(files.into_iter().collect(), &keeper, &first, &drain, &mut fastrand::Rng::new());
@@ -157,7 +166,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let (connector, within) = link::memory();
     let metrics: Arc<dyn Fn() -> String + Send + Sync> = {
         let (keeper, registry, authority, mesh) = (keeper.clone(), registry.clone(), identities.authority.clone(), mesh.clone());
-        Arc::new(move || metrics::page(&keeper, &registry, &mesh, authority.as_ref()))
+        Arc::new(move || metrics::page(&keeper, &registry, &mesh, authority.as_ref()) + &more_metrics())
     };
     identities.keep_house(registry.clone(), drain.clone());
     let running = Running {
@@ -167,6 +176,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         xds: local(&xds, settings.xds.address),
         metrics: metrics.clone(),
         generated,
+        identity: identities.identity(),
     };
     let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explainer, catalog.clone(), drain.clone());
     let operators = AuthorityService::new(identities.authority.clone(), keys.clone(), registry.clone());
@@ -175,6 +185,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         catalog: catalog.clone(),
         registry: registry.clone(),
         mesh: (mesh.clone(), embedded),
+        seeds: seeds(membership.clone()),
         identities,
         drain: drain.clone(),
     };
@@ -182,7 +193,9 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     tokio::spawn(discovery.serve(first, pending, within, xds, (service, operators)));
     let nodes: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || nodes::json(&registry));
     let mesh = Arc::new(move || mesh.lock().shown());
-    let api = rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, mesh, metrics, clock };
+    let members = Arc::new(move || membership::json(&membership.fleet(), clock::unix_ms()));
+    let api =
+        rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, members, mesh, metrics, clock };
     tokio::spawn(rest::serve(admin, api, drain));
     Ok(running)
 }
@@ -194,6 +207,13 @@ async fn remembered(trust_domain: &str, settings: MeshSettings, records: &dyn Re
     Ok(Arc::new(Mutex::new(mesh)))
 }
 
+/// Offers what comes with the start itself.
+async fn plant(keeper: &Keeper, seed: Option<Seed>) -> Result<(), StartError> {
+    let Some((provider, resources)) = seed else { return Ok(()) };
+    let content = Content::Whole(resources);
+    offer(keeper, Update { source: provider.clone(), provider, content, places: Places::default() }).await
+}
+
 /// Offers resources that come with the start and tells what is wrong with them.
 async fn offer(keeper: &Keeper, update: Update) -> Result<(), StartError> {
     let (provider, source) = (update.provider.clone(), update.source.clone());
@@ -202,6 +222,18 @@ async fn offer(keeper: &Keeper, update: Update) -> Result<(), StartError> {
     let own = sources.iter().find(|status| status.provider == provider && status.source == source);
     let errors = own.map(|status| status.errors.join("\n")).unwrap_or_default();
     if errors.is_empty() { Ok(()) } else { Err(StartError::Resources(errors)) }
+}
+
+/// With whom agents begin to gossip: with this control plane and those that it hears, once it gossips itself.
+fn seeds(membership: Membership) -> Seeds {
+    Arc::new(move || {
+        let own = membership.facts().address;
+        let fleet = membership.fleet();
+        let others = fleet.members.iter().filter(|member| member.id != fleet.own && member.is_serving());
+        let planes = others.filter(|member| &*member.facts.role == CONTROL_PLANE).filter_map(|member| member.facts.address);
+        // Without an address of our own there is no gossip here, and nobody to be heard of.
+        own.into_iter().chain(planes).map(|address| address.to_string()).collect()
+    })
 }
 
 async fn bind(what: &'static str, address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
@@ -218,6 +250,7 @@ struct Discovery {
     catalog: Arc<dyn Catalog>,
     registry: Arc<NodeRegistry>,
     mesh: (Arc<Mutex<Mesh>>, Arc<dyn Records>),
+    seeds: Seeds,
     identities: Identities,
     drain: DrainWatch,
 }
@@ -238,7 +271,7 @@ impl Discovery {
         drop(pending);
         let ads = || {
             let ads = AdsService::new(snapshot.clone(), self.registry.clone(), self.drain.clone());
-            ads.behind(self.identities.gate()).into_server()
+            ads.behind(self.identities.gate()).seeding(self.seeds.clone()).into_server()
         };
         let memory = tuned().add_service(ads()).add_optional_service(self.identities.service(&self.drain));
         let network = tuned().add_service(ads()).add_service(admin.into_server()).add_service(operators.into_server());

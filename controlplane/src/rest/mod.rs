@@ -73,6 +73,8 @@ pub struct Admin {
     pub settings: Settings,
     /// The nodes as `GET /admin/nodes` shows them: an array of objects.
     pub nodes: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// The members of the fleet, as they are seen from here.
+    pub members: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Services and instances of the mesh: `{services: […], instances: […]}`.
     pub mesh: Arc<dyn Fn() -> Value + Send + Sync>,
     /// The metrics page that `GET /admin/metrics` shows.
@@ -228,6 +230,7 @@ async fn dispatch(admin: &Admin, caller: &Caller, parts: &Parts, target: Target,
         Target::Status if get => status::status(&call),
         Target::History if get => status::history(&call).await,
         Target::Nodes if get => envelope::json(StatusCode::OK, &(admin.nodes)()),
+        Target::Members if get => envelope::json(StatusCode::OK, &(admin.members)()),
         Target::Mesh(what) if get => envelope::json(StatusCode::OK, &(admin.mesh)()[what]),
         Target::Metrics if get => envelope::text(StatusCode::OK, "text/plain; version=0.0.4", (admin.metrics)()),
         Target::OpenApi if get => envelope::json(StatusCode::OK, openapi::document()),
@@ -245,6 +248,7 @@ fn noun(target: &Target) -> &'static str {
         Target::OpenApi => "openapi",
         Target::History => "history",
         Target::Nodes => "nodes",
+        Target::Members => "members",
         Target::Mesh(_) => "mesh",
         Target::Metrics => "metrics",
         _ => "this path",

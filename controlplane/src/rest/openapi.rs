@@ -81,6 +81,7 @@ fn paths() -> Value {
         ("/status", "Revision, store, providers and their errors, counts."),
         ("/history", "Versions of one resource or of all, newest first."),
         ("/nodes", "The nodes and what they hold."),
+        ("/members", "The members of the fleet, as gossip shows them here."),
         ("/mesh/services", "The services of the mesh and what is wrong with them."),
         ("/mesh/instances", "The instances of services and their state."),
         ("/openapi.json", "This document."),

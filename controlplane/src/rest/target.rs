@@ -37,6 +37,8 @@ pub(super) enum Target {
     History,
     /// `/nodes`.
     Nodes,
+    /// `/members`.
+    Members,
     /// `/mesh/services` and `/mesh/instances`.
     Mesh(&'static str),
     /// `/metrics`.
@@ -77,6 +79,7 @@ pub(super) fn parse(path: &str) -> Option<Target> {
         ["openapi.json"] => Target::OpenApi,
         ["history"] => Target::History,
         ["nodes"] => Target::Nodes,
+        ["members"] => Target::Members,
         ["mesh", "services"] => Target::Mesh("services"),
         ["mesh", "instances"] => Target::Mesh("instances"),
         ["metrics"] => Target::Metrics,

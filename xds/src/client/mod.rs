@@ -44,7 +44,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 pub use backoff::backoff;
 pub use delta::DeltaClient;
@@ -138,6 +138,8 @@ pub struct ClientStatus {
     pub last_error: String,
     /// Resources refused since the start.
     pub rejected: u64,
+    /// Position of the control plane that was followed last, empty before the first answer.
+    pub version: Arc<str>,
 }
 
 /// What a client needs to know.
@@ -157,6 +159,8 @@ pub struct ClientConfig {
     pub last_good: Option<PathBuf>,
     /// The file is written this long after a change, at the latest.
     pub save_after: Duration,
+    /// Told with whom to begin to gossip, whenever a control plane says so.
+    pub gossip: Option<watch::Sender<Vec<String>>>,
 }
 
 impl ClientConfig {
@@ -170,6 +174,7 @@ impl ClientConfig {
             demand: Demand::default(),
             last_good: None,
             save_after: Duration::from_secs(1),
+            gossip: None,
         }
     }
 }

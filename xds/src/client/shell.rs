@@ -1,5 +1,7 @@
 //! The life of a client: start from disk, connect, follow, lose, wait, connect again. It knows no message of the protocol.
 
+use std::sync::Arc;
+
 use heddle_node::clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -9,7 +11,7 @@ use super::stream::{self, Speak};
 use super::{Batch, ClientConfig, ClientStatus, DeltaClient, Holdings, Origin, SotwClient, TypedUpdate, backoff, last_good};
 use crate::codec::InvalidResource;
 use crate::model::Kind;
-use crate::protocol::Dialect;
+use crate::protocol::{Dialect, seeds};
 
 /// Why a stream ended.
 pub(super) enum End {
@@ -159,13 +161,29 @@ impl Session {
         });
     }
 
-    /// The control plane answered these kinds.
-    pub(super) fn heard(&mut self, kinds: &[Kind]) {
+    /// A stream is open; passes on with whom to begin to gossip, and gives the stream.
+    pub(super) fn seeded<T>(&self, answer: tonic::Response<T>) -> T {
+        let seeds = seeds::read(answer.metadata());
+        if let Some(gossip) = &self.config.gossip {
+            gossip.send_if_modified(|known| {
+                let news = *known != seeds;
+                *known = seeds;
+                news
+            });
+        }
+        answer.into_inner()
+    }
+
+    /// The control plane answered these kinds, and stands at this version.
+    pub(super) fn heard(&mut self, kinds: &[Kind], version: Option<Arc<str>>) {
         kinds.iter().for_each(|kind| self.answered[kind.index()] = true);
         let synced = self.answered.iter().zip(&self.asked).all(|(answered, asked)| *answered || !asked);
         self.status.send_modify(|status| {
             status.last_contact = Some(clock::wall());
             status.synced = synced;
+            if let Some(version) = version {
+                status.version = version;
+            }
             status.failures = 0;
         });
     }

@@ -1,5 +1,6 @@
 //! One discovery stream of a client: moves messages between gRPC, a machine and the consumer. It neither connects nor waits to reconnect.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -37,7 +38,7 @@ pub(super) trait Speak: ClientMachine {
     fn open(
         client: &mut Grpc<Channel>,
         requests: ReceiverStream<Self::Out>,
-    ) -> impl Future<Output = Result<Streaming<Self::In>, Status>> + Send;
+    ) -> impl Future<Output = Result<tonic::Response<Streaming<Self::In>>, Status>> + Send;
     /// Writes a request; only the first of a stream says the node.
     fn write(request: Self::Request, node: Option<&NodeInfo>) -> Self::Out;
     /// Reads a response.
@@ -46,6 +47,8 @@ pub(super) trait Speak: ClientMachine {
     fn asks(request: &Self::Request) -> Kind;
     /// The kind of a response.
     fn kind(response: &Self::Response) -> Kind;
+    /// The position of the server in a response.
+    fn version(response: &Self::Response) -> Arc<str>;
 }
 
 /// Runs a stream until it ends; what is held stays in the machine.
@@ -65,7 +68,7 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
         }
     }
     let mut inbound = match timeout(OPEN, M::open(&mut client, ReceiverStream::new(requests))).await {
-        Ok(Ok(inbound)) => inbound,
+        Ok(Ok(answer)) => session.seeded(answer),
         Ok(Err(status)) => return End::Lost(status.to_string()),
         Err(_) => return End::Lost("the control plane did not answer in time".to_string()),
     };
@@ -146,7 +149,7 @@ async fn exchange<M: Speak>(
     out: &mpsc::Sender<M::Out>,
     session: &mut Session,
 ) -> Result<(), End> {
-    let (mut updates, mut open, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut updates, mut open, mut kinds, mut version) = (Vec::new(), Vec::new(), Vec::new(), None);
     for message in messages {
         let response = match M::read(message) {
             Ok(response) => response,
@@ -158,12 +161,13 @@ async fn exchange<M: Speak>(
             settle(machine, std::mem::take(&mut updates), std::mem::take(&mut open), out, session).await?;
         }
         kinds.push(M::kind(&response));
+        version = Some(M::version(&response));
         let (update, opened) = machine.receive(response);
         updates.push(update);
         open.push(opened);
     }
     settle(machine, updates, open, out, session).await?;
-    session.heard(&kinds);
+    session.heard(&kinds, version);
     Ok(())
 }
 
@@ -190,8 +194,11 @@ impl Speak for DeltaClient {
     type Out = wire::DeltaDiscoveryRequest;
     type In = wire::DeltaDiscoveryResponse;
 
-    async fn open(client: &mut Grpc<Channel>, requests: ReceiverStream<Self::Out>) -> Result<Streaming<Self::In>, Status> {
-        client.delta_aggregated_resources(requests).await.map(tonic::Response::into_inner)
+    async fn open(
+        client: &mut Grpc<Channel>,
+        requests: ReceiverStream<Self::Out>,
+    ) -> Result<tonic::Response<Streaming<Self::In>>, Status> {
+        client.delta_aggregated_resources(requests).await
     }
     fn write(request: Self::Request, node: Option<&NodeInfo>) -> Self::Out {
         delta_request_to_wire(request, node)
@@ -205,14 +212,20 @@ impl Speak for DeltaClient {
     fn kind(response: &Self::Response) -> Kind {
         response.kind
     }
+    fn version(response: &Self::Response) -> Arc<str> {
+        response.version.clone()
+    }
 }
 
 impl Speak for SotwClient {
     type Out = wire::DiscoveryRequest;
     type In = wire::DiscoveryResponse;
 
-    async fn open(client: &mut Grpc<Channel>, requests: ReceiverStream<Self::Out>) -> Result<Streaming<Self::In>, Status> {
-        client.stream_aggregated_resources(requests).await.map(tonic::Response::into_inner)
+    async fn open(
+        client: &mut Grpc<Channel>,
+        requests: ReceiverStream<Self::Out>,
+    ) -> Result<tonic::Response<Streaming<Self::In>>, Status> {
+        client.stream_aggregated_resources(requests).await
     }
     fn write(request: Self::Request, node: Option<&NodeInfo>) -> Self::Out {
         sotw_request_to_wire(request, node)
@@ -225,5 +238,8 @@ impl Speak for SotwClient {
     }
     fn kind(response: &Self::Response) -> Kind {
         response.kind
+    }
+    fn version(response: &Self::Response) -> Arc<str> {
+        response.version.clone()
     }
 }

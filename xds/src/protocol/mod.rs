@@ -1,6 +1,7 @@
 //! The messages of xDS as plain values, the same for both ends. It knows no stream; protobuf stays in `wire.rs`.
 
 mod nack;
+pub(crate) mod seeds;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;

@@ -27,7 +27,7 @@ use crate::link::Peer;
 use crate::protocol::wire::{
     Incoming, delta_request_from_wire, delta_response_to_wire, sotw_request_from_wire, sotw_response_to_wire,
 };
-use crate::protocol::{DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, SotwResponse};
+use crate::protocol::{DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, SotwResponse, seeds};
 use crate::snapshot::{NodeScope, SnapshotFeed};
 
 /// Streams of one server; each costs the names that it was sent.
@@ -41,10 +41,14 @@ const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/Strea
 /// Judges a node by its connection before it is told anything, and may set what it is by what was verified.
 pub type Gate = Arc<dyn Fn(&Peer, &mut NodeInfo) -> Result<(), Status> + Send + Sync>;
 
+/// Nodes (`host:port`) with whom agents begin to gossip.
+pub type Seeds = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// The aggregated discovery service. See the [module](super) for how to run it.
 pub struct AdsService {
     shared: Shared,
     gate: Option<Gate>,
+    seeds: Option<Seeds>,
 }
 
 impl AdsService {
@@ -54,12 +58,17 @@ impl AdsService {
         let work = Work::new();
         let (stage, house) = Stage::new(feed.view());
         tokio::spawn(pace::run(feed.clone(), stage, work.clone(), drain.clone()));
-        AdsService { shared: Shared { feed, house, work, memo: Arc::default(), registry, drain }, gate: None }
+        AdsService { shared: Shared { feed, house, work, memo: Arc::default(), registry, drain }, gate: None, seeds: None }
     }
 
     /// The same, for nodes that `gate` lets in. Connections of which nothing is known are not let in then.
     pub fn behind(self, gate: Gate) -> AdsService {
         AdsService { gate: Some(gate), ..self }
+    }
+
+    /// The same, which tells every node that opens a stream with whom to begin to gossip.
+    pub fn seeding(self, seeds: Seeds) -> AdsService {
+        AdsService { seeds: Some(seeds), ..self }
     }
 
     /// The service, to be added to a gRPC server.
@@ -120,6 +129,9 @@ where
             Ok(body) => {
                 let mut response = http::Response::new(tonic::body::Body::new(body));
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                if let Some(seeds) = self.service.seeds.as_ref().and_then(|seeds| seeds::write(&seeds())) {
+                    response.headers_mut().insert(seeds::HEADER, seeds);
+                }
                 response
             }
             Err(status) => status.into_http(),

@@ -85,6 +85,7 @@ async fn admin_over(store: Arc<dyn Store>, settings: Settings) -> (Admin, Keeper
         keys: Keys::new(&[key("ops", ADMIN, Role::Admin), key("eyes", VIEWER, Role::Viewer)]),
         settings,
         nodes: Arc::new(|| json!([{"id": "gw-1"}])),
+        members: Arc::new(|| json!({"members": [{"id": "gw-1", "state": "alive"}]})),
         mesh: Arc::new(|| json!({"services": [{"service": "shop/web"}], "instances": []})),
         metrics: Arc::new(|| "heddle_store_revision 1\n".to_owned()),
         clock: Arc::new(|| 1_000_000),

@@ -128,7 +128,7 @@ pub async fn join(
         facts.address = Some(address);
         facts.group = settings.group.as_str().into();
     });
-    let (seeds, seeded) = watch::channel(settings.seeds.clone());
+    let (seeds, seeded) = watch::channel(Vec::new());
     let (leave, leaving) = oneshot::channel();
     let node = node::Node::new(settings, membership.clone(), address, doorman.clone(), transport);
     let first = node.open().await.map_err(|error| StartError::Chitchat(error.to_string()))?;
@@ -149,7 +149,7 @@ impl Gossip {
         &self.membership
     }
 
-    /// Where those whom it asks first may be told later on, in place of those that were told before.
+    /// Where further nodes to begin with are told, beside those of the settings: what a control plane hands out.
     #[must_use]
     pub fn seeds(&self) -> watch::Sender<Vec<String>> {
         self.seeds.clone()

@@ -210,7 +210,7 @@ impl Node {
 
     /// Asks seeds that are not heard; how many others are.
     async fn ask(&mut self, run: &Run, seeded: &mut watch::Receiver<Vec<String>>) -> usize {
-        let told = seeded.borrow_and_update().clone();
+        let told: Vec<String> = self.settings.seeds.iter().chain(seeded.borrow_and_update().iter()).cloned().collect();
         let heard: HashSet<SocketAddr> = run.roll.reachable().map(|id| id.gossip_advertise_addr).collect();
         let mut found = seeds::look_up(&told).await;
         found.remove(&self.address);

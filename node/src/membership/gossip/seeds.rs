@@ -32,7 +32,7 @@ pub fn pick(seeds: HashSet<SocketAddr>, heard: &HashSet<SocketAddr>, dice: &mut 
 /// The addresses of seeds. What cannot be looked up now can be later.
 pub async fn look_up(seeds: &[String]) -> HashSet<SocketAddr> {
     let mut found = HashSet::new();
-    for seed in seeds.iter().take(MAX_SEEDS) {
+    for seed in seeds.iter().take(2 * MAX_SEEDS) {
         if let Ok(address) = seed.parse() {
             found.insert(address);
         } else if let Ok(Ok(addresses)) = tokio::time::timeout(LOOKUP, tokio::net::lookup_host(seed.as_str())).await {

@@ -11,7 +11,7 @@ pub const MAX_MEMBERS: usize = 1_000;
 pub const DEFAULT_PORT: u16 = 7_946;
 /// A round a second: what is said is known everywhere within a few seconds, and costs little.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
-/// Silent for eight times as long as usual; in a fleet of 1,000 with 5 % of messages lost nobody alive is taken for dead.
+/// Silent for eight times as long as usual: in a fleet that loses 5 % of its messages nobody alive is taken for dead.
 const DEFAULT_PHI: f64 = 8.0;
 /// Long enough to see in `heddle members` what has happened, short enough for fleets whose nodes come and go.
 const DEFAULT_FORGET_AFTER: Duration = Duration::from_secs(600);

@@ -29,6 +29,12 @@ enum Kind {
     BadCluster,
 }
 
+/// Whether whoever is sent this message owes an answer.
+#[must_use]
+pub fn wants_answer(message: &[u8]) -> bool {
+    matches!(message.get(3), Some(0 | 1))
+}
+
 /// Who is named in a digest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Named {

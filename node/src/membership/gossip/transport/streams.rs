@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::super::doorman::{Count, Doorman, Refusal, Verdict};
+use super::super::wire;
 use super::frame::{self, Frame, Hello};
 use crate::clock::{self, Instant};
 use crate::identity::{ClientAuth, Expect, Identity, nameless, peer_of};
@@ -60,12 +61,14 @@ pub struct Timing {
     pub frame: Duration,
     /// Without a word.
     pub idle: Duration,
+    /// Until something is answered: a broken network keeps a stream open long after it has been mended, a new one works at once.
+    pub answer: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Timing {
         let seconds = Duration::from_secs;
-        Timing { connect: seconds(3), handshake: seconds(3), frame: seconds(10), idle: seconds(60) }
+        Timing { connect: seconds(3), handshake: seconds(3), frame: seconds(10), idle: seconds(60), answer: seconds(5) }
     }
 }
 
@@ -280,9 +283,11 @@ impl Shared {
         answers: mpsc::WeakSender<Bytes>,
     ) -> std::io::Result<()> {
         let (mut reader, mut writer) = tokio::io::split(stream);
+        let asked = Asked::default();
         let end = tokio::select! {
-            end = self.read(&mut reader, peer, answers) => end,
-            end = self.write(&mut writer, &mut queue) => end.map(|()| None),
+            end = self.read(&mut reader, peer, answers, &asked) => end,
+            end = self.write(&mut writer, &mut queue, &asked) => end.map(|()| None),
+            () = asked.too_long(self.timing.answer) => Err(std::io::Error::other("nothing is answered")),
             () = self.distrust(chain) => Ok(None),
         };
         if let Some(refusal) = end? {
@@ -297,10 +302,12 @@ impl Shared {
         reader: &mut ReadHalf<Stream>,
         peer: SocketAddr,
         answers: mpsc::WeakSender<Bytes>,
+        asked: &Asked,
     ) -> std::io::Result<Option<Refusal>> {
         loop {
             let Some(length) = timeout(self.timing.idle, frame::read_length(reader)).await?? else { return Ok(None) };
             let frame = timeout(self.timing.frame, frame::read_body(reader, length)).await??;
+            asked.answered();
             let bytes = match frame {
                 Frame::Message(bytes) => bytes,
                 Frame::Refused(why) => {
@@ -321,8 +328,16 @@ impl Shared {
         }
     }
 
-    async fn write(&self, writer: &mut WriteHalf<Stream>, queue: &mut mpsc::Receiver<Bytes>) -> std::io::Result<()> {
+    async fn write(
+        &self,
+        writer: &mut WriteHalf<Stream>,
+        queue: &mut mpsc::Receiver<Bytes>,
+        asked: &Asked,
+    ) -> std::io::Result<()> {
         while let Some(bytes) = queue.recv().await {
+            if wire::wants_answer(&bytes) {
+                asked.asked();
+            }
             timeout(self.timing.frame, frame::write(writer, &Frame::Message(bytes))).await??;
         }
         Ok(())
@@ -334,6 +349,31 @@ impl Shared {
         let mut changes = identity.changes();
         while identity.recheck(chain).is_ok() && is_ours(identity, chain) {
             if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Since when an answer is waited for.
+#[derive(Default)]
+struct Asked(Mutex<Option<Instant>>);
+
+impl Asked {
+    fn asked(&self) {
+        self.0.lock().get_or_insert_with(clock::now);
+    }
+
+    fn answered(&self) {
+        *self.0.lock() = None;
+    }
+
+    /// Resolves when an answer has been waited for so long.
+    async fn too_long(&self, patience: Duration) {
+        loop {
+            tokio::time::sleep(patience / 4).await;
+            let since = *self.0.lock();
+            if since.is_some_and(|since| clock::now().saturating_duration_since(since) >= patience) {
                 return;
             }
         }

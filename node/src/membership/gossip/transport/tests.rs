@@ -90,7 +90,7 @@ impl Net {
 async fn streams(security: Security, cluster: &str, doorman: Arc<Doorman>) -> Node {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let timing = Timing { handshake: Duration::from_secs(5), ..Timing::default() };
+    let timing = Timing { handshake: Duration::from_secs(5), answer: Duration::from_secs(2), ..Timing::default() };
     let transport = StreamTransport::new(listener, address, cluster, security, doorman.clone()).timed(timing);
     Node::open(address, transport, doorman).await
 }
@@ -284,6 +284,19 @@ async fn who_is_trusted_no_more_is_cut_off() {
         }
     };
     timeout(SOON, refused).await.expect("it goes on as before");
+}
+
+#[tokio::test]
+async fn a_stream_on_which_nothing_is_answered_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let mut a = streams(Security::Loopback, "fleet", Arc::new(Doorman::new(9))).await;
+    a.socket.send(address, syn(&[a.address])).await.unwrap();
+    let (kept, _) = silent.accept().await.unwrap();
+    a.sees(Count::StreamsFailed).await;
+    drop(kept);
+    a.socket.send(address, syn(&[a.address])).await.unwrap();
+    timeout(SOON, silent.accept()).await.expect("no new stream is opened").unwrap();
 }
 
 #[tokio::test]

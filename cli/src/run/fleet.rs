@@ -1,0 +1,77 @@
+//! A process as a member of the fleet: what it says of itself from the start, and the gossip that carries it, when that is configured.
+
+use std::sync::{Arc, OnceLock};
+
+use heddle_node::drain::DrainWatch;
+use heddle_node::identity::Identity;
+use heddle_node::membership::gossip::{self, Gossip, Parts};
+use heddle_node::membership::{Facts, Membership};
+use tokio::sync::watch;
+
+use super::start::Failure;
+use crate::configuration::Configuration;
+
+/// Writes metrics.
+type Page = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// A member.
+pub(super) struct Fleet {
+    pub(super) membership: Membership,
+    gossip: Option<Gossip>,
+    page: Arc<OnceLock<Page>>,
+}
+
+impl Fleet {
+    /// Alone at first.
+    pub(super) fn new(configuration: &Configuration, role: &str) -> Fleet {
+        let node = &configuration.node.node;
+        let facts = Facts {
+            role: role.into(),
+            zone: node.zone.as_deref().unwrap_or_default().into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..Facts::default()
+        };
+        Fleet { membership: Membership::alone(&node.id, facts), gossip: None, page: Arc::default() }
+    }
+
+    /// Metrics of gossip; empty without it.
+    pub(super) fn metrics(&self) -> Page {
+        let page = self.page.clone();
+        Arc::new(move || page.get().map(|page| page()).unwrap_or_default())
+    }
+
+    /// Begins to gossip, when that is configured. Without an identity it stays within this host.
+    pub(super) async fn join(&mut self, configuration: &Configuration, identity: Option<Identity>) -> Result<(), Failure> {
+        let Some(settings) = configuration.node.gossip.clone() else { return Ok(()) };
+        let control_plane = configuration.agent.control_plane.address.to_string();
+        let towards = control_plane.rsplit("://").next().map(|host| host.trim_end_matches('/').to_owned());
+        let parts = Parts { settings, membership: self.membership.clone(), identity, towards: towards.into_iter().collect() };
+        let gossip = gossip::start(parts).await?;
+        tracing::info!(address = %gossip.address(), "gossiping with the fleet");
+        // It is joined once.
+        let _ = self.page.set(gossip.page());
+        self.gossip = Some(gossip);
+        Ok(())
+    }
+
+    /// Where is told with whom to begin to gossip, when there is gossip.
+    pub(super) fn seeds(&self) -> Option<watch::Sender<Vec<String>>> {
+        self.gossip.as_ref().map(Gossip::seeds)
+    }
+
+    /// Tells the others of the drain when it begins.
+    pub(super) fn announce_drain(&self, mut drain: DrainWatch) {
+        let membership = self.membership.clone();
+        tokio::spawn(async move {
+            drain.draining().await;
+            membership.say(|facts| facts.draining = true);
+        });
+    }
+
+    /// Says good-bye.
+    pub(super) async fn leave(self) {
+        if let Some(gossip) = self.gossip {
+            gossip.leave().await;
+        }
+    }
+}
