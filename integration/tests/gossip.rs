@@ -40,7 +40,7 @@ impl World {
             world.cable(part);
         }
         let text = format!(
-            "node: {{ id: cp-1, data_dir: \"cp\" }}\nxds: {{ address: \"0.0.0.0:{XDS}\" }}\n\
+            "node: {{ id: cp-1, data_dir: \"cp\" }}\nxds: {{ address: \"0.0.0.0:{XDS}\", allow_plaintext: true }}\n\
              admin: {{ address: \"127.0.0.1:9180\", keys: [ {{ name: story, key: \"{KEY}\", role: admin }} ] }}\n\
              identity: {{ trust_domain: story.example }}\n\
              gossip: {{ advertise: \"10.77.0.1:{GOSSIP}\", {PACE} }}\n"
