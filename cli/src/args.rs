@@ -1,14 +1,14 @@
 //! The command line: what can be said, with help that a newcomer can act on. It only describes; nothing is done here.
 
 mod identity;
-mod members;
+mod node;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use identity::{CaArgs, CaCommand, TokenArgs, TokenCommand};
-pub use members::{MembersArgs, Shape};
+pub use node::{EndpointsArgs, MembersArgs, Shape};
 
 /// Gateway fleet and service mesh in one binary.
 #[derive(Debug, Parser)]
@@ -46,7 +46,7 @@ pub enum Command {
     /// Show connected agents, the versions they hold and what they refused
     Nodes(NodesArgs),
     /// Show how the endpoints of an agent's upstreams stand, why, since when, and who checks them
-    Endpoints(crate::endpoints::EndpointsArgs),
+    Endpoints(EndpointsArgs),
     /// Show the members of the fleet: their state, zone, version and load, as one node sees them
     Members(MembersArgs),
     /// Look at the certificate authority of the mesh, and replace its root

@@ -1,12 +1,11 @@
 //! `heddle endpoints`: asks an agent how the endpoints of its upstreams stand, and why.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use crate::args::{EndpointsArgs, Shape};
+use crate::ask::{Answer, Question};
 use crate::client::table;
 
 /// How long the agent may take.
@@ -14,59 +13,29 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Most of an answer: a hundred thousand endpoints.
 const MOST_ANSWER: u64 = 64 * 1024 * 1024;
 
-/// `heddle endpoints`.
-#[derive(Debug, Args)]
-pub struct EndpointsArgs {
-    /// Name of an upstream (`web`, `upstreams/web`, `mesh/shop/cart`); all when absent
-    pub upstream: Option<String>,
-    /// The agent's admin endpoint
-    #[arg(long, default_value = "127.0.0.1:15000", value_name = "ADDRESS")]
-    pub agent: SocketAddr,
-    /// How to print
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Shape,
-}
-
-/// How endpoints are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Shape {
-    /// For people
-    Table,
-    /// For programs
-    Json,
-}
-
 /// Asks, and writes down the answer.
 ///
 /// # Errors
 /// Nobody answers, or there is no such upstream.
 pub fn run(args: &EndpointsArgs, now_ms: u64) -> Result<String, String> {
-    let answer = ask(args)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    if status != "200" {
+    let Answer { status, body } = ask(args)?;
+    if status != 200 {
         return Err(format!("the agent at {} answers {status}: {}", args.agent, body.trim()));
     }
-    let found: Value = serde_json::from_str(body).map_err(|error| format!("{} answers no endpoints: {error}", args.agent))?;
+    let found: Value = serde_json::from_str(&body).map_err(|error| format!("{} answers no endpoints: {error}", args.agent))?;
     match args.output {
         Shape::Json => Ok(format!("{found:#}\n")),
         Shape::Table => Ok(shown(&found, now_ms)),
     }
 }
 
-fn ask(args: &EndpointsArgs) -> Result<String, String> {
-    let failed = |error: std::io::Error| {
-        format!("the agent at {} does not answer: {error}; is it running, and is --agent its agent.admin?", args.agent)
-    };
-    let mut stream = TcpStream::connect_timeout(&args.agent, PATIENCE).map_err(failed)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+fn ask(args: &EndpointsArgs) -> Result<Answer, String> {
     let path = args.upstream.as_ref().map(|name| format!("/{}", escaped(name))).unwrap_or_default();
-    // HTTP/1.0, so that the answer comes in one piece and ends with the connection.
-    let request = format!("GET /endpoints{path} HTTP/1.0\r\nhost: {}\r\nconnection: close\r\n\r\n", args.agent);
-    stream.write_all(request.as_bytes()).map_err(failed)?;
-    let mut answer = Vec::new();
-    stream.take(MOST_ANSWER).read_to_end(&mut answer).map_err(failed)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    let target = format!("/endpoints{path}");
+    let question = Question { at: args.agent, method: "GET", target: &target, key: None, patience: PATIENCE, most: MOST_ANSWER };
+    question.ask().map_err(|error| {
+        format!("the agent at {} does not answer: {error}; is it running, and is --agent its agent.admin?", args.agent)
+    })
 }
 
 /// A name within a path, its slashes as they are.

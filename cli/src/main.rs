@@ -1,6 +1,7 @@
 //! The only binary: reads arguments and wires the floors together.
 
 mod args;
+mod ask;
 mod client;
 mod configuration;
 mod drain;
@@ -46,7 +47,7 @@ async fn obey(command: Command) -> ExitCode {
     match command {
         Command::Run(args) => serve(&args.config, |configuration| run::all(configuration, args.demo)).await,
         Command::Controlplane(args) => serve(&args, run::control_plane).await,
-        Command::Agent(args) => serve(&args, run::agent).await,
+        Command::Agent(args) => Box::pin(serve(&args, run::agent)).await,
         Command::Validate(args) => match validate::validate(args).await {
             Ok(text) => {
                 output::say(&text);

@@ -1,12 +1,11 @@
 //! `heddle members`: asks a node, agent or control plane, who belongs to the fleet as it sees it.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::args::{MembersArgs, Shape};
+use crate::ask::{Answer, Question};
 use crate::client::table;
 
 /// How long the node may take.
@@ -19,36 +18,25 @@ const MOST_ANSWER: u64 = 4 * 1024 * 1024;
 /// # Errors
 /// Nobody answers, or it refuses.
 pub fn run(args: &MembersArgs) -> Result<String, String> {
-    let answer = ask(args)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    if status != "200" {
+    let Answer { status, body } = ask(args)?;
+    if status != 200 {
         return Err(format!("{} refuses: {status} {}; a control plane wants --key", args.at, body.trim()));
     }
     let members: Value =
-        serde_json::from_str(body).map_err(|error| format!("{} answers no list of members: {error}", args.at))?;
+        serde_json::from_str(&body).map_err(|error| format!("{} answers no list of members: {error}", args.at))?;
     match args.output {
         Shape::Json => Ok(format!("{members:#}\n")),
         Shape::Table => Ok(shown(&members)),
     }
 }
 
-fn ask(args: &MembersArgs) -> Result<String, String> {
-    let failed = |error: std::io::Error| {
+fn ask(args: &MembersArgs) -> Result<Answer, String> {
+    let target = "/admin/members";
+    let question =
+        Question { at: args.at, method: "GET", target, key: args.key.as_deref(), patience: PATIENCE, most: MOST_ANSWER };
+    question.ask().map_err(|error| {
         format!("{} does not answer: {error}; is a node running there, and is --at its agent.admin or admin.address?", args.at)
-    };
-    if args.key.as_ref().is_some_and(|key| key.contains(|c: char| c.is_control())) {
-        return Err("the key has control characters in it".to_owned());
-    }
-    let mut stream = TcpStream::connect_timeout(&args.at, PATIENCE).map_err(failed)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    let key = args.key.as_ref().map(|key| format!("x-api-key: {key}\r\n")).unwrap_or_default();
-    // HTTP/1.0, so that the answer comes in one piece and ends with the connection.
-    let request = format!("GET /admin/members HTTP/1.0\r\nhost: {}\r\n{key}connection: close\r\n\r\n", args.at);
-    stream.write_all(request.as_bytes()).map_err(failed)?;
-    let mut answer = Vec::new();
-    stream.take(MOST_ANSWER).read_to_end(&mut answer).map_err(failed)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    })
 }
 
 fn shown(members: &Value) -> String {

@@ -29,7 +29,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
     (
         "node",
         &[
-            &["clock", "hex"],
+            &["clock", "hex", "memory"],
             &["drain", "readiness", "config", "notify", "telemetry", "identity"],
             &["signal", "settings", "membership", "consul"],
         ],

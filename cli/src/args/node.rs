@@ -1,4 +1,4 @@
-//! `heddle members` on the command line. It only describes; nothing is done here.
+//! What a single node can be asked: its members and its endpoints. It only describes; nothing is done here.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,20 @@ pub struct MembersArgs {
     pub output: Shape,
 }
 
-/// How members are printed.
+/// `heddle endpoints`.
+#[derive(Debug, Args)]
+pub struct EndpointsArgs {
+    /// Name of an upstream (`web`, `upstreams/web`, `mesh/shop/cart`); all when absent
+    pub upstream: Option<String>,
+    /// The agent's admin endpoint
+    #[arg(long, default_value = "127.0.0.1:15000", value_name = "ADDRESS")]
+    pub agent: SocketAddr,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Shape,
+}
+
+/// How what a node says is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Shape {
     /// For people
