@@ -1,48 +1,63 @@
-//! How endpoints stand, and why, as an agent shows it to people, programs and Prometheus.
+//! How endpoints stand, and why: what an agent shows, what others tell it, and that checks are shared out among agents that gossip.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use heddle_integration::client;
 use heddle_integration::heddle::{Heddle, Setup, binary};
 use heddle_integration::place::Place;
-use heddle_integration::process::until;
+use heddle_integration::process::{Process, until};
 use heddle_integration::raw::read_head;
 use serde_json::{Value, json};
 
-/// Probes at this path are answered with a status that can be changed; all else is 200.
+/// Probes at this path are counted; they are answered with a status that can be changed. All else is 200.
 const HEALTH: &str = "/healthz";
+/// How long probes are counted.
+const WINDOW: Duration = Duration::from_secs(5);
 
-/// An endpoint, and what its checks are told.
+/// An endpoint: what its checks are told, and how many there were.
 struct Endpoint {
     address: SocketAddr,
     status: Arc<AtomicU16>,
+    probes: Arc<AtomicUsize>,
 }
 
 impl Endpoint {
     fn start(place: &Place) -> Endpoint {
         let listener = TcpListener::bind((place.ip, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let status = Arc::new(AtomicU16::new(200));
-        let answers = status.clone();
+        let (status, probes) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicUsize::new(0)));
+        let (answers, seen) = (status.clone(), probes.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let answers = answers.clone();
-                std::thread::spawn(move || serve(stream, &answers));
+                let (answers, seen) = (answers.clone(), seen.clone());
+                std::thread::spawn(move || serve(stream, &answers, &seen));
             }
         });
-        Endpoint { address, status }
+        Endpoint { address, status, probes }
+    }
+
+    fn probes_within(&self, window: Duration) -> usize {
+        let before = self.probes.load(Ordering::Relaxed);
+        std::thread::sleep(window);
+        self.probes.load(Ordering::Relaxed) - before
     }
 }
 
 /// One request for each connection.
-fn serve(mut stream: TcpStream, answers: &AtomicU16) {
+fn serve(mut stream: TcpStream, answers: &AtomicU16, seen: &AtomicUsize) {
     let head = read_head(&mut stream);
-    let status = if head.starts_with(&format!("GET {HEALTH} ")) { answers.load(Ordering::Relaxed) } else { 200 };
+    let status = if head.starts_with(&format!("GET {HEALTH} ")) {
+        seen.fetch_add(1, Ordering::Relaxed);
+        answers.load(Ordering::Relaxed)
+    } else {
+        200
+    };
     let _ = write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
 }
 
@@ -103,4 +118,94 @@ fn every_state_is_shown_with_its_reason() {
     assert!(heddle(&["endpoints", "--agent", &agent]).1.contains("health is ignored (panic)"));
     endpoints.iter().for_each(|endpoint| endpoint.status.store(200, Ordering::Relaxed));
     endpoints.iter().for_each(|endpoint| drop(until_state(gateway.agent, "web", endpoint.address, "up")));
+}
+
+/// Agents that gossip with each other.
+struct Fleet {
+    control: Heddle,
+    agents: Vec<(Process, SocketAddr, String)>,
+}
+
+impl Fleet {
+    fn start(count: usize) -> Fleet {
+        let control = Heddle::control_plane(Setup::default());
+        let gossip: Vec<SocketAddr> = (0..count).map(|_| control.place.address()).collect();
+        let agents = (0..count).map(|nth| {
+            let (name, admin, seed) = (format!("edge-{nth}"), control.place.address(), gossip[usize::from(nth == 0)]);
+            let text = format!(
+                "node: {{ id: {name}, data_dir: \"{}\" }}\n\
+                 agent: {{ workers: 1, admin: \"{admin}\" }}\n\
+                 controlplane: {{ address: \"{}\" }}\n\
+                 gossip: {{ listen: \"{}\", seeds: [\"{seed}\"], interval: 200ms }}\n",
+                control.place.path(&name).display(),
+                control.xds,
+                gossip[nth],
+            );
+            let file = control.place.write(&format!("{name}.yaml"), &text);
+            let mut command = Command::new(binary());
+            command.arg("agent").arg("-c").arg(file).current_dir(control.place.folder.path());
+            (Process::start(command, control.place.path(&format!("{name}.log"))), admin, name)
+        });
+        let agents = agents.collect();
+        Fleet { control, agents }
+    }
+
+    fn until_peers(&self, count: usize) {
+        let line = format!("heddle_health_peers {count}\n");
+        for (_, admin, name) in &self.agents {
+            until(&format!("{count} peers of {name}"), || {
+                client::get(*admin, "/metrics").ok().filter(|page| page.text().contains(&line))
+            });
+        }
+    }
+
+    /// Ids of those who check an endpoint, once all agents agree on so many.
+    fn checkers(&self, address: SocketAddr, count: usize) -> Vec<String> {
+        until(&format!("{count} checkers of {address}"), || {
+            let named = |admin| Some(endpoint(admin, "web", address)?["checked_by"].clone());
+            let first = named(self.agents[0].1)?;
+            let agree = self.agents.iter().all(|(_, admin, _)| named(*admin).as_ref() == Some(&first));
+            let names: Vec<String> = serde_json::from_value(first).ok()?;
+            (agree && names.len() == count).then_some(names)
+        })
+    }
+}
+
+#[test]
+fn agents_share_checks_and_believe_each_other() {
+    let place = Place::new();
+    let endpoints = [(); 4].map(|()| Endpoint::start(&place));
+    let mut fleet = Fleet::start(6);
+    fleet.control.put("/upstreams/web", upstream(&endpoints, json!("all")));
+    fleet.control.put("/routes/web", json!({ "uri": "/*", "upstream_id": "web" }));
+    fleet.until_peers(6);
+    endpoints.iter().for_each(|one| until("first probes", || (one.probes.load(Ordering::Relaxed) > 6).then_some(())));
+    let all = endpoints[0].probes_within(WINDOW);
+    fleet.control.put("/upstreams/web", upstream(&endpoints, json!(2)));
+    let checkers = fleet.checkers(endpoints[0].address, 2);
+    let shared = endpoints[0].probes_within(WINDOW);
+    assert!(shared > 0 && shared * 2 < all, "{shared} probes by two agents, {all} by six");
+    // those who do not check it hear of its end
+    endpoints[0].status.store(503, Ordering::Relaxed);
+    let began = Instant::now();
+    for (_, admin, name) in &fleet.agents {
+        let down = until_state(*admin, "web", endpoints[0].address, "down");
+        let (source, by) = (&down["reasons"][0]["source"], &down["reasons"][0]["by"]);
+        let own = checkers.contains(name);
+        assert_eq!(source, if own { "probe" } else { "fleet" }, "{down}");
+        assert_eq!(*by, if own { json!([name]) } else { json!(checkers) }, "{down}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    endpoints[0].status.store(200, Ordering::Relaxed);
+    fleet.agents.iter().for_each(|(_, admin, _)| drop(until_state(*admin, "web", endpoints[0].address, "up")));
+    // when one of them dies another takes over
+    let gone = fleet.agents.iter().position(|(_, _, name)| *name == checkers[0]).unwrap();
+    let (mut process, ..) = fleet.agents.remove(gone);
+    process.kill();
+    fleet.until_peers(5);
+    let heirs = fleet.checkers(endpoints[0].address, 2);
+    assert!(heirs.contains(&checkers[1]) && !heirs.contains(&checkers[0]), "{heirs:?} after {checkers:?}");
+    until("probes by those who are left", || (endpoints[0].probes_within(Duration::from_secs(2)) > 0).then_some(()));
+    endpoints[0].status.store(503, Ordering::Relaxed);
+    fleet.agents.iter().for_each(|(_, admin, _)| drop(until_state(*admin, "web", endpoints[0].address, "down")));
 }
