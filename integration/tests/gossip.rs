@@ -227,9 +227,11 @@ fn one_process_is_a_fleet_of_one() {
     let members = |at: &str, more: &[&str]| -> Output {
         Command::new(PathBuf::from(binary())).args(["members", "--at", at]).args(more).output().unwrap()
     };
-    let table = members(&heddle.agent.to_string(), &[]);
-    let text = String::from_utf8_lossy(&table.stdout).into_owned();
-    assert!(text.contains("gw-1 *") && text.contains("edge") && text.contains("alive"), "{text}");
+    let text = until("the group of the member", || {
+        let table = String::from_utf8_lossy(&members(&heddle.agent.to_string(), &[]).stdout).into_owned();
+        table.contains("edge").then_some(table)
+    });
+    assert!(text.contains("gw-1 *") && text.contains("alive"), "{text}");
     let refused = members(&heddle.admin.to_string(), &[]);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("--key"));
     let shown = members(&heddle.admin.to_string(), &["--key", KEY, "-o", "json"]);
