@@ -3,6 +3,7 @@
 mod access;
 pub mod app;
 pub mod ca;
+pub mod discovery;
 pub mod grpc;
 pub mod mesh;
 pub mod model;

@@ -1,5 +1,6 @@
 //! What a control plane is told in `heddle.yaml`: its Admin API, its xDS address, its history, its providers and the listeners. Each setting has a default with its reason.
 
+mod consul;
 mod identity;
 mod mesh;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use heddle_node::config::{Position, Secret, Section};
 use serde_json::{Value, json};
 
+pub use consul::{CatalogSettings, ConsulProviderSettings, KvSettings};
 pub use identity::{
     CaFiles, CaSettings, FederatedSettings, IdentitySettings, JwksSource, KubernetesSettings, MAX_TOKEN_TTL, ServiceOf,
 };
@@ -41,6 +43,8 @@ pub struct ControlPlaneSettings {
     pub store: StoreSettings,
     /// `providers: { file }`
     pub file: Option<FileSettings>,
+    /// `providers: { consul }`
+    pub consul: Option<ConsulProviderSettings>,
     /// `mesh:`
     pub mesh: MeshSettings,
     /// `listeners:`, as user resources of the provider `config`.
@@ -130,13 +134,18 @@ impl ControlPlaneSettings {
     pub fn read(root: &mut Section<'_>) -> ControlPlaneSettings {
         let identity = root.optional("identity", IdentitySettings::read);
         let xds = root.nested("xds", |section| xds(section, identity.is_some()));
+        let (file, consul) = root.nested("providers", |section| {
+            let file = section.optional("file", FileSettings::read).flatten();
+            (file, section.optional("consul", ConsulProviderSettings::read))
+        });
         ControlPlaneSettings {
             admin: root.nested("admin", AdminSettings::read),
             // Beyond loopback there is no port without identities.
             identity: identity.or_else(|| (xds.door == Door::Tls).then(IdentitySettings::default)),
             xds,
             store: root.nested("store", StoreSettings::read),
-            file: root.nested("providers", |section| section.optional("file", FileSettings::read)).flatten(),
+            file,
+            consul,
             mesh: root.nested("mesh", MeshSettings::read),
             listeners: listeners(root),
         }
@@ -319,7 +328,7 @@ providers: { file: { path: resources.yaml, watch: false } }
         let text = "\
 admin: { address: \"0.0.0.0:9180\" }
 xds: { adress: \"x\" }
-providers: { file: { watch: true }, consul: {} }
+providers: { file: { watch: true }, zookeeper: {} }
 listeners: [ { address: \"127.0.0.1:1\" }, { name: a }, { name: a } ]
 ";
         let text = read(text).unwrap_err();
@@ -327,7 +336,7 @@ listeners: [ { address: \"127.0.0.1:1\" }, { name: a }, { name: a } ]
             "admin.address: expected a loopback address",
             "did you mean `address`",
             "the key `path` is missing",
-            "unknown key `consul`",
+            "unknown key `zookeeper`",
             "as item 0",
             "found `a` twice",
         ];

@@ -3,6 +3,7 @@
 
 pub mod attack;
 pub mod certificates;
+pub mod churn;
 pub mod client;
 pub mod consul;
 pub mod fleet;

@@ -3,3 +3,7 @@
 
 #[path = "consul/client.rs"]
 mod client;
+#[path = "consul/configuration.rs"]
+mod configuration;
+#[path = "consul/discovery.rs"]
+mod discovery;

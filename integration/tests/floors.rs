@@ -57,7 +57,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
         &[
             &["model"],
             &["store"],
-            &["seal", "state"],
+            &["seal", "state", "discovery"],
             &["validate", "mesh", "translate", "provider", "settings"],
             &["access", "ca"],
             &["rest", "grpc"],

@@ -1,11 +1,13 @@
 //! Metrics of the control plane, made at every scrape from what is known anyway.
 
+use heddle_node::clock;
 use heddle_node::telemetry::expose;
 use heddle_xds::server::NodeRegistry;
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::ca::Authority;
+use crate::discovery::Discovered;
 use crate::mesh::Mesh;
 use crate::model::{ResourceKind, ServiceId};
 use crate::provider::SourceMetrics;
@@ -61,7 +63,10 @@ fn gather(
         resources.with_label_values(&[kind.plural()]).set(count(state.count(kind)));
     }
     registry.register(Box::new(resources))?;
-    of_mesh(&mesh.lock(), &registry)?;
+    let mesh = mesh.lock();
+    of_mesh(&mesh, &registry)?;
+    of_discovery(mesh.directory().discovered(), &registry, clock::unix_ms())?;
+    drop(mesh);
     Ok(String::from_utf8_lossy(&expose(&registry)?).into_owned())
 }
 
@@ -93,6 +98,23 @@ fn of_mesh(mesh: &Mesh, registry: &Registry) -> Result<(), prometheus::Error> {
         events.with_label_values(&[event]).inc_by(number);
     }
     registry.register(Box::new(events))
+}
+
+/// What was discovered, by the name of the service: several asks for one service are one series, the oldest and the sum.
+fn of_discovery(discovered: &Discovered, registry: &Registry, now: u64) -> Result<(), prometheus::Error> {
+    let gauge = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &["service"]);
+    let endpoints = gauge("heddle_discovery_endpoints", "Instances that Consul knows of services that upstreams ask for.")?;
+    let stale = gauge("heddle_discovery_stale_seconds", "Since when Consul gives no answer that is believed; 0 while it does.")?;
+    let failures = gauge("heddle_discovery_failures", "Failures of Consul since the control plane asks for a service.")?;
+    for (ask, found) in discovered.all().take(MOST_SHOWN) {
+        let service = [ask.service.as_str()];
+        endpoints.with_label_values(&service).add(count(found.endpoints.len()));
+        let age = found.fault.as_ref().map_or(0, |(since, _)| now.saturating_sub(*since) / 1_000);
+        let stale = stale.with_label_values(&service);
+        stale.set(stale.get().max(i64::try_from(age).unwrap_or(i64::MAX)));
+        failures.with_label_values(&service).add(i64::try_from(found.failures).unwrap_or(i64::MAX));
+    }
+    [endpoints, stale, failures].into_iter().try_for_each(|gauge| registry.register(Box::new(gauge)))
 }
 
 fn count(number: usize) -> i64 {

@@ -1,5 +1,6 @@
 //! The control plane put together: store, keeper, translation, providers and the two Admin APIs, each a task of the present runtime.
 
+mod consul;
 mod identities;
 mod keys;
 mod metrics;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use heddle_node::clock;
+use heddle_node::consul::{Consul, ConsulError};
 use heddle_node::drain::DrainWatch;
 use heddle_node::identity::Identity;
 use heddle_node::membership::{self, Membership};
@@ -27,10 +29,11 @@ use tonic::transport::server::Connected;
 
 use crate::access::Keys;
 use crate::ca::CaError;
+use crate::discovery::Watchers;
 use crate::grpc::{AdminService, AuthorityService, Explainer};
 use crate::mesh::Mesh;
 use crate::model::Key;
-use crate::provider::{self, FileProvider, FixedProvider, Provider};
+use crate::provider::{self, FileProvider, FixedProvider, Memory, Provider};
 use crate::rest;
 use crate::seal::{Seal, SealError, Sealed};
 use crate::settings::{ControlPlaneSettings, MeshSettings};
@@ -130,6 +133,9 @@ pub enum StartError {
     /// Resources that come with the start (the listeners of the configuration file) are not valid; one fault a line.
     #[error("{0}")]
     Resources(String),
+    /// Consul cannot be asked the way the settings say.
+    #[error(transparent)]
+    Consul(#[from] ConsulError),
     /// The keeper went away.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -158,12 +164,11 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     offer(&keeper, FixedProvider::listeners(&file, settings.listeners).update()).await?;
     plant(&keeper, seed).await?;
     let first = Readiness::new();
-    let files = settings.file.map(|file| Box::new(FileProvider::new(file, environment)) as Box<dyn Provider>);
-    provider::start(files.into_iter().collect(), &keeper, &first, &drain, &mut fastrand::Rng::new());
-    let store = settings.store;
-    tokio::spawn(keep_house(keeper.clone(), store.keep_revisions, store.keep_for, drain.clone()));
-    let registry = Arc::new(NodeRegistry::new());
-    let (connector, within) = link::memory();
+    let (consul, mut providers) = consul::open(settings.consul, Memory { records: embedded.clone(), seal: seal.clone() })?;
+    providers.extend(settings.file.map(|file| Box::new(FileProvider::new(file, environment)) as Box<dyn Provider>));
+    provider::start(providers, &keeper, &first, &drain, &mut fastrand::Rng::new());
+    tokio::spawn(keep_house(keeper.clone(), settings.store.keep_revisions, settings.store.keep_for, drain.clone()));
+    let (registry, (connector, within)) = (Arc::new(NodeRegistry::new()), link::memory());
     let metrics: Arc<dyn Fn() -> String + Send + Sync> = {
         let (keeper, registry, authority, mesh) = (keeper.clone(), registry.clone(), identities.authority.clone(), mesh.clone());
         Arc::new(move || metrics::page(&keeper, &registry, &mesh, authority.as_ref()) + &more_metrics())
@@ -187,12 +192,13 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         mesh: (mesh.clone(), embedded),
         seeds: seeds(membership.clone()),
         identities,
+        consul,
         drain: drain.clone(),
     };
     let pending = readiness.guard("first reports of the providers");
     tokio::spawn(discovery.serve(first, pending, within, xds, (service, operators)));
     let nodes: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || nodes::json(&registry));
-    let mesh = Arc::new(move || mesh.lock().shown());
+    let mesh = Arc::new(move || mesh.lock().shown(clock::unix_ms()));
     let members = Arc::new(move || membership::json(&membership.fleet(), clock::unix_ms()));
     let api =
         rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, members, mesh, metrics, clock };
@@ -252,6 +258,7 @@ struct Discovery {
     mesh: (Arc<Mutex<Mesh>>, Arc<dyn Records>),
     seeds: Seeds,
     identities: Identities,
+    consul: Option<Consul>,
     drain: DrainWatch,
 }
 
@@ -267,7 +274,9 @@ impl Discovery {
     ) {
         first.settled().await;
         let snapshot = Arc::new(SnapshotStore::new());
-        let translation = Translation::begin(&self.keeper, self.catalog, self.mesh, &self.registry, snapshot.clone());
+        let consul = Watchers::new(self.consul, fastrand::Rng::new());
+        let translation =
+            Translation::begin(&self.keeper, self.catalog, self.mesh, &self.registry, (snapshot.clone(), consul)).await;
         drop(pending);
         let ads = || {
             let ads = AdsService::new(snapshot.clone(), self.registry.clone(), self.drain.clone());

@@ -9,11 +9,13 @@ use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
 use heddle_xds::catalog::Catalog;
 use heddle_xds::server::{InstanceEvent, InstanceFollower, NodeRegistry};
-use heddle_xds::snapshot::SnapshotStore;
+use heddle_xds::snapshot::{Change, SnapshotStore};
 use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use crate::discovery::{Ask, News, Watchers};
 use crate::mesh::Mesh;
 use crate::model::Key;
 use crate::state::{Changes, Keeper, State, Subscription};
@@ -27,6 +29,9 @@ const SOON: Duration = Duration::from_millis(20);
 /// Events that are taken together, so that a thousand sidecars that come at once are not a thousand translations.
 const TOGETHER: usize = 256;
 
+/// How long the first snapshot waits for what upstreams ask of discovery and nobody has told before.
+const FIRST_ANSWERS: Duration = Duration::from_secs(2);
+
 /// Keeps a snapshot in step with the keeper and the instances.
 pub(super) struct Translation {
     translator: Translator,
@@ -36,29 +41,37 @@ pub(super) struct Translation {
     subscription: Subscription,
     events: InstanceFollower,
     snapshot: Arc<SnapshotStore>,
+    watchers: Watchers,
+    news: UnboundedReceiver<(Ask, News)>,
     writing: Option<JoinHandle<Result<(), StoreError>>>,
     write_at: Instant,
 }
 
 impl Translation {
     /// Puts everything that is believed now into the snapshot.
-    pub(super) fn begin(
+    pub(super) async fn begin(
         keeper: &Keeper,
         catalog: Arc<dyn Catalog>,
         (mesh, records): (Arc<Mutex<Mesh>>, Arc<dyn Records>),
         nodes: &Arc<NodeRegistry>,
-        snapshot: Arc<SnapshotStore>,
+        (snapshot, (watchers, news)): (Arc<SnapshotStore>, (Watchers, UnboundedReceiver<(Ask, News)>)),
     ) -> Translation {
         let (state, subscription) = keeper.subscribe();
         let mut translator = Translator::new(catalog);
-        {
+        let first = {
             let mut mesh = mesh.lock();
             mesh.resources(&state, None);
             mesh.settle(clock::unix_ms());
-            snapshot.apply(translator.rebuild(&state, mesh.directory()));
-        }
+            translator.rebuild(&state, mesh.directory())
+        };
         let events = nodes.follow_instances();
-        Translation { translator, mesh, records, state, subscription, events, snapshot, writing: None, write_at: clock::now() }
+        let (writing, write_at) = (None, clock::now());
+        let mut translation =
+            Translation { translator, mesh, records, state, subscription, events, snapshot, watchers, news, writing, write_at };
+        translation.watch();
+        let found = translation.first_answers().await;
+        translation.snapshot.apply(first.into_iter().chain(found).collect());
+        translation
     }
 
     /// Follows until the drain begins: what the drain does to streams is not the instances' doing.
@@ -72,6 +85,7 @@ impl Translation {
                 () = drain.draining() => return,
                 changes = self.subscription.next() => self.changed(changes),
                 () = self.events.next(&mut heard, TOGETHER) => self.heard(&mut heard),
+                Some(news) = self.news.recv() => self.discovered(news),
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => self.heard(&mut heard),
                 () = sleep_until(self.write_at) => self.write().await,
             }
@@ -81,6 +95,53 @@ impl Translation {
     fn changed(&mut self, changes: Changes) {
         self.state = changes.state;
         self.publish(Some(changes.keys.as_deref()));
+    }
+
+    /// Looks after what is asked of discovery now, and after nothing else.
+    fn watch(&mut self) {
+        let Some(asked) = self.translator.newly_asked() else { return };
+        let mut mesh = self.mesh.lock();
+        mesh.discovered_mut().keep(&asked);
+        self.watchers.watch(&asked, mesh.directory().discovered());
+    }
+
+    /// What discovery tells first of all that nothing is known of yet, for a short while: an agent is not to be shown upstreams without endpoints only
+    /// because the control plane has just begun.
+    async fn first_answers(&mut self) -> Vec<Change> {
+        let deadline = clock::now() + FIRST_ANSWERS;
+        let mut changes = Vec::new();
+        let waiting =
+            |mesh: &Mesh| mesh.directory().discovered().all().any(|(_, found)| !found.answered && found.fault.is_none());
+        while waiting(&self.mesh.lock()) {
+            let Ok(Some(news)) = timeout_at(deadline, self.news.recv()).await else { break };
+            changes.extend(self.note(news));
+        }
+        changes
+    }
+
+    fn discovered(&mut self, news: (Ask, News)) {
+        let changes = self.note(news);
+        self.snapshot.apply(changes);
+    }
+
+    /// Takes note of what discovery told, and of what it told meanwhile.
+    fn note(&mut self, first: (Ask, News)) -> Vec<Change> {
+        let mut mesh = self.mesh.lock();
+        let mut others = BTreeSet::new();
+        let (mut next, now) = (Some(first), clock::unix_ms());
+        for _ in 0..TOGETHER {
+            let Some((ask, news)) = next.take() else { break };
+            if mesh.discovered_mut().note(&ask, news, now) {
+                others.insert(ask);
+            }
+            next = self.news.try_recv().ok();
+        }
+        if let Some((ask, news)) = next
+            && mesh.discovered_mut().note(&ask, news, now)
+        {
+            others.insert(ask);
+        }
+        self.translator.found(&self.state, mesh.directory(), &others)
     }
 
     fn heard(&mut self, events: &mut Vec<InstanceEvent>) {
@@ -107,6 +168,7 @@ impl Translation {
         };
         drop(mesh);
         self.snapshot.apply(translated);
+        self.watch();
     }
 
     /// Begins to write down what is new, when the last writing has ended.

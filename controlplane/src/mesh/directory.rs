@@ -1,4 +1,4 @@
-//! Which services there are, by `namespace/service`: which resources speak of each, and where its instances are. It decides nothing and forgets what nothing speaks of.
+//! Which services there are, by `namespace/service`: which resources speak of each, and where its instances are; and what was discovered beyond the mesh. It decides nothing and forgets what nothing speaks of.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use heddle_xds::model::{Endpoint, MeshProtocol};
 
+use crate::discovery::Discovered;
 use crate::model::{Key, ResourceKind, ServiceId};
 use crate::state::State;
 
@@ -15,6 +16,7 @@ pub struct Directory {
     trust_domain: Arc<str>,
     services: BTreeMap<ServiceId, Known>,
     declared: HashMap<Key, ServiceId>,
+    discovered: Discovered,
 }
 
 /// What is known of one service.
@@ -50,6 +52,16 @@ impl Directory {
             state.list(ResourceKind::MeshService).map(|(id, _)| Key::new(ResourceKind::MeshService, id.clone())).collect();
         directory.resources(state, &keys);
         directory
+    }
+
+    /// What was found beyond the mesh, for upstreams that ask for it.
+    pub fn discovered(&self) -> &Discovered {
+        &self.discovered
+    }
+
+    /// The same, to be brought up to date.
+    pub fn discovered_mut(&mut self) -> &mut Discovered {
+        &mut self.discovered
     }
 
     /// Name of the trust domain of all services.

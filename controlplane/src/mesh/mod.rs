@@ -17,6 +17,7 @@ use heddle_xds::server::InstanceEvent;
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
+use crate::discovery::Discovered;
 use crate::model::{Key, ServiceId};
 use crate::state::State;
 use crate::store::RecordWrite;
@@ -60,6 +61,7 @@ impl Mesh {
 
     /// Takes over what was written down before a restart. Records of others, and what cannot be read, do not matter.
     pub fn restore(&mut self, records: &[(String, Vec<u8>)], now: u64) {
+        self.directory.discovered_mut().restore(records);
         for (key, body) in records {
             match record::read(key, body) {
                 Some(record::Read::Vip { service, address, released }) => self.vips.restore(service, address, released),
@@ -131,6 +133,11 @@ impl Mesh {
         &self.directory
     }
 
+    /// What was found beyond the mesh, to be brought up to date.
+    pub fn discovered_mut(&mut self) -> &mut Discovered {
+        self.directory.discovered_mut()
+    }
+
     /// The instances.
     pub fn registry(&self) -> &Registry {
         &self.registry
@@ -143,7 +150,7 @@ impl Mesh {
 
     /// What is to be written down since this was asked last.
     pub fn writes(&mut self) -> Vec<RecordWrite> {
-        let mut writes = Vec::new();
+        let mut writes = self.directory.discovered_mut().writes();
         for service in std::mem::take(&mut self.unwritten) {
             let there = self.registry.instances(&service).filter(|held| held.standing != Standing::Draining);
             let now: BTreeMap<Arc<str>, Vec<u8>> = there.map(|held| (held.node.clone(), record::of_instance(held))).collect();
@@ -168,6 +175,7 @@ impl Mesh {
 
     /// What was to be written down was not: all of it is to be written again.
     pub fn unwritten(&mut self) {
+        self.directory.discovered_mut().unwritten();
         let given: Vec<Arc<str>> = self.vips.given().map(|(service, ..)| service.clone()).collect();
         self.vips.write_again(given);
         self.unwritten.extend(self.registry.all().map(|held| held.service.clone()));
@@ -175,8 +183,8 @@ impl Mesh {
         self.unwritten.extend(self.written.keys().cloned());
     }
 
-    /// Services and instances, for people: `{services: […], instances: […]}`.
-    pub fn shown(&self) -> Value {
+    /// Services and instances, and what was discovered beyond them, for people: `{services: […], instances: […], discovered: […]}`.
+    pub fn shown(&self, now: u64) -> Value {
         let service = |(service, known): (&ServiceId, &Known)| {
             let standing = |one: Standing| self.registry.instances(service).filter(|held| held.standing == one).count();
             let fault = self.registry.fault(service).or_else(|| {
@@ -208,6 +216,7 @@ impl Mesh {
         json!({
             "services": self.directory.services().map(service).collect::<Vec<_>>(),
             "instances": self.registry.all().map(instance).collect::<Vec<_>>(),
+            "discovered": self.directory.discovered().shown(now),
         })
     }
 }

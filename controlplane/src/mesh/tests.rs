@@ -163,7 +163,7 @@ fn instances_that_disagree_are_told_apart_by_their_bytes() {
     assert_eq!((protocol(&mesh), mesh.registry().fault(&web())), (MeshProtocol::Grpc, None));
     mesh.join(3, speaks("c", MeshProtocol::Tcp), 0);
     assert_eq!(protocol(&mesh), MeshProtocol::Auto);
-    assert!(mesh.shown()["services"][0]["fault"].as_str().unwrap().contains("grpc, tcp"));
+    assert!(mesh.shown(0)["services"][0]["fault"].as_str().unwrap().contains("grpc, tcp"));
 }
 
 #[test]

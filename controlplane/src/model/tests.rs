@@ -187,6 +187,8 @@ fn upstreams_are_refused_with_reasons() {
         (json!({"nodes": {"a": 1}, "type": "magic"}), "unknown balancer magic"),
         (json!({"nodes": {"a": 1}, "scheme": "kafka"}), "comes later"),
         (json!({"service_name": "x", "discovery_type": "nacos"}), "comes later"),
+        (json!({"service_name": "a b", "discovery_type": "consul"}), "a service in Consul"),
+        (json!({"service_name": "a", "discovery_type": "consul", "discovery_args": {"tag": "x"}}), "tag"),
         (json!({"nodes": {"a": 1}, "pass_host": "rewrite"}), "`upstream_host` can't be empty when `pass_host` is `rewrite`"),
         (json!({"nodes": {"a": 1}, "checks": {"passive": {}}}), "object matches none of the required"),
         (json!({"nodes": {"a": 1}, "checks": {"active": {"req_headers": ["x"]}}}), "expected \"Name: value\""),

@@ -1,5 +1,6 @@
 //! Where configuration comes from besides the Admin API. A provider reports what its sources hold; it knows neither the store nor what becomes of it.
 
+mod consul;
 mod feed;
 mod file;
 mod fixed;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::state::Update;
 
+pub use consul::{ConsulProvider, Memory, check_constraints};
 pub use feed::{Providers, start};
 pub use file::{FileProvider, Timing, check_files};
 pub use fixed::FixedProvider;

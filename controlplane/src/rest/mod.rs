@@ -75,7 +75,7 @@ pub struct Admin {
     pub nodes: Arc<dyn Fn() -> Value + Send + Sync>,
     /// The members of the fleet, as they are seen from here.
     pub members: Arc<dyn Fn() -> Value + Send + Sync>,
-    /// Services and instances of the mesh: `{services: […], instances: […]}`.
+    /// Services and instances of the mesh, and what was discovered beyond it: `{services: […], instances: […], discovered: […]}`.
     pub mesh: Arc<dyn Fn() -> Value + Send + Sync>,
     /// The metrics page that `GET /admin/metrics` shows.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,

@@ -84,6 +84,7 @@ fn paths() -> Value {
         ("/members", "The members of the fleet, as gossip shows them here."),
         ("/mesh/services", "The services of the mesh and what is wrong with them."),
         ("/mesh/instances", "The instances of services and their state."),
+        ("/discovery/services", "What upstreams ask of service discovery, what was found, and how fresh it is."),
         ("/openapi.json", "This document."),
     ] {
         paths.insert(path.to_owned(), read(summary));

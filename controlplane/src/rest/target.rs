@@ -82,6 +82,7 @@ pub(super) fn parse(path: &str) -> Option<Target> {
         ["members"] => Target::Members,
         ["mesh", "services"] => Target::Mesh("services"),
         ["mesh", "instances"] => Target::Mesh("instances"),
+        ["discovery", "services"] => Target::Mesh("discovered"),
         ["metrics"] => Target::Metrics,
         ["stream_routes", ..] => Target::Later("stream mode is disabled, can not add stream routes"),
         ["protos", ..] => Target::Later("protos are not supported yet: they come with the grpc-transcode plugin"),

@@ -1,12 +1,13 @@
 //! What the translation of one unit may look at, and a record of what it did look at. It changes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use heddle_xds::model::{PluginConf, Resource};
 
 use super::index::{Interest, Reads};
 use super::{mesh, plugins};
+use crate::discovery::{Ask, Found};
 use crate::mesh::{Directory, Known};
 use crate::model::{Key, ResourceKind, ServiceId};
 use crate::state::{State, Stored};
@@ -32,6 +33,8 @@ pub(super) struct Context<'a> {
     pub(super) auth: &'a HashSet<Arc<str>>,
     /// What was looked at so far.
     pub(super) reads: Reads,
+    /// What was asked of discovery so far.
+    pub(super) asks: BTreeSet<Ask>,
 }
 
 impl<'a> Context<'a> {
@@ -42,13 +45,21 @@ impl<'a> Context<'a> {
         units: &'a HashMap<Key, Unit>,
         auth: &'a HashSet<Arc<str>>,
     ) -> Context<'a> {
-        Context { state, directory, units, auth, reads: Reads::new() }
+        Context { state, directory, units, auth, reads: Reads::new(), asks: BTreeSet::new() }
     }
 
     /// A service of the mesh, for where its instances are.
     pub(super) fn service(&mut self, service: &ServiceId) -> Option<&'a Known> {
         self.reads.insert((mesh::unit_key(service), Interest::Content));
         self.directory.get(service)
+    }
+
+    /// What discovery has found; from now on it is asked for.
+    pub(super) fn discovered(&mut self, ask: Ask) -> Option<&'a Found> {
+        self.reads.insert((ask.key(), Interest::Content));
+        let found = self.directory.discovered().get(&ask);
+        self.asks.insert(ask);
+        found
     }
 
     /// The resource that `id` means in the eyes of `from`, for its content.

@@ -4,6 +4,7 @@
 //! the next change finds the units that depend on it. Each data-plane resource belongs to exactly one unit, and a whole
 //! translation gives the same as any sequence of increments.
 
+mod asks;
 mod certificate;
 mod checks;
 mod consumer;
@@ -29,9 +30,11 @@ use heddle_xds::catalog::{Catalog, PluginKind};
 use heddle_xds::model::{Kind, Resource};
 use heddle_xds::snapshot::Change;
 
+use crate::discovery::Ask;
 use crate::mesh::Directory;
 use crate::model::{Key, ResourceKind, ServiceId};
 use crate::state::State;
+use asks::Asks;
 use context::{Context, Unit};
 use index::{Index, Reads};
 
@@ -42,6 +45,7 @@ pub struct Translator {
     credentials: HashMap<Key, BTreeSet<Key>>,
     units: HashMap<Key, Unit>,
     index: Index,
+    asks: Asks,
 }
 
 impl Translator {
@@ -53,6 +57,7 @@ impl Translator {
             credentials: HashMap::new(),
             units: HashMap::new(),
             index: Index::default(),
+            asks: Asks::default(),
         }
     }
 
@@ -66,6 +71,26 @@ impl Translator {
         changed: &[Key],
         services: &BTreeSet<ServiceId>,
     ) -> Vec<Change> {
+        self.apply_with(state, directory, changed, services.iter().map(mesh::unit_key))
+    }
+
+    /// What differs now that discovery has found something else for `asks`.
+    pub fn found(&mut self, state: &State, directory: &Directory, asks: &BTreeSet<Ask>) -> Vec<Change> {
+        self.apply_with(state, directory, &[], asks.iter().map(Ask::key))
+    }
+
+    /// What is asked of discovery, when that is something else than at the last call.
+    pub fn newly_asked(&mut self) -> Option<BTreeSet<Ask>> {
+        self.asks.news()
+    }
+
+    fn apply_with(
+        &mut self,
+        state: &State,
+        directory: &Directory,
+        changed: &[Key],
+        others: impl Iterator<Item = Key>,
+    ) -> Vec<Change> {
         let mut came_or_went = Vec::new();
         for key in changed {
             let exists = state.get(key).is_some();
@@ -76,14 +101,15 @@ impl Translator {
         }
         // Which services a resource speaks of, and spoke of, the directory has told.
         let resources = changed.iter().filter(|key| key.kind != ResourceKind::MeshService).map(unit_of);
-        let dirty = self.index.dirty(resources.chain(services.iter().map(mesh::unit_key)), &came_or_went);
+        let dirty = self.index.dirty(resources.chain(others), &came_or_went);
         let mut changes = Vec::new();
         // Keys order by kind, and kinds refer backwards only: a unit finds those that it merges up to date.
         for key in dirty {
-            let (unit, reads) = self.translate(state, directory, &key);
+            let (unit, reads, asks) = self.translate(state, directory, &key);
             let before = self.units.get(&key).map_or(&[][..], |unit| &unit.resources);
             differences(before, &unit.resources, &mut changes);
             self.index.set(&key, reads);
+            self.asks.set(&key, asks);
             if unit.resources.is_empty() && unit.plugins.is_empty() {
                 self.units.remove(&key);
             } else {
@@ -130,7 +156,7 @@ impl Translator {
         }
     }
 
-    fn translate(&self, state: &State, directory: &Directory, key: &Key) -> (Unit, Reads) {
+    fn translate(&self, state: &State, directory: &Directory, key: &Key) -> (Unit, Reads, BTreeSet<Ask>) {
         let mut context = Context::new(state, directory, &self.units, &self.auth);
         let unit = match (key.kind, state.get(key)) {
             (ResourceKind::PluginMetadata, _) => consumer::metadata(state, key),
@@ -155,7 +181,7 @@ impl Translator {
             // A credential is part of its consumer.
             (ResourceKind::Credential, Some(_)) => Unit::default(),
         };
-        (unit, context.reads)
+        (unit, context.reads, context.asks)
     }
 }
 

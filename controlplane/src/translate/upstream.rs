@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::context::{Context, Unit};
 use super::{certificate, checks, mesh};
+use crate::discovery::Ask;
 use crate::model::resources::{self, CircuitBreaker, HashOnKind, LoadFrom, LocalityMode, Node, PassHostKind, Ssl};
 use crate::model::{DEFAULT_NAMESPACE, Key, ResourceKind, ServiceId, Timeout, seconds};
 use crate::state::Stored;
@@ -37,13 +38,18 @@ pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, labe
     let name: Arc<str> = name.into();
     let mut out = Vec::with_capacity(2);
     let tls = written.tls.as_ref().map(|tls| self::tls(context, owner, &name, tls, &mut out)).unwrap_or_default();
-    let (peer, endpoints) = match meshed(&written) {
-        Some(service) => {
+    let (peer, endpoints) = match (meshed(&written), Ask::of(&written)) {
+        (Some(service), _) => {
             let known = context.service(&service);
             let (peer, endpoints) = mesh::behind(context.directory, &service, known, name.clone());
             (Some(peer), endpoints)
         }
-        None => {
+        (None, Some(ask)) => {
+            let found = context.discovered(ask);
+            let endpoints = found.map(|found| found.endpoints.clone()).unwrap_or_default();
+            (None, Endpoints { upstream: name.clone(), endpoints })
+        }
+        (None, None) => {
             let nodes = written.nodes.iter().flat_map(|nodes| &nodes.0);
             let endpoints = nodes.map(|node| endpoint(node, scheme(&written.scheme))).collect();
             (None, Endpoints { upstream: name.clone(), endpoints })

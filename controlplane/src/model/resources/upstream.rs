@@ -32,7 +32,7 @@ pub struct Upstream {
     /// Name looked up by `discovery_type` instead of `nodes`.
     #[schemars(length(min = 1, max = 256))]
     pub service_name: Option<String>,
-    /// How `service_name` is looked up: `dns`, or `mesh` for a service of the mesh (`web`, `shop/web`).
+    /// How `service_name` is looked up: `dns`, `mesh` for a service of the mesh (`web`, `shop/web`), or `consul`.
     pub discovery_type: Option<String>,
     /// Arguments of the look-up.
     pub discovery_args: Option<DiscoveryArgs>,
@@ -225,8 +225,8 @@ pub enum PassHostKind {
     Rewrite,
 }
 
-/// Arguments of discovery.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+/// Arguments of discovery, for `discovery_type: consul`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiscoveryArgs {
     /// Namespace.
@@ -236,6 +236,32 @@ pub struct DiscoveryArgs {
     /// Only nodes with this metadata.
     #[serde(default)]
     pub metadata: BTreeMap<String, Value>,
+    /// The datacenter, when it is not that of the settings.
+    #[schemars(length(min = 1, max = 64))]
+    pub datacenter: Option<String>,
+    /// The namespace (Consul Enterprise), when it is not that of the settings.
+    #[schemars(length(min = 1, max = 64))]
+    pub namespace: Option<String>,
+    /// Only instances with all of these tags.
+    #[serde(default)]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 256)))]
+    pub tags: Vec<String>,
+    /// Only instances whose checks all pass; else those that warn are used with their own weight, and those that are critical are known as unhealthy.
+    #[serde(default)]
+    pub only_passing: bool,
+    /// Instances in the order of their distance from this node, the nearest first; `_agent` is the agent that is asked.
+    #[schemars(length(min = 1, max = 256))]
+    pub near: Option<String>,
+    /// Only instances on nodes with all of this in their meta.
+    #[serde(default)]
+    #[schemars(schema_with = "labels_schema")]
+    pub node_meta: BTreeMap<String, String>,
+    /// The port of all instances, instead of the one that each is registered with.
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+    /// `service_name` is the name of a prepared query, which is executed every five seconds.
+    #[serde(default)]
+    pub prepared_query: bool,
 }
 
 /// TLS towards nodes.

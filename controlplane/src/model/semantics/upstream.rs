@@ -47,8 +47,15 @@ pub(super) fn check(upstream: &Upstream, at: &str, faults: &mut Vec<Fault>) {
                 fault("service_name", format!("expected a service of the mesh, \"web\" or \"shop/web\", got \"{service}\""));
             }
         }
+        Some("consul") => {
+            let service = upstream.service_name.as_deref().unwrap_or_default();
+            if service.chars().any(|c| c.is_control() || c.is_whitespace()) {
+                fault("service_name", format!("expected the name of a service in Consul, got \"{service}\""));
+            }
+        }
         Some(other) => {
-            fault("discovery_type", format!("discovery type {other} is not supported yet: it comes later (expected dns or mesh)"))
+            let message = format!("discovery type {other} is not supported yet: it comes later (expected dns, mesh or consul)");
+            fault("discovery_type", message);
         }
     }
     if !matches!(upstream.balancer.as_str(), "roundrobin" | "chash" | "least_conn" | "ewma") {

@@ -4,6 +4,7 @@ use heddle_xds::model::{AuthorizationPolicy, Endpoint, Kind, MeshProtocol, MeshS
 use serde_json::json;
 
 use super::*;
+use crate::discovery::{Ask, News};
 use crate::mesh::Found;
 
 impl World {
@@ -131,4 +132,30 @@ fn policies_say_whom_they_mean_in_full() {
     let policy = world.policy("p");
     assert_eq!((&*policy.namespace, &policy.service, policy.rules.len()), ("default", &None, 0));
     assert_eq!(names(&world.delete("authorization_policies/p")), ["-AuthorizationPolicy p"]);
+}
+
+#[test]
+fn what_is_discovered_reaches_those_that_ask_and_nobody_else() {
+    let consul = |args: serde_json::Value| json!({"discovery_type": "consul", "service_name": "web", "discovery_args": args});
+    let mut world = World::of(&[
+        ("upstreams/u", consul(json!({}))),
+        ("upstreams/tagged", consul(json!({"tags": ["v1"]}))),
+        ("routes/r", json!({"uri": "/r", "upstream": consul(json!({}))})),
+        ("routes/s", json!({"uri": "/s", "upstream_id": "u"})),
+    ]);
+    assert_eq!(world.translator.newly_asked().unwrap().len(), 2);
+    assert_eq!(world.translator.newly_asked(), None);
+    let web = Ask { service: "web".into(), ..Ask::default() };
+    let asked = BTreeSet::from([web.clone()]);
+    world.directory.discovered_mut().keep(&asked);
+    let endpoint = Endpoint { host: "10.0.0.1".into(), port: 80, weight: 3, ..Endpoint::default() };
+    assert!(world.directory.discovered_mut().note(&web, News::Answer(vec![endpoint]), 1));
+    let changes = world.translator.found(&world.state, &world.directory, &asked);
+    assert_eq!(names(&changes), ["Endpoints upstreams/u", "Endpoints routes/r"], "one small change each");
+    assert!(world.translator.found(&world.state, &world.directory, &asked).is_empty());
+    for path in ["upstreams/u", "routes/s", "routes/r"] {
+        world.set(&key(path), None);
+        world.translator.apply(&world.state, &world.directory, &[key(path)], &BTreeSet::new());
+    }
+    assert_eq!(world.translator.newly_asked().unwrap().iter().map(|ask| ask.tags.len()).collect::<Vec<_>>(), [1]);
 }

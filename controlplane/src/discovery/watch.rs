@@ -1,0 +1,168 @@
+//! One watcher for each ask: it looks at Consul and tells what it sees. It keeps nothing and translates nothing.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use heddle_node::clock;
+use heddle_node::consul::{Belief, Consul, ConsulError, Instance, Seen, Verdict, pause};
+use heddle_xds::model::Endpoint;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+
+use super::endpoints::endpoints;
+use super::{Ask, Discovered};
+
+/// How often a prepared query is executed; these cannot be watched.
+const POLL: Duration = Duration::from_secs(5);
+
+/// What happened to an ask.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// Its instances are these.
+    Answer(Vec<Endpoint>),
+    /// An answer was empty without a reason; what was known before stays for now.
+    Doubt(String),
+    /// Consul does not answer.
+    Away(String),
+}
+
+/// The watchers at work.
+pub struct Watchers {
+    consul: Option<Consul>,
+    tasks: HashMap<Ask, Task>,
+    told: UnboundedSender<(Ask, News)>,
+    dice: fastrand::Rng,
+}
+
+/// Ends with its drop.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Watchers {
+    /// Watchers of `consul`, and what they tell. Without one every ask is told so.
+    pub fn new(consul: Option<Consul>, dice: fastrand::Rng) -> (Watchers, UnboundedReceiver<(Ask, News)>) {
+        let (told, news) = unbounded_channel();
+        (Watchers { consul, tasks: HashMap::new(), told, dice }, news)
+    }
+
+    /// Watches what is asked for, and nothing else. What is known already is not given up lightly.
+    pub fn watch(&mut self, asked: &BTreeSet<Ask>, known: &Discovered) {
+        self.tasks.retain(|ask, _| asked.contains(ask));
+        for ask in asked {
+            if self.tasks.contains_key(ask) {
+                continue;
+            }
+            let Some(consul) = self.consul.clone() else {
+                let why =
+                    "no Consul is configured: add `providers: { consul: { address: … } }` to the control plane's heddle.yaml";
+                // Nobody listens any more: the process ends.
+                let _ = self.told.send((ask.clone(), News::Away(why.to_owned())));
+                continue;
+            };
+            let held = known.get(ask).is_some_and(|found| !found.endpoints.is_empty());
+            let watcher =
+                Watcher { ask: ask.clone(), belief: Belief::new(held), unsure: held, told: self.told.clone(), away: false };
+            let dice = self.dice.fork();
+            let task = if ask.prepared_query {
+                tokio::spawn(watcher.poll(consul, dice))
+            } else {
+                tokio::spawn(watcher.follow(consul, dice))
+            };
+            self.tasks.insert(ask.clone(), Task(task));
+        }
+    }
+}
+
+struct Watcher {
+    ask: Ask,
+    belief: Belief,
+    /// The next answer cannot be compared with what is known: it was known before a restart or a failure.
+    unsure: bool,
+    told: UnboundedSender<(Ask, News)>,
+    away: bool,
+}
+
+impl Watcher {
+    async fn follow(mut self, consul: Consul, dice: fastrand::Rng) {
+        let mut watch = consul.health(&self.ask.query(), dice);
+        while !self.told.is_closed() {
+            let seen = match self.belief.ends() {
+                Some(end) => match tokio::time::timeout_at(end, watch.next()).await {
+                    Ok(seen) => seen,
+                    Err(_) => {
+                        self.belief.settle();
+                        self.tell(News::Answer(Vec::new()));
+                        continue;
+                    }
+                },
+                None => watch.next().await,
+            };
+            match seen {
+                Ok(seen) => self.seen(&seen),
+                Err(error) => self.failed(&error),
+            }
+        }
+    }
+
+    async fn poll(mut self, consul: Consul, mut dice: fastrand::Rng) {
+        let (mut failures, mut round) = (0_u32, 0);
+        let scope = self.ask.scope();
+        while !self.told.is_closed() {
+            round += 1;
+            let wait = match consul.prepared(&self.ask.service, &scope, self.ask.near.as_deref()).await {
+                Ok(value) => {
+                    failures = 0;
+                    // Nothing but being said twice speaks for emptiness.
+                    let reset = self.belief.ends().is_none();
+                    self.seen(&Seen { value, index: round, reset, filtered: false });
+                    POLL
+                }
+                Err(error) => {
+                    self.failed(&error);
+                    failures = failures.saturating_add(1);
+                    pause(failures, &mut dice)
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn seen(&mut self, seen: &Seen<Vec<Instance>>) {
+        if std::mem::take(&mut self.away) {
+            tracing::info!(service = self.ask.service, "Consul answers again");
+        }
+        let endpoints = endpoints(&seen.value, self.ask.near.is_some(), self.ask.port);
+        let unsure = seen.reset || std::mem::take(&mut self.unsure);
+        match self.belief.judge(endpoints.is_empty(), seen.index, unsure, seen.filtered, clock::now()) {
+            Verdict::Believe => self.tell(News::Answer(endpoints)),
+            Verdict::Doubt => {
+                let why = if seen.filtered {
+                    "Consul's ACLs take instances out of the answer: give the token service:read and node:read"
+                } else {
+                    "Consul has begun anew and knows no instance yet; the ones from before stay until it does, or for a minute"
+                };
+                tracing::warn!(service = self.ask.service, why, "an empty answer is doubted");
+                self.tell(News::Doubt(why.to_owned()));
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &ConsulError) {
+        self.unsure = true;
+        self.belief.away(clock::now());
+        if !std::mem::replace(&mut self.away, true) {
+            tracing::warn!(service = self.ask.service, %error, "instances in Consul are not known any more; the last known ones stay");
+        }
+        self.tell(News::Away(error.to_string()));
+    }
+
+    fn tell(&self, news: News) {
+        // Nobody listens any more: the process ends.
+        let _ = self.told.send((self.ask.clone(), news));
+    }
+}

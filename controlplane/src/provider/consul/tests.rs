@@ -1,0 +1,269 @@
+//! Keys, tags and rules of Traefik as routes here.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+
+use heddle_node::consul::KvPair;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::rule::{Rule, parse};
+use super::*;
+use crate::model::check_expression;
+
+fn pair(key: &str, text: &str) -> KvPair {
+    KvPair { key: key.into(), value: text.as_bytes().to_vec(), modified: 1 }
+}
+
+#[test]
+fn keys_are_resources_and_each_fault_is_its_own() {
+    let pairs = [
+        pair("heddle/", ""),
+        pair("heddle/routes/", ""),
+        pair("heddle/routes/a", "{\"uri\": \"/a\", \"upstream_id\": \"u\"}"),
+        pair("heddle/upstreams/u", "nodes:\n  \"10.0.0.1:80\": 1\n"),
+        pair("heddle/consumers/jack", "desc: x"),
+        pair("heddle/consumers/jack/credentials/one", "plugins: { key-auth: { key: k } }"),
+        pair("heddle/routes/b", "{\"uri\":"),
+        pair("heddle/routes/c/d", "uri: /c"),
+        pair("heddle/routes/ä", "uri: /c"),
+        pair("heddle/rotues/c", "uri: /c"),
+        pair("heddle/routes/e", "id: other\nuri: /c"),
+        pair("heddle/routes/f", "just text"),
+        pair("heddle-other/routes/a", "uri: /x"),
+    ];
+    let sources = kv::read("heddle", "consul-kv", &pairs);
+    let good: Vec<(String, Value)> =
+        sources.values().flatten().flatten().map(|(key, value)| (key.to_string(), value.clone())).collect();
+    let names: Vec<&str> = good.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+    assert_eq!(good.iter().find(|(key, _)| key.contains("/a")).unwrap().1["id"], "a@consul-kv");
+    assert_eq!(good.iter().filter(|(_, value)| value["username"] == "jack").count(), 1);
+    let faults: Vec<String> = sources.values().filter_map(|one| one.as_ref().err()).flatten().cloned().collect();
+    for part in ["routes/b", "without slashes", "letters, digits", "unknown collection `rotues`", "the one in the key", "(a map)"]
+    {
+        assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
+    }
+    let kept = good.iter().map(|(_, value)| (Key::new(ResourceKind::Route, "x"), value.clone())).collect::<Vec<_>>();
+    assert_eq!(resources(&body(&kept)).unwrap(), kept);
+}
+
+#[test]
+fn rules_are_read_as_they_bind() {
+    let matcher = |name: &str, argument: &str| Rule::Matcher(name.into(), vec![argument.into()]);
+    let (a, b, c) = (matcher("Host", "a"), matcher("Path", "/b"), matcher("Method", "GET"));
+    assert_eq!(
+        parse("Host(`a`) || Path(`/b`) && Method(\"GET\")").unwrap(),
+        Rule::Or(vec![a.clone(), Rule::And(vec![b.clone(), c.clone()])])
+    );
+    assert_eq!(
+        parse("( Host(`a`)||Path(`/b`) )&&!Method(`GET`)").unwrap(),
+        Rule::And(vec![Rule::Or(vec![a.clone(), b]), Rule::Not(Box::new(c))])
+    );
+    assert_eq!(parse("!!Host(`a`)").unwrap(), a);
+    assert_eq!(parse(r#"Header(`X`, "a\"b\\")"#).unwrap(), Rule::Matcher("Header".into(), vec!["X".into(), "a\"b\\".into()]));
+    for (wrong, part) in [
+        ("", "a matcher such as"),
+        ("Host(`a`", ", or )"),
+        ("Host(a)", "backticks"),
+        ("Host(`a`) Path(`b`)", "&&, || or the end"),
+        ("(Host(`a`)", "&&, || or )"),
+        ("Host(`a)", "does not end"),
+        (&"(".repeat(100), "nest deeper"),
+        (&"Host(`a`)&&".repeat(300), "at most 256"),
+    ] {
+        let told = parse(wrong).unwrap_err();
+        assert!(told.contains(part), "{wrong}: {told}");
+    }
+}
+
+fn matches(rule: &str) -> Value {
+    conditions::routes(&parse(rule).unwrap()).unwrap().into()
+}
+
+#[test]
+fn rules_become_what_routes_match_by() {
+    assert_eq!(matches("Host(`A.org`) && PathPrefix(`/api`)"), json!([{"hosts": ["a.org"], "uris": ["/api*"]}]));
+    assert_eq!(
+        matches("(Host(`a`) || Host(`b`)) && Method(`get`) && Path(`/x`)"),
+        json!([{"hosts": ["a", "b"], "methods": ["GET"], "uris": ["/x"]}])
+    );
+    assert_eq!(matches("Host(`a`) || Host(`b`)"), json!([{"hosts": ["a", "b"], "uris": ["/*"]}]), "one route is enough");
+    assert_eq!(matches("Host(`a`) || Path(`/b`)"), json!([{"hosts": ["a"], "uris": ["/*"]}, {"uris": ["/b"]}]));
+    assert_eq!(
+        matches("Host(`a`) && !PathPrefix(`/in.ner`) && Header(`X-Kind`, `b`) && ClientIP(`10.0.0.0/8`)"),
+        json!([{"hosts": ["a"], "uris": ["/*"], "vars": [["uri", "!", "~~", "^/in\\.ner"], ["http_x_kind", "==", "b"], ["remote_addr", "ipmatch", ["10.0.0.0/8"]]]}])
+    );
+    assert_eq!(
+        matches("HostRegexp(`^.+\\.a$`) && !(Query(`x`) || Query(`y`, `1`))"),
+        json!([{"uris": ["/*"], "vars": [["host", "~~", "^.+\\.a$"], ["!OR", ["arg_x", "~~", ""], ["arg_y", "==", "1"]]]}])
+    );
+    assert_eq!(matches("Path(`/a*b`)"), json!([{"uris": ["/*"], "vars": [["uri", "==", "/a*b"]]}]), "a star is a star");
+    for wrong in ["Hots(`a`)", "Host()", "Header(`a`)", "ClientIP()"] {
+        assert!(conditions::routes(&parse(wrong).unwrap()).is_err(), "{wrong}");
+    }
+}
+
+fn settings() -> CatalogSettings {
+    CatalogSettings {
+        prefixes: vec!["heddle".into(), "traefik".into()],
+        exposed_by_default: false,
+        default_rule: "Host(`{{ name }}.example`)".into(),
+        constraints: Some("!Tag(`private`)".into()),
+    }
+}
+
+fn services(list: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
+    list.iter().map(|(name, tags)| ((*name).to_owned(), tags.iter().map(|tag| (*tag).to_owned()).collect())).collect()
+}
+
+#[test]
+fn services_ask_for_routes_by_their_tags() {
+    let shop = [
+        "traefik.enable=true",
+        "traefik.http.routers.Web.rule=Host(`shop.example`)",
+        "traefik.http.routers.web.middlewares=strip, limit@consulcatalog",
+        "traefik.http.routers.web.tls=true",
+        "traefik.http.routers.web.priority=7",
+        "traefik.http.middlewares.strip.stripprefix.prefixes=/shop,/store",
+        "traefik.http.services.web.loadbalancer.server.port=9000",
+        "traefik.http.services.web.loadbalancer.server.scheme=https",
+        "v1",
+    ];
+    let other = [
+        "heddle.enable=true",
+        "heddle.http.middlewares.limit.ratelimit.average=10",
+        "heddle.http.middlewares.limit.ratelimit.period=1m",
+    ];
+    let all = services(&[
+        ("shop", &shop),
+        ("other", &other),
+        ("silent", &["v1"]),
+        ("private", &["traefik.enable=true", "private"]),
+        ("consul", &["traefik.enable=true"]),
+        ("broken", &["traefik.enable=true", "traefik.http.routers.b.rule=Host(", "traefik.http.routers.b.priority=1"]),
+        ("torn", &["traefik.enable=true", "traefik.http.routers.t.rule=Path(`/a`)", "traefik.http.routers.t.rule=Path(`/b`)"]),
+        ("typo", &["traefik.enable=true", "traefik.http.routers.t.rul=Path(`/a`)"]),
+        ("tcp", &["traefik.enable=true", "traefik.tcp.routers.t.rule=HostSNI(`*`)"]),
+    ]);
+    let sources = catalog::read(&settings(), "consul-catalog", &all);
+    let names: Vec<&str> = sources.keys().map(|name| &**name).collect();
+    assert_eq!(names, ["broken", "other", "shop", "tcp", "torn", "typo"]);
+    let (key, route) = &sources["shop"].as_ref().unwrap()[0];
+    assert_eq!(&*key.id, "shop-web");
+    let expected = json!({
+        "hosts": ["shop.example"], "uris": ["/*"], "vars": [["scheme", "==", "https"]], "id": "shop-web@consul-catalog", "priority": 7,
+        "enable_websocket": true, "labels": {"consul_service": "shop"},
+        "upstream": {"discovery_type": "consul", "service_name": "shop", "discovery_args": {"port": 9000}, "scheme": "https"},
+        "plugins": {"proxy-rewrite": {"strip_prefixes": ["/shop", "/store"]}, "limit-req": {"average": 10, "period": 60.0}},
+    });
+    assert_eq!(*route, expected);
+    assert_eq!(sources["other"].as_ref().unwrap()[0].1["hosts"], json!(["other.example"]));
+    let fault = |name: &str| sources[name].as_ref().unwrap_err().join("\n");
+    for (name, part) in [
+        ("broken", "router b: rule Host("),
+        ("torn", "all instances must say the same"),
+        ("typo", "rul is not taken"),
+        ("tcp", "not proxied yet"),
+    ] {
+        assert!(fault(name).contains(part) && fault(name).contains(&format!("service {name} in Consul")), "{}", fault(name));
+    }
+    let open = CatalogSettings { exposed_by_default: true, constraints: None, ..settings() };
+    let sources = catalog::read(&open, "c", &services(&[("silent", &["v1"]), ("off", &["heddle.enable=false"])]));
+    assert_eq!(sources.keys().map(|name| &**name).collect::<Vec<_>>(), ["silent"]);
+}
+
+#[test]
+fn middlewares_become_plugins() {
+    let of = |tags: &[&str], names: &str| {
+        let all: Vec<String> = tags.iter().map(|tag| format!("t.http.middlewares.{tag}")).collect();
+        let tags = tags::Tags::read(&["t".to_owned()], &all).unwrap();
+        middlewares::plugins(&tags::list(names), &tags.named("http.middlewares")).map(Value::Object)
+    };
+    let both = ["a.addprefix.prefix=/x", "b.stripprefix.prefixes=/y", "c.addprefix.prefix=/z"];
+    assert_eq!(of(&both, "a,b").unwrap(), json!({"proxy-rewrite": {"add_prefix": "/x", "strip_prefixes": ["/y"]}}));
+    assert!(of(&both, "a,c").unwrap_err().contains("sets the same"));
+    assert_eq!(
+        of(
+            &[
+                "r.redirectregex.replacement=https://b/${1}",
+                "r.redirectregex.regex=^http://a/(.*)",
+                "r.redirectregex.permanent=true"
+            ],
+            "r"
+        )
+        .unwrap(),
+        json!({"redirect": {"permanent": true, "regex_url": ["^http://a/(.*)", "https://b/$1"]}})
+    );
+    assert_eq!(
+        of(
+            &[
+                "h.headers.customrequestheaders.X-A=1",
+                "h.headers.customrequestheaders.X-B=2",
+                "h.headers.customresponseheaders.X-C=3"
+            ],
+            "h"
+        )
+        .unwrap(),
+        json!({"headers": {"custom_request_headers": {"x-a": "1", "x-b": "2"}, "custom_response_headers": {"x-c": "3"}}})
+    );
+    assert_eq!(of(&["i.inflightreq.amount=3"], "i").unwrap()["limit-conn"]["conn"], 3);
+    for (tags, part) in [
+        (&["a.basicauth.users=x"][..], "basicauth is not taken from tags"),
+        (&["a.retry.attempts=x"], "expected a number"),
+        (&["a.retry.other=1"], "retry.other is not taken"),
+        (&["a.retry.attempts=1", "a.addprefix.prefix=/"], "it is both"),
+        (&[], "defined by no tag"),
+    ] {
+        let told = of(tags, "a").unwrap_err();
+        assert!(told.contains(part), "{told}");
+    }
+}
+
+#[test]
+fn constraints_choose_by_tags() {
+    let holds = |constraint: &str| tags::satisfies(constraint, &["a".into(), "bee".into()]);
+    assert_eq!(holds("Tag(`a`) && TagRegex(`^b`)"), Ok(true));
+    assert_eq!(holds("Tag(`b`) || !Tag(`a`)"), Ok(false));
+    assert!(holds("Tag(`a`) || Host(`b`)").unwrap_err().contains("expected Tag"));
+    assert!(holds("TagRegex(`(`)").is_err());
+}
+
+fn rules() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("Host(`a.example`)".to_owned()),
+        Just("PathPrefix(`/x`)".to_owned()),
+        Just("Method(`GET`)".to_owned()),
+        Just("Header(`A-B`, `c`)".to_owned()),
+        Just("ClientIP(`10.0.0.0/8`, `::1`)".to_owned()),
+    ];
+    leaf.prop_recursive(5, 32, 3, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|one| format!("!{one}")),
+            prop::collection::vec(inner.clone(), 1..4).prop_map(|all| format!("({})", all.join(" && "))),
+            prop::collection::vec(inner, 1..4).prop_map(|all| format!("({})", all.join("||"))),
+        ]
+    })
+}
+
+proptest! {
+    /// Nothing that somebody writes as a rule is more than refused.
+    #[test]
+    fn any_text_is_read_or_refused(text in "[ -~`]{0,60}") {
+        if let Ok(rule) = parse(&text) {
+            let _ = conditions::routes(&rule);
+        }
+    }
+
+    /// What a rule becomes is always a valid expression.
+    #[test]
+    fn rules_give_valid_expressions(text in rules()) {
+        let routes = conditions::routes(&parse(&text).unwrap()).unwrap();
+        prop_assert!(!routes.is_empty());
+        for route in routes {
+            if let Some(vars) = route.get("vars") {
+                prop_assert_eq!(check_expression(vars), Ok(()), "{}: {}", text, vars);
+            }
+        }
+    }
+}
