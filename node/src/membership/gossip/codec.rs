@@ -95,6 +95,16 @@ pub fn farewell() -> (&'static str, &'static str) {
     (LEFT, "true")
 }
 
+/// Whether this is the name of something that is gossiped.
+#[must_use]
+pub fn is_key(key: &str) -> bool {
+    let shard = |prefix: &str, shards: u64| {
+        let number = key.strip_prefix(prefix).and_then(|number| number.parse::<u64>().ok());
+        number.is_some_and(|number| number < shards)
+    };
+    matches!(key, ABOUT | HOLDS | LOAD | LEFT) || shard(HEALTH, SHARDS) || shard(LOADS, SHARDS) || shard(USES, USE_SHARDS)
+}
+
 /// What is gossiped of this node, and how many entries had to stay behind.
 #[must_use]
 pub fn encode(id: &str, facts: &Facts) -> (Pairs, u64) {

@@ -89,6 +89,8 @@ pub enum Verdict {
 pub struct Doorman {
     limit: usize,
     known: Mutex<Known>,
+    /// This node's present life.
+    own: Mutex<Option<Named>>,
     told: Mutex<Option<Instant>>,
     /// What is counted.
     pub counters: Counters,
@@ -105,13 +107,18 @@ impl Doorman {
     /// Lets in `limit` nodes at most, the dead that are not forgotten yet among them.
     #[must_use]
     pub fn new(limit: usize) -> Doorman {
-        Doorman { limit, known: Mutex::default(), told: Mutex::default(), counters: Counters::default() }
+        Doorman { limit, known: Mutex::default(), own: Mutex::default(), told: Mutex::default(), counters: Counters::default() }
     }
 
     /// How many may be in.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// Takes note of this node's present life, about which nobody else may write.
+    pub fn is(&self, own: Named) {
+        *self.own.lock() = Some(own);
     }
 
     /// Takes note of whom chitchat knows at present.
@@ -126,7 +133,8 @@ impl Doorman {
     pub fn judge(&self, from: SocketAddr, bytes: &[u8]) -> Verdict {
         self.counters.add(Count::MessagesIn, 1);
         self.counters.add(Count::BytesIn, bytes.len() as u64);
-        let Some(message) = Message::parse(bytes) else { return self.dropped() };
+        let own = self.own.lock().clone();
+        let Some(message) = Message::parse(bytes, own.as_ref()) else { return self.dropped() };
         let mut turned_away: Vec<Named> = Vec::new();
         {
             let Known { all, fresh } = &mut *self.known.lock();
@@ -189,7 +197,7 @@ mod tests {
     use super::*;
 
     fn named(port: u16) -> Named {
-        Named { name: Box::from(&b"n"[..]), generation: 1, address: at(port) }
+        Named { name: Box::from(&b"nnnnnnnnnnn"[..]), generation: 1, address: at(port) }
     }
 
     fn at(port: u16) -> SocketAddr {
@@ -201,7 +209,7 @@ mod tests {
         let mut bytes = vec![83, 176, 0, 0];
         bytes.extend(u16::try_from(ports.len()).unwrap().to_le_bytes());
         for port in ports {
-            ChitchatId::new("n", 1, at(port)).serialize(&mut bytes);
+            ChitchatId::new("nnnnnnnnnnn", 1, at(port)).serialize(&mut bytes);
             bytes.extend([0; 24]);
         }
         "fleet".serialize(&mut bytes);

@@ -4,6 +4,7 @@
 //! said and heard, a [`doorman`] that bounds who is in, transports of our own, and a [`roll`] that judges who is alive.
 
 pub mod codec;
+mod delta;
 mod doorman;
 mod node;
 mod page;

@@ -75,8 +75,10 @@ impl Node {
             initial_interval: interval,
             dead_node_grace_period: self.settings.forget_after,
         };
+        let life = super::life(self.membership.id(), clock::wall(), self.address);
+        self.doorman.is(named(&life));
         let config = ChitchatConfig {
-            chitchat_id: super::life(self.membership.id(), clock::wall(), self.address),
+            chitchat_id: life,
             cluster_id: self.settings.cluster_id(),
             gossip_interval: interval,
             listen_addr: self.settings.listen,
@@ -241,17 +243,18 @@ impl Node {
     }
 }
 
+/// A life as its messages name it.
+fn named(id: &ChitchatId) -> Named {
+    Named { name: id.node_id.as_bytes().into(), generation: id.generation_id, address: id.gossip_advertise_addr }
+}
+
 /// What chitchat knows: of whom what is new to the roll, who is in, and which life is ours.
 fn copy(chitchat: &mut Chitchat, roll: &Roll) -> (Vec<Sighting>, Vec<Named>, ChitchatId) {
     let own = chitchat.self_chitchat_id().clone();
     let mut sightings = Vec::with_capacity(chitchat.node_states().len());
     let mut present = Vec::with_capacity(chitchat.node_states().len());
     for (id, state) in chitchat.node_states() {
-        present.push(Named {
-            name: id.node_id.as_bytes().into(),
-            generation: id.generation_id,
-            address: id.gossip_advertise_addr,
-        });
+        present.push(named(id));
         if *id == own {
             continue;
         }

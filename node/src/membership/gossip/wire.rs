@@ -1,14 +1,16 @@
 //! The outside of chitchat's messages: who is named in one and whether it may be unpacked, before chitchat sees it. Pure; it knows no connection.
 //!
 //! chitchat (0.11, wire version 0) takes whoever is named in a digest for a member, and unpacks as much as a message says. Both are bounded here. Also
-//! its arithmetic demands that a whole digest is shorter than 65,506 bytes, which one of [`super::MAX_MEMBERS`] entries always is.
+//! its arithmetic demands that a whole digest is shorter than 65,506 bytes, which one of [`super::MAX_MEMBERS`] entries is as all names have one length.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::delta;
+
 /// The most bytes of one message: a digest and a delta as large as chitchat makes them.
 pub const MAX_MESSAGE_BYTES: usize = 144 * 1_024;
-/// The most packed blocks of a delta. Each unpacks to 64 KiB at most, 16 KiB as chitchat makes them.
-const MAX_BLOCKS: usize = 96;
+/// Every name is as long: eight bytes in base64 (`super::short_name`).
+const NAME_BYTES: usize = 11;
 /// `u16` at the start of every message.
 const MAGIC: [u8; 2] = 45_139_u16.to_le_bytes();
 /// Magic, version, kind.
@@ -64,9 +66,9 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Looks at a message. `None`: it is not one, or too large to be unpacked.
+    /// Looks at a message. `None`: it is not one, too large to be unpacked, or says what no honest member says. `own` is this node's present life.
     #[must_use]
-    pub fn parse(bytes: &'a [u8]) -> Option<Message<'a>> {
+    pub fn parse(bytes: &'a [u8], own: Option<&Named>) -> Option<Message<'a>> {
         if bytes.len() > MAX_MESSAGE_BYTES || bytes.get(..2)? != MAGIC || *bytes.get(2)? != 0 {
             return None;
         }
@@ -84,7 +86,7 @@ impl<'a> Message<'a> {
             Kind::Syn => {
                 cursor.text()?;
             }
-            Kind::SynAck | Kind::Ack => cursor.blocks()?,
+            Kind::SynAck | Kind::Ack => delta::take(&mut cursor, own)?,
             Kind::BadCluster => {}
         }
         (cursor.at == bytes.len()).then_some(Message { bytes, kind, entries, rest })
@@ -112,12 +114,21 @@ impl<'a> Message<'a> {
     }
 }
 
-struct Cursor<'a> {
+/// A place in bytes that are read from front to back.
+pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Cursor<'a> {
+        Cursor { bytes, at: 0 }
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let end = self.at.checked_add(count)?;
         let taken = self.bytes.get(self.at..end)?;
@@ -125,7 +136,7 @@ impl<'a> Cursor<'a> {
         Some(taken)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.take(1).map(|bytes| bytes[0])
     }
 
@@ -133,11 +144,11 @@ impl<'a> Cursor<'a> {
         Some(u16::from_le_bytes(self.take(2)?.try_into().ok()?))
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
     }
 
-    fn text(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn text(&mut self) -> Option<&'a [u8]> {
         let length = self.u16()?;
         self.take(length.into())
     }
@@ -151,29 +162,22 @@ impl<'a> Cursor<'a> {
         Some(SocketAddr::new(ip, self.u16()?))
     }
 
+    /// Who is meant.
+    pub(super) fn named(&mut self) -> Option<Named> {
+        let name = self.text().filter(|name| name.len() == NAME_BYTES)?.into();
+        Some(Named { name, generation: self.u64()?, address: self.address()? })
+    }
+
     fn digest(&mut self) -> Option<Vec<Entry>> {
         let count = self.u16()?;
         let mut entries = Vec::new();
         for _ in 0..count {
             let start = self.at;
-            let name = self.text()?.into();
-            let (generation, address) = (self.u64()?, self.address()?);
+            let named = self.named()?;
             self.take(DIGEST_TAIL)?;
-            entries.push(Entry { named: Named { name, generation, address }, bytes: start..self.at });
+            entries.push(Entry { named, bytes: start..self.at });
         }
         Some(entries)
-    }
-
-    /// Blocks of a packed delta: kind and length each, until the one that says that no more come.
-    fn blocks(&mut self) -> Option<()> {
-        for _ in 0..=MAX_BLOCKS {
-            match self.u8()? {
-                0 => return Some(()),
-                1 | 2 => self.text()?,
-                _ => return None,
-            };
-        }
-        None
     }
 }
 
@@ -202,7 +206,7 @@ mod tests {
     #[test]
     fn chitchat_and_we_read_the_same() {
         let bytes = syn(5);
-        let message = Message::parse(&bytes).unwrap();
+        let message = Message::parse(&bytes, None).unwrap();
         assert_eq!((message.kind, message.named().count()), (Kind::Syn, 5));
         assert_eq!(message.only(|_| true), bytes);
         let read = ChitchatMessage::deserialize(&mut &bytes[..]).unwrap();
@@ -212,7 +216,7 @@ mod tests {
     #[test]
     fn who_is_cut_out_is_unknown_to_chitchat() {
         let bytes = syn(3);
-        let cut = Message::parse(&bytes).unwrap().only(|named| named.address.port() != 1);
+        let cut = Message::parse(&bytes, None).unwrap().only(|named| named.address.port() != 1);
         let shown = format!("{:?}", ChitchatMessage::deserialize(&mut &cut[..]).unwrap());
         assert!(shown.contains("n0000000000") && !shown.contains("n0000000001") && shown.contains("n0000000002"), "{shown}");
     }
@@ -221,31 +225,40 @@ mod tests {
     fn a_full_digest_fits_what_chitchat_reckons_with() {
         let bytes = syn(u16::try_from(super::super::MAX_MEMBERS).unwrap());
         assert!(bytes.len() < 65_000, "{}", bytes.len());
-        assert!(Message::parse(&bytes).is_some());
+        assert!(Message::parse(&bytes, None).is_some());
+    }
+
+    #[test]
+    fn a_long_name_does_not_make_a_digest_too_long() {
+        let mut bytes = vec![MAGIC[0], MAGIC[1], 0, 0, 1, 0];
+        ChitchatId::new("n".repeat(65_000), 7, "10.0.0.1:1".parse().unwrap()).serialize(&mut bytes);
+        bytes.extend([0; DIGEST_TAIL]);
+        "fleet".serialize(&mut bytes);
+        assert_eq!(Message::parse(&bytes, None), None);
     }
 
     #[test]
     fn a_bomb_is_not_unpacked() {
         let mut bomb = vec![MAGIC[0], MAGIC[1], 0, 2];
-        (0..=MAX_BLOCKS).for_each(|_| bomb.extend([1, 1, 0, 0]));
+        (0..=delta::MAX_BLOCKS).for_each(|_| bomb.extend([1, 1, 0, 0]));
         bomb.push(0);
-        assert_eq!(Message::parse(&bomb), None);
-        let few: Vec<u8> = [&[MAGIC[0], MAGIC[1], 0, 2][..], &[2, 1, 0, 0], &[0]].concat();
-        assert_eq!(Message::parse(&few).map(|message| message.kind), Some(Kind::Ack));
+        assert_eq!(Message::parse(&bomb, None), None);
+        let none: Vec<u8> = [&[MAGIC[0], MAGIC[1], 0, 2][..], &[0]].concat();
+        assert_eq!(Message::parse(&none, None).map(|message| message.kind), Some(Kind::Ack));
     }
 
     #[test]
     fn what_hangs_on_or_is_missing_is_refused() {
         let bytes = syn(2);
-        assert!((0..bytes.len()).all(|end| Message::parse(&bytes[..end]).is_none()));
-        assert!(Message::parse(&[&bytes[..], &[0]].concat()).is_none());
+        assert!((0..bytes.len()).all(|end| Message::parse(&bytes[..end], None).is_none()));
+        assert!(Message::parse(&[&bytes[..], &[0]].concat(), None).is_none());
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_judged_without_a_panic(tail in prop::collection::vec(any::<u8>(), 0..200), kind in 0..5_u8) {
             let bytes = [&[MAGIC[0], MAGIC[1], 0, kind][..], &tail].concat();
-            if let Some(message) = Message::parse(&bytes) {
+            if let Some(message) = Message::parse(&bytes, None) {
                 prop_assert_eq!(message.only(|_| true), bytes.clone());
             }
         }

@@ -25,7 +25,7 @@ fn syn(addresses: &[SocketAddr]) -> ChitchatMessage {
     let mut bytes = vec![83, 176, 0, 0];
     bytes.extend(u16::try_from(addresses.len()).unwrap().to_le_bytes());
     for address in addresses {
-        ChitchatId::new("node", 1, *address).serialize(&mut bytes);
+        ChitchatId::new("nodenodenod", 1, *address).serialize(&mut bytes);
         bytes.extend([0; 24]);
     }
     "fleet".serialize(&mut bytes);
