@@ -10,7 +10,7 @@ use std::time::Duration;
 use heddle_xds::codec::InvalidResource;
 use heddle_xds::model::{Listener, Resource};
 
-pub use crate::balance::{Epoch, Node, Policy, Standing, View as NodeView, Worker as Picker, hash_key};
+pub use crate::balance::{Epoch, Node, Policy, Standing, View as NodeView, Worker as Picker, Zones, hash_key};
 pub use crate::filters::canonical;
 use crate::http::Body;
 pub use crate::http::digits::AddressText;

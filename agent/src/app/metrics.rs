@@ -49,6 +49,7 @@ pub fn page(sources: &Sources<'_>) -> String {
     upstreams(&mut page, sources.tables);
     endpoints::upstreams(&mut page, sources.tables, MAX_SERIES);
     endpoints::sharing(&mut page, sources.context);
+    zones(&mut page, sources.tables);
     discovery(&mut page, sources);
     if let Some(mesh) = sources.mesh {
         mesh.expose(&mut page);
@@ -261,6 +262,33 @@ fn upstreams(page: &mut TextWriter, tables: &Tables) {
     family("heddle_upstream_connections", "gauge", "Connections open to the endpoint.", &|report| {
         report.totals.connections as f64
     });
+}
+
+/// What each zone carries, and why.
+fn zones(page: &mut TextWriter, tables: &Tables) {
+    let now = clock::now();
+    let lines: Vec<_> = tables
+        .clusters
+        .values()
+        .flat_map(|cluster| {
+            let label = cluster.view().spec.config.label.clone();
+            cluster.zones(now).into_iter().map(move |zone| (label.clone(), zone))
+        })
+        .take(MAX_SERIES)
+        .collect();
+    page.family("heddle_upstream_zone_share", "gauge", "Share of the requests that a zone carries, and why.");
+    for (label, zone) in &lines {
+        let labels = [("upstream", &**label), ("zone", &*zone.zone), ("why", zone.why.as_str())];
+        page.sample("heddle_upstream_zone_share", &labels, zone.share);
+    }
+    page.family("heddle_upstream_zone_endpoints", "gauge", "Endpoints of a zone that have a weight, by whether they stand.");
+    for (label, zone) in &lines {
+        let down = zone.endpoints.saturating_sub(zone.standing);
+        for (state, count) in [("up", zone.standing), ("down", down)] {
+            let labels = [("upstream", &**label), ("zone", &*zone.zone), ("state", state)];
+            page.sample("heddle_upstream_zone_endpoints", &labels, count as f64);
+        }
+    }
 }
 
 fn discovery(page: &mut TextWriter, sources: &Sources<'_>) {

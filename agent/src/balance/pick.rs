@@ -7,7 +7,8 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{Admission, Load, Policy, State, View};
+use super::plan::Plan;
+use super::{Admission, Load, Node, Policy, State, View};
 
 /// A choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,16 +24,18 @@ pub struct Pick {
 pub struct Worker {
     stamp: u64,
     epoch: u64,
-    groups: Vec<Group>,
+    plan: Plan,
+    /// What is kept for each part of the view.
+    turns: Vec<Turn>,
     loads: Vec<Rc<Load>>,
     ids: Vec<u64>,
-    /// While it lies ahead, weights are computed per pick.
-    ramping_until: Option<Instant>,
+    /// Steps on with each request that is split between zones.
+    drawn: u32,
 }
 
 #[derive(Debug, Default)]
-struct Group {
-    /// Smooth round robin: current weights, parallel to the members of the group.
+struct Turn {
+    /// Smooth round robin: current weights, parallel to the members of the part.
     current: Vec<i64>,
     /// Every member counts, whatever its health.
     ignore_health: bool,
@@ -41,7 +44,10 @@ struct Group {
 /// Members that may not be chosen in this pick, beyond those tried before.
 type Refused = SmallVec<[u32; 4]>;
 
-/// One look at one group.
+/// 2^32 over the golden ratio: its multiples fall evenly over the circle, however many there are (Knuth, The Art of Computer Programming, 6.4).
+const GOLDEN: u32 = 0x9E37_79B9;
+
+/// One look at one part.
 struct Look<'a> {
     view: &'a View,
     members: &'a [u32],
@@ -49,7 +55,14 @@ struct Look<'a> {
     tried: &'a [u64],
     refused: &'a Refused,
     ignore_health: bool,
-    ramping: bool,
+    shares: &'a [u32],
+    now: Instant,
+}
+
+/// What one request asks for.
+struct Ask<'a> {
+    key: Option<u64>,
+    tried: &'a [u64],
     now: Instant,
 }
 
@@ -62,47 +75,55 @@ impl Worker {
     /// Chooses a node that is not in `tried`; `None` when all that may be used were tried.
     pub fn pick(&mut self, view: &View, key: Option<u64>, tried: &[u64], dice: &mut fastrand::Rng, now: Instant) -> Option<Pick> {
         self.follow(view, now);
-        for at in 0..view.groups.len() {
-            if let Some(pick) = self.pick_in(at, view, key, tried, dice, now) {
+        let ask = Ask { key, tried, now };
+        let (mut next, mut split_at) = (0, self.plan.split_at);
+        loop {
+            let part = if next == split_at {
+                split_at = usize::MAX;
+                self.draw(view.policy, key)
+            } else {
+                next += 1;
+                *self.plan.order.get(next - 1)?
+            };
+            if let Some(pick) = self.pick_in(part, view, &ask, dice) {
                 return Some(pick);
             }
         }
-        None
     }
 
-    /// Chooses the node at `index` where it may be: it stands, or health is ignored, and it is not in `tried`. Its weight does not matter, so that one
-    /// with weight 0 takes nobody new but keeps those that it has.
+    /// Chooses the node at `index` where it may be: it stands, or health is ignored, its zone is allowed, and it is not in `tried`. Its weight does not
+    /// matter, so that one with weight 0 takes nobody new but keeps those that it has.
     pub fn prefer(&mut self, view: &View, index: usize, tried: &[u64], now: Instant) -> Option<Pick> {
         self.follow(view, now);
-        let node = view.nodes.get(index).filter(|node| !tried.contains(&node.id))?;
-        let at = view.groups.iter().position(|group| group.members.contains(&(index as u32)));
-        let ignore_health = at.and_then(|at| self.groups.get(at)).is_some_and(|group| group.ignore_health);
+        let allowed = |node: &&Node| !tried.contains(&node.id) && view.zones.allows(&node.zone);
+        let node = view.nodes.get(index).filter(allowed)?;
+        let at = view.parts.iter().position(|part| part.members.contains(&(index as u32)));
+        let ignore_health = at.and_then(|at| self.turns.get(at)).is_some_and(|turn| turn.ignore_health);
         match if ignore_health { Admission::Free } else { node.standing.admit() } {
             Admission::Refused => None,
             admission => Some(Pick { index, trial: admission == Admission::Trial }),
         }
     }
 
-    fn pick_in(
-        &mut self,
-        at: usize,
-        view: &View,
-        key: Option<u64>,
-        tried: &[u64],
-        dice: &mut fastrand::Rng,
-        now: Instant,
-    ) -> Option<Pick> {
-        let ramping = self.ramping_until.is_some_and(|end| now < end);
-        let state = self.groups.get_mut(at)?;
-        let group = view.groups.get(at)?;
+    fn pick_in(&mut self, at: u32, view: &View, ask: &Ask<'_>, dice: &mut fastrand::Rng) -> Option<Pick> {
+        let turn = self.turns.get_mut(at as usize)?;
+        let ignore_health = turn.ignore_health;
+        let part = view.parts.get(at as usize)?;
         let mut refused = Refused::new();
         loop {
-            let ignore_health = state.ignore_health;
-            let look =
-                Look { view, members: &group.members, loads: &self.loads, tried, refused: &refused, ignore_health, ramping, now };
-            let index = match (view.policy, key) {
-                (Policy::ConsistentHash, Some(key)) => group.ring.walk(key).find(|&index| look.allows(index)),
-                (Policy::RoundRobin | Policy::ConsistentHash, _) => look.round_robin(&mut state.current),
+            let look = Look {
+                view,
+                members: &part.members,
+                loads: &self.loads,
+                tried: ask.tried,
+                refused: &refused,
+                ignore_health,
+                shares: &self.plan.shares,
+                now: ask.now,
+            };
+            let index = match (view.policy, ask.key) {
+                (Policy::ConsistentHash, Some(key)) => part.ring.walk(key).find(|&index| look.allows(index)),
+                (Policy::RoundRobin | Policy::ConsistentHash, _) => look.round_robin(&mut turn.current),
                 (Policy::LeastConn, _) => look.least_conn(dice),
                 (Policy::Ewma, _) => look.ewma(dice),
             }?;
@@ -114,32 +135,46 @@ impl Worker {
         }
     }
 
+    /// The part whose turn it is by the shares of the zones. A key keeps its zone as long as the share of that zone does not shrink past it.
+    #[cold]
+    fn draw(&mut self, policy: Policy, key: Option<u64>) -> u32 {
+        let place = match key {
+            Some(key) if policy == Policy::ConsistentHash => {
+                (key.wrapping_mul(u64::from(GOLDEN) << 32 | 0x7F4A_7C15) >> 32) as u32
+            }
+            _ => {
+                self.drawn = self.drawn.wrapping_add(GOLDEN);
+                self.drawn
+            }
+        };
+        let split = &self.plan.split;
+        split.iter().find(|(end, _)| u64::from(place) < *end).map_or(u32::MAX, |(_, part)| *part)
+    }
+
     /// Takes over a new view or a change of health; nothing to do in the usual case.
     fn follow(&mut self, view: &View, now: Instant) {
         let epoch = view.epoch.get();
-        if self.stamp == view.stamp && self.epoch == epoch {
-            return;
+        if self.stamp != view.stamp || self.epoch != epoch || self.plan.due.is_some_and(|due| due <= now) {
+            self.take(view, epoch, now);
         }
+    }
+
+    #[cold]
+    fn take(&mut self, view: &View, epoch: u64, now: Instant) {
         if self.stamp != view.stamp {
             let mut old: HashMap<u64, Rc<Load>> = self.ids.drain(..).zip(self.loads.drain(..)).collect();
             for node in &view.nodes {
                 self.loads.push(old.remove(&node.id).unwrap_or_default());
                 self.ids.push(node.id);
             }
-            self.groups = view.groups.iter().map(|g| Group { current: vec![0; g.members.len()], ignore_health: false }).collect();
+            self.turns =
+                view.parts.iter().map(|part| Turn { current: vec![0; part.members.len()], ignore_health: false }).collect();
         }
         (self.stamp, self.epoch) = (view.stamp, epoch);
-        let up = |index: &u32| view.nodes[*index as usize].standing.state() != State::Down;
-        // Trials are for one request at a time: where there is nothing else, the others need somebody, too.
-        let serves = |index: &u32| view.nodes[*index as usize].standing.state() == State::Up;
-        let none_up = !view.groups.iter().any(|group| group.members.iter().any(serves));
-        for (state, group) in self.groups.iter_mut().zip(&view.groups) {
-            let standing = group.members.iter().filter(|index| up(index)).count();
-            let panics = standing * 100 < group.members.len() * usize::from(view.panic_threshold);
-            state.ignore_health = none_up || panics;
+        self.plan = view.plan(now);
+        for (turn, ignore_health) in self.turns.iter_mut().zip(&self.plan.ignore_health) {
+            turn.ignore_health = *ignore_health;
         }
-        let left = view.nodes.iter().filter_map(|node| node.standing.ramp_left(view.slow_start, now)).max();
-        self.ramping_until = left.map(|left| now + left);
     }
 }
 
@@ -151,10 +186,10 @@ impl Look<'_> {
             && !self.tried.contains(&node.id)
     }
 
-    /// Weight in 1/256, less while it ramps, never zero.
+    /// Weight in 1/256, less while it ramps or while others load it, never zero.
     fn weight(&self, index: u32) -> i64 {
         let node = &self.view.nodes[index as usize];
-        let share = if self.ramping { node.standing.ramp(self.view.slow_start, self.now) } else { 256 };
+        let share = self.shares.get(index as usize).copied().unwrap_or(256);
         (i64::from(node.weight) * i64::from(share)).max(1)
     }
 

@@ -1,7 +1,7 @@
 //! Whether an endpoint may be chosen: one small atomic that health writes and every worker reads. It knows no reasons.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -45,13 +45,15 @@ pub struct Standing {
     /// Milliseconds from `anchor` to the last time that it came up; `u64::MAX` when it never was anything else.
     up_since: AtomicU64,
     anchor: Instant,
+    /// Share of the weight that the load of the fleet leaves, in 1/256.
+    tilt: AtomicU32,
     epoch: Arc<Epoch>,
 }
 
 impl Standing {
     /// Up, at full weight from the start.
     pub fn new(epoch: Arc<Epoch>, now: Instant) -> Standing {
-        Standing { state: AtomicU8::new(UP), up_since: AtomicU64::new(u64::MAX), anchor: now, epoch }
+        Standing { state: AtomicU8::new(UP), up_since: AtomicU64::new(u64::MAX), anchor: now, tilt: AtomicU32::new(256), epoch }
     }
 
     /// Up, but ramping to its weight from `now` on: an endpoint that joins others which already serve.
@@ -79,6 +81,18 @@ impl Standing {
             self.up_since.store(now.saturating_duration_since(self.anchor).as_millis() as u64, Ordering::Release);
         }
         if self.state.swap(next, Ordering::AcqRel) != next {
+            self.epoch.bump();
+        }
+    }
+
+    /// Share of the weight that the load of the fleet leaves, in 1/256.
+    pub fn tilt(&self) -> u32 {
+        self.tilt.load(Ordering::Acquire)
+    }
+
+    /// Says what share of the weight the load of the fleet leaves, in 1/256.
+    pub fn lean(&self, tilt: u32) {
+        if self.tilt.swap(tilt, Ordering::AcqRel) != tilt {
             self.epoch.bump();
         }
     }

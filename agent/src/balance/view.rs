@@ -1,10 +1,12 @@
 //! The immutable list that is chosen from, with all that can be computed before a request comes.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Epoch, Ring, Standing};
+use super::{Epoch, Ring, Standing, Zones};
 
 /// How a node is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,16 +32,29 @@ pub struct Node {
     pub weight: u32,
     /// Higher is used first.
     pub priority: i32,
+    /// Locality zone, empty when unknown.
+    pub zone: Arc<str>,
     /// Whether it may be chosen.
     pub standing: Arc<Standing>,
 }
 
-/// Nodes of one priority.
+/// Nodes that are chosen from together.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct Part {
     /// Indexes of nodes with a weight.
     pub(super) members: Vec<u32>,
     pub(super) ring: Ring,
+}
+
+/// Nodes of one priority.
+#[derive(Debug)]
+pub(super) struct Tier {
+    /// Its zones, level by level, among the parts.
+    pub(super) levels: Range<usize>,
+    /// All its nodes together, among the parts; the only level where there is one only.
+    pub(super) whole: usize,
+    /// Whether the first level is the own zone.
+    pub(super) at_home: bool,
 }
 
 /// The immutable list that is chosen from.
@@ -48,22 +63,46 @@ pub struct View {
     pub(super) stamp: u64,
     pub(super) policy: Policy,
     pub(super) nodes: Vec<Node>,
+    pub(super) parts: Vec<Part>,
     /// Highest priority first.
-    pub(super) groups: Vec<Group>,
+    pub(super) tiers: Vec<Tier>,
     pub(super) slow_start: Duration,
     pub(super) panic_threshold: u8,
+    pub(super) zones: Zones,
     pub(super) epoch: Arc<Epoch>,
 }
 
 impl View {
     /// Groups the nodes and builds rings where the policy needs them. The index of a node stays its place in `nodes`.
-    pub fn new(policy: Policy, nodes: Vec<Node>, slow_start: Duration, panic_threshold: u8, epoch: Arc<Epoch>) -> View {
+    pub fn new(
+        policy: Policy,
+        nodes: Vec<Node>,
+        slow_start: Duration,
+        panic_threshold: u8,
+        zones: Zones,
+        epoch: Arc<Epoch>,
+    ) -> View {
         static STAMP: AtomicU64 = AtomicU64::new(1);
-        let mut priorities: Vec<i32> = nodes.iter().filter(|node| node.weight > 0).map(|node| node.priority).collect();
-        priorities.sort_unstable_by(|a, b| b.cmp(a));
-        priorities.dedup();
-        let groups = priorities.into_iter().map(|priority| Group::new(policy, &nodes, priority)).collect();
-        View { stamp: STAMP.fetch_add(1, Ordering::Relaxed), policy, nodes, groups, slow_start, panic_threshold, epoch }
+        let mut priorities: BTreeMap<i32, BTreeMap<usize, Vec<u32>>> = BTreeMap::new();
+        for (index, node) in nodes.iter().enumerate().filter(|(_, node)| node.weight > 0) {
+            if let Some(level) = zones.level(&node.zone) {
+                priorities.entry(node.priority).or_default().entry(level).or_default().push(index as u32);
+            }
+        }
+        let (mut parts, mut tiers) = (Vec::new(), Vec::with_capacity(priorities.len()));
+        for levels in priorities.into_values().rev() {
+            let (first, at_home) = (parts.len(), zones.matter() && levels.contains_key(&0));
+            let mut whole: Vec<u32> = levels.values().flatten().copied().collect();
+            whole.sort_unstable();
+            parts.extend(levels.into_values().map(|members| Part::new(policy, &nodes, members)));
+            let levels = first..parts.len();
+            if levels.len() > 1 {
+                parts.push(Part::new(policy, &nodes, whole));
+            }
+            tiers.push(Tier { levels, whole: parts.len() - 1, at_home });
+        }
+        let stamp = STAMP.fetch_add(1, Ordering::Relaxed);
+        View { stamp, policy, nodes, parts, tiers, slow_start, panic_threshold, zones, epoch }
     }
 
     /// All nodes, those without weight too.
@@ -73,19 +112,17 @@ impl View {
 
     /// Whether no node can ever be chosen.
     pub fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+        self.tiers.is_empty()
     }
 }
 
-impl Group {
-    fn new(policy: Policy, nodes: &[Node], priority: i32) -> Group {
-        let fits = |node: &Node| node.weight > 0 && node.priority == priority;
-        let members: Vec<u32> = nodes.iter().enumerate().filter(|(_, node)| fits(node)).map(|(index, _)| index as u32).collect();
+impl Part {
+    fn new(policy: Policy, nodes: &[Node], members: Vec<u32>) -> Part {
         let ring = if policy == Policy::ConsistentHash {
             Ring::build(members.iter().map(|&index| (index, &*nodes[index as usize].identity, nodes[index as usize].weight)))
         } else {
             Ring::default()
         };
-        Group { members, ring }
+        Part { members, ring }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use heddle_node::clock;
 use heddle_xds::catalog::ConfigFault;
 use heddle_xds::codec::InvalidResource;
 use heddle_xds::model::{self, Kind, Resource};
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use super::consumers::Known;
 use super::{Action, Application, Clusters, Consumers, Secrets, Tables, mesh, references};
+use crate::balance::ZoneShare;
 use crate::filters::{self, Chain, Credential, Keep, Parts, Uses};
 use crate::observe::RouteStats;
 use crate::outbound::Outbound;
@@ -247,6 +249,7 @@ impl Compiler {
             "routes": self.routes.values().map(|(route, _)| model::Route { plugins: filters::masked(&route.plugins), ..route.clone() }).collect::<Vec<_>>(),
             "upstreams": self.upstreams.values().collect::<Vec<_>>(),
             "endpoints": self.endpoints.values().collect::<Vec<_>>(),
+            "zones": self.clusters.iter().map(|(name, cluster)| (name.to_string(), zones(cluster))).collect::<serde_json::Map<_, _>>(),
             "mesh_services": self.mesh.services().map(|service| model::MeshService { plugins: filters::masked(&service.plugins), ..service.clone() }).collect::<Vec<_>>(),
             "authorization_policies": self.mesh.policies().collect::<Vec<_>>(),
             "global_rules": self.rules.values().map(|rule| model::GlobalRule { plugins: filters::masked(&rule.plugins), ..rule.clone() }).collect::<Vec<_>>(),
@@ -359,6 +362,15 @@ impl Compiler {
             None => drop(self.metadata.remove(plugin)),
         }
     }
+}
+
+/// What each zone carries of an upstream, and why.
+fn zones(cluster: &upstream::Cluster) -> Value {
+    let zone = |zone: ZoneShare| {
+        let share = (zone.share * 1000.0).round() / 1000.0;
+        serde_json::json!({ "zone": zone.zone, "endpoints": zone.endpoints, "standing": zone.standing, "share": share, "why": zone.why.as_str() })
+    };
+    cluster.zones(clock::now()).into_iter().map(zone).collect()
 }
 
 /// The first fault stands for the resource; the control plane has told its author all of them.

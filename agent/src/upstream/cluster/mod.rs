@@ -4,6 +4,7 @@
 mod evidence;
 mod expand;
 mod keeper;
+mod locality;
 mod registry;
 mod report;
 mod sharing;

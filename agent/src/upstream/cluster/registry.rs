@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use super::keeper::Keeper;
+use super::locality;
 use super::state::{Cluster, Context};
 use super::tls::Secrets;
 use crate::dns::Resolver;
@@ -24,7 +25,7 @@ pub struct Clusters {
     resolver: Option<Resolver>,
     control: Handle,
     lookups: Arc<Semaphore>,
-    known: Mutex<HashMap<Arc<str>, Kept>>,
+    known: Arc<Mutex<HashMap<Arc<str>, Kept>>>,
 }
 
 struct Kept {
@@ -44,7 +45,11 @@ impl Drop for Kept {
 impl Clusters {
     /// None yet. Without a resolver only addresses are endpoints.
     pub fn new(context: Arc<Context>, resolver: Option<Resolver>, control: Handle) -> Clusters {
-        Clusters { context, resolver, control, lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)), known: Mutex::default() }
+        let known: Arc<Mutex<HashMap<Arc<str>, Kept>>> = Arc::default();
+        let weak = Arc::downgrade(&known);
+        let clusters = move || weak.upgrade().map(|known| known.lock().values().map(|kept| kept.cluster.clone()).collect());
+        control.spawn(locality::follow(context.membership.clone(), context.callers.clone(), clusters));
+        Clusters { context, resolver, control, lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)), known }
     }
 
     /// The cluster for an upstream: the one that there is, brought up to date, or a new one. An unchanged upstream costs a comparison.

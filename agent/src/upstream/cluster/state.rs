@@ -18,7 +18,7 @@ use super::evidence;
 use super::expand::{self, Answers, Expanded, Wanted};
 use super::tls::{Secrets, TlsStore};
 use super::view::{Endpoint, EndpointCore, EndpointView};
-use crate::balance::{Epoch, Node, Policy, Standing, View};
+use crate::balance::{Callers, Epoch, Node, Policy, Standing, View, Zones};
 use crate::dns::Answer;
 use crate::health::{Change, EndpointHealth, Fellows, Judge, Rules};
 
@@ -32,6 +32,8 @@ pub struct Context {
     pub membership: Membership,
     /// What all clusters share towards the fleet.
     pub fellows: Fellows,
+    /// What our zone has of all who call the same upstreams.
+    pub callers: Arc<Callers>,
     /// Told of every change of health, on whatever thread it happens; must be quick.
     pub on_health: Box<dyn Fn(&HealthEvent) + Send + Sync>,
 }
@@ -44,6 +46,7 @@ impl Default for Context {
             identity: Identity::new(),
             membership,
             fellows: Fellows::default(),
+            callers: Arc::default(),
             on_health: Box::new(|_| ()),
         }
     }
@@ -112,7 +115,7 @@ impl Cluster {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let epoch = Arc::new(Epoch::default());
         let spec = Spec::compile(&context, config, secrets);
-        let balance = spec.balance(Vec::new(), &epoch);
+        let balance = spec.balance(Vec::new(), &context, &epoch);
         let empty = EndpointView {
             spec: Arc::new(spec),
             endpoints: Vec::new(),
@@ -196,6 +199,11 @@ impl Cluster {
         self.view.load()
     }
 
+    /// Counts what changes for balancing.
+    pub(super) fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
     /// Changes whenever the view or the health of an endpoint does.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -251,6 +259,7 @@ impl Cluster {
                 identity: want.identity,
                 weight: want.weight,
                 priority: want.priority,
+                zone: want.zone.clone(),
                 standing: core.health.standing().clone(),
             });
             let Wanted { fallbacks, weight, priority, zone, .. } = want;
@@ -261,7 +270,7 @@ impl Cluster {
         }
         inner.serving |= !endpoints.is_empty();
         let draining_serve = evidence::leave_draining_out(&mut balanced, &endpoints);
-        let balance = spec.balance(balanced, &self.epoch);
+        let balance = spec.balance(balanced, &self.context, &self.epoch);
         let pending = pending + waiting;
         self.view.store(Arc::new(EndpointView { spec, endpoints, balance, pending, unresolved, draining_serve }));
         changes.iter().for_each(|(core, change)| self.tell(core, *change));
@@ -347,14 +356,19 @@ impl Spec {
         }
     }
 
-    fn balance(&self, nodes: Vec<Node>, epoch: &Arc<Epoch>) -> View {
+    fn balance(&self, nodes: Vec<Node>, context: &Context, epoch: &Arc<Epoch>) -> View {
         let policy = match &self.config.balancer {
             model::Balancer::RoundRobin => Policy::RoundRobin,
             model::Balancer::ConsistentHash(_) => Policy::ConsistentHash,
             model::Balancer::LeastConn => Policy::LeastConn,
             model::Balancer::Ewma => Policy::Ewma,
         };
-        View::new(policy, nodes, self.config.slow_start, self.config.panic_threshold, epoch.clone())
+        let zones = Zones {
+            own: context.membership.facts().zone.clone(),
+            policy: self.config.locality.clone(),
+            callers: context.callers.clone(),
+        };
+        View::new(policy, nodes, self.config.slow_start, self.config.panic_threshold, zones, epoch.clone())
     }
 }
 

@@ -40,7 +40,7 @@ fn run_on<F: Future<Output = ()>>(test: F, paused: bool) {
     tokio::task::LocalSet::new().block_on(&runtime, test);
 }
 
-fn config(edit: impl FnOnce(&mut model::Upstream)) -> Arc<model::Upstream> {
+pub(super) fn config(edit: impl FnOnce(&mut model::Upstream)) -> Arc<model::Upstream> {
     let mut upstream = model::Upstream {
         name: "upstreams/u".into(),
         label: "u".into(),

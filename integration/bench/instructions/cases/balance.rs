@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_agent::bench::{Epoch, Node, NodeView, Picker, Policy, Standing, hash_key};
+use heddle_agent::bench::{Epoch, Node, NodeView, Picker, Policy, Standing, Zones, hash_key};
 use heddle_node::clock::{self, Instant};
 
 use super::Case;
@@ -51,8 +51,9 @@ fn picking(policy: Policy) -> Box<dyn Subject> {
         identity: format!("10.0.0.{id}:80").into(),
         weight: 1 + id as u32 % 3,
         priority: 0,
+        zone: "".into(),
         standing: Arc::new(Standing::new(epoch.clone(), now)),
     };
-    let view = NodeView::new(policy, (0..NODES).map(node).collect(), Duration::ZERO, 50, epoch.clone());
+    let view = NodeView::new(policy, (0..NODES).map(node).collect(), Duration::ZERO, 50, Zones::default(), epoch.clone());
     Box::new(Picking { view, picker: Picker::default(), dice: fastrand::Rng::with_seed(7), now, key: 0 })
 }

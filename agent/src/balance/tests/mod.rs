@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 use super::*;
 
+mod tilt;
+mod zones;
+
 fn view(policy: Policy, nodes: &[(u32, i32)]) -> View {
     with(policy, nodes, Duration::ZERO, 0)
 }
@@ -21,9 +24,10 @@ fn with(policy: Policy, nodes: &[(u32, i32)], slow_start: Duration, panic_thresh
         identity: format!("node-{index}").into(),
         weight,
         priority,
+        zone: "".into(),
         standing: Arc::new(Standing::new(epoch.clone(), start())),
     };
-    View::new(policy, nodes.iter().enumerate().map(node).collect(), slow_start, panic_threshold, epoch.clone())
+    View::new(policy, nodes.iter().enumerate().map(node).collect(), slow_start, panic_threshold, Zones::default(), epoch.clone())
 }
 
 fn start() -> Instant {
