@@ -49,6 +49,8 @@ pub struct Setup {
     pub resources: Option<String>,
     /// More keys of the http listener, YAML flow style, for example `, proxy_protocol: on`.
     pub listener: String,
+    /// More keys of `node`, for example `, zone: eu-1a`.
+    pub node: String,
     /// More keys of `agent`, for example `, drain_timeout: 1s`.
     pub agent: String,
     /// Where data is kept instead of in a folder beside the configuration.
@@ -87,13 +89,14 @@ impl Heddle {
             None => String::new(),
         };
         let text = format!(
-            "node: {{ id: gw-1, data_dir: \"{}\" }}\n\
+            "node: {{ id: gw-1, data_dir: \"{}\"{} }}\n\
              agent: {{ workers: 2, admin: \"{agent}\"{} }}\n\
              admin: {{ address: \"{admin}\", keys: [ {{ name: story, key: \"{KEY}\", role: admin }}, {{ name: looker, key: \"viewer-key\", role: viewer }} ] }}\n\
              xds: {{ address: \"{xds}\" }}\n\
              listeners:\n  - {{ name: http, address: \"{http}\", protocol: http{} }}\n  - {{ name: https, address: \"{https}\", protocol: https }}\n\
              {providers}{}",
             data_dir.display(),
+            setup.node,
             setup.agent,
             setup.listener,
             setup.more

@@ -26,12 +26,22 @@ impl Nginx {
              fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n\
              server {{ listen {address}; {server} }} }}\n"
         );
-        let configuration = place.write("nginx.conf", &text);
+        place.write("nginx.conf", &text);
+        let process = Nginx::spawn(&place, address);
+        Nginx { process, address, place }
+    }
+
+    fn spawn(place: &Place, address: SocketAddr) -> Process {
         let mut command = Command::new("/usr/sbin/nginx");
-        command.arg("-c").arg(configuration).arg("-p").arg(place.folder.path());
+        command.arg("-c").arg(place.path("nginx.conf")).arg("-p").arg(place.folder.path());
         let process = Process::start(command, place.path("nginx.log"));
         until("nginx", || client::get(address, "/").ok());
-        Nginx { process, address, place }
+        process
+    }
+
+    /// Starts it again, where it was, after it was killed.
+    pub fn start_again(&mut self) {
+        self.process = Nginx::spawn(&self.place, self.address);
     }
 
     /// Writes a file into the folder that `root .` stands for.

@@ -234,6 +234,7 @@ impl Registry {
             port: held.instance.port,
             weight: 1,
             zone: held.zone.clone(),
+            labels: held.instance.labels.iter().cloned().collect::<BTreeMap<_, _>>().into_iter().collect(),
             ..Endpoint::default()
         };
         Some(Found { endpoints: there().map(endpoint).collect(), protocol: protocol(there()) })

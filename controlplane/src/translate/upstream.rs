@@ -1,10 +1,11 @@
 //! Upstreams, shared and inline: how endpoints are used, which they are, and the key material towards them. Health checks have their own file.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_xds::model::{
-    Balancer, CircuitBreakers, Discovery, Endpoint, Endpoints, HashOn, KeepalivePool, PassHost, Resource, Scheme, Secret,
+    Balancer, CircuitBreakers, Discovery, Endpoint, Endpoints, HashOn, KeepalivePool, Labels, PassHost, Resource, Scheme, Secret,
     SecretBody, Timeouts, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
 };
 use serde::Deserialize;
@@ -20,6 +21,10 @@ use crate::state::Stored;
 /// Health is ignored below this share of healthy endpoints, in percent. When (nearly) all fail, the check is the likelier
 /// culprit, and few survivors must not take the whole load; small upstreams still lose all but one endpoint before it acts.
 const PANIC_THRESHOLD: u8 = 10;
+
+/// Names and values of labels that agents take, and how many of an endpoint.
+const LONGEST_LABEL: usize = 1024;
+const MOST_LABELS: usize = 128;
 
 /// The name of a shared upstream's resources.
 pub(super) fn name_of(key: &Key) -> String {
@@ -38,7 +43,7 @@ pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, labe
     let name: Arc<str> = name.into();
     let mut out = Vec::with_capacity(2);
     let tls = written.tls.as_ref().map(|tls| self::tls(context, owner, &name, tls, &mut out)).unwrap_or_default();
-    let (peer, endpoints) = match (meshed(&written), Ask::of(&written)) {
+    let (peer, mut endpoints) = match (meshed(&written), Ask::of(&written)) {
         (Some(service), _) => {
             let known = context.service(&service);
             let (peer, endpoints) = mesh::behind(context.directory, &service, known, name.clone());
@@ -55,9 +60,15 @@ pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, labe
             (None, Endpoints { upstream: name.clone(), endpoints })
         }
     };
+    endpoints.endpoints.retain(|endpoint| is_in(&written.subset, &endpoint.labels));
     out.push(Resource::Upstream(Upstream { tls, mesh: peer, ..usage(name, label, &written) }));
     out.push(Resource::Endpoints(endpoints));
     out
+}
+
+/// Whether an endpoint has all labels of a subset.
+fn is_in(subset: &BTreeMap<String, String>, labels: &Labels) -> bool {
+    subset.iter().all(|(name, value)| labels.iter().any(|(other, has)| **other == **name && **has == **value))
 }
 
 /// The service of the mesh that it leads to.
@@ -217,6 +228,15 @@ fn endpoint(node: &Node, scheme: Scheme) -> Endpoint {
         weight: node.weight,
         priority: node.priority,
         zone: node.zone.as_deref().unwrap_or_default().into(),
+        labels: labels(node),
         ..Endpoint::default()
     }
+}
+
+/// The texts in the metadata of a node, as far as labels carry them.
+fn labels(node: &Node) -> Labels {
+    let short = |text: &str| text.len() <= LONGEST_LABEL;
+    let texts = node.metadata.iter().flatten().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+    let texts: BTreeMap<&str, &str> = texts.filter(|(name, value)| short(name) && short(value)).collect();
+    texts.into_iter().take(MOST_LABELS).map(|(name, value)| (name.into(), value.into())).collect()
 }

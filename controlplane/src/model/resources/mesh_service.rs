@@ -125,6 +125,7 @@ impl MeshService {
             circuit_breaker: self.circuit_breaker.clone(),
             locality: self.locality.clone(),
             load_from: LoadFrom::Local,
+            subset: Labels::new(),
             create_time: None,
             update_time: None,
         }

@@ -79,6 +79,10 @@ pub struct Upstream {
     pub circuit_breaker: Option<CircuitBreaker>,
     /// Which zones are used; with `chash` zones do not matter when absent, so that a key leads to the same node from everywhere.
     pub locality: Option<Locality>,
+    /// Only nodes with all of these labels are used: their `metadata`, or what discovery says of them.
+    #[serde(default)]
+    #[schemars(schema_with = "labels_schema")]
+    pub subset: Labels,
     /// Whose load `least_conn` and `ewma` go by.
     #[serde(default)]
     pub load_from: LoadFrom,

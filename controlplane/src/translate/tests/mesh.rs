@@ -159,3 +159,33 @@ fn what_is_discovered_reaches_those_that_ask_and_nobody_else() {
     }
     assert_eq!(world.translator.newly_asked().unwrap().iter().map(|ask| ask.tags.len()).collect::<Vec<_>>(), [1]);
 }
+
+#[test]
+fn a_subset_is_made_of_those_with_all_its_labels() {
+    let mut world = World::new();
+    let label = |name: &str, value: &str| (name.into(), value.into());
+    let instance = |(host, version): (&str, &str)| Endpoint {
+        host: host.into(),
+        port: 15006,
+        weight: 1,
+        labels: [label("app", "web"), label("version", version)].into(),
+        ..Endpoint::default()
+    };
+    let service = ServiceId::parse("shop/web", "").unwrap();
+    let endpoints = [("10.0.0.1", "v1"), ("10.0.0.2", "v2")].map(instance).to_vec();
+    assert!(world.directory.found(&service, Some(Found { endpoints, protocol: MeshProtocol::Http })));
+    let upstream = |subset| json!({"service_name": "shop/web", "discovery_type": "mesh", "subset": subset});
+    world.put("upstreams/v2", upstream(json!({"version": "v2"})));
+    world.put("upstreams/none", upstream(json!({"version": "v2", "app": "shop"})));
+    assert_eq!(world.endpoints("upstreams/v2"), ["10.0.0.2:15006*1^0"]);
+    assert_eq!(world.endpoints("upstreams/none"), [] as [&str; 0]);
+    let split = json!({"rules": [{"weighted_upstreams": [{"weight": 9}, {"upstream": upstream(json!({"version": "v1"})), "weight": 1}]}]});
+    world.put("routes/r", json!({"uri": "/", "upstream_id": "v2", "plugins": {"traffic-split": split}}));
+    let inline =
+        world.held.keys().find(|(kind, name)| *kind == Kind::Endpoints && name.starts_with("routes/r")).unwrap().1.clone();
+    assert_eq!(world.endpoints(&inline), ["10.0.0.1:15006*1^0"]);
+    let node = |host: &str, version| json!({"host": host, "weight": 1, "metadata": {"version": version, "cpus": 4}});
+    let nodes = json!({"nodes": [node("10.1.0.1", "v1"), node("10.1.0.2", "v2")], "subset": {"version": "v1"}});
+    world.put("upstreams/listed", nodes);
+    assert_eq!(world.endpoints("upstreams/listed"), ["10.1.0.1:80*1^0"]);
+}
