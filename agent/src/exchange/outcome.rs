@@ -113,6 +113,7 @@ impl Reason {
     pub fn of_request_body(error: &BodyError) -> Reason {
         match error {
             BodyError::Aborted => Reason::ClientClosed,
+            BodyError::Refused => Reason::Policy,
             BodyError::Malformed(_) => Reason::BadRequest,
             BodyError::Timeout => Reason::RequestTimeout,
             BodyError::TooLarge(_) => Reason::BodyTooLarge,

@@ -30,6 +30,9 @@ pub enum BodyError {
     /// Longer than a limit allows.
     #[error("the body is longer than {0} bytes")]
     TooLarge(u64),
+    /// No authorization policy allows any more what goes on.
+    #[error("authorization policies no longer allow this")]
+    Refused,
     /// Of a response body: the request body failed while both were under way, so the endpoint is not to blame.
     #[error("the request broke off: {0}")]
     Request(Box<BodyError>),

@@ -41,6 +41,7 @@ pub(super) fn body_reason(error: &BodyError) -> Reason {
         BodyError::Malformed(_) => Reason::UpstreamProtocol,
         BodyError::TooLarge(_) => Reason::Internal,
         BodyError::Aborted => Reason::UpstreamReset,
+        BodyError::Refused => Reason::Policy,
         BodyError::Request(error) => Reason::of_request_body(error),
     }
 }

@@ -1,6 +1,7 @@
 //! After an upgrade: bytes both ways until both sides have ended. It knows nothing of what they mean.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub(super) async fn join(mut near: impl Tunnel, mut far: impl Tunnel, idle: Dura
 enum Failed {
     Source,
     Target,
+    /// Neither: policies do not allow it any more.
+    Refused,
 }
 
 impl Failed {
@@ -60,6 +63,7 @@ impl Failed {
         match self {
             Failed::Source => source,
             Failed::Target => target,
+            Failed::Refused => Reason::Policy,
         }
     }
 }
@@ -92,7 +96,9 @@ impl Direction {
             spare.make_room(&mut self.held);
             // This future keeps no state of its own, so that dropping it when pending loses nothing.
             let read = std::pin::pin!(source.read_buf(&mut self.held)).poll(cx);
-            match read.map_err(|_| Failed::Source)? {
+            let failed =
+                |error: io::Error| if error.kind() == io::ErrorKind::PermissionDenied { Failed::Refused } else { Failed::Source };
+            match read.map_err(failed)? {
                 Poll::Ready(0) => {
                     self.ended = true;
                     spare.take_back(&mut self.held);

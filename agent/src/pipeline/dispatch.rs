@@ -40,6 +40,7 @@ fn reason(error: &BodyError) -> Reason {
     match error {
         BodyError::TooLarge(_) => Reason::Overflow,
         BodyError::Timeout => Reason::UpstreamTimeout,
+        BodyError::Refused => Reason::Policy,
         BodyError::Request(error) => Reason::of_request_body(error),
         BodyError::Aborted | BodyError::Malformed(_) => Reason::UpstreamReset,
     }

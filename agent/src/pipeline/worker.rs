@@ -10,6 +10,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::mesh::Callees;
 use super::view::View;
+use crate::authorize::Policies;
 use crate::exchange::{Exchange, Reason};
 use crate::observe::access_log::Batch;
 use crate::observe::detail::Details;
@@ -137,6 +138,13 @@ impl Worker {
     /// Ready when authorization policies have changed: what goes on for long must be judged anew.
     pub fn judging_anew(&self) -> OwnedNotified {
         self.judged_anew.clone().notified_owned()
+    }
+
+    /// The authorization policies of now, when they are others than these.
+    pub fn other_policies(&self, policies: &Arc<Policies>) -> Option<Arc<Policies>> {
+        let view = self.view.borrow();
+        let present = &view.tables.authorization;
+        (!Arc::ptr_eq(present, policies)).then(|| present.clone())
     }
 
     /// Dice for one request.

@@ -64,6 +64,7 @@ fn broken(error: &BodyError) -> Answer {
         BodyError::Timeout => Answer::of(Reason::UpstreamTimeout),
         BodyError::Malformed(_) => Answer::of(Reason::UpstreamProtocol),
         BodyError::Aborted => Answer::of(Reason::UpstreamReset),
+        BodyError::Refused => Answer::of(Reason::Policy),
         BodyError::Request(error) => Answer::of(Reason::of_request_body(error)),
     }
 }

@@ -3,10 +3,12 @@
 #[cfg(test)]
 mod tests;
 
+use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use heddle_node::identity::{Bundle, Bundles, Identity};
@@ -62,20 +64,27 @@ pub(super) async fn serve(listener: UnixListener, uids: Vec<u32>, identity: Iden
     let (sender, incoming) = mpsc::channel(WAITING);
     let service = SpiffeWorkloadApiServer::new(Api { identity });
     let server = Server::builder().concurrency_limit_per_connection(CALLS).add_service(service);
-    let accepting = async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                // For want of descriptors: they come back when connections close, not by trying.
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            };
-            if may_ask(&stream, &uids) && sender.send(Ok::<_, io::Error>(stream)).await.is_err() {
-                return;
-            }
-        }
-    };
+    let accepting = take(|cx| listener.poll_accept(cx).map_ok(|(stream, _)| stream), uids, sender);
     let ((), served) = tokio::join!(accepting, server.serve_with_incoming(ReceiverStream::new(incoming)));
     tracing::error!(?served, "the Workload API has ended");
+}
+
+/// Hands over the connections of those who may ask. What goes wrong with one ends nothing.
+async fn take(
+    mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<UnixStream>>,
+    uids: Vec<u32>,
+    sender: mpsc::Sender<io::Result<UnixStream>>,
+) {
+    loop {
+        let Ok(stream) = poll_fn(&mut accept).await else {
+            // For want of descriptors: they come back when connections close, not by trying.
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        if may_ask(&stream, &uids) && sender.send(Ok(stream)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Whether the process at the other end is of our own user, or of one that was named. The kernel says so, not the process.

@@ -43,6 +43,26 @@ fn with_header<T>(message: T) -> Request<T> {
 }
 
 #[tokio::test]
+async fn connections_that_cannot_be_accepted_end_nothing() {
+    let tries = std::cell::Cell::new(0);
+    let accept = |_: &mut Context<'_>| {
+        tries.set(tries.get() + 1);
+        match tries.get() {
+            1..=3 => Poll::Ready(Err(io::Error::from_raw_os_error(24))),
+            4 => Poll::Ready(UnixStream::pair().map(|(stream, _)| stream)),
+            _ => Poll::Pending,
+        }
+    };
+    let (sender, mut receiver) = mpsc::channel(1);
+    let came = tokio::select! {
+        came = receiver.recv() => came,
+        () = take(accept, Vec::new(), sender) => None,
+    };
+    assert!(came.is_some_and(|stream| stream.is_ok()));
+    assert!(tries.get() >= 4);
+}
+
+#[tokio::test]
 async fn the_application_gets_the_identity_and_every_change() {
     let authority = Authority::new("a.test");
     let web = authority.id("web");

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use heddle_node::identity::{ClientAuth, Identity};
 use heddle_xds::model::{Listener, MeshProtocol};
 use rustls::ServerConfig;
 
+use crate::exchange::Door;
 use crate::net::INBOUND_ALPN;
 use crate::observe::MeshStats;
 use crate::settings::{InboundSettings, Mode};
@@ -84,6 +86,8 @@ pub struct Inbound {
     /// What is counted.
     pub stats: Arc<MeshStats>,
     pub(super) tls: Arc<ServerConfig>,
+    /// Whether an application that has not said what it speaks has answered in HTTP.
+    pub(super) found_http: Arc<AtomicBool>,
 }
 
 impl Inbound {
@@ -96,7 +100,7 @@ impl Inbound {
         stats: Arc<MeshStats>,
     ) -> Inbound {
         let tls = identity.server_config(ClientAuth::Required, INBOUND_ALPN);
-        Inbound { identity, settings, application, protocol, stats, tls }
+        Inbound { identity, settings, application, protocol, stats, tls, found_http: Arc::default() }
     }
 
     /// Who is let in to this port of the application.
@@ -106,6 +110,22 @@ impl Inbound {
 
     /// Whether the application may speak something else than HTTP.
     pub(super) fn may_be_opaque(&self, port: u16) -> bool {
-        port != self.application.port() || matches!(self.protocol, MeshProtocol::Tcp | MeshProtocol::Auto)
+        matches!(self.spoken_at(port), MeshProtocol::Tcp | MeshProtocol::Auto)
+    }
+
+    /// Where it is to be noted that the application speaks HTTP after all, of bytes that came by this door: those of members are judged by policies, and
+    /// nobody has told whose they are.
+    pub(super) fn wary_of(&self, door: &Door) -> Option<Arc<AtomicBool>> {
+        let Door::Inbound { peer: None, port, .. } = door else { return None };
+        (self.spoken_at(*port) == MeshProtocol::Auto).then(|| self.found_http.clone())
+    }
+
+    /// What is spoken at this port, as far as it is known.
+    pub(super) fn spoken_at(&self, port: u16) -> MeshProtocol {
+        match self.protocol {
+            _ if port != self.application.port() => MeshProtocol::Tcp,
+            MeshProtocol::Auto if self.found_http.load(Ordering::Relaxed) => MeshProtocol::Http,
+            protocol => protocol,
+        }
     }
 }

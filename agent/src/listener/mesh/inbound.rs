@@ -72,7 +72,7 @@ pub(in super::super) async fn serve<S: Service>(
         match way {
             Way::H2(io) => Box::pin(h2::serve(&worker, &link, io, until)).await,
             Way::H1(io, first) => h1::serve(&*worker, &link, io, first, until).await,
-            Way::Raw(io, far) => raw::serve(&worker, &link, io, far).await,
+            Way::Raw(io, far) => raw::serve(&worker, &link, io, far, inbound.wary_of(&link.info.door)).await,
         }
     };
     warden::watch(&inbound, &site.drain, &link, serving).await;
@@ -138,7 +138,7 @@ impl Gate<'_> {
 
     /// Members of the mesh (where the mode lets them in) and callers in clear, told apart by what they say first.
     async fn sort(&self, mut stream: Rewind<Socket>, local: SocketAddr, port: u16, mode: Mode) -> Option<Known> {
-        let protocol = if port == self.inbound.application.port() { self.inbound.protocol } else { MeshProtocol::Tcp };
+        let protocol = self.inbound.spoken_at(port);
         let lets_members = mode == Mode::Permissive;
         let mut input = BytesMut::with_capacity(ROOM);
         let mut dialed: Dialed = None;

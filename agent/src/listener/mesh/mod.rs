@@ -10,5 +10,6 @@ mod raw;
 #[cfg(test)]
 mod tests;
 mod warden;
+mod wary;
 
 pub use entry::{Entry, Inbound, Leads, Wanted};

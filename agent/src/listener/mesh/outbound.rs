@@ -55,7 +55,7 @@ pub(in super::super) async fn serve<S: Service>(worker: Rc<Worker<S>>, shared: S
     match way {
         Way::H2(io) => Box::pin(h2::serve(&worker, &link, io, until)).await,
         Way::H1(io, first) => h1::serve(&*worker, &link, io, first, until).await,
-        Way::Raw(io, far) => raw::serve(&worker, &link, io, far).await,
+        Way::Raw(io, far) => raw::serve(&worker, &link, io, far, None).await,
     }
 }
 

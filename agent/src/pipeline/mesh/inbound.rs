@@ -1,6 +1,7 @@
 //! From the mesh to the application beside this node: who calls is judged, what the application should know of the caller is put on, everything else goes
 //! through as it is.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use heddle_xds::model::{MeshProtocol, PathPolicy};
@@ -11,10 +12,11 @@ use super::super::http::{Pipeline, Served, refuse, strip_hop_by_hop};
 use super::super::view::INBOUND;
 use super::super::{edit, plan::Plan};
 use super::Asked;
+use super::judge::{Judge, Kept, WatchedTunnel, watched};
 use crate::authorize::{Called, Caller, Refusal, RequestFacts, Verdict};
 use crate::exchange::variable::POLICY;
-use crate::exchange::{Answer, Door, Exchange, Reason, path};
-use crate::http::{CASE_FIELD, Method, Name, Version, note_case, restore_case};
+use crate::exchange::{Answer, Door, Exchange, Interim, Reason, Tunnel, path};
+use crate::http::{Body, CASE_FIELD, Method, Name, Version, note_case, restore_case};
 use crate::tables::{Application, INBOUND_H2};
 
 /// How paths are read: as little is changed as policies that name paths can bear, since the application has its own mind about them.
@@ -37,7 +39,7 @@ impl Pipeline {
                 return Err(refuse(Reason::MethodNotAllowed));
             }
             authorize(x, plan, peer.as_deref(), *port, None)?;
-            return self.tunnel_to(x, application, *port, asked.far).await;
+            return self.tunnel_to(x, (application, &view.tables.authorization), *port, asked.far).await;
         }
         let websocket = asked.wants_upgrade && headers::asks_for_websocket(&x.request);
         if x.request.method == Method::Connect && !websocket {
@@ -62,12 +64,42 @@ impl Pipeline {
         if speaks_http2(x, application, peer.is_some()) {
             x.upstream_override = Some(INBOUND_H2.into());
         }
-        let body = plan.request_body(x).into_iter().fold(std::mem::take(&mut x.body), edit::edited);
-        let mut served = self.forward(x, plan, body, websocket, asked.interim).await?;
+        let mut served = self.to_application(x, plan, &method, websocket, asked.interim).await?;
         if cased {
             note_case(&mut served.head.fields);
         } else {
             served.head.fields.remove(CASE_FIELD);
+        }
+        Ok(served)
+    }
+
+    /// Sends a request to the application, and lets what goes on for long be judged again when the policies change.
+    async fn to_application(
+        &self,
+        x: &mut Exchange,
+        plan: &Plan,
+        method: &Method,
+        websocket: bool,
+        interim: &Interim,
+    ) -> Result<Served, Box<Answer>> {
+        let (connection, view) = (x.connection.clone(), plan.view().clone());
+        let body = plan.request_body(x).into_iter().fold(std::mem::take(&mut x.body), edit::edited);
+        let mut kept = (websocket || matches!(body, Body::Stream(_))).then(|| Kept::of(x, method.as_str()));
+        let policies = &view.tables.authorization;
+        let judge = |kept: &Rc<Kept>| Judge::new(&self.worker, &connection, Some(kept.clone()), policies);
+        let body = match &kept {
+            Some(kept) => watched(body, || judge(kept)),
+            None => body,
+        };
+        let mut served = self.forward(x, plan, body, websocket, interim).await?;
+        if served.upgrade.is_some() || matches!(served.body, Body::Stream(_)) || self.worker.other_policies(policies).is_some() {
+            let kept = kept.get_or_insert_with(|| Kept::of(x, method.as_str()));
+            // The answer may have been long in coming.
+            if judge(kept).refuses() {
+                return Err(refuse(Reason::Policy));
+            }
+            served.body = watched(served.body, || judge(kept));
+            served.upgrade = served.upgrade.map(|far| Box::new(WatchedTunnel { far, judge: judge(kept) }) as Box<dyn Tunnel>);
         }
         Ok(served)
     }
@@ -91,7 +123,7 @@ fn speaks_http(protocol: MeshProtocol) -> bool {
 }
 
 /// The path as an application reads it that decodes slashes and takes several for one; `None` where that changes nothing.
-fn plainer(path: &str) -> Option<String> {
+pub(super) fn plainer(path: &str) -> Option<String> {
     let bytes = path.as_bytes();
     let encoded = bytes.windows(3).any(|three| matches!(three, b"%2f" | b"%2F" | b"%5c" | b"%5C"));
     if !encoded && !path.contains("//") && !path.contains('\\') {

@@ -2,6 +2,7 @@
 
 mod callees;
 mod inbound;
+mod judge;
 mod outbound;
 mod tcp;
 

@@ -89,6 +89,53 @@ async fn a_websocket_comes_as_an_extended_connect_and_goes_as_an_upgrade() {
 }
 
 #[tokio::test]
+async fn what_goes_on_for_long_ends_when_policies_allow_it_no_more() {
+    story(async {
+        let address = application(|mut stream| async move {
+            let asked = head(&mut stream).await.to_ascii_lowercase();
+            let answer = match asked.split(' ').nth(1) {
+                Some("/chat") => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\nhello",
+                Some("/upload") => "",
+                _ => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n",
+            };
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        let mut sidecar = Sidecar::before(address, MeshProtocol::Http, |_| ());
+        let mut requests = sidecar.http2().await;
+        let chat = Request::builder().method(Method::CONNECT).uri("https://web.shop/chat");
+        let chat = chat.extension(h2::ext::Protocol::from_static("websocket")).body(()).unwrap();
+        let (response, _chat_up) = requests.send_request(chat, false).unwrap();
+        let mut chat = response.await.unwrap().into_body();
+        assert_eq!(chat.data().await.unwrap().unwrap(), "hello");
+        let (response, _) = requests.send_request(get("/events", &[]), true).unwrap();
+        let mut events = response.await.unwrap().into_body();
+        assert_eq!(events.data().await.unwrap().unwrap(), "first");
+        let post = |path: &str| Request::builder().method(Method::POST).uri(format!("https://web.shop{path}")).body(()).unwrap();
+        let (upload, mut up) = requests.send_request(post("/upload"), false).unwrap();
+        up.send_data(Bytes::from_static(b"piece"), false).unwrap();
+        let (response, mut stays_up) = requests.send_request(post("/stays"), false).unwrap();
+        stays_up.send_data(Bytes::from_static(b"piece"), false).unwrap();
+        let mut stays = response.await.unwrap().into_body();
+        assert_eq!(stays.data().await.unwrap().unwrap(), "first");
+
+        sidecar.judge(PolicyAction::Deny, &["/chat", "/events", "/upload"]);
+        let soon = Duration::from_secs(1);
+        let ended = |piece: Option<Result<Bytes, h2::Error>>| piece.is_none_or(|piece| piece.is_err());
+        assert!(ended(tokio::time::timeout(soon, chat.data()).await.unwrap()), "a WebSocket");
+        assert!(ended(tokio::time::timeout(soon, events.data()).await.unwrap()), "an answer");
+        let refused = tokio::time::timeout(soon, upload).await.unwrap();
+        assert!(refused.map_or(true, |response| response.status() == 403), "a request");
+        assert!(tokio::time::timeout(Duration::from_millis(300), stays.data()).await.is_err(), "what is still allowed goes on");
+        drop((requests, stays, stays_up));
+        let log = sidecar.log().await;
+        assert_eq!(log.matches("\"reason\":\"policy\"").count(), 3, "{log}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn grpc_streams_both_ways_with_its_trailers() {
     story(async {
         let address = application(|stream| async move {

@@ -118,6 +118,44 @@ async fn what_an_application_speaks_that_has_not_said_so_is_found_out() {
 }
 
 #[tokio::test]
+async fn there_is_no_tunnel_to_an_application_that_speaks_http() {
+    story(async {
+        let (address, seen) = answering(OK).await;
+        for protocol in [MeshProtocol::Http, MeshProtocol::Http2, MeshProtocol::Grpc] {
+            let sidecar = Sidecar::before(address, protocol, |_| ());
+            let mut requests = sidecar.http2().await;
+            let connect = Request::builder().method(Method::CONNECT).uri("web.shop:80").body(()).unwrap();
+            let (response, mut up) = requests.send_request(connect, false).unwrap();
+            // What is said within would be read by nobody but the application.
+            let _ = up.send_data(Bytes::from_static(b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"), true);
+            assert_eq!(response.await.unwrap().status(), 405, "{protocol:?}");
+        }
+        assert_eq!(seen.borrow().len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_passes_for_bytes_before_an_application_that_speaks_http_without_saying_so() {
+    story(async {
+        let (address, seen) = answering(OK).await;
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |inbound| inbound.mode = Mode::Permissive);
+        // No HTTP by the letter, but many servers take it for that: an empty line first, or a method in lower case.
+        let forged = "\r\nGET /a HTTP/1.1\r\nHost: a\r\nX_Forwarded-client_Cert: URI=spiffe://evil\r\n\r\n";
+        assert_eq!(ask(&mut sidecar.clear().await, forged).await, "");
+        assert_eq!(seen.borrow().len(), 0, "who calls is told by nobody else");
+        assert_eq!(ask(&mut sidecar.clear().await, "get /b HTTP/1.1\r\nHost: a\r\n\r\n").await, "");
+        assert_eq!(seen.borrow().len(), 1, "its answer has told that it speaks HTTP");
+        let parsed = "get /c HTTP/1.1\r\nHost: a\r\nX-Forwarded-Client-Cert: URI=spiffe://evil\r\nConnection: close\r\n\r\n";
+        let answer = ask(&mut sidecar.clear().await, parsed).await;
+        assert!(answer.starts_with("HTTP/1.1 "), "it is read as HTTP from now on: {answer}");
+        assert_eq!(ask(&mut sidecar.clear().await, "\x00\x01 no HTTP\r\n\r\n").await.split(' ').nth(1), Some("400"));
+        assert!(!seen.borrow().iter().any(|head| head.contains("evil")));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_tunnel_to_an_application_that_is_not_there_is_refused() {
     story(async {
         let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

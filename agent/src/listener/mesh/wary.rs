@@ -1,0 +1,171 @@
+//! Bytes of a caller in clear on their way to an application that has not said what it speaks. What is taken for bytes bypasses all that is done to
+//! requests, so it must not be HTTP after all: an application that answers in HTTP is found out, and nobody tells it who calls but us. It knows no tunnel.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::exchange::Tunnel;
+
+/// What every answer in HTTP/1 begins with.
+const ANSWER: &[u8] = b"HTTP/";
+/// The field that tells an application who calls, in lower case; underscores stand for dashes.
+const TELLS: &[u8] = b"x-forwarded-client-cert";
+
+/// The way to the application.
+pub(super) struct Wary {
+    far: Box<dyn Tunnel>,
+    /// Set once the application has answered in HTTP.
+    speaks_http: Arc<AtomicBool>,
+    /// How much of [`ANSWER`] the application has said; `None` once it has said something else, and may hear everything.
+    answered: Option<usize>,
+    /// How much of [`TELLS`] the end of what was sent is.
+    matched: usize,
+}
+
+impl Wary {
+    pub(super) fn new(far: Box<dyn Tunnel>, speaks_http: Arc<AtomicBool>) -> Wary {
+        Wary { far, speaks_http, answered: Some(0), matched: 0 }
+    }
+
+    /// Takes note of what the application says.
+    fn hear(&mut self, said: &[u8]) -> io::Result<()> {
+        let Some(before) = self.answered else { return Ok(()) };
+        let rest = &ANSWER[before..];
+        let same = rest.iter().zip(said).take_while(|(wanted, byte)| wanted == byte).count();
+        if same == rest.len() {
+            self.speaks_http.store(true, Ordering::Relaxed);
+            return Err(refused("the application speaks HTTP: its requests are read"));
+        }
+        self.answered = (same == said.len()).then_some(before + same);
+        Ok(())
+    }
+
+    /// Whether what is sent would tell the application who calls.
+    fn tells(&mut self, sent: &[u8]) -> bool {
+        for byte in sent {
+            let byte = if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+            // No end of the field's name is a beginning of it, but its first letter.
+            self.matched = match TELLS.get(self.matched) {
+                Some(wanted) if *wanted == byte => self.matched + 1,
+                _ => usize::from(byte == TELLS[0]),
+            };
+            if self.matched == TELLS.len() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn refused(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
+}
+
+impl AsyncRead for Wary {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.far).poll_read(cx, buf))?;
+        let heard = self.hear(&buf.filled()[before..]);
+        if heard.is_err() {
+            buf.set_filled(before);
+        }
+        Poll::Ready(heard)
+    }
+}
+
+impl AsyncWrite for Wary {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.answered.is_none() {
+            return Pin::new(&mut self.far).poll_write(cx, buf);
+        }
+        let before = self.matched;
+        if self.tells(buf) {
+            return Poll::Ready(Err(refused(
+                "a caller in clear says who calls, and nobody knows yet whether the application would believe it",
+            )));
+        }
+        let after = std::mem::replace(&mut self.matched, before);
+        let written = ready!(Pin::new(&mut self.far).poll_write(cx, buf))?;
+        if written == buf.len() {
+            self.matched = after;
+        } else {
+            // What was not taken comes again.
+            self.tells(&buf[..written]);
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.far).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.far).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn wary() -> (Wary, tokio::io::DuplexStream, Arc<AtomicBool>) {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let flag = Arc::<AtomicBool>::default();
+        (Wary::new(Box::new(near), flag.clone()), far, flag)
+    }
+
+    #[tokio::test]
+    async fn an_application_that_answers_in_http_is_found_out_before_its_answer_arrives() {
+        let (mut way, mut application, flag) = wary();
+        way.write_all(b"get / HTTP/1.1\r\n\r\n").await.unwrap();
+        application.write_all(b"HT").await.unwrap();
+        let mut got = [0; 64];
+        assert_eq!(way.read(&mut got).await.unwrap(), 2);
+        assert!(!flag.load(Ordering::Relaxed));
+        application.write_all(b"TP/1.1 200 OK\r\n").await.unwrap();
+        assert_eq!(way.read(&mut got).await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert!(flag.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn an_application_that_answers_otherwise_hears_everything() {
+        let (mut way, mut application, flag) = wary();
+        application.write_all(b"HTTQ").await.unwrap();
+        let mut got = [0; 64];
+        assert_eq!(way.read(&mut got).await.unwrap(), 4);
+        way.write_all(b"X-Forwarded-Client-Cert: is only a text here").await.unwrap();
+        application.write_all(b"HTTP/ is too").await.unwrap();
+        assert_eq!(way.read(&mut got).await.unwrap(), 12);
+        assert!(!flag.load(Ordering::Relaxed));
+    }
+
+    proptest! {
+        #[test]
+        fn the_field_is_found_however_it_is_spelled_and_cut(
+            upper in proptest::collection::vec(any::<bool>(), TELLS.len()), lines in any::<bool>(), before in "[ -~]{0,30}", cut in 1usize..9
+        ) {
+            let spelled: String = TELLS.iter().zip(upper).map(|(byte, upper)| match byte {
+                b'-' if lines => '_',
+                byte if upper => byte.to_ascii_uppercase() as char,
+                byte => *byte as char,
+            }).collect();
+            let (mut way, _application, _) = wary();
+            let text = format!("{before}{spelled}: By=evil");
+            let found = text.as_bytes().chunks(cut).any(|piece| way.tells(piece));
+            prop_assert!(found, "{text}");
+            let (mut way, _application, _) = wary();
+            let cut_off = format!("{before}{}", &spelled[1..]);
+            let is_whole = before.to_ascii_lowercase().ends_with('x');
+            prop_assert_eq!(way.tells(cut_off.as_bytes()), is_whole);
+        }
+    }
+}
