@@ -15,6 +15,7 @@ pub mod nginx;
 pub mod pages;
 pub mod place;
 pub mod process;
+pub mod python;
 pub mod raw;
 pub mod redis;
 pub mod separate;

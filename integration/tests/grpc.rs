@@ -3,40 +3,27 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use heddle_integration::certificates::Authority;
-use heddle_integration::heddle::{Heddle, binary};
+use heddle_integration::heddle::Heddle;
 use heddle_integration::place::Place;
 use heddle_integration::process::{Process, until};
+use heddle_integration::python;
 use serde_json::{Value, json};
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
-}
-
-/// The Python that knows gRPC.
-fn python() -> PathBuf {
-    let target = binary().ancestors().nth(2).unwrap().to_owned();
-    let made = Command::new("bash").arg(folder().join("python.sh")).env("CARGO_TARGET_DIR", &target).status().unwrap();
-    assert!(made.success(), "the virtual environment could not be made");
-    target.join("python/bin/python")
-}
 
 struct Story {
     heddle: Heddle,
-    python: PathBuf,
     server: Process,
     address: SocketAddr,
 }
 
 impl Story {
     fn new() -> Story {
-        let (heddle, python) = (Heddle::run(), python());
+        let heddle = Heddle::run();
         let address = Place::new().address();
-        let mut command = Command::new(&python);
-        command.arg(folder().join("python/server.py")).arg(address.to_string());
+        let mut command = python::script("server.py");
+        command.arg(address.to_string());
         let server = Process::start(command, heddle.place.path("server.log"));
         until("the server", || server.output().contains("serving").then_some(()));
         heddle.put(
@@ -44,12 +31,12 @@ impl Story {
             json!({ "uri": "/story.Echo/*", "upstream": { "scheme": "grpc", "nodes": { address.to_string(): 1 } } }),
         );
         until("the route", || heddle.metrics().contains("heddle_tables_resources{kind=\"Route\"} 1").then_some(()));
-        Story { heddle, python, server, address }
+        Story { heddle, server, address }
     }
 
     fn client(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.python);
-        command.arg(folder().join("python/client.py")).args(arguments);
+        let mut command = python::script("client.py");
+        command.args(arguments);
         command
     }
 

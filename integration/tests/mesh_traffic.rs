@@ -1,0 +1,225 @@
+//! What applications send through two sidecars besides plain requests, and how a service moves into the mesh while others still call it in clear.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use heddle_integration::client;
+use heddle_integration::heddle::Setup;
+use heddle_integration::mesh::{Mesh, Node, Service};
+use heddle_integration::nginx::Nginx;
+use heddle_integration::process::{PATIENCE, Process, until};
+use heddle_integration::python;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+/// A sidecar of `web`, which calls this service.
+fn caller(mesh: &Mesh, calls: &[&str]) -> Node {
+    mesh.sidecar(&Service { calls, ..Service::http("web", mesh.control.place.address()) })
+}
+
+/// A server that speaks first, as those of mail do, then echoes.
+fn greeter() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut from = stream.try_clone()?;
+                let mut to = stream;
+                to.write_all(b"220 ready\r\n")?;
+                std::io::copy(&mut from, &mut to)
+            });
+        }
+    });
+    address
+}
+
+/// A connection whose server has said this, to nobody who has said anything.
+fn greeted(address: SocketAddr, greeting: &[u8]) -> TcpStream {
+    until("the greeting", || {
+        let mut stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let mut said = vec![0; greeting.len()];
+        stream.read_exact(&mut said).ok()?;
+        (said == greeting).then_some(stream)
+    })
+}
+
+fn says(stream: &mut TcpStream, sent: &[u8], answer: &[u8]) {
+    stream.write_all(sent).unwrap();
+    let mut said = vec![0; answer.len()];
+    stream.read_exact(&mut said).unwrap();
+    assert_eq!(String::from_utf8_lossy(&said), String::from_utf8_lossy(answer));
+}
+
+fn clear_report(node: &Node) -> Value {
+    serde_json::from_slice(&client::get(node.admin, "/mesh/plaintext").unwrap().body).unwrap()
+}
+
+#[test]
+fn a_service_moves_into_the_mesh_while_others_still_call_it_in_clear() {
+    let mesh = Mesh::start("");
+    let app = Nginx::start("location / { return 200 'called by <$http_x_forwarded_client_cert>'; }");
+    let mut api = mesh.sidecar(&Service { inbound: ", mode: permissive", ..Service::http("api", app.address) });
+    let in_clear = || client::get(api.inbound, "/");
+    assert_eq!(in_clear().unwrap().text(), "called by <>");
+    let port = app.address.port().to_string();
+    assert_eq!(clear_report(&api)[&port]["connections"], 1);
+    assert_eq!(clear_report(&api)[&port]["peers"][0]["address"], "127.0.0.1");
+
+    let web = caller(&mesh, &["api"]);
+    let seen = mesh.until_reached(&web, "/").text();
+    assert!(seen.contains("URI=spiffe://story.example/ns/default/svc/web"), "{seen}");
+    assert_eq!(in_clear().unwrap().text(), "called by <>", "both by one port");
+    let before = clear_report(&api)[&port]["connections"].clone();
+    for _ in 0..20 {
+        assert_eq!(client::get(web.outbound[0], "/").unwrap().status, 200);
+    }
+    assert_eq!(clear_report(&api)[&port]["connections"], before, "who calls through the mesh is not in the report");
+
+    let place = &mesh.control.place;
+    let strict = std::fs::read_to_string(place.path("api.yaml")).unwrap().replace("mode: permissive", "mode: strict");
+    place.write("api.yaml", &strict);
+    api.restart();
+    mesh.until_reached(&web, "/");
+    assert!(client::get(api.inbound, "/").is_err(), "nobody in clear any more");
+    assert_eq!(clear_report(&api), json!({}));
+}
+
+#[test]
+fn servers_that_speak_first_are_heard_at_once_and_a_policy_ends_a_running_tunnel() {
+    let mesh = Mesh::start("");
+    let (mail, post) = (greeter(), greeter());
+    let _mail = mesh.sidecar(&Service { protocol: "tcp", ..Service::http("mail", mail) });
+    let _post = mesh.sidecar(&Service { protocol: "auto", ..Service::http("post", post) });
+    let web = caller(&mesh, &["mail", "post"]);
+    let mut auto = greeted(web.outbound[1], b"220 ready\r\n");
+    says(&mut auto, b"EHLO a\r\n", b"EHLO a\r\n");
+    let mut running = greeted(web.outbound[0], b"220 ready\r\n");
+    says(&mut running, b"QUIT\r\n", b"QUIT\r\n");
+
+    mesh.policy("nobody", json!({ "service": "mail", "action": "allow" }));
+    let ended = running.read(&mut [0; 16]);
+    assert!(
+        !matches!(ended, Ok(1..)) && !matches!(&ended, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock),
+        "{ended:?}"
+    );
+    says(&mut auto, b"NOOP\r\n", b"NOOP\r\n");
+}
+
+#[test]
+fn redis_is_reached_through_the_mesh() {
+    let mesh = Mesh::start("");
+    let place = &mesh.control.place;
+    let address = place.address();
+    let mut command = Command::new("redis-server");
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
+    command.args(["--bind", &ip, "--port", &port, "--save", "", "--appendonly", "no"]).current_dir(place.folder.path());
+    let _redis = Process::start(command, place.path("redis.log"));
+    until("redis", || TcpStream::connect(address).ok());
+    let _cache = mesh.sidecar(&Service { protocol: "auto", ..Service::http("cache", address) });
+    let web = caller(&mesh, &["cache"]);
+    let mut stream = until("an answer of redis", || {
+        let mut stream = TcpStream::connect(web.outbound[0]).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.write_all(b"PING\r\n").ok()?;
+        let mut said = [0; 7];
+        stream.read_exact(&mut said).ok()?;
+        (&said == b"+PONG\r\n").then_some(stream)
+    });
+    says(&mut stream, b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$5\r\nvalue\r\n", b"+OK\r\n");
+    says(&mut stream, b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n", b"$5\r\nvalue\r\n");
+}
+
+#[test]
+fn grpc_talks_both_ways_between_sidecars() {
+    let mesh = Mesh::start("");
+    let address = mesh.control.place.address();
+    let mut command = python::script("server.py");
+    command.arg(address.to_string());
+    let server = Process::start(command, mesh.control.place.path("server.log"));
+    until("the server", || server.output().contains("serving").then_some(()));
+    let _echo = mesh.sidecar(&Service { protocol: "grpc", ..Service::http("echo", address) });
+    let web = caller(&mesh, &["echo"]);
+    let call = |kind: &str| {
+        let mut command = python::script("client.py");
+        let output = command.args([kind, &web.outbound[0].to_string()]).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+    };
+    until("the service", || (call("unary_error")["length"] == 100_000).then_some(()));
+    assert_eq!(call("unary")["trailers"], json!({ "x-trailer": "last", "x-data-bin": "00ff" }));
+    assert_eq!(call("talk"), json!({ "heard": 50, "last": "-94", "rest": 0, "code": "OK" }));
+    assert_eq!(call("fail")["code"], "FAILED_PRECONDITION");
+}
+
+#[test]
+fn a_websocket_passes_two_sidecars_and_ends_when_a_policy_forbids_it() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
+                while let Some(Ok(message)) = socket.next().await {
+                    if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let mesh = Mesh::start("");
+    let _chat = mesh.sidecar(&Service::http("chat", address));
+    let web = caller(&mesh, &["chat"]);
+    let url = format!("ws://{}/room", web.outbound[0]);
+    let connected = until("the service", || runtime.block_on(tokio_tungstenite::connect_async(url.as_str())).ok());
+    let mut socket = connected.0;
+    runtime.block_on(async {
+        for round in 0..50 {
+            let message = Message::binary(vec![7; round * 1000]);
+            socket.send(message.clone()).await.unwrap();
+            assert_eq!(socket.next().await.unwrap().unwrap(), message);
+        }
+    });
+    mesh.policy("room", json!({ "service": "chat", "action": "deny", "rules": [ { "to": [ { "paths": ["/room"] } ] } ] }));
+    let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, socket.next()).await }).expect("it ends");
+    assert!(!matches!(ended, Some(Ok(ref message)) if !message.is_close()), "{ended:?}");
+}
+
+#[test]
+fn an_application_asks_for_its_identity_as_spiffe_says() {
+    let mesh = Mesh::with(Setup::default(), "");
+    let socket = mesh.control.place.path("workload.sock");
+    let app = Nginx::saying("yes");
+    let more = format!("identity: {{ workload_api: \"{}\" }}\n", socket.display());
+    let _api = mesh.sidecar(&Service { more: &more, ..Service::http("api", app.address) });
+    let told = until("the identity", || {
+        let output = python::script("workload.py").arg(&socket).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).ok()
+    });
+    assert_eq!(told, json!({ "id": "spiffe://story.example/ns/default/svc/api", "chain": 1, "roots": 1 }));
+}
+
+#[test]
+fn identities_outlive_an_absence_of_the_control_plane_as_long_as_two_fifths_of_their_life() {
+    // Identities of five minutes and an absence of two, each divided by ten.
+    let mut mesh = Mesh::start(", svid_ttl: 30s");
+    let app = Nginx::saying("yes");
+    let _api = mesh.sidecar(&Service::http("api", app.address));
+    let web = caller(&mesh, &["api"]);
+    mesh.until_reached(&web, "/");
+    let load = heddle_integration::load::Load::start(web.outbound[0], "/", 4);
+    mesh.control.process.kill();
+    std::thread::sleep(Duration::from_secs(12));
+    mesh.control.start_again();
+    let renewals = || mesh.audit().matches("svc/web").count();
+    let enough = renewals() + 1;
+    until("a renewal after its return", || (renewals() >= enough).then_some(()));
+    let tally = load.stop();
+    assert!(tally.failures.is_empty() && tally.requests > 100, "{:#?}", tally.failures);
+}
