@@ -29,6 +29,8 @@ use crate::store::StoreError;
 
 /// How long one member may take for one request.
 const ATTEMPT: Duration = Duration::from_millis(2_000);
+/// Says that only a member that sees a leader may answer.
+const LED: &str = "hasleader";
 /// Bytes of an answer.
 const MAX_ANSWER: usize = 96 << 20;
 
@@ -93,7 +95,7 @@ impl Client {
     /// Asks one member after the other, each once, beginning with the one that answered last.
     async fn ask<Q, A, F>(&self, message: &Q, send: impl Fn(Channel, Request<Q>) -> F) -> Result<A, Trouble>
     where
-        Q: Clone,
+        Q: Clone + 'static,
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let mut last = Trouble::Away("there is no member".into());
@@ -118,12 +120,16 @@ impl Client {
 
     async fn attempt<Q, A, F>(&self, at: usize, message: &Q, send: &impl Fn(Channel, Request<Q>) -> F) -> Result<A, Trouble>
     where
-        Q: Clone,
+        Q: Clone + 'static,
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let channel = self.channels[at].clone();
+        let alone = alone(message);
         for renewed in [false, true] {
-            let request = self.request(&channel, message.clone(), renewed).await?;
+            let mut request = self.request(&channel, message.clone(), renewed).await?;
+            if alone {
+                request.metadata_mut().remove(LED);
+            }
             let late = || Trouble::Away(format!("a member did not answer within {} ms", ATTEMPT.as_millis()));
             match timeout(ATTEMPT, send(channel.clone(), request)).await.map_err(|_| late())? {
                 Ok(response) => return Ok(response.into_inner()),
@@ -137,7 +143,7 @@ impl Client {
     /// A request that says who we are, and that only a member with a leader may answer.
     async fn request<Q>(&self, channel: &Channel, message: Q, renew: bool) -> Result<Request<Q>, Trouble> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        request.metadata_mut().insert(LED, MetadataValue::from_static("true"));
         let Some((name, password)) = &self.login else { return Ok(request) };
         let known = self.token.lock().clone().filter(|_| !renew);
         let token = match known {
@@ -226,6 +232,11 @@ impl Client {
     pub(super) fn elsewhere(&self) {
         self.leave(self.present.load(Ordering::Relaxed));
     }
+}
+
+/// Whether one member may answer by what it knows itself, also without a leader.
+fn alone<Q: 'static>(message: &Q) -> bool {
+    (message as &dyn std::any::Any).downcast_ref::<RangeRequest>().is_some_and(|range| range.serializable)
 }
 
 /// Whether a request was refused because the token has expired or the rules have changed.
