@@ -6,11 +6,11 @@ use super::StartError;
 use crate::provider::{ConsulProvider, Memory, Provider, check_constraints};
 use crate::settings::ConsulProviderSettings;
 
+/// What there is of Consul.
+type Opened = (Option<Consul>, Vec<Box<dyn Provider>>);
+
 /// The client, and the providers that the settings ask for; without settings there is none.
-pub(super) fn open(
-    settings: Option<ConsulProviderSettings>,
-    memory: Memory,
-) -> Result<(Option<Consul>, Vec<Box<dyn Provider>>), StartError> {
+pub(super) fn open(settings: Option<ConsulProviderSettings>, memory: Memory) -> Result<Opened, StartError> {
     let mut providers: Vec<Box<dyn Provider>> = Vec::new();
     let Some(ConsulProviderSettings { client, kv, catalog }) = settings else { return Ok((None, providers)) };
     let consul = Consul::new(client)?;

@@ -11,11 +11,10 @@ use heddle_xds::catalog::Catalog;
 use heddle_xds::server::{InstanceEvent, InstanceFollower, NodeRegistry};
 use heddle_xds::snapshot::{Change, SnapshotStore};
 use parking_lot::Mutex;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::discovery::{Ask, News, Watchers};
+use crate::discovery::{Ask, News, Told, Watchers};
 use crate::mesh::Mesh;
 use crate::model::Key;
 use crate::state::{Changes, Keeper, State, Subscription};
@@ -42,7 +41,7 @@ pub(super) struct Translation {
     events: InstanceFollower,
     snapshot: Arc<SnapshotStore>,
     watchers: Watchers,
-    news: UnboundedReceiver<(Ask, News)>,
+    news: Told,
     writing: Option<JoinHandle<Result<(), StoreError>>>,
     write_at: Instant,
 }
@@ -54,7 +53,7 @@ impl Translation {
         catalog: Arc<dyn Catalog>,
         (mesh, records): (Arc<Mutex<Mesh>>, Arc<dyn Records>),
         nodes: &Arc<NodeRegistry>,
-        (snapshot, (watchers, news)): (Arc<SnapshotStore>, (Watchers, UnboundedReceiver<(Ask, News)>)),
+        (snapshot, (watchers, news)): (Arc<SnapshotStore>, (Watchers, Told)),
     ) -> Translation {
         let (state, subscription) = keeper.subscribe();
         let mut translator = Translator::new(catalog);

@@ -11,4 +11,4 @@ mod tests;
 
 pub use ask::Ask;
 pub use discovered::{Discovered, Found};
-pub use watch::{News, Watchers};
+pub use watch::{News, Told, Watchers};

@@ -26,6 +26,9 @@ pub enum News {
     Away(String),
 }
 
+/// What watchers have to tell, in the order in which it came.
+pub type Told = UnboundedReceiver<(Ask, News)>;
+
 /// The watchers at work.
 pub struct Watchers {
     consul: Option<Consul>,
@@ -45,7 +48,7 @@ impl Drop for Task {
 
 impl Watchers {
     /// Watchers of `consul`, and what they tell. Without one every ask is told so.
-    pub fn new(consul: Option<Consul>, dice: fastrand::Rng) -> (Watchers, UnboundedReceiver<(Ask, News)>) {
+    pub fn new(consul: Option<Consul>, dice: fastrand::Rng) -> (Watchers, Told) {
         let (told, news) = unbounded_channel();
         (Watchers { consul, tasks: HashMap::new(), told, dice }, news)
     }

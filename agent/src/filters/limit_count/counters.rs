@@ -74,7 +74,8 @@ impl Limit {
 
 impl Window {
     fn fixed(&mut self, limit: Limit, now: u64) -> Verdict {
-        if now >= self.end {
+        // A window that ends later than one that began now would: the clock was set back.
+        if now >= self.end || self.end - now > limit.window_ms {
             (self.end, self.used) = (limit.first_end(now), 0);
         }
         let allowed = self.used < limit.count;
@@ -115,6 +116,15 @@ mod tests {
         assert_eq!(at(1499), Verdict { allowed: false, remaining: 0, reset_ms: 1 });
         assert_eq!(at(1500), Verdict { allowed: true, remaining: 1, reset_ms: 1000 });
         assert!(counters.count(8, limit, 1500).allowed, "another key has its own counter");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_refuses_nobody_for_longer() {
+        let counters = Counters::default();
+        let limit = limit(1, 1000, WindowType::Fixed);
+        assert!(counters.count(7, limit, 3_600_500).allowed);
+        assert!(!counters.count(7, limit, 3_600_600).allowed);
+        assert_eq!(counters.count(7, limit, 500), Verdict { allowed: true, remaining: 0, reset_ms: 1000 });
     }
 
     #[test]

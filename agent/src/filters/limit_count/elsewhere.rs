@@ -89,10 +89,12 @@ impl Elsewhere {
                 |asked: &Asked| [asked.count.min(MAX_COUNT), asked.window_ms.min(MAX_WINDOW_MS)].map(|number| number.to_string());
             let args: Vec<String> = all.iter().flat_map(numbers).collect();
             let script = if this.kind == WindowType::Fixed { &FIXED } else { &SLIDING };
-            let said = this.shelf.run(script, &keys, &args).await;
+            let said = this.shelf.run(script, &keys, &args).await.ok();
+            // Fewer verdicts than questions is no answer, unless the last one refuses.
+            let said = said.filter(|said| said.len() == 3 * all.len() || said.chunks_exact(3).any(|verdict| verdict[0] != 1));
             Box::new(move |x: &mut Exchange| match said {
-                Ok(said) => this.hear(x, owner, &all, &said),
-                Err(_) => this.failure.as_ref().map_or(Flow::Continue, |failure| Flow::Answer(Box::new(failure.clone()))),
+                Some(said) => this.hear(x, owner, &all, &said),
+                None => this.failure.as_ref().map_or(Flow::Continue, |failure| Flow::Answer(Box::new(failure.clone()))),
             }) as Resume
         }))
     }

@@ -146,7 +146,8 @@ impl Etcd {
         for (number, part) in parts.iter().enumerate() {
             let key = self.keys.part(&entry.token, revision, number);
             let success = vec![put_for(&key, part.to_vec(), lease)];
-            let staged = TxnRequest { success, ..TxnRequest::default() };
+            // One that is there was laid by an earlier try, and may be kept already: it must not get a lease again.
+            let staged = TxnRequest { compare: vec![unchanged(&key, 0)], success, ..TxnRequest::default() };
             self.client.txn(staged).await.map_err(Trouble::into_error)?;
             ops.push(keep(&key));
         }

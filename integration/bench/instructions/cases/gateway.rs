@@ -142,7 +142,7 @@ pub fn listener() -> Listener {
 
 pub fn endpoints(upstream: &str, address: SocketAddr) -> Endpoints {
     let host = Arc::from(address.ip().to_string());
-    let endpoint = Endpoint { host, port: address.port(), weight: 1, priority: 0, zone: "".into() };
+    let endpoint = Endpoint { host, port: address.port(), weight: 1, ..Endpoint::default() };
     Endpoints { upstream: upstream.into(), endpoints: vec![endpoint] }
 }
 

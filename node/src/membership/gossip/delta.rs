@@ -106,9 +106,8 @@ mod tests {
     /// Judged as plain blocks, and packed.
     fn judged(parts: &[Vec<u8>]) -> bool {
         let bytes = parts.concat();
-        let block = |kind: u8, bytes: &[u8]| {
-            [&[kind][..], &u16::try_from(bytes.len()).unwrap().to_le_bytes(), bytes, &[0]].concat()
-        };
+        let block =
+            |kind: u8, bytes: &[u8]| [&[kind][..], &u16::try_from(bytes.len()).unwrap().to_le_bytes(), bytes, &[0]].concat();
         let plain = take(&mut Cursor::new(&block(2, &bytes)), Some(&own())).is_some();
         let packed = take(&mut Cursor::new(&block(1, &zstd::bulk::compress(&bytes, 0).unwrap())), Some(&own())).is_some();
         assert_eq!(plain, packed);
@@ -117,7 +116,13 @@ mod tests {
 
     #[test]
     fn what_members_say_of_each_other_passes() {
-        assert!(judged(&[member("somebody-el", 1), says("about", "{}", 1), says("load", "{}", 4), member("another-one", 1), newest(9)]));
+        assert!(judged(&[
+            member("somebody-el", 1),
+            says("about", "{}", 1),
+            says("load", "{}", 4),
+            member("another-one", 1),
+            newest(9)
+        ]));
         // A former life of this node is known to others, and told.
         assert!(judged(&[member("nobody-else", 6), says("about", "{}", 1)]));
     }
