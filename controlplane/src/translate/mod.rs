@@ -4,7 +4,6 @@
 //! the next change finds the units that depend on it. Each data-plane resource belongs to exactly one unit, and a whole
 //! translation gives the same as any sequence of increments.
 
-mod asks;
 mod certificate;
 mod checks;
 mod consumer;
@@ -34,9 +33,8 @@ use crate::discovery::Ask;
 use crate::mesh::Directory;
 use crate::model::{Key, ResourceKind, ServiceId};
 use crate::state::State;
-use asks::Asks;
 use context::{Context, Unit};
-use index::{Index, Reads};
+use index::{Asks, Index, Reads};
 
 /// Keeps the data-plane resources that a state stands for, and says what differs when the state changes.
 pub struct Translator {
