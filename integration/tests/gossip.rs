@@ -1,7 +1,6 @@
 //! Members of a fleet as real processes: they find each other by what their control plane tells them, see who dies or leaves, and come through a partition.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -225,7 +224,7 @@ fn one_process_is_a_fleet_of_one() {
     let more = format!("gossip: {{ listen: \"{}\", group: edge }}\n", place.address());
     let heddle = Heddle::run_with(Setup { more, ..Setup::default() });
     let members = |at: &str, more: &[&str]| -> Output {
-        Command::new(PathBuf::from(binary())).args(["members", "--at", at]).args(more).output().unwrap()
+        Command::new(binary()).args(["members", "--at", at]).args(more).output().unwrap()
     };
     let text = until("the group of the member", || {
         let table = String::from_utf8_lossy(&members(&heddle.agent.to_string(), &[]).stdout).into_owned();
