@@ -223,9 +223,8 @@ fn one_process_is_a_fleet_of_one() {
     let place = Place::new();
     let more = format!("gossip: {{ listen: \"{}\", group: edge }}\n", place.address());
     let heddle = Heddle::run_with(Setup { more, ..Setup::default() });
-    let members = |at: &str, more: &[&str]| -> Output {
-        Command::new(binary()).args(["members", "--at", at]).args(more).output().unwrap()
-    };
+    let members =
+        |at: &str, more: &[&str]| -> Output { Command::new(binary()).args(["members", "--at", at]).args(more).output().unwrap() };
     let text = until("the group of the member", || {
         let table = String::from_utf8_lossy(&members(&heddle.agent.to_string(), &[]).stdout).into_owned();
         table.contains("edge").then_some(table)

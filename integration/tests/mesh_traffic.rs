@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use heddle_integration::client;
-use heddle_integration::heddle::Setup;
 use heddle_integration::mesh::{Mesh, Node, Service};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::{PATIENCE, Process, until};
@@ -64,7 +63,9 @@ fn clear_report(node: &Node) -> Value {
 fn a_service_moves_into_the_mesh_while_others_still_call_it_in_clear() {
     let mesh = Mesh::start("");
     let app = Nginx::start("location / { return 200 'called by <$http_x_forwarded_client_cert>'; }");
-    let mut api = mesh.sidecar(&Service { inbound: ", mode: permissive", ..Service::http("api", app.address) });
+    // Its token is good once: it keeps its identity for the restart.
+    let kept = "identity: { persist: true }\n";
+    let mut api = mesh.sidecar(&Service { inbound: ", mode: permissive", more: kept, ..Service::http("api", app.address) });
     let in_clear = || client::get(api.inbound, "/");
     assert_eq!(in_clear().unwrap().text(), "called by <>");
     let port = app.address.port().to_string();
@@ -189,20 +190,6 @@ fn a_websocket_passes_two_sidecars_and_ends_when_a_policy_forbids_it() {
     mesh.policy("room", json!({ "service": "chat", "action": "deny", "rules": [ { "to": [ { "paths": ["/room"] } ] } ] }));
     let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, socket.next()).await }).expect("it ends");
     assert!(!matches!(ended, Some(Ok(ref message)) if !message.is_close()), "{ended:?}");
-}
-
-#[test]
-fn an_application_asks_for_its_identity_as_spiffe_says() {
-    let mesh = Mesh::with(Setup::default(), "");
-    let socket = mesh.control.place.path("workload.sock");
-    let app = Nginx::saying("yes");
-    let more = format!("identity: {{ workload_api: \"{}\" }}\n", socket.display());
-    let _api = mesh.sidecar(&Service { more: &more, ..Service::http("api", app.address) });
-    let told = until("the identity", || {
-        let output = python::script("workload.py").arg(&socket).output().unwrap();
-        serde_json::from_slice::<Value>(&output.stdout).ok()
-    });
-    assert_eq!(told, json!({ "id": "spiffe://story.example/ns/default/svc/api", "chain": 1, "roots": 1 }));
 }
 
 #[test]

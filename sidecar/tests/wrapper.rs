@@ -287,13 +287,16 @@ fn a_service_manager_is_told_when_the_application_runs() {
     let path = folder.path().join("manager");
     let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let wrapper = Story::of("trap 'exit 0' TERM; while :; do sleep 0.02; done").with("notify", path.to_str().unwrap()).start();
+    let wrapper =
+        Story::of("trap 'exit 0' TERM; note app up; while :; do sleep 0.02; done").with("notify", path.to_str().unwrap()).start();
     let heard = || {
         let mut room = [0; 64];
         let read = manager.recv(&mut room).unwrap();
         String::from_utf8_lossy(&room[..read]).into_owned()
     };
     assert_eq!(heard(), "READY=1");
+    // It runs; now it also hears.
+    wrapper.wait_for("app up");
     wrapper.signal("TERM");
     assert_eq!(heard(), "STOPPING=1");
     assert_eq!(wrapper.end().0, 0);

@@ -199,8 +199,9 @@ struct RawService {
     service: String,
     #[serde(default)]
     address: String,
+    /// As wide as anybody may write it: one that is no port must not cost the whole answer.
     #[serde(default)]
-    port: u16,
+    port: i64,
     #[serde(default)]
     tags: Nullable<Vec<String>>,
     #[serde(default)]
@@ -215,9 +216,9 @@ struct RawService {
 #[serde(rename_all = "PascalCase")]
 struct RawWeights {
     #[serde(default = "one")]
-    passing: u32,
+    passing: i64,
     #[serde(default = "one")]
-    warning: u32,
+    warning: i64,
 }
 
 impl Default for RawWeights {
@@ -226,7 +227,7 @@ impl Default for RawWeights {
     }
 }
 
-fn one() -> u32 {
+fn one() -> i64 {
     1
 }
 
@@ -251,16 +252,20 @@ impl From<RawEntry> for Instance {
             service: service.service,
             node: node.node,
             address: if service.address.is_empty() { node.address } else { service.address },
-            port: service.port,
+            port: u16::try_from(service.port).unwrap_or_default(),
             datacenter: node.datacenter,
             tags: service.tags.0,
             meta,
             node_meta,
-            weight_passing: service.weights.0.passing,
-            weight_warning: service.weights.0.warning,
+            weight_passing: weight(service.weights.0.passing),
+            weight_warning: weight(service.weights.0.warning),
             standing: checks.0.iter().map(standing).max().unwrap_or_default(),
         }
     }
+}
+
+fn weight(written: i64) -> u32 {
+    u32::try_from(written.max(0)).unwrap_or(u32::MAX)
 }
 
 fn standing(check: &RawCheck) -> Standing {

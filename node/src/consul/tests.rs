@@ -280,6 +280,13 @@ fn settings_are_read_with_their_mistakes() {
 }
 
 #[test]
+fn an_instance_with_a_port_that_is_none_does_not_cost_the_others() {
+    let text = r#"{"Node":{"Address":"10.0.0.1"},"Service":{"Port":70000,"Weights":{"Passing":-3,"Warning":99999999999}}}"#;
+    let one = Instance::from(serde_json::from_str::<health::RawEntry>(text).unwrap());
+    assert_eq!((one.port, one.weight_passing, one.weight_warning), (0, 0, u32::MAX));
+}
+
+#[test]
 fn instances_stand_as_their_worst_check_says() {
     let of = |checks: &str| {
         let text =

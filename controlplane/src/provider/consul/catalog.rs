@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Sources;
 use super::conditions;
-use super::middlewares::plugins;
+use super::middlewares::{Defined, plugins};
 use super::rule;
 use super::tags::{Tags, list, satisfies};
 use crate::model::{Key, ResourceKind};
@@ -23,16 +23,14 @@ type Fields = BTreeMap<String, String>;
 /// The routes that all services ask for.
 pub(super) fn read(settings: &CatalogSettings, provider: &str, services: &BTreeMap<String, Vec<String>>) -> Sources {
     let mut read: BTreeMap<&str, Result<Tags, Vec<String>>> = BTreeMap::new();
-    let mut middlewares: BTreeMap<String, Fields> = BTreeMap::new();
+    let mut middlewares = Defined::default();
     for (name, all) in services.iter().filter(|(name, _)| *name != OWN) {
         let tags = Tags::read(&settings.prefixes, all);
         if let Ok(tags) = &tags {
             if !exposed(settings, tags, all) {
                 continue;
             }
-            for (middleware, fields) in tags.named("http.middlewares") {
-                middlewares.entry(middleware).or_insert(fields);
-            }
+            middlewares.add(name, tags.named("http.middlewares"));
         }
         read.insert(name, tags);
     }
@@ -59,7 +57,7 @@ fn routes(
     provider: &str,
     service: &str,
     tags: &Tags,
-    middlewares: &BTreeMap<String, Fields>,
+    middlewares: &Defined,
 ) -> Result<Vec<(Key, Value)>, String> {
     for (path, _) in tags.all() {
         let first: Vec<&str> = path.splitn(3, '.').collect();
@@ -83,7 +81,7 @@ fn routes(
         let text = fields.get("rule").cloned().unwrap_or_else(|| settings.default_rule.replace("{{ name }}", &normal(service)));
         let parsed = rule::parse(&text).map_err(|why| told(format!("rule {text}: {why}")))?;
         let matched = conditions::routes(&parsed).map_err(|why| told(format!("rule {text}: {why}")))?;
-        let common = router(fields, &text, middlewares).map_err(&told)?;
+        let common = router(service, fields, &text, middlewares).map_err(&told)?;
         let upstream = upstream(service, fields, &upstreams).map_err(&told)?;
         for (number, mut route) in matched.into_iter().enumerate() {
             let id = if number == 0 {
@@ -120,7 +118,7 @@ struct Router {
     secure: Option<bool>,
 }
 
-fn router(fields: &Fields, rule: &str, middlewares: &BTreeMap<String, Fields>) -> Result<Router, String> {
+fn router(service: &str, fields: &Fields, rule: &str, middlewares: &Defined) -> Result<Router, String> {
     let length = i64::try_from(rule.len()).unwrap_or(i64::MAX);
     let mut router = Router { priority: length, plugins: Map::new(), secure: None };
     for (field, value) in fields {
@@ -130,7 +128,7 @@ fn router(fields: &Fields, rule: &str, middlewares: &BTreeMap<String, Fields>) -
                 let given = value.parse::<i64>().map_err(|_| format!("priority: expected a number, found `{value}`"))?;
                 router.priority = if given == 0 { length } else { given };
             }
-            "middlewares" => router.plugins = plugins(&list(value), middlewares)?,
+            "middlewares" => router.plugins = plugins(&list(value), service, middlewares)?,
             "tls" if value.eq_ignore_ascii_case("false") => {}
             // Certificates are found by their names here, and listeners say which versions they speak.
             tls if tls == "tls" || tls.starts_with("tls.") => router.secure = Some(true),

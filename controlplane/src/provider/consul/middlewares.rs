@@ -9,17 +9,45 @@ use super::tags::list;
 /// The fields of one middleware by their lower-case paths, `stripprefix.prefixes`.
 type Fields = BTreeMap<String, String>;
 
-/// The plugins of middlewares, in the order in which a router names them.
+/// Middlewares by their names, each with the services whose tags define it. Names are shared by all services, as in Traefik, and whoever may register a service
+/// may define any: so what a service defines itself counts for it, and what others define only as long as they agree.
+#[derive(Debug, Default)]
+pub(super) struct Defined(BTreeMap<String, BTreeMap<String, Fields>>);
+
+impl Defined {
+    /// Takes what the tags of a service define.
+    pub(super) fn add(&mut self, service: &str, middlewares: BTreeMap<String, Fields>) {
+        for (name, fields) in middlewares {
+            self.0.entry(name).or_default().insert(service.to_owned(), fields);
+        }
+    }
+
+    /// What a middleware is for the routers of a service.
+    fn find(&self, service: &str, name: &str) -> Result<&Fields, String> {
+        let local = name.split('@').next().unwrap_or_default().to_ascii_lowercase();
+        let all = self.0.get(&local).ok_or_else(|| format!("the middleware {name} is defined by no tag of any service"))?;
+        if let Some(own) = all.get(service) {
+            return Ok(own);
+        }
+        let mut others = all.iter();
+        let Some((first, fields)) = others.next() else { return Err(format!("the middleware {name} is defined by nobody")) };
+        match others.find(|(_, other)| *other != fields) {
+            Some((second, _)) => Err(format!(
+                "the middleware {name} is defined by {first} and {second}, and not alike: define it in the tags of this service too"
+            )),
+            None => Ok(fields),
+        }
+    }
+}
+
+/// The plugins of middlewares, in the order in which a router of a service names them.
 ///
 /// # Errors
 /// In words: one is unknown, has a field that is not here, or two of them set the same.
-pub(super) fn plugins(names: &[String], all: &BTreeMap<String, Fields>) -> Result<Map<String, Value>, String> {
+pub(super) fn plugins(names: &[String], service: &str, all: &Defined) -> Result<Map<String, Value>, String> {
     let mut plugins: Map<String, Value> = Map::new();
     for name in names {
-        let key = name.to_ascii_lowercase();
-        let local = key.split('@').next().unwrap_or_default();
-        let fields = all.get(local).ok_or_else(|| format!("the middleware {name} is defined by no tag of any service"))?;
-        let (plugin, config) = one(fields).map_err(|why| format!("middleware {name}: {why}"))?;
+        let (plugin, config) = one(all.find(service, name)?).map_err(|why| format!("middleware {name}: {why}"))?;
         let Some(before) = plugins.get_mut(plugin).and_then(Value::as_object_mut) else {
             plugins.insert(plugin.to_owned(), Value::Object(config));
             continue;

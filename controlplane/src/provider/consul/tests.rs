@@ -174,11 +174,29 @@ fn services_ask_for_routes_by_their_tags() {
 }
 
 #[test]
+fn nobody_redefines_a_middleware_of_another_service() {
+    let allow = |range: &str| format!("heddle.http.middlewares.auth.ipallowlist.sourcerange={range}");
+    let (inside, all) = (allow("10.0.0.0/8"), allow("0.0.0.0/0"));
+    let router = |service: &str| format!("heddle.http.routers.{service}.middlewares=auth");
+    let (web, shop) = (router("web"), router("shop"));
+    let tags = [("aaa", vec![all.as_str()]), ("web", vec![inside.as_str(), web.as_str()]), ("shop", vec![shop.as_str()])];
+    let tags: Vec<(&str, &[&str])> = tags.iter().map(|(name, tags)| (*name, &tags[..])).collect();
+    let open = CatalogSettings { exposed_by_default: true, ..settings() };
+    let sources = catalog::read(&open, "c", &services(&tags));
+    let routes = sources["web"].as_ref().unwrap();
+    assert_eq!(routes[0].1["plugins"]["ip-restriction"]["whitelist"], json!(["10.0.0.0/8"]));
+    let faults = sources["shop"].as_ref().unwrap_err();
+    assert!(faults[0].contains("aaa and web, and not alike"), "{faults:?}");
+}
+
+#[test]
 fn middlewares_become_plugins() {
     let of = |tags: &[&str], names: &str| {
         let all: Vec<String> = tags.iter().map(|tag| format!("t.http.middlewares.{tag}")).collect();
         let tags = tags::Tags::read(&["t".to_owned()], &all).unwrap();
-        middlewares::plugins(&tags::list(names), &tags.named("http.middlewares")).map(Value::Object)
+        let mut defined = middlewares::Defined::default();
+        defined.add("web", tags.named("http.middlewares"));
+        middlewares::plugins(&tags::list(names), "web", &defined).map(Value::Object)
     };
     let both = ["a.addprefix.prefix=/x", "b.stripprefix.prefixes=/y", "c.addprefix.prefix=/z"];
     assert_eq!(of(&both, "a,b").unwrap(), json!({"proxy-rewrite": {"add_prefix": "/x", "strip_prefixes": ["/y"]}}));
