@@ -135,7 +135,6 @@ pub(super) struct Entry {
     pub(super) parts: usize,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(parts: &usize) -> bool {
     *parts == 0
 }
