@@ -1,39 +1,68 @@
 //! Giving back memory that a process holds only because it has just started. It knows nothing of what runs.
 //!
-//! The kernel maps code in windows of 64 KiB around each page that is touched, and never takes a window back while memory is plentiful: after its start a
-//! process keeps resident what it will not run again. Let go of once, the windows that are needed come back from the page cache, a microsecond each.
+//! The kernel maps a file in windows of 64 KiB around each page that is touched, and never takes a window back while memory is plentiful: after its start a
+//! process keeps resident code and constants that it will not use again. Let go of once, the windows that are needed come back from the page cache, a microsecond each.
 
 use std::fs;
 
 /// Below this there is nothing to win.
 const WORTH_IT: usize = 1024 * 1024;
 
-/// Lets go of the code of this program; what runs comes back by itself. Gives the bytes of address space that were let go of, 0 where that is not possible.
+/// Lets go of the code and the constants of this program; what is used comes back by itself. Gives the bytes of address space that were let go of, 0 where
+/// that is not possible.
 pub fn let_go_of_code() -> usize {
-    let (Ok(program), Ok(maps)) = (fs::read_link("/proc/self/exe"), fs::read_to_string("/proc/self/maps")) else { return 0 };
+    let (Ok(program), Ok(smaps)) = (fs::read_link("/proc/self/exe"), fs::read_to_string("/proc/self/smaps")) else { return 0 };
     let Some(program) = program.to_str() else { return 0 };
-    let parts = maps.lines().filter_map(|line| code_of(line, program)).filter(|(_, length)| *length >= WORTH_IT);
+    let parts = unwritten(&smaps, program).into_iter().filter(|(_, length)| *length >= WORTH_IT);
     parts.map(|(start, length)| if let_go(start, length) { length } else { 0 }).sum()
 }
 
-/// Start and length of a mapping of `/proc/self/maps` (proc(5)) that holds code of the program: executable, never written, so never different from the file.
-fn code_of(line: &str, program: &str) -> Option<(usize, usize)> {
-    let mut words = line.split_ascii_whitespace();
-    let (range, rights) = (words.next()?, words.next()?);
-    let path = words.nth(3)?;
-    if rights != "r-xp" || path != program {
-        return None;
+/// Start and length of the mappings in `/proc/self/smaps` (proc(5)) that hold what the program's file holds and nothing else: read-only now, and without a page of
+/// their own. What the loader has relocated is read-only too by then, but has pages of its own.
+fn unwritten(smaps: &str, program: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut candidate = None;
+    let mut clean = false;
+    for line in smaps.lines() {
+        match line.split_once(':') {
+            Some(("Anonymous", size)) => clean = size.trim() == "0 kB",
+            Some(("Swap", size)) => {
+                if clean && size.trim() == "0 kB" {
+                    found.extend(candidate.take());
+                }
+            }
+            _ => {
+                if let Some(mapping) = mapping(line) {
+                    candidate = (mapping.path == program && matches!(mapping.rights, "r-xp" | "r--p")).then_some(mapping.range);
+                    clean = false;
+                }
+            }
+        }
     }
-    let (start, end) = range.split_once('-')?;
+    found
+}
+
+/// The first line of a mapping.
+struct Mapping<'a> {
+    range: (usize, usize),
+    rights: &'a str,
+    path: &'a str,
+}
+
+/// `start-end rights offset device inode path`; `None` for lines of another form.
+fn mapping(line: &str) -> Option<Mapping<'_>> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
     let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
-    Some((start, end.checked_sub(start)?))
+    let rights = words.next()?;
+    Some(Mapping { range: (start, end.checked_sub(start)?), rights, path: words.nth(3).unwrap_or_default() })
 }
 
 #[expect(unsafe_code, reason = "madvise(2) has no safe face; what is let go of is read-only and backed by a file")]
 fn let_go(start: usize, length: usize) -> bool {
     let start = std::ptr::with_exposed_provenance_mut(start);
-    // SAFETY: the range is one mapping of this process, just read from the kernel; code of the running program stays mapped for as long as it runs. It is a private
-    // mapping of a file that was never writable, so its pages equal the file's, and MADV_DONTNEED makes the next access read them from there again.
+    // SAFETY: the range is one mapping of this process, just read from the kernel; code and constants of the running program stay mapped for as long as it runs. It is a
+    // read-only private mapping without a page of its own, so its pages equal the file's, and MADV_DONTNEED makes the next access read them from there again.
     unsafe { rustix::mm::madvise(start, length, rustix::mm::Advice::LinuxDontNeed) }.is_ok()
 }
 
@@ -41,17 +70,34 @@ fn let_go(start: usize, length: usize) -> bool {
 mod tests {
     use super::*;
 
+    fn block(range: &str, rights: &str, path: &str, anonymous: &str, swap: &str) -> String {
+        format!(
+            "{range} {rights} 00400000 fe:00 1234    {path}\nSize: 4 kB\nAnonymous: {anonymous}\nSwap: {swap}\nVmFlags: rd ex mr\n"
+        )
+    }
+
     #[test]
-    fn only_code_of_the_program_is_found() {
-        let line = |rights: &str, path: &str| format!("55d0c8a00000-55d0c9e00000 {rights} 00400000 fe:00 1234    {path}");
-        let found = |rights: &str, path: &str| code_of(&line(rights, path), "/usr/bin/heddle");
-        assert_eq!(found("r-xp", "/usr/bin/heddle"), Some((0x55d0_c8a0_0000, 0x0140_0000)));
-        for (rights, path) in
-            [("r--p", "/usr/bin/heddle"), ("rwxp", "/usr/bin/heddle"), ("r-xp", "/usr/lib/libc.so.6"), ("r-xp", "")]
-        {
-            assert_eq!(found(rights, path), None, "{rights} {path}");
-        }
-        assert_eq!(code_of("nonsense", "/usr/bin/heddle"), None);
+    fn only_what_equals_the_file_of_the_program_is_found() {
+        let program = "/usr/bin/heddle";
+        let smaps = [
+            block("1000-5000", "r--p", program, "0 kB", "0 kB"),
+            block("5000-9000", "r-xp", program, "0 kB", "0 kB"),
+            block("9000-a000", "r--p", program, "8 kB", "0 kB"),
+            block("a000-b000", "r--p", program, "0 kB", "4 kB"),
+            block("b000-c000", "rw-p", program, "0 kB", "0 kB"),
+            block("c000-d000", "r-xp", "/usr/lib/libc.so.6", "0 kB", "0 kB"),
+            block("d000-e000", "r--p", "", "0 kB", "0 kB"),
+        ]
+        .concat();
+        assert_eq!(unwritten(&smaps, program), [(0x1000, 0x4000), (0x5000, 0x4000)]);
+        assert!(unwritten("nonsense\nAnonymous: 0 kB\nSwap: 0 kB", program).is_empty());
+    }
+
+    #[test]
+    fn what_the_loader_wrote_is_kept() {
+        static NAMES: [&str; 3] = ["one", "two", "three"];
+        let_go_of_code();
+        assert_eq!(std::hint::black_box(&NAMES).map(str::len), [3, 3, 5], "its addresses were relocated at the start");
     }
 
     #[test]

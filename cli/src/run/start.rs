@@ -87,11 +87,13 @@ async fn announce(readiness: Readiness, notifier: Notifier, admin: Option<Socket
     }
 }
 
-/// Once everything runs, gives back what only the start needed: a sidecar rests most of its life.
+/// Once everything is ready, gives back what only the start needed, and once more when what follows a start is over too: a sidecar rests most of its life.
 async fn settle_down(readiness: Readiness) {
     readiness.settled().await;
-    tokio::time::sleep(SETTLED).await;
-    tracing::debug!(bytes = memory::let_go_of_code(), "code of the start was let go of");
+    for pause in [Duration::ZERO, SETTLED] {
+        tokio::time::sleep(pause).await;
+        tracing::debug!(bytes = memory::let_go_of_code(), "code of the start was let go of");
+    }
 }
 
 /// Everything in one process.
