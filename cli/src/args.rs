@@ -2,6 +2,7 @@
 
 mod identity;
 mod node;
+mod store;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use identity::{CaArgs, CaCommand, TokenArgs, TokenCommand};
 pub use node::{EndpointsArgs, MembersArgs, Shape};
+pub use store::{StoreArgs, StoreCommand};
 
 /// Gateway fleet and service mesh in one binary.
 #[derive(Debug, Parser)]
@@ -53,6 +55,8 @@ pub enum Command {
     Ca(CaArgs),
     /// Make one-time tokens by which services join the mesh
     Token(TokenArgs),
+    /// Back a store up, restore it, or move it to another one
+    Store(StoreArgs),
     /// Show which route a request would take, why the others would not, and which plugins run
     Explain(ExplainArgs),
     /// Put a sidecar into Kubernetes objects, systemd units, Nomad jobs or Consul registrations

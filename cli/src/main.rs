@@ -14,6 +14,7 @@ mod members;
 mod output;
 mod run;
 mod sidecar;
+mod store;
 mod validate;
 
 use std::process::ExitCode;
@@ -68,6 +69,13 @@ async fn obey(command: Command) -> ExitCode {
         Command::Members(args) => told(members::run(&args)),
         Command::Ca(args) => done(client::ca(args).await),
         Command::Token(args) => done(client::token(args).await),
+        Command::Store(args) => match store::run(args.command).await {
+            Ok(text) => {
+                output::say(&text);
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(FAILED, &error),
+        },
         Command::Explain(args) => done(client::explain(args).await),
         Command::Inject(args) => match inject::run(*args) {
             Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ pub mod app;
 pub mod ca;
 pub mod discovery;
 pub mod grpc;
+pub mod leader;
 pub mod mesh;
 pub mod model;
 pub mod provider;

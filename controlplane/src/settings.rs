@@ -3,10 +3,10 @@
 mod consul;
 mod identity;
 mod mesh;
+mod store;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use heddle_node::config::{Position, Secret, Section};
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ pub use identity::{
     CaFiles, CaSettings, FederatedSettings, IdentitySettings, JwksSource, KubernetesSettings, MAX_TOKEN_TTL, ServiceOf,
 };
 pub use mesh::MeshSettings;
+pub use store::StoreSettings;
 
 /// Where the Admin API listens when nothing is said; loopback, because it can change everything.
 pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
@@ -23,10 +24,6 @@ pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4A
 pub const DEFAULT_XDS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18_000);
 /// The file below `data_dir` that holds the admin key generated at the first start.
 pub const ADMIN_KEY_FILE: &str = "admin.key";
-/// Changes that can be rolled back in any case.
-const DEFAULT_KEEP_REVISIONS: u64 = 10_000;
-/// Changes younger than this can be rolled back too: a long weekend and the week before.
-const DEFAULT_KEEP_FOR: Duration = Duration::from_secs(14 * 24 * 3600);
 /// An admin key that is shorter can be guessed.
 const MIN_KEY_BYTES: usize = 8;
 
@@ -98,15 +95,6 @@ pub enum Door {
     Both,
     /// TLS alone; discovery demands an identity.
     Tls,
-}
-
-/// How much history the store keeps: whatever satisfies one of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoreSettings {
-    /// This many newest revisions.
-    pub keep_revisions: u64,
-    /// Everything younger than this.
-    pub keep_for: Duration,
 }
 
 /// The file provider.
@@ -200,15 +188,6 @@ impl AdminKey {
     }
 }
 
-impl StoreSettings {
-    fn read(section: &mut Section<'_>) -> StoreSettings {
-        StoreSettings {
-            keep_revisions: section.integer("keep_revisions", 1..=u64::MAX).unwrap_or(DEFAULT_KEEP_REVISIONS),
-            keep_for: section.duration("keep_for").unwrap_or(DEFAULT_KEEP_FOR),
-        }
-    }
-}
-
 impl FileSettings {
     fn read(section: &mut Section<'_>) -> Option<FileSettings> {
         let watch = section.bool("watch").unwrap_or(true);
@@ -241,6 +220,8 @@ fn listeners(root: &mut Section<'_>) -> Vec<ListenerSetting> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
 
     use heddle_node::config::{Document, Expansion, Format};
 
@@ -316,7 +297,7 @@ providers: { file: { path: resources.yaml, watch: false } }
         let settings = read(text).unwrap();
         assert_eq!(settings.admin.keys.len(), 2);
         assert_eq!((settings.admin.keys[0].role, settings.admin.keys[1].role), (Role::Admin, Role::Viewer));
-        assert_eq!(settings.store, StoreSettings { keep_revisions: 5, keep_for: Duration::from_secs(7 * 24 * 3600) });
+        assert_eq!(settings.store, StoreSettings { keep_revisions: 5, keep_for: Duration::from_secs(7 * 24 * 3600), etcd: None });
         assert_eq!(settings.file, Some(FileSettings { path: "resources.yaml".into(), watch: false }));
         assert_eq!(settings.listeners[0].value["proxy_protocol"], "off");
         assert_eq!(settings.listeners[0].at, Some(Position { line: 5, column: 5 }));

@@ -57,6 +57,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
         &[
             &["model"],
             &["store"],
+            &["leader"],
             &["seal", "state", "discovery"],
             &["validate", "mesh", "translate", "provider", "settings"],
             &["access", "ca"],

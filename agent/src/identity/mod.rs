@@ -100,7 +100,7 @@ pub fn start(parts: Parts<'_>) -> Result<Running, StartError> {
     let connector = match &parts.settings.identity.sds {
         Some(socket) => from_spire(&parts, socket, &identity, &stats)?,
         None if parts.settings.control_plane.address.tls => from_control_plane(&parts, &identity, &stats)?,
-        None => Connector::tcp(&parts.settings.control_plane.address.to_string())?,
+        None => to_any(parts.settings, Connector::tcp)?,
     };
     Ok(Running { identity, connector, stats })
 }
@@ -115,9 +115,9 @@ fn from_control_plane(parts: &Parts<'_>, identity: &Identity, stats: &Arc<Stats>
     let held = Arc::new(Held::new(identity.clone(), folder));
     begin(&held, bundle);
     let expect = Expect::AnyOf(vec![SpiffeId::control_plane(&domain)]);
-    let address = access.address.to_string();
-    let connector = Connector::tls(&address, identity, expect.clone())?;
-    let signer = GrpcSigner { joining: Connector::joining(&address, &held.joiner, expect)?, renewing: connector.clone() };
+    let connector = to_any(settings, |address| Connector::tls(address, identity, expect.clone()))?;
+    let joining = to_any(settings, |address| Connector::joining(address, &held.joiner, expect.clone()))?;
+    let signer = GrpcSigner { joining, renewing: connector.clone() };
     let mut dice = fastrand::Rng::new();
     let keeper = Keeper {
         held: held.clone(),
@@ -137,11 +137,11 @@ fn from_control_plane(parts: &Parts<'_>, identity: &Identity, stats: &Arc<Stats>
 fn from_spire(parts: &Parts<'_>, socket: &Path, identity: &Identity, stats: &Arc<Stats>) -> Result<Connector, StartError> {
     let Parts { settings, node, readiness, .. } = parts;
     let domain = settings.identity.trust_domain.clone().ok_or(StartError::SdsTrustDomain)?;
-    let address = &settings.control_plane.address;
-    let connector = if address.tls {
-        Connector::tls(&address.to_string(), identity, Expect::AnyOf(vec![SpiffeId::control_plane(&domain)]))?
+    let connector = if settings.control_plane.address.tls {
+        let expect = Expect::AnyOf(vec![SpiffeId::control_plane(&domain)]);
+        to_any(settings, |address| Connector::tls(address, identity, expect.clone()))?
     } else {
-        Connector::tcp(&address.to_string())?
+        to_any(settings, Connector::tcp)?
     };
     let source = sds::Source {
         identity: identity.clone(),
@@ -153,6 +153,12 @@ fn from_spire(parts: &Parts<'_>, socket: &Path, identity: &Identity, stats: &Arc
     let (socket, guard) = (socket.to_owned(), readiness.guard("identity"));
     tokio::spawn(async move { source.follow(&socket, Some(guard), fastrand::Rng::new()).await });
     Ok(connector)
+}
+
+/// The way to whichever control plane answers.
+fn to_any(settings: &AgentSettings, to: impl Fn(&str) -> Result<Connector, LinkError>) -> Result<Connector, LinkError> {
+    let ways = settings.control_plane.addresses().iter().map(|address| to(address)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Connector::any(ways, fastrand::Rng::new()))
 }
 
 /// What is trusted, and who this process is, before the control plane was asked: by the configuration, and by what an earlier process has kept.

@@ -10,6 +10,8 @@ use serde_json::Value;
 
 /// Where a control plane on the same machine is.
 pub const DEFAULT_CONTROL_PLANE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18_000);
+/// Control planes that an agent may be told of.
+const MOST_ADDRESSES: usize = 16;
 /// The most users that may ask for the identity over the Workload API.
 const MAX_UIDS: usize = 64;
 
@@ -54,8 +56,10 @@ impl fmt::Display for ControlPlaneAddress {
 /// How the control plane is reached, and what it is shown at first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPlaneAccess {
-    /// Where it is.
+    /// Where it is; the first where there are several.
     pub address: ControlPlaneAddress,
+    /// Where other control planes beside the same store are; reached in the same way.
+    pub others: Vec<ControlPlaneAddress>,
     /// What is shown to get the first identity.
     pub proof: Option<ProofSettings>,
     /// PEM file with the roots that the first connection trusts.
@@ -72,8 +76,13 @@ pub enum ProofSettings {
 }
 
 impl ControlPlaneAccess {
+    /// All addresses, as they are reached.
+    pub fn addresses(&self) -> Vec<String> {
+        [&self.address].into_iter().chain(&self.others).map(ToString::to_string).collect()
+    }
+
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let address = read_address(section);
+        let (address, others) = read_addresses(section);
         let token = section.path("token_file");
         let account = section.path("service_account_token_file");
         let bundle = section.path("bundle");
@@ -91,17 +100,36 @@ impl ControlPlaneAccess {
             }
         }
         let proof = token.map(ProofSettings::JoinToken).or(account.map(ProofSettings::ServiceAccount));
-        Self { address, proof, bundle }
+        Self { address, others, proof, bundle }
     }
 }
 
-fn read_address(section: &mut Section<'_>) -> ControlPlaneAddress {
+/// One address, or a list of them.
+fn read_addresses(section: &mut Section<'_>) -> (ControlPlaneAddress, Vec<ControlPlaneAddress>) {
     let default = || ControlPlaneAddress { tls: false, authority: DEFAULT_CONTROL_PLANE.to_string() };
-    let Some(text) = section.name("address") else { return default() };
-    ControlPlaneAddress::parse(&text).unwrap_or_else(|| {
-        section.mistake("address", format!("expected host:port, http://host:port or https://host:port, found `{text}`"));
-        default()
-    })
+    let texts = match section.value("address") {
+        None => return (default(), Vec::new()),
+        Some(Value::Array(items)) => items,
+        Some(one) => vec![one],
+    };
+    if texts.is_empty() || texts.len() > MOST_ADDRESSES {
+        section.mistake("address", format!("expected 1 to {MOST_ADDRESSES} addresses"));
+    }
+    let mut found: Vec<ControlPlaneAddress> = Vec::with_capacity(texts.len());
+    for text in &texts {
+        match text.as_str().and_then(ControlPlaneAddress::parse) {
+            Some(address) if found.first().is_some_and(|first| first.tls != address.tls) => {
+                section.mistake("address", format!("expected all addresses with the same scheme, found `{address}`"));
+            }
+            Some(address) => found.push(address),
+            None => {
+                let text = text.as_str().map_or_else(|| text.to_string(), str::to_owned);
+                section.mistake("address", format!("expected host:port, http://host:port or https://host:port, found `{text}`"));
+            }
+        }
+    }
+    let mut found = found.into_iter();
+    (found.next().unwrap_or_else(default), found.collect())
 }
 
 /// How this process gets its identity, and whom else it hands it to.

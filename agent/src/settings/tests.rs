@@ -20,6 +20,21 @@ fn refused(text: &str, parts: &[&str]) {
 }
 
 #[test]
+fn several_control_planes_are_reached_alike() {
+    let text = r#"controlplane: { address: ["10.0.0.1:18000", "http://10.0.0.2:18000", "10.0.0.3:18000"] }"#;
+    let access = read(text).unwrap().control_plane;
+    assert_eq!(access.addresses(), ["http://10.0.0.1:18000", "http://10.0.0.2:18000", "http://10.0.0.3:18000"]);
+    for (text, expected) in [
+        (r#"["10.0.0.1:18000", "https://10.0.0.2:18000"]"#, "with the same scheme"),
+        ("[]", "expected 1 to 16 addresses"),
+        ("[ 5 ]", "expected host:port"),
+    ] {
+        let told = read(&format!("controlplane: {{ address: {text} }}")).unwrap_err();
+        assert!(told.contains(expected), "{expected} is not in:\n{told}");
+    }
+}
+
+#[test]
 fn nothing_said_is_all_defaults() {
     let settings = read("{}").unwrap();
     assert_eq!((settings.workers, settings.admin), (4, DEFAULT_ADMIN));

@@ -10,6 +10,7 @@ use heddle_xds::server::{Gate, NodeRegistry};
 use heddle_xds::snapshot::SIDECAR;
 use tonic::Status;
 
+use super::kept::Kept;
 use crate::ca::{Authority, CaError, Reason};
 use crate::grpc::{IdentityServer, IdentityService, sidecars};
 use crate::mesh::DEFAULT_TRUST_DOMAIN;
@@ -47,10 +48,12 @@ impl Identities {
     }
 
     /// Renews, rotates and forgets until the drain begins.
-    pub(super) fn keep_house(&self, nodes: Arc<NodeRegistry>, drain: DrainWatch) {
-        if let Some(authority) = self.authority.clone() {
-            tokio::spawn(authority.run(self.own.clone(), move || sidecars(&nodes), drain));
+    pub(super) fn keep_house(&self, nodes: Arc<NodeRegistry>, kept: &Kept, drain: DrainWatch) {
+        let Some(authority) = self.authority.clone() else { return };
+        if let Some(news) = kept.records.news() {
+            tokio::spawn(authority.clone().follow(news, drain.clone()));
         }
+        tokio::spawn(authority.run(self.own.clone(), move || sidecars(&nodes), kept.leader.clone(), drain));
     }
 
     /// Of whose identities services are.

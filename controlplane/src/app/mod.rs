@@ -2,6 +2,7 @@
 
 mod consul;
 mod identities;
+mod kept;
 mod keys;
 mod metrics;
 mod nodes;
@@ -24,6 +25,7 @@ use heddle_xds::snapshot::SnapshotStore;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
@@ -38,10 +40,11 @@ use crate::rest;
 use crate::seal::{Seal, SealError, Sealed};
 use crate::settings::{ControlPlaneSettings, MeshSettings};
 use crate::state::{Content, Keeper, Places, Refused, Update, keep_house};
-use crate::store::{Clock, Embedded, Records, Store, StoreError};
+use crate::store::{Clock, Records, Store, StoreError};
 use crate::validate::Rules;
 
 use identities::Identities;
+use kept::{Heard, Kept};
 pub use keys::GeneratedKey;
 use translation::Translation;
 
@@ -110,6 +113,12 @@ pub enum StartError {
     /// The key of the secrets cannot be used.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// Another control plane has sealed secrets with another key.
+    #[error(
+        "the key file {0} is not the one of the other control planes beside this store: they could not read each other's secrets. \
+         Copy secrets.key from the data_dir of one of them"
+    )]
+    OtherSeal(PathBuf),
     /// `data_dir` cannot be made or written.
     #[error("data_dir {path}: {source}; name a directory that this user can write with node.data_dir")]
     DataDir {
@@ -156,24 +165,26 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let keys = Keys::new(&keys);
     let clock: Clock = Arc::new(clock::unix_ms);
     let seal = Arc::new(Seal::open(&data_dir.join(SEAL_FILE))?);
-    let embedded = Arc::new(Embedded::open(&data_dir, clock.clone())?);
-    let identities = Identities::open(&settings, embedded.clone(), seal.clone(), clock.clone()).await?;
-    let mesh = remembered(identities.trust_domain(), settings.mesh, &*embedded).await?;
-    let store: Arc<dyn Store> = Arc::new(Sealed::new(embedded.clone(), seal.clone(), catalog.clone()));
+    let kept = Kept::open(&settings.store, &data_dir, clock.clone(), &drain).await?;
+    kept.same_seal(&seal, &data_dir).await?;
+    let identities = Identities::open(&settings, kept.records.clone(), seal.clone(), clock.clone()).await?;
+    let mesh = remembered(identities.trust_domain(), settings.mesh, &kept).await?;
+    let store: Arc<dyn Store> = Arc::new(Sealed::new(kept.store.clone(), seal.clone(), catalog.clone()));
     let keeper = Keeper::start(store, Arc::new(Rules::new(catalog.clone())), clock.clone()).await?;
     offer(&keeper, FixedProvider::listeners(&file, settings.listeners).update()).await?;
     plant(&keeper, seed).await?;
     let first = Readiness::new();
-    let (consul, mut providers) = consul::open(settings.consul, Memory { records: embedded.clone(), seal: seal.clone() })?;
+    let (consul, mut providers) = consul::open(settings.consul, Memory { records: kept.records.clone(), seal: seal.clone() })?;
     providers.extend(settings.file.map(|file| Box::new(FileProvider::new(file, environment)) as Box<dyn Provider>));
     provider::start(providers, &keeper, &first, &drain, &mut fastrand::Rng::new());
-    tokio::spawn(keep_house(keeper.clone(), settings.store.keep_revisions, settings.store.keep_for, drain.clone()));
+    let keep = (settings.store.keep_revisions, settings.store.keep_for);
+    tokio::spawn(keep_house(keeper.clone(), keep, kept.leader.clone(), drain.clone()));
     let (registry, (connector, within)) = (Arc::new(NodeRegistry::new()), link::memory());
     let metrics: Arc<dyn Fn() -> String + Send + Sync> = {
         let (keeper, registry, authority, mesh) = (keeper.clone(), registry.clone(), identities.authority.clone(), mesh.clone());
         Arc::new(move || metrics::page(&keeper, &registry, &mesh, authority.as_ref()) + &more_metrics())
     };
-    identities.keep_house(registry.clone(), drain.clone());
+    identities.keep_house(registry.clone(), &kept, drain.clone());
     let running = Running {
         keeper: keeper.clone(),
         connector,
@@ -189,7 +200,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         keeper: keeper.clone(),
         catalog: catalog.clone(),
         registry: registry.clone(),
-        mesh: (mesh.clone(), embedded),
+        mesh: (mesh.clone(), kept.records.clone()),
+        others: kept.among.as_ref().map(|among| among.follow(kept.records.clone(), &drain)),
         seeds: seeds(membership.clone()),
         identities,
         consul,
@@ -207,9 +219,10 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
 }
 
 /// What was known of the mesh before a restart.
-async fn remembered(trust_domain: &str, settings: MeshSettings, records: &dyn Records) -> Result<Arc<Mutex<Mesh>>, StoreError> {
-    let mut mesh = Mesh::new(trust_domain, settings.vip_range);
-    mesh.restore(&records.records().await?, clock::unix_ms());
+async fn remembered(trust_domain: &str, settings: MeshSettings, kept: &Kept) -> Result<Arc<Mutex<Mesh>>, StoreError> {
+    let name = kept.among.as_ref().map(|among| among.name.clone()).unwrap_or_default();
+    let mut mesh = Mesh::of(trust_domain, settings.vip_range, name);
+    mesh.restore(&kept.records.records().await?, clock::unix_ms());
     Ok(Arc::new(Mutex::new(mesh)))
 }
 
@@ -257,6 +270,8 @@ struct Discovery {
     registry: Arc<NodeRegistry>,
     mesh: (Arc<Mutex<Mesh>>, Arc<dyn Records>),
     seeds: Seeds,
+    /// What other control planes do.
+    others: Option<mpsc::Receiver<Heard>>,
     identities: Identities,
     consul: Option<Consul>,
     drain: DrainWatch,
@@ -275,8 +290,8 @@ impl Discovery {
         first.settled().await;
         let snapshot = Arc::new(SnapshotStore::new());
         let consul = Watchers::new(self.consul, fastrand::Rng::new());
-        let translation =
-            Translation::begin(&self.keeper, self.catalog, self.mesh, &self.registry, (snapshot.clone(), consul)).await;
+        let kept = (self.mesh, self.others);
+        let translation = Translation::begin(&self.keeper, self.catalog, kept, &self.registry, (snapshot.clone(), consul)).await;
         drop(pending);
         let ads = || {
             let ads = AdsService::new(snapshot.clone(), self.registry.clone(), self.drain.clone());

@@ -11,9 +11,11 @@ use heddle_xds::catalog::Catalog;
 use heddle_xds::server::{InstanceEvent, InstanceFollower, NodeRegistry};
 use heddle_xds::snapshot::{Change, SnapshotStore};
 use parking_lot::Mutex;
+use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::kept::Heard;
 use crate::discovery::{Ask, News, Told, Watchers};
 use crate::mesh::Mesh;
 use crate::model::Key;
@@ -39,6 +41,8 @@ pub(super) struct Translation {
     state: Arc<State>,
     subscription: Subscription,
     events: InstanceFollower,
+    /// What other control planes do.
+    others: Option<Receiver<Heard>>,
     snapshot: Arc<SnapshotStore>,
     watchers: Watchers,
     news: Told,
@@ -51,7 +55,7 @@ impl Translation {
     pub(super) async fn begin(
         keeper: &Keeper,
         catalog: Arc<dyn Catalog>,
-        (mesh, records): (Arc<Mutex<Mesh>>, Arc<dyn Records>),
+        ((mesh, records), others): ((Arc<Mutex<Mesh>>, Arc<dyn Records>), Option<Receiver<Heard>>),
         nodes: &Arc<NodeRegistry>,
         (snapshot, (watchers, news)): (Arc<SnapshotStore>, (Watchers, Told)),
     ) -> Translation {
@@ -64,9 +68,20 @@ impl Translation {
             translator.rebuild(&state, mesh.directory())
         };
         let events = nodes.follow_instances();
-        let (writing, write_at) = (None, clock::now());
-        let mut translation =
-            Translation { translator, mesh, records, state, subscription, events, snapshot, watchers, news, writing, write_at };
+        let mut translation = Translation {
+            translator,
+            mesh,
+            records,
+            state,
+            subscription,
+            events,
+            others,
+            snapshot,
+            watchers,
+            news,
+            writing: None,
+            write_at: clock::now(),
+        };
         translation.watch();
         let found = translation.first_answers().await;
         translation.snapshot.apply(first.into_iter().chain(found).collect());
@@ -85,6 +100,7 @@ impl Translation {
                 changes = self.subscription.next() => self.changed(changes),
                 () = self.events.next(&mut heard, TOGETHER) => self.heard(&mut heard),
                 Some(news) = self.news.recv() => self.discovered(news),
+                heard = next_of(&mut self.others) => self.heard_of(heard),
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => self.heard(&mut heard),
                 () = sleep_until(self.write_at) => self.write().await,
             }
@@ -153,6 +169,20 @@ impl Translation {
         self.publish(None);
     }
 
+    /// Other control planes did something.
+    fn heard_of(&mut self, heard: Heard) {
+        let now = clock::unix_ms();
+        {
+            let mut mesh = self.mesh.lock();
+            match heard {
+                Heard::News(news) => news.iter().for_each(|(key, body)| mesh.heard(key, body.as_deref(), now)),
+                Heard::All(records) => mesh.reconcile(&records, now),
+                Heard::Present(replicas) => mesh.present(&replicas, now),
+            }
+        }
+        self.publish(None);
+    }
+
     /// Translates what differs: of resources, those with these keys (all of them for `Some(None)`), and of instances whatever it is.
     fn publish(&mut self, resources: Option<Option<&[Key]>>) {
         let mut mesh = self.mesh.lock();
@@ -189,4 +219,15 @@ impl Translation {
             self.writing = Some(tokio::spawn(async move { records.record(writes, Vec::new()).await }));
         }
     }
+}
+
+/// What others do next; never, when there are none.
+async fn next_of(others: &mut Option<Receiver<Heard>>) -> Heard {
+    if let Some(receiver) = others
+        && let Some(heard) = receiver.recv().await
+    {
+        return heard;
+    }
+    *others = None;
+    std::future::pending().await
 }

@@ -29,6 +29,9 @@ use crate::store::{Clock, RecordWrite, Records, StoreError};
 /// Namespace and service of control planes; nobody else gets this identity.
 pub(super) const CONTROL_PLANE: (&str, &str) = ("heddle", "controlplane");
 
+/// Times that opening is begun anew because another control plane opens too.
+const RACES: usize = 10;
+
 /// Why there is no authority, or why it does not do what an operator wants.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
@@ -97,16 +100,18 @@ pub(super) struct Inner {
     pub(super) kubernetes: Option<Kubernetes>,
     /// The root that signed the control plane's own certificate.
     pub(super) own_root: Mutex<Option<String>>,
-    seal: Arc<Seal>,
+    /// The record of roots and rotation as it lies in the store.
+    pub(super) written: Mutex<Option<Vec<u8>>>,
+    pub(super) seal: Arc<Seal>,
 }
 
 /// What decisions are made from.
 pub(super) struct Book {
     pub(super) rotation: Rotation,
     /// Certificates of all roots, by fingerprint.
-    roots: BTreeMap<String, CertificateDer<'static>>,
+    pub(super) roots: BTreeMap<String, CertificateDer<'static>>,
     /// Those that can sign, by fingerprint of their root.
-    issuers: BTreeMap<String, Arc<Issuer>>,
+    pub(super) issuers: BTreeMap<String, Arc<Issuer>>,
     pub(super) last_expiry_ms: BTreeMap<String, u64>,
     pub(super) live: Live,
     pub(super) tokens: Tokens,
@@ -134,8 +139,34 @@ impl Authority {
         clock: Clock,
         dice: fastrand::Rng,
     ) -> Result<Authority, CaError> {
+        // Of control planes that start together one makes the root; the others find it when they look again.
+        for _ in 0..RACES {
+            let all = records.records().await?;
+            let before = stored::state_of(&all);
+            let stored = Stored::read(all).map_err(CaError::Damaged)?;
+            let (settings, dice) = (settings.clone(), dice.clone());
+            let authority = Authority::from(settings, (records.clone(), seal.clone()), clock.clone(), dice, stored)?;
+            *authority.0.written.lock() = before;
+            match authority.write_roots().await {
+                Err(CaError::Store(StoreError::Changed(_))) => {}
+                done => {
+                    done?;
+                    authority.read_files();
+                    return Ok(authority);
+                }
+            }
+        }
+        Err(CaError::Refused("other control planes change the authority all the time; start again".into()))
+    }
+
+    fn from(
+        settings: IdentitySettings,
+        (records, seal): (Arc<dyn Records>, Arc<Seal>),
+        clock: Clock,
+        dice: fastrand::Rng,
+        stored: Stored,
+    ) -> Result<Authority, CaError> {
         let now_ms = clock();
-        let stored = Stored::read(records.records().await?).map_err(CaError::Damaged)?;
         let (rotation, roots, issuers) = settle(&settings, stored.state.as_ref(), &seal, now_ms)?;
         let rate = |per_second: f64| Rate { per_second, burst: (2.0 * per_second).max(10.0) };
         let book = Book {
@@ -164,12 +195,10 @@ impl Authority {
             counters: Counters::new(),
             kubernetes,
             own_root: Mutex::new(None),
+            written: Mutex::new(None),
             seal,
         };
-        let authority = Authority(Arc::new(inner));
-        authority.write_roots().await?;
-        authority.read_files();
-        Ok(authority)
+        Ok(Authority(Arc::new(inner)))
     }
 
     /// The trust domain.
@@ -272,9 +301,7 @@ impl Authority {
             let kept = |fingerprint: &&String| rotation.roots.iter().any(|root| root.fingerprint == **fingerprint);
             book.roots.keys().filter(|fingerprint| !kept(fingerprint)).cloned().collect()
         };
-        let mut writes = vec![self.state(&rotation)?];
-        writes.extend(gone.iter().map(|root| stored::no_expiry(root)));
-        self.write(writes, None).await?;
+        self.write_state(&rotation, gone.iter().map(|root| stored::no_expiry(root)).collect()).await?;
         {
             let mut book = self.0.book.lock();
             book.rotation = rotation;
@@ -289,7 +316,7 @@ impl Authority {
     }
 
     /// The record of roots and rotation.
-    fn state(&self, rotation: &Rotation) -> Result<RecordWrite, CaError> {
+    pub(super) fn state(&self, rotation: &Rotation) -> Result<RecordWrite, CaError> {
         let book = self.0.book.lock();
         let mut roots = Vec::new();
         for root in &rotation.roots {
@@ -304,8 +331,7 @@ impl Authority {
 
     async fn write_roots(&self) -> Result<(), CaError> {
         let rotation = self.0.book.lock().rotation.clone();
-        let write = self.state(&rotation)?;
-        Ok(self.write(vec![write], None).await?)
+        self.write_state(&rotation, Vec::new()).await
     }
 
     /// Writes records and a decision down.
@@ -374,27 +400,6 @@ impl Authority {
         }
         Ok(there)
     }
-
-    /// Forgets what has expired.
-    pub async fn prune(&self) -> Result<(), CaError> {
-        let now_ms = self.now_ms();
-        let writes: Vec<RecordWrite> = {
-            let mut book = self.0.book.lock();
-            let tokens = book.tokens.prune(now_ms);
-            let mut writes: Vec<RecordWrite> = tokens.iter().map(|id| stored::no_token(id)).collect();
-            for (root, identities) in &mut book.live {
-                let expired = |until_ms: &u64| *until_ms < now_ms;
-                writes.extend(identities.iter().filter(|(_, until)| expired(until)).map(|(id, _)| stored::not_live(root, id)));
-                identities.retain(|_, until_ms| !expired(until_ms));
-            }
-            book.live.retain(|_, identities| !identities.is_empty());
-            writes
-        };
-        if !writes.is_empty() {
-            self.write(writes, None).await?;
-        }
-        Ok(())
-    }
 }
 
 /// A moment of the wall clock.
@@ -426,10 +431,10 @@ fn settle(settings: &IdentitySettings, state: Option<&State>, seal: &Seal, now_m
     Ok((rotation.ok_or_else(|| CaError::Damaged("there is no root".into()))?, roots, issuers))
 }
 
-type Before = (Option<Rotation>, BTreeMap<String, CertificateDer<'static>>, BTreeMap<String, Arc<Issuer>>);
+pub(super) type Before = (Option<Rotation>, BTreeMap<String, CertificateDer<'static>>, BTreeMap<String, Arc<Issuer>>);
 
 /// What the store has: roots, and those whose keys are here.
-fn before(settings: &IdentitySettings, state: Option<&State>, seal: &Seal) -> Result<Before, CaError> {
+pub(super) fn before(settings: &IdentitySettings, state: Option<&State>, seal: &Seal) -> Result<Before, CaError> {
     let Some(state) = state else { return Ok((None, BTreeMap::new(), BTreeMap::new())) };
     if state.trust_domain != settings.trust_domain.as_str() {
         return Err(CaError::TrustDomain { wanted: settings.trust_domain.to_string(), found: state.trust_domain.clone() });

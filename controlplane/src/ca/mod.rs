@@ -7,6 +7,7 @@ mod federation;
 mod holders;
 mod issuer;
 mod kubernetes;
+mod others;
 mod own;
 mod rotation;
 mod show;

@@ -10,6 +10,9 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::authority::{Authority, CaError, at};
 use super::rotation::Phase;
+use super::stored;
+use crate::leader::Leader;
+use crate::store::RecordWrite;
 
 /// How often is looked.
 const TICK: Duration = Duration::from_millis(500);
@@ -18,8 +21,8 @@ const PRUNE_EVERY: u32 = 120;
 
 impl Authority {
     /// Keeps the house until the drain begins: gives `identity` the control plane's own certificate and everybody's roots, as they change. `expected` tells
-    /// the nodes that are connected and have an identity, by id.
-    pub async fn run(self, identity: Identity, expected: impl Fn() -> Vec<String> + Send, mut drain: DrainWatch) {
+    /// the nodes that are connected and have an identity, by id. Of several control planes the leader takes the steps of a rotation, and forgets.
+    pub async fn run(self, identity: Identity, expected: impl Fn() -> Vec<String> + Send, leader: Leader, mut drain: DrainWatch) {
         let (mut ticks, mut trusted) = (0_u32, self.trusted());
         loop {
             tokio::select! {
@@ -29,7 +32,9 @@ impl Authority {
             }
             ticks = ticks.wrapping_add(1);
             self.read_files();
-            if let Err(error) = self.advance(&expected()).await {
+            if leader.leads()
+                && let Err(error) = self.advance(&expected()).await
+            {
                 tracing::error!(%error, "the rotation of the root cannot go on");
             }
             if let Err(error) = self.identify(&identity).await {
@@ -39,6 +44,7 @@ impl Authority {
                 kubernetes.refresh(false).await;
             }
             if ticks.is_multiple_of(PRUNE_EVERY)
+                && leader.leads()
                 && let Err(error) = self.prune().await
             {
                 tracing::error!(%error, "what has expired could not be forgotten");
@@ -66,6 +72,27 @@ impl Authority {
         let svid = Svid::new(issued.chain, key).map_err(|error| CaError::Refused(error.to_string()))?;
         identity.set_svid(svid);
         *self.0.own_root.lock() = root;
+        Ok(())
+    }
+
+    /// Forgets what has expired.
+    pub async fn prune(&self) -> Result<(), CaError> {
+        let now_ms = self.now_ms();
+        let writes: Vec<RecordWrite> = {
+            let mut book = self.0.book.lock();
+            let tokens = book.tokens.prune(now_ms);
+            let mut writes: Vec<RecordWrite> = tokens.iter().map(|id| stored::no_token(id)).collect();
+            for (root, identities) in &mut book.live {
+                let expired = |until_ms: &u64| *until_ms < now_ms;
+                writes.extend(identities.iter().filter(|(_, until)| expired(until)).map(|(id, _)| stored::not_live(root, id)));
+                identities.retain(|_, until_ms| !expired(until_ms));
+            }
+            book.live.retain(|_, identities| !identities.is_empty());
+            writes
+        };
+        if !writes.is_empty() {
+            self.write(writes, None).await?;
+        }
         Ok(())
     }
 

@@ -82,6 +82,58 @@ impl Stored {
     }
 }
 
+/// What a record of the authority says.
+#[derive(Debug)]
+pub(super) enum Said {
+    State(State),
+    Token(Box<Token>),
+    NoToken(String),
+    Expiry(String, u64),
+    /// Root, identity, and until when; `None`: it has expired.
+    Live(String, String, Option<u64>),
+}
+
+/// Reads one record; `Ok(None)` when it is not the authority's, or nothing follows from it.
+pub(super) fn said(key: &str, value: Option<&[u8]>) -> Result<Option<Said>, String> {
+    let damaged = |error: serde_json::Error| format!("the record {key} is damaged: {error}");
+    let number =
+        |value: &[u8]| <[u8; 8]>::try_from(value).map(u64::from_be_bytes).map_err(|_| format!("the record {key} is damaged"));
+    Ok(if let Some(id) = key.strip_prefix(TOKEN) {
+        Some(match value {
+            Some(value) => Said::Token(serde_json::from_slice(value).map_err(damaged)?),
+            None => Said::NoToken(id.to_owned()),
+        })
+    } else if let Some((root, id)) = key.strip_prefix(LIVE).and_then(|rest| rest.split_once('/')) {
+        Some(Said::Live(root.to_owned(), id.to_owned(), value.map(number).transpose()?))
+    } else {
+        match (key.strip_prefix(EXPIRY), value) {
+            (Some(root), Some(value)) => Some(Said::Expiry(root.to_owned(), number(value)?)),
+            (None, Some(value)) if key == STATE => Some(Said::State(serde_json::from_slice(value).map_err(damaged)?)),
+            _ => None,
+        }
+    })
+}
+
+/// The record of roots and rotation as it lies in the store.
+pub(super) fn state_of(records: &[(String, Vec<u8>)]) -> Option<Vec<u8>> {
+    records.iter().find(|(key, _)| key == STATE).map(|(_, value)| value.clone())
+}
+
+/// Whether a record is the one of roots and rotation.
+pub(super) fn is_state(key: &str) -> bool {
+    key == STATE
+}
+
+/// Roots and rotation have to be written down as they were, or somebody else has changed them.
+pub(super) fn same_state(value: Option<Vec<u8>>) -> RecordWrite {
+    RecordWrite::Require(STATE.into(), value)
+}
+
+/// A token has to be written down as it was, or somebody else has used or revoked it.
+pub(super) fn same_token(token: &Token) -> Result<RecordWrite, serde_json::Error> {
+    Ok(RecordWrite::Require(format!("{TOKEN}{}", token.id), Some(serde_json::to_vec(token)?)))
+}
+
 /// Writes roots and rotation.
 pub(super) fn state(state: &State) -> Result<RecordWrite, serde_json::Error> {
     Ok(RecordWrite::Set(STATE.into(), serde_json::to_vec(state)?))

@@ -67,6 +67,13 @@ pub struct Use {
     number: u64,
 }
 
+impl Use {
+    /// The token as it was before this use.
+    pub fn before(&self) -> &Token {
+        &self.before
+    }
+}
+
 impl Tokens {
     /// Those that were stored.
     pub fn new(tokens: impl IntoIterator<Item = Token>) -> Tokens {

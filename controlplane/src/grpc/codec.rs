@@ -163,7 +163,7 @@ pub(super) fn status(refused: Refused) -> Status {
 pub(super) fn store_status(error: &StoreError) -> Status {
     let message = error.to_string();
     match error {
-        StoreError::Conflict { .. } | StoreError::Changed(_) => Status::aborted(message),
+        StoreError::Conflict { .. } | StoreError::Behind { .. } | StoreError::Changed(_) => Status::aborted(message),
         StoreError::Full(_) => Status::resource_exhausted(message),
         StoreError::UnknownRevision(..) => Status::out_of_range(message),
         StoreError::Unusable(_) | StoreError::Away(_) | StoreError::Io(_) => Status::unavailable(message),

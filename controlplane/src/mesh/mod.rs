@@ -43,12 +43,20 @@ pub struct Mesh {
     written: BTreeMap<ServiceId, BTreeMap<Arc<str>, Vec<u8>>>,
     /// Services for which no address was left.
     without_address: BTreeSet<ServiceId>,
+    /// The name of this control plane, where there are several; empty otherwise.
+    replica: Arc<str>,
 }
 
 impl Mesh {
     /// A mesh of a trust domain, with addresses for its names.
     pub fn new(trust_domain: &str, addresses: Ipv4Net) -> Mesh {
+        Mesh::of(trust_domain, addresses, "".into())
+    }
+
+    /// The same for one control plane of several, by its name.
+    pub fn of(trust_domain: &str, addresses: Ipv4Net, replica: Arc<str>) -> Mesh {
         Mesh {
+            replica,
             directory: Directory::new(trust_domain),
             registry: Registry::default(),
             vips: Vips::new(addresses),
@@ -65,7 +73,10 @@ impl Mesh {
         for (key, body) in records {
             match record::read(key, body) {
                 Some(record::Read::Vip { service, address, released }) => self.vips.restore(service, address, released),
-                Some(record::Read::Instance { service, node, zone, instance }) => {
+                Some(record::Read::Instance { service, node, zone, instance, replica }) if replica != self.replica => {
+                    self.registry.told((service, node, zone), instance, replica, now);
+                }
+                Some(record::Read::Instance { service, node, zone, instance, .. }) => {
                     self.written.entry(service.clone()).or_default().insert(node.clone(), body.clone());
                     self.unwritten.insert(service.clone());
                     self.registry.remember(service, node, zone, instance, now);
@@ -76,6 +87,52 @@ impl Mesh {
         // Whose service is not there any more is found out when the first state has come.
         let given: Vec<Arc<str>> = self.vips.given().map(|(service, ..)| service.clone()).collect();
         self.concerned.extend(given.iter().filter_map(|service| ServiceId::parse(service, "")));
+    }
+
+    /// Another control plane wrote (or, with `None`, removed) a record. What this one wrote comes back too, and is nothing new.
+    pub fn heard(&mut self, key: &str, body: Option<&[u8]>, now: u64) {
+        match (record::name(key), body) {
+            (Some(record::Name::Vip(service)), None) => self.vips.forgotten(&service),
+            (Some(record::Name::Instance(service, node)), None) => {
+                let ours = self.registry.instances(&service).any(|held| held.node == node && held.of.is_none());
+                if self.written.get_mut(&service).is_some_and(|written| written.remove(&node).is_some()) || ours {
+                    self.unwritten.insert(service.clone());
+                }
+                self.registry.untold(&service, &node);
+            }
+            (Some(_), Some(body)) => self.heard_record(key, body, now),
+            (None, _) => {}
+        }
+    }
+
+    fn heard_record(&mut self, key: &str, body: &[u8], now: u64) {
+        match record::read(key, body) {
+            Some(record::Read::Vip { service, address, released }) => {
+                let services = self.vips.adopt(&service, address, released);
+                self.concerned.extend(services.iter().filter_map(|service| ServiceId::parse(service, "")));
+            }
+            Some(record::Read::Instance { service, node, zone, instance, replica }) if replica != self.replica => {
+                if let Some(written) = self.written.get_mut(&service) {
+                    written.remove(&node);
+                }
+                self.registry.told((service, node, zone), instance, replica, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// These are all records that there are: what was missed is heard of now.
+    pub fn reconcile(&mut self, records: &[(String, Vec<u8>)], now: u64) {
+        let there: BTreeSet<&str> = records.iter().map(|(key, _)| key.as_str()).collect();
+        let key = |held: &Held| record::instance_key(&held.service, &held.node);
+        let gone: Vec<String> = self.registry.all().map(key).filter(|key| !there.contains(key.as_str())).collect();
+        gone.iter().for_each(|key| self.heard(key, None, now));
+        records.iter().for_each(|(key, body)| self.heard(key, Some(body), now));
+    }
+
+    /// These control planes are there.
+    pub fn present(&mut self, replicas: &BTreeSet<String>, now: u64) {
+        self.registry.present(replicas, now);
     }
 
     /// Something became of an instance.
@@ -152,8 +209,10 @@ impl Mesh {
     pub fn writes(&mut self) -> Vec<RecordWrite> {
         let mut writes = self.directory.discovered_mut().writes();
         for service in std::mem::take(&mut self.unwritten) {
-            let there = self.registry.instances(&service).filter(|held| held.standing != Standing::Draining);
-            let now: BTreeMap<Arc<str>, Vec<u8>> = there.map(|held| (held.node.clone(), record::of_instance(held))).collect();
+            let ours = |held: &&Held| held.standing != Standing::Draining && held.of.is_none();
+            let there = self.registry.instances(&service).filter(ours);
+            let now: BTreeMap<Arc<str>, Vec<u8>> =
+                there.map(|held| (held.node.clone(), record::of_instance(held, &self.replica))).collect();
             let before = self.written.remove(&service).unwrap_or_default();
             let news = now.iter().filter(|(node, body)| before.get(*node) != Some(*body));
             writes.extend(news.map(|(node, body)| RecordWrite::Set(record::instance_key(&service, node), body.clone())));
@@ -161,6 +220,11 @@ impl Mesh {
             writes.extend(gone.map(|node| RecordWrite::Remove(record::instance_key(&service, node))));
             if !now.is_empty() {
                 self.written.insert(service, now);
+            }
+        }
+        for (service, node) in self.registry.abandoned() {
+            if self.registry.instances(&service).all(|held| held.node != node) {
+                writes.push(RecordWrite::Remove(record::instance_key(&service, &node)));
             }
         }
         for service in self.vips.changed() {
@@ -210,7 +274,7 @@ impl Mesh {
             json!({
                 "service": &**held.service.full(), "node": &*held.node, "zone": &*held.zone, "address": &*held.instance.address,
                 "port": held.instance.port, "protocol": held.instance.protocol.as_str(), "version": &*held.instance.version,
-                "labels": labels, "state": held.standing.as_str(), "since": held.since,
+                "labels": labels, "state": held.standing.as_str(), "since": held.since, "control_plane": held.of.as_deref(),
             })
         };
         json!({

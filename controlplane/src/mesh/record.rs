@@ -15,7 +15,7 @@ const VIPS: &str = "mesh/vips/";
 /// One record.
 pub(super) enum Read {
     /// An instance.
-    Instance { service: ServiceId, node: Arc<str>, zone: Arc<str>, instance: Instance },
+    Instance { service: ServiceId, node: Arc<str>, zone: Arc<str>, instance: Instance, replica: Arc<str> },
     /// An address.
     Vip { service: Arc<str>, address: Ipv4Addr, released: Option<u64> },
 }
@@ -30,6 +30,9 @@ struct InstanceForm {
     protocol: String,
     version: String,
     labels: Vec<(String, String)>,
+    /// The control plane that it is connected to, where there are several.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    replica: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,7 +49,7 @@ pub(super) fn vip_key(service: &str) -> String {
     format!("{VIPS}{service}")
 }
 
-pub(super) fn of_instance(held: &Held) -> Vec<u8> {
+pub(super) fn of_instance(held: &Held, replica: &str) -> Vec<u8> {
     let instance = &held.instance;
     let form = InstanceForm {
         service: held.service.to_string(),
@@ -57,6 +60,7 @@ pub(super) fn of_instance(held: &Held) -> Vec<u8> {
         protocol: instance.protocol.as_str().to_owned(),
         version: instance.version.to_string(),
         labels: instance.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        replica: replica.to_owned(),
     };
     json(&form)
 }
@@ -87,5 +91,24 @@ pub(super) fn read(key: &str, body: &[u8]) -> Option<Read> {
         draining: false,
     };
     let service = ServiceId::parse(&form.service, "")?;
-    Some(Read::Instance { service, node: form.node.into(), zone: form.zone.into(), instance })
+    Some(Read::Instance { service, node: form.node.into(), zone: form.zone.into(), instance, replica: form.replica.into() })
+}
+
+/// What a key is of: an instance of a service, or the address of one.
+pub(super) enum Name {
+    /// Service and node.
+    Instance(ServiceId, Arc<str>),
+    /// A service.
+    Vip(Arc<str>),
+}
+
+pub(super) fn name(key: &str) -> Option<Name> {
+    if let Some(service) = key.strip_prefix(VIPS) {
+        return Some(Name::Vip(service.into()));
+    }
+    // A service is `namespace/name`; ids of nodes may hold slashes.
+    let rest = key.strip_prefix(INSTANCES)?;
+    let (namespace, rest) = rest.split_once('/')?;
+    let (service, node) = rest.split_once('/')?;
+    Some(Name::Instance(ServiceId::new(namespace, service)?, node.into()))
 }

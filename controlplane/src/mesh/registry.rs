@@ -74,6 +74,8 @@ pub struct Held {
     pub standing: Standing,
     /// Since when, in Unix milliseconds.
     pub since: u64,
+    /// The control plane that it is connected to, when that is another one.
+    pub of: Option<Arc<str>>,
     stream: Option<u64>,
     /// When it is given up.
     until: Option<u64>,
@@ -102,6 +104,8 @@ pub struct Registry {
     of_stream: HashMap<u64, Arc<str>>,
     deadlines: BTreeSet<(u64, Arc<str>)>,
     changed: BTreeSet<ServiceId>,
+    /// Instances of other control planes that were given up.
+    abandoned: Vec<(ServiceId, Arc<str>)>,
     counts: Counts,
 }
 
@@ -163,12 +167,18 @@ impl Registry {
         }
         let standing = if instance.draining { Standing::Draining } else { Standing::Live };
         let (node, zone) = (id.clone(), scope.zone.clone());
-        Ok(Held { service, node, zone, instance, standing, since: now, stream: Some(stream), until: None })
+        Ok(Held { service, node, zone, instance, standing, since: now, of: None, stream: Some(stream), until: None })
     }
 
     /// A stream has ended without a word; `awaited` when it was ended from here, so that the instance will be back.
     pub fn left(&mut self, stream: u64, awaited: bool, now: u64) {
         let Some(mut held) = self.of_stream.remove(&stream).and_then(|node| self.remove(&node)) else { return };
+        if held.of.is_some() {
+            // It is connected to another control plane by now.
+            held.stream = None;
+            self.insert([held].into_iter());
+            return;
+        }
         if held.standing == Standing::Draining {
             return;
         }
@@ -186,7 +196,7 @@ impl Registry {
         }
         let standing = Standing::Remembered;
         let until = Some(now + MEMORY);
-        self.insert([Held { service, node, zone, instance, standing, since: now, stream: None, until }].into_iter());
+        self.insert([Held { service, node, zone, instance, standing, since: now, of: None, stream: None, until }].into_iter());
     }
 
     /// Gives up whose time is over, unless many were lost at once.
@@ -201,8 +211,60 @@ impl Registry {
                 self.insert([held].into_iter());
             } else {
                 self.counts.leaves += 1;
+                self.abandoned.extend(held.of.is_some().then_some((held.service, held.node)));
             }
         }
+    }
+
+    /// Another control plane says that an instance is connected to it. Who speaks last is right: instances move.
+    pub fn told(&mut self, (service, node, zone): (ServiceId, Arc<str>, Arc<str>), instance: Instance, of: Arc<str>, now: u64) {
+        let before = self.remove(&node);
+        let known = self.held.get(&service);
+        let full = known.is_some_and(|all| all.len() >= MOST_INSTANCES) || (known.is_none() && self.held.len() >= MOST_SERVICES);
+        let other = before.as_ref().is_some_and(|before| before.service != service && before.stream.is_some());
+        if full || other || instance.draining {
+            self.insert(before.into_iter());
+            return;
+        }
+        let before = before.filter(|before| before.service == service);
+        let since = before.as_ref().filter(|before| before.instance == instance).map_or(now, |before| before.since);
+        let stream = before.and_then(|before| before.stream);
+        self.insert(
+            [Held { service, node, zone, instance, standing: Standing::Live, since, of: Some(of), stream, until: None }]
+                .into_iter(),
+        );
+    }
+
+    /// Another control plane says that an instance is gone. What is connected here is not, and is to be written down again.
+    pub fn untold(&mut self, service: &ServiceId, node: &Arc<str>) {
+        if self.of_node.get(node) != Some(service) {
+            return;
+        }
+        let Some(mut held) = self.remove(node) else { return };
+        if held.of.take().is_some() && held.stream.is_none() {
+            self.counts.leaves += 1;
+            return;
+        }
+        self.insert([held].into_iter());
+    }
+
+    /// What other control planes said stays for [`MEMORY`] when they are gone: their instances have that long to connect elsewhere.
+    pub fn present(&mut self, replicas: &BTreeSet<String>, now: u64) {
+        let gone = |held: &&Held| held.of.as_ref().is_some_and(|of| !replicas.contains(&**of));
+        let differs = |held: &&Held| gone(held) != held.until.is_some() && held.of.is_some();
+        let nodes: Vec<Arc<str>> = self.all().filter(differs).map(|held| held.node.clone()).collect();
+        for node in nodes {
+            let Some(mut held) = self.remove(&node) else { continue };
+            let lost = gone(&&held);
+            held.until = lost.then_some(now + MEMORY);
+            held.standing = if lost { Standing::Remembered } else { Standing::Live };
+            self.insert([held].into_iter());
+        }
+    }
+
+    /// Instances of other control planes that were given up since this was asked last.
+    pub fn abandoned(&mut self) -> Vec<(ServiceId, Arc<str>)> {
+        std::mem::take(&mut self.abandoned)
     }
 
     /// Whether the loss of an instance at `since` (which is taken out at this moment) was one of more than half of all.

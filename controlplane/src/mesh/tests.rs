@@ -228,3 +228,91 @@ proptest! {
         prop_assert_eq!(mesh.next(), None);
     }
 }
+
+/// Control planes beside one store; what one writes the others hear of.
+struct Others(Vec<Mesh>);
+
+impl Others {
+    fn new() -> Others {
+        let mesh = |name: &str| Mesh::of("example.org", "240.240.0.0/16".parse().unwrap(), name.into());
+        Others(vec![mesh("a"), mesh("b"), mesh("c")])
+    }
+
+    /// Whoever has something to write writes it, everybody hears of it, until there is nothing to write.
+    fn settle(&mut self, now: u64) {
+        for round in 0.. {
+            assert!(round < 20, "control planes write against each other");
+            self.0.iter_mut().for_each(|mesh| drop(mesh.settle(now)));
+            let writes: Vec<RecordWrite> = self.0.iter_mut().flat_map(Mesh::writes).collect();
+            if writes.is_empty() {
+                return;
+            }
+            for mesh in &mut self.0 {
+                for write in &writes {
+                    match write {
+                        RecordWrite::Set(key, body) => mesh.heard(key, Some(body), now),
+                        RecordWrite::Remove(key) => mesh.heard(key, None, now),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+        }
+    }
+
+    fn endpoints(&self) -> Vec<usize> {
+        self.0.iter().map(|mesh| mesh.endpoints(&web())).collect()
+    }
+
+    fn vips(&self) -> BTreeSet<Option<std::net::IpAddr>> {
+        self.0.iter().map(|mesh| mesh.directory().get(&web()).and_then(|known| known.vip)).collect()
+    }
+}
+
+#[test]
+fn what_is_connected_to_one_control_plane_is_known_to_all() {
+    let mut all = Others::new();
+    all.0[0].join(1, node("n1", "web", false), 0);
+    all.0[1].join(1, node("n2", "web", false), 0);
+    all.settle(0);
+    assert_eq!(all.endpoints(), [2, 2, 2]);
+    assert!(all.vips().len() == 1 && !all.vips().contains(&None), "its name means the same everywhere: {:?}", all.vips());
+    // It moves: the new control plane speaks before the old one notices.
+    all.0[1].join(2, node("n1", "web", false), 100);
+    all.settle(100);
+    all.0[0].leave(1, 150);
+    all.settle(150 + GRACE);
+    assert_eq!(all.endpoints(), [2, 2, 2]);
+    // It moves, and the old one notices first.
+    all.0[1].leave(2, 5_000);
+    all.settle(5_000);
+    all.settle(5_000 + GRACE);
+    assert_eq!(all.endpoints(), [1, 1, 1]);
+    all.0[2].join(1, node("n1", "web", false), 7_000);
+    all.settle(7_000);
+    assert_eq!(all.endpoints(), [2, 2, 2]);
+    all.0[2].join(1, node("n1", "web", true), 8_000);
+    all.settle(8_000);
+    assert_eq!(all.endpoints(), [1, 1, 1], "who drains is no endpoint anywhere");
+}
+
+#[test]
+fn instances_of_a_control_plane_that_is_gone_have_time_to_connect_elsewhere() {
+    let mut all = Others::new();
+    all.0[0].join(1, node("n1", "web", false), 0);
+    all.0[0].join(2, node("n2", "web", false), 0);
+    all.settle(0);
+    let dead = all.0.remove(0);
+    let there = BTreeSet::from(["b".to_owned(), "c".to_owned()]);
+    all.0.iter_mut().for_each(|mesh| mesh.present(&there, 1_000));
+    all.0[0].join(1, node("n1", "web", false), 3_000);
+    all.settle(3_000);
+    assert_eq!(all.endpoints(), [2, 2]);
+    all.settle(1_000 + MEMORY);
+    assert_eq!(all.endpoints(), [1, 1], "who did not come is given up");
+    // It was only cut off: what it has is written again when it sees the store.
+    all.0.push(dead);
+    let records: Vec<(String, Vec<u8>)> = Vec::new();
+    all.0[2].reconcile(&records, 70_000);
+    all.settle(70_000);
+    assert_eq!(all.endpoints()[0], 2);
+}

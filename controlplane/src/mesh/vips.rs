@@ -41,6 +41,38 @@ impl Vips {
         }
     }
 
+    /// What another control plane gave. When two gave one address to two services, the one whose name comes first keeps it. Gives the services whose
+    /// address is another one now, or none.
+    pub fn adopt(&mut self, service: &Arc<str>, address: Ipv4Addr, released: Option<u64>) -> Vec<Arc<str>> {
+        let given = Given { address, released };
+        if !self.range.contains(&address) || self.given.get(service) == Some(&given) {
+            return Vec::new();
+        }
+        let other = self.taken.get(&address).filter(|other| *other != service).cloned();
+        if let Some(other) = other.as_ref().filter(|other| *other < service) {
+            // Whoever gave it is to hear of it.
+            self.changed.insert(other.clone());
+            return Vec::new();
+        }
+        if let Some(other) = &other {
+            self.given.remove(other);
+        }
+        if let Some(old) = self.given.insert(service.clone(), given) {
+            self.taken.remove(&old.address);
+        }
+        self.taken.insert(address, service.clone());
+        other.into_iter().chain([service.clone()]).collect()
+    }
+
+    /// Another control plane has forgotten the address of a service that is gone.
+    pub fn forgotten(&mut self, service: &str) {
+        if self.given.get(service).is_some_and(|given| given.released.is_some())
+            && let Some(given) = self.given.remove(service)
+        {
+            self.taken.remove(&given.address);
+        }
+    }
+
     /// The address of a service that is there; `None` when all are taken. Where it begins to look depends on the name alone, so that control planes
     /// that have lost their data mostly give what they gave.
     pub fn hold(&mut self, service: &Arc<str>, now: u64) -> Option<IpAddr> {

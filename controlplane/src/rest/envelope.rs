@@ -76,7 +76,9 @@ pub(super) fn refused(refused: &Refused, guarded: bool) -> Response {
         Refused::Conflict { .. } | Refused::Moved { .. } if guarded => {
             error(StatusCode::PRECONDITION_FAILED, refused.to_string())
         }
-        Refused::Conflict { .. } | Refused::Moved { .. } | Refused::Store(StoreError::Conflict { .. }) => {
+        Refused::Conflict { .. }
+        | Refused::Moved { .. }
+        | Refused::Store(StoreError::Conflict { .. } | StoreError::Behind { .. }) => {
             error(StatusCode::SERVICE_UNAVAILABLE, "value changed before overwritten")
         }
         Refused::ReadOnly { .. } => bad(refused.to_string()),

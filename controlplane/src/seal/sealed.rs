@@ -72,7 +72,7 @@ fn replace(text: &mut String, with: Result<String, SealError>, fault: &mut Optio
 #[async_trait]
 impl Store for Sealed {
     async fn txn(&self, compare: Vec<Compare>, writes: Vec<Write>, author: Arc<str>) -> Result<Revision, StoreError> {
-        let Txn { compare, writes, author } = self.sealed(Txn { compare, writes, author })?;
+        let Txn { compare, writes, author, .. } = self.sealed(Txn { upon: None, compare, writes, author })?;
         self.below.txn(compare, writes, author).await
     }
 

@@ -29,7 +29,7 @@ pub(super) enum Command {
     Apply(Vec<Intent>, Options, oneshot::Sender<Result<Applied, Refused>>),
     Rollback(Scope, Revision, Options, oneshot::Sender<Result<Applied, Refused>>),
     Offer(Vec<Update>, oneshot::Sender<()>),
-    Sweep(oneshot::Sender<Result<usize, Refused>>),
+    Sweep(bool, oneshot::Sender<Result<usize, Refused>>),
 }
 
 /// What the task shows to everybody without being asked.
@@ -97,9 +97,9 @@ impl Keeper {
         self.ask(|reply| Command::Offer(updates, reply)).await
     }
 
-    /// Deletes what has expired, and says how many that were.
-    pub async fn sweep(&self) -> Result<usize, Refused> {
-        self.ask(Command::Sweep).await?
+    /// Looks whether a store that did not answer does again; deletes what has expired when this is who `deletes`, and says how many that were.
+    pub async fn sweep(&self, deletes: bool) -> Result<usize, Refused> {
+        self.ask(|reply| Command::Sweep(deletes, reply)).await?
     }
 
     /// Versions, newest first; see [`Store::history`].

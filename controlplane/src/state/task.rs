@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::keeper::{Board, Command, Scope};
 use super::plan::{self, Plan};
@@ -14,6 +14,15 @@ use crate::store::{Clock, Revision, Store, StoreError, Txn, Version};
 
 /// Transactions that are made durable together at most; more only makes the first of them wait longer.
 const GROUP: usize = 64;
+
+/// Versions of other writers that are taken over together.
+const PAGE: usize = 1_000;
+
+/// Times that a change is planned anew because others write at the same time.
+const AGAIN: usize = 50;
+
+/// Before what others wrote is read again when it could not be.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// The author of deletions by expiry.
 const TTL_AUTHOR: &str = "ttl";
@@ -48,8 +57,12 @@ pub(super) struct Core {
     clock: Clock,
     board: Arc<Board>,
     sources: Sources,
+    /// The newest revision, whoever wrote it.
+    newest: watch::Receiver<Revision>,
     /// A write failed in a way that leaves open whether it was stored.
     doubtful: bool,
+    /// The store did not answer.
+    away: bool,
 }
 
 /// The state that `store` holds, in a generation after `generation`.
@@ -66,12 +79,13 @@ pub(super) async fn load(store: &dyn Store, generation: u64) -> Result<State, St
 
 impl Core {
     pub(super) fn new(store: Arc<dyn Store>, validator: Arc<dyn Validator>, clock: Clock, board: Arc<Board>) -> Core {
-        Core { store, validator, clock, board, sources: Sources::default(), doubtful: false }
+        let newest = store.newest();
+        Core { store, validator, clock, board, sources: Sources::default(), newest, doubtful: false, away: false }
     }
 
     /// Works until the last handle is gone. Who asked may have gone away before the answer; what was done stands.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
-        let mut next = queue.recv().await;
+        let mut next = self.next(&mut queue).await;
         while let Some(command) = next.take() {
             match command {
                 Command::Apply(intents, options, reply) => {
@@ -97,13 +111,73 @@ impl Core {
                     self.board.sources.store(Arc::new(self.sources.status()));
                     let _ = reply.send(());
                 }
-                Command::Sweep(reply) => {
-                    let _ = reply.send(self.sweep().await);
+                Command::Sweep(deletes, reply) => {
+                    let _ = reply.send(self.sweep(deletes).await);
                 }
             }
             if next.is_none() {
-                next = queue.recv().await;
+                next = self.next(&mut queue).await;
             }
+        }
+    }
+
+    /// The next command; what others write is taken over meanwhile.
+    async fn next(&mut self, queue: &mut mpsc::Receiver<Command>) -> Option<Command> {
+        loop {
+            let known = self.board.published.state().revision;
+            let mut newest = self.newest.clone();
+            let written = async { newest.wait_for(|newest| *newest > known).await.is_ok() };
+            tokio::select! {
+                biased;
+                command = queue.recv() => return command,
+                true = written => {}
+                else => return queue.recv().await,
+            }
+            let Err(error) = self.follow().await else { continue };
+            tracing::warn!(%error, "what others wrote cannot be read yet");
+            tokio::select! {
+                command = queue.recv() => return command,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    /// Takes over what others have written.
+    async fn follow(&mut self) -> Result<(), StoreError> {
+        loop {
+            let before = self.board.published.state();
+            if *self.newest.borrow() <= before.revision {
+                return Ok(());
+            }
+            let versions = match self.store.since(before.revision, PAGE).await {
+                Err(StoreError::UnknownRevision(..)) => {
+                    self.doubtful = true;
+                    return self.reload().await;
+                }
+                versions => versions?,
+            };
+            let Some(revision) = versions.last().map(|version| version.revision) else {
+                return Err(StoreError::Away("the newest revision cannot be read yet".into()));
+            };
+            let mut state = (*before).clone();
+            let mut keys = BTreeSet::new();
+            for Version { key, revision, created, value, expires_at_ms, .. } in versions {
+                let stored = value.map(|value| Arc::new(Stored { value, created, modified: revision, expires_at_ms }));
+                state.set(&key, stored);
+                keys.insert(key);
+            }
+            state.revision = revision;
+            state.generation = revision.max(before.generation + 1);
+            self.board.published.publish(Arc::new(state), Some(keys.into_iter().collect()));
+            self.look_at_sources();
+        }
+    }
+
+    /// What waits in sources may have become valid.
+    fn look_at_sources(&mut self) {
+        if self.sources.waiting() {
+            self.adopt();
+            self.board.sources.store(Arc::new(self.sources.status()));
         }
     }
 
@@ -112,6 +186,13 @@ impl Core {
         while !wishes.is_empty() {
             let mut base = match self.settle().await {
                 Ok(()) => self.board.published.state(),
+                Err(Refused::Store(StoreError::Away(why))) => {
+                    // Whoever waits longer waits for the same.
+                    for wish in wishes.drain(..) {
+                        let _ = wish.reply.send(Err(Refused::Store(StoreError::Away(why.clone()))));
+                    }
+                    return;
+                }
                 Err(error) => {
                     if let Some(wish) = wishes.pop_front() {
                         let _ = wish.reply.send(Err(error));
@@ -146,11 +227,19 @@ impl Core {
 
     /// Carries out one transaction.
     async fn apply(&mut self, intents: Vec<Intent>, options: Options) -> Result<Applied, Refused> {
-        self.settle().await?;
-        match self.judge(&self.board.published.state(), intents, &options)? {
-            Judged::Change(change) => self.store(vec![change]).await.pop().unwrap_or(Err(Refused::Closed)),
-            Judged::Nothing(applied) => Ok(applied),
+        for _ in 0..AGAIN {
+            self.settle().await?;
+            match self.judge(&self.board.published.state(), intents.clone(), &options)? {
+                Judged::Change(change) => {
+                    // No answer: others wrote in between.
+                    if let Some(answer) = self.store(vec![change]).await.pop() {
+                        return answer;
+                    }
+                }
+                Judged::Nothing(applied) => return Ok(applied),
+            }
         }
+        Err(Refused::Store(StoreError::Behind { found: *self.newest.borrow() }))
     }
 
     /// Plans a transaction upon `base` and has it validated.
@@ -170,12 +259,13 @@ impl Core {
         if options.dry_run || changed.is_empty() {
             return Ok(Judged::Nothing(Applied { revision: state.revision, outcomes, state }));
         }
-        let txn = Txn { compare, writes, author: options.author.clone() };
+        let txn = Txn { upon: Some(base.revision), compare, writes, author: options.author.clone() };
         Ok(Judged::Change(Change { state, txn, changed, outcomes }))
     }
 
     /// Stores changes that build upon each other and publishes what was stored. The answers are those up to the first that
-    /// failed; what is behind it was not tried.
+    /// failed; what is behind it was not tried. What others have written in between is no failure: it is taken over, and there are
+    /// answers only to what was stored before it.
     async fn store(&mut self, changes: Vec<Change>) -> Vec<Result<Applied, Refused>> {
         if changes.is_empty() {
             return Vec::new();
@@ -200,12 +290,14 @@ impl Core {
         if let Some(state) = newest {
             self.board.trouble.store(Arc::new(None));
             self.board.published.publish(state, Some(keys.into_iter().collect()));
-            if self.sources.waiting() {
-                self.adopt();
-                self.board.sources.store(Arc::new(self.sources.status()));
-            }
+            self.look_at_sources();
         }
-        if let Some(error) = committed.failed {
+        if let Some(StoreError::Behind { .. }) = committed.failed {
+            if let Err(error) = self.follow().await {
+                tracing::warn!(%error, "what others wrote cannot be read yet");
+                self.doubtful = true;
+            }
+        } else if let Some(error) = committed.failed {
             answers.push(Err(self.failed(error).await));
         } else if self.doubtful
             && let Err(error) = self.settle().await
@@ -226,6 +318,7 @@ impl Core {
                 Refused::Conflict { key, expected, found }
             }
             error => {
+                self.away = matches!(error, StoreError::Away(_));
                 tracing::error!(%error, "a change was refused by the store");
                 self.board.trouble.store(Arc::new(Some(error.to_string())));
                 Refused::Store(error)
@@ -235,17 +328,27 @@ impl Core {
 
     /// Makes sure that what is believed is what is stored, when a write before left that open.
     async fn settle(&mut self) -> Result<(), Refused> {
-        if !self.doubtful {
-            return Ok(());
+        if self.doubtful {
+            self.reload().await?;
         }
+        Ok(())
+    }
+
+    /// Reads everything anew.
+    async fn reload(&mut self) -> Result<(), StoreError> {
         let before = self.board.published.state();
         let mut state = load(&*self.store, before.generation + 1).await?;
         self.doubtful = false;
+        if std::mem::take(&mut self.away) {
+            tracing::info!("the store answers again");
+            self.board.trouble.store(Arc::new(None));
+        }
         if state.revision != before.revision {
             for (key, stored) in before.all().filter(|(key, _)| key.provider().is_some()) {
                 state.set(&key, Some(stored.clone()));
             }
             self.board.published.publish(Arc::new(state), None);
+            self.look_at_sources();
         }
         Ok(())
     }
@@ -281,7 +384,13 @@ impl Core {
         self.apply(intents, Options { author, skip_unchanged: true, ..options }).await
     }
 
-    async fn sweep(&mut self) -> Result<usize, Refused> {
+    async fn sweep(&mut self, deletes: bool) -> Result<usize, Refused> {
+        if self.away {
+            self.settle().await?;
+        }
+        if !deletes {
+            return Ok(0);
+        }
         let now_ms = (self.clock)();
         let state = self.board.published.state();
         let intents: Vec<Intent> = state.expired(now_ms).cloned().map(Intent::delete).collect();

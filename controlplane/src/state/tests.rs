@@ -341,14 +341,14 @@ fn what_expires_is_deleted_as_a_revision_of_its_own() {
         world.apply(vec![put(upstream("u"), json!({}), 2_000_000)]).await.unwrap();
         world.put(&route("r"), json!({"uri": "/", "upstream_id": "u"})).await;
         let world = world.restart().await;
-        assert_eq!(world.keeper.sweep().await.unwrap(), 0);
+        assert_eq!(world.keeper.sweep(true).await.unwrap(), 0);
         world.hands.set(2_000_000);
-        assert_eq!(world.keeper.sweep().await.unwrap(), 1);
+        assert_eq!(world.keeper.sweep(true).await.unwrap(), 1);
         assert_eq!(world.value(&upstream("u")), None, "a reference does not keep it alive");
         let last = &world.keeper.history(Some(upstream("u")), None, 1).await.unwrap()[0];
         assert_eq!((&*last.author, &last.value), ("ttl", &None));
         world.put(&upstream("v"), json!({})).await;
-        assert_eq!(world.keeper.sweep().await.unwrap(), 0);
+        assert_eq!(world.keeper.sweep(true).await.unwrap(), 0);
     });
 }
 
@@ -393,7 +393,7 @@ fn a_rollback_does_not_raise_what_has_expired() {
             Intent::Put { key: route("r"), value: json!({"uri": "/"}), expires_at_ms: Some(1_500_000), expect: Expect::Any };
         world.apply(vec![put, Intent::put(route("s"), json!({"uri": "/"}))]).await.unwrap();
         world.hands.set(2_000_000);
-        world.keeper.sweep().await.unwrap();
+        world.keeper.sweep(true).await.unwrap();
         world.keeper.rollback(Scope::Everything, 1, Options::by("ops")).await.unwrap();
         assert_eq!((world.value(&route("r")), world.value(&route("s")).is_some()), (None, true));
     });
@@ -430,17 +430,19 @@ fn a_write_that_failed_and_was_stored_all_the_same_is_noticed() {
         assert_eq!(world.value(&route("r")).unwrap()["uri"], "/late");
         assert!(world.value(&Key::new(ResourceKind::Route, "p@file")).is_some(), "providers are not forgotten");
         let heard = changes.next().await;
-        assert!(heard.keys.is_none() && heard.state.generation > before.generation);
+        let tells = |id: &str| heard.keys.as_ref().is_none_or(|keys| keys.contains(&route(id)));
+        assert!(tells("r") && heard.state.generation > before.generation);
     });
 }
 
 #[test]
-fn somebody_else_at_the_store_is_a_conflict_and_then_believed() {
+fn somebody_else_at_the_store_is_believed_and_what_rests_on_it_is_planned_anew() {
     run(|world| async move {
         world.put(&route("r"), json!({"uri": "/"})).await;
         let other = Write { key: route("r"), value: Some(json!({"uri": "/other"})), expires_at_ms: None };
         world.store.inner.txn(vec![], vec![other], "other".into()).await.unwrap();
-        let refused = world.apply(vec![Intent::put(route("r"), json!({"uri": "/mine"}))]).await;
+        let (key, value, expect) = (route("r"), json!({"uri": "/mine"}), Expect::Modified(1));
+        let refused = world.apply(vec![Intent::Put { key, value, expires_at_ms: None, expect }]).await;
         assert!(matches!(refused, Err(Refused::Conflict { found: Some(2), expected: Some(1), .. })));
         assert_eq!(world.value(&route("r")).unwrap()["uri"], "/other");
         let other = Write { key: route("s"), value: Some(json!({"uri": "/s"})), expires_at_ms: None };
@@ -523,7 +525,7 @@ mod lives {
             }
             Step::Later(ms) => {
                 world.hands.set((world.hands.clock())() + ms);
-                let _ = world.keeper.sweep().await;
+                let _ = world.keeper.sweep(true).await;
             }
             Step::Fail(full, late) => {
                 world.store.full.store(full, Ordering::SeqCst);
@@ -832,9 +834,48 @@ async fn what_waits_behind_a_failed_write_is_judged_anew() {
         ["a", "b", "c"].map(|id| world.keeper.apply(vec![Intent::put(route(id), json!({"uri": "/ours"}))], Options::by("ops")));
     let done = futures_util::future::join_all(all).await;
     assert_eq!(done[0].as_ref().unwrap().revision, 2);
-    assert!(matches!(&done[1], Err(Refused::Conflict { found: Some(1), .. })), "{:?}", done[1]);
-    assert_eq!(done[2].as_ref().unwrap().revision, 3);
+    assert_eq!(done[1].as_ref().unwrap().revision, 3, "it is planned anew upon what they wrote");
+    assert_eq!(done[2].as_ref().unwrap().revision, 4);
     let state = world.keeper.state();
     let uri = |id: &str| state.get(&route(id)).unwrap().value["uri"].as_str().unwrap().to_owned();
-    assert_eq!(["a", "b", "c"].map(uri), ["/ours", "/theirs", "/ours"]);
+    assert_eq!(["a", "b", "c"].map(uri), ["/ours", "/ours", "/ours"]);
+}
+
+#[tokio::test]
+async fn two_keepers_of_one_store_see_each_others_writes_and_plan_anew() {
+    let cluster = crate::store::Cluster::of(1);
+    let clock: crate::store::Clock = Arc::new(|| 1_000);
+    let mut keepers = Vec::new();
+    for _ in 0..2 {
+        let store = cluster.store("/state/", clock.clone()).await;
+        keepers.push(Keeper::start(store, Arc::new(Toy), clock.clone()).await.unwrap());
+    }
+    let (_, mut heard) = keepers[1].subscribe();
+    let put = |id: String, n: u64| Intent::put(Key::new(ResourceKind::Upstream, id), json!({ "n": n }));
+    let first = keepers[0].apply(vec![put("a".into(), 1)], Options::by("one")).await.unwrap();
+    let changes = heard.next().await;
+    assert_eq!((changes.state.revision, changes.keys.map(|keys| keys.len())), (first.revision, Some(1)));
+    // Both write the same resources at the same time; nobody is refused, and no revision is told twice.
+    let write = async |keeper: &Keeper, author: &'static str| {
+        let mut revisions = Vec::new();
+        for n in 0..25 {
+            let applied = keeper.apply(vec![put(format!("u{}", n % 5), n)], Options::by(author)).await.unwrap();
+            assert_eq!(applied.outcomes[0].stored.modified, applied.revision);
+            revisions.push(applied.revision);
+        }
+        revisions
+    };
+    let (mut one, two) = tokio::join!(write(&keepers[0], "one"), write(&keepers[1], "two"));
+    one.extend(two);
+    one.sort_unstable();
+    assert_eq!(one, (2..=51).collect::<Vec<u64>>());
+    for keeper in &keepers {
+        let (mut state, mut changes) = keeper.subscribe();
+        while state.revision < 51 {
+            state = changes.next().await.state;
+        }
+        assert_eq!(state.count(ResourceKind::Upstream), 6);
+    }
+    let all = |keeper: &Keeper| keeper.state().all().map(|(key, stored)| (key, stored.clone())).collect::<Vec<_>>();
+    assert_eq!(all(&keepers[0]), all(&keepers[1]));
 }

@@ -8,7 +8,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::etcd::tests::Cluster;
-use super::{Clock, Compare, Embedded, Memory, Revision, Store, StoreError, Txn, Version, Watch, Write};
+use super::{
+    Append, Archive, Clock, Compare, Embedded, Memory, RecordWrite, Restore, Revision, Ring, Store, StoreError, Txn, Version,
+    Watch, Write,
+};
 use crate::model::{Key, ResourceKind};
 
 /// A clock that stands still until it is told otherwise.
@@ -63,6 +66,7 @@ fn brief(versions: Vec<Version>) -> Vec<(String, Revision, Revision, Option<Valu
 fn transactions_that_build_upon_each_other_stand_up_to_the_first_that_fails() {
     everywhere(|store, _| async move {
         let txn = |modified, n: u64| Txn {
+            upon: None,
             compare: vec![Compare { key: route("a"), modified }],
             writes: vec![put(&route("a"), json!({ "n": n }))],
             author: "ops".into(),
@@ -73,6 +77,11 @@ fn transactions_that_build_upon_each_other_stand_up_to_the_first_that_fails() {
         assert_eq!(store.load().await.unwrap().1[0].value, Some(json!({"n": 2})));
         let done = store.txns(vec![]).await;
         assert!(done.revisions.is_empty() && done.failed.is_none());
+        let upon = |upon, n| Txn { upon: Some(upon), ..txn(Some(n), n) };
+        let done = store.txns(vec![upon(2, 2), upon(3, 3), upon(3, 4)]).await;
+        assert_eq!(done.revisions, [3, 4]);
+        assert!(matches!(done.failed, Some(StoreError::Behind { found: 4 })), "{:?}", done.failed);
+        assert_eq!(store.load().await.unwrap().0, 4);
     });
 }
 
@@ -304,6 +313,66 @@ fn whoever_was_overtaken_by_compaction_is_told_to_load() {
         assert!(matches!(Watch::new(store.clone(), 3).next().await, Err(StoreError::UnknownRevision(4, 5))));
         assert_eq!(Watch::new(store.clone(), 4).next().await.unwrap()[0].revision, 5);
     });
+}
+
+/// A store with a history that has been compacted, records and a journal.
+async fn fill<S: Restore>(store: &S) {
+    for n in 0..6 {
+        store.txn(vec![], vec![put(&route("a"), json!({ "n": n })), put(&route("b"), json!(n))], "ops".into()).await.unwrap();
+    }
+    store.txn(vec![], vec![delete(&route("b")), put(&route("c"), Value::Null)], "eve".into()).await.unwrap();
+    store.compact(3, 0).await.unwrap();
+    let record = |key: &str, value: &[u8]| RecordWrite::Set(key.into(), value.to_vec());
+    let append = |ring| Append { ring, body: b"said".to_vec(), keep: 9 };
+    store
+        .record(vec![record("x", b"1"), record("y/z", &[0, 255])], vec![append(Ring::Done), append(Ring::Refused)])
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_store_moves_whole_or_not_at_all() {
+    let (cluster, hands) = (Cluster::of(1), Hands::default());
+    hands.set(5_000);
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let embedded = Embedded::open(dir.path(), hands.clock()).unwrap();
+    fill(&embedded).await;
+    let archive = Archive::of(&embedded).await.unwrap();
+    assert_eq!((archive.floor, archive.newest, archive.records.len(), archive.entries().count()), (5, 7, 2, 2));
+    let mut file = Vec::new();
+    let digest = archive.write(&mut file).unwrap();
+    assert_eq!(Archive::read(&mut &file[..]).unwrap(), archive);
+
+    let etcd = cluster.store("/a/", hands.clock()).await;
+    etcd.restore(archive.clone()).await.unwrap();
+    assert_eq!(Archive::of(&*etcd).await.unwrap().digest().unwrap(), digest);
+    assert!(etcd.restore(archive.clone()).await.unwrap_err().to_string().contains("is not empty; nothing was changed"));
+    let back = Embedded::open(other.path(), hands.clock()).unwrap();
+    back.restore(Archive::of(&*etcd).await.unwrap()).await.unwrap();
+    assert_eq!(Archive::of(&back).await.unwrap(), archive);
+    assert!(back.restore(archive.clone()).await.is_err());
+    for store in [&*etcd as &dyn Store, &back] {
+        assert_eq!(answers(store).await, answers(&embedded).await);
+        assert_eq!(store.txn(vec![], vec![put(&route("d"), json!(1))], "ops".into()).await.unwrap(), 8);
+    }
+    etcd.clear().await.unwrap();
+    assert!(Archive::of(&*cluster.store("/a/", hands.clock()).await).await.unwrap().is_empty());
+    let again = cluster.store("/b/", hands.clock()).await;
+    fill(&*again).await;
+    assert_eq!(Archive::of(&*again).await.unwrap(), archive, "all stores keep the same");
+}
+
+#[test]
+fn a_backup_that_was_changed_is_refused() {
+    let archive = Archive { newest: 1, records: vec![("a".into(), vec![1])], ..Archive::default() };
+    let mut file = Vec::new();
+    archive.write(&mut file).unwrap();
+    let told = |bytes: &[u8]| Archive::read(&mut &bytes[..]).unwrap_err();
+    assert!(told(&file[..file.len() / 2]).contains("the backup is not whole"));
+    let text = String::from_utf8(file).unwrap();
+    assert!(told(text.replace("AQ==", "Ag==").as_bytes()).contains("was changed or damaged"));
+    assert!(told(b"{}\n").contains("line 1 is no line of a backup"));
+    assert!(told(b"").contains("not whole"));
 }
 
 /// A step of a random life of a store.

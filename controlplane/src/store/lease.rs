@@ -20,6 +20,8 @@ pub enum Hold {
 pub trait Leases: Send + Sync {
     /// Takes or renews the right `name` for `holder`; the others can have it after `ttl`.
     async fn hold(&self, name: &str, holder: &str, ttl: Duration) -> Result<Hold, StoreError>;
+    /// The rights that somebody has and whose names begin with `prefix`, without it.
+    async fn held(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
     /// Gives the right up, so that others can have it at once. Nothing happens when it is not held.
     async fn release(&self, name: &str) -> Result<(), StoreError>;
 }

@@ -1,5 +1,6 @@
 //! Where revisions are kept. The store stores; it neither validates nor translates.
 
+mod archive;
 mod embedded;
 mod etcd;
 mod lease;
@@ -9,7 +10,10 @@ mod watch;
 
 #[cfg(test)]
 pub(crate) mod conformance;
+#[cfg(test)]
+pub(crate) use etcd::tests::Cluster;
 
+pub use archive::{Archive, Restore};
 pub use embedded::Embedded;
 pub use etcd::{Etcd, EtcdSettings, EtcdTls};
 pub use lease::{Hold, Leases};
@@ -53,6 +57,8 @@ pub struct Compare {
 /// One transaction: writes that go ahead when all comparisons hold.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Txn {
+    /// The newest revision that it was planned upon; when there is another one it is not tried.
+    pub upon: Option<Revision>,
     /// What has to hold.
     pub compare: Vec<Compare>,
     /// What is written.
@@ -102,6 +108,12 @@ pub enum StoreError {
         /// What was found.
         found: Option<Revision>,
     },
+    /// The newest revision is not the one that the transaction was planned upon; nothing was written, and it is to be planned anew.
+    #[error("the newest revision is {found} by now")]
+    Behind {
+        /// The newest revision.
+        found: Revision,
+    },
     /// The disk is full or read-only; nothing was written.
     #[error(
         "the store cannot be written ({0}): free space below data_dir; traffic goes on, reads work, writes are refused until then"
@@ -135,7 +147,12 @@ pub trait Store: Send + Sync {
     /// before this returns. A store that can makes them durable all at once, which takes no longer than one.
     async fn txns(&self, txns: Vec<Txn>) -> Committed {
         let mut committed = Committed::default();
-        for Txn { compare, writes, author } in txns {
+        for Txn { upon, compare, writes, author } in txns {
+            let found = *self.newest().borrow();
+            if upon.is_some_and(|upon| upon != found) {
+                committed.failed = Some(StoreError::Behind { found });
+                break;
+            }
             match self.txn(compare, writes, author).await {
                 Ok(revision) => committed.revisions.push(revision),
                 Err(error) => {

@@ -11,7 +11,7 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -72,6 +72,45 @@ enum Way {
     Tls(TlsWay),
     Unix(Arc<Path>),
     Memory(mpsc::Sender<DuplexStream>),
+    Any(Arc<Several>),
+}
+
+/// Several ways, of which one is enough.
+#[derive(Debug)]
+struct Several {
+    ways: Vec<Connector>,
+    last: Mutex<(fastrand::Rng, Option<usize>)>,
+}
+
+impl Several {
+    /// Nothing can fail while this is held, so that it is never half changed.
+    fn last(&self) -> MutexGuard<'_, (fastrand::Rng, Option<usize>)> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In which order the ways are tried: by chance, so that a fleet spreads, and the one that was taken last at the end, for it was lost.
+    fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.ways.len()).collect();
+        let (dice, last) = &mut *self.last();
+        dice.shuffle(&mut order);
+        if let Some(at) = last.and_then(|last| order.iter().position(|way| *way == last)) {
+            let lost = order.remove(at);
+            order.push(lost);
+        }
+        order
+    }
+
+    async fn connect(&self) -> Result<Channel, LinkError> {
+        let mut result = Err(bad(""));
+        for at in self.order() {
+            result = Box::pin(self.ways[at].connect()).await;
+            if result.is_ok() {
+                self.last().1 = Some(at);
+                break;
+            }
+        }
+        result
+    }
 }
 
 /// A way over TLS.
@@ -124,6 +163,19 @@ impl Connector {
         Ok(Connector { way: Way::Tls(way), endpoint: tune(endpoint) })
     }
 
+    /// To whichever of several control planes answers; each connection begins with another one.
+    #[must_use]
+    pub fn any(mut ways: Vec<Connector>, dice: fastrand::Rng) -> Connector {
+        match ways.pop() {
+            Some(only) if ways.is_empty() => only,
+            last => {
+                ways.extend(last);
+                let endpoint = tune(Endpoint::from_static("http://any"));
+                Connector { way: Way::Any(Arc::new(Several { ways, last: Mutex::new((dice, None)) })), endpoint }
+            }
+        }
+    }
+
     /// To a socket of this machine.
     #[must_use]
     pub fn unix(path: &Path) -> Connector {
@@ -133,6 +185,7 @@ impl Connector {
     /// A connection that stands. The same connector serves the discovery client and the admin client.
     pub async fn connect(&self) -> Result<Channel, LinkError> {
         let connected = match &self.way {
+            Way::Any(several) => return several.connect().await,
             Way::Tcp => self.endpoint.connect().await,
             Way::Tls(way) => {
                 let way = way.clone();

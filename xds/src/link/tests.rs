@@ -15,6 +15,36 @@ use tonic::transport::server::Connected;
 
 use super::*;
 
+#[tokio::test]
+async fn of_several_control_planes_another_one_is_taken_after_each_connection() {
+    let (mut listeners, mut ways) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        ways.push(Connector::tcp(&listener.local_addr().unwrap().to_string()).unwrap());
+        listeners.push(listener);
+    }
+    let connector = Connector::any(ways, fastrand::Rng::with_seed(7));
+    let Way::Any(several) = &connector.way else { panic!("{connector:?}") };
+    let mut taken = std::collections::BTreeSet::new();
+    let mut last = None;
+    for _ in 0..20 {
+        connector.connect().await.unwrap();
+        let now = several.last().1;
+        assert!(now != last);
+        last = now;
+        taken.extend(now);
+    }
+    assert_eq!(taken.len(), 3);
+    let only = listeners.remove(1);
+    drop(listeners);
+    for _ in 0..5 {
+        connector.connect().await.unwrap();
+        assert_eq!(several.last().1, Some(1), "those that are gone are passed over at once");
+    }
+    drop(only);
+    assert!(matches!(connector.connect().await, Err(LinkError::Connect { .. })));
+}
+
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {

@@ -4,8 +4,8 @@
 //! next are gathered for as long as the work for the last ones took, several times over: however fast changes come, telling them takes
 //! a bounded share of the time, and none waits longer than [`LONGEST`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use heddle_node::clock;
@@ -46,6 +46,44 @@ impl Work {
     fn last(&self) -> Instant {
         self.start + Duration::from_nanos(self.last.load(Ordering::Relaxed))
     }
+}
+
+/// Streams that begin at once, when none has begun for a while: a small fleet is not made to wait.
+const BURST: u32 = 200;
+/// Between two streams beyond those: of a thousand nodes that come back together the last waits for three seconds, and changes are told meanwhile.
+const BETWEEN: Duration = Duration::from_millis(4);
+/// Who would wait longer is sent away: by then it may be served elsewhere.
+const LONGEST_QUEUE: Duration = Duration::from_secs(10);
+
+/// Lets streams begin one after the other when many want to at once: a token bucket (GCRA, ITU-T I.371).
+#[derive(Debug)]
+pub(super) struct Entrance {
+    /// When the bucket is full again.
+    full_at: Mutex<Instant>,
+}
+
+impl Entrance {
+    pub(super) fn new() -> Entrance {
+        Entrance { full_at: Mutex::new(clock::now()) }
+    }
+
+    /// How long a stream that comes now has to wait, or that it would be too long.
+    pub(super) fn enter(&self, now: Instant) -> Option<Duration> {
+        // Nothing can fail while this is held.
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let (full, wait) = queue(*full_at, now);
+        if wait > LONGEST_QUEUE {
+            return None;
+        }
+        *full_at = full;
+        Some(wait)
+    }
+}
+
+/// When the bucket is full after one more stream, and how long that stream waits.
+fn queue(full_at: Instant, now: Instant) -> (Instant, Duration) {
+    let full = full_at.max(now) + BETWEEN;
+    (full, full.saturating_duration_since(now).saturating_sub(BETWEEN * BURST))
 }
 
 /// When the next view is due: `first` is when its first change came, `shown` when the present view was shown, `worked` when the last
@@ -110,6 +148,18 @@ mod tests {
         assert_eq!(due(at(100), true, at(90), at(105)), at(240), "ten times the fifteen that the last view took");
         assert_eq!(due(at(100), false, at(90), at(2000)), at(340), "but no longer than this");
         assert_eq!(due(at(100), false, at(90), at(3)), at(105), "nobody had to be told of the last view");
+    }
+
+    #[test]
+    fn a_few_streams_begin_at_once_and_a_thousand_one_after_the_other() {
+        let (entrance, now) = (Entrance::new(), clock::now());
+        let waits: Vec<Duration> = (0..1_000).map(|_| entrance.enter(now).unwrap()).collect();
+        assert!(waits[..BURST as usize].iter().all(Duration::is_zero));
+        assert!(waits.is_sorted() && waits[999] == BETWEEN * 800, "{:?}", waits[999]);
+        let refused = (0..5_000).filter(|_| entrance.enter(now).is_none()).count();
+        assert!(refused > 2_000, "who would wait for too long goes elsewhere: {refused}");
+        let later = now + Duration::from_secs(60);
+        assert_eq!(entrance.enter(later), Some(Duration::ZERO));
     }
 
     proptest! {

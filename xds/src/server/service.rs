@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
 use heddle_proto::envoy::service::discovery::v3 as wire;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -19,7 +20,7 @@ use tonic::{Status, Streaming};
 
 use super::body::{Outgoing, Packet};
 use super::memo::{Memo, delta_key, sotw_key};
-use super::pace::{self, Work};
+use super::pace::{self, Entrance, Work};
 use super::stage::Stage;
 use super::stream::{self, Shared, Speak};
 use super::{DeltaMachine, Machine, NodeRegistry, SotwMachine};
@@ -49,6 +50,7 @@ pub struct AdsService {
     shared: Shared,
     gate: Option<Gate>,
     seeds: Option<Seeds>,
+    entrance: Entrance,
 }
 
 impl AdsService {
@@ -58,7 +60,12 @@ impl AdsService {
         let work = Work::new();
         let (stage, house) = Stage::new(feed.view());
         tokio::spawn(pace::run(feed.clone(), stage, work.clone(), drain.clone()));
-        AdsService { shared: Shared { feed, house, work, memo: Arc::default(), registry, drain }, gate: None, seeds: None }
+        AdsService {
+            shared: Shared { feed, house, work, memo: Arc::default(), registry, drain },
+            gate: None,
+            seeds: None,
+            entrance: Entrance::new(),
+        }
     }
 
     /// The same, for nodes that `gate` lets in. Connections of which nothing is known are not let in then.
@@ -89,9 +96,18 @@ impl AdsService {
             (Some(gate), Some(peer)) => Some((gate.clone(), peer.clone())),
             (Some(_), None) => return Err(Status::permission_denied("nothing is known of this connection")),
         };
+        let Some(wait) = self.entrance.enter(clock::now()) else {
+            return Err(Status::unavailable("very many nodes come at this moment; try again, or another control plane"));
+        };
         let inbound = Streaming::new_request(Requests::<M::In>::default(), request.into_body(), None, Some(MAX_REQUEST));
         let (out, receiver) = mpsc::channel(OUTBOX);
-        tokio::spawn(stream::run::<M>(self.shared.clone(), gate, inbound, out));
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            stream::run::<M>(shared, gate, inbound, out).await;
+        });
         Ok(Outgoing::new(receiver, self.shared.work.clone()))
     }
 }

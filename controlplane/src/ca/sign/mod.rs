@@ -238,10 +238,11 @@ impl Authority {
         decision.serial.clone_from(&draft.issued.serial);
         decision.not_after_ms = clock::unix_ms_of(draft.issued.validity.not_after);
         let mut writes: Vec<RecordWrite> = stored::live(&draft.root, id.as_str(), decision.not_after_ms).into();
-        let token = draft.token.as_ref().map(|used| stored::token(&used.token)).transpose();
+        let used = |used: &Use| Ok([stored::same_token(used.before())?, stored::token(&used.token)?]);
+        let token: Result<Option<[RecordWrite; 2]>, serde_json::Error> = draft.token.as_ref().map(used).transpose();
         let written = match token {
             Ok(token) => {
-                writes.extend(token);
+                writes.extend(token.into_iter().flatten());
                 self.write(writes, Some(&*decision)).await.map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),

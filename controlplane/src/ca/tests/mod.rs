@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod roots;
+mod several;
 mod signing;
 
 use std::path::Path;

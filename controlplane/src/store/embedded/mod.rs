@@ -20,8 +20,10 @@ use parking_lot::RwLock;
 use redb::{Database, ReadTransaction, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::archive::not_empty;
 use super::{
-    Append, Clock, Committed, Compare, Entry, RecordWrite, Records, Revision, Ring, Store, StoreError, Txn, Version, Write,
+    Append, Archive, Clock, Committed, Compare, Entry, RecordWrite, Records, Restore, Revision, Ring, Store, StoreError, Txn,
+    Version, Write,
 };
 use crate::model::Key;
 use tables::Reader;
@@ -71,6 +73,11 @@ impl Embedded {
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || writer.run(queue));
         let writer = Some(thread.map_err(|error| StoreError::Io(format!("cannot start the store's thread: {error}")))?);
         Ok(Embedded { shared, jobs: Some(jobs), writer, clock })
+    }
+
+    /// The file in a data directory.
+    pub fn file(data_dir: &Path) -> PathBuf {
+        data_dir.join(FILE)
     }
 
     /// Hands a job to the writer and waits for its answer.
@@ -127,7 +134,7 @@ impl Drop for Embedded {
 #[async_trait]
 impl Store for Embedded {
     async fn txn(&self, compare: Vec<Compare>, writes: Vec<Write>, author: Arc<str>) -> Result<Revision, StoreError> {
-        let committed = self.txns(vec![Txn { compare, writes, author }]).await;
+        let committed = self.txns(vec![Txn { upon: None, compare, writes, author }]).await;
         match (committed.failed, committed.revisions.first()) {
             (None, Some(revision)) => Ok(*revision),
             (failed, _) => Err(failed.unwrap_or_else(|| StoreError::Io("the writer gave no revision".into()))),
@@ -182,5 +189,15 @@ impl Records for Embedded {
 
     async fn journal(&self, ring: Ring, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
         self.look(move |txn| records::journal(txn, ring, before.unwrap_or(u64::MAX), limit).map(Ok)).await
+    }
+}
+
+#[async_trait]
+impl Restore for Embedded {
+    async fn restore(&self, archive: Archive) -> Result<(), StoreError> {
+        if !self.records().await?.is_empty() {
+            return Err(not_empty("the store"));
+        }
+        self.ask(|reply| Job::Restore { archive: Box::new(archive), reply }).await?
     }
 }

@@ -3,7 +3,7 @@
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, WriteTransaction};
 
 use super::trouble::Trouble;
-use crate::store::{Append, Entry, RecordWrite, Ring, StoreError};
+use crate::store::{Append, Archive, Entry, RecordWrite, Ring, StoreError};
 
 /// Key → record.
 const RECORDS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("records");
@@ -54,6 +54,23 @@ pub(super) fn write(
         }
     }
     Ok(Ok(()))
+}
+
+/// Puts the records and the journal of an archive into tables that are empty.
+pub(super) fn restore(txn: &WriteTransaction, archive: &Archive) -> Result<(), Trouble> {
+    let mut records = txn.open_table(RECORDS)?;
+    for (key, value) in &archive.records {
+        records.insert(key.as_str(), value.as_slice())?;
+    }
+    let (mut done, mut refused) = (txn.open_table(DONE)?, txn.open_table(REFUSED)?);
+    for (ring, entry) in archive.entries() {
+        let journal = match ring {
+            Ring::Done => &mut done,
+            Ring::Refused => &mut refused,
+        };
+        journal.insert(entry.number, entry.body.as_slice())?;
+    }
+    Ok(())
 }
 
 /// All records.

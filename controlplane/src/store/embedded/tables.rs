@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::trouble::Trouble;
 use crate::model::{Key, ResourceKind};
-use crate::store::{Compare, Revision, StoreError, Version, Write};
+use crate::store::archive::not_empty;
+use crate::store::{Archive, Compare, Revision, StoreError, Version, Write};
 
 /// The layout that this code reads and writes.
 pub(super) const FORMAT: u64 = 1;
@@ -54,6 +55,11 @@ fn meta(table: &impl ReadableTable<&'static str, u64>, name: &str) -> Result<u64
 /// The layout that the file says it has.
 pub(super) fn format(txn: &ReadTransaction) -> Result<u64, Trouble> {
     meta(&txn.open_table(META)?, "format")
+}
+
+/// The newest revision, those of this transaction included.
+pub(super) fn newest(txn: &WriteTransaction) -> Result<Revision, Trouble> {
+    meta(&txn.open_table(META)?, "revision")
 }
 
 /// Writes one revision, unless a comparison fails (then nothing) or nothing is left to do (then no new revision).
@@ -103,6 +109,32 @@ pub(super) fn apply(
     txn.open_table(REVISIONS)?.insert(revision, (now_ms, author))?;
     meta_table.insert("revision", revision)?;
     Ok(Ok(revision))
+}
+
+/// Puts the versions of an archive into tables that are empty.
+pub(super) fn restore(txn: &WriteTransaction, archive: &Archive) -> Result<Result<(), StoreError>, Trouble> {
+    let mut meta_table = txn.open_table(META)?;
+    if meta(&meta_table, "revision")? != 0 {
+        return Ok(Err(not_empty("the store")));
+    }
+    let (mut revisions, mut versions) = (txn.open_table(REVISIONS)?, txn.open_table(VERSIONS)?);
+    let (mut history, mut current) = (txn.open_table(HISTORY)?, txn.open_table(CURRENT)?);
+    for version in &archive.versions {
+        let (name, revision) = (name(&version.key), version.revision);
+        let json = version.value.as_ref().map(serde_json::to_vec).transpose();
+        let json = json.map_err(|error| Trouble::Io(format!("{}: {error}", version.key)))?.unwrap_or_default();
+        let expires = version.expires_at_ms.unwrap_or(0);
+        versions.insert((revision, name.as_str()), (version.created, expires, json.as_slice()))?;
+        history.insert((name.as_str(), revision), ())?;
+        revisions.insert(revision, (version.time_ms, &*version.author))?;
+        match version.value {
+            Some(_) => drop(current.insert(name.as_str(), (version.created, revision))?),
+            None => drop(current.remove(name.as_str())?),
+        }
+    }
+    meta_table.insert("revision", archive.newest)?;
+    meta_table.insert("floor", archive.floor)?;
+    Ok(Ok(()))
 }
 
 /// The tables as one reader sees them.

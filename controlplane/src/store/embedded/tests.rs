@@ -56,7 +56,7 @@ fn memory_for_the_file_does_not_grow_with_its_history() {
     let store = open(dir.path()).unwrap();
     let txn = |n: u64| {
         let write = put(&route(&format!("r{}", n % 20)), json!({ "uri": format!("/{n}"), "desc": "x".repeat(4_000) }));
-        Txn { compare: vec![], writes: vec![write], author: Arc::from("ops") }
+        Txn { upon: None, compare: vec![], writes: vec![write], author: Arc::from("ops") }
     };
     for round in 0..20 {
         let committed = block_on(store.txns((round * 50..).take(50).map(txn).collect()));

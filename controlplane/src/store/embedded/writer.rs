@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::trouble::Trouble;
 use super::{Opened, Shared, open, records, tables};
-use crate::store::{Append, Clock, Committed, RecordWrite, Revision, StoreError, Txn};
+use crate::store::{Append, Archive, Clock, Committed, RecordWrite, Revision, StoreError, Txn};
 
 /// Transactions that share one commit at most; more only makes the first of them wait longer.
 const BATCH: usize = 64;
@@ -19,6 +19,8 @@ pub(super) enum Job {
     Txns { txns: Vec<Txn>, reply: oneshot::Sender<Committed> },
     /// Forget old versions.
     Compact { keep_revisions: u64, since_ms: u64, reply: oneshot::Sender<Result<Revision, StoreError>> },
+    /// Put a whole archive into the empty store.
+    Restore { archive: Box<Archive>, reply: oneshot::Sender<Result<(), StoreError>> },
     /// Write records and append to the journals.
     Record { writes: Vec<RecordWrite>, journal: Vec<Append>, reply: oneshot::Sender<Result<(), StoreError>> },
 }
@@ -28,6 +30,7 @@ enum Answer {
     Committed(Committed),
     Compacted(Revision),
     Recorded(Result<(), StoreError>),
+    Restored(Revision, Result<(), StoreError>),
 }
 
 impl Answer {
@@ -35,6 +38,7 @@ impl Answer {
     fn newest(&self) -> Option<Revision> {
         match self {
             Answer::Committed(committed) => committed.revisions.iter().max().copied(),
+            Answer::Restored(newest, done) => done.is_ok().then_some(*newest),
             Answer::Compacted(_) | Answer::Recorded(_) => None,
         }
     }
@@ -100,6 +104,13 @@ impl Writer {
                 Job::Compact { keep_revisions, since_ms, .. } => {
                     Answer::Compacted(tables::compact(&txn, *keep_revisions, *since_ms)?)
                 }
+                Job::Restore { archive, .. } => {
+                    let restored = tables::restore(&txn, archive)?;
+                    if restored.is_ok() {
+                        records::restore(&txn, archive)?;
+                    }
+                    Answer::Restored(archive.newest, restored)
+                }
                 Job::Record { writes, journal, .. } => Answer::Recorded(records::write(&txn, writes, journal)?),
             });
         }
@@ -145,7 +156,14 @@ impl Writer {
 /// One transaction after the other, until one cannot be carried out.
 fn carry_out(txn: &WriteTransaction, txns: &[Txn], now_ms: u64) -> Result<Committed, Trouble> {
     let mut committed = Committed::default();
-    for Txn { compare, writes, author } in txns {
+    for Txn { upon, compare, writes, author } in txns {
+        if let Some(upon) = upon {
+            let found = tables::newest(txn)?;
+            if found != *upon {
+                committed.failed = Some(StoreError::Behind { found });
+                break;
+            }
+        }
         match tables::apply(txn, compare, writes, author, now_ms)? {
             Ok(revision) => committed.revisions.push(revision),
             Err(error) => {
@@ -164,6 +182,7 @@ impl Job {
             (Job::Txns { reply, .. }, Answer::Committed(committed)) => drop(reply.send(committed)),
             (Job::Compact { reply, .. }, Answer::Compacted(floor)) => drop(reply.send(Ok(floor))),
             (Job::Record { reply, .. }, Answer::Recorded(done)) => drop(reply.send(done)),
+            (Job::Restore { reply, .. }, Answer::Restored(_, done)) => drop(reply.send(done)),
             (job, _) => job.refuse(StoreError::Io("the writer mixed its answers up".into())),
         }
     }
@@ -173,7 +192,7 @@ impl Job {
         match self {
             Job::Txns { reply, .. } => drop(reply.send(Committed { failed: Some(error), ..Committed::default() })),
             Job::Compact { reply, .. } => drop(reply.send(Err(error))),
-            Job::Record { reply, .. } => drop(reply.send(Err(error))),
+            Job::Record { reply, .. } | Job::Restore { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 }

@@ -42,7 +42,7 @@ impl Etcd {
     }
 
     /// Writes a base in parts; gives their number.
-    async fn lay_down(&self, floor: Revision, versions: Vec<Vec<u8>>) -> Result<usize, StoreError> {
+    pub(super) async fn lay_down(&self, floor: Revision, versions: Vec<Vec<u8>>) -> Result<usize, StoreError> {
         let (mut part, mut count) = (Vec::new(), 0);
         let mut versions = versions.into_iter().peekable();
         while let Some(version) = versions.next() {

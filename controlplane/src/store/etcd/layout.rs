@@ -158,7 +158,7 @@ fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error
 
 /// One version in a base.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(in crate::store) struct Kept {
     pub(super) revision: Revision,
     pub(super) author: Arc<str>,
     pub(super) time_ms: u64,
@@ -166,13 +166,13 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn of(version: &Version) -> Kept {
+    pub(in crate::store) fn of(version: &Version) -> Kept {
         let Version { key, revision, created, value, expires_at_ms, author, time_ms } = version.clone();
         let written = Written { key: name(&key), created, expires_at_ms, value };
         Kept { revision, author, time_ms, written }
     }
 
-    pub(super) fn into_version(self) -> Result<Version, StoreError> {
+    pub(in crate::store) fn into_version(self) -> Result<Version, StoreError> {
         self.written.into_version(self.revision, self.author, self.time_ms)
     }
 }

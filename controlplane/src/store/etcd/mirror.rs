@@ -104,6 +104,10 @@ impl Mirror {
         let mut drafted = BTreeMap::new();
         let mut newest = self.revision;
         for txn in txns {
+            if txn.upon.is_some_and(|upon| upon != newest) {
+                planned.failed = Some(StoreError::Behind { found: newest });
+                break;
+            }
             if let Err(error) = self.compare(&drafted, &txn.compare) {
                 planned.failed = Some(error);
                 break;

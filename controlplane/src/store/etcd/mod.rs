@@ -10,6 +10,7 @@ mod lease;
 mod mirror;
 mod read;
 mod records;
+mod restore;
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -32,6 +33,7 @@ use layout::Keys;
 use mirror::Mirror;
 
 pub use channel::{EtcdSettings, EtcdTls};
+pub(super) use layout::Kept;
 
 /// Messages about records that a listener may lag behind; one that lags further reads everything.
 const NEWS: usize = 1_024;
@@ -81,6 +83,14 @@ impl Etcd {
         Ok(store)
     }
 
+    /// The same for a tool, which does not care with which member it begins.
+    ///
+    /// # Errors
+    /// As [`Etcd::open`].
+    pub async fn look(settings: &EtcdSettings, clock: Clock) -> Result<Arc<Etcd>, StoreError> {
+        Etcd::open(settings, clock, fastrand::Rng::new()).await
+    }
+
     /// Tells everybody of the newest revision.
     fn tell(&self, revision: Revision) {
         self.newest.send_if_modified(|newest| {
@@ -103,7 +113,7 @@ impl Etcd {
 #[async_trait]
 impl Store for Etcd {
     async fn txn(&self, compare: Vec<Compare>, writes: Vec<Write>, author: Arc<str>) -> Result<Revision, StoreError> {
-        let committed = self.txns(vec![Txn { compare, writes, author }]).await;
+        let committed = self.txns(vec![Txn { upon: None, compare, writes, author }]).await;
         match (committed.failed, committed.revisions.first()) {
             (None, Some(revision)) => Ok(*revision),
             (failed, _) => Err(failed.unwrap_or_else(|| StoreError::Io("the store gave no revision".into()))),
@@ -173,6 +183,12 @@ impl Records for Etcd {
 impl Leases for Etcd {
     async fn hold(&self, name: &str, holder: &str, ttl: std::time::Duration) -> Result<Hold, StoreError> {
         self.hold_lease(name, holder, ttl).await
+    }
+
+    async fn held(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let prefix = self.keys.lease(prefix);
+        let found = self.below(&prefix).await?;
+        Ok(found.into_keys().map(|key| key[prefix.len()..].to_owned()).collect())
     }
 
     async fn release(&self, name: &str) -> Result<(), StoreError> {

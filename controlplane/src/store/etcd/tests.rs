@@ -152,7 +152,7 @@ async fn what_is_larger_than_a_request_of_etcd_is_written_whole() {
     let text = "x".repeat(2_000);
     let writes = (0..2_000).map(|n| put(&route(&format!("r{n}")), json!({ "text": text })));
     assert_eq!(store.txn(vec![], writes.collect(), "ops".into()).await.unwrap(), 1);
-    let txn = |n: u64| Txn { compare: vec![], writes: vec![put(&route("many"), json!(n))], author: "ops".into() };
+    let txn = |n: u64| Txn { upon: None, compare: vec![], writes: vec![put(&route("many"), json!(n))], author: "ops".into() };
     assert_eq!(store.txns((0..200).map(txn).collect()).await.revisions, (2..=201).collect::<Vec<u64>>());
     let other = cluster.store("/p/", clock()).await;
     assert_eq!(other.load().await.unwrap().1.len(), 2_001);
@@ -208,6 +208,7 @@ async fn a_right_is_held_by_one_and_passes_on() {
     assert_eq!(one.hold("leader", "one", ttl).await.unwrap(), Hold::Ours);
     assert_eq!(two.hold("leader", "two", ttl).await.unwrap(), Hold::Others("one".into()));
     assert_eq!(one.hold("leader", "one", ttl).await.unwrap(), Hold::Ours);
+    assert_eq!(two.held("lead").await.unwrap(), ["er"]);
     one.release("leader").await.unwrap();
     assert_eq!(two.hold("leader", "two", ttl).await.unwrap(), Hold::Ours);
     // Who is silent loses it.

@@ -1,0 +1,91 @@
+//! What other control planes do to the same authority: their roots, tokens and signatures are heard of and taken over. It decides nothing.
+
+use heddle_node::drain::DrainWatch;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::authority::{Authority, CaError, before};
+use super::rotation::Rotation;
+use super::stored::{self, Said};
+use crate::store::{News, RecordWrite};
+
+impl Authority {
+    /// Writes roots and rotation down, unless another control plane has changed them since.
+    pub(super) async fn write_state(&self, rotation: &Rotation, mut writes: Vec<RecordWrite>) -> Result<(), CaError> {
+        let (before, state) = (self.0.written.lock().clone(), self.state(rotation)?);
+        let RecordWrite::Set(_, now) = &state else { return Err(CaError::Damaged("roots have no form".into())) };
+        let now = now.clone();
+        writes.extend([stored::same_state(before), state]);
+        self.write(writes, None).await?;
+        *self.0.written.lock() = Some(now);
+        Ok(())
+    }
+
+    /// Takes over what other control planes write, until the drain begins.
+    pub async fn follow(self, mut news: Receiver<News>, mut drain: DrainWatch) {
+        loop {
+            let told = tokio::select! {
+                told = news.recv() => told,
+                () = drain.draining() => return,
+            };
+            let all = match told {
+                Ok(told) if !told.is_empty() => told.to_vec(),
+                Err(RecvError::Closed) => return,
+                // Some of it was missed.
+                Ok(_) | Err(RecvError::Lagged(_)) => match self.0.records.records().await {
+                    Ok(all) => all.into_iter().map(|(key, value)| (key, Some(value))).collect(),
+                    Err(error) => {
+                        tracing::warn!(%error, "what other control planes did to the authority cannot be read yet");
+                        continue;
+                    }
+                },
+            };
+            for (key, value) in all {
+                if let Err(error) = self.heard(&key, value.as_deref()) {
+                    tracing::error!(%error, key, "what another control plane did to the authority cannot be taken over");
+                }
+            }
+        }
+    }
+
+    /// Takes over what another control plane wrote. What this one wrote comes back too, and is nothing new.
+    ///
+    /// # Errors
+    /// The record makes no sense, or its key is sealed with another key.
+    pub(super) fn heard(&self, key: &str, value: Option<&[u8]>) -> Result<(), CaError> {
+        if stored::is_state(key) && self.0.written.lock().as_deref() == value {
+            return Ok(());
+        }
+        match stored::said(key, value).map_err(CaError::Damaged)? {
+            None => {}
+            Some(Said::State(state)) => {
+                let (rotation, roots, issuers) = before(&self.0.settings, Some(&state), &self.0.seal)?;
+                let mut book = self.0.book.lock();
+                // The operator's key is in no store.
+                let own = std::mem::take(&mut book.issuers);
+                book.issuers = own.into_iter().filter(|(root, _)| roots.contains_key(root)).chain(issuers).collect();
+                book.rotation = rotation.unwrap_or_else(|| book.rotation.clone());
+                book.roots = roots;
+                drop(book);
+                *self.0.written.lock() = value.map(<[u8]>::to_vec);
+                self.publish();
+            }
+            Some(Said::Token(token)) => self.0.book.lock().tokens.put(*token),
+            Some(Said::NoToken(id)) => drop(self.0.book.lock().tokens.remove(&id)),
+            Some(Said::Expiry(root, until_ms)) => {
+                let mut book = self.0.book.lock();
+                let last = book.last_expiry_ms.entry(root).or_default();
+                *last = (*last).max(until_ms);
+            }
+            Some(Said::Live(root, id, until_ms)) => {
+                let mut book = self.0.book.lock();
+                let live = book.live.entry(root).or_default();
+                match until_ms {
+                    Some(until_ms) => drop(live.insert(id, until_ms)),
+                    None => drop(live.remove(&id)),
+                }
+            }
+        }
+        Ok(())
+    }
+}

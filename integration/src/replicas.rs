@@ -1,0 +1,196 @@
+//! Several control planes beside one etcd, an agent that knows them all, and a writer that remembers what was acknowledged.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::client::{self, Answer};
+use crate::etcd::Etcd;
+use crate::heddle::{KEY, binary};
+use crate::place::Place;
+use crate::process::{Process, until};
+
+/// The key that all control planes have.
+const SEAL: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n";
+
+pub struct Replicas {
+    pub planes: Vec<Plane>,
+    pub etcd: Etcd,
+    pub agent: Process,
+    pub http: SocketAddr,
+    agent_admin: SocketAddr,
+    place: Place,
+}
+
+/// One control plane.
+pub struct Plane {
+    pub process: Process,
+    pub admin: SocketAddr,
+    pub xds: SocketAddr,
+    at: usize,
+}
+
+impl Replicas {
+    /// So many control planes, and members of etcd.
+    pub fn start(planes: usize, members: usize) -> Replicas {
+        let (place, etcd) = (Place::new(), Etcd::of(members));
+        let [http, agent_admin] = [(); 2].map(|()| place.address());
+        let addresses: Vec<(SocketAddr, SocketAddr)> = (0..planes).map(|_| (place.address(), place.address())).collect();
+        for (at, (admin, xds)) in addresses.iter().enumerate() {
+            place.write(&format!("cp{at}/secrets.key"), SEAL);
+            let text = format!(
+                "node: {{ id: cp-{at}, data_dir: cp{at} }}\n\
+                 admin: {{ address: \"{admin}\", keys: [ {{ name: story, key: \"{KEY}\", role: admin }} ] }}\n\
+                 xds: {{ address: \"{xds}\" }}\n\
+                 store: {{ etcd: {{ endpoints: [ {} ], prefix: /story/ }} }}\n\
+                 listeners:\n  - {{ name: http, address: \"{http}\", protocol: http }}\n",
+                etcd.endpoints()
+            );
+            place.write(&format!("cp{at}.yaml"), &text);
+        }
+        let all: Vec<String> = addresses.iter().map(|(_, xds)| format!("\"{xds}\"")).collect();
+        let text = format!(
+            "node: {{ id: gw, data_dir: agent }}\n\
+             agent: {{ workers: 2, admin: \"{agent_admin}\" }}\n\
+             controlplane: {{ address: [ {} ] }}\n",
+            all.join(", ")
+        );
+        place.write("agent.yaml", &text);
+        let spawn = |(at, (admin, xds)): (usize, &(SocketAddr, SocketAddr))| {
+            let process = run(&place, "controlplane", &format!("cp{at}"));
+            Plane { process, admin: *admin, xds: *xds, at }
+        };
+        let planes: Vec<Plane> = addresses.iter().enumerate().map(spawn).collect();
+        let agent = run(&place, "agent", "agent");
+        let replicas = Replicas { planes, etcd, agent, http, agent_admin, place };
+        replicas.planes.iter().for_each(Plane::wait);
+        until("the agent to be ready", || client::get(agent_admin, "/ready").ok().filter(|answer| answer.status == 200));
+        replicas
+    }
+
+    /// Starts a control plane again that was killed.
+    pub fn start_again(&mut self, at: usize) {
+        self.planes[at].process = run(&self.place, "controlplane", &format!("cp{at}"));
+        self.planes[at].wait();
+    }
+
+    /// Gives a control plane another key for secrets.
+    pub fn replace_key(&self, at: usize) {
+        self.place.write(&format!("cp{at}/secrets.key"), "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg=\n");
+    }
+
+    /// Starts a control plane that cannot start; what it says.
+    pub fn fails_to_start(&mut self, at: usize) -> String {
+        self.planes[at].process = run(&self.place, "controlplane", &format!("cp{at}"));
+        assert!(!self.planes[at].process.wait().success());
+        self.planes[at].process.output()
+    }
+
+    /// Waits until the agent follows a control plane.
+    pub fn wait_connected(&self) {
+        let connected =
+            || client::get(self.agent_admin, "/metrics").ok().filter(|page| page.text().contains("heddle_xds_connected 1"));
+        until("the agent to have a control plane", connected);
+    }
+
+    /// Puts a route to a node by the first control plane, and waits until the gateway serves it.
+    pub fn route(&self, id: &str, node: SocketAddr) {
+        let body = json!({ "uri": format!("/{id}"), "upstream": { "nodes": { node.to_string(): 1 } } });
+        let answer = self.planes[0].put(&format!("/routes/{id}"), &body).expect("the Admin API answers");
+        assert!(matches!(answer.status, 200 | 201), "{} {}", answer.status, answer.text());
+        until("the route", || client::get(self.http, &format!("/{id}")).ok().filter(|answer| answer.status == 200));
+    }
+}
+
+fn run(place: &Place, mode: &str, name: &str) -> Process {
+    let mut command = Command::new(binary());
+    command.args([mode, "-c", &format!("{name}.yaml")]).current_dir(place.folder.path());
+    Process::start(command, place.path(&format!("{name}.log")))
+}
+
+impl Plane {
+    pub fn ask(&self, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
+        let fields = [("X-API-KEY", KEY), ("Content-Type", "application/json")];
+        client::send(self.admin, method, &format!("/apisix/admin{path}"), &fields, body)
+    }
+
+    pub fn put(&self, path: &str, body: &Value) -> std::io::Result<Answer> {
+        self.ask("PUT", path, body.to_string().as_bytes())
+    }
+
+    /// Waits until its Admin API answers.
+    pub fn wait(&self) {
+        let answers = || self.ask("GET", "/routes", b"").ok().filter(|answer| answer.status == 200);
+        until(&format!("control plane {}", self.at), answers);
+    }
+
+    /// Waits until it has a resource.
+    pub fn until_has(&self, path: &str) {
+        until(&format!("{path} on control plane {}", self.at), || {
+            self.ask("GET", path, b"").ok().filter(|answer| answer.status == 200)
+        });
+    }
+}
+
+/// Writes one resource after the other, to one control plane after the other.
+pub struct Writer {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    thread: JoinHandle<Vec<u64>>,
+}
+
+impl Writer {
+    pub fn start(replicas: &Replicas) -> Writer {
+        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let addresses: Vec<SocketAddr> = replicas.planes.iter().map(|plane| plane.admin).collect();
+        let (stopped, counted) = (stop.clone(), acknowledged.clone());
+        let thread = std::thread::spawn(move || {
+            let mut taken = Vec::new();
+            for n in 0_u64.. {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                let fields = [("X-API-KEY", KEY), ("Content-Type", "application/json")];
+                let target = format!("/apisix/admin/upstreams/w{n}");
+                let body = json!({ "nodes": { "127.0.0.1:1": 1 }, "desc": n.to_string() }).to_string();
+                let address = addresses[usize::try_from(n).unwrap_or(0) % addresses.len()];
+                match client::send(address, "PUT", &target, &fields, body.as_bytes()) {
+                    Ok(answer) if answer.status == 201 => {
+                        taken.push(n);
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
+                    // Who is not told that it was taken may not count on it.
+                    _ => std::thread::sleep(Duration::from_millis(10)),
+                }
+            }
+            taken
+        });
+        Writer { stop, acknowledged, thread }
+    }
+
+    /// Waits until so many more were acknowledged.
+    pub fn more(&self, count: u64) {
+        let target = self.acknowledged.load(Ordering::Relaxed) + count;
+        until("writes to be acknowledged", || (self.acknowledged.load(Ordering::Relaxed) >= target).then_some(()));
+    }
+
+    /// Ends, and looks whether every control plane has everything that was acknowledged by any.
+    pub fn check(self, replicas: &Replicas) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let taken = self.thread.join().expect("the writer");
+        for plane in &replicas.planes {
+            if let Some(last) = taken.last() {
+                plane.until_has(&format!("/upstreams/w{last}"));
+            }
+            let listed = plane.ask("GET", "/upstreams", b"").expect("the Admin API answers").text();
+            let lost: Vec<&u64> = taken.iter().filter(|n| !listed.contains(&format!("\"w{n}\""))).collect();
+            assert!(lost.is_empty(), "control plane {} lacks what was acknowledged: {lost:?}", plane.at);
+        }
+        taken.len()
+    }
+}
