@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use prost_types::FileDescriptorSet;
 
 /// Files that nothing else imports.
-const ROOTS: [&str; 16] = [
+const ROOTS: &[&str] = &[
     "heddle/config/v1/certificate.proto",
     "heddle/config/v1/consumer.proto",
     "heddle/config/v1/global_rule.proto",
@@ -18,10 +18,47 @@ const ROOTS: [&str; 16] = [
     "heddle/admin/v1/admin.proto",
     "heddle/admin/v1/authority.proto",
     "heddle/identity/v1/identity.proto",
+    "envoy/config/core/v3/substitution_format_string.proto",
+    "envoy/config/listener/v3/listener.proto",
+    "envoy/extensions/compression/brotli/compressor/v3/brotli.proto",
+    "envoy/extensions/compression/gzip/compressor/v3/gzip.proto",
+    "envoy/extensions/filters/http/buffer/v3/buffer.proto",
+    "envoy/extensions/filters/http/compressor/v3/compressor.proto",
+    "envoy/extensions/filters/http/cors/v3/cors.proto",
+    "envoy/extensions/filters/http/csrf/v3/csrf.proto",
+    "envoy/extensions/filters/http/ext_authz/v3/ext_authz.proto",
+    "envoy/extensions/filters/http/fault/v3/fault.proto",
+    "envoy/extensions/filters/http/grpc_web/v3/grpc_web.proto",
+    "envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto",
+    "envoy/extensions/filters/http/health_check/v3/health_check.proto",
+    "envoy/extensions/filters/http/jwt_authn/v3/config.proto",
+    "envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.proto",
+    "envoy/extensions/filters/http/rbac/v3/rbac.proto",
+    "envoy/extensions/filters/http/router/v3/router.proto",
+    "envoy/extensions/filters/listener/http_inspector/v3/http_inspector.proto",
+    "envoy/extensions/filters/listener/original_dst/v3/original_dst.proto",
+    "envoy/extensions/filters/listener/proxy_protocol/v3/proxy_protocol.proto",
+    "envoy/extensions/filters/listener/tls_inspector/v3/tls_inspector.proto",
+    "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto",
+    "envoy/extensions/filters/network/rbac/v3/rbac.proto",
+    "envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.proto",
+    "envoy/extensions/load_balancing_policies/least_request/v3/least_request.proto",
+    "envoy/extensions/load_balancing_policies/maglev/v3/maglev.proto",
+    "envoy/extensions/load_balancing_policies/random/v3/random.proto",
+    "envoy/extensions/load_balancing_policies/ring_hash/v3/ring_hash.proto",
+    "envoy/extensions/load_balancing_policies/round_robin/v3/round_robin.proto",
+    "envoy/extensions/load_balancing_policies/wrr_locality/v3/wrr_locality.proto",
+    "envoy/extensions/transport_sockets/raw_buffer/v3/raw_buffer.proto",
+    "envoy/extensions/transport_sockets/tls/v3/tls.proto",
+    "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
+    "envoy/service/cluster/v3/cds.proto",
     "envoy/service/discovery/v3/ads.proto",
-    "envoy/config/endpoint/v3/endpoint.proto",
-    "envoy/extensions/transport_sockets/tls/v3/secret.proto",
+    "envoy/service/endpoint/v3/eds.proto",
+    "envoy/service/listener/v3/lds.proto",
+    "envoy/service/load_stats/v3/lrs.proto",
+    "envoy/service/route/v3/rds.proto",
     "envoy/service/secret/v3/sds.proto",
+    "envoy/service/status/v3/csds.proto",
     "spiffe/workload.proto",
     "etcd/rpc.proto",
 ];
@@ -52,7 +89,8 @@ pub(crate) fn generate() -> Result<BTreeMap<String, String>, Box<dyn Error>> {
         let package = match name.trim_end_matches(".rs") {
             NAMELESS => "spiffe.workload".to_owned(),
             package @ ("etcdserverpb" | "mvccpb") => format!("etcd.{package}"),
-            package => package.to_owned(),
+            // The generator writes a segment that is a keyword raw; its folder is not.
+            package => package.replace("r#", ""),
         };
         let text = std::fs::read_to_string(entry.path())?;
         let text = format!("//! Package `{package}`, generated from `proto/`; it knows nothing else of Heddle.\n\n{text}");
@@ -67,7 +105,7 @@ fn descriptors() -> Result<FileDescriptorSet, Box<dyn Error>> {
     let include = root().join("proto");
     let mut files = BTreeMap::new();
     let mut order = Vec::new();
-    for name in ROOTS {
+    for &name in ROOTS {
         for file in protox::compile([name], [&include])?.file {
             let name = file.name().to_string();
             if files.insert(name.clone(), file).is_none() {

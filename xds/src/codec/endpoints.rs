@@ -55,7 +55,7 @@ pub(super) fn to_wire(endpoints: &Endpoints) -> eds::ClusterLoadAssignment {
             priority: rank,
         });
     }
-    eds::ClusterLoadAssignment { cluster_name: endpoints.upstream.to_string(), endpoints: wire }
+    eds::ClusterLoadAssignment { cluster_name: endpoints.upstream.to_string(), endpoints: wire, ..Default::default() }
 }
 
 fn to_lb(endpoint: &Endpoint, order: Option<usize>, dense: bool) -> eds::LbEndpoint {
@@ -94,7 +94,7 @@ fn to_lb(endpoint: &Endpoint, order: Option<usize>, dense: bool) -> eds::LbEndpo
         load_balancing_weight: (endpoint.weight > 0).then_some(endpoint.weight),
         host_identifier: Some(eds::lb_endpoint::HostIdentifier::Endpoint(eds::Endpoint {
             address: Some(Address { address: Some(AddressKind::SocketAddress(address)) }),
-            hostname: String::new(),
+            ..Default::default()
         })),
     }
 }
@@ -130,6 +130,9 @@ fn from_lb(message: eds::LbEndpoint, zone: &Arc<str>, priority: u32, next: usize
     let address = match required("endpoint.address", endpoint.address.and_then(|address| address.address))? {
         AddressKind::SocketAddress(address) => address,
         AddressKind::Pipe(_) => return Err(Fault::new("endpoint.address", "expected socket_address, found pipe")),
+        AddressKind::EnvoyInternalAddress(_) => {
+            return Err(Fault::new("endpoint.address", "expected socket_address, found envoy_internal_address"));
+        }
     };
     let host = address.address;
     if host.is_empty() || host.len() > MAX_HOST || host.contains(|c: char| c.is_whitespace() || c.is_control()) {

@@ -18,7 +18,9 @@ pub(super) fn to_wire(secret: &Secret) -> tls::Secret {
             ..Default::default()
         }),
         SecretBody::Manager(json) => Type::GenericSecret(tls::GenericSecret { secret: inline(json) }),
-        SecretBody::Roots(pem) => Type::ValidationContext(tls::CertificateValidationContext { trusted_ca: inline(pem) }),
+        SecretBody::Roots(pem) => {
+            Type::ValidationContext(tls::CertificateValidationContext { trusted_ca: inline(pem), ..Default::default() })
+        }
     };
     tls::Secret { name: secret.name.to_string(), r#type: Some(body) }
 }

@@ -61,7 +61,7 @@ fn answer(nonce: &str, svid: Option<&Svid>, roots: Option<&Bundle>) -> Answer {
         tls::Secret { name: svid.id().to_string(), r#type: Some(tls::secret::Type::TlsCertificate(certificate)) }
     });
     let context = roots.map(|roots| {
-        let context = tls::CertificateValidationContext { trusted_ca: inline(roots.pem()) };
+        let context = tls::CertificateValidationContext { trusted_ca: inline(roots.pem()), ..Default::default() };
         tls::Secret { name: format!("spiffe://{}", roots.domain()), r#type: Some(tls::secret::Type::ValidationContext(context)) }
     });
     let mut response =
