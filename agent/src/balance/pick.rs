@@ -97,8 +97,8 @@ impl Worker {
         self.follow(view, now);
         let allowed = |node: &&Node| !tried.contains(&node.id) && view.zones.allows(&node.zone);
         let node = view.nodes.get(index).filter(allowed)?;
-        let at = view.parts.iter().position(|part| part.members.contains(&(index as u32)));
-        let ignore_health = at.and_then(|at| self.turns.get(at)).is_some_and(|turn| turn.ignore_health);
+        let home = view.home.get(index).and_then(|&at| self.turns.get(at as usize));
+        let ignore_health = home.is_some_and(|turn| turn.ignore_health);
         match if ignore_health { Admission::Free } else { node.standing.admit() } {
             Admission::Refused => None,
             admission => Some(Pick { index, trial: admission == Admission::Trial }),

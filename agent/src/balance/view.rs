@@ -64,6 +64,8 @@ pub struct View {
     pub(super) policy: Policy,
     pub(super) nodes: Vec<Node>,
     pub(super) parts: Vec<Part>,
+    /// The part of its zone that each node is in; `u32::MAX` for those that are in none.
+    pub(super) home: Vec<u32>,
     /// Highest priority first.
     pub(super) tiers: Vec<Tier>,
     pub(super) slow_start: Duration,
@@ -101,8 +103,12 @@ impl View {
             }
             tiers.push(Tier { levels, whole: parts.len() - 1, at_home });
         }
+        let mut home = vec![u32::MAX; nodes.len()];
+        for (at, part) in parts.iter().enumerate().rev() {
+            part.members.iter().for_each(|&index| home[index as usize] = at as u32);
+        }
         let stamp = STAMP.fetch_add(1, Ordering::Relaxed);
-        View { stamp, policy, nodes, parts, tiers, slow_start, panic_threshold, zones, epoch }
+        View { stamp, policy, nodes, parts, home, tiers, slow_start, panic_threshold, zones, epoch }
     }
 
     /// All nodes, those without weight too.

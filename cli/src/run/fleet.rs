@@ -47,7 +47,9 @@ impl Fleet {
         let towards = control_plane.rsplit("://").next().map(|host| host.trim_end_matches('/').to_owned());
         let parts = Parts { settings, membership: self.membership.clone(), identity, towards: towards.into_iter().collect() };
         let gossip = gossip::start(parts).await?;
-        tracing::info!(address = %gossip.address(), "gossiping with the fleet");
+        if let Some(address) = gossip.address() {
+            tracing::info!(%address, "gossiping with the fleet");
+        }
         // It is joined once.
         let _ = self.page.set(gossip.page());
         self.gossip = Some(gossip);

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 const MAX_OPEN: usize = 20_000;
 /// Open connections of one address; behind one there may be a site of many agents. Those of this machine have no such bound.
 const MAX_OF_ADDRESS: usize = 1_000;
-/// Handshakes at the same time. Whoever really comes is done within milliseconds; when there are more, the oldest is given up.
+/// Handshakes at the same time. Whoever really comes is done within milliseconds; when there are more, the address that has most of them gives up its oldest.
 const MAX_HANDSHAKES: usize = 256;
 /// Refusals are told once in this time.
 const TELL: Duration = Duration::from_secs(10);
@@ -90,25 +90,32 @@ impl Drop for Seat {
     }
 }
 
-/// Handshakes that are under way, the oldest first.
+/// Handshakes that are under way, the oldest first, and whose they are.
 #[derive(Debug, Default)]
-pub(super) struct Handshakes(VecDeque<JoinHandle<()>>);
+pub(super) struct Handshakes(VecDeque<(IpAddr, JoinHandle<()>)>);
 
 impl Handshakes {
-    /// One more; when there are too many, the one that has taken longest is given up.
-    pub(super) fn begin(&mut self, handshake: JoinHandle<()>) {
-        while self.0.front().is_some_and(JoinHandle::is_finished) {
+    /// One more; when there are too many, one is given up: the oldest one of the address that has most, so that nobody is pushed out by a stranger who opens many.
+    pub(super) fn begin(&mut self, from: IpAddr, handshake: JoinHandle<()>) {
+        while self.0.front().is_some_and(|(_, oldest)| oldest.is_finished()) {
             self.0.pop_front();
         }
         if self.0.len() >= MAX_HANDSHAKES {
-            self.0.retain(|other| !other.is_finished());
+            self.0.retain(|(_, other)| !other.is_finished());
         }
-        if self.0.len() >= MAX_HANDSHAKES
-            && let Some(oldest) = self.0.pop_front()
+        self.0.push_back((from.to_canonical(), handshake));
+        if self.0.len() > MAX_HANDSHAKES
+            && let Some((_, given_up)) = self.oldest_of_the_greediest().and_then(|at| self.0.remove(at))
         {
-            oldest.abort();
+            given_up.abort();
         }
-        self.0.push_back(handshake);
+    }
+
+    fn oldest_of_the_greediest(&self) -> Option<usize> {
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        self.0.iter().for_each(|(from, _)| *counts.entry(*from).or_default() += 1);
+        let most = counts.values().copied().max()?;
+        self.0.iter().position(|(from, _)| counts.get(from) == Some(&most))
     }
 }
 
@@ -118,6 +125,22 @@ mod tests {
     use heddle_node::clock;
 
     use super::*;
+
+    #[tokio::test]
+    async fn who_opens_many_pushes_out_nobody_but_himself() {
+        let at = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let mut handshakes = Handshakes::default();
+        let waits = || tokio::spawn(std::future::pending::<()>());
+        (1..=9).for_each(|honest| handshakes.begin(at(honest), waits()));
+        (0..3 * MAX_HANDSHAKES).for_each(|_| handshakes.begin(at(99), waits()));
+        assert_eq!(handshakes.0.len(), MAX_HANDSHAKES);
+        assert!((1..=9).all(|honest| handshakes.0.iter().any(|(from, _)| *from == at(honest))));
+        // Where all have one, the oldest goes.
+        let mut handshakes = Handshakes::default();
+        (0..=MAX_HANDSHAKES)
+            .for_each(|number| handshakes.begin(IpAddr::from([10, 1, (number >> 8) as u8, number as u8]), waits()));
+        assert_eq!(handshakes.0.front().map(|(from, _)| *from), Some(IpAddr::from([10, 1, 0, 1])));
+    }
 
     #[test]
     fn one_address_cannot_take_all_places_and_refusals_are_told_once() {

@@ -167,19 +167,22 @@ async fn run(
             }
         };
         let (speaks, turned, sender) = (speaks.clone(), turned.clone(), sender.clone());
-        handshakes.begin(tokio::spawn(async move {
-            match timeout(HANDSHAKE, greet(stream, address, &speaks, seat)).await {
-                // Nobody takes it any more when the server stops.
-                Ok(Ok(connection)) => drop(sender.send(Ok(connection)).await),
-                Ok(Err(error)) => {
-                    tracing::debug!(%address, %error, "handshake failed");
-                    if let Some(why) = distrust(&error) {
-                        turned(address, why);
+        handshakes.begin(
+            address.ip(),
+            tokio::spawn(async move {
+                match timeout(HANDSHAKE, greet(stream, address, &speaks, seat)).await {
+                    // Nobody takes it any more when the server stops.
+                    Ok(Ok(connection)) => drop(sender.send(Ok(connection)).await),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%address, %error, "handshake failed");
+                        if let Some(why) = distrust(&error) {
+                            turned(address, why);
+                        }
                     }
+                    Err(_) => tracing::debug!(%address, "no handshake in time"),
                 }
-                Err(_) => tracing::debug!(%address, "no handshake in time"),
-            }
-        }));
+            }),
+        );
     }
 }
 

@@ -89,10 +89,13 @@ type LoadEntry = (String, SocketAddr, u32);
 /// Key, start of the window, how many.
 type UseEntry = (u64, u64, u32);
 
+/// That it is so.
+const SAID: &str = "true";
+
 /// The good-bye of a member.
 #[must_use]
 pub fn farewell() -> (&'static str, &'static str) {
-    (LEFT, "true")
+    (LEFT, SAID)
 }
 
 /// Whether this is the name of something that is gossiped.
@@ -122,6 +125,8 @@ pub fn encode(id: &str, facts: &Facts) -> (Pairs, u64) {
         },
     );
     out.put(HOLDS.to_owned(), &Holds { config: cut(&facts.config_version, MAX_CONFIG).to_owned(), draining: facts.draining });
+    // Said too, so that a good-bye which somebody else has put in our place does not stay.
+    out.pairs.insert(LEFT.to_owned(), String::new());
     out.put(LOAD.to_owned(), &(facts.load.in_flight, facts.load.requests_per_second));
     out.shards(HEALTH, SHARDS, &facts.observations, MAX_OBSERVATIONS, |seen| {
         let shard = spread(&seen.upstream, seen.endpoint);
@@ -228,7 +233,7 @@ impl Reader {
                 self.holds = if is_word(&holds.config, MAX_CONFIG) { holds } else { Holds::default() };
             }
             LOAD => self.load = self.parse(value).unwrap_or_default(),
-            LEFT => self.left = true,
+            LEFT => self.left = value == SAID,
             _ => self.take_shard(key, value, now_ms),
         }
     }

@@ -6,6 +6,7 @@
 pub mod codec;
 mod delta;
 mod doorman;
+mod ledger;
 mod node;
 mod page;
 mod pulse;
@@ -19,7 +20,7 @@ mod wire;
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chitchat::ChitchatId;
@@ -29,6 +30,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use doorman::{Count, Counters, Doorman, Refusal};
+pub use ledger::Peer;
 pub use pulse::{Judge, Pulse};
 pub use settings::{DEFAULT_PORT, GossipSettings, MAX_MEMBERS, MAX_SEEDS, is_seed};
 pub use transport::{MemoryNet, MemoryTransport, Security, StreamTransport, Timing};
@@ -79,7 +81,7 @@ pub enum StartError {
 /// Gossip that runs; without it, it ends.
 #[derive(Debug)]
 pub struct Gossip {
-    address: SocketAddr,
+    address: Arc<OnceLock<SocketAddr>>,
     membership: Membership,
     doorman: Arc<Doorman>,
     seeds: watch::Sender<Vec<String>>,
@@ -87,6 +89,8 @@ pub struct Gossip {
     task: JoinHandle<()>,
 }
 
+/// How long to wait before the way is asked again, at first and at most.
+const ASK_THE_WAY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// How long a good-bye may take.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -105,13 +109,79 @@ pub async fn start(parts: Parts) -> Result<Gossip, StartError> {
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let address = match parts.settings.advertise {
-        Some(address) => address,
-        None if !bound.ip().is_unspecified() => bound,
-        None => SocketAddr::new(own_ip(&parts, bound).await.ok_or(StartError::Advertise(listen))?, bound.port()),
+        Some(address) => Some(address),
+        None if !bound.ip().is_unspecified() => Some(bound),
+        None if parts.settings.seeds.is_empty() && parts.towards.is_empty() => return Err(StartError::Advertise(listen)),
+        None => own_ip(&parts, bound).await.map(|ip| SocketAddr::new(ip, bound.port())),
     };
-    let doorman = Arc::new(Doorman::new(parts.settings.max_members));
-    let transport = StreamTransport::new(listener, address, &parts.settings.cluster_id(), security, doorman.clone());
-    join(parts, address, doorman, Arc::new(transport)).await
+    let doorman = Arc::new(Doorman::new(parts.settings.max_members).paced(parts.settings.interval));
+    let cluster = parts.settings.cluster_id();
+    let shared = doorman.clone();
+    let transport =
+        move |address| Arc::new(StreamTransport::new(listener, address, &cluster, security, shared)) as Arc<dyn Transport>;
+    match address {
+        Some(address) => join(parts, address, doorman, transport(address)).await,
+        None => Ok(join_later(parts, bound, doorman, transport)),
+    }
+}
+
+/// Begins to gossip as soon as it is known where this node is reached: names that cannot be looked up now can be later.
+fn join_later(
+    parts: Parts,
+    bound: SocketAddr,
+    doorman: Arc<Doorman>,
+    transport: impl FnOnce(SocketAddr) -> Arc<dyn Transport> + Send + 'static,
+) -> Gossip {
+    let (seeds, seeded) = watch::channel(Vec::new());
+    let (leave, mut leaving) = oneshot::channel::<oneshot::Sender<()>>();
+    let (membership, known, counted) = (parts.membership.clone(), Arc::new(OnceLock::new()), doorman.clone());
+    let (found, asked) = (known.clone(), seeded.clone());
+    let task = tokio::spawn(async move {
+        let address = tokio::select! {
+            address = find_own(&parts, &asked, bound) => address,
+            // Nobody has heard of this node: there is nobody to say good-bye to, and who waits sees that the sender is gone.
+            _ = &mut leaving => return,
+        };
+        tracing::info!(%address, "found out where other nodes reach this one");
+        // It is found once.
+        let _ = found.set(address);
+        let node = introduce(&parts.settings, &parts.membership, address, counted, transport(address));
+        node.run(None, seeded, leaving).await;
+    });
+    Gossip { address: known, membership, doorman, seeds, leave, task }
+}
+
+/// Asks the way until it is known.
+async fn find_own(parts: &Parts, seeded: &watch::Receiver<Vec<String>>, bound: SocketAddr) -> SocketAddr {
+    let mut pause = ASK_THE_WAY[0];
+    loop {
+        tracing::warn!(
+            seeds = ?parts.settings.seeds,
+            "gossip waits: where other nodes reach this one is not known, since no name of those it knows can be looked up; it is tried again, or set gossip.advertise"
+        );
+        tokio::time::sleep(pause).await;
+        let mut parts = parts.clone();
+        parts.settings.seeds.extend(seeded.borrow().iter().cloned());
+        if let Some(ip) = own_ip(&parts, bound).await {
+            return SocketAddr::new(ip, bound.port());
+        }
+        pause = (pause * 2).min(ASK_THE_WAY[1]);
+    }
+}
+
+/// Says where this node is reached, and makes it.
+fn introduce(
+    settings: &GossipSettings,
+    membership: &Membership,
+    address: SocketAddr,
+    doorman: Arc<Doorman>,
+    transport: Arc<dyn Transport>,
+) -> node::Node {
+    membership.say(|facts| {
+        facts.address = Some(address);
+        facts.group = settings.group.as_str().into();
+    });
+    node::Node::new(settings.clone(), membership.clone(), address, doorman, transport)
 }
 
 /// Begins to gossip over a transport that shares `doorman`; others reach this node at `address`.
@@ -125,23 +195,19 @@ pub async fn join(
     transport: Arc<dyn Transport>,
 ) -> Result<Gossip, StartError> {
     let Parts { settings, membership, .. } = parts;
-    membership.say(|facts| {
-        facts.address = Some(address);
-        facts.group = settings.group.as_str().into();
-    });
     let (seeds, seeded) = watch::channel(Vec::new());
     let (leave, leaving) = oneshot::channel();
-    let node = node::Node::new(settings, membership.clone(), address, doorman.clone(), transport);
+    let node = introduce(&settings, &membership, address, doorman.clone(), transport);
     let first = node.open().await.map_err(|error| StartError::Chitchat(error.to_string()))?;
-    let task = tokio::spawn(node.run(first, seeded, leaving));
-    Ok(Gossip { address, membership, doorman, seeds, leave, task })
+    let task = tokio::spawn(node.run(Some(first), seeded, leaving));
+    Ok(Gossip { address: Arc::new(address.into()), membership, doorman, seeds, leave, task })
 }
 
 impl Gossip {
-    /// Where others reach this node.
+    /// Where others reach this node; `None` while it is looked for.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address.get().copied()
     }
 
     /// The members that it fills.

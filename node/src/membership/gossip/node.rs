@@ -8,7 +8,7 @@ use std::time::Duration;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
 use tokio::sync::{oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
 use super::doorman::{Count, Doorman};
 use super::pulse::Judge;
@@ -21,8 +21,12 @@ use crate::membership::{Member, MemberState, Membership};
 
 /// What is said in this time travels together.
 const TOGETHER: Duration = Duration::from_millis(50);
-/// How often what we say is set again, so that what a lying member has put in our place does not stay.
-const SAY_AGAIN: Duration = Duration::from_secs(5);
+/// How often what we say is said anew although it is the same, so that what a lying member has put in our place does not stay.
+const SAY_ANEW: Duration = Duration::from_secs(60);
+/// In so many intervals chitchat forgets the dead, who take the room of others; the roll remembers them for longer.
+const TAKES_ROOM: u32 = 60;
+/// The most that are asked at a time whether they are there.
+const ASKED: usize = 3;
 /// How often what was heard last is brought up to date, when nothing else has changed.
 const TOUCH: Duration = Duration::from_secs(1);
 /// Chitchat's memory of intervals; it only chooses with whom to gossip by them.
@@ -50,7 +54,15 @@ struct Run {
     /// Keys that have been set: what is no longer said has to be emptied.
     keys: BTreeSet<String>,
     touched: clock::Instant,
+    proved: clock::Instant,
     doubled: bool,
+}
+
+impl Run {
+    fn new(handle: ChitchatHandle, roll: Roll) -> Run {
+        let now = clock::now();
+        Run { handle, roll, keys: BTreeSet::new(), touched: now, proved: now, doubled: false }
+    }
 }
 
 impl Node {
@@ -73,7 +85,7 @@ impl Node {
             sampling_window_size: WINDOW,
             max_interval: interval * 10,
             initial_interval: interval,
-            dead_node_grace_period: self.settings.forget_after,
+            dead_node_grace_period: self.settings.forget_after.min(interval * TAKES_ROOM),
         };
         let life = super::life(self.membership.id(), clock::wall(), self.address);
         self.doorman.is(named(&life));
@@ -96,11 +108,11 @@ impl Node {
     /// Gossips until it is asked to leave. When chitchat ends by a fault, it is started again.
     pub(super) async fn run(
         mut self,
-        first: ChitchatHandle,
+        first: Option<ChitchatHandle>,
         mut seeded: watch::Receiver<Vec<String>>,
         mut leaving: oneshot::Receiver<oneshot::Sender<()>>,
     ) {
-        let mut next = Some(first);
+        let mut next = first;
         loop {
             let handle = match next.take() {
                 Some(handle) => handle,
@@ -113,8 +125,7 @@ impl Node {
                     }
                 },
             };
-            let mut run =
-                Run { handle, roll: Roll::new(self.judge), keys: BTreeSet::new(), touched: clock::now(), doubled: false };
+            let mut run = Run::new(handle, Roll::new(self.judge, self.settings.forget_after));
             tokio::select! {
                 () = self.gossip(&mut run, &mut seeded) => {}
                 asked = &mut leaving => {
@@ -134,10 +145,11 @@ impl Node {
 
     /// Says, hears and asks until chitchat ends.
     async fn gossip(&mut self, run: &mut Run, seeded: &mut watch::Receiver<Vec<String>>) {
+        self.say(run, false).await;
         let mut said = self.membership.said();
         let mut look = interval((self.settings.interval / 4).clamp(Duration::from_millis(20), Duration::from_millis(500)));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut say_again = interval(SAY_AGAIN);
+        let mut say_anew = interval_at(clock::now() + SAY_ANEW, SAY_ANEW);
         let mut ask = clock::now();
         let ended = run.handle.termination_watcher();
         tokio::pin!(ended);
@@ -149,11 +161,11 @@ impl Node {
                     return;
                 }
                 _ = look.tick() => self.hear(run).await,
-                _ = say_again.tick() => self.say(run).await,
+                _ = say_anew.tick() => self.say(run, true).await,
                 Ok(()) = said.changed() => {
                     sleep(TOGETHER).await;
                     said.mark_unchanged();
-                    self.say(run).await;
+                    self.say(run, false).await;
                 }
                 () = sleep_until(ask) => {
                     let others = self.ask(run, seeded).await;
@@ -164,15 +176,23 @@ impl Node {
         }
     }
 
-    /// Hands chitchat what this node says.
-    async fn say(&self, run: &mut Run) {
+    /// Hands chitchat what this node says; `anew`: all of it takes the place of what others have of it.
+    async fn say(&self, run: &mut Run, anew: bool) {
         let (pairs, left_out) = codec::encode(self.membership.id(), &self.membership.facts());
         self.doorman.counters.add(Count::FactsLeftOut, left_out);
         let gone: Vec<String> = run.keys.iter().filter(|key| !pairs.contains_key(*key)).cloned().collect();
         run.keys = pairs.keys().cloned().collect();
+        let claimed = self.doorman.claimed();
         run.handle
             .with_chitchat(|chitchat| {
                 let own = chitchat.self_node_state();
+                if claimed > own.max_version() {
+                    own.set_max_version(claimed);
+                }
+                if anew {
+                    // A value that stays the same would not be said.
+                    pairs.keys().for_each(|key| own.set(key, "-"));
+                }
                 pairs.iter().for_each(|(key, value)| own.set(key, value));
                 gone.iter().for_each(|key| own.set(key, ""));
             })
@@ -180,10 +200,15 @@ impl Node {
     }
 
     /// Copies what chitchat has heard, and lets everybody know when it matters.
-    async fn hear(&self, run: &mut Run) {
+    async fn hear(&mut self, run: &mut Run) {
         let roll = &run.roll;
-        let (sightings, present, own) = run.handle.with_chitchat(|chitchat| copy(chitchat, roll)).await;
+        let (sightings, present, own, version) = run.handle.with_chitchat(|chitchat| copy(chitchat, roll)).await;
         self.doorman.refresh(present);
+        if self.doorman.claimed() > version {
+            tracing::warn!("another node has written in the name of this one; what this one says is said anew");
+            self.say(run, true).await;
+        }
+        self.prove(run);
         let moment = Moment { now: clock::now(), wall_ms: clock::unix_ms() };
         let news = run.roll.look(sightings, moment);
         self.doorman.counters.add(Count::Suspicions, news.suspected);
@@ -206,6 +231,21 @@ impl Node {
         run.doubled = doubled;
     }
 
+    /// Asks some of whom only one peer has spoken whether they are there, once in a round.
+    fn prove(&mut self, run: &mut Run) {
+        let now = clock::now();
+        if now.saturating_duration_since(run.proved) < self.settings.interval {
+            return;
+        }
+        run.proved = now;
+        for address in self.doorman.unproven(ASKED, &mut self.dice) {
+            if address != self.address {
+                // An error means that chitchat has ended, which is seen elsewhere.
+                let _ = run.handle.gossip(address);
+            }
+        }
+    }
+
     fn own(&self, wall_ms: u64, state: MemberState) -> Member {
         Member { id: self.membership.id().clone(), facts: self.membership.facts(), state, last_seen_ms: wall_ms }
     }
@@ -215,6 +255,7 @@ impl Node {
         let told: Vec<String> = self.settings.seeds.iter().chain(seeded.borrow_and_update().iter()).cloned().collect();
         let heard: HashSet<SocketAddr> = run.roll.reachable().map(|id| id.gossip_advertise_addr).collect();
         let mut found = seeds::look_up(&told).await;
+        found.extend(run.roll.gone().map(|id| id.gossip_advertise_addr));
         found.remove(&self.address);
         for seed in seeds::pick(found, &heard, &mut self.dice) {
             // An error means that chitchat has ended, which is seen elsewhere.
@@ -226,7 +267,7 @@ impl Node {
     /// Tells a few members that this node leaves; they tell the others.
     async fn say_farewell(&mut self, run: &mut Run) {
         let (key, value) = codec::farewell();
-        self.say(run).await;
+        self.say(run, false).await;
         run.handle.with_chitchat(|chitchat| chitchat.self_node_state().set(key, value)).await;
         let mut members: Vec<SocketAddr> = run.roll.reachable().map(|id| id.gossip_advertise_addr).collect();
         members.sort_unstable();
@@ -248,10 +289,11 @@ fn named(id: &ChitchatId) -> Named {
     Named { name: id.node_id.as_bytes().into(), generation: id.generation_id, address: id.gossip_advertise_addr }
 }
 
-/// What chitchat knows: of whom what is new to the roll, who is in, and which life is ours.
-fn copy(chitchat: &mut Chitchat, roll: &Roll) -> (Vec<Sighting>, Vec<Named>, ChitchatId) {
+/// What chitchat knows: of whom what is new to the roll, who is in, which life is ours, and the version of what we say.
+fn copy(chitchat: &mut Chitchat, roll: &Roll) -> (Vec<Sighting>, Vec<Named>, ChitchatId, u64) {
     let own = chitchat.self_chitchat_id().clone();
     let mut sightings = Vec::with_capacity(chitchat.node_states().len());
+    let own_version = chitchat.self_node_state().max_version();
     let mut present = Vec::with_capacity(chitchat.node_states().len());
     for (id, state) in chitchat.node_states() {
         present.push(named(id));
@@ -264,7 +306,7 @@ fn copy(chitchat: &mut Chitchat, roll: &Roll) -> (Vec<Sighting>, Vec<Named>, Chi
             .then(|| state.key_values().map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
         sightings.push(Sighting { id: id.clone(), heartbeat: state.heartbeat().into(), version, pairs });
     }
-    (sightings, present, own)
+    (sightings, present, own, own_version)
 }
 
 /// The transport, as often as it has to be opened.

@@ -58,6 +58,12 @@ impl Pulse {
         now.saturating_duration_since(self.last)
     }
 
+    /// Whether it was heard after that moment.
+    #[must_use]
+    pub fn was_heard_after(&self, moment: Instant) -> bool {
+        self.last > moment
+    }
+
     /// The silence, in usual intervals.
     #[must_use]
     pub fn phi(&self, now: Instant, judge: Judge) -> f64 {

@@ -1,7 +1,8 @@
 //! Who is there, from what chitchat knows: heartbeats judged, facts read when they have changed, former lives forgotten. Pure; it knows no clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chitchat::ChitchatId;
 
@@ -43,10 +44,16 @@ pub struct News {
     pub dropped: u64,
 }
 
+/// The most of those gone that are remembered.
+const MAX_GONE: usize = 1_000;
+/// Whose heart still beats so many intervals after a good-bye has not said it himself: news of a heart that has stopped travel less long.
+const ECHOES: u32 = 15;
+
 /// All lives of all nodes that are known.
 #[derive(Debug)]
 pub struct Roll {
     judge: Judge,
+    remember: Duration,
     lives: HashMap<ChitchatId, Life>,
 }
 
@@ -55,21 +62,24 @@ struct Life {
     pulse: Pulse,
     version: u64,
     says: Option<Says>,
+    /// Since when it says that it has left.
+    left: Option<Instant>,
     state: Option<MemberState>,
+    /// chitchat has forgotten it.
+    gone: bool,
 }
 
 #[derive(Debug)]
 struct Says {
     id: Arc<str>,
     facts: Arc<Facts>,
-    left: bool,
 }
 
 impl Roll {
-    /// An empty one.
+    /// An empty one. Members gone are remembered for a while after they were heard last.
     #[must_use]
-    pub fn new(judge: Judge) -> Roll {
-        Roll { judge, lives: HashMap::new() }
+    pub fn new(judge: Judge, remember: Duration) -> Roll {
+        Roll { judge, remember, lives: HashMap::new() }
     }
 
     /// Whether this version of what a life says has not been read yet.
@@ -88,11 +98,14 @@ impl Roll {
                 pulse: Pulse::new(heartbeat, moment.now, self.judge),
                 version: 0,
                 says: None,
+                left: None,
                 state: None,
+                gone: false,
             });
+            life.gone = false;
             life.pulse.hear(heartbeat, moment.now, self.judge);
             if let Some(pairs) = pairs {
-                news.dropped += life.read(&pairs, moment.wall_ms);
+                news.dropped += life.read(&pairs, moment);
                 life.version = version;
                 news.changed = true;
             }
@@ -105,9 +118,38 @@ impl Roll {
             }
             self.lives.insert(id, life);
         }
-        // Who is left over has been forgotten by chitchat.
-        news.changed |= lives.values().any(|life| life.state.is_some());
+        news.changed |= self.remember_gone(lives, moment);
         news
+    }
+
+    /// Keeps, for a while, those that chitchat has forgotten: it does so soon, since they take the room of others. Whether something has changed by that.
+    fn remember_gone(&mut self, gone: HashMap<ChitchatId, Life>, moment: Moment) -> bool {
+        let mut changed = false;
+        let present: HashSet<&str> = self.lives.values().filter_map(|life| Some(&*life.says.as_ref()?.id)).collect();
+        let mut kept: Vec<(ChitchatId, Life)> = Vec::new();
+        for (id, mut life) in gone {
+            let Some(state) = life.state else { continue };
+            let superseded = life.says.as_ref().is_none_or(|says| present.contains(&*says.id));
+            if superseded || life.pulse.silence(moment.now) >= self.remember {
+                changed = true;
+                continue;
+            }
+            let end = if state == MemberState::Left { MemberState::Left } else { MemberState::Dead };
+            changed |= end != state;
+            (life.state, life.gone) = (Some(end), true);
+            kept.push((id, life));
+        }
+        if kept.len() > MAX_GONE {
+            kept.sort_by_key(|(_, life)| life.pulse.silence(moment.now));
+            kept.truncate(MAX_GONE);
+        }
+        self.lives.extend(kept);
+        changed
+    }
+
+    /// Where the dead were reached that only this node remembers: a part of the fleet that was cut off is found again there.
+    pub fn gone(&self) -> impl Iterator<Item = &ChitchatId> {
+        self.lives.iter().filter(|(_, life)| life.gone && life.state == Some(MemberState::Dead)).map(|(id, _)| id)
     }
 
     /// The members by id, `own` among them in place of all its former lives.
@@ -119,12 +161,8 @@ impl Roll {
             if says.id == own.id {
                 continue;
             }
-            let rank = (is_there(state), id.generation_id);
-            match newest.get(&says.id) {
-                Some((other, _, _, theirs)) if (is_there(*theirs), other.generation_id) >= rank => {}
-                _ => {
-                    newest.insert(&says.id, (id, life, says, state));
-                }
+            if newest.get(&says.id).is_none_or(|(other, _, _, theirs)| takes_place((id, state), (other, *theirs))) {
+                newest.insert(&says.id, (id, life, says, state));
             }
         }
         let mut members: Vec<Member> = newest
@@ -158,17 +196,19 @@ impl Roll {
 
 impl Life {
     /// Reads what it says; how much of it was nonsense. Who says nothing sensible any more is what it was.
-    fn read(&mut self, pairs: &[(String, String)], wall_ms: u64) -> u64 {
-        let read = codec::decode(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())), wall_ms);
+    fn read(&mut self, pairs: &[(String, String)], moment: Moment) -> u64 {
+        let read = codec::decode(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())), moment.wall_ms);
         let Some(Read { id, facts, left, dropped }) = read else { return 0 };
-        self.says = Some(Says { id, facts: Arc::new(facts), left });
+        self.says = Some(Says { id, facts: Arc::new(facts) });
+        self.left = if left { Some(self.left.unwrap_or(moment.now)) } else { None };
         dropped
     }
 
     fn judge(&self, now: Instant, judge: Judge) -> Option<MemberState> {
-        let says = self.says.as_ref()?;
+        self.says.as_ref()?;
         let state = self.pulse.state(now, judge)?;
-        Some(if says.left { MemberState::Left } else { state })
+        let left = self.left.is_some_and(|since| !self.pulse.was_heard_after(since + judge.interval * ECHOES));
+        Some(if left { MemberState::Left } else { state })
     }
 
     fn tell(&self, state: Option<MemberState>) {
@@ -176,6 +216,20 @@ impl Life {
         let was = self.state.map_or("unknown", MemberState::as_str);
         tracing::info!(member = %says.id, was, is = state.as_str(), "a member of the fleet is seen otherwise");
     }
+}
+
+/// Whether one life of a node is shown in place of another one: who is there before who is not, then the later one. A later life elsewhere waits until the
+/// former one falls silent, so that nobody takes the name of a member that lives.
+fn takes_place((id, state): (&ChitchatId, MemberState), (other, theirs): (&ChitchatId, MemberState)) -> bool {
+    if is_there(state) != is_there(theirs) {
+        return is_there(state);
+    }
+    let moved = id.gossip_advertise_addr.ip() != other.gossip_advertise_addr.ip();
+    if moved && (state == MemberState::Alive) != (theirs == MemberState::Alive) {
+        return state == MemberState::Alive;
+    }
+    let later = id.generation_id > other.generation_id;
+    if moved && state == MemberState::Alive { !later } else { later }
 }
 
 fn is_there(state: MemberState) -> bool {
@@ -190,8 +244,6 @@ fn millis(span: std::time::Duration) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::time::Duration;
-
     use super::*;
     use crate::clock;
 
@@ -204,7 +256,7 @@ mod tests {
 
     impl Watcher {
         fn new() -> Watcher {
-            Watcher { roll: Roll::new(JUDGE), start: clock::now() }
+            Watcher { roll: Roll::new(JUDGE, Duration::from_secs(60)), start: clock::now() }
         }
 
         fn at(&self, second: u64) -> Moment {
@@ -245,8 +297,12 @@ mod tests {
         assert_eq!(watcher.look(8, &[quiet(sighting("a", 1, 3))]), News::default());
         assert!(watcher.look(11, &[quiet(sighting("a", 1, 3))]).changed);
         assert_eq!(watcher.shown(11)[0], ("a".into(), "dead"));
-        assert!(watcher.look(12, &[]).changed);
-        assert_eq!(watcher.shown(12), [("own".into(), "alive")]);
+        // chitchat forgets it, the roll does not yet.
+        assert_eq!(watcher.look(12, &[]), News::default());
+        assert_eq!(watcher.shown(12)[0], ("a".into(), "dead"));
+        assert_eq!(watcher.roll.gone().count(), 1);
+        assert!(watcher.look(62, &[]).changed);
+        assert_eq!(watcher.shown(62), [("own".into(), "alive")]);
     }
 
     #[test]
@@ -259,6 +315,56 @@ mod tests {
         // The new self dies as well: it is not the old one that is shown.
         watcher.look(30, &[quiet(sighting("a", 1, 2)), quiet(sighting("a", 2, 2))]);
         assert_eq!(watcher.shown(30)[0], ("a".into(), "dead"));
+    }
+
+    #[test]
+    fn who_was_forgotten_and_comes_back_is_there_again() {
+        let mut watcher = Watcher::new();
+        watcher.look(0, &[sighting("a", 1, 1)]);
+        watcher.look(1, &[quiet(sighting("a", 1, 2))]);
+        watcher.look(20, &[]);
+        assert_eq!(watcher.shown(20)[0], ("a".into(), "dead"));
+        watcher.look(21, &[sighting("a", 1, 30)]);
+        assert_eq!(watcher.shown(21)[0], ("a".into(), "alive"));
+        assert_eq!(watcher.roll.gone().count(), 0);
+    }
+
+    #[test]
+    fn a_later_life_elsewhere_waits_until_the_former_one_is_silent() {
+        let elsewhere = |heartbeat| {
+            let id = ChitchatId::new("x", 2, "127.0.0.2:1".parse().unwrap());
+            let facts = Facts { version: "elsewhere".into(), ..Facts::default() };
+            let pairs = codec::encode("a", &facts).0;
+            Sighting { id, heartbeat, version: 1, pairs: Some(pairs.into_iter().collect()) }
+        };
+        let version = |watcher: &Watcher, second| {
+            let own = Member { id: "own".into(), facts: Arc::default(), state: MemberState::Alive, last_seen_ms: 0 };
+            watcher.roll.members(own, watcher.at(second))[0].facts.version.to_string()
+        };
+        let mut watcher = Watcher::new();
+        for second in 0..3 {
+            watcher.look(second, &[sighting("a", 1, second + 1), elsewhere(second + 1)]);
+        }
+        assert_eq!(version(&watcher, 2), "");
+        for second in 3..8 {
+            watcher.look(second, &[quiet(sighting("a", 1, 3)), quiet(elsewhere(second + 1))]);
+        }
+        assert_eq!(version(&watcher, 8), "elsewhere");
+    }
+
+    #[test]
+    fn a_good_bye_that_somebody_else_has_said_is_seen_through() {
+        let mut watcher = Watcher::new();
+        watcher.look(0, &[sighting("a", 1, 1)]);
+        let mut forged = sighting("a", 1, 2);
+        let (key, value) = codec::farewell();
+        forged.pairs.as_mut().unwrap().push((key.into(), value.into()));
+        watcher.look(1, &[forged.clone()]);
+        assert_eq!(watcher.shown(1)[0], ("a".into(), "left"));
+        for second in 2..20 {
+            watcher.look(second, &[quiet(sighting("a", 1, second + 1))]);
+        }
+        assert_eq!(watcher.shown(19)[0], ("a".into(), "alive"));
     }
 
     #[test]

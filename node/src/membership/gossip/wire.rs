@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::delta;
+use super::delta::{self, About};
 
 /// The most bytes of one message: a digest and a delta as large as chitchat makes them.
 pub const MAX_MESSAGE_BYTES: usize = 144 * 1_024;
@@ -50,8 +50,13 @@ pub struct Named {
 
 /// One entry of a digest and the bytes that it is made of.
 #[derive(Debug, PartialEq, Eq)]
-struct Entry {
-    named: Named,
+pub struct Entry {
+    /// Who is named.
+    pub named: Named,
+    /// Its newest heartbeat.
+    pub beat: u64,
+    /// The newest version of what it says.
+    pub version: u64,
     bytes: std::ops::Range<usize>,
 }
 
@@ -66,9 +71,9 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Looks at a message. `None`: it is not one, too large to be unpacked, or says what no honest member says. `own` is this node's present life.
+    /// Looks at a message. `None`: it is not one, too large to be unpacked, or says what no honest member says.
     #[must_use]
-    pub fn parse(bytes: &'a [u8], own: Option<&Named>) -> Option<Message<'a>> {
+    pub fn parse(bytes: &'a [u8], about: About<'_>) -> Option<Message<'a>> {
         if bytes.len() > MAX_MESSAGE_BYTES || bytes.get(..2)? != MAGIC || *bytes.get(2)? != 0 {
             return None;
         }
@@ -86,27 +91,33 @@ impl<'a> Message<'a> {
             Kind::Syn => {
                 cursor.text()?;
             }
-            Kind::SynAck | Kind::Ack => delta::take(&mut cursor, own)?,
+            Kind::SynAck | Kind::Ack => delta::take(&mut cursor, about)?,
             Kind::BadCluster => {}
         }
         (cursor.at == bytes.len()).then_some(Message { bytes, kind, entries, rest })
     }
 
     /// Who is named in it.
-    pub fn named(&self) -> impl Iterator<Item = &Named> {
-        self.entries.iter().map(|entry| &entry.named)
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
-    /// The same message with a digest of only those that `keep` lets through.
+    /// The same message with a digest of only those for whom `kept` has a heartbeat, which takes the place of the one claimed.
     #[must_use]
-    pub fn only(&self, mut keep: impl FnMut(&Named) -> bool) -> Vec<u8> {
-        let mut out = self.bytes[..HEADER].to_vec();
+    pub fn only(&self, kept: impl Fn(usize, &Entry) -> Option<u64>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.bytes.len());
+        out.extend(&self.bytes[..HEADER]);
         if matches!(self.kind, Kind::Syn | Kind::SynAck) {
-            let kept: Vec<&Entry> = self.entries.iter().filter(|entry| keep(&entry.named)).collect();
+            let kept: Vec<(&Entry, u64)> =
+                self.entries.iter().enumerate().filter_map(|(at, entry)| Some((entry, kept(at, entry)?))).collect();
             // There were no more before, and they were counted in 16 bits.
             out.extend(u16::try_from(kept.len()).unwrap_or(u16::MAX).to_le_bytes());
-            for entry in kept {
-                out.extend(&self.bytes[entry.bytes.clone()]);
+            for (entry, beat) in kept {
+                let tail = entry.bytes.end - DIGEST_TAIL;
+                out.extend(&self.bytes[entry.bytes.start..tail]);
+                out.extend(beat.to_le_bytes());
+                out.extend(&self.bytes[tail + 8..entry.bytes.end]);
             }
         }
         out.extend(&self.bytes[self.rest..]);
@@ -174,8 +185,8 @@ impl<'a> Cursor<'a> {
         for _ in 0..count {
             let start = self.at;
             let named = self.named()?;
-            self.take(DIGEST_TAIL)?;
-            entries.push(Entry { named, bytes: start..self.at });
+            let (beat, _collected, version) = (self.u64()?, self.u64()?, self.u64()?);
+            entries.push(Entry { named, beat, version, bytes: start..self.at });
         }
         Some(entries)
     }
@@ -189,6 +200,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn parse(bytes: &[u8]) -> Option<Message<'_>> {
+        Message::parse(bytes, About { own: None, wall_ms: u64::MAX })
+    }
+
+    fn all(_: usize, entry: &Entry) -> Option<u64> {
+        Some(entry.beat)
+    }
 
     /// A digest as chitchat writes it: the layout is its wire version 0.
     fn syn(nodes: u16) -> Vec<u8> {
@@ -206,9 +225,9 @@ mod tests {
     #[test]
     fn chitchat_and_we_read_the_same() {
         let bytes = syn(5);
-        let message = Message::parse(&bytes, None).unwrap();
-        assert_eq!((message.kind, message.named().count()), (Kind::Syn, 5));
-        assert_eq!(message.only(|_| true), bytes);
+        let message = parse(&bytes).unwrap();
+        assert_eq!((message.kind, message.entries().len()), (Kind::Syn, 5));
+        assert_eq!(message.only(all), bytes);
         let read = ChitchatMessage::deserialize(&mut &bytes[..]).unwrap();
         assert_eq!(read.serialize_to_vec(), bytes);
     }
@@ -216,16 +235,17 @@ mod tests {
     #[test]
     fn who_is_cut_out_is_unknown_to_chitchat() {
         let bytes = syn(3);
-        let cut = Message::parse(&bytes, None).unwrap().only(|named| named.address.port() != 1);
+        let cut = parse(&bytes).unwrap().only(|_, entry| (entry.named.address.port() != 1).then_some(77));
         let shown = format!("{:?}", ChitchatMessage::deserialize(&mut &cut[..]).unwrap());
         assert!(shown.contains("n0000000000") && !shown.contains("n0000000001") && shown.contains("n0000000002"), "{shown}");
+        assert!(shown.contains("77") && !shown.contains("Heartbeat(3)"), "{shown}");
     }
 
     #[test]
     fn a_full_digest_fits_what_chitchat_reckons_with() {
         let bytes = syn(u16::try_from(super::super::MAX_MEMBERS).unwrap());
         assert!(bytes.len() < 65_000, "{}", bytes.len());
-        assert!(Message::parse(&bytes, None).is_some());
+        assert!(parse(&bytes).is_some());
     }
 
     #[test]
@@ -234,7 +254,7 @@ mod tests {
         ChitchatId::new("n".repeat(65_000), 7, "10.0.0.1:1".parse().unwrap()).serialize(&mut bytes);
         bytes.extend([0; DIGEST_TAIL]);
         "fleet".serialize(&mut bytes);
-        assert_eq!(Message::parse(&bytes, None), None);
+        assert_eq!(parse(&bytes), None);
     }
 
     #[test]
@@ -242,24 +262,24 @@ mod tests {
         let mut bomb = vec![MAGIC[0], MAGIC[1], 0, 2];
         (0..=delta::MAX_BLOCKS).for_each(|_| bomb.extend([1, 1, 0, 0]));
         bomb.push(0);
-        assert_eq!(Message::parse(&bomb, None), None);
+        assert_eq!(parse(&bomb), None);
         let none: Vec<u8> = [&[MAGIC[0], MAGIC[1], 0, 2][..], &[0]].concat();
-        assert_eq!(Message::parse(&none, None).map(|message| message.kind), Some(Kind::Ack));
+        assert_eq!(parse(&none).map(|message| message.kind), Some(Kind::Ack));
     }
 
     #[test]
     fn what_hangs_on_or_is_missing_is_refused() {
         let bytes = syn(2);
-        assert!((0..bytes.len()).all(|end| Message::parse(&bytes[..end], None).is_none()));
-        assert!(Message::parse(&[&bytes[..], &[0]].concat(), None).is_none());
+        assert!((0..bytes.len()).all(|end| parse(&bytes[..end]).is_none()));
+        assert!(parse(&[&bytes[..], &[0]].concat()).is_none());
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_judged_without_a_panic(tail in prop::collection::vec(any::<u8>(), 0..200), kind in 0..5_u8) {
             let bytes = [&[MAGIC[0], MAGIC[1], 0, kind][..], &tail].concat();
-            if let Some(message) = Message::parse(&bytes, None) {
-                prop_assert_eq!(message.only(|_| true), bytes.clone());
+            if let Some(message) = parse(&bytes) {
+                prop_assert_eq!(message.only(all), bytes.clone());
             }
         }
     }

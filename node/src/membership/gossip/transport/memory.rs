@@ -1,7 +1,7 @@
 //! A net in memory: its links can be cut, be lossy and take time. For tests and simulations of fleets in one process.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::super::doorman::{Count, Doorman, Refusal, Verdict};
+use super::super::ledger::Peer;
 use crate::clock::{self, Instant};
 
 /// Messages that wait at a node; the next one is lost.
@@ -171,7 +172,7 @@ impl Socket for MemorySocket {
                 tokio::time::sleep_until(letter.due).await;
             }
             let Some(Letter { from, bytes, .. }) = self.waiting.take() else { continue };
-            match self.doorman.judge(from, &bytes) {
+            match self.doorman.judge(known(from), &bytes) {
                 Verdict::Take(message) => return Ok((from, message)),
                 Verdict::Drop => {}
                 Verdict::Full => {
@@ -183,6 +184,15 @@ impl Socket for MemorySocket {
             }
         }
     }
+}
+
+/// Nobody can take another's address here.
+fn known(address: SocketAddr) -> Peer {
+    let ip = match address.ip() {
+        IpAddr::V4(v4) => u64::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6) as u64,
+    };
+    Peer { witness: ip << 16 | u64::from(address.port()), address, proven: true }
 }
 
 impl Drop for MemorySocket {

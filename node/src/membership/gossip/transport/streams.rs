@@ -5,7 +5,7 @@
 //! any address, hears the answers to its own messages and nothing that is meant for others.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::super::doorman::{Count, Doorman, Refusal, Verdict};
+use super::super::ledger::{MAX_PER_PEER, Peer};
 use super::super::wire;
 use super::frame::{self, Frame, Hello};
 use crate::clock::{self, Instant};
@@ -114,6 +115,7 @@ impl Transport for StreamTransport {
             doorman: self.doorman.clone(),
             inbox: sender,
             opened: Mutex::default(),
+            accepted: Arc::default(),
             tasks: Mutex::default(),
         });
         shared.tasks.lock().spawn(accept(shared.clone(), listener));
@@ -179,6 +181,8 @@ struct Shared {
     doorman: Arc<Doorman>,
     inbox: mpsc::Sender<Delivery>,
     opened: Mutex<HashMap<SocketAddr, Opened>>,
+    /// Streams that others have opened, by whose they are.
+    accepted: Arc<Mutex<HashMap<u64, usize>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -239,7 +243,18 @@ impl Shared {
             }
         };
         timeout(self.timing.frame, frame::write(&mut stream, &Frame::Hello(self.hello.clone()))).await??;
-        self.converse(stream, to, &chain, queue, answers).await
+        let peer = Peer { witness: self.witness(&chain, to.ip(), to), address: to, proven: true };
+        self.converse(stream, peer, &chain, queue, answers).await
+    }
+
+    /// Whose word comes over a stream: that of one identity on one host. Within a host there are no identities, all are believed to be who they say.
+    fn witness(&self, chain: &[CertificateDer<'_>], ip: IpAddr, address: SocketAddr) -> u64 {
+        let who = match peer_of(chain) {
+            Some(id) => format!("{id} {}", ip.to_canonical()),
+            None => address.to_string(),
+        };
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, who.as_bytes());
+        hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
     /// A stream that another node has opened: handshake, hello, then its messages.
@@ -266,9 +281,15 @@ impl Shared {
         if hello.cluster != self.hello.cluster {
             return timeout(self.timing.frame, frame::write(&mut stream, &Frame::Refused(Refusal::Cluster))).await?;
         }
+        let witness = self.witness(&chain, address.ip(), hello.address);
+        let Some(_place) = Place::take(&self.accepted, witness) else {
+            return Err(std::io::Error::other(format!("more than {MAX_PER_PEER} streams of one identity on one host")));
+        };
+        let proven = address.ip().to_canonical() == hello.address.ip().to_canonical();
+        let peer = Peer { witness, address: hello.address, proven };
         let (outbox, queue) = mpsc::channel(OUTBOX);
         let answers = outbox.downgrade();
-        let talk = self.converse(stream, hello.address, &chain, queue, answers).await;
+        let talk = self.converse(stream, peer, &chain, queue, answers).await;
         drop(outbox);
         talk
     }
@@ -277,7 +298,7 @@ impl Shared {
     async fn converse(
         &self,
         stream: Stream,
-        peer: SocketAddr,
+        peer: Peer,
         chain: &[CertificateDer<'static>],
         mut queue: mpsc::Receiver<Bytes>,
         answers: mpsc::WeakSender<Bytes>,
@@ -300,7 +321,7 @@ impl Shared {
     async fn read(
         &self,
         reader: &mut ReadHalf<Stream>,
-        peer: SocketAddr,
+        peer: Peer,
         answers: mpsc::WeakSender<Bytes>,
         asked: &Asked,
     ) -> std::io::Result<Option<Refusal>> {
@@ -311,7 +332,7 @@ impl Shared {
             let bytes = match frame {
                 Frame::Message(bytes) => bytes,
                 Frame::Refused(why) => {
-                    self.doorman.refused(peer, why);
+                    self.doorman.refused(peer.address, why);
                     return Ok(None);
                 }
                 Frame::Hello(_) => return Err(std::io::Error::other("a second hello")),
@@ -322,7 +343,7 @@ impl Shared {
                 Verdict::Full => return Ok(Some(Refusal::Full)),
             };
             let Some(answers) = answers.upgrade() else { return Ok(None) };
-            if self.inbox.send(Delivery { from: peer, message, answers }).await.is_err() {
+            if self.inbox.send(Delivery { from: peer.address, message, answers }).await.is_err() {
                 return Ok(None);
             }
         }
@@ -350,6 +371,36 @@ impl Shared {
         while identity.recheck(chain).is_ok() && is_ours(identity, chain) {
             if changes.changed().await.is_err() {
                 return;
+            }
+        }
+    }
+}
+
+/// One of the streams that one identity on one host may have opened.
+struct Place {
+    accepted: Arc<Mutex<HashMap<u64, usize>>>,
+    witness: u64,
+}
+
+impl Place {
+    fn take(accepted: &Arc<Mutex<HashMap<u64, usize>>>, witness: u64) -> Option<Place> {
+        let mut counts = accepted.lock();
+        let count = counts.entry(witness).or_default();
+        if *count >= MAX_PER_PEER {
+            return None;
+        }
+        *count += 1;
+        Some(Place { accepted: accepted.clone(), witness })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.accepted.lock();
+        if let Some(count) = counts.get_mut(&self.witness) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.witness);
             }
         }
     }

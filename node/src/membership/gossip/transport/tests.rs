@@ -125,6 +125,11 @@ async fn carries_both_ways(net: &Net) {
 async fn carries_large_ones(net: &Net) {
     let (mut a, mut b) = (net.node(1_000).await, net.node(1_000).await);
     let many: Vec<SocketAddr> = (1..=1_000).map(|port| SocketAddr::from(([10, 1, 1, 1], port))).collect();
+    b.doorman.refresh(many.iter().map(|address| super::super::wire::Named {
+        name: Box::from(&b"nodenodenod"[..]),
+        generation: 1,
+        address: *address,
+    }));
     a.socket.send(b.address, syn(&many)).await.unwrap();
     assert_eq!(b.receive().await.1, syn(&many));
 }
@@ -266,6 +271,18 @@ async fn the_silent_hold_up_nobody() {
     let mut byte = [0];
     let end = timeout(Duration::from_secs(20), silent[0].read(&mut byte)).await.expect("the silent one is kept");
     assert!(matches!(end, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn one_identity_on_one_host_has_not_all_streams() {
+    let a = streams(secure(), "fleet", Arc::new(Doorman::new(9))).await;
+    let mut greedy = Vec::new();
+    for _ in 0..=super::super::ledger::MAX_PER_PEER {
+        let mut b = streams(secure(), "fleet", Arc::new(Doorman::new(9))).await;
+        b.socket.send(a.address, syn(&[b.address])).await.unwrap();
+        greedy.push(b);
+    }
+    a.sees(Count::StreamsFailed).await;
 }
 
 #[tokio::test]
