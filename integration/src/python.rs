@@ -1,11 +1,11 @@
-//! The Python in which a client of others is: gRPC's own.
+//! The Python in which clients of others are: gRPC's own, and one of the SPIFFE Workload API.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::heddle::binary;
 
-/// The Python that knows it; made at the first use.
+/// The Python that knows them; made at the first use.
 pub fn interpreter() -> PathBuf {
     let target = binary().ancestors().nth(2).unwrap().to_owned();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python.sh");
@@ -17,6 +17,11 @@ pub fn interpreter() -> PathBuf {
 /// A command that runs one of the scripts of the stories.
 pub fn script(name: &str) -> Command {
     let mut command = Command::new(interpreter());
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name));
+    command.arg(path(name));
     command
+}
+
+/// Where a script of the stories is.
+pub fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name)
 }

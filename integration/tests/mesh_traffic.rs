@@ -194,6 +194,20 @@ fn a_websocket_passes_two_sidecars_and_ends_when_a_policy_forbids_it() {
 }
 
 #[test]
+fn an_application_asks_for_its_identity_as_spiffe_says() {
+    let mesh = Mesh::with(Setup::default(), "");
+    let socket = mesh.control.place.path("workload.sock");
+    let app = Nginx::saying("yes");
+    let more = format!("identity: {{ workload_api: \"{}\" }}\n", socket.display());
+    let _api = mesh.sidecar(&Service { more: &more, ..Service::http("api", app.address) });
+    let told = until("the identity", || {
+        let output = python::script("workload.py").arg(&socket).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).ok()
+    });
+    assert_eq!(told, json!({ "id": "spiffe://story.example/ns/default/svc/api", "chain": 1, "roots": 1 }));
+}
+
+#[test]
 fn identities_outlive_an_absence_of_the_control_plane_as_long_as_two_fifths_of_their_life() {
     // Identities of five minutes and an absence of two, each divided by ten.
     let mut mesh = Mesh::start(", svid_ttl: 30s");

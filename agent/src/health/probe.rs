@@ -17,8 +17,14 @@ use crate::http::ResponseHead;
 use crate::http::h1::{HeadLimits, RequestKind, ResponseParser};
 
 /// Bounds on the head of an answer to a probe; its body is not read.
-const LIMITS: HeadLimits =
-    HeadLimits { max_bytes: 32 * 1024, max_field: 16 * 1024, max_fields: 128, max_target: 0, connect: false };
+const LIMITS: HeadLimits = HeadLimits {
+    max_bytes: 32 * 1024,
+    max_field: 16 * 1024,
+    max_fields: 128,
+    max_target: 0,
+    connect: false,
+    any_authority: false,
+};
 
 /// What is probed.
 #[derive(Debug, Clone)]

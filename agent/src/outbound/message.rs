@@ -71,8 +71,14 @@ pub(super) struct Failed {
 }
 
 /// Bounds on the heads of answers: what a server may say around its content.
-const HEAD: HeadLimits =
-    HeadLimits { max_bytes: 64 * 1024, max_field: 32 * 1024, max_fields: 256, max_target: 0, connect: false };
+const HEAD: HeadLimits = HeadLimits {
+    max_bytes: 64 * 1024,
+    max_field: 32 * 1024,
+    max_fields: 256,
+    max_target: 0,
+    connect: false,
+    any_authority: false,
+};
 /// Most bytes of chunk extensions.
 const MAX_EXTENSIONS: u32 = 16 * 1024;
 /// Most interim responses before the final one.

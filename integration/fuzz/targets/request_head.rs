@@ -5,7 +5,7 @@ use heddle_agent::bench::{HeadLimits, Persistence, RequestHead, RequestParser, W
 use heddle_agent::bench::{BodyLength, ParsedRequest};
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: HeadLimits = HeadLimits { max_bytes: 4096, max_field: 1024, max_fields: 32, max_target: 1024 };
+const LIMITS: HeadLimits = HeadLimits { max_bytes: 4096, max_field: 1024, max_fields: 32, max_target: 1024, connect: false, any_authority: false };
 
 fn read(pieces: &[&[u8]]) -> Option<(RequestHead, ParsedRequest)> {
     let mut head = RequestHead::default();
@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let mut wire = Vec::new();
     write_request_head(&mut wire, &head, &head.authority, length, Persistence::Default);
-    let limits = HeadLimits { max_bytes: 1 << 16, max_field: 4096, max_fields: 64, max_target: 4096 };
+    let limits = HeadLimits { max_bytes: 1 << 16, max_field: 4096, max_fields: 64, max_target: 4096, connect: false, any_authority: false };
     let mut again = RequestHead::default();
     let read = RequestParser::new(limits).advance(&wire, &mut again);
     let read = read.ok().flatten().unwrap_or_else(|| panic!("what we write is no request: {:?}", String::from_utf8_lossy(&wire)));

@@ -5,7 +5,7 @@ use heddle_agent::bench::{BodyLength, ParsedResponse};
 use heddle_agent::bench::{HeadLimits, Persistence, RequestKind, ResponseHead, ResponseParser, WireLength, write_response_head};
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: HeadLimits = HeadLimits { max_bytes: 4096, max_field: 1024, max_fields: 32, max_target: 1024 };
+const LIMITS: HeadLimits = HeadLimits { max_bytes: 4096, max_field: 1024, max_fields: 32, max_target: 1024, connect: false, any_authority: false };
 
 fn read(kind: RequestKind, pieces: &[&[u8]]) -> Option<(ResponseHead, ParsedResponse)> {
     let mut head = ResponseHead::default();
@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let mut wire = Vec::new();
     write_response_head(&mut wire, &head, length, Persistence::Default, None);
-    let limits = HeadLimits { max_bytes: 1 << 16, max_field: 4096, max_fields: 64, max_target: 4096 };
+    let limits = HeadLimits { max_bytes: 1 << 16, max_field: 4096, max_fields: 64, max_target: 4096, connect: false, any_authority: false };
     let mut again = ResponseHead::default();
     let read = ResponseParser::new(limits, kind).advance(&wire, &mut again);
     let read = read.ok().flatten().unwrap_or_else(|| panic!("what we write is no response: {:?}", String::from_utf8_lossy(&wire)));

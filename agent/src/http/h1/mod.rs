@@ -37,6 +37,8 @@ pub struct HeadLimits {
     pub max_target: usize,
     /// Whether CONNECT is let in that names an authority alone (RFC 9113 section 8.5); over HTTP/2 only.
     pub connect: bool,
+    /// Whether an authority may be any text, as where all that is served is on a socket with a path (gRPC's C core names that); over HTTP/2 only.
+    pub any_authority: bool,
 }
 
 impl HeadLimits {
@@ -48,6 +50,7 @@ impl HeadLimits {
             max_fields: limits.max_headers as usize,
             max_target: limits.max_uri_bytes as usize,
             connect: false,
+            any_authority: false,
         }
     }
 }

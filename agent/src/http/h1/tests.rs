@@ -8,7 +8,8 @@ use super::date::http_date;
 use super::*;
 use crate::http::{BodyError, Fields, Method, RequestHead, ResponseHead, Version};
 
-const LIMITS: HeadLimits = HeadLimits { max_bytes: 4096, max_field: 1024, max_fields: 20, max_target: 256, connect: false };
+const LIMITS: HeadLimits =
+    HeadLimits { max_bytes: 4096, max_field: 1024, max_fields: 20, max_target: 256, connect: false, any_authority: false };
 
 fn request(text: &[u8]) -> Result<Option<(ParsedRequest, RequestHead)>, Fault> {
     let mut head = RequestHead::default();

@@ -5,4 +5,5 @@ pub mod frame;
 pub mod hpack;
 pub mod message;
 pub mod send;
+pub mod stream_io;
 pub mod wire;

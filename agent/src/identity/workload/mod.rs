@@ -1,5 +1,6 @@
 //! The SPIFFE Workload API on a unix socket: the application beside us is handed our identity, and hears of every change. Generated types stay here.
 
+mod connection;
 #[cfg(test)]
 mod tests;
 
@@ -16,20 +17,18 @@ use heddle_proto::spiffe::workload as proto;
 use proto::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
 use rustls_pki_types::PrivateKeyDer;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::Service;
 use tonic::metadata::MetadataMap;
-use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use crate::settings::WorkloadApiSettings;
 
 /// What each call must carry, so that no browser or proxy can be made to ask (SPIFFE Workload Endpoint, section 5).
 const HEADER: &str = "workload.spiffe.io";
-/// Connections that were accepted and wait to be served.
-const WAITING: usize = 16;
-/// Calls of one connection at the same time.
-const CALLS: usize = 16;
+/// Connections at the same time; further ones wait for one to close.
+const CONNECTIONS: usize = 256;
 
 /// Opens the socket.
 ///
@@ -61,28 +60,26 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves as long as the process lives.
 pub(super) async fn serve(listener: UnixListener, uids: Vec<u32>, identity: Identity) {
-    let (sender, incoming) = mpsc::channel(WAITING);
-    let service = SpiffeWorkloadApiServer::new(Api { identity });
-    let server = Server::builder().concurrency_limit_per_connection(CALLS).add_service(service);
-    let accepting = take(|cx| listener.poll_accept(cx).map_ok(|(stream, _)| stream), uids, sender);
-    let ((), served) = tokio::join!(accepting, server.serve_with_incoming(ReceiverStream::new(incoming)));
-    tracing::error!(?served, "the Workload API has ended");
+    let (api, seats) = (SpiffeWorkloadApiServer::new(Api { identity }), Arc::new(Semaphore::new(CONNECTIONS)));
+    // Nobody closes it.
+    while let Ok(seat) = seats.clone().acquire_owned().await {
+        let stream = next(|cx| listener.poll_accept(cx).map_ok(|(stream, _)| stream), &uids).await;
+        let mut api = api.clone();
+        tokio::spawn(async move {
+            connection::serve(stream, |request| api.call(request)).await;
+            drop(seat);
+        });
+    }
 }
 
-/// Hands over the connections of those who may ask. What goes wrong with one ends nothing.
-async fn take(
-    mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<UnixStream>>,
-    uids: Vec<u32>,
-    sender: mpsc::Sender<io::Result<UnixStream>>,
-) {
+/// The next connection of somebody who may ask. What goes wrong with one ends nothing.
+async fn next(mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<UnixStream>>, uids: &[u32]) -> UnixStream {
     loop {
-        let Ok(stream) = poll_fn(&mut accept).await else {
+        match poll_fn(&mut accept).await {
+            Ok(stream) if may_ask(&stream, uids) => return stream,
+            Ok(_) => {}
             // For want of descriptors: they come back when connections close, not by trying.
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        };
-        if may_ask(&stream, &uids) && sender.send(Ok(stream)).await.is_err() {
-            return;
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }

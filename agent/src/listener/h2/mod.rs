@@ -9,7 +9,6 @@ mod respond;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod tunnel;
 mod wire;
 
 use std::cell::RefCell;

@@ -12,13 +12,13 @@ use super::super::length::{Length, is_bodiless, response_length};
 use super::super::tunnel::join;
 use super::Shared;
 use super::stream::Asked;
-use super::tunnel::StreamTunnel;
 use super::wire::Held;
 use crate::exchange::{Reason, Response, Sent, Service, Tunnel};
 use crate::http::h1::is_trailer_allowed;
 use crate::http::h2::connection::{Lost, StreamKey};
 use crate::http::h2::frame::ErrorCode;
 use crate::http::h2::message::{self, WireLength};
+use crate::http::h2::stream_io::StreamIo;
 use crate::http::{Body, Frame, ResponseHead};
 use crate::net::Deadline;
 
@@ -42,7 +42,7 @@ async fn tunnelled<S: Service>(shared: &Shared<S>, held: &Held, mut head: Respon
     if send_head(shared, held, &head, Length::Open, false).is_err() {
         return Sent { reason: Reason::ClientClosed, ..Sent::default() };
     }
-    let near = StreamTunnel { held, rest: Bytes::new() };
+    let near = StreamIo::new(held.wire.clone(), held.key, held);
     let sent = join(near, far, shared.link.site.limits().idle_timeout, &shared.worker.spare).await;
     if sent.reason != Reason::None {
         held.with(|machine, key| machine.reset(key, ErrorCode::CONNECT_ERROR));

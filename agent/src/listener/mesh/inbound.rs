@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -21,7 +22,7 @@ use super::super::connection::{Arrival, Counted, Newcomer, Shared, canonical, de
 use super::super::counters::Count;
 use super::super::site::{Drain, Link, Site, Worker};
 use super::super::{h1, h2, tls};
-use super::detect::{First, Spoken, first};
+use super::detect::{First, Greeting, Spoken, first};
 use super::entry::{Entry, Inbound};
 use super::hello::Hello;
 use super::{raw, warden};
@@ -138,7 +139,7 @@ impl Gate<'_> {
 
     /// Members of the mesh (where the mode lets them in) and callers in clear, told apart by what they say first.
     async fn sort(&self, mut stream: Rewind<Socket>, local: SocketAddr, port: u16, mode: Mode) -> Option<Known> {
-        let protocol = self.inbound.spoken_at(port);
+        let mut protocol = self.inbound.spoken_at(port);
         let lets_members = mode == Mode::Permissive;
         let mut input = BytesMut::with_capacity(ROOM);
         let mut dialed: Dialed = None;
@@ -156,15 +157,22 @@ impl Gate<'_> {
             if found.spoken == Spoken::Other && input.is_empty() {
                 return Some(Known::in_clear(Way::Raw(Io::Plain(stream), Some(Box::new(far)))));
             }
-            if found.spoken == Spoken::ServerFirst {
+            let greets = found.spoken == Spoken::ServerFirst;
+            if greets && protocol == MeshProtocol::Auto && Greeting::of(&found.server) == Greeting::Http {
+                // It speaks HTTP/2: its requests are read, on a connection of their own.
+                self.note(protocol, port, Spoken::Http2);
+                self.inbound.found_http.store(true, Ordering::Relaxed);
+                protocol = self.inbound.spoken_at(port);
+            } else if greets {
                 self.note(protocol, port, Spoken::ServerFirst);
                 stream.unread(&input);
                 return Some(Known::in_clear(Way::Raw(
                     Io::Plain(stream),
                     Some(Box::new(Rewind::new(far, found.server.freeze()))),
                 )));
+            } else {
+                dialed = Some(Box::new(far));
             }
-            dialed = Some(Box::new(far));
         }
         if lets_members {
             loop {

@@ -15,7 +15,7 @@ use super::super::connection::{Arrival, Counted, Newcomer, Shared, canonical, de
 use super::super::counters::Count;
 use super::super::site::{Link, Site, Worker};
 use super::super::{h1, h2};
-use super::detect::{First, Spoken, first};
+use super::detect::{First, Greeting, Spoken, first};
 use super::entry::{Entry, Leads};
 use super::raw;
 use crate::exchange::{ConnectionInfo, Destination, Door, Reading, Service, Tunnel};
@@ -117,6 +117,9 @@ impl<S: Service> Gate<'_, S> {
                     // Where nobody says anything for long the bytes are not looked into.
                     let _ = self.arrival.in_time(self.until, pin!(first(&mut stream, &mut io, &mut found))).await;
                     let said = std::mem::take(&mut found.server).freeze();
+                    if found.spoken == Spoken::ServerFirst && Greeting::of(&said) == Greeting::Http {
+                        found.spoken = Spoken::Http2;
+                    }
                     let rewound: Box<dyn Tunnel> = Box::new(Rewind::new(io, said));
                     far = Some(rewound);
                 }

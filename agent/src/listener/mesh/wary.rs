@@ -9,10 +9,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::detect::{Greeting, PREFACE};
 use crate::exchange::Tunnel;
 
-/// What every answer in HTTP/1 begins with.
-const ANSWER: &[u8] = b"HTTP/";
 /// The field that tells an application who calls, in lower case; underscores stand for dashes.
 const TELLS: &[u8] = b"x-forwarded-client-cert";
 
@@ -21,28 +20,45 @@ pub(super) struct Wary {
     far: Box<dyn Tunnel>,
     /// Set once the application has answered in HTTP.
     speaks_http: Arc<AtomicBool>,
-    /// How much of [`ANSWER`] the application has said; `None` once it has said something else, and may hear everything.
-    answered: Option<usize>,
+    /// What the application has said, as long as that may be HTTP; `None` once it has said something else, and may hear everything.
+    answered: Option<Vec<u8>>,
+    /// How much of [`PREFACE`] all that was sent is; `None` once that was something else.
+    begun: Option<usize>,
     /// How much of [`TELLS`] the end of what was sent is.
     matched: usize,
 }
 
 impl Wary {
     pub(super) fn new(far: Box<dyn Tunnel>, speaks_http: Arc<AtomicBool>) -> Wary {
-        Wary { far, speaks_http, answered: Some(0), matched: 0 }
+        Wary { far, speaks_http, answered: Some(Vec::new()), begun: Some(0), matched: 0 }
     }
 
     /// Takes note of what the application says.
     fn hear(&mut self, said: &[u8]) -> io::Result<()> {
-        let Some(before) = self.answered else { return Ok(()) };
-        let rest = &ANSWER[before..];
-        let same = rest.iter().zip(said).take_while(|(wanted, byte)| wanted == byte).count();
-        if same == rest.len() {
-            self.speaks_http.store(true, Ordering::Relaxed);
-            return Err(refused("the application speaks HTTP: its requests are read"));
+        let Some(answered) = &mut self.answered else { return Ok(()) };
+        answered.extend_from_slice(&said[..said.len().min(Greeting::LOOK - answered.len())]);
+        match Greeting::of(answered) {
+            Greeting::Http => {
+                self.speaks_http.store(true, Ordering::Relaxed);
+                return Err(refused("the application speaks HTTP: its requests are read"));
+            }
+            Greeting::Perhaps => {}
+            Greeting::Other => self.answered = None,
         }
-        self.answered = (same == said.len()).then_some(before + same);
         Ok(())
+    }
+
+    /// Whether what is sent tells the application who calls, or begins what may tell it in a way that cannot be seen here: HTTP/2 compresses its fields.
+    fn must_not_pass(&mut self, sent: &[u8]) -> bool {
+        self.begins_http2(sent) || self.tells(sent)
+    }
+
+    fn begins_http2(&mut self, sent: &[u8]) -> bool {
+        let Some(before) = self.begun else { return false };
+        let rest = &PREFACE[before..];
+        let same = rest.iter().zip(sent).take_while(|(wanted, byte)| wanted == byte).count();
+        self.begun = (same == sent.len().min(rest.len())).then_some(before + same);
+        same == rest.len()
     }
 
     /// Whether what is sent would tell the application who calls.
@@ -83,19 +99,20 @@ impl AsyncWrite for Wary {
         if self.answered.is_none() {
             return Pin::new(&mut self.far).poll_write(cx, buf);
         }
-        let before = self.matched;
-        if self.tells(buf) {
+        let before = (self.begun, self.matched);
+        if self.must_not_pass(buf) {
             return Poll::Ready(Err(refused(
                 "a caller in clear says who calls, and nobody knows yet whether the application would believe it",
             )));
         }
-        let after = std::mem::replace(&mut self.matched, before);
+        let after = (self.begun, self.matched);
+        (self.begun, self.matched) = before;
         let written = ready!(Pin::new(&mut self.far).poll_write(cx, buf))?;
         if written == buf.len() {
-            self.matched = after;
+            (self.begun, self.matched) = after;
         } else {
             // What was not taken comes again.
-            self.tells(&buf[..written]);
+            self.must_not_pass(&buf[..written]);
         }
         Poll::Ready(Ok(written))
     }
@@ -148,7 +165,30 @@ mod tests {
         assert!(!flag.load(Ordering::Relaxed));
     }
 
+    #[tokio::test]
+    async fn an_application_that_begins_http2_is_found_out() {
+        let (mut way, mut application, flag) = wary();
+        application.write_all(b"\0\0\x06\x04").await.unwrap();
+        let mut got = [0; 64];
+        assert_eq!(way.read(&mut got).await.unwrap(), 4);
+        application.write_all(b"\0\0\0\0\0\0\x03\0\0\0\x80").await.unwrap();
+        assert_eq!(way.read(&mut got).await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert!(flag.load(Ordering::Relaxed));
+    }
+
     proptest! {
+        #[test]
+        fn nobody_begins_http2_to_an_application_that_has_not_spoken(cut in 1usize..30, more in proptest::collection::vec(any::<u8>(), 0..9)) {
+            let (mut way, _application, flag) = wary();
+            let all = [&PREFACE[..], &more].concat();
+            let found = all.chunks(cut).position(|piece| way.must_not_pass(piece));
+            prop_assert_eq!(found, Some((PREFACE.len() - 1) / cut), "before the last of it has gone");
+            prop_assert!(!flag.load(Ordering::Relaxed), "what a caller says proves nothing of the application");
+            let (mut way, _application, _) = wary();
+            let other = [&b"x"[..], &PREFACE[..]].concat();
+            prop_assert!(!other.chunks(cut).any(|piece| way.must_not_pass(piece)));
+        }
+
         #[test]
         fn the_field_is_found_however_it_is_spelled_and_cut(
             upper in proptest::collection::vec(any::<bool>(), TELLS.len()), lines in any::<bool>(), before in "[ -~]{0,30}", cut in 1usize..9

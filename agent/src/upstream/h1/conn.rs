@@ -16,8 +16,14 @@ use crate::upstream::connect::TlsIdentity;
 use crate::upstream::host::Slot;
 
 /// Bounds on response heads and trailers: what nginx's default buffers (8 x 8 KiB) would take.
-pub(super) const HEAD_LIMITS: HeadLimits =
-    HeadLimits { max_bytes: 64 * 1024, max_field: 32 * 1024, max_fields: 256, max_target: 0, connect: false };
+pub(super) const HEAD_LIMITS: HeadLimits = HeadLimits {
+    max_bytes: 64 * 1024,
+    max_field: 32 * 1024,
+    max_fields: 256,
+    max_target: 0,
+    connect: false,
+    any_authority: false,
+};
 /// Most bytes of chunk extensions in one response.
 pub(super) const MAX_CHUNK_EXTENSIONS: u32 = 16 * 1024;
 /// Room made for one read: a usual answer comes whole, and a connection at rest holds no more.

@@ -11,7 +11,6 @@ use heddle_xds::model::Timeouts;
 use tokio::time::Instant;
 
 use super::session::{Checkout, Lease, Stream, checkout};
-use super::stream_io::StreamIo;
 use crate::exchange::{Reason, Tunnel};
 use crate::http::h2::message::{write_connect, write_extended_connect};
 use crate::http::{Body, Name, RequestHead, ResponseHead};
@@ -48,7 +47,7 @@ pub(in crate::upstream) async fn connect(
     match answer(stream, timeouts.connect, Sent::Nothing).await {
         Ok((stream, head)) if (200..300).contains(&head.status) => {
             picked.head_came(head.status, start, clock::now());
-            Ok(Opened { io: Box::new(StreamIo::new(stream, Work::new(picked))), connect })
+            Ok(Opened { io: Box::new(stream.into_io(Work::new(picked))), connect })
         }
         Ok((_, head)) => {
             // The peer is there, and its application is not, or it does not want us: another one may.
@@ -85,7 +84,7 @@ pub(super) async fn upgrade(picked: Picked, request: &OutgoingRequest<'_>, start
     head.status = 101;
     head.fields.set("upgrade", protocol);
     head.fields.set("sec-websocket-accept", accept(request.head));
-    let upgraded: Option<Box<dyn Tunnel>> = Some(Box::new(StreamIo::new(stream, work)));
+    let upgraded: Option<Box<dyn Tunnel>> = Some(Box::new(stream.into_io(work)));
     Ok(UpstreamResponse { head, body: Body::Empty, upgraded, connect, header, reused })
 }
 

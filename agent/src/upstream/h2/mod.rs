@@ -6,7 +6,6 @@ mod drive;
 mod request;
 mod send;
 mod session;
-mod stream_io;
 mod trust;
 
 pub(super) use connect::{Opened, connect};

@@ -16,6 +16,7 @@ use crate::http::h1::HeadLimits;
 use crate::http::h2::connection::{By, Config, Connection, Lost, StreamKey};
 use crate::http::h2::frame::{DEFAULT_FRAME_SIZE, Violation};
 use crate::http::h2::hpack::Encoder;
+use crate::http::h2::stream_io::StreamIo;
 use crate::http::h2::wire::Wire;
 use crate::net::{Deadline, Io, MESH_ALPN};
 use crate::upstream::connect::{TlsIdentity, after, connect};
@@ -33,7 +34,14 @@ const CONFIG: Config = Config {
     max_frame_size: DEFAULT_FRAME_SIZE,
     // Pushed streams, which are switched off.
     max_streams: 0,
-    heads: HeadLimits { max_bytes: 64 * 1024, max_field: 32 * 1024, max_fields: 256, max_target: 0, connect: false },
+    heads: HeadLimits {
+        max_bytes: 64 * 1024,
+        max_field: 32 * 1024,
+        max_fields: 256,
+        max_target: 0,
+        connect: false,
+        any_authority: false,
+    },
     // An endpoint may refuse many of our requests; what it can make us do beyond that is bounded by its own work.
     glitch_budget: 100_000,
 };
@@ -110,6 +118,11 @@ impl Stream {
     /// Lets `act` have the connection and the stream.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut Connection, StreamKey) -> T) -> T {
         self.lease.0.wire.with(|machine| act(machine, self.key))
+    }
+
+    /// The stream as bytes, once its heads have been exchanged; `guard` goes with it. Dropping it before both directions have ended resets it with CANCEL.
+    pub(super) fn into_io<G>(self, guard: G) -> StreamIo<(Stream, G)> {
+        StreamIo::new(self.lease.0.wire.clone(), self.key, (self, guard))
     }
 
     /// What the early end of the stream means. One that was not looked at may be tried again (RFC 9113 section 8.7).

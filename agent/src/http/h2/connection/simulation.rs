@@ -50,7 +50,14 @@ const CONFIG: Config = Config {
     connection_window: 150_000,
     max_frame_size: 16_384,
     max_streams: 8,
-    heads: HeadLimits { max_bytes: 16_384, max_field: 8192, max_fields: 50, max_target: 4096, connect: false },
+    heads: HeadLimits {
+        max_bytes: 16_384,
+        max_field: 8192,
+        max_fields: 50,
+        max_target: 4096,
+        connect: false,
+        any_authority: false,
+    },
     glitch_budget: 1_000_000,
 };
 

@@ -15,7 +15,7 @@ const CONFIG: Config = Config {
     connection_window: 200_000,
     max_frame_size: 16_384,
     max_streams: 4,
-    heads: HeadLimits { max_bytes: 1000, max_field: 500, max_fields: 10, max_target: 100, connect: false },
+    heads: HeadLimits { max_bytes: 1000, max_field: 500, max_fields: 10, max_target: 100, connect: false, any_authority: false },
     glitch_budget: 50,
 };
 

@@ -12,6 +12,7 @@ struct Reading<'a> {
     judge: Judge,
     max_target: usize,
     lets_connect: bool,
+    lets_any_authority: bool,
     head: &'a mut RequestHead,
     has_method: bool,
     has_scheme: bool,
@@ -35,6 +36,7 @@ pub fn read_request(
         judge: Judge::new(limits),
         max_target: limits.max_target,
         lets_connect: limits.connect,
+        lets_any_authority: limits.any_authority,
         head,
         has_method: false,
         has_scheme: false,
@@ -92,7 +94,7 @@ impl Reading<'_> {
 
     fn take_authority(&mut self, value: &[u8]) {
         match std::str::from_utf8(value) {
-            Ok(authority) if is_authority(value) => {
+            Ok(authority) if self.lets_any_authority || is_authority(value) => {
                 self.head.authority.push_str(authority);
                 self.head.authority.make_ascii_lowercase();
             }

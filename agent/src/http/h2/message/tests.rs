@@ -8,7 +8,8 @@ use crate::http::h1::HeadLimits;
 use crate::http::h2::hpack::Encoder;
 use crate::http::{Fields, Method, Name, RequestHead, ResponseHead, Version};
 
-const LIMITS: HeadLimits = HeadLimits { max_bytes: 1000, max_field: 500, max_fields: 10, max_target: 100, connect: false };
+const LIMITS: HeadLimits =
+    HeadLimits { max_bytes: 1000, max_field: 500, max_fields: 10, max_target: 100, connect: false, any_authority: false };
 const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "https"), (":authority", "A.example:80"), (":path", "/p?q")];
 
 /// A block that says exactly this, good or bad.
@@ -67,6 +68,19 @@ fn an_authority_is_judged_alike_whether_it_comes_by_index_or_not() {
     // The static table has an empty one.
     let read = read_request(&mut Decoder::new(4096), b"\x82\x87\x84\x81", true, &LIMITS, &mut RequestHead::default());
     assert!(matches!(read, Err(BlockFault::Refused(_))), "{read:?}");
+}
+
+#[test]
+fn any_authority_is_taken_where_none_has_a_meaning() {
+    let any = HeadLimits { any_authority: true, ..LIMITS };
+    for authority in ["%2Frun%2Fworkload.sock", "a@b", ""] {
+        let fields = [GET[0], GET[1], (":authority", authority), GET[3]];
+        let mut head = RequestHead::default();
+        read_request(&mut Decoder::new(4096), &block(&fields), true, &any, &mut head).unwrap();
+        assert_eq!(head.authority, authority.to_ascii_lowercase());
+        let strict = read_request(&mut Decoder::new(4096), &block(&fields), true, &LIMITS, &mut RequestHead::default());
+        assert!(matches!(strict, Err(BlockFault::Refused(Fault::Malformed("authority")))), "{strict:?}");
+    }
 }
 
 #[test]

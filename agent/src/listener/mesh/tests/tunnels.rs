@@ -156,6 +156,40 @@ async fn nobody_passes_for_bytes_before_an_application_that_speaks_http_without_
 }
 
 #[tokio::test]
+async fn an_application_that_begins_http2_before_its_caller_is_asked_in_http2() {
+    story(async {
+        let heads = Rc::<RefCell<Vec<String>>>::default();
+        let seen = heads.clone();
+        let address = application(move |stream| {
+            let seen = seen.clone();
+            async move {
+                // The settings go out before anything has come.
+                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    seen.borrow_mut().push(format!("{:?}", request.headers()));
+                    let answer = http::Response::builder().status(204).body(()).unwrap();
+                    respond.send_response(answer, true).unwrap();
+                }
+            }
+        });
+        let sidecar = Sidecar::before(address.await, MeshProtocol::Auto, |inbound| inbound.mode = Mode::Permissive);
+        let stream = sidecar.clear().await;
+        // Whoever speaks first: the caller waits until it is known that the application greets.
+        while !sidecar.metrics().contains("protocol=\"http2\"} 1\n") {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+        spawn_local(async move { drop(connection.await) });
+        let forged = Request::get("http://web/a").header("x-forwarded-client-cert", "URI=spiffe://evil").body(()).unwrap();
+        let (response, _) = requests.ready().await.unwrap().send_request(forged, true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 204);
+        assert_eq!(heads.borrow().len(), 1);
+        assert!(!heads.borrow()[0].contains("evil"), "{heads:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_tunnel_to_an_application_that_is_not_there_is_refused() {
     story(async {
         let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

@@ -1,33 +1,48 @@
-//! An extended CONNECT stream (RFC 8441) as a byte stream. It knows nothing of what the bytes mean.
+//! A stream whose heads have been exchanged as a stream of bytes, the same for both sides. It knows nothing of what the bytes mean.
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::wire::Held;
+use super::connection::{Connection, Lost, StreamKey};
+use super::wire::Wire;
 use crate::http::Frame;
-use crate::http::h2::connection::Lost;
 
 /// Most bytes that are taken at once.
 const PIECE: usize = 16 * 1024;
 
-/// A stream whose heads have been exchanged.
-pub(super) struct StreamTunnel<'a> {
-    pub(super) held: &'a Held,
-    pub(super) rest: Bytes,
+/// The bytes of a stream, for as long as its keeper has it: whoever drops this drops the keeper.
+#[derive(Debug)]
+pub struct StreamIo<K> {
+    wire: Rc<Wire>,
+    key: StreamKey,
+    rest: Bytes,
+    _keeper: K,
+}
+
+impl<K> StreamIo<K> {
+    /// The bytes of the stream `key` of a connection, which `keeper` lets go of.
+    pub fn new(wire: Rc<Wire>, key: StreamKey, keeper: K) -> StreamIo<K> {
+        StreamIo { wire, key, rest: Bytes::new(), _keeper: keeper }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Connection, StreamKey) -> T) -> T {
+        self.wire.with(|machine| act(machine, self.key))
+    }
 }
 
 fn broken(lost: Lost) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, format!("the stream ended with {}", lost.code))
 }
 
-impl AsyncRead for StreamTunnel<'_> {
+impl<K: Unpin> AsyncRead for StreamIo<K> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.rest.is_empty() {
-            match ready!(self.held.with(|machine, key| machine.poll_frame(key, cx))) {
+            match ready!(self.with(|machine, key| machine.poll_frame(key, cx))) {
                 Some(Ok(Frame::Data(bytes))) => self.rest = bytes,
                 // Trailers mean nothing to a tunnel; the end follows.
                 Some(Ok(Frame::Trailers(_))) => {}
@@ -42,9 +57,9 @@ impl AsyncRead for StreamTunnel<'_> {
     }
 }
 
-impl AsyncWrite for StreamTunnel<'_> {
+impl<K: Unpin> AsyncWrite for StreamIo<K> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.held.with(|machine, key| {
+        self.with(|machine, key| {
             ready!(machine.poll_room(key, cx)).map_err(broken)?;
             let len = buf.len().min(PIECE);
             machine.send_data(key, Bytes::copy_from_slice(&buf[..len]), false).map_err(broken)?;
@@ -57,6 +72,6 @@ impl AsyncWrite for StreamTunnel<'_> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.held.with(|machine, key| machine.send_data(key, Bytes::new(), true)).map_err(broken))
+        Poll::Ready(self.with(|machine, key| machine.send_data(key, Bytes::new(), true)).map_err(broken))
     }
 }

@@ -1,0 +1,237 @@
+//! One connection of an application, in our own HTTP/2: that lets it name any authority, as gRPC's C core does with the path of the socket, where the
+//! usual one refuses what is no host. It knows nothing of what is asked.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::http::{self, HeaderMap, HeaderName, HeaderValue};
+use bytes::{Bytes, BytesMut};
+use heddle_node::clock;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tonic::codegen::BoxFuture;
+
+use crate::http::h1::HeadLimits;
+use crate::http::h2::connection::{By, Config, Connection, Event, Lost, StreamKey};
+use crate::http::h2::frame::{DEFAULT_FRAME_SIZE, DEFAULT_WINDOW, ErrorCode};
+use crate::http::h2::hpack::Encoder;
+use crate::http::h2::message::{WireLength, write_response};
+use crate::http::h2::send::poll_send;
+use crate::http::{Fields, Frame, RequestHead, ResponseHead};
+
+/// Calls of one connection at the same time.
+const CALLS: u32 = 16;
+/// Longest message of a call; those of the Workload API have a few bytes.
+const MAX_MESSAGE: usize = 4 * 1024;
+/// How connections are run: few calls with small heads.
+const CONFIG: Config = Config {
+    stream_window: DEFAULT_WINDOW,
+    connection_window: DEFAULT_WINDOW,
+    max_frame_size: DEFAULT_FRAME_SIZE,
+    max_streams: CALLS,
+    heads: HeadLimits {
+        max_bytes: 16 * 1024,
+        max_field: 8 * 1024,
+        max_fields: 64,
+        max_target: 1024,
+        connect: false,
+        any_authority: true,
+    },
+    glitch_budget: 100,
+};
+/// Room made for reading.
+const ROOM: usize = 4 * 1024;
+/// Bytes that wait for the application beyond which nothing more is read from it.
+const BACKLOG_MAX: usize = 256 * 1024;
+/// When the preface must have come, and how long the last words may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Answer = http::Response<tonic::body::Body>;
+
+/// A connection being served.
+struct Serving<F> {
+    machine: Connection,
+    stream: UnixStream,
+    input: BytesMut,
+    calls: Vec<Call>,
+    answer: F,
+}
+
+/// One call.
+struct Call {
+    key: StreamKey,
+    step: Step,
+}
+
+/// How far a call is.
+enum Step {
+    /// Its message is coming.
+    Asking(http::Request<()>, Vec<u8>),
+    /// It is being answered.
+    Called(BoxFuture<Answer, Infallible>),
+    /// Its answer is being sent.
+    Answering(tonic::body::Body),
+    /// The last of it waits for windows.
+    Ending,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(stream: UnixStream, answer: impl FnMut(http::Request<Body>) -> BoxFuture<Answer, Infallible>) {
+    let (machine, input) = (Connection::server(CONFIG), BytesMut::new());
+    let mut serving = Serving { machine, stream, input, calls: Vec::new(), answer };
+    let greeted = timeout(PATIENCE, poll_fn(|cx| serving.poll_until(cx, Connection::is_greeted))).await;
+    if greeted == Ok(true) {
+        poll_fn(|cx| serving.poll_until(cx, Connection::is_finished)).await;
+    }
+    let Serving { mut machine, mut stream, .. } = serving;
+    // Whoever does not listen to the last words is cut.
+    let _ = timeout(PATIENCE, poll_fn(|cx| poll_send(&mut machine, &mut stream, cx, || {}))).await;
+}
+
+impl<F: FnMut(http::Request<Body>) -> BoxFuture<Answer, Infallible>> Serving<F> {
+    /// Moves bytes and calls; true when `is_there` holds, false when the connection has ended before.
+    fn poll_until(&mut self, cx: &mut Context<'_>, is_there: fn(&Connection) -> bool) -> Poll<bool> {
+        loop {
+            let Some(stopped) = self.read(cx) else { return Poll::Ready(false) };
+            let Serving { machine, answer, calls, .. } = self;
+            calls.retain_mut(|call| {
+                let goes_on = call.poll(machine, answer, cx).is_pending();
+                if !goes_on {
+                    machine.release(call.key);
+                }
+                goes_on
+            });
+            let sent = poll_send(&mut self.machine, &mut self.stream, cx, || {});
+            if matches!(sent, Poll::Ready(Err(_))) {
+                return Poll::Ready(false);
+            }
+            if is_there(&self.machine) {
+                return Poll::Ready(true);
+            }
+            if !stopped || sent.is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads all that has come; true when it stopped for what waits to be sent, `None` at the end.
+    fn read(&mut self, cx: &mut Context<'_>) -> Option<bool> {
+        while self.machine.output().len() < BACKLOG_MAX {
+            self.input.reserve(ROOM);
+            // This future keeps no state of its own, so that dropping it when pending loses nothing.
+            match Future::poll(pin!(self.stream.read_buf(&mut self.input)), cx) {
+                Poll::Pending => return Some(false),
+                Poll::Ready(Ok(read)) if read > 0 => {}
+                Poll::Ready(_) => return None,
+            }
+            loop {
+                match self.machine.receive(&mut self.input, clock::now()) {
+                    Ok(None) => break,
+                    Ok(Some(Event::Request(request))) => {
+                        let (key, asked) = (request.key, asked(&request.head));
+                        self.calls.push(Call { key, step: Step::Asking(asked, Vec::new()) });
+                        self.machine.recycle(request.head);
+                    }
+                    Ok(Some(Event::Refused(request, _))) => self.machine.release(request.key),
+                    Ok(Some(Event::Malformed | Event::Pong | Event::GoAway(_))) => {}
+                    Err(violation) => {
+                        self.machine.shut(violation.code, violation.detail);
+                        return None;
+                    }
+                }
+            }
+        }
+        Some(true)
+    }
+}
+
+impl Call {
+    /// Goes on as far as it can; ready when it has ended.
+    fn poll(
+        &mut self,
+        machine: &mut Connection,
+        answer: &mut impl FnMut(http::Request<Body>) -> BoxFuture<Answer, Infallible>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        loop {
+            if machine.poll_lost(self.key, cx).is_ready() {
+                return Poll::Ready(());
+            }
+            match &mut self.step {
+                Step::Asking(asked, said) => match ready!(machine.poll_frame(self.key, cx)) {
+                    Some(Ok(Frame::Data(bytes))) if said.len() + bytes.len() <= MAX_MESSAGE => said.extend_from_slice(&bytes),
+                    Some(Ok(Frame::Trailers(_))) => {}
+                    Some(Ok(Frame::Data(_)) | Err(_)) => return Poll::Ready(()),
+                    None => {
+                        let whole = std::mem::take(asked).map(|()| Body::from(std::mem::take(said)));
+                        self.step = Step::Called(answer(whole));
+                    }
+                },
+                Step::Called(answering) => {
+                    let Ok(answer) = ready!(answering.as_mut().poll(cx));
+                    let (parts, body) = answer.into_parts();
+                    let head = ResponseHead { status: parts.status.as_u16(), fields: fields(&parts.headers) };
+                    let ended = body.is_end_stream();
+                    let write = |encoder: &mut Encoder, out: &mut Vec<u8>| {
+                        write_response(encoder, out, &head, WireLength::Absent, None);
+                    };
+                    self.step = if ended { Step::Ending } else { Step::Answering(body) };
+                    if machine.send_head(self.key, ended, write).is_err() {
+                        return Poll::Ready(());
+                    }
+                }
+                Step::Answering(body) => match ready!(pass_on(machine, self.key, body, cx)) {
+                    Ok(false) => {}
+                    Ok(true) => self.step = Step::Ending,
+                    Err(_) => return Poll::Ready(()),
+                },
+                Step::Ending => return machine.poll_flushed(self.key, cx).map(drop),
+            }
+        }
+    }
+}
+
+/// Sends the next piece of an answer; whether that was its end.
+fn pass_on(
+    machine: &mut Connection,
+    key: StreamKey,
+    body: &mut tonic::body::Body,
+    cx: &mut Context<'_>,
+) -> Poll<Result<bool, Lost>> {
+    ready!(machine.poll_room(key, cx))?;
+    let Some(frame) = ready!(Pin::new(body).poll_frame(cx)) else {
+        return Poll::Ready(machine.send_data(key, Bytes::new(), true).map(|()| true));
+    };
+    let Ok(frame) = frame else { return Poll::Ready(Err(Lost { code: ErrorCode::INTERNAL_ERROR, by: By::Us })) };
+    Poll::Ready(match frame.into_data().map_err(|frame| frame.into_trailers()) {
+        Ok(bytes) => machine.send_data(key, bytes, false).map(|()| false),
+        Err(Ok(trailers)) => machine.send_trailers(key, Box::new(fields(&trailers))).map(|()| true),
+        Err(Err(_)) => Ok(false),
+    })
+}
+
+/// What is asked, but for its message. Of the address only the path counts; what is no field of ours is left out.
+fn asked(head: &RequestHead) -> http::Request<()> {
+    let mut request = http::Request::new(());
+    if let Ok(method) = head.method.as_str().parse() {
+        *request.method_mut() = method;
+    }
+    *request.uri_mut() = head.path.parse().unwrap_or_default();
+    for field in head.fields.iter() {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value)) {
+            request.headers_mut().append(name, value);
+        }
+    }
+    request
+}
+
+fn fields(map: &HeaderMap) -> Fields {
+    let mut fields = Fields::new();
+    map.iter().for_each(|(name, value)| fields.append(name.as_str(), value.as_bytes()));
+    fields
+}
