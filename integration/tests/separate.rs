@@ -93,3 +93,19 @@ fn changes_reach_an_agent_over_the_network() {
     fleet.control.put("/routes/kept", json!({ "uri": "/kept", "upstream": { "nodes": { second.address.to_string(): 1 } } }));
     until("the second upstream", || (fleet.control.get("/kept").text() == "second").then_some(()));
 }
+
+/// What a process holds of the files that it has mapped, in KiB (proc(5), `RssFile`).
+fn resident_code(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse().unwrap()
+}
+
+#[test]
+fn an_agent_at_rest_gives_back_the_code_of_its_start() {
+    let nginx = Nginx::saying("up");
+    let fleet = serving(&nginx);
+    let busy = resident_code(fleet.agent.pid());
+    until("the memory of the start to be given back", || (resident_code(fleet.agent.pid()) < busy * 9 / 10).then_some(()));
+    assert_eq!(fleet.control.get("/kept").text(), "up");
+}
