@@ -39,14 +39,24 @@ fn ask(args: &MembersArgs) -> Result<Answer, String> {
     })
 }
 
+/// Where cells stand in the table, once there are some.
+const CELL: usize = 3;
+
 fn shown(members: &Value) -> String {
+    let all = || members["members"].as_array().into_iter().flatten();
+    let in_cells = all().any(|member| member["cell"].as_str().is_some_and(|cell| !cell.is_empty()));
     let row = |member: &Value| {
         let text = |name: &str| member[name].as_str().unwrap_or_default().to_owned();
         let or_dash = |name: &str| Some(text(name)).filter(|text| !text.is_empty()).unwrap_or_else(|| "-".into());
         let mark = |flag: &str, what: &str| if member[flag].as_bool() == Some(true) { what.to_owned() } else { String::new() };
-        let load = format!("{} in flight, {}/s", member["in_flight"], member["requests_per_second"]);
+        // Of members of other cells a control plane tells little.
+        let told_by = member["told_by"].as_str();
+        let load = match told_by {
+            None => format!("{} in flight, {}/s", member["in_flight"], member["requests_per_second"]),
+            Some(_) => "-".into(),
+        };
         let silent = member["silent_ms"].as_u64().unwrap_or_default();
-        vec![
+        let mut row = vec![
             text("id") + mark("own", " *").as_str(),
             or_dash("role"),
             or_dash("group"),
@@ -55,11 +65,40 @@ fn shown(members: &Value) -> String {
             or_dash("version"),
             or_dash("config_version"),
             load,
-            if member["own"].as_bool() == Some(true) { "now".into() } else { format!("{:.1} s ago", silent as f64 / 1_000.0) },
-        ]
+            match told_by {
+                _ if member["own"].as_bool() == Some(true) => "now".into(),
+                Some(by) => format!("by {by}"),
+                None => format!("{:.1} s ago", silent as f64 / 1_000.0),
+            },
+        ];
+        if in_cells {
+            row.insert(CELL, or_dash("cell"));
+        }
+        row
     };
-    let rows: Vec<Vec<String>> = members["members"].as_array().into_iter().flatten().map(row).collect();
-    table(&["ID", "ROLE", "GROUP", "STATE", "ZONE", "VERSION", "CONFIG", "LOAD", "LAST SEEN"], &rows)
+    let rows: Vec<Vec<String>> = all().map(row).collect();
+    let mut headings = vec!["ID", "ROLE", "GROUP", "STATE", "ZONE", "VERSION", "CONFIG", "LOAD", "LAST SEEN"];
+    if in_cells {
+        headings.insert(CELL, "CELL");
+    }
+    table(&headings, &rows) + more(members).as_str()
+}
+
+/// Members of other cells of which a control plane tells no more than how many there are.
+fn more(members: &Value) -> String {
+    let line = |cell: &Value| {
+        let of = |what: &str| cell[what].as_u64().unwrap_or_default();
+        let all = of("alive") + of("suspect") + of("dead") + of("left");
+        let name = cell["cell"].as_str().filter(|name| !name.is_empty()).unwrap_or("-");
+        (all > of("shown")).then(|| {
+            let (alive, suspect, dead, left) = (of("alive"), of("suspect"), of("dead"), of("left"));
+            format!(
+                "cell {name}: {all} members ({alive} alive, {suspect} suspect, {dead} dead, {left} left), {} shown\n",
+                of("shown")
+            )
+        })
+    };
+    members["cells"].as_array().into_iter().flatten().filter_map(line).collect()
 }
 
 #[cfg(test)]
@@ -77,6 +116,21 @@ mod tests {
             text,
             "ID      ROLE     GROUP    STATE            ZONE  VERSION  CONFIG  LOAD               LAST SEEN\n\
              gw-1 *  gateway  default  alive, draining  -     0.1.0    7       2 in flight, 10/s  now\n"
+        );
+    }
+
+    #[test]
+    fn members_of_other_cells_stand_with_their_cell() {
+        let own = json!({"id": "gw-1", "own": true, "role": "gateway", "group": "default", "state": "alive", "zone": "", "version": "0.1.0",
+            "config_version": "7", "cell": "eu", "in_flight": 2, "requests_per_second": 10, "silent_ms": 1_500});
+        let other = json!({"id": "gw-2", "own": false, "role": "gateway", "state": "dead", "zone": "us-1", "cell": "us", "told_by": "cp-1"});
+        let us = json!({"cell": "us", "told_by": "cp-1", "alive": 40, "suspect": 0, "dead": 1, "left": 0, "shown": 1});
+        assert_eq!(
+            shown(&json!({ "members": [own, other], "cells": [us] })),
+            "ID      ROLE     GROUP    CELL  STATE  ZONE  VERSION  CONFIG  LOAD               LAST SEEN\n\
+             gw-1 *  gateway  default  eu    alive  -     0.1.0    7       2 in flight, 10/s  now\n\
+             gw-2    gateway  -        us    dead   us-1  -        -       -                  by cp-1\n\
+             cell us: 41 members (40 alive, 0 suspect, 1 dead, 0 left), 1 shown\n"
         );
     }
 }

@@ -1,5 +1,6 @@
 //! What an agent tells the fleet of itself while it runs: how busy it is and which configuration it holds. It knows no gossip.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,15 @@ use heddle_xds::client::ClientStatus;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::listener::{Count, Counters};
+use crate::listener::{Count, Counters, Entry, Wanted};
 use crate::pipeline::Shared;
+use crate::tables::Tables;
 
 /// How often it is looked at. Requests do nothing for it.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// The most ports that are told.
+const MAX_PORTS: usize = 32;
 
 /// What is counted.
 pub(super) struct Sources {
@@ -46,6 +51,25 @@ pub(super) async fn tell(membership: Membership, sources: Sources) {
         before = now;
         membership.say(|facts| (facts.load, facts.config_version) = (load, version));
     }
+}
+
+/// Tells at which ports this node is called, as long as there are tables: whoever sends requests there learns by it when this node is about to leave.
+pub(super) async fn tell_ports(membership: Membership, own: Arc<[Wanted]>, mut tables: watch::Receiver<Arc<Tables>>) {
+    loop {
+        let known = tables.borrow_and_update().clone();
+        let ports = ports(&own, &known);
+        membership.say(|facts| facts.ports = ports);
+        if tables.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Ports at which others call this node, the lowest first.
+fn ports(own: &[Wanted], tables: &Tables) -> Arc<[u16]> {
+    let own = own.iter().filter(|wanted| matches!(wanted.entry, Entry::Inbound(_))).map(|wanted| &wanted.listener);
+    let ports: BTreeSet<u16> = own.chain(tables.listeners.values()).map(|listener| listener.address.port()).collect();
+    ports.into_iter().filter(|port| *port != 0).take(MAX_PORTS).collect()
 }
 
 /// Events a second between two looks.

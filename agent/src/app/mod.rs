@@ -258,6 +258,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let (closing, inbound) = Closing::new(common.settings.drain_timeout);
     worker::start_all(&common, &drain, &inbound)?;
     tokio::spawn(presence::leave(membership.clone(), drain.clone()));
+    tokio::spawn(fleet::tell_ports(membership.clone(), common.own.clone(), tables.clone()));
     tokio::spawn(fleet::tell(membership, common.fleet_sources()));
     tokio::spawn(presence::follow(config, updates, status_sender, drain.clone(), inbound));
     let shown = Page { common, compiler, context, ends, more_metrics, started_ms: clock::unix_ms() };

@@ -98,6 +98,8 @@ pub struct Evidence {
     pub told_since: Instant,
     /// What other nodes say, where it counts.
     pub doubt: Option<Doubt>,
+    /// The member of the fleet that it is has said that it is about to leave: its id, and since when that is known.
+    pub leaving: Option<(Arc<str>, Instant)>,
 }
 
 /// Who gives a reason.
@@ -145,7 +147,7 @@ impl Evidence {
     /// Healthy, as everything unknown.
     pub fn new(now: Instant) -> Evidence {
         let own = Own { state: State::Up, cause: Cause::Unchecked, finding: None, since: now };
-        Evidence { own, told: EndpointStatus::Unknown, told_since: now, doubt: None }
+        Evidence { own, told: EndpointStatus::Unknown, told_since: now, doubt: None, leaving: None }
     }
 
     /// What balancing is to do.
@@ -155,7 +157,7 @@ impl Evidence {
 
     /// Whether it is about to leave: it gets nothing new, but keeps what it has.
     pub fn is_draining(&self) -> bool {
-        self.told == EndpointStatus::Draining
+        self.told == EndpointStatus::Draining || self.leaving.is_some()
     }
 
     /// All reasons, those that weigh most first; none for an endpoint that is up.
@@ -167,6 +169,9 @@ impl Evidence {
             EndpointStatus::Unhealthy => add(Source::Discovery, None, self.told_since, nobody.clone()),
             EndpointStatus::Draining => add(Source::Drain, None, self.told_since, nobody.clone()),
             EndpointStatus::Unknown | EndpointStatus::Healthy => {}
+        }
+        if let Some((id, since)) = &self.leaving {
+            add(Source::Drain, None, *since, [id.clone()].into());
         }
         if self.own.state != State::Up {
             let source = if self.own.cause == Cause::Probe { Source::Probe } else { Source::Traffic };

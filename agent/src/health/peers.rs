@@ -1,6 +1,6 @@
 //! Who of the fleet shares the checks with this node, and what they have found. Worked out once for each state of the fleet; it acts on nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub struct Peers {
     own: Arc<str>,
     /// Serving nodes of our role, group and zone, this one too, by id.
     members: Vec<Arc<str>>,
+    /// The host of each of them: however many there are on one, they are checkers of one another's opinion.
+    hosts: Vec<u64>,
     isolated: bool,
     stamp: u64,
     /// Who calls what down: indexes of `members`, in order.
@@ -31,13 +33,18 @@ pub struct Peers {
 impl Peers {
     /// Nobody else.
     pub fn alone(own: &Arc<str>) -> Peers {
-        Peers { own: own.clone(), members: vec![own.clone()], ..Peers::default() }
+        Peers { own: own.clone(), members: vec![own.clone()], hosts: vec![0], ..Peers::default() }
     }
 
     /// Those of a fleet. `own` is what this node says of itself, `now_ms` Unix milliseconds.
     ///
     /// A node that takes most of its peers for dead is more likely the one that is cut off: it goes by nobody else's word and shares nothing.
     pub fn of(fleet: &Fleet, own: &Facts, now_ms: u64) -> Peers {
+        Peers::without(&HashSet::new(), fleet, own, now_ms)
+    }
+
+    /// The same without those whose checks have stopped: others take over what falls to them, and what they have said is old.
+    pub fn without(stopped: &HashSet<Arc<str>>, fleet: &Fleet, own: &Facts, now_ms: u64) -> Peers {
         let alone = Peers::alone(&fleet.own);
         if matches!(&*own.group, "" | DEFAULT_GROUP) && &*own.role != GATEWAY {
             return alone;
@@ -48,7 +55,10 @@ impl Peers {
         if dead * 2 > all {
             return Peers { isolated: true, ..alone };
         }
-        let mut serving: Vec<&Member> = known().filter(|member| member.is_serving() && member.facts.zone == own.zone).collect();
+        let checks = |member: &&Member| {
+            member.is_serving() && member.facts.zone == own.zone && (member.id == fleet.own || !stopped.contains(&member.id))
+        };
+        let mut serving: Vec<&Member> = known().filter(checks).collect();
         serving.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         serving.dedup_by(|a, b| a.id == b.id);
         let mut down: HashMap<Arc<str>, HashMap<SocketAddr, Vec<u32>>> = HashMap::new();
@@ -62,7 +72,8 @@ impl Peers {
         }
         let members: Vec<Arc<str>> = serving.iter().map(|member| member.id.clone()).collect();
         let stamp = members.iter().fold(members.len() as u64, |stamp, id| xxh64(id.as_bytes(), stamp));
-        Peers { own: fleet.own.clone(), members, isolated: false, stamp, down }
+        let hosts = serving.iter().map(|member| host(member)).collect();
+        Peers { own: fleet.own.clone(), members, hosts, isolated: false, stamp, down }
     }
 
     /// Whether there is somebody to share with.
@@ -86,16 +97,29 @@ impl Peers {
     }
 
     /// Who checks an endpoint: `count` nodes by rendezvous hashing (Thaler and Ravishankar 1998), all when it is zero. Every node of the zone comes to the
-    /// same result, and one that leaves moves only its own endpoints.
+    /// same result, and one that leaves moves only its own endpoints. They are on different hosts as far as there are so many: members that somebody has made up
+    /// on his own host are no more than one of them.
     pub fn checkers(&self, upstream: &str, endpoint: SocketAddr, count: u32) -> Arc<[Arc<str>]> {
         if count == 0 || self.members.len() <= count as usize {
             return self.members.clone().into();
         }
         let key = xxh64(endpoint.to_string().as_bytes(), xxh64(upstream.as_bytes(), 0));
-        let mut ranked: Vec<(u64, &Arc<str>)> = self.members.iter().map(|id| (xxh64(id.as_bytes(), key), id)).collect();
-        let (first, ..) = ranked.select_nth_unstable_by(count as usize, |a, b| b.cmp(a));
-        first.sort_unstable_by(|a, b| a.1.cmp(b.1));
-        first.iter().map(|(_, id)| (*id).clone()).collect()
+        let mut ranked: Vec<(u64, usize)> =
+            self.members.iter().enumerate().map(|(at, id)| (xxh64(id.as_bytes(), key), at)).collect();
+        ranked.sort_unstable_by(|a, b| b.cmp(a));
+        let mut hosts: HashSet<u64> = HashSet::new();
+        let (mut first, spare): (Vec<usize>, Vec<usize>) =
+            ranked.iter().map(|(_, at)| *at).partition(|at| hosts.len() < count as usize && hosts.insert(self.hosts[*at]));
+        let missing = (count as usize).saturating_sub(first.len());
+        first.extend(spare.into_iter().take(missing));
+        first.sort_unstable();
+        first.into_iter().map(|at| self.members[at].clone()).collect()
+    }
+
+    /// On how many hosts they are.
+    fn hosts(&self, ids: &[Arc<str>]) -> usize {
+        let of = |id: &Arc<str>| self.members.binary_search(id).ok().and_then(|at| self.hosts.get(at));
+        ids.iter().filter_map(of).collect::<HashSet<&u64>>().len()
     }
 
     /// Whether this node is one of them.
@@ -103,7 +127,7 @@ impl Peers {
         *id == *self.own
     }
 
-    /// Those of `checkers` who call the endpoint down, when they are most of them. This node has its own evidence and no voice here.
+    /// Those of `checkers` who call the endpoint down, when they are most of them, on most of their hosts. This node has its own evidence and no voice here.
     pub fn doubters(&self, upstream: &str, endpoint: SocketAddr, checkers: &[Arc<str>]) -> Option<Arc<[Arc<str>]>> {
         let by = self.down.get(upstream)?.get(&endpoint)?;
         let voices: Arc<[Arc<str>]> = by
@@ -112,7 +136,15 @@ impl Peers {
             .filter(|id| **id != self.own && checkers.contains(id))
             .cloned()
             .collect();
-        (voices.len() > checkers.len() / 2).then_some(voices)
+        (voices.len() > checkers.len() / 2 && self.hosts(&voices) > self.hosts(checkers) / 2).then_some(voices)
+    }
+}
+
+/// Stands for the host of a member. On a loopback address there are many nodes, and nobody else.
+fn host(member: &Member) -> u64 {
+    match member.facts.address.map(|address| address.ip()).filter(|ip| !ip.is_loopback()) {
+        Some(ip) => xxh64(ip.to_canonical().to_string().as_bytes(), 0),
+        None => xxh64(member.id.as_bytes(), 1),
     }
 }
 

@@ -227,6 +227,16 @@ impl EndpointHealth {
         self.settle(&mut steps, Cause::Discovery, None, now)
     }
 
+    /// Takes that the member of the fleet which it is leaves, or no longer does. Whether that is new.
+    pub fn leaving(&self, member: Option<&Arc<str>>, now: Instant) -> bool {
+        let mut steps = self.steps.lock();
+        let is_new = steps.evidence.leaving.as_ref().map(|(id, _)| id) != member;
+        if is_new {
+            steps.evidence.leaving = member.map(|id| (id.clone(), now));
+        }
+        is_new
+    }
+
     /// Takes what other nodes say, as far as it counts. An endpoint that waits here is tried at once when they find it well again.
     pub fn doubted(&self, by: Option<Arc<[Arc<str>]>>, now: Instant) -> Option<Change> {
         let mut steps = self.steps.lock();

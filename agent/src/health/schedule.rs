@@ -53,6 +53,12 @@ impl Schedule {
         }
     }
 
+    /// How long the latest one has been due without being started; `None` without any.
+    pub fn late(&self, now: Instant) -> Option<Duration> {
+        let late = |entry: &Entry| if entry.running { Duration::ZERO } else { now.saturating_duration_since(entry.due) };
+        self.targets.values().map(late).max()
+    }
+
     /// When something is due next, `None` while nothing is or all that may run does.
     pub fn next(&self, concurrency: u32) -> Option<Instant> {
         if self.running >= concurrency.max(1) as usize {

@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use heddle_node::drain::DrainWatch;
 use heddle_node::identity::Identity;
-use heddle_node::membership::gossip::{self, Gossip, Parts};
-use heddle_node::membership::{Facts, Membership};
+use heddle_node::membership::gossip::{self, Bridge, Gossip, Parts};
+use heddle_node::membership::{CONTROL_PLANE, Facts, Membership};
 use tokio::sync::watch;
 
 use super::start::Failure;
@@ -18,6 +18,8 @@ type Page = Arc<dyn Fn() -> String + Send + Sync>;
 pub(super) struct Fleet {
     pub(super) membership: Membership,
     gossip: Option<Gossip>,
+    /// Further cells of a control plane.
+    bridge: Option<Bridge>,
     page: Arc<OnceLock<Page>>,
 }
 
@@ -31,7 +33,7 @@ impl Fleet {
             version: env!("CARGO_PKG_VERSION").into(),
             ..Facts::default()
         };
-        Fleet { membership: Membership::alone(&node.id, facts), gossip: None, page: Arc::default() }
+        Fleet { membership: Membership::alone(&node.id, facts), gossip: None, bridge: None, page: Arc::default() }
     }
 
     /// Metrics of gossip; empty without it.
@@ -43,9 +45,18 @@ impl Fleet {
     /// Begins to gossip, when that is configured. Without an identity it stays within this host.
     pub(super) async fn join(&mut self, configuration: &Configuration, identity: Option<Identity>) -> Result<(), Failure> {
         let Some(settings) = configuration.node.gossip.clone() else { return Ok(()) };
+        if !settings.bridges.is_empty() && &*self.membership.facts().role != CONTROL_PLANE {
+            return Err("gossip.bridges: only `heddle controlplane` joins several cells; give this node the gossip.cell that it belongs to".into());
+        }
+        let (shared, about) = (settings.clone(), Facts::clone(&self.membership.facts()));
         let control_plane = configuration.agent.control_plane.address.to_string();
         let towards = control_plane.rsplit("://").next().map(|host| host.trim_end_matches('/').to_owned());
-        let parts = Parts { settings, membership: self.membership.clone(), identity, towards: towards.into_iter().collect() };
+        let parts = Parts {
+            settings,
+            membership: self.membership.clone(),
+            identity: identity.clone(),
+            towards: towards.into_iter().collect(),
+        };
         let gossip = gossip::start(parts).await?;
         if let Some(address) = gossip.address() {
             tracing::info!(%address, "gossiping with the fleet");
@@ -53,6 +64,14 @@ impl Fleet {
         // It is joined once.
         let _ = self.page.set(gossip.page());
         self.gossip = Some(gossip);
+        let mut others = Vec::new();
+        for cell in &shared.bridges {
+            let membership = Membership::alone(self.membership.id(), about.clone());
+            let parts = Parts { settings: shared.in_cell(cell), membership, identity: identity.clone(), towards: Vec::new() };
+            others.push(gossip::start(parts).await?);
+            tracing::info!(cell = cell.cell, "gossiping with a further cell");
+        }
+        self.bridge = (!others.is_empty()).then(|| Bridge::between(self.membership.clone(), others));
         Ok(())
     }
 
@@ -72,6 +91,9 @@ impl Fleet {
 
     /// Says good-bye.
     pub(super) async fn leave(self) {
+        if let Some(bridge) = self.bridge {
+            bridge.leave().await;
+        }
         if let Some(gossip) = self.gossip {
             gossip.leave().await;
         }

@@ -12,6 +12,8 @@ pub struct Facts {
     pub group: Arc<str>,
     /// Locality zone, empty when unknown.
     pub zone: Arc<str>,
+    /// The cell in which this is said, empty where there is one only.
+    pub cell: Arc<str>,
     /// Where its gossip is reached.
     pub address: Option<SocketAddr>,
     /// Version of its program.
@@ -22,12 +24,48 @@ pub struct Facts {
     pub load: NodeLoad,
     /// Whether it is about to leave.
     pub draining: bool,
+    /// Ports of its own address at which it takes requests.
+    pub ports: Arc<[u16]>,
+    /// When its checks of endpoints were last known to run, Unix seconds by its own clock in steps; 0 while it has none to run.
+    pub checked_s: u64,
     /// What it has found out about endpoints by checks of its own.
     pub observations: Arc<[Observation]>,
     /// Its requests in flight at the busiest endpoints.
     pub loads: Arc<[EndpointLoad]>,
     /// What it has let through of limits that the fleet shares.
     pub uses: Arc<[LimitUse]>,
+    /// Other cells that it is a member of, in short.
+    pub cells: Arc<[Cell]>,
+}
+
+/// A cell in short, as a control plane sees it that is a member of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Members that are heard.
+    pub alive: u32,
+    /// Members that are suspected.
+    pub suspect: u32,
+    /// Members that are taken for dead.
+    pub dead: u32,
+    /// Members that have said good-bye.
+    pub left: u32,
+    /// Some of its members, those that are not well first.
+    pub members: Arc<[CellMember]>,
+}
+
+/// A member of another cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CellMember {
+    /// Id of its node.
+    pub id: Arc<str>,
+    /// What it is.
+    pub role: Arc<str>,
+    /// Its zone, empty when unknown.
+    pub zone: Arc<str>,
+    /// How it stands.
+    pub state: MemberState,
 }
 
 /// How busy a node is.
@@ -97,6 +135,9 @@ pub enum MemberState {
 }
 
 impl MemberState {
+    /// All of them.
+    pub const ALL: [MemberState; 4] = [MemberState::Alive, MemberState::Suspect, MemberState::Dead, MemberState::Left];
+
     /// Its name for people and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

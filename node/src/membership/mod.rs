@@ -9,5 +9,8 @@ pub mod gossip;
 mod shown;
 
 pub use board::Membership;
-pub use facts::{EndpointLoad, Facts, Fleet, LimitUse, Member, MemberState, NodeLoad, Observation, Seen};
+pub use facts::{Cell, CellMember, EndpointLoad, Facts, Fleet, LimitUse, Member, MemberState, NodeLoad, Observation, Seen};
 pub use shown::json;
+
+/// The role of a control plane among members.
+pub const CONTROL_PLANE: &str = "controlplane";

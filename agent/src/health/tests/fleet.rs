@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use heddle_node::membership::{Facts, Fleet, Member, MemberState, Membership, Observation, Seen};
 
+use super::super::fellows::LATE;
 use super::super::peers::HINT_LIFE_MS;
 use super::*;
 
@@ -150,6 +151,90 @@ fn those_who_do_not_check_it_have_no_voice() {
         member.facts = Arc::new(Facts { observations: vec![down(1); 50].into(), ..facts() });
     }
     assert_eq!(peers("gw-0", members).doubters("upstreams/u", endpoint(1), &checkers), None);
+}
+
+#[test]
+fn members_made_up_on_one_host_are_one_checker_and_one_voice() {
+    let on = |host: u8| move |facts: &mut Facts| facts.address = Some(SocketAddr::from(([10, 9, 9, host], 7_946)));
+    let honest = (1..=6).map(|nth| member(&format!("gw-{nth}"), on(nth)));
+    let invented = (0..60).map(|nth| {
+        member(&format!("gw-liar-{nth}"), |facts| {
+            on(99)(facts);
+            facts.observations = (0..20).map(down).collect();
+        })
+    });
+    let peers = peers("gw-1", honest.chain(invented).collect());
+    for nth in 0..20 {
+        let checkers = peers.checkers("upstreams/u", endpoint(nth), 3);
+        assert_eq!(checkers.len(), 3);
+        assert!(checkers.iter().filter(|id| id.starts_with("gw-liar")).count() <= 1, "{checkers:?}");
+        assert_eq!(peers.doubters("upstreams/u", endpoint(nth), &checkers), None);
+    }
+}
+
+#[test]
+fn a_crowd_on_one_of_two_hosts_is_not_most_of_those_who_check() {
+    let address = |host: u8| Some(SocketAddr::from(([10, 9, 9, host], 7_946)));
+    let mut members = vec![member("gw-1", |facts| facts.address = address(1))];
+    members.extend((0..9).map(|nth| {
+        member(&format!("gw-liar-{nth}"), |facts| {
+            (facts.address, facts.observations) = (address(2), [down(1)].into());
+        })
+    }));
+    let peers = peers("gw-1", members);
+    let checkers = peers.checkers("upstreams/u", endpoint(1), 5);
+    assert_eq!(checkers.len(), 5);
+    assert_eq!(peers.doubters("upstreams/u", endpoint(1), &checkers), None);
+}
+
+#[test]
+fn whose_checks_have_stopped_is_relieved_though_it_gossips() {
+    let (fellows, membership) = (Fellows::default(), Membership::alone("gw-0", facts()));
+    let start = heddle_node::clock::now();
+    let hear = |checked_s: u64| {
+        let mut members = many(6);
+        for (nth, member) in members.iter_mut().enumerate() {
+            // The fourth says the same for ever; one that has nothing to check says so.
+            let checked_s = [checked_s, checked_s, checked_s, 20, 0, checked_s][nth];
+            member.facts = Arc::new(Facts { checked_s, ..facts() });
+        }
+        membership.hear(members);
+    };
+    let checks = |seconds: u64| {
+        let peers = fellows.peers(&membership, start + Duration::from_secs(seconds));
+        (0..60).any(|nth| peers.checkers("u", endpoint(nth), 2).contains(&"gw-3".into()))
+    };
+    for step in 0..10 {
+        hear(20 + step * 20);
+        assert_eq!(checks(step * 20), step < 4, "after {} s", step * 20);
+        assert_eq!(fellows.peers(&membership, start + Duration::from_secs(step * 20)).count(), if step < 4 { 6 } else { 5 });
+    }
+    // Its checks run again.
+    let mut members = many(6);
+    members[3].facts = Arc::new(Facts { checked_s: 9_000, ..facts() });
+    membership.hear(members);
+    assert!(checks(400));
+}
+
+#[test]
+fn a_node_tells_that_its_checks_run_only_while_all_do() {
+    let (fellows, membership) = (Fellows::default(), Membership::alone("gw-0", facts()));
+    let start = heddle_node::clock::now();
+    let (web, api): (Arc<str>, Arc<str>) = ("web".into(), "api".into());
+    fellows.checks(&membership, &web, Some(Duration::ZERO), start);
+    let told = membership.facts().checked_s;
+    assert!(told > 0);
+    membership.say(|facts| facts.checked_s = 1);
+    // The keeper of one upstream hangs: what the other one does says nothing about it.
+    fellows.checks(&membership, &api, Some(Duration::ZERO), start + 2 * LATE);
+    assert_eq!(membership.facts().checked_s, 1);
+    fellows.checks(&membership, &web, Some(2 * LATE), start + 2 * LATE);
+    assert_eq!(membership.facts().checked_s, 1);
+    fellows.checks(&membership, &web, Some(Duration::ZERO), start + 2 * LATE);
+    assert!(membership.facts().checked_s >= told);
+    fellows.checks(&membership, &web, None, start + 3 * LATE);
+    fellows.checks(&membership, &api, None, start + 3 * LATE);
+    assert_eq!(membership.facts().checked_s, 0, "there is nothing to check any more");
 }
 
 #[test]

@@ -60,6 +60,7 @@ impl Keeper {
         self.follow();
         loop {
             let now = clock::now();
+            self.sharing.late = self.probes.late(now);
             if self.sharing.due().is_some_and(|due| due <= now) && self.cluster.share(&mut self.sharing, now) {
                 self.follow();
             }

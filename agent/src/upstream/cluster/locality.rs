@@ -19,6 +19,8 @@ pub(super) const ROUND: Duration = Duration::from_secs(1);
 const MAX_TOLD: usize = 64;
 /// Loads of one member that are listened to.
 const MAX_HEARD: usize = 256;
+/// Ports of one member that are listened to.
+const MAX_PORTS: usize = 32;
 /// What a member has said is old when it was not heard for so long.
 const STALE_MS: u64 = 5_000;
 
@@ -65,7 +67,20 @@ pub(super) async fn follow(membership: Membership, callers: Arc<Callers>, cluste
             clusters.iter().for_each(|cluster| cluster.epoch().bump());
         }
         exchange(&fleet, &membership, &clusters, clock::unix_ms());
+        let leaving = leaving(&fleet);
+        clusters.iter().for_each(|cluster| cluster.members_leave(&leaving, clock::now()));
     }
+}
+
+/// Where the members take requests that are about to leave, or have left. A member speaks for ports of the host only where it has been seen to be.
+fn leaving(fleet: &Fleet) -> HashMap<SocketAddr, Arc<str>> {
+    let drain = fleet.members.iter().filter(|member| member.facts.draining);
+    let places = drain.flat_map(|member| {
+        let ip = member.facts.address.map(|address| address.ip());
+        let ports = member.facts.ports.iter().take(MAX_PORTS);
+        ip.into_iter().flat_map(move |ip| ports.clone().map(move |port| (SocketAddr::new(ip, *port), member.id.clone())))
+    });
+    places.collect()
 }
 
 /// Members of our role and group, this node too.

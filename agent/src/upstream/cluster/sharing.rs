@@ -26,6 +26,8 @@ pub(super) struct Sharing {
     /// For which peers and endpoints checks are assigned.
     assigned: Option<(u64, Arc<EndpointView>)>,
     looked: Option<Instant>,
+    /// How late our own checks are; `None` while there are none.
+    pub(super) late: Option<Duration>,
     due: Option<Instant>,
 }
 
@@ -56,6 +58,7 @@ impl Cluster {
             return false;
         };
         sharing.due = Some(now + EVERY);
+        self.context.fellows.checks(&self.context.membership, &self.name, sharing.late, now);
         let known = sharing.assigned.as_ref();
         let changed = !known.is_some_and(|(stamp, of)| *stamp == peers.stamp() && Arc::ptr_eq(of, &view));
         if changed {
@@ -85,6 +88,7 @@ impl Cluster {
             }
         }
         self.context.fellows.tell(&self.context.membership, &self.name, Vec::new());
+        self.context.fellows.checks(&self.context.membership, &self.name, None, now);
     }
 
     /// Takes what others have found, as far as it goes.

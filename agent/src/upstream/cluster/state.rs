@@ -219,6 +219,7 @@ impl Cluster {
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Release);
         self.context.fellows.tell(&self.context.membership, &self.name, Vec::new());
+        self.context.fellows.checks(&self.context.membership, &self.name, None, heddle_node::clock::now());
         for endpoint in &self.view.load().endpoints {
             endpoint.core.retire();
         }
@@ -275,6 +276,18 @@ impl Cluster {
         self.view.store(Arc::new(EndpointView { spec, endpoints, balance, pending, unresolved, draining_serve }));
         changes.iter().for_each(|(core, change)| self.tell(core, *change));
         self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Takes which members of the fleet are about to leave, by the addresses at which they take requests: those of them that are endpoints get nothing new.
+    pub(super) fn members_leave(&self, leaving: &HashMap<SocketAddr, Arc<str>>, now: Instant) {
+        let view = self.view.load_full();
+        let mut changed = false;
+        for core in view.endpoints.iter().map(|endpoint| &endpoint.core) {
+            changed |= core.health.leaving(leaving.get(&core.address), now);
+        }
+        if changed {
+            self.rebuild(&mut self.inner.lock(), None, now);
+        }
     }
 
     /// Endpoints that drain serve on only while nobody else does: makes the view anew when that is not as it was.

@@ -232,6 +232,46 @@ fn discovery_takes_endpoints_out_and_lets_those_drain_that_leave() {
     });
 }
 
+#[test]
+fn endpoints_that_are_members_get_nothing_new_once_they_say_that_they_leave() {
+    run(async {
+        let membership = Membership::alone("own", facts(Vec::new()));
+        let clusters = clusters(&membership);
+        let nodes: Vec<_> = (1..=3).map(|nth| node(SocketAddr::from(([192, 0, 2, nth], 80)))).collect();
+        let cluster = clusters.apply(&config(|_| ()), &nodes, &|_| None);
+        let hear = |draining: bool| {
+            let sidecar = Facts {
+                role: "sidecar".into(),
+                address: Some(SocketAddr::from(([192, 0, 2, 2], 7_946))),
+                ports: [80, 443].into(),
+                draining,
+                ..Facts::default()
+            };
+            // One that names a port of others says nothing about them.
+            let stranger = Facts { address: Some(SocketAddr::from(([192, 0, 2, 9], 7_946))), draining: true, ..sidecar.clone() };
+            let of = |id: &str, facts: Facts| Member { facts: Arc::new(facts), ..member(id, Vec::new()) };
+            membership.hear(vec![member("own", Vec::new()), of("web-2", sidecar), of("web-9", stranger)]);
+        };
+        let until = async |wanted: [&str; 3]| {
+            let end = now() + Duration::from_secs(30);
+            while states(&cluster) != wanted {
+                assert!(now() < end, "{:?}", states(&cluster));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        hear(true);
+        until(["up", "draining", "up"]).await;
+        let pools = Pools::new();
+        let target = pools.target(&cluster);
+        let mut dice = fastrand::Rng::with_seed(1);
+        let mut picks =
+            (0..12).map(|_| target.pick(None, &[], Seen::Never, &mut dice, now()).unwrap().endpoint().address.to_string());
+        assert!(picks.all(|address| address != "192.0.2.2:80"));
+        hear(false);
+        until(["up"; 3]).await;
+    });
+}
+
 /// What becomes known of one endpoint: what discovery says, what requests and probes of this node find, and who of nine others calls it down.
 type Known = (usize, Vec<(bool, usize)>, Vec<bool>);
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::facts::{EndpointLoad, Facts, LimitUse, NodeLoad, Observation, Seen};
+use super::super::facts::{Cell, CellMember, EndpointLoad, Facts, LimitUse, MemberState, NodeLoad, Observation, Seen};
 
 /// The most observations of one member.
 pub const MAX_OBSERVATIONS: usize = 256;
@@ -16,8 +16,14 @@ pub const MAX_OBSERVATIONS: usize = 256;
 pub const MAX_LOADS: usize = 256;
 /// The most uses of limits of one member.
 pub const MAX_USES: usize = 1_024;
+/// The most other cells that one member tells of.
+pub const MAX_CELLS: usize = 8;
+/// The most members of one other cell that are told by name.
+pub const MAX_CELL_MEMBERS: usize = 64;
 /// The longest value of one key; what does not fit is left out. All values of a member together stay far below what one message carries.
 pub const MAX_VALUE_BYTES: usize = 12 * 1_024;
+/// The most ports of one member.
+pub const MAX_PORTS: usize = 32;
 /// The longest id, group, zone or version.
 const MAX_WORD: usize = 128;
 /// The longest name of an upstream.
@@ -41,6 +47,8 @@ const HEALTH: &str = "health.";
 const LOADS: &str = "loads.";
 /// What was let through of limits, a shard each.
 const USES: &str = "uses.";
+/// Other cells, one each.
+const CELLS: &str = "cells.";
 /// Said good-bye.
 const LEFT: &str = "left";
 
@@ -72,6 +80,10 @@ struct About {
     address: Option<SocketAddr>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     version: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    cell: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<u16>,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -80,6 +92,8 @@ struct Holds {
     config: String,
     #[serde(default)]
     draining: bool,
+    #[serde(default)]
+    checked: u64,
 }
 
 /// Name of the upstream, endpoint, whether it is up, since when.
@@ -88,6 +102,8 @@ type ObservationEntry = (String, SocketAddr, bool, u64);
 type LoadEntry = (String, SocketAddr, u32);
 /// Key, start of the window, how many.
 type UseEntry = (u64, u64, u32);
+/// Name of the cell; alive, suspect, dead, left; members by id, role, zone and state, a number in [`MemberState::ALL`].
+type CellEntry = (String, [u32; 4], Vec<(String, String, String, usize)>);
 
 /// That it is so.
 const SAID: &str = "true";
@@ -105,7 +121,11 @@ pub fn is_key(key: &str) -> bool {
         let number = key.strip_prefix(prefix).and_then(|number| number.parse::<u64>().ok());
         number.is_some_and(|number| number < shards)
     };
-    matches!(key, ABOUT | HOLDS | LOAD | LEFT) || shard(HEALTH, SHARDS) || shard(LOADS, SHARDS) || shard(USES, USE_SHARDS)
+    matches!(key, ABOUT | HOLDS | LOAD | LEFT)
+        || shard(HEALTH, SHARDS)
+        || shard(LOADS, SHARDS)
+        || shard(USES, USE_SHARDS)
+        || shard(CELLS, MAX_CELLS as u64)
 }
 
 /// What is gossiped of this node, and how many entries had to stay behind.
@@ -122,9 +142,12 @@ pub fn encode(id: &str, facts: &Facts) -> (Pairs, u64) {
             zone: word(&facts.zone),
             address: facts.address,
             version: word(&facts.version),
+            cell: word(&facts.cell),
+            ports: facts.ports.iter().copied().take(MAX_PORTS).collect(),
         },
     );
-    out.put(HOLDS.to_owned(), &Holds { config: cut(&facts.config_version, MAX_CONFIG).to_owned(), draining: facts.draining });
+    let config = cut(&facts.config_version, MAX_CONFIG).to_owned();
+    out.put(HOLDS.to_owned(), &Holds { config, draining: facts.draining, checked: facts.checked_s });
     // Said too, so that a good-bye which somebody else has put in our place does not stay.
     out.pairs.insert(LEFT.to_owned(), String::new());
     out.put(LOAD.to_owned(), &(facts.load.in_flight, facts.load.requests_per_second));
@@ -136,6 +159,8 @@ pub fn encode(id: &str, facts: &Facts) -> (Pairs, u64) {
         (spread(&load.upstream, load.endpoint), (load.upstream.to_string(), load.endpoint, load.in_flight))
     });
     out.shards(USES, USE_SHARDS, &facts.uses, MAX_USES, |used| (used.key, (used.key, used.window_ms, used.used)));
+    out.left_out += facts.cells.len().saturating_sub(MAX_CELLS) as u64;
+    facts.cells.iter().take(MAX_CELLS).enumerate().for_each(|(nth, cell)| out.cell(nth, cell));
     (out.pairs, out.left_out)
 }
 
@@ -147,20 +172,24 @@ pub fn decode<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, now_ms: u
     for (key, value) in pairs {
         reader.take(key, value, now_ms);
     }
-    let Reader { about, holds, load, left, observations, loads, uses, dropped } = reader;
+    let Reader { about, holds, load, left, observations, loads, uses, cells, dropped } = reader;
     let about = about?;
     let facts = Facts {
         role: about.role.into(),
         group: about.group.into(),
         zone: about.zone.into(),
+        cell: about.cell.into(),
         address: about.address,
         version: about.version.into(),
         config_version: holds.config.into(),
         load: NodeLoad { in_flight: load.0, requests_per_second: load.1 },
         draining: holds.draining,
+        ports: about.ports.into(),
+        checked_s: holds.checked,
         observations: observations.into(),
         loads: loads.into(),
         uses: uses.into(),
+        cells: cells.into(),
     };
     Some(Read { id: about.id.into(), facts, left, dropped })
 }
@@ -178,6 +207,23 @@ impl Writer {
                 self.pairs.insert(key, text);
             }
             Err(_) => self.left_out += 1,
+        }
+    }
+
+    /// A cell, with as many of its members as fit.
+    fn cell(&mut self, nth: usize, cell: &Cell) {
+        let state = |state| MemberState::ALL.iter().position(|known| *known == state).unwrap_or_default();
+        let word = |text: &str| cut(text, MAX_WORD).to_owned();
+        let member = |one: &CellMember| (word(&one.id), word(&one.role), word(&one.zone), state(one.state));
+        let mut members: Vec<_> = cell.members.iter().take(MAX_CELL_MEMBERS).map(member).collect();
+        loop {
+            let entry: CellEntry = (word(&cell.name), [cell.alive, cell.suspect, cell.dead, cell.left], members.clone());
+            let fits = serde_json::to_string(&entry).is_ok_and(|text| text.len() <= MAX_VALUE_BYTES);
+            if fits || members.is_empty() {
+                return self.put(format!("{CELLS}{nth}"), &entry);
+            }
+            self.left_out += (members.len() - members.len() / 2) as u64;
+            members.truncate(members.len() / 2);
         }
     }
 
@@ -213,6 +259,7 @@ struct Reader {
     observations: Vec<Observation>,
     loads: Vec<EndpointLoad>,
     uses: Vec<LimitUse>,
+    cells: Vec<Cell>,
     dropped: u64,
 }
 
@@ -258,6 +305,13 @@ impl Reader {
                 let fits = self.uses.len() < MAX_USES;
                 self.keep(fits, |reader| reader.uses.push(LimitUse { key, window_ms, used }));
             }
+        } else if key.starts_with(CELLS) {
+            let cell = self.parse::<CellEntry>(value).and_then(|entry| {
+                let cell = cell(entry).filter(|_| self.cells.len() < MAX_CELLS);
+                self.dropped += u64::from(cell.is_none());
+                cell
+            });
+            self.cells.extend(cell);
         }
     }
 
@@ -276,10 +330,25 @@ impl Reader {
     }
 }
 
+/// A cell, when what is said of it makes sense.
+fn cell((name, [alive, suspect, dead, left], members): CellEntry) -> Option<Cell> {
+    let member = |(id, role, zone, state): (String, String, String, usize)| {
+        let sane = !id.is_empty() && [&id, &role, &zone].iter().all(|word| is_word(word, MAX_WORD));
+        let state = MemberState::ALL.get(state).copied().filter(|_| sane)?;
+        Some(CellMember { id: id.into(), role: role.into(), zone: zone.into(), state })
+    };
+    let fits = members.len() <= MAX_CELL_MEMBERS && is_word(&name, MAX_WORD);
+    let members: Option<Vec<CellMember>> = members.into_iter().map(member).collect();
+    Some(Cell { name: name.into(), alive, suspect, dead, left, members: members.filter(|_| fits)?.into() })
+}
+
 impl About {
     fn is_sane(&self) -> bool {
-        let words = [&self.role, &self.group, &self.zone, &self.version];
-        !self.id.is_empty() && is_word(&self.id, MAX_WORD) && words.iter().all(|word| is_word(word, MAX_WORD))
+        let words = [&self.role, &self.group, &self.zone, &self.version, &self.cell];
+        !self.id.is_empty()
+            && self.ports.len() <= MAX_PORTS
+            && is_word(&self.id, MAX_WORD)
+            && words.iter().all(|word| is_word(word, MAX_WORD))
     }
 }
 
@@ -342,15 +411,48 @@ mod tests {
             role: "gateway".into(),
             group: "edge".into(),
             zone: "eu-1".into(),
+            cell: "eu".into(),
             address: Some(SocketAddr::from(([10, 0, 0, 1], 7946))),
             version: "0.1.0".into(),
             config_version: "42".into(),
             load: NodeLoad { in_flight: 3, requests_per_second: 900 },
             draining: true,
+            ports: [80, 443].into(),
+            checked_s: 1_700_000_000,
             observations: (0..40).map(observation).collect(),
             loads: [EndpointLoad { upstream: "web".into(), endpoint: "[::1]:80".parse().unwrap(), in_flight: 9 }].into(),
             uses: (0..40).map(|n| LimitUse { key: n << 60 | n, window_ms: NOW, used: 5 }).collect(),
+            cells: (0..3).map(|nth| other_cell(nth, 5)).collect(),
         }
+    }
+
+    fn other_cell(nth: usize, members: usize) -> Cell {
+        let member = |of: usize| CellMember {
+            id: format!("gw-{of}").into(),
+            role: "gateway".into(),
+            zone: "us-1".into(),
+            state: MemberState::ALL[of % 4],
+        };
+        let members = (0..members).map(member).collect();
+        Cell { name: format!("us-{nth}").into(), alive: 900, suspect: 1, dead: 2, left: 3, members }
+    }
+
+    #[test]
+    fn other_cells_are_bounded_when_said_and_when_heard() {
+        let long: Arc<str> = "x".repeat(MAX_WORD).into();
+        let mut wide = other_cell(0, MAX_CELL_MEMBERS);
+        wide.members =
+            wide.members.iter().map(|member| CellMember { zone: long.clone(), role: long.clone(), ..member.clone() }).collect();
+        let cells: Vec<Cell> = std::iter::once(wide).chain((1..20).map(|nth| other_cell(nth, 100))).collect();
+        let (pairs, left_out) = encode("a", &Facts { cells: cells.into(), ..facts() });
+        assert!(left_out >= 12 && pairs.values().all(|value| value.len() <= MAX_VALUE_BYTES));
+        let heard = read(&pairs).unwrap().facts.cells;
+        assert_eq!(heard.len(), MAX_CELLS);
+        assert!(heard.iter().all(|cell| cell.members.len() <= MAX_CELL_MEMBERS && !cell.members.is_empty()));
+        let mut forged = pairs.clone();
+        forged.insert("cells.0".into(), r#"["us",[1,2,3,4],[["gw","gateway","z",9]]]"#.into());
+        let heard = read(&forged).unwrap();
+        assert_eq!((heard.facts.cells.len(), heard.dropped), (MAX_CELLS - 1, 1));
     }
 
     fn sorted(mut facts: Facts) -> Facts {

@@ -3,6 +3,7 @@
 //! chitchat (scuttlebutt reconciliation) carries small keys and values of every node to every other one. Around it stand: a [`codec`] that bounds what is
 //! said and heard, a [`doorman`] that bounds who is in, transports of our own, and a [`roll`] that judges who is alive.
 
+pub(crate) mod bridge;
 pub mod codec;
 mod delta;
 mod doorman;
@@ -29,10 +30,11 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+pub use bridge::Bridge;
 pub use doorman::{Count, Counters, Doorman, Refusal};
 pub use ledger::Peer;
 pub use pulse::{Judge, Pulse};
-pub use settings::{DEFAULT_PORT, GossipSettings, MAX_MEMBERS, MAX_SEEDS, is_seed};
+pub use settings::{BridgeSettings, DEFAULT_PORT, GossipSettings, MAX_MEMBERS, MAX_SEEDS, is_seed};
 pub use transport::{MemoryNet, MemoryTransport, Security, StreamTransport, Timing};
 
 use super::Membership;
@@ -180,6 +182,7 @@ fn introduce(
     membership.say(|facts| {
         facts.address = Some(address);
         facts.group = settings.group.as_str().into();
+        facts.cell = settings.cell.as_str().into();
     });
     node::Node::new(settings.clone(), membership.clone(), address, doorman, transport)
 }

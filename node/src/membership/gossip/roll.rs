@@ -105,7 +105,7 @@ impl Roll {
             life.gone = false;
             life.pulse.hear(heartbeat, moment.now, self.judge);
             if let Some(pairs) = pairs {
-                news.dropped += life.read(&pairs, moment);
+                news.dropped += life.read(&id, &pairs, moment);
                 life.version = version;
                 news.changed = true;
             }
@@ -196,9 +196,11 @@ impl Roll {
 
 impl Life {
     /// Reads what it says; how much of it was nonsense. Who says nothing sensible any more is what it was.
-    fn read(&mut self, pairs: &[(String, String)], moment: Moment) -> u64 {
+    fn read(&mut self, life: &ChitchatId, pairs: &[(String, String)], moment: Moment) -> u64 {
         let read = codec::decode(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())), moment.wall_ms);
-        let Some(Read { id, facts, left, dropped }) = read else { return 0 };
+        let Some(Read { id, mut facts, left, dropped }) = read else { return 0 };
+        // Where it gossips has been seen, whatever it says.
+        facts.address = Some(life.gossip_advertise_addr);
         self.says = Some(Says { id, facts: Arc::new(facts) });
         self.left = if left { Some(self.left.unwrap_or(moment.now)) } else { None };
         dropped

@@ -1,8 +1,10 @@
 //! `gossip:` in `heddle.yaml`: where this node gossips, with whom it begins, and how soon who is silent is taken for dead.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::codec::MAX_CELLS;
 use crate::config::Section;
 
 /// The most nodes that flat gossip carries, the dead that are not forgotten yet among them: a digest names them all and has to fit one message of 64 KiB.
@@ -47,6 +49,21 @@ pub struct GossipSettings {
     pub group: String,
     /// The most members.
     pub max_members: usize,
+    /// Further cells that a control plane is a member of.
+    pub bridges: Vec<BridgeSettings>,
+}
+
+/// A further cell that a control plane is a member of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BridgeSettings {
+    /// Its name.
+    pub cell: String,
+    /// Where this node listens for it.
+    pub listen: SocketAddr,
+    /// Where its members reach this node, as in the settings themselves.
+    pub advertise: Option<SocketAddr>,
+    /// Members of it to begin with.
+    pub seeds: Vec<String>,
 }
 
 impl Default for GossipSettings {
@@ -62,6 +79,7 @@ impl Default for GossipSettings {
             cell: String::new(),
             group: "default".into(),
             max_members: MAX_MEMBERS,
+            bridges: Vec::new(),
         }
     }
 }
@@ -78,22 +96,31 @@ impl GossipSettings {
         if forget_after < interval * FORGET_INTERVALS {
             section.mistake("forget_after", format!("expected at least {FORGET_INTERVALS} times `interval`"));
         }
-        let advertise = section.socket_addr("advertise");
-        if advertise.is_some_and(|address| address.ip().is_unspecified() || address.port() == 0) {
-            section.mistake("advertise", "expected the address and port at which other nodes reach this one");
+        let (cell, bridges) = (name(section, "cell").unwrap_or(usual.cell), bridges(section));
+        let cells: BTreeSet<&str> = bridges.iter().map(|bridge| bridge.cell.as_str()).chain([cell.as_str()]).collect();
+        if cells.len() <= bridges.len() {
+            section.mistake("bridges", "expected other cells than the own one, each of them once");
         }
         GossipSettings {
             listen: section.socket_addr("listen").unwrap_or(usual.listen),
-            advertise,
+            advertise: advertise(section),
             seeds: seeds(section),
             interval,
             phi_threshold: section.float("phi_threshold", 2.0..=64.0).unwrap_or(usual.phi_threshold),
             forget_after,
             cluster: name(section, "cluster").unwrap_or(usual.cluster),
-            cell: name(section, "cell").unwrap_or(usual.cell),
+            cell,
             group: name(section, "group").unwrap_or(usual.group),
             max_members: section.count("max_members", 2..=MAX_MEMBERS as u32).unwrap_or(usual.max_members),
+            bridges,
         }
+    }
+
+    /// The same in a further cell.
+    #[must_use]
+    pub fn in_cell(&self, bridge: &BridgeSettings) -> GossipSettings {
+        let BridgeSettings { cell, listen, advertise, seeds } = bridge.clone();
+        GossipSettings { cell, listen, advertise, seeds, bridges: Vec::new(), ..self.clone() }
     }
 
     /// What nodes must have in common to gossip with each other.
@@ -101,6 +128,31 @@ impl GossipSettings {
     pub fn cluster_id(&self) -> String {
         if self.cell.is_empty() { self.cluster.clone() } else { format!("{}/{}", self.cluster, self.cell) }
     }
+}
+
+fn advertise(section: &mut Section<'_>) -> Option<SocketAddr> {
+    let advertise = section.socket_addr("advertise");
+    if advertise.is_some_and(|address| address.ip().is_unspecified() || address.port() == 0) {
+        section.mistake("advertise", "expected the address and port at which other nodes reach this one");
+    }
+    advertise
+}
+
+fn bridges(section: &mut Section<'_>) -> Vec<BridgeSettings> {
+    let read = |section: &mut Section<'_>| {
+        section.require("cell").require("listen");
+        BridgeSettings {
+            cell: name(section, "cell").unwrap_or_default(),
+            listen: section.socket_addr("listen").unwrap_or(GossipSettings::default().listen),
+            advertise: advertise(section),
+            seeds: seeds(section),
+        }
+    };
+    let bridges = section.list("bridges", read).unwrap_or_default();
+    if bridges.len() > MAX_CELLS {
+        section.mistake("bridges", format!("at most {MAX_CELLS} further cells for one control plane"));
+    }
+    bridges
 }
 
 fn seeds(section: &mut Section<'_>) -> Vec<String> {
@@ -157,6 +209,19 @@ mod tests {
         assert_eq!((settings.cluster_id().as_str(), settings.max_members, settings.group.as_str()), ("prod/eu-1", 50, "edge"));
         assert_eq!(settings.seeds, ["gw-1:7946", "[::1]:1"]);
         assert_eq!(settings.interval, Duration::from_millis(200));
+    }
+
+    #[test]
+    fn a_control_plane_may_be_in_several_cells() {
+        let text = "cell: eu\nlisten: \"10.0.0.1:7000\"\ngroup: edge\nbridges:\n  - { cell: us, listen: \"10.0.0.1:7001\", seeds: [\"us-1:7946\"] }";
+        let settings = read(text).unwrap();
+        let other = settings.in_cell(&settings.bridges[0]);
+        assert_eq!((other.cluster_id().as_str(), other.listen.port(), other.group.as_str()), ("default/us", 7_001, "edge"));
+        assert_eq!((other.seeds, other.bridges), (vec!["us-1:7946".to_owned()], Vec::new()));
+        for (bridges, mistake) in [("[ { cell: eu, listen: \"1.1.1.1:1\" } ]", "bridges:"), ("[ { cell: us } ]", "bridges[0]")] {
+            let told = read(&format!("cell: eu\nbridges: {bridges}")).unwrap_err();
+            assert!(told.contains(mistake), "{told}");
+        }
     }
 
     #[test]

@@ -53,15 +53,30 @@ impl Entry for Own {
 struct Heard {
     /// Members that share the limits, this node too.
     members: u64,
+    /// How many of them come before this node by their ids.
+    before: u64,
     /// What they have let through, by key and start of the window.
     by_key: HashMap<(u64, u64), u64, RandomState>,
 }
 
 impl Default for Heard {
     fn default() -> Heard {
-        Heard { members: 1, by_key: HashMap::default() }
+        Heard { members: 1, before: 0, by_key: HashMap::default() }
     }
 }
+
+impl Heard {
+    /// The part of a limit that is this node's own. What does not divide goes to as many members, one each, who take turns by key and window: all parts together
+    /// are the limit, also where there are more members than requests to share.
+    fn share(&self, key: u64, window: Window) -> u64 {
+        let turn = (key ^ window.start.wrapping_mul(TURNS)).wrapping_mul(TURNS) >> 32;
+        let place = (self.before + turn) % self.members;
+        window.count / self.members + u64::from(place < window.count % self.members)
+    }
+}
+
+/// 2^64 over the golden ratio: neighbours fall far apart (Knuth, The Art of Computer Programming, 6.4).
+const TURNS: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// A limit in one window.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +107,7 @@ impl Uses {
     pub(crate) fn admit(&self, key: u64, window: Window, now: u64) -> (bool, u64) {
         let heard = self.heard.load();
         let others = heard.by_key.get(&(key, window.start)).copied().unwrap_or(0);
-        let fair = window.count / heard.members;
+        let fair = heard.share(key, window);
         let fresh = Own { start: window.start, end: window.end(), used: 0, count: window.count };
         self.own.with(
             key.into(),
@@ -143,6 +158,7 @@ impl Uses {
         let mut heard = Heard::default();
         for member in fleet.members.iter().filter(alike) {
             heard.members += u64::from(member.is_serving());
+            heard.before += u64::from(member.is_serving() && member.id < fleet.own);
             for said in member.facts.uses.iter().take(MAX_SAID) {
                 *heard.by_key.entry((said.key, said.window_ms)).or_default() += u64::from(said.used);
             }

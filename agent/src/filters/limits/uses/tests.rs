@@ -220,3 +220,35 @@ async fn members_say_and_hear_by_themselves() {
     assert_eq!(uses.admit(KEY, window, now), (true, 68));
     task.abort();
 }
+
+#[test]
+fn more_members_than_requests_share_them_by_turns() {
+    let shares = |members: u64, window: Window, key: u64| -> Vec<u64> {
+        (0..members).map(|before| Heard { members, before, ..Heard::default() }.share(key, window)).collect()
+    };
+    let mut turns = vec![0_u64; 20];
+    for nth in 0..400 {
+        let window = Window { count: 3, start: nth * 60_000, length: 60_000 };
+        let shared = shares(20, window, 7);
+        assert_eq!(shared.iter().sum::<u64>(), 3);
+        turns.iter_mut().zip(&shared).for_each(|(sum, share)| *sum += share);
+    }
+    assert!(turns.iter().all(|sum| (20..110).contains(sum)), "each has its turn: {turns:?}");
+    let window = Window { count: 10, start: 0, length: 1_000 };
+    for members in 1..30 {
+        assert_eq!(shares(members, window, members).iter().sum::<u64>(), 10);
+    }
+}
+
+#[test]
+fn a_lie_about_what_others_let_through_refuses_not_all_where_members_are_many() {
+    let window = Window { count: 5, start: 0, length: 1_000 };
+    let admitted = |before| {
+        let uses = Uses::default();
+        let mut heard = Heard { members: 50, before, ..Heard::default() };
+        heard.by_key.insert((9, 0), u64::MAX);
+        uses.heard.store(Arc::new(heard));
+        (0..5).filter(|_| uses.admit(9, window, 1).0).count()
+    };
+    assert_eq!((0..50).map(admitted).sum::<usize>(), 5);
+}
