@@ -195,7 +195,7 @@ fn a_websocket_passes_two_sidecars_and_ends_when_a_policy_forbids_it() {
 
 #[test]
 fn an_application_asks_for_its_identity_as_spiffe_says() {
-    let mesh = Mesh::with(Setup::default(), "");
+    let mesh = Mesh::start("");
     let socket = mesh.control.place.path("workload.sock");
     let app = Nginx::saying("yes");
     let more = format!("identity: {{ workload_api: \"{}\" }}\n", socket.display());
