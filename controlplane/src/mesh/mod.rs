@@ -56,9 +56,9 @@ impl Mesh {
     /// The same for one control plane of several, by its name.
     pub fn of(trust_domain: &str, addresses: Ipv4Net, replica: Arc<str>) -> Mesh {
         Mesh {
+            registry: Registry::of(replica.clone()),
             replica,
             directory: Directory::new(trust_domain),
-            registry: Registry::default(),
             vips: Vips::new(addresses),
             concerned: BTreeSet::new(),
             unwritten: BTreeSet::new(),
@@ -73,8 +73,8 @@ impl Mesh {
         for (key, body) in records {
             match record::read(key, body) {
                 Some(record::Read::Vip { service, address, released }) => self.vips.restore(service, address, released),
-                Some(record::Read::Instance { service, node, zone, instance, replica }) if replica != self.replica => {
-                    self.registry.told((service, node, zone), instance, replica, now);
+                Some(record::Read::Instance { service, node, zone, instance, claim, replica }) if replica != self.replica => {
+                    self.registry.told((service, node, zone), instance, (claim, replica), now);
                 }
                 Some(record::Read::Instance { service, node, zone, instance, .. }) => {
                     self.written.entry(service.clone()).or_default().insert(node.clone(), body.clone());
@@ -111,11 +111,14 @@ impl Mesh {
                 let services = self.vips.adopt(&service, address, released);
                 self.concerned.extend(services.iter().filter_map(|service| ServiceId::parse(service, "")));
             }
-            Some(record::Read::Instance { service, node, zone, instance, replica }) if replica != self.replica => {
+            Some(record::Read::Instance { service, node, zone, instance, claim, replica }) if replica != self.replica => {
+                // What this one wrote was replaced by it.
                 if let Some(written) = self.written.get_mut(&service) {
                     written.remove(&node);
                 }
-                self.registry.told((service, node, zone), instance, replica, now);
+                if !self.registry.told((service.clone(), node, zone), instance, (claim, replica), now) {
+                    self.unwritten.insert(service);
+                }
             }
             _ => {}
         }
@@ -216,15 +219,20 @@ impl Mesh {
             let before = self.written.remove(&service).unwrap_or_default();
             let news = now.iter().filter(|(node, body)| before.get(*node) != Some(*body));
             writes.extend(news.map(|(node, body)| RecordWrite::Set(record::instance_key(&service, node), body.clone())));
-            let gone = before.keys().filter(|node| !now.contains_key(*node));
-            writes.extend(gone.map(|node| RecordWrite::Remove(record::instance_key(&service, node))));
+            // It may have moved, and then another control plane has written it; only where it is open whether a write was carried out it just goes.
+            let withdraw = |(node, body): (&Arc<str>, &Vec<u8>)| match record::instance_key(&service, node) {
+                key if body.is_empty() => RecordWrite::Remove(key),
+                key => RecordWrite::Withdraw(key, body.clone()),
+            };
+            writes.extend(before.iter().filter(|(node, _)| !now.contains_key(*node)).map(withdraw));
             if !now.is_empty() {
                 self.written.insert(service, now);
             }
         }
-        for (service, node) in self.registry.abandoned() {
-            if self.registry.instances(&service).all(|held| held.node != node) {
-                writes.push(RecordWrite::Remove(record::instance_key(&service, &node)));
+        for held in self.registry.abandoned() {
+            if let Some(of) = &held.of {
+                let key = record::instance_key(&held.service, &held.node);
+                writes.push(RecordWrite::Withdraw(key, record::of_instance(&held, of)));
             }
         }
         for service in self.vips.changed() {

@@ -15,7 +15,7 @@ const VIPS: &str = "mesh/vips/";
 /// One record.
 pub(super) enum Read {
     /// An instance.
-    Instance { service: ServiceId, node: Arc<str>, zone: Arc<str>, instance: Instance, replica: Arc<str> },
+    Instance { service: ServiceId, node: Arc<str>, zone: Arc<str>, instance: Instance, claim: u64, replica: Arc<str> },
     /// An address.
     Vip { service: Arc<str>, address: Ipv4Addr, released: Option<u64> },
 }
@@ -33,6 +33,9 @@ struct InstanceForm {
     /// The control plane that it is connected to, where there are several.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     replica: String,
+    /// See [`Held::claim`].
+    #[serde(default)]
+    claim: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -49,6 +52,7 @@ pub(super) fn vip_key(service: &str) -> String {
     format!("{VIPS}{service}")
 }
 
+/// An instance that is connected to the control plane `replica`.
 pub(super) fn of_instance(held: &Held, replica: &str) -> Vec<u8> {
     let instance = &held.instance;
     let form = InstanceForm {
@@ -61,6 +65,7 @@ pub(super) fn of_instance(held: &Held, replica: &str) -> Vec<u8> {
         version: instance.version.to_string(),
         labels: instance.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         replica: replica.to_owned(),
+        claim: held.claim,
     };
     json(&form)
 }
@@ -91,7 +96,8 @@ pub(super) fn read(key: &str, body: &[u8]) -> Option<Read> {
         draining: false,
     };
     let service = ServiceId::parse(&form.service, "")?;
-    Some(Read::Instance { service, node: form.node.into(), zone: form.zone.into(), instance, replica: form.replica.into() })
+    let (node, zone, replica) = (form.node.into(), form.zone.into(), form.replica.into());
+    Some(Read::Instance { service, node, zone, instance, claim: form.claim, replica })
 }
 
 /// What a key is of: an instance of a service, or the address of one.

@@ -76,6 +76,9 @@ pub struct Held {
     pub since: u64,
     /// The control plane that it is connected to, when that is another one.
     pub of: Option<Arc<str>>,
+    /// Of control planes that say that it is connected to them, the one with the largest number is right: when its stream began, in Unix milliseconds,
+    /// and more than any number that was heard before.
+    pub claim: u64,
     stream: Option<u64>,
     /// When it is given up.
     until: Option<u64>,
@@ -99,17 +102,24 @@ pub struct Counts {
 /// All instances. Times are Unix milliseconds.
 #[derive(Debug, Default)]
 pub struct Registry {
+    /// The name of this control plane among several.
+    replica: Arc<str>,
     held: BTreeMap<ServiceId, BTreeMap<Arc<str>, Held>>,
     of_node: HashMap<Arc<str>, ServiceId>,
     of_stream: HashMap<u64, Arc<str>>,
     deadlines: BTreeSet<(u64, Arc<str>)>,
     changed: BTreeSet<ServiceId>,
     /// Instances of other control planes that were given up.
-    abandoned: Vec<(ServiceId, Arc<str>)>,
+    abandoned: Vec<Held>,
     counts: Counts,
 }
 
 impl Registry {
+    /// Of a control plane of this name; it may be empty where there is only one.
+    pub fn of(replica: Arc<str>) -> Registry {
+        Registry { replica, ..Registry::default() }
+    }
+
     /// An instance came by a stream, or says something else. The newest stream of a node counts.
     ///
     /// # Errors
@@ -139,10 +149,15 @@ impl Registry {
         if held.standing == Standing::Draining && before.as_ref().is_some_and(|before| before.standing != Standing::Draining) {
             self.counts.leaves += 1;
         }
+        let claim = match &before {
+            Some(before) if before.stream == Some(stream) && before.of.is_none() => before.claim,
+            Some(before) => now.max(before.claim + 1),
+            None => now,
+        };
         // Coming back changes nothing, and is nothing new since then.
         let since = before.filter(|before| same && before.standing != Standing::Draining).map_or(now, |before| before.since);
         self.of_stream.insert(stream, held.node.clone());
-        self.insert([Held { since, ..held }].into_iter());
+        self.insert([Held { since, claim, ..held }].into_iter());
         Ok(())
     }
 
@@ -167,7 +182,8 @@ impl Registry {
         }
         let standing = if instance.draining { Standing::Draining } else { Standing::Live };
         let (node, zone) = (id.clone(), scope.zone.clone());
-        Ok(Held { service, node, zone, instance, standing, since: now, of: None, stream: Some(stream), until: None })
+        let stream = Some(stream);
+        Ok(Held { service, node, zone, instance, standing, since: now, of: None, claim: now, stream, until: None })
     }
 
     /// A stream has ended without a word; `awaited` when it was ended from here, so that the instance will be back.
@@ -196,7 +212,8 @@ impl Registry {
         }
         let standing = Standing::Remembered;
         let until = Some(now + MEMORY);
-        self.insert([Held { service, node, zone, instance, standing, since: now, of: None, stream: None, until }].into_iter());
+        let held = Held { service, node, zone, instance, standing, since: now, of: None, claim: now, stream: None, until };
+        self.insert([held].into_iter());
     }
 
     /// Gives up whose time is over, unless many were lost at once.
@@ -211,28 +228,37 @@ impl Registry {
                 self.insert([held].into_iter());
             } else {
                 self.counts.leaves += 1;
-                self.abandoned.extend(held.of.is_some().then_some((held.service, held.node)));
+                self.abandoned.extend(held.of.is_some().then_some(held));
             }
         }
     }
 
-    /// Another control plane says that an instance is connected to it. Who speaks last is right: instances move.
-    pub fn told(&mut self, (service, node, zone): (ServiceId, Arc<str>, Arc<str>), instance: Instance, of: Arc<str>, now: u64) {
+    /// Another control plane says that an instance is connected to it. `false`: that was before what is known, and changes nothing, for instances move and
+    /// words overtake each other.
+    pub fn told(
+        &mut self,
+        (service, node, zone): (ServiceId, Arc<str>, Arc<str>),
+        instance: Instance,
+        (claim, of): (u64, Arc<str>),
+        now: u64,
+    ) -> bool {
+        if self.get(&node).is_some_and(|held| (held.claim, held.of.as_ref().unwrap_or(&self.replica)) > (claim, &of)) {
+            return false;
+        }
         let before = self.remove(&node);
         let known = self.held.get(&service);
         let full = known.is_some_and(|all| all.len() >= MOST_INSTANCES) || (known.is_none() && self.held.len() >= MOST_SERVICES);
         let other = before.as_ref().is_some_and(|before| before.service != service && before.stream.is_some());
         if full || other || instance.draining {
             self.insert(before.into_iter());
-            return;
+            return true;
         }
         let before = before.filter(|before| before.service == service);
         let since = before.as_ref().filter(|before| before.instance == instance).map_or(now, |before| before.since);
         let stream = before.and_then(|before| before.stream);
-        self.insert(
-            [Held { service, node, zone, instance, standing: Standing::Live, since, of: Some(of), stream, until: None }]
-                .into_iter(),
-        );
+        let (standing, of) = (Standing::Live, Some(of));
+        self.insert([Held { service, node, zone, instance, standing, since, of, claim, stream, until: None }].into_iter());
+        true
     }
 
     /// Another control plane says that an instance is gone. What is connected here is not, and is to be written down again.
@@ -248,7 +274,8 @@ impl Registry {
         self.insert([held].into_iter());
     }
 
-    /// What other control planes said stays for [`MEMORY`] when they are gone: their instances have that long to connect elsewhere.
+    /// What other control planes said stays for [`MEMORY`] when they are gone: their instances have that long to connect elsewhere. Those that are
+    /// connected here all the same are ours from then on.
     pub fn present(&mut self, replicas: &BTreeSet<String>, now: u64) {
         let gone = |held: &&Held| held.of.as_ref().is_some_and(|of| !replicas.contains(&**of));
         let differs = |held: &&Held| gone(held) != held.until.is_some() && held.of.is_some();
@@ -256,6 +283,12 @@ impl Registry {
         for node in nodes {
             let Some(mut held) = self.remove(&node) else { continue };
             let lost = gone(&&held);
+            if lost && held.stream.is_some() {
+                held.of = None;
+                held.claim = now.max(held.claim + 1);
+                self.insert([held].into_iter());
+                continue;
+            }
             held.until = lost.then_some(now + MEMORY);
             held.standing = if lost { Standing::Remembered } else { Standing::Live };
             self.insert([held].into_iter());
@@ -263,7 +296,7 @@ impl Registry {
     }
 
     /// Instances of other control planes that were given up since this was asked last.
-    pub fn abandoned(&mut self) -> Vec<(ServiceId, Arc<str>)> {
+    pub fn abandoned(&mut self) -> Vec<Held> {
         std::mem::take(&mut self.abandoned)
     }
 
@@ -325,6 +358,10 @@ impl Registry {
     /// What happened so far.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    fn get(&self, node: &Arc<str>) -> Option<&Held> {
+        self.held.get(self.of_node.get(node)?)?.get(node)
     }
 
     fn insert(&mut self, held: impl Iterator<Item = Held>) {

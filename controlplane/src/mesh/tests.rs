@@ -120,6 +120,7 @@ fn a_restart_forgets_nothing_for_a_while() {
             match write {
                 RecordWrite::Set(key, body) => drop(kept.insert(key, body)),
                 RecordWrite::Remove(key) => assert!(kept.remove(&key).is_some()),
+                RecordWrite::Withdraw(key, body) => assert_eq!(kept.remove(&key), Some(body)),
                 RecordWrite::Raise(..) | RecordWrite::Require(..) => panic!("nothing is counted here"),
             }
         }
@@ -230,12 +231,26 @@ proptest! {
 }
 
 /// Control planes beside one store; what one writes the others hear of.
-struct Others(Vec<Mesh>);
+struct Others(Vec<Mesh>, BTreeMap<String, Vec<u8>>);
+
+/// Carries out what a control plane writes; gives what everybody hears of.
+fn carry_out(kept: &mut BTreeMap<String, Vec<u8>>, write: RecordWrite) -> Option<(String, Option<Vec<u8>>)> {
+    match write {
+        RecordWrite::Set(key, body) => {
+            kept.insert(key.clone(), body.clone());
+            Some((key, Some(body)))
+        }
+        RecordWrite::Remove(key) => kept.remove(&key).map(|_| (key, None)),
+        RecordWrite::Withdraw(key, body) if kept.get(&key) == Some(&body) => kept.remove(&key).map(|_| (key, None)),
+        RecordWrite::Withdraw(..) => None,
+        other => panic!("{other:?}"),
+    }
+}
 
 impl Others {
     fn new() -> Others {
         let mesh = |name: &str| Mesh::of("example.org", "240.240.0.0/16".parse().unwrap(), name.into());
-        Others(vec![mesh("a"), mesh("b"), mesh("c")])
+        Others(vec![mesh("a"), mesh("b"), mesh("c")], BTreeMap::new())
     }
 
     /// Whoever has something to write writes it, everybody hears of it, until there is nothing to write.
@@ -247,14 +262,9 @@ impl Others {
             if writes.is_empty() {
                 return;
             }
+            let news: Vec<_> = writes.into_iter().filter_map(|write| carry_out(&mut self.1, write)).collect();
             for mesh in &mut self.0 {
-                for write in &writes {
-                    match write {
-                        RecordWrite::Set(key, body) => mesh.heard(key, Some(body), now),
-                        RecordWrite::Remove(key) => mesh.heard(key, None, now),
-                        other => panic!("{other:?}"),
-                    }
-                }
+                news.iter().for_each(|(key, body)| mesh.heard(key, body.as_deref(), now));
             }
         }
     }
@@ -315,4 +325,108 @@ fn instances_of_a_control_plane_that_is_gone_have_time_to_connect_elsewhere() {
     all.0[2].reconcile(&records, 70_000);
     all.settle(70_000);
     assert_eq!(all.endpoints()[0], 2);
+}
+
+/// What happens to three control planes and four instances.
+#[derive(Debug, Clone)]
+enum Move {
+    /// An instance opens a stream to a control plane; one that it had to another may be noticed to be broken much later.
+    Join { node: usize, at: usize },
+    /// A control plane notices that the oldest stream of an instance is broken.
+    Notice { node: usize },
+    /// A control plane writes what it has to write.
+    Write { at: usize },
+    /// A control plane hears of so much of what was written.
+    Hear { at: usize, count: usize },
+    /// Time passes.
+    Wait(u64),
+}
+
+fn a_move() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        4 => (0..4usize, 0..3usize).prop_map(|(node, at)| Move::Join { node, at }),
+        3 => (0..4usize).prop_map(|node| Move::Notice { node }),
+        4 => (0..3usize).prop_map(|at| Move::Write { at }),
+        4 => (0..3usize, 1..6usize).prop_map(|(at, count)| Move::Hear { at, count }),
+        2 => (0..3_000u64).prop_map(Move::Wait),
+    ]
+}
+
+/// Clocks of control planes that are seconds apart.
+const SKEW: [u64; 3] = [0, 4_000, 1_500];
+
+proptest! {
+    /// However late control planes hear of each other, however far their clocks are apart: in the end all know the same instances, at the control planes to
+    /// which they are connected, and the store says so too.
+    #[test]
+    fn instances_that_move_while_words_overtake_each_other_end_where_they_are(moves in prop::collection::vec(a_move(), 1..80)) {
+        let mut all = Others::new();
+        let mut heard = [0_usize; 3];
+        let mut told: Vec<(String, Option<Vec<u8>>)> = Vec::new();
+        let mut open: Vec<Vec<(usize, u64)>> = vec![Vec::new(); 4];
+        let (mut now, mut streams) = (1_000, 0);
+        for step in moves {
+            match step {
+                Move::Join { node: id, at } => {
+                    streams += 1;
+                    open[id].push((at, streams));
+                    all.0[at].join(streams, node(&format!("n{id}"), "web", false), now + SKEW[at]);
+                }
+                Move::Notice { node } if !open[node].is_empty() => {
+                    let (at, stream) = open[node].remove(0);
+                    all.0[at].leave(stream, now + SKEW[at]);
+                }
+                Move::Notice { .. } => {}
+                Move::Write { at } => {
+                    all.0[at].settle(now + SKEW[at]);
+                    let writes = all.0[at].writes();
+                    told.extend(writes.into_iter().filter_map(|write| carry_out(&mut all.1, write)));
+                }
+                Move::Hear { at, count } => {
+                    for (key, body) in told.iter().skip(heard[at]).take(count) {
+                        all.0[at].heard(key, body.as_deref(), now + SKEW[at]);
+                        heard[at] += 1;
+                    }
+                }
+                Move::Wait(time) => now += time,
+            }
+        }
+        for (at, mesh) in all.0.iter_mut().enumerate() {
+            told.iter().skip(heard[at]).for_each(|(key, body)| mesh.heard(key, body.as_deref(), now + 5_000));
+        }
+        for streams in &mut open {
+            // Broken streams are noticed in the end; the newest one is not broken.
+            for (at, stream) in streams.drain(..streams.len().saturating_sub(1)) {
+                all.0[at].leave(stream, now + 5_000);
+            }
+        }
+        for later in [0, 1, 2, 3] {
+            all.settle(now + 6_000 + later * DOUBT);
+        }
+        let connected = open.iter().filter(|streams| !streams.is_empty()).count();
+        prop_assert_eq!(all.endpoints(), [connected; 3]);
+        for (id, streams) in open.iter().enumerate() {
+            let Some((at, _)) = streams.first() else { continue };
+            let body = all.1.iter().find(|(key, _)| key.ends_with(&format!("/n{id}"))).map(|(_, body)| String::from_utf8_lossy(body));
+            let named = format!("\"replica\":\"{}\"", ["a", "b", "c"][*at]);
+            prop_assert!(body.as_ref().is_some_and(|body| body.contains(&named)), "{body:?} lacks {named}");
+        }
+        prop_assert_eq!(all.1.keys().filter(|key| key.contains("/instances/")).count(), connected);
+    }
+}
+
+#[test]
+fn who_is_connected_here_is_ours_when_the_one_that_claims_it_is_gone() {
+    let mut all = Others::new();
+    all.0[1].join(1, node("n1", "web", false), 5_000);
+    all.0[0].join(1, node("n1", "web", false), 100);
+    all.settle(5_000);
+    let shown = |mesh: &Mesh| mesh.registry().all().map(|held| held.of.clone()).collect::<Vec<_>>();
+    assert_eq!(shown(&all.0[0]), [Some("b".into())], "its clock is ahead");
+    all.0.remove(1);
+    let there = BTreeSet::from(["a".to_owned(), "c".to_owned()]);
+    all.0.iter_mut().for_each(|mesh| mesh.present(&there, 6_000));
+    all.settle(6_000);
+    all.settle(6_000 + 2 * MEMORY);
+    assert_eq!((all.endpoints(), shown(&all.0[0]), shown(&all.0[1])), (vec![1, 1], vec![None], vec![Some("a".into())]));
 }

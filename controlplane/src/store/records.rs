@@ -14,6 +14,8 @@ pub enum RecordWrite {
     Set(String, Vec<u8>),
     /// There is no such record.
     Remove(String),
+    /// There is no such record, unless it is another one than this: then it stays.
+    Withdraw(String, Vec<u8>),
     /// The record is the larger of this number and the one that is there. Numbers are eight bytes, most significant first.
     Raise(String, u64),
     /// The record has to be this (`None`: there must be none), or nothing is written and the answer is [`StoreError::Changed`].

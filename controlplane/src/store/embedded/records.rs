@@ -30,6 +30,11 @@ pub(super) fn write(
         match write {
             RecordWrite::Set(key, value) => drop(records.insert(key.as_str(), value.as_slice())?),
             RecordWrite::Remove(key) => drop(records.remove(key.as_str())?),
+            RecordWrite::Withdraw(key, value) => {
+                if records.get(key.as_str())?.is_some_and(|there| there.value() == value.as_slice()) {
+                    records.remove(key.as_str())?;
+                }
+            }
             RecordWrite::Raise(key, number) => {
                 let there = records.get(key.as_str())?.and_then(|value| value.value().try_into().ok().map(u64::from_be_bytes));
                 let raised = there.unwrap_or(0).max(*number).to_be_bytes();

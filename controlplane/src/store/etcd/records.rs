@@ -118,7 +118,7 @@ impl Etcd {
     /// The records on which it depends what is written.
     async fn deciding(&self, writes: &[RecordWrite]) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
         let named = |write: &RecordWrite| match write {
-            RecordWrite::Raise(key, _) | RecordWrite::Require(key, _) => Some(key.clone()),
+            RecordWrite::Raise(key, _) | RecordWrite::Require(key, _) | RecordWrite::Withdraw(key, _) => Some(key.clone()),
             RecordWrite::Set(..) | RecordWrite::Remove(_) => None,
         };
         let names: Vec<String> = writes.iter().filter_map(named).collect::<BTreeSet<String>>().into_iter().collect();
@@ -165,7 +165,7 @@ fn grouped(writes: Vec<RecordWrite>) -> Vec<Vec<RecordWrite>> {
     let mut bytes = 0;
     for write in writes {
         let size = match &write {
-            RecordWrite::Set(key, value) => key.len() + value.len() + 64,
+            RecordWrite::Set(key, value) | RecordWrite::Withdraw(key, value) => key.len() + value.len() + 64,
             RecordWrite::Remove(key) | RecordWrite::Raise(key, _) | RecordWrite::Require(key, _) => key.len() + 64,
         };
         let full = groups.last().is_some_and(|group: &Vec<RecordWrite>| group.len() >= INNER * (OUTER - 2));
@@ -195,6 +195,12 @@ fn resolved(writes: &[RecordWrite], there: &BTreeMap<String, Vec<u8>>) -> Result
         match write {
             RecordWrite::Set(key, value) => drop(wanted.insert(key.clone(), Some(value.clone()))),
             RecordWrite::Remove(key) => drop(wanted.insert(key.clone(), None)),
+            RecordWrite::Withdraw(key, value) => {
+                let present = wanted.get(key).map_or_else(|| there.get(key), Option::as_ref);
+                if present == Some(value) {
+                    wanted.insert(key.clone(), None);
+                }
+            }
             RecordWrite::Raise(key, number) => {
                 let drafted = wanted.get(key).cloned().unwrap_or_else(|| there.get(key).cloned());
                 let present = drafted.and_then(|value| value.try_into().ok().map(u64::from_be_bytes));
