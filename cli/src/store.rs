@@ -101,7 +101,7 @@ impl Place {
 }
 
 async fn read(store: &dyn Restore) -> Result<Archive, String> {
-    Archive::of(store).await.map_err(|error| error.to_string())
+    store.archive().await.map_err(|error| error.to_string())
 }
 
 async fn backup(file: &Path, from: &Place) -> Result<String, String> {

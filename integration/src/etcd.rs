@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
+use serde_json::json;
+
+use crate::certificates::Authority;
 use crate::client;
 use crate::place::Place;
 use crate::process::{Process, until};
@@ -11,7 +14,12 @@ use crate::process::{Process, until};
 pub struct Etcd {
     members: Vec<Member>,
     place: Place,
+    /// What `store.etcd` has to say besides the members.
+    guarded: String,
 }
+
+/// The password of `root` on a guarded cluster.
+const PASSWORD: &str = "hush";
 
 struct Member {
     process: Option<Process>,
@@ -41,9 +49,44 @@ impl Etcd {
             Member { process: None, client: *client, arguments, log: place.path(&format!("m{at}.log")) }
         };
         let members = addresses.iter().enumerate().map(member).collect();
-        let mut etcd = Etcd { members, place };
+        let mut etcd = Etcd { members, place, guarded: String::new() };
         (0..count).for_each(|at| etcd.start(at));
         (0..count).for_each(|at| etcd.wait(at));
+        etcd
+    }
+
+    /// One member that asks clients for a certificate, a name and a password.
+    pub fn guarded() -> Etcd {
+        let mut etcd = Etcd::of(1);
+        let client = etcd.members[0].client;
+        for (path, body) in [
+            ("user/add", json!({ "name": "root", "password": PASSWORD })),
+            ("role/add", json!({ "name": "root" })),
+            ("user/grant", json!({ "user": "root", "role": "root" })),
+            ("enable", json!({})),
+        ] {
+            let answer = client::send(client, "POST", &format!("/v3/auth/{path}"), &[], body.to_string().as_bytes());
+            let answer = answer.expect("the member answers");
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        }
+        etcd.kill(0);
+        let authority = Authority::new();
+        let (server, own) = (authority.issue(&[&client.ip().to_string()]), authority.issue(&["heddle"]));
+        let write = |name: &str, text: &str| etcd.place.write(name, text).display().to_string();
+        let ca = write("ca.pem", &authority.pem());
+        let (certificate, key) = (write("server.pem", &server.certificate), write("server.key", &server.key));
+        let (own_certificate, own_key) = (write("own.pem", &own.certificate), write("own.key", &own.key));
+        let password = write("password", PASSWORD);
+        etcd.guarded = format!(
+            ", username: root, password_file: \"{password}\", tls: {{ ca: \"{ca}\", certificate: \"{own_certificate}\", key: \"{own_key}\" }}"
+        );
+        let member = &mut etcd.members[0];
+        for argument in member.arguments.iter_mut().filter(|argument| argument.contains("client-urls")) {
+            *argument = argument.replace("http://", "https://");
+        }
+        let more = [("cert-file", certificate), ("key-file", key), ("trusted-ca-file", ca), ("client-cert-auth", "true".into())];
+        member.arguments.extend(more.map(|(name, value)| format!("--{name}={value}")));
+        etcd.start(0);
         etcd
     }
 
@@ -78,9 +121,20 @@ impl Etcd {
         self.members.len()
     }
 
-    /// As `store.etcd.endpoints` names them.
-    pub fn endpoints(&self) -> String {
-        let all: Vec<String> = self.members.iter().map(|member| format!("\"http://{}\"", member.client)).collect();
-        all.join(", ")
+    /// Which member leads.
+    pub fn leader(&self) -> usize {
+        until("a leader", || {
+            self.members.iter().position(|member| {
+                member.process.is_some()
+                    && client::get(member.client, "/metrics").is_ok_and(|page| page.text().contains("etcd_server_is_leader 1"))
+            })
+        })
+    }
+
+    /// As `store.etcd` has it.
+    pub fn settings(&self) -> String {
+        let scheme = if self.guarded.is_empty() { "http" } else { "https" };
+        let all: Vec<String> = self.members.iter().map(|member| format!("\"{scheme}://{}\"", member.client)).collect();
+        format!("endpoints: [ {} ]{}", all.join(", "), self.guarded)
     }
 }

@@ -3,19 +3,18 @@
 
 use std::time::{Duration, Instant};
 
+use heddle_integration::client;
+use heddle_integration::etcd::Etcd;
 use heddle_integration::load::{Load, Tally};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
-use heddle_integration::replicas::{Replicas, Writer};
-use heddle_xds::client::{Batch, ClientConfig, ClientStatus, run};
-use heddle_xds::link::Connector;
-use heddle_xds::protocol::NodeInfo;
-use heddle_xds::snapshot::NodeScope;
+use heddle_integration::replicas::{Agents, Replicas, Writer};
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
 
-/// Agents that come back at once.
-const AGENTS: usize = 1_000;
+/// Agents that come back at once; `--example returning` does the same with a thousand.
+const AGENTS: usize = 150;
+/// How long agents are cut off: five minutes are told in twenty seconds, which is longer than it takes an agent to notice (15 s) and to try in vain.
+const CUT: Duration = Duration::from_secs(20);
 
 fn serving() -> (Nginx, Replicas, Load) {
     let nginx = Nginx::saying("up");
@@ -58,9 +57,14 @@ fn any_control_plane_may_be_killed_under_traffic_and_writes() {
 #[test]
 fn any_member_of_etcd_may_be_killed_the_leader_included() {
     let (_nginx, mut replicas, load) = serving();
-    let writer = Writer::start(&replicas);
-    for at in 0..replicas.etcd.count() {
+    let (writer, mut first) = (Writer::start(&replicas), 0);
+    for round in 0..replicas.etcd.count() {
         writer.more(10);
+        // The leader first, and each of them in the end.
+        let at = if round == 0 { replicas.etcd.leader() } else { (first + round) % replicas.etcd.count() };
+        if round == 0 {
+            first = at;
+        }
         replicas.etcd.kill(at);
         let killed = Instant::now();
         writer.more(5);
@@ -108,40 +112,47 @@ fn a_control_plane_with_another_key_for_secrets_does_not_start() {
     assert!(told.contains("secrets.key") && told.contains("is not the one of the other control planes"), "{told}");
 }
 
-/// An agent without a data plane; what it holds counts.
-fn follow(number: usize, connector: Connector) -> watch::Receiver<ClientStatus> {
-    let scope = NodeScope { id: format!("agent-{number}").into(), role: "gateway".into(), ..NodeScope::default() };
-    let node = NodeInfo { scope, version: "1".into(), instance: None };
-    let (updates, mut batches) = mpsc::channel::<Batch>(1);
-    let (status, watched) = watch::channel(ClientStatus::default());
-    tokio::spawn(run(ClientConfig::new(node, connector), updates, status, fastrand::Rng::new()));
-    tokio::spawn(async move {
-        while let Some(batch) = batches.recv().await {
-            batch.accept();
-        }
-    });
-    watched
-}
-
-/// Waits until all agents are connected, or none is.
-async fn all(agents: &[watch::Receiver<ClientStatus>], connected: bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        let there = agents.iter().filter(|agent| {
-            let status = agent.borrow();
-            status.connected && status.synced && status.failures == 0
-        });
-        let there = there.count();
-        if there == if connected { agents.len() } else { 0 } {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{there} of {} agents are connected", agents.len());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+#[test]
+fn two_control_planes_do_not_share_a_data_directory() {
+    let replicas = Replicas::start(1, 1);
+    let told = replicas.second_in_the_same_place(0);
+    assert!(told.contains("another control plane is running with data_dir") && told.contains("node.data_dir"), "{told}");
+    replicas.planes[0].wait();
 }
 
 #[test]
-fn a_thousand_agents_come_back_at_once_and_are_spread() {
+fn etcd_may_ask_for_a_certificate_and_a_password() {
+    let replicas = Replicas::beside(Etcd::guarded(), 2);
+    let nginx = Nginx::saying("guarded");
+    replicas.route("guarded", nginx.address);
+    replicas.planes[1].until_has("/routes/guarded");
+    let writer = Writer::start(&replicas);
+    writer.more(10);
+    writer.check(&replicas);
+}
+
+#[test]
+fn agents_that_are_cut_off_from_all_control_planes_go_on_and_come_back() {
+    let (nginx, replicas, load) = serving();
+    replicas.planes.iter().for_each(|plane| plane.process.signal("STOP"));
+    let cut = Instant::now();
+    replicas.wait_alone();
+    println!("the agent noticed after {:?} that nobody answers", cut.elapsed());
+    while cut.elapsed() < CUT {
+        assert_eq!(client::get(replicas.http, "/kept").unwrap().status, 200);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    replicas.planes.iter().for_each(|plane| plane.process.signal("CONT"));
+    let back = Instant::now();
+    replicas.wait_connected();
+    println!("the agent has a control plane {:?} after they are reached again", back.elapsed());
+    replicas.route("after", nginx.address);
+    println!("and what was changed since {:?} after", back.elapsed());
+    unharmed(load.stop());
+}
+
+#[test]
+fn many_agents_come_back_at_once_and_are_spread() {
     let (_nginx, mut replicas, load) = serving();
     for n in 0..50 {
         let body = json!({ "uri": format!("/r{n}"), "upstream": { "nodes": { "127.0.0.1:1": 1 } } });
@@ -149,29 +160,46 @@ fn a_thousand_agents_come_back_at_once_and_are_spread() {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let to = |plane: &heddle_integration::replicas::Plane| Connector::tcp(&plane.xds.to_string()).unwrap();
-        let ways = || replicas.planes.iter().map(to).collect::<Vec<_>>();
-        let agents: Vec<_> = (0..AGENTS).map(|n| follow(n, Connector::any(ways(), fastrand::Rng::with_seed(n as u64)))).collect();
-        let start = Instant::now();
-        all(&agents, true).await;
-        println!("{AGENTS} agents have everything {:?} after they started", start.elapsed());
-        for plane in &mut replicas.planes {
-            plane.process.kill();
-        }
-        all(&agents, false).await;
-        for at in 0..3 {
-            replicas.start_again(at);
-        }
+        let agents = Agents::start(AGENTS, &replicas.addresses());
+        println!("{AGENTS} agents have everything {:?} after they started", agents.all(true).await.unwrap());
+        replicas.planes.iter_mut().for_each(|plane| plane.process.kill());
+        agents.all(false).await.unwrap();
         let back = Instant::now();
-        all(&agents, true).await;
+        (0..3).for_each(|at| replicas.start_again(at));
+        agents.all(true).await.unwrap();
         println!("{AGENTS} agents have everything {:?} after all control planes came back", back.elapsed());
-        let connected = |plane: &heddle_integration::replicas::Plane| {
-            let nodes = plane.ask("GET", "/nodes", b"").unwrap().json();
-            nodes.as_array().map_or(0, |nodes| nodes.iter().filter(|node| !node["connected_since"].is_null()).count())
-        };
-        let spread: Vec<usize> = replicas.planes.iter().map(connected).collect();
+        let spread = replicas.spread();
         println!("connected: {spread:?}");
         assert!(spread.iter().all(|count| *count >= AGENTS / 10), "no control plane has them all: {spread:?}");
     });
     unharmed(load.stop());
+}
+
+/// The hash that `heddle store` tells.
+fn hash(told: &str) -> String {
+    told.lines().find_map(|line| line.strip_prefix("sha256 ")).unwrap_or_else(|| panic!("no hash in {told}")).to_owned()
+}
+
+#[test]
+fn a_store_is_backed_up_while_it_is_written_and_moves_with_its_history() {
+    let mut replicas = Replicas::start(2, 1);
+    let writer = Writer::start(&replicas);
+    writer.more(20);
+    replicas.store(&["backup", "early.backup", "--from", "cp0.yaml"]).unwrap();
+    writer.more(20);
+    writer.check(&replicas);
+    let last = hash(&replicas.store(&["backup", "late.backup", "--from", "cp1.yaml"]).unwrap());
+    let history = replicas.planes[0].ask("GET", "/upstreams", b"").unwrap().json();
+    replicas.planes.iter_mut().for_each(|plane| plane.process.kill());
+
+    replicas.folder("moved");
+    let moved = replicas.store(&["migrate", "--from", "cp0.yaml", "--to", "moved"]).unwrap();
+    assert_eq!(hash(&moved), last, "nothing was lost on the way");
+    assert!(replicas.store(&["restore", "early.backup", "--to", "cp0.yaml"]).unwrap_err().contains("is not empty"));
+    replicas.store(&["restore", "early.backup", "--to", "cp0.yaml", "--force"]).unwrap();
+    let back = replicas.store(&["migrate", "--from", "moved", "--to", "cp0.yaml", "--force"]).unwrap();
+    assert_eq!(hash(&back), last);
+    (0..2).for_each(|at| replicas.start_again(at));
+    let now = replicas.planes[1].ask("GET", "/upstreams", b"").unwrap().json();
+    assert_eq!(now, history, "the control planes go on where they were");
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use heddle_node::drain::{DrainCompletion, pair};
 use heddle_proto::envoy::config::core::v3::Node;
 use heddle_proto::envoy::service::discovery::v3 as wire;
-use heddle_xds::link;
+use heddle_xds::link::{self, Peer};
 use heddle_xds::model::{Kind, Resource, Secret, SecretBody};
-use heddle_xds::server::{AdsService, NodeRegistry, tuned};
+use heddle_xds::protocol::NodeInfo;
+use heddle_xds::server::{AdsService, Gate, NodeRegistry, tuned};
 use heddle_xds::snapshot::{Change, SnapshotStore};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Streaming};
+use tonic::{Code, Status, Streaming};
 use wire::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Grpc;
 
 struct Stranger {
@@ -23,14 +24,18 @@ struct Stranger {
     _drain: DrainCompletion,
 }
 
-async fn stranger() -> Stranger {
-    let (connector, incoming) = link::memory();
+fn a_secret() -> Arc<SnapshotStore> {
     let store = Arc::new(SnapshotStore::new());
     let secret = Secret { name: "a".into(), body: SecretBody::Roots("pem".into()) };
     store.apply(vec![Change::Set(Resource::Secret(secret))]);
+    store
+}
+
+async fn stranger() -> Stranger {
+    let (connector, incoming) = link::memory();
     let registry = Arc::new(NodeRegistry::new());
     let (drain, watch) = pair();
-    let ads = AdsService::new(store, registry.clone(), watch).into_server();
+    let ads = AdsService::new(a_secret(), registry.clone(), watch).into_server();
     tokio::spawn(tuned().add_service(ads).serve_with_incoming(incoming));
     let mut client = Grpc::new(connector.connect().await.unwrap()).max_encoding_message_size(64 * 1024 * 1024);
     let (requests, receiver) = mpsc::channel(8);
@@ -101,4 +106,36 @@ async fn a_request_beyond_the_size_limit_ends_the_stream() {
     let subscribe = vec!["x".repeat(17 * 1024 * 1024)];
     huge.send(wire::DeltaDiscoveryRequest { resource_names_subscribe: subscribe, ..request("h", Kind::Secret) }).await;
     assert_eq!(huge.responses.message().await.unwrap_err().code(), Code::OutOfRange);
+}
+
+/// Streams that would fill the entrance several times over.
+const FLOOD: usize = 3_000;
+
+#[tokio::test]
+async fn strangers_take_nobodys_place_at_the_entrance() {
+    let (connector, incoming) = link::memory();
+    let (_drain, watch) = pair();
+    let ads = AdsService::new(a_secret(), Arc::new(NodeRegistry::new()), watch);
+    let gate: Gate = Arc::new(|_: &Peer, node: &mut NodeInfo| match &*node.scope.id {
+        "known" => Ok(()),
+        other => Err(Status::permission_denied(format!("{other} is a stranger"))),
+    });
+    tokio::spawn(tuned().add_service(ads.behind(gate).into_server()).serve_with_incoming(incoming));
+    let client = Grpc::new(connector.connect().await.unwrap());
+    let come = |id: &'static str| {
+        let mut client = client.clone();
+        async move {
+            let (requests, receiver) = mpsc::channel(1);
+            requests.send(request(id, Kind::Secret)).await.unwrap();
+            let streams = client.delta_aggregated_resources(ReceiverStream::new(receiver)).await?;
+            let mut responses = streams.into_inner();
+            responses.message().await.map(|response| (response, requests))
+        }
+    };
+    for _ in 0..FLOOD / 100 {
+        let refused = futures_util::future::join_all((0..100).map(|_| come("stranger"))).await;
+        assert!(refused.into_iter().all(|refused| refused.is_err_and(|status| status.code() == Code::PermissionDenied)));
+    }
+    let (response, _requests) = come("known").await.unwrap();
+    assert_eq!(response.unwrap().type_url, Kind::Secret.type_url());
 }

@@ -51,7 +51,10 @@ impl Identities {
     pub(super) fn keep_house(&self, nodes: Arc<NodeRegistry>, kept: &Kept, drain: DrainWatch) {
         let Some(authority) = self.authority.clone() else { return };
         if let Some(news) = kept.records.news() {
-            tokio::spawn(authority.clone().follow(news, drain.clone()));
+            tokio::spawn(authority.clone().follow(news, drain.clone(), fastrand::Rng::new()));
+        }
+        if let Some(among) = &kept.among {
+            authority.among(among.fellows());
         }
         tokio::spawn(authority.run(self.own.clone(), move || sidecars(&nodes), kept.leader.clone(), drain));
     }

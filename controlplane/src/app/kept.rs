@@ -2,24 +2,25 @@
 //! no resource.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_node::drain::DrainWatch;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, timeout};
 
 use super::{SEAL_FILE, StartError};
+use crate::ca::Fellows;
 use crate::leader::Leader;
 use crate::seal::Seal;
 use crate::settings::StoreSettings;
-use crate::store::{Clock, Embedded, Etcd, Hold, Leases, News, RecordWrite, Records, Store, StoreError};
+use crate::store::{Clock, Embedded, Etcd, Hold, Leases, News, RecordWrite, Records, Store, StoreError, read_again};
 
-/// The file below `data_dir` with the name of this control plane among several.
-const NAME_FILE: &str = "replica.id";
+/// The file below `data_dir` that says that a control plane is using it.
+const LOCK_FILE: &str = "controlplane.lock";
 /// Random bytes of a name.
 const NAME_BYTES: usize = 6;
 /// Rights that say who is there begin with this.
@@ -49,9 +50,13 @@ pub(super) struct Kept {
 }
 
 /// One of several control planes.
+#[derive(Clone)]
 pub(super) struct Among {
     pub(super) name: Arc<str>,
     leases: Arc<dyn Leases>,
+    present: watch::Sender<Option<BTreeSet<String>>>,
+    /// Open as long as the data directory is this one's.
+    lock: Arc<File>,
 }
 
 /// What others do.
@@ -76,8 +81,9 @@ impl Kept {
             let embedded = Arc::new(Embedded::open(data_dir, clock)?);
             return Ok(Kept { store: embedded.clone(), records: embedded, leader: Leader::alone(), among: None });
         };
+        let lock = Arc::new(taken(data_dir)?);
         let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
-        let name: Arc<str> = name(&data_dir.join(NAME_FILE)).map_err(failed)?.into();
+        let name: Arc<str> = name().map_err(failed)?.into();
         let mut dice = fastrand::Rng::new();
         let started = heddle_node::clock::now();
         let store = loop {
@@ -90,7 +96,7 @@ impl Kept {
             }
         };
         let leader = Leader::campaign(store.clone(), name.to_string(), drain.clone(), dice);
-        let among = Some(Among { name, leases: store.clone() });
+        let among = Some(Among { name, leases: store.clone(), present: watch::Sender::new(None), lock });
         Ok(Kept { store: store.clone(), records: store, leader, among })
     }
 
@@ -124,13 +130,19 @@ impl Among {
     /// Says that this control plane is there, and tells what the others do, until the drain begins.
     pub(super) fn follow(&self, records: Arc<dyn Records>, drain: &DrainWatch) -> mpsc::Receiver<Heard> {
         let (sender, receiver) = mpsc::channel(TOLD);
-        tokio::spawn(presence(self.name.clone(), self.leases.clone(), sender.clone(), drain.clone()));
-        tokio::spawn(news(records, sender, drain.clone()));
+        tokio::spawn(presence(self.clone(), sender.clone(), drain.clone()));
+        tokio::spawn(news(records, sender, drain.clone(), fastrand::Rng::new()));
         receiver
+    }
+
+    /// Who is there.
+    pub(super) fn fellows(&self) -> Fellows {
+        Fellows { name: self.name.clone(), present: self.present.subscribe() }
     }
 }
 
-async fn presence(name: Arc<str>, leases: Arc<dyn Leases>, told: mpsc::Sender<Heard>, mut drain: DrainWatch) {
+async fn presence(among: Among, told: mpsc::Sender<Heard>, mut drain: DrainWatch) {
+    let Among { name, leases, present, lock } = among;
     let mut ticks = interval(EVERY);
     let right = format!("{PRESENT}{name}");
     loop {
@@ -143,18 +155,21 @@ async fn presence(name: Arc<str>, leases: Arc<dyn Leases>, told: mpsc::Sender<He
             continue;
         }
         // Who cannot see the store says nothing of others: it may be this one that is cut off.
-        if let Ok(Ok(present)) = timeout(LOOK, leases.held(PRESENT)).await
-            && told.send(Heard::Present(present.into_iter().collect())).await.is_err()
-        {
-            return;
+        if let Ok(Ok(there)) = timeout(LOOK, leases.held(PRESENT)).await {
+            let there: BTreeSet<String> = there.into_iter().collect();
+            present.send_replace(Some(there.clone()));
+            if told.send(Heard::Present(there)).await.is_err() {
+                return;
+            }
         }
     }
     if let Err(error) = leases.release(&right).await {
         tracing::debug!(%error, "that this control plane ends could not be said; others find out");
     }
+    drop(lock);
 }
 
-async fn news(records: Arc<dyn Records>, told: mpsc::Sender<Heard>, mut drain: DrainWatch) {
+async fn news(records: Arc<dyn Records>, told: mpsc::Sender<Heard>, mut drain: DrainWatch, mut dice: fastrand::Rng) {
     let Some(mut news) = records.news() else { return };
     loop {
         let heard = tokio::select! {
@@ -165,12 +180,9 @@ async fn news(records: Arc<dyn Records>, told: mpsc::Sender<Heard>, mut drain: D
             Ok(heard) if !heard.is_empty() => Heard::News(heard),
             Err(RecvError::Closed) => return,
             // Some of it was missed.
-            Ok(_) | Err(RecvError::Lagged(_)) => match records.records().await {
-                Ok(all) => Heard::All(all),
-                Err(error) => {
-                    tracing::warn!(%error, "what other control planes wrote down cannot be read yet");
-                    continue;
-                }
+            Ok(_) | Err(RecvError::Lagged(_)) => tokio::select! {
+                all = read_again(&*records, "the mesh", &mut dice) => Heard::All(all),
+                () = drain.draining() => return,
             },
         };
         if told.send(heard).await.is_err() {
@@ -179,18 +191,36 @@ async fn news(records: Arc<dyn Records>, told: mpsc::Sender<Heard>, mut drain: D
     }
 }
 
-/// The name in a file, which is made when it does not exist.
-fn name(path: &Path) -> std::io::Result<String> {
-    match std::fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().chars().take(64).collect()),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+/// Takes a data directory for this process alone, as long as what is returned is open.
+fn taken(data_dir: &Path) -> Result<File, StartError> {
+    let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(data_dir.join(LOCK_FILE)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::Taken(data_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
+}
+
+/// A name that no other control plane has, and none had before: what a process that was killed has written is told apart from what the next one writes.
+fn name() -> std::io::Result<String> {
     let mut bytes = [0; NAME_BYTES];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| std::io::Error::other("the system gives no random numbers"))?;
-    let name = heddle_node::hex::encode(&bytes);
-    let mut file = std::fs::File::create(path)?;
-    writeln!(file, "{name}")?;
-    file.sync_all()?;
-    Ok(name)
+    Ok(heddle_node::hex::encode(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_data_directory_is_for_one_control_plane() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = taken(folder.path()).unwrap();
+        let told = taken(folder.path()).unwrap_err().to_string();
+        assert!(told.contains("another control plane") && told.contains("node.data_dir"), "{told}");
+        drop(held);
+        assert!(taken(folder.path()).is_ok());
+    }
 }

@@ -119,6 +119,9 @@ pub enum StartError {
          Copy secrets.key from the data_dir of one of them"
     )]
     OtherSeal(PathBuf),
+    /// Another control plane uses `data_dir`.
+    #[error("another control plane is running with data_dir {0}: give each of them a node.data_dir of its own")]
+    Taken(PathBuf),
     /// `data_dir` cannot be made or written.
     #[error("data_dir {path}: {source}; name a directory that this user can write with node.data_dir")]
     DataDir {

@@ -20,7 +20,7 @@ use crate::discovery::{Ask, News, Told, Watchers};
 use crate::mesh::Mesh;
 use crate::model::Key;
 use crate::state::{Changes, Keeper, State, Subscription};
-use crate::store::{Records, StoreError};
+use crate::store::{Records, StoreError, fitting};
 use crate::translate::Translator;
 
 /// Between two writings of what is known of the mesh. Who restarts asks every instance again anyway.
@@ -48,6 +48,8 @@ pub(super) struct Translation {
     news: Told,
     writing: Option<JoinHandle<Result<(), StoreError>>>,
     write_at: Instant,
+    /// Records that the store does not take, as they were told of.
+    too_large: BTreeSet<String>,
 }
 
 impl Translation {
@@ -81,6 +83,7 @@ impl Translation {
             news,
             writing: None,
             write_at: clock::now(),
+            too_large: BTreeSet::new(),
         };
         translation.watch();
         let found = translation.first_answers().await;
@@ -213,7 +216,12 @@ impl Translation {
             tracing::warn!(%error, "instances of the mesh cannot be written down; they are asked again after a restart");
             self.mesh.lock().unwritten();
         }
-        let writes = self.mesh.lock().writes();
+        let (writes, too_large) = fitting(self.mesh.lock().writes(), self.records.most());
+        for key in too_large {
+            if self.too_large.insert(key.clone()) {
+                tracing::error!(key, "this record is too large for the store: after a restart it is asked for anew");
+            }
+        }
         if !writes.is_empty() {
             let records = self.records.clone();
             self.writing = Some(tokio::spawn(async move { records.record(writes, Vec::new()).await }));

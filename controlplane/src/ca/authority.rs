@@ -18,6 +18,7 @@ use super::federation::Federation;
 use super::holders::Holders;
 use super::issuer::{Issuer, IssuerError, meta_of};
 use super::kubernetes::Kubernetes;
+use super::others::{Fellows, Reports};
 use super::rotation::{self, Rotation};
 use super::sign::{Counters, Decision, Limits, Rate, RefusalBudget};
 use super::stored::{self, Live, State, Stored, StoredRoot};
@@ -103,6 +104,8 @@ pub(super) struct Inner {
     /// The record of roots and rotation as it lies in the store.
     pub(super) written: Mutex<Option<Vec<u8>>>,
     pub(super) seal: Arc<Seal>,
+    /// The other control planes, where there may be some.
+    pub(super) fellows: Mutex<Option<Fellows>>,
 }
 
 /// What decisions are made from.
@@ -118,6 +121,8 @@ pub(super) struct Book {
     pub(super) limits: Limits,
     pub(super) budget: RefusalBudget,
     pub(super) federation: Federation,
+    /// What other control planes say of their nodes.
+    pub(super) reports: Reports,
     /// Roots that are trusted besides.
     also: Vec<CertificateDer<'static>>,
     pub(super) dice: fastrand::Rng,
@@ -175,6 +180,7 @@ impl Authority {
             limits: Limits::new(rate(settings.signing.0), rate(settings.signing.1), now_ms),
             budget: RefusalBudget::new(now_ms),
             federation: Federation::new(&settings.federation),
+            reports: Reports::new(stored.reports),
             last_expiry_ms: stored.last_expiry_ms,
             live: stored.live,
             rotation,
@@ -197,6 +203,7 @@ impl Authority {
             own_root: Mutex::new(None),
             written: Mutex::new(None),
             seal,
+            fellows: Mutex::new(None),
         };
         Ok(Authority(Arc::new(inner)))
     }
@@ -273,10 +280,10 @@ impl Authority {
             self.rotate().await?;
         }
         let _changing = self.0.changing.lock().await;
+        let holdings = self.holdings(expected);
         let (rotation, taken) = {
             let book = self.0.book.lock();
             let mut rotation = book.rotation.clone();
-            let holdings = self.holdings(expected);
             let taken = rotation.advance(&self.seen(&book, &holdings, &self.0.trusted.borrow().version));
             (rotation, taken)
         };

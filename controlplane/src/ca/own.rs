@@ -32,11 +32,7 @@ impl Authority {
             }
             ticks = ticks.wrapping_add(1);
             self.read_files();
-            if leader.leads()
-                && let Err(error) = self.advance(&expected()).await
-            {
-                tracing::error!(%error, "the rotation of the root cannot go on");
-            }
+            self.go_on(&expected(), &leader).await;
             if let Err(error) = self.identify(&identity).await {
                 tracing::error!(%error, "the control plane cannot renew its own identity");
             }
@@ -49,6 +45,22 @@ impl Authority {
             {
                 tracing::error!(%error, "what has expired could not be forgotten");
             }
+        }
+    }
+
+    /// Takes the next step of a rotation, or tells whoever leads what it waits for.
+    async fn go_on(&self, expected: &[String], leader: &Leader) {
+        if let Err(error) = self.report(expected).await {
+            tracing::warn!(%error, "which nodes of this control plane hold the new root cannot be told to the others");
+        }
+        if !leader.leads() {
+            return;
+        }
+        if let Err(error) = self.look_for_others().await {
+            tracing::warn!(%error, "what control planes said that are gone could not be forgotten");
+        }
+        if let Err(error) = self.advance(expected).await {
+            tracing::error!(%error, "the rotation of the root cannot go on");
         }
     }
 

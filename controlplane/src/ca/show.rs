@@ -100,8 +100,15 @@ impl Authority {
         Ok(entries.into_iter().filter_map(|entry| Some((entry.number, Decision::decode(&entry.body)?))).collect())
     }
 
-    /// What connected nodes hold: those that are told bundles, and those that should be but are not.
+    /// What connected nodes hold, wherever they are connected.
     pub(super) fn holdings(&self, expected: &[String]) -> Vec<Holding> {
+        let mut holdings = self.own_holdings(expected);
+        holdings.extend(self.holdings_of_others());
+        holdings
+    }
+
+    /// What nodes hold that are connected here: those that are told bundles, and those that should be but are not.
+    pub(super) fn own_holdings(&self, expected: &[String]) -> Vec<Holding> {
         let holders = self.0.holders.list();
         let absent = expected.iter().filter(|node| !holders.iter().any(|holder| holder.node == **node));
         let absent = absent.map(|node| Holding { node: node.clone(), version: None });

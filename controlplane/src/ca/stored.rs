@@ -1,12 +1,13 @@
 //! How the authority lies in the store: keys sealed, one record per thing, so that those that change often do not rewrite those that do not. It decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
+use super::others::Report;
 use super::rotation::Rotation;
 use super::tokens::Token;
 use crate::store::RecordWrite;
@@ -19,6 +20,9 @@ const TOKEN: &str = "authority/token/";
 const EXPIRY: &str = "authority/expiry/";
 /// Records of the latest expiry of an identity, by fingerprint and identity.
 const LIVE: &str = "authority/live/";
+
+/// Records of what control planes say of their nodes, by control plane.
+const REPORT: &str = "authority/report/";
 
 /// Roots and rotation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,6 +62,7 @@ pub(super) struct Stored {
     pub(super) tokens: Vec<Token>,
     pub(super) last_expiry_ms: BTreeMap<String, u64>,
     pub(super) live: Live,
+    pub(super) reports: BTreeMap<String, Report>,
 }
 
 impl Stored {
@@ -76,6 +81,8 @@ impl Stored {
                 stored.last_expiry_ms.insert(root.to_owned(), number()?);
             } else if let Some((root, id)) = key.strip_prefix(LIVE).and_then(|rest| rest.split_once('/')) {
                 stored.live.entry(root.to_owned()).or_default().insert(id.to_owned(), number()?);
+            } else if let Some(name) = key.strip_prefix(REPORT) {
+                stored.reports.insert(name.to_owned(), serde_json::from_slice(&value).map_err(damaged)?);
             }
         }
         Ok(stored)
@@ -91,6 +98,8 @@ pub(super) enum Said {
     Expiry(String, u64),
     /// Root, identity, and until when; `None`: it has expired.
     Live(String, String, Option<u64>),
+    /// Of a control plane; `None`: it is gone.
+    Report(String, Option<Report>),
 }
 
 /// Reads one record; `Ok(None)` when it is not the authority's, or nothing follows from it.
@@ -105,6 +114,9 @@ pub(super) fn said(key: &str, value: Option<&[u8]>) -> Result<Option<Said>, Stri
         })
     } else if let Some((root, id)) = key.strip_prefix(LIVE).and_then(|rest| rest.split_once('/')) {
         Some(Said::Live(root.to_owned(), id.to_owned(), value.map(number).transpose()?))
+    } else if let Some(name) = key.strip_prefix(REPORT) {
+        let report = value.map(serde_json::from_slice).transpose().map_err(damaged)?;
+        Some(Said::Report(name.to_owned(), report))
     } else {
         match (key.strip_prefix(EXPIRY), value) {
             (Some(root), Some(value)) => Some(Said::Expiry(root.to_owned(), number(value)?)),
@@ -137,6 +149,22 @@ pub(super) fn same_token(token: &Token) -> Result<RecordWrite, serde_json::Error
 /// Writes roots and rotation.
 pub(super) fn state(state: &State) -> Result<RecordWrite, serde_json::Error> {
     Ok(RecordWrite::Set(STATE.into(), serde_json::to_vec(state)?))
+}
+
+/// Writes what a control plane says of its nodes.
+pub(super) fn report(name: &str, report: &Report) -> Result<RecordWrite, serde_json::Error> {
+    Ok(RecordWrite::Set(format!("{REPORT}{name}"), serde_json::to_vec(report)?))
+}
+
+/// Forgets what a control plane said.
+pub(super) fn no_report(name: &str) -> RecordWrite {
+    RecordWrite::Remove(format!("{REPORT}{name}"))
+}
+
+/// The ids of all tokens that are written down, and the roots and identities of those that live.
+pub(super) fn names(records: &[(String, Vec<u8>)]) -> (BTreeSet<&str>, BTreeSet<(&str, &str)>) {
+    let tokens = records.iter().filter_map(|(key, _)| key.strip_prefix(TOKEN)).collect();
+    (tokens, records.iter().filter_map(|(key, _)| key.strip_prefix(LIVE)?.split_once('/')).collect())
 }
 
 /// Writes a token.

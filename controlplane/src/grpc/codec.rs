@@ -165,6 +165,7 @@ pub(super) fn store_status(error: &StoreError) -> Status {
     match error {
         StoreError::Conflict { .. } | StoreError::Behind { .. } | StoreError::Changed(_) => Status::aborted(message),
         StoreError::Full(_) => Status::resource_exhausted(message),
+        StoreError::TooLarge { .. } => Status::invalid_argument(message),
         StoreError::UnknownRevision(..) => Status::out_of_range(message),
         StoreError::Unusable(_) | StoreError::Away(_) | StoreError::Io(_) => Status::unavailable(message),
     }

@@ -120,8 +120,19 @@ impl Mesh {
                     self.unwritten.insert(service);
                 }
             }
-            _ => {}
+            Some(record::Read::Instance { service, node, .. }) => self.heard_own(service, node, body),
+            None => {}
         }
+    }
+
+    /// What this one wrote is what the store has of an instance, behind all that was heard before. It may have gone meanwhile.
+    fn heard_own(&mut self, service: ServiceId, node: Arc<str>, body: &[u8]) {
+        self.registry.wrote(&node);
+        let ours = self.registry.get(&node).filter(|held| held.of.is_none() && held.standing != Standing::Draining);
+        if ours.is_none_or(|held| held.service != service || record::of_instance(held, &self.replica) != body) {
+            self.unwritten.insert(service.clone());
+        }
+        self.written.entry(service).or_default().insert(node, body.to_vec());
     }
 
     /// These are all records that there are: what was missed is heard of now.
@@ -217,6 +228,7 @@ impl Mesh {
             let now: BTreeMap<Arc<str>, Vec<u8>> =
                 there.map(|held| (held.node.clone(), record::of_instance(held, &self.replica))).collect();
             let before = self.written.remove(&service).unwrap_or_default();
+            now.keys().for_each(|node| self.registry.wrote(node));
             let news = now.iter().filter(|(node, body)| before.get(*node) != Some(*body));
             writes.extend(news.map(|(node, body)| RecordWrite::Set(record::instance_key(&service, node), body.clone())));
             // It may have moved, and then another control plane has written it; only where it is open whether a write was carried out it just goes.

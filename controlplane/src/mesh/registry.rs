@@ -79,9 +79,20 @@ pub struct Held {
     /// Of control planes that say that it is connected to them, the one with the largest number is right: when its stream began, in Unix milliseconds,
     /// and more than any number that was heard before.
     pub claim: u64,
+    /// What the store says of it instead, until it is written that it is connected here.
+    rival: Option<Box<Rival>>,
     stream: Option<u64>,
     /// When it is given up.
     until: Option<u64>,
+}
+
+/// What another control plane says of an instance that is connected here, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rival {
+    zone: Arc<str>,
+    instance: Instance,
+    claim: u64,
+    of: Arc<str>,
 }
 
 /// What happened so far, for metrics.
@@ -155,9 +166,10 @@ impl Registry {
             None => now,
         };
         // Coming back changes nothing, and is nothing new since then.
+        let rival = before.as_ref().and_then(|before| before.rival.clone());
         let since = before.filter(|before| same && before.standing != Standing::Draining).map_or(now, |before| before.since);
         self.of_stream.insert(stream, held.node.clone());
-        self.insert([Held { since, claim, ..held }].into_iter());
+        self.insert([Held { since, claim, rival, ..held }].into_iter());
         Ok(())
     }
 
@@ -182,8 +194,8 @@ impl Registry {
         }
         let standing = if instance.draining { Standing::Draining } else { Standing::Live };
         let (node, zone) = (id.clone(), scope.zone.clone());
-        let stream = Some(stream);
-        Ok(Held { service, node, zone, instance, standing, since: now, of: None, claim: now, stream, until: None })
+        let (claim, stream, rival) = (now, Some(stream), None);
+        Ok(Held { service, node, zone, instance, standing, since: now, of: None, claim, rival, stream, until: None })
     }
 
     /// A stream has ended without a word; `awaited` when it was ended from here, so that the instance will be back.
@@ -196,6 +208,7 @@ impl Registry {
             return;
         }
         if held.standing == Standing::Draining {
+            self.yield_to_rival(held, now);
             return;
         }
         held.stream = None;
@@ -212,7 +225,8 @@ impl Registry {
         }
         let standing = Standing::Remembered;
         let until = Some(now + MEMORY);
-        let held = Held { service, node, zone, instance, standing, since: now, of: None, claim: now, stream: None, until };
+        let (of, claim, rival, stream) = (None, now, None, None);
+        let held = Held { service, node, zone, instance, standing, since: now, of, claim, rival, stream, until };
         self.insert([held].into_iter());
     }
 
@@ -228,7 +242,10 @@ impl Registry {
                 self.insert([held].into_iter());
             } else {
                 self.counts.leaves += 1;
-                self.abandoned.extend(held.of.is_some().then_some(held));
+                match held.of {
+                    Some(_) => self.abandoned.push(held),
+                    None => self.yield_to_rival(held, now),
+                }
             }
         }
     }
@@ -242,7 +259,11 @@ impl Registry {
         (claim, of): (u64, Arc<str>),
         now: u64,
     ) -> bool {
-        if self.get(&node).is_some_and(|held| (held.claim, held.of.as_ref().unwrap_or(&self.replica)) > (claim, &of)) {
+        let own = self.replica.clone();
+        if let Some(held) = self.get_mut(&node).filter(|held| (held.claim, held.of.as_ref().unwrap_or(&own)) > (claim, &of)) {
+            if held.of.is_none() {
+                held.rival = Some(Box::new(Rival { zone, instance, claim, of }));
+            }
             return false;
         }
         let before = self.remove(&node);
@@ -256,9 +277,24 @@ impl Registry {
         let before = before.filter(|before| before.service == service);
         let since = before.as_ref().filter(|before| before.instance == instance).map_or(now, |before| before.since);
         let stream = before.and_then(|before| before.stream);
-        let (standing, of) = (Standing::Live, Some(of));
-        self.insert([Held { service, node, zone, instance, standing, since, of, claim, stream, until: None }].into_iter());
+        let (standing, of, rival) = (Standing::Live, Some(of), None);
+        self.insert([Held { service, node, zone, instance, standing, since, of, claim, rival, stream, until: None }].into_iter());
         true
+    }
+
+    /// An instance is here no more; where another control plane has written that it is there, that counts from now on.
+    fn yield_to_rival(&mut self, held: Held, now: u64) {
+        if let Some(rival) = held.rival {
+            let Rival { zone, instance, claim, of } = *rival;
+            self.told((held.service, held.node, zone), instance, (claim, of), now);
+        }
+    }
+
+    /// It is written that an instance is connected here.
+    pub fn wrote(&mut self, node: &Arc<str>) {
+        if let Some(held) = self.get_mut(node) {
+            held.rival = None;
+        }
     }
 
     /// Another control plane says that an instance is gone. What is connected here is not, and is to be written down again.
@@ -267,6 +303,7 @@ impl Registry {
             return;
         }
         let Some(mut held) = self.remove(node) else { return };
+        held.rival = None;
         if held.of.take().is_some() && held.stream.is_none() {
             self.counts.leaves += 1;
             return;
@@ -360,8 +397,13 @@ impl Registry {
         self.counts
     }
 
-    fn get(&self, node: &Arc<str>) -> Option<&Held> {
+    /// The instance of a node.
+    pub fn get(&self, node: &Arc<str>) -> Option<&Held> {
         self.held.get(self.of_node.get(node)?)?.get(node)
+    }
+
+    fn get_mut(&mut self, node: &Arc<str>) -> Option<&mut Held> {
+        self.held.get_mut(self.of_node.get(node)?)?.get_mut(node)
     }
 
     fn insert(&mut self, held: impl Iterator<Item = Held>) {

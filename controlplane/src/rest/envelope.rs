@@ -84,6 +84,7 @@ pub(super) fn refused(refused: &Refused, guarded: bool) -> Response {
         Refused::ReadOnly { .. } => bad(refused.to_string()),
         Refused::Store(StoreError::Full(_)) => error(StatusCode::INSUFFICIENT_STORAGE, refused.to_string()),
         Refused::Store(StoreError::UnknownRevision(..)) => bad(refused.to_string()),
+        Refused::Store(StoreError::TooLarge { .. }) => error(StatusCode::PAYLOAD_TOO_LARGE, refused.to_string()),
         Refused::Store(_) | Refused::Closed => error(StatusCode::SERVICE_UNAVAILABLE, refused.to_string()),
     }
 }

@@ -50,6 +50,11 @@ enum Line {
 /// A store that a whole archive can be put into.
 #[async_trait::async_trait]
 pub trait Restore: Store + Records {
+    /// Reads everything as it was at one moment.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    async fn archive(&self) -> Result<Archive, StoreError>;
     /// Puts an archive into a store that is empty; everything or nothing.
     ///
     /// # Errors
@@ -62,7 +67,7 @@ impl Archive {
     ///
     /// # Errors
     /// It cannot be read.
-    pub async fn of(store: &dyn Restore) -> Result<Archive, StoreError> {
+    pub(super) async fn at_rest<S: Restore>(store: &S) -> Result<Archive, StoreError> {
         let (newest, _) = store.load().await?;
         let floor = match store.at(0).await {
             Err(StoreError::UnknownRevision(_, floor)) => floor,

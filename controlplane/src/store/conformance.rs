@@ -337,7 +337,7 @@ async fn a_store_moves_whole_or_not_at_all() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let embedded = Embedded::open(dir.path(), hands.clock()).unwrap();
     fill(&embedded).await;
-    let archive = Archive::of(&embedded).await.unwrap();
+    let archive = embedded.archive().await.unwrap();
     assert_eq!((archive.floor, archive.newest, archive.records.len(), archive.entries().count()), (5, 7, 2, 2));
     let mut file = Vec::new();
     let digest = archive.write(&mut file).unwrap();
@@ -345,21 +345,21 @@ async fn a_store_moves_whole_or_not_at_all() {
 
     let etcd = cluster.store("/a/", hands.clock()).await;
     etcd.restore(archive.clone()).await.unwrap();
-    assert_eq!(Archive::of(&*etcd).await.unwrap().digest().unwrap(), digest);
+    assert_eq!(etcd.archive().await.unwrap().digest().unwrap(), digest);
     assert!(etcd.restore(archive.clone()).await.unwrap_err().to_string().contains("is not empty; nothing was changed"));
     let back = Embedded::open(other.path(), hands.clock()).unwrap();
-    back.restore(Archive::of(&*etcd).await.unwrap()).await.unwrap();
-    assert_eq!(Archive::of(&back).await.unwrap(), archive);
+    back.restore(etcd.archive().await.unwrap()).await.unwrap();
+    assert_eq!(back.archive().await.unwrap(), archive);
     assert!(back.restore(archive.clone()).await.is_err());
     for store in [&*etcd as &dyn Store, &back] {
         assert_eq!(answers(store).await, answers(&embedded).await);
         assert_eq!(store.txn(vec![], vec![put(&route("d"), json!(1))], "ops".into()).await.unwrap(), 8);
     }
     etcd.clear().await.unwrap();
-    assert!(Archive::of(&*cluster.store("/a/", hands.clock()).await).await.unwrap().is_empty());
+    assert!(cluster.store("/a/", hands.clock()).await.archive().await.unwrap().is_empty());
     let again = cluster.store("/b/", hands.clock()).await;
     fill(&*again).await;
-    assert_eq!(Archive::of(&*again).await.unwrap(), archive, "all stores keep the same");
+    assert_eq!(again.archive().await.unwrap(), archive, "all stores keep the same");
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub use embedded::Embedded;
 pub use etcd::{Etcd, EtcdSettings, EtcdTls};
 pub use lease::{Hold, Leases};
 pub use memory::Memory;
-pub use records::{Append, Entry, News, RecordWrite, Records, Ring};
+pub use records::{Append, Entry, News, RecordWrite, Records, Ring, fitting, read_again};
 pub use watch::Watch;
 
 use std::sync::Arc;
@@ -131,6 +131,16 @@ pub enum StoreError {
     /// A record that had to be as it was is not: another control plane wrote in between.
     #[error("the record {0} was changed by another control plane in between")]
     Changed(String),
+    /// More than the store takes at once; nothing was written.
+    #[error("{what} has {bytes} bytes, the store on etcd takes {most} bytes at most: split it")]
+    TooLarge {
+        /// What was to be written.
+        what: String,
+        /// How large it is.
+        bytes: usize,
+        /// How large it may be.
+        most: usize,
+    },
     /// Anything else of the disk.
     #[error("store: {0}")]
     Io(String),

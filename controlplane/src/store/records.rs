@@ -1,11 +1,15 @@
 //! What is kept beside the configuration: records without history, and journals of bounded length. It knows neither what they mean nor any resource.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use super::StoreError;
+
+/// Between two tries to read all records: the first pause, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// One change of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +58,33 @@ pub struct Entry {
     pub body: Vec<u8>,
 }
 
+/// All records, asked for until they can be read, after pauses that grow. `what` says in the log for whom.
+pub async fn read_again(records: &dyn Records, what: &str, dice: &mut fastrand::Rng) -> Vec<(String, Vec<u8>)> {
+    let mut pause = PAUSE.0;
+    loop {
+        match records.records().await {
+            Ok(all) => return all,
+            Err(error) => tracing::warn!(%error, "what others wrote down of {what} cannot be read yet; it is tried again"),
+        }
+        tokio::time::sleep(pause.mul_f64(0.5 + dice.f64() / 2.0)).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+/// Writes whose records a store takes that takes `most` bytes of each, and the names of the others.
+pub fn fitting(writes: Vec<RecordWrite>, most: usize) -> (Vec<RecordWrite>, Vec<String>) {
+    let mut refused = Vec::new();
+    let fits = |write: &RecordWrite| match write {
+        RecordWrite::Set(key, value) if value.len() > most => {
+            refused.push(key.clone());
+            false
+        }
+        _ => true,
+    };
+    let writes = writes.into_iter().filter(fits).collect();
+    (writes, refused)
+}
+
 /// Records and the journals. They are no part of the configuration: a rollback does not touch them, and nobody is shown them as resources.
 #[async_trait]
 pub trait Records: Send + Sync {
@@ -63,6 +94,10 @@ pub trait Records: Send + Sync {
     async fn records(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
     /// Entries of a journal, newest first: older than `before` when given, `limit` at most.
     async fn journal(&self, ring: Ring, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    /// Bytes of one record.
+    fn most(&self) -> usize {
+        usize::MAX
+    }
     /// What is written from now on, by others as well as by ourselves, where several write; who lags behind, and who is told of nothing
     /// ([`News`] that are empty), reads all records again. `None` where nobody else can write.
     fn news(&self) -> Option<broadcast::Receiver<News>> {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
 use heddle_proto::envoy::service::discovery::v3 as wire;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -50,7 +49,6 @@ pub struct AdsService {
     shared: Shared,
     gate: Option<Gate>,
     seeds: Option<Seeds>,
-    entrance: Entrance,
 }
 
 impl AdsService {
@@ -61,10 +59,9 @@ impl AdsService {
         let (stage, house) = Stage::new(feed.view());
         tokio::spawn(pace::run(feed.clone(), stage, work.clone(), drain.clone()));
         AdsService {
-            shared: Shared { feed, house, work, memo: Arc::default(), registry, drain },
+            shared: Shared { feed, house, work, memo: Arc::default(), registry, entrance: Arc::new(Entrance::new()), drain },
             gate: None,
             seeds: None,
-            entrance: Entrance::new(),
         }
     }
 
@@ -96,18 +93,10 @@ impl AdsService {
             (Some(gate), Some(peer)) => Some((gate.clone(), peer.clone())),
             (Some(_), None) => return Err(Status::permission_denied("nothing is known of this connection")),
         };
-        let Some(wait) = self.entrance.enter(clock::now()) else {
-            return Err(Status::unavailable("very many nodes come at this moment; try again, or another control plane"));
-        };
         let inbound = Streaming::new_request(Requests::<M::In>::default(), request.into_body(), None, Some(MAX_REQUEST));
         let (out, receiver) = mpsc::channel(OUTBOX);
         let shared = self.shared.clone();
-        tokio::spawn(async move {
-            if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
-            }
-            stream::run::<M>(shared, gate, inbound, out).await;
-        });
+        tokio::spawn(async move { stream::run::<M>(shared, gate, inbound, out).await });
         Ok(Outgoing::new(receiver, self.shared.work.clone()))
     }
 }

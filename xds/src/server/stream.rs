@@ -13,7 +13,7 @@ use tonic::{Status, Streaming};
 
 use super::body::Packet;
 use super::memo::Memo;
-use super::pace::Work;
+use super::pace::{Entrance, Work};
 use super::service::Gate;
 use super::stage::{House, Seat};
 use super::{Machine, NodeRegistry};
@@ -52,6 +52,7 @@ pub(super) struct Shared {
     pub(super) work: Work,
     pub(super) memo: Arc<Memo>,
     pub(super) registry: Arc<NodeRegistry>,
+    pub(super) entrance: Arc<Entrance>,
     pub(super) drain: DrainWatch,
 }
 
@@ -76,7 +77,11 @@ async fn converse<M: Speak>(
     let life = life(gate.as_ref().and_then(|(_, peer)| peer.good_until()), clock::wall(), fastrand::f64())?;
     let mut stale = pin!(after(life));
     let Some((node, request)) = introduced::<M>(gate, &mut inbound).await? else { return Ok(()) };
-    let (mut seat, mut drain) = (shared.house.seat(&node.scope), shared.drain.clone());
+    let mut drain = shared.drain.clone();
+    if !entered(shared, &mut drain, out).await? {
+        return Ok(());
+    }
+    let mut seat = shared.house.seat(&node.scope);
     let mut view = seat.view();
     let mut machine = M::open(node.scope.clone(), view.position());
     tracing::info!(node = %node.scope.id, role = %node.scope.role, dialect = %M::DIALECT, "node connected");
@@ -139,6 +144,19 @@ async fn introduced<M: Speak>(
         gate(&peer, &mut node)?;
     }
     Ok(Some((node, request)))
+}
+
+/// Waits for its turn when many come at once. Only who was let in takes a place, so that strangers take none away. `false`: it has gone meanwhile.
+async fn entered(shared: &Shared, drain: &mut DrainWatch, out: &Out) -> Result<bool, Status> {
+    let Some(wait) = shared.entrance.enter(clock::now()) else {
+        return Err(Status::unavailable("very many nodes come at this moment; try again, or another control plane"));
+    };
+    tokio::select! {
+        biased;
+        () = sleep(wait) => Ok(true),
+        () = drain.draining() => Err(stopping()),
+        () = out.closed() => Ok(false),
+    }
 }
 
 /// How long a stream may last whose client is believed `until` then: it ends in the last part of that, where `roll`, between zero and one, says.

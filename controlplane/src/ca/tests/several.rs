@@ -1,11 +1,18 @@
 //! Several control planes with one authority.
 
 use super::*;
-use crate::store::{Cluster, Records};
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicUsize;
+
+use tokio::sync::{broadcast, watch};
+
+use super::super::others::Fellows;
+use crate::store::{Append, Cluster, Entry, News, RecordWrite, Records, Ring, StoreError};
 
 /// Authorities beside one cluster that were opened at the same time.
-async fn several(cluster: &Cluster, count: usize) -> Vec<Authority> {
-    let clock: Clock = Arc::new(|| START);
+async fn several(cluster: &Cluster, count: usize, now_ms: &Arc<AtomicU64>) -> Vec<Authority> {
+    let now_ms = now_ms.clone();
+    let clock: Clock = Arc::new(move || now_ms.load(Ordering::SeqCst));
     let opening = (0..count).map(|_| async {
         let store = cluster.store("/ca/", clock.clone()).await;
         let news = store.news().unwrap();
@@ -13,7 +20,7 @@ async fn several(cluster: &Cluster, count: usize) -> Vec<Authority> {
         let settings = IdentitySettings::default();
         let authority = Authority::open(settings, store, seal, clock.clone(), fastrand::Rng::with_seed(7)).await.unwrap();
         let (completion, drain) = heddle_node::drain::pair();
-        tokio::spawn(authority.clone().follow(news, drain));
+        tokio::spawn(authority.clone().follow(news, drain, fastrand::Rng::with_seed(7)));
         // It follows until the test ends.
         std::mem::forget(completion);
         authority
@@ -34,7 +41,7 @@ async fn until(what: &str, mut there: impl FnMut() -> bool) {
 #[tokio::test]
 async fn all_have_one_root_and_a_token_is_good_once_for_all() {
     let cluster = Cluster::of(1);
-    let all = several(&cluster, 3).await;
+    let all = several(&cluster, 3, &Arc::new(AtomicU64::new(START))).await;
     let version = |authority: &Authority| authority.trusted().borrow().version.clone();
     until("one root", || all.iter().all(|authority| version(authority) == version(&all[0]))).await;
     let (token, about) = all[0].create_token("default", "web", None, "ops").await.unwrap();
@@ -52,4 +59,106 @@ async fn all_have_one_root_and_a_token_is_good_once_for_all() {
     assert_ne!(version(&all[1]), before);
     assert!(all[1].revoke_token(&about.id).await.unwrap());
     until("the token to be forgotten", || !all.iter().any(knows)).await;
+}
+
+#[tokio::test]
+async fn a_root_signs_only_once_the_nodes_of_all_control_planes_hold_it() {
+    let (cluster, now_ms) = (Cluster::of(1), Arc::new(AtomicU64::new(START)));
+    let all = several(&cluster, 3, &now_ms).await;
+    let names = ["a", "b", "c"];
+    let there = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<String>>());
+    let (sender, present) = watch::channel(None);
+    for (authority, name) in all.iter().zip(names) {
+        authority.among(Fellows { name: name.into(), present: present.clone() });
+    }
+    let steady = |authority: &Authority| authority.overview(&[]).phase == Phase::Steady;
+    let node = Holder { node: "n1".into(), spiffe_id: String::new(), version: String::new() };
+    let seat = all[1].holders().enter(node).unwrap();
+    all[0].rotate().await.unwrap();
+    until("the rotation everywhere", || !all.iter().any(steady)).await;
+    now_ms.fetch_add(400_000, Ordering::SeqCst);
+    let waits = || -> BTreeSet<String> {
+        let name = |wait: Wait| match wait {
+            Wait::Node { holding, .. } => holding.node,
+            other => panic!("{other:?}"),
+        };
+        all[0].overview(&[]).waits.into_iter().map(name).collect()
+    };
+    let stays = async |expected: &[&str]| {
+        all[0].look_for_others().await.unwrap();
+        all[0].advance(&[]).await.unwrap();
+        until(&format!("{expected:?}"), || waits() == expected.iter().map(|name| (*name).to_owned()).collect()).await;
+        assert!(matches!(all[0].overview(&[]).phase, Phase::Spreading { .. }));
+    };
+    stays(&["control plane that was not looked for yet"]).await;
+    sender.send_replace(there(&names));
+    stays(&["control plane b", "control plane c"]).await;
+    for authority in &all {
+        authority.report(&["n2".to_owned()]).await.unwrap();
+    }
+    stays(&["n1", "n2"]).await;
+    all[2].report(&[]).await.unwrap();
+    sender.send_replace(there(&["a", "b"]));
+    all[1].report(&[]).await.unwrap();
+    stays(&["n1", "control plane c"]).await;
+    now_ms.fetch_add(60_000, Ordering::SeqCst);
+    stays(&["n1"]).await;
+    let version = all[1].trusted().borrow().version.clone();
+    seat.holds(&version);
+    all[1].report(&[]).await.unwrap();
+    until("all to hold it", || waits().is_empty()).await;
+    all[0].advance(&[]).await.unwrap();
+    assert!(matches!(all[0].overview(&[]).phase, Phase::Retiring { .. }));
+}
+
+/// Records that others write without a word, and that cannot be read at first.
+struct Sulky {
+    inner: Embedded,
+    news: broadcast::Sender<News>,
+    refusals: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Records for Sulky {
+    async fn record(&self, writes: Vec<RecordWrite>, journal: Vec<Append>) -> Result<(), StoreError> {
+        self.inner.record(writes, journal).await
+    }
+
+    async fn records(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let refused = self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if refused { Err(StoreError::Away("not now".into())) } else { self.inner.records().await }
+    }
+
+    async fn journal(&self, ring: Ring, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.inner.journal(ring, before, limit).await
+    }
+
+    fn news(&self) -> Option<broadcast::Receiver<News>> {
+        Some(self.news.subscribe())
+    }
+}
+
+#[tokio::test]
+async fn what_was_missed_is_read_until_it_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock: Clock = Arc::new(|| START);
+    let inner = Embedded::open(folder.path(), clock.clone()).unwrap();
+    let sulky = Arc::new(Sulky { inner, news: broadcast::Sender::new(8), refusals: AtomicUsize::new(0) });
+    let open = || {
+        let seal = Arc::new(Seal::new(&[7; 32]).unwrap());
+        Authority::open(IdentitySettings::default(), sulky.clone(), seal, clock.clone(), fastrand::Rng::with_seed(7))
+    };
+    let (one, other) = (open().await.unwrap(), open().await.unwrap());
+    let (_completion, drain) = heddle_node::drain::pair();
+    tokio::spawn(one.clone().follow(sulky.news().unwrap(), drain, fastrand::Rng::with_seed(7)));
+    let missed = || {
+        sulky.refusals.store(3, Ordering::SeqCst);
+        sulky.news.send(Arc::from([])).unwrap();
+    };
+    let (_, token) = other.create_token("default", "web", None, "ops").await.unwrap();
+    missed();
+    until("the token", || one.tokens().iter().any(|known| known.id == token.id)).await;
+    assert!(other.revoke_token(&token.id).await.unwrap());
+    missed();
+    until("the token to be forgotten", || one.tokens().is_empty()).await;
 }

@@ -26,7 +26,7 @@ use crate::model::{Key, ResourceKind};
 use crate::seal::Seal;
 use crate::settings::{CatalogSettings, KvSettings};
 use crate::state::{Content, Places, Update};
-use crate::store::{RecordWrite, Records};
+use crate::store::{RecordWrite, Records, fitting};
 
 /// What is wrong with the constraints of the catalog, if anything.
 pub fn check_constraints(settings: &CatalogSettings) -> Option<String> {
@@ -247,6 +247,10 @@ impl Provider for ConsulProvider {
             let batch = match looked {
                 Ok(Some(sources)) => {
                     let (batch, writes) = self.news(sources);
+                    let (writes, too_large) = fitting(writes, self.memory.records.most());
+                    if !too_large.is_empty() {
+                        tracing::error!(provider = self.name, keys = ?too_large, "this is too large for the store; a start without Consul will not have it");
+                    }
                     if !writes.is_empty()
                         && let Err(error) = self.memory.records.record(writes, Vec::new()).await
                     {

@@ -194,6 +194,11 @@ impl Records for Embedded {
 
 #[async_trait]
 impl Restore for Embedded {
+    /// The file is open in this process alone, and whoever makes an archive does nothing else.
+    async fn archive(&self) -> Result<Archive, StoreError> {
+        Archive::at_rest(self).await
+    }
+
     async fn restore(&self, archive: Archive) -> Result<(), StoreError> {
         if !self.records().await?.is_empty() {
             return Err(not_empty("the store"));

@@ -135,11 +135,8 @@ impl Etcd {
     async fn stage(&self, revision: Revision, entry: &Entry, bytes: &[u8]) -> Result<Vec<RequestOp>, StoreError> {
         let parts: Vec<&[u8]> = bytes.chunks(PART).collect();
         if parts.len() > MOST_PARTS {
-            let most = (MOST_PARTS * PART) >> 20;
-            return Err(StoreError::Io(format!(
-                "one change writes {} MiB, the store on etcd takes {most} MiB at once: split it",
-                bytes.len() >> 20
-            )));
+            let what = format!("the change by {}", entry.author);
+            return Err(StoreError::TooLarge { what, bytes: bytes.len(), most: MOST_PARTS * PART });
         }
         let lease = self.client.grant(STAGED).await.map_err(Trouble::into_error)?;
         let mut ops = Vec::new();

@@ -73,12 +73,17 @@ impl Keys {
         format!("{}rec/{key}", self.0)
     }
 
-    pub(super) fn journal(&self, ring: Ring, number: u64) -> String {
+    /// All entries of a journal begin with this.
+    pub(super) fn journals(&self, ring: Ring) -> String {
         let name = match ring {
             Ring::Done => "jrn",
             Ring::Refused => "jrr",
         };
-        format!("{}{name}/{number:016x}", self.0)
+        format!("{}{name}/", self.0)
+    }
+
+    pub(super) fn journal(&self, ring: Ring, number: u64) -> String {
+        format!("{}{number:016x}", self.journals(ring))
     }
 
     pub(super) fn lease(&self, name: &str) -> String {

@@ -174,6 +174,10 @@ impl Records for Etcd {
         self.read_journal(ring, before.unwrap_or(u64::MAX), limit).await
     }
 
+    fn most(&self) -> usize {
+        records::MOST_RECORD
+    }
+
     fn news(&self) -> Option<broadcast::Receiver<News>> {
         Some(self.news.subscribe())
     }
@@ -187,7 +191,7 @@ impl Leases for Etcd {
 
     async fn held(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         let prefix = self.keys.lease(prefix);
-        let found = self.below(&prefix).await?;
+        let found = self.below(&prefix, 0).await?;
         Ok(found.into_keys().map(|key| key[prefix.len()..].to_owned()).collect())
     }
 

@@ -14,7 +14,7 @@ use crate::model::Key;
 use crate::store::{Revision, StoreError, Version};
 
 /// Keys that are read together.
-const PAGE: i64 = 100;
+pub(super) const PAGE: i64 = 100;
 /// Times that reading is begun anew because etcd was compacted meanwhile.
 const AGAIN: usize = 3;
 
@@ -59,19 +59,21 @@ impl Etcd {
             let Some(revision) = number(&key) else { continue };
             let mut entry: Entry = form(&key, &value)?;
             if entry.parts > 0 {
-                entry = self.joined(&key, &entry, revision).await?;
+                entry = self.joined(&key, &entry, revision, at).await?;
             }
             entries.push((revision, entry));
         }
         Ok(entries)
     }
 
-    /// An entry from its parts.
-    async fn joined(&self, key: &[u8], entry: &Entry, revision: Revision) -> Result<Entry, StoreError> {
+    /// An entry from its parts, as they were at etcd's revision `at` (0: now).
+    async fn joined(&self, key: &[u8], entry: &Entry, revision: Revision, at: i64) -> Result<Entry, StoreError> {
         let prefix = self.keys.parts(&entry.token, revision);
         let mut bytes = Vec::new();
         for number in 0..entry.parts {
-            let found = self.read(get(&self.keys.part(&entry.token, revision, number))).await?;
+            let mut request = get(&self.keys.part(&entry.token, revision, number));
+            request.revision = at;
+            let found = self.read(request).await?;
             let part = found.kvs.into_iter().next();
             let part = part
                 .ok_or_else(|| StoreError::Unusable(format!("{prefix} lacks part {number}; restore the store from a backup")))?;
@@ -92,7 +94,7 @@ impl Etcd {
     }
 
     /// The base of a floor, as it was at etcd's revision `at` (0: now).
-    async fn base(&self, floor: &Floor, at: i64) -> Result<Vec<Version>, StoreError> {
+    pub(super) async fn base(&self, floor: &Floor, at: i64) -> Result<Vec<Version>, StoreError> {
         let prefix = self.keys.base(floor.revision);
         let mut versions = Vec::new();
         for part in 0..floor.parts {
@@ -252,11 +254,15 @@ impl Etcd {
         gathered(0, head.kvs.into_iter().chain(floor.kvs))
     }
 
-    /// All keys below a prefix with their values, as a majority knows them.
-    pub(super) async fn below(&self, prefix: &str) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
-        let (mut found, mut from) = (BTreeMap::new(), prefix.to_owned());
+    /// All keys below a prefix with their values, as a majority knows them, at etcd's revision `at` (0: now).
+    pub(super) async fn below(&self, prefix: &str, at: i64) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+        let (mut found, mut from, mut at) = (BTreeMap::new(), prefix.to_owned(), at);
         loop {
-            let page = self.client.range(range(&from, end_of(prefix), PAGE * 10, false)).await.map_err(Trouble::into_error)?;
+            let mut request = range(&from, end_of(prefix), PAGE * 10, false);
+            request.revision = at;
+            let page = self.client.range(request).await.map_err(Trouble::into_error)?;
+            // The pages that follow are of the same moment.
+            at = page.header.as_ref().map_or(at, |header| if at == 0 { header.revision } else { at });
             for KeyValue { key, value, .. } in page.kvs {
                 let Ok(key) = String::from_utf8(key) else { continue };
                 from = format!("{key}\0");

@@ -26,10 +26,15 @@ const INNER: usize = 60;
 const OUTER: usize = 60;
 /// Bytes that are written together; etcd takes 1.5 MiB.
 const MOST_BYTES: usize = 1 << 20;
+/// Bytes of one record; with its name it is within [`MOST_BYTES`].
+pub(super) const MOST_RECORD: usize = MOST_BYTES - (4 << 10);
+/// Bytes of all that is appended to the journals together.
+const MOST_JOURNAL: usize = 256 << 10;
 
 impl Etcd {
     /// Writes all or nothing, as long as it fits into one transaction of etcd (3,600 records and 1 MiB); more is written in several, each whole.
     pub(super) async fn write_records(&self, writes: Vec<RecordWrite>, journal: Vec<Append>) -> Result<(), StoreError> {
+        bounded(&writes, &journal)?;
         let _turn = self.recording.lock().await;
         let deadline = clock::now() + PATIENCE;
         let mut groups = grouped(writes);
@@ -143,7 +148,7 @@ impl Etcd {
 
     pub(super) async fn all_records(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let prefix = self.keys.records();
-        let found = self.below(&prefix).await?;
+        let found = self.below(&prefix, 0).await?;
         Ok(found.into_iter().map(|(key, value)| (key[prefix.len()..].to_owned(), value)).collect())
     }
 
@@ -157,6 +162,23 @@ impl Etcd {
         let entry = |kv: heddle_proto::etcd::mvccpb::KeyValue| Some(Entry { number: number(&kv.key)?, body: kv.value });
         Ok(found.kvs.into_iter().filter_map(entry).collect())
     }
+}
+
+/// Refuses what etcd would refuse in words that nobody understands.
+fn bounded(writes: &[RecordWrite], journal: &[Append]) -> Result<(), StoreError> {
+    for write in writes {
+        if let RecordWrite::Set(key, value) = write
+            && value.len() > MOST_RECORD
+        {
+            let what = format!("the record {key}");
+            return Err(StoreError::TooLarge { what, bytes: value.len(), most: MOST_RECORD });
+        }
+    }
+    let bytes = journal.iter().map(|entry| entry.body.len()).sum();
+    if bytes > MOST_JOURNAL {
+        return Err(StoreError::TooLarge { what: "what is to be journalled".into(), bytes, most: MOST_JOURNAL });
+    }
+    Ok(())
 }
 
 /// Writes that fit into one transaction each, in their order.

@@ -1,4 +1,4 @@
-//! Putting a whole archive into an empty cluster: `head` comes last, so that until then there is nothing. It knows no file.
+//! A whole archive out of a cluster, as of one moment, and into an empty one: `head` comes last, so that until then there is nothing. It knows no file.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,39 @@ use heddle_proto::etcd::etcdserverpb::RequestOp;
 use super::Etcd;
 use super::client::{delete_range, end_of, put, unchanged};
 use super::commit::token;
-use super::layout::{Entry, FORMAT, Floor, Head, Kept, MOST_PARTS, PART, RecordHead, Written, json, name};
+use super::layout::{Entry, FORMAT, Floor, Head, Kept, MOST_PARTS, PART, RecordHead, Written, json, name, number};
+use super::read::{Ends, PAGE};
+use super::records::MOST_RECORD;
 use crate::store::archive::not_empty;
-use crate::store::{Archive, Restore, Revision, StoreError, Version};
+use crate::store::{Archive, Entry as Said, Restore, Revision, Ring, StoreError, Version};
 
 /// Bytes, and operations, that are written together.
 const TOGETHER: (usize, usize) = (512 << 10, 100);
 
+/// Times that reading is begun anew because etcd, or we, forgot a part of it meanwhile.
+const AGAIN: usize = 5;
+
 #[async_trait]
 impl Restore for Etcd {
+    /// All of it at one revision of etcd: control planes may write meanwhile.
+    async fn archive(&self) -> Result<Archive, StoreError> {
+        let mut tries = 1;
+        loop {
+            let ends = self.ends().await?;
+            match self.archive_at(&ends).await {
+                Err(StoreError::Away(_)) if tries < AGAIN => tries += 1,
+                read => return read,
+            }
+        }
+    }
+
     async fn restore(&self, archive: Archive) -> Result<(), StoreError> {
         if self.ends().await?.head.is_some() || !self.all_records().await?.is_empty() {
             return Err(not_empty("the store on etcd"));
+        }
+        // Everything is looked at before anything is removed or written.
+        for (key, value) in archive.records.iter().filter(|(_, value)| value.len() > MOST_RECORD) {
+            return Err(StoreError::TooLarge { what: format!("the record {key}"), bytes: value.len(), most: MOST_RECORD });
         }
         self.clear().await?;
         let token = token()?;
@@ -31,7 +52,8 @@ impl Restore for Etcd {
             if bytes.len() > PART {
                 let count = bytes.chunks(PART).count();
                 if count > MOST_PARTS {
-                    return Err(StoreError::Io(format!("revision {revision} is too large for the store on etcd")));
+                    let what = format!("revision {revision}");
+                    return Err(StoreError::TooLarge { what, bytes: bytes.len(), most: MOST_PARTS * PART });
                 }
                 for (number, part) in bytes.chunks(PART).enumerate() {
                     self.add(&mut batch, self.keys.part(&token, revision, number), part.to_vec()).await?;
@@ -71,6 +93,36 @@ impl Restore for Etcd {
 }
 
 impl Etcd {
+    /// Everything, as it was at a revision of etcd.
+    async fn archive_at(&self, ends: &Ends) -> Result<Archive, StoreError> {
+        let (floor, newest, at) = (ends.floor.revision, ends.newest(), ends.at);
+        let mut versions = self.base(&ends.floor, at).await?;
+        versions.retain(|version| version.revision < floor);
+        let mut next = floor.max(1);
+        while next <= newest {
+            let page = self.entries((next, newest), (PAGE, false), at).await?;
+            if page.first().is_none_or(|(revision, _)| *revision != next) {
+                return Err(StoreError::Unusable(format!("revision {next} is missing; restore the store on etcd from a backup")));
+            }
+            for (revision, entry) in page {
+                versions.extend(entry.versions(revision)?);
+                next = revision + 1;
+            }
+        }
+        versions.sort_by(|a, b| (a.revision, &a.key).cmp(&(b.revision, &b.key)));
+        let records = self.keys.records();
+        let records = self.below(&records, at).await?.into_iter().map(|(key, value)| (key[records.len()..].to_owned(), value));
+        let mut journals = Vec::new();
+        for ring in [Ring::Done, Ring::Refused] {
+            let found = self.below(&self.keys.journals(ring), at).await?;
+            let entry = |(key, body): (String, Vec<u8>)| Some(Said { number: number(key.as_bytes())?, body });
+            journals.push(found.into_iter().filter_map(entry).collect());
+        }
+        let refused = journals.pop().unwrap_or_default();
+        let done = journals.pop().unwrap_or_default();
+        Ok(Archive { floor, newest, versions, records: records.collect(), done, refused })
+    }
+
     /// Removes everything, `head` first, so that nothing is ever half there. No control plane may run meanwhile.
     ///
     /// # Errors

@@ -12,7 +12,9 @@ use tempfile::TempDir;
 
 use super::{Etcd, EtcdSettings, EtcdTls};
 use crate::store::conformance::{Hands, delete, put, route};
-use crate::store::{Append, Clock, Compare, Hold, Leases, RecordWrite, Records, Ring, Store, StoreError, Txn, Watch};
+use crate::store::{
+    Append, Clock, Compare, Hold, Leases, RecordWrite, Records, Restore, Ring, Store, StoreError, Txn, Watch, fitting,
+};
 
 /// Members of etcd on loopback, ended by their process ids.
 pub(crate) struct Cluster {
@@ -159,7 +161,7 @@ async fn what_is_larger_than_a_request_of_etcd_is_written_whole() {
     assert_eq!(other.at(1).await.unwrap().len(), 2_000);
     assert_eq!(store.compact(1, 0).await.unwrap(), 201);
     assert_eq!(cluster.store("/p/", clock()).await.load().await.unwrap().1.len(), 2_001);
-    assert!(store.below("/p/part/").await.unwrap().is_empty(), "what nobody can ask for is gone");
+    assert!(store.below("/p/part/", 0).await.unwrap().is_empty(), "what nobody can ask for is gone");
 }
 
 fn append(ring: Ring, body: &[u8]) -> Append {
@@ -265,4 +267,55 @@ async fn settings_that_cannot_be_used_are_told() {
     assert!(told(settings("localhost")).await.contains("store.etcd.endpoints"));
     assert!(told(settings("https://127.0.0.1:1")).await.contains("store.etcd.tls.ca"));
     assert!(told(settings("http://127.0.0.1:1")).await.contains("does not answer"));
+}
+
+#[tokio::test]
+async fn a_backup_is_of_one_moment_while_others_write() {
+    let cluster = Cluster::of(1);
+    let (one, two) = (cluster.store("/p/", clock()).await, cluster.store("/p/", clock()).await);
+    let counted = |n: u64| vec![RecordWrite::Set("written".into(), n.to_be_bytes().to_vec())];
+    let writing = tokio::spawn(async move {
+        for n in 1..=400 {
+            assert_eq!(write(&one, "a", n).await.unwrap(), n);
+            one.record(counted(n), vec![append(Ring::Done, &n.to_be_bytes())]).await.unwrap();
+            if n % 50 == 0 {
+                one.compact(3, 0).await.unwrap();
+            }
+        }
+    });
+    let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
+    let mut seen = Vec::new();
+    while !writing.is_finished() {
+        let archive = two.archive().await.unwrap();
+        let written = archive.records.first().map_or(0, |(_, value)| number(value));
+        assert_eq!(written, archive.done.last().map_or(0, |entry| number(&entry.body)), "both were written at once");
+        assert!(written == archive.newest || written + 1 == archive.newest, "{written} {}", archive.newest);
+        assert_eq!(archive.versions.last().map_or(0, |version| version.revision), archive.newest);
+        let kept = archive.versions.iter().filter(|version| version.revision >= archive.floor).count() as u64;
+        assert_eq!(archive.newest + 1, archive.floor.max(1) + kept);
+        seen.push(archive.newest);
+    }
+    writing.await.unwrap();
+    assert!(seen.len() > 2, "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_record_that_etcd_cannot_take_is_refused_in_words() {
+    let cluster = Cluster::of(1);
+    let store = cluster.store("/p/", clock()).await;
+    let record = |name: &str, bytes: usize| RecordWrite::Set(name.into(), vec![7; bytes]);
+    store.record(vec![record("most", store.most()), record("more", store.most())], vec![]).await.unwrap();
+    let refused = store.record(vec![record("small", 1), record("large", store.most() + 1)], vec![]).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("the record large has 1044481 bytes, the store on etcd takes 1044480 bytes"),
+        "{refused}"
+    );
+    assert_eq!(store.records().await.unwrap().len(), 2, "nothing of it was written");
+    let (writes, names) = fitting(vec![record("small", 1), record("large", store.most() + 1)], store.most());
+    assert_eq!((writes, names), (vec![record("small", 1)], vec!["large".to_owned()]));
+    let withdraw = |name: &str, bytes: usize| RecordWrite::Withdraw(name.into(), vec![7; bytes]);
+    store.record(vec![record("a", 1), record("b", 2), withdraw("a", 2), withdraw("b", 2)], vec![]).await.unwrap();
+    store.record(vec![withdraw("most", store.most()), withdraw("more", 1)], vec![]).await.unwrap();
+    let left: Vec<String> = store.records().await.unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(left, ["a", "more"], "only what is as it was said is withdrawn");
 }

@@ -1,5 +1,7 @@
 //! Several control planes beside one etcd, an agent that knows them all, and a writer that remembers what was acknowledged.
 
+mod agents;
+
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -7,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use heddle_proto::heddle::admin::v1::admin_client::AdminClient;
+use heddle_proto::heddle::admin::v1::{ApplyRequest, Change};
 use serde_json::{Value, json};
 
 use crate::client::{self, Answer};
@@ -14,6 +18,8 @@ use crate::etcd::Etcd;
 use crate::heddle::{KEY, binary};
 use crate::place::Place;
 use crate::process::{Process, until};
+
+pub use agents::Agents;
 
 /// The key that all control planes have.
 const SEAL: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n";
@@ -38,7 +44,12 @@ pub struct Plane {
 impl Replicas {
     /// So many control planes, and members of etcd.
     pub fn start(planes: usize, members: usize) -> Replicas {
-        let (place, etcd) = (Place::new(), Etcd::of(members));
+        Replicas::beside(Etcd::of(members), planes)
+    }
+
+    /// So many control planes beside a cluster.
+    pub fn beside(etcd: Etcd, planes: usize) -> Replicas {
+        let place = Place::new();
         let [http, agent_admin] = [(); 2].map(|()| place.address());
         let addresses: Vec<(SocketAddr, SocketAddr)> = (0..planes).map(|_| (place.address(), place.address())).collect();
         for (at, (admin, xds)) in addresses.iter().enumerate() {
@@ -47,9 +58,9 @@ impl Replicas {
                 "node: {{ id: cp-{at}, data_dir: cp{at} }}\n\
                  admin: {{ address: \"{admin}\", keys: [ {{ name: story, key: \"{KEY}\", role: admin }} ] }}\n\
                  xds: {{ address: \"{xds}\" }}\n\
-                 store: {{ etcd: {{ endpoints: [ {} ], prefix: /story/ }} }}\n\
+                 store: {{ etcd: {{ {}, prefix: /story/ }} }}\n\
                  listeners:\n  - {{ name: http, address: \"{http}\", protocol: http }}\n",
-                etcd.endpoints()
+                etcd.settings()
             );
             place.write(&format!("cp{at}.yaml"), &text);
         }
@@ -79,6 +90,19 @@ impl Replicas {
         self.planes[at].wait();
     }
 
+    /// Starts another control plane with the configuration of one that runs, at other addresses; what it says when it ends.
+    pub fn second_in_the_same_place(&self, at: usize) -> String {
+        let text = std::fs::read_to_string(self.place.path(&format!("cp{at}.yaml"))).expect("the configuration");
+        let plane = &self.planes[at];
+        let text = [plane.admin, plane.xds]
+            .iter()
+            .fold(text, |text, address| text.replace(&address.to_string(), &self.place.address().to_string()));
+        self.place.write("second.yaml", &text);
+        let mut process = run(&self.place, "controlplane", "second");
+        assert!(!process.wait().success());
+        process.output()
+    }
+
     /// Gives a control plane another key for secrets.
     pub fn replace_key(&self, at: usize) {
         self.place.write(&format!("cp{at}/secrets.key"), "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg=\n");
@@ -89,6 +113,36 @@ impl Replicas {
         self.planes[at].process = run(&self.place, "controlplane", &format!("cp{at}"));
         assert!(!self.planes[at].process.wait().success());
         self.planes[at].process.output()
+    }
+
+    /// What `heddle store` says to these words, among the configurations of the control planes.
+    pub fn store(&self, words: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(binary());
+        let output = command.arg("store").args(words).current_dir(self.place.folder.path()).output().expect("heddle runs");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// Makes a folder beside the configurations.
+    pub fn folder(&self, name: &str) {
+        std::fs::create_dir_all(self.place.path(name)).expect("a folder");
+    }
+
+    /// Where the control planes serve agents.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.planes.iter().map(|plane| plane.xds).collect()
+    }
+
+    /// How many agents are connected to each control plane.
+    pub fn spread(&self) -> Vec<usize> {
+        self.planes.iter().map(Plane::connected).collect()
+    }
+
+    /// Waits until the agent has noticed that it has no control plane.
+    pub fn wait_alone(&self) {
+        let alone =
+            || client::get(self.agent_admin, "/metrics").ok().filter(|page| page.text().contains("heddle_xds_connected 0"));
+        until("the agent to have no control plane", alone);
     }
 
     /// Waits until the agent follows a control plane.
@@ -121,6 +175,23 @@ impl Plane {
 
     pub fn put(&self, path: &str, body: &Value) -> std::io::Result<Answer> {
         self.ask("PUT", path, body.to_string().as_bytes())
+    }
+
+    /// Agents that are connected to it.
+    pub fn connected(&self) -> usize {
+        let nodes = self.ask("GET", "/nodes", b"").expect("the Admin API answers").json();
+        nodes.as_array().map_or(0, |nodes| nodes.iter().filter(|node| !node["connected_since"].is_null()).count())
+    }
+
+    /// Carries out changes in one transaction; the revision that it made.
+    pub async fn apply(&self, changes: Vec<Change>) -> Result<u64, String> {
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(format!("http://{}", self.xds)).map_err(|error| error.to_string())?;
+        let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
+        let mut request = tonic::Request::new(ApplyRequest { changes, ..ApplyRequest::default() });
+        request.metadata_mut().insert("x-api-key", KEY.parse().map_err(|_| "the key is no header")?);
+        let answer = AdminClient::new(channel).apply(request).await.map_err(|status| status.to_string())?.into_inner();
+        if answer.applied { Ok(answer.revision) } else { Err(format!("{:?}", answer.outcomes)) }
     }
 
     /// Waits until its Admin API answers.

@@ -1,5 +1,7 @@
 //! What other control planes do to the same authority: their roots, tokens and signatures are heard of and taken over. It decides nothing.
 
+mod reports;
+
 use heddle_node::drain::DrainWatch;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -7,7 +9,10 @@ use tokio::sync::broadcast::error::RecvError;
 use super::authority::{Authority, CaError, before};
 use super::rotation::Rotation;
 use super::stored::{self, Said};
-use crate::store::{News, RecordWrite};
+use crate::store::{News, RecordWrite, read_again};
+
+pub use reports::Fellows;
+pub(super) use reports::{Report, Reports};
 
 impl Authority {
     /// Writes roots and rotation down, unless another control plane has changed them since.
@@ -21,8 +26,19 @@ impl Authority {
         Ok(())
     }
 
+    /// Forgets what is written down no more: others removed it while nobody listened.
+    fn forget_others(&self, all: &[(String, Vec<u8>)]) {
+        let (tokens, identities) = stored::names(all);
+        let mut book = self.0.book.lock();
+        let gone = book.tokens.list().into_iter().filter(|token| !tokens.contains(token.id.as_str()));
+        gone.for_each(|token| drop(book.tokens.remove(&token.id)));
+        for (root, live) in &mut book.live {
+            live.retain(|id, _| identities.contains(&(root, id)));
+        }
+    }
+
     /// Takes over what other control planes write, until the drain begins.
-    pub async fn follow(self, mut news: Receiver<News>, mut drain: DrainWatch) {
+    pub async fn follow(self, mut news: Receiver<News>, mut drain: DrainWatch, mut dice: fastrand::Rng) {
         loop {
             let told = tokio::select! {
                 told = news.recv() => told,
@@ -32,13 +48,14 @@ impl Authority {
                 Ok(told) if !told.is_empty() => told.to_vec(),
                 Err(RecvError::Closed) => return,
                 // Some of it was missed.
-                Ok(_) | Err(RecvError::Lagged(_)) => match self.0.records.records().await {
-                    Ok(all) => all.into_iter().map(|(key, value)| (key, Some(value))).collect(),
-                    Err(error) => {
-                        tracing::warn!(%error, "what other control planes did to the authority cannot be read yet");
-                        continue;
-                    }
-                },
+                Ok(_) | Err(RecvError::Lagged(_)) => {
+                    let all = tokio::select! {
+                        all = read_again(&*self.0.records, "the authority", &mut dice) => all,
+                        () = drain.draining() => return,
+                    };
+                    self.forget_others(&all);
+                    all.into_iter().map(|(key, value)| (key, Some(value))).collect()
+                }
             };
             for (key, value) in all {
                 if let Err(error) = self.heard(&key, value.as_deref()) {
@@ -72,6 +89,7 @@ impl Authority {
             }
             Some(Said::Token(token)) => self.0.book.lock().tokens.put(*token),
             Some(Said::NoToken(id)) => drop(self.0.book.lock().tokens.remove(&id)),
+            Some(Said::Report(name, report)) => self.0.book.lock().reports.heard(name, report),
             Some(Said::Expiry(root, until_ms)) => {
                 let mut book = self.0.book.lock();
                 let last = book.last_expiry_ms.entry(root).or_default();
