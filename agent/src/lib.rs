@@ -26,4 +26,4 @@ pub mod settings;
 mod tables;
 mod upstream;
 
-pub use net::{original_destination, set_mark, set_transparent};
+pub use net::{original_destination, set_transparent};

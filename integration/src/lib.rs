@@ -12,6 +12,7 @@ pub mod heddle;
 pub mod load;
 pub mod measure;
 pub mod mesh;
+pub mod network;
 pub mod nginx;
 pub mod pages;
 pub mod place;

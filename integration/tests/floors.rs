@@ -29,7 +29,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
     (
         "node",
         &[
-            &["clock", "hex", "memory"],
+            &["clock", "hex", "memory", "sockets"],
             &["drain", "readiness", "config", "notify", "telemetry", "identity"],
             &["signal", "settings", "membership", "consul"],
         ],

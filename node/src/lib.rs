@@ -1,4 +1,4 @@
-//! What every Heddle node is made of: clock, drain, readiness, signals, configuration reading, identity, membership, Consul, telemetry. It knows neither xDS nor requests.
+//! What every Heddle node is made of: clock, drain, readiness, signals, configuration reading, identity, membership, Consul, sockets, telemetry. It knows neither xDS nor requests.
 
 pub mod clock;
 pub mod config;
@@ -12,4 +12,5 @@ pub mod notify;
 pub mod readiness;
 pub mod settings;
 pub mod signal;
+pub mod sockets;
 pub mod telemetry;

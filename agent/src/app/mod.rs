@@ -32,6 +32,7 @@ use crate::admin::{self, Closing, Shown};
 use crate::dns::{Resolver, ResolverSettings};
 use crate::feed;
 use crate::listener::{self, Wanted};
+use crate::net::has_ipv6;
 use crate::observe::access_log::{AccessLog, Sink};
 use crate::observe::{MeshStats, RouteStats, Sharded, Tracer};
 use crate::outbound::Outbound;
@@ -191,7 +192,7 @@ impl Common {
             troubles: Troubles::new(readiness.clone()),
             readiness,
             status: watch::channel(ClientStatus::default()).1,
-            own: doors::inbound(&settings.mesh, identity, &mesh).into_iter().chain(doors::outbound(&settings.mesh)).collect(),
+            own: doors::all(&settings.mesh, identity, &mesh, has_ipv6()).into(),
             callees: outward::callees(&settings.mesh, &Demand::default()),
             mesh,
             settings,

@@ -8,8 +8,9 @@ use heddle_xds::client::{Demand, Interest, Interests};
 use heddle_xds::model::Kind;
 use tokio::sync::watch;
 
-use super::StartError;
+use super::{StartError, doors};
 use crate::mesh_dns::{self, Names, Server};
+use crate::net::has_ipv6;
 use crate::pipeline::Callees;
 use crate::settings::{AgentSettings, DEFAULT_NAMESPACE, MeshSettings, Other, Role};
 use crate::tables::Tables;
@@ -51,8 +52,11 @@ pub(super) async fn answer_names(
     let servers: Arc<[SocketAddr]> =
         if configured.is_empty() { mesh_dns::servers_of_host(address) } else { configured.clone().into() };
     let names = Names { demand: demand.clone(), tables, namespace: namespace(&settings.mesh), servers };
-    let server = Server::open(address, names).await.map_err(|source| StartError::Names { address, source })?;
-    tracing::info!(address = %server.address().unwrap_or(address), "names of services are answered");
-    tokio::spawn(server.run());
+    // Captured questions come by both families, too.
+    for address in [address].into_iter().chain(doors::twin(address).filter(|_| has_ipv6())) {
+        let server = Server::open(address, names.clone()).await.map_err(|source| StartError::Names { address, source })?;
+        tracing::info!(address = %server.address().unwrap_or(address), "names of services are answered");
+        tokio::spawn(server.run());
+    }
     Ok(())
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use heddle_node::sockets;
 use heddle_xds::model::{ActiveCheck, CheckKind};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::Finding;
@@ -53,7 +53,7 @@ impl Probe {
     }
 
     async fn attempt(&self) -> Option<Finding> {
-        let tcp = TcpStream::connect(self.address).await.ok()?;
+        let tcp = sockets::connect(self.address).await.ok()?;
         match self.check.kind {
             CheckKind::Tcp => Some(Finding::Connected),
             CheckKind::Http => self.ask(tcp).await,

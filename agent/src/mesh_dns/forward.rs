@@ -4,8 +4,9 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use heddle_node::sockets;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long one name server may take.
@@ -31,7 +32,7 @@ pub(super) async fn forward(packet: &[u8], servers: &[SocketAddr], by_tcp: bool)
 /// By a socket of its own, so that nobody who does not see the question can guess where its answer goes.
 async fn udp(packet: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
     let any: SocketAddr = if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    let socket = UdpSocket::bind(any).await?;
+    let socket = sockets::datagrams(any).await?;
     socket.connect(server).await?;
     socket.send(packet).await?;
     let mut answer = vec![0; MAX_DATAGRAM];
@@ -46,7 +47,7 @@ async fn udp(packet: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
 }
 
 async fn tcp(packet: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server).await?;
+    let mut stream = sockets::connect(server).await?;
     write(&mut stream, packet).await?;
     read(&mut stream).await
 }

@@ -13,5 +13,5 @@ pub use client_tls::{KeyPair, SystemRoots, client_config, key_pair_of_pem, roots
 pub use deadline::Deadline;
 pub use io::{Io, Rewind};
 pub use mesh::{CALLER_ALPN, INBOUND_ALPN, MESH_ALPN};
-pub use origin::{original_destination, set_mark, set_transparent};
+pub use origin::{has_ipv6, original_destination, set_transparent};
 pub use socket::Socket;

@@ -33,12 +33,9 @@ pub fn set_transparent(socket: &impl AsFd, address: IpAddr) -> io::Result<()> {
     set.map_err(|error| explained(&error, "a transparent socket (capture mode tproxy)"))
 }
 
-/// Marks what a socket sends from now on (`SO_MARK`), so that the capture's rules know it for the proxy's own and let it pass.
-///
-/// # Errors
-/// The process lacks `CAP_NET_ADMIN`; the message says so.
-pub fn set_mark(socket: &impl AsFd, mark: u32) -> io::Result<()> {
-    SockRef::from(socket).set_mark(mark).map_err(|error| explained(&error, "a firewall mark (capture.proxy_mark)"))
+/// Whether this host has IPv6.
+pub fn has_ipv6() -> bool {
+    std::net::UdpSocket::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
 fn explained(error: &io::Error, what: &str) -> io::Error {
@@ -93,17 +90,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn options_are_set_or_refused_with_what_they_need() {
+    async fn a_socket_is_transparent_or_it_is_said_what_that_needs() {
         for (domain, address) in [(Domain::IPV4, "127.0.0.1"), (Domain::IPV6, "::1")] {
             let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).unwrap();
-            let outcomes = [set_transparent(&socket, address.parse().unwrap()), set_mark(&socket, 7)];
-            for outcome in outcomes {
-                if let Err(error) = outcome {
-                    assert!(error.to_string().ends_with("this needs root or CAP_NET_ADMIN"), "{error}");
-                } else {
-                    // Whoever may set the one may set the other.
-                    assert_eq!(socket.mark().unwrap(), 7);
-                }
+            if let Err(error) = set_transparent(&socket, address.parse().unwrap()) {
+                assert!(error.to_string().ends_with("this needs root or CAP_NET_ADMIN"), "{error}");
             }
         }
     }

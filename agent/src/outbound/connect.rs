@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use heddle_node::sockets;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -70,7 +71,7 @@ async fn connect_tcp(addresses: &[IpAddr], port: u16, end: Instant, now: Instant
     let mut last = CallError::Connect("no address".to_owned());
     for (nth, ip) in addresses.iter().enumerate() {
         let address = SocketAddr::new(*ip, port);
-        match timeout_at(now + share * (nth as u32 + 1), TcpStream::connect(address)).await {
+        match timeout_at(now + share * (nth as u32 + 1), sockets::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = CallError::Connect(format!("connect to {address}: {error}")),
             Err(_) => last = CallError::Connect(format!("connect to {address}: no answer in time")),

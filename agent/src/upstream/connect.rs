@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_node::identity::nameless;
+use heddle_node::sockets;
 use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -88,7 +89,7 @@ async fn connect_tcp(first: SocketAddr, others: &[SocketAddr], end: Instant, now
     let share = (end - now) / (1 + others.len() as u32);
     for (nth, address) in std::iter::once(&first).chain(others).enumerate() {
         let until = now + share * (nth as u32 + 1);
-        match timeout_at(until, TcpStream::connect(address)).await {
+        match timeout_at(until, sockets::connect(*address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = Some(failed(Reason::UpstreamConnect, format!("connect to {address}: {error}"))),
             Err(_) => last = Some(failed(Reason::UpstreamTimeout, format!("connect to {address}: no answer in time"))),

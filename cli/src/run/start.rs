@@ -16,6 +16,7 @@ use heddle_node::memory;
 use heddle_node::notify::Notifier;
 use heddle_node::readiness::Readiness;
 use heddle_node::signal::Signals;
+use heddle_node::sockets;
 use heddle_node::telemetry::{Origin, SpanExport};
 use heddle_sidecar::wrapper::ADMIN;
 use heddle_xds::catalog::Catalog;
@@ -159,6 +160,8 @@ pub async fn control_plane(configuration: Configuration) -> Result<(), Failure> 
 /// # Errors
 /// Something cannot be started; nothing is left running.
 pub async fn agent(configuration: Configuration) -> Result<(), Failure> {
+    // Before anything is sent: the rules of capture tell by it what is ours.
+    configuration.capture.proxy_mark.map_or(Ok(()), sockets::mark_all)?;
     let process = Process::new();
     let node = &configuration.node.node;
     let kept = heddle_agent::identity::start(heddle_agent::identity::Parts {

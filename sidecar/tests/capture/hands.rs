@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use heddle_agent::{original_destination, set_mark, set_transparent};
+use heddle_agent::{original_destination, set_transparent};
+use heddle_node::sockets::set_mark;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};

@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use heddle_node::identity::{Expect, Identity, Rejection, nameless};
+use heddle_node::sockets;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::io::DuplexStream;
@@ -131,7 +132,7 @@ impl TlsWay {
                 changes.changed().await.map_err(io::Error::other)?;
             }
         }
-        let stream = TcpStream::connect((&*self.host, self.port)).await?;
+        let stream = sockets::connect_to(&self.host, self.port).await?;
         stream.set_nodelay(true)?;
         Ok(TokioIo::new(TlsConnector::from(self.config).connect(nameless(), stream).await?))
     }

@@ -35,7 +35,7 @@ pub struct HeadLimits {
     pub max_fields: usize,
     /// Request target.
     pub max_target: usize,
-    /// Whether CONNECT is let in that names an authority alone (RFC 9113 section 8.5); over HTTP/2 only.
+    /// Whether CONNECT is let in that names an authority alone (RFC 9112 section 3.2.3, RFC 9113 section 8.5).
     pub connect: bool,
     /// Whether an authority may be any text, as where all that is served is on a socket with a path (gRPC's C core names that); over HTTP/2 only.
     pub any_authority: bool,

@@ -112,7 +112,7 @@ impl RequestParser {
         if target.len() > self.limits.max_target {
             return Err(Fault::TargetTooLong);
         }
-        take_target(target, head)
+        take_target(target, self.limits.connect, head)
     }
 
     fn take_field(&mut self, line: &[u8], head: &mut RequestHead) -> Result<(), Fault> {
@@ -138,6 +138,10 @@ impl RequestParser {
         if !is_authority(value) {
             return Err(Fault::Malformed("Host"));
         }
+        if head.method == Method::Connect {
+            // The target says where to, and not all clients repeat its port here.
+            return Ok(());
+        }
         if !head.authority.is_empty() {
             let same = head.authority.as_bytes().eq_ignore_ascii_case(value);
             return if same { Ok(()) } else { Err(Fault::Malformed("Host differs from the request target")) };
@@ -158,12 +162,16 @@ impl RequestParser {
             None | Some(0) => BodyLength::Empty,
             Some(bytes) => BodyLength::Known(bytes),
         };
+        let connects = head.method == Method::Connect;
+        if connects && length != BodyLength::Empty {
+            return Err(Fault::Malformed("CONNECT with content"));
+        }
         Ok(ParsedRequest {
             consumed: self.cursor.at,
             length,
             persists: self.facts.persists(head.version),
             expects_continue: self.expects && head.version == Version::Http11,
-            upgrades: self.facts.upgrades(head.version),
+            upgrades: connects || self.facts.upgrades(head.version),
         })
     }
 }

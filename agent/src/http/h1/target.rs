@@ -33,10 +33,10 @@ fn is_port(rest: &[u8]) -> bool {
     small && digits.iter().fold(0u32, |sum, digit| sum * 10 + u32::from(digit - b'0')) <= u32::from(u16::MAX)
 }
 
-/// Takes the target into the head, whose method is already set. In absolute form the authority is set too.
-pub(super) fn take_target(target: &[u8], head: &mut RequestHead) -> Result<(), Fault> {
+/// Takes the target into the head, whose method is already set. In absolute form the authority is set too, of CONNECT it alone.
+pub(super) fn take_target(target: &[u8], lets_connect: bool, head: &mut RequestHead) -> Result<(), Fault> {
     if head.method == Method::Connect {
-        return Err(Fault::Method("CONNECT"));
+        return if lets_connect { take_authority(target, head) } else { Err(Fault::Method("CONNECT")) };
     }
     if !is_target(target) {
         return Err(Fault::Malformed("bad byte in the request target"));
@@ -49,6 +49,22 @@ pub(super) fn take_target(target: &[u8], head: &mut RequestHead) -> Result<(), F
         _ => take_absolute(target, head)?,
     }
     Ok(())
+}
+
+/// Authority form (RFC 9112 section 3.2.3): a host with its port, which has no default.
+fn take_authority(target: &[u8], head: &mut RequestHead) -> Result<(), Fault> {
+    let has_port = target
+        .iter()
+        .rposition(|byte| *byte == b':')
+        .is_some_and(|at| target[at..].len() > 1 && target[at + 1..].iter().all(u8::is_ascii_digit));
+    match std::str::from_utf8(target) {
+        Ok(authority) if has_port && is_authority(target) => {
+            head.authority.push_str(authority);
+            head.authority.make_ascii_lowercase();
+            Ok(())
+        }
+        _ => Err(Fault::Malformed("CONNECT wants a host with a port")),
+    }
 }
 
 fn take_path(target: &str, head: &mut RequestHead) {
@@ -93,6 +109,21 @@ mod tests {
     fn hosts_with_and_without_port_pass() {
         for good in ["a", "a.example", "A.Example:80", "127.0.0.1:8080", "[::1]", "[2001:db8::1]:443", "my_svc", "a.example."] {
             assert!(is_authority(good.as_bytes()), "{good}");
+        }
+    }
+
+    #[test]
+    fn connect_names_a_host_with_its_port_where_it_is_let_in() {
+        let take = |target: &str, lets_connect| {
+            let mut head = RequestHead { method: Method::Connect, ..RequestHead::default() };
+            take_target(target.as_bytes(), lets_connect, &mut head).map(|()| (head.authority, head.path))
+        };
+        for good in ["a.Example:80", "127.0.0.1:1", "[::1]:443"] {
+            assert_eq!(take(good, true), Ok((good.to_ascii_lowercase(), String::new())));
+            assert_eq!(take(good, false), Err(Fault::Method("CONNECT")));
+        }
+        for bad in ["a", "a:", "[::1]", "u@a:1", "http://a:1/", "/a:1", "a:99999", ""] {
+            assert!(matches!(take(bad, true), Err(Fault::Malformed(_))), "{bad}");
         }
     }
 

@@ -29,7 +29,7 @@ impl<S: Service> Connection<'_, S> {
     /// Sends a response. The buffers of the request head go back to the worker.
     pub(super) async fn respond(&mut self, mut response: Response, facts: Facts) -> After {
         let ending = response.ending.take();
-        let tunnel = response.upgrade.take().filter(|_| facts.upgrades && response.head.status == 101);
+        let tunnel = response.upgrade.take().filter(|_| facts.upgrades && matches!(response.head.status, 101 | 200..=299));
         let (after, sent) = match tunnel {
             Some(tunnel) => self.upgrade(&response.head, tunnel).await,
             None if response.head.status < 200 => {
@@ -45,7 +45,9 @@ impl<S: Service> Connection<'_, S> {
     }
 
     async fn upgrade(&mut self, head: &ResponseHead, tunnel: Box<dyn crate::exchange::Tunnel>) -> (After, Sent) {
-        write_response_head(self.wire.borrow_mut().out.gathered(), head, WireLength::Absent, Persistence::Upgrade, None);
+        // After CONNECT there is nothing to upgrade (RFC 9110 section 9.3.6).
+        let persistence = if head.status == 101 { Persistence::Upgrade } else { Persistence::Default };
+        write_response_head(self.wire.borrow_mut().out.gathered(), head, WireLength::Absent, persistence, None);
         if std::future::poll_fn(|cx| self.wire.borrow_mut().poll_send(cx)).await.is_err() {
             return (After::Abort, Sent { reason: Reason::ClientClosed, ..Sent::default() });
         }

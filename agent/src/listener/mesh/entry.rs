@@ -57,7 +57,11 @@ pub enum Leads {
 impl Entry {
     /// Whether its socket takes connections to any address.
     pub(in crate::listener) fn is_transparent(&self) -> bool {
-        matches!(self, Entry::Outbound(Leads::Captured { is_transparent: true }))
+        match self {
+            Entry::Outbound(Leads::Captured { is_transparent }) => *is_transparent,
+            Entry::Inbound(inbound) => inbound.is_transparent,
+            Entry::Gateway | Entry::Outbound(_) => false,
+        }
     }
 }
 
@@ -85,6 +89,8 @@ pub struct Inbound {
     pub protocol: MeshProtocol,
     /// What is counted.
     pub stats: Arc<MeshStats>,
+    /// Whether its sockets take connections to any address, as TPROXY hands them over.
+    pub is_transparent: bool,
     pub(super) tls: Arc<ServerConfig>,
     /// Whether an application that has not said what it speaks has answered in HTTP.
     pub(super) found_http: Arc<AtomicBool>,
@@ -100,7 +106,7 @@ impl Inbound {
         stats: Arc<MeshStats>,
     ) -> Inbound {
         let tls = identity.server_config(ClientAuth::Required, INBOUND_ALPN);
-        Inbound { identity, settings, application, protocol, stats, tls, found_http: Arc::default() }
+        Inbound { identity, settings, application, protocol, stats, is_transparent: false, tls, found_http: Arc::default() }
     }
 
     /// Who is let in to this port of the application.

@@ -167,6 +167,7 @@ impl<S: Service> Gate<'_, S> {
 
     fn link(&self, destination: Destination, local: SocketAddr) -> Link {
         let site = &self.arrival.site;
+        let is_proxy = destination == Destination::Host;
         let info = ConnectionInfo {
             id: self.arrival.shared.admission.next_id(),
             listener: site.listener.name.clone(),
@@ -178,7 +179,8 @@ impl<S: Service> Gate<'_, S> {
             door: Door::Outbound(destination),
             inner: false,
         };
-        let own = Site::new(site.listener.clone(), Entry::Gateway, site.drain.clone());
+        let mut own = Site::new(site.listener.clone(), Entry::Gateway, site.drain.clone());
+        own.head_limits.connect = is_proxy;
         Link { site: Rc::new(own), info: Rc::new(info), identity: None }
     }
 }

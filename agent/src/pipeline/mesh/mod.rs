@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::finish::Finish;
 use super::http::{Pipeline, Served, after_proxy, respond};
 use super::plan::Plan;
-use crate::exchange::{Call, ConnectionInfo, Door, Exchange, Interim, Response, Tunnel};
+use crate::exchange::{Call, ConnectionInfo, Destination, Door, Exchange, Interim, Response, Tunnel};
 use crate::http::{Body, Method};
 use outbound::Found;
 
@@ -35,9 +35,11 @@ impl Pipeline {
     ) -> Response {
         let (view, way) = match &connection.door {
             Door::Outbound(destination) => {
-                let authority =
-                    if call.head.method == Method::Connect && call.head.protocol.is_none() { "" } else { &call.head.authority };
-                let Found { view, way } = Box::pin(self.way(destination, authority)).await;
+                let opaque = call.head.method == Method::Connect && call.head.protocol.is_none();
+                // Of a proxy CONNECT asks for what it names; elsewhere it was made up for bytes.
+                let authority = if opaque && *destination != Destination::Host { "" } else { &call.head.authority };
+                let leaves = opaque && connection.peer.ip().is_loopback();
+                let Found { view, way } = Box::pin(self.way(destination, authority, leaves)).await;
                 (view, Some((destination, way)))
             }
             Door::Inbound { .. } | Door::Gateway => (self.worker.view(), None),

@@ -21,6 +21,9 @@ use crate::exchange::{Answer, Attempt, Destination, EndpointName, Exchange, Read
 use crate::http::{Body, Method, ResponseHead};
 use crate::tables::{Called, host_of};
 
+/// How long the name of a host outside of the mesh may be looked up.
+const LOOK_UP: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Where a request or a connection of the application goes.
 pub(super) enum Way {
     /// To the service of this number.
@@ -36,15 +39,12 @@ pub(super) struct Found {
 }
 
 impl Pipeline {
-    /// Finds out where a request with this authority goes.
-    pub(super) async fn way(&self, destination: &Destination, authority: &str) -> Found {
+    /// Finds out where a request with this authority goes; `leaves` is whether it may ask for bytes to others than services.
+    pub(super) async fn way(&self, destination: &Destination, authority: &str, leaves: bool) -> Found {
         let callees = self.worker.callees();
         let found = match destination {
             Destination::Service(service) => self.service(service).await,
-            Destination::Host => match Called::of(authority, &callees.namespace) {
-                Some(called) => self.called(&called).await,
-                None => Err(unknown(authority)),
-            },
+            Destination::Host => self.named(authority, leaves && callees.lets_others_pass).await,
             Destination::Captured(address) => match self.by_address(*address) {
                 Some(service) => self.service(&service).await,
                 None => self.captured(*address, authority, callees.lets_others_pass).await,
@@ -59,6 +59,23 @@ impl Pipeline {
     async fn service(&self, service: &str) -> Result<(Rc<View>, Way), Box<Answer>> {
         let found = self.worker.callee(service).await;
         found.map(|(view, number)| (view, Way::Service(number))).map_err(|reason| of_service(refuse(reason), service))
+    }
+
+    /// Whom a request to a proxy names: a service, or somebody else where it may.
+    async fn named(&self, authority: &str, leaves: bool) -> Result<(Rc<View>, Way), Box<Answer>> {
+        let called = Called::of(authority, &self.worker.callees().namespace);
+        let is_sure = called.as_ref().is_some_and(|called| called.sure);
+        let found = match called {
+            Some(called) => self.called(&called).await,
+            None => Err(unknown(authority)),
+        };
+        match found {
+            Err(answer) if leaves && !is_sure => {
+                let address = look_up(authority).await.ok_or(answer)?;
+                Ok((self.worker.view(), Way::Outside(address)))
+            }
+            found => found,
+        }
     }
 
     /// The service of a host, on a port on which it is called.
@@ -122,7 +139,7 @@ impl Pipeline {
 
     /// A connection for opaque bytes, before it is known whether it is needed.
     pub(in super::super) async fn dial_ahead(&self, destination: &Destination) -> Option<Box<dyn Tunnel>> {
-        let Found { view, way } = self.way(destination, "").await;
+        let Found { view, way } = self.way(destination, "", false).await;
         match way.ok()? {
             Way::Outside(address) => connect(address).await.ok(),
             Way::Service(number) => {
@@ -259,6 +276,19 @@ fn of_service(mut answer: Box<Answer>, service: &str) -> Box<Answer> {
         answer.body = Bytes::from(format!("{{\"error_msg\":\"{}\",\"service\":\"{service}\"}}\n", answer.reason.text()));
     }
     answer
+}
+
+/// The address of somebody outside of the mesh.
+async fn look_up(authority: &str) -> Option<SocketAddr> {
+    let found = tokio::time::timeout(LOOK_UP, tokio::net::lookup_host(authority)).await;
+    match found {
+        Ok(Ok(mut addresses)) => addresses.next(),
+        Ok(Err(error)) => {
+            tracing::debug!(authority, %error, "neither a service of the mesh nor a name that is known");
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// Nobody in the mesh has this name.

@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_node::clock;
-use tokio::net::TcpStream;
+use heddle_node::{clock, sockets};
 use tokio::time::timeout;
 
 use super::super::http::{Pipeline, Served, refuse};
@@ -50,7 +49,7 @@ impl Pipeline {
 }
 
 pub(super) async fn connect(address: SocketAddr) -> Result<Box<dyn Tunnel>, Reason> {
-    match timeout(CONNECT, TcpStream::connect(address)).await {
+    match timeout(CONNECT, sockets::connect(address)).await {
         Ok(Ok(stream)) => {
             // Small writes must not wait; where that cannot be set the connection works all the same.
             let _ = stream.set_nodelay(true);

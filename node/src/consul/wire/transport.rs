@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::consul::ConsulError;
 use crate::consul::settings::split;
+use crate::sockets;
 
 /// Bytes of one answer: ten thousand instances of one service with everything that Consul says of them.
 pub(in crate::consul) const MAX_BODY: usize = 32 * 1024 * 1024;
@@ -108,7 +108,7 @@ impl Target {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ConsulError> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| self.unreachable(&error))?;
+        let stream = sockets::connect_to(&self.host, self.port).await.map_err(|error| self.unreachable(&error))?;
         stream.set_nodelay(true).map_err(|error| self.unreachable(&error))?;
         match &self.tls {
             None => self.shake(stream).await,

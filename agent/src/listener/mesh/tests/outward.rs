@@ -135,6 +135,40 @@ async fn a_proxy_finds_services_by_host_and_says_when_there_is_none() {
 }
 
 #[tokio::test]
+async fn a_proxy_opens_tunnels_to_services_and_to_others() {
+    story(async {
+        let echo = || {
+            application(|mut stream| async move {
+                let (mut from, mut to) = stream.split();
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+            })
+        };
+        let db = Sidecar::before(echo().await, MeshProtocol::Tcp, |_| ());
+        let mut api = Outward::leading(Leads::ByHost, &db.authority);
+        api.learn(MeshProtocol::Tcp, db.address);
+        let outside = echo().await;
+        for authority in ["web.shop:5432".to_owned(), "web:5432".to_owned(), outside.to_string()] {
+            let mut stream = api.connect().await;
+            stream.write_all(format!("CONNECT {authority} HTTP/1.1\r\nHost: web\r\n\r\nearly").as_bytes()).await.unwrap();
+            let answer = head(&mut stream).await;
+            assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("connection"), "{authority}: {answer}");
+            stream.write_all(b" and late").await.unwrap();
+            let mut echoed = [0; 14];
+            stream.read_exact(&mut echoed).await.unwrap();
+            assert_eq!(&echoed, b"early and late", "{authority}");
+        }
+        for (target, status) in [("web.shop", "400"), ("u@web:1", "400"), ("web:port", "400")] {
+            let request = format!("CONNECT {target} HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n");
+            let answer = ask(&mut api.connect().await, &request).await;
+            assert_eq!(answer.split(' ').nth(1), Some(status), "{target}: {answer}");
+        }
+        let content = "CONNECT web:1 HTTP/1.1\r\nHost: web\r\nContent-Length: 3\r\n\r\nabc";
+        assert_eq!(ask(&mut api.connect().await, content).await.split(' ').nth(1), Some("400"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_peer_that_is_somebody_else_is_not_talked_to() {
     story(async {
         let (address, seen) = answering(OK).await;

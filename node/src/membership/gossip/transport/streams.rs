@@ -28,6 +28,7 @@ use super::super::wire;
 use super::frame::{self, Frame, Hello};
 use crate::clock::{self, Instant};
 use crate::identity::{ClientAuth, Expect, Identity, nameless, peer_of};
+use crate::sockets;
 
 /// The protocol that both sides agree on in the handshake.
 const ALPN: &[u8] = b"heddle-gossip/1";
@@ -231,7 +232,7 @@ impl Shared {
         if matches!(self.security, Security::Loopback) && !to.ip().is_loopback() {
             return Err(std::io::Error::other("without an identity, gossip does not leave this host"));
         }
-        let tcp = timeout(self.timing.connect, TcpStream::connect(to)).await??;
+        let tcp = timeout(self.timing.connect, sockets::connect(to)).await??;
         let _ = tcp.set_nodelay(true);
         let (mut stream, chain): (Stream, Chain) = match &self.security {
             Security::Loopback => (Box::new(tcp), Chain::default()),

@@ -1,0 +1,218 @@
+//! Applications that know nothing of the mesh, on hosts of their own: capture turns what they send to their sidecars, and only what those make of it travels.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::{Command, Output};
+
+use heddle_integration::heddle::{KEY, binary};
+use heddle_integration::network::Network;
+use heddle_integration::place::Place;
+use heddle_integration::process::{Process, until};
+use heddle_integration::python;
+
+const WEB: usize = 0;
+const API: usize = 1;
+const DB: usize = 2;
+/// What is said in secret, and what is said where nothing is captured.
+const SECRET: &str = "the-secret-of-the-shop";
+const OPEN: &str = "what-all-may-hear";
+
+/// Three hosts with an application and a sidecar each, and a router with the control plane, which sees all that travels.
+struct World {
+    network: Network,
+    place: Place,
+    sidecars: Vec<Option<Process>>,
+    others: Vec<Process>,
+}
+
+impl World {
+    fn start(mode: &str) -> World {
+        let mut world = World { network: Network::new(3), place: Place::new(), sidecars: Vec::new(), others: Vec::new() };
+        let router = world.network.router();
+        let text = format!(
+            "node: {{ id: cp-1, data_dir: \"cp\" }}\nxds: {{ address: \"0.0.0.0:18000\", allow_plaintext: true }}\n\
+             admin: {{ address: \"127.0.0.1:9180\", keys: [ {{ name: story, key: \"{KEY}\", role: admin }} ] }}\n\
+             identity: {{ trust_domain: story.example }}\n"
+        );
+        world.place.write("cp.yaml", &text);
+        world.keep(&router, "cp", &["controlplane", "-c", "cp.yaml"]);
+        let exported = until("the roots", || Some(world.cli(&["ca", "export"])).filter(|output| output.status.success()));
+        world.place.write("root.pem", &String::from_utf8_lossy(&exported.stdout));
+        let mut sniffer = world.network.inside(&router, python::interpreter());
+        sniffer.arg(python::path("sniff.py")).arg(world.place.path("wire"));
+        world.listening(sniffer, "sniffer");
+
+        let api = world.network.host(API);
+        world.keep(&api, "echo", &["echo", "0.0.0.0:8080", "0.0.0.0:9999"]);
+        let mut db = world.network.inside(&world.network.host(DB), python::interpreter());
+        db.arg(python::path("greeter.py")).args(["serve", "0.0.0.0", "5432"]);
+        world.listening(db, "db");
+        for (host, name, service) in [
+            (WEB, "web", "name: web"),
+            (API, "api", "name: api, address: \"127.0.0.1:8080\", protocol: http"),
+            (DB, "db", "name: db, address: \"127.0.0.1:5432\", protocol: tcp"),
+        ] {
+            world.configure(host, name, service, mode);
+            let sidecar = world.sidecar(host);
+            world.sidecars.push(Some(sidecar));
+        }
+        (0..3).for_each(|host| world.until_ready(host));
+        for host in 0..3 {
+            world.capture(host, "apply");
+        }
+        world
+    }
+
+    /// Writes down what a sidecar is told. It runs as the same user as its application: what it sends is known by its mark.
+    fn configure(&self, host: usize, name: &str, service: &str, mode: &str) {
+        let token = self.cli(&["token", "create", "--service", name, "--ttl", "10m"]);
+        assert!(token.status.success(), "{}", String::from_utf8_lossy(&token.stderr));
+        self.place.write(&format!("{host}.token"), String::from_utf8_lossy(&token.stdout).trim());
+        let text = format!(
+            "node: {{ id: {name}-1, data_dir: \"data-{host}\" }}\nrole: sidecar\nservice: {{ {service} }}\n\
+             agent: {{ workers: 1, admin: \"127.0.0.1:15000\", drain_timeout: 1s, drain_delay: 0s }}\n\
+             controlplane: {{ address: \"https://10.77.{host}.1:18000\", token_file: \"{host}.token\", bundle: root.pem }}\n\
+             identity: {{ persist: true }}\noutbound: {{ capture: {mode} }}\n\
+             capture: {{ proxy_mark: \"0x48\", exclude_inbound_ports: [22, 9999], exclude_outbound_ports: [9999] }}\n"
+        );
+        self.place.write(&format!("{host}.yaml"), &text);
+    }
+
+    /// Heddle in a namespace.
+    fn heddle(&self, namespace: &str, arguments: &[&str]) -> Command {
+        let mut command = self.network.inside(namespace, binary());
+        command.args(arguments).current_dir(self.place.folder.path());
+        command
+    }
+
+    fn keep(&mut self, namespace: &str, log: &str, arguments: &[&str]) {
+        let process = Process::start(self.heddle(namespace, arguments), self.place.path(&format!("{log}.log")));
+        self.others.push(process);
+    }
+
+    /// Starts what says when it listens.
+    fn listening(&mut self, command: Command, log: &str) {
+        let process = Process::start(command, self.place.path(&format!("{log}.log")));
+        until(log, || process.output().contains("listening").then_some(()));
+        self.others.push(process);
+    }
+
+    fn cli(&self, arguments: &[&str]) -> Output {
+        let mut command = self.heddle(&self.network.router(), arguments);
+        command.args(["--server", "http://127.0.0.1:18000", "--key", KEY]).output().unwrap()
+    }
+
+    fn sidecar(&self, host: usize) -> Process {
+        let command = self.heddle(&self.network.host(host), &["agent", "-c", &format!("{host}.yaml")]);
+        Process::start(command, self.place.path(&format!("sidecar-{host}.log")))
+    }
+
+    fn until_ready(&self, host: usize) {
+        until("the sidecar", || self.asks(host, &["http://127.0.0.1:15000/ready"]));
+    }
+
+    fn capture(&self, host: usize, what: &str) {
+        let output = self.heddle(&self.network.host(host), &["capture", what, "-c", &format!("{host}.yaml")]).output().unwrap();
+        assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// What curl is answered on a host; nothing where that is no success.
+    fn asks(&self, host: usize, arguments: &[&str]) -> Option<String> {
+        self.asks_in(&self.network.host(host), arguments)
+    }
+
+    fn asks_in(&self, namespace: &str, arguments: &[&str]) -> Option<String> {
+        let mut command = self.network.inside(namespace, "curl");
+        let output = command.args(["-s", "-g", "-f", "-m", "10"]).args(arguments).output().unwrap();
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// What a client of plain TCP on the host of `web` is told.
+    fn talks(&self, to: &str) -> Option<String> {
+        let mut command = self.network.inside(&self.network.host(WEB), python::interpreter());
+        let output = command.arg(python::path("greeter.py")).args(["ask", to, "5432", SECRET]).output().unwrap();
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Whether this has travelled in clear.
+    fn travelled(&self, text: &str) -> bool {
+        let seen = std::fs::read(self.place.path("wire")).unwrap();
+        seen.windows(text.len()).any(|part| part == text.as_bytes())
+    }
+
+    fn refused_in_clear(&self) -> u32 {
+        let metrics = self.asks(API, &["http://127.0.0.1:15000/metrics"]).unwrap();
+        let line = metrics.lines().find(|line| line.starts_with("heddle_mesh_refused_connections_total{reason=\"plaintext\"}"));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.sidecars.clear();
+        self.others.clear();
+    }
+}
+
+/// What the application is told of who calls.
+const CALLER: &str = "URI=spiffe://story.example/ns/default/svc/web";
+
+fn applications_know_nothing(mode: &str) {
+    let mut world = World::start(mode);
+    let path = |host: &str| format!("http://{host}/{SECRET}");
+
+    // By the name of the service, by the address of its host in either family with the name in the request, and plain TCP to a server that speaks first.
+    let named = path("api.default.mesh:8080");
+    let answer = until("the service by its name", || world.asks(WEB, &[&named]));
+    assert!(answer.contains(CALLER) && answer.contains(SECRET), "{answer}");
+    for host in ["10.77.1.2:8080", "[fd77:1::2]:8080"] {
+        let answer = world.asks(WEB, &["-H", "Host: api.default.mesh", &path(host)]).unwrap_or_else(|| panic!("{host}"));
+        assert!(answer.contains(CALLER), "{host}: {answer}");
+    }
+    let told = until("the server of plain TCP", || world.talks("db.default.mesh"));
+    assert_eq!(told, format!("220 ready\n{SECRET}\n"));
+    assert!(!world.travelled(SECRET), "nothing of it travels in clear");
+    assert!(world.travelled("\u{16}\u{3}\u{1}"), "it travels within TLS");
+
+    // Ports that are left out on both sides are as they were.
+    let open = world.asks(WEB, &[&format!("http://10.77.1.2:9999/{OPEN}")]).unwrap();
+    assert!(open.contains(OPEN) && !open.to_ascii_lowercase().contains("x-forwarded-client-cert"), "{open}");
+    assert!(world.travelled(OPEN), "what is left out travels as it is");
+
+    // Who is no member gets nothing of what is captured, by either family.
+    for (nth, host) in ["10.77.1.2:8080", "[fd77:1::2]:8080"].into_iter().enumerate() {
+        assert_eq!(world.asks_in(&world.network.router(), &[&format!("http://{host}/")]), None);
+        assert_eq!(world.refused_in_clear(), nth as u32 + 1, "{host}");
+    }
+
+    // A sidecar that is away lets nothing slip by, whichever side it is on.
+    world.sidecars[API] = None;
+    assert_eq!(world.asks(WEB, &[&named]), None);
+    world.sidecars[WEB] = None;
+    for host in ["10.77.1.2:8080", "[fd77:1::2]:8080"] {
+        assert_eq!(world.asks(WEB, &["-H", "Host: api.default.mesh", &path(host)]), None);
+        assert_eq!(world.asks_in(&world.network.router(), &[&format!("http://{host}/")]), None);
+    }
+    assert_eq!(world.talks("10.77.2.2"), None);
+    assert!(!world.travelled(SECRET), "nothing of it has left the host");
+    for host in [WEB, API] {
+        world.sidecars[host] = Some(world.sidecar(host));
+        world.until_ready(host);
+    }
+    let answer = until("the service again", || world.asks(WEB, &[&named]));
+    assert!(answer.contains(CALLER), "{answer}");
+
+    // Without capture everything is as it was before.
+    [WEB, API, DB].into_iter().for_each(|host| world.capture(host, "remove"));
+    let direct = until("the application itself", || world.asks(WEB, &["http://10.77.1.2:8080/direct"]));
+    assert!(!direct.contains(CALLER), "{direct}");
+}
+
+#[test]
+fn applications_know_nothing_of_a_mesh_that_redirects_them() {
+    applications_know_nothing("redirect");
+}
+
+#[test]
+fn applications_know_nothing_of_a_mesh_that_takes_their_packets_as_they_are() {
+    applications_know_nothing("tproxy");
+}
