@@ -9,7 +9,7 @@ mod nodes;
 mod translation;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heddle_node::clock;
@@ -165,11 +165,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let xds = bind("xDS", settings.xds.address, "xds.address").await?;
     let in_data_dir = |source| StartError::DataDir { path: data_dir.clone(), source };
     let (keys, generated) = keys::keys(&settings.admin.keys, &data_dir).map_err(in_data_dir)?;
-    let keys = Keys::new(&keys);
-    let clock: Clock = Arc::new(clock::unix_ms);
-    let seal = Arc::new(Seal::open(&data_dir.join(SEAL_FILE))?);
-    let kept = Kept::open(&settings.store, &data_dir, clock.clone(), &drain).await?;
-    kept.same_seal(&seal, &data_dir).await?;
+    let (keys, clock): (Keys, Clock) = (Keys::new(&keys), Arc::new(clock::unix_ms));
+    let (kept, seal) = opened(&settings, &data_dir, &clock, &drain).await?;
     let identities = Identities::open(&settings, kept.records.clone(), seal.clone(), clock.clone()).await?;
     let mesh = remembered(identities.trust_domain(), settings.mesh, &kept).await?;
     let store: Arc<dyn Store> = Arc::new(Sealed::new(kept.store.clone(), seal.clone(), catalog.clone()));
@@ -219,6 +216,19 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, members, mesh, metrics, clock };
     tokio::spawn(rest::serve(admin, api, drain));
     Ok(running)
+}
+
+/// The store, and the key of its secrets, which is that of all control planes beside it.
+async fn opened(
+    settings: &ControlPlaneSettings,
+    data_dir: &Path,
+    clock: &Clock,
+    drain: &DrainWatch,
+) -> Result<(Kept, Arc<Seal>), StartError> {
+    let seal = Arc::new(Seal::open(&data_dir.join(SEAL_FILE))?);
+    let kept = Kept::open(&settings.store, data_dir, clock.clone(), drain).await?;
+    kept.same_seal(&seal, data_dir).await?;
+    Ok((kept, seal))
 }
 
 /// What was known of the mesh before a restart.

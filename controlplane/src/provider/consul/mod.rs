@@ -122,6 +122,19 @@ impl ConsulProvider {
         Ok((verdict == Verdict::Believe).then_some(sources))
     }
 
+    /// Writes down what Consul holds, for a start without it.
+    async fn write_down(&self, writes: Vec<RecordWrite>) {
+        let (writes, too_large) = fitting(writes, self.memory.records.most());
+        if !too_large.is_empty() {
+            tracing::error!(provider = self.name, keys = ?too_large, "this is too large for the store; a start without Consul will not have it");
+        }
+        if !writes.is_empty()
+            && let Err(error) = self.memory.records.record(writes, Vec::new()).await
+        {
+            tracing::warn!(provider = self.name, %error, "what Consul holds cannot be written down; a start without Consul will not have it");
+        }
+    }
+
     /// What differs from what was reported.
     fn news(&mut self, sources: Sources) -> (Batch, Vec<RecordWrite>) {
         let mut now: BTreeMap<Arc<str>, Content> = BTreeMap::new();
@@ -247,15 +260,7 @@ impl Provider for ConsulProvider {
             let batch = match looked {
                 Ok(Some(sources)) => {
                     let (batch, writes) = self.news(sources);
-                    let (writes, too_large) = fitting(writes, self.memory.records.most());
-                    if !too_large.is_empty() {
-                        tracing::error!(provider = self.name, keys = ?too_large, "this is too large for the store; a start without Consul will not have it");
-                    }
-                    if !writes.is_empty()
-                        && let Err(error) = self.memory.records.record(writes, Vec::new()).await
-                    {
-                        tracing::warn!(provider = self.name, %error, "what Consul holds cannot be written down; a start without Consul will not have it");
-                    }
+                    self.write_down(writes).await;
                     if batch.is_empty() && self.begun {
                         continue;
                     }
