@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::wire::Named;
 use crate::clock::Instant;
 
-/// The most lives that are in on the word of one peer about itself: gateways and sidecars of one host and identity.
+/// The most lives that are in on the word of one peer about itself.
 pub const MAX_PER_PEER: usize = 128;
 /// Who was heard in so many intervals is heard lately.
 const LATELY: u32 = 3;
@@ -30,7 +30,7 @@ const DIGEST_ROOM: usize = 64_000;
 /// The other side of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// Stands for its identity and host: what comes under one number is the word of one.
+    /// Stands for its certificate: what comes under one number is the word of one.
     pub witness: u64,
     /// Where its gossip is reached, as it says.
     pub address: SocketAddr,
@@ -150,6 +150,13 @@ impl Ledger {
 
     /// Judges that `peer` claims this heartbeat of a life; `itself`: it is its own.
     pub fn judge(&mut self, peer: Peer, named: &Named, beat: u64, itself: bool, now: Instant) -> Ruling {
+        let strict = self.since.is_none_or(|since| now.saturating_duration_since(since) < self.interval * STRICT);
+        let recent = (!strict).then_some(self.interval * LATELY);
+        // Nearly all are in already, and a digest names them all.
+        if let Some(life) = self.lives.get_mut(named).filter(|life| life.place != Place::Out) {
+            let believed = life.hear(peer, beat, itself, &self.heard, now, recent);
+            return Ruling::Keep(beat.min(believed.unwrap_or(0)));
+        }
         let room = self.room(peer.witness, named, itself);
         if !self.lives.contains_key(named) {
             // Who is the last one in a full room must be told, others are claimed again.
@@ -161,25 +168,14 @@ impl Ledger {
             self.waiting += 1;
             self.lives.insert(named.clone(), Life::new(peer.witness, now));
         }
-        let strict = self.since.is_none_or(|since| now.saturating_duration_since(since) < self.interval * STRICT);
-        let recent = self.interval * LATELY;
         let Some(life) = self.lives.get_mut(named) else { return Ruling::Cut };
-        life.claimed = now;
-        if itself {
-            life.itself = Some((peer.witness, now, beat.max(life.itself.map_or(0, |(.., beat)| beat))));
-        } else {
-            life.claim(peer.witness, beat);
+        let Some(believed) = life.hear(peer, beat, itself, &self.heard, now, recent) else { return Ruling::Cut };
+        if !room {
+            return Ruling::Full;
         }
-        let lonely = !strict && life.is_lonely(&self.heard, now, recent);
-        let Some(believed) = life.believed(lonely) else { return Ruling::Cut };
-        if life.place == Place::Out {
-            if !room {
-                return Ruling::Full;
-            }
-            life.place = Place::Fresh;
-            let first = life.first;
-            self.let_in(peer.witness, named, itself, first);
-        }
+        life.place = Place::Fresh;
+        let first = life.first;
+        self.let_in(peer.witness, named, itself, first);
         Ruling::Keep(beat.min(believed))
     }
 
@@ -228,6 +224,26 @@ impl Ledger {
 impl Life {
     fn new(first: u64, now: Instant) -> Life {
         Life { claims: [Claim::default(); 2], itself: None, first, place: Place::Out, claimed: now, since: now }
+    }
+
+    /// Takes what is claimed; the newest heartbeat that is believed then. `recent`: who has been heard within it is heard lately, `None` while nobody is believed
+    /// alone.
+    fn hear(
+        &mut self,
+        peer: Peer,
+        beat: u64,
+        itself: bool,
+        heard: &[(u64, Instant)],
+        now: Instant,
+        recent: Option<Duration>,
+    ) -> Option<u64> {
+        self.claimed = now;
+        if itself {
+            self.itself = Some((peer.witness, now, beat.max(self.itself.map_or(0, |(.., beat)| beat))));
+        } else {
+            self.claim(peer.witness, beat);
+        }
+        self.believed(recent.is_some_and(|recent| self.is_lonely(heard, now, recent)))
     }
 
     fn claim(&mut self, witness: u64, beat: u64) {

@@ -4,9 +4,10 @@
 //! Whoever has something to say opens a stream and keeps it for a while; what it asks is answered on the same stream. So a lying member, which may claim
 //! any address, hears the answers to its own messages and nothing that is meant for others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -34,8 +35,10 @@ use crate::sockets;
 const ALPN: &[u8] = b"heddle-gossip/1";
 /// The most streams opened by this node; the one not used for longest makes room.
 const MAX_OPENED: usize = 256;
-/// The most streams opened by others, those in their handshake among them.
+/// The most streams opened by others, behind their handshake.
 const MAX_ACCEPTED: usize = 1_024;
+/// The most handshakes at the same time. Whoever really comes is done within milliseconds; when there are more, the address that has most of them gives up its oldest.
+const MAX_HANDSHAKES: usize = 256;
 /// Messages that wait for a stream; the next one is lost, which gossip does not mind.
 const OUTBOX: usize = 8;
 /// Messages that wait for chitchat. When it is busy, streams wait.
@@ -222,10 +225,10 @@ impl Shared {
         posted
     }
 
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         let mut tasks = self.tasks.lock();
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(work);
+        tasks.spawn(work)
     }
 
     async fn dial(&self, to: SocketAddr, queue: mpsc::Receiver<Bytes>, answers: mpsc::WeakSender<Bytes>) -> std::io::Result<()> {
@@ -244,22 +247,28 @@ impl Shared {
             }
         };
         timeout(self.timing.frame, frame::write(&mut stream, &Frame::Hello(self.hello.clone()))).await??;
-        let peer = Peer { witness: self.witness(&chain, to.ip(), to), address: to, proven: true };
+        let peer = Peer { witness: self.witness(&chain, to), address: to, proven: true };
         self.converse(stream, peer, &chain, queue, answers).await
     }
 
-    /// Whose word comes over a stream: that of one identity on one host. Within a host there are no identities, all are believed to be who they say.
-    fn witness(&self, chain: &[CertificateDer<'_>], ip: IpAddr, address: SocketAddr) -> u64 {
-        let who = match peer_of(chain) {
-            Some(id) => format!("{id} {}", ip.to_canonical()),
-            None => address.to_string(),
+    /// Whose word comes over a stream: that of whoever holds this certificate, however many addresses he has. Replicas of a service have the same identity, but
+    /// each its own certificate. Within a host there are none, all are believed to be who they say.
+    fn witness(&self, chain: &[CertificateDer<'_>], address: SocketAddr) -> u64 {
+        let hash = match chain.first() {
+            Some(leaf) => aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf),
+            None => aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, address.to_string().as_bytes()),
         };
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, who.as_bytes());
         hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
     /// A stream that another node has opened: handshake, hello, then its messages.
-    async fn welcome(&self, tcp: TcpStream, address: SocketAddr) -> std::io::Result<()> {
+    async fn welcome(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+        greeted: &AtomicBool,
+        room: Arc<Semaphore>,
+    ) -> std::io::Result<()> {
         let _ = tcp.set_nodelay(true);
         let (mut stream, chain): (Stream, Chain) = match &self.security {
             Security::Loopback if address.ip().is_loopback() => (Box::new(tcp), Chain::default()),
@@ -282,9 +291,11 @@ impl Shared {
         if hello.cluster != self.hello.cluster {
             return timeout(self.timing.frame, frame::write(&mut stream, &Frame::Refused(Refusal::Cluster))).await?;
         }
-        let witness = self.witness(&chain, address.ip(), hello.address);
+        greeted.store(true, Ordering::Relaxed);
+        let Ok(_permit) = room.try_acquire_owned() else { return Err(std::io::Error::other("there are too many streams")) };
+        let witness = self.witness(&chain, hello.address);
         let Some(_place) = Place::take(&self.accepted, witness) else {
-            return Err(std::io::Error::other(format!("more than {MAX_PER_PEER} streams of one identity on one host")));
+            return Err(std::io::Error::other(format!("more than {MAX_PER_PEER} streams of one certificate")));
         };
         let proven = address.ip().to_canonical() == hello.address.ip().to_canonical();
         let peer = Peer { witness, address: hello.address, proven };
@@ -377,7 +388,7 @@ impl Shared {
     }
 }
 
-/// One of the streams that one identity on one host may have opened.
+/// One of the streams that the holder of one certificate may have opened.
 struct Place {
     accepted: Arc<Mutex<HashMap<u64, usize>>>,
     witness: u64,
@@ -434,7 +445,7 @@ impl Asked {
 
 /// Accepts until it is aborted. What a peer does or does not do holds up nobody else.
 async fn accept(shared: Arc<Shared>, listener: TcpListener) {
-    let room = Arc::new(Semaphore::new(MAX_ACCEPTED));
+    let (room, mut handshakes) = (Arc::new(Semaphore::new(MAX_ACCEPTED)), Handshakes::default());
     loop {
         let (tcp, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -444,18 +455,37 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
                 continue;
             }
         };
-        let Ok(permit) = room.clone().try_acquire_owned() else {
-            shared.doorman.counters.add(Count::StreamsFailed, 1);
-            continue;
-        };
-        let welcoming = shared.clone();
-        shared.spawn(async move {
-            let _permit = permit;
-            if let Err(error) = welcoming.welcome(tcp, address).await {
+        let (welcoming, room, greeted) = (shared.clone(), room.clone(), Arc::new(AtomicBool::new(false)));
+        let done = greeted.clone();
+        let handshake = shared.spawn(async move {
+            if let Err(error) = welcoming.welcome(tcp, address, &greeted, room).await {
                 welcoming.doorman.counters.add(Count::StreamsFailed, 1);
                 tracing::debug!(peer = %address, %error, "a gossip stream of another node has failed");
             }
         });
+        handshakes.begin(address.ip().to_canonical(), done, handshake);
+    }
+}
+
+/// Handshakes that are under way, the oldest first: whose they are, and whether they are over.
+#[derive(Default)]
+struct Handshakes(VecDeque<(IpAddr, Arc<AtomicBool>, AbortHandle)>);
+
+impl Handshakes {
+    /// One more; when there are too many, the oldest one of the address that has most is given up.
+    fn begin(&mut self, from: IpAddr, done: Arc<AtomicBool>, handshake: AbortHandle) {
+        self.0.retain(|(_, done, other)| !done.load(Ordering::Relaxed) && !other.is_finished());
+        self.0.push_back((from, done, handshake));
+        if self.0.len() <= MAX_HANDSHAKES {
+            return;
+        }
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        self.0.iter().for_each(|(from, ..)| *counts.entry(*from).or_default() += 1);
+        let most = counts.values().copied().max();
+        let greedy = self.0.iter().position(|(from, ..)| counts.get(from).copied() == most);
+        if let Some((.., given_up)) = greedy.and_then(|at| self.0.remove(at)) {
+            given_up.abort();
+        }
     }
 }
 

@@ -261,7 +261,7 @@ async fn another_cluster_is_told() {
 async fn the_silent_hold_up_nobody() {
     let mut a = streams(secure(), "fleet", Arc::new(Doorman::new(9))).await;
     let mut silent = Vec::new();
-    for _ in 0..50 {
+    for _ in 0..1_100 {
         silent.push(TcpStream::connect(a.address).await.unwrap());
     }
     let mut b = streams(secure(), "fleet", Arc::new(Doorman::new(9))).await;
@@ -274,15 +274,27 @@ async fn the_silent_hold_up_nobody() {
 }
 
 #[tokio::test]
-async fn one_identity_on_one_host_has_not_all_streams() {
-    let a = streams(secure(), "fleet", Arc::new(Doorman::new(9))).await;
+async fn one_certificate_has_not_all_streams_however_many_addresses_there_are() {
+    let (one, mut other) = (secure(), streams(secure(), "fleet", Arc::new(Doorman::new(9))).await);
+    let mut a = streams(secure(), "fleet", Arc::new(Doorman::new(9))).await;
     let mut greedy = Vec::new();
     for _ in 0..=super::super::ledger::MAX_PER_PEER {
-        let mut b = streams(secure(), "fleet", Arc::new(Doorman::new(9))).await;
+        let mut b = streams(one.clone(), "fleet", Arc::new(Doorman::new(9))).await;
         b.socket.send(a.address, syn(&[b.address])).await.unwrap();
         greedy.push(b);
     }
-    a.sees(Count::StreamsFailed).await;
+    let (address, doorman) = (a.address, a.doorman.clone());
+    let taken = tokio::spawn(async move { while a.socket.recv().await.is_ok() {} });
+    while doorman.counters.get(Count::StreamsFailed) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Another one, of the same identity, is heard.
+    let before = doorman.counters.get(Count::MessagesIn);
+    other.socket.send(address, syn(&[other.address])).await.unwrap();
+    while doorman.counters.get(Count::MessagesIn) == before {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    taken.abort();
 }
 
 #[tokio::test]
