@@ -34,7 +34,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
             &["signal", "settings", "membership", "consul"],
         ],
     ),
-    ("xds", &[&["model", "catalog", "tree"], &["codec"], &["snapshot", "protocol", "link"], &["client", "server"]]),
+    ("xds", &[&["model", "catalog", "tree"], &["codec"], &["dialect"], &["snapshot", "protocol", "link"], &["client", "server"]]),
     (
         "agent",
         &[
@@ -69,9 +69,10 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
 
 /// Where generated protobuf types may be named: `proto` itself, the codecs and gRPC ends of `xds` and of identities, the store on etcd, the gRPC Admin API
 /// and its client.
-const WIRE: [&str; 12] = [
+const WIRE: [&str; 13] = [
     "proto/",
     "xds/src/codec",
+    "xds/src/dialect",
     "xds/src/protocol",
     "xds/src/client",
     "xds/src/server",

@@ -2,11 +2,14 @@
 //!
 //! Only the codecs of `heddle-xds` and the gRPC services see these types.
 
+pub mod shape;
+
 /// The part of Envoy's xDS interface that Heddle speaks.
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 #[path = "gen/envoy"]
 pub mod envoy {
+    pub mod shapes;
     pub mod admin {
         pub mod v3;
     }

@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod client;
 pub mod codec;
+pub mod dialect;
 pub mod link;
 pub mod model;
 pub mod protocol;

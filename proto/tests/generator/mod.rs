@@ -1,5 +1,7 @@
 //! From `.proto` files to the text of Rust modules; shared by the example that writes them and the test that compares them.
 
+mod shapes;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -74,6 +76,7 @@ pub(crate) fn root() -> PathBuf {
 /// Every generated module: its path below `src/gen` and its text.
 pub(crate) fn generate() -> Result<BTreeMap<String, String>, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
+    let descriptors = descriptors()?;
     let mut config = prost_build::Config::new();
     config.btree_map(["."]);
     config.enable_type_names();
@@ -81,8 +84,9 @@ pub(crate) fn generate() -> Result<BTreeMap<String, String>, Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .out_dir(folder.path())
-        .compile_fds_with_config(descriptors()?, config)?;
+        .compile_fds_with_config(descriptors.clone(), config)?;
     let mut modules = BTreeMap::new();
+    modules.insert("envoy/shapes.rs".to_owned(), shapes::generate(&descriptors));
     for entry in std::fs::read_dir(folder.path())? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -32,6 +32,7 @@
 mod backoff;
 mod delta;
 mod demand;
+pub mod envoy;
 mod holdings;
 mod last_good;
 mod shell;
@@ -161,6 +162,8 @@ pub struct ClientConfig {
     pub save_after: Duration,
     /// Told with whom to begin to gossip, whenever a control plane says so.
     pub gossip: Option<watch::Sender<Vec<String>>>,
+    /// The control plane speaks Envoy's own types, or there is none and a bootstrap of Envoy's says everything.
+    pub envoy: Option<envoy::EnvoySource>,
 }
 
 impl ClientConfig {
@@ -175,6 +178,7 @@ impl ClientConfig {
             last_good: None,
             save_after: Duration::from_secs(1),
             gossip: None,
+            envoy: None,
         }
     }
 }

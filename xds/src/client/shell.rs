@@ -8,7 +8,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::demand::{Asked, Interest};
 use super::stream::{self, Speak};
-use super::{Batch, ClientConfig, ClientStatus, DeltaClient, Holdings, Origin, SotwClient, TypedUpdate, backoff, last_good};
+use super::{
+    Batch, ClientConfig, ClientStatus, DeltaClient, Holdings, Origin, SotwClient, TypedUpdate, backoff, envoy, last_good,
+};
 use crate::codec::InvalidResource;
 use crate::model::Kind;
 use crate::protocol::{Dialect, seeds};
@@ -41,8 +43,10 @@ pub async fn run(
     status: watch::Sender<ClientStatus>,
     mut dice: fastrand::Rng,
 ) {
-    let mut session =
-        Session { config, updates, save_at: None, status, answered: Default::default(), asked: [true; Kind::ALL.len()] };
+    if let Some(source) = config.envoy.clone() {
+        return envoy::run(config, source, updates, status, dice).await;
+    }
+    let mut session = Session::new(config, updates, status);
     let Ok(mut holdings) = session.start_from_disk().await else { return };
     session.adopt(&mut holdings);
     let asked = Asked::new(session.config.interests.clone());
@@ -73,8 +77,12 @@ async fn follow<M: Speak>(machine: &mut M, session: &mut Session, dice: &mut fas
 }
 
 impl Session {
+    pub(super) fn new(config: ClientConfig, updates: mpsc::Sender<Batch>, status: watch::Sender<ClientStatus>) -> Session {
+        Session { config, updates, save_at: None, status, answered: Default::default(), asked: [true; Kind::ALL.len()] }
+    }
+
     /// Hands what was held at the last run to the consumer. What it refuses is asked for again.
-    async fn start_from_disk(&mut self) -> Result<Holdings, End> {
+    pub(super) async fn start_from_disk(&mut self) -> Result<Holdings, End> {
         let Some(path) = self.config.last_good.clone() else { return Ok(Holdings::default()) };
         let loaded = tokio::task::spawn_blocking(move || last_good::load(&path)).await;
         let mut holdings = match loaded {
@@ -133,7 +141,7 @@ impl Session {
         kinds.iter().for_each(|kind| self.asked[kind.index()] = true);
     }
 
-    async fn deliver(&mut self, origin: Origin, updates: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
+    pub(super) async fn deliver(&mut self, origin: Origin, updates: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
         let something =
             |update: &TypedUpdate| !(update.set.is_empty() && update.removed.is_empty() && update.rejected.is_empty());
         let updates: Vec<TypedUpdate> = updates.into_iter().filter(something).collect();
@@ -188,8 +196,20 @@ impl Session {
         });
     }
 
+    /// Everything that is asked for is there, or not yet; with a version, the control plane has said something just now.
+    pub(super) fn stands(&self, synced: bool, version: Option<Arc<str>>) {
+        self.status.send_modify(|status| {
+            status.synced |= synced;
+            if let Some(version) = version {
+                status.version = version;
+                status.last_contact = Some(clock::wall());
+                status.failures = 0;
+            }
+        });
+    }
+
     /// The stream is lost; says how many attempts failed since the last answer.
-    fn lost(&mut self, reason: String) -> u32 {
+    pub(super) fn lost(&mut self, reason: String) -> u32 {
         let mut failures = 0;
         self.status.send_modify(|status| {
             status.connected = false;

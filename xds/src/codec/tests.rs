@@ -105,6 +105,7 @@ fn endpoints_of_other_servers_are_understood() {
                 group
             })
             .collect(),
+        ..Default::default()
     };
     let Resource::Endpoints(read) = decode_body(Kind::Endpoints, &message.encode_to_vec()).unwrap() else { panic!() };
     assert_eq!(read.endpoints, [endpoint("10.0.0.1", 1, 0, ""), endpoint("10.0.0.2", 1, -1, "")]);

@@ -1,0 +1,373 @@
+//! From pieces of Envoy's configuration to resources of our model. It knows no stream and no time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::order;
+use crate::dialect::envoy::decode::DecodeFault as Fault;
+use crate::dialect::envoy::decode::piece::{
+    Addresses, Chain, Cluster, Deed, Door, Http, Override, Path, Route, RouteTable, Routes, VirtualHost,
+};
+use crate::dialect::envoy::decode::{answer, escaped};
+use crate::model::{
+    self, Balancer, Endpoint, Endpoints, HashOn, PassHost, PluginConf, PluginOrigin, Resource, RouteMatch, Timeouts, Upstream,
+    UpstreamRef,
+};
+
+/// Where nothing limits an answer.
+const NO_LIMIT: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Clusters that one route shares requests out to.
+const MAX_TARGETS: usize = 20;
+/// A port behind the name of a host.
+const WITH_PORT: &str = ":[0-9]+$";
+
+/// One way in which routes use a cluster; each is an upstream of ours.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Variant {
+    hash: Option<HashOn>,
+    own_host: bool,
+}
+
+/// The variants of clusters that a listener's routes use, by cluster and by what tells variants apart.
+pub(super) type Uses = BTreeMap<Arc<str>, BTreeMap<String, Variant>>;
+
+impl Variant {
+    fn of(route: &Route) -> Variant {
+        Variant { hash: route.hash.clone(), own_host: route.own_host }
+    }
+
+    /// What tells it from others of the same cluster; empty for the plain one.
+    fn key(&self) -> String {
+        let mut key = match &self.hash {
+            None => String::new(),
+            Some(HashOn::Header(name)) => format!("#header:{name}"),
+            Some(HashOn::Cookie(name)) => format!("#cookie:{name}"),
+            Some(HashOn::Var(name) | HashOn::VarsCombination(name)) => format!("#{name}"),
+            Some(HashOn::Consumer) => "#consumer".to_owned(),
+        };
+        if self.own_host {
+            key.push_str("#host");
+        }
+        key
+    }
+}
+
+/// What a cluster is here: an upstream and its endpoints for each way in which it is used, and its key material.
+pub(super) fn cluster(cluster: &Cluster, asked: Option<&[Endpoint]>, variants: &BTreeMap<String, Variant>) -> Vec<Resource> {
+    let mut resources: Vec<Resource> = cluster.secrets.iter().cloned().map(Resource::Secret).collect();
+    let endpoints: &[Endpoint] = match &cluster.addresses {
+        Addresses::Told(endpoints) => endpoints,
+        Addresses::Asked(_) => asked.unwrap_or_default(),
+    };
+    let plain = (String::new(), Variant::default());
+    for (key, variant) in [(&plain.0, &plain.1)].into_iter().chain(variants.iter().filter(|(key, _)| !key.is_empty())) {
+        let name: Arc<str> = format!("{}{key}", cluster.upstream.name).into();
+        let mut upstream = Upstream { name: name.clone(), ..cluster.upstream.clone() };
+        if let Some(hash) = variant.hash.as_ref().filter(|_| cluster.by_hash) {
+            upstream.balancer = Balancer::ConsistentHash(hash.clone());
+        }
+        if variant.own_host {
+            upstream.pass_host = PassHost::Node;
+        }
+        resources.push(Resource::Upstream(upstream));
+        resources.push(Resource::Endpoints(Endpoints { upstream: name, endpoints: endpoints.to_vec() }));
+    }
+    resources
+}
+
+/// The table of a chain's routes.
+pub(super) type Tables<'a> = dyn Fn(&str) -> Option<Arc<RouteTable>> + 'a;
+
+/// What a listener is here: itself, its certificates and key material, and its routes.
+///
+/// # Errors
+/// Filters that cannot stand beside each other.
+pub(super) fn listener(
+    door: &Door,
+    tables: &Tables<'_>,
+    connect: &dyn Fn(&str) -> Option<Duration>,
+) -> Result<(Vec<Resource>, Uses), Fault> {
+    let mut resources: Vec<Resource> = door.secrets.iter().cloned().map(Resource::Secret).collect();
+    let mut uses = Uses::new();
+    for (number, chain) in door.chains.iter().enumerate() {
+        resources.extend(chain.certificate.clone().map(Resource::Certificate));
+        let table = match &chain.http.routes {
+            Routes::Told(table) => Some(table.clone()),
+            Routes::Asked(name, _) => tables(name),
+        };
+        let Some(table) = table else { continue };
+        let conditions = chain_conditions(door, chain);
+        let place =
+            if door.chains.len() > 1 { format!("{}/{number}", door.listener.name) } else { door.listener.name.to_string() };
+        let place = Place { name: &door.listener.name, prefix: place, http: &chain.http, conditions, connect };
+        resources.extend(place.routes(&table, &mut uses)?.into_iter().map(Resource::Route));
+    }
+    resources.push(Resource::Listener(door.listener.clone()));
+    Ok((resources, uses))
+}
+
+/// What tells the requests of a chain from those of others.
+fn chain_conditions(door: &Door, chain: &Chain) -> Vec<Value> {
+    let mut conditions = vec![json!(["listener", "==", &*door.listener.name])];
+    if door.chains.len() == 1 {
+        return conditions;
+    }
+    let pattern = |names: Vec<&Arc<str>>| {
+        let one = |name: &Arc<str>| match name.strip_prefix('*') {
+            Some(suffix) => format!(".+{}", escaped(suffix)),
+            None => escaped(name),
+        };
+        let names: Vec<String> = names.into_iter().map(one).collect();
+        (!names.is_empty()).then(|| format!("^(?:{})$", names.join("|")))
+    };
+    if let Some(own) = pattern(chain.names.iter().collect()) {
+        conditions.push(json!(["ssl_server_name", "~*", own]));
+    }
+    // A name of another chain that says more than all of this one's takes requests away.
+    let longest = |chain: &Chain| chain.names.iter().map(|name| (!name.starts_with('*'), name.len())).max();
+    let others = door.chains.iter().filter(|other| longest(other) > longest(chain)).flat_map(|other| &other.names);
+    if let Some(others) = pattern(others.collect()) {
+        conditions.push(json!(["ssl_server_name", "!", "~*", others]));
+    }
+    conditions
+}
+
+/// Where routes are used.
+struct Place<'a> {
+    name: &'a Arc<str>,
+    prefix: String,
+    http: &'a Http,
+    conditions: Vec<Value>,
+    connect: &'a dyn Fn(&str) -> Option<Duration>,
+}
+
+/// A route with the host conditions under which it stands.
+struct Candidate<'a> {
+    id: String,
+    route: Option<&'a Route>,
+    path: &'a Path,
+    conditions: Vec<Value>,
+}
+
+impl Place<'_> {
+    fn routes(&self, table: &RouteTable, uses: &mut Uses) -> Result<Vec<model::Route>, Fault> {
+        let mut routes = Vec::new();
+        for host in &table.hosts {
+            for with_port in [false, true] {
+                let named = |domain: &&Arc<str>| !is_open(domain) && has_port(domain) == with_port;
+                let domains: Vec<Arc<str>> = host.domains.iter().filter(named).cloned().collect();
+                if domains.is_empty() {
+                    continue;
+                }
+                let mut conditions = Vec::new();
+                if !with_port && !self.http.strips_port {
+                    conditions.push(json!(["http_host", "!", "~~", WITH_PORT]));
+                }
+                let group = if with_port { ":port" } else { "" };
+                let candidates = self.candidates(host, group, &conditions, true);
+                self.place(candidates, &domains, uses, &mut routes)?;
+            }
+        }
+        // Beginnings of names, the longest first, and at last whoever takes every name, share one list.
+        let mut open: Vec<(&VirtualHost, &Arc<str>)> = Vec::new();
+        for host in &table.hosts {
+            open.extend(host.domains.iter().filter(|domain| is_open(domain)).map(|domain| (host, domain)));
+        }
+        open.sort_by_key(|(_, domain)| std::cmp::Reverse(domain.len()));
+        let mut candidates = Vec::new();
+        for (number, (host, domain)) in open.iter().enumerate() {
+            let conditions = match domain.strip_suffix('*') {
+                Some("") | None => Vec::new(),
+                Some(beginning) => vec![json!(["http_host", "~*", format!("^{}.+", escaped(beginning))])],
+            };
+            let last = conditions.is_empty();
+            candidates.extend(self.candidates(host, &format!(":open{number}"), &conditions, !last));
+        }
+        self.place(candidates, &[], uses, &mut routes)?;
+        Ok(routes)
+    }
+
+    /// The routes of a virtual host, and behind them what keeps requests that none of them fits from those of other hosts.
+    fn candidates<'t>(&self, host: &'t VirtualHost, group: &str, conditions: &[Value], closed: bool) -> Vec<Candidate<'t>> {
+        let id = |number: usize| format!("{}/{}{group}/{number}", self.prefix, host.name);
+        let mut candidates = Vec::with_capacity(host.routes.len() + 1);
+        for (number, route) in host.routes.iter().enumerate() {
+            candidates.push(Candidate { id: id(number), route: Some(route), path: &route.path, conditions: conditions.to_vec() });
+        }
+        if closed {
+            candidates.push(Candidate { id: id(host.routes.len()), route: None, path: &*EVERY, conditions: conditions.to_vec() });
+        }
+        candidates
+    }
+
+    fn place(
+        &self,
+        candidates: Vec<Candidate<'_>>,
+        domains: &[Arc<str>],
+        uses: &mut Uses,
+        into: &mut Vec<model::Route>,
+    ) -> Result<(), Fault> {
+        let placed = order::place(candidates.iter().map(|candidate| candidate.path));
+        let count = candidates.len();
+        for (number, (candidate, place)) in candidates.into_iter().zip(placed).enumerate() {
+            let mut conditions = self.conditions.clone();
+            conditions.extend(candidate.conditions);
+            conditions.extend(place.condition);
+            let mut methods = Vec::new();
+            if let Some(route) = candidate.route {
+                conditions.extend(route.conditions.iter().cloned());
+                methods.clone_from(&route.methods);
+            }
+            let matches = RouteMatch {
+                uris: vec![place.uri.into()],
+                hosts: domains.to_vec(),
+                methods,
+                remote_addrs: Vec::new(),
+                vars: Some(Arc::new(conditions.into())),
+            };
+            let priority = i64::try_from(count - number).unwrap_or(i64::MAX);
+            into.push(self.route(candidate.id, candidate.route, matches, priority, uses)?);
+        }
+        Ok(())
+    }
+
+    fn route(
+        &self,
+        id: String,
+        route: Option<&Route>,
+        matches: RouteMatch,
+        priority: i64,
+        uses: &mut Uses,
+    ) -> Result<model::Route, Fault> {
+        let mut ours = model::Route {
+            id: id.into(),
+            name: route.map(|route| route.name.clone()).unwrap_or_default(),
+            service_id: "".into(),
+            service_name: "".into(),
+            matches,
+            priority,
+            created: 0,
+            plugins: Vec::new(),
+            upstream: None,
+            timeouts: None,
+            enable_websocket: false,
+        };
+        let Some(route) = route else {
+            let (name, config) = answer(404, "");
+            ours.plugins = vec![plugin(name, config, &ours.id)];
+            return Ok(ours);
+        };
+        ours.plugins = self.plugins(route, &ours.id)?;
+        self.lead(route, &mut ours, uses)?;
+        let limit = route.timeout.or(route.idle).unwrap_or(self.http.idle).min(NO_LIMIT);
+        let connect = route.targets.first().and_then(|target| (self.connect)(&target.cluster)).unwrap_or(Duration::from_secs(5));
+        ours.timeouts = Some(Timeouts { connect, send: limit, read: limit });
+        ours.enable_websocket = route.websocket.unwrap_or(self.http.websocket);
+        Ok(ours)
+    }
+
+    /// Where requests go.
+    fn lead(&self, route: &Route, ours: &mut model::Route, uses: &mut Uses) -> Result<(), Fault> {
+        let variant = Variant::of(route);
+        let mut name_of = |cluster: &Arc<str>| -> Arc<str> {
+            let key = variant.key();
+            let name = format!("{cluster}{key}").into();
+            uses.entry(cluster.clone()).or_default().insert(key, variant.clone());
+            name
+        };
+        let names: Vec<(Arc<str>, u32)> = route.targets.iter().map(|target| (name_of(&target.cluster), target.weight)).collect();
+        ours.upstream = names.iter().max_by_key(|(_, weight)| *weight).map(|(name, _)| UpstreamRef { name: name.clone() });
+        if names.len() > MAX_TARGETS {
+            return Err(Fault::new("weighted_clusters", format!("expected at most {MAX_TARGETS} clusters")));
+        }
+        if names.len() > 1 {
+            let entries: Vec<Value> =
+                names.iter().map(|(name, weight)| json!({"upstream_id": &**name, "weight": weight})).collect();
+            ours.plugins.push(plugin("traffic-split", json!({"rules": [{"weighted_upstreams": entries}]}), &ours.id));
+        }
+        Ok(())
+    }
+
+    /// What the filters of the listener do for this route, and what it does itself.
+    fn plugins(&self, route: &Route, id: &Arc<str>) -> Result<Vec<PluginConf>, Fault> {
+        let mut plugins: Vec<PluginConf> = Vec::new();
+        if self.http.request_id {
+            add(&mut plugins, plugin("request-id", json!({"include_in_response": false}), self.name))?;
+        }
+        for filter in &self.http.filters {
+            let said = route.overrides.iter().find(|(name, _)| *name == filter.name).map(|(_, said)| said);
+            let own = filter.does.as_ref().filter(|_| !filter.disabled);
+            let (deed, origin): (Option<&Deed>, &Arc<str>) = match said {
+                Some(Override::Off) => (None, id),
+                Some(Override::Does(deed)) => (Some(deed), id),
+                None => (own, self.name),
+            };
+            if let (Some(Override::Does(deed)), Some(own)) = (said, own)
+                && deed.iter().all(|(name, _)| *name == EDITS)
+            {
+                // Edits of the listener and of the route are both made, one after the other.
+                for (name, config) in own {
+                    add(&mut plugins, plugin(name, config.clone(), self.name))?;
+                }
+            }
+            for (name, config) in deed.into_iter().flatten() {
+                add(&mut plugins, plugin(name, config.clone(), origin))?;
+            }
+        }
+        for (name, config) in &route.plugins {
+            add(&mut plugins, plugin(name, config.clone(), id))?;
+        }
+        Ok(plugins)
+    }
+}
+
+/// The plugin whose configurations can be put together.
+const EDITS: &str = "headers";
+/// The plugin that answers and delays.
+const FAULTS: &str = "fault-injection";
+static EVERY: std::sync::LazyLock<Path> = std::sync::LazyLock::new(|| Path::Prefix("/".into()));
+
+/// Adds a plugin; a route has each only once.
+fn add(plugins: &mut Vec<PluginConf>, one: PluginConf) -> Result<(), Fault> {
+    let Some(there) = plugins.iter_mut().find(|there| there.name == one.name) else {
+        plugins.push(one);
+        return Ok(());
+    };
+    let apart = |inner: &str| there.config.get(inner).is_none() || one.config.get(inner).is_none();
+    let joins = match &*one.name {
+        EDITS => true,
+        FAULTS => apart("abort") && apart("delay"),
+        _ => false,
+    };
+    let (Some(old), Some(new), true) = (there.config.as_object(), one.config.as_object(), joins) else {
+        return Err(Fault::new(
+            "http_filters",
+            format!("two filters of one route become the plugin {}, which runs once: leave one out", one.name),
+        ));
+    };
+    let mut both = old.clone();
+    for (name, value) in new {
+        match (both.get_mut(name).and_then(Value::as_object_mut), value.as_object()) {
+            (Some(inner), Some(more)) => inner.extend(more.clone()),
+            _ => drop(both.insert(name.clone(), value.clone())),
+        }
+    }
+    there.config = Arc::new(both.into());
+    Ok(())
+}
+
+fn plugin(name: &str, config: Value, origin: &Arc<str>) -> PluginConf {
+    PluginConf { name: name.into(), config: Arc::new(config), origin: PluginOrigin(origin.clone()) }
+}
+
+/// Whether a domain is one that our tables do not find by name.
+fn is_open(domain: &str) -> bool {
+    domain.ends_with('*')
+}
+
+fn has_port(domain: &str) -> bool {
+    domain.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+}

@@ -1,0 +1,339 @@
+//! The conversation with a control plane of Envoy's, delta or state of the world, as values. It knows neither gRPC nor time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::super::TypedUpdate;
+use super::world::{Owner, World};
+use crate::codec::InvalidResource;
+use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece, decode, name_of, wire};
+use crate::dialect::envoy::kind::EnvoyKind;
+use crate::protocol::Dialect;
+use crate::snapshot::version_of;
+
+/// Bytes of one resource.
+const MAX_RESOURCE_BYTES: usize = 4 * 1024 * 1024;
+/// Resources of one kind.
+const MAX_HELD: usize = 500_000;
+/// Lines of a NACK, one for each bad resource.
+const MAX_NACK_LINES: usize = 100;
+/// Characters of one line.
+const MAX_NACK_LINE: usize = 1000;
+
+/// What the control plane says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The kind that it is about.
+    pub kind: EnvoyKind,
+    /// Its position.
+    pub version: Arc<str>,
+    /// To be given back.
+    pub nonce: Arc<str>,
+    /// Resources: name and version are empty in state of the world.
+    pub resources: Vec<Raw>,
+    /// Names that are gone; delta only.
+    pub removed: Vec<Arc<str>>,
+}
+
+/// A resource on its way.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Raw {
+    /// Name, may be empty.
+    pub name: Arc<str>,
+    /// Version, may be empty.
+    pub version: Arc<str>,
+    /// Type of the body.
+    pub type_url: String,
+    /// Encoded resource.
+    pub body: Bytes,
+}
+
+impl std::fmt::Debug for Raw {
+    /// Without the body: key material never reaches a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Raw({} {:?} at {:?}, {} bytes)", self.type_url, self.name, self.version, self.body.len())
+    }
+}
+
+/// What the client says: a subscription, an ACK or a NACK. Of the names each dialect sends its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Says {
+    /// The kind that it is about; `None` never.
+    pub kind: Option<EnvoyKind>,
+    /// Names asked for from now on; delta.
+    pub subscribe: Vec<Arc<str>>,
+    /// Names no longer asked for; delta.
+    pub unsubscribe: Vec<Arc<str>>,
+    /// What is held; delta, at the start of a stream.
+    pub initial: BTreeMap<Arc<str>, Arc<str>>,
+    /// All names asked for; state of the world.
+    pub names: Vec<Arc<str>>,
+    /// The version that is held; state of the world.
+    pub version: Arc<str>,
+    /// The response that is answered, empty for none.
+    pub nonce: Arc<str>,
+    /// Why it was refused, in whole or in part.
+    pub error: Option<String>,
+}
+
+/// A response that waits for the consumer.
+pub struct Open {
+    kind: EnvoyKind,
+    version: Arc<str>,
+    nonce: Arc<str>,
+    /// What was taken over, with what was there before and the version that it has now.
+    taken: BTreeMap<Arc<str>, (Option<Piece>, Arc<str>)>,
+    refused: Vec<(Arc<str>, Fault)>,
+}
+
+/// The conversation, which outlives its streams.
+pub struct Follower {
+    world: World,
+    dialect: Dialect,
+    /// Kinds that are asked for as a whole.
+    whole: BTreeSet<EnvoyKind>,
+    names: BTreeMap<EnvoyKind, BTreeSet<Arc<str>>>,
+    held: BTreeMap<Owner, Arc<str>>,
+    fixed: BTreeSet<Owner>,
+    nonces: BTreeMap<EnvoyKind, Arc<str>>,
+    versions: BTreeMap<EnvoyKind, Arc<str>>,
+    answered: BTreeSet<EnvoyKind>,
+    /// A stream is open, so that changes of what is asked for are said.
+    open: bool,
+}
+
+impl Follower {
+    /// A client that asks for these kinds as a whole, beside what it was told at its start.
+    pub fn new(
+        dialect: Dialect,
+        whole: BTreeSet<EnvoyKind>,
+        statics: &[Piece],
+        now: Instant,
+    ) -> Result<Follower, (Owner, Fault)> {
+        let mut follower = Follower {
+            world: World::new(whole.contains(&EnvoyKind::Cluster), now),
+            dialect,
+            whole,
+            names: BTreeMap::new(),
+            held: BTreeMap::new(),
+            fixed: BTreeSet::new(),
+            nonces: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            open: false,
+        };
+        for piece in statics {
+            let owner = (piece.kind(), piece.name().clone());
+            match follower.world.set(piece.clone(), now) {
+                Err(fault) => return Err((owner, fault)),
+                Ok(Some(_)) => return Err((owner, Fault::new("name", "is there twice"))),
+                Ok(None) => drop(follower.fixed.insert(owner)),
+            }
+        }
+        Ok(follower)
+    }
+
+    /// What is held.
+    pub fn world(&mut self) -> &mut World {
+        &mut self.world
+    }
+
+    /// Whether everything that is asked for was answered, and is live.
+    pub fn is_synced(&self) -> bool {
+        self.whole.iter().all(|kind| self.answered.contains(kind)) && self.world.is_warm()
+    }
+
+    /// The stream is gone.
+    pub fn lost(&mut self) {
+        self.open = false;
+    }
+
+    /// What opens a stream.
+    pub fn hello(&mut self) -> Vec<Says> {
+        self.open = true;
+        self.nonces.clear();
+        self.note_wants();
+        let asked = |kind: &EnvoyKind| self.whole.contains(kind) || self.names.get(kind).is_some_and(|names| !names.is_empty());
+        // Clusters first, then what they need: the order in which a control plane expects questions.
+        let order = [EnvoyKind::Cluster, EnvoyKind::Endpoints, EnvoyKind::Listener, EnvoyKind::Routes, EnvoyKind::Secret];
+        order.into_iter().filter(asked).map(|kind| self.question(kind)).collect()
+    }
+
+    /// The question that asks for all that is wanted of a kind.
+    fn question(&self, kind: EnvoyKind) -> Says {
+        let names: Vec<Arc<str>> = self.names.get(&kind).into_iter().flatten().cloned().collect();
+        let mut says = Says { kind: Some(kind), ..Says::default() };
+        match self.dialect {
+            Dialect::Delta => {
+                says.subscribe = names;
+                let held = self.held.iter().filter(|((of, _), _)| *of == kind);
+                says.initial = held.map(|((_, name), version)| (name.clone(), version.clone())).collect();
+            }
+            Dialect::Sotw => {
+                says.names = names;
+                says.version = self.versions.get(&kind).cloned().unwrap_or_default();
+            }
+        }
+        says
+    }
+
+    /// What is to be asked for besides, since something names it.
+    pub fn asks(&mut self) -> Vec<Says> {
+        let before = self.names.clone();
+        if !self.note_wants() || !self.open {
+            return Vec::new();
+        }
+        let empty = BTreeSet::new();
+        let mut says = Vec::new();
+        for kind in EnvoyKind::ALL.into_iter().filter(|kind| !kind.is_asked_whole()) {
+            let (old, new) = (before.get(&kind).unwrap_or(&empty), self.names.get(&kind).unwrap_or(&empty));
+            if old == new {
+                continue;
+            }
+            let mut one =
+                Says { kind: Some(kind), nonce: self.nonces.get(&kind).cloned().unwrap_or_default(), ..Says::default() };
+            match self.dialect {
+                Dialect::Delta => {
+                    // Nothing is answered by this.
+                    one.nonce = "".into();
+                    one.subscribe = new.difference(old).cloned().collect();
+                    one.unsubscribe = old.difference(new).cloned().collect();
+                }
+                Dialect::Sotw => {
+                    one.names = new.iter().cloned().collect();
+                    one.version = self.versions.get(&kind).cloned().unwrap_or_default();
+                }
+            }
+            says.push(one);
+        }
+        says
+    }
+
+    fn note_wants(&mut self) -> bool {
+        let Some(mut wants) = self.world.wants() else { return false };
+        for (kind, name) in &self.fixed {
+            // What the bootstrap has is not asked for.
+            wants.get_mut(kind).map(|names| names.remove(name));
+        }
+        let wanted = |(kind, name): &Owner| kind.is_asked_whole() || wants.get(kind).is_some_and(|names| names.contains(name));
+        self.held.retain(|owner, _| wanted(owner));
+        self.names = wants;
+        true
+    }
+
+    /// Takes a response over, each resource singly.
+    pub fn receive(&mut self, told: Told, now: Instant) -> Open {
+        let Told { kind, version, nonce, resources, removed } = told;
+        let mut open = Open { kind, version, nonce, taken: BTreeMap::new(), refused: Vec::new() };
+        let mut seen = BTreeSet::new();
+        for raw in &resources {
+            self.take(raw, &mut open, &mut seen, now);
+        }
+        if self.dialect == Dialect::Sotw && kind.is_asked_whole() && !seen.contains("") {
+            let gone: Vec<Owner> = self.held.keys().filter(|(of, name)| *of == kind && !seen.contains(name)).cloned().collect();
+            gone.into_iter().for_each(|owner| self.drop_one(&owner));
+        }
+        removed.iter().for_each(|name| self.drop_one(&(kind, name.clone())));
+        if kind == EnvoyKind::Cluster {
+            self.world.clusters_told();
+        }
+        open
+    }
+
+    fn drop_one(&mut self, owner: &Owner) {
+        if !self.fixed.contains(owner) {
+            self.held.remove(owner);
+            self.world.remove(owner.0, &owner.1);
+        }
+    }
+
+    fn take(&mut self, raw: &Raw, open: &mut Open, seen: &mut BTreeSet<Arc<str>>, now: Instant) {
+        let kind = open.kind;
+        let (name, read) = self.read(kind, raw);
+        seen.insert(name.clone());
+        let version = if raw.version.is_empty() { version_of(&raw.body) } else { raw.version.clone() };
+        let owner = (kind, name.clone());
+        if self.dialect == Dialect::Sotw && self.held.get(&owner) == Some(&version) {
+            return;
+        }
+        let outcome = read().and_then(|piece| self.world.set(piece, now));
+        match outcome {
+            Ok(before) => drop(open.taken.insert(name, (before, version))),
+            Err(fault) => open.refused.push((name, fault)),
+        }
+    }
+
+    /// The name of a resource, and how it is read.
+    fn read<'r>(&self, kind: EnvoyKind, raw: &'r Raw) -> (Arc<str>, impl FnOnce() -> Result<Piece, Fault> + use<'r>) {
+        let tree = if raw.type_url != kind.type_url() {
+            Err(Fault::new("@type", format!("expected {}, found {:.200}", kind.type_url(), raw.type_url)))
+        } else if raw.body.len() > MAX_RESOURCE_BYTES {
+            Err(Fault::new("", format!("has {} bytes, at most {MAX_RESOURCE_BYTES} are read", raw.body.len())))
+        } else {
+            wire::tree(kind.message(), &raw.body)
+        };
+        let own = tree.as_ref().ok().and_then(|tree| name_of(kind, tree));
+        let name = own.clone().filter(|_| raw.name.is_empty()).unwrap_or_else(|| raw.name.clone());
+        let fixed = self.fixed.contains(&(kind, name.clone()));
+        let full = self.held.len() >= MAX_HELD * EnvoyKind::ALL.len();
+        let said = name.clone();
+        let read = move || {
+            let tree = tree?;
+            match own {
+                _ if fixed => Err(Fault::new("name", "is that of a resource of the bootstrap, which stays")),
+                _ if full => Err(Fault::new("", format!("more than {MAX_HELD} resources of a kind are not held"))),
+                Some(own) if own != said => Err(Fault::new("name", format!("the resource calls itself {own:.200?}"))),
+                _ => decode(kind, &tree),
+            }
+        };
+        (name, read)
+    }
+
+    /// Takes the consumer's verdict over a response: what it cannot use goes back to what it was. Says ACK, or a NACK that names each bad resource.
+    pub fn settle(&mut self, mut open: Open, rejected: &[InvalidResource], now: Instant) -> (Says, Vec<TypedUpdate>) {
+        for fault in rejected {
+            match self.world.blame(fault) {
+                Some((kind, name)) if kind == open.kind && open.taken.contains_key(&name) => {
+                    let before = open.taken.remove(&name).and_then(|(before, _)| before);
+                    self.world.restore(&(kind, name.clone()), before, now);
+                    let field = format!("{} {}: {}", fault.kind.as_str(), fault.name, fault.field);
+                    open.refused.push((name, Fault::new(field, fault.reason.clone())));
+                }
+                // It came with an earlier response, which is answered already: the log says it.
+                _ => {}
+            }
+        }
+        let undone = if rejected.is_empty() { Vec::new() } else { self.world.step(now) };
+        for (name, (_, version)) in open.taken {
+            self.held.insert((open.kind, name), version);
+        }
+        self.answered.insert(open.kind);
+        self.nonces.insert(open.kind, open.nonce.clone());
+        let error = (!open.refused.is_empty()).then(|| nack(open.kind, &open.refused));
+        if error.is_none() {
+            self.versions.insert(open.kind, open.version);
+        }
+        let mut says = Says { kind: Some(open.kind), nonce: open.nonce, error, ..Says::default() };
+        if self.dialect == Dialect::Sotw {
+            says.names = self.names.get(&open.kind).into_iter().flatten().cloned().collect();
+            says.version = self.versions.get(&open.kind).cloned().unwrap_or_default();
+        }
+        (says, undone)
+    }
+}
+
+/// One line for each bad resource: `Cluster NAME: FIELD: REASON`.
+fn nack(kind: EnvoyKind, refused: &[(Arc<str>, Fault)]) -> String {
+    let line = |(name, fault): &(Arc<str>, Fault)| -> String {
+        let line = format!("{kind} {name}: {}: {}", fault.field, fault.reason);
+        line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_NACK_LINE).collect()
+    };
+    let mut lines: Vec<String> = refused.iter().take(MAX_NACK_LINES).map(line).collect();
+    if refused.len() > MAX_NACK_LINES {
+        lines.push(format!("and {} more", refused.len() - MAX_NACK_LINES));
+    }
+    lines.join("\n")
+}

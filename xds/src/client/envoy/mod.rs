@@ -1,0 +1,41 @@
+//! Following a control plane of Envoy's: its resources become resources of our model, and the consumer cannot tell the difference. It knows no tables.
+//!
+//! Pieces are read one by one ([`crate::dialect::envoy::decode`]), the [`World`] puts them together and lets each go live when what it names is there, the
+//! [`Follower`] holds the conversation; none of them does input or output.
+
+mod compose;
+mod follower;
+mod order;
+mod shell;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub use follower::{Follower, Open, Raw, Says, Told};
+pub(super) use shell::run;
+pub use world::{Owner, World};
+
+use crate::dialect::envoy::decode::Piece;
+use crate::dialect::envoy::kind::EnvoyKind;
+
+/// Where resources of Envoy's come from.
+#[derive(Debug, Clone)]
+pub struct EnvoySource {
+    /// What a bootstrap holds itself.
+    pub statics: Arc<[Piece]>,
+    /// Kinds that the control plane is asked for as a whole; without any, none is followed.
+    pub whole: BTreeSet<EnvoyKind>,
+    /// The group of nodes that this one belongs to, as control planes of Envoy's know it.
+    pub cluster: Arc<str>,
+}
+
+impl EnvoySource {
+    /// A control plane that is asked for everything.
+    pub fn followed(cluster: Arc<str>) -> EnvoySource {
+        EnvoySource { statics: Arc::new([]), whole: BTreeSet::from([EnvoyKind::Cluster, EnvoyKind::Listener]), cluster }
+    }
+}

@@ -1,0 +1,265 @@
+//! Conversations with a control plane of Envoy's, as values: what goes live when, what is asked for, what is refused.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::*;
+use crate::client::TypedUpdate;
+use crate::codec::InvalidResource;
+use crate::dialect::envoy::decode::decode;
+use crate::dialect::envoy::decode::tests::{assignment, eds_cluster, encode, listener, routes};
+use crate::model::{Kind, Resource};
+use crate::protocol::Dialect;
+
+struct Talk {
+    follower: Follower,
+    dialect: Dialect,
+    now: Instant,
+    turn: u32,
+}
+
+/// What became of a response: what changed, what was said.
+struct Outcome {
+    updates: Vec<TypedUpdate>,
+    says: Vec<Says>,
+    verdict: Says,
+}
+
+impl Outcome {
+    fn names(&self, kind: Kind) -> Vec<String> {
+        let of = self.updates.iter().filter(|update| update.kind == kind);
+        of.flat_map(|update| &update.set).map(|set| set.name.to_string()).collect()
+    }
+
+    fn asked(&self, kind: EnvoyKind) -> Vec<String> {
+        let of = self.says.iter().filter(|says| says.kind == Some(kind));
+        of.flat_map(|says| says.subscribe.iter().chain(&says.names)).map(ToString::to_string).collect()
+    }
+}
+
+impl Talk {
+    fn new(dialect: Dialect) -> Talk {
+        let now = Instant::now();
+        let whole = BTreeSet::from([EnvoyKind::Cluster, EnvoyKind::Listener]);
+        let mut follower = Follower::new(dialect, whole, &[], now).map_err(|_| ()).unwrap();
+        let hello: Vec<_> = follower.hello().into_iter().filter_map(|says| says.kind).collect();
+        assert_eq!(hello, [EnvoyKind::Cluster, EnvoyKind::Listener]);
+        Talk { follower, dialect, now, turn: 0 }
+    }
+
+    fn told(&mut self, kind: EnvoyKind, resources: &[Value], removed: &[&str]) -> Told {
+        self.turn += 1;
+        let raw = |value: &Value| {
+            let body = encode(kind.message(), value);
+            let name = value["name"].as_str().or(value["cluster_name"].as_str()).unwrap();
+            let delta = self.dialect == Dialect::Delta;
+            Raw {
+                name: if delta { name.into() } else { "".into() },
+                version: if delta { crate::snapshot::version_of(&body) } else { "".into() },
+                type_url: kind.type_url(),
+                body: body.into(),
+            }
+        };
+        let turn: Arc<str> = self.turn.to_string().into();
+        Told {
+            kind,
+            version: turn.clone(),
+            nonce: turn,
+            resources: resources.iter().map(raw).collect(),
+            removed: removed.iter().map(|name| Arc::from(*name)).collect(),
+        }
+    }
+
+    fn hears(&mut self, kind: EnvoyKind, resources: &[Value]) -> Outcome {
+        self.judged(kind, resources, &[], &[])
+    }
+
+    fn judged(&mut self, kind: EnvoyKind, resources: &[Value], removed: &[&str], rejected: &[InvalidResource]) -> Outcome {
+        let told = self.told(kind, resources, removed);
+        let open = self.follower.receive(told, self.now);
+        let mut updates = self.follower.world().step(self.now);
+        let (verdict, undone) = self.follower.settle(open, rejected, self.now);
+        updates.extend(undone);
+        let says = self.follower.asks();
+        updates.extend(self.follower.world().step(self.now));
+        Outcome { updates, says, verdict }
+    }
+}
+
+#[test]
+fn a_listener_opens_when_all_that_it_leads_to_is_there() {
+    for dialect in [Dialect::Delta, Dialect::Sotw] {
+        let mut talk = Talk::new(dialect);
+        let listeners = talk.hears(EnvoyKind::Listener, &[listener("l", None)]);
+        assert!(listeners.updates.is_empty(), "no routes yet, and no clusters");
+        assert_eq!(listeners.asked(EnvoyKind::Routes), ["l-routes"]);
+        let clusters = talk.hears(EnvoyKind::Cluster, &[eds_cluster("c")]);
+        assert!(clusters.updates.is_empty(), "no endpoints yet");
+        assert_eq!(clusters.asked(EnvoyKind::Endpoints), ["c"]);
+        let table = talk.hears(EnvoyKind::Routes, &[routes("l-routes", "c")]);
+        assert!(table.updates.is_empty(), "the cluster is not warm");
+        let last = talk.hears(EnvoyKind::Endpoints, &[assignment("c", 1)]);
+        assert_eq!(last.names(Kind::Listener), ["l"]);
+        assert_eq!(last.names(Kind::Upstream), ["c"]);
+        assert_eq!(last.names(Kind::Endpoints), ["c"]);
+        assert_eq!(last.names(Kind::Route), ["l/all:open0/0"]);
+        let kinds: Vec<Kind> = last.updates.iter().map(|update| update.kind).collect();
+        assert!(kinds.is_sorted(), "what is referred to comes first: {kinds:?}");
+        assert!(talk.follower.is_synced());
+        let again = talk.hears(EnvoyKind::Endpoints, &[assignment("c", 2)]);
+        assert_eq!(again.updates.len(), 1, "one change is one change");
+        assert_eq!((&again.verdict.error, again.names(Kind::Endpoints)), (&None, vec!["c".to_owned()]));
+    }
+}
+
+#[test]
+fn nobody_waits_longer_than_an_envoy_would() {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[eds_cluster("c")]);
+    talk.hears(EnvoyKind::Listener, &[listener("l", Some(routes("r", "c")))]);
+    let wake = talk.follower.world().wake().unwrap();
+    assert_eq!(wake, talk.now + Duration::from_secs(15));
+    assert!(talk.follower.world().step(wake - Duration::from_millis(1)).is_empty());
+    let updates = talk.follower.world().step(wake);
+    assert!(updates.iter().any(|update| update.kind == Kind::Listener));
+    assert_eq!(talk.follower.world().wake(), None);
+}
+
+#[test]
+fn what_does_not_exist_is_waited_for_no_longer() {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[eds_cluster("c")]);
+    let gone = talk.judged(EnvoyKind::Endpoints, &[], &["c"], &[]);
+    assert_eq!(gone.names(Kind::Upstream), ["c"]);
+}
+
+#[test]
+fn a_changed_cluster_stays_as_it_was_until_the_new_one_is_warm() {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[eds_cluster("c")]);
+    talk.hears(EnvoyKind::Endpoints, &[assignment("c", 1)]);
+    let mut moved = eds_cluster("c");
+    moved["eds_cluster_config"]["service_name"] = "elsewhere".into();
+    let changed = talk.hears(EnvoyKind::Cluster, &[moved]);
+    assert!(changed.updates.is_empty());
+    assert_eq!(changed.asked(EnvoyKind::Endpoints), ["elsewhere"]);
+    let warm = talk.hears(EnvoyKind::Endpoints, &[assignment("elsewhere", 2)]);
+    assert_eq!(warm.names(Kind::Endpoints), ["c"]);
+}
+
+#[test]
+fn a_bad_resource_is_refused_singly_and_the_rest_goes_live() {
+    for dialect in [Dialect::Delta, Dialect::Sotw] {
+        let mut talk = Talk::new(dialect);
+        let mut bad = eds_cluster("bad");
+        bad["lb_subset_config"] = json!({});
+        bad.as_object_mut().unwrap().remove("lb_subset_config");
+        bad["lb_policy"] = json!(6);
+        let mut good = eds_cluster("good");
+        good["type"] = json!(0);
+        good.as_object_mut().unwrap().remove("eds_cluster_config");
+        let outcome = talk.hears(EnvoyKind::Cluster, &[bad, good]);
+        assert_eq!(outcome.names(Kind::Upstream), ["good"]);
+        let error = outcome.verdict.error.unwrap();
+        assert!(error.starts_with("Cluster bad: lb_policy: 6 is not supported"), "{error}");
+        assert_eq!(outcome.verdict.version.as_ref(), "", "a refused response is no version that is held");
+    }
+}
+
+#[test]
+fn what_the_consumer_refuses_is_undone_and_blamed_on_where_it_comes_from() {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[]);
+    talk.hears(EnvoyKind::Listener, &[listener("l", None)]);
+    talk.hears(EnvoyKind::Routes, &[routes("l-routes", "c")]);
+    let mut worse = routes("l-routes", "c");
+    worse["virtual_hosts"][0]["routes"][0]["match"] = json!({"safe_regex": {"regex": "/(?=x)"}});
+    let fault = InvalidResource {
+        kind: Kind::Route,
+        name: "l/all:open0/0".into(),
+        field: "vars".to_owned(),
+        reason: "linear time".to_owned(),
+    };
+    let outcome = talk.judged(EnvoyKind::Routes, &[worse], &[], &[fault]);
+    let error = outcome.verdict.error.clone().unwrap();
+    assert!(error.starts_with("RouteConfiguration l-routes: Route l/all:open0/0: vars: linear time"), "{error}");
+    assert_eq!(outcome.names(Kind::Route), ["l/all:open0/0", "l/all:open0/0"], "the old routes are told again");
+}
+
+#[test]
+fn clusters_that_are_gone_are_removed_and_their_endpoints_no_longer_asked_for() {
+    for dialect in [Dialect::Delta, Dialect::Sotw] {
+        let mut talk = Talk::new(dialect);
+        talk.hears(EnvoyKind::Cluster, &[eds_cluster("a"), eds_cluster("b")]);
+        talk.hears(EnvoyKind::Endpoints, &[assignment("a", 1), assignment("b", 2)]);
+        let (rest, removed): (&[Value], &[&str]) = match dialect {
+            Dialect::Delta => (&[], &["b"]),
+            Dialect::Sotw => (&[eds_cluster("a")], &[]),
+        };
+        let outcome = talk.judged(EnvoyKind::Cluster, rest, removed, &[]);
+        let removed: Vec<(Kind, String)> =
+            outcome.updates.iter().flat_map(|update| update.removed.iter().map(|name| (update.kind, name.to_string()))).collect();
+        assert_eq!(removed, [(Kind::Upstream, "b".to_owned()), (Kind::Endpoints, "b".to_owned())]);
+        let says = outcome.says.iter().find(|says| says.kind == Some(EnvoyKind::Endpoints)).unwrap();
+        match dialect {
+            Dialect::Delta => assert_eq!(says.unsubscribe.as_slice(), [Arc::from("b")]),
+            Dialect::Sotw => assert_eq!(says.names.as_slice(), [Arc::from("a")]),
+        }
+    }
+}
+
+#[test]
+fn a_new_stream_says_what_is_held() {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[eds_cluster("c")]);
+    talk.hears(EnvoyKind::Endpoints, &[assignment("c", 1)]);
+    talk.follower.lost();
+    let hello = talk.follower.hello();
+    let of = |kind| hello.iter().find(|says| says.kind == Some(kind)).unwrap();
+    assert!(of(EnvoyKind::Cluster).initial.contains_key("c") && of(EnvoyKind::Cluster).subscribe.is_empty());
+    assert!(of(EnvoyKind::Endpoints).initial.contains_key("c"));
+    assert_eq!(of(EnvoyKind::Endpoints).subscribe.as_slice(), [Arc::from("c")]);
+    let mut talk = Talk::new(Dialect::Sotw);
+    talk.hears(EnvoyKind::Cluster, &[]);
+    talk.follower.lost();
+    assert_eq!(talk.follower.hello()[0].version.as_ref(), "1");
+}
+
+#[test]
+fn a_bootstrap_stays_whatever_a_control_plane_says() {
+    let now = Instant::now();
+    let mut fixed = eds_cluster("mine");
+    fixed["type"] = json!(0);
+    fixed.as_object_mut().unwrap().remove("eds_cluster_config");
+    let piece = decode(EnvoyKind::Cluster, &fixed).unwrap();
+    let whole = BTreeSet::from([EnvoyKind::Cluster]);
+    let follower = Follower::new(Dialect::Sotw, whole, &[piece], now).map_err(|_| ()).unwrap();
+    let mut talk = Talk { follower, dialect: Dialect::Sotw, now, turn: 0 };
+    let first = talk.hears(EnvoyKind::Cluster, &[eds_cluster("mine"), eds_cluster("other")]);
+    assert!(first.verdict.error.unwrap().starts_with("Cluster mine: name: is that of a resource of the bootstrap"));
+    let second = talk.hears(EnvoyKind::Cluster, &[]);
+    assert!(second.updates.iter().all(|update| update.removed.is_empty()), "only what the control plane said is taken away");
+}
+
+#[test]
+fn ways_in_which_routes_use_a_cluster_are_upstreams_of_their_own() {
+    let mut talk = Talk::new(Dialect::Delta);
+    let mut cluster = eds_cluster("c");
+    cluster["lb_policy"] = json!(5);
+    talk.hears(EnvoyKind::Cluster, &[cluster]);
+    talk.hears(EnvoyKind::Endpoints, &[assignment("c", 1)]);
+    let mut table = routes("r", "c");
+    table["virtual_hosts"][0]["routes"][0]["route"]["hash_policy"] = json!([{"cookie": {"name": "sid"}}]);
+    let outcome = talk.hears(EnvoyKind::Listener, &[listener("l", Some(table))]);
+    assert_eq!(outcome.names(Kind::Upstream), ["c#cookie:sid"]);
+    let route = outcome.updates.iter().flat_map(|update| &update.set).find_map(|set| match &set.resource {
+        Resource::Route(route) => Some(route.clone()),
+        _ => None,
+    });
+    assert_eq!(&*route.unwrap().upstream.unwrap().name, "c#cookie:sid");
+}

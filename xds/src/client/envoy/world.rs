@@ -1,0 +1,444 @@
+//! What a node holds of Envoy's configuration, and what of it is live: what depends on something waits for it, as long as Envoy would. It knows no stream.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::{SetResource, TypedUpdate};
+use super::compose::{self, Uses};
+use crate::codec::{InvalidResource, encode_body};
+use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Door, RouteTable, Routes};
+use crate::dialect::envoy::decode::source::PATIENCE;
+use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece};
+use crate::dialect::envoy::kind::EnvoyKind;
+use crate::model::{Kind, Resource, Secret};
+use crate::snapshot::version_of;
+
+/// A resource of Envoy that resources of ours come from.
+pub type Owner = (EnvoyKind, Arc<str>);
+
+/// Something that waits for what it depends on, and the version of it that is live meanwhile.
+struct Waiting<T> {
+    next: Arc<T>,
+    live: Option<Arc<T>>,
+    until: Instant,
+}
+
+/// What a node holds.
+pub struct World {
+    clusters: BTreeMap<Arc<str>, Waiting<Cluster>>,
+    doors: BTreeMap<Arc<str>, Waiting<Door>>,
+    assignments: BTreeMap<Arc<str>, Arc<Assignment>>,
+    tables: BTreeMap<Arc<str>, Arc<RouteTable>>,
+    secrets: BTreeMap<Arc<str>, Arc<Secret>>,
+    /// What the control plane has said that it does not have.
+    absent: BTreeSet<Owner>,
+    /// What is not live yet.
+    warming: BTreeSet<Owner>,
+    /// What must be made anew.
+    stale: BTreeSet<Owner>,
+    /// Variants of clusters that the routes of each listener use.
+    uses: BTreeMap<Arc<str>, Uses>,
+    /// Clusters by the name under which they ask for their endpoints.
+    services: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// Versions of what was told, by where it comes from.
+    told: BTreeMap<Owner, BTreeMap<(Kind, Arc<str>), Arc<str>>>,
+    /// Listeners wait for the first clusters: nothing is let in that could lead nowhere.
+    gate: Gate,
+    /// What is to be asked for by name may have changed.
+    wants_changed: bool,
+}
+
+/// Whether listeners may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// No clusters were told yet; they are waited for until then.
+    Shut(Instant),
+    /// The first clusters are there; they are waited for until they are warm.
+    Warming,
+    Open,
+}
+
+impl World {
+    /// Holds nothing. Where a control plane is followed, listeners wait for its clusters.
+    pub fn new(follows: bool, now: Instant) -> World {
+        World {
+            clusters: BTreeMap::new(),
+            doors: BTreeMap::new(),
+            assignments: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            absent: BTreeSet::new(),
+            warming: BTreeSet::new(),
+            stale: BTreeSet::new(),
+            uses: BTreeMap::new(),
+            services: BTreeMap::new(),
+            told: BTreeMap::new(),
+            gate: if follows { Gate::Shut(now + PATIENCE) } else { Gate::Warming },
+            wants_changed: false,
+        }
+    }
+
+    /// The first clusters have been told.
+    pub fn clusters_told(&mut self) {
+        if matches!(self.gate, Gate::Shut(_)) {
+            self.gate = Gate::Warming;
+        }
+    }
+
+    /// Takes a resource over; gives what was there before.
+    ///
+    /// # Errors
+    /// It cannot stand beside what is there; nothing has changed then.
+    pub fn set(&mut self, piece: Piece, now: Instant) -> Result<Option<Piece>, Fault> {
+        self.judge(&piece)?;
+        let owner = (piece.kind(), piece.name().clone());
+        self.absent.remove(&owner);
+        Ok(match piece {
+            Piece::Cluster(cluster) => {
+                self.wants_changed = true;
+                let until = now + if matches!(cluster.addresses, Addresses::Asked(_)) { cluster.patience } else { PATIENCE };
+                let (before, live) = self.clusters.remove(&owner.1).map(|old| (old.next, old.live)).unzip();
+                self.clusters.insert(owner.1.clone(), Waiting { next: cluster, live: live.flatten(), until });
+                self.warming.insert(owner);
+                before.map(Piece::Cluster)
+            }
+            Piece::Listener(door) => {
+                self.wants_changed = true;
+                let until = now + patience(&door);
+                let (before, live) = self.doors.remove(&owner.1).map(|old| (old.next, old.live)).unzip();
+                self.doors.insert(owner.1.clone(), Waiting { next: door, live: live.flatten(), until });
+                self.warming.insert(owner);
+                before.map(Piece::Listener)
+            }
+            Piece::Endpoints(assignment) => {
+                self.stale_clusters_of(&owner.1);
+                self.assignments.insert(owner.1, assignment).map(Piece::Endpoints)
+            }
+            Piece::Routes(table) => {
+                self.stale_doors_of(&owner.1);
+                self.tables.insert(owner.1, table).map(Piece::Routes)
+            }
+            Piece::Secret(secret) => {
+                self.stale.insert(owner.clone());
+                self.secrets.insert(owner.1, secret).map(Piece::Secret)
+            }
+        })
+    }
+
+    /// The control plane no longer has a resource. One that is asked for by name stays in use, as in Envoy: whoever names it decides.
+    pub fn remove(&mut self, kind: EnvoyKind, name: &Arc<str>) {
+        let owner = (kind, name.clone());
+        match kind {
+            EnvoyKind::Cluster | EnvoyKind::Listener => self.forget(&owner),
+            _ if !self.holds(kind, name) => {
+                self.absent.insert(owner);
+            }
+            _ => {}
+        }
+    }
+
+    /// Undoes a resource that cannot be used: what was there before comes back.
+    pub fn restore(&mut self, owner: &Owner, before: Option<Piece>, now: Instant) {
+        match before {
+            // It was in use: it can stand where it stood.
+            Some(piece) => drop(self.set(piece, now)),
+            None => self.forget(owner),
+        }
+    }
+
+    fn forget(&mut self, owner: &Owner) {
+        let (kind, name) = owner;
+        self.wants_changed = true;
+        self.warming.remove(owner);
+        match kind {
+            EnvoyKind::Cluster => drop(self.clusters.remove(name)),
+            EnvoyKind::Listener => {
+                self.doors.remove(name);
+                self.stale_used(self.uses.get(name).cloned().unwrap_or_default().keys());
+                self.uses.remove(name);
+            }
+            EnvoyKind::Endpoints => {
+                self.assignments.remove(name);
+                self.stale_clusters_of(name);
+            }
+            EnvoyKind::Routes => {
+                self.tables.remove(name);
+                self.stale_doors_of(name);
+            }
+            EnvoyKind::Secret => drop(self.secrets.remove(name)),
+        }
+        self.stale.insert(owner.clone());
+    }
+
+    /// Whether a resource is held.
+    pub fn holds(&self, kind: EnvoyKind, name: &str) -> bool {
+        match kind {
+            EnvoyKind::Cluster => self.clusters.contains_key(name),
+            EnvoyKind::Listener => self.doors.contains_key(name),
+            EnvoyKind::Endpoints => self.assignments.contains_key(name),
+            EnvoyKind::Routes => self.tables.contains_key(name),
+            EnvoyKind::Secret => self.secrets.contains_key(name),
+        }
+    }
+
+    /// What is to be asked for by name of each kind, when that may have changed.
+    pub fn wants(&mut self) -> Option<BTreeMap<EnvoyKind, BTreeSet<Arc<str>>>> {
+        if !std::mem::take(&mut self.wants_changed) {
+            return None;
+        }
+        let mut wants: BTreeMap<EnvoyKind, BTreeSet<Arc<str>>> = BTreeMap::new();
+        self.services.clear();
+        for (name, waiting) in &self.clusters {
+            for cluster in waiting.live.iter().chain([&waiting.next]) {
+                if let Addresses::Asked(service) = &cluster.addresses {
+                    wants.entry(EnvoyKind::Endpoints).or_default().insert(service.clone());
+                    self.services.entry(service.clone()).or_default().insert(name.clone());
+                }
+                wants.entry(EnvoyKind::Secret).or_default().extend(cluster.asks_secrets.iter().cloned());
+            }
+        }
+        for door in self.doors.values().flat_map(|waiting| waiting.live.iter().chain([&waiting.next])) {
+            wants.entry(EnvoyKind::Secret).or_default().extend(door.asks_secrets.iter().cloned());
+            wants.entry(EnvoyKind::Routes).or_default().extend(tables_of(door).map(|(name, _)| name.clone()));
+        }
+        self.drop_unwanted(&wants);
+        Some(wants)
+    }
+
+    /// What nobody names any more is held no more.
+    fn drop_unwanted(&mut self, wants: &BTreeMap<EnvoyKind, BTreeSet<Arc<str>>>) {
+        let empty = BTreeSet::new();
+        let wanted = |kind: EnvoyKind| wants.get(&kind).unwrap_or(&empty);
+        self.assignments.retain(|name, _| wanted(EnvoyKind::Endpoints).contains(name));
+        self.tables.retain(|name, _| wanted(EnvoyKind::Routes).contains(name));
+        let gone: Vec<Arc<str>> =
+            self.secrets.keys().filter(|name| !wanted(EnvoyKind::Secret).contains(*name)).cloned().collect();
+        for name in gone {
+            self.secrets.remove(&name);
+            self.stale.insert((EnvoyKind::Secret, name));
+        }
+        self.absent.retain(|(kind, name)| wanted(*kind).contains(name));
+    }
+
+    /// When something that waits stops waiting.
+    pub fn wake(&self) -> Option<Instant> {
+        let until = |owner: &Owner| match owner.0 {
+            EnvoyKind::Cluster => self.clusters.get(&owner.1).map(|waiting| waiting.until),
+            _ => self.doors.get(&owner.1).map(|waiting| waiting.until),
+        };
+        let gate = match self.gate {
+            Gate::Shut(until) if !self.warming.is_empty() => Some(until),
+            _ => None,
+        };
+        self.warming.iter().filter_map(until).chain(gate).min()
+    }
+
+    /// Lets what is ready go live; what changed of our model by that, in the order in which it is to be applied.
+    pub fn step(&mut self, now: Instant) -> Vec<TypedUpdate> {
+        // Names are known before it is asked whether all of them are there.
+        self.warm(now);
+        let stale = std::mem::take(&mut self.stale);
+        let mut changes: BTreeMap<Kind, TypedUpdate> = BTreeMap::new();
+        // Listeners first: their routes say in which ways clusters are used.
+        for owner in stale.iter().filter(|(kind, _)| *kind == EnvoyKind::Listener) {
+            self.tell(owner, &mut changes);
+        }
+        let used = std::mem::take(&mut self.stale);
+        for owner in stale.iter().chain(used.difference(&stale)).filter(|(kind, _)| *kind != EnvoyKind::Listener) {
+            self.tell(owner, &mut changes);
+        }
+        changes.into_values().filter(|update| !(update.set.is_empty() && update.removed.is_empty())).collect()
+    }
+
+    /// The resource of Envoy that a refused resource of ours comes from.
+    pub fn blame(&self, fault: &InvalidResource) -> Option<Owner> {
+        let key = (fault.kind, fault.name.clone());
+        let owner = self.told.iter().find(|(_, told)| told.contains_key(&key)).map(|(owner, _)| owner.clone())?;
+        match (owner.0, fault.kind) {
+            (EnvoyKind::Cluster, Kind::Endpoints) => match &self.clusters.get(&owner.1)?.next.addresses {
+                Addresses::Asked(service) => Some((EnvoyKind::Endpoints, service.clone())),
+                Addresses::Told(_) => Some(owner),
+            },
+            (EnvoyKind::Listener, Kind::Route) => {
+                let asked = tables_of(&self.doors.get(&owner.1)?.next).next().map(|(name, _)| (EnvoyKind::Routes, name.clone()));
+                Some(asked.unwrap_or(owner))
+            }
+            _ => Some(owner),
+        }
+    }
+
+    /// Everything of our model that was told of.
+    pub fn told(&self) -> impl Iterator<Item = &(Kind, Arc<str>)> {
+        self.told.values().flat_map(BTreeMap::keys)
+    }
+
+    /// Whether everything that is held is live.
+    pub fn is_warm(&self) -> bool {
+        self.warming.is_empty() && !matches!(self.gate, Gate::Shut(_))
+    }
+
+    /// Whether a resource can stand beside those that it meets.
+    fn judge(&self, piece: &Piece) -> Result<(), Fault> {
+        let connect = |_: &str| None;
+        match piece {
+            Piece::Listener(door) => compose::listener(door, &|name| self.tables.get(name).cloned(), &connect).map(drop),
+            Piece::Routes(table) => {
+                let find = |name: &str| if *name == *table.name { Some(table.clone()) } else { self.tables.get(name).cloned() };
+                let users = self
+                    .doors
+                    .values()
+                    .map(|waiting| &waiting.next)
+                    .filter(|door| tables_of(door).any(|(name, _)| *name == table.name));
+                users.into_iter().try_for_each(|door| compose::listener(door, &find, &connect).map(drop))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn warm(&mut self, now: Instant) {
+        let clusters: Vec<Owner> = self.warming.iter().filter(|(kind, _)| *kind == EnvoyKind::Cluster).cloned().collect();
+        for owner in clusters {
+            let ready = self.clusters.get(&owner.1).is_some_and(|waiting| now >= waiting.until || self.is_ready(&waiting.next));
+            if let Some(waiting) = self.clusters.get_mut(&owner.1).filter(|_| ready) {
+                let connect = waiting.live.as_ref().map(|live| live.upstream.timeouts.connect);
+                let changed = connect.is_some_and(|connect| connect != waiting.next.upstream.timeouts.connect);
+                waiting.live = Some(waiting.next.clone());
+                self.warming.remove(&owner);
+                self.stale.insert(owner.clone());
+                if changed || connect.is_none() {
+                    self.stale_callers_of(&owner.1);
+                }
+            }
+        }
+        self.gate = match self.gate {
+            Gate::Shut(until) if now < until => return,
+            Gate::Shut(_) | Gate::Warming if self.warming.iter().any(|(kind, _)| *kind == EnvoyKind::Cluster) => Gate::Warming,
+            _ => Gate::Open,
+        };
+        if self.gate != Gate::Open {
+            return;
+        }
+        let doors: Vec<Owner> = self.warming.iter().filter(|(kind, _)| *kind == EnvoyKind::Listener).cloned().collect();
+        for owner in doors {
+            let ready = self.doors.get(&owner.1).is_some_and(|waiting| now >= waiting.until || self.is_complete(&waiting.next));
+            if let Some(waiting) = self.doors.get_mut(&owner.1).filter(|_| ready) {
+                waiting.live = Some(waiting.next.clone());
+                self.warming.remove(&owner);
+                self.stale.insert(owner);
+            }
+        }
+    }
+
+    /// Whether something is there, or known not to be.
+    fn is_settled(&self, kind: EnvoyKind, name: &Arc<str>) -> bool {
+        self.holds(kind, name) || self.absent.contains(&(kind, name.clone()))
+    }
+
+    fn is_ready(&self, cluster: &Cluster) -> bool {
+        let addresses = match &cluster.addresses {
+            Addresses::Told(_) => true,
+            Addresses::Asked(service) => self.is_settled(EnvoyKind::Endpoints, service),
+        };
+        addresses && cluster.asks_secrets.iter().all(|name| self.is_settled(EnvoyKind::Secret, name))
+    }
+
+    fn is_complete(&self, door: &Door) -> bool {
+        tables_of(door).all(|(name, _)| self.is_settled(EnvoyKind::Routes, name))
+            && door.asks_secrets.iter().all(|name| self.is_settled(EnvoyKind::Secret, name))
+    }
+
+    fn stale_clusters_of(&mut self, service: &str) {
+        let users = self.services.get(service).into_iter().flatten();
+        self.stale.extend(users.map(|cluster| (EnvoyKind::Cluster, cluster.clone())));
+    }
+
+    fn stale_doors_of(&mut self, table: &str) {
+        let uses = |waiting: &&Waiting<Door>| waiting.live.iter().any(|door| tables_of(door).any(|(name, _)| **name == *table));
+        let users = self.doors.iter().filter(|(_, waiting)| uses(waiting)).map(|(name, _)| name.clone());
+        self.stale.extend(users.map(|name| (EnvoyKind::Listener, name)));
+    }
+
+    /// Routes say how long a connection to their cluster may take.
+    fn stale_callers_of(&mut self, cluster: &str) {
+        let callers =
+            self.uses.iter().filter(|(_, uses)| uses.contains_key(cluster)).map(|(name, _)| (EnvoyKind::Listener, name.clone()));
+        self.stale.extend(callers);
+    }
+
+    fn stale_used<'u>(&mut self, clusters: impl Iterator<Item = &'u Arc<str>>) {
+        self.stale.extend(clusters.map(|cluster| (EnvoyKind::Cluster, cluster.clone())));
+    }
+
+    /// What a resource of Envoy is here now.
+    fn made_of(&mut self, owner: &Owner) -> Vec<Resource> {
+        let (kind, name) = owner;
+        match kind {
+            EnvoyKind::Secret => self.secrets.get(name).map(|secret| Resource::Secret((**secret).clone())).into_iter().collect(),
+            EnvoyKind::Cluster => {
+                let Some(cluster) = self.clusters.get(name).and_then(|waiting| waiting.live.clone()) else { return Vec::new() };
+                let asked = match &cluster.addresses {
+                    Addresses::Asked(service) => self.assignments.get(service).map(|assignment| &assignment.endpoints[..]),
+                    Addresses::Told(_) => None,
+                };
+                let variants =
+                    self.uses.values().filter_map(|uses| uses.get(name)).flatten().map(|(key, one)| (key.clone(), one.clone()));
+                compose::cluster(&cluster, asked, &variants.collect())
+            }
+            EnvoyKind::Listener => {
+                let Some(door) = self.doors.get(name).and_then(|waiting| waiting.live.clone()) else { return Vec::new() };
+                let connect =
+                    |cluster: &str| self.clusters.get(cluster)?.live.as_ref().map(|live| live.upstream.timeouts.connect);
+                // What does not fit was refused when it came.
+                let Ok((resources, uses)) = compose::listener(&door, &|name| self.tables.get(name).cloned(), &connect) else {
+                    return Vec::new();
+                };
+                let before = self.uses.insert(name.clone(), uses.clone()).unwrap_or_default();
+                let changed: Vec<Arc<str>> = before
+                    .keys()
+                    .chain(uses.keys())
+                    .filter(|cluster| before.get(*cluster) != uses.get(*cluster))
+                    .cloned()
+                    .collect();
+                self.stale_used(changed.iter());
+                resources
+            }
+            EnvoyKind::Endpoints | EnvoyKind::Routes => Vec::new(),
+        }
+    }
+
+    fn tell(&mut self, owner: &Owner, changes: &mut BTreeMap<Kind, TypedUpdate>) {
+        let mut before = self.told.remove(owner).unwrap_or_default();
+        let mut told = BTreeMap::new();
+        let empty = |kind| TypedUpdate { kind, set: Vec::new(), removed: Vec::new(), rejected: Vec::new() };
+        for resource in self.made_of(owner) {
+            let (kind, name) = (resource.kind(), resource.name().clone());
+            let version = version_of(&encode_body(&resource));
+            if before.remove(&(kind, name.clone())).as_ref() != Some(&version) {
+                let set = SetResource { name: name.clone(), version: version.clone(), resource };
+                changes.entry(kind).or_insert_with(|| empty(kind)).set.push(set);
+            }
+            told.insert((kind, name), version);
+        }
+        for (kind, name) in before.into_keys() {
+            changes.entry(kind).or_insert_with(|| empty(kind)).removed.push(name);
+        }
+        if !told.is_empty() {
+            self.told.insert(owner.clone(), told);
+        }
+    }
+}
+
+/// Tables that a listener asks for, and how long it waits.
+fn tables_of(door: &Door) -> impl Iterator<Item = (&Arc<str>, Duration)> {
+    door.chains.iter().filter_map(|chain| match &chain.http.routes {
+        Routes::Asked(name, patience) => Some((name, *patience)),
+        Routes::Told(_) => None,
+    })
+}
+
+fn patience(door: &Door) -> Duration {
+    tables_of(door).map(|(_, patience)| patience).max().unwrap_or(PATIENCE)
+}

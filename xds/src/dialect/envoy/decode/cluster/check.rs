@@ -1,0 +1,188 @@
+//! How the health of endpoints is found out: probes, and what requests meet. It knows no cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::read::{Fault, Fields, Read, bytes};
+use crate::model::{ActiveCheck, CheckKind, PassiveCheck, Thresholds};
+
+/// Probes at once; Envoy knows no bound.
+const CONCURRENCY: u32 = 100;
+/// Errors in a row after which Envoy ejects an endpoint.
+const ERRORS: u32 = 5;
+/// Most statuses that a range of expected ones may name.
+const STATUSES: std::ops::Range<u64> = 100..600;
+
+/// Probes of our own, where a cluster has some.
+pub(crate) fn active(fields: &mut Fields<'_>) -> Read<Option<ActiveCheck>> {
+    let mut checks = fields.list("health_checks", probe)?;
+    match checks.len() {
+        0 | 1 => Ok(checks.pop()),
+        _ => Err(Fault::new("health_checks", "more than one check of a cluster is not supported")),
+    }
+}
+
+fn probe(fields: &mut Fields<'_>) -> Read<ActiveCheck> {
+    let needed = |name: &'static str| move |found: Option<Duration>| found.ok_or_else(|| Fault::new(name, "is missing"));
+    let timeout = fields.duration("timeout").and_then(needed("timeout"))?;
+    let interval = fields.duration("interval").and_then(needed("interval"))?;
+    fields.ignore(&[
+        "initial_jitter",
+        "interval_jitter",
+        "interval_jitter_percent",
+        "reuse_connection",
+        "event_log_path",
+        "event_logger",
+        "no_traffic_interval",
+        "no_traffic_healthy_interval",
+        "unhealthy_edge_interval",
+        "healthy_edge_interval",
+        "always_log_health_check_failures",
+        "always_log_health_check_success",
+        "alt_port",
+    ]);
+    fields.refuse("tls_options", "is not supported: probes use the TLS of the cluster")?;
+    fields.refuse("transport_socket_match_criteria", "is not supported")?;
+    fields.refuse("grpc_health_check", "is not supported: use http_health_check or tcp_health_check")?;
+    fields.refuse("custom_health_check", "is not supported: use http_health_check or tcp_health_check")?;
+    let failures = fields.small("unhealthy_threshold")?.ok_or_else(|| Fault::new("unhealthy_threshold", "is missing"))?;
+    let successes = fields.small("healthy_threshold")?.ok_or_else(|| Fault::new("healthy_threshold", "is missing"))?;
+    let mut check = ActiveCheck {
+        kind: CheckKind::Tcp,
+        timeout,
+        concurrency: CONCURRENCY,
+        host: None,
+        port: None,
+        method: "GET".into(),
+        path: "/".into(),
+        body: "".into(),
+        verify_certificate: false,
+        headers: Vec::new(),
+        healthy_interval: interval,
+        unhealthy_interval: fields.duration("unhealthy_interval")?.unwrap_or(interval),
+        thresholds: Thresholds {
+            healthy_statuses: vec![200],
+            successes,
+            unhealthy_statuses: Vec::new(),
+            http_failures: failures,
+            tcp_failures: failures,
+            timeouts: failures,
+        },
+        checkers: 0,
+    };
+    let tcp = fields.message("tcp_health_check", |tcp| {
+        tcp.refuse("send", "is not supported: a connection that stands is healthy")?;
+        tcp.refuse("receive", "is not supported: a connection that stands is healthy")
+    })?;
+    let http = fields.message("http_health_check", |http| http_probe(http, &mut check))?;
+    match (tcp, http) {
+        (Some(()), None) | (None, Some(())) => Ok(check),
+        _ => Err(Fault::new("", "expected http_health_check or tcp_health_check")),
+    }
+}
+
+fn http_probe(http: &mut Fields<'_>, check: &mut ActiveCheck) -> Read<()> {
+    check.kind = CheckKind::Http;
+    check.host = http.text("host")?.map(Arc::from);
+    check.path = http.name("path")?;
+    http.refuse("send", "bodies of probes are not supported")?;
+    http.refuse("receive", "looking into answers of probes is not supported")?;
+    http.refuse("service_name_matcher", "is not supported")?;
+    http.refuse("retriable_statuses", "is not supported")?;
+    http.choice("codec_client_type", &[("HTTP1", 0, ())])?;
+    if let Some(method) = http.choice(
+        "method",
+        &[("GET", 1, "GET"), ("HEAD", 2, "HEAD"), ("OPTIONS", 6, "OPTIONS"), ("METHOD_UNSPECIFIED", 0, "GET")],
+    )? {
+        check.method = method.into();
+    }
+    let ranges = http.list("expected_statuses", |range| {
+        let (start, end) = (range.number("start")?.unwrap_or(0), range.number("end")?.unwrap_or(0));
+        let known = STATUSES.contains(&start) && (start..=STATUSES.end).contains(&end);
+        if known { Ok(start..end) } else { Err(Fault::new("", "expected statuses from 100 up to 600")) }
+    })?;
+    if !ranges.is_empty() {
+        check.thresholds.healthy_statuses = ranges.into_iter().flatten().map(|status| status as u16).collect();
+    }
+    // Whatever was not expected is a failure.
+    let good = &check.thresholds.healthy_statuses;
+    check.thresholds.unhealthy_statuses =
+        (STATUSES.start as u16..STATUSES.end as u16).filter(|status| !good.contains(status)).collect();
+    check.headers = http.list("request_headers_to_add", |option| {
+        option.ignore(&["append_action", "append", "keep_empty_value"]);
+        option.required("header", |header| {
+            let raw = header.text("raw_value")?.map(bytes).transpose()?.and_then(|raw| String::from_utf8(raw).ok());
+            let value = header.text("value")?.map(str::to_owned).or(raw).unwrap_or_default();
+            Ok((header.name("key")?, value.into()))
+        })
+    })?;
+    Ok(())
+}
+
+/// What requests meet, where a cluster wants endpoints to be judged by that.
+pub(crate) fn passive(fields: &mut Fields<'_>) -> Read<Option<PassiveCheck>> {
+    fields.message("outlier_detection", |outlier| {
+        // How often and how long endpoints are put aside follows our own clock, and no more than a share of them is: named in the documentation.
+        outlier.ignore(&[
+            "interval",
+            "base_ejection_time",
+            "max_ejection_time",
+            "max_ejection_percent",
+            "max_ejection_time_jitter",
+            "always_eject_one_host",
+            "success_rate_minimum_hosts",
+            "success_rate_request_volume",
+            "success_rate_stdev_factor",
+            "enforcing_success_rate",
+            "failure_percentage_threshold",
+            "failure_percentage_minimum_hosts",
+            "failure_percentage_request_volume",
+            "enforcing_local_origin_success_rate",
+            "successful_active_health_check_uneject_host",
+        ]);
+        outlier
+            .refuse("enforcing_failure_percentage", "ejecting by a share of failures is not supported: use consecutive_5xx")?;
+        outlier.refuse("enforcing_failure_percentage_local_origin", "ejecting by a share of failures is not supported")?;
+        outlier.refuse("monitors", "is not supported")?;
+        outlier.ignore(&["split_external_local_origin_errors"]);
+        let (mut all, mut gateway) = (
+            outlier.small("consecutive_5xx")?.unwrap_or(ERRORS),
+            outlier.small("consecutive_gateway_failure")?.unwrap_or(ERRORS),
+        );
+        let local = outlier.small("consecutive_local_origin_failure")?.unwrap_or(ERRORS);
+        all = enforced(outlier.small("enforcing_consecutive_5xx")?.unwrap_or(100), all)?;
+        gateway = enforced(outlier.small("enforcing_consecutive_gateway_failure")?.unwrap_or(0), gateway)?;
+        let origin = enforced(outlier.small("enforcing_consecutive_local_origin_failure")?.unwrap_or(100), local)?;
+        let (statuses, failures) = match (all, gateway) {
+            (0, 0) => (Vec::new(), 0),
+            (0, gateway) => (vec![502, 503, 504], gateway),
+            (all, 0) => ((500..600).collect(), all),
+            (..) => {
+                return Err(Fault::new(
+                    "enforcing_consecutive_gateway_failure",
+                    "is not supported beside consecutive_5xx: one of them counts",
+                ));
+            }
+        };
+        let local = if failures == 0 { origin } else { failures };
+        Ok(PassiveCheck {
+            thresholds: Thresholds {
+                healthy_statuses: (200..500).collect(),
+                successes: 1,
+                unhealthy_statuses: statuses,
+                http_failures: failures,
+                tcp_failures: local,
+                timeouts: local,
+            },
+        })
+    })
+}
+
+/// A count that is enforced always or never.
+fn enforced(percent: u32, count: u32) -> Read<u32> {
+    match percent {
+        0 => Ok(0),
+        100 => Ok(count),
+        _ => Err(Fault::new("", "enforcing by chance is not supported: expected 0 or 100 percent")),
+    }
+}

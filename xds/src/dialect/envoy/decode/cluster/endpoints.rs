@@ -1,0 +1,133 @@
+//! Addresses of clusters. It knows nothing of how they are used.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::super::piece::Assignment;
+use super::super::read::{Fault, Fields, Read};
+use crate::model::{Endpoint, EndpointStatus, Labels};
+
+/// Endpoints of one cluster.
+const MAX_ENDPOINTS: usize = 20_000;
+/// Longest DNS name (RFC 1035 section 2.3.4), with room for a scope id of an IPv6 literal.
+const MAX_HOST: usize = 255;
+/// Labels of one endpoint.
+const MAX_LABELS: usize = 128;
+/// Who reads labels (Envoy's subset load balancer).
+const SUBSETS: &str = "envoy.lb";
+
+/// Whether names may stand where addresses do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    Allowed,
+    Never,
+}
+
+/// Reads a `ClusterLoadAssignment`.
+pub(crate) fn read(fields: &mut Fields<'_>, lookup: Lookup) -> Read<Assignment> {
+    let name = fields.name("cluster_name")?;
+    fields.message("policy", |policy| {
+        policy.refuse("drop_overloads", "dropping requests here is not supported: use fault injection on a route")?;
+        policy.refuse("endpoint_stale_after", "is not supported: endpoints stay until they are replaced")?;
+        // How soon the next priority helps: Envoy's default is ours.
+        policy.ignore(&["overprovisioning_factor", "weighted_priority_health"]);
+        Ok(())
+    })?;
+    fields.refuse("named_endpoints", "is not supported: write endpoints where they are used")?;
+    let groups = fields.list("endpoints", |group| locality(group, lookup))?;
+    let endpoints: Vec<Endpoint> = groups.into_iter().flatten().collect();
+    if endpoints.len() > MAX_ENDPOINTS {
+        return Err(Fault::new("endpoints", format!("has {} endpoints, at most {MAX_ENDPOINTS} are read", endpoints.len())));
+    }
+    Ok(Assignment { name, endpoints })
+}
+
+fn locality(group: &mut Fields<'_>, lookup: Lookup) -> Read<Vec<Endpoint>> {
+    let zone: Arc<str> = group
+        .message("locality", |locality| {
+            locality.ignore(&["region", "sub_zone"]);
+            Ok(locality.text("zone")?.unwrap_or_default().into())
+        })?
+        .unwrap_or_default();
+    let rank = group.small("priority")?.unwrap_or(0);
+    // Only balancing by weights of localities would look at it, and a cluster that asks for that is refused.
+    group.ignore(&["load_balancing_weight", "proximity", "metadata"]);
+    group.refuse("leds_cluster_locality_config", "is not supported")?;
+    group.refuse("load_balancer_endpoints", "is not supported: use lb_endpoints")?;
+    let priority = i32::try_from(rank).map_or(i32::MIN, |rank| -rank);
+    group.list("lb_endpoints", |one| endpoint(one, &zone, priority, lookup))
+}
+
+fn endpoint(one: &mut Fields<'_>, zone: &Arc<str>, priority: i32, lookup: Lookup) -> Read<Endpoint> {
+    one.refuse("endpoint_name", "is not supported: write the endpoint itself")?;
+    let (host, port) = one.required("endpoint", |endpoint| {
+        endpoint.ignore(&["hostname"]);
+        endpoint.refuse("additional_addresses", "is not supported: one address for each endpoint")?;
+        endpoint.message("health_check_config", |check| {
+            check.refuse("port_value", "is not supported: checks go to the port of the endpoint")?;
+            check.refuse("address", "is not supported: checks go to the address of the endpoint")?;
+            check.refuse("disable_active_health_check", "is not supported")?;
+            check.ignore(&["hostname"]);
+            Ok(())
+        })?;
+        endpoint.required("address", address)
+    })?;
+    let literal = host.parse::<std::net::IpAddr>().is_ok();
+    if !literal && lookup == Lookup::Never {
+        return Err(Fault::new(
+            "endpoint.address.socket_address.address",
+            "expected an IP address; names need the type STRICT_DNS or LOGICAL_DNS",
+        ));
+    }
+    let statuses = [
+        ("UNKNOWN", 0, EndpointStatus::Unknown),
+        ("HEALTHY", 1, EndpointStatus::Healthy),
+        ("UNHEALTHY", 2, EndpointStatus::Unhealthy),
+        ("DRAINING", 3, EndpointStatus::Draining),
+        ("TIMEOUT", 4, EndpointStatus::Unhealthy),
+        ("DEGRADED", 5, EndpointStatus::Unknown),
+    ];
+    let status = one.choice("health_status", &statuses)?.unwrap_or_default();
+    let labels = one.message("metadata", labels)?.unwrap_or_default();
+    let weight = one.small("load_balancing_weight")?.unwrap_or(1);
+    if weight == 0 {
+        return Err(Fault::new("load_balancing_weight", "expected at least 1"));
+    }
+    Ok(Endpoint { host, port, weight, priority, zone: zone.clone(), status, labels })
+}
+
+/// A socket address: host and port.
+pub(crate) fn address(fields: &mut Fields<'_>) -> Read<(Arc<str>, u16)> {
+    fields.refuse("pipe", "Unix domain sockets are not supported")?;
+    fields.refuse("envoy_internal_address", "internal listeners are not supported")?;
+    fields.required("socket_address", |socket| {
+        socket.choice("protocol", &[("TCP", 0, ())])?;
+        socket.refuse("named_port", "is not supported: give port_value")?;
+        socket.refuse("resolver_name", "is not supported: agent.resolvers says who is asked for names")?;
+        socket.ignore(&["ipv4_compat"]);
+        let host = socket.name("address")?;
+        if host.len() > MAX_HOST || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(Fault::new("address", "expected an IP address or a DNS name"));
+        }
+        let port = socket.small("port_value")?.ok_or_else(|| Fault::new("port_value", "is missing"))?;
+        let port = u16::try_from(port).map_err(|_| Fault::new("port_value", "expected at most 65535"))?;
+        Ok((host, port))
+    })
+}
+
+/// What subsets are made by. What others read is theirs.
+fn labels(metadata: &mut Fields<'_>) -> Read<Labels> {
+    metadata.ignore(&["typed_filter_metadata"]);
+    let mut labels: Vec<(Arc<str>, Arc<str>)> = Vec::new();
+    for (who, values) in metadata.map("filter_metadata")? {
+        let Value::Object(values) = values else { continue };
+        if who == SUBSETS {
+            labels.extend(values.iter().filter_map(|(name, value)| Some((name.as_str().into(), value.as_str()?.into()))));
+        }
+    }
+    if labels.len() > MAX_LABELS {
+        return Err(Fault::new("filter_metadata", format!("expected at most {MAX_LABELS} labels")));
+    }
+    Ok(labels.into())
+}

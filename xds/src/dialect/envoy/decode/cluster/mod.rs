@@ -1,0 +1,363 @@
+//! Clusters: how endpoints are used. It knows neither routes nor listeners.
+
+mod check;
+pub(super) mod endpoints;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use endpoints::Lookup;
+
+use super::piece::{Addresses, Cluster};
+use super::read::{Fault, Fields, Read, typed};
+use super::{source, tls};
+use crate::model::{
+    Balancer, CircuitBreakers, HealthChecks, KeepalivePool, PassHost, Scheme, Timeouts, Upstream, ZoneMode, ZonePolicy,
+};
+
+/// Envoy's own default.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The share of healthy endpoints below which Envoy ignores health.
+const PANIC_PERCENT: f64 = 50.0;
+/// Requests of a connection, where Envoy knows no bound.
+const MANY: u32 = u32::MAX;
+/// How long Envoy keeps an idle connection.
+const IDLE: Duration = Duration::from_secs(3600);
+/// Where the protocol towards endpoints is said.
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+/// Fields that say nothing about what is done with requests.
+const IGNORED: [&str; 8] = [
+    "alt_stat_name",
+    "metadata",
+    "per_connection_buffer_limit_bytes",
+    "upstream_connection_options",
+    "wait_for_warm_on_init",
+    "close_connections_on_host_health_failure",
+    "track_timeout_budgets",
+    "track_cluster_stats",
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finding {
+    Static,
+    StrictDns,
+    LogicalDns,
+    Eds,
+}
+
+/// Reads a cluster.
+pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
+    let name = fields.name("name")?;
+    fields.ignore(&IGNORED);
+    let (found, slow_start, zone_mode) = balancing(fields)?;
+    let (balancer, by_hash) = found;
+    let protocol = protocol(fields)?;
+    let transport = transport(fields, &name)?;
+    let (panic_threshold, locality) = common_balancing(fields, zone_mode)?;
+    let (addresses, patience) = addresses(fields, &name)?;
+    let upstream = Upstream {
+        label: fields.text("alt_stat_name")?.map_or_else(|| name.clone(), Arc::from),
+        balancer,
+        scheme: match (transport.is_some(), protocol.http2) {
+            (false, false) => Scheme::Http,
+            (true, false) => Scheme::Https,
+            (false, true) => Scheme::Grpc,
+            (true, true) => Scheme::Grpcs,
+        },
+        pass_host: PassHost::Pass,
+        // Envoy sends nothing again unless a route says so; then the plugin of that route does it.
+        retries: Some(0),
+        retry_timeout: Duration::ZERO,
+        timeouts: Timeouts { connect: fields.duration("connect_timeout")?.unwrap_or(CONNECT_TIMEOUT), ..Timeouts::default() },
+        keepalive: KeepalivePool { idle_timeout: protocol.idle, requests: protocol.requests, ..KeepalivePool::default() },
+        tls: transport.as_ref().map(|tls| tls.upstream.clone()).unwrap_or_default(),
+        checks: HealthChecks { active: check::active(fields)?, passive: check::passive(fields)? },
+        breakers: breakers(fields)?,
+        discovery: None,
+        slow_start,
+        panic_threshold,
+        mesh: None,
+        locality,
+        fleet_load: false,
+        name,
+    };
+    let (secrets, asks_secrets) = transport.map(|tls| (tls.secrets, tls.asks)).unwrap_or_default();
+    Ok(Cluster { upstream, addresses, by_hash, secrets, asks_secrets, patience })
+}
+
+/// Where endpoints come from.
+fn addresses(fields: &mut Fields<'_>, name: &Arc<str>) -> Read<(Addresses, Duration)> {
+    fields.refuse(
+        "cluster_type",
+        "clusters of custom types are not supported; supported are STATIC, STRICT_DNS, LOGICAL_DNS and EDS",
+    )?;
+    let kinds = [
+        ("STATIC", 0, Finding::Static),
+        ("STRICT_DNS", 1, Finding::StrictDns),
+        ("LOGICAL_DNS", 2, Finding::LogicalDns),
+        ("EDS", 3, Finding::Eds),
+    ];
+    let kind = fields.choice("type", &kinds)?.unwrap_or(Finding::Static);
+    // How names are asked for is the node's business: `agent.resolvers` says it once for all.
+    fields.ignore(&[
+        "dns_refresh_rate",
+        "dns_failure_refresh_rate",
+        "respect_dns_ttl",
+        "dns_jitter",
+        "dns_lookup_family",
+        "typed_dns_resolver_config",
+    ]);
+    let asked = fields.message("eds_cluster_config", |eds| {
+        let patience = eds.required("eds_config", source::read)?;
+        Ok((eds.text("service_name")?.map(Arc::from), patience))
+    })?;
+    let lookup = if kind == Finding::Static { Lookup::Never } else { Lookup::Allowed };
+    let told = fields.message("load_assignment", |fields| endpoints::read(fields, lookup))?;
+    match (kind, asked, told) {
+        (Finding::Eds, Some((service, patience)), None) => {
+            Ok((Addresses::Asked(service.unwrap_or_else(|| name.clone())), patience))
+        }
+        (Finding::Eds, None, _) => {
+            Err(Fault::new("eds_cluster_config", "is missing: a cluster of type EDS must say where its endpoints come from"))
+        }
+        (Finding::Eds, Some(_), Some(_)) => Err(Fault::new("load_assignment", "excludes the type EDS")),
+        (_, Some(_), _) => Err(Fault::new("eds_cluster_config", "needs the type EDS")),
+        (Finding::LogicalDns, None, Some(told)) if told.endpoints.len() != 1 => {
+            Err(Fault::new("load_assignment", "expected exactly one endpoint with the type LOGICAL_DNS"))
+        }
+        (_, None, told) => Ok((Addresses::Told(told.map(|told| told.endpoints).unwrap_or_default()), source::PATIENCE)),
+    }
+}
+
+/// What a balancer is, and whether it hashes.
+type Found = (Balancer, bool);
+
+fn by_policy(name: &str) -> Option<Found> {
+    // The key of a hash is said by routes; what a cluster has of its own is a placeholder until one is found there.
+    match name {
+        "ROUND_ROBIN" | "RANDOM" => Some((Balancer::RoundRobin, false)),
+        "LEAST_REQUEST" => Some((Balancer::LeastConn, false)),
+        "RING_HASH" | "MAGLEV" => Some((Balancer::RoundRobin, true)),
+        _ => None,
+    }
+}
+
+fn balancing(fields: &mut Fields<'_>) -> Read<(Found, Duration, ZoneMode)> {
+    let kinds = [
+        ("ROUND_ROBIN", 0, "ROUND_ROBIN"),
+        ("LEAST_REQUEST", 1, "LEAST_REQUEST"),
+        ("RING_HASH", 2, "RING_HASH"),
+        ("RANDOM", 3, "RANDOM"),
+        ("MAGLEV", 5, "MAGLEV"),
+        ("LOAD_BALANCING_POLICY_CONFIG", 7, "LOAD_BALANCING_POLICY_CONFIG"),
+    ];
+    let policy = fields.choice("lb_policy", &kinds)?.unwrap_or("ROUND_ROBIN");
+    let mut slow = Duration::ZERO;
+    for name in ["round_robin_lb_config", "least_request_lb_config"] {
+        slow = slow.max(fields.message(name, tuning)?.unwrap_or_default());
+    }
+    for name in ["ring_hash_lb_config", "maglev_lb_config"] {
+        fields.message(name, hashing)?;
+    }
+    let extension = fields.message("load_balancing_policy", |policy| {
+        // The first that is known counts, as in Envoy.
+        let found = policy.values("policies", |value| {
+            super::read::message(value, |one| {
+                one.required("typed_extension_config", |config| {
+                    config.ignore(&["name"]);
+                    let Some(value) = config.take("typed_config") else { return Err(Fault::new("typed_config", "is missing")) };
+                    Ok(extension(value, 0))
+                })
+            })
+        })?;
+        let mut reason = Fault::new("policies", "must not be empty");
+        for found in found {
+            match found {
+                Ok(found) => return Ok(found),
+                Err(fault) => reason = fault.inside("policies"),
+            }
+        }
+        Err(reason)
+    })?;
+    match (extension, by_policy(policy)) {
+        (Some((found, slow, mode)), _) => Ok((found, slow, mode)),
+        (None, Some(found)) => Ok((found, slow, ZoneMode::Off)),
+        (None, None) => Err(Fault::new("load_balancing_policy", "is missing")),
+    }
+}
+
+/// A policy of load balancing as an extension.
+fn extension(value: &Value, depth: u8) -> Read<(Found, Duration, ZoneMode)> {
+    const FOLDER: &str = "envoy.extensions.load_balancing_policies.";
+    typed(value, |name, fields| {
+        let name = name.strip_prefix(FOLDER).unwrap_or(name);
+        let found = match name.rsplit('.').next() {
+            Some("RoundRobin") => by_policy("ROUND_ROBIN"),
+            Some("Random") => by_policy("RANDOM"),
+            Some("LeastRequest") => by_policy("LEAST_REQUEST"),
+            Some("RingHash" | "Maglev") => by_policy("RING_HASH"),
+            Some("WrrLocality") if depth == 0 => {
+                let inner = fields.required("endpoint_picking_policy", |policy| {
+                    let mut found = policy.list("policies", |one| {
+                        one.required("typed_extension_config", |config| {
+                            config.ignore(&["name"]);
+                            config
+                                .take("typed_config")
+                                .ok_or_else(|| Fault::new("typed_config", "is missing"))
+                                .and_then(|value| extension(value, 1))
+                        })
+                    })?;
+                    found.pop().ok_or_else(|| Fault::new("policies", "must not be empty"))
+                })?;
+                return Ok(inner);
+            }
+            _ => None,
+        };
+        let found = found.ok_or_else(|| Fault::new("@type", format!("{name} is not supported")))?;
+        fields.refuse("locality_lb_config", "balancing by locality is not supported here")?;
+        let slow = if found.1 { hashing(fields).map(|()| Duration::ZERO)? } else { tuning(fields)? };
+        Ok((found, slow, ZoneMode::Off))
+    })
+}
+
+/// What round robin and least request can be tuned by; says how long an endpoint warms up.
+fn tuning(fields: &mut Fields<'_>) -> Read<Duration> {
+    fields.ignore(&["choice_count", "active_request_bias", "enable_full_scan", "selection_method"]);
+    let slow = fields.message("slow_start_config", |slow| {
+        slow.ignore(&["aggression", "min_weight_percent"]);
+        slow.duration("slow_start_window")
+    })?;
+    Ok(slow.flatten().unwrap_or_default())
+}
+
+/// The shape of a ring or table: ours has its own, with the same shares.
+fn hashing(fields: &mut Fields<'_>) -> Read<()> {
+    fields.ignore(&["minimum_ring_size", "maximum_ring_size", "hash_function", "table_size", "use_hostname_for_hashing"]);
+    fields.message("consistent_hashing_lb_config", |common| {
+        common.ignore(&["use_hostname_for_hashing"]);
+        common.refuse("hash_balance_factor", "bounded loads are not supported")
+    })?;
+    fields.refuse("hash_balance_factor", "bounded loads are not supported")
+}
+
+fn common_balancing(fields: &mut Fields<'_>, mode: ZoneMode) -> Read<(u8, ZonePolicy)> {
+    let mut panic = PANIC_PERCENT;
+    fields.message("common_lb_config", |common| {
+        if let Some(said) = common.message("healthy_panic_threshold", |percent| percent.float("value"))? {
+            panic = said.unwrap_or(0.0);
+        }
+        common.ignore(&["update_merge_window", "ignore_new_hosts_until_first_hc", "close_connections_on_host_set_change"]);
+        common.message("consistent_hashing_lb_config", hashing)?;
+        // Without a cluster of its own (`local_cluster_name`) Envoy balances no zones either.
+        common.message("zone_aware_lb_config", |zones| zones.skip())?;
+        common.refuse("locality_weighted_lb_config", "weights of localities are not supported; give endpoints weights")
+    })?;
+    if !(0.0..=100.0).contains(&panic) {
+        return Err(Fault::new("common_lb_config.healthy_panic_threshold", "expected 0 to 100 percent"));
+    }
+    Ok((panic.round() as u8, ZonePolicy { mode, ..ZonePolicy::default() }))
+}
+
+struct Protocol {
+    http2: bool,
+    idle: Duration,
+    requests: u32,
+}
+
+fn protocol(fields: &mut Fields<'_>) -> Read<Protocol> {
+    let mut protocol = Protocol { http2: false, idle: IDLE, requests: MANY };
+    protocol.http2 |= fields.message("http2_protocol_options", |options| options.skip())?.is_some();
+    fields.message("http_protocol_options", http1)?;
+    fields.message("common_http_protocol_options", |common| connections(common, &mut protocol))?;
+    if let Some(most) = fields.small("max_requests_per_connection")? {
+        protocol.requests = most;
+    }
+    fields.refuse("protocol_selection", "USE_DOWNSTREAM_PROTOCOL is not supported: say which protocol the endpoints speak")?;
+    for (name, value) in fields.map("typed_extension_protocol_options")? {
+        let place = |fault: Fault| fault.inside(&format!("typed_extension_protocol_options[{name}]"));
+        typed(value, |kind, options| match kind {
+            HTTP_OPTIONS => http_options(options, &mut protocol),
+            other => Err(Fault::new("@type", format!("{other} is not supported"))),
+        })
+        .map_err(place)?;
+    }
+    Ok(protocol)
+}
+
+fn http_options(options: &mut Fields<'_>, protocol: &mut Protocol) -> Read<()> {
+    options.message("common_http_protocol_options", |common| connections(common, protocol))?;
+    options.message("upstream_http_protocol_options", |upstream| {
+        // What is sent as server name follows the host of the request unless the cluster says one; so does what is verified.
+        upstream.ignore(&["auto_sni", "auto_san_validation"]);
+        upstream.refuse("override_auto_sni_header", "is not supported: the server name follows the host of the request")
+    })?;
+    let explicit = options.message("explicit_http_config", |explicit| {
+        explicit.message("http_protocol_options", http1)?;
+        Ok(explicit.message("http2_protocol_options", |options| options.skip())?.is_some())
+    })?;
+    protocol.http2 |= explicit.unwrap_or(false);
+    options.refuse(
+        "use_downstream_protocol_config",
+        "is not supported: say with explicit_http_config which protocol the endpoints speak",
+    )?;
+    options.refuse("auto_config", "is not supported: say with explicit_http_config which protocol the endpoints speak")
+}
+
+fn http1(options: &mut Fields<'_>) -> Read<()> {
+    options.skip()
+}
+
+fn connections(common: &mut Fields<'_>, protocol: &mut Protocol) -> Read<()> {
+    if let Some(idle) = common.duration("idle_timeout")? {
+        protocol.idle = idle;
+    }
+    if let Some(most) = common.small("max_requests_per_connection")? {
+        protocol.requests = most;
+    }
+    common.ignore(&["max_headers_count", "headers_with_underscores_action"]);
+    common.refuse("max_stream_duration", "is not supported: use the timeout of routes")?;
+    common.refuse("max_connection_duration", "is not supported: use max_requests_per_connection or idle_timeout")
+}
+
+fn transport(fields: &mut Fields<'_>, name: &str) -> Read<Option<tls::Client>> {
+    fields.refuse("transport_socket_matches", "choosing TLS by endpoint is not supported: use one cluster for each")?;
+    let read = |socket: &mut Fields<'_>| {
+        socket.ignore(&["name"]);
+        let Some(config) = socket.take("typed_config") else { return Ok(None) };
+        typed(config, |kind, context| match kind {
+            "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" => tls::client(context, name).map(Some),
+            "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(None),
+            other => Err(Fault::new("@type", format!("{other} is not supported"))),
+        })
+        .map_err(|fault| fault.inside("typed_config"))
+    };
+    Ok(fields.message("transport_socket", read)?.flatten())
+}
+
+fn breakers(fields: &mut Fields<'_>) -> Read<CircuitBreakers> {
+    let mut breakers = CircuitBreakers::default();
+    fields.message("circuit_breakers", |circuit| {
+        circuit.refuse("per_host_thresholds", "is not supported: thresholds are for the whole cluster")?;
+        circuit.list("thresholds", |limits| {
+            if limits.choice("priority", &[("DEFAULT", 0, false), ("HIGH", 1, true)])? == Some(true) {
+                // No route sends anything with high priority: those that would are refused.
+                limits.ignore_all();
+                return Ok(());
+            }
+            limits.ignore(&["track_remaining", "max_retries", "max_connection_pools"]);
+            breakers.max_connections = limits.small("max_connections")?;
+            breakers.max_pending = limits.small("max_pending_requests")?;
+            breakers.max_requests = limits.small("max_requests")?;
+            limits.message("retry_budget", |budget| {
+                budget.ignore(&["min_retry_concurrency"]);
+                let percent = budget.message("budget_percent", |percent| percent.float("value"))?.flatten().unwrap_or(20.0);
+                breakers.retry_budget_percent = Some(percent.clamp(0.0, 100.0).round() as u8);
+                Ok(())
+            })?;
+            Ok(())
+        })
+    })?;
+    Ok(breakers)
+}

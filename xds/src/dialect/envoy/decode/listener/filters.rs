@@ -1,0 +1,450 @@
+//! Filters of HTTP, as plugins of ours that do the same. It knows neither listeners nor routes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::super::piece::{Deed, Filter, Override};
+use super::super::read::{Fault, Fields, Read, TYPE, message, typed};
+use super::super::route::headers::template;
+use super::super::route::matching::{self, Text, Wanted};
+
+const FOLDER: &str = "envoy.extensions.filters.http.";
+/// What Envoy compresses where nothing is said.
+const COMPRESSED: [&str; 8] = [
+    "application/javascript",
+    "application/json",
+    "application/xhtml+xml",
+    "image/svg+xml",
+    "text/css",
+    "text/html",
+    "text/plain",
+    "text/xml",
+];
+
+/// Reads an `HttpFilter`.
+pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Filter> {
+    let name = fields.name("name")?;
+    let disabled = fields.is_on("disabled")?;
+    let optional = fields.is_on("is_optional")?;
+    fields.refuse("config_discovery", "configuration of filters by ECDS is not supported: use typed_config")?;
+    let config = fields.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
+    let kind = config.get(TYPE).and_then(Value::as_str).and_then(|url| url.rsplit('/').next()).unwrap_or_default();
+    let known = kind.strip_prefix(FOLDER).is_some_and(|kind| KNOWN.contains(&kind));
+    if optional && !known {
+        return Ok(Filter { name, does: None, disabled });
+    }
+    let does = typed(config, |kind, fields| filter(kind.strip_prefix(FOLDER).unwrap_or(kind), fields))
+        .map_err(|fault| fault.inside("typed_config"))?;
+    Ok(Filter { name, does, disabled })
+}
+
+/// Types of filters that are known.
+const KNOWN: [&str; 8] = [
+    "router.v3.Router",
+    "cors.v3.Cors",
+    "fault.v3.HTTPFault",
+    "header_mutation.v3.HeaderMutation",
+    "buffer.v3.Buffer",
+    "local_ratelimit.v3.LocalRateLimit",
+    "jwt_authn.v3.JwtAuthentication",
+    "compressor.v3.Compressor",
+];
+
+fn filter(kind: &str, fields: &mut Fields<'_>) -> Read<Option<Deed>> {
+    match kind {
+        "router.v3.Router" => router(fields).map(|()| None),
+        // By itself it does nothing: policies are on routes.
+        "cors.v3.Cors" => Ok(None),
+        "fault.v3.HTTPFault" => fault(fields),
+        "header_mutation.v3.HeaderMutation" => {
+            fields.ignore(&["most_specific_header_mutations_wins"]);
+            Ok(fields.message("mutations", mutations)?.flatten())
+        }
+        "buffer.v3.Buffer" => buffer(fields).map(Some),
+        "local_ratelimit.v3.LocalRateLimit" => local_limit(fields),
+        "jwt_authn.v3.JwtAuthentication" => jwt(fields),
+        "compressor.v3.Compressor" => compressor(fields).map(Some),
+        other => Err(Fault::new("@type", format!("{other} is not supported"))),
+    }
+}
+
+/// Reads `typed_per_filter_config` of a route or virtual host.
+pub(crate) fn overrides(fields: &mut Fields<'_>) -> Read<Vec<(Arc<str>, Override)>> {
+    let mut overrides = Vec::new();
+    for (name, value) in fields.map("typed_per_filter_config")? {
+        let place = |fault: Fault| fault.inside(&format!("typed_per_filter_config[{name}]"));
+        overrides.push((Arc::from(name.as_str()), typed(value, per_route).map_err(place)?));
+    }
+    Ok(overrides)
+}
+
+fn per_route(kind: &str, fields: &mut Fields<'_>) -> Read<Override> {
+    if kind == "envoy.config.route.v3.FilterConfig" {
+        let off = fields.is_on("disabled")?;
+        fields.ignore(&["is_optional"]);
+        let inner =
+            fields.take("config").map(|config| typed(config, per_route)).transpose().map_err(|fault| fault.inside("config"))?;
+        return match (off, inner) {
+            (true, _) => Ok(Override::Off),
+            (false, Some(inner)) => Ok(inner),
+            (false, None) => Err(Fault::new("config", "is missing")),
+        };
+    }
+    let kind = kind.strip_prefix(FOLDER).unwrap_or(kind);
+    let deed = match kind {
+        "cors.v3.CorsPolicy" => cors(fields)?,
+        "fault.v3.HTTPFault" => fault(fields)?,
+        "header_mutation.v3.HeaderMutationPerRoute" => fields.message("mutations", mutations)?.flatten(),
+        "local_ratelimit.v3.LocalRateLimit" => local_limit(fields)?,
+        "buffer.v3.BufferPerRoute" => {
+            let off = fields.is_on("disabled")?;
+            fields.message("buffer", buffer)?.filter(|_| !off)
+        }
+        "compressor.v3.CompressorPerRoute" => {
+            fields.is_on("disabled")?;
+            None
+        }
+        other => return Err(Fault::new("@type", format!("{other} is not supported"))),
+    };
+    Ok(deed.map_or(Override::Off, Override::Does))
+}
+
+fn router(fields: &mut Fields<'_>) -> Read<()> {
+    fields.ignore(&[
+        "dynamic_stats",
+        "start_child_span",
+        "upstream_log",
+        "upstream_log_options",
+        "suppress_envoy_headers",
+        "suppress_grpc_request_failure_code_stats",
+        "respect_expected_rq_timeout",
+    ]);
+    fields.refuse("strict_check_headers", "is not supported")?;
+    fields.refuse("upstream_http_filters", "is not supported: put filters before the router")
+}
+
+/// A share in whole percent.
+fn whole_percent(percent: f64) -> Read<u32> {
+    if percent.fract() == 0.0 && (0.0..=100.0).contains(&percent) {
+        Ok(percent as u32)
+    } else {
+        Err(Fault::new("", "expected whole percents"))
+    }
+}
+
+fn fault(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
+    fields.ignore(&[
+        "delay_percent_runtime",
+        "abort_percent_runtime",
+        "delay_duration_runtime",
+        "abort_http_status_runtime",
+        "max_active_faults_runtime",
+        "response_rate_limit_percent_runtime",
+        "abort_grpc_status_runtime",
+        "disable_downstream_cluster_stats",
+        "filter_metadata",
+    ]);
+    for name in ["upstream_cluster", "downstream_nodes", "max_active_faults", "response_rate_limit"] {
+        fields.refuse(name, "is not supported")?;
+    }
+    let mut conditions = Vec::new();
+    for wanted in fields.list("headers", matching::header)? {
+        match wanted {
+            Wanted::Method(method) => conditions.push(json!(["method", "==", method])),
+            Wanted::Conditions(more) => conditions.extend(more),
+        }
+    }
+    let share = |fields: &mut Fields<'_>, deed: &mut Map<String, Value>| -> Read<bool> {
+        let percent = fields.message("percentage", matching::percent)?.unwrap_or(0.0);
+        deed.insert("percentage".to_owned(), whole_percent(percent).map_err(|fault| fault.inside("percentage"))?.into());
+        if !conditions.is_empty() {
+            deed.insert("vars".to_owned(), json!([conditions]));
+        }
+        Ok(percent > 0.0)
+    };
+    let mut config = Map::new();
+    fields.message("delay", |delay| {
+        delay.refuse("header_delay", "is not supported: use fixed_delay")?;
+        delay.ignore(&["type"]);
+        let duration = delay.duration("fixed_delay")?.unwrap_or(Duration::ZERO);
+        let mut deed = Map::from_iter([("duration".to_owned(), json!(duration.as_secs_f64()))]);
+        if share(delay, &mut deed)? {
+            config.insert("delay".to_owned(), deed.into());
+        }
+        Ok(())
+    })?;
+    fields.message("abort", |abort| {
+        abort.refuse("header_abort", "is not supported: use http_status")?;
+        abort.refuse("grpc_status", "is not supported: use http_status")?;
+        let status = abort
+            .small("http_status")?
+            .filter(|status| (200..600).contains(status))
+            .ok_or_else(|| Fault::new("http_status", "expected 200 to 599"))?;
+        let mut deed =
+            Map::from_iter([("http_status".to_owned(), json!(status)), ("body".to_owned(), json!("fault filter abort"))]);
+        deed.insert("headers".to_owned(), json!({"content-type": "text/plain"}));
+        if share(abort, &mut deed)? {
+            config.insert("abort".to_owned(), deed.into());
+        }
+        Ok(())
+    })?;
+    Ok((!config.is_empty()).then(|| vec![("fault-injection", config.into())]))
+}
+
+/// Edits of fields that a plugin of its own makes, beside those of routes: fields that are set, and fields that are removed.
+fn mutations(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
+    let mut config = Map::new();
+    for (name, ours) in [("request_mutations", "custom_request_headers"), ("response_mutations", "custom_response_headers")] {
+        let edits = fields.list(name, |mutation| {
+            mutation.refuse("remove_on_match", "is not supported: use remove")?;
+            let removed = mutation.text("remove")?.map(|name| (name.to_owned(), Value::from("")));
+            let set = mutation.message("append", |option| {
+                let overwrites = option.choice("append_action", &[("OVERWRITE_IF_EXISTS_OR_ADD", 2, ())])?.is_some();
+                option.ignore(&["keep_empty_value"]);
+                let header = option.required("header", |header| {
+                    let value = header.text("value")?.unwrap_or_default();
+                    Ok((header.name("key")?.to_string(), template(value).map_err(|reason| Fault::new("value", reason))?))
+                })?;
+                match (overwrites, header) {
+                    (true, (name, value)) if !value.is_empty() => Ok((name, Value::from(value))),
+                    (true, _) => Err(Fault::new("header.value", "must not be empty: use remove")),
+                    (false, _) => Err(Fault::new(
+                        "append_action",
+                        "only OVERWRITE_IF_EXISTS_OR_ADD is supported here: put others on routes",
+                    )),
+                }
+            })?;
+            removed.or(set).ok_or_else(|| Fault::new("", "expected remove or append"))
+        })?;
+        if !edits.is_empty() {
+            config.insert(ours.to_owned(), Map::from_iter(edits).into());
+        }
+    }
+    fields.refuse("query_parameter_mutations", "is not supported")?;
+    for name in ["request_trailers_mutations", "response_trailers_mutations"] {
+        fields.refuse(name, "is not supported")?;
+    }
+    Ok((!config.is_empty()).then(|| vec![("headers", config.into())]))
+}
+
+fn buffer(fields: &mut Fields<'_>) -> Read<Deed> {
+    let most = fields
+        .small("max_request_bytes")?
+        .filter(|most| *most > 0)
+        .ok_or_else(|| Fault::new("max_request_bytes", "is missing"))?;
+    Ok(vec![("buffering", json!({"request": true, "max_request_body_bytes": most, "response": false}))])
+}
+
+/// Whether a share that a runtime may change is everything; nothing where it is not said.
+fn always(fields: &mut Fields<'_>, name: &str) -> Read<bool> {
+    match fields.message(name, matching::runtime_percent)? {
+        None => Ok(false),
+        Some(percent) if percent == 0.0 => Ok(false),
+        Some(percent) if percent == 100.0 => Ok(true),
+        Some(_) => Err(Fault::new(name, "by chance is not supported: expected 0 or 100 percent")),
+    }
+}
+
+fn local_limit(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
+    fields.ignore(&[
+        "stat_prefix",
+        "stage",
+        "vh_rate_limits",
+        "always_consume_default_token_bucket",
+        "rate_limited_as_resource_exhausted",
+        "enable_x_ratelimit_headers",
+    ]);
+    for name in [
+        "descriptors",
+        "rate_limits",
+        "request_headers_to_add_when_not_enforced",
+        "response_headers_to_add",
+        "local_rate_limit_per_downstream_connection",
+        "local_cluster_rate_limit",
+    ] {
+        fields.refuse(name, "is not supported")?;
+    }
+    let status = fields.message("status", |status| {
+        // The one enumeration of Envoy whose numbers are the statuses that they mean.
+        match status.take("code") {
+            Some(Value::String(name)) => code(name).ok_or_else(|| Fault::new("code", format!("{name} is not supported"))),
+            Some(value) => {
+                value.as_u64().filter(|code| (400..600).contains(code)).ok_or_else(|| Fault::new("code", "expected 400 to 599"))
+            }
+            None => Ok(429),
+        }
+    })?;
+    let on = always(fields, "filter_enabled")? & always(fields, "filter_enforced")?;
+    let bucket = fields.message("token_bucket", |bucket| {
+        let most = bucket.small("max_tokens")?.unwrap_or(0);
+        let fill = bucket.small("tokens_per_fill")?.unwrap_or(1);
+        let every = bucket.duration("fill_interval")?.ok_or_else(|| Fault::new("fill_interval", "is missing"))?;
+        Ok(json!({
+            "average": fill, "period": every.as_secs_f64(), "burst": most, "key": "listener", "key_type": "constant",
+            "rejected_code": status.unwrap_or(429),
+        }))
+    })?;
+    Ok(bucket.filter(|_| on).map(|bucket| vec![("limit-req", bucket)]))
+}
+
+fn code(name: &str) -> Option<u64> {
+    Some(match name {
+        "TooManyRequests" => 429,
+        "ServiceUnavailable" => 503,
+        "Forbidden" => 403,
+        _ => return None,
+    })
+}
+
+fn jwt(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
+    for name in ["filter_state_rules", "requirement_map", "bypass_cors_preflight", "strip_failure_response"] {
+        fields.refuse(name, "is not supported")?;
+    }
+    let mut providers = Vec::new();
+    for (name, value) in fields.map("providers")? {
+        let provider = message(value, provider).map_err(|fault| fault.inside(&format!("providers[{name}]")))?;
+        providers.push((name, provider));
+    }
+    let rules = fields.list("rules", |rule| {
+        let all = rule.required("match", |matches| Ok(matches.text("prefix")? == Some("/")))?;
+        rule.refuse("requirement_name", "is not supported: use requires")?;
+        let provider = rule.message("requires", |requires| requires.name("provider_name"))?;
+        if all {
+            Ok(provider)
+        } else {
+            Err(Fault::new("match", "expected the prefix `/`: rules are for all requests of the listener"))
+        }
+    })?;
+    match rules.as_slice() {
+        [] | [None] => Ok(None),
+        [Some(wanted)] => match providers.into_iter().find(|(name, _)| ***name == **wanted) {
+            Some((_, config)) => Ok(Some(vec![("jwt-auth", config)])),
+            None => Err(Fault::new("rules[0].requires.provider_name", format!("there is no provider {wanted}"))),
+        },
+        _ => Err(Fault::new("rules", "more than one rule is not supported")),
+    }
+}
+
+fn provider(fields: &mut Fields<'_>) -> Read<Value> {
+    fields.ignore(&[
+        "cache_duration",
+        "jwt_cache_config",
+        "payload_in_metadata",
+        "header_in_metadata",
+        "failed_status_in_metadata",
+        "require_expiration",
+    ]);
+    for name in [
+        "from_headers",
+        "from_params",
+        "from_cookies",
+        "forward_payload_header",
+        "claim_to_headers",
+        "subjects",
+        "max_lifetime",
+        "clear_route_cache",
+        "local_jwks",
+        "normalize_payload_in_metadata",
+    ] {
+        fields.refuse(name, "is not supported")?;
+    }
+    let url = fields.required("remote_jwks", |jwks| {
+        jwks.ignore(&["async_fetch", "retry_policy", "cache_duration"]);
+        jwks.required("http_uri", |uri| {
+            uri.ignore(&["cluster", "timeout"]);
+            uri.name("uri")
+        })
+    })?;
+    let keep = fields.is_on("forward")?;
+    let skew = fields.small("clock_skew_seconds")?.unwrap_or(60);
+    let mut config = json!({"jwks_url": &*url, "consumer_required": false, "query": "access_token", "hide_credentials": !keep, "clock_skew": skew});
+    if let Some(issuer) = fields.text("issuer")? {
+        config["issuers"] = json!([issuer]);
+    }
+    let audiences = fields.texts("audiences")?;
+    if !audiences.is_empty() {
+        config["audiences"] = json!(audiences);
+    }
+    Ok(config)
+}
+
+fn cors(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
+    fields.ignore(&["shadow_enabled", "forward_not_matching_preflights"]);
+    fields.refuse("allow_private_network_access", "is not supported")?;
+    let enabled = if fields.has("filter_enabled") { always(fields, "filter_enabled")? } else { true };
+    let (mut exact, mut patterns) = (Vec::new(), Vec::new());
+    for origin in fields.list("allow_origin_string_match", matching::string)? {
+        match origin {
+            Text::Exact(origin) if origin == "*" => exact = vec!["**".to_owned()],
+            Text::Exact(origin) => exact.push(origin),
+            Text::Pattern(pattern, false) => patterns.push(pattern),
+            Text::Pattern(pattern, true) => patterns.push(format!("(?i){pattern}")),
+        }
+    }
+    if exact.is_empty() && patterns.is_empty() {
+        return Err(Fault::new("allow_origin_string_match", "must not be empty"));
+    }
+    let mut config = json!({"only_preflights": true, "allow_credential": fields.is_on("allow_credentials")?});
+    if !exact.is_empty() {
+        config["allow_origins"] =
+            json!(if exact.iter().any(|origin| origin == "**") { "**".to_owned() } else { exact.join(",") });
+    }
+    if !patterns.is_empty() {
+        config["allow_origins_by_regex"] = json!(patterns);
+    }
+    for name in ["allow_methods", "allow_headers", "expose_headers"] {
+        let said = fields.text(name)?.map(str::to_owned);
+        let every = said.or_else(|| (name != "expose_headers").then(|| "**".to_owned()));
+        if let Some(list) = every {
+            config[name] = json!(list.replace(' ', ""));
+        }
+    }
+    if let Some(age) = fields.text("max_age")? {
+        config["max_age"] = json!(age.parse::<i64>().map_err(|_| Fault::new("max_age", "expected a number of seconds"))?);
+    }
+    Ok(enabled.then(|| vec![("cors", config)]))
+}
+
+fn compressor(fields: &mut Fields<'_>) -> Read<Deed> {
+    fields.refuse("request_direction_config", "compressing requests is not supported")?;
+    fields.ignore(&["choose_first"]);
+    let mut plugin = "gzip";
+    fields.required("compressor_library", |library| {
+        library.ignore(&["name"]);
+        let config = library.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
+        plugin = typed(config, |kind, tuning| {
+            tuning.ignore_all();
+            match kind {
+                "envoy.extensions.compression.gzip.compressor.v3.Gzip" => Ok("gzip"),
+                "envoy.extensions.compression.brotli.compressor.v3.Brotli" => Ok("brotli"),
+                "envoy.extensions.compression.zstd.compressor.v3.Zstd" => Ok("zstd"),
+                other => Err(Fault::new("@type", format!("{other} is not supported"))),
+            }
+        })?;
+        Ok(())
+    })?;
+    let (mut shortest, mut types) = (30, COMPRESSED.map(str::to_owned).to_vec());
+    fields.message("response_direction_config", |direction| {
+        direction.ignore(&["remove_accept_encoding_header", "disable_on_etag_header", "status_header_enabled"]);
+        direction.refuse("uncompressible_response_codes", "is not supported")?;
+        direction.message("common_config", |common| {
+            shortest = common.small("min_content_length")?.unwrap_or(shortest);
+            let said = common.texts("content_type")?;
+            if !said.is_empty() {
+                types = said.into_iter().map(str::to_owned).collect();
+            }
+            common.message("enabled", |flag| {
+                flag.ignore(&["runtime_key"]);
+                if flag.flag("default_value")? == Some(false) {
+                    Err(Fault::new("default_value", "a filter that is off is not supported: leave it out"))
+                } else {
+                    Ok(())
+                }
+            })
+        })?;
+        Ok(())
+    })?;
+    Ok(vec![(plugin, json!({"types": types, "min_length": shortest.max(1), "vary": true}))])
+}

@@ -1,0 +1,195 @@
+//! Listeners: sockets, chains of filters and TLS. It knows nothing of what is done with requests.
+
+pub(super) mod filters;
+mod http;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::cluster::endpoints::address;
+use super::piece::{Chain, Door};
+use super::read::{Fault, Fields, Read, typed};
+use super::tls;
+use crate::model::{
+    Certificate, EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader,
+};
+
+const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+/// Fields that say nothing about what is done with connections.
+const IGNORED: [&str; 9] = [
+    "metadata",
+    "drain_type",
+    "traffic_direction",
+    "access_log",
+    "stat_prefix",
+    "enable_reuse_port",
+    "ignore_global_conn_limit",
+    "continue_on_listener_filters_timeout",
+    "per_connection_buffer_limit_bytes",
+];
+
+/// Reads a listener.
+pub(super) fn read(fields: &mut Fields<'_>) -> Read<Door> {
+    let name = fields.name("name")?;
+    fields.ignore(&IGNORED);
+    for (field, reason) in [
+        ("api_listener", "is for clients of gRPC: it opens no socket"),
+        ("use_original_dst", "is not supported: traffic of applications is captured by heddle capture"),
+        ("transparent", "is not supported"),
+        ("freebind", "is not supported"),
+        ("additional_addresses", "is not supported: use one listener for each address"),
+        ("udp_listener_config", "QUIC and UDP are not supported"),
+        ("connection_balance_config", "is not supported: connections are shared out by the kernel"),
+        ("filter_chain_matcher", "is not supported: use filter_chain_match"),
+        ("internal_listener", "is not supported"),
+        ("listener_specifier", "is not supported"),
+        ("socket_options", "is not supported"),
+        ("tcp_backlog_size", "is not supported"),
+        ("tcp_fast_open_queue_length", "is not supported"),
+    ] {
+        fields.refuse(field, reason)?;
+    }
+    if fields.flag("bind_to_port")? == Some(false) {
+        return Err(Fault::new("bind_to_port", "a listener that opens no socket is not supported"));
+    }
+    let (host, port) = fields.required("address", address)?;
+    let ip: IpAddr = host
+        .parse()
+        .map_err(|_| Fault::new("address.socket_address.address", format!("expected an IP address, found {host:.100?}")))?;
+    let handshake = fields.duration("listener_filters_timeout")?.filter(|limit| !limit.is_zero());
+    let proxied = fields.list("listener_filters", listener_filter)?.into_iter().any(|proxied| proxied);
+    let mut listener = Listener {
+        name: name.clone(),
+        address: SocketAddr::new(ip, port),
+        protocol: ListenerProtocol::Http,
+        proxy_protocol: if proxied { ProxyProtocol::Required(Vec::new()) } else { ProxyProtocol::Off },
+        forwarded: ForwardedTrust::default(),
+        limits: EdgeLimits {
+            handshake_timeout: handshake.unwrap_or(EdgeLimits::default().handshake_timeout),
+            ..EdgeLimits::default()
+        },
+        paths: PathPolicy { reject_encoded_slashes: false, merge_slashes: false, drop_underscore_headers: false },
+        server_header: ServerHeader::default(),
+        expose_reason: false,
+        nodes: Vec::new(),
+    };
+    let mut door = Door { listener: listener.clone(), chains: Vec::new(), secrets: Vec::new(), asks_secrets: Vec::new() };
+    let mut number = 0;
+    let mut chain = |fields: &mut Fields<'_>| {
+        number += 1;
+        read_chain(fields, &format!("listener/{name}/{number}"), &mut listener, &mut door)
+    };
+    let chains = fields.list("filter_chains", &mut chain)?;
+    let default = fields.message("default_filter_chain", &mut chain)?;
+    door.chains = chains.into_iter().chain(default).collect();
+    door.listener = listener;
+    judged(door)
+}
+
+/// Chains must agree where our listeners know no difference.
+fn judged(mut door: Door) -> Read<Door> {
+    let Some(first) = door.chains.first() else { return Err(Fault::new("filter_chains", "must not be empty")) };
+    if door.chains.iter().any(|chain| chain.certificate.is_some() != first.certificate.is_some()) {
+        return Err(Fault::new("filter_chains", "TLS and clear text on one listener are not supported: use two"));
+    }
+    if door.chains.iter().filter(|chain| chain.names.is_empty()).count() > 1 {
+        return Err(Fault::new("filter_chains", "more than one chain fits every server name"));
+    }
+    if first.certificate.is_some() {
+        door.listener.protocol = ListenerProtocol::Https;
+    }
+    Ok(door)
+}
+
+/// Reads a listener filter; whether it is the one that reads the PROXY protocol.
+fn listener_filter(fields: &mut Fields<'_>) -> Read<bool> {
+    fields.ignore(&["name"]);
+    fields.refuse("config_discovery", "is not supported: use typed_config")?;
+    fields.refuse("filter_disabled", "is not supported")?;
+    let config = fields.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
+    typed(config, |kind, filter| {
+        match kind {
+            // Server names and protocols are always looked at.
+            "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+            | "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
+                filter.ignore_all();
+                Ok(false)
+            }
+            "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
+                filter.refuse("allow_requests_without_proxy_protocol", "is not supported: the header is demanded")?;
+                filter.refuse("rules", "is not supported")?;
+                filter.ignore(&["pass_through_tlvs", "stat_prefix"]);
+                Ok(true)
+            }
+            other => Err(Fault::new("@type", format!("{other} is not supported"))),
+        }
+    })
+    .map_err(|fault| fault.inside("typed_config"))
+}
+
+fn read_chain(fields: &mut Fields<'_>, id: &str, listener: &mut Listener, door: &mut Door) -> Read<Chain> {
+    fields.ignore(&["name", "metadata"]);
+    fields.refuse("use_proxy_proto", "is not supported: use the listener filter")?;
+    if let Some(limit) = fields.duration("transport_socket_connect_timeout")?.filter(|limit| !limit.is_zero()) {
+        listener.limits.handshake_timeout = limit;
+    }
+    let names = fields.message("filter_chain_match", chain_match)?.unwrap_or_default();
+    let server = fields.message("transport_socket", |socket| transport(socket, id, &names))?.flatten();
+    let mut managers = fields.list("filters", |filter| {
+        filter.ignore(&["name"]);
+        filter.refuse("config_discovery", "is not supported: use typed_config")?;
+        let config = filter.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
+        typed(config, |kind, manager| match kind {
+            MANAGER => http::read(manager, listener),
+            other => Err(Fault::new("@type", format!("{other} is not supported; supported is {MANAGER}"))),
+        })
+        .map_err(|fault| fault.inside("typed_config"))
+    })?;
+    let Some(http) = managers.pop().filter(|_| managers.is_empty()) else {
+        return Err(Fault::new("filters", "expected exactly one, the http_connection_manager"));
+    };
+    let certificate: Option<Certificate> = server.map(|server| {
+        door.secrets.extend(server.secrets);
+        door.asks_secrets.extend(server.asks);
+        server.certificate
+    });
+    Ok(Chain { names, certificate, http })
+}
+
+/// Server names for which a chain is.
+fn chain_match(fields: &mut Fields<'_>) -> Read<Vec<Arc<str>>> {
+    for name in [
+        "prefix_ranges",
+        "address_suffix",
+        "suffix_len",
+        "source_prefix_ranges",
+        "source_ports",
+        "destination_port",
+        "application_protocols",
+        "source_type",
+        "direct_source_prefix_ranges",
+    ] {
+        fields.refuse(name, "is not supported: chains are told apart by server_names alone")?;
+    }
+    fields.choice("transport_protocol", &[("", 0, ()), ("tls", 1, ()), ("raw_buffer", 2, ())])?;
+    fields.values("server_names", |name| {
+        let name = name.as_str().unwrap_or_default().to_ascii_lowercase();
+        let inner = name.strip_prefix("*.").unwrap_or(&name);
+        if inner.is_empty() || inner.contains('*') {
+            Err(Fault::new("", "expected a name or *.name"))
+        } else {
+            Ok(Arc::from(name))
+        }
+    })
+}
+
+fn transport(socket: &mut Fields<'_>, id: &str, names: &[Arc<str>]) -> Read<Option<tls::Server>> {
+    socket.ignore(&["name"]);
+    let config = socket.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
+    typed(config, |kind, context| match kind {
+        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => tls::server(context, id, names).map(Some),
+        "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(None),
+        other => Err(Fault::new("@type", format!("{other} is not supported"))),
+    })
+    .map_err(|fault| fault.inside("typed_config"))
+}

@@ -1,0 +1,93 @@
+//! From the messages of Envoy to pieces of our model, one file per matter. What cannot be done as it is meant is refused by field; it knows no stream.
+
+pub mod bootstrap;
+mod cluster;
+mod listener;
+pub mod piece;
+pub mod read;
+mod route;
+pub mod source;
+#[cfg(test)]
+pub(crate) mod tests;
+mod tls;
+pub mod wire;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::dialect::envoy::kind::EnvoyKind;
+use cluster::endpoints::{self, Lookup};
+use piece::{Assignment, Cluster, Door, RouteTable};
+use read::{Fault, Fields, Read, message};
+
+pub use read::Fault as DecodeFault;
+pub(crate) use route::action::answer;
+pub(crate) use route::matching::escaped;
+
+/// One resource of Envoy, read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    /// Of CDS.
+    Cluster(Arc<Cluster>),
+    /// Of EDS.
+    Endpoints(Arc<Assignment>),
+    /// Of SDS.
+    Secret(Arc<crate::model::Secret>),
+    /// Of RDS.
+    Routes(Arc<RouteTable>),
+    /// Of LDS.
+    Listener(Arc<Door>),
+}
+
+impl Piece {
+    /// The kind.
+    pub fn kind(&self) -> EnvoyKind {
+        match self {
+            Piece::Cluster(_) => EnvoyKind::Cluster,
+            Piece::Endpoints(_) => EnvoyKind::Endpoints,
+            Piece::Secret(_) => EnvoyKind::Secret,
+            Piece::Routes(_) => EnvoyKind::Routes,
+            Piece::Listener(_) => EnvoyKind::Listener,
+        }
+    }
+
+    /// The name that it gives itself.
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Piece::Cluster(cluster) => &cluster.upstream.name,
+            Piece::Endpoints(assignment) => &assignment.name,
+            Piece::Secret(secret) => &secret.name,
+            Piece::Routes(table) => &table.name,
+            Piece::Listener(door) => &door.listener.name,
+        }
+    }
+}
+
+/// Reads a resource from its tree, as YAML, JSON or [`wire::tree`] give it.
+///
+/// # Errors
+/// The first field that is wrong or that cannot be done as it is meant.
+pub fn decode(kind: EnvoyKind, tree: &Value) -> Read<Piece> {
+    let whole = |fields: &mut Fields<'_>| {
+        fields.ignore(&[read::TYPE]);
+        Ok(match kind {
+            EnvoyKind::Cluster => Piece::Cluster(Arc::new(cluster::read(fields)?)),
+            EnvoyKind::Endpoints => Piece::Endpoints(Arc::new(endpoints::read(fields, Lookup::Never)?)),
+            EnvoyKind::Secret => Piece::Secret(Arc::new(tls::secret(fields)?)),
+            EnvoyKind::Routes => Piece::Routes(Arc::new(route::read(fields)?)),
+            EnvoyKind::Listener => Piece::Listener(Arc::new(listener::read(fields)?)),
+        })
+    };
+    let piece = message(tree, whole)?;
+    if piece.name().is_empty() {
+        return Err(Fault::new("name", "must not be empty"));
+    }
+    Ok(piece)
+}
+
+/// The name that a resource gives itself, also when something else is wrong with it.
+pub fn name_of(kind: EnvoyKind, tree: &Value) -> Option<Arc<str>> {
+    let field = if kind == EnvoyKind::Endpoints { ["cluster_name", "clusterName"] } else { ["name", "name"] };
+    field.iter().find_map(|field| tree.get(field)?.as_str()).map(Arc::from)
+}

@@ -1,0 +1,187 @@
+//! What is read out of each resource of Envoy, before the resources that it names are known. It knows no message and no other resource.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::model::{Certificate, Endpoint, HashOn, Listener, Secret, Upstream};
+
+/// A cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// How its endpoints are used, under the cluster's own name.
+    pub upstream: Upstream,
+    /// Where they come from.
+    pub addresses: Addresses,
+    /// Requests are spread by a hash of what their route says.
+    pub by_hash: bool,
+    /// Key material that it holds itself.
+    pub secrets: Vec<Secret>,
+    /// Names of secrets that it asks SDS for.
+    pub asks_secrets: Vec<Arc<str>>,
+    /// How long it waits for its endpoints before it is used without.
+    pub patience: Duration,
+}
+
+/// Where the endpoints of a cluster come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Addresses {
+    /// EDS, under this name.
+    Asked(Arc<str>),
+    /// The cluster itself.
+    Told(Vec<Endpoint>),
+}
+
+/// A listener, for its chains of filters that take HTTP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Door {
+    /// The socket and what is let in.
+    pub listener: Listener,
+    /// What is done with requests: one, or one for each set of server names.
+    pub chains: Vec<Chain>,
+    /// Key material that it holds itself.
+    pub secrets: Vec<Secret>,
+    /// Names of secrets that it asks SDS for.
+    pub asks_secrets: Vec<Arc<str>>,
+}
+
+/// A chain of filters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chain {
+    /// Server names for which it is; empty is any.
+    pub names: Vec<Arc<str>>,
+    /// What is shown to clients, with TLS.
+    pub certificate: Option<Certificate>,
+    /// What is done with requests.
+    pub http: Http,
+}
+
+/// What is done with the requests of a listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http {
+    /// Where its routes are.
+    pub routes: Routes,
+    /// What runs for each request, in order.
+    pub filters: Vec<Filter>,
+    /// Protocols that a connection may be upgraded to; only WebSocket is.
+    pub websocket: bool,
+    /// A port behind the name of a host does not count.
+    pub strips_port: bool,
+    /// How long a stream may be silent, where its route does not say.
+    pub idle: Duration,
+    /// Requests get an id.
+    pub request_id: bool,
+}
+
+/// Where routes are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Routes {
+    /// RDS has them, under this name, and is waited for this long.
+    Asked(Arc<str>, Duration),
+    /// In the listener.
+    Told(Arc<RouteTable>),
+}
+
+/// A filter of a listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    /// Its name there, by which routes speak of it.
+    pub name: Arc<str>,
+    /// What it does where a route says nothing; `None` where it does nothing then.
+    pub does: Option<Deed>,
+    /// Switched off unless a route switches it on.
+    pub disabled: bool,
+}
+
+/// What a filter does, as plugins of ours.
+pub type Deed = Vec<(&'static str, Value)>;
+
+/// A route configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteTable {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Virtual hosts, in the order given.
+    pub hosts: Vec<VirtualHost>,
+}
+
+/// Routes of some domains.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VirtualHost {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Lower-case domains: exact, `*.suffix`, `prefix.*` or `*`.
+    pub domains: Vec<Arc<str>>,
+    /// Routes, of which the first that fits decides.
+    pub routes: Vec<Route>,
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Its name, empty when not given.
+    pub name: Arc<str>,
+    /// What the path must look like.
+    pub path: Path,
+    /// Further conditions, all of which must hold, as our expressions write them.
+    pub conditions: Vec<Value>,
+    /// Methods; empty is any.
+    pub methods: Vec<Arc<str>>,
+    /// What it does by itself, as plugins of ours.
+    pub plugins: Deed,
+    /// Where requests go; empty when a plugin answers.
+    pub targets: Vec<Target>,
+    /// What the endpoint is told as host is its own name.
+    pub own_host: bool,
+    /// What requests are spread by where the cluster does so.
+    pub hash: Option<HashOn>,
+    /// How long the answer may take; `None` is no limit.
+    pub timeout: Option<Duration>,
+    /// How long its streams may be silent; `None` is what the listener says.
+    pub idle: Option<Duration>,
+    /// What it says of WebSocket, where it does.
+    pub websocket: Option<bool>,
+    /// What it says of the listener's filters, by their names: what they do here, or nothing.
+    pub overrides: Vec<(Arc<str>, Override)>,
+}
+
+/// What a route says of a filter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Override {
+    /// It is not to run.
+    Off,
+    /// It does this instead.
+    Does(Deed),
+}
+
+/// A cluster that requests go to, and its share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Name of the cluster.
+    pub cluster: Arc<str>,
+    /// Its weight.
+    pub weight: u32,
+}
+
+/// What a path must look like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Path {
+    /// Exactly so.
+    Exact(Arc<str>),
+    /// So at its beginning.
+    Prefix(Arc<str>),
+    /// So, or so with a slash and anything behind it.
+    Below(Arc<str>),
+    /// As this pattern, which covers it all.
+    Pattern(Arc<str>),
+}
+
+/// Addresses under the name that a cluster asks EDS for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// The name.
+    pub name: Arc<str>,
+    /// The addresses.
+    pub endpoints: Vec<Endpoint>,
+}

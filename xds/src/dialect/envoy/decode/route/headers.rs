@@ -1,0 +1,144 @@
+//! Edits of header fields, of a route and of all that it stands in. It knows no route.
+
+use serde_json::{Map, Value, json};
+
+use super::super::read::{Fault, Fields, Read, bytes};
+
+/// What is done with fields, of requests or of answers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Edits {
+    add: Vec<(String, String)>,
+    set: Vec<(String, String)>,
+    remove: Vec<String>,
+}
+
+/// Edits of one level: route, virtual host or route configuration.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Level {
+    pub(crate) request: Edits,
+    pub(crate) response: Edits,
+}
+
+/// Reads what a route, a virtual host or a route configuration does with fields.
+pub(crate) fn level(fields: &mut Fields<'_>) -> Read<Level> {
+    let edits = |fields: &mut Fields<'_>, add: &str, remove: &str| -> Read<Edits> {
+        let mut edits = Edits::default();
+        fields.list(add, |option| change(option, &mut edits))?;
+        edits.remove = fields.texts(remove)?.into_iter().map(str::to_owned).collect();
+        Ok(edits)
+    };
+    Ok(Level {
+        request: edits(fields, "request_headers_to_add", "request_headers_to_remove")?,
+        response: edits(fields, "response_headers_to_add", "response_headers_to_remove")?,
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Add,
+    Set,
+}
+
+/// Reads a `HeaderValueOption`.
+pub(crate) fn change(option: &mut Fields<'_>, edits: &mut Edits) -> Read<()> {
+    let actions = [("APPEND_IF_EXISTS_OR_ADD", 0, How::Add), ("OVERWRITE_IF_EXISTS_OR_ADD", 2, How::Set)];
+    let action = option.choice("append_action", &actions)?;
+    let old = option.flag("append")?.map(|append| if append { How::Add } else { How::Set });
+    option.ignore(&["keep_empty_value"]);
+    let (key, value) = option.required("header", |header| {
+        let raw = header.text("raw_value")?.map(bytes).transpose()?;
+        let raw = raw
+            .map(String::from_utf8)
+            .transpose()
+            .map_err(|_| Fault::new("raw_value", "expected text, found bytes that are not UTF-8"))?;
+        let value = header.text("value")?.map(str::to_owned).or(raw).unwrap_or_default();
+        Ok((header.name("key")?.to_string(), template(&value).map_err(|reason| Fault::new("value", reason))?))
+    })?;
+    if key.starts_with(':') || key.eq_ignore_ascii_case("host") {
+        return Err(Fault::new("header.key", "is not changed here: use host_rewrite_literal, prefix_rewrite or regex_rewrite"));
+    }
+    match action.or(old).unwrap_or(How::Add) {
+        How::Add => edits.add.push((key, value)),
+        How::Set => edits.set.push((key, value)),
+    }
+    Ok(())
+}
+
+/// Envoy's command operators as our variables.
+pub(crate) fn template(value: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(&literal(before));
+        if let Some(after) = after.strip_prefix('%') {
+            out.push('%');
+            rest = after;
+            continue;
+        }
+        let (operator, after) =
+            after.split_once('%').ok_or_else(|| "a `%` is not closed; a plain one is written `%%`".to_owned())?;
+        out.push_str(&operator_of(operator)?);
+        rest = after;
+    }
+    out.push_str(&literal(rest));
+    Ok(out)
+}
+
+/// A text that means itself in our templates.
+pub(crate) fn literal(text: &str) -> String {
+    text.replace('$', "\\$")
+}
+
+fn operator_of(operator: &str) -> Result<String, String> {
+    let header = operator.strip_prefix("REQ(").and_then(|rest| rest.strip_suffix(')'));
+    let name = match (header, operator) {
+        (Some(name), _) => super::matching::variable(name)?,
+        (None, "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT") => "remote_addr".to_owned(),
+        (None, "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT") => "realip_remote_addr".to_owned(),
+        (None, "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT") => "server_addr".to_owned(),
+        (None, "DOWNSTREAM_LOCAL_PORT") => "server_port".to_owned(),
+        (None, "PROTOCOL") => "server_protocol".to_owned(),
+        (None, "ROUTE_NAME") => "route_name".to_owned(),
+        (None, "HOSTNAME") => "hostname".to_owned(),
+        (None, "REQUESTED_SERVER_NAME") => "ssl_server_name".to_owned(),
+        _ => return Err(format!("the operator %{operator}% is not supported")),
+    };
+    Ok(format!("${{{name}}}"))
+}
+
+impl Edits {
+    /// The edits of a route, then of its virtual host, then of its configuration, as one: what comes later decides what a field is set to.
+    pub(crate) fn joined<'e>(levels: impl Iterator<Item = &'e Edits>) -> Edits {
+        let mut joined = Edits::default();
+        for level in levels {
+            joined.add.extend(level.add.iter().cloned());
+            joined.remove.extend(level.remove.iter().cloned());
+            joined.set.extend(level.set.iter().cloned());
+        }
+        joined
+    }
+
+    /// Whether nothing is done.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.set.is_empty() && self.remove.is_empty()
+    }
+
+    /// As our plugins write them: first all that is removed, then what is set and added.
+    ///
+    /// Envoy adds before it removes within a level, and so do we; a field that is both added and removed is removed.
+    pub(crate) fn to_plugin(&self) -> Value {
+        let lines: Vec<Value> = self.add.iter().map(|(name, value)| json!(format!("{name}: {value}"))).collect();
+        let set: Map<String, Value> = self.set.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        let mut edits = Map::new();
+        if !lines.is_empty() {
+            edits.insert("add".to_owned(), lines.into());
+        }
+        if !set.is_empty() {
+            edits.insert("set".to_owned(), set.into());
+        }
+        if !self.remove.is_empty() {
+            edits.insert("remove".to_owned(), json!(self.remove));
+        }
+        edits.into()
+    }
+}

@@ -1,0 +1,190 @@
+//! What a request must look like, as our expressions write it. It knows no route.
+
+use serde_json::{Value, json};
+
+use super::super::read::{Fault, Fields, Read};
+
+/// A text that is looked for in a variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Text {
+    Exact(String),
+    /// A regular expression, and whether case counts not.
+    Pattern(String, bool),
+}
+
+/// Reads a `StringMatcher`.
+pub(crate) fn string(fields: &mut Fields<'_>) -> Read<Text> {
+    let any_case = fields.is_on("ignore_case")?;
+    let mut found = Vec::new();
+    if let Some(value) = fields.take("exact") {
+        let text = value.as_str().ok_or_else(|| Fault::new("exact", "expected a text"))?;
+        found.push(if any_case { Text::Pattern(format!("^{}$", escaped(text)), true) } else { Text::Exact(text.to_owned()) });
+    }
+    for (name, before, behind) in [("prefix", "^", ""), ("suffix", "", "$"), ("contains", "", "")] {
+        if let Some(text) = fields.text(name)? {
+            found.push(Text::Pattern(format!("{before}{}{behind}", escaped(text)), any_case));
+        }
+    }
+    found.extend(fields.message("safe_regex", regex)?.map(|pattern| Text::Pattern(whole(&pattern), false)));
+    fields.refuse("custom", "is not supported")?;
+    one(found)
+}
+
+fn one(mut found: Vec<Text>) -> Read<Text> {
+    match found.len() {
+        1 => found.pop().ok_or_else(|| Fault::new("", "expected one pattern")),
+        _ => Err(Fault::new("", "expected exactly one of exact, prefix, suffix, contains and safe_regex")),
+    }
+}
+
+/// Reads a `RegexMatcher`: what it covers must be the whole text.
+pub(crate) fn regex(fields: &mut Fields<'_>) -> Read<String> {
+    fields.ignore(&["google_re2"]);
+    Ok(fields.name("regex")?.to_string())
+}
+
+/// A pattern that must cover the whole text, as Envoy matches.
+pub(crate) fn whole(pattern: &str) -> String {
+    format!("^(?:{pattern})$")
+}
+
+/// A text that means itself in a pattern.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if c.is_ascii()
+            && !c.is_ascii_alphanumeric()
+            && !matches!(c, '_' | '/' | ' ' | '"' | '\'' | ',' | ';' | ':' | '=' | '@' | '%' | '<' | '>' | '`' | '!')
+            && !c.is_ascii_control()
+        {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// A condition on a variable: `[variable, operator, value]`.
+pub(crate) fn condition(variable: &str, text: &Text) -> Value {
+    match text {
+        Text::Exact(text) => json!([variable, "==", text]),
+        Text::Pattern(pattern, false) => json!([variable, "~~", pattern]),
+        Text::Pattern(pattern, true) => json!([variable, "~*", pattern]),
+    }
+}
+
+/// The same, the other way around.
+fn negated(variable: &str, text: &Text) -> Value {
+    match text {
+        Text::Exact(text) => json!([variable, "~=", text]),
+        Text::Pattern(pattern, false) => json!([variable, "!", "~~", pattern]),
+        Text::Pattern(pattern, true) => json!([variable, "!", "~*", pattern]),
+    }
+}
+
+fn present(variable: &str) -> Value {
+    json!([variable, "~=", null])
+}
+
+fn absent(variable: &str) -> Value {
+    json!([variable, "==", null])
+}
+
+/// What a header matcher wants.
+pub(crate) enum Wanted {
+    /// One method.
+    Method(String),
+    /// Conditions, all of which must hold.
+    Conditions(Vec<Value>),
+}
+
+/// Reads a `HeaderMatcher`.
+pub(crate) fn header(fields: &mut Fields<'_>) -> Read<Wanted> {
+    let name = fields.name("name")?;
+    let variable = variable(&name).map_err(|reason| Fault::new("name", reason))?;
+    let inverted = fields.is_on("invert_match")?;
+    let empty_if_missing = fields.is_on("treat_missing_header_as_empty")?;
+    let mut found: Vec<Text> = fields.message("string_match", string)?.into_iter().collect();
+    for (old, before, behind) in
+        [("exact_match", "^", "$"), ("prefix_match", "^", ""), ("suffix_match", "", "$"), ("contains_match", "", "")]
+    {
+        if let Some(text) = fields.text(old)? {
+            let exact = old == "exact_match";
+            found.push(if exact {
+                Text::Exact(text.to_owned())
+            } else {
+                Text::Pattern(format!("{before}{}{behind}", escaped(text)), false)
+            });
+        }
+    }
+    found.extend(fields.message("safe_regex_match", regex)?.map(|pattern| Text::Pattern(whole(&pattern), false)));
+    let range = fields.message("range_match", |range| {
+        let bound = |value: Option<&Value>| match value {
+            None => Ok(0),
+            Some(value) => {
+                value.as_i64().or_else(|| value.as_str()?.parse().ok()).ok_or_else(|| Fault::new("", "expected whole numbers"))
+            }
+        };
+        Ok((bound(range.take("start"))?, bound(range.take("end"))?))
+    })?;
+    let presence = fields.flag("present_match")?;
+    if empty_if_missing {
+        return Err(Fault::new("treat_missing_header_as_empty", "is not supported"));
+    }
+    let conditions = match (found.as_slice(), range, presence) {
+        ([Text::Exact(method)], None, None) if &*name == ":method" && !inverted => return Ok(Wanted::Method(method.clone())),
+        ([text], None, None) if inverted => vec![present(&variable), negated(&variable, text)],
+        ([text], None, None) => vec![condition(&variable, text)],
+        ([], Some((start, end)), None) if !inverted => {
+            vec![json!([&*variable, "~~", "^[+-]?[0-9]+$"]), json!([&*variable, ">=", start]), json!([&*variable, "<", end])]
+        }
+        ([], None, said) if said.unwrap_or(true) != inverted => vec![present(&variable)],
+        ([], None, _) => vec![absent(&variable)],
+        ([], Some(_), None) => return Err(Fault::new("invert_match", "is not supported with range_match")),
+        _ => return Err(Fault::new("", "expected exactly one way to match")),
+    };
+    Ok(Wanted::Conditions(conditions))
+}
+
+/// The variable of a header, pseudo headers of HTTP/2 included.
+pub(crate) fn variable(name: &str) -> Result<String, String> {
+    Ok(match name {
+        ":method" => "method".to_owned(),
+        ":authority" | "host" | "Host" => "http_host".to_owned(),
+        ":path" => "request_uri".to_owned(),
+        ":scheme" => "scheme".to_owned(),
+        name if name.starts_with(':') => return Err(format!("{name} is not supported")),
+        name if name.contains('_') => {
+            return Err("names with an underscore are not supported, since they are one with those with a hyphen".to_owned());
+        }
+        name => format!("http_{}", name.to_ascii_lowercase().replace('-', "_")),
+    })
+}
+
+/// Reads a `QueryParameterMatcher`.
+pub(crate) fn query(fields: &mut Fields<'_>) -> Read<Vec<Value>> {
+    let variable = format!("arg_{}", fields.name("name")?);
+    let text = fields.message("string_match", string)?;
+    let presence = fields.flag("present_match")?;
+    Ok(match (text, presence) {
+        (Some(text), None) => vec![condition(&variable, &text)],
+        (None, Some(false)) => vec![absent(&variable)],
+        (None, _) => vec![present(&variable)],
+        (Some(_), Some(_)) => return Err(Fault::new("", "expected exactly one way to match")),
+    })
+}
+
+/// A share of requests, in percent; all when nothing is said.
+pub(crate) fn percent(fields: &mut Fields<'_>) -> Read<f64> {
+    let parts = fields
+        .choice("denominator", &[("HUNDRED", 0, 1.0), ("TEN_THOUSAND", 1, 100.0), ("MILLION", 2, 10_000.0)])?
+        .unwrap_or(1.0);
+    let numerator = fields.small("numerator")?.unwrap_or(0);
+    Ok((f64::from(numerator) / parts).min(100.0))
+}
+
+/// A share that a runtime may change; ours has none, so that the default counts.
+pub(crate) fn runtime_percent(fields: &mut Fields<'_>) -> Read<f64> {
+    fields.ignore(&["runtime_key"]);
+    fields.required("default_value", percent)
+}

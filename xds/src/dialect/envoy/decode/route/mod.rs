@@ -1,0 +1,196 @@
+//! Route configurations: virtual hosts, routes, and what a request must look like for them. It knows neither listeners nor clusters.
+
+pub(super) mod action;
+pub(super) mod headers;
+pub(super) mod matching;
+mod retry;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::listener::filters;
+use super::piece::{Path, Route, RouteTable, VirtualHost};
+use super::read::{Fault, Fields, Read};
+use headers::{Edits, Level};
+use matching::{Wanted, regex};
+
+/// Routes of one configuration.
+const MAX_ROUTES: usize = 50_000;
+/// What calls of gRPC say.
+const GRPC: &str = "^application/grpc(?:$|[+;])";
+
+/// Reads a `RouteConfiguration`.
+pub(super) fn read(fields: &mut Fields<'_>) -> Read<RouteTable> {
+    let name: Arc<str> = fields.text("name")?.unwrap_or_default().into();
+    let outer = headers::level(fields)?;
+    // Which header fields only we may send, and whether clusters are known: what is missing answers 503, as Envoy's default.
+    fields.ignore(&["internal_only_headers", "validate_clusters", "max_direct_response_body_size_bytes", "metadata"]);
+    fields.refuse("vhds", "virtual hosts on demand are not supported")?;
+    fields.refuse("most_specific_header_mutations_wins", "is not supported")?;
+    fields.refuse("cluster_specifier_plugins", "is not supported: name clusters")?;
+    fields.refuse("request_mirror_policies", "mirroring to a cluster is not supported")?;
+    fields.refuse("typed_per_filter_config", "is not supported here: put it on virtual hosts or routes")?;
+    fields.is_on("ignore_port_in_host_matching").and_then(|on| {
+        if on { Err(Fault::new("ignore_port_in_host_matching", "is not supported: use strip_any_host_port")) } else { Ok(()) }
+    })?;
+    let hosts = fields.list("virtual_hosts", |host| virtual_host(host, &outer))?;
+    let mut seen = BTreeSet::new();
+    for domain in hosts.iter().flat_map(|host| &host.domains) {
+        if !seen.insert(domain) {
+            return Err(Fault::new("virtual_hosts", format!("the domain {domain:.200} is there twice")));
+        }
+    }
+    if hosts.iter().map(|host| host.routes.len()).sum::<usize>() > MAX_ROUTES {
+        return Err(Fault::new("virtual_hosts", format!("expected at most {MAX_ROUTES} routes")));
+    }
+    Ok(RouteTable { name, hosts })
+}
+
+/// What a virtual host says for all of its routes.
+struct Whole<'a> {
+    levels: [&'a Level; 2],
+    overrides: Vec<(Arc<str>, super::piece::Override)>,
+    retry: Option<Value>,
+}
+
+fn virtual_host(fields: &mut Fields<'_>, outer: &Level) -> Read<VirtualHost> {
+    let name = fields.name("name")?;
+    let domains = fields.values("domains", |domain| match domain.as_str().map(domain_of) {
+        Some(domain) => domain,
+        None => Err(Fault::new("", "expected a text")),
+    })?;
+    if domains.is_empty() {
+        return Err(Fault::new("domains", "must not be empty"));
+    }
+    fields.choice("require_tls", &[("NONE", 0, ())])?;
+    fields.ignore(&["virtual_clusters", "metadata", "stat_prefix", "include_is_timeout_retry_header"]);
+    for name in
+        ["include_request_attempt_count", "include_attempt_count_in_response", "per_request_buffer_limit_bytes", "hedge_policy"]
+    {
+        fields.refuse(name, "is not supported")?;
+    }
+    fields.refuse("rate_limits", "the global rate limit service is not supported: use local_ratelimit")?;
+    fields.refuse("retry_policy_typed_config", "is not supported: use retry_policy")?;
+    fields.refuse("request_mirror_policies", "mirroring to a cluster is not supported")?;
+    fields.refuse("matcher", "is not supported: use routes")?;
+    let inner = headers::level(fields)?;
+    let whole = Whole {
+        levels: [&inner, outer],
+        overrides: filters::overrides(fields)?,
+        retry: fields.message("retry_policy", retry::read)?.flatten(),
+    };
+    let routes = fields.list("routes", |one| route(one, &whole))?;
+    Ok(VirtualHost { name, domains, routes })
+}
+
+/// A domain in lower case; a `*` may stand for any beginning or any end.
+fn domain_of(domain: &str) -> Read<Arc<str>> {
+    let domain = domain.to_ascii_lowercase();
+    let inner = domain.strip_prefix('*').or_else(|| domain.strip_suffix('*')).unwrap_or(&domain);
+    if domain.is_empty() || inner.contains('*') || (inner.is_empty() && domain != "*") {
+        return Err(Fault::new("", format!("expected a domain, *.suffix, prefix.* or *, found {domain:.100?}")));
+    }
+    Ok(domain.into())
+}
+
+fn route(fields: &mut Fields<'_>, whole: &Whole<'_>) -> Read<Route> {
+    let name: Arc<str> = fields.text("name")?.unwrap_or_default().into();
+    let (path, methods, conditions) = fields.required("match", conditions)?;
+    fields.ignore(&["metadata", "decorator", "stat_prefix", "tracing"]);
+    fields.refuse("per_request_buffer_limit_bytes", "is not supported: use the buffer filter")?;
+    let level = headers::level(fields)?;
+    let action = action::read(fields, &path)?;
+    let levels = || [&level].into_iter().chain(whole.levels);
+    let request = Edits::joined(levels().map(|level| &level.request));
+    let response = Edits::joined(levels().map(|level| &level.response));
+    let mut plugins = action.plugins;
+    let mut rewrite = action.rewrite;
+    if !request.is_empty() {
+        rewrite.insert("headers".to_owned(), request.to_plugin());
+    }
+    if !rewrite.is_empty() {
+        plugins.push(("proxy-rewrite", rewrite.into()));
+    }
+    if !response.is_empty() {
+        plugins.push(("response-rewrite", serde_json::json!({"headers": response.to_plugin()})));
+    }
+    if !action.retries && !action.targets.is_empty() {
+        plugins.extend(whole.retry.clone().map(|retry| ("retry", retry)));
+    }
+    let mut overrides = filters::overrides(fields)?;
+    let own: BTreeSet<Arc<str>> = overrides.iter().map(|(name, _)| name.clone()).collect();
+    overrides.extend(whole.overrides.iter().filter(|(name, _)| !own.contains(name)).cloned());
+    Ok(Route {
+        name,
+        path,
+        conditions,
+        methods,
+        plugins,
+        targets: action.targets,
+        own_host: action.own_host,
+        hash: action.hash,
+        timeout: action.timeout,
+        idle: action.idle,
+        websocket: action.websocket,
+        overrides,
+    })
+}
+
+/// Reads a `RouteMatch`.
+fn conditions(fields: &mut Fields<'_>) -> Read<(Path, Vec<Arc<str>>, Vec<Value>)> {
+    let any_case = fields.flag("case_sensitive")? == Some(false);
+    let mut paths = Vec::new();
+    // An empty prefix is every path, so that it counts although it is nothing.
+    if let Some(prefix) = fields.take("prefix").and_then(Value::as_str) {
+        paths.push(Path::Prefix(prefix.into()));
+    }
+    paths.extend(fields.text("path")?.map(|path| Path::Exact(path.into())));
+    paths.extend(fields.text("path_separated_prefix")?.map(|path| Path::Below(path.into())));
+    paths.extend(fields.message("safe_regex", regex)?.map(|pattern| Path::Pattern(matching::whole(&pattern).into())));
+    fields.refuse("connect_matcher", "CONNECT is not supported")?;
+    fields.refuse("path_match_policy", "is not supported: use prefix, path, path_separated_prefix or safe_regex")?;
+    fields.refuse("dynamic_metadata", "is not supported")?;
+    fields.refuse("filter_state", "is not supported")?;
+    fields.refuse("tls_context", "is not supported")?;
+    fields.refuse("cookies", "is not supported: match the header cookie")?;
+    if let Some(percent) = fields.message("runtime_fraction", matching::runtime_percent)?
+        && percent < 100.0
+    {
+        return Err(Fault::new("runtime_fraction", "matching by chance is not supported: use weighted_clusters"));
+    }
+    let path = match (paths.pop(), paths.is_empty()) {
+        (Some(path), true) => path,
+        _ => return Err(Fault::new("prefix", "expected exactly one of prefix, path, path_separated_prefix and safe_regex")),
+    };
+    if let Path::Prefix(text) | Path::Exact(text) | Path::Below(text) = &path
+        && !text.is_empty()
+        && !text.starts_with('/')
+    {
+        return Err(Fault::new("prefix", format!("expected a path that starts with `/`, found {text:.100?}")));
+    }
+    let (mut methods, mut conditions) = (Vec::new(), Vec::new());
+    for wanted in fields.list("headers", matching::header)? {
+        match wanted {
+            Wanted::Method(method) if methods.is_empty() => methods.push(Arc::from(method)),
+            Wanted::Method(method) => conditions.push(serde_json::json!(["method", "==", method])),
+            Wanted::Conditions(more) => conditions.extend(more),
+        }
+    }
+    conditions.extend(fields.list("query_parameters", matching::query)?.into_iter().flatten());
+    if fields.message("grpc", |grpc| grpc.skip())?.is_some() {
+        conditions.push(serde_json::json!(["http_content_type", "~~", GRPC]));
+    }
+    Ok((if any_case { without_case(path) } else { path }, methods, conditions))
+}
+
+fn without_case(path: Path) -> Path {
+    let escaped = |text: &str| matching::escaped(text);
+    Path::Pattern(match path {
+        Path::Exact(text) => format!("(?i)^{}$", escaped(&text)).into(),
+        Path::Prefix(text) => format!("(?i)^{}", escaped(&text)).into(),
+        Path::Below(text) => format!("(?i)^{}(?:/.*)?$", escaped(&text)).into(),
+        Path::Pattern(pattern) => pattern,
+    })
+}

@@ -1,0 +1,340 @@
+//! Configurations as Envoys have them, read from JSON and from the wire, and what is refused in them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use heddle_proto::shape::{FieldKind, find};
+use proptest::prelude::*;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use serde_json::{Value, json};
+
+use super::piece::{Addresses, Path, Routes};
+use super::*;
+use crate::model::{Balancer, CheckKind, HashOn, ListenerProtocol, Scheme};
+
+/// A message on the wire, from its JSON; enumerations are numbers in it.
+pub(crate) fn encode(name: &str, value: &Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    if let Some(known) = name.strip_prefix("google.protobuf.") {
+        well_known(known, value, &mut out);
+        return out;
+    }
+    let shape = find(name).unwrap_or_else(|| panic!("no shape of {name}"));
+    for (field, value) in value.as_object().unwrap().iter().filter(|(field, _)| *field != read::TYPE) {
+        let field = shape.fields.iter().find(|known| known.name == field).unwrap_or_else(|| panic!("{name} has no {field}"));
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| encode_one(field.number, field.kind, item, &mut out)),
+            Value::Object(entries) if matches!(field.kind, FieldKind::Map(_)) => {
+                let FieldKind::Map(entry) = field.kind else { unreachable!() };
+                for (key, value) in entries {
+                    let entry = encode(entry, &json!({"key": key, "value": value}));
+                    bytes_of(field.number, &entry, &mut out);
+                }
+            }
+            value => encode_one(field.number, field.kind, value, &mut out),
+        }
+    }
+    out
+}
+
+fn bytes_of(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(bytes.len() as u64, out);
+    out.extend(bytes);
+}
+
+fn encode_one(number: u32, kind: FieldKind, value: &Value, out: &mut Vec<u8>) {
+    match kind {
+        FieldKind::Text => bytes_of(number, value.as_str().unwrap().as_bytes(), out),
+        FieldKind::Bytes => bytes_of(number, &read::bytes(value.as_str().unwrap()).unwrap(), out),
+        FieldKind::Message(name) => bytes_of(number, &encode(name, value), out),
+        FieldKind::Float => {
+            encode_key(number, WireType::SixtyFourBit, out);
+            out.extend(value.as_f64().unwrap().to_le_bytes());
+        }
+        FieldKind::Bool => {
+            encode_key(number, WireType::Varint, out);
+            encode_varint(u64::from(value.as_bool().unwrap()), out);
+        }
+        _ => {
+            encode_key(number, WireType::Varint, out);
+            encode_varint(value.as_i64().unwrap().cast_unsigned(), out);
+        }
+    }
+}
+
+fn well_known(name: &str, value: &Value, out: &mut Vec<u8>) {
+    match name {
+        "Any" => {
+            let url = value[read::TYPE].as_str().unwrap();
+            bytes_of(1, url.as_bytes(), out);
+            bytes_of(2, &encode(url.rsplit('/').next().unwrap(), value), out);
+        }
+        "Duration" => {
+            let seconds: f64 = value.as_str().unwrap().trim_end_matches('s').parse().unwrap();
+            encode_one(1, FieldKind::Signed, &json!(seconds as i64), out);
+            encode_one(2, FieldKind::Signed, &json!((seconds.fract() * 1e9).round() as i64), out);
+        }
+        "BoolValue" => encode_one(1, FieldKind::Bool, value, out),
+        "UInt32Value" => encode_one(1, FieldKind::Unsigned, value, out),
+        "DoubleValue" => encode_one(1, FieldKind::Float, value, out),
+        other => panic!("no encoding of {other}"),
+    }
+}
+
+/// The piece, the same from JSON and from the wire.
+fn both(kind: EnvoyKind, value: &Value) -> Piece {
+    let from_json = decode(kind, value).unwrap_or_else(|fault| panic!("{fault:?}"));
+    let tree = wire::tree(kind.message(), &encode(kind.message(), value)).unwrap();
+    let from_wire = decode(kind, &tree).unwrap_or_else(|fault| panic!("over the wire: {fault:?}"));
+    assert_eq!(from_json, from_wire);
+    assert_eq!(name_of(kind, &tree).as_ref(), Some(from_json.name()));
+    from_json
+}
+
+fn any(kind: &str, mut value: Value) -> Value {
+    value[read::TYPE] = format!("type.googleapis.com/{kind}").into();
+    value
+}
+
+pub(crate) fn eds_cluster(name: &str) -> Value {
+    json!({
+        "name": name, "type": 3, "connect_timeout": "0.25s", "lb_policy": 1,
+        "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": 2}},
+    })
+}
+
+pub(crate) fn assignment(name: &str, port: u16) -> Value {
+    json!({"cluster_name": name, "endpoints": [{"locality": {"zone": "z1"}, "priority": 1, "lb_endpoints": [
+        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}, "load_balancing_weight": 3}]}]})
+}
+
+pub(crate) fn routes(name: &str, cluster: &str) -> Value {
+    json!({"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": cluster}}]}]})
+}
+
+/// A listener whose routes are asked for, or stand in it.
+pub(crate) fn listener(name: &str, table: Option<Value>) -> Value {
+    let mut manager = json!({
+        "stat_prefix": "in",
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": any("envoy.extensions.filters.http.router.v3.Router", json!({}))}],
+    });
+    match table {
+        Some(table) => manager["route_config"] = table,
+        None => {
+            manager["rds"] =
+                json!({"route_config_name": format!("{name}-routes"), "config_source": {"ads": {}, "resource_api_version": 2}})
+        }
+    }
+    json!({
+        "name": name, "address": {"socket_address": {"address": "127.0.0.1", "port_value": 10000}},
+        "filter_chains": [{"filters": [{"name": "hcm", "typed_config": any("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", manager)}]}],
+    })
+}
+
+#[test]
+fn a_cluster_with_all_that_a_cluster_may_have() {
+    let mut value = eds_cluster("c");
+    value["eds_cluster_config"]["service_name"] = "svc".into();
+    value["health_checks"] = json!([{
+        "timeout": "1s", "interval": "5s", "unhealthy_threshold": 3, "healthy_threshold": 2,
+        "http_health_check": {"path": "/up", "host": "h", "expected_statuses": [{"start": 200, "end": 202}]},
+    }]);
+    value["outlier_detection"] = json!({"consecutive_5xx": 7});
+    value["circuit_breakers"] = json!({"thresholds": [{"max_connections": 10, "max_requests": 20}]});
+    value["transport_socket"] = json!({"name": "tls", "typed_config": any("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", json!({
+        "sni": "c.example",
+        "common_tls_context": {
+            "validation_context": {"trusted_ca": {"inline_string": "ROOTS"}},
+            "tls_certificate_sds_secret_configs": [{"name": "client", "sds_config": {"ads": {}}}],
+        },
+    }))});
+    let options = json!({"explicit_http_config": {"http2_protocol_options": {}}});
+    value["typed_extension_protocol_options"] = json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": any("envoy.extensions.upstreams.http.v3.HttpProtocolOptions", options)});
+    let Piece::Cluster(cluster) = both(EnvoyKind::Cluster, &value) else { panic!("no cluster") };
+    let upstream = &cluster.upstream;
+    assert_eq!((upstream.scheme, &upstream.balancer, upstream.retries), (Scheme::Grpcs, &Balancer::LeastConn, Some(0)));
+    assert_eq!(upstream.timeouts.connect, Duration::from_millis(250));
+    assert_eq!(cluster.addresses, Addresses::Asked("svc".into()));
+    assert_eq!(
+        (upstream.tls.verify, upstream.tls.sni.as_deref(), upstream.tls.client_cert.as_deref()),
+        (true, Some("c.example"), Some("client"))
+    );
+    assert_eq!((cluster.secrets.len(), &*cluster.asks_secrets[0]), (1, "client"));
+    let active = upstream.checks.active.as_ref().unwrap();
+    assert_eq!(
+        (active.kind, &*active.path, active.thresholds.healthy_statuses.as_slice()),
+        (CheckKind::Http, "/up", &[200, 201][..])
+    );
+    assert_eq!(upstream.checks.passive.as_ref().unwrap().thresholds.http_failures, 7);
+    assert_eq!((upstream.breakers.max_connections, upstream.breakers.max_requests), (Some(10), Some(20)));
+}
+
+#[test]
+fn endpoints_keep_their_weight_priority_and_zone() {
+    let Piece::Endpoints(found) = both(EnvoyKind::Endpoints, &assignment("svc", 8080)) else { panic!("no endpoints") };
+    let endpoint = &found.endpoints[0];
+    assert_eq!((endpoint.port, endpoint.weight, endpoint.priority, &*endpoint.zone), (8080, 3, -1, "z1"));
+}
+
+#[test]
+fn routes_say_what_to_match_and_where_to_go() {
+    let value = json!({"name": "r", "request_headers_to_add": [{"header": {"key": "x-edge", "value": "%REQ(x-id)%"}, "append_action": 2}], "virtual_hosts": [{
+        "name": "v", "domains": ["Shop.example", "*.shop.example"],
+        "routes": [
+            {"name": "split", "match": {"prefix": "/cart", "headers": [
+                {"name": ":method", "string_match": {"exact": "POST"}}, {"name": "x-tier", "string_match": {"prefix": "go"}, "invert_match": true}]},
+             "route": {"weighted_clusters": {"clusters": [{"name": "a", "weight": 90}, {"name": "b", "weight": 10}]}, "timeout": "3s",
+                "prefix_rewrite": "/basket", "retry_policy": {"retry_on": "5xx,connect-failure", "num_retries": 2},
+                "hash_policy": [{"header": {"header_name": "x-user"}}]}},
+            {"match": {"path": "/old"}, "redirect": {"host_redirect": "new.example", "https_redirect": true, "response_code": 4}},
+            {"match": {"safe_regex": {"regex": "/n/[0-9]+"}}, "direct_response": {"status": 418, "body": {"inline_string": "$tea"}}},
+        ],
+    }]});
+    let Piece::Routes(table) = both(EnvoyKind::Routes, &value) else { panic!("no routes") };
+    let [split, old, number] = table.hosts[0].routes.as_slice() else { panic!("{table:?}") };
+    assert_eq!(table.hosts[0].domains.iter().map(|domain| &**domain).collect::<Vec<_>>(), ["shop.example", "*.shop.example"]);
+    assert_eq!((&split.path, split.methods[0].as_ref(), split.targets.len()), (&Path::Prefix("/cart".into()), "POST", 2));
+    assert_eq!(split.conditions, [json!(["http_x_tier", "~=", null]), json!(["http_x_tier", "!", "~~", "^go"])]);
+    assert_eq!((split.timeout, &split.hash), (Some(Duration::from_secs(3)), &Some(HashOn::Header("x-user".into()))));
+    let plugin = |route: &piece::Route, name: &str| route.plugins.iter().find(|(known, _)| *known == name).unwrap().1.clone();
+    assert_eq!(plugin(split, "retry")["attempts"], 3);
+    assert_eq!(
+        plugin(split, "proxy-rewrite"),
+        json!({"regex_uri": ["^/cart", "/basket"], "headers": {"set": {"x-edge": "${http_x_id}"}}})
+    );
+    assert_eq!(plugin(old, "redirect")["uri"], "https://new.example${uri}");
+    assert_eq!(plugin(old, "redirect")["ret_code"], 308);
+    assert_eq!(number.path, Path::Pattern("^(?:/n/[0-9]+)$".into()));
+    assert_eq!(plugin(number, "fault-injection")["abort"]["body"], "\\$tea");
+}
+
+#[test]
+fn a_listener_asks_for_its_routes_or_has_them() {
+    let Piece::Listener(door) = both(EnvoyKind::Listener, &listener("l", None)) else { panic!("no listener") };
+    assert_eq!(door.chains[0].http.routes, Routes::Asked("l-routes".into(), source::PATIENCE));
+    assert_eq!((door.listener.protocol, door.listener.address.port()), (ListenerProtocol::Http, 10000));
+    let mut value = listener("l", Some(routes("r", "c")));
+    let tls = json!({"common_tls_context": {"tls_certificates": [{"certificate_chain": {"inline_string": "C"}, "private_key": {"inline_string": "K"}}]}});
+    value["filter_chains"][0]["transport_socket"] =
+        json!({"name": "tls", "typed_config": any("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", tls)});
+    value["filter_chains"][0]["filter_chain_match"] = json!({"server_names": ["A.example"]});
+    let Piece::Listener(door) = both(EnvoyKind::Listener, &value) else { panic!("no listener") };
+    assert_eq!(door.listener.protocol, ListenerProtocol::Https);
+    let certificate = door.chains[0].certificate.as_ref().unwrap();
+    assert_eq!((&*certificate.snis[0], &*certificate.secrets[0]), ("a.example", "listener/l/1/certificate/0"));
+}
+
+/// What is refused, where, and a word of the reason.
+#[test]
+fn what_cannot_be_done_is_refused_by_type_and_field() {
+    let cluster = |change: fn(&mut Value)| {
+        let mut value = eds_cluster("c");
+        change(&mut value);
+        decode(EnvoyKind::Cluster, &value).unwrap_err()
+    };
+    let cases = [
+        (cluster(|v| v["lb_policy"] = json!("CLUSTER_PROVIDED")), "lb_policy", "ROUND_ROBIN"),
+        (cluster(|v| v["lb_subset_config"] = json!({"fallback_policy": 1})), "lb_subset_config", "not supported"),
+        (cluster(|v| v["eds_cluster_config"]["eds_config"] = json!({"path": "/x"})), "eds_cluster_config.eds_config.path", "ads"),
+        (
+            cluster(|v| v["transport_socket"] = json!({"typed_config": {"@type": "x/envoy.Alts"}})),
+            "transport_socket.typed_config.@type",
+            "envoy.Alts",
+        ),
+        (
+            cluster(|v| v["health_checks"] = json!([{"timeout": "1s", "interval": "1s", "grpc_health_check": {}}])),
+            "health_checks[0].grpc_health_check",
+            "http_health_check",
+        ),
+    ];
+    for (fault, field, reason) in cases {
+        assert_eq!(fault.field, field, "{fault:?}");
+        assert!(fault.reason.contains(reason), "{fault:?}");
+    }
+    let route = |change: fn(&mut Value)| {
+        let mut value = routes("r", "c");
+        change(&mut value["virtual_hosts"][0]["routes"][0]);
+        decode(EnvoyKind::Routes, &value).unwrap_err().field
+    };
+    assert_eq!(route(|r| r["route"]["cluster_header"] = json!("x")), "virtual_hosts[0].routes[0].route.cluster_header");
+    assert_eq!(
+        route(|r| r["route"]["internal_redirect_policy"] = json!({})),
+        "virtual_hosts[0].routes[0].route.internal_redirect_policy"
+    );
+    assert_eq!(
+        route(|r| r["match"]["runtime_fraction"] = json!({"default_value": {"numerator": 5}})),
+        "virtual_hosts[0].routes[0].match.runtime_fraction"
+    );
+    assert_eq!(route(|r| r["nonsense"] = json!(1)), "virtual_hosts[0].routes[0].nonsense");
+    let mut value = listener("l", None);
+    let manager = &mut value["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["http_filters"][0]["typed_config"] = any("envoy.extensions.filters.http.wasm.v3.Wasm", json!({"config": {}}));
+    let fault = decode(EnvoyKind::Listener, &value).unwrap_err();
+    assert!(fault.field.ends_with("http_filters[0].typed_config.@type") && fault.reason.contains("wasm.v3.Wasm"), "{fault:?}");
+}
+
+#[test]
+fn a_field_that_the_schema_does_not_have_is_refused_by_its_number() {
+    let mut bytes = encode(EnvoyKind::Cluster.message(), &eds_cluster("c"));
+    encode_one(999, FieldKind::Unsigned, &json!(1), &mut bytes);
+    let tree = wire::tree(EnvoyKind::Cluster.message(), &bytes).unwrap();
+    assert!(decode(EnvoyKind::Cluster, &tree).unwrap_err().reason.contains("999"));
+}
+
+fn json_tree() -> impl Strategy<Value = Value> {
+    let name = prop::sample::select(vec![
+        "name",
+        "type",
+        "address",
+        "socket_address",
+        "filter_chains",
+        "filters",
+        "typed_config",
+        "@type",
+        "virtual_hosts",
+        "domains",
+        "routes",
+        "match",
+        "prefix",
+        "route",
+        "cluster",
+        "endpoints",
+        "lb_endpoints",
+        "cluster_name",
+        "connect_timeout",
+        "load_assignment",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        proptest::arbitrary::any::<bool>().prop_map(Value::from),
+        (-5i64..70_000).prop_map(Value::from),
+        "[a-z/*.%$]{0,6}".prop_map(Value::from),
+        Just(json!("1s")),
+        Just(json!("type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager")),
+    ];
+    leaf.prop_recursive(6, 40, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map(name.clone().prop_map(str::to_owned), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_tree_makes_the_readers_panic(tree in json_tree()) {
+        for kind in EnvoyKind::ALL {
+            _ = decode(kind, &tree);
+        }
+        _ = bootstrap::read(&tree);
+    }
+
+    #[test]
+    fn no_bytes_make_the_wire_panic(bytes in prop::collection::vec(proptest::arbitrary::any::<u8>(), 0..200)) {
+        for kind in EnvoyKind::ALL {
+            _ = wire::tree(kind.message(), &bytes).map(|tree| decode(kind, &tree));
+        }
+    }
+}
