@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use heddle_node::config::{Position, Secret, Section};
 use serde_json::{Value, json};
 
-pub use consul::{CatalogSettings, ConsulProviderSettings, KvSettings};
+pub use consul::{CatalogSettings, ConsulProviderSettings, IntentionsSettings, KvSettings};
 pub use identity::{
     CaFiles, CaSettings, FederatedSettings, IdentitySettings, JwksSource, KubernetesSettings, MAX_TOKEN_TTL, ServiceOf,
 };

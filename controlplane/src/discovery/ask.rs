@@ -34,9 +34,16 @@ pub struct Ask {
     /// The port of all instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Instances at addresses of hosts themselves, of their links and of clouds' metadata services, or with names, are left out.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub no_local: bool,
     /// `service` is a prepared query.
     #[serde(default)]
     pub prepared_query: bool,
+}
+
+fn is_off(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Ask {
@@ -57,6 +64,7 @@ impl Ask {
             node_meta: args.node_meta.clone(),
             only_passing: args.only_passing,
             port: args.port,
+            no_local: args.allow_local == Some(false),
             prepared_query: args.prepared_query,
         })
     }

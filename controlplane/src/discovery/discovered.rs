@@ -17,6 +17,8 @@ pub struct Found {
     pub seen_ms: u64,
     /// Since when Consul does not answer, and why; or that an answer is doubted.
     pub fault: Option<(u64, String)>,
+    /// How many instances were left out, and why.
+    pub left_out: Option<String>,
     /// Whether it has been answered, now or before a restart.
     pub answered: bool,
     /// Failures so far.
@@ -64,12 +66,12 @@ impl Discovered {
     pub fn note(&mut self, ask: &Ask, news: News, now_ms: u64) -> bool {
         let Some(found) = self.found.get_mut(ask) else { return false };
         match news {
-            News::Answer(endpoints) => {
+            News::Answer(endpoints, left_out) => {
                 let differs = found.endpoints != endpoints;
                 if differs || !found.answered {
                     self.unwritten.insert(ask.clone());
                 }
-                *found = Found { endpoints, seen_ms: now_ms, fault: None, answered: true, failures: found.failures };
+                *found = Found { endpoints, left_out, seen_ms: now_ms, fault: None, answered: true, failures: found.failures };
                 differs
             }
             News::Doubt(why) => {
@@ -107,6 +109,7 @@ impl Discovered {
                 "service": ask.service,
                 "asked": ask,
                 "endpoints": found.endpoints,
+                "left_out": found.left_out,
                 "answered": found.answered,
                 "written": !self.unwritten.contains(ask),
                 "seen_ms": found.seen_ms,

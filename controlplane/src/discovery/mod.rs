@@ -3,6 +3,7 @@
 mod ask;
 mod discovered;
 mod endpoints;
+mod local;
 mod record;
 mod watch;
 

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::Ask;
 
 const CONSUL: &str = "discovery/consul/";
+/// Bytes of one record: stores bound what is written at once.
+pub(super) const MOST_BYTES: usize = 1 << 20;
 
 #[derive(Serialize, Deserialize)]
 struct Form {
@@ -24,7 +26,23 @@ pub(super) fn key(ask: &Ask) -> String {
     format!("{CONSUL}{}", ask.text())
 }
 
+/// The record of endpoints. What is too long goes without labels, and what is still too long with as many endpoints as fit: traffic needs addresses first.
 pub(super) fn body(endpoints: &[Endpoint]) -> Vec<u8> {
+    let whole = written(endpoints, true);
+    if whole.len() <= MOST_BYTES {
+        return whole;
+    }
+    let mut count = endpoints.len();
+    loop {
+        let short = written(&endpoints[..count], false);
+        if short.len() <= MOST_BYTES || count == 0 {
+            return short;
+        }
+        count = (count * MOST_BYTES / short.len()).min(count - 1);
+    }
+}
+
+fn written(endpoints: &[Endpoint], labelled: bool) -> Vec<u8> {
     let status = |one: EndpointStatus| STATUSES.iter().position(|other| *other == one).and_then(|at| u8::try_from(at).ok());
     let form = |one: &Endpoint| Form {
         host: one.host.to_string(),
@@ -32,7 +50,7 @@ pub(super) fn body(endpoints: &[Endpoint]) -> Vec<u8> {
         weight: one.weight,
         zone: one.zone.to_string(),
         status: status(one.status).unwrap_or_default(),
-        labels: one.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        labels: one.labels.iter().filter(|_| labelled).map(|(name, value)| (name.to_string(), value.to_string())).collect(),
     };
     // Texts and numbers always have a form in JSON.
     serde_json::to_vec(&endpoints.iter().map(form).collect::<Vec<_>>()).unwrap_or_default()

@@ -8,7 +8,7 @@ use heddle_xds::model::{Endpoint, EndpointStatus};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::endpoints::endpoints;
+use super::endpoints::{MOST_ENDPOINTS, endpoints};
 use super::*;
 use crate::model::resources::Upstream;
 use crate::store::RecordWrite;
@@ -19,6 +19,10 @@ fn ask(value: serde_json::Value) -> Option<Ask> {
 
 fn instance(address: &str, port: u16) -> Instance {
     Instance { address: address.into(), port, weight_passing: 1, weight_warning: 1, ..Instance::default() }
+}
+
+fn usable(instances: &[Instance], ask: &Ask) -> Vec<Endpoint> {
+    endpoints(instances, ask).endpoints
 }
 
 #[test]
@@ -56,7 +60,7 @@ fn instances_become_endpoints_with_all_that_consul_says() {
         instance("not a host", 80),
         instance("", 80),
     ];
-    let found = endpoints(&all, false, None);
+    let found = usable(&all, &Ask::default());
     let told: Vec<_> = found.iter().map(|one| (&*one.host, one.port, one.weight, one.status)).collect();
     let expected = [
         ("10.0.0.1", 80, 1, EndpointStatus::Unhealthy),
@@ -69,19 +73,23 @@ fn instances_become_endpoints_with_all_that_consul_says() {
         [("build", "7"), ("color", "green"), ("datacenter", "dc1"), ("node", "n1"), ("tag.=odd", "true"), ("tag.v1", "true")];
     assert_eq!(labels, expected);
     assert_eq!(&*found[1].zone, "a");
-    assert_eq!(&*endpoints(&all, true, None)[0].host, "10.0.0.2", "Consul's order of the nearest");
-    assert!(endpoints(&all, false, Some(99)).iter().all(|one| one.port == 99));
+    assert_eq!(
+        &*usable(&all, &Ask { near: Some("_agent".into()), ..Ask::default() })[0].host,
+        "10.0.0.2",
+        "Consul's order of the nearest"
+    );
+    assert!(usable(&all, &Ask { port: Some(99), ..Ask::default() }).iter().all(|one| one.port == 99));
 }
 
 #[test]
 fn what_was_found_stays_while_consul_is_away_and_over_a_restart() {
     let web = Ask { service: "web".into(), ..Ask::default() };
     let mut discovered = Discovered::default();
-    assert!(!discovered.note(&web, News::Answer(Vec::new()), 1), "nobody asks for it");
+    assert!(!discovered.note(&web, News::Answer(Vec::new(), None), 1), "nobody asks for it");
     discovered.keep(&BTreeSet::from([web.clone()]));
-    let here = endpoints(&[instance("10.0.0.1", 80)], false, None);
-    assert!(discovered.note(&web, News::Answer(here.clone()), 1_000));
-    assert!(!discovered.note(&web, News::Answer(here.clone()), 2_000), "no news");
+    let here = usable(&[instance("10.0.0.1", 80)], &Ask::default());
+    assert!(discovered.note(&web, News::Answer(here.clone(), None), 1_000));
+    assert!(!discovered.note(&web, News::Answer(here.clone(), None), 2_000), "no news");
     for now in [3_000, 9_000] {
         assert!(!discovered.note(&web, News::Away("gone".into()), now));
     }
@@ -104,10 +112,43 @@ fn what_was_found_stays_while_consul_is_away_and_over_a_restart() {
     ]);
     next.keep(&BTreeSet::from([web.clone()]));
     assert_eq!(next.get(&web).unwrap().endpoints, here);
-    assert!(next.note(&web, News::Answer(Vec::new()), 1), "all have gone");
+    assert!(next.note(&web, News::Answer(Vec::new(), None), 1), "all have gone");
     next.writes();
     next.keep(&BTreeSet::new());
     assert_eq!(next.writes(), [RecordWrite::Remove(key.clone())]);
+}
+
+#[test]
+fn local_addresses_are_left_out_only_where_that_is_asked() {
+    let all = [instance("127.0.0.1", 80), instance("169.254.169.254", 80), instance("localhost", 80), instance("10.0.0.1", 80)];
+    assert_eq!(usable(&all, &ask(json!({"discovery_type": "consul", "service_name": "web"})).unwrap()).len(), 4);
+    let guarded =
+        ask(json!({"discovery_type": "consul", "service_name": "web", "discovery_args": {"allow_local": false}})).unwrap();
+    let found = endpoints(&all, &guarded);
+    assert_eq!(found.endpoints.iter().map(|one| &*one.host).collect::<Vec<_>>(), ["10.0.0.1"]);
+    assert!(found.left_out.unwrap().starts_with("3 instances"));
+    let plain = Ask { no_local: false, ..guarded.clone() };
+    assert!(guarded.text() != plain.text() && !plain.text().contains("no_local"), "records from before are found again");
+}
+
+#[test]
+fn what_one_service_says_is_bounded() {
+    let mut loud = instance("10.0.0.1", 80);
+    loud.meta = (0..64).map(|number| (format!("name{number}"), "x".repeat(512))).collect();
+    loud.tags = (0..9_999).map(|number| format!("t{number}")).collect();
+    let bytes = |one: &Endpoint| one.labels.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    assert!(bytes(&usable(&[loud.clone()], &Ask::default())[0]) <= 8 * 1024);
+    let address = |number: u32| std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string();
+    let many: Vec<Instance> =
+        (0..10_100).map(|number| Instance { address: address(number), tags: Vec::new(), ..loud.clone() }).collect();
+    let found = endpoints(&many, &Ask::default());
+    assert_eq!(found.endpoints.len(), MOST_ENDPOINTS);
+    assert!(found.left_out.unwrap().starts_with("100 instances are beyond"));
+    let key = super::record::key(&Ask { service: "s".into(), ..Ask::default() });
+    let body = super::record::body(&found.endpoints);
+    let (_, read) = super::record::read(&key, &body).unwrap();
+    assert!(body.len() <= super::record::MOST_BYTES && read.len() > 5_000, "{} bytes, {} endpoints", body.len(), read.len());
+    assert!(read.iter().all(|one| one.labels.is_empty() && one.port == 80));
 }
 
 proptest! {
@@ -120,7 +161,7 @@ proptest! {
             let standing = if critical { Standing::Critical } else { Standing::Passing };
             Instance { address, port, weight_passing: weight, tags, standing, ..Instance::default() }
         }).collect();
-        let found: Vec<Endpoint> = endpoints(&instances, false, None);
+        let found: Vec<Endpoint> = usable(&instances, &Ask::default());
         let distinct: BTreeSet<_> = found.iter().map(|one| (one.host.clone(), one.port)).collect();
         prop_assert_eq!(distinct.len(), found.len());
         prop_assert!(found.iter().all(|one| one.port != 0 && one.weight <= 65_535 && !one.host.is_empty() && !one.host.contains(' ')));

@@ -6,20 +6,22 @@ use std::time::Duration;
 use heddle_node::clock;
 use heddle_node::consul::{Belief, Consul, ConsulError, Instance, Seen, Verdict, pause};
 use heddle_xds::model::Endpoint;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 
-use super::endpoints::endpoints;
+use super::endpoints::{Usable, endpoints};
 use super::{Ask, Discovered};
 
 /// How often a prepared query is executed; these cannot be watched.
 const POLL: Duration = Duration::from_secs(5);
+/// What may wait to be taken note of; watchers wait when there is more, and then look at Consul less often.
+const WAITING: usize = 256;
 
 /// What happened to an ask.
 #[derive(Debug, Clone, PartialEq)]
 pub enum News {
-    /// Its instances are these.
-    Answer(Vec<Endpoint>),
+    /// Its instances are these; some may have been left out, for this reason.
+    Answer(Vec<Endpoint>, Option<String>),
     /// An answer was empty without a reason; what was known before stays for now.
     Doubt(String),
     /// Consul does not answer.
@@ -27,13 +29,13 @@ pub enum News {
 }
 
 /// What watchers have to tell, in the order in which it came.
-pub type Told = UnboundedReceiver<(Ask, News)>;
+pub type Told = Receiver<(Ask, News)>;
 
 /// The watchers at work.
 pub struct Watchers {
     consul: Option<Consul>,
     tasks: HashMap<Ask, Task>,
-    told: UnboundedSender<(Ask, News)>,
+    told: Sender<(Ask, News)>,
     dice: fastrand::Rng,
 }
 
@@ -49,7 +51,7 @@ impl Drop for Task {
 impl Watchers {
     /// Watchers of `consul`, and what they tell. Without one every ask is told so.
     pub fn new(consul: Option<Consul>, dice: fastrand::Rng) -> (Watchers, Told) {
-        let (told, news) = unbounded_channel();
+        let (told, news) = channel(WAITING);
         (Watchers { consul, tasks: HashMap::new(), told, dice }, news)
     }
 
@@ -63,13 +65,14 @@ impl Watchers {
             let Some(consul) = self.consul.clone() else {
                 let why =
                     "no Consul is configured: add `providers: { consul: { address: … } }` to the control plane's heddle.yaml";
+                let (told, news) = (self.told.clone(), (ask.clone(), News::Away(why.to_owned())));
                 // Nobody listens any more: the process ends.
-                let _ = self.told.send((ask.clone(), News::Away(why.to_owned())));
+                self.tasks.insert(ask.clone(), Task(tokio::spawn(async move { drop(told.send(news).await) })));
                 continue;
             };
             let held = known.get(ask).is_some_and(|found| !found.endpoints.is_empty());
-            let watcher =
-                Watcher { ask: ask.clone(), belief: Belief::new(held), unsure: held, told: self.told.clone(), away: false };
+            let (belief, told) = (Belief::new(held), self.told.clone());
+            let watcher = Watcher { ask: ask.clone(), belief, unsure: held, told, away: false, left_out: None };
             let dice = self.dice.fork();
             let task = if ask.prepared_query {
                 tokio::spawn(watcher.poll(consul, dice))
@@ -86,8 +89,10 @@ struct Watcher {
     belief: Belief,
     /// The next answer cannot be compared with what is known: it was known before a restart or a failure.
     unsure: bool,
-    told: UnboundedSender<(Ask, News)>,
+    told: Sender<(Ask, News)>,
     away: bool,
+    /// What was told of instances that are left out.
+    left_out: Option<String>,
 }
 
 impl Watcher {
@@ -99,15 +104,15 @@ impl Watcher {
                     Ok(seen) => seen,
                     Err(_) => {
                         self.belief.settle();
-                        self.tell(News::Answer(Vec::new()));
+                        self.tell(News::Answer(Vec::new(), None)).await;
                         continue;
                     }
                 },
                 None => watch.next().await,
             };
             match seen {
-                Ok(seen) => self.seen(&seen),
-                Err(error) => self.failed(&error),
+                Ok(seen) => self.seen(&seen).await,
+                Err(error) => self.failed(&error).await,
             }
         }
     }
@@ -122,11 +127,11 @@ impl Watcher {
                     failures = 0;
                     // Nothing but being said twice speaks for emptiness.
                     let reset = self.belief.ends().is_none();
-                    self.seen(&Seen { value, index: round, reset, filtered: false });
+                    self.seen(&Seen { value, index: round, reset, filtered: false }).await;
                     POLL
                 }
                 Err(error) => {
-                    self.failed(&error);
+                    self.failed(&error).await;
                     failures = failures.saturating_add(1);
                     pause(failures, &mut dice)
                 }
@@ -135,14 +140,20 @@ impl Watcher {
         }
     }
 
-    fn seen(&mut self, seen: &Seen<Vec<Instance>>) {
+    async fn seen(&mut self, seen: &Seen<Vec<Instance>>) {
         if std::mem::take(&mut self.away) {
             tracing::info!(service = self.ask.service, "Consul answers again");
         }
-        let endpoints = endpoints(&seen.value, self.ask.near.is_some(), self.ask.port);
+        let Usable { endpoints, left_out } = endpoints(&seen.value, &self.ask);
+        if self.left_out != left_out {
+            if let Some(why) = &left_out {
+                tracing::warn!(service = self.ask.service, why, "instances in Consul are left out");
+            }
+            self.left_out.clone_from(&left_out);
+        }
         let unsure = seen.reset || std::mem::take(&mut self.unsure);
         match self.belief.judge(endpoints.is_empty(), seen.index, unsure, seen.filtered, clock::now()) {
-            Verdict::Believe => self.tell(News::Answer(endpoints)),
+            Verdict::Believe => self.tell(News::Answer(endpoints, left_out)).await,
             Verdict::Doubt => {
                 let why = if seen.filtered {
                     "Consul's ACLs take instances out of the answer: give the token service:read and node:read"
@@ -150,22 +161,22 @@ impl Watcher {
                     "Consul has begun anew and knows no instance yet; the ones from before stay until it does, or for a minute"
                 };
                 tracing::warn!(service = self.ask.service, why, "an empty answer is doubted");
-                self.tell(News::Doubt(why.to_owned()));
+                self.tell(News::Doubt(why.to_owned())).await;
             }
         }
     }
 
-    fn failed(&mut self, error: &ConsulError) {
+    async fn failed(&mut self, error: &ConsulError) {
         self.unsure = true;
         self.belief.away(clock::now());
         if !std::mem::replace(&mut self.away, true) {
             tracing::warn!(service = self.ask.service, %error, "instances in Consul are not known any more; the last known ones stay");
         }
-        self.tell(News::Away(error.to_string()));
+        self.tell(News::Away(error.to_string())).await;
     }
 
-    fn tell(&self, news: News) {
+    async fn tell(&self, news: News) {
         // Nobody listens any more: the process ends.
-        let _ = self.told.send((self.ask.clone(), news));
+        let _ = self.told.send((self.ask.clone(), news)).await;
     }
 }

@@ -57,7 +57,7 @@ fn services_ask_for_routes_by_their_tags() {
     };
     consul.register("shop", "s1", at("127.141.0.1"), &tags("Host(`shop.example`) && PathPrefix(`/api`)"));
     consul.register("hidden", "h1", at("127.141.0.9"), &json!({ "Tags": ["v1"] }));
-    let heddle = with(&consul, "catalog: {}");
+    let heddle = with(&consul, "catalog: { allow_local: true }");
     let ask = |host: &str, path: &str| client::send(heddle.http, "GET", path, &[("Host", host)], b"").ok();
     let answer = until("the shop", || ask("shop.example", "/api/x").filter(|answer| answer.status == 200));
     assert_eq!((answer.text().as_str(), answer.field("x-mark")), ("127.141.0.1", Some("yes")));
@@ -66,6 +66,16 @@ fn services_ask_for_routes_by_their_tags() {
     consul.register("shop", "s1", at("127.141.0.1"), &tags("Host(`shop.example`) && Method(`GET`) && !Path(`/no`)"));
     until("the changed rule", || ask("shop.example", "/other").filter(|answer| answer.status == 200));
     assert_eq!(ask("shop.example", "/no").unwrap().status, 404);
+    let guarded = with(&consul, "catalog: {}");
+    let asked = until("the route of the guarded one", || {
+        let answer = client::send(guarded.http, "GET", "/other", &[("Host", "shop.example")], b"").ok()?;
+        (answer.status != 404).then_some(answer)
+    });
+    assert_eq!(asked.status, 503, "who registers a service does not choose the host's own addresses: {}", asked.text());
+    until("what is left out to be told", || {
+        let shown = guarded.admin("GET", "/discovery/services", Value::Null).json();
+        shown[0]["left_out"].as_str()?.contains("allow_local").then_some(())
+    });
     consul.register("shop", "s1", at("127.141.0.1"), &tags("Hots(`shop.example`)"));
     until("the fault to be told", || status(&heddle).contains("unknown matcher Hots").then_some(()));
     assert_eq!(ask("shop.example", "/other").unwrap().status, 200, "the last good routes stay");

@@ -23,6 +23,18 @@ pub enum CheckStatus {
     Critical,
 }
 
+impl CheckStatus {
+    /// Its name in Consul.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CheckStatus::Passing => "passing",
+            CheckStatus::Warning => "warning",
+            CheckStatus::Critical => "critical",
+        }
+    }
+}
+
 /// A check that lives from being told about: silence for longer than `ttl` makes it critical.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TtlCheck {

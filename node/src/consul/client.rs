@@ -10,9 +10,10 @@ use http::{HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::Full;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ConsulError;
+use super::crowd::Crowds;
 use super::query::{Query, Scope};
 use super::settings::ConsulSettings;
 use super::tls;
@@ -34,6 +35,7 @@ struct Inner {
     preferred: AtomicUsize,
     token: Mutex<Option<Secret>>,
     queries: Arc<Semaphore>,
+    crowds: Crowds,
     crowded: AtomicBool,
 }
 
@@ -62,9 +64,9 @@ impl Consul {
             return Err(ConsulError::Settings("Consul: expected at least one address".into()));
         }
         let queries = Arc::new(Semaphore::new(usize::try_from(settings.max_queries).unwrap_or(1)));
-        let (preferred, crowded) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let consul =
-            Consul { inner: Arc::new(Inner { settings, targets, preferred, token: Mutex::default(), queries, crowded }) };
+        let (preferred, crowded, crowds) = (AtomicUsize::new(0), AtomicBool::new(false), Crowds::default());
+        let token = Mutex::default();
+        let consul = Consul { inner: Arc::new(Inner { settings, targets, preferred, token, queries, crowds, crowded }) };
         consul.read_token()?;
         Ok(consul)
     }
@@ -84,19 +86,21 @@ impl Consul {
         }
     }
 
-    /// The right to ask a blocking query, and whether others wait for theirs.
-    pub(super) async fn turn(&self) -> (Option<tokio::sync::OwnedSemaphorePermit>, bool) {
-        // The semaphore is never closed, so there is always a permit.
-        let permit = self.inner.queries.clone().acquire_owned().await.ok();
-        let crowded = self.inner.queries.available_permits() == 0;
-        if crowded && !self.inner.crowded.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
+    /// The right to hold a blocking query, as long as there is one left.
+    pub(super) fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = self.inner.queries.clone().try_acquire_owned().ok();
+        if permit.is_none() && !self.inner.crowded.swap(true, Ordering::Relaxed) {
+            tracing::info!(
                 max_queries = self.inner.settings.max_queries,
-                "more is watched in Consul than may be asked at a time, so changes are noticed late; raise `max_queries`, and Consul's \
-                 limits.http_max_conns_per_client with it"
+                "more services are watched in Consul than may have a query of their own; the others are asked when something has changed"
             );
         }
-        (permit, crowded)
+        permit
+    }
+
+    /// Those that have no query of their own.
+    pub(super) fn crowds(&self) -> &Crowds {
+        &self.inner.crowds
     }
 
     /// Asks for JSON; `None` is 404.

@@ -100,13 +100,13 @@ impl Consul {
         if query.only_passing {
             asked = asked.with("passing", "1");
         }
-        Watch::new(self, asked, dice, instances)
+        Watch::alone(self, asked, dice, instances).of_many(self.scope(&query.scope))
     }
 
     /// Watches the names of all services.
     #[must_use]
     pub fn services(&self, scope: &Scope, dice: fastrand::Rng) -> Watch<Services> {
-        Watch::new(self, Query::new("/v1/catalog/services").scope(&self.scope(scope)), dice, |raw, address, query| {
+        Watch::alone(self, Query::new("/v1/catalog/services").scope(&self.scope(scope)), dice, |raw, address, query| {
             Ok(decode::<BTreeMap<String, Nullable<Vec<String>>>>(address, query, raw)?
                 .into_iter()
                 .flatten()

@@ -47,6 +47,12 @@ pub struct Intention {
     /// Higher goes first.
     #[serde(default)]
     pub precedence: u32,
+    /// Conditions on tokens (Consul 1.16 and later), as Consul writes them.
+    #[serde(rename = "JWT", default)]
+    pub jwt: Option<Value>,
+    /// The cluster whose caller it means, when it is not this one (Consul 1.13 and later).
+    #[serde(default)]
+    pub source_peer: String,
     /// Words of its author.
     #[serde(default)]
     pub description: String,
@@ -65,7 +71,7 @@ impl Consul {
     #[must_use]
     pub fn intentions(&self, scope: &Scope, dice: fastrand::Rng) -> Watch<Vec<Intention>> {
         let query = Query::new("/v1/connect/intentions").scope(&self.scope(scope));
-        Watch::new(self, query, dice, |raw, address, query| {
+        Watch::alone(self, query, dice, |raw, address, query| {
             let found: Option<Nullable<Vec<Intention>>> = decode(address, query, raw)?;
             Ok(found.map(|found| found.0).unwrap_or_default())
         })

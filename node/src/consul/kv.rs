@@ -34,7 +34,7 @@ impl Consul {
     #[must_use]
     pub fn keys(&self, prefix: &str, scope: &Scope, dice: fastrand::Rng) -> Watch<Vec<KvPair>> {
         let query = Query::new("/v1/kv").segments(prefix.trim_start_matches('/')).flag("recurse").scope(&self.scope(scope));
-        Watch::new(self, query, dice, |raw, address, query| {
+        Watch::alone(self, query, dice, |raw, address, query| {
             let found: Option<Nullable<Vec<RawPair>>> = decode(address, query, raw)?;
             found.into_iter().flat_map(|found| found.0).map(|pair| pair.read(address)).collect()
         })

@@ -4,6 +4,7 @@
 
 mod agent;
 mod client;
+mod crowd;
 mod error;
 mod health;
 mod index;

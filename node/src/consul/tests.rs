@@ -109,6 +109,80 @@ async fn a_watch_follows_the_index() {
     assert_eq!(fake.targets(), [base.to_owned(), waiting(9), waiting(9), waiting(12), base.to_owned(), waiting(4)]);
 }
 
+/// A Consul with services whose instances have the number of their last change as a port, and blocking queries that wait for one.
+async fn changing(services: usize) -> (String, tokio::sync::watch::Sender<Vec<u64>>, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (changes, seen) = tokio::sync::watch::channel(vec![1_u64; services]);
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (mut seen, heard) = (seen.clone(), heard.clone());
+            tokio::spawn(async move {
+                let mut piece = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut piece).await {
+                    let head = String::from_utf8_lossy(&piece[..read]).into_owned();
+                    let target = head.split(' ').nth(1).unwrap().to_owned();
+                    heard.lock().push(target.clone());
+                    let number = target
+                        .strip_prefix("/v1/health/service/s")
+                        .map(|rest| rest.split('?').next().unwrap().parse::<usize>().unwrap());
+                    let index = |all: &Vec<u64>| number.map_or_else(|| all.iter().max().copied().unwrap(), |number| all[number]);
+                    let after = target.split("index=").nth(1).map(|rest| rest.split('&').next().unwrap().parse::<u64>().unwrap());
+                    let now =
+                        seen.wait_for(|all| after.is_none_or(|after| index(all) > after)).await.map(|all| index(&all)).unwrap();
+                    let body = match number {
+                        Some(_) => format!(r#"[{{"Node":{{"Address":"10.0.0.1"}},"Service":{{"Port":{now}}}}}]"#),
+                        None => "[]".to_owned(),
+                    };
+                    let answer =
+                        format!("HTTP/1.1 200 X\r\ncontent-length: {}\r\nX-Consul-Index: {now}\r\n\r\n{body}", body.len());
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, changes, asked)
+}
+
+#[tokio::test]
+async fn more_services_than_queries_are_all_followed_by_three_queries_in_their_place() {
+    const SERVICES: usize = 40;
+    let (address, changes, asked) = changing(SERVICES).await;
+    let consul = Consul::new(ConsulSettings { max_queries: 4, ..ConsulSettings::at(&address) }).unwrap();
+    let (told, mut news) = tokio::sync::mpsc::unbounded_channel();
+    for number in 0..SERVICES {
+        let query = HealthQuery { service: format!("s{number}"), ..HealthQuery::default() };
+        let (mut watch, told) = (consul.health(&query, dice()), told.clone());
+        tokio::spawn(async move {
+            while let Ok(seen) = watch.next().await {
+                let _ = told.send((number, seen.value[0].port));
+            }
+        });
+    }
+    for _ in 0..SERVICES {
+        assert_eq!(news.recv().await.unwrap().1, 1);
+    }
+    for round in 0..SERVICES {
+        let (number, now) = (round * 7 % SERVICES, round as u64 + 2);
+        changes.send_modify(|all| all[number] = now);
+        let heard = tokio::time::timeout(Duration::from_secs(20), news.recv()).await.expect("every change is heard of").unwrap();
+        assert_eq!(heard, (number, round as u16 + 2));
+    }
+    let asked = asked.lock();
+    let blocking = |start: &str| asked.iter().filter(|target| target.starts_with(start) && target.contains("wait=")).count();
+    let own: std::collections::BTreeSet<&str> = asked
+        .iter()
+        .filter(|target| target.starts_with("/v1/health/service/") && target.contains("wait="))
+        .map(|target| target.split('?').next().unwrap())
+        .collect();
+    assert_eq!(own.len(), 4, "queries of their own: {own:?}");
+    assert!(["/v1/catalog/services", "/v1/health/state/any", "/v1/catalog/nodes"].iter().all(|start| blocking(start) > 0));
+}
+
 #[tokio::test]
 async fn after_a_failure_nothing_is_waited_for() {
     let fake =

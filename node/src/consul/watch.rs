@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::client::Consul;
+use super::crowd::Waiter;
 use super::index::{Cursor, Step, pause};
-use super::query::Query;
+use super::query::{Query, Scope};
 use super::{ConsulError, transport::Raw};
 use crate::clock::{self, Instant};
 
 /// Between two answers to one query: something that changes all the time is looked at fifty times a second at most.
 const PACE: Duration = Duration::from_millis(20);
-/// How long a query waits for a change while others wait for their turn.
-const CROWDED_WAIT: Duration = Duration::from_millis(500);
 
 /// A value as Consul has it now.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,21 @@ pub struct Watch<T> {
     failures: u32,
     /// Nothing is asked before.
     not_before: Option<Instant>,
+    turn: Turn,
+}
+
+/// How a watch learns of changes.
+enum Turn {
+    /// It holds a blocking query whatever else is watched.
+    Own,
+    /// It holds one while there is one left for it, else it is one of a crowd. Where in Consul the crowd waits.
+    Shared(Scope, Option<Holding>),
+}
+
+/// What it has of that.
+enum Holding {
+    Query { _held: OwnedSemaphorePermit },
+    Place(Waiter),
 }
 
 impl<T> std::fmt::Debug for Watch<T> {
@@ -48,15 +63,21 @@ impl<T> std::fmt::Debug for Watch<T> {
 }
 
 impl<T> Watch<T> {
-    /// Watches what `query` asks for, read by `read`.
-    pub(super) fn new(
+    /// Watches what `query` asks for, read by `read`, by a query of its own: there are few of these.
+    pub(super) fn alone(
         consul: &Consul,
         query: Query,
         dice: fastrand::Rng,
         read: fn(&Raw, &str, &Query) -> Result<T, ConsulError>,
     ) -> Watch<T> {
-        let query = query.consistency(consul.settings().consistency);
-        Watch { consul: consul.clone(), query, read, cursor: Cursor::default(), dice, failures: 0, not_before: None }
+        let (query, turn) = (query.consistency(consul.settings().consistency), Turn::Own);
+        Watch { consul: consul.clone(), query, read, cursor: Cursor::default(), dice, failures: 0, not_before: None, turn }
+    }
+
+    /// The same, one of many: the settings say how many may hold a query of their own.
+    pub(super) fn of_many(mut self, scope: Scope) -> Watch<T> {
+        self.turn = Turn::Shared(scope, None);
+        self
     }
 
     /// The value when it may have changed; the first one comes at once. Dropping the future loses nothing.
@@ -90,16 +111,21 @@ impl<T> Watch<T> {
 
     /// One query; `None`: nothing has changed, or the query starts anew.
     async fn ask(&mut self) -> Result<Option<Seen<T>>, ConsulError> {
-        let settings = self.consul.settings();
-        let (_turn, crowded) = self.consul.turn().await;
+        self.take_turn();
+        let (consul, settings) = (&self.consul, self.consul.settings());
         let (mut query, mut limit) = (self.query.clone(), settings.timeout);
-        if self.cursor.ask() != 0 {
-            let wait = if crowded { CROWDED_WAIT } else { settings.wait };
+        let mut slot = None;
+        if let Turn::Shared(_, Some(Holding::Place(place))) = &mut self.turn {
+            place.wait(self.cursor.ask() == 0).await;
+            slot = consul.crowds().slot().await;
+        } else if self.cursor.ask() != 0 {
+            let wait = settings.wait;
             query = query.with("index", &self.cursor.ask().to_string()).with("wait", &format!("{}ms", wait.as_millis()));
             // Consul waits up to a sixteenth longer, at random.
             limit += wait + wait / 16;
         }
-        let (address, raw) = self.consul.ask(Method::GET, &query, Bytes::new(), limit).await?;
+        let (address, raw) = consul.ask(Method::GET, &query, Bytes::new(), limit).await?;
+        drop(slot);
         let number = |name: &str| raw.headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
         let is_true = |name: &str| raw.headers.get(name).is_some_and(|value| value.as_bytes() == b"true");
         let Some(index) = number("x-consul-index") else {
@@ -117,6 +143,22 @@ impl<T> Watch<T> {
             Step::Same | Step::Again => None,
         };
         self.cursor = cursor;
+        if let Turn::Shared(_, Some(Holding::Place(place))) = &mut self.turn {
+            place.has_asked();
+        }
         Ok(seen)
+    }
+
+    /// Takes a query of its own when one is left, else a place in the crowd.
+    fn take_turn(&mut self) {
+        let Turn::Shared(scope, holding) = &mut self.turn else { return };
+        if matches!(holding, Some(Holding::Query { .. })) {
+            return;
+        }
+        if let Some(permit) = self.consul.turn() {
+            *holding = Some(Holding::Query { _held: permit });
+        } else if holding.is_none() {
+            *holding = Some(Holding::Place(self.consul.crowds().join(&self.consul, scope, &mut self.dice)));
+        }
     }
 }

@@ -263,6 +263,9 @@ pub struct DiscoveryArgs {
     /// The port of all instances, instead of the one that each is registered with.
     #[schemars(range(min = 1))]
     pub port: Option<u16>,
+    /// Whether instances are used that say they are at an address of loopback, of a link or of a cloud's metadata service, or that have a name for an
+    /// address; yes when absent.
+    pub allow_local: Option<bool>,
     /// `service_name` is the name of a prepared query, which is executed every five seconds.
     #[serde(default)]
     pub prepared_query: bool,

@@ -82,7 +82,7 @@ fn routes(
         let parsed = rule::parse(&text).map_err(|why| told(format!("rule {text}: {why}")))?;
         let matched = conditions::routes(&parsed).map_err(|why| told(format!("rule {text}: {why}")))?;
         let common = router(service, fields, &text, middlewares).map_err(&told)?;
-        let upstream = upstream(service, fields, &upstreams).map_err(&told)?;
+        let upstream = guarded(settings, upstream(service, fields, &upstreams).map_err(&told)?);
         for (number, mut route) in matched.into_iter().enumerate() {
             let id = if number == 0 {
                 format!("{}-{}", normal(service), normal(name))
@@ -151,6 +151,14 @@ fn router(service: &str, fields: &Fields, rule: &str, middlewares: &Defined) -> 
         }
     }
     Ok(router)
+}
+
+/// Whoever may register a service says where it is: the hosts of the agents must not be among that.
+fn guarded(settings: &CatalogSettings, mut upstream: Value) -> Value {
+    if !settings.allow_local {
+        upstream["discovery_args"]["allow_local"] = false.into();
+    }
+    upstream
 }
 
 /// Where a router leads: the instances of its service in Consul, used as the service of the tags says.

@@ -1,10 +1,12 @@
-//! Configuration that lies in Consul: resources behind keys, and routes that services ask for by their tags. What was read last is kept, so that a start
+//! Configuration that lies in Consul: resources behind keys, routes that services ask for by their tags, and intentions. What was read last is kept, so that a start
 //! without Consul has it too.
 
 mod catalog;
 mod conditions;
+mod intentions;
 mod kv;
 mod middlewares;
+mod permissions;
 mod rule;
 mod tags;
 #[cfg(test)]
@@ -15,7 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use heddle_node::clock;
-use heddle_node::consul::{Belief, Consul, ConsulError, KvPair, Scope, Services, Verdict, Watch};
+use heddle_node::consul::{Belief, Consul, ConsulError, Intention, KvPair, Scope, Services, Verdict, Watch};
 use heddle_node::drain::DrainWatch;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -24,7 +26,7 @@ use tokio::time::sleep_until;
 use super::{Batch, Provider, ProviderError};
 use crate::model::{Key, ResourceKind};
 use crate::seal::Seal;
-use crate::settings::{CatalogSettings, KvSettings};
+use crate::settings::{CatalogSettings, IntentionsSettings, KvSettings};
 use crate::state::{Content, Places, Update};
 use crate::store::{RecordWrite, Records, fitting};
 
@@ -54,6 +56,7 @@ pub struct Memory {
 enum What {
     Keys(KvSettings),
     Catalog(CatalogSettings),
+    Intentions(IntentionsSettings),
 }
 
 /// Configuration that lies in Consul.
@@ -74,27 +77,27 @@ pub struct ConsulProvider {
 enum Watching {
     Keys(Watch<Vec<KvPair>>),
     Catalog(Watch<Services>),
+    Intentions(Watch<Vec<Intention>>),
 }
 
 impl ConsulProvider {
     /// Resources behind keys.
     pub fn keys(consul: Consul, settings: KvSettings, memory: Memory, dice: fastrand::Rng) -> ConsulProvider {
-        ConsulProvider {
-            name: "consul-kv",
-            consul,
-            what: What::Keys(settings),
-            memory,
-            dice,
-            told: BTreeMap::new(),
-            begun: false,
-            unsure: false,
-        }
+        ConsulProvider::new("consul-kv", consul, What::Keys(settings), memory, dice)
     }
 
     /// Routes that services ask for by their tags.
     pub fn catalog(consul: Consul, settings: CatalogSettings, memory: Memory, dice: fastrand::Rng) -> ConsulProvider {
-        let what = What::Catalog(settings);
-        ConsulProvider { name: "consul-catalog", consul, what, memory, dice, told: BTreeMap::new(), begun: false, unsure: false }
+        ConsulProvider::new("consul-catalog", consul, What::Catalog(settings), memory, dice)
+    }
+
+    /// Intentions as authorization policies.
+    pub fn intentions(consul: Consul, settings: IntentionsSettings, memory: Memory, dice: fastrand::Rng) -> ConsulProvider {
+        ConsulProvider::new("consul", consul, What::Intentions(settings), memory, dice)
+    }
+
+    fn new(name: &'static str, consul: Consul, what: What, memory: Memory, dice: fastrand::Rng) -> ConsulProvider {
+        ConsulProvider { name, consul, what, memory, dice, told: BTreeMap::new(), begun: false, unsure: false }
     }
 
     fn watching(&mut self) -> Watching {
@@ -102,23 +105,33 @@ impl ConsulProvider {
         match &self.what {
             What::Keys(settings) => Watching::Keys(self.consul.keys(&format!("{}/", settings.prefix), &Scope::default(), dice)),
             What::Catalog(_) => Watching::Catalog(self.consul.services(&Scope::default(), dice)),
+            What::Intentions(_) => Watching::Intentions(self.consul.intentions(&Scope::default(), dice)),
         }
     }
 
     /// What the sources hold now; `None`: an empty answer is doubted.
     async fn look(&self, watching: &mut Watching, belief: &mut Belief) -> Result<Option<Sources>, ConsulError> {
-        let (sources, index, reset, filtered) = match (watching, &self.what) {
+        let (sources, empty, index, reset, filtered) = match (watching, &self.what) {
             (Watching::Keys(watch), What::Keys(settings)) => {
                 let seen = watch.next().await?;
-                (kv::read(&settings.prefix, self.name, &seen.value), seen.index, seen.reset, seen.filtered)
+                let sources = kv::read(&settings.prefix, self.name, &seen.value);
+                let empty = sources.is_empty();
+                (sources, empty, seen.index, seen.reset, seen.filtered)
             }
             (Watching::Catalog(watch), What::Catalog(settings)) => {
                 let seen = watch.next().await?;
-                (catalog::read(settings, self.name, &seen.value), seen.index, seen.reset, seen.filtered)
+                let sources = catalog::read(settings, self.name, &seen.value);
+                let empty = sources.is_empty();
+                (sources, empty, seen.index, seen.reset, seen.filtered)
+            }
+            (Watching::Intentions(watch), What::Intentions(settings)) => {
+                let seen = watch.next().await?;
+                let sources = intentions::read(settings, self.name, &seen.value);
+                (sources, seen.value.is_empty(), seen.index, seen.reset, seen.filtered)
             }
             _ => return Ok(None),
         };
-        let verdict = belief.judge(sources.is_empty(), index, reset || self.unsure, filtered, clock::now());
+        let verdict = belief.judge(empty, index, reset || self.unsure, filtered, clock::now());
         Ok((verdict == Verdict::Believe).then_some(sources))
     }
 
@@ -132,6 +145,14 @@ impl ConsulProvider {
             && let Err(error) = self.memory.records.record(writes, Vec::new()).await
         {
             tracing::warn!(provider = self.name, %error, "what Consul holds cannot be written down; a start without Consul will not have it");
+        }
+    }
+
+    /// What there is when Consul holds nothing.
+    fn nothing(&self) -> Sources {
+        match &self.what {
+            What::Keys(_) | What::Catalog(_) => Sources::new(),
+            What::Intentions(settings) => intentions::read(settings, self.name, &[]),
         }
     }
 
@@ -253,7 +274,7 @@ impl Provider for ConsulProvider {
             let over = looked.as_ref().is_ok_and(Option::is_none) && belief.ends().is_some_and(|end| end <= clock::now());
             let looked = if over {
                 belief.settle();
-                Ok(Some(Sources::new()))
+                Ok(Some(self.nothing()))
             } else {
                 looked
             };

@@ -8,6 +8,10 @@ use super::rule::{self, Rule};
 
 /// Tags of one service that are looked at.
 const MOST_TAGS: usize = 1_024;
+/// Bytes of one tag: rules are long at times.
+const LONGEST_TAG: usize = 4 * 1024;
+/// Bytes of all tags of one service that ask for routes.
+const MOST_BYTES: usize = 64 * 1024;
 
 /// What the tags of one service say below a prefix: by lower-case path, values as written.
 #[derive(Debug, Default, PartialEq)]
@@ -19,10 +23,22 @@ impl Tags {
     /// Reads the tags `PREFIX.PATH=VALUE` of any of the prefixes.
     ///
     /// # Errors
-    /// Two instances of the service say different things under one name.
+    /// Two instances of the service say different things under one name, or they say too much.
     pub(super) fn read(prefixes: &[String], tags: &[String]) -> Result<Tags, Vec<String>> {
         let (mut read, mut wrong) = (Tags::default(), Vec::new());
-        for tag in tags.iter().take(MOST_TAGS) {
+        let lead = |tag: &&String| {
+            let rest = |prefix: &String| tag.get(..prefix.len()).filter(|start| start.eq_ignore_ascii_case(prefix));
+            prefixes.iter().any(|prefix| rest(prefix).is_some())
+        };
+        let asking: Vec<&String> = tags.iter().filter(lead).collect();
+        let bytes: usize = asking.iter().map(|tag| tag.len()).sum();
+        if asking.len() > MOST_TAGS || bytes > MOST_BYTES || asking.iter().any(|tag| tag.len() > LONGEST_TAG) {
+            return Err(vec![format!(
+                "it has {} tags of {bytes} bytes that ask for routes; at most {MOST_TAGS} of {MOST_BYTES} bytes are taken, {LONGEST_TAG} bytes each",
+                asking.len()
+            )]);
+        }
+        for tag in asking {
             let Some((path, value)) = tag.split_once('=') else { continue };
             let path = path.trim().to_ascii_lowercase();
             let below = prefixes.iter().find_map(|prefix| path.strip_prefix(prefix.as_str())?.strip_prefix('.'));

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use heddle_node::consul::KvPair;
+use heddle_node::consul::{Intention, KvPair};
+use heddle_xds::catalog::{Catalog, ConfigFault, Descriptor, Place};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -110,6 +111,7 @@ fn settings() -> CatalogSettings {
         exposed_by_default: false,
         default_rule: "Host(`{{ name }}.example`)".into(),
         constraints: Some("!Tag(`private`)".into()),
+        allow_local: false,
     }
 }
 
@@ -154,7 +156,7 @@ fn services_ask_for_routes_by_their_tags() {
     let expected = json!({
         "hosts": ["shop.example"], "uris": ["/*"], "vars": [["scheme", "==", "https"]], "id": "shop-web@consul-catalog", "priority": 7,
         "enable_websocket": true, "labels": {"consul_service": "shop"},
-        "upstream": {"discovery_type": "consul", "service_name": "shop", "discovery_args": {"port": 9000}, "scheme": "https"},
+        "upstream": {"discovery_type": "consul", "service_name": "shop", "discovery_args": {"port": 9000, "allow_local": false}, "scheme": "https"},
         "plugins": {"proxy-rewrite": {"strip_prefixes": ["/shop", "/store"]}, "limit-req": {"average": 10, "period": 60.0}},
     });
     assert_eq!(*route, expected);
@@ -171,6 +173,24 @@ fn services_ask_for_routes_by_their_tags() {
     let open = CatalogSettings { exposed_by_default: true, constraints: None, ..settings() };
     let sources = catalog::read(&open, "c", &services(&[("silent", &["v1"]), ("off", &["heddle.enable=false"])]));
     assert_eq!(sources.keys().map(|name| &**name).collect::<Vec<_>>(), ["silent"]);
+}
+
+#[test]
+fn too_much_is_a_fault_and_not_left_out_in_silence() {
+    let enable = "heddle.enable=true".to_owned();
+    let long = format!("heddle.http.routers.a.rule=Path(`/{}`)", "x".repeat(5_000));
+    let many = (0..2_000).map(|number| format!("heddle.http.routers.r{number}.priority=1"));
+    let plain = (0..2_000).map(|number| format!("v{number}"));
+    let all = BTreeMap::from([
+        ("long".to_owned(), vec![enable.clone(), long]),
+        ("many".to_owned(), std::iter::once(enable.clone()).chain(many).collect()),
+        ("plain".to_owned(), std::iter::once(enable).chain(plain).collect()),
+    ]);
+    let sources = catalog::read(&settings(), "c", &all);
+    for name in ["long", "many"] {
+        assert!(sources[name].as_ref().unwrap_err()[0].contains("ask for routes"), "{name}: {:?}", sources[name]);
+    }
+    assert_eq!(sources["plain"].as_ref().unwrap().len(), 1, "other tags are nobody's business here");
 }
 
 #[test]
@@ -284,4 +304,165 @@ proptest! {
             }
         }
     }
+}
+
+/// No plugins.
+struct Nobody;
+
+impl Catalog for Nobody {
+    fn descriptors(&self) -> &[Descriptor] {
+        &[]
+    }
+
+    fn schema(&self, _: &str, _: Place) -> Option<Value> {
+        None
+    }
+
+    fn check(&self, _: &str, _: Place, _: &Value) -> Result<(), Vec<ConfigFault>> {
+        Ok(())
+    }
+}
+
+fn intention(from: &str, to: &str, says: &Value) -> Intention {
+    let mut written = json!({ "SourceName": from, "SourceNS": "default", "DestinationName": to, "DestinationNS": "default" });
+    match says.as_str() {
+        Some(action) => written["Action"] = action.into(),
+        None => written["Permissions"] = says.clone(),
+    }
+    serde_json::from_value(written).unwrap()
+}
+
+/// What Consul's rules say of a call.
+fn by_consul(all: &[(String, String, Value)], deny: bool, from: &str, to: &str, (method, path): (&str, &str)) -> bool {
+    let order = [(from, to), ("*", to), (from, "*"), ("*", "*")];
+    let counts = order.iter().find_map(|(from, to)| all.iter().rfind(|one| one.0 == *from && one.1 == *to));
+    let Some((_, _, says)) = counts else { return !deny };
+    let Some(permissions) = says.as_array() else { return says == "allow" };
+    let fits = |one: &&Value| {
+        let http = &one["HTTP"];
+        let prefix = http["PathPrefix"].as_str().is_none_or(|prefix| path.starts_with(prefix));
+        prefix && http["Methods"].as_array().is_none_or(|methods| methods.iter().any(|one| one == method))
+    };
+    permissions.iter().find(fits).map_or(!deny, |one| one["Action"] == "allow")
+}
+
+/// What sidecars say of it by the policies.
+fn by_policies(policies: &[Value], from: &str, to: &str, (method, path): (&str, &str)) -> bool {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let caller = format!("default/{from}");
+    let on = |pattern: &Value| match pattern.as_str().unwrap().strip_suffix('*') {
+        Some(start) => path.starts_with(start),
+        None => pattern == path,
+    };
+    let rule = |rule: &Value| {
+        let source = |one: &Value| {
+            let has = |field: &str| one[field].as_array().is_some_and(|names| names.iter().any(|name| *name == *caller));
+            (one.get("identities").is_none() || has("identities")) && !has("not_identities")
+        };
+        let operation = |one: &Value| {
+            let methods = list(&one["methods"]);
+            let paths = list(&one["paths"]);
+            (methods.is_empty() || methods.iter().any(|one| one == method))
+                && (paths.is_empty() || paths.iter().any(on))
+                && !list(&one["not_paths"]).iter().any(on)
+                && !list(&one["not_methods"]).iter().any(|one| one == method)
+        };
+        let (sources, operations) = (list(&rule["from"]), list(&rule["to"]));
+        (sources.is_empty() || sources.iter().any(source)) && (operations.is_empty() || operations.iter().any(operation))
+    };
+    let of = |action: &str| {
+        let mine = policies.iter().filter(|one| one["service"].is_null() || one["service"] == to);
+        mine.filter(|one| one["action"] == action).collect::<Vec<_>>()
+    };
+    let fits = |one: &&Value| list(&one["rules"]).iter().any(rule);
+    let allows = of("allow");
+    !of("deny").iter().any(fits) && (allows.is_empty() || allows.iter().any(fits))
+}
+
+fn policies(sources: &Sources) -> Vec<Value> {
+    sources.values().flatten().flatten().map(|(_, value)| value.clone()).collect()
+}
+
+fn said() -> impl Strategy<Value = Value> {
+    let http = prop_oneof![
+        Just(json!({})),
+        Just(json!({ "PathPrefix": "/a" })),
+        Just(json!({ "Methods": ["GET"] })),
+        Just(json!({ "PathPrefix": "/a/b", "Methods": ["PUT"] })),
+    ];
+    let permission =
+        (http, any::<bool>()).prop_map(|(http, allow)| json!({ "Action": if allow { "allow" } else { "deny" }, "HTTP": http }));
+    let permissions = prop::collection::vec(permission, 1..4).prop_map(Value::from);
+    prop_oneof![2 => Just(json!("allow")), 2 => Just(json!("deny")), 1 => permissions]
+}
+
+proptest! {
+    /// Whatever intentions there are, policies let in whom Consul would let in, and they are valid.
+    #[test]
+    fn policies_say_what_intentions_say(
+        all in prop::collection::vec((prop::sample::select(vec!["a", "b", "*"]), prop::sample::select(vec!["x", "y", "*"]), said()), 0..8),
+        deny in any::<bool>(),
+    ) {
+        let all: Vec<(String, String, Value)> = all
+            .into_iter()
+            .filter(|(_, to, says)| *to != "*" || says.is_string())
+            .map(|(from, to, says)| (from.to_owned(), to.to_owned(), says))
+            .collect();
+        let settings = IntentionsSettings { namespace: "default".into(), deny };
+        let intentions: Vec<Intention> = all.iter().map(|(from, to, says)| intention(from, to, says)).collect();
+        let sources = intentions::read(&settings, "consul", &intentions);
+        prop_assert!(sources.values().all(Result::is_ok), "{sources:?}");
+        let policies = policies(&sources);
+        for policy in &policies {
+            let id = policy["id"].as_str().unwrap();
+            let valid = crate::model::validate(ResourceKind::AuthorizationPolicy, id, policy, &Nobody);
+            prop_assert!(valid.is_ok(), "{}: {:?}", policy, valid.err());
+        }
+        for from in ["a", "b", "c"] {
+            for to in ["x", "y", "z"] {
+                for request in [("GET", "/"), ("GET", "/a/b"), ("PUT", "/a/b"), ("PUT", "/a"), ("POST", "/c")] {
+                    let expected = by_consul(&all, deny, from, to, request);
+                    prop_assert_eq!(by_policies(&policies, from, to, request), expected, "{} to {} {:?}: {:?}", from, to, request, &policies);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn intentions_become_policies_and_each_fault_is_its_own() {
+    let settings = IntentionsSettings { namespace: "shop".into(), deny: false };
+    let odd = json!([{ "Action": "allow", "HTTP": { "PathRegex": ".*" } }]);
+    let mut of_peer = intention("web", "peered", &json!("deny"));
+    of_peer.source_peer = "other".into();
+    let mut with_token = intention("web", "tokens", &json!("allow"));
+    with_token.jwt = Some(json!({ "Providers": [{ "Name": "x" }] }));
+    let all = [
+        intention("web", "db", &json!("deny")),
+        intention("Legacy.App", "db", &json!("deny")),
+        intention("web", "Legacy.App", &json!("deny")),
+        intention("web", "odd", &odd),
+        intention("api", "odd", &json!("deny")),
+        of_peer,
+        with_token,
+    ];
+    let sources = intentions::read(&settings, "consul", &all);
+    let names: Vec<&str> = sources.keys().map(|name| &**name).collect();
+    assert_eq!(names, ["intentions to shop/db", "intentions to shop/odd", "intentions to shop/tokens"]);
+    let (key, policy) = &sources["intentions to shop/db"].as_ref().unwrap()[0];
+    assert_eq!(&*key.id, "db.deny");
+    assert_eq!(
+        (&policy["id"], &policy["namespace"], &policy["service"]),
+        (&json!("db.deny@consul"), &json!("shop"), &json!("db"))
+    );
+    assert_eq!(policy["rules"], json!([{ "from": [{ "identities": ["shop/web"] }] }]));
+    assert!(sources["intentions to shop/odd"].as_ref().unwrap_err()[0].contains("regular expression"));
+    assert!(sources["intentions to shop/tokens"].as_ref().unwrap_err()[0].contains("JWT"));
+    let closed = IntentionsSettings { deny: true, ..settings };
+    let nothing = policies(&intentions::read(&closed, "consul", &[]));
+    assert_eq!(nothing.len(), 1);
+    assert_eq!((&nothing[0]["id"], &nothing[0]["rules"]), (&json!("all.services.allow@consul"), &json!([])));
+    let whole = [intention("web", "db", &json!("allow")), intention("*", "*", &odd)];
+    let sources = intentions::read(&closed, "consul", &whole);
+    assert!(sources.values().all(Result::is_err), "what is said to all holds everything up: the last good stays");
 }

@@ -149,7 +149,7 @@ fn what_is_discovered_reaches_those_that_ask_and_nobody_else() {
     let asked = BTreeSet::from([web.clone()]);
     world.directory.discovered_mut().keep(&asked);
     let endpoint = Endpoint { host: "10.0.0.1".into(), port: 80, weight: 3, ..Endpoint::default() };
-    assert!(world.directory.discovered_mut().note(&web, News::Answer(vec![endpoint]), 1));
+    assert!(world.directory.discovered_mut().note(&web, News::Answer(vec![endpoint], None), 1));
     let changes = world.translator.found(&world.state, &world.directory, &asked);
     assert_eq!(names(&changes), ["Endpoints upstreams/u", "Endpoints routes/r"], "one small change each");
     assert!(world.translator.found(&world.state, &world.directory, &asked).is_empty());
