@@ -20,6 +20,7 @@ mod net;
 pub mod observe;
 pub mod outbound;
 mod pipeline;
+mod registration;
 pub mod route;
 pub mod secrets;
 pub mod settings;

@@ -45,7 +45,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
             &["tables"],
             &["pipeline"],
             &["settings", "listener", "mesh_dns"],
-            &["identity"],
+            &["identity", "registration"],
             &["feed"],
             &["admin"],
             &["app"],

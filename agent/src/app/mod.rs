@@ -7,6 +7,7 @@ mod fleet;
 mod metrics;
 mod outward;
 mod presence;
+mod registration;
 mod troubles;
 mod worker;
 
@@ -258,6 +259,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     // The page below lives as long as the process: it must hold no watch, or no drain would ever be over.
     let (closing, inbound) = Closing::new(common.settings.drain_timeout);
     worker::start_all(&common, &drain, &inbound)?;
+    let watches = (&drain, &inbound);
+    let more_metrics = registration::begin(&common.settings, &config.node.scope, &readiness, watches, more_metrics);
     tokio::spawn(presence::leave(membership.clone(), drain.clone()));
     tokio::spawn(fleet::tell_ports(membership.clone(), common.own.clone(), tables.clone()));
     tokio::spawn(fleet::tell(membership, common.fleet_sources()));

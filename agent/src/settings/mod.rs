@@ -1,5 +1,6 @@
 //! What an agent is told in `heddle.yaml`. Each setting has a default with its reason; mistakes are collected, none is fatal by itself.
 
+mod consul;
 mod control;
 mod inbound;
 mod probes;
@@ -10,7 +11,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use heddle_node::config::Section;
+use heddle_node::consul::ConsulSettings;
 
+pub use consul::{ApplicationCheck, RegistrationSettings, is_meta_name};
 pub use control::{
     ControlPlaneAccess, ControlPlaneAddress, DEFAULT_CONTROL_PLANE, IdentitySettings, ProofSettings, WorkloadApiSettings,
 };
@@ -44,6 +47,8 @@ pub struct AgentSettings {
     pub identity: IdentitySettings,
     /// What this process is in the mesh.
     pub mesh: MeshSettings,
+    /// How the Consul of this host is reached; asked only where the service is to be registered.
+    pub consul: ConsulSettings,
     /// The access log; `None` is off.
     pub access_log: Option<AccessLogSettings>,
     /// Servers to ask for names instead of the system's.
@@ -60,7 +65,7 @@ pub struct AccessLogSettings {
 }
 
 impl AgentSettings {
-    /// Reads `agent:`, `controlplane:`, `identity:`, what belongs to the mesh, and `access_log:`. `cores` is the default number of workers.
+    /// Reads `agent:`, `controlplane:`, `identity:`, what belongs to the mesh, `consul:` and `access_log:`. `cores` is the default number of workers.
     pub fn read(root: &mut Section<'_>, cores: usize) -> AgentSettings {
         let (workers, admin, drain_timeout, drain_delay, resolvers) = root.nested("agent", |agent| {
             (
@@ -81,6 +86,12 @@ impl AgentSettings {
             access
         });
         let mesh = MeshSettings::read(root);
+        let consul = root.nested("consul", ConsulSettings::read);
+        if consul.addresses.len() > 1 && mesh.registration().is_some() {
+            root.nested("consul", |consul| {
+                consul.mistake("addresses", "a service is registered at one agent, the one of its host: name it with `address`");
+            });
+        }
         let probes = root.nested("agent", |agent| agent.optional("probes", ProbeSettings::read).flatten());
         let access_log = root.nested("access_log", |log| {
             let enabled = log.bool("enabled");
@@ -88,7 +99,19 @@ impl AgentSettings {
             let format = log.string("format").filter(|format| format != "json");
             (enabled.unwrap_or(true)).then_some(AccessLogSettings { path, format })
         });
-        AgentSettings { workers, admin, probes, drain_timeout, drain_delay, control_plane, identity, mesh, access_log, resolvers }
+        AgentSettings {
+            workers,
+            admin,
+            probes,
+            drain_timeout,
+            drain_delay,
+            control_plane,
+            identity,
+            mesh,
+            consul,
+            access_log,
+            resolvers,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use heddle_node::config::Section;
 use heddle_xds::model::{Instance, MeshProtocol};
 use serde_json::Value;
 
+use super::consul::RegistrationSettings;
 use super::inbound::InboundSettings;
 
 /// The namespace of services that name none.
@@ -60,6 +61,8 @@ pub struct ServiceSettings {
     pub version: Arc<str>,
     /// Labels of the instance.
     pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// How it is registered at Consul; `None`: it is not.
+    pub consul: Option<RegistrationSettings>,
 }
 
 impl ServiceSettings {
@@ -147,13 +150,20 @@ impl MeshSettings {
         })
     }
 
+    /// How this node's service is registered at Consul, when it is.
+    #[must_use]
+    pub fn registration(&self) -> Option<(&ServiceSettings, &RegistrationSettings)> {
+        let service = self.service.as_ref()?;
+        Some((service, service.consul.as_ref()?))
+    }
+
     /// Reads `role:`, `service:`, `inbound:` and `outbound:`.
     pub(super) fn read(root: &mut Section<'_>) -> Self {
         let role = root.choice("role", &[("gateway", Role::Gateway), ("sidecar", Role::Sidecar)]).unwrap_or_default();
         if role == Role::Sidecar {
             root.require("service");
         }
-        let service = root.optional("service", |section| read_service(section, role));
+        let mut service = root.optional("service", |section| read_service(section, role));
         let inbound = root.optional("inbound", InboundSettings::read);
         let namespace = service.as_ref().map_or_else(|| DEFAULT_NAMESPACE.into(), |service| service.namespace.clone());
         let outbound = root.nested("outbound", |section| OutboundSettings::read(section, &namespace));
@@ -163,6 +173,7 @@ impl MeshSettings {
                     root.mistake(key, "only sidecars have it: set `role: sidecar`, or remove it");
                 }
             }
+            reachable(root, service.as_mut(), None);
             return Self { role, service, ..Self::default() };
         }
         let callable = service.as_ref().is_some_and(|service| service.address.is_some());
@@ -170,7 +181,25 @@ impl MeshSettings {
             root.mistake("inbound", "needs service.address: where the application listens");
         }
         let inbound = callable.then(|| inbound.unwrap_or_default());
+        reachable(root, service.as_mut(), inbound.as_ref());
         Self { role, service, inbound, outbound }
+    }
+}
+
+/// Says where others reach what is to be registered at Consul: by the listener of a sidecar, where the settings say nothing else.
+fn reachable(root: &mut Section<'_>, service: Option<&mut ServiceSettings>, inbound: Option<&InboundSettings>) {
+    let Some(registration) = service.and_then(|service| service.consul.as_mut()) else { return };
+    let at = inbound.map(|inbound| inbound.address);
+    if registration.port == 0 {
+        registration.port = at.map_or(0, |at| at.port());
+    }
+    if registration.address.is_none() {
+        registration.address = at.map(|at| at.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+    }
+    if registration.port == 0 {
+        let told =
+            "expected the port by which others reach this node: only sidecars with a service.address have one by themselves";
+        root.nested("service", |service| service.nested("consul", |consul| consul.mistake("port", told)));
     }
 }
 
@@ -187,7 +216,8 @@ fn read_service(section: &mut Section<'_>, role: Role) -> ServiceSettings {
         section.mistake("version", format!("expected at most {MAX_LABEL} bytes"));
     }
     let labels = read_labels(section);
-    ServiceSettings { name, namespace, address, protocol, version: version.into(), labels }
+    let consul = section.optional("consul", |consul| RegistrationSettings::read(consul, address)).flatten();
+    ServiceSettings { name, namespace, address, protocol, version: version.into(), labels, consul }
 }
 
 fn read_labels(section: &mut Section<'_>) -> Vec<(Arc<str>, Arc<str>)> {

@@ -194,3 +194,28 @@ fn what_identities_lack_is_told() {
     );
     refused("identity: { sds: a, persist: true }", &["identity.persist: keeps nothing"]);
 }
+
+#[test]
+fn a_registration_at_consul_says_where_others_reach_the_node() {
+    let registered = |text: &str| read(text).map(|settings| settings.mesh.registration().map(|(_, one)| one.clone()));
+    assert_eq!(registered("service: { consul: { tags: [a] } }"), Ok(None), "nothing is registered that nobody asked for");
+    let sidecar = "role: sidecar\nservice: { name: web, address: \"127.0.0.1:8080\", consul: { register: true } }";
+    let one = registered(sidecar).unwrap().unwrap();
+    assert_eq!((one.port, one.address, one.ttl), (15_006, None, Duration::from_secs(15)));
+    assert_eq!(one.checks.len(), 1);
+    assert_eq!((one.checks[0].protocol, one.checks[0].address.port(), one.checks[0].failures), (CheckProtocol::Tcp, 8_080, 2));
+    let gateway = "service: { consul: { register: true, port: 9080, address: gw.example, ttl: 5s, reap_after: 2m, checks: [] } }";
+    let one = registered(gateway).unwrap().unwrap();
+    assert_eq!((one.port, one.address.as_deref(), one.checks.len()), (9_080, Some("gw.example"), 0));
+    let checks = "service: { address: \"127.0.0.1:1\", consul: { register: true, port: 1, checks: [ { path: /healthz, interval: 2s, timeout: 100ms, failures: 3 }, { protocol: tcp, address: \"127.0.0.1:2\" } ] } }";
+    let one = registered(checks).unwrap().unwrap();
+    assert_eq!((one.checks[0].path.as_str(), one.checks[0].failures, one.checks[1].address.port()), ("/healthz", 3, 2));
+    refused("service: { consul: { register: true } }", &["service.consul.port: expected the port"]);
+    refused("role: sidecar\nservice: { name: job, consul: { register: true } }", &["service.consul.port"]);
+    refused(
+        "service: { consul: { register: true, port: 1, ttl: 0s, tags: [\"\"], meta: { \"a b\": c }, weights: { passing: 0 }, checks: [ { path: x } ] } }",
+        &["consul.ttl", "consul.tags", "consul.meta", "weights.passing", "checks[0].path", "checks[0].address"],
+    );
+    let two = "consul: { addresses: [\"http://a\", \"http://b\"] }\nservice: { consul: { register: true, port: 1 } }";
+    refused(two, &["consul.addresses: a service is registered at one agent"]);
+}
