@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod churn;
 pub mod client;
 pub mod consul;
+pub mod envoy;
 pub mod etcd;
 pub mod fleet;
 pub mod heddle;

@@ -34,7 +34,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
             &["signal", "settings", "membership", "consul"],
         ],
     ),
-    ("xds", &[&["model", "catalog", "tree"], &["codec"], &["dialect"], &["snapshot", "protocol", "link"], &["client", "server"]]),
+    ("xds", &[&["model", "catalog", "tree"], &["codec"], &["snapshot", "protocol", "link"], &["dialect"], &["client", "server"]]),
     (
         "agent",
         &[

@@ -165,6 +165,9 @@ pub async fn nodes(args: NodesArgs) -> Result<(), ClientError> {
             let field = if nack.field.is_empty() { String::new() } else { format!(" {}", nack.field) };
             say(&format!("! {} refuses {} {}{field}: {}\n", node.id, short_type(&nack.type_url), nack.resource, nack.reason));
         }
+        for held_back in &node.withheld {
+            say(&format!("! {} is not given {} {}: {}\n", node.id, held_back.kind, held_back.resource, held_back.reason));
+        }
     }
     Ok(())
 }
@@ -176,12 +179,15 @@ fn short_type(type_url: &str) -> &str {
 fn node_json(node: &api::NodeStatus) -> Value {
     let held = |held: &api::TypeStatus| json!({ "type": held.type_url, "version": held.version, "resources": held.resources, "pending": held.pending });
     let nack = |nack: &api::Nack| json!({ "type": nack.type_url, "resource": nack.resource, "field": nack.field, "reason": nack.reason, "time": render::time(nack.time.as_ref()) });
+    let withheld = |one: &api::Withheld| json!({ "kind": one.kind, "resource": one.resource, "reason": one.reason });
     json!({
         "id": node.id, "role": node.role, "zone": node.zone, "version": node.version, "dialect": node.dialect,
         "connected": node.connected_since.is_some(),
         "connected_since": node.connected_since.as_ref().map(|stamp| render::time(Some(stamp))),
         "types": node.types.iter().map(held).collect::<Vec<_>>(),
         "nacks": node.nacks.iter().map(nack).collect::<Vec<_>>(),
+        "speaks": node.speaks,
+        "withheld": node.withheld.iter().map(withheld).collect::<Vec<_>>(),
     })
 }
 

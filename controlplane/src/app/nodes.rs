@@ -1,15 +1,20 @@
 //! The connected nodes as `GET /admin/nodes` shows them.
 
 use heddle_node::clock;
+use heddle_xds::dialect::envoy::encode::Withheld;
+use heddle_xds::protocol::Types;
 use heddle_xds::server::{KindView, Nack, NodeRegistry, NodeView};
 use serde_json::{Value, json};
 
 /// An array of objects, one per node.
 pub(super) fn json(registry: &NodeRegistry) -> Value {
-    registry.nodes().iter().map(node).collect()
+    let withheld = registry.withheld().read();
+    registry.nodes().iter().map(|view| node(view, &withheld)).collect()
 }
 
-fn node(node: &NodeView) -> Value {
+fn node(node: &NodeView, withheld: &[Withheld]) -> Value {
+    let types = node.types;
+    let withheld = withheld.iter().filter(|_| types == Types::Envoy);
     json!({
         "id": &*node.node.scope.id,
         "role": &*node.node.scope.role,
@@ -18,15 +23,21 @@ fn node(node: &NodeView) -> Value {
         "service": &*node.node.scope.service,
         "version": &*node.node.version,
         "connected_since": node.connected_since.map(clock::unix_ms_of),
-        "types": node.kinds.iter().map(kind).collect::<Vec<_>>(),
-        "nacks": node.nacks.iter().map(nack).collect::<Vec<_>>(),
+        "speaks": types.as_str(),
+        "types": node.kinds.iter().map(|held| kind(types, held)).collect::<Vec<_>>(),
+        "nacks": node.nacks.iter().map(|refused| nack(types, refused)).collect::<Vec<_>>(),
+        "withheld": withheld.map(self::withheld).collect::<Vec<_>>(),
     })
 }
 
-fn kind(held: &KindView) -> Value {
-    json!({ "type": held.kind.type_url(), "version": held.version, "resources": held.resources, "pending": held.pending })
+fn kind(types: Types, held: &KindView) -> Value {
+    json!({ "type": types.url(held.kind), "version": held.version, "resources": held.resources, "pending": held.pending })
 }
 
-fn nack(nack: &Nack) -> Value {
-    json!({ "type": nack.kind.type_url(), "resource": &*nack.name, "field": nack.field, "reason": nack.reason, "time": clock::unix_ms_of(nack.time) })
+fn withheld(withheld: &Withheld) -> Value {
+    json!({ "kind": withheld.kind.as_str(), "resource": &*withheld.name, "reason": withheld.reason })
+}
+
+fn nack(types: Types, nack: &Nack) -> Value {
+    json!({ "type": types.url(nack.kind), "resource": &*nack.name, "field": nack.field, "reason": nack.reason, "time": clock::unix_ms_of(nack.time) })
 }

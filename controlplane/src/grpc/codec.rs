@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::SystemTime;
 
 use heddle_proto::heddle::admin::v1 as api;
+use heddle_xds::dialect::envoy::encode::Withheld;
+use heddle_xds::protocol::Types;
 use heddle_xds::server::NodeView;
 use prost_types::Timestamp;
 use serde_json::Value;
@@ -203,15 +205,16 @@ pub(super) fn revisions(versions: &[Version], masks: Option<&Masks>) -> Vec<api:
     versions.chunk_by(|a, b| a.revision == b.revision).filter_map(revision).collect()
 }
 
-pub(super) fn node(view: NodeView) -> api::NodeStatus {
+pub(super) fn node(view: NodeView, withheld: &[Withheld]) -> api::NodeStatus {
+    let types = view.types;
     let kinds = view.kinds.into_iter().map(|held| api::TypeStatus {
-        type_url: held.kind.type_url().into(),
+        type_url: types.url(held.kind).into(),
         version: held.version.to_string(),
         resources: held.resources as u64,
         pending: held.pending,
     });
     let nacks = view.nacks.into_iter().map(|nack| api::Nack {
-        type_url: nack.kind.type_url().into(),
+        type_url: types.url(nack.kind).into(),
         resource: nack.name.to_string(),
         field: nack.field,
         reason: nack.reason,
@@ -227,7 +230,13 @@ pub(super) fn node(view: NodeView) -> api::NodeStatus {
         types: kinds.collect(),
         nacks: nacks.collect(),
         last_contact: Some(moment(view.last_contact)),
+        speaks: types.as_str().into(),
+        withheld: withheld.iter().filter(|_| types == Types::Envoy).map(self::withheld).collect(),
     }
+}
+
+fn withheld(withheld: &Withheld) -> api::Withheld {
+    api::Withheld { kind: withheld.kind.as_str().into(), resource: withheld.name.to_string(), reason: withheld.reason.clone() }
 }
 
 pub(super) fn question(request: api::ExplainRequest) -> Result<Question, Status> {

@@ -263,7 +263,9 @@ impl Admin for AdminService {
 
     async fn nodes(&self, request: Request<api::NodesRequest>) -> Result<Response<api::NodesResponse>, Status> {
         self.admit(request, Access::Read)?;
-        Ok(Response::new(api::NodesResponse { nodes: self.nodes.nodes().into_iter().map(codec::node).collect() }))
+        let withheld = self.nodes.withheld().read();
+        let nodes = self.nodes.nodes().into_iter().map(|view| codec::node(view, &withheld));
+        Ok(Response::new(api::NodesResponse { nodes: nodes.collect() }))
     }
 
     async fn explain(&self, request: Request<api::ExplainRequest>) -> Result<Response<api::ExplainResponse>, Status> {

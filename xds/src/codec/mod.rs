@@ -19,10 +19,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use heddle_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use prost::Message;
 use prost_types::Any;
 
-use crate::model::{Kind, Resource};
+use crate::model::{Endpoints, Kind, Resource};
 use read::{Fault, MAX_RESOURCE_BYTES, Read};
 
 /// A resource that cannot be used, and why. Displays as `KIND NAME: FIELD: REASON`, the line that a NACK carries.
@@ -67,6 +68,11 @@ pub fn encode_body(resource: &Resource) -> Bytes {
 /// A resource as `google.protobuf.Any`.
 pub fn encode(resource: &Resource) -> Any {
     wrap(resource.kind(), &encode_body(resource))
+}
+
+/// Endpoints as EDS carries them, for a dialect that adds to them.
+pub(crate) fn assignment(endpoints: &Endpoints) -> ClusterLoadAssignment {
+    endpoints::to_wire(endpoints)
 }
 
 /// Encoded bytes as `google.protobuf.Any`.

@@ -2,6 +2,7 @@
 
 mod nack;
 pub(crate) mod seeds;
+mod types;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use crate::model::{Instance, Kind};
 use crate::snapshot::NodeScope;
 
 pub use nack::{NackLine, nack_text, parse_nack};
+pub use types::Types;
 pub use wire::BadRequest;
 
 /// Names in one request. Far above the resources of one kind; bounds what one client makes the server remember.

@@ -12,7 +12,7 @@ use prost::Message;
 use prost_types::value::Kind as ValueKind;
 use prost_types::{Any, Struct, Value};
 
-use super::{DeltaRequest, DeltaResponse, MAX_NAMES, NodeInfo, RawResource, SotwRequest, SotwResponse};
+use super::{DeltaRequest, DeltaResponse, MAX_NAMES, NodeInfo, RawResource, SotwRequest, SotwResponse, Types};
 use crate::model::{Instance, Kind, MeshProtocol};
 use crate::snapshot::NodeScope;
 
@@ -47,8 +47,8 @@ pub enum BadRequest {
 }
 
 /// What every message starts with: who speaks and about which type.
-fn kind_of(type_url: &str) -> Result<Kind, BadRequest> {
-    Kind::from_type_url(type_url).ok_or_else(|| BadRequest::UnknownType(type_url.chars().take(200).collect()))
+fn kind_of(types: Types, type_url: &str) -> Result<Kind, BadRequest> {
+    types.kind(type_url).ok_or_else(|| BadRequest::UnknownType(type_url.chars().take(200).collect()))
 }
 
 fn names(what: &'static str, names: Vec<String>) -> Result<Vec<Arc<str>>, BadRequest> {
@@ -176,7 +176,7 @@ fn instance_from_wire(value: Value) -> Result<Instance, BadRequest> {
 /// The node of a request (only the first one needs it) and the request.
 pub(crate) type Incoming<T> = (Option<Result<NodeInfo, BadRequest>>, Result<T, BadRequest>);
 
-pub(crate) fn delta_request_from_wire(message: wire::DeltaDiscoveryRequest) -> Incoming<DeltaRequest> {
+pub(crate) fn delta_request_from_wire(message: wire::DeltaDiscoveryRequest, types: Types) -> Incoming<DeltaRequest> {
     let node = message.node.map(node_from_wire);
     let read = || -> Result<DeltaRequest, BadRequest> {
         let initial: BTreeMap<String, String> = message.initial_resource_versions;
@@ -186,7 +186,7 @@ pub(crate) fn delta_request_from_wire(message: wire::DeltaDiscoveryRequest) -> I
         let pair =
             |(name, version)| Ok((short("initial_resource_versions", name)?, short("initial_resource_versions", version)?));
         Ok(DeltaRequest {
-            kind: kind_of(&message.type_url)?,
+            kind: kind_of(types, &message.type_url)?,
             subscribe: names("resource_names_subscribe", message.resource_names_subscribe)?,
             unsubscribe: names("resource_names_unsubscribe", message.resource_names_unsubscribe)?,
             initial: initial.into_iter().map(pair).collect::<Result<_, BadRequest>>()?,
@@ -213,11 +213,11 @@ pub(crate) fn delta_request_to_wire(request: DeltaRequest, node: Option<&NodeInf
     }
 }
 
-pub(crate) fn delta_response_to_wire(response: DeltaResponse) -> wire::DeltaDiscoveryResponse {
+pub(crate) fn delta_response_to_wire(response: DeltaResponse, types: Types) -> wire::DeltaDiscoveryResponse {
     wire::DeltaDiscoveryResponse {
         system_version_info: response.version.to_string(),
         resources: response.resources.into_iter().map(resource_to_wire).collect(),
-        type_url: response.kind.type_url().to_string(),
+        type_url: types.url(response.kind).to_string(),
         nonce: response.nonce.to_string(),
         removed_resources: strings(response.removed),
         control_plane: Some(ControlPlane { identifier: AGENT.to_string() }),
@@ -227,7 +227,7 @@ pub(crate) fn delta_response_to_wire(response: DeltaResponse) -> wire::DeltaDisc
 pub(crate) fn delta_response_from_wire(message: wire::DeltaDiscoveryResponse) -> Result<DeltaResponse, BadRequest> {
     let mut urls = HashMap::new();
     Ok(DeltaResponse {
-        kind: kind_of(&message.type_url)?,
+        kind: kind_of(Types::Heddle, &message.type_url)?,
         version: message.system_version_info.into(),
         nonce: message.nonce.into(),
         resources: message.resources.into_iter().map(|resource| resource_from_wire(resource, &mut urls)).collect(),
@@ -235,11 +235,11 @@ pub(crate) fn delta_response_from_wire(message: wire::DeltaDiscoveryResponse) ->
     })
 }
 
-pub(crate) fn sotw_request_from_wire(message: wire::DiscoveryRequest) -> Incoming<SotwRequest> {
+pub(crate) fn sotw_request_from_wire(message: wire::DiscoveryRequest, types: Types) -> Incoming<SotwRequest> {
     let node = message.node.map(node_from_wire);
     let read = || -> Result<SotwRequest, BadRequest> {
         Ok(SotwRequest {
-            kind: kind_of(&message.type_url)?,
+            kind: kind_of(types, &message.type_url)?,
             version: short("version_info", message.version_info)?,
             names: names("resource_names", message.resource_names)?,
             nonce: short("response_nonce", message.response_nonce)?,
@@ -260,12 +260,12 @@ pub(crate) fn sotw_request_to_wire(request: SotwRequest, node: Option<&NodeInfo>
     }
 }
 
-pub(crate) fn sotw_response_to_wire(response: SotwResponse) -> wire::DiscoveryResponse {
+pub(crate) fn sotw_response_to_wire(response: SotwResponse, types: Types) -> wire::DiscoveryResponse {
     let any = |raw: RawResource| Any { type_url: raw.type_url.to_string(), value: raw.body.into() };
     wire::DiscoveryResponse {
         version_info: response.version.to_string(),
         resources: response.resources.into_iter().map(any).collect(),
-        type_url: response.kind.type_url().to_string(),
+        type_url: types.url(response.kind).to_string(),
         nonce: response.nonce.to_string(),
         control_plane: Some(ControlPlane { identifier: AGENT.to_string() }),
     }
@@ -280,7 +280,7 @@ pub(crate) fn sotw_response_from_wire(message: wire::DiscoveryResponse) -> Resul
         body: Bytes::from(any.value),
     };
     Ok(SotwResponse {
-        kind: kind_of(&message.type_url)?,
+        kind: kind_of(Types::Heddle, &message.type_url)?,
         version: message.version_info.into(),
         nonce: message.nonce.into(),
         resources: message.resources.into_iter().map(resource).collect(),
@@ -359,7 +359,7 @@ mod tests {
         delta.extend(eds.as_bytes());
         delta.extend(b"\x1a\x01a\x1a\x01b\x22\x01c*\x06\x0a\x01a\x12\x017\x32\x01n:\x07\x08\x0d\x12\x03bad");
         let message = wire::DeltaDiscoveryRequest::decode(delta.as_slice()).unwrap();
-        let (node, request) = delta_request_from_wire(message);
+        let (node, request) = delta_request_from_wire(message, Types::Heddle);
         let node = node.unwrap().unwrap();
         assert_eq!((&*node.scope.id, &*node.scope.role, &*node.scope.zone, &*node.version), ("e1", "edge", "z", "envoy"));
         let expected = DeltaRequest {
@@ -374,7 +374,7 @@ mod tests {
         let mut sotw = Vec::from(b"\x0a\x01v\x12\x04\x0a\x02e1\x1a\x01a\x22B");
         sotw.extend(eds.as_bytes());
         sotw.extend(b"*\x01n2\x07\x08\x0d\x12\x03bad");
-        let (_, request) = sotw_request_from_wire(wire::DiscoveryRequest::decode(sotw.as_slice()).unwrap());
+        let (_, request) = sotw_request_from_wire(wire::DiscoveryRequest::decode(sotw.as_slice()).unwrap(), Types::Heddle);
         let expected = SotwRequest {
             kind: Kind::Endpoints,
             version: "v".into(),
@@ -400,11 +400,11 @@ mod tests {
             resources: vec![raw("a", "1"), raw("b", "2")],
             removed: vec!["c".into()],
         };
-        assert_eq!(delta_response_from_wire(delta_response_to_wire(delta.clone())).unwrap(), delta);
+        assert_eq!(delta_response_from_wire(delta_response_to_wire(delta.clone(), Types::Heddle)).unwrap(), delta);
         let sotw = SotwResponse { kind: Kind::Route, version: "7".into(), nonce: "n".into(), resources: vec![raw("", "")] };
-        assert_eq!(sotw_response_from_wire(sotw_response_to_wire(sotw.clone())).unwrap(), sotw);
+        assert_eq!(sotw_response_from_wire(sotw_response_to_wire(sotw.clone(), Types::Heddle)).unwrap(), sotw);
         let ask = DeltaRequest { subscribe: vec!["*".into()], ..DeltaRequest::new(Kind::Route) };
-        let (from, request) = delta_request_from_wire(delta_request_to_wire(ask.clone(), Some(&node())));
+        let (from, request) = delta_request_from_wire(delta_request_to_wire(ask.clone(), Some(&node())), Types::Heddle);
         assert_eq!((from.unwrap().unwrap(), request.unwrap()), (node(), ask));
     }
 
@@ -415,12 +415,12 @@ mod tests {
             resource_names_subscribe: vec!["x".repeat(1025)],
             ..Default::default()
         };
-        let refused = delta_request_from_wire(message).1.unwrap_err();
+        let refused = delta_request_from_wire(message, Types::Heddle).1.unwrap_err();
         assert_eq!(refused, BadRequest::TooMuch { what: "resource_names_subscribe", found: 1025, most: 1024 });
         let long = Node { id: "x".repeat(1025), ..Default::default() };
         assert!(matches!(node_from_wire(long), Err(BadRequest::TooMuch { what: "node.id", .. })));
         let unknown = wire::DiscoveryRequest { type_url: "x".repeat(9000), ..Default::default() };
-        let refused = sotw_request_from_wire(unknown).1.unwrap_err();
+        let refused = sotw_request_from_wire(unknown, Types::Heddle).1.unwrap_err();
         assert!(matches!(&refused, BadRequest::UnknownType(url) if url.len() == 200), "{refused}");
     }
 }

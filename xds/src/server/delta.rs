@@ -12,7 +12,7 @@ use super::refused::Refused;
 use super::sent::Sent;
 use super::{KindView, Machine, Nack};
 use crate::model::Kind;
-use crate::protocol::{BadRequest, DeltaRequest, DeltaResponse, MAX_NAMES, RawResource, WILDCARD};
+use crate::protocol::{BadRequest, DeltaRequest, DeltaResponse, MAX_NAMES, RawResource, Types, WILDCARD};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned};
 
 /// A response is closed when it holds more than this; with one large resource it still fits a gRPC message of 16 MiB.
@@ -24,6 +24,7 @@ const MAX_IN_FLIGHT: usize = 64;
 #[derive(Debug)]
 pub struct DeltaMachine {
     scope: NodeScope,
+    types: Types,
     position: u64,
     nonce: u64,
     kinds: [Subscription; Kind::ALL.len()],
@@ -64,16 +65,21 @@ struct InFlight {
 impl DeltaMachine {
     /// A new stream of a node that begins at a position of the source (taken before anything is read from it).
     pub fn new(scope: NodeScope, position: u64) -> DeltaMachine {
-        DeltaMachine { scope, position, nonce: 0, kinds: Default::default() }
+        DeltaMachine { scope, types: Types::Heddle, position, nonce: 0, kinds: Default::default() }
+    }
+
+    /// The same, to a node that speaks these types.
+    pub fn speaking(self, types: Types) -> DeltaMachine {
+        DeltaMachine { types, ..self }
     }
 
     /// Everything that is to be set, dependencies first.
     fn next_set(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
+        let type_url: Arc<str> = self.types.url(kind).into();
         let state = &mut self.kinds[kind.index()];
         if state.in_flight.len() >= MAX_IN_FLIGHT {
             return None;
         }
-        let type_url: Arc<str> = kind.type_url().into();
         let (mut resources, mut removed, mut size) = (Vec::new(), Vec::new(), 0);
         let mut send = |found: &Versioned, size: &mut usize| {
             let name = found.resource.name().clone();
@@ -112,7 +118,30 @@ impl DeltaMachine {
             return None;
         }
         state.answer = false;
+        if kind == Kind::Upstream && self.types == Types::Envoy {
+            self.tell_endpoints_again(&resources);
+        }
         Some(self.seal(kind, source.position(), resources, removed))
+    }
+
+    /// A cluster that changes waits for its endpoints anew, but Envoy does not ask for them again: they are owed even when they are the same. Without
+    /// them it waits for 15 s (envoy#13009).
+    fn tell_endpoints_again(&mut self, clusters: &[RawResource]) {
+        let endpoints = &mut self.kinds[Kind::Endpoints.index()];
+        for cluster in clusters {
+            if !endpoints.wants(&cluster.name) {
+                continue;
+            }
+            endpoints.sent.forget_version(&cluster.name, &self.scope);
+            endpoints.dirty.insert(cluster.name.clone());
+        }
+    }
+
+    /// Envoy takes new routes at once but new clusters only when it has their endpoints, so routes that it has already change after those are confirmed.
+    fn must_wait(&self, kind: Kind) -> bool {
+        let [clusters, endpoints, routes] = [Kind::Upstream, Kind::Endpoints, Kind::Route].map(|kind| &self.kinds[kind.index()]);
+        let under_way = !clusters.in_flight.is_empty() || !endpoints.in_flight.is_empty();
+        self.types == Types::Envoy && kind == Kind::Route && under_way && routes.sent.count() > 0
     }
 
     /// Everything that is to be removed, dependents first.
@@ -301,6 +330,9 @@ impl Machine for DeltaMachine {
 
     fn response(&mut self, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
         for kind in Kind::ALL {
+            if self.must_wait(kind) {
+                return None;
+            }
             if let Some(response) = self.next_set(kind, source) {
                 return Some(response);
             }

@@ -11,8 +11,9 @@ use tokio::sync::Notify;
 
 use self::instances::{Outbox, Pace};
 use super::Nack;
+use crate::dialect::envoy::encode::Ledger;
 use crate::model::{Instance, Kind};
-use crate::protocol::{Dialect, NodeInfo};
+use crate::protocol::{Dialect, NodeInfo, Types};
 
 pub use self::instances::InstanceFollower;
 
@@ -39,6 +40,8 @@ pub struct NodeView {
     pub node: NodeInfo,
     /// How it speaks.
     pub dialect: Dialect,
+    /// Whose types it speaks.
+    pub types: Types,
     /// Since when; `None` when it left.
     pub connected_since: Option<SystemTime>,
     /// When it last said something.
@@ -72,6 +75,8 @@ pub enum InstanceEvent {
 #[derive(Debug, Default)]
 pub struct NodeRegistry {
     inner: Mutex<Inner>,
+    /// What nodes that speak Envoy's types are not given.
+    withheld: Ledger,
     /// Rings when there is something for the follower.
     news: Notify,
 }
@@ -99,6 +104,11 @@ impl NodeRegistry {
         nodes
     }
 
+    /// What nodes that speak Envoy's types are not given, since Envoy lacks what it needs; nothing as long as no such node has connected.
+    pub fn withheld(&self) -> &Ledger {
+        &self.withheld
+    }
+
     /// Number of open streams.
     pub fn connected(&self) -> usize {
         self.lock().streams.len()
@@ -124,8 +134,15 @@ impl NodeRegistry {
         inner.gone.remove(&node.scope.id);
         joined(id, &node).into_iter().for_each(|event| inner.outbox.put(event));
         self.news.notify_one();
-        let view =
-            NodeView { node, dialect, connected_since: Some(now), last_contact: now, kinds: Vec::new(), nacks: Vec::new() };
+        let view = NodeView {
+            node,
+            dialect,
+            types: Types::Heddle,
+            connected_since: Some(now),
+            last_contact: now,
+            kinds: Vec::new(),
+            nacks: Vec::new(),
+        };
         inner.streams.insert(id, view);
         Presence { registry: Arc::clone(self), id, pace: Pace::new(at), awaited: false }
     }
@@ -149,6 +166,13 @@ pub(super) struct Presence {
 }
 
 impl Presence {
+    /// Notes whose types the node speaks.
+    pub(super) fn speaks(&mut self, types: Types) {
+        if let Some(view) = self.registry.lock().streams.get_mut(&self.id) {
+            view.types = types;
+        }
+    }
+
     /// Notes what the node says of its instance now: that it drains, for example. What it is stays what it was when it came.
     pub(super) fn instance(&mut self, instance: Option<Instance>, now: Instant) {
         let Some(mut said) = instance else { return };

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use heddle_node::drain::DrainWatch;
+use heddle_proto::envoy::config::core::v3::Node;
 use heddle_proto::envoy::service::discovery::v3 as wire;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use prost::Message;
@@ -19,15 +20,14 @@ use tonic::{Status, Streaming};
 
 use super::body::{Outgoing, Packet};
 use super::memo::{Memo, delta_key, sotw_key};
-use super::pace::{self, Entrance, Work};
-use super::stage::Stage;
-use super::stream::{self, Shared, Speak};
+use super::pace::{Entrance, Work};
+use super::stream::{self, Scene, Shared, Speak};
 use super::{DeltaMachine, Machine, NodeRegistry, SotwMachine};
 use crate::link::Peer;
 use crate::protocol::wire::{
     Incoming, delta_request_from_wire, delta_response_to_wire, sotw_request_from_wire, sotw_response_to_wire,
 };
-use crate::protocol::{DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, SotwResponse, seeds};
+use crate::protocol::{DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, SotwResponse, Types, seeds};
 use crate::snapshot::{NodeScope, SnapshotFeed};
 
 /// Streams of one server; each costs the names that it was sent.
@@ -56,10 +56,9 @@ impl AdsService {
     /// gRPC server does not wait for them. What paces the streams is a task of the present runtime.
     pub fn new(feed: Arc<dyn SnapshotFeed>, registry: Arc<NodeRegistry>, drain: DrainWatch) -> AdsService {
         let work = Work::new();
-        let (stage, house) = Stage::new(feed.view());
-        tokio::spawn(pace::run(feed.clone(), stage, work.clone(), drain.clone()));
+        let ours = Scene::new(feed, work.clone(), drain.clone());
         AdsService {
-            shared: Shared { feed, house, work, memo: Arc::default(), registry, entrance: Arc::new(Entrance::new()), drain },
+            shared: Shared { ours, envoy: Arc::default(), work, registry, entrance: Arc::new(Entrance::new()), drain },
             gate: None,
             seeds: None,
         }
@@ -173,17 +172,25 @@ pub fn tuned() -> Server {
         .http2_max_header_list_size(Some(64 * 1024))
 }
 
+/// The program of a node.
+fn agent(node: &Option<Node>) -> &str {
+    node.as_ref().map_or("", |node| &node.user_agent_name)
+}
+
 impl Speak for DeltaMachine {
     type In = wire::DeltaDiscoveryRequest;
     const DIALECT: Dialect = Dialect::Delta;
 
-    fn open(scope: NodeScope, position: u64) -> Self {
-        DeltaMachine::new(scope, position)
+    fn open(scope: NodeScope, types: Types, position: u64) -> Self {
+        DeltaMachine::new(scope, position).speaking(types)
     }
-    fn read(message: Self::In) -> Incoming<Self::Request> {
-        delta_request_from_wire(message)
+    fn spoken(message: &Self::In) -> Types {
+        Types::spoken(&message.type_url, agent(&message.node))
     }
-    fn write(response: <Self as Machine>::Response, memo: &Memo) -> Packet {
+    fn read(message: Self::In, types: Types) -> Incoming<Self::Request> {
+        delta_request_from_wire(message, types)
+    }
+    fn write(response: <Self as Machine>::Response, types: Types, memo: &Memo) -> Packet {
         let own = wire::DeltaDiscoveryResponse {
             system_version_info: response.version.to_string(),
             nonce: response.nonce.to_string(),
@@ -191,7 +198,7 @@ impl Speak for DeltaMachine {
         };
         let key = delta_key(&response);
         let rest = DeltaResponse { version: "".into(), nonce: "".into(), ..response };
-        let shared = memo.get(key, || delta_response_to_wire(rest).encode_to_vec().into());
+        let shared = memo.get(key, || delta_response_to_wire(rest, types).encode_to_vec().into());
         Packet { head: own.encode_to_vec(), shared }
     }
 }
@@ -200,13 +207,16 @@ impl Speak for SotwMachine {
     type In = wire::DiscoveryRequest;
     const DIALECT: Dialect = Dialect::Sotw;
 
-    fn open(scope: NodeScope, position: u64) -> Self {
-        SotwMachine::new(scope, position)
+    fn open(scope: NodeScope, types: Types, position: u64) -> Self {
+        SotwMachine::new(scope, position).speaking(types)
     }
-    fn read(message: Self::In) -> Incoming<Self::Request> {
-        sotw_request_from_wire(message)
+    fn spoken(message: &Self::In) -> Types {
+        Types::spoken(&message.type_url, agent(&message.node))
     }
-    fn write(response: <Self as Machine>::Response, memo: &Memo) -> Packet {
+    fn read(message: Self::In, types: Types) -> Incoming<Self::Request> {
+        sotw_request_from_wire(message, types)
+    }
+    fn write(response: <Self as Machine>::Response, types: Types, memo: &Memo) -> Packet {
         let own = wire::DiscoveryResponse {
             version_info: response.version.to_string(),
             nonce: response.nonce.to_string(),
@@ -214,7 +224,7 @@ impl Speak for SotwMachine {
         };
         let key = sotw_key(&response);
         let rest = SotwResponse { version: "".into(), nonce: "".into(), ..response };
-        let shared = memo.get(key, || sotw_response_to_wire(rest).encode_to_vec().into());
+        let shared = memo.get(key, || sotw_response_to_wire(rest, types).encode_to_vec().into());
         Packet { head: own.encode_to_vec(), shared }
     }
 }

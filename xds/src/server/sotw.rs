@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use super::refused::Refused;
 use super::{KindView, Machine, Nack};
 use crate::model::Kind;
-use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, WILDCARD};
+use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, Types, WILDCARD};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, version_of};
 
 type Shown = BTreeMap<Arc<str>, Arc<Versioned>>;
@@ -19,6 +19,7 @@ type Shown = BTreeMap<Arc<str>, Arc<Versioned>>;
 #[derive(Debug)]
 pub struct SotwMachine {
     scope: NodeScope,
+    types: Types,
     position: u64,
     nonce: u64,
     kinds: [Subscription; Kind::ALL.len()],
@@ -54,7 +55,12 @@ struct Subscription {
 impl SotwMachine {
     /// A new stream of a node that begins at a position of the source (taken before anything is read from it).
     pub fn new(scope: NodeScope, position: u64) -> SotwMachine {
-        SotwMachine { scope, position, nonce: 0, kinds: Default::default() }
+        SotwMachine { scope, types: Types::Heddle, position, nonce: 0, kinds: Default::default() }
+    }
+
+    /// The same, to a node that speaks these types.
+    pub fn speaking(self, types: Types) -> SotwMachine {
+        SotwMachine { types, ..self }
     }
 
     /// Everything that is to be set, dependencies first; what vanished is still shown beside it.
@@ -81,6 +87,13 @@ impl SotwMachine {
         (answer || grew).then(|| self.seal(kind, shown))
     }
 
+    /// Envoy takes new routes at once but new clusters only when it has their endpoints, so routes that it has already change after those are confirmed.
+    fn must_wait(&self, kind: Kind) -> bool {
+        let [clusters, endpoints, routes] = [Kind::Upstream, Kind::Endpoints, Kind::Route].map(|kind| &self.kinds[kind.index()]);
+        let under_way = clusters.in_flight || endpoints.in_flight;
+        self.types == Types::Envoy && kind == Kind::Route && under_way && !routes.sent.is_empty()
+    }
+
     /// Everything that is to be taken away, dependents first.
     fn next_removal(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<SotwResponse> {
         let state = &mut self.kinds[kind.index()];
@@ -97,7 +110,7 @@ impl SotwMachine {
         self.nonce += 1;
         let nonce: Arc<str> = self.nonce.to_string().into();
         let version = version_of_all(&shown);
-        let type_url: Arc<str> = kind.type_url().into();
+        let type_url: Arc<str> = self.types.url(kind).into();
         let raw = |now: &Arc<Versioned>| RawResource {
             name: "".into(),
             version: "".into(),
@@ -158,6 +171,11 @@ impl Subscription {
         }
     }
 
+    /// Whether exactly these names are asked for.
+    fn is_subscribed(&self, names: &[Arc<str>]) -> bool {
+        !self.wildcard && names.len() == self.names.len() && names.iter().all(|name| self.names.contains(name))
+    }
+
     /// Takes over the names of a request; says whether there are new ones.
     fn subscribe(&mut self, names: Vec<Arc<str>>) -> bool {
         let was_wildcard = self.wildcard;
@@ -196,6 +214,9 @@ impl Machine for SotwMachine {
             if request.nonce != state.nonce {
                 return Ok(());
             }
+            // Said again although it was answered: a client whose cluster changed asks so for its endpoints (envoy#13009).
+            let again = !state.in_flight && request.error.is_none() && state.is_subscribed(&request.names);
+            state.answer |= again && request.version == state.version;
             state.answered(&request, now);
         }
         if state.subscribe(request.names) {
@@ -219,6 +240,9 @@ impl Machine for SotwMachine {
 
     fn response(&mut self, source: &dyn SnapshotSource) -> Option<SotwResponse> {
         for kind in Kind::ALL {
+            if self.must_wait(kind) {
+                return None;
+            }
             if let Some(response) = self.next_set(kind, source) {
                 return Some(response);
             }

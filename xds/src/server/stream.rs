@@ -1,7 +1,7 @@
 //! One discovery stream: moves messages between gRPC, a machine and the snapshot. It decides nothing about xDS itself.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use heddle_node::clock;
@@ -13,14 +13,15 @@ use tonic::{Status, Streaming};
 
 use super::body::Packet;
 use super::memo::Memo;
-use super::pace::{Entrance, Work};
+use super::pace::{self, Entrance, Work};
 use super::service::Gate;
-use super::stage::{House, Seat};
+use super::stage::{House, Seat, Stage};
 use super::{Machine, NodeRegistry};
+use crate::dialect::envoy::encode;
 use crate::link::Peer;
 use crate::model::Kind;
 use crate::protocol::wire::Incoming;
-use crate::protocol::{BadRequest, Dialect, MAX_RESPONSE, NodeInfo};
+use crate::protocol::{BadRequest, Dialect, MAX_RESPONSE, NodeInfo, Types};
 use crate::snapshot::{NodeScope, SnapshotFeed, SnapshotSource, View};
 
 /// Until the first request of a stream.
@@ -36,24 +37,56 @@ pub(super) trait Speak: Machine + Sized {
     type In: prost::Message + Default + Send + 'static;
     /// The dialect.
     const DIALECT: Dialect;
-    /// A new stream.
-    fn open(scope: NodeScope, position: u64) -> Self;
+    /// A new stream of a node that speaks these types.
+    fn open(scope: NodeScope, types: Types, position: u64) -> Self;
+    /// Whose types a node speaks that begins so.
+    fn spoken(message: &Self::In) -> Types;
     /// Reads a request.
-    fn read(message: Self::In) -> Incoming<Self::Request>;
+    fn read(message: Self::In, types: Types) -> Incoming<Self::Request>;
     /// Writes a response; what others are told too is taken from the memo.
-    fn write(response: Self::Response, memo: &Memo) -> Packet;
+    fn write(response: Self::Response, types: Types, memo: &Memo) -> Packet;
 }
 
 /// What all streams share.
 #[derive(Clone)]
 pub(super) struct Shared {
-    pub(super) feed: Arc<dyn SnapshotFeed>,
-    pub(super) house: House,
+    /// What nodes are told that speak our types.
+    pub(super) ours: Scene,
+    /// The same for Envoy's types; there is none until somebody speaks them.
+    pub(super) envoy: Arc<OnceLock<Scene>>,
     pub(super) work: Work,
-    pub(super) memo: Arc<Memo>,
     pub(super) registry: Arc<NodeRegistry>,
     pub(super) entrance: Arc<Entrance>,
     pub(super) drain: DrainWatch,
+}
+
+/// What nodes are told that speak the same types, and where they look.
+#[derive(Clone)]
+pub(super) struct Scene {
+    feed: Arc<dyn SnapshotFeed>,
+    house: House,
+    memo: Arc<Memo>,
+}
+
+impl Scene {
+    /// Follows a snapshot, in a task of the present runtime.
+    pub(super) fn new(feed: Arc<dyn SnapshotFeed>, work: Work, drain: DrainWatch) -> Scene {
+        let (stage, house) = Stage::new(feed.view());
+        tokio::spawn(pace::run(feed.clone(), stage, work, drain));
+        Scene { feed, house, memo: Arc::default() }
+    }
+}
+
+impl Shared {
+    fn scene(&self, types: Types) -> &Scene {
+        match types {
+            Types::Heddle => &self.ours,
+            Types::Envoy => self.envoy.get_or_init(|| {
+                let feed = encode::follow(self.ours.feed.clone(), self.registry.withheld().clone(), self.drain.clone());
+                Scene::new(feed, self.work.clone(), self.drain.clone())
+            }),
+        }
+    }
 }
 
 /// The way to the body of the answer.
@@ -76,22 +109,24 @@ async fn converse<M: Speak>(
 ) -> Result<(), Status> {
     let life = life(gate.as_ref().and_then(|(_, peer)| peer.good_until()), clock::wall(), fastrand::f64())?;
     let mut stale = pin!(after(life));
-    let Some((node, request)) = introduced::<M>(gate, &mut inbound).await? else { return Ok(()) };
+    let Some((node, types, request)) = introduced::<M>(gate, &mut inbound).await? else { return Ok(()) };
     let mut drain = shared.drain.clone();
     if !entered(shared, &mut drain, out).await? {
         return Ok(());
     }
-    let mut seat = shared.house.seat(&node.scope);
+    let scene = shared.scene(types);
+    let mut seat = scene.house.seat(&node.scope);
     let mut view = seat.view();
-    let mut machine = M::open(node.scope.clone(), view.position());
-    tracing::info!(node = %node.scope.id, role = %node.scope.role, dialect = %M::DIALECT, "node connected");
+    let mut machine = M::open(node.scope.clone(), types, view.position());
+    tracing::info!(node = %node.scope.id, role = %node.scope.role, dialect = %M::DIALECT, types = types.as_str(), "node connected");
     let mut presence = shared.registry.enter(node, M::DIALECT, (clock::wall(), clock::now()));
+    presence.speaks(types);
     take(&mut machine, request, &*view)?;
-    listen(&mut machine, &mut seat, &mut view, shared);
+    listen(&mut machine, &mut seat, &mut view, scene);
     let (mut pending, mut heard) = (None, None);
     loop {
         if pending.is_none() {
-            pending = speak(&mut machine, &view, shared, out)?;
+            pending = speak(&mut machine, &view, (types, scene), out)?;
         }
         presence.update(machine.held(), machine.nacks(), heard.take());
         let late = presence.late_until();
@@ -105,16 +140,16 @@ async fn converse<M: Speak>(
             message = inbound.message() => {
                 let Some(message) = message? else { return Ok(()) };
                 heard = Some(clock::wall());
-                let (said, request) = M::read(message);
+                let (said, request) = M::read(message, types);
                 if let Some(Ok(said)) = said {
                     presence.instance(said.instance, clock::now());
                 }
                 take(&mut machine, request, &*view)?;
-                listen(&mut machine, &mut seat, &mut view, shared);
+                listen(&mut machine, &mut seat, &mut view, scene);
             }
             next = seat.next() => {
                 view = next.ok_or_else(stopping)?;
-                machine.changes(shared.feed.changed_between(machine.position(), view.position()), &*view);
+                machine.changes(scene.feed.changed_between(machine.position(), view.position()), &*view);
             }
             () = sleep_until(late.unwrap_or_else(clock::now)), if late.is_some() => presence.catch_up(clock::now()),
             () = stale.as_mut() => {
@@ -131,11 +166,12 @@ async fn converse<M: Speak>(
 async fn introduced<M: Speak>(
     gate: Option<(Gate, Peer)>,
     inbound: &mut Streaming<M::In>,
-) -> Result<Option<(NodeInfo, Result<M::Request, BadRequest>)>, Status> {
+) -> Result<Option<(NodeInfo, Types, Result<M::Request, BadRequest>)>, Status> {
     let first = timeout(FIRST_REQUEST, inbound.message());
     let first = first.await.map_err(|_| Status::deadline_exceeded("no request came in time"))??;
     let Some(first) = first else { return Ok(None) };
-    let (node, request) = M::read(first);
+    let types = M::spoken(&first);
+    let (node, request) = M::read(first, types);
     let mut node = node.ok_or_else(|| Status::invalid_argument("the first request must say the node"))?.map_err(refuse)?;
     if node.scope.id.is_empty() {
         return Err(Status::invalid_argument("node.id must not be empty"));
@@ -143,7 +179,7 @@ async fn introduced<M: Speak>(
     if let Some((gate, peer)) = gate {
         gate(&peer, &mut node)?;
     }
-    Ok(Some((node, request)))
+    Ok(Some((node, types, request)))
 }
 
 /// Waits for its turn when many come at once. Only who was let in takes a place, so that strangers take none away. `false`: it has gone meanwhile.
@@ -178,7 +214,7 @@ async fn after(life: Option<Duration>) {
 }
 
 /// Lets the house know what a sidecar asks for, and looks at once when that is more than before: for that it was not called so far.
-fn listen<M: Machine>(machine: &mut M, seat: &mut Seat, view: &mut Arc<View>, shared: &Shared) {
+fn listen<M: Machine>(machine: &mut M, seat: &mut Seat, view: &mut Arc<View>, scene: &Scene) {
     let asked = |kind: Kind| {
         let (all, names) = machine.asked(kind);
         seat.listen(kind, all, names)
@@ -186,14 +222,14 @@ fn listen<M: Machine>(machine: &mut M, seat: &mut Seat, view: &mut Arc<View>, sh
     // All of them: each is to be noted.
     if seat.is_sidecar() && Kind::ALL.into_iter().filter(|kind| asked(*kind)).count() > 0 {
         *view = seat.view();
-        machine.changes(shared.feed.changed_between(machine.position(), view.position()), &**view);
+        machine.changes(scene.feed.changed_between(machine.position(), view.position()), &**view);
     }
 }
 
 /// Says everything that is due. What there is no room for is given back, and is to be said before anything else.
-fn speak<M: Speak>(machine: &mut M, view: &View, shared: &Shared, out: &Out) -> Result<Option<Packet>, Status> {
+fn speak<M: Speak>(machine: &mut M, view: &View, (types, scene): (Types, &Scene), out: &Out) -> Result<Option<Packet>, Status> {
     while let Some(response) = machine.response(view) {
-        let packet = M::write(response, &shared.memo);
+        let packet = M::write(response, types, &scene.memo);
         if packet.len() > MAX_RESPONSE {
             let (found, most) = (packet.len(), MAX_RESPONSE);
             return Err(Status::resource_exhausted(format!("a response has {found} bytes, at most {most} are sent; use delta")));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod delta;
+mod envoy;
 mod registry;
 mod simulation;
 mod sotw;

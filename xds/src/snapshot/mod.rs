@@ -47,6 +47,11 @@ impl Versioned {
         let body = codec::encode_body(&resource);
         Versioned { version: version_of(&body), body, resource }
     }
+
+    /// What `resource` stands for in another dialect, encoded and versioned: who sees the one sees the other.
+    pub fn encoded(resource: Resource, body: Bytes) -> Versioned {
+        Versioned { version: version_of(&body), body, resource }
+    }
 }
 
 impl fmt::Debug for Versioned {

@@ -65,6 +65,11 @@ impl SnapshotStore {
                 Change::Remove(kind, name) => Err((kind, name)),
             })
             .collect();
+        self.apply_encoded(encoded)
+    }
+
+    /// The same for what is encoded already, and for names that are gone.
+    pub fn apply_encoded(&self, encoded: Vec<Result<Versioned, (Kind, Arc<str>)>>) -> bool {
         let mut inner = self.write();
         let before = inner.view.position;
         for change in encoded {

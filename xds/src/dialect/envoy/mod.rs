@@ -1,4 +1,5 @@
-//! Envoy's own types as another way to say what our model says. It knows no stream and no snapshot.
+//! Envoy's own types as another way to say what our model says. It knows no stream.
 
 pub mod decode;
+pub mod encode;
 pub mod kind;

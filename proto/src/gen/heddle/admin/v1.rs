@@ -577,6 +577,12 @@ pub struct NodeStatus {
     /// When it last said something.
     #[prost(message, optional, tag = "9")]
     pub last_contact: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whose types it speaks: `heddle`, or `envoy`.
+    #[prost(string, tag = "10")]
+    pub speaks: ::prost::alloc::string::String,
+    /// What it is not given, since what it would need does not exist where it runs.
+    #[prost(message, repeated, tag = "11")]
+    pub withheld: ::prost::alloc::vec::Vec<Withheld>,
 }
 impl ::prost::Name for NodeStatus {
     const NAME: &'static str = "NodeStatus";
@@ -586,6 +592,29 @@ impl ::prost::Name for NodeStatus {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/heddle.admin.v1.NodeStatus".into()
+    }
+}
+/// A resource that a node is not given.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Withheld {
+    /// What it is, for example `Route`.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// Its name on the data plane.
+    #[prost(string, tag = "2")]
+    pub resource: ::prost::alloc::string::String,
+    /// What is lacking.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Withheld {
+    const NAME: &'static str = "Withheld";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.Withheld".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.Withheld".into()
     }
 }
 /// What a node holds of one type.

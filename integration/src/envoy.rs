@@ -1,0 +1,117 @@
+//! The real Envoy, which reads its configuration from a control plane. It knows nothing of Heddle but an address.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use crate::client::{self, Answer};
+use crate::heddle::binary as heddle;
+use crate::place::Place;
+use crate::process::{Process, until};
+
+/// How a node speaks xDS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// All types over one stream, only what changed.
+    DeltaAds,
+    /// All types over one stream, the whole of a type at a time.
+    SotwAds,
+}
+
+impl Way {
+    fn api(self) -> &'static str {
+        match self {
+            Way::DeltaAds => "DELTA_GRPC",
+            Way::SotwAds => "GRPC",
+        }
+    }
+}
+
+/// The binary, brought by the script that `./check` runs too.
+fn binary() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let target = heddle().ancestors().nth(2).unwrap().to_owned();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("envoy.sh");
+        let brought = Command::new("bash").arg(script).env("CARGO_TARGET_DIR", &target).output().unwrap();
+        assert!(brought.status.success(), "Envoy could not be brought: {}", String::from_utf8_lossy(&brought.stderr));
+        String::from_utf8(brought.stdout).unwrap().trim().into()
+    })
+}
+
+/// A running Envoy.
+pub struct Envoy {
+    pub process: Process,
+    pub admin: SocketAddr,
+    place: Place,
+}
+
+impl Envoy {
+    /// Follows a control plane in clear.
+    pub fn follow(control: SocketAddr, id: &str, way: Way) -> Envoy {
+        let place = Place::new();
+        let path = place.write("envoy.json", &bootstrap(control, id, way).to_string());
+        let told = place.path("admin");
+        let mut command = Command::new(binary());
+        command.arg("-c").arg(path).arg("--admin-address-path").arg(&told);
+        command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
+        let process = Process::start(command, place.path("envoy.log"));
+        let admin = until("the address of Envoy's admin", || std::fs::read_to_string(&told).ok()?.trim().parse().ok());
+        Envoy { process, admin, place }
+    }
+
+    /// Waits until it has all of its configuration.
+    pub fn until_live(&self) {
+        until("Envoy to be live", || client::get(self.admin, "/ready").ok().filter(|answer| answer.status == 200));
+    }
+
+    /// A page of its admin.
+    pub fn page(&self, target: &str) -> Answer {
+        client::get(self.admin, target).expect("Envoy's admin answers")
+    }
+
+    /// One of its counters and gauges; zero when it has none of that name.
+    pub fn stat(&self, name: &str) -> u64 {
+        let page = self.page(&format!("/stats?filter=^{}$", name.replace('.', "\\."))).text();
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok());
+        line.unwrap_or(0)
+    }
+
+    /// A folder that lives as long as it does.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
+fn bootstrap(control: SocketAddr, id: &str, way: Way) -> Value {
+    let source = json!({ "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "5s" });
+    let socket = |address: SocketAddr| json!({ "socket_address": { "address": address.ip(), "port_value": address.port() } });
+    let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    json!({
+        "node": { "id": id, "cluster": "gateway" },
+        "admin": { "address": socket("127.0.0.1:0".parse().unwrap()) },
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": way.api(),
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": true,
+                "grpc_services": [{ "envoy_grpc": { "cluster_name": "control" } }],
+            },
+            "lds_config": source,
+            "cds_config": source,
+        },
+        "static_resources": { "clusters": [{
+            "name": "control",
+            "type": "STATIC",
+            "connect_timeout": "1s",
+            "typed_extension_protocol_options": { options: {
+                "@type": format!("type.googleapis.com/{options}"),
+                "explicit_http_config": { "http2_protocol_options": {} },
+            } },
+            "load_assignment": { "cluster_name": "control", "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket(control) } }] }] },
+        }] },
+    })
+}

@@ -1,0 +1,268 @@
+//! Clusters: how the endpoints of an upstream are used, and which they are. It knows no route.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use heddle_proto::envoy::config::cluster::v3 as wire;
+use heddle_proto::envoy::config::core::v3 as base;
+use heddle_proto::envoy::config::endpoint::v3 as eds;
+use heddle_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
+use heddle_proto::envoy::extensions::upstreams::http::v3 as http;
+use heddle_proto::envoy::r#type::v3 as kinds;
+use prost::Name;
+use tls::common_tls_context::ValidationContextType;
+use wire::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy};
+
+use super::wire::{address, ads, any, exact, secret, span};
+use super::{bytes, plain_assignment};
+use crate::model::{ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, Endpoints, PassHost, Thresholds, Upstream};
+
+/// The roots of the system, where nobody named others.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Tries again, in percent of what is under way, where nobody said how many: as our agents have it.
+const RETRY_BUDGET: f64 = 20.0;
+/// How long an endpoint that traffic condemned stays out at first.
+const EJECTED: Duration = Duration::from_secs(10);
+
+/// Whether endpoints stand in the cluster itself: EDS carries addresses only, so names do, and what DNS is asked.
+pub(super) fn is_inline(upstream: Option<&Upstream>, endpoints: Option<&Endpoints>) -> bool {
+    let is_name = |host: &str| host.parse::<IpAddr>().is_err();
+    upstream.is_some_and(|upstream| upstream.discovery.is_some())
+        || endpoints.is_some_and(|endpoints| endpoints.endpoints.iter().any(|endpoint| is_name(&endpoint.host)))
+}
+
+/// The endpoints, each with its name where requests are to carry that.
+pub(super) fn assignment(endpoints: &Endpoints, upstream: Option<&Upstream>) -> Bytes {
+    bytes(&assigned(endpoints, upstream))
+}
+
+fn assigned(endpoints: &Endpoints, upstream: Option<&Upstream>) -> eds::ClusterLoadAssignment {
+    let mut assignment = plain_assignment(endpoints);
+    if let Some(upstream) = upstream.filter(|upstream| upstream.pass_host == PassHost::Node) {
+        let port = u32::from(upstream.scheme.default_port());
+        for endpoint in assignment.endpoints.iter_mut().flat_map(|group| &mut group.lb_endpoints) {
+            let Some(eds::lb_endpoint::HostIdentifier::Endpoint(endpoint)) = &mut endpoint.host_identifier else { continue };
+            let Some(base::address::Address::SocketAddress(socket)) =
+                endpoint.address.as_ref().and_then(|all| all.address.as_ref())
+            else {
+                continue;
+            };
+            endpoint.hostname = match socket.port_specifier {
+                Some(base::socket_address::PortSpecifier::PortValue(other)) if other != port => {
+                    format!("{}:{other}", socket.address)
+                }
+                _ => socket.address.clone(),
+            };
+        }
+    }
+    assignment
+}
+
+/// A cluster, or what of the upstream Envoy lacks.
+pub(super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>) -> Result<Bytes, String> {
+    if upstream.mesh.is_some() {
+        return Err("leads into the mesh, of which this node has no identity".to_owned());
+    }
+    let inline = is_inline(Some(upstream), endpoints);
+    let load_assignment = inline.then(|| match (&upstream.discovery, endpoints) {
+        (Some(Discovery::Dns(name)), _) => dns(upstream, name),
+        (None, Some(endpoints)) => assigned(endpoints, Some(upstream)),
+        (None, None) => eds::ClusterLoadAssignment { cluster_name: upstream.name.to_string(), ..Default::default() },
+    });
+    let kind = if inline { DiscoveryType::StrictDns } else { DiscoveryType::Eds };
+    let (policy, config) = balancer(upstream);
+    let options = any(&options(upstream)).map(|options| (http::HttpProtocolOptions::full_name(), options));
+    Ok(bytes(&wire::Cluster {
+        name: upstream.name.to_string(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind.into())),
+        eds_cluster_config: (!inline).then(|| EdsClusterConfig { eds_config: ads(), ..Default::default() }),
+        load_assignment,
+        connect_timeout: span(upstream.timeouts.connect),
+        lb_policy: policy.into(),
+        lb_config: config,
+        common_lb_config: Some(wire::cluster::CommonLbConfig {
+            healthy_panic_threshold: Some(kinds::Percent { value: upstream.panic_threshold.into() }),
+            ..Default::default()
+        }),
+        health_checks: upstream.checks.active.iter().map(check).collect(),
+        outlier_detection: upstream.checks.passive.as_ref().map(|passive| outliers(&passive.thresholds)),
+        circuit_breakers: Some(breakers(&upstream.breakers)),
+        typed_extension_protocol_options: options.into_iter().collect(),
+        transport_socket: if upstream.scheme.is_tls() { Some(transport(upstream)) } else { None },
+        ignore_health_on_host_removal: true,
+        ..Default::default()
+    }))
+}
+
+/// The one name that DNS is asked.
+fn dns(upstream: &Upstream, name: &str) -> eds::ClusterLoadAssignment {
+    let port = upstream.scheme.default_port();
+    let (host, port) = match name.rsplit_once(':') {
+        Some((host, written)) => (host, written.parse().unwrap_or(port)),
+        None => (name, port),
+    };
+    let endpoint = eds::Endpoint { address: Some(address(host, port)), hostname: host.to_owned(), ..Default::default() };
+    let endpoint =
+        eds::LbEndpoint { host_identifier: Some(eds::lb_endpoint::HostIdentifier::Endpoint(endpoint)), ..Default::default() };
+    eds::ClusterLoadAssignment {
+        cluster_name: upstream.name.to_string(),
+        endpoints: vec![eds::LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() }],
+        ..Default::default()
+    }
+}
+
+/// Response times count in no balancer of Envoy; the fewest requests under way come closest.
+fn balancer(upstream: &Upstream) -> (LbPolicy, Option<LbConfig>) {
+    let ramp = (!upstream.slow_start.is_zero())
+        .then(|| wire::cluster::SlowStartConfig { slow_start_window: span(upstream.slow_start), ..Default::default() });
+    match &upstream.balancer {
+        Balancer::RoundRobin => {
+            let config = wire::cluster::RoundRobinLbConfig { slow_start_config: ramp };
+            (LbPolicy::RoundRobin, Some(LbConfig::RoundRobinLbConfig(config)))
+        }
+        Balancer::LeastConn | Balancer::Ewma => {
+            let config = wire::cluster::LeastRequestLbConfig { slow_start_config: ramp, ..Default::default() };
+            (LbPolicy::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config)))
+        }
+        Balancer::ConsistentHash(_) => (LbPolicy::RingHash, None),
+    }
+}
+
+fn options(upstream: &Upstream) -> http::HttpProtocolOptions {
+    use http::http_protocol_options::explicit_http_config::ProtocolConfig;
+    use http::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
+    let protocol = if upstream.scheme.is_h2() {
+        ProtocolConfig::Http2ProtocolOptions(base::Http2ProtocolOptions::default())
+    } else {
+        ProtocolConfig::HttpProtocolOptions(base::Http1ProtocolOptions::default())
+    };
+    let requests = upstream.keepalive.requests;
+    let verified = upstream.scheme.is_tls() && upstream.tls.sni.is_none();
+    http::HttpProtocolOptions {
+        common_http_protocol_options: Some(base::HttpProtocolOptions {
+            idle_timeout: span(upstream.keepalive.idle_timeout),
+            max_requests_per_connection: (requests > 0).then_some(requests),
+            ..Default::default()
+        }),
+        upstream_http_protocol_options: verified.then(|| base::UpstreamHttpProtocolOptions {
+            auto_sni: true,
+            auto_san_validation: upstream.tls.verify,
+            ..Default::default()
+        }),
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(protocol),
+        })),
+    }
+}
+
+fn transport(upstream: &Upstream) -> base::TransportSocket {
+    let written = &upstream.tls;
+    let names = written.sni.iter().map(|sni| tls::SubjectAltNameMatcher {
+        san_type: tls::subject_alt_name_matcher::SanType::Dns.into(),
+        matcher: Some(exact(sni)),
+        ..Default::default()
+    });
+    let checked = tls::CertificateValidationContext { match_typed_subject_alt_names: names.collect(), ..Default::default() };
+    let validation = match (&written.ca, written.verify) {
+        (_, false) => None,
+        (Some(ca), true) => Some(ValidationContextType::CombinedValidationContext(
+            tls::common_tls_context::CombinedCertificateValidationContext {
+                default_validation_context: Some(checked),
+                validation_context_sds_secret_config: Some(secret(ca)),
+            },
+        )),
+        (None, true) => Some(ValidationContextType::ValidationContext(tls::CertificateValidationContext {
+            trusted_ca: Some(base::DataSource {
+                specifier: Some(base::data_source::Specifier::Filename(SYSTEM_ROOTS.to_owned())),
+            }),
+            ..checked
+        })),
+    };
+    let context = tls::UpstreamTlsContext {
+        sni: written.sni.as_deref().unwrap_or_default().to_owned(),
+        common_tls_context: Some(tls::CommonTlsContext {
+            tls_certificate_sds_secret_configs: written.client_cert.iter().map(|name| secret(name)).collect(),
+            validation_context_type: validation,
+            alpn_protocols: if upstream.scheme.is_h2() { vec!["h2".to_owned()] } else { Vec::new() },
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    base::TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: any(&context).map(base::transport_socket::ConfigType::TypedConfig),
+    }
+}
+
+fn check(check: &ActiveCheck) -> base::HealthCheck {
+    use base::health_check::{HealthChecker, HttpHealthCheck, TcpHealthCheck};
+    let statuses = |statuses: &[u16]| {
+        statuses.iter().map(|status| kinds::Int64Range { start: i64::from(*status), end: i64::from(*status) + 1 }).collect()
+    };
+    let checker = match check.kind {
+        CheckKind::Tcp => HealthChecker::TcpHealthCheck(TcpHealthCheck::default()),
+        CheckKind::Http | CheckKind::Https => HealthChecker::HttpHealthCheck(HttpHealthCheck {
+            host: check.host.as_deref().unwrap_or_default().to_owned(),
+            path: check.path.to_string(),
+            request_headers_to_add: check.headers.iter().map(|(name, value)| super::wire::header(name, value, true)).collect(),
+            expected_statuses: statuses(&check.thresholds.healthy_statuses),
+            method: base::RequestMethod::from_str_name(&check.method).unwrap_or(base::RequestMethod::Get).into(),
+            ..Default::default()
+        }),
+    };
+    let failures = [check.thresholds.http_failures, check.thresholds.tcp_failures, check.thresholds.timeouts];
+    base::HealthCheck {
+        timeout: span(check.timeout),
+        interval: span(check.healthy_interval.max(Duration::from_millis(1))),
+        unhealthy_interval: span(check.unhealthy_interval.max(Duration::from_millis(1))),
+        no_traffic_interval: span(check.healthy_interval.max(Duration::from_millis(1))),
+        healthy_threshold: Some(check.thresholds.successes.max(1)),
+        unhealthy_threshold: Some(failures.into_iter().filter(|count| *count > 0).min().unwrap_or(1)),
+        alt_port: check.port.map(u32::from),
+        health_checker: Some(checker),
+        ..Default::default()
+    }
+}
+
+/// Envoy counts answers of 500 and more; which of them, it is not told.
+fn outliers(thresholds: &Thresholds) -> wire::OutlierDetection {
+    let all = |count: u32| Some(if count > 0 { 100 } else { 0 });
+    let failures = [thresholds.tcp_failures, thresholds.timeouts].into_iter().filter(|count| *count > 0).min().unwrap_or(0);
+    wire::OutlierDetection {
+        consecutive_5xx: Some(thresholds.http_failures.max(1)),
+        enforcing_consecutive_5xx: all(thresholds.http_failures),
+        split_external_local_origin_errors: true,
+        consecutive_local_origin_failure: Some(failures.max(1)),
+        enforcing_consecutive_local_origin_failure: all(failures),
+        enforcing_consecutive_gateway_failure: Some(0),
+        enforcing_success_rate: Some(0),
+        enforcing_local_origin_success_rate: Some(0),
+        base_ejection_time: span(EJECTED),
+        max_ejection_percent: Some(100),
+        ..Default::default()
+    }
+}
+
+/// Envoy's own limits apply where none are given, which is not what "none" means here.
+fn breakers(breakers: &CircuitBreakers) -> wire::CircuitBreakers {
+    let limit = |limit: Option<u32>| Some(limit.unwrap_or(u32::MAX));
+    let budget = wire::circuit_breakers::thresholds::RetryBudget {
+        budget_percent: Some(kinds::Percent { value: breakers.retry_budget_percent.map_or(RETRY_BUDGET, f64::from) }),
+        min_retry_concurrency: Some(3),
+    };
+    wire::CircuitBreakers {
+        thresholds: vec![wire::circuit_breakers::Thresholds {
+            max_connections: Some(u32::MAX),
+            max_pending_requests: limit(breakers.max_pending),
+            max_requests: limit(breakers.max_requests),
+            retry_budget: Some(budget),
+            ..Default::default()
+        }],
+        per_host_thresholds: breakers
+            .max_connections
+            .map(|most| wire::circuit_breakers::Thresholds { max_connections: Some(most), ..Default::default() })
+            .into_iter()
+            .collect(),
+    }
+}

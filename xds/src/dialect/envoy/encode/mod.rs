@@ -1,0 +1,270 @@
+//! From a snapshot of the model to the resources of Envoy, incrementally: the cost of a change is that of what depends on it. It knows no stream and no node.
+//!
+//! An upstream becomes a `Cluster` and its endpoints a `ClusterLoadAssignment`, one by one. All routes become one `RouteConfiguration`, of which each
+//! route is encoded once, and a listener becomes a `Listener` that reads it. What Envoy cannot do as it is written is withheld, never done by halves.
+
+mod cluster;
+mod follow;
+mod hosts;
+mod listener;
+mod matching;
+mod pattern;
+mod plugins;
+mod route;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::codec;
+use crate::model::{Endpoints, Kind, Resource, Route, RouteMatch, SecretBody, Upstream};
+use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, View};
+
+pub use follow::{Ledger, follow};
+
+/// The name of the one `RouteConfiguration`.
+pub const ROUTES: &str = "heddle";
+
+/// A resource of the model that Envoy is not given, and why.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Withheld {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What Envoy lacks.
+    pub reason: String,
+}
+
+/// What differs for nodes: resources of Envoy in the place of those of the model that they stand for, and names that are gone.
+pub type Difference = Vec<Result<Versioned, (Kind, Arc<str>)>>;
+
+/// Keeps what Envoys are given of a snapshot, and says what differs when it changes.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    routes: hosts::Table,
+    /// Routes by the upstreams that they lead to.
+    users: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    withheld: BTreeMap<(Kind, Arc<str>), String>,
+    /// Clusters that hold their endpoints themselves.
+    inline: BTreeSet<Arc<str>>,
+    /// What was given, by kind.
+    given: BTreeSet<(Kind, Arc<str>)>,
+}
+
+impl Encoder {
+    /// What differs now that the snapshot is `view`, which it became by `changes`.
+    pub fn apply(&mut self, view: &View, changes: &Changes) -> Difference {
+        let mut names: BTreeSet<(Kind, Arc<str>)> = match &changes.names {
+            Some(names) => names.iter().cloned().collect(),
+            None => {
+                let here = Kind::ALL.into_iter().flat_map(|kind| {
+                    let names: Vec<_> = view.all(kind).1.iter().map(|(name, _)| (kind, name.clone())).collect();
+                    names
+                });
+                here.chain(self.given.iter().cloned()).chain(self.withheld.keys().cloned()).chain(self.routes.names()).collect()
+            }
+        };
+        // What is said of all routes stands in each of them.
+        if names.iter().any(|(kind, _)| *kind == Kind::GlobalRule) {
+            names.extend(view.all(Kind::Route).1.iter().map(|(name, _)| (Kind::Route, name.clone())));
+        }
+        let leading = names.iter().filter(|(kind, _)| *kind == Kind::Upstream);
+        let routes: Vec<_> = leading.filter_map(|(_, name)| self.users.get(name)).flatten().cloned().collect();
+        names.extend(routes.into_iter().map(|name| (Kind::Route, name)));
+        let (mut out, mut listeners, mut routes) = (Difference::new(), changes.names.is_none(), changes.names.is_none());
+        for (kind, name) in names {
+            match kind {
+                Kind::Secret => self.secret(view, name, &mut out),
+                Kind::Upstream | Kind::Endpoints => self.cluster(view, &name, kind, &mut out),
+                Kind::Route => routes |= self.route(view, &name),
+                Kind::Certificate | Kind::Listener => listeners = true,
+                _ => {}
+            }
+        }
+        if routes {
+            out.push(Ok(Versioned::encoded(table(), self.routes.encode())));
+        }
+        if listeners {
+            self.listeners(view, &mut out);
+        }
+        for change in &out {
+            match change {
+                Ok(given) => {
+                    self.given.insert((given.resource.kind(), given.resource.name().clone()));
+                }
+                Err(gone) => {
+                    self.given.remove(gone);
+                }
+            }
+        }
+        out
+    }
+
+    /// What Envoys are not given.
+    pub fn withheld(&self) -> Vec<Withheld> {
+        let one = |((kind, name), reason): (&(Kind, Arc<str>), &String)| Withheld {
+            kind: *kind,
+            name: name.clone(),
+            reason: reason.clone(),
+        };
+        self.withheld.iter().map(one).collect()
+    }
+
+    /// Gives what could be encoded, or takes back what was given before.
+    fn give(&mut self, kind: Kind, name: &Arc<str>, encoded: Option<Result<Versioned, String>>, out: &mut Difference) {
+        self.withheld.remove(&(kind, name.clone()));
+        match encoded {
+            Some(Ok(versioned)) => return out.push(Ok(versioned)),
+            Some(Err(reason)) => drop(self.withheld.insert((kind, name.clone()), reason)),
+            None => {}
+        }
+        if self.given.contains(&(kind, name.clone())) {
+            out.push(Err((kind, name.clone())));
+        }
+    }
+
+    /// Key material is the same in both dialects; managers of secrets are our agents' alone.
+    fn secret(&mut self, view: &View, name: Arc<str>, out: &mut Difference) {
+        let material = |versioned: &&Arc<Versioned>| match &versioned.resource {
+            Resource::Secret(secret) => !matches!(secret.body, SecretBody::Manager(_)),
+            _ => false,
+        };
+        let found = view.find(Kind::Secret, &name).filter(material).map(|versioned| Ok(Versioned::clone(versioned)));
+        self.give(Kind::Secret, &name, found, out);
+    }
+
+    /// The cluster of an upstream and its endpoints. The endpoints of one that are names stand in the cluster itself, since EDS carries addresses only.
+    fn cluster(&mut self, view: &View, name: &Arc<str>, changed: Kind, out: &mut Difference) {
+        let upstream = upstream(view, name);
+        let endpoints = endpoints(view, name);
+        let inline = cluster::is_inline(upstream, endpoints);
+        let was_inline = self.inline.remove(name);
+        if inline {
+            self.inline.insert(name.clone());
+        }
+        if changed == Kind::Upstream || inline || was_inline || self.withheld.contains_key(&(Kind::Upstream, name.clone())) {
+            let encoded = upstream.map(|upstream| {
+                let body = cluster::encode(upstream, endpoints);
+                body.map(|body| Versioned::encoded(Resource::Upstream(upstream.clone()), body))
+            });
+            self.give(Kind::Upstream, name, encoded, out);
+        }
+        let assigned = endpoints.filter(|_| !inline && upstream.is_some_and(|upstream| upstream.mesh.is_none()));
+        let encoded = assigned.map(|endpoints| {
+            let body = cluster::assignment(endpoints, upstream);
+            Ok(Versioned::encoded(Resource::Endpoints(endpoints.clone()), body))
+        });
+        self.give(Kind::Endpoints, name, encoded, out);
+    }
+
+    /// Encodes a route anew; whether the table of routes is another one then.
+    fn route(&mut self, view: &View, name: &Arc<str>) -> bool {
+        self.withheld.remove(&(Kind::Route, name.clone()));
+        for users in self.users.values_mut() {
+            users.remove(name);
+        }
+        self.users.retain(|_, users| !users.is_empty());
+        let found = view.find(Kind::Route, name).map(|versioned| &versioned.resource);
+        let Some(Resource::Route(route)) = found else { return self.routes.set(name, Vec::new()) };
+        match route::encode(route, &everywhere(view), &|name: &str| upstream(view, name)) {
+            Ok(encoded) => {
+                for upstream in encoded.upstreams {
+                    self.users.entry(upstream).or_default().insert(name.clone());
+                }
+                self.routes.set(name, encoded.places)
+            }
+            Err(reason) => {
+                if let Some(upstream) = &route.upstream {
+                    self.users.entry(upstream.name.clone()).or_default().insert(name.clone());
+                }
+                self.withheld.insert((Kind::Route, name.clone()), reason);
+                self.routes.set(name, Vec::new())
+            }
+        }
+    }
+
+    /// All listeners: each of TLS shows every certificate.
+    fn listeners(&mut self, view: &View, out: &mut Difference) {
+        let (certificates, listeners) = (view.all(Kind::Certificate).1, view.all(Kind::Listener).1);
+        let certificates: Vec<_> = certificates
+            .iter()
+            .filter_map(|(_, found)| match &found.resource {
+                Resource::Certificate(certificate) => Some(certificate),
+                _ => None,
+            })
+            .collect();
+        let gone: Vec<_> = self.names_of(Kind::Listener).filter(|name| !listeners.contains_key(&**name)).collect();
+        for name in gone {
+            self.give(Kind::Listener, &name, None, out);
+        }
+        for (name, found) in &listeners {
+            let Resource::Listener(listener) = &found.resource else { continue };
+            let encoded = listener::encode(listener, &certificates).map(|body| Versioned::encoded(found.resource.clone(), body));
+            self.give(Kind::Listener, name, Some(encoded), out);
+        }
+    }
+
+    fn names_of(&self, kind: Kind) -> impl Iterator<Item = Arc<str>> + use<'_> {
+        let all = self.given.iter().chain(self.withheld.keys());
+        all.filter(move |(other, _)| *other == kind).map(|(_, name)| name.clone())
+    }
+}
+
+fn upstream<'a>(view: &'a View, name: &str) -> Option<&'a Upstream> {
+    match &view.find(Kind::Upstream, name)?.resource {
+        Resource::Upstream(upstream) => Some(upstream),
+        _ => None,
+    }
+}
+
+fn endpoints<'a>(view: &'a View, name: &str) -> Option<&'a Endpoints> {
+    match &view.find(Kind::Endpoints, name)?.resource {
+        Resource::Endpoints(endpoints) => Some(endpoints),
+        _ => None,
+    }
+}
+
+/// Plugins of every route.
+fn everywhere(view: &View) -> Vec<crate::model::PluginConf> {
+    let rules = view.list(Kind::GlobalRule, &NodeScope::default());
+    rules
+        .iter()
+        .filter_map(|found| match &found.resource {
+            Resource::GlobalRule(rule) => Some(rule.plugins.clone()),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}
+
+/// What the table of all routes stands for in a snapshot: a route that is for every gateway.
+fn table() -> Resource {
+    Resource::Route(Route {
+        id: ROUTES.into(),
+        name: "".into(),
+        service_id: "".into(),
+        service_name: "".into(),
+        matches: RouteMatch::default(),
+        priority: 0,
+        created: 0,
+        plugins: Vec::new(),
+        upstream: None,
+        timeouts: None,
+        enable_websocket: false,
+    })
+}
+
+/// The bytes of a message.
+fn bytes(message: &impl prost::Message) -> Bytes {
+    message.encode_to_vec().into()
+}
+
+/// The endpoints as our own dialect says them.
+fn plain_assignment(endpoints: &Endpoints) -> heddle_proto::envoy::config::endpoint::v3::ClusterLoadAssignment {
+    codec::assignment(endpoints)
+}

@@ -1,0 +1,220 @@
+//! Routes: what is done with the requests that match, encoded once for each host. It knows no other route.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_proto::envoy::config::route::v3 as wire;
+use prost_types::Any;
+use serde_json::Value;
+use wire::route::Action;
+use wire::route_action::hash_policy::{ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter};
+use wire::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier, UpgradeConfig};
+
+use super::hosts::{Host, Order, Place};
+use super::wire::span;
+use super::{bytes, matching, pattern, plugins};
+use crate::model::{Balancer, HashOn, PassHost, PluginConf, Route, Upstream};
+
+/// Tries after the first where nobody said how many: our agents try each endpoint once, which Envoy does not count.
+const RETRIES: u32 = 2;
+/// What is tried again: what the endpoint has not seen, as our agents do.
+const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
+/// Choices of an endpoint that was not tried yet.
+const OTHER_HOSTS: i64 = 5;
+
+/// A route in all of its places, and the upstreams that it leads to.
+pub(super) struct Encoded {
+    pub(super) places: Vec<Place>,
+    pub(super) upstreams: BTreeSet<Arc<str>>,
+}
+
+/// What becomes of requests, put together by the plugins of a route.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    /// Edits of header fields, and the like.
+    pub(super) route: wire::Route,
+    /// Where requests go.
+    pub(super) action: wire::RouteAction,
+    /// What is done before that with requests that match these conditions too.
+    pub(super) before: Vec<Before>,
+    /// Requests are answered.
+    pub(super) answer: Option<Action>,
+    /// Filters, by name, with what they do here.
+    pub(super) filters: BTreeMap<String, Any>,
+    /// Shares of clusters; an entry without one is the route's own.
+    pub(super) shares: Vec<(Option<Arc<str>>, u32)>,
+}
+
+/// A part of the requests of a route.
+#[derive(Debug)]
+pub(super) struct Before {
+    /// Conditions, all of which must hold.
+    pub(super) conditions: Vec<Value>,
+    /// What is done.
+    pub(super) what: Instead,
+}
+
+/// What is done with a part of the requests.
+#[derive(Debug)]
+pub(super) enum Instead {
+    /// An answer, or another URI.
+    Answer(Box<Action>),
+    /// Other shares.
+    Shares(Vec<(Option<Arc<str>>, u32)>),
+}
+
+/// Encodes a route with what is said of all routes, or says what of it Envoy lacks.
+pub(super) fn encode<'a>(
+    route: &Route,
+    everywhere: &[PluginConf],
+    find: &dyn Fn(&str) -> Option<&'a Upstream>,
+) -> Result<Encoded, String> {
+    let upstream = route.upstream.as_ref().and_then(|upstream| find(&upstream.name));
+    let mut draft = Draft { action: action(route, upstream)?, ..Draft::default() };
+    for plugin in &route.plugins {
+        plugins::apply(plugin, &mut draft).map_err(|reason| format!("plugin {}: {reason}", plugin.name))?;
+    }
+    // Those of the route itself hide those of the same name that are for all.
+    for plugin in everywhere.iter().filter(|plugin| !route.plugins.iter().any(|own| own.name == plugin.name)) {
+        plugins::apply(plugin, &mut draft).map_err(|reason| format!("plugin {} of a global rule: {reason}", plugin.name))?;
+    }
+    let own = route.upstream.as_ref().map(|upstream| upstream.name.clone());
+    let mut upstreams: BTreeSet<Arc<str>> = own.iter().cloned().collect();
+    let mut actions = Vec::new();
+    for before in std::mem::take(&mut draft.before) {
+        let action = match before.what {
+            Instead::Answer(action) => *action,
+            Instead::Shares(shares) => Action::Route(shared(&draft.action, &shares, own.as_ref(), &mut upstreams)?),
+        };
+        actions.push((before.conditions, action));
+    }
+    let last = match draft.answer.take() {
+        Some(answer) => answer,
+        None => Action::Route(shared(&draft.action, &draft.shares, own.as_ref(), &mut upstreams)?),
+    };
+    actions.push((Vec::new(), last));
+    Ok(Encoded { places: places(route, &draft, &actions)?, upstreams })
+}
+
+/// Every host and path of a route with each of its actions.
+fn places(route: &Route, draft: &Draft, actions: &[(Vec<Value>, Action)]) -> Result<Vec<Place>, String> {
+    let hosts: Vec<Host> = route.matches.hosts.iter().map(|host| Host::read(host)).collect::<Result<_, _>>()?;
+    let hosts = if hosts.is_empty() { vec![Host::Any] } else { hosts };
+    let mut places = Vec::new();
+    for uri in &route.matches.uris {
+        let (path, rank) = pattern::read(uri);
+        for (part, (conditions, action)) in actions.iter().enumerate() {
+            let mut matches = matching::encode(route, &path)?;
+            for condition in conditions {
+                matching::conditions(condition, &mut matches)?;
+            }
+            let body = bytes(&wire::Route {
+                name: route.id.to_string(),
+                r#match: Some(matches),
+                action: Some(action.clone()),
+                typed_per_filter_config: draft.filters.clone(),
+                ..draft.route.clone()
+            });
+            for host in &hosts {
+                let order = Order {
+                    rank,
+                    priority: Reverse(route.priority),
+                    length: Reverse(uri.len()),
+                    created: route.created,
+                    id: route.id.clone(),
+                    part,
+                };
+                places.push(Place { host: host.clone(), order, body: body.clone() });
+            }
+        }
+    }
+    Ok(places)
+}
+
+/// How requests go to the upstream of a route.
+fn action(route: &Route, upstream: Option<&Upstream>) -> Result<wire::RouteAction, String> {
+    let websocket = UpgradeConfig { upgrade_type: "websocket".to_owned(), enabled: Some(true) };
+    let mut action = wire::RouteAction {
+        // The whole answer may take as long as it likes, as long as something comes.
+        timeout: span(Duration::ZERO),
+        upgrade_configs: if route.enable_websocket { vec![websocket] } else { Vec::new() },
+        ..Default::default()
+    };
+    let Some(upstream) = upstream else { return Ok(action) };
+    let timeouts = route.timeouts.unwrap_or(upstream.timeouts);
+    action.idle_timeout = span(timeouts.read.max(timeouts.send));
+    let retries = upstream.retries.unwrap_or(RETRIES);
+    action.retry_policy = (retries > 0).then(|| wire::RetryPolicy {
+        retry_on: RETRY_ON.to_owned(),
+        num_retries: Some(retries),
+        host_selection_retry_max_attempts: OTHER_HOSTS,
+        ..Default::default()
+    });
+    action.host_rewrite_specifier = match &upstream.pass_host {
+        PassHost::Pass => None,
+        PassHost::Node => Some(HostRewriteSpecifier::AutoHostRewrite(true)),
+        PassHost::Rewrite(host) => Some(HostRewriteSpecifier::HostRewriteLiteral(host.to_string())),
+    };
+    if let Balancer::ConsistentHash(on) = &upstream.balancer {
+        action.hash_policy = vec![HashPolicy { policy_specifier: Some(hashed(on)?), terminal: false }];
+    }
+    Ok(action)
+}
+
+/// What the endpoint is chosen by.
+fn hashed(on: &HashOn) -> Result<PolicySpecifier, String> {
+    let header = |name: String| PolicySpecifier::Header(Header { header_name: name, ..Default::default() });
+    let cookie = |name: &str| PolicySpecifier::Cookie(Cookie { name: name.to_owned(), ..Default::default() });
+    match on {
+        HashOn::Header(name) => Ok(header(name.to_ascii_lowercase())),
+        HashOn::Cookie(name) => Ok(cookie(name)),
+        HashOn::Var(name) => match &**name {
+            "remote_addr" => Ok(PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true })),
+            "request_uri" => Ok(header(":path".to_owned())),
+            "host" => Ok(header(":authority".to_owned())),
+            name => match (name.strip_prefix("arg_"), name.strip_prefix("http_"), name.strip_prefix("cookie_")) {
+                (Some(name), ..) => Ok(PolicySpecifier::QueryParameter(QueryParameter { name: name.to_owned() })),
+                (_, Some(name), _) => Ok(header(name.replace('_', "-"))),
+                (.., Some(name)) => Ok(cookie(name)),
+                _ => Err(format!("balancer: Envoy hashes no variable `{name}`")),
+            },
+        },
+        HashOn::Consumer => Err("balancer: Envoy knows no consumers to hash".to_owned()),
+        HashOn::VarsCombination(_) => Err("balancer: Envoy hashes no combination of variables".to_owned()),
+    }
+}
+
+/// The action with its cluster, or with several by weight.
+fn shared(
+    action: &wire::RouteAction,
+    shares: &[(Option<Arc<str>>, u32)],
+    own: Option<&Arc<str>>,
+    upstreams: &mut BTreeSet<Arc<str>>,
+) -> Result<wire::RouteAction, String> {
+    let none = || "has no upstream, and Envoy lacks what answers".to_owned();
+    let named = |share: &Option<Arc<str>>| share.as_ref().or(own).cloned().ok_or_else(none);
+    let specifier = match shares.iter().filter(|(_, weight)| *weight > 0).collect::<Vec<_>>()[..] {
+        [] => ClusterSpecifier::Cluster(own.ok_or_else(none)?.to_string()),
+        [(name, _)] => {
+            let name = named(name)?;
+            upstreams.insert(name.clone());
+            ClusterSpecifier::Cluster(name.to_string())
+        }
+        ref several => {
+            let mut clusters = Vec::new();
+            for (name, weight) in several {
+                let name = named(name)?;
+                upstreams.insert(name.clone());
+                clusters.push(wire::weighted_cluster::ClusterWeight {
+                    name: name.to_string(),
+                    weight: Some(*weight),
+                    ..Default::default()
+                });
+            }
+            ClusterSpecifier::WeightedClusters(wire::WeightedCluster { clusters, ..Default::default() })
+        }
+    };
+    Ok(wire::RouteAction { cluster_specifier: Some(specifier), ..action.clone() })
+}

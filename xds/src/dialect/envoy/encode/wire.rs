@@ -1,0 +1,89 @@
+//! Small messages that many resources of Envoy hold. It knows no resource.
+
+use std::time::Duration;
+
+use heddle_proto::envoy::config::core::v3 as base;
+use heddle_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
+use heddle_proto::envoy::r#type::matcher::v3 as matcher;
+use heddle_proto::envoy::r#type::v3 as kinds;
+use prost::{Message, Name};
+use prost_types::Any;
+
+/// A message with its type.
+pub(super) fn any<M: Message + Name>(message: &M) -> Option<Any> {
+    Some(Any { type_url: M::type_url(), value: message.encode_to_vec() })
+}
+
+/// A span of time.
+pub(super) fn span(span: Duration) -> Option<prost_types::Duration> {
+    let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    Some(prost_types::Duration { seconds, nanos: i32::try_from(span.subsec_nanos()).unwrap_or_default() })
+}
+
+/// From the stream of all types.
+pub(super) fn ads() -> Option<base::ConfigSource> {
+    Some(base::ConfigSource {
+        resource_api_version: base::ApiVersion::V3.into(),
+        config_source_specifier: Some(base::config_source::ConfigSourceSpecifier::Ads(base::AggregatedConfigSource {})),
+        ..Default::default()
+    })
+}
+
+/// A secret by name.
+pub(super) fn secret(name: &str) -> tls::SdsSecretConfig {
+    tls::SdsSecretConfig { name: name.to_owned(), sds_config: ads() }
+}
+
+/// An address and port.
+pub(super) fn address(host: &str, port: u16) -> base::Address {
+    let socket = base::SocketAddress {
+        address: host.to_owned(),
+        port_specifier: Some(base::socket_address::PortSpecifier::PortValue(port.into())),
+        ..Default::default()
+    };
+    base::Address { address: Some(base::address::Address::SocketAddress(socket)) }
+}
+
+/// A network.
+pub(super) fn network(network: &ipnet::IpNet) -> base::CidrRange {
+    base::CidrRange { address_prefix: network.network().to_string(), prefix_len: Some(network.prefix_len().into()) }
+}
+
+/// This text.
+pub(super) fn exact(text: &str) -> matcher::StringMatcher {
+    text_matcher(matcher::string_matcher::MatchPattern::Exact(text.to_owned()))
+}
+
+/// A text that a regular expression matches as a whole.
+pub(super) fn regex(pattern: &str) -> matcher::StringMatcher {
+    text_matcher(matcher::string_matcher::MatchPattern::SafeRegex(whole(pattern)))
+}
+
+fn text_matcher(pattern: matcher::string_matcher::MatchPattern) -> matcher::StringMatcher {
+    matcher::StringMatcher { ignore_case: false, match_pattern: Some(pattern) }
+}
+
+/// A regular expression.
+pub(super) fn whole(pattern: &str) -> matcher::RegexMatcher {
+    matcher::RegexMatcher { regex: pattern.to_owned(), ..Default::default() }
+}
+
+/// A share in percent.
+pub(super) fn percent(percent: u32) -> kinds::FractionalPercent {
+    kinds::FractionalPercent { numerator: percent, denominator: kinds::fractional_percent::DenominatorType::Hundred.into() }
+}
+
+/// A header field that is set, or added to those that are there.
+pub(super) fn header(name: &str, value: &str, add: bool) -> base::HeaderValueOption {
+    use base::header_value_option::HeaderAppendAction::{AppendIfExistsOrAdd, OverwriteIfExistsOrAdd};
+    base::HeaderValueOption {
+        header: Some(base::HeaderValue { key: name.to_owned(), value: escaped(value), ..Default::default() }),
+        append_action: if add { AppendIfExistsOrAdd } else { OverwriteIfExistsOrAdd }.into(),
+        ..Default::default()
+    }
+}
+
+/// A text in which `%` begins nothing.
+fn escaped(text: &str) -> String {
+    text.replace('%', "%%")
+}

@@ -1,0 +1,157 @@
+//! What Envoy's types ask of the machines besides: endpoints behind every changed cluster, and routes behind both.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::model::{Balancer, PassHost, Resource, Route, RouteMatch, Scheme, Upstream};
+use crate::protocol::{DeltaRequest, SotwRequest, Types};
+use crate::server::{DeltaMachine, SotwMachine};
+use crate::snapshot::Versioned;
+
+fn stands(kind: Kind, name: &str) -> Resource {
+    let name: Arc<str> = name.into();
+    match kind {
+        Kind::Upstream => Resource::Upstream(Upstream {
+            name,
+            label: "".into(),
+            balancer: Balancer::RoundRobin,
+            scheme: Scheme::Http,
+            pass_host: PassHost::Pass,
+            retries: None,
+            retry_timeout: Duration::ZERO,
+            timeouts: Default::default(),
+            keepalive: Default::default(),
+            tls: Default::default(),
+            checks: Default::default(),
+            breakers: Default::default(),
+            discovery: None,
+            slow_start: Duration::ZERO,
+            panic_threshold: 0,
+            mesh: None,
+            locality: Default::default(),
+            fleet_load: false,
+        }),
+        Kind::Route => Resource::Route(Route {
+            id: name,
+            name: "".into(),
+            service_id: "".into(),
+            service_name: "".into(),
+            matches: RouteMatch::default(),
+            priority: 0,
+            created: 0,
+            plugins: Vec::new(),
+            upstream: None,
+            timeouts: None,
+            enable_websocket: false,
+        }),
+        kind => resource(kind, &name, "10.0.0.1"),
+    }
+}
+
+/// Puts something of this content into the snapshot.
+fn put(store: &SnapshotStore, kind: Kind, name: &str, content: &'static str) {
+    store.apply_encoded(vec![Ok(Versioned::encoded(stands(kind, name), Bytes::from_static(content.as_bytes())))]);
+}
+
+fn world() -> SnapshotStore {
+    let store = SnapshotStore::new();
+    put(&store, Kind::Upstream, "u", "cluster 1");
+    put(&store, Kind::Endpoints, "u", "endpoints");
+    put(&store, Kind::Route, "heddle", "routes 1");
+    store
+}
+
+fn delta(kind: Kind, names: &[&str], nonce: &str) -> DeltaRequest {
+    let subscribe = names.iter().map(|name| Arc::from(*name)).collect();
+    DeltaRequest { subscribe, nonce: nonce.into(), ..DeltaRequest::new(kind) }
+}
+
+fn sotw(kind: Kind, names: &[&str], (version, nonce): (&str, &str)) -> SotwRequest {
+    let names = names.iter().map(|name| Arc::from(*name)).collect();
+    SotwRequest { kind, version: version.into(), names, nonce: nonce.into(), error: None }
+}
+
+/// Nodes that hold clusters, endpoints and routes, and have said so.
+fn holding(store: &SnapshotStore) -> (DeltaMachine, SotwMachine) {
+    let mut by_delta = DeltaMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    let mut by_sotw = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    for (kind, names) in [(Kind::Upstream, &[][..]), (Kind::Endpoints, &["u"]), (Kind::Route, &["heddle"])] {
+        by_delta.request(delta(kind, names, ""), store, at(1)).unwrap();
+        for response in drain(&mut by_delta, store) {
+            by_delta.request(delta(kind, &[], &response.nonce), store, at(1)).unwrap();
+        }
+        by_sotw.request(sotw(kind, names, ("", "")), store, at(1)).unwrap();
+        for response in drain(&mut by_sotw, store) {
+            by_sotw.request(sotw(kind, names, (&response.version, &response.nonce)), store, at(1)).unwrap();
+        }
+    }
+    (by_delta, by_sotw)
+}
+
+#[test]
+fn a_changed_cluster_is_followed_by_its_endpoints_though_they_are_the_same() {
+    let store = world();
+    let (mut machine, _) = holding(&store);
+    put(&store, Kind::Upstream, "u", "cluster 2");
+    machine.changes(since(&store, machine.position()), &store);
+    let told: Vec<_> =
+        drain(&mut machine, &store).into_iter().map(|response| (response.kind, response.resources.len())).collect();
+    assert_eq!(told, [(Kind::Upstream, 1), (Kind::Endpoints, 1)]);
+    put(&store, Kind::Endpoints, "u", "other endpoints");
+    machine.changes(since(&store, machine.position()), &store);
+    let told: Vec<_> = drain(&mut machine, &store).into_iter().map(|response| response.kind).collect();
+    assert_eq!(told, [Kind::Endpoints], "endpoints alone are told alone");
+}
+
+#[test]
+fn a_request_for_endpoints_that_is_said_again_is_answered_once() {
+    let store = world();
+    let (_, mut machine) = holding(&store);
+    let (version, nonce) = {
+        put(&store, Kind::Endpoints, "u", "other endpoints");
+        machine.changes(since(&store, machine.position()), &store);
+        let response = drain(&mut machine, &store).pop().unwrap();
+        (response.version, response.nonce)
+    };
+    let said = || sotw(Kind::Endpoints, &["u"], (&version, &nonce));
+    machine.request(said(), &store, at(1)).unwrap();
+    assert!(drain(&mut machine, &store).is_empty(), "that was the confirmation");
+    machine.request(said(), &store, at(1)).unwrap();
+    let again = drain(&mut machine, &store);
+    assert_eq!((again.len(), &again[0].version), (1, &version));
+    let confirmed = sotw(Kind::Endpoints, &["u"], (&again[0].version, &again[0].nonce));
+    machine.request(confirmed, &store, at(1)).unwrap();
+    assert!(drain(&mut machine, &store).is_empty());
+}
+
+#[test]
+fn routes_change_once_clusters_and_endpoints_are_confirmed() {
+    let store = world();
+    let (mut by_delta, mut by_sotw) = holding(&store);
+    put(&store, Kind::Upstream, "u", "cluster 2");
+    put(&store, Kind::Route, "heddle", "routes 2");
+    by_delta.changes(since(&store, by_delta.position()), &store);
+    let told = drain(&mut by_delta, &store);
+    assert_eq!(told.iter().map(|response| response.kind).collect::<Vec<_>>(), [Kind::Upstream, Kind::Endpoints]);
+    by_delta.request(delta(Kind::Upstream, &[], &told[0].nonce), &store, at(1)).unwrap();
+    assert!(drain(&mut by_delta, &store).is_empty(), "its endpoints may not have arrived");
+    by_delta.request(delta(Kind::Endpoints, &[], &told[1].nonce), &store, at(1)).unwrap();
+    assert_eq!(drain(&mut by_delta, &store)[0].kind, Kind::Route);
+    by_sotw.changes(since(&store, by_sotw.position()), &store);
+    let told = drain(&mut by_sotw, &store);
+    assert_eq!(told.iter().map(|response| response.kind).collect::<Vec<_>>(), [Kind::Upstream]);
+    by_sotw.request(sotw(Kind::Upstream, &[], (&told[0].version, &told[0].nonce)), &store, at(1)).unwrap();
+    assert_eq!(drain(&mut by_sotw, &store)[0].kind, Kind::Route);
+}
+
+#[test]
+fn types_are_those_that_the_node_speaks() {
+    let store = world();
+    let (_, mut machine) = holding(&store);
+    put(&store, Kind::Upstream, "u", "cluster 2");
+    machine.changes(since(&store, machine.position()), &store);
+    let told = drain(&mut machine, &store).remove(0);
+    assert_eq!(&*told.resources[0].type_url, "type.googleapis.com/envoy.config.cluster.v3.Cluster");
+}
