@@ -71,7 +71,7 @@ struct Call {
 /// How far a call is.
 enum Step {
     /// Its message is coming.
-    Asking(http::Request<()>, Vec<u8>),
+    Asking(Box<http::Request<()>>, Vec<u8>),
     /// It is being answered.
     Called(BoxFuture<Answer, Infallible>),
     /// Its answer is being sent.
@@ -134,7 +134,7 @@ impl<F: FnMut(http::Request<Body>) -> BoxFuture<Answer, Infallible>> Serving<F> 
                     Ok(None) => break,
                     Ok(Some(Event::Request(request))) => {
                         let (key, asked) = (request.key, asked(&request.head));
-                        self.calls.push(Call { key, step: Step::Asking(asked, Vec::new()) });
+                        self.calls.push(Call { key, step: Step::Asking(Box::new(asked), Vec::new()) });
                         self.machine.recycle(request.head);
                     }
                     Ok(Some(Event::Refused(request, _))) => self.machine.release(request.key),
@@ -168,7 +168,7 @@ impl Call {
                     Some(Ok(Frame::Trailers(_))) => {}
                     Some(Ok(Frame::Data(_)) | Err(_)) => return Poll::Ready(()),
                     None => {
-                        let whole = std::mem::take(asked).map(|()| Body::from(std::mem::take(said)));
+                        let whole = std::mem::take(&mut **asked).map(|()| Body::from(std::mem::take(said)));
                         self.step = Step::Called(answer(whole));
                     }
                 },

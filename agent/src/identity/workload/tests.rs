@@ -118,7 +118,7 @@ async fn an_application_may_name_the_path_of_the_socket_as_the_authority() {
         machine.open(false, false, |encoder, out| write_request(encoder, out, &head, named, false, WireLength::Absent)).unwrap();
     machine.send_data(key, bytes::Bytes::from_static(&[0; 5]), true).unwrap();
     let mut input = bytes::BytesMut::new();
-    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let cx = Context::from_waker(std::task::Waker::noop());
     let (mut status, mut said) = (None, Vec::new());
     while said.is_empty() {
         poll_fn(|cx| poll_send(&mut machine, &mut stream, cx, || {})).await.unwrap();
@@ -128,7 +128,7 @@ async fn an_application_may_name_the_path_of_the_socket_as_the_authority() {
             status = Some(head.unwrap().status);
         }
         if status.is_some()
-            && let Poll::Ready(Some(Ok(Frame::Data(bytes)))) = machine.poll_frame(key, &mut cx)
+            && let Poll::Ready(Some(Ok(Frame::Data(bytes)))) = machine.poll_frame(key, &cx)
         {
             said.extend_from_slice(&bytes);
         }
