@@ -3,7 +3,7 @@
 mod admin;
 pub mod app;
 mod authorize;
-mod balance;
+pub mod balance;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

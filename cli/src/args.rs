@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use identity::{CaArgs, CaCommand, TokenArgs, TokenCommand};
-pub use node::{EndpointsArgs, MembersArgs, Shape};
+pub use node::{EndpointsArgs, MembersArgs, MeshArgs, MeshCommand, Shape};
 pub use store::{StoreArgs, StoreCommand};
 
 /// Gateway fleet and service mesh in one binary.
@@ -51,6 +51,8 @@ pub enum Command {
     Endpoints(EndpointsArgs),
     /// Show the members of the fleet: their state, zone, version and load, as one node sees them
     Members(MembersArgs),
+    /// Show the services of the mesh and their instances, as a control plane knows them
+    Mesh(MeshArgs),
     /// Look at the certificate authority of the mesh, and replace its root
     Ca(CaArgs),
     /// Make one-time tokens by which services join the mesh

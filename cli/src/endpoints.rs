@@ -81,7 +81,7 @@ fn row(upstream: &str, endpoint: &Value, now_ms: u64) -> Vec<String> {
 }
 
 /// A span in its largest unit.
-fn ago(ms: u64) -> String {
+pub fn ago(ms: u64) -> String {
     match ms / 1_000 {
         seconds @ 0..=119 => format!("{seconds}s"),
         seconds @ 120..=7_199 => format!("{}m", seconds / 60),

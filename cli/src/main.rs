@@ -67,6 +67,7 @@ async fn obey(command: Command) -> ExitCode {
         Command::Rollback(args) => done(client::rollback(args, environment::author()).await),
         Command::Nodes(args) => done(client::nodes(args).await),
         Command::Members(args) => told(members::run(&args)),
+        Command::Mesh(args) => told(client::mesh(&args, heddle_node::clock::unix_ms())),
         Command::Ca(args) => done(client::ca(args).await),
         Command::Token(args) => done(client::token(args).await),
         Command::Store(args) => match store::run(args.command).await {

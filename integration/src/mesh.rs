@@ -37,6 +37,8 @@ pub struct Service<'a> {
     pub name: &'a str,
     pub address: SocketAddr,
     pub protocol: &'a str,
+    /// More keys of `service`, for example `, version: v2, labels: { track: canary }`.
+    pub said: &'a str,
     /// Services that it calls.
     pub calls: &'a [&'a str],
     /// More keys of `inbound`, for example `, mode: permissive`.
@@ -48,7 +50,7 @@ pub struct Service<'a> {
 impl<'a> Service<'a> {
     /// An HTTP service that calls nobody.
     pub fn http(name: &'a str, address: SocketAddr) -> Service<'a> {
-        Service { name, address, protocol: "http", calls: &[], inbound: "", more: "" }
+        Service { name, address, protocol: "http", said: "", calls: &[], inbound: "", more: "" }
     }
 }
 
@@ -59,8 +61,15 @@ impl Mesh {
     }
 
     pub fn with(setup: Setup, identity: &str) -> Mesh {
-        let more = format!("{}identity: {{ trust_domain: {DOMAIN}{identity} }}\n", setup.more);
-        let control = Heddle::control_plane(Setup { more, ..setup });
+        Mesh::of(Heddle::control_plane(identified(setup, identity)))
+    }
+
+    /// Starts `heddle run`: control plane and gateway in one process.
+    pub fn in_one(identity: &str) -> Mesh {
+        Mesh::of(Heddle::run_with(identified(Setup::default(), identity)))
+    }
+
+    fn of(control: Heddle) -> Mesh {
         let exported = until("the roots", || Some(control.cli(&["ca", "export"])).filter(|output| output.status.success()));
         let roots = control.place.write("root.pem", &String::from_utf8_lossy(&exported.stdout));
         Mesh { control, roots }
@@ -104,12 +113,13 @@ impl Mesh {
             .collect();
         let text = format!(
             "node: {{ id: {id}, data_dir: \"{id}-data\" }}\nrole: sidecar\n\
-             service: {{ name: {}, address: \"{}\", protocol: {} }}\n\
+             service: {{ name: {}, address: \"{}\", protocol: {}{} }}\n\
              agent: {{ workers: 1, admin: \"{admin}\" }}\n{}\
              inbound: {{ address: \"{inbound}\"{} }}\noutbound: {{ explicit: [ {} ] }}\n{}",
             service.name,
             service.address,
             service.protocol,
+            service.said,
             self.reach(service.name, id),
             service.inbound,
             explicit.join(", "),
@@ -155,6 +165,11 @@ impl Mesh {
     pub fn policy(&self, id: &str, policy: Value) {
         self.control.put(&format!("/authorization_policies/{id}"), policy);
     }
+}
+
+fn identified(setup: Setup, identity: &str) -> Setup {
+    let more = format!("{}identity: {{ trust_domain: {DOMAIN}{identity} }}\n", setup.more);
+    Setup { more, ..setup }
 }
 
 impl Node {

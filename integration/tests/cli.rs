@@ -4,6 +4,7 @@
 use std::process::{Command, Output};
 
 use heddle_integration::heddle::{Heddle, binary};
+use heddle_integration::mesh::{Mesh, Service};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
 
@@ -150,4 +151,30 @@ fn a_server_that_is_not_there_is_an_error_that_helps() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn services_of_the_mesh_and_their_instances_are_shown_and_narrowed() {
+    let (mesh, app) = (Mesh::start(""), Nginx::saying("x"));
+    let said = ", version: v2, labels: { track: canary }";
+    let _cart = mesh.sidecar(&Service { said, ..Service::http("cart", app.address) });
+    let _web = mesh.sidecar(&Service::http("web", app.address));
+    mesh.control.put("/mesh_services/idle", serde_json::json!({ "protocol": "http" }));
+    let (at, data) = (mesh.control.admin.to_string(), mesh.control.place.path("data"));
+    let told = |arguments: &[&str]| {
+        let server = ["--at", &at, "--key", heddle_integration::heddle::KEY, "--data-dir", data.to_str().unwrap()];
+        alone(&mesh.control, &[&["mesh"], arguments, &server].concat(), 0)
+    };
+    let services = until("three services", || Some(told(&["services"])).filter(|told| told.lines().count() == 4));
+    for service in ["default/cart", "default/web", "default/idle"] {
+        assert!(services.contains(service), "{services}");
+    }
+    assert!(told(&["services", "--faulty"]).contains("idle") && !told(&["services", "--faulty"]).contains("cart"));
+    let instances = told(&["instances", "cart"]);
+    assert!(instances.contains("track=canary") && instances.contains(" v2 ") && instances.contains(" live "), "{instances}");
+    assert_eq!((instances.lines().count(), told(&["instances", "--state", "draining"]).lines().count()), (2, 1));
+    let json: serde_json::Value = serde_json::from_str(&told(&["instances", "default/web", "-o", "json"])).unwrap();
+    assert_eq!((json[0]["node"].as_str(), json.as_array().unwrap().len()), (Some("web"), 1));
+    let refused = alone(&mesh.control, &["mesh", "services", "--at", &at, "--key", "wrong-key"], 1);
+    assert!(refused.contains("--key"), "{refused}");
 }

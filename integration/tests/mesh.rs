@@ -26,6 +26,32 @@ fn what_comes_from_outside_enters_the_mesh_as_the_gateway() {
 }
 
 #[test]
+fn the_gateway_of_everything_in_one_process_enters_the_mesh_too() {
+    let mesh = Mesh::in_one(", svid_ttl: 10s");
+    let app = telling();
+    let api = mesh.sidecar(&Service::http("api", app.address));
+    mesh.control.put("/upstreams/api", json!({ "discovery_type": "mesh", "service_name": "api" }));
+    mesh.control.put("/routes/all", json!({ "uri": "/*", "upstream_id": "api" }));
+    let seen = mesh.control.until_status("/hello", 200).text();
+    assert!(seen.contains("URI=spiffe://story.example/ns/default/svc/gateway"), "{seen}");
+    mesh.policy(
+        "gateway",
+        json!({ "service": "api", "action": "deny", "rules": [ { "from": [ { "identities": ["gateway"] } ] } ] }),
+    );
+    mesh.control.until_status("/hello", 403);
+    assert_eq!(mesh.control.admin("DELETE", "/authorization_policies/gateway", Value::Null).status, 200);
+    mesh.control.until_status("/hello", 200);
+    let issued = || mesh.audit().lines().filter(|line| line.contains("svc/gateway")).count();
+    until("a renewal", || Some(issued()).filter(|issued| *issued > 1));
+    assert_eq!(mesh.control.get("/hello").status, 200, "with the new certificate too");
+    let told = String::from_utf8_lossy(&mesh.control.cli(&["explain", "GET", "/hello"]).stdout).into_owned();
+    assert!(told.contains(&api.inbound.to_string()), "explain knows the instances of services:\n{told}");
+    let shown = String::from_utf8_lossy(&mesh.control.cli(&["ca", "show"]).stdout).into_owned();
+    assert!(shown.contains("gw-1"), "no rotation of the root would wait for it in vain:\n{shown}");
+    assert!(mesh.control.metrics().contains("heddle_identity_expiry_timestamp_seconds"));
+}
+
+#[test]
 fn a_caller_is_who_it_has_proven_to_be_whatever_it_says() {
     let mesh = Mesh::start("");
     let app = telling();

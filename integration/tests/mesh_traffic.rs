@@ -82,6 +82,13 @@ fn a_service_moves_into_the_mesh_while_others_still_call_it_in_clear() {
     }
     assert_eq!(clear_report(&api)[&port]["connections"], before, "who calls through the mesh is not in the report");
 
+    // Before the last one has moved, the owner of a namespace can end it for all who are permissive in it.
+    mesh.policy("members", json!({ "action": "allow", "rules": [ { "from": [ { "identities": ["*"] } ] } ] }));
+    until("nobody in clear", || in_clear().ok().filter(|answer| answer.status == 403));
+    assert_eq!(client::get(web.outbound[0], "/").unwrap().status, 200);
+    assert_eq!(mesh.control.admin("DELETE", "/authorization_policies/members", Value::Null).status, 200);
+    until("all again", || in_clear().ok().filter(|answer| answer.status == 200));
+
     let place = &mesh.control.place;
     let strict = std::fs::read_to_string(place.path("api.yaml")).unwrap().replace("mode: permissive", "mode: strict");
     place.write("api.yaml", &strict);
@@ -224,4 +231,38 @@ fn identities_outlive_an_absence_of_the_control_plane_as_long_as_two_fifths_of_t
     until("a renewal after its return", || (renewals() >= enough).then_some(()));
     let tally = load.stop();
     assert!(tally.failures.is_empty() && tally.requests > 100, "{:#?}", tally.failures);
+}
+
+#[test]
+fn a_split_by_version_leads_to_the_instances_that_say_so() {
+    let mesh = Mesh::start("");
+    let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
+    let versioned = |id: &str, said: &str, app: &Nginx| {
+        let node = mesh.begin_sidecar(id, &Service { said, ..Service::http("api", app.address) });
+        node.wait_ready();
+        node
+    };
+    let (_one, _two) = (versioned("api-1", ", version: v1", &one), versioned("api-2", ", version: v2", &two));
+    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.until_reached(&web, "/");
+    let split = |weights: [u32; 2]| {
+        json!({ "split": [
+            { "subset": { "version": "v2" }, "match": [["http_x_canary", "==", "yes"]] },
+            { "subset": { "version": "v1" }, "weight": weights[0] }, { "subset": { "version": "v2" }, "weight": weights[1] },
+        ] })
+    };
+    let asked = |fields: &[(&str, &str)]| {
+        client::send(web.outbound[0], "GET", "/", fields, b"").map(|answer| answer.text()).unwrap_or_default()
+    };
+    mesh.control.put("/mesh_services/api", split([1, 0]));
+    until("v1 alone", || (0..10).all(|_| asked(&[]) == "one").then_some(()));
+    until("the canary", || (asked(&[("X-Canary", "yes")]) == "two").then_some(()));
+    mesh.control.put("/mesh_services/api", split([3, 1]));
+    until("a quarter for v2", || {
+        let told: Vec<String> = (0..40).map(|_| asked(&[])).collect();
+        let second = told.iter().filter(|told| *told == "two").count();
+        (told.iter().all(|told| told == "one" || told == "two") && (4..=18).contains(&second)).then_some(())
+    });
+    let shown = client::get(web.admin, "/endpoints").unwrap().text();
+    assert!(shown.contains("mesh/default/api#version=v2"), "{shown}");
 }

@@ -22,7 +22,7 @@ use heddle_node::identity::{Bundle, Bundles, Expect, Identity, MAX_BUNDLE_BYTES,
 use heddle_node::readiness::Readiness;
 use heddle_xds::link::{Connector, LinkError};
 
-pub use stats::Stats;
+pub use stats::{Stats, expiry_page};
 
 use crate::settings::AgentSettings;
 use held::Held;
@@ -92,17 +92,25 @@ pub enum StartError {
 /// The configuration cannot work; nothing is left running.
 pub fn start(parts: Parts<'_>) -> Result<Running, StartError> {
     let (identity, stats) = (Identity::new(), Arc::<Stats>::default());
-    if let Some(workload) = &parts.settings.identity.workload_api {
-        let failed = |source| StartError::WorkloadApi { path: workload.path.display().to_string(), source };
-        let listener = workload::open(workload).map_err(failed)?;
-        tokio::spawn(workload::serve(listener, workload.uids.clone(), identity.clone()));
-    }
+    hand_on(parts.settings, &identity)?;
     let connector = match &parts.settings.identity.sds {
         Some(socket) => from_spire(&parts, socket, &identity, &stats)?,
         None if parts.settings.control_plane.address.tls => from_control_plane(&parts, &identity, &stats)?,
         None => to_any(parts.settings, Connector::tcp)?,
     };
     Ok(Running { identity, connector, stats })
+}
+
+/// Hands an identity to the application by the Workload API, when that is configured, as long as the present runtime lives.
+///
+/// # Errors
+/// Its socket cannot be opened.
+pub fn hand_on(settings: &AgentSettings, identity: &Identity) -> Result<(), StartError> {
+    let Some(workload) = &settings.identity.workload_api else { return Ok(()) };
+    let failed = |source| StartError::WorkloadApi { path: workload.path.display().to_string(), source };
+    let listener = workload::open(workload).map_err(failed)?;
+    tokio::spawn(workload::serve(listener, workload.uids.clone(), identity.clone()));
+    Ok(())
 }
 
 /// Begins to get the identity from the control plane; returns the way to it.

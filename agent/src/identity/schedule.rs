@@ -167,6 +167,26 @@ mod tests {
         }
 
         #[test]
+        fn lives_of_five_minutes_outlast_two_minutes_without_a_control_plane(from in 0_u64..1_200_000, seed: u64) {
+            let (length, absence) = (Duration::from_secs(300), Duration::from_secs(120));
+            let (mut schedule, life) = held(length, seed);
+            let mut dice = fastrand::Rng::with_seed(seed);
+            let away = life.start + Duration::from_millis(from);
+            let (mut now, mut renewals) = (life.start, Vec::new());
+            while now < life.start + Duration::from_secs(1_800) {
+                now = schedule.due(now, life.wall).max(now);
+                prop_assert!(schedule.is_alive(now), "its life is over after {renewals:?}");
+                if now >= away && now < away + absence {
+                    schedule.failed(now, None, &mut dice);
+                } else {
+                    schedule.renewed(Life { start: now, wall: life.wall, length }, &mut dice);
+                    renewals.push(now - life.start);
+                }
+            }
+            prop_assert!((9..=14).contains(&renewals.len()), "{renewals:?}");
+        }
+
+        #[test]
         fn attempts_go_on_for_ever_within_bounds(seconds in 2_u64..1_000_000, seed: u64, failures in 1_u32..200) {
             let (mut schedule, life) = held(Duration::from_secs(seconds), seed);
             let mut dice = fastrand::Rng::with_seed(seed);

@@ -54,20 +54,11 @@ impl Stats {
     /// Writes the metrics.
     #[must_use]
     pub fn page(&self, identity: &Identity) -> String {
-        let mut page = TextWriter::new();
+        let mut page = expiry(identity);
         let mut one = |name, kind, help, value| {
             page.family(name, kind, help);
             page.sample(name, &[], value);
         };
-        if let Some(svid) = identity.svid() {
-            let end = svid.not_after().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-            one(
-                "heddle_identity_expiry_timestamp_seconds",
-                "gauge",
-                "When the identity of this process ends, Unix seconds.",
-                end,
-            );
-        }
         let (renewals, failures) = (self.renewals.load(Relaxed) as f64, self.failures.load(Relaxed) as f64);
         one("heddle_identity_renewals_total", "counter", "Identities obtained, the first one included.", renewals);
         one("heddle_identity_renewal_failures_total", "counter", "Attempts to get an identity that failed.", failures);
@@ -77,6 +68,21 @@ impl Stats {
         one("heddle_identity_clock_skew_seconds", "gauge", "By how much our clock is ahead of the control plane's.", skew);
         page.finish()
     }
+}
+
+/// The metric of an identity that is kept elsewhere in this process.
+pub fn expiry_page(identity: &Identity) -> String {
+    expiry(identity).finish()
+}
+
+fn expiry(identity: &Identity) -> TextWriter {
+    let mut page = TextWriter::new();
+    if let Some(svid) = identity.svid() {
+        let name = "heddle_identity_expiry_timestamp_seconds";
+        page.family(name, "gauge", "When the identity of this process ends, Unix seconds.");
+        page.sample(name, &[], svid.not_after().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+    }
+    page
 }
 
 /// By how many milliseconds our clock is ahead, if their clock was read halfway.

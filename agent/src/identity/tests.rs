@@ -22,6 +22,9 @@ const TTL: Duration = Duration::from_secs(3_600);
 struct Script {
     authority: Authority,
     away: bool,
+    ttl: Duration,
+    /// When it has signed.
+    signed: Vec<Instant>,
     /// Whom it signs for, whatever is asked.
     signs_for: SpiffeId,
     calls: Vec<(Instant, &'static str, Vec<u8>)>,
@@ -34,7 +37,7 @@ impl Fake {
     fn new() -> Self {
         let authority = Authority::new("a.test");
         let signs_for = authority.id("web");
-        Self(Arc::new(Mutex::new(Script { authority, away: false, signs_for, calls: Vec::new() })))
+        Self(Arc::new(Mutex::new(Script { authority, away: false, ttl: TTL, signed: Vec::new(), signs_for, calls: Vec::new() })))
     }
 
     fn calls(&self) -> Vec<&'static str> {
@@ -71,7 +74,8 @@ impl Signer for Fake {
                 return Err(SignError::Unreachable("nobody is there".to_owned()));
             }
             let id = Authority::asked(csr).map_or_else(|| script.signs_for.clone(), |_| script.signs_for.clone());
-            let chain = script.authority.sign(csr, &id, TTL);
+            let chain = script.authority.sign(csr, &id, script.ttl);
+            script.signed.push(clock::now());
             Ok(Signed { chain, trust, server_time: clock::wall() })
         })
     }
@@ -183,6 +187,32 @@ async fn while_nobody_signs_the_identity_stays_and_it_is_tried_for_ever() {
     let calls = process.fake.0.lock().calls.iter().skip(1).map(|call| call.2.clone()).collect::<std::collections::BTreeSet<_>>();
     assert_eq!(calls.len(), 1);
     task.abort();
+}
+
+/// The promise at its real size: the story of it is ten times as fast.
+#[tokio::test(start_paused = true)]
+async fn with_identities_of_five_minutes_the_control_plane_may_be_away_for_two_at_any_moment() {
+    let (length, absence) = (Duration::from_secs(300), Duration::from_secs(120));
+    for beginning in (0..=300).step_by(20) {
+        let process = Process::new();
+        process.fake.0.lock().ttl = length;
+        let task = process.start(Some(ProofSettings::JoinToken(process.token())));
+        pass(Duration::from_secs(1 + beginning)).await;
+        process.fake.away(true);
+        let back = clock::now() + absence;
+        for _ in 0..600 {
+            if clock::now() >= back {
+                process.fake.away(false);
+            }
+            let age = clock::now() - *process.fake.0.lock().signed.last().unwrap();
+            assert!(age < length, "away from {beginning} s on: the identity is {age:?} old");
+            pass(Duration::from_secs(1)).await;
+        }
+        let signed = process.fake.0.lock().signed.clone();
+        assert!(signed.len() >= 4, "{} renewals in {beginning} s and ten minutes", signed.len());
+        assert_eq!(process.fake.calls().iter().filter(|shown| **shown == "token").count(), 1, "no second token is needed");
+        task.abort();
+    }
 }
 
 #[tokio::test(start_paused = true)]

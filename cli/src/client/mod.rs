@@ -3,11 +3,13 @@
 mod change;
 mod identity;
 mod look;
+mod mesh;
 mod render;
 mod session;
 
 pub use change::{apply, delete, diff, rollback};
 pub use identity::{ca, token};
 pub use look::{explain, get, history, nodes};
+pub use mesh::mesh;
 pub use render::table;
 pub use session::ClientError;

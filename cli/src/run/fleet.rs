@@ -12,7 +12,7 @@ use super::start::Failure;
 use crate::configuration::Configuration;
 
 /// Writes metrics.
-type Page = Arc<dyn Fn() -> String + Send + Sync>;
+pub(super) type Page = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// A member.
 pub(super) struct Fleet {

@@ -1,7 +1,7 @@
 //! What `run`, `controlplane` and `agent` start, on one control runtime; the agent's workers have threads of their own.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use heddle_agent::app as agent_app;
@@ -26,7 +26,7 @@ use heddle_xds::snapshot::NodeScope;
 use serde_json::Value;
 
 use super::demo;
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Page};
 use crate::configuration::Configuration;
 use crate::environment;
 use crate::explain::Explain;
@@ -39,6 +39,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const DEMO: &str = "demo";
 /// How long is waited before the terminal says what is in the way of the demo.
 const IMPATIENT: Duration = Duration::from_secs(2);
+/// Namespace and service of a gateway of which nothing is said.
+const GATEWAY: (&str, &str) = ("default", "gateway");
 /// How long after everything is ready the start counts as over: first connections, checks and renewals have run by then.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -49,6 +51,8 @@ pub type Failure = Box<dyn std::error::Error>;
 struct Process {
     readiness: Readiness,
     completion: DrainCompletion,
+    /// Metrics of the admission webhook, once it is there.
+    webhook: Arc<OnceLock<Page>>,
     trigger: DrainTrigger,
     watch: DrainWatch,
 }
@@ -56,13 +60,19 @@ struct Process {
 impl Process {
     fn new() -> Process {
         let (completion, watch) = drain::pair();
-        Process { readiness: Readiness::new(), trigger: completion.trigger(), completion, watch }
+        Process { readiness: Readiness::new(), trigger: completion.trigger(), completion, watch, webhook: Arc::default() }
+    }
+
+    /// What stands behind the metrics of the control plane: gossip and the webhook.
+    fn more_metrics(&self, fleet: &Fleet) -> Page {
+        let (gossip, webhook) = (fleet.metrics(), self.webhook.clone());
+        Arc::new(move || gossip() + webhook.get().map(|page| page()).unwrap_or_default().as_str())
     }
 
     /// Waits for a signal or `/drain`, then until everything has ended or the deadline has passed. A service manager is told when it is ready, and where the
     /// agent's endpoint is.
     async fn until_drained(self, deadline: Duration, admin: Option<SocketAddr>) -> Result<(), Failure> {
-        let Process { readiness, completion, trigger, mut watch } = self;
+        let Process { readiness, completion, trigger, mut watch, .. } = self;
         let signals = Signals::listen()?;
         tokio::spawn(signals.obey(trigger, || tracing::info!("SIGHUP: nothing to do, configuration files are watched")));
         let notifier = environment::notifier();
@@ -111,20 +121,19 @@ pub async fn all(mut configuration: Configuration, demo: bool) -> Result<(), Fai
     let services = if demo { demo::start().await? } else { Vec::new() };
     let seed = demo.then(|| (Arc::from(DEMO), demo_resources(&services)));
     let mut fleet = Fleet::new(&configuration, configuration.agent.mesh.role.as_str());
-    let control = control_app::start(control_parts(&configuration, &process, &fleet, seed)).await?;
+    let beside = Some(beside(&configuration));
+    let control =
+        control_app::start(control_app::Parts { beside, ..control_parts(&configuration, &process, &fleet, seed) }).await?;
     announce_key(&control);
     fleet.join(&configuration, control.identity.clone()).await?;
     let export = span_export(&configuration)?;
-    let agent = agent_app::start(agent_parts(
-        &configuration,
-        &process,
-        &fleet,
-        control.connector.clone(),
-        export.clone(),
-        Some(control.metrics.clone()),
-    ))
-    .await?;
-    start_webhook(&configuration, &process).await?;
+    let identity = control.agent.clone().unwrap_or_default();
+    heddle_agent::identity::hand_on(&configuration.agent, &identity)?;
+    let (more, who) = (control.metrics.clone(), identity.clone());
+    let metrics: agent_app::MoreMetrics = Arc::new(move || more() + heddle_agent::identity::expiry_page(&who).as_str());
+    let parts = agent_parts(&configuration, &process, &fleet, control.connector.clone(), export.clone(), Some(metrics));
+    let agent = agent_app::start(agent_app::Parts { identity, ..parts }).await?;
+    start_webhook(&configuration, &process, control.identity.clone()).await?;
     tracing::info!(admin = %control.admin, xds = %control.xds, agent = %agent.admin, "heddle is up");
     if demo {
         let text = demo::welcome(http_address(&configuration), control.admin, agent.admin, &access_log(&configuration));
@@ -135,6 +144,16 @@ pub async fn all(mut configuration: Configuration, demo: bool) -> Result<(), Fai
     fleet.leave().await;
     flush(export).await;
     Ok(())
+}
+
+/// Who the agent of `run` is: the service of the settings, otherwise the first that may be a gateway.
+fn beside(configuration: &Configuration) -> control_app::Beside {
+    let service = configuration.agent.mesh.service.as_ref().map(|service| (&*service.namespace, &*service.name));
+    let gateways = configuration.control_plane.identity.iter().flat_map(|identity| &identity.gateways);
+    let first = gateways.filter_map(|gateway| gateway.split_once('/')).next();
+    let (namespace, service) = service.or(first).unwrap_or(GATEWAY);
+    let node = configuration.node.node.id.to_string();
+    control_app::Beside { node, namespace: namespace.to_owned(), service: service.to_owned() }
 }
 
 /// The control plane alone.
@@ -148,7 +167,7 @@ pub async fn control_plane(configuration: Configuration) -> Result<(), Failure> 
     announce_key(&control);
     fleet.join(&configuration, control.identity.clone()).await?;
     fleet.announce_drain(process.watch.clone());
-    start_webhook(&configuration, &process).await?;
+    start_webhook(&configuration, &process, control.identity.clone()).await?;
     tracing::info!(admin = %control.admin, xds = %control.xds, "the control plane is up");
     process.until_drained(configuration.agent.drain_timeout, None).await?;
     fleet.leave().await;
@@ -190,11 +209,13 @@ fn awaits_identity(configuration: &Configuration) -> bool {
 }
 
 /// The admission webhook, when it is configured.
-async fn start_webhook(configuration: &Configuration, process: &Process) -> Result<(), Failure> {
+async fn start_webhook(configuration: &Configuration, process: &Process, own: Option<Identity>) -> Result<(), Failure> {
     let Some(settings) = configuration.webhook.clone() else { return Ok(()) };
     let data_dir = configuration.node.node.data_dir.clone();
-    let running = heddle_sidecar::webhook::start(settings, data_dir, process.watch.clone()).await?;
+    let running = heddle_sidecar::webhook::start(settings, data_dir, own, process.watch.clone()).await?;
     tracing::info!(address = %running.address, "the admission webhook is up");
+    // It is started once.
+    let _ = process.webhook.set(running.metrics);
     Ok(())
 }
 
@@ -231,7 +252,8 @@ fn control_parts(
         readiness: process.readiness.clone(),
         drain: process.watch.clone(),
         membership: fleet.membership.clone(),
-        more_metrics: fleet.metrics(),
+        beside: None,
+        more_metrics: process.more_metrics(fleet),
     }
 }
 

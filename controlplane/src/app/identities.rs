@@ -8,10 +8,11 @@ use heddle_xds::link::{Peer, Speaks, Turned};
 use heddle_xds::protocol::NodeInfo;
 use heddle_xds::server::{Gate, NodeRegistry};
 use heddle_xds::snapshot::SIDECAR;
+use parking_lot::Mutex;
 use tonic::Status;
 
 use super::kept::Kept;
-use crate::ca::{Authority, CaError, Reason};
+use crate::ca::{Authority, CaError, Reason, Resident};
 use crate::grpc::{IdentityServer, IdentityService, sidecars};
 use crate::mesh::DEFAULT_TRUST_DOMAIN;
 use crate::seal::Seal;
@@ -24,27 +25,56 @@ pub(super) struct Identities {
     pub(super) authority: Option<Authority>,
     /// Of the control plane itself.
     own: Identity,
+    /// Of the agent in the same process, when there is one.
+    agent: Option<Identity>,
+    /// Both, until the house is kept.
+    residents: Mutex<Vec<Resident>>,
     door: Door,
 }
 
+/// The agent in the same process, which is to have an identity.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    /// Its node id.
+    pub node: String,
+    /// The namespace of its service.
+    pub namespace: String,
+    /// Its service.
+    pub service: String,
+}
+
 impl Identities {
-    /// Opens the authority, when there is one, and gives the control plane its own identity.
+    /// Opens the authority, when there is one, and gives the control plane and the agent beside it their identities.
     pub(super) async fn open(
         settings: &ControlPlaneSettings,
+        beside: Option<Beside>,
         records: Arc<dyn Records>,
         seal: Arc<Seal>,
         clock: Clock,
     ) -> Result<Identities, CaError> {
-        let (own, door) = (Identity::new(), settings.xds.door);
-        let Some(identity) = settings.identity.clone() else { return Ok(Identities { authority: None, own, door }) };
+        let door = settings.xds.door;
+        let Some(identity) = settings.identity.clone() else {
+            return Ok(Identities { authority: None, own: Identity::new(), agent: None, residents: Mutex::default(), door });
+        };
         let authority = Authority::open(identity, records, seal, clock, fastrand::Rng::new()).await?;
-        authority.identify(&own).await?;
-        Ok(Identities { authority: Some(authority), own, door })
+        let own = authority.own()?;
+        let agent = beside.map(|beside| authority.agent(&beside.node, &beside.namespace, &beside.service)).transpose()?;
+        let (who, agents) = (own.identity(), agent.as_ref().map(Resident::identity));
+        let mut residents: Vec<Resident> = [Some(own), agent].into_iter().flatten().collect();
+        for resident in &mut residents {
+            authority.identify(resident).await?;
+        }
+        Ok(Identities { authority: Some(authority), own: who, agent: agents, residents: Mutex::new(residents), door })
     }
 
     /// Who this control plane is, when there are identities.
     pub(super) fn identity(&self) -> Option<Identity> {
         self.authority.is_some().then(|| self.own.clone())
+    }
+
+    /// Who the agent in the same process is, when there are identities.
+    pub(super) fn agent(&self) -> Option<Identity> {
+        self.agent.clone()
     }
 
     /// Renews, rotates and forgets until the drain begins.
@@ -56,7 +86,8 @@ impl Identities {
         if let Some(among) = &kept.among {
             authority.among(among.fellows());
         }
-        tokio::spawn(authority.run(self.own.clone(), move || sidecars(&nodes), kept.leader.clone(), drain));
+        let residents = std::mem::take(&mut *self.residents.lock());
+        tokio::spawn(authority.run(residents, move || sidecars(&nodes), kept.leader.clone(), drain));
     }
 
     /// Of whose identities services are.

@@ -1,5 +1,7 @@
 //! Metrics of the control plane, made at every scrape from what is known anyway.
 
+use std::sync::Arc;
+
 use heddle_node::clock;
 use heddle_node::telemetry::expose;
 use heddle_xds::server::NodeRegistry;
@@ -16,8 +18,23 @@ use crate::state::Keeper;
 /// Services of which the number of instances is shown.
 const MOST_SHOWN: usize = 1_000;
 
+/// Writes a page of metrics.
+pub(super) type Page = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What writes the whole page, with what others of the process add to it.
+pub(super) fn writer(
+    keeper: &Keeper,
+    nodes: &Arc<NodeRegistry>,
+    mesh: &Arc<Mutex<Mesh>>,
+    authority: Option<Authority>,
+    more: Page,
+) -> Page {
+    let (keeper, nodes, mesh) = (keeper.clone(), nodes.clone(), mesh.clone());
+    Arc::new(move || page(&keeper, &nodes, &mesh, authority.as_ref()) + &more())
+}
+
 /// The page in Prometheus' text format.
-pub(super) fn page(keeper: &Keeper, nodes: &NodeRegistry, mesh: &Mutex<Mesh>, authority: Option<&Authority>) -> String {
+fn page(keeper: &Keeper, nodes: &NodeRegistry, mesh: &Mutex<Mesh>, authority: Option<&Authority>) -> String {
     match gather(keeper, nodes, mesh, authority) {
         Ok(text) => text,
         Err(error) => {

@@ -43,6 +43,7 @@ use crate::state::{Content, Keeper, Places, Refused, Update, keep_house};
 use crate::store::{Clock, Records, Store, StoreError};
 use crate::validate::Rules;
 
+pub use identities::Beside;
 use identities::Identities;
 use kept::{Heard, Kept};
 pub use keys::GeneratedKey;
@@ -79,6 +80,8 @@ pub struct Parts {
     pub drain: DrainWatch,
     /// Who else belongs to the fleet; somebody else carries what is said.
     pub membership: Membership,
+    /// The agent in the same process, when it is to have an identity without asking for it.
+    pub beside: Option<Beside>,
     /// Further metrics of this process, written behind those of the control plane.
     pub more_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -99,6 +102,8 @@ pub struct Running {
     pub generated: Option<GeneratedKey>,
     /// Who the control plane is, when there are identities.
     pub identity: Option<Identity>,
+    /// Who the agent in the same process is, when there are identities.
+    pub agent: Option<Identity>,
 }
 
 /// Why a control plane does not start.
@@ -159,15 +164,14 @@ pub enum StartError {
 /// Nothing is left running.
 pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let Parts { settings, data_dir, catalog, explainer, environment, file, seed, readiness, drain, .. } = parts;
-    let Parts { membership, more_metrics, .. } = parts;
-    std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
-    let admin = bind("the Admin API", settings.admin.address, "admin.address").await?;
-    let xds = bind("xDS", settings.xds.address, "xds.address").await?;
+    let Parts { membership, beside, more_metrics, .. } = parts;
     let in_data_dir = |source| StartError::DataDir { path: data_dir.clone(), source };
+    std::fs::create_dir_all(&data_dir).map_err(in_data_dir)?;
+    let (admin, xds) = doors(&settings).await?;
     let (keys, generated) = keys::keys(&settings.admin.keys, &data_dir).map_err(in_data_dir)?;
     let (keys, clock): (Keys, Clock) = (Keys::new(&keys), Arc::new(clock::unix_ms));
     let (kept, seal) = opened(&settings, &data_dir, &clock, &drain).await?;
-    let identities = Identities::open(&settings, kept.records.clone(), seal.clone(), clock.clone()).await?;
+    let identities = Identities::open(&settings, beside, kept.records.clone(), seal.clone(), clock.clone()).await?;
     let mesh = remembered(identities.trust_domain(), settings.mesh, &kept).await?;
     let store: Arc<dyn Store> = Arc::new(Sealed::new(kept.store.clone(), seal.clone(), catalog.clone()));
     let keeper = Keeper::start(store, Arc::new(Rules::new(catalog.clone())), clock.clone()).await?;
@@ -180,10 +184,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let keep = (settings.store.keep_revisions, settings.store.keep_for);
     tokio::spawn(keep_house(keeper.clone(), keep, kept.leader.clone(), drain.clone()));
     let (registry, (connector, within)) = (Arc::new(NodeRegistry::new()), link::memory());
-    let metrics: Arc<dyn Fn() -> String + Send + Sync> = {
-        let (keeper, registry, authority, mesh) = (keeper.clone(), registry.clone(), identities.authority.clone(), mesh.clone());
-        Arc::new(move || metrics::page(&keeper, &registry, &mesh, authority.as_ref()) + &more_metrics())
-    };
+    let metrics = metrics::writer(&keeper, &registry, &mesh, identities.authority.clone(), more_metrics);
     identities.keep_house(registry.clone(), &kept, drain.clone());
     let running = Running {
         keeper: keeper.clone(),
@@ -193,8 +194,10 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         metrics: metrics.clone(),
         generated,
         identity: identities.identity(),
+        agent: identities.agent(),
     };
-    let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explainer, catalog.clone(), drain.clone());
+    let explaining = (explainer, mesh.clone());
+    let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explaining, catalog.clone(), drain.clone());
     let operators = AuthorityService::new(identities.authority.clone(), keys.clone(), registry.clone());
     let discovery = Discovery {
         keeper: keeper.clone(),
@@ -207,8 +210,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         consul,
         drain: drain.clone(),
     };
-    let pending = readiness.guard("first reports of the providers");
-    tokio::spawn(discovery.serve(first, pending, within, xds, (service, operators)));
+    tokio::spawn(discovery.serve(first, readiness.guard("first reports of the providers"), within, xds, (service, operators)));
     let nodes: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || nodes::json(&registry));
     let mesh = Arc::new(move || mesh.lock().shown(clock::unix_ms()));
     let members = Arc::new(move || membership::json(&membership.fleet(), clock::unix_ms()));
@@ -229,6 +231,12 @@ async fn opened(
     let kept = Kept::open(&settings.store, data_dir, clock.clone(), drain).await?;
     kept.same_seal(&seal, data_dir).await?;
     Ok((kept, seal))
+}
+
+/// The ports of the Admin API and of xDS.
+async fn doors(settings: &ControlPlaneSettings) -> Result<(TcpListener, TcpListener), StartError> {
+    let admin = bind("the Admin API", settings.admin.address, "admin.address").await?;
+    Ok((admin, bind("xDS", settings.xds.address, "xds.address").await?))
 }
 
 /// What was known of the mesh before a restart.

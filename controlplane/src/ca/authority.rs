@@ -99,8 +99,6 @@ pub(super) struct Inner {
     pub(super) holders: Holders,
     pub(super) counters: Counters,
     pub(super) kubernetes: Option<Kubernetes>,
-    /// The root that signed the control plane's own certificate.
-    pub(super) own_root: Mutex<Option<String>>,
     /// The record of roots and rotation as it lies in the store.
     pub(super) written: Mutex<Option<Vec<u8>>>,
     pub(super) seal: Arc<Seal>,
@@ -200,7 +198,6 @@ impl Authority {
             holders: Holders::default(),
             counters: Counters::new(),
             kubernetes,
-            own_root: Mutex::new(None),
             written: Mutex::new(None),
             seal,
             fellows: Mutex::new(None),
@@ -221,8 +218,18 @@ impl Authority {
 
     /// The identity of control planes.
     pub fn control_plane_id(&self) -> Result<SpiffeId, CaError> {
-        let (namespace, service) = CONTROL_PLANE;
-        SpiffeId::service(self.trust_domain(), namespace, service).map_err(|error| CaError::Refused(error.to_string()))
+        SpiffeId::service(self.trust_domain(), CONTROL_PLANE.0, CONTROL_PLANE.1)
+            .map_err(|error| CaError::Refused(error.to_string()))
+    }
+
+    /// The identity of a service, which is not that of control planes.
+    pub(super) fn service_id(&self, namespace: &str, service: &str) -> Result<SpiffeId, CaError> {
+        let id =
+            SpiffeId::service(self.trust_domain(), namespace, service).map_err(|error| CaError::Refused(error.to_string()))?;
+        if (namespace, service) == CONTROL_PLANE {
+            return Err(CaError::Refused(format!("{id} is the identity of control planes; nobody else has it")));
+        }
+        Ok(id)
     }
 
     /// Whom nodes should trust, as it changes.
@@ -373,11 +380,7 @@ impl Authority {
         ttl: Option<Duration>,
         author: &str,
     ) -> Result<(String, Token), CaError> {
-        let id =
-            SpiffeId::service(self.trust_domain(), namespace, service).map_err(|error| CaError::Refused(error.to_string()))?;
-        if (namespace, service) == CONTROL_PLANE {
-            return Err(CaError::Refused(format!("{id} is the identity of control planes; nobody joins with it")));
-        }
+        let id = self.service_id(namespace, service)?;
         let ttl = ttl.unwrap_or(self.0.settings.token_ttl);
         if ttl.is_zero() || ttl > crate::settings::MAX_TOKEN_TTL {
             return Err(CaError::Refused("expected a lifetime of 1s to 30d: a join token is used once and soon".into()));

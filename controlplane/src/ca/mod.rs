@@ -22,6 +22,7 @@ pub use bundles::Trusted;
 pub use holders::{Holder, Holders, Seat};
 pub use issuer::Validity;
 pub use others::Fellows;
+pub use own::Resident;
 pub use rotation::{Phase, Wait};
 pub use show::{Federated, Overview, RootView};
 pub use sign::{Blame, Decision, Proof, Reason, Refusal, Signed};

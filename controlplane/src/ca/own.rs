@@ -1,14 +1,15 @@
-//! What goes on by itself: the control plane's own identity, files that change, steps of a rotation, and what has expired. It knows no connection.
+//! What goes on by itself: identities of this very process, files that change, steps of a rotation, and what has expired. It knows no connection.
 
 use std::time::Duration;
 
 use heddle_node::drain::DrainWatch;
-use heddle_node::identity::{Identity, Svid};
+use heddle_node::identity::{Identity, SpiffeId, Svid};
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 use rcgen::KeyPair;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::authority::{Authority, CaError, at};
+use super::holders::{Holder, Seat};
 use super::rotation::Phase;
 use super::stored;
 use crate::leader::Leader;
@@ -19,10 +20,51 @@ const TICK: Duration = Duration::from_millis(500);
 /// Ticks between two looks at what has expired.
 const PRUNE_EVERY: u32 = 120;
 
+/// Somebody within the process of the authority who has an identity without asking for it: the control plane itself, and the agent beside it.
+pub struct Resident {
+    id: SpiffeId,
+    identity: Identity,
+    /// Where it is seen that it holds the present bundles.
+    seat: Option<Seat>,
+    /// The root that signed its certificate.
+    root: Option<String>,
+}
+
+impl Resident {
+    /// Who it is, as it changes.
+    pub fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+}
+
 impl Authority {
-    /// Keeps the house until the drain begins: gives `identity` the control plane's own certificate and everybody's roots, as they change. `expected` tells
-    /// the nodes that are connected and have an identity, by id. Of several control planes the leader takes the steps of a rotation, and forgets.
-    pub async fn run(self, identity: Identity, expected: impl Fn() -> Vec<String> + Send, leader: Leader, mut drain: DrainWatch) {
+    /// The control plane itself, as nobody so far.
+    ///
+    /// # Errors
+    /// The name of the trust domain is too long for it.
+    pub fn own(&self) -> Result<Resident, CaError> {
+        Ok(Resident { id: self.control_plane_id()?, identity: Identity::new(), seat: None, root: None })
+    }
+
+    /// An agent in the same process, as nobody so far; `node` is its node id. It needs no proof, as it could take the key of the root anyway.
+    ///
+    /// # Errors
+    /// Such a service cannot have an identity.
+    pub fn agent(&self, node: &str, namespace: &str, service: &str) -> Result<Resident, CaError> {
+        let id = self.service_id(namespace, service)?;
+        let holder = Holder { node: node.to_owned(), spiffe_id: id.to_string(), version: String::new() };
+        Ok(Resident { seat: self.holders().enter(holder), id, identity: Identity::new(), root: None })
+    }
+
+    /// Keeps the house until the drain begins: gives `residents` their certificates and everybody's roots, as they change. `expected` tells the nodes that
+    /// are connected and have an identity, by id. Of several control planes the leader takes the steps of a rotation, and forgets.
+    pub async fn run(
+        self,
+        mut residents: Vec<Resident>,
+        expected: impl Fn() -> Vec<String> + Send,
+        leader: Leader,
+        mut drain: DrainWatch,
+    ) {
         let (mut ticks, mut trusted) = (0_u32, self.trusted());
         loop {
             tokio::select! {
@@ -33,8 +75,10 @@ impl Authority {
             ticks = ticks.wrapping_add(1);
             self.read_files();
             self.go_on(&expected(), &leader).await;
-            if let Err(error) = self.identify(&identity).await {
-                tracing::error!(%error, "the control plane cannot renew its own identity");
+            for resident in &mut residents {
+                if let Err(error) = self.identify(resident).await {
+                    tracing::error!(%error, id = %resident.id, "an identity of this process cannot be renewed");
+                }
             }
             if let Some(kubernetes) = &self.0.kubernetes {
                 kubernetes.refresh(false).await;
@@ -64,26 +108,28 @@ impl Authority {
         }
     }
 
-    /// Gives `identity` the present bundles, and a certificate when it has none, half of its life is over, or another root signs now.
+    /// Gives somebody of this process the present bundles, and a certificate when there is none, half of its life is over, or another root signs now.
     ///
     /// # Errors
-    /// It keeps what it has.
-    pub async fn identify(&self, identity: &Identity) -> Result<(), CaError> {
+    /// The resident keeps what it has.
+    pub async fn identify(&self, resident: &mut Resident) -> Result<(), CaError> {
         let trusted = self.0.trusted.borrow().clone();
-        if *identity.bundles() != trusted.bundles {
-            identity.set_bundles(trusted.bundles.clone());
+        if *resident.identity.bundles() != trusted.bundles {
+            resident.identity.set_bundles(trusted.bundles.clone());
+        }
+        if let Some(seat) = &resident.seat {
+            seat.holds(&trusted.version);
         }
         let root = self.0.book.lock().rotation.signing().map(|root| root.fingerprint.clone());
-        if identity.svid().is_some_and(|svid| self.is_fresh(&svid, root.as_deref())) {
+        if resident.root == root && resident.identity.svid().is_some_and(|svid| self.is_fresh(&svid)) {
             return Ok(());
         }
-        let id = self.control_plane_id()?;
         let key = KeyPair::generate().map_err(super::issuer::IssuerError::from)?;
-        let issued = self.sign_own(&id, &key).await.map_err(|refusal| CaError::Refused(refusal.detail))?;
+        let issued = self.sign_own(&resident.id, &key).await.map_err(|refusal| CaError::Refused(refusal.detail))?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let svid = Svid::new(issued.chain, key).map_err(|error| CaError::Refused(error.to_string()))?;
-        identity.set_svid(svid);
-        *self.0.own_root.lock() = root;
+        resident.identity.set_svid(svid);
+        resident.root = root;
         Ok(())
     }
 
@@ -108,11 +154,11 @@ impl Authority {
         Ok(())
     }
 
-    fn is_fresh(&self, svid: &Svid, root: Option<&str>) -> bool {
+    fn is_fresh(&self, svid: &Svid) -> bool {
         let life = svid.not_after().duration_since(svid.not_before()).unwrap_or_default();
         // The allowance for clocks that lag behind is no part of the life.
         let life = life.saturating_sub(self.0.settings.clock_skew).max(Duration::from_secs(2));
-        svid.remaining(at(self.now_ms())) > life / 2 && self.0.own_root.lock().as_deref() == root
+        svid.remaining(at(self.now_ms())) > life / 2
     }
 
     /// Adds what operators watch to a page of metrics.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::mesh::Directory;
 use crate::state::State;
 
 /// An imagined request.
@@ -39,7 +40,7 @@ pub struct Explanation {
     pub plugins: Vec<ExplainedPlugin>,
     /// What is configured but does not run.
     pub silent: Vec<ExplainedPlugin>,
-    /// What else is to be known about the plugins, one sentence each.
+    /// What else is to be known about plugins, subsets and zones, one sentence each.
     pub notes: Vec<String>,
     /// Where the request would go, `None` when plugins answer it.
     pub upstream: Option<ExplainedUpstream>,
@@ -81,6 +82,6 @@ pub struct ExplainedUpstream {
 
 /// Answers questions about imagined requests.
 pub trait Explainer: Send + Sync {
-    /// What would become of `question` under `state`; an error says what is wrong with the question.
-    fn explain(&self, state: &State, question: &Question) -> Result<Explanation, String>;
+    /// What would become of `question` under `state`, with what `directory` knows of services; an error says what is wrong with the question.
+    fn explain(&self, state: &State, directory: &Directory, question: &Question) -> Result<Explanation, String>;
 }

@@ -10,6 +10,7 @@ use heddle_proto::heddle::admin::v1 as api;
 use heddle_proto::heddle::admin::v1::admin_server::{Admin, AdminServer};
 use heddle_xds::catalog::Catalog;
 use heddle_xds::server::NodeRegistry;
+use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
 
 use super::auth::{Access, Caller, admit};
@@ -18,6 +19,7 @@ use super::explain::Explainer;
 use super::masks::Masks;
 use super::watch::{Event, Watcher};
 use crate::access::Keys;
+use crate::mesh::Mesh;
 use crate::model::Key;
 use crate::settings::Role;
 use crate::state::{Intent, Keeper, Options, Refused, Scope, State};
@@ -43,6 +45,7 @@ pub struct AdminService {
     keys: Keys,
     nodes: Arc<NodeRegistry>,
     explainer: Arc<dyn Explainer>,
+    mesh: Arc<Mutex<Mesh>>,
     catalog: Arc<dyn Catalog>,
     drain: DrainWatch,
 }
@@ -53,11 +56,11 @@ impl AdminService {
         keeper: Keeper,
         keys: Keys,
         nodes: Arc<NodeRegistry>,
-        explainer: Arc<dyn Explainer>,
+        (explainer, mesh): (Arc<dyn Explainer>, Arc<Mutex<Mesh>>),
         catalog: Arc<dyn Catalog>,
         drain: DrainWatch,
     ) -> AdminService {
-        AdminService { keeper, keys, nodes, explainer, catalog, drain }
+        AdminService { keeper, keys, nodes, explainer, mesh, catalog, drain }
     }
 
     /// For a tonic server, with its limits set.
@@ -272,7 +275,9 @@ impl Admin for AdminService {
         let (caller, message) = self.admit(request, Access::Read)?;
         let question = codec::question(message)?;
         let state = self.keeper.state();
-        let told = self.explainer.explain(&state, &question).map_err(Status::invalid_argument)?;
+        // Nobody waits for the explanation: it works on a copy.
+        let directory = self.mesh.lock().directory().clone();
+        let told = self.explainer.explain(&state, &directory, &question).map_err(Status::invalid_argument)?;
         Ok(Response::new(codec::explanation(told, state.revision, &self.masks(&caller))))
     }
 }

@@ -10,11 +10,13 @@ use heddle_proto::heddle::admin::v1 as api;
 use heddle_proto::heddle::admin::v1::admin_server::Admin;
 use heddle_xds::catalog::{Catalog, ConfigFault, Descriptor, Place, PluginKind};
 use heddle_xds::server::NodeRegistry;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tonic::{Code, Request, Status};
 
 use super::*;
 use crate::access::Keys;
+use crate::mesh::{Directory, Mesh};
 use crate::model::{Fault, Key, ResourceKind};
 use crate::settings::{AdminKey, Role};
 use crate::state::{Content, Keeper, State, Update, Validator};
@@ -60,7 +62,7 @@ impl Validator for Toy {
 struct Oracle;
 
 impl Explainer for Oracle {
-    fn explain(&self, state: &State, question: &Question) -> Result<Explanation, String> {
+    fn explain(&self, state: &State, _directory: &Directory, question: &Question) -> Result<Explanation, String> {
         if question.url.is_empty() {
             return Err("url: expected a path".into());
         }
@@ -114,7 +116,14 @@ impl World {
         };
         let nodes = Arc::new(NodeRegistry::new());
         let (completion, watch) = drain::pair();
-        let service = AdminService::new(keeper.clone(), keys, nodes, Arc::new(Oracle), Arc::new(Plugins([descriptor])), watch);
+        let service = AdminService::new(
+            keeper.clone(),
+            keys,
+            nodes,
+            (Arc::new(Oracle), Arc::new(Mutex::new(Mesh::new("a.test", "240.240.0.0/16".parse().unwrap())))),
+            Arc::new(Plugins([descriptor])),
+            watch,
+        );
         World { service, keeper, hands, completion }
     }
 

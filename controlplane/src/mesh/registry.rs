@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use heddle_xds::model::{Endpoint, Instance, MeshProtocol};
+use heddle_xds::model::{Endpoint, Instance, Labels, MeshProtocol};
 use heddle_xds::protocol::NodeInfo;
 
 use super::Found;
@@ -47,6 +47,10 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// All of them.
+    pub const ALL: [Standing; 5] =
+        [Standing::Live, Standing::Draining, Standing::Missing, Standing::Doubted, Standing::Remembered];
+
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -93,6 +97,13 @@ struct Rival {
     instance: Instance,
     claim: u64,
     of: Arc<str>,
+}
+
+/// By what subsets of instances are made: their labels, and their version where no label is called so.
+fn labels(instance: &Instance) -> Labels {
+    let version = Some(("version".into(), instance.version.clone())).filter(|_| !instance.version.is_empty());
+    // A later one of the same name counts.
+    version.into_iter().chain(instance.labels.iter().cloned()).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
 /// What happened so far, for metrics.
@@ -366,7 +377,7 @@ impl Registry {
             port: held.instance.port,
             weight: 1,
             zone: held.zone.clone(),
-            labels: held.instance.labels.iter().cloned().collect::<BTreeMap<_, _>>().into_iter().collect(),
+            labels: labels(&held.instance),
             ..Endpoint::default()
         };
         Some(Found { endpoints: there().map(endpoint).collect(), protocol: protocol(there()) })

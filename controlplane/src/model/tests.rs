@@ -268,6 +268,8 @@ fn the_other_kinds_have_their_rules() {
         (ResourceKind::MeshService, json!({"type": "chash", "hash_on": "consumer"}), "consumers are known to gateways only"),
         (ResourceKind::MeshService, json!({"protocol": "smtp"}), "smtp"),
         (ResourceKind::MeshService, json!({"split": [{"service": "a/b/c"}]}), "expected a service"),
+        (ResourceKind::MeshService, json!({"split": [{"subset": {"version": "a b"}}]}), "pattern"),
+        (ResourceKind::MeshService, json!({"split": [{"subset": {"v,1": "2"}}]}), "expected at most 4 labels"),
         (ResourceKind::MeshService, json!({"split": [{"service": "a", "match": ["x"]}]}), "wrapped inside brackets"),
         (ResourceKind::MeshService, json!({"split": vec![json!({"service": "a"}); 21]}), "at most 20 entries"),
         (ResourceKind::MeshService, json!({"plugins": {"failover": {"upstream_id": "u"}}}), "use split to lead to services"),
@@ -305,7 +307,7 @@ fn the_other_kinds_have_their_rules() {
         (
             ResourceKind::MeshService,
             "shop.web",
-            json!({"name": "web", "namespace": "shop", "split": [{"service": "web-v2", "weight": 0}]}),
+            json!({"name": "web", "namespace": "shop", "split": [{"service": "web-v2", "weight": 0}, {"subset": {"version": "v2"}}]}),
         ),
         (ResourceKind::AuthorizationPolicy, "nobody", json!({"action": "allow"})),
         (

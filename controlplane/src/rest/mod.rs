@@ -3,6 +3,7 @@
 mod access;
 mod configs;
 mod envelope;
+mod mesh;
 mod openapi;
 mod resources;
 mod schemas;
@@ -231,7 +232,8 @@ async fn dispatch(admin: &Admin, caller: &Caller, parts: &Parts, target: Target,
         Target::History if get => status::history(&call).await,
         Target::Nodes if get => envelope::json(StatusCode::OK, &(admin.nodes)()),
         Target::Members if get => envelope::json(StatusCode::OK, &(admin.members)()),
-        Target::Mesh(what) if get => envelope::json(StatusCode::OK, &(admin.mesh)()[what]),
+        Target::Mesh("discovered") if get => envelope::json(StatusCode::OK, &(admin.mesh)()["discovered"]),
+        Target::Mesh(what) if get => mesh::list(&call, what),
         Target::Metrics if get => envelope::text(StatusCode::OK, "text/plain; version=0.0.4", (admin.metrics)()),
         Target::OpenApi if get => envelope::json(StatusCode::OK, openapi::document()),
         Target::Root => envelope::error(StatusCode::NOT_FOUND, "not found"),

@@ -82,8 +82,11 @@ fn paths() -> Value {
         ("/history", "Versions of one resource or of all, newest first."),
         ("/nodes", "The nodes and what they hold."),
         ("/members", "The members of the fleet, as gossip shows them here."),
-        ("/mesh/services", "The services of the mesh and what is wrong with them."),
-        ("/mesh/instances", "The instances of services and their state."),
+        ("/mesh/services", "The services of the mesh and what is wrong with them; by service, namespace, protocol, faulty."),
+        (
+            "/mesh/instances",
+            "The instances of services and their state; by service, namespace, zone, node, protocol, version, state.",
+        ),
         ("/discovery/services", "What upstreams ask of service discovery, what was found, and how fresh it is."),
         ("/openapi.json", "This document."),
     ] {

@@ -67,7 +67,7 @@ pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, labe
 }
 
 /// Whether an endpoint has all labels of a subset.
-fn is_in(subset: &BTreeMap<String, String>, labels: &Labels) -> bool {
+pub(super) fn is_in(subset: &BTreeMap<String, String>, labels: &Labels) -> bool {
     subset.iter().all(|(name, value)| labels.iter().any(|(other, has)| **other == **name && **has == **value))
 }
 

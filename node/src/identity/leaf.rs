@@ -69,6 +69,11 @@ pub(super) fn domain_of_authority(der: &[u8]) -> Option<super::TrustDomain> {
     }
 }
 
+/// When a certificate of any kind ends.
+pub(super) fn end(der: &[u8]) -> Option<SystemTime> {
+    Some(time(parse(der).ok()?.validity().not_after.timestamp()))
+}
+
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Rejection> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),

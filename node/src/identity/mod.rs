@@ -102,6 +102,12 @@ pub fn peer_of(chain: &[CertificateDer<'_>]) -> Option<SpiffeId> {
     leaf::Leaf::read(chain.first()?).ok().map(|leaf| leaf.id)
 }
 
+/// When a certificate ends, whatever it is for; `None` when it cannot be read.
+#[must_use]
+pub fn end_of(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    leaf::end(certificate)
+}
+
 /// Until when the peer of a connection is believed, from the same: its leaf's end, and what is allowed for clocks that lag.
 #[must_use]
 pub fn good_until(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {

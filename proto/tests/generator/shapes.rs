@@ -17,8 +17,11 @@ pub(super) fn generate(descriptors: &FileDescriptorSet) -> String {
             file.message_type.iter().for_each(|message| collect(file.package(), message, &mut messages));
         }
     }
-    let maps: Vec<String> =
-        messages.iter().filter(|(_, message)| message.options.as_ref().is_some_and(|o| o.map_entry())).map(|(name, _)| name.clone()).collect();
+    let maps: Vec<String> = messages
+        .iter()
+        .filter(|(_, message)| message.options.as_ref().is_some_and(|o| o.map_entry()))
+        .map(|(name, _)| name.clone())
+        .collect();
     let mut text = String::from(
         "//! The shapes of Envoy's messages, generated from `proto/`; it knows nothing else of Heddle.\n\nuse crate::shape::{Field, FieldKind, Shape};\n\n\
         /// Every message, by name.\npub static SHAPES: &[Shape] = &[\n",
@@ -28,7 +31,12 @@ pub(super) fn generate(descriptors: &FileDescriptorSet) -> String {
         for field in &message.field {
             let repeated = field.label() == Label::Repeated;
             let kind = kind(field, &maps);
-            _ = writeln!(text, "        Field {{ number: {}, name: {:?}, kind: FieldKind::{kind}, repeated: {repeated} }},", field.number(), field.name());
+            _ = writeln!(
+                text,
+                "        Field {{ number: {}, name: {:?}, kind: FieldKind::{kind}, repeated: {repeated} }},",
+                field.number(),
+                field.name()
+            );
         }
         text.push_str("    ] },\n");
     }

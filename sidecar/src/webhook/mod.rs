@@ -15,4 +15,4 @@ mod tests;
 pub use configuration::{ConfigurationSettings, webhook_configuration};
 pub use review::{Policy, Review, Scope, answer};
 pub use server::{Running, StartError, start};
-pub use settings::{UpdateSettings, WebhookSettings};
+pub use settings::{Roots, UpdateSettings, WebhookSettings};

@@ -1,7 +1,7 @@
 //! The socket of the webhook: TLS, bounds on whatever can be sent, and the tasks that look after certificate and live configuration. It does not judge.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -13,16 +13,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
+use heddle_node::identity::Identity;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::kubernetes;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Refusal, Tending};
 use super::review::{Policy, Scope, Verdict, answer};
-use super::settings::WebhookSettings;
+use super::settings::{Roots, WebhookSettings};
 use super::tls::{self, Keeper, Shown};
 use crate::inject::Bundle;
 
@@ -72,7 +74,7 @@ impl Shared {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Pods get the roots that the file has now.
+    /// Pods get these roots from now on.
     fn take_bundle(&self, pem: String) {
         let mut policy = Policy::clone(&self.policy());
         policy.settings.bundle = Bundle::Inline(pem);
@@ -80,11 +82,16 @@ impl Shared {
     }
 }
 
-/// Starts the webhook. It serves until the drain ends.
+/// Starts the webhook. It serves until the drain ends. `own` is who this process is, by whose roots pods know their control plane when nothing else is said.
 ///
 /// # Errors
 /// Its address is taken, or it has no certificate.
-pub async fn start(settings: WebhookSettings, data_dir: PathBuf, drain: DrainWatch) -> Result<Running, StartError> {
+pub async fn start(
+    settings: WebhookSettings,
+    data_dir: PathBuf,
+    own: Option<Identity>,
+    drain: DrainWatch,
+) -> Result<Running, StartError> {
     let bound = TcpListener::bind(settings.address).await;
     let listener = bound.map_err(|source| StartError::Bind { address: settings.address, source })?;
     let address = listener.local_addr().unwrap_or(settings.address);
@@ -93,9 +100,17 @@ pub async fn start(settings: WebhookSettings, data_dir: PathBuf, drain: DrainWat
     let shared = Arc::new(Shared { policy: RwLock::new(Arc::new(policy)), metrics: metrics.clone() });
     let mut keeper = Keeper::open(&data_dir, names, settings.files).map_err(StartError::Files)?;
     let first = keeper.tend(&shown, seconds()).map_err(StartError::Files)?;
-    if let Some(file) = &settings.bundle_file {
-        shared.take_bundle(tls::read(file).map_err(StartError::Files)?);
-    }
+    let bundle_file = match settings.roots {
+        Roots::File(file) => {
+            shared.take_bundle(roots_in(&file).map_err(StartError::Files)?);
+            Some(file)
+        }
+        Roots::Own => {
+            own.into_iter().for_each(|own| drop(tokio::spawn(until_drained(drain.clone(), follow(own, shared.clone())))));
+            None
+        }
+        Roots::ConfigMap => None,
+    };
     metrics.serving_until(first.not_after.unwrap_or(0));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -104,7 +119,7 @@ pub async fn start(settings: WebhookSettings, data_dir: PathBuf, drain: DrainWat
         .with_cert_resolver(shown.clone());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let (told, bundles) = watch::channel(first.bundle);
-    let tending = tend(keeper, shown, shared.clone(), settings.bundle_file, told);
+    let tending = tend(keeper, shown, shared.clone(), bundle_file, told);
     tokio::spawn(until_drained(drain.clone(), tending));
     if let Some(update) = settings.update {
         let service = kubernetes::Service { namespace: settings.namespace, name: settings.service };
@@ -116,7 +131,7 @@ pub async fn start(settings: WebhookSettings, data_dir: PathBuf, drain: DrainWat
         .route("/ready", get(|| async { "ready\n" }))
         .route("/metrics", get(page))
         .with_state(shared);
-    tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), router, drain));
+    tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), router, metrics.clone(), drain));
     Ok(Running { address, metrics: Arc::new(move || metrics.page()) })
 }
 
@@ -128,6 +143,27 @@ async fn until_drained(mut drain: DrainWatch, task: impl Future<Output = ()>) {
     tokio::select! {
         () = drain.draining() => {}
         () = task => {}
+    }
+}
+
+/// The roots of a file.
+fn roots_in(file: &Path) -> Result<String, String> {
+    let pem = tls::read(file)?;
+    tls::certificates(&pem).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(pem)
+}
+
+/// Gives pods the roots of this process, as they change.
+async fn follow(own: Identity, shared: Arc<Shared>) {
+    let mut changes = own.changes();
+    loop {
+        changes.mark_unchanged();
+        if let Some(bundle) = own.bundles().own() {
+            shared.take_bundle(bundle.pem());
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -145,16 +181,22 @@ async fn tend(
                 shared.metrics.serving_until(tended.not_after.unwrap_or(0));
                 told.send_if_modified(|old| std::mem::replace(old, tended.bundle.clone()) != tended.bundle);
             }
-            Err(error) => tracing::error!(%error, "the webhook's certificate cannot be renewed; the present one stays"),
+            Err(error) => {
+                shared.metrics.untended(Tending::Certificate);
+                tracing::error!(%error, "the webhook's certificate cannot be renewed; the present one stays");
+            }
         }
-        match bundle_file.as_deref().map(tls::read).transpose() {
+        match bundle_file.as_deref().map(roots_in).transpose() {
             Ok(pem) => pem.into_iter().for_each(|pem| shared.take_bundle(pem)),
-            Err(error) => tracing::error!(%error, "the roots for injected pods cannot be read; the present ones stay"),
+            Err(error) => {
+                shared.metrics.untended(Tending::Roots);
+                tracing::error!(%error, "the roots for injected pods cannot be read; the present ones stay");
+            }
         }
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router, mut drain: DrainWatch) {
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router, metrics: Arc<Metrics>, mut drain: DrainWatch) {
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         // The semaphore is never closed.
@@ -171,19 +213,24 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router, mu
                 continue;
             }
         };
-        let (acceptor, router, drain) = (acceptor.clone(), router.clone(), drain.clone());
+        let (acceptor, router, metrics, drain) = (acceptor.clone(), router.clone(), metrics.clone(), drain.clone());
         tokio::spawn(async move {
-            connection(stream, acceptor, router, drain).await;
+            let shaken = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await;
+            match shaken {
+                Ok(Ok(stream)) => connection(stream, router, drain).await,
+                // Mostly an API server that was told of another authority: nothing of it is seen but this.
+                Ok(Err(error)) => {
+                    metrics.refused(Refusal::Handshake);
+                    tracing::debug!(%error, "a TLS handshake with the webhook failed");
+                }
+                Err(_) => metrics.refused(Refusal::Handshake),
+            }
             drop(slot);
         });
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, mut drain: DrainWatch) {
-    let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else {
-        tracing::debug!("a TLS handshake with the webhook failed");
-        return;
-    };
+async fn connection(stream: TlsStream<TcpStream>, router: Router, mut drain: DrainWatch) {
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE * 12)
@@ -206,31 +253,42 @@ async fn page(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn review(State(shared): State<Arc<Shared>>, scope: Scope, request: Request) -> Response {
-    let refuse = |status: StatusCode, message: String| {
-        shared.metrics.malformed();
+    let began = clock::now();
+    let refuse = |why: Refusal, status: StatusCode, message: String| {
+        shared.metrics.refused(why);
         tracing::warn!(%status, message, "a question to the webhook was refused");
         (status, format!("{message}\n")).into_response()
     };
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if kind.split(';').next().map(str::trim) != Some("application/json") {
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected Content-Type: application/json".to_owned());
+        return refuse(
+            Refusal::ContentType,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "expected Content-Type: application/json".to_owned(),
+        );
     }
     let body = match tokio::time::timeout(PATIENCE, axum::body::to_bytes(request.into_body(), MOST_BODY)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(_)) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, format!("expected a body of at most {MOST_BODY} bytes")),
-        Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, format!("expected the body within {PATIENCE:?}")),
+        Ok(Err(_)) => {
+            return refuse(
+                Refusal::TooLarge,
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("expected a body of at most {MOST_BODY} bytes"),
+            );
+        }
+        Err(_) => return refuse(Refusal::Slow, StatusCode::REQUEST_TIMEOUT, format!("expected the body within {PATIENCE:?}")),
     };
     match answer(&body, scope, &shared.policy()) {
         Ok(answered) => {
-            shared.metrics.reviewed(answered.verdict, answered.dry_run);
+            shared.metrics.reviewed(answered.verdict, answered.dry_run, clock::now().saturating_duration_since(began));
             if !answered.dry_run && answered.verdict != Verdict::Passed {
                 tracing::info!(pod = %answered.pod, verdict = ?answered.verdict, "the webhook was asked");
             }
             match serde_json::to_vec(&answered.review) {
                 Ok(bytes) => ([(header::CONTENT_TYPE, "application/json")], Body::from(bytes)).into_response(),
-                Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+                Err(error) => refuse(Refusal::Malformed, StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             }
         }
-        Err(message) => refuse(StatusCode::BAD_REQUEST, message),
+        Err(message) => refuse(Refusal::Malformed, StatusCode::BAD_REQUEST, message),
     }
 }

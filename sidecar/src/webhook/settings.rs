@@ -37,8 +37,19 @@ pub struct WebhookSettings {
     pub update: Option<UpdateSettings>,
     /// What is injected.
     pub inject: InjectSettings,
-    /// The roots that pods are given, read anew every minute.
-    pub bundle_file: Option<PathBuf>,
+    /// The roots that pods are given.
+    pub roots: Roots,
+}
+
+/// Where the roots come from that pods are given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Roots {
+    /// The control plane's own, as they change; where it has none, the usual config map.
+    Own,
+    /// A file, read anew every minute.
+    File(PathBuf),
+    /// A config map of that name, which somebody else fills.
+    ConfigMap,
 }
 
 /// Files in PEM, read anew every minute.
@@ -81,7 +92,7 @@ impl WebhookSettings {
             (None, Some(_)) => drop(section.require("certificate")),
             _ => {}
         }
-        let (inject, bundle_file) = section.nested("inject", injection);
+        let (inject, roots) = section.nested("inject", injection);
         WebhookSettings {
             address: section.socket_addr("address").unwrap_or(ADDRESS),
             namespace: label(section, "namespace", "heddle-system"),
@@ -92,7 +103,7 @@ impl WebhookSettings {
             exclude_namespaces: section.strings("exclude_namespaces").unwrap_or_else(|| EXCLUDED.map(str::to_owned).to_vec()),
             update: section.optional("update", UpdateSettings::read),
             inject,
-            bundle_file,
+            roots,
         }
     }
 
@@ -129,7 +140,7 @@ impl UpdateSettings {
     }
 }
 
-fn injection(section: &mut Section<'_>) -> (InjectSettings, Option<PathBuf>) {
+fn injection(section: &mut Section<'_>) -> (InjectSettings, Roots) {
     let default = InjectSettings::default();
     let port = |text: &str| text.parse().ok().filter(|port: &u16| *port > 0);
     let mut ports = |key| section.parsed_list(key, "a port (1 to 65535)", port).unwrap_or_default();
@@ -159,5 +170,10 @@ fn injection(section: &mut Section<'_>) -> (InjectSettings, Option<PathBuf>) {
     if let Err(message) = check_settings(&settings) {
         section.mistake("image", message);
     }
-    (settings, section.path("bundle"))
+    let roots = match section.path("bundle") {
+        Some(path) => Roots::File(path),
+        None if section.has("bundle_config_map") => Roots::ConfigMap,
+        None => Roots::Own,
+    };
+    (settings, roots)
 }

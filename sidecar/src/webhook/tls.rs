@@ -5,6 +5,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use heddle_node::clock;
+use heddle_node::identity::end_of;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -44,7 +46,7 @@ impl ResolvesServerCert for Shown {
 pub struct Tended {
     /// Whom the API server is to trust, PEM; unknown with files of others that do not say.
     pub bundle: Option<String>,
-    /// When our own certificate ends, in seconds since 1970.
+    /// When the certificate that is shown ends, in seconds since 1970.
     pub not_after: Option<u64>,
 }
 
@@ -96,9 +98,19 @@ impl Keeper {
         match self {
             Keeper::Own(own) => own.tend(shown, now),
             Keeper::Files(files) => {
-                shown.set(certified(&read(&files.certificate)?, &read(&files.key)?)?);
+                let of = |path: &Path, error: String| format!("{}: {error}", path.display());
+                let certificate = certified(&read(&files.certificate)?, &read(&files.key)?);
+                let certificate = certificate.map_err(|error| of(&files.certificate, error))?;
+                let not_after = certificate.cert.first().and_then(end_of).map(|end| clock::unix_ms_of(end) / 1_000);
+                if not_after.is_some_and(|end| end <= now) {
+                    return Err(of(&files.certificate, "the certificate has expired".to_owned()));
+                }
                 let bundle = files.ca.as_deref().map(read).transpose()?;
-                Ok(Tended { bundle, not_after: None })
+                if let (Some(path), Some(bundle)) = (&files.ca, &bundle) {
+                    certificates(bundle).map_err(|error| of(path, error))?;
+                }
+                shown.set(certificate);
+                Ok(Tended { bundle, not_after })
             }
         }
     }

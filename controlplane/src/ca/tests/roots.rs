@@ -150,21 +150,42 @@ async fn an_operator_brings_an_authority_and_changes_it() {
 async fn the_control_plane_renews_itself_when_half_is_over_and_when_the_root_changes() {
     let place = Place::new();
     let authority = place.open().await.unwrap();
-    let identity = Identity::new();
-    authority.identify(&identity).await.unwrap();
+    let mut own = authority.own().unwrap();
+    authority.identify(&mut own).await.unwrap();
+    let identity = own.identity();
     let serial = |identity: &Identity| identity.svid().unwrap().serial_hex();
     let first = serial(&identity);
-    authority.identify(&identity).await.unwrap();
+    authority.identify(&mut own).await.unwrap();
     assert_eq!(serial(&identity), first, "it is fresh");
     place.later(1_801);
-    authority.identify(&identity).await.unwrap();
+    authority.identify(&mut own).await.unwrap();
     let second = serial(&identity);
     assert_ne!(second, first, "half of its life is over");
     authority.rotate().await.unwrap();
-    authority.identify(&identity).await.unwrap();
+    authority.identify(&mut own).await.unwrap();
     assert_eq!(serial(&identity), second);
     assert_eq!(identity.bundles().own().unwrap().roots().len(), 2, "bundles are taken over at once");
     authority.interfere(false).await.unwrap();
-    authority.identify(&identity).await.unwrap();
+    authority.identify(&mut own).await.unwrap();
     assert_ne!(serial(&identity), second, "another root signs now");
+}
+
+#[tokio::test]
+async fn an_agent_of_the_same_process_has_an_identity_and_is_seen_to_hold_the_bundles() {
+    let place = Place::new();
+    let authority = place.open().await.unwrap();
+    assert!(authority.agent("gw-1", "heddle", "controlplane").is_err(), "nobody else is the control plane");
+    let (mut own, mut agent) = (authority.own().unwrap(), authority.agent("gw-1", "default", "gateway").unwrap());
+    for resident in [&mut own, &mut agent] {
+        authority.identify(resident).await.unwrap();
+    }
+    let id = "spiffe://heddle.local/ns/default/svc/gateway";
+    assert_eq!(agent.identity().svid().unwrap().id().as_str(), id);
+    assert_eq!(last(&authority).await.spiffe_id, id, "it is written down like any other");
+    authority.rotate().await.unwrap();
+    let behind = authority.overview(&["gw-1".to_owned()]);
+    assert_ne!(behind.holders[0].version, behind.version);
+    authority.identify(&mut agent).await.unwrap();
+    let told = authority.overview(&["gw-1".to_owned()]);
+    assert_eq!((told.holders.len(), &*told.holders[0].version), (1, &*told.version), "no rotation waits for it in vain");
 }

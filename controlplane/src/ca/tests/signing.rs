@@ -121,9 +121,9 @@ async fn nobody_else_is_the_control_plane() {
     assert_eq!(refused.reason, Reason::Reserved);
     let gateway = authority.sign(&request(Some(WEB)).0, &Proof::Connection, &Peer::Process).await.unwrap();
     assert_eq!(gateway.id.as_str(), WEB);
-    let identity = heddle_node::identity::Identity::new();
-    authority.identify(&identity).await.unwrap();
-    assert_eq!(identity.svid().unwrap().id().as_str(), own);
+    let mut resident = authority.own().unwrap();
+    authority.identify(&mut resident).await.unwrap();
+    assert_eq!(resident.identity().svid().unwrap().id().as_str(), own);
 }
 
 #[tokio::test]

@@ -84,8 +84,12 @@ pub struct MeshService {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Split {
-    /// Who gets it: `service` of the same namespace, or `namespace/service`; the service itself may be among them.
-    pub service: String,
+    /// Who gets it: `service` of the same namespace, or `namespace/service`; the service itself when absent.
+    pub service: Option<String>,
+    /// Only its instances with all of these labels; `version` is what they say of their version.
+    #[serde(default)]
+    #[schemars(schema_with = "labels_schema")]
+    pub subset: Labels,
     /// Its share; 0 gets nothing.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = 1_000_000))]

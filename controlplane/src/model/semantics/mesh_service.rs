@@ -8,6 +8,10 @@ use super::upstream;
 /// Shares that one group of a split may have, as the plugin behind it.
 const MOST_SHARES: usize = 20;
 
+/// Labels of a subset, and how long their names and values are: together they are a name on the wire.
+const MOST_LABELS: usize = 4;
+const LONGEST_LABEL: usize = 63;
+
 /// Names, what upstreams know too, plugins that lead elsewhere, and the split.
 pub(super) fn check(service: &MeshService, id: &str, faults: &mut Vec<Fault>) {
     if !is_mesh_name(&service.namespace) {
@@ -44,10 +48,15 @@ pub(super) fn check(service: &MeshService, id: &str, faults: &mut Vec<Fault>) {
 fn split(entries: &[Split], namespace: &str, faults: &mut Vec<Fault>) {
     let mut group = 0;
     for (index, entry) in entries.iter().enumerate() {
-        if ServiceId::parse(&entry.service, namespace).is_none() {
-            let message =
-                format!("expected a service, \"web\" or \"shop/web\", got \"{}\" (names are {NAME_RULE})", entry.service);
+        if let Some(other) = entry.service.as_ref().filter(|other| ServiceId::parse(other, namespace).is_none()) {
+            let message = format!("expected a service, \"web\" or \"shop/web\", got \"{other}\" (names are {NAME_RULE})");
             faults.push(Fault::new(format!("split[{index}].service"), message));
+        }
+        if entry.subset.len() > MOST_LABELS || entry.subset.iter().any(|(name, value)| !is_plain(name) || !is_plain(value)) {
+            let message = format!(
+                "expected at most {MOST_LABELS} labels, names and values of 1 to {LONGEST_LABEL} letters, digits and -_./"
+            );
+            faults.push(Fault::new(format!("split[{index}].subset"), message));
         }
         if let Some(Err(why)) = entry.matches.as_ref().map(check_expression) {
             faults.push(Fault::new(format!("split[{index}].match"), why));
@@ -57,4 +66,9 @@ fn split(entries: &[Split], namespace: &str, faults: &mut Vec<Fault>) {
             faults.push(Fault::new("split", format!("expected at most {MOST_SHARES} entries in a row with the same match")));
         }
     }
+}
+
+fn is_plain(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    (1..=LONGEST_LABEL).contains(&text.len()) && text.bytes().all(plain)
 }

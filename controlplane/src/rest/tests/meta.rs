@@ -100,3 +100,26 @@ async fn status_history_nodes_and_openapi() {
     assert_eq!(call(&api, "GET /nodes", None).await.json(), json!([{"id": "gw-1"}]));
     assert_eq!(call(&api, "GET /admin/openapi.json", None).await.json()["openapi"], json!("3.1.0"));
 }
+
+#[tokio::test]
+async fn services_and_instances_of_the_mesh_are_narrowed_by_the_query() {
+    let api = api().await;
+    for (path, found) in [
+        ("services", vec!["shop/web", "shop/cart", "default/web"]),
+        ("services?service=web", vec!["shop/web", "default/web"]),
+        ("services?service=shop/web", vec!["shop/web"]),
+        ("services?namespace=shop", vec!["shop/web", "shop/cart"]),
+        ("services?faulty=true", vec!["shop/cart"]),
+        ("services?service=we", vec![]),
+        ("instances?service=web&zone=a", vec!["shop/web", "default/web"]),
+        ("instances?service=web&zone=a&namespace=default", vec!["default/web"]),
+        ("instances?state=draining", vec!["shop/web"]),
+        ("instances?node=w&state=live", vec!["default/web"]),
+    ] {
+        let answer = call(&api, &format!("GET /mesh/{path}"), None).await.json();
+        let names: Vec<&str> = answer.as_array().unwrap().iter().filter_map(|item| item["service"].as_str()).collect();
+        assert_eq!(names, found, "{path}");
+    }
+    let wrong = call(&api, "GET /mesh/instances?state=gone", None).await;
+    assert_eq!((wrong.status, wrong.error().contains("live, draining")), (StatusCode::BAD_REQUEST, true));
+}

@@ -74,6 +74,18 @@ impl Catalog for Plugins {
     }
 }
 
+fn mesh() -> Value {
+    let service = |service: &str, live: u64| json!({ "service": service, "protocol": "http", "live": live, "fault": null });
+    let instance = |service: &str, node: &str, zone: &str, state: &str| json!({ "service": service, "node": node, "zone": zone, "state": state });
+    json!({
+        "services": [service("shop/web", 2), service("shop/cart", 0), service("default/web", 1)],
+        "instances": [
+            instance("shop/web", "web-1", "a", "live"), instance("shop/web", "web-2", "b", "draining"), instance("default/web", "w", "a", "live"),
+        ],
+        "discovered": [],
+    })
+}
+
 async fn admin_over(store: Arc<dyn Store>, settings: Settings) -> (Admin, Keeper) {
     let catalog: Arc<dyn Catalog> = Arc::new(Plugins::new());
     let keeper = Keeper::start(store, Arc::new(Rules::new(catalog.clone())), Arc::new(|| 1_000_000)).await.unwrap();
@@ -86,7 +98,7 @@ async fn admin_over(store: Arc<dyn Store>, settings: Settings) -> (Admin, Keeper
         settings,
         nodes: Arc::new(|| json!([{"id": "gw-1"}])),
         members: Arc::new(|| json!({"members": [{"id": "gw-1", "state": "alive"}]})),
-        mesh: Arc::new(|| json!({"services": [{"service": "shop/web"}], "instances": []})),
+        mesh: Arc::new(mesh),
         metrics: Arc::new(|| "heddle_store_revision 1\n".to_owned()),
         clock: Arc::new(|| 1_000_000),
     };

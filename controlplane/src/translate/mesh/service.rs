@@ -1,12 +1,12 @@
 //! A service of the mesh: what its owner wrote, or defaults where nobody wrote anything, and where its instances are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_xds::model::{
-    HealthChecks, MeshProtocol, MeshService, PassiveCheck, PluginConf, PluginOrigin, Resource, Scheme, Thresholds, Timeouts,
-    Upstream,
+    HealthChecks, MESH_PREFIX, MeshProtocol, MeshService, PassiveCheck, PluginConf, PluginOrigin, Resource, Scheme, Thresholds,
+    Timeouts, Upstream,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use super::super::context::{Context, Unit};
 use super::super::{checks, plugins, upstream};
 use crate::mesh::Known;
 use crate::model::resources::{self, Split};
-use crate::model::{Key, ServiceId};
+use crate::model::{Key, Labels, ServiceId};
 
 /// An instance is near; one whose host is gone must not cost more.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -29,15 +29,15 @@ pub(in super::super) fn unit(context: &mut Context<'_>, service: &ServiceId) -> 
     let (owner, written) = owned(context, known, service);
     let name = service.upstream();
     let (peer, endpoints) = super::behind(directory, service, Some(known), name.clone());
-    let protocol = written.protocol.as_deref().and_then(MeshProtocol::named);
-    let protocol = protocol.or_else(|| known.found.as_ref().map(|found| found.protocol)).unwrap_or_default();
+    let protocol = spoken(&written, Some(known));
     let mut plugins = owner.as_ref().map_or_else(Vec::new, |(key, value)| plugins::of(context, key, value).0);
     if let (Some((key, _)), false) = (&owner, written.split.is_empty()) {
         let origin = PluginOrigin(format!("{}/{}", key.kind.singular(), key.id).into());
         plugins.push(PluginConf { name: "traffic-split".into(), config: Arc::new(shares(service, &written.split)), origin });
     }
-    let others = written.split.iter().filter_map(|entry| ServiceId::parse(&entry.service, service.namespace()));
-    let depends: BTreeSet<ServiceId> = others.filter(|other| other != service).collect();
+    let parts = parts(service, &written.split);
+    let others = written.split.iter().filter_map(|entry| Part::of(service, entry)).filter(|part| part.subset.is_empty());
+    let others: BTreeSet<Arc<str>> = others.map(|part| part.service.full().clone()).collect();
     let resource = MeshService {
         name: service.full().clone(),
         protocol,
@@ -45,10 +45,75 @@ pub(in super::super) fn unit(context: &mut Context<'_>, service: &ServiceId) -> 
         ports: written.ports.clone(),
         plugins,
         timeouts: None,
-        upstream: Upstream { mesh: Some(peer), ..usage(name, service, &written, protocol) },
-        depends: depends.iter().map(|other| other.full().clone()).collect(),
+        upstream: Upstream { mesh: Some(peer), ..usage(name, service.full(), &written, protocol) },
+        depends: others.into_iter().chain(parts.keys().cloned()).collect(),
     };
-    Unit { resources: vec![Resource::MeshService(resource), Resource::Endpoints(endpoints)], ..Unit::default() }
+    let mut resources = vec![Resource::MeshService(resource), Resource::Endpoints(endpoints)];
+    resources.extend(parts.into_iter().flat_map(|(name, part)| part.resources(context, name)));
+    Unit { resources, ..Unit::default() }
+}
+
+/// Whom an entry of a split leads to, when that is not simply the service itself.
+struct Part<'a> {
+    service: ServiceId,
+    subset: &'a Labels,
+}
+
+impl<'a> Part<'a> {
+    fn of(owner: &ServiceId, entry: &'a Split) -> Option<Part<'a>> {
+        let service = match &entry.service {
+            Some(other) => ServiceId::parse(other, owner.namespace())?,
+            None => owner.clone(),
+        };
+        (service != *owner || !entry.subset.is_empty()).then_some(Part { service, subset: &entry.subset })
+    }
+
+    /// The name of a subset: `shop/web#version=v2`, and where it is one of another service `shop/web#shop/cart:version=v2`. No service is called so, so
+    /// nobody calls it but the split of `owner`, to whose unit it belongs.
+    fn name(&self, owner: &ServiceId) -> Arc<str> {
+        let labels: Vec<String> = self.subset.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let other = if self.service == *owner { String::new() } else { format!("{}:", self.service.full()) };
+        format!("{}#{other}{}", owner.full(), labels.join(",")).into()
+    }
+
+    /// The upstream that requests are led to.
+    fn upstream(&self, owner: &ServiceId) -> String {
+        if self.subset.is_empty() { self.service.upstream().to_string() } else { format!("{MESH_PREFIX}{}", self.name(owner)) }
+    }
+
+    /// A subset as a service that is used as the whole one is, with the instances that have its labels.
+    fn resources(&self, context: &mut Context<'_>, name: Arc<str>) -> [Resource; 2] {
+        let (directory, known) = (context.directory, context.service(&self.service));
+        let written = known.map(|known| owned(context, known, &self.service).1);
+        let written = written.unwrap_or_else(|| resources::MeshService::unwritten(self.service.namespace()));
+        let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
+        let (peer, mut endpoints) = super::behind(directory, &self.service, known, upstream.clone());
+        endpoints.endpoints.retain(|endpoint| upstream::is_in(self.subset, &endpoint.labels));
+        let protocol = spoken(&written, known);
+        let resource = MeshService {
+            upstream: Upstream { mesh: Some(peer), ..usage(upstream, &name, &written, protocol) },
+            name,
+            protocol,
+            vip: None,
+            ports: Vec::new(),
+            plugins: Vec::new(),
+            timeouts: None,
+            depends: Vec::new(),
+        };
+        [Resource::MeshService(resource), Resource::Endpoints(endpoints)]
+    }
+}
+
+/// The subsets that a split leads to, by name.
+fn parts<'a>(owner: &ServiceId, split: &'a [Split]) -> BTreeMap<Arc<str>, Part<'a>> {
+    let subsets = split.iter().filter_map(|entry| Part::of(owner, entry)).filter(|part| !part.subset.is_empty());
+    subsets.map(|part| (part.name(owner), part)).collect()
+}
+
+/// What is spoken to a service: as its owner says, else as its instances do.
+fn spoken(written: &resources::MeshService, known: Option<&Known>) -> MeshProtocol {
+    let owner = written.protocol.as_deref().and_then(MeshProtocol::named);
+    owner.or_else(|| Some(known?.found.as_ref()?.protocol)).unwrap_or_default()
 }
 
 /// What the owner wrote, with the resource that says it.
@@ -59,8 +124,8 @@ fn owned<'a>(context: &Context<'a>, known: &Known, service: &ServiceId) -> (Opti
 }
 
 /// How its endpoints are used.
-fn usage(name: Arc<str>, service: &ServiceId, written: &resources::MeshService, protocol: MeshProtocol) -> Upstream {
-    let usage = upstream::usage(name, service.full(), &written.upstream());
+fn usage(name: Arc<str>, label: &str, written: &resources::MeshService, protocol: MeshProtocol) -> Upstream {
+    let usage = upstream::usage(name, label, &written.upstream());
     let passive = |checks: &resources::Checks| checks.passive.as_ref().map(checks::passive);
     Upstream {
         scheme: match protocol {
@@ -98,9 +163,9 @@ fn judged_by_traffic() -> PassiveCheck {
 fn shares(service: &ServiceId, split: &[Split]) -> Value {
     let mut rules: Vec<(Option<&Value>, Vec<Value>)> = Vec::new();
     for entry in split {
-        let share = match ServiceId::parse(&entry.service, service.namespace()) {
-            Some(other) if other != *service => json!({"upstream_id": &*other.upstream(), "weight": entry.weight}),
-            _ => json!({"weight": entry.weight}),
+        let share = match Part::of(service, entry) {
+            Some(part) => json!({"upstream_id": part.upstream(service), "weight": entry.weight}),
+            None => json!({"weight": entry.weight}),
         };
         match rules.last_mut() {
             Some((matches, shares)) if *matches == entry.matches.as_ref() => shares.push(share),

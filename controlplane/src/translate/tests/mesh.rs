@@ -22,6 +22,21 @@ impl World {
         }
     }
 
+    /// Instances of a service come, each with one label.
+    fn labelled(&mut self, service: &str, instances: &[(&str, &str, &str)]) -> Vec<Change> {
+        let endpoint = |(host, name, value): &(&str, &str, &str)| Endpoint {
+            host: (*host).into(),
+            port: 15006,
+            weight: 1,
+            labels: vec![((*name).into(), (*value).into())].into(),
+            ..Endpoint::default()
+        };
+        let found = Found { endpoints: instances.iter().map(endpoint).collect(), protocol: MeshProtocol::Http };
+        let service = ServiceId::parse(service, "").unwrap();
+        assert!(self.directory.found(&service, Some(found)));
+        self.translate(&[], &BTreeSet::from([service]))
+    }
+
     /// Instances of a service come or go.
     fn found(&mut self, service: &str, hosts: Option<&[&str]>) -> Vec<Change> {
         let endpoint = |host: &&str| Endpoint {
@@ -86,6 +101,46 @@ fn a_split_becomes_the_plugin_that_shares_out() {
         {"weighted_upstreams": [{"weight": 90}, {"upstream_id": "mesh/other/web-v2", "weight": 10}]}
     ]});
     assert_eq!(*service.plugins[1].config, expected);
+}
+
+#[test]
+fn a_split_by_labels_leads_to_the_instances_that_have_them() {
+    let mut world = World::of(&[(
+        "mesh_services/web",
+        json!({"retries": 1, "split": [
+            {"subset": {"version": "v2"}, "match": [["http_x_canary", "==", "1"]]},
+            {"subset": {"version": "v1"}, "weight": 90}, {"service": "web", "subset": {"version": "v2"}, "weight": 5},
+            {"service": "cart", "subset": {"track": "new"}, "weight": 5}
+        ]}),
+    )]);
+    world.labelled("default/web", &[("10.0.0.1", "version", "v1"), ("10.0.0.2", "version", "v2"), ("10.0.0.3", "version", "v2")]);
+    let (one, two, cart) = ("default/web#version=v1", "default/web#version=v2", "default/web#default/cart:track=new");
+    let service = world.service("default/web");
+    assert_eq!(service.depends.iter().map(|name| &**name).collect::<Vec<_>>(), [cart, one, two]);
+    let expected = json!({"rules": [
+        {"match": [{"vars": [["http_x_canary", "==", "1"]]}], "weighted_upstreams": [{"upstream_id": format!("mesh/{two}"), "weight": 1}]},
+        {"weighted_upstreams": [
+            {"upstream_id": format!("mesh/{one}"), "weight": 90}, {"upstream_id": format!("mesh/{two}"), "weight": 5},
+            {"upstream_id": format!("mesh/{cart}"), "weight": 5}
+        ]}
+    ]});
+    assert_eq!(*service.plugins[0].config, expected);
+    assert_eq!(world.endpoints(&format!("mesh/{two}")), ["10.0.0.2:15006*1^0", "10.0.0.3:15006*1^0"]);
+    assert_eq!(world.endpoints("mesh/default/web").len(), 3, "the service itself has all of them");
+    let part = world.service(two);
+    assert_eq!((part.upstream.retries, part.vip, part.plugins.len()), (Some(1), None, 0), "used as the service is");
+    assert_eq!(&*part.upstream.mesh.as_ref().unwrap().identities[0], "spiffe://example.org/ns/default/svc/web");
+    assert_eq!(world.endpoints(&format!("mesh/{cart}")), [] as [&str; 0]);
+    let changes = world.labelled("default/cart", &[("10.1.0.1", "track", "new"), ("10.1.0.2", "track", "old")]);
+    assert!(names(&changes).contains(&format!("Endpoints mesh/{cart}")), "{:?}", names(&changes));
+    assert_eq!(world.endpoints(&format!("mesh/{cart}")), ["10.1.0.1:15006*1^0"]);
+    assert_eq!(&*world.service(cart).upstream.mesh.as_ref().unwrap().identities[0], "spiffe://example.org/ns/default/svc/cart");
+    let gone = names(&world.put("mesh_services/web", json!({"split": [{"subset": {"version": "v2"}}]})));
+    for name in [one, cart] {
+        assert!(gone.contains(&format!("-MeshService {name}")) && gone.contains(&format!("-Endpoints mesh/{name}")), "{gone:?}");
+    }
+    world.delete("mesh_services/web");
+    assert!(world.held.keys().all(|name| !name.1.contains('#')), "{:?}", world.held.keys().collect::<Vec<_>>());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use axum::http::{Method, Request, StatusCode, header};
 use base64::Engine;
 use heddle_node::config::{Document, Expansion, Format};
 use heddle_node::drain;
+use heddle_node::identity::{Bundle, Bundles, Identity, TrustDomain};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::super::authorities::Authorities;
 use super::super::kubernetes::{Service, patch};
+use super::super::tls::{Keeper, Shown};
 use super::super::{WebhookSettings, start};
 
 fn settings(text: &str) -> WebhookSettings {
@@ -47,12 +49,118 @@ async fn post(address: SocketAddr, ca: &str, path: &str, kind: &str, body: Vec<u
     Ok((status, axum::body::to_bytes(Body::new(response.into_body()), 1 << 20).await.map_err(|error| error.to_string())?))
 }
 
+/// Waits for what comes by itself.
+async fn until(holds: impl Fn() -> bool) {
+    let done = async {
+        while !holds() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), done).await.unwrap();
+}
+
+/// The annotations and all else that a question is answered with.
+async fn patch_of(address: SocketAddr, ca: &str) -> String {
+    let question = include_bytes!("reviews/create.json").to_vec();
+    let (_, body) = post(address, ca, "/inject", "application/json", question).await.unwrap();
+    let answer: Value = serde_json::from_slice(&body).unwrap();
+    let patch = answer["response"]["patch"].as_str().unwrap().to_owned();
+    String::from_utf8(base64::engine::general_purpose::STANDARD.decode(patch).unwrap()).unwrap()
+}
+
+/// A CA, a certificate by it for the usual name, and its key: PEM.
+fn issued(until: u64) -> (String, String, String) {
+    let mut authorities = Authorities::default();
+    authorities.turn(until - 1_000).unwrap();
+    let serving = authorities.sign(&["heddle.heddle-system.svc".to_owned()], until - 1_000).unwrap();
+    (authorities.bundle(), serving.certificate, serving.key)
+}
+
+#[tokio::test]
+async fn a_certificate_of_others_is_taken_from_files_and_a_broken_one_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let write = |(ca, certificate, key): &(String, String, String)| {
+        for (name, text) in [("ca.pem", ca), ("tls.crt", certificate), ("tls.key", key)] {
+            std::fs::write(path(name), text).unwrap();
+        }
+    };
+    let now = heddle_node::clock::unix_ms() / 1000;
+    let first = issued(now);
+    write(&first);
+    let place = folder.path().display();
+    let text = format!(
+        "webhook: {{ address: \"127.0.0.1:0\", certificate: \"{place}/tls.crt\", key: \"{place}/tls.key\", ca: \"{place}/ca.pem\" }}"
+    );
+    let (_completion, watch) = drain::pair();
+    let running = start(settings(&text), path("data"), None, watch).await.unwrap();
+    assert_eq!(post(running.address, &first.0, "/ready", "", Vec::new()).await.unwrap().0, StatusCode::OK);
+    assert!(!path("data").exists(), "no authority of our own is made");
+    assert!(!(running.metrics)().contains("certificate_not_after_seconds 0\n"), "its end is known");
+
+    let files = settings(&text).files.unwrap();
+    let (mut keeper, shown) = (Keeper::open(&path("data"), Vec::new(), Some(files)).unwrap(), Shown::default());
+    let tended = keeper.tend(&shown, now).unwrap();
+    assert_eq!(tended.bundle.as_deref(), Some(&*first.0));
+    let second = issued(now + 10);
+    write(&second);
+    assert_eq!(keeper.tend(&shown, now).unwrap().bundle.as_deref(), Some(&*second.0), "it is read anew");
+    std::fs::write(path("tls.key"), &first.2).unwrap();
+    assert!(keeper.tend(&shown, now).unwrap_err().contains("tls.crt: certificate and key do not fit"));
+    std::fs::write(path("tls.key"), &second.2).unwrap();
+    std::fs::write(path("ca.pem"), "").unwrap();
+    assert!(keeper.tend(&shown, now).unwrap_err().contains("ca.pem: expected a certificate"));
+    write(&issued(now - 40 * 24 * 3600));
+    assert!(keeper.tend(&shown, now).unwrap_err().contains("tls.crt: the certificate has expired"));
+    std::fs::remove_file(path("tls.crt")).unwrap();
+    assert!(keeper.tend(&shown, now).unwrap_err().contains("tls.crt"));
+}
+
+#[tokio::test]
+async fn pods_know_their_control_plane_by_its_roots_as_they_change_unless_a_file_says_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = heddle_node::clock::unix_ms() / 1000;
+    let (domain, one, two) = (TrustDomain::new("mesh.example").unwrap(), issued(now).0, issued(now).0);
+    let own = Identity::new();
+    let trust = |pem: &str| own.set_bundles(Bundles::new(Bundle::from_pem(domain.clone(), pem).unwrap()));
+    trust(&one);
+    let begin = |text: &str, data: &str| {
+        let (completion, watch) = drain::pair();
+        let running = start(settings(text), folder.path().join(data), Some(own.clone()), watch);
+        async move { (running.await.unwrap(), completion) }
+    };
+    let (running, _held) = begin("webhook: { address: \"127.0.0.1:0\" }", "a").await;
+    let ca = std::fs::read_to_string(folder.path().join("a/webhook/ca.pem")).unwrap();
+    let line = |pem: &str| pem.lines().nth(1).unwrap().to_owned();
+    let mut patch = patch_of(running.address, &ca).await;
+    while !patch.contains(&line(&one)) {
+        patch = patch_of(running.address, &ca).await;
+    }
+    trust(&format!("{one}{two}"));
+    while !patch.contains(&line(&two)) {
+        patch = patch_of(running.address, &ca).await;
+    }
+    assert!(patch.contains(&line(&one)), "while a root is replaced, pods trust both");
+
+    let file = folder.path().join("root.pem");
+    std::fs::write(&file, &two).unwrap();
+    let text = format!("webhook: {{ address: \"127.0.0.1:0\", inject: {{ bundle: \"{}\" }} }}", file.display());
+    let (running, _held) = begin(&text, "b").await;
+    let ca = std::fs::read_to_string(folder.path().join("b/webhook/ca.pem")).unwrap();
+    let patch = patch_of(running.address, &ca).await;
+    assert!(patch.contains(&line(&two)) && !patch.contains(&line(&one)));
+    std::fs::write(&file, "nothing").unwrap();
+    let (_completion, watch) = drain::pair();
+    let refused = start(settings(&text), folder.path().join("c"), None, watch).await.err().unwrap().to_string();
+    assert!(refused.contains("root.pem: expected a certificate"), "{refused}");
+}
+
 #[tokio::test]
 async fn it_answers_over_tls_within_bounds_and_keeps_its_authority() {
     let folder = tempfile::tempdir().unwrap();
     let (completion, watch) = drain::pair();
     let settings = settings("webhook: { address: \"127.0.0.1:0\" }");
-    let running = start(settings.clone(), folder.path().to_owned(), watch).await.unwrap();
+    let running = start(settings.clone(), folder.path().to_owned(), None, watch).await.unwrap();
     let ca = std::fs::read_to_string(folder.path().join("webhook/ca.pem")).unwrap();
     let question = include_bytes!("reviews/create.json").to_vec();
     let (status, body) = post(running.address, &ca, "/inject", "application/json", question.clone()).await.unwrap();
@@ -70,13 +178,17 @@ async fn it_answers_over_tls_within_bounds_and_keeps_its_authority() {
     let (_, page) = post(running.address, &ca, "/metrics", "", Vec::new()).await.unwrap();
     let page = String::from_utf8(page.to_vec()).unwrap();
     assert!(page.contains("heddle_webhook_reviews_total{result=\"injected\",dry_run=\"false\"} 1\n"), "{page}");
-    assert!(page.contains("heddle_webhook_reviews_total{result=\"malformed\",dry_run=\"false\"} 3\n"), "{page}");
+    for reason in ["malformed", "content_type", "too_large"] {
+        assert!(page.contains(&format!("heddle_webhook_refused_total{{reason=\"{reason}\"}} 1\n")), "{page}");
+    }
+    assert!(page.contains("heddle_webhook_review_duration_seconds_count 1\n"), "{page}");
     let mut other = Authorities::default();
     other.turn(1).unwrap();
     assert!(post(running.address, &other.bundle(), "/ready", "", Vec::new()).await.is_err());
+    until(|| (running.metrics)().contains("heddle_webhook_refused_total{reason=\"handshake\"} 1\n")).await;
     completion.drain(std::time::Duration::from_secs(5), std::time::Duration::from_secs(1)).await;
     let (_completion, watch) = drain::pair();
-    let again = start(settings, folder.path().to_owned(), watch).await.unwrap();
+    let again = start(settings, folder.path().to_owned(), None, watch).await.unwrap();
     assert_eq!(post(again.address, &ca, "/ready", "", Vec::new()).await.unwrap().0, StatusCode::OK);
 }
 
@@ -148,13 +260,8 @@ async fn the_live_configuration_is_told_whom_to_trust() {
         "webhook: {{ address: \"127.0.0.1:0\", update: {{ api: \"https://{api}\", token_file: \"{place}/token\", ca_file: \"{place}/ca.crt\" }} }}"
     );
     let (_completion, watch) = drain::pair();
-    let running = start(settings(&text), folder.path().to_owned(), watch).await.unwrap();
-    let done = async {
-        while !(running.metrics)().contains("heddle_webhook_updates_total{result=\"done\"} 1") {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(20), done).await.unwrap();
+    let running = start(settings(&text), folder.path().to_owned(), None, watch).await.unwrap();
+    until(|| (running.metrics)().contains("heddle_webhook_updates_total{result=\"done\"} 1")).await;
     let ca = std::fs::read_to_string(folder.path().join("webhook/ca.pem")).unwrap();
     let now = recorder.configuration.lock().unwrap().clone();
     let told = base64::engine::general_purpose::STANDARD.encode(ca.replace("\r\n", "\n").trim().to_owned() + "\n");

@@ -1,5 +1,7 @@
 //! Answers `heddle explain`: the control plane's own translation, matched by the agent's own route table. Only the binary sees both.
 
+mod places;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,10 +30,10 @@ impl Explain {
 }
 
 impl Explainer for Explain {
-    fn explain(&self, state: &State, question: &Question) -> Result<Explanation, String> {
+    fn explain(&self, state: &State, directory: &Directory, question: &Question) -> Result<Explanation, String> {
         let (authority, target) = split(question)?;
         let mut translator = Translator::new(self.catalog.clone());
-        translator.rebuild(state, &Directory::default());
+        translator.rebuild(state, directory);
         let table = RouteTable::build(translator.resources().filter_map(compile).collect());
         let fields: Vec<(&str, &str)> = question.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let remote = SocketAddr::new(question.remote, 0);
@@ -85,6 +87,9 @@ impl Explain {
         let explanation = Explanation { route: Some(id.clone()), why, upstream, ..explanation };
         let mut explanation = with_plugins(steps, explanation);
         explanation.notes.extend(self.note(&explanation.plugins, consumer));
+        explanation
+            .notes
+            .extend(explanation.upstream.iter().flat_map(|upstream| places::notes(translator, state, &upstream.name)));
         Ok(explanation)
     }
 
