@@ -198,7 +198,7 @@ impl Place<'_> {
             candidates.push(Candidate { id: id(number), route: Some(route), path: &route.path, conditions: conditions.to_vec() });
         }
         if closed {
-            candidates.push(Candidate { id: id(host.routes.len()), route: None, path: &*EVERY, conditions: conditions.to_vec() });
+            candidates.push(Candidate { id: id(host.routes.len()), route: None, path: &EVERY, conditions: conditions.to_vec() });
         }
         candidates
     }

@@ -19,6 +19,9 @@ use crate::snapshot::version_of;
 /// A resource of Envoy that resources of ours come from.
 pub type Owner = (EnvoyKind, Arc<str>);
 
+/// Versions of our resources.
+type Versions = BTreeMap<(Kind, Arc<str>), Arc<str>>;
+
 /// Something that waits for what it depends on, and the version of it that is live meanwhile.
 struct Waiting<T> {
     next: Arc<T>,
@@ -44,7 +47,7 @@ pub struct World {
     /// Clusters by the name under which they ask for their endpoints.
     services: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Versions of what was told, by where it comes from.
-    told: BTreeMap<Owner, BTreeMap<(Kind, Arc<str>), Arc<str>>>,
+    told: BTreeMap<Owner, Versions>,
     /// Listeners wait for the first clusters: nothing is let in that could lead nowhere.
     gate: Gate,
     /// What is to be asked for by name may have changed.

@@ -241,8 +241,8 @@ fn buffer(fields: &mut Fields<'_>) -> Read<Deed> {
 fn always(fields: &mut Fields<'_>, name: &str) -> Read<bool> {
     match fields.message(name, matching::runtime_percent)? {
         None => Ok(false),
-        Some(percent) if percent == 0.0 => Ok(false),
-        Some(percent) if percent == 100.0 => Ok(true),
+        Some(0.0) => Ok(false),
+        Some(100.0) => Ok(true),
         Some(_) => Err(Fault::new(name, "by chance is not supported: expected 0 or 100 percent")),
     }
 }
