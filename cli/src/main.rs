@@ -46,8 +46,8 @@ fn main() -> ExitCode {
 
 async fn obey(command: Command) -> ExitCode {
     match command {
-        Command::Run(args) => serve(&args.config, |configuration| run::all(configuration, args.demo)).await,
-        Command::Controlplane(args) => serve(&args, run::control_plane).await,
+        Command::Run(args) => Box::pin(serve(&args.config, |configuration| run::all(configuration, args.demo))).await,
+        Command::Controlplane(args) => Box::pin(serve(&args, run::control_plane)).await,
         Command::Agent(args) => Box::pin(serve(&args, run::agent)).await,
         Command::Validate(args) => match validate::validate(args).await {
             Ok(text) => {

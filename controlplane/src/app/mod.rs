@@ -25,7 +25,6 @@ use heddle_xds::snapshot::SnapshotStore;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
@@ -40,14 +39,14 @@ use crate::rest;
 use crate::seal::{Seal, SealError, Sealed};
 use crate::settings::{ControlPlaneSettings, MeshSettings};
 use crate::state::{Content, Keeper, Places, Refused, Update, keep_house};
-use crate::store::{Clock, Records, Store, StoreError};
+use crate::store::{Clock, Store, StoreError};
 use crate::validate::Rules;
 
 pub use identities::Beside;
 use identities::Identities;
-use kept::{Heard, Kept};
+use kept::Kept;
 pub use keys::GeneratedKey;
-use translation::Translation;
+use translation::{Known, Translation};
 
 /// The file below `data_dir` with the key that encrypts secrets in the store.
 const SEAL_FILE: &str = "secrets.key";
@@ -203,8 +202,11 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         keeper: keeper.clone(),
         catalog: catalog.clone(),
         registry: registry.clone(),
-        mesh: (mesh.clone(), kept.records.clone()),
-        others: kept.among.as_ref().map(|among| among.follow(kept.records.clone(), &drain)),
+        known: Known {
+            mesh: mesh.clone(),
+            records: kept.records.clone(),
+            others: kept.among.as_ref().map(|among| among.follow(kept.records.clone(), &drain)),
+        },
         seeds: seeds(membership.clone()),
         identities,
         consul,
@@ -289,10 +291,8 @@ struct Discovery {
     keeper: Keeper,
     catalog: Arc<dyn Catalog>,
     registry: Arc<NodeRegistry>,
-    mesh: (Arc<Mutex<Mesh>>, Arc<dyn Records>),
+    known: Known,
     seeds: Seeds,
-    /// What other control planes do.
-    others: Option<mpsc::Receiver<Heard>>,
     identities: Identities,
     consul: Option<Consul>,
     drain: DrainWatch,
@@ -311,8 +311,8 @@ impl Discovery {
         first.settled().await;
         let snapshot = Arc::new(SnapshotStore::new());
         let consul = Watchers::new(self.consul, fastrand::Rng::new());
-        let kept = (self.mesh, self.others);
-        let translation = Translation::begin(&self.keeper, self.catalog, kept, &self.registry, (snapshot.clone(), consul)).await;
+        let translation =
+            Translation::begin(&self.keeper, self.catalog, self.known, &self.registry, (snapshot.clone(), consul)).await;
         drop(pending);
         let ads = || {
             let ads = AdsService::new(snapshot.clone(), self.registry.clone(), self.drain.clone());

@@ -33,6 +33,13 @@ const TOGETHER: usize = 256;
 /// How long the first snapshot waits for what upstreams ask of discovery and nobody has told before.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
 
+/// What is known of the mesh, where it is written down, and what other control planes say of it.
+pub(super) struct Known {
+    pub(super) mesh: Arc<Mutex<Mesh>>,
+    pub(super) records: Arc<dyn Records>,
+    pub(super) others: Option<Receiver<Heard>>,
+}
+
 /// Keeps a snapshot in step with the keeper and the instances.
 pub(super) struct Translation {
     translator: Translator,
@@ -57,7 +64,7 @@ impl Translation {
     pub(super) async fn begin(
         keeper: &Keeper,
         catalog: Arc<dyn Catalog>,
-        ((mesh, records), others): ((Arc<Mutex<Mesh>>, Arc<dyn Records>), Option<Receiver<Heard>>),
+        Known { mesh, records, others }: Known,
         nodes: &Arc<NodeRegistry>,
         (snapshot, (watchers, news)): (Arc<SnapshotStore>, (Watchers, Told)),
     ) -> Translation {

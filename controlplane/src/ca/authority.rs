@@ -1,7 +1,7 @@
 //! The authority as a whole: opened from the store, changed step by step, each step written down before it counts. It knows neither who asks nor how.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,16 +14,17 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use super::bundles::Trusted;
+use super::error::CaError;
 use super::federation::Federation;
 use super::holders::Holders;
-use super::issuer::{Issuer, IssuerError, meta_of};
+use super::issuer::{Issuer, meta_of};
 use super::kubernetes::Kubernetes;
 use super::others::{Fellows, Reports};
 use super::rotation::{self, Rotation};
 use super::sign::{Counters, Decision, Limits, Rate, RefusalBudget};
 use super::stored::{self, Live, State, Stored, StoredRoot};
 use super::tokens::{Token, Tokens};
-use crate::seal::{Seal, SealError};
+use crate::seal::Seal;
 use crate::settings::{CaFiles, IdentitySettings};
 use crate::store::{Clock, RecordWrite, Records, StoreError};
 
@@ -32,57 +33,6 @@ pub(super) const CONTROL_PLANE: (&str, &str) = ("heddle", "controlplane");
 
 /// Times that opening is begun anew because another control plane opens too.
 const RACES: usize = 10;
-
-/// Why there is no authority, or why it does not do what an operator wants.
-#[derive(Debug, thiserror::Error)]
-pub enum CaError {
-    /// The store cannot be read or written.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A key cannot be sealed or unsealed.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-    /// What is stored makes no sense.
-    #[error("the authority in the store cannot be used: {0}")]
-    Damaged(String),
-    /// The settings name another trust domain than the store.
-    #[error(
-        "identity.trust_domain is `{wanted}`, but the store has the authority of `{found}`: all identities would be worthless at once. \
-         Set it back, or start with another node.data_dir"
-    )]
-    TrustDomain {
-        /// In the settings.
-        wanted: String,
-        /// In the store.
-        found: String,
-    },
-    /// A file cannot be read.
-    #[error("{path}: {why}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// The roots make no bundle.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// Nothing can be signed.
-    #[error(transparent)]
-    Issuer(#[from] IssuerError),
-    /// The rotation does not go that way.
-    #[error(transparent)]
-    Rotation(#[from] rotation::Refused),
-    /// An operator's authority is changed by the operator.
-    #[error(
-        "the authority comes from identity.ca.certificate: to replace its root, name the new one in identity.ca.also_trusted, wait until \
-         `heddle ca show` says that all nodes hold it, then change certificate and key"
-    )]
-    External,
-    /// What an operator asks for cannot be.
-    #[error("{0}")]
-    Refused(String),
-}
 
 /// The certificate authority. Cheap to clone; all clones are the same.
 #[derive(Clone)]

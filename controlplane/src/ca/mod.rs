@@ -3,6 +3,7 @@
 
 mod authority;
 mod bundles;
+mod error;
 mod federation;
 mod holders;
 mod issuer;
@@ -17,8 +18,9 @@ mod stored;
 mod tests;
 mod tokens;
 
-pub use authority::{Authority, CaError};
+pub use authority::Authority;
 pub use bundles::Trusted;
+pub use error::CaError;
 pub use holders::{Holder, Holders, Seat};
 pub use issuer::Validity;
 pub use others::Fellows;

@@ -8,7 +8,8 @@ use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 use rcgen::KeyPair;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::authority::{Authority, CaError, at};
+use super::authority::{Authority, at};
+use super::error::CaError;
 use super::holders::{Holder, Seat};
 use super::rotation::Phase;
 use super::stored;

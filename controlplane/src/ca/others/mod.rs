@@ -6,7 +6,8 @@ use heddle_node::drain::DrainWatch;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::authority::{Authority, CaError, before};
+use super::authority::{Authority, before};
+use super::error::CaError;
 use super::rotation::Rotation;
 use super::stored::{self, Said};
 use crate::store::{News, RecordWrite, read_again};

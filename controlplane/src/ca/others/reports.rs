@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::ca::authority::{Authority, CaError};
+use crate::ca::authority::Authority;
+use crate::ca::error::CaError;
 use crate::ca::rotation::{Holding, Phase};
 use crate::ca::stored;
 

@@ -20,9 +20,11 @@ async fn several(cluster: &Cluster, count: usize, now_ms: &Arc<AtomicU64>) -> Ve
         let settings = IdentitySettings::default();
         let authority = Authority::open(settings, store, seal, clock.clone(), fastrand::Rng::with_seed(7)).await.unwrap();
         let (completion, drain) = heddle_node::drain::pair();
-        tokio::spawn(authority.clone().follow(news, drain, fastrand::Rng::with_seed(7)));
-        // It follows until the test ends.
-        std::mem::forget(completion);
+        let following = authority.clone().follow(news, drain, fastrand::Rng::with_seed(7));
+        tokio::spawn(async move {
+            let _until_the_test_ends = completion;
+            following.await;
+        });
         authority
     });
     futures_util::future::join_all(opening).await

@@ -39,7 +39,7 @@ impl Restore for Etcd {
             return Err(not_empty("the store on etcd"));
         }
         // Everything is looked at before anything is removed or written.
-        for (key, value) in archive.records.iter().filter(|(_, value)| value.len() > MOST_RECORD) {
+        if let Some((key, value)) = archive.records.iter().find(|(_, value)| value.len() > MOST_RECORD) {
             return Err(StoreError::TooLarge { what: format!("the record {key}"), bytes: value.len(), most: MOST_RECORD });
         }
         self.clear().await?;
