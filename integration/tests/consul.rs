@@ -7,3 +7,7 @@ mod client;
 mod configuration;
 #[path = "consul/discovery.rs"]
 mod discovery;
+#[path = "consul/intentions.rs"]
+mod intentions;
+#[path = "consul/registration.rs"]
+mod registration;

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::process::Command;
 
 use heddle_integration::client::{self, Answer, curl, send};
+use heddle_integration::consul::Consul;
 use heddle_integration::heddle::binary;
 use heddle_integration::nginx::Nginx;
 use heddle_integration::place::Place;
 use heddle_integration::process::{Process, until};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Examples keep the ports that users know; all tests of one process share a loopback address, so they take turns.
 static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
@@ -158,6 +159,25 @@ fn separate_processes() {
     assert_eq!(example.get("/hello", &[]).text(), "one");
     let metrics = client::get(example.at(15000), "/metrics").unwrap().text();
     assert!(metrics.contains("heddle_xds_connected 0"), "{metrics}");
+}
+
+#[test]
+fn consul() {
+    let (service, consul) = (Nginx::saying("one"), Consul::start());
+    let example = Example::of("consul", &[(8500, consul.http)]);
+    let heddle = example.run(&[]);
+    let passing = || {
+        let found = consul.ask("GET", "/v1/health/service/gateway?passing", &Value::Null).ok()?.json();
+        found[0]["Service"]["Port"].as_u64()
+    };
+    assert_eq!(until("the gateway in Consul", passing), 9_080);
+    let text = std::fs::read_to_string(example.place.path("service.json")).unwrap();
+    let mut written: Value = serde_json::from_str(&text).unwrap();
+    (written["Address"], written["Port"]) = (service.address.ip().to_string().into(), service.address.port().into());
+    consul.put("/v1/agent/service/register", &written);
+    until("the route", || client::get(example.at(9080), "/hello").ok().filter(|answer| answer.text() == "one"));
+    heddle.signal("TERM");
+    until("the gateway to be taken back", || passing().is_none().then_some(()));
 }
 
 /// A script that ends what it has started when it is told to end.

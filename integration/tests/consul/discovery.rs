@@ -39,6 +39,41 @@ fn two_thousand_instances_change_fifty_times_a_second() {
 }
 
 #[test]
+fn services_without_a_query_of_their_own_are_followed_too() {
+    let (consul, port) = (Consul::start(), everywhere());
+    let names: Vec<String> = (0..24).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        consul.register(name, name, at("127.137.0.1", port), &Value::Null);
+    }
+    let routes = names.iter().map(
+        |name| json!({ "id": name, "uri": format!("/{name}"), "upstream": { "discovery_type": "consul", "service_name": name } }),
+    );
+    let path = consul.place.write("resources.json", &json!({ "routes": routes.collect::<Vec<_>>() }).to_string());
+    let more = format!(
+        "providers: {{ consul: {{ address: \"{}\", max_queries: 2 }}, file: {{ path: \"{}\" }} }}\n",
+        consul.uri(),
+        path.display()
+    );
+    let heddle = Heddle::run_with(Setup { more, ..Setup::default() });
+    for name in &names {
+        answering(&heddle, &format!("/{name}"), &["127.137.0.1"]);
+    }
+    for name in &names {
+        consul.register(name, name, at("127.137.0.2", port), &Value::Null);
+        answering(&heddle, &format!("/{name}"), &["127.137.0.2"]);
+    }
+    let (last, other) = (&names[23], &names[22]);
+    consul.check(last, "critical");
+    heddle.put("/routes/passing", json!({ "uri": "/passing", "upstream": { "discovery_type": "consul", "service_name": other, "discovery_args": { "only_passing": true } } }));
+    answering(&heddle, "/passing", &["127.137.0.2"]);
+    consul.check(other, "critical");
+    heddle.until_status("/passing", 503);
+    consul.deregister(last);
+    heddle.until_status(&format!("/{last}"), 503);
+    assert!(heddle.process.output().contains("more services are watched in Consul"), "{}", heddle.process.output());
+}
+
+#[test]
 fn traffic_follows_health_weights_and_tags() {
     let (consul, port) = (Consul::start(), everywhere());
     consul.register("web", "w1", at("127.132.0.1", port), &json!({ "Tags": ["v1"] }));

@@ -44,7 +44,7 @@ impl Outcome {
 
 impl Talk {
     fn new(dialect: Dialect) -> Talk {
-        let now = Instant::now();
+        let now = heddle_node::clock::now();
         let whole = BTreeSet::from([EnvoyKind::Cluster, EnvoyKind::Listener]);
         let mut follower = Follower::new(dialect, whole, &[], now).map_err(|_| ()).unwrap();
         let hello: Vec<_> = follower.hello().into_iter().filter_map(|says| says.kind).collect();
@@ -232,7 +232,7 @@ fn a_new_stream_says_what_is_held() {
 
 #[test]
 fn a_bootstrap_stays_whatever_a_control_plane_says() {
-    let now = Instant::now();
+    let now = heddle_node::clock::now();
     let mut fixed = eds_cluster("mine");
     fixed["type"] = json!(0);
     fixed.as_object_mut().unwrap().remove("eds_cluster_config");
