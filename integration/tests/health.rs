@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use heddle_integration::client;
+use heddle_integration::fleet::gossip::{Agent, Agents};
 use heddle_integration::heddle::{Heddle, Setup, binary};
 use heddle_integration::place::Place;
-use heddle_integration::process::{Process, until};
+use heddle_integration::process::until;
 use heddle_integration::raw::read_head;
+use heddle_node::membership::{Observation, Seen};
 use serde_json::{Value, json};
 
 /// Probes at this path are counted; they are answered with a status that can be changed. All else is 200.
@@ -120,92 +122,109 @@ fn every_state_is_shown_with_its_reason() {
     endpoints.iter().for_each(|endpoint| drop(until_state(gateway.agent, "web", endpoint.address, "up")));
 }
 
-/// Agents that gossip with each other.
-struct Fleet {
-    control: Heddle,
-    agents: Vec<(Process, SocketAddr, String)>,
-}
-
-impl Fleet {
-    fn start(count: usize) -> Fleet {
-        let control = Heddle::control_plane(Setup::default());
-        let gossip: Vec<SocketAddr> = (0..count).map(|_| control.place.address()).collect();
-        let agents = (0..count).map(|nth| {
-            let (name, admin, seed) = (format!("edge-{nth}"), control.place.address(), gossip[usize::from(nth == 0)]);
-            let text = format!(
-                "node: {{ id: {name}, data_dir: \"{}\" }}\n\
-                 agent: {{ workers: 1, admin: \"{admin}\" }}\n\
-                 controlplane: {{ address: \"{}\" }}\n\
-                 gossip: {{ listen: \"{}\", seeds: [\"{seed}\"], interval: 200ms }}\n",
-                control.place.path(&name).display(),
-                control.xds,
-                gossip[nth],
-            );
-            let file = control.place.write(&format!("{name}.yaml"), &text);
-            let mut command = Command::new(binary());
-            command.arg("agent").arg("-c").arg(file).current_dir(control.place.folder.path());
-            (Process::start(command, control.place.path(&format!("{name}.log"))), admin, name)
-        });
-        let agents = agents.collect();
-        Fleet { control, agents }
-    }
-
-    fn until_peers(&self, count: usize) {
-        let line = format!("heddle_health_peers {count}\n");
-        for (_, admin, name) in &self.agents {
-            until(&format!("{count} peers of {name}"), || {
-                client::get(*admin, "/metrics").ok().filter(|page| page.text().contains(&line))
-            });
-        }
-    }
-
-    /// Ids of those who check an endpoint, once all agents agree on so many.
-    fn checkers(&self, address: SocketAddr, count: usize) -> Vec<String> {
-        until(&format!("{count} checkers of {address}"), || {
-            let named = |admin| Some(endpoint(admin, "web", address)?["checked_by"].clone());
-            let first = named(self.agents[0].1)?;
-            let agree = self.agents.iter().all(|(_, admin, _)| named(*admin).as_ref() == Some(&first));
-            let names: Vec<String> = serde_json::from_value(first).ok()?;
-            (agree && names.len() == count).then_some(names)
-        })
-    }
+/// Ids of those who check an endpoint, once all agents agree on so many.
+fn checkers(fleet: &Agents, address: SocketAddr, count: usize) -> Vec<String> {
+    until(&format!("{count} checkers of {address}"), || {
+        let named = |admin| Some(endpoint(admin, "web", address)?["checked_by"].clone());
+        let first = named(fleet.agents[0].admin)?;
+        let agree = fleet.agents.iter().all(|agent| named(agent.admin).as_ref() == Some(&first));
+        let names: Vec<String> = serde_json::from_value(first).ok()?;
+        (agree && names.len() == count).then_some(names)
+    })
 }
 
 #[test]
 fn agents_share_checks_and_believe_each_other() {
     let place = Place::new();
     let endpoints = [(); 4].map(|()| Endpoint::start(&place));
-    let mut fleet = Fleet::start(6);
+    let mut fleet = Agents::start(6);
     fleet.control.put("/upstreams/web", upstream(&endpoints, json!("all")));
     fleet.control.put("/routes/web", json!({ "uri": "/*", "upstream_id": "web" }));
     fleet.until_peers(6);
     endpoints.iter().for_each(|one| until("first probes", || (one.probes.load(Ordering::Relaxed) > 6).then_some(())));
     let all = endpoints[0].probes_within(WINDOW);
     fleet.control.put("/upstreams/web", upstream(&endpoints, json!(2)));
-    let checkers = fleet.checkers(endpoints[0].address, 2);
+    let checked_by = checkers(&fleet, endpoints[0].address, 2);
     let shared = endpoints[0].probes_within(WINDOW);
     assert!(shared > 0 && shared * 2 < all, "{shared} probes by two agents, {all} by six");
     // those who do not check it hear of its end
     endpoints[0].status.store(503, Ordering::Relaxed);
     let began = Instant::now();
-    for (_, admin, name) in &fleet.agents {
+    for Agent { admin, name, .. } in &fleet.agents {
         let down = until_state(*admin, "web", endpoints[0].address, "down");
         let (source, by) = (&down["reasons"][0]["source"], &down["reasons"][0]["by"]);
-        let own = checkers.contains(name);
+        let own = checked_by.contains(name);
         assert_eq!(source, if own { "probe" } else { "fleet" }, "{down}");
-        assert_eq!(*by, if own { json!([name]) } else { json!(checkers) }, "{down}");
+        assert_eq!(*by, if own { json!([name]) } else { json!(checked_by) }, "{down}");
     }
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     endpoints[0].status.store(200, Ordering::Relaxed);
-    fleet.agents.iter().for_each(|(_, admin, _)| drop(until_state(*admin, "web", endpoints[0].address, "up")));
+    fleet.agents.iter().for_each(|agent| drop(until_state(agent.admin, "web", endpoints[0].address, "up")));
     // when one of them dies another takes over
-    let gone = fleet.agents.iter().position(|(_, _, name)| *name == checkers[0]).unwrap();
-    let (mut process, ..) = fleet.agents.remove(gone);
-    process.kill();
+    let gone = fleet.agents.iter().position(|agent| agent.name == checked_by[0]).unwrap();
+    fleet.agents.remove(gone).process.kill();
     fleet.until_peers(5);
-    let heirs = fleet.checkers(endpoints[0].address, 2);
-    assert!(heirs.contains(&checkers[1]) && !heirs.contains(&checkers[0]), "{heirs:?} after {checkers:?}");
+    let heirs = checkers(&fleet, endpoints[0].address, 2);
+    assert!(heirs.contains(&checked_by[1]) && !heirs.contains(&checked_by[0]), "{heirs:?} after {checked_by:?}");
     until("probes by those who are left", || (endpoints[0].probes_within(Duration::from_secs(2)) > 0).then_some(()));
     endpoints[0].status.store(503, Ordering::Relaxed);
-    fleet.agents.iter().for_each(|(_, admin, _)| drop(until_state(*admin, "web", endpoints[0].address, "down")));
+    fleet.agents.iter().for_each(|agent| drop(until_state(agent.admin, "web", endpoints[0].address, "down")));
+}
+
+/// How many endpoints an agent would send requests to, while it goes by their health.
+fn standing(agent: SocketAddr) -> Option<usize> {
+    let answer = client::get(agent, "/endpoints/web").ok().filter(|answer| answer.status == 200)?.json();
+    let list = answer["upstreams"][0]["endpoints"].as_array()?.clone();
+    Some(list.iter().filter(|one| one["state"] == "up").count())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_lie_or_are_cut_off_empty_no_upstream() {
+    let place = Place::new();
+    let endpoints = [(); 6].map(|()| Endpoint::start(&place));
+    let mut fleet = Agents::start(4);
+    fleet.control.put("/upstreams/web", upstream(&endpoints, json!(3)));
+    fleet.control.put("/routes/web", json!({ "uri": "/*", "upstream_id": "web" }));
+    fleet.until_peers(4);
+    let mut liars = Vec::new();
+    for number in 0..3 {
+        liars.push(fleet.liar(&format!("edge-liar-{number}")).await);
+    }
+    fleet.until_peers(7);
+    let down =
+        |one: &Endpoint| Observation { upstream: "upstreams/web".into(), endpoint: one.address, seen: Seen::Down, since_ms: 1 };
+    let told: Vec<Observation> = endpoints.iter().map(down).collect();
+    for liar in &liars {
+        liar.membership().say(|facts| {
+            facts.observations = told.clone().into();
+            facts.ports = endpoints.iter().map(|one| one.address.port()).collect();
+        });
+    }
+    let end = Instant::now() + WINDOW;
+    while Instant::now() < end {
+        for agent in &fleet.agents {
+            let count = until("what an agent knows", || standing(agent.admin));
+            assert!(count * 2 >= endpoints.len(), "{}: {count} stand", agent.name);
+            assert_eq!(client::get(agent.http, "/anything").map(|answer| answer.status).ok(), Some(200));
+        }
+    }
+    for liar in liars {
+        liar.leave().await;
+    }
+    let all_stand = |agent: &Agent| {
+        until("all to stand", || (standing(agent.admin) == Some(endpoints.len())).then_some(()));
+    };
+    fleet.agents.iter().for_each(all_stand);
+    // One that hears nobody any more goes by what it sees itself, and says so.
+    let alone = fleet.agents.remove(0);
+    fleet.agents.iter().for_each(|agent| agent.process.signal("STOP"));
+    until("the one that is cut off to notice", || {
+        client::get(alone.admin, "/metrics").ok().filter(|page| page.text().contains("heddle_health_isolated 1\n"))
+    });
+    all_stand(&alone);
+    assert_eq!(client::get(alone.http, "/anything").unwrap().status, 200);
+    fleet.agents.iter().for_each(|agent| agent.process.signal("CONT"));
+    fleet.agents.push(alone);
+    fleet.until_peers(4);
+    fleet.agents.iter().for_each(all_stand);
 }

@@ -3,6 +3,7 @@
 //! Agents and changes come from this process, on one thread; the control plane is a process of its own. With [`Options::pinned`] each has one core.
 
 pub mod agent;
+pub mod gossip;
 pub mod ledger;
 pub mod report;
 pub mod wire;
