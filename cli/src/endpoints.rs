@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::args::{EndpointsArgs, Shape};
 use crate::ask::{Answer, Question};
 use crate::client::table;
+use crate::output::ago;
 
 /// How long the agent may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -78,16 +79,6 @@ fn row(upstream: &str, endpoint: &Value, now_ms: u64) -> Vec<String> {
         or_dash(whys.join("; ")),
         or_dash(list(&endpoint["checked_by"])),
     ]
-}
-
-/// A span in its largest unit.
-pub fn ago(ms: u64) -> String {
-    match ms / 1_000 {
-        seconds @ 0..=119 => format!("{seconds}s"),
-        seconds @ 120..=7_199 => format!("{}m", seconds / 60),
-        seconds @ 7_200..=172_799 => format!("{}h", seconds / 3_600),
-        seconds => format!("{}d", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ fn instance(item: &Value, now_ms: u64) -> Vec<String> {
         text(item, "version"),
         if labels.is_empty() { "-".into() } else { labels.join(",") },
         text(item, "state"),
-        crate::endpoints::ago(now_ms.saturating_sub(item["since"].as_u64().unwrap_or(now_ms))),
+        crate::output::ago(now_ms.saturating_sub(item["since"].as_u64().unwrap_or(now_ms))),
     ]
 }
 

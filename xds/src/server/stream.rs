@@ -109,8 +109,8 @@ async fn converse<M: Speak>(
     mut inbound: Streaming<M::In>,
     out: &Out,
 ) -> Result<(), Status> {
-    let life = life(gate.as_ref().and_then(|(_, peer)| peer.good_until()), clock::wall(), fastrand::f64())?;
-    let mut stale = pin!(after(life));
+    let good_until = gate.as_ref().and_then(|(_, peer)| peer.good_until());
+    let mut stale = pin!(after(life(good_until, clock::wall(), fastrand::f64())?));
     let Some((node, types, request)) = introduced::<M>(gate, &mut inbound).await? else { return Ok(()) };
     let mut drain = shared.drain.clone();
     if !entered(shared, &mut drain, out).await? {
@@ -133,12 +133,10 @@ async fn converse<M: Speak>(
         presence.update(machine.held(), machine.nacks(), heard.take());
         let late = presence.late_until();
         tokio::select! {
-            permit = out.reserve(), if pending.is_some() => {
-                let Ok(permit) = permit else { return Ok(()) };
-                if let Some(packet) = pending.take() {
-                    permit.send(Ok(packet));
-                }
-            }
+            permit = out.reserve(), if pending.is_some() => match (permit, pending.take()) {
+                (Ok(permit), Some(packet)) => permit.send(Ok(packet)),
+                _ => return Ok(()),
+            },
             message = inbound.message() => {
                 let Some(message) = message? else { return Ok(()) };
                 heard = Some(clock::wall());

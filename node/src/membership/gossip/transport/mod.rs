@@ -1,6 +1,7 @@
 //! How gossip travels: mutually authenticated streams between nodes, or a net in memory whose links can be cut. Both pass the same suite.
 
 mod frame;
+mod handshakes;
 mod memory;
 mod streams;
 

@@ -4,8 +4,8 @@
 //! Whoever has something to say opens a stream and keeps it for a while; what it asks is answered on the same stream. So a lying member, which may claim
 //! any address, hears the answers to its own messages and nothing that is meant for others.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,6 +27,7 @@ use super::super::doorman::{Count, Doorman, Refusal, Verdict};
 use super::super::ledger::{MAX_PER_PEER, Peer};
 use super::super::wire;
 use super::frame::{self, Frame, Hello};
+use super::handshakes::Handshakes;
 use crate::clock::{self, Instant};
 use crate::identity::{ClientAuth, Expect, Identity, nameless, peer_of};
 use crate::sockets;
@@ -37,8 +38,6 @@ const ALPN: &[u8] = b"heddle-gossip/1";
 const MAX_OPENED: usize = 256;
 /// The most streams opened by others, behind their handshake.
 const MAX_ACCEPTED: usize = 1_024;
-/// The most handshakes at the same time. Whoever really comes is done within milliseconds; when there are more, the address that has most of them gives up its oldest.
-const MAX_HANDSHAKES: usize = 256;
 /// Messages that wait for a stream; the next one is lost, which gossip does not mind.
 const OUTBOX: usize = 8;
 /// Messages that wait for chitchat. When it is busy, streams wait.
@@ -464,28 +463,6 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
             }
         });
         handshakes.begin(address.ip().to_canonical(), done, handshake);
-    }
-}
-
-/// Handshakes that are under way, the oldest first: whose they are, and whether they are over.
-#[derive(Default)]
-struct Handshakes(VecDeque<(IpAddr, Arc<AtomicBool>, AbortHandle)>);
-
-impl Handshakes {
-    /// One more; when there are too many, the oldest one of the address that has most is given up.
-    fn begin(&mut self, from: IpAddr, done: Arc<AtomicBool>, handshake: AbortHandle) {
-        self.0.retain(|(_, done, other)| !done.load(Ordering::Relaxed) && !other.is_finished());
-        self.0.push_back((from, done, handshake));
-        if self.0.len() <= MAX_HANDSHAKES {
-            return;
-        }
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-        self.0.iter().for_each(|(from, ..)| *counts.entry(*from).or_default() += 1);
-        let most = counts.values().copied().max();
-        let greedy = self.0.iter().position(|(from, ..)| counts.get(from).copied() == most);
-        if let Some((.., given_up)) = greedy.and_then(|at| self.0.remove(at)) {
-            given_up.abort();
-        }
     }
 }
 
