@@ -43,8 +43,6 @@ pub(super) trait Speak: Machine + Sized {
     fn spoken(message: &Self::In) -> Types;
     /// Reads a request.
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request>;
-    /// Says that more of the same view follows, where the dialect can: the client then applies all of it at once.
-    fn more_follows(response: &mut Self::Response);
     /// Writes a response; what others are told too is taken from the memo.
     fn write(response: Self::Response, types: Types, memo: &Memo) -> Packet;
 }
@@ -125,10 +123,10 @@ async fn converse<M: Speak>(
     presence.speaks(types);
     take(&mut machine, request, &*view)?;
     listen(&mut machine, &mut seat, &mut view, scene);
-    let (mut pending, mut ahead, mut heard) = (None, None, None);
+    let (mut pending, mut heard) = (None, None);
     loop {
         if pending.is_none() {
-            pending = speak(&mut machine, &mut ahead, &view, (types, scene), out)?;
+            pending = speak(&mut machine, &view, (types, scene), out)?;
         }
         presence.update(machine.held(), machine.nacks(), heard.take());
         let late = presence.late_until();
@@ -147,8 +145,7 @@ async fn converse<M: Speak>(
                 take(&mut machine, request, &*view)?;
                 listen(&mut machine, &mut seat, &mut view, scene);
             }
-            // A view that is being told is told to its end first.
-            next = seat.next(), if ahead.is_none() => {
+            next = seat.next() => {
                 view = next.ok_or_else(stopping)?;
                 machine.changes(scene.feed.changed_between(machine.position(), view.position()), &*view);
             }
@@ -227,20 +224,9 @@ fn listen<M: Machine>(machine: &mut M, seat: &mut Seat, view: &mut Arc<View>, sc
     }
 }
 
-/// Says everything that is due. What there is no room for is given back, and is to be said before anything else; what is said next is made before it, for
-/// each response tells whether more of the view follows.
-fn speak<M: Speak>(
-    machine: &mut M,
-    ahead: &mut Option<M::Response>,
-    view: &View,
-    (types, scene): (Types, &Scene),
-    out: &Out,
-) -> Result<Option<Packet>, Status> {
-    while let Some(mut response) = ahead.take().or_else(|| machine.response(view)) {
-        *ahead = machine.response(view);
-        if ahead.is_some() && types == Types::Heddle {
-            M::more_follows(&mut response);
-        }
+/// Says everything that is due. What there is no room for is given back, and is to be said before anything else.
+fn speak<M: Speak>(machine: &mut M, view: &View, (types, scene): (Types, &Scene), out: &Out) -> Result<Option<Packet>, Status> {
+    while let Some(response) = machine.response(view) {
         let packet = M::write(response, types, &scene.memo);
         if packet.len() > MAX_RESPONSE {
             let (found, most) = (packet.len(), MAX_RESPONSE);
