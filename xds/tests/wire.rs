@@ -72,7 +72,7 @@ async fn a_node_must_say_who_it_is() {
 async fn types_that_are_not_served_are_ignored() {
     let mut envoy = stranger().await;
     let unknown = wire::DeltaDiscoveryRequest {
-        type_url: "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_string(),
+        type_url: "type.googleapis.com/envoy.service.runtime.v3.Runtime".to_string(),
         ..request("e", Kind::Secret)
     };
     envoy.send(unknown).await;

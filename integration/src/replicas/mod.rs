@@ -110,9 +110,11 @@ impl Replicas {
 
     /// Starts a control plane that cannot start; what it says.
     pub fn fails_to_start(&mut self, at: usize) -> String {
-        self.planes[at].process = run(&self.place, "controlplane", &format!("cp{at}"));
-        assert!(!self.planes[at].process.wait().success());
-        self.planes[at].process.output()
+        until("a member of etcd to answer while it starts", || {
+            self.planes[at].process = run(&self.place, "controlplane", &format!("cp{at}"));
+            assert!(!self.planes[at].process.wait().success());
+            Some(self.planes[at].process.output()).filter(|told| !told.contains("does not answer"))
+        })
     }
 
     /// What `heddle store` says to these words, among the configurations of the control planes.
