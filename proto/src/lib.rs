@@ -10,9 +10,6 @@ pub mod shape;
 #[path = "gen/envoy"]
 pub mod envoy {
     pub mod shapes;
-    pub mod admin {
-        pub mod v3;
-    }
     pub mod config {
         pub mod accesslog {
             pub mod v3;
@@ -170,28 +167,10 @@ pub mod envoy {
         }
     }
     pub mod service {
-        pub mod cluster {
-            pub mod v3;
-        }
         pub mod discovery {
             pub mod v3;
         }
-        pub mod endpoint {
-            pub mod v3;
-        }
-        pub mod listener {
-            pub mod v3;
-        }
-        pub mod load_stats {
-            pub mod v3;
-        }
-        pub mod route {
-            pub mod v3;
-        }
         pub mod secret {
-            pub mod v3;
-        }
-        pub mod status {
             pub mod v3;
         }
     }

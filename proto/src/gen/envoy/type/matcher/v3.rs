@@ -251,19 +251,3 @@ impl ::prost::Name for PathMatcher {
         "type.googleapis.com/envoy.type.matcher.v3.PathMatcher".into()
     }
 }
-/// By id.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct NodeMatcher {
-    #[prost(message, optional, tag = "1")]
-    pub node_id: ::core::option::Option<StringMatcher>,
-}
-impl ::prost::Name for NodeMatcher {
-    const NAME: &'static str = "NodeMatcher";
-    const PACKAGE: &'static str = "envoy.type.matcher.v3";
-    fn full_name() -> ::prost::alloc::string::String {
-        "envoy.type.matcher.v3.NodeMatcher".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "type.googleapis.com/envoy.type.matcher.v3.NodeMatcher".into()
-    }
-}
