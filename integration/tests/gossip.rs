@@ -129,6 +129,11 @@ impl World {
         named(self.command(&self.hub()).args(["members", "--at", "127.0.0.1:9180", "--key", KEY, "-o", "json"]), state)
     }
 
+    /// Waits until the control plane sees just these members in a state: it hears of them as late as anybody.
+    fn until_control_sees(&self, state: &str, expected: &[String]) {
+        until(&format!("{expected:?} {state} for the control plane"), || (self.seen_by_control(state) == expected).then_some(()));
+    }
+
     /// Waits until every running agent sees just these members in a state.
     fn until_all_see(&self, what: &str, state: &str, expected: impl Fn(usize) -> Vec<String>) {
         let deadline = Instant::now() + LONG;
@@ -191,12 +196,13 @@ fn twenty_gateways_see_who_dies_who_leaves_and_come_through_a_partition() {
     let dead: Vec<String> = killed.into_iter().map(id).collect();
     world.until_all_see("five are dead", "dead", |_| dead.clone());
     world.until_all_see("and nobody else", "alive", |_| world.running());
-    assert_eq!(world.seen_by_control("dead"), dead);
+    world.until_control_sees("dead", &dead);
 
     let mut leaving = world.agents[3].take().unwrap();
     leaving.signal("TERM");
     assert!(leaving.wait().success(), "{}", leaving.output());
     world.until_all_see("one has left", "left", |_| vec![id(3)]);
+    world.until_control_sees("left", &[id(3)]);
 
     // Between the parts, and to and from the control plane, gossip is cut; discovery is not.
     let cut = format!(

@@ -23,6 +23,15 @@ pub struct Judge {
     pub threshold: f64,
 }
 
+/// A heartbeat that is news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beat {
+    /// Soon enough after the one before to say what is usual.
+    InTime,
+    /// After an outage.
+    AfterSilence,
+}
+
 /// The heartbeats of one life of a member.
 #[derive(Debug, Clone, Copy)]
 pub struct Pulse {
@@ -40,28 +49,24 @@ impl Pulse {
         Pulse { beat, last: now, mean: judge.interval.as_secs_f64(), confirmed: false }
     }
 
-    /// Takes note of the newest heartbeat that is known.
-    pub fn hear(&mut self, beat: u64, now: Instant, judge: Judge) {
+    /// Takes note of the newest heartbeat that is known; `None`: it is no news.
+    pub fn hear(&mut self, beat: u64, now: Instant, judge: Judge) -> Option<Beat> {
         if beat <= self.beat {
-            return;
+            return None;
         }
         let interval = now.saturating_duration_since(self.last);
-        if interval <= judge.interval * LONGEST {
-            self.mean += (interval.as_secs_f64() - self.mean) * WEIGHT;
-        }
         (self.beat, self.last, self.confirmed) = (beat, now, true);
+        if interval > judge.interval * LONGEST {
+            return Some(Beat::AfterSilence);
+        }
+        self.mean += (interval.as_secs_f64() - self.mean) * WEIGHT;
+        Some(Beat::InTime)
     }
 
     /// How long it has been silent.
     #[must_use]
     pub fn silence(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last)
-    }
-
-    /// Whether it was heard after that moment.
-    #[must_use]
-    pub fn was_heard_after(&self, moment: Instant) -> bool {
-        self.last > moment
     }
 
     /// The silence, in usual intervals.

@@ -8,7 +8,7 @@ use chitchat::ChitchatId;
 
 use super::super::facts::{Facts, Member, MemberState};
 use super::codec::{self, Read};
-use super::pulse::{Judge, Pulse};
+use super::pulse::{Beat, Judge, Pulse};
 use crate::clock::Instant;
 
 /// What chitchat knows of one life of one node.
@@ -46,7 +46,8 @@ pub struct News {
 
 /// The most of those gone that are remembered.
 const MAX_GONE: usize = 1_000;
-/// Whose heart still beats so many intervals after a good-bye has not said it himself: news of a heart that has stopped travel less long.
+/// Whose heart beats so often in a row, so many intervals after a good-bye, has not said it himself: news of a heart that has stopped travel less long, but
+/// for those that a partition has kept back, and those are few.
 const ECHOES: u32 = 15;
 
 /// All lives of all nodes that are known.
@@ -62,11 +63,18 @@ struct Life {
     pulse: Pulse,
     version: u64,
     says: Option<Says>,
-    /// Since when it says that it has left.
-    left: Option<Instant>,
+    left: Option<Farewell>,
     state: Option<MemberState>,
     /// chitchat has forgotten it.
     gone: bool,
+}
+
+/// What says that it has left, and what speaks against it.
+#[derive(Debug, Clone, Copy)]
+struct Farewell {
+    since: Instant,
+    /// Heartbeats in a row that were heard too late to be echoes.
+    beats: u32,
 }
 
 #[derive(Debug)]
@@ -103,7 +111,7 @@ impl Roll {
                 gone: false,
             });
             life.gone = false;
-            life.pulse.hear(heartbeat, moment.now, self.judge);
+            life.hear(heartbeat, moment.now, self.judge);
             if let Some(pairs) = pairs {
                 news.dropped += life.read(&id, &pairs, moment);
                 life.version = version;
@@ -202,14 +210,25 @@ impl Life {
         // Where it gossips has been seen, whatever it says.
         facts.address = Some(life.gossip_advertise_addr);
         self.says = Some(Says { id, facts: Arc::new(facts) });
-        self.left = if left { Some(self.left.unwrap_or(moment.now)) } else { None };
+        self.left = left.then(|| self.left.unwrap_or(Farewell { since: moment.now, beats: 0 }));
         dropped
+    }
+
+    /// Takes note of the newest heartbeat, and of whether it belies a good-bye.
+    fn hear(&mut self, beat: u64, now: Instant, judge: Judge) {
+        let beats = self.pulse.hear(beat, now, judge);
+        if let Some(farewell) = &mut self.left
+            && let Some(beats) = beats
+        {
+            let late = now > farewell.since + judge.interval * ECHOES;
+            farewell.beats = if late && beats == Beat::InTime { farewell.beats + 1 } else { 0 };
+        }
     }
 
     fn judge(&self, now: Instant, judge: Judge) -> Option<MemberState> {
         self.says.as_ref()?;
         let state = self.pulse.state(now, judge)?;
-        let left = self.left.is_some_and(|since| !self.pulse.was_heard_after(since + judge.interval * ECHOES));
+        let left = self.left.is_some_and(|farewell| farewell.beats < ECHOES);
         Some(if left { MemberState::Left } else { state })
     }
 
@@ -363,10 +382,24 @@ mod tests {
         forged.pairs.as_mut().unwrap().push((key.into(), value.into()));
         watcher.look(1, &[forged.clone()]);
         assert_eq!(watcher.shown(1)[0], ("a".into(), "left"));
-        for second in 2..20 {
+        for second in 2..40 {
             watcher.look(second, &[quiet(sighting("a", 1, second + 1))]);
         }
-        assert_eq!(watcher.shown(19)[0], ("a".into(), "alive"));
+        assert_eq!(watcher.shown(39)[0], ("a".into(), "alive"));
+    }
+
+    #[test]
+    fn who_has_left_stays_so_when_a_partition_heals_and_its_last_heartbeats_come_late() {
+        let mut watcher = Watcher::new();
+        watcher.look(0, &[sighting("a", 1, 1)]);
+        let mut leaving = sighting("a", 1, 2);
+        let (key, value) = codec::farewell();
+        leaving.pairs.as_mut().unwrap().push((key.into(), value.into()));
+        watcher.look(1, &[leaving]);
+        for (second, beat) in [(40, 3), (41, 5), (42, 6), (60, 7), (61, 8)] {
+            watcher.look(second, &[quiet(sighting("a", 1, beat))]);
+            assert_eq!(watcher.shown(second)[0], ("a".into(), "left"), "after {second} s");
+        }
     }
 
     #[test]
