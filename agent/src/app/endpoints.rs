@@ -14,9 +14,10 @@ use crate::upstream::{Cluster, Context, EndpointReport};
 
 /// All endpoints, or those of the upstream of this name or label; `None` when there is no such upstream.
 pub fn show(tables: &Tables, membership: &Membership, upstream: Option<&str>) -> Option<Value> {
-    let mut clusters: Vec<&Arc<Cluster>> = tables
+    let mut clusters: Vec<&Cluster> = tables
         .clusters
         .values()
+        .map(|edition| &**edition.cluster())
         .filter(|cluster| upstream.is_none_or(|wanted| *cluster.name == *wanted || *cluster.view().spec.config.label == *wanted))
         .collect();
     if upstream.is_some() && clusters.is_empty() {

@@ -14,7 +14,7 @@ use crate::balance::{Tried, hash_key};
 use crate::exchange::{Answer, Attempt, Exchange, Interim, Reason, Template, Variable};
 use crate::http::{Body, CASE_FIELD, Method, Version, note_case, restore_case};
 use crate::upstream::{
-    Cluster, EndpointCore, EndpointHandle, OutgoingRequest, Picked, Seen, Sent, Target, UpstreamError, UpstreamResponse,
+    Edition, EndpointCore, EndpointHandle, OutgoingRequest, Picked, Seen, Sent, Target, UpstreamError, UpstreamResponse,
 };
 
 /// What stays the same over all tries of a request.
@@ -127,18 +127,19 @@ impl Pipeline {
 
     /// The upstream that a filter or the route names, once its names have been looked up.
     pub(super) async fn target(&self, x: &Exchange, plan: &Plan) -> Result<Target, Reason> {
-        let cluster = match &x.upstream_override {
+        let edition = match &x.upstream_override {
             Some(named) => plan.view().tables.clusters.get(named),
             None => plan.route().and_then(|seen| seen.cluster.as_ref()),
         };
-        self.settled(cluster).await
+        self.settled(edition).await
     }
 
-    /// A cluster as this worker sees it, once its names have been looked up.
-    pub(super) async fn settled(&self, cluster: Option<&Arc<Cluster>>) -> Result<Target, Reason> {
-        let mut target = self.worker.pools.target(cluster.ok_or(Reason::NoUpstream)?);
+    /// An upstream as this worker sees it in the tables of the request, once its names have been looked up.
+    pub(super) async fn settled(&self, edition: Option<&Arc<Edition>>) -> Result<Target, Reason> {
+        let edition = edition.ok_or(Reason::NoUpstream)?;
+        let mut target = self.worker.pools.target(edition);
         if target.view().endpoints.is_empty() && target.view().pending > 0 {
-            target.settle().await;
+            target.settle(edition).await;
         }
         Ok(target)
     }

@@ -17,7 +17,7 @@ use crate::filters::Chain;
 use crate::observe::RouteShard;
 use crate::route::CompiledRoute;
 use crate::tables::{Action, Tables};
-use crate::upstream::Cluster;
+use crate::upstream::Edition;
 
 /// A route as one worker sees it.
 ///
@@ -28,7 +28,7 @@ pub struct Seen {
     /// The worker's own counters of the route.
     pub stats: Arc<RouteShard>,
     /// The route's upstream; `None` where it names none, or one that is not there.
-    pub cluster: Option<Arc<Cluster>>,
+    pub cluster: Option<Arc<Edition>>,
     /// The route.
     pub route: Arc<CompiledRoute<Action>>,
     /// Filters of global rules: without what the route does itself.

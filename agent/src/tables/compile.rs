@@ -17,7 +17,7 @@ use crate::observe::RouteStats;
 use crate::outbound::Outbound;
 use crate::route::{CompiledRoute, RouteTable};
 use crate::secrets::References;
-use crate::upstream;
+use crate::upstream::{self, News};
 
 /// Everything that a node has been told, compiled as far as it can be.
 pub struct Compiler {
@@ -64,6 +64,8 @@ struct KnownConsumer {
 /// What has to be made anew before the next tables.
 #[derive(Default)]
 struct Stale {
+    /// Something else than endpoints has changed: all of it is one revision.
+    revision: bool,
     clusters: BTreeSet<Arc<str>>,
     consumers: bool,
 }
@@ -119,6 +121,7 @@ impl Compiler {
     /// Why it cannot be used; what was there under its name stays in use.
     pub fn set(&mut self, resource: Resource) -> Result<(), InvalidResource> {
         let (kind, name) = (resource.kind(), resource.name().clone());
+        self.stale.revision |= kind != Kind::Endpoints;
         self.refer(&resource);
         self.take(resource).map_err(|fault| InvalidResource { kind, name, field: fault.path, reason: fault.message })
     }
@@ -173,6 +176,7 @@ impl Compiler {
 
     /// Forgets one resource.
     pub fn remove(&mut self, kind: Kind, name: &str) {
+        self.stale.revision |= kind != Kind::Endpoints;
         self.forget(kind, name);
         match kind {
             Kind::Secret => {
@@ -273,14 +277,15 @@ impl Compiler {
     }
 
     fn refresh_clusters(&mut self) {
+        let news = if std::mem::take(&mut self.stale.revision) { News::Revision } else { News::Discovery };
         for name in std::mem::take(&mut self.stale.clusters) {
             let Some(config) = self.upstreams.get(&name) else { continue };
             let nodes = self.endpoints.get(&name).map_or(&[][..], |endpoints| &endpoints.endpoints);
             let secrets = self.secrets.clone();
             let find = |name: &str| secrets.get(name).cloned();
-            let cluster = self.pool.apply(config, nodes, &find);
-            if !self.clusters.contains_key(&name) {
-                Arc::make_mut(&mut self.clusters).insert(name, cluster);
+            let edition = self.pool.apply(config, nodes, &find, news);
+            if !self.clusters.get(&name).is_some_and(|known| Arc::ptr_eq(known, &edition)) {
+                Arc::make_mut(&mut self.clusters).insert(name, edition);
             }
         }
     }
@@ -441,5 +446,35 @@ mod tests {
         }
         drop(compiler.tables());
         assert_eq!(compiler.keep.shared(), 0);
+    }
+
+    fn upstream(node: u16) -> [Resource; 2] {
+        let upstream = crate::upstream::tests::config(|_| ()).as_ref().clone();
+        let endpoint = model::Endpoint { host: "192.0.2.1".into(), port: node, weight: 1, ..model::Endpoint::default() };
+        let endpoints = model::Endpoints { upstream: upstream.name.clone(), endpoints: vec![endpoint] };
+        [Resource::Upstream(upstream), Resource::Endpoints(endpoints)]
+    }
+
+    #[tokio::test]
+    async fn tables_keep_the_endpoints_of_their_revision_and_follow_discovery() {
+        let mut compiler = compiler();
+        let ports = |tables: &Tables| {
+            let view = tables.clusters["upstreams/u"].view();
+            view.endpoints.iter().map(|endpoint| endpoint.core.address.port()).collect::<Vec<_>>()
+        };
+        upstream(1).into_iter().chain([route(1, "^/no")]).for_each(|resource| compiler.set(resource).unwrap());
+        let first = compiler.tables();
+        upstream(2).into_iter().chain([route(1, "^/never")]).for_each(|resource| compiler.set(resource).unwrap());
+        assert_eq!(ports(&first), [1]);
+        let second = compiler.tables();
+        assert_eq!((ports(&first), ports(&second)), (vec![1], vec![2]));
+        let [_, endpoints] = upstream(3);
+        compiler.set(endpoints).unwrap();
+        let third = compiler.tables();
+        assert_eq!((ports(&first), ports(&second), ports(&third)), (vec![1], vec![3], vec![3]));
+        compiler.remove(Kind::Route, "1");
+        let [_, endpoints] = upstream(4);
+        compiler.set(endpoints).unwrap();
+        assert_eq!((ports(&compiler.tables()), ports(&third)), (vec![4], vec![3]), "without the route it is a revision");
     }
 }

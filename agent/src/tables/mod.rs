@@ -18,7 +18,7 @@ use crate::authorize::Policies;
 use crate::filters::Chain;
 use crate::observe::RouteStats;
 use crate::route::RouteTable;
-use crate::upstream::Cluster;
+use crate::upstream::Edition;
 
 pub use application::{Application, INBOUND_H2};
 pub use compile::Compiler;
@@ -26,8 +26,8 @@ pub use consumers::Consumers;
 pub use mesh::MeshService;
 pub use names::{Called, host_of};
 
-/// Clusters by resource name.
-pub type Clusters = HashMap<Arc<str>, Arc<Cluster>, RandomState>;
+/// What this revision makes of upstreams, by resource name.
+pub type Clusters = HashMap<Arc<str>, Arc<Edition>, RandomState>;
 
 /// Key material by name.
 pub type Secrets = HashMap<Arc<str>, Arc<model::Secret>, RandomState>;
@@ -44,7 +44,7 @@ pub struct Tables {
     pub listeners: BTreeMap<Arc<str>, Arc<model::Listener>>,
     /// Routes.
     pub routes: RouteTable<Action>,
-    /// Upstreams by resource name. A cluster is the same object for as long as its name exists.
+    /// Upstreams by resource name. An edition is the same object until a revision changes the upstream or its endpoints; discovery changes it in place.
     pub clusters: Arc<Clusters>,
     /// Filters of all global rules, fused.
     pub global: Arc<Chain>,

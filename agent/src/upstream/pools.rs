@@ -15,7 +15,7 @@ use super::h1::{self, Conn, Rest};
 use super::host::{Books, Host, Slot};
 use super::target::{Local, Picked, Target};
 use super::tunnel::Upgraded;
-use super::{Cluster, OutgoingRequest, Sent, UpstreamError, UpstreamResponse, h2};
+use super::{Edition, OutgoingRequest, Sent, UpstreamError, UpstreamResponse, h2};
 use crate::exchange::{Interim, Reason};
 use crate::health::Finding;
 use crate::http::{Body, BodyError};
@@ -48,11 +48,11 @@ impl Pools {
         Rc::default()
     }
 
-    /// The cluster as this worker sees it now.
-    pub fn target(&self, cluster: &Arc<Cluster>) -> Target {
+    /// The edition as this worker sees it now. Connections are the same for all editions of a cluster.
+    pub fn target(&self, edition: &Edition) -> Target {
         let mut clusters = self.clusters.borrow_mut();
-        let local = clusters.entry(cluster.id).or_insert_with(|| Local::new(cluster)).clone();
-        Target::new(local)
+        let local = clusters.entry(edition.id).or_insert_with(|| Local::new(edition.cluster())).clone();
+        Target::new(local, edition)
     }
 
     /// Closes idle connections in time, for ever; one task per worker runs it.

@@ -13,7 +13,7 @@ use super::connect::after;
 use super::h2::Trust;
 use super::host::Host;
 
-use super::{Cluster, EndpointCore, EndpointView, Sent, Spec, UpstreamError};
+use super::{Cluster, Edition, EndpointCore, EndpointView, Sent, Spec, UpstreamError};
 use crate::balance::{self, InFlight};
 use crate::exchange::{EndpointName, Reason};
 use crate::health::Finding;
@@ -45,7 +45,7 @@ struct Met {
     hosts: Vec<Rc<Host>>,
 }
 
-/// A cluster at the moment a request meets it: its configuration stays the same for all tries of the request.
+/// An edition of a cluster at the moment a request meets it: configuration and endpoints stay the same for all tries of the request.
 pub struct Target {
     local: Rc<Local>,
     seen: Rc<Met>,
@@ -120,9 +120,8 @@ impl Local {
         self.seen.replace(Rc::new(Met { view, hosts }));
     }
 
-    fn seen(&self) -> Rc<Met> {
-        let now = self.cluster.view();
-        if !Arc::ptr_eq(&now, &self.seen.borrow().view) {
+    fn seen(&self, now: &Arc<EndpointView>) -> Rc<Met> {
+        if !Arc::ptr_eq(now, &self.seen.borrow().view) {
             self.follow(now.clone());
         }
         self.seen.borrow().clone()
@@ -130,8 +129,7 @@ impl Local {
 
     /// Closes idle connections that are due. False when the cluster is gone and nothing is open any more.
     pub(super) fn sweep(&self, now: Instant) -> bool {
-        self.seen();
-        let spec = self.seen.borrow().view.spec.clone();
+        let spec = self.seen(&self.cluster.view()).view.spec.clone();
         let trust = spec.is_mesh().then(|| Trust::now(self.cluster.identity()));
         let mut hosts = self.hosts.borrow_mut();
         for host in hosts.values() {
@@ -143,8 +141,8 @@ impl Local {
 }
 
 impl Target {
-    pub(super) fn new(local: Rc<Local>) -> Target {
-        let seen = local.seen();
+    pub(super) fn new(local: Rc<Local>, edition: &Edition) -> Target {
+        let seen = local.seen(&edition.view());
         Target { local, seen }
     }
 
@@ -158,12 +156,12 @@ impl Target {
         &self.seen.view
     }
 
-    /// Waits until names that nobody has looked up before have been, at most as long as a connection may take; then looks at the endpoints anew.
-    pub async fn settle(&mut self) {
-        let cluster = &self.local.cluster;
+    /// Waits until names that nobody has looked up before have been, at most as long as a connection may take; then looks at the endpoints of the edition
+    /// anew.
+    pub async fn settle(&mut self, edition: &Edition) {
         let until = after(clock::now(), self.config().timeouts.connect);
-        let _ = tokio::time::timeout_at(until, cluster.watch().wait_for(|_| cluster.view().pending == 0)).await;
-        self.seen = self.local.seen();
+        let _ = tokio::time::timeout_at(until, edition.watch().wait_for(|_| edition.view().pending == 0)).await;
+        self.seen = self.local.seen(&edition.view());
     }
 
     /// Chooses an endpoint whose id is not in `tried`. `key` is for consistent hashing.

@@ -133,7 +133,7 @@ mod tests {
     use heddle_node::membership::Facts;
     use heddle_xds::model;
 
-    use super::super::Context;
+    use super::super::{Context, Edition};
     use super::*;
 
     fn cluster(membership: &Membership, callers: &Arc<Callers>, fleet_load: bool) -> Arc<Cluster> {
@@ -148,7 +148,7 @@ mod tests {
             ..model::Endpoint::default()
         };
         let nodes = [(1, "a"), (2, "a"), (3, "b"), (4, "b")].map(node);
-        Cluster::new(Arc::new(context), Arc::new(upstream), &nodes, &|_| None, clock::now())
+        Edition::first(Arc::new(context), Arc::new(upstream), &nodes, &|_| None, clock::now()).cluster().clone()
     }
 
     fn member(id: &str, zone: &str, loads: &[(u16, u32)], last_seen_ms: u64) -> Member {

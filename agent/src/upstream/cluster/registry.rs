@@ -10,9 +10,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
+use super::edition::{Edition, News};
 use super::keeper::Keeper;
 use super::locality;
-use super::state::{Cluster, Context};
+use super::state::Context;
 use super::tls::Secrets;
 use crate::dns::Resolver;
 
@@ -29,7 +30,8 @@ pub struct Clusters {
 }
 
 struct Kept {
-    cluster: Arc<Cluster>,
+    /// The newest one.
+    edition: Arc<Edition>,
     /// Runs while there is something to keep up to date.
     keeper: Option<AbortHandle>,
 }
@@ -47,26 +49,34 @@ impl Clusters {
     pub fn new(context: Arc<Context>, resolver: Option<Resolver>, control: Handle) -> Clusters {
         let known: Arc<Mutex<HashMap<Arc<str>, Kept>>> = Arc::default();
         let weak = Arc::downgrade(&known);
-        let clusters = move || weak.upgrade().map(|known| known.lock().values().map(|kept| kept.cluster.clone()).collect());
+        let clusters =
+            move || weak.upgrade().map(|known| known.lock().values().map(|kept| kept.edition.cluster().clone()).collect());
         control.spawn(locality::follow(context.membership.clone(), context.callers.clone(), clusters));
         Clusters { context, resolver, control, lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)), known }
     }
 
-    /// The cluster for an upstream: the one that there is, brought up to date, or a new one. An unchanged upstream costs a comparison.
-    pub fn apply(&self, config: &Arc<model::Upstream>, nodes: &[model::Endpoint], secrets: Secrets<'_>) -> Arc<Cluster> {
+    /// The edition of an upstream that these news make: the one that there is where they are none, or come from discovery. An unchanged upstream costs a
+    /// comparison.
+    pub fn apply(
+        &self,
+        config: &Arc<model::Upstream>,
+        nodes: &[model::Endpoint],
+        secrets: Secrets<'_>,
+        news: News,
+    ) -> Arc<Edition> {
         let now = clock::now();
         let mut known = self.known.lock();
         let kept = match known.get_mut(&config.name) {
             Some(kept) => {
-                kept.cluster.update(config.clone(), nodes, secrets, now);
+                kept.edition = kept.edition.next(config.clone(), nodes, secrets, news, now);
                 kept
             }
             None => {
-                let cluster = Cluster::new(self.context.clone(), config.clone(), nodes, secrets, now);
-                known.entry(config.name.clone()).or_insert(Kept { cluster, keeper: None })
+                let edition = Edition::first(self.context.clone(), config.clone(), nodes, secrets, now);
+                known.entry(config.name.clone()).or_insert(Kept { edition, keeper: None })
             }
         };
-        let cluster = &kept.cluster;
+        let cluster = kept.edition.cluster();
         match (&kept.keeper, cluster.needs_keeper()) {
             (None, true) => {
                 let keeper = Keeper::new(cluster.clone(), self.resolver.clone(), self.lookups.clone(), fastrand::Rng::new());
@@ -74,12 +84,12 @@ impl Clusters {
             }
             (Some(keeper), false) => {
                 keeper.abort();
-                kept.keeper = None;
                 cluster.unshare(now);
+                kept.keeper = None;
             }
             _ => {}
         }
-        kept.cluster.clone()
+        kept.edition.clone()
     }
 
     /// Lets go of upstreams that are not named any more. Requests under way keep theirs.
@@ -87,7 +97,7 @@ impl Clusters {
         self.known.lock().retain(|name, kept| {
             let stays = named(name);
             if !stays {
-                kept.cluster.retire();
+                kept.edition.retire();
             }
             stays
         });

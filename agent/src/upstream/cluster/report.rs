@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::super::stats::Totals;
 use super::state::Cluster;
-use super::stats::Totals;
 use super::view::{Endpoint, EndpointView};
 use crate::balance::{Node, State};
 use crate::health::Look;

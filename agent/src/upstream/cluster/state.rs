@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, Guard};
 use heddle_node::identity::Identity;
@@ -14,6 +14,7 @@ use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::edition::{Edition, Gone, News};
 use super::evidence;
 use super::expand::{self, Answers, Expanded, Wanted};
 use super::tls::{Secrets, TlsStore};
@@ -78,16 +79,17 @@ pub struct Spec {
     pub probes: Option<(Arc<model::ActiveCheck>, Option<Arc<ClientConfig>>)>,
 }
 
-/// The run-time side of one upstream.
+/// The run-time side of one upstream: what all its [`Edition`]s share.
 pub struct Cluster {
     /// Unique in this process.
     pub id: u64,
     /// Name of the upstream.
     pub name: Arc<str>,
+    /// That of the newest edition.
     pub(super) view: ArcSwap<EndpointView>,
     epoch: Arc<Epoch>,
     pub(super) context: Arc<Context>,
-    inner: Mutex<Inner>,
+    pub(super) inner: Mutex<Inner>,
     /// Changes whenever the view or the health of an endpoint does.
     pub(super) changes: watch::Sender<u64>,
     /// Probes that have ended.
@@ -96,16 +98,18 @@ pub struct Cluster {
 }
 
 #[derive(Default)]
-struct Inner {
-    nodes: Vec<model::Endpoint>,
+pub(super) struct Inner {
+    pub(super) nodes: Vec<model::Endpoint>,
     answers: Answers,
     /// Whether endpoints have been there before: later ones ramp up.
     serving: bool,
+    /// Editions that somebody may hold, the newest one last.
+    pub(super) held: Vec<Weak<Edition>>,
 }
 
 impl Cluster {
-    /// A cluster for `config`. `nodes` are its endpoints, empty while they are not known or when they are discovered.
-    pub fn new(
+    /// A cluster that has no edition yet.
+    pub(super) fn new(
         context: Arc<Context>,
         config: Arc<model::Upstream>,
         nodes: &[model::Endpoint],
@@ -135,33 +139,8 @@ impl Cluster {
             probes: AtomicU64::new(0),
             retired: AtomicBool::new(false),
         });
-        cluster.rebuild(&mut cluster.inner.lock(), None, now);
+        cluster.rebuild(&mut cluster.inner.lock(), None, News::Revision, now);
         cluster
-    }
-
-    /// Takes a new configuration and new nodes. Endpoints that stay keep their health, their counters and their connections.
-    pub fn update(&self, config: Arc<model::Upstream>, nodes: &[model::Endpoint], secrets: Secrets<'_>, now: Instant) {
-        let mut inner = self.inner.lock();
-        let unchanged = inner.nodes == nodes;
-        if unchanged && !uses_tls(&config) && self.view.load().spec.config == config {
-            return;
-        }
-        let spec = Spec::compile(&self.context, config, secrets);
-        let same = {
-            let old = &self.view.load().spec;
-            old.config == spec.config && old.same_tls(&spec)
-        };
-        if same && unchanged {
-            return;
-        }
-        inner.nodes = nodes.to_vec();
-        let unchecked = spec.probes.is_none();
-        self.rebuild(&mut inner, Some(Arc::new(spec)), now);
-        drop(inner);
-        if unchecked {
-            self.unshare(now);
-        }
-        self.tick(now);
     }
 
     /// Takes a DNS answer. Without one for a name that had one before, the last good answer stays.
@@ -175,7 +154,7 @@ impl Cluster {
             (None, None) => Answer::default(),
         };
         inner.answers.insert(name.into(), Some(Arc::new(next)));
-        self.rebuild(&mut inner, None, now);
+        self.rebuild(&mut inner, None, News::Discovery, now);
     }
 
     /// Names that need to be resolved, and whether SRV records are asked for.
@@ -194,13 +173,13 @@ impl Cluster {
         names
     }
 
-    /// The endpoints of this moment.
+    /// The endpoints of the newest edition.
     pub fn view(&self) -> Guard<Arc<EndpointView>> {
         self.view.load()
     }
 
     /// Counts what changes for balancing.
-    pub(super) fn epoch(&self) -> &Epoch {
+    pub(super) fn epoch(&self) -> &Arc<Epoch> {
         &self.epoch
     }
 
@@ -236,7 +215,7 @@ impl Cluster {
     }
 
     /// Makes a new view from nodes and answers, with the endpoints of the old one where they stay.
-    fn rebuild(&self, inner: &mut Inner, spec: Option<Arc<Spec>>, now: Instant) {
+    pub(super) fn rebuild(&self, inner: &mut Inner, spec: Option<Arc<Spec>>, news: News, now: Instant) {
         let old = self.view.load();
         let spec = spec.unwrap_or_else(|| old.spec.clone());
         let (nodes, waiting) = (inner.all_nodes(&spec), inner.awaits_discovery(&spec));
@@ -266,14 +245,19 @@ impl Cluster {
             let Wanted { fallbacks, weight, priority, zone, .. } = want;
             endpoints.push(Endpoint { core, fallbacks, weight, priority, zone });
         }
-        for gone in old.endpoints.iter().filter(|old| !stays.contains(&old.core.id)) {
-            gone.core.retire();
+        let mut gone = Gone::new();
+        // What a revision has no more is let go of with the last edition that has it.
+        for left in old.endpoints.iter().filter(|old| news == News::Discovery && !stays.contains(&old.core.id)) {
+            left.core.retire();
+            gone.insert((left.core.address, &*left.core.host));
         }
         inner.serving |= !endpoints.is_empty();
         let draining_serve = evidence::leave_draining_out(&mut balanced, &endpoints);
         let balance = spec.balance(balanced, &self.context, &self.epoch);
         let pending = pending + waiting;
-        self.view.store(Arc::new(EndpointView { spec, endpoints, balance, pending, unresolved, draining_serve }));
+        let view = Arc::new(EndpointView { spec, endpoints, balance, pending, unresolved, draining_serve });
+        self.view.store(view.clone());
+        self.hand_on(inner, &view, news, &gone);
         changes.iter().for_each(|(core, change)| self.tell(core, *change));
         self.changes.send_modify(|count| *count += 1);
     }
@@ -286,15 +270,16 @@ impl Cluster {
             changed |= core.health.leaving(leaving.get(&core.address), now);
         }
         if changed {
-            self.rebuild(&mut self.inner.lock(), None, now);
+            self.rebuild(&mut self.inner.lock(), None, News::Discovery, now);
         }
     }
 
     /// Endpoints that drain serve on only while nobody else does: makes the view anew when that is not as it was.
     pub(super) fn recount(&self, now: Instant) {
-        let view = self.view.load();
-        if evidence::must_draining_serve(&view.endpoints) != view.draining_serve {
-            self.rebuild(&mut self.inner.lock(), None, now);
+        let mut inner = self.inner.lock();
+        let is_old = |view: &EndpointView| evidence::must_draining_serve(&view.endpoints) != view.draining_serve;
+        if is_old(&self.view.load()) || inner.editions().any(|edition| is_old(&edition.view())) {
+            self.rebuild(&mut inner, None, News::Discovery, now);
         }
     }
 
@@ -311,6 +296,11 @@ impl Cluster {
 }
 
 impl Inner {
+    /// The editions that somebody holds, the newest one last.
+    pub(super) fn editions(&self) -> impl Iterator<Item = Arc<Edition>> {
+        self.held.iter().filter_map(Weak::upgrade)
+    }
+
     /// Configured nodes, or those that discovery has brought.
     fn all_nodes(&self, spec: &Spec) -> Vec<model::Endpoint> {
         let Some(Discovery::Dns(name)) = &spec.config.discovery else {
@@ -328,7 +318,7 @@ impl Inner {
 }
 
 impl Spec {
-    fn compile(context: &Context, config: Arc<model::Upstream>, secrets: Secrets<'_>) -> Spec {
+    pub(super) fn compile(context: &Context, config: Arc<model::Upstream>, secrets: Secrets<'_>) -> Spec {
         let rules = Rules {
             traffic: config.checks.passive.as_ref().map(|check| Judge::new(&check.thresholds)),
             probes: config.checks.active.as_ref().map(|check| Judge::new(&check.thresholds)),
@@ -360,7 +350,7 @@ impl Spec {
         self.is_mesh() || self.config.scheme.is_h2()
     }
 
-    fn same_tls(&self, other: &Spec) -> bool {
+    pub(super) fn same_tls(&self, other: &Spec) -> bool {
         match (&self.tls, &other.tls) {
             (Some(Ok(a)), Some(Ok(b))) => Arc::ptr_eq(a, b),
             (Some(Err(a)), Some(Err(b))) => a == b,
@@ -369,7 +359,7 @@ impl Spec {
         }
     }
 
-    fn balance(&self, nodes: Vec<Node>, context: &Context, epoch: &Arc<Epoch>) -> View {
+    pub(super) fn balance(&self, nodes: Vec<Node>, context: &Context, epoch: &Arc<Epoch>) -> View {
         let policy = match &self.config.balancer {
             model::Balancer::RoundRobin => Policy::RoundRobin,
             model::Balancer::ConsistentHash(_) => Policy::ConsistentHash,
@@ -386,7 +376,7 @@ impl Spec {
 }
 
 /// Whether key material decides what is compiled, so that it may have changed though the configuration has not.
-fn uses_tls(config: &model::Upstream) -> bool {
+pub(super) fn uses_tls(config: &model::Upstream) -> bool {
     config.mesh.is_none() && config.scheme.is_tls()
         || config.checks.active.as_ref().is_some_and(|check| check.kind == CheckKind::Https)
 }

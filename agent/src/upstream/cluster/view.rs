@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::super::stats::Stats;
 use super::Spec;
-use super::stats::Stats;
 use crate::balance;
 use crate::health::EndpointHealth;
 

@@ -29,7 +29,7 @@ async fn h2_server<F: Future<Output = ()> + 'static>(
     .await
 }
 
-fn grpc(address: SocketAddr) -> Arc<Cluster> {
+fn grpc(address: SocketAddr) -> Arc<Edition> {
     cluster(&[address], |upstream| upstream.scheme = Scheme::Grpc)
 }
 

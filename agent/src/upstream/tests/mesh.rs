@@ -90,14 +90,14 @@ async fn hello(request: Request, mut respond: SendResponse<Bytes>, nth: usize) {
     respond.send_response(answer.body(()).unwrap(), true).unwrap();
 }
 
-fn calling(identity: &Identity, service: &str, addresses: &[SocketAddr]) -> Arc<Cluster> {
+fn calling(identity: &Identity, service: &str, addresses: &[SocketAddr]) -> Arc<Edition> {
     let context = Context { identity: identity.clone(), ..Context::default() };
     let config = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec![spiffe(service).into()] }));
     let nodes: Vec<_> = addresses.iter().copied().map(node).collect();
-    Cluster::new(Arc::new(context), config, &nodes, &|_| None, heddle_node::clock::now())
+    Edition::first(Arc::new(context), config, &nodes, &|_| None, heddle_node::clock::now())
 }
 
-async fn connection_of(pools: &Rc<Pools>, cluster: &Arc<Cluster>) -> String {
+async fn connection_of(pools: &Rc<Pools>, cluster: &Arc<Edition>) -> String {
     let response = get(pools, cluster).await.unwrap();
     assert_eq!(response.head.fields.get_str("x-scheme"), Some("https"));
     response.head.fields.get_str("x-connection").unwrap().to_owned()
@@ -195,7 +195,7 @@ async fn answer_tunnel(status: u16, mut respond: SendResponse<Bytes>) {
     respond.send_response(http::Response::builder().status(status).body(()).unwrap(), true).unwrap();
 }
 
-async fn tunnel(pools: &Rc<Pools>, cluster: &Arc<Cluster>) -> Result<OpenTunnel, UpstreamError> {
+async fn tunnel(pools: &Rc<Pools>, cluster: &Arc<Edition>) -> Result<OpenTunnel, UpstreamError> {
     let mut dice = fastrand::Rng::with_seed(1);
     pools.tunnel(&pools.target(cluster), "db.shop:5432", &Timeouts::default(), None, &mut dice).await
 }
@@ -290,10 +290,10 @@ fn what_the_mesh_is_told_of_a_peer_decides_which_connections_fit() {
         let pools = Pools::new();
         assert_eq!(connection_of(&pools, &cluster).await, "0");
         let strict = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec![spiffe("api-2").into()] }));
-        cluster.update(strict, &[node(address)], &|_| None, heddle_node::clock::now());
+        let cluster = cluster.next(strict, &[node(address)], &|_| None, News::Revision, heddle_node::clock::now());
         assert_eq!(get(&pools, &cluster).await.unwrap_err().reason, Reason::PeerIdentity);
         let wrong = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec!["api".into()] }));
-        cluster.update(wrong, &[node(address)], &|_| None, heddle_node::clock::now());
+        let cluster = cluster.next(wrong, &[node(address)], &|_| None, News::Revision, heddle_node::clock::now());
         assert_eq!(get(&pools, &cluster).await.unwrap_err().reason, Reason::UpstreamTls);
     });
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod clusters;
+mod editions;
 mod health;
 mod http1;
 mod http2;
@@ -20,7 +21,7 @@ use heddle_xds::model::{self, Balancer, PassHost, Scheme, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::cluster::stats::Totals;
+use super::stats::Totals;
 use super::*;
 use crate::exchange::Interim;
 use crate::http::{Body, BodyError, BodySource, Fields, Frame, Method, RequestHead};
@@ -40,7 +41,7 @@ fn run_on<F: Future<Output = ()>>(test: F, paused: bool) {
     tokio::task::LocalSet::new().block_on(&runtime, test);
 }
 
-pub(super) fn config(edit: impl FnOnce(&mut model::Upstream)) -> Arc<model::Upstream> {
+pub(crate) fn config(edit: impl FnOnce(&mut model::Upstream)) -> Arc<model::Upstream> {
     let mut upstream = model::Upstream {
         name: "upstreams/u".into(),
         label: "u".into(),
@@ -76,9 +77,9 @@ fn node(address: SocketAddr) -> model::Endpoint {
     }
 }
 
-fn cluster(addresses: &[SocketAddr], edit: impl FnOnce(&mut model::Upstream)) -> Arc<Cluster> {
+fn cluster(addresses: &[SocketAddr], edit: impl FnOnce(&mut model::Upstream)) -> Arc<Edition> {
     let nodes: Vec<_> = addresses.iter().copied().map(node).collect();
-    Cluster::new(Arc::default(), config(edit), &nodes, &|_| None, heddle_node::clock::now())
+    Edition::first(Arc::default(), config(edit), &nodes, &|_| None, heddle_node::clock::now())
 }
 
 /// A server that runs `script` for each connection, which is told its number.
@@ -126,7 +127,7 @@ fn head(method: Method, path: &str) -> RequestHead {
 /// One try with a body.
 async fn send(
     pools: &Rc<Pools>,
-    cluster: &Arc<Cluster>,
+    cluster: &Arc<Edition>,
     head: &RequestHead,
     mut body: Body,
 ) -> Result<UpstreamResponse, UpstreamError> {
@@ -136,7 +137,7 @@ async fn send(
 /// One try with a body that may come back.
 async fn send_body(
     pools: &Rc<Pools>,
-    cluster: &Arc<Cluster>,
+    cluster: &Arc<Edition>,
     head: &RequestHead,
     body: &mut Body,
 ) -> Result<UpstreamResponse, UpstreamError> {
@@ -147,7 +148,7 @@ async fn send_body(
     pools.send(picked, &request, body, &Interim::none(), heddle_node::clock::now()).await
 }
 
-async fn get(pools: &Rc<Pools>, cluster: &Arc<Cluster>) -> Result<UpstreamResponse, UpstreamError> {
+async fn get(pools: &Rc<Pools>, cluster: &Arc<Edition>) -> Result<UpstreamResponse, UpstreamError> {
     send(pools, cluster, &head(Method::Get, "/"), Body::Empty).await
 }
 

@@ -81,13 +81,13 @@ fn pair(name: &str, (chain, key): (String, String)) -> Arc<Secret> {
     Arc::new(Secret { name: name.into(), body: SecretBody::KeyPair { chain_pem: chain.into(), key_pem: key.into() } })
 }
 
-fn cluster_with(address: SocketAddr, secrets: &[Arc<Secret>], scheme: Scheme, tls: UpstreamTls) -> Arc<Cluster> {
+fn cluster_with(address: SocketAddr, secrets: &[Arc<Secret>], scheme: Scheme, tls: UpstreamTls) -> Arc<Edition> {
     let find = |name: &str| secrets.iter().find(|secret| &*secret.name == name).cloned();
     let config = config(|upstream| {
         upstream.scheme = scheme;
         upstream.tls = tls;
     });
-    Cluster::new(Arc::default(), config, &[node(address)], &find, heddle_node::clock::now())
+    Edition::first(Arc::default(), config, &[node(address)], &find, heddle_node::clock::now())
 }
 
 fn trusting(ca: &str) -> UpstreamTls {
@@ -144,7 +144,8 @@ fn a_connection_is_not_used_for_another_name_or_trust() {
         );
         assert!(get(&pools, &cluster).await.unwrap().reused);
         let strict = config(|upstream| (upstream.scheme, upstream.tls) = (Scheme::Https, trusting("ours")));
-        cluster.update(strict, &[node(address)], &|_| Some(secrets[0].clone()), heddle_node::clock::now());
+        let cluster =
+            cluster.next(strict, &[node(address)], &|_| Some(secrets[0].clone()), News::Revision, heddle_node::clock::now());
         assert!(!get(&pools, &cluster).await.unwrap().reused);
     });
 }
@@ -183,7 +184,7 @@ fn a_resting_connection_makes_room_for_one_with_another_name() {
         let cluster = cluster_with(address, &[], Scheme::Https, UpstreamTls::default());
         let mut limited = (*cluster.view().spec.config).clone();
         limited.breakers.max_connections = Some(1);
-        cluster.update(Arc::new(limited), &[node(address)], &|_| None, heddle_node::clock::now());
+        let cluster = cluster.next(Arc::new(limited), &[node(address)], &|_| None, News::Revision, heddle_node::clock::now());
         let pools = Pools::new();
         get(&pools, &cluster).await.unwrap();
         let target = pools.target(&cluster);
