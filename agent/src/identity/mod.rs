@@ -125,7 +125,7 @@ fn from_control_plane(parts: &Parts<'_>, identity: &Identity, stats: &Arc<Stats>
     let expect = Expect::AnyOf(vec![SpiffeId::control_plane(&domain)]);
     let connector = to_any(settings, |address| Connector::tls(address, identity, expect.clone()))?;
     let joining = to_any(settings, |address| Connector::joining(address, &held.joiner, expect.clone()))?;
-    let signer = GrpcSigner { joining, renewing: connector.clone() };
+    let signer = GrpcSigner { joining, renewing: connector.beside() };
     let mut dice = fastrand::Rng::new();
     let keeper = Keeper {
         held: held.clone(),
@@ -137,7 +137,7 @@ fn from_control_plane(parts: &Parts<'_>, identity: &Identity, stats: &Arc<Stats>
         guard: Some(readiness.guard("identity")),
     };
     tokio::spawn(keeper.run());
-    tokio::spawn(wire::follow(connector.clone(), held, stats.clone(), (*node).to_owned(), dice));
+    tokio::spawn(wire::follow(connector.beside(), held, stats.clone(), (*node).to_owned(), dice));
     Ok(connector)
 }
 

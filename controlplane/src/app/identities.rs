@@ -6,7 +6,7 @@ use heddle_node::drain::DrainWatch;
 use heddle_node::identity::{ClientAuth, Identity};
 use heddle_xds::link::{Peer, Speaks, Turned};
 use heddle_xds::protocol::NodeInfo;
-use heddle_xds::server::{Gate, NodeRegistry};
+use heddle_xds::server::{Elsewhere, Gate, NodeRegistry};
 use heddle_xds::snapshot::SIDECAR;
 use parking_lot::Mutex;
 use tonic::Status;
@@ -80,7 +80,7 @@ impl Identities {
     /// Renews, rotates and forgets until the drain begins.
     pub(super) fn keep_house(&self, nodes: Arc<NodeRegistry>, kept: &Kept, drain: DrainWatch) {
         let Some(authority) = self.authority.clone() else { return };
-        if let Some(news) = kept.records.news() {
+        if let Some(news) = kept.news() {
             tokio::spawn(authority.clone().follow(news, drain.clone(), fastrand::Rng::new()));
         }
         if let Some(among) = &kept.among {
@@ -117,9 +117,10 @@ impl Identities {
     }
 
     /// The service by which nodes get who they are.
-    pub(super) fn service(&self, drain: &DrainWatch) -> Option<IdentityServer> {
+    /// Those who are told bundles by it are sent elsewhere with their other streams.
+    pub(super) fn service(&self, elsewhere: Option<Elsewhere>, drain: &DrainWatch) -> Option<IdentityServer> {
         let authority = self.authority.clone()?;
-        Some(IdentityService::new(authority, self.door == Door::Tls, drain.clone()).into_server())
+        Some(IdentityService::new(authority, self.door == Door::Tls, elsewhere, drain.clone()).into_server())
     }
 
     /// Which nodes may ask for configuration.

@@ -8,10 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_node::drain::DrainWatch;
+use heddle_xds::server::NodeRegistry;
+use parking_lot::Mutex;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, timeout};
 
+use super::cutoff::CutOff;
 use super::{SEAL_FILE, StartError};
 use crate::ca::Fellows;
 use crate::leader::Leader;
@@ -27,6 +31,8 @@ const NAME_BYTES: usize = 6;
 const PRESENT: &str = "replica/";
 /// How long a control plane that says nothing counts as present.
 const PRESENCE: Duration = Duration::from_secs(10);
+/// A control plane whose last word is this long ago is cut off: others count it as gone, and its nodes have what is left of a minute to go to them.
+const CUT_OFF: Duration = Duration::from_secs(20);
 /// How often it says so, and looks who else is there.
 const EVERY: Duration = Duration::from_secs(2);
 /// How long one look may take.
@@ -37,6 +43,8 @@ const SEAL_RECORD: &str = "seal/check";
 const SEAL_TEXT: &str = "heddle";
 /// How long a start waits for a cluster that comes up at the same time.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Who listens to what others write: the mesh, and the authority.
+const LISTENERS: usize = 2;
 /// What is told to whoever follows and not yet taken.
 const TOLD: usize = 1_024;
 
@@ -47,6 +55,8 @@ pub(super) struct Kept {
     pub(super) leader: Leader,
     /// Its name among several; `None`: it is the only one.
     pub(super) among: Option<Among>,
+    /// What others write, listened to before anything was read, so that nothing lies in between.
+    early: Mutex<Vec<Receiver<News>>>,
 }
 
 /// One of several control planes.
@@ -79,7 +89,13 @@ impl Kept {
     ) -> Result<Kept, StartError> {
         let Some(etcd) = &settings.etcd else {
             let embedded = Arc::new(Embedded::open(data_dir, clock)?);
-            return Ok(Kept { store: embedded.clone(), records: embedded, leader: Leader::alone(), among: None });
+            return Ok(Kept {
+                store: embedded.clone(),
+                records: embedded,
+                leader: Leader::alone(),
+                among: None,
+                early: Mutex::default(),
+            });
         };
         let lock = Arc::new(taken(data_dir)?);
         let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
@@ -97,7 +113,23 @@ impl Kept {
         };
         let leader = Leader::campaign(store.clone(), name.to_string(), drain.clone(), dice);
         let among = Some(Among { name, leases: store.clone(), present: watch::Sender::new(None), lock });
-        Ok(Kept { store: store.clone(), records: store, leader, among })
+        let early = Mutex::new((0..LISTENERS).filter_map(|_| store.news()).collect());
+        Ok(Kept { store: store.clone(), records: store, leader, among, early })
+    }
+
+    /// What others write from before the store was read; `None` where nobody else can write.
+    pub(super) fn news(&self) -> Option<Receiver<News>> {
+        self.early.lock().pop().or_else(|| self.records.news())
+    }
+
+    /// Whether all that the store has sealed can be read.
+    async fn can_be_read(&self, seal: &Seal, records: &[(String, Vec<u8>)]) -> Result<bool, StoreError> {
+        let parsed = |(_, body): &(String, Vec<u8>)| serde_json::from_slice(body).ok();
+        if !records.iter().filter_map(parsed).all(|body: serde_json::Value| seal.reads(&body)) {
+            return Ok(false);
+        }
+        let (_, versions) = self.store.load().await?;
+        Ok(versions.iter().filter_map(|version| version.value.as_ref()).all(|value| seal.reads(value)))
     }
 
     /// Makes sure that all control planes have the same key for secrets, for what one seals the others have to read.
@@ -108,6 +140,10 @@ impl Kept {
         for _ in 0..2 {
             let records = self.records.records().await?;
             let Some((_, there)) = records.iter().find(|(key, _)| key == SEAL_RECORD) else {
+                // A store that was moved here, or restored, has secrets and no word of their key yet.
+                if !self.can_be_read(seal, &records).await? {
+                    return Err(StartError::UnreadableSecrets(data_dir.join(SEAL_FILE)));
+                }
                 let sealed = seal.seal(SEAL_TEXT)?.into_bytes();
                 let first = vec![RecordWrite::Require(SEAL_RECORD.into(), None), RecordWrite::Set(SEAL_RECORD.into(), sealed)];
                 match self.records.record(first, Vec::new()).await {
@@ -127,11 +163,17 @@ impl Kept {
 }
 
 impl Among {
-    /// Says that this control plane is there, and tells what the others do, until the drain begins.
-    pub(super) fn follow(&self, records: Arc<dyn Records>, drain: &DrainWatch) -> mpsc::Receiver<Heard> {
+    /// Says that this control plane is there, and tells what the others do, until the drain begins. `cut` is told when it cannot be said, and `nodes` are
+    /// those that are connected.
+    pub(super) fn follow(
+        &self,
+        (records, heard): (Arc<dyn Records>, Option<Receiver<News>>),
+        (cut, nodes): (CutOff, Arc<NodeRegistry>),
+        drain: &DrainWatch,
+    ) -> mpsc::Receiver<Heard> {
         let (sender, receiver) = mpsc::channel(TOLD);
-        tokio::spawn(presence(self.clone(), sender.clone(), drain.clone()));
-        tokio::spawn(news(records, sender, drain.clone(), fastrand::Rng::new()));
+        tokio::spawn(presence(self.clone(), sender.clone(), (cut, nodes), drain.clone()));
+        tokio::spawn(news((records, heard), sender, drain.clone(), fastrand::Rng::new()));
         receiver
     }
 
@@ -141,9 +183,9 @@ impl Among {
     }
 }
 
-async fn presence(among: Among, told: mpsc::Sender<Heard>, mut drain: DrainWatch) {
+async fn presence(among: Among, told: mpsc::Sender<Heard>, (cut, nodes): (CutOff, Arc<NodeRegistry>), mut drain: DrainWatch) {
     let Among { name, leases, present, lock } = among;
-    let mut ticks = interval(EVERY);
+    let (mut ticks, mut said) = (interval(EVERY), heddle_node::clock::now());
     let right = format!("{PRESENT}{name}");
     loop {
         tokio::select! {
@@ -152,7 +194,19 @@ async fn presence(among: Among, told: mpsc::Sender<Heard>, mut drain: DrainWatch
         }
         let held = timeout(LOOK, leases.hold(&right, &name, PRESENCE)).await;
         if !matches!(held, Ok(Ok(Hold::Ours))) {
+            let connected = || nodes.nodes().into_iter().map(|view| view.node.scope.id);
+            if said.elapsed() >= CUT_OFF && cut.begin(connected()) {
+                tracing::error!(
+                    "this control plane does not see its store for {} s: its nodes are sent to other control planes. Those that reach no other are served \
+                     from memory",
+                    CUT_OFF.as_secs()
+                );
+            }
             continue;
+        }
+        said = heddle_node::clock::now();
+        if cut.end() {
+            tracing::info!("this control plane sees its store again");
         }
         // Who cannot see the store says nothing of others: it may be this one that is cut off.
         if let Ok(Ok(there)) = timeout(LOOK, leases.held(PRESENT)).await {
@@ -169,8 +223,13 @@ async fn presence(among: Among, told: mpsc::Sender<Heard>, mut drain: DrainWatch
     drop(lock);
 }
 
-async fn news(records: Arc<dyn Records>, told: mpsc::Sender<Heard>, mut drain: DrainWatch, mut dice: fastrand::Rng) {
-    let Some(mut news) = records.news() else { return };
+async fn news(
+    (records, heard): (Arc<dyn Records>, Option<Receiver<News>>),
+    told: mpsc::Sender<Heard>,
+    mut drain: DrainWatch,
+    mut dice: fastrand::Rng,
+) {
+    let Some(mut news) = heard else { return };
     loop {
         let heard = tokio::select! {
             heard = news.recv() => heard,
@@ -213,6 +272,68 @@ fn name() -> std::io::Result<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::store::Cluster;
+
+    async fn open(cluster: &Cluster, folder: &Path, drain: &DrainWatch) -> Kept {
+        let settings = StoreSettings { keep_revisions: 10, keep_for: PRESENCE, etcd: Some(cluster.settings("/kept/")) };
+        Kept::open(&settings, folder, Arc::new(heddle_node::clock::unix_ms), drain).await.unwrap()
+    }
+
+    fn set(key: &str, body: &[u8]) -> Vec<RecordWrite> {
+        vec![RecordWrite::Set(key.into(), body.to_vec())]
+    }
+
+    #[tokio::test]
+    async fn nothing_is_missed_between_reading_and_listening() {
+        let (cluster, folder, (_completion, drain)) = (Cluster::of(1), tempfile::tempdir().unwrap(), heddle_node::drain::pair());
+        let kept = open(&cluster, folder.path(), &drain).await;
+        let (other, mut open) = (cluster.store("/kept/", Arc::new(|| 0)).await, kept.records.news().unwrap());
+        let mut hears = async |name: &str| {
+            let is_it = |heard: &News| heard.iter().any(|(key, _)| key == name);
+            while !matches!(open.recv().await, Ok(heard) if is_it(&heard)) {}
+        };
+        // From here on it follows.
+        for n in 0.. {
+            other.record(set("mark", &[n]), vec![]).await.unwrap();
+            if timeout(Duration::from_secs(1), hears("mark")).await.is_ok() {
+                break;
+            }
+        }
+        kept.records.records().await.unwrap();
+        other.record(set("between", b""), vec![]).await.unwrap();
+        hears("between").await;
+        let among = kept.among.as_ref().unwrap();
+        let nodes = Arc::new(NodeRegistry::new());
+        let mut told = among.follow((kept.records.clone(), kept.news()), (CutOff::new(), nodes), &drain);
+        loop {
+            match told.recv().await.unwrap() {
+                Heard::News(news) if news.iter().any(|(key, _)| key == "between") => return,
+                Heard::All(all) if all.iter().any(|(key, _)| key == "between") => return,
+                _ => {}
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_cannot_read_what_is_sealed_does_not_say_with_what_it_is_sealed() {
+        let (cluster, folder, (_completion, drain)) = (Cluster::of(1), tempfile::tempdir().unwrap(), heddle_node::drain::pair());
+        let kept = open(&cluster, folder.path(), &drain).await;
+        let (right, wrong) = (Seal::new(&[1; 32]).unwrap(), Seal::new(&[2; 32]).unwrap());
+        let secret = serde_json::json!({ "roots": [{ "key": right.seal("hush").unwrap() }] });
+        kept.records.record(set("authority/state", secret.to_string().as_bytes()), vec![]).await.unwrap();
+        let refused = kept.same_seal(&wrong, folder.path()).await.unwrap_err().to_string();
+        assert!(refused.contains("secrets.key") && refused.contains("cannot be read"), "{refused}");
+        kept.records.record(vec![RecordWrite::Remove("authority/state".into())], vec![]).await.unwrap();
+        let key = crate::model::Key::new(crate::model::ResourceKind::Ssl, "s");
+        let value = Some(serde_json::json!({ "key": right.seal("hush").unwrap() }));
+        let write = crate::store::Write { key, value, expires_at_ms: None };
+        kept.store.txn(vec![], vec![write], "ops".into()).await.unwrap();
+        assert!(kept.same_seal(&wrong, folder.path()).await.is_err());
+        assert!(kept.records.records().await.unwrap().is_empty());
+        kept.same_seal(&right, folder.path()).await.unwrap();
+        kept.same_seal(&right, folder.path()).await.unwrap();
+        assert!(matches!(kept.same_seal(&wrong, folder.path()).await, Err(StartError::OtherSeal(_))));
+    }
 
     #[test]
     fn a_data_directory_is_for_one_control_plane() {

@@ -1,6 +1,7 @@
 //! The control plane put together: store, keeper, translation, providers and the two Admin APIs, each a task of the present runtime.
 
 mod consul;
+mod cutoff;
 mod identities;
 mod kept;
 mod keys;
@@ -20,7 +21,7 @@ use heddle_node::membership::{self, Membership};
 use heddle_node::readiness::{Guard, Readiness};
 use heddle_xds::catalog::Catalog;
 use heddle_xds::link::{self, Connector, MemoryIncoming};
-use heddle_xds::server::{AdsService, NodeRegistry, Seeds, tuned};
+use heddle_xds::server::{AdsService, Gate, NodeRegistry, Seeds, tuned};
 use heddle_xds::snapshot::SnapshotStore;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -42,6 +43,7 @@ use crate::state::{Content, Keeper, Places, Refused, Update, keep_house};
 use crate::store::{Clock, Store, StoreError};
 use crate::validate::Rules;
 
+use cutoff::CutOff;
 pub use identities::Beside;
 use identities::Identities;
 use kept::Kept;
@@ -123,6 +125,12 @@ pub enum StartError {
          Copy secrets.key from the data_dir of one of them"
     )]
     OtherSeal(PathBuf),
+    /// There are secrets in the store, and nobody has said yet with which key they were sealed.
+    #[error(
+        "secrets of the store cannot be read with the key file {0}: it is not the one that they were sealed with. Copy the secrets.key that was kept with the \
+         store or its backup into the data_dir, and start again"
+    )]
+    UnreadableSecrets(PathBuf),
     /// Another control plane uses `data_dir`.
     #[error("another control plane is running with data_dir {0}: give each of them a node.data_dir of its own")]
     Taken(PathBuf),
@@ -195,6 +203,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         identity: identities.identity(),
         agent: identities.agent(),
     };
+    let cut = CutOff::new();
     let explaining = (explainer, mesh.clone());
     let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explaining, catalog.clone(), drain.clone());
     let operators = AuthorityService::new(identities.authority.clone(), keys.clone(), registry.clone());
@@ -205,11 +214,15 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         known: Known {
             mesh: mesh.clone(),
             records: kept.records.clone(),
-            others: kept.among.as_ref().map(|among| among.follow(kept.records.clone(), &drain)),
+            others: kept
+                .among
+                .as_ref()
+                .map(|among| among.follow((kept.records.clone(), kept.news()), (cut.clone(), registry.clone()), &drain)),
         },
         seeds: seeds(membership.clone()),
         identities,
         consul,
+        cut,
         drain: drain.clone(),
     };
     tokio::spawn(discovery.serve(first, readiness.guard("first reports of the providers"), within, xds, (service, operators)));
@@ -295,6 +308,7 @@ struct Discovery {
     seeds: Seeds,
     identities: Identities,
     consul: Option<Consul>,
+    cut: CutOff,
     drain: DrainWatch,
 }
 
@@ -316,11 +330,15 @@ impl Discovery {
         drop(pending);
         let ads = || {
             let ads = AdsService::new(snapshot.clone(), self.registry.clone(), self.drain.clone());
-            ads.behind(self.identities.gate()).seeding(self.seeds.clone()).into_server()
+            ads.seeding(self.seeds.clone())
         };
-        let memory = tuned().add_service(ads()).add_optional_service(self.identities.service(&self.drain));
-        let network = tuned().add_service(ads()).add_service(admin.into_server()).add_service(operators.into_server());
-        let network = network.add_optional_service(self.identities.service(&self.drain));
+        // Who is of this process has no other control plane.
+        let within_process = (ads().behind(self.identities.gate()), self.identities.service(None, &self.drain));
+        let memory = tuned().add_service(within_process.0.into_server()).add_optional_service(within_process.1);
+        let ads = ads().behind(unless_sent(self.identities.gate(), self.cut.clone())).sending(self.cut.elsewhere());
+        let network =
+            tuned().add_service(ads.into_server()).add_service(admin.into_server()).add_service(operators.into_server());
+        let network = network.add_optional_service(self.identities.service(Some(self.cut.elsewhere()), &self.drain));
         let incoming = link::accept(listener, self.identities.speaks(), self.identities.turned(), self.drain.clone());
         tokio::join!(
             translation.run(self.drain.clone()),
@@ -328,6 +346,14 @@ impl Discovery {
             finish("xDS", serve(network, incoming, self.drain.clone())),
         );
     }
+}
+
+/// Lets in whom `gate` lets in, unless they are to go to another control plane.
+fn unless_sent(gate: Gate, cut: CutOff) -> Gate {
+    Arc::new(move |peer, node| {
+        gate(peer, node)?;
+        cut.admit(&node.scope.id)
+    })
 }
 
 async fn serve<I, S>(

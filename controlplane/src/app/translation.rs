@@ -12,7 +12,7 @@ use heddle_xds::server::{InstanceEvent, InstanceFollower, NodeRegistry};
 use heddle_xds::snapshot::{Change, SnapshotStore};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Receiver;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::kept::Heard;
@@ -25,6 +25,8 @@ use crate::translate::Translator;
 
 /// Between two writings of what is known of the mesh. Who restarts asks every instance again anyway.
 const WRITING: Duration = Duration::from_secs(1);
+/// The longest time between two tries to write what could not be written; it grows to that.
+const LONGEST: Duration = Duration::from_secs(30);
 /// Until what an instance has said is written down: who is killed right after that is to know it still, and a thousand that come at once are one writing.
 const SOON: Duration = Duration::from_millis(20);
 /// Events that are taken together, so that a thousand sidecars that come at once are not a thousand translations.
@@ -55,6 +57,9 @@ pub(super) struct Translation {
     news: Told,
     writing: Option<JoinHandle<Result<(), StoreError>>>,
     write_at: Instant,
+    /// Before the next try, when the last ones failed.
+    patience: Duration,
+    not_before: Instant,
     /// Records that the store does not take, as they were told of.
     too_large: BTreeSet<String>,
 }
@@ -90,6 +95,8 @@ impl Translation {
             news,
             writing: None,
             write_at: clock::now(),
+            patience: WRITING,
+            not_before: clock::now(),
             too_large: BTreeSet::new(),
         };
         translation.watch();
@@ -175,7 +182,7 @@ impl Translation {
             let mut mesh = self.mesh.lock();
             events.drain(..).for_each(|event| mesh.event(&event, now));
         }
-        self.write_at = self.write_at.min(clock::now() + SOON);
+        self.write_at = self.write_at.min(clock::now() + SOON).max(self.not_before);
         self.publish(None);
     }
 
@@ -210,18 +217,35 @@ impl Translation {
         self.watch();
     }
 
+    /// Whether the last writing failed: then all of it is written again, after a pause that grows.
+    fn failed(&mut self, written: Result<Result<(), StoreError>, JoinError>) -> bool {
+        let why = match written {
+            Ok(Ok(())) => {
+                self.patience = WRITING;
+                return false;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let again_ms = u64::try_from(self.patience.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(why, again_ms, "what is known of the mesh cannot be written down; it is tried again");
+        self.mesh.lock().unwritten();
+        self.not_before = clock::now() + self.patience;
+        self.write_at = self.not_before;
+        self.patience = (self.patience * 2).min(LONGEST);
+        true
+    }
+
     /// Begins to write down what is new, when the last writing has ended.
     async fn write(&mut self) {
         self.write_at = clock::now() + WRITING;
         if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
             return;
         }
-        if let Some(Ok(Err(error))) = match self.writing.take() {
-            Some(writing) => Some(writing.await),
-            None => None,
-        } {
-            tracing::warn!(%error, "instances of the mesh cannot be written down; they are asked again after a restart");
-            self.mesh.lock().unwritten();
+        if let Some(written) = self.writing.take()
+            && self.failed(written.await)
+        {
+            return;
         }
         let (writes, too_large) = fitting(self.mesh.lock().writes(), self.records.most());
         for key in too_large {

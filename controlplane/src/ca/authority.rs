@@ -49,8 +49,8 @@ pub(super) struct Inner {
     pub(super) holders: Holders,
     pub(super) counters: Counters,
     pub(super) kubernetes: Option<Kubernetes>,
-    /// The record of roots and rotation as it lies in the store.
-    pub(super) written: Mutex<Option<Vec<u8>>>,
+    /// The record of roots and rotation as it lies in the store, and its number.
+    pub(super) written: Mutex<(Option<Vec<u8>>, u64)>,
     pub(super) seal: Arc<Seal>,
     /// The other control planes, where there may be some.
     pub(super) fellows: Mutex<Option<Fellows>>,
@@ -97,9 +97,10 @@ impl Authority {
             let all = records.records().await?;
             let before = stored::state_of(&all);
             let stored = Stored::read(all).map_err(CaError::Damaged)?;
+            let number = stored.state.as_ref().map_or(0, |state| state.number);
             let (settings, dice) = (settings.clone(), dice.clone());
             let authority = Authority::from(settings, (records.clone(), seal.clone()), clock.clone(), dice, stored)?;
-            *authority.0.written.lock() = before;
+            *authority.0.written.lock() = (before, number);
             match authority.write_roots().await {
                 Err(CaError::Store(StoreError::Changed(_))) => {}
                 done => {
@@ -148,7 +149,7 @@ impl Authority {
             holders: Holders::default(),
             counters: Counters::new(),
             kubernetes,
-            written: Mutex::new(None),
+            written: Mutex::new((None, 0)),
             seal,
             fellows: Mutex::new(None),
         };
@@ -208,13 +209,21 @@ impl Authority {
         let issuer = Issuer::generate(self.trust_domain(), at(now_ms), settings.ca.root_ttl, settings.clock_skew)?;
         let mut rotation = self.0.book.lock().rotation.clone();
         rotation.begin(issuer.meta().clone(), now_ms)?;
+        let fingerprint = issuer.meta().fingerprint.clone();
         {
             let mut book = self.0.book.lock();
-            let fingerprint = issuer.meta().fingerprint.clone();
             book.roots.insert(fingerprint.clone(), issuer.root().clone());
-            book.issuers.insert(fingerprint, Arc::new(issuer));
+            book.issuers.insert(fingerprint.clone(), Arc::new(issuer));
         }
-        self.step(rotation).await?;
+        if let Err(error) = self.step(rotation).await {
+            // When it was written all the same, it comes back from the store, with its key.
+            let mut book = self.0.book.lock();
+            if !book.rotation.roots.iter().any(|root| root.fingerprint == fingerprint) {
+                book.roots.remove(&fingerprint);
+                book.issuers.remove(&fingerprint);
+            }
+            return Err(error);
+        }
         tracing::info!("a new root was added to all bundles; it signs once all nodes have it");
         Ok(())
     }
@@ -280,7 +289,7 @@ impl Authority {
     }
 
     /// The record of roots and rotation.
-    pub(super) fn state(&self, rotation: &Rotation) -> Result<RecordWrite, CaError> {
+    pub(super) fn state(&self, rotation: &Rotation, number: u64) -> Result<RecordWrite, CaError> {
         let book = self.0.book.lock();
         let mut roots = Vec::new();
         for root in &rotation.roots {
@@ -289,7 +298,7 @@ impl Authority {
             let key = issuer.map(|issuer| self.0.seal.seal(&STANDARD.encode(issuer.key_der()))).transpose()?;
             roots.push(StoredRoot::new(&root.fingerprint, certificate, key));
         }
-        let state = State { trust_domain: self.trust_domain().to_string(), rotation: rotation.clone(), roots };
+        let state = State { trust_domain: self.trust_domain().to_string(), number, rotation: rotation.clone(), roots };
         stored::state(&state).map_err(|error| CaError::Damaged(error.to_string()))
     }
 

@@ -1,5 +1,6 @@
 //! What goes on by itself: identities of this very process, files that change, steps of a rotation, and what has expired. It knows no connection.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heddle_node::drain::DrainWatch;
@@ -14,7 +15,6 @@ use super::holders::{Holder, Seat};
 use super::rotation::Phase;
 use super::stored;
 use crate::leader::Leader;
-use crate::store::RecordWrite;
 
 /// How often is looked.
 const TICK: Duration = Duration::from_millis(500);
@@ -134,24 +134,35 @@ impl Authority {
         Ok(())
     }
 
-    /// Forgets what has expired.
+    /// Forgets what has expired, once that is written down.
+    ///
+    /// # Errors
+    /// It could not be written down, and is tried again the next time.
     pub async fn prune(&self) -> Result<(), CaError> {
         let now_ms = self.now_ms();
-        let writes: Vec<RecordWrite> = {
-            let mut book = self.0.book.lock();
-            let tokens = book.tokens.prune(now_ms);
-            let mut writes: Vec<RecordWrite> = tokens.iter().map(|id| stored::no_token(id)).collect();
-            for (root, identities) in &mut book.live {
-                let expired = |until_ms: &u64| *until_ms < now_ms;
-                writes.extend(identities.iter().filter(|(_, until)| expired(until)).map(|(id, _)| stored::not_live(root, id)));
-                identities.retain(|_, until_ms| !expired(until_ms));
-            }
-            book.live.retain(|_, identities| !identities.is_empty());
-            writes
+        let (tokens, identities) = {
+            let book = self.0.book.lock();
+            let of_root = |(root, live): (&String, &BTreeMap<String, u64>)| {
+                let expired = live.iter().filter(|(_, until_ms)| **until_ms < now_ms);
+                expired.map(|(id, until_ms)| (root.clone(), id.clone(), *until_ms)).collect::<Vec<_>>()
+            };
+            (book.tokens.old(now_ms), book.live.iter().flat_map(of_root).collect::<Vec<_>>())
         };
-        if !writes.is_empty() {
-            self.write(writes, None).await?;
+        if tokens.is_empty() && identities.is_empty() {
+            return Ok(());
         }
+        // Who renews meanwhile stays.
+        let writes = tokens.iter().map(|id| stored::no_token(id));
+        let writes = writes.chain(identities.iter().map(|(root, id, until_ms)| stored::not_live(root, id, *until_ms)));
+        self.write(writes.collect(), None).await?;
+        let mut book = self.0.book.lock();
+        tokens.iter().for_each(|id| drop(book.tokens.remove(id)));
+        for (root, id, until_ms) in &identities {
+            if let Some(live) = book.live.get_mut(root).filter(|live| live.get(id) == Some(until_ms)) {
+                live.remove(id);
+            }
+        }
+        book.live.retain(|_, identities| !identities.is_empty());
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! What operators see of the authority: its roots, how far a rotation is and what it waits for. It changes nothing.
 
+use std::collections::BTreeSet;
+
 use heddle_node::identity::TrustDomain;
 
 use super::authority::{Authority, Book};
@@ -110,8 +112,9 @@ impl Authority {
     /// What nodes hold that are connected here: those that are told bundles, and those that should be but are not.
     pub(super) fn own_holdings(&self, expected: &[String]) -> Vec<Holding> {
         let holders = self.0.holders.list();
-        let absent = expected.iter().filter(|node| !holders.iter().any(|holder| holder.node == **node));
-        let absent = absent.map(|node| Holding { node: node.clone(), version: None });
+        let told: BTreeSet<&str> = holders.iter().map(|holder| holder.node.as_str()).collect();
+        let absent = expected.iter().filter(|node| !told.contains(node.as_str())).cloned().collect();
+        let absent = self.without_guests_of_others(absent).into_iter().map(|node| Holding { node, version: None });
         let version = |holder: &Holder| Some(holder.version.clone()).filter(|version| !version.is_empty());
         let held = holders.iter().map(|holder| Holding { node: holder.node.clone(), version: version(holder) });
         held.chain(absent).collect()

@@ -28,6 +28,9 @@ const REPORT: &str = "authority/report/";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct State {
     pub(super) trust_domain: String,
+    /// Grows whenever this is written.
+    #[serde(default)]
+    pub(super) number: u64,
     pub(super) rotation: Rotation,
     pub(super) roots: Vec<StoredRoot>,
 }
@@ -182,9 +185,9 @@ pub(super) fn live(root: &str, id: &str, until_ms: u64) -> [RecordWrite; 2] {
     [RecordWrite::Raise(format!("{EXPIRY}{root}"), until_ms), RecordWrite::Raise(format!("{LIVE}{root}/{id}"), until_ms)]
 }
 
-/// Forgets an identity that has expired.
-pub(super) fn not_live(root: &str, id: &str) -> RecordWrite {
-    RecordWrite::Remove(format!("{LIVE}{root}/{id}"))
+/// Forgets an identity that has expired, unless it was renewed.
+pub(super) fn not_live(root: &str, id: &str, until_ms: u64) -> RecordWrite {
+    RecordWrite::Withdraw(format!("{LIVE}{root}/{id}"), until_ms.to_be_bytes().to_vec())
 }
 
 /// Forgets until when a root is in use.

@@ -41,6 +41,10 @@ pub struct Mesh {
     unwritten: BTreeSet<ServiceId>,
     /// The records of instances as they were written last, by service and node.
     written: BTreeMap<ServiceId, BTreeMap<Arc<str>, Vec<u8>>>,
+    /// What was to be removed by the writes that were handed out last.
+    removals: BTreeMap<String, RecordWrite>,
+    /// What was to be removed and was not, by key: a record that stays is an endpoint that is dead.
+    owed: BTreeMap<String, RecordWrite>,
     /// Services for which no address was left.
     without_address: BTreeSet<ServiceId>,
     /// The name of this control plane, where there are several; empty otherwise.
@@ -63,6 +67,8 @@ impl Mesh {
             concerned: BTreeSet::new(),
             unwritten: BTreeSet::new(),
             written: BTreeMap::new(),
+            removals: BTreeMap::new(),
+            owed: BTreeMap::new(),
             without_address: BTreeSet::new(),
         }
     }
@@ -91,6 +97,14 @@ impl Mesh {
 
     /// Another control plane wrote (or, with `None`, removed) a record. What this one wrote comes back too, and is nothing new.
     pub fn heard(&mut self, key: &str, body: Option<&[u8]>, now: u64) {
+        // Another record than the one that was to be removed: whoever wrote it is right.
+        let is_other = |write: &RecordWrite| match write {
+            RecordWrite::Withdraw(_, ours) => body != Some(ours),
+            _ => true,
+        };
+        if self.owed.get(key).is_some_and(is_other) {
+            self.owed.remove(key);
+        }
         match (record::name(key), body) {
             (Some(record::Name::Vip(service)), None) => self.vips.forgotten(&service),
             (Some(record::Name::Instance(service, node)), None) => {
@@ -254,11 +268,24 @@ impl Mesh {
                 None => RecordWrite::Remove(key),
             });
         }
+        let anew: BTreeSet<&str> = writes.iter().filter_map(written_key).collect();
+        let owed: Vec<RecordWrite> = std::mem::take(&mut self.owed)
+            .into_iter()
+            .filter(|(key, _)| !anew.contains(&**key))
+            .map(|(_, write)| write)
+            .collect();
+        writes.extend(owed);
+        let removal = |write: &&RecordWrite| matches!(write, RecordWrite::Remove(_) | RecordWrite::Withdraw(..));
+        let keyed = |write: &RecordWrite| written_key(write).map(|key| (key.to_owned(), write.clone()));
+        self.removals = writes.iter().filter(removal).filter_map(keyed).collect();
         writes
     }
 
     /// What was to be written down was not: all of it is to be written again.
     pub fn unwritten(&mut self) {
+        for (key, write) in std::mem::take(&mut self.removals) {
+            self.owed.entry(key).or_insert(write);
+        }
         self.directory.discovered_mut().unwritten();
         let given: Vec<Arc<str>> = self.vips.given().map(|(service, ..)| service.clone()).collect();
         self.vips.write_again(given);
@@ -302,5 +329,13 @@ impl Mesh {
             "instances": self.registry.all().map(instance).collect::<Vec<_>>(),
             "discovered": self.directory.discovered().shown(now),
         })
+    }
+}
+
+/// The record that a write is of.
+fn written_key(write: &RecordWrite) -> Option<&str> {
+    match write {
+        RecordWrite::Set(key, _) | RecordWrite::Remove(key) | RecordWrite::Withdraw(key, _) => Some(key),
+        RecordWrite::Raise(..) | RecordWrite::Require(..) => None,
     }
 }

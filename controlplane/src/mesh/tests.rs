@@ -269,6 +269,18 @@ impl Others {
         }
     }
 
+    /// One of them wants to write and cannot; when it was `done` all the same, only the answer was lost, and everybody hears of it.
+    fn fail(&mut self, at: usize, done: bool, now: u64) {
+        self.0[at].settle(now);
+        for write in self.0[at].writes() {
+            let news = if done { carry_out(&mut self.1, write) } else { None };
+            if let Some((key, body)) = news {
+                self.0.iter_mut().for_each(|mesh| mesh.heard(&key, body.as_deref(), now));
+            }
+        }
+        self.0[at].unwritten();
+    }
+
     fn endpoints(&self) -> Vec<usize> {
         self.0.iter().map(|mesh| mesh.endpoints(&web())).collect()
     }
@@ -327,6 +339,46 @@ fn instances_of_a_control_plane_that_is_gone_have_time_to_connect_elsewhere() {
     assert_eq!(all.endpoints()[0], 2);
 }
 
+#[test]
+fn a_removal_that_could_not_be_written_is_not_forgotten() {
+    for done in [false, true] {
+        let mut all = Others::new();
+        all.0[0].join(1, node("n1", "web", false), 0);
+        all.0[0].join(2, node("n2", "web", false), 0);
+        all.settle(0);
+        all.0[0].leave(1, 1_000);
+        for at in [0, 2_000, 4_000] {
+            all.fail(0, done, 1_000 + GRACE + at);
+        }
+        all.settle(10_000);
+        assert_eq!(all.endpoints(), [1, 1, 1], "the store fails, and then it does not (carried out: {done})");
+        // It comes back elsewhere while its removal is owed.
+        all.0[0].leave(2, 11_000);
+        all.fail(0, done, 11_000 + GRACE);
+        all.0[1].join(1, node("n2", "web", false), 13_000);
+        all.settle(13_000);
+        assert_eq!(all.endpoints(), [1, 1, 1]);
+    }
+}
+
+#[test]
+fn an_address_whose_removal_could_not_be_written_is_removed_later() {
+    let mut all = Others::new();
+    all.0[0].join(1, node("n1", "web", false), 0);
+    all.settle(0);
+    all.0[0].leave(1, 1_000);
+    all.settle(1_000);
+    all.settle(1_000 + GRACE);
+    let later = 1_000 + GRACE + vips::QUARANTINE;
+    // Addresses are forgotten when one is needed.
+    all.0[0].join(2, node("n2", "api", false), later);
+    all.fail(0, false, later);
+    all.fail(0, false, later + 1_000);
+    all.settle(later + 2_000);
+    assert!(!all.1.keys().any(|key| key == "mesh/vips/default/web"), "{:?}", all.1.keys());
+    assert!(all.1.keys().any(|key| key == "mesh/vips/default/api"));
+}
+
 /// What happens to three control planes and four instances.
 #[derive(Debug, Clone)]
 enum Move {
@@ -336,6 +388,8 @@ enum Move {
     Notice { node: usize },
     /// A control plane writes what it has to write.
     Write { at: usize },
+    /// The same, and it cannot; or it is not told that it could.
+    Fail { at: usize, done: bool },
     /// A control plane hears of so much of what was written.
     Hear { at: usize, count: usize },
     /// Time passes.
@@ -347,6 +401,7 @@ fn a_move() -> impl Strategy<Value = Move> {
         4 => (0..4usize, 0..3usize).prop_map(|(node, at)| Move::Join { node, at }),
         3 => (0..4usize).prop_map(|node| Move::Notice { node }),
         4 => (0..3usize).prop_map(|at| Move::Write { at }),
+        1 => (0..3usize, any::<bool>()).prop_map(|(at, done)| Move::Fail { at, done }),
         4 => (0..3usize, 1..6usize).prop_map(|(at, count)| Move::Hear { at, count }),
         2 => (0..3_000u64).prop_map(Move::Wait),
     ]
@@ -381,6 +436,13 @@ proptest! {
                     all.0[at].settle(now + SKEW[at]);
                     let writes = all.0[at].writes();
                     told.extend(writes.into_iter().filter_map(|write| carry_out(&mut all.1, write)));
+                }
+                Move::Fail { at, done } => {
+                    all.0[at].settle(now + SKEW[at]);
+                    let writes = all.0[at].writes();
+                    let carried = writes.into_iter().filter(|_| done);
+                    told.extend(carried.filter_map(|write| carry_out(&mut all.1, write)));
+                    all.0[at].unwritten();
                 }
                 Move::Hear { at, count } => {
                     for (key, body) in told.iter().skip(heard[at]).take(count) {

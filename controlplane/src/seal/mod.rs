@@ -10,6 +10,7 @@ use std::path::Path;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 
 pub use fields::visit;
 pub use sealed::Sealed;
@@ -96,6 +97,18 @@ impl Seal {
         let nonce = Nonce::try_assume_unique_for_key(&bytes).map_err(|_| SealError::WrongKey)?;
         let plain = self.key.open_in_place(nonce, Aad::from(PREFIX.as_bytes()), &mut cipher).map_err(|_| SealError::WrongKey)?;
         String::from_utf8(plain.to_vec()).map_err(|_| SealError::WrongKey)
+    }
+}
+
+impl Seal {
+    /// Whether all that is sealed in a value can be read with this key.
+    pub fn reads(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => self.unseal(text).is_ok(),
+            Value::Array(items) => items.iter().all(|item| self.reads(item)),
+            Value::Object(fields) => fields.values().all(|field| self.reads(field)),
+            _ => true,
+        }
     }
 }
 

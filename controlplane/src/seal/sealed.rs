@@ -109,6 +109,10 @@ impl Store for Sealed {
         self.plain(self.below.since(after, most).await?)
     }
 
+    fn setbacks(&self) -> u64 {
+        self.below.setbacks()
+    }
+
     fn newest(&self) -> watch::Receiver<Revision> {
         self.below.newest()
     }

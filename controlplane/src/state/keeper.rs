@@ -50,6 +50,7 @@ pub struct Keeper {
 impl Keeper {
     /// Reads the store and starts the keeper's task on the present runtime.
     pub async fn start(store: Arc<dyn Store>, validator: Arc<dyn Validator>, clock: Clock) -> Result<Keeper, StoreError> {
+        let setbacks = store.setbacks();
         let state = super::task::load(&*store, 0).await?;
         let board = Arc::new(Board {
             published: Arc::new(Published::new(state)),
@@ -57,7 +58,7 @@ impl Keeper {
             trouble: ArcSwap::default(),
         });
         let (commands, queue) = mpsc::channel(QUEUE);
-        let core = Core::new(store.clone(), validator, clock, board.clone());
+        let core = Core::new(store.clone(), validator, clock, board.clone(), setbacks);
         tokio::spawn(core.run(queue));
         Ok(Keeper { commands, board, store })
     }

@@ -21,6 +21,11 @@ const PAGE: usize = 1_000;
 /// Times that a change is planned anew because others write at the same time.
 const AGAIN: usize = 50;
 
+/// Of these, how many without a pause, and how long it is.
+const QUICK: usize = 5;
+/// See [`QUICK`].
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// Before what others wrote is read again when it could not be.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -59,6 +64,8 @@ pub(super) struct Core {
     sources: Sources,
     /// The newest revision, whoever wrote it.
     newest: watch::Receiver<Revision>,
+    /// How often the store had been set back when it was read last.
+    setbacks: u64,
     /// A write failed in a way that leaves open whether it was stored.
     doubtful: bool,
     /// The store did not answer.
@@ -78,9 +85,16 @@ pub(super) async fn load(store: &dyn Store, generation: u64) -> Result<State, St
 }
 
 impl Core {
-    pub(super) fn new(store: Arc<dyn Store>, validator: Arc<dyn Validator>, clock: Clock, board: Arc<Board>) -> Core {
+    /// `setbacks` is how often the store had been set back before it was read.
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        validator: Arc<dyn Validator>,
+        clock: Clock,
+        board: Arc<Board>,
+        setbacks: u64,
+    ) -> Core {
         let newest = store.newest();
-        Core { store, validator, clock, board, sources: Sources::default(), newest, doubtful: false, away: false }
+        Core { store, validator, clock, board, sources: Sources::default(), newest, setbacks, doubtful: false, away: false }
     }
 
     /// Works until the last handle is gone. Who asked may have gone away before the answer; what was done stands.
@@ -126,7 +140,8 @@ impl Core {
         loop {
             let known = self.board.published.state().revision;
             let mut newest = self.newest.clone();
-            let written = async { newest.wait_for(|newest| *newest > known).await.is_ok() };
+            let differs = |newest: &Revision| *newest != known || self.store.setbacks() != self.setbacks;
+            let written = async { newest.wait_for(differs).await.is_ok() };
             tokio::select! {
                 biased;
                 command = queue.recv() => return command,
@@ -146,7 +161,11 @@ impl Core {
     async fn follow(&mut self) -> Result<(), StoreError> {
         loop {
             let before = self.board.published.state();
-            if *self.newest.borrow() <= before.revision {
+            let newest = *self.newest.borrow();
+            if newest < before.revision || self.store.setbacks() != self.setbacks {
+                return self.reload().await;
+            }
+            if newest == before.revision {
                 return Ok(());
             }
             let versions = match self.store.since(before.revision, PAGE).await {
@@ -183,6 +202,7 @@ impl Core {
 
     /// Carries out what waits together: each is judged upon those before it, and all are made durable at once.
     async fn fulfil(&mut self, mut wishes: VecDeque<Wish>) {
+        let mut in_vain = 0;
         while !wishes.is_empty() {
             let mut base = match self.settle().await {
                 Ok(()) => self.board.published.state(),
@@ -217,7 +237,18 @@ impl Core {
                     }
                 }
             }
+            if in_vain == AGAIN {
+                for wish in asked.drain(..).chain(wishes.drain(..)) {
+                    let _ = wish.reply.send(Err(Refused::Store(StoreError::Behind { found: *self.newest.borrow() })));
+                }
+                return;
+            }
+            let tried = !judged.is_empty();
             let answers = self.store(judged).await;
+            in_vain = if tried && answers.is_empty() { in_vain + 1 } else { 0 };
+            if in_vain > QUICK {
+                tokio::time::sleep(PAUSE).await;
+            }
             for wish in asked.split_off(answers.len().min(asked.len())).into_iter().rev() {
                 wishes.push_front(wish);
             }
@@ -336,14 +367,19 @@ impl Core {
 
     /// Reads everything anew.
     async fn reload(&mut self) -> Result<(), StoreError> {
-        let before = self.board.published.state();
+        let (before, setbacks) = (self.board.published.state(), self.store.setbacks());
         let mut state = load(&*self.store, before.generation + 1).await?;
+        let is_other = std::mem::replace(&mut self.setbacks, setbacks) != setbacks || state.revision < before.revision;
         self.doubtful = false;
+        if is_other {
+            let (known, found) = (before.revision, state.revision);
+            tracing::warn!(known, found, "the configuration is what the store holds now that it was set back");
+        }
         if std::mem::take(&mut self.away) {
             tracing::info!("the store answers again");
             self.board.trouble.store(Arc::new(None));
         }
-        if state.revision != before.revision {
+        if is_other || state.revision != before.revision {
             for (key, stored) in before.all().filter(|(key, _)| key.provider().is_some()) {
                 state.set(&key, Some(stored.clone()));
             }

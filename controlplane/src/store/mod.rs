@@ -184,6 +184,11 @@ pub trait Store: Send + Sync {
     async fn since(&self, after: Revision, most: usize) -> Result<Vec<Version>, StoreError>;
     /// The newest revision that this store has heard of, whoever wrote it.
     fn newest(&self) -> tokio::sync::watch::Receiver<Revision>;
+    /// How often the history turned out to be another one than it was: the store was set back to an older state, and what was known of it has to be
+    /// read anew. Who listens to [`Store::newest`] is told whenever this grows.
+    fn setbacks(&self) -> u64 {
+        0
+    }
     /// Forgets revisions that are neither among the newest `keep_revisions` nor younger than `keep_ms`, and returns
     /// the oldest that [`Store::at`] still answers. What exists now is never forgotten, however old.
     async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError>;

@@ -4,6 +4,7 @@
 mod crowd;
 mod door;
 mod peer;
+mod several;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +12,7 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ use tonic::transport::{Channel, Endpoint};
 
 pub use door::{Connection, Incoming, Speaks, Turned, accept};
 pub use peer::{Peer, PeerIdentity};
+
+use several::{Beside, Several};
 
 /// Until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,44 +77,7 @@ enum Way {
     Unix(Arc<Path>),
     Memory(mpsc::Sender<DuplexStream>),
     Any(Arc<Several>),
-}
-
-/// Several ways, of which one is enough.
-#[derive(Debug)]
-struct Several {
-    ways: Vec<Connector>,
-    last: Mutex<(fastrand::Rng, Option<usize>)>,
-}
-
-impl Several {
-    /// Nothing can fail while this is held, so that it is never half changed.
-    fn last(&self) -> MutexGuard<'_, (fastrand::Rng, Option<usize>)> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// In which order the ways are tried: by chance, so that a fleet spreads, and the one that was taken last at the end, for it was lost.
-    fn order(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.ways.len()).collect();
-        let (dice, last) = &mut *self.last();
-        dice.shuffle(&mut order);
-        if let Some(at) = last.and_then(|last| order.iter().position(|way| *way == last)) {
-            let lost = order.remove(at);
-            order.push(lost);
-        }
-        order
-    }
-
-    async fn connect(&self) -> Result<Channel, LinkError> {
-        let mut result = Err(bad(""));
-        for at in self.order() {
-            result = Box::pin(self.ways[at].connect()).await;
-            if result.is_ok() {
-                self.last().1 = Some(at);
-                break;
-            }
-        }
-        result
-    }
+    Beside(Arc<Beside>),
 }
 
 /// A way over TLS.
@@ -172,8 +138,27 @@ impl Connector {
             last => {
                 ways.extend(last);
                 let endpoint = tune(Endpoint::from_static("http://any"));
-                Connector { way: Way::Any(Arc::new(Several { ways, last: Mutex::new((dice, None)) })), endpoint }
+                Connector { way: Way::Any(Arc::new(Several::new(ways, dice))), endpoint }
             }
+        }
+    }
+
+    /// To the same control planes, for what goes beside another connection of this connector: it begins where that one went last, and moves nobody.
+    #[must_use]
+    pub fn beside(&self) -> Connector {
+        match &self.way {
+            Way::Any(several) => {
+                Connector { way: Way::Beside(Arc::new(Beside::new(several.clone()))), endpoint: self.endpoint.clone() }
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// Ready when the last connection of this connector, which was made [`Connector::beside`] another one, goes to another control plane than that one by now.
+    pub async fn strayed(&self) {
+        match &self.way {
+            Way::Beside(beside) => beside.strayed().await,
+            _ => std::future::pending().await,
         }
     }
 
@@ -187,6 +172,7 @@ impl Connector {
     pub async fn connect(&self) -> Result<Channel, LinkError> {
         let connected = match &self.way {
             Way::Any(several) => return several.connect().await,
+            Way::Beside(beside) => return beside.connect().await,
             Way::Tcp => self.endpoint.connect().await,
             Way::Tls(way) => {
                 let way = way.clone();

@@ -29,7 +29,7 @@ async fn of_several_control_planes_another_one_is_taken_after_each_connection() 
     let mut last = None;
     for _ in 0..20 {
         connector.connect().await.unwrap();
-        let now = several.last().1;
+        let now = several.last();
         assert!(now != last);
         last = now;
         taken.extend(now);
@@ -39,10 +39,34 @@ async fn of_several_control_planes_another_one_is_taken_after_each_connection() 
     drop(listeners);
     for _ in 0..5 {
         connector.connect().await.unwrap();
-        assert_eq!(several.last().1, Some(1), "those that are gone are passed over at once");
+        assert_eq!(several.last(), Some(1), "those that are gone are passed over at once");
     }
     drop(only);
     assert!(matches!(connector.connect().await, Err(LinkError::Connect { .. })));
+}
+
+#[tokio::test]
+async fn what_goes_beside_a_connection_goes_where_that_one_goes() {
+    let (mut listeners, mut ways) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        ways.push(Connector::tcp(&listener.local_addr().unwrap().to_string()).unwrap());
+        listeners.push(listener);
+    }
+    let connector = Connector::any(ways, fastrand::Rng::with_seed(7));
+    let beside = connector.beside();
+    let strayed = || tokio::time::timeout(Duration::from_millis(20), beside.strayed());
+    beside.connect().await.unwrap();
+    assert!(strayed().await.is_err(), "there is nothing to be beside of");
+    for round in 0..10 {
+        connector.connect().await.unwrap();
+        let Way::Any(several) = &connector.way else { panic!("{connector:?}") };
+        let last = several.last();
+        assert!(round == 0 || strayed().await.is_ok(), "the other one has moved");
+        beside.connect().await.unwrap();
+        assert!(strayed().await.is_err(), "they are together");
+        assert_eq!(several.last(), last, "and nobody was moved by that");
+    }
 }
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);

@@ -11,7 +11,7 @@ use heddle_proto::envoy::config::core::v3::Node;
 use heddle_proto::envoy::service::discovery::v3 as wire;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic::codegen::{Body, StdError, http};
 use tonic::server::NamedService;
@@ -44,6 +44,9 @@ pub type Gate = Arc<dyn Fn(&Peer, &mut NodeInfo) -> Result<(), Status> + Send + 
 /// Nodes (`host:port`) with whom agents begin to gossip.
 pub type Seeds = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
+/// Grows when all streams are to end, so that nodes go to another control plane where there is one; those that come after that are served.
+pub type Elsewhere = watch::Receiver<u64>;
+
 /// The aggregated discovery service. See the [module](super) for how to run it.
 pub struct AdsService {
     shared: Shared,
@@ -58,7 +61,15 @@ impl AdsService {
         let work = Work::new();
         let ours = Scene::new(feed, work.clone(), drain.clone());
         AdsService {
-            shared: Shared { ours, envoy: Arc::default(), work, registry, entrance: Arc::new(Entrance::new()), drain },
+            shared: Shared {
+                ours,
+                envoy: Arc::default(),
+                work,
+                registry,
+                entrance: Arc::new(Entrance::new()),
+                elsewhere: watch::Sender::new(0).subscribe(),
+                drain,
+            },
             gate: None,
             seeds: None,
         }
@@ -72,6 +83,12 @@ impl AdsService {
     /// The same, which tells every node that opens a stream with whom to begin to gossip.
     pub fn seeding(self, seeds: Seeds) -> AdsService {
         AdsService { seeds: Some(seeds), ..self }
+    }
+
+    /// The same, whose streams end when nodes are sent elsewhere.
+    pub fn sending(mut self, elsewhere: Elsewhere) -> AdsService {
+        self.shared.elsewhere = elsewhere;
+        self
     }
 
     /// The service, to be added to a gRPC server.

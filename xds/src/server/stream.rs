@@ -14,7 +14,7 @@ use tonic::{Status, Streaming};
 use super::body::Packet;
 use super::memo::Memo;
 use super::pace::{self, Entrance, Work};
-use super::service::Gate;
+use super::service::{Elsewhere, Gate};
 use super::stage::{House, Seat, Stage};
 use super::{Machine, NodeRegistry};
 use crate::dialect::envoy::encode;
@@ -30,6 +30,9 @@ const FIRST_REQUEST: Duration = Duration::from_secs(15);
 const LAST_WORD: Duration = Duration::from_secs(5);
 /// The part of what is left of a certificate's life in which its stream ends, at random, so that those who joined together do not come back together.
 const LAST_PART: f64 = 0.1;
+
+/// Within which time the streams end that are sent elsewhere, at random, so that nodes do not all come at once where they go.
+const SPREAD: Duration = Duration::from_secs(3);
 
 /// A machine that speaks a dialect over gRPC.
 pub(super) trait Speak: Machine + Sized {
@@ -57,6 +60,7 @@ pub(super) struct Shared {
     pub(super) work: Work,
     pub(super) registry: Arc<NodeRegistry>,
     pub(super) entrance: Arc<Entrance>,
+    pub(super) elsewhere: Elsewhere,
     pub(super) drain: DrainWatch,
 }
 
@@ -109,6 +113,7 @@ async fn converse<M: Speak>(
 ) -> Result<(), Status> {
     let good_until = gate.as_ref().and_then(|(_, peer)| peer.good_until());
     let mut stale = pin!(after(life(good_until, clock::wall(), fastrand::f64())?));
+    let mut sent = pin!(sent(shared.elsewhere.clone(), fastrand::f64()));
     let Some((node, types, request)) = introduced::<M>(gate, &mut inbound).await? else { return Ok(()) };
     let mut drain = shared.drain.clone();
     if !entered(shared, &mut drain, out).await? {
@@ -154,10 +159,24 @@ async fn converse<M: Speak>(
                 presence.expect_back();
                 return Err(Status::unavailable("the certificate of this connection is about to expire; connect anew"));
             }
+            () = sent.as_mut() => {
+                presence.expect_back();
+                return Err(Status::unavailable("this control plane is cut off from its store; connect to another one"));
+            }
             () = drain.draining() => return Err(stopping()),
             () = out.closed() => return Ok(()),
         }
     }
+}
+
+/// Ready when this stream is to end because nodes are sent elsewhere, where `roll`, between zero and one, says.
+async fn sent(mut elsewhere: Elsewhere, roll: f64) {
+    elsewhere.mark_unchanged();
+    if elsewhere.changed().await.is_err() {
+        // Nobody sends anybody anywhere.
+        std::future::pending::<()>().await;
+    }
+    sleep(SPREAD.mul_f64(roll)).await;
 }
 
 /// Hears who speaks, and lets them in. `None` when nobody has said anything.

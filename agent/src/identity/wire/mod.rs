@@ -99,7 +99,11 @@ async fn stream(connector: &Connector, held: &Held, stats: &Stats, node: &str) -
         Err(status) => return status.to_string(),
     };
     loop {
-        let response = match responses.message().await {
+        let response = tokio::select! {
+            response = responses.message() => response,
+            () = connector.strayed() => return "discovery goes to another control plane by now".to_owned(),
+        };
+        let response = match response {
             Ok(Some(response)) => response,
             Ok(None) => return "the control plane has ended the stream".to_owned(),
             Err(status) => return status.to_string(),

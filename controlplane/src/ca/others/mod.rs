@@ -18,12 +18,13 @@ pub(super) use reports::{Report, Reports};
 impl Authority {
     /// Writes roots and rotation down, unless another control plane has changed them since.
     pub(super) async fn write_state(&self, rotation: &Rotation, mut writes: Vec<RecordWrite>) -> Result<(), CaError> {
-        let (before, state) = (self.0.written.lock().clone(), self.state(rotation)?);
+        let (before, number) = self.0.written.lock().clone();
+        let state = self.state(rotation, number + 1)?;
         let RecordWrite::Set(_, now) = &state else { return Err(CaError::Damaged("roots have no form".into())) };
         let now = now.clone();
         writes.extend([stored::same_state(before), state]);
         self.write(writes, None).await?;
-        *self.0.written.lock() = Some(now);
+        *self.0.written.lock() = (Some(now), number + 1);
         Ok(())
     }
 
@@ -45,8 +46,8 @@ impl Authority {
                 told = news.recv() => told,
                 () = drain.draining() => return,
             };
-            let all = match told {
-                Ok(told) if !told.is_empty() => told.to_vec(),
+            let (is_all, all) = match told {
+                Ok(told) if !told.is_empty() => (false, told.to_vec()),
                 Err(RecvError::Closed) => return,
                 // Some of it was missed.
                 Ok(_) | Err(RecvError::Lagged(_)) => {
@@ -55,28 +56,41 @@ impl Authority {
                         () = drain.draining() => return,
                     };
                     self.forget_others(&all);
-                    all.into_iter().map(|(key, value)| (key, Some(value))).collect()
+                    (true, all.into_iter().map(|(key, value)| (key, Some(value))).collect())
                 }
             };
             for (key, value) in all {
-                if let Err(error) = self.heard(&key, value.as_deref()) {
+                if let Err(error) = self.heard(&key, value.as_deref(), is_all) {
                     tracing::error!(%error, key, "what another control plane did to the authority cannot be taken over");
                 }
             }
         }
     }
 
-    /// Takes over what another control plane wrote. What this one wrote comes back too, and is nothing new.
+    /// Takes over what another control plane wrote. What this one wrote comes back too, and is nothing new. News may be older than what was read since;
+    /// what `is_read` just now is what there is, also when that is older than what was known: then the store was set back.
     ///
     /// # Errors
     /// The record makes no sense, or its key is sealed with another key.
-    pub(super) fn heard(&self, key: &str, value: Option<&[u8]>) -> Result<(), CaError> {
-        if stored::is_state(key) && self.0.written.lock().as_deref() == value {
-            return Ok(());
-        }
+    pub(super) fn heard(&self, key: &str, value: Option<&[u8]>, is_read: bool) -> Result<(), CaError> {
+        let known = {
+            let written = self.0.written.lock();
+            if stored::is_state(key) && written.0.as_deref() == value {
+                return Ok(());
+            }
+            written.1
+        };
         match stored::said(key, value).map_err(CaError::Damaged)? {
             None => {}
+            // A control plane of an older version writes no number.
+            Some(Said::State(state)) if state.number < known && state.number > 0 && !is_read => {}
             Some(Said::State(state)) => {
+                if state.number < known {
+                    tracing::error!(
+                        "the authority is an older one than it was: the store was set back. Identities that a root has signed which it does not know are \
+                         refused until they are renewed"
+                    );
+                }
                 let (rotation, roots, issuers) = before(&self.0.settings, Some(&state), &self.0.seal)?;
                 let mut book = self.0.book.lock();
                 // The operator's key is in no store.
@@ -85,7 +99,7 @@ impl Authority {
                 book.rotation = rotation.unwrap_or_else(|| book.rotation.clone());
                 book.roots = roots;
                 drop(book);
-                *self.0.written.lock() = value.map(<[u8]>::to_vec);
+                *self.0.written.lock() = (value.map(<[u8]>::to_vec), state.number);
                 self.publish();
             }
             Some(Said::Token(token)) => self.0.book.lock().tokens.put(*token),

@@ -9,11 +9,14 @@ use tokio::sync::watch;
 
 use crate::ca::authority::Authority;
 use crate::ca::error::CaError;
+use crate::ca::holders::Holder;
 use crate::ca::rotation::{Holding, Phase};
 use crate::ca::stored;
 
 /// Nodes that a report names; behind more than these nothing else is decided.
 const NAMED: usize = 50;
+/// Guests that a report names: nodes whose two streams lie at different control planes, which are few and soon none.
+const GUESTS: usize = 2_000;
 /// How long a control plane that is not there any more is waited for, in milliseconds: its nodes have that long to connect elsewhere.
 const ABSENCE: u64 = 60_000;
 
@@ -33,6 +36,9 @@ pub(in crate::ca) struct Report {
     roots: BTreeSet<String>,
     /// Nodes of its own that have not confirmed that.
     behind: BTreeSet<String>,
+    /// Nodes that have confirmed it to this one although their configuration comes from another: it is that one's to know.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    guests: BTreeSet<String>,
 }
 
 /// What the others say, and since when some of them are not there.
@@ -58,6 +64,12 @@ impl Reports {
                 self.absent.remove(&name);
             }
         }
+    }
+
+    /// Nodes that have confirmed these roots to other control planes.
+    fn confirmed(&self, roots: &BTreeSet<String>) -> BTreeSet<&str> {
+        let same = self.of.values().filter(|report| report.roots == *roots);
+        same.flat_map(|report| &report.guests).map(String::as_str).collect()
     }
 
     /// Nodes of others that do not hold these roots, and others of which that is not known.
@@ -109,12 +121,16 @@ impl Authority {
         let version = self.0.trusted.borrow().version.to_string();
         let lacks = |holding: &Holding| holding.version.as_deref() != Some(version.as_str());
         let behind = self.own_holdings(expected).into_iter().filter(lacks).map(|holding| holding.node).take(NAMED).collect();
+        let expected: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
+        let guest = |holder: &Holder| holder.version == version && !expected.contains(holder.node.as_str());
+        let guests = self.holders().list().into_iter().filter(guest).map(|holder| holder.node).take(GUESTS).collect();
         let report = {
             let book = self.0.book.lock();
             if book.rotation.phase == Phase::Steady {
                 return Ok(());
             }
-            let report = Report { roots: book.rotation.roots.iter().map(|root| root.fingerprint.clone()).collect(), behind };
+            let roots = book.rotation.roots.iter().map(|root| root.fingerprint.clone()).collect();
+            let report = Report { roots, behind, guests };
             if book.reports.own.as_ref() == Some(&report) {
                 return Ok(());
             }
@@ -124,6 +140,15 @@ impl Authority {
         self.write(vec![write], None).await?;
         self.0.book.lock().reports.own = Some(report);
         Ok(())
+    }
+
+    /// Of nodes that are connected here without being told bundles here, those that have not confirmed the present roots to another control plane either.
+    pub(in crate::ca) fn without_guests_of_others(&self, mut absent: Vec<String>) -> Vec<String> {
+        let book = self.0.book.lock();
+        let roots = book.rotation.roots.iter().map(|root| root.fingerprint.clone()).collect();
+        let confirmed = book.reports.confirmed(&roots);
+        absent.retain(|node| !confirmed.contains(node.as_str()));
+        absent
     }
 
     /// Nodes of other control planes that have to be waited for.

@@ -2,7 +2,7 @@
 
 use super::*;
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use tokio::sync::{broadcast, watch};
 
@@ -113,16 +113,93 @@ async fn a_root_signs_only_once_the_nodes_of_all_control_planes_hold_it() {
     assert!(matches!(all[0].overview(&[]).phase, Phase::Retiring { .. }));
 }
 
+#[tokio::test]
+async fn a_node_whose_streams_lie_at_two_control_planes_is_waited_for_no_longer_than_it_takes() {
+    let (cluster, now_ms) = (Cluster::of(1), Arc::new(AtomicU64::new(START)));
+    let all = several(&cluster, 2, &now_ms).await;
+    let there = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+    let (_sender, present) = watch::channel(Some(there));
+    for (authority, name) in all.iter().zip(["a", "b"]) {
+        authority.among(Fellows { name: name.into(), present: present.clone() });
+    }
+    // A hundred nodes have their configuration from one and their bundles from the other.
+    let nodes: Vec<String> = (0..100).map(|n| format!("n{n}")).collect();
+    let holder = |node: &String| Holder { node: node.clone(), spiffe_id: String::new(), version: String::new() };
+    let seats: Vec<_> = nodes.iter().map(|node| all[1].holders().enter(holder(node)).unwrap()).collect();
+    all[0].rotate().await.unwrap();
+    let version = |authority: &Authority| authority.trusted().borrow().version.clone();
+    until("the rotation everywhere", || version(&all[0]) == version(&all[1])).await;
+    now_ms.fetch_add(400_000, Ordering::SeqCst);
+    let goes_on = async || {
+        for _ in 0..3 {
+            all[1].report(&[]).await.unwrap();
+            all[0].report(&nodes).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        all[0].advance(&nodes).await.unwrap();
+        matches!(all[0].overview(&nodes).phase, Phase::Retiring { .. })
+    };
+    let held = version(&all[1]);
+    seats.iter().skip(1).for_each(|seat| seat.holds(&held));
+    assert!(!goes_on().await, "one of them has not confirmed it anywhere");
+    let waits = all[0].overview(&nodes).waits;
+    assert!(waits.iter().all(|wait| matches!(wait, Wait::Node { holding, .. } if holding.node == "n0")), "{waits:?}");
+    seats[0].holds(&held);
+    for _ in 0..100 {
+        if goes_on().await {
+            return;
+        }
+    }
+    panic!("it waits for nodes that have confirmed: {:?}", all[0].overview(&nodes).waits);
+}
+
+#[tokio::test]
+async fn a_rotation_that_could_not_be_written_leaves_no_key_behind_and_old_news_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock: Clock = Arc::new(|| START);
+    let inner = Embedded::open(folder.path(), clock.clone()).unwrap();
+    let sulky =
+        Arc::new(Sulky { inner, news: broadcast::Sender::new(8), refusals: AtomicUsize::new(0), full: AtomicBool::new(false) });
+    let seal = Arc::new(Seal::new(&[7; 32]).unwrap());
+    let settings = IdentitySettings::default();
+    let one = Authority::open(settings, sulky.clone(), seal, clock.clone(), fastrand::Rng::with_seed(7)).await.unwrap();
+    let state = async || {
+        let all = sulky.inner.records().await.unwrap();
+        all.into_iter().find(|(key, _)| key == "authority/state").unwrap()
+    };
+    let (key, before) = state().await;
+    sulky.full.store(true, Ordering::SeqCst);
+    assert!(one.rotate().await.is_err());
+    assert_eq!((one.0.book.lock().issuers.len(), one.0.book.lock().roots.len()), (1, 1));
+    sulky.full.store(false, Ordering::SeqCst);
+    one.rotate().await.unwrap();
+    let version = one.trusted().borrow().version.clone();
+    // News of before, which were still on their way.
+    one.heard(&key, Some(&before), false).unwrap();
+    assert_eq!(one.trusted().borrow().version, version);
+    let (_, after) = state().await;
+    one.heard(&key, Some(&after), false).unwrap();
+    one.interfere(true).await.unwrap();
+    // A store that was set back counts all the same.
+    one.heard(&key, Some(&after), true).unwrap();
+    assert_eq!(one.trusted().borrow().version, version);
+}
+
 /// Records that others write without a word, and that cannot be read at first.
 struct Sulky {
     inner: Embedded,
     news: broadcast::Sender<News>,
     refusals: AtomicUsize,
+    /// Nothing can be written.
+    full: AtomicBool,
 }
 
 #[async_trait::async_trait]
 impl Records for Sulky {
     async fn record(&self, writes: Vec<RecordWrite>, journal: Vec<Append>) -> Result<(), StoreError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(StoreError::Full("no room".into()));
+        }
         self.inner.record(writes, journal).await
     }
 
@@ -145,7 +222,8 @@ async fn what_was_missed_is_read_until_it_can_be_read() {
     let folder = tempfile::tempdir().unwrap();
     let clock: Clock = Arc::new(|| START);
     let inner = Embedded::open(folder.path(), clock.clone()).unwrap();
-    let sulky = Arc::new(Sulky { inner, news: broadcast::Sender::new(8), refusals: AtomicUsize::new(0) });
+    let sulky =
+        Arc::new(Sulky { inner, news: broadcast::Sender::new(8), refusals: AtomicUsize::new(0), full: AtomicBool::new(false) });
     let open = || {
         let seal = Arc::new(Seal::new(&[7; 32]).unwrap());
         Authority::open(IdentitySettings::default(), sulky.clone(), seal, clock.clone(), fastrand::Rng::with_seed(7))

@@ -10,6 +10,7 @@ use heddle_proto::heddle::identity::v1 as api;
 use heddle_proto::heddle::identity::v1::identity_service_server::{IdentityService as Calls, IdentityServiceServer};
 use heddle_proto::heddle::identity::v1::sign_request;
 use heddle_xds::link::Peer;
+use heddle_xds::server::Elsewhere;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -26,13 +27,19 @@ pub struct IdentityService {
     authority: Authority,
     /// Those who watch without a certificate are turned away.
     strict: bool,
+    elsewhere: Option<Elsewhere>,
     drain: DrainWatch,
 }
 
 impl IdentityService {
-    /// The service. If it is `strict`, bundles are told only to those who have a certificate; to sign, a token is enough. When the drain begins, watches end.
-    pub fn new(authority: Authority, strict: bool, drain: DrainWatch) -> IdentityService {
-        IdentityService { authority, strict, drain }
+    /// The service. If it is `strict`, bundles are told only to those who have a certificate; to sign, a token is enough. When the drain begins, and
+    /// when nodes are sent `elsewhere`, watches end.
+    pub fn new(authority: Authority, strict: bool, elsewhere: Option<Elsewhere>, drain: DrainWatch) -> IdentityService {
+        IdentityService { authority, strict, elsewhere, drain }
+    }
+
+    fn ends(&self) -> watch::Ends {
+        watch::Ends { elsewhere: self.elsewhere.clone(), drain: self.drain.clone() }
     }
 
     /// For a tonic server, with its limits set.
@@ -113,6 +120,6 @@ impl Calls for IdentityService {
             return Err(Status::unauthenticated("bundles are told to those who have a certificate; join first"));
         }
         let id = peer.id().map(ToString::to_string).unwrap_or_default();
-        Ok(Response::new(watch::start(self.authority.clone(), id, request.into_inner(), self.drain.clone())))
+        Ok(Response::new(watch::start(self.authority.clone(), id, request.into_inner(), self.ends())))
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use heddle_node::drain::DrainWatch;
 use heddle_proto::heddle::identity::v1 as api;
+use heddle_xds::server::Elsewhere;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,16 +24,41 @@ const MAX_TEXT: usize = 128;
 
 type Responses = Pin<Box<dyn Stream<Item = Result<api::WatchBundlesResponse, Status>> + Send>>;
 
+/// When streams end that nobody else ends.
+pub(super) struct Ends {
+    pub(super) elsewhere: Option<Elsewhere>,
+    pub(super) drain: DrainWatch,
+}
+
+impl Ends {
+    /// Ready, with the reason, when a stream is to end.
+    async fn come(&mut self) -> Status {
+        let sent = async {
+            if let Some(elsewhere) = &mut self.elsewhere
+                && elsewhere.changed().await.is_ok()
+            {
+                return;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = sent => Status::unavailable("this control plane is cut off from its store; connect to another one"),
+            () = self.drain.draining() => Status::unavailable("the control plane is stopping"),
+        }
+    }
+}
+
 /// Begins a stream.
 pub(super) fn start(
     authority: Authority,
     id: String,
     requests: Streaming<api::WatchBundlesRequest>,
-    drain: DrainWatch,
+    mut ends: Ends,
 ) -> Responses {
+    ends.elsewhere.iter_mut().for_each(Elsewhere::mark_unchanged);
     let (sender, receiver) = mpsc::channel(OUTBOX);
     tokio::spawn(async move {
-        if let Err(status) = converse(authority, id, requests, &sender, drain).await {
+        if let Err(status) = converse(authority, id, requests, &sender, ends).await {
             // Whoever is gone does not get to know.
             let _ = sender.send(Err(status)).await;
         }
@@ -45,7 +71,7 @@ async fn converse(
     id: String,
     mut requests: Streaming<api::WatchBundlesRequest>,
     sender: &mpsc::Sender<Result<api::WatchBundlesResponse, Status>>,
-    mut drain: DrainWatch,
+    mut ends: Ends,
 ) -> Result<(), Status> {
     let first = timeout(FIRST, requests.message()).await.map_err(|_| Status::deadline_exceeded("no request came in time"))??;
     let Some(first) = first else { return Ok(()) };
@@ -67,7 +93,7 @@ async fn converse(
                 Some(request) => seat.holds(&short(request.held_version)),
                 None => return Ok(()),
             },
-            () = drain.draining() => return Err(Status::unavailable("the control plane is stopping")),
+            why = ends.come() => return Err(why),
             () = sender.closed() => return Ok(()),
         }
     }

@@ -1,6 +1,7 @@
 //! Writing revisions: judged upon what is known, carried out when `head` is still what it was then. Whether a transaction whose answer was lost was carried
 //! out is read, never guessed: it is repeated with the same condition until it is, or until somebody else has moved `head`, and then the log says who.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use heddle_node::clock;
@@ -12,7 +13,7 @@ use super::client::{Trouble, keep, put, put_for, unchanged};
 use super::layout::{Entry, FORMAT, Head, MOST_PARTS, PART, json};
 use super::mirror::Planned;
 use super::read::Ends;
-use crate::store::{Committed, Revision, StoreError, Txn};
+use crate::store::{Committed, Revision, Store, StoreError, Txn};
 
 /// How long a write is tried: longer than members need to choose another leader.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,8 +33,9 @@ impl Etcd {
         let patience = if self.is_away() { IMPATIENCE } else { PATIENCE };
         let deadline = clock::now() + patience;
         let mut committed = Committed::default();
+        let setbacks = self.setbacks();
         while committed.failed.is_none() && committed.revisions.len() < txns.len() {
-            match self.some(&txns[committed.revisions.len()..], deadline).await {
+            match self.some(&txns[committed.revisions.len()..], (deadline, setbacks)).await {
                 Ok(planned) => {
                     committed.revisions.extend(planned.revisions);
                     committed.failed = planned.failed;
@@ -46,10 +48,15 @@ impl Etcd {
     }
 
     /// Carries out as many transactions as can be written together.
-    async fn some(&self, txns: &[Txn], deadline: Instant) -> Result<Planned, StoreError> {
+    async fn some(&self, txns: &[Txn], (deadline, setbacks): (Instant, u64)) -> Result<Planned, StoreError> {
         let (token, now_ms) = (token()?, (self.clock)());
         let mut checked = false;
         loop {
+            if self.setbacks() != setbacks {
+                // They were planned upon a history that is not this one.
+                let failed = Some(StoreError::Behind { found: *self.newest.borrow() });
+                return Ok(Planned { failed, ..Planned::default() });
+            }
             if self.mirror.lock().is_none() {
                 self.again(deadline, self.catch_up().await.map(drop)).await?;
                 continue;
@@ -122,7 +129,7 @@ impl Etcd {
         let mut newest = 0;
         if let Some(mirror) = &mut *self.mirror.lock() {
             for (revision, entry) in entries {
-                mirror.learn(*revision, &entry.clone().versions(*revision)?);
+                mirror.learn(*revision, &entry.token, &entry.clone().versions(*revision)?);
             }
             mirror.head = modified;
             newest = mirror.revision;
@@ -155,23 +162,28 @@ impl Etcd {
 
     /// Learns what others have written; gives the revisions and their tokens. The caller holds the turn.
     pub(super) async fn catch_up(&self) -> Result<Vec<(Revision, String)>, StoreError> {
-        let ends = self.ends().await?;
-        let known = self.mirror.lock().as_ref().map(|mirror| mirror.revision);
-        let Some(known) = known.filter(|known| *known <= ends.newest() && *known + 1 >= ends.floor.revision) else {
-            let (_, mirror, _) = self.replay(None).await?;
-            let newest = mirror.revision;
-            *self.mirror.lock() = Some(mirror);
-            self.tell(newest);
-            return Ok(vec![(newest, String::new())]);
-        };
+        let known = self.mirror.lock().as_ref().map(|mirror| (mirror.revision, mirror.token.clone()));
+        let Some((known, token)) = known else { return self.read_anew().await };
+        let (ends, found) = self.ends_and(known).await?;
+        self.still_there(known, &ends)?;
+        let logged = known > 0 && known >= ends.floor.revision;
+        if known > ends.newest() || (logged && found != Some(token)) {
+            let told = self.read_anew().await?;
+            self.set_back(known);
+            return Ok(told);
+        }
+        if known + 1 < ends.floor.revision {
+            return self.read_anew().await;
+        }
         let seen = self.entries_after(known, &ends).await?;
         let mut told = Vec::with_capacity(seen.len());
         {
             let mut mirror = self.mirror.lock();
             if let Some(mirror) = &mut *mirror {
                 for (revision, entry) in seen {
-                    told.push((revision, entry.token.clone()));
-                    mirror.learn(revision, &entry.versions(revision)?);
+                    let token = entry.token.clone();
+                    mirror.learn(revision, &token, &entry.versions(revision)?);
+                    told.push((revision, token));
                 }
                 mirror.head = ends.head.as_ref().map_or(0, |(_, modified)| *modified);
                 if ends.floor.revision > mirror.floor {
@@ -181,6 +193,48 @@ impl Etcd {
         }
         self.tell(ends.newest());
         Ok(told)
+    }
+
+    /// Reads everything from the floor on; the caller holds the turn.
+    async fn read_anew(&self) -> Result<Vec<(Revision, String)>, StoreError> {
+        let (_, mirror, _) = self.replay(None).await?;
+        let newest = mirror.revision;
+        *self.mirror.lock() = Some(mirror);
+        self.tell(newest);
+        Ok(vec![(newest, String::new())])
+    }
+
+    /// Whether there is a store where revision `known` was: an empty cluster in its place is one that was lost, or is being restored, and not the wish that
+    /// all agents forget everything.
+    fn still_there(&self, known: Revision, ends: &Ends) -> Result<(), StoreError> {
+        let lost = known > 0 && ends.head.is_none();
+        let why = || {
+            format!(
+                "the store on etcd is empty where revision {known} was: it was lost, or is being restored. Nothing is written until it is back; what was \
+                 known is served from memory. Restore it (heddle store restore), or restart all control planes to begin with an empty store"
+            )
+        };
+        if self.lost.swap(lost, Ordering::Relaxed) != lost {
+            if lost {
+                tracing::error!("{}", why());
+            } else {
+                tracing::warn!("the store on etcd is there again");
+            }
+        }
+        if lost { Err(StoreError::Unusable(why())) } else { Ok(()) }
+    }
+
+    /// What was known is not the history any more. Everybody is told; the caller holds the turn.
+    fn set_back(&self, known: Revision) {
+        let found = *self.newest.borrow();
+        tracing::error!(
+            known,
+            found,
+            "the store on etcd was set back: its history is another one than it was. Everything is read anew, and what was written after the state that it \
+             was set back to is lost"
+        );
+        self.setbacks.fetch_add(1, Ordering::Relaxed);
+        self.newest.send_replace(found);
     }
 
     /// All entries after a revision, up to the head.

@@ -124,6 +124,9 @@ pub(super) struct RecordHead {
     /// Entries of the journal of what was refused.
     pub(super) refused: u64,
     pub(super) token: String,
+    /// Beginnings of the tokens of the writes before it, the newest last: whoever got no answer finds here whether its write was carried out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) recent: Vec<String>,
 }
 
 /// What one revision wrote.

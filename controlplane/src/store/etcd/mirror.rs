@@ -29,6 +29,8 @@ pub(super) struct Mirror {
     pub(super) floor: Revision,
     /// Etcd's revision that wrote `head`; 0: there is none yet.
     pub(super) head: i64,
+    /// Of the transaction that wrote the newest revision: by it a history is known again.
+    pub(super) token: String,
     versions: BTreeMap<Key, Vec<Mark>>,
     /// When each revision from the floor on was written.
     times: BTreeMap<Revision, u64>,
@@ -57,7 +59,7 @@ impl Mirror {
     }
 
     /// Takes over what a revision wrote.
-    pub(super) fn learn(&mut self, revision: Revision, versions: &[Version]) {
+    pub(super) fn learn(&mut self, revision: Revision, token: &str, versions: &[Version]) {
         for version in versions {
             self.note(version.key.clone(), revision, version.created, version.value.is_some());
         }
@@ -65,6 +67,7 @@ impl Mirror {
             self.times.insert(revision, first.time_ms);
         }
         self.revision = revision;
+        token.clone_into(&mut self.token);
     }
 
     fn note(&mut self, key: Key, revision: Revision, created: Revision, exists: bool) {

@@ -17,7 +17,7 @@ pub(super) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -53,6 +53,10 @@ pub struct Etcd {
     news: broadcast::Sender<News>,
     /// The last write found nobody.
     away: AtomicBool,
+    /// There is nothing where there was a store.
+    lost: AtomicBool,
+    /// See [`Store::setbacks`].
+    setbacks: AtomicU64,
     /// Leases that are held, by name.
     held: Mutex<BTreeMap<String, i64>>,
 }
@@ -73,6 +77,8 @@ impl Etcd {
             newest: watch::Sender::new(0),
             news: broadcast::Sender::new(NEWS),
             away: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+            setbacks: AtomicU64::new(0),
             held: Mutex::new(BTreeMap::new()),
         });
         {
@@ -91,13 +97,9 @@ impl Etcd {
         Etcd::open(settings, clock, fastrand::Rng::new()).await
     }
 
-    /// Tells everybody of the newest revision.
+    /// Tells everybody of the newest revision; the caller holds the turn, so that what it has read is not older than what was told.
     fn tell(&self, revision: Revision) {
-        self.newest.send_if_modified(|newest| {
-            let newer = *newest < revision;
-            *newest = revision.max(*newest);
-            newer
-        });
+        self.newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
     }
 
     fn is_away(&self) -> bool {
@@ -126,6 +128,7 @@ impl Store for Etcd {
 
     async fn load(&self) -> Result<(Revision, Vec<Version>), StoreError> {
         let _turn = self.turn.lock().await;
+        self.catch_up().await?;
         let (_, mirror, replay) = self.replay(None).await?;
         let revision = mirror.revision;
         *self.mirror.lock() = Some(mirror);
@@ -152,6 +155,10 @@ impl Store for Etcd {
 
     fn newest(&self) -> watch::Receiver<Revision> {
         self.newest.subscribe()
+    }
+
+    fn setbacks(&self) -> u64 {
+        self.setbacks.load(Ordering::Relaxed)
     }
 
     async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError> {

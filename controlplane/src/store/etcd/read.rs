@@ -43,6 +43,19 @@ impl Etcd {
         ends(self.client.txn(asked).await.map_err(Trouble::into_error)?)
     }
 
+    /// The same, and by which transaction a revision was written, when it is in the log.
+    pub(super) async fn ends_and(&self, revision: Revision) -> Result<(Ends, Option<String>), StoreError> {
+        let keys = [self.keys.head(), self.keys.floor(), self.keys.log(revision)];
+        let success = keys.iter().map(|key| reading(get(key))).collect();
+        let asked = TxnRequest { success, ..TxnRequest::default() };
+        let answer = self.client.txn(asked).await.map_err(Trouble::into_error)?;
+        let at = answer.header.as_ref().map_or(0, |header| header.revision);
+        let (logged, found): (Vec<KeyValue>, Vec<KeyValue>) =
+            ranges(answer).into_iter().partition(|kv| kv.key == keys[2].as_bytes());
+        let token = logged.first().map(|kv| form::<Entry>(&kv.key, &kv.value)).transpose()?.map(|entry| entry.token);
+        Ok((gathered(at, found.into_iter())?, token))
+    }
+
     /// Entries of the log from `from` to `to`, both included, `limit` at most, with their parts, as they were at etcd's revision `at` (0: now).
     pub(super) async fn entries(
         &self,
@@ -155,8 +168,9 @@ impl Etcd {
                         "revision {next} is missing; restore the store on etcd from a backup"
                     )));
                 }
+                let token = entry.token.clone();
                 let versions = entry.versions(revision)?;
-                mirror.learn(revision, &versions);
+                mirror.learn(revision, &token, &versions);
                 replay.apply(versions);
                 next += 1;
             }

@@ -78,7 +78,7 @@ impl Restore for Etcd {
         let head = Head { format: FORMAT, revision: archive.newest, token: token.clone() };
         let success = vec![
             put(&self.keys.floor(), json(&Floor { revision: archive.floor, parts })?),
-            put(&self.keys.record_head(), json(&RecordHead { journal, done, refused, token })?),
+            put(&self.keys.record_head(), json(&RecordHead { journal, done, refused, token, recent: Vec::new() })?),
             put(&self.keys.head(), json(&head)?),
         ];
         if !self.when(vec![unchanged(&self.keys.head(), 0)], success).await? {

@@ -11,6 +11,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{Etcd, EtcdSettings, EtcdTls};
+use crate::model::{Fault, Key};
+use crate::state::{Intent, Keeper, Options, Refused, State, Validator};
 use crate::store::conformance::{Hands, delete, put, route};
 use crate::store::{
     Append, Clock, Compare, Hold, Leases, RecordWrite, Records, Restore, Ring, Store, StoreError, Txn, Watch, fitting,
@@ -83,6 +85,24 @@ impl Cluster {
         }
     }
 
+    /// Keeps a member's data of this moment for [`Cluster::set_back`].
+    fn keep(&mut self, at: usize) {
+        self.kill(at);
+        let (now, then) = (self.folder.path().join(format!("m{at}")), self.folder.path().join(format!("then{at}")));
+        let copied = Command::new("cp").arg("-r").args([now, then]).status().unwrap();
+        assert!(copied.success());
+        self.start(at);
+    }
+
+    /// Gives a member the data that it had at [`Cluster::keep`], as somebody does who restores an old backup of etcd itself.
+    fn set_back(&mut self, at: usize) {
+        self.kill(at);
+        let (now, then) = (self.folder.path().join(format!("m{at}")), self.folder.path().join(format!("then{at}")));
+        std::fs::remove_dir_all(&now).unwrap();
+        std::fs::rename(then, now).unwrap();
+        self.start(at);
+    }
+
     pub(crate) fn settings(&self, prefix: &str) -> EtcdSettings {
         let endpoints = self.members.iter().map(|member| format!("http://127.0.0.1:{}", member.client)).collect();
         EtcdSettings { endpoints, prefix: prefix.into(), login: None, tls: EtcdTls::default() }
@@ -147,6 +167,98 @@ async fn two_writers_share_one_dense_history() {
     assert!(matches!(refused, Err(StoreError::Conflict { found: Some(_), expected: None, .. })));
 }
 
+/// Anything goes.
+struct Lenient;
+
+impl Validator for Lenient {
+    fn check(&self, _: &State, _: &[Key]) -> Vec<(Key, Fault)> {
+        Vec::new()
+    }
+}
+
+async fn keeper(store: &Arc<Etcd>) -> Keeper {
+    Keeper::start(store.clone(), Arc::new(Lenient), clock()).await.unwrap()
+}
+
+/// Waits until it is so; a busy machine may take its time.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..1_500 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{what} did not come");
+}
+
+async fn apply(keeper: &Keeper, id: &str, n: u64) -> u64 {
+    for _ in 0..20 {
+        match keeper.apply(vec![Intent::put(route(id), json!({ "n": n }))], Options::by("ops")).await {
+            Ok(applied) => return applied.revision,
+            Err(Refused::Store(StoreError::Away(_))) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("it was never taken");
+}
+
+#[tokio::test]
+async fn etcd_that_was_set_back_is_noticed_and_read_anew() {
+    let mut cluster = Cluster::of(1);
+    let store = cluster.store("/p/", clock()).await;
+    let keeper = keeper(&store).await;
+    for n in 1..=3 {
+        assert_eq!(apply(&keeper, "early", n).await, n);
+    }
+    cluster.keep(0);
+    for n in 4..=6 {
+        assert_eq!(apply(&keeper, "late", n).await, n);
+    }
+    let (before, mut heard) = keeper.subscribe();
+    cluster.set_back(0);
+    until("the older state", || keeper.state().revision == 3).await;
+    let state = keeper.state();
+    assert!(state.get(&route("late")).is_none() && state.get(&route("early")).is_some());
+    assert!(state.generation > before.generation, "whoever follows sees something new");
+    assert_eq!(heard.next().await.keys, None, "anything may be different");
+    assert_eq!(apply(&keeper, "after", 1).await, 4);
+    assert_eq!(store.load().await.unwrap().1.len(), 2);
+}
+
+#[tokio::test]
+async fn a_store_that_was_replaced_is_noticed_whatever_its_revision_and_an_empty_one_is_not_believed() {
+    let cluster = Cluster::of(1);
+    let (store, tool) = (cluster.store("/p/", clock()).await, cluster.store("/p/", clock()).await);
+    let keeper = keeper(&store).await;
+    apply(&keeper, "first", 1).await;
+    let archive = tool.archive().await.unwrap();
+    for n in 2..=4 {
+        apply(&keeper, "mine", n).await;
+    }
+    tool.clear().await.unwrap();
+    let refused = loop {
+        // A write that was on its way may still find the store.
+        match keeper.apply(vec![Intent::put(route("no"), json!({}))], Options::by("ops")).await {
+            Err(Refused::Store(StoreError::Away(_))) => {}
+            other => break other.unwrap_err().to_string(),
+        }
+    };
+    assert!(refused.contains("is empty where revision 4 was"), "{refused}");
+    assert!(keeper.state().get(&route("mine")).is_some(), "what was known stays");
+    let record = store.record(vec![RecordWrite::Set("k".into(), vec![])], vec![]).await;
+    assert!(record.is_err() && tool.records().await.unwrap().is_empty(), "and nothing is put where a backup is being restored");
+    // Another history that is as long.
+    tool.restore(archive).await.unwrap();
+    for n in 2..=4 {
+        write(&tool, "theirs", n).await.unwrap();
+    }
+    until("the other history", || keeper.state().get(&route("theirs")).is_some()).await;
+    assert!(keeper.state().get(&route("mine")).is_none());
+    until("all of it", || keeper.state().revision == 4).await;
+    assert_eq!(apply(&keeper, "after", 1).await, 5);
+    assert!(store.record(vec![RecordWrite::Set("k".into(), vec![])], vec![]).await.is_ok());
+}
+
 #[tokio::test]
 async fn what_is_larger_than_a_request_of_etcd_is_written_whole() {
     let cluster = Cluster::of(1);
@@ -200,6 +312,23 @@ async fn records_are_raised_required_and_journalled_across_writers() {
         heard.extend(news.recv().await.unwrap().iter().cloned());
     }
     assert!(heard.iter().any(|(key, value)| key == "n" && value.as_deref() == Some(&5u64.to_be_bytes()[..])));
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_is_found_although_others_have_written_since() {
+    let cluster = Cluster::of(1);
+    let (one, two) = (cluster.store("/p/", clock()).await, cluster.store("/p/", clock()).await);
+    let take = [RecordWrite::Require("right".into(), None), RecordWrite::Set("right".into(), b"one".to_vec())];
+    let mine = super::commit::token().unwrap();
+    assert!(one.try_group(&take, &[append(Ring::Done, b"taken")], &mine).await.unwrap());
+    // Nobody heard the answer; others write, and then it is tried again.
+    for n in 0..60u8 {
+        two.record(vec![RecordWrite::Set("other".into(), vec![n])], vec![]).await.unwrap();
+    }
+    assert!(one.try_group(&take, &[append(Ring::Done, b"taken")], &mine).await.unwrap(), "it was carried out");
+    assert_eq!(one.journal(Ring::Done, None, 9).await.unwrap().len(), 1, "and is not carried out twice");
+    let another = super::commit::token().unwrap();
+    assert!(matches!(one.try_group(&take, &[], &another).await, Err(StoreError::Changed(_))));
 }
 
 #[tokio::test]
