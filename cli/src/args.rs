@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use identity::{CaArgs, CaCommand, TokenArgs, TokenCommand};
 pub use node::{EndpointsArgs, MembersArgs, MeshArgs, MeshCommand, Shape};
-pub use store::{StoreArgs, StoreCommand};
+pub use store::{Over, StoreArgs, StoreCommand};
 
 /// Gateway fleet and service mesh in one binary.
 #[derive(Debug, Parser)]

@@ -2,16 +2,19 @@
 //! resource.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use heddle_controlplane::store::{Archive, Clock, Embedded, Etcd, EtcdSettings, Restore};
+use heddle_controlplane::store::{Archive, Clock, Embedded, Etcd, EtcdSettings, Restore, StoreError};
 use heddle_node::clock;
 
-use crate::args::StoreCommand;
+use crate::args::{Over, StoreCommand};
 use crate::configuration;
+
+/// Names that are tried for a draft.
+const TRIES: usize = 8;
 
 /// Where a store is.
 enum Place {
@@ -26,15 +29,15 @@ enum Place {
 pub async fn run(command: StoreCommand) -> Result<String, String> {
     match command {
         StoreCommand::Backup { file, from } => backup(&file, &Place::of(&from)?).await,
-        StoreCommand::Restore { file, to, force } => {
+        StoreCommand::Restore { file, to, over } => {
             let input = File::open(&file).map_err(|error| format!("{}: {error}", file.display()))?;
             let archive = Archive::read(&mut BufReader::new(input));
             let archive = archive.map_err(|why| format!("{}: {why}; nothing was changed", file.display()))?;
-            restore(archive, &Place::of(&to)?, force).await
+            restore(archive, &Place::of(&to)?, over).await
         }
-        StoreCommand::Migrate { from, to, force } => {
+        StoreCommand::Migrate { from, to, over } => {
             let archive = read(&*Place::of(&from)?.open(false).await?).await?;
-            let mut text = restore(archive, &Place::of(&to)?, force).await?;
+            let mut text = restore(archive, &Place::of(&to)?, over).await?;
             text.push_str("copy secrets.key from the old data directory to that of each control plane of the new store\n");
             Ok(text)
         }
@@ -62,42 +65,46 @@ impl Place {
 
     /// Opens it; a file is made only when it may be `new`.
     async fn open(&self, new: bool) -> Result<Arc<dyn Restore>, String> {
-        let clock: Clock = Arc::new(clock::unix_ms);
         match self {
             Place::Embedded(folder) => {
+                let clock: Clock = Arc::new(clock::unix_ms);
                 let file = Embedded::file(folder);
                 if !new && !file.exists() {
                     return Err(format!("{}: there is no store", file.display()));
                 }
                 Ok(Arc::new(Embedded::open(folder, clock).map_err(|error| error.to_string())?))
             }
-            Place::Etcd(settings) => {
-                let opened = Etcd::look(settings, clock).await;
-                Ok(opened.map_err(|error| error.to_string())?)
-            }
+            Place::Etcd(settings) => Ok(look(settings)?),
         }
     }
 
-    /// Takes what is there out of the way.
-    async fn clear(&self) -> Result<(), String> {
+    /// Puts an archive there; what is there already is kept beside it, or on etcd replaced once the new one was found whole.
+    async fn put(&self, archive: Archive, Over { force, running }: Over) -> Result<(), String> {
+        let told = |error: StoreError| format!("{}: {error}", self.shown());
         match self {
             Place::Embedded(folder) => {
                 let file = Embedded::file(folder);
-                if !file.exists() {
-                    return Ok(());
+                if force && file.exists() {
+                    // Opening it shows that nobody uses it.
+                    drop(self.open(false).await?);
+                    let beside = file.with_extension(format!("redb.{}", clock::unix_ms()));
+                    std::fs::rename(&file, &beside).map_err(|error| format!("{}: {error}", file.display()))?;
                 }
-                // Opening it shows that nobody uses it.
-                drop(self.open(false).await?);
-                let beside = file.with_extension(format!("redb.{}", clock::unix_ms()));
-                std::fs::rename(&file, &beside).map_err(|error| format!("{}: {error}", file.display()))
+                self.open(true).await?.restore(archive).await.map_err(told)
             }
             Place::Etcd(settings) => {
-                let clock: Clock = Arc::new(clock::unix_ms);
-                let store = Etcd::look(settings, clock).await.map_err(|error| error.to_string())?;
-                store.clear().await.map_err(|error| error.to_string())
+                let store = look(settings)?;
+                if !running {
+                    store.nobody_runs().await.map_err(told)?;
+                }
+                if force { store.replace(archive).await.map_err(told) } else { store.restore(archive).await.map_err(told) }
             }
         }
     }
+}
+
+fn look(settings: &EtcdSettings) -> Result<Arc<Etcd>, String> {
+    Etcd::look(settings, Arc::new(clock::unix_ms), 0).map_err(|error| error.to_string())
 }
 
 async fn read(store: &dyn Restore) -> Result<Archive, String> {
@@ -110,23 +117,49 @@ async fn backup(file: &Path, from: &Place) -> Result<String, String> {
         return Err(format!("{} is there already; nothing was written", file.display()));
     }
     let archive = read(&*from.open(false).await?).await?;
-    let draft = file.with_extension("part");
-    let out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(fault)?;
-    let mut out = BufWriter::new(out);
-    let digest = archive.write(&mut out).map_err(fault)?;
-    out.flush().map_err(fault)?;
-    out.get_ref().sync_all().map_err(fault)?;
-    std::fs::rename(&draft, file).map_err(fault)?;
+    let (draft, out) = drafted(file).map_err(fault)?;
+    let written = write(&archive, out).and_then(|digest| keep(&draft, file).map(|()| digest));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&draft);
+    }
+    let digest = written.map_err(fault)?;
     Ok(told("backed up", &archive, &digest, &file.display().to_string()))
 }
 
-async fn restore(archive: Archive, to: &Place, force: bool) -> Result<String, String> {
-    let digest = archive.digest().map_err(|error| error.to_string())?;
-    if force {
-        to.clear().await?;
+/// A file beside `file` that nobody else has, and its name.
+fn drafted(file: &Path) -> std::io::Result<(PathBuf, File)> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    for number in 0..TRIES {
+        let draft = file.with_file_name(format!(".{name}.{}.{number}.part", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => return made.map(|made| (draft, made)),
+        }
     }
-    let store = to.open(true).await?;
-    store.restore(archive.clone()).await.map_err(|error| format!("{}: {error}", to.shown()))?;
+    Err(std::io::Error::other("there is no free name for a file beside it"))
+}
+
+fn write(archive: &Archive, out: File) -> std::io::Result<String> {
+    let mut out = BufWriter::new(out);
+    let digest = archive.write(&mut out)?;
+    out.flush()?;
+    out.get_ref().sync_all()?;
+    Ok(digest)
+}
+
+/// Gives a draft its name. A link, unlike a rename, replaces nothing that was put there meanwhile; some file systems have none.
+fn keep(draft: &Path, file: &Path) -> std::io::Result<()> {
+    match std::fs::hard_link(draft, file) {
+        Ok(()) => std::fs::remove_file(draft),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(error),
+        Err(_) => std::fs::rename(draft, file),
+    }
+}
+
+async fn restore(archive: Archive, to: &Place, over: Over) -> Result<String, String> {
+    let digest = archive.digest().map_err(|error| error.to_string())?;
+    to.put(archive.clone(), over).await?;
+    let store = to.open(false).await?;
     let found = read(&*store).await?.digest().map_err(|error| error.to_string())?;
     if found != digest {
         return Err(format!("{} holds something else than was written ({found}, not {digest}); do not use it", to.shown()));
@@ -156,16 +189,20 @@ mod tests {
         let file = two.path().join("backup.json");
         let records = vec![("x".to_owned(), vec![1])];
         let archive = Archive { newest: 0, records, ..Archive::default() };
-        restore(archive, &Place::of(one.path()).unwrap(), false).await.unwrap();
+        restore(archive, &Place::of(one.path()).unwrap(), Over::default()).await.unwrap();
         let from = || one.path().to_owned();
+        let neighbour = two.path().join("backup.part");
+        std::fs::write(&neighbour, "not ours").unwrap();
         let told = run(StoreCommand::Backup { file: file.clone(), from: from() }).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&neighbour).unwrap(), "not ours");
+        assert_eq!(std::fs::read_dir(two.path()).unwrap().count(), 2, "no draft is left");
         assert!(told.contains("1 records") && told.contains("sha256 "), "{told}");
         assert!(run(StoreCommand::Backup { file: file.clone(), from: from() }).await.unwrap_err().contains("is there already"));
-        let again = |force| StoreCommand::Restore { file: file.clone(), to: from(), force };
+        let again = |force| StoreCommand::Restore { file: file.clone(), to: from(), over: Over { force, running: false } };
         assert!(run(again(false)).await.unwrap_err().contains("is not empty; nothing was changed"));
         assert!(run(again(true)).await.unwrap().contains("restored"));
         assert_eq!(std::fs::read_dir(one.path()).unwrap().count(), 2, "what was replaced is kept");
-        let migrate = StoreCommand::Migrate { from: from(), to: two.path().to_owned(), force: false };
+        let migrate = StoreCommand::Migrate { from: from(), to: two.path().to_owned(), over: Over::default() };
         assert!(run(migrate).await.unwrap().contains("secrets.key"));
         std::fs::write(&file, std::fs::read_to_string(&file).unwrap().replace("AQ==", "Ag==")).unwrap();
         assert!(run(again(true)).await.unwrap_err().contains("changed or damaged"));

@@ -110,6 +110,30 @@ impl Etcd {
         }
     }
 
+    /// Where clients reach a member.
+    pub fn address(&self, at: usize) -> SocketAddr {
+        self.members[at].client
+    }
+
+    /// Keeps a member's data of this moment for [`Etcd::set_back`].
+    pub fn keep(&mut self, at: usize) {
+        self.kill(at);
+        let (now, then) = (self.place.path(&format!("m{at}")), self.place.path(&format!("then{at}")));
+        assert!(Command::new("cp").arg("-r").args([now, then]).status().is_ok_and(|status| status.success()));
+        self.start(at);
+        self.wait(at);
+    }
+
+    /// Gives a member the data that it had then, as whoever restores an old backup of etcd itself.
+    pub fn set_back(&mut self, at: usize) {
+        self.kill(at);
+        let (now, then) = (self.place.path(&format!("m{at}")), self.place.path(&format!("then{at}")));
+        std::fs::remove_dir_all(&now).expect("the data");
+        std::fs::rename(then, now).expect("the data of then");
+        self.start(at);
+        self.wait(at);
+    }
+
     /// Freezes a member (`STOP`) or lets it go on (`CONT`).
     pub fn signal(&self, at: usize, name: &str) {
         if let Some(process) = &self.members[at].process {

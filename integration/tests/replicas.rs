@@ -8,7 +8,7 @@ use heddle_integration::etcd::Etcd;
 use heddle_integration::load::{Load, Tally};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
-use heddle_integration::replicas::{Agents, Replicas, Writer};
+use heddle_integration::replicas::{Agents, Relay, Replicas, Writer};
 use serde_json::json;
 
 /// Agents that come back at once; `--example returning` does the same with a thousand.
@@ -100,6 +100,79 @@ fn without_a_majority_writes_are_refused_clearly_and_traffic_goes_on() {
         let status = || plane.ask("GET", "/status", b"").ok().filter(|answer| answer.json()["store"]["writable"] == json!(true));
         until("the store to be writable", status);
     }
+    unharmed(load.stop());
+}
+
+#[test]
+fn etcd_may_be_set_back_while_control_planes_run() {
+    let nginx = Nginx::saying("up");
+    let mut replicas = Replicas::beside(Etcd::of(1), 2);
+    replicas.route("kept", nginx.address);
+    let load = Load::start(replicas.http, "/kept", 2);
+    replicas.etcd.keep(0);
+    for id in ["late", "later"] {
+        let body = json!({ "uri": format!("/{id}"), "upstream": { "nodes": { nginx.address.to_string(): 1 } } });
+        let put = || replicas.planes[0].put(&format!("/routes/{id}"), &body).ok().filter(|answer| answer.status == 201);
+        until("the route to be taken", put);
+        replicas.planes[1].until_has(&format!("/routes/{id}"));
+    }
+    until("it", || client::get(replicas.http, "/later").ok().filter(|answer| answer.status == 200));
+    replicas.etcd.set_back(0);
+    for plane in &replicas.planes {
+        plane.until_lacks("/routes/later");
+        plane.until_lacks("/routes/late");
+        plane.until_has("/routes/kept");
+    }
+    until("the gateway to follow", || client::get(replicas.http, "/late").ok().filter(|answer| answer.status == 404));
+    for at in 0..2 {
+        let id = format!("after{at}");
+        let body = json!({ "uri": format!("/{id}"), "upstream": { "nodes": { nginx.address.to_string(): 1 } } });
+        let put =
+            || replicas.planes[at].put(&format!("/routes/{id}"), &body).ok().filter(|answer| matches!(answer.status, 200 | 201));
+        until("writes to be taken again", put);
+        replicas.planes[1 - at].until_has(&format!("/routes/{id}"));
+    }
+    unharmed(load.stop());
+}
+
+#[test]
+fn a_control_plane_that_is_cut_off_from_etcd_sends_its_agents_on_and_serves_those_that_find_no_other() {
+    let nginx = Nginx::saying("up");
+    let etcd = Etcd::of(1);
+    let relay = Relay::to(etcd.address(0));
+    let ways = [format!("endpoints: [ \"http://{}\" ]", relay.address), etcd.settings()];
+    let mut replicas = Replicas::reaching(etcd, &ways);
+    replicas.route("kept", nginx.address);
+    let load = Load::start(replicas.http, "/kept", 2);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (count, begun) = (20, Instant::now());
+        let agents = Agents::start(count, &replicas.addresses());
+        agents.all(true).await.unwrap();
+        assert!(replicas.spread().iter().all(|there| *there > 0), "{:?}", replicas.spread());
+        relay.cut();
+        let cut = Instant::now();
+        let all_at = async |at: usize| {
+            while replicas.spread()[at] < count + 1 {
+                assert!(begun.elapsed() < Duration::from_secs(150), "{:?}", replicas.spread());
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        all_at(1).await;
+        println!("all agents are at the other control plane {:?} after one was cut off", cut.elapsed());
+        agents.all(true).await.unwrap();
+    });
+    // There is no other one any more.
+    replicas.planes[1].process.kill();
+    replicas.wait_alone();
+    replicas.wait_connected();
+    assert_eq!(replicas.planes[0].connected(), 1, "it is served from memory");
+    relay.mend();
+    replicas.start_again(1);
+    let body = json!({ "uri": "/back", "upstream": { "nodes": { nginx.address.to_string(): 1 } } });
+    let put = || replicas.planes[0].put("/routes/back", &body).ok().filter(|answer| matches!(answer.status, 200 | 201));
+    until("writes to be taken again", put);
+    until("the gateway to hear of it", || client::get(replicas.http, "/back").ok().filter(|answer| answer.status == 200));
     unharmed(load.stop());
 }
 
@@ -200,6 +273,10 @@ fn a_store_is_backed_up_while_it_is_written_and_moves_with_its_history() {
     let moved = replicas.store(&["migrate", "--from", "cp0.yaml", "--to", "moved"]).unwrap();
     assert_eq!(hash(&moved), last, "nothing was lost on the way");
     assert!(replicas.store(&["restore", "early.backup", "--to", "cp0.yaml"]).unwrap_err().contains("is not empty"));
+    replicas.start_again(0);
+    let refused = replicas.store(&["restore", "early.backup", "--to", "cp0.yaml", "--force"]).unwrap_err();
+    assert!(refused.contains("control planes run beside this store") && refused.contains("nothing was changed"), "{refused}");
+    replicas.planes[0].process.kill();
     replicas.store(&["restore", "early.backup", "--to", "cp0.yaml", "--force"]).unwrap();
     let back = replicas.store(&["migrate", "--from", "moved", "--to", "cp0.yaml", "--force"]).unwrap();
     assert_eq!(hash(&back), last);

@@ -8,7 +8,8 @@ use clap::{Args, Subcommand};
 #[derive(Debug, Args)]
 #[command(
     after_help = "A store is named by the heddle.yaml of its control plane, or, when it is a file, by its data directory. \
-A file must not be in use; on etcd, take a backup whenever you like, but restore and migrate while no control plane runs.\n\
+A file must not be in use; on etcd, take a backup whenever you like, but restore and migrate while no control plane runs: \
+that is looked at, and refused.\n\
 Secrets stay sealed: keep secrets.key of the data directory beside the backup."
 )]
 pub struct StoreArgs {
@@ -35,9 +36,8 @@ pub enum StoreCommand {
         /// Whose store: a heddle.yaml or a data directory
         #[arg(long, value_name = "STORE", default_value = "heddle.yaml")]
         to: PathBuf,
-        /// Replace what is there; a file is kept beside the new one
-        #[arg(long)]
-        force: bool,
+        #[command(flatten)]
+        over: Over,
     },
     /// Copy a store, with its history, into another one that is empty
     Migrate {
@@ -47,8 +47,18 @@ pub enum StoreCommand {
         /// Into whose store
         #[arg(long, value_name = "STORE")]
         to: PathBuf,
-        /// Replace what is there; a file is kept beside the new one
-        #[arg(long)]
-        force: bool,
+        #[command(flatten)]
+        over: Over,
     },
+}
+
+/// What a restore may go over.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Over {
+    /// Replace what is there; a file is kept beside the new one
+    #[arg(long)]
+    pub force: bool,
+    /// Restore on etcd although control planes run beside it: they read everything anew, and what they write meanwhile is lost
+    #[arg(long)]
+    pub running: bool,
 }

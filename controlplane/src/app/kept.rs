@@ -21,14 +21,12 @@ use crate::ca::Fellows;
 use crate::leader::Leader;
 use crate::seal::Seal;
 use crate::settings::StoreSettings;
-use crate::store::{Clock, Embedded, Etcd, Hold, Leases, News, RecordWrite, Records, Store, StoreError, read_again};
+use crate::store::{Clock, Embedded, Etcd, Hold, Leases, News, PRESENT, RecordWrite, Records, Store, StoreError, read_again};
 
 /// The file below `data_dir` that says that a control plane is using it.
 const LOCK_FILE: &str = "controlplane.lock";
 /// Random bytes of a name.
 const NAME_BYTES: usize = 6;
-/// Rights that say who is there begin with this.
-const PRESENT: &str = "replica/";
 /// How long a control plane that says nothing counts as present.
 const PRESENCE: Duration = Duration::from_secs(10);
 /// A control plane whose last word is this long ago is cut off: others count it as gone, and its nodes have what is left of a minute to go to them.
@@ -112,6 +110,10 @@ impl Kept {
             }
         };
         let leader = Leader::campaign(store.clone(), name.to_string(), drain.clone(), dice);
+        if let Some(every) = etcd.compact {
+            let leads = leader.clone();
+            tokio::spawn(store.clone().forget_every(every, move || leads.leads(), drain.clone()));
+        }
         let among = Some(Among { name, leases: store.clone(), present: watch::Sender::new(None), lock });
         let early = Mutex::new((0..LISTENERS).filter_map(|_| store.news()).collect());
         Ok(Kept { store: store.clone(), records: store, leader, among, early })
@@ -120,6 +122,12 @@ impl Kept {
     /// What others write from before the store was read; `None` where nobody else can write.
     pub(super) fn news(&self) -> Option<Receiver<News>> {
         self.early.lock().pop().or_else(|| self.records.news())
+    }
+
+    /// Says that this control plane is there, where there are several, and tells what the others do; see [`Among::follow`].
+    pub(super) fn others(&self, cut: &CutOff, nodes: &Arc<NodeRegistry>, drain: &DrainWatch) -> Option<mpsc::Receiver<Heard>> {
+        let among = self.among.as_ref()?;
+        Some(among.follow((self.records.clone(), self.news()), (cut.clone(), nodes.clone()), drain))
     }
 
     /// Whether all that the store has sealed can be read.
@@ -165,7 +173,7 @@ impl Kept {
 impl Among {
     /// Says that this control plane is there, and tells what the others do, until the drain begins. `cut` is told when it cannot be said, and `nodes` are
     /// those that are connected.
-    pub(super) fn follow(
+    fn follow(
         &self,
         (records, heard): (Arc<dyn Records>, Option<Receiver<News>>),
         (cut, nodes): (CutOff, Arc<NodeRegistry>),
@@ -283,6 +291,49 @@ mod tests {
         vec![RecordWrite::Set(key.into(), body.to_vec())]
     }
 
+    /// Rights that can be out of reach.
+    #[derive(Default)]
+    struct Far(std::sync::atomic::AtomicBool);
+
+    #[async_trait::async_trait]
+    impl Leases for Far {
+        async fn hold(&self, _: &str, _: &str, _: Duration) -> Result<Hold, StoreError> {
+            if self.0.load(std::sync::atomic::Ordering::SeqCst) { Err(StoreError::Away("far".into())) } else { Ok(Hold::Ours) }
+        }
+        async fn held(&self, _: &str) -> Result<Vec<String>, StoreError> {
+            Ok(vec!["one".into()])
+        }
+        async fn release(&self, _: &str) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_see_the_store_for_long_sends_its_nodes_on() {
+        let (folder, (_completion, drain)) = (tempfile::tempdir().unwrap(), heddle_node::drain::pair());
+        let far = Arc::new(Far::default());
+        let lock = Arc::new(taken(folder.path()).unwrap());
+        let among = Among { name: "one".into(), leases: far.clone(), present: watch::Sender::new(None), lock };
+        let (sender, mut told) = mpsc::channel(100);
+        let cut = CutOff::new();
+        let streams = cut.elsewhere();
+        tokio::spawn(presence(among, sender, (cut.clone(), Arc::new(NodeRegistry::new())), drain));
+        assert!(matches!(told.recv().await, Some(Heard::Present(_))));
+        let is_far = |is: bool| far.0.store(is, std::sync::atomic::Ordering::SeqCst);
+        is_far(true);
+        tokio::time::sleep(CUT_OFF / 2).await;
+        is_far(false);
+        tokio::time::sleep(EVERY * 2).await;
+        assert!(!streams.has_changed().unwrap(), "a short while does not matter");
+        is_far(true);
+        tokio::time::sleep(CUT_OFF + EVERY * 2).await;
+        assert!(streams.has_changed().unwrap());
+        assert!(cut.admit(&"new".into()).is_err() && cut.admit(&"new".into()).is_ok());
+        is_far(false);
+        tokio::time::sleep(EVERY * 2).await;
+        assert!(cut.admit(&"another".into()).is_ok(), "it sees its store again");
+    }
+
     #[tokio::test]
     async fn nothing_is_missed_between_reading_and_listening() {
         let (cluster, folder, (_completion, drain)) = (Cluster::of(1), tempfile::tempdir().unwrap(), heddle_node::drain::pair());
@@ -302,9 +353,7 @@ mod tests {
         kept.records.records().await.unwrap();
         other.record(set("between", b""), vec![]).await.unwrap();
         hears("between").await;
-        let among = kept.among.as_ref().unwrap();
-        let nodes = Arc::new(NodeRegistry::new());
-        let mut told = among.follow((kept.records.clone(), kept.news()), (CutOff::new(), nodes), &drain);
+        let mut told = kept.others(&CutOff::new(), &Arc::new(NodeRegistry::new()), &drain).unwrap();
         loop {
             match told.recv().await.unwrap() {
                 Heard::News(news) if news.iter().any(|(key, _)| key == "between") => return,

@@ -8,6 +8,7 @@ mod keys;
 mod metrics;
 mod nodes;
 mod translation;
+mod views;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
 use crate::access::Keys;
-use crate::ca::CaError;
+use crate::ca::{CaError, Fellows};
 use crate::discovery::Watchers;
 use crate::grpc::{AdminService, AuthorityService, Explainer};
 use crate::mesh::Mesh;
@@ -49,6 +50,7 @@ use identities::Identities;
 use kept::Kept;
 pub use keys::GeneratedKey;
 use translation::{Known, Translation};
+use views::{Comparing, Shown};
 
 /// The file below `data_dir` with the key that encrypts secrets in the store.
 const SEAL_FILE: &str = "secrets.key";
@@ -211,14 +213,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         keeper: keeper.clone(),
         catalog: catalog.clone(),
         registry: registry.clone(),
-        known: Known {
-            mesh: mesh.clone(),
-            records: kept.records.clone(),
-            others: kept
-                .among
-                .as_ref()
-                .map(|among| among.follow((kept.records.clone(), kept.news()), (cut.clone(), registry.clone()), &drain)),
-        },
+        known: Known { mesh: mesh.clone(), records: kept.records.clone(), others: kept.others(&cut, &registry, &drain) },
         seeds: seeds(membership.clone()),
         identities,
         consul,
@@ -228,11 +223,25 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     tokio::spawn(discovery.serve(first, readiness.guard("first reports of the providers"), within, xds, (service, operators)));
     let nodes: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || nodes::json(&registry));
     let mesh = Arc::new(move || mesh.lock().shown(clock::unix_ms()));
+    let differences = compared(&kept, &keeper, &drain);
+    let differences = Arc::new(move || differences.json());
     let members = Arc::new(move || membership::json(&membership.fleet(), clock::unix_ms()));
-    let api =
-        rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, members, mesh, metrics, clock };
+    let settings = rest::Settings::default();
+    let api = rest::Admin { keeper, catalog, seal, keys, settings, nodes, members, mesh, differences, metrics, clock };
     tokio::spawn(rest::serve(admin, api, drain));
     Ok(running)
+}
+
+/// Compares what providers say here with what they say to other control planes; what differs is shown.
+fn compared(kept: &Kept, keeper: &Keeper, drain: &DrainWatch) -> Shown {
+    let shown = Shown::default();
+    if let Some(among) = &kept.among {
+        let Fellows { name, present } = among.fellows();
+        let (keeper, records, news) = (keeper.clone(), kept.records.clone(), kept.records.news());
+        let comparing = Comparing { name, keeper, records, news, present, leader: kept.leader.clone(), shown: shown.clone() };
+        tokio::spawn(comparing.run(drain.clone()));
+    }
+    shown
 }
 
 /// The store, and the key of its secrets, which is that of all control planes beside it.

@@ -47,6 +47,8 @@ pub struct Mesh {
     owed: BTreeMap<String, RecordWrite>,
     /// Services for which no address was left.
     without_address: BTreeSet<ServiceId>,
+    /// The control planes that were there when it was looked last.
+    there: BTreeSet<String>,
     /// The name of this control plane, where there are several; empty otherwise.
     replica: Arc<str>,
 }
@@ -68,6 +70,7 @@ impl Mesh {
             unwritten: BTreeSet::new(),
             written: BTreeMap::new(),
             removals: BTreeMap::new(),
+            there: BTreeSet::new(),
             owed: BTreeMap::new(),
             without_address: BTreeSet::new(),
         }
@@ -123,7 +126,12 @@ impl Mesh {
         match record::read(key, body) {
             Some(record::Read::Vip { service, address, released }) => {
                 let services = self.vips.adopt(&service, address, released);
-                self.concerned.extend(services.iter().filter_map(|service| ServiceId::parse(service, "")));
+                let concerned = services.iter().filter_map(|service| ServiceId::parse(service, ""));
+                // Whoever holds the address of a service that is not known here knows more, or will release it: an instance that drains is a service where it is
+                // connected, and none elsewhere.
+                let counts = |service: &ServiceId| self.directory.get(service).is_some() || !self.vips.is_held(service.full());
+                let concerned: Vec<ServiceId> = concerned.filter(counts).collect();
+                self.concerned.extend(concerned);
             }
             Some(record::Read::Instance { service, node, zone, instance, claim, replica }) if replica != self.replica => {
                 // What this one wrote was replaced by it.
@@ -160,6 +168,12 @@ impl Mesh {
 
     /// These control planes are there.
     pub fn present(&mut self, replicas: &BTreeSet<String>, now: u64) {
+        if !self.there.is_subset(replicas) {
+            // What the one that is gone would have released is looked at by those that are left.
+            let given: Vec<Arc<str>> = self.vips.given().map(|(service, ..)| service.clone()).collect();
+            self.concerned.extend(given.iter().filter_map(|service| ServiceId::parse(service, "")));
+        }
+        self.there.clone_from(replicas);
         self.registry.present(replicas, now);
     }
 

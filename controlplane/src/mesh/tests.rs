@@ -253,20 +253,23 @@ impl Others {
         Others(vec![mesh("a"), mesh("b"), mesh("c")], BTreeMap::new())
     }
 
-    /// Whoever has something to write writes it, everybody hears of it, until there is nothing to write.
-    fn settle(&mut self, now: u64) {
+    /// Whoever has something to write writes it, everybody hears of it, until there is nothing to write. Gives how much that was.
+    fn settle(&mut self, now: u64) -> usize {
+        let mut count = 0;
         for round in 0.. {
             assert!(round < 20, "control planes write against each other");
             self.0.iter_mut().for_each(|mesh| drop(mesh.settle(now)));
             let writes: Vec<RecordWrite> = self.0.iter_mut().flat_map(Mesh::writes).collect();
             if writes.is_empty() {
-                return;
+                break;
             }
+            count += writes.len();
             let news: Vec<_> = writes.into_iter().filter_map(|write| carry_out(&mut self.1, write)).collect();
             for mesh in &mut self.0 {
                 news.iter().for_each(|(key, body)| mesh.heard(key, body.as_deref(), now));
             }
         }
+        count
     }
 
     /// One of them wants to write and cannot; when it was `done` all the same, only the answer was lost, and everybody hears of it.
@@ -362,6 +365,36 @@ fn a_removal_that_could_not_be_written_is_not_forgotten() {
 }
 
 #[test]
+fn the_address_of_a_service_whose_last_instance_drains_is_not_fought_over() {
+    let mut all = Others::new();
+    all.0[0].join(1, node("n1", "web", false), 0);
+    all.settle(0);
+    let writes = all.settle(1_000);
+    assert_eq!(writes, 0);
+    all.0[0].join(1, node("n1", "web", true), 2_000);
+    // It drains for a minute; others hear of its address and do not know the service.
+    let writes: usize = (2..62).map(|second| all.settle(second * 1_000)).sum();
+    assert!(writes < 8, "{writes} writes");
+    let held = |all: &Others| all.0.iter().map(|mesh| mesh.vips.is_held("shop/web")).collect::<BTreeSet<bool>>();
+    assert_eq!(held(&all), BTreeSet::from([true]), "it is there as long as somebody knows the service");
+    all.0[0].leave(1, 62_000);
+    all.settle(62_000);
+    assert_eq!(held(&all), BTreeSet::from([false]));
+    // Whoever held it may be gone.
+    all.0[0].join(2, node("n1", "web", false), 63_000);
+    all.settle(63_000);
+    all.0[0].join(2, node("n1", "web", true), 64_000);
+    let everybody = BTreeSet::from(["a", "b", "c"].map(str::to_owned));
+    all.0.iter_mut().for_each(|mesh| mesh.present(&everybody, 64_000));
+    all.settle(64_000);
+    all.0.remove(0);
+    let there = BTreeSet::from(["b".to_owned(), "c".to_owned()]);
+    all.0.iter_mut().for_each(|mesh| mesh.present(&there, 65_000));
+    all.settle(65_000);
+    assert_eq!(held(&all), BTreeSet::from([false]));
+}
+
+#[test]
 fn an_address_whose_removal_could_not_be_written_is_removed_later() {
     let mut all = Others::new();
     all.0[0].join(1, node("n1", "web", false), 0);
@@ -375,8 +408,8 @@ fn an_address_whose_removal_could_not_be_written_is_removed_later() {
     all.fail(0, false, later);
     all.fail(0, false, later + 1_000);
     all.settle(later + 2_000);
-    assert!(!all.1.keys().any(|key| key == "mesh/vips/default/web"), "{:?}", all.1.keys());
-    assert!(all.1.keys().any(|key| key == "mesh/vips/default/api"));
+    assert!(!all.1.keys().any(|key| key == "mesh/vips/shop/web"), "{:?}", all.1.keys());
+    assert!(all.1.keys().any(|key| key == "mesh/vips/shop/api"));
 }
 
 /// What happens to three control planes and four instances.

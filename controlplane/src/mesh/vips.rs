@@ -64,6 +64,11 @@ impl Vips {
         other.into_iter().chain([service.clone()]).collect()
     }
 
+    /// Whether a service has an address that nobody has released.
+    pub fn is_held(&self, service: &str) -> bool {
+        self.given.get(service).is_some_and(|given| given.released.is_none())
+    }
+
     /// Another control plane has forgotten the address of a service that is gone.
     pub fn forgotten(&mut self, service: &str) {
         if self.given.get(service).is_some_and(|given| given.released.is_some())

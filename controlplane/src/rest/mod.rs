@@ -78,6 +78,8 @@ pub struct Admin {
     pub members: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Services and instances of the mesh, and what was discovered beyond it: `{services: […], instances: […], discovered: […]}`.
     pub mesh: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// What other control planes have read otherwise from their providers: `[{provider, control_planes: […], since_ms}]`.
+    pub differences: Arc<dyn Fn() -> Value + Send + Sync>,
     /// The metrics page that `GET /admin/metrics` shows.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Unix milliseconds, for `?ttl=`.

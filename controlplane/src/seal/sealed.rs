@@ -113,6 +113,10 @@ impl Store for Sealed {
         self.below.setbacks()
     }
 
+    fn unknown(&self) -> Vec<String> {
+        self.below.unknown()
+    }
+
     fn newest(&self) -> watch::Receiver<Revision> {
         self.below.newest()
     }

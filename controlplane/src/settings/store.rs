@@ -12,6 +12,8 @@ const DEFAULT_KEEP_REVISIONS: u64 = 10_000;
 const DEFAULT_KEEP_FOR: Duration = Duration::from_secs(14 * 24 * 3600);
 /// What keys begin with when nothing is said.
 const DEFAULT_PREFIX: &str = "/heddle/";
+/// Etcd keeps at least this of its own history.
+const SHORTEST_HISTORY: Duration = Duration::from_secs(60);
 /// Members of a cluster.
 const MOST_ENDPOINTS: usize = 16;
 /// Bytes of a prefix.
@@ -54,7 +56,11 @@ fn etcd(section: &mut Section<'_>) -> EtcdSettings {
         }
         EtcdTls { ca, client: certificate.zip(key) }
     });
-    EtcdSettings { endpoints, prefix, login: login(section), tls }
+    let compact = section.duration("compact");
+    if compact.is_some_and(|every| every < SHORTEST_HISTORY) {
+        section.mistake("compact", "expected at least 1m: backups and watches read that far back");
+    }
+    EtcdSettings { endpoints, prefix, login: login(section), tls, compact }
 }
 
 /// At least one, all alike.
@@ -128,7 +134,7 @@ mod tests {
         let password = folder.path().join("password");
         std::fs::write(&password, "hush\n").unwrap();
         let text = format!(
-            "etcd: {{ endpoints: [\"https://10.0.0.1:2379\", \"https://10.0.0.2:2379\"], prefix: /edge, username: heddle, password_file: {}, \
+            "etcd: {{ endpoints: [\"https://10.0.0.1:2379\", \"https://10.0.0.2:2379\"], prefix: /edge, username: heddle, password_file: {}, compact: 1h, \
              tls: {{ ca: ca.pem, certificate: c.pem, key: k.pem }} }}",
             password.display()
         );
@@ -136,6 +142,7 @@ mod tests {
         assert!(!format!("{read:?}").contains("hush"));
         let etcd = read.etcd.unwrap();
         assert_eq!((etcd.endpoints.len(), etcd.prefix.as_str()), (2, "/edge/"));
+        assert_eq!(etcd.compact, Some(Duration::from_secs(3_600)));
         assert_eq!(etcd.login, Some(("heddle".to_owned(), Secret::new("hush".to_owned()))));
         assert_eq!(etcd.tls, EtcdTls { ca: Some("ca.pem".into()), client: Some(("c.pem".into(), "k.pem".into())) });
         let plain = settings("etcd: { endpoints: [\"http://127.0.0.1:2379\"] }").unwrap().etcd.unwrap();

@@ -83,6 +83,11 @@ impl Keeper {
         (**self.board.trouble.load()).clone()
     }
 
+    /// Resources of kinds that this heddle does not know; see [`Store::unknown`].
+    pub fn unknown(&self) -> Vec<String> {
+        self.store.unknown()
+    }
+
     /// Carries out a transaction: all of it or nothing, durably before this returns. Dropping the future does not undo it.
     pub async fn apply(&self, intents: Vec<Intent>, options: Options) -> Result<Applied, Refused> {
         self.ask(|reply| Command::Apply(intents, options, reply)).await?

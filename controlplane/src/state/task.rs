@@ -176,7 +176,8 @@ impl Core {
                 versions => versions?,
             };
             let Some(revision) = versions.last().map(|version| version.revision) else {
-                return Err(StoreError::Away("the newest revision cannot be read yet".into()));
+                // Nothing that is known here was written, or who was asked lags behind: a majority says which.
+                return self.reload().await;
             };
             let mut state = (*before).clone();
             let mut keys = BTreeSet::new();

@@ -181,7 +181,12 @@ fn take(archive: &mut Option<Archive>, line: Line) -> Result<(), String> {
             return Err(format!("format {format} was not expected here; this heddle knows format {FORMAT}"));
         }
         (None, _) => return Err("a backup begins with its store".into()),
-        (Some(archive), Line::Version(kept)) => archive.versions.push(kept.into_version().map_err(|error| error.to_string())?),
+        (Some(archive), Line::Version(kept)) => {
+            let unknown = |kept: Box<Kept>| {
+                format!("`{}` is of no kind that this version of heddle knows; use the one that wrote it", kept.name())
+            };
+            archive.versions.push(kept.into_version().map_err(unknown)?);
+        }
         (Some(archive), Line::Record(key, value)) => archive.records.push((key, bytes(value)?)),
         (Some(archive), Line::Done(number, body)) => archive.done.push(Entry { number, body: bytes(body)? }),
         (Some(archive), Line::Refused(number, body)) => archive.refused.push(Entry { number, body: bytes(body)? }),

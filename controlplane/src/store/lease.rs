@@ -6,6 +6,9 @@ use async_trait::async_trait;
 
 use super::StoreError;
 
+/// The rights that say which control planes are there begin with this.
+pub const PRESENT: &str = "replica/";
+
 /// Who has a right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hold {

@@ -16,7 +16,7 @@ pub(crate) use etcd::tests::Cluster;
 pub use archive::{Archive, Restore};
 pub use embedded::Embedded;
 pub use etcd::{Etcd, EtcdSettings, EtcdTls};
-pub use lease::{Hold, Leases};
+pub use lease::{Hold, Leases, PRESENT};
 pub use memory::Memory;
 pub use records::{Append, Entry, News, RecordWrite, Records, Ring, fitting, read_again};
 pub use watch::Watch;
@@ -188,6 +188,10 @@ pub trait Store: Send + Sync {
     /// read anew. Who listens to [`Store::newest`] is told whenever this grows.
     fn setbacks(&self) -> u64 {
         0
+    }
+    /// Resources, as `kind/id`, of kinds that this heddle does not know: a newer one that shares the store has written them. They are kept as they are.
+    fn unknown(&self) -> Vec<String> {
+        Vec::new()
     }
     /// Forgets revisions that are neither among the newest `keep_revisions` nor younger than `keep_ms`, and returns
     /// the oldest that [`Store::at`] still answers. What exists now is never forgotten, however old.

@@ -1,6 +1,7 @@
 //! Several control planes beside one etcd, an agent that knows them all, and a writer that remembers what was acknowledged.
 
 mod agents;
+mod relay;
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -20,6 +21,7 @@ use crate::place::Place;
 use crate::process::{Process, until};
 
 pub use agents::Agents;
+pub use relay::Relay;
 
 /// The key that all control planes have.
 const SEAL: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n";
@@ -49,6 +51,13 @@ impl Replicas {
 
     /// So many control planes beside a cluster.
     pub fn beside(etcd: Etcd, planes: usize) -> Replicas {
+        let settings = vec![etcd.settings(); planes];
+        Replicas::reaching(etcd, &settings)
+    }
+
+    /// One control plane for each of these ways to a cluster, as `store.etcd` has them.
+    pub fn reaching(etcd: Etcd, ways: &[String]) -> Replicas {
+        let planes = ways.len();
         let place = Place::new();
         let [http, agent_admin] = [(); 2].map(|()| place.address());
         let addresses: Vec<(SocketAddr, SocketAddr)> = (0..planes).map(|_| (place.address(), place.address())).collect();
@@ -60,7 +69,7 @@ impl Replicas {
                  xds: {{ address: \"{xds}\" }}\n\
                  store: {{ etcd: {{ {}, prefix: /story/ }} }}\n\
                  listeners:\n  - {{ name: http, address: \"{http}\", protocol: http }}\n",
-                etcd.settings()
+                ways[at]
             );
             place.write(&format!("cp{at}.yaml"), &text);
         }
@@ -200,6 +209,13 @@ impl Plane {
     pub fn wait(&self) {
         let answers = || self.ask("GET", "/routes", b"").ok().filter(|answer| answer.status == 200);
         until(&format!("control plane {}", self.at), answers);
+    }
+
+    /// Waits until it has a resource no more.
+    pub fn until_lacks(&self, path: &str) {
+        until(&format!("{path} to go from control plane {}", self.at), || {
+            self.ask("GET", path, b"").ok().filter(|answer| answer.status == 404)
+        });
     }
 
     /// Waits until it has a resource.

@@ -99,6 +99,7 @@ async fn admin_over(store: Arc<dyn Store>, settings: Settings) -> (Admin, Keeper
         nodes: Arc::new(|| json!([{"id": "gw-1"}])),
         members: Arc::new(|| json!({"members": [{"id": "gw-1", "state": "alive"}]})),
         mesh: Arc::new(mesh),
+        differences: Arc::new(|| json!([])),
         metrics: Arc::new(|| "heddle_store_revision 1\n".to_owned()),
         clock: Arc::new(|| 1_000_000),
     };

@@ -36,6 +36,8 @@ pub struct EtcdSettings {
     pub login: Option<(String, Secret)>,
     /// What TLS trusts and shows.
     pub tls: EtcdTls,
+    /// How often the leader lets etcd forget its own history before the time before; `None`: that is left to etcd.
+    pub compact: Option<Duration>,
 }
 
 /// TLS towards the members, for `https` endpoints. All files are PEM.

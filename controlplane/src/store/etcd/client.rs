@@ -12,8 +12,8 @@ use heddle_proto::etcd::etcdserverpb::range_request::{SortOrder, SortTarget};
 use heddle_proto::etcd::etcdserverpb::request_op::Request as Op;
 use heddle_proto::etcd::etcdserverpb::watch_client::WatchClient;
 use heddle_proto::etcd::etcdserverpb::{
-    AuthenticateRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest,
-    RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
+    AuthenticateRequest, CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
+    LeaseRevokeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -176,6 +176,12 @@ impl Client {
             KvClient::new(channel).max_decoding_message_size(MAX_ANSWER).txn(request).await
         })
         .await
+    }
+
+    /// Lets etcd forget what was before one of its revisions.
+    pub(super) async fn compact(&self, revision: i64) -> Result<(), Trouble> {
+        let message = CompactionRequest { revision, physical: false };
+        self.ask(&message, |channel, request| async move { KvClient::new(channel).compact(request).await }).await.map(drop)
     }
 
     /// A lease that ends `seconds` after it was renewed last.

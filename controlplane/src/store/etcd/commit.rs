@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Etcd;
 use super::client::{Trouble, keep, put, put_for, unchanged};
-use super::layout::{Entry, FORMAT, Head, MOST_PARTS, PART, json};
+use super::layout::{Entry, FORMAT, Head, Kept, MOST_PARTS, PART, json};
 use super::mirror::Planned;
 use super::read::Ends;
 use crate::store::{Committed, Revision, Store, StoreError, Txn};
@@ -23,6 +23,8 @@ const IMPATIENCE: Duration = Duration::from_millis(1_000);
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long parts of a transaction that is not carried out lie around, in seconds.
 const STAGED: i64 = 120;
+/// Resources of kinds that are not known here that are named.
+const MOST_FOREIGN: usize = 1_000;
 /// Entries that are caught up with at once.
 const PAGE: i64 = 100;
 
@@ -129,7 +131,7 @@ impl Etcd {
         let mut newest = 0;
         if let Some(mirror) = &mut *self.mirror.lock() {
             for (revision, entry) in entries {
-                mirror.learn(*revision, &entry.token, &entry.clone().versions(*revision)?);
+                mirror.learn(*revision, (&entry.token, entry.time_ms), &entry.clone().versions(*revision));
             }
             mirror.head = modified;
             newest = mirror.revision;
@@ -164,7 +166,13 @@ impl Etcd {
     pub(super) async fn catch_up(&self) -> Result<Vec<(Revision, String)>, StoreError> {
         let known = self.mirror.lock().as_ref().map(|mirror| (mirror.revision, mirror.token.clone()));
         let Some((known, token)) = known else { return self.read_anew().await };
-        let (ends, found) = self.ends_and(known).await?;
+        let (ends, found) = match self.ends_and(known).await {
+            Err(error @ StoreError::Unusable(_)) => {
+                self.is_lost(true, &error);
+                return Err(error);
+            }
+            read => read?,
+        };
         self.still_there(known, &ends)?;
         let logged = known > 0 && known >= ends.floor.revision;
         if known > ends.newest() || (logged && found != Some(token)) {
@@ -181,8 +189,10 @@ impl Etcd {
             let mut mirror = self.mirror.lock();
             if let Some(mirror) = &mut *mirror {
                 for (revision, entry) in seen {
-                    let token = entry.token.clone();
-                    mirror.learn(revision, &token, &entry.versions(revision)?);
+                    let (token, time_ms) = (entry.token.clone(), entry.time_ms);
+                    let versions = entry.sorted(revision);
+                    mirror.learn(revision, (&token, time_ms), &versions.known);
+                    self.foreign(versions.foreign.iter());
                     told.push((revision, token));
                 }
                 mirror.head = ends.head.as_ref().map_or(0, |(_, modified)| *modified);
@@ -197,9 +207,10 @@ impl Etcd {
 
     /// Reads everything from the floor on; the caller holds the turn.
     async fn read_anew(&self) -> Result<Vec<(Revision, String)>, StoreError> {
-        let (_, mirror, _) = self.replay(None).await?;
+        let (_, mirror, replay) = self.replay(None).await?;
         let newest = mirror.revision;
         *self.mirror.lock() = Some(mirror);
+        self.foreign(replay.foreign.values());
         self.tell(newest);
         Ok(vec![(newest, String::new())])
     }
@@ -208,20 +219,39 @@ impl Etcd {
     /// all agents forget everything.
     fn still_there(&self, known: Revision, ends: &Ends) -> Result<(), StoreError> {
         let lost = known > 0 && ends.head.is_none();
-        let why = || {
-            format!(
-                "the store on etcd is empty where revision {known} was: it was lost, or is being restored. Nothing is written until it is back; what was \
+        let why = StoreError::Unusable(format!(
+            "the store on etcd is empty where revision {known} was: it was lost, or is being restored. Nothing is written until it is back; what was \
                  known is served from memory. Restore it (heddle store restore), or restart all control planes to begin with an empty store"
-            )
-        };
-        if self.lost.swap(lost, Ordering::Relaxed) != lost {
-            if lost {
-                tracing::error!("{}", why());
-            } else {
-                tracing::warn!("the store on etcd is there again");
+        ));
+        self.is_lost(lost, &why);
+        if lost { Err(why) } else { Ok(()) }
+    }
+
+    /// Notes whether the store can be used, and tells when that changes.
+    fn is_lost(&self, lost: bool, why: &StoreError) {
+        if self.lost.swap(lost, Ordering::Relaxed) == lost {
+            return;
+        }
+        if lost {
+            tracing::error!(%why, "the store is not there");
+        } else {
+            tracing::warn!("the store on etcd is there again");
+        }
+    }
+
+    /// Notes which resources are of kinds that this heddle does not know; each is told of once.
+    fn foreign<'a>(&self, versions: impl Iterator<Item = &'a Kept>) {
+        let mut foreign = self.foreign.lock();
+        for kept in versions {
+            if !kept.exists() {
+                foreign.remove(kept.name());
+            } else if foreign.len() < MOST_FOREIGN && foreign.insert(kept.name().to_owned()) {
+                tracing::warn!(
+                    resource = kept.name(),
+                    "the store holds a resource of a kind that this version of heddle does not know: it stays as it is, and does nothing here"
+                );
             }
         }
-        if lost { Err(StoreError::Unusable(why())) } else { Ok(()) }
     }
 
     /// What was known is not the history any more. Everybody is told; the caller holds the turn.

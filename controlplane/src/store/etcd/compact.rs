@@ -1,7 +1,12 @@
 //! Compaction: the state at the new floor is laid down as a base, then the floor moves, then what nobody can ask for goes. A crash between the steps leaves
-//! the old floor, or what the next compaction removes.
+//! the old floor, or what the next compaction removes. Where that is asked for, the leader also lets etcd forget its own history, which is none of ours.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_node::drain::DrainWatch;
 use heddle_proto::etcd::etcdserverpb::{Compare, RequestOp, TxnRequest};
+use tokio::time::sleep;
 
 use super::Etcd;
 use super::client::{Trouble, delete_range, end_of, put, range, unchanged};
@@ -25,6 +30,9 @@ impl Etcd {
         }
         let (ends, _, replay) = self.replay(Some(wanted)).await?;
         let mut parts = Vec::new();
+        for kept in replay.foreign.values() {
+            parts.push(json(kept)?);
+        }
         for version in replay.into_versions() {
             parts.push(json(&Kept::of(&version))?);
         }
@@ -81,6 +89,35 @@ impl Etcd {
         ];
         self.when(Vec::new(), gone.to_vec()).await?;
         Ok(())
+    }
+
+    /// Lets etcd forget, every so often, what was written before the time before, as long as this process `leads`. It is for clusters that are not shared and do
+    /// not compact by themselves: whoever else keeps something there loses its history too.
+    pub async fn forget_every(self: Arc<Self>, every: Duration, leads: impl Fn() -> bool + Send, mut drain: DrainWatch) {
+        let mut before = None;
+        loop {
+            tokio::select! {
+                () = sleep(every) => {}
+                () = drain.draining() => return,
+            }
+            match self.forget_before(before.filter(|_| leads())).await {
+                Ok(now) => before = Some(now),
+                Err(error) => tracing::warn!(%error, "etcd could not be asked to forget its own history"),
+            }
+        }
+    }
+
+    /// Lets etcd forget what was before one of its revisions; gives the one of now.
+    pub(super) async fn forget_before(&self, revision: Option<i64>) -> Result<i64, StoreError> {
+        let now = self.ends().await?.at;
+        match revision {
+            None => Ok(now),
+            Some(revision) => match self.client.compact(revision).await {
+                // Somebody was faster.
+                Ok(()) | Err(Trouble::Compacted) => Ok(now),
+                Err(trouble) => Err(trouble.into_error()),
+            },
+        }
     }
 
     /// Carries out operations when comparisons hold.

@@ -14,6 +14,8 @@ use crate::store::{Revision, Ring, StoreError, Version};
 
 /// The layout that this code reads and writes.
 pub(super) const FORMAT: u32 = 1;
+/// The format of a store that is being restored; no version of heddle begins with it.
+pub(super) const RESTORING: u32 = u32::MAX;
 /// Bytes of one value; larger ones lie in parts. Etcd takes 1.5 MiB in one request.
 pub(super) const PART: usize = 512 << 10;
 /// Parts of one revision.
@@ -58,6 +60,14 @@ impl Keys {
     /// All parts of the base of one revision begin with this.
     pub(super) fn base(&self, floor: Revision) -> String {
         format!("{}base/{floor:016x}/", self.0)
+    }
+
+    /// What all keys of a store but `head` begin with.
+    pub(super) fn all_but_head(&self) -> Vec<String> {
+        ["log/", "part/", "floor", "base/", "rhead", "rec/", "jrn/", "jrr/"]
+            .iter()
+            .map(|name| format!("{}{name}", self.0))
+            .collect()
     }
 
     pub(super) fn record_head(&self) -> String {
@@ -180,24 +190,55 @@ impl Kept {
         Kept { revision, author, time_ms, written }
     }
 
-    pub(in crate::store) fn into_version(self) -> Result<Version, StoreError> {
-        self.written.into_version(self.revision, self.author, self.time_ms)
+    /// The version; or itself, when its kind is not known here.
+    pub(in crate::store) fn into_version(self) -> Result<Version, Box<Kept>> {
+        let Some(key) = parse(&self.written.key) else { return Err(Box::new(self)) };
+        let Kept { revision, author, time_ms, written: Written { created, expires_at_ms, value, .. } } = self;
+        Ok(Version { key, revision, created, value, expires_at_ms, author, time_ms })
+    }
+
+    /// What the store on etcd calls the resource.
+    pub(in crate::store) fn name(&self) -> &str {
+        &self.written.key
+    }
+
+    /// Whether the resource exists by it.
+    pub(super) fn exists(&self) -> bool {
+        self.written.value.is_some()
     }
 }
 
-impl Written {
-    fn into_version(self, revision: Revision, author: Arc<str>, time_ms: u64) -> Result<Version, StoreError> {
-        let Written { key, created, expires_at_ms, value } = self;
-        let key = parse(&key)?;
-        Ok(Version { key, revision, created, value, expires_at_ms, author, time_ms })
+/// Versions by what is known of them.
+#[derive(Debug, Default)]
+pub(super) struct Versions {
+    /// Of resources of kinds that this heddle knows.
+    pub(super) known: Vec<Version>,
+    /// Of others: a newer heddle wrote them while both share the store. They are kept as they are.
+    pub(super) foreign: Vec<Kept>,
+}
+
+impl Versions {
+    /// One more.
+    pub(super) fn take(&mut self, kept: Kept) {
+        match kept.into_version() {
+            Ok(version) => self.known.push(version),
+            Err(kept) => self.foreign.push(*kept),
+        }
     }
 }
 
 impl Entry {
     /// Its versions, in the order of their keys.
-    pub(super) fn versions(self, revision: Revision) -> Result<Vec<Version>, StoreError> {
+    pub(super) fn sorted(self, revision: Revision) -> Versions {
         let Entry { author, time_ms, writes, .. } = self;
-        writes.into_iter().map(|written| written.into_version(revision, author.clone(), time_ms)).collect()
+        let mut versions = Versions::default();
+        writes.into_iter().for_each(|written| versions.take(Kept { revision, author: author.clone(), time_ms, written }));
+        versions
+    }
+
+    /// Those of resources of kinds that this heddle knows.
+    pub(super) fn versions(self, revision: Revision) -> Vec<Version> {
+        self.sorted(revision).known
     }
 }
 
@@ -206,12 +247,9 @@ pub(super) fn name(key: &Key) -> String {
     format!("{}/{}", key.kind.plural(), key.id)
 }
 
-/// The key of a resource, from its name.
-fn parse(name: &str) -> Result<Key, StoreError> {
-    let parts = name.split_once('/').and_then(|(kind, id)| Some(Key::new(ResourceKind::from_plural(kind)?, id)));
-    parts.ok_or_else(|| {
-        StoreError::Unusable(format!("the store on etcd holds `{name}`, no kind of resource that this version of heddle knows"))
-    })
+/// The key of a resource, from its name; `None`: no kind of resource that this version of heddle knows.
+fn parse(name: &str) -> Option<Key> {
+    name.split_once('/').and_then(|(kind, id)| Some(Key::new(ResourceKind::from_plural(kind)?, id)))
 }
 
 /// Writes a form.

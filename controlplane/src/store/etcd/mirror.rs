@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::layout::{Entry, Written, name};
+use super::layout::{Entry, Kept, Versions, Written, name};
 use crate::model::Key;
 use crate::store::{Compare, Revision, StoreError, Txn, Version, Write};
 
@@ -59,13 +59,11 @@ impl Mirror {
     }
 
     /// Takes over what a revision wrote.
-    pub(super) fn learn(&mut self, revision: Revision, token: &str, versions: &[Version]) {
+    pub(super) fn learn(&mut self, revision: Revision, (token, time_ms): (&str, u64), versions: &[Version]) {
         for version in versions {
             self.note(version.key.clone(), revision, version.created, version.value.is_some());
         }
-        if let Some(first) = versions.first() {
-            self.times.insert(revision, first.time_ms);
-        }
+        self.times.insert(revision, time_ms);
         self.revision = revision;
         token.clone_into(&mut self.token);
     }
@@ -179,11 +177,20 @@ fn size(written: &Written) -> usize {
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     pub(super) existing: BTreeMap<Key, Version>,
+    /// The same for resources of kinds that are not known here, by name.
+    pub(super) foreign: BTreeMap<String, Kept>,
 }
 
 impl Replay {
-    pub(super) fn apply(&mut self, versions: Vec<Version>) {
-        for version in versions {
+    pub(super) fn apply(&mut self, versions: Versions) {
+        for kept in versions.foreign {
+            if kept.exists() {
+                self.foreign.insert(kept.name().to_owned(), kept);
+            } else {
+                self.foreign.remove(kept.name());
+            }
+        }
+        for version in versions.known {
             if version.value.is_some() {
                 self.existing.insert(version.key.clone(), version);
             } else {

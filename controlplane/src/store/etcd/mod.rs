@@ -15,7 +15,7 @@ mod restore;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -40,7 +40,7 @@ const NEWS: usize = 1_024;
 
 /// The store on etcd.
 pub struct Etcd {
-    client: Client,
+    client: Arc<Client>,
     keys: Keys,
     clock: Clock,
     /// What is known; `None` until it was read.
@@ -57,6 +57,8 @@ pub struct Etcd {
     lost: AtomicBool,
     /// See [`Store::setbacks`].
     setbacks: AtomicU64,
+    /// Names of resources of kinds that are not known here.
+    foreign: Mutex<BTreeSet<String>>,
     /// Leases that are held, by name.
     held: Mutex<BTreeMap<String, i64>>,
 }
@@ -67,9 +69,33 @@ impl Etcd {
     /// # Errors
     /// The settings are not usable, the cluster does not answer, or what it holds is not ours.
     pub async fn open(settings: &EtcdSettings, clock: Clock, mut dice: fastrand::Rng) -> Result<Arc<Etcd>, StoreError> {
-        let store = Arc::new(Etcd {
-            client: Client::new(settings, dice.usize(..))?,
-            keys: Keys(settings.prefix.as_str().into()),
+        let store = Etcd::look(settings, clock, dice.usize(..))?;
+        {
+            let _turn = store.turn.lock().await;
+            store.catch_up().await?;
+        }
+        tokio::spawn(follow::run(Arc::downgrade(&store), dice));
+        Ok(store)
+    }
+
+    /// The same for a tool, which reads nothing before it has to, follows nothing, and begins with the member `first`.
+    ///
+    /// # Errors
+    /// The settings are not usable.
+    pub fn look(settings: &EtcdSettings, clock: Clock, first: usize) -> Result<Arc<Etcd>, StoreError> {
+        let client = Arc::new(Client::new(settings, first)?);
+        Ok(Arc::new(Etcd::with(client, Keys(settings.prefix.as_str().into()), clock)))
+    }
+
+    /// Another store on the same cluster.
+    fn other(&self, keys: Keys) -> Etcd {
+        Etcd::with(self.client.clone(), keys, self.clock.clone())
+    }
+
+    fn with(client: Arc<Client>, keys: Keys, clock: Clock) -> Etcd {
+        Etcd {
+            client,
+            keys,
             clock,
             mirror: Mutex::new(None),
             turn: tokio::sync::Mutex::new(()),
@@ -79,22 +105,9 @@ impl Etcd {
             away: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             setbacks: AtomicU64::new(0),
+            foreign: Mutex::default(),
             held: Mutex::new(BTreeMap::new()),
-        });
-        {
-            let _turn = store.turn.lock().await;
-            store.catch_up().await?;
         }
-        tokio::spawn(follow::run(Arc::downgrade(&store), dice));
-        Ok(store)
-    }
-
-    /// The same for a tool, which does not care with which member it begins.
-    ///
-    /// # Errors
-    /// As [`Etcd::open`].
-    pub async fn look(settings: &EtcdSettings, clock: Clock) -> Result<Arc<Etcd>, StoreError> {
-        Etcd::open(settings, clock, fastrand::Rng::new()).await
     }
 
     /// Tells everybody of the newest revision; the caller holds the turn, so that what it has read is not older than what was told.
@@ -159,6 +172,10 @@ impl Store for Etcd {
 
     fn setbacks(&self) -> u64 {
         self.setbacks.load(Ordering::Relaxed)
+    }
+
+    fn unknown(&self) -> Vec<String> {
+        self.foreign.lock().iter().cloned().collect()
     }
 
     async fn compact(&self, keep_revisions: u64, keep_ms: u64) -> Result<Revision, StoreError> {

@@ -8,7 +8,7 @@ use heddle_proto::etcd::mvccpb::KeyValue;
 
 use super::Etcd;
 use super::client::{Trouble, end_of, get, range, reading};
-use super::layout::{Entry, FORMAT, Floor, Head, Kept, form, number};
+use super::layout::{Entry, FORMAT, Floor, Head, Kept, RESTORING, Versions, form, number};
 use super::mirror::{Mirror, Replay};
 use crate::model::Key;
 use crate::store::{Revision, StoreError, Version};
@@ -107,9 +107,9 @@ impl Etcd {
     }
 
     /// The base of a floor, as it was at etcd's revision `at` (0: now).
-    pub(super) async fn base(&self, floor: &Floor, at: i64) -> Result<Vec<Version>, StoreError> {
+    pub(super) async fn base(&self, floor: &Floor, at: i64) -> Result<Versions, StoreError> {
         let prefix = self.keys.base(floor.revision);
-        let mut versions = Vec::new();
+        let mut versions = Versions::default();
         for part in 0..floor.parts {
             let key = format!("{prefix}{part:04x}");
             let mut request = get(&key);
@@ -118,9 +118,7 @@ impl Etcd {
             let missing = || StoreError::Unusable(format!("{key} is missing; restore the store from a backup"));
             let part = found.kvs.first().ok_or_else(missing)?;
             let kept: Vec<Kept> = form(&part.key, &part.value)?;
-            for version in kept {
-                versions.push(version.into_version()?);
-            }
+            kept.into_iter().for_each(|kept| versions.take(kept));
         }
         Ok(versions)
     }
@@ -151,7 +149,7 @@ impl Etcd {
         let mut mirror = Mirror::begin(floor, head);
         let mut replay = Replay::default();
         let base = self.base(&ends.floor, ends.at).await?;
-        for version in base.iter().filter(|version| version.revision < floor) {
+        for version in base.known.iter().filter(|version| version.revision < floor) {
             mirror.base(version);
         }
         replay.apply(base);
@@ -168,9 +166,9 @@ impl Etcd {
                         "revision {next} is missing; restore the store on etcd from a backup"
                     )));
                 }
-                let token = entry.token.clone();
-                let versions = entry.versions(revision)?;
-                mirror.learn(revision, &token, &versions);
+                let (token, time_ms) = (entry.token.clone(), entry.time_ms);
+                let versions = entry.sorted(revision);
+                mirror.learn(revision, (&token, time_ms), &versions.known);
                 replay.apply(versions);
                 next += 1;
             }
@@ -188,7 +186,7 @@ impl Etcd {
         let mut found = Vec::new();
         for revision in revisions.iter().filter(|revision| **revision >= floor.max(1)) {
             for (revision, entry) in self.entries((*revision, *revision), (1, false), 0).await? {
-                found.extend(entry.versions(revision)?.into_iter().filter(|version| version.key == *key));
+                found.extend(entry.versions(revision).into_iter().filter(|version| version.key == *key));
             }
         }
         if revisions.iter().any(|revision| *revision < floor) {
@@ -215,7 +213,7 @@ impl Etcd {
                 if cut(&found, revision) {
                     return Ok(found);
                 }
-                found.extend(entry.versions(revision)?);
+                found.extend(entry.versions(revision));
             }
         }
         for version in self.older(before).await? {
@@ -246,7 +244,7 @@ impl Etcd {
                 if found.len() >= most {
                     return Ok(found);
                 }
-                found.extend(entry.versions(revision)?);
+                found.extend(entry.versions(revision));
                 next = revision + 1;
             }
         }
@@ -256,7 +254,7 @@ impl Etcd {
     /// What is older than the log and exists at its beginning, newest first.
     async fn older(&self, before: Revision) -> Result<Vec<Version>, StoreError> {
         let floor = self.ends_of_one().await?.floor;
-        let mut base = self.base(&floor, 0).await?;
+        let mut base = self.base(&floor, 0).await?.known;
         base.retain(|version| version.revision < floor.revision && version.revision < before);
         base.sort_by(|a, b| (b.revision, &a.key).cmp(&(a.revision, &b.key)));
         Ok(base)
@@ -304,6 +302,11 @@ fn gathered(at: i64, found: impl Iterator<Item = KeyValue>) -> Result<Ends, Stor
             continue;
         }
         let head: Head = form(&kv.key, &kv.value)?;
+        if head.format == RESTORING {
+            return Err(StoreError::Unusable(
+                "the store on etcd is being restored, or that was cut short: repeat heddle store restore --force".into(),
+            ));
+        }
         if head.format > FORMAT {
             return Err(StoreError::Unusable(format!(
                 "the store on etcd has format {}, this version of heddle knows formats up to {FORMAT}; start the newer heddle that wrote it",

@@ -1,21 +1,31 @@
 //! A whole archive out of a cluster, as of one moment, and into an empty one: `head` comes last, so that until then there is nothing. It knows no file.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use heddle_node::clock;
 use heddle_proto::etcd::etcdserverpb::RequestOp;
+use tokio::time::sleep;
 
 use super::Etcd;
-use super::client::{delete_range, end_of, put, unchanged};
+use super::client::{Trouble, delete_range, end_of, get, put, unchanged};
 use super::commit::token;
-use super::layout::{Entry, FORMAT, Floor, Head, Kept, MOST_PARTS, PART, RecordHead, Written, json, name, number};
+use super::layout::{
+    Entry, FORMAT, Floor, Head, Kept, Keys, MOST_PARTS, PART, RESTORING, RecordHead, Versions, Written, json, name, number,
+};
 use super::read::{Ends, PAGE};
 use super::records::MOST_RECORD;
 use crate::store::archive::not_empty;
-use crate::store::{Archive, Entry as Said, Restore, Revision, Ring, StoreError, Version};
+use crate::store::{Archive, Entry as Said, Leases, PRESENT, Restore, Revision, Ring, StoreError, Version};
 
 /// Bytes, and operations, that are written together.
 const TOGETHER: (usize, usize) = (512 << 10, 100);
+
+/// How long a control plane that was killed counts as there, and some time to spare; and how often is looked.
+const LINGERING: Duration = Duration::from_secs(14);
+/// See [`LINGERING`].
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Times that reading is begun anew because etcd, or we, forgot a part of it meanwhile.
 const AGAIN: usize = 5;
@@ -38,11 +48,64 @@ impl Restore for Etcd {
         if self.ends().await?.head.is_some() || !self.all_records().await?.is_empty() {
             return Err(not_empty("the store on etcd"));
         }
-        // Everything is looked at before anything is removed or written.
-        if let Some((key, value)) = archive.records.iter().find(|(_, value)| value.len() > MOST_RECORD) {
-            return Err(StoreError::TooLarge { what: format!("the record {key}"), bytes: value.len(), most: MOST_RECORD });
-        }
+        fits(&archive)?;
         self.clear().await?;
+        self.fill(&archive, 0).await
+    }
+}
+
+impl Etcd {
+    /// Puts an archive in the place of what is there. It is laid beside it first and read back; only then is what is there removed, in whose place a mark says
+    /// until the end that no control plane can begin here. Cut short it is either not begun or can be repeated.
+    ///
+    /// # Errors
+    /// Nothing was replaced; or, when it says so, the store has to be restored again.
+    pub async fn replace(&self, archive: Archive) -> Result<(), StoreError> {
+        fits(&archive)?;
+        let beside = self.beside();
+        beside.clear().await?;
+        beside.fill(&archive, 0).await?;
+        if beside.archive().await? != archive {
+            beside.clear().await?;
+            return Err(StoreError::Unusable("what was laid on etcd is not what was read; nothing was replaced".into()));
+        }
+        let mark = Head { format: RESTORING, revision: 0, token: token()? };
+        self.when(Vec::new(), vec![put(&self.keys.head(), json(&mark)?)]).await?;
+        self.remove_all_but_head().await?;
+        let marked = self.client.range(get(&self.keys.head())).await.map_err(Trouble::into_error)?;
+        self.fill(&archive, marked.kvs.first().map_or(0, |kv| kv.mod_revision)).await?;
+        beside.clear().await
+    }
+
+    /// Waits until no control plane says that it is there: one that was killed a moment ago counts as there for a while.
+    ///
+    /// # Errors
+    /// Some are there, by their names.
+    pub async fn nobody_runs(&self) -> Result<(), StoreError> {
+        let deadline = clock::now() + LINGERING;
+        loop {
+            let there = self.held(PRESENT).await?;
+            if there.is_empty() {
+                return Ok(());
+            }
+            if clock::now() >= deadline {
+                return Err(StoreError::Unusable(format!(
+                    "control planes run beside this store ({}); nothing was changed. Stop them first, or say --running",
+                    there.join(", ")
+                )));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// The place where an archive is laid before it replaces what is there.
+    fn beside(&self) -> Etcd {
+        let keys = Keys(format!("{}restore/", self.keys.0).into());
+        self.other(keys)
+    }
+
+    /// Writes an archive where nothing is; `head` was written last at etcd's revision `marked` (0: there is none).
+    async fn fill(&self, archive: &Archive, marked: i64) -> Result<(), StoreError> {
         let token = token()?;
         let mut batch = Vec::new();
         let (base, log): (Vec<Version>, Vec<Version>) =
@@ -64,7 +127,7 @@ impl Restore for Etcd {
                 self.add(&mut batch, self.keys.log(revision), bytes).await?;
             }
         }
-        let existing = existing(base, &archive);
+        let existing = existing(base, archive);
         let parts = if archive.floor > 0 { self.lay_down(archive.floor, existing).await? } else { 0 };
         for (key, value) in &archive.records {
             self.add(&mut batch, self.keys.record(key), value.clone()).await?;
@@ -81,14 +144,13 @@ impl Restore for Etcd {
             put(&self.keys.record_head(), json(&RecordHead { journal, done, refused, token, recent: Vec::new() })?),
             put(&self.keys.head(), json(&head)?),
         ];
-        if !self.when(vec![unchanged(&self.keys.head(), 0)], success).await? {
+        if !self.when(vec![unchanged(&self.keys.head(), marked)], success).await? {
             return Err(StoreError::Unusable(
                 "somebody wrote to the store on etcd meanwhile; stop all control planes and begin anew".into(),
             ));
         }
-        let _turn = self.turn.lock().await;
         *self.mirror.lock() = None;
-        self.catch_up().await.map(drop)
+        Ok(())
     }
 }
 
@@ -96,7 +158,7 @@ impl Etcd {
     /// Everything, as it was at a revision of etcd.
     async fn archive_at(&self, ends: &Ends) -> Result<Archive, StoreError> {
         let (floor, newest, at) = (ends.floor.revision, ends.newest(), ends.at);
-        let mut versions = self.base(&ends.floor, at).await?;
+        let Versions { known: mut versions, mut foreign } = self.base(&ends.floor, at).await?;
         versions.retain(|version| version.revision < floor);
         let mut next = floor.max(1);
         while next <= newest {
@@ -105,9 +167,17 @@ impl Etcd {
                 return Err(StoreError::Unusable(format!("revision {next} is missing; restore the store on etcd from a backup")));
             }
             for (revision, entry) in page {
-                versions.extend(entry.versions(revision)?);
+                let written = entry.sorted(revision);
+                versions.extend(written.known);
+                foreign.extend(written.foreign);
                 next = revision + 1;
             }
+        }
+        if let Some(kept) = foreign.first() {
+            return Err(StoreError::Unusable(format!(
+                "the store on etcd holds `{}`, no kind of resource that this version of heddle knows: use the newer heddle that wrote it",
+                kept.name()
+            )));
         }
         versions.sort_by(|a, b| (a.revision, &a.key).cmp(&(b.revision, &b.key)));
         let records = self.keys.records();
@@ -128,9 +198,14 @@ impl Etcd {
     /// # Errors
     /// The cluster does not answer; what is left is no store.
     pub async fn clear(&self) -> Result<(), StoreError> {
-        let all = &self.keys.0;
         self.when(Vec::new(), vec![delete_range(&self.keys.head(), Vec::new())]).await?;
-        self.when(Vec::new(), vec![delete_range(all, end_of(all))]).await?;
+        self.remove_all_but_head().await
+    }
+
+    /// Removes all keys but `head`; what is laid beside the store, and who is there, stays.
+    async fn remove_all_but_head(&self) -> Result<(), StoreError> {
+        let gone = self.keys.all_but_head().into_iter().map(|from| delete_range(&from, end_of(&from)));
+        self.when(Vec::new(), gone.collect()).await?;
         *self.mirror.lock() = None;
         Ok(())
     }
@@ -151,6 +226,16 @@ impl Etcd {
             self.when(Vec::new(), ops).await?;
         }
         Ok(())
+    }
+}
+
+/// Everything is looked at before anything is removed or written.
+fn fits(archive: &Archive) -> Result<(), StoreError> {
+    match archive.records.iter().find(|(_, value)| value.len() > MOST_RECORD) {
+        Some((key, value)) => {
+            Err(StoreError::TooLarge { what: format!("the record {key}"), bytes: value.len(), most: MOST_RECORD })
+        }
+        None => Ok(()),
     }
 }
 

@@ -10,12 +10,12 @@ use heddle_node::config::Secret;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Etcd, EtcdSettings, EtcdTls};
+use super::{Etcd, EtcdSettings, EtcdTls, records};
 use crate::model::{Fault, Key};
 use crate::state::{Intent, Keeper, Options, Refused, State, Validator};
 use crate::store::conformance::{Hands, delete, put, route};
 use crate::store::{
-    Append, Clock, Compare, Hold, Leases, RecordWrite, Records, Restore, Ring, Store, StoreError, Txn, Watch, fitting,
+    Append, Archive, Clock, Compare, Hold, Leases, RecordWrite, Records, Restore, Ring, Store, StoreError, Txn, Watch, fitting,
 };
 
 /// Members of etcd on loopback, ended by their process ids.
@@ -105,7 +105,7 @@ impl Cluster {
 
     pub(crate) fn settings(&self, prefix: &str) -> EtcdSettings {
         let endpoints = self.members.iter().map(|member| format!("http://127.0.0.1:{}", member.client)).collect();
-        EtcdSettings { endpoints, prefix: prefix.into(), login: None, tls: EtcdTls::default() }
+        EtcdSettings { endpoints, prefix: prefix.into(), login: None, tls: EtcdTls::default(), compact: None }
     }
 
     /// Opens a store, as soon as the cluster answers.
@@ -260,6 +260,100 @@ async fn a_store_that_was_replaced_is_noticed_whatever_its_revision_and_an_empty
 }
 
 #[tokio::test]
+async fn a_store_is_replaced_only_by_what_lies_beside_it_whole_and_only_when_nobody_runs() {
+    let cluster = Cluster::of(1);
+    let (store, tool) = (cluster.store("/p/", clock()).await, Etcd::look(&cluster.settings("/p/"), clock(), 0).unwrap());
+    let large = json!({ "text": "x".repeat(600_000) });
+    store.txn(vec![], vec![put(&route("large"), large)], "ops".into()).await.unwrap();
+    write(&store, "old", 1).await.unwrap();
+    store.compact(1, 0).await.unwrap();
+    store.record(vec![RecordWrite::Set("k".into(), b"old".to_vec())], vec![append(Ring::Done, b"one")]).await.unwrap();
+    let archive = tool.archive().await.unwrap();
+    write(&store, "new", 1).await.unwrap();
+    store.record(vec![RecordWrite::Set("k".into(), b"new".to_vec())], vec![append(Ring::Done, b"two")]).await.unwrap();
+
+    assert_eq!(store.hold("replica/one", "one", Duration::from_secs(30)).await.unwrap(), Hold::Ours);
+    let refused = tool.nobody_runs().await.unwrap_err().to_string();
+    assert!(refused.contains("(one)") && refused.contains("nothing was changed") && refused.contains("--running"), "{refused}");
+    store.release("replica/one").await.unwrap();
+    tool.nobody_runs().await.unwrap();
+
+    // What etcd cannot take is found out beside the store.
+    let whole = tool.archive().await.unwrap();
+    let mut records = archive.records.clone();
+    records.push(("wide".into(), vec![0; records::MOST_RECORD + 1]));
+    assert!(tool.replace(Archive { records, ..archive.clone() }).await.is_err());
+    assert_eq!(tool.archive().await.unwrap(), whole);
+    tool.replace(archive.clone()).await.unwrap();
+    assert_eq!(tool.archive().await.unwrap(), archive);
+    assert!(tool.below("/p/restore/", 0).await.unwrap().is_empty(), "nothing is left beside it");
+
+    // It was cut short: no control plane begins, those that run keep what they know, and it can be repeated.
+    let mark = super::layout::Head { format: super::layout::RESTORING, revision: 0, token: String::new() };
+    let marked = super::client::put("/p/head", super::layout::json(&mark).unwrap());
+    assert!(tool.when(vec![], vec![marked]).await.unwrap());
+    let told = Etcd::open(&cluster.settings("/p/"), clock(), fastrand::Rng::new()).await.err().unwrap().to_string();
+    assert!(told.contains("being restored, or that was cut short"), "{told}");
+    assert!(tool.restore(archive.clone()).await.is_err());
+    tool.replace(archive.clone()).await.unwrap();
+    let other = cluster.store("/p/", clock()).await;
+    assert_eq!(other.load().await.unwrap().0, 2);
+    assert_eq!(write(&other, "after", 1).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn etcd_forgets_its_own_history_where_that_is_asked_for_and_the_store_misses_nothing() {
+    let cluster = Cluster::of(1);
+    let store = cluster.store("/p/", clock()).await;
+    write(&store, "a", 1).await.unwrap();
+    let then = store.forget_before(None).await.unwrap();
+    for n in 2..=20 {
+        write(&store, "a", n).await.unwrap();
+    }
+    store.forget_before(Some(then)).await.unwrap();
+    let now = store.forget_before(Some(then)).await.unwrap();
+    store.forget_before(Some(now)).await.unwrap();
+    let mut old = super::client::get("/p/head");
+    old.revision = then;
+    assert!(matches!(store.client.range(old).await, Err(super::client::Trouble::Compacted)));
+    assert_eq!(store.at(1).await.unwrap()[0].value, Some(json!({ "n": 1 })), "our history is not etcd's");
+    assert_eq!(cluster.store("/p/", clock()).await.load().await.unwrap().0, 20);
+}
+
+#[tokio::test]
+async fn a_resource_of_a_kind_that_a_newer_heddle_knows_stays_as_it_is() {
+    let cluster = Cluster::of(1);
+    let store = cluster.store("/p/", clock()).await;
+    let keeper = keeper(&store).await;
+    assert_eq!(apply(&keeper, "a", 1).await, 1);
+    // A newer heddle writes two revisions: one with something that is known here, one without.
+    let newer = async |revision: u64, writes: &[&str]| {
+        let written = writes.iter().map(|name| json!({ "key": name, "created": revision, "value": { "n": revision } }));
+        let token = format!("newer{revision}");
+        let entry = json!({ "token": token, "author": "newer", "time_ms": 0, "writes": written.collect::<Vec<_>>() });
+        let head = json!({ "format": super::layout::FORMAT, "revision": revision, "token": token });
+        let ops = [(store.keys.log(revision), entry), (store.keys.head(), head)];
+        let ops = ops.map(|(key, value)| super::client::put(&key, value.to_string().into_bytes()));
+        assert!(store.when(vec![], ops.to_vec()).await.unwrap());
+    };
+    newer(2, &["routes/b", "wonders/w1"]).await;
+    newer(3, &["wonders/w2"]).await;
+    until("what others wrote", || keeper.state().revision == 3).await;
+    assert!(keeper.state().get(&route("b")).is_some());
+    assert_eq!(keeper.unknown(), ["wonders/w1", "wonders/w2"]);
+    assert_eq!(apply(&keeper, "c", 1).await, 4);
+    // Compaction keeps it, and who starts here goes on.
+    assert_eq!(store.compact(1, 0).await.unwrap(), 4);
+    let base = store.below("/p/base/", 0).await.unwrap();
+    let base: String = base.values().map(|part| String::from_utf8_lossy(part).into_owned()).collect();
+    assert!(base.contains("wonders/w1") && base.contains("wonders/w2"), "{base}");
+    let other = cluster.store("/p/", clock()).await;
+    assert_eq!((other.load().await.unwrap().1.len(), other.unknown().len()), (3, 2));
+    let told = other.archive().await.unwrap_err().to_string();
+    assert!(told.contains("wonders/w") && told.contains("newer heddle"), "{told}");
+}
+
+#[tokio::test]
 async fn what_is_larger_than_a_request_of_etcd_is_written_whole() {
     let cluster = Cluster::of(1);
     let store = cluster.store("/p/", clock()).await;
@@ -389,6 +483,7 @@ async fn settings_that_cannot_be_used_are_told() {
         prefix: "/p/".into(),
         login: Some(("root".into(), Secret::new("hush".to_owned()))),
         tls: EtcdTls::default(),
+        compact: None,
     };
     let told = |settings: EtcdSettings| async move {
         Etcd::open(&settings, clock(), fastrand::Rng::new()).await.err().unwrap().to_string()
