@@ -16,7 +16,7 @@ const DB: usize = 2;
 const SECRET: &str = "the-secret-of-the-shop";
 const OPEN: &str = "what-all-may-hear";
 
-/// Three hosts with an application and a sidecar each, and a router with the control plane, which sees all that travels.
+/// Hosts with an application and a sidecar each, and a router with the control plane, which sees all that travels.
 struct World {
     network: Network,
     place: Place,
@@ -25,48 +25,60 @@ struct World {
 }
 
 impl World {
-    fn start(mode: &str) -> World {
-        let mut world = World { network: Network::new(3), place: Place::new(), sidecars: Vec::new(), others: Vec::new() };
+    /// A router and hosts on which nothing runs yet; the control plane has these resources.
+    fn empty(hosts: usize, resources: &str) -> World {
+        let mut world = World { network: Network::new(hosts), place: Place::new(), sidecars: Vec::new(), others: Vec::new() };
         let router = world.network.router();
         let text = format!(
             "node: {{ id: cp-1, data_dir: \"cp\" }}\nxds: {{ address: \"0.0.0.0:18000\", allow_plaintext: true }}\n\
              admin: {{ address: \"127.0.0.1:9180\", keys: [ {{ name: story, key: \"{KEY}\", role: admin }} ] }}\n\
-             identity: {{ trust_domain: story.example }}\n"
+             identity: {{ trust_domain: story.example }}\nproviders: {{ file: {{ path: resources.yaml }} }}\n\
+             listeners: [ {{ name: http, address: \"0.0.0.0:9080\", protocol: http }} ]\n"
         );
         world.place.write("cp.yaml", &text);
+        world.place.write("resources.yaml", resources);
         world.keep(&router, "cp", &["controlplane", "-c", "cp.yaml"]);
         let exported = until("the roots", || Some(world.cli(&["ca", "export"])).filter(|output| output.status.success()));
         world.place.write("root.pem", &String::from_utf8_lossy(&exported.stdout));
         let mut sniffer = world.network.inside(&router, python::interpreter());
         sniffer.arg(python::path("sniff.py")).arg(world.place.path("wire"));
         world.listening(sniffer, "sniffer");
+        world
+    }
 
+    /// A web server that calls another one, which calls a database.
+    fn start(mode: &str) -> World {
+        let mut world = World::empty(3, "");
         let api = world.network.host(API);
         world.keep(&api, "echo", &["echo", "0.0.0.0:8080", "0.0.0.0:9999"]);
         let mut db = world.network.inside(&world.network.host(DB), python::interpreter());
         db.arg(python::path("greeter.py")).args(["serve", "0.0.0.0", "5432"]);
         world.listening(db, "db");
-        for (host, name, service) in [
+        let services = [
             (WEB, "web", "name: web"),
             (API, "api", "name: api, address: \"127.0.0.1:8080\", protocol: http"),
             (DB, "db", "name: db, address: \"127.0.0.1:5432\", protocol: tcp"),
-        ] {
-            world.configure(host, name, service, mode);
-            let sidecar = world.sidecar(host);
-            world.sidecars.push(Some(sidecar));
-        }
-        (0..3).for_each(|host| world.until_ready(host));
-        for host in 0..3 {
-            world.capture(host, "apply");
-        }
+        ];
+        world.join(&services, mode);
         world
+    }
+
+    /// Puts sidecars onto hosts, in their order, and turns to them what goes in and out.
+    fn join(&mut self, services: &[(usize, &str, &str)], mode: &str) {
+        for (host, name, service) in services {
+            self.configure(*host, name, service, mode);
+            let sidecar = self.sidecar(*host);
+            self.sidecars.push(Some(sidecar));
+        }
+        for (host, ..) in services {
+            self.until_ready(*host);
+            self.capture(*host, "apply");
+        }
     }
 
     /// Writes down what a sidecar is told. It runs as the same user as its application: what it sends is known by its mark.
     fn configure(&self, host: usize, name: &str, service: &str, mode: &str) {
-        let token = self.cli(&["token", "create", "--service", name, "--ttl", "10m"]);
-        assert!(token.status.success(), "{}", String::from_utf8_lossy(&token.stderr));
-        self.place.write(&format!("{host}.token"), String::from_utf8_lossy(&token.stdout).trim());
+        self.token(host, name);
         let text = format!(
             "node: {{ id: {name}-1, data_dir: \"data-{host}\" }}\nrole: sidecar\nservice: {{ {service} }}\n\
              agent: {{ workers: 1, admin: \"127.0.0.1:15000\", drain_timeout: 1s, drain_delay: 0s }}\n\
@@ -75,6 +87,44 @@ impl World {
              capture: {{ proxy_mark: \"0x48\", exclude_inbound_ports: [22, 9999], exclude_outbound_ports: [9999] }}\n"
         );
         self.place.write(&format!("{host}.yaml"), &text);
+    }
+
+    fn token(&self, host: usize, service: &str) {
+        let token = self.cli(&["token", "create", "--service", service, "--ttl", "10m"]);
+        assert!(token.status.success(), "{}", String::from_utf8_lossy(&token.stderr));
+        self.place.write(&format!("{host}.token"), String::from_utf8_lossy(&token.stdout).trim());
+    }
+
+    /// Lets in what comes from outside, on a host of its own where nothing is captured.
+    fn gateway(&mut self, host: usize) {
+        self.token(host, "gateway");
+        let text = format!(
+            "node: {{ id: gateway-1, data_dir: \"data-{host}\" }}\nrole: gateway\nservice: {{ name: gateway }}\n\
+             agent: {{ workers: 1, admin: \"127.0.0.1:15000\", drain_timeout: 1s, drain_delay: 0s }}\n\
+             controlplane: {{ address: \"https://10.77.{host}.1:18000\", token_file: \"{host}.token\", bundle: root.pem }}\n"
+        );
+        self.place.write(&format!("{host}.yaml"), &text);
+        let gateway = self.sidecar(host);
+        self.others.push(gateway);
+        self.until_ready(host);
+    }
+
+    /// An application that does nothing but ask another one, by its name in the mesh, and tell it who has called.
+    fn asking(&mut self, host: usize, name: &str, next: &str) {
+        // nginx looks its upstream up when it starts, and only then.
+        until(next, || self.asks(host, &[&format!("http://{next}.default.mesh:8080/")]));
+        let folder = self.place.folder.path().display();
+        let text = format!(
+            "daemon off; master_process off; pid {folder}/{name}.pid; error_log stderr; events {{}}\n\
+             http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;\n\
+             fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; proxy_http_version 1.1;\n\
+             server {{ listen 8080; location / {{ proxy_pass http://{next}.default.mesh:8080;\n\
+             proxy_set_header Host {next}.default.mesh; proxy_set_header X-Seen-By-{name} $http_x_forwarded_client_cert; }} }} }}\n"
+        );
+        let file = self.place.write(&format!("{name}.conf"), &text);
+        let mut command = self.network.inside(&self.network.host(host), "/usr/sbin/nginx");
+        command.arg("-c").arg(file).arg("-p").arg(self.place.folder.path());
+        self.others.push(Process::start(command, self.place.path(&format!("{name}-nginx.log"))));
     }
 
     /// Heddle in a namespace.
@@ -205,6 +255,45 @@ fn applications_know_nothing(mode: &str) {
     [WEB, API, DB].into_iter().for_each(|host| world.capture(host, "remove"));
     let direct = until("the application itself", || world.asks(WEB, &["http://10.77.1.2:8080/direct"]));
     assert!(!direct.contains(CALLER), "{direct}");
+}
+
+/// Who may call whom; whoever is not named is refused.
+const SHOP: &str = "
+upstreams: [ { id: web, discovery_type: mesh, service_name: web } ]
+routes: [ { id: shop, uri: /*, upstream_id: web } ]
+authorization_policies:
+  - { id: web, service: web, action: allow, rules: [ { from: [ { identities: [gateway] } ] } ] }
+  - { id: api, service: api, action: allow, rules: [ { from: [ { identities: [web] } ] } ] }
+  - { id: data, service: data, action: allow, rules: [ { from: [ { identities: [api] } ] } ] }
+";
+
+#[test]
+fn what_comes_by_the_gateway_crosses_three_hosts_whose_applications_know_nothing() {
+    let [gateway, web, api, data] = [0, 1, 2, 3];
+    let mut world = World::empty(4, SHOP);
+    world.gateway(gateway);
+    let service = |name: &str| format!("name: {name}, address: \"127.0.0.1:8080\", protocol: http");
+    let services = [(web, "web", service("web")), (api, "api", service("api")), (data, "data", service("data"))];
+    world.join(&services.each_ref().map(|(host, name, service)| (*host, *name, service.as_str())), "redirect");
+    let last = world.network.host(data);
+    world.keep(&last, "echo", &["echo", "0.0.0.0:8080"]);
+    world.asking(api, "Api", "data");
+    world.asking(web, "Web", "api");
+
+    let url = format!("http://127.0.0.1:9080/{SECRET}");
+    let answer = until("an answer of the last one", || world.asks(gateway, &[&url])).to_ascii_lowercase();
+    let seen = |by: &str, caller: &str| {
+        let line = answer.lines().find(|line| line.contains(by)).unwrap_or_else(|| panic!("{by}: {answer}"));
+        assert!(line.contains(&format!("uri=spiffe://story.example/ns/default/svc/{caller}")), "{line}");
+    };
+    seen("x-seen-by-web", "gateway");
+    seen("x-seen-by-api", "web");
+    seen("x-forwarded-client-cert", "api");
+    assert!(!world.travelled(SECRET), "nothing of it travels in clear");
+
+    // Nobody gets past the one before him: neither from another service nor from outside.
+    assert_eq!(world.asks(web, &[&format!("http://data.default.mesh:8080/{SECRET}")]), None);
+    assert_eq!(world.asks_in(&world.network.router(), &["http://10.77.3.2:8080/"]), None);
 }
 
 #[test]
