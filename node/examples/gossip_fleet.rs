@@ -109,7 +109,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{count} nodes, a round a second, {LATENCY:?} per message, {SEEDS} seeds");
     let mut fleet = Fleet::of(count).await?;
     fleet.until_all_alive("all see all alive, after the last has joined").await;
-    fleet.watch("at rest", 10).await;
+    fleet.watch("at rest", 5).await;
     let one = fleet.running().nth(count / 2).map(|gossip| gossip.membership().clone()).ok_or("there is nobody")?;
     one.say(|facts| facts.config_version = "news".into());
     let id = one.id().clone();
@@ -121,7 +121,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     fleet.until("half have heard what one said", |fleet| told(fleet) * 2 >= count).await;
     fleet.until("and then all", |fleet| told(fleet) == count).await;
     fleet.net.lose(0.05);
-    fleet.watch("with 5 % of messages lost", 40).await;
+    fleet.watch("with 5 % of messages lost", 20).await;
     fleet.net.lose(0.0);
     let gone = count / 20;
     for node in fleet.nodes.iter_mut().rev().take(gone) {
@@ -143,7 +143,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         fleet.pairs(MemberState::Alive) == parts.iter().map(|part| part * part).sum::<usize>()
     };
     fleet.until("parted in three: each part sees only itself alive", own_part).await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
     fleet.net.heal();
     fleet.until_all_alive("healed: all see all alive").await;
     Ok(())

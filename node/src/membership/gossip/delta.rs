@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn own() -> Named {
-        Named { name: b"nobody-else"[..].into(), generation: 7, address: "10.0.0.1:7946".parse().unwrap() }
+        Named { name: *b"nobody-else", generation: 7, address: "10.0.0.1:7946".parse().unwrap() }
     }
 
     /// Clocks stand at the third day since 1970.

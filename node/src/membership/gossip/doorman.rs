@@ -138,6 +138,11 @@ impl Doorman {
         self.ledger.lock().refresh(present, clock::now());
     }
 
+    /// Whether there is nothing to refresh as long as nobody comes or goes in chitchat.
+    pub fn is_settled(&self) -> bool {
+        self.ledger.lock().is_settled()
+    }
+
     /// Whom to ask whether they are there, since only one peer says so.
     pub fn unproven(&self, most: usize, dice: &mut fastrand::Rng) -> Vec<SocketAddr> {
         self.ledger.lock().unproven(most, clock::now(), dice)
@@ -154,7 +159,7 @@ impl Doorman {
     pub fn judge(&self, peer: Peer, bytes: &[u8]) -> Verdict {
         self.counters.add(Count::MessagesIn, 1);
         self.counters.add(Count::BytesIn, bytes.len() as u64);
-        let own = self.own.lock().clone();
+        let own = *self.own.lock();
         let about = About { own: own.as_ref(), wall_ms: clock::unix_ms() };
         let Some(message) = Message::parse(bytes, about) else { return self.dropped() };
         let rulings = self.rule(peer, &message, about);
@@ -250,7 +255,7 @@ mod tests {
     use super::*;
 
     fn named(port: u16) -> Named {
-        Named { name: format!("n{port:010}").into_bytes().into(), generation: 1, address: at(port) }
+        Named { name: format!("n{port:010}").into_bytes().try_into().unwrap(), generation: 1, address: at(port) }
     }
 
     fn at(port: u16) -> SocketAddr {

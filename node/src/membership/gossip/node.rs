@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, interval_at, sleep, sleep_until}
 
 use super::doorman::{Count, Doorman};
 use super::pulse::Judge;
-use super::roll::{Moment, Roll, Sighting};
+use super::roll::{Glance, Moment, Roll, Sighting};
 use super::settings::GossipSettings;
 use super::wire::Named;
 use super::{codec, seeds};
@@ -56,12 +56,14 @@ struct Run {
     touched: clock::Instant,
     proved: clock::Instant,
     doubled: bool,
+    /// It has been told that there is little room left.
+    crowded: bool,
 }
 
 impl Run {
     fn new(handle: ChitchatHandle, roll: Roll) -> Run {
         let now = clock::now();
-        Run { handle, roll, keys: BTreeSet::new(), touched: now, proved: now, doubled: false }
+        Run { handle, roll, keys: BTreeSet::new(), touched: now, proved: now, doubled: false, crowded: false }
     }
 }
 
@@ -88,7 +90,9 @@ impl Node {
             dead_node_grace_period: self.settings.forget_after.min(interval * TAKES_ROOM),
         };
         let life = super::life(self.membership.id(), clock::wall(), self.address);
-        self.doorman.is(named(&life));
+        if let Some(own) = named(&life) {
+            self.doorman.is(own);
+        }
         let config = ChitchatConfig {
             chitchat_id: life,
             cluster_id: self.settings.cluster_id(),
@@ -98,7 +102,8 @@ impl Node {
             failure_detector_config: detector,
             marked_for_deletion_grace_period: self.settings.forget_after,
             catchup_callback: None,
-            extra_liveness_predicate: None,
+            // Nobody reads chitchat's list of the living, into which it would copy all that all of them say whenever one of them says something.
+            extra_liveness_predicate: Some(Box::new(|_| false)),
         };
         let (pairs, left_out) = codec::encode(self.membership.id(), &self.membership.facts());
         self.doorman.counters.add(Count::FactsLeftOut, left_out);
@@ -201,16 +206,19 @@ impl Node {
 
     /// Copies what chitchat has heard, and lets everybody know when it matters.
     async fn hear(&mut self, run: &mut Run) {
-        let roll = &run.roll;
-        let (sightings, present, own, version) = run.handle.with_chitchat(|chitchat| copy(chitchat, roll)).await;
-        self.doorman.refresh(present);
+        let moment = Moment { now: clock::now(), wall_ms: clock::unix_ms() };
+        let (roll, unsettled) = (&mut run.roll, !self.doorman.is_settled());
+        let (glance, present, own, version) =
+            run.handle.with_chitchat(|chitchat| glance(chitchat, roll, unsettled, moment)).await;
+        if let Some(present) = present {
+            self.doorman.refresh(present);
+        }
         if self.doorman.claimed() > version {
             tracing::warn!("another node has written in the name of this one; what this one says is said anew");
             self.say(run, true).await;
         }
         self.prove(run);
-        let moment = Moment { now: clock::now(), wall_ms: clock::unix_ms() };
-        let news = run.roll.look(sightings, moment);
+        let news = run.roll.look(glance, moment);
         self.doorman.counters.add(Count::Suspicions, news.suspected);
         self.doorman.counters.add(Count::FactsDropped, news.dropped);
         let due = moment.now.saturating_duration_since(run.touched) >= TOUCH;
@@ -218,7 +226,7 @@ impl Node {
             return;
         }
         run.touched = moment.now;
-        let members = run.roll.members(self.own(moment.wall_ms, MemberState::Alive), moment);
+        let members = run.roll.members(self.own(moment.wall_ms, MemberState::Alive), moment, news.changed);
         if news.changed {
             self.membership.hear(members);
         } else {
@@ -229,6 +237,22 @@ impl Node {
             tracing::warn!(id = %self.membership.id(), "another node says that it has the id of this one; give each node.id to one node only");
         }
         run.doubled = doubled;
+        self.look_for_room(run);
+    }
+
+    /// Tells operators in time that a cell fills: whoever comes when it is full is not let in.
+    fn look_for_room(&self, run: &mut Run) {
+        let (members, limit) = (self.membership.fleet().members.len(), self.settings.max_members);
+        let crowded = is_crowded(members, limit, run.crowded);
+        if crowded && !run.crowded {
+            tracing::warn!(
+                members,
+                limit,
+                cell = self.settings.cell,
+                "the gossip has little room left, and who comes when it is full is not let in: cut the fleet into cells (gossip.cell), mostly one for each zone"
+            );
+        }
+        run.crowded = crowded;
     }
 
     /// Asks some of whom only one peer has spoken whether they are there, once in a round.
@@ -284,29 +308,36 @@ impl Node {
     }
 }
 
-/// A life as its messages name it.
-fn named(id: &ChitchatId) -> Named {
-    Named { name: id.node_id.as_bytes().into(), generation: id.generation_id, address: id.gossip_advertise_addr }
+/// Whether nine of ten places are taken; having been so, it ends with eight of ten, so that it is told of once.
+fn is_crowded(members: usize, limit: usize, was: bool) -> bool {
+    members * 10 >= limit * if was { 8 } else { 9 }
 }
 
-/// What chitchat knows: of whom what is new to the roll, who is in, which life is ours, and the version of what we say.
-fn copy(chitchat: &mut Chitchat, roll: &Roll) -> (Vec<Sighting>, Vec<Named>, ChitchatId, u64) {
+/// A life as its messages name it. Who is let in has a name of that length, as we do.
+fn named(id: &ChitchatId) -> Option<Named> {
+    let name = id.node_id.as_bytes().try_into().ok()?;
+    Some(Named { name, generation: id.generation_id, address: id.gossip_advertise_addr })
+}
+
+/// A glance at what chitchat knows; who is in, when somebody has come or gone or else `unsettled`; which life is ours, and the version of what we say.
+fn glance(
+    chitchat: &mut Chitchat,
+    roll: &mut Roll,
+    unsettled: bool,
+    moment: Moment,
+) -> (Glance, Option<Vec<Named>>, ChitchatId, u64) {
     let own = chitchat.self_chitchat_id().clone();
-    let mut sightings = Vec::with_capacity(chitchat.node_states().len());
     let own_version = chitchat.self_node_state().max_version();
-    let mut present = Vec::with_capacity(chitchat.node_states().len());
-    for (id, state) in chitchat.node_states() {
-        present.push(named(id));
-        if *id == own {
-            continue;
-        }
-        let version = state.max_version();
-        let pairs = roll
-            .is_news(id, version)
-            .then(|| state.key_values().map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
-        sightings.push(Sighting { id: id.clone(), heartbeat: state.heartbeat().into(), version, pairs });
-    }
-    (sightings, present, own, own_version)
+    let states = chitchat.node_states();
+    let others = states.iter().filter(|(id, _)| **id != own);
+    let sightings = others.map(|(id, state)| Sighting { id, heartbeat: state.heartbeat().into(), version: state.max_version() });
+    let says = |id: &ChitchatId| {
+        let pairs = states.get(id).into_iter().flat_map(|state| state.key_values());
+        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    };
+    let glance = roll.glance(sightings, says, moment);
+    let present = (glance.moved || unsettled).then(|| states.keys().filter_map(named).collect());
+    (glance, present, own, own_version)
 }
 
 /// The transport, as often as it has to be opened.
@@ -316,5 +347,16 @@ struct Borrowed(Arc<dyn Transport>);
 impl Transport for Borrowed {
     async fn open(&self, address: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
         self.0.open(address).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_there_is_little_room_is_told_in_time_and_once() {
+        assert_eq!([899, 900, 1_000].map(|members| is_crowded(members, 1_000, false)), [false, true, true]);
+        assert_eq!([900, 850, 799].map(|members| is_crowded(members, 1_000, true)), [true, true, false]);
     }
 }

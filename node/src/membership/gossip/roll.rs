@@ -12,16 +12,31 @@ use super::pulse::{Beat, Judge, Pulse};
 use crate::clock::Instant;
 
 /// What chitchat knows of one life of one node.
-#[derive(Debug, Clone)]
-pub struct Sighting {
+#[derive(Debug, Clone, Copy)]
+pub struct Sighting<'a> {
     /// Which life of which node.
-    pub id: ChitchatId,
+    pub id: &'a ChitchatId,
     /// Its newest heartbeat.
     pub heartbeat: u64,
     /// The version of what it says.
     pub version: u64,
-    /// What it says; `None` when the roll has read this version already.
-    pub pairs: Option<Vec<(String, String)>>,
+}
+
+/// What a life says, of a version that has not been read yet.
+#[derive(Debug, Clone)]
+pub struct Unread {
+    /// Its place on the roll, as long as nobody else comes or goes.
+    at: usize,
+    version: u64,
+    pairs: Vec<(String, String)>,
+}
+
+/// What has been seen at a glance, while chitchat waits; it is read when chitchat goes on.
+#[derive(Debug, Default)]
+pub struct Glance {
+    /// Somebody has come, or chitchat has forgotten somebody.
+    pub moved: bool,
+    unread: Vec<Unread>,
 }
 
 /// When one looks.
@@ -55,18 +70,25 @@ const ECHOES: u32 = 15;
 pub struct Roll {
     judge: Judge,
     remember: Duration,
-    lives: HashMap<ChitchatId, Life>,
+    /// In chitchat's order, so that a glance runs along both without looking anybody up.
+    lives: Vec<(ChitchatId, Life)>,
+    /// Places of those shown last, in the order in which they are shown.
+    shown: Vec<usize>,
 }
 
 #[derive(Debug)]
 struct Life {
     pulse: Pulse,
+    /// The version of what it says that was read, and the newest one that was seen.
     version: u64,
+    known: u64,
     says: Option<Says>,
     left: Option<Farewell>,
     state: Option<MemberState>,
     /// chitchat has forgotten it.
     gone: bool,
+    /// It was not seen yet in the glance that is under way.
+    missed: bool,
 }
 
 /// What says that it has left, and what speaks against it.
@@ -87,71 +109,112 @@ impl Roll {
     /// An empty one. Members gone are remembered for a while after they were heard last.
     #[must_use]
     pub fn new(judge: Judge, remember: Duration) -> Roll {
-        Roll { judge, remember, lives: HashMap::new() }
+        Roll { judge, remember, lives: Vec::new(), shown: Vec::new() }
     }
 
-    /// Whether this version of what a life says has not been read yet.
-    #[must_use]
-    pub fn is_news(&self, id: &ChitchatId, version: u64) -> bool {
-        self.lives.get(id).is_none_or(|life| life.version != version)
-    }
-
-    /// Takes in what chitchat knows at `moment`: of every life that it has not forgotten.
-    pub fn look(&mut self, sightings: Vec<Sighting>, moment: Moment) -> News {
-        let mut news = News::default();
-        let mut lives = std::mem::take(&mut self.lives);
-        for Sighting { id, heartbeat, version, pairs } in sightings {
-            let known = lives.remove(&id);
-            let mut life = known.unwrap_or_else(|| Life {
-                pulse: Pulse::new(heartbeat, moment.now, self.judge),
-                version: 0,
-                says: None,
-                left: None,
-                state: None,
-                gone: false,
-            });
-            life.gone = false;
-            life.hear(heartbeat, moment.now, self.judge);
-            if let Some(pairs) = pairs {
-                news.dropped += life.read(&id, &pairs, moment);
-                life.version = version;
-                news.changed = true;
+    /// Takes in the heartbeats of every life that chitchat has not forgotten, in its order. `says` is asked for what a life says when that is news.
+    pub fn glance<'a>(
+        &mut self,
+        known: impl Iterator<Item = Sighting<'a>>,
+        says: impl Fn(&ChitchatId) -> Vec<(String, String)>,
+        moment: Moment,
+    ) -> Glance {
+        let (mut glance, mut at, mut missed, mut come) = (Glance::default(), 0, 0, Vec::new());
+        for sighting in known {
+            // Mostly it is the very next one: who is alike is seen before who comes earlier.
+            while self.lives.get(at).is_some_and(|(id, _)| id != sighting.id && id < sighting.id) {
+                missed += usize::from(self.lives[at].1.miss());
+                at += 1;
             }
-            let state = life.judge(moment.now, self.judge);
+            let Some((_, life)) = self.lives.get_mut(at).filter(|(id, _)| id == sighting.id) else {
+                come.push((sighting.id.clone(), Life::new(sighting, moment.now, self.judge)));
+                continue;
+            };
+            glance.moved |= life.gone;
+            (life.gone, life.missed) = (false, false);
+            life.hear(sighting.heartbeat, moment.now, self.judge);
+            life.known = sighting.version;
+            if life.version != sighting.version {
+                glance.unread.push(Unread { at, version: sighting.version, pairs: says(sighting.id) });
+            }
+            at += 1;
+        }
+        missed += self.lives.iter_mut().skip(at).map(|(_, life)| usize::from(life.miss())).sum::<usize>();
+        glance.moved |= missed > 0 || !come.is_empty();
+        if !come.is_empty() {
+            self.let_in(come, &mut glance, says);
+        }
+        glance
+    }
+
+    /// Puts newcomers in their places; who is read afterwards is found there.
+    fn let_in(
+        &mut self,
+        come: Vec<(ChitchatId, Life)>,
+        glance: &mut Glance,
+        says: impl Fn(&ChitchatId) -> Vec<(String, String)>,
+    ) {
+        self.lives.extend(come);
+        self.lives.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        self.shown.clear();
+        let unread = self.lives.iter().enumerate().filter(|(_, (_, life))| !life.missed && life.version != life.known);
+        glance.unread = unread.map(|(at, (id, life))| Unread { at, version: life.known, pairs: says(id) }).collect();
+    }
+
+    /// Judges everybody, reads what was unread, and forgets.
+    pub fn look(&mut self, glance: Glance, moment: Moment) -> News {
+        let mut news = News::default();
+        for Unread { at, version, pairs } in glance.unread {
+            let Some((id, life)) = self.lives.get_mut(at) else { continue };
+            news.dropped += life.read(id, &pairs, moment);
+            life.version = version;
+            news.changed = true;
+        }
+        let judge = self.judge;
+        for (_, life) in self.lives.iter_mut().filter(|(_, life)| !life.missed) {
+            let state = life.judge(moment.now, judge);
             if state != life.state {
                 news.changed = true;
                 news.suspected += u64::from(state == Some(MemberState::Suspect));
                 life.tell(state);
                 life.state = state;
             }
-            self.lives.insert(id, life);
         }
-        news.changed |= self.remember_gone(lives, moment);
+        if self.lives.iter().any(|(_, life)| life.missed) {
+            news.changed |= self.remember_gone(moment);
+        }
         news
     }
 
     /// Keeps, for a while, those that chitchat has forgotten: it does so soon, since they take the room of others. Whether something has changed by that.
-    fn remember_gone(&mut self, gone: HashMap<ChitchatId, Life>, moment: Moment) -> bool {
-        let mut changed = false;
-        let present: HashSet<&str> = self.lives.values().filter_map(|life| Some(&*life.says.as_ref()?.id)).collect();
-        let mut kept: Vec<(ChitchatId, Life)> = Vec::new();
-        for (id, mut life) in gone {
-            let Some(state) = life.state else { continue };
-            let superseded = life.says.as_ref().is_none_or(|says| present.contains(&*says.id));
-            if superseded || life.pulse.silence(moment.now) >= self.remember {
+    fn remember_gone(&mut self, moment: Moment) -> bool {
+        let present: HashSet<Arc<str>> =
+            self.lives.iter().filter(|(_, life)| !life.missed).filter_map(|(_, life)| life.id()).collect();
+        let (before, mut changed, remember) = (self.lives.len(), false, self.remember);
+        self.lives.retain_mut(|(_, life)| {
+            if !life.missed {
+                return true;
+            }
+            let Some(state) = life.state else { return false };
+            if life.id().is_none_or(|id| present.contains(&id)) || life.pulse.silence(moment.now) >= remember {
                 changed = true;
-                continue;
+                return false;
             }
             let end = if state == MemberState::Left { MemberState::Left } else { MemberState::Dead };
             changed |= end != state;
             (life.state, life.gone) = (Some(end), true);
-            kept.push((id, life));
+            true
+        });
+        let mut silences: Vec<Duration> =
+            self.lives.iter().filter(|(_, life)| life.gone).map(|(_, life)| life.pulse.silence(moment.now)).collect();
+        if silences.len() > MAX_GONE {
+            silences.sort_unstable();
+            let longest = silences[MAX_GONE];
+            self.lives.retain(|(_, life)| !life.gone || life.pulse.silence(moment.now) < longest);
         }
-        if kept.len() > MAX_GONE {
-            kept.sort_by_key(|(_, life)| life.pulse.silence(moment.now));
-            kept.truncate(MAX_GONE);
+        if self.lives.len() != before {
+            self.shown.clear();
         }
-        self.lives.extend(kept);
         changed
     }
 
@@ -160,40 +223,53 @@ impl Roll {
         self.lives.iter().filter(|(_, life)| life.gone && life.state == Some(MemberState::Dead)).map(|(id, _)| id)
     }
 
-    /// The members by id, `own` among them in place of all its former lives.
+    /// The members by id, `own` among them in place of all its former lives. Who is shown is found out anew when something has changed.
     #[must_use]
-    pub fn members(&self, own: Member, moment: Moment) -> Vec<Member> {
-        let mut newest: HashMap<&Arc<str>, (&ChitchatId, &Life, &Says, MemberState)> = HashMap::new();
-        for (id, life) in &self.lives {
-            let (Some(says), Some(state)) = (&life.says, life.state) else { continue };
-            if says.id == own.id {
-                continue;
-            }
-            if newest.get(&says.id).is_none_or(|(other, _, _, theirs)| takes_place((id, state), (other, *theirs))) {
-                newest.insert(&says.id, (id, life, says, state));
-            }
+    pub fn members(&mut self, own: Member, moment: Moment, changed: bool) -> Vec<Member> {
+        if changed || self.shown.is_empty() {
+            self.shown = self.choose(&own.id);
         }
-        let mut members: Vec<Member> = newest
-            .into_values()
-            .map(|(_, life, says, state)| Member {
+        let mut members: Vec<Member> = Vec::with_capacity(self.shown.len() + 1);
+        members.extend(self.shown.iter().filter_map(|at| {
+            let (_, life) = self.lives.get(*at)?;
+            let says = life.says.as_ref()?;
+            Some(Member {
                 id: says.id.clone(),
                 facts: says.facts.clone(),
-                state,
+                state: life.state?,
                 last_seen_ms: moment.wall_ms.saturating_sub(millis(life.pulse.silence(moment.now))),
             })
-            .collect();
-        members.push(own);
-        members.sort_by(|a, b| a.id.cmp(&b.id));
+        }));
+        let at = members.partition_point(|member| member.id < own.id);
+        members.insert(at, own);
         members
+    }
+
+    /// Of each member the life that is shown, by id of the member.
+    fn choose(&self, own: &Arc<str>) -> Vec<usize> {
+        let mut newest: HashMap<&Arc<str>, (usize, MemberState)> = HashMap::new();
+        for (at, (id, life)) in self.lives.iter().enumerate() {
+            let (Some(says), Some(state)) = (&life.says, life.state) else { continue };
+            if says.id == *own {
+                continue;
+            }
+            let better = |(other, theirs): &(usize, MemberState)| takes_place((id, state), (&self.lives[*other].0, *theirs));
+            if newest.get(&says.id).is_none_or(better) {
+                newest.insert(&says.id, (at, state));
+            }
+        }
+        let mut shown: Vec<(&Arc<str>, usize)> = newest.into_iter().map(|(id, (at, _))| (id, at)).collect();
+        shown.sort_unstable();
+        shown.into_iter().map(|(_, at)| at).collect()
     }
 
     /// Lives beside `own` that are alive and say that they have its id: two nodes have been given the same one.
     #[must_use]
     pub fn doubles(&self, own: &ChitchatId, id: &str) -> usize {
-        let double = |(life, says): (&ChitchatId, &Life)| {
+        let double = |(life, says): &&(ChitchatId, Life)| {
             life != own && says.state == Some(MemberState::Alive) && says.says.as_ref().is_some_and(|says| &*says.id == id)
         };
-        self.lives.iter().filter(|entry| double(*entry)).count()
+        self.lives.iter().filter(double).count()
     }
 
     /// Where members that can be reached gossip.
@@ -203,6 +279,22 @@ impl Roll {
 }
 
 impl Life {
+    fn new(sighting: Sighting<'_>, now: Instant, judge: Judge) -> Life {
+        let pulse = Pulse::new(sighting.heartbeat, now, judge);
+        Life { pulse, version: 0, known: sighting.version, says: None, left: None, state: None, gone: false, missed: false }
+    }
+
+    /// The node whose life it is, as it says.
+    fn id(&self) -> Option<Arc<str>> {
+        self.says.as_ref().map(|says| says.id.clone())
+    }
+
+    /// Takes note that chitchat does not know it; whether it did before.
+    fn miss(&mut self) -> bool {
+        self.missed = true;
+        !self.gone
+    }
+
     /// Reads what it says; how much of it was nonsense. Who says nothing sensible any more is what it was.
     fn read(&mut self, life: &ChitchatId, pairs: &[(String, String)], moment: Moment) -> u64 {
         let read = codec::decode(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())), moment.wall_ms);
@@ -284,26 +376,43 @@ mod tests {
             Moment { now: self.start + Duration::from_secs(second), wall_ms: 1_000_000 + second * 1_000 }
         }
 
-        fn look(&mut self, second: u64, sightings: &[Sighting]) -> News {
-            let moment = self.at(second);
-            self.roll.look(sightings.to_vec(), moment)
+        fn look(&mut self, second: u64, seen: &[Seen]) -> News {
+            let (moment, mut seen) = (self.at(second), seen.to_vec());
+            seen.sort_by(|a, b| a.id.cmp(&b.id));
+            let sightings =
+                seen.iter().map(|Seen { id, heartbeat, version, .. }| Sighting { id, heartbeat: *heartbeat, version: *version });
+            let says = |id: &ChitchatId| seen.iter().find(|seen| seen.id == *id).unwrap().pairs.clone().unwrap();
+            let glance = self.roll.glance(sightings, says, moment);
+            self.roll.look(glance, moment)
         }
 
-        fn shown(&self, second: u64) -> Vec<(String, &'static str)> {
+        fn shown(&mut self, second: u64) -> Vec<(String, &'static str)> {
             let own = Member { id: "own".into(), facts: Arc::default(), state: MemberState::Alive, last_seen_ms: 0 };
-            let members = self.roll.members(own, self.at(second));
+            // Without news the same are shown.
+            let moment = self.at(second);
+            let members = self.roll.members(own.clone(), moment, false);
+            assert_eq!(members, self.roll.members(own, moment, true));
             members.into_iter().map(|member| (member.id.to_string(), member.state.as_str())).collect()
         }
     }
 
-    fn sighting(node: &str, generation: u64, heartbeat: u64) -> Sighting {
-        let id = ChitchatId::new("x", generation, "127.0.0.1:1".parse().unwrap());
-        let pairs = codec::encode(node, &Facts::default()).0;
-        Sighting { id, heartbeat, version: 1, pairs: Some(pairs.into_iter().collect()) }
+    /// What is seen of a life; `pairs` are there where they are news.
+    #[derive(Clone)]
+    struct Seen {
+        id: ChitchatId,
+        heartbeat: u64,
+        version: u64,
+        pairs: Option<Vec<(String, String)>>,
     }
 
-    fn quiet(sighting: Sighting) -> Sighting {
-        Sighting { pairs: None, ..sighting }
+    fn sighting(node: &str, generation: u64, heartbeat: u64) -> Seen {
+        let id = ChitchatId::new("x", generation, "127.0.0.1:1".parse().unwrap());
+        let pairs = codec::encode(node, &Facts::default()).0;
+        Seen { id, heartbeat, version: 1, pairs: Some(pairs.into_iter().collect()) }
+    }
+
+    fn quiet(seen: Seen) -> Seen {
+        Seen { pairs: None, ..seen }
     }
 
     #[test]
@@ -356,34 +465,35 @@ mod tests {
             let id = ChitchatId::new("x", 2, "127.0.0.2:1".parse().unwrap());
             let facts = Facts { version: "elsewhere".into(), ..Facts::default() };
             let pairs = codec::encode("a", &facts).0;
-            Sighting { id, heartbeat, version: 1, pairs: Some(pairs.into_iter().collect()) }
+            Seen { id, heartbeat, version: 1, pairs: Some(pairs.into_iter().collect()) }
         };
-        let version = |watcher: &Watcher, second| {
+        let version = |watcher: &mut Watcher, second| {
             let own = Member { id: "own".into(), facts: Arc::default(), state: MemberState::Alive, last_seen_ms: 0 };
-            watcher.roll.members(own, watcher.at(second))[0].facts.version.to_string()
+            let moment = watcher.at(second);
+            watcher.roll.members(own, moment, true)[0].facts.version.to_string()
         };
         let mut watcher = Watcher::new();
         for second in 0..3 {
             watcher.look(second, &[sighting("a", 1, second + 1), elsewhere(second + 1)]);
         }
-        assert_eq!(version(&watcher, 2), "");
+        assert_eq!(version(&mut watcher, 2), "");
         for second in 3..8 {
             watcher.look(second, &[quiet(sighting("a", 1, 3)), quiet(elsewhere(second + 1))]);
         }
-        assert_eq!(version(&watcher, 8), "elsewhere");
+        assert_eq!(version(&mut watcher, 8), "elsewhere");
     }
 
     #[test]
     fn a_good_bye_that_somebody_else_has_said_is_seen_through() {
         let mut watcher = Watcher::new();
         watcher.look(0, &[sighting("a", 1, 1)]);
-        let mut forged = sighting("a", 1, 2);
+        let mut forged = Seen { version: 2, ..sighting("a", 1, 2) };
         let (key, value) = codec::farewell();
         forged.pairs.as_mut().unwrap().push((key.into(), value.into()));
         watcher.look(1, &[forged.clone()]);
         assert_eq!(watcher.shown(1)[0], ("a".into(), "left"));
         for second in 2..40 {
-            watcher.look(second, &[quiet(sighting("a", 1, second + 1))]);
+            watcher.look(second, &[Seen { version: 2, ..quiet(sighting("a", 1, second + 1)) }]);
         }
         assert_eq!(watcher.shown(39)[0], ("a".into(), "alive"));
     }
@@ -392,12 +502,12 @@ mod tests {
     fn who_has_left_stays_so_when_a_partition_heals_and_its_last_heartbeats_come_late() {
         let mut watcher = Watcher::new();
         watcher.look(0, &[sighting("a", 1, 1)]);
-        let mut leaving = sighting("a", 1, 2);
+        let mut leaving = Seen { version: 2, ..sighting("a", 1, 2) };
         let (key, value) = codec::farewell();
         leaving.pairs.as_mut().unwrap().push((key.into(), value.into()));
         watcher.look(1, &[leaving]);
         for (second, beat) in [(40, 3), (41, 5), (42, 6), (60, 7), (61, 8)] {
-            watcher.look(second, &[quiet(sighting("a", 1, beat))]);
+            watcher.look(second, &[Seen { version: 2, ..quiet(sighting("a", 1, beat)) }]);
             assert_eq!(watcher.shown(second)[0], ("a".into(), "left"), "after {second} s");
         }
     }
@@ -416,7 +526,7 @@ mod tests {
     fn who_said_good_bye_has_left() {
         let mut watcher = Watcher::new();
         watcher.look(0, &[sighting("a", 1, 1)]);
-        let mut leaving = sighting("a", 1, 2);
+        let mut leaving = Seen { version: 2, ..sighting("a", 1, 2) };
         let (key, value) = codec::farewell();
         leaving.pairs.as_mut().unwrap().push((key.into(), value.into()));
         assert!(watcher.look(1, &[leaving]).changed);
@@ -428,7 +538,7 @@ mod tests {
     fn what_makes_no_sense_changes_nothing_of_what_made_sense() {
         let mut watcher = Watcher::new();
         watcher.look(0, &[sighting("a", 1, 1)]);
-        let mut odd = sighting("a", 1, 2);
+        let mut odd = Seen { version: 2, ..sighting("a", 1, 2) };
         odd.pairs = Some(vec![("about".into(), "?".into())]);
         watcher.look(1, &[odd]);
         assert_eq!(watcher.shown(1)[0], ("a".into(), "alive"));

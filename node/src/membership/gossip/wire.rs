@@ -10,13 +10,15 @@ use super::delta::{self, About};
 /// The most bytes of one message: a digest and a delta as large as chitchat makes them.
 pub const MAX_MESSAGE_BYTES: usize = 144 * 1_024;
 /// Every name is as long: eight bytes in base64 (`super::short_name`).
-const NAME_BYTES: usize = 11;
+pub(super) const NAME_BYTES: usize = 11;
 /// `u16` at the start of every message.
 const MAGIC: [u8; 2] = 45_139_u16.to_le_bytes();
 /// Magic, version, kind.
 const HEADER: usize = 4;
 /// Heartbeat, last collected version, newest version.
 const DIGEST_TAIL: usize = 24;
+/// The shortest entry: a name, which life, an IPv4 address, and the numbers.
+const LEAST_ENTRY: usize = 2 + NAME_BYTES + 8 + 7 + DIGEST_TAIL;
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +40,10 @@ pub fn wants_answer(message: &[u8]) -> bool {
 }
 
 /// Who is named in a digest.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Named {
     /// The name that chitchat has for the node.
-    pub name: Box<[u8]>,
+    pub name: [u8; NAME_BYTES],
     /// Which life of it.
     pub generation: u64,
     /// Where its gossip is reached.
@@ -106,21 +108,22 @@ impl<'a> Message<'a> {
     /// The same message with a digest of only those for whom `kept` has a heartbeat, which takes the place of the one claimed.
     #[must_use]
     pub fn only(&self, kept: impl Fn(usize, &Entry) -> Option<u64>) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.bytes.len());
-        out.extend(&self.bytes[..HEADER]);
-        if matches!(self.kind, Kind::Syn | Kind::SynAck) {
-            let kept: Vec<(&Entry, u64)> =
-                self.entries.iter().enumerate().filter_map(|(at, entry)| Some((entry, kept(at, entry)?))).collect();
-            // There were no more before, and they were counted in 16 bits.
-            out.extend(u16::try_from(kept.len()).unwrap_or(u16::MAX).to_le_bytes());
-            for (entry, beat) in kept {
-                let tail = entry.bytes.end - DIGEST_TAIL;
-                out.extend(&self.bytes[entry.bytes.start..tail]);
-                out.extend(beat.to_le_bytes());
-                out.extend(&self.bytes[tail + 8..entry.bytes.end]);
+        let mut out = self.bytes.to_vec();
+        // Mostly all are kept: bytes move only from the first on that is not, and the count of entries stands before them.
+        let (mut end, mut count) = (HEADER + 2, 0_u16);
+        for (at, entry) in self.entries.iter().enumerate() {
+            let Some(beat) = kept(at, entry) else { continue };
+            if end != entry.bytes.start {
+                out.copy_within(entry.bytes.clone(), end);
             }
+            end += entry.bytes.len();
+            out[end - DIGEST_TAIL..][..8].copy_from_slice(&beat.to_le_bytes());
+            count += 1;
         }
-        out.extend(&self.bytes[self.rest..]);
+        if usize::from(count) < self.entries.len() {
+            out[HEADER..HEADER + 2].copy_from_slice(&count.to_le_bytes());
+            out.drain(end..self.rest);
+        }
         out
     }
 }
@@ -175,13 +178,14 @@ impl<'a> Cursor<'a> {
 
     /// Who is meant.
     pub(super) fn named(&mut self) -> Option<Named> {
-        let name = self.text().filter(|name| name.len() == NAME_BYTES)?.into();
+        let name = self.text()?.try_into().ok()?;
         Some(Named { name, generation: self.u64()?, address: self.address()? })
     }
 
     fn digest(&mut self) -> Option<Vec<Entry>> {
         let count = self.u16()?;
-        let mut entries = Vec::new();
+        let fit = (self.bytes.len() - self.at) / LEAST_ENTRY;
+        let mut entries = Vec::with_capacity(fit.min(count.into()));
         for _ in 0..count {
             let start = self.at;
             let named = self.named()?;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::wire::Named;
+use super::wire::{NAME_BYTES, Named};
 use crate::clock::Instant;
 
 /// The most lives that are in on the word of one peer about itself.
@@ -56,12 +56,17 @@ pub struct Ledger {
     interval: Duration,
     /// When its first message came.
     since: Option<Instant>,
-    lives: HashMap<Named, Life>,
+    /// Who is in, in the order of digests, which name nearly all of them: who comes next is mostly who was meant next.
+    within: Vec<(Named, Life)>,
+    next: usize,
+    /// Who is not in.
+    waiting: HashMap<Named, Life>,
     /// Names that are in, with the number of their lives: former lives take no place of another member.
-    names: HashMap<Box<[u8]>, usize>,
+    names: HashMap<[u8; NAME_BYTES], usize>,
     /// Lives that are not in, by who claimed them first.
     pending: HashMap<u64, usize>,
-    waiting: usize,
+    /// chitchat knew all that are in, when it was looked at last.
+    settled: bool,
     /// Lives that are in on their own word, by whose word that was.
     own_word: HashMap<u64, usize>,
     /// Bytes of a digest of all that are in.
@@ -104,10 +109,12 @@ impl Ledger {
             limit,
             interval,
             since: None,
-            lives: HashMap::new(),
+            within: Vec::new(),
+            next: 0,
+            waiting: HashMap::new(),
             names: HashMap::new(),
             pending: HashMap::new(),
-            waiting: 0,
+            settled: false,
             own_word: HashMap::new(),
             carried: 0,
             heard: Vec::new(),
@@ -124,23 +131,42 @@ impl Ledger {
 
     /// Takes note of whom chitchat knows at present.
     pub fn refresh(&mut self, present: impl IntoIterator<Item = Named>, now: Instant) {
-        for life in self.lives.values_mut() {
+        for (_, life) in &mut self.within {
             life.place = if life.place == Place::Fresh { Place::In } else { Place::Out };
         }
+        let (mut come, mut count) = (Vec::new(), 0);
         for named in present {
-            self.lives.entry(named).or_insert_with(|| Life::new(0, now)).place = Place::In;
-        }
-        let lasts = self.interval * CLAIMS_LAST;
-        self.lives.retain(|_, life| life.place == Place::In || now.saturating_duration_since(life.claimed) < lasts);
-        (self.names, self.pending, self.own_word) = Default::default();
-        (self.carried, self.waiting) = (0, 0);
-        for (named, life) in &self.lives {
-            if life.place == Place::Out {
-                *self.pending.entry(life.first).or_default() += 1;
-                self.waiting += 1;
-                continue;
+            count += 1;
+            match self.find(&named) {
+                Some(at) => self.within[at].1.place = Place::In,
+                None => {
+                    let life = self.waiting.remove(&named).unwrap_or_else(|| Life::new(0, now));
+                    come.push((named, Life { place: Place::In, ..life }));
+                }
             }
-            *self.names.entry(named.name.clone()).or_default() += 1;
+        }
+        self.waiting.extend(self.within.extract_if(.., |(_, life)| life.place == Place::Out));
+        self.within.extend(come);
+        self.within.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        self.settled = self.within.len() == count;
+        let lasts = self.interval * CLAIMS_LAST;
+        self.waiting.retain(|_, life| now.saturating_duration_since(life.claimed) < lasts);
+        self.count();
+    }
+
+    /// Whether nothing has to be looked up in chitchat as long as nobody comes or goes there.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.settled && self.waiting.is_empty()
+    }
+
+    fn count(&mut self) {
+        (self.names, self.pending, self.own_word, self.carried) = Default::default();
+        for life in self.waiting.values() {
+            *self.pending.entry(life.first).or_default() += 1;
+        }
+        for (named, life) in &self.within {
+            *self.names.entry(named.name).or_default() += 1;
             self.carried += weight(named);
             if let Some((witness, ..)) = life.itself {
                 *self.own_word.entry(witness).or_default() += 1;
@@ -148,34 +174,43 @@ impl Ledger {
         }
     }
 
+    /// The place of one who is in.
+    fn find(&mut self, named: &Named) -> Option<usize> {
+        let at = match self.within.get(self.next) {
+            Some((next, _)) if next == named => self.next,
+            _ => self.within.binary_search_by(|(other, _)| other.cmp(named)).ok()?,
+        };
+        self.next = at + 1;
+        Some(at)
+    }
+
     /// Judges that `peer` claims this heartbeat of a life; `itself`: it is its own.
     pub fn judge(&mut self, peer: Peer, named: &Named, beat: u64, itself: bool, now: Instant) -> Ruling {
         let strict = self.since.is_none_or(|since| now.saturating_duration_since(since) < self.interval * STRICT);
         let recent = (!strict).then_some(self.interval * LATELY);
         // Nearly all are in already, and a digest names them all.
-        if let Some(life) = self.lives.get_mut(named).filter(|life| life.place != Place::Out) {
-            let believed = life.hear(peer, beat, itself, &self.heard, now, recent);
+        if let Some(at) = self.find(named) {
+            let believed = self.within[at].1.hear(peer, beat, itself, &self.heard, now, recent);
             return Ruling::Keep(beat.min(believed.unwrap_or(0)));
         }
         let room = self.room(peer.witness, named, itself);
-        if !self.lives.contains_key(named) {
+        if !self.waiting.contains_key(named) {
             // Who is the last one in a full room must be told, others are claimed again.
             let most = 2 * self.limit;
-            if self.waiting >= 4 * most || self.pending.get(&peer.witness).is_some_and(|pending| *pending >= most) {
+            if self.waiting.len() >= 4 * most || self.pending.get(&peer.witness).is_some_and(|pending| *pending >= most) {
                 return if itself && !room { Ruling::Full } else { Ruling::Cut };
             }
             *self.pending.entry(peer.witness).or_default() += 1;
-            self.waiting += 1;
-            self.lives.insert(named.clone(), Life::new(peer.witness, now));
+            self.waiting.insert(*named, Life::new(peer.witness, now));
         }
-        let Some(life) = self.lives.get_mut(named) else { return Ruling::Cut };
+        let Some(life) = self.waiting.get_mut(named) else { return Ruling::Cut };
         let Some(believed) = life.hear(peer, beat, itself, &self.heard, now, recent) else { return Ruling::Cut };
         if !room {
             return Ruling::Full;
         }
-        life.place = Place::Fresh;
-        let first = life.first;
-        self.let_in(peer.witness, named, itself, first);
+        if let Some(life) = self.waiting.remove(named) {
+            self.let_in(peer.witness, named, itself, life);
+        }
         Ruling::Keep(beat.min(believed))
     }
 
@@ -184,15 +219,15 @@ impl Ledger {
         let recent = self.interval * LATELY;
         let heard = self.heard.iter().filter(|(_, at)| now.saturating_duration_since(*at) < recent).count();
         let patience = if heard < 2 { Duration::ZERO } else { self.interval * ASK_AFTER };
-        if self.waiting == 0 {
+        if self.waiting.is_empty() {
             return Vec::new();
         }
         let waits = |life: &&Life| {
             let repeated = now.saturating_duration_since(life.claimed) < self.interval * ASK_AFTER;
-            life.place == Place::Out && repeated && now.saturating_duration_since(life.since) >= patience
+            repeated && now.saturating_duration_since(life.since) >= patience
         };
         let mut waiting: Vec<SocketAddr> =
-            self.lives.iter().filter(|(_, life)| waits(life)).map(|(named, _)| named.address).collect();
+            self.waiting.iter().filter(|(_, life)| waits(life)).map(|(named, _)| named.address).collect();
         // The order of a map is not to be relied on, also not for chance.
         waiting.sort_unstable();
         dice.shuffle(&mut waiting);
@@ -208,13 +243,16 @@ impl Ledger {
             && !(itself && self.own_word.get(&witness).is_some_and(|lives| *lives >= MAX_PER_PEER))
     }
 
-    fn let_in(&mut self, witness: u64, named: &Named, itself: bool, first: u64) {
-        *self.names.entry(named.name.clone()).or_default() += 1;
+    fn let_in(&mut self, witness: u64, named: &Named, itself: bool, life: Life) {
+        *self.names.entry(named.name).or_default() += 1;
         self.carried += weight(named);
-        self.waiting = self.waiting.saturating_sub(1);
-        if let Some(pending) = self.pending.get_mut(&first) {
+        self.settled = false;
+        if let Some(pending) = self.pending.get_mut(&life.first) {
             *pending = pending.saturating_sub(1);
         }
+        let at = self.within.partition_point(|(other, _)| other < named);
+        self.within.insert(at, (*named, Life { place: Place::Fresh, ..life }));
+        self.next = at + 1;
         if itself {
             *self.own_word.entry(witness).or_default() += 1;
         }

@@ -126,7 +126,7 @@ async fn carries_large_ones(net: &Net) {
     let (mut a, mut b) = (net.node(1_000).await, net.node(1_000).await);
     let many: Vec<SocketAddr> = (1..=1_000).map(|port| SocketAddr::from(([10, 1, 1, 1], port))).collect();
     b.doorman.refresh(many.iter().map(|address| super::super::wire::Named {
-        name: Box::from(&b"nodenodenod"[..]),
+        name: *b"nodenodenod",
         generation: 1,
         address: *address,
     }));
@@ -177,7 +177,7 @@ async fn is_open_once(net: &Net) {
 
 async fn tells_who_is_too_many(net: &Net) {
     let (mut a, mut b) = (net.node(9).await, net.node(1).await);
-    b.doorman.refresh([super::super::wire::Named { name: Box::from(&b"b"[..]), generation: 1, address: b.address }]);
+    b.doorman.refresh([super::super::wire::Named { name: *b"b          ", generation: 1, address: b.address }]);
     a.socket.send(b.address, syn(&[a.address])).await.unwrap();
     b.hears_nothing().await;
     b.sees(Count::TurnedAway).await;
