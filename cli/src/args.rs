@@ -30,7 +30,7 @@ pub enum Command {
     /// Run the control plane alone; agents connect over xDS
     Controlplane(ConfigArgs),
     /// Run an agent alone; it takes its configuration from a control plane
-    Agent(ConfigArgs),
+    Agent(AgentArgs),
     /// Check configuration and resources without starting anything
     Validate(ValidateArgs),
     /// Put the resources of a file, all or none
@@ -99,6 +99,16 @@ pub struct RunArgs {
     /// Start demo services and routes to them, and print what to try
     #[arg(long)]
     pub demo: bool,
+}
+
+/// `heddle agent`.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Take node, listeners, clusters and control plane from the bootstrap of an Envoy (YAML or JSON)
+    #[arg(long, value_name = "FILE")]
+    pub envoy_bootstrap: Option<PathBuf>,
 }
 
 /// `heddle validate`.

@@ -48,7 +48,10 @@ async fn obey(command: Command) -> ExitCode {
     match command {
         Command::Run(args) => Box::pin(serve(&args.config, |configuration| run::all(configuration, args.demo))).await,
         Command::Controlplane(args) => Box::pin(serve(&args, run::control_plane)).await,
-        Command::Agent(args) => Box::pin(serve(&args, run::agent)).await,
+        Command::Agent(args) => {
+            let bootstrap = args.envoy_bootstrap;
+            Box::pin(serve(&args.config, |configuration| run::agent(configuration, bootstrap))).await
+        }
         Command::Validate(args) => match validate::validate(args).await {
             Ok(text) => {
                 output::say(&text);
@@ -120,7 +123,7 @@ async fn serve<F: Future<Output = Result<(), Box<dyn std::error::Error>>>>(
 /// Whether a failed start is the configuration's fault.
 fn is_configuration(error: &(dyn std::error::Error + 'static)) -> bool {
     use heddle_controlplane::app::StartError;
-    matches!(error.downcast_ref(), Some(StartError::Resources(_)))
+    matches!(error.downcast_ref(), Some(StartError::Resources(_))) || error.is::<run::BootstrapError>()
 }
 
 fn told(answer: Result<String, String>) -> ExitCode {

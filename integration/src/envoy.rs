@@ -52,8 +52,14 @@ pub struct Envoy {
 impl Envoy {
     /// Follows a control plane in clear.
     pub fn follow(control: SocketAddr, id: &str, way: Way) -> Envoy {
+        Envoy::start(&bootstrap(control, id, way).to_string())
+    }
+
+    /// With this bootstrap, whose admin may have any port.
+    pub fn start(bootstrap: &str) -> Envoy {
         let place = Place::new();
-        let path = place.write("envoy.json", &bootstrap(control, id, way).to_string());
+        // JSON is YAML too.
+        let path = place.write("envoy.yaml", bootstrap);
         let told = place.path("admin");
         let mut command = Command::new(binary());
         command.arg("-c").arg(path).arg("--admin-address-path").arg(&told);
@@ -86,7 +92,8 @@ impl Envoy {
     }
 }
 
-fn bootstrap(control: SocketAddr, id: &str, way: Way) -> Value {
+/// What makes a data plane follow a control plane in clear, with an admin on any port.
+pub fn bootstrap(control: SocketAddr, id: &str, way: Way) -> Value {
     let source = json!({ "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "5s" });
     let socket = |address: SocketAddr| json!({ "socket_address": { "address": address.ip(), "port_value": address.port() } });
     let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";

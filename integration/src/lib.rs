@@ -1,11 +1,13 @@
 //! The harness of the stories: real processes on loopback addresses of their own, and clients to talk to them. It knows Heddle only from outside.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod ads;
 pub mod attack;
 pub mod certificates;
 pub mod churn;
 pub mod client;
 pub mod consul;
+pub mod echo;
 pub mod envoy;
 pub mod etcd;
 pub mod fleet;

@@ -21,6 +21,7 @@ use heddle_node::drain::{DrainTrigger, DrainWatch};
 use heddle_node::identity::Identity;
 use heddle_node::membership::{self, Membership};
 use heddle_node::readiness::{Guard, Readiness};
+use heddle_xds::client::envoy::EnvoySource;
 use heddle_xds::client::{ClientConfig, ClientStatus, Demand};
 use heddle_xds::link::Connector;
 use heddle_xds::protocol::NodeInfo;
@@ -84,6 +85,8 @@ pub struct Parts {
     pub identity: Identity,
     /// Who else belongs to the fleet; somebody else carries what is said.
     pub membership: Membership,
+    /// What an Envoy's bootstrap said; the control plane that it names is that of `settings`.
+    pub envoy: Option<EnvoySource>,
     /// Where is told with whom to begin to gossip, when the control plane says so.
     pub seeds: Option<watch::Sender<Vec<String>>>,
 }
@@ -222,7 +225,7 @@ async fn open_probes(settings: Option<ProbeSettings>) -> Result<Option<(TcpListe
 /// Nothing is left running.
 pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let Parts { settings, node, environment, connector, data_dir, tracer, hostname, .. } = parts;
-    let Parts { more_metrics, readiness, trigger, drain, identity, membership, seeds, .. } = parts;
+    let Parts { more_metrics, readiness, trigger, drain, identity, membership, seeds, envoy, .. } = parts;
     std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
     let endpoint =
         TcpListener::bind(settings.admin).await.map_err(|source| StartError::Admin { address: settings.admin, source })?;
@@ -247,7 +250,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let compiler = Arc::new(Mutex::new(compiler));
     let (updates, batches) = mpsc::channel(BATCHES);
     outward::answer_names(&common.settings, &common.callees.demand, tables.clone()).await?;
-    let mut config = ClientConfig::new(node, connector);
+    let mut config = outward::follows(ClientConfig::new(node, connector), &common.settings, envoy);
     config.interests = outward::interests(common.settings.mesh.role);
     config.demand = common.callees.demand.clone();
     config.last_good = Some(data_dir.join(LAST_GOOD_FILE));

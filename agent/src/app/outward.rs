@@ -4,15 +4,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use heddle_xds::client::{Demand, Interest, Interests};
+use heddle_xds::client::envoy::EnvoySource;
+use heddle_xds::client::{ClientConfig, Demand, Interest, Interests};
 use heddle_xds::model::Kind;
+use heddle_xds::protocol::Dialect;
 use tokio::sync::watch;
 
 use super::{StartError, doors};
 use crate::mesh_dns::{self, Names, Server};
 use crate::net::has_ipv6;
 use crate::pipeline::Callees;
-use crate::settings::{AgentSettings, DEFAULT_NAMESPACE, MeshSettings, Other, Role};
+use crate::settings::{AgentSettings, DEFAULT_NAMESPACE, MeshSettings, Other, Role, Served};
 use crate::tables::Tables;
 
 /// What an agent asks for: a gateway for everything; a sidecar for policies, and for services when they are called.
@@ -26,6 +28,14 @@ pub(super) fn interests(role: Role) -> Interests {
             (Kind::Endpoints, Interest::Named),
         ]),
     }
+}
+
+/// Whose resources are asked for: ours, or an Envoy's, where the control plane serves those or a bootstrap said what there is.
+pub(super) fn follows(config: ClientConfig, settings: &AgentSettings, bootstrap: Option<EnvoySource>) -> ClientConfig {
+    let served = settings.control_plane.dialect;
+    let followed = || (served != Served::Heddle).then(|| EnvoySource::followed(settings.mesh.role.as_str().into()));
+    let dialect = if served == Served::EnvoySotw { Dialect::Sotw } else { Dialect::Delta };
+    ClientConfig { envoy: bootstrap.or_else(followed), dialect, ..config }
 }
 
 /// Whom the application beside this node may call.

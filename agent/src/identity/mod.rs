@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use heddle_node::identity::{Bundle, Bundles, Expect, Identity, MAX_BUNDLE_BYTES, SpiffeId, TrustDomain, domain_of_roots};
 use heddle_node::readiness::Readiness;
-use heddle_xds::link::{Connector, LinkError};
+use heddle_xds::link::{Connector, LinkError, Named};
 
 pub use stats::{Stats, expiry_page};
 
@@ -111,6 +111,15 @@ pub fn hand_on(settings: &AgentSettings, identity: &Identity) -> Result<(), Star
     let listener = workload::open(workload).map_err(failed)?;
     tokio::spawn(workload::serve(listener, workload.uids.clone(), identity.clone()));
     Ok(())
+}
+
+/// The way to whichever of several control planes answers that show ordinary certificates: nobody gets an identity from them.
+///
+/// # Errors
+/// Not an address, or TLS cannot work with what is told.
+pub fn by_name(addresses: &[String], named: &Named) -> Result<Connector, LinkError> {
+    let ways = addresses.iter().map(|address| Connector::named(address, named)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Connector::any(ways, fastrand::Rng::new()))
 }
 
 /// Begins to get the identity from the control plane; returns the way to it.

@@ -64,6 +64,26 @@ pub struct ControlPlaneAccess {
     pub proof: Option<ProofSettings>,
     /// PEM file with the roots that the first connection trusts.
     pub bundle: Option<PathBuf>,
+    /// Whose resources it serves.
+    pub dialect: Served,
+}
+
+/// Whose resources a control plane serves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Served {
+    /// Heddle's own.
+    #[default]
+    Heddle,
+    /// Envoy's, only what changed.
+    Envoy,
+    /// Envoy's, everything of a kind whenever one thing changed.
+    EnvoySotw,
+}
+
+impl Served {
+    /// Every one, with its name in configuration.
+    pub const ALL: [(&str, Served); 3] =
+        [("heddle", Served::Heddle), ("envoy", Served::Envoy), ("envoy-sotw", Served::EnvoySotw)];
 }
 
 /// What proves to the control plane, before there is an identity, whose this process is.
@@ -100,7 +120,8 @@ impl ControlPlaneAccess {
             }
         }
         let proof = token.map(ProofSettings::JoinToken).or(account.map(ProofSettings::ServiceAccount));
-        Self { address, others, proof, bundle }
+        let dialect = section.choice("dialect", &Served::ALL).unwrap_or_default();
+        Self { address, others, proof, bundle, dialect }
     }
 }
 

@@ -15,7 +15,7 @@ use heddle_node::consul::ConsulSettings;
 
 pub use consul::{ApplicationCheck, RegistrationSettings, is_meta_name};
 pub use control::{
-    ControlPlaneAccess, ControlPlaneAddress, DEFAULT_CONTROL_PLANE, IdentitySettings, ProofSettings, WorkloadApiSettings,
+    ControlPlaneAccess, ControlPlaneAddress, DEFAULT_CONTROL_PLANE, IdentitySettings, ProofSettings, Served, WorkloadApiSettings,
 };
 pub use inbound::{DEFAULT_INBOUND, InboundSettings, Mode};
 pub use probes::{CheckProtocol, CheckSettings, ProbeSettings};

@@ -1,6 +1,7 @@
 //! What `run`, `controlplane` and `agent` start, on one control runtime; the agent's workers have threads of their own.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ use heddle_xds::protocol::NodeInfo;
 use heddle_xds::snapshot::NodeScope;
 use serde_json::Value;
 
-use super::demo;
 use super::fleet::{Fleet, Page};
+use super::{bootstrap, demo};
 use crate::configuration::Configuration;
 use crate::environment;
 use crate::explain::Explain;
@@ -178,7 +179,10 @@ pub async fn control_plane(configuration: Configuration) -> Result<(), Failure> 
 ///
 /// # Errors
 /// Something cannot be started; nothing is left running.
-pub async fn agent(configuration: Configuration) -> Result<(), Failure> {
+pub async fn agent(mut configuration: Configuration, bootstrap: Option<PathBuf>) -> Result<(), Failure> {
+    let taken = bootstrap.map(|path| bootstrap::take(&path, &mut configuration)).transpose()?;
+    let (envoy, named) = taken.map(|taken| (taken.source, taken.connector)).unzip();
+    let configuration = configuration;
     // Before anything is sent: the rules of capture tell by it what is ours.
     configuration.capture.proxy_mark.map_or(Ok(()), sockets::mark_all)?;
     let process = Process::new();
@@ -194,8 +198,9 @@ pub async fn agent(configuration: Configuration) -> Result<(), Failure> {
     fleet.join(&configuration, awaits_identity(&configuration).then(|| kept.identity.clone())).await?;
     let (identity, stats, gossip) = (kept.identity.clone(), kept.stats, fleet.metrics());
     let metrics: agent_app::MoreMetrics = Arc::new(move || stats.page(&identity) + gossip().as_str());
-    let parts = agent_parts(&configuration, &process, &fleet, kept.connector, export.clone(), Some(metrics));
-    let agent = agent_app::start(agent_app::Parts { identity: kept.identity, ..parts }).await?;
+    let connector = named.flatten().unwrap_or(kept.connector);
+    let parts = agent_parts(&configuration, &process, &fleet, connector, export.clone(), Some(metrics));
+    let agent = agent_app::start(agent_app::Parts { identity: kept.identity, envoy, ..parts }).await?;
     tracing::info!(agent = %agent.admin, control_plane = %configuration.agent.control_plane.address, "the agent is up");
     process.until_drained(configuration.agent.drain_timeout + configuration.agent.drain_delay, Some(agent.admin)).await?;
     fleet.leave().await;
@@ -278,6 +283,7 @@ fn agent_parts(
         settings: configuration.agent.clone(),
         membership: fleet.membership.clone(),
         seeds: fleet.seeds(),
+        envoy: None,
         environment: environment::variables(),
         node: NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into(), instance: configuration.agent.mesh.instance() },
         connector,

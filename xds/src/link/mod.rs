@@ -3,6 +3,7 @@
 
 mod crowd;
 mod door;
+mod named;
 mod peer;
 mod several;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use heddle_node::identity::{Expect, Identity, Rejection, nameless};
 use heddle_node::sockets;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::DuplexStream;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
@@ -29,6 +31,7 @@ use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint};
 
 pub use door::{Connection, Incoming, Speaks, Turned, accept};
+pub use named::Named;
 pub use peer::{Peer, PeerIdentity};
 
 use several::{Beside, Several};
@@ -52,6 +55,14 @@ pub enum LinkError {
     Address {
         /// What was given.
         address: String,
+    },
+    /// Roots, certificate, key or name that TLS cannot work with.
+    #[error("TLS to the control plane at {address}: {reason}")]
+    Tls {
+        /// Where.
+        address: String,
+        /// Why.
+        reason: String,
     },
     /// No connection.
     #[error("cannot connect to the control plane at {address}: {}", cause(source))]
@@ -86,6 +97,8 @@ struct TlsWay {
     host: Arc<str>,
     port: u16,
     config: Arc<ClientConfig>,
+    /// The name that is sent and, without identities, must be proved.
+    name: ServerName<'static>,
     /// Whose certificate is waited for.
     identity: Option<Identity>,
 }
@@ -100,7 +113,7 @@ impl TlsWay {
         }
         let stream = sockets::connect_to(&self.host, self.port).await?;
         stream.set_nodelay(true)?;
-        Ok(TokioIo::new(TlsConnector::from(self.config).connect(nameless(), stream).await?))
+        Ok(TokioIo::new(TlsConnector::from(self.config).connect(self.name, stream).await?))
     }
 }
 
@@ -122,11 +135,18 @@ impl Connector {
     }
 
     fn over_tls(address: &str, identity: &Identity, expect: Expect, waits: bool) -> Result<Connector, LinkError> {
-        let endpoint = endpoint(address, "https")?;
-        let (Some(host), Some(port)) = (endpoint.uri().host(), endpoint.uri().port_u16()) else { return Err(bad(address)) };
-        let host = host.trim_start_matches('[').trim_end_matches(']').into();
+        let (endpoint, host, port) = over_tls(address)?;
         let config = identity.client_config(expect, &[b"h2"]);
-        let way = TlsWay { host, port, config, identity: waits.then(|| identity.clone()) };
+        let way = TlsWay { host, port, config, name: nameless(), identity: waits.then(|| identity.clone()) };
+        Ok(Connector { way: Way::Tls(way), endpoint: tune(endpoint) })
+    }
+
+    /// Over TLS, to `host:port` or `https://host:port`, whose certificate must be for a name and from roots that are told.
+    pub fn named(address: &str, named: &Named) -> Result<Connector, LinkError> {
+        let (endpoint, host, port) = over_tls(address)?;
+        let failed = |reason| LinkError::Tls { address: address.to_owned(), reason };
+        let (config, name) = named.client(&host).map_err(failed)?;
+        let way = TlsWay { host, port, config, name, identity: None };
         Ok(Connector { way: Way::Tls(way), endpoint: tune(endpoint) })
     }
 
@@ -213,6 +233,14 @@ fn endpoint(address: &str, scheme: &str) -> Result<Endpoint, LinkError> {
     let endpoint = Endpoint::from_shared(uri).map_err(|_| bad(address))?;
     let good = endpoint.uri().port().is_some() && endpoint.uri().scheme_str() == Some(scheme);
     if good { Ok(endpoint) } else { Err(bad(address)) }
+}
+
+/// What an address over TLS means: its host without brackets, and its port.
+fn over_tls(address: &str) -> Result<(Endpoint, Arc<str>, u16), LinkError> {
+    let endpoint = endpoint(address, "https")?;
+    let (Some(host), Some(port)) = (endpoint.uri().host(), endpoint.uri().port_u16()) else { return Err(bad(address)) };
+    let host = host.trim_start_matches('[').trim_end_matches(']').into();
+    Ok((endpoint, host, port))
 }
 
 /// What lies at the bottom of an error: gRPC itself says "transport error" to everything.

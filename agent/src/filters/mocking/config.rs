@@ -24,7 +24,7 @@ pub(super) struct Config {
     /// Status of the answer; with `openapi`, which of an operation's responses is given when there is one of this status.
     #[schemars(range(min = 200, max = 599))]
     pub response_status: Option<u16>,
-    /// `Content-Type` of the answer, except with `openapi`, which has its own.
+    /// `Content-Type` of the answer, none when empty, except with `openapi`, which has its own.
     #[serde(default = "content_type")]
     pub content_type: String,
     /// Body of the answer, with variables.

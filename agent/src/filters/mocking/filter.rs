@@ -40,7 +40,7 @@ pub(super) fn build(value: &Value, _context: &BuildContext<'_>) -> Built {
     faults.into_result()?;
     let document = config.document().map_err(|error| vec![check::fault_at("openapi", error)])?;
     let mut fields = Fields::new();
-    if document.is_none() {
+    if document.is_none() && !config.content_type.is_empty() {
         fields.append_known(Name::ContentType, &config.content_type);
     }
     if config.with_mock_header {

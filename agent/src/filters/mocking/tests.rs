@@ -33,6 +33,8 @@ fn examples_are_given_with_variables() {
     }
     let plain = mocked(&json!({"response_example": "x", "content_type": "text/plain", "with_mock_header": false}), "GET", "/");
     assert_eq!((plain.head.fields.len(), plain.head.fields.get_str("content-type"), text(&plain)), (1, Some("text/plain"), "x"));
+    let bare = mocked(&json!({"response_example": "", "content_type": "", "with_mock_header": false}), "GET", "/");
+    assert_eq!((bare.head.fields.len(), text(&bare)), (0, ""));
 }
 
 #[test]

@@ -163,7 +163,7 @@ impl Place<'_> {
                     continue;
                 }
                 let mut conditions = Vec::new();
-                if !with_port && !self.http.strips_port {
+                if !with_port && !self.http.strips_port && !table.ignores_port {
                     conditions.push(json!(["http_host", "!", "~~", WITH_PORT]));
                 }
                 let group = if with_port { ":port" } else { "" };
@@ -185,6 +185,10 @@ impl Place<'_> {
             };
             let last = conditions.is_empty();
             candidates.extend(self.candidates(host, &format!(":open{number}"), &conditions, !last));
+        }
+        if !table.hosts.iter().any(|host| host.domains.iter().any(|domain| **domain == *"*")) {
+            let id = format!("{}/:none", self.prefix);
+            candidates.push(Candidate { id, route: None, path: &EVERY, conditions: Vec::new() });
         }
         self.place(candidates, &[], uses, &mut routes)?;
         Ok(routes)
@@ -256,14 +260,18 @@ impl Place<'_> {
             enable_websocket: false,
         };
         let Some(route) = route else {
+            // Filters see requests that no route fits, too.
+            ours.plugins = self.filters(&[], &ours.id)?;
             let (name, config) = answer(404, "");
-            ours.plugins = vec![plugin(name, config, &ours.id)];
+            add(&mut ours.plugins, plugin(name, config, &ours.id))?;
             return Ok(ours);
         };
         ours.plugins = self.plugins(route, &ours.id)?;
         self.lead(route, &mut ours, uses)?;
         let limit = route.timeout.or(route.idle).unwrap_or(self.http.idle).min(NO_LIMIT);
         let connect = route.targets.first().and_then(|target| (self.connect)(&target.cluster)).unwrap_or(Duration::from_secs(5));
+        // Our limit is that of a try; all of them end with the last one.
+        let limit = route.each_try.map_or(limit, |each| each.min(limit));
         ours.timeouts = Some(Timeouts { connect, send: limit, read: limit });
         ours.enable_websocket = route.websocket.unwrap_or(self.http.websocket);
         Ok(ours)
@@ -293,12 +301,21 @@ impl Place<'_> {
 
     /// What the filters of the listener do for this route, and what it does itself.
     fn plugins(&self, route: &Route, id: &Arc<str>) -> Result<Vec<PluginConf>, Fault> {
+        let mut plugins = self.filters(&route.overrides, id)?;
+        for (name, config) in &route.plugins {
+            add(&mut plugins, plugin(name, config.clone(), id))?;
+        }
+        Ok(plugins)
+    }
+
+    /// What the filters of the listener do, where a route says this of them.
+    fn filters(&self, overrides: &[(Arc<str>, Override)], id: &Arc<str>) -> Result<Vec<PluginConf>, Fault> {
         let mut plugins: Vec<PluginConf> = Vec::new();
         if self.http.request_id {
             add(&mut plugins, plugin("request-id", json!({"include_in_response": false}), self.name))?;
         }
-        for filter in &self.http.filters {
-            let said = route.overrides.iter().find(|(name, _)| *name == filter.name).map(|(_, said)| said);
+        for (filter, place) in self.http.filters.iter().zip((1..FIRST).rev()) {
+            let said = overrides.iter().find(|(name, _)| *name == filter.name).map(|(_, said)| said);
             let own = filter.does.as_ref().filter(|_| !filter.disabled);
             let (deed, origin): (Option<&Deed>, &Arc<str>) = match said {
                 Some(Override::Off) => (None, id),
@@ -310,39 +327,45 @@ impl Place<'_> {
             {
                 // Edits of the listener and of the route are both made, one after the other.
                 for (name, config) in own {
-                    add(&mut plugins, plugin(name, config.clone(), self.name))?;
+                    add(&mut plugins, placed(name, config, self.name, place))?;
                 }
             }
             for (name, config) in deed.into_iter().flatten() {
-                add(&mut plugins, plugin(name, config.clone(), origin))?;
+                add(&mut plugins, placed(name, config, origin, place))?;
             }
-        }
-        for (name, config) in &route.plugins {
-            add(&mut plugins, plugin(name, config.clone(), id))?;
         }
         Ok(plugins)
     }
 }
 
+/// Above the places of all our plugins: filters of a listener run in their own order, as far as our phases let them.
+const FIRST: i32 = 20_000;
+/// Plugins with a place of their own: what they do must come behind all other changes of a body.
+const BODIES: [&str; 3] = ["gzip", "brotli", "zstd"];
+
+/// A plugin at the place that its filter has among those of the listener.
+fn placed(name: &str, config: &Value, origin: &Arc<str>, place: i32) -> PluginConf {
+    let mut config = config.clone();
+    if let Some(fields) = config.as_object_mut().filter(|_| !BODIES.contains(&name)) {
+        fields.insert("_meta".to_owned(), json!({"priority": place}));
+    }
+    plugin(name, config, origin)
+}
+
 /// The plugin whose configurations can be put together.
 const EDITS: &str = "headers";
-/// The plugin that answers and delays.
-const FAULTS: &str = "fault-injection";
+/// Plugins that answer and delay: each configuration stands for itself.
+const ANSWERS: [&str; 2] = ["fault-injection", "mocking"];
 static EVERY: std::sync::LazyLock<Path> = std::sync::LazyLock::new(|| Path::Prefix("/".into()));
 
-/// Adds a plugin; a route has each only once.
+/// Adds a plugin; a route has each only once, but for those that answer.
 fn add(plugins: &mut Vec<PluginConf>, one: PluginConf) -> Result<(), Fault> {
-    let Some(there) = plugins.iter_mut().find(|there| there.name == one.name) else {
+    let there = plugins.iter_mut().find(|there| there.name == one.name && !ANSWERS.contains(&&*one.name));
+    let Some(there) = there else {
         plugins.push(one);
         return Ok(());
     };
-    let apart = |inner: &str| there.config.get(inner).is_none() || one.config.get(inner).is_none();
-    let joins = match &*one.name {
-        EDITS => true,
-        FAULTS => apart("abort") && apart("delay"),
-        _ => false,
-    };
-    let (Some(old), Some(new), true) = (there.config.as_object(), one.config.as_object(), joins) else {
+    let (Some(old), Some(new), EDITS) = (there.config.as_object(), one.config.as_object(), &*one.name) else {
         return Err(Fault::new(
             "http_filters",
             format!("two filters of one route become the plugin {}, which runs once: leave one out", one.name),

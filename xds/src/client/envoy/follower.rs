@@ -182,10 +182,7 @@ impl Follower {
 
     /// What is to be asked for besides, since something names it.
     pub fn asks(&mut self) -> Vec<Says> {
-        let before = self.names.clone();
-        if !self.note_wants() || !self.open {
-            return Vec::new();
-        }
+        let Some(before) = self.note_wants().filter(|_| self.open) else { return Vec::new() };
         let empty = BTreeSet::new();
         let mut says = Vec::new();
         for kind in EnvoyKind::ALL.into_iter().filter(|kind| !kind.is_asked_whole()) {
@@ -212,16 +209,16 @@ impl Follower {
         says
     }
 
-    fn note_wants(&mut self) -> bool {
-        let Some(mut wants) = self.world.wants() else { return false };
+    /// Takes over what is wanted by name, where that may have changed; what was wanted before.
+    fn note_wants(&mut self) -> Option<BTreeMap<EnvoyKind, BTreeSet<Arc<str>>>> {
+        let mut wants = self.world.wants()?;
         for (kind, name) in &self.fixed {
             // What the bootstrap has is not asked for.
             wants.get_mut(kind).map(|names| names.remove(name));
         }
         let wanted = |(kind, name): &Owner| kind.is_asked_whole() || wants.get(kind).is_some_and(|names| names.contains(name));
         self.held.retain(|owner, _| wanted(owner));
-        self.names = wants;
-        true
+        Some(std::mem::replace(&mut self.names, wants))
     }
 
     /// Takes a response over, each resource singly.

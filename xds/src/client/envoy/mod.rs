@@ -15,6 +15,8 @@ mod world;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 pub use follower::{Follower, Open, Raw, Says, Told};
 pub(super) use shell::run;
 pub use world::{Owner, World};
@@ -29,13 +31,27 @@ pub struct EnvoySource {
     pub statics: Arc<[Piece]>,
     /// Kinds that the control plane is asked for as a whole; without any, none is followed.
     pub whole: BTreeSet<EnvoyKind>,
-    /// The group of nodes that this one belongs to, as control planes of Envoy's know it.
+    /// How control planes of Envoy's know this node, besides its id and its zone.
+    pub who: Who,
+}
+
+/// What an Envoy says of itself besides its id and its zone.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Who {
+    /// The group of nodes that it belongs to.
     pub cluster: Arc<str>,
+    /// Its region.
+    pub region: Arc<str>,
+    /// A part of its zone.
+    pub sub_zone: Arc<str>,
+    /// Whatever else.
+    pub metadata: Map<String, Value>,
 }
 
 impl EnvoySource {
     /// A control plane that is asked for everything.
     pub fn followed(cluster: Arc<str>) -> EnvoySource {
-        EnvoySource { statics: Arc::new([]), whole: BTreeSet::from([EnvoyKind::Cluster, EnvoyKind::Listener]), cluster }
+        let who = Who { cluster, ..Who::default() };
+        EnvoySource { statics: Arc::new([]), whole: BTreeSet::from([EnvoyKind::Cluster, EnvoyKind::Listener]), who }
     }
 }

@@ -11,7 +11,9 @@ use heddle_proto::envoy::config::core::v3::{Locality, Node};
 use heddle_proto::envoy::service::discovery::v3 as wire;
 use heddle_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Grpc;
 use heddle_proto::google::rpc::Status as RpcStatus;
-use prost_types::Any;
+use prost_types::value::Kind;
+use prost_types::{Any, Struct};
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -56,14 +58,34 @@ pub(super) struct Sotw;
 
 /// Who we are, as Envoy says it.
 fn node(info: &NodeInfo, source: &EnvoySource) -> Node {
+    let who = &source.who;
+    let (region, zone, sub_zone) = (who.region.to_string(), info.scope.zone.to_string(), who.sub_zone.to_string());
     Node {
         id: info.scope.id.to_string(),
-        cluster: source.cluster.to_string(),
-        locality: Some(Locality { zone: info.scope.zone.to_string(), ..Default::default() }),
+        cluster: who.cluster.to_string(),
+        locality: Some(Locality { region, zone, sub_zone }),
+        metadata: (!who.metadata.is_empty()).then(|| structure(&who.metadata)),
         user_agent_name: "heddle".to_owned(),
         user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(info.version.to_string())),
         ..Default::default()
     }
+}
+
+fn structure(map: &Map<String, Value>) -> Struct {
+    Struct { fields: map.iter().map(|(name, value)| (name.clone(), any_value(value))).collect() }
+}
+
+/// What a node says of itself, as protobuf writes whatever there is.
+fn any_value(value: &Value) -> prost_types::Value {
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(flag) => Kind::BoolValue(*flag),
+        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Value::String(text) => Kind::StringValue(text.clone()),
+        Value::Array(items) => Kind::ListValue(prost_types::ListValue { values: items.iter().map(any_value).collect() }),
+        Value::Object(map) => Kind::StructValue(structure(map)),
+    };
+    prost_types::Value { kind: Some(kind) }
 }
 
 /// Runs a stream until it ends.

@@ -12,7 +12,7 @@ use super::*;
 use crate::client::TypedUpdate;
 use crate::codec::InvalidResource;
 use crate::dialect::envoy::decode::decode;
-use crate::dialect::envoy::decode::tests::{assignment, eds_cluster, encode, listener, routes};
+use crate::dialect::envoy::decode::tests::{any, assignment, eds_cluster, encode, listener, routes};
 use crate::model::{Kind, Resource};
 use crate::protocol::Dialect;
 
@@ -262,4 +262,51 @@ fn ways_in_which_routes_use_a_cluster_are_upstreams_of_their_own() {
         _ => None,
     });
     assert_eq!(&*route.unwrap().upstream.unwrap().name, "c#cookie:sid");
+}
+
+/// The plugins of each route, in the order in which they run, by the id of the route.
+fn plugins(outcome: &Outcome) -> Vec<(String, Vec<(String, i64)>)> {
+    let routes = outcome.updates.iter().flat_map(|update| &update.set).filter_map(|set| match &set.resource {
+        Resource::Route(route) => Some(route),
+        _ => None,
+    });
+    let of = |route: &crate::model::Route| {
+        let place = |plugin: &crate::model::PluginConf| plugin.config["_meta"]["priority"].as_i64().unwrap_or(0);
+        let mut plugins: Vec<(String, i64)> =
+            route.plugins.iter().map(|plugin| (plugin.name.to_string(), place(plugin))).filter(|(_, place)| *place > 0).collect();
+        plugins.sort_by_key(|(_, place)| -place);
+        plugins
+    };
+    routes.map(|route| (route.id.to_string(), of(route))).collect()
+}
+
+#[test]
+fn filters_keep_their_order_and_see_what_no_route_fits() {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[]);
+    let mut table = routes("r", "c");
+    table["virtual_hosts"][0]["domains"] = json!(["shop.example"]);
+    let mut door = listener("l", Some(table));
+    let filter = |name: &str, message: &str, config: Value| json!({"name": name, "typed_config": any(&format!("envoy.extensions.filters.http.{message}"), config)});
+    let everybody = json!({"p": {"permissions": [{"any": true}], "principals": [{"any": true}]}});
+    let abort = json!({"abort": {"http_status": 503, "percentage": {"numerator": 100}}});
+    let filters = &mut door["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
+    let router = filters[0].take();
+    *filters = json!([
+        filter("health", "health_check.v3.HealthCheck", json!({"pass_through_mode": false})),
+        filter("who", "rbac.v3.RBAC", json!({"rules": {"action": 1, "policies": everybody}})),
+        filter("fault", "fault.v3.HTTPFault", abort),
+        router
+    ]);
+    let outcome = talk.hears(EnvoyKind::Listener, &[door]);
+    assert_eq!(outcome.verdict.error, None);
+    let expected = |last: Option<&str>| {
+        let filters = [19_999, 19_998, 19_997].map(|place| ("fault-injection".to_owned(), place));
+        filters.into_iter().chain(last.map(|last| (last.to_owned(), 1))).collect::<Vec<_>>()
+    };
+    let found = plugins(&outcome);
+    let of = |id: &str| found.iter().find(|(found, _)| found == id).map(|(_, plugins)| plugins.clone());
+    assert_eq!(of("l/all/0"), Some(expected(None)), "{found:?}");
+    assert_eq!(of("l/all/1"), Some(expected(Some("mocking"))), "none of the routes of a virtual host fits");
+    assert_eq!(of("l/:none"), Some(expected(Some("mocking"))), "no virtual host fits");
 }

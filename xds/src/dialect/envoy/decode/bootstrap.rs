@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::cluster::endpoints::address;
-use super::piece::Addresses;
+use super::piece::{Addresses, Cluster};
 use super::read::{Fault, Fields, Read, from_bytes, message};
 use super::{Piece, decode, name_of};
 use crate::dialect::envoy::kind::EnvoyKind;
+use crate::link::Named;
+use crate::model::{Secret, SecretBody};
 
 /// Fields that say nothing about what is done with requests: statistics, logs, what watches the process.
 const IGNORED: [&str; 22] = [
@@ -40,12 +42,8 @@ const IGNORED: [&str; 22] = [
 /// What a bootstrap says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bootstrap {
-    /// Id of the node, where it is said.
-    pub id: Option<Arc<str>>,
-    /// The group of nodes that it belongs to.
-    pub cluster: Option<Arc<str>>,
-    /// Its zone.
-    pub zone: Option<Arc<str>>,
+    /// Who starts with it.
+    pub node: BootstrapNode,
     /// Where its own endpoint listens.
     pub admin: Option<SocketAddr>,
     /// What it holds itself.
@@ -54,11 +52,30 @@ pub struct Bootstrap {
     pub follows: Option<Follows>,
 }
 
+/// Who starts with a bootstrap.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct BootstrapNode {
+    /// Its id, where it is said.
+    pub id: Option<Arc<str>>,
+    /// The group of nodes that it belongs to.
+    pub cluster: Option<Arc<str>>,
+    /// Its region.
+    pub region: Option<Arc<str>>,
+    /// Its zone.
+    pub zone: Option<Arc<str>>,
+    /// A part of its zone.
+    pub sub_zone: Option<Arc<str>>,
+    /// What else control planes tell it by.
+    pub metadata: Map<String, Value>,
+}
+
 /// Whom a node follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Follows {
-    /// Host and port.
-    pub authority: String,
+    /// Host and port of each, of which one is enough.
+    pub authorities: Vec<String>,
+    /// How they are known; `None` in clear.
+    pub tls: Option<Named>,
     /// Whether only differences are told.
     pub delta: bool,
     /// Kinds that are asked for as a whole.
@@ -105,7 +122,7 @@ fn whole(fields: &mut Fields<'_>, faults: &mut Vec<Fault>) -> Read<Bootstrap> {
     ] {
         fields.refuse(name, "is not supported")?;
     }
-    let (id, cluster, zone) = fields.message("node", node)?.unwrap_or_default();
+    let node = fields.message("node", node)?.unwrap_or_default();
     let admin = fields.message("admin", |admin| {
         admin.ignore(&[
             "access_log",
@@ -144,7 +161,7 @@ fn whole(fields: &mut Fields<'_>, faults: &mut Vec<Fault>) -> Read<Bootstrap> {
         }
         _ => None,
     };
-    Ok(Bootstrap { id, cluster, zone, admin: admin.flatten(), statics, follows })
+    Ok(Bootstrap { node, admin: admin.flatten(), statics, follows })
 }
 
 /// What a bootstrap holds itself; a fault of one resource does not hide those of others.
@@ -169,11 +186,8 @@ fn statics(fields: &mut Fields<'_>, faults: &mut Vec<Fault>) -> Read<Vec<Piece>>
     Ok(statics)
 }
 
-type Who = (Option<Arc<str>>, Option<Arc<str>>, Option<Arc<str>>);
-
-fn node(fields: &mut Fields<'_>) -> Read<Who> {
+fn node(fields: &mut Fields<'_>) -> Read<BootstrapNode> {
     fields.ignore(&[
-        "metadata",
         "user_agent_name",
         "user_agent_version",
         "user_agent_build_version",
@@ -182,11 +196,11 @@ fn node(fields: &mut Fields<'_>) -> Read<Who> {
         "listening_addresses",
         "dynamic_parameters",
     ]);
-    let zone = fields.message("locality", |locality| {
-        locality.ignore(&["region", "sub_zone"]);
-        Ok(locality.text("zone")?.map(Arc::from))
-    })?;
-    Ok((fields.text("id")?.map(Arc::from), fields.text("cluster")?.map(Arc::from), zone.flatten()))
+    let text = |fields: &mut Fields<'_>, name: &str| fields.text(name).map(|text| text.map(Arc::<str>::from));
+    let place = |locality: &mut Fields<'_>| Ok((text(locality, "region")?, text(locality, "zone")?, text(locality, "sub_zone")?));
+    let (region, zone, sub_zone) = fields.message("locality", place)?.unwrap_or_default();
+    let metadata = fields.map("metadata")?.map(|(name, value)| (name.clone(), value.clone())).collect();
+    Ok(BootstrapNode { id: text(fields, "id")?, cluster: text(fields, "cluster")?, region, zone, sub_zone, metadata })
 }
 
 /// Reads an `ApiConfigSource`.
@@ -224,17 +238,37 @@ fn follows(ads: &Ads<'_>, kinds: Vec<EnvoyKind>, statics: &[Piece]) -> Read<Foll
     let Addresses::Told(endpoints) = &cluster.addresses else {
         return Err(Fault::new("grpc_services", format!("the cluster {} must say its endpoints itself", ads.cluster)));
     };
-    if cluster.upstream.scheme.is_tls() {
-        return Err(Fault::new(
-            "grpc_services",
-            "TLS to the control plane is not taken from a bootstrap: use controlplane.address with https:// in heddle.yaml",
-        ));
+    if endpoints.is_empty() {
+        return Err(Fault::new("grpc_services", format!("the cluster {} has no endpoint", ads.cluster)));
     }
-    let [endpoint] = endpoints.as_slice() else {
-        return Err(Fault::new("grpc_services", format!("expected one endpoint of the cluster {}", ads.cluster)));
+    let tls = cluster.upstream.scheme.is_tls().then(|| named(cluster, statics)).transpose()?;
+    let bracketed = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let authorities = endpoints.iter().map(|one| format!("{}:{}", bracketed(&one.host), one.port)).collect();
+    Ok(Follows { authorities, tls, delta: ads.delta, kinds })
+}
+
+/// How the control plane is known over TLS. Only what the bootstrap has itself can be meant: whoever hands out secrets is reached by it.
+fn named(cluster: &Cluster, statics: &[Piece]) -> Read<Named> {
+    let missing = |reason: String| Fault::new("grpc_services", format!("TLS of the cluster {}: {reason}", cluster.upstream.name));
+    let find = |name: &Arc<str>| -> Read<&SecretBody> {
+        let of_others = statics.iter().filter_map(|piece| match piece {
+            Piece::Secret(secret) => Some(&**secret),
+            _ => None,
+        });
+        let found = cluster.secrets.iter().chain(of_others).find(|secret: &&Secret| secret.name == *name);
+        found.map(|secret| &secret.body).ok_or_else(|| missing(format!("the bootstrap has no secret {name}")))
     };
-    let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.to_string() };
-    Ok(Follows { authority: format!("{host}:{}", endpoint.port), delta: ads.delta, kinds })
+    let tls = &cluster.upstream.tls;
+    let roots = tls.ca.as_ref().ok_or_else(|| missing("trusted_ca is missing: whoever answers would be believed".to_owned()))?;
+    let SecretBody::Roots(roots) = find(roots)? else {
+        return Err(missing(format!("the secret {roots} is no validation_context")));
+    };
+    let pair = match tls.client_cert.as_ref().map(|name| Ok((name, find(name)?))).transpose()? {
+        None => None,
+        Some((_, SecretBody::KeyPair { chain_pem, key_pem })) => Some((chain_pem.clone(), key_pem.clone())),
+        Some((name, _)) => return Err(missing(format!("the secret {name} is no tls_certificate"))),
+    };
+    Ok(Named { roots: roots.clone(), pair, name: tls.sni.clone() })
 }
 
 /// Puts the content of files in the places where a bootstrap names them, which only its own machine can: certificates, keys, roots and bodies.
@@ -286,7 +320,7 @@ mod tests {
 
     fn minimal() -> Value {
         json!({
-            "node": {"id": "n1", "cluster": "edge", "locality": {"zone": "z"}},
+            "node": {"id": "n1", "cluster": "edge", "locality": {"zone": "z", "sub_zone": "rack-1"}, "metadata": {"TEAM": "shop"}},
             "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
             "dynamic_resources": {
                 "ads_config": {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
@@ -309,14 +343,41 @@ mod tests {
     #[test]
     fn a_usual_bootstrap_says_who_and_whom() {
         let bootstrap = read(&minimal()).unwrap();
-        assert_eq!(
-            (bootstrap.id.as_deref(), bootstrap.cluster.as_deref(), bootstrap.zone.as_deref()),
-            (Some("n1"), Some("edge"), Some("z"))
-        );
+        let node = &bootstrap.node;
+        assert_eq!((node.id.as_deref(), node.cluster.as_deref(), node.zone.as_deref()), (Some("n1"), Some("edge"), Some("z")));
         assert_eq!(bootstrap.admin, Some("127.0.0.1:0".parse().unwrap()));
+        assert_eq!((node.sub_zone.as_deref(), &node.metadata["TEAM"]), (Some("rack-1"), &json!("shop")));
         let follows = bootstrap.follows.unwrap();
-        assert_eq!((follows.authority.as_str(), follows.delta), ("127.0.0.1:18000", true));
+        assert_eq!((follows.authorities, follows.delta, follows.tls), (vec!["127.0.0.1:18000".to_owned()], true, None));
         assert_eq!(follows.kinds, [EnvoyKind::Cluster, EnvoyKind::Listener]);
+    }
+
+    #[test]
+    fn tls_to_the_control_plane_is_that_of_its_cluster() {
+        let mut tree = minimal();
+        let context = |context: Value| {
+            let mut tls = json!({"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"});
+            tls.as_object_mut().unwrap().extend(context.as_object().unwrap().clone());
+            json!({"name": "envoy.transport_sockets.tls", "typed_config": tls})
+        };
+        let cluster = |tree: &mut Value, tls: Value| tree["static_resources"]["clusters"][0]["transport_socket"] = context(tls);
+        cluster(
+            &mut tree,
+            json!({"sni": "control.example", "common_tls_context": {
+                "validation_context": {"trusted_ca": {"inline_string": "ROOTS"}},
+                "tls_certificate_sds_secret_configs": [{"name": "own"}],
+            }}),
+        );
+        let fault = read(&tree).unwrap_err().remove(0);
+        assert!(fault.reason.contains("the bootstrap has no secret own"), "{fault:?}");
+        let pair = json!({"certificate_chain": {"inline_string": "CHAIN"}, "private_key": {"inline_string": "KEY"}});
+        tree["static_resources"]["secrets"] = json!([{"name": "own", "tls_certificate": pair}]);
+        let tls = read(&tree).unwrap().follows.unwrap().tls.unwrap();
+        let expected =
+            Named { roots: "ROOTS".into(), pair: Some(("CHAIN".into(), "KEY".into())), name: Some("control.example".into()) };
+        assert!(tls == expected, "{tls:?}");
+        cluster(&mut tree, json!({}));
+        assert!(read(&tree).unwrap_err()[0].reason.contains("trusted_ca is missing"));
     }
 
     #[test]

@@ -104,6 +104,8 @@ pub struct RouteTable {
     pub name: Arc<str>,
     /// Virtual hosts, in the order given.
     pub hosts: Vec<VirtualHost>,
+    /// A port behind the name of a host does not count.
+    pub ignores_port: bool,
 }
 
 /// Routes of some domains.
@@ -138,6 +140,8 @@ pub struct Route {
     pub hash: Option<HashOn>,
     /// How long the answer may take; `None` is no limit.
     pub timeout: Option<Duration>,
+    /// How long each of several tries may take, where that is said.
+    pub each_try: Option<Duration>,
     /// How long its streams may be silent; `None` is what the listener says.
     pub idle: Option<Duration>,
     /// What it says of WebSocket, where it does.

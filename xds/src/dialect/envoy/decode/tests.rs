@@ -92,7 +92,7 @@ fn both(kind: EnvoyKind, value: &Value) -> Piece {
     from_json
 }
 
-fn any(kind: &str, mut value: Value) -> Value {
+pub(crate) fn any(kind: &str, mut value: Value) -> Value {
     value[read::TYPE] = format!("type.googleapis.com/{kind}").into();
     value
 }
@@ -206,7 +206,7 @@ fn routes_say_what_to_match_and_where_to_go() {
     assert_eq!(plugin(old, "redirect")["uri"], "https://new.example${uri}");
     assert_eq!(plugin(old, "redirect")["ret_code"], 308);
     assert_eq!(number.path, Path::Pattern("^(?:/n/[0-9]+)$".into()));
-    assert_eq!(plugin(number, "fault-injection")["abort"]["body"], "\\$tea");
+    assert_eq!(plugin(number, "mocking")["response_example"], "\\$tea");
 }
 
 #[test]

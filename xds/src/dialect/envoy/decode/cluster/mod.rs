@@ -28,8 +28,10 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// Where the protocol towards endpoints is said.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// Fields that say nothing about what is done with requests.
-const IGNORED: [&str; 8] = [
+const IGNORED: [&str; 9] = [
     "alt_stat_name",
+    // An endpoint that is no longer named is no longer used, whatever its health was.
+    "ignore_health_on_host_removal",
     "metadata",
     "per_connection_buffer_limit_bytes",
     "upstream_connection_options",

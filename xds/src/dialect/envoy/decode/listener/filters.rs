@@ -9,6 +9,7 @@ use super::super::piece::{Deed, Filter, Override};
 use super::super::read::{Fault, Fields, Read, TYPE, message, typed};
 use super::super::route::headers::template;
 use super::super::route::matching::{self, Text, Wanted};
+use super::rbac;
 
 const FOLDER: &str = "envoy.extensions.filters.http.";
 /// What Envoy compresses where nothing is said.
@@ -41,7 +42,7 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Filter> {
 }
 
 /// Types of filters that are known.
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 10] = [
     "router.v3.Router",
     "cors.v3.Cors",
     "fault.v3.HTTPFault",
@@ -50,6 +51,8 @@ const KNOWN: [&str; 8] = [
     "local_ratelimit.v3.LocalRateLimit",
     "jwt_authn.v3.JwtAuthentication",
     "compressor.v3.Compressor",
+    "rbac.v3.RBAC",
+    "health_check.v3.HealthCheck",
 ];
 
 fn filter(kind: &str, fields: &mut Fields<'_>) -> Read<Option<Deed>> {
@@ -66,6 +69,8 @@ fn filter(kind: &str, fields: &mut Fields<'_>) -> Read<Option<Deed>> {
         "local_ratelimit.v3.LocalRateLimit" => local_limit(fields),
         "jwt_authn.v3.JwtAuthentication" => jwt(fields),
         "compressor.v3.Compressor" => compressor(fields).map(Some),
+        "rbac.v3.RBAC" => rbac::filter(fields),
+        "health_check.v3.HealthCheck" => rbac::health_check(fields),
         other => Err(Fault::new("@type", format!("{other} is not supported"))),
     }
 }
@@ -98,6 +103,7 @@ fn per_route(kind: &str, fields: &mut Fields<'_>) -> Read<Override> {
         "fault.v3.HTTPFault" => fault(fields)?,
         "header_mutation.v3.HeaderMutationPerRoute" => fields.message("mutations", mutations)?.flatten(),
         "local_ratelimit.v3.LocalRateLimit" => local_limit(fields)?,
+        "rbac.v3.RBACPerRoute" => rbac::per_route(fields)?,
         "buffer.v3.BufferPerRoute" => {
             let off = fields.is_on("disabled")?;
             fields.message("buffer", buffer)?.filter(|_| !off)

@@ -2,6 +2,7 @@
 
 pub(super) mod filters;
 mod http;
+mod rbac;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

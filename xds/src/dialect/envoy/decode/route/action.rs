@@ -8,13 +8,16 @@ use super::super::piece::{Deed, Path, Target};
 use super::super::read::{Fault, Fields, Read};
 use super::headers::literal;
 use super::matching::{escaped, regex};
-use super::retry;
+use super::retry::{self, Retry};
 use crate::model::HashOn;
 
 /// Envoy's own default.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest body of an answer of a route, as Envoy's default.
 const MAX_BODY: usize = 4096;
+
+/// Behind every plugin of ours that refuses requests.
+const LAST: i64 = 1;
 
 /// What a route does.
 #[derive(Debug, Default)]
@@ -28,8 +31,8 @@ pub(crate) struct Action {
     pub(crate) timeout: Option<Duration>,
     pub(crate) idle: Option<Duration>,
     pub(crate) websocket: Option<bool>,
-    /// It said how often to try again, so that its virtual host is not asked.
-    pub(crate) retries: bool,
+    /// How often to try; where it does not say, its virtual host is asked.
+    pub(crate) retry: Option<Retry>,
 }
 
 /// Reads the action of a route.
@@ -79,10 +82,7 @@ fn forward(fields: &mut Fields<'_>, path: &Path) -> Read<Action> {
     for upgrade in fields.list("upgrade_configs", upgrade)? {
         action.websocket = Some(upgrade);
     }
-    if let Some(retry) = fields.message("retry_policy", retry::read)? {
-        action.retries = true;
-        action.plugins.extend(retry.map(|retry| ("retry", retry)));
-    }
+    action.retry = fields.message("retry_policy", retry::read)?;
     Ok(action)
 }
 
@@ -290,8 +290,12 @@ fn direct(fields: &mut Fields<'_>) -> Read<Action> {
     Ok(Action { plugins: vec![answer(status, &body)], ..Action::default() })
 }
 
-/// A plugin that answers.
+/// A plugin that answers, after all that guard a route.
 pub(crate) fn answer(status: u32, body: &str) -> (&'static str, Value) {
-    let headers = if body.is_empty() { json!({}) } else { json!({"content-type": "text/plain"}) };
-    ("fault-injection", json!({"abort": {"http_status": status, "body": literal(body), "headers": headers}}))
+    let kind = if body.is_empty() { "" } else { "text/plain" };
+    let config = json!({
+        "response_status": status, "response_example": literal(body), "content_type": kind, "with_mock_header": false,
+        "_meta": { "priority": LAST },
+    });
+    ("mocking", config)
 }

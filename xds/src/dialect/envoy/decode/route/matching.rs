@@ -148,16 +148,16 @@ pub(crate) fn header(fields: &mut Fields<'_>) -> Read<Wanted> {
 
 /// The variable of a header, pseudo headers of HTTP/2 included.
 pub(crate) fn variable(name: &str) -> Result<String, String> {
-    Ok(match name {
+    Ok(match &*name.to_ascii_lowercase() {
         ":method" => "method".to_owned(),
-        ":authority" | "host" | "Host" => "http_host".to_owned(),
+        ":authority" | "host" => "http_host".to_owned(),
         ":path" => "request_uri".to_owned(),
         ":scheme" => "scheme".to_owned(),
         name if name.starts_with(':') => return Err(format!("{name} is not supported")),
         name if name.contains('_') => {
             return Err("names with an underscore are not supported, since they are one with those with a hyphen".to_owned());
         }
-        name => format!("http_{}", name.to_ascii_lowercase().replace('-', "_")),
+        name => format!("http_{}", name.replace('-', "_")),
     })
 }
 

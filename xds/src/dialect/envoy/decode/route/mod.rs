@@ -15,9 +15,12 @@ use super::piece::{Path, Route, RouteTable, VirtualHost};
 use super::read::{Fault, Fields, Read};
 use headers::{Edits, Level};
 use matching::{Wanted, regex};
+use retry::Retry;
 
 /// Routes of one configuration.
 const MAX_ROUTES: usize = 50_000;
+/// The place of what is done to answers first.
+const NEXT_TO_THE_UPSTREAM: i32 = 30_000;
 /// What calls of gRPC say.
 const GRPC: &str = "^application/grpc(?:$|[+;])";
 
@@ -32,9 +35,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<RouteTable> {
     fields.refuse("cluster_specifier_plugins", "is not supported: name clusters")?;
     fields.refuse("request_mirror_policies", "mirroring to a cluster is not supported")?;
     fields.refuse("typed_per_filter_config", "is not supported here: put it on virtual hosts or routes")?;
-    fields.is_on("ignore_port_in_host_matching").and_then(|on| {
-        if on { Err(Fault::new("ignore_port_in_host_matching", "is not supported: use strip_any_host_port")) } else { Ok(()) }
-    })?;
+    let ignores_port = fields.is_on("ignore_port_in_host_matching")?;
     let hosts = fields.list("virtual_hosts", |host| virtual_host(host, &outer))?;
     let mut seen = BTreeSet::new();
     for domain in hosts.iter().flat_map(|host| &host.domains) {
@@ -45,14 +46,14 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<RouteTable> {
     if hosts.iter().map(|host| host.routes.len()).sum::<usize>() > MAX_ROUTES {
         return Err(Fault::new("virtual_hosts", format!("expected at most {MAX_ROUTES} routes")));
     }
-    Ok(RouteTable { name, hosts })
+    Ok(RouteTable { name, hosts, ignores_port })
 }
 
 /// What a virtual host says for all of its routes.
 struct Whole<'a> {
     levels: [&'a Level; 2],
     overrides: Vec<(Arc<str>, super::piece::Override)>,
-    retry: Option<Value>,
+    retry: Option<Retry>,
 }
 
 fn virtual_host(fields: &mut Fields<'_>, outer: &Level) -> Read<VirtualHost> {
@@ -79,7 +80,7 @@ fn virtual_host(fields: &mut Fields<'_>, outer: &Level) -> Read<VirtualHost> {
     let whole = Whole {
         levels: [&inner, outer],
         overrides: filters::overrides(fields)?,
-        retry: fields.message("retry_policy", retry::read)?.flatten(),
+        retry: fields.message("retry_policy", retry::read)?,
     };
     let routes = fields.list("routes", |one| route(one, &whole))?;
     Ok(VirtualHost { name, domains, routes })
@@ -114,11 +115,12 @@ fn route(fields: &mut Fields<'_>, whole: &Whole<'_>) -> Read<Route> {
         plugins.push(("proxy-rewrite", rewrite.into()));
     }
     if !response.is_empty() {
-        plugins.push(("response-rewrite", serde_json::json!({"headers": response.to_plugin()})));
+        // Before filters of the listener look at the answer, as it comes from the router.
+        let config = serde_json::json!({"headers": response.to_plugin(), "_meta": {"priority": NEXT_TO_THE_UPSTREAM}});
+        plugins.push(("response-rewrite", config));
     }
-    if !action.retries && !action.targets.is_empty() {
-        plugins.extend(whole.retry.clone().map(|retry| ("retry", retry)));
-    }
+    let retry = action.retry.or_else(|| whole.retry.clone().filter(|_| !action.targets.is_empty())).unwrap_or_default();
+    plugins.extend(retry.plugin.map(|retry| ("retry", retry)));
     let mut overrides = filters::overrides(fields)?;
     let own: BTreeSet<Arc<str>> = overrides.iter().map(|(name, _)| name.clone()).collect();
     overrides.extend(whole.overrides.iter().filter(|(name, _)| !own.contains(name)).cloned());
@@ -132,6 +134,7 @@ fn route(fields: &mut Fields<'_>, whole: &Whole<'_>) -> Read<Route> {
         own_host: action.own_host,
         hash: action.hash,
         timeout: action.timeout,
+        each_try: retry.each,
         idle: action.idle,
         websocket: action.websocket,
         overrides,

@@ -1,5 +1,7 @@
 //! When a request is sent again. It knows no route.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::super::read::{Fault, Fields, Read};
@@ -13,8 +15,17 @@ const REST: f64 = 0.025;
 /// A budget that bounds nothing: Envoy has none here, and `retry_budget` of the cluster bounds all.
 const NO_BUDGET: u32 = 1000;
 
-/// Reads a `RetryPolicy`; `None` where it never sends anything again.
-pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Option<Value>> {
+/// How often a request is sent.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Retry {
+    /// As our plugin; `None` where nothing is ever sent again.
+    pub(crate) plugin: Option<Value>,
+    /// How long each try may take, where it is said.
+    pub(crate) each: Option<Duration>,
+}
+
+/// Reads a `RetryPolicy`.
+pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
     let (mut statuses, mut network) = (Vec::new(), false);
     for condition in fields.text("retry_on")?.unwrap_or_default().split(',').map(str::trim).filter(|one| !one.is_empty()) {
         match condition {
@@ -46,8 +57,8 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Option<Value>> {
     })?;
     fields.ignore(&["host_selection_retry_max_attempts"]);
     fields.refuse("retry_priority", "is not supported")?;
-    fields.refuse("per_try_timeout", "is not supported: use the timeout of the route")?;
-    fields.refuse("per_try_idle_timeout", "is not supported: use the timeout of the route")?;
+    let each = fields.duration("per_try_timeout")?.filter(|each| !each.is_zero());
+    fields.refuse("per_try_idle_timeout", "is not supported: use per_try_timeout")?;
     fields.refuse("retriable_headers", "is not supported: use retriable_status_codes")?;
     fields.refuse("retriable_request_headers", "is not supported")?;
     fields.refuse("rate_limited_retry_back_off", "is not supported")?;
@@ -59,13 +70,14 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Option<Value>> {
     let longest = longest.map_or(first * 10.0, |longest| longest.as_secs_f64());
     let tries = fields.small("num_retries")?.unwrap_or(1);
     if tries == 0 || (statuses.is_empty() && !network) {
-        return Ok(None);
+        return Ok(Retry { plugin: None, each });
     }
     if tries > 19 {
         return Err(Fault::new("num_retries", "expected at most 19"));
     }
-    Ok(Some(json!({
+    let plugin = json!({
         "attempts": tries + 1, "statuses": statuses, "on_network_error": network, "methods": METHODS, "max_body_size": MAX_BODY,
         "initial_interval": first.min(60.0), "max_interval": longest.min(60.0), "budget_percent": NO_BUDGET,
-    })))
+    });
+    Ok(Retry { plugin: Some(plugin), each })
 }

@@ -1,0 +1,141 @@
+//! An agent that starts with the bootstrap of an Envoy: what it holds itself passes traffic without a control plane.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use heddle_integration::client;
+use heddle_integration::heddle::binary;
+use heddle_integration::nginx::Nginx;
+use heddle_integration::place::Place;
+use heddle_integration::process::{Process, until};
+
+/// An agent with this bootstrap, whose listener is at `http` and whose own endpoint at `admin`.
+struct Agent {
+    process: Process,
+    place: Place,
+    http: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Agent {
+    fn start(resources: impl Fn(SocketAddr) -> String) -> Agent {
+        let place = Place::new();
+        let (http, admin) = (place.address(), place.address());
+        let data = place.path("data");
+        place.write("heddle.yaml", &format!("node: {{ data_dir: \"{}\" }}\nagent: {{ workers: 1 }}\n", data.display()));
+        let bootstrap = format!(
+            "node: {{ id: edge-1, cluster: edge }}\n\
+             admin: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }}\n\
+             static_resources:\n{}",
+            admin.ip(),
+            admin.port(),
+            resources(http)
+        );
+        place.write("bootstrap.yaml", &bootstrap);
+        let mut command = Command::new(binary());
+        command.args(["agent", "-c", "heddle.yaml", "--envoy-bootstrap", "bootstrap.yaml"]).current_dir(place.folder.path());
+        let process = Process::start(command, place.path("agent.log"));
+        Agent { process, place, http, admin }
+    }
+
+    fn wait_ready(&self) {
+        until("the agent to be ready", || client::get(self.admin, "/ready").ok().filter(|answer| answer.status == 200));
+    }
+
+    fn ask(&self, host: &str, target: &str) -> client::Answer {
+        client::send(self.http, "GET", target, &[("Host", host)], b"").expect("the agent answers")
+    }
+}
+
+/// A listener, its routes and two clusters, as an Envoy's file has them.
+fn resources(http: SocketAddr, blue: SocketAddr, green: SocketAddr) -> String {
+    let cluster = |name: &str, address: SocketAddr| {
+        format!(
+            "  - name: {name}\n    type: STATIC\n    connect_timeout: 1s\n    load_assignment:\n      cluster_name: {name}\n      endpoints:\n      - lb_endpoints:\n        - endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }}\n",
+            address.ip(),
+            address.port()
+        )
+    };
+    format!(
+        r#"  listeners:
+  - name: ingress
+    address: {{ socket_address: {{ address: {ip}, port_value: {port} }} }}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: ingress
+          strip_any_host_port: true
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{ "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
+          route_config:
+            name: local
+            virtual_hosts:
+            - name: shop
+              domains: [shop.example, "*.shop.example"]
+              routes:
+              - match: {{ prefix: /api, headers: [{{ name: x-canary, string_match: {{ exact: "1" }} }}] }}
+                route: {{ cluster: green }}
+              - match: {{ prefix: /api/v1 }}
+                route: {{ cluster: blue }}
+              - match: {{ path: /teapot }}
+                direct_response: {{ status: 418, body: {{ inline_string: "short and stout" }} }}
+              - match: {{ prefix: /old }}
+                redirect: {{ prefix_rewrite: /new, response_code: FOUND }}
+            - name: rest
+              domains: ["*"]
+              routes:
+              - match: {{ prefix: / }}
+                route: {{ cluster: green, timeout: 5s }}
+                response_headers_to_add: [{{ header: {{ key: x-from, value: rest }}, append_action: OVERWRITE_IF_EXISTS_OR_ADD }}]
+  clusters:
+{}{}"#,
+        cluster("blue", blue),
+        cluster("green", green),
+        ip = http.ip(),
+        port = http.port(),
+    )
+}
+
+#[test]
+fn listeners_routes_and_clusters_of_a_file_pass_traffic() {
+    let (blue, green) = (Nginx::saying("blue"), Nginx::saying("green"));
+    let agent = Agent::start(|http| resources(http, blue.address, green.address));
+    agent.wait_ready();
+    assert_eq!(agent.ask("shop.example", "/api/v1/x").text(), "blue");
+    let canary = client::send(agent.http, "GET", "/api/v1/x", &[("Host", "shop.example"), ("X-Canary", "1")], b"").unwrap();
+    assert_eq!(canary.text(), "green", "the first route that fits decides, though another says more of the path");
+    let teapot = agent.ask("a.shop.example:80", "/teapot");
+    assert_eq!(
+        (teapot.status, teapot.text().as_str(), teapot.field("content-type")),
+        (418, "short and stout", Some("text/plain"))
+    );
+    let moved = agent.ask("shop.example", "/old/x?y=1");
+    assert_eq!((moved.status, moved.field("location")), (302, Some("http://shop.example/new/x?y=1")));
+    assert_eq!(agent.ask("shop.example", "/none").status, 404, "a virtual host that was chosen keeps its requests");
+    let rest = agent.ask("other.example", "/none");
+    assert_eq!((rest.text().as_str(), rest.field("x-from"), rest.field("server")), ("green", Some("rest"), Some("envoy")));
+}
+
+#[test]
+fn what_a_file_asks_for_in_vain_is_told_with_its_place_and_nothing_starts() {
+    let nobody: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let mut agent = Agent::start(|http| {
+        let text = resources(http, nobody, nobody);
+        text.replace("strip_any_host_port: true", "local_reply_config: {}")
+            .replace("connect_timeout: 1s", "connect_timeout: 1s\n    lb_policy: CLUSTER_PROVIDED")
+    });
+    assert_eq!(agent.process.wait().code(), Some(2));
+    let told = agent.process.output();
+    for part in [
+        "bootstrap.yaml:",
+        "static_resources.clusters[0] (blue).lb_policy: \"CLUSTER_PROVIDED\" is not supported; supported are ROUND_ROBIN",
+        "static_resources.listeners[0] (ingress).filter_chains[0].filters[0].typed_config.local_reply_config: is not supported",
+    ] {
+        assert!(told.contains(part), "{part} is not in:\n{told}");
+    }
+    assert!(agent.place.path("bootstrap.yaml").exists());
+}

@@ -1,0 +1,259 @@
+//! Heddle's agent on control planes of Envoy's types: one on Envoy's own messages that is not ours, and Heddle's own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use heddle_integration::ads::{Ads, Follower, Spot, any, assignment, cluster, listener, manager, routes, socket};
+use heddle_integration::certificates::{Authority, Pair};
+use heddle_integration::heddle::{Heddle, Setup};
+use heddle_integration::nginx::Nginx;
+use heddle_integration::process::until;
+use serde_json::{Value, json};
+
+/// Longer than this nothing takes that does not wait for what never comes: Envoy's patience is 15 s.
+const NO_STALL: Duration = Duration::from_secs(12);
+
+/// Both ways to speak xDS have to tell the same story.
+fn both(story: impl Fn(&mut Ads, &Follower, &str)) {
+    for dialect in ["envoy", "envoy-sotw"] {
+        let mut ads = Ads::start();
+        let agent = Follower::follow(ads.address, dialect);
+        story(&mut ads, &agent, dialect);
+    }
+}
+
+/// One listener, its routes, and clusters with their endpoints.
+fn world(http: SocketAddr, to: &[(&str, &str)], clusters: &[(&str, SocketAddr)]) -> Value {
+    json!({
+        "Listener": [listener("in", http)],
+        "RouteConfiguration": [routes(to)],
+        "Cluster": clusters.iter().map(|(name, _)| cluster(name)).collect::<Vec<_>>(),
+        "ClusterLoadAssignment": clusters.iter().map(|(name, address)| assignment(name, &[*address])).collect::<Vec<_>>(),
+    })
+}
+
+#[test]
+fn everything_arrives_at_the_start_and_routes_and_endpoints_change() {
+    let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
+    both(|ads, agent, dialect| {
+        let start = Instant::now();
+        ads.serve(&world(agent.spot.http, &[("/", "a")], &[("a", one.address), ("b", two.address)]));
+        agent.until_ready();
+        agent.until_says("/", 200, "one");
+        let node =
+            ads.events().iter().find_map(|event| event["node"].as_object().cloned()).expect("the first request says who asks");
+        assert_eq!(
+            (&node["id"], &node["userAgentName"], &node["cluster"]),
+            (&json!("edge-1"), &json!("heddle"), &json!("gateway"))
+        );
+        ads.serve(&world(agent.spot.http, &[("/b", "b"), ("/", "a")], &[("a", one.address), ("b", two.address)]));
+        agent.until_says("/b", 200, "two");
+        assert_eq!(agent.get("/").text(), "one");
+        ads.serve(&world(agent.spot.http, &[("/", "a")], &[("a", two.address)]));
+        agent.until_says("/", 200, "two");
+        assert!(start.elapsed() < NO_STALL, "{dialect}: {:?}", start.elapsed());
+        let refused: Vec<Value> = ads.events().into_iter().filter(|event| event["error"].is_string()).collect();
+        assert!(refused.is_empty(), "{refused:?}");
+        let way = if dialect == "envoy" { "delta" } else { "sotw" };
+        assert!(ads.events().iter().all(|event| event.get("way").is_none_or(|said| *said == *way)));
+    });
+}
+
+#[test]
+fn a_bad_resource_is_refused_by_its_field_and_the_rest_goes_live() {
+    let nginx = Nginx::saying("up");
+    both(|ads, agent, _| {
+        let mut world =
+            world(agent.spot.http, &[("/odd", "odd"), ("/", "good")], &[("good", nginx.address), ("odd", nginx.address)]);
+        world["Cluster"][1]["lb_subset_config"] = json!({ "fallback_policy": "ANY_ENDPOINT" });
+        ads.serve(&world);
+        agent.until_says("/", 200, "up");
+        let refused = ads.until_refused("odd");
+        assert_eq!(refused.lines().count(), 1, "{refused}");
+        assert!(refused.contains("Cluster odd: lb_subset_config: "), "{refused}");
+        assert_eq!(agent.get("/odd").status, 503, "its cluster is not there");
+        // Mended it goes live; what was good and is sent worse stays as it was.
+        world["Cluster"][1].as_object_mut().unwrap().remove("lb_subset_config");
+        ads.serve(&world);
+        agent.until_says("/odd", 200, "up");
+        world["RouteConfiguration"][0]["virtual_hosts"][0]["routes"][0]["route"]["cluster_header"] = json!("x-where");
+        world["RouteConfiguration"][0]["virtual_hosts"][0]["routes"][0]["route"].as_object_mut().unwrap().remove("cluster");
+        ads.serve(&world);
+        let refused = ads.until_refused("cluster_header");
+        assert!(refused.starts_with("RouteConfiguration routes: virtual_hosts[0].routes[0].route.cluster_header: "), "{refused}");
+        assert_eq!(agent.get("/odd").text(), "up", "the last good version stays");
+    });
+}
+
+#[test]
+fn a_control_plane_that_is_gone_is_missed_by_nobody_and_found_again() {
+    let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
+    both(|ads, agent, dialect| {
+        ads.serve(&world(agent.spot.http, &[("/", "a")], &[("a", one.address)]));
+        agent.until_says("/", 200, "one");
+        until("everything to be settled", || (asked(ads, "RouteConfiguration") > 0).then_some(()));
+        ads.stop();
+        assert_eq!(agent.get("/").text(), "one");
+        ads.serve(&world(agent.spot.http, &[("/", "a")], &[("a", two.address)]));
+        let before = ads.events().len();
+        ads.start_again();
+        agent.until_says("/", 200, "two");
+        let hello: Vec<Value> = ads.events().split_off(before);
+        if dialect == "envoy" {
+            let clusters = hello.iter().find(|event| event["type"] == "Cluster").expect("clusters are asked for");
+            assert_eq!(clusters["initial"], json!(["a"]), "what is held is said, so that it is not sent again");
+        }
+    });
+}
+
+/// How often a type was asked for or answered.
+fn asked(ads: &Ads, kind: &str) -> usize {
+    ads.events().iter().filter(|event| event["type"] == kind).count()
+}
+
+#[test]
+fn clusters_that_change_keep_the_endpoints_that_stay_without_a_stall() {
+    let nginx = Nginx::saying("up");
+    both(|ads, agent, dialect| {
+        let mut world = world(agent.spot.http, &[("/", "a")], &[("a", nginx.address)]);
+        ads.serve(&world);
+        agent.until_says("/", 200, "up");
+        let start = Instant::now();
+        for round in 1..5 {
+            world["Cluster"][0]["connect_timeout"] = json!(format!("{}s", round + 1));
+            let status = 200 + round;
+            let answer = json!({ "match": { "path": "/round" }, "direct_response": { "status": status } });
+            world["RouteConfiguration"][0]["virtual_hosts"][0]["routes"][0] = answer;
+            ads.serve(&world);
+            agent.until_says("/round", status, "");
+        }
+        assert!(start.elapsed() < NO_STALL, "{dialect}: {:?}", start.elapsed());
+    });
+}
+
+fn secret(name: &str, pair: &Pair) -> Value {
+    let pair =
+        json!({ "certificate_chain": { "inline_string": pair.certificate }, "private_key": { "inline_string": pair.key } });
+    json!({ "name": name, "tls_certificate": pair })
+}
+
+/// Serial number of the certificate that a listener shows.
+fn serial(address: SocketAddr) -> String {
+    let shell = format!(
+        "openssl s_client -connect {address} -servername shop.example </dev/null 2>/dev/null | openssl x509 -noout -serial"
+    );
+    let output = Command::new("sh").args(["-c", &shell]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_certificate_comes_by_sds_and_is_rotated() {
+    let (nginx, authority) = (Nginx::saying("up"), Authority::new());
+    both(|ads, agent, _| {
+        let mut world = world(agent.spot.https, &[("/", "a")], &[("a", nginx.address)]);
+        let source = json!({ "name": "shown", "sds_config": { "ads": {}, "resource_api_version": "V3" } });
+        let context = json!({ "common_tls_context": { "tls_certificate_sds_secret_configs": [source] } });
+        let tls = any("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", context);
+        world["Listener"][0]["filter_chains"][0]["transport_socket"] = json!({ "name": "tls", "typed_config": tls });
+        world["Secret"] = json!([secret("shown", &authority.issue(&["shop.example"]))]);
+        ads.serve(&world);
+        agent.until_ready();
+        let shown = || Some(serial(agent.spot.https)).filter(|serial| serial.starts_with("serial="));
+        let first = until("a certificate", shown);
+        world["Secret"] = json!([secret("shown", &authority.issue(&["shop.example"]))]);
+        ads.serve(&world);
+        until("the next certificate", || shown().filter(|serial| *serial != first));
+    });
+}
+
+/// A bootstrap that follows `control` with mutual TLS.
+fn bootstrap(control: SocketAddr, authority: &Authority, spot: &Spot) -> String {
+    let own = authority.issue(&["edge.example"]);
+    let file = |name: &str, text: &str| json!({ "filename": spot.place.write(name, text) });
+    let pair = json!({ "certificate_chain": file("own.pem", &own.certificate), "private_key": file("own.key", &own.key) });
+    let validation = json!({ "trusted_ca": file("roots.pem", &authority.pem()) });
+    let common = json!({ "tls_certificates": [pair], "validation_context": validation });
+    let tls = any(
+        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        json!({ "sni": "localhost", "common_tls_context": common }),
+    );
+    let source = json!({ "ads": {}, "resource_api_version": "V3" });
+    let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let http2 = any(options, json!({ "explicit_http_config": { "http2_protocol_options": {} } }));
+    json!({
+        "node": {
+            "id": "edge-7", "cluster": "edges", "metadata": { "TEAM": "shop", "WEIGHTS": [1, 2.5] },
+            "locality": { "region": "eu", "zone": "eu-1a", "sub_zone": "rack-3" },
+        },
+        "admin": { "address": socket(spot.admin) },
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
+                "grpc_services": [{ "envoy_grpc": { "cluster_name": "control" } }],
+            },
+            "lds_config": source, "cds_config": source,
+        },
+        "static_resources": { "clusters": [{
+            "name": "control", "type": "STATIC", "connect_timeout": "1s",
+            "typed_extension_protocol_options": { options: http2 },
+            "transport_socket": { "name": "tls", "typed_config": tls },
+            "load_assignment": assignment("control", &[control]),
+        }] },
+    })
+    .to_string()
+}
+
+#[test]
+fn a_bootstrap_says_who_asks_and_how_the_control_plane_is_known() {
+    let (nginx, authority) = (Nginx::saying("up"), Authority::new());
+    let ads = Ads::start_tls(&authority);
+    let agent = Follower::with_bootstrap(|spot| bootstrap(ads.address, &authority, spot));
+    ads.serve(&world(agent.spot.http, &[("/", "a")], &[("a", nginx.address)]));
+    agent.until_says("/", 200, "up");
+    let node = ads.events().iter().find_map(|event| event["node"].as_object().cloned()).expect("the first request says who asks");
+    assert_eq!((&node["id"], &node["cluster"]), (&json!("edge-7"), &json!("edges")));
+    assert_eq!(node["locality"], json!({ "region": "eu", "zone": "eu-1a", "subZone": "rack-3" }));
+    assert_eq!(node["metadata"], json!({ "TEAM": "shop", "WEIGHTS": [1.0, 2.5] }));
+    let stranger = Authority::new();
+    let agent = Follower::with_bootstrap(|spot| bootstrap(ads.address, &stranger, spot));
+    until("a control plane of another authority to be refused", || {
+        agent.process.output().contains("invalid peer certificate").then_some(())
+    });
+}
+
+#[test]
+fn heddles_own_control_plane_drives_an_agent_by_envoys_types() {
+    let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
+    for dialect in ["envoy", "envoy-sotw"] {
+        let heddle = Heddle::control_plane(Setup::default());
+        let agent = Follower::follow(heddle.xds, dialect);
+        let says = |target: &str, text: &str| until(text, || (heddle.get(target).text() == text).then_some(()));
+        heddle.put("/upstreams/u", json!({ "nodes": { one.address.to_string(): 1 } }));
+        heddle.put("/routes/r", json!({ "uri": "/shop/*", "upstream_id": "u" }));
+        heddle.put("/routes/exact", json!({ "uri": "/shop/cart", "upstream": { "nodes": { two.address.to_string(): 1 } } }));
+        agent.until_ready();
+        heddle.until_status("/shop/x", 200);
+        says("/shop/x", "one");
+        says("/shop/cart", "two");
+        heddle.put("/upstreams/u", json!({ "nodes": { two.address.to_string(): 1 } }));
+        says("/shop/x", "two");
+        assert_eq!(heddle.admin("DELETE", "/routes/r", Value::Null).status, 200);
+        heddle.until_status("/shop/x", 404);
+        let node = until("the node", || heddle.admin("GET", "/nodes", Value::Null).json().get(0).cloned());
+        assert_eq!((&node["id"], &node["speaks"]), (&json!("edge-1"), &json!("envoy")), "{node}");
+    }
+}
+
+#[test]
+fn routes_may_be_in_the_listener_itself() {
+    let nginx = Nginx::saying("up");
+    both(|ads, agent, _| {
+        let mut world = world(agent.spot.http, &[], &[("a", nginx.address)]);
+        world.as_object_mut().unwrap().remove("RouteConfiguration");
+        world["Listener"][0]["filter_chains"][0]["filters"][0] = manager(json!({ "route_config": routes(&[("/", "a")]) }));
+        ads.serve(&world);
+        agent.until_says("/", 200, "up");
+    });
+}
