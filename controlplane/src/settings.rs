@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use heddle_node::config::{Position, Secret, Section};
+use heddle_xds::dialect::envoy::encode::Gap;
 use serde_json::{Value, json};
 
 pub use consul::{CatalogSettings, ConsulProviderSettings, IntentionsSettings, KvSettings};
@@ -84,6 +85,8 @@ pub struct XdsSettings {
     pub address: SocketAddr,
     /// What it speaks.
     pub door: Door,
+    /// What Envoys and clients of gRPC are given in the place of routes that are withheld from them.
+    pub withheld: Gap,
 }
 
 /// What the port speaks.
@@ -151,7 +154,9 @@ fn xds(section: &mut Section<'_>, identities: bool) -> XdsSettings {
         (true, true) => Door::Both,
         (_, false) => Door::Tls,
     };
-    XdsSettings { address, door }
+    let answers = [("not_found", Gap::NotFound), ("unavailable", Gap::Unavailable)];
+    let withheld = section.choice("withheld", &answers).unwrap_or_default();
+    XdsSettings { address, door, withheld }
 }
 
 impl AdminSettings {

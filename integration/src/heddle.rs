@@ -53,6 +53,8 @@ pub struct Setup {
     pub node: String,
     /// More keys of `agent`, for example `, drain_timeout: 1s`.
     pub agent: String,
+    /// More keys of `xds`, for example `, withheld: unavailable`.
+    pub xds: String,
     /// Where data is kept instead of in a folder beside the configuration.
     pub data_dir: Option<PathBuf>,
 }
@@ -92,12 +94,13 @@ impl Heddle {
             "node: {{ id: gw-1, data_dir: \"{}\"{} }}\n\
              agent: {{ workers: 2, admin: \"{agent}\"{} }}\n\
              admin: {{ address: \"{admin}\", keys: [ {{ name: story, key: \"{KEY}\", role: admin }}, {{ name: looker, key: \"viewer-key\", role: viewer }} ] }}\n\
-             xds: {{ address: \"{xds}\" }}\n\
+             xds: {{ address: \"{xds}\"{} }}\n\
              listeners:\n  - {{ name: http, address: \"{http}\", protocol: http{} }}\n  - {{ name: https, address: \"{https}\", protocol: https }}\n\
              {providers}{}",
             data_dir.display(),
             setup.node,
             setup.agent,
+            setup.xds,
             setup.listener,
             setup.more
         );

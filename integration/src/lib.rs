@@ -20,6 +20,7 @@ pub mod nginx;
 pub mod pages;
 pub mod place;
 pub mod process;
+pub mod proxyless;
 pub mod python;
 pub mod raw;
 pub mod redis;

@@ -139,3 +139,22 @@ async fn strangers_take_nobodys_place_at_the_entrance() {
     let (response, _requests) = come("known").await.unwrap();
     assert_eq!(response.unwrap().type_url, Kind::Secret.type_url());
 }
+
+#[tokio::test]
+async fn a_service_of_one_type_is_about_that_type_alone() {
+    use heddle_proto::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient as Sds;
+    let (connector, incoming) = link::memory();
+    let (_drain, watch) = pair();
+    let ads = AdsService::new(a_secret(), Arc::new(NodeRegistry::new()), watch).into_server();
+    tokio::spawn(
+        tuned().add_service(ads.of_type::<{ heddle_xds::server::SDS }>()).add_service(ads).serve_with_incoming(incoming),
+    );
+    let mut client = Sds::new(connector.connect().await.unwrap());
+    let (requests, receiver) = mpsc::channel(8);
+    let mut responses = client.delta_secrets(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let unsaid = wire::DeltaDiscoveryRequest { type_url: String::new(), ..request("envoy-1", Kind::Secret) };
+    requests.send(unsaid).await.unwrap();
+    assert_eq!(responses.message().await.unwrap().unwrap().resources[0].name, "a");
+    requests.send(request("envoy-1", Kind::Endpoints)).await.unwrap();
+    assert_eq!(responses.message().await.unwrap_err().code(), Code::InvalidArgument);
+}

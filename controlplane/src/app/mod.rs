@@ -21,8 +21,9 @@ use heddle_node::identity::Identity;
 use heddle_node::membership::{self, Membership};
 use heddle_node::readiness::{Guard, Readiness};
 use heddle_xds::catalog::Catalog;
+use heddle_xds::dialect::envoy::encode::Gap;
 use heddle_xds::link::{self, Connector, MemoryIncoming};
-use heddle_xds::server::{AdsService, Gate, NodeRegistry, Seeds, tuned};
+use heddle_xds::server::{AdsService, CDS, EDS, Gate, LDS, NodeRegistry, RDS, SDS, Seeds, tuned};
 use heddle_xds::snapshot::SnapshotStore;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -218,6 +219,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         identities,
         consul,
         cut,
+        gap: settings.xds.withheld,
         drain: drain.clone(),
     };
     tokio::spawn(discovery.serve(first, readiness.guard("first reports of the providers"), within, xds, (service, operators)));
@@ -318,6 +320,7 @@ struct Discovery {
     identities: Identities,
     consul: Option<Consul>,
     cut: CutOff,
+    gap: Gap,
     drain: DrainWatch,
 }
 
@@ -339,14 +342,16 @@ impl Discovery {
         drop(pending);
         let ads = || {
             let ads = AdsService::new(snapshot.clone(), self.registry.clone(), self.drain.clone());
-            ads.seeding(self.seeds.clone())
+            ads.seeding(self.seeds.clone()).leaving(self.gap)
         };
         // Who is of this process has no other control plane.
         let within_process = (ads().behind(self.identities.gate()), self.identities.service(None, &self.drain));
         let memory = tuned().add_service(within_process.0.into_server()).add_optional_service(within_process.1);
-        let ads = ads().behind(unless_sent(self.identities.gate(), self.cut.clone())).sending(self.cut.elsewhere());
-        let network =
-            tuned().add_service(ads.into_server()).add_service(admin.into_server()).add_service(operators.into_server());
+        let ads = ads().behind(unless_sent(self.identities.gate(), self.cut.clone())).sending(self.cut.elsewhere()).into_server();
+        let network = tuned().add_service(ads.of_type::<CDS>()).add_service(ads.of_type::<EDS>());
+        let network = network.add_service(ads.of_type::<LDS>()).add_service(ads.of_type::<RDS>());
+        let network = network.add_service(ads.of_type::<SDS>()).add_service(ads);
+        let network = network.add_service(admin.into_server()).add_service(operators.into_server());
         let network = network.add_optional_service(self.identities.service(Some(self.cut.elsewhere()), &self.drain));
         let incoming = link::accept(listener, self.identities.speaks(), self.identities.turned(), self.drain.clone());
         tokio::join!(

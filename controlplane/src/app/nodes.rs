@@ -8,13 +8,11 @@ use serde_json::{Value, json};
 
 /// An array of objects, one per node.
 pub(super) fn json(registry: &NodeRegistry) -> Value {
-    let withheld = registry.withheld().read();
-    registry.nodes().iter().map(|view| node(view, &withheld)).collect()
+    registry.nodes().iter().map(|view| node(view, &registry.withheld(view.types).read())).collect()
 }
 
 fn node(node: &NodeView, withheld: &[Withheld]) -> Value {
     let types = node.types;
-    let withheld = withheld.iter().filter(|_| types == Types::Envoy);
     json!({
         "id": &*node.node.scope.id,
         "role": &*node.node.scope.role,
@@ -26,7 +24,7 @@ fn node(node: &NodeView, withheld: &[Withheld]) -> Value {
         "speaks": types.as_str(),
         "types": node.kinds.iter().map(|held| kind(types, held)).collect::<Vec<_>>(),
         "nacks": node.nacks.iter().map(|refused| nack(types, refused)).collect::<Vec<_>>(),
-        "withheld": withheld.map(self::withheld).collect::<Vec<_>>(),
+        "withheld": withheld.iter().map(self::withheld).collect::<Vec<_>>(),
     })
 }
 

@@ -5,7 +5,6 @@ use std::time::SystemTime;
 
 use heddle_proto::heddle::admin::v1 as api;
 use heddle_xds::dialect::envoy::encode::Withheld;
-use heddle_xds::protocol::Types;
 use heddle_xds::server::NodeView;
 use prost_types::Timestamp;
 use serde_json::Value;
@@ -231,7 +230,7 @@ pub(super) fn node(view: NodeView, withheld: &[Withheld]) -> api::NodeStatus {
         nacks: nacks.collect(),
         last_contact: Some(moment(view.last_contact)),
         speaks: types.as_str().into(),
-        withheld: withheld.iter().filter(|_| types == Types::Envoy).map(self::withheld).collect(),
+        withheld: withheld.iter().map(self::withheld).collect(),
     }
 }
 

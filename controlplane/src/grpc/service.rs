@@ -9,7 +9,7 @@ use heddle_node::drain::DrainWatch;
 use heddle_proto::heddle::admin::v1 as api;
 use heddle_proto::heddle::admin::v1::admin_server::{Admin, AdminServer};
 use heddle_xds::catalog::Catalog;
-use heddle_xds::server::NodeRegistry;
+use heddle_xds::server::{NodeRegistry, NodeView};
 use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
 
@@ -266,8 +266,11 @@ impl Admin for AdminService {
 
     async fn nodes(&self, request: Request<api::NodesRequest>) -> Result<Response<api::NodesResponse>, Status> {
         self.admit(request, Access::Read)?;
-        let withheld = self.nodes.withheld().read();
-        let nodes = self.nodes.nodes().into_iter().map(|view| codec::node(view, &withheld));
+        let withheld = |view: &NodeView| self.nodes.withheld(view.types).read();
+        let nodes = self.nodes.nodes().into_iter().map(|view| {
+            let withheld = withheld(&view);
+            codec::node(view, &withheld)
+        });
         Ok(Response::new(api::NodesResponse { nodes: nodes.collect() }))
     }
 

@@ -137,6 +137,16 @@ impl DeltaMachine {
         }
     }
 
+    /// The same for a stream that is about endpoints alone: the cluster changes on another one.
+    fn tell_elsewhere(&mut self, kind: Kind, name: &Arc<str>) {
+        let elsewhere = !self.kinds[Kind::Upstream.index()].open;
+        let endpoints = &mut self.kinds[Kind::Endpoints.index()];
+        if self.types == Types::Envoy && kind == Kind::Upstream && elsewhere && endpoints.wants(name) {
+            endpoints.sent.forget_version(name, &self.scope);
+            endpoints.dirty.insert(name.clone());
+        }
+    }
+
     /// Envoy takes new routes at once but new clusters only when it has their endpoints, so routes that it has already change after those are confirmed.
     fn must_wait(&self, kind: Kind) -> bool {
         let [clusters, endpoints, routes] = [Kind::Upstream, Kind::Endpoints, Kind::Route].map(|kind| &self.kinds[kind.index()]);
@@ -311,6 +321,7 @@ impl Machine for DeltaMachine {
         match changes.names {
             Some(names) => {
                 for (kind, name) in names {
+                    self.tell_elsewhere(kind, &name);
                     let state = &mut self.kinds[kind.index()];
                     if state.wants(&name) {
                         state.dirty.insert(name);

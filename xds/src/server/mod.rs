@@ -49,7 +49,7 @@ use std::time::SystemTime;
 pub use delta::DeltaMachine;
 pub use refused::Nack;
 pub use registry::{InstanceEvent, InstanceFollower, KindView, NodeRegistry, NodeView};
-pub use service::{AdsServer, AdsService, Elsewhere, Gate, Seeds, tuned};
+pub use service::{AdsServer, AdsService, CDS, EDS, Elsewhere, Gate, LDS, RDS, SDS, Seeds, TypeServer, tuned};
 pub use sotw::SotwMachine;
 
 use crate::model::Kind;

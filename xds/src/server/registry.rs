@@ -75,8 +75,8 @@ pub enum InstanceEvent {
 #[derive(Debug, Default)]
 pub struct NodeRegistry {
     inner: Mutex<Inner>,
-    /// What nodes that speak Envoy's types are not given.
-    withheld: Ledger,
+    /// What nodes are not given, by the types that they speak.
+    withheld: [Ledger; Types::COUNT],
     /// Rings when there is something for the follower.
     news: Notify,
 }
@@ -104,9 +104,9 @@ impl NodeRegistry {
         nodes
     }
 
-    /// What nodes that speak Envoy's types are not given, since Envoy lacks what it needs; nothing as long as no such node has connected.
-    pub fn withheld(&self) -> &Ledger {
-        &self.withheld
+    /// What nodes that speak these types are not given, since they lack what it needs; nothing as long as no such node has connected.
+    pub fn withheld(&self, types: Types) -> &Ledger {
+        &self.withheld[types as usize]
     }
 
     /// Number of open streams.

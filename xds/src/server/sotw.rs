@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use super::refused::Refused;
 use super::{KindView, Machine, Nack};
+use crate::dialect::envoy::encode::grpc;
 use crate::model::Kind;
 use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, Types, WILDCARD};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, version_of};
@@ -70,7 +71,7 @@ impl SotwMachine {
         if !due {
             return None;
         }
-        let mut shown = state.wanted(kind, source, &self.scope);
+        let mut shown = state.wanted(kind, source, (&self.scope, self.types));
         state.dirty = false;
         let grew = shown.iter().any(|(name, now)| state.sent.get(name).is_none_or(|then| then.version != now.version));
         let vanished = state.sent.keys().any(|name| !shown.contains_key(name));
@@ -101,7 +102,7 @@ impl SotwMachine {
             return None;
         }
         state.shrink = false;
-        let shown = state.wanted(kind, source, &self.scope);
+        let shown = state.wanted(kind, source, (&self.scope, self.types));
         let changed = version_of_all(&shown) != state.version;
         changed.then(|| self.seal(kind, shown))
     }
@@ -144,13 +145,20 @@ impl Subscription {
         self.open && (self.wildcard || self.names.contains(name))
     }
 
-    fn wanted(&self, kind: Kind, source: &dyn SnapshotSource, scope: &NodeScope) -> Shown {
+    fn wanted(&self, kind: Kind, source: &dyn SnapshotSource, (scope, types): (&NodeScope, Types)) -> Shown {
         let mut shown = Shown::new();
+        // Who speaks gRPC names the service that it wants, which many listeners may stand for.
+        let get = |name: &Arc<str>| match (types, kind) {
+            (Types::Grpc, Kind::Listener) => grpc::listener(source, name, scope),
+            _ => source.get(kind, name, scope),
+        };
+        if self.wildcard && types == Types::Grpc {
+            return shown;
+        }
         if self.wildcard {
             shown.extend(source.list(kind, scope).into_iter().map(|found| (found.resource.name().clone(), found)));
         } else {
-            let found = self.names.iter().filter_map(|name| Some((name.clone(), source.get(kind, name, scope)?)));
-            shown.extend(found);
+            shown.extend(self.names.iter().filter_map(|name| Some((name.clone(), get(name)?))));
         }
         shown
     }
@@ -200,7 +208,7 @@ impl Machine for SotwMachine {
         let state = &mut self.kinds[request.kind.index()];
         if !std::mem::replace(&mut state.open, true) {
             state.subscribe(request.names);
-            let shown = state.wanted(request.kind, source, &self.scope);
+            let shown = state.wanted(request.kind, source, (&self.scope, self.types));
             if !request.version.is_empty() && version_of_all(&shown) == request.version {
                 state.sent = shown;
                 state.version = request.version.clone();
@@ -231,7 +239,8 @@ impl Machine for SotwMachine {
             Some(names) => {
                 for (kind, name) in names {
                     let state = &mut self.kinds[kind.index()];
-                    state.dirty |= state.wants(&name);
+                    let standing = self.types == Types::Grpc && kind == Kind::Listener;
+                    state.dirty |= state.wants(&name) || (standing && state.open);
                 }
             }
             None => self.kinds.iter_mut().for_each(|state| state.dirty |= state.open),

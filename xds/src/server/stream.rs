@@ -17,7 +17,7 @@ use super::pace::{self, Entrance, Work};
 use super::service::{Elsewhere, Gate};
 use super::stage::{House, Seat, Stage};
 use super::{Machine, NodeRegistry};
-use crate::dialect::envoy::encode;
+use crate::dialect::envoy::encode::{self, Gap, Reader};
 use crate::link::Peer;
 use crate::model::Kind;
 use crate::protocol::wire::Incoming;
@@ -33,6 +33,8 @@ const LAST_PART: f64 = 0.1;
 
 /// Within which time the streams end that are sent elsewhere, at random, so that nodes do not all come at once where they go.
 const SPREAD: Duration = Duration::from_secs(3);
+/// Characters of a foreign type that are told.
+const MOST_SHOWN: usize = 200;
 
 /// A machine that speaks a dialect over gRPC.
 pub(super) trait Speak: Machine + Sized {
@@ -44,6 +46,8 @@ pub(super) trait Speak: Machine + Sized {
     fn open(scope: NodeScope, types: Types, position: u64) -> Self;
     /// Whose types a node speaks that begins so.
     fn spoken(message: &Self::In) -> Types;
+    /// The type that a request is about.
+    fn type_of(message: &mut Self::In) -> &mut String;
     /// Reads a request.
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request>;
     /// Writes a response; what others are told too is taken from the memo.
@@ -57,6 +61,10 @@ pub(super) struct Shared {
     pub(super) ours: Scene,
     /// The same for Envoy's types; there is none until somebody speaks them.
     pub(super) envoy: Arc<OnceLock<Scene>>,
+    /// The same for those of them that gRPC knows.
+    pub(super) grpc: Arc<OnceLock<Scene>>,
+    /// What they are given in the place of routes that are withheld.
+    pub(super) gap: Gap,
     pub(super) work: Work,
     pub(super) registry: Arc<NodeRegistry>,
     pub(super) entrance: Arc<Entrance>,
@@ -83,38 +91,62 @@ impl Scene {
 
 impl Shared {
     fn scene(&self, types: Types) -> &Scene {
-        match types {
-            Types::Heddle => &self.ours,
-            Types::Envoy => self.envoy.get_or_init(|| {
-                let feed = encode::follow(self.ours.feed.clone(), self.registry.withheld().clone(), self.drain.clone());
-                Scene::new(feed, self.work.clone(), self.drain.clone())
-            }),
-        }
+        let (scene, reader) = match types {
+            Types::Heddle => return &self.ours,
+            Types::Envoy => (&self.envoy, Reader::Envoy),
+            Types::Grpc => (&self.grpc, Reader::Grpc),
+        };
+        scene.get_or_init(|| {
+            let ledger = self.registry.withheld(types).clone();
+            let feed = encode::follow((reader, self.gap), self.ours.feed.clone(), ledger, self.drain.clone());
+            Scene::new(feed, self.work.clone(), self.drain.clone())
+        })
     }
 }
 
 /// The way to the body of the answer.
 pub(super) type Out = mpsc::Sender<Result<Packet, Status>>;
 
+/// On which terms a stream is opened.
+pub(super) struct Terms {
+    /// Who judges the node, by what.
+    pub(super) gate: Option<(Gate, Peer)>,
+    /// The one kind that it may be about, of a service that is for one type.
+    pub(super) only: Option<Kind>,
+}
+
+impl Terms {
+    /// The type of a request, which need not be said where there is one only.
+    fn of_type(&self, url: &mut String) -> Result<(), Status> {
+        let Some(only) = self.only else { return Ok(()) };
+        let expected = Types::Envoy.url(only);
+        if url.is_empty() {
+            expected.clone_into(url);
+        }
+        if url == expected {
+            return Ok(());
+        }
+        let url: String = url.chars().take(MOST_SHOWN).collect();
+        Err(Status::invalid_argument(format!(
+            "this service is for {expected}, found {url}: ask the one of that type, or the aggregated one"
+        )))
+    }
+}
+
 /// Runs a stream until either side ends it.
-pub(super) async fn run<M: Speak>(shared: Shared, gate: Option<(Gate, Peer)>, inbound: Streaming<M::In>, out: Out) {
-    if let Err(status) = converse::<M>(&shared, gate, inbound, &out).await {
+pub(super) async fn run<M: Speak>(shared: Shared, terms: Terms, inbound: Streaming<M::In>, out: Out) {
+    if let Err(status) = converse::<M>(&shared, terms, inbound, &out).await {
         tracing::debug!(dialect = %M::DIALECT, %status, "discovery stream ended");
         // The client may be gone, or not read; then nobody gets to know.
         let _ = out.send_timeout(Err(status), LAST_WORD).await;
     }
 }
 
-async fn converse<M: Speak>(
-    shared: &Shared,
-    gate: Option<(Gate, Peer)>,
-    mut inbound: Streaming<M::In>,
-    out: &Out,
-) -> Result<(), Status> {
-    let good_until = gate.as_ref().and_then(|(_, peer)| peer.good_until());
+async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streaming<M::In>, out: &Out) -> Result<(), Status> {
+    let good_until = terms.gate.as_ref().and_then(|(_, peer)| peer.good_until());
     let mut stale = pin!(after(life(good_until, clock::wall(), fastrand::f64())?));
     let mut sent = pin!(sent(shared.elsewhere.clone(), fastrand::f64()));
-    let Some((node, types, request)) = introduced::<M>(gate, &mut inbound).await? else { return Ok(()) };
+    let Some((node, types, request)) = introduced::<M>(&terms, &mut inbound).await? else { return Ok(()) };
     let mut drain = shared.drain.clone();
     if !entered(shared, &mut drain, out).await? {
         return Ok(());
@@ -141,7 +173,8 @@ async fn converse<M: Speak>(
                 _ => return Ok(()),
             },
             message = inbound.message() => {
-                let Some(message) = message? else { return Ok(()) };
+                let Some(mut message) = message? else { return Ok(()) };
+                terms.of_type(M::type_of(&mut message))?;
                 heard = Some(clock::wall());
                 let (said, request) = M::read(message, types);
                 if let Some(Ok(said)) = said {
@@ -181,20 +214,21 @@ async fn sent(mut elsewhere: Elsewhere, roll: f64) {
 
 /// Hears who speaks, and lets them in. `None` when nobody has said anything.
 async fn introduced<M: Speak>(
-    gate: Option<(Gate, Peer)>,
+    terms: &Terms,
     inbound: &mut Streaming<M::In>,
 ) -> Result<Option<(NodeInfo, Types, Result<M::Request, BadRequest>)>, Status> {
     let first = timeout(FIRST_REQUEST, inbound.message());
     let first = first.await.map_err(|_| Status::deadline_exceeded("no request came in time"))??;
-    let Some(first) = first else { return Ok(None) };
+    let Some(mut first) = first else { return Ok(None) };
+    terms.of_type(M::type_of(&mut first))?;
     let types = M::spoken(&first);
     let (node, request) = M::read(first, types);
     let mut node = node.ok_or_else(|| Status::invalid_argument("the first request must say the node"))?.map_err(refuse)?;
     if node.scope.id.is_empty() {
         return Err(Status::invalid_argument("node.id must not be empty"));
     }
-    if let Some((gate, peer)) = gate {
-        gate(&peer, &mut node)?;
+    if let Some((gate, peer)) = &terms.gate {
+        gate(peer, &mut node)?;
     }
     Ok(Some((node, types, request)))
 }

@@ -37,7 +37,7 @@ pub(super) fn assignment(endpoints: &Endpoints, upstream: Option<&Upstream>) -> 
     bytes(&assigned(endpoints, upstream))
 }
 
-fn assigned(endpoints: &Endpoints, upstream: Option<&Upstream>) -> eds::ClusterLoadAssignment {
+pub(super) fn assigned(endpoints: &Endpoints, upstream: Option<&Upstream>) -> eds::ClusterLoadAssignment {
     let mut assignment = plain_assignment(endpoints);
     if let Some(upstream) = upstream.filter(|upstream| upstream.pass_host == PassHost::Node) {
         let port = u32::from(upstream.scheme.default_port());
@@ -96,7 +96,7 @@ pub(super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>) -> Resu
 }
 
 /// The one name that DNS is asked.
-fn dns(upstream: &Upstream, name: &str) -> eds::ClusterLoadAssignment {
+pub(super) fn dns(upstream: &Upstream, name: &str) -> eds::ClusterLoadAssignment {
     let port = upstream.scheme.default_port();
     let (host, port) = match name.rsplit_once(':') {
         Some((host, written)) => (host, written.parse().unwrap_or(port)),

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use heddle_node::drain::DrainWatch;
 
-use super::{Encoder, Withheld};
+use super::{Encoder, Gap, Reader, Withheld};
 use crate::snapshot::{Changes, SnapshotFeed, SnapshotSource, SnapshotStore};
 
-/// What Envoys are not given, as it is now.
+/// What nodes of others are not given, as it is now.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger(Arc<Mutex<Arc<[Withheld]>>>);
 
@@ -17,24 +17,29 @@ impl Ledger {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn write(&self, withheld: Vec<Withheld>) {
+    fn write(&self, whom: &str, withheld: Vec<Withheld>) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for new in withheld.iter().filter(|new| !told.contains(new)) {
-            tracing::warn!(kind = new.kind.as_str(), name = %new.name, reason = %new.reason, "withheld from Envoys");
+            tracing::warn!(kind = new.kind.as_str(), name = %new.name, reason = %new.reason, from = whom, "withheld");
         }
         *told = withheld.into();
     }
 }
 
-/// The resources of Envoy that a snapshot stands for, as a snapshot of its own that follows it until the drain begins. It is complete at once.
-pub fn follow(feed: Arc<dyn SnapshotFeed>, ledger: Ledger, mut drain: DrainWatch) -> Arc<SnapshotStore> {
+/// The resources of Envoy that a snapshot stands for to who reads them so, as a snapshot of its own that follows it until the drain begins. It is complete at once.
+pub fn follow(
+    (reader, gap): (Reader, Gap),
+    feed: Arc<dyn SnapshotFeed>,
+    ledger: Ledger,
+    mut drain: DrainWatch,
+) -> Arc<SnapshotStore> {
     let store = Arc::new(SnapshotStore::new());
     let mut signal = feed.watch();
-    let mut encoder = Encoder::default();
+    let mut encoder = Encoder::new(reader, gap);
     let view = feed.view();
     let mut position = view.position();
     store.apply_encoded(encoder.apply(&view, &Changes { position, names: None }));
-    ledger.write(encoder.withheld());
+    ledger.write(reader.as_str(), encoder.withheld());
     let follower = store.clone();
     tokio::spawn(async move {
         loop {
@@ -47,7 +52,7 @@ pub fn follow(feed: Arc<dyn SnapshotFeed>, ledger: Ledger, mut drain: DrainWatch
             let changes = feed.changed_between(position, view.position());
             position = view.position();
             follower.apply_encoded(encoder.apply(&view, &changes));
-            ledger.write(encoder.withheld());
+            ledger.write(reader.as_str(), encoder.withheld());
         }
     });
     store

@@ -4,7 +4,7 @@
 //! wider host that covers it.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
@@ -56,6 +56,8 @@ pub(super) struct Place {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     routes: BTreeMap<Arc<str>, Vec<Place>>,
+    /// Hosts whose own routes have changed since the tables were encoded.
+    touched: BTreeSet<Host>,
 }
 
 impl Host {
@@ -93,11 +95,17 @@ impl Host {
 impl Table {
     /// Puts a route in its places, none to take it out. Whether the table is another one now.
     pub(super) fn set(&mut self, id: &Arc<str>, places: Vec<Place>) -> bool {
-        if places.is_empty() {
-            return self.routes.remove(id).is_some();
+        let before = match places.is_empty() {
+            true => self.routes.remove(id),
+            false => self.routes.insert(id.clone(), places),
+        };
+        let after = self.routes.get(id);
+        if before.as_ref() == after {
+            return false;
         }
-        let before = self.routes.insert(id.clone(), places);
-        before.as_ref() != self.routes.get(id)
+        let places = before.iter().chain(after).flatten();
+        self.touched.extend(places.map(|place| place.host.clone()));
+        true
     }
 
     /// All routes, by kind and name.
@@ -106,31 +114,65 @@ impl Table {
     }
 
     /// The `RouteConfiguration`. Each route was encoded before; here its bytes are put in order.
-    pub(super) fn encode(&self) -> Bytes {
-        let mut hosts: BTreeMap<&Host, Vec<&Place>> = BTreeMap::new();
-        for place in self.routes.values().flatten() {
-            hosts.entry(&place.host).or_default().push(place);
+    pub(super) fn encode(&mut self) -> Bytes {
+        self.touched.clear();
+        let hosts = Sorted::of(&self.routes);
+        let head = wire::RouteConfiguration { name: ROUTES.to_owned(), ignore_port_in_host_matching: true, ..Default::default() };
+        let mut out = head.encode_to_vec();
+        for host in hosts.own.keys() {
+            put(VIRTUAL_HOSTS, &hosts.virtual_host(host, host.domain()), &mut out);
         }
-        hosts.values_mut().for_each(|places| places.sort_by(|a, b| a.order.cmp(&b.order)));
-        let mut wide: Vec<&Host> = hosts.keys().copied().filter(|host| !matches!(host, Host::Exact(_))).collect();
-        // The longest first, the one that is for every host last.
+        out.into()
+    }
+
+    /// A `RouteConfiguration` for every host whose routes, or those behind them, have changed since the last time, by the host; none for one that has no
+    /// routes any more. Whoever reads it has found the host already, so it is for every host there.
+    pub(super) fn encode_touched(&mut self, name: impl Fn(&str) -> String) -> Vec<(String, Option<Bytes>)> {
+        let touched = std::mem::take(&mut self.touched);
+        let hosts = Sorted::of(&self.routes);
+        let concerned = |host: &&Host| touched.contains(*host) || touched.iter().any(|wider| host.is_in(wider));
+        let gone = touched.iter().filter(|host| !hosts.own.contains_key(host)).map(|host| (host.domain(), None));
+        let here = hosts.own.keys().copied().filter(concerned).map(|host| {
+            let domain = host.domain();
+            let head = wire::RouteConfiguration { name: name(&domain), ..Default::default() };
+            let mut out = head.encode_to_vec();
+            put(VIRTUAL_HOSTS, &hosts.virtual_host(host, "*".to_owned()), &mut out);
+            (domain, Some(out.into()))
+        });
+        gone.chain(here).collect()
+    }
+}
+
+/// All places in the order in which they are asked.
+struct Sorted<'a> {
+    own: BTreeMap<&'a Host, Vec<&'a Place>>,
+    /// Hosts that stand for many, the longest first, the one that is for every host last.
+    wide: Vec<&'a Host>,
+}
+
+impl<'a> Sorted<'a> {
+    fn of(routes: &'a BTreeMap<Arc<str>, Vec<Place>>) -> Sorted<'a> {
+        let mut own: BTreeMap<&Host, Vec<&Place>> = BTreeMap::new();
+        for place in routes.values().flatten() {
+            own.entry(&place.host).or_default().push(place);
+        }
+        own.values_mut().for_each(|places| places.sort_by(|a, b| a.order.cmp(&b.order)));
+        let mut wide: Vec<&Host> = own.keys().copied().filter(|host| !matches!(host, Host::Exact(_))).collect();
         wide.sort_by_key(|host| match host {
             Host::Suffix(suffix) => Reverse(suffix.len()),
             _ => Reverse(0),
         });
-        let head = wire::RouteConfiguration { name: ROUTES.to_owned(), ignore_port_in_host_matching: true, ..Default::default() };
-        let mut out = head.encode_to_vec();
-        for (host, own) in &hosts {
-            let domain = host.domain();
-            let mut body =
-                wire::VirtualHost { name: domain.clone(), domains: vec![domain], ..Default::default() }.encode_to_vec();
-            let wider = wide.iter().filter(|wider| host.is_in(wider)).filter_map(|wider| hosts.get(*wider));
-            for place in std::iter::once(own).chain(wider).flatten() {
-                put(VIRTUAL_HOST_ROUTES, &place.body, &mut body);
-            }
-            put(VIRTUAL_HOSTS, &body, &mut out);
+        Sorted { own, wide }
+    }
+
+    /// The routes of a host and of all wider ones.
+    fn virtual_host(&self, host: &Host, domain: String) -> Vec<u8> {
+        let mut body = wire::VirtualHost { name: host.domain(), domains: vec![domain], ..Default::default() }.encode_to_vec();
+        let wider = self.wide.iter().filter(|wider| host.is_in(wider)).filter_map(|wider| self.own.get(*wider));
+        for place in self.own.get(host).into_iter().chain(wider).flatten() {
+            put(VIRTUAL_HOST_ROUTES, &place.body, &mut body);
         }
-        out.into()
+        body
     }
 }
 

@@ -16,6 +16,7 @@ use manager::http_connection_manager::{
     CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
 };
 
+use super::plugins::Filters;
 use super::wire::{address, ads, any, secret, span};
 use super::{ROUTES, bytes, plugins};
 use crate::model::{Certificate, Listener, ListenerProtocol, ProxyProtocol, TlsVersion};
@@ -26,7 +27,7 @@ const TLS: &str = "envoy.transport_sockets.tls";
 const MOST_HEAD: u32 = 8_192;
 
 /// A listener, or what of it Envoy lacks.
-pub(super) fn encode(listener: &Listener, certificates: &[&Certificate]) -> Result<Bytes, String> {
+pub(super) fn encode(listener: &Listener, certificates: &[&Certificate], further: &Filters) -> Result<Bytes, String> {
     let mut listener_filters = Vec::new();
     match &listener.proxy_protocol {
         ProxyProtocol::Off => {}
@@ -40,7 +41,7 @@ pub(super) fn encode(listener: &Listener, certificates: &[&Certificate]) -> Resu
     }
     let filter = wire::Filter {
         name: MANAGER.to_owned(),
-        config_type: any(&manager(listener)).map(wire::filter::ConfigType::TypedConfig),
+        config_type: any(&manager(listener, further)).map(wire::filter::ConfigType::TypedConfig),
     };
     let filter_chains = match listener.protocol {
         ListenerProtocol::Http => vec![wire::FilterChain { filters: vec![filter], ..Default::default() }],
@@ -130,7 +131,7 @@ fn shown(certificate: &Certificate) -> Result<base::TransportSocket, String> {
     })
 }
 
-fn manager(listener: &Listener) -> HttpConnectionManager {
+fn manager(listener: &Listener, further: &Filters) -> HttpConnectionManager {
     let limits = &listener.limits;
     let underscores = if listener.paths.drop_underscore_headers {
         base::http_protocol_options::HeadersWithUnderscoresAction::DropHeader
@@ -146,7 +147,7 @@ fn manager(listener: &Listener) -> HttpConnectionManager {
         codec_type: CodecType::Auto.into(),
         stat_prefix: listener.name.to_string(),
         route_specifier: Some(RouteSpecifier::Rds(manager::Rds { config_source: ads(), route_config_name: ROUTES.to_owned() })),
-        http_filters: plugins::chain(),
+        http_filters: plugins::chain(further),
         common_http_protocol_options: Some(base::HttpProtocolOptions {
             idle_timeout: span(limits.idle_timeout),
             max_headers_count: Some(limits.max_headers.max(1)),

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod follow;
+pub(crate) mod grpc;
 mod hosts;
 mod listener;
 mod matching;
@@ -43,20 +44,75 @@ pub struct Withheld {
 /// What differs for nodes: resources of Envoy in the place of those of the model that they stand for, and names that are gone.
 pub type Difference = Vec<Result<Versioned, (Kind, Arc<str>)>>;
 
+/// Who reads what is encoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reader {
+    /// Envoys.
+    #[default]
+    Envoy,
+    /// Clients and servers of gRPC, which know a part of it.
+    Grpc,
+}
+
+/// What is answered in the place of routes that are withheld.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Gap {
+    /// 404, as where there is no route.
+    #[default]
+    NotFound,
+    /// 503, as where there is a route that does not work.
+    Unavailable,
+}
+
+impl Gap {
+    fn status(self) -> u32 {
+        match self {
+            Gap::NotFound => 404,
+            Gap::Unavailable => 503,
+        }
+    }
+}
+
+/// What a route needs beside the table of routes.
+#[derive(Debug, Default)]
+struct Beside {
+    further: plugins::Filters,
+    copies: BTreeMap<Arc<str>, Upstream>,
+}
+
+impl Reader {
+    fn as_str(self) -> &'static str {
+        match self {
+            Reader::Envoy => "Envoys",
+            Reader::Grpc => "clients of gRPC",
+        }
+    }
+}
+
 /// Keeps what Envoys are given of a snapshot, and says what differs when it changes.
 #[derive(Debug, Default)]
 pub struct Encoder {
+    reader: Reader,
     routes: hosts::Table,
     /// Routes by the upstreams that they lead to.
     users: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     withheld: BTreeMap<(Kind, Arc<str>), String>,
     /// Clusters that hold their endpoints themselves.
     inline: BTreeSet<Arc<str>>,
+    /// What listeners have to know for routes, and where copies of requests go, by route.
+    beside: BTreeMap<Arc<str>, Beside>,
+    /// What is answered in the place of routes that are withheld.
+    gap: Gap,
     /// What was given, by kind.
     given: BTreeSet<(Kind, Arc<str>)>,
 }
 
 impl Encoder {
+    /// Nothing is encoded yet.
+    pub fn new(reader: Reader, gap: Gap) -> Encoder {
+        Encoder { reader, gap, ..Encoder::default() }
+    }
+
     /// What differs now that the snapshot is `view`, which it became by `changes`.
     pub fn apply(&mut self, view: &View, changes: &Changes) -> Difference {
         let mut names: BTreeSet<(Kind, Arc<str>)> = match &changes.names {
@@ -77,20 +133,28 @@ impl Encoder {
         let routes: Vec<_> = leading.filter_map(|(_, name)| self.users.get(name)).flatten().cloned().collect();
         names.extend(routes.into_iter().map(|name| (Kind::Route, name)));
         let (mut out, mut listeners, mut routes) = (Difference::new(), changes.names.is_none(), changes.names.is_none());
+        let before = self.further();
         for (kind, name) in names {
             match kind {
-                Kind::Secret => self.secret(view, name, &mut out),
+                Kind::Secret if self.reader == Reader::Envoy => self.secret(view, name, &mut out),
+                Kind::Upstream if name.starts_with(plugins::MIRROR) => {}
                 Kind::Upstream | Kind::Endpoints => self.cluster(view, &name, kind, &mut out),
                 Kind::Route => routes |= self.route(view, &name),
                 Kind::Certificate | Kind::Listener => listeners = true,
                 _ => {}
             }
         }
-        if routes {
-            out.push(Ok(Versioned::encoded(table(), self.routes.encode())));
+        match self.reader {
+            Reader::Envoy if routes => out.push(Ok(Versioned::encoded(table(ROUTES), self.routes.encode()))),
+            Reader::Grpc if routes => grpc::tables(&mut self.routes, &mut out),
+            _ => {}
         }
-        if listeners {
-            self.listeners(view, &mut out);
+        if routes {
+            self.copies(&mut out);
+        }
+        let further = self.further();
+        if (listeners || further != before) && self.reader == Reader::Envoy {
+            self.listeners(view, &further, &mut out);
         }
         for change in &out {
             match change {
@@ -149,7 +213,10 @@ impl Encoder {
         }
         if changed == Kind::Upstream || inline || was_inline || self.withheld.contains_key(&(Kind::Upstream, name.clone())) {
             let encoded = upstream.map(|upstream| {
-                let body = cluster::encode(upstream, endpoints);
+                let body = match self.reader {
+                    Reader::Envoy => cluster::encode(upstream, endpoints),
+                    Reader::Grpc => grpc::cluster(upstream, endpoints),
+                };
                 body.map(|body| Versioned::encoded(Resource::Upstream(upstream.clone()), body))
             });
             self.give(Kind::Upstream, name, encoded, out);
@@ -169,12 +236,21 @@ impl Encoder {
             users.remove(name);
         }
         self.users.retain(|_, users| !users.is_empty());
+        self.beside.remove(name);
         let found = view.find(Kind::Route, name).map(|versioned| &versioned.resource);
         let Some(Resource::Route(route)) = found else { return self.routes.set(name, Vec::new()) };
-        match route::encode(route, &everywhere(view), &|name: &str| upstream(view, name)) {
+        let find = |name: &str| upstream(view, name);
+        let encoded = match self.reader {
+            Reader::Envoy => route::encode(route, &everywhere(view), &find),
+            Reader::Grpc => grpc::route(route, &everywhere(view), &find),
+        };
+        match encoded {
             Ok(encoded) => {
                 for upstream in encoded.upstreams {
                     self.users.entry(upstream).or_default().insert(name.clone());
+                }
+                if !encoded.further.is_empty() || !encoded.copies.is_empty() {
+                    self.beside.insert(name.clone(), Beside { further: encoded.further, copies: encoded.copies });
                 }
                 self.routes.set(name, encoded.places)
             }
@@ -183,13 +259,37 @@ impl Encoder {
                     self.users.entry(upstream.name.clone()).or_default().insert(name.clone());
                 }
                 self.withheld.insert((Kind::Route, name.clone()), reason);
-                self.routes.set(name, Vec::new())
+                let gap = match self.reader {
+                    Reader::Envoy => route::gap(route, self.gap.status(), |_| Ok(())),
+                    Reader::Grpc => grpc::gap(route, self.gap.status()),
+                };
+                self.routes.set(name, gap)
             }
         }
     }
 
+    /// What listeners have to know for all routes.
+    fn further(&self) -> plugins::Filters {
+        self.beside.values().flat_map(|beside| beside.further.clone()).collect()
+    }
+
+    /// Clusters to which copies of requests go.
+    fn copies(&mut self, out: &mut Difference) {
+        let wanted: BTreeMap<Arc<str>, Upstream> = self.beside.values().flat_map(|beside| beside.copies.clone()).collect();
+        let is_gone = |name: &Arc<str>| name.starts_with(plugins::MIRROR) && !wanted.contains_key(name);
+        let gone: Vec<_> = self.names_of(Kind::Upstream).filter(is_gone).collect();
+        for name in gone {
+            self.give(Kind::Upstream, &name, None, out);
+        }
+        for (name, upstream) in wanted {
+            let encoded = cluster::encode(&upstream, None);
+            let encoded = encoded.map(|body| Versioned::encoded(Resource::Upstream(upstream), body));
+            self.give(Kind::Upstream, &name, Some(encoded), out);
+        }
+    }
+
     /// All listeners: each of TLS shows every certificate.
-    fn listeners(&mut self, view: &View, out: &mut Difference) {
+    fn listeners(&mut self, view: &View, further: &plugins::Filters, out: &mut Difference) {
         let (certificates, listeners) = (view.all(Kind::Certificate).1, view.all(Kind::Listener).1);
         let certificates: Vec<_> = certificates
             .iter()
@@ -204,7 +304,8 @@ impl Encoder {
         }
         for (name, found) in &listeners {
             let Resource::Listener(listener) = &found.resource else { continue };
-            let encoded = listener::encode(listener, &certificates).map(|body| Versioned::encoded(found.resource.clone(), body));
+            let encoded =
+                listener::encode(listener, &certificates, further).map(|body| Versioned::encoded(found.resource.clone(), body));
             self.give(Kind::Listener, name, Some(encoded), out);
         }
     }
@@ -242,10 +343,10 @@ fn everywhere(view: &View) -> Vec<crate::model::PluginConf> {
         .collect()
 }
 
-/// What the table of all routes stands for in a snapshot: a route that is for every gateway.
-fn table() -> Resource {
+/// What a table of routes stands for in a snapshot: a route that is for every gateway.
+fn table(name: &str) -> Resource {
     Resource::Route(Route {
-        id: ROUTES.into(),
+        id: name.into(),
         name: "".into(),
         service_id: "".into(),
         service_name: "".into(),

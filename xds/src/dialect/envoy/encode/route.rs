@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_proto::envoy::config::rbac::v3::Principal;
 use heddle_proto::envoy::config::route::v3 as wire;
 use prost_types::Any;
 use serde_json::Value;
@@ -13,6 +14,7 @@ use wire::route_action::hash_policy::{ConnectionProperties, Cookie, Header, Poli
 use wire::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier, UpgradeConfig};
 
 use super::hosts::{Host, Order, Place};
+use super::plugins::Filters;
 use super::wire::span;
 use super::{bytes, matching, pattern, plugins};
 use crate::model::{Balancer, HashOn, PassHost, PluginConf, Route, Upstream};
@@ -25,9 +27,14 @@ const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
 const OTHER_HOSTS: i64 = 5;
 
 /// A route in all of its places, and the upstreams that it leads to.
+#[derive(Debug, Default)]
 pub(super) struct Encoded {
     pub(super) places: Vec<Place>,
     pub(super) upstreams: BTreeSet<Arc<str>>,
+    /// What listeners have to know for it.
+    pub(super) further: Filters,
+    /// Where copies of its requests go.
+    pub(super) copies: BTreeMap<Arc<str>, Upstream>,
 }
 
 /// What becomes of requests, put together by the plugins of a route.
@@ -43,6 +50,14 @@ pub(super) struct Draft {
     pub(super) answer: Option<Action>,
     /// Filters, by name, with what they do here.
     pub(super) filters: BTreeMap<String, Any>,
+    /// Filters whose configuration stands in the listener.
+    pub(super) further: Filters,
+    /// What is demanded of clients.
+    pub(super) demands: Vec<Principal>,
+    /// Bytes of a body that are held.
+    pub(super) held: Option<u32>,
+    /// Where copies go.
+    pub(super) copies: BTreeMap<Arc<str>, Upstream>,
     /// Shares of clusters; an entry without one is the route's own.
     pub(super) shares: Vec<(Option<Arc<str>>, u32)>,
 }
@@ -65,6 +80,21 @@ pub(super) enum Instead {
     Shares(Vec<(Option<Arc<str>>, u32)>),
 }
 
+impl Draft {
+    /// Adds the plugins of a route, and those that are for all.
+    pub(super) fn plug(&mut self, route: &Route, everywhere: &[PluginConf]) -> Result<(), String> {
+        for plugin in &route.plugins {
+            plugins::apply(plugin, self).map_err(|reason| format!("plugin {}: {reason}", plugin.name))?;
+        }
+        // Those of the route itself hide those of the same name that are for all.
+        for plugin in everywhere.iter().filter(|plugin| !route.plugins.iter().any(|own| own.name == plugin.name)) {
+            plugins::apply(plugin, self).map_err(|reason| format!("plugin {} of a global rule: {reason}", plugin.name))?;
+        }
+        plugins::finish(self);
+        Ok(())
+    }
+}
+
 /// Encodes a route with what is said of all routes, or says what of it Envoy lacks.
 pub(super) fn encode<'a>(
     route: &Route,
@@ -73,13 +103,7 @@ pub(super) fn encode<'a>(
 ) -> Result<Encoded, String> {
     let upstream = route.upstream.as_ref().and_then(|upstream| find(&upstream.name));
     let mut draft = Draft { action: action(route, upstream)?, ..Draft::default() };
-    for plugin in &route.plugins {
-        plugins::apply(plugin, &mut draft).map_err(|reason| format!("plugin {}: {reason}", plugin.name))?;
-    }
-    // Those of the route itself hide those of the same name that are for all.
-    for plugin in everywhere.iter().filter(|plugin| !route.plugins.iter().any(|own| own.name == plugin.name)) {
-        plugins::apply(plugin, &mut draft).map_err(|reason| format!("plugin {} of a global rule: {reason}", plugin.name))?;
-    }
+    draft.plug(route, everywhere)?;
     let own = route.upstream.as_ref().map(|upstream| upstream.name.clone());
     let mut upstreams: BTreeSet<Arc<str>> = own.iter().cloned().collect();
     let mut actions = Vec::new();
@@ -95,11 +119,24 @@ pub(super) fn encode<'a>(
         None => Action::Route(shared(&draft.action, &draft.shares, own.as_ref(), &mut upstreams)?),
     };
     actions.push((Vec::new(), last));
-    Ok(Encoded { places: places(route, &draft, &actions)?, upstreams })
+    let places = places(route, &draft, &actions, |_| Ok(()))?;
+    Ok(Encoded { places, upstreams, further: draft.further, copies: draft.copies })
 }
 
-/// Every host and path of a route with each of its actions.
-fn places(route: &Route, draft: &Draft, actions: &[(Vec<Value>, Action)]) -> Result<Vec<Place>, String> {
+/// What stands in the place of a route that is withheld: an answer with this status, so that its requests do not go to a wider route, which may lack what
+/// guards them. Nothing, where its conditions cannot be asked.
+pub(super) fn gap(route: &Route, status: u32, check: impl Fn(&wire::RouteMatch) -> Result<(), String>) -> Vec<Place> {
+    let answer = Action::DirectResponse(wire::DirectResponseAction { status, ..Default::default() });
+    places(route, &Draft::default(), &[(Vec::new(), answer)], check).unwrap_or_default()
+}
+
+/// Every host and path of a route with each of its actions, as far as nothing stands against its conditions.
+pub(super) fn places(
+    route: &Route,
+    draft: &Draft,
+    actions: &[(Vec<Value>, Action)],
+    check: impl Fn(&wire::RouteMatch) -> Result<(), String>,
+) -> Result<Vec<Place>, String> {
     let hosts: Vec<Host> = route.matches.hosts.iter().map(|host| Host::read(host)).collect::<Result<_, _>>()?;
     let hosts = if hosts.is_empty() { vec![Host::Any] } else { hosts };
     let mut places = Vec::new();
@@ -110,6 +147,7 @@ fn places(route: &Route, draft: &Draft, actions: &[(Vec<Value>, Action)]) -> Res
             for condition in conditions {
                 matching::conditions(condition, &mut matches)?;
             }
+            check(&matches)?;
             let body = bytes(&wire::Route {
                 name: route.id.to_string(),
                 r#match: Some(matches),
@@ -187,7 +225,7 @@ fn hashed(on: &HashOn) -> Result<PolicySpecifier, String> {
 }
 
 /// The action with its cluster, or with several by weight.
-fn shared(
+pub(super) fn shared(
     action: &wire::RouteAction,
     shares: &[(Option<Arc<str>>, u32)],
     own: Option<&Arc<str>>,

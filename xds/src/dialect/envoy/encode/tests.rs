@@ -103,7 +103,10 @@ fn what_envoy_lacks_is_withheld_and_named() {
     let changed =
         world.set(vec![put(route("good", "/good", &[], 0)), put(with(route("keyed", "/keyed", &[], 0), "key-auth", json!({})))]);
     assert_eq!(changed, [(Kind::Route, ROUTES.into())]);
-    assert_eq!(world.order(), [("*".to_owned(), vec!["good".to_owned()])]);
+    assert_eq!(world.order(), [("*".to_owned(), vec!["keyed".to_owned(), "good".to_owned()])]);
+    let answer = world.routes().virtual_hosts.remove(0).routes.remove(0).action;
+    let Some(wire::route::Action::DirectResponse(answer)) = answer else { panic!("{answer:?}") };
+    assert_eq!(answer.status, 404, "so that no wider route is taken, which lacks what guards it");
     let withheld = world.encoder.withheld();
     assert_eq!(withheld.len(), 1);
     assert_eq!((withheld[0].kind, &*withheld[0].name), (Kind::Route, "keyed"));
@@ -114,5 +117,7 @@ fn what_envoy_lacks_is_withheld_and_named() {
     let rule = PluginConf { name: "opa".into(), config: Arc::new(json!({})), origin: PluginOrigin("global_rule/1".into()) };
     world.set(vec![Change::Set(Resource::GlobalRule(crate::model::GlobalRule { id: "1".into(), plugins: vec![rule] }))]);
     assert_eq!(world.encoder.withheld().len(), 2, "it guards every route");
-    assert!(world.order().is_empty());
+    let hosts = world.routes().virtual_hosts;
+    let answered = |route: &wire::Route| matches!(route.action, Some(wire::route::Action::DirectResponse(_)));
+    assert!(hosts.iter().all(|host| host.routes.iter().all(answered)));
 }

@@ -1,5 +1,7 @@
 //! The aggregated discovery service over gRPC; it starts streams and bounds them.
 
+mod typed;
+
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -21,14 +23,19 @@ use tonic::{Status, Streaming};
 use super::body::{Outgoing, Packet};
 use super::memo::{Memo, delta_key, sotw_key};
 use super::pace::{Entrance, Work};
-use super::stream::{self, Scene, Shared, Speak};
+use super::stream::{self, Scene, Shared, Speak, Terms};
+
 use super::{DeltaMachine, Machine, NodeRegistry, SotwMachine};
+use crate::dialect::envoy::encode::Gap;
 use crate::link::Peer;
+use crate::model::Kind;
 use crate::protocol::wire::{
     Incoming, delta_request_from_wire, delta_response_to_wire, sotw_request_from_wire, sotw_response_to_wire,
 };
 use crate::protocol::{DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, SotwResponse, Types, seeds};
 use crate::snapshot::{NodeScope, SnapshotFeed};
+
+pub use typed::{CDS, EDS, LDS, RDS, SDS, TypeServer};
 
 /// Streams of one server; each costs the names that it was sent.
 const MAX_STREAMS: usize = 10_000;
@@ -59,14 +66,16 @@ impl AdsService {
     /// gRPC server does not wait for them. What paces the streams is a task of the present runtime.
     pub fn new(feed: Arc<dyn SnapshotFeed>, registry: Arc<NodeRegistry>, drain: DrainWatch) -> AdsService {
         let work = Work::new();
-        let ours = Scene::new(feed, work.clone(), drain.clone());
+        let (ours, entrance) = (Scene::new(feed, work.clone(), drain.clone()), Arc::new(Entrance::new()));
         AdsService {
             shared: Shared {
                 ours,
                 envoy: Arc::default(),
+                grpc: Arc::default(),
+                gap: Gap::default(),
                 work,
                 registry,
-                entrance: Arc::new(Entrance::new()),
+                entrance,
                 elsewhere: watch::Sender::new(0).subscribe(),
                 drain,
             },
@@ -91,12 +100,47 @@ impl AdsService {
         self
     }
 
+    /// The same, which leaves this in the place of routes that nodes of others are not given.
+    pub fn leaving(mut self, gap: Gap) -> AdsService {
+        self.shared.gap = gap;
+        self
+    }
+
     /// The service, to be added to a gRPC server.
     pub fn into_server(self) -> AdsServer {
         AdsServer { service: Arc::new(self) }
     }
 
-    fn start<M: Speak, B>(&self, request: http::Request<B>) -> Result<Outgoing, Status>
+    /// Answers a call of a method.
+    fn answer<B>(
+        &self,
+        method: Option<Dialect>,
+        only: Option<Kind>,
+        request: http::Request<B>,
+    ) -> http::Response<tonic::body::Body>
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<StdError>,
+    {
+        let started = match method {
+            Some(Dialect::Delta) => self.start::<DeltaMachine, B>(only, request),
+            Some(Dialect::Sotw) => self.start::<SotwMachine, B>(only, request),
+            None => Err(Status::unimplemented("the discovery service has no such method")),
+        };
+        match started {
+            Ok(body) => {
+                let mut response = http::Response::new(tonic::body::Body::new(body));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                if let Some(seeds) = self.seeds.as_ref().and_then(|seeds| seeds::write(&seeds())) {
+                    response.headers_mut().insert(seeds::HEADER, seeds);
+                }
+                response
+            }
+            Err(status) => status.into_http(),
+        }
+    }
+
+    fn start<M: Speak, B>(&self, only: Option<Kind>, request: http::Request<B>) -> Result<Outgoing, Status>
     where
         B: Body + Send + 'static,
         B::Error: Into<StdError>,
@@ -112,7 +156,7 @@ impl AdsService {
         let inbound = Streaming::new_request(Requests::<M::In>::default(), request.into_body(), None, Some(MAX_REQUEST));
         let (out, receiver) = mpsc::channel(OUTBOX);
         let shared = self.shared.clone();
-        tokio::spawn(async move { stream::run::<M>(shared, gate, inbound, out).await });
+        tokio::spawn(async move { stream::run::<M>(shared, Terms { gate, only }, inbound, out).await });
         Ok(Outgoing::new(receiver, self.shared.work.clone()))
     }
 }
@@ -121,6 +165,16 @@ impl AdsService {
 #[derive(Clone)]
 pub struct AdsServer {
     service: Arc<AdsService>,
+}
+
+impl AdsServer {
+    /// The service for the one type ([`CDS`](super::CDS) and its like), beside the aggregated one.
+    pub fn of_type<const TYPE: usize>(&self) -> TypeServer<TYPE>
+    where
+        TypeServer<TYPE>: NamedService,
+    {
+        TypeServer::new(self.service.clone())
+    }
 }
 
 impl NamedService for AdsServer {
@@ -141,22 +195,12 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let started = match request.uri().path() {
-            DELTA => self.service.start::<DeltaMachine, B>(request),
-            SOTW => self.service.start::<SotwMachine, B>(request),
-            _ => Err(Status::unimplemented("the discovery service has no such method")),
+        let method = match request.uri().path() {
+            DELTA => Some(Dialect::Delta),
+            SOTW => Some(Dialect::Sotw),
+            _ => None,
         };
-        ready(Ok(match started {
-            Ok(body) => {
-                let mut response = http::Response::new(tonic::body::Body::new(body));
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-                if let Some(seeds) = self.service.seeds.as_ref().and_then(|seeds| seeds::write(&seeds())) {
-                    response.headers_mut().insert(seeds::HEADER, seeds);
-                }
-                response
-            }
-            Err(status) => status.into_http(),
-        }))
+        ready(Ok(self.service.answer(method, None, request)))
     }
 }
 
@@ -204,6 +248,9 @@ impl Speak for DeltaMachine {
     fn spoken(message: &Self::In) -> Types {
         Types::spoken(&message.type_url, agent(&message.node))
     }
+    fn type_of(message: &mut Self::In) -> &mut String {
+        &mut message.type_url
+    }
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request> {
         delta_request_from_wire(message, types)
     }
@@ -229,6 +276,9 @@ impl Speak for SotwMachine {
     }
     fn spoken(message: &Self::In) -> Types {
         Types::spoken(&message.type_url, agent(&message.node))
+    }
+    fn type_of(message: &mut Self::In) -> &mut String {
+        &mut message.type_url
     }
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request> {
         sotw_request_from_wire(message, types)

@@ -1,0 +1,96 @@
+//! gRPC's own clients and servers that follow a control plane without a proxy. It knows nothing of Heddle but an address.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::place::Place;
+use crate::process::{Process, until};
+use crate::python;
+
+/// Files with a certificate chain, its key and roots.
+#[derive(Debug, Clone)]
+pub struct Files {
+    pub chain: PathBuf,
+    pub key: PathBuf,
+    pub roots: PathBuf,
+}
+
+/// The bootstrap of a node: where its control plane is, and the files that its certificates are in. A server of it asks for mutual TLS when there are files.
+pub fn bootstrap(place: &Place, control: SocketAddr, id: &str, files: Option<&Files>) -> PathBuf {
+    let mut bootstrap = json!({
+        "xds_servers": [{ "server_uri": control.to_string(), "channel_creds": [{ "type": "insecure" }], "server_features": ["xds_v3"] }],
+        "node": { "id": id },
+        "server_listener_resource_name_template": match files {
+            Some(_) => "grpc/server/mtls?xds.resource.listening_address=%s",
+            None => "grpc/server?xds.resource.listening_address=%s",
+        },
+    });
+    if let Some(files) = files {
+        bootstrap["certificate_providers"] = json!({ "default": { "plugin_name": "file_watcher", "config": {
+            "certificate_file": files.chain,
+            "private_key_file": files.key,
+            "ca_certificate_file": files.roots,
+            "refresh_interval": "1s",
+        } } });
+    }
+    place.write(&format!("{id}.json"), &bootstrap.to_string())
+}
+
+/// A server that says which one it is, with a control plane or `plain`.
+pub fn server(place: &Place, address: SocketAddr, saying: &str, bootstrap: Option<(&PathBuf, &str)>) -> Process {
+    let mut command = python::script("xds.py");
+    command.args(["serve", &address.to_string(), saying, bootstrap.map_or("plain", |(_, kind)| kind)]);
+    if let Some((path, _)) = bootstrap {
+        command.env("GRPC_XDS_BOOTSTRAP", path);
+    }
+    let server = Process::start(command, place.path(&format!("{saying}.log")));
+    until("the server", || server.output().contains("serving").then_some(()));
+    server
+}
+
+/// A client of a service, which makes calls when it is told to.
+pub struct Client {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Client {
+    pub fn of(target: &str, bootstrap: &PathBuf, kind: &str) -> Client {
+        let mut command: Command = python::script("xds.py");
+        command.args(["call", target, kind]).env("GRPC_XDS_BOOTSTRAP", bootstrap);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut client = Client { child, input, output };
+        assert_eq!(client.line(), "ready");
+        client
+    }
+
+    /// What comes of a call of `method`, with a metadata field perhaps (`name=value`).
+    pub fn call(&mut self, call: &str) -> Value {
+        writeln!(self.input, "{call}").unwrap();
+        serde_json::from_str(&self.line()).unwrap()
+    }
+
+    /// Calls until this server answers.
+    pub fn until_says(&mut self, call: &str, saying: &str) {
+        until(saying, || (self.call(call)["saying"] == saying).then_some(()));
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

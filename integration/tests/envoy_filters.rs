@@ -1,0 +1,103 @@
+//! The real Envoy does what plugins ask for with filters of its own, and answers in the place of routes that it cannot serve.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use heddle_integration::client::{self, Answer};
+use heddle_integration::envoy::{Envoy, Way};
+use heddle_integration::heddle::{Heddle, Setup};
+use heddle_integration::nginx::Nginx;
+use heddle_integration::process::until;
+use serde_json::{Value, json};
+
+/// Both ways to speak xDS have to tell the same story.
+fn both(story: impl Fn(&Heddle, &Envoy)) {
+    for way in [Way::DeltaAds, Way::SotwAds] {
+        let heddle = Heddle::control_plane(Setup::default());
+        let envoy = Envoy::follow(heddle.xds, "envoy-1", way);
+        story(&heddle, &envoy);
+        let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();
+        assert_eq!(node["nacks"], json!([]), "{way:?}: {node}");
+    }
+}
+
+fn route(heddle: &Heddle, id: &str, nginx: &Nginx, plugins: Value) {
+    let upstream = json!({ "nodes": { nginx.address.to_string(): 1 } });
+    heddle.put(&format!("/routes/{id}"), json!({ "uri": format!("/{id}/*"), "plugins": plugins, "upstream": upstream }));
+}
+
+fn ask(heddle: &Heddle, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Answer {
+    client::send(heddle.http, method, target, fields, body).expect("Envoy answers")
+}
+
+#[test]
+fn limits_guards_and_bodies_are_bounded_by_filters() {
+    let nginx = Nginx::saying("up");
+    both(|heddle, _| {
+        let limit = json!({ "count": 3, "time_window": 3600, "rejected_code": 429 });
+        route(heddle, "counted", &nginx, json!({ "limit-count": limit }));
+        let req = json!({ "rate": 0.001, "burst": 1, "nodelay": true, "key": "x", "key_type": "constant", "rejected_code": 429 });
+        route(heddle, "paced", &nginx, json!({ "limit-req": req }));
+        let agents = json!({ "denylist": ["(?i)bot"], "bypass_missing": true });
+        route(
+            heddle,
+            "guarded",
+            &nginx,
+            json!({ "ua-restriction": agents, "uri-blocker": { "block_rules": ["\\.exe"] }, "ip-restriction": { "blacklist": ["10.0.0.0/8"] } }),
+        );
+        route(heddle, "small", &nginx, json!({ "client-control": { "max_body_size": 100 } }));
+        heddle.until_status("/guarded/a", 200);
+        heddle.until_status("/small/a", 200);
+        let told: Vec<u16> = until("the limit", || {
+            let told: Vec<u16> = (0..6).map(|_| heddle.get("/counted/a").status).collect();
+            (!told.contains(&404)).then_some(told)
+        });
+        assert_eq!(told.iter().filter(|status| **status == 200).count(), 3, "{told:?}");
+        assert!(told[3..].iter().all(|status| *status == 429), "{told:?}");
+        let told: Vec<u16> = (0..4).map(|_| heddle.get("/paced/a").status).collect();
+        assert_eq!(told, [200, 200, 429, 429]);
+        assert_eq!(ask(heddle, "GET", "/guarded/a", &[("user-agent", "a Bot")], b"").status, 403);
+        assert_eq!(ask(heddle, "GET", "/guarded/a", &[("user-agent", "curl")], b"").status, 200);
+        assert_eq!(heddle.get("/guarded/a?b=root.exe").status, 403);
+        assert_eq!(ask(heddle, "POST", "/small/a", &[], &[b'x'; 100]).status, 200);
+        assert_eq!(ask(heddle, "POST", "/small/a", &[], &[b'x'; 101]).status, 413);
+    });
+}
+
+#[test]
+fn answers_are_compressed_and_edited_and_requests_copied() {
+    let text = "all work and no play ".repeat(50);
+    let nginx = Nginx::start(&format!("default_type text/html; location / {{ return 200 '{text}'; }}"));
+    let mirror = Nginx::start("location / { return 204; }");
+    both(|heddle, envoy| {
+        let set = json!({ "custom_response_headers": { "x-seen": "yes" }, "frame_deny": true });
+        route(heddle, "zipped", &nginx, json!({ "gzip": { "comp_level": 6 }, "headers": set }));
+        route(heddle, "copied", &nginx, json!({ "proxy-mirror": { "host": format!("http://{}", mirror.address) } }));
+        let zipped = until("a compressed answer", || {
+            let answer = ask(heddle, "GET", "/zipped/a", &[("accept-encoding", "gzip")], b"");
+            (answer.field("content-encoding") == Some("gzip")).then_some(answer)
+        });
+        assert!(zipped.body.len() < text.len() / 4);
+        assert_eq!((zipped.field("x-seen"), zipped.field("x-frame-options")), (Some("yes"), Some("DENY")));
+        assert_eq!(ask(heddle, "GET", "/zipped/a", &[], b"").text(), text, "who does not ask for it gets it as it is");
+        heddle.until_status("/copied/a", 200);
+        let copied = |line: &str| line.starts_with("mirror/") && line.contains("::rq_success::") && !line.ends_with("::0");
+        until("the copy", || {
+            heddle.get("/copied/a");
+            envoy.page("/clusters").text().lines().any(copied).then_some(())
+        });
+    });
+}
+
+#[test]
+fn in_the_place_of_what_envoy_lacks_stands_an_answer_that_no_wider_route_takes() {
+    let nginx = Nginx::saying("up");
+    for (more, status) in [("", 404), (", withheld: unavailable", 503)] {
+        let heddle = Heddle::control_plane(Setup { xds: more.to_owned(), ..Setup::default() });
+        let _envoy = Envoy::follow(heddle.xds, "envoy-1", Way::DeltaAds);
+        heddle.route("all", "/*", nginx.address);
+        route(&heddle, "inner", &nginx, json!({ "key-auth": {} }));
+        heddle.until_status("/a", 200);
+        heddle.until_status("/inner/a", status);
+        let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();
+        assert_eq!(node["withheld"][0]["resource"], "inner", "{node}");
+    }
+}

@@ -1,0 +1,129 @@
+//! Real grpcio without a proxy on Heddle's control plane: its clients and servers ask by name and are given the part of Envoy's types that they know.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use heddle_integration::certificates::Authority;
+use heddle_integration::heddle::{Heddle, Setup};
+use heddle_integration::place::Place;
+use heddle_integration::process::{Process, until};
+use heddle_integration::proxyless::{Client, Files, bootstrap, server};
+use serde_json::{Value, json};
+
+/// A server that knows of no control plane.
+struct Said {
+    address: SocketAddr,
+    _process: Process,
+}
+
+impl Said {
+    fn new(place: &Place, saying: &str) -> Said {
+        let address = place.address();
+        Said { address, _process: server(place, address, saying, None) }
+    }
+}
+
+fn upstream(heddle: &Heddle, id: &str, nodes: &[SocketAddr], more: Value) {
+    let nodes: serde_json::Map<String, Value> = nodes.iter().map(|node| (node.to_string(), json!(1))).collect();
+    let mut upstream = json!({ "scheme": "grpc", "nodes": nodes });
+    upstream.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    heddle.put(&format!("/upstreams/{id}"), upstream);
+}
+
+fn route(heddle: &Heddle, id: &str, uri: &str, upstream: &str, more: Value) {
+    let mut route = json!({ "uri": uri, "host": "shop.example", "upstream_id": upstream });
+    route.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    heddle.put(&format!("/routes/{id}"), route);
+}
+
+#[test]
+fn a_client_follows_routes_and_endpoints_and_outlives_its_control_plane() {
+    let place = Place::new();
+    let [one, two, three] = ["one", "two", "three"].map(|saying| Said::new(&place, saying));
+    let mut heddle = Heddle::control_plane(Setup::default());
+    upstream(&heddle, "u", &[one.address], json!({}));
+    upstream(&heddle, "v", &[three.address], json!({}));
+    route(&heddle, "all", "/story.Echo/*", "u", json!({}));
+    let bootstrap = bootstrap(&place, heddle.xds, "client-1", None);
+    let mut client = Client::of("xds:///shop.example", &bootstrap, "plain");
+    client.until_says("Unary", "one");
+    upstream(&heddle, "u", &[two.address], json!({}));
+    client.until_says("Unary", "two");
+    route(&heddle, "canary", "/story.Echo/*", "v", json!({ "vars": [["http_x_canary", "==", "yes"]], "priority": 10 }));
+    client.until_says("Unary x-canary=yes", "three");
+    assert_eq!(client.call("Unary")["saying"], "two");
+    let nodes = heddle.admin("GET", "/nodes", Value::Null).json();
+    assert_eq!((&nodes[0]["id"], &nodes[0]["speaks"]), (&json!("client-1"), &json!("grpc")), "{nodes}");
+    assert_eq!(nodes[0]["nacks"], json!([]), "{nodes}");
+    heddle.process.kill();
+    for _ in 0..20 {
+        assert_eq!(client.call("Unary")["saying"], "two", "the control plane is away");
+    }
+    heddle.start_again();
+    upstream(&heddle, "u", &[one.address], json!({}));
+    client.until_says("Unary", "one");
+    heddle.admin("DELETE", "/routes/canary", Value::Null);
+    client.until_says("Unary x-canary=yes", "one");
+}
+
+#[test]
+fn a_route_that_clients_of_grpc_cannot_guard_fails_and_a_service_that_is_gone_is_missing_at_once() {
+    let place = Place::new();
+    let one = Said::new(&place, "one");
+    let heddle = Heddle::control_plane(Setup::default());
+    let bootstrap = bootstrap(&place, heddle.xds, "client-1", None);
+    let mut client = Client::of("xds:///shop.example", &bootstrap, "plain");
+    upstream(&heddle, "u", &[one.address], json!({}));
+    route(&heddle, "all", "/story.Echo/*", "u", json!({}));
+    client.until_says("Unary", "one");
+    let guarded = json!({ "plugins": { "key-auth": {} } });
+    route(&heddle, "all", "/story.Echo/*", "u", guarded);
+    until("no way without what guards it", || (client.call("Unary")["code"] == "UNAVAILABLE").then_some(()));
+    let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();
+    assert_eq!(node["withheld"][0]["reason"], "plugin key-auth: Envoy has no counterpart", "{node}");
+    route(&heddle, "all", "/story.Echo/*", "u", json!({ "plugins": {} }));
+    client.until_says("Unary", "one");
+    heddle.admin("DELETE", "/routes/all", Value::Null);
+    until("no such service", || (client.call("Unary")["code"] == "UNAVAILABLE").then_some(()));
+}
+
+/// A certificate of an authority in files of its own.
+fn files(place: &Place, authority: &Authority, name: &str) -> Files {
+    let pair = authority.issue(&[name]);
+    Files {
+        chain: place.write(&format!("{name}.crt"), &pair.certificate),
+        key: place.write(&format!("{name}.key"), &pair.key),
+        roots: place.write(&format!("{name}.roots"), &authority.pem()),
+    }
+}
+
+#[test]
+fn client_and_server_speak_mutual_tls_by_the_certificates_of_their_bootstraps() {
+    let place = Place::new();
+    let (authority, other) = (Authority::new(), Authority::new());
+    let heddle = Heddle::control_plane(Setup::default());
+    let address = place.address();
+    let written =
+        |id: &str, authority: &Authority| -> PathBuf { bootstrap(&place, heddle.xds, id, Some(&files(&place, authority, id))) };
+    let of_server = written("server-1", &authority);
+    let _server = server(&place, address, "mutual", Some((&of_server, "mtls")));
+    let tls = json!({ "scheme": "grpcs", "tls": { "verify": true, "sni": "server-1" } });
+    upstream(&heddle, "u", &[address], tls.clone());
+    route(&heddle, "all", "/story.Echo/*", "u", json!({}));
+    let mut stranger = Client::of("xds:///shop.example", &written("stranger", &authority), "mtls");
+    let told = stranger.call("Unary");
+    assert_eq!(told["code"], "UNAVAILABLE", "it shows no certificate: {told}");
+    let own = authority.issue(&["client-1"]);
+    heddle.put("/ssls/own", json!({ "type": "client", "cert": own.certificate, "key": own.key }));
+    let mut tls = tls;
+    tls["tls"]["client_cert_id"] = json!("own");
+    upstream(&heddle, "u", &[address], tls);
+    stranger.until_says("Unary", "mutual");
+    let mut fake = Client::of("xds:///shop.example", &written("fake", &other), "mtls");
+    assert_eq!(fake.call("Unary")["code"], "UNAVAILABLE", "of another authority");
+    let mut clear = Client::of(&address.to_string(), &of_server, "plain");
+    assert_eq!(clear.call("Unary")["code"], "UNAVAILABLE", "the server takes nothing in clear");
+    let nodes = heddle.admin("GET", "/nodes", Value::Null).json();
+    assert!(nodes.as_array().unwrap().iter().all(|node| node["speaks"] == "grpc" && node["nacks"] == json!([])), "{nodes}");
+}

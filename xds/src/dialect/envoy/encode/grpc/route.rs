@@ -1,0 +1,114 @@
+//! Routes as clients of gRPC know them: they choose a cluster by path and header fields, and change nothing. It knows no host but by its routes.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use heddle_proto::envoy::config::route::v3 as wire;
+use wire::route::Action;
+use wire::route_action::HashPolicy;
+use wire::route_action::hash_policy::{Header, PolicySpecifier};
+
+use super::super::hosts::Place;
+use super::super::plugins::{CORS, FAULT};
+use super::super::route::{Draft, Encoded, Instead, places, shared};
+use crate::model::{Balancer, HashOn, PassHost, PluginConf, Route, Upstream};
+
+/// The one method of gRPC.
+const POST: &str = "POST";
+
+/// Encodes a route with what is said of all routes, or says what of it clients of gRPC lack. One whose endpoints speak no HTTP/2 is none of their business.
+pub(in super::super) fn encode<'a>(
+    route: &Route,
+    everywhere: &[PluginConf],
+    find: &dyn Fn(&str) -> Option<&'a Upstream>,
+) -> Result<Encoded, String> {
+    let own = route.upstream.as_ref().map(|upstream| upstream.name.clone());
+    let mut upstreams: BTreeSet<Arc<str>> = own.iter().cloned().collect();
+    let methods = &route.matches.methods;
+    let upstream = own.as_ref().and_then(|name| find(name)).filter(|upstream| upstream.scheme.is_h2());
+    let Some(upstream) = upstream.filter(|_| methods.is_empty() || methods.iter().any(|method| &**method == POST)) else {
+        return Ok(Encoded { upstreams, ..Encoded::default() });
+    };
+    let mut draft = Draft { action: action(upstream)?, ..Draft::default() };
+    let untouched = draft.action.clone();
+    draft.plug(route, everywhere)?;
+    if draft.answer.is_some() {
+        return Err("is answered here, and clients of gRPC answer nothing themselves".to_owned());
+    }
+    if !draft.copies.is_empty() {
+        return Err("copies requests, and clients of gRPC copy none".to_owned());
+    }
+    if draft.route != wire::Route::default() || draft.action != untouched {
+        return Err("edits requests or answers, and clients of gRPC edit none".to_owned());
+    }
+    // What browsers are told is none of their business.
+    draft.filters.remove(CORS);
+    if let Some(other) = draft.filters.keys().find(|name| *name != FAULT) {
+        return Err(format!("needs {other}, which clients of gRPC lack"));
+    }
+    let mut actions = Vec::new();
+    for before in std::mem::take(&mut draft.before) {
+        let Instead::Shares(shares) = before.what else {
+            return Err("is answered here, and clients of gRPC answer nothing themselves".to_owned());
+        };
+        actions.push((before.conditions, Action::Route(shared(&draft.action, &shares, own.as_ref(), &mut upstreams)?)));
+    }
+    let last = Action::Route(shared(&draft.action, &draft.shares, own.as_ref(), &mut upstreams)?);
+    actions.push((Vec::new(), last));
+    let places = places(&without_method(route), &draft, &actions, known)?;
+    Ok(Encoded { places, upstreams, ..Encoded::default() })
+}
+
+/// What stands in the place of a route that is withheld: a call that comes there fails, since no client of gRPC answers by itself.
+pub(in super::super) fn gap(route: &Route, status: u32) -> Vec<Place> {
+    super::super::route::gap(&without_method(route), status, known)
+}
+
+/// Every call is a POST.
+fn without_method(route: &Route) -> Cow<'_, Route> {
+    if route.matches.methods.is_empty() {
+        return Cow::Borrowed(route);
+    }
+    let mut route = route.clone();
+    route.matches.methods.clear();
+    Cow::Owned(route)
+}
+
+/// Whether clients of gRPC look at what a condition asks for. They have no query, and of what begins with a colon only the path.
+fn known(matches: &wire::RouteMatch) -> Result<(), String> {
+    if let Some(parameter) = matches.query_parameters.first() {
+        return Err(format!("vars: calls have no parameter `arg_{}`", parameter.name));
+    }
+    for field in &matches.headers {
+        if field.name.starts_with(':') {
+            return Err(format!("vars: clients of gRPC do not look at `{}`", field.name));
+        }
+        if field.invert_match {
+            let name = &field.name;
+            return Err(format!("vars: clients of gRPC do not take a missing `{name}` for one that does not match"));
+        }
+    }
+    Ok(())
+}
+
+fn action(upstream: &Upstream) -> Result<wire::RouteAction, String> {
+    if upstream.pass_host != PassHost::Pass {
+        return Err("pass_host: clients of gRPC say the host that they were given".to_owned());
+    }
+    let hashed = match &upstream.balancer {
+        Balancer::ConsistentHash(HashOn::Header(name)) => Some(name.to_ascii_lowercase()),
+        Balancer::ConsistentHash(HashOn::Var(name)) => {
+            let name =
+                name.strip_prefix("http_").ok_or_else(|| format!("balancer: clients of gRPC hash no variable `{name}`"))?;
+            Some(name.replace('_', "-"))
+        }
+        Balancer::ConsistentHash(_) => return Err("balancer: clients of gRPC hash header fields only".to_owned()),
+        _ => None,
+    };
+    let policy = |header_name| HashPolicy {
+        policy_specifier: Some(PolicySpecifier::Header(Header { header_name, ..Default::default() })),
+        ..Default::default()
+    };
+    Ok(wire::RouteAction { hash_policy: hashed.map(policy).into_iter().collect(), ..Default::default() })
+}

@@ -1,0 +1,191 @@
+//! What clients and servers of gRPC are given by the names that they ask for.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::dialect::envoy::encode::{Encoder, Gap, Reader};
+use crate::model::{Balancer, PassHost, PluginConf, PluginOrigin, Route, RouteMatch, Scheme, Upstream, UpstreamRef};
+use crate::snapshot::{Change, SnapshotFeed, SnapshotStore};
+
+fn upstream(name: &str, scheme: Scheme) -> Change {
+    Change::Set(Resource::Upstream(Upstream {
+        name: name.into(),
+        label: name.into(),
+        balancer: Balancer::RoundRobin,
+        scheme,
+        pass_host: PassHost::Pass,
+        retries: None,
+        retry_timeout: Duration::ZERO,
+        timeouts: Default::default(),
+        keepalive: Default::default(),
+        tls: Default::default(),
+        checks: Default::default(),
+        breakers: Default::default(),
+        discovery: None,
+        slow_start: Duration::ZERO,
+        panic_threshold: 0,
+        mesh: None,
+        locality: Default::default(),
+        fleet_load: false,
+    }))
+}
+
+fn route(id: &str, hosts: &[&str], upstream: &str, plugins: &[(&str, Value)]) -> Change {
+    let plugin = |(name, config): &(&str, Value)| PluginConf {
+        name: (*name).into(),
+        config: Arc::new(config.clone()),
+        origin: PluginOrigin("route/r".into()),
+    };
+    Change::Set(Resource::Route(Route {
+        id: id.into(),
+        name: "".into(),
+        service_id: "".into(),
+        service_name: "".into(),
+        matches: RouteMatch {
+            uris: vec!["/story.Echo/*".into()],
+            hosts: hosts.iter().map(|host| Arc::from(*host)).collect(),
+            ..RouteMatch::default()
+        },
+        priority: 0,
+        created: 1,
+        plugins: plugins.iter().map(plugin).collect(),
+        upstream: Some(UpstreamRef { name: upstream.into() }),
+        timeouts: None,
+        enable_websocket: false,
+    }))
+}
+
+struct World {
+    store: SnapshotStore,
+    encoder: Encoder,
+    position: u64,
+    given: SnapshotStore,
+}
+
+impl World {
+    fn new() -> World {
+        World {
+            store: SnapshotStore::new(),
+            encoder: Encoder::new(Reader::Grpc, Gap::NotFound),
+            position: 0,
+            given: SnapshotStore::new(),
+        }
+    }
+
+    fn set(&mut self, changes: Vec<Change>) -> Vec<(Kind, Arc<str>)> {
+        self.store.apply(changes);
+        let view = self.store.view();
+        let changes = self.store.changed_between(self.position, view.position());
+        self.position = view.position();
+        let before = self.given.position();
+        self.given.apply_encoded(self.encoder.apply(&view, &changes));
+        self.given.changed_between(before, self.given.position()).names.unwrap()
+    }
+
+    /// The table that a client is led to which asks for a service.
+    fn led(&self, name: &str) -> Option<String> {
+        let found = listener(&self.given, name, &NodeScope::default())?;
+        let found = wire::Listener::decode(found.body.clone()).unwrap();
+        assert_eq!(found.name, name);
+        let manager = found.api_listener.unwrap().api_listener.unwrap();
+        let manager = manager::HttpConnectionManager::decode(&*manager.value).unwrap();
+        match manager.route_specifier.unwrap() {
+            RouteSpecifier::Rds(rds) => Some(rds.route_config_name),
+            RouteSpecifier::RouteConfig(_) => panic!("by name"),
+        }
+    }
+
+    /// The ids of the routes of a table.
+    fn routes(&self, table: &str) -> Vec<String> {
+        let found = self.given.get(Kind::Route, table, &NodeScope::default()).unwrap();
+        let found = routes::RouteConfiguration::decode(found.body.clone()).unwrap();
+        assert_eq!((found.name.as_str(), &found.virtual_hosts[0].domains), (table, &vec!["*".to_owned()]));
+        found.virtual_hosts[0].routes.iter().map(|route| route.name.clone()).collect()
+    }
+}
+
+#[test]
+fn the_closest_host_stands_for_a_service() {
+    let mut world = World::new();
+    world.set(vec![
+        upstream("u", Scheme::Grpc),
+        route("exact", &["shop.example.com"], "u", &[]),
+        route("wide", &["*.example.com"], "u", &[]),
+    ]);
+    assert_eq!(world.led("shop.example.com").unwrap(), "hosts/shop.example.com");
+    assert_eq!(world.led("Shop.example.com:50051").unwrap(), "hosts/shop.example.com");
+    assert_eq!(world.led("a.b.example.com").unwrap(), "hosts/*.example.com");
+    assert_eq!(world.led("example.com"), None);
+    assert_eq!(world.routes("hosts/shop.example.com"), ["exact", "wide"]);
+    world.set(vec![route("any", &[], "u", &[])]);
+    assert_eq!(world.led("example.com").unwrap(), "hosts/*");
+    assert_eq!(world.routes("hosts/*.example.com"), ["wide", "any"]);
+    let gone = world.set(vec![Change::Remove(Kind::Route, "exact".into())]);
+    let expected = [Kind::Route, Kind::Listener].map(|kind| (kind, Arc::from("hosts/shop.example.com")));
+    assert_eq!(gone, expected, "and no other table");
+    assert_eq!(world.led("shop.example.com").unwrap(), "hosts/*.example.com");
+}
+
+#[test]
+fn a_change_of_a_route_is_that_of_its_hosts_alone() {
+    let mut world = World::new();
+    world.set(vec![
+        upstream("u", Scheme::Grpc),
+        upstream("v", Scheme::Grpc),
+        route("a", &["a"], "u", &[]),
+        route("b", &["b"], "u", &[]),
+    ]);
+    assert_eq!(world.set(vec![route("a", &["a"], "v", &[])]), [(Kind::Route, "hosts/a".into())]);
+}
+
+#[test]
+fn what_grpc_lacks_is_withheld_and_what_is_no_grpc_is_left_out() {
+    let mut world = World::new();
+    world.set(vec![
+        upstream("u", Scheme::Grpc),
+        upstream("web", Scheme::Http),
+        route("page", &["h"], "web", &[("key-auth", json!({}))]),
+        route("keyed", &["h"], "u", &[("key-auth", json!({}))]),
+        route("edited", &["h"], "u", &[("proxy-rewrite", json!({ "headers": { "x-a": "1" } }))]),
+        route("answered", &["h"], "u", &[("fault-injection", json!({ "abort": { "http_status": 503 } }))]),
+        route("delayed", &["h"], "u", &[("fault-injection", json!({ "delay": { "duration": 1 } })), ("cors", json!({}))]),
+        route("guarded", &["h"], "u", &[("ip-restriction", json!({ "whitelist": ["10.0.0.0/8"] }))]),
+    ]);
+    let withheld = world.encoder.withheld();
+    let names: Vec<&str> = withheld.iter().map(|one| &*one.name).collect();
+    assert_eq!(names, ["answered", "edited", "guarded", "keyed"], "{withheld:?}");
+    assert_eq!(
+        world.routes("hosts/h"),
+        ["answered", "delayed", "edited", "guarded", "keyed"],
+        "calls to those that are withheld fail there"
+    );
+}
+
+#[test]
+fn a_server_is_told_how_its_connections_begin() {
+    let world = World::new();
+    let told = |name: &str| {
+        let found = listener(&world.given, name, &NodeScope::default())?;
+        Some(wire::Listener::decode(found.body.clone()).unwrap())
+    };
+    let clear = told("grpc/server?xds.resource.listening_address=127.0.0.1:50051").unwrap();
+    assert!(clear.default_filter_chain.unwrap().transport_socket.is_none());
+    let mutual = told("grpc/server/mtls?xds.resource.listening_address=[::1]:50051").unwrap();
+    assert!(mutual.default_filter_chain.unwrap().transport_socket.is_some());
+    assert_eq!(mutual.address, Some(address("::1", 50051)));
+    assert!(told("grpc/server?xds.resource.listening_address=somewhere").is_none());
+}
+
+proptest! {
+    #[test]
+    fn any_name_may_be_asked_for(name in "\\PC{0,40}") {
+        let world = World::new();
+        prop_assert!(listener(&world.given, &name, &NodeScope::default()).is_none());
+        prop_assert!(covering(&name).ends_with(&["*".to_owned()]));
+    }
+}

@@ -1,0 +1,121 @@
+//! Plugins that answer requests, or tell browsers what they may do. They know no upstream.
+
+use heddle_proto::envoy::config::core::v3 as base;
+use heddle_proto::envoy::config::route::v3 as wire;
+use heddle_proto::envoy::extensions::filters::common::fault::v3 as common;
+use heddle_proto::envoy::extensions::filters::http::cors::v3::CorsPolicy;
+use heddle_proto::envoy::extensions::filters::http::fault::v3::{FaultAbort, HttpFault, fault_abort};
+use serde_json::{Map, Value, json};
+use wire::route::Action;
+
+use super::super::route::{Before, Draft, Instead};
+use super::super::wire::{any, exact, header, percent, regex, span};
+use super::edits::edits;
+use super::{Applied, CORS, Config, FAULT, only, plain, text};
+
+pub(super) fn cors(config: &Config, draft: &mut Draft) -> Applied {
+    only(
+        config,
+        &[
+            "allow_origins",
+            "allow_methods",
+            "allow_headers",
+            "expose_headers",
+            "max_age",
+            "allow_credential",
+            "allow_origins_by_regex",
+        ],
+    )?;
+    let origins = text(config, "allow_origins").unwrap_or("*");
+    let patterns = config.get("allow_origins_by_regex").and_then(Value::as_array);
+    let origins = match (patterns, origins) {
+        (Some(patterns), _) => {
+            patterns.iter().filter_map(Value::as_str).map(|one| regex(&format!("(?s).*(?:{one}).*"))).collect()
+        }
+        (None, "*" | "**") => vec![regex(".*")],
+        (None, list) => list.split(',').map(|origin| exact(origin.trim())).collect(),
+    };
+    let list = |field: &str, default: &str| match text(config, field).unwrap_or(default) {
+        "**" => "*".to_owned(),
+        list => list.to_owned(),
+    };
+    let policy = CorsPolicy {
+        allow_origin_string_match: origins,
+        allow_methods: list("allow_methods", "*"),
+        allow_headers: list("allow_headers", "*"),
+        expose_headers: list("expose_headers", ""),
+        max_age: config.get("max_age").and_then(Value::as_i64).unwrap_or(5).to_string(),
+        allow_credentials: config.get("allow_credential").and_then(Value::as_bool),
+        ..Default::default()
+    };
+    draft.filters.extend(any(&policy).map(|policy| (CORS.to_owned(), policy)));
+    Ok(())
+}
+
+pub(super) fn fault(config: &Config, draft: &mut Draft) -> Applied {
+    let empty = Map::new();
+    let part = |field: &str| config.get(field).and_then(Value::as_object);
+    let share = |part: &Config| part.get("percentage").and_then(Value::as_u64).and_then(|share| u32::try_from(share).ok());
+    let mut fault = HttpFault::default();
+    if let Some(delay) = part("delay") {
+        only(delay, &["duration", "percentage"]).map_err(|reason| format!("delay.{reason}"))?;
+        let seconds = delay.get("duration").and_then(Value::as_f64).unwrap_or_default();
+        let length = std::time::Duration::try_from_secs_f64(seconds).map_err(|error| format!("delay.duration: {error}"))?;
+        fault.delay = (!length.is_zero()).then(|| common::FaultDelay {
+            percentage: Some(percent(share(delay).unwrap_or(100))),
+            fault_delay_secifier: Some(common::fault_delay::FaultDelaySecifier::FixedDelay(span(length).unwrap_or_default())),
+        });
+    }
+    if let Some(abort) = part("abort") {
+        only(abort, &["http_status", "body", "headers", "percentage"]).map_err(|reason| format!("abort.{reason}"))?;
+        let status =
+            abort.get("http_status").and_then(Value::as_u64).and_then(|status| u32::try_from(status).ok()).unwrap_or(500);
+        let headers = abort.get("headers").and_then(Value::as_object).unwrap_or(&empty);
+        let body = plain(abort, "body")?.unwrap_or_default();
+        match share(abort) {
+            None | Some(100) => draft.answer = Some(answer(status, body)),
+            Some(share) if body.is_empty() && headers.is_empty() => {
+                fault.abort = Some(FaultAbort {
+                    percentage: Some(percent(share)),
+                    error_type: Some(fault_abort::ErrorType::HttpStatus(status)),
+                });
+            }
+            Some(_) => return Err("abort: an answer to a part of the requests has neither body nor headers in Envoy".to_owned()),
+        }
+        edits(headers, &mut draft.route.response_headers_to_add)?;
+    }
+    draft.filters.extend(any(&fault).map(|fault| (FAULT.to_owned(), fault)));
+    Ok(())
+}
+
+pub(super) fn redirect(config: &Config, draft: &mut Draft) -> Applied {
+    if config.get("http_to_https").and_then(Value::as_bool) == Some(true) {
+        only(config, &["http_to_https", "ret_code"])?;
+        let to_https = |code: wire::redirect_action::RedirectResponseCode| {
+            let scheme = wire::redirect_action::SchemeRewriteSpecifier::HttpsRedirect(true);
+            let action =
+                wire::RedirectAction { response_code: code.into(), scheme_rewrite_specifier: Some(scheme), ..Default::default() };
+            Instead::Answer(Box::new(Action::Redirect(action)))
+        };
+        let clear = json!(["http_x_forwarded_proto", "==", "http"]);
+        let reading = json!(["request_method", "in", ["GET", "HEAD"]]);
+        use wire::redirect_action::RedirectResponseCode::{MovedPermanently, PermanentRedirect};
+        draft.before.push(Before { conditions: vec![json!([clear, reading])], what: to_https(MovedPermanently) });
+        draft.before.push(Before { conditions: vec![json!([clear])], what: to_https(PermanentRedirect) });
+        return Ok(());
+    }
+    only(config, &["uri", "ret_code"])?;
+    let Some(uri) = plain(config, "uri")? else {
+        return Err("only uri and http_to_https have a counterpart in Envoy".to_owned());
+    };
+    let status = config.get("ret_code").and_then(Value::as_u64).and_then(|code| u32::try_from(code).ok()).unwrap_or(302);
+    draft.answer = Some(answer(status, ""));
+    draft.route.response_headers_to_add.push(header("location", uri, false));
+    Ok(())
+}
+
+pub(super) fn answer(status: u32, body: &str) -> Action {
+    let body = (!body.is_empty())
+        .then(|| base::DataSource { specifier: Some(base::data_source::Specifier::InlineString(body.to_owned())) });
+    Action::DirectResponse(wire::DirectResponseAction { status, body })
+}

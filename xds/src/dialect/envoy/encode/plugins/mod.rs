@@ -1,0 +1,129 @@
+//! Plugins as the filters of Envoy that do the same. One that has no counterpart, or is configured in a way that has none, says so. It knows no host.
+
+mod answers;
+mod compress;
+mod edits;
+mod guards;
+mod limits;
+mod paths;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use heddle_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
+use heddle_proto::envoy::extensions::filters::http::cors::v3::Cors;
+use heddle_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
+use heddle_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use heddle_proto::envoy::extensions::filters::http::rbac::v3::Rbac;
+use heddle_proto::envoy::extensions::filters::http::router::v3::Router;
+use heddle_proto::envoy::extensions::filters::network::http_connection_manager::v3 as manager;
+use prost::{Message, Name};
+use serde_json::{Map, Value};
+
+use super::route::Draft;
+use super::wire::any;
+use crate::model::PluginConf;
+
+pub(super) const FAULT: &str = "envoy.filters.http.fault";
+pub(super) const CORS: &str = "envoy.filters.http.cors";
+pub(super) const ROUTER: &str = "envoy.filters.http.router";
+const RBAC: &str = "envoy.filters.http.rbac";
+const BUFFER: &str = "envoy.filters.http.buffer";
+/// Two of one type, so that a route may have both.
+const LIMIT_COUNT: &str = "heddle.limit-count";
+const LIMIT_REQ: &str = "heddle.limit-req";
+
+pub(super) use paths::MIRROR;
+
+/// Filters that some routes need and whose configuration stands in the listener, by name.
+pub(super) type Filters = BTreeMap<String, manager::HttpFilter>;
+
+/// The filters of every listener in the order of our plugins. All but the last one do nothing but for routes that say what.
+pub(super) fn chain(further: &Filters) -> Vec<manager::HttpFilter> {
+    let limit = LocalRateLimit { stat_prefix: "limit".to_owned(), ..Default::default() };
+    let most = Buffer { max_request_bytes: Some(u32::MAX) };
+    let mut chain = vec![
+        filter(FAULT, &HttpFault::default(), true),
+        filter(CORS, &Cors::default(), true),
+        filter(RBAC, &Rbac::default(), true),
+        filter(BUFFER, &most, true),
+        filter(LIMIT_COUNT, &limit, true),
+        filter(LIMIT_REQ, &limit, true),
+    ];
+    chain.extend(further.values().cloned());
+    chain.push(filter(ROUTER, &Router { suppress_envoy_headers: true, ..Default::default() }, false));
+    chain
+}
+
+pub(super) fn filter<M: Message + Name>(name: &str, config: &M, disabled: bool) -> manager::HttpFilter {
+    manager::HttpFilter {
+        name: name.to_owned(),
+        config_type: any(config).map(manager::http_filter::ConfigType::TypedConfig),
+        disabled,
+        ..Default::default()
+    }
+}
+
+type Config = Map<String, Value>;
+type Applied = Result<(), String>;
+
+/// Adds what all plugins of a route together do.
+pub(super) fn finish(draft: &mut Draft) {
+    guards::finish(draft);
+}
+
+/// Adds what a plugin does.
+pub(super) fn apply(plugin: &PluginConf, draft: &mut Draft) -> Applied {
+    let empty = Map::new();
+    let config = plugin.config.as_object().unwrap_or(&empty);
+    if let Some(meta) = config.get("_meta").and_then(Value::as_object) {
+        if meta.get("disable").and_then(Value::as_bool) == Some(true) {
+            return Ok(());
+        }
+        if let Some(field) = meta.keys().find(|field| *field != "disable") {
+            return Err(format!("_meta.{field} has no counterpart in Envoy"));
+        }
+    }
+    match &*plugin.name {
+        "cors" => answers::cors(config, draft),
+        "fault-injection" => answers::fault(config, draft),
+        "redirect" => answers::redirect(config, draft),
+        "ip-restriction" => guards::addresses(config, draft),
+        "ua-restriction" => guards::programs(config, draft),
+        "uri-blocker" => guards::uris(config, draft),
+        "limit-count" => limits::windows(config, draft),
+        "limit-req" => limits::buckets(config, draft),
+        "client-control" => limits::size(config, draft),
+        "buffering" => limits::held(config, draft),
+        "gzip" => compress::gzip(config, draft),
+        "headers" => edits::headers(config, draft),
+        "proxy-rewrite" => edits::rewrite(config, draft),
+        "response-rewrite" => edits::answers(config, draft),
+        "proxy-mirror" => paths::mirror(config, draft),
+        "traffic-split" => paths::split(config, draft),
+        // What it counts, Envoy counts by itself.
+        "prometheus" => Ok(()),
+        // Envoy compares origins where ours demands a token.
+        "csrf" => Err("Envoy knows no tokens against forged requests".to_owned()),
+        _ => Err("Envoy has no counterpart".to_owned()),
+    }
+}
+
+/// Refuses what is configured beyond these fields.
+fn only(config: &Config, fields: &[&str]) -> Applied {
+    let beyond = config.keys().find(|field| *field != "_meta" && !fields.contains(&field.as_str()));
+    beyond.map_or(Ok(()), |field| Err(format!("{field} has no counterpart in Envoy")))
+}
+
+fn text<'a>(config: &'a Config, field: &str) -> Option<&'a str> {
+    config.get(field).and_then(Value::as_str)
+}
+
+/// A text in which nothing stands for something else.
+fn plain<'a>(config: &'a Config, field: &str) -> Result<Option<&'a str>, String> {
+    match text(config, field) {
+        Some(text) if text.contains('$') => Err(format!("{field}: variables have no counterpart in Envoy")),
+        other => Ok(other),
+    }
+}

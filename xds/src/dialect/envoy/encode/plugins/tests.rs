@@ -1,0 +1,151 @@
+//! Which plugins become which filters, and which configurations have no counterpart.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use heddle_proto::envoy::config::rbac::v3::principal::Identifier;
+use heddle_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use heddle_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::model::PluginOrigin;
+
+fn plugged(plugins: &[(&str, Value)]) -> Result<Draft, String> {
+    let mut draft = Draft::default();
+    for (name, config) in plugins {
+        let plugin =
+            PluginConf { name: (*name).into(), config: Arc::new(config.clone()), origin: PluginOrigin("route/r".into()) };
+        apply(&plugin, &mut draft)?;
+    }
+    finish(&mut draft);
+    Ok(draft)
+}
+
+fn refused(name: &str, config: Value) -> String {
+    plugged(&[(name, config)]).unwrap_err()
+}
+
+#[test]
+fn several_guards_of_a_route_are_one_rule_in_which_all_hold() {
+    let draft = plugged(&[
+        ("ip-restriction", json!({ "blacklist": ["10.0.0.0/8", "::1"] })),
+        ("ua-restriction", json!({ "denylist": ["curl"], "bypass_missing": true })),
+        ("uri-blocker", json!({ "block_rules": ["root.exe"] })),
+    ]);
+    let draft = draft.unwrap();
+    assert_eq!(draft.filters.keys().collect::<Vec<_>>(), [RBAC]);
+    let rule = RbacPerRoute::decode(&*draft.filters[RBAC].value).unwrap().rbac.unwrap().rules.unwrap();
+    let Some(Identifier::AndIds(all)) = &rule.policies["demands"].principals[0].identifier else { panic!("{rule:?}") };
+    assert_eq!(all.ids.len(), 3);
+}
+
+#[test]
+fn limits_are_buckets() {
+    let limit = |name: &str, config: Value| {
+        let draft = plugged(&[(name, config)]).unwrap();
+        let (_, limit) = draft.filters.into_iter().next().unwrap();
+        LocalRateLimit::decode(&*limit.value).unwrap()
+    };
+    let counted = limit("limit-count", json!({ "count": 5, "time_window": 60, "rejected_code": 429 }));
+    let bucket = counted.token_bucket.unwrap();
+    assert_eq!((bucket.max_tokens, bucket.tokens_per_fill, bucket.fill_interval.unwrap().seconds), (5, Some(5), 60));
+    assert_eq!((counted.status.unwrap().code, counted.descriptors.len()), (429, 1), "each client for itself");
+    let together = limit("limit-count", json!({ "count": 5, "time_window": 60, "key": "x", "key_type": "constant" }));
+    assert!(together.descriptors.is_empty() && together.rate_limits.is_empty());
+    let leaky = limit("limit-req", json!({ "rate": 0.5, "burst": 3, "key": "remote_addr", "nodelay": true }));
+    let bucket = leaky.token_bucket.unwrap();
+    assert_eq!((bucket.max_tokens, bucket.tokens_per_fill, bucket.fill_interval.unwrap().seconds), (4, Some(500), 1000));
+    for (name, config, reason) in [
+        ("limit-count", json!({ "count": 5, "time_window": 60, "policy": "redis" }), "policy"),
+        ("limit-count", json!({ "count": "$http_x", "time_window": 60 }), "count"),
+        ("limit-count", json!({ "count": 5, "time_window": 60, "key": "http_x" }), "key"),
+        ("limit-count", json!({ "count": 5, "time_window": 60, "rejected_code": 200 }), "rejected_code"),
+        ("limit-count", json!({ "count": 5, "time_window": 60, "group": "g" }), "group"),
+        ("limit-req", json!({ "rate": 1, "burst": 3, "key": "remote_addr" }), "nodelay"),
+        ("limit-req", json!({ "rate": 0.0001, "burst": 0, "key": "remote_addr", "nodelay": true }), "such a rate"),
+    ] {
+        assert!(refused(name, config.clone()).starts_with(reason), "{name} {config}");
+    }
+}
+
+#[test]
+fn each_way_to_compress_is_a_filter_of_the_listener() {
+    let one = plugged(&[("gzip", json!({}))]).unwrap();
+    let same = plugged(&[("gzip", json!({ "vary": true }))]).unwrap();
+    let other = plugged(&[("gzip", json!({ "types": ["text/css"] }))]).unwrap();
+    assert_eq!(one.further, same.further);
+    assert_ne!(one.further, other.further);
+    let name = one.further.keys().next().unwrap();
+    assert!(one.filters.contains_key(name) && one.further[name].disabled);
+    assert_eq!(chain(&one.further).len(), chain(&Filters::new()).len() + 1);
+    assert!(refused("gzip", json!({ "types": "*" })).starts_with("types"));
+}
+
+#[test]
+fn copies_go_to_a_cluster_of_their_own() {
+    let draft = plugged(&[("proxy-mirror", json!({ "host": "http://10.0.0.1:8080", "sample_ratio": 0.25 }))]).unwrap();
+    let (name, upstream) = draft.copies.iter().next().unwrap();
+    let policy = &draft.action.request_mirror_policies[0];
+    assert_eq!((policy.cluster.as_str(), upstream.breakers.max_requests), (&**name, Some(64)));
+    assert_eq!(policy.runtime_fraction.as_ref().unwrap().default_value.as_ref().unwrap().numerator, 250_000);
+    assert!(refused("proxy-mirror", json!({ "host": "http://a", "path": "/b" })).starts_with("path"));
+}
+
+#[test]
+fn fields_are_set_and_removed() {
+    let config = json!({ "custom_request_headers": { "x-a": "1", "x-b": "" }, "frame_deny": true, "custom_frame_options_value": "SAMEORIGIN" });
+    let route = plugged(&[("headers", config)]).unwrap().route;
+    assert_eq!(route.request_headers_to_remove, ["x-b"]);
+    assert_eq!((route.request_headers_to_add.len(), route.response_headers_to_add.len()), (1, 1));
+    assert!(refused("headers", json!({ "sts_seconds": 1 })).starts_with("sts_seconds"));
+    assert!(refused("headers", json!({ "custom_request_headers": { "Host": "x" } })).starts_with("custom_request_headers.Host"));
+}
+
+#[test]
+fn the_lower_bound_of_bodies_counts() {
+    let both = [("client-control", json!({ "max_body_size": 10 })), ("buffering", json!({ "response": false }))];
+    assert_eq!(plugged(&both).unwrap().held, Some(10));
+    assert!(refused("buffering", json!({})).starts_with("response"));
+    assert_eq!(plugged(&[("client-control", json!({}))]).unwrap().held, None);
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        proptest::prelude::any::<bool>().prop_map(Value::from),
+        proptest::prelude::any::<i64>().prop_map(Value::from),
+        proptest::prelude::any::<f64>().prop_map(Value::from),
+        "\\PC{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(2, 12, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map("[a-z_]{1,8}", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    /// Configurations are checked before, but nothing that could come makes the encoder stumble.
+    #[test]
+    fn no_configuration_makes_it_panic(
+        name in proptest::sample::select(vec![
+            "cors", "fault-injection", "redirect", "ip-restriction", "ua-restriction", "uri-blocker", "limit-count", "limit-req",
+            "client-control", "buffering", "gzip", "headers", "proxy-rewrite", "response-rewrite", "proxy-mirror", "traffic-split",
+        ]),
+        field in proptest::sample::select(vec![
+            "allow_origins", "delay", "abort", "uri", "whitelist", "denylist", "block_rules", "count", "time_window", "rate", "burst", "average",
+            "period", "max_body_size", "types", "min_length", "comp_level", "custom_request_headers", "headers", "host", "sample_ratio", "rules",
+            "regex_uri", "rejected_code", "nodelay",
+        ]),
+        value in any_value(),
+        nodelay in proptest::prelude::any::<bool>(),
+    ) {
+        let mut config = Map::from_iter([("nodelay".to_owned(), Value::from(nodelay)), ("count".to_owned(), Value::from(1))]);
+        config.insert(field.to_owned(), value);
+        let _ = plugged(&[(name, Value::Object(config))]);
+    }
+}
