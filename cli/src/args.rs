@@ -178,6 +178,9 @@ pub struct GetArgs {
     pub collection: Option<String>,
     /// One resource of it
     pub id: Option<String>,
+    /// How each node stands to the resource instead of what is in it: who refuses it or is not given it, and why
+    #[arg(long, requires = "id")]
+    pub status: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Output,

@@ -55,6 +55,11 @@ impl Envoy {
         Envoy::start(&bootstrap(control, id, way).to_string())
     }
 
+    /// Has a listener and a cluster of its own, and asks a control plane for their routes and endpoints alone, each by the service of the type.
+    pub fn ask_by_type(control: SocketAddr, id: &str, way: Way, listen: SocketAddr, cluster: &str) -> Envoy {
+        Envoy::start(&by_type(bootstrap(control, id, way), way, listen, cluster).to_string())
+    }
+
     /// With this bootstrap, whose admin may have any port.
     pub fn start(bootstrap: &str) -> Envoy {
         let place = Place::new();
@@ -95,7 +100,6 @@ impl Envoy {
 /// What makes a data plane follow a control plane in clear, with an admin on any port.
 pub fn bootstrap(control: SocketAddr, id: &str, way: Way) -> Value {
     let source = json!({ "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "5s" });
-    let socket = |address: SocketAddr| json!({ "socket_address": { "address": address.ip(), "port_value": address.port() } });
     let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     json!({
         "node": { "id": id, "cluster": "gateway" },
@@ -121,4 +125,30 @@ pub fn bootstrap(control: SocketAddr, id: &str, way: Way) -> Value {
             "load_assignment": { "cluster_name": "control", "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket(control) } }] }] },
         }] },
     })
+}
+
+fn socket(address: SocketAddr) -> Value {
+    json!({ "socket_address": { "address": address.ip(), "port_value": address.port() } })
+}
+
+/// The same without the aggregated stream.
+fn by_type(mut bootstrap: Value, way: Way, listen: SocketAddr, cluster: &str) -> Value {
+    bootstrap.as_object_mut().unwrap().remove("dynamic_resources");
+    let source = json!({ "resource_api_version": "V3", "api_config_source": {
+        "api_type": way.api(),
+        "transport_api_version": "V3",
+        "grpc_services": [{ "envoy_grpc": { "cluster_name": "control" } }],
+    } });
+    let any = |message: &str| json!({ "@type": format!("type.googleapis.com/{message}") });
+    let mut manager = any("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager");
+    manager["stat_prefix"] = json!("own");
+    manager["rds"] = json!({ "route_config_name": "heddle", "config_source": source });
+    let router = any("envoy.extensions.filters.http.router.v3.Router");
+    manager["http_filters"] = json!([{ "name": "envoy.filters.http.router", "typed_config": router }]);
+    let filter = json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager });
+    bootstrap["static_resources"]["listeners"] =
+        json!([{ "name": "own", "address": socket(listen), "filter_chains": [{ "filters": [filter] }] }]);
+    let own = json!({ "name": cluster, "type": "EDS", "connect_timeout": "1s", "eds_cluster_config": { "eds_config": source } });
+    bootstrap["static_resources"]["clusters"].as_array_mut().unwrap().push(own);
+    bootstrap
 }

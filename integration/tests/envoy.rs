@@ -77,3 +77,44 @@ fn what_envoy_lacks_is_withheld_and_named() {
         assert_eq!(route["reason"], "plugin key-auth: Envoy has no counterpart", "{withheld:?}");
     });
 }
+
+#[test]
+fn what_envoy_refuses_is_shown_in_its_own_words_on_the_resource_that_caused_it() {
+    let nginx = Nginx::saying("up");
+    both(|heddle, envoy| {
+        heddle.route("plain", "/plain", nginx.address);
+        envoy.until_live();
+        // An address of nobody (RFC 5737).
+        heddle.put("/listeners/strange", json!({ "address": "192.0.2.1:8080", "protocol": "http" }));
+        let status = |collection: &str, id: &str| {
+            let told = heddle.cli(&["get", collection, id, "--status", "-o", "json"]);
+            let told: Value = serde_json::from_slice(&told.stdout).unwrap_or(Value::Null);
+            told[0].clone()
+        };
+        let refused = until("the refusal", || Some(status("listeners", "strange")).filter(|told| told["state"] == "refused"));
+        assert!(refused["reason"].as_str().unwrap().contains("192.0.2.1:8080"), "{refused}");
+        assert_eq!((&refused["node"], &refused["speaks"]), (&json!("envoy-1"), &json!("envoy")));
+        until("the others to go on", || (status("routes", "plain")["state"] == "confirmed").then_some(()));
+        heddle.until_status("/plain", 200);
+        assert_eq!(heddle.admin("DELETE", "/listeners/strange", Value::Null).status, 200);
+        until("nothing to refuse", || (node(heddle)["nacks"] == json!([])).then_some(()));
+    });
+}
+
+#[test]
+fn routes_and_endpoints_are_given_by_the_services_of_their_types_too() {
+    let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
+    for way in [Way::DeltaAds, Way::SotwAds] {
+        let heddle = Heddle::control_plane(Setup::default());
+        let _envoy = Envoy::ask_by_type(heddle.xds, "envoy-1", way, heddle.http, "upstreams/u");
+        let upstream = |nginx: &Nginx| heddle.put("/upstreams/u", json!({ "nodes": { nginx.address.to_string(): 1 } }));
+        upstream(&one);
+        heddle.put("/routes/r", json!({ "uri": "/hello", "upstream_id": "u" }));
+        until("the listener", || heddle_integration::client::get(heddle.http, "/hello").ok());
+        assert_eq!(heddle.until_status("/hello", 200).text(), "one");
+        upstream(&two);
+        until("two", || (heddle.get("/hello").text() == "two").then_some(()));
+        heddle.put("/routes/r", json!({ "uri": "/other", "upstream_id": "u" }));
+        heddle.until_status("/other", 200);
+    }
+}

@@ -151,10 +151,12 @@ async fn a_service_of_one_type_is_about_that_type_alone() {
     );
     let mut client = Sds::new(connector.connect().await.unwrap());
     let (requests, receiver) = mpsc::channel(8);
-    let mut responses = client.delta_secrets(ReceiverStream::new(receiver)).await.unwrap().into_inner();
-    let unsaid = wire::DeltaDiscoveryRequest { type_url: String::new(), ..request("envoy-1", Kind::Secret) };
+    let mut responses = client.stream_secrets(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let node = request("envoy-1", Kind::Secret).node;
+    let unsaid = wire::DiscoveryRequest { node, resource_names: vec!["a".to_owned()], ..Default::default() };
     requests.send(unsaid).await.unwrap();
-    assert_eq!(responses.message().await.unwrap().unwrap().resources[0].name, "a");
-    requests.send(request("envoy-1", Kind::Endpoints)).await.unwrap();
+    assert_eq!(responses.message().await.unwrap().unwrap().resources.len(), 1);
+    let other = wire::DiscoveryRequest { type_url: Kind::Endpoints.type_url().to_owned(), ..Default::default() };
+    requests.send(other).await.unwrap();
     assert_eq!(responses.message().await.unwrap_err().code(), Code::InvalidArgument);
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::render::{self, table};
 use super::session::{Client, ClientError, connect};
+use super::standing;
 use crate::args::{ExplainArgs, GetArgs, HistoryArgs, NodesArgs, Output};
 use crate::files;
 use crate::output::say;
@@ -15,6 +16,12 @@ use crate::output::say;
 /// The collection or resource does not exist.
 pub async fn get(args: GetArgs) -> Result<(), ClientError> {
     let mut client = connect(&args.server).await?;
+    if let (true, Some(collection), Some(id)) = (args.status, &args.collection, &args.id) {
+        let key = api::Key { collection: collection.clone(), id: id.clone() };
+        client.get(api::GetRequest { key: Some(key.clone()) }).await?;
+        let nodes = client.nodes(api::NodesRequest {}).await?.into_inner().nodes;
+        return Ok(standing::say_of(&key, &nodes, args.output));
+    }
     let resources = match (args.collection, args.id) {
         (Some(collection), Some(id)) => {
             let answer = client.get(api::GetRequest { key: Some(api::Key { collection, id }) }).await?.into_inner();

@@ -6,6 +6,7 @@ mod look;
 mod mesh;
 mod render;
 mod session;
+mod standing;
 
 pub use change::{apply, delete, diff, rollback};
 pub use identity::{ca, token};

@@ -6,7 +6,7 @@ use heddle_node::clock;
 use heddle_node::telemetry::expose;
 use heddle_xds::server::NodeRegistry;
 use parking_lot::Mutex;
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::ca::Authority;
 use crate::discovery::Discovered;
@@ -75,6 +75,9 @@ fn gather(
         "Resources that nodes refuse, over all nodes.",
         count(views.iter().map(|node| node.nacks.len()).sum()),
     )?;
+    let refusals = IntCounter::new("heddle_nodes_refusals_total", "Resources that nodes have refused so far.")?;
+    refusals.inc_by(nodes.refusals());
+    registry.register(Box::new(refusals))?;
     let resources = IntGaugeVec::new(Opts::new("heddle_resources", "User resources by collection."), &["collection"])?;
     for kind in ResourceKind::ALL {
         resources.with_label_values(&[kind.plural()]).set(count(state.count(kind)));

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use crate::model::Kind;
 use crate::protocol::parse_nack;
 
+/// Names of a response that are looked for in a text that others wrote.
+const MAX_LOOKED_FOR: usize = 10_000;
 /// Refused resources that are remembered by name, per kind and stream.
 const MAX_REFUSED: usize = 1000;
 
@@ -42,12 +44,18 @@ impl Refused {
 
     /// The client refused a response with these names: those that its text does not name are good.
     pub(super) fn refuse<'a>(&mut self, kind: Kind, names: impl Iterator<Item = &'a Arc<str>>, text: &str, now: SystemTime) {
-        self.accept(names);
+        let names: Vec<&Arc<str>> = names.collect();
+        self.accept(names.iter().copied());
         for line in parse_nack(kind, text) {
-            let name: Arc<str> = line.name.into();
-            if self.by_name.len() < MAX_REFUSED || self.by_name.contains_key(&name) {
-                let nack = Nack { kind, name: name.clone(), field: line.field, reason: line.reason, time: now };
-                self.by_name.insert(name, nack);
+            let blamed = match line.name.is_empty() {
+                true => blamed(&names, &line.reason),
+                false => vec![(line.name.into(), line.reason)],
+            };
+            for (name, reason) in blamed {
+                if self.by_name.len() < MAX_REFUSED || self.by_name.contains_key(&name) {
+                    let nack = Nack { kind, name: name.clone(), field: line.field.clone(), reason, time: now };
+                    self.by_name.insert(name, nack);
+                }
             }
         }
     }
@@ -70,5 +78,95 @@ impl Refused {
     /// Number of resources refused by name.
     pub(super) fn named(&self) -> usize {
         self.by_name.keys().filter(|name| !name.is_empty()).count()
+    }
+}
+
+/// Whom a text blames that is not in our form, and for what: of those that were sent, the ones that it names, each with what stands from there to the
+/// next; the only one that was sent; or nobody.
+fn blamed(names: &[&Arc<str>], text: &str) -> Vec<(Arc<str>, String)> {
+    if let [only] = names {
+        return vec![(Arc::clone(only), text.to_owned())];
+    }
+    let looked_for = names.iter().take(MAX_LOOKED_FOR);
+    let mut found: Vec<(usize, &Arc<str>)> = looked_for.filter_map(|name| Some((place(name, text)?, *name))).collect();
+    found.sort_unstable();
+    if found.is_empty() {
+        return vec![("".into(), text.to_owned())];
+    }
+    let ends = found.iter().skip(1).map(|(at, _)| *at).chain([text.len()]);
+    let part = |((at, name), end): (&(usize, &Arc<str>), usize)| {
+        (Arc::clone(name), text[*at..end].trim_end_matches([' ', ',']).to_owned())
+    };
+    found.iter().zip(ends).map(part).collect()
+}
+
+/// Where a text names something, not merely something that is called alike.
+fn place(name: &str, text: &str) -> Option<usize> {
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '/');
+    let mut hits = text.match_indices(name).filter(|_| !name.is_empty());
+    let hit = hits.find(|(at, _)| {
+        let mut behind = text[at + name.len()..].chars();
+        let goes_on = match behind.next() {
+            Some('.') => behind.next().is_some_and(is_part),
+            next => next.is_some_and(is_part),
+        };
+        !goes_on && !text[..*at].ends_with(|c| is_part(c) || c == '.')
+    });
+    hit.map(|(at, _)| at)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names(all: &[&str]) -> Vec<Arc<str>> {
+        all.iter().map(|name| Arc::from(*name)).collect()
+    }
+
+    fn told(all: &[&str], text: &str) -> Vec<(String, String)> {
+        let (all, mut refused) = (names(all), Refused::default());
+        refused.refuse(Kind::Upstream, all.iter(), text, SystemTime::UNIX_EPOCH);
+        refused.nacks().map(|nack| (nack.name.to_string(), nack.reason.clone())).collect()
+    }
+
+    fn expected(all: &[(&str, &str)]) -> Vec<(String, String)> {
+        all.iter().map(|(name, reason)| ((*name).to_owned(), (*reason).to_owned())).collect()
+    }
+
+    #[test]
+    fn whom_others_name_is_blamed() {
+        let envoy = "Error adding/updating cluster(s) upstreams/b: no such file, upstreams/c: not this way";
+        let all = ["upstreams/a", "upstreams/b", "upstreams/c"];
+        assert_eq!(
+            told(&all, envoy),
+            expected(&[("upstreams/b", "upstreams/b: no such file"), ("upstreams/c", "upstreams/c: not this way")])
+        );
+        let grpc = "xDS response validation errors: [resource index 0: upstreams/a: INVALID_ARGUMENT: errors validating Cluster]";
+        assert_eq!(told(&all, grpc)[0].0, "upstreams/a");
+    }
+
+    #[test]
+    fn who_is_called_alike_is_not_blamed() {
+        assert_eq!(told(&["u", "v"], "of upstreams/u2, u-1 and x.u"), expected(&[("", "of upstreams/u2, u-1 and x.u")]));
+        assert_eq!(told(&["u", "u.example", "v"], "no good: u.example."), expected(&[("u.example", "u.example.")]));
+    }
+
+    #[test]
+    fn the_only_one_is_blamed_without_being_named() {
+        assert_eq!(told(&["heddle"], "missing )"), expected(&[("heddle", "missing )")]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_stumble(all in proptest::collection::vec("[a-c/.é]{0,3}", 0..5), text in "[a-c/., é]{0,30}") {
+            let all: Vec<&str> = all.iter().map(String::as_str).collect();
+            prop_assert!(!told(&all, &text).is_empty());
+        }
     }
 }

@@ -87,6 +87,8 @@ struct Inner {
     streams: BTreeMap<u64, NodeView>,
     gone: BTreeMap<Arc<str>, NodeView>,
     followers: u64,
+    /// Resources that nodes refused, so far.
+    refusals: u64,
     outbox: Outbox,
 }
 
@@ -112,6 +114,11 @@ impl NodeRegistry {
     /// Number of open streams.
     pub fn connected(&self) -> usize {
         self.lock().streams.len()
+    }
+
+    /// Resources that nodes refused so far, each counted again when it is refused again.
+    pub fn refusals(&self) -> u64 {
+        self.lock().refusals
     }
 
     /// What becomes of instances from now on, beginning with those that are connected. There is one follower, the last one who asked.
@@ -213,11 +220,18 @@ impl Presence {
 
     /// Notes what the node holds and refuses; `now` when it said something.
     pub(super) fn update(&self, kinds: Vec<KindView>, nacks: Vec<Nack>, now: Option<SystemTime>) {
-        if let Some(view) = self.registry.lock().streams.get_mut(&self.id) {
-            view.kinds = kinds;
-            view.nacks = nacks;
-            view.last_contact = now.unwrap_or(view.last_contact);
+        let mut inner = self.registry.lock();
+        let Some(view) = inner.streams.get_mut(&self.id) else { return };
+        let news: Vec<&Nack> = nacks.iter().filter(|nack| !view.nacks.contains(nack)).collect();
+        for Nack { kind, name, field, reason, .. } in &news {
+            let node = &view.node.scope.id;
+            tracing::warn!(%node, kind = kind.as_str(), %name, field, reason, "a node refuses what it was sent");
         }
+        let count = u64::try_from(news.len()).unwrap_or(u64::MAX);
+        view.kinds = kinds;
+        view.nacks = nacks;
+        view.last_contact = now.unwrap_or(view.last_contact);
+        inner.refusals = inner.refusals.saturating_add(count);
     }
 }
 
