@@ -1,5 +1,6 @@
 //! A certificate authority of the story's own, with what clients and servers need of it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -13,6 +14,14 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 pub struct Pair {
     pub certificate: String,
     pub key: String,
+}
+
+/// Files with a certificate chain, its key and roots, PEM.
+#[derive(Debug, Clone)]
+pub struct Files {
+    pub chain: PathBuf,
+    pub key: PathBuf,
+    pub roots: PathBuf,
 }
 
 impl Authority {

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
+use crate::certificates::Files;
 use crate::client::{self, Answer};
 use crate::heddle::binary as heddle;
 use crate::place::Place;
@@ -53,6 +54,13 @@ impl Envoy {
     /// Follows a control plane in clear.
     pub fn follow(control: SocketAddr, id: &str, way: Way) -> Envoy {
         Envoy::start(&bootstrap(control, id, way).to_string())
+    }
+
+    /// Follows a control plane over mutual TLS, which has to be `control_id`.
+    pub fn prove(control: SocketAddr, control_id: &str, id: &str, way: Way, files: &Files) -> Envoy {
+        let mut bootstrap = bootstrap(control, id, way);
+        bootstrap["static_resources"]["clusters"][0]["transport_socket"] = mutual(control_id, files);
+        Envoy::start(&bootstrap)
     }
 
     /// Has a listener and a cluster of its own, and asks a control plane for their routes and endpoints alone, each by the service of the type.
@@ -151,4 +159,20 @@ fn by_type(mut bootstrap: Value, way: Way, listen: SocketAddr, cluster: &str) ->
     let own = json!({ "name": cluster, "type": "EDS", "connect_timeout": "1s", "eds_cluster_config": { "eds_config": source } });
     bootstrap["static_resources"]["clusters"].as_array_mut().unwrap().push(own);
     bootstrap
+}
+
+fn mutual(control_id: &str, files: &Files) -> Value {
+    let file = |path: &Path| json!({ "filename": path });
+    json!({ "name": "envoy.transport_sockets.tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {
+            "tls_params": { "tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3" },
+            "alpn_protocols": ["h2"],
+            "tls_certificates": [{ "certificate_chain": file(&files.chain), "private_key": file(&files.key) }],
+            "validation_context": {
+                "trusted_ca": file(&files.roots),
+                "match_typed_subject_alt_names": [{ "san_type": "URI", "matcher": { "exact": control_id } }],
+            },
+        },
+    } })
 }

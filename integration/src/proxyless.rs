@@ -7,17 +7,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::certificates::Files;
 use crate::place::Place;
 use crate::process::{Process, until};
 use crate::python;
-
-/// Files with a certificate chain, its key and roots.
-#[derive(Debug, Clone)]
-pub struct Files {
-    pub chain: PathBuf,
-    pub key: PathBuf,
-    pub roots: PathBuf,
-}
 
 /// The bootstrap of a node: where its control plane is, and the files that its certificates are in. A server of it asks for mutual TLS when there are files.
 pub fn bootstrap(place: &Place, control: SocketAddr, id: &str, files: Option<&Files>) -> PathBuf {

@@ -72,7 +72,7 @@ fn answers_are_compressed_and_edited_and_requests_copied() {
         route(heddle, "zipped", &nginx, json!({ "gzip": { "comp_level": 6 }, "headers": set }));
         route(heddle, "copied", &nginx, json!({ "proxy-mirror": { "host": format!("http://{}", mirror.address) } }));
         let zipped = until("a compressed answer", || {
-            let answer = ask(heddle, "GET", "/zipped/a", &[("accept-encoding", "gzip")], b"");
+            let answer = client::send(heddle.http, "GET", "/zipped/a", &[("accept-encoding", "gzip")], b"").ok()?;
             (answer.field("content-encoding") == Some("gzip")).then_some(answer)
         });
         assert!(zipped.body.len() < text.len() / 4);

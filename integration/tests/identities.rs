@@ -3,7 +3,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use heddle_integration::certificates::Files;
+use heddle_integration::envoy::{Envoy, Way};
 use heddle_integration::heddle::{Heddle, Setup};
+use heddle_integration::nginx::Nginx;
 use heddle_integration::process::{PATIENCE, until};
 use heddle_node::identity::{Bundle, Bundles, Expect, Identity, SpiffeId, Svid, TrustDomain};
 use heddle_proto::envoy::config::core::v3::Node;
@@ -271,4 +275,34 @@ fn the_command_line_knows_a_control_plane_by_its_roots() {
     assert!(ask(&heddle, &["--bundle", "root.pem"]).status.success());
     assert!(!ask(&heddle, &[]).status.success());
     assert!(!ask(&other, &["--bundle", "root.pem"]).status.success(), "it is another control plane");
+}
+
+#[tokio::test]
+async fn an_envoy_with_an_identity_follows_over_mutual_tls() {
+    let nginx = Nginx::saying("up");
+    let heddle = control_plane("{ gateways: [ default/web ] }");
+    let (signed, key) = sign(&heddle, &stranger(&heddle), WEB, Some(&token(&heddle, &[]))).await.unwrap();
+    let pem = |der: &Vec<u8>| {
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    };
+    let files = Files {
+        chain: heddle.place.write("envoy.crt", &signed.chain_der.iter().map(pem).collect::<String>()),
+        key: heddle.place.write("envoy.key", &key.serialize_pem()),
+        roots: heddle.place.write("roots.pem", &say(&heddle, &["ca", "export"])),
+    };
+    heddle.route("r", "/hello", nginx.address);
+    for way in [Way::DeltaAds, Way::SotwAds] {
+        let control_id = "spiffe://heddle.local/ns/heddle/svc/controlplane";
+        let envoy = Envoy::prove(heddle.xds, control_id, "envoy-1", way, &files);
+        envoy.until_live();
+        assert_eq!(heddle.until_status("/hello", 200).text(), "up");
+        let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();
+        assert_eq!(
+            (node["service"].as_str(), node["speaks"].as_str()),
+            (Some("web"), Some("envoy")),
+            "by its certificate: {node}"
+        );
+    }
 }

@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use heddle_integration::certificates::Authority;
+use heddle_integration::certificates::{Authority, Files};
 use heddle_integration::heddle::{Heddle, Setup};
 use heddle_integration::place::Place;
 use heddle_integration::process::{Process, until};
-use heddle_integration::proxyless::{Client, Files, bootstrap, server};
+use heddle_integration::proxyless::{Client, bootstrap, server};
 use serde_json::{Value, json};
 
 /// A server that knows of no control plane.

@@ -217,13 +217,13 @@ fn removing_a_refused_resource_clears_it() {
 }
 
 #[test]
-fn a_foreign_nack_is_kept_whole() {
+fn a_foreign_nack_is_kept_whole_and_blamed_on_what_was_sent() {
     let store = secrets(&["a"]);
     let mut machine = machine(&store);
     machine.request(ask(&[]), &store, at(1)).unwrap();
     let first = drain(&mut machine, &store).remove(0);
     machine.request(nack(&first, "Error adding/updating secret(s) a: bad"), &store, at(5)).unwrap();
-    assert_eq!((&*machine.nacks()[0].name, machine.nacks()[0].reason.as_str()), ("", "Error adding/updating secret(s) a: bad"));
+    assert_eq!((&*machine.nacks()[0].name, machine.nacks()[0].reason.as_str()), ("a", "Error adding/updating secret(s) a: bad"));
 }
 
 #[test]

@@ -155,3 +155,38 @@ fn types_are_those_that_the_node_speaks() {
     let told = drain(&mut machine, &store).remove(0);
     assert_eq!(&*told.resources[0].type_url, "type.googleapis.com/envoy.config.cluster.v3.Cluster");
 }
+
+#[test]
+fn endpoints_on_a_stream_of_their_own_follow_a_cluster_that_changes_elsewhere() {
+    let store = world();
+    let mut machine = DeltaMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    machine.request(delta(Kind::Endpoints, &["u"], ""), &store, at(1)).unwrap();
+    assert_eq!(drain(&mut machine, &store).len(), 1);
+    put(&store, Kind::Upstream, "u", "cluster 2");
+    put(&store, Kind::Upstream, "other", "cluster 1");
+    machine.changes(since(&store, machine.position()), &store);
+    let told = drain(&mut machine, &store);
+    assert_eq!(told.iter().map(|response| (response.kind, response.resources.len())).collect::<Vec<_>>(), [(Kind::Endpoints, 1)]);
+}
+
+#[test]
+fn a_client_of_grpc_hears_when_another_host_stands_for_its_service() {
+    let store = SnapshotStore::new();
+    let host = |name: &str, content: &'static str| {
+        let Change::Set(standing) = listener(name, &[]) else { panic!("set") };
+        store.apply_encoded(vec![Ok(Versioned::encoded(standing, Bytes::from_static(content.as_bytes())))]);
+    };
+    host("hosts/*", "any");
+    let mut machine = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Grpc);
+    machine.request(sotw(Kind::Listener, &["shop.example"], ("", "")), &store, at(1)).unwrap();
+    let first = drain(&mut machine, &store).remove(0);
+    assert!(first.resources[0].body.ends_with(b"any") && first.resources.len() == 1);
+    machine.request(sotw(Kind::Listener, &["shop.example"], (&first.version, &first.nonce)), &store, at(1)).unwrap();
+    host("hosts/shop.example", "own");
+    machine.changes(since(&store, machine.position()), &store);
+    let second = drain(&mut machine, &store).remove(0);
+    assert!(second.resources[0].body.ends_with(b"own") && second.resources.len() == 1);
+    let mut greedy = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Grpc);
+    greedy.request(sotw(Kind::Listener, &[], ("", "")), &store, at(1)).unwrap();
+    assert!(drain(&mut greedy, &store).iter().all(|response| response.resources.is_empty()), "nobody is given all");
+}
