@@ -60,7 +60,7 @@ impl Envoy {
     pub fn prove(control: SocketAddr, control_id: &str, id: &str, way: Way, files: &Files) -> Envoy {
         let mut bootstrap = bootstrap(control, id, way);
         bootstrap["static_resources"]["clusters"][0]["transport_socket"] = mutual(control_id, files);
-        Envoy::start(&bootstrap)
+        Envoy::start(&bootstrap.to_string())
     }
 
     /// Has a listener and a cluster of its own, and asks a control plane for their routes and endpoints alone, each by the service of the type.

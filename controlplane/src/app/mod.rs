@@ -206,8 +206,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         identity: identities.identity(),
         agent: identities.agent(),
     };
-    let cut = CutOff::new();
-    let explaining = (explainer, mesh.clone());
+    let (cut, explaining) = (CutOff::new(), (explainer, mesh.clone()));
     let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explaining, catalog.clone(), drain.clone());
     let operators = AuthorityService::new(identities.authority.clone(), keys.clone(), registry.clone());
     let discovery = Discovery {

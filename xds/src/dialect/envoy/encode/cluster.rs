@@ -39,30 +39,51 @@ pub(super) fn assignment(endpoints: &Endpoints, upstream: Option<&Upstream>) -> 
 
 pub(super) fn assigned(endpoints: &Endpoints, upstream: Option<&Upstream>) -> eds::ClusterLoadAssignment {
     let mut assignment = plain_assignment(endpoints);
-    if let Some(upstream) = upstream.filter(|upstream| upstream.pass_host == PassHost::Node) {
-        let port = u32::from(upstream.scheme.default_port());
-        for endpoint in assignment.endpoints.iter_mut().flat_map(|group| &mut group.lb_endpoints) {
-            let Some(eds::lb_endpoint::HostIdentifier::Endpoint(endpoint)) = &mut endpoint.host_identifier else { continue };
-            let Some(base::address::Address::SocketAddress(socket)) =
-                endpoint.address.as_ref().and_then(|all| all.address.as_ref())
-            else {
-                continue;
-            };
-            endpoint.hostname = match socket.port_specifier {
-                Some(base::socket_address::PortSpecifier::PortValue(other)) if other != port => {
-                    format!("{}:{other}", socket.address)
-                }
-                _ => socket.address.clone(),
-            };
+    let Some(upstream) = upstream else { return assignment };
+    // Without a name Envoy would say that of the cluster, which is no host.
+    let probed = upstream.checks.active.as_ref().is_some_and(|check| check.host.is_none());
+    let named = upstream.pass_host == PassHost::Node;
+    if !probed && !named {
+        return assignment;
+    }
+    for endpoint in assignment.endpoints.iter_mut().flat_map(|group| &mut group.lb_endpoints) {
+        let Some(eds::lb_endpoint::HostIdentifier::Endpoint(endpoint)) = &mut endpoint.host_identifier else { continue };
+        let Some(base::address::Address::SocketAddress(socket)) = endpoint.address.as_ref().and_then(|all| all.address.as_ref())
+        else {
+            continue;
+        };
+        let name = authority(socket, upstream.scheme.default_port());
+        if probed {
+            let config = eds::endpoint::HealthCheckConfig { hostname: name.clone(), ..Default::default() };
+            endpoint.health_check_config = Some(config);
+        }
+        if named {
+            endpoint.hostname = name;
         }
     }
     assignment
+}
+
+/// An address as a request names it: with its port unless that is the usual one.
+fn authority(socket: &base::SocketAddress, usual: u16) -> String {
+    let host = match socket.address.parse() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => socket.address.clone(),
+    };
+    match socket.port_specifier {
+        Some(base::socket_address::PortSpecifier::PortValue(other)) if other != u32::from(usual) => format!("{host}:{other}"),
+        _ => host,
+    }
 }
 
 /// A cluster, or what of the upstream Envoy lacks.
 pub(super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>) -> Result<Bytes, String> {
     if upstream.mesh.is_some() {
         return Err("leads into the mesh, of which this node has no identity".to_owned());
+    }
+    let kind = upstream.checks.active.as_ref().map(|check| check.kind);
+    if matches!((kind, upstream.scheme.is_tls()), (Some(CheckKind::Http), true) | (Some(CheckKind::Https), false)) {
+        return Err("checks.active.type: Envoy probes with TLS where requests go with TLS, and nowhere else".to_owned());
     }
     let inline = is_inline(Some(upstream), endpoints);
     let load_assignment = inline.then(|| match (&upstream.discovery, endpoints) {
