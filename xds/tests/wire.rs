@@ -160,3 +160,30 @@ async fn a_service_of_one_type_is_about_that_type_alone() {
     requests.send(other).await.unwrap();
     assert_eq!(responses.message().await.unwrap_err().code(), Code::InvalidArgument);
 }
+
+#[tokio::test]
+async fn nodes_are_sent_elsewhere_once_and_those_that_come_after_stay() {
+    let (connector, incoming) = link::memory();
+    let (_drain, watch) = pair();
+    let times = tokio::sync::watch::Sender::new(0);
+    let registry = Arc::new(NodeRegistry::new());
+    let ads = AdsService::new(a_secret(), registry.clone(), watch).sending(times.subscribe());
+    tokio::spawn(tuned().add_service(ads.into_server()).serve_with_incoming(incoming));
+    let client = Grpc::new(connector.connect().await.unwrap());
+    let come = async || {
+        let (requests, receiver) = mpsc::channel(1);
+        requests.send(request("a", Kind::Secret)).await.unwrap();
+        let streams = client.clone().delta_aggregated_resources(ReceiverStream::new(receiver)).await.unwrap();
+        let mut responses = streams.into_inner();
+        responses.message().await.unwrap().unwrap();
+        (responses, requests)
+    };
+    let (mut before, _requests) = come().await;
+    times.send_replace(1);
+    let status = before.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("connect to another one"), "{status}");
+    let (mut after, _more) = come().await;
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(4), after.message()).await;
+    assert!(ended.is_err() && registry.connected() == 1, "{ended:?}");
+}

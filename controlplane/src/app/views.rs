@@ -44,6 +44,8 @@ pub(super) struct Difference {
 #[derive(Debug, Default)]
 struct Views {
     own: View,
+    /// What was written down of it, as far as is known.
+    said: Option<View>,
     /// By control plane.
     others: BTreeMap<String, View>,
     differences: BTreeMap<String, Difference>,
@@ -103,7 +105,7 @@ impl Shown {
 impl Comparing {
     /// Tells what is read here, and looks what others read, until the drain begins.
     pub(super) async fn run(mut self, mut drain: DrainWatch) {
-        let (mut views, mut generation, mut said) = (Views::default(), None, None);
+        let (mut views, mut generation) = (Views::default(), None);
         let mut is_read = false;
         loop {
             is_read = self.listen(&mut views, is_read).await;
@@ -111,8 +113,8 @@ impl Comparing {
             if generation.replace(state.generation) != Some(state.generation) {
                 views.own = digests(&state);
             }
-            if said.as_ref() != Some(&views.own) && self.say(&views.own).await {
-                said = Some(views.own.clone());
+            if views.said.as_ref() != Some(&views.own) && self.say(&views.own).await {
+                views.said = Some(views.own.clone());
             }
             self.look(&mut views).await;
             tokio::select! {
@@ -136,6 +138,10 @@ impl Comparing {
         }
         if !is_read && let Ok(all) = self.records.records().await {
             views.others.clear();
+            let own = format!("{VIEW}{}", self.name);
+            if !all.iter().any(|(key, _)| *key == own) {
+                views.said = None;
+            }
             all.iter().for_each(|(key, body)| views.heard(&self.name, key, Some(body)));
             return true;
         }

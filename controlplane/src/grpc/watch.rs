@@ -33,6 +33,8 @@ pub(super) struct Watcher {
     subscription: Subscription,
     /// What it has been told of the store.
     told: Revision,
+    /// How often the store had been set back then.
+    setbacks: u64,
     /// What it has been told of providers.
     seen: Arc<State>,
     /// Collections of interest, empty for all.
@@ -44,13 +46,14 @@ pub(super) struct Watcher {
 impl Watcher {
     /// Starts after revision `after`, or now.
     pub(super) async fn new(keeper: Keeper, after: Option<Revision>, kinds: Vec<ResourceKind>) -> Result<Watcher, StoreError> {
+        let setbacks = keeper.setbacks();
         let (seen, subscription) = keeper.subscribe();
         let told = after.unwrap_or(seen.revision);
         if told != seen.revision {
             // Says so when the history does not reach back to it.
             keeper.at(told).await?;
         }
-        let mut watcher = Watcher { keeper, subscription, told, seen, kinds, pending: VecDeque::new() };
+        let mut watcher = Watcher { keeper, subscription, told, setbacks, seen, kinds, pending: VecDeque::new() };
         watcher.catch_up().await?;
         Ok(watcher)
     }
@@ -62,6 +65,10 @@ impl Watcher {
                 return Ok(event);
             }
             let changes = self.subscription.next().await;
+            if self.keeper.setbacks() != self.setbacks {
+                // What was told is not the history any more: whoever watches lists again.
+                return Err(StoreError::UnknownRevision(self.told, changes.state.revision));
+            }
             self.catch_up().await?;
             self.providers(changes.state, changes.keys);
         }

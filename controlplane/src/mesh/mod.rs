@@ -163,6 +163,11 @@ impl Mesh {
         let key = |held: &Held| record::instance_key(&held.service, &held.node);
         let gone: Vec<String> = self.registry.all().map(key).filter(|key| !there.contains(key.as_str())).collect();
         gone.iter().for_each(|key| self.heard(key, None, now));
+        // Addresses that are given are not given anew because the store has lost them: names would mean something else.
+        let lost =
+            self.vips.given().map(|(service, ..)| service.clone()).filter(|service| !there.contains(&*record::vip_key(service)));
+        let lost: Vec<Arc<str>> = lost.collect();
+        self.vips.write_again(lost);
         records.iter().for_each(|(key, body)| self.heard(key, Some(body), now));
     }
 

@@ -395,6 +395,21 @@ fn the_address_of_a_service_whose_last_instance_drains_is_not_fought_over() {
 }
 
 #[test]
+fn what_a_store_that_was_set_back_has_lost_is_written_again() {
+    let mut all = Others::new();
+    all.0[0].join(1, node("n1", "web", false), 0);
+    all.settle(0);
+    let (before, vips) = (all.1.clone(), all.vips());
+    all.1.clear();
+    for mesh in &mut all.0 {
+        mesh.reconcile(&[], 1_000);
+    }
+    all.settle(1_000);
+    assert_eq!((all.1.keys().collect::<Vec<_>>(), all.vips()), (before.keys().collect(), vips));
+    assert_eq!(all.endpoints(), [1, 1, 1]);
+}
+
+#[test]
 fn an_address_whose_removal_could_not_be_written_is_removed_later() {
     let mut all = Others::new();
     all.0[0].join(1, node("n1", "web", false), 0);

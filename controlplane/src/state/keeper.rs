@@ -83,6 +83,11 @@ impl Keeper {
         (**self.board.trouble.load()).clone()
     }
 
+    /// How often the history turned out to be another one; see [`Store::setbacks`].
+    pub fn setbacks(&self) -> u64 {
+        self.store.setbacks()
+    }
+
     /// Resources of kinds that this heddle does not know; see [`Store::unknown`].
     pub fn unknown(&self) -> Vec<String> {
         self.store.unknown()

@@ -138,7 +138,8 @@ impl Core {
     /// The next command; what others write is taken over meanwhile.
     async fn next(&mut self, queue: &mut mpsc::Receiver<Command>) -> Option<Command> {
         loop {
-            let known = self.board.published.state().revision;
+            let state = self.board.published.state();
+            let known = state.revision;
             let mut newest = self.newest.clone();
             let differs = |newest: &Revision| *newest != known || self.store.setbacks() != self.setbacks;
             let written = async { newest.wait_for(differs).await.is_ok() };
@@ -148,8 +149,13 @@ impl Core {
                 true = written => {}
                 else => return queue.recv().await,
             }
-            let Err(error) = self.follow().await else { continue };
-            tracing::warn!(%error, "what others wrote cannot be read yet");
+            let followed = self.follow().await;
+            // What changes nothing is not done again at once.
+            match followed {
+                Ok(()) if self.board.published.state().generation != state.generation => continue,
+                Ok(()) => {}
+                Err(error) => tracing::warn!(%error, "what others wrote cannot be read yet"),
+            }
             tokio::select! {
                 command = queue.recv() => return command,
                 () = tokio::time::sleep(RETRY) => {}
@@ -376,7 +382,7 @@ impl Core {
             let (known, found) = (before.revision, state.revision);
             tracing::warn!(known, found, "the configuration is what the store holds now that it was set back");
         }
-        if std::mem::take(&mut self.away) {
+        if std::mem::take(&mut self.away) || is_other {
             tracing::info!("the store answers again");
             self.board.trouble.store(Arc::new(None));
         }

@@ -144,8 +144,7 @@ pub(super) async fn run<M: Speak>(shared: Shared, terms: Terms, inbound: Streami
 
 async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streaming<M::In>, out: &Out) -> Result<(), Status> {
     let good_until = terms.gate.as_ref().and_then(|(_, peer)| peer.good_until());
-    let mut stale = pin!(after(life(good_until, clock::wall(), fastrand::f64())?));
-    let mut sent = pin!(sent(shared.elsewhere.clone(), fastrand::f64()));
+    let mut over = pin!(over(life(good_until, clock::wall(), fastrand::f64())?, shared));
     let Some((node, types, request)) = introduced::<M>(&terms, &mut inbound).await? else { return Ok(()) };
     let mut drain = shared.drain.clone();
     if !entered(shared, &mut drain, out).await? {
@@ -188,23 +187,33 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
                 machine.changes(scene.feed.changed_between(machine.position(), view.position()), &*view);
             }
             () = sleep_until(late.unwrap_or_else(clock::now)), if late.is_some() => presence.catch_up(clock::now()),
-            () = stale.as_mut() => {
-                presence.expect_back();
-                return Err(Status::unavailable("the certificate of this connection is about to expire; connect anew"));
+            (awaited, why) = over.as_mut() => {
+                if awaited {
+                    presence.expect_back();
+                }
+                return Err(why);
             }
-            () = sent.as_mut() => {
-                presence.expect_back();
-                return Err(Status::unavailable("this control plane is cut off from its store; connect to another one"));
-            }
-            () = drain.draining() => return Err(stopping()),
             () = out.closed() => return Ok(()),
+        }
+    }
+}
+
+/// Ready when a stream that begins now is to end from here, within its `life` at the latest: whether its node is expected back, and why.
+fn over(life: Option<Duration>, shared: &Shared) -> impl Future<Output = (bool, Status)> + use<> {
+    let (mut elsewhere, mut drain) = (shared.elsewhere.clone(), shared.drain.clone());
+    elsewhere.mark_unchanged();
+    let sent = sent(elsewhere, fastrand::f64());
+    async move {
+        tokio::select! {
+            () = after(life) => (true, Status::unavailable("the certificate of this connection is about to expire; connect anew")),
+            () = sent => (true, Status::unavailable("this control plane is cut off from its store; connect to another one")),
+            () = drain.draining() => (false, stopping()),
         }
     }
 }
 
 /// Ready when this stream is to end because nodes are sent elsewhere, where `roll`, between zero and one, says.
 async fn sent(mut elsewhere: Elsewhere, roll: f64) {
-    elsewhere.mark_unchanged();
     if elsewhere.changed().await.is_err() {
         // Nobody sends anybody anywhere.
         std::future::pending::<()>().await;
