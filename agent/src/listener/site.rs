@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use heddle_xds::model::{EdgeLimits, Listener};
@@ -48,11 +49,13 @@ pub(super) struct Site {
     pub(super) entry: Entry,
     pub(super) head_limits: HeadLimits,
     pub(super) drain: Rc<Drain>,
+    /// Set when an application that has not said what it speaks answers a tunnel in HTTP.
+    pub(super) doubt: Option<Arc<AtomicBool>>,
 }
 
 impl Site {
     pub(super) fn new(listener: Arc<Listener>, entry: Entry, drain: Rc<Drain>) -> Site {
-        Site { head_limits: HeadLimits::edge(&listener.limits), listener, entry, drain }
+        Site { head_limits: HeadLimits::edge(&listener.limits), listener, entry, drain, doubt: None }
     }
 
     pub(super) fn limits(&self) -> &EdgeLimits {

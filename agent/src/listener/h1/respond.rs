@@ -8,7 +8,7 @@ use heddle_node::clock;
 use super::super::counters::Count;
 use super::super::guard::{Caught, catch_poll};
 use super::super::length::{Length, is_bodiless, response_length};
-use super::super::{guard::body_reason, tunnel};
+use super::super::{guard::body_reason, mesh::opaque, tunnel};
 use super::wire::{Gone, Wire};
 use super::{After, Connection, Facts};
 use crate::exchange::{Reason, Response, Sent, Service};
@@ -46,7 +46,10 @@ impl<S: Service> Connection<'_, S> {
 
     async fn upgrade(&mut self, head: &ResponseHead, tunnel: Box<dyn crate::exchange::Tunnel>) -> (After, Sent) {
         // After CONNECT there is nothing to upgrade (RFC 9110 section 9.3.6).
-        let persistence = if head.status == 101 { Persistence::Upgrade } else { Persistence::Default };
+        let (persistence, tunnel) = match head.status {
+            101 => (Persistence::Upgrade, tunnel),
+            _ => (Persistence::Default, opaque(tunnel, &self.link.site)),
+        };
         write_response_head(self.wire.borrow_mut().out.gathered(), head, WireLength::Absent, persistence, None);
         if std::future::poll_fn(|cx| self.wire.borrow_mut().poll_send(cx)).await.is_err() {
             return (After::Abort, Sent { reason: Reason::ClientClosed, ..Sent::default() });

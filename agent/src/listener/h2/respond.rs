@@ -9,6 +9,7 @@ use heddle_node::clock;
 use super::super::counters::Count;
 use super::super::guard::{Caught, body_reason, catch_poll};
 use super::super::length::{Length, is_bodiless, response_length};
+use super::super::mesh::opaque;
 use super::super::tunnel::join;
 use super::Shared;
 use super::stream::Asked;
@@ -37,6 +38,8 @@ pub(super) async fn respond<S: Service>(shared: &Shared<S>, held: &Held, mut res
 }
 
 async fn tunnelled<S: Service>(shared: &Shared<S>, held: &Held, mut head: ResponseHead, far: Box<dyn Tunnel>) -> Sent {
+    // What was upgraded is known; what comes by CONNECT is anything.
+    let far = if head.status == 101 { far } else { opaque(far, &shared.link.site) };
     // HTTP/2 knows no 101 (RFC 8441 section 5).
     head.status = if head.status == 101 { 200 } else { head.status };
     if send_head(shared, held, &head, Length::Open, false).is_err() {

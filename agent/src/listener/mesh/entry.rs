@@ -8,7 +8,6 @@ use heddle_node::identity::{ClientAuth, Identity};
 use heddle_xds::model::{Listener, MeshProtocol};
 use rustls::ServerConfig;
 
-use crate::exchange::Door;
 use crate::net::INBOUND_ALPN;
 use crate::observe::MeshStats;
 use crate::settings::{InboundSettings, Mode};
@@ -119,11 +118,10 @@ impl Inbound {
         matches!(self.spoken_at(port), MeshProtocol::Tcp | MeshProtocol::Auto)
     }
 
-    /// Where it is to be noted that the application speaks HTTP after all, of bytes that came by this door: those of members are judged by policies, and
-    /// nobody has told whose they are.
-    pub(super) fn wary_of(&self, door: &Door) -> Option<Arc<AtomicBool>> {
-        let Door::Inbound { peer: None, port, .. } = door else { return None };
-        (self.spoken_at(*port) == MeshProtocol::Auto).then(|| self.found_http.clone())
+    /// Where it is to be noted that the application speaks HTTP after all, of bytes that come for this port: whoever sends them, nothing was done to them that
+    /// is done to requests.
+    pub(super) fn doubt(&self, port: u16) -> Option<Arc<AtomicBool>> {
+        (self.protocol == MeshProtocol::Auto && port == self.application.port()).then(|| self.found_http.clone())
     }
 
     /// What is spoken at this port, as far as it is known.

@@ -73,7 +73,7 @@ pub(in super::super) async fn serve<S: Service>(
         match way {
             Way::H2(io) => Box::pin(h2::serve(&worker, &link, io, until)).await,
             Way::H1(io, first) => h1::serve(&*worker, &link, io, first, until).await,
-            Way::Raw(io, far) => raw::serve(&worker, &link, io, far, inbound.wary_of(&link.info.door)).await,
+            Way::Raw(io, far) => raw::serve(&worker, &link, io, far).await,
         }
     };
     warden::watch(&inbound, &site.drain, &link, serving).await;
@@ -101,9 +101,9 @@ impl Known {
 }
 
 impl Gate<'_> {
-    async fn receive(self, stream: TcpStream) -> Option<Came> {
+    async fn receive(mut self, stream: TcpStream) -> Option<Came> {
         let local = original_destination(&stream).ok()?;
-        let site = &self.arrival.site;
+        let site = self.arrival.site.clone();
         let bound = self.arrival.shared.admission.address(&site.listener.name, site.listener.address);
         // Who was captured wanted to go to a port of the application; who calls us means the application.
         let port = if local.port() == bound.port() { self.inbound.application.port() } else { local.port() };
@@ -138,7 +138,7 @@ impl Gate<'_> {
     }
 
     /// Members of the mesh (where the mode lets them in) and callers in clear, told apart by what they say first.
-    async fn sort(&self, mut stream: Rewind<Socket>, local: SocketAddr, port: u16, mode: Mode) -> Option<Known> {
+    async fn sort(&mut self, mut stream: Rewind<Socket>, local: SocketAddr, port: u16, mode: Mode) -> Option<Known> {
         let mut protocol = self.inbound.spoken_at(port);
         let lets_members = mode == Mode::Permissive;
         let mut input = BytesMut::with_capacity(ROOM);
@@ -151,8 +151,11 @@ impl Gate<'_> {
         if opaque && input.is_empty() && (lets_members || protocol == MeshProtocol::Auto) {
             let mut far = self.dial(local, port).await?;
             let mut found = First::new(input);
-            // Where nobody says anything for long the bytes are not looked into.
-            let _ = self.arrival.in_time(self.until, pin!(first(&mut stream, &mut far, &mut found))).await;
+            // A caller may connect long before it says something; what it says then is looked into all the same.
+            let limits = self.arrival.site.limits();
+            let patience = clock::now() + limits.idle_timeout;
+            self.arrival.in_time(patience, pin!(first(&mut stream, &mut far, &mut found))).await?;
+            self.until = clock::now() + limits.handshake_timeout;
             input = found.client;
             if found.spoken == Spoken::Other && input.is_empty() {
                 return Some(Known::in_clear(Way::Raw(Io::Plain(stream), Some(Box::new(far)))));
@@ -292,6 +295,7 @@ impl Gate<'_> {
         let site = &self.arrival.site;
         let mut own = Site::new(site.listener.clone(), Entry::Gateway, Rc::<Drain>::default());
         own.head_limits.connect = peer.is_some();
+        own.doubt = self.inbound.doubt(port);
         let forwarded =
             self.inbound.settings.forward_client_cert.then(|| self.forwarded(tls.as_ref()?, peer.as_deref()?)).flatten();
         let info = ConnectionInfo {

@@ -13,3 +13,4 @@ mod warden;
 mod wary;
 
 pub use entry::{Entry, Inbound, Leads, Wanted};
+pub(super) use wary::opaque;

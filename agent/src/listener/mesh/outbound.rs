@@ -55,7 +55,7 @@ pub(in super::super) async fn serve<S: Service>(worker: Rc<Worker<S>>, shared: S
     match way {
         Way::H2(io) => Box::pin(h2::serve(&worker, &link, io, until)).await,
         Way::H1(io, first) => h1::serve(&*worker, &link, io, first, until).await,
-        Way::Raw(io, far) => raw::serve(&worker, &link, io, far, None).await,
+        Way::Raw(io, far) => raw::serve(&worker, &link, io, far).await,
     }
 }
 
@@ -68,8 +68,8 @@ struct Gate<'a, S> {
 }
 
 impl<S: Service> Gate<'_, S> {
-    async fn receive(self, stream: TcpStream, leads: &Leads) -> Option<Came> {
-        let site = &self.arrival.site;
+    async fn receive(mut self, stream: TcpStream, leads: &Leads) -> Option<Came> {
+        let site = self.arrival.site.clone();
         let bound = self.arrival.shared.admission.address(&site.listener.name, site.listener.address);
         let source = self.arrival.admit_source(self.peer.ip())?;
         let (destination, local) = match leads {
@@ -103,7 +103,7 @@ impl<S: Service> Gate<'_, S> {
     }
 
     /// By what comes first, from whichever side; the other side is called as long as nothing has come.
-    async fn by_first(&self, mut stream: Rewind<Socket>, destination: &Destination) -> Option<Way> {
+    async fn by_first(&mut self, mut stream: Rewind<Socket>, destination: &Destination) -> Option<Way> {
         let mut input = BytesMut::with_capacity(ROOM);
         if let Some(Ok(0) | Err(_)) = stream.read_buf(&mut input).now_or_never() {
             return None;
@@ -114,8 +114,11 @@ impl<S: Service> Gate<'_, S> {
             Some(spoken) => found.spoken = spoken,
             None => match self.service.dial(destination).await {
                 Some(mut io) => {
-                    // Where nobody says anything for long the bytes are not looked into.
-                    let _ = self.arrival.in_time(self.until, pin!(first(&mut stream, &mut io, &mut found))).await;
+                    // A client may connect long before it says something; what it says then is looked into all the same.
+                    let limits = self.arrival.site.limits();
+                    let patience = clock::now() + limits.idle_timeout;
+                    self.arrival.in_time(patience, pin!(first(&mut stream, &mut io, &mut found))).await?;
+                    self.until = clock::now() + limits.handshake_timeout;
                     let said = std::mem::take(&mut found.server).freeze();
                     if found.spoken == Spoken::ServerFirst && Greeting::of(&said) == Greeting::Http {
                         found.spoken = Spoken::Http2;

@@ -1,5 +1,5 @@
-//! Bytes of a caller in clear on their way to an application that has not said what it speaks. What is taken for bytes bypasses all that is done to
-//! requests, so it must not be HTTP after all: an application that answers in HTTP is found out, and nobody tells it who calls but us. It knows no tunnel.
+//! Bytes on their way to an application that has not said what it speaks, from a caller in clear or from a member's tunnel. What is taken for bytes bypasses all
+//! that is done to requests, so it must not be HTTP after all: an application that answers in HTTP is found out, and nobody tells it who calls but us.
 
 use std::io;
 use std::pin::Pin;
@@ -9,14 +9,23 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::super::site::Site;
 use super::detect::{Greeting, PREFACE};
 use crate::exchange::Tunnel;
+
+/// The way to an application in which nobody looks: a wary one, where it has not said that it speaks no HTTP.
+pub(in super::super) fn opaque(far: Box<dyn Tunnel>, site: &Site) -> Box<dyn Tunnel> {
+    match &site.doubt {
+        Some(doubt) => Box::new(Wary::new(far, doubt.clone())),
+        None => far,
+    }
+}
 
 /// The field that tells an application who calls, in lower case; underscores stand for dashes.
 const TELLS: &[u8] = b"x-forwarded-client-cert";
 
 /// The way to the application.
-pub(super) struct Wary {
+struct Wary {
     far: Box<dyn Tunnel>,
     /// Set once the application has answered in HTTP.
     speaks_http: Arc<AtomicBool>,
@@ -29,7 +38,7 @@ pub(super) struct Wary {
 }
 
 impl Wary {
-    pub(super) fn new(far: Box<dyn Tunnel>, speaks_http: Arc<AtomicBool>) -> Wary {
+    fn new(far: Box<dyn Tunnel>, speaks_http: Arc<AtomicBool>) -> Wary {
         Wary { far, speaks_http, answered: Some(Vec::new()), begun: Some(0), matched: 0 }
     }
 
@@ -102,7 +111,7 @@ impl AsyncWrite for Wary {
         let before = (self.begun, self.matched);
         if self.must_not_pass(buf) {
             return Poll::Ready(Err(refused(
-                "a caller in clear says who calls, and nobody knows yet whether the application would believe it",
+                "bytes say who calls, and nobody knows yet whether the application would believe it",
             )));
         }
         let after = (self.begun, self.matched);

@@ -156,6 +156,29 @@ async fn nobody_passes_for_bytes_before_an_application_that_speaks_http_without_
 }
 
 #[tokio::test]
+async fn no_member_says_in_a_tunnel_who_it_is_to_an_application_that_speaks_http_without_saying_so() {
+    story(async {
+        let (address, seen) = answering(OK).await;
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+        let mut requests = sidecar.http2().await;
+        let forged = "\r\nGET /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-Client-Cert: URI=spiffe://evil\r\n\r\n";
+        // The second one is answered by the application, and its answer does not arrive.
+        for said in [forged, "get /b HTTP/1.1\r\nHost: a\r\n\r\n", forged] {
+            let connect = Request::builder().method(Method::CONNECT).uri("web.shop:80").body(()).unwrap();
+            let (response, mut up) = requests.send_request(connect, false).unwrap();
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), 200);
+            up.send_data(Bytes::from_static(said.as_bytes()), false).unwrap();
+            let answer = response.into_body().data().await;
+            assert!(answer.as_ref().is_none_or(|piece| piece.is_err()), "{answer:?}");
+        }
+        assert_eq!(seen.borrow().len(), 1, "{seen:?}");
+        assert!(!seen.borrow()[0].contains("evil"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_application_that_begins_http2_before_its_caller_is_asked_in_http2() {
     story(async {
         let heads = Rc::<RefCell<Vec<String>>>::default();
