@@ -76,12 +76,24 @@ fn a_strict_sidecar_has_no_answer_in_clear() {
 fn a_policy_decides_at_once_and_says_why() {
     let mesh = Mesh::start("");
     let app = Nginx::saying("yes");
-    let _api = mesh.sidecar(&Service::http("api", app.address));
+    let api = mesh.sidecar(&Service::http("api", app.address));
     let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
     mesh.until_reached(&web, "/");
+    // What a policy would do is counted before it does it.
+    mesh.policy("tried", json!({ "service": "api", "action": "allow", "dry_run": true }));
+    until("what would be refused", || {
+        assert_eq!(client::get(web.outbound[0], "/").unwrap().status, 200);
+        let counted = api
+            .metrics()
+            .lines()
+            .find_map(|line| line.strip_prefix("heddle_mesh_policy_would_refuse_total{policy=\"tried\"} ")?.parse().ok());
+        counted.filter(|count: &u64| *count > 0)
+    });
+    assert_eq!(mesh.control.admin("DELETE", "/authorization_policies/tried", Value::Null).status, 200);
     mesh.policy("none", json!({ "service": "api", "action": "allow" }));
     let refused = until("the default deny", || client::get(web.outbound[0], "/").ok().filter(|answer| answer.status == 403));
     assert_eq!(refused.status, 403);
+    assert!(api.metrics().contains("heddle_mesh_policy_refused_total{policy=\"none\"}"));
     mesh.policy("web", json!({ "service": "api", "action": "allow", "rules": [ { "from": [ { "identities": ["web"] } ] } ] }));
     mesh.until_reached(&web, "/");
     assert_eq!(mesh.control.admin("DELETE", "/authorization_policies/web", Value::Null).status, 200);

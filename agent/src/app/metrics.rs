@@ -53,8 +53,24 @@ pub fn page(sources: &Sources<'_>) -> String {
     discovery(&mut page, sources);
     if let Some(mesh) = sources.mesh {
         mesh.expose(&mut page);
+        policies(&mut page, sources.tables);
     }
     page.finish()
+}
+
+/// What authorization policies have refused, and would have.
+fn policies(page: &mut TextWriter, tables: &Tables) {
+    let reports = tables.authorization.report();
+    let name = "heddle_mesh_policy_refused_total";
+    page.family(name, "counter", "Calls that an authorization policy has refused.");
+    for report in reports.iter().take(MAX_SERIES) {
+        page.sample(name, &[("policy", &report.policy)], report.refused as f64);
+    }
+    let name = "heddle_mesh_policy_would_refuse_total";
+    page.family(name, "counter", "Calls that an authorization policy in dry run would have refused.");
+    for report in reports.iter().filter(|report| report.dry_run).take(MAX_SERIES) {
+        page.sample(name, &[("policy", &report.policy)], report.would_refuse as f64);
+    }
 }
 
 fn process(page: &mut TextWriter, sources: &Sources<'_>) {
