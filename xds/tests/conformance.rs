@@ -12,7 +12,7 @@ use heddle_xds::client::{Batch, ClientConfig, ClientStatus, Demand, Interest, In
 use heddle_xds::codec::InvalidResource;
 use heddle_xds::link::{self, Connector};
 use heddle_xds::model::{Kind, PluginMetadata, Resource, Secret, SecretBody};
-use heddle_xds::protocol::{Dialect, NodeInfo};
+use heddle_xds::protocol::{Advice, Dialect, NodeInfo};
 use heddle_xds::server::{AdsService, NodeRegistry, NodeView, tuned};
 use heddle_xds::snapshot::{Change, NodeScope, SnapshotSource, SnapshotStore};
 use serde_json::json;
@@ -40,6 +40,14 @@ struct World {
     socket: Option<std::net::TcpListener>,
 }
 
+/// A control plane of two cells.
+fn of_cell(cell: Option<&str>) -> Advice {
+    match cell {
+        Some("eu-1") => Advice::Seeds(vec!["10.0.0.1:7946".to_owned()]),
+        _ => Advice::Elsewhere(vec!["eu-1".to_owned()]),
+    }
+}
+
 impl World {
     async fn start(over: Over, store: Arc<SnapshotStore>) -> World {
         let socket = matches!(over, Over::Tcp).then(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
@@ -50,7 +58,7 @@ impl World {
         let registry = Arc::new(NodeRegistry::new());
         let (drain, watch) = heddle_node::drain::pair();
         let ads = AdsService::new(store.clone(), registry.clone(), watch.clone());
-        let ads = ads.seeding(Arc::new(|| vec!["10.0.0.1:7946".to_owned()])).into_server();
+        let ads = ads.seeding(Arc::new(of_cell)).into_server();
         let router = tuned().add_service(ads);
         let stop = async move { watch.clone().draining().await };
         let connector = match &socket {
@@ -121,7 +129,7 @@ impl Agent {
         let mut config = ClientConfig { dialect, last_good, interests, demand, ..ClientConfig::new(node, connector.clone()) };
         config.save_after = Duration::from_millis(1);
         let (gossip, seeds) = watch::channel(Vec::new());
-        config.gossip = Some(gossip);
+        (config.gossip, config.cell) = (Some(gossip), "eu-1".into());
         let (updates, mut batches) = mpsc::channel::<Batch>(1);
         let (status, watched) = watch::channel(ClientStatus::default());
         let (seen, origins) = (Arc::new(Mutex::new(Seen::new())), Arc::new(Mutex::new(Vec::new())));

@@ -255,6 +255,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     config.demand = common.callees.demand.clone();
     config.last_good = Some(data_dir.join(LAST_GOOD_FILE));
     config.gossip = seeds;
+    config.cell = membership.facts().cell.clone();
     let certificates = certificates::Keeper::new(common.doors.certificates.clone());
     let ends = certificates.ends();
     tokio::spawn(feed::run(batches, compiler.clone(), kept, sender, move |tables| certificates.follow(tables)));

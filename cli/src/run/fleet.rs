@@ -20,6 +20,8 @@ pub(super) struct Fleet {
     gossip: Option<Gossip>,
     /// Further cells of a control plane.
     bridge: Option<Bridge>,
+    /// What is said and heard in these, in the order of the settings.
+    pub(super) cells: Vec<Membership>,
     page: Arc<OnceLock<Page>>,
 }
 
@@ -33,7 +35,11 @@ impl Fleet {
             version: env!("CARGO_PKG_VERSION").into(),
             ..Facts::default()
         };
-        Fleet { membership: Membership::alone(&node.id, facts), gossip: None, bridge: None, page: Arc::default() }
+        let gossip = configuration.node.gossip.as_ref();
+        let in_cell = |cell: &str| Membership::alone(&node.id, Facts { cell: cell.into(), ..facts.clone() });
+        let cells = gossip.into_iter().flat_map(|gossip| &gossip.bridges).map(|bridge| in_cell(&bridge.cell)).collect();
+        let membership = in_cell(gossip.map(|gossip| gossip.cell.as_str()).unwrap_or_default());
+        Fleet { membership, gossip: None, bridge: None, cells, page: Arc::default() }
     }
 
     /// Metrics of gossip; empty without it.
@@ -48,7 +54,7 @@ impl Fleet {
         if !settings.bridges.is_empty() && &*self.membership.facts().role != CONTROL_PLANE {
             return Err("gossip.bridges: only `heddle controlplane` joins several cells; give this node the gossip.cell that it belongs to".into());
         }
-        let (shared, about) = (settings.clone(), Facts::clone(&self.membership.facts()));
+        let shared = settings.clone();
         let control_plane = configuration.agent.control_plane.address.to_string();
         let towards = control_plane.rsplit("://").next().map(|host| host.trim_end_matches('/').to_owned());
         let parts = Parts {
@@ -65,9 +71,9 @@ impl Fleet {
         let _ = self.page.set(gossip.page());
         self.gossip = Some(gossip);
         let mut others = Vec::new();
-        for cell in &shared.bridges {
-            let membership = Membership::alone(self.membership.id(), about.clone());
-            let parts = Parts { settings: shared.in_cell(cell), membership, identity: identity.clone(), towards: Vec::new() };
+        for (cell, membership) in shared.bridges.iter().zip(&self.cells) {
+            let (settings, membership, identity) = (shared.in_cell(cell), membership.clone(), identity.clone());
+            let parts = Parts { settings, membership, identity, towards: Vec::new() };
             others.push(gossip::start(parts).await?);
             tracing::info!(cell = cell.cell, "gossiping with a further cell");
         }

@@ -257,6 +257,7 @@ fn control_parts(
         readiness: process.readiness.clone(),
         drain: process.watch.clone(),
         membership: fleet.membership.clone(),
+        cells: fleet.cells.clone(),
         beside: None,
         more_metrics: process.more_metrics(fleet),
     }

@@ -1,5 +1,6 @@
 //! The control plane put together: store, keeper, translation, providers and the two Admin APIs, each a task of the present runtime.
 
+mod advice;
 mod consul;
 mod cutoff;
 mod identities;
@@ -84,6 +85,8 @@ pub struct Parts {
     pub drain: DrainWatch,
     /// Who else belongs to the fleet; somebody else carries what is said.
     pub membership: Membership,
+    /// The further cells in which it is a member too, each of a name of its own.
+    pub cells: Vec<Membership>,
     /// The agent in the same process, when it is to have an identity without asking for it.
     pub beside: Option<Beside>,
     /// Further metrics of this process, written behind those of the control plane.
@@ -174,7 +177,7 @@ pub enum StartError {
 /// Nothing is left running.
 pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let Parts { settings, data_dir, catalog, explainer, environment, file, seed, readiness, drain, .. } = parts;
-    let Parts { membership, beside, more_metrics, .. } = parts;
+    let Parts { membership, cells, beside, more_metrics, .. } = parts;
     let in_data_dir = |source| StartError::DataDir { path: data_dir.clone(), source };
     std::fs::create_dir_all(&data_dir).map_err(in_data_dir)?;
     let (admin, xds) = doors(&settings).await?;
@@ -214,7 +217,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         catalog: catalog.clone(),
         registry: registry.clone(),
         known: Known { mesh: mesh.clone(), records: kept.records.clone(), others: kept.others(&cut, &registry, &drain) },
-        seeds: seeds(membership.clone()),
+        seeds: advice::of_cells(membership.clone(), cells),
         identities,
         consul,
         cut,
@@ -287,18 +290,6 @@ async fn offer(keeper: &Keeper, update: Update) -> Result<(), StartError> {
     let own = sources.iter().find(|status| status.provider == provider && status.source == source);
     let errors = own.map(|status| status.errors.join("\n")).unwrap_or_default();
     if errors.is_empty() { Ok(()) } else { Err(StartError::Resources(errors)) }
-}
-
-/// With whom agents begin to gossip: with this control plane and those that it hears, once it gossips itself.
-fn seeds(membership: Membership) -> Seeds {
-    Arc::new(move || {
-        let own = membership.facts().address;
-        let fleet = membership.fleet();
-        let others = fleet.members.iter().filter(|member| member.id != fleet.own && member.is_serving());
-        let planes = others.filter(|member| &*member.facts.role == CONTROL_PLANE).filter_map(|member| member.facts.address);
-        // Without an address of our own there is no gossip here, and nobody to be heard of.
-        own.into_iter().chain(planes).map(|address| address.to_string()).collect()
-    })
 }
 
 async fn bind(what: &'static str, address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {

@@ -162,6 +162,8 @@ pub struct ClientConfig {
     pub save_after: Duration,
     /// Told with whom to begin to gossip, whenever a control plane says so.
     pub gossip: Option<watch::Sender<Vec<String>>>,
+    /// The cell in which this node gossips, whose members the control plane is to tell of.
+    pub cell: Arc<str>,
     /// The control plane speaks Envoy's own types, or there is none and a bootstrap of Envoy's says everything.
     pub envoy: Option<envoy::EnvoySource>,
 }
@@ -178,6 +180,7 @@ impl ClientConfig {
             last_good: None,
             save_after: Duration::from_secs(1),
             gossip: None,
+            cell: Arc::default(),
             envoy: None,
         }
     }

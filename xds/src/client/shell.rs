@@ -169,10 +169,27 @@ impl Session {
         });
     }
 
+    /// What opens a stream, with the cell in which this node gossips.
+    pub(super) fn asking<T>(&self, requests: T) -> tonic::Request<T> {
+        let mut question = tonic::Request::new(requests);
+        if self.config.gossip.is_some() {
+            seeds::ask(question.metadata_mut(), &self.config.cell);
+        }
+        question
+    }
+
     /// A stream is open; passes on with whom to begin to gossip, and gives the stream.
     pub(super) fn seeded<T>(&self, answer: tonic::Response<T>) -> T {
         let seeds = seeds::read(answer.metadata());
         if let Some(gossip) = &self.config.gossip {
+            if let Some(cells) = seeds::elsewhere(answer.metadata()) {
+                tracing::warn!(
+                    cell = %self.config.cell,
+                    cells = %cells.join(", "),
+                    "the control plane is no member of the gossip.cell of this node and cannot say with whom to begin: name the cell in gossip.bridges of the \
+                     control plane, or members of it in gossip.seeds of this node"
+                );
+            }
             gossip.send_if_modified(|known| {
                 let news = *known != seeds;
                 *known = seeds;

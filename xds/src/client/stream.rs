@@ -37,7 +37,7 @@ pub(super) trait Speak: ClientMachine {
     /// Opens the stream.
     fn open(
         client: &mut Grpc<Channel>,
-        requests: ReceiverStream<Self::Out>,
+        requests: tonic::Request<ReceiverStream<Self::Out>>,
     ) -> impl Future<Output = Result<tonic::Response<Streaming<Self::In>>, Status>> + Send;
     /// Writes a request; only the first of a stream says the node.
     fn write(request: Self::Request, node: Option<&NodeInfo>) -> Self::Out;
@@ -67,7 +67,7 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
             return End::Lost("the stream could not be opened".to_string());
         }
     }
-    let mut inbound = match timeout(OPEN, M::open(&mut client, ReceiverStream::new(requests))).await {
+    let mut inbound = match timeout(OPEN, M::open(&mut client, session.asking(ReceiverStream::new(requests)))).await {
         Ok(Ok(answer)) => session.seeded(answer),
         Ok(Err(status)) => return End::Lost(status.to_string()),
         Err(_) => return End::Lost("the control plane did not answer in time".to_string()),
@@ -196,7 +196,7 @@ impl Speak for DeltaClient {
 
     async fn open(
         client: &mut Grpc<Channel>,
-        requests: ReceiverStream<Self::Out>,
+        requests: tonic::Request<ReceiverStream<Self::Out>>,
     ) -> Result<tonic::Response<Streaming<Self::In>>, Status> {
         client.delta_aggregated_resources(requests).await
     }
@@ -223,7 +223,7 @@ impl Speak for SotwClient {
 
     async fn open(
         client: &mut Grpc<Channel>,
-        requests: ReceiverStream<Self::Out>,
+        requests: tonic::Request<ReceiverStream<Self::Out>>,
     ) -> Result<tonic::Response<Streaming<Self::In>>, Status> {
         client.stream_aggregated_resources(requests).await
     }

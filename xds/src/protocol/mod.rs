@@ -15,6 +15,7 @@ use crate::model::{Instance, Kind};
 use crate::snapshot::NodeScope;
 
 pub use nack::{NackLine, nack_text, parse_nack};
+pub use seeds::Advice;
 pub use types::Types;
 pub use wire::BadRequest;
 

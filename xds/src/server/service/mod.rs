@@ -32,7 +32,7 @@ use crate::model::Kind;
 use crate::protocol::wire::{
     Incoming, delta_request_from_wire, delta_response_to_wire, sotw_request_from_wire, sotw_response_to_wire,
 };
-use crate::protocol::{DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, SotwResponse, Types, seeds};
+use crate::protocol::{Advice, DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, SotwResponse, Types, seeds};
 use crate::snapshot::{NodeScope, SnapshotFeed};
 
 pub use typed::{CDS, EDS, LDS, RDS, SDS, TypeServer};
@@ -48,8 +48,8 @@ const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/Strea
 /// Judges a node by its connection before it is told anything, and may set what it is by what was verified.
 pub type Gate = Arc<dyn Fn(&Peer, &mut NodeInfo) -> Result<(), Status> + Send + Sync>;
 
-/// Nodes (`host:port`) with whom agents begin to gossip.
-pub type Seeds = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+/// With whom agents of a cell begin to gossip; `None`: the agent does not say of which cell it is.
+pub type Seeds = Arc<dyn Fn(Option<&str>) -> Advice + Send + Sync>;
 
 /// Grows when all streams are to end, so that nodes go to another control plane where there is one; those that come after that are served.
 pub type Elsewhere = watch::Receiver<u64>;
@@ -122,6 +122,7 @@ impl AdsService {
         B: Body + Send + 'static,
         B::Error: Into<StdError>,
     {
+        let advice = self.seeds.as_ref().map(|seeds| seeds(seeds::asked(request.headers())));
         let started = match method {
             Some(Dialect::Delta) => self.start::<DeltaMachine, B>(only, request),
             Some(Dialect::Sotw) => self.start::<SotwMachine, B>(only, request),
@@ -131,8 +132,8 @@ impl AdsService {
             Ok(body) => {
                 let mut response = http::Response::new(tonic::body::Body::new(body));
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-                if let Some(seeds) = self.seeds.as_ref().and_then(|seeds| seeds::write(&seeds())) {
-                    response.headers_mut().insert(seeds::HEADER, seeds);
+                if let Some(advice) = advice {
+                    seeds::write(&advice, response.headers_mut());
                 }
                 response
             }
