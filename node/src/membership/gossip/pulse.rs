@@ -13,6 +13,9 @@ use crate::clock::Instant;
 const WEIGHT: f64 = 1.0 / 16.0;
 /// Longer silences, in gossip intervals, are outages, and say nothing about what is usual.
 const LONGEST: u32 = 10;
+/// So many heartbeats in a row must follow the first one of somebody who was taken for dead, before it is believed to live: the last heartbeats of the dead
+/// travel for as long as two witnesses of each are met, and come singly.
+const FOLLOWING: u8 = 2;
 
 /// By what members are judged.
 #[derive(Debug, Clone, Copy)]
@@ -40,13 +43,15 @@ pub struct Pulse {
     mean: f64,
     /// Heard more than once: the first time may be an echo of somebody long dead.
     confirmed: bool,
+    /// Heartbeats that must follow yet.
+    owed: u8,
 }
 
 impl Pulse {
     /// Of somebody heard for the first time.
     #[must_use]
     pub fn new(beat: u64, now: Instant, judge: Judge) -> Pulse {
-        Pulse { beat, last: now, mean: judge.interval.as_secs_f64(), confirmed: false }
+        Pulse { beat, last: now, mean: judge.interval.as_secs_f64(), confirmed: false, owed: 0 }
     }
 
     /// Takes note of the newest heartbeat that is known; `None`: it is no news.
@@ -54,7 +59,12 @@ impl Pulse {
         if beat <= self.beat {
             return None;
         }
-        let interval = now.saturating_duration_since(self.last);
+        let (interval, phi) = (now.saturating_duration_since(self.last), self.phi(now, judge));
+        self.owed = match self.owed {
+            _ if phi >= judge.threshold => FOLLOWING,
+            1.. if phi >= judge.threshold / 2.0 => FOLLOWING,
+            owed => owed.saturating_sub(1),
+        };
         (self.beat, self.last, self.confirmed) = (beat, now, true);
         if interval > judge.interval * LONGEST {
             return Some(Beat::AfterSilence);
@@ -79,7 +89,9 @@ impl Pulse {
     #[must_use]
     pub fn state(&self, now: Instant, judge: Judge) -> Option<MemberState> {
         let phi = self.phi(now, judge);
-        let state = if phi < judge.threshold / 2.0 {
+        let state = if self.owed > 0 {
+            MemberState::Dead
+        } else if phi < judge.threshold / 2.0 {
             MemberState::Alive
         } else if phi < judge.threshold {
             MemberState::Suspect
@@ -120,6 +132,16 @@ mod tests {
         pulse.hear(1, now, JUDGE);
         assert_eq!(after(&pulse, now, 100), None);
         pulse.hear(2, now, JUDGE);
+        assert_eq!(after(&pulse, now, 100), Some(MemberState::Alive));
+    }
+
+    #[test]
+    fn who_was_dead_lives_when_its_heart_beats_in_a_row() {
+        let (pulse, now) = beating([1_000, 1_000, 8_000]);
+        assert_eq!(after(&pulse, now, 100), Some(MemberState::Dead), "a late echo");
+        let (pulse, now) = beating([1_000, 1_000, 8_000, 1_000, 7_000, 1_000]);
+        assert_eq!(after(&pulse, now, 100), Some(MemberState::Dead), "several, and not in a row");
+        let (pulse, now) = beating([1_000, 1_000, 8_000, 1_000, 1_000]);
         assert_eq!(after(&pulse, now, 100), Some(MemberState::Alive));
     }
 

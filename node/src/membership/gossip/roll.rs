@@ -455,7 +455,10 @@ mod tests {
         watcher.look(20, &[]);
         assert_eq!(watcher.shown(20)[0], ("a".into(), "dead"));
         watcher.look(21, &[sighting("a", 1, 30)]);
-        assert_eq!(watcher.shown(21)[0], ("a".into(), "alive"));
+        assert_eq!(watcher.shown(21)[0], ("a".into(), "dead"), "it may be its last heartbeat");
+        watcher.look(22, &[quiet(sighting("a", 1, 31))]);
+        watcher.look(23, &[quiet(sighting("a", 1, 32))]);
+        assert_eq!(watcher.shown(23)[0], ("a".into(), "alive"));
         assert_eq!(watcher.roll.gone().count(), 0);
     }
 
