@@ -1,5 +1,6 @@
 //! Names to addresses, with the lifetime that the answer has. It knows no upstreams.
 
+mod marked;
 mod resolver;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -3,15 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 
+use super::marked::Marked;
 use super::{Answer, DnsError, Resolved, Service};
+
+type Hickory = hickory_resolver::Resolver<Marked>;
 
 /// Most addresses, and most SRV records, that are taken from one answer: bounds what a name server can make us hold and probe.
 const MAX_RECORDS: usize = 512;
@@ -46,7 +47,7 @@ impl Default for ResolverSettings {
 /// Resolves names. Answers are cached for their TTL; whoever asks keeps the last good one beyond it.
 #[derive(Clone)]
 pub struct Resolver {
-    hickory: TokioResolver,
+    hickory: Hickory,
     settings: ResolverSettings,
 }
 
@@ -61,11 +62,11 @@ impl Resolver {
     pub fn new(settings: ResolverSettings) -> Result<Resolver, DnsError> {
         let failed = |error: NetError| DnsError::Failed { name: "/etc/resolv.conf".into(), cause: error.to_string().into() };
         let mut builder = if settings.servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(failed)?
+            Hickory::builder(Marked::default()).map_err(failed)?
         } else {
             let servers = settings.servers.iter().map(|server| name_server(*server)).collect();
             let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            Hickory::builder_with_config(config, Marked::default())
         };
         set_options(builder.options_mut(), &settings);
         Ok(Resolver { hickory: builder.build().map_err(failed)?, settings })

@@ -4,16 +4,20 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::Uri;
+use hyper_util::rt::TokioIo;
 use opentelemetry::trace::{SpanContext, SpanId, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
-use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_otlp::WithTonicConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanEvents, SpanExporter, SpanLinks, SpanProcessor,
 };
+use tonic::transport::{Channel, Endpoint};
 
 use super::settings::TracingSettings;
 use super::trace::RequestTrace;
+use crate::sockets;
 
 /// Spans that may wait for the collector; more are dropped, never waited for.
 const QUEUE: usize = 8_192;
@@ -21,6 +25,9 @@ const QUEUE: usize = 8_192;
 const BATCH: usize = 512;
 /// Longest wait for a batch to fill.
 const DELAY: Duration = Duration::from_secs(2);
+
+/// Where collectors listen for OTLP over gRPC unless the URL says otherwise.
+const OTLP_PORT: u16 = 4_317;
 
 /// The exporter cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +99,7 @@ impl SpanExport {
     pub fn start(settings: &TracingSettings, origin: Origin) -> Result<SpanExport, TracingError> {
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_tonic()
-            .with_endpoint(settings.otlp.clone())
-            .with_timeout(settings.timeout)
+            .with_channel(channel(settings)?)
             .build()
             .map_err(|error| TracingError(error.to_string()))?;
         Ok(SpanExport::over(exporter, origin))
@@ -128,6 +134,22 @@ impl SpanExport {
             tracing::warn!(%error, "some spans did not reach the collector");
         }
     }
+}
+
+/// The way to the collector, opened when there is something to send.
+fn channel(settings: &TracingSettings) -> Result<Channel, TracingError> {
+    let endpoint = Endpoint::from_shared(settings.otlp.clone()).map_err(|error| TracingError(error.to_string()))?;
+    let (host, scheme) = (endpoint.uri().host().unwrap_or_default(), endpoint.uri().scheme_str());
+    if host.is_empty() || scheme != Some("http") {
+        return Err(TracingError(format!("{} is no http:// URL with a host", settings.otlp)));
+    }
+    let endpoint = endpoint.timeout(settings.timeout).connect_timeout(settings.timeout);
+    Ok(endpoint.connect_with_connector_lazy(tower::service_fn(|uri: Uri| async move {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let stream = sockets::connect_to(&host, uri.port_u16().unwrap_or(OTLP_PORT)).await?;
+        stream.set_nodelay(true)?;
+        std::io::Result::Ok(TokioIo::new(stream))
+    })))
 }
 
 fn data(span: FinishedSpan, scope: InstrumentationScope) -> SpanData {

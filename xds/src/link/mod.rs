@@ -193,7 +193,7 @@ impl Connector {
         let connected = match &self.way {
             Way::Any(several) => return several.connect().await,
             Way::Beside(beside) => return beside.connect().await,
-            Way::Tcp => self.endpoint.connect().await,
+            Way::Tcp => self.endpoint.connect_with_connector(tower::service_fn(in_clear)).await,
             Way::Tls(way) => {
                 let way = way.clone();
                 self.endpoint.connect_with_connector(tower::service_fn(move |_| way.clone().open())).await
@@ -221,6 +221,14 @@ impl Connector {
         };
         connected.map_err(|source| LinkError::Connect { address: self.endpoint.uri().to_string(), source })
     }
+}
+
+/// Opens a connection in clear; the port has been asked for when the address was read.
+async fn in_clear(uri: tonic::codegen::http::Uri) -> io::Result<TokioIo<TcpStream>> {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let stream = sockets::connect_to(host, uri.port_u16().unwrap_or_default()).await?;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(stream))
 }
 
 fn bad(address: &str) -> LinkError {

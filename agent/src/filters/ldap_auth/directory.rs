@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ldap3::{LdapConnAsync, LdapConnSettings, dn_escape};
+use heddle_node::sockets;
+use ldap3::{LdapConnAsync, LdapConnSettings, StdStream, dn_escape};
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use tokio::task::JoinHandle;
@@ -18,6 +19,9 @@ use crate::outbound::Url;
 pub(super) struct Location {
     /// Host and port, an IPv6 address in brackets.
     authority: String,
+    /// Name or address to connect to, and the port where one is named.
+    host: String,
+    port: Option<u16>,
     tls: bool,
 }
 
@@ -41,9 +45,10 @@ impl Location {
             return Err(format!("`{text}` is no directory server: nothing may follow the port"));
         }
         let named = rest.trim_end_matches('/').rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host };
-        let authority = if named { format!("{host}:{}", url.port) } else { host };
-        Ok(Location { authority, tls })
+        let (host, port) = (url.host, named.then_some(url.port));
+        let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let authority = port.map_or(shown.clone(), |port| format!("{shown}:{port}"));
+        Ok(Location { authority, host, port, tls })
     }
 }
 
@@ -57,6 +62,8 @@ pub(super) enum Proof {
 /// A directory server to ask.
 pub(super) struct Directory {
     url: String,
+    host: String,
+    port: u16,
     settings: LdapConnSettings,
     timeout: Duration,
     uid: String,
@@ -98,6 +105,8 @@ impl Directory {
         }
         Ok(Directory {
             url: format!("{}://{}", if tls { "ldaps" } else { "ldap" }, location.authority),
+            host: location.host,
+            port: location.port.unwrap_or(if tls { 636 } else { 389 }),
             settings,
             timeout,
             uid: config.uid.clone(),
@@ -132,7 +141,10 @@ impl Directory {
     }
 
     async fn bind(&self, dn: &str, password: &str) -> Result<Proof, String> {
-        let opened = LdapConnAsync::with_settings(self.settings.clone(), &self.url).await;
+        let stream = sockets::connect_to(&self.host, self.port).await.map_err(|error| error.to_string())?;
+        let stream = stream.into_std().map_err(|error| error.to_string())?;
+        let settings = self.settings.clone().set_std_stream(StdStream::Tcp(stream));
+        let opened = LdapConnAsync::with_settings(settings, &self.url).await;
         let (connection, mut ldap) = opened.map_err(|error| error.to_string())?;
         let _driver = Driver(tokio::spawn(async move { drop(connection.drive().await) }));
         let result = ldap.simple_bind(dn, password).await.map_err(|error| error.to_string())?;
@@ -164,13 +176,15 @@ mod tests {
 
     #[test]
     fn servers_are_named_in_several_ways() {
-        let is = |authority: &str, tls| Ok(Location { authority: authority.to_owned(), tls });
-        assert_eq!(Location::parse("ldap.example"), is("ldap.example", false));
-        assert_eq!(Location::parse("localhost:1389"), is("localhost:1389", false));
-        assert_eq!(Location::parse("host:80"), is("host:80", false));
-        assert_eq!(Location::parse("ldap://[::1]:389/"), is("[::1]:389", false));
-        assert_eq!(Location::parse("ldap://[::1]"), is("[::1]", false));
-        assert_eq!(Location::parse("ldaps://h"), is("h", true));
+        let is = |authority: &str, host: &str, port, tls| {
+            Ok(Location { authority: authority.to_owned(), host: host.to_owned(), port, tls })
+        };
+        assert_eq!(Location::parse("ldap.example"), is("ldap.example", "ldap.example", None, false));
+        assert_eq!(Location::parse("localhost:1389"), is("localhost:1389", "localhost", Some(1389), false));
+        assert_eq!(Location::parse("host:80"), is("host:80", "host", Some(80), false));
+        assert_eq!(Location::parse("ldap://[::1]:389/"), is("[::1]:389", "::1", Some(389), false));
+        assert_eq!(Location::parse("ldap://[::1]"), is("[::1]", "::1", None, false));
+        assert_eq!(Location::parse("ldaps://h"), is("h", "h", None, true));
         for wrong in ["", "http://h", "ldap://", "h:x", "ldap://h/dc=x", "h h", "ldap://u:p@h"] {
             assert!(Location::parse(wrong).unwrap_err().contains("no directory server"), "{wrong}");
         }

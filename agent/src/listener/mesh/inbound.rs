@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use heddle_node::clock::{self, Instant};
 use heddle_node::identity::peer_of;
+use heddle_node::sockets;
 use heddle_xds::model::MeshProtocol;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -251,7 +252,7 @@ impl Gate<'_> {
     async fn dial(&self, local: SocketAddr, port: u16) -> Option<TcpStream> {
         let application = self.inbound.application;
         let address = if port == application.port() { application } else { local };
-        let connecting = TcpStream::connect(address);
+        let connecting = sockets::connect(address);
         let connected = self.arrival.in_time(clock::now() + CONNECT, pin!(connecting)).await?;
         let failed = |error: &io::Error| {
             if self.refuse("application") {
