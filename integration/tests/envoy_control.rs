@@ -257,3 +257,31 @@ fn routes_may_be_in_the_listener_itself() {
         agent.until_says("/", 200, "up");
     });
 }
+
+#[test]
+fn a_filter_is_configured_by_ecds_and_changes_while_traffic_passes() {
+    let nginx = Nginx::saying("up");
+    both(|ads, agent, _| {
+        let mut world = world(agent.spot.http, &[("/", "a")], &[("a", nginx.address)]);
+        let manager = &mut world["Listener"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+        let message = "envoy.extensions.filters.http.rbac.v3.RBAC";
+        let source = json!({ "ads": {}, "resource_api_version": "V3" });
+        let discovery = json!({ "config_source": source, "type_urls": [format!("type.googleapis.com/{message}")] });
+        let filters = manager["http_filters"].as_array_mut().unwrap();
+        filters.insert(0, json!({ "name": "who", "config_discovery": discovery }));
+        let rbac = |path: &str| {
+            let policy =
+                json!({ "permissions": [{ "url_path": { "path": { "prefix": path } } }], "principals": [{ "any": true }] });
+            let rules = json!({ "rules": { "action": "DENY", "policies": { "p": policy } } });
+            json!([{ "name": "who", "typed_config": any(message, rules) }])
+        };
+        world["TypedExtensionConfig"] = rbac("/admin");
+        ads.serve(&world);
+        agent.until_says("/", 200, "up");
+        agent.until_says("/admin/x", 403, "RBAC: access denied");
+        world["TypedExtensionConfig"] = rbac("/other");
+        ads.serve(&world);
+        agent.until_says("/admin/x", 200, "up");
+        agent.until_says("/other", 403, "RBAC: access denied");
+    });
+}

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::order;
 use crate::dialect::envoy::decode::DecodeFault as Fault;
 use crate::dialect::envoy::decode::piece::{
-    Addresses, Chain, Cluster, Deed, Door, Http, Override, Path, Route, RouteTable, Routes, VirtualHost,
+    Addresses, Chain, Cluster, Deed, Door, Extension, Http, Override, Path, Route, RouteTable, Routes, VirtualHost,
 };
 use crate::dialect::envoy::decode::{answer, escaped};
 use crate::model::{
@@ -78,31 +78,34 @@ pub(super) fn cluster(cluster: &Cluster, asked: Option<&[Endpoint]>, variants: &
     resources
 }
 
-/// The table of a chain's routes.
-pub(super) type Tables<'a> = dyn Fn(&str) -> Option<Arc<RouteTable>> + 'a;
+/// What a listener names, where it is there.
+pub(super) struct Shelf<'a> {
+    /// Routes of a table.
+    pub(super) table: &'a dyn Fn(&str) -> Option<Arc<RouteTable>>,
+    /// What a filter does.
+    pub(super) extension: &'a dyn Fn(&str) -> Option<Arc<Extension>>,
+    /// How long a connection to a cluster may take.
+    pub(super) connect: &'a dyn Fn(&str) -> Option<Duration>,
+}
 
 /// What a listener is here: itself, its certificates and key material, and its routes.
 ///
 /// # Errors
 /// Filters that cannot stand beside each other.
-pub(super) fn listener(
-    door: &Door,
-    tables: &Tables<'_>,
-    connect: &dyn Fn(&str) -> Option<Duration>,
-) -> Result<(Vec<Resource>, Uses), Fault> {
+pub(super) fn listener(door: &Door, shelf: &Shelf<'_>) -> Result<(Vec<Resource>, Uses), Fault> {
     let mut resources: Vec<Resource> = door.secrets.iter().cloned().map(Resource::Secret).collect();
     let mut uses = Uses::new();
     for (number, chain) in door.chains.iter().enumerate() {
         resources.extend(chain.certificate.clone().map(Resource::Certificate));
         let table = match &chain.http.routes {
             Routes::Told(table) => Some(table.clone()),
-            Routes::Asked(name, _) => tables(name),
+            Routes::Asked(name, _) => (shelf.table)(name),
         };
         let Some(table) = table else { continue };
         let conditions = chain_conditions(door, chain);
         let place =
             if door.chains.len() > 1 { format!("{}/{number}", door.listener.name) } else { door.listener.name.to_string() };
-        let place = Place { name: &door.listener.name, prefix: place, http: &chain.http, conditions, connect };
+        let place = Place { name: &door.listener.name, prefix: place, http: &chain.http, conditions, shelf };
         resources.extend(place.routes(&table, &mut uses)?.into_iter().map(Resource::Route));
     }
     resources.push(Resource::Listener(door.listener.clone()));
@@ -141,7 +144,7 @@ struct Place<'a> {
     prefix: String,
     http: &'a Http,
     conditions: Vec<Value>,
-    connect: &'a dyn Fn(&str) -> Option<Duration>,
+    shelf: &'a Shelf<'a>,
 }
 
 /// A route with the host conditions under which it stands.
@@ -167,7 +170,7 @@ impl Place<'_> {
                     conditions.push(json!(["http_host", "!", "~~", WITH_PORT]));
                 }
                 let group = if with_port { ":port" } else { "" };
-                let candidates = self.candidates(host, group, &conditions, true);
+                let candidates = self.candidates(host, group, &conditions);
                 self.place(candidates, &domains, uses, &mut routes)?;
             }
         }
@@ -183,8 +186,7 @@ impl Place<'_> {
                 Some("") | None => Vec::new(),
                 Some(beginning) => vec![json!(["http_host", "~*", format!("^{}.+", escaped(beginning))])],
             };
-            let last = conditions.is_empty();
-            candidates.extend(self.candidates(host, &format!(":open{number}"), &conditions, !last));
+            candidates.extend(self.candidates(host, &format!(":open{number}"), &conditions));
         }
         if !table.hosts.iter().any(|host| host.domains.iter().any(|domain| **domain == *"*")) {
             let id = format!("{}/:none", self.prefix);
@@ -195,15 +197,13 @@ impl Place<'_> {
     }
 
     /// The routes of a virtual host, and behind them what keeps requests that none of them fits from those of other hosts.
-    fn candidates<'t>(&self, host: &'t VirtualHost, group: &str, conditions: &[Value], closed: bool) -> Vec<Candidate<'t>> {
+    fn candidates<'t>(&self, host: &'t VirtualHost, group: &str, conditions: &[Value]) -> Vec<Candidate<'t>> {
         let id = |number: usize| format!("{}/{}{group}/{number}", self.prefix, host.name);
         let mut candidates = Vec::with_capacity(host.routes.len() + 1);
         for (number, route) in host.routes.iter().enumerate() {
             candidates.push(Candidate { id: id(number), route: Some(route), path: &route.path, conditions: conditions.to_vec() });
         }
-        if closed {
-            candidates.push(Candidate { id: id(host.routes.len()), route: None, path: &EVERY, conditions: conditions.to_vec() });
-        }
+        candidates.push(Candidate { id: id(host.routes.len()), route: None, path: &EVERY, conditions: conditions.to_vec() });
         candidates
     }
 
@@ -269,7 +269,8 @@ impl Place<'_> {
         ours.plugins = self.plugins(route, &ours.id)?;
         self.lead(route, &mut ours, uses)?;
         let limit = route.timeout.or(route.idle).unwrap_or(self.http.idle).min(NO_LIMIT);
-        let connect = route.targets.first().and_then(|target| (self.connect)(&target.cluster)).unwrap_or(Duration::from_secs(5));
+        let connect =
+            route.targets.first().and_then(|target| (self.shelf.connect)(&target.cluster)).unwrap_or(Duration::from_secs(5));
         // Our limit is that of a try; all of them end with the last one.
         let limit = route.each_try.map_or(limit, |each| each.min(limit));
         ours.timeouts = Some(Timeouts { connect, send: limit, read: limit });
@@ -302,8 +303,12 @@ impl Place<'_> {
     /// What the filters of the listener do for this route, and what it does itself.
     fn plugins(&self, route: &Route, id: &Arc<str>) -> Result<Vec<PluginConf>, Fault> {
         let mut plugins = self.filters(&route.overrides, id)?;
-        for (name, config) in &route.plugins {
-            add(&mut plugins, plugin(name, config.clone(), id))?;
+        let mut own = route.plugins.clone();
+        if self.http.strips_port {
+            without_port(&mut own, !route.targets.is_empty() && !route.own_host);
+        }
+        for (name, config) in own {
+            add(&mut plugins, plugin(name, config, id))?;
         }
         Ok(plugins)
     }
@@ -316,7 +321,15 @@ impl Place<'_> {
         }
         for (filter, place) in self.http.filters.iter().zip((1..FIRST).rev()) {
             let said = overrides.iter().find(|(name, _)| *name == filter.name).map(|(_, said)| said);
-            let own = filter.does.as_ref().filter(|_| !filter.disabled);
+            let told = filter.asked.and_then(|_| (self.shelf.extension)(&filter.name));
+            let does = told.as_ref().map_or(&filter.does, |told| &told.does);
+            let own = does.as_ref().filter(|_| !filter.disabled);
+            let lost = told.is_none() && filter.asked.is_some_and(|asked| !asked.has_default) && !filter.disabled;
+            if lost && said.is_none() {
+                // Nobody knows what it would have refused.
+                let config = json!({"abort": {"http_status": 500}});
+                add(&mut plugins, placed("fault-injection", &config, self.name, place))?;
+            }
             let (deed, origin): (Option<&Deed>, &Arc<str>) = match said {
                 Some(Override::Off) => (None, id),
                 Some(Override::Does(deed)) => (Some(deed), id),
@@ -335,6 +348,26 @@ impl Place<'_> {
             }
         }
         Ok(plugins)
+    }
+}
+
+/// The host of a request loses its port for all that a route does: where it is sent on, and where the client is sent.
+fn without_port(plugins: &mut Deed, forwards: bool) {
+    let strip = |text: &mut Value| {
+        if let Value::String(text) = text {
+            *text = text.replace("${http_host}", "${host}");
+        }
+    };
+    for (_, config) in plugins.iter_mut().filter(|(name, _)| *name == "redirect") {
+        config.get_mut("uri").into_iter().for_each(strip);
+        config.get_mut("regex_uri").and_then(Value::as_array_mut).into_iter().flatten().for_each(strip);
+    }
+    if !forwards {
+        return;
+    }
+    match plugins.iter_mut().find(|(name, _)| *name == "proxy-rewrite") {
+        Some((_, Value::Object(rewrite))) => drop(rewrite.entry("host").or_insert_with(|| json!("${host}"))),
+        _ => plugins.push(("proxy-rewrite", json!({"host": "${host}"}))),
     }
 }
 

@@ -158,7 +158,14 @@ impl Follower {
         self.note_wants();
         let asked = |kind: &EnvoyKind| self.whole.contains(kind) || self.names.get(kind).is_some_and(|names| !names.is_empty());
         // Clusters first, then what they need: the order in which a control plane expects questions.
-        let order = [EnvoyKind::Cluster, EnvoyKind::Endpoints, EnvoyKind::Listener, EnvoyKind::Routes, EnvoyKind::Secret];
+        let order = [
+            EnvoyKind::Cluster,
+            EnvoyKind::Endpoints,
+            EnvoyKind::Listener,
+            EnvoyKind::Extension,
+            EnvoyKind::Routes,
+            EnvoyKind::Secret,
+        ];
         order.into_iter().filter(asked).map(|kind| self.question(kind)).collect()
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::{SetResource, TypedUpdate};
-use super::compose::{self, Uses};
+use super::compose::{self, Shelf, Uses};
 use crate::codec::{InvalidResource, encode_body};
-use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Door, RouteTable, Routes};
+use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Door, Extension, RouteTable, Routes};
 use crate::dialect::envoy::decode::source::PATIENCE;
 use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece};
 use crate::dialect::envoy::kind::EnvoyKind;
@@ -36,6 +36,7 @@ pub struct World {
     assignments: BTreeMap<Arc<str>, Arc<Assignment>>,
     tables: BTreeMap<Arc<str>, Arc<RouteTable>>,
     secrets: BTreeMap<Arc<str>, Arc<Secret>>,
+    extensions: BTreeMap<Arc<str>, Arc<Extension>>,
     /// What the control plane has said that it does not have.
     absent: BTreeSet<Owner>,
     /// What is not live yet.
@@ -73,6 +74,7 @@ impl World {
             assignments: BTreeMap::new(),
             tables: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            extensions: BTreeMap::new(),
             absent: BTreeSet::new(),
             warming: BTreeSet::new(),
             stale: BTreeSet::new(),
@@ -121,8 +123,12 @@ impl World {
                 self.assignments.insert(owner.1, assignment).map(Piece::Endpoints)
             }
             Piece::Routes(table) => {
-                self.stale_doors_of(&owner.1);
+                self.stale_doors_of(EnvoyKind::Routes, &owner.1);
                 self.tables.insert(owner.1, table).map(Piece::Routes)
+            }
+            Piece::Extension(extension) => {
+                self.stale_doors_of(EnvoyKind::Extension, &owner.1);
+                self.extensions.insert(owner.1, extension).map(Piece::Extension)
             }
             Piece::Secret(secret) => {
                 self.stale.insert(owner.clone());
@@ -169,7 +175,11 @@ impl World {
             }
             EnvoyKind::Routes => {
                 self.tables.remove(name);
-                self.stale_doors_of(name);
+                self.stale_doors_of(*kind, name);
+            }
+            EnvoyKind::Extension => {
+                self.extensions.remove(name);
+                self.stale_doors_of(*kind, name);
             }
             EnvoyKind::Secret => drop(self.secrets.remove(name)),
         }
@@ -184,6 +194,7 @@ impl World {
             EnvoyKind::Endpoints => self.assignments.contains_key(name),
             EnvoyKind::Routes => self.tables.contains_key(name),
             EnvoyKind::Secret => self.secrets.contains_key(name),
+            EnvoyKind::Extension => self.extensions.contains_key(name),
         }
     }
 
@@ -205,7 +216,9 @@ impl World {
         }
         for door in self.doors.values().flat_map(|waiting| waiting.live.iter().chain([&waiting.next])) {
             wants.entry(EnvoyKind::Secret).or_default().extend(door.asks_secrets.iter().cloned());
-            wants.entry(EnvoyKind::Routes).or_default().extend(tables_of(door).map(|(name, _)| name.clone()));
+            for (kind, name, _) in parts_of(door) {
+                wants.entry(kind).or_default().insert(name.clone());
+            }
         }
         self.drop_unwanted(&wants);
         Some(wants)
@@ -217,6 +230,7 @@ impl World {
         let wanted = |kind: EnvoyKind| wants.get(&kind).unwrap_or(&empty);
         self.assignments.retain(|name, _| wanted(EnvoyKind::Endpoints).contains(name));
         self.tables.retain(|name, _| wanted(EnvoyKind::Routes).contains(name));
+        self.extensions.retain(|name, _| wanted(EnvoyKind::Extension).contains(name));
         let gone: Vec<Arc<str>> =
             self.secrets.keys().filter(|name| !wanted(EnvoyKind::Secret).contains(*name)).cloned().collect();
         for name in gone {
@@ -266,8 +280,8 @@ impl World {
                 Addresses::Told(_) => Some(owner),
             },
             (EnvoyKind::Listener, Kind::Route) => {
-                let asked = tables_of(&self.doors.get(&owner.1)?.next).next().map(|(name, _)| (EnvoyKind::Routes, name.clone()));
-                Some(asked.unwrap_or(owner))
+                let tables = parts_of(&self.doors.get(&owner.1)?.next).find(|(kind, ..)| *kind == EnvoyKind::Routes);
+                Some(tables.map(|(kind, name, _)| (kind, name.clone())).unwrap_or(owner))
             }
             _ => Some(owner),
         }
@@ -285,17 +299,22 @@ impl World {
 
     /// Whether a resource can stand beside those that it meets.
     fn judge(&self, piece: &Piece) -> Result<(), Fault> {
-        let connect = |_: &str| None;
+        let table = |name: &str| match piece {
+            Piece::Routes(table) if *name == *table.name => Some(table.clone()),
+            _ => self.tables.get(name).cloned(),
+        };
+        let extension = |name: &str| match piece {
+            Piece::Extension(extension) if *name == *extension.name => Some(extension.clone()),
+            _ => self.extensions.get(name).cloned(),
+        };
+        let shelf = Shelf { table: &table, extension: &extension, connect: &|_| None };
+        let owner = (piece.kind(), piece.name());
         match piece {
-            Piece::Listener(door) => compose::listener(door, &|name| self.tables.get(name).cloned(), &connect).map(drop),
-            Piece::Routes(table) => {
-                let find = |name: &str| if *name == *table.name { Some(table.clone()) } else { self.tables.get(name).cloned() };
-                let users = self
-                    .doors
-                    .values()
-                    .map(|waiting| &waiting.next)
-                    .filter(|door| tables_of(door).any(|(name, _)| *name == table.name));
-                users.into_iter().try_for_each(|door| compose::listener(door, &find, &connect).map(drop))
+            Piece::Listener(door) => compose::listener(door, &shelf).map(drop),
+            Piece::Routes(_) | Piece::Extension(_) => {
+                let names = |door: &Door| parts_of(door).any(|(kind, name, _)| (kind, name) == owner);
+                let users = self.doors.values().map(|waiting| &waiting.next).filter(|door| names(door));
+                users.into_iter().try_for_each(|door| compose::listener(door, &shelf).map(drop))
             }
             _ => Ok(()),
         }
@@ -349,7 +368,7 @@ impl World {
     }
 
     fn is_complete(&self, door: &Door) -> bool {
-        tables_of(door).all(|(name, _)| self.is_settled(EnvoyKind::Routes, name))
+        parts_of(door).all(|(kind, name, _)| self.is_settled(kind, name) || is_at_once(door, kind, name))
             && door.asks_secrets.iter().all(|name| self.is_settled(EnvoyKind::Secret, name))
     }
 
@@ -358,9 +377,9 @@ impl World {
         self.stale.extend(users.map(|cluster| (EnvoyKind::Cluster, cluster.clone())));
     }
 
-    fn stale_doors_of(&mut self, table: &str) {
-        let uses = |waiting: &&Waiting<Door>| waiting.live.iter().any(|door| tables_of(door).any(|(name, _)| **name == *table));
-        let users = self.doors.iter().filter(|(_, waiting)| uses(waiting)).map(|(name, _)| name.clone());
+    fn stale_doors_of(&mut self, kind: EnvoyKind, part: &str) {
+        let uses = |door: &Arc<Door>| parts_of(door).any(|(of, name, _)| of == kind && **name == *part);
+        let users = self.doors.iter().filter(|(_, waiting)| waiting.live.iter().any(uses)).map(|(name, _)| name.clone());
         self.stale.extend(users.map(|name| (EnvoyKind::Listener, name)));
     }
 
@@ -394,10 +413,11 @@ impl World {
                 let Some(door) = self.doors.get(name).and_then(|waiting| waiting.live.clone()) else { return Vec::new() };
                 let connect =
                     |cluster: &str| self.clusters.get(cluster)?.live.as_ref().map(|live| live.upstream.timeouts.connect);
+                let table = |name: &str| self.tables.get(name).cloned();
+                let extension = |name: &str| self.extensions.get(name).cloned();
+                let shelf = Shelf { table: &table, extension: &extension, connect: &connect };
                 // What does not fit was refused when it came.
-                let Ok((resources, uses)) = compose::listener(&door, &|name| self.tables.get(name).cloned(), &connect) else {
-                    return Vec::new();
-                };
+                let Ok((resources, uses)) = compose::listener(&door, &shelf) else { return Vec::new() };
                 let before = self.uses.insert(name.clone(), uses.clone()).unwrap_or_default();
                 let changed: Vec<Arc<str>> = before
                     .keys()
@@ -408,7 +428,7 @@ impl World {
                 self.stale_used(changed.iter());
                 resources
             }
-            EnvoyKind::Endpoints | EnvoyKind::Routes => Vec::new(),
+            EnvoyKind::Endpoints | EnvoyKind::Routes | EnvoyKind::Extension => Vec::new(),
         }
     }
 
@@ -434,14 +454,22 @@ impl World {
     }
 }
 
-/// Tables that a listener asks for, and how long it waits.
-fn tables_of(door: &Door) -> impl Iterator<Item = (&Arc<str>, Duration)> {
-    door.chains.iter().filter_map(|chain| match &chain.http.routes {
-        Routes::Asked(name, patience) => Some((name, *patience)),
+/// What a listener asks for besides secrets, and how long it waits.
+fn parts_of(door: &Door) -> impl Iterator<Item = (EnvoyKind, &Arc<str>, Duration)> {
+    let tables = door.chains.iter().filter_map(|chain| match &chain.http.routes {
+        Routes::Asked(name, patience) => Some((EnvoyKind::Routes, name, *patience)),
         Routes::Told(_) => None,
-    })
+    });
+    let filters = door.chains.iter().flat_map(|chain| &chain.http.filters);
+    tables.chain(filters.filter_map(|filter| Some((EnvoyKind::Extension, &filter.name, filter.asked?.patience))))
+}
+
+/// Whether a filter does what it does by default while it waits.
+fn is_at_once(door: &Door, kind: EnvoyKind, name: &Arc<str>) -> bool {
+    let mut filters = door.chains.iter().flat_map(|chain| &chain.http.filters).filter(|filter| filter.name == *name);
+    kind == EnvoyKind::Extension && filters.all(|filter| filter.asked.is_none_or(|asked| asked.at_once && asked.has_default))
 }
 
 fn patience(door: &Door) -> Duration {
-    tables_of(door).map(|(_, patience)| patience).max().unwrap_or(PATIENCE)
+    parts_of(door).map(|(_, _, patience)| patience).max().unwrap_or(PATIENCE)
 }

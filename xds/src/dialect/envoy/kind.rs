@@ -7,6 +7,8 @@ use std::fmt;
 pub enum EnvoyKind {
     /// Of SDS.
     Secret,
+    /// Of ECDS.
+    Extension,
     /// Of CDS.
     Cluster,
     /// Of EDS.
@@ -19,12 +21,19 @@ pub enum EnvoyKind {
 
 impl EnvoyKind {
     /// Every kind.
-    pub const ALL: [EnvoyKind; 5] =
-        [EnvoyKind::Secret, EnvoyKind::Cluster, EnvoyKind::Endpoints, EnvoyKind::Routes, EnvoyKind::Listener];
+    pub const ALL: [EnvoyKind; 6] = [
+        EnvoyKind::Secret,
+        EnvoyKind::Extension,
+        EnvoyKind::Cluster,
+        EnvoyKind::Endpoints,
+        EnvoyKind::Routes,
+        EnvoyKind::Listener,
+    ];
 
     /// The name of its message.
     pub fn message(self) -> &'static str {
         match self {
+            EnvoyKind::Extension => "envoy.config.core.v3.TypedExtensionConfig",
             EnvoyKind::Secret => "envoy.extensions.transport_sockets.tls.v3.Secret",
             EnvoyKind::Cluster => "envoy.config.cluster.v3.Cluster",
             EnvoyKind::Endpoints => "envoy.config.endpoint.v3.ClusterLoadAssignment",
@@ -48,6 +57,7 @@ impl EnvoyKind {
     pub fn as_str(self) -> &'static str {
         match self {
             EnvoyKind::Secret => "Secret",
+            EnvoyKind::Extension => "TypedExtensionConfig",
             EnvoyKind::Cluster => "Cluster",
             EnvoyKind::Endpoints => "ClusterLoadAssignment",
             EnvoyKind::Routes => "RouteConfiguration",

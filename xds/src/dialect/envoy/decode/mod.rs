@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::dialect::envoy::kind::EnvoyKind;
 use cluster::endpoints::{self, Lookup};
-use piece::{Assignment, Cluster, Door, RouteTable};
+use piece::{Assignment, Cluster, Door, Extension, RouteTable};
 use read::{Fault, Fields, Read, message};
 
 pub use read::Fault as DecodeFault;
@@ -38,6 +38,8 @@ pub enum Piece {
     Routes(Arc<RouteTable>),
     /// Of LDS.
     Listener(Arc<Door>),
+    /// Of ECDS.
+    Extension(Arc<Extension>),
 }
 
 impl Piece {
@@ -49,6 +51,7 @@ impl Piece {
             Piece::Secret(_) => EnvoyKind::Secret,
             Piece::Routes(_) => EnvoyKind::Routes,
             Piece::Listener(_) => EnvoyKind::Listener,
+            Piece::Extension(_) => EnvoyKind::Extension,
         }
     }
 
@@ -60,6 +63,7 @@ impl Piece {
             Piece::Secret(secret) => &secret.name,
             Piece::Routes(table) => &table.name,
             Piece::Listener(door) => &door.listener.name,
+            Piece::Extension(extension) => &extension.name,
         }
     }
 }
@@ -77,6 +81,7 @@ pub fn decode(kind: EnvoyKind, tree: &Value) -> Read<Piece> {
             EnvoyKind::Secret => Piece::Secret(Arc::new(tls::secret(fields)?)),
             EnvoyKind::Routes => Piece::Routes(Arc::new(route::read(fields)?)),
             EnvoyKind::Listener => Piece::Listener(Arc::new(listener::read(fields)?)),
+            EnvoyKind::Extension => Piece::Extension(Arc::new(listener::filters::extension(fields)?)),
         })
     };
     let piece = message(tree, whole)?;

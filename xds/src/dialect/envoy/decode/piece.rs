@@ -90,8 +90,30 @@ pub struct Filter {
     pub name: Arc<str>,
     /// What it does where a route says nothing; `None` where it does nothing then.
     pub does: Option<Deed>,
+    /// ECDS says what it does, under its name; `does` is what it does until then.
+    pub asked: Option<Asked>,
     /// Switched off unless a route switches it on.
     pub disabled: bool,
+}
+
+/// How ECDS is asked for what a filter does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// How long it is waited for.
+    pub patience: Duration,
+    /// There is something that it does until then. Without it requests are refused: it might guard them.
+    pub has_default: bool,
+    /// It is not waited for.
+    pub at_once: bool,
+}
+
+/// What a filter does, by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Extension {
+    /// The name of the filter.
+    pub name: Arc<str>,
+    /// As plugins; `None` where it does nothing.
+    pub does: Option<Deed>,
 }
 
 /// What a filter does, as plugins of ours.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::super::piece::{Deed, Filter, Override};
+use super::super::piece::{Asked, Deed, Extension, Filter, Override};
 use super::super::read::{Fault, Fields, Read, TYPE, message, typed};
 use super::super::route::headers::template;
 use super::super::route::matching::{self, Text, Wanted};
+use super::super::source;
 use super::rbac;
 
 const FOLDER: &str = "envoy.extensions.filters.http.";
@@ -29,16 +30,39 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Filter> {
     let name = fields.name("name")?;
     let disabled = fields.is_on("disabled")?;
     let optional = fields.is_on("is_optional")?;
-    fields.refuse("config_discovery", "configuration of filters by ECDS is not supported: use typed_config")?;
+    if let Some((asked, does)) = fields.message("config_discovery", discovery)? {
+        fields.refuse("typed_config", "excludes config_discovery")?;
+        return Ok(Filter { name, does, asked: Some(asked), disabled });
+    }
     let config = fields.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
     let kind = config.get(TYPE).and_then(Value::as_str).and_then(|url| url.rsplit('/').next()).unwrap_or_default();
     let known = kind.strip_prefix(FOLDER).is_some_and(|kind| KNOWN.contains(&kind));
     if optional && !known {
-        return Ok(Filter { name, does: None, disabled });
+        return Ok(Filter { name, does: None, asked: None, disabled });
     }
-    let does = typed(config, |kind, fields| filter(kind.strip_prefix(FOLDER).unwrap_or(kind), fields))
-        .map_err(|fault| fault.inside("typed_config"))?;
-    Ok(Filter { name, does, disabled })
+    let does = any_filter(config).map_err(|fault| fault.inside("typed_config"))?;
+    Ok(Filter { name, does, asked: None, disabled })
+}
+
+fn any_filter(config: &Value) -> Read<Option<Deed>> {
+    typed(config, |kind, fields| filter(kind.strip_prefix(FOLDER).unwrap_or(kind), fields))
+}
+
+/// Reads an `ExtensionConfigSource`: how ECDS is asked, and what is done until it has answered.
+fn discovery(fields: &mut Fields<'_>) -> Read<(Asked, Option<Deed>)> {
+    // What is sent is refused by its own type, if it is not known.
+    fields.ignore(&["type_urls"]);
+    let patience = fields.required("config_source", source::read)?;
+    let default = fields.take("default_config").map(any_filter).transpose().map_err(|fault| fault.inside("default_config"))?;
+    let at_once = fields.is_on("apply_default_config_without_warming")?;
+    Ok((Asked { patience, has_default: default.is_some(), at_once }, default.flatten()))
+}
+
+/// Reads the `TypedExtensionConfig` of a filter.
+pub(crate) fn extension(fields: &mut Fields<'_>) -> Read<Extension> {
+    let name = fields.name("name")?;
+    let config = fields.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
+    Ok(Extension { name, does: any_filter(config).map_err(|fault| fault.inside("typed_config"))? })
 }
 
 /// Types of filters that are known.
@@ -380,24 +404,28 @@ fn cors(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
     fields.ignore(&["shadow_enabled", "forward_not_matching_preflights"]);
     fields.refuse("allow_private_network_access", "is not supported")?;
     let enabled = if fields.has("filter_enabled") { always(fields, "filter_enabled")? } else { true };
-    let (mut exact, mut patterns) = (Vec::new(), Vec::new());
+    let credentials = fields.is_on("allow_credentials")?;
+    let (mut everybody, mut exact, mut patterns) = (false, Vec::new(), Vec::new());
     for origin in fields.list("allow_origin_string_match", matching::string)? {
         match origin {
-            Text::Exact(origin) if origin == "*" => exact = vec!["**".to_owned()],
-            Text::Exact(origin) => exact.push(origin),
+            Text::Exact(origin) if origin == "*" => everybody = true,
+            // With credentials our plugin wants a list; patterns say nothing to those who are not allowed.
+            Text::Exact(origin) if credentials => exact.push(origin),
+            Text::Exact(origin) => patterns.push(format!("^{}$", matching::escaped(&origin))),
             Text::Pattern(pattern, false) => patterns.push(pattern),
             Text::Pattern(pattern, true) => patterns.push(format!("(?i){pattern}")),
         }
     }
-    if exact.is_empty() && patterns.is_empty() {
+    if !everybody && exact.is_empty() && patterns.is_empty() {
         return Err(Fault::new("allow_origin_string_match", "must not be empty"));
     }
-    let mut config = json!({"only_preflights": true, "allow_credential": fields.is_on("allow_credentials")?});
-    if !exact.is_empty() {
-        config["allow_origins"] =
-            json!(if exact.iter().any(|origin| origin == "**") { "**".to_owned() } else { exact.join(",") });
+    let mut config = json!({"only_preflights": true, "allow_credential": credentials});
+    if everybody {
+        config["allow_origins"] = json!("**");
+    } else if !exact.is_empty() {
+        config["allow_origins"] = json!(exact.join(","));
     }
-    if !patterns.is_empty() {
+    if !everybody && !patterns.is_empty() {
         config["allow_origins_by_regex"] = json!(patterns);
     }
     for name in ["allow_methods", "allow_headers", "expose_headers"] {

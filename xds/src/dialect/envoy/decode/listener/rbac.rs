@@ -34,25 +34,28 @@ pub(super) fn per_route(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
 fn rules(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
     let action = fields.choice("action", &[("ALLOW", 0, Some(true)), ("DENY", 1, Some(false)), ("LOG", 2, None)])?;
     fields.ignore(&["audit_logging_options"]);
-    let mut policies = vec![json!("OR")];
+    let mut policies = Vec::new();
     for (name, value) in fields.map("policies")? {
         policies.push(message(value, policy).map_err(|fault| fault.inside(&format!("policies[{name}]")))?);
     }
-    let some = policies.len() > 1;
-    Ok(match action.unwrap_or(Some(true)) {
-        Some(true) if some => {
-            policies[0] = json!("!OR");
-            Some(at_once(&policies.into(), 403, DENIED))
-        }
+    let case = match (action.unwrap_or(Some(true)), policies.is_empty()) {
+        (Some(true), false) => Some(group("!OR", policies)),
         // Nobody is allowed.
-        Some(true) => Some(at_once(&anything(), 403, DENIED)),
-        Some(false) if some => Some(at_once(&policies.into(), 403, DENIED)),
-        Some(false) | None => None,
-    })
+        (Some(true), true) => Some(anything()),
+        (Some(false), false) => Some(group("OR", policies)),
+        (Some(false), true) | (None, _) => None,
+    };
+    Ok(case.map(|case| at_once(&case, 403, DENIED)))
 }
 
+/// What always holds.
 fn anything() -> Value {
     json!(["method", "~=", null])
+}
+
+/// What never does.
+fn nothing() -> Value {
+    json!(["method", "==", null])
 }
 
 fn policy(fields: &mut Fields<'_>) -> Read<Value> {
@@ -61,7 +64,7 @@ fn policy(fields: &mut Fields<'_>) -> Read<Value> {
     }
     let permissions = any_of(fields.list("permissions", |one| permission(one, 0))?, "permissions")?;
     let principals = any_of(fields.list("principals", |one| principal(one, 0))?, "principals")?;
-    Ok(json!(["AND", permissions, principals]))
+    Ok(group("AND", vec![permissions, principals]))
 }
 
 fn any_of(conditions: Vec<Value>, field: &str) -> Read<Value> {
@@ -71,14 +74,19 @@ fn any_of(conditions: Vec<Value>, field: &str) -> Read<Value> {
     Ok(group("OR", conditions))
 }
 
-fn group(word: &str, conditions: Vec<Value>) -> Value {
-    [json!(word)].into_iter().chain(conditions).collect()
+/// A group of conditions, which our expressions have of two and more alone.
+fn group(word: &str, mut conditions: Vec<Value>) -> Value {
+    match (conditions.pop(), conditions.is_empty(), word) {
+        (Some(only), true, "AND" | "OR") => only,
+        (Some(only), true, _) => json!(["!OR", only, nothing()]),
+        (last, ..) => [json!(word)].into_iter().chain(conditions).chain(last).collect(),
+    }
 }
 
 /// What both sides may say.
 fn common(fields: &mut Fields<'_>, found: &mut Vec<Value>) -> Read<()> {
     if let Some(any) = fields.flag("any")? {
-        found.push(if any { anything() } else { json!(["method", "==", null]) });
+        found.push(if any { anything() } else { nothing() });
     }
     if let Some(wanted) = fields.message("header", matching::header)? {
         found.push(match wanted {
@@ -195,12 +203,12 @@ mod tests {
         });
         let holds = json!([
             "AND",
-            ["OR", ["AND", ["uri", "~~", "^/admin"], ["!AND", ["method", "==", "GET"]]]],
+            ["AND", ["uri", "~~", "^/admin"], ["!OR", ["method", "==", "GET"], nothing()]],
             ["OR", ["remote_addr", "ipmatch", ["10.0.0.0/8"]], ["method", "~=", null]],
         ]);
         let of = |action: &str| case(&json!({"rules": {"action": action, "policies": {"p": policy}}}));
-        assert_eq!(of("ALLOW"), Some(json!(["!OR", holds])));
-        assert_eq!(of("DENY"), Some(json!(["OR", holds])));
+        assert_eq!(of("ALLOW"), Some(json!(["!OR", holds, nothing()])));
+        assert_eq!(of("DENY"), Some(holds));
         assert_eq!(of("LOG"), None);
         assert_eq!(case(&json!({"rules": {}})), Some(anything()), "nobody is allowed");
         assert_eq!(case(&json!({"shadow_rules": {"action": "DENY"}})), None, "nothing is enforced");
@@ -226,7 +234,7 @@ mod tests {
     fn the_node_answers_for_itself_where_health_is_asked() {
         let check = json!({"pass_through_mode": false, "headers": [{"name": ":path", "string_match": {"exact": "/healthz"}}]});
         let deed = message(&check, health_check).unwrap().unwrap();
-        assert_eq!(deed[0].1["abort"]["vars"], json!([[["AND", ["request_uri", "==", "/healthz"]]]]));
+        assert_eq!(deed[0].1["abort"]["vars"], json!([[["request_uri", "==", "/healthz"]]]));
         assert_eq!(message(&json!({"pass_through_mode": true}), health_check), Ok(None));
     }
 }
