@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn of(target: &str, bootstrap: &PathBuf, kind: &str) -> Client {
+    pub fn of(target: &str, bootstrap: &Path, kind: &str) -> Client {
         let mut command: Command = python::script("xds.py");
         command.args(["call", target, kind]).env("GRPC_XDS_BOOTSTRAP", bootstrap);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
