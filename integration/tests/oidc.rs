@@ -13,6 +13,7 @@ use heddle_integration::heddle::{Heddle, binary};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::place::Place;
 use heddle_integration::process::{Process, until};
+use heddle_integration::redis::Redis;
 use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};
 
@@ -67,6 +68,11 @@ impl Story {
 
     /// Puts a route `/NAME/*` with what is special about it, and waits for it.
     fn route(&self, name: &str, special: Value) {
+        self.route_on(&self.heddle, name, special);
+    }
+
+    /// The same on another gateway.
+    fn route_on(&self, heddle: &Heddle, name: &str, special: Value) {
         let mut config = json!({
             "client_id": "shop", "client_secret": SECRET, "scope": "openid email offline_access", "authorization_params": { "prompt": "consent" },
             "discovery": format!("http://{}/.well-known/openid-configuration", self.issuer), "redirect_uri": "/app/back",
@@ -75,11 +81,17 @@ impl Story {
         config.as_object_mut().unwrap().extend(special.as_object().unwrap().clone());
         let upstream = json!({ "nodes": { self.nginx.address.to_string(): 1 } });
         let uri = format!("/{name}/*");
-        self.heddle.put(
-            &format!("/routes/{name}"),
-            json!({ "uri": uri, "plugins": { "openid-connect": config }, "upstream": upstream }),
-        );
-        self.heddle.until_effective();
+        let route = json!({ "uri": uri, "plugins": { "openid-connect": config }, "upstream": upstream });
+        heddle.put(&format!("/routes/{name}"), route);
+        heddle.until_effective();
+    }
+
+    /// What a jar holds as the session's cookie, as a field of a request says it.
+    fn ticket(&self, jar: &str) -> String {
+        let jar = std::fs::read_to_string(self.jar(jar)).unwrap();
+        let values: Vec<&str> = jar.lines().filter_map(|line| line.split_once("\tsession\t").map(|(_, value)| value)).collect();
+        assert!(values.len() == 1 && !jar.contains("\tsession_2\t"), "{jar}");
+        format!("session={}", values[0])
     }
 
     fn url(&self, target: &str) -> String {
@@ -183,6 +195,53 @@ fn a_session_ends_when_its_time_is_over() {
     story.route("app", json!({ "session": { "secret": "0123456789abcdef", "absolute_timeout": 3 } }));
     story.log_in("jar", "/app/x");
     until("the end", || (story.browse("jar", &story.url("/app/x")).0 == 302).then_some(()));
+}
+
+#[test]
+fn sessions_in_a_redis_are_shared_sealed_and_end_everywhere() {
+    let (story, mut redis, other) = (Story::new(), Redis::with(&["--requirepass", "secret"]), Heddle::run());
+    let place = json!({ "host": redis.address.ip(), "port": redis.address.port(), "password": "secret", "prefix": "shop" });
+    let special = json!({ "session": { "secret": "0123456789abcdef", "storage": "redis", "redis": place } });
+    story.route("app", special.clone());
+    story.route_on(&other, "app", special);
+    let told = story.log_in("jar", "/app/x");
+    let ticket = story.ticket("jar");
+    assert!(ticket.len() < 100, "the browser keeps a ticket only: {ticket}");
+    let say = |redis: &Redis, command: &str| redis.say(&format!("AUTH secret\r\n{command}"));
+    let keys = |redis: &Redis| -> Vec<String> {
+        say(redis, "KEYS *").lines().filter(|line| line.starts_with("shop:")).map(str::to_owned).collect()
+    };
+    let first = keys(&redis)[0].clone();
+    let (kept, token) = (say(&redis, &format!("GET {first}")), told.split('|').nth(1).unwrap());
+    assert!(kept.len() > token.len() && !kept.contains(token) && !ticket.contains(&first["shop:".len()..]), "sealed: {kept}");
+    let left: i64 =
+        say(&redis, &format!("TTL {first}")).lines().find_map(|line| line.strip_prefix(':')).unwrap().parse().unwrap();
+    assert!((1..=900).contains(&left), "it ends by itself: {left}");
+    let asks =
+        |heddle: &Heddle, ticket: &str| client::send(heddle.http, "GET", "/app/x", &[("Cookie", ticket)], b"").unwrap().status;
+    assert_eq!(asks(&other, &ticket), 200, "all gateways know it");
+    // Whoever writes in the Redis makes nobody somebody else.
+    story.log_in("second", "/app/x");
+    let second = keys(&redis).into_iter().find(|key| *key != first).unwrap();
+    say(&redis, &format!("COPY {second} {first} REPLACE"));
+    assert_eq!(asks(&other, &ticket), 302);
+    // Renewed tokens are kept there, and a logout ends copies on all gateways.
+    let ticket = story.ticket("second");
+    let before = say(&redis, &format!("GET {second}"));
+    until("a renewed session", || {
+        assert_eq!(asks(&other, &ticket), 200);
+        (say(&redis, &format!("GET {second}")) != before).then_some(())
+    });
+    assert_eq!(story.browse("second", &story.url("/app/logout")).0, 302);
+    assert_eq!((asks(&other, &ticket), asks(&story.heddle, &ticket)), (302, 302));
+    // Nobody is taken for somebody, nor sent to log in for nothing, while nobody can be looked up.
+    story.log_in("third", "/app/x");
+    let ticket = story.ticket("third");
+    redis.process.kill();
+    until("the Redis is missed", || (asks(&story.heddle, &ticket) == 503).then_some(()));
+    redis.start_again();
+    until("the Redis is found again", || (asks(&story.heddle, &ticket) == 302).then_some(()));
+    story.log_in("third", "/app/x");
 }
 
 #[test]

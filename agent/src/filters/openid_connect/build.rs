@@ -11,7 +11,7 @@ use super::super::check::{self, Faults, fault_at};
 use super::super::{BuildContext, Built};
 use super::bearer::{Bearer, Memory, Way};
 use super::config::faults::{is_path, path_of};
-use super::config::{Config, SameSite};
+use super::config::{Config, SameSite, Storage};
 use super::filter::answers::Answers;
 use super::filter::headers::Outputs;
 use super::filter::{Browser, Ended, OpenIdConnect, Return, Site};
@@ -19,8 +19,9 @@ use super::login::Wishes;
 use super::login::sign_in::{Pushes, Renewals, SignIn};
 use super::provider::{Client, Manners, Provider, Signer};
 use super::rules::Rules;
-use super::session::{Lifetimes, Sealer, Shape};
+use super::session::{Lifetimes, Sealer, Shape, Stored};
 use crate::filters::jose::{Algorithm, Key, KeySet};
+use crate::outbound::RedisOptions;
 use heddle_xds::catalog::ConfigFault;
 
 /// Most sessions that are remembered as ended.
@@ -153,11 +154,34 @@ fn sign_in(
     })
 }
 
+/// Where sessions are kept when it is a Redis.
+fn stored_in_redis(config: &Config, context: &BuildContext<'_>, sealer: Sealer) -> Result<Stored, Vec<ConfigFault>> {
+    let place = config.session.redis.clone().unwrap_or_default();
+    let timeout = place.connect_timeout.max(place.send_timeout).max(place.read_timeout);
+    let options = RedisOptions {
+        host: place.host,
+        port: place.port,
+        username: place.username,
+        password: place.password,
+        database: place.database,
+        timeout: Duration::from_millis(timeout),
+        tls: place.ssl,
+        verify: place.ssl_verify,
+        ca: None,
+        identity: None,
+        rest: Duration::from_millis(place.keepalive_timeout),
+    };
+    let redis = context.outbound.redis(&options).map_err(|error| vec![fault_at("session.redis.host", error)])?;
+    Ok(Stored::new(redis, &place.prefix, sealer, Lifetimes::from(&config.session)))
+}
+
 fn browser(config: &Config, context: &BuildContext<'_>, sign_in: SignIn) -> Result<Browser, Vec<ConfigFault>> {
     let mut faults = Faults::default();
     let secret = config.cookie_secret().unwrap_or_default();
     let sealer = |purpose: &str| Sealer::new(secret, &[purpose, &config.discovery, &config.client_id]);
-    let (Some(sealer), Some(login_sealer)) = (sealer("session"), sealer("login")) else {
+    let in_redis = config.session.storage == Storage::Redis;
+    let in_cookie = if in_redis { "ticket" } else { "session" };
+    let (Some(own), Some(login_sealer), Some(stored)) = (sealer(in_cookie), sealer("login"), sealer("stored")) else {
         faults.add("session.secret", "no key can be derived from it");
         return Err(faults.into_result().err().unwrap_or_default());
     };
@@ -170,7 +194,8 @@ fn browser(config: &Config, context: &BuildContext<'_>, sign_in: SignIn) -> Resu
     let key = format!("openid-connect ended {} {}", config.discovery, config.client_id);
     Ok(Browser {
         sign_in: Arc::new(sign_in),
-        sealer,
+        sealer: own,
+        stored: if in_redis { Some(Arc::new(stored_in_redis(config, context, stored)?)) } else { None },
         login_sealer,
         shape: Shape::new(&config.session),
         lifetimes: Lifetimes::from(&config.session),

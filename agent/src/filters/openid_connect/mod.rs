@@ -26,7 +26,7 @@ pub(crate) static PLUGIN: Plugin = Plugin {
         version: "0.1",
         kind: PluginKind::Plain,
         unique_consumer_field: None,
-        encrypt_fields: &["client_secret", "client_rsa_private_key", "session.secret"],
+        encrypt_fields: &["client_secret", "client_rsa_private_key", "session.secret", "session.redis.password"],
         prefer_route: false,
     },
     schema: check::route_schema::<Config>,

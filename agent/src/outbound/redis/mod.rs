@@ -1,4 +1,5 @@
-//! Asking a Redis (or whoever speaks as it does) to run scripts, over one connection on each thread. It knows no plugin and no script's meaning.
+//! Asking a Redis (or whoever speaks as it does) to run scripts and to keep values, over one connection on each thread. It knows no plugin and no meaning of a
+//! script or a value.
 //!
 //! A request never waits longer than the timeout, and once a Redis is known to be away it does not wait at all: a task of its own looks for it until it is back
 //! (a circuit breaker whose probe is nobody's request).
@@ -191,6 +192,61 @@ impl Redis {
         }
     }
 
+    /// What is kept under a key, its first `most` bytes; `None`: nothing.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn get(&self, key: &str, most: usize) -> Result<Option<Vec<u8>>, RedisError> {
+        let mut command = redis::cmd("GETRANGE");
+        command.arg(key).arg(0).arg(most.saturating_sub(1));
+        match self.once(&command).await? {
+            Value::BulkString(bytes) if bytes.is_empty() => Ok(None),
+            Value::BulkString(bytes) if bytes.len() <= most => Ok(Some(bytes)),
+            _ => Err(RedisError::Malformed),
+        }
+    }
+
+    /// Keeps a value under a key for so many seconds. Whether it is kept: `when` may forbid it.
+    ///
+    /// # Errors
+    /// Why there is no answer; it may be kept all the same.
+    pub async fn set(&self, key: &str, value: &[u8], seconds: u64, when: When) -> Result<bool, RedisError> {
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(value).arg("EX").arg(seconds.max(1));
+        if when == When::Known {
+            command.arg("XX");
+        }
+        match self.once(&command).await? {
+            Value::Okay => Ok(true),
+            Value::Nil => Ok(false),
+            _ => Err(RedisError::Malformed),
+        }
+    }
+
+    /// Keeps nothing under a key any more.
+    ///
+    /// # Errors
+    /// Why there is no answer; it may be gone all the same.
+    pub async fn delete(&self, key: &str) -> Result<(), RedisError> {
+        let mut command = redis::cmd("DEL");
+        command.arg(key);
+        match self.once(&command).await? {
+            Value::Int(_) => Ok(()),
+            _ => Err(RedisError::Malformed),
+        }
+    }
+
+    /// Asks what may be asked twice.
+    async fn once(&self, command: &Cmd) -> Result<Value, RedisError> {
+        let line = line::of(&self.0);
+        let _seat = line.sit(MAX_IN_FLIGHT)?;
+        match self.ask(&line, command, clock::now() + self.0.timeout).await {
+            Ok(value) => Ok(value),
+            Err(Failed::Unknown) => Err(RedisError::Malformed),
+            Err(Failed::For(error)) => Err(error),
+        }
+    }
+
     async fn ask(&self, line: &Arc<Line>, command: &Cmd, end: Instant) -> Result<Value, Failed> {
         let mut lost = false;
         loop {
@@ -221,6 +277,15 @@ impl Redis {
             }
         }
     }
+}
+
+/// When a value is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// In any case.
+    Always,
+    /// When there is one already.
+    Known,
 }
 
 /// A question that failed.

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::super::Outbound;
 use super::super::testing::server;
-use super::{Redis, RedisError, RedisOptions, Script};
+use super::{Redis, RedisError, RedisOptions, Script, When};
 
 static ONE: Script = Script::new("return {1}");
 
@@ -130,6 +130,30 @@ async fn a_connection_that_dies_is_replaced_once() {
     assert_eq!(ask(&redis(&options(address))).await, Ok(vec![]));
     let dies = saying(|_, words| (words[0] == "PING").then_some("+PONG\r\n")).await;
     assert_eq!(ask(&redis(&options(dies))).await, Err(RedisError::Closed));
+}
+
+#[tokio::test]
+async fn values_are_kept_found_and_forgotten() {
+    let address = saying(|_, words| match words.join(" ").as_str() {
+        "PING" => Some("+PONG\r\n"),
+        "GETRANGE known 0 7" => Some("$3\r\nabc\r\n"),
+        "GETRANGE long 0 7" => Some("$9\r\nabcdefghi\r\n"),
+        "GETRANGE unknown 0 7" => Some("$0\r\n\r\n"),
+        "SET known v EX 9" | "SET known v EX 1 XX" => Some("+OK\r\n"),
+        "SET unknown v EX 9 XX" => Some("$-1\r\n"),
+        "DEL known" => Some(":1\r\n"),
+        _ => Some("-ERR what?\r\n"),
+    })
+    .await;
+    let redis = redis(&options(address));
+    assert_eq!(redis.get("known", 8).await, Ok(Some(b"abc".to_vec())));
+    assert_eq!(redis.get("unknown", 8).await, Ok(None));
+    assert_eq!(redis.get("long", 8).await, Err(RedisError::Malformed), "more than was asked for");
+    assert_eq!(redis.set("known", b"v", 9, When::Always).await, Ok(true));
+    assert_eq!(redis.set("known", b"v", 0, When::Known).await, Ok(true));
+    assert_eq!(redis.set("unknown", b"v", 9, When::Known).await, Ok(false));
+    assert_eq!(redis.delete("known").await, Ok(()));
+    assert!(matches!(redis.delete("other").await, Err(RedisError::Refused(why)) if why.contains("what?")));
 }
 
 #[tokio::test]

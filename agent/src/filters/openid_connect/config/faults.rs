@@ -170,9 +170,6 @@ impl Config {
         if self.dpop.as_ref().is_some_and(|dpop| dpop.get("enabled").is_none_or(|enabled| enabled.as_bool() != Some(false))) {
             faults.add("dpop", "not supported: tokens are bearer tokens; leave this out");
         }
-        if self.session.storage == Storage::Redis || self.session.redis.is_some() {
-            faults.add("session.storage", "sessions are kept in sealed cookies; leave storage and redis out");
-        }
     }
 }
 
@@ -189,7 +186,33 @@ pub(crate) fn is_path(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#')
 }
 
+fn check_redis(session: &SessionConfig, faults: &mut Faults) {
+    let Some(redis) = &session.redis else { return };
+    if session.storage == Storage::Cookie {
+        faults.add("session.redis", "has no meaning without session.storage: redis");
+    }
+    let texts = [("host", Some(&redis.host)), ("username", redis.username.as_ref()), ("password", redis.password.as_ref())];
+    for (field, _) in texts.iter().filter(|(_, text)| text.is_some_and(String::is_empty)) {
+        faults.add(format!("session.redis.{field}"), "string too short, expected at least 1, got 0");
+    }
+    if redis.username.is_some() && redis.password.is_none() {
+        faults.add("session.redis.password", "a user needs a password");
+    }
+    if redis.prefix.is_empty() || redis.prefix.len() > 64 || !redis.prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+        faults.add("session.redis.prefix", "expected 1 to 64 visible ASCII characters");
+    }
+    faults.range("session.redis.port", redis.port, 1, u16::MAX);
+    faults.range("session.redis.database", redis.database, 0, i32::MAX as u32);
+    let waits =
+        [("connect_timeout", redis.connect_timeout), ("send_timeout", redis.send_timeout), ("read_timeout", redis.read_timeout)];
+    for (field, wait) in waits {
+        faults.range(&format!("session.redis.{field}"), wait, 1, 60_000);
+    }
+    faults.range("session.redis.keepalive_timeout", redis.keepalive_timeout, 1_000, 3_600_000);
+}
+
 fn check_session(session: &SessionConfig, faults: &mut Faults) {
+    check_redis(session, faults);
     let name = session.cookie_name.as_str();
     if !is_token(name.as_bytes()) || name.len() > 64 {
         faults.add("session.cookie_name", "expected a token of at most 64 characters");

@@ -256,11 +256,11 @@ pub(crate) struct SessionConfig {
     /// Seconds after the login at which the session ends in any case; 0 never.
     #[serde(default = "absolute_timeout")]
     pub absolute_timeout: u64,
-    /// Where sessions are kept; only `cookie`.
+    /// Where sessions are kept.
     #[serde(default)]
     pub storage: Storage,
-    /// Refused: there is no other storage than cookies.
-    pub redis: Option<Map<String, Value>>,
+    /// With `storage: redis`: where the Redis is.
+    pub redis: Option<SessionRedis>,
 }
 
 impl Default for SessionConfig {
@@ -280,6 +280,63 @@ impl Default for SessionConfig {
             absolute_timeout: absolute_timeout(),
             storage: Storage::default(),
             redis: None,
+        }
+    }
+}
+
+/// The Redis that sessions are kept in.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SessionRedis {
+    /// Name or address of the Redis.
+    #[schemars(length(min = 1))]
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// User of its access list.
+    #[schemars(length(min = 1))]
+    pub username: Option<String>,
+    /// Its password, or a reference to it.
+    #[schemars(length(min = 1))]
+    pub password: Option<String>,
+    /// Number of the database.
+    pub database: u32,
+    /// What the names of keys begin with, before a colon.
+    #[schemars(length(min = 1, max = 64))]
+    pub prefix: String,
+    /// Whether the connection is encrypted.
+    pub ssl: bool,
+    /// Whether its certificate must be trusted and be for `host`.
+    pub ssl_verify: bool,
+    /// Milliseconds that opening a connection takes at most. A question takes no longer than the longest of these three, opening the connection included.
+    #[schemars(range(min = 1, max = 60_000))]
+    pub connect_timeout: u64,
+    /// Milliseconds that sending takes at most.
+    #[schemars(range(min = 1, max = 60_000))]
+    pub send_timeout: u64,
+    /// Milliseconds that an answer takes at most.
+    #[schemars(range(min = 1, max = 60_000))]
+    pub read_timeout: u64,
+    /// Milliseconds after which a connection that nobody uses is closed.
+    #[schemars(range(min = 1000, max = 3_600_000))]
+    pub keepalive_timeout: u64,
+}
+
+impl Default for SessionRedis {
+    fn default() -> Self {
+        SessionRedis {
+            host: "127.0.0.1".to_owned(),
+            port: 6379,
+            username: None,
+            password: None,
+            database: 0,
+            prefix: "sessions".to_owned(),
+            ssl: false,
+            ssl_verify: true,
+            connect_timeout: 1_000,
+            send_timeout: 1_000,
+            read_timeout: 1_000,
+            keepalive_timeout: 10_000,
         }
     }
 }
@@ -314,7 +371,7 @@ pub(crate) enum Storage {
     /// Sealed, in the browser.
     #[default]
     Cookie,
-    /// In a Redis.
+    /// Sealed, in a Redis that all nodes ask; the browser keeps a sealed ticket.
     Redis,
 }
 

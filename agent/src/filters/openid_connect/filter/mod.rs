@@ -16,7 +16,7 @@ use super::config::UnauthAction;
 use super::login::sign_in::{Failure, SignIn};
 use super::provider::Trouble;
 use super::rules::{Lacking, Rules};
-use super::session::{Lifetimes, Sealer, Session, Shape, Standing};
+use super::session::{Lifetimes, Sealer, Session, Shape, Standing, Stored, Unkept};
 use crate::exchange::variable::JWT_CLAIMS;
 use crate::exchange::{Answer, Exchange};
 use crate::http::{Name, ResponseHead};
@@ -44,7 +44,10 @@ pub(crate) struct Site {
 /// Logins and sessions.
 pub(crate) struct Browser {
     pub(crate) sign_in: Arc<SignIn>,
+    /// Seals the session, or the ticket of one that is kept elsewhere.
     pub(crate) sealer: Sealer,
+    /// Where sessions are kept, unless in cookies.
+    pub(crate) stored: Option<Arc<Stored>>,
     pub(crate) login_sealer: Sealer,
     pub(crate) shape: Shape,
     pub(crate) lifetimes: Lifetimes,
@@ -143,10 +146,33 @@ impl Site {
         if browser.is_return(&x.request.path) {
             return self.come_back(x, browser, now);
         }
-        if *x.request.path == *browser.logout_path {
-            return self.log_out(x, browser, now);
-        }
-        let Some(session) = browser.session(x, now) else { return self.unknown(x, browser, now) };
+        let leaves = *x.request.path == *browser.logout_path;
+        let Some(stored) = &browser.stored else {
+            let session = browser.session(x, now);
+            return if leaves { self.log_out(x, browser, session, now) } else { self.visit(x, browser, session, now) };
+        };
+        let (site, stored, ticket) = (self.clone(), stored.clone(), browser.ticket(x));
+        Flow::Wait(Box::pin(async move {
+            let found = match &ticket {
+                Some(id) => stored.find(id).await,
+                None => Ok(None),
+            };
+            let resume: Resume = Box::new(move |x| match (&site.browser, found) {
+                (_, Err(unkept)) => answer(site.unkept(&unkept)),
+                (Some(browser), Ok(session)) => {
+                    let session = session.filter(|session| browser.is_good(session, now));
+                    if leaves { site.log_out(x, browser, session, now) } else { site.visit(x, browser, session, now) }
+                }
+                // What was asked for a browser is for one.
+                (None, _) => answer(site.answers.denied.clone()),
+            });
+            resume
+        }))
+    }
+
+    /// Lets a session go on, with an access token that has not ended.
+    fn visit(self: &Arc<Self>, x: &mut Exchange, browser: &Browser, session: Option<Session>, now: u64) -> Flow {
+        let Some(session) = session else { return self.unknown(x, browser, now) };
         if !browser.renews || !session.is_expired(browser.leeway, now) {
             let stale = session.standing(&browser.lifetimes, now) == Standing::Stale;
             return self.admit_session(x, browser, session, stale, now);
@@ -185,20 +211,44 @@ impl Site {
     }
 
     /// Lets a request with a good session go on.
-    fn admit_session(&self, x: &mut Exchange, browser: &Browser, mut session: Session, write: bool, now: u64) -> Flow {
+    fn admit_session(self: &Arc<Self>, x: &mut Exchange, browser: &Browser, mut session: Session, write: bool, now: u64) -> Flow {
         let judged = self.rules.check_scopes(&session.tokens.scope).and_then(|()| self.rules.check_schema(|| session.learnt()));
         if let Err(lacking) = judged {
             return answer(self.lacking(&lacking));
         }
         if write {
             session.touch(&browser.lifetimes, now);
+            if let Some(stored) = &browser.stored {
+                return self.keep_and_pass(stored.clone(), session, now);
+            }
             match browser.write(x, &session) {
                 Some(lines) => x.put(NAME, Cookies(lines)),
                 None => return answer(too_large()),
             }
         }
+        self.pass(x, browser, &session)
+    }
+
+    /// The same where sessions are kept elsewhere. A session that could not be written is good all the same: it stays as it was.
+    fn keep_and_pass(self: &Arc<Self>, stored: Arc<Stored>, session: Session, now: u64) -> Flow {
+        let site = self.clone();
+        Flow::Wait(Box::pin(async move {
+            if let Some(nonce) = random()
+                && let Err(unkept) = stored.update(&session, nonce, now).await
+            {
+                tracing::debug!(%unkept, "openid-connect: a session stays as it was");
+            }
+            let resume: Resume = Box::new(move |x| match &site.browser {
+                Some(browser) => site.pass(x, browser, &session),
+                None => answer(site.answers.denied.clone()),
+            });
+            resume
+        }))
+    }
+
+    fn pass(&self, x: &mut Exchange, browser: &Browser, session: &Session) -> Flow {
         browser.shape.hide(&mut x.request.fields);
-        self.outputs.tell_session(&mut x.request.fields, &session);
+        self.outputs.tell_session(&mut x.request.fields, session);
         introduce(x, session.claims(), session.user());
         Flow::Continue
     }
@@ -225,6 +275,20 @@ impl Site {
         }
     }
 
+    /// Sessions cannot be looked up or kept.
+    pub(crate) fn unkept(&self, unkept: &Unkept) -> Answer {
+        match unkept {
+            Unkept::TooLarge => {
+                tracing::warn!("openid-connect: {unkept}; ask for fewer scopes, or switch set_userinfo_header off");
+                answers::told(500, "The session is larger than is kept.")
+            }
+            Unkept::Away(_) => {
+                tracing::debug!(%unkept, "openid-connect: nobody can be recognised");
+                answers::told(503, "The store of the sessions cannot be reached.")
+            }
+        }
+    }
+
     /// The provider gives nothing; the log says more than the client is told.
     pub(crate) fn unavailable(&self, trouble: &Trouble) -> Answer {
         tracing::warn!(%trouble, "openid-connect: the provider gives no answer that is of use");
@@ -236,13 +300,24 @@ impl Browser {
     /// The session that a request carries, if it is good.
     pub(crate) fn session(&self, x: &Exchange, now: u64) -> Option<Session> {
         let session = Session::open(&self.sealer, &self.shape.find(&x.request)?)?;
-        let good = session.standing(&self.lifetimes, now) != Standing::Over && self.ended.0.get(&session.id).is_none();
-        good.then_some(session)
+        self.is_good(&session, now).then_some(session)
+    }
+
+    fn is_good(&self, session: &Session, now: u64) -> bool {
+        session.standing(&self.lifetimes, now) != Standing::Over && self.ended.0.get(&session.id).is_none()
+    }
+
+    /// The id of the session that a request has a ticket for.
+    fn ticket(&self, x: &Exchange) -> Option<String> {
+        String::from_utf8(self.sealer.open(&self.shape.find(&x.request)?)?).ok()
     }
 
     /// The lines that keep a session; `None` when it is too large, or there is no randomness.
     pub(crate) fn write(&self, x: &Exchange, session: &Session) -> Option<Vec<String>> {
-        let value = session.seal(&self.sealer, random()?)?;
+        let value = match &self.stored {
+            None => session.seal(&self.sealer, random()?)?,
+            Some(_) => self.sealer.seal(random()?, session.id.as_bytes())?,
+        };
         self.shape.keep(&value, self.shape.held(&x.request), is_https(x))
     }
 }

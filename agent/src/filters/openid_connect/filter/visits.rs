@@ -7,7 +7,7 @@ use super::super::form::Form;
 use super::super::login::sign_in::{Failure, name_of};
 use super::super::login::{Callback, Dice, PATIENCE, Pending};
 use super::super::provider::{Metadata, Trouble};
-use super::super::session::Session;
+use super::super::session::{Session, Unkept};
 use super::answers;
 use super::{Browser, Return, Site, answer, is_https, random, too_large};
 use crate::exchange::{Answer, Exchange};
@@ -79,16 +79,32 @@ impl Site {
             }
         };
         let Some(id) = random::<16>() else { return answer(answers::told(500, "There is no randomness.")) };
-        let (site, sign_in) = (self.clone(), browser.sign_in.clone());
+        let (site, sign_in, stored) = (self.clone(), browser.sign_in.clone(), browser.stored.clone());
         Flow::Wait(Box::pin(async move {
             let finished = sign_in.finish(&pending, &code, issuer.as_deref(), name_of(&id), now).await;
-            let resume: Resume = Box::new(move |x| answer(site.finished(x, &pending, finished, done)));
+            let kept = match (&stored, &finished, random()) {
+                (Some(stored), Ok(session), Some(nonce)) => stored.begin(session, nonce, now).await,
+                _ => Ok(()),
+            };
+            let resume: Resume = Box::new(move |x| answer(site.finished(x, &pending, finished, kept, done)));
             resume
         }))
     }
 
-    fn finished(&self, x: &Exchange, pending: &Pending, finished: Result<Session, Failure>, done: String) -> Answer {
+    fn finished(
+        &self,
+        x: &Exchange,
+        pending: &Pending,
+        finished: Result<Session, Failure>,
+        kept: Result<(), Unkept>,
+        done: String,
+    ) -> Answer {
         let Some(browser) = &self.browser else { return too_large() };
+        if let Err(unkept) = kept {
+            let mut failed = self.unkept(&unkept);
+            answers::put_cookies(&mut failed.head.fields, &[done]);
+            return failed;
+        }
         let kept = finished.map(|session| browser.write(x, &session));
         match kept {
             Ok(Some(mut cookies)) => {
@@ -109,8 +125,7 @@ impl Site {
     }
 
     /// Ends the session, here and at the provider.
-    pub(crate) fn log_out(self: &Arc<Self>, x: &mut Exchange, browser: &Browser, now: u64) -> Flow {
-        let session = browser.session(x, now);
+    pub(crate) fn log_out(self: &Arc<Self>, x: &mut Exchange, browser: &Browser, session: Option<Session>, now: u64) -> Flow {
         if let Some(session) = &session {
             browser.ended.0.insert(session.id.clone(), ());
         }
@@ -120,8 +135,15 @@ impl Site {
             .as_deref()
             .map(|uri| if uri.starts_with('/') { format!("{}{uri}", origin(x)) } else { uri.to_owned() });
         let (client_id, sign_in) = (browser.sign_in.wishes.client_id.clone(), browser.sign_in.clone());
-        let revokes = browser.revokes;
+        let (revokes, stored, site) = (browser.revokes, browser.stored.clone(), self.clone());
         Flow::Wait(Box::pin(async move {
+            if let (Some(stored), Some(session)) = (&stored, &session)
+                && let Err(unkept) = stored.end(&session.id).await
+            {
+                // Whoever has a copy of the ticket would stay in elsewhere: the browser keeps its own, and may try again.
+                let failed: Resume = Box::new(move |_| answer(site.unkept(&unkept)));
+                return failed;
+            }
             let metadata = sign_in.provider.metadata(now).await.ok();
             if let (true, Some(metadata), Some(session)) = (revokes, &metadata, &session) {
                 sign_in.revoke(metadata, &session.tokens, now).await;

@@ -2,6 +2,7 @@
 
 mod cookies;
 mod seal;
+mod stored;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -11,6 +12,7 @@ use super::login::id_token::claims_of_verified;
 
 pub(crate) use cookies::Shape;
 pub(crate) use seal::{SealNonce, Sealer};
+pub(crate) use stored::{Stored, Unkept};
 
 /// A session is marked as used at most this often, in seconds, so that not every answer carries cookies.
 const TOUCH_EVERY: u64 = 60;
@@ -101,6 +103,12 @@ impl Session {
         if stale || self.should_roll(lifetimes, now) { Standing::Stale } else { Standing::Fresh }
     }
 
+    /// When it ends unless it is used, in seconds since 1970; `None`: never.
+    pub(crate) fn ends(&self, lifetimes: &Lifetimes) -> Option<u64> {
+        let limits = [(self.touched, lifetimes.idling), (self.rolled, lifetimes.rolling), (self.created, lifetimes.absolute)];
+        limits.iter().filter(|(_, limit)| *limit > 0).map(|(since, limit)| since.saturating_add(*limit)).min()
+    }
+
     /// Marks it as used now, and lets its rolling time begin anew in the last quarter.
     pub(crate) fn touch(&mut self, lifetimes: &Lifetimes, now: u64) {
         if self.should_roll(lifetimes, now) {
@@ -189,12 +197,13 @@ mod tests {
             use Standing::*;
             [Fresh, Fresh, Stale, Stale, Over]
         });
+        assert_eq!(session.ends(&LIFETIMES), Some(1_900));
         let used = |touched, rolled| Session { touched, rolled, ..session.clone() };
         assert_eq!(used(4_000, 1_000).standing(&LIFETIMES, 4_010), Standing::Stale);
         assert_eq!(used(4_599, 1_000).standing(&LIFETIMES, 4_600), Standing::Over);
         assert_eq!(used(87_399, 87_399).standing(&LIFETIMES, 87_400), Standing::Over);
         let endless = Lifetimes { idling: 0, rolling: 0, absolute: 0 };
-        assert_eq!(session.standing(&endless, u64::MAX), Standing::Fresh);
+        assert_eq!((session.standing(&endless, u64::MAX), session.ends(&endless)), (Standing::Fresh, None));
     }
 
     #[test]
