@@ -1,0 +1,194 @@
+//! What the owner of a service makes of the ways to it, in `mesh_services`, as the sidecars of its callers obey it: faults, mirrors, timeouts, breakers and budgets
+//! of retries. Each is looked for on the side on which it must act, and on the other one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use heddle_integration::client::{self, Answer};
+use heddle_integration::mesh::{Mesh, Node, Service};
+use heddle_integration::process::until;
+use serde_json::{Value, json};
+
+/// An application that counts what reaches it. `/hold` is not answered before somebody lets go, `/fail` with 500, all else with 200.
+#[derive(Clone)]
+struct App {
+    address: SocketAddr,
+    seen: Arc<Mutex<HashMap<String, usize>>>,
+    held: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl App {
+    fn start() -> App {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let app = App { address: listener.local_addr().unwrap(), seen: Arc::default(), held: Arc::default() };
+        let serving = app.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let app = serving.clone();
+                std::thread::spawn(move || app.serve(stream));
+            }
+        });
+        app
+    }
+
+    fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let mut stream = stream;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let mut field = String::from("-");
+            while !field.trim().is_empty() {
+                field.clear();
+                reader.read_line(&mut field)?;
+            }
+            let target = line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+            *self.seen.lock().unwrap().entry(target.clone()).or_default() += 1;
+            if target.contains("/hold") {
+                self.held.lock().unwrap().push(stream.try_clone()?);
+                continue;
+            }
+            stream.write_all(answer(if target.contains("/fail") { "500 Oh" } else { "200 OK" }).as_bytes())?;
+        }
+    }
+
+    /// How often this was asked for, `GET /a`.
+    fn count(&self, asked: &str) -> usize {
+        self.seen.lock().unwrap().get(asked).copied().unwrap_or_default()
+    }
+
+    /// Answers all that are held.
+    fn let_go(&self) {
+        for mut held in self.held.lock().unwrap().drain(..) {
+            // Who has gone needs no answer.
+            let _ = held.write_all(answer("200 OK").as_bytes());
+        }
+    }
+}
+
+fn answer(status: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nok")
+}
+
+/// `web` calls `api`, both with a sidecar; an application stands behind that of `api`.
+struct Story {
+    mesh: Mesh,
+    app: App,
+    api: Node,
+    web: Node,
+}
+
+impl Story {
+    fn new() -> Story {
+        let (mesh, app) = (Mesh::start(""), App::start());
+        let api = mesh.sidecar(&Service::http("api", app.address));
+        let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+        mesh.until_reached(&web, "/ready");
+        Story { mesh, app, api, web }
+    }
+
+    /// How clients reach `api` from now on.
+    fn is_reached(&self, mut how: Value) {
+        // By this the caller's sidecar shows that it has been told.
+        how["plugins"]["response-rewrite"] = json!({ "headers": { "set": { "X-Told": "yes" } } });
+        self.mesh.control.put("/mesh_services/api", how);
+        until("the sidecar to be told", || self.ask("GET", "/ready").field("x-told").map(|_| ()));
+    }
+
+    fn ask(&self, method: &str, target: &str) -> Answer {
+        client::send(self.web.outbound[0], method, target, &[], b"").unwrap()
+    }
+
+    /// Asks beside the story; the answer comes when it comes.
+    fn ask_aside(&self, target: &'static str) -> std::thread::JoinHandle<u16> {
+        let address = self.web.outbound[0];
+        std::thread::spawn(move || client::get(address, target).unwrap().status)
+    }
+}
+
+/// How often requests ended for this reason at a node.
+fn reason(node: &Node, reason: &str) -> u64 {
+    let start = format!("heddle_http_reasons_total{{reason=\"{reason}\"}} ");
+    node.metrics().lines().find_map(|line| line.strip_prefix(&start)?.parse().ok()).unwrap_or_default()
+}
+
+#[test]
+fn faults_are_made_and_copies_are_sent_where_a_service_is_called() {
+    let (mut story, shadow) = (Story::new(), App::start());
+    story.is_reached(json!({ "plugins": {
+        "fault-injection": { "abort": { "http_status": 418, "body": "on purpose", "vars": [[["arg_fault", "==", "yes"]]] } },
+        "proxy-mirror": { "host": format!("http://{}", shadow.address) },
+    } }));
+    assert_eq!(story.ask("GET", "/a?fault=yes").status, 418);
+    let left = (story.app.count("GET /a?fault=yes"), shadow.count("GET /a?fault=yes"));
+    assert_eq!(left, (0, 0), "what is made to fail leaves the caller's side neither to the service nor as a copy");
+    assert_eq!(story.ask("GET", "/copied").status, 200);
+    until("the copy", || (shadow.count("GET /copied") == 1).then_some(()));
+    assert_eq!(story.app.count("GET /copied"), 1, "the service itself gets one");
+    // The fault needs no callee at all.
+    story.api.process.kill();
+    assert_eq!(story.ask("GET", "/b?fault=yes").text(), "on purpose");
+}
+
+#[test]
+fn who_is_slow_is_given_up_by_the_caller_and_never_asked_twice() {
+    let story = Story::new();
+    story.is_reached(json!({ "timeout": { "connect": 5, "send": 5, "read": 0.5 } }));
+    assert_eq!(story.ask("GET", "/hold").status, 504);
+    let (asked, at_web) = (story.app.count("GET /hold"), reason(&story.web, "upstream_timeout"));
+    assert!(at_web > 0, "the caller's sidecar gives up");
+    assert_eq!(reason(&story.api, "upstream_timeout"), 0, "the callee's has no such limit");
+    assert_eq!(story.ask("GET", "/hold").status, 504);
+    assert_eq!(story.app.count("GET /hold"), asked + 1, "once more, and not tried again");
+    assert_eq!(reason(&story.web, "upstream_timeout"), at_web + 1);
+    // It is the time of an answer, not that of the service: others are served.
+    assert_eq!(story.ask("GET", "/quick").status, 200);
+}
+
+#[test]
+fn a_full_circuit_breaks_at_the_caller_and_closes_again() {
+    let story = Story::new();
+    story.is_reached(json!({ "circuit_breaker": { "max_requests": 1 } }));
+    let mut held = Vec::new();
+    until("the breaker", || {
+        held.push(story.ask_aside("/hold"));
+        let before = story.app.count("GET /over");
+        until("the application to be busy", || (story.app.count("GET /hold") > 0).then_some(()));
+        let refused = story.ask("GET", "/over").status == 503;
+        assert!(!refused || story.app.count("GET /over") == before, "what is refused is not sent");
+        refused.then_some(())
+    });
+    assert!(reason(&story.web, "overflow") > 0, "{}", story.web.metrics());
+    assert_eq!(reason(&story.api, "overflow"), 0, "the callee's sidecar has refused nothing");
+    story.app.let_go();
+    until("room again", || {
+        // Requests of before the breaker may still be on their way.
+        story.app.let_go();
+        (story.ask("GET", "/after").status == 200).then_some(())
+    });
+    let statuses: Vec<u16> = held.into_iter().map(|asked| asked.join().unwrap()).collect();
+    assert!(statuses.contains(&200) && statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
+}
+
+#[test]
+fn retries_end_with_their_budget_and_a_post_is_sent_once() {
+    let story = Story::new();
+    let retry = json!({ "attempts": 3, "statuses": [500], "budget_percent": 10, "budget_burst": 5 });
+    story.is_reached(json!({ "plugins": { "retry": retry } }));
+    let before = story.app.count("GET /fail");
+    for _ in 0..60 {
+        assert_eq!(story.ask("GET", "/fail").status, 500);
+    }
+    let tries = story.app.count("GET /fail") - before;
+    // Six for sixty requests, and what was left of the burst.
+    assert!((61..=60 + 6 + 5).contains(&tries), "{tries} tries of 60 requests");
+    for _ in 0..5 {
+        assert_eq!(story.ask("POST", "/fail").status, 500);
+    }
+    assert_eq!(story.app.count("POST /fail"), 5);
+}
