@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -21,6 +22,8 @@ struct Way {
     address: SocketAddr,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     request: String,
+    /// Between an answer and the next request.
+    pause: Duration,
 }
 
 impl Way {
@@ -37,23 +40,30 @@ impl Way {
 pub struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<Vec<String>>>,
+    threads: Vec<JoinHandle<First>>,
 }
 
 /// What came of it.
 pub struct Tally {
     pub requests: u64,
+    /// How many failed.
+    pub failed: u64,
+    /// The first few failures, in words.
     pub failures: Vec<String>,
 }
 
 /// Keeps the first few failures; the rest would say the same.
 #[derive(Default)]
-struct First(Vec<String>);
+struct First {
+    count: u64,
+    texts: Vec<String>,
+}
 
 impl First {
     fn push(&mut self, text: String) {
-        if self.0.len() < 20 {
-            self.0.push(text);
+        self.count += 1;
+        if self.texts.len() < 20 {
+            self.texts.push(text);
         }
     }
 }
@@ -61,13 +71,19 @@ impl First {
 impl Load {
     /// `connections` keep-alive connections that ask for `target`; each answer must be 200.
     pub fn start(address: SocketAddr, target: &str, connections: usize) -> Load {
-        Load::begin(Way { address, tls: None, request: request(target, "test.example") }, connections)
+        Load::paced(address, target, connections, Duration::ZERO)
+    }
+
+    /// The same with a pause behind each answer: load for long runs on a machine that others share.
+    pub fn paced(address: SocketAddr, target: &str, connections: usize, pause: Duration) -> Load {
+        Load::begin(Way { address, tls: None, request: request(target, "test.example"), pause }, connections)
     }
 
     /// The same over TLS, to the server that `name` stands for.
     pub fn tls(address: SocketAddr, config: Arc<ClientConfig>, name: &str, target: &str, connections: usize) -> Load {
         let server = ServerName::try_from(name.to_owned()).expect("a name");
-        Load::begin(Way { address, tls: Some((config, server)), request: request(target, name) }, connections)
+        let way = Way { address, tls: Some((config, server)), request: request(target, name), pause: Duration::ZERO };
+        Load::begin(way, connections)
     }
 
     fn begin(way: Way, connections: usize) -> Load {
@@ -87,8 +103,10 @@ impl Load {
 
     pub fn stop(self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
-        let failures = self.threads.into_iter().flat_map(|thread| thread.join().expect("a load thread")).collect();
-        Tally { requests: self.done.load(Ordering::Relaxed), failures }
+        let firsts: Vec<First> = self.threads.into_iter().map(|thread| thread.join().expect("a load thread")).collect();
+        let failed = firsts.iter().map(|first| first.count).sum();
+        let failures = firsts.into_iter().flat_map(|first| first.texts).collect();
+        Tally { requests: self.done.load(Ordering::Relaxed), failed, failures }
     }
 }
 
@@ -96,26 +114,29 @@ fn request(target: &str, host: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")
 }
 
-fn drive(way: &Way, stop: &AtomicBool, done: &AtomicU64) -> Vec<String> {
+fn drive(way: &Way, stop: &AtomicBool, done: &AtomicU64) -> First {
     let mut failures = First::default();
     while !stop.load(Ordering::Relaxed) {
-        let ended = way.open().and_then(|stream| converse(stream, &way.request, stop, done));
+        let ended = way.open().and_then(|stream| converse(stream, way, stop, done));
         if let Err(failure) = ended {
             failures.push(failure);
         }
     }
-    failures.0
+    failures
 }
 
 /// Asks again and again on one connection until told to stop, or until the server says that it closes behind an answer.
-fn converse(mut stream: Box<dyn Stream>, request: &str, stop: &AtomicBool, done: &AtomicU64) -> Result<(), String> {
+fn converse(mut stream: Box<dyn Stream>, way: &Way, stop: &AtomicBool, done: &AtomicU64) -> Result<(), String> {
     let mut buffer = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        stream.write_all(request.as_bytes()).map_err(|error| format!("write: {error}"))?;
+        stream.write_all(way.request.as_bytes()).map_err(|error| format!("write: {error}"))?;
         let closes = one_answer(&mut *stream, &mut buffer)?;
         done.fetch_add(1, Ordering::Relaxed);
         if closes {
             return Ok(());
+        }
+        if !way.pause.is_zero() {
+            std::thread::sleep(way.pause);
         }
     }
     Ok(())
