@@ -14,7 +14,7 @@ use super::{StartError, doors};
 use crate::mesh_dns::{self, Names, Server};
 use crate::net::has_ipv6;
 use crate::pipeline::Callees;
-use crate::settings::{AgentSettings, DEFAULT_NAMESPACE, MeshSettings, Other, Role, Served};
+use crate::settings::{AgentSettings, DEFAULT_NAMESPACE, MeshSettings, Other, Requests, Role, Served};
 use crate::tables::Tables;
 
 /// What an agent asks for: a gateway for everything; a sidecar for policies, and for services when they are called.
@@ -41,7 +41,8 @@ pub(super) fn follows(config: ClientConfig, settings: &AgentSettings, bootstrap:
 /// Whom the application beside this node may call.
 pub(super) fn callees(mesh: &MeshSettings, demand: &Demand) -> Callees {
     let lets_others_pass = mesh.outbound.other == Other::Pass;
-    Callees { demand: demand.clone(), namespace: namespace(mesh), lets_others_pass }
+    let outside = (mesh.outbound.requests == Requests::Pass).then(Arc::default);
+    Callees { demand: demand.clone(), namespace: namespace(mesh), lets_others_pass, outside }
 }
 
 fn namespace(mesh: &MeshSettings) -> Arc<str> {

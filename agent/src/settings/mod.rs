@@ -19,7 +19,9 @@ pub use control::{
 };
 pub use inbound::{DEFAULT_INBOUND, InboundSettings, Mode};
 pub use probes::{CheckProtocol, CheckSettings, ProbeSettings};
-pub use sidecar::{Capture, DEFAULT_NAMESPACE, ExplicitSettings, MeshSettings, Other, OutboundSettings, Role, ServiceSettings};
+pub use sidecar::{
+    Capture, DEFAULT_NAMESPACE, ExplicitSettings, MeshSettings, Other, OutboundSettings, Requests, Role, ServiceSettings,
+};
 
 /// Where the agent's own endpoint listens when nothing is said; loopback, because it can drain the node.
 pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15_000);

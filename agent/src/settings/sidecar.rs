@@ -86,6 +86,8 @@ pub struct OutboundSettings {
     pub captured: Option<SocketAddr>,
     /// What becomes of captured connections to nobody that the mesh knows.
     pub other: Other,
+    /// What becomes of plain requests of the HTTP proxy to nobody that the mesh knows.
+    pub requests: Requests,
     /// Where names of services are answered; `None` is nowhere.
     pub dns: Option<SocketAddr>,
 }
@@ -98,6 +100,16 @@ pub enum Other {
     Pass,
     /// They are closed: the application may call services of the mesh only.
     Refuse,
+}
+
+/// What becomes of plain requests of the HTTP proxy to nobody that the mesh knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Requests {
+    /// They are refused: a name that is wrongly spelled leads to no stranger.
+    #[default]
+    Refuse,
+    /// They are passed on to where their host is.
+    Pass,
 }
 
 /// A listener for one service.
@@ -259,6 +271,11 @@ impl OutboundSettings {
         let captured = section.socket_addr("capture_address").unwrap_or(DEFAULT_CAPTURED);
         let dns = section.socket_addr("dns");
         let other = section.choice("other", &[("pass", Other::Pass), ("refuse", Other::Refuse)]).unwrap_or_default();
+        let requests =
+            section.choice("http_proxy_other", &[("refuse", Requests::Refuse), ("pass", Requests::Pass)]).unwrap_or_default();
+        if requests == Requests::Pass && (http_proxy.is_none() || other == Other::Refuse) {
+            section.mistake("http_proxy_other", "pass has no meaning without http_proxy, or with other: refuse");
+        }
         let is_on = capture != Capture::Off;
         if is_on && captured.port() != 0 && http_proxy == Some(captured) {
             section.mistake(
@@ -277,7 +294,7 @@ impl OutboundSettings {
             section.mistake("http_proxy", format!("{proxy} is the address of a service of outbound.explicit"));
         }
         let dns = dns.or(is_on.then_some(DEFAULT_DNS));
-        Self { explicit, http_proxy, capture, captured: is_on.then_some(captured), other, dns }
+        Self { explicit, http_proxy, capture, captured: is_on.then_some(captured), other, requests, dns }
     }
 }
 

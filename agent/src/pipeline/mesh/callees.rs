@@ -11,6 +11,7 @@ use heddle_xds::model::{Kind, MESH_PREFIX};
 use super::super::view::View;
 use super::super::worker::Worker;
 use crate::exchange::Reason;
+use crate::upstream::Outside;
 
 /// How long the first call of a service waits until it is known what the control plane knows of it.
 const WAIT: Duration = Duration::from_secs(2);
@@ -24,8 +25,10 @@ pub struct Callees {
     pub demand: Demand,
     /// The namespace of names that name none.
     pub namespace: Arc<str>,
-    /// Whether captured connections to anybody else are passed on.
+    /// Whether captured connections and tunnels to anybody else are passed on.
     pub lets_others_pass: bool,
+    /// By whom plain requests of the HTTP proxy to anybody else are passed on; `None`: they are not.
+    pub outside: Option<Arc<Outside>>,
 }
 
 /// What is known of a service.

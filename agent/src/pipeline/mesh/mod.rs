@@ -38,7 +38,7 @@ impl Pipeline {
                 let opaque = call.head.method == Method::Connect && call.head.protocol.is_none();
                 // Of a proxy CONNECT asks for what it names; elsewhere it was made up for bytes.
                 let authority = if opaque && *destination != Destination::Host { "" } else { &call.head.authority };
-                let leaves = opaque && connection.peer.ip().is_loopback();
+                let leaves = connection.peer.ip().is_loopback() && (opaque || self.worker.callees().outside.is_some());
                 let Found { view, way } = Box::pin(self.way(destination, authority, leaves)).await;
                 (view, Some((destination, way)))
             }

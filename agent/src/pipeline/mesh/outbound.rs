@@ -10,6 +10,7 @@ use heddle_xds::model::MeshProtocol;
 
 use super::super::edit;
 use super::super::finish::Finish;
+use super::super::forward::{Campaign, Unserved};
 use super::super::headers;
 use super::super::http::{Pipeline, Served, refuse, strip_hop_by_hop};
 use super::super::plan::Plan;
@@ -39,7 +40,7 @@ pub(super) struct Found {
 }
 
 impl Pipeline {
-    /// Finds out where a request with this authority goes; `leaves` is whether it may ask for bytes to others than services.
+    /// Finds out where a request with this authority goes; `leaves` is whether it may ask others than services.
     pub(super) async fn way(&self, destination: &Destination, authority: &str, leaves: bool) -> Found {
         let callees = self.worker.callees();
         let found = match destination {
@@ -167,6 +168,7 @@ impl Pipeline {
         let number = match way? {
             Way::Service(number) => number,
             Way::Outside(address) if opaque => return outside(x, address, asked.far).await,
+            Way::Outside(address) if *destination == Destination::Host => return self.pass_on(x, plan, address, &asked).await,
             Way::Outside(_) => return Err(unknown(&x.request.authority)),
         };
         x.route = Some(number);
@@ -206,6 +208,29 @@ impl Pipeline {
         }
         let body = plan.request_body(x).into_iter().fold(std::mem::take(&mut x.body), edit::edited);
         self.forward(x, plan, body, websocket, asked.interim).await
+    }
+
+    /// Passes a request of the HTTP proxy on to somebody outside of the mesh, as any proxy would.
+    async fn pass_on(
+        &self,
+        x: &mut Exchange,
+        plan: &Plan,
+        address: SocketAddr,
+        asked: &Asked<'_>,
+    ) -> Result<Served, Box<Answer>> {
+        let leads_here = address == x.connection.local;
+        let Some(outside) = self.worker.callees().outside.filter(|_| !leads_here) else {
+            return Err(unknown(&x.request.authority));
+        };
+        let websocket = asked.wants_upgrade && headers::asks_for_websocket(&x.request);
+        if x.request.method == Method::Connect && !websocket {
+            return Err(refuse(Reason::NotImplemented));
+        }
+        strip_hop_by_hop(&mut x.request.fields, websocket);
+        let target = self.settled(Some(&outside.at(address))).await.map_err(refuse)?;
+        let campaign = Campaign::new(plan, &target, websocket, asked.interim);
+        let mut body = std::mem::take(&mut x.body);
+        self.tries(x, plan, &campaign, &mut body, None).await.map_err(Unserved::into_answer)
     }
 
     async fn tunnel_to_service(
@@ -278,9 +303,11 @@ fn of_service(mut answer: Box<Answer>, service: &str) -> Box<Answer> {
     answer
 }
 
-/// The address of somebody outside of the mesh.
+/// The address of somebody outside of the mesh; without a port it is the usual one.
 async fn look_up(authority: &str) -> Option<SocketAddr> {
-    let found = tokio::time::timeout(LOOK_UP, tokio::net::lookup_host(authority)).await;
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let with_port = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+    let found = tokio::time::timeout(LOOK_UP, tokio::net::lookup_host(with_port)).await;
     match found {
         Ok(Ok(mut addresses)) => addresses.next(),
         Ok(Err(error)) => {

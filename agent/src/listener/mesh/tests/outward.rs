@@ -30,7 +30,12 @@ impl Outward {
         };
         let worker = pipeline::Worker::new(0, Pools::new(), Arc::new(shared), fastrand::Rng::with_seed(1), None, None);
         let demand = Demand::default();
-        worker.set_callees(pipeline::Callees { demand: demand.clone(), namespace: "shop".into(), lets_others_pass: true });
+        worker.set_callees(pipeline::Callees {
+            demand: demand.clone(),
+            namespace: "shop".into(),
+            lets_others_pass: true,
+            outside: None,
+        });
         let listener = Arc::new(harness::listener(EdgeLimits::default()));
         let doors = Shared::default();
         let service = Rc::new(Worker::new(Pipeline::new(worker.clone()), Arc::default()));
@@ -130,6 +135,37 @@ async fn a_proxy_finds_services_by_host_and_says_when_there_is_none() {
         let request = "GET / HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n";
         let answer = ask(&mut api.connect().await, request).await;
         assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("no such service in the mesh"), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_proxy_passes_requests_to_others_on_where_that_is_wanted() {
+    story(async {
+        let (address, _) = answering(OK).await;
+        let web = Sidecar::before(address, MeshProtocol::Http, |_| ());
+        let mut api = Outward::leading(Leads::ByHost, &web.authority);
+        api.learn(MeshProtocol::Http, web.address);
+        let (stranger, seen) = answering(OK).await;
+        let request = |host: &str| {
+            format!("GET http://{host}/a?b HTTP/1.1\r\nHost: {host}\r\nProxy-Connection: keep-alive\r\nConnection: close\r\n\r\n")
+        };
+        let refused = ask(&mut api.connect().await, &request(&stranger.to_string())).await;
+        assert!(refused.starts_with("HTTP/1.1 502 "), "{refused}");
+        let callees = api.worker.callees();
+        api.worker.set_callees(pipeline::Callees { outside: Some(Arc::default()), ..callees });
+        for _ in 0..2 {
+            assert!(ask(&mut api.connect().await, &request(&stranger.to_string())).await.ends_with("ok"));
+        }
+        let told = seen.borrow().join("\n").to_ascii_lowercase();
+        assert!(told.contains("get /a?b http/1.1") && told.contains(&format!("host: {stranger}")), "{told}");
+        assert!(!told.contains("proxy-connection"), "{told}");
+        // What names a service is one of the mesh still, and the proxy does not ask itself.
+        assert!(ask(&mut api.connect().await, &request("web.shop")).await.ends_with("ok"));
+        for nobody in ["api.shop.mesh".to_owned(), "no such host".to_owned(), api.address.to_string()] {
+            let answer = ask(&mut api.connect().await, &request(&nobody)).await;
+            assert!(!answer.starts_with("HTTP/1.1 200 "), "{nobody}: {answer}");
+        }
     })
     .await;
 }
