@@ -31,6 +31,13 @@ pub struct MeshService {
     pub depends: Arc<[Arc<str>]>,
 }
 
+impl MeshService {
+    /// Whether clients call it on this port.
+    pub fn is_called_on(&self, port: u16) -> bool {
+        self.ports.is_empty() || self.ports.contains(&port)
+    }
+}
+
 /// What the compiler keeps of the mesh.
 #[derive(Default)]
 pub(super) struct Known {

@@ -83,9 +83,8 @@ impl Pipeline {
     async fn called(&self, called: &Called) -> Result<(Rc<View>, Way), Box<Answer>> {
         let (view, number) =
             self.worker.callee(&called.service).await.map_err(|reason| of_service(refuse(reason), &called.service))?;
-        let known = view.tables.mesh.get(&called.service);
         let fits =
-            known.is_some_and(|known| called.port.is_none_or(|port| known.ports.is_empty() || known.ports.contains(&port)));
+            view.tables.mesh.get(&called.service).is_some_and(|known| called.port.is_none_or(|port| known.is_called_on(port)));
         if fits { Ok((view, Way::Service(number))) } else { Err(of_service(refuse(Reason::UnknownService), &called.service)) }
     }
 
@@ -101,10 +100,13 @@ impl Pipeline {
         if lets_pass { Ok((self.worker.view(), Way::Outside(address))) } else { Err(unknown(authority)) }
     }
 
-    /// The service whose address, the same on every node, this is.
+    /// The service whose address, the same on every node, this is, and that is called on this port.
     fn by_address(&self, address: SocketAddr) -> Option<std::sync::Arc<str>> {
         let view = self.worker.view();
-        view.tables.mesh.values().find(|service| service.vip == Some(address.ip())).map(|service| service.name.clone())
+        let mut services = view.tables.mesh.values();
+        services
+            .find(|service| service.vip == Some(address.ip()) && service.is_called_on(address.port()))
+            .map(|service| service.name.clone())
     }
 
     /// How a connection of the application is to be read.
