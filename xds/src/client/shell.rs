@@ -135,6 +135,11 @@ impl Session {
         Ok(rejected)
     }
 
+    /// Whether everything of a kind is asked for.
+    pub(super) fn all_of(&self, kind: Kind) -> bool {
+        self.config.interests.of(kind) == Interest::All
+    }
+
     /// A stream asks for these kinds.
     pub(super) fn asks_for(&mut self, kinds: &[Kind]) {
         self.asked = Default::default();

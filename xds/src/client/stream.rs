@@ -19,7 +19,7 @@ use super::{ClientMachine, DeltaClient, SotwClient, TypedUpdate};
 use crate::model::Kind;
 use crate::protocol::BadRequest;
 use crate::protocol::wire::{delta_request_to_wire, delta_response_from_wire, sotw_request_to_wire, sotw_response_from_wire};
-use crate::protocol::{MAX_REQUEST, MAX_RESPONSE, NodeInfo};
+use crate::protocol::{MAX_REQUEST, MAX_RESPONSE, NodeInfo, is_followed};
 
 /// Until the control plane opens its side of a stream.
 const OPEN: Duration = Duration::from_secs(10);
@@ -27,6 +27,10 @@ const OPEN: Duration = Duration::from_secs(10);
 const OUTBOX: usize = 64;
 /// Responses that arrived together and are handed over together; about 1 MiB each.
 const MAX_BATCH: usize = 16;
+/// Responses of one view, which are handed over together unless there are more.
+const MAX_VIEW: usize = 64;
+/// How long the rest of a view is waited for: it is on its way.
+const REST: Duration = Duration::from_secs(2);
 
 /// A machine that speaks a dialect over gRPC.
 pub(super) trait Speak: ClientMachine {
@@ -47,6 +51,8 @@ pub(super) trait Speak: ClientMachine {
     fn asks(request: &Self::Request) -> Kind;
     /// The kind of a response.
     fn kind(response: &Self::Response) -> Kind;
+    /// Whether responses tell that more of the same view follows.
+    const TELLS_VIEWS: bool;
     /// The position of the server in a response.
     fn version(response: &Self::Response) -> Arc<str>;
 }
@@ -61,6 +67,8 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
         return ended;
     }
     let hello = machine.hello();
+    // What a stream begins with is one view too, and each kind of which everything is asked for is answered.
+    let mut owed: Vec<Kind> = hello.iter().map(M::asks).filter(|kind| M::TELLS_VIEWS && session.all_of(*kind)).collect();
     session.asks_for(&hello.iter().map(M::asks).collect::<Vec<_>>());
     for request in hello {
         if out.send(M::write(request, node.take())).await.is_err() {
@@ -91,24 +99,63 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
             }
             () = session.updates.closed() => return End::Closed,
         };
-        let mut next = Some(first);
-        let (mut messages, mut end) = (Vec::new(), None);
-        while let Some(message) = next.take() {
-            match message {
-                Ok(message) => messages.push(message),
-                Err(ended) => end = Some(ended),
-            }
-            if end.is_none() && messages.len() < MAX_BATCH {
-                next = inbound.message().now_or_never().map(received);
-            }
-        }
-        if let Err(ended) = exchange(machine, messages, &out, session).await {
+        let (views, end) = gather::<M>(first, &mut inbound, &mut owed).await;
+        if let Err(ended) = exchange(machine, views, &out, session).await {
             return ended;
         }
         if let Some(ended) = end {
             return ended;
         }
     }
+}
+
+/// What has arrived, view by view, and why there is nothing more. A view that has begun to arrive is waited for to its end.
+async fn gather<M: Speak>(
+    first: Result<M::In, End>,
+    inbound: &mut Streaming<M::In>,
+    owed: &mut Vec<Kind>,
+) -> (Vec<Vec<M::Response>>, Option<End>) {
+    let (mut views, mut view, mut count) = (Vec::new(), Vec::new(), 0);
+    let mut next = Some(first);
+    let mut end = None;
+    while let Some(message) = next.take() {
+        let response = match message.map(M::read) {
+            Ok(Ok(response)) => response,
+            // A type that this release does not know: it did not ask for it, and owes no answer.
+            Ok(Err(BadRequest::UnknownType(_))) => {
+                next = inbound.message().now_or_never().map(received);
+                continue;
+            }
+            Ok(Err(error)) => {
+                end = Some(End::Lost(error.to_string()));
+                break;
+            }
+            Err(ended) => {
+                end = Some(ended);
+                break;
+            }
+        };
+        owed.retain(|kind| *kind != M::kind(&response));
+        let follows = is_followed(&M::version(&response)).1 || !owed.is_empty();
+        view.push(response);
+        count += 1;
+        if follows && view.len() < MAX_VIEW {
+            next = timeout(REST, inbound.message()).await.ok().map(received);
+            if next.is_none() {
+                owed.clear();
+            }
+            continue;
+        }
+        views.push(std::mem::take(&mut view));
+        if count < MAX_BATCH {
+            next = inbound.message().now_or_never().map(received);
+        }
+    }
+    // What is left of a view when the stream is lost comes again with the next one.
+    if end.is_none() {
+        views.push(view);
+    }
+    (views, end)
 }
 
 /// Asks for what somebody wants since it was asked last, and lets go of what nobody does; nothing is sent before the stream is open.
@@ -142,29 +189,29 @@ fn received<T>(message: Result<Option<T>, Status>) -> Result<T, End> {
     }
 }
 
-/// Hands responses that arrived together to the consumer, and answers them.
+/// Hands views that arrived together to the consumer, none of them in parts, and answers their responses.
 async fn exchange<M: Speak>(
     machine: &mut M,
-    messages: Vec<M::In>,
+    views: Vec<Vec<M::Response>>,
     out: &mpsc::Sender<M::Out>,
     session: &mut Session,
 ) -> Result<(), End> {
     let (mut updates, mut open, mut kinds, mut version) = (Vec::new(), Vec::new(), Vec::new(), None);
-    for message in messages {
-        let response = match M::read(message) {
-            Ok(response) => response,
-            // A type that this release does not know: it did not ask for it, and owes no answer.
-            Err(BadRequest::UnknownType(_)) => continue,
-            Err(error) => return Err(End::Lost(error.to_string())),
-        };
-        if !machine.joins(&open, &response) {
+    for view in views {
+        if !view.iter().all(|response| machine.joins(&open, response)) {
             settle(machine, std::mem::take(&mut updates), std::mem::take(&mut open), out, session).await?;
         }
-        kinds.push(M::kind(&response));
-        version = Some(M::version(&response));
-        let (update, opened) = machine.receive(response);
-        updates.push(update);
-        open.push(opened);
+        for response in view {
+            // Within a view each name comes once; whoever does not keep to that is believed one response after the other.
+            if !machine.joins(&open, &response) {
+                settle(machine, std::mem::take(&mut updates), std::mem::take(&mut open), out, session).await?;
+            }
+            kinds.push(M::kind(&response));
+            version = Some(is_followed(&M::version(&response)).0.into());
+            let (update, opened) = machine.receive(response);
+            updates.push(update);
+            open.push(opened);
+        }
     }
     settle(machine, updates, open, out, session).await?;
     session.heard(&kinds, version);
@@ -193,6 +240,7 @@ async fn settle<M: Speak>(
 impl Speak for DeltaClient {
     type Out = wire::DeltaDiscoveryRequest;
     type In = wire::DeltaDiscoveryResponse;
+    const TELLS_VIEWS: bool = true;
 
     async fn open(
         client: &mut Grpc<Channel>,
@@ -220,6 +268,7 @@ impl Speak for DeltaClient {
 impl Speak for SotwClient {
     type Out = wire::DiscoveryRequest;
     type In = wire::DiscoveryResponse;
+    const TELLS_VIEWS: bool = false;
 
     async fn open(
         client: &mut Grpc<Channel>,

@@ -158,3 +158,18 @@ pub struct SotwResponse {
     /// Everything that was asked for and is there.
     pub resources: Vec<RawResource>,
 }
+
+/// Behind the version of a delta response that more of the same view follows. The public protocol leaves that version to the server, for people to read.
+const MORE: char = '+';
+
+/// The version of a response that more of the same view follows.
+#[must_use]
+pub fn more_follows(version: &str) -> Arc<str> {
+    format!("{version}{MORE}").into()
+}
+
+/// The version that a response says, and whether more of the same view follows it.
+#[must_use]
+pub fn is_followed(version: &str) -> (&str, bool) {
+    version.strip_suffix(MORE).map_or((version, false), |version| (version, true))
+}

@@ -50,6 +50,8 @@ pub(super) trait Speak: Machine + Sized {
     fn type_of(message: &mut Self::In) -> &mut String;
     /// Reads a request.
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request>;
+    /// Says that more of the same view follows, where the dialect can: the client then applies all of it at once.
+    fn more_follows(response: &mut Self::Response);
     /// Writes a response; what others are told too is taken from the memo.
     fn write(response: Self::Response, types: Types, memo: &Memo) -> Packet;
 }
@@ -159,10 +161,10 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
     presence.speaks(types);
     take(&mut machine, request, &*view)?;
     listen(&mut machine, &mut seat, &mut view, scene);
-    let (mut pending, mut heard) = (None, None);
+    let (mut pending, mut ahead, mut heard) = (None, None, None);
     loop {
         if pending.is_none() {
-            pending = speak(&mut machine, &view, (types, scene), out)?;
+            pending = speak(&mut machine, &mut ahead, &view, (types, scene), out)?;
         }
         presence.update(machine.held(), machine.nacks(), heard.take());
         let late = presence.late_until();
@@ -182,7 +184,8 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
                 take(&mut machine, request, &*view)?;
                 listen(&mut machine, &mut seat, &mut view, scene);
             }
-            next = seat.next() => {
+            // A view that is being told is told to its end first.
+            next = seat.next(), if ahead.is_none() => {
                 view = next.ok_or_else(stopping)?;
                 machine.changes(scene.feed.changed_between(machine.position(), view.position()), &*view);
             }
@@ -286,9 +289,20 @@ fn listen<M: Machine>(machine: &mut M, seat: &mut Seat, view: &mut Arc<View>, sc
     }
 }
 
-/// Says everything that is due. What there is no room for is given back, and is to be said before anything else.
-fn speak<M: Speak>(machine: &mut M, view: &View, (types, scene): (Types, &Scene), out: &Out) -> Result<Option<Packet>, Status> {
-    while let Some(response) = machine.response(view) {
+/// Says everything that is due. What there is no room for is given back, and is to be said before anything else; what is said next is made before it, for
+/// each response tells whether more of the view follows.
+fn speak<M: Speak>(
+    machine: &mut M,
+    ahead: &mut Option<M::Response>,
+    view: &View,
+    (types, scene): (Types, &Scene),
+    out: &Out,
+) -> Result<Option<Packet>, Status> {
+    while let Some(mut response) = ahead.take().or_else(|| machine.response(view)) {
+        *ahead = machine.response(view);
+        if ahead.is_some() && types == Types::Heddle {
+            M::more_follows(&mut response);
+        }
         let packet = M::write(response, types, &scene.memo);
         if packet.len() > MAX_RESPONSE {
             let (found, most) = (packet.len(), MAX_RESPONSE);

@@ -32,7 +32,7 @@ use crate::model::Kind;
 use crate::protocol::wire::{
     Incoming, delta_request_from_wire, delta_response_to_wire, sotw_request_from_wire, sotw_response_to_wire,
 };
-use crate::protocol::{Advice, DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, SotwResponse, Types, seeds};
+use crate::protocol::{Advice, DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, SotwResponse, Types, more_follows, seeds};
 use crate::snapshot::{NodeScope, SnapshotFeed};
 
 pub use typed::{CDS, EDS, LDS, RDS, SDS, TypeServer};
@@ -255,6 +255,9 @@ impl Speak for DeltaMachine {
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request> {
         delta_request_from_wire(message, types)
     }
+    fn more_follows(response: &mut <Self as Machine>::Response) {
+        response.version = more_follows(&response.version);
+    }
     fn write(response: <Self as Machine>::Response, types: Types, memo: &Memo) -> Packet {
         let own = wire::DeltaDiscoveryResponse {
             system_version_info: response.version.to_string(),
@@ -284,6 +287,8 @@ impl Speak for SotwMachine {
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request> {
         sotw_request_from_wire(message, types)
     }
+    /// Its versions are given back by the client, kind by kind; there is no room for anything else.
+    fn more_follows(_: &mut <Self as Machine>::Response) {}
     fn write(response: <Self as Machine>::Response, types: Types, memo: &Memo) -> Packet {
         let own = wire::DiscoveryResponse {
             version_info: response.version.to_string(),
