@@ -20,7 +20,8 @@ pub async fn get(args: GetArgs) -> Result<(), ClientError> {
         let key = api::Key { collection: collection.clone(), id: id.clone() };
         client.get(api::GetRequest { key: Some(key.clone()) }).await?;
         let nodes = client.nodes(api::NodesRequest {}).await?.into_inner().nodes;
-        return Ok(standing::say_of(&key, &nodes, args.output));
+        standing::say_of(&key, &nodes, args.output);
+        return Ok(());
     }
     let resources = match (args.collection, args.id) {
         (Some(collection), Some(id)) => {

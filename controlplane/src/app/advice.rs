@@ -21,7 +21,7 @@ fn advise(own: &Membership, further: &[Membership], cell: Option<&str>) -> Advic
         // It does not gossip, or not yet: there is nothing to be said about cells.
         return Advice::Seeds(Vec::new());
     }
-    Advice::Elsewhere(std::iter::once(own).chain(further).map(|membership| name(membership)).collect())
+    Advice::Elsewhere(std::iter::once(own).chain(further).map(name).collect())
 }
 
 /// A cell for people: the one of those who name none has no name.
