@@ -35,7 +35,7 @@ pub fn bootstrap(place: &Place, control: SocketAddr, id: &str, files: Option<&Fi
 
 /// A server that says which one it is, with a control plane or `plain`.
 pub fn server(place: &Place, address: SocketAddr, saying: &str, bootstrap: Option<(&PathBuf, &str)>) -> Process {
-    let mut command = python::script("xds.py");
+    let mut command = python::script("proxyless.py");
     command.args(["serve", &address.to_string(), saying, bootstrap.map_or("plain", |(_, kind)| kind)]);
     if let Some((path, _)) = bootstrap {
         command.env("GRPC_XDS_BOOTSTRAP", path);
@@ -54,7 +54,7 @@ pub struct Client {
 
 impl Client {
     pub fn of(target: &str, bootstrap: &Path, kind: &str) -> Client {
-        let mut command: Command = python::script("xds.py");
+        let mut command: Command = python::script("proxyless.py");
         command.args(["call", target, kind]).env("GRPC_XDS_BOOTSTRAP", bootstrap);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));

@@ -37,12 +37,7 @@ fn limits_guards_and_bodies_are_bounded_by_filters() {
         let req = json!({ "rate": 0.001, "burst": 1, "nodelay": true, "key": "x", "key_type": "constant", "rejected_code": 429 });
         route(heddle, "paced", &nginx, json!({ "limit-req": req }));
         let agents = json!({ "denylist": ["(?i)bot"], "bypass_missing": true });
-        route(
-            heddle,
-            "guarded",
-            &nginx,
-            json!({ "ua-restriction": agents, "uri-blocker": { "block_rules": ["\\.exe"] }, "ip-restriction": { "blacklist": ["10.0.0.0/8"] } }),
-        );
+        route(heddle, "guarded", &nginx, json!({ "ua-restriction": agents, "ip-restriction": { "blacklist": ["10.0.0.0/8"] } }));
         route(heddle, "small", &nginx, json!({ "client-control": { "max_body_size": 100 } }));
         heddle.until_status("/guarded/a", 200);
         heddle.until_status("/small/a", 200);
@@ -56,7 +51,6 @@ fn limits_guards_and_bodies_are_bounded_by_filters() {
         assert_eq!(told, [200, 200, 429, 429]);
         assert_eq!(ask(heddle, "GET", "/guarded/a", &[("user-agent", "a Bot")], b"").status, 403);
         assert_eq!(ask(heddle, "GET", "/guarded/a", &[("user-agent", "curl")], b"").status, 200);
-        assert_eq!(heddle.get("/guarded/a?b=root.exe").status, 403);
         assert_eq!(ask(heddle, "POST", "/small/a", &[], &[b'x'; 100]).status, 200);
         assert_eq!(ask(heddle, "POST", "/small/a", &[], &[b'x'; 101]).status, 413);
     });

@@ -160,11 +160,17 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
     let mut presence = shared.registry.enter(node, M::DIALECT, (clock::wall(), clock::now()));
     presence.speaks(types);
     take(&mut machine, request, &*view)?;
-    listen(&mut machine, &mut seat, &mut view, scene);
+    let mut wants = listen(&machine, &mut seat);
     let (mut pending, mut ahead, mut heard) = (None, None, None);
     loop {
         if pending.is_none() {
             pending = speak(&mut machine, &mut ahead, &view, (types, scene), out)?;
+        }
+        // A view that is being told is told to its end first.
+        if wants && ahead.is_none() {
+            (wants, view) = (false, seat.view());
+            machine.changes(scene.feed.changed_between(machine.position(), view.position()), &*view);
+            continue;
         }
         presence.update(machine.held(), machine.nacks(), heard.take());
         let late = presence.late_until();
@@ -182,9 +188,8 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
                     presence.instance(said.instance, clock::now());
                 }
                 take(&mut machine, request, &*view)?;
-                listen(&mut machine, &mut seat, &mut view, scene);
+                wants |= listen(&machine, &mut seat);
             }
-            // A view that is being told is told to its end first.
             next = seat.next(), if ahead.is_none() => {
                 view = next.ok_or_else(stopping)?;
                 machine.changes(scene.feed.changed_between(machine.position(), view.position()), &*view);
@@ -276,17 +281,14 @@ async fn after(life: Option<Duration>) {
     }
 }
 
-/// Lets the house know what a sidecar asks for, and looks at once when that is more than before: for that it was not called so far.
-fn listen<M: Machine>(machine: &mut M, seat: &mut Seat, view: &mut Arc<View>, scene: &Scene) {
+/// Lets the house know what a sidecar asks for; whether that is more than before: for that it was not called so far.
+fn listen<M: Machine>(machine: &M, seat: &mut Seat) -> bool {
     let asked = |kind: Kind| {
         let (all, names) = machine.asked(kind);
         seat.listen(kind, all, names)
     };
     // All of them: each is to be noted.
-    if seat.is_sidecar() && Kind::ALL.into_iter().filter(|kind| asked(*kind)).count() > 0 {
-        *view = seat.view();
-        machine.changes(scene.feed.changed_between(machine.position(), view.position()), &**view);
-    }
+    seat.is_sidecar() && Kind::ALL.into_iter().filter(|kind| asked(*kind)).count() > 0
 }
 
 /// Says everything that is due. What there is no room for is given back, and is to be said before anything else; what is said next is made before it, for

@@ -220,7 +220,7 @@ impl Pipeline {
         address: SocketAddr,
         asked: &Asked<'_>,
     ) -> Result<Served, Box<Answer>> {
-        let leads_here = address == x.connection.local;
+        let leads_here = leads_to(address, x.connection.local);
         let Some(outside) = self.worker.callees().outside.filter(|_| !leads_here) else {
             return Err(unknown(&x.request.authority));
         };
@@ -254,6 +254,12 @@ impl Pipeline {
         x.attempts.push(attempt(opened.endpoint.name().clone(), opened.connect, None));
         Ok(tunnelled(opened.io))
     }
+}
+
+/// Whether a connection to `address` ends at the socket that took one at `local`: by its own address, by any other one of this host's loopback, or by none.
+fn leads_to(address: SocketAddr, local: SocketAddr) -> bool {
+    let (to, own) = (address.ip().to_canonical(), local.ip().to_canonical());
+    to.is_unspecified() || (address.port() == local.port() && (to.is_loopback() || to == own))
 }
 
 /// Bytes to where a captured connection was going, past the mesh.
@@ -336,6 +342,26 @@ mod tests {
         assert_eq!(named.body, "{\"error_msg\":\"503 Service Unavailable: no endpoint\",\"service\":\"shop/api\"}\n");
         let own = Answer { body: Bytes::from_static(b"mine"), ..Answer::of(Reason::Plugin) };
         assert_eq!(of_service(Box::new(own), "shop/api").body, "mine");
+    }
+
+    #[test]
+    fn a_proxy_knows_itself_by_whatever_address_it_is_called() {
+        let own = "127.0.0.1:15001".parse().unwrap();
+        for same in [
+            "127.0.0.1:15001",
+            "127.0.0.2:15001",
+            "0.0.0.0:15001",
+            "[::]:15001",
+            "[::1]:15001",
+            "[::ffff:127.0.0.1]:15001",
+            "0.0.0.0:80",
+        ] {
+            assert!(leads_to(same.parse().unwrap(), own), "{same}");
+        }
+        for other in ["127.0.0.1:15002", "10.0.0.1:15001"] {
+            assert!(!leads_to(other.parse().unwrap(), own), "{other}");
+        }
+        assert!(leads_to("[::ffff:10.0.0.1]:15001".parse().unwrap(), "10.0.0.1:15001".parse().unwrap()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod headers;
 mod visits;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
@@ -26,6 +27,8 @@ use headers::Outputs;
 
 /// Key of what the filter keeps in an exchange.
 pub(crate) const NAME: &str = "openid-connect";
+/// When to look whether another node keeps what it got for the same refresh token: it has its answer, and needs a round trip to the Redis.
+const KEPT_SOON: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(250)];
 
 /// The filter; what it waits for holds on to the same site.
 pub(crate) struct OpenIdConnect(pub(crate) Arc<Site>);
@@ -203,11 +206,38 @@ impl Site {
                 self.admit_session(x, browser, session, true, now)
             }
             Err(Failure::Trouble(trouble @ Trouble::Down(_))) => answer(self.unavailable(&trouble)),
-            Err(failure) => {
-                tracing::info!(%failure, "openid-connect: a session could not be renewed, so it is over");
-                self.unknown(x, browser, now)
-            }
+            Err(failure) => match &browser.stored {
+                Some(stored) => self.renewed_elsewhere(stored.clone(), session, failure, now),
+                None => self.over(x, browser, &failure, now),
+            },
         }
+    }
+
+    /// Another node may have been faster with the same refresh token, which is good once: then the session goes on as that one keeps it.
+    fn renewed_elsewhere(self: &Arc<Self>, stored: Arc<Stored>, session: Session, failure: Failure, now: u64) -> Flow {
+        let site = self.clone();
+        Flow::Wait(Box::pin(async move {
+            let mut kept = None;
+            for pause in KEPT_SOON {
+                tokio::time::sleep(pause).await;
+                let found = stored.find(&session.id).await.ok().flatten();
+                kept = found.filter(|found| found.tokens.refresh != session.tokens.refresh);
+                if kept.is_some() {
+                    break;
+                }
+            }
+            let resume: Resume = Box::new(move |x| match (&site.browser, kept) {
+                (Some(browser), Some(kept)) => site.admit_session(x, browser, kept, false, now),
+                (Some(browser), None) => site.over(x, browser, &failure, now),
+                (None, _) => answer(site.answers.denied.clone()),
+            });
+            resume
+        }))
+    }
+
+    fn over(self: &Arc<Self>, x: &mut Exchange, browser: &Browser, failure: &Failure, now: u64) -> Flow {
+        tracing::info!(%failure, "openid-connect: a session could not be renewed, so it is over");
+        self.unknown(x, browser, now)
     }
 
     /// Lets a request with a good session go on.

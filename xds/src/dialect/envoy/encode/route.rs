@@ -86,8 +86,11 @@ impl Draft {
         for plugin in &route.plugins {
             plugins::apply(plugin, self).map_err(|reason| format!("plugin {}: {reason}", plugin.name))?;
         }
-        // Those of the route itself hide those of the same name that are for all.
-        for plugin in everywhere.iter().filter(|plugin| !route.plugins.iter().any(|own| own.name == plugin.name)) {
+        for plugin in everywhere {
+            if plugins::has_effect(plugin) && route.plugins.iter().any(|own| own.name == plugin.name) {
+                // Agents run both; one filter of Envoy's has one configuration.
+                return Err(format!("plugin {} is that of a global rule and of the route at once", plugin.name));
+            }
             plugins::apply(plugin, self).map_err(|reason| format!("plugin {} of a global rule: {reason}", plugin.name))?;
         }
         plugins::finish(self);
@@ -124,10 +127,15 @@ pub(super) fn encode<'a>(
 }
 
 /// What stands in the place of a route that is withheld: an answer with this status, so that its requests do not go to a wider route, which may lack what
-/// guards them. Nothing, where its conditions cannot be asked.
+/// guards them. Nothing, where its conditions cannot be asked; hosts that Envoy cannot tell apart leave a gap at the others.
 pub(super) fn gap(route: &Route, status: u32, check: impl Fn(&wire::RouteMatch) -> Result<(), String>) -> Vec<Place> {
     let answer = Action::DirectResponse(wire::DirectResponseAction { status, ..Default::default() });
-    places(route, &Draft::default(), &[(Vec::new(), answer)], check).unwrap_or_default()
+    let mut known = route.clone();
+    known.matches.hosts.retain(|host| Host::read(host).is_ok());
+    if known.matches.hosts.is_empty() && !route.matches.hosts.is_empty() {
+        return Vec::new();
+    }
+    places(&known, &Draft::default(), &[(Vec::new(), answer)], check).unwrap_or_default()
 }
 
 /// Every host and path of a route with each of its actions, as far as nothing stands against its conditions.

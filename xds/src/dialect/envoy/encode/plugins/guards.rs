@@ -48,18 +48,6 @@ pub(super) fn programs(config: &Config, draft: &mut Draft) -> Applied {
     Ok(())
 }
 
-/// Paths with their queries.
-pub(super) fn uris(config: &Config, draft: &mut Draft) -> Applied {
-    only(config, &["block_rules", "rejected_code", "case_insensitive"])?;
-    if config.get("rejected_code").and_then(Value::as_u64).is_some_and(|code| code != 403) {
-        return Err("rejected_code: Envoy refuses with 403".to_owned());
-    }
-    let case = config.get("case_insensitive").and_then(Value::as_bool) == Some(true);
-    let found = |pattern: &str| of(Identifier::Header(found(":path", pattern, if case { "is" } else { "s" })));
-    draft.demands.push(any_of(texts(config, "block_rules").map(found).collect(), false));
-    Ok(())
-}
-
 /// One rule of all that is demanded.
 pub(super) fn finish(draft: &mut Draft) {
     let demands = std::mem::take(&mut draft.demands);

@@ -91,7 +91,8 @@ pub(super) fn apply(plugin: &PluginConf, draft: &mut Draft) -> Applied {
         "redirect" => answers::redirect(config, draft),
         "ip-restriction" => guards::addresses(config, draft),
         "ua-restriction" => guards::programs(config, draft),
-        "uri-blocker" => guards::uris(config, draft),
+        // A rule must also hold for what a query hides behind percent signs, which Envoy matches as it stands.
+        "uri-blocker" => Err("Envoy does not look behind the percent signs of a query".to_owned()),
         "limit-count" => limits::windows(config, draft),
         "limit-req" => limits::buckets(config, draft),
         "client-control" => limits::size(config, draft),
@@ -108,6 +109,11 @@ pub(super) fn apply(plugin: &PluginConf, draft: &mut Draft) -> Applied {
         "csrf" => Err("Envoy knows no tokens against forged requests".to_owned()),
         _ => Err("Envoy has no counterpart".to_owned()),
     }
+}
+
+/// Whether it does something to requests: what is only counted, Envoy counts by itself.
+pub(super) fn has_effect(plugin: &PluginConf) -> bool {
+    &*plugin.name != "prometheus"
 }
 
 /// Refuses what is configured beyond these fields.
