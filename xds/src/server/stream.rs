@@ -160,8 +160,7 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
     let mut presence = shared.registry.enter(node, M::DIALECT, (clock::wall(), clock::now()));
     presence.speaks(types);
     take(&mut machine, request, &*view)?;
-    let mut wants = listen(&machine, &mut seat);
-    let (mut pending, mut ahead, mut heard) = (None, None, None);
+    let (mut pending, mut ahead, mut heard, mut wants) = (None, None, None, listen(&machine, &mut seat));
     loop {
         if pending.is_none() {
             pending = speak(&mut machine, &mut ahead, &view, (types, scene), out)?;
