@@ -334,6 +334,8 @@ fn unknown(authority: &str) -> Box<Answer> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
