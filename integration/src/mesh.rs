@@ -156,7 +156,7 @@ impl Mesh {
 
     /// What the authority has issued and refused, as `heddle ca audit` tells it.
     pub fn audit(&self) -> String {
-        let output = self.control.cli(&["ca", "audit"]);
+        let output = self.control.cli(&["ca", "audit", "-n", "1000"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
