@@ -577,7 +577,7 @@ pub struct NodeStatus {
     /// When it last said something.
     #[prost(message, optional, tag = "9")]
     pub last_contact: ::core::option::Option<::prost_types::Timestamp>,
-    /// Whose types it speaks: `heddle`, or `envoy`.
+    /// Whose types it speaks: `heddle`, `envoy`, or `grpc`: those of Envoy that gRPC knows.
     #[prost(string, tag = "10")]
     pub speaks: ::prost::alloc::string::String,
     /// What it is not given, since what it would need does not exist where it runs.
