@@ -4,9 +4,11 @@ mod identity;
 mod node;
 mod store;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use heddle_controlplane::model::ResourceKind;
 
 pub use identity::{CaArgs, CaCommand, TokenArgs, TokenCommand};
 pub use node::{EndpointsArgs, MembersArgs, MeshArgs, MeshCommand, Shape};
@@ -174,7 +176,8 @@ pub struct ApplyArgs {
 /// `heddle get`.
 #[derive(Debug, Args)]
 pub struct GetArgs {
-    /// Collection, for example `routes`; all when absent
+    /// Collection, for example `routes` or `route`; all when absent
+    #[arg(value_parser = collection)]
     pub collection: Option<String>,
     /// One resource of it
     pub id: Option<String>,
@@ -191,7 +194,8 @@ pub struct GetArgs {
 /// `heddle delete`.
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
-    /// Collection, for example `routes`
+    /// Collection, for example `routes` or `route`
+    #[arg(value_parser = collection)]
     pub collection: String,
     /// Id of the resource
     pub id: String,
@@ -218,8 +222,8 @@ pub struct DiffArgs {
 /// `heddle history`.
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
-    /// Collection, for example `routes`
-    #[arg(requires = "id")]
+    /// Collection, for example `routes` or `route`
+    #[arg(requires = "id", value_parser = collection)]
     pub collection: Option<String>,
     /// Id of the resource
     pub id: Option<String>,
@@ -240,7 +244,7 @@ pub struct RollbackArgs {
     #[arg(long, value_name = "REV")]
     pub to: u64,
     /// Only this collection's …
-    #[arg(requires = "id")]
+    #[arg(requires = "id", value_parser = collection)]
     pub collection: Option<String>,
     /// … resource
     pub id: Option<String>,
@@ -284,10 +288,30 @@ pub struct ExplainArgs {
     pub server: ServerArgs,
 }
 
+/// A collection by its own name or by that of one of its resources: `routes` of `routes` and of `route`. What is not known here is left to the control
+/// plane, which may be newer and says what it knows.
+#[allow(clippy::unnecessary_wraps, reason = "the shape of a parser of a value")]
+fn collection(word: &str) -> Result<String, Infallible> {
+    let known = ResourceKind::ALL.into_iter().find(|kind| kind.singular() == word);
+    Ok(known.map_or(word, ResourceKind::plural).to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_resource_may_be_named_by_one_or_by_many() {
+        for (said, meant) in
+            [("route", "routes"), ("routes", "routes"), ("authorization_policy", "authorization_policies"), ("rutes", "rutes")]
+        {
+            let Cli { command: Command::Get(args) } = Cli::parse_from(["heddle", "get", said, "r1", "--status"]) else {
+                unreachable!("another command")
+            };
+            assert_eq!(args.collection.as_deref(), Some(meant));
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

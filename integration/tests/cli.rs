@@ -44,6 +44,7 @@ fn files_are_compared_applied_and_rolled_back() {
     run(&heddle, &["rollback", "--to", &revision], 0);
     until("one again", || (heddle.get("/r").text() == "one").then_some(()));
     assert!(run(&heddle, &["get", "routes", "r", "-o", "json"], 0).contains(&one.address.to_string()));
+    assert!(run(&heddle, &["get", "route", "r", "-o", "json"], 0).contains(&one.address.to_string()));
     run(&heddle, &["delete", "routes", "r"], 0);
     heddle.until_status("/r", 404);
     run(&heddle, &["delete", "routes", "r"], 1);

@@ -137,8 +137,12 @@ fn units_jobs_and_registrations_get_theirs() {
         .output()
         .unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    write("job.hcl", "job \"web\" {}");
-    assert!(refused(folder.path(), &["inject", "--nomad", "job.hcl"], "").contains("nomad job run -output"));
+    let job = "job \"web\" {\n  # The shop.\n  group \"web\" {\n    network { mode = \"bridge\" }\n    task \"app\" { driver = \"exec\" }\n  }\n}\n";
+    write("job.hcl", job);
+    let text = printed(folder.path(), &["inject", "--nomad", "job.hcl", "--port", "8080"], "");
+    assert!(text.contains("# The shop.") && text.contains("task \"heddle\"") && text.contains("to = 15006"), "{text}");
+    write("job.hcl", &job.replace("bridge", "host"));
+    assert!(refused(folder.path(), &["inject", "--nomad", "job.hcl"], "").contains("expected a network of mode `bridge`"));
     write("service.json", "{ \"service\": { \"name\": \"web\", \"port\": 8080 } }");
     let service: Value = serde_json::from_str(&printed(folder.path(), &["inject", "--consul", "service.json"], "")).unwrap();
     assert_eq!(service["service"]["port"], 15_006);

@@ -37,6 +37,8 @@ pub enum Mode {
 pub struct InboundSettings {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where others reach it, when that is not where it listens: behind mapped ports.
+    pub advertise: Option<SocketAddr>,
     /// Who is let in.
     pub mode: Mode,
     /// The same for single ports of the application.
@@ -55,6 +57,7 @@ impl Default for InboundSettings {
     fn default() -> Self {
         InboundSettings {
             address: DEFAULT_INBOUND,
+            advertise: None,
             mode: Mode::Strict,
             ports: BTreeMap::new(),
             forward_client_cert: true,
@@ -66,11 +69,18 @@ impl Default for InboundSettings {
 }
 
 impl InboundSettings {
+    /// Where others reach it; an unspecified address where only who hears of it can tell.
+    #[must_use]
+    pub fn reached_at(&self) -> SocketAddr {
+        self.advertise.unwrap_or(self.address)
+    }
+
     /// Reads `inbound:`.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let ports = read_ports(section);
         InboundSettings {
             address: section.socket_addr("address").unwrap_or(DEFAULT_INBOUND),
+            advertise: read_advertise(section),
             mode: section.choice("mode", &MODES).unwrap_or_default(),
             ports,
             forward_client_cert: section.bool("forward_client_cert").unwrap_or(true),
@@ -79,6 +89,15 @@ impl InboundSettings {
             idle_timeout: section.duration("idle_timeout").unwrap_or(DEFAULT_IDLE),
         }
     }
+}
+
+fn read_advertise(section: &mut Section<'_>) -> Option<SocketAddr> {
+    let at = section.socket_addr("advertise")?;
+    if at.ip().is_unspecified() || at.port() == 0 {
+        section.mistake("advertise", "expected the address and port by which others reach this sidecar, such as 10.0.0.7:25006");
+        return None;
+    }
+    Some(at)
 }
 
 fn read_ports(section: &mut Section<'_>) -> BTreeMap<u16, Mode> {

@@ -151,10 +151,11 @@ impl MeshSettings {
     #[must_use]
     pub fn instance(&self) -> Option<Instance> {
         let (service, inbound) = (self.service.as_ref()?, self.inbound.as_ref()?);
-        let ip = inbound.address.ip();
+        let reached = inbound.reached_at();
+        let ip = reached.ip();
         Some(Instance {
             address: if ip.is_unspecified() { "".into() } else { ip.to_string().into() },
-            port: inbound.address.port(),
+            port: reached.port(),
             protocol: service.protocol,
             version: service.version.clone(),
             labels: service.labels.clone(),
@@ -201,7 +202,7 @@ impl MeshSettings {
 /// Says where others reach what is to be registered at Consul: by the listener of a sidecar, where the settings say nothing else.
 fn reachable(root: &mut Section<'_>, service: Option<&mut ServiceSettings>, inbound: Option<&InboundSettings>) {
     let Some(registration) = service.and_then(|service| service.consul.as_mut()) else { return };
-    let at = inbound.map(|inbound| inbound.address);
+    let at = inbound.map(InboundSettings::reached_at);
     if registration.port == 0 {
         registration.port = at.map_or(0, |at| at.port());
     }

@@ -35,6 +35,24 @@ fn several_control_planes_are_reached_alike() {
 }
 
 #[test]
+fn behind_mapped_ports_others_are_told_another_address() {
+    let text = |inbound: &str| {
+        format!(
+            "role: sidecar\nservice: {{ name: web, address: \"127.0.0.1:8080\" }}\ncontrolplane: {{ address: \"https://cp.example.org:18000\", token_file: ./t, bundle: ./root.pem }}\ninbound: {inbound}\n"
+        )
+    };
+    let told = |inbound: &str| {
+        let instance = read(&text(inbound)).unwrap().mesh.instance().unwrap();
+        (instance.address.to_string(), instance.port)
+    };
+    assert_eq!(told(r#"{ address: "0.0.0.0:15006" }"#), (String::new(), 15_006), "what the control plane sees");
+    assert_eq!(told(r#"{ advertise: "10.0.0.7:25006" }"#), ("10.0.0.7".to_owned(), 25_006));
+    for nowhere in ["0.0.0.0:25006", "10.0.0.7:0"] {
+        refused(&text(&format!("{{ advertise: \"{nowhere}\" }}")), &["inbound.advertise"]);
+    }
+}
+
+#[test]
 fn nothing_said_is_all_defaults() {
     let settings = read("{}").unwrap();
     assert_eq!((settings.workers, settings.admin), (4, DEFAULT_ADMIN));

@@ -19,7 +19,7 @@ pub struct InjectArgs {
     /// A systemd unit: writes the unit of its sidecar, its configuration and a drop-in
     #[arg(long, value_name = "UNIT")]
     pub systemd: Option<PathBuf>,
-    /// A Nomad job as JSON
+    /// A Nomad job, HCL or JSON
     #[arg(long, value_name = "FILE")]
     pub nomad: Option<PathBuf>,
     /// A Consul service registration as JSON

@@ -44,6 +44,21 @@ struct Known {
     outbound: Vec<Outbound>,
 }
 
+/// Where a sidecar has what it needs, as its configuration says it.
+#[derive(Debug, Clone, Copy)]
+struct Spots<'s> {
+    /// Its node id.
+    node: &'s str,
+    /// The way to the join token.
+    proof: &'s str,
+    /// The way to the roots.
+    bundle: &'s str,
+    /// The way to what it keeps.
+    data: &'s str,
+    /// Where others reach it, when that is not where it listens.
+    advertise: Option<&'s str>,
+}
+
 impl ServiceWishes {
     /// What is wished, else what the file says.
     fn known(&self, name: Option<&str>, port: Option<u16>) -> Result<Known, String> {
@@ -67,8 +82,8 @@ impl ServiceWishes {
 }
 
 impl Known {
-    /// The sidecar's configuration. `proof` is the way to the join token, `bundle` to the roots, `data` to what it keeps.
-    fn configuration(&self, settings: &InjectSettings, node: &str, proof: &str, bundle: &str, data: &str) -> String {
+    /// The sidecar's configuration.
+    fn configuration(&self, settings: &InjectSettings, spots: Spots<'_>) -> String {
         let mut service = json!({ "name": self.name, "namespace": self.namespace });
         if let Some(port) = self.port {
             service["address"] = format!("127.0.0.1:{port}").into();
@@ -84,18 +99,21 @@ impl Known {
             identity["trust_domain"] = domain.as_str().into();
         }
         let mut whole = json!({
-            "node": { "id": node, "data_dir": data },
+            "node": { "id": spots.node, "data_dir": spots.data },
             "role": "sidecar",
             "service": service,
             // A join token is good once, so the identity is kept for restarts.
             "identity": identity,
-            "controlplane": { "address": settings.control_plane, "token_file": proof, "bundle": bundle },
+            "controlplane": { "address": settings.control_plane, "token_file": spots.proof, "bundle": spots.bundle },
             "agent": { "workers": settings.workers, "probes": { "port": PROBE_PORT } },
             "outbound": outbound,
             "log": { "level": settings.log_level },
         });
         if self.port.is_some() {
             whole["inbound"] = json!({ "address": format!("0.0.0.0:{INBOUND_PORT}") });
+            if let Some(advertise) = spots.advertise {
+                whole["inbound"]["advertise"] = advertise.into();
+            }
         }
         // Maps of strings, numbers and lists: there is nothing that YAML cannot say.
         serde_saphyr::to_string(&whole).unwrap_or_default()

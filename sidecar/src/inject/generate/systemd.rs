@@ -2,7 +2,7 @@
 
 use super::super::configuration::capture_of;
 use super::super::settings::{Capture, InjectSettings, SIDECAR_UID};
-use super::ServiceWishes;
+use super::{ServiceWishes, Spots};
 
 /// Largest unit; systemd itself stops at a megabyte for a line.
 const MOST_BYTES: usize = 1 << 20;
@@ -76,7 +76,8 @@ pub fn systemd(file: &str, text: &str, wishes: &ServiceWishes, settings: &Inject
     let known = wishes.known(unit.of("X-Heddle", "Service").or(Some(stem)), port).map_err(at)?;
     let sidecar = format!("heddle-{stem}");
     let (node, data) = (format!("{stem}@${{HEDDLE_HOST:-localhost}}"), format!("/var/lib/{sidecar}"));
-    let configuration = known.configuration(settings, &node, "${CREDENTIALS_DIRECTORY}/token", "/etc/heddle/root.pem", &data);
+    let (proof, bundle) = ("${CREDENTIALS_DIRECTORY}/token", "/etc/heddle/root.pem");
+    let configuration = known.configuration(settings, Spots { node: &node, proof, bundle, data: &data, advertise: None });
     Ok(vec![
         UnitFile { path: format!("{sidecar}.service"), text: sidecar_unit(stem, &sidecar, settings) },
         UnitFile { path: format!("{stem}.service.d/heddle.conf"), text: drop_in(stem, &sidecar) },

@@ -108,6 +108,11 @@ fn a_job_gets_a_task_that_starts_before_the_others_and_stays() {
         (&json!("127.0.0.1:8080"), &json!("http"))
     );
     assert_eq!(task["Resources"], json!({ "CPU": 100, "MemoryMB": 32, "MemoryMaxMB": 256 }));
+    // Others come by the port that Nomad maps, and each allocation has a token of its own.
+    assert_eq!(configuration["inbound"]["advertise"], json!("${NOMAD_ADDR_heddle}"));
+    assert_eq!(done["Job"]["TaskGroups"][0]["Networks"][0]["DynamicPorts"][1], json!({ "Label": "heddle", "To": 15_006 }));
+    let token = task["Templates"][2]["EmbeddedTmpl"].as_str().unwrap();
+    assert!(token.contains("nomad/jobs/shop/web/heddle") && token.contains("NOMAD_ALLOC_INDEX"), "{token}");
     assert_eq!(done["Job"]["TaskGroups"][1], job()["Job"]["TaskGroups"][1]);
     assert_eq!(nomad("job.json", &text, &wishes(), &InjectSettings::default()).unwrap(), text);
     assert_eq!(serde_json::from_str::<Value>(&without_nomad("job.json", &text).unwrap()).unwrap(), job());
@@ -134,8 +139,102 @@ fn jobs_that_get_no_sidecar_are_told_why() {
         let told = changed(change);
         assert!(told.starts_with("job.json: job shop: group web: ") && told.contains(expected), "{told}");
     }
-    let told = nomad("job.hcl", "job \"shop\" {}", &wishes(), &InjectSettings::default()).unwrap_err();
-    assert!(told.contains("nomad job run -output"), "{told}");
+}
+
+/// A job as people write them.
+const HCL: &str = r#"# The shop.
+variable "image" { type = string }
+
+job "shop" {
+  datacenters = ["dc1"] # near us
+
+  group "web" {
+    count = 3
+    network {
+      mode = "bridge"
+      port "http" { to = 8080 }
+    }
+    meta = { "heddle.io/protocol" = "http", "team" = "${var.team}" }
+
+    service {
+      name = "web"
+      port = "http"
+    }
+
+    task "app" {
+      driver = "docker"
+      config {
+        image = var.image
+        args  = ["${NOMAD_PORT_http}", upper("x")]
+      }
+    }
+  }
+
+  group "batch" {
+    meta = { "heddle.io/inject" = "false" }
+    task "b" { driver = "exec" }
+  }
+}
+"#;
+
+#[test]
+fn a_job_in_hcl_keeps_every_comment_variable_and_function() {
+    let text = nomad("job.hcl", HCL, &wishes(), &InjectSettings::default()).unwrap();
+    let group = hcl(&text);
+    let task = group.get_blocks("task").find(|task| task.has_labels(&["heddle"])).unwrap();
+    assert!(task.body.get_blocks("lifecycle").next().unwrap().body.get_attribute("sidecar").unwrap().value.as_bool().unwrap());
+    let mut templates = task.body.get_blocks("template");
+    let data = templates.next().unwrap().body.get_attribute("data").unwrap().value.as_heredoc_template().unwrap();
+    let yaml = data.template.to_string().replace("$${", "${");
+    let configuration: Value = serde_saphyr::from_str(&yaml).unwrap();
+    assert_eq!(
+        configuration["service"],
+        json!({ "name": "web", "namespace": "default", "address": "127.0.0.1:8080", "protocol": "http" })
+    );
+    assert_eq!(configuration["inbound"]["advertise"], json!("${NOMAD_ADDR_heddle}"));
+    let network = group.get_blocks("network").next().unwrap();
+    assert_eq!(network.body.get_blocks("port").filter(|port| port.has_labels(&["heddle"])).count(), 1);
+    // What was there is there, line by line, and what was put in can be taken out.
+    assert!(HCL.lines().all(|line| text.lines().any(|other| other == line)), "{text}");
+    assert_eq!(nomad("job.hcl", &text, &wishes(), &InjectSettings::default()).unwrap(), text);
+    assert_eq!(without_nomad("job.hcl", &text).unwrap(), HCL);
+}
+
+/// The group `web` of the job.
+fn hcl(text: &str) -> hcl_edit::structure::Body {
+    let file = hcl_edit::parser::parse_body(text).unwrap();
+    let job = file.get_blocks("job").next().unwrap();
+    job.body.get_blocks("group").find(|group| group.has_labels(&["web"])).unwrap().body.clone()
+}
+
+#[test]
+fn a_network_of_one_line_is_opened_for_the_port() {
+    let one_line =
+        "job \"shop\" {\n  group \"web\" {\n    network { mode = \"bridge\" }\n    task \"app\" { driver = \"exec\" }\n  }\n}\n";
+    let wishes = ServiceWishes { port: Some(8080), ..wishes() };
+    let text = nomad("job.hcl", one_line, &wishes, &InjectSettings::default()).unwrap();
+    let network = hcl(&text).get_blocks("network").next().unwrap().clone();
+    assert_eq!(network.body.get_attribute("mode").unwrap().value.as_str(), Some("bridge"));
+    assert!(network.body.get_blocks("port").next().is_some_and(|port| port.has_labels(&["heddle"])), "{text}");
+}
+
+#[test]
+fn jobs_in_hcl_that_get_no_sidecar_are_told_why() {
+    for (from, to, expected) in [
+        ("mode = \"bridge\"", "mode = var.mode", "expected a literal"),
+        ("mode = \"bridge\"", "", "expected a network of mode `bridge`"),
+        ("name = \"web\"", "connect {}", "Consul's own mesh"),
+        ("task \"app\"", "task \"heddle\"", "rename it"),
+        ("port \"http\"", "port \"heddle\"", "rename it"),
+        ("\"http\", \"team\"", "var.spoken, \"team\"", "expected a literal"),
+        ("count = 3", "count = ", "expected a job, as HCL"),
+    ] {
+        let told = nomad("job.hcl", &HCL.replacen(from, to, 1), &wishes(), &InjectSettings::default()).unwrap_err();
+        assert!(told.starts_with("job.hcl: ") && told.contains(expected), "{from} -> {to}: {told}");
+    }
+    for (text, expected) in [("", "expected a `job` block"), ("job \"a\" {\n task \"b\" {}\n}\n", "outside of a group")] {
+        assert!(nomad("job.hcl", text, &wishes(), &InjectSettings::default()).unwrap_err().contains(expected));
+    }
 }
 
 #[test]
