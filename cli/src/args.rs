@@ -293,7 +293,7 @@ pub struct ExplainArgs {
 #[allow(clippy::unnecessary_wraps, reason = "the shape of a parser of a value")]
 fn collection(word: &str) -> Result<String, Infallible> {
     let known = ResourceKind::ALL.into_iter().find(|kind| kind.singular() == word);
-    Ok(known.map_or(word, ResourceKind::plural).to_owned())
+    Ok(known.map_or_else(|| word.to_owned(), |kind| kind.plural().to_owned()))
 }
 
 #[cfg(test)]
