@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::super::piece::{Asked, Deed, Extension, Filter, Override};
-use super::super::read::{Fault, Fields, Read, TYPE, message, typed};
+use super::super::read::{Fault, Fields, Read, TYPE, typed};
 use super::super::route::headers::template;
-use super::super::route::matching::{self, Text, Wanted};
+use super::super::route::matching::{self, Wanted};
 use super::super::source;
 use super::{jwt, origins, rbac};
 
