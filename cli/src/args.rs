@@ -293,7 +293,11 @@ pub struct ExplainArgs {
 #[allow(clippy::unnecessary_wraps, reason = "the shape of a parser of a value")]
 fn collection(word: &str) -> Result<String, Infallible> {
     let known = ResourceKind::ALL.into_iter().find(|kind| kind.singular() == word);
-    Ok(known.map_or(word, ResourceKind::plural).to_owned())
+    let name: &str = match known {
+        Some(kind) => kind.plural(),
+        None => word,
+    };
+    Ok(name.to_owned())
 }
 
 #[cfg(test)]
