@@ -106,6 +106,8 @@ fn listeners_routes_and_clusters_of_a_file_pass_traffic() {
     let agent = Agent::start(|http| resources(http, blue.address, green.address));
     agent.wait_ready();
     assert_eq!(agent.ask("shop.example", "/api/v1/x").text(), "blue");
+    let told = agent.process.output();
+    assert!(told.contains("none: the bootstrap has everything") && !told.contains("18000"), "whom it follows: {told}");
     let canary = client::send(agent.http, "GET", "/api/v1/x", &[("Host", "shop.example"), ("X-Canary", "1")], b"").unwrap();
     assert_eq!(canary.text(), "green", "the first route that fits decides, though another says more of the path");
     let teapot = agent.ask("a.shop.example:80", "/teapot");

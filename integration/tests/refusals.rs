@@ -54,6 +54,7 @@ fn listener(address: SocketAddr) -> Resource {
         server_header: ServerHeader::default(),
         expose_reason: false,
         nodes: Vec::new(),
+        tcp: Vec::new(),
     })
 }
 

@@ -54,6 +54,7 @@ fn inbound(mesh: &MeshSettings, identity: &Identity, stats: &Arc<MeshStats>, has
         server_header: ServerHeader { server: None, via: None },
         expose_reason: true,
         nodes: Vec::new(),
+        tcp: Vec::new(),
     };
     let all = [("inbound", address)].into_iter().chain(other.map(|other| ("inbound6", other)));
     all.map(|door| Wanted { listener: Arc::new(listener(door)), entry: entry.clone() }).collect()
@@ -85,6 +86,7 @@ fn outbound(mesh: &MeshSettings, has_ipv6: bool) -> Vec<Wanted> {
             server_header: ServerHeader { server: None, via: None },
             expose_reason: true,
             nodes: Vec::new(),
+            tcp: Vec::new(),
         };
         Wanted { listener: Arc::new(listener), entry: Entry::Outbound(leads) }
     };

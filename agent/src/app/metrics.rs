@@ -10,7 +10,7 @@ use heddle_xds::model::Kind;
 use super::endpoints;
 use crate::filters::Chain;
 use crate::observe::access_log::AccessLog;
-use crate::observe::{Durations, MeshStats, RouteShard, RouteStats, TextWriter, detail};
+use crate::observe::{Durations, MeshStats, RouteShard, RouteStats, TextWriter, detail, expose_tcp};
 use crate::pipeline::Shared;
 use crate::tables::Tables;
 use crate::upstream::Context;
@@ -45,6 +45,8 @@ pub fn page(sources: &Sources<'_>) -> String {
     let mut page = TextWriter::new();
     process(&mut page, sources);
     requests(&mut page, sources);
+    let tcp: Vec<_> = sources.tables.tcp.iter().take(MAX_SERIES).map(|(listener, stats)| (listener, &**stats)).collect();
+    expose_tcp(&mut page, &tcp);
     plugins(&mut page, sources.tables);
     upstreams(&mut page, sources.tables);
     endpoints::upstreams(&mut page, sources.tables, MAX_SERIES);

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use heddle_xds::model::TcpRoute;
+
 use crate::http::digits::AddressText;
 
 /// What is known of the client's connection; the same for all its requests.
@@ -45,6 +47,8 @@ pub enum Door {
     },
     /// From that application to services of the mesh.
     Outbound(Destination),
+    /// Through the gateway as bytes that nobody looks into, by this route; `None` where none fits.
+    Bytes(Option<Arc<TcpRoute>>),
 }
 
 impl Door {

@@ -35,6 +35,8 @@ pub struct RequestHead {
     pub method: Method,
     /// Version of the message.
     pub version: Version,
+    /// The target says `https`: who asks a proxy for that wants the way behind it to be encrypted.
+    pub asks_tls: bool,
     /// Host and optional port as the client named it, lower-case, empty only for HTTP/1.0 without `Host`.
     pub authority: String,
     /// Path in origin form, starting with `/` (or `*` for OPTIONS). The codec delivers it as received; the pipeline normalises it once, and
@@ -94,6 +96,7 @@ impl RequestHead {
     pub fn clear(&mut self) {
         self.method = Method::Get;
         self.version = Version::Http11;
+        self.asks_tls = false;
         self.authority.clear();
         self.path.clear();
         self.query = None;

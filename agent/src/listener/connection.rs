@@ -16,8 +16,8 @@ use tokio::time::timeout_at;
 use super::admission::{Admission, Seat, SourceSeat};
 use super::counters::{Count, Counters};
 use super::site::{LEAVING, Link, Site, Worker};
-use super::tls::{self, Identity, SharedCertificates};
-use super::{h1, h2};
+use super::tls::{self, Identity, SharedCertificates, Speaks};
+use super::{h1, h2, tcp};
 use crate::exchange::{ConnectionInfo, Door, Service, TlsInfo};
 use crate::http::digits::AddressText;
 use crate::net::proxy::{self, Header};
@@ -63,12 +63,23 @@ struct Ready {
     _source: Option<SourceSeat>,
 }
 
+/// Somebody whose address is known, before anything of what they speak is.
+pub(super) struct Entered {
+    pub(super) stream: Rewind<Socket>,
+    /// Where they come from, and where they went to.
+    pub(super) ends: (SocketAddr, SocketAddr),
+    pub(super) source: Option<SourceSeat>,
+}
+
 /// Serves a connection to its end.
 pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, shared: Shared, newcomer: Newcomer) {
     worker.counters.add(Count::Accepted);
     let _counted = Counted(worker.counters.clone());
     let _seat = newcomer.seat;
     let arrival = Arrival { counters: &worker.counters, shared: &shared, site: newcomer.site };
+    if arrival.site.listener.protocol == ListenerProtocol::Tcp {
+        return Box::pin(tcp::serve(&worker, arrival, newcomer.stream, newcomer.peer)).await;
+    }
     // What a handshake needs is large, and needed for a moment only.
     let Some(ready) = Box::pin(arrival.prepare(newcomer.stream, newcomer.peer)).await else { return };
     if ready.is_h2 {
@@ -86,9 +97,8 @@ pub(super) struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
-    async fn prepare(self, stream: TcpStream, transport_peer: SocketAddr) -> Option<Ready> {
-        let limits = self.site.limits().clone();
-        let until = clock::now() + limits.handshake_timeout;
+    /// Reads the PROXY header where one is demanded, and finds out who comes.
+    pub(super) async fn enter(&self, stream: TcpStream, transport_peer: SocketAddr, until: Instant) -> Option<Entered> {
         let bound = self.site.listener.address;
         // Where only one address is bound it need not be asked for.
         let local = if bound.ip().is_unspecified() || bound.port() == 0 { stream.local_addr().ok()? } else { bound };
@@ -105,23 +115,36 @@ impl Arrival<'_> {
             ends = header.addresses.unwrap_or(ends);
         }
         let source = self.admit_source(ends.0.ip())?;
+        Some(Entered { stream, ends, source })
+    }
+
+    async fn prepare(self, stream: TcpStream, transport_peer: SocketAddr) -> Option<Ready> {
+        let limits = self.site.limits().clone();
+        let until = clock::now() + limits.handshake_timeout;
+        let Entered { mut stream, ends, source } = self.enter(stream, transport_peer, until).await?;
         let (io, first, is_h2, tls, until) = match self.site.listener.protocol {
             ListenerProtocol::Https => {
-                let accepted = self.shake_hands(stream, until).await?;
+                let accepted = self.shake_hands(stream, until, Speaks::Http).await?;
                 let until = clock::now() + limits.header_timeout;
                 (Io::ServerTls(accepted.stream), BytesMut::new(), accepted.is_h2, Some((accepted.info, accepted.identity)), until)
             }
-            ListenerProtocol::Http => {
+            ListenerProtocol::Http | ListenerProtocol::Tcp => {
                 let until = clock::now() + limits.header_timeout;
                 let (first, is_h2) = self.in_time(until, pin!(detect(&mut stream))).await?.ok()?;
                 (Io::Plain(stream), first, is_h2, None, until)
             }
         };
-        let link = self.link(tls, ends, transport_peer);
+        let link = self.link(tls, ends, transport_peer, Door::Gateway);
         Some(Ready { io, first, link, is_h2, until, _source: source })
     }
 
-    fn link(self, tls: Option<(TlsInfo, Identity)>, (peer, local): (SocketAddr, SocketAddr), transport_peer: SocketAddr) -> Link {
+    pub(super) fn link(
+        self,
+        tls: Option<(TlsInfo, Identity)>,
+        (peer, local): (SocketAddr, SocketAddr),
+        transport_peer: SocketAddr,
+        door: Door,
+    ) -> Link {
         let (tls, identity) = tls.unzip();
         let info = ConnectionInfo {
             id: self.shared.admission.next_id(),
@@ -131,7 +154,7 @@ impl Arrival<'_> {
             transport_peer: canonical(transport_peer),
             local: canonical(local),
             tls,
-            door: Door::Gateway,
+            door,
             inner: false,
         };
         Link { site: self.site, info: Rc::new(info), identity }
@@ -167,8 +190,8 @@ impl Arrival<'_> {
         seat.map(Some)
     }
 
-    async fn shake_hands(&self, stream: Rewind<Socket>, until: Instant) -> Option<tls::Accepted> {
-        let accepted = self.in_time(until, pin!(tls::accept(stream, &self.shared.certificates))).await;
+    pub(super) async fn shake_hands(&self, stream: Rewind<Socket>, until: Instant, speaks: Speaks) -> Option<tls::Accepted> {
+        let accepted = self.in_time(until, pin!(tls::accept(stream, &self.shared.certificates, speaks))).await;
         let accepted = accepted.and_then(Result::ok);
         self.counters.add(if accepted.is_some() { Count::TlsDone } else { Count::TlsFailed });
         accepted

@@ -83,6 +83,7 @@ pub(super) fn listener(limits: EdgeLimits) -> Listener {
         server_header: ServerHeader::default(),
         expose_reason: true,
         nodes: Vec::new(),
+        tcp: Vec::new(),
     }
 }
 

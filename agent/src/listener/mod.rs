@@ -15,6 +15,7 @@ mod mesh;
 mod open;
 mod site;
 mod socket;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod tls;

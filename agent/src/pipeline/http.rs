@@ -67,7 +67,10 @@ impl Service for Pipeline {
     }
 
     async fn tunnel(&self, connection: &Rc<ConnectionInfo>, call: Call, far: Option<Box<dyn Tunnel>>) -> Response {
-        Box::pin(self.through_mesh(connection, call, far)).await
+        match &connection.door {
+            Door::Bytes(route) => Box::pin(self.lead(connection, call, route.as_ref())).await,
+            _ => Box::pin(self.through_mesh(connection, call, far)).await,
+        }
     }
 
     async fn reading(&self, destination: &Destination) -> (Destination, Reading) {

@@ -10,6 +10,7 @@ mod mesh;
 mod plan;
 mod replay;
 mod steered;
+mod tcp;
 mod view;
 mod worker;
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use heddle_node::clock;
 use heddle_xds::catalog::ConfigFault;
 use heddle_xds::codec::InvalidResource;
-use heddle_xds::model::{self, Kind, Resource};
+use heddle_xds::model::{self, Kind, ListenerProtocol, Resource};
 use serde_json::Value;
 
 use super::consumers::Known;
 use super::{Action, Application, Clusters, Consumers, Secrets, Tables, mesh, references};
 use crate::balance::ZoneShare;
 use crate::filters::{self, Chain, Credential, Keep, Parts, Uses};
-use crate::observe::RouteStats;
+use crate::observe::{RouteStats, TcpStats};
 use crate::outbound::Outbound;
 use crate::route::{CompiledRoute, RouteTable};
 use crate::secrets::References;
@@ -46,6 +46,7 @@ pub struct Compiler {
     stats: HashMap<Arc<str>, Arc<RouteStats>>,
     certificates: Arc<BTreeMap<Arc<str>, Arc<model::Certificate>>>,
     listeners: BTreeMap<Arc<str>, Arc<model::Listener>>,
+    tcp: BTreeMap<Arc<str>, Arc<TcpStats>>,
     pub(super) mesh: mesh::Known,
     pub(super) application: Option<Arc<Application>>,
     stale: Stale,
@@ -97,6 +98,7 @@ impl Compiler {
             stats: HashMap::new(),
             certificates: Arc::default(),
             listeners: BTreeMap::new(),
+            tcp: BTreeMap::new(),
             mesh: mesh::Known::default(),
             application: None,
             stale: Stale::default(),
@@ -169,7 +171,7 @@ impl Compiler {
             Resource::Listener(listener) if listener.name.starts_with(model::MESH_PREFIX) => {
                 return Err(ConfigFault { path: "name".to_owned(), message: RESERVED.to_owned() });
             }
-            Resource::Listener(listener) => drop(self.listeners.insert(listener.name.clone(), Arc::new(listener))),
+            Resource::Listener(listener) => self.set_listener(listener)?,
         }
         Ok(())
     }
@@ -212,7 +214,10 @@ impl Compiler {
             Kind::MeshService => self.remove_mesh_service(name),
             Kind::AuthorizationPolicy => self.remove_policy(name),
             Kind::Certificate => drop(Arc::make_mut(&mut self.certificates).remove(name)),
-            Kind::Listener => drop(self.listeners.remove(name)),
+            Kind::Listener => {
+                self.listeners.remove(name);
+                self.tcp.remove(name);
+            }
         }
     }
 
@@ -232,6 +237,7 @@ impl Compiler {
         Arc::new(Tables {
             generation: self.generation,
             listeners: self.listeners.clone(),
+            tcp: self.tcp.clone(),
             routes: RouteTable::build(self.routes.values().map(|(_, compiled)| compiled.clone()).collect()),
             clusters: self.clusters.clone(),
             global: self.global.clone(),
@@ -263,6 +269,20 @@ impl Compiler {
                 "credentials": consumer.credentials.iter().map(|credential| serde_json::json!({ "id": credential.id, "plugin": credential.plugin })).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
         })
+    }
+
+    fn set_listener(&mut self, listener: model::Listener) -> Result<(), ConfigFault> {
+        let name = listener.name.clone();
+        if listener.protocol != ListenerProtocol::Tcp {
+            self.tcp.remove(&name);
+        } else if listener.tcp.is_empty() {
+            let message = "a TCP listener leads nowhere; expected a route";
+            return Err(ConfigFault { path: "tcp".to_owned(), message: message.to_owned() });
+        } else {
+            self.tcp.entry(name.clone()).or_insert_with(|| Arc::new(TcpStats::new(self.workers)));
+        }
+        self.listeners.insert(name, Arc::new(listener));
+        Ok(())
     }
 
     pub(super) fn set_upstream(&mut self, upstream: model::Upstream) {

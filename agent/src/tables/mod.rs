@@ -16,7 +16,7 @@ use heddle_xds::model::{self, Timeouts};
 
 use crate::authorize::Policies;
 use crate::filters::Chain;
-use crate::observe::RouteStats;
+use crate::observe::{RouteStats, TcpStats};
 use crate::route::RouteTable;
 use crate::upstream::Edition;
 
@@ -42,6 +42,8 @@ pub struct Tables {
     pub generation: u64,
     /// Listeners by name.
     pub listeners: BTreeMap<Arc<str>, Arc<model::Listener>>,
+    /// What is counted of TCP listeners.
+    pub tcp: BTreeMap<Arc<str>, Arc<TcpStats>>,
     /// Routes.
     pub routes: RouteTable<Action>,
     /// Upstreams by resource name. An edition is the same object until a revision changes the upstream or its endpoints; discovery changes it in place.

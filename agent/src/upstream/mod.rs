@@ -27,3 +27,4 @@ pub use outside::Outside;
 pub use pools::Pools;
 pub use stats::Shard;
 pub use target::{EndpointHandle, Picked, Seen, Target};
+pub use tunnel::Dial;

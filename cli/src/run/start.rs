@@ -8,7 +8,7 @@ use std::time::Duration;
 use heddle_agent::app as agent_app;
 use heddle_agent::filters::Registry;
 use heddle_agent::observe::Tracer;
-use heddle_agent::settings::AccessLogSettings;
+use heddle_agent::settings::{AccessLogSettings, ControlPlaneAddress};
 use heddle_controlplane::app as control_app;
 use heddle_controlplane::model::{Key, ResourceKind};
 use heddle_node::drain::{self, DrainCompletion, DrainTrigger, DrainWatch};
@@ -21,6 +21,7 @@ use heddle_node::sockets;
 use heddle_node::telemetry::{Origin, SpanExport};
 use heddle_sidecar::wrapper::ADMIN;
 use heddle_xds::catalog::Catalog;
+use heddle_xds::client::envoy::EnvoySource;
 use heddle_xds::link::Connector;
 use heddle_xds::protocol::NodeInfo;
 use heddle_xds::snapshot::NodeScope;
@@ -175,6 +176,15 @@ pub async fn control_plane(configuration: Configuration) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Whom an agent follows, for people; a bootstrap may name nobody, or a way over TLS that is no matter of the address.
+fn followed(address: &ControlPlaneAddress, bootstrap: Option<&EnvoySource>, over_tls: bool) -> String {
+    match bootstrap {
+        Some(source) if source.whole.is_empty() => "none: the bootstrap has everything".to_owned(),
+        Some(_) if over_tls => ControlPlaneAddress { tls: true, ..address.clone() }.to_string(),
+        _ => address.to_string(),
+    }
+}
+
 /// An agent alone.
 ///
 /// # Errors
@@ -182,6 +192,8 @@ pub async fn control_plane(configuration: Configuration) -> Result<(), Failure> 
 pub async fn agent(mut configuration: Configuration, bootstrap: Option<PathBuf>) -> Result<(), Failure> {
     let taken = bootstrap.map(|path| bootstrap::take(&path, &mut configuration)).transpose()?;
     let (envoy, named) = taken.map(|taken| (taken.source, taken.connector)).unzip();
+    let follows =
+        followed(&configuration.agent.control_plane.address, envoy.as_ref(), named.as_ref().is_some_and(Option::is_some));
     let configuration = configuration;
     // Before anything is sent: the rules of capture tell by it what is ours.
     configuration.capture.proxy_mark.map_or(Ok(()), sockets::mark_all)?;
@@ -201,7 +213,7 @@ pub async fn agent(mut configuration: Configuration, bootstrap: Option<PathBuf>)
     let connector = named.flatten().unwrap_or(kept.connector);
     let parts = agent_parts(&configuration, &process, &fleet, connector, export.clone(), Some(metrics));
     let agent = agent_app::start(agent_app::Parts { identity: kept.identity, envoy, ..parts }).await?;
-    tracing::info!(agent = %agent.admin, control_plane = %configuration.agent.control_plane.address, "the agent is up");
+    tracing::info!(agent = %agent.admin, control_plane = %follows, "the agent is up");
     process.until_drained(configuration.agent.drain_timeout + configuration.agent.drain_delay, Some(agent.admin)).await?;
     fleet.leave().await;
     flush(export).await;

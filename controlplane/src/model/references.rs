@@ -39,7 +39,7 @@ pub fn references(key: &Key, value: &Value) -> Vec<Reference> {
             named("service_id", ResourceKind::Service);
             named("plugin_config_id", ResourceKind::PluginConfig);
         }
-        ResourceKind::Service => named("upstream_id", ResourceKind::Upstream),
+        ResourceKind::Service | ResourceKind::Listener => named("upstream_id", ResourceKind::Upstream),
         ResourceKind::Consumer => named("group_id", ResourceKind::ConsumerGroup),
         ResourceKind::Credential => {
             let username = key.local_id().split('/').next().unwrap_or_default();
@@ -49,15 +49,38 @@ pub fn references(key: &Key, value: &Value) -> Vec<Reference> {
     }
     match key.kind {
         ResourceKind::Upstream => tls(value, "tls", &mut out),
-        ResourceKind::Route | ResourceKind::Service => {
+        ResourceKind::Route | ResourceKind::Service | ResourceKind::Listener => {
             if let Some(inline) = value.get("upstream") {
                 tls(inline, "upstream.tls", &mut out);
             }
         }
         _ => {}
     }
+    if key.kind == ResourceKind::Listener {
+        in_tcp_routes(value, &mut out);
+    }
     in_plugins(value, &mut out);
     out
+}
+
+/// Upstreams that the routes of a TCP listener lead to.
+fn in_tcp_routes(value: &Value, out: &mut Vec<Reference>) {
+    let list = |value: &Value, field: &str| value.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+    for (at, route) in list(value, "routes").iter().enumerate() {
+        let place = format!("routes[{at}]");
+        let mut named = |value: &Value, path: String| {
+            if let Some(id) = value.get("upstream_id").and_then(id_text) {
+                out.push(Reference::new(ResourceKind::Upstream, id, path));
+            }
+        };
+        named(route, format!("{place}.upstream_id"));
+        for (share, weighted) in list(route, "upstreams").iter().enumerate() {
+            named(weighted, format!("{place}.upstreams[{share}].upstream_id"));
+        }
+        if let Some(inline) = route.get("upstream") {
+            tls(inline, &format!("{place}.upstream.tls"), out);
+        }
+    }
 }
 
 fn tls(upstream: &Value, path: &str, out: &mut Vec<Reference>) {

@@ -173,7 +173,7 @@ impl Translator {
             }
             (ResourceKind::GlobalRule, Some(stored)) => consumer::global_rule(&mut context, key, stored),
             (ResourceKind::Ssl, Some(stored)) => certificate::unit(key, stored),
-            (ResourceKind::Listener, Some(stored)) => listener::unit(key, stored),
+            (ResourceKind::Listener, Some(stored)) => listener::unit(&mut context, key, stored),
             (ResourceKind::Secret, Some(stored)) => certificate::manager(key, stored),
             (ResourceKind::AuthorizationPolicy, Some(stored)) => mesh::policy(&context, key, stored),
             // A credential is part of its consumer.

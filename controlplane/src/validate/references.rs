@@ -7,10 +7,17 @@ use serde_json::Value;
 use crate::model::{Fault, Key, Reference, ResourceKind, references};
 use crate::state::State;
 
+/// The provider of what the configuration file has.
+const CONFIG: &str = "config";
+
 /// The references of `value` that lead nowhere, in APISIX's words.
 pub(super) fn missing(state: &State, key: &Key, value: &Value) -> Vec<Fault> {
     let mut faults = Vec::new();
     for reference in references(key, value) {
+        if key.kind == ResourceKind::Listener && key.provider() == Some(CONFIG) && reference.kind == ResourceKind::Upstream {
+            // The listeners of the configuration file come before all upstreams; connections are refused until theirs is there.
+            continue;
+        }
         let found = state.resolve(reference.kind, &reference.id, key);
         let name = noun(reference.kind);
         let id = &reference.id;

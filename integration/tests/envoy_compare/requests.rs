@@ -18,7 +18,7 @@ impl fmt::Display for Request {
 }
 
 const METHODS: [&str; 8] = ["GET", "GET", "GET", "GET", "POST", "PUT", "DELETE", "HEAD"];
-const HOSTS: [&str; 12] = [
+const HOSTS: [&str; 13] = [
     "shop.example",
     "SHOP.example:8080",
     "a.shop.example",
@@ -29,6 +29,7 @@ const HOSTS: [&str; 12] = [
     "match.example",
     "match.example:80",
     "guarded.example",
+    "pages.example",
     "other.example",
     "10.0.0.1",
 ];
@@ -100,16 +101,31 @@ fn request(method: &'static str, host: &str, target: &str, fields: &[(&str, &str
 
 /// Requests that touch what dice seldom do.
 pub fn chosen() -> Vec<Request> {
-    let preflight = |origin| {
+    let preflight_of = |host, origin| {
         let fields =
             [("Origin", origin), ("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "x-tenant")];
-        request("OPTIONS", "guarded.example", "/api", &fields, "")
+        request("OPTIONS", host, "/api", &fields, "")
     };
+    let preflight = |origin| preflight_of("guarded.example", origin);
+    let post = |fields: &[(&str, &str)]| request("POST", "pages.example", "/form", fields, "k=v");
     let mut chosen: Vec<Request> =
         PATHS.iter().flat_map(|path| ["shop.example", "other.example"].map(|host| request("GET", host, path, &[], ""))).collect();
     chosen.extend([
         preflight("https://app.example"),
         preflight("https://evil.example"),
+        preflight_of("pages.example", "https://app.example"),
+        preflight_of("pages.example", "https://x.app.example"),
+        preflight_of("pages.example", "https://evil.example"),
+        post(&[]),
+        post(&[("Origin", "https://pages.example")]),
+        post(&[("Origin", "http://pages.example:8080")]),
+        post(&[("Origin", "null")]),
+        post(&[("Origin", "https://evil.example")]),
+        post(&[("Origin", "https://x.app.example")]),
+        post(&[("Origin", "https://app.example"), ("Referer", "https://evil.example/")]),
+        post(&[("Referer", "https://pages.example/cart?a=b")]),
+        post(&[("Referer", "https://evil.example/pages.example")]),
+        request("GET", "pages.example", "/", &[("Origin", "https://evil.example")], ""),
         request("POST", "guarded.example", "/", &[], &"x".repeat(1024)),
         request("POST", "guarded.example", "/", &[], &"x".repeat(1025)),
         request("POST", "guarded.example", "/search", &[], &"x".repeat(4000)),

@@ -1,16 +1,21 @@
 //! Listeners on the wire; it knows no other kind.
 
+use std::sync::Arc;
+
 use heddle_proto::heddle::config::v1 as wire;
 
 use super::read::{
     Fault, MAX_NAME, MAX_TEXT, Read, duration, list, name, networks, optional, required, text, to_duration, to_networks, to_texts,
 };
-use crate::model::{EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader};
+use crate::model::{
+    EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader, TcpRoute, TcpShare,
+};
 
 pub(super) fn to_wire(listener: &Listener) -> wire::Listener {
     let protocol = match listener.protocol {
         ListenerProtocol::Http => wire::ListenerProtocol::Http,
         ListenerProtocol::Https => wire::ListenerProtocol::Https,
+        ListenerProtocol::Tcp => wire::ListenerProtocol::Tcp,
     };
     wire::Listener {
         name: listener.name.to_string(),
@@ -31,6 +36,7 @@ pub(super) fn to_wire(listener: &Listener) -> wire::Listener {
         via: listener.server_header.via.as_ref().map(ToString::to_string),
         expose_reason: listener.expose_reason,
         nodes: to_texts(&listener.nodes),
+        tcp: listener.tcp.iter().map(|route| tcp_to_wire(route)).collect(),
     }
 }
 
@@ -47,7 +53,8 @@ pub(super) fn from_wire(message: wire::Listener) -> Read<Listener> {
         protocol: match wire::ListenerProtocol::try_from(message.protocol) {
             Ok(wire::ListenerProtocol::Http) => ListenerProtocol::Http,
             Ok(wire::ListenerProtocol::Https) => ListenerProtocol::Https,
-            _ => return Err(Fault::new("protocol", format!("expected http or https, found {}", message.protocol))),
+            Ok(wire::ListenerProtocol::Tcp) => ListenerProtocol::Tcp,
+            _ => return Err(Fault::new("protocol", format!("expected http, https or tcp, found {}", message.protocol))),
         },
         proxy_protocol,
         forwarded: ForwardedTrust { trusted: networks("trusted", message.trusted)? },
@@ -60,6 +67,38 @@ pub(super) fn from_wire(message: wire::Listener) -> Read<Listener> {
         server_header: ServerHeader { server: optional("server", message.server)?, via: optional("via", message.via)? },
         expose_reason: message.expose_reason,
         nodes: list("nodes", message.nodes, |field, node| text(field, node, MAX_NAME))?,
+        tcp: list("tcp", message.tcp, |field, route| tcp_from_wire(route).map(Arc::new).map_err(|fault| fault.inside(field)))?,
+    })
+}
+
+fn tcp_to_wire(route: &TcpRoute) -> wire::TcpRoute {
+    let share = |share: &TcpShare| wire::TcpShare { upstream: share.upstream.to_string(), weight: share.weight };
+    wire::TcpRoute {
+        server_names: to_texts(&route.server_names),
+        for_tls: route.for_tls,
+        terminate: route.terminate,
+        upstreams: route.upstreams.iter().map(share).collect(),
+        idle_timeout: to_duration(route.idle_timeout),
+        connect_attempts: route.connect_attempts,
+    }
+}
+
+fn tcp_from_wire(message: wire::TcpRoute) -> Read<TcpRoute> {
+    let share = |field: &str, share: wire::TcpShare| -> Read<TcpShare> {
+        let upstream = name("upstream", share.upstream).map_err(|fault| fault.inside(field))?;
+        Ok(TcpShare { upstream, weight: share.weight })
+    };
+    let upstreams = list("upstreams", message.upstreams, share)?;
+    if upstreams.iter().all(|share| share.weight == 0) {
+        return Err(Fault::new("upstreams", "expected an upstream with a weight above 0"));
+    }
+    Ok(TcpRoute {
+        server_names: list("server_names", message.server_names, |field, name| text(field, name, MAX_NAME))?,
+        for_tls: message.for_tls,
+        terminate: message.terminate,
+        upstreams,
+        idle_timeout: duration("idle_timeout", message.idle_timeout)?,
+        connect_attempts: message.connect_attempts,
     })
 }
 

@@ -30,6 +30,8 @@ pub struct Listener {
     pub expose_reason: bool,
     /// Ids of the nodes that open it; empty is all.
     pub nodes: Vec<Arc<str>>,
+    /// Where connections of a [`ListenerProtocol::Tcp`] go; none for the others.
+    pub tcp: Vec<Arc<TcpRoute>>,
 }
 
 /// What a listener speaks.
@@ -39,6 +41,35 @@ pub enum ListenerProtocol {
     Http,
     /// The same over TLS, chosen by ALPN.
     Https,
+    /// Bytes that nobody looks into, which go to an upstream as they are.
+    Tcp,
+}
+
+/// Where connections go whose bytes nobody looks into. Of several the one with the most telling server name that fits is taken: an exact one, the longest
+/// `*.suffix`, then one without names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TcpRoute {
+    /// Lower-case server names, exact or `*.suffix`, that a client must ask for by TLS; empty is every client.
+    pub server_names: Vec<Arc<str>>,
+    /// `Some(true)`: clients that begin with TLS only. `Some(false)`: only those that do not.
+    pub for_tls: Option<bool>,
+    /// TLS ends here, with the certificate of the server name, and the bytes inside are passed on; otherwise TLS passes as any bytes do.
+    pub terminate: bool,
+    /// Upstreams and their shares; at least one.
+    pub upstreams: Vec<TcpShare>,
+    /// How long nothing may move in either direction; zero is for ever.
+    pub idle_timeout: Duration,
+    /// How many endpoints are tried at most; `None` is what the upstream says of retries.
+    pub connect_attempts: Option<u32>,
+}
+
+/// An upstream of a [`TcpRoute`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TcpShare {
+    /// Name of the upstream.
+    pub upstream: Arc<str>,
+    /// Its share of the connections, as against those of the others.
+    pub weight: u32,
 }
 
 /// Whether a PROXY protocol header (v1 or v2) comes first.

@@ -15,7 +15,9 @@ mod upstream;
 pub use certificate::{Certificate, ClientValidation, Secret, SecretBody, TlsVersion};
 pub use consumer::{Consumer, Credential, PluginMetadata};
 pub use endpoints::{Endpoint, EndpointStatus, Endpoints, Labels};
-pub use listener::{EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader};
+pub use listener::{
+    EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader, TcpRoute, TcpShare,
+};
 pub use mesh::{
     AuthorizationPolicy, Instance, MESH_PREFIX, MeshPeer, MeshProtocol, MeshService, PolicyAction, PolicyHeader, PolicyOperation,
     PolicyRule, PolicySource,

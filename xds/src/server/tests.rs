@@ -72,6 +72,7 @@ pub(super) fn listener(name: &str, nodes: &[&str]) -> Change {
         server_header: Default::default(),
         expose_reason: false,
         nodes: nodes.iter().map(|node| Arc::from(*node)).collect(),
+        tcp: Vec::new(),
     }))
 }
 

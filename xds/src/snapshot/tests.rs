@@ -25,6 +25,7 @@ fn listener(name: &str, nodes: &[&str]) -> Resource {
         server_header: ServerHeader::default(),
         expose_reason: false,
         nodes: nodes.iter().map(|node| Arc::from(*node)).collect(),
+        tcp: Vec::new(),
     })
 }
 

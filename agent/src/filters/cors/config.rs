@@ -13,12 +13,12 @@ use crate::exchange::pattern;
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
     /// Origins that may read: `*`, `**` for all even with credentials, `null`, or `https://a.example,https://b.example`.
-    #[serde(default = "star")]
-    pub allow_origins: String,
-    /// Methods: `*`, `**` for all even with credentials, or a list with commas.
+    #[schemars(extend("default" = "*"))]
+    pub allow_origins: Option<String>,
+    /// Methods: `*`, `**` for all even with credentials, or a list with commas; an empty one is not told.
     #[serde(default = "star")]
     pub allow_methods: String,
-    /// Request fields: `*`, `**` for what the browser asks for, or a list with commas.
+    /// Request fields: `*`, `**` for what the browser asks for, or a list with commas; an empty one is not told.
     #[serde(default = "star")]
     pub allow_headers: String,
     /// Response fields that scripts may read: `*`, `**` for each that the response has, or a list with commas; none when absent.
@@ -63,16 +63,25 @@ fn max_age() -> i64 {
     5
 }
 
+impl Config {
+    /// The origins that are listed: all where nothing is said. Patterns and metadata take the place of that, not of what was written.
+    pub(super) fn origins(&self) -> Option<&str> {
+        let further = self.allow_origins_by_regex.is_some() || self.allow_origins_by_metadata.is_some();
+        self.allow_origins.as_deref().or((!further).then_some("*"))
+    }
+}
+
 impl check::Config for Config {
     fn validate(&self, faults: &mut Faults) {
-        check_origins("allow_origins", &self.allow_origins, faults);
+        let origins = self.origins().unwrap_or("null");
+        check_origins("allow_origins", origins, faults);
         if let Some(list) = &self.timing_allow_origins {
             check_origins("timing_allow_origins", list, faults);
         }
         let timing = self.timing_allow_origins.as_deref().unwrap_or_default();
         for (field, value) in [
-            ("allow_origins", self.allow_origins.as_str()),
-            ("allow_methods", &self.allow_methods),
+            ("allow_origins", origins),
+            ("allow_methods", self.allow_methods.as_str()),
             ("allow_headers", &self.allow_headers),
             ("expose_headers", &self.expose_headers),
             ("timing_allow_origins", timing),

@@ -60,12 +60,10 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let further = names.filter_map(|name| metadata.allow_origins.get(name)).flat_map(|list| list.split(','));
     let further = further.map(|origin| origin.trim().into()).collect();
     let patterns = compile("allow_origins_by_regex", config.allow_origins_by_regex.as_deref())?;
-    // A pattern list takes the place of the default `*`, not of what was written.
-    let written = value.get("allow_origins").is_some() || (patterns.is_empty() && config.allow_origins_by_metadata.is_none());
     let timing_patterns = compile("timing_allow_origins_by_regex", config.timing_allow_origins_by_regex.as_deref())?;
     let timing = (config.timing_allow_origins.is_some() || !timing_patterns.is_empty())
         .then(|| Origins::new(config.timing_allow_origins.as_deref(), timing_patterns, Vec::new()));
-    let origins = Origins::new(written.then_some(&*config.allow_origins), patterns, further);
+    let origins = Origins::new(config.origins(), patterns, further);
     let varies = [Some(&origins), timing.as_ref()].into_iter().flatten().any(Origins::depends_on_origin);
     let differs = |timing: &Origins| timing.always().is_none();
     let remembers = differs(&origins) || timing.as_ref().is_some_and(differs);
@@ -89,12 +87,14 @@ fn told(config: &Config, origin: Option<&str>) -> Fields {
     if let Some(origin) = origin {
         told.append_named(&ALLOW_ORIGIN, origin);
     }
-    told.append_named(&ALLOW_METHODS, if config.allow_methods == EACH { ALL_METHODS } else { &config.allow_methods });
+    if !config.allow_methods.is_empty() {
+        told.append_named(&ALLOW_METHODS, if config.allow_methods == EACH { ALL_METHODS } else { &config.allow_methods });
+    }
     told.append_named(&MAX_AGE, config.max_age.to_string());
     if !config.expose_headers.is_empty() && config.expose_headers != EACH {
         told.append_named(&EXPOSE_HEADERS, &config.expose_headers);
     }
-    if config.allow_headers != EACH {
+    if !config.allow_headers.is_empty() && config.allow_headers != EACH {
         told.append_named(&ALLOW_HEADERS, &config.allow_headers);
     }
     if config.allow_credential {

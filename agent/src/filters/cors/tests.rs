@@ -223,3 +223,20 @@ fn mistakes_are_refused() {
     let metadata = json!({"allow_origins": {"x": "nope"}});
     assert!(Registry::default().check("cors", Place::Metadata, &metadata).is_err());
 }
+
+#[test]
+fn patterns_stand_for_the_default_also_with_credentials_and_empty_lists_are_not_told() {
+    let config = json!({"allow_origins_by_regex": ["^https://[a-z]+\\.example$"], "allow_credential": true, "allow_methods": "", "allow_headers": ""});
+    let fields = response(&config, &[("Origin", ORIGIN), ("Access-Control-Request-Headers", "x-c")]);
+    for (name, expected) in [
+        ("access-control-allow-origin", Some(ORIGIN)),
+        ("access-control-allow-credentials", Some("true")),
+        ("access-control-allow-methods", None),
+        ("access-control-allow-headers", None),
+    ] {
+        assert_eq!(fields.get_str(name), expected, "{name}");
+    }
+    assert_eq!(allowed(config, "https://a.evil"), None);
+    let everybody = json!({"allow_credential": true, "allow_methods": "GET", "allow_headers": "x"});
+    assert_eq!(faults("cors", &everybody).len(), 1, "credentials are for nobody by default");
+}

@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 
 use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::Config;
-use super::token;
+use super::{origin, token};
 use crate::exchange::{Answer, Exchange, Reason};
 use crate::http::h1::http_date;
 use crate::http::{FieldName, Method, ResponseHead};
@@ -28,9 +28,12 @@ const SET_COOKIE: FieldName = FieldName::of("Set-Cookie");
 
 pub(super) fn build(value: &Value, _context: &BuildContext<'_>) -> Built {
     let config: Config = check::read(value)?;
+    if let Some(by) = &config.by_origin {
+        return origin::build(by);
+    }
     let refusal = |message: &str| Answer::json(401, &json!({"error_msg": message}), Reason::Plugin);
     Ok(Arc::new(Csrf {
-        key: token::key(&config.key),
+        key: token::key(config.key.as_deref().unwrap_or_default()),
         lifetime: config.expires.into(),
         name: FieldName::new(config.name),
         no_header: refusal("no csrf token in headers"),

@@ -1,7 +1,8 @@
-//! `csrf`: refuses requests that another site made a browser send, by a token in a cookie and a header. It knows nothing of users.
+//! `csrf`: refuses requests that another site made a browser send, by a token in a cookie and a header or by where they come from. It knows nothing of users.
 
 mod config;
 mod filter;
+mod origin;
 #[cfg(test)]
 mod tests;
 mod token;

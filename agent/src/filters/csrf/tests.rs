@@ -76,6 +76,26 @@ fn the_cookie_ends_with_the_token() {
 }
 
 #[test]
+fn who_changes_something_comes_from_the_host_that_is_asked() {
+    let config = json!({"by_origin": {"additional": ["^(?:.*\\.partner\\.example)$"]}});
+    let lets = |method: &str, fields: &[(&str, &str)]| {
+        passes(filter("csrf", &config).access(&mut request(method, "shop.example:8080", "/", fields)))
+    };
+    assert!(lets("GET", &[]) && lets("HEAD", &[]) && lets("OPTIONS", &[]));
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        assert!(lets(method, &[("Origin", "https://shop.example:8080")]));
+        assert!(lets(method, &[("Referer", "https://shop.example:8080/cart?a=b")]));
+        assert!(lets(method, &[("Origin", "https://a.partner.example")]));
+    }
+    for fields in [&[][..], &[("Origin", "null")], &[("Origin", "https://evil.example")], &[("Origin", "https://shop.example")]] {
+        let refusal = answer(filter("csrf", &config).access(&mut request("POST", "shop.example:8080", "/", fields)));
+        assert_eq!((refusal.head.status, &refusal.body[..]), (403, &b"Invalid origin"[..]));
+    }
+    assert_eq!(faults("csrf", &json!({"key": "k", "by_origin": {}})), ["by_origin"]);
+    assert_eq!(faults("csrf", &json!({"by_origin": {"additional": ["("]}})), ["by_origin.additional[0]"]);
+}
+
+#[test]
 fn mistakes_are_refused() {
     assert_eq!(faults("csrf", &json!({})), [""]);
     assert_eq!(faults("csrf", &json!({"key": "", "name": "a b"})), ["key", "name"]);

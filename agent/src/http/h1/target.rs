@@ -82,6 +82,7 @@ fn take_absolute(target: &str, head: &mut RequestHead) -> Result<(), Fault> {
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
         return Err(Fault::Malformed("scheme of the request target"));
     }
+    head.asks_tls = scheme.len() == "https".len();
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     if !is_authority(authority.as_bytes()) {

@@ -6,7 +6,7 @@ mod entry;
 mod hello;
 pub(super) mod inbound;
 pub(super) mod outbound;
-mod raw;
+pub(super) mod raw;
 #[cfg(test)]
 mod tests;
 mod warden;

@@ -1,19 +1,23 @@
 //! Serving a connection whose bytes nobody looks into: one tunnel from its first byte to its last. It knows not where it leads.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use heddle_node::clock;
 
 use super::super::site::{Link, Worker};
 use super::super::tunnel::join;
 use super::wary::opaque;
-use crate::exchange::{Call, Interim, Reason, Sent, Service, Tunnel};
+use crate::exchange::{Call, Door, Interim, Reason, Sent, Service, Tunnel};
 use crate::http::digits::AddressText;
 use crate::http::{Body, Method, RequestHead};
 use crate::net::Io;
 
+/// Where nothing limits how long nothing may move; keeps the sum with a point in time in range.
+const NEVER: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Serves a connection to its end. `far` is the connection to where it leads, where there is one already.
-pub(super) async fn serve<S: Service>(worker: &Rc<Worker<S>>, link: &Link, io: Io, far: Option<Box<dyn Tunnel>>) {
+pub(in super::super) async fn serve<S: Service>(worker: &Rc<Worker<S>>, link: &Link, mut io: Io, far: Option<Box<dyn Tunnel>>) {
     let destination = AddressText::of(link.info.local);
     // What an HTTP client would say that asks for the same; logs show it so.
     let head = RequestHead {
@@ -30,9 +34,15 @@ pub(super) async fn serve<S: Service>(worker: &Rc<Worker<S>>, link: &Link, io: I
         started_ms: clock::unix_ms(),
     };
     let mut response = worker.service.tunnel(&link.info, call, far).await;
-    let idle = link.site.limits().idle_timeout;
     let sent = match response.upgrade.take() {
-        Some(far) => join(io, opaque(far, &link.site), idle, &worker.spare).await,
+        Some(far) => {
+            let sent = join(&mut io, opaque(far, &link.site), patience(link), &worker.spare).await;
+            if sent.reason == Reason::UpstreamReset {
+                // What came is not all there was to come.
+                io.reset_on_close();
+            }
+            sent
+        }
         None => {
             io.reset_on_close();
             Sent { reason: Reason::None, ..Sent::default() }
@@ -41,5 +51,14 @@ pub(super) async fn serve<S: Service>(worker: &Rc<Worker<S>>, link: &Link, io: I
     if let Some(ending) = response.ending.take() {
         // The head was made here: its buffers are no connection's.
         drop(ending.ended(sent));
+    }
+}
+
+/// How long nothing may move.
+fn patience(link: &Link) -> Duration {
+    match &link.info.door {
+        Door::Bytes(Some(route)) if route.idle_timeout.is_zero() => NEVER,
+        Door::Bytes(Some(route)) => route.idle_timeout.min(NEVER),
+        _ => link.site.limits().idle_timeout,
     }
 }

@@ -25,12 +25,21 @@ pub(crate) struct Accepted {
     pub(crate) is_h2: bool,
 }
 
+/// What is spoken inside TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP, whose version ALPN chooses.
+    Http,
+    /// Nobody knows: nothing is chosen.
+    Bytes,
+}
+
 /// Shakes hands. On an error the client has been told by an alert where TLS has one.
-pub(crate) async fn accept(stream: Rewind<Socket>, certificates: &SharedCertificates) -> io::Result<Accepted> {
+pub(crate) async fn accept(stream: Rewind<Socket>, certificates: &SharedCertificates, speaks: Speaks) -> io::Result<Accepted> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let server_name = start.client_hello().server_name().map(str::to_ascii_lowercase);
     let entry = certificates.load().find(server_name.as_deref()).cloned();
-    let config = entry.as_ref().map(|entry| entry.config(start.client_hello().cipher_suites()).clone());
+    let config = entry.as_ref().map(|entry| entry.config(start.client_hello().cipher_suites(), speaks));
     let (Some(entry), Some(config)) = (entry, config) else {
         // Fails in every case; what counts is the alert that it sends.
         start.into_stream(refusing().map_err(io::Error::other)?).await?;

@@ -16,6 +16,8 @@ use rustls::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
+use super::accept::Speaks;
+
 /// Largest `skip_uri_regex` program, so that a pattern cannot take memory at will.
 const MAX_PATTERN_BYTES: usize = 256 * 1024;
 
@@ -86,9 +88,18 @@ impl Entry {
     }
 
     /// What serves a client that offers these cipher suites.
-    pub(super) fn config(&self, offered: &[CipherSuite]) -> &Arc<ServerConfig> {
+    pub(super) fn config(&self, offered: &[CipherSuite], speaks: Speaks) -> Arc<ServerConfig> {
         let first = offered.iter().find_map(|suite| kind(*suite));
-        if first == Some(Kind::ChaCha20) { &self.without_aes } else { &self.config }
+        let config = if first == Some(Kind::ChaCha20) { &self.without_aes } else { &self.config };
+        match speaks {
+            Speaks::Http => config.clone(),
+            // What it shares with the other one are pointers.
+            Speaks::Bytes => {
+                let mut plain = (**config).clone();
+                plain.alpn_protocols.clear();
+                Arc::new(plain)
+            }
+        }
     }
 
     /// Whether it was made from just this; then it is used on, with its tickets.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-pub(super) use accept::{Accepted, accept, facts};
+pub(super) use accept::{Accepted, Speaks, accept, facts};
 use entry::Entry;
 pub use store::CertificateStore;
 

@@ -42,7 +42,7 @@ impl Pipeline {
                 let Found { view, way } = Box::pin(self.way(destination, authority, leaves)).await;
                 (view, Some((destination, way)))
             }
-            Door::Inbound { .. } | Door::Gateway => (self.worker.view(), None),
+            Door::Inbound { .. } | Door::Gateway | Door::Bytes(_) => (self.worker.view(), None),
         };
         let mut x = Exchange::new(connection.clone(), call.head, call.started, call.started_ms, view.clone(), self.worker.dice());
         x.body = call.body;

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use heddle_node::clock;
@@ -21,9 +22,10 @@ use super::tcp::connect;
 use crate::exchange::{Answer, Attempt, Destination, EndpointName, Exchange, Reading, Reason, Tunnel};
 use crate::http::{Body, Method, ResponseHead};
 use crate::tables::{Called, host_of};
+use crate::upstream::Dial;
 
 /// How long the name of a host outside of the mesh may be looked up.
-const LOOK_UP: std::time::Duration = std::time::Duration::from_secs(5);
+const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// Where a request or a connection of the application goes.
 pub(super) enum Way {
@@ -150,7 +152,7 @@ impl Pipeline {
                 let target = self.settled(seen.cluster.as_ref()).await.ok()?;
                 let timeouts = seen.timeouts().unwrap_or(target.config().timeouts);
                 let authority = authority_of(&view, &seen.route.info.name, destination);
-                let opened = self.worker.pools.tunnel(&target, &authority, &timeouts, None, &mut self.worker.dice()).await;
+                let opened = self.worker.pools.tunnel(&target, Dial::to(&authority, &timeouts), &mut self.worker.dice()).await;
                 opened.ok().map(|opened| opened.io)
             }
         }
@@ -224,6 +226,9 @@ impl Pipeline {
         let Some(outside) = self.worker.callees().outside.filter(|_| !leads_here) else {
             return Err(unknown(&x.request.authority));
         };
+        if x.request.asks_tls {
+            return Err(in_clear(&x.request.authority));
+        }
         let websocket = asked.wants_upgrade && headers::asks_for_websocket(&x.request);
         if x.request.method == Method::Connect && !websocket {
             return Err(refuse(Reason::NotImplemented));
@@ -249,7 +254,7 @@ impl Pipeline {
         let target = self.target(x, plan).await.map_err(refuse)?;
         let timeouts = plan.timeouts().unwrap_or(target.config().timeouts);
         let authority = authority_of(plan.view(), service, destination);
-        let opened = self.worker.pools.tunnel(&target, &authority, &timeouts, None, &mut x.dice).await;
+        let opened = self.worker.pools.tunnel(&target, Dial::to(&authority, &timeouts), &mut x.dice).await;
         let opened = opened.map_err(|error| refuse(error.reason))?;
         x.attempts.push(attempt(opened.endpoint.name().clone(), opened.connect, None));
         Ok(tunnelled(opened.io))
@@ -330,6 +335,14 @@ async fn look_up(authority: &str) -> Option<SocketAddr> {
 fn unknown(authority: &str) -> Box<Answer> {
     tracing::debug!(authority, "no service of the mesh is called so");
     refuse(Reason::UnknownService)
+}
+
+/// What is asked for by `https` must not go out in clear, and whose certificate would do is the client's to say: it asks for a tunnel.
+fn in_clear(authority: &str) -> Box<Answer> {
+    tracing::debug!(authority, "a plain request for https is not passed on");
+    let mut answer = refuse(Reason::NotImplemented);
+    answer.body = Bytes::from_static(b"{\"error_msg\":\"501 Not Implemented: https goes through this proxy by CONNECT only\"}\n");
+    answer
 }
 
 #[cfg(test)]

@@ -197,7 +197,8 @@ async fn answer_tunnel(status: u16, mut respond: SendResponse<Bytes>) {
 
 async fn tunnel(pools: &Rc<Pools>, cluster: &Arc<Edition>) -> Result<OpenTunnel, UpstreamError> {
     let mut dice = fastrand::Rng::with_seed(1);
-    pools.tunnel(&pools.target(cluster), "db.shop:5432", &Timeouts::default(), None, &mut dice).await
+    let timeouts = Timeouts::default();
+    pools.tunnel(&pools.target(cluster), Dial::to("db.shop:5432", &timeouts), &mut dice).await
 }
 
 #[test]

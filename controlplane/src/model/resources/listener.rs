@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::super::types::{Id, Labels, Size, Span, labels_schema};
+use super::Upstream;
 
 /// A socket to accept on.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -54,6 +55,15 @@ pub struct Listener {
     /// Ids of the nodes that open it; empty is all.
     #[serde(default)]
     pub nodes: Vec<String>,
+    /// Where connections of `tcp` go, inline.
+    pub upstream: Option<Box<Upstream>>,
+    /// Where connections of `tcp` go, by id.
+    pub upstream_id: Option<Id>,
+    /// What becomes of TLS on connections of `tcp`; with `routes` each route says so itself.
+    pub tls: Option<TlsMode>,
+    /// Where connections of `tcp` go by the server name that TLS asks for, instead of one upstream for all.
+    #[serde(default)]
+    pub routes: Vec<TcpRoute>,
     /// Unix seconds, set by the server.
     pub create_time: Option<i64>,
     /// Unix seconds, set by the server.
@@ -69,6 +79,56 @@ pub enum Protocol {
     Http,
     /// The same over TLS, chosen by ALPN.
     Https,
+    /// Bytes that go to an upstream as they are.
+    Tcp,
+}
+
+/// What becomes of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// It passes as any bytes do.
+    #[default]
+    Passthrough,
+    /// It ends here, with the certificate of `ssls` for the server name; the bytes inside are passed on.
+    Terminate,
+}
+
+/// Where connections go that ask for one of some server names.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpRoute {
+    /// `db.example.org` or `*.example.org`; empty is everybody whom no other route fits, clients without TLS among them.
+    #[serde(default)]
+    pub server_names: Vec<String>,
+    /// What becomes of TLS.
+    #[serde(default)]
+    pub tls: TlsMode,
+    /// Where they go, inline.
+    pub upstream: Option<Box<Upstream>>,
+    /// Where they go, by id.
+    pub upstream_id: Option<Id>,
+    /// Where they go by shares.
+    #[serde(default)]
+    pub upstreams: Vec<TcpShare>,
+    /// How many nodes are tried at most; as often as the upstream retries when absent.
+    #[schemars(range(min = 1))]
+    pub connect_attempts: Option<u32>,
+}
+
+/// An upstream and its share.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpShare {
+    /// Its id.
+    pub upstream_id: Id,
+    /// Its share, as against those of the others.
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// `off`, `on` (from every peer), or `{trusted: [networks]}`; also as a boolean.

@@ -17,7 +17,7 @@ pub use checks::{
     Active, ActiveHealthy, ActiveUnhealthy, CheckType, Checkers, Checks, Passive, PassiveHealthy, PassiveUnhealthy,
 };
 pub use consumer::{Consumer, ConsumerGroup, Credential};
-pub use listener::{Forwarded, Limits, Listener, Paths, Protocol, ProxyProtocol, ServerHeader};
+pub use listener::{Forwarded, Limits, Listener, Paths, Protocol, ProxyProtocol, ServerHeader, TcpRoute, TcpShare, TlsMode};
 pub use mesh_service::{MeshService, Split};
 pub use plugins::{GlobalRule, PluginConfig, PluginMetadata};
 pub use route::Route;

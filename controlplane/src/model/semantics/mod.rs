@@ -74,9 +74,16 @@ pub(super) fn alternatives(kind: ResourceKind, value: &Value, faults: &mut Vec<F
         _ => {}
     }
     if let Some(inline) = map.get("upstream").and_then(Value::as_object)
-        && matches!(kind, ResourceKind::Route | ResourceKind::Service)
+        && matches!(kind, ResourceKind::Route | ResourceKind::Service | ResourceKind::Listener)
     {
         upstream::alternatives(inline, "upstream", faults);
+    }
+    if kind == ResourceKind::Listener {
+        for (at, route) in map.get("routes").and_then(Value::as_array).into_iter().flatten().enumerate() {
+            if let Some(inline) = route.get("upstream").and_then(Value::as_object) {
+                upstream::alternatives(inline, &format!("routes[{at}].upstream"), faults);
+            }
+        }
     }
 }
 

@@ -277,6 +277,36 @@ fn listeners_have_their_defaults() {
 }
 
 #[test]
+fn a_tcp_listener_leads_to_upstreams_by_server_name() {
+    let world = World::of(&[
+        ("upstreams/db", json!({"nodes": {"127.0.0.1:5432": 1}})),
+        ("listeners/plain", json!({"address": "0.0.0.0:5432", "protocol": "tcp", "upstream_id": "db"})),
+        (
+            "listeners/named",
+            json!({"address": "0.0.0.0:5433", "protocol": "tcp", "limits": {"idle_timeout": "8h"}, "routes": [
+                {"server_names": ["DB.example.org"], "tls": "terminate", "upstreams": [{"upstream_id": "db", "weight": 3}, {"upstream_id": "later"}]},
+                {"upstream": {"nodes": {"127.0.0.1:1": 1}}, "connect_attempts": 2},
+            ]}),
+        ),
+    ]);
+    let get = |name| match world.get(Kind::Listener, name) {
+        Some(Resource::Listener(listener)) => listener,
+        other => panic!("{other:?}"),
+    };
+    let plain = get("plain");
+    assert_eq!((plain.protocol, plain.tcp.len(), plain.tcp[0].terminate), (ListenerProtocol::Tcp, 1, false));
+    assert_eq!((&*plain.tcp[0].upstreams[0].upstream, plain.tcp[0].idle_timeout.as_secs()), ("upstreams/db", 3600));
+    let named = get("named");
+    let shares: Vec<_> = named.tcp[0].upstreams.iter().map(|share| (&*share.upstream, share.weight)).collect();
+    assert_eq!(shares, [("upstreams/db", 3), ("upstreams/later", 1)]);
+    assert_eq!((&*named.tcp[0].server_names, named.tcp[0].terminate), (&["db.example.org".into()][..], true));
+    let inline = &named.tcp[1];
+    assert_eq!((&*inline.upstreams[0].upstream, inline.connect_attempts), ("listeners/named/1", Some(2)));
+    assert_eq!((inline.idle_timeout.as_secs(), named.tcp.len()), (8 * 3600, 2));
+    assert!(world.get(Kind::Endpoints, "listeners/named/1").is_some());
+}
+
+#[test]
 fn what_cannot_be_read_is_not_there() {
     let world = World::of(&[
         ("upstreams/u1", json!({"nodes": {"::1:80": 1}})),

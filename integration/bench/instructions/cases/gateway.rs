@@ -137,6 +137,7 @@ pub fn listener() -> Listener {
         server_header: ServerHeader::default(),
         expose_reason: false,
         nodes: Vec::new(),
+        tcp: Vec::new(),
     }
 }
 

@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use super::order;
 use crate::dialect::envoy::decode::DecodeFault as Fault;
 use crate::dialect::envoy::decode::piece::{
-    Addresses, Chain, Cluster, Deed, Door, Extension, Http, Override, Path, Route, RouteTable, Routes, VirtualHost,
+    Addresses, Chain, Cluster, Deed, Does, Door, Extension, Http, Override, Path, Route, RouteTable, Routes, Target, TcpProxy,
+    VirtualHost,
 };
 use crate::dialect::envoy::decode::{answer, escaped};
 use crate::model::{
-    self, Balancer, Endpoint, Endpoints, HashOn, PassHost, PluginConf, PluginOrigin, Resource, RouteMatch, Timeouts, Upstream,
-    UpstreamRef,
+    self, Balancer, Endpoint, Endpoints, HashOn, PassHost, PluginConf, PluginOrigin, Resource, RouteMatch, TcpRoute, TcpShare,
+    Timeouts, Upstream, UpstreamRef,
 };
 
 /// Where nothing limits an answer.
@@ -52,6 +53,14 @@ impl Variant {
             key.push_str("#host");
         }
         key
+    }
+
+    /// The name of a cluster that is used in this way, which is noted.
+    fn used(&self, cluster: &Arc<str>, uses: &mut Uses) -> Arc<str> {
+        let key = self.key();
+        let name = format!("{cluster}{key}").into();
+        uses.entry(cluster.clone()).or_default().insert(key, self.clone());
+        name
     }
 }
 
@@ -95,9 +104,17 @@ pub(super) struct Shelf<'a> {
 pub(super) fn listener(door: &Door, shelf: &Shelf<'_>) -> Result<(Vec<Resource>, Uses), Fault> {
     let mut resources: Vec<Resource> = door.secrets.iter().cloned().map(Resource::Secret).collect();
     let mut uses = Uses::new();
+    let mut own = door.listener.clone();
     for (number, chain) in door.chains.iter().enumerate() {
         resources.extend(chain.certificate.clone().map(Resource::Certificate));
-        let table = match &chain.http.routes {
+        let http = match &chain.does {
+            Does::Http(http) => http,
+            Does::Tcp(proxy) => {
+                own.tcp.push(Arc::new(tcp_route(chain, proxy, &mut uses)));
+                continue;
+            }
+        };
+        let table = match &http.routes {
             Routes::Told(table) => Some(table.clone()),
             Routes::Asked(name, _) => (shelf.table)(name),
         };
@@ -105,11 +122,26 @@ pub(super) fn listener(door: &Door, shelf: &Shelf<'_>) -> Result<(Vec<Resource>,
         let conditions = chain_conditions(door, chain);
         let place =
             if door.chains.len() > 1 { format!("{}/{number}", door.listener.name) } else { door.listener.name.to_string() };
-        let place = Place { name: &door.listener.name, prefix: place, http: &chain.http, conditions, shelf };
+        let place = Place { name: &door.listener.name, prefix: place, http, conditions, shelf };
         resources.extend(place.routes(&table, &mut uses)?.into_iter().map(Resource::Route));
     }
-    resources.push(Resource::Listener(door.listener.clone()));
+    resources.push(Resource::Listener(own));
     Ok((resources, uses))
+}
+
+/// What a chain for bytes is here.
+fn tcp_route(chain: &Chain, proxy: &TcpProxy, uses: &mut Uses) -> TcpRoute {
+    let hash = proxy.by_source.then(|| HashOn::Var("remote_addr".into()));
+    let variant = Variant { hash, own_host: false };
+    let mut share = |target: &Target| TcpShare { upstream: variant.used(&target.cluster, uses), weight: target.weight };
+    TcpRoute {
+        server_names: chain.names.clone(),
+        for_tls: chain.for_tls,
+        terminate: chain.certificate.is_some(),
+        upstreams: proxy.targets.iter().map(&mut share).collect(),
+        idle_timeout: proxy.idle,
+        connect_attempts: Some(proxy.attempts),
+    }
 }
 
 /// What tells the requests of a chain from those of others.
@@ -281,13 +313,8 @@ impl Place<'_> {
     /// Where requests go.
     fn lead(&self, route: &Route, ours: &mut model::Route, uses: &mut Uses) -> Result<(), Fault> {
         let variant = Variant::of(route);
-        let mut name_of = |cluster: &Arc<str>| -> Arc<str> {
-            let key = variant.key();
-            let name = format!("{cluster}{key}").into();
-            uses.entry(cluster.clone()).or_default().insert(key, variant.clone());
-            name
-        };
-        let names: Vec<(Arc<str>, u32)> = route.targets.iter().map(|target| (name_of(&target.cluster), target.weight)).collect();
+        let names: Vec<(Arc<str>, u32)> =
+            route.targets.iter().map(|target| (variant.used(&target.cluster, uses), target.weight)).collect();
         ours.upstream = names.iter().max_by_key(|(_, weight)| *weight).map(|(name, _)| UpstreamRef { name: name.clone() });
         if names.len() > MAX_TARGETS {
             return Err(Fault::new("weighted_clusters", format!("expected at most {MAX_TARGETS} clusters")));

@@ -303,8 +303,7 @@ impl Follower {
                 Some((kind, name)) if kind == open.kind && open.taken.contains_key(&name) => {
                     let before = open.taken.remove(&name).and_then(|(before, _)| before);
                     self.world.restore(&(kind, name.clone()), before, now);
-                    let field = format!("{} {}: {}", fault.kind.as_str(), fault.name, fault.field);
-                    open.refused.push((name, Fault::new(field, fault.reason.clone())));
+                    open.refused.push((name, told_of(kind, fault)));
                 }
                 // It came with an earlier response, which is answered already: the log says it.
                 _ => {}
@@ -327,6 +326,14 @@ impl Follower {
         }
         (says, undone)
     }
+}
+
+/// A fault of one of our resources as one of the resource of Envoy that it comes from.
+fn told_of(kind: EnvoyKind, fault: &InvalidResource) -> Fault {
+    if kind == EnvoyKind::Extension {
+        return Fault::new("typed_config", format!("as {}: {}", fault.field, fault.reason));
+    }
+    Fault::new(format!("{} {}: {}", fault.kind.as_str(), fault.name, fault.field), fault.reason.clone())
 }
 
 /// One line for each bad resource: `Cluster NAME: FIELD: REASON`.

@@ -6,6 +6,7 @@
 mod compose;
 mod follower;
 mod order;
+mod parts;
 mod shell;
 mod stream;
 #[cfg(test)]

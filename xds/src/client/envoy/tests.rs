@@ -335,6 +335,14 @@ fn what_ecds_says_of_a_filter_is_waited_for_and_may_change() {
         assert_eq!(plugins(&there)[0].1, [("fault-injection".to_owned(), 19_999)]);
         let changed = talk.hears(EnvoyKind::Extension, &[rbac(2)]);
         assert_eq!((changed.names(Kind::Listener), plugins(&changed)[0].1.len()), (Vec::new(), 0), "only routes change");
+        let unusable = InvalidResource {
+            kind: Kind::Route,
+            name: "l/all/0".into(),
+            field: "plugins.fault-injection.abort".into(),
+            reason: "odd".into(),
+        };
+        let blamed = talk.judged(EnvoyKind::Extension, &[rbac(1)], &[], &[unusable]).verdict.error.unwrap();
+        assert_eq!(blamed, "TypedExtensionConfig who: typed_config: as plugins.fault-injection.abort: odd");
         let other = json!({"name": "who", "typed_config": any("envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", json!({}))});
         let refused = talk.hears(EnvoyKind::Extension, &[other]).verdict.error.unwrap();
         assert!(refused.starts_with("TypedExtensionConfig who: typed_config.@type: grpc_web.v3.GrpcWeb"), "{refused}");

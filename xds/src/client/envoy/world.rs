@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::{SetResource, TypedUpdate};
 use super::compose::{self, Shelf, Uses};
+use super::parts::{filters_of, is_at_once, parts_of, patience};
 use crate::codec::{InvalidResource, encode_body};
-use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Door, Extension, RouteTable, Routes};
+use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Door, Extension, RouteTable};
 use crate::dialect::envoy::decode::source::PATIENCE;
 use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece};
 use crate::dialect::envoy::kind::EnvoyKind;
@@ -280,11 +280,25 @@ impl World {
                 Addresses::Told(_) => Some(owner),
             },
             (EnvoyKind::Listener, Kind::Route) => {
-                let tables = parts_of(&self.doors.get(&owner.1)?.next).find(|(kind, ..)| *kind == EnvoyKind::Routes);
+                let door = &self.doors.get(&owner.1)?.next;
+                if let Some(name) = self.extension_behind(door, &fault.field) {
+                    return Some((EnvoyKind::Extension, name.clone()));
+                }
+                let tables = parts_of(door).find(|(kind, ..)| *kind == EnvoyKind::Routes);
                 Some(tables.map(|(kind, name, _)| (kind, name.clone())).unwrap_or(owner))
             }
             _ => Some(owner),
         }
+    }
+
+    /// The extension that a plugin of a route comes from, where ECDS has said it: a route runs each plugin once, so that its name tells.
+    fn extension_behind<'d>(&self, door: &'d Door, field: &str) -> Option<&'d Arc<str>> {
+        let plugin = field.strip_prefix("plugins.")?.split('.').next()?;
+        let told = filters_of(door).filter(|filter| filter.asked.is_some());
+        told.map(|filter| &filter.name).find(|name| {
+            let does = self.extensions.get(*name).and_then(|extension| extension.does.as_ref());
+            does.is_some_and(|deed| deed.iter().any(|(known, _)| *known == plugin))
+        })
     }
 
     /// Everything of our model that was told of.
@@ -452,24 +466,4 @@ impl World {
             self.told.insert(owner.clone(), told);
         }
     }
-}
-
-/// What a listener asks for besides secrets, and how long it waits.
-fn parts_of(door: &Door) -> impl Iterator<Item = (EnvoyKind, &Arc<str>, Duration)> {
-    let tables = door.chains.iter().filter_map(|chain| match &chain.http.routes {
-        Routes::Asked(name, patience) => Some((EnvoyKind::Routes, name, *patience)),
-        Routes::Told(_) => None,
-    });
-    let filters = door.chains.iter().flat_map(|chain| &chain.http.filters);
-    tables.chain(filters.filter_map(|filter| Some((EnvoyKind::Extension, &filter.name, filter.asked?.patience))))
-}
-
-/// Whether a filter does what it does by default while it waits.
-fn is_at_once(door: &Door, kind: EnvoyKind, name: &Arc<str>) -> bool {
-    let mut filters = door.chains.iter().flat_map(|chain| &chain.http.filters).filter(|filter| filter.name == *name);
-    kind == EnvoyKind::Extension && filters.all(|filter| filter.asked.is_none_or(|asked| asked.at_once && asked.has_default))
-}
-
-fn patience(door: &Door) -> Duration {
-    parts_of(door).map(|(_, _, patience)| patience).max().unwrap_or(PATIENCE)
 }

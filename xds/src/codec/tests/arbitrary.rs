@@ -60,29 +60,52 @@ fn timeouts() -> impl Strategy<Value = Timeouts> {
 fn listener() -> impl Strategy<Value = Listener> {
     let head = (name(), any::<SocketAddr>(), any::<bool>(), of(vec(network(), 0..3)), vec(network(), 0..3));
     let tail = (any::<[u32; 6]>(), [duration(), duration()], any::<[bool; 4]>(), of(text()), of(text()), vec(name(), 0..3));
-    (head, tail).prop_map(|((name, address, tls, proxy, trusted), (numbers, times, flags, server, via, nodes))| Listener {
-        name,
-        // Flow label and scope id of IPv6 have no place in a listener's text form.
-        address: SocketAddr::new(address.ip(), address.port()),
-        protocol: if tls { ListenerProtocol::Https } else { ListenerProtocol::Http },
-        proxy_protocol: proxy.map_or(ProxyProtocol::Off, ProxyProtocol::Required),
-        forwarded: ForwardedTrust { trusted },
-        limits: EdgeLimits {
-            max_header_bytes: numbers[0],
-            max_field_bytes: numbers[1],
-            max_headers: numbers[2],
-            max_body_bytes: u64::from(numbers[3]) << 20,
-            max_streams: numbers[4],
-            glitch_budget: numbers[5],
-            header_timeout: times[0],
-            handshake_timeout: times[1],
-            ..EdgeLimits::default()
+    (head, tail, vec(tcp_route(), 0..3)).prop_map(
+        |((name, address, tls, proxy, trusted), (numbers, times, flags, server, via, nodes), tcp)| Listener {
+            name,
+            // Flow label and scope id of IPv6 have no place in a listener's text form.
+            address: SocketAddr::new(address.ip(), address.port()),
+            protocol: match (tls, tcp.is_empty()) {
+                (_, false) => ListenerProtocol::Tcp,
+                (true, true) => ListenerProtocol::Https,
+                (false, true) => ListenerProtocol::Http,
+            },
+            proxy_protocol: proxy.map_or(ProxyProtocol::Off, ProxyProtocol::Required),
+            forwarded: ForwardedTrust { trusted },
+            limits: EdgeLimits {
+                max_header_bytes: numbers[0],
+                max_field_bytes: numbers[1],
+                max_headers: numbers[2],
+                max_body_bytes: u64::from(numbers[3]) << 20,
+                max_streams: numbers[4],
+                glitch_budget: numbers[5],
+                header_timeout: times[0],
+                handshake_timeout: times[1],
+                ..EdgeLimits::default()
+            },
+            paths: PathPolicy { reject_encoded_slashes: flags[0], merge_slashes: flags[1], drop_underscore_headers: flags[2] },
+            server_header: ServerHeader { server, via },
+            expose_reason: flags[3],
+            nodes,
+            tcp,
         },
-        paths: PathPolicy { reject_encoded_slashes: flags[0], merge_slashes: flags[1], drop_underscore_headers: flags[2] },
-        server_header: ServerHeader { server, via },
-        expose_reason: flags[3],
-        nodes,
-    })
+    )
+}
+
+fn tcp_route() -> impl Strategy<Value = Arc<TcpRoute>> {
+    let share = (name(), 1..u32::MAX).prop_map(|(upstream, weight)| TcpShare { upstream, weight });
+    (vec(text(), 0..3), of(any::<bool>()), any::<bool>(), vec(share, 1..3), duration(), of(any::<u32>())).prop_map(
+        |(server_names, for_tls, terminate, upstreams, idle_timeout, connect_attempts)| {
+            Arc::new(TcpRoute {
+                server_names: server_names.into_iter().map(|name| name.chars().take(50).collect::<String>().into()).collect(),
+                for_tls,
+                terminate,
+                upstreams,
+                idle_timeout,
+                connect_attempts,
+            })
+        },
+    )
 }
 
 fn route() -> impl Strategy<Value = Route> {

@@ -63,6 +63,7 @@ impl Reading<'_> {
             Class::Method => self.take_method(field.value),
             Class::Scheme => {
                 self.has_scheme = true;
+                self.head.asks_tls = field.value == b"https";
                 if !matches!(field.value, b"https" | b"http") && !is_scheme(field.value) {
                     self.judge.malformed("bad scheme");
                 }

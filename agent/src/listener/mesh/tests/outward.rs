@@ -160,6 +160,11 @@ async fn a_proxy_passes_requests_to_others_on_where_that_is_wanted() {
         let told = seen.borrow().join("\n").to_ascii_lowercase();
         assert!(told.contains("get /a?b http/1.1") && told.contains(&format!("host: {stranger}")), "{told}");
         assert!(!told.contains("proxy-connection"), "{told}");
+        let before = seen.borrow().len();
+        let encrypted = request(&stranger.to_string()).replacen("http://", "https://", 1);
+        let answer = ask(&mut api.connect().await, &encrypted).await;
+        assert!(answer.starts_with("HTTP/1.1 501 ") && answer.contains("CONNECT"), "{answer}");
+        assert_eq!(seen.borrow().len(), before, "what is to be encrypted does not go out in clear");
         // What names a service is one of the mesh still, and the proxy does not ask itself.
         assert!(ask(&mut api.connect().await, &request("web.shop")).await.ends_with("ok"));
         for nobody in ["api.shop.mesh".to_owned(), "no such host".to_owned(), api.address.to_string()] {

@@ -185,7 +185,7 @@ impl ::prost::Name for GlobalRule {
     }
 }
 /// A socket to accept on.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Listener {
     /// Unique name.
     #[prost(string, tag = "1")]
@@ -220,6 +220,9 @@ pub struct Listener {
     /// Ids of the nodes that open it; empty is all.
     #[prost(string, repeated, tag = "11")]
     pub nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where connections of a TCP listener go.
+    #[prost(message, repeated, tag = "12")]
+    pub tcp: ::prost::alloc::vec::Vec<TcpRoute>,
 }
 impl ::prost::Name for Listener {
     const NAME: &'static str = "Listener";
@@ -229,6 +232,58 @@ impl ::prost::Name for Listener {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/heddle.config.v1.Listener".into()
+    }
+}
+/// Where connections go whose bytes nobody looks into.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TcpRoute {
+    /// Server names, exact or `*.suffix`; empty is every client.
+    #[prost(string, repeated, tag = "1")]
+    pub server_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Clients that begin with TLS only, or only those that do not; absent is both.
+    #[prost(bool, optional, tag = "2")]
+    pub for_tls: ::core::option::Option<bool>,
+    /// TLS ends here.
+    #[prost(bool, tag = "3")]
+    pub terminate: bool,
+    /// Upstreams and their shares.
+    #[prost(message, repeated, tag = "4")]
+    pub upstreams: ::prost::alloc::vec::Vec<TcpShare>,
+    /// How long nothing may move; zero is for ever.
+    #[prost(message, optional, tag = "5")]
+    pub idle_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Endpoints that are tried at most; absent is what the upstream says.
+    #[prost(uint32, optional, tag = "6")]
+    pub connect_attempts: ::core::option::Option<u32>,
+}
+impl ::prost::Name for TcpRoute {
+    const NAME: &'static str = "TcpRoute";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.TcpRoute".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.TcpRoute".into()
+    }
+}
+/// An upstream and its share of connections.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TcpShare {
+    /// Name of the upstream.
+    #[prost(string, tag = "1")]
+    pub upstream: ::prost::alloc::string::String,
+    /// Its share.
+    #[prost(uint32, tag = "2")]
+    pub weight: u32,
+}
+impl ::prost::Name for TcpShare {
+    const NAME: &'static str = "TcpShare";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.TcpShare".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.TcpShare".into()
     }
 }
 /// A PROXY protocol header comes first.
@@ -340,6 +395,7 @@ pub enum ListenerProtocol {
     Unspecified = 0,
     Http = 1,
     Https = 2,
+    Tcp = 3,
 }
 impl ListenerProtocol {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -351,6 +407,7 @@ impl ListenerProtocol {
             Self::Unspecified => "LISTENER_PROTOCOL_UNSPECIFIED",
             Self::Http => "LISTENER_PROTOCOL_HTTP",
             Self::Https => "LISTENER_PROTOCOL_HTTPS",
+            Self::Tcp => "LISTENER_PROTOCOL_TCP",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -359,6 +416,7 @@ impl ListenerProtocol {
             "LISTENER_PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
             "LISTENER_PROTOCOL_HTTP" => Some(Self::Http),
             "LISTENER_PROTOCOL_HTTPS" => Some(Self::Https),
+            "LISTENER_PROTOCOL_TCP" => Some(Self::Tcp),
             _ => None,
         }
     }

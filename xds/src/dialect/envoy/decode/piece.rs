@@ -33,7 +33,7 @@ pub enum Addresses {
     Told(Vec<Endpoint>),
 }
 
-/// A listener, for its chains of filters that take HTTP.
+/// A listener, for its chains of filters: all take HTTP, or all pass bytes on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Door {
     /// The socket and what is let in.
@@ -51,10 +51,44 @@ pub struct Door {
 pub struct Chain {
     /// Server names for which it is; empty is any.
     pub names: Vec<Arc<str>>,
+    /// It is for clients that begin with TLS, or for those that do not; `None` where it does not say.
+    pub for_tls: Option<bool>,
     /// What is shown to clients, with TLS.
     pub certificate: Option<Certificate>,
-    /// What is done with requests.
-    pub http: Http,
+    /// What is done with connections.
+    pub does: Does,
+}
+
+/// What is done with connections.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Does {
+    /// Their requests go by routes.
+    Http(Http),
+    /// Their bytes go to a cluster.
+    Tcp(TcpProxy),
+}
+
+impl Chain {
+    /// What is done with requests, where there are some.
+    pub fn http(&self) -> Option<&Http> {
+        match &self.does {
+            Does::Http(http) => Some(http),
+            Does::Tcp(_) => None,
+        }
+    }
+}
+
+/// Bytes that are passed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpProxy {
+    /// Where they go, and the shares.
+    pub targets: Vec<Target>,
+    /// How long nothing may move; zero is for ever.
+    pub idle: Duration,
+    /// How many endpoints are tried at most.
+    pub attempts: u32,
+    /// Where the cluster spreads by a hash, it is that of the client's address.
+    pub by_source: bool,
 }
 
 /// What is done with the requests of a listener.

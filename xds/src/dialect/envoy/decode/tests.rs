@@ -212,7 +212,7 @@ fn routes_say_what_to_match_and_where_to_go() {
 #[test]
 fn a_listener_asks_for_its_routes_or_has_them() {
     let Piece::Listener(door) = both(EnvoyKind::Listener, &listener("l", None)) else { panic!("no listener") };
-    assert_eq!(door.chains[0].http.routes, Routes::Asked("l-routes".into(), source::PATIENCE));
+    assert_eq!(door.chains[0].http().unwrap().routes, Routes::Asked("l-routes".into(), source::PATIENCE));
     assert_eq!((door.listener.protocol, door.listener.address.port()), (ListenerProtocol::Http, 10000));
     let mut value = listener("l", Some(routes("r", "c")));
     let tls = json!({"common_tls_context": {"tls_certificates": [{"certificate_chain": {"inline_string": "C"}, "private_key": {"inline_string": "K"}}]}});
@@ -223,6 +223,35 @@ fn a_listener_asks_for_its_routes_or_has_them() {
     assert_eq!(door.listener.protocol, ListenerProtocol::Https);
     let certificate = door.chains[0].certificate.as_ref().unwrap();
     assert_eq!((&*certificate.snis[0], &*certificate.secrets[0]), ("a.example", "listener/l/1/certificate/0"));
+}
+
+#[test]
+fn a_listener_passes_bytes_to_clusters_by_server_name() {
+    let proxy = |config: Value| json!([{"name": "proxy", "typed_config": any("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", config)}]);
+    let shares = json!({"clusters": [{"name": "a", "weight": 3}, {"name": "b", "weight": 1}]});
+    let mut value = listener("l", None);
+    value["filter_chains"] = json!([
+        {"filter_chain_match": {"server_names": ["Db.example"]}, "filters": proxy(json!({"stat_prefix": "x", "cluster": "db", "max_connect_attempts": 3, "idle_timeout": "0s"}))},
+        {"filters": proxy(json!({"stat_prefix": "x", "weighted_clusters": shares, "hash_policy": [{"source_ip": {}}]}))},
+    ]);
+    let Piece::Listener(door) = both(EnvoyKind::Listener, &value) else { panic!("no listener") };
+    assert_eq!(door.listener.protocol, ListenerProtocol::Tcp);
+    let piece::Does::Tcp(first) = &door.chains[0].does else { panic!("no bytes") };
+    assert_eq!(
+        (&*door.chains[0].names[0], first.attempts, first.idle.is_zero(), first.by_source),
+        ("db.example", 3, true, false)
+    );
+    let piece::Does::Tcp(second) = &door.chains[1].does else { panic!("no bytes") };
+    assert_eq!((second.targets.len(), second.targets[0].weight, second.attempts, second.by_source), (2, 3, 1, true));
+    assert_eq!(second.idle.as_secs(), 3600);
+    value["filter_chains"][0]["filter_chain_match"] = json!({});
+    let fault = decode(EnvoyKind::Listener, &value).unwrap_err();
+    assert_eq!((fault.field.as_str(), fault.reason.as_str()), ("filter_chains", "more than one chain fits every server name"));
+    value["filter_chains"][0] = listener("l", None)["filter_chains"][0].clone();
+    assert!(decode(EnvoyKind::Listener, &value).unwrap_err().reason.contains("on one listener"));
+    value["filter_chains"][1]["filters"] = proxy(json!({"cluster": "a", "max_downstream_connection_duration": "1s"}));
+    let fault = decode(EnvoyKind::Listener, &value).unwrap_err();
+    assert_eq!(fault.field, "filter_chains[1].filters[0].typed_config.max_downstream_connection_duration");
 }
 
 /// What is refused, where, and a word of the reason.

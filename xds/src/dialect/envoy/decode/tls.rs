@@ -31,6 +31,7 @@ struct Common {
     /// DNS names of which the peer must prove one.
     names: Vec<Arc<str>>,
     depth: Option<u8>,
+    chooses: bool,
     secrets: Vec<Secret>,
     asks: Vec<Arc<str>>,
     versions: (Option<TlsVersion>, Option<TlsVersion>),
@@ -63,6 +64,8 @@ pub(super) fn client(fields: &mut Fields<'_>, cluster: &str) -> Read<Client> {
 
 /// What a listener shows and demands.
 pub(super) struct Server {
+    /// ALPN is to choose what is spoken.
+    pub(super) chooses: bool,
     pub(super) certificate: Certificate,
     pub(super) secrets: Vec<Secret>,
     pub(super) asks: Vec<Arc<str>>,
@@ -109,13 +112,13 @@ pub(super) fn server(fields: &mut Fields<'_>, id: &str, names: &[Arc<str>]) -> R
         min_version: common.versions.0.unwrap_or(TlsVersion::V1_2),
         max_version: common.versions.1.unwrap_or(TlsVersion::V1_3),
     };
-    Ok(Server { certificate, secrets: common.secrets, asks: common.asks })
+    Ok(Server { chooses: common.chooses, certificate, secrets: common.secrets, asks: common.asks })
 }
 
 fn read_common(fields: &mut Fields<'_>, owner: &str) -> Read<Common> {
-    let mut common = Common::default();
     // What is offered and which curves are taken is that of our TLS, all of which is safe.
-    fields.ignore(&["alpn_protocols", "key_log"]);
+    let mut common = Common { chooses: !fields.texts("alpn_protocols")?.is_empty(), ..Common::default() };
+    fields.ignore(&["key_log"]);
     fields.refuse("custom_handshaker", "is not supported")?;
     fields.refuse("tls_certificate_provider_instance", "is not supported: use SDS")?;
     if let Some(versions) = fields.message("tls_params", versions)? {

@@ -49,6 +49,7 @@ pub(super) fn encode(listener: &Listener, certificates: &[&Certificate], further
             listener_filters.push(inspector("envoy.filters.listener.tls_inspector", any(&TlsInspector::default())));
             chains(listener, &filter, certificates)?
         }
+        ListenerProtocol::Tcp => return Err("protocol: TCP listeners are not served to Envoy".to_owned()),
     };
     Ok(bytes(&wire::Listener {
         name: listener.name.to_string(),

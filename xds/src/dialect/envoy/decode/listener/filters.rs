@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::super::piece::{Asked, Deed, Extension, Filter, Override};
-use super::super::read::{Fault, Fields, Read, TYPE, message, typed};
+use super::super::read::{Fault, Fields, Read, TYPE, typed};
 use super::super::route::headers::template;
-use super::super::route::matching::{self, Text, Wanted};
+use super::super::route::matching::{self, Wanted};
 use super::super::source;
-use super::rbac;
+use super::{jwt, origins, rbac};
 
 const FOLDER: &str = "envoy.extensions.filters.http.";
 /// What Envoy compresses where nothing is said.
@@ -66,7 +66,7 @@ pub(crate) fn extension(fields: &mut Fields<'_>) -> Read<Extension> {
 }
 
 /// Types of filters that are known.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "router.v3.Router",
     "cors.v3.Cors",
     "fault.v3.HTTPFault",
@@ -77,6 +77,7 @@ const KNOWN: [&str; 10] = [
     "compressor.v3.Compressor",
     "rbac.v3.RBAC",
     "health_check.v3.HealthCheck",
+    "csrf.v3.CsrfPolicy",
 ];
 
 fn filter(kind: &str, fields: &mut Fields<'_>) -> Read<Option<Deed>> {
@@ -91,9 +92,10 @@ fn filter(kind: &str, fields: &mut Fields<'_>) -> Read<Option<Deed>> {
         }
         "buffer.v3.Buffer" => buffer(fields).map(Some),
         "local_ratelimit.v3.LocalRateLimit" => local_limit(fields),
-        "jwt_authn.v3.JwtAuthentication" => jwt(fields),
+        "jwt_authn.v3.JwtAuthentication" => jwt::filter(fields),
         "compressor.v3.Compressor" => compressor(fields).map(Some),
         "rbac.v3.RBAC" => rbac::filter(fields),
+        "csrf.v3.CsrfPolicy" => origins::csrf(fields),
         "health_check.v3.HealthCheck" => rbac::health_check(fields),
         other => Err(Fault::new("@type", format!("{other} is not supported"))),
     }
@@ -123,7 +125,8 @@ fn per_route(kind: &str, fields: &mut Fields<'_>) -> Read<Override> {
     }
     let kind = kind.strip_prefix(FOLDER).unwrap_or(kind);
     let deed = match kind {
-        "cors.v3.CorsPolicy" => cors(fields)?,
+        "cors.v3.CorsPolicy" => origins::cors(fields)?,
+        "csrf.v3.CsrfPolicy" => origins::csrf(fields)?,
         "fault.v3.HTTPFault" => fault(fields)?,
         "header_mutation.v3.HeaderMutationPerRoute" => fields.message("mutations", mutations)?.flatten(),
         "local_ratelimit.v3.LocalRateLimit" => local_limit(fields)?,
@@ -268,7 +271,7 @@ fn buffer(fields: &mut Fields<'_>) -> Read<Deed> {
 }
 
 /// Whether a share that a runtime may change is everything; nothing where it is not said.
-fn always(fields: &mut Fields<'_>, name: &str) -> Read<bool> {
+pub(super) fn always(fields: &mut Fields<'_>, name: &str) -> Read<bool> {
     match fields.message(name, matching::runtime_percent)? {
         None => Ok(false),
         Some(0.0) => Ok(false),
@@ -326,119 +329,6 @@ fn code(name: &str) -> Option<u64> {
         "Forbidden" => 403,
         _ => return None,
     })
-}
-
-fn jwt(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
-    for name in ["filter_state_rules", "requirement_map", "bypass_cors_preflight", "strip_failure_response"] {
-        fields.refuse(name, "is not supported")?;
-    }
-    let mut providers = Vec::new();
-    for (name, value) in fields.map("providers")? {
-        let provider = message(value, provider).map_err(|fault| fault.inside(&format!("providers[{name}]")))?;
-        providers.push((name, provider));
-    }
-    let rules = fields.list("rules", |rule| {
-        let all = rule.required("match", |matches| Ok(matches.text("prefix")? == Some("/")))?;
-        rule.refuse("requirement_name", "is not supported: use requires")?;
-        let provider = rule.message("requires", |requires| requires.name("provider_name"))?;
-        if all {
-            Ok(provider)
-        } else {
-            Err(Fault::new("match", "expected the prefix `/`: rules are for all requests of the listener"))
-        }
-    })?;
-    match rules.as_slice() {
-        [] | [None] => Ok(None),
-        [Some(wanted)] => match providers.into_iter().find(|(name, _)| ***name == **wanted) {
-            Some((_, config)) => Ok(Some(vec![("jwt-auth", config)])),
-            None => Err(Fault::new("rules[0].requires.provider_name", format!("there is no provider {wanted}"))),
-        },
-        _ => Err(Fault::new("rules", "more than one rule is not supported")),
-    }
-}
-
-fn provider(fields: &mut Fields<'_>) -> Read<Value> {
-    fields.ignore(&[
-        "cache_duration",
-        "jwt_cache_config",
-        "payload_in_metadata",
-        "header_in_metadata",
-        "failed_status_in_metadata",
-        "require_expiration",
-    ]);
-    for name in [
-        "from_headers",
-        "from_params",
-        "from_cookies",
-        "forward_payload_header",
-        "claim_to_headers",
-        "subjects",
-        "max_lifetime",
-        "clear_route_cache",
-        "local_jwks",
-        "normalize_payload_in_metadata",
-    ] {
-        fields.refuse(name, "is not supported")?;
-    }
-    let url = fields.required("remote_jwks", |jwks| {
-        jwks.ignore(&["async_fetch", "retry_policy", "cache_duration"]);
-        jwks.required("http_uri", |uri| {
-            uri.ignore(&["cluster", "timeout"]);
-            uri.name("uri")
-        })
-    })?;
-    let keep = fields.is_on("forward")?;
-    let skew = fields.small("clock_skew_seconds")?.unwrap_or(60);
-    let mut config = json!({"jwks_url": &*url, "consumer_required": false, "query": "access_token", "hide_credentials": !keep, "clock_skew": skew});
-    if let Some(issuer) = fields.text("issuer")? {
-        config["issuers"] = json!([issuer]);
-    }
-    let audiences = fields.texts("audiences")?;
-    if !audiences.is_empty() {
-        config["audiences"] = json!(audiences);
-    }
-    Ok(config)
-}
-
-fn cors(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
-    fields.ignore(&["shadow_enabled", "forward_not_matching_preflights"]);
-    fields.refuse("allow_private_network_access", "is not supported")?;
-    let enabled = if fields.has("filter_enabled") { always(fields, "filter_enabled")? } else { true };
-    let credentials = fields.is_on("allow_credentials")?;
-    let (mut everybody, mut exact, mut patterns) = (false, Vec::new(), Vec::new());
-    for origin in fields.list("allow_origin_string_match", matching::string)? {
-        match origin {
-            Text::Exact(origin) if origin == "*" => everybody = true,
-            // With credentials our plugin wants a list; patterns say nothing to those who are not allowed.
-            Text::Exact(origin) if credentials => exact.push(origin),
-            Text::Exact(origin) => patterns.push(format!("^{}$", matching::escaped(&origin))),
-            Text::Pattern(pattern, false) => patterns.push(pattern),
-            Text::Pattern(pattern, true) => patterns.push(format!("(?i){pattern}")),
-        }
-    }
-    if !everybody && exact.is_empty() && patterns.is_empty() {
-        return Err(Fault::new("allow_origin_string_match", "must not be empty"));
-    }
-    let mut config = json!({"only_preflights": true, "allow_credential": credentials});
-    if everybody {
-        config["allow_origins"] = json!("**");
-    } else if !exact.is_empty() {
-        config["allow_origins"] = json!(exact.join(","));
-    }
-    if !everybody && !patterns.is_empty() {
-        config["allow_origins_by_regex"] = json!(patterns);
-    }
-    for name in ["allow_methods", "allow_headers", "expose_headers"] {
-        let said = fields.text(name)?.map(str::to_owned);
-        let every = said.or_else(|| (name != "expose_headers").then(|| "**".to_owned()));
-        if let Some(list) = every {
-            config[name] = json!(list.replace(' ', ""));
-        }
-    }
-    if let Some(age) = fields.text("max_age")? {
-        config["max_age"] = json!(age.parse::<i64>().map_err(|_| Fault::new("max_age", "expected a number of seconds"))?);
-    }
-    Ok(enabled.then(|| vec![("cors", config)]))
 }
 
 fn compressor(fields: &mut Fields<'_>) -> Read<Deed> {

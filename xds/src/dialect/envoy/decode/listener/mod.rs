@@ -2,13 +2,17 @@
 
 pub(super) mod filters;
 mod http;
+mod jwt;
+mod origins;
 mod rbac;
+mod tcp;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::cluster::endpoints::address;
-use super::piece::{Chain, Door};
+use super::piece::{Chain, Does, Door};
 use super::read::{Fault, Fields, Read, typed};
 use super::tls;
 use crate::model::{
@@ -16,6 +20,7 @@ use crate::model::{
 };
 
 const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 /// Fields that say nothing about what is done with connections.
 const IGNORED: [&str; 9] = [
     "metadata",
@@ -73,6 +78,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Door> {
         server_header: ServerHeader::default(),
         expose_reason: false,
         nodes: Vec::new(),
+        tcp: Vec::new(),
     };
     let mut door = Door { listener: listener.clone(), chains: Vec::new(), secrets: Vec::new(), asks_secrets: Vec::new() };
     let mut number = 0;
@@ -90,6 +96,17 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Door> {
 /// Chains must agree where our listeners know no difference.
 fn judged(mut door: Door) -> Read<Door> {
     let Some(first) = door.chains.first() else { return Err(Fault::new("filter_chains", "must not be empty")) };
+    let bytes = door.chains.iter().filter(|chain| chain.http().is_none()).count();
+    if bytes == door.chains.len() {
+        door.listener.protocol = ListenerProtocol::Tcp;
+        return apart(door);
+    }
+    if bytes > 0 {
+        return Err(Fault::new(
+            "filter_chains",
+            "tcp_proxy and http_connection_manager on one listener are not supported: use two",
+        ));
+    }
     if door.chains.iter().any(|chain| chain.certificate.is_some() != first.certificate.is_some()) {
         return Err(Fault::new("filter_chains", "TLS and clear text on one listener are not supported: use two"));
     }
@@ -98,6 +115,20 @@ fn judged(mut door: Door) -> Read<Door> {
     }
     if first.certificate.is_some() {
         door.listener.protocol = ListenerProtocol::Https;
+    }
+    Ok(door)
+}
+
+/// Chains for bytes must be told apart: by a server name that only one has, and by whether clients begin with TLS.
+fn apart(door: Door) -> Read<Door> {
+    let mut known = BTreeSet::new();
+    for chain in &door.chains {
+        let nobody: Arc<str> = "".into();
+        let names = if chain.names.is_empty() { std::slice::from_ref(&nobody) } else { &chain.names[..] };
+        if let Some(twice) = names.iter().find(|name| !known.insert(((*name).clone(), chain.for_tls))) {
+            let name = if twice.is_empty() { "every server name" } else { twice };
+            return Err(Fault::new("filter_chains", format!("more than one chain fits {name:.300}")));
+        }
     }
     Ok(door)
 }
@@ -134,31 +165,36 @@ fn read_chain(fields: &mut Fields<'_>, id: &str, listener: &mut Listener, door: 
     if let Some(limit) = fields.duration("transport_socket_connect_timeout")?.filter(|limit| !limit.is_zero()) {
         listener.limits.handshake_timeout = limit;
     }
-    let names = fields.message("filter_chain_match", chain_match)?.unwrap_or_default();
+    let (names, for_tls) = fields.message("filter_chain_match", chain_match)?.unwrap_or_default();
     let server = fields.message("transport_socket", |socket| transport(socket, id, &names))?.flatten();
     let mut managers = fields.list("filters", |filter| {
         filter.ignore(&["name"]);
         filter.refuse("config_discovery", "is not supported: use typed_config")?;
         let config = filter.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
         typed(config, |kind, manager| match kind {
-            MANAGER => http::read(manager, listener),
-            other => Err(Fault::new("@type", format!("{other} is not supported; supported is {MANAGER}"))),
+            MANAGER => http::read(manager, listener).map(Does::Http),
+            PROXY => tcp::read(manager).map(Does::Tcp),
+            other => Err(Fault::new("@type", format!("{other} is not supported; supported are {MANAGER} and {PROXY}"))),
         })
         .map_err(|fault| fault.inside("typed_config"))
     })?;
-    let Some(http) = managers.pop().filter(|_| managers.is_empty()) else {
-        return Err(Fault::new("filters", "expected exactly one, the http_connection_manager"));
+    let Some(does) = managers.pop().filter(|_| managers.is_empty()) else {
+        return Err(Fault::new("filters", "expected exactly one, the http_connection_manager or the tcp_proxy"));
     };
+    if matches!(does, Does::Tcp(_)) && server.as_ref().is_some_and(|server| server.chooses) {
+        let place = "transport_socket.typed_config.common_tls_context.alpn_protocols";
+        return Err(Fault::new(place, "is not supported with tcp_proxy: what is spoken inside TLS is not chosen"));
+    }
     let certificate: Option<Certificate> = server.map(|server| {
         door.secrets.extend(server.secrets);
         door.asks_secrets.extend(server.asks);
         server.certificate
     });
-    Ok(Chain { names, certificate, http })
+    Ok(Chain { names, for_tls, certificate, does })
 }
 
-/// Server names for which a chain is.
-fn chain_match(fields: &mut Fields<'_>) -> Read<Vec<Arc<str>>> {
+/// Server names for which a chain is, and whether it is for clients that begin with TLS.
+fn chain_match(fields: &mut Fields<'_>) -> Read<(Vec<Arc<str>>, Option<bool>)> {
     for name in [
         "prefix_ranges",
         "address_suffix",
@@ -172,8 +208,9 @@ fn chain_match(fields: &mut Fields<'_>) -> Read<Vec<Arc<str>>> {
     ] {
         fields.refuse(name, "is not supported: chains are told apart by server_names alone")?;
     }
-    fields.choice("transport_protocol", &[("", 0, ()), ("tls", 1, ()), ("raw_buffer", 2, ())])?;
-    fields.values("server_names", |name| {
+    let protocols = [("", 0, None), ("tls", 1, Some(true)), ("raw_buffer", 2, Some(false))];
+    let for_tls = fields.choice("transport_protocol", &protocols)?.flatten();
+    let names = fields.values("server_names", |name| {
         let name = name.as_str().unwrap_or_default().to_ascii_lowercase();
         let inner = name.strip_prefix("*.").unwrap_or(&name);
         if inner.is_empty() || inner.contains('*') {
@@ -181,7 +218,8 @@ fn chain_match(fields: &mut Fields<'_>) -> Read<Vec<Arc<str>>> {
         } else {
             Ok(Arc::from(name))
         }
-    })
+    })?;
+    Ok((names, for_tls))
 }
 
 fn transport(socket: &mut Fields<'_>, id: &str, names: &[Arc<str>]) -> Read<Option<tls::Server>> {

@@ -172,5 +172,6 @@ fn standing(name: &str) -> Resource {
         server_header: ServerHeader::default(),
         expose_reason: false,
         nodes: Vec::new(),
+        tcp: Vec::new(),
     })
 }

@@ -1,0 +1,158 @@
+//! One bootstrap with `tcp_proxy` in Heddle's agent and in the real Envoy at once: the same clients must hear the same from both.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use heddle_integration::ads::{Follower, any, socket};
+use heddle_integration::certificates::Authority;
+use heddle_integration::envoy::Envoy;
+use heddle_integration::place::Place;
+use heddle_integration::process::PATIENCE;
+use heddle_integration::raw::Raw;
+use heddle_integration::redis::Redis;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use serde_json::{Value, json};
+
+/// What both are given: where they listen, and their endpoints.
+struct World {
+    authority: Authority,
+    echo: Raw,
+    talker: Raw,
+    tls: Redis,
+    redis: Redis,
+    closed: SocketAddr,
+}
+
+impl World {
+    fn new() -> World {
+        let authority = Authority::new();
+        let tls = Redis::over_tls(&authority.issue(&["own.example"]));
+        let echo = Raw::start(|stream| {
+            let mut all = Vec::new();
+            let _ = stream.read_to_end(&mut all);
+            let _ = stream.write_all(&all);
+        });
+        let talker = Raw::start(|stream| {
+            let _ = stream.write_all(b"welcome");
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest);
+        });
+        World { authority, echo, talker, tls, redis: Redis::start(), closed: Place::new().address() }
+    }
+
+    /// `plain` passes bytes on, `named` looks at server names, `silent` waits a second, `nobody` leads nowhere.
+    fn bootstrap(&self, admin: SocketAddr, [plain, named, silent, nobody]: [SocketAddr; 4]) -> String {
+        let proxy = |config: Value| {
+            let mut config = config;
+            config["stat_prefix"] = json!("bytes");
+            json!([{ "name": "proxy", "typed_config": any("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", config) }])
+        };
+        let pair = self.authority.issue(&["front.example", "x.wide.example"]);
+        let inline = |text: &str| json!({ "inline_string": text });
+        let context = json!({ "common_tls_context": { "tls_certificates": [{ "certificate_chain": inline(&pair.certificate), "private_key": inline(&pair.key) }] } });
+        let ended = json!({ "name": "tls", "typed_config": any("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", context) });
+        let inspector = json!([{ "name": "tls", "typed_config": any("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", json!({})) }]);
+        let shares = json!({ "clusters": [{ "name": "echo", "weight": 1 }, { "name": "again", "weight": 1 }] });
+        let cluster = |name: &str, addresses: &[SocketAddr]| {
+            let endpoints: Vec<Value> =
+                addresses.iter().map(|address| json!({ "endpoint": { "address": socket(*address) } })).collect();
+            json!({ "name": name, "type": "STATIC", "connect_timeout": "1s",
+                "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": endpoints }] } })
+        };
+        json!({
+            "node": { "id": "edge", "cluster": "edge" },
+            "admin": { "address": socket(admin) },
+            "static_resources": {
+                "listeners": [
+                    { "name": "plain", "address": socket(plain), "filter_chains": [{ "filters": proxy(json!({ "weighted_clusters": shares, "max_connect_attempts": 4 })) }] },
+                    { "name": "named", "address": socket(named), "listener_filters": inspector, "filter_chains": [
+                        { "filter_chain_match": { "server_names": ["own.example"] }, "filters": proxy(json!({ "cluster": "tls" })) },
+                        { "filter_chain_match": { "server_names": ["front.example", "*.wide.example"] }, "filters": proxy(json!({ "cluster": "redis" })), "transport_socket": ended },
+                        { "filter_chain_match": { "transport_protocol": "raw_buffer" }, "filters": proxy(json!({ "cluster": "redis" })) },
+                    ] },
+                    { "name": "silent", "address": socket(silent), "filter_chains": [{ "filters": proxy(json!({ "cluster": "talker", "idle_timeout": "1s" })) }] },
+                    { "name": "nobody", "address": socket(nobody), "filter_chains": [{ "filters": proxy(json!({ "cluster": "closed" })) }] },
+                ],
+                "clusters": [
+                    cluster("echo", &[self.echo.address]),
+                    cluster("again", &[self.closed, self.echo.address]),
+                    cluster("talker", &[self.talker.address]),
+                    cluster("tls", &[self.tls.address]),
+                    cluster("redis", &[self.redis.address]),
+                    cluster("closed", &[self.closed]),
+                ],
+            },
+        })
+        .to_string()
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Everything that comes after these bytes and the end of them; a connection that breaks off ends it, too.
+fn say(address: SocketAddr, bytes: &[u8], ends: bool) -> String {
+    let mut stream = connect(address);
+    let _ = stream.write_all(bytes);
+    if ends {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+    heard(&mut stream)
+}
+
+fn heard(stream: &mut impl Read) -> String {
+    let (mut all, mut part) = (Vec::new(), [0; 4096]);
+    while let Ok(read @ 1..) = stream.read(&mut part) {
+        all.extend_from_slice(&part[..read]);
+    }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// What the Redis of this server name says over TLS; nothing where there is none.
+fn over_tls(address: SocketAddr, config: &Arc<ClientConfig>, name: &'static str) -> String {
+    let connection = ClientConnection::new(config.clone(), name.try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(connection, connect(address));
+    if stream.write_all(b"PING\r\nQUIT\r\n").is_err() {
+        return String::new();
+    }
+    heard(&mut stream)
+}
+
+#[test]
+fn the_same_clients_hear_the_same_from_both() {
+    let world = World::new();
+    let place = Place::new();
+    let ours: [SocketAddr; 4] = std::array::from_fn(|_| place.address());
+    let theirs: [SocketAddr; 4] = std::array::from_fn(|_| place.address());
+    let agent = Follower::with_bootstrap(|spot| world.bootstrap(spot.admin, ours));
+    let envoy = Envoy::start(&world.bootstrap("127.0.0.1:0".parse().unwrap(), theirs));
+    agent.until_ready();
+    envoy.until_live();
+    let client = world.authority.client();
+    let hear = |[plain, named, silent, nobody]: [SocketAddr; 4]| {
+        let mut told: Vec<(String, String)> = Vec::new();
+        for number in 0..12 {
+            told.push((format!("bytes {number}"), say(plain, format!("hello {number}").as_bytes(), true)));
+        }
+        told.push(("many bytes".to_owned(), say(plain, "0123456789".repeat(50_000).as_bytes(), true)));
+        for name in ["own.example", "front.example", "x.wide.example", "other.example"] {
+            told.push((name.to_owned(), over_tls(named, &client, name)));
+        }
+        told.push(("clear".to_owned(), say(named, b"PING\r\nQUIT\r\n", false)));
+        told.push(("the server speaks first, and then nobody".to_owned(), say(silent, b"", false)));
+        told.push(("nobody is there".to_owned(), say(nobody, b"hello", false)));
+        told
+    };
+    let (ours, theirs) = (hear(ours), hear(theirs));
+    for (heddle, envoy) in ours.iter().zip(&theirs) {
+        assert_eq!(heddle, envoy);
+    }
+    let said = |what: &str| theirs.iter().find(|(name, _)| name == what).map(|(_, said)| said.as_str()).unwrap();
+    assert_eq!((said("bytes 3"), said("clear"), said("front.example")), ("hello 3", "+PONG\r\n+OK\r\n", "+PONG\r\n+OK\r\n"));
+    assert_eq!((said("own.example"), said("other.example"), said("nobody is there")), ("+PONG\r\n+OK\r\n", "", ""));
+}
