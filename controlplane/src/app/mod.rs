@@ -49,7 +49,7 @@ use crate::validate::Rules;
 use cutoff::CutOff;
 pub use identities::Beside;
 use identities::Identities;
-use kept::Kept;
+use kept::{Kept, Watch};
 pub use keys::GeneratedKey;
 use translation::{Known, Translation};
 use views::{Comparing, Shown};
@@ -197,7 +197,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let keep = (settings.store.keep_revisions, settings.store.keep_for);
     tokio::spawn(keep_house(keeper.clone(), keep, kept.leader.clone(), drain.clone()));
     let (registry, (connector, within)) = (Arc::new(NodeRegistry::new()), link::memory());
-    let metrics = metrics::writer(&keeper, &registry, &mesh, identities.authority.clone(), more_metrics);
+    let differences = compared(&kept, &keeper, &drain);
+    let metrics = metrics::writer(&keeper, &registry, &mesh, identities.authority.clone(), &differences, more_metrics);
     identities.keep_house(registry.clone(), &kept, drain.clone());
     let running = Running {
         keeper: keeper.clone(),
@@ -210,13 +211,14 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         agent: identities.agent(),
     };
     let (cut, explaining) = (CutOff::new(), (explainer, mesh.clone()));
+    let watch = Watch { cut: cut.clone(), nodes: registry.clone(), membership: membership.clone() };
     let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explaining, catalog.clone(), drain.clone());
     let operators = AuthorityService::new(identities.authority.clone(), keys.clone(), registry.clone());
     let discovery = Discovery {
         keeper: keeper.clone(),
         catalog: catalog.clone(),
         registry: registry.clone(),
-        known: Known { mesh: mesh.clone(), records: kept.records.clone(), others: kept.others(&cut, &registry, &drain) },
+        known: Known { mesh: mesh.clone(), records: kept.records.clone(), others: kept.others(watch, &drain) },
         seeds: advice::of_cells(membership.clone(), cells),
         identities,
         consul,
@@ -227,11 +229,9 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     tokio::spawn(discovery.serve(first, readiness.guard("first reports of the providers"), within, xds, (service, operators)));
     let nodes: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || nodes::json(&registry));
     let mesh = Arc::new(move || mesh.lock().shown(clock::unix_ms()));
-    let differences = compared(&kept, &keeper, &drain);
     let differences = Arc::new(move || differences.json());
     let members = Arc::new(move || membership::json(&membership.fleet(), clock::unix_ms()));
-    let settings = rest::Settings::default();
-    let api = rest::Admin { keeper, catalog, seal, keys, settings, nodes, members, mesh, differences, metrics, clock };
+    let api = rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, members, mesh, differences, metrics, clock };
     tokio::spawn(rest::serve(admin, api, drain));
     Ok(running)
 }
