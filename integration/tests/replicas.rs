@@ -212,7 +212,9 @@ fn agents_stay_where_they_are_while_no_control_plane_sees_the_store() {
 fn control_planes_that_read_different_files_say_so_until_they_agree() {
     let etcd = Etcd::of(1);
     let ways = [etcd.settings(), etcd.settings()];
-    let routes = |uri: &str| format!("routes:\n  - {{ id: filed, uri: {uri}, plugins: {{ mocking: {{ response_example: \"{uri}\" }} }} }}\n");
+    let routes = |uri: &str| {
+        format!("routes:\n  - {{ id: filed, uri: {uri}, plugins: {{ mocking: {{ response_example: \"{uri}\" }} }} }}\n")
+    };
     let replicas = Replicas::reading(etcd, &ways, Some(&routes("/one")));
     let differ = |plane: &heddle_integration::replicas::Plane| {
         let status = plane.ask("GET", "/status", b"").expect("the Admin API answers").json();

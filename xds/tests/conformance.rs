@@ -458,10 +458,10 @@ async fn what_changes_together_arrives_together() {
         let mut world = World::start(Over::Tcp, Arc::new(SnapshotStore::new())).await;
         world.apply(together(0, 4));
         let mut pair = Pair::follow(dialect, &world.connector);
-        for n in 1..=60 {
+        for n in 1..=30 {
             world.apply(together(n, 4));
             tokio::time::sleep(Duration::from_millis(fastrand::u64(0..15))).await;
-            if n % 20 == 0 {
+            if n % 10 == 0 {
                 let (socket, store) = world.stop().await;
                 store.apply(together(n, 4));
                 store.apply(together(n + 1_000, 4));

@@ -76,7 +76,8 @@ impl Story {
     /// The names that the next batch sets, view by view.
     async fn told(&mut self) -> Vec<Vec<String>> {
         let batch = self.batches.recv().await.unwrap();
-        let names = batch.views.iter().map(|view| view.iter().flat_map(|update| &update.set).map(|set| set.name.to_string()).collect());
+        let names =
+            batch.views.iter().map(|view| view.iter().flat_map(|update| &update.set).map(|set| set.name.to_string()).collect());
         let names = names.collect();
         batch.accept();
         names
@@ -99,14 +100,16 @@ fn says(version: &str, kind: Kind, names: &[&str]) -> Said {
 }
 
 fn stranger(version: &str) -> Said {
-    says(version, Kind::Secret, &[]).map(|said| wire::DeltaDiscoveryResponse { type_url: "type.example/what.Is.This".to_owned(), ..said })
+    says(version, Kind::Secret, &[])
+        .map(|said| wire::DeltaDiscoveryResponse { type_url: "type.example/what.Is.This".to_owned(), ..said })
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_type_that_nobody_knows_does_not_cut_a_view_in_two() {
     let mut story = Story::begin();
     let say = story.streams.recv().await.unwrap();
-    let steps = [says("1+", Kind::Secret, &["a"]), stranger("1+"), says("1+", Kind::Secret, &["b"]), says("1", Kind::Listener, &[])];
+    let steps =
+        [says("1+", Kind::Secret, &["a"]), stranger("1+"), says("1+", Kind::Secret, &["b"]), says("1", Kind::Listener, &[])];
     for step in steps {
         say.send(step).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -483,6 +483,10 @@ mod tests {
         compiler.set(endpoints).unwrap();
         compiler.end_view();
         compiler.set(route(1, "^/no")).unwrap();
-        assert_eq!((ports(&compiler.tables()), ports(&fourth)), (vec![5], vec![5]), "the route has come together with it, and is another view");
+        assert_eq!(
+            (ports(&compiler.tables()), ports(&fourth)),
+            (vec![5], vec![5]),
+            "the route has come together with it, and is another view"
+        );
     }
 }

@@ -70,8 +70,7 @@ impl CutOff {
 /// that is not known. By what they say in the fleet: one sees the store, or not all of them have said that they do not. It is a hint: who lies there keeps nodes
 /// where they are served from memory, or sends them on once for nothing.
 pub(super) fn may_be_better_elsewhere(others: Option<usize>, fleet: &Fleet) -> bool {
-    let is_heard =
-        |member: &&Member| member.id != fleet.own && matches!(member.state, MemberState::Alive | MemberState::Suspect);
+    let is_heard = |member: &&Member| member.id != fleet.own && matches!(member.state, MemberState::Alive | MemberState::Suspect);
     let say = |sees: bool| fleet.members.iter().filter(is_heard).filter(|member| member.facts.sees_store == Some(sees)).count();
     say(true) > 0 || others.is_none_or(|others| say(false) < others)
 }

@@ -71,13 +71,13 @@ pub(super) struct Among {
 }
 
 /// Whom a control plane that does not see its store concerns.
-pub(super) struct Watch {
+struct Watch {
     /// Told when it is cut off.
-    pub(super) cut: CutOff,
+    cut: CutOff,
     /// Those that are connected.
-    pub(super) nodes: Arc<NodeRegistry>,
+    nodes: Arc<NodeRegistry>,
     /// What the others say of themselves.
-    pub(super) membership: Membership,
+    membership: Membership,
 }
 
 /// What others do.
@@ -137,10 +137,18 @@ impl Kept {
         self.early.lock().pop().or_else(|| self.records.news())
     }
 
-    /// Says that this control plane is there, where there are several, and tells what the others do; see [`Among::follow`].
-    pub(super) fn others(&self, watch: Watch, drain: &DrainWatch) -> Option<mpsc::Receiver<Heard>> {
-        let among = self.among.as_ref()?;
-        Some(among.follow((self.records.clone(), self.news()), watch, drain))
+    /// Says that this control plane is there, where there are several, and tells what the others do; see [`Among::follow`]. When it cannot say so, it is cut off,
+    /// and sends `nodes` to others, if by what these say in the fleet they are better off.
+    pub(super) fn others(
+        &self,
+        nodes: &Arc<NodeRegistry>,
+        membership: &Membership,
+        drain: &DrainWatch,
+    ) -> (CutOff, Option<mpsc::Receiver<Heard>>) {
+        let cut = CutOff::new();
+        let watch = Watch { cut: cut.clone(), nodes: nodes.clone(), membership: membership.clone() };
+        let follow = |among: &Among| among.follow((self.records.clone(), self.news()), watch, drain);
+        (cut, self.among.as_ref().map(follow))
     }
 
     /// Whether all that the store has sealed can be read.
@@ -401,8 +409,7 @@ mod tests {
         other.record(set("between", b""), vec![]).await.unwrap();
         hears("between").await;
         let membership = Membership::alone("cp-1", Facts::default());
-        let watch = Watch { cut: CutOff::new(), nodes: Arc::new(NodeRegistry::new()), membership };
-        let mut told = kept.others(watch, &drain).unwrap();
+        let mut told = kept.others(&Arc::new(NodeRegistry::new()), &membership, &drain).1.unwrap();
         loop {
             match told.recv().await.unwrap() {
                 Heard::News(news) if news.iter().any(|(key, _)| key == "between") => return,

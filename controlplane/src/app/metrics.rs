@@ -36,13 +36,7 @@ pub(super) fn writer(
 }
 
 /// The page in Prometheus' text format.
-fn page(
-    keeper: &Keeper,
-    nodes: &NodeRegistry,
-    mesh: &Mutex<Mesh>,
-    authority: Option<&Authority>,
-    differences: &Shown,
-) -> String {
+fn page(keeper: &Keeper, nodes: &NodeRegistry, mesh: &Mutex<Mesh>, authority: Option<&Authority>, differences: &Shown) -> String {
     match gather(keeper, nodes, mesh, authority, differences) {
         Ok(text) => text,
         Err(error) => {

@@ -49,7 +49,7 @@ use crate::validate::Rules;
 use cutoff::CutOff;
 pub use identities::Beside;
 use identities::Identities;
-use kept::{Kept, Watch};
+use kept::Kept;
 pub use keys::GeneratedKey;
 use translation::{Known, Translation};
 use views::{Comparing, Shown};
@@ -210,15 +210,14 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         identity: identities.identity(),
         agent: identities.agent(),
     };
-    let (cut, explaining) = (CutOff::new(), (explainer, mesh.clone()));
-    let watch = Watch { cut: cut.clone(), nodes: registry.clone(), membership: membership.clone() };
+    let ((cut, others), explaining) = (kept.others(&registry, &membership, &drain), (explainer, mesh.clone()));
     let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explaining, catalog.clone(), drain.clone());
     let operators = AuthorityService::new(identities.authority.clone(), keys.clone(), registry.clone());
     let discovery = Discovery {
         keeper: keeper.clone(),
         catalog: catalog.clone(),
         registry: registry.clone(),
-        known: Known { mesh: mesh.clone(), records: kept.records.clone(), others: kept.others(watch, &drain) },
+        known: Known { mesh: mesh.clone(), records: kept.records.clone(), others },
         seeds: advice::of_cells(membership.clone(), cells),
         identities,
         consul,
@@ -231,7 +230,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let mesh = Arc::new(move || mesh.lock().shown(clock::unix_ms()));
     let differences = Arc::new(move || differences.json());
     let members = Arc::new(move || membership::json(&membership.fleet(), clock::unix_ms()));
-    let api = rest::Admin { keeper, catalog, seal, keys, settings: rest::Settings::default(), nodes, members, mesh, differences, metrics, clock };
+    let settings = rest::Settings::default();
+    let api = rest::Admin { keeper, catalog, seal, keys, settings, nodes, members, mesh, differences, metrics, clock };
     tokio::spawn(rest::serve(admin, api, drain));
     Ok(running)
 }

@@ -32,10 +32,11 @@ const MAX_BATCH: usize = 16;
 const MAX_VIEW: usize = 512 * 1024 * 1024;
 /// What a response counts for at least, so that empty ones come to an end too.
 const LEAST: usize = 1024;
-/// How long a view may stand still before its end. What is dropped then is told anew by the next stream.
-const STILL: Duration = Duration::from_secs(10);
+/// How long a view may stand still before its end: longer than any turn takes when very many agents are told much at once. What is dropped then is told anew
+/// by the next stream.
+const STILL: Duration = Duration::from_secs(30);
 /// The same for kinds that were asked for and not answered: a control plane of another release may not know them.
-const UNANSWERED: Duration = Duration::from_secs(5);
+const UNANSWERED: Duration = Duration::from_secs(10);
 
 /// A machine that speaks a dialect over gRPC.
 pub(super) trait Speak: ClientMachine {
@@ -129,7 +130,11 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
 }
 
 /// What has arrived. A view that has begun to arrive is waited for to its end, as long as something comes: a part of it is for nobody.
-async fn gather<M: Speak>(first: Result<M::In, End>, inbound: &mut Streaming<M::In>, owed: &mut Vec<Kind>) -> Gathered<M::Response> {
+async fn gather<M: Speak>(
+    first: Result<M::In, End>,
+    inbound: &mut Streaming<M::In>,
+    owed: &mut Vec<Kind>,
+) -> Gathered<M::Response> {
     let mut found = Gathered { views: Vec::new(), parted: None, end: None };
     let (mut view, mut count, mut size) = (Vec::new(), 0, 0);
     let mut next = Some(first);
@@ -140,12 +145,11 @@ async fn gather<M: Speak>(first: Result<M::In, End>, inbound: &mut Streaming<M::
             Err(ended) => return Gathered { end: Some(ended), ..found },
         };
         let follows = M::is_followed(&message);
-        size += message.encoded_len().max(LEAST);
+        (count, size) = (count + 1, size + message.encoded_len().max(LEAST));
         match M::read(message) {
             Ok(response) => {
                 owed.retain(|kind| *kind != M::kind(&response));
                 view.push(response);
-                count += 1;
             }
             // A type that this release does not know: it did not ask for it, and owes no answer. What it is a part of goes on.
             Err(BadRequest::UnknownType(_)) => {}

@@ -148,8 +148,7 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
     let good_until = terms.gate.as_ref().and_then(|(_, peer)| peer.good_until());
     let mut over = pin!(over(life(good_until, clock::wall(), fastrand::f64())?, shared));
     let Some((node, types, request)) = introduced::<M>(&terms, &mut inbound).await? else { return Ok(()) };
-    let mut drain = shared.drain.clone();
-    if !entered(shared, &mut drain, out).await? {
+    if !entered(shared, &mut shared.drain.clone(), out).await? {
         return Ok(());
     }
     let scene = shared.scene(types);

@@ -330,7 +330,9 @@ fn a_client_that_asks_on_and_never_answers_is_left() {
 fn what_has_begun_is_told_to_its_end_however_long_it_is() {
     let store = SnapshotStore::new();
     let filler = "x".repeat(600_000);
-    store.apply((0..150).map(|n| set(Kind::Secret, &format!("s{n}"), &filler)).chain([set(Kind::Certificate, "c", "1")]).collect());
+    store.apply(
+        (0..150).map(|n| set(Kind::Secret, &format!("s{n}"), &filler)).chain([set(Kind::Certificate, "c", "1")]).collect(),
+    );
     let mut machine = machine(&store);
     machine.request(asks(Kind::Secret, &[]), &store, at(1)).unwrap();
     machine.request(asks(Kind::Certificate, &[]), &store, at(1)).unwrap();
