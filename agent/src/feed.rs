@@ -47,7 +47,7 @@ pub async fn run(
 
 /// The secrets that a batch refers to.
 fn wanted(compiler: &Compiler, batch: &Batch) -> BTreeSet<String> {
-    batch.updates.iter().flat_map(|update| &update.set).flat_map(|set| compiler.wants(&set.resource)).collect()
+    batch.updates().flat_map(|update| &update.set).flat_map(|set| compiler.wants(&set.resource)).collect()
 }
 
 /// Compiles what refers to these.
@@ -61,13 +61,16 @@ fn anew(compiler: &mut Compiler, changed: &BTreeSet<String>) -> Arc<Tables> {
 /// Compiles a batch.
 fn take(compiler: &mut Compiler, batch: &Batch) -> (Vec<InvalidResource>, Arc<Tables>) {
     let mut rejected = Vec::new();
-    for update in &batch.updates {
-        for set in &update.set {
-            rejected.extend(compiler.set(set.resource.clone()).err());
+    for view in &batch.views {
+        for update in view {
+            for set in &update.set {
+                rejected.extend(compiler.set(set.resource.clone()).err());
+            }
+            for name in &update.removed {
+                compiler.remove(update.kind, name);
+            }
         }
-        for name in &update.removed {
-            compiler.remove(update.kind, name);
-        }
+        compiler.end_view();
     }
     (rejected, compiler.tables())
 }

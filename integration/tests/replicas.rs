@@ -176,6 +176,67 @@ fn a_control_plane_that_is_cut_off_from_etcd_sends_its_agents_on_and_serves_thos
 }
 
 #[test]
+fn agents_stay_where_they_are_while_no_control_plane_sees_the_store() {
+    let nginx = Nginx::saying("up");
+    let mut replicas = Replicas::start(2, 1);
+    replicas.route("kept", nginx.address);
+    let load = Load::start(replicas.http, "/kept", 2);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (agents, before) = runtime.block_on(async {
+        let agents = Agents::start(20, &replicas.addresses());
+        agents.all(true).await.unwrap();
+        (agents, replicas.seats())
+    });
+    assert_eq!(before.iter().map(std::collections::BTreeMap::len).sum::<usize>(), 21);
+    replicas.etcd.kill(0);
+    let gone = Instant::now();
+    runtime.block_on(async {
+        while !replicas.planes.iter().all(|plane| plane.process.output().contains("nodes stay where they are")) {
+            assert!(gone.elapsed() < Duration::from_secs(120), "{}", replicas.planes[0].process.output());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert!(gone.elapsed() > Duration::from_secs(15), "they have given it time");
+        agents.all(true).await.unwrap();
+    });
+    replicas.etcd.start(0);
+    let body = json!({ "uri": "/back", "upstream": { "nodes": { nginx.address.to_string(): 1 } } });
+    let put = || replicas.planes[1].put("/routes/back", &body).ok().filter(|answer| matches!(answer.status, 200 | 201));
+    until("writes to be taken again", put);
+    until("the gateway to hear of it", || client::get(replicas.http, "/back").ok().filter(|answer| answer.status == 200));
+    runtime.block_on(agents.all(true)).unwrap();
+    assert_eq!(replicas.seats(), before, "nobody was sent anywhere");
+    unharmed(load.stop());
+}
+
+#[test]
+fn control_planes_that_read_different_files_say_so_until_they_agree() {
+    let etcd = Etcd::of(1);
+    let ways = [etcd.settings(), etcd.settings()];
+    let routes = |uri: &str| {
+        format!("routes:\n  - {{ id: filed, uri: {uri}, plugins: {{ mocking: {{ response_example: \"{uri}\" }} }} }}\n")
+    };
+    let replicas = Replicas::reading(etcd, &ways, Some(&routes("/one")));
+    let differ = |plane: &heddle_integration::replicas::Plane| {
+        let status = plane.ask("GET", "/status", b"").expect("the Admin API answers").json();
+        let told = status["differences"].as_array().map_or(0, Vec::len);
+        (told, plane.metric("heddle_provider_differing_control_planes{provider=\"file\"}"))
+    };
+    assert!(replicas.planes.iter().all(|plane| differ(plane) == (0, None)));
+    replicas.write(1, &routes("/two"));
+    // It is told once it has lasted for 30 s.
+    let written = Instant::now();
+    while !replicas.planes.iter().all(|plane| differ(plane) == (1, Some("1".to_owned()))) {
+        assert!(written.elapsed() < Duration::from_secs(120), "{:?}", replicas.planes.iter().map(differ).collect::<Vec<_>>());
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+    assert!(replicas.planes[0].process.output().contains("other control planes have read something else"));
+    replicas.write(0, &routes("/two"));
+    for plane in &replicas.planes {
+        until("that they agree", || (differ(plane) == (0, None)).then_some(()));
+    }
+}
+
+#[test]
 fn a_control_plane_with_another_key_for_secrets_does_not_start() {
     let mut replicas = Replicas::start(1, 1);
     replicas.planes[0].process.kill();

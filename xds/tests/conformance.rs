@@ -162,7 +162,7 @@ impl Agent {
 
 fn take(batch: &Batch, seen: &mut Seen, versions: &mut BTreeMap<String, String>) -> Vec<InvalidResource> {
     let mut rejected = Vec::new();
-    for update in &batch.updates {
+    for update in batch.updates() {
         for set in &update.set {
             if matches!(&set.resource, Resource::PluginMetadata(m) if m.config["unusable"] == json!(true)) {
                 rejected.push(InvalidResource {
@@ -398,54 +398,90 @@ async fn ten_thousand_resources_arrive_and_one_change_is_small() {
 }
 
 /// Changes of two kinds that belong together, and something else that makes the view of them long.
-fn together(n: u64) -> Vec<Change> {
-    let filler = (0..4).map(|at| metadata(&format!("filler-{at}"), json!({ "n": n, "text": "x".repeat(600_000) })));
-    [secret("pair", &n.to_string())].into_iter().chain(filler).chain([metadata("pair", json!({ "n": n }))]).collect()
+fn together(n: u64, fillers: usize) -> Vec<Change> {
+    let filler = |at| metadata(&format!("filler-{at}"), json!({ "n": n, "text": "x".repeat(1_100_000) }));
+    let change = [secret("pair", &n.to_string())].into_iter().chain((0..fillers).map(filler));
+    change.chain([metadata("pair", json!({ "n": n }))]).collect()
+}
+
+/// A client that is slow, and stops when it is handed a part of a view.
+struct Pair {
+    newest: watch::Receiver<Option<u64>>,
+    status: watch::Receiver<ClientStatus>,
+    consumer: JoinHandle<()>,
+}
+
+impl Pair {
+    fn follow(dialect: Dialect, connector: &Connector) -> Pair {
+        let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), ..NodeScope::default() };
+        let node = NodeInfo { scope, version: "1".into(), instance: None };
+        let (updates, mut batches) = mpsc::channel::<Batch>(1);
+        let (status, watched) = watch::channel(ClientStatus::default());
+        let config = ClientConfig { dialect, ..ClientConfig::new(node, connector.clone()) };
+        tokio::spawn(run(config, updates, status, fastrand::Rng::with_seed(1)));
+        let (held, newest) = watch::channel(None);
+        let consumer = tokio::spawn(async move {
+            let (mut pem, mut config, mut count) = (String::new(), String::new(), 0);
+            while let Some(batch) = batches.recv().await {
+                for set in batch.updates().flat_map(|update| &update.set).filter(|set| &*set.name == "pair") {
+                    match &set.resource {
+                        Resource::Secret(Secret { body: SecretBody::Roots(text), .. }) => pem = text.to_string(),
+                        Resource::PluginMetadata(metadata) => config = metadata.config["n"].to_string(),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                assert_eq!(pem, config, "after batch {count}");
+                count += 1;
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(0..8))).await;
+                batch.accept();
+                held.send_replace(pem.parse::<u64>().ok());
+            }
+        });
+        Pair { newest, status: watched, consumer }
+    }
+
+    async fn has(&mut self, n: u64) {
+        tokio::select! {
+            found = self.newest.wait_for(|newest| *newest == Some(n)) => drop(found.unwrap()),
+            ended = &mut self.consumer => ended.unwrap(),
+            () = tokio::time::sleep(Duration::from_secs(120)) => panic!("{:?}", self.status.borrow()),
+        }
+        assert_eq!(*self.newest.borrow(), Some(n), "a part of a view was handed over");
+        assert_eq!(self.status.borrow().parted, 0);
+    }
 }
 
 /// Views of several responses each, to a client that is slow, over streams that break: it never has a part of one.
 #[tokio::test]
 async fn what_changes_together_arrives_together() {
-    let mut world = World::start(Over::Tcp, Arc::new(SnapshotStore::new())).await;
-    world.apply(together(0));
-    let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), ..NodeScope::default() };
-    let node = NodeInfo { scope, version: "1".into(), instance: None };
-    let (updates, mut batches) = mpsc::channel::<Batch>(1);
-    let (status, mut watched) = watch::channel(ClientStatus::default());
-    tokio::spawn(run(ClientConfig::new(node, world.connector.clone()), updates, status, fastrand::Rng::with_seed(1)));
-    let (held, mut newest) = watch::channel(None);
-    let consumer = tokio::spawn(async move {
-        let (mut pem, mut config, mut count) = (String::new(), String::new(), 0);
-        while let Some(batch) = batches.recv().await {
-            for set in batch.updates.iter().flat_map(|update| &update.set).filter(|set| &*set.name == "pair") {
-                match &set.resource {
-                    Resource::Secret(Secret { body: SecretBody::Roots(text), .. }) => pem = text.to_string(),
-                    Resource::PluginMetadata(metadata) => config = metadata.config["n"].to_string(),
-                    other => panic!("{other:?}"),
-                }
+    for dialect in [Dialect::Delta, Dialect::Sotw] {
+        let mut world = World::start(Over::Tcp, Arc::new(SnapshotStore::new())).await;
+        world.apply(together(0, 4));
+        let mut pair = Pair::follow(dialect, &world.connector);
+        for n in 1..=30 {
+            world.apply(together(n, 4));
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(0..15))).await;
+            if n % 10 == 0 {
+                let (socket, store) = world.stop().await;
+                store.apply(together(n, 4));
+                store.apply(together(n + 1_000, 4));
+                world = World::start_on(socket, store).await;
             }
-            assert_eq!(pem, config, "after batch {count}");
-            count += 1;
-            tokio::time::sleep(Duration::from_millis(fastrand::u64(0..8))).await;
-            batch.accept();
-            held.send_replace(pem.parse::<u64>().ok());
         }
-    });
-    for n in 1..=60 {
-        world.apply(together(n));
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..15))).await;
-        if n % 20 == 0 {
-            let (socket, store) = world.stop().await;
-            store.apply(together(n));
-            store.apply(together(n + 1_000));
-            world = World::start_on(socket, store).await;
-        }
+        world.apply(together(5_000, 4));
+        pair.has(5_000).await;
     }
-    world.apply(together(5_000));
-    tokio::select! {
-        found = newest.wait_for(|newest| *newest == Some(5_000)) => drop(found.unwrap()),
-        ended = consumer => ended.unwrap(),
-        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("{:?}", watched.borrow_and_update()),
+}
+
+/// As many responses as a fleet of tens of thousands of routes is told at once.
+#[tokio::test]
+async fn a_view_of_very_many_responses_arrives_together_too() {
+    let world = World::start(Over::Tcp, Arc::new(SnapshotStore::new())).await;
+    world.apply(together(0, 80));
+    let mut pair = Pair::follow(Dialect::Delta, &world.connector);
+    pair.has(0).await;
+    for n in 1..=2 {
+        world.apply(together(n, 80));
+        pair.has(n).await;
     }
-    assert_eq!(*newest.borrow(), Some(5_000), "a part of a view was handed over");
 }

@@ -315,6 +315,8 @@ fn discovery(page: &mut TextWriter, sources: &Sources<'_>) {
     page.sample("heddle_xds_connected", &[], f64::from(u8::from(status.connected)));
     page.family("heddle_xds_rejected_total", "counter", "Resources that this node has refused.");
     page.sample("heddle_xds_rejected_total", &[], status.rejected as f64);
+    page.family("heddle_xds_parted_views_total", "counter", "Views of the configuration that were applied in parts.");
+    page.sample("heddle_xds_parted_views_total", &[], status.parted as f64);
     if let Some(age) = status.last_contact.and_then(|then| clock::wall().duration_since(then).ok()) {
         page.family("heddle_xds_last_contact_age_seconds", "gauge", "Time since the control plane last said something.");
         page.sample("heddle_xds_last_contact_age_seconds", &[], age.as_secs_f64());

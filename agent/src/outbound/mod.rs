@@ -27,7 +27,7 @@ use crate::dns::ResolverSettings;
 use crate::net::SystemRoots;
 
 pub use message::{Call, CallError, Reply};
-pub use redis::{Redis, RedisError, RedisOptions, Script, When};
+pub use redis::{Redis, RedisError, RedisOptions, Script};
 pub use remote::{Remote, RemoteOptions};
 pub use url::Url;
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Serves each connection with `serve`, which also learns how many came before.
@@ -38,6 +38,21 @@ pub(crate) async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<(St
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
     Some((head, body))
+}
+
+/// One question to a Redis (RESP2 arrays of bulk strings), `None` at the end.
+pub(crate) async fn question(stream: &mut BufStream<TcpStream>) -> Option<Vec<String>> {
+    let mut line = String::new();
+    let count: usize = (stream.read_line(&mut line).await.ok()? > 0).then(|| line[1..].trim().parse().unwrap())?;
+    let mut words = Vec::new();
+    for _ in 0..count {
+        line.clear();
+        stream.read_line(&mut line).await.ok()?;
+        let mut word = vec![0; line[1..].trim().parse::<usize>().unwrap() + 2];
+        stream.read_exact(&mut word).await.ok()?;
+        words.push(String::from_utf8(word[..word.len() - 2].to_vec()).unwrap());
+    }
+    Some(words)
 }
 
 /// A server that gives the same answer to every request.

@@ -223,7 +223,7 @@ impl Compiler {
 
     /// The tables of everything that is known now.
     pub fn tables(&mut self) -> Arc<Tables> {
-        self.refresh_clusters();
+        self.end_view();
         if std::mem::take(&mut self.stale.consumers) {
             let all = self.consumers.values().map(|known| Known {
                 consumer: &known.consumer,
@@ -296,7 +296,9 @@ impl Compiler {
         self.pool.retain(|other| other != name);
     }
 
-    fn refresh_clusters(&mut self) {
+    /// All of one view has been taken. What it says of endpoints is a revision, or discovery when it says nothing else; what arrived with it, and is another
+    /// view, makes neither the other.
+    pub fn end_view(&mut self) {
         let news = if std::mem::take(&mut self.stale.revision) { News::Revision } else { News::Discovery };
         for name in std::mem::take(&mut self.stale.clusters) {
             let Some(config) = self.upstreams.get(&name) else { continue };
@@ -495,6 +497,16 @@ mod tests {
         compiler.remove(Kind::Route, "1");
         let [_, endpoints] = upstream(4);
         compiler.set(endpoints).unwrap();
-        assert_eq!((ports(&compiler.tables()), ports(&third)), (vec![4], vec![3]), "without the route it is a revision");
+        let fourth = compiler.tables();
+        assert_eq!((ports(&fourth), ports(&third)), (vec![4], vec![3]), "without the route it is a revision");
+        let [_, endpoints] = upstream(5);
+        compiler.set(endpoints).unwrap();
+        compiler.end_view();
+        compiler.set(route(1, "^/no")).unwrap();
+        assert_eq!(
+            (ports(&compiler.tables()), ports(&fourth)),
+            (vec![5], vec![5]),
+            "the route has come together with it, and is another view"
+        );
     }
 }

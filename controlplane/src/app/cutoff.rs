@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use heddle_node::membership::{Fleet, Member, MemberState};
 use heddle_xds::server::Elsewhere;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -65,10 +66,44 @@ impl CutOff {
     }
 }
 
+/// Whether another control plane may serve nodes better than this one, which does not see its store. `others` were there when it was seen last, `None` where
+/// that is not known. By what they say in the fleet: one sees the store, or not all of them have said that they do not. It is a hint: who lies there keeps nodes
+/// where they are served from memory, or sends them on once for nothing.
+pub(super) fn may_be_better_elsewhere(others: Option<usize>, fleet: &Fleet) -> bool {
+    let is_heard = |member: &&Member| member.id != fleet.own && matches!(member.state, MemberState::Alive | MemberState::Suspect);
+    let say = |sees: bool| fleet.members.iter().filter(is_heard).filter(|member| member.facts.sees_store == Some(sees)).count();
+    say(true) > 0 || others.is_none_or(|others| say(false) < others)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use heddle_node::membership::Facts;
+
     use super::*;
+
+    fn fleet(of: &[(Option<bool>, MemberState)]) -> Fleet {
+        let member = |(at, (sees_store, state)): (usize, &(Option<bool>, MemberState))| {
+            let facts = Arc::new(Facts { sees_store: *sees_store, ..Facts::default() });
+            Member { id: format!("m{at}").into(), facts, state: *state, last_seen_ms: 0 }
+        };
+        Fleet { own: "m0".into(), members: of.iter().enumerate().map(member).collect() }
+    }
+
+    #[test]
+    fn nodes_stay_when_all_others_say_that_they_do_not_see_the_store_either() {
+        use MemberState::{Alive, Dead, Suspect};
+        let (own, gateway) = ((Some(false), Alive), (None, Alive));
+        let other = |sees, state| (Some(sees), state);
+        let all = fleet(&[own, gateway, other(false, Alive), other(false, Suspect)]);
+        assert!(!may_be_better_elsewhere(Some(2), &all) && !may_be_better_elsewhere(Some(1), &all));
+        assert!(may_be_better_elsewhere(Some(3), &all), "one says nothing");
+        assert!(may_be_better_elsewhere(None, &all), "it has never seen who else is there");
+        assert!(may_be_better_elsewhere(Some(1), &fleet(&[own, other(false, Alive), other(true, Alive)])));
+        assert!(may_be_better_elsewhere(Some(1), &fleet(&[own, gateway])), "they do not gossip, or are out of reach");
+        assert!(may_be_better_elsewhere(Some(1), &fleet(&[own, other(false, Dead)])), "an old word");
+        assert!(!may_be_better_elsewhere(Some(0), &fleet(&[own])), "it is the only one");
+    }
 
     #[test]
     fn who_comes_back_is_served_and_who_comes_first_is_sent_on() {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_node::drain::DrainWatch;
+use heddle_node::membership::Membership;
 use heddle_xds::server::NodeRegistry;
 use parking_lot::Mutex;
 use tokio::sync::broadcast::Receiver;
@@ -15,7 +16,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, timeout};
 
-use super::cutoff::CutOff;
+use super::cutoff::{CutOff, may_be_better_elsewhere};
 use super::{SEAL_FILE, StartError};
 use crate::ca::Fellows;
 use crate::leader::Leader;
@@ -31,6 +32,8 @@ const NAME_BYTES: usize = 6;
 const PRESENCE: Duration = Duration::from_secs(10);
 /// A control plane whose last word is this long ago is cut off: others count it as gone, and its nodes have what is left of a minute to go to them.
 const CUT_OFF: Duration = Duration::from_secs(20);
+/// After so long it tells the fleet that it does not see its store, so that this is known everywhere when it is cut off.
+const BLIND: Duration = Duration::from_secs(10);
 /// How often it says so, and looks who else is there.
 const EVERY: Duration = Duration::from_secs(2);
 /// How long one look may take.
@@ -65,6 +68,16 @@ pub(super) struct Among {
     present: watch::Sender<Option<BTreeSet<String>>>,
     /// Open as long as the data directory is this one's.
     lock: Arc<File>,
+}
+
+/// Whom a control plane that does not see its store concerns.
+struct Watch {
+    /// Told when it is cut off.
+    cut: CutOff,
+    /// Those that are connected.
+    nodes: Arc<NodeRegistry>,
+    /// What the others say of themselves.
+    membership: Membership,
 }
 
 /// What others do.
@@ -124,10 +137,18 @@ impl Kept {
         self.early.lock().pop().or_else(|| self.records.news())
     }
 
-    /// Says that this control plane is there, where there are several, and tells what the others do; see [`Among::follow`].
-    pub(super) fn others(&self, cut: &CutOff, nodes: &Arc<NodeRegistry>, drain: &DrainWatch) -> Option<mpsc::Receiver<Heard>> {
-        let among = self.among.as_ref()?;
-        Some(among.follow((self.records.clone(), self.news()), (cut.clone(), nodes.clone()), drain))
+    /// Says that this control plane is there, where there are several, and tells what the others do; see [`Among::follow`]. When it cannot say so, it is cut off,
+    /// and sends `nodes` to others, if by what these say in the fleet they are better off.
+    pub(super) fn others(
+        &self,
+        nodes: &Arc<NodeRegistry>,
+        membership: &Membership,
+        drain: &DrainWatch,
+    ) -> (CutOff, Option<mpsc::Receiver<Heard>>) {
+        let cut = CutOff::new();
+        let watch = Watch { cut: cut.clone(), nodes: nodes.clone(), membership: membership.clone() };
+        let follow = |among: &Among| among.follow((self.records.clone(), self.news()), watch, drain);
+        (cut, self.among.as_ref().map(follow))
     }
 
     /// Whether all that the store has sealed can be read.
@@ -171,16 +192,15 @@ impl Kept {
 }
 
 impl Among {
-    /// Says that this control plane is there, and tells what the others do, until the drain begins. `cut` is told when it cannot be said, and `nodes` are
-    /// those that are connected.
+    /// Says that this control plane is there, and tells what the others do, until the drain begins. `watch` are those whom it concerns when that cannot be said.
     fn follow(
         &self,
         (records, heard): (Arc<dyn Records>, Option<Receiver<News>>),
-        (cut, nodes): (CutOff, Arc<NodeRegistry>),
+        watch: Watch,
         drain: &DrainWatch,
     ) -> mpsc::Receiver<Heard> {
         let (sender, receiver) = mpsc::channel(TOLD);
-        tokio::spawn(presence(self.clone(), sender.clone(), (cut, nodes), drain.clone()));
+        tokio::spawn(presence(self.clone(), sender.clone(), watch, drain.clone()));
         tokio::spawn(news((records, heard), sender, drain.clone(), fastrand::Rng::new()));
         receiver
     }
@@ -191,9 +211,30 @@ impl Among {
     }
 }
 
-async fn presence(among: Among, told: mpsc::Sender<Heard>, (cut, nodes): (CutOff, Arc<NodeRegistry>), mut drain: DrainWatch) {
+impl Watch {
+    /// Sends nodes to other control planes, unless none of `others` is better off; `stays` remembers that this was told.
+    fn is_cut_off(&self, others: Option<usize>, stays: &mut bool) {
+        if may_be_better_elsewhere(others, &self.membership.fleet()) {
+            let connected = self.nodes.nodes().into_iter().map(|view| view.node.scope.id);
+            if self.cut.begin(connected) {
+                tracing::error!(
+                    "this control plane does not see its store for {} s: its nodes are sent to other control planes. Those that reach no other are served \
+                     from memory",
+                    CUT_OFF.as_secs()
+                );
+            }
+        } else if !std::mem::replace(stays, true) {
+            tracing::error!(
+                "no control plane sees the store for {} s: nodes stay where they are, and are served from memory",
+                CUT_OFF.as_secs()
+            );
+        }
+    }
+}
+
+async fn presence(among: Among, told: mpsc::Sender<Heard>, watch: Watch, mut drain: DrainWatch) {
     let Among { name, leases, present, lock } = among;
-    let (mut ticks, mut said) = (interval(EVERY), heddle_node::clock::now());
+    let (mut ticks, mut said, mut stays) = (interval(EVERY), heddle_node::clock::now(), false);
     let right = format!("{PRESENT}{name}");
     loop {
         tokio::select! {
@@ -202,18 +243,18 @@ async fn presence(among: Among, told: mpsc::Sender<Heard>, (cut, nodes): (CutOff
         }
         let held = timeout(LOOK, leases.hold(&right, &name, PRESENCE)).await;
         if !matches!(held, Ok(Ok(Hold::Ours))) {
-            let connected = || nodes.nodes().into_iter().map(|view| view.node.scope.id);
-            if said.elapsed() >= CUT_OFF && cut.begin(connected()) {
-                tracing::error!(
-                    "this control plane does not see its store for {} s: its nodes are sent to other control planes. Those that reach no other are served \
-                     from memory",
-                    CUT_OFF.as_secs()
-                );
+            if said.elapsed() >= BLIND {
+                watch.membership.say(|facts| facts.sees_store = Some(false));
+            }
+            let others = present.borrow().as_ref().map(|there| there.iter().filter(|other| **other != *name).count());
+            if said.elapsed() >= CUT_OFF {
+                watch.is_cut_off(others, &mut stays);
             }
             continue;
         }
-        said = heddle_node::clock::now();
-        if cut.end() {
+        (said, stays) = (heddle_node::clock::now(), false);
+        watch.membership.say(|facts| facts.sees_store = Some(true));
+        if watch.cut.end() {
             tracing::info!("this control plane sees its store again");
         }
         // Who cannot see the store says nothing of others: it may be this one that is cut off.
@@ -279,6 +320,8 @@ fn name() -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use heddle_node::membership::{Facts, Member, MemberState};
+
     use super::*;
     use crate::store::Cluster;
 
@@ -301,7 +344,7 @@ mod tests {
             if self.0.load(std::sync::atomic::Ordering::SeqCst) { Err(StoreError::Away("far".into())) } else { Ok(Hold::Ours) }
         }
         async fn held(&self, _: &str) -> Result<Vec<String>, StoreError> {
-            Ok(vec!["one".into()])
+            Ok(vec!["one".into(), "two".into()])
         }
         async fn release(&self, _: &str) -> Result<(), StoreError> {
             Ok(())
@@ -317,7 +360,9 @@ mod tests {
         let (sender, mut told) = mpsc::channel(100);
         let cut = CutOff::new();
         let streams = cut.elsewhere();
-        tokio::spawn(presence(among, sender, (cut.clone(), Arc::new(NodeRegistry::new())), drain));
+        let membership = Membership::alone("cp-1", Facts::default());
+        let watch = Watch { cut: cut.clone(), nodes: Arc::new(NodeRegistry::new()), membership: membership.clone() };
+        tokio::spawn(presence(among, sender, watch, drain));
         assert!(matches!(told.recv().await, Some(Heard::Present(_))));
         let is_far = |is: bool| far.0.store(is, std::sync::atomic::Ordering::SeqCst);
         is_far(true);
@@ -325,8 +370,18 @@ mod tests {
         is_far(false);
         tokio::time::sleep(EVERY * 2).await;
         assert!(!streams.has_changed().unwrap(), "a short while does not matter");
+        assert_eq!(membership.facts().sees_store, Some(true));
+        let other = |sees_store| {
+            let facts = Arc::new(Facts { sees_store, ..Facts::default() });
+            membership.hear(vec![Member { id: "cp-2".into(), facts, state: MemberState::Alive, last_seen_ms: 0 }]);
+        };
+        other(Some(false));
         is_far(true);
         tokio::time::sleep(CUT_OFF + EVERY * 2).await;
+        assert!(!streams.has_changed().unwrap(), "the other one does not see it either");
+        assert_eq!(membership.facts().sees_store, Some(false), "and each tells the other");
+        other(Some(true));
+        tokio::time::sleep(EVERY * 2).await;
         assert!(streams.has_changed().unwrap());
         assert!(cut.admit(&"new".into()).is_err() && cut.admit(&"new".into()).is_ok());
         is_far(false);
@@ -353,7 +408,8 @@ mod tests {
         kept.records.records().await.unwrap();
         other.record(set("between", b""), vec![]).await.unwrap();
         hears("between").await;
-        let mut told = kept.others(&CutOff::new(), &Arc::new(NodeRegistry::new()), &drain).unwrap();
+        let membership = Membership::alone("cp-1", Facts::default());
+        let mut told = kept.others(&Arc::new(NodeRegistry::new()), &membership, &drain).1.unwrap();
         loop {
             match told.recv().await.unwrap() {
                 Heard::News(news) if news.iter().any(|(key, _)| key == "between") => return,

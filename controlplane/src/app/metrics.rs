@@ -8,6 +8,7 @@ use heddle_xds::server::NodeRegistry;
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use super::views::Shown;
 use crate::ca::Authority;
 use crate::discovery::Discovered;
 use crate::mesh::Mesh;
@@ -27,15 +28,16 @@ pub(super) fn writer(
     nodes: &Arc<NodeRegistry>,
     mesh: &Arc<Mutex<Mesh>>,
     authority: Option<Authority>,
+    differences: &Shown,
     more: Page,
 ) -> Page {
-    let (keeper, nodes, mesh) = (keeper.clone(), nodes.clone(), mesh.clone());
-    Arc::new(move || page(&keeper, &nodes, &mesh, authority.as_ref()) + &more())
+    let (keeper, nodes, mesh, differences) = (keeper.clone(), nodes.clone(), mesh.clone(), differences.clone());
+    Arc::new(move || page(&keeper, &nodes, &mesh, authority.as_ref(), &differences) + &more())
 }
 
 /// The page in Prometheus' text format.
-fn page(keeper: &Keeper, nodes: &NodeRegistry, mesh: &Mutex<Mesh>, authority: Option<&Authority>) -> String {
-    match gather(keeper, nodes, mesh, authority) {
+fn page(keeper: &Keeper, nodes: &NodeRegistry, mesh: &Mutex<Mesh>, authority: Option<&Authority>, differences: &Shown) -> String {
+    match gather(keeper, nodes, mesh, authority, differences) {
         Ok(text) => text,
         Err(error) => {
             tracing::error!(%error, "metrics of the control plane cannot be written");
@@ -49,8 +51,10 @@ fn gather(
     nodes: &NodeRegistry,
     mesh: &Mutex<Mesh>,
     authority: Option<&Authority>,
+    differences: &Shown,
 ) -> Result<String, prometheus::Error> {
     let registry = Registry::new();
+    differences.expose(&registry)?;
     if let Some(authority) = authority {
         authority.expose(&registry)?;
     }

@@ -197,7 +197,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let keep = (settings.store.keep_revisions, settings.store.keep_for);
     tokio::spawn(keep_house(keeper.clone(), keep, kept.leader.clone(), drain.clone()));
     let (registry, (connector, within)) = (Arc::new(NodeRegistry::new()), link::memory());
-    let metrics = metrics::writer(&keeper, &registry, &mesh, identities.authority.clone(), more_metrics);
+    let differences = compared(&kept, &keeper, &drain);
+    let metrics = metrics::writer(&keeper, &registry, &mesh, identities.authority.clone(), &differences, more_metrics);
     identities.keep_house(registry.clone(), &kept, drain.clone());
     let running = Running {
         keeper: keeper.clone(),
@@ -209,14 +210,14 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         identity: identities.identity(),
         agent: identities.agent(),
     };
-    let (cut, explaining) = (CutOff::new(), (explainer, mesh.clone()));
+    let ((cut, others), explaining) = (kept.others(&registry, &membership, &drain), (explainer, mesh.clone()));
     let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explaining, catalog.clone(), drain.clone());
     let operators = AuthorityService::new(identities.authority.clone(), keys.clone(), registry.clone());
     let discovery = Discovery {
         keeper: keeper.clone(),
         catalog: catalog.clone(),
         registry: registry.clone(),
-        known: Known { mesh: mesh.clone(), records: kept.records.clone(), others: kept.others(&cut, &registry, &drain) },
+        known: Known { mesh: mesh.clone(), records: kept.records.clone(), others },
         seeds: advice::of_cells(membership.clone(), cells),
         identities,
         consul,
@@ -227,7 +228,6 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     tokio::spawn(discovery.serve(first, readiness.guard("first reports of the providers"), within, xds, (service, operators)));
     let nodes: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || nodes::json(&registry));
     let mesh = Arc::new(move || mesh.lock().shown(clock::unix_ms()));
-    let differences = compared(&kept, &keeper, &drain);
     let differences = Arc::new(move || differences.json());
     let members = Arc::new(move || membership::json(&membership.fleet(), clock::unix_ms()));
     let settings = rest::Settings::default();

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{Context, SHA256};
 use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
+use prometheus::{IntGaugeVec, Opts, Registry};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::watch;
@@ -99,6 +100,16 @@ impl Shown {
     pub(super) fn json(&self) -> Value {
         let one = |one: &Difference| json!({ "provider": one.provider, "control_planes": one.planes, "since_ms": one.since });
         self.0.load().iter().map(one).collect()
+    }
+
+    /// The same as a metric: of each provider about which control planes differ, how many others have read something else.
+    pub(super) fn expose(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        let help = "Other control planes that have read something else from a provider than this one, for 30 s or longer.";
+        let differ = IntGaugeVec::new(Opts::new("heddle_provider_differing_control_planes", help), &["provider"])?;
+        for one in self.0.load().iter() {
+            differ.with_label_values(&[&one.provider]).set(i64::try_from(one.planes.len()).unwrap_or(i64::MAX));
+        }
+        registry.register(Box::new(differ))
     }
 }
 

@@ -7,13 +7,16 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use heddle_integration::load::Load;
+use heddle_integration::nginx::Nginx;
 use heddle_integration::replicas::{Agents, Replicas};
 use serde_json::json;
 
 const USAGE: &str = "\
 returning [--agents 1000] [--routes 1000] [--planes 3] [--away 10]
 
-Starts and stops etcd and the control planes by itself; HEDDLE_BINARY names another binary. All control planes are killed, and come back after so many seconds.";
+Starts and stops etcd and the control planes by itself; HEDDLE_BINARY names another binary. All control planes are killed, and come back after so many seconds,
+while requests go through a gateway, none of which may fail.";
 
 struct Options {
     agents: usize,
@@ -51,7 +54,9 @@ fn main() -> ExitCode {
 }
 
 fn measure(options: &Options) -> Result<(), String> {
-    let mut replicas = Replicas::start(options.planes, 3);
+    let (nginx, mut replicas) = (Nginx::saying("up"), Replicas::start(options.planes, 3));
+    replicas.route("kept", nginx.address);
+    let load = Load::start(replicas.http, "/kept", 2);
     for n in 0..options.routes {
         let body = json!({ "uri": format!("/r{n}"), "upstream": { "nodes": { "127.0.0.1:1": 1 } } });
         let answer =
@@ -73,6 +78,9 @@ fn measure(options: &Options) -> Result<(), String> {
         agents.all(true).await?;
         let (all, spread) = (begun.elapsed(), replicas.spread());
         println!("away for {} s; the control planes answer after {up:?}, all agents have everything after {all:?}; connected: {spread:?}", options.away);
-        Ok(())
-    })
+        Ok::<(), String>(())
+    })?;
+    let tally = load.stop();
+    println!("{} requests through a gateway meanwhile, {} of them failed", tally.requests, tally.failures.len());
+    tally.failures.first().map_or(Ok(()), |first| Err(format!("{first:?}")))
 }

@@ -3,6 +3,7 @@
 mod agents;
 mod relay;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -57,19 +58,30 @@ impl Replicas {
 
     /// One control plane for each of these ways to a cluster, as `store.etcd` has them.
     pub fn reaching(etcd: Etcd, ways: &[String]) -> Replicas {
+        Replicas::reading(etcd, ways, None)
+    }
+
+    /// The same, which read each a file of its own, `resources/AT.yaml`; what is in all of them at first.
+    pub fn reading(etcd: Etcd, ways: &[String], resources: Option<&str>) -> Replicas {
         let planes = ways.len();
         let place = Place::new();
         let [http, agent_admin] = [(); 2].map(|()| place.address());
         let addresses: Vec<(SocketAddr, SocketAddr)> = (0..planes).map(|_| (place.address(), place.address())).collect();
+        let gossip: Vec<SocketAddr> = (0..planes).map(|_| place.address()).collect();
         for (at, (admin, xds)) in addresses.iter().enumerate() {
             place.write(&format!("cp{at}/secrets.key"), SEAL);
+            if let Some(resources) = resources {
+                place.write(&format!("resources/{at}.yaml"), resources);
+            }
+            let files = resources.map_or(String::new(), |_| format!("providers: {{ file: {{ path: resources/{at}.yaml }} }}\n"));
             let text = format!(
                 "node: {{ id: cp-{at}, data_dir: cp{at} }}\n\
                  admin: {{ address: \"{admin}\", keys: [ {{ name: story, key: \"{KEY}\", role: admin }} ] }}\n\
                  xds: {{ address: \"{xds}\" }}\n\
                  store: {{ etcd: {{ {}, prefix: /story/ }} }}\n\
+                 gossip: {{ listen: \"{}\", seeds: [ \"{}\" ] }}\n{files}\
                  listeners:\n  - {{ name: http, address: \"{http}\", protocol: http }}\n",
-                ways[at]
+                ways[at], gossip[at], gossip[0]
             );
             place.write(&format!("cp{at}.yaml"), &text);
         }
@@ -144,6 +156,16 @@ impl Replicas {
         self.planes.iter().map(|plane| plane.xds).collect()
     }
 
+    /// Puts something else into the file that a control plane reads.
+    pub fn write(&self, at: usize, resources: &str) {
+        self.place.write(&format!("resources/{at}.yaml"), resources);
+    }
+
+    /// Which agents are connected to each control plane, and since when.
+    pub fn seats(&self) -> Vec<BTreeMap<String, String>> {
+        self.planes.iter().map(Plane::seats).collect()
+    }
+
     /// How many agents are connected to each control plane.
     pub fn spread(&self) -> Vec<usize> {
         self.planes.iter().map(Plane::connected).collect()
@@ -192,6 +214,19 @@ impl Plane {
     pub fn connected(&self) -> usize {
         let nodes = self.ask("GET", "/nodes", b"").expect("the Admin API answers").json();
         nodes.as_array().map_or(0, |nodes| nodes.iter().filter(|node| !node["connected_since"].is_null()).count())
+    }
+
+    /// Agents that are connected to it, and since when.
+    fn seats(&self) -> BTreeMap<String, String> {
+        let nodes = self.ask("GET", "/nodes", b"").expect("the Admin API answers").json();
+        let there = nodes.as_array().into_iter().flatten().filter(|node| !node["connected_since"].is_null());
+        there.map(|node| (node["id"].to_string(), node["connected_since"].to_string())).collect()
+    }
+
+    /// The value of a metric with these labels.
+    pub fn metric(&self, name: &str) -> Option<String> {
+        let page = self.ask("GET", "/metrics", b"").ok()?.text();
+        page.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
     }
 
     /// Carries out changes in one transaction; the revision that it made.

@@ -24,6 +24,8 @@ pub struct Facts {
     pub load: NodeLoad,
     /// Whether it is about to leave.
     pub draining: bool,
+    /// Whether it sees the store that it shares with others, of a control plane that shares one.
+    pub sees_store: Option<bool>,
     /// Ports of its own address at which it takes requests.
     pub ports: Arc<[u16]>,
     /// When its checks of endpoints were last known to run, Unix seconds by its own clock in steps; 0 while it has none to run.

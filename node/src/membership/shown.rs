@@ -50,6 +50,7 @@ fn one(member: &Member, own: bool, now_ms: u64) -> Value {
         "version": &*facts.version,
         "config_version": &*facts.config_version,
         "draining": facts.draining,
+        "sees_store": facts.sees_store,
         "in_flight": facts.load.in_flight,
         "requests_per_second": facts.load.requests_per_second,
         "observations": facts.observations.len(),

@@ -19,7 +19,7 @@
 //! let (status, watched) = watch::channel(ClientStatus::default());
 //! tokio::spawn(run(config, updates, status, fastrand::Rng::new()));
 //! while let Some(batch) = batches.recv().await {
-//!     for update in &batch.updates {
+//!     for update in batch.updates() {
 //!         println!("{}: {} set, {} removed", update.kind.as_str(), update.set.len(), update.removed.len());
 //!     }
 //!     batch.accept();
@@ -98,16 +98,21 @@ pub enum Origin {
 pub struct Batch {
     /// Where it comes from.
     pub origin: Origin,
-    /// The updates; a kind may be there more than once.
-    pub updates: Vec<TypedUpdate>,
+    /// The updates, by the view of the control plane that they belong to; a kind may be there more than once.
+    pub views: Vec<Vec<TypedUpdate>>,
     reply: oneshot::Sender<Vec<InvalidResource>>,
 }
 
 impl Batch {
     /// A batch, and where its verdict arrives.
-    pub fn new(origin: Origin, updates: Vec<TypedUpdate>) -> (Batch, oneshot::Receiver<Vec<InvalidResource>>) {
+    pub fn new(origin: Origin, views: Vec<Vec<TypedUpdate>>) -> (Batch, oneshot::Receiver<Vec<InvalidResource>>) {
         let (reply, verdict) = oneshot::channel();
-        (Batch { origin, updates, reply }, verdict)
+        (Batch { origin, views, reply }, verdict)
+    }
+
+    /// The updates of all views, in their order.
+    pub fn updates(&self) -> impl Iterator<Item = &TypedUpdate> {
+        self.views.iter().flatten()
     }
 
     /// Everything is in use.
@@ -139,6 +144,8 @@ pub struct ClientStatus {
     pub last_error: String,
     /// Resources refused since the start.
     pub rejected: u64,
+    /// Views that had to be handed over in parts since the start.
+    pub parted: u64,
     /// Position of the control plane that was followed last, empty before the first answer.
     pub version: Arc<str>,
 }

@@ -99,7 +99,7 @@ impl Session {
         };
         let updates = holdings.updates();
         let unread: Vec<InvalidResource> = updates.iter().flat_map(|update| update.rejected.iter().cloned()).collect();
-        let refused = self.deliver(Origin::LastGood, updates).await?;
+        let refused = self.deliver(Origin::LastGood, vec![updates]).await?;
         holdings.forget(&unread);
         holdings.forget(&refused);
         self.status.send_modify(|status| status.last_good = true);
@@ -121,11 +121,11 @@ impl Session {
     }
 
     /// Hands updates of the control plane to the consumer; says what it refuses. Whoever waits for names is told behind that.
-    pub(super) async fn hand_over(&mut self, updates: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
+    pub(super) async fn hand_over(&mut self, views: Vec<Vec<TypedUpdate>>) -> Result<Vec<InvalidResource>, End> {
         let demand = self.config.demand.clone();
         let by_name = |update: &&TypedUpdate| self.config.interests.of(update.kind) == Interest::Named;
-        let mut told: Vec<TypedUpdate> = updates.iter().filter(by_name).cloned().collect();
-        let rejected = self.deliver(Origin::ControlPlane, updates).await?;
+        let mut told: Vec<TypedUpdate> = views.iter().flatten().filter(by_name).cloned().collect();
+        let rejected = self.deliver(Origin::ControlPlane, views).await?;
         for update in &mut told {
             let refused = |name: &str| rejected.iter().any(|fault| fault.kind == update.kind && *fault.name == *name);
             update.set.retain(|set| !refused(&set.name));
@@ -146,15 +146,22 @@ impl Session {
         kinds.iter().for_each(|kind| self.asked[kind.index()] = true);
     }
 
-    pub(super) async fn deliver(&mut self, origin: Origin, updates: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
+    /// A view could not be handed over whole: who asks meanwhile may be answered by half of it.
+    pub(super) fn parted(&self, why: &str) {
+        tracing::warn!("a view of the configuration is applied in parts: {why}");
+        self.status.send_modify(|status| status.parted = status.parted.saturating_add(1));
+    }
+
+    pub(super) async fn deliver(&mut self, origin: Origin, views: Vec<Vec<TypedUpdate>>) -> Result<Vec<InvalidResource>, End> {
         let something =
             |update: &TypedUpdate| !(update.set.is_empty() && update.removed.is_empty() && update.rejected.is_empty());
-        let updates: Vec<TypedUpdate> = updates.into_iter().filter(something).collect();
-        if updates.is_empty() {
+        let of = |view: Vec<TypedUpdate>| view.into_iter().filter(something).collect::<Vec<TypedUpdate>>();
+        let views: Vec<Vec<TypedUpdate>> = views.into_iter().map(of).filter(|view| !view.is_empty()).collect();
+        if views.is_empty() {
             return Ok(Vec::new());
         }
-        let undecoded: usize = updates.iter().map(|update| update.rejected.len()).sum();
-        let (batch, verdict) = Batch::new(origin, updates);
+        let undecoded: usize = views.iter().flatten().map(|update| update.rejected.len()).sum();
+        let (batch, verdict) = Batch::new(origin, views);
         self.updates.send(batch).await.map_err(|_| End::Closed)?;
         let rejected = verdict.await.map_err(|_| End::Closed)?;
         for fault in &rejected {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use heddle_node::clock;
 use heddle_proto::envoy::service::discovery::v3 as wire;
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,17 +28,22 @@ const OPEN: Duration = Duration::from_secs(10);
 const OUTBOX: usize = 64;
 /// Responses that arrived together and are handed over together; about 1 MiB each.
 const MAX_BATCH: usize = 16;
-/// Responses of one view, which are handed over together unless there are more.
-const MAX_VIEW: usize = 64;
-/// How long the rest of a view is waited for: it is on its way.
-const REST: Duration = Duration::from_secs(2);
+/// Bytes of one view that are held back until its end: several times what the largest fleets are told. What is longer is handed over in parts, and told.
+const MAX_VIEW: usize = 512 * 1024 * 1024;
+/// What a response counts for at least, so that empty ones come to an end too.
+const LEAST: usize = 1024;
+/// How long a view may stand still before its end: longer than any turn takes when very many agents are told much at once. What is dropped then is told anew
+/// by the next stream.
+const STILL: Duration = Duration::from_secs(30);
+/// The same for kinds that were asked for and not answered: a control plane of another release may not know them.
+const UNANSWERED: Duration = Duration::from_secs(10);
 
 /// A machine that speaks a dialect over gRPC.
 pub(super) trait Speak: ClientMachine {
     /// Protobuf of a request.
     type Out: Send + 'static;
     /// Protobuf of a response.
-    type In: Send + 'static;
+    type In: prost::Message;
     /// Opens the stream.
     fn open(
         client: &mut Grpc<Channel>,
@@ -51,10 +57,24 @@ pub(super) trait Speak: ClientMachine {
     fn asks(request: &Self::Request) -> Kind;
     /// The kind of a response.
     fn kind(response: &Self::Response) -> Kind;
-    /// Whether responses tell that more of the same view follows.
-    const TELLS_VIEWS: bool;
+    /// Whether a message says that more of the same view follows, whatever it is about.
+    fn is_followed(message: &Self::In) -> bool;
+    /// The kinds whose answers are the view that a stream begins with, when it is opened so.
+    fn owed(hello: &[Self::Request], session: &Session) -> Vec<Kind>;
+    /// The responses of one view that count, in their order.
+    fn condensed(view: Vec<Self::Response>) -> Vec<Self::Response>;
     /// The position of the server in a response.
     fn version(response: &Self::Response) -> Arc<str>;
+}
+
+/// What has arrived.
+struct Gathered<R> {
+    /// View by view.
+    views: Vec<Vec<R>>,
+    /// Why the last view is but a part of one.
+    parted: Option<&'static str>,
+    /// Why there is nothing more.
+    end: Option<End>,
 }
 
 /// Runs a stream until it ends; what is held stays in the machine.
@@ -67,8 +87,7 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
         return ended;
     }
     let hello = machine.hello();
-    // What a stream begins with is one view too, and each kind of which everything is asked for is answered.
-    let mut owed: Vec<Kind> = hello.iter().map(M::asks).filter(|kind| M::TELLS_VIEWS && session.all_of(*kind)).collect();
+    let mut owed = M::owed(&hello, session);
     session.asks_for(&hello.iter().map(M::asks).collect::<Vec<_>>());
     for request in hello {
         if out.send(M::write(request, node.take())).await.is_err() {
@@ -99,63 +118,64 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
             }
             () = session.updates.closed() => return End::Closed,
         };
-        let (views, end) = gather::<M>(first, &mut inbound, &mut owed).await;
-        if let Err(ended) = exchange(machine, views, &out, session).await {
+        let gathered = gather::<M>(first, &mut inbound, &mut owed).await;
+        gathered.parted.iter().for_each(|why| session.parted(why));
+        if let Err(ended) = exchange(machine, gathered.views, &out, session).await {
             return ended;
         }
-        if let Some(ended) = end {
+        if let Some(ended) = gathered.end {
             return ended;
         }
     }
 }
 
-/// What has arrived, view by view, and why there is nothing more. A view that has begun to arrive is waited for to its end.
+/// What has arrived. A view that has begun to arrive is waited for to its end, as long as something comes: a part of it is for nobody.
 async fn gather<M: Speak>(
     first: Result<M::In, End>,
     inbound: &mut Streaming<M::In>,
     owed: &mut Vec<Kind>,
-) -> (Vec<Vec<M::Response>>, Option<End>) {
-    let (mut views, mut view, mut count) = (Vec::new(), Vec::new(), 0);
+) -> Gathered<M::Response> {
+    let mut found = Gathered { views: Vec::new(), parted: None, end: None };
+    let (mut view, mut count, mut size) = (Vec::new(), 0, 0);
     let mut next = Some(first);
-    let mut end = None;
     while let Some(message) = next.take() {
-        let response = match message.map(M::read) {
-            Ok(Ok(response)) => response,
-            // A type that this release does not know: it did not ask for it, and owes no answer.
-            Ok(Err(BadRequest::UnknownType(_))) => {
-                next = inbound.message().now_or_never().map(received);
-                continue;
-            }
-            Ok(Err(error)) => {
-                end = Some(End::Lost(error.to_string()));
-                break;
-            }
-            Err(ended) => {
-                end = Some(ended);
-                break;
-            }
+        let message = match message {
+            Ok(message) => message,
+            // What is left of a view when the stream is lost comes again with the next one.
+            Err(ended) => return Gathered { end: Some(ended), ..found },
         };
-        owed.retain(|kind| *kind != M::kind(&response));
-        let follows = is_followed(&M::version(&response)).1 || !owed.is_empty();
-        view.push(response);
-        count += 1;
-        if follows && view.len() < MAX_VIEW {
-            next = timeout(REST, inbound.message()).await.ok().map(received);
-            if next.is_none() {
+        let follows = M::is_followed(&message);
+        (count, size) = (count + 1, size + message.encoded_len().max(LEAST));
+        match M::read(message) {
+            Ok(response) => {
+                owed.retain(|kind| *kind != M::kind(&response));
+                view.push(response);
+            }
+            // A type that this release does not know: it did not ask for it, and owes no answer. What it is a part of goes on.
+            Err(BadRequest::UnknownType(_)) => {}
+            Err(error) => return Gathered { end: Some(End::Lost(error.to_string())), ..found },
+        }
+        if (follows || !owed.is_empty()) && size < MAX_VIEW {
+            next = timeout(if follows { STILL } else { UNANSWERED }, inbound.message()).await.ok().map(received);
+            if next.is_none() && follows {
+                let why = "the control plane began to tell a view and did not tell its end".to_string();
+                return Gathered { end: Some(End::Lost(why)), ..found };
+            } else if next.is_none() {
                 owed.clear();
+                found.parted = Some("the control plane has not answered all that was asked for");
+                found.views.push(std::mem::take(&mut view));
             }
             continue;
         }
-        views.push(std::mem::take(&mut view));
-        if count < MAX_BATCH {
+        found.views.push(std::mem::take(&mut view));
+        if follows || !owed.is_empty() {
+            found.parted = Some("it is longer than an agent holds back");
+        } else if count < MAX_BATCH {
             next = inbound.message().now_or_never().map(received);
+            size = 0;
         }
     }
-    // What is left of a view when the stream is lost comes again with the next one.
-    if end.is_none() {
-        views.push(view);
-    }
-    (views, end)
+    found
 }
 
 /// Asks for what somebody wants since it was asked last, and lets go of what nobody does; nothing is sent before the stream is open.
@@ -174,7 +194,7 @@ async fn ask<M: Speak>(machine: &mut M, out: Option<&mpsc::Sender<M::Out>>, sess
         }
     }
     if !gone.is_empty() {
-        session.hand_over(gone).await?;
+        session.hand_over(vec![gone]).await?;
         session.save_soon();
     }
     Ok(())
@@ -197,21 +217,20 @@ async fn exchange<M: Speak>(
     session: &mut Session,
 ) -> Result<(), End> {
     let (mut updates, mut open, mut kinds, mut version) = (Vec::new(), Vec::new(), Vec::new(), None);
-    for view in views {
+    for view in views.into_iter().map(M::condensed) {
+        // What is about the same as a view before it waits until that one is settled.
         if !view.iter().all(|response| machine.joins(&open, response)) {
             settle(machine, std::mem::take(&mut updates), std::mem::take(&mut open), out, session).await?;
         }
+        let mut told = Vec::with_capacity(view.len());
         for response in view {
-            // Within a view each name comes once; whoever does not keep to that is believed one response after the other.
-            if !machine.joins(&open, &response) {
-                settle(machine, std::mem::take(&mut updates), std::mem::take(&mut open), out, session).await?;
-            }
             kinds.push(M::kind(&response));
             version = Some(is_followed(&M::version(&response)).0.into());
             let (update, opened) = machine.receive(response);
-            updates.push(update);
+            told.push(update);
             open.push(opened);
         }
+        updates.push(told);
     }
     settle(machine, updates, open, out, session).await?;
     session.heard(&kinds, version);
@@ -221,7 +240,7 @@ async fn exchange<M: Speak>(
 /// Waits for the consumer's verdict and answers each response.
 async fn settle<M: Speak>(
     machine: &mut M,
-    updates: Vec<TypedUpdate>,
+    updates: Vec<Vec<TypedUpdate>>,
     open: Vec<M::Open>,
     out: &mpsc::Sender<M::Out>,
     session: &mut Session,
@@ -240,7 +259,6 @@ async fn settle<M: Speak>(
 impl Speak for DeltaClient {
     type Out = wire::DeltaDiscoveryRequest;
     type In = wire::DeltaDiscoveryResponse;
-    const TELLS_VIEWS: bool = true;
 
     async fn open(
         client: &mut Grpc<Channel>,
@@ -260,6 +278,16 @@ impl Speak for DeltaClient {
     fn kind(response: &Self::Response) -> Kind {
         response.kind
     }
+    fn is_followed(message: &Self::In) -> bool {
+        is_followed(&message.system_version_info).1
+    }
+    /// Each kind of which everything is asked for is answered, whatever is held.
+    fn owed(hello: &[Self::Request], session: &Session) -> Vec<Kind> {
+        hello.iter().map(Self::asks).filter(|kind| session.all_of(*kind)).collect()
+    }
+    fn condensed(view: Vec<Self::Response>) -> Vec<Self::Response> {
+        view
+    }
     fn version(response: &Self::Response) -> Arc<str> {
         response.version.clone()
     }
@@ -268,7 +296,6 @@ impl Speak for DeltaClient {
 impl Speak for SotwClient {
     type Out = wire::DiscoveryRequest;
     type In = wire::DiscoveryResponse;
-    const TELLS_VIEWS: bool = false;
 
     async fn open(
         client: &mut Grpc<Channel>,
@@ -287,6 +314,22 @@ impl Speak for SotwClient {
     }
     fn kind(response: &Self::Response) -> Kind {
         response.kind
+    }
+    /// Its versions are given back kind by kind, so the nonce says it.
+    fn is_followed(message: &Self::In) -> bool {
+        is_followed(&message.nonce).1
+    }
+    /// The last kind is always answered, behind all others.
+    fn owed(hello: &[Self::Request], _: &Session) -> Vec<Kind> {
+        hello.last().map(Self::asks).into_iter().collect()
+    }
+    /// The last word on a kind is all of it.
+    fn condensed(mut view: Vec<Self::Response>) -> Vec<Self::Response> {
+        let mut seen = [false; Kind::ALL.len()];
+        view.reverse();
+        view.retain(|response| !std::mem::replace(&mut seen[response.kind.index()], true));
+        view.reverse();
+        view
     }
     fn version(response: &Self::Response) -> Arc<str> {
         response.version.clone()

@@ -180,6 +180,9 @@ fn sotw_finds_out_what_differs() {
     assert_eq!(names(&update), ["+c", "-b"]);
     assert_eq!(client.hello()[0].version.as_ref(), "v2");
     assert!(client.hello().iter().all(|request| request.nonce.is_empty() && request.names.is_empty()));
+    let last = *Kind::ALL.last().unwrap();
+    exchange(&mut client, SotwResponse { kind: last, ..sotw("n3", "v3", vec![]) }, &[]);
+    assert_eq!(client.hello().last().map(|request| (request.kind, &*request.version)), Some((last, "")), "it is always answered");
 }
 
 #[test]

@@ -159,17 +159,18 @@ pub struct SotwResponse {
     pub resources: Vec<RawResource>,
 }
 
-/// Behind the version of a delta response that more of the same view follows. The public protocol leaves that version to the server, for people to read.
+/// Behind the version of a delta response, or the nonce of a state-of-the-world response, that more of the same view follows. The public protocol leaves both
+/// to the server: that version is for people to read, and a nonce is given back as it is.
 const MORE: char = '+';
 
-/// The version of a response that more of the same view follows.
+/// The version or nonce of a response that more of the same view follows.
 #[must_use]
-pub fn more_follows(version: &str) -> Arc<str> {
-    format!("{version}{MORE}").into()
+pub fn more_follows(said: &str) -> Arc<str> {
+    format!("{said}{MORE}").into()
 }
 
-/// The version that a response says, and whether more of the same view follows it.
+/// The version or nonce that a response says, and whether more of the same view follows it.
 #[must_use]
-pub fn is_followed(version: &str) -> (&str, bool) {
-    version.strip_suffix(MORE).map_or((version, false), |version| (version, true))
+pub fn is_followed(said: &str) -> (&str, bool) {
+    said.strip_suffix(MORE).map_or((said, false), |said| (said, true))
 }

@@ -17,8 +17,10 @@ use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned};
 
 /// A response is closed when it holds more than this; with one large resource it still fits a gRPC message of 16 MiB.
 const CHUNK: usize = 1024 * 1024;
-/// Responses of one kind that may wait for their answer; then changes are only remembered by name.
+/// Responses of one kind that may wait for their answer before further changes are looked at. What has begun is told to its end, however long it is.
 const MAX_IN_FLIGHT: usize = 64;
+/// Responses of one kind that may wait for their answer at all: a client that asks on and never answers is left.
+const MAX_UNANSWERED: usize = 4_096;
 
 /// The state of one delta stream.
 #[derive(Debug)]
@@ -77,9 +79,6 @@ impl DeltaMachine {
     fn next_set(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
         let type_url: Arc<str> = self.types.url(kind).into();
         let state = &mut self.kinds[kind.index()];
-        if state.in_flight.len() >= MAX_IN_FLIGHT {
-            return None;
-        }
         let (mut resources, mut removed, mut size) = (Vec::new(), Vec::new(), 0);
         let mut send = |found: &Versioned, size: &mut usize| {
             let name = found.resource.name().clone();
@@ -157,7 +156,7 @@ impl DeltaMachine {
     /// Everything that is to be removed, dependents first.
     fn next_removal(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
         let state = &mut self.kinds[kind.index()];
-        if state.gone.is_empty() || state.in_flight.len() >= MAX_IN_FLIGHT {
+        if state.gone.is_empty() {
             return None;
         }
         let (mut removed, mut size) = (Vec::new(), 0);
@@ -313,6 +312,10 @@ impl Machine for DeltaMachine {
         if state.names.len() > MAX_NAMES {
             return Err(BadRequest::TooMuch { what: "the subscription", found: state.names.len(), most: MAX_NAMES });
         }
+        if state.in_flight.len() > MAX_UNANSWERED {
+            let found = state.in_flight.len();
+            return Err(BadRequest::TooMuch { what: "what waits for its answer", found, most: MAX_UNANSWERED });
+        }
         Ok(())
     }
 
@@ -337,6 +340,10 @@ impl Machine for DeltaMachine {
                 }
             }
         }
+    }
+
+    fn is_free(&self) -> bool {
+        self.kinds.iter().all(|state| state.in_flight.len() < MAX_IN_FLIGHT)
     }
 
     fn response(&mut self, source: &dyn SnapshotSource) -> Option<DeltaResponse> {

@@ -68,6 +68,8 @@ pub trait Machine: Send + 'static {
     fn request(&mut self, request: Self::Request, source: &dyn SnapshotSource, now: SystemTime) -> Result<(), BadRequest>;
     /// Takes note of what changed.
     fn changes(&mut self, changes: Changes, source: &dyn SnapshotSource);
+    /// Whether more changes may be noted: what was told of those before is answered as far as it must be. Until then the client is told of one state.
+    fn is_free(&self) -> bool;
     /// The next response, when one is due.
     fn response(&mut self, source: &dyn SnapshotSource) -> Option<Self::Response>;
     /// What the client asks for of a kind: whether everything, and which names.

@@ -1,7 +1,7 @@
 //! What a state-of-the-world stream is owed: the whole of a kind whenever part of it changed. It knows neither gRPC nor time.
 //!
 //! Removals are absences. So that nothing is taken away before what replaces it is there, a kind that both grew and shrank is first sent
-//! with what vanished still in it, and without it after all other kinds had their turn.
+//! with what vanished still in it, and without it after all other kinds had their turn. Who speaks our types is told a view in one go, and answers then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::refused::Refused;
 use super::{KindView, Machine, Nack};
 use crate::dialect::envoy::encode::grpc;
 use crate::model::Kind;
-use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, Types, WILDCARD};
+use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, Types, WILDCARD, is_followed};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, version_of};
 
 type Shown = BTreeMap<Arc<str>, Arc<Versioned>>;
@@ -97,8 +97,9 @@ impl SotwMachine {
 
     /// Everything that is to be taken away, dependents first.
     fn next_removal(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<SotwResponse> {
+        let waits = self.types != Types::Heddle;
         let state = &mut self.kinds[kind.index()];
-        if !state.shrink || state.in_flight {
+        if !state.shrink || state.in_flight && waits {
             return None;
         }
         state.shrink = false;
@@ -219,7 +220,7 @@ impl Machine for SotwMachine {
             return Ok(());
         }
         if !request.nonce.is_empty() {
-            if request.nonce != state.nonce {
+            if *is_followed(&request.nonce).0 != *state.nonce {
                 return Ok(());
             }
             // Said again although it was answered: a client whose cluster changed asks so for its endpoints (envoy#13009).
@@ -245,6 +246,11 @@ impl Machine for SotwMachine {
             }
             None => self.kinds.iter_mut().for_each(|state| state.dirty |= state.open),
         }
+    }
+
+    /// A kind is told again only when its client has answered: a view waits for all of them, or part of it would come later.
+    fn is_free(&self) -> bool {
+        self.types != Types::Heddle || !self.kinds.iter().any(|state| state.in_flight)
     }
 
     fn response(&mut self, source: &dyn SnapshotSource) -> Option<SotwResponse> {

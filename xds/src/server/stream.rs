@@ -50,7 +50,7 @@ pub(super) trait Speak: Machine + Sized {
     fn type_of(message: &mut Self::In) -> &mut String;
     /// Reads a request.
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request>;
-    /// Says that more of the same view follows, where the dialect can: the client then applies all of it at once.
+    /// Says that more of the same view follows: the client then applies all of it at once.
     fn more_follows(response: &mut Self::Response);
     /// Writes a response; what others are told too is taken from the memo.
     fn write(response: Self::Response, types: Types, memo: &Memo) -> Packet;
@@ -148,8 +148,7 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
     let good_until = terms.gate.as_ref().and_then(|(_, peer)| peer.good_until());
     let mut over = pin!(over(life(good_until, clock::wall(), fastrand::f64())?, shared));
     let Some((node, types, request)) = introduced::<M>(&terms, &mut inbound).await? else { return Ok(()) };
-    let mut drain = shared.drain.clone();
-    if !entered(shared, &mut drain, out).await? {
+    if !entered(shared, &mut shared.drain.clone(), out).await? {
         return Ok(());
     }
     let scene = shared.scene(types);
@@ -165,8 +164,9 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
         if pending.is_none() {
             pending = speak(&mut machine, &mut ahead, &view, (types, scene), out)?;
         }
-        // A view that is being told is told to its end first.
-        if wants && ahead.is_none() {
+        // A view that is being told is told to its end first, and answered where it must be.
+        let next_view = ahead.is_none() && machine.is_free();
+        if wants && next_view {
             (wants, view) = (false, seat.view());
             machine.changes(scene.feed.changed_between(machine.position(), view.position()), &*view);
             continue;
@@ -189,7 +189,7 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
                 take(&mut machine, request, &*view)?;
                 wants |= listen(&machine, &mut seat);
             }
-            next = seat.next(), if ahead.is_none() => {
+            next = seat.next(), if next_view => {
                 view = next.ok_or_else(stopping)?;
                 machine.changes(scene.feed.changed_between(machine.position(), view.position()), &*view);
             }

@@ -92,6 +92,14 @@ impl Script {
     }
 }
 
+/// Asked twice, as after a connection that died, it finds its own value and says the same again.
+static REPLACE: Script = Script::new(
+    "local kept = redis.call('GET', KEYS[1])
+     if kept ~= ARGV[1] and kept ~= ARGV[2] then return {0} end
+     redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+     return {1}",
+);
+
 /// A Redis to ask; cheap to clone.
 #[derive(Clone)]
 pub struct Redis(Arc<Core>);
@@ -206,21 +214,26 @@ impl Redis {
         }
     }
 
-    /// Keeps a value under a key for so many seconds. Whether it is kept: `when` may forbid it.
+    /// Keeps a value under a key for so many seconds.
     ///
     /// # Errors
     /// Why there is no answer; it may be kept all the same.
-    pub async fn set(&self, key: &str, value: &[u8], seconds: u64, when: When) -> Result<bool, RedisError> {
+    pub async fn set(&self, key: &str, value: &[u8], seconds: u64) -> Result<(), RedisError> {
         let mut command = redis::cmd("SET");
         command.arg(key).arg(value).arg("EX").arg(seconds.max(1));
-        if when == When::Known {
-            command.arg("XX");
-        }
         match self.once(&command).await? {
-            Value::Okay => Ok(true),
-            Value::Nil => Ok(false),
+            Value::Okay => Ok(()),
             _ => Err(RedisError::Malformed),
         }
+    }
+
+    /// Keeps a value in the place of another one for so many seconds, in one step. `false`: that one is not there any more.
+    ///
+    /// # Errors
+    /// Why there is no answer; it may be kept all the same.
+    pub async fn replace(&self, key: &str, before: &str, value: &str, seconds: u64) -> Result<bool, RedisError> {
+        let args = [before.to_owned(), value.to_owned(), seconds.max(1).to_string()];
+        Ok(self.run(&REPLACE, &[key.to_owned()], &args).await?.first() == Some(&1))
     }
 
     /// Keeps nothing under a key any more.
@@ -277,15 +290,6 @@ impl Redis {
             }
         }
     }
-}
-
-/// When a value is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// In any case.
-    Always,
-    /// When there is one already.
-    Known,
 }
 
 /// A question that failed.

@@ -8,12 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use heddle_node::clock;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncWriteExt, BufStream};
 
 use super::super::Outbound;
-use super::super::testing::server;
-use super::{Redis, RedisError, RedisOptions, Script, When};
+use super::super::testing::{question, server};
+use super::{Redis, RedisError, RedisOptions, Script};
 
 static ONE: Script = Script::new("return {1}");
 
@@ -39,21 +38,6 @@ fn redis(options: &RedisOptions) -> Redis {
 
 async fn ask(redis: &Redis) -> Result<Vec<i64>, RedisError> {
     redis.run(&ONE, &["k".to_owned()], &["a".to_owned()]).await
-}
-
-/// One question (RESP2 arrays of bulk strings), `None` at the end.
-async fn question(stream: &mut BufStream<TcpStream>) -> Option<Vec<String>> {
-    let mut line = String::new();
-    let count: usize = (stream.read_line(&mut line).await.ok()? > 0).then(|| line[1..].trim().parse().unwrap())?;
-    let mut words = Vec::new();
-    for _ in 0..count {
-        line.clear();
-        stream.read_line(&mut line).await.ok()?;
-        let mut word = vec![0; line[1..].trim().parse::<usize>().unwrap() + 2];
-        stream.read_exact(&mut word).await.ok()?;
-        words.push(String::from_utf8(word[..word.len() - 2].to_vec()).unwrap());
-    }
-    Some(words)
 }
 
 /// A server that answers each question with what `say` says to the words of it; `None` is no answer, and it hears no more.
@@ -139,8 +123,9 @@ async fn values_are_kept_found_and_forgotten() {
         "GETRANGE known 0 7" => Some("$3\r\nabc\r\n"),
         "GETRANGE long 0 7" => Some("$9\r\nabcdefghi\r\n"),
         "GETRANGE unknown 0 7" => Some("$0\r\n\r\n"),
-        "SET known v EX 9" | "SET known v EX 1 XX" => Some("+OK\r\n"),
-        "SET unknown v EX 9 XX" => Some("$-1\r\n"),
+        "SET known v EX 9" => Some("+OK\r\n"),
+        asked if asked.starts_with("EVALSHA ") && asked.ends_with(" 1 known v w 1") => Some("*1\r\n:1\r\n"),
+        asked if asked.starts_with("EVALSHA ") && asked.ends_with(" 1 known x w 9") => Some("*1\r\n:0\r\n"),
         "DEL known" => Some(":1\r\n"),
         _ => Some("-ERR what?\r\n"),
     })
@@ -149,9 +134,9 @@ async fn values_are_kept_found_and_forgotten() {
     assert_eq!(redis.get("known", 8).await, Ok(Some(b"abc".to_vec())));
     assert_eq!(redis.get("unknown", 8).await, Ok(None));
     assert_eq!(redis.get("long", 8).await, Err(RedisError::Malformed), "more than was asked for");
-    assert_eq!(redis.set("known", b"v", 9, When::Always).await, Ok(true));
-    assert_eq!(redis.set("known", b"v", 0, When::Known).await, Ok(true));
-    assert_eq!(redis.set("unknown", b"v", 9, When::Known).await, Ok(false));
+    assert_eq!(redis.set("known", b"v", 9).await, Ok(()));
+    assert_eq!(redis.replace("known", "v", "w", 0).await, Ok(true));
+    assert_eq!(redis.replace("known", "x", "w", 9).await, Ok(false), "it is another one by now");
     assert_eq!(redis.delete("known").await, Ok(()));
     assert!(matches!(redis.delete("other").await, Err(RedisError::Refused(why)) if why.contains("what?")));
 }

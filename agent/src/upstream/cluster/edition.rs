@@ -4,16 +4,16 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, Guard};
 use heddle_xds::model;
 use tokio::time::Instant;
 
 use super::evidence;
-use super::state::{Cluster, Context, Inner, Spec, uses_tls};
+use super::state::{Cluster, Context, Spec, uses_tls};
 use super::tls::Secrets;
-use super::view::{Endpoint, EndpointView};
+use super::view::{Endpoint, EndpointCore, EndpointView};
 
 /// How news of an upstream have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,14 +56,13 @@ impl Edition {
         now: Instant,
     ) -> Arc<Edition> {
         let cluster = Cluster::new(context, config, nodes, secrets, now);
-        let mut inner = cluster.inner.lock();
-        Edition::newest(&cluster, &mut inner)
+        Edition::newest(&cluster)
     }
 
-    fn newest(cluster: &Arc<Cluster>, inner: &mut Inner) -> Arc<Edition> {
+    fn newest(cluster: &Arc<Cluster>) -> Arc<Edition> {
         let view = ArcSwap::new(cluster.view.load_full());
         let edition = Arc::new(Edition { id: cluster.id, view, cluster: cluster.clone() });
-        inner.held.push(Arc::downgrade(&edition));
+        cluster.held.lock().push(Arc::downgrade(&edition));
         edition
     }
 
@@ -95,7 +94,7 @@ impl Edition {
         }
         inner.nodes = nodes.to_vec();
         cluster.rebuild(&mut inner, Some(Arc::new(spec)), news, now);
-        let next = if news == News::Discovery { self.clone() } else { Edition::newest(cluster, &mut inner) };
+        let next = if news == News::Discovery { self.clone() } else { Edition::newest(cluster) };
         drop(inner);
         if unchecked {
             cluster.unshare(now);
@@ -142,22 +141,45 @@ impl Edition {
 }
 
 impl Drop for Edition {
-    /// Nobody begins here any more: what the newest edition has not is let go of.
+    /// Nobody begins here any more: what no other edition has is let go of.
     fn drop(&mut self) {
         let (own, newest) = (self.view.load(), self.cluster.view());
         if Arc::ptr_eq(&own, &newest) {
             return;
         }
-        let stays: HashSet<u64> = newest.endpoints.iter().map(|endpoint| endpoint.core.id).collect();
+        let ids = |view: &EndpointView| view.endpoints.iter().map(|endpoint| endpoint.core.id).collect::<Vec<u64>>();
+        let mut stays: HashSet<u64> = ids(&newest).into_iter().collect();
+        // Of two that are dropped at the same moment neither finds the other: both let go.
+        self.cluster.editions().iter().for_each(|edition| stays.extend(ids(&edition.view())));
         own.endpoints.iter().filter(|endpoint| !stays.contains(&endpoint.core.id)).for_each(|endpoint| endpoint.core.retire());
     }
 }
 
 impl Cluster {
+    /// The editions that somebody holds, the newest one last. Nothing is locked any more when they are handed out, as the last of an edition may be let go
+    /// of by whoever has asked for them.
+    pub(super) fn editions(&self) -> Vec<Arc<Edition>> {
+        let mut held = self.held.lock();
+        let found: Vec<Arc<Edition>> = held.iter().filter_map(Weak::upgrade).collect();
+        held.retain(|edition| edition.strong_count() > 0);
+        found
+    }
+
+    /// Every endpoint that somebody can choose, in whatever edition; those of several more than once.
+    pub(super) fn each_core(&self, mut told: impl FnMut(&Arc<EndpointCore>)) {
+        let newest = self.view.load();
+        newest.endpoints.iter().for_each(|endpoint| told(&endpoint.core));
+        for edition in self.editions() {
+            let view = edition.view();
+            if !Arc::ptr_eq(&view, &newest) {
+                view.endpoints.iter().for_each(|endpoint| told(&endpoint.core));
+            }
+        }
+    }
+
     /// Hands a new list on to the editions that somebody holds: news of discovery are the newest edition's own, a revision will have an edition of its own.
-    pub(super) fn hand_on(&self, inner: &mut Inner, view: &Arc<EndpointView>, news: News, gone: &Gone<'_>) {
-        inner.held.retain(|edition| edition.strong_count() > 0);
-        let mut editions: Vec<Arc<Edition>> = inner.editions().collect();
+    pub(super) fn hand_on(&self, view: &Arc<EndpointView>, news: News, gone: &Gone<'_>) {
+        let mut editions = self.editions();
         if news == News::Discovery
             && let Some(newest) = editions.pop()
         {

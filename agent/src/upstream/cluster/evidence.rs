@@ -27,12 +27,12 @@ impl Cluster {
 
     /// Lets time do its part in the health of endpoints; called whenever something is due, off the request path.
     pub fn tick(&self, now: Instant) {
-        let view = self.view.load();
-        for endpoint in &view.endpoints {
-            if let Some(change) = endpoint.core.health.tick(&view.spec.rules, now) {
-                self.tell(&endpoint.core, change);
+        let rules = &self.view.load().spec.rules;
+        self.each_core(|core| {
+            if let Some(change) = core.health.tick(rules, now) {
+                self.tell(core, change);
             }
-        }
+        });
     }
 
     /// Says that the health of an endpoint has changed.

@@ -158,7 +158,8 @@ impl Keeper {
     fn next(&self) -> Option<Instant> {
         let view = self.cluster.view();
         let names = self.names.values().filter_map(|name| name.due);
-        let waits = view.endpoints.iter().filter_map(|endpoint| endpoint.core.health.back_at());
+        let mut waits = None;
+        self.cluster.each_core(|core| waits = waits.into_iter().chain(core.health.back_at()).min());
         names.chain(waits).chain(self.probes.next(concurrency(&view))).chain(self.sharing.due()).min()
     }
 }

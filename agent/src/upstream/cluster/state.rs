@@ -90,6 +90,8 @@ pub struct Cluster {
     epoch: Arc<Epoch>,
     pub(super) context: Arc<Context>,
     pub(super) inner: Mutex<Inner>,
+    /// Editions that somebody may hold, the newest one last. Locked for a moment only, and never while an edition may be let go of.
+    pub(super) held: Mutex<Vec<Weak<Edition>>>,
     /// Changes whenever the view or the health of an endpoint does.
     pub(super) changes: watch::Sender<u64>,
     /// Probes that have ended.
@@ -103,8 +105,6 @@ pub(super) struct Inner {
     answers: Answers,
     /// Whether endpoints have been there before: later ones ramp up.
     serving: bool,
-    /// Editions that somebody may hold, the newest one last.
-    pub(super) held: Vec<Weak<Edition>>,
 }
 
 impl Cluster {
@@ -135,6 +135,7 @@ impl Cluster {
             epoch,
             context,
             inner: Mutex::new(Inner { nodes: nodes.to_vec(), ..Inner::default() }),
+            held: Mutex::default(),
             changes: watch::Sender::new(0),
             probes: AtomicU64::new(0),
             retired: AtomicBool::new(false),
@@ -257,18 +258,16 @@ impl Cluster {
         let pending = pending + waiting;
         let view = Arc::new(EndpointView { spec, endpoints, balance, pending, unresolved, draining_serve });
         self.view.store(view.clone());
-        self.hand_on(inner, &view, news, &gone);
+        self.hand_on(&view, news, &gone);
         changes.iter().for_each(|(core, change)| self.tell(core, *change));
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Takes which members of the fleet are about to leave, by the addresses at which they take requests: those of them that are endpoints get nothing new.
-    pub(super) fn members_leave(&self, leaving: &HashMap<SocketAddr, Arc<str>>, now: Instant) {
-        let view = self.view.load_full();
+    /// Takes which members of the fleet are about to leave, by the addresses at which they take requests: those of them that are
+    /// endpoints of any edition get nothing new.
+    pub(in crate::upstream) fn members_leave(&self, leaving: &HashMap<SocketAddr, Arc<str>>, now: Instant) {
         let mut changed = false;
-        for core in view.endpoints.iter().map(|endpoint| &endpoint.core) {
-            changed |= core.health.leaving(leaving.get(&core.address), now);
-        }
+        self.each_core(|core| changed |= core.health.leaving(leaving.get(&core.address), now));
         if changed {
             self.rebuild(&mut self.inner.lock(), None, News::Discovery, now);
         }
@@ -278,7 +277,7 @@ impl Cluster {
     pub(super) fn recount(&self, now: Instant) {
         let mut inner = self.inner.lock();
         let is_old = |view: &EndpointView| evidence::must_draining_serve(&view.endpoints) != view.draining_serve;
-        if is_old(&self.view.load()) || inner.editions().any(|edition| is_old(&edition.view())) {
+        if is_old(&self.view.load()) || self.editions().iter().any(|edition| is_old(&edition.view())) {
             self.rebuild(&mut inner, None, News::Discovery, now);
         }
     }
@@ -296,11 +295,6 @@ impl Cluster {
 }
 
 impl Inner {
-    /// The editions that somebody holds, the newest one last.
-    pub(super) fn editions(&self) -> impl Iterator<Item = Arc<Edition>> {
-        self.held.iter().filter_map(Weak::upgrade)
-    }
-
     /// Configured nodes, or those that discovery has brought.
     fn all_nodes(&self, spec: &Spec) -> Vec<model::Endpoint> {
         let Some(Discovery::Dns(name)) = &spec.config.discovery else {

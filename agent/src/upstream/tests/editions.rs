@@ -71,6 +71,33 @@ fn who_began_before_a_revision_keeps_its_endpoints_and_their_connections() {
 }
 
 #[test]
+fn what_two_older_editions_hold_is_let_go_of_with_the_second() {
+    let first = cluster(&[at(1), at(2)], |_| ());
+    let second = next(&first, &nodes(&[1, 3]), News::Revision);
+    let third = next(&second, &nodes(&[4]), News::Revision);
+    let [one, two] = [0, 1].map(|nth| first.view().endpoints[nth].core.clone());
+    drop(first);
+    assert_eq!((one.is_retired(), two.is_retired()), (false, true), "the second edition still has one of them");
+    drop(second);
+    assert!(one.is_retired() && !third.view().endpoints[0].core.is_retired());
+}
+
+#[test]
+fn a_member_that_leaves_is_nothing_new_for_requests_on_older_tables_either() {
+    let before = cluster(&[at(1), at(2)], |_| ());
+    let after = next(&before, &nodes(&[2, 3]), News::Revision);
+    let pools = Pools::new();
+    let leave = |of: &[u8]| {
+        let leaving = of.iter().map(|nth| (at(*nth), Arc::from("gw-1"))).collect();
+        after.members_leave(&leaving, now());
+        (picks(&pools, &before), picks(&pools, &after))
+    };
+    assert_eq!(leave(&[1]), (vec![2], vec![2, 3]), "the newest has it no more");
+    assert_eq!(leave(&[2]), (vec![1], vec![3]));
+    assert_eq!(leave(&[]), (vec![1, 2], vec![2, 3]));
+}
+
+#[test]
 fn the_settings_of_an_upstream_are_those_of_the_revision() {
     let before = cluster(&[at(1)], |_| ());
     let changed = config(|upstream| upstream.retries = Some(7));
@@ -212,7 +239,7 @@ proptest! {
                 let all = older.iter().map(|(edition, _)| edition).chain([&newest]);
                 all.into_iter().any(|edition| edition.view().endpoints.iter().any(|one| one.core.id == core.id))
             };
-            prop_assert!(ever.iter().all(|core| core.is_retired() || held(core)), "connections to what nobody can choose");
+            prop_assert!(ever.iter().all(|core| core.is_retired() != held(core)), "connections stand to what somebody can choose, and to nobody else");
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use heddle_node::config::Secret;
@@ -318,6 +319,39 @@ async fn etcd_forgets_its_own_history_where_that_is_asked_for_and_the_store_miss
     assert!(matches!(store.client.range(old).await, Err(super::client::Trouble::Compacted)));
     assert_eq!(store.at(1).await.unwrap()[0].value, Some(json!({ "n": 1 })), "our history is not etcd's");
     assert_eq!(cluster.store("/p/", clock()).await.load().await.unwrap().0, 20);
+}
+
+#[tokio::test]
+async fn who_leads_lets_etcd_forget_every_so_often_and_nobody_else() {
+    let cluster = Cluster::of(1);
+    let store = cluster.store("/p/", clock()).await;
+    write(&store, "a", 1).await.unwrap();
+    let then = store.forget_before(None).await.unwrap();
+    write(&store, "a", 2).await.unwrap();
+    let (completion, drain) = heddle_node::drain::pair();
+    let (leads, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let is_leader = {
+        let (leads, asked) = (leads.clone(), asked.clone());
+        move || {
+            asked.fetch_add(1, Ordering::SeqCst);
+            leads.load(Ordering::SeqCst)
+        }
+    };
+    let timer = tokio::spawn(store.clone().forget_every(Duration::from_millis(50), is_leader, drain));
+    let is_kept = async || {
+        let mut old = super::client::get("/p/head");
+        old.revision = then;
+        !matches!(store.client.range(old).await, Err(super::client::Trouble::Compacted))
+    };
+    until("the timer to go off several times", || asked.load(Ordering::SeqCst) >= 4).await;
+    assert!(is_kept().await, "somebody else leads");
+    leads.store(true, Ordering::SeqCst);
+    while is_kept().await {
+        assert!(asked.load(Ordering::SeqCst) < 1_000, "it is never forgotten");
+    }
+    assert_eq!(store.at(1).await.unwrap()[0].value, Some(json!({ "n": 1 })), "our history is not etcd's");
+    completion.drain(Duration::from_secs(5), Duration::from_secs(1)).await;
+    timer.await.unwrap();
 }
 
 #[tokio::test]

@@ -94,6 +94,8 @@ struct Holds {
     draining: bool,
     #[serde(default)]
     checked: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store: Option<bool>,
 }
 
 /// Name of the upstream, endpoint, whether it is up, since when.
@@ -147,7 +149,8 @@ pub fn encode(id: &str, facts: &Facts) -> (Pairs, u64) {
         },
     );
     let config = cut(&facts.config_version, MAX_CONFIG).to_owned();
-    out.put(HOLDS.to_owned(), &Holds { config, draining: facts.draining, checked: facts.checked_s });
+    let holds = Holds { config, draining: facts.draining, checked: facts.checked_s, store: facts.sees_store };
+    out.put(HOLDS.to_owned(), &holds);
     // Said too, so that a good-bye which somebody else has put in our place does not stay.
     out.pairs.insert(LEFT.to_owned(), String::new());
     out.put(LOAD.to_owned(), &(facts.load.in_flight, facts.load.requests_per_second));
@@ -184,6 +187,7 @@ pub fn decode<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, now_ms: u
         config_version: holds.config.into(),
         load: NodeLoad { in_flight: load.0, requests_per_second: load.1 },
         draining: holds.draining,
+        sees_store: holds.store,
         ports: about.ports.into(),
         checked_s: holds.checked,
         observations: observations.into(),
@@ -417,6 +421,7 @@ mod tests {
             config_version: "42".into(),
             load: NodeLoad { in_flight: 3, requests_per_second: 900 },
             draining: true,
+            sees_store: Some(false),
             ports: [80, 443].into(),
             checked_s: 1_700_000_000,
             observations: (0..40).map(observation).collect(),

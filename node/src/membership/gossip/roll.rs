@@ -320,7 +320,8 @@ impl Life {
     fn judge(&self, now: Instant, judge: Judge) -> Option<MemberState> {
         self.says.as_ref()?;
         let state = self.pulse.state(now, judge)?;
-        let left = self.left.is_some_and(|farewell| farewell.beats < ECHOES);
+        // A good-bye that its heart has belied counts when the heart stops after all: the next one may have been its own, and says the same.
+        let left = self.left.is_some_and(|farewell| farewell.beats < ECHOES || state == MemberState::Dead);
         Some(if left { MemberState::Left } else { state })
     }
 
@@ -499,6 +500,12 @@ mod tests {
             watcher.look(second, &[Seen { version: 2, ..quiet(sighting("a", 1, second + 1)) }]);
         }
         assert_eq!(watcher.shown(39)[0], ("a".into(), "alive"));
+        // Before it has heard of that and taken it back, it leaves of its own accord.
+        watcher.look(40, &[Seen { version: 3, heartbeat: 41, ..forged }]);
+        for second in 41..60 {
+            watcher.look(second, &[Seen { version: 3, ..quiet(sighting("a", 1, 41)) }]);
+        }
+        assert_eq!(watcher.shown(59)[0], ("a".into(), "left"));
     }
 
     #[test]

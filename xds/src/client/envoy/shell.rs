@@ -126,7 +126,7 @@ impl Shell {
             return Ok(Vec::new());
         }
         let kept = self.session.config.last_good.is_some().then(|| updates.clone());
-        let rejected = self.session.deliver(Origin::ControlPlane, updates).await?;
+        let rejected = self.session.deliver(Origin::ControlPlane, vec![updates]).await?;
         for update in kept.into_iter().flatten() {
             let refused = |name: &str| rejected.iter().any(|fault| fault.kind == update.kind && *fault.name == *name);
             for set in update.set.iter().filter(|set| !refused(&set.name)) {

@@ -287,8 +287,10 @@ impl Speak for SotwMachine {
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request> {
         sotw_request_from_wire(message, types)
     }
-    /// Its versions are given back by the client, kind by kind; there is no room for anything else.
-    fn more_follows(_: &mut <Self as Machine>::Response) {}
+    /// Its versions are given back by the client, kind by kind, so the nonce says it.
+    fn more_follows(response: &mut <Self as Machine>::Response) {
+        response.nonce = more_follows(&response.nonce);
+    }
     fn write(response: <Self as Machine>::Response, types: Types, memo: &Memo) -> Packet {
         let own = wire::DiscoveryResponse {
             version_info: response.version.to_string(),

@@ -295,18 +295,51 @@ fn much_is_sent_in_chunks() {
 }
 
 #[test]
-fn a_client_that_never_answers_is_not_sent_more_and_more() {
+fn a_client_that_never_answers_is_not_told_of_more_and_more_views() {
     let store = secrets(&["a"]);
     let mut machine = machine(&store);
     machine.request(ask(&[]), &store, at(1)).unwrap();
     let mut sent = drain(&mut machine, &store);
     for n in 0..500 {
-        change(&mut machine, &store, vec![set(Kind::Secret, "a", &n.to_string())]);
+        store.apply(vec![set(Kind::Secret, "a", &n.to_string())]);
+        if machine.is_free() {
+            change(&mut machine, &store, vec![]);
+        }
         sent.extend(drain(&mut machine, &store));
     }
     assert_eq!(sent.len(), 64);
     machine.request(ack(sent.last().unwrap()), &store, at(2)).unwrap();
+    assert!(machine.is_free());
+    change(&mut machine, &store, vec![]);
     assert_eq!(all_said(&drain(&mut machine, &store)), [["+a"]], "then it gets the newest");
+}
+
+#[test]
+fn a_client_that_asks_on_and_never_answers_is_left() {
+    let store = secrets(&["a"]);
+    let mut machine = machine(&store);
+    machine.request(ask(&["a"]), &store, at(1)).unwrap();
+    let refused = (0..10_000).find_map(|_| {
+        drain(&mut machine, &store);
+        machine.request(ask(&["a"]), &store, at(1)).err()
+    });
+    assert_eq!(refused.unwrap().to_string(), "what waits for its answer has 4097 elements or bytes, at most 4096 are accepted");
+}
+
+#[test]
+fn what_has_begun_is_told_to_its_end_however_long_it_is() {
+    let store = SnapshotStore::new();
+    let filler = "x".repeat(600_000);
+    store.apply(
+        (0..150).map(|n| set(Kind::Secret, &format!("s{n}"), &filler)).chain([set(Kind::Certificate, "c", "1")]).collect(),
+    );
+    let mut machine = machine(&store);
+    machine.request(asks(Kind::Secret, &[]), &store, at(1)).unwrap();
+    machine.request(asks(Kind::Certificate, &[]), &store, at(1)).unwrap();
+    let responses = drain(&mut machine, &store);
+    assert!(responses.len() > 70, "{}", responses.len());
+    assert_eq!(responses.iter().map(|response| response.resources.len()).sum::<usize>(), 151);
+    assert!(!machine.is_free());
 }
 
 #[test]

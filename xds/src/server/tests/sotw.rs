@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::codec::decode_body;
-use crate::protocol::{SotwRequest, SotwResponse, WILDCARD};
+use crate::protocol::{SotwRequest, SotwResponse, Types, WILDCARD, more_follows};
 use crate::server::SotwMachine;
 
 fn machine(store: &SnapshotStore) -> SotwMachine {
@@ -180,22 +180,49 @@ fn names_that_do_not_exist_are_answered_by_absence() {
     assert_eq!(said(&one(tell(&mut machine, &store, vec![set(Kind::Secret, "x", "1")]))), ["x"]);
 }
 
-#[test]
-fn nothing_is_taken_away_before_its_replacement_is_there() {
+/// Two kinds of which each loses something and has something else instead.
+fn replaced(types: Types) -> (SnapshotStore, SotwMachine) {
     let store = SnapshotStore::new();
-    let mut machine = machine(&store);
+    let mut machine = machine(&store).speaking(types);
     for kind in [Kind::Secret, Kind::Certificate] {
         change(&mut machine, &store, vec![set(kind, "old", "1")]);
         let first = one(send(&mut machine, &store, asks(kind, &[])));
         send(&mut machine, &store, ack(&first, &[]));
     }
     let changes = [Kind::Secret, Kind::Certificate].into_iter().flat_map(|kind| [gone(kind, "old"), set(kind, "new", "1")]);
-    let grown = tell(&mut machine, &store, changes.collect());
-    let shown: Vec<_> = grown.iter().map(|response| (response.kind, said(response).join(" "))).collect();
-    assert_eq!(shown, [(Kind::Secret, "new old".to_string()), (Kind::Certificate, "new old".to_string())]);
+    change(&mut machine, &store, changes.collect());
+    (store, machine)
+}
+
+fn shown(responses: &[SotwResponse]) -> Vec<(Kind, String)> {
+    responses.iter().map(|response| (response.kind, said(response).join(" "))).collect()
+}
+
+const GROWN: [(Kind, &str); 2] = [(Kind::Secret, "new old"), (Kind::Certificate, "new old")];
+const SHRUNK: [(Kind, &str); 2] = [(Kind::Certificate, "new"), (Kind::Secret, "new")];
+
+#[test]
+fn nothing_is_taken_away_before_its_replacement_is_there() {
+    let (store, mut machine) = replaced(Types::Envoy);
+    let grown = drain(&mut machine, &store);
+    assert_eq!(shown(&grown), GROWN.map(|(kind, said)| (kind, said.to_string())));
     grown.iter().for_each(|response| machine.request(ack(response, &[]), &store, at(2)).unwrap());
-    let shrunk: Vec<_> = drain(&mut machine, &store).iter().map(|response| (response.kind, said(response).join(" "))).collect();
-    assert_eq!(shrunk, [(Kind::Certificate, "new".to_string()), (Kind::Secret, "new".to_string())]);
+    assert_eq!(shown(&drain(&mut machine, &store)), SHRUNK.map(|(kind, said)| (kind, said.to_string())));
+}
+
+#[test]
+fn who_takes_views_whole_is_told_one_in_one_go_and_answers_before_the_next() {
+    let (store, mut machine) = replaced(Types::Heddle);
+    let view = drain(&mut machine, &store);
+    let expected = [GROWN, SHRUNK].concat().into_iter().map(|(kind, said)| (kind, said.to_string())).collect::<Vec<_>>();
+    assert_eq!(shown(&view), expected, "in an order in which each can be taken by itself, too");
+    assert!(!machine.is_free());
+    // The last word on each kind is answered, as it was marked.
+    for response in &view[2..] {
+        let marked = SotwRequest { nonce: more_follows(&response.nonce), ..ack(response, &[]) };
+        machine.request(marked, &store, at(2)).unwrap();
+    }
+    assert!(machine.is_free() && drain(&mut machine, &store).is_empty());
 }
 
 #[test]

@@ -263,9 +263,7 @@ impl Site {
     fn keep_and_pass(self: &Arc<Self>, stored: Arc<Stored>, session: Session, now: u64) -> Flow {
         let site = self.clone();
         Flow::Wait(Box::pin(async move {
-            if let Some(nonce) = random()
-                && let Err(unkept) = stored.update(&session, nonce, now).await
-            {
+            if let Err(unkept) = stored.update(&session, random, now).await {
                 tracing::debug!(%unkept, "openid-connect: a session stays as it was");
             }
             let resume: Resume = Box::new(move |x| match &site.browser {

@@ -35,7 +35,8 @@ impl Site {
             Some(query) => format!("{}?{query}", x.original.path),
             None => x.original.path.clone(),
         };
-        let pending = Pending::begin(&browser.sign_in.wishes, &dice, &target, back, now);
+        let mut pending = Pending::begin(&browser.sign_in.wishes, &dice, &target, back, now);
+        pending.before = browser.held(x);
         let Some(sealed) = pending.seal(&browser.login_sealer, nonce) else { return answer(too_large()) };
         let cookie = browser.shape.keep_login(&pending.state, &sealed, PATIENCE, is_https(x));
         let (site, sign_in) = (self.clone(), browser.sign_in.clone());
@@ -80,15 +81,33 @@ impl Site {
         };
         let Some(id) = random::<16>() else { return answer(answers::told(500, "There is no randomness.")) };
         let (site, sign_in, stored) = (self.clone(), browser.sign_in.clone(), browser.stored.clone());
+        // Cookies that are strict do not come along from the provider: what the browser had when it left counts too.
+        let before: Vec<String> = pending.before.iter().cloned().chain(browser.held(x)).collect();
         Flow::Wait(Box::pin(async move {
             let finished = sign_in.finish(&pending, &code, issuer.as_deref(), name_of(&id), now).await;
             let kept = match (&stored, &finished, random()) {
                 (Some(stored), Ok(session), Some(nonce)) => stored.begin(session, nonce, now).await,
                 _ => Ok(()),
             };
+            if finished.is_ok() && kept.is_ok() {
+                site.replace(&before).await;
+            }
             let resume: Resume = Box::new(move |x| answer(site.finished(x, &pending, finished, kept, done)));
             resume
         }))
+    }
+
+    /// Ends sessions in whose place there is another one, so that nobody goes on with a ticket that their owner has given up.
+    async fn replace(&self, before: &[String]) {
+        let Some(browser) = &self.browser else { return };
+        for id in before {
+            browser.ended.0.insert(id.clone(), ());
+            if let Some(stored) = &browser.stored
+                && let Err(unkept) = stored.end(id).await
+            {
+                tracing::debug!(%unkept, "openid-connect: a session that was replaced goes on until it ends by itself");
+            }
+        }
     }
 
     fn finished(
@@ -181,6 +200,14 @@ impl Browser {
         match &self.back {
             Return::Beside => path.ends_with(SUFFIX),
             Return::At { path: own, .. } => **own == *path,
+        }
+    }
+
+    /// The id of the session that the browser has, good or not.
+    fn held(&self, x: &Exchange) -> Option<String> {
+        match &self.stored {
+            Some(_) => self.ticket(x),
+            None => Session::open(&self.sealer, &self.shape.find(&x.request)?).map(|session| session.id),
         }
     }
 

@@ -48,6 +48,9 @@ pub(crate) struct Pending {
     /// When it began, in seconds since 1970.
     #[serde(rename = "a")]
     pub at: u64,
+    /// The session that the browser had then, which ends with this login.
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }
 
 /// What every login of a configuration asks for.
@@ -99,6 +102,7 @@ impl Pending {
             target: own_target(target),
             redirect_uri,
             at: now,
+            before: None,
         }
     }
 

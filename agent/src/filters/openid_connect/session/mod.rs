@@ -38,6 +38,9 @@ pub(crate) struct Session {
     /// What the provider said of the user, JSON.
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// As it was found where it is kept, sealed; `None` of one that was not found there.
+    #[serde(skip)]
+    pub kept: Option<String>,
 }
 
 /// What a token endpoint issued.
@@ -88,7 +91,7 @@ impl From<&SessionConfig> for Lifetimes {
 impl Session {
     /// One that begins now.
     pub(crate) fn begin(id: String, tokens: Tokens, user: Option<String>, now: u64) -> Session {
-        Session { id, created: now, rolled: now, touched: now, tokens, user }
+        Session { id, created: now, rolled: now, touched: now, tokens, user, kept: None }
     }
 
     /// How it stands at `now`.

@@ -3,12 +3,14 @@
 
 use super::super::super::asking::Complaints;
 use super::{Lifetimes, SealNonce, Sealer, Session};
-use crate::outbound::{Redis, RedisError, When};
+use crate::outbound::{Redis, RedisError};
 
 /// Most bytes of a sealed session: three times as much as cookies hold.
 const MAX_STORED: usize = 64 * 1024;
 /// Nothing stays in the Redis for ever, in seconds: a session that never ends by itself does when nobody has used it for so long.
 const LONGEST: u64 = 30 * 86_400;
+/// How often a renewal is put into what another node has written in between.
+const TRIES: usize = 4;
 
 /// Where sessions of one configuration are kept.
 pub(crate) struct Stored {
@@ -43,7 +45,8 @@ impl Stored {
         // One byte more than is ever kept shows what is too long.
         let kept = self.told(self.redis.get(&self.key(id), MAX_STORED + 1).await)?;
         let text = kept.and_then(|bytes| String::from_utf8(bytes).ok());
-        Ok(text.and_then(|text| Session::open(&self.sealer, &text)).filter(|session| session.id == id))
+        let session = text.and_then(|text| Some(Session { kept: Some(text.clone()), ..Session::open(&self.sealer, &text)? }));
+        Ok(session.filter(|session| session.id == id))
     }
 
     /// Keeps a session that begins.
@@ -51,15 +54,33 @@ impl Stored {
     /// # Errors
     /// It is not kept.
     pub(crate) async fn begin(&self, session: &Session, nonce: SealNonce, now: u64) -> Result<(), Unkept> {
-        self.write(session, nonce, now, When::Always).await.map(|_| ())
+        let (sealed, lasts) = self.sealed(session, nonce, now)?;
+        self.told(self.redis.set(&self.key(&session.id), sealed.as_bytes(), lasts).await)
     }
 
-    /// Keeps what has become of a session, unless a logout has ended it in between.
+    /// Keeps what has become of a session that was found. What another node has written in between stays, but for tokens that were renewed here and are not
+    /// there yet; and a session that a logout has ended in between stays so.
     ///
     /// # Errors
     /// It stays as it was.
-    pub(crate) async fn update(&self, session: &Session, nonce: SealNonce, now: u64) -> Result<(), Unkept> {
-        self.write(session, nonce, now, When::Known).await.map(|_| ())
+    pub(crate) async fn update(&self, session: &Session, nonces: impl Fn() -> Option<SealNonce>, now: u64) -> Result<(), Unkept> {
+        let Some(found) = session.kept.as_deref().and_then(|kept| Session::open(&self.sealer, kept)) else { return Ok(()) };
+        let mut next = session.clone();
+        for _ in 0..TRIES {
+            let (Some(before), Some(nonce)) = (next.kept.as_deref(), nonces()) else { return Ok(()) };
+            let (sealed, lasts) = self.sealed(&next, nonce, now)?;
+            if self.told(self.redis.replace(&self.key(&session.id), before, &sealed, lasts).await)? {
+                return Ok(());
+            }
+            match self.find(&session.id).await? {
+                Some(there) if there.tokens == found.tokens && session.tokens != found.tokens => {
+                    next = Session { tokens: session.tokens.clone(), ..there };
+                }
+                // Marked as used elsewhere, renewed elsewhere, or ended.
+                _ => return Ok(()),
+            }
+        }
+        Ok(())
     }
 
     /// Ends a session everywhere.
@@ -70,10 +91,9 @@ impl Stored {
         self.told(self.redis.delete(&self.key(id)).await)
     }
 
-    async fn write(&self, session: &Session, nonce: SealNonce, now: u64, when: When) -> Result<bool, Unkept> {
+    fn sealed(&self, session: &Session, nonce: SealNonce, now: u64) -> Result<(String, u64), Unkept> {
         let sealed = session.seal(&self.sealer, nonce).filter(|sealed| sealed.len() <= MAX_STORED).ok_or(Unkept::TooLarge)?;
-        let lasts = session.ends(&self.lifetimes).map_or(LONGEST, |end| end.saturating_sub(now)).min(LONGEST);
-        self.told(self.redis.set(&self.key(&session.id), sealed.as_bytes(), lasts, when).await)
+        Ok((sealed, session.ends(&self.lifetimes).map_or(LONGEST, |end| end.saturating_sub(now)).min(LONGEST)))
     }
 
     fn key(&self, id: &str) -> String {

@@ -7,6 +7,7 @@ mod config;
 mod fake;
 mod logins;
 mod sessions;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::future::Future;
