@@ -4,7 +4,9 @@
 use heddle_integration::envoy::{self, Envoy, Way};
 use heddle_integration::heddle::{Heddle, Setup};
 use heddle_integration::nginx::Nginx;
+use heddle_integration::place::Place;
 use heddle_integration::process::until;
+use heddle_integration::proxyless::{self, Client};
 use serde_json::{Value, json};
 
 /// The value of a series that has all of these labels.
@@ -43,4 +45,25 @@ fn requests_that_an_envoy_has_sent_are_counted_by_cluster_and_zone() {
     drop(envoy);
     let gone = || value(&heddle.admin("GET", "/metrics", Value::Null).text(), "heddle_xds_load_reporters", &[]) == Some(0);
     until("the report to end", || gone().then_some(()));
+}
+
+#[test]
+fn calls_that_a_client_of_grpc_has_made_are_counted_too() {
+    let place = Place::new();
+    let address = place.address();
+    let _server = proxyless::server(&place, address, "one", None);
+    let heddle = Heddle::control_plane(Setup::default());
+    heddle.put("/upstreams/u", json!({ "scheme": "grpc", "nodes": { address.to_string(): 1 } }));
+    heddle.put("/routes/r", json!({ "uri": "/story.Echo/*", "host": "shop.example", "upstream_id": "u" }));
+    let bootstrap = proxyless::bootstrap(&place, heddle.xds, "client-1", None);
+    let mut client = Client::of("xds:///shop.example", &bootstrap, "plain");
+    client.until_says("Unary", "one");
+    for _ in 0..20 {
+        assert_eq!(client.call("Unary")["saying"], "one");
+    }
+    let issued = || {
+        let page = heddle.admin("GET", "/metrics", Value::Null).text();
+        value(&page, "heddle_xds_load_requests_total", &["cluster=\"upstreams/u\"", "result=\"issued\""])
+    };
+    until("the calls to be reported", || issued().filter(|issued| *issued >= 20));
 }

@@ -148,7 +148,11 @@ impl Group {
     fn look(&self, state: &mut State, (view, stage): (&View, &Stage), changes: Changes, now: Instant) {
         let names: BTreeSet<Key> = match changes.names {
             Some(names) => names.into_iter().collect(),
-            None => differing(view, &self.trial.store.view()),
+            None => {
+                let mut names = differing(view, &self.trial.store.view());
+                names.retain(|key| !state.is_held(key, view));
+                names
+            }
         };
         let is_known =
             |key: &Key| state.pending.contains(key) || state.wave.as_ref().is_some_and(|wave| wave.tried.contains_key(key));
@@ -232,10 +236,8 @@ impl Group {
     fn try_out(&self, state: &mut State, (view, stage): (&View, &Stage), now: Instant) {
         let mut names = std::mem::take(&mut state.pending);
         state.since = None;
-        state.urgent.clear();
-        state.urged = None;
         let version = |key: &Key| view.find(key.0, &key.1).map(|found| found.version.clone());
-        names.retain(|key| state.held.get(key).is_none_or(|held| version(key).as_ref() != Some(&held.version)));
+        names.retain(|key| !state.is_held(key, view));
         for key in &names {
             state.held.remove(key);
             if state.forced.get(key).is_some_and(|forced| version(key).as_ref() != Some(forced)) {
@@ -267,6 +269,12 @@ impl Group {
 }
 
 impl State {
+    /// Whether a view still has the version that is held.
+    fn is_held(&self, key: &Key, view: &View) -> bool {
+        let version = view.find(key.0, &key.1).map(|found| &found.version);
+        self.held.get(key).is_some_and(|held| version == Some(&held.version))
+    }
+
     fn is_idle(&self) -> bool {
         self.wave.is_none() && self.pending.is_empty()
     }
