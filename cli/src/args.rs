@@ -2,6 +2,7 @@
 
 mod identity;
 mod node;
+mod rollout;
 mod store;
 
 use std::convert::Infallible;
@@ -12,6 +13,7 @@ use heddle_controlplane::model::ResourceKind;
 
 pub use identity::{CaArgs, CaCommand, TokenArgs, TokenCommand};
 pub use node::{EndpointsArgs, MembersArgs, MeshArgs, MeshCommand, Shape};
+pub use rollout::{RolloutArgs, RolloutCommand};
 pub use store::{Over, StoreArgs, StoreCommand};
 
 /// Gateway fleet and service mesh in one binary.
@@ -49,6 +51,8 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Show connected agents, the versions they hold and what they refused
     Nodes(NodesArgs),
+    /// Show how new versions spread over the nodes, and what is held since one refused it; give it to all
+    Rollout(RolloutArgs),
     /// Show how the endpoints of an agent's upstreams stand, why, since when, and who checks them
     Endpoints(EndpointsArgs),
     /// Show the members of the fleet: their state, zone, version and load, as one node sees them

@@ -69,6 +69,7 @@ async fn obey(command: Command) -> ExitCode {
         Command::History(args) => done(client::history(args).await),
         Command::Rollback(args) => done(client::rollback(args, environment::author()).await),
         Command::Nodes(args) => done(client::nodes(args).await),
+        Command::Rollout(args) => done(client::rollout(args).await),
         Command::Members(args) => told(members::run(&args)),
         Command::Mesh(args) => told(client::mesh(&args, heddle_node::clock::unix_ms())),
         Command::Ca(args) => done(client::ca(args).await),

@@ -7,6 +7,7 @@ mod store;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use heddle_node::config::{Position, Secret, Section};
 use heddle_xds::dialect::envoy::encode::Gap;
@@ -25,6 +26,10 @@ pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4A
 pub const DEFAULT_XDS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18_000);
 /// The file below `data_dir` that holds the admin key generated at the first start.
 pub const ADMIN_KEY_FILE: &str = "admin.key";
+/// How long nodes wait for their canary: many times what an agent takes for 10,000 routes, and short enough that one that hangs is no outage of changes.
+const DEFAULT_CANARY_WAIT: Duration = Duration::from_secs(2);
+/// What may be said instead.
+const CANARY_WAITS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 /// An admin key that is shorter can be guessed.
 const MIN_KEY_BYTES: usize = 8;
 
@@ -87,6 +92,8 @@ pub struct XdsSettings {
     pub door: Door,
     /// What Envoys and clients of gRPC are given in the place of routes that are withheld from them.
     pub withheld: Gap,
+    /// How long the nodes of a group wait for the canary that new versions go to first; `None`: they go to all at once.
+    pub canaries: Option<Duration>,
 }
 
 /// What the port speaks.
@@ -156,7 +163,12 @@ fn xds(section: &mut Section<'_>, identities: bool) -> XdsSettings {
     };
     let answers = [("not_found", Gap::NotFound), ("unavailable", Gap::Unavailable)];
     let withheld = section.choice("withheld", &answers).unwrap_or_default();
-    XdsSettings { address, door, withheld }
+    let first = section.choice("rollout", &[("canary", true), ("everywhere", false)]).unwrap_or(true);
+    let wait = section.duration("canary_wait");
+    if let Some(wait) = wait.filter(|wait| !CANARY_WAITS.contains(wait)) {
+        section.mistake("canary_wait", format!("expected 100ms to 60s, found {}ms", wait.as_millis()));
+    }
+    XdsSettings { address, door, withheld, canaries: first.then_some(wait.unwrap_or(DEFAULT_CANARY_WAIT)) }
 }
 
 impl AdminSettings {
@@ -226,8 +238,6 @@ fn listeners(root: &mut Section<'_>) -> Vec<ListenerSetting> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::time::Duration;
-
     use heddle_node::config::{Document, Expansion, Format};
 
     use super::*;
@@ -256,6 +266,14 @@ mod tests {
         assert_eq!((settings.xds.address.to_string().as_str(), settings.xds.door), ("0.0.0.0:18000", Door::Clear));
         assert_eq!(read("identity: {}").unwrap().xds.door, Door::Both);
         assert_eq!(read("xds: { tls: required }").unwrap().xds.door, Door::Tls);
+    }
+
+    #[test]
+    fn new_versions_go_to_a_canary_first_unless_they_are_to_go_everywhere() {
+        assert_eq!(read("").unwrap().xds.canaries, Some(DEFAULT_CANARY_WAIT));
+        assert_eq!(read("xds: { canary_wait: 500ms }").unwrap().xds.canaries, Some(Duration::from_millis(500)));
+        assert_eq!(read("xds: { rollout: everywhere }").unwrap().xds.canaries, None);
+        assert!(read("xds: { canary_wait: 5m }").unwrap_err().contains("expected 100ms to 60s"));
     }
 
     #[test]

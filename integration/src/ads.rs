@@ -22,8 +22,8 @@ pub struct Ads {
     tls: bool,
 }
 
-/// The script that `./check` runs too.
-fn interpreter() -> &'static Path {
+/// The Python that knows Envoy's own messages, made by the script that `./check` runs too.
+pub fn interpreter() -> &'static Path {
     static PATH: OnceLock<std::path::PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         let target = binary().ancestors().nth(2).unwrap().to_owned();

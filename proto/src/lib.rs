@@ -10,6 +10,9 @@ pub mod shape;
 #[path = "gen/envoy"]
 pub mod envoy {
     pub mod shapes;
+    pub mod admin {
+        pub mod v3;
+    }
     pub mod config {
         pub mod accesslog {
             pub mod v3;
@@ -170,7 +173,13 @@ pub mod envoy {
         pub mod discovery {
             pub mod v3;
         }
+        pub mod load_stats {
+            pub mod v3;
+        }
         pub mod secret {
+            pub mod v3;
+        }
+        pub mod status {
             pub mod v3;
         }
     }

@@ -3,7 +3,8 @@
 use heddle_proto::heddle::admin::v1 as api;
 use serde_json::{Value, json};
 
-use super::render::{self, table};
+use super::render::{self, short_type, table};
+use super::rollout::held_json;
 use super::session::{Client, ClientError, connect};
 use super::standing;
 use crate::args::{ExplainArgs, GetArgs, HistoryArgs, NodesArgs, Output};
@@ -176,26 +177,35 @@ pub async fn nodes(args: NodesArgs) -> Result<(), ClientError> {
         for held_back in &node.withheld {
             say(&format!("! {} is not given {} {}: {}\n", node.id, held_back.kind, held_back.resource, held_back.reason));
         }
+        for (held, nack) in node.held.iter().filter_map(|held| Some((held, held.nack.as_ref()?))) {
+            let (what, name) = (short_type(&nack.type_url), &nack.resource);
+            say(&format!("! {} does not get {what} {name} as it is now: {} refuses it: {}\n", node.id, held.node, nack.reason));
+        }
     }
     Ok(())
 }
 
-fn short_type(type_url: &str) -> &str {
-    type_url.rsplit('.').next().unwrap_or(type_url)
-}
-
 fn node_json(node: &api::NodeStatus) -> Value {
     let held = |held: &api::TypeStatus| json!({ "type": held.type_url, "version": held.version, "resources": held.resources, "pending": held.pending });
-    let nack = |nack: &api::Nack| json!({ "type": nack.type_url, "resource": nack.resource, "field": nack.field, "reason": nack.reason, "time": render::time(nack.time.as_ref()) });
     let withheld = |one: &api::Withheld| json!({ "kind": one.kind, "resource": one.resource, "reason": one.reason });
     json!({
         "id": node.id, "role": node.role, "zone": node.zone, "version": node.version, "dialect": node.dialect,
         "connected": node.connected_since.is_some(),
         "connected_since": node.connected_since.as_ref().map(|stamp| render::time(Some(stamp))),
         "types": node.types.iter().map(held).collect::<Vec<_>>(),
-        "nacks": node.nacks.iter().map(nack).collect::<Vec<_>>(),
+        "nacks": node.nacks.iter().map(nack_json).collect::<Vec<_>>(),
         "speaks": node.speaks,
         "withheld": node.withheld.iter().map(withheld).collect::<Vec<_>>(),
+        "group": node.group,
+        "held": node.held.iter().map(held_json).collect::<Vec<_>>(),
+    })
+}
+
+/// What a node refuses.
+pub(super) fn nack_json(nack: &api::Nack) -> Value {
+    json!({
+        "type": nack.type_url, "resource": nack.resource, "field": nack.field, "reason": nack.reason,
+        "time": render::time(nack.time.as_ref()),
     })
 }
 

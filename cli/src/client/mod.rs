@@ -5,6 +5,7 @@ mod identity;
 mod look;
 mod mesh;
 mod render;
+mod rollout;
 mod session;
 mod standing;
 
@@ -13,4 +14,5 @@ pub use identity::{ca, token};
 pub use look::{explain, get, history, nodes};
 pub use mesh::mesh;
 pub use render::table;
+pub use rollout::rollout;
 pub use session::ClientError;

@@ -61,6 +61,11 @@ pub fn time(stamp: Option<&prost_types::Timestamp>) -> String {
     stamp.map(ToString::to_string).unwrap_or_else(|| "-".into())
 }
 
+/// The last part of a type.
+pub(super) fn short_type(type_url: &str) -> &str {
+    type_url.rsplit('.').next().unwrap_or(type_url)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

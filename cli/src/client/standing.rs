@@ -43,7 +43,15 @@ fn of(key: &api::Key, node: &api::NodeStatus) -> Vec<Standing> {
         let state = if with_others { "refused with all routes" } else { "refused" };
         Some(standing(state, format!("{field}{}", nack.reason)))
     });
-    let all: Vec<Standing> = withheld.chain(nacks).collect();
+    let held = node.held.iter().filter_map(|held| {
+        let nack = held.nack.as_ref()?;
+        let kind = nack.type_url.rsplit('.').next().unwrap_or_default();
+        let with_others = kind == "RouteConfiguration" && key.collection == "routes";
+        let state = if with_others { "held with all routes" } else { "held" };
+        let why = || format!("{} refuses it: {}", held.node, nack.reason);
+        (with_others || is_of(key, kind, &nack.resource)).then(|| standing(state, why()))
+    });
+    let all: Vec<Standing> = withheld.chain(nacks).chain(held).collect();
     if !all.is_empty() {
         return all;
     }
@@ -104,6 +112,10 @@ mod tests {
         assert_eq!(states(&key("routes", "kept"), &node), ["withheld"]);
         node.connected_since = Some(Default::default());
         assert_eq!(states(&key("routes", "good"), &node), ["confirmed"]);
+        node.held = vec![api::Held { nack: Some(nack("Route", "good")), node: "canary".into(), version: "2".into() }];
+        assert_eq!(states(&key("routes", "good"), &node), ["held"]);
+        assert_eq!(of(&key("routes", "good"), &node)[0].why, "canary refuses it: no");
+        node.held.clear();
         node.nacks.push(nack("RouteConfiguration", "heddle"));
         assert_eq!(states(&key("routes", "good"), &node), ["refused with all routes"]);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use heddle_node::clock;
 use heddle_node::telemetry::expose;
-use heddle_xds::server::NodeRegistry;
+use heddle_xds::server::{LoadView, Loads, NodeRegistry};
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
@@ -71,6 +71,8 @@ fn gather(
         "1 while the store cannot be written (disk full or read-only).",
         i64::from(keeper.trouble().is_some()),
     )?;
+    let held = nodes.rollouts().view().iter().map(|group| group.held.len()).sum();
+    gauge("heddle_nodes_held_resources", "Resources that further nodes are not given, since a node refused them.", count(held))?;
     let views = nodes.nodes();
     let connected = views.iter().filter(|node| node.connected_since.is_some()).count();
     gauge("heddle_nodes_connected", "Nodes with an open discovery stream.", count(connected))?;
@@ -82,6 +84,7 @@ fn gather(
     let refusals = IntCounter::new("heddle_nodes_refusals_total", "Resources that nodes have refused so far.")?;
     refusals.inc_by(nodes.refusals());
     registry.register(Box::new(refusals))?;
+    of_loads(nodes.loads(), &registry)?;
     let resources = IntGaugeVec::new(Opts::new("heddle_resources", "User resources by collection."), &["collection"])?;
     for kind in ResourceKind::ALL {
         resources.with_label_values(&[kind.plural()]).set(count(state.count(kind)));
@@ -92,6 +95,35 @@ fn gather(
     of_discovery(mesh.directory().discovered(), &registry, clock::unix_ms())?;
     drop(mesh);
     Ok(String::from_utf8_lossy(&expose(&registry)?).into_owned())
+}
+
+/// What Envoys and clients of gRPC report of their load.
+fn of_loads(loads: &Loads, registry: &Registry) -> Result<(), prometheus::Error> {
+    let help = "Requests that Envoys and clients of gRPC report, by cluster, zone of the endpoints and result.";
+    let requests = IntCounterVec::new(Opts::new("heddle_xds_load_requests_total", help), &["cluster", "zone", "result"])?;
+    let help = "Requests under way that Envoys and clients of gRPC reported last, by cluster and zone of the endpoints.";
+    let under_way = IntGaugeVec::new(Opts::new("heddle_xds_load_requests_in_progress", help), &["cluster", "zone"])?;
+    for LoadView { cluster, zone, sums, in_progress } in loads.view().into_iter().take(MAX_SHOWN) {
+        for (result, number) in [("issued", sums.issued), ("success", sums.succeeded), ("error", sums.failed)] {
+            requests.with_label_values(&[&*cluster, &*zone, result]).inc_by(number);
+        }
+        under_way.with_label_values(&[&*cluster, &*zone]).set(i64::try_from(in_progress).unwrap_or(i64::MAX));
+    }
+    let help = "Requests that Envoys and clients of gRPC report as dropped, by cluster and category.";
+    let dropped = IntCounterVec::new(Opts::new("heddle_xds_load_dropped_requests_total", help), &["cluster", "category"])?;
+    for one in loads.dropped().into_iter().take(MAX_SHOWN) {
+        dropped.with_label_values(&[&*one.cluster, &*one.category]).inc_by(one.count);
+    }
+    let reporters = IntGauge::new("heddle_xds_load_reporters", "Envoys and clients of gRPC that report their load.")?;
+    reporters.set(count(loads.reporters()));
+    let help = "Parts of reports of load that were left out, since there are too many different ones.";
+    let left_out = IntCounter::new("heddle_xds_load_left_out_total", help)?;
+    left_out.inc_by(loads.left_out());
+    registry.register(Box::new(requests))?;
+    registry.register(Box::new(under_way))?;
+    registry.register(Box::new(dropped))?;
+    registry.register(Box::new(reporters))?;
+    registry.register(Box::new(left_out))
 }
 
 /// Instances by service and state, and what became of instances so far. The series are bounded as services are, and only those that are there are shown.

@@ -6,6 +6,7 @@ mod cutoff;
 mod identities;
 mod kept;
 mod keys;
+mod loads;
 mod metrics;
 mod nodes;
 mod translation;
@@ -14,6 +15,7 @@ mod views;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use heddle_node::clock;
 use heddle_node::consul::{Consul, ConsulError};
@@ -35,7 +37,7 @@ use tonic::transport::server::Connected;
 use crate::access::Keys;
 use crate::ca::{CaError, Fellows};
 use crate::discovery::Watchers;
-use crate::grpc::{AdminService, AuthorityService, Explainer};
+use crate::grpc::{AdminService, AuthorityService, Explainer, StatusService};
 use crate::mesh::Mesh;
 use crate::model::Key;
 use crate::provider::{self, FileProvider, FixedProvider, Memory, Provider};
@@ -213,6 +215,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let ((cut, others), explaining) = (kept.others(&registry, &membership, &drain), (explainer, mesh.clone()));
     let service = AdminService::new(keeper.clone(), keys.clone(), registry.clone(), explaining, catalog.clone(), drain.clone());
     let operators = AuthorityService::new(identities.authority.clone(), keys.clone(), registry.clone());
+    let inspection = StatusService::new(registry.clone(), keys.clone(), drain.clone());
     let discovery = Discovery {
         keeper: keeper.clone(),
         catalog: catalog.clone(),
@@ -222,18 +225,33 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         identities,
         consul,
         cut,
-        gap: settings.xds.withheld,
+        others: (settings.xds.withheld, settings.xds.canaries),
         drain: drain.clone(),
     };
-    tokio::spawn(discovery.serve(first, readiness.guard("first reports of the providers"), within, xds, (service, operators)));
-    let nodes: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(move || nodes::json(&registry));
-    let mesh = Arc::new(move || mesh.lock().shown(clock::unix_ms()));
-    let differences = Arc::new(move || differences.json());
-    let members = Arc::new(move || membership::json(&membership.fleet(), clock::unix_ms()));
+    let pending = readiness.guard("first reports of the providers");
+    tokio::spawn(discovery.serve(first, pending, within, xds, (service, operators, inspection)));
+    tokio::spawn(loads::tell(registry.loads().clone(), membership.clone(), drain.clone()));
+    let rollouts = registry.rollouts().clone();
+    let [nodes, mesh, differences, members] = shows(registry, mesh, differences, membership);
     let settings = rest::Settings::default();
-    let api = rest::Admin { keeper, catalog, seal, keys, settings, nodes, members, mesh, differences, metrics, clock };
+    let api = rest::Admin { keeper, catalog, seal, keys, settings, nodes, rollouts, members, mesh, differences, metrics, clock };
     tokio::spawn(rest::serve(admin, api, drain));
     Ok(running)
+}
+
+/// What the Admin API shows of nodes, the mesh, differences between control planes, and the fleet.
+fn shows(
+    registry: Arc<NodeRegistry>,
+    mesh: Arc<Mutex<Mesh>>,
+    differences: Shown,
+    membership: Membership,
+) -> [Arc<dyn Fn() -> Value + Send + Sync>; 4] {
+    [
+        Arc::new(move || nodes::json(&registry)),
+        Arc::new(move || mesh.lock().shown(clock::unix_ms())),
+        Arc::new(move || differences.json()),
+        Arc::new(move || membership::json(&membership.fleet(), clock::unix_ms())),
+    ]
 }
 
 /// Compares what providers say here with what they say to other control planes; what differs is shown.
@@ -310,7 +328,8 @@ struct Discovery {
     identities: Identities,
     consul: Option<Consul>,
     cut: CutOff,
-    gap: Gap,
+    /// What stands in the place of what is withheld, and how long nodes wait for their canary.
+    others: (Gap, Option<Duration>),
     drain: DrainWatch,
 }
 
@@ -322,7 +341,7 @@ impl Discovery {
         pending: Guard,
         within: MemoryIncoming,
         listener: TcpListener,
-        (admin, operators): (AdminService, AuthorityService),
+        (admin, operators, inspection): (AdminService, AuthorityService, StatusService),
     ) {
         first.settled().await;
         let snapshot = Arc::new(SnapshotStore::new());
@@ -332,7 +351,7 @@ impl Discovery {
         drop(pending);
         let ads = || {
             let ads = AdsService::new(snapshot.clone(), self.registry.clone(), self.drain.clone());
-            ads.seeding(self.seeds.clone()).leaving(self.gap)
+            ads.seeding(self.seeds.clone()).leaving(self.others.0).trying_first(self.others.1)
         };
         // Who is of this process has no other control plane.
         let within_process = (ads().behind(self.identities.gate()), self.identities.service(None, &self.drain));
@@ -340,8 +359,9 @@ impl Discovery {
         let ads = ads().behind(unless_sent(self.identities.gate(), self.cut.clone())).sending(self.cut.elsewhere()).into_server();
         let network = tuned().add_service(ads.of_type::<CDS>()).add_service(ads.of_type::<EDS>());
         let network = network.add_service(ads.of_type::<LDS>()).add_service(ads.of_type::<RDS>());
-        let network = network.add_service(ads.of_type::<SDS>()).add_service(ads);
+        let network = network.add_service(ads.of_type::<SDS>()).add_service(ads.loads()).add_service(ads);
         let network = network.add_service(admin.into_server()).add_service(operators.into_server());
+        let network = network.add_service(inspection.into_server());
         let network = network.add_optional_service(self.identities.service(Some(self.cut.elsewhere()), &self.drain));
         let incoming = link::accept(listener, self.identities.speaks(), self.identities.turned(), self.drain.clone());
         tokio::join!(

@@ -3,15 +3,18 @@
 use heddle_node::clock;
 use heddle_xds::dialect::envoy::encode::Withheld;
 use heddle_xds::protocol::Types;
-use heddle_xds::server::{KindView, Nack, NodeRegistry, NodeView};
+use heddle_xds::server::{HeldView, KindView, Nack, NodeRegistry, NodeView};
 use serde_json::{Value, json};
+
+use crate::rest;
 
 /// An array of objects, one per node.
 pub(super) fn json(registry: &NodeRegistry) -> Value {
-    registry.nodes().iter().map(|view| node(view, &registry.withheld(view.types).read())).collect()
+    let one = |view: &NodeView| node(view, &registry.withheld(view.types).read(), &registry.held_from(view));
+    registry.nodes().iter().map(one).collect()
 }
 
-fn node(node: &NodeView, withheld: &[Withheld]) -> Value {
+fn node(node: &NodeView, withheld: &[Withheld], held: &[HeldView]) -> Value {
     let types = node.types;
     json!({
         "id": &*node.node.scope.id,
@@ -25,6 +28,8 @@ fn node(node: &NodeView, withheld: &[Withheld]) -> Value {
         "types": node.kinds.iter().map(|held| kind(types, held)).collect::<Vec<_>>(),
         "nacks": node.nacks.iter().map(|refused| nack(types, refused)).collect::<Vec<_>>(),
         "withheld": withheld.iter().map(self::withheld).collect::<Vec<_>>(),
+        "group": node.group().to_string(),
+        "held": held.iter().map(|held| rest::held(types, held)).collect::<Vec<_>>(),
     })
 }
 

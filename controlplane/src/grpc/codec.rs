@@ -4,8 +4,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::SystemTime;
 
 use heddle_proto::heddle::admin::v1 as api;
-use heddle_xds::dialect::envoy::encode::Withheld;
-use heddle_xds::server::NodeView;
 use prost_types::Timestamp;
 use serde_json::Value;
 use tonic::Status;
@@ -93,7 +91,7 @@ pub(super) fn event(event: Event, masks: &Masks) -> api::WatchResponse {
             None => removed.push(from_key(&key)),
         }
     }
-    api::WatchResponse { revision: event.revision, author: event.author.to_string(), changed, removed }
+    api::WatchResponse { revision: event.revision, author: event.author.to_string(), changed, removed, refusal: None }
 }
 
 /// How the proposed values differ from `before`. Secrets are shown to nobody here, only that they differ.
@@ -202,40 +200,6 @@ pub(super) fn revisions(versions: &[Version], masks: Option<&Masks>) -> Vec<api:
         })
     };
     versions.chunk_by(|a, b| a.revision == b.revision).filter_map(revision).collect()
-}
-
-pub(super) fn node(view: NodeView, withheld: &[Withheld]) -> api::NodeStatus {
-    let types = view.types;
-    let kinds = view.kinds.into_iter().map(|held| api::TypeStatus {
-        type_url: types.url(held.kind).into(),
-        version: held.version.to_string(),
-        resources: held.resources as u64,
-        pending: held.pending,
-    });
-    let nacks = view.nacks.into_iter().map(|nack| api::Nack {
-        type_url: types.url(nack.kind).into(),
-        resource: nack.name.to_string(),
-        field: nack.field,
-        reason: nack.reason,
-        time: Some(moment(nack.time)),
-    });
-    api::NodeStatus {
-        id: view.node.scope.id.to_string(),
-        role: view.node.scope.role.to_string(),
-        zone: view.node.scope.zone.to_string(),
-        version: view.node.version.to_string(),
-        connected_since: view.connected_since.map(moment),
-        dialect: view.dialect.as_str().into(),
-        types: kinds.collect(),
-        nacks: nacks.collect(),
-        last_contact: Some(moment(view.last_contact)),
-        speaks: types.as_str().into(),
-        withheld: withheld.iter().map(self::withheld).collect(),
-    }
-}
-
-fn withheld(withheld: &Withheld) -> api::Withheld {
-    api::Withheld { kind: withheld.kind.as_str().into(), resource: withheld.name.to_string(), reason: withheld.reason.clone() }
 }
 
 pub(super) fn question(request: api::ExplainRequest) -> Result<Question, Status> {

@@ -7,7 +7,9 @@ mod codec;
 mod explain;
 mod identity;
 mod masks;
+mod nodes;
 mod service;
+mod status;
 mod watch;
 
 #[cfg(test)]
@@ -17,3 +19,4 @@ pub use authority::{AuthorityService, sidecars};
 pub use explain::{ExplainedPlugin, ExplainedUpstream, Explainer, Explanation, Question};
 pub use identity::{IdentityServer, IdentityService};
 pub use service::AdminService;
+pub use status::StatusService;

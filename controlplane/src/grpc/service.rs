@@ -9,14 +9,17 @@ use heddle_node::drain::DrainWatch;
 use heddle_proto::heddle::admin::v1 as api;
 use heddle_proto::heddle::admin::v1::admin_server::{Admin, AdminServer};
 use heddle_xds::catalog::Catalog;
-use heddle_xds::server::{NodeRegistry, NodeView};
+use heddle_xds::server::{NodeRegistry, Refusal};
 use parking_lot::Mutex;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status};
 
 use super::auth::{Access, Caller, admit};
 use super::codec::{self, Proposal};
 use super::explain::Explainer;
 use super::masks::Masks;
+use super::nodes;
 use super::watch::{Event, Watcher};
 use crate::access::Keys;
 use crate::mesh::Mesh;
@@ -120,6 +123,17 @@ fn intent((key, value): Proposal) -> Intent {
     }
 }
 
+/// The next refusal that is still known: who is slow misses some.
+async fn next_refusal(mut receiver: Receiver<Refusal>) -> Option<(Refusal, Receiver<Refusal>)> {
+    loop {
+        match receiver.recv().await {
+            Ok(refusal) => return Some((refusal, receiver)),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return None,
+        }
+    }
+}
+
 /// A stream of watch responses.
 type Watching = Pin<Box<dyn Stream<Item = Result<api::WatchResponse, Status>> + Send>>;
 
@@ -209,6 +223,9 @@ impl Admin for AdminService {
                 Ok(Some((codec::event(event, &masks), watcher)))
             }
         });
+        let refusals = message.refusals.then(|| stream::unfold(self.nodes.follow_refusals(), next_refusal));
+        let refusals = stream::iter(refusals).flatten().map(|refusal| Ok(nodes::refusal(refusal)));
+        let events = stream::select(events, refusals);
         let mut drain = self.drain.clone();
         Ok(Response::new(Box::pin(events.take_until(Box::pin(async move { drain.draining().await })))))
     }
@@ -266,12 +283,28 @@ impl Admin for AdminService {
 
     async fn nodes(&self, request: Request<api::NodesRequest>) -> Result<Response<api::NodesResponse>, Status> {
         self.admit(request, Access::Read)?;
-        let withheld = |view: &NodeView| self.nodes.withheld(view.types).read();
         let nodes = self.nodes.nodes().into_iter().map(|view| {
-            let withheld = withheld(&view);
-            codec::node(view, &withheld)
+            let (withheld, held) = (self.nodes.withheld(view.types).read(), self.nodes.held_from(&view));
+            nodes::node(view, &withheld, held)
         });
         Ok(Response::new(api::NodesResponse { nodes: nodes.collect() }))
+    }
+
+    async fn rollouts(&self, request: Request<api::RolloutsRequest>) -> Result<Response<api::RolloutsResponse>, Status> {
+        self.admit(request, Access::Read)?;
+        let groups = self.nodes.rollouts().view().into_iter().map(nodes::rollout).collect();
+        Ok(Response::new(api::RolloutsResponse { groups }))
+    }
+
+    async fn resume_rollout(
+        &self,
+        request: Request<api::ResumeRolloutRequest>,
+    ) -> Result<Response<api::ResumeRolloutResponse>, Status> {
+        let (caller, api::ResumeRolloutRequest { group }) = self.admit(request, Access::Write)?;
+        let resumed = self.nodes.rollouts().resume(&group);
+        let resumed = resumed.ok_or_else(|| Status::not_found(format!("there is no group `{group}`: rollouts lists them")))?;
+        tracing::warn!(group, resumed, author = %caller.name, "what was held goes on");
+        Ok(Response::new(api::ResumeRolloutResponse { resumed: resumed as u64 }))
     }
 
     async fn explain(&self, request: Request<api::ExplainRequest>) -> Result<Response<api::ExplainResponse>, Status> {

@@ -146,7 +146,11 @@ impl World {
 
     async fn watch(&self, after_revision: u64, collections: &[&str]) -> Result<Watching, Status> {
         let collections = collections.iter().map(|name| (*name).to_owned()).collect();
-        Ok(self.service.watch(by("k-ops", api::WatchRequest { after_revision, collections })).await?.into_inner())
+        Ok(self
+            .service
+            .watch(by("k-ops", api::WatchRequest { after_revision, collections, refusals: false }))
+            .await?
+            .into_inner())
     }
 }
 

@@ -6,6 +6,7 @@ mod envelope;
 mod mesh;
 mod openapi;
 mod resources;
+mod rollouts;
 mod schemas;
 mod serve;
 mod show;
@@ -23,12 +24,14 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
 use heddle_node::clock;
 use heddle_xds::catalog::Catalog;
+use heddle_xds::server::Rollouts;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use access::{Failures, Given, Source};
+pub(crate) use rollouts::held;
 pub use serve::serve;
 use target::Target;
 
@@ -74,6 +77,8 @@ pub struct Admin {
     pub settings: Settings,
     /// The nodes as `GET /admin/nodes` shows them: an array of objects.
     pub nodes: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// How new versions spread over the nodes, and what is held.
+    pub rollouts: Rollouts,
     /// The members of the fleet, as they are seen from here.
     pub members: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Services and instances of the mesh, and what was discovered beyond it: `{services: […], instances: […], discovered: […]}`.
@@ -233,6 +238,8 @@ async fn dispatch(admin: &Admin, caller: &Caller, parts: &Parts, target: Target,
         Target::Status if get => status::status(&call),
         Target::History if get => status::history(&call).await,
         Target::Nodes if get => envelope::json(StatusCode::OK, &(admin.nodes)()),
+        Target::Rollouts if get => rollouts::list(&call),
+        Target::RolloutResume if *method == Method::POST => rollouts::resume(&call),
         Target::Members if get => envelope::json(StatusCode::OK, &(admin.members)()),
         Target::Mesh("discovered") if get => envelope::json(StatusCode::OK, &(admin.mesh)()["discovered"]),
         Target::Mesh(what) if get => mesh::list(&call, what),
@@ -252,6 +259,7 @@ fn noun(target: &Target) -> &'static str {
         Target::OpenApi => "openapi",
         Target::History => "history",
         Target::Nodes => "nodes",
+        Target::Rollouts | Target::RolloutResume => "rollouts",
         Target::Members => "members",
         Target::Mesh(_) => "mesh",
         Target::Metrics => "metrics",

@@ -65,6 +65,19 @@ const fn shape(kind: ResourceKind, collection: &'static str, item: &'static str,
     Shape { kind, collection, item, create, patch }
 }
 
+fn resume() -> Value {
+    let group = json!({"name": "group", "in": "query", "required": true, "schema": {"type": "string"}, "description": "For example gateway/envoy."});
+    json!({"post": {
+        "summary": "Gives all nodes of a group what is held from them.",
+        "tags": ["meta"],
+        "parameters": [group],
+        "responses": {
+            "200": {"description": "How many resources were held.", "content": {"application/json": {}}},
+            "401": reference("responses", "Unauthorized"),
+        },
+    }})
+}
+
 fn paths() -> Value {
     let mut paths = Map::new();
     for shape in &SHAPES {
@@ -81,6 +94,7 @@ fn paths() -> Value {
         ("/status", "Revision, store, providers and their errors, counts."),
         ("/history", "Versions of one resource or of all, newest first."),
         ("/nodes", "The nodes and what they hold."),
+        ("/rollouts", "How new versions spread over groups of nodes: canaries, what they try, what is held and why."),
         ("/members", "The members of the fleet, as gossip shows them here."),
         ("/mesh/services", "The services of the mesh and what is wrong with them; by service, namespace, protocol, faulty."),
         (
@@ -92,6 +106,7 @@ fn paths() -> Value {
     ] {
         paths.insert(path.to_owned(), read(summary));
     }
+    paths.insert("/rollouts/resume".to_owned(), resume());
     for (path, name, summary) in [
         ("/plugins/{name}", "name", "JSON Schema of a plugin."),
         ("/schema/{name}", "name", "JSON Schema of a kind."),

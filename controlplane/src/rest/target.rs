@@ -37,6 +37,10 @@ pub(super) enum Target {
     History,
     /// `/nodes`.
     Nodes,
+    /// `/rollouts`.
+    Rollouts,
+    /// `/rollouts/resume`.
+    RolloutResume,
     /// `/members`.
     Members,
     /// `/mesh/services` and `/mesh/instances`.
@@ -79,6 +83,8 @@ pub(super) fn parse(path: &str) -> Option<Target> {
         ["openapi.json"] => Target::OpenApi,
         ["history"] => Target::History,
         ["nodes"] => Target::Nodes,
+        ["rollouts"] => Target::Rollouts,
+        ["rollouts", "resume"] => Target::RolloutResume,
         ["members"] => Target::Members,
         ["mesh", "services"] => Target::Mesh("services"),
         ["mesh", "instances"] => Target::Mesh("instances"),

@@ -54,7 +54,9 @@ const ROOTS: &[&str] = &[
     "envoy/extensions/transport_sockets/tls/v3/tls.proto",
     "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
     "envoy/service/discovery/v3/ads.proto",
+    "envoy/service/load_stats/v3/lrs.proto",
     "envoy/service/secret/v3/sds.proto",
+    "envoy/service/status/v3/csds.proto",
     "spiffe/workload.proto",
     "etcd/rpc.proto",
 ];

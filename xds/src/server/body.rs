@@ -27,6 +27,8 @@ pub(super) struct Packet {
     pub(super) head: Vec<u8>,
     /// What many streams say.
     pub(super) shared: Bytes,
+    /// Hears when it is handed over.
+    pub(super) work: Option<Work>,
 }
 
 impl Packet {
@@ -52,14 +54,13 @@ impl Packet {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     packets: mpsc::Receiver<Result<Packet, Status>>,
-    work: Work,
     rest: Option<Bytes>,
     ended: bool,
 }
 
 impl Outgoing {
-    pub(super) fn new(packets: mpsc::Receiver<Result<Packet, Status>>, work: Work) -> Outgoing {
-        Outgoing { packets, work, rest: None, ended: false }
+    pub(super) fn new(packets: mpsc::Receiver<Result<Packet, Status>>) -> Outgoing {
+        Outgoing { packets, rest: None, ended: false }
     }
 }
 
@@ -76,7 +77,7 @@ impl Body for Outgoing {
         }
         let status = match ready!(self.packets.poll_recv(context)) {
             Some(Ok(packet)) => {
-                self.work.done();
+                packet.work.iter().for_each(Work::done);
                 let (first, rest) = packet.pieces();
                 self.rest = rest;
                 return Poll::Ready(Some(Ok(Frame::data(first))));

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use super::refused::Refused;
 use super::sent::Sent;
-use super::{KindView, Machine, Nack};
+use super::{KindView, Machine, Nack, ResourceView, Standing};
 use crate::model::Kind;
 use crate::protocol::{BadRequest, DeltaRequest, DeltaResponse, MAX_NAMES, RawResource, Types, WILDCARD};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned};
@@ -61,7 +61,8 @@ struct Subscription {
 struct InFlight {
     nonce: Arc<str>,
     version: Arc<str>,
-    names: Vec<Arc<str>>,
+    /// With their versions; without one where they are removed.
+    names: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl DeltaMachine {
@@ -178,7 +179,8 @@ impl DeltaMachine {
         self.nonce += 1;
         let nonce: Arc<str> = self.nonce.to_string().into();
         let version: Arc<str> = position.to_string().into();
-        let names = resources.iter().map(|resource| &resource.name).chain(&removed).cloned().collect();
+        let set = resources.iter().map(|resource| (resource.name.clone(), resource.version.clone()));
+        let names = set.chain(removed.iter().map(|name| (name.clone(), Arc::default()))).collect();
         let flight = InFlight { nonce: nonce.clone(), version: version.clone(), names };
         self.kinds[kind.index()].in_flight.push_back(flight);
         DeltaResponse { kind, version, nonce, resources, removed }
@@ -196,10 +198,12 @@ impl Subscription {
         let Some(flight) = self.in_flight.drain(..=at).next_back() else { return };
         match &request.error {
             None => {
-                self.refused.accept(flight.names.iter());
+                self.refused.accept(flight.names.iter().map(|(name, _)| name));
                 self.acked = flight.version;
             }
-            Some(text) => self.refused.refuse(request.kind, flight.names.iter(), text, now),
+            Some(text) => {
+                self.refused.refuse(request.kind, flight.names.iter().map(|(name, version)| (name, version)), text, now)
+            }
         }
     }
 
@@ -212,6 +216,24 @@ impl Subscription {
         if at == position && !self.sent.is_settled(&all) {
             self.sent.settle(all, self.sent.count());
         }
+    }
+
+    fn resources(&self, kind: Kind, scope: &NodeScope) -> Vec<ResourceView> {
+        let in_flight: HashSet<&Arc<str>> =
+            self.in_flight.iter().flat_map(|flight| flight.names.iter().map(|(name, _)| name)).collect();
+        let refused = self.refused.nacks().map(|nack| nack.name.clone()).filter(|name| !name.is_empty());
+        let names: BTreeSet<Arc<str>> =
+            self.sent.names(scope).into_iter().chain(self.names.iter().cloned()).chain(refused).collect();
+        let one = |name: &Arc<str>| {
+            let sent = self.sent.get(name, scope).filter(|version| !version.is_empty());
+            match self.refused.of(name) {
+                Some(nack) => ResourceView::new(kind, name, Some(&nack.version), Standing::Refused(nack.clone())),
+                None if sent.is_none() => ResourceView::new(kind, name, None, Standing::NotSent),
+                None if in_flight.contains(name) => ResourceView::new(kind, name, sent, Standing::Stale),
+                None => ResourceView::new(kind, name, sent, Standing::Synced),
+            }
+        };
+        names.iter().map(one).collect()
     }
 
     /// Whether something is still to be sent.
@@ -370,6 +392,12 @@ impl Machine for DeltaMachine {
         self.position
     }
 
+    fn answered(&self) -> bool {
+        let other = |(kind, _): &(Kind, &Subscription)| *kind != Kind::Endpoints;
+        let mut open = Kind::ALL.into_iter().zip(&self.kinds).filter(other).map(|(_, state)| state).filter(|state| state.open);
+        open.all(|state| state.in_flight.is_empty() && !state.pending())
+    }
+
     fn held(&self) -> Vec<KindView> {
         let open = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open);
         let view = |(kind, state): (Kind, &Subscription)| KindView {
@@ -383,5 +411,10 @@ impl Machine for DeltaMachine {
 
     fn nacks(&self) -> Vec<Nack> {
         self.kinds.iter().flat_map(|state| state.refused.nacks().cloned()).collect()
+    }
+
+    fn resources(&self) -> Vec<ResourceView> {
+        let of = |(kind, state): (Kind, &Subscription)| state.resources(kind, &self.scope);
+        Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open).flat_map(of).collect()
     }
 }

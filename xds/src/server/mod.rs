@@ -35,6 +35,7 @@ mod memo;
 mod pace;
 mod refused;
 mod registry;
+mod rollout;
 mod sent;
 mod service;
 mod sotw;
@@ -48,8 +49,12 @@ use std::time::SystemTime;
 
 pub use delta::DeltaMachine;
 pub use refused::Nack;
-pub use registry::{InstanceEvent, InstanceFollower, KindView, NodeRegistry, NodeView};
-pub use service::{AdsServer, AdsService, CDS, EDS, Elsewhere, Gate, LDS, RDS, SDS, Seeds, TypeServer, tuned};
+pub use registry::{
+    Inspected, InstanceEvent, InstanceFollower, KindView, LoadView, Loads, NodeRegistry, NodeView, Refusal, ResourceView,
+    Standing,
+};
+pub use rollout::{GroupName, GroupView, HeldView, Rollouts};
+pub use service::{AdsServer, AdsService, CDS, EDS, Elsewhere, Gate, LDS, LoadServer, RDS, SDS, Seeds, TypeServer, tuned};
 pub use sotw::SotwMachine;
 
 use crate::model::Kind;
@@ -76,8 +81,12 @@ pub trait Machine: Send + 'static {
     fn asked(&self, kind: Kind) -> (bool, Vec<Arc<str>>);
     /// The position up to which changes were noted.
     fn position(&self) -> u64;
+    /// Whether the client has answered to everything that it was sent and is owed nothing; endpoints, which change all the time, do not count.
+    fn answered(&self) -> bool;
     /// What the client holds, by kind, for those that it asked for.
     fn held(&self) -> Vec<KindView>;
     /// What the client refuses.
     fn nacks(&self) -> Vec<Nack>;
+    /// How the client stands to each resource that it asked for or was sent.
+    fn resources(&self) -> Vec<ResourceView>;
 }

@@ -17,7 +17,7 @@ use crate::model::Kind;
 use crate::snapshot::{Changes, SnapshotFeed, SnapshotSource};
 
 /// Changes that follow each other this closely travel together. Endpoints never wait for it.
-const GATHER: Duration = Duration::from_millis(5);
+pub(super) const GATHER: Duration = Duration::from_millis(5);
 /// Between two views passes this many times what writing the responses to the first one took. With what the kernel and the ACKs take beside
 /// it, telling a thousand nodes of a hundred changes a second then takes about a third of a core.
 const REST: u32 = 10;
@@ -88,8 +88,8 @@ fn queue(full_at: Instant, now: Instant) -> (Instant, Duration) {
 
 /// When the next view is due: `first` is when its first change came, `shown` when the present view was shown, `worked` when the last
 /// response was handed to its connection.
-fn due(first: Instant, urgent: bool, shown: Instant, worked: Instant) -> Instant {
-    let gathered = if urgent { first } else { first + GATHER };
+fn due(first: Instant, gather: Duration, shown: Instant, worked: Instant) -> Instant {
+    let gathered = first + gather;
     let rest = (worked.saturating_duration_since(shown) * REST).min(LONGEST);
     gathered.max(shown + rest)
 }
@@ -99,8 +99,8 @@ fn is_urgent(changes: &Changes) -> bool {
     changes.names.iter().flatten().any(|(kind, _)| *kind == Kind::Endpoints)
 }
 
-/// Shows one view after the other until nobody looks any more, or the drain begins.
-pub(super) async fn run(feed: Arc<dyn SnapshotFeed>, stage: Stage, work: Work, mut drain: DrainWatch) {
+/// Shows one view after the other until nobody looks any more, or the drain begins. Changes that nobody is to wait for any longer are gathered for `gather`.
+pub(super) async fn run(feed: Arc<dyn SnapshotFeed>, stage: Stage, (work, gather): (Work, Duration), mut drain: DrainWatch) {
     let mut signal = feed.watch();
     let (mut shown, mut looked) = (work.start, stage.view().position());
     let mut waiting: Option<(Instant, bool)> = None;
@@ -111,7 +111,8 @@ pub(super) async fn run(feed: Arc<dyn SnapshotFeed>, stage: Stage, work: Work, m
             waiting = Some((first, urgent || is_urgent(&feed.changed_between(looked, position))));
             looked = position;
         }
-        let next = waiting.map(|(first, urgent)| due(first, urgent, shown, work.last()));
+        let gathering = |urgent| if urgent { Duration::ZERO } else { gather };
+        let next = waiting.map(|(first, urgent)| due(first, gathering(urgent), shown, work.last()));
         if next.is_some_and(|next| next <= clock::now()) {
             waiting = None;
             shown = clock::now();
@@ -143,11 +144,11 @@ mod tests {
     fn little_is_told_soon_and_much_together() {
         let start = clock::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
-        assert_eq!(due(at(100), false, at(0), at(1)), at(105), "long after the last view, only gathering counts");
-        assert_eq!(due(at(100), true, at(0), at(1)), at(100), "and endpoints do not even wait for that");
-        assert_eq!(due(at(100), true, at(90), at(105)), at(240), "ten times the fifteen that the last view took");
-        assert_eq!(due(at(100), false, at(90), at(2000)), at(340), "but no longer than this");
-        assert_eq!(due(at(100), false, at(90), at(3)), at(105), "nobody had to be told of the last view");
+        assert_eq!(due(at(100), GATHER, at(0), at(1)), at(105), "long after the last view, only gathering counts");
+        assert_eq!(due(at(100), Duration::ZERO, at(0), at(1)), at(100), "and endpoints do not even wait for that");
+        assert_eq!(due(at(100), Duration::ZERO, at(90), at(105)), at(240), "ten times the fifteen that the last view took");
+        assert_eq!(due(at(100), GATHER, at(90), at(2000)), at(340), "but no longer than this");
+        assert_eq!(due(at(100), GATHER, at(90), at(3)), at(105), "nobody had to be told of the last view");
     }
 
     #[test]
@@ -168,7 +169,8 @@ mod tests {
             let start = clock::now();
             let at = |ms: u64| start + Duration::from_millis(ms);
             let shown = at(first.saturating_sub(before));
-            prop_assert!(due(at(first), urgent, shown, at(worked)) <= at(first) + LONGEST.max(GATHER));
+            let gather = if urgent { Duration::ZERO } else { GATHER };
+            prop_assert!(due(at(first), gather, shown, at(worked)) <= at(first) + LONGEST.max(GATHER));
         }
     }
 
@@ -178,7 +180,7 @@ mod tests {
         let (stage, house) = Stage::new(store.view());
         let mut seat = house.seat(&crate::snapshot::NodeScope { id: "n".into(), ..Default::default() });
         let (drain, watch) = heddle_node::drain::pair();
-        let task = tokio::spawn(run(store.clone(), stage, Work::new(), watch));
+        let task = tokio::spawn(run(store.clone(), stage, (Work::new(), GATHER), watch));
         let start = clock::now();
         store.apply(vec![set(Kind::Secret, "a", "1")]);
         store.apply(vec![set(Kind::Secret, "b", "1")]);

@@ -1,6 +1,6 @@
 //! What a client refuses of one kind, until it accepts something newer. It knows no stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -19,6 +19,8 @@ pub struct Nack {
     pub kind: Kind,
     /// Its name, empty when the node did not say it.
     pub name: Arc<str>,
+    /// The version that it refuses, empty where it cannot be said.
+    pub version: Arc<str>,
     /// Dotted path inside it, empty when the node did not say it.
     pub field: String,
     /// Why, in the node's words.
@@ -42,9 +44,16 @@ impl Refused {
         }
     }
 
-    /// The client refused a response with these names: those that its text does not name are good.
-    pub(super) fn refuse<'a>(&mut self, kind: Kind, names: impl Iterator<Item = &'a Arc<str>>, text: &str, now: SystemTime) {
-        let names: Vec<&Arc<str>> = names.collect();
+    /// The client refused a response with these names and their versions: those that its text does not name are good.
+    pub(super) fn refuse<'a>(
+        &mut self,
+        kind: Kind,
+        sent: impl Iterator<Item = (&'a Arc<str>, &'a Arc<str>)>,
+        text: &str,
+        now: SystemTime,
+    ) {
+        let (names, versions): (Vec<&Arc<str>>, Vec<&Arc<str>>) = sent.unzip();
+        let versions: HashMap<&str, &Arc<str>> = names.iter().map(|name| &***name).zip(versions).collect();
         self.accept(names.iter().copied());
         for line in parse_nack(kind, text) {
             let blamed = match line.name.is_empty() {
@@ -53,7 +62,8 @@ impl Refused {
             };
             for (name, reason) in blamed {
                 if self.by_name.len() < MAX_REFUSED || self.by_name.contains_key(&name) {
-                    let nack = Nack { kind, name: name.clone(), field: line.field.clone(), reason, time: now };
+                    let version = versions.get(&*name).map_or_else(|| "".into(), |version| Arc::clone(version));
+                    let nack = Nack { kind, name: name.clone(), version, field: line.field.clone(), reason, time: now };
                     self.by_name.insert(name, nack);
                 }
             }
@@ -73,6 +83,11 @@ impl Refused {
     /// All of it.
     pub(super) fn nacks(&self) -> impl Iterator<Item = &Nack> {
         self.by_name.values()
+    }
+
+    /// What was refused of a resource.
+    pub(super) fn of(&self, name: &str) -> Option<&Nack> {
+        self.by_name.get(name)
     }
 
     /// Number of resources refused by name.
@@ -131,7 +146,9 @@ mod tests {
 
     fn told(all: &[&str], text: &str) -> Vec<(String, String)> {
         let (all, mut refused) = (names(all), Refused::default());
-        refused.refuse(Kind::Upstream, all.iter(), text, SystemTime::UNIX_EPOCH);
+        let version: Arc<str> = "1".into();
+        refused.refuse(Kind::Upstream, all.iter().map(|name| (name, &version)), text, SystemTime::UNIX_EPOCH);
+        assert!(refused.nacks().all(|nack| &*nack.version == if nack.name.is_empty() { "" } else { "1" }));
         refused.nacks().map(|nack| (nack.name.to_string(), nack.reason.clone())).collect()
     }
 

@@ -1,24 +1,35 @@
 //! Who is connected, what they hold and what they refuse. It knows no protocol; the admin service reads it.
 
+pub(super) mod inspect;
 mod instances;
+mod loads;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use heddle_node::clock::Instant;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::time::timeout;
 
+use self::inspect::{Asking, Asks};
 use self::instances::{Outbox, Pace};
 use super::Nack;
+use super::rollout::{GroupName, GroupView, HeldView, Rollouts};
 use crate::dialect::envoy::encode::Ledger;
 use crate::model::{Instance, Kind};
 use crate::protocol::{Dialect, NodeInfo, Types};
 
+pub use self::inspect::{Inspected, ResourceView, Standing};
 pub use self::instances::InstanceFollower;
+pub use self::loads::{Dropped, LoadView, Loads, Sums};
+pub(super) use self::loads::{Report, Reporter};
 
 /// Nodes that are remembered after they left.
 const MAX_GONE: usize = 1000;
+
+/// Refusals that may wait for who hears of them; one that is slower misses the oldest.
+const MAX_TOLD: usize = 1024;
 
 /// What a node holds of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,19 +88,54 @@ pub struct NodeRegistry {
     inner: Mutex<Inner>,
     /// What nodes are not given, by the types that they speak.
     withheld: [Ledger; Types::COUNT],
+    /// How new versions spread.
+    rollouts: Rollouts,
+    /// Hears of each refusal.
+    told: Told,
+    /// What nodes of others say of their load.
+    loads: Loads,
     /// Rings when there is something for the follower.
     news: Notify,
+}
+
+/// A node has refused a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its id.
+    pub node: Arc<str>,
+    /// Its group.
+    pub group: GroupName,
+    /// What it refuses, and why.
+    pub nack: Nack,
+}
+
+/// Where refusals are told.
+#[derive(Debug)]
+struct Told(broadcast::Sender<Refusal>);
+
+impl Default for Told {
+    fn default() -> Told {
+        Told(broadcast::Sender::new(MAX_TOLD))
+    }
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     next: u64,
     streams: BTreeMap<u64, NodeView>,
+    asking: BTreeMap<u64, Asking>,
     gone: BTreeMap<Arc<str>, NodeView>,
     followers: u64,
     /// Resources that nodes refused, so far.
     refusals: u64,
     outbox: Outbox,
+}
+
+impl NodeView {
+    /// The nodes among which new versions spread.
+    pub fn group(&self) -> GroupName {
+        GroupName { types: self.types, role: self.node.scope.role.clone() }
+    }
 }
 
 impl NodeRegistry {
@@ -102,8 +148,74 @@ impl NodeRegistry {
     pub fn nodes(&self) -> Vec<NodeView> {
         let inner = self.lock();
         let mut nodes: Vec<NodeView> = inner.streams.values().chain(inner.gone.values()).cloned().collect();
+        drop(inner);
+        self.add_held(&mut nodes);
         nodes.sort_by(|a, b| a.node.scope.id.cmp(&b.node.scope.id));
         nodes
+    }
+
+    /// Who refused what is held refuses it still, although it was given the version before again.
+    fn add_held(&self, nodes: &mut [NodeView]) {
+        for GroupView { name, held, .. } in self.rollouts.view() {
+            for held in held {
+                let of_group = |view: &&mut NodeView| view.group() == name;
+                for view in nodes.iter_mut().filter(of_group).filter(|view| view.node.scope.id == held.node) {
+                    if !view.nacks.iter().any(|nack| (nack.kind, &nack.name) == (held.kind, &held.name)) {
+                        view.nacks.push(held.clone().into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// What nodes of others say of their load.
+    pub fn loads(&self) -> &Loads {
+        &self.loads
+    }
+
+    /// What a node is not given in its newest version, since another node of its group refused that.
+    pub fn held_from(&self, view: &NodeView) -> Vec<HeldView> {
+        let mut held = self.rollouts.held(&view.group());
+        held.retain(|held| held.node != view.node.scope.id);
+        held
+    }
+
+    /// How connected nodes stand to their resources, of those for which `meant` holds: each stream is asked when its turn comes. One that does not answer
+    /// within `patience` is left out. `None`: there are more than `most` resources.
+    pub async fn inspect(&self, meant: impl Fn(&NodeView) -> bool, most: usize, patience: Duration) -> Option<Vec<Inspected>> {
+        let streams: Vec<(u64, Asking)> = {
+            let inner = self.lock();
+            let meant = inner.asking.iter().filter(|(id, _)| inner.streams.get(id).is_some_and(&meant));
+            meant.map(|(id, asking)| (*id, asking.clone())).collect()
+        };
+        let (mut all, mut count) = (Vec::new(), 0);
+        for (id, asking) in streams {
+            let (ask, answer) = oneshot::channel();
+            let asked = async {
+                asking.send(ask).await.ok()?;
+                answer.await.ok()
+            };
+            let Ok(Some(resources)) = timeout(patience, asked).await else { continue };
+            count += resources.len();
+            if count > most {
+                return None;
+            }
+            let Some(node) = self.lock().streams.get(&id).cloned() else { continue };
+            let held = self.rollouts.held(&node.group()).into_iter().filter(|held| held.node == node.node.scope.id);
+            let resources = inspect::with_held(resources, held.map(Nack::from));
+            all.push(Inspected { node, resources });
+        }
+        Some(all)
+    }
+
+    /// Refusals from now on.
+    pub fn follow_refusals(&self) -> broadcast::Receiver<Refusal> {
+        self.told.0.subscribe()
+    }
+
+    /// How new versions spread over groups of nodes, and what is held.
+    pub fn rollouts(&self) -> &Rollouts {
+        &self.rollouts
     }
 
     /// What nodes that speak these types are not given, since they lack what it needs; nothing as long as no such node has connected.
@@ -151,7 +263,9 @@ impl NodeRegistry {
             nacks: Vec::new(),
         };
         inner.streams.insert(id, view);
-        Presence { registry: Arc::clone(self), id, pace: Pace::new(at), awaited: false }
+        let (asking, asks) = inspect::asks();
+        inner.asking.insert(id, asking);
+        Presence { registry: Arc::clone(self), id, pace: Pace::new(at), awaited: false, asks }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -170,6 +284,7 @@ pub(super) struct Presence {
     id: u64,
     pace: Pace,
     awaited: bool,
+    asks: Asks,
 }
 
 impl Presence {
@@ -213,9 +328,14 @@ impl Presence {
         self.instance(late, now);
     }
 
-    /// The stream is ended from here, and the node is expected back.
-    pub(super) fn expect_back(&mut self) {
-        self.awaited = true;
+    /// Somebody asks how the node stands to its resources.
+    pub(super) async fn asked(&mut self) -> Option<oneshot::Sender<Vec<ResourceView>>> {
+        self.asks.recv().await
+    }
+
+    /// The stream is ended from here; whether the node is expected back.
+    pub(super) fn expect_back(&mut self, awaited: bool) {
+        self.awaited = awaited;
     }
 
     /// Notes what the node holds and refuses; `now` when it said something.
@@ -226,6 +346,11 @@ impl Presence {
         for Nack { kind, name, field, reason, .. } in &news {
             let node = &view.node.scope.id;
             tracing::warn!(%node, kind = kind.as_str(), %name, field, reason, "a node refuses what it was sent");
+        }
+        for nack in &news {
+            let refusal = Refusal { node: view.node.scope.id.clone(), group: view.group(), nack: Nack::clone(nack) };
+            // Nobody may be listening.
+            let _ = self.registry.told.0.send(refusal);
         }
         let count = u64::try_from(news.len()).unwrap_or(u64::MAX);
         view.kinds = kinds;
@@ -238,6 +363,7 @@ impl Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         let mut inner = self.registry.lock();
+        inner.asking.remove(&self.id);
         let Some(mut view) = inner.streams.remove(&self.id) else { return };
         if view.node.instance.is_some() {
             inner.outbox.put(InstanceEvent::Left { stream: self.id, awaited: self.awaited });

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::refused::Refused;
-use super::{KindView, Machine, Nack};
+use super::{KindView, Machine, Nack, ResourceView, Standing};
 use crate::dialect::envoy::encode::grpc;
 use crate::model::Kind;
 use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, Types, WILDCARD, is_followed};
@@ -175,9 +175,24 @@ impl Subscription {
             None => {}
             Some(text) => {
                 self.refused.clear();
-                self.refused.refuse(request.kind, self.sent.keys(), text, now);
+                let sent = self.sent.iter().map(|(name, sent)| (name, &sent.version));
+                self.refused.refuse(request.kind, sent, text, now);
             }
         }
+    }
+
+    fn resources(&self, kind: Kind) -> Vec<ResourceView> {
+        let names: BTreeSet<&Arc<str>> = self.sent.keys().chain(&self.names).collect();
+        let one = |name: &Arc<str>| {
+            let sent = self.sent.get(name).map(|sent| &sent.version);
+            match self.refused.of(name) {
+                Some(nack) => ResourceView::new(kind, name, Some(&nack.version), Standing::Refused(nack.clone())),
+                None if sent.is_none() => ResourceView::new(kind, name, None, Standing::NotSent),
+                None if self.in_flight => ResourceView::new(kind, name, sent, Standing::Stale),
+                None => ResourceView::new(kind, name, sent, Standing::Synced),
+            }
+        };
+        names.into_iter().map(one).collect()
     }
 
     /// Whether exactly these names are asked for.
@@ -277,6 +292,12 @@ impl Machine for SotwMachine {
         self.position
     }
 
+    fn answered(&self) -> bool {
+        let other = |(kind, _): &(Kind, &Subscription)| *kind != Kind::Endpoints;
+        let mut open = Kind::ALL.into_iter().zip(&self.kinds).filter(other).map(|(_, state)| state).filter(|state| state.open);
+        open.all(|state| !state.in_flight && !state.dirty && !state.shrink)
+    }
+
     fn held(&self) -> Vec<KindView> {
         let open = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open);
         let view = |(kind, state): (Kind, &Subscription)| KindView {
@@ -290,5 +311,10 @@ impl Machine for SotwMachine {
 
     fn nacks(&self) -> Vec<Nack> {
         self.kinds.iter().flat_map(|state| state.refused.nacks().cloned()).collect()
+    }
+
+    fn resources(&self) -> Vec<ResourceView> {
+        let of = |(kind, state): (Kind, &Subscription)| state.resources(kind);
+        Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open).flat_map(of).collect()
     }
 }

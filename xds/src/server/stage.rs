@@ -46,6 +46,25 @@ fn audience(changes: &Changes, before: &View, after: &View) -> Audience {
     Audience::Nodes(nodes)
 }
 
+/// Whom a change concerned, so that they were called to look.
+#[derive(Debug)]
+pub(super) struct Called {
+    audience: Audience,
+    /// Numbers of sidecars; `None` are all.
+    sidecars: Option<BTreeSet<u64>>,
+}
+
+impl Called {
+    /// Whether a node was called: by its id, a sidecar by the number of its seat.
+    pub(super) fn includes(&self, id: &str, sidecar: Option<u64>) -> bool {
+        match (sidecar, &self.audience) {
+            (Some(number), _) => self.sidecars.as_ref().is_none_or(|called| called.contains(&number)),
+            (None, Audience::Everybody) => true,
+            (None, Audience::Nodes(ids)) => ids.contains(id),
+        }
+    }
+}
+
 /// Shows views; held by what paces them.
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -84,11 +103,11 @@ impl Stage {
     }
 
     /// Shows the view that follows from the present one by `changes`, and calls those whom they concern.
-    pub(super) fn show(&self, next: Arc<View>, changes: &Changes) {
+    pub(super) fn show(&self, next: Arc<View>, changes: &Changes) -> Called {
         let before = self.view();
         let audience = audience(changes, &before, &next);
         let after = next.clone();
-        match audience {
+        match &audience {
             Audience::Everybody => drop(self.view.send_replace(next)),
             Audience::Nodes(nodes) => {
                 // Who looks next sees it, but nobody is woken by it.
@@ -96,10 +115,11 @@ impl Stage {
                     *view = next;
                     false
                 });
-                self.bells.ring_nodes(&nodes);
+                self.bells.ring_nodes(nodes);
             }
         }
-        self.bells.ring_sidecars(changes, &before, &after);
+        let sidecars = self.bells.ring_sidecars(changes, &before, &after);
+        Called { audience, sidecars }
     }
 
     /// Waits until nobody can come to look any more.
@@ -132,6 +152,11 @@ impl Seat {
     /// What is shown.
     pub(super) fn view(&mut self) -> Arc<View> {
         self.house.view.borrow_and_update().clone()
+    }
+
+    /// Its number among the sidecars.
+    pub(super) fn number(&self) -> Option<u64> {
+        self.number
     }
 
     /// Whether it is called by what it asked for.

@@ -14,6 +14,8 @@ use tonic::{Status, Streaming};
 use super::body::Packet;
 use super::memo::Memo;
 use super::pace::{self, Entrance, Work};
+use super::registry::inspect;
+use super::rollout::Place;
 use super::service::{Elsewhere, Gate};
 use super::stage::{House, Seat, Stage};
 use super::{Machine, NodeRegistry};
@@ -25,7 +27,7 @@ use crate::protocol::{BadRequest, Dialect, MAX_RESPONSE, NodeInfo, Types};
 use crate::snapshot::{NodeScope, SnapshotFeed, SnapshotSource, View};
 
 /// Until the first request of a stream.
-const FIRST_REQUEST: Duration = Duration::from_secs(15);
+pub(super) const FIRST_REQUEST: Duration = Duration::from_secs(15);
 /// Until the client has read why its stream ends.
 const LAST_WORD: Duration = Duration::from_secs(5);
 /// The part of what is left of a certificate's life in which its stream ends, at random, so that those who joined together do not come back together.
@@ -67,7 +69,8 @@ pub(super) struct Shared {
     pub(super) grpc: Arc<OnceLock<Scene>>,
     /// What they are given in the place of routes that are withheld.
     pub(super) gap: Gap,
-    pub(super) work: Work,
+    /// How long the nodes of a group wait for their canary; `None`: there are no canaries.
+    pub(super) canaries: Option<Duration>,
     pub(super) registry: Arc<NodeRegistry>,
     pub(super) entrance: Arc<Entrance>,
     pub(super) elsewhere: Elsewhere,
@@ -79,15 +82,16 @@ pub(super) struct Shared {
 pub(super) struct Scene {
     feed: Arc<dyn SnapshotFeed>,
     house: House,
+    work: Work,
     memo: Arc<Memo>,
 }
 
 impl Scene {
     /// Follows a snapshot, in a task of the present runtime.
-    pub(super) fn new(feed: Arc<dyn SnapshotFeed>, work: Work, drain: DrainWatch) -> Scene {
-        let (stage, house) = Stage::new(feed.view());
-        tokio::spawn(pace::run(feed.clone(), stage, work, drain));
-        Scene { feed, house, memo: Arc::default() }
+    pub(super) fn new(feed: Arc<dyn SnapshotFeed>, drain: DrainWatch) -> Scene {
+        let ((stage, house), work) = (Stage::new(feed.view()), Work::new());
+        tokio::spawn(pace::run(feed.clone(), stage, (work.clone(), pace::GATHER), drain));
+        Scene { feed, house, work, memo: Arc::default() }
     }
 }
 
@@ -101,8 +105,19 @@ impl Shared {
         scene.get_or_init(|| {
             let ledger = self.registry.withheld(types).clone();
             let feed = encode::follow((reader, self.gap), self.ours.feed.clone(), ledger, self.drain.clone());
-            Scene::new(feed, self.work.clone(), self.drain.clone())
+            Scene::new(feed, self.drain.clone())
         })
+    }
+
+    /// Where a stream of a node looks, and what was encoded lately for its like.
+    fn place(&self, types: Types, scope: &NodeScope) -> (Place, Arc<Memo>) {
+        let scene = self.scene(types);
+        let group = self.canaries.and_then(|wait| self.registry.rollouts().group((types, scope), &scene.feed, wait, &self.drain));
+        let place = match group {
+            Some(group) => Place::of_group(&group, scope),
+            None => Place::whole(scene.feed.clone(), &scene.house, scene.work.clone(), scope),
+        };
+        (place, scene.memo.clone())
     }
 }
 
@@ -151,27 +166,27 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
     if !entered(shared, &mut shared.drain.clone(), out).await? {
         return Ok(());
     }
-    let scene = shared.scene(types);
-    let mut seat = scene.house.seat(&node.scope);
-    let mut view = seat.view();
+    let (mut place, memo) = shared.place(types, &node.scope);
+    let mut view = place.seat().view();
     let mut machine = M::open(node.scope.clone(), types, view.position());
     tracing::info!(node = %node.scope.id, role = %node.scope.role, dialect = %M::DIALECT, types = types.as_str(), "node connected");
     let mut presence = shared.registry.enter(node, M::DIALECT, (clock::wall(), clock::now()));
     presence.speaks(types);
     take(&mut machine, request, &*view)?;
-    let (mut pending, mut ahead, mut heard, mut wants) = (None, None, None, listen(&machine, &mut seat));
+    let (mut pending, mut ahead, mut heard, mut wants) = (None, None, None, listen(&machine, place.seat()));
     loop {
         if pending.is_none() {
-            pending = speak(&mut machine, &mut ahead, &view, (types, scene), out)?;
+            pending = speak(&mut machine, &mut ahead, &view, (types, &memo, &place.work), out)?;
         }
         // A view that is being told is told to its end first, and answered where it must be.
         let next_view = ahead.is_none() && machine.is_free();
         if wants && next_view {
-            (wants, view) = (false, seat.view());
-            machine.changes(scene.feed.changed_between(machine.position(), view.position()), &*view);
+            (wants, view) = (false, place.seat().view());
+            machine.changes(place.changes(machine.position(), &view), &*view);
             continue;
         }
         presence.update(machine.held(), machine.nacks(), heard.take());
+        place.report(&machine);
         let late = presence.late_until();
         tokio::select! {
             permit = out.reserve(), if pending.is_some() => match (permit, pending.take()) {
@@ -187,17 +202,17 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
                     presence.instance(said.instance, clock::now());
                 }
                 take(&mut machine, request, &*view)?;
-                wants |= listen(&machine, &mut seat);
+                wants |= listen(&machine, place.seat());
             }
-            next = seat.next(), if next_view => {
+            next = place.next(), if next_view => {
                 view = next.ok_or_else(stopping)?;
-                machine.changes(scene.feed.changed_between(machine.position(), view.position()), &*view);
+                wants |= place.is_new() && listen(&machine, place.seat());
+                machine.changes(place.changes(machine.position(), &view), &*view);
             }
+            Some(ask) = presence.asked() => inspect::answer(&machine, &view, ask),
             () = sleep_until(late.unwrap_or_else(clock::now)), if late.is_some() => presence.catch_up(clock::now()),
             (awaited, why) = over.as_mut() => {
-                if awaited {
-                    presence.expect_back();
-                }
+                presence.expect_back(awaited);
                 return Err(why);
             }
             () = out.closed() => return Ok(()),
@@ -206,7 +221,7 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
 }
 
 /// Ready when a stream that begins now is to end from here, within its `life` at the latest: whether its node is expected back, and why.
-fn over(life: Option<Duration>, shared: &Shared) -> impl Future<Output = (bool, Status)> + use<> {
+pub(super) fn over(life: Option<Duration>, shared: &Shared) -> impl Future<Output = (bool, Status)> + use<> {
     let (mut elsewhere, mut drain) = (shared.elsewhere.clone(), shared.drain.clone());
     elsewhere.mark_unchanged();
     let sent = sent(elsewhere, fastrand::f64());
@@ -264,7 +279,7 @@ async fn entered(shared: &Shared, drain: &mut DrainWatch, out: &Out) -> Result<b
 
 /// How long a stream may last whose client is believed `until` then: it ends in the last part of that, where `roll`, between zero and one, says.
 /// An agent has renewed its identity long before, and comes back with the new one.
-fn life(until: Option<SystemTime>, now: SystemTime, roll: f64) -> Result<Option<Duration>, Status> {
+pub(super) fn life(until: Option<SystemTime>, now: SystemTime, roll: f64) -> Result<Option<Duration>, Status> {
     let Some(until) = until else { return Ok(None) };
     match until.duration_since(now) {
         Ok(left) if !left.is_zero() => Ok(Some(left.mul_f64(1.0 - LAST_PART * roll.clamp(0.0, 1.0)))),
@@ -296,7 +311,7 @@ fn speak<M: Speak>(
     machine: &mut M,
     ahead: &mut Option<M::Response>,
     view: &View,
-    (types, scene): (Types, &Scene),
+    (types, memo, work): (Types, &Memo, &Work),
     out: &Out,
 ) -> Result<Option<Packet>, Status> {
     while let Some(mut response) = ahead.take().or_else(|| machine.response(view)) {
@@ -304,7 +319,7 @@ fn speak<M: Speak>(
         if ahead.is_some() && types == Types::Heddle {
             M::more_follows(&mut response);
         }
-        let packet = M::write(response, types, &scene.memo);
+        let packet = Packet { work: Some(work.clone()), ..M::write(response, types, memo) };
         if packet.len() > MAX_RESPONSE {
             let (found, most) = (packet.len(), MAX_RESPONSE);
             return Err(Status::resource_exhausted(format!("a response has {found} bytes, at most {most} are sent; use delta")));
@@ -351,5 +366,22 @@ mod tests {
         assert_eq!(life(in_seconds(100), now, 1.0).unwrap(), Some(Duration::from_secs(90)));
         assert_eq!(life(in_seconds(0), now, 0.0).unwrap_err().code(), tonic::Code::Unauthenticated);
         assert!(life(Some(now - Duration::from_secs(1)), now, 0.0).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_in_a_crowd_waits_or_goes_elsewhere_and_is_not_told_that_it_asks_for_too_much() {
+        use crate::server::AdsService;
+        use crate::snapshot::SnapshotStore;
+        let (drain, watch) = heddle_node::drain::pair();
+        let shared = AdsService::new(Arc::new(SnapshotStore::new()), Arc::new(NodeRegistry::new()), watch.clone()).shared;
+        let (out, _reader) = mpsc::channel(1);
+        let crowd = |count: usize| (0..count).filter(|_| shared.entrance.enter(clock::now()).is_some()).count();
+        assert_eq!(crowd(1_000), 1_000);
+        let start = clock::now();
+        assert!(entered(&shared, &mut watch.clone(), &out).await.unwrap());
+        assert!(clock::now() - start > Duration::from_secs(2), "it has waited for its turn");
+        crowd(10_000);
+        assert_eq!(entered(&shared, &mut watch.clone(), &out).await.unwrap_err().code(), tonic::Code::Unavailable);
+        drop(drain);
     }
 }

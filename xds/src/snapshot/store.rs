@@ -55,6 +55,38 @@ impl SnapshotStore {
         SnapshotStore { inner: RwLock::default(), signal: watch::Sender::new(0), log }
     }
 
+    /// A snapshot that holds what a view holds, at its position.
+    pub fn from_view(view: &View) -> SnapshotStore {
+        let inner = Inner { view: Arc::new(view.clone()), log: VecDeque::new() };
+        SnapshotStore { inner: RwLock::new(inner), signal: watch::Sender::new(view.position), log: LOG }
+    }
+
+    /// Makes these resources what they are in another view, as one step, without a copy. When that differs, the position is that of the other view at
+    /// least, where one is said. Says whether anything changed.
+    pub fn take_over<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a (Kind, Arc<str>)>,
+        from: &View,
+        position: Option<u64>,
+    ) -> bool {
+        let mut inner = self.write();
+        let before = inner.view.position;
+        for (kind, name) in names {
+            match from.find(*kind, name) {
+                Some(versioned) => inner.share(versioned),
+                None => inner.remove(*kind, name.clone()),
+            }
+            let surplus = inner.log.len().saturating_sub(self.log);
+            inner.log.drain(..surplus);
+        }
+        let changed = inner.view.position != before;
+        if changed {
+            inner.advance(position.unwrap_or_default(), self.log);
+            self.signal.send_replace(inner.view.position);
+        }
+        changed
+    }
+
     /// Applies changes as one step and wakes the readers. A resource equal to the present one is no change. Says whether anything
     /// changed.
     pub fn apply(&self, changes: Vec<Change>) -> bool {
@@ -120,13 +152,36 @@ impl SnapshotStore {
 
 impl Inner {
     fn set(&mut self, versioned: Versioned) {
-        let kind = versioned.resource.kind();
-        let name = versioned.resource.name().clone();
-        let present = self.view.kinds[kind.index()].get(&name);
-        if present.is_some_and(|present| present.version == versioned.version) {
-            return;
+        if !self.has(&versioned) {
+            let (kind, name) = (versioned.resource.kind(), versioned.resource.name().clone());
+            self.change(kind, name, Some(Arc::new(versioned)));
         }
-        self.change(kind, name, Some(Arc::new(versioned)));
+    }
+
+    fn share(&mut self, versioned: &Arc<Versioned>) {
+        if !self.has(versioned) {
+            self.change(versioned.resource.kind(), versioned.resource.name().clone(), Some(versioned.clone()));
+        }
+    }
+
+    fn has(&self, versioned: &Versioned) -> bool {
+        let present = self.view.kinds[versioned.resource.kind().index()].get(versioned.resource.name());
+        present.is_some_and(|present| present.version == versioned.version)
+    }
+
+    /// Counts on to a position: the last change is said again, which is no harm, unless that would be more than the log holds.
+    fn advance(&mut self, position: u64, log: usize) {
+        let gap = position.saturating_sub(self.view.position);
+        let Some(last) = self.log.back().cloned().filter(|_| gap > 0) else { return };
+        Arc::make_mut(&mut self.view).position = position;
+        match usize::try_from(gap) {
+            Ok(gap) if gap < log => {
+                self.log.extend(std::iter::repeat_n(last, gap));
+                let surplus = self.log.len().saturating_sub(log);
+                self.log.drain(..surplus);
+            }
+            _ => self.log.clear(),
+        }
     }
 
     fn remove(&mut self, kind: Kind, name: Arc<str>) {

@@ -21,6 +21,8 @@ const MAX_TOLD: usize = 64;
 const MAX_HEARD: usize = 256;
 /// Ports of one member that are listened to.
 const MAX_PORTS: usize = 32;
+/// The role of control planes.
+const CONTROL_PLANE: &str = "controlplane";
 /// What a member has said is old when it was not heard for so long.
 const STALE_MS: u64 = 5_000;
 
@@ -90,6 +92,12 @@ fn fellows<'a>(fleet: &'a Fleet, membership: &Membership) -> Vec<&'a Member> {
     fleet.members.iter().filter(is_fellow).collect()
 }
 
+/// Who tells loads that count here: our fellows, and control planes, which tell what Envoys report to them.
+fn tellers<'a>(fleet: &'a Fleet, membership: &Membership) -> Vec<&'a Member> {
+    let control = fleet.members.iter().filter(|member| member.is_serving() && &*member.facts.role == CONTROL_PLANE);
+    fellows(fleet, membership).into_iter().filter(|member| &*member.facts.role != CONTROL_PLANE).chain(control).collect()
+}
+
 /// Whether the part that our zone has of all callers has changed.
 fn count_callers(fleet: &Fleet, membership: &Membership, callers: &Callers) -> bool {
     let zone = membership.facts().zone.clone();
@@ -117,14 +125,14 @@ fn exchange(fleet: &Fleet, membership: &Membership, clusters: &[Arc<Cluster>], n
         member.id != fleet.own && member.state == MemberState::Alive && now_ms.saturating_sub(member.last_seen_ms) <= STALE_MS
     };
     let mut said: HashMap<(&str, SocketAddr), Vec<u32>> = HashMap::new();
-    let fellows: Vec<&Member> = fellows(fleet, membership).into_iter().filter(fresh).collect();
-    for (nth, member) in fellows.iter().enumerate() {
+    let tellers: Vec<&Member> = tellers(fleet, membership).into_iter().filter(fresh).collect();
+    for (nth, member) in tellers.iter().enumerate() {
         for load in member.facts.loads.iter().take(MAX_HEARD) {
-            let others = said.entry((&load.upstream, load.endpoint)).or_insert_with(|| vec![0; fellows.len()]);
+            let others = said.entry((&load.upstream, load.endpoint)).or_insert_with(|| vec![0; tellers.len()]);
             others[nth] = load.in_flight;
         }
     }
-    clusters.iter().for_each(|cluster| cluster.lean((!fellows.is_empty()).then_some(&said)));
+    clusters.iter().for_each(|cluster| cluster.lean((!tellers.is_empty()).then_some(&said)));
 }
 
 #[cfg(test)]
@@ -183,6 +191,9 @@ mod tests {
         let told: Vec<_> = membership.facts().loads.iter().map(|load| (load.endpoint.port(), load.in_flight)).collect();
         assert_eq!(told, [(4, 1)], "what is at rest is not told");
         assert_eq!(round(vec![own(), other()], 60_000), [256; 4], "old news is none");
+        let mut control = other();
+        Arc::make_mut(&mut control.facts).role = CONTROL_PLANE.into();
+        assert_eq!(round(vec![own(), control], 51_000)[..2], [128, 192], "what Envoys report to it");
         let dead = Member { state: MemberState::Suspect, ..other() };
         assert_eq!(round(vec![own(), dead], 51_000), [256; 4]);
     }

@@ -98,6 +98,10 @@ async fn status_history_nodes_and_openapi() {
     assert_eq!((list.len(), &list[0]["deleted"], &list[1]["author"]), (2, &json!(true), &json!("ops")));
     assert_eq!(call(&api, "GET /history?key=nope", None).await.status, StatusCode::BAD_REQUEST);
     assert_eq!(call(&api, "GET /nodes", None).await.json(), json!([{"id": "gw-1"}]));
+    assert_eq!(call(&api, "GET /rollouts", None).await.json(), json!([]));
+    assert_eq!(call(&api, "POST /rollouts/resume", None).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(call(&api, "POST /rollouts/resume?group=gateway/envoy", None).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(call(&api, "PUT /rollouts", None).await.status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(call(&api, "GET /admin/openapi.json", None).await.json()["openapi"], json!("3.1.0"));
 }
 

@@ -15,6 +15,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use heddle_node::config::Secret;
 use heddle_xds::catalog::{Catalog, ConfigFault, Descriptor, Place, PluginKind};
+use heddle_xds::server::Rollouts;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -97,6 +98,7 @@ async fn admin_over(store: Arc<dyn Store>, settings: Settings) -> (Admin, Keeper
         keys: Keys::new(&[key("ops", ADMIN, Role::Admin), key("eyes", VIEWER, Role::Viewer)]),
         settings,
         nodes: Arc::new(|| json!([{"id": "gw-1"}])),
+        rollouts: Rollouts::default(),
         members: Arc::new(|| json!({"members": [{"id": "gw-1", "state": "alive"}]})),
         mesh: Arc::new(mesh),
         differences: Arc::new(|| json!([])),

@@ -4,6 +4,11 @@ use crate::shape::{Field, FieldKind, Shape};
 
 /// Every message, by name.
 pub static SHAPES: &[Shape] = &[
+    Shape { name: "envoy.admin.v3.UpdateFailureState", fields: &[
+        Field { number: 2, name: "last_update_attempt", kind: FieldKind::Message("google.protobuf.Timestamp"), repeated: false },
+        Field { number: 3, name: "details", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "version_info", kind: FieldKind::Text, repeated: false },
+    ] },
     Shape { name: "envoy.config.accesslog.v3.AccessLog", fields: &[
         Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
         Field { number: 4, name: "typed_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
@@ -454,6 +459,18 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 1, name: "category", kind: FieldKind::Text, repeated: false },
         Field { number: 2, name: "drop_percentage", kind: FieldKind::Message("envoy.type.v3.FractionalPercent"), repeated: false },
     ] },
+    Shape { name: "envoy.config.endpoint.v3.ClusterStats", fields: &[
+        Field { number: 1, name: "cluster_name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "upstream_locality_stats", kind: FieldKind::Message("envoy.config.endpoint.v3.UpstreamLocalityStats"), repeated: true },
+        Field { number: 3, name: "total_dropped_requests", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 4, name: "load_report_interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 5, name: "dropped_requests", kind: FieldKind::Message("envoy.config.endpoint.v3.ClusterStats.DroppedRequests"), repeated: true },
+        Field { number: 6, name: "cluster_service_name", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.ClusterStats.DroppedRequests", fields: &[
+        Field { number: 1, name: "category", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "dropped_count", kind: FieldKind::Unsigned, repeated: false },
+    ] },
     Shape { name: "envoy.config.endpoint.v3.Endpoint", fields: &[
         Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
         Field { number: 2, name: "health_check_config", kind: FieldKind::Message("envoy.config.endpoint.v3.Endpoint.HealthCheckConfig"), repeated: false },
@@ -481,6 +498,22 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 2, name: "lb_endpoints", kind: FieldKind::Message("envoy.config.endpoint.v3.LbEndpoint"), repeated: true },
         Field { number: 3, name: "load_balancing_weight", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
         Field { number: 5, name: "priority", kind: FieldKind::Unsigned, repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.UpstreamEndpointStats", fields: &[
+        Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
+        Field { number: 2, name: "total_successful_requests", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 3, name: "total_requests_in_progress", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 4, name: "total_error_requests", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 7, name: "total_issued_requests", kind: FieldKind::Unsigned, repeated: false },
+    ] },
+    Shape { name: "envoy.config.endpoint.v3.UpstreamLocalityStats", fields: &[
+        Field { number: 1, name: "locality", kind: FieldKind::Message("envoy.config.core.v3.Locality"), repeated: false },
+        Field { number: 2, name: "total_successful_requests", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 3, name: "total_requests_in_progress", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 4, name: "total_error_requests", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 6, name: "priority", kind: FieldKind::Unsigned, repeated: false },
+        Field { number: 7, name: "upstream_endpoint_stats", kind: FieldKind::Message("envoy.config.endpoint.v3.UpstreamEndpointStats"), repeated: true },
+        Field { number: 8, name: "total_issued_requests", kind: FieldKind::Unsigned, repeated: false },
     ] },
     Shape { name: "envoy.config.listener.v3.AdditionalAddress", fields: &[
         Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
@@ -1499,6 +1532,38 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 4, name: "aliases", kind: FieldKind::Text, repeated: true },
         Field { number: 6, name: "ttl", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
     ] },
+    Shape { name: "envoy.service.load_stats.v3.LoadStatsRequest", fields: &[
+        Field { number: 1, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
+        Field { number: 2, name: "cluster_stats", kind: FieldKind::Message("envoy.config.endpoint.v3.ClusterStats"), repeated: true },
+    ] },
+    Shape { name: "envoy.service.load_stats.v3.LoadStatsResponse", fields: &[
+        Field { number: 1, name: "clusters", kind: FieldKind::Text, repeated: true },
+        Field { number: 2, name: "load_reporting_interval", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+        Field { number: 3, name: "report_endpoint_granularity", kind: FieldKind::Bool, repeated: false },
+        Field { number: 4, name: "send_all_clusters", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.service.status.v3.ClientConfig", fields: &[
+        Field { number: 1, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
+        Field { number: 3, name: "generic_xds_configs", kind: FieldKind::Message("envoy.service.status.v3.ClientConfig.GenericXdsConfig"), repeated: true },
+    ] },
+    Shape { name: "envoy.service.status.v3.ClientConfig.GenericXdsConfig", fields: &[
+        Field { number: 1, name: "type_url", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "version_info", kind: FieldKind::Text, repeated: false },
+        Field { number: 4, name: "xds_config", kind: FieldKind::Message("google.protobuf.Any"), repeated: false },
+        Field { number: 5, name: "last_updated", kind: FieldKind::Message("google.protobuf.Timestamp"), repeated: false },
+        Field { number: 6, name: "config_status", kind: FieldKind::Signed, repeated: false },
+        Field { number: 7, name: "client_status", kind: FieldKind::Signed, repeated: false },
+        Field { number: 8, name: "error_state", kind: FieldKind::Message("envoy.admin.v3.UpdateFailureState"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.status.v3.ClientStatusRequest", fields: &[
+        Field { number: 1, name: "node_matchers", kind: FieldKind::Message("envoy.type.matcher.v3.NodeMatcher"), repeated: true },
+        Field { number: 2, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },
+        Field { number: 3, name: "exclude_resource_contents", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.service.status.v3.ClientStatusResponse", fields: &[
+        Field { number: 1, name: "config", kind: FieldKind::Message("envoy.service.status.v3.ClientConfig"), repeated: true },
+    ] },
     Shape { name: "envoy.type.matcher.v3.ListMatcher", fields: &[
         Field { number: 1, name: "one_of", kind: FieldKind::Message("envoy.type.matcher.v3.ValueMatcher"), repeated: false },
     ] },
@@ -1513,6 +1578,10 @@ pub static SHAPES: &[Shape] = &[
     ] },
     Shape { name: "envoy.type.matcher.v3.MetadataMatcher.PathSegment", fields: &[
         Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.type.matcher.v3.NodeMatcher", fields: &[
+        Field { number: 1, name: "node_id", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },
+        Field { number: 2, name: "node_metadatas", kind: FieldKind::Bytes, repeated: true },
     ] },
     Shape { name: "envoy.type.matcher.v3.PathMatcher", fields: &[
         Field { number: 1, name: "path", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: false },

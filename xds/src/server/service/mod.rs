@@ -1,5 +1,6 @@
 //! The aggregated discovery service over gRPC; it starts streams and bounds them.
 
+mod load;
 mod typed;
 
 use std::convert::Infallible;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use heddle_node::drain::DrainWatch;
 use heddle_proto::envoy::config::core::v3::Node;
 use heddle_proto::envoy::service::discovery::v3 as wire;
+use heddle_proto::envoy::service::load_stats::v3::load_reporting_service_server::LoadReportingServiceServer;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use prost::Message;
 use tokio::sync::{mpsc, watch};
@@ -22,7 +24,7 @@ use tonic::{Status, Streaming};
 
 use super::body::{Outgoing, Packet};
 use super::memo::{Memo, delta_key, sotw_key};
-use super::pace::{Entrance, Work};
+use super::pace::Entrance;
 use super::stream::{self, Scene, Shared, Speak, Terms};
 
 use super::{DeltaMachine, Machine, NodeRegistry, SotwMachine};
@@ -35,6 +37,7 @@ use crate::protocol::wire::{
 use crate::protocol::{Advice, DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, SotwResponse, Types, more_follows, seeds};
 use crate::snapshot::{NodeScope, SnapshotFeed};
 
+pub use load::LoadServer;
 pub use typed::{CDS, EDS, LDS, RDS, SDS, TypeServer};
 
 /// Streams of one server; each costs the names that it was sent.
@@ -56,7 +59,7 @@ pub type Elsewhere = watch::Receiver<u64>;
 
 /// The aggregated discovery service. See the [module](super) for how to run it.
 pub struct AdsService {
-    shared: Shared,
+    pub(super) shared: Shared,
     gate: Option<Gate>,
     seeds: Option<Seeds>,
 }
@@ -65,15 +68,14 @@ impl AdsService {
     /// Serves a snapshot and notes who reads it, until the drain begins: then all streams end, so that a graceful shutdown of the
     /// gRPC server does not wait for them. What paces the streams is a task of the present runtime.
     pub fn new(feed: Arc<dyn SnapshotFeed>, registry: Arc<NodeRegistry>, drain: DrainWatch) -> AdsService {
-        let work = Work::new();
-        let (ours, entrance) = (Scene::new(feed, work.clone(), drain.clone()), Arc::new(Entrance::new()));
+        let (ours, entrance) = (Scene::new(feed, drain.clone()), Arc::new(Entrance::new()));
         AdsService {
             shared: Shared {
                 ours,
                 envoy: Arc::default(),
                 grpc: Arc::default(),
                 gap: Gap::default(),
-                work,
+                canaries: None,
                 registry,
                 entrance,
                 elsewhere: watch::Sender::new(0).subscribe(),
@@ -103,6 +105,12 @@ impl AdsService {
     /// The same, which leaves this in the place of routes that nodes of others are not given.
     pub fn leaving(mut self, gap: Gap) -> AdsService {
         self.shared.gap = gap;
+        self
+    }
+
+    /// The same, where new versions go to a canary of each group of nodes first, and to the others when it has taken them or has not answered for `wait`.
+    pub fn trying_first(mut self, wait: Option<Duration>) -> AdsService {
+        self.shared.canaries = wait;
         self
     }
 
@@ -147,7 +155,10 @@ impl AdsService {
         B::Error: Into<StdError>,
     {
         if self.shared.registry.connected() >= MAX_STREAMS {
-            return Err(Status::resource_exhausted(format!("{MAX_STREAMS} nodes are connected already")));
+            // No word of having asked too much: who has no configuration yet is to try elsewhere, and again.
+            return Err(Status::unavailable(format!(
+                "{MAX_STREAMS} nodes are connected already; try again, or another control plane"
+            )));
         }
         let gate = match (&self.gate, request.extensions().get::<Peer>()) {
             (None, _) => None,
@@ -158,7 +169,7 @@ impl AdsService {
         let (out, receiver) = mpsc::channel(OUTBOX);
         let shared = self.shared.clone();
         tokio::spawn(async move { stream::run::<M>(shared, Terms { gate, only }, inbound, out).await });
-        Ok(Outgoing::new(receiver, self.shared.work.clone()))
+        Ok(Outgoing::new(receiver))
     }
 }
 
@@ -169,6 +180,11 @@ pub struct AdsServer {
 }
 
 impl AdsServer {
+    /// The service by which nodes of others report their load, beside this one.
+    pub fn loads(&self) -> LoadReportingServiceServer<LoadServer> {
+        LoadServer::serve(self.service.clone())
+    }
+
     /// The service for the one type ([`CDS`](super::CDS) and its like), beside the aggregated one.
     pub fn of_type<const TYPE: usize>(&self) -> TypeServer<TYPE>
     where
@@ -267,7 +283,7 @@ impl Speak for DeltaMachine {
         let key = delta_key(&response);
         let rest = DeltaResponse { version: "".into(), nonce: "".into(), ..response };
         let shared = memo.get(key, || delta_response_to_wire(rest, types).encode_to_vec().into());
-        Packet { head: own.encode_to_vec(), shared }
+        Packet { head: own.encode_to_vec(), shared, work: None }
     }
 }
 
@@ -300,6 +316,6 @@ impl Speak for SotwMachine {
         let key = sotw_key(&response);
         let rest = SotwResponse { version: "".into(), nonce: "".into(), ..response };
         let shared = memo.get(key, || sotw_response_to_wire(rest, types).encode_to_vec().into());
-        Packet { head: own.encode_to_vec(), shared }
+        Packet { head: own.encode_to_vec(), shared, work: None }
     }
 }

@@ -103,20 +103,27 @@ impl Bells {
     }
 
     /// Calls the sidecars that asked for something that changed between two views; for one that asked for all of a kind, something that it sees or saw.
-    pub(super) fn ring_sidecars(&self, changes: &Changes, before: &View, after: &View) {
+    /// Gives their numbers; `None` are all.
+    pub(super) fn ring_sidecars(&self, changes: &Changes, before: &View, after: &View) -> Option<BTreeSet<u64>> {
         let inner = self.lock();
-        let Some(names) = &changes.names else { return inner.ring_all() };
+        let Some(names) = &changes.names else {
+            inner.ring_all();
+            return None;
+        };
+        let mut called = BTreeSet::new();
         for (kind, name) in names {
             let asked = inner.by_name.get(&(*kind, name.clone()));
-            asked.into_iter().flatten().filter_map(|number| inner.sidecars.get(number)).for_each(|one| one.bell.notify_one());
+            called.extend(asked.into_iter().flatten());
             let Some(of_kind) = inner.by_kind.get(kind) else { continue };
             let seen: Vec<_> = [before, after].into_iter().filter_map(|view| view.find(*kind, name)).collect();
-            for sidecar in of_kind.iter().filter_map(|number| inner.sidecars.get(number)) {
-                if seen.iter().any(|versioned| sidecar.scope.sees(&versioned.resource)) {
-                    sidecar.bell.notify_one();
-                }
-            }
+            let sees = |number: &&u64| {
+                let sidecar = inner.sidecars.get(number);
+                sidecar.is_some_and(|sidecar| seen.iter().any(|versioned| sidecar.scope.sees(&versioned.resource)))
+            };
+            called.extend(of_kind.iter().filter(sees));
         }
+        called.iter().filter_map(|number| inner.sidecars.get(number)).for_each(|one| one.bell.notify_one());
+        Some(called)
     }
 
     /// Nothing will be shown any more.

@@ -91,6 +91,46 @@ fn holding(store: &SnapshotStore) -> (DeltaMachine, SotwMachine) {
 }
 
 #[test]
+fn what_a_resource_refers_to_is_given_before_the_resource_is_confirmed() {
+    let store = world();
+    store.apply(vec![listener("http", &[]), set(Kind::Secret, "web", "key")]);
+    let mut by_delta = DeltaMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    let mut by_sotw = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    let asked = [
+        (Kind::Upstream, &[][..]),
+        (Kind::Endpoints, &["u"]),
+        (Kind::Listener, &[]),
+        (Kind::Route, &["heddle"]),
+        (Kind::Secret, &["web"]),
+    ];
+    for (kind, names) in asked {
+        // Nothing was confirmed so far, as Envoy does it.
+        by_delta.request(delta(kind, names, ""), &store, at(1)).unwrap();
+        let told = drain(&mut by_delta, &store);
+        assert_eq!(told.iter().map(|response| (response.kind, response.resources.len())).collect::<Vec<_>>(), [(kind, 1)]);
+        by_sotw.request(sotw(kind, names, ("", "")), &store, at(1)).unwrap();
+        let told = drain(&mut by_sotw, &store);
+        assert_eq!(told.iter().map(|response| (response.kind, response.resources.len())).collect::<Vec<_>>(), [(kind, 1)]);
+    }
+}
+
+#[test]
+fn an_envoy_that_comes_back_without_asking_for_clusters_is_given_its_endpoints() {
+    // While clusters warm, Envoy leaves them out when it connects anew (envoy#36951).
+    let store = world();
+    put(&store, Kind::Upstream, "u", "cluster 2");
+    let mut machine = DeltaMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    let held = store.get(Kind::Endpoints, "u", &NodeScope::default()).unwrap();
+    let initial = [(held.resource.name().clone(), held.version.clone())].into();
+    machine.request(DeltaRequest { initial, ..delta(Kind::Endpoints, &["u"], "") }, &store, at(1)).unwrap();
+    assert!(drain(&mut machine, &store).is_empty(), "it says that it has them");
+    put(&store, Kind::Upstream, "u", "cluster 3");
+    machine.changes(since(&store, machine.position()), &store);
+    let told: Vec<_> = drain(&mut machine, &store).into_iter().map(|response| response.kind).collect();
+    assert_eq!(told, [Kind::Endpoints], "the cluster may have been told on another stream");
+}
+
+#[test]
 fn a_changed_cluster_is_followed_by_its_endpoints_though_they_are_the_same() {
     let store = world();
     let (mut machine, _) = holding(&store);

@@ -92,7 +92,7 @@ fn a_member_that_changes_its_mind_a_thousand_times_is_heard_now_and_then_and_wit
     }
     follower.take(&mut events, 100);
     assert_eq!(events.len(), 1);
-    presence.expect_back();
+    presence.expect_back(true);
     drop(presence);
     follower.take(&mut events, 100);
     assert!(matches!(events[1], InstanceEvent::Left { awaited: true, .. }));

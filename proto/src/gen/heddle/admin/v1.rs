@@ -314,6 +314,9 @@ pub struct WatchRequest {
     /// Collections; empty is all.
     #[prost(string, repeated, tag = "2")]
     pub collections: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Also what nodes refuse from now on.
+    #[prost(bool, tag = "3")]
+    pub refusals: bool,
 }
 impl ::prost::Name for WatchRequest {
     const NAME: &'static str = "WatchRequest";
@@ -339,6 +342,9 @@ pub struct WatchResponse {
     /// Removed resources.
     #[prost(message, repeated, tag = "4")]
     pub removed: ::prost::alloc::vec::Vec<Key>,
+    /// What a node has refused just now; then nothing else is said, not even a revision.
+    #[prost(message, optional, tag = "5")]
+    pub refusal: ::core::option::Option<Refusal>,
 }
 impl ::prost::Name for WatchResponse {
     const NAME: &'static str = "WatchResponse";
@@ -348,6 +354,29 @@ impl ::prost::Name for WatchResponse {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/heddle.admin.v1.WatchResponse".into()
+    }
+}
+/// A node has refused a resource.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refusal {
+    /// Node id.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// Its group, for example `gateway/envoy`.
+    #[prost(string, tag = "2")]
+    pub group: ::prost::alloc::string::String,
+    /// What it refuses, and why.
+    #[prost(message, optional, tag = "3")]
+    pub nack: ::core::option::Option<Nack>,
+}
+impl ::prost::Name for Refusal {
+    const NAME: &'static str = "Refusal";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.Refusal".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.Refusal".into()
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -583,6 +612,12 @@ pub struct NodeStatus {
     /// What it is not given, since what it would need does not exist where it runs.
     #[prost(message, repeated, tag = "11")]
     pub withheld: ::prost::alloc::vec::Vec<Withheld>,
+    /// Its group, for example `gateway/envoy`.
+    #[prost(string, tag = "12")]
+    pub group: ::prost::alloc::string::String,
+    /// What it is not given in its newest version, since another node of its group refused that.
+    #[prost(message, repeated, tag = "13")]
+    pub held: ::prost::alloc::vec::Vec<Held>,
 }
 impl ::prost::Name for NodeStatus {
     const NAME: &'static str = "NodeStatus";
@@ -592,6 +627,118 @@ impl ::prost::Name for NodeStatus {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/heddle.admin.v1.NodeStatus".into()
+    }
+}
+/// A version that is not given to further nodes of a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Held {
+    /// What was refused, and why.
+    #[prost(message, optional, tag = "1")]
+    pub nack: ::core::option::Option<Nack>,
+    /// Who refused it.
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    /// The version that was refused.
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Held {
+    const NAME: &'static str = "Held";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.Held".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.Held".into()
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RolloutsRequest {}
+impl ::prost::Name for RolloutsRequest {
+    const NAME: &'static str = "RolloutsRequest";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.RolloutsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.RolloutsRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RolloutsResponse {
+    /// In order of their names.
+    #[prost(message, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<Rollout>,
+}
+impl ::prost::Name for RolloutsResponse {
+    const NAME: &'static str = "RolloutsResponse";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.RolloutsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.RolloutsResponse".into()
+    }
+}
+/// Nodes to which new versions are given one after the other.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Rollout {
+    /// For example `gateway/envoy`: the role of the nodes, and whose types they speak.
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+    /// Ids of the nodes that are given new versions first.
+    #[prost(string, repeated, tag = "2")]
+    pub canaries: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Nodes that are connected.
+    #[prost(uint64, tag = "3")]
+    pub nodes: u64,
+    /// Resources that a canary is trying now.
+    #[prost(uint64, tag = "4")]
+    pub trying: u64,
+    /// What further nodes are not given.
+    #[prost(message, repeated, tag = "5")]
+    pub held: ::prost::alloc::vec::Vec<Held>,
+}
+impl ::prost::Name for Rollout {
+    const NAME: &'static str = "Rollout";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.Rollout".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.Rollout".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeRolloutRequest {
+    /// The group.
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ResumeRolloutRequest {
+    const NAME: &'static str = "ResumeRolloutRequest";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.ResumeRolloutRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.ResumeRolloutRequest".into()
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeRolloutResponse {
+    /// Resources that were held.
+    #[prost(uint64, tag = "1")]
+    pub resumed: u64,
+}
+impl ::prost::Name for ResumeRolloutResponse {
+    const NAME: &'static str = "ResumeRolloutResponse";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.ResumeRolloutResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.ResumeRolloutResponse".into()
     }
 }
 /// A resource that a node is not given.
@@ -1201,6 +1348,56 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("heddle.admin.v1.Admin", "Nodes"));
             self.inner.unary(req, path, codec).await
         }
+        /// How new versions spread over groups of nodes, and what is held since a node refused it.
+        pub async fn rollouts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RolloutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RolloutsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/heddle.admin.v1.Admin/Rollouts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("heddle.admin.v1.Admin", "Rollouts"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives all nodes of a group what is held from them.
+        pub async fn resume_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/heddle.admin.v1.Admin/ResumeRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("heddle.admin.v1.Admin", "ResumeRollout"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Which route a request would take, and why.
         pub async fn explain(
             &mut self,
@@ -1295,6 +1492,22 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::NodesRequest>,
         ) -> std::result::Result<tonic::Response<super::NodesResponse>, tonic::Status>;
+        /// How new versions spread over groups of nodes, and what is held since a node refused it.
+        async fn rollouts(
+            &self,
+            request: tonic::Request<super::RolloutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RolloutsResponse>,
+            tonic::Status,
+        >;
+        /// Gives all nodes of a group what is held from them.
+        async fn resume_rollout(
+            &self,
+            request: tonic::Request<super::ResumeRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeRolloutResponse>,
+            tonic::Status,
+        >;
         /// Which route a request would take, and why.
         async fn explain(
             &self,
@@ -1753,6 +1966,94 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = NodesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/heddle.admin.v1.Admin/Rollouts" => {
+                    #[allow(non_camel_case_types)]
+                    struct RolloutsSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::RolloutsRequest>
+                    for RolloutsSvc<T> {
+                        type Response = super::RolloutsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RolloutsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::rollouts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RolloutsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/heddle.admin.v1.Admin/ResumeRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeRolloutSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::ResumeRolloutRequest>
+                    for ResumeRolloutSvc<T> {
+                        type Response = super::ResumeRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::resume_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeRolloutSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -94,8 +94,9 @@ impl Reader {
 pub struct Encoder {
     reader: Reader,
     routes: hosts::Table,
-    /// Routes by the upstreams that they lead to.
+    /// Routes by the upstreams that they lead to, and the other way around.
     users: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    used: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     withheld: BTreeMap<(Kind, Arc<str>), String>,
     /// Clusters that hold their endpoints themselves.
     inline: BTreeSet<Arc<str>>,
@@ -232,10 +233,7 @@ impl Encoder {
     /// Encodes a route anew; whether the table of routes is another one then.
     fn route(&mut self, view: &View, name: &Arc<str>) -> bool {
         self.withheld.remove(&(Kind::Route, name.clone()));
-        for users in self.users.values_mut() {
-            users.remove(name);
-        }
-        self.users.retain(|_, users| !users.is_empty());
+        self.leads_nowhere(name);
         self.beside.remove(name);
         let found = view.find(Kind::Route, name).map(|versioned| &versioned.resource);
         let Some(Resource::Route(route)) = found else { return self.routes.set(name, Vec::new()) };
@@ -247,7 +245,7 @@ impl Encoder {
         match encoded {
             Ok(encoded) => {
                 for upstream in encoded.upstreams {
-                    self.users.entry(upstream).or_default().insert(name.clone());
+                    self.leads_to(upstream, name);
                 }
                 if !encoded.further.is_empty() || !encoded.copies.is_empty() {
                     self.beside.insert(name.clone(), Beside { further: encoded.further, copies: encoded.copies });
@@ -256,7 +254,7 @@ impl Encoder {
             }
             Err(reason) => {
                 if let Some(upstream) = &route.upstream {
-                    self.users.entry(upstream.name.clone()).or_default().insert(name.clone());
+                    self.leads_to(upstream.name.clone(), name);
                 }
                 self.withheld.insert((Kind::Route, name.clone()), reason);
                 let gap = match self.reader {
@@ -264,6 +262,22 @@ impl Encoder {
                     Reader::Grpc => grpc::gap(route, self.gap.status()),
                 };
                 self.routes.set(name, gap)
+            }
+        }
+    }
+
+    fn leads_to(&mut self, upstream: Arc<str>, route: &Arc<str>) {
+        self.used.entry(route.clone()).or_default().insert(upstream.clone());
+        self.users.entry(upstream).or_default().insert(route.clone());
+    }
+
+    fn leads_nowhere(&mut self, route: &Arc<str>) {
+        for upstream in self.used.remove(route).into_iter().flatten() {
+            if let Some(users) = self.users.get_mut(&upstream) {
+                users.remove(route);
+                if users.is_empty() {
+                    self.users.remove(&upstream);
+                }
             }
         }
     }

@@ -44,8 +44,17 @@ pub(in super::super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints
             ..Default::default()
         }),
         transport_socket: upstream.scheme.is_tls().then(|| transport(upstream)).transpose()?,
+        lrs_server: Some(here()),
         ..Default::default()
     }))
+}
+
+/// Loads are reported where the cluster comes from.
+fn here() -> base::ConfigSource {
+    base::ConfigSource {
+        config_source_specifier: Some(base::config_source::ConfigSourceSpecifier::Self_(base::SelfConfigSource::default())),
+        ..Default::default()
+    }
 }
 
 /// One name in one place, and nothing said of it.

@@ -1,0 +1,264 @@
+//! What nodes of others report of their load, added up by cluster and locality. It knows no stream and no protocol.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Clusters in localities that are told apart; what comes beyond is counted and dropped.
+const MAX_PLACES: usize = 10_000;
+/// Reasons of one cluster for which requests are dropped.
+const MAX_CATEGORIES: usize = 16;
+/// Endpoints of which one stream may say how many requests are under way.
+const MAX_ENDPOINTS: usize = 1_000;
+
+/// A cluster in a zone, as one node reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in crate::server) struct Report {
+    /// The cluster, which is called as its upstream.
+    pub(in crate::server) cluster: Arc<str>,
+    /// The zone of the endpoints, empty when unknown.
+    pub(in crate::server) zone: Arc<str>,
+    /// Requests since the report before, and what became of them.
+    pub(in crate::server) sums: Sums,
+    /// Requests under way now.
+    pub(in crate::server) in_progress: u64,
+    /// Requests under way now by endpoint, where the node says that.
+    pub(in crate::server) endpoints: Vec<(SocketAddr, u64)>,
+}
+
+/// Requests that were refused without an endpoint, as one node reports them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// The cluster.
+    pub cluster: Arc<str>,
+    /// Why, in the word of the configuration; empty when it was not said.
+    pub category: Arc<str>,
+    /// Since the report before.
+    pub count: u64,
+}
+
+/// Requests, and what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sums {
+    /// Begun.
+    pub issued: u64,
+    /// Ended well.
+    pub succeeded: u64,
+    /// Ended badly.
+    pub failed: u64,
+}
+
+/// A cluster in a zone, over all nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadView {
+    /// The cluster.
+    pub cluster: Arc<str>,
+    /// The zone.
+    pub zone: Arc<str>,
+    /// Requests so far.
+    pub sums: Sums,
+    /// Requests under way, as the nodes that are connected said last.
+    pub in_progress: u64,
+}
+
+/// All that was reported. Cheap to clone; all clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Loads(Arc<Mutex<Inner>>);
+
+type Place = (Arc<str>, Arc<str>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    sums: BTreeMap<Place, Sums>,
+    dropped: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u64>>,
+    /// What is under way, by stream.
+    now: BTreeMap<u64, Now>,
+    left_out: u64,
+}
+
+#[derive(Debug, Default)]
+struct Now {
+    places: BTreeMap<Place, u64>,
+    endpoints: BTreeMap<(Arc<str>, SocketAddr), u64>,
+}
+
+impl Loads {
+    /// Every cluster in every zone, in the order of their names.
+    pub fn view(&self) -> Vec<LoadView> {
+        let inner = self.lock();
+        let mut under_way: BTreeMap<&Place, u64> = BTreeMap::new();
+        for (place, count) in inner.now.values().flat_map(|now| &now.places) {
+            let sum = under_way.entry(place).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        let view = |(place, sums): (&Place, &Sums)| LoadView {
+            cluster: place.0.clone(),
+            zone: place.1.clone(),
+            sums: *sums,
+            in_progress: under_way.get(place).copied().unwrap_or_default(),
+        };
+        inner.sums.iter().map(view).collect()
+    }
+
+    /// Requests under way at the busiest endpoints, as the nodes that are connected said last, the busiest first.
+    pub fn busiest(&self, most: usize) -> Vec<(Arc<str>, SocketAddr, u64)> {
+        let inner = self.lock();
+        let mut sums: BTreeMap<&(Arc<str>, SocketAddr), u64> = BTreeMap::new();
+        for (place, count) in inner.now.values().flat_map(|now| &now.endpoints) {
+            let sum = sums.entry(place).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        let mut all: Vec<_> = sums.into_iter().map(|((cluster, endpoint), count)| (cluster.clone(), *endpoint, count)).collect();
+        all.sort_by(|a, b| (b.2, &a.0, a.1).cmp(&(a.2, &b.0, b.1)));
+        all.truncate(most);
+        all
+    }
+
+    /// What was dropped so far, by cluster and category.
+    pub fn dropped(&self) -> Vec<Dropped> {
+        let inner = self.lock();
+        let of = |(cluster, categories): (&Arc<str>, &BTreeMap<Arc<str>, u64>)| {
+            let one = |(category, count): (&Arc<str>, &u64)| Dropped {
+                cluster: cluster.clone(),
+                category: category.clone(),
+                count: *count,
+            };
+            categories.iter().map(one).collect::<Vec<_>>()
+        };
+        inner.dropped.iter().flat_map(of).collect()
+    }
+
+    /// Nodes that report now.
+    pub fn reporters(&self) -> usize {
+        self.lock().now.len()
+    }
+
+    /// Reports that were left out, since there are too many different ones.
+    pub fn left_out(&self) -> u64 {
+        self.lock().left_out
+    }
+
+    /// A node begins to report; what it says is under way is so until what is returned is dropped. `None`: there are `most` already.
+    pub(in crate::server) fn enter(&self, most: usize) -> Option<Reporter> {
+        let mut inner = self.lock();
+        if inner.now.len() >= most {
+            return None;
+        }
+        let number = inner.next;
+        inner.next += 1;
+        inner.now.insert(number, Now::default());
+        Some(Reporter { loads: self.clone(), number })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A node that reports.
+#[derive(Debug)]
+pub(in crate::server) struct Reporter {
+    loads: Loads,
+    number: u64,
+}
+
+impl Reporter {
+    /// Takes a whole report. What is not in it is not under way any more.
+    pub(in crate::server) fn report(&self, reports: &[Report], dropped: &[Dropped]) {
+        let mut inner = self.loads.lock();
+        let mut now = Now::default();
+        for report in reports {
+            let place = (report.cluster.clone(), report.zone.clone());
+            if inner.sums.len() >= MAX_PLACES && !inner.sums.contains_key(&place) {
+                inner.left_out = inner.left_out.saturating_add(1);
+                continue;
+            }
+            let sums = inner.sums.entry(place.clone()).or_default();
+            sums.add(report.sums);
+            if report.in_progress > 0 {
+                now.places.insert(place, report.in_progress);
+            }
+            for (endpoint, count) in report.endpoints.iter().filter(|(_, count)| *count > 0) {
+                if now.endpoints.len() < MAX_ENDPOINTS {
+                    now.endpoints.insert((report.cluster.clone(), *endpoint), *count);
+                }
+            }
+        }
+        inner.now.insert(self.number, now);
+        for Dropped { cluster, category, count } in dropped {
+            inner.drop_one(cluster, category, *count);
+        }
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.loads.lock().now.remove(&self.number);
+    }
+}
+
+impl Inner {
+    fn drop_one(&mut self, cluster: &Arc<str>, category: &Arc<str>, count: u64) {
+        let room = self.dropped.len() < MAX_PLACES || self.dropped.contains_key(cluster);
+        let known = self.dropped.get(cluster).map_or(0, BTreeMap::len) < MAX_CATEGORIES;
+        let named = self.dropped.get(cluster).is_some_and(|categories| categories.contains_key(category));
+        if room && (known || named) {
+            let sum = self.dropped.entry(cluster.clone()).or_default().entry(category.clone()).or_default();
+            *sum = sum.saturating_add(count);
+        } else {
+            self.left_out = self.left_out.saturating_add(1);
+        }
+    }
+}
+
+impl Sums {
+    fn add(&mut self, more: Sums) {
+        self.issued = self.issued.saturating_add(more.issued);
+        self.succeeded = self.succeeded.saturating_add(more.succeeded);
+        self.failed = self.failed.saturating_add(more.failed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn report(cluster: &str, issued: u64, in_progress: u64) -> Report {
+        let sums = Sums { issued, succeeded: issued, failed: 0 };
+        Report { cluster: cluster.into(), zone: "a".into(), sums, in_progress, ..Report::default() }
+    }
+
+    #[test]
+    fn what_nodes_report_is_added_up_and_what_is_under_way_ends_with_them() {
+        let loads = Loads::default();
+        let (one, two) = (loads.enter(2).unwrap(), loads.enter(2).unwrap());
+        assert!(loads.enter(2).is_none());
+        one.report(&[report("u", 3, 2)], &[Dropped { cluster: "u".into(), category: "".into(), count: 4 }]);
+        two.report(&[report("u", 5, 1)], &[]);
+        let place: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        two.report(&[Report { endpoints: vec![(place, 3)], ..report("u", 0, 1) }], &[]);
+        one.report(&[Report { endpoints: vec![(place, 4)], ..report("u", 0, 7) }], &[]);
+        assert_eq!(loads.busiest(5), [("u".into(), place, 7)]);
+        one.report(&[report("u", 1, 7)], &[Dropped { cluster: "u".into(), category: "".into(), count: 1 }]);
+        let view = |loads: &Loads| loads.view().iter().map(|one| (one.sums.issued, one.in_progress)).collect::<Vec<_>>();
+        assert_eq!((view(&loads), loads.dropped()[0].count, loads.reporters()), (vec![(9, 8)], 5, 2));
+        drop(one);
+        assert_eq!((view(&loads), loads.reporters()), (vec![(9, 1)], 1));
+        two.report(&[], &[]);
+        assert_eq!(view(&loads), [(9, 0)]);
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let loads = Loads::default();
+        let one = loads.enter(1).unwrap();
+        let many: Vec<Report> = (0..MAX_PLACES + 5).map(|n| report(&n.to_string(), u64::MAX, u64::MAX)).collect();
+        let dropped = |n: usize| Dropped { cluster: "u".into(), category: n.to_string().into(), count: u64::MAX };
+        let dropped: Vec<Dropped> = (0..MAX_CATEGORIES + 3).map(dropped).collect();
+        one.report(&many, &dropped);
+        one.report(&many, &dropped);
+        assert_eq!((loads.view().len(), loads.dropped().len(), loads.left_out()), (MAX_PLACES, MAX_CATEGORIES, 16));
+    }
+}

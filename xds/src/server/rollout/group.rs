@@ -1,0 +1,357 @@
+//! One group: its two snapshots, what is on trial between them, and the task that moves it on. What a canary says comes by its [`Ticket`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use heddle_node::clock;
+use heddle_node::clock::Instant;
+use heddle_node::drain::DrainWatch;
+use tokio::sync::Notify;
+use tokio::time::sleep_until;
+
+use super::wave::{Key, Members, Wave};
+use super::{GroupName, GroupView, HeldView};
+use crate::model::Kind;
+use crate::server::pace::{self, GATHER, Work};
+use crate::server::stage::{Called, House, Stage};
+use crate::server::{Machine, Nack};
+use crate::snapshot::{Changes, NodeScope, SnapshotFeed, SnapshotSource, SnapshotStore, Versioned, View};
+
+/// Endpoints that change by themselves while they wait together with something else wait no longer.
+const ENDPOINTS: Duration = Duration::from_millis(250);
+/// Resources that are held at the same time; what is refused beyond that is given to all.
+const MAX_HELD: usize = 10_000;
+
+/// What nodes are shown, and where.
+#[derive(Debug, Clone)]
+pub(super) struct Side {
+    pub(super) store: Arc<SnapshotStore>,
+    pub(super) house: House,
+    pub(super) work: Work,
+}
+
+/// A group of nodes.
+#[derive(Debug)]
+pub(in crate::server) struct Group {
+    pub(super) trial: Side,
+    pub(super) rest: Side,
+    wait: Duration,
+    state: Mutex<State>,
+    /// Rings when a canary has said something, has come or is gone, and when somebody said to go on.
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    members: Members,
+    wave: Option<Wave>,
+    /// What changed and is not on trial yet, and since when.
+    pending: BTreeSet<Key>,
+    since: Option<Instant>,
+    /// Endpoints among them that changed by themselves, and since when the first did.
+    urgent: BTreeSet<Key>,
+    urged: Option<Instant>,
+    /// Refused, and to be set back.
+    refused: Vec<HeldView>,
+    held: BTreeMap<Key, HeldView>,
+    /// Versions that are given to all although they were refused.
+    forced: BTreeMap<Key, Arc<str>>,
+}
+
+impl Group {
+    /// A group without nodes that follows `feed` until the drain begins, in tasks of the present runtime.
+    pub(super) fn begin(feed: Arc<dyn SnapshotFeed>, wait: Duration, drain: DrainWatch) -> Arc<Group> {
+        let view = feed.view();
+        let side = || {
+            let store = Arc::new(SnapshotStore::from_view(&view));
+            let (stage, house) = Stage::new(store.view());
+            (stage, Side { store, house, work: Work::new() })
+        };
+        let ((trial_stage, trial), (rest_stage, rest)) = (side(), side());
+        // What comes there was gathered before.
+        tokio::spawn(pace::run(rest.store.clone(), rest_stage, (rest.work.clone(), Duration::ZERO), drain.clone()));
+        let group = Arc::new(Group { trial, rest, wait, state: Mutex::default(), news: Notify::new() });
+        tokio::spawn(run(group.clone(), feed, (trial_stage, view.position()), drain));
+        group
+    }
+
+    /// A stream of a node has come; it is a member until what is returned is dropped.
+    pub(super) fn enter(self: &Arc<Self>, scope: &NodeScope) -> Ticket {
+        let mut state = self.lock();
+        let number = state.members.enter(scope);
+        let turn = state.members.get_mut(number).map(|member| member.turn.clone()).unwrap_or_default();
+        Ticket { group: self.clone(), number, turn }
+    }
+
+    /// How it stands.
+    pub(super) fn view(&self, name: GroupName) -> GroupView {
+        let state = self.lock();
+        GroupView {
+            name,
+            canaries: state.members.canaries().into_iter().collect(),
+            nodes: state.members.nodes(),
+            trying: state.wave.as_ref().map_or(0, |wave| wave.tried.len()),
+            held: state.held.values().cloned().collect(),
+        }
+    }
+
+    /// What is held.
+    pub(super) fn held(&self) -> Vec<HeldView> {
+        self.lock().held.values().cloned().collect()
+    }
+
+    /// Goes on with what is held.
+    pub(super) fn resume(&self) -> usize {
+        let mut state = self.lock();
+        let held = std::mem::take(&mut state.held);
+        let count = held.len();
+        for (key, held) in held {
+            state.forced.insert(key.clone(), held.version);
+            state.pending.insert(key);
+        }
+        if count > 0 {
+            state.since.get_or_insert(clock::now());
+            self.news.notify_one();
+        }
+        count
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what is due, and says when to look again.
+    fn step(&self, feed: &dyn SnapshotFeed, stage: &Stage, looked: &mut u64, now: Instant) -> Option<Instant> {
+        let view = feed.view();
+        let mut state = self.lock();
+        if view.position() > *looked {
+            let changes = feed.changed_between(*looked, view.position());
+            *looked = view.position();
+            self.look(&mut state, (&view, stage), changes, now);
+        }
+        self.set_back(&mut state, stage);
+        self.judge(&mut state, now);
+        let alone = state.members.nodes() <= 1;
+        if (state.wave.is_none() || alone) && state.since.is_some_and(|since| since + GATHER <= now) {
+            self.try_out(&mut state, (&view, stage), now);
+            self.judge(&mut state, now);
+        }
+        self.free_endpoints(&mut state, (&view, stage), now);
+        let gathered = state.since.filter(|_| state.wave.is_none() || alone).map(|since| since + GATHER);
+        let over = state.wave.as_ref().map(|wave| wave.since + self.wait);
+        let urged = state.urged.map(|since| since + ENDPOINTS);
+        [gathered, over, urged].into_iter().flatten().min()
+    }
+
+    /// Takes note of what changed. Where traffic can go is told at once, unless it changed together with something else.
+    fn look(&self, state: &mut State, (view, stage): (&View, &Stage), changes: Changes, now: Instant) {
+        let names: BTreeSet<Key> = match changes.names {
+            Some(names) => names.into_iter().collect(),
+            None => {
+                let mut names = differing(view, &self.trial.store.view());
+                names.retain(|key| !state.is_held(key, view));
+                names
+            }
+        };
+        let is_known =
+            |key: &Key| state.pending.contains(key) || state.wave.as_ref().is_some_and(|wave| wave.tried.contains_key(key));
+        if !names.iter().all(is_endpoints) {
+            state.pending.extend(names);
+            state.since.get_or_insert(now);
+            return;
+        }
+        let (known, names): (BTreeSet<Key>, BTreeSet<Key>) = names.into_iter().partition(is_known);
+        let position = (known.is_empty() && state.is_idle()).then_some(view.position());
+        self.show(stage, &names, view, position);
+        self.rest.store.take_over(&names, view, position);
+        if !known.is_empty() {
+            state.urgent.extend(known.iter().cloned());
+            state.urged.get_or_insert(now);
+            state.pending.extend(known);
+            state.since.get_or_insert(now);
+        }
+    }
+
+    /// Tells endpoints that changed by themselves while something that changed with them before waits for its turn, when that takes too long.
+    fn free_endpoints(&self, state: &mut State, (view, stage): (&View, &Stage), now: Instant) {
+        if state.urged.is_some_and(|since| since + ENDPOINTS <= now) {
+            state.urged = None;
+            let endpoints = std::mem::take(&mut state.urgent);
+            state.pending.retain(|key| !endpoints.contains(key));
+            self.show(stage, &endpoints, view, None);
+            self.rest.store.take_over(&endpoints, view, None);
+        }
+    }
+
+    /// Makes resources of the trial what they are in `from`, and shows that.
+    fn show(&self, stage: &Stage, names: &BTreeSet<Key>, from: &View, position: Option<u64>) -> Option<Called> {
+        let changed = self.trial.store.take_over(names, from, position);
+        let next = self.trial.store.view();
+        let changes = Changes { position: next.position(), names: Some(names.iter().cloned().collect()) };
+        changed.then(|| stage.show(next, &changes))
+    }
+
+    /// Sets back in the trial what was refused.
+    fn set_back(&self, state: &mut State, stage: &Stage) {
+        let refused = std::mem::take(&mut state.refused);
+        let Some(wave) = state.wave.as_mut().filter(|_| !refused.is_empty()) else { return };
+        let mut names = BTreeSet::new();
+        for held in refused {
+            let key = (held.kind, held.name.clone());
+            let forced = state.forced.get(&key) == Some(&held.version);
+            if forced || state.held.len() >= MAX_HELD || wave.tried.remove(&key).is_none() {
+                continue;
+            }
+            let HeldView { kind, name, node, reason, .. } = &held;
+            tracing::warn!(kind = kind.as_str(), %name, %node, reason, "this version is held: no further node of the group is given it");
+            state.held.insert(key.clone(), held);
+            names.insert(key);
+        }
+        self.show(stage, &names, &self.rest.store.view(), None);
+    }
+
+    /// Gives the rest what was on trial, when that is over.
+    fn judge(&self, state: &mut State, now: Instant) {
+        let State { wave, members, pending, .. } = &mut *state;
+        let Some(trying) = wave else { return };
+        let waited = now.saturating_duration_since(trying.since);
+        let judged = match trying.is_judged(members, now) {
+            Some(false) if waited >= self.wait => {
+                tracing::warn!(node = %trying.judge, "the canary does not answer in time; what it was given goes to all");
+                members.too_slow(&trying.judge);
+                true
+            }
+            judged => judged.unwrap_or(true),
+        };
+        if judged {
+            let trial = self.trial.store.view();
+            let position = pending.is_empty().then_some(trial.position());
+            self.rest.store.take_over(trying.tried.keys(), &trial, position);
+            *wave = None;
+        }
+    }
+
+    /// Puts what changed on trial. What was refused and has not changed since stays as it is.
+    fn try_out(&self, state: &mut State, (view, stage): (&View, &Stage), now: Instant) {
+        let mut names = std::mem::take(&mut state.pending);
+        state.since = None;
+        let version = |key: &Key| view.find(key.0, &key.1).map(|found| found.version.clone());
+        names.retain(|key| !state.is_held(key, view));
+        for key in &names {
+            state.held.remove(key);
+            if state.forced.get(key).is_some_and(|forced| version(key).as_ref() != Some(forced)) {
+                state.forced.remove(key);
+            }
+        }
+        let (tried, forced): (BTreeSet<Key>, BTreeSet<Key>) = names.into_iter().partition(|key| !state.forced.contains_key(key));
+        self.rest.store.take_over(&forced, view, None);
+        self.show(stage, &forced, view, None);
+        let Some(called) = self.show(stage, &tried, view, Some(view.position())) else { return };
+        let trial = self.trial.store.view();
+        let versions = tried.iter().map(|key| (key.clone(), version(key)));
+        match (&mut state.wave, state.members.judge(&called)) {
+            // Nobody but the canary is there to wait for it.
+            (Some(wave), Some(_)) => {
+                wave.tried.extend(versions);
+                (wave.position, wave.since, wave.called) = (trial.position(), now, called);
+            }
+            (wave, Some(judge)) => {
+                let tried = versions.collect();
+                *wave = Some(Wave { tried, position: trial.position(), since: now, judge, called });
+            }
+            (wave, None) => {
+                let before = wave.take().map(|wave| wave.tried.into_keys().collect::<BTreeSet<_>>()).unwrap_or_default();
+                self.rest.store.take_over(before.iter().chain(&tried), &trial, Some(trial.position()));
+            }
+        }
+    }
+}
+
+impl State {
+    /// Whether a view still has the version that is held.
+    fn is_held(&self, key: &Key, view: &View) -> bool {
+        let version = view.find(key.0, &key.1).map(|found| &found.version);
+        self.held.get(key).is_some_and(|held| version == Some(&held.version))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.wave.is_none() && self.pending.is_empty()
+    }
+}
+
+fn is_endpoints((kind, _): &Key) -> bool {
+    *kind == Kind::Endpoints
+}
+
+/// What is not the same in two views.
+fn differing(a: &View, b: &View) -> BTreeSet<Key> {
+    let mut names = BTreeSet::new();
+    for kind in Kind::ALL {
+        let (ours, theirs) = (a.all(kind).1, b.all(kind).1);
+        let differs = |(name, found): &(&Arc<str>, &Arc<Versioned>)| {
+            theirs.get(&***name).is_none_or(|other| other.version != found.version)
+        };
+        names.extend(ours.iter().filter(differs).map(|(name, _)| (kind, name.clone())));
+        names.extend(theirs.iter().filter(|(name, _)| !ours.contains_key(&***name)).map(|(name, _)| (kind, name.clone())));
+    }
+    names
+}
+
+async fn run(group: Arc<Group>, feed: Arc<dyn SnapshotFeed>, (stage, mut looked): (Stage, u64), mut drain: DrainWatch) {
+    let mut signal = feed.watch();
+    loop {
+        signal.borrow_and_update();
+        let due = group.step(&*feed, &stage, &mut looked, clock::now());
+        tokio::select! {
+            changed = signal.changed() => if changed.is_err() { return },
+            () = group.news.notified() => {}
+            () = sleep_until(due.unwrap_or_else(clock::now)), if due.is_some() => {}
+            () = drain.draining() => return,
+        }
+    }
+}
+
+/// A stream's membership.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) group: Arc<Group>,
+    number: u64,
+    /// Rings when it becomes a canary.
+    pub(super) turn: Arc<Notify>,
+}
+
+impl Ticket {
+    /// Whether it is shown the trial.
+    pub(super) fn is_canary(&self) -> bool {
+        self.group.lock().members.get_mut(self.number).is_some_and(|member| member.canary)
+    }
+
+    /// It sits where the trial is shown.
+    pub(super) fn sits(&self, seat: Option<u64>) {
+        if let Some(member) = self.group.lock().members.get_mut(self.number) {
+            member.seat = seat;
+        }
+    }
+
+    /// A canary tells how far it is, and what it refuses.
+    pub(super) fn report<M: Machine>(&self, machine: &M) {
+        let (position, answered) = (machine.position(), machine.answered());
+        let nacks: Vec<Nack> = machine.nacks();
+        let mut state = self.group.lock();
+        state.members.note(self.number, position, answered);
+        let node = state.members.node_of(self.number).cloned();
+        let refused = state.wave.as_ref().zip(node).map(|(wave, node)| wave.refused(&node, &nacks)).unwrap_or_default();
+        state.refused.extend(refused);
+        if state.wave.is_some() {
+            self.group.news.notify_one();
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.group.lock().members.leave(self.number);
+        self.group.news.notify_one();
+    }
+}

@@ -1,0 +1,86 @@
+//! Where a stream looks: at the whole snapshot, or at that of its group as a canary or as one of the rest. It knows no protocol.
+
+use std::sync::Arc;
+
+use super::group::{Side, Ticket};
+use crate::server::Machine;
+use crate::server::pace::Work;
+use crate::server::stage::{House, Seat};
+use crate::snapshot::{Changes, NodeScope, SnapshotFeed, SnapshotSource, View};
+
+/// A stream's place.
+pub(in crate::server) struct Place {
+    feed: Arc<dyn SnapshotFeed>,
+    seat: Seat,
+    pub(in crate::server) work: Work,
+    scope: NodeScope,
+    ticket: Option<Ticket>,
+    canary: bool,
+    /// It looks elsewhere than before, so that positions mean something else.
+    anew: bool,
+}
+
+impl Place {
+    /// A place at the whole.
+    pub(in crate::server) fn whole(feed: Arc<dyn SnapshotFeed>, house: &House, work: Work, scope: &NodeScope) -> Place {
+        Place { feed, seat: house.seat(scope), work, scope: scope.clone(), ticket: None, canary: false, anew: false }
+    }
+
+    /// A place in a group.
+    pub(in crate::server) fn of_group(group: &Arc<super::Group>, scope: &NodeScope) -> Place {
+        let ticket = group.enter(scope);
+        let canary = ticket.is_canary();
+        let Side { store, house, work } = if canary { group.trial.clone() } else { group.rest.clone() };
+        let place = Place::whole(store, &house, work, scope);
+        if canary {
+            ticket.sits(place.seat.number());
+        }
+        Place { ticket: Some(ticket), canary, ..place }
+    }
+
+    /// Where it sits.
+    pub(in crate::server) fn seat(&mut self) -> &mut Seat {
+        &mut self.seat
+    }
+
+    /// Waits until something is shown that concerns it. `None` when nothing will be shown any more.
+    pub(in crate::server) async fn next(&mut self) -> Option<Arc<View>> {
+        let turn = self.ticket.as_ref().filter(|_| !self.canary).map(|ticket| ticket.turn.clone());
+        let Some(turn) = turn else { return self.seat.next().await };
+        tokio::select! {
+            next = self.seat.next() => next,
+            () = turn.notified() => {
+                self.become_canary();
+                Some(self.seat.view())
+            }
+        }
+    }
+
+    fn become_canary(&mut self) {
+        let Some(ticket) = &self.ticket else { return };
+        let Side { store, house, work } = ticket.group.trial.clone();
+        (self.seat, self.feed, self.work) = (house.seat(&self.scope), store, work);
+        ticket.sits(self.seat.number());
+        (self.canary, self.anew) = (true, true);
+    }
+
+    /// Whether it looks elsewhere since [`Place::changes`] was asked last.
+    pub(in crate::server) fn is_new(&self) -> bool {
+        self.anew
+    }
+
+    /// What changed after a position up to a view of this place.
+    pub(in crate::server) fn changes(&mut self, position: u64, view: &View) -> Changes {
+        match std::mem::take(&mut self.anew) {
+            true => Changes { position: view.position(), names: None },
+            false => self.feed.changed_between(position, view.position()),
+        }
+    }
+
+    /// Tells how far a stream is, when that matters to others.
+    pub(in crate::server) fn report<M: Machine>(&self, machine: &M) {
+        if let Some(ticket) = self.ticket.as_ref().filter(|_| self.canary) {
+            ticket.report(machine);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! What a canary takes goes to all, what it refuses to nobody else, and nothing waits for one that says nothing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use heddle_node::clock;
+use heddle_node::drain::{self, DrainWatch};
+use tokio::time::sleep;
+
+use super::{GroupName, Place, Rollouts};
+use crate::model::Kind;
+use crate::protocol::{DeltaRequest, DeltaResponse, Types};
+use crate::server::tests::{at, gone, set};
+use crate::server::{DeltaMachine, Machine};
+use crate::snapshot::{Change, NodeScope, SIDECAR, SnapshotFeed, SnapshotSource, SnapshotStore, View};
+
+const WAIT: Duration = Duration::from_secs(2);
+/// As long as everything takes that waits for nobody.
+const SOON: Duration = Duration::from_millis(20);
+
+struct World {
+    store: Arc<SnapshotStore>,
+    rollouts: Rollouts,
+    drain: DrainWatch,
+    _completion: drain::DrainCompletion,
+}
+
+/// A node of a group that answers when it is told to.
+struct Node {
+    place: Place,
+    machine: DeltaMachine,
+    view: Arc<View>,
+    has: BTreeMap<Arc<str>, String>,
+    unanswered: Vec<DeltaResponse>,
+}
+
+impl World {
+    fn new() -> World {
+        let (completion, drain) = drain::pair();
+        World { store: Arc::new(SnapshotStore::new()), rollouts: Rollouts::default(), drain, _completion: completion }
+    }
+
+    fn node(&self, id: &str) -> Node {
+        self.enter(
+            NodeScope { id: id.into(), role: "gateway".into(), ..NodeScope::default() },
+            &[Kind::Certificate, Kind::Endpoints],
+        )
+    }
+
+    fn enter(&self, scope: NodeScope, kinds: &[Kind]) -> Node {
+        let feed: Arc<dyn SnapshotFeed> = self.store.clone();
+        let group = self.rollouts.group((Types::Heddle, &scope), &feed, WAIT, &self.drain).unwrap();
+        let mut place = Place::of_group(&group, &scope);
+        let view = place.seat().view();
+        let mut machine = DeltaMachine::new(scope, view.position());
+        for kind in kinds {
+            machine.request(DeltaRequest::new(*kind), &*view, at(0)).unwrap();
+            let (all, names) = machine.asked(*kind);
+            place.seat().listen(*kind, all, names);
+        }
+        let mut node = Node { place, machine, view, has: BTreeMap::new(), unanswered: Vec::new() };
+        node.hears();
+        node.accepts();
+        node
+    }
+
+    async fn apply(&self, changes: Vec<Change>) {
+        self.store.apply(changes);
+        sleep(SOON).await;
+    }
+
+    fn canaries(&self) -> Vec<String> {
+        self.rollouts.view()[0].canaries.iter().map(ToString::to_string).collect()
+    }
+
+    fn held(&self) -> Vec<String> {
+        let held = self.rollouts.held(&GroupName { types: Types::Heddle, role: "gateway".into() });
+        held.iter().map(|held| format!("{} by {}: {}", held.name, held.node, held.reason)).collect()
+    }
+}
+
+impl Node {
+    /// Looks, and takes what it is sent.
+    fn hears(&mut self) {
+        while let Some(view) = self.place.next().now_or_never() {
+            self.view = view.unwrap();
+            self.machine.changes(self.place.changes(self.machine.position(), &self.view), &*self.view);
+        }
+        while let Some(response) = self.machine.response(&*self.view) {
+            for raw in &response.resources {
+                self.has.insert(raw.name.clone(), raw.version.to_string());
+            }
+            response.removed.iter().for_each(|name| drop(self.has.remove(name)));
+            self.unanswered.push(response);
+        }
+        self.place.report(&self.machine);
+    }
+
+    fn answers(&mut self, error: Option<&str>) {
+        for response in std::mem::take(&mut self.unanswered) {
+            let error = error.map(str::to_owned);
+            let request = DeltaRequest { nonce: response.nonce, error, ..DeltaRequest::new(response.kind) };
+            self.machine.request(request, &*self.view, at(7)).unwrap();
+        }
+        self.place.report(&self.machine);
+    }
+
+    fn accepts(&mut self) {
+        self.answers(None);
+    }
+
+    /// Names with the versions that the store has of them.
+    fn has_newest(&mut self, world: &World, name: &str) -> bool {
+        self.hears();
+        let newest = world.store.view();
+        let newest = [Kind::Certificate, Kind::Endpoints].into_iter().find_map(|kind| newest.find(kind, name).cloned());
+        self.has.get(name).map(String::as_str) == newest.as_ref().map(|found| &*found.version)
+    }
+}
+
+fn certificate(name: &str, content: &str) -> Change {
+    set(Kind::Certificate, name, content)
+}
+
+fn endpoints(name: &str, content: &str) -> Change {
+    set(Kind::Endpoints, name, content)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_is_given_what_the_canary_has_taken() {
+    let world = World::new();
+    let (mut canary, mut other) = (world.node("b"), world.node("a"));
+    assert_eq!(world.canaries(), ["b"], "who came first");
+    world.apply(vec![certificate("c", "1"), certificate("d", "1")]).await;
+    assert!(canary.has_newest(&world, "c") && !other.has_newest(&world, "c"));
+    assert_eq!(world.rollouts.view()[0].trying, 2);
+    canary.accepts();
+    sleep(SOON).await;
+    assert!(other.has_newest(&world, "c") && other.has_newest(&world, "d"));
+    assert_eq!(other.unanswered.len(), 1, "as one step");
+    other.accepts();
+    world.apply(vec![gone(Kind::Certificate, "c")]).await;
+    assert!(canary.has_newest(&world, "c") && !other.has_newest(&world, "c"));
+    canary.accepts();
+    sleep(SOON).await;
+    assert!(other.has_newest(&world, "c"));
+    assert_eq!(world.store.view().position(), other.view.position(), "positions mean the same everywhere");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_canary_refuses_is_held_and_the_good_goes_on() {
+    let world = World::new();
+    let (mut canary, mut other) = (world.node("a"), world.node("b"));
+    world.apply(vec![certificate("c", "1")]).await;
+    canary.hears();
+    canary.accepts();
+    sleep(SOON).await;
+    let good = {
+        other.hears();
+        other.accepts();
+        other.has.clone()
+    };
+    world.apply(vec![certificate("c", "bad"), certificate("d", "1")]).await;
+    canary.hears();
+    canary.answers(Some("Certificate c: snis: not this one"));
+    sleep(SOON).await;
+    assert!(other.has_newest(&world, "d") && other.has["c"] == good["c"]);
+    assert_eq!(world.held(), ["c by a: not this one"]);
+    other.accepts();
+    canary.hears();
+    assert_eq!(canary.has["c"], good["c"], "it is given the version before again");
+    canary.accepts();
+    let mut late = world.node("late");
+    assert_eq!(late.has["c"], good["c"], "who comes later is not given it either");
+    world.apply(vec![certificate("d", "2")]).await;
+    canary.hears();
+    canary.accepts();
+    sleep(SOON).await;
+    assert!(other.has_newest(&world, "d") && !other.has_newest(&world, "c") && world.held().len() == 1);
+    other.accepts();
+    late.hears();
+    late.accepts();
+    world.apply(vec![certificate("c", "mended")]).await;
+    assert!(canary.has_newest(&world, "c") && world.held().is_empty(), "a new version is tried again");
+    canary.accepts();
+    sleep(SOON).await;
+    assert!(other.has_newest(&world, "c") && late.has_newest(&world, "c"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_goes_on_when_somebody_says_so() {
+    let world = World::new();
+    let (mut canary, mut other) = (world.node("a"), world.node("b"));
+    world.apply(vec![certificate("new", "bad")]).await;
+    canary.hears();
+    canary.answers(Some("no"));
+    sleep(SOON).await;
+    other.hears();
+    canary.hears();
+    assert!(canary.has.is_empty() && other.has.is_empty() && world.held() == ["new by a: no"]);
+    canary.accepts();
+    assert_eq!(world.rollouts.resume("gateway/envoy"), None);
+    assert_eq!(world.rollouts.resume("gateway/heddle"), Some(1));
+    sleep(SOON).await;
+    assert!(canary.has_newest(&world, "new") && other.has_newest(&world, "new"));
+    canary.answers(Some("no"));
+    sleep(SOON).await;
+    assert!(world.held().is_empty(), "it is not held again");
+    world.apply(vec![gone(Kind::Certificate, "new")]).await;
+    canary.hears();
+    canary.accepts();
+    sleep(SOON).await;
+    assert!(other.has_newest(&world, "new"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_long_for_a_canary_that_says_nothing_and_the_next_one_takes_its_place() {
+    let world = World::new();
+    let (mut canary, mut next, mut other) = (world.node("a"), world.node("b"), world.node("c"));
+    let start = clock::now();
+    world.apply(vec![certificate("c", "1")]).await;
+    canary.hears();
+    sleep(WAIT - SOON * 3).await;
+    assert!(!other.has_newest(&world, "c"), "{:?}", clock::now() - start);
+    sleep(SOON * 3).await;
+    assert!(other.has_newest(&world, "c"));
+    other.accepts();
+    next.hears();
+    next.accepts();
+    world.apply(vec![certificate("c", "2")]).await;
+    assert!(next.has_newest(&world, "c") && !other.has_newest(&world, "c"));
+    next.accepts();
+    sleep(SOON).await;
+    assert!(other.has_newest(&world, "c"), "the first one is not waited for again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_canary_leaves_the_next_one_judges() {
+    let world = World::new();
+    let (mut canary, mut next, mut other) = (world.node("a"), world.node("b"), world.node("c"));
+    world.apply(vec![certificate("c", "bad")]).await;
+    canary.hears();
+    drop(canary);
+    sleep(SOON).await;
+    assert!(next.has_newest(&world, "c") && !other.has_newest(&world, "c"));
+    next.answers(Some("no"));
+    sleep(SOON).await;
+    other.hears();
+    assert!(other.has.is_empty() && world.held() == ["c by b: no"]);
+    drop((next, other));
+    world.apply(vec![certificate("d", "1")]).await;
+    let later = world.node("z");
+    assert_eq!(
+        later.has.keys().map(|name| &**name).collect::<Vec<_>>(),
+        ["d"],
+        "with nobody there, everything goes on but what is held"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_wait_for_no_canary() {
+    let world = World::new();
+    let (mut canary, mut other) = (world.node("a"), world.node("b"));
+    world.apply(vec![endpoints("u", "one"), endpoints("v", "one")]).await;
+    assert!(canary.has_newest(&world, "u") && other.has_newest(&world, "u"), "alone they go to all at once");
+    canary.accepts();
+    other.accepts();
+    world.apply(vec![certificate("c", "1"), endpoints("u", "two")]).await;
+    assert!(canary.has_newest(&world, "u") && !other.has_newest(&world, "u"), "with a change of something else they go with it");
+    world.apply(vec![endpoints("v", "two")]).await;
+    assert!(other.has_newest(&world, "v"), "others do not wait for that");
+    let start = clock::now();
+    world.apply(vec![endpoints("u", "three")]).await;
+    while !other.has_newest(&world, "u") {
+        sleep(SOON).await;
+    }
+    assert!(
+        clock::now() - start < Duration::from_millis(300),
+        "nor do they wait long when they change again: {:?}",
+        clock::now() - start
+    );
+    assert!(!other.has_newest(&world, "c"));
+    canary.hears();
+    canary.accepts();
+    sleep(SOON).await;
+    assert!(other.has_newest(&world, "c") && other.has_newest(&world, "u"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_service_has_a_canary_of_its_own() {
+    let world = World::new();
+    let sidecar = |id: &str, service: &str| NodeScope {
+        id: id.into(),
+        role: SIDECAR.into(),
+        namespace: "shop".into(),
+        service: service.into(),
+        ..NodeScope::default()
+    };
+    let kinds = [Kind::PluginMetadata];
+    let mut nodes =
+        [("web-1", "web"), ("web-2", "web"), ("api-1", "api")].map(|(id, service)| world.enter(sidecar(id, service), &kinds));
+    assert_eq!(world.canaries(), ["api-1", "web-1"]);
+    world.apply(vec![set(Kind::PluginMetadata, "p", "1")]).await;
+    nodes.each_mut().map(Node::hears);
+    assert_eq!(nodes.each_ref().map(|node| node.has.len()), [1, 0, 1]);
+    nodes[0].accepts();
+    sleep(SOON).await;
+    nodes[1].hears();
+    assert_eq!(nodes[1].has.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_changes_of_one_resource_do_not_starve_the_rest() {
+    let world = World::new();
+    let (mut canary, mut other) = (world.node("a"), world.node("b"));
+    let mut seen = std::collections::BTreeSet::new();
+    for round in 0..50 {
+        world.store.apply(vec![certificate("c", &round.to_string())]);
+        sleep(Duration::from_millis(4)).await;
+        canary.hears();
+        canary.accepts();
+        other.hears();
+        other.accepts();
+        seen.extend(other.has.get("c").cloned());
+    }
+    assert!(seen.len() > 10, "{}", seen.len());
+}
