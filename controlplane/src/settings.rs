@@ -18,7 +18,7 @@ pub use identity::{
     CaFiles, CaSettings, FederatedSettings, IdentitySettings, JwksSource, KubernetesSettings, MAX_TOKEN_TTL, ServiceOf,
 };
 pub use mesh::MeshSettings;
-pub use store::StoreSettings;
+pub use store::{SecretsKey, StoreSettings};
 
 /// Where the Admin API listens when nothing is said; loopback, because it can change everything.
 pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
@@ -320,7 +320,15 @@ providers: { file: { path: resources.yaml, watch: false } }
         let settings = read(text).unwrap();
         assert_eq!(settings.admin.keys.len(), 2);
         assert_eq!((settings.admin.keys[0].role, settings.admin.keys[1].role), (Role::Admin, Role::Viewer));
-        assert_eq!(settings.store, StoreSettings { keep_revisions: 5, keep_for: Duration::from_secs(7 * 24 * 3600), etcd: None });
+        assert_eq!(
+            settings.store,
+            StoreSettings {
+                keep_revisions: 5,
+                keep_for: Duration::from_secs(7 * 24 * 3600),
+                secrets_key: SecretsKey::Made,
+                etcd: None
+            }
+        );
         assert_eq!(settings.file, Some(FileSettings { path: "resources.yaml".into(), watch: false }));
         assert_eq!(settings.listeners[0].value["proxy_protocol"], "off");
         assert_eq!(settings.listeners[0].at, Some(Position { line: 5, column: 5 }));

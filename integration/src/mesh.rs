@@ -43,6 +43,8 @@ pub struct Service<'a> {
     pub calls: &'a [&'a str],
     /// More keys of `inbound`, for example `, mode: permissive`.
     pub inbound: &'a str,
+    /// More keys of `agent`, for example `, drain_timeout: 5s`.
+    pub agent: &'a str,
     /// More top-level YAML.
     pub more: &'a str,
 }
@@ -50,7 +52,7 @@ pub struct Service<'a> {
 impl<'a> Service<'a> {
     /// An HTTP service that calls nobody.
     pub fn http(name: &'a str, address: SocketAddr) -> Service<'a> {
-        Service { name, address, protocol: "http", said: "", calls: &[], inbound: "", more: "" }
+        Service { name, address, protocol: "http", said: "", calls: &[], inbound: "", agent: "", more: "" }
     }
 }
 
@@ -61,12 +63,17 @@ impl Mesh {
     }
 
     pub fn with(setup: Setup, identity: &str) -> Mesh {
-        Mesh::of(Heddle::control_plane(identified(setup, identity)))
+        Mesh::of(Heddle::control_plane(identified(setup, DOMAIN, identity)))
+    }
+
+    /// Starts a control plane of another trust domain.
+    pub fn of_domain(domain: &str, identity: &str) -> Mesh {
+        Mesh::of(Heddle::control_plane(identified(Setup::default(), domain, identity)))
     }
 
     /// Starts `heddle run`: control plane and gateway in one process.
     pub fn in_one(identity: &str) -> Mesh {
-        Mesh::of(Heddle::run_with(identified(Setup::default(), identity)))
+        Mesh::of(Heddle::run_with(identified(Setup::default(), DOMAIN, identity)))
     }
 
     fn of(control: Heddle) -> Mesh {
@@ -114,12 +121,13 @@ impl Mesh {
         let text = format!(
             "node: {{ id: {id}, data_dir: \"{id}-data\" }}\nrole: sidecar\n\
              service: {{ name: {}, address: \"{}\", protocol: {}{} }}\n\
-             agent: {{ workers: 1, admin: \"{admin}\" }}\n{}\
+             agent: {{ workers: 1, admin: \"{admin}\"{} }}\n{}\
              inbound: {{ address: \"{inbound}\"{} }}\noutbound: {{ explicit: [ {} ] }}\n{}",
             service.name,
             service.address,
             service.protocol,
             service.said,
+            service.agent,
             self.reach(service.name, id),
             service.inbound,
             explicit.join(", "),
@@ -148,6 +156,16 @@ impl Mesh {
         Node { process: spawn(&folder, id), name: id.to_owned(), admin, inbound, outbound, folder }
     }
 
+    /// Waits until a node has kept on disk what it holds, with all of these names in it.
+    pub fn until_kept(&self, node: &Node, names: &[&str]) {
+        let file = self.control.place.path(&format!("{}-data/last-good.xds", node.name));
+        until(&format!("{} to keep what it holds", node.name), || {
+            let bytes = std::fs::read(&file).ok()?;
+            let has = |name: &&str| bytes.windows(name.len()).any(|window| window == name.as_bytes());
+            names.iter().all(has).then_some(())
+        });
+    }
+
     /// Waits until `caller` reaches its first service, and gives the answer.
     pub fn until_reached(&self, caller: &Node, target: &str) -> Answer {
         let asked = || client::get(caller.outbound[0], target).ok();
@@ -167,8 +185,8 @@ impl Mesh {
     }
 }
 
-fn identified(setup: Setup, identity: &str) -> Setup {
-    let more = format!("{}identity: {{ trust_domain: {DOMAIN}{identity} }}\n", setup.more);
+fn identified(setup: Setup, domain: &str, identity: &str) -> Setup {
+    let more = format!("{}identity: {{ trust_domain: {domain}{identity} }}\n", setup.more);
     Setup { more, ..setup }
 }
 
@@ -177,6 +195,29 @@ impl Node {
         until(&format!("{} to be ready", self.name), || {
             client::get(self.admin, "/ready").ok().filter(|answer| answer.status == 200)
         });
+    }
+
+    /// SIGTERM; how it has ended.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        self.process.signal("TERM");
+        self.process.wait()
+    }
+
+    /// Starts it again with what it has on disk; its join token is used up.
+    pub fn start(&mut self) {
+        self.process = spawn(&self.folder, &self.name);
+    }
+
+    /// A second process in its place, with the same listeners and data, and with an id and a port for operators of its own.
+    pub fn successor(&self, mesh: &Mesh) -> Node {
+        let place = &mesh.control.place;
+        let name = format!("{}-next", self.name);
+        let admin = place.address();
+        let text = std::fs::read_to_string(place.path(&format!("{}.yaml", self.name))).expect("it was written");
+        let text = text.replace(&self.admin.to_string(), &admin.to_string());
+        place.write(&format!("{name}.yaml"), &text.replace(&format!("id: {},", self.name), &format!("id: {name},")));
+        let (process, outbound) = (spawn(&self.folder, &name), self.outbound.clone());
+        Node { process, name, admin, inbound: self.inbound, outbound, folder: self.folder.clone() }
     }
 
     /// Kills it and starts it again with what it has on disk; its join token is used up.

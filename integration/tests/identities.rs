@@ -231,7 +231,11 @@ async fn a_root_is_replaced_while_nodes_watch_and_after_a_restart() {
     let web = joined(&heddle).await;
     let channel = connector(&heddle, &web).connect().await.unwrap();
     let (sender, receiver) = mpsc::channel(4);
-    let hold = |version: &str| WatchBundlesRequest { held_version: version.to_owned(), node: "web-1".into() };
+    let hold = |version: &str| WatchBundlesRequest {
+        held_version: version.to_owned(),
+        node: "web-1".into(),
+        ..WatchBundlesRequest::default()
+    };
     sender.send(hold("")).await.unwrap();
     let mut client = IdentityServiceClient::new(channel);
     let mut told = client.watch_bundles(ReceiverStream::new(receiver)).await.unwrap().into_inner();

@@ -111,6 +111,17 @@ impl Story {
     }
 }
 
+impl Story {
+    /// What has become of copies at a node.
+    fn copies(&self, node: &Node, event: &str) -> u64 {
+        let end = format!("event=\"{event}\"}} ");
+        let line = |line: &str| {
+            line.strip_prefix("heddle_plugin_events_total{plugin=\"proxy-mirror\",")?.split_once(&end)?.1.parse().ok()
+        };
+        node.metrics().lines().find_map(line).unwrap_or_default()
+    }
+}
+
 /// How often requests ended for this reason at a node.
 fn reason(node: &Node, reason: &str) -> u64 {
     let start = format!("heddle_http_reasons_total{{reason=\"{reason}\"}} ");
@@ -133,6 +144,53 @@ fn faults_are_made_and_copies_are_sent_where_a_service_is_called() {
     // The fault needs no callee at all.
     story.api.process.kill();
     assert_eq!(story.ask("GET", "/b?fault=yes").text(), "on purpose");
+}
+
+#[test]
+fn copies_go_to_a_service_of_the_mesh_as_its_other_callers_do() {
+    let (story, shadow) = (Story::new(), App::start());
+    // Strict: nothing reaches it but by mutual TLS.
+    let mut copied = story.mesh.sidecar(&Service::http("shadow", shadow.address));
+    story.is_reached(json!({ "mirror": { "service": "shadow" } }));
+    assert_eq!(story.ask("GET", "/copied").text(), "ok");
+    until("the copy", || (shadow.count("GET /copied") == 1).then_some(()));
+    assert_eq!(story.app.count("GET /copied"), 1, "the service itself gets one");
+    until("it to be counted", || (story.copies(&story.web, "sent") > 0).then_some(()));
+    assert!(reason(&story.web, "overflow") == 0 && story.mesh.audit().contains("svc/shadow"));
+
+    // Who gets copies says who may send them, and nobody else notices.
+    story.mesh.policy("nobody", json!({ "service": "shadow", "action": "allow" }));
+    until("the policy", || {
+        assert_eq!(story.ask("GET", "/more").text(), "ok");
+        (reason(&copied, "policy") > 0).then_some(())
+    });
+    let before = shadow.count("GET /refused");
+    assert_eq!(story.ask("GET", "/refused").text(), "ok");
+    assert_eq!(shadow.count("GET /refused"), before);
+    copied.process.kill();
+    let failed = story.copies(&story.web, "failed");
+    until("copies to be lost", || {
+        assert_eq!(story.ask("GET", "/alone").text(), "ok");
+        (story.copies(&story.web, "failed") > failed).then_some(())
+    });
+}
+
+#[test]
+fn a_gateway_copies_into_the_mesh_by_an_upstream_that_leads_there() {
+    let (story, shadow) = (Story::new(), App::start());
+    let _copied = story.mesh.sidecar(&Service::http("shadow", shadow.address));
+    let gateway = story.mesh.gateway();
+    for service in ["api", "shadow"] {
+        story.mesh.control.put(&format!("/upstreams/{service}"), json!({ "discovery_type": "mesh", "service_name": service }));
+    }
+    let mirror = json!({ "upstream_id": "shadow", "path": "/v2", "path_concat_mode": "prefix" });
+    story.mesh.control.put("/routes/all", json!({ "uri": "/*", "plugins": { "proxy-mirror": mirror }, "upstream_id": "api" }));
+    story.mesh.control.until_status("/ready", 200);
+    let answer = client::send(story.mesh.control.http, "POST", "/paid", &[("X-A", "1")], b"").unwrap();
+    assert_eq!(answer.status, 200);
+    until("the copy", || (shadow.count("POST /v2/paid") == 1).then_some(()));
+    assert_eq!(story.app.count("POST /paid"), 1);
+    until("it to be counted", || (story.copies(&gateway, "sent") > 0).then_some(()));
 }
 
 #[test]

@@ -108,6 +108,9 @@ fn servers_that_speak_first_are_heard_at_once_and_a_policy_ends_a_running_tunnel
     let web = caller(&mesh, &["mail", "post"]);
     let mut auto = greeted(web.outbound[1], b"220 ready\r\n");
     says(&mut auto, b"EHLO a\r\n", b"EHLO a\r\n");
+    let port = web.outbound[1].port();
+    let counted = format!("heddle_mesh_outbound_protocol_detected_total{{port=\"{port}\",protocol=\"server_first\"}}");
+    assert!(web.metrics().contains(&counted), "{}", web.metrics());
     let mut running = greeted(web.outbound[0], b"220 ready\r\n");
     says(&mut running, b"QUIT\r\n", b"QUIT\r\n");
 

@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
+use std::process::Command;
 
 use heddle_agent::filters::Registry;
 use heddle_integration::client::send;
-use heddle_integration::heddle::Heddle;
+use heddle_integration::heddle::{Heddle, KEY, binary};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::pages::{self, story};
-use heddle_integration::process::until;
+use heddle_integration::place::Place;
+use heddle_integration::process::{Process, until};
 use heddle_xds::catalog::Catalog;
 use serde_json::{Value, json};
 
@@ -103,4 +105,53 @@ fn secrets_of_plugins_are_neither_stored_nor_shown_in_clear() {
         }
     }
     assert!(put > 0);
+}
+
+#[test]
+fn the_key_of_secrets_comes_from_the_environment_or_a_file_and_a_wrong_one_opens_nothing() {
+    const ONE: &str = "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg=";
+    const OTHER: &str = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=";
+    let place = Place::new();
+    let (admin, xds) = (place.address(), place.address());
+    let start = |store: &str, key: &str| {
+        let text = format!(
+            "node: {{ id: cp, data_dir: data }}\nadmin: {{ address: \"{admin}\", keys: [ {{ name: story, key: \"{KEY}\", role: admin }} ] }}\n\
+             xds: {{ address: \"{xds}\" }}\nstore: {{ {store} }}\n"
+        );
+        place.write("heddle.yaml", &text);
+        let mut command = Command::new(binary());
+        command.args(["controlplane", "-c", "heddle.yaml"]).env("HEDDLE_SECRETS_KEY", key).current_dir(place.folder.path());
+        std::fs::remove_file(place.path("heddle.log")).ok();
+        Process::start(command, place.path("heddle.log"))
+    };
+    let ask = |method: &str, body: &[u8]| send(admin, method, "/apisix/admin/consumers/jack", &[("X-API-KEY", KEY)], body).ok();
+    let jack = json!({ "username": "jack", "plugins": { "key-auth": { "key": "jacks-own-key" } } }).to_string();
+    let environment = "secrets_key: \"${HEDDLE_SECRETS_KEY}\"";
+
+    let mut first = start(environment, ONE);
+    until("the consumer", || ask("PUT", jack.as_bytes()).filter(|answer| matches!(answer.status, 200 | 201)));
+    first.signal("TERM");
+    assert_eq!(first.wait().code(), Some(0));
+    assert!(
+        !place.path("data/secrets.key").exists()
+            && !stored(&place.path("data"), "jacks-own-key")
+            && !stored(&place.path("data"), ONE)
+    );
+
+    for (store, key, told) in [
+        (environment, OTHER, "encrypted with another key"),
+        (environment, "hush", "expected 32 bytes in base64"),
+        ("secrets_key_file: nowhere.key", "", "key file nowhere.key"),
+    ] {
+        let mut wrong = start(store, key);
+        assert_ne!(wrong.wait().code(), Some(0), "{store}");
+        let output = wrong.output();
+        assert!(output.contains(told) && !output.contains(OTHER) && !output.contains("hush"), "{store}: {output}");
+    }
+    assert!(!place.path("nowhere.key").exists(), "no key is made in the place of one that is missing");
+
+    place.write("mounted.key", &format!("{ONE}\n"));
+    let _file = start("secrets_key_file: mounted.key", "");
+    let shown = until("the consumer again", || ask("GET", b"").filter(|answer| answer.status == 200));
+    assert!(shown.text().contains("jacks-own-key"), "{}", shown.text());
 }

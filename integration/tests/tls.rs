@@ -120,6 +120,33 @@ fn a_client_certificate_is_demanded_where_the_name_says_so() {
 }
 
 #[test]
+fn clients_are_limited_by_the_certificate_that_they_have_shown_and_not_by_what_they_say() {
+    let story = Story::new();
+    let (server, clients) = (story.authority.issue(&["mtls.example"]), Authority::new());
+    story.heddle.put(
+        "/ssls/mtls",
+        json!({ "snis": ["mtls.example"], "cert": server.certificate, "key": server.key, "client": { "ca": clients.pem() } }),
+    );
+    let files = ["alice", "bob"].map(|name| {
+        let pair = clients.issue(&[name]);
+        let write = |ending: &str, text: &str| story.heddle.place.write(&format!("{name}.{ending}"), text).display().to_string();
+        ["--cert".to_owned(), write("pem", &pair.certificate), "--key".to_owned(), write("key", &pair.key)]
+    });
+    let [alice, bob] = files.each_ref().map(|files| files.each_ref().map(String::as_str));
+    until("the mTLS name", || story.ask("mtls.example", &alice).ok());
+    let limit =
+        json!({ "count": 2, "time_window": 3600, "key": "ssl_client_s_dn", "rejected_code": 429, "rejected_msg": "enough" });
+    let nodes = json!({ story._nginx.address.to_string(): 1 });
+    story.heddle.put("/routes/all", json!({ "uri": "/*", "plugins": { "limit-count": limit }, "upstream": { "nodes": nodes } }));
+    let enough = |told: Result<String, i32>| told.unwrap().contains("enough");
+    until("alice to have had her share", || enough(story.ask("mtls.example", &alice)).then_some(()));
+    let says = ["-H", "ssl_client_s_dn: CN=bob", "-H", "X-Forwarded-Client-Cert: Subject=\"CN=bob\""];
+    assert!(enough(story.ask("mtls.example", &[&alice[..], &says[..]].concat())));
+    let shares = [(); 3].map(|()| enough(story.ask("mtls.example", &bob)));
+    assert_eq!(shares, [false, false, true]);
+}
+
+#[test]
 fn a_keep_alive_connection_survives_the_change_of_its_certificate() {
     use std::io::{Read, Write};
     let story = Story::new();

@@ -99,7 +99,10 @@ fn process(page: &mut TextWriter, sources: &Sources<'_>) {
 /// What plugins count for themselves. A plugin of a service is there once, in however many routes it runs.
 fn plugins(page: &mut TextWriter, tables: &Tables) {
     let routes = tables.routes.routes().iter().map(|route| &*route.target.chain);
-    let counters = std::iter::once(&*tables.global).chain(routes).flat_map(Chain::counters);
+    let services = tables.mesh.values().map(|service| &*service.route.target.chain);
+    let inbound = tables.application.iter().map(|application| &*application.route.target.chain);
+    let all = std::iter::once(&*tables.global).chain(routes).chain(services).chain(inbound);
+    let counters = all.flat_map(Chain::counters);
     let lines: BTreeMap<_, u64> = counters.map(|(plugin, origin, event, sum)| ((plugin, origin, event), sum)).collect();
     page.family(
         "heddle_plugin_events_total",

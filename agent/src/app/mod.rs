@@ -197,7 +197,7 @@ impl Common {
             readiness,
             status: watch::channel(ClientStatus::default()).1,
             own: doors::all(&settings.mesh, identity, &mesh, has_ipv6()).into(),
-            callees: outward::callees(&settings.mesh, &Demand::default()),
+            callees: outward::callees(&settings.mesh, &Demand::default(), &mesh),
             mesh,
             settings,
         }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::{StartError, doors};
 use crate::mesh_dns::{self, Names, Server};
 use crate::net::has_ipv6;
+use crate::observe::MeshStats;
 use crate::pipeline::Callees;
 use crate::settings::{AgentSettings, DEFAULT_NAMESPACE, MeshSettings, Other, Requests, Role, Served};
 use crate::tables::Tables;
@@ -24,6 +25,7 @@ pub(super) fn interests(role: Role) -> Interests {
         Role::Sidecar => Interests::only(&[
             (Kind::PluginMetadata, Interest::All),
             (Kind::AuthorizationPolicy, Interest::All),
+            (Kind::MeshInbound, Interest::All),
             (Kind::MeshService, Interest::Named),
             (Kind::Endpoints, Interest::Named),
         ]),
@@ -39,10 +41,10 @@ pub(super) fn follows(config: ClientConfig, settings: &AgentSettings, bootstrap:
 }
 
 /// Whom the application beside this node may call.
-pub(super) fn callees(mesh: &MeshSettings, demand: &Demand) -> Callees {
+pub(super) fn callees(mesh: &MeshSettings, demand: &Demand, stats: &Arc<MeshStats>) -> Callees {
     let lets_others_pass = mesh.outbound.other == Other::Pass;
     let outside = (mesh.outbound.requests == Requests::Pass).then(Arc::default);
-    Callees { demand: demand.clone(), namespace: namespace(mesh), lets_others_pass, outside }
+    Callees { demand: demand.clone(), namespace: namespace(mesh), lets_others_pass, outside, stats: stats.clone() }
 }
 
 fn namespace(mesh: &MeshSettings) -> Arc<str> {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -17,6 +18,9 @@ pub struct Inner {
     pub body: Bytes,
     /// Most bytes of the answer that are taken.
     pub limit: u64,
+    /// The upstream that it goes to as it is, past routes, filters, counters and logs, and of whose answer a body beyond the limit is not taken; `None`: it is
+    /// run like a client's.
+    pub upstream: Option<Arc<str>>,
 }
 
 /// The whole answer, sooner or later; the reason when it broke off or was longer than the limit. Dropping it ends the request.
@@ -45,7 +49,7 @@ mod tests {
     async fn a_request_of_a_filter_makes_no_others() {
         let mut x = get("h", "/");
         x.connection = Rc::new(ConnectionInfo { inner: true, ..ConnectionInfo::clone(&x.connection) });
-        let inner = Inner { head: Box::default(), body: Bytes::new(), limit: 1 };
+        let inner = Inner { head: Box::default(), body: Bytes::new(), limit: 1, upstream: None };
         assert_eq!(x.dispatch(inner).await.unwrap_err(), Reason::NotImplemented);
     }
 

@@ -45,6 +45,9 @@ pub trait Service: 'static {
         std::future::ready((destination == &Destination::Host).then_some(None).flatten())
     }
 
+    /// It was found out what a connection of the application speaks, by its first bytes; `port` is the one that it has called.
+    fn detected(&self, _port: u16, _protocol: &'static str) {}
+
     /// A request was refused before it was complete enough to be served; for logs and counters. `head` holds what could be read of it.
     fn refused(&self, connection: &Rc<ConnectionInfo>, head: &RequestHead, reason: Reason);
 }

@@ -17,6 +17,7 @@ pub struct Stats {
     failures: AtomicU64,
     overdue: AtomicBool,
     skew_ms: AtomicI64,
+    measured: AtomicBool,
     skewed: AtomicBool,
 }
 
@@ -40,6 +41,7 @@ impl Stats {
     pub(super) fn clocks(&self, theirs: SystemTime, sent: SystemTime, received: SystemTime) {
         let skew = skew_ms(theirs, sent, received);
         self.skew_ms.store(skew, Relaxed);
+        self.measured.store(true, Relaxed);
         let notable = u128::from(skew.unsigned_abs()) > NOTABLE_SKEW.as_millis();
         if notable && !self.skewed.swap(true, Relaxed) {
             let (by, direction) = (skew.unsigned_abs() / 1_000, if skew > 0 { "ahead of" } else { "behind" });
@@ -49,6 +51,11 @@ impl Stats {
         } else if !notable {
             self.skewed.store(false, Relaxed);
         }
+    }
+
+    /// By how many milliseconds our clock was ahead when that was last measured.
+    pub(super) fn skew_ms(&self) -> Option<i64> {
+        self.measured.load(Relaxed).then(|| self.skew_ms.load(Relaxed))
     }
 
     /// Writes the metrics.

@@ -20,7 +20,8 @@ const MAX_TOLD: u32 = 10;
 #[derive(Debug, Default)]
 pub struct MeshStats {
     clear: Mutex<BTreeMap<u16, Clear>>,
-    spoken: Mutex<BTreeMap<(u16, &'static str), u64>>,
+    spoken: Spoken,
+    spoken_outbound: Spoken,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     /// The second of the last refusals that were told, and how many.
     told: Mutex<(u64, u32)>,
@@ -50,9 +51,12 @@ impl MeshStats {
 
     /// It was found out what a connection speaks.
     pub fn detected(&self, port: u16, protocol: &'static str) {
-        let mut spoken = self.spoken.lock();
-        let known = spoken.contains_key(&(port, protocol)) || spoken.len() < MAX_PORTS;
-        *spoken.entry((if known { port } else { 0 }, protocol)).or_default() += 1;
+        count(&self.spoken, port, protocol);
+    }
+
+    /// It was found out what a connection of the application speaks, by the port that it has called.
+    pub fn detected_outbound(&self, port: u16, protocol: &'static str) {
+        count(&self.spoken_outbound, port, protocol);
     }
 
     /// A connection was not let in, or was closed, for this. Whether that should be written to the log, where refusals must not drown everything else.
@@ -76,9 +80,14 @@ impl MeshStats {
         }
         let name = "heddle_mesh_protocol_detected_total";
         page.family(name, "counter", "Connections whose protocol was found out by their first bytes.");
-        for ((port, protocol), count) in &*self.spoken.lock() {
-            page.sample(name, &[("port", &port.to_string()), ("protocol", protocol)], *count as f64);
-        }
+        by_port(page, name, &self.spoken);
+        let name = "heddle_mesh_outbound_protocol_detected_total";
+        page.family(
+            name,
+            "counter",
+            "Connections of the application whose protocol was found out by their first bytes, by the port that it has called.",
+        );
+        by_port(page, name, &self.spoken_outbound);
         let name = "heddle_mesh_refused_connections_total";
         page.family(name, "counter", "Inbound connections that were refused or closed, by reason.");
         for (why, count) in &*self.refused.lock() {
@@ -96,6 +105,21 @@ impl MeshStats {
         let ports =
             clear.iter().map(|(port, seen)| (port.to_string(), json!({ "connections": seen.connections, "peers": peers(seen) })));
         Value::Object(ports.collect())
+    }
+}
+
+/// Protocols that were found out, by port.
+type Spoken = Mutex<BTreeMap<(u16, &'static str), u64>>;
+
+fn count(spoken: &Spoken, port: u16, protocol: &'static str) {
+    let mut spoken = spoken.lock();
+    let known = spoken.contains_key(&(port, protocol)) || spoken.len() < MAX_PORTS;
+    *spoken.entry((if known { port } else { 0 }, protocol)).or_default() += 1;
+}
+
+fn by_port(page: &mut TextWriter, name: &str, spoken: &Spoken) {
+    for ((port, protocol), count) in &*spoken.lock() {
+        page.sample(name, &[("port", &port.to_string()), ("protocol", protocol)], *count as f64);
     }
 }
 
@@ -117,6 +141,7 @@ mod tests {
         for port in 1..2 * MAX_PORTS as u16 {
             stats.plaintext(port, IpAddr::from([10, 0, 0, 1]), 0);
             stats.detected(port, "http1");
+            stats.detected_outbound(port, "http1");
         }
         assert_eq!((0..100).filter(|_| stats.refused("plaintext", 5_000)).count(), MAX_TOLD as usize);
         assert!(stats.refused("plaintext", 6_000));
@@ -125,7 +150,7 @@ mod tests {
         let text = page.finish();
         assert!(text.contains("heddle_mesh_refused_connections_total{reason=\"plaintext\"} 101"), "{text}");
         assert!(
-            text.contains("heddle_mesh_plaintext_connections_total{port=\"0\"}") && text.lines().count() < 2 * MAX_PORTS + 20
+            text.contains("heddle_mesh_plaintext_connections_total{port=\"0\"}") && text.lines().count() < 3 * MAX_PORTS + 20
         );
     }
 }

@@ -1,17 +1,23 @@
 //! Requests that filters make to this gateway itself: they run on the same worker, through the same pipeline.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use heddle_node::clock;
 
 use super::http::Pipeline;
+use super::plan::Plan;
 use super::worker::Worker;
-use crate::exchange::{Call, ConnectionInfo, Dispatched, Inner, Interim, Reason, Sent, Service};
-use crate::http::{Body, BodyError};
+use crate::exchange::{Call, ConnectionInfo, Dispatched, Exchange, Inner, Interim, Reason, Sent, Service};
+use crate::http::{Body, BodyError, ResponseHead};
 
 /// Runs one request on this worker.
 pub fn dispatch(worker: Rc<Worker>, connection: Rc<ConnectionInfo>, inner: Inner) -> Dispatched {
     Box::pin(async move {
+        if let Some(upstream) = inner.upstream.clone() {
+            return straight(worker, connection, inner, upstream).await;
+        }
         let call = Call {
             head: inner.head,
             body: Body::from(inner.body),
@@ -33,6 +39,27 @@ pub fn dispatch(worker: Rc<Worker>, connection: Rc<ConnectionInfo>, inner: Inner
         }
         collected.map(|body| (response.head, body))
     })
+}
+
+/// Sends a request to an upstream as it is; nobody but the filter that made it hears of it.
+async fn straight(
+    worker: Rc<Worker>,
+    connection: Rc<ConnectionInfo>,
+    inner: Inner,
+    upstream: Arc<str>,
+) -> Result<(ResponseHead, Bytes), Reason> {
+    let view = Rc::new(worker.view().without_filters());
+    let mut x = Exchange::new(connection, inner.head, clock::now(), clock::unix_ms(), view.clone(), worker.dice());
+    x.upstream_override = Some(upstream);
+    let (plan, body) = (Plan::new(view), Body::from(inner.body));
+    let served = Pipeline::new(worker).forward(&mut x, &plan, body, false, &Interim::none()).await;
+    let served = served.map_err(|answer| answer.reason)?;
+    match served.body.collect(inner.limit).await {
+        Ok(body) => Ok((served.head, body)),
+        // It is an answer all the same.
+        Err(BodyError::TooLarge(_)) => Ok((served.head, Bytes::new())),
+        Err(error) => Err(reason(&error)),
+    }
 }
 
 /// Why the answer of an inner request could not be taken whole.

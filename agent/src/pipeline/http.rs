@@ -85,6 +85,10 @@ impl Service for Pipeline {
         self.dial_ahead(destination).await
     }
 
+    fn detected(&self, port: u16, protocol: &'static str) {
+        self.worker.callees().stats.detected_outbound(port, protocol);
+    }
+
     fn refused(&self, connection: &Rc<ConnectionInfo>, head: &RequestHead, reason: Reason) {
         let view = self.worker.view();
         let now = heddle_node::clock::now();

@@ -163,6 +163,12 @@ impl View {
         View { home, ..self }
     }
 
+    /// The upstreams of this view and nothing else: what goes by it meets no filters.
+    pub fn without_filters(&self) -> View {
+        let tables = Tables { clusters: self.tables.clusters.clone(), ..Tables::default() };
+        View { tables: Arc::new(tables), hostname: self.hostname.clone(), worker: self.worker, ..View::default() }
+    }
+
     /// The chain of a route once this consumer is known; `None` when the consumer adds nothing.
     pub fn merged(&self, route: &Arc<CompiledRoute<Action>>, consumer: &ConsumerInfo) -> Option<Arc<Chain>> {
         let own = self.tables.consumers.chain(consumer)?;

@@ -8,7 +8,8 @@ use heddle_xds::model::{self, MeshProtocol, Resource, Scheme, Timeouts};
 
 use super::Action;
 use super::compile::Compiler;
-use super::mesh::route;
+use super::mesh;
+use crate::filters::Chain;
 use crate::observe::RouteStats;
 use crate::route::CompiledRoute;
 
@@ -28,7 +29,7 @@ pub struct Application {
     pub address: SocketAddr,
     /// What it speaks.
     pub protocol: MeshProtocol,
-    /// What stands for a route to it: its upstream, its counters, no filters.
+    /// What stands for a route to it: its upstream, its counters, the filters that the owner of its service has written for what comes in.
     pub route: Arc<CompiledRoute<Action>>,
 }
 
@@ -56,9 +57,20 @@ impl Compiler {
             enable_websocket: true,
             stats: Arc::new(RouteStats::new(self.workers)),
         };
-        let route = CompiledRoute::compile(&route(INBOUND, ""), action);
+        let route = CompiledRoute::compile(&mesh::route(INBOUND, ""), action);
         self.application = route.ok().map(|route| Arc::new(Application { address, protocol, route: Arc::new(route) }));
         self
+    }
+
+    /// Runs these filters for requests to the application.
+    pub(super) fn run_inbound(&mut self, chain: Arc<Chain>) {
+        let Some(application) = &self.application else { return };
+        let Application { address, protocol, ref route } = **application;
+        // It has compiled before, with the same conditions.
+        let Ok(route) = CompiledRoute::compile(&mesh::route(INBOUND, ""), Action { chain, ..route.target.clone() }) else {
+            return;
+        };
+        self.application = Some(Arc::new(Application { address, protocol, route: Arc::new(route) }));
     }
 }
 

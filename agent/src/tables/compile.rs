@@ -164,6 +164,7 @@ impl Compiler {
                 self.routes.insert(route.id.clone(), (route, Arc::new(compiled)));
             }
             Resource::MeshService(service) => self.set_mesh_service(service)?,
+            Resource::MeshInbound(inbound) => self.set_inbound(inbound)?,
             Resource::AuthorizationPolicy(policy) => self.set_policy(policy),
             Resource::Certificate(certificate) => {
                 drop(Arc::make_mut(&mut self.certificates).insert(certificate.id.clone(), Arc::new(certificate)))
@@ -212,6 +213,7 @@ impl Compiler {
                 self.stats.remove(name);
             }
             Kind::MeshService => self.remove_mesh_service(name),
+            Kind::MeshInbound => self.remove_inbound(name),
             Kind::AuthorizationPolicy => self.remove_policy(name),
             Kind::Certificate => drop(Arc::make_mut(&mut self.certificates).remove(name)),
             Kind::Listener => {
@@ -261,6 +263,7 @@ impl Compiler {
             "endpoints": self.endpoints.values().collect::<Vec<_>>(),
             "zones": self.clusters.iter().map(|(name, cluster)| (name.to_string(), zones(cluster))).collect::<serde_json::Map<_, _>>(),
             "mesh_services": self.mesh.services().map(|service| model::MeshService { plugins: filters::masked(&service.plugins), ..service.clone() }).collect::<Vec<_>>(),
+            "mesh_inbound": self.mesh.inbound.iter().map(|inbound| model::MeshInbound { plugins: filters::masked(&inbound.plugins), ..inbound.clone() }).collect::<Vec<_>>(),
             "authorization_policies": self.mesh.policies().collect::<Vec<_>>(),
             "global_rules": self.rules.values().map(|rule| model::GlobalRule { plugins: filters::masked(&rule.plugins), ..rule.clone() }).collect::<Vec<_>>(),
             "plugin_metadata": self.metadata.iter().map(|(plugin, config)| (plugin.to_string(), self.as_told(plugin, config))).collect::<serde_json::Map<_, _>>(),
@@ -370,9 +373,11 @@ impl Compiler {
         for consumer in self.consumers.values().map(|known| &known.consumer).filter(|consumer| uses(&consumer.plugins)) {
             consumers.push((consumer.username.clone(), self.consumer_chain(&consumer.plugins)?));
         }
+        let in_mesh = self.users_in_mesh(&uses)?;
         if self.rules.values().any(|rule| uses(&rule.plugins)) {
             self.fuse()?;
         }
+        self.use_in_mesh(in_mesh);
         for (id, compiled) in routes {
             self.routes.entry(id).and_modify(|entry| entry.1 = Arc::new(compiled));
         }

@@ -11,6 +11,7 @@ use heddle_xds::model::{self, MeshProtocol};
 use super::compile::{Compiler, first};
 use super::{Action, MeshServices};
 use crate::authorize::Policies;
+use crate::filters::Chain;
 use crate::observe::RouteStats;
 use crate::route::CompiledRoute;
 
@@ -43,6 +44,8 @@ impl MeshService {
 pub(super) struct Known {
     services: BTreeMap<Arc<str>, model::MeshService>,
     pub(super) compiled: Arc<MeshServices>,
+    /// What runs for requests that come in to this node's application, with its chain.
+    pub(super) inbound: Option<model::MeshInbound>,
     policies: BTreeMap<Arc<str>, model::AuthorizationPolicy>,
     authorization: Arc<Policies>,
     identity: Identity,
@@ -74,6 +77,12 @@ impl Known {
         let compiled = Policies::compile(self.policies.values(), domain, &self.authorization);
         self.authorization = Arc::new(compiled);
     }
+}
+
+/// Chains that take the places of others.
+pub(super) struct ChainsInMesh {
+    services: Vec<(Arc<str>, Arc<Chain>)>,
+    inbound: Option<Arc<Chain>>,
 }
 
 /// A route that every request would match, under the name of an upstream; for logs and metrics `name` is its name and that of its service.
@@ -132,6 +141,46 @@ impl Compiler {
             self.remove_upstream(&service.upstream.name);
         }
         Arc::make_mut(&mut self.mesh.compiled).remove(name);
+    }
+
+    /// Compiles the mesh's users of a plugin anew, as `uses` finds them: those that call services, and what comes in. Nothing is in use yet.
+    pub(super) fn users_in_mesh(&self, uses: &dyn Fn(&[model::PluginConf]) -> bool) -> Result<ChainsInMesh, ConfigFault> {
+        let services = self.mesh.services.values().filter(|service| uses(&service.plugins));
+        let services = services.map(|service| Ok((service.name.clone(), Arc::new(self.chain(&service.plugins)?))));
+        let inbound = self.mesh.inbound.as_ref().filter(|inbound| uses(&inbound.plugins));
+        let inbound = inbound.map(|inbound| self.chain(&inbound.plugins).map(Arc::new)).transpose()?;
+        Ok(ChainsInMesh { services: services.collect::<Result<_, ConfigFault>>()?, inbound })
+    }
+
+    /// Puts chains in the places of those before.
+    pub(super) fn use_in_mesh(&mut self, chains: ChainsInMesh) {
+        for (name, chain) in chains.services {
+            let (Some(told), Some(service)) = (self.mesh.services.get(&name), self.mesh.compiled.get(&name)) else { continue };
+            let action = Action { chain, ..service.route.target.clone() };
+            // It has compiled before, with the same conditions.
+            let Ok(route) = CompiledRoute::compile(&route(&told.upstream.name, &name), action) else { continue };
+            let service = MeshService { route: Arc::new(route), ..MeshService::clone(service) };
+            Arc::make_mut(&mut self.mesh.compiled).insert(name, Arc::new(service));
+        }
+        if let Some(chain) = chains.inbound {
+            self.run_inbound(chain);
+        }
+    }
+
+    pub(super) fn set_inbound(&mut self, inbound: model::MeshInbound) -> Result<(), ConfigFault> {
+        let unchanged = self.mesh.inbound.as_ref().is_some_and(|before| before.plugins == inbound.plugins);
+        if !unchanged || self.anew {
+            let chain = Arc::new(self.chain(&inbound.plugins)?);
+            self.run_inbound(chain);
+        }
+        self.mesh.inbound = Some(inbound);
+        Ok(())
+    }
+
+    pub(super) fn remove_inbound(&mut self, service: &str) {
+        if self.mesh.inbound.take_if(|inbound| *inbound.service == *service).is_some() {
+            self.run_inbound(Arc::default());
+        }
     }
 
     /// Names who this node is: namespaces in policies are those of its trust domain.

@@ -18,6 +18,8 @@ fn of(resource: &Resource) -> BTreeSet<String> {
         |plugins: &[model::PluginConf]| plugins.iter().flat_map(|plugin| wanted(&plugin.config)).collect::<BTreeSet<_>>();
     match resource {
         Resource::Route(route) => of_plugins(&route.plugins),
+        Resource::MeshService(service) => of_plugins(&service.plugins),
+        Resource::MeshInbound(inbound) => of_plugins(&inbound.plugins),
         Resource::GlobalRule(rule) => of_plugins(&rule.plugins),
         Resource::Consumer(consumer) => {
             let mut all = of_plugins(&consumer.plugins);

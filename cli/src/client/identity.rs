@@ -108,10 +108,12 @@ async fn overview(client: &mut Authority, output: Output) -> Result<(), ClientEr
     if !answer.holders.is_empty() {
         let holder = |holder: &api::BundleHolder| {
             let holds = if holder.version == answer.bundle_version { "present" } else { "older" };
-            vec![holder.node.clone(), holder.spiffe_id.clone(), holds.into()]
+            let clock = holder.clock_skew_ms.map_or_else(|| "-".to_owned(), |ahead| format!("{:+.1} s", ahead as f64 / 1e3));
+            let expires = holder.not_after.as_ref().map_or_else(|| "-".to_owned(), |at| render::time(Some(at)));
+            vec![holder.node.clone(), holder.spiffe_id.clone(), holds.into(), expires, clock]
         };
         say("\n");
-        say(&table(&["NODE", "IDENTITY", "BUNDLES"], &answer.holders.iter().map(holder).collect::<Vec<_>>()));
+        say(&table(&["NODE", "IDENTITY", "BUNDLES", "EXPIRES", "CLOCK"], &answer.holders.iter().map(holder).collect::<Vec<_>>()));
     }
     if !answer.federated.is_empty() {
         let domain = |one: &api::FederatedDomain| vec![one.trust_domain.clone(), one.roots.to_string(), one.trouble.clone()];
@@ -129,8 +131,12 @@ fn overview_json(answer: &api::ShowAuthorityResponse) -> Value {
             "live_identities": root.live_identities, "last_expiry": time(&root.last_expiry),
         })
     };
-    let holder =
-        |holder: &api::BundleHolder| json!({ "node": holder.node, "spiffe_id": holder.spiffe_id, "version": holder.version });
+    let holder = |holder: &api::BundleHolder| {
+        json!({
+            "node": holder.node, "spiffe_id": holder.spiffe_id, "version": holder.version, "clock_skew_ms": holder.clock_skew_ms,
+            "not_after": time(&holder.not_after),
+        })
+    };
     let domain =
         |one: &api::FederatedDomain| json!({ "trust_domain": one.trust_domain, "roots": one.roots, "trouble": one.trouble });
     let phase = match answer.phase() {

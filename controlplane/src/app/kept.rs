@@ -16,8 +16,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, timeout};
 
+use super::StartError;
 use super::cutoff::{CutOff, may_be_better_elsewhere};
-use super::{SEAL_FILE, StartError};
 use crate::ca::Fellows;
 use crate::leader::Leader;
 use crate::seal::Seal;
@@ -162,7 +162,7 @@ impl Kept {
     }
 
     /// Makes sure that all control planes have the same key for secrets, for what one seals the others have to read.
-    pub(super) async fn same_seal(&self, seal: &Seal, data_dir: &Path) -> Result<(), StartError> {
+    pub(super) async fn same_seal(&self, seal: &Seal, place: &str) -> Result<(), StartError> {
         if self.among.is_none() {
             return Ok(());
         }
@@ -171,7 +171,7 @@ impl Kept {
             let Some((_, there)) = records.iter().find(|(key, _)| key == SEAL_RECORD) else {
                 // A store that was moved here, or restored, has secrets and no word of their key yet.
                 if !self.can_be_read(seal, &records).await? {
-                    return Err(StartError::UnreadableSecrets(data_dir.join(SEAL_FILE)));
+                    return Err(StartError::UnreadableSecrets(place.to_owned()));
                 }
                 let sealed = seal.seal(SEAL_TEXT)?.into_bytes();
                 let first = vec![RecordWrite::Require(SEAL_RECORD.into(), None), RecordWrite::Set(SEAL_RECORD.into(), sealed)];
@@ -181,11 +181,7 @@ impl Kept {
                 }
             };
             let plain = std::str::from_utf8(there).ok().and_then(|text| seal.unseal(text).ok());
-            return if plain.as_deref() == Some(SEAL_TEXT) {
-                Ok(())
-            } else {
-                Err(StartError::OtherSeal(data_dir.join(SEAL_FILE)))
-            };
+            return if plain.as_deref() == Some(SEAL_TEXT) { Ok(()) } else { Err(StartError::OtherSeal(place.to_owned())) };
         }
         Ok(())
     }
@@ -326,7 +322,12 @@ mod tests {
     use crate::store::Cluster;
 
     async fn open(cluster: &Cluster, folder: &Path, drain: &DrainWatch) -> Kept {
-        let settings = StoreSettings { keep_revisions: 10, keep_for: PRESENCE, etcd: Some(cluster.settings("/kept/")) };
+        let settings = StoreSettings {
+            keep_revisions: 10,
+            keep_for: PRESENCE,
+            secrets_key: crate::settings::SecretsKey::Made,
+            etcd: Some(cluster.settings("/kept/")),
+        };
         Kept::open(&settings, folder, Arc::new(heddle_node::clock::unix_ms), drain).await.unwrap()
     }
 
@@ -426,18 +427,18 @@ mod tests {
         let (right, wrong) = (Seal::new(&[1; 32]).unwrap(), Seal::new(&[2; 32]).unwrap());
         let secret = serde_json::json!({ "roots": [{ "key": right.seal("hush").unwrap() }] });
         kept.records.record(set("authority/state", secret.to_string().as_bytes()), vec![]).await.unwrap();
-        let refused = kept.same_seal(&wrong, folder.path()).await.unwrap_err().to_string();
+        let refused = kept.same_seal(&wrong, "the key file secrets.key").await.unwrap_err().to_string();
         assert!(refused.contains("secrets.key") && refused.contains("cannot be read"), "{refused}");
         kept.records.record(vec![RecordWrite::Remove("authority/state".into())], vec![]).await.unwrap();
         let key = crate::model::Key::new(crate::model::ResourceKind::Ssl, "s");
         let value = Some(serde_json::json!({ "key": right.seal("hush").unwrap() }));
         let write = crate::store::Write { key, value, expires_at_ms: None };
         kept.store.txn(vec![], vec![write], "ops".into()).await.unwrap();
-        assert!(kept.same_seal(&wrong, folder.path()).await.is_err());
+        assert!(kept.same_seal(&wrong, "the key file secrets.key").await.is_err());
         assert!(kept.records.records().await.unwrap().is_empty());
-        kept.same_seal(&right, folder.path()).await.unwrap();
-        kept.same_seal(&right, folder.path()).await.unwrap();
-        assert!(matches!(kept.same_seal(&wrong, folder.path()).await, Err(StartError::OtherSeal(_))));
+        kept.same_seal(&right, "the key file secrets.key").await.unwrap();
+        kept.same_seal(&right, "the key file secrets.key").await.unwrap();
+        assert!(matches!(kept.same_seal(&wrong, "the key file secrets.key").await, Err(StartError::OtherSeal(_))));
     }
 
     #[test]

@@ -43,7 +43,7 @@ use crate::model::Key;
 use crate::provider::{self, FileProvider, FixedProvider, Memory, Provider};
 use crate::rest;
 use crate::seal::{Seal, SealError, Sealed};
-use crate::settings::{ControlPlaneSettings, MeshSettings};
+use crate::settings::{ControlPlaneSettings, MeshSettings, SecretsKey};
 use crate::state::{Content, Keeper, Places, Refused, Update, keep_house};
 use crate::store::{Clock, Store, StoreError};
 use crate::validate::Rules;
@@ -129,16 +129,16 @@ pub enum StartError {
     Seal(#[from] SealError),
     /// Another control plane has sealed secrets with another key.
     #[error(
-        "the key file {0} is not the one of the other control planes beside this store: they could not read each other's secrets. \
-         Copy secrets.key from the data_dir of one of them"
+        "{0} is not the one of the other control planes beside this store: they could not read each other's secrets. \
+         Copy secrets.key from the data_dir of one of them, or give all of them the same store.secrets_key"
     )]
-    OtherSeal(PathBuf),
+    OtherSeal(String),
     /// There are secrets in the store, and nobody has said yet with which key they were sealed.
     #[error(
-        "secrets of the store cannot be read with the key file {0}: it is not the one that they were sealed with. Copy the secrets.key that was kept with the \
+        "secrets of the store cannot be read with {0}: it is not the one that they were sealed with. Copy the secrets.key that was kept with the \
          store or its backup into the data_dir, and start again"
     )]
-    UnreadableSecrets(PathBuf),
+    UnreadableSecrets(String),
     /// Another control plane uses `data_dir`.
     #[error("another control plane is running with data_dir {0}: give each of them a node.data_dir of its own")]
     Taken(PathBuf),
@@ -273,10 +273,25 @@ async fn opened(
     clock: &Clock,
     drain: &DrainWatch,
 ) -> Result<(Kept, Arc<Seal>), StartError> {
-    let seal = Arc::new(Seal::open(&data_dir.join(SEAL_FILE))?);
+    let (seal, place) = sealing(&settings.store.secrets_key, data_dir)?;
     let kept = Kept::open(&settings.store, data_dir, clock.clone(), drain).await?;
-    kept.same_seal(&seal, data_dir).await?;
-    Ok((kept, seal))
+    kept.same_seal(&seal, &place).await?;
+    Ok((kept, Arc::new(seal)))
+}
+
+/// What encrypts secrets in the store, and where its key is.
+fn sealing(key: &SecretsKey, data_dir: &Path) -> Result<(Seal, String), StartError> {
+    match key {
+        SecretsKey::Made => {
+            let path = data_dir.join(SEAL_FILE);
+            Ok((Seal::open(&path)?, format!("the key file {}", path.display())))
+        }
+        SecretsKey::File(path) => Ok((Seal::read(path)?, format!("the key file {}", path.display()))),
+        SecretsKey::Given(text) => {
+            let seal = Seal::of_text(text.reveal()).map_err(|_| SealError::Crypto)?;
+            Ok((seal, "the key of store.secrets_key".to_owned()))
+        }
+    }
 }
 
 /// The ports of the Admin API and of xDS.

@@ -68,6 +68,8 @@ pub(super) struct Book {
     pub(super) tokens: Tokens,
     pub(super) limits: Limits,
     pub(super) budget: RefusalBudget,
+    /// How many refusals of nodes may be written down.
+    pub(super) reports_budget: RefusalBudget,
     pub(super) federation: Federation,
     /// What other control planes say of their nodes.
     pub(super) reports: Reports,
@@ -128,6 +130,7 @@ impl Authority {
             tokens: Tokens::new(stored.tokens),
             limits: Limits::new(rate(settings.signing.0), rate(settings.signing.1), now_ms),
             budget: RefusalBudget::new(now_ms),
+            reports_budget: RefusalBudget::of_reports(now_ms),
             federation: Federation::new(&settings.federation),
             reports: Reports::new(stored.reports),
             last_expiry_ms: stored.last_expiry_ms,

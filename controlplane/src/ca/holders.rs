@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 const MAX_STREAMS: usize = 20_000;
 
 /// A node that is told bundles.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holder {
     /// Node id, as it says.
     pub node: String,
@@ -17,6 +17,10 @@ pub struct Holder {
     pub spiffe_id: String,
     /// Version that it confirmed; empty when none.
     pub version: String,
+    /// By how many milliseconds its clock is ahead of ours, as it says.
+    pub clock_skew_ms: Option<i64>,
+    /// Until when its identity is valid, Unix milliseconds, as it says.
+    pub not_after_ms: Option<u64>,
 }
 
 /// All of them. Cheap to clone; all clones are the same.
@@ -64,6 +68,13 @@ impl Seat {
             version.clone_into(&mut holder.version);
         }
     }
+
+    /// Notes how the node says that its clock and its identity stand.
+    pub fn stands(&self, clock_skew_ms: Option<i64>, not_after_ms: Option<u64>) {
+        if let Some(holder) = self.holders.0.lock().streams.get_mut(&self.number) {
+            (holder.clock_skew_ms, holder.not_after_ms) = (clock_skew_ms, not_after_ms);
+        }
+    }
 }
 
 impl Drop for Seat {
@@ -80,7 +91,7 @@ mod tests {
     #[test]
     fn a_node_is_there_as_long_as_its_stream() {
         let holders = Holders::default();
-        let holder = Holder { node: "a".into(), spiffe_id: String::new(), version: String::new() };
+        let holder = Holder { node: "a".into(), spiffe_id: String::new(), version: String::new(), ..Holder::default() };
         let seat = holders.enter(holder.clone()).unwrap();
         let again = holders.enter(Holder { version: "v1".into(), ..holder }).unwrap();
         seat.holds("v2");

@@ -27,5 +27,5 @@ pub use others::Fellows;
 pub use own::Resident;
 pub use rotation::{Phase, Wait};
 pub use show::{Federated, Overview, RootView};
-pub use sign::{Blame, Decision, Proof, Reason, Refusal, Signed};
+pub use sign::{Blame, Decision, PeerRefusal, Proof, Reason, Refusal, Signed};
 pub use tokens::Token;

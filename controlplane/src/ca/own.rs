@@ -53,7 +53,7 @@ impl Authority {
     /// Such a service cannot have an identity.
     pub fn agent(&self, node: &str, namespace: &str, service: &str) -> Result<Resident, CaError> {
         let id = self.service_id(namespace, service)?;
-        let holder = Holder { node: node.to_owned(), spiffe_id: id.to_string(), version: String::new() };
+        let holder = Holder { node: node.to_owned(), spiffe_id: id.to_string(), version: String::new(), ..Holder::default() };
         Ok(Resident { seat: self.holders().enter(holder), id, identity: Identity::new(), root: None })
     }
 
@@ -206,6 +206,15 @@ impl Authority {
         let rotating = overview.phase != Phase::Steady;
         gauge("heddle_identity_rotating", "1 while a root is being replaced.", i64::from(rotating))?;
         let behind = overview.holders.iter().filter(|holder| holder.version != overview.version).count();
+        let skew = overview.holders.iter().filter_map(|holder| holder.clock_skew_ms).max_by_key(|skew| skew.unsigned_abs());
+        if let Some(skew) = skew {
+            let name = "heddle_identity_nodes_clock_skew_milliseconds";
+            gauge(name, "By how much the clock of the connected node that is off most is ahead of ours.", skew)?;
+        }
+        if let Some(first) = overview.holders.iter().filter_map(|holder| holder.not_after_ms).min() {
+            let name = "heddle_identity_nodes_earliest_expiry_timestamp_seconds";
+            gauge(name, "When the first identity of connected nodes ends, Unix seconds.", number(first / 1_000))?;
+        }
         gauge("heddle_identity_nodes_behind", "Connected nodes that do not hold the present bundles.", number(behind as u64))?;
         registry.register(Box::new(expiry))?;
         registry.register(Box::new(live))

@@ -144,6 +144,8 @@ impl Calls for AuthorityService {
             node: holder.node.clone(),
             spiffe_id: holder.spiffe_id.clone(),
             version: holder.version.clone(),
+            clock_skew_ms: holder.clock_skew_ms,
+            not_after: holder.not_after_ms.map(timestamp),
         };
         let federated = |one: &crate::ca::Federated| api::FederatedDomain {
             trust_domain: one.domain.to_string(),

@@ -14,8 +14,10 @@ pub fn visit(kind: ResourceKind, value: &mut Value, catalog: &dyn Catalog, each:
         let name = value.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
         return plugin(&name, value, catalog, each);
     }
-    for (name, config) in value.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flatten() {
-        plugin(name, config, catalog, each);
+    for field in ["plugins", "inbound_plugins"] {
+        for (name, config) in value.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten() {
+            plugin(name, config, catalog, each);
+        }
     }
 }
 

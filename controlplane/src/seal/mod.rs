@@ -19,6 +19,8 @@ pub use sealed::Sealed;
 const PREFIX: &str = "$sealed:1:";
 /// Length of the key in bytes.
 const KEY_BYTES: usize = 32;
+/// What a key is.
+const EXPECTED: &str = "expected 32 bytes in base64";
 
 /// Encrypts and decrypts texts with one key (AES-256-GCM, random nonces).
 pub struct Seal {
@@ -38,7 +40,8 @@ pub enum SealError {
     },
     /// A text was encrypted with another key, or damaged.
     #[error(
-        "a secret of the store was encrypted with another key or is damaged; restore the key file that belongs to this store"
+        "a secret of the store was encrypted with another key or is damaged; restore the key that belongs to this store: data_dir/secrets.key, or what \
+         store.secrets_key or store.secrets_key_file says"
     )]
     WrongKey,
     /// The cryptographic library refused.
@@ -53,17 +56,29 @@ impl Seal {
         Ok(Seal { key })
     }
 
+    /// A seal with a key of 32 bytes in base64.
+    ///
+    /// # Errors
+    /// What was expected; the text is not told.
+    pub fn of_text(text: &str) -> Result<Seal, &'static str> {
+        let bytes = STANDARD.decode(text.trim()).map_err(|_| EXPECTED)?;
+        let key: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| EXPECTED)?;
+        Seal::new(&key).map_err(|_| EXPECTED)
+    }
+
+    /// A seal with the key in a file that somebody else has made: where it is missing nothing is made in its place, as nothing sealed before could be read.
+    pub fn read(path: &Path) -> Result<Seal, SealError> {
+        let fault = |why: String| SealError::KeyFile { path: path.display().to_string(), why };
+        let mut text = String::new();
+        File::open(path).and_then(|file| file.take(1024).read_to_string(&mut text)).map_err(|error| fault(error.to_string()))?;
+        Seal::of_text(&text).map_err(|why| fault(why.to_owned()))
+    }
+
     /// A seal with the key in a file, which is made (readable by its owner only) when it does not exist.
     pub fn open(path: &Path) -> Result<Seal, SealError> {
         let fault = |why: String| SealError::KeyFile { path: path.display().to_string(), why };
         match File::open(path) {
-            Ok(file) => {
-                let mut text = String::new();
-                file.take(1024).read_to_string(&mut text).map_err(|e| fault(e.to_string()))?;
-                let bytes = STANDARD.decode(text.trim()).map_err(|_| fault("expected 32 bytes in base64".to_owned()))?;
-                let key: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| fault("expected 32 bytes in base64".to_owned()))?;
-                Seal::new(&key)
-            }
+            Ok(_) => Seal::read(path),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let mut key = [0; KEY_BYTES];
                 aws_lc_rs::rand::fill(&mut key).map_err(|_| SealError::Crypto)?;

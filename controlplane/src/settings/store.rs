@@ -1,9 +1,11 @@
 //! `store:`: how much history is kept, and the cluster that keeps it when several control planes share it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use heddle_node::config::{Secret, Section};
 
+use crate::seal::Seal;
 use crate::store::{EtcdSettings, EtcdTls};
 
 /// Changes that can be rolled back in any case.
@@ -28,8 +30,22 @@ pub struct StoreSettings {
     pub keep_revisions: u64,
     /// Everything younger than this.
     pub keep_for: Duration,
+    /// `secrets_key`, `secrets_key_file`
+    pub secrets_key: SecretsKey,
     /// `etcd:`; `None`: one file below `data_dir`, for one control plane.
     pub etcd: Option<EtcdSettings>,
+}
+
+/// Where the key is that encrypts secrets in the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SecretsKey {
+    /// In a file below `data_dir`, which is made at the first start.
+    #[default]
+    Made,
+    /// In this file, which somebody else has made.
+    File(PathBuf),
+    /// In the configuration, where it stands for a variable of the environment.
+    Given(Secret),
 }
 
 impl StoreSettings {
@@ -37,8 +53,27 @@ impl StoreSettings {
         StoreSettings {
             keep_revisions: section.integer("keep_revisions", 1..=u64::MAX).unwrap_or(DEFAULT_KEEP_REVISIONS),
             keep_for: section.duration("keep_for").unwrap_or(DEFAULT_KEEP_FOR),
+            secrets_key: secrets_key(section),
             etcd: section.optional("etcd", etcd),
         }
+    }
+}
+
+fn secrets_key(section: &mut Section<'_>) -> SecretsKey {
+    match (section.secret("secrets_key"), section.path("secrets_key_file")) {
+        (Some(_), Some(_)) => {
+            section.mistake("secrets_key", "expected either `secrets_key` or `secrets_key_file`");
+            SecretsKey::Made
+        }
+        (Some(key), None) => {
+            // The text itself is never shown.
+            if let Err(why) = Seal::of_text(key.reveal()) {
+                section.mistake("secrets_key", format!("{why}; make one with `openssl rand -base64 32`"));
+            }
+            SecretsKey::Given(key)
+        }
+        (None, Some(file)) => SecretsKey::File(file),
+        (None, None) => SecretsKey::Made,
     }
 }
 
@@ -150,8 +185,25 @@ mod tests {
     }
 
     #[test]
+    fn the_key_of_secrets_comes_from_where_it_is_said() {
+        let key = "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg=";
+        let read = settings(&format!("secrets_key: {key}")).unwrap();
+        assert_eq!(read.secrets_key, SecretsKey::Given(Secret::new(key.to_owned())));
+        assert!(!format!("{read:?}").contains(key));
+        assert_eq!(
+            settings("secrets_key_file: /run/secrets/heddle").unwrap().secrets_key,
+            SecretsKey::File("/run/secrets/heddle".into())
+        );
+        assert_eq!(settings("").unwrap().secrets_key, SecretsKey::Made);
+        let told = settings("secrets_key: hush-hush-hush").unwrap_err();
+        assert!(!told.contains("hush"), "{told}");
+    }
+
+    #[test]
     fn what_cannot_be_used_is_told() {
         for (text, expected) in [
+            ("secrets_key: c2hvcnQ=", "expected 32 bytes in base64; make one with `openssl rand -base64 32`"),
+            ("secrets_key: x\nsecrets_key_file: y", "expected either `secrets_key` or `secrets_key_file`"),
             ("etcd: {}", "the key `endpoints` is missing"),
             ("etcd: { endpoints: [] }", "expected 1 to 16 members"),
             ("etcd: { endpoints: [\"localhost\"] }", "expected http://host:port"),

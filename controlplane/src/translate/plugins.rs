@@ -10,6 +10,18 @@ use super::upstream;
 use crate::model::{Key, ResourceKind, carriers_mut};
 use crate::state::Stored;
 
+/// The plugins that stand in one field of a resource, which name no upstreams.
+pub(super) fn within(key: &Key, value: &Value, field: &str) -> Vec<PluginConf> {
+    let written = value.get(field).and_then(Value::as_object);
+    let origin = PluginOrigin(format!("{}/{}", key.kind.singular(), key.id).into());
+    let conf = |(name, config): (&String, &Value)| PluginConf {
+        name: name.as_str().into(),
+        config: Arc::new(config.clone()),
+        origin: origin.clone(),
+    };
+    written.into_iter().flatten().map(conf).collect()
+}
+
 /// The plugins that stand on one resource, with the upstreams that they brought along.
 pub(super) fn of(context: &mut Context<'_>, key: &Key, value: &Value) -> (Vec<PluginConf>, Vec<Resource>) {
     let mut resources = Vec::new();

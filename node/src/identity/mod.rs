@@ -4,6 +4,7 @@
 mod bundle;
 mod leaf;
 mod pem;
+mod refused;
 mod spiffe_id;
 mod svid;
 mod tls;
@@ -20,6 +21,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
 pub use bundle::{Bundle, BundleError, Bundles, MAX_BUNDLE_BYTES, MAX_ROOTS, domain_of_roots};
+pub use refused::{Refusals, Refused, Told};
 pub use spiffe_id::{MAX_ID_BYTES, MAX_TRUST_DOMAIN_BYTES, SpiffeId, SpiffeIdError, TrustDomain};
 pub use svid::{Svid, SvidError};
 pub use tls::{ClientAuth, Expect, nameless};
@@ -37,6 +39,7 @@ struct Inner {
     svid: ArcSwapOption<Svid>,
     bundles: ArcSwap<Bundles>,
     changes: watch::Sender<u64>,
+    refusals: Refusals,
 }
 
 impl Default for Identity {
@@ -53,6 +56,7 @@ impl Identity {
             svid: ArcSwapOption::empty(),
             bundles: ArcSwap::from_pointee(Bundles::default()),
             changes: watch::Sender::new(0),
+            refusals: Refusals::default(),
         }))
     }
 
@@ -84,6 +88,24 @@ impl Identity {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
+    }
+
+    /// Peers that were refused and of whom nobody has been told yet.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.0.refusals
+    }
+
+    /// Notes a peer that was refused for this, to be told of.
+    pub fn note_refused(&self, peer: Option<std::net::IpAddr>, rejection: &Rejection) {
+        self.0.refusals.note(Refused {
+            at_ms: clock::unix_ms(),
+            reason: rejection.label(),
+            peer,
+            subject: rejection.subject().map(ToString::to_string).unwrap_or_default(),
+            detail: rejection.to_string(),
+            count: 1,
+        });
     }
 
     /// Judges the peer of an open connection again, by the bundles of now. That its leaf has expired since the handshake is no reason to refuse it:

@@ -218,7 +218,8 @@ impl ServerCertVerifier for Caller {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge(leaf, authorities, now).map_err(refusal)?;
+        let refused = |rejection: &Rejection| self.identity.note_refused(None, rejection);
+        self.judge(leaf, authorities, now).inspect_err(refused).map_err(refusal)?;
         Ok(ServerCertVerified::assertion())
     }
 

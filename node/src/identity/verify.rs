@@ -99,12 +99,54 @@ pub enum Rejection {
     },
 }
 
+/// What TLS itself says of a client that shows nothing.
+static NO_CERTIFICATE: Rejection = Rejection::NoCertificate;
+
 impl Rejection {
+    /// A short name, for audits.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Rejection::NoCertificate => "no-certificate",
+            Rejection::TooLong(_)
+            | Rejection::Malformed(_)
+            | Rejection::NoIdentity
+            | Rejection::ManyIdentities(_)
+            | Rejection::Authority { .. } => "malformed-certificate",
+            Rejection::ForeignTrustDomain { .. } => "foreign-domain",
+            Rejection::Untrusted { .. } => "untrusted",
+            Rejection::Expired { .. } => "expired",
+            Rejection::NotYetValid { .. } => "not-yet-valid",
+            Rejection::Unexpected { .. } => "wrong-identity",
+        }
+    }
+
+    /// Who the peer says it is, when it has said that.
+    #[must_use]
+    pub fn subject(&self) -> Option<&SpiffeId> {
+        match self {
+            Rejection::Authority { id }
+            | Rejection::ForeignTrustDomain { id }
+            | Rejection::Untrusted { id, .. }
+            | Rejection::Expired { id, .. }
+            | Rejection::NotYetValid { id, .. }
+            | Rejection::Unexpected { id, .. } => Some(id),
+            Rejection::NoCertificate
+            | Rejection::TooLong(_)
+            | Rejection::Malformed(_)
+            | Rejection::NoIdentity
+            | Rejection::ManyIdentities(_) => None,
+        }
+    }
+
     /// The rejection that made a handshake fail at our end, if one did: to be logged, counted and audited. It looks into what TLS and I/O say.
     #[must_use]
     pub fn of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Rejection> {
         if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) = error.downcast_ref() {
             return inner.downcast_ref();
+        }
+        if let Some(rustls::Error::NoCertificatesPresented) = error.downcast_ref() {
+            return Some(&NO_CERTIFICATE);
         }
         let within = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         match within {

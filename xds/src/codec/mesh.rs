@@ -7,7 +7,8 @@ use super::read::{Fault, MAX_NAME, Read, list, name, narrow, networks, required,
 use super::route::{timeouts_from_wire, timeouts_to_wire};
 use super::upstream;
 use crate::model::{
-    AuthorizationPolicy, MeshProtocol, MeshService, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource,
+    AuthorizationPolicy, MeshInbound, MeshProtocol, MeshService, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule,
+    PolicySource,
 };
 
 pub(super) fn service_to_wire(service: &MeshService) -> wire::MeshService {
@@ -39,6 +40,14 @@ pub(super) fn service_from_wire(message: wire::MeshService) -> Read<MeshService>
         upstream: upstream::from_wire(upstream).map_err(|fault| fault.inside("upstream"))?,
         depends: list("depends", message.depends, name)?,
     })
+}
+
+pub(super) fn inbound_to_wire(inbound: &MeshInbound) -> wire::MeshInbound {
+    wire::MeshInbound { service: inbound.service.to_string(), plugins: confs_to_wire(&inbound.plugins) }
+}
+
+pub(super) fn inbound_from_wire(message: wire::MeshInbound) -> Read<MeshInbound> {
+    Ok(MeshInbound { service: name("service", message.service)?, plugins: confs_from_wire("plugins", message.plugins)? })
 }
 
 fn protocol_to_wire(protocol: MeshProtocol) -> wire::MeshProtocol {

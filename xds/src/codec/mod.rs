@@ -57,6 +57,7 @@ pub fn encode_body(resource: &Resource) -> Bytes {
         Resource::Consumer(r) => consumer::to_wire(r).encode_to_vec(),
         Resource::GlobalRule(r) => plugin::rule_to_wire(r).encode_to_vec(),
         Resource::MeshService(r) => mesh::service_to_wire(r).encode_to_vec(),
+        Resource::MeshInbound(r) => mesh::inbound_to_wire(r).encode_to_vec(),
         Resource::AuthorizationPolicy(r) => mesh::policy_to_wire(r).encode_to_vec(),
         Resource::Certificate(r) => certificate::to_wire(r).encode_to_vec(),
         Resource::PluginMetadata(r) => plugin::metadata_to_wire(r).encode_to_vec(),
@@ -104,6 +105,7 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Resource, InvalidResource>
         Kind::Consumer => parse(kind, body, |m| consumer::from_wire(m).map(Resource::Consumer), |m| &m.username),
         Kind::GlobalRule => parse(kind, body, |m| plugin::rule_from_wire(m).map(Resource::GlobalRule), |m| &m.id),
         Kind::MeshService => parse(kind, body, |m| mesh::service_from_wire(m).map(Resource::MeshService), |m| &m.name),
+        Kind::MeshInbound => parse(kind, body, |m| mesh::inbound_from_wire(m).map(Resource::MeshInbound), |m| &m.service),
         Kind::AuthorizationPolicy => {
             parse(kind, body, |m| mesh::policy_from_wire(m).map(Resource::AuthorizationPolicy), |m| &m.id)
         }

@@ -32,6 +32,15 @@ pub struct MeshService {
     pub depends: Vec<Arc<str>>,
 }
 
+/// What runs in the sidecars of one service for requests that come in to it, after its callers have been judged. It is told to these sidecars alone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MeshInbound {
+    /// `<namespace>/<service>`.
+    pub service: Arc<str>,
+    /// Plugins between the sidecar and its application.
+    pub plugins: Vec<PluginConf>,
+}
+
 /// What an application speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 pub enum MeshProtocol {

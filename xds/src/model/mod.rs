@@ -19,8 +19,8 @@ pub use listener::{
     EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader, TcpRoute, TcpShare,
 };
 pub use mesh::{
-    AuthorizationPolicy, Instance, MESH_PREFIX, MeshPeer, MeshProtocol, MeshService, PolicyAction, PolicyHeader, PolicyOperation,
-    PolicyRule, PolicySource,
+    AuthorizationPolicy, Instance, MESH_PREFIX, MeshInbound, MeshPeer, MeshProtocol, MeshService, PolicyAction, PolicyHeader,
+    PolicyOperation, PolicyRule, PolicySource,
 };
 pub use plugin::{GlobalRule, PluginConf, PluginOrigin};
 pub use route::{Route, RouteMatch, Timeouts, UpstreamRef};
@@ -50,6 +50,8 @@ pub enum Kind {
     Route,
     /// `heddle.config.v1.MeshService`.
     MeshService,
+    /// `heddle.config.v1.MeshInbound`.
+    MeshInbound,
     /// `heddle.config.v1.AuthorizationPolicy`.
     AuthorizationPolicy,
     /// `heddle.config.v1.Certificate`.
@@ -60,7 +62,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in delivery order.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Secret,
         Kind::Upstream,
         Kind::Endpoints,
@@ -69,6 +71,7 @@ impl Kind {
         Kind::GlobalRule,
         Kind::Route,
         Kind::MeshService,
+        Kind::MeshInbound,
         Kind::AuthorizationPolicy,
         Kind::Certificate,
         Kind::Listener,
@@ -85,6 +88,7 @@ impl Kind {
             Kind::GlobalRule => "type.googleapis.com/heddle.config.v1.GlobalRule",
             Kind::Route => "type.googleapis.com/heddle.config.v1.Route",
             Kind::MeshService => "type.googleapis.com/heddle.config.v1.MeshService",
+            Kind::MeshInbound => "type.googleapis.com/heddle.config.v1.MeshInbound",
             Kind::AuthorizationPolicy => "type.googleapis.com/heddle.config.v1.AuthorizationPolicy",
             Kind::Certificate => "type.googleapis.com/heddle.config.v1.Certificate",
             Kind::Listener => "type.googleapis.com/heddle.config.v1.Listener",
@@ -102,6 +106,7 @@ impl Kind {
             Kind::GlobalRule => "GlobalRule",
             Kind::Route => "Route",
             Kind::MeshService => "MeshService",
+            Kind::MeshInbound => "MeshInbound",
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::Certificate => "Certificate",
             Kind::Listener => "Listener",
@@ -136,6 +141,8 @@ pub enum Resource {
     GlobalRule(GlobalRule),
     /// How clients of the mesh reach one service.
     MeshService(MeshService),
+    /// What runs in the sidecars of a service for requests that come in to it.
+    MeshInbound(MeshInbound),
     /// Who may call a service of the mesh.
     AuthorizationPolicy(AuthorizationPolicy),
     /// Which certificate is shown for which server name.
@@ -157,6 +164,7 @@ impl Resource {
             Resource::Consumer(_) => Kind::Consumer,
             Resource::GlobalRule(_) => Kind::GlobalRule,
             Resource::MeshService(_) => Kind::MeshService,
+            Resource::MeshInbound(_) => Kind::MeshInbound,
             Resource::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Resource::Certificate(_) => Kind::Certificate,
             Resource::PluginMetadata(_) => Kind::PluginMetadata,
@@ -182,6 +190,7 @@ impl Resource {
             Resource::Consumer(r) => &r.username,
             Resource::GlobalRule(r) => &r.id,
             Resource::MeshService(r) => &r.name,
+            Resource::MeshInbound(r) => &r.service,
             Resource::AuthorizationPolicy(r) => &r.id,
             Resource::Certificate(r) => &r.id,
             Resource::PluginMetadata(r) => &r.plugin,

@@ -86,12 +86,15 @@ pub const SIDECAR: &str = "sidecar";
 
 impl NodeScope {
     /// Whether a resource is meant for this node. Listeners may name their nodes. What only the mesh needs is for sidecars, and they need nothing else;
-    /// authorization policies are for the sidecars of the services that they protect.
+    /// authorization policies are for the sidecars of the services that they protect, and what runs for their requests for theirs.
     pub fn sees(&self, resource: &Resource) -> bool {
         let is_sidecar = &*self.role == SIDECAR;
         match resource {
             Resource::Listener(listener) => !is_sidecar && (listener.nodes.is_empty() || listener.nodes.contains(&self.id)),
             Resource::MeshService(_) => is_sidecar,
+            Resource::MeshInbound(inbound) => {
+                is_sidecar && inbound.service.split_once('/') == Some((&*self.namespace, &*self.service))
+            }
             Resource::AuthorizationPolicy(policy) => {
                 let own = policy.service.as_ref().is_none_or(|service| *service == self.service);
                 is_sidecar && own && policy.namespace == self.namespace

@@ -75,7 +75,8 @@ impl Batches {
             Ok(batch) => batch,
             Err(why) => return refuse(&why),
         };
-        let dispatch = |part: parts::Part| x.dispatch(Inner { head: part.head, body: part.body, limit: self.max_response });
+        let dispatch =
+            |part: parts::Part| x.dispatch(Inner { head: part.head, body: part.body, limit: self.max_response, upstream: None });
         let parts: Vec<Dispatched> = parts.into_iter().map(dispatch).collect();
         Flow::Wait(Box::pin(async move {
             let answer = Answer::json(200, &gather(parts, timeout, self.max_response).await, Reason::Answered);

@@ -117,7 +117,8 @@ impl Filter for ErrorPage {
         }
         let mut kept = Fields::new();
         keep(&head.fields, &mut kept);
-        let inner = Inner { head: Box::new(self.question(x, status, new)), body: Bytes::new(), limit: self.limit };
+        let inner =
+            Inner { head: Box::new(self.question(x, status, new)), body: Bytes::new(), limit: self.limit, upstream: None };
         let page = x.dispatch(inner);
         Flow::Wait(Box::pin(async move {
             let page = page.await;

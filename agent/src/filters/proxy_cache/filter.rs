@@ -358,7 +358,7 @@ impl Cache {
             head.fields.remove_named(name);
         }
         head.fields.set_named(&REFRESH, &self.mark.0);
-        let fetched = x.dispatch(Inner { head, body: Bytes::new(), limit: self.longest });
+        let fetched = x.dispatch(Inner { head, body: Bytes::new(), limit: self.longest, upstream: None });
         tokio::task::spawn_local(async move {
             if let Err(reason) = fetched.await {
                 tracing::debug!(reason = reason.flag(), "a stale answer could not be fetched anew");

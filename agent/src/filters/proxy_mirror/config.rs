@@ -2,17 +2,23 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::super::check::{self, Faults};
 use crate::http::chars::is_target;
 use crate::outbound::Url;
 
-/// Configuration on a route.
+/// Configuration on a route: `host`, `upstream_id` or `upstream`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
     /// Where copies go: `http` or `https`, host and port, without a path.
-    pub host: String,
+    pub host: Option<String>,
+    /// Id of the upstream that gets the copies, as its balancer, health and timeouts say; one that leads into the mesh gets them by mutual TLS.
+    #[schemars(with = "Option<String>")]
+    pub upstream_id: Option<Value>,
+    /// That upstream, written here with the fields of any upstream.
+    pub upstream: Option<Value>,
     /// Path of copies; that of the request as it goes upstream when absent.
     pub path: Option<String>,
     /// What `path` does: it stands instead of the request's, or before it.
@@ -33,11 +39,11 @@ pub(super) struct Config {
     #[serde(default = "minute")]
     #[schemars(range(min = 0.001, max = 3600))]
     pub timeout: f64,
-    /// Copies under way at once on each worker; those beyond are dropped. Bodies that are still coming take as many times `max_body_size` of memory at most.
+    /// Copies under way at once, to a `host` on each worker, to an upstream on all of them; those beyond are dropped. Bodies that are still coming take as many times `max_body_size` of memory at most.
     #[serde(default = "under_way")]
     #[schemars(range(min = 1, max = 10000))]
     pub max_in_flight: usize,
-    /// Checks the certificate of the mirror.
+    /// Checks the certificate of `host`; an upstream says that itself.
     #[serde(default = "yes")]
     pub ssl_verify: bool,
 }
@@ -75,12 +81,21 @@ fn under_way() -> usize {
 
 impl check::Config for Config {
     fn validate(&self, faults: &mut Faults) {
-        match Url::parse(&self.host) {
-            Err(why) => faults.add("host", why),
-            Ok(url) if url.target != "/" || self.host.ends_with('/') => {
+        if [self.host.is_some(), self.upstream_id.is_some(), self.upstream.is_some()].iter().filter(|is| **is).count() != 1 {
+            faults.add("", "expected one of host, upstream_id and upstream");
+        }
+        match self.host.as_deref().map(|host| (host, Url::parse(host))) {
+            Some((_, Err(why))) => faults.add("host", why),
+            Some((host, Ok(url))) if url.target != "/" || host.ends_with('/') => {
                 faults.add("host", "expected no path behind the host; use path");
             }
-            Ok(_) => {}
+            _ => {}
+        }
+        if self.upstream_id.as_ref().is_some_and(|id| !id.is_string() && !id.is_u64()) {
+            faults.add("upstream_id", "wrong type: expected string or integer");
+        }
+        if self.upstream.as_ref().is_some_and(|upstream| !upstream.is_object()) {
+            faults.add("upstream", "wrong type: expected object");
         }
         let is_path = |path: &String| path.starts_with('/') && is_target(path.as_bytes()) && !path.contains(['?', '#', '&']);
         if self.path.as_ref().is_some_and(|path| !is_path(path)) {

@@ -5,21 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use heddle_xds::catalog::ConfigFault;
 use serde_json::Value;
 use smallvec::SmallVec;
 
 use super::super::{BuildContext, Built, Filter, Flow, Phases, check};
 use super::config::{Config, PathMode};
-use super::copy::{Copy, Counts};
+use super::copy::{Copy, Counts, Errand, MAX_ANSWER, Named, Target};
 use crate::exchange::Exchange;
 use crate::http::{Method, Name};
-use crate::outbound::{Call, Remote, RemoteOptions};
-
-/// Most bytes that are read of a mirror's answer before its connection is given up.
-const MAX_ANSWER: u64 = 256 << 10;
+use crate::outbound::{Call, RemoteOptions};
 
 struct Mirror {
-    remote: Remote,
+    target: Target,
     path: Option<(String, PathMode)>,
     /// Below 1.
     ratio: Option<f64>,
@@ -36,18 +34,10 @@ const COPIES: &str = "proxy-mirror";
 
 pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let config: Config = check::read(value)?;
-    let options = RemoteOptions {
-        timeout: Duration::try_from_secs_f64(config.timeout).unwrap_or_default(),
-        verify: config.ssl_verify,
-        keepalive_pool: config.max_in_flight,
-        max_body: MAX_ANSWER,
-        max_in_flight: config.max_in_flight,
-        ..RemoteOptions::default()
-    };
-    let remote = context.outbound.remote(&config.host, &options).map_err(|why| vec![check::fault_at("host", why)])?;
-    let key = format!("proxy-mirror/{}/{}", context.origin(), config.host);
+    let target = target(&config, context)?;
+    let key = format!("proxy-mirror/{}/{target:?}", context.origin());
     Ok(Arc::new(Mirror {
-        remote,
+        target,
         path: config.path.map(|path| (path, config.path_concat_mode)),
         ratio: (config.sample_ratio < 1.0).then_some(config.sample_ratio),
         wants_body: config.mirror_body,
@@ -55,6 +45,32 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         room: config.max_body_size.saturating_mul(config.max_in_flight as u64),
         counts: context.keep.get_or(&key, Counts::default),
     }))
+}
+
+/// Where copies go.
+fn target(config: &Config, context: &BuildContext<'_>) -> Result<Target, Vec<ConfigFault>> {
+    let timeout = Duration::try_from_secs_f64(config.timeout).unwrap_or_default();
+    let name = match (&config.host, &config.upstream_id) {
+        (Some(host), _) => {
+            let options = RemoteOptions {
+                timeout,
+                verify: config.ssl_verify,
+                keepalive_pool: config.max_in_flight,
+                max_body: MAX_ANSWER,
+                max_in_flight: config.max_in_flight,
+                ..RemoteOptions::default()
+            };
+            let remote = context.outbound.remote(host, &options);
+            return remote.map(Target::Server).map_err(|why| vec![check::fault_at("host", why)]);
+        }
+        (None, Some(Value::String(name))) => name.as_str().into(),
+        (None, Some(other)) => other.to_string().into(),
+        (None, None) => {
+            let why = "an upstream written in place must be named by the control plane".to_owned();
+            return Err(vec![check::fault_at("upstream", why)]);
+        }
+    };
+    Ok(Target::Upstream(Arc::new(Named { name, timeout, most: config.max_in_flight })))
 }
 
 impl Mirror {
@@ -67,8 +83,25 @@ impl Mirror {
         copies.iter().find(|(owner, _)| *owner == self.address()).map(|(_, copy)| copy.clone())
     }
 
+    /// The copy without its body.
+    fn errand(&self, x: &Exchange) -> Errand {
+        let (target, host) = (self.path_and_query(x), x.host_override.as_deref().unwrap_or(&x.request.authority));
+        if let Target::Server(_) = self.target {
+            let mut fields = x.request.fields.clone();
+            fields.set_known(Name::Host, host);
+            return Errand::Call(Call { method: x.request.method.clone(), target, fields, ..Call::default() });
+        }
+        let mut head = x.request.clone();
+        host.clone_into(&mut head.authority);
+        let (path, query) = target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
+        (head.path, head.query) = (path.to_owned(), query.map(str::to_owned));
+        // How long the body is follows from the copy of it.
+        head.fields.remove_known(Name::ContentLength);
+        Errand::Inner { directory: x.directory.clone(), connection: x.connection.clone(), head }
+    }
+
     /// Path and query of the copy.
-    fn target(&self, x: &Exchange) -> String {
+    fn path_and_query(&self, x: &Exchange) -> String {
         let (path, mode) = match &self.path {
             None => return x.request.target(),
             Some((path, mode)) => (path.as_str(), *mode),
@@ -94,7 +127,7 @@ impl Filter for Mirror {
         if tunnel || self.ratio.is_some_and(|ratio| x.dice.f64() >= ratio) {
             return Flow::Continue;
         }
-        let copy = Copy::of(&mut x.body, self.wants_body, self.limit, self.room, self.remote.clone(), self.counts.clone());
+        let copy = Copy::of(&mut x.body, self.wants_body, self.limit, self.room, self.target.clone(), self.counts.clone());
         match x.slot_mut::<Copies>(COPIES) {
             Some(copies) => copies.push((self.address(), copy)),
             None => x.put(COPIES, Copies::from_iter([(self.address(), copy)])),
@@ -105,9 +138,7 @@ impl Filter for Mirror {
     /// The head is copied as it goes to the first endpoint; further tries are none of the mirror's business.
     fn before_proxy(&self, x: &mut Exchange) -> Flow {
         if let Some(copy) = self.own(x).filter(|copy| !copy.has_head()) {
-            let mut fields = x.request.fields.clone();
-            fields.set_known(Name::Host, x.host_override.as_deref().unwrap_or(&x.request.authority));
-            copy.head(Call { method: x.request.method.clone(), target: self.target(x), fields, ..Call::default() });
+            copy.head(self.errand(x));
         }
         Flow::Continue
     }

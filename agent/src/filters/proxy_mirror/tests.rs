@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,9 +17,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::super::Filter;
 use super::super::testing::{faults, filter, passes};
-use crate::exchange::Exchange;
 use crate::exchange::testing::request;
-use crate::http::{Body, BodyError, BodySource, Frame};
+use crate::exchange::{ConnectionInfo, ConsumerInfo, Directory, Dispatched, Exchange, Inner};
+use crate::http::{Body, BodyError, BodySource, Frame, ResponseHead};
 
 /// A mirror that tells what comes, and answers when `answers`.
 async fn mirror(answers: bool) -> (SocketAddr, UnboundedReceiver<String>) {
@@ -232,6 +233,59 @@ fn a_share_of_requests_is_copied() {
     assert!((230..370).contains(&chosen), "{chosen}");
 }
 
+/// A directory that keeps what is sent to upstreams, and answers it or not.
+#[derive(Default)]
+struct Upstreams {
+    seen: std::cell::RefCell<Vec<(String, String, Bytes)>>,
+    silent: bool,
+}
+
+impl Directory for Upstreams {
+    fn find_credential(&self, _: &str, _: &[u8]) -> Option<Arc<ConsumerInfo>> {
+        None
+    }
+
+    fn consumer(&self, _: &str) -> Option<Arc<ConsumerInfo>> {
+        None
+    }
+
+    fn dispatch(&self, _: Rc<ConnectionInfo>, inner: Inner) -> Dispatched {
+        let head = format!("{} {}{}", inner.head.method, inner.head.authority, inner.head.target());
+        assert!(!inner.head.fields.contains_known(crate::http::Name::ContentLength));
+        self.seen.borrow_mut().push((inner.upstream.unwrap().to_string(), head, inner.body));
+        if self.silent {
+            Box::pin(std::future::pending())
+        } else {
+            Box::pin(std::future::ready(Ok((ResponseHead::new(500), Bytes::new()))))
+        }
+    }
+}
+
+#[test]
+fn upstreams_of_this_node_get_copies_like_any_request() {
+    run(async {
+        let config = json!({"upstream_id": "mesh/shop/web", "path": "/v2", "path_concat_mode": "prefix", "max_in_flight": 1, "timeout": 0.2});
+        let mirror = filter("proxy-mirror", &config);
+        let at = |directory: &Rc<Upstreams>| {
+            let fields = [("Content-Length", "4")];
+            crate::exchange::testing::at(1, "POST", "h.example", "/a?b=c", &fields, directory.clone())
+        };
+        let quick = Rc::new(Upstreams::default());
+        go(&mirror, at(&quick), pieces(&["ab", "cd"], true)).await;
+        counted(&mirror, "sent", 1).await;
+        let expected = ("mesh/shop/web".to_owned(), "POST h.example/v2/a?b=c".to_owned(), Bytes::from_static(b"abcd"));
+        assert_eq!(*quick.seen.borrow(), [expected]);
+        let slow = Rc::new(Upstreams { silent: true, ..Upstreams::default() });
+        go(&mirror, at(&slow), Body::Empty).await;
+        go(&mirror, at(&slow), Body::Empty).await;
+        counted(&mirror, "dropped", 1).await;
+        counted(&mirror, "failed", 1).await;
+        assert_eq!(slow.seen.borrow().len(), 1, "no more than may be under way");
+        go(&mirror, at(&quick), Body::Empty).await;
+        counted(&mirror, "sent", 2).await;
+    });
+}
+
 #[test]
 fn mistakes_are_refused() {
     for (more, path) in [
@@ -239,6 +293,7 @@ fn mistakes_are_refused() {
         (json!({"host": "grpc://h:80"}), "host"),
         (json!({"host": "http://h/path"}), "host"),
         (json!({"host": "http://h/"}), "host"),
+        (json!({"upstream_id": "u"}), ""),
         (json!({"path": "x"}), "path"),
         (json!({"path": "/x?y"}), "path"),
         (json!({"path_concat_mode": "suffix"}), "path_concat_mode"),
@@ -250,6 +305,14 @@ fn mistakes_are_refused() {
     ] {
         let mut config = json!({"host": "http://h"});
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(faults("proxy-mirror", &config), [path], "{config}");
+    }
+    for (config, path) in [
+        (json!({}), ""),
+        (json!({"upstream_id": true}), "upstream_id"),
+        (json!({"upstream": 1}), "upstream"),
+        (json!({"upstream_id": "a", "upstream": {}}), ""),
+    ] {
         assert_eq!(faults("proxy-mirror", &config), [path], "{config}");
     }
 }

@@ -5,10 +5,11 @@ mod decode;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use heddle_node::clock;
+use heddle_node::identity::{Refused, Told};
 use heddle_proto::heddle::identity::v1 as proto;
 use heddle_xds::link::Connector;
 use proto::identity_service_client::IdentityServiceClient;
@@ -25,6 +26,10 @@ const RETRY_AFTER: &str = "retry-after-ms";
 /// Before a stream that has ended is opened again, at first and at most.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How often a node says how it stands.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Refusals that come within this are told together.
+const TOGETHER: Duration = Duration::from_secs(1);
 /// A stream that has lasted this long was a good one.
 const GOOD: Duration = Duration::from_secs(60);
 
@@ -89,8 +94,7 @@ async fn stream(connector: &Connector, held: &Held, stats: &Stats, node: &str) -
         Err(error) => return error.to_string(),
     };
     let (sender, requests) = mpsc::channel(1);
-    let first = proto::WatchBundlesRequest { held_version: held.version(), node: node.to_owned() };
-    if sender.send(first).await.is_err() {
+    if sender.send(word(held, stats, node, Told::default())).await.is_err() {
         return "closed".to_owned();
     }
     let mut client = IdentityServiceClient::new(channel);
@@ -98,27 +102,65 @@ async fn stream(connector: &Connector, held: &Held, stats: &Stats, node: &str) -
         Ok(responses) => responses.into_inner(),
         Err(status) => return status.to_string(),
     };
+    let mut again = tokio::time::interval(AGAIN);
+    again.reset();
     loop {
-        let response = tokio::select! {
-            response = responses.message() => response,
+        let told = tokio::select! {
+            response = responses.message() => match heard(response, held, stats) {
+                Ok(()) => held.identity.refusals().take(clock::unix_ms()),
+                Err(why) => return why,
+            },
             () = connector.strayed() => return "discovery goes to another control plane by now".to_owned(),
+            () = refusals(held) => held.identity.refusals().take(clock::unix_ms()),
+            _ = again.tick() => held.identity.refusals().take(clock::unix_ms()),
         };
-        let response = match response {
-            Ok(Some(response)) => response,
-            Ok(None) => return "the control plane has ended the stream".to_owned(),
-            Err(status) => return status.to_string(),
-        };
-        if let Some(theirs) = response.server_time.and_then(decode::time) {
-            let now = clock::wall();
-            stats.clocks(theirs, now, now);
-        }
-        match response.bundles.ok_or_else(|| "no bundles".to_owned()).and_then(decode::trust) {
-            Ok(trust) => held.trust(trust),
-            // What is held stays; the control plane sees by the version that this node did not take it.
-            Err(error) => tracing::error!(%error, "the trust bundles of the control plane cannot be used"),
-        }
-        if sender.send(proto::WatchBundlesRequest { held_version: held.version(), node: node.to_owned() }).await.is_err() {
+        if sender.send(word(held, stats, node, told)).await.is_err() {
             return "the control plane has ended the stream".to_owned();
         }
     }
+}
+
+/// Waits until peers were refused, and a moment longer for those that come with them.
+async fn refusals(held: &Held) {
+    held.identity.refusals().noted().await;
+    tokio::time::sleep(TOGETHER).await;
+}
+
+/// What a node says: what it holds, how its clock and its identity stand, and whom it has refused.
+fn word(held: &Held, stats: &Stats, node: &str, told: Told) -> proto::WatchBundlesRequest {
+    let refused = |refused: Refused| proto::RefusedPeer {
+        time: Some((UNIX_EPOCH + Duration::from_millis(refused.at_ms)).into()),
+        reason: refused.reason.to_owned(),
+        peer: refused.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        subject: refused.subject,
+        detail: refused.detail,
+        count: refused.count,
+    };
+    proto::WatchBundlesRequest {
+        held_version: held.version(),
+        node: node.to_owned(),
+        refused: told.entries.into_iter().map(refused).collect(),
+        left_out: told.left_out,
+        clock_skew_ms: stats.skew_ms(),
+        not_after: held.identity.svid().map(|svid| svid.not_after().into()),
+    }
+}
+
+/// Takes over what the control plane tells.
+fn heard(response: Result<Option<proto::WatchBundlesResponse>, Status>, held: &Held, stats: &Stats) -> Result<(), String> {
+    let response = match response {
+        Ok(Some(response)) => response,
+        Ok(None) => return Err("the control plane has ended the stream".to_owned()),
+        Err(status) => return Err(status.to_string()),
+    };
+    if let Some(theirs) = response.server_time.and_then(decode::time) {
+        let now = clock::wall();
+        stats.clocks(theirs, now, now);
+    }
+    match response.bundles.ok_or_else(|| "no bundles".to_owned()).and_then(decode::trust) {
+        Ok(trust) => held.trust(trust),
+        // What is held stays; the control plane sees by the version that this node did not take it.
+        Err(error) => tracing::error!(%error, "the trust bundles of the control plane cannot be used"),
+    }
+    Ok(())
 }

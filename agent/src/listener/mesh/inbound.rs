@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use heddle_node::clock::{self, Instant};
-use heddle_node::identity::peer_of;
+use heddle_node::identity::{Refused, Rejection, peer_of};
 use heddle_node::sockets;
 use heddle_xds::model::MeshProtocol;
 use tokio::io::AsyncReadExt;
@@ -129,6 +129,7 @@ impl Gate<'_> {
         stream.unread(&input);
         if Hello::of(&input) == Hello::Clear {
             self.arrival.counters.add(Count::TlsFailed);
+            self.tell_of("plaintext", format!("a caller in clear at port {port}: inbound.mode is strict"));
             if self.refuse("plaintext") {
                 let client = self.peer;
                 tracing::warn!(%client, port, "a caller in clear is refused: inbound.mode is strict; let it call through the mesh, or set permissive");
@@ -235,6 +236,12 @@ impl Gate<'_> {
         }
     }
 
+    /// Keeps a refusal for the audit of the control plane.
+    fn tell_of(&self, reason: &'static str, detail: String) {
+        let (at_ms, peer) = (clock::unix_ms(), Some(self.peer.ip()));
+        self.inbound.identity.refusals().note(Refused { at_ms, reason, peer, subject: String::new(), detail, count: 1 });
+    }
+
     /// Counts a refusal; whether it is to be told.
     fn refuse(&self, why: &'static str) -> bool {
         self.inbound.stats.refused(why, clock::unix_ms())
@@ -279,7 +286,13 @@ impl Gate<'_> {
             refused(&"the handshake took too long");
             return None;
         };
-        let stream = accepted.inspect_err(|error| refused(error)).ok()?;
+        let judged = |error: &io::Error| {
+            if let Some(rejection) = Rejection::of(error) {
+                self.inbound.identity.note_refused(Some(self.peer.ip()), rejection);
+            }
+            refused(error);
+        };
+        let stream = accepted.inspect_err(judged).ok()?;
         let session = stream.get_ref().1;
         // The handshake has verified the chain, so that there is an id in it.
         let peer = session.peer_certificates().and_then(peer_of)?;

@@ -90,7 +90,7 @@ impl<S: Service> Gate<'_, S> {
         let way = match reading {
             Reading::Http => self.http(stream).await?,
             Reading::Bytes => Way::Raw(Io::Plain(stream), None),
-            Reading::First => self.by_first(stream, &destination).await?,
+            Reading::First => self.by_first(stream, &destination, local.port()).await?,
         };
         let until = clock::now() + site.limits().header_timeout;
         Some(Came { link: self.link(destination, local), way, until, _source: source })
@@ -103,7 +103,7 @@ impl<S: Service> Gate<'_, S> {
     }
 
     /// By what comes first, from whichever side; the other side is called as long as nothing has come.
-    async fn by_first(&mut self, mut stream: Rewind<Socket>, destination: &Destination) -> Option<Way> {
+    async fn by_first(&mut self, mut stream: Rewind<Socket>, destination: &Destination, port: u16) -> Option<Way> {
         let mut input = BytesMut::with_capacity(ROOM);
         if let Some(Ok(0) | Err(_)) = stream.read_buf(&mut input).now_or_never() {
             return None;
@@ -135,6 +135,7 @@ impl<S: Service> Gate<'_, S> {
                 }
             },
         }
+        self.service.detected(port, found.spoken.as_str());
         let is_http = match (found.spoken, destination) {
             // The authority of HTTP/2 cannot be seen without answering: only requests to addresses of services are looked into.
             (Spoken::Http1, Destination::Captured(_)) => self.leads(&mut stream, &mut found.client).await,

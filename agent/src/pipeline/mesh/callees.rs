@@ -11,6 +11,7 @@ use heddle_xds::model::{Kind, MESH_PREFIX};
 use super::super::view::View;
 use super::super::worker::Worker;
 use crate::exchange::Reason;
+use crate::observe::MeshStats;
 use crate::upstream::Outside;
 
 /// How long the first call of a service waits until it is known what the control plane knows of it.
@@ -29,6 +30,8 @@ pub struct Callees {
     pub lets_others_pass: bool,
     /// By whom plain requests of the HTTP proxy to anybody else are passed on; `None`: they are not.
     pub outside: Option<Arc<Outside>>,
+    /// What is counted of its connections.
+    pub stats: Arc<MeshStats>,
 }
 
 /// What is known of a service.

@@ -35,7 +35,8 @@ impl Pipeline {
         plan.take_route(INBOUND);
         if x.request.method == Method::Connect && x.request.protocol.is_none() {
             // Within a tunnel nobody would see what is asked of an application that speaks HTTP, or who asks.
-            if *port == application.address.port() && speaks_http(application.protocol) {
+            let reads = speaks_http(application.protocol) || runs_plugins(application);
+            if *port == application.address.port() && reads {
                 return Err(refuse(Reason::MethodNotAllowed));
             }
             authorize(x, plan, peer.as_deref(), *port, None)?;
@@ -120,6 +121,11 @@ pub(super) fn admit(x: &mut Exchange) -> Result<(), Box<Answer>> {
 
 fn speaks_http(protocol: MeshProtocol) -> bool {
     matches!(protocol, MeshProtocol::Http | MeshProtocol::Http2 | MeshProtocol::Grpc)
+}
+
+/// Whether plugins run for what comes in, which bytes that nobody looks into would get past. Of an application that speaks no HTTP they are asked nothing.
+fn runs_plugins(application: &Application) -> bool {
+    application.protocol != MeshProtocol::Tcp && !application.route.target.chain.is_empty()
 }
 
 /// The path as an application reads it that decodes slashes and takes several for one; `None` where that changes nothing.

@@ -84,23 +84,38 @@ pub struct RefusalBudget {
     level: u32,
     at_ms: u64,
     unwritten: u64,
+    burst: u32,
+    per_second: u64,
 }
 
 /// Refusals that may come at once, and that come back in each second.
 const BURST: u32 = 200;
 const PER_SECOND: u64 = 20;
+/// The same for what nodes say that they have refused: a mesh under attack must not push the decisions of the authority out of the journal.
+const REPORTS_BURST: u32 = 50;
+const REPORTS_PER_SECOND: u64 = 2;
 
 impl RefusalBudget {
     /// Full.
     pub fn new(now_ms: u64) -> RefusalBudget {
-        RefusalBudget { level: BURST, at_ms: now_ms, unwritten: 0 }
+        RefusalBudget { level: BURST, at_ms: now_ms, unwritten: 0, burst: BURST, per_second: PER_SECOND }
+    }
+
+    /// Full, for what nodes say that they have refused.
+    pub fn of_reports(now_ms: u64) -> RefusalBudget {
+        RefusalBudget { level: REPORTS_BURST, burst: REPORTS_BURST, per_second: REPORTS_PER_SECOND, ..RefusalBudget::new(now_ms) }
+    }
+
+    /// Counts what cannot be written down.
+    pub fn leave_out(&mut self, count: u64) {
+        self.unwritten = self.unwritten.saturating_add(count);
     }
 
     /// Whether this one is written down; then also how many before it were not.
     pub fn take(&mut self, now_ms: u64) -> Option<u64> {
-        let back = now_ms.saturating_sub(self.at_ms) * PER_SECOND / 1_000;
+        let back = now_ms.saturating_sub(self.at_ms) * self.per_second / 1_000;
         if back > 0 {
-            self.level = u32::try_from(back).unwrap_or(BURST).saturating_add(self.level).min(BURST);
+            self.level = u32::try_from(back).unwrap_or(self.burst).saturating_add(self.level).min(self.burst);
             self.at_ms = now_ms;
         }
         if self.level == 0 {

@@ -4,6 +4,7 @@ mod counters;
 mod journal;
 mod rate;
 mod refusal;
+mod reported;
 mod request;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use request::Request;
 
 pub use journal::Decision;
 pub use refusal::{Blame, Reason, Refusal};
+pub use reported::PeerRefusal;
 
 use super::authority::{Authority, Book, CONTROL_PLANE, at};
 use super::bundles::Trusted;

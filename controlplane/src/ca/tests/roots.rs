@@ -6,7 +6,7 @@ use super::super::issuer::Issuer;
 use super::*;
 
 fn holder(node: &str, version: &str) -> Holder {
-    Holder { node: node.into(), spiffe_id: String::new(), version: version.into() }
+    Holder { node: node.into(), spiffe_id: String::new(), version: version.into(), ..Holder::default() }
 }
 
 #[tokio::test]

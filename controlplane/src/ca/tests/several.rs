@@ -74,7 +74,7 @@ async fn a_root_signs_only_once_the_nodes_of_all_control_planes_hold_it() {
         authority.among(Fellows { name: name.into(), present: present.clone() });
     }
     let steady = |authority: &Authority| authority.overview(&[]).phase == Phase::Steady;
-    let node = Holder { node: "n1".into(), spiffe_id: String::new(), version: String::new() };
+    let node = Holder { node: "n1".into(), spiffe_id: String::new(), version: String::new(), ..Holder::default() };
     let seat = all[1].holders().enter(node).unwrap();
     all[0].rotate().await.unwrap();
     until("the rotation everywhere", || !all.iter().any(steady)).await;
@@ -124,7 +124,8 @@ async fn a_node_whose_streams_lie_at_two_control_planes_is_waited_for_no_longer_
     }
     // A hundred nodes have their configuration from one and their bundles from the other.
     let nodes: Vec<String> = (0..100).map(|n| format!("n{n}")).collect();
-    let holder = |node: &String| Holder { node: node.clone(), spiffe_id: String::new(), version: String::new() };
+    let holder =
+        |node: &String| Holder { node: node.clone(), spiffe_id: String::new(), version: String::new(), ..Holder::default() };
     let seats: Vec<_> = nodes.iter().map(|node| all[1].holders().enter(holder(node)).unwrap()).collect();
     // Another one may write down at the same moment what it has found at its start: then nothing has been rotated.
     let mut began = all[0].rotate().await;

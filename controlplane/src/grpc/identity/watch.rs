@@ -1,9 +1,10 @@
 //! One stream of bundles: tells them at once and whenever they change, and notes what the node confirms. It knows no certificate.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::Stream;
+use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
 use heddle_proto::heddle::identity::v1 as api;
 use heddle_xds::server::Elsewhere;
@@ -13,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::{bundles, now};
-use crate::ca::{Authority, Holder};
+use crate::ca::{Authority, Holder, PeerRefusal, Seat};
 
 /// Until the first request.
 const FIRST: Duration = Duration::from_secs(15);
@@ -21,6 +22,8 @@ const FIRST: Duration = Duration::from_secs(15);
 const OUTBOX: usize = 1;
 /// Bytes of what a node says of itself.
 const MAX_TEXT: usize = 128;
+/// Refusals that a node tells of at once.
+const MOST_REPORTS: usize = 20;
 
 type Responses = Pin<Box<dyn Stream<Item = Result<api::WatchBundlesResponse, Status>> + Send>>;
 
@@ -75,9 +78,11 @@ async fn converse(
 ) -> Result<(), Status> {
     let first = timeout(FIRST, requests.message()).await.map_err(|_| Status::deadline_exceeded("no request came in time"))??;
     let Some(first) = first else { return Ok(()) };
-    let holder = Holder { node: short(first.node), spiffe_id: id, version: short(first.held_version) };
+    let holder = Holder { node: short(first.node), spiffe_id: id, version: short(first.held_version), ..Holder::default() };
+    let reporter = (holder.node.clone(), holder.spiffe_id.clone());
     let mut told = holder.version.clone();
     let seat = authority.holders().enter(holder).ok_or_else(|| Status::resource_exhausted("too many nodes are connected"))?;
+    stands(&seat, first.clock_skew_ms, first.not_after);
     let mut trusted = authority.trusted();
     loop {
         let present = trusted.borrow_and_update().clone();
@@ -90,13 +95,39 @@ async fn converse(
             }
             changed = trusted.changed(), if !fresh => changed.map_err(|_| Status::unavailable("the authority has ended"))?,
             request = requests.message() => match request? {
-                Some(request) => seat.holds(&short(request.held_version)),
+                Some(request) => {
+                    seat.holds(&short(request.held_version));
+                    stands(&seat, request.clock_skew_ms, request.not_after);
+                    // Nobody is believed who has not proven who it is.
+                    let is_known = !reporter.1.is_empty();
+                    let (refused, left_out) = (reports(request.refused), request.left_out);
+                    if is_known {
+                        authority.reported(&reporter.0, &reporter.1, refused, left_out).await;
+                    }
+                }
                 None => return Ok(()),
             },
             why = ends.come() => return Err(why),
             () = sender.closed() => return Ok(()),
         }
     }
+}
+
+fn stands(seat: &Seat, clock_skew_ms: Option<i64>, not_after: Option<prost_types::Timestamp>) {
+    let not_after = not_after.and_then(|at| SystemTime::try_from(at).ok()).map(clock::unix_ms_of);
+    seat.stands(clock_skew_ms, not_after);
+}
+
+/// What a node says of peers that it has refused, as far as it may say it at once.
+fn reports(refused: Vec<api::RefusedPeer>) -> Vec<PeerRefusal> {
+    let report = |peer: api::RefusedPeer| PeerRefusal {
+        reason: short(peer.reason),
+        peer: short(peer.peer),
+        subject: peer.subject,
+        detail: peer.detail,
+        count: peer.count,
+    };
+    refused.into_iter().take(MOST_REPORTS).map(report).collect()
 }
 
 fn short(text: String) -> String {

@@ -66,6 +66,10 @@ pub struct MeshService {
     pub panic_threshold: Option<u8>,
     /// Which zones are used, seen from the zone of the caller.
     pub locality: Option<Locality>,
+    /// Plugins that run at its own instances, for requests that come in, after its callers have been judged.
+    #[serde(default)]
+    #[schemars(schema_with = "plugins_schema")]
+    pub inbound_plugins: Plugins,
     /// Plugins that run where it is called.
     #[serde(default)]
     #[schemars(schema_with = "plugins_schema")]
@@ -74,10 +78,35 @@ pub struct MeshService {
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub split: Vec<Split>,
+    /// Who gets copies of its requests.
+    pub mirror: Option<ServiceMirror>,
     /// Unix seconds, set by the server.
     pub create_time: Option<i64>,
     /// Unix seconds, set by the server.
     pub update_time: Option<i64>,
+}
+
+/// Who gets copies of the requests to a service; their answers are thrown away.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceMirror {
+    /// Who gets them: `service` of the same namespace, or `namespace/service`; the service itself when absent.
+    pub service: Option<String>,
+    /// Only its instances with all of these labels; `version` is what they say of their version.
+    #[serde(default)]
+    #[schemars(schema_with = "labels_schema")]
+    pub subset: Labels,
+    /// Share of requests that are copied.
+    #[serde(default = "all")]
+    #[schemars(range(min = 0.00001, max = 1))]
+    pub sample_ratio: f64,
+    /// Copies bodies too, up to 1 MiB; requests with a longer one are not copied.
+    #[serde(default = "yes")]
+    pub mirror_body: bool,
+    /// Seconds that a copy may take.
+    #[serde(default = "minute")]
+    #[schemars(range(min = 0.001, max = 3600))]
+    pub timeout: f64,
 }
 
 /// A share of the requests to a service.
@@ -157,8 +186,10 @@ impl MeshService {
             slow_start: None,
             panic_threshold: None,
             locality: None,
+            inbound_plugins: Plugins::new(),
             plugins: Plugins::new(),
             split: Vec::new(),
+            mirror: None,
             create_time: None,
             update_time: None,
         }
@@ -175,6 +206,18 @@ fn default_type() -> String {
 
 fn default_weight() -> u32 {
     1
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn minute() -> f64 {
+    60.0
 }
 
 fn type_schema(_: &mut SchemaGenerator) -> Schema {

@@ -18,7 +18,7 @@ pub use checks::{
 };
 pub use consumer::{Consumer, ConsumerGroup, Credential};
 pub use listener::{Forwarded, Limits, Listener, Paths, Protocol, ProxyProtocol, ServerHeader, TcpRoute, TcpShare, TlsMode};
-pub use mesh_service::{MeshService, Split};
+pub use mesh_service::{MeshService, ServiceMirror, Split};
 pub use plugins::{GlobalRule, PluginConfig, PluginMetadata};
 pub use route::Route;
 pub use secret::{AwsSecret, GcpAuth, GcpSecret, Secret, VaultSecret};

@@ -1,7 +1,8 @@
 //! What the schema of a mesh service cannot say.
 
 use super::super::mesh::{NAME_RULE, is_mesh_name};
-use super::super::resources::{HashOnKind, MeshService, Split};
+use super::super::resources::{HashOnKind, MeshService, ServiceMirror, Split};
+use super::super::types::{Labels, Plugins};
 use super::super::{Fault, ServiceId, carrying, check_expression};
 use super::upstream;
 
@@ -12,7 +13,7 @@ const MOST_SHARES: usize = 20;
 const MOST_LABELS: usize = 4;
 const LONGEST_LABEL: usize = 63;
 
-/// Names, what upstreams know too, plugins that lead elsewhere, and the split.
+/// Names, what upstreams know too, plugins that lead elsewhere, the split and the mirror.
 pub(super) fn check(service: &MeshService, id: &str, faults: &mut Vec<Fault>) {
     if !is_mesh_name(&service.namespace) {
         faults.push(Fault::new("namespace", format!("expected {NAME_RULE}, got \"{}\"", service.namespace)));
@@ -37,27 +38,62 @@ pub(super) fn check(service: &MeshService, id: &str, faults: &mut Vec<Fault>) {
             "expected vars, header, cookie or vars_combinations: consumers are known to gateways only",
         ));
     }
-    for plugin in service.plugins.keys().filter(|name| carrying(name).is_some()) {
-        let message =
-            format!("plugin {plugin} names upstreams, which gateways know but sidecars do not: use split to lead to services");
-        faults.push(Fault::whole(format!("plugins.{plugin}"), message));
+    plugins("plugins", &service.plugins, faults);
+    plugins("inbound_plugins", &service.inbound_plugins, faults);
+    if service.protocol.as_deref() == Some("tcp") && !service.inbound_plugins.is_empty() {
+        let message = "nobody looks into what a service of protocol tcp is sent, so no plugins can run: leave inbound_plugins out, or say http";
+        faults.push(Fault::new("inbound_plugins", message));
     }
     split(&service.split, &service.namespace, faults);
+    if let Some(written) = &service.mirror {
+        mirror(written, service, faults);
+    }
+}
+
+/// Plugins that name upstreams. A mirror outside of the mesh is none of these.
+fn plugins(field: &str, written: &Plugins, faults: &mut Vec<Fault>) {
+    let outside = |config: &serde_json::Value| config.get("upstream_id").or(config.get("upstream")).is_none();
+    for (plugin, _) in written.iter().filter(|(name, config)| carrying(name).is_some() && !(*name == MIRROR && outside(config))) {
+        let message = format!(
+            "plugin {plugin} names upstreams, which gateways know but sidecars do not: use split to lead to services, mirror to copy to one"
+        );
+        faults.push(Fault::whole(format!("{field}.{plugin}"), message));
+    }
+}
+
+/// The plugin that copies requests.
+const MIRROR: &str = "proxy-mirror";
+
+fn mirror(written: &ServiceMirror, service: &MeshService, faults: &mut Vec<Fault>) {
+    if service.plugins.contains_key(MIRROR) {
+        faults.push(Fault::new("mirror", "expected either mirror or plugins.proxy-mirror, as requests are copied once"));
+    }
+    if written.service.is_none() && written.subset.is_empty() {
+        faults.push(Fault::new(
+            "mirror",
+            "expected a service or a subset: copies to all instances of the service itself would double its work",
+        ));
+    }
+    led_to("mirror", written.service.as_deref(), &written.subset, &service.namespace, faults);
+}
+
+/// A service, and labels of instances.
+fn led_to(path: &str, service: Option<&str>, subset: &Labels, namespace: &str, faults: &mut Vec<Fault>) {
+    if let Some(other) = service.filter(|other| ServiceId::parse(other, namespace).is_none()) {
+        let message = format!("expected a service, \"web\" or \"shop/web\", got \"{other}\" (names are {NAME_RULE})");
+        faults.push(Fault::new(format!("{path}.service"), message));
+    }
+    if subset.len() > MOST_LABELS || subset.iter().any(|(name, value)| !is_plain(name) || !is_plain(value)) {
+        let message =
+            format!("expected at most {MOST_LABELS} labels, names and values of 1 to {LONGEST_LABEL} letters, digits and -_./");
+        faults.push(Fault::new(format!("{path}.subset"), message));
+    }
 }
 
 fn split(entries: &[Split], namespace: &str, faults: &mut Vec<Fault>) {
     let mut group = 0;
     for (index, entry) in entries.iter().enumerate() {
-        if let Some(other) = entry.service.as_ref().filter(|other| ServiceId::parse(other, namespace).is_none()) {
-            let message = format!("expected a service, \"web\" or \"shop/web\", got \"{other}\" (names are {NAME_RULE})");
-            faults.push(Fault::new(format!("split[{index}].service"), message));
-        }
-        if entry.subset.len() > MOST_LABELS || entry.subset.iter().any(|(name, value)| !is_plain(name) || !is_plain(value)) {
-            let message = format!(
-                "expected at most {MOST_LABELS} labels, names and values of 1 to {LONGEST_LABEL} letters, digits and -_./"
-            );
-            faults.push(Fault::new(format!("split[{index}].subset"), message));
-        }
+        led_to(&format!("split[{index}]"), entry.service.as_deref(), &entry.subset, namespace, faults);
         if let Some(Err(why)) = entry.matches.as_ref().map(check_expression) {
             faults.push(Fault::new(format!("split[{index}].match"), why));
         }

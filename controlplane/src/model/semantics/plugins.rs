@@ -16,12 +16,15 @@ pub(in super::super) fn check(kind: ResourceKind, id: &str, value: &Value, catal
         metadata(id, value, catalog, &mut faults);
         return faults;
     }
+    for (name, config) in value.get("inbound_plugins").and_then(Value::as_object).into_iter().flatten() {
+        one(kind, ("inbound_plugins", name), config, catalog, &mut faults);
+    }
     let Some(plugins) = value.get("plugins").and_then(Value::as_object) else { return faults };
     if kind == ResourceKind::Credential {
         credential(plugins, catalog, &mut faults);
     }
     for (name, config) in plugins {
-        one(kind, name, config, catalog, &mut faults);
+        one(kind, ("plugins", name), config, catalog, &mut faults);
     }
     faults
 }
@@ -58,8 +61,8 @@ fn credential(plugins: &Map<String, Value>, catalog: &dyn Catalog, faults: &mut 
     }
 }
 
-fn one(kind: ResourceKind, name: &str, config: &Value, catalog: &dyn Catalog, faults: &mut Vec<Fault>) {
-    let path = format!("plugins{}", step("plugins", name));
+fn one(kind: ResourceKind, (field, name): (&str, &str), config: &Value, catalog: &dyn Catalog, faults: &mut Vec<Fault>) {
+    let path = format!("{field}{}", step(field, name));
     let Some(descriptor) = catalog.descriptor(name) else {
         return faults.push(Fault::whole(path, format!("unknown plugin [{name}]")));
     };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_xds::model::{
-    HealthChecks, MESH_PREFIX, MeshProtocol, MeshService, PassiveCheck, PluginConf, PluginOrigin, Resource, Scheme, Thresholds,
-    Timeouts, Upstream,
+    HealthChecks, MESH_PREFIX, MeshInbound, MeshProtocol, MeshService, PassiveCheck, PluginConf, PluginOrigin, Resource, Scheme,
+    Thresholds, Timeouts, Upstream,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::super::context::{Context, Unit};
 use super::super::{checks, plugins, upstream};
 use crate::mesh::Known;
-use crate::model::resources::{self, Split};
+use crate::model::resources::{self, ServiceMirror, Split};
 use crate::model::{Key, Labels, ServiceId};
 
 /// An instance is near; one whose host is gone must not cost more.
@@ -31,12 +31,18 @@ pub(in super::super) fn unit(context: &mut Context<'_>, service: &ServiceId) -> 
     let (peer, endpoints) = super::behind(directory, service, Some(known), name.clone());
     let protocol = spoken(&written, Some(known));
     let mut plugins = owner.as_ref().map_or_else(Vec::new, |(key, value)| plugins::of(context, key, value).0);
-    if let (Some((key, _)), false) = (&owner, written.split.is_empty()) {
+    if let Some((key, _)) = &owner {
         let origin = PluginOrigin(format!("{}/{}", key.kind.singular(), key.id).into());
-        plugins.push(PluginConf { name: "traffic-split".into(), config: Arc::new(shares(service, &written.split)), origin });
+        let made = |name: &str, config| PluginConf { name: name.into(), config: Arc::new(config), origin: origin.clone() };
+        let split = Some(&written.split).filter(|split| !split.is_empty()).map(|split| shares(service, split));
+        plugins.extend(split.map(|config| made("traffic-split", config)));
+        plugins.extend(
+            written.mirror.as_ref().and_then(|mirror| copies(service, mirror)).map(|config| made("proxy-mirror", config)),
+        );
     }
-    let parts = parts(service, &written.split);
-    let others = written.split.iter().filter_map(|entry| Part::of(service, entry)).filter(|part| part.subset.is_empty());
+    let inbound = owner.as_ref().map_or_else(Vec::new, |(key, value)| plugins::within(key, value, "inbound_plugins"));
+    let parts = parts(service, &written);
+    let others = led_to(service, &written).filter(|part| part.subset.is_empty());
     let others: BTreeSet<Arc<str>> = others.map(|part| part.service.full().clone()).collect();
     let resource = MeshService {
         name: service.full().clone(),
@@ -49,11 +55,13 @@ pub(in super::super) fn unit(context: &mut Context<'_>, service: &ServiceId) -> 
         depends: others.into_iter().chain(parts.keys().cloned()).collect(),
     };
     let mut resources = vec![Resource::MeshService(resource), Resource::Endpoints(endpoints)];
+    let inbound = Some(inbound).filter(|plugins| !plugins.is_empty());
+    resources.extend(inbound.map(|plugins| Resource::MeshInbound(MeshInbound { service: service.full().clone(), plugins })));
     resources.extend(parts.into_iter().flat_map(|(name, part)| part.resources(context, name)));
     Unit { resources, ..Unit::default() }
 }
 
-/// Whom an entry of a split leads to, when that is not simply the service itself.
+/// Whom an entry of a split or the mirror leads to, when that is not simply the service itself.
 struct Part<'a> {
     service: ServiceId,
     subset: &'a Labels,
@@ -61,15 +69,19 @@ struct Part<'a> {
 
 impl<'a> Part<'a> {
     fn of(owner: &ServiceId, entry: &'a Split) -> Option<Part<'a>> {
-        let service = match &entry.service {
+        Part::named(owner, entry.service.as_deref(), &entry.subset)
+    }
+
+    fn named(owner: &ServiceId, service: Option<&str>, subset: &'a Labels) -> Option<Part<'a>> {
+        let service = match service {
             Some(other) => ServiceId::parse(other, owner.namespace())?,
             None => owner.clone(),
         };
-        (service != *owner || !entry.subset.is_empty()).then_some(Part { service, subset: &entry.subset })
+        (service != *owner || !subset.is_empty()).then_some(Part { service, subset })
     }
 
     /// The name of a subset: `shop/web#version=v2`, and where it is one of another service `shop/web#shop/cart:version=v2`. No service is called so, so
-    /// nobody calls it but the split of `owner`, to whose unit it belongs.
+    /// nobody calls it but the split and the mirror of `owner`, to whose unit it belongs.
     fn name(&self, owner: &ServiceId) -> Arc<str> {
         let labels: Vec<String> = self.subset.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let other = if self.service == *owner { String::new() } else { format!("{}:", self.service.full()) };
@@ -104,10 +116,15 @@ impl<'a> Part<'a> {
     }
 }
 
-/// The subsets that a split leads to, by name.
-fn parts<'a>(owner: &ServiceId, split: &'a [Split]) -> BTreeMap<Arc<str>, Part<'a>> {
-    let subsets = split.iter().filter_map(|entry| Part::of(owner, entry)).filter(|part| !part.subset.is_empty());
-    subsets.map(|part| (part.name(owner), part)).collect()
+/// All that split and mirror lead to but the service itself.
+fn led_to<'a>(owner: &'a ServiceId, written: &'a resources::MeshService) -> impl Iterator<Item = Part<'a>> {
+    let mirror = written.mirror.iter().filter_map(|mirror| Part::named(owner, mirror.service.as_deref(), &mirror.subset));
+    written.split.iter().filter_map(|entry| Part::of(owner, entry)).chain(mirror)
+}
+
+/// The subsets among these, by name.
+fn parts<'a>(owner: &'a ServiceId, written: &'a resources::MeshService) -> BTreeMap<Arc<str>, Part<'a>> {
+    led_to(owner, written).filter(|part| !part.subset.is_empty()).map(|part| (part.name(owner), part)).collect()
 }
 
 /// What is spoken to a service: as its owner says, else as its instances do.
@@ -177,4 +194,12 @@ fn shares(service: &ServiceId, split: &[Split]) -> Value {
         None => json!({"weighted_upstreams": shares}),
     };
     json!({"rules": rules.into_iter().map(rule).collect::<Vec<_>>()})
+}
+
+/// The configuration of the plugin that copies requests.
+fn copies(service: &ServiceId, mirror: &ServiceMirror) -> Option<Value> {
+    let part = Part::named(service, mirror.service.as_deref(), &mirror.subset)?;
+    Some(json!({
+        "upstream_id": part.upstream(service), "sample_ratio": mirror.sample_ratio, "mirror_body": mirror.mirror_body, "timeout": mirror.timeout,
+    }))
 }

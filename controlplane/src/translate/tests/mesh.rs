@@ -144,6 +144,37 @@ fn a_split_by_labels_leads_to_the_instances_that_have_them() {
 }
 
 #[test]
+fn a_mirror_becomes_the_plugin_that_copies_and_is_known_where_the_service_is() {
+    let mirror = json!({"service": "web-v2", "sample_ratio": 0.5, "timeout": 2});
+    let mut world = World::of(&[("mesh_services/web", json!({"mirror": mirror}))]);
+    let service = world.service("default/web");
+    assert_eq!(service.depends.iter().map(|name| &**name).collect::<Vec<_>>(), ["default/web-v2"]);
+    let expected = json!({"upstream_id": "mesh/default/web-v2", "sample_ratio": 0.5, "mirror_body": true, "timeout": 2.0});
+    assert_eq!((&*service.plugins[0].name, &*service.plugins[0].config), ("proxy-mirror", &expected));
+    world.put("mesh_services/web", json!({"mirror": {"subset": {"version": "v2"}}}));
+    world.labelled("default/web", &[("10.0.0.1", "version", "v1"), ("10.0.0.2", "version", "v2")]);
+    let service = world.service("default/web");
+    assert_eq!(service.depends.iter().map(|name| &**name).collect::<Vec<_>>(), ["default/web#version=v2"]);
+    assert_eq!(service.plugins[0].config["upstream_id"], "mesh/default/web#version=v2");
+    assert_eq!(world.endpoints("mesh/default/web#version=v2"), ["10.0.0.2:15006*1^0"]);
+}
+
+#[test]
+fn what_runs_at_a_service_is_told_apart_from_what_runs_at_its_callers() {
+    let written =
+        json!({"namespace": "shop", "plugins": {"cors": {}}, "inbound_plugins": {"limit-count": {"count": 1, "time_window": 1}}});
+    let mut world = World::of(&[("mesh_services/web", written)]);
+    let service = world.service("shop/web");
+    assert_eq!(service.plugins.iter().map(|plugin| &*plugin.name).collect::<Vec<_>>(), ["cors"]);
+    let Some(Resource::MeshInbound(inbound)) = world.get(Kind::MeshInbound, "shop/web") else { panic!("it is told") };
+    assert_eq!((&*inbound.plugins[0].name, &*inbound.plugins[0].origin.0), ("limit-count", "mesh_service/web"));
+    assert_eq!(
+        names(&world.put("mesh_services/web", json!({"namespace": "shop", "plugins": {"cors": {}}}))),
+        ["-MeshInbound shop/web"]
+    );
+}
+
+#[test]
 fn upstreams_of_gateways_follow_the_instances() {
     let mut world = World::of(&[
         ("upstreams/u", json!({"discovery_type": "mesh", "service_name": "shop/web"})),

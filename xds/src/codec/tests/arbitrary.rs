@@ -352,6 +352,7 @@ pub(crate) fn resource() -> impl Strategy<Value = Resource> {
         consumer().prop_map(Resource::Consumer),
         (name(), vec(plugin(), 0..3)).prop_map(|(id, plugins)| Resource::GlobalRule(GlobalRule { id, plugins })),
         mesh_service().prop_map(Resource::MeshService),
+        (name(), vec(plugin(), 0..3)).prop_map(|(service, plugins)| Resource::MeshInbound(MeshInbound { service, plugins })),
         policy().prop_map(Resource::AuthorizationPolicy),
         certificate().prop_map(Resource::Certificate),
         (name(), value()).prop_map(|(plugin, config)| Resource::PluginMetadata(PluginMetadata { plugin, config })),

@@ -35,6 +35,7 @@ impl Outward {
             namespace: "shop".into(),
             lets_others_pass: true,
             outside: None,
+            stats: Arc::default(),
         });
         let listener = Arc::new(harness::listener(EdgeLimits::default()));
         let doors = Shared::default();

@@ -2251,6 +2251,12 @@ pub struct BundleHolder {
     /// Version of the bundles that it confirmed.
     #[prost(string, tag = "3")]
     pub version: ::prost::alloc::string::String,
+    /// By how much its clock is ahead of the control plane's, as it says; absent while it has not said it.
+    #[prost(sint64, optional, tag = "4")]
+    pub clock_skew_ms: ::core::option::Option<i64>,
+    /// Until when its identity is valid, as it says.
+    #[prost(message, optional, tag = "5")]
+    pub not_after: ::core::option::Option<::prost_types::Timestamp>,
 }
 impl ::prost::Name for BundleHolder {
     const NAME: &'static str = "BundleHolder";

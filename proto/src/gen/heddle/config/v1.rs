@@ -1158,6 +1158,26 @@ impl ::prost::Name for MeshService {
         "type.googleapis.com/heddle.config.v1.MeshService".into()
     }
 }
+/// What runs in the sidecars of one service for requests that come in to it; told to these sidecars alone.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MeshInbound {
+    /// `<namespace>/<service>`.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Plugins between the sidecar and its application.
+    #[prost(message, repeated, tag = "2")]
+    pub plugins: ::prost::alloc::vec::Vec<PluginConf>,
+}
+impl ::prost::Name for MeshInbound {
+    const NAME: &'static str = "MeshInbound";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.MeshInbound".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.MeshInbound".into()
+    }
+}
 /// Who may call a service.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthorizationPolicy {

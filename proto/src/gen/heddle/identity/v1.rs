@@ -108,7 +108,7 @@ impl ::prost::Name for Bundle {
         "type.googleapis.com/heddle.identity.v1.Bundle".into()
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchBundlesRequest {
     /// Version of the bundles that the caller verifies peers with; empty when it has none yet.
     #[prost(string, tag = "1")]
@@ -116,6 +116,18 @@ pub struct WatchBundlesRequest {
     /// Node id, for what operators are shown; the first request counts.
     #[prost(string, tag = "2")]
     pub node: ::prost::alloc::string::String,
+    /// Peers that the caller has refused since its last request, for the audit; at most 20.
+    #[prost(message, repeated, tag = "3")]
+    pub refused: ::prost::alloc::vec::Vec<RefusedPeer>,
+    /// Refusals since then that are not told apart.
+    #[prost(uint64, tag = "4")]
+    pub left_out: u64,
+    /// By how much the clock of the caller is ahead of the control plane's, as it has measured it; absent while it has not.
+    #[prost(sint64, optional, tag = "5")]
+    pub clock_skew_ms: ::core::option::Option<i64>,
+    /// Until when the identity of the caller is valid; absent while it has none.
+    #[prost(message, optional, tag = "6")]
+    pub not_after: ::core::option::Option<::prost_types::Timestamp>,
 }
 impl ::prost::Name for WatchBundlesRequest {
     const NAME: &'static str = "WatchBundlesRequest";
@@ -125,6 +137,38 @@ impl ::prost::Name for WatchBundlesRequest {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/heddle.identity.v1.WatchBundlesRequest".into()
+    }
+}
+/// Peers that were refused for the same reason.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RefusedPeer {
+    /// When the last of them was.
+    #[prost(message, optional, tag = "1")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why, as a short name: `no-certificate`, `expired`, `foreign-domain`, `wrong-identity`, `plaintext` and others.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// Address of the peer, empty when unknown.
+    #[prost(string, tag = "3")]
+    pub peer: ::prost::alloc::string::String,
+    /// The SPIFFE id that it has shown, empty when none.
+    #[prost(string, tag = "4")]
+    pub subject: ::prost::alloc::string::String,
+    /// Why, for people.
+    #[prost(string, tag = "5")]
+    pub detail: ::prost::alloc::string::String,
+    /// How many there were.
+    #[prost(uint64, tag = "6")]
+    pub count: u64,
+}
+impl ::prost::Name for RefusedPeer {
+    const NAME: &'static str = "RefusedPeer";
+    const PACKAGE: &'static str = "heddle.identity.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.identity.v1.RefusedPeer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.identity.v1.RefusedPeer".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1,0 +1,212 @@
+//! Whoever is refused at the door of a sidecar, or is not whom a sidecar has called, stands in the audit of the control plane beside those that it has refused itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+
+use base64::Engine;
+use heddle_integration::client::{self, raw};
+use heddle_integration::heddle::KEY;
+use heddle_integration::mesh::{DOMAIN, Mesh, Service};
+use heddle_integration::nginx::Nginx;
+use heddle_integration::process::{PATIENCE, until};
+use heddle_node::identity::{Bundle, Bundles, Expect, Identity, SpiffeId, Svid, TrustDomain, nameless};
+use heddle_proto::heddle::identity::v1::SignRequest;
+use heddle_proto::heddle::identity::v1::identity_service_client::IdentityServiceClient;
+use heddle_proto::heddle::identity::v1::sign_request::Proof;
+use heddle_xds::link::Connector;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConnection, StreamOwned};
+use serde_json::{Value, json};
+
+/// The refusals that the audit lists with this verdict.
+fn listed(mesh: &Mesh, verdict: &str) -> Vec<Value> {
+    let output = mesh.control.cli(&["ca", "audit", "--refused", "-n", "100", "-o", "json"]);
+    let entries: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    entries.into_iter().filter(|entry| entry["verdict"] == verdict).collect()
+}
+
+/// The one with this verdict, once it is there.
+fn audited(mesh: &Mesh, verdict: &str) -> Value {
+    until(&format!("{verdict} in the audit"), || listed(mesh, verdict).into_iter().next())
+}
+
+fn roots(mesh: &Mesh) -> String {
+    String::from_utf8(mesh.control.cli(&["ca", "export"]).stdout).unwrap()
+}
+
+/// A process that trusts this mesh, and is nobody.
+fn nobody(mesh: &Mesh) -> Identity {
+    nobody_of(mesh, DOMAIN)
+}
+
+fn nobody_of(mesh: &Mesh, domain: &str) -> Identity {
+    let identity = Identity::new();
+    identity.set_bundles(Bundles::new(Bundle::from_pem(TrustDomain::new(domain).unwrap(), &roots(mesh)).unwrap()));
+    identity
+}
+
+fn named(id: &str) -> (CertificateParams, KeyPair) {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+    (params, KeyPair::generate().unwrap())
+}
+
+fn become_it(identity: &Identity, chain: Vec<CertificateDer<'static>>, key: &KeyPair) {
+    identity.set_svid(Svid::new(chain, PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()))).unwrap());
+}
+
+/// Somebody who has made this identity for itself.
+fn pretender(mesh: &Mesh, id: &str) -> Identity {
+    let (identity, (params, key)) = (nobody(mesh), named(id));
+    become_it(&identity, vec![params.self_signed(&key).unwrap().der().clone()], &key);
+    identity
+}
+
+/// What a member of a mesh is given: its certificates and its key.
+fn issued(mesh: &Mesh, domain: &str, service: &str) -> (Vec<CertificateDer<'static>>, KeyPair) {
+    let (identity, (params, key)) = (nobody_of(mesh, domain), named(&format!("spiffe://{domain}/ns/default/svc/{service}")));
+    let control_plane = SpiffeId::service(&TrustDomain::new(domain).unwrap(), "heddle", "controlplane").unwrap();
+    let request = SignRequest {
+        csr_der: params.serialize_request(&key).unwrap().der().to_vec(),
+        proof: Some(Proof::JoinToken(mesh.token(service))),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let signed = runtime.block_on(async {
+        let connector = Connector::joining(&mesh.control.xds.to_string(), &identity, Expect::AnyOf(vec![control_plane])).unwrap();
+        IdentityServiceClient::new(connector.connect().await.unwrap()).sign(request).await.unwrap().into_inner()
+    });
+    (signed.chain_der.into_iter().map(CertificateDer::from).collect(), key)
+}
+
+/// A member that never renews.
+fn member(mesh: &Mesh, service: &str) -> Identity {
+    let (identity, (chain, key)) = (nobody(mesh), issued(mesh, DOMAIN, service));
+    become_it(&identity, chain, &key);
+    identity
+}
+
+/// Whether a sidecar lets somebody in, told by what it says to the beginning of HTTP/2.
+fn is_let_in(identity: &Identity, address: SocketAddr) -> bool {
+    let config = identity.client_config(Expect::TrustDomain, &[b"heddle-h2"]);
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = StreamOwned::new(ClientConnection::new(config, nameless()).unwrap(), stream);
+    let begun = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    begun.is_ok() && matches!(stream.read(&mut [0; 64]), Ok(1..))
+}
+
+#[test]
+fn who_is_refused_at_the_door_of_a_sidecar_stands_in_the_audit() {
+    let mesh = Mesh::start(", svid_ttl: 10s, clock_skew: 1s");
+    let app = Nginx::saying("secret");
+    let api = mesh.sidecar(&Service::http("api", app.address));
+    let web = member(&mesh, "web");
+    assert!(is_let_in(&web, api.inbound), "a member is let in");
+
+    assert!(!is_let_in(&nobody(&mesh), api.inbound));
+    let entry = audited(&mesh, "peer-no-certificate");
+    assert_eq!((&entry["proof"], &entry["spiffe_id"]), (&"none".into(), &format!("spiffe://{DOMAIN}/ns/default/svc/api").into()));
+    assert!(entry["detail"].as_str().unwrap().starts_with("by api: ") && entry["peer"] == "127.0.0.1", "{entry:#}");
+
+    let foreign = "spiffe://partner.example/ns/default/svc/web";
+    assert!(!is_let_in(&pretender(&mesh, foreign), api.inbound));
+    assert_eq!(audited(&mesh, "peer-foreign-domain")["subject"], foreign);
+
+    let forged = format!("spiffe://{DOMAIN}/ns/default/svc/web");
+    assert!(!is_let_in(&pretender(&mesh, &forged), api.inbound));
+    assert_eq!(audited(&mesh, "peer-untrusted")["subject"], forged.as_str(), "whatever name it has given itself");
+
+    assert_eq!(raw(api.inbound, b"GET / HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n"), "");
+    assert!(audited(&mesh, "peer-plaintext")["detail"].as_str().unwrap().contains("strict"));
+
+    until("the certificate to expire", || (!is_let_in(&web, api.inbound)).then_some(()));
+    assert_eq!(audited(&mesh, "peer-expired")["subject"], forged.as_str());
+
+    // Who comes again and again is one entry, not a flood that pushes others out.
+    for _ in 0..50 {
+        assert!(!is_let_in(&nobody(&mesh), api.inbound));
+    }
+    assert!(!is_let_in(&pretender(&mesh, "spiffe://other.example/ns/default/svc/web"), api.inbound));
+    until("the last of them", || (listed(&mesh, "peer-foreign-domain").len() == 2).then_some(()));
+    assert_eq!(listed(&mesh, "peer-no-certificate").len(), 1);
+    let shown = String::from_utf8_lossy(&mesh.control.cli(&["ca", "show"]).stdout).into_owned();
+    assert!(shown.contains("EXPIRES") && shown.contains("CLOCK") && shown.contains("+0.0 s"), "{shown}");
+    let metrics = client::send(mesh.control.admin, "GET", "/admin/metrics", &[("X-API-KEY", KEY)], b"").unwrap().text();
+    assert!(metrics.contains("heddle_identity_nodes_earliest_expiry_timestamp_seconds"), "{metrics}");
+    assert!(metrics.contains("heddle_identity_nodes_clock_skew_milliseconds"), "{metrics}");
+}
+
+#[test]
+fn an_instance_that_is_another_service_gets_nothing_and_stands_in_the_audit() {
+    let mut mesh = Mesh::start("");
+    let (app, other) = (Nginx::saying("api"), Nginx::saying("thief"));
+    let mut api = mesh.sidecar(&Service::http("api", app.address));
+    let kept = "identity: { persist: true }\n";
+    let mut thief = mesh.sidecar(&Service { more: kept, ..Service::http("thief", other.address) });
+    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.until_reached(&web, "/");
+    mesh.until_kept(&thief, &[]);
+    // While nobody can say that api is gone, another member of the mesh takes its address.
+    let place = &mesh.control.place;
+    let text = std::fs::read_to_string(place.path("thief.yaml")).unwrap();
+    place.write("thief.yaml", &text.replace(&thief.inbound.to_string(), &api.inbound.to_string()));
+    mesh.control.process.kill();
+    api.process.kill();
+    thief.restart();
+    let answer = until("an answer", || client::get(web.outbound[0], "/").ok().filter(|answer| answer.status == 502));
+    assert!(!answer.text().contains("thief"), "{}", answer.text());
+    mesh.control.start_again();
+    let entry = audited(&mesh, "peer-wrong-identity");
+    assert_eq!(entry["subject"], format!("spiffe://{DOMAIN}/ns/default/svc/thief").as_str());
+    assert_eq!(entry["spiffe_id"], format!("spiffe://{DOMAIN}/ns/default/svc/web").as_str(), "who has refused it");
+    assert!(entry["detail"].as_str().unwrap().contains("expected spiffe://story.example/ns/default/svc/api"), "{entry:#}");
+}
+
+#[test]
+fn a_member_of_a_partner_is_let_in_by_its_own_name_and_by_nothing_else() {
+    let theirs = Mesh::of_domain("partner.example", "");
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let bundle = write("partner.pem", &roots(&theirs));
+    let mesh = Mesh::start(&format!(", federation: [ {{ trust_domain: partner.example, bundle_file: \"{bundle}\" }} ]"));
+    let app = Nginx::start("location / { return 200 '$http_x_forwarded_client_cert'; }");
+    let api = mesh.sidecar(&Service::http("api", app.address));
+    let (chain, key) = issued(&theirs, "partner.example", "shop");
+    let pem = |der: &CertificateDer<'_>| {
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    };
+    let (certificate, key) =
+        (write("shop.pem", &chain.iter().map(pem).collect::<String>()), write("shop.key", &key.serialize_pem()));
+    let ask = || {
+        // Whom it calls a client of another make can know by its roots; here it is the callee that judges.
+        let url = format!("https://{}/", api.inbound);
+        let output = Command::new("curl")
+            .args(["-sS", "-k", "--max-time", "20", "--cert", &certificate, "--key", &key, "-w", " %{http_code}", &url])
+            .output();
+        String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
+    };
+    let answer = until("the partner to be known", || Some(ask()).filter(|answer| answer.ends_with(" 200")));
+    assert!(answer.contains("URI=spiffe://partner.example/ns/default/svc/shop"), "{answer}");
+
+    // A namespace of ours is none of theirs, and a share is one of that caller.
+    let limit = json!({ "count": 2, "time_window": 3600, "key": "mesh_peer", "rejected_code": 429 });
+    mesh.control.put("/mesh_services/api", json!({ "inbound_plugins": { "limit-count": limit } }));
+    until("the partner to have had its share", || ask().ends_with(" 429").then_some(()));
+    mesh.policy(
+        "ours",
+        json!({ "service": "api", "action": "allow", "rules": [ { "from": [ { "namespaces": ["default"] } ] } ] }),
+    );
+    until("only ours", || ask().ends_with(" 403").then_some(()));
+    let whole = json!([{ "from": [ { "identities": ["spiffe://partner.example/ns/default/svc/shop"] } ] }]);
+    mesh.policy("theirs", json!({ "service": "api", "action": "allow", "rules": whole }));
+    until("the partner again", || ask().ends_with(" 429").then_some(()));
+}
