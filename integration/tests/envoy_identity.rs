@@ -1,8 +1,8 @@
 //! The real Envoy knows consumers by keys and tokens as a gateway of Heddle does: one story, told to both.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use heddle_integration::client::{self, Answer};
-use heddle_integration::envoy::everywhere;
+use heddle_integration::client::{self, Answer, Conversation};
+use heddle_integration::envoy::{both, everywhere};
 use heddle_integration::heddle::Heddle;
 use heddle_integration::nginx::Nginx;
 use heddle_integration::openssl::Signer;
@@ -91,6 +91,26 @@ fn consumers_are_known_by_their_tokens_and_name_nobody_else() {
         }
         assert_eq!(ask(heddle, "/signed/a", &[]).status, 401);
         assert_eq!(ask(heddle, "/signed/a", &[("Authorization", "Bearer a.b.c")]).status, 401);
+    });
+}
+
+#[test]
+fn a_connection_that_stands_passes_by_no_guard() {
+    let nginx = teller();
+    both(|heddle, _| {
+        let plugins = json!({ "key-auth": { "key": "jacks" }, "jwt-auth": { "key": "jack", "secret": "open sesame" } });
+        consumer(heddle, "jack", plugins);
+        for plugin in ["key-auth", "jwt-auth"] {
+            route(heddle, plugin, &nginx, json!({}));
+            heddle.until_status(&format!("/{plugin}/a"), 200);
+            let request = format!("GET /{plugin}/a HTTP/1.1\r\nHost: a\r\n\r\n");
+            let mut old = Conversation::open(heddle.http);
+            assert_eq!(old.ask(&request).status, 200, "nothing guards it yet");
+            route(heddle, plugin, &nginx, json!({ plugin: {} }));
+            heddle.until_status(&format!("/{plugin}/a"), 401);
+            let told = old.ask(&request).status;
+            assert!([401, 403].contains(&told), "{plugin}: {told}");
+        }
     });
 }
 
