@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::certificates::Files;
 use crate::client::{self, Answer};
-use crate::heddle::binary as heddle;
+use crate::heddle::{Heddle, Setup, binary as heddle};
 use crate::place::Place;
 use crate::process::{Process, until};
 
@@ -41,6 +41,25 @@ fn binary() -> &'static Path {
         assert!(brought.status.success(), "Envoy could not be brought: {}", String::from_utf8_lossy(&brought.stderr));
         String::from_utf8(brought.stdout).unwrap().trim().into()
     })
+}
+
+/// A story of a control plane and an Envoy that follows it, which both ways to speak xDS have to tell the same.
+pub fn both(story: impl Fn(&Heddle, &Envoy)) {
+    for way in [Way::DeltaAds, Way::SotwAds] {
+        let heddle = Heddle::control_plane(Setup::default());
+        let envoy = Envoy::follow(heddle.xds, "envoy-1", way);
+        story(&heddle, &envoy);
+        let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();
+        assert_eq!(node["nacks"], json!([]), "{way:?}: {node}");
+        // The listener of TLS is, where there is no certificate.
+        assert!(node["withheld"].as_array().unwrap().iter().all(|one| one["resource"] == "https@config"), "{way:?}: {node}");
+    }
+}
+
+/// A story that a gateway of Heddle has to tell, and Envoys that follow a control plane of Heddle the same.
+pub fn everywhere(story: impl Fn(&Heddle)) {
+    story(&Heddle::run());
+    both(|heddle, _| story(heddle));
 }
 
 /// A running Envoy.

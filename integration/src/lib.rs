@@ -17,6 +17,7 @@ pub mod measure;
 pub mod mesh;
 pub mod network;
 pub mod nginx;
+pub mod openssl;
 pub mod pages;
 pub mod place;
 pub mod process;

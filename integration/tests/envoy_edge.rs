@@ -7,26 +7,13 @@ use std::process::Command;
 
 use heddle_integration::certificates::{Authority, Pair};
 use heddle_integration::client;
-use heddle_integration::envoy::{Envoy, Way};
-use heddle_integration::heddle::{Heddle, Setup};
+use heddle_integration::envoy::both;
+use heddle_integration::heddle::Heddle;
 use heddle_integration::nginx::Nginx;
 use heddle_integration::place::Place;
 use heddle_integration::process::{Process, until};
 use heddle_integration::python;
 use serde_json::{Value, json};
-
-/// Both ways to speak xDS have to tell the same story.
-fn both(story: impl Fn(&Heddle, &Envoy)) {
-    for way in [Way::DeltaAds, Way::SotwAds] {
-        let heddle = Heddle::control_plane(Setup::default());
-        let envoy = Envoy::follow(heddle.xds, "envoy-1", way);
-        story(&heddle, &envoy);
-        let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();
-        assert_eq!(node["nacks"], json!([]), "{way:?}: {node}");
-        // The listener of TLS is, where there is no certificate.
-        assert!(node["withheld"].as_array().unwrap().iter().all(|one| one["resource"] == "https@config"), "{way:?}: {node}");
-    }
-}
 
 fn upstream(heddle: &Heddle, nodes: &[SocketAddr], more: Value) {
     let nodes: serde_json::Map<String, Value> = nodes.iter().map(|node| (node.to_string(), json!(1))).collect();

@@ -2,22 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use heddle_integration::client::{self, Answer};
-use heddle_integration::envoy::{Envoy, Way};
+use heddle_integration::envoy::{Envoy, Way, both, everywhere};
 use heddle_integration::heddle::{Heddle, Setup};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
 use serde_json::{Value, json};
-
-/// Both ways to speak xDS have to tell the same story.
-fn both(story: impl Fn(&Heddle, &Envoy)) {
-    for way in [Way::DeltaAds, Way::SotwAds] {
-        let heddle = Heddle::control_plane(Setup::default());
-        let envoy = Envoy::follow(heddle.xds, "envoy-1", way);
-        story(&heddle, &envoy);
-        let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();
-        assert_eq!(node["nacks"], json!([]), "{way:?}: {node}");
-    }
-}
 
 fn route(heddle: &Heddle, id: &str, nginx: &Nginx, plugins: Value) {
     let upstream = json!({ "nodes": { nginx.address.to_string(): 1 } });
@@ -82,13 +71,79 @@ fn answers_are_compressed_and_edited_and_requests_copied() {
 }
 
 #[test]
+fn a_gateway_and_envoy_compress_number_and_restrict_alike() {
+    let nginx = Nginx::start(&format!(
+        "default_type text/html; location / {{ return 200 '$http_x_request_id'; }} location /zipped/ {{ return 200 '{}'; }}",
+        "all work and no play ".repeat(50)
+    ));
+    everywhere(|heddle| {
+        route(heddle, "zipped", &nginx, json!({ "zstd": {}, "brotli": { "comp_level": 4 }, "gzip": {} }));
+        route(heddle, "numbered", &nginx, json!({ "request-id": {} }));
+        let pages = json!({ "whitelist": ["shop.example", "*.shop.example"] });
+        route(heddle, "shop", &nginx, json!({ "referer-restriction": pages }));
+        route(
+            heddle,
+            "elsewhere",
+            &nginx,
+            json!({ "referer-restriction": { "blacklist": ["bad.example"], "bypass_missing": true } }),
+        );
+        let coded = |accepted: &str| {
+            let answer = ask(heddle, "GET", "/zipped/a", &[("accept-encoding", accepted)], b"");
+            answer.field("content-encoding").unwrap_or_default().to_owned()
+        };
+        until("compressed answers", || (coded("br") == "br").then_some(()));
+        let told = ["zstd, br, gzip", "gzip;q=0.5, br", "gzip", "identity", "gzip, br;q=0.5"].map(coded);
+        assert_eq!(told, ["zstd", "br", "gzip", "", "gzip"]);
+        let number = |fields: &[(&str, &str)]| {
+            let answer = ask(heddle, "GET", "/numbered/a", fields, b"");
+            (answer.text(), answer.field("x-request-id").unwrap_or_default().to_owned())
+        };
+        until("a number", || (number(&[]).1.len() == 36).then_some(()));
+        let (one, other) = (number(&[]), number(&[]));
+        assert!(one.0 == one.1 && one != other, "the same to both sides, another one each time: {one:?} {other:?}");
+        assert_eq!(number(&[("x-request-id", "mine")]), ("mine".to_owned(), "mine".to_owned()));
+        heddle.until_status("/elsewhere/a", 200);
+        until("the shop to be closed", || (heddle.get("/shop/a").status == 403).then_some(()));
+        for (referer, shop, elsewhere) in [
+            ("http://shop.example/a", 200, 200),
+            ("https://www.SHOP.example:8443", 200, 200),
+            ("https://shop.example.evil", 403, 200),
+            ("https://shop.example@evil", 403, 200),
+            ("http://bad.example./?x", 403, 403),
+            ("http://[::1]:80/", 403, 200),
+            ("shop.example", 403, 200),
+        ] {
+            let told = ["/shop/a", "/elsewhere/a"].map(|target| ask(heddle, "GET", target, &[("referer", referer)], b"").status);
+            assert_eq!(told, [shop, elsewhere], "{referer}");
+        }
+    });
+}
+
+#[test]
+fn a_gateway_and_envoy_try_again_what_the_plugin_lists() {
+    let (good, bad) = (Nginx::saying("good"), Nginx::start("location / { return 503 'bad'; }"));
+    everywhere(|heddle| {
+        let nodes = json!({ good.address.to_string(): 1, bad.address.to_string(): 1 });
+        let listed = json!({ "retry": { "attempts": 6, "statuses": [503], "budget_percent": 1000, "budget_burst": 10000 } });
+        heddle.put("/upstreams/u", json!({ "nodes": nodes, "retries": 0, "circuit_breaker": { "retry_budget_percent": 100 } }));
+        heddle.put("/routes/listed", json!({ "uri": "/listed", "upstream_id": "u", "plugins": listed }));
+        heddle.put("/routes/plain", json!({ "uri": "/plain", "upstream_id": "u" }));
+        heddle.until_status("/plain", 503);
+        heddle.until_status("/listed", 200);
+        assert!((0..20).all(|_| heddle.get("/listed").text() == "good"));
+        let posts = (0..20).filter(|_| ask(heddle, "POST", "/listed", &[], b"").status == 503).count();
+        assert!(posts > 0, "what may do something twice is not sent twice");
+    });
+}
+
+#[test]
 fn in_the_place_of_what_envoy_lacks_stands_an_answer_that_no_wider_route_takes() {
     let nginx = Nginx::saying("up");
     for (more, status) in [("", 404), (", withheld: unavailable", 503)] {
         let heddle = Heddle::control_plane(Setup { xds: more.to_owned(), ..Setup::default() });
         let _envoy = Envoy::follow(heddle.xds, "envoy-1", Way::DeltaAds);
         heddle.route("all", "/*", nginx.address);
-        route(&heddle, "inner", &nginx, json!({ "key-auth": {} }));
+        route(&heddle, "inner", &nginx, json!({ "hmac-auth": {} }));
         heddle.until_status("/a", 200);
         heddle.until_status("/inner/a", status);
         let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();

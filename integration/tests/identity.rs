@@ -1,13 +1,10 @@
 //! Stories of who is who on real processes: consumers prove themselves by keys, passwords, tokens and signatures that other programs have made.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use heddle_integration::client::{self, Answer};
 use heddle_integration::heddle::Heddle;
 use heddle_integration::nginx::Nginx;
+use heddle_integration::openssl::{Signer, base64, run};
 use serde_json::{Value, json};
 
 struct Story {
@@ -45,88 +42,8 @@ impl Story {
     }
 }
 
-/// What a command says to its input.
-fn run(command: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut child = Command::new(command)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command}: {error}"));
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{command} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-fn base64(bytes: &[u8]) -> String {
-    String::from_utf8(run("openssl", &["base64", "-A"], bytes)).unwrap().trim().to_owned()
-}
-
-fn base64url(bytes: &[u8]) -> String {
-    base64(bytes).replace('+', "-").replace('/', "_").trim_end_matches('=').to_owned()
-}
-
 fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
-}
-
-/// Keys that OpenSSL has made and signs with.
-struct Signer {
-    algorithm: &'static str,
-    folder: tempfile::TempDir,
-}
-
-impl Signer {
-    fn new(algorithm: &'static str) -> Signer {
-        let folder = tempfile::tempdir().unwrap();
-        let kind: &[&str] = match algorithm {
-            "RS256" => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
-            "ES256" => &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
-            _ => &["-algorithm", "ED25519"],
-        };
-        let signer = Signer { algorithm, folder };
-        run("openssl", &[&["genpkey", "-out", signer.path("key").to_str().unwrap()], kind].concat(), b"");
-        signer
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        Path::new(self.folder.path()).join(name)
-    }
-
-    fn public_key(&self) -> String {
-        let key = self.path("key");
-        String::from_utf8(run("openssl", &["pkey", "-in", key.to_str().unwrap(), "-pubout"], b"")).unwrap()
-    }
-
-    fn token(&self, claims: &Value) -> String {
-        let head = json!({ "alg": self.algorithm, "typ": "JWT" });
-        let message = format!("{}.{}", base64url(head.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
-        let (key, file) = (self.path("key"), self.path("message"));
-        std::fs::write(&file, &message).unwrap();
-        let (key, file) = (key.to_str().unwrap(), file.to_str().unwrap());
-        let signature = match self.algorithm {
-            "EdDSA" => run("openssl", &["pkeyutl", "-sign", "-rawin", "-inkey", key, "-in", file], b""),
-            "ES256" => fixed(&run("openssl", &["dgst", "-sha256", "-sign", key, file], b"")),
-            _ => run("openssl", &["dgst", "-sha256", "-sign", key, file], b""),
-        };
-        format!("Bearer {message}.{}", base64url(&signature))
-    }
-}
-
-/// The two numbers of an ECDSA signature as tokens write them, out of DER.
-fn fixed(der: &[u8]) -> Vec<u8> {
-    let (mut at, mut out) = (2, Vec::new());
-    for _ in 0..2 {
-        let length = usize::from(der[at + 1]);
-        let number = &der[at + 2..at + 2 + length];
-        let number = &number[number.len().saturating_sub(32)..];
-        out.extend(std::iter::repeat_n(0, 32 - number.len()));
-        out.extend_from_slice(number);
-        at += 2 + length;
-    }
-    out
 }
 
 #[test]
@@ -183,9 +100,7 @@ fn tokens_that_openssl_has_signed() {
 fn keys_that_are_published_follow_their_issuer() {
     let story = Story::new();
     let signer = Signer::new("EdDSA");
-    let der = run("openssl", &["pkey", "-in", signer.path("key").to_str().unwrap(), "-pubout", "-outform", "DER"], b"");
-    let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": base64url(&der[der.len() - 32..]) }] });
-    let issuer = Nginx::start(&format!("location /keys {{ return 200 '{set}'; }}"));
+    let issuer = Nginx::start(&format!("location /keys {{ return 200 '{}'; }}", signer.published()));
     story.consumer("jack", json!({ "jwt-auth": { "key": "jack", "secret": "not used here" } }));
     let claims = json!({ "sub": "jack", "iss": "issuer", "aud": ["shop", "cafe"] });
     let config = json!({ "jwks_url": format!("http://{}/keys", issuer.address), "key_claim_name": "sub", "issuers": ["issuer"], "audiences": ["shop"] });

@@ -93,26 +93,7 @@ fn a_bad_route_is_refused_by_name_while_the_others_go_live_and_its_last_good_ver
     let (http, admin) = (place.address(), place.address());
     let (snapshot, registry) = (Arc::new(SnapshotStore::new()), Arc::new(NodeRegistry::new()));
     let (_completion, watch) = drain::pair();
-    let upstream = heddle_xds::model::Upstream {
-        name: "u".into(),
-        label: "u".into(),
-        balancer: heddle_xds::model::Balancer::RoundRobin,
-        scheme: heddle_xds::model::Scheme::Http,
-        pass_host: heddle_xds::model::PassHost::Pass,
-        retries: None,
-        retry_timeout: std::time::Duration::ZERO,
-        timeouts: heddle_xds::model::Timeouts::default(),
-        keepalive: heddle_xds::model::KeepalivePool::default(),
-        tls: heddle_xds::model::UpstreamTls::default(),
-        checks: heddle_xds::model::HealthChecks::default(),
-        breakers: heddle_xds::model::CircuitBreakers::default(),
-        discovery: None,
-        slow_start: std::time::Duration::ZERO,
-        panic_threshold: 0,
-        mesh: None,
-        locality: heddle_xds::model::ZonePolicy::default(),
-        fleet_load: false,
-    };
+    let upstream = heddle_xds::model::Upstream { retries: None, ..heddle_xds::model::Upstream::new("u") };
     let start = [Resource::Upstream(upstream), endpoints(nginx.address), route("good", "/good", 1_000), listener(http)];
     snapshot.apply(start.into_iter().map(Change::Set).collect());
     let xds = control_plane(&snapshot, &registry, watch);

@@ -58,6 +58,11 @@ pub mod envoy {
                     pub mod v3;
                 }
             }
+            pub mod zstd {
+                pub mod compressor {
+                    pub mod v3;
+                }
+            }
         }
         pub mod filters {
             pub mod common {
@@ -66,6 +71,9 @@ pub mod envoy {
                 }
             }
             pub mod http {
+                pub mod api_key_auth {
+                    pub mod v3;
+                }
                 pub mod buffer {
                     pub mod v3;
                 }

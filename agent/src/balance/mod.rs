@@ -7,6 +7,7 @@
 //! planned when one of them changes; a request finds a list of parts to try.
 
 mod load;
+mod maglev;
 mod pick;
 mod plan;
 mod ring;

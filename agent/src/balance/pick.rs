@@ -122,8 +122,8 @@ impl Worker {
                 now: ask.now,
             };
             let index = match (view.policy, ask.key) {
-                (Policy::ConsistentHash, Some(key)) => part.ring.walk(key).find(|&index| look.allows(index)),
-                (Policy::RoundRobin | Policy::ConsistentHash, _) => look.round_robin(&mut turn.current),
+                (Policy::ConsistentHash(_), Some(key)) => part.spread.find(key, |&index| look.allows(index)),
+                (Policy::RoundRobin | Policy::ConsistentHash(_), _) => look.round_robin(&mut turn.current),
                 (Policy::LeastConn, _) => look.least_conn(dice),
                 (Policy::Ewma, _) => look.ewma(dice),
             }?;
@@ -139,7 +139,7 @@ impl Worker {
     #[cold]
     fn draw(&mut self, policy: Policy, key: Option<u64>) -> u32 {
         let place = match key {
-            Some(key) if policy == Policy::ConsistentHash => {
+            Some(key) if matches!(policy, Policy::ConsistentHash(_)) => {
                 (key.wrapping_mul(u64::from(GOLDEN) << 32 | 0x7F4A_7C15) >> 32) as u32
             }
             _ => {

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Epoch, Ring, Standing, Zones};
+use heddle_xds::model::HashTable;
+
+use super::ring::Spread;
+use super::{Epoch, Standing, Zones};
 
 /// How a node is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +17,7 @@ pub enum Policy {
     /// Smooth weighted round robin, as nginx.
     RoundRobin,
     /// Consistent hashing; without a key it falls back to round robin.
-    ConsistentHash,
+    ConsistentHash(HashTable),
     /// Lowest (1 + requests in flight) / weight.
     LeastConn,
     /// The better of two random nodes by decayed response time, load and weight.
@@ -43,7 +46,7 @@ pub struct Node {
 pub(super) struct Part {
     /// Indexes of nodes with a weight.
     pub(super) members: Vec<u32>,
-    pub(super) ring: Ring,
+    pub(super) spread: Spread,
 }
 
 /// Nodes of one priority.
@@ -124,11 +127,13 @@ impl View {
 
 impl Part {
     fn new(policy: Policy, nodes: &[Node], members: Vec<u32>) -> Part {
-        let ring = if policy == Policy::ConsistentHash {
-            Ring::build(members.iter().map(|&index| (index, &*nodes[index as usize].identity, nodes[index as usize].weight)))
-        } else {
-            Ring::default()
+        let spread = match policy {
+            Policy::ConsistentHash(table) => {
+                let place = |&index: &u32| (index, &*nodes[index as usize].identity, nodes[index as usize].weight);
+                Spread::new(table, members.iter().map(place))
+            }
+            _ => Spread::None,
         };
-        Part { members, ring }
+        Part { members, spread }
     }
 }

@@ -279,7 +279,7 @@ fn refuse(reason: Reason) -> Box<Answer> {
 
 /// The text that consistent hashing is keyed by; the client address where it is missing.
 pub(super) fn hash_text(x: &Exchange, config: &Upstream) -> Option<String> {
-    let Balancer::ConsistentHash(on) = &config.balancer else { return None };
+    let Balancer::ConsistentHash(on, _) = &config.balancer else { return None };
     let text = match on {
         HashOn::Header(name) => x.request.fields.get_str(name).map(str::to_owned),
         HashOn::Cookie(name) => x.request.cookie(name).map(str::to_owned),

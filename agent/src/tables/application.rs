@@ -95,23 +95,9 @@ fn endpoint(address: SocketAddr) -> model::Endpoint {
 /// One try, without limits of time once it is connected: how long an answer may take is for the caller to say.
 fn upstream(name: &str, scheme: Scheme) -> model::Upstream {
     model::Upstream {
-        name: name.into(),
-        label: name.into(),
-        balancer: model::Balancer::RoundRobin,
         scheme,
-        pass_host: model::PassHost::Pass,
-        retries: Some(0),
-        retry_timeout: Duration::ZERO,
         timeouts: Timeouts { connect: CONNECT, send: Duration::ZERO, read: Duration::ZERO },
         keepalive: model::KeepalivePool { idle_timeout: REST, requests: u32::MAX, ..model::KeepalivePool::default() },
-        tls: model::UpstreamTls::default(),
-        checks: model::HealthChecks::default(),
-        breakers: model::CircuitBreakers::default(),
-        discovery: None,
-        slow_start: Duration::ZERO,
-        panic_threshold: 0,
-        mesh: None,
-        locality: model::ZonePolicy::default(),
-        fleet_load: false,
+        ..model::Upstream::new(name)
     }
 }

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use heddle_node::clock;
 use heddle_xds::model;
@@ -56,26 +55,7 @@ impl Outside {
 
 /// Nothing is tried twice: what the application sends to others is its own affair.
 fn upstream(name: Arc<str>) -> model::Upstream {
-    model::Upstream {
-        label: "outside".into(),
-        name,
-        balancer: model::Balancer::RoundRobin,
-        scheme: model::Scheme::Http,
-        pass_host: model::PassHost::Pass,
-        retries: Some(0),
-        retry_timeout: Duration::ZERO,
-        timeouts: model::Timeouts::default(),
-        keepalive: model::KeepalivePool::default(),
-        tls: model::UpstreamTls::default(),
-        checks: model::HealthChecks::default(),
-        breakers: model::CircuitBreakers::default(),
-        discovery: None,
-        slow_start: Duration::ZERO,
-        panic_threshold: 0,
-        mesh: None,
-        locality: model::ZonePolicy::default(),
-        fleet_load: false,
-    }
+    model::Upstream { label: "outside".into(), ..model::Upstream::new(name) }
 }
 
 #[cfg(test)]

@@ -183,10 +183,11 @@ fn explain_upstream(translator: &Translator, name: &str) -> Option<ExplainedUpst
 }
 
 fn balancer(upstream: &Upstream) -> String {
-    use heddle_xds::model::Balancer;
+    use heddle_xds::model::{Balancer, HashTable};
     match upstream.balancer {
         Balancer::RoundRobin => "roundrobin".into(),
-        Balancer::ConsistentHash(_) => "chash".into(),
+        Balancer::ConsistentHash(_, HashTable::Ring(_)) => "chash".into(),
+        Balancer::ConsistentHash(_, HashTable::Maglev { .. }) => "maglev".into(),
         Balancer::LeastConn => "least_conn".into(),
         Balancer::Ewma => "ewma".into(),
     }

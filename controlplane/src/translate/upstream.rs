@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_xds::model::{
-    Balancer, CircuitBreakers, Discovery, Endpoint, Endpoints, HashOn, KeepalivePool, Labels, PassHost, Resource, Scheme, Secret,
-    SecretBody, Timeouts, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
+    Balancer, CircuitBreakers, Discovery, Endpoint, Endpoints, HashOn, HashTable, KeepalivePool, Labels, PassHost, Resource,
+    Scheme, Secret, SecretBody, Timeouts, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -101,10 +101,10 @@ pub(super) fn usage(name: Arc<str>, label: &str, written: &resources::Upstream) 
     }
 }
 
-/// A key of `chash` leads to the same endpoint from every gateway, unless zones are asked for.
+/// A key leads to the same endpoint from every gateway, unless zones are asked for.
 fn locality(written: &resources::Upstream) -> ZonePolicy {
     let Some(locality) = &written.locality else {
-        let mode = if written.balancer == "chash" { ZoneMode::Off } else { ZoneMode::Prefer };
+        let mode = if written.hashes() { ZoneMode::Off } else { ZoneMode::Prefer };
         return ZonePolicy { mode, ..ZonePolicy::default() };
     };
     ZonePolicy {
@@ -133,8 +133,10 @@ fn scheme(written: &str) -> Scheme {
 }
 
 fn balancer(written: &resources::Upstream) -> Balancer {
+    let on = || hash_on(written.hash_on, written.key.as_deref().unwrap_or("remote_addr"));
     match written.balancer.as_str() {
-        "chash" => Balancer::ConsistentHash(hash_on(written.hash_on, written.key.as_deref().unwrap_or("remote_addr"))),
+        "chash" => Balancer::ConsistentHash(on(), HashTable::RING),
+        "maglev" => Balancer::ConsistentHash(on(), HashTable::MAGLEV),
         "least_conn" => Balancer::LeastConn,
         "ewma" => Balancer::Ewma,
         _ => Balancer::RoundRobin,

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use heddle_proto::heddle::config::v1 as wire;
 use wire::balancer::Kind as BalancerKind;
-use wire::consistent_hash::Key;
+use wire::consistent_hash::{Key, Table};
 
 use super::read::{
     Fault, MAX_NAME, MAX_TEXT, Read, duration, list, name, narrow, optional, required, text, texts, to_duration, to_texts,
 };
 use super::route::{timeouts_from_wire, timeouts_to_wire};
 use crate::model::{
-    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HealthChecks, KeepalivePool, MeshPeer, PassHost,
-    PassiveCheck, Scheme, Thresholds, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
+    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HashTable, HealthChecks, KeepalivePool, MeshPeer,
+    PassHost, PassiveCheck, RingSize, Scheme, Thresholds, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
 };
 
 /// Zones that an upstream may name; each is a level that its shares are computed over.
@@ -149,7 +149,7 @@ fn balancer_to_wire(balancer: &Balancer) -> wire::Balancer {
         Balancer::RoundRobin => BalancerKind::RoundRobin(wire::balancer::RoundRobin {}),
         Balancer::LeastConn => BalancerKind::LeastConn(wire::balancer::LeastConn {}),
         Balancer::Ewma => BalancerKind::Ewma(wire::balancer::Ewma {}),
-        Balancer::ConsistentHash(on) => {
+        Balancer::ConsistentHash(on, table) => {
             let key = match on {
                 HashOn::Var(value) => Key::Var(value.to_string()),
                 HashOn::Header(value) => Key::Header(value.to_string()),
@@ -157,7 +157,7 @@ fn balancer_to_wire(balancer: &Balancer) -> wire::Balancer {
                 HashOn::Consumer => Key::Consumer(true),
                 HashOn::VarsCombination(value) => Key::VarsCombination(value.to_string()),
             };
-            BalancerKind::ConsistentHash(wire::ConsistentHash { key: Some(key) })
+            BalancerKind::ConsistentHash(wire::ConsistentHash { key: Some(key), table: table_to_wire(*table) })
         }
     };
     wire::Balancer { kind: Some(kind) }
@@ -170,15 +170,40 @@ fn balancer_from_wire(message: wire::Balancer) -> Read<Balancer> {
         BalancerKind::Ewma(_) => Balancer::Ewma,
         BalancerKind::ConsistentHash(hash) => {
             let field = "balancer.consistent_hash.key";
-            Balancer::ConsistentHash(match required(field, hash.key)? {
+            let table = table_from_wire(hash.table)?;
+            let on = match required(field, hash.key)? {
                 Key::Var(value) => HashOn::Var(text(field, value, MAX_TEXT)?),
                 Key::Header(value) => HashOn::Header(text(field, value, MAX_TEXT)?),
                 Key::Cookie(value) => HashOn::Cookie(text(field, value, MAX_TEXT)?),
                 Key::Consumer(_) => HashOn::Consumer,
                 Key::VarsCombination(value) => HashOn::VarsCombination(text(field, value, MAX_TEXT)?),
-            })
+            };
+            Balancer::ConsistentHash(on, table)
         }
     })
+}
+
+fn table_to_wire(table: HashTable) -> Option<Table> {
+    match table {
+        HashTable::Ring(RingSize::ByWeight) => None,
+        HashTable::Ring(RingSize::Of { least, most }) => Some(Table::Ring(wire::consistent_hash::Ring { least, most })),
+        HashTable::Maglev { places } => Some(Table::Maglev(wire::consistent_hash::Maglev { places })),
+    }
+}
+
+fn table_from_wire(table: Option<Table>) -> Read<HashTable> {
+    let most = HashTable::MOST;
+    match table {
+        None => Ok(HashTable::RING),
+        Some(Table::Ring(ring)) => HashTable::ring(ring.least, ring.most).ok_or_else(|| {
+            let found = format!("expected 1 to {most} points, the least first, found {} and {}", ring.least, ring.most);
+            Fault::new("balancer.consistent_hash.ring", found)
+        }),
+        Some(Table::Maglev(table)) => HashTable::maglev(table.places).ok_or_else(|| {
+            let found = format!("expected a prime up to {most}, found {}", table.places);
+            Fault::new("balancer.consistent_hash.maglev.places", found)
+        }),
+    }
 }
 
 fn scheme_to_wire(scheme: Scheme) -> wire::Scheme {

@@ -25,8 +25,8 @@ pub use mesh::{
 pub use plugin::{GlobalRule, PluginConf, PluginOrigin};
 pub use route::{Route, RouteMatch, Timeouts, UpstreamRef};
 pub use upstream::{
-    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HealthChecks, KeepalivePool, PassHost, PassiveCheck,
-    Scheme, Thresholds, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
+    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HashTable, HealthChecks, KeepalivePool, PassHost,
+    PassiveCheck, RingSize, Scheme, Thresholds, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
 };
 
 use std::sync::Arc;

@@ -48,6 +48,33 @@ pub struct Upstream {
     pub fleet_load: bool,
 }
 
+impl Upstream {
+    /// An upstream of which nothing is said but its name: what users get who write nothing more, but tries and health that nobody asked for.
+    pub fn new(name: impl Into<Arc<str>>) -> Upstream {
+        let name = name.into();
+        Upstream {
+            label: name.clone(),
+            name,
+            balancer: Balancer::RoundRobin,
+            scheme: Scheme::Http,
+            pass_host: PassHost::Pass,
+            retries: Some(0),
+            retry_timeout: Duration::ZERO,
+            timeouts: Timeouts::default(),
+            keepalive: KeepalivePool::default(),
+            tls: UpstreamTls::default(),
+            checks: HealthChecks::default(),
+            breakers: CircuitBreakers::default(),
+            discovery: None,
+            slow_start: Duration::ZERO,
+            panic_threshold: 0,
+            mesh: None,
+            locality: ZonePolicy::default(),
+            fleet_load: false,
+        }
+    }
+}
+
 /// Which zones are used, seen from the zone of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ZonePolicy {
@@ -82,12 +109,83 @@ pub enum ZoneMode {
 pub enum Balancer {
     /// Smooth weighted round robin.
     RoundRobin,
-    /// Consistent hashing (ketama ring).
-    ConsistentHash(HashOn),
+    /// Consistent hashing.
+    ConsistentHash(HashOn, HashTable),
     /// Fewest requests in flight by weight.
     LeastConn,
     /// Two random choices by decayed response time.
     Ewma,
+}
+
+/// How hashes of keys are spread over endpoints, in proportion to their weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum HashTable {
+    /// A ketama ring.
+    Ring(RingSize),
+    /// Maglev's table.
+    Maglev {
+        /// Its places, a prime.
+        places: u32,
+    },
+}
+
+/// How many points a ring has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum RingSize {
+    /// The same number for each unit of weight however many endpoints there are, so that one that leaves moves only its own keys.
+    ByWeight,
+    /// In all, as Envoy says it.
+    Of {
+        /// At least, where the lightest endpoint is to have a whole number.
+        least: u32,
+        /// At most.
+        most: u32,
+    },
+}
+
+impl HashTable {
+    /// What rings are where nobody says more.
+    pub const RING: HashTable = HashTable::Ring(RingSize::ByWeight);
+    /// What tables are where nobody says more: the larger size of the paper, which is Envoy's default.
+    pub const MAGLEV: HashTable = HashTable::Maglev { places: 65_537 };
+    /// Most points and places that are taken from elsewhere: some 16 MiB.
+    pub const MOST: u32 = 1 << 20;
+
+    /// A ring of this size; `None` where the least is none or more than the most.
+    pub fn ring(least: u32, most: u32) -> Option<HashTable> {
+        let fits = 1 <= least && least <= most && most <= Self::MOST;
+        fits.then_some(HashTable::Ring(RingSize::Of { least, most }))
+    }
+
+    /// A table of this size; `None` where it is no prime, with which nobody's turns would come to every place.
+    pub fn maglev(places: u32) -> Option<HashTable> {
+        let mut divisors = (2..).take_while(|divisor| divisor * divisor <= places);
+        let is_prime = places > 1 && !divisors.any(|divisor| places.is_multiple_of(divisor));
+        (places <= Self::MOST && is_prime).then_some(HashTable::Maglev { places })
+    }
+}
+
+impl RingSize {
+    /// Points for each unit of weight after the weights were divided by their greatest common divisor. A power of two, so that shares of a ring are whole
+    /// numbers in floating point too.
+    const PER_UNIT: u64 = 128;
+    /// Most points of a ring whose size follows the weights: 1 MiB of memory.
+    const MOST: u32 = 65_536;
+
+    /// The least and the most points over endpoints of these weights, all above zero.
+    pub fn bounds(self, weights: impl Iterator<Item = u32> + Clone) -> (u32, u32) {
+        if let RingSize::Of { least, most } = self {
+            return (least, most);
+        }
+        let divisor = u64::from(weights.clone().fold(0, gcd)).max(1);
+        let units: u64 = weights.map(|weight| u64::from(weight) / divisor).sum();
+        let least = units.saturating_mul(Self::PER_UNIT).clamp(1, u64::from(Self::MOST));
+        (u32::try_from(least).unwrap_or(Self::MOST), Self::MOST)
+    }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Where the hash key of a request comes from. A missing key falls back to `remote_addr`.

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_xds::model::{HashTable, RingSize};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
@@ -43,7 +44,9 @@ fn count(view: &View, picks: usize, key: impl Fn(usize) -> Option<u64>) -> Vec<u
     counts
 }
 
-const ALL: [Policy; 4] = [Policy::RoundRobin, Policy::ConsistentHash, Policy::LeastConn, Policy::Ewma];
+const CHASH: Policy = Policy::ConsistentHash(HashTable::RING);
+const MAGLEV: Policy = Policy::ConsistentHash(HashTable::MAGLEV);
+const ALL: [Policy; 5] = [Policy::RoundRobin, CHASH, MAGLEV, Policy::LeastConn, Policy::Ewma];
 
 fn mixed_key(nth: usize) -> Option<u64> {
     Some(hash_key(&nth.to_le_bytes()))
@@ -83,7 +86,7 @@ proptest! {
     #[test]
     fn no_policy_ever_picks_what_is_down_tried_or_without_weight(
         nodes in prop::collection::vec((0u32..4, 0i32..3, any::<bool>(), any::<bool>()), 1..10),
-        policy in 0usize..4,
+        policy in 0usize..5,
         seed: u64,
     ) {
         let view = view(ALL[policy], &nodes.iter().map(|(weight, priority, ..)| (*weight, *priority)).collect::<Vec<_>>());
@@ -117,8 +120,8 @@ proptest! {
     fn a_node_that_leaves_moves_only_its_own_keys(count in 2usize..9, gone in 0usize..9, keys in prop::collection::vec(any::<u64>(), 50)) {
         let gone = gone % count;
         let names: Vec<String> = (0..count).map(|index| format!("10.0.0.{index}:80")).collect();
-        let all = Ring::build(names.iter().enumerate().map(|(index, name)| (index as u32, name.as_str(), 1)));
-        let less = Ring::build(names.iter().enumerate().filter(|(index, _)| *index != gone).map(|(index, name)| (index as u32, name.as_str(), 1)));
+        let all = Ring::build(names.iter().enumerate().map(|(index, name)| (index as u32, name.as_str(), 1)), RingSize::ByWeight);
+        let less = Ring::build(names.iter().enumerate().filter(|(index, _)| *index != gone).map(|(index, name)| (index as u32, name.as_str(), 1)), RingSize::ByWeight);
         for key in keys {
             let (before, after) = (all.walk(key).next().unwrap(), less.walk(key).next().unwrap());
             if before as usize == gone {
@@ -147,13 +150,13 @@ fn every_policy_follows_weights() {
 
 #[test]
 fn a_ring_is_spread_evenly_and_bounded() {
-    let counts = count(&view(Policy::ConsistentHash, &[(1, 0); 10]), 100_000, mixed_key);
+    let counts = count(&view(CHASH, &[(1, 0); 10]), 100_000, mixed_key);
     assert!(counts.iter().all(|count| (7_000..13_500).contains(count)), "{counts:?}");
-    let huge = Ring::build([(0, "a", 1_000_003), (1, "b", 1), (2, "c", 999)].into_iter());
+    let huge = Ring::build([(0, "a", 1_000_003), (1, "b", 1), (2, "c", 999)].into_iter(), RingSize::ByWeight);
     assert!(huge.walk(0).count() <= 65_540 && huge.walk(0).collect::<HashSet<_>>().len() == 3);
     assert_eq!(
-        Ring::build([(0, "a", 200), (1, "b", 100)].into_iter()).walk(0).count(),
-        480,
+        Ring::build([(0, "a", 200), (1, "b", 100)].into_iter(), RingSize::ByWeight).walk(0).count(),
+        384,
         "weights are divided by what they share"
     );
 }

@@ -232,7 +232,7 @@ fn a_half_open_endpoint_alone_in_its_zone_gets_one_request_the_others_go_elsewhe
 
 #[test]
 fn keys_that_stay_in_the_zone_stay_where_they_were() {
-    let scene = Scene { policy: Policy::ConsistentHash, ..Scene::default() };
+    let scene = Scene { policy: super::CHASH, ..Scene::default() };
     let view = scene.view(&[("a", 1, 0), ("a", 1, 0), ("a", 1, 0), ("b", 1, 0), ("b", 1, 0)]);
     let place = |nth: usize| {
         let mut dice = fastrand::Rng::with_seed(nth as u64);

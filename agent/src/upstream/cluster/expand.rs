@@ -63,7 +63,8 @@ pub(super) fn expand(nodes: &[model::Endpoint], answers: &Answers) -> Expanded {
         let fallbacks: Arc<[SocketAddr]> = others.iter().map(|ip| SocketAddr::new(*ip, node.port)).collect();
         for ip in &ips {
             let address = SocketAddr::new(*ip, node.port);
-            let identity = if ips.len() == 1 { format!("{}:{}", node.host, node.port) } else { address.to_string() };
+            let is_name = node.host.parse::<IpAddr>().is_err();
+            let identity = if is_name && ips.len() == 1 { format!("{}:{}", node.host, node.port) } else { address.to_string() };
             out.wanted.push(Wanted {
                 host: node.host.clone(),
                 address,

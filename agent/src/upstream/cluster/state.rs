@@ -356,7 +356,7 @@ impl Spec {
     pub(super) fn balance(&self, nodes: Vec<Node>, context: &Context, epoch: &Arc<Epoch>) -> View {
         let policy = match &self.config.balancer {
             model::Balancer::RoundRobin => Policy::RoundRobin,
-            model::Balancer::ConsistentHash(_) => Policy::ConsistentHash,
+            model::Balancer::ConsistentHash(_, table) => Policy::ConsistentHash(*table),
             model::Balancer::LeastConn => Policy::LeastConn,
             model::Balancer::Ewma => Policy::Ewma,
         };

@@ -17,7 +17,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use heddle_xds::model::{self, Balancer, PassHost, Scheme, Timeouts};
+use heddle_xds::model::{self, Scheme, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -42,26 +42,7 @@ fn run_on<F: Future<Output = ()>>(test: F, paused: bool) {
 }
 
 pub(crate) fn config(edit: impl FnOnce(&mut model::Upstream)) -> Arc<model::Upstream> {
-    let mut upstream = model::Upstream {
-        name: "upstreams/u".into(),
-        label: "u".into(),
-        balancer: Balancer::RoundRobin,
-        scheme: Scheme::Http,
-        pass_host: PassHost::Pass,
-        retries: None,
-        retry_timeout: Duration::ZERO,
-        timeouts: Timeouts::default(),
-        keepalive: model::KeepalivePool::default(),
-        tls: model::UpstreamTls::default(),
-        checks: model::HealthChecks::default(),
-        breakers: model::CircuitBreakers::default(),
-        discovery: None,
-        slow_start: Duration::ZERO,
-        panic_threshold: 0,
-        mesh: None,
-        locality: model::ZonePolicy::default(),
-        fleet_load: false,
-    };
+    let mut upstream = model::Upstream { label: "u".into(), retries: None, ..model::Upstream::new("upstreams/u") };
     edit(&mut upstream);
     Arc::new(upstream)
 }

@@ -44,11 +44,11 @@ pub struct MeshService {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub retry_timeout: f64,
-    /// How an instance is chosen: `roundrobin`, `chash`, `least_conn` or `ewma`.
+    /// How an instance is chosen: `roundrobin`, `chash`, `maglev`, `least_conn` or `ewma`.
     #[serde(default = "default_type", rename = "type")]
     #[schemars(schema_with = "type_schema")]
     pub balancer: String,
-    /// Where the key of `chash` comes from.
+    /// Where the key of `chash` and `maglev` comes from.
     #[serde(default)]
     pub hash_on: HashOnKind,
     /// The variable, header, cookie or template that `hash_on` names.
@@ -221,7 +221,7 @@ fn minute() -> f64 {
 }
 
 fn type_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "default": "ewma", "description": "How an instance is chosen: roundrobin, chash, least_conn or ewma."})
+    json_schema!({"type": "string", "default": "ewma", "description": "How an instance is chosen: roundrobin, chash, maglev, least_conn or ewma."})
 }
 
 fn protocol_schema(_: &mut SchemaGenerator) -> Schema {

@@ -36,11 +36,11 @@ pub struct Upstream {
     pub discovery_type: Option<String>,
     /// Arguments of the look-up.
     pub discovery_args: Option<DiscoveryArgs>,
-    /// How a node is chosen: `roundrobin`, `chash`, `least_conn` or `ewma`.
+    /// How a node is chosen: `roundrobin`, `chash`, `maglev`, `least_conn` or `ewma`.
     #[serde(default = "default_type", rename = "type")]
     #[schemars(schema_with = "type_schema")]
     pub balancer: String,
-    /// Where the key of `chash` comes from.
+    /// Where the key of `chash` and `maglev` comes from.
     #[serde(default)]
     pub hash_on: HashOnKind,
     /// The variable, header, cookie or template that `hash_on` names.
@@ -77,7 +77,7 @@ pub struct Upstream {
     pub panic_threshold: Option<u8>,
     /// Limits that break the circuit.
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// Which zones are used; with `chash` zones do not matter when absent, so that a key leads to the same node from everywhere.
+    /// Which zones are used; with `chash` and `maglev` zones do not matter when absent, so that a key leads to the same node from everywhere.
     pub locality: Option<Locality>,
     /// Only nodes with all of these labels are used: their `metadata`, or what discovery says of them.
     #[serde(default)]
@@ -199,7 +199,14 @@ fn split_address(address: &str) -> Result<(String, Option<u16>), String> {
     Ok((host.to_owned(), port))
 }
 
-/// Where the key of `chash` comes from.
+impl Upstream {
+    /// Whether a node is chosen by a hash.
+    pub fn hashes(&self) -> bool {
+        matches!(self.balancer.as_str(), "chash" | "maglev")
+    }
+}
+
+/// Where the key of `chash` and `maglev` comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HashOnKind {
@@ -406,7 +413,7 @@ fn default_pool_requests() -> u32 {
 }
 
 fn type_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "default": "roundrobin", "description": "How a node is chosen: roundrobin, chash, least_conn or ewma."})
+    json_schema!({"type": "string", "default": "roundrobin", "description": "How a node is chosen: roundrobin, chash, maglev, least_conn or ewma."})
 }
 
 fn scheme_schema(_: &mut SchemaGenerator) -> Schema {

@@ -32,7 +32,7 @@ pub(super) fn check(service: &MeshService, id: &str, faults: &mut Vec<Fault>) {
         _ => {}
     }
     upstream::check(&service.upstream(), "", faults);
-    if service.balancer == "chash" && service.hash_on == HashOnKind::Consumer {
+    if service.upstream().hashes() && service.hash_on == HashOnKind::Consumer {
         faults.push(Fault::new(
             "hash_on",
             "expected vars, header, cookie or vars_combinations: consumers are known to gateways only",

@@ -58,8 +58,8 @@ pub(super) fn check(upstream: &Upstream, at: &str, faults: &mut Vec<Fault>) {
             fault("discovery_type", message);
         }
     }
-    if !matches!(upstream.balancer.as_str(), "roundrobin" | "chash" | "least_conn" | "ewma") {
-        fault("type", format!("unknown balancer {} (expected roundrobin, chash, least_conn or ewma)", upstream.balancer));
+    if !matches!(upstream.balancer.as_str(), "roundrobin" | "chash" | "maglev" | "least_conn" | "ewma") {
+        fault("type", format!("unknown balancer {} (expected roundrobin, chash, maglev, least_conn or ewma)", upstream.balancer));
     }
     if upstream.pass_host == PassHostKind::Rewrite && upstream.upstream_host.is_none() {
         faults.push(Fault::whole(format!("{at}upstream_host"), "`upstream_host` can't be empty when `pass_host` is `rewrite`"));
@@ -93,7 +93,7 @@ const HASH_VARIABLES: [&str; 12] = [
 ];
 
 fn hash_key(upstream: &Upstream) -> Option<String> {
-    if upstream.balancer != "chash" || upstream.hash_on == HashOnKind::Consumer {
+    if !upstream.hashes() || upstream.hash_on == HashOnKind::Consumer {
         return None;
     }
     let Some(key) = upstream.key.as_deref().filter(|key| !key.is_empty()) else { return Some("missing key".to_owned()) };

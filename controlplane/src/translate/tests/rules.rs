@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use heddle_xds::model::{
-    Balancer, CheckKind, EdgeLimits, HashOn, Kind, ListenerProtocol, PassHost, PluginConf, ProxyProtocol, Resource, Scheme,
-    ServerHeader, TlsVersion,
+    Balancer, CheckKind, EdgeLimits, HashOn, HashTable, Kind, ListenerProtocol, PassHost, PluginConf, ProxyProtocol, Resource,
+    Scheme, ServerHeader, TlsVersion,
 };
 use serde_json::json;
 
@@ -157,7 +157,7 @@ fn upstreams_have_the_defaults_of_apisix() {
     );
     assert_eq!((map.keepalive.size, map.timeouts.read, map.tls.verify), (320, Duration::from_secs(60), false));
     let list = world.upstream("upstreams/list");
-    assert_eq!(list.balancer, Balancer::ConsistentHash(HashOn::Header("x_user".into())));
+    assert_eq!(list.balancer, Balancer::ConsistentHash(HashOn::Header("x_user".into()), HashTable::RING));
     assert_eq!((&list.pass_host, list.retries), (&PassHost::Rewrite("x.example".into()), Some(2)));
     assert_eq!((list.keepalive.size, list.keepalive.requests), (5, 1000));
     let active = list.checks.active.as_ref().unwrap();

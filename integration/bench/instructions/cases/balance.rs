@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use heddle_agent::bench::{Epoch, Node, NodeView, Picker, Policy, Standing, Zones, hash_key};
 use heddle_node::clock::{self, Instant};
+use heddle_xds::model::HashTable;
 
 use super::Case;
 use crate::subject::Subject;
@@ -38,7 +39,7 @@ pub fn cases() -> Vec<Case> {
     let case = |name, make| Case { name, rounds: ROUNDS, less: None, make };
     vec![
         case("pick/roundrobin", || picking(Policy::RoundRobin)),
-        case("pick/chash", || picking(Policy::ConsistentHash)),
+        case("pick/chash", || picking(Policy::ConsistentHash(HashTable::RING))),
         case("pick/least_conn", || picking(Policy::LeastConn)),
         case("pick/ewma", || picking(Policy::Ewma)),
     ]

@@ -962,6 +962,11 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 4, name: "window_bits", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
         Field { number: 5, name: "chunk_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
     ] },
+    Shape { name: "envoy.extensions.compression.zstd.compressor.v3.Zstd", fields: &[
+        Field { number: 1, name: "compression_level", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+        Field { number: 2, name: "enable_checksum", kind: FieldKind::Bool, repeated: false },
+        Field { number: 5, name: "chunk_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
+    ] },
     Shape { name: "envoy.extensions.filters.common.fault.v3.FaultDelay", fields: &[
         Field { number: 3, name: "fixed_delay", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
         Field { number: 5, name: "header_delay", kind: FieldKind::Message("envoy.extensions.filters.common.fault.v3.FaultDelay.HeaderDelay"), repeated: false },
@@ -978,6 +983,30 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 1, name: "limit_kbps", kind: FieldKind::Unsigned, repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.common.fault.v3.FaultRateLimit.HeaderLimit", fields: &[
+    ] },
+    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth", fields: &[
+        Field { number: 1, name: "credentials", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.Credential"), repeated: true },
+        Field { number: 2, name: "key_sources", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.KeySource"), repeated: true },
+        Field { number: 3, name: "forwarding", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.Forwarding"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuthPerRoute", fields: &[
+        Field { number: 1, name: "credentials", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.Credential"), repeated: true },
+        Field { number: 2, name: "key_sources", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.KeySource"), repeated: true },
+        Field { number: 3, name: "allowed_clients", kind: FieldKind::Text, repeated: true },
+        Field { number: 4, name: "forwarding", kind: FieldKind::Message("envoy.extensions.filters.http.api_key_auth.v3.Forwarding"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.Credential", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "client", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.Forwarding", fields: &[
+        Field { number: 1, name: "header", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "hide_credentials", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.api_key_auth.v3.KeySource", fields: &[
+        Field { number: 1, name: "header", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "query", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "cookie", kind: FieldKind::Text, repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.http.buffer.v3.Buffer", fields: &[
         Field { number: 1, name: "max_request_bytes", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },

@@ -75,8 +75,8 @@ pub(super) fn cluster(cluster: &Cluster, asked: Option<&[Endpoint]>, variants: &
     for (key, variant) in [(&plain.0, &plain.1)].into_iter().chain(variants.iter().filter(|(key, _)| !key.is_empty())) {
         let name: Arc<str> = format!("{}{key}", cluster.upstream.name).into();
         let mut upstream = Upstream { name: name.clone(), ..cluster.upstream.clone() };
-        if let Some(hash) = variant.hash.as_ref().filter(|_| cluster.by_hash) {
-            upstream.balancer = Balancer::ConsistentHash(hash.clone());
+        if let (Some(hash), Some(table)) = (&variant.hash, cluster.table) {
+            upstream.balancer = Balancer::ConsistentHash(hash.clone(), table);
         }
         if variant.own_host {
             upstream.pass_host = PassHost::Node;

@@ -158,16 +158,27 @@ fn active_check() -> impl Strategy<Value = ActiveCheck> {
     )
 }
 
+fn hash_on() -> impl Strategy<Value = HashOn> {
+    prop_oneof![
+        Just(HashOn::Consumer),
+        text().prop_map(HashOn::Var),
+        text().prop_map(HashOn::Header),
+        text().prop_map(HashOn::Cookie),
+        text().prop_map(HashOn::VarsCombination),
+    ]
+}
+
+fn hash_table() -> impl Strategy<Value = HashTable> {
+    let ring = (1u32..5_000, 0u32..5_000).prop_filter_map("within bounds", |(least, more)| HashTable::ring(least, least + more));
+    prop_oneof![Just(HashTable::RING), Just(HashTable::MAGLEV), Just(HashTable::Maglev { places: 1_021 }), ring]
+}
+
 fn balancer() -> impl Strategy<Value = Balancer> {
     prop_oneof![
         Just(Balancer::RoundRobin),
         Just(Balancer::LeastConn),
         Just(Balancer::Ewma),
-        Just(Balancer::ConsistentHash(HashOn::Consumer)),
-        text().prop_map(|t| Balancer::ConsistentHash(HashOn::Var(t))),
-        text().prop_map(|t| Balancer::ConsistentHash(HashOn::Header(t))),
-        text().prop_map(|t| Balancer::ConsistentHash(HashOn::Cookie(t))),
-        text().prop_map(|t| Balancer::ConsistentHash(HashOn::VarsCombination(t))),
+        (hash_on(), hash_table()).prop_map(|(on, table)| Balancer::ConsistentHash(on, table)),
     ]
 }
 

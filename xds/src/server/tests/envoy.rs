@@ -1,11 +1,9 @@
 //! What Envoy's types ask of the machines besides: endpoints behind every changed cluster, and routes behind both.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::*;
-use crate::model::{Balancer, PassHost, Resource, Route, RouteMatch, Scheme, Upstream};
+use crate::model::{Resource, Route, RouteMatch, Upstream};
 use crate::protocol::{DeltaRequest, SotwRequest, Types};
 use crate::server::{DeltaMachine, SotwMachine};
 use crate::snapshot::Versioned;
@@ -13,26 +11,7 @@ use crate::snapshot::Versioned;
 fn stands(kind: Kind, name: &str) -> Resource {
     let name: Arc<str> = name.into();
     match kind {
-        Kind::Upstream => Resource::Upstream(Upstream {
-            name,
-            label: "".into(),
-            balancer: Balancer::RoundRobin,
-            scheme: Scheme::Http,
-            pass_host: PassHost::Pass,
-            retries: None,
-            retry_timeout: Duration::ZERO,
-            timeouts: Default::default(),
-            keepalive: Default::default(),
-            tls: Default::default(),
-            checks: Default::default(),
-            breakers: Default::default(),
-            discovery: None,
-            slow_start: Duration::ZERO,
-            panic_threshold: 0,
-            mesh: None,
-            locality: Default::default(),
-            fleet_load: false,
-        }),
+        Kind::Upstream => Resource::Upstream(Upstream::new(name)),
         Kind::Route => Resource::Route(Route {
             id: name,
             name: "".into(),

@@ -49,24 +49,10 @@ impl Outward {
     /// Is told of the service `shop/web`, whose sidecar is at `address`.
     fn learn(&mut self, protocol: MeshProtocol, address: SocketAddr) {
         let upstream = model::Upstream {
-            name: "mesh/shop/web".into(),
             label: "shop/web".into(),
-            balancer: model::Balancer::RoundRobin,
-            scheme: model::Scheme::Http,
-            pass_host: model::PassHost::Pass,
             retries: None,
-            retry_timeout: Duration::ZERO,
-            timeouts: model::Timeouts::default(),
-            keepalive: model::KeepalivePool::default(),
-            tls: model::UpstreamTls::default(),
-            checks: model::HealthChecks::default(),
-            breakers: model::CircuitBreakers::default(),
-            discovery: None,
-            slow_start: Duration::ZERO,
-            panic_threshold: 0,
             mesh: Some(MeshPeer { identities: vec![format!("spiffe://mesh.example{WEB}").into()] }),
-            locality: model::ZonePolicy::default(),
-            fleet_load: false,
+            ..model::Upstream::new("mesh/shop/web")
         };
         let service = model::MeshService {
             name: "shop/web".into(),

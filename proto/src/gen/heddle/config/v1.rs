@@ -726,9 +726,49 @@ impl ::prost::Name for Balancer {
 pub struct ConsistentHash {
     #[prost(oneof = "consistent_hash::Key", tags = "1, 2, 3, 4, 5")]
     pub key: ::core::option::Option<consistent_hash::Key>,
+    /// How keys are spread; a ring whose size follows the weights when absent.
+    #[prost(oneof = "consistent_hash::Table", tags = "6, 7")]
+    pub table: ::core::option::Option<consistent_hash::Table>,
 }
 /// Nested message and enum types in `ConsistentHash`.
 pub mod consistent_hash {
+    /// Points of a ring in all.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Ring {
+        /// At least.
+        #[prost(uint32, tag = "1")]
+        pub least: u32,
+        /// At most.
+        #[prost(uint32, tag = "2")]
+        pub most: u32,
+    }
+    impl ::prost::Name for Ring {
+        const NAME: &'static str = "Ring";
+        const PACKAGE: &'static str = "heddle.config.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "heddle.config.v1.ConsistentHash.Ring".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "type.googleapis.com/heddle.config.v1.ConsistentHash.Ring".into()
+        }
+    }
+    /// A table.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Maglev {
+        /// Its places, a prime.
+        #[prost(uint32, tag = "1")]
+        pub places: u32,
+    }
+    impl ::prost::Name for Maglev {
+        const NAME: &'static str = "Maglev";
+        const PACKAGE: &'static str = "heddle.config.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "heddle.config.v1.ConsistentHash.Maglev".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "type.googleapis.com/heddle.config.v1.ConsistentHash.Maglev".into()
+        }
+    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Key {
         /// A variable.
@@ -746,6 +786,16 @@ pub mod consistent_hash {
         /// A template such as `$host$uri`.
         #[prost(string, tag = "5")]
         VarsCombination(::prost::alloc::string::String),
+    }
+    /// How keys are spread; a ring whose size follows the weights when absent.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Table {
+        /// A ring of another size.
+        #[prost(message, tag = "6")]
+        Ring(Ring),
+        /// Maglev's table.
+        #[prost(message, tag = "7")]
+        Maglev(Maglev),
     }
 }
 impl ::prost::Name for ConsistentHash {

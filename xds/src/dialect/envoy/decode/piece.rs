@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::model::{Certificate, Endpoint, HashOn, Listener, Secret, Upstream};
+use crate::model::{Certificate, Endpoint, HashOn, HashTable, Listener, Secret, Upstream};
 
 /// A cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,8 +14,8 @@ pub struct Cluster {
     pub upstream: Upstream,
     /// Where they come from.
     pub addresses: Addresses,
-    /// Requests are spread by a hash of what their route says.
-    pub by_hash: bool,
+    /// Requests are spread over this by a hash of what their route says.
+    pub table: Option<HashTable>,
     /// Key material that it holds itself.
     pub secrets: Vec<Secret>,
     /// Names of secrets that it asks SDS for.

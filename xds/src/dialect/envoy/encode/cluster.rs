@@ -16,7 +16,9 @@ use wire::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbCon
 
 use super::wire::{address, ads, any, exact, secret, span};
 use super::{bytes, plain_assignment};
-use crate::model::{ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, Endpoints, PassHost, Thresholds, Upstream};
+use crate::model::{
+    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, Endpoints, HashTable, PassHost, RingSize, Thresholds, Upstream,
+};
 
 /// The roots of the system, where nobody named others.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -92,7 +94,7 @@ pub(super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>) -> Resu
         (None, None) => eds::ClusterLoadAssignment { cluster_name: upstream.name.to_string(), ..Default::default() },
     });
     let kind = if inline { DiscoveryType::StrictDns } else { DiscoveryType::Eds };
-    let (policy, config) = balancer(upstream);
+    let (policy, config) = balancer(upstream, endpoints);
     let options = any(&options(upstream)).map(|options| (http::HttpProtocolOptions::full_name(), options));
     Ok(bytes(&wire::Cluster {
         name: upstream.name.to_string(),
@@ -134,7 +136,7 @@ pub(super) fn dns(upstream: &Upstream, name: &str) -> eds::ClusterLoadAssignment
 }
 
 /// Response times count in no balancer of Envoy; the fewest requests under way come closest.
-fn balancer(upstream: &Upstream) -> (LbPolicy, Option<LbConfig>) {
+fn balancer(upstream: &Upstream, endpoints: Option<&Endpoints>) -> (LbPolicy, Option<LbConfig>) {
     let ramp = (!upstream.slow_start.is_zero())
         .then(|| wire::cluster::SlowStartConfig { slow_start_window: span(upstream.slow_start), ..Default::default() });
     match &upstream.balancer {
@@ -146,7 +148,30 @@ fn balancer(upstream: &Upstream) -> (LbPolicy, Option<LbConfig>) {
             let config = wire::cluster::LeastRequestLbConfig { slow_start_config: ramp, ..Default::default() };
             (LbPolicy::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config)))
         }
-        Balancer::ConsistentHash(_) => (LbPolicy::RingHash, None),
+        Balancer::ConsistentHash(_, HashTable::Ring(size)) => {
+            (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(ring(*size, endpoints))))
+        }
+        Balancer::ConsistentHash(_, HashTable::Maglev { places }) => {
+            let config = wire::cluster::MaglevLbConfig { table_size: Some((*places).into()) };
+            (LbPolicy::Maglev, Some(LbConfig::MaglevLbConfig(config)))
+        }
+    }
+}
+
+/// Whether what is said of the cluster follows from its endpoints: a ring has so many points for each of them, which Envoy is told in all.
+pub(super) fn follows_endpoints(upstream: &Upstream) -> bool {
+    matches!(upstream.balancer, Balancer::ConsistentHash(_, HashTable::Ring(RingSize::ByWeight)))
+}
+
+/// The ring that our agents build over the endpoints that are used first.
+pub(super) fn ring(size: RingSize, endpoints: Option<&Endpoints>) -> wire::cluster::RingHashLbConfig {
+    let all = || endpoints.iter().flat_map(|found| &found.endpoints).filter(|endpoint| endpoint.weight > 0);
+    let first = all().map(|endpoint| endpoint.priority).max();
+    let (least, most) = size.bounds(all().filter(|endpoint| Some(endpoint.priority) == first).map(|endpoint| endpoint.weight));
+    wire::cluster::RingHashLbConfig {
+        minimum_ring_size: Some(least.into()),
+        maximum_ring_size: Some(most.into()),
+        ..Default::default()
     }
 }
 

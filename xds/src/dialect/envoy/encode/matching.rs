@@ -34,7 +34,8 @@ pub(super) fn encode(route: &Route, path: &Path) -> Result<wire::RouteMatch, Str
     Ok(matches)
 }
 
-fn header(name: &str, value: StringMatcher) -> wire::HeaderMatcher {
+/// A field whose value matches.
+pub(super) fn header(name: &str, value: StringMatcher) -> wire::HeaderMatcher {
     wire::HeaderMatcher {
         name: name.to_owned(),
         header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(value)),

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec;
-use crate::model::{Endpoints, Kind, Resource, Route, RouteMatch, SecretBody, Upstream};
+use crate::model::{Consumer, Endpoints, Kind, Resource, Route, RouteMatch, SecretBody, Upstream};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, View};
 
 pub use follow::{Ledger, follow};
@@ -104,6 +104,9 @@ pub struct Encoder {
     beside: BTreeMap<Arc<str>, Beside>,
     /// What is answered in the place of routes that are withheld.
     gap: Gap,
+    /// All consumers, and the routes that ask who they are.
+    consumers: Arc<[Consumer]>,
+    asking: BTreeSet<Arc<str>>,
     /// What was given, by kind.
     given: BTreeSet<(Kind, Arc<str>)>,
 }
@@ -130,6 +133,10 @@ impl Encoder {
         if names.iter().any(|(kind, _)| *kind == Kind::GlobalRule) {
             names.extend(view.all(Kind::Route).1.iter().map(|(name, _)| (Kind::Route, name.clone())));
         }
+        if names.iter().any(|(kind, _)| *kind == Kind::Consumer) {
+            self.consumers = consumers(view);
+            names.extend(self.asking.iter().map(|name| (Kind::Route, name.clone())));
+        }
         let leading = names.iter().filter(|(kind, _)| *kind == Kind::Upstream);
         let routes: Vec<_> = leading.filter_map(|(_, name)| self.users.get(name)).flatten().cloned().collect();
         names.extend(routes.into_iter().map(|name| (Kind::Route, name)));
@@ -138,7 +145,7 @@ impl Encoder {
         for (kind, name) in names {
             match kind {
                 Kind::Secret if self.reader == Reader::Envoy => self.secret(view, name, &mut out),
-                Kind::Upstream if name.starts_with(plugins::MIRROR) => {}
+                Kind::Upstream if plugins::is_beside(&name) => {}
                 Kind::Upstream | Kind::Endpoints => self.cluster(view, &name, kind, &mut out),
                 Kind::Route => routes |= self.route(view, &name),
                 Kind::Certificate | Kind::Listener => listeners = true,
@@ -212,7 +219,8 @@ impl Encoder {
         if inline {
             self.inline.insert(name.clone());
         }
-        if changed == Kind::Upstream || inline || was_inline || self.withheld.contains_key(&(Kind::Upstream, name.clone())) {
+        let follows = inline || was_inline || upstream.is_some_and(cluster::follows_endpoints);
+        if changed == Kind::Upstream || follows || self.withheld.contains_key(&(Kind::Upstream, name.clone())) {
             let encoded = upstream.map(|upstream| {
                 let body = match self.reader {
                     Reader::Envoy => cluster::encode(upstream, endpoints),
@@ -235,12 +243,17 @@ impl Encoder {
         self.withheld.remove(&(Kind::Route, name.clone()));
         self.leads_nowhere(name);
         self.beside.remove(name);
+        self.asking.remove(name);
         let found = view.find(Kind::Route, name).map(|versioned| &versioned.resource);
         let Some(Resource::Route(route)) = found else { return self.routes.set(name, Vec::new()) };
         let find = |name: &str| upstream(view, name);
+        let everywhere = everywhere(view);
+        if route.plugins.iter().chain(&everywhere).any(|plugin| plugins::asks_consumers(&plugin.name)) {
+            self.asking.insert(name.clone());
+        }
         let encoded = match self.reader {
-            Reader::Envoy => route::encode(route, &everywhere(view), &find),
-            Reader::Grpc => grpc::route(route, &everywhere(view), &find),
+            Reader::Envoy => route::encode(route, (&everywhere, &self.consumers), &find),
+            Reader::Grpc => grpc::route(route, &everywhere, &find),
         };
         match encoded {
             Ok(encoded) => {
@@ -287,10 +300,10 @@ impl Encoder {
         self.beside.values().flat_map(|beside| beside.further.clone()).collect()
     }
 
-    /// Clusters to which copies of requests go.
+    /// Clusters to which copies of requests go, and those that filters ask.
     fn copies(&mut self, out: &mut Difference) {
         let wanted: BTreeMap<Arc<str>, Upstream> = self.beside.values().flat_map(|beside| beside.copies.clone()).collect();
-        let is_gone = |name: &Arc<str>| name.starts_with(plugins::MIRROR) && !wanted.contains_key(name);
+        let is_gone = |name: &Arc<str>| plugins::is_beside(name) && !wanted.contains_key(name);
         let gone: Vec<_> = self.names_of(Kind::Upstream).filter(is_gone).collect();
         for name in gone {
             self.give(Kind::Upstream, &name, None, out);
@@ -355,6 +368,16 @@ fn everywhere(view: &View) -> Vec<crate::model::PluginConf> {
         })
         .flatten()
         .collect()
+}
+
+/// All consumers.
+fn consumers(view: &View) -> Arc<[Consumer]> {
+    let all = view.list(Kind::Consumer, &NodeScope::default());
+    let consumer = |found: &Arc<Versioned>| match &found.resource {
+        Resource::Consumer(consumer) => Some(consumer.clone()),
+        _ => None,
+    };
+    all.iter().filter_map(consumer).collect()
 }
 
 /// What a table of routes stands for in a snapshot: a route that is for every gateway.

@@ -17,14 +17,14 @@ use super::hosts::{Host, Order, Place};
 use super::plugins::Filters;
 use super::wire::span;
 use super::{bytes, matching, pattern, plugins};
-use crate::model::{Balancer, HashOn, PassHost, PluginConf, Route, Upstream};
+use crate::model::{Balancer, Consumer, HashOn, PassHost, PluginConf, Route, Upstream};
 
 /// Tries after the first where nobody said how many: our agents try each endpoint once, which Envoy does not count.
 const RETRIES: u32 = 2;
 /// What is tried again: what the endpoint has not seen, as our agents do.
-const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
+pub(super) const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
 /// Choices of an endpoint that was not tried yet.
-const OTHER_HOSTS: i64 = 5;
+pub(super) const OTHER_HOSTS: i64 = 5;
 
 /// A route in all of its places, and the upstreams that it leads to.
 #[derive(Debug, Default)]
@@ -54,6 +54,12 @@ pub(super) struct Draft {
     pub(super) further: Filters,
     /// What is demanded of clients.
     pub(super) demands: Vec<Principal>,
+    /// Who may be a client, each by a demand of its own, where it matters.
+    pub(super) identified: BTreeMap<String, Principal>,
+    /// Fields that clients may not say themselves.
+    pub(super) disowned: BTreeSet<String>,
+    /// All consumers there are.
+    pub(super) consumers: Arc<[Consumer]>,
     /// Bytes of a body that are held.
     pub(super) held: Option<u32>,
     /// Where copies go.
@@ -101,11 +107,11 @@ impl Draft {
 /// Encodes a route with what is said of all routes, or says what of it Envoy lacks.
 pub(super) fn encode<'a>(
     route: &Route,
-    everywhere: &[PluginConf],
+    (everywhere, consumers): (&[PluginConf], &Arc<[Consumer]>),
     find: &dyn Fn(&str) -> Option<&'a Upstream>,
 ) -> Result<Encoded, String> {
     let upstream = route.upstream.as_ref().and_then(|upstream| find(&upstream.name));
-    let mut draft = Draft { action: action(route, upstream)?, ..Draft::default() };
+    let mut draft = Draft { action: action(route, upstream)?, consumers: consumers.clone(), ..Draft::default() };
     draft.plug(route, everywhere)?;
     let own = route.upstream.as_ref().map(|upstream| upstream.name.clone());
     let mut upstreams: BTreeSet<Arc<str>> = own.iter().cloned().collect();
@@ -203,8 +209,12 @@ fn action(route: &Route, upstream: Option<&Upstream>) -> Result<wire::RouteActio
         PassHost::Node => Some(HostRewriteSpecifier::AutoHostRewrite(true)),
         PassHost::Rewrite(host) => Some(HostRewriteSpecifier::HostRewriteLiteral(host.to_string())),
     };
-    if let Balancer::ConsistentHash(on) = &upstream.balancer {
-        action.hash_policy = vec![HashPolicy { policy_specifier: Some(hashed(on)?), terminal: false }];
+    if let Balancer::ConsistentHash(on, _) = &upstream.balancer {
+        let client = PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true });
+        // Who brings no key is known by the address.
+        let policies = [(hashed(on)?, true), (client, false)];
+        let policy = |(specifier, terminal)| HashPolicy { policy_specifier: Some(specifier), terminal };
+        action.hash_policy = policies.into_iter().map(policy).collect();
     }
     Ok(action)
 }

@@ -101,7 +101,7 @@ fn closer_hosts_and_paths_come_first_and_wider_hosts_follow() {
 fn what_envoy_lacks_is_withheld_and_named() {
     let mut world = World::new();
     let changed =
-        world.set(vec![put(route("good", "/good", &[], 0)), put(with(route("keyed", "/keyed", &[], 0), "key-auth", json!({})))]);
+        world.set(vec![put(route("good", "/good", &[], 0)), put(with(route("keyed", "/keyed", &[], 0), "hmac-auth", json!({})))]);
     assert_eq!(changed, [(Kind::Route, ROUTES.into())]);
     assert_eq!(world.order(), [("*".to_owned(), vec!["keyed".to_owned(), "good".to_owned()])]);
     let answer = world.routes().virtual_hosts.remove(0).routes.remove(0).action;
@@ -110,7 +110,7 @@ fn what_envoy_lacks_is_withheld_and_named() {
     let withheld = world.encoder.withheld();
     assert_eq!(withheld.len(), 1);
     assert_eq!((withheld[0].kind, &*withheld[0].name), (Kind::Route, "keyed"));
-    assert_eq!(withheld[0].reason, "plugin key-auth: Envoy has no counterpart");
+    assert_eq!(withheld[0].reason, "plugin hmac-auth: Envoy has no counterpart");
     world.set(vec![put(route("keyed", "/keyed", &[], 0))]);
     assert!(world.encoder.withheld().is_empty());
     assert_eq!(world.order(), [("*".to_owned(), vec!["keyed".to_owned(), "good".to_owned()])], "the longer path first");
@@ -120,4 +120,75 @@ fn what_envoy_lacks_is_withheld_and_named() {
     let hosts = world.routes().virtual_hosts;
     let answered = |route: &wire::Route| matches!(route.action, Some(wire::route::Action::DirectResponse(_)));
     assert!(hosts.iter().all(|host| host.routes.iter().all(answered)));
+}
+
+fn consumer(name: &str, plugins: Vec<PluginConf>, credentials: &[(&str, Value)]) -> Change {
+    let credential = |(plugin, config): &(&str, Value)| crate::model::Credential {
+        id: "".into(),
+        plugin: (*plugin).into(),
+        config: Arc::new(config.clone()),
+    };
+    Change::Set(Resource::Consumer(Consumer {
+        username: name.into(),
+        group_id: "".into(),
+        credentials: credentials.iter().map(credential).collect(),
+        plugins,
+        labels: [].into(),
+    }))
+}
+
+#[test]
+fn routes_that_ask_who_clients_are_follow_consumers() {
+    let mut world = World::new();
+    world.set(vec![
+        put(with(route("keyed", "/keyed", &[], 0), "key-auth", json!({}))),
+        put(with(route("signed", "/signed", &[], 0), "jwt-auth", json!({}))),
+        put(route("open", "/open", &[], 0)),
+    ]);
+    let reasons = |world: &World| world.encoder.withheld().into_iter().map(|one| one.reason).collect::<Vec<_>>();
+    assert_eq!(reasons(&world), ["plugin jwt-auth: no consumer has tokens yet"]);
+    let jack = [("key-auth", json!({ "key": "a" })), ("jwt-auth", json!({ "key": "b", "secret": "c" }))];
+    world.set(vec![consumer("jack", Vec::new(), &jack)]);
+    assert!(reasons(&world).is_empty(), "{:?}", reasons(&world));
+    let filters = |world: &World| {
+        let routes = world.routes().virtual_hosts.remove(0).routes;
+        routes.into_iter().map(|route| (route.name, route.typed_per_filter_config.len())).collect::<Vec<_>>()
+    };
+    let told = |name: &str, filters| (name.to_owned(), filters);
+    assert_eq!(filters(&world), [told("signed", 3), told("keyed", 2), told("open", 0)], "what is claimed, who it is, who may");
+    let slow =
+        PluginConf { name: "limit-count".into(), config: Arc::new(json!({})), origin: PluginOrigin("consumer/jack".into()) };
+    world.set(vec![consumer("jack", vec![slow], &jack)]);
+    let lacks = "consumer jack: plugins of its own has no counterpart in Envoy";
+    assert_eq!(reasons(&world), [format!("plugin key-auth: {lacks}"), format!("plugin jwt-auth: {lacks}")]);
+    world.set(vec![Change::Remove(Kind::Consumer, "jack".into())]);
+    assert_eq!(reasons(&world).len(), 1, "whoever has no key is nobody");
+}
+
+#[test]
+fn a_ring_is_as_large_as_that_of_our_agents_over_the_same_endpoints() {
+    use heddle_proto::envoy::config::cluster::v3 as cluster;
+    let mut world = World::new();
+    let upstream = Upstream {
+        balancer: crate::model::Balancer::ConsistentHash(crate::model::HashOn::Header("x".into()), crate::model::HashTable::RING),
+        ..Upstream::new("u")
+    };
+    let endpoints = |weights: &[u32]| {
+        let endpoint =
+            |weight: &u32| crate::model::Endpoint { host: "10.0.0.1".into(), port: 1, weight: *weight, ..Default::default() };
+        Change::Set(Resource::Endpoints(Endpoints { upstream: "u".into(), endpoints: weights.iter().map(endpoint).collect() }))
+    };
+    let least = |world: &World| {
+        let found = world.given.get(Kind::Upstream, "u", &NodeScope::default()).unwrap();
+        match cluster::Cluster::decode(found.body.clone()).unwrap().lb_config {
+            Some(cluster::cluster::LbConfig::RingHashLbConfig(ring)) => ring.minimum_ring_size.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    world.set(vec![Change::Set(Resource::Upstream(upstream)), endpoints(&[10, 20, 0])]);
+    assert_eq!(least(&world), 3 * 128, "so many for each unit of weight");
+    world.set(vec![endpoints(&[10, 20, 30])]);
+    assert_eq!(least(&world), 6 * 128, "the cluster follows its endpoints");
+    world.set(vec![endpoints(&[10_007, 1])]);
+    assert_eq!(least(&world), 65_536);
 }

@@ -83,6 +83,15 @@ pub(super) fn header(name: &str, value: &str, add: bool) -> base::HeaderValueOpt
     }
 }
 
+/// A header field that is set to what Envoy makes of a text with its variables.
+pub(super) fn formatted(name: &str, value: &str) -> base::HeaderValueOption {
+    let mut option = header(name, "", false);
+    if let Some(header) = &mut option.header {
+        header.value = value.to_owned();
+    }
+    option
+}
+
 /// A text in which `%` begins nothing.
 fn escaped(text: &str) -> String {
     text.replace('%', "%%")

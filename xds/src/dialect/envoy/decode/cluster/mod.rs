@@ -14,7 +14,8 @@ use super::piece::{Addresses, Cluster};
 use super::read::{Fault, Fields, Read, typed};
 use super::{source, tls};
 use crate::model::{
-    Balancer, CircuitBreakers, HealthChecks, KeepalivePool, PassHost, Scheme, Timeouts, Upstream, ZoneMode, ZonePolicy,
+    Balancer, CircuitBreakers, HashTable, HealthChecks, KeepalivePool, PassHost, RingSize, Scheme, Timeouts, Upstream, ZoneMode,
+    ZonePolicy,
 };
 
 /// Envoy's own default.
@@ -54,7 +55,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
     let name = fields.name("name")?;
     fields.ignore(&IGNORED);
     let (found, slow_start, zone_mode) = balancing(fields)?;
-    let (balancer, by_hash) = found;
+    let (balancer, table) = found;
     let protocol = protocol(fields)?;
     let transport = transport(fields, &name)?;
     let (panic_threshold, locality) = common_balancing(fields, zone_mode)?;
@@ -86,7 +87,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
         name,
     };
     let (secrets, asks_secrets) = transport.map(|tls| (tls.secrets, tls.asks)).unwrap_or_default();
-    Ok(Cluster { upstream, addresses, by_hash, secrets, asks_secrets, patience })
+    Ok(Cluster { upstream, addresses, table, secrets, asks_secrets, patience })
 }
 
 /// Where endpoints come from.
@@ -133,15 +134,16 @@ fn addresses(fields: &mut Fields<'_>, name: &Arc<str>) -> Read<(Addresses, Durat
     }
 }
 
-/// What a balancer is, and whether it hashes.
-type Found = (Balancer, bool);
+/// What a balancer is, and the table that it finds hashes in.
+type Found = (Balancer, Option<HashTable>);
 
 fn by_policy(name: &str) -> Option<Found> {
     // The key of a hash is said by routes; what a cluster has of its own is a placeholder until one is found there.
     match name {
-        "ROUND_ROBIN" | "RANDOM" => Some((Balancer::RoundRobin, false)),
-        "LEAST_REQUEST" => Some((Balancer::LeastConn, false)),
-        "RING_HASH" | "MAGLEV" => Some((Balancer::RoundRobin, true)),
+        "ROUND_ROBIN" | "RANDOM" => Some((Balancer::RoundRobin, None)),
+        "LEAST_REQUEST" => Some((Balancer::LeastConn, None)),
+        "RING_HASH" => Some((Balancer::RoundRobin, Some(RING))),
+        "MAGLEV" => Some((Balancer::RoundRobin, Some(HashTable::MAGLEV))),
         _ => None,
     }
 }
@@ -160,9 +162,8 @@ fn balancing(fields: &mut Fields<'_>) -> Read<(Found, Duration, ZoneMode)> {
     for name in ["round_robin_lb_config", "least_request_lb_config"] {
         slow = slow.max(fields.message(name, tuning)?.unwrap_or_default());
     }
-    for name in ["ring_hash_lb_config", "maglev_lb_config"] {
-        fields.message(name, hashing)?;
-    }
+    let ring = fields.message("ring_hash_lb_config", |fields| hashing(fields, RING))?;
+    let maglev = fields.message("maglev_lb_config", |fields| hashing(fields, HashTable::MAGLEV))?;
     let extension = fields.message("load_balancing_policy", |policy| {
         // The first that is known counts, as in Envoy.
         let found = policy.values("policies", |value| {
@@ -185,7 +186,10 @@ fn balancing(fields: &mut Fields<'_>) -> Read<(Found, Duration, ZoneMode)> {
     })?;
     match (extension, by_policy(policy)) {
         (Some((found, slow, mode)), _) => Ok((found, slow, mode)),
-        (None, Some(found)) => Ok((found, slow, ZoneMode::Off)),
+        (None, Some((balancer, table))) => {
+            let written = if policy == "MAGLEV" { maglev } else { ring };
+            Ok(((balancer, table.map(|table| written.unwrap_or(table))), slow, ZoneMode::Off))
+        }
         (None, None) => Err(Fault::new("load_balancing_policy", "is missing")),
     }
 }
@@ -199,7 +203,8 @@ fn extension(value: &Value, depth: u8) -> Read<(Found, Duration, ZoneMode)> {
             Some("RoundRobin") => by_policy("ROUND_ROBIN"),
             Some("Random") => by_policy("RANDOM"),
             Some("LeastRequest") => by_policy("LEAST_REQUEST"),
-            Some("RingHash" | "Maglev") => by_policy("RING_HASH"),
+            Some("RingHash") => by_policy("RING_HASH"),
+            Some("Maglev") => by_policy("MAGLEV"),
             Some("WrrLocality") if depth == 0 => {
                 let inner = fields.required("endpoint_picking_policy", |policy| {
                     let mut found = policy.list("policies", |one| {
@@ -217,10 +222,12 @@ fn extension(value: &Value, depth: u8) -> Read<(Found, Duration, ZoneMode)> {
             }
             _ => None,
         };
-        let found = found.ok_or_else(|| Fault::new("@type", format!("{name} is not supported")))?;
+        let (balancer, table) = found.ok_or_else(|| Fault::new("@type", format!("{name} is not supported")))?;
         fields.refuse("locality_lb_config", "balancing by locality is not supported here")?;
-        let slow = if found.1 { hashing(fields).map(|()| Duration::ZERO)? } else { tuning(fields)? };
-        Ok((found, slow, ZoneMode::Off))
+        Ok(match table {
+            Some(table) => ((balancer, Some(hashing(fields, table)?)), Duration::ZERO, ZoneMode::Off),
+            None => ((balancer, None), tuning(fields)?, ZoneMode::Off),
+        })
     })
 }
 
@@ -234,14 +241,31 @@ fn tuning(fields: &mut Fields<'_>) -> Read<Duration> {
     Ok(slow.flatten().unwrap_or_default())
 }
 
-/// The shape of a ring or table: ours has its own, with the same shares.
-fn hashing(fields: &mut Fields<'_>) -> Read<()> {
-    fields.ignore(&["minimum_ring_size", "maximum_ring_size", "hash_function", "table_size", "use_hostname_for_hashing"]);
+/// Envoy's ring where nobody says more, as far as ours may grow.
+const RING: HashTable = HashTable::Ring(RingSize::Of { least: 1_024, most: HashTable::MOST });
+
+/// The size of a ring or table.
+fn hashing(fields: &mut Fields<'_>, usual: HashTable) -> Read<HashTable> {
+    fields.ignore(&["hash_function", "use_hostname_for_hashing"]);
     fields.message("consistent_hashing_lb_config", |common| {
         common.ignore(&["use_hostname_for_hashing"]);
         common.refuse("hash_balance_factor", "bounded loads are not supported")
     })?;
-    fields.refuse("hash_balance_factor", "bounded loads are not supported")
+    fields.refuse("hash_balance_factor", "bounded loads are not supported")?;
+    let bounded = |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+    match usual {
+        HashTable::Ring(_) => {
+            let least = bounded(fields.number("minimum_ring_size")?).unwrap_or(1_024);
+            let most = bounded(fields.number("maximum_ring_size")?).unwrap_or(HashTable::MOST).min(HashTable::MOST);
+            let expected = || format!("expected 1 to {most} points, found {least}");
+            HashTable::ring(least, most).ok_or_else(|| Fault::new("minimum_ring_size", expected()))
+        }
+        HashTable::Maglev { .. } => {
+            let Some(places) = bounded(fields.number("table_size")?) else { return Ok(usual) };
+            let expected = || format!("expected a prime up to {}, found {places}", HashTable::MOST);
+            HashTable::maglev(places).ok_or_else(|| Fault::new("table_size", expected()))
+        }
+    }
 }
 
 fn common_balancing(fields: &mut Fields<'_>, mode: ZoneMode) -> Read<(u8, ZonePolicy)> {
@@ -251,7 +275,7 @@ fn common_balancing(fields: &mut Fields<'_>, mode: ZoneMode) -> Read<(u8, ZonePo
             panic = said.unwrap_or(0.0);
         }
         common.ignore(&["update_merge_window", "ignore_new_hosts_until_first_hc", "close_connections_on_host_set_change"]);
-        common.message("consistent_hashing_lb_config", hashing)?;
+        common.message("consistent_hashing_lb_config", |hash| hashing(hash, HashTable::RING))?;
         // Without a cluster of its own (`local_cluster_name`) Envoy balances no zones either.
         common.message("zone_aware_lb_config", |zones| zones.skip())?;
         common.refuse("locality_weighted_lb_config", "weights of localities are not supported; give endpoints weights")

@@ -5,13 +5,13 @@ use heddle_proto::envoy::config::cluster::v3 as wire;
 use heddle_proto::envoy::config::core::v3 as base;
 use heddle_proto::envoy::config::endpoint::v3 as eds;
 use heddle_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
-use wire::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy};
+use wire::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy};
 
 use super::super::bytes;
-use super::super::cluster::{assigned, dns, is_inline};
+use super::super::cluster::{assigned, dns, is_inline, ring};
 use super::super::wire::{ads, any, exact};
 use super::provider;
-use crate::model::{Balancer, Discovery, Endpoints, Upstream};
+use crate::model::{Balancer, Discovery, Endpoints, HashTable, Upstream};
 
 /// A cluster, or what of the upstream gRPC lacks.
 pub(in super::super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>) -> Result<Bytes, String> {
@@ -29,9 +29,12 @@ pub(in super::super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints
         Some(_) => (DiscoveryType::LogicalDns, None),
         None => (DiscoveryType::Eds, Some(EdsClusterConfig { eds_config: ads(), ..Default::default() })),
     };
-    let policy = match upstream.balancer {
-        Balancer::RoundRobin | Balancer::LeastConn | Balancer::Ewma => LbPolicy::RoundRobin,
-        Balancer::ConsistentHash(_) => LbPolicy::RingHash,
+    let (policy, config) = match upstream.balancer {
+        Balancer::RoundRobin | Balancer::LeastConn | Balancer::Ewma => (LbPolicy::RoundRobin, None),
+        Balancer::ConsistentHash(_, HashTable::Ring(size)) => {
+            (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(ring(size, endpoints))))
+        }
+        Balancer::ConsistentHash(_, HashTable::Maglev { .. }) => return Err("type: gRPC knows no table of Maglev".to_owned()),
     };
     Ok(bytes(&wire::Cluster {
         name: upstream.name.to_string(),
@@ -39,6 +42,7 @@ pub(in super::super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints
         eds_cluster_config: asked,
         load_assignment: load_assignment.map(bare),
         lb_policy: policy.into(),
+        lb_config: config,
         circuit_breakers: upstream.breakers.max_requests.map(|most| wire::CircuitBreakers {
             thresholds: vec![wire::circuit_breakers::Thresholds { max_requests: Some(most), ..Default::default() }],
             ..Default::default()

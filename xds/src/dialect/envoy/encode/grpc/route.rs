@@ -97,13 +97,13 @@ fn action(upstream: &Upstream) -> Result<wire::RouteAction, String> {
         return Err("pass_host: clients of gRPC say the host that they were given".to_owned());
     }
     let hashed = match &upstream.balancer {
-        Balancer::ConsistentHash(HashOn::Header(name)) => Some(name.to_ascii_lowercase()),
-        Balancer::ConsistentHash(HashOn::Var(name)) => {
+        Balancer::ConsistentHash(HashOn::Header(name), _) => Some(name.to_ascii_lowercase()),
+        Balancer::ConsistentHash(HashOn::Var(name), _) => {
             let name =
                 name.strip_prefix("http_").ok_or_else(|| format!("balancer: clients of gRPC hash no variable `{name}`"))?;
             Some(name.replace('_', "-"))
         }
-        Balancer::ConsistentHash(_) => return Err("balancer: clients of gRPC hash header fields only".to_owned()),
+        Balancer::ConsistentHash(..) => return Err("balancer: clients of gRPC hash header fields only".to_owned()),
         _ => None,
     };
     let policy = |header_name| HashPolicy {

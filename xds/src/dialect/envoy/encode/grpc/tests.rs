@@ -2,37 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::dialect::envoy::encode::{Encoder, Gap, Reader};
-use crate::model::{Balancer, PassHost, PluginConf, PluginOrigin, Route, RouteMatch, Scheme, Upstream, UpstreamRef};
+use crate::model::{PluginConf, PluginOrigin, Route, RouteMatch, Scheme, Upstream, UpstreamRef};
 use crate::snapshot::{Change, SnapshotFeed, SnapshotStore};
 
 fn upstream(name: &str, scheme: Scheme) -> Change {
-    Change::Set(Resource::Upstream(Upstream {
-        name: name.into(),
-        label: name.into(),
-        balancer: Balancer::RoundRobin,
-        scheme,
-        pass_host: PassHost::Pass,
-        retries: None,
-        retry_timeout: Duration::ZERO,
-        timeouts: Default::default(),
-        keepalive: Default::default(),
-        tls: Default::default(),
-        checks: Default::default(),
-        breakers: Default::default(),
-        discovery: None,
-        slow_start: Duration::ZERO,
-        panic_threshold: 0,
-        mesh: None,
-        locality: Default::default(),
-        fleet_load: false,
-    }))
+    Change::Set(Resource::Upstream(Upstream { scheme, retries: None, ..Upstream::new(name) }))
 }
 
 fn route(id: &str, hosts: &[&str], upstream: &str, plugins: &[(&str, Value)]) -> Change {

@@ -6,8 +6,8 @@ use heddle_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use serde_json::{Value, json};
 
 use super::super::route::Draft;
-use super::super::wire::{header, whole};
-use super::{Applied, Config, only, plain};
+use super::super::wire::{formatted, header, whole};
+use super::{Applied, Config, only, plain, text};
 
 /// Fields that are set.
 pub(super) fn edits(headers: &Config, into: &mut Vec<base::HeaderValueOption>) -> Applied {
@@ -95,6 +95,22 @@ fn groups(replacement: &str) -> Result<String, String> {
         }
     }
     Ok(out)
+}
+
+/// `request-id`: the client's own, or a random one.
+pub(super) fn request_id(config: &Config, draft: &mut Draft) -> Applied {
+    only(config, &["header_name", "include_in_response", "algorithm"])?;
+    if !matches!(text(config, "algorithm"), None | Some("uuid")) {
+        return Err("algorithm: Envoy makes random UUIDs only".to_owned());
+    }
+    let name = text(config, "header_name").unwrap_or("X-Request-Id").to_ascii_lowercase();
+    let mut made = formatted(&name, "%UNIQUE_ID%");
+    made.append_action = base::header_value_option::HeaderAppendAction::AddIfAbsent.into();
+    draft.route.request_headers_to_add.push(made);
+    if config.get("include_in_response").and_then(Value::as_bool) != Some(false) {
+        draft.route.response_headers_to_add.push(formatted(&name, &format!("%REQ({name})%")));
+    }
+    Ok(())
 }
 
 pub(super) fn answers(config: &Config, draft: &mut Draft) -> Applied {

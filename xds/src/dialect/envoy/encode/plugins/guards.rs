@@ -11,9 +11,13 @@ use rbac::principal::{Identifier, Set};
 use serde_json::Value;
 use wire::header_matcher::HeaderMatchSpecifier;
 
+use super::super::pattern::escape;
 use super::super::route::Draft;
 use super::super::wire::{any, network, regex};
 use super::{Applied, Config, RBAC, only};
+
+/// A character of a host that is a name.
+const LABELS: &str = r"[^:@/?#\\\[\]]";
 
 pub(super) fn addresses(config: &Config, draft: &mut Draft) -> Applied {
     only(config, &["whitelist", "blacklist"])?;
@@ -48,15 +52,48 @@ pub(super) fn programs(config: &Config, draft: &mut Draft) -> Applied {
     Ok(())
 }
 
+/// Clients by the host of the page that they come from, where that is an absolute `http` or `https` URL without user information.
+pub(super) fn referers(config: &Config, draft: &mut Draft) -> Applied {
+    only(config, &["whitelist", "blacklist", "bypass_missing"])?;
+    let (field, passes) = if config.contains_key("whitelist") { ("whitelist", true) } else { ("blacklist", false) };
+    if let Some(host) = texts(config, field).find(|host| host.contains([':', '['])) {
+        return Err(format!("{field}: `{host}` is an address, which has no counterpart in Envoy"));
+    }
+    let one = |host: &str| match host.strip_prefix('*') {
+        Some(ending) => format!("{LABELS}*{}", escape(ending)),
+        None => escape(host),
+    };
+    let hosts = texts(config, field).map(one).collect::<Vec<_>>().join("|");
+    let of_url = |host: &str| {
+        let pattern = format!("(?is)https?://(?:{host})(?::[^/?#\\\\@]*)?(?:[/?#\\\\].*)?");
+        let matcher = HeaderMatchSpecifier::StringMatch(regex(&pattern));
+        of(Identifier::Header(wire::HeaderMatcher {
+            name: "referer".to_owned(),
+            header_match_specifier: Some(matcher),
+            ..Default::default()
+        }))
+    };
+    let listed = any_of(if hosts.is_empty() { Vec::new() } else { vec![of_url(&format!("(?:{hosts})\\.?"))] }, passes);
+    let told = of_url(&format!("{LABELS}+|\\[[^\\]/?#\\\\@]+\\]"));
+    let missing_passes = config.get("bypass_missing").and_then(Value::as_bool) == Some(true);
+    draft.demands.push(if missing_passes { any_of(vec![not(told), listed], true) } else { all_of(vec![told, listed]) });
+    Ok(())
+}
+
 /// One rule of all that is demanded.
 pub(super) fn finish(draft: &mut Draft) {
-    let demands = std::mem::take(&mut draft.demands);
-    if demands.is_empty() {
-        return;
-    }
+    let (demands, identified) = (std::mem::take(&mut draft.demands), std::mem::take(&mut draft.identified));
     let any_request = rbac::Permission { rule: Some(rbac::permission::Rule::Any(true)) };
-    let policy = rbac::Policy { permissions: vec![any_request], principals: vec![all_of(demands)] };
-    let policies = BTreeMap::from([("demands".to_owned(), policy)]);
+    let policy = |all: Vec<Principal>| rbac::Policy { permissions: vec![any_request.clone()], principals: vec![all_of(all)] };
+    let policies: BTreeMap<String, rbac::Policy> = match (identified.is_empty(), demands.is_empty()) {
+        (true, true) => return,
+        (true, false) => BTreeMap::from([("demands".to_owned(), policy(demands))]),
+        // Each by a name of its own, by which Envoy says afterwards whose demands were met.
+        (false, _) => {
+            let whole = |who: Principal| policy(std::iter::once(who).chain(demands.clone()).collect());
+            identified.into_iter().map(|(name, who)| (name, whole(who))).collect()
+        }
+    };
     let rules = rbac::Rbac { action: rbac::rbac::Action::Allow.into(), policies };
     let per_route = RbacPerRoute { rbac: Some(Rbac { rules: Some(rules), ..Default::default() }) };
     draft.filters.extend(any(&per_route).map(|config| (RBAC.to_owned(), config)));

@@ -1,9 +1,12 @@
 //! Plugins as the filters of Envoy that do the same. One that has no counterpart, or is configured in a way that has none, says so. It knows no host.
 
 mod answers;
+mod asking;
 mod compress;
 mod edits;
 mod guards;
+mod identity;
+mod keys;
 mod limits;
 mod paths;
 #[cfg(test)]
@@ -11,9 +14,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use heddle_proto::envoy::config::common::mutation_rules::v3 as rules;
+use heddle_proto::envoy::extensions::filters::http::api_key_auth::v3::ApiKeyAuth;
 use heddle_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
 use heddle_proto::envoy::extensions::filters::http::cors::v3::Cors;
 use heddle_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
+use heddle_proto::envoy::extensions::filters::http::header_mutation::v3::{HeaderMutation, HeaderMutationPerRoute, Mutations};
 use heddle_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use heddle_proto::envoy::extensions::filters::http::rbac::v3::Rbac;
 use heddle_proto::envoy::extensions::filters::http::router::v3::Router;
@@ -29,29 +35,46 @@ pub(super) const FAULT: &str = "envoy.filters.http.fault";
 pub(super) const CORS: &str = "envoy.filters.http.cors";
 pub(super) const ROUTER: &str = "envoy.filters.http.router";
 const RBAC: &str = "envoy.filters.http.rbac";
+const KEY_AUTH: &str = "envoy.filters.http.api_key_auth";
+/// Takes fields out that clients may not say themselves.
+const DISOWN: &str = "heddle.disown";
 const BUFFER: &str = "envoy.filters.http.buffer";
 /// Two of one type, so that a route may have both.
 const LIMIT_COUNT: &str = "heddle.limit-count";
 const LIMIT_REQ: &str = "heddle.limit-req";
 
-pub(super) use paths::MIRROR;
+pub(super) use identity::asks_consumers;
+
+/// Whether a cluster stands beside those of upstreams.
+pub(super) fn is_beside(cluster: &str) -> bool {
+    cluster.starts_with(paths::MIRROR) || cluster.starts_with(asking::ASKED)
+}
 
 /// Filters that some routes need and whose configuration stands in the listener, by name.
 pub(super) type Filters = BTreeMap<String, manager::HttpFilter>;
 
-/// The filters of every listener in the order of our plugins. All but the last one do nothing but for routes that say what.
+/// The filters of every listener in the order of our plugins: who it is, who may, how much. All but the last one do nothing but for routes that say what.
+///
+/// A connection keeps the filters that it began with, whatever its routes say later. So what guards is always there, and where it cannot be (`jwt-auth`) a
+/// judge that is always there demands what only the filter can have said.
 pub(super) fn chain(further: &Filters) -> Vec<manager::HttpFilter> {
     let limit = LocalRateLimit { stat_prefix: "limit".to_owned(), ..Default::default() };
     let most = Buffer { max_request_bytes: Some(u32::MAX) };
+    let of_tokens = |name: &str| name.starts_with(identity::JWT);
     let mut chain = vec![
         filter(FAULT, &HttpFault::default(), true),
         filter(CORS, &Cors::default(), true),
+        filter(DISOWN, &HeaderMutation::default(), true),
+        filter(KEY_AUTH, &ApiKeyAuth::default(), true),
+    ];
+    chain.extend(further.iter().filter(|(name, _)| of_tokens(name)).map(|(_, filter)| filter.clone()));
+    chain.extend([
         filter(RBAC, &Rbac::default(), true),
         filter(BUFFER, &most, true),
         filter(LIMIT_COUNT, &limit, true),
         filter(LIMIT_REQ, &limit, true),
-    ];
-    chain.extend(further.values().cloned());
+    ]);
+    chain.extend(further.iter().filter(|(name, _)| !of_tokens(name)).map(|(_, filter)| filter.clone()));
     chain.push(filter(ROUTER, &Router { suppress_envoy_headers: true, ..Default::default() }, false));
     chain
 }
@@ -71,6 +94,13 @@ type Applied = Result<(), String>;
 /// Adds what all plugins of a route together do.
 pub(super) fn finish(draft: &mut Draft) {
     guards::finish(draft);
+    if draft.disowned.is_empty() {
+        return;
+    }
+    let remove = |name: String| rules::HeaderMutation { action: Some(rules::header_mutation::Action::Remove(name)) };
+    let request_mutations = std::mem::take(&mut draft.disowned).into_iter().map(remove).collect();
+    let per_route = HeaderMutationPerRoute { mutations: Some(Mutations { request_mutations, ..Default::default() }) };
+    draft.filters.extend(any(&per_route).map(|config| (DISOWN.to_owned(), config)));
 }
 
 /// Adds what a plugin does.
@@ -93,15 +123,24 @@ pub(super) fn apply(plugin: &PluginConf, draft: &mut Draft) -> Applied {
         "ua-restriction" => guards::programs(config, draft),
         // A rule must also hold for what a query hides behind percent signs, which Envoy matches as it stands.
         "uri-blocker" => Err("Envoy does not look behind the percent signs of a query".to_owned()),
+        "key-auth" => identity::keys(config, draft),
+        "jwt-auth" => identity::tokens(config, draft),
+        // Envoy has a filter in the listener for each way to ask, which connections that stand already would pass by.
+        "forward-auth" => Err("Envoy's connections that stand would pass by a filter that comes with a route".to_owned()),
         "limit-count" => limits::windows(config, draft),
         "limit-req" => limits::buckets(config, draft),
         "client-control" => limits::size(config, draft),
         "buffering" => limits::held(config, draft),
         "gzip" => compress::gzip(config, draft),
+        "brotli" => compress::brotli(config, draft),
+        "zstd" => compress::zstd(config, draft),
+        "request-id" => edits::request_id(config, draft),
+        "referer-restriction" => guards::referers(config, draft),
         "headers" => edits::headers(config, draft),
         "proxy-rewrite" => edits::rewrite(config, draft),
         "response-rewrite" => edits::answers(config, draft),
         "proxy-mirror" => paths::mirror(config, draft),
+        "retry" => paths::retry(config, draft),
         "traffic-split" => paths::split(config, draft),
         // What it counts, Envoy counts by itself.
         "prometheus" => Ok(()),

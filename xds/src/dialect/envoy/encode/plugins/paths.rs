@@ -4,17 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_proto::envoy::config::core::v3 as base;
-use heddle_proto::envoy::config::route::v3::route_action::RequestMirrorPolicy;
+use heddle_proto::envoy::config::route::v3 as wire;
 use heddle_proto::envoy::r#type::v3 as kinds;
 use kinds::fractional_percent::DenominatorType;
 use serde_json::Value;
 
-use super::super::route::{Before, Draft, Instead};
+use super::super::matching::header;
+use super::super::pattern::escape;
+use super::super::route::{Before, Draft, Instead, OTHER_HOSTS, RETRY_ON};
+use super::super::wire::{regex, span};
 use super::{Applied, Config, only, text};
-use crate::model::{Balancer, CircuitBreakers, Discovery, PassHost, Scheme, Upstream, UpstreamTls, ZonePolicy};
+use crate::model::{CircuitBreakers, Discovery, Scheme, Upstream, UpstreamTls};
 
 /// What names of clusters for copies begin with; no upstream is called so.
 pub(in super::super) const MIRROR: &str = "mirror/";
+/// Methods of requests that may be sent twice (RFC 9110 section 9.2.2), where nobody names others.
+const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
+/// Envoy rests between two tries in any case.
+const SHORTEST_REST: Duration = Duration::from_millis(1);
 /// Copies under way at once where nobody said how many.
 const COPIES: u64 = 64;
 
@@ -41,6 +48,56 @@ pub(super) fn split(config: &Config, draft: &mut Draft) -> Applied {
     Ok(())
 }
 
+/// `retry`: the budget is that of the upstream, and what no endpoint has seen is tried again by the same rule.
+pub(super) fn retry(config: &Config, draft: &mut Draft) -> Applied {
+    let known = ["attempts", "initial_interval", "max_interval", "statuses", "on_network_error", "methods", "max_body_size"];
+    only(config, &[&known[..], &["timeout", "budget_percent", "budget_burst"]].concat())?;
+    let seconds = |field: &str| config.get(field).and_then(Value::as_f64).filter(|span| *span > 0.0);
+    if seconds("timeout").is_some() {
+        return Err("timeout: Envoy begins a try however long those before it took".to_owned());
+    }
+    let attempts = config.get("attempts").and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
+    let mut statuses = Vec::new();
+    for written in config.get("statuses").and_then(Value::as_array).into_iter().flatten() {
+        statuses.extend(range(written).ok_or_else(|| format!("statuses: {written} is neither a status nor a range"))?);
+    }
+    let network = config.get("on_network_error").and_then(Value::as_bool) != Some(false);
+    let further = [(network, ",reset"), (!statuses.is_empty(), ",retriable-status-codes")];
+    let written: Vec<&str> =
+        config.get("methods").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let methods = if written.is_empty() { &IDEMPOTENT[..] } else { &written[..] };
+    let methods: Vec<String> = methods.iter().map(|one| escape(one)).collect();
+    let first = seconds("initial_interval").and_then(|span| Duration::try_from_secs_f64(span).ok());
+    let longest = seconds("max_interval").and_then(|span| Duration::try_from_secs_f64(span).ok());
+    let rest = first.unwrap_or(SHORTEST_REST).max(SHORTEST_REST);
+    draft.action.retry_policy = (attempts > 1).then(|| wire::RetryPolicy {
+        retry_on: further.into_iter().filter(|(on, _)| *on).fold(RETRY_ON.to_owned(), |all, (_, one)| all + one),
+        num_retries: Some(attempts - 1),
+        retriable_status_codes: statuses,
+        retriable_request_headers: vec![header(":method", regex(&methods.join("|")))],
+        retry_back_off: Some(wire::retry_policy::RetryBackOff {
+            base_interval: span(rest),
+            max_interval: span(longest.unwrap_or(rest * 2).max(rest)),
+        }),
+        host_selection_retry_max_attempts: OTHER_HOSTS,
+        ..Default::default()
+    });
+    Ok(())
+}
+
+/// The statuses of `503` or `"500-504"`.
+fn range(written: &Value) -> Option<std::ops::RangeInclusive<u32>> {
+    let status = |text: &str| text.trim().parse().ok().filter(|status| (100..=599).contains(status));
+    match written {
+        Value::Number(number) => status(&number.to_string()).map(|one| one..=one),
+        Value::String(text) => match text.split_once('-') {
+            Some((first, last)) => Some(status(first)?..=status(last)?),
+            None => status(text).map(|one| one..=one),
+        },
+        _ => None,
+    }
+}
+
 pub(super) fn mirror(config: &Config, draft: &mut Draft) -> Applied {
     // How long a copy may take and how long its body may be, Envoy does not ask.
     only(config, &["host", "sample_ratio", "max_in_flight", "ssl_verify", "max_body_size", "timeout"])?;
@@ -57,7 +114,7 @@ pub(super) fn mirror(config: &Config, draft: &mut Draft) -> Applied {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between zero and a million")]
     let numerator = (share.clamp(0.0, 1.0) * 1_000_000.0).round() as u32;
     let value = kinds::FractionalPercent { numerator, denominator: DenominatorType::Million.into() };
-    draft.action.request_mirror_policies.push(RequestMirrorPolicy {
+    draft.action.request_mirror_policies.push(wire::route_action::RequestMirrorPolicy {
         cluster: name.to_string(),
         runtime_fraction: Some(base::RuntimeFractionalPercent { default_value: Some(value), ..Default::default() }),
         disable_shadow_host_suffix_append: true,
@@ -67,26 +124,13 @@ pub(super) fn mirror(config: &Config, draft: &mut Draft) -> Applied {
     Ok(())
 }
 
-/// Where copies go, as an upstream that nobody wrote.
-fn copies(name: &Arc<str>, scheme: Scheme, host: &str, (verify, most): (bool, u64)) -> Upstream {
+/// Where copies go, and what filters ask: an upstream that nobody wrote.
+pub(super) fn copies(name: &Arc<str>, scheme: Scheme, host: &str, (verify, most): (bool, u64)) -> Upstream {
     Upstream {
-        name: name.clone(),
-        label: name.clone(),
-        balancer: Balancer::RoundRobin,
         scheme,
-        pass_host: PassHost::Pass,
-        retries: Some(0),
-        retry_timeout: Duration::ZERO,
-        timeouts: Default::default(),
-        keepalive: Default::default(),
         tls: UpstreamTls { verify, sni: Some(host.rsplit_once(':').map_or(host, |(host, _)| host).into()), ..Default::default() },
-        checks: Default::default(),
         breakers: CircuitBreakers { max_requests: Some(u32::try_from(most).unwrap_or(u32::MAX)), ..Default::default() },
         discovery: Some(Discovery::Dns(host.into())),
-        slow_start: Duration::ZERO,
-        panic_threshold: 0,
-        mesh: None,
-        locality: ZonePolicy::default(),
-        fleet_load: false,
+        ..Upstream::new(name.clone())
     }
 }

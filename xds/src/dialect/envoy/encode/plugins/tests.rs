@@ -111,6 +111,36 @@ fn the_lower_bound_of_bodies_counts() {
     assert_eq!(plugged(&[("client-control", json!({}))]).unwrap().held, None);
 }
 
+#[test]
+fn tries_are_bounded_by_what_the_plugin_says() {
+    let config = json!({ "attempts": 3, "statuses": [503, "500-502"], "initial_interval": 0.25, "methods": ["GET", "POST"] });
+    let policy = plugged(&[("retry", config)]).unwrap().action.retry_policy.unwrap();
+    assert_eq!((policy.num_retries, policy.retriable_status_codes), (Some(2), vec![503, 500, 501, 502]));
+    assert!(policy.retry_on.ends_with(",reset,retriable-status-codes"), "{}", policy.retry_on);
+    let rest = policy.retry_back_off.unwrap();
+    assert_eq!((rest.base_interval.unwrap().nanos, rest.max_interval.unwrap().nanos), (250_000_000, 500_000_000));
+    assert_eq!(plugged(&[("retry", json!({ "attempts": 1 }))]).unwrap().action.retry_policy, None);
+    let plain = plugged(&[("retry", json!({ "attempts": 2, "on_network_error": false }))]).unwrap();
+    assert_eq!(plain.action.retry_policy.unwrap().retry_on, super::super::route::RETRY_ON);
+    assert!(refused("retry", json!({ "attempts": 2, "timeout": 1 })).starts_with("timeout"));
+    assert!(refused("retry", json!({ "attempts": 2, "statuses": ["5xx"] })).starts_with("statuses"));
+}
+
+#[test]
+fn who_clients_are_is_withheld_where_envoy_could_not_tell() {
+    for (name, config, reason) in [
+        ("key-auth", json!({ "anonymous_consumer": "guest" }), "anonymous_consumer"),
+        ("jwt-auth", json!({ "hide_credentials": true }), "hide_credentials"),
+        ("jwt-auth", json!({ "claims_to_verify": ["nbf"] }), "claims_to_verify"),
+        ("jwt-auth", json!({ "algorithms": ["RS256"], "jwks_url": "http://a" }), "algorithms"),
+        ("jwt-auth", json!({}), "no consumer"),
+    ] {
+        assert!(refused(name, config.clone()).starts_with(reason), "{name} {config}");
+    }
+    let free = json!({ "jwks_url": "http://a/b", "consumer_required": false });
+    assert!(refused("jwt-auth", free).starts_with("consumer_required"));
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -133,12 +163,13 @@ proptest! {
     fn no_configuration_makes_it_panic(
         name in proptest::sample::select(vec![
             "cors", "fault-injection", "redirect", "ip-restriction", "ua-restriction", "uri-blocker", "limit-count", "limit-req",
-            "client-control", "buffering", "gzip", "headers", "proxy-rewrite", "response-rewrite", "proxy-mirror", "traffic-split",
+            "client-control", "buffering", "gzip", "headers", "proxy-rewrite", "response-rewrite", "proxy-mirror", "traffic-split", "key-auth",
+            "jwt-auth", "forward-auth", "brotli", "zstd", "request-id", "referer-restriction", "retry",
         ]),
         field in proptest::sample::select(vec![
             "allow_origins", "delay", "abort", "uri", "whitelist", "denylist", "block_rules", "count", "time_window", "rate", "burst", "average",
             "period", "max_body_size", "types", "min_length", "comp_level", "custom_request_headers", "headers", "host", "sample_ratio", "rules",
-            "regex_uri", "rejected_code", "nodelay",
+            "regex_uri", "rejected_code", "nodelay", "jwks_url", "issuers", "header_name", "lgwin",
         ]),
         value in any_value(),
         nodelay in proptest::prelude::any::<bool>(),
