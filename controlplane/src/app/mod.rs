@@ -231,9 +231,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let pending = readiness.guard("first reports of the providers");
     tokio::spawn(discovery.serve(first, pending, within, xds, (service, operators, inspection)));
     tokio::spawn(loads::tell(registry.loads().clone(), membership.clone(), drain.clone()));
-    let rollouts = registry.rollouts().clone();
+    let (rollouts, settings) = (registry.rollouts().clone(), rest::Settings::default());
     let [nodes, mesh, differences, members] = shows(registry, mesh, differences, membership);
-    let settings = rest::Settings::default();
     let api = rest::Admin { keeper, catalog, seal, keys, settings, nodes, rollouts, members, mesh, differences, metrics, clock };
     tokio::spawn(rest::serve(admin, api, drain));
     Ok(running)
