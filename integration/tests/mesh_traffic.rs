@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use heddle_integration::client;
+use heddle_integration::load::Load;
 use heddle_integration::mesh::{Mesh, Node, Service};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::{PATIENCE, Process, until};
@@ -97,6 +98,43 @@ fn a_service_moves_into_the_mesh_while_others_still_call_it_in_clear() {
     let answered = client::get(api.inbound, "/").is_ok_and(|answer| answer.status != 0);
     assert!(!answered, "nobody in clear any more");
     assert_eq!(clear_report(&api), json!({}));
+}
+
+#[test]
+fn one_resource_ends_permissiveness_under_traffic_and_another_one_brings_it_back() {
+    let mesh = Mesh::start("");
+    let app = Nginx::saying("yes");
+    let api = mesh.sidecar(&Service::http("api", app.address));
+    let web = caller(&mesh, &["api"]);
+    mesh.until_reached(&web, "/");
+    let in_clear = || client::get(api.inbound, "/").is_ok_and(|answer| answer.status == 200);
+    assert!(!in_clear(), "strict where nobody says anything");
+
+    let say = |id: &str, peers: Value| mesh.control.put(&format!("/peer_authentications/{id}"), peers);
+    say("all", json!({ "mode": "permissive" }));
+    until("callers in clear", || in_clear().then_some(()));
+    let members = Load::start(web.outbound[0], "/", 4);
+    let mut stays = client::Conversation::open(api.inbound);
+    assert_eq!(stays.ask("GET / HTTP/1.1\r\nHost: api\r\n\r\n").status, 200);
+    let port = app.address.port().to_string();
+    let counted = format!("heddle_mesh_plaintext_connections_total{{port=\"{port}\"}} 2\n");
+    assert!(api.metrics().contains(&counted), "{}", api.metrics());
+
+    say("api", json!({ "service": "api", "mode": "strict" }));
+    assert!(stays.ends(), "what stood in clear is closed");
+    assert!(!in_clear());
+    say("api", json!({ "service": "api", "mode": "strict", "ports": { (port.as_str()): "permissive" } }));
+    until("the port alone", || in_clear().then_some(()));
+    assert_eq!(mesh.control.admin("DELETE", "/peer_authentications/api", Value::Null).status, 200);
+    assert_eq!(mesh.control.admin("DELETE", "/peer_authentications/all", Value::Null).status, 200);
+    until("strict again", || (!in_clear()).then_some(()));
+    let tally = members.stop();
+    assert!(tally.failures.is_empty() && tally.requests > 100, "{:#?}", tally.failures);
+
+    let twice = json!({ "mode": "disable" });
+    say("all", twice.clone());
+    let refused = mesh.control.admin("PUT", "/peer_authentications/more", twice);
+    assert!(refused.status == 400 && refused.text().contains("[all] speaks of namespace default already"), "{}", refused.text());
 }
 
 #[test]
@@ -225,7 +263,7 @@ fn identities_outlive_an_absence_of_the_control_plane_as_long_as_two_fifths_of_t
     let _api = mesh.sidecar(&Service::http("api", app.address));
     let web = caller(&mesh, &["api"]);
     mesh.until_reached(&web, "/");
-    let load = heddle_integration::load::Load::start(web.outbound[0], "/", 4);
+    let load = Load::start(web.outbound[0], "/", 4);
     mesh.control.process.kill();
     std::thread::sleep(Duration::from_secs(12));
     mesh.control.start_again();

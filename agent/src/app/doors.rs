@@ -11,6 +11,7 @@ use heddle_xds::model::{
 use crate::listener::{Entry, Inbound, Leads, Wanted};
 use crate::observe::MeshStats;
 use crate::settings::{Capture, ExplicitSettings, InboundSettings, MeshSettings, OutboundSettings};
+use crate::tables::Tables;
 
 /// Connections of a sidecar's own listeners: its callers are no strangers, and few share a connection where they are strangers.
 const MAX_CONNECTIONS: u32 = 100_000;
@@ -22,6 +23,15 @@ const GLITCHES: u32 = 2_000;
 /// All of them; for both families, where this host has both.
 pub(super) fn all(mesh: &MeshSettings, identity: &Identity, stats: &Arc<MeshStats>, has_ipv6: bool) -> Vec<Wanted> {
     [inbound(mesh, identity, stats, has_ipv6), outbound(mesh, has_ipv6)].concat()
+}
+
+/// Lets in whom the control plane says.
+pub(super) fn obey(own: &[Wanted], tables: &Tables) {
+    for wanted in own {
+        if let Entry::Inbound(door) = &wanted.entry {
+            door.obey(&tables.peers);
+        }
+    }
 }
 
 /// The same address of IPv6, where this one is all of IPv4 or this host alone: what is captured comes by either.

@@ -26,6 +26,7 @@ pub(super) fn interests(role: Role) -> Interests {
             (Kind::PluginMetadata, Interest::All),
             (Kind::AuthorizationPolicy, Interest::All),
             (Kind::MeshInbound, Interest::All),
+            (Kind::PeerAuthentication, Interest::All),
             (Kind::MeshService, Interest::Named),
             (Kind::Endpoints, Interest::Named),
         ]),

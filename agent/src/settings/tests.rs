@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use heddle_node::config::{Document, Expansion, Format};
-use heddle_xds::model::MeshProtocol;
+use heddle_xds::model::{MeshProtocol, PeerMode};
 
 use super::*;
 
@@ -121,7 +121,7 @@ fn who_is_let_in_is_told_for_all_ports_and_for_single_ones() {
     let told = told.unwrap().mesh.inbound.unwrap();
     assert_eq!(
         (told.mode, told.ports, told.forward_client_cert),
-        (Mode::Permissive, [(1, Mode::Strict), (9090, Mode::Disable)].into(), false)
+        (Some(PeerMode::Permissive), [(1, PeerMode::Strict), (9090, PeerMode::Disable)].into(), false)
     );
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     assert_eq!(

@@ -305,6 +305,12 @@ fn the_other_kinds_have_their_rules() {
         (ResourceKind::AuthorizationPolicy, policy(json!({"to": [{"headers": {"a b": "1"}}]})), "the name of a header field"),
         (ResourceKind::AuthorizationPolicy, policy(json!({"to": [{"headers": {"a": "*1"}}]})), "a * stands at the end"),
         (ResourceKind::AuthorizationPolicy, policy(json!({"to": [{"ports": [0]}]})), "0"),
+        (ResourceKind::PeerAuthentication, json!({}), "it says nothing as it is"),
+        (ResourceKind::PeerAuthentication, json!({"mode": "lax"}), "lax"),
+        (ResourceKind::PeerAuthentication, json!({"mode": "strict", "namespace": "A"}), "expected 1 to 63 lower-case letters"),
+        (ResourceKind::PeerAuthentication, json!({"service": "a", "ports": {"080": "strict"}}), "1 to 65535, got \"080\""),
+        (ResourceKind::PeerAuthentication, json!({"service": "a", "ports": {"80": "lax"}}), "lax"),
+        (ResourceKind::PeerAuthentication, json!({"ports": {"80": "strict"}}), "say service too"),
     ];
     for (kind, value, expected) in table {
         let found = faults(kind, value.clone());

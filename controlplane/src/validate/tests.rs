@@ -196,10 +196,21 @@ fn a_service_of_the_mesh_has_one_owner() {
         ("mesh_services/web", json!({})),
         ("mesh_services/web@file", json!({})),
         ("mesh_services/other", json!({"name": "web", "namespace": "shop"})),
+        ("peer_authentications/all", json!({"mode": "permissive"})),
+        ("peer_authentications/web", json!({"service": "web", "mode": "strict"})),
+        ("peer_authentications/shop", json!({"namespace": "shop", "mode": "strict"})),
+        ("peer_authentications/web@file", json!({"namespace": "default", "service": "web", "ports": {"80": "disable"}})),
     ]);
     assert_eq!(
         check(&state, &["mesh_services/web@file", "mesh_services/other"]),
         ["mesh_services/web@file: mesh service [web] speaks of default/web already; change that one, or name another service"]
+    );
+    let peers = ["all", "shop", "web@file"].map(|id| format!("peer_authentications/{id}"));
+    assert_eq!(
+        check(&state, &peers.each_ref().map(String::as_str)),
+        [
+            "peer_authentications/web@file: peer authentication [web] speaks of default/web already; change that one, or name another service"
+        ]
     );
 }
 

@@ -58,6 +58,9 @@ pub fn sidecar(service: &Service, wishes: &Wishes, settings: &InjectSettings, ch
     });
     if service.port.is_some() {
         whole["inbound"] = json!({ "address": "0.0.0.0:15006" });
+        if let Some(mode) = wishes.mode {
+            whole["inbound"]["mode"] = mode.into();
+        }
     }
     if let Some(domain) = &wishes.trust_domain {
         whole["identity"] = json!({ "trust_domain": domain });

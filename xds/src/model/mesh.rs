@@ -1,5 +1,6 @@
-//! The mesh: services as their clients reach them, and who may call whom. It knows no certificates and no sockets.
+//! The mesh: services as their clients reach them, who may call whom, and who is let in without an identity. It knows no certificates and no sockets.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -123,6 +124,54 @@ pub struct AuthorizationPolicy {
     pub dry_run: bool,
     /// It matches when one of these does. Without any it matches nothing: one that allows then refuses everything.
     pub rules: Vec<PolicyRule>,
+}
+
+/// Who is let in by the sidecars of services. What is said of a port of a service goes before what is said of the service, and that before what is said of
+/// its namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeerAuthentication {
+    /// Unique id.
+    pub id: Arc<str>,
+    /// Namespace of the services that it is about.
+    pub namespace: Arc<str>,
+    /// The service that it is about; `None` is every one of the namespace.
+    pub service: Option<Arc<str>>,
+    /// For all ports; `None` leaves that to what is less specific.
+    pub mode: Option<PeerMode>,
+    /// For single ports of the application.
+    pub ports: BTreeMap<u16, PeerMode>,
+}
+
+/// Who is let in. Of two, the greater one is the safer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+pub enum PeerMode {
+    /// Callers in clear only.
+    Disable,
+    /// Members of the mesh, and callers in clear on the same port: while services move into the mesh.
+    Permissive,
+    /// Members of the mesh, which prove who they are.
+    #[default]
+    Strict,
+}
+
+impl PeerMode {
+    /// Every one, with its name in configuration.
+    pub const ALL: [(&str, PeerMode); 3] =
+        [("strict", PeerMode::Strict), ("permissive", PeerMode::Permissive), ("disable", PeerMode::Disable)];
+
+    /// Its name in configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PeerMode::Strict => "strict",
+            PeerMode::Permissive => "permissive",
+            PeerMode::Disable => "disable",
+        }
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<PeerMode> {
+        PeerMode::ALL.into_iter().find_map(|(known, mode)| (known == name).then_some(mode))
+    }
 }
 
 /// What a match means.

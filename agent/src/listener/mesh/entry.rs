@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use heddle_node::identity::{ClientAuth, Identity};
-use heddle_xds::model::{Listener, MeshProtocol};
+use heddle_xds::model::{Listener, MeshProtocol, PeerMode};
 use rustls::ServerConfig;
+use tokio::sync::watch;
 
 use crate::net::INBOUND_ALPN;
 use crate::observe::MeshStats;
-use crate::settings::{InboundSettings, Mode};
+use crate::settings::InboundSettings;
+use crate::tables::PeerModes;
 
 /// A listener that should be open.
 #[derive(Clone)]
@@ -91,6 +93,8 @@ pub struct Inbound {
     /// Whether its sockets take connections to any address, as TPROXY hands them over.
     pub is_transparent: bool,
     pub(super) tls: Arc<ServerConfig>,
+    /// Who is let in, as the control plane says.
+    pub(super) modes: watch::Sender<Arc<PeerModes>>,
     /// Whether an application that has not said what it speaks has answered in HTTP.
     pub(super) found_http: Arc<AtomicBool>,
 }
@@ -105,12 +109,31 @@ impl Inbound {
         stats: Arc<MeshStats>,
     ) -> Inbound {
         let tls = identity.server_config(ClientAuth::Required, INBOUND_ALPN);
-        Inbound { identity, settings, application, protocol, stats, is_transparent: false, tls, found_http: Arc::default() }
+        Inbound {
+            identity,
+            settings,
+            application,
+            protocol,
+            stats,
+            is_transparent: false,
+            tls,
+            modes: watch::Sender::default(),
+            found_http: Arc::default(),
+        }
+    }
+
+    /// Lets in whom the control plane says. Who came in in clear and may no more is asked to leave.
+    pub fn obey(&self, modes: &Arc<PeerModes>) {
+        self.modes.send_if_modified(|known| {
+            let is_other = **known != **modes;
+            known.clone_from(modes);
+            is_other
+        });
     }
 
     /// Who is let in to this port of the application.
-    pub(super) fn mode(&self, port: u16) -> Mode {
-        self.settings.ports.get(&port).copied().unwrap_or(self.settings.mode)
+    pub(super) fn mode(&self, port: u16) -> PeerMode {
+        self.settings.let_in(port, self.modes.borrow().at(port))
     }
 
     /// Whether the application may speak something else than HTTP.

@@ -5,6 +5,7 @@ mod checks;
 mod consumer;
 mod listener;
 mod mesh_service;
+mod peer_authentication;
 mod plugins;
 mod route;
 mod secret;
@@ -19,6 +20,7 @@ pub use checks::{
 pub use consumer::{Consumer, ConsumerGroup, Credential};
 pub use listener::{Forwarded, Limits, Listener, Paths, Protocol, ProxyProtocol, ServerHeader, TcpRoute, TcpShare, TlsMode};
 pub use mesh_service::{MeshService, ServiceMirror, Split};
+pub use peer_authentication::{PeerAuthentication, PeerModeKind};
 pub use plugins::{GlobalRule, PluginConfig, PluginMetadata};
 pub use route::Route;
 pub use secret::{AwsSecret, GcpAuth, GcpSecret, Secret, VaultSecret};

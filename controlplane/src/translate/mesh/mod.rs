@@ -1,8 +1,10 @@
-//! The mesh on the data plane: services as clients reach them, and the policies that protect them. It knows no instance beyond its address.
+//! The mesh on the data plane: services as clients reach them, the policies that protect them, and who is let in in clear. It knows no instance beyond its address.
 
+mod peers;
 mod policy;
 mod service;
 
+pub(super) use peers::unit as peers;
 pub(super) use policy::unit as policy;
 pub(super) use service::unit as service;
 

@@ -1,6 +1,6 @@
 //! Services of the mesh, the policies that protect them, and upstreams of gateways that lead into it.
 
-use heddle_xds::model::{AuthorizationPolicy, Endpoint, Kind, MeshProtocol, MeshService, Resource};
+use heddle_xds::model::{AuthorizationPolicy, Endpoint, Kind, MeshProtocol, MeshService, PeerMode, Resource};
 use serde_json::json;
 
 use super::*;
@@ -218,6 +218,18 @@ fn policies_say_whom_they_mean_in_full() {
     let policy = world.policy("p");
     assert_eq!((&*policy.namespace, &policy.service, policy.rules.len()), ("default", &None, 0));
     assert_eq!(names(&world.delete("authorization_policies/p")), ["-AuthorizationPolicy p"]);
+}
+
+#[test]
+fn who_is_let_in_reaches_sidecars_as_it_was_written() {
+    let written = json!({"namespace": "shop", "service": "api", "mode": "strict", "ports": {"9090": "permissive"}});
+    let mut world = World::of(&[("peer_authentications/api", written)]);
+    let Some(Resource::PeerAuthentication(peers)) = world.get(Kind::PeerAuthentication, "api") else { panic!("not there") };
+    assert_eq!((&*peers.namespace, peers.service.as_deref(), peers.mode), ("shop", Some("api"), Some(PeerMode::Strict)));
+    assert_eq!(peers.ports, [(9090, PeerMode::Permissive)].into());
+    let before = names(&world.put("peer_authentications/api", json!({"mode": "disable"})));
+    assert_eq!(before, ["PeerAuthentication api"]);
+    assert_eq!(names(&world.delete("peer_authentications/api")), ["-PeerAuthentication api"]);
 }
 
 #[test]

@@ -80,6 +80,7 @@ fn annotations_override_the_settings() {
         ("service", "shop-web"),
         ("protocol", "grpc"),
         ("port", "9090"),
+        ("mode", "permissive"),
         ("outbound", "api:9001, db.data:9002"),
         ("exclude-inbound-ports", "9999"),
         ("exclude-outbound-ports", "25,465"),
@@ -115,6 +116,7 @@ fn annotations_override_the_settings() {
         (&configuration["service"]["name"], &configuration["service"]["address"], &configuration["service"]["protocol"]),
         (&json!("shop-web"), &json!("127.0.0.1:9090"), &json!("grpc"))
     );
+    assert_eq!(configuration["inbound"], json!({ "address": "0.0.0.0:15006", "mode": "permissive" }));
     assert_eq!(
         configuration["outbound"]["explicit"],
         json!([{ "service": "api", "listen": "127.0.0.1:9001" }, { "service": "data/db", "listen": "127.0.0.1:9002" }])
@@ -133,6 +135,7 @@ fn wrong_values_are_told_with_object_annotation_and_what_was_expected() {
         ("inject", "maybe", "`true` or `false`"),
         ("protocol", "htp", "`http`, `http2`, `grpc`, `tcp` or `auto`"),
         ("port", "70000", "a port number"),
+        ("mode", "lax", "`strict`, `permissive` or `disable`"),
         ("capture", "tproxy", "`off` or `redirect`"),
         ("exclude-inbound-ports", "80,x", "port numbers"),
         ("exclude-outbound-cidrs", "10.0.0.0/99", "networks such as"),

@@ -353,6 +353,18 @@ fn policy() -> impl Strategy<Value = AuthorizationPolicy> {
     )
 }
 
+fn peers() -> impl Strategy<Value = PeerAuthentication> {
+    let mode = || prop_oneof![Just(PeerMode::Strict), Just(PeerMode::Permissive), Just(PeerMode::Disable)];
+    let ports = btree_map(any::<u16>(), mode(), 0..4);
+    (name(), name(), of(name()), of(mode()), ports).prop_map(|(id, namespace, service, mode, ports)| PeerAuthentication {
+        id,
+        namespace,
+        service,
+        mode,
+        ports,
+    })
+}
+
 /// Any resource.
 pub(crate) fn resource() -> impl Strategy<Value = Resource> {
     prop_oneof![
@@ -365,6 +377,7 @@ pub(crate) fn resource() -> impl Strategy<Value = Resource> {
         mesh_service().prop_map(Resource::MeshService),
         (name(), vec(plugin(), 0..3)).prop_map(|(service, plugins)| Resource::MeshInbound(MeshInbound { service, plugins })),
         policy().prop_map(Resource::AuthorizationPolicy),
+        peers().prop_map(Resource::PeerAuthentication),
         certificate().prop_map(Resource::Certificate),
         (name(), value()).prop_map(|(plugin, config)| Resource::PluginMetadata(PluginMetadata { plugin, config })),
         secret().prop_map(Resource::Secret),

@@ -15,7 +15,10 @@ use std::time::{Duration, SystemTime};
 
 use heddle_node::clock;
 use heddle_node::identity::{Bundle, Bundles, Expect, Identity, Svid, TrustDomain, nameless};
-use heddle_xds::model::{AuthorizationPolicy, EdgeLimits, MeshProtocol, PolicyAction, PolicyOperation, PolicyRule, Resource};
+use heddle_xds::model::{
+    AuthorizationPolicy, EdgeLimits, MeshProtocol, PeerAuthentication, PeerMode, PolicyAction, PolicyOperation, PolicyRule,
+    Resource,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
@@ -94,6 +97,7 @@ struct Sidecar {
     address: SocketAddr,
     authority: Authority,
     identity: Identity,
+    door: Arc<Inbound>,
     stats: Arc<MeshStats>,
     compiler: Compiler,
     worker: Rc<pipeline::Worker>,
@@ -123,15 +127,15 @@ impl Sidecar {
         let mut settings = InboundSettings::default();
         edit(&mut settings);
         let stats = Arc::<MeshStats>::default();
-        let door = Inbound::new(identity.clone(), settings, application, protocol, stats.clone());
+        let door = Arc::new(Inbound::new(identity.clone(), settings, application, protocol, stats.clone()));
         let listener = Arc::new(harness::listener(EdgeLimits::default()));
         let doors = Shared::default();
         let service = Rc::new(Worker::new(Pipeline::new(worker.clone()), Arc::default()));
         let mut listeners = Listeners::new(service, doors.clone(), Duration::from_secs(5));
-        let wanted = Wanted { listener: listener.clone(), entry: Entry::Inbound(Arc::new(door)) };
+        let wanted = Wanted { listener: listener.clone(), entry: Entry::Inbound(door.clone()) };
         assert!(listeners.reconcile(&[wanted]).is_empty());
         let address = doors.admission.address(&listener.name, listener.address);
-        Sidecar { address, authority, identity, stats, compiler, worker, listeners: Some(listeners), log }
+        Sidecar { address, authority, identity, door, stats, compiler, worker, listeners: Some(listeners), log }
     }
 
     async fn clear(&self) -> TcpStream {
@@ -173,6 +177,14 @@ impl Sidecar {
         };
         self.compiler.set(Resource::AuthorizationPolicy(policy)).unwrap();
         self.worker.swap(self.compiler.tables());
+    }
+
+    /// The control plane says who is let in.
+    fn told(&mut self, mode: PeerMode, ports: &[(u16, PeerMode)]) {
+        let (service, ports) = (Some("web".into()), ports.iter().copied().collect());
+        let peers = PeerAuthentication { id: "p".into(), namespace: "shop".into(), service, mode: Some(mode), ports };
+        self.compiler.set(Resource::PeerAuthentication(peers)).unwrap();
+        self.door.obey(&self.compiler.tables().peers);
     }
 
     fn metrics(&self) -> String {
