@@ -162,6 +162,40 @@ fn servers_that_speak_first_are_heard_at_once_and_a_policy_ends_a_running_tunnel
 }
 
 #[test]
+fn each_port_of_a_service_leads_to_its_own_with_its_own_protocol() {
+    let mesh = Mesh::in_one("");
+    let (shop, office, mail) = (Nginx::saying("shop"), Nginx::saying("office"), greeter());
+    let said = format!(
+        ", ports: [ {{ port: 9090, address: \"{}\", protocol: http }}, {{ port: 25, address: \"{mail}\", protocol: tcp }} ]",
+        office.address
+    );
+    let _api = mesh.sidecar(&Service { said: &said, ..Service::http("api", shop.address) });
+    let web = caller(&mesh, &["api", "api, port: 9090", "api, port: 25"]);
+    assert_eq!(mesh.until_reached(&web, "/").text(), "shop");
+    let office_says = || client::get(web.outbound[1], "/");
+    assert_eq!(until("the other port", || office_says().ok().filter(|answer| answer.status == 200)).text(), "office");
+    let mut letter = greeted(web.outbound[2], b"220 ready\r\n");
+    says(&mut letter, b"EHLO a\r\n", b"EHLO a\r\n");
+
+    // A gateway names the port behind the service; who is outside chooses none.
+    mesh.control
+        .put("/routes/office", json!({ "uri": "/office", "upstream": { "discovery_type": "mesh", "service_name": "api:9090" } }));
+    mesh.control.put("/routes/shop", json!({ "uri": "/shop", "upstream": { "discovery_type": "mesh", "service_name": "api" } }));
+    let through = |path: &str| {
+        let forged = [("X-Heddle-Port", "9090")];
+        client::send(mesh.control.http, "GET", path, &forged, b"").ok().filter(|answer| answer.status == 200)
+    };
+    assert_eq!(until("the gateway", || through("/office")).text(), "office");
+    assert_eq!(until("the gateway", || through("/shop")).text(), "shop");
+
+    let rule = json!({ "to": [ { "ports": [9090] } ] });
+    mesh.policy("office", json!({ "service": "api", "action": "deny", "rules": [rule] }));
+    until("the refusal", || office_says().ok().filter(|answer| answer.status == 403));
+    assert_eq!(client::get(web.outbound[0], "/").unwrap().text(), "shop");
+    says(&mut letter, b"QUIT\r\n", b"QUIT\r\n");
+}
+
+#[test]
 fn redis_is_reached_through_the_mesh() {
     let mesh = Mesh::start("");
     let place = &mesh.control.place;

@@ -50,6 +50,7 @@ fn inbound(mesh: &MeshSettings, identity: &Identity, stats: &Arc<MeshStats>, has
     let Some(application) = service.address else { return Vec::new() };
     let (limits, address) = (patient(settings), settings.address);
     let mut door = Inbound::new(identity.clone(), settings.clone(), application, service.protocol, stats.clone());
+    door.further = service.ports.clone();
     door.is_transparent = mesh.outbound.capture == Capture::Tproxy;
     let entry = Entry::Inbound(Arc::new(door));
     let other = twin(address).filter(|_| has_ipv6 && address.ip().is_unspecified());
@@ -74,8 +75,9 @@ fn inbound(mesh: &MeshSettings, identity: &Identity, stats: &Arc<MeshStats>, has
 fn outbound(mesh: &MeshSettings, has_ipv6: bool) -> Vec<Wanted> {
     let OutboundSettings { explicit, http_proxy, capture, captured, .. } = &mesh.outbound;
     let to = |explicit: &ExplicitSettings| {
-        let name = format!("{MESH_PREFIX}outbound/{}@{}", explicit.service, explicit.listen);
-        (name, explicit.listen, Leads::To(explicit.service.clone()))
+        let port = explicit.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let name = format!("{MESH_PREFIX}outbound/{}{port}@{}", explicit.service, explicit.listen);
+        (name, explicit.listen, Leads::To(explicit.service.clone(), explicit.port))
     };
     let mut all: Vec<_> = explicit.iter().map(to).collect();
     all.extend(http_proxy.map(|address| (format!("{MESH_PREFIX}http_proxy"), address, Leads::ByHost)));

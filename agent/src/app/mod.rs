@@ -286,8 +286,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
 
 /// A sidecar stands beside an application.
 fn beside(compiler: Compiler, mesh: &MeshSettings) -> Compiler {
-    match mesh.service.as_ref().and_then(|service| Some((service.address?, service.protocol))) {
-        Some((address, protocol)) if mesh.inbound.is_some() => compiler.beside(address, protocol),
+    match mesh.service.as_ref().and_then(|service| Some((service.address?, service))) {
+        Some((address, service)) if mesh.inbound.is_some() => compiler.beside(address, service.protocol, &service.ports),
         _ => compiler,
     }
 }

@@ -30,12 +30,19 @@ pub struct MeshService {
     pub route: Arc<CompiledRoute<Action>>,
     /// Services that its plugins lead to.
     pub depends: Arc<[Arc<str>]>,
+    /// Its ports that are services of their own.
+    pub own_ports: Arc<[u16]>,
 }
 
 impl MeshService {
     /// Whether clients call it on this port.
     pub fn is_called_on(&self, port: u16) -> bool {
         self.ports.is_empty() || self.ports.contains(&port)
+    }
+
+    /// The service that stands for this port of it, where that is one of its own.
+    pub fn own_port(&self, port: u16) -> Option<Arc<str>> {
+        self.own_ports.contains(&port).then(|| format!("{}:{port}", self.name).into())
     }
 }
 
@@ -136,6 +143,7 @@ impl Compiler {
             ports: service.ports.clone().into(),
             route: Arc::new(CompiledRoute::compile(&route(&service.upstream.name, &service.name), action).map_err(first)?),
             depends: service.depends.clone().into(),
+            own_ports: service.own_ports.clone().into(),
         };
         self.set_upstream(service.upstream.clone());
         Arc::make_mut(&mut self.mesh.compiled).insert(service.name.clone(), Arc::new(compiled));

@@ -195,7 +195,8 @@ fn a_service_of_the_mesh_has_one_owner() {
     let state = state(&[
         ("mesh_services/web", json!({})),
         ("mesh_services/web@file", json!({})),
-        ("mesh_services/other", json!({"name": "web", "namespace": "shop"})),
+        ("mesh_services/other", json!({"name": "web", "namespace": "shop", "addresses": ["10.96.0.1", "fd00::1"]})),
+        ("mesh_services/third", json!({"addresses": ["FD00:0::1"]})),
         ("peer_authentications/all", json!({"mode": "permissive"})),
         ("peer_authentications/web", json!({"service": "web", "mode": "strict"})),
         ("peer_authentications/shop", json!({"namespace": "shop", "mode": "strict"})),
@@ -204,6 +205,10 @@ fn a_service_of_the_mesh_has_one_owner() {
     assert_eq!(
         check(&state, &["mesh_services/web@file", "mesh_services/other"]),
         ["mesh_services/web@file: mesh service [web] speaks of default/web already; change that one, or name another service"]
+    );
+    assert_eq!(
+        check(&state, &["mesh_services/third"]),
+        ["mesh_services/third: fd00::1 is an address of mesh service [other] already"]
     );
     let peers = ["all", "shop", "web@file"].map(|id| format!("peer_authentications/{id}"));
     assert_eq!(

@@ -1,6 +1,7 @@
 //! What may exist only once over all resources: names and keys of consumers, plugins of global rules, addresses of listeners, services of the mesh, modes of one service.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use heddle_xds::catalog::Catalog;
@@ -99,6 +100,25 @@ pub(super) fn mesh_services(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)
         if let Some((id, _)) = others.into_iter().find(other) {
             let message = format!("mesh service [{id}] speaks of {service} already; change that one, or name another service");
             faults.push(((*key).clone(), Fault::whole("name", message)));
+        }
+    }
+    faults
+}
+
+/// Addresses that lead to more than one service of the mesh.
+pub(super) fn mesh_addresses(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)> {
+    fn addresses(value: &Value) -> impl Iterator<Item = IpAddr> {
+        let texts = value.get("addresses").and_then(Value::as_array).into_iter().flatten();
+        texts.filter_map(|text| text.as_str()?.parse().ok())
+    }
+    let mut faults = Vec::new();
+    for key in changed {
+        let Some(stored) = state.get(key) else { continue };
+        for (id, other) in state.list(ResourceKind::MeshService).filter(|(id, _)| **id != key.id) {
+            if let Some(address) = addresses(&stored.value).find(|own| addresses(&other.value).any(|other| other == *own)) {
+                let message = format!("{address} is an address of mesh service [{id}] already");
+                faults.push(((*key).clone(), Fault::whole("addresses", message)));
+            }
         }
     }
     faults

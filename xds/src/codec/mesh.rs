@@ -21,6 +21,7 @@ pub(super) fn service_to_wire(service: &MeshService) -> wire::MeshService {
         timeouts: service.timeouts.as_ref().map(timeouts_to_wire),
         upstream: Some(upstream::to_wire(&service.upstream)),
         depends: to_texts(&service.depends),
+        own_ports: service.own_ports.iter().map(|port| u32::from(*port)).collect(),
     }
 }
 
@@ -39,6 +40,7 @@ pub(super) fn service_from_wire(message: wire::MeshService) -> Read<MeshService>
         timeouts: message.timeouts.map(timeouts_from_wire).transpose().map_err(|fault| fault.inside("timeouts"))?,
         upstream: upstream::from_wire(upstream).map_err(|fault| fault.inside("upstream"))?,
         depends: list("depends", message.depends, name)?,
+        own_ports: ports("own_ports", message.own_ports)?,
     })
 }
 

@@ -12,6 +12,15 @@ use super::{PluginConf, Timeouts, Upstream};
 /// What begins the names of upstreams and endpoints of mesh services: `mesh/<namespace>/<service>`.
 pub const MESH_PREFIX: &str = "mesh/";
 
+/// The name under which it is told whose this address is: a service that has none of its own endpoints, and depends on the one that is meant. No service is
+/// called so.
+pub fn address_name(address: IpAddr) -> String {
+    format!("{ADDRESS_PREFIX}{}", address.to_canonical())
+}
+
+/// What begins such names.
+pub const ADDRESS_PREFIX: &str = "@";
+
 /// How clients of the mesh reach one service. Its addresses are the `Endpoints` of the name of its upstream.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MeshService {
@@ -31,6 +40,8 @@ pub struct MeshService {
     pub upstream: Upstream,
     /// Names of services that its plugins lead to.
     pub depends: Vec<Arc<str>>,
+    /// Ports of the application that are services of their own, named `<namespace>/<service>:<port>`; calls on any other port are for this one.
+    pub own_ports: Vec<u16>,
 }
 
 /// What runs in the sidecars of one service for requests that come in to it, after its callers have been judged. It is told to these sidecars alone.
@@ -90,6 +101,8 @@ impl MeshProtocol {
 pub struct MeshPeer {
     /// SPIFFE ids of which the endpoint must prove one; never empty.
     pub identities: Vec<Arc<str>>,
+    /// The port of its application that is meant; `None` is the one that it has by itself.
+    pub port: Option<u16>,
 }
 
 /// One running instance of a service, as its sidecar registers it when it connects.
@@ -101,6 +114,8 @@ pub struct Instance {
     pub port: u16,
     /// What the application speaks.
     pub protocol: MeshProtocol,
+    /// Its further ports, and what it speaks there.
+    pub ports: Vec<(u16, MeshProtocol)>,
     /// Version of the application, empty when not said.
     pub version: Arc<str>,
     /// Labels, by name.

@@ -19,8 +19,8 @@ pub use listener::{
     EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader, TcpRoute, TcpShare,
 };
 pub use mesh::{
-    AuthorizationPolicy, Instance, MESH_PREFIX, MeshInbound, MeshPeer, MeshProtocol, MeshService, PeerAuthentication, PeerMode,
-    PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource,
+    ADDRESS_PREFIX, AuthorizationPolicy, Instance, MESH_PREFIX, MeshInbound, MeshPeer, MeshProtocol, MeshService,
+    PeerAuthentication, PeerMode, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, address_name,
 };
 pub use plugin::{GlobalRule, PluginConf, PluginOrigin};
 pub use route::{Route, RouteMatch, Timeouts, UpstreamRef};

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::net::INBOUND_ALPN;
 use crate::observe::MeshStats;
 use crate::settings::InboundSettings;
-use crate::tables::PeerModes;
+use crate::tables::{PeerModes, Place};
 
 /// A listener that should be open.
 #[derive(Clone)]
@@ -44,8 +44,8 @@ pub enum Entry {
 /// How it is known where a connection of the application goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leads {
-    /// To this service, `<namespace>/<service>`.
-    To(Arc<str>),
+    /// To this service, `<namespace>/<service>`, by this port where one is named.
+    To(Arc<str>, Option<u16>),
     /// Each request says so by its host: an HTTP proxy.
     ByHost,
     /// It was captured on its way.
@@ -88,6 +88,8 @@ pub struct Inbound {
     pub application: SocketAddr,
     /// What the application speaks.
     pub protocol: MeshProtocol,
+    /// Its further ports.
+    pub further: Vec<Place>,
     /// What is counted.
     pub stats: Arc<MeshStats>,
     /// Whether its sockets take connections to any address, as TPROXY hands them over.
@@ -114,6 +116,7 @@ impl Inbound {
             settings,
             application,
             protocol,
+            further: Vec::new(),
             stats,
             is_transparent: false,
             tls,
@@ -136,6 +139,20 @@ impl Inbound {
         self.settings.let_in(port, self.modes.borrow().at(port))
     }
 
+    /// The further port of this number.
+    fn further(&self, port: u16) -> Option<&Place> {
+        self.further.iter().find(|place| place.port == port)
+    }
+
+    /// Where the application listens for this port, to which a connection came at `local`.
+    pub(super) fn address_at(&self, port: u16, local: SocketAddr) -> SocketAddr {
+        match self.further(port) {
+            Some(place) => place.address,
+            None if port == self.application.port() => self.application,
+            None => local,
+        }
+    }
+
     /// Whether the application may speak something else than HTTP.
     pub(super) fn may_be_opaque(&self, port: u16) -> bool {
         matches!(self.spoken_at(port), MeshProtocol::Tcp | MeshProtocol::Auto)
@@ -149,6 +166,9 @@ impl Inbound {
 
     /// What is spoken at this port, as far as it is known.
     pub(super) fn spoken_at(&self, port: u16) -> MeshProtocol {
+        if let Some(place) = self.further(port) {
+            return place.protocol;
+        }
         match self.protocol {
             _ if port != self.application.port() => MeshProtocol::Tcp,
             MeshProtocol::Auto if self.found_http.load(Ordering::Relaxed) => MeshProtocol::Http,

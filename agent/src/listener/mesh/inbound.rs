@@ -256,8 +256,7 @@ impl Gate<'_> {
     }
 
     async fn dial(&self, local: SocketAddr, port: u16) -> Option<TcpStream> {
-        let application = self.inbound.application;
-        let address = if port == application.port() { application } else { local };
+        let address = self.inbound.address_at(port, local);
         let connecting = sockets::connect(address);
         let connected = self.arrival.in_time(clock::now() + CONNECT, pin!(connecting)).await?;
         let failed = |error: &io::Error| {

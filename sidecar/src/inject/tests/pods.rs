@@ -54,6 +54,22 @@ fn the_configuration_names_the_service_and_where_it_listens() {
 }
 
 #[test]
+fn further_ports_whose_names_say_what_they_speak_are_called_by_themselves() {
+    let mut object = with_annotation("heddle.io/exclude-inbound-ports", "9100");
+    object["spec"]["containers"][0]["ports"] = json!([
+        { "containerPort": 8080, "name": "http" },
+        { "containerPort": 9090, "name": "grpc-api" },
+        { "containerPort": 9100, "name": "http-metrics" },
+        { "containerPort": 5432, "name": "tcp-db" },
+        { "containerPort": 7000, "name": "gossip" },
+        { "containerPort": 5353, "name": "tcp-dns", "protocol": "UDP" },
+    ]);
+    let service = configuration(&injected(&object))["service"].clone();
+    assert_eq!((&service["address"], &service["protocol"]), (&json!("127.0.0.1:8080"), &json!("http")));
+    assert_eq!(service["ports"], json!([{ "port": 9090, "protocol": "grpc" }, { "port": 5432, "protocol": "tcp" }]));
+}
+
+#[test]
 fn probes_reach_the_application_by_way_of_the_sidecar() {
     let pod = injected(&pod());
     let web = container(&pod, "web").unwrap();

@@ -3,6 +3,7 @@
 
 mod admission;
 mod outward;
+mod ports;
 mod requests;
 mod tunnels;
 
@@ -39,7 +40,7 @@ use crate::outbound::Outbound;
 use crate::pipeline::{self, Pipeline};
 use crate::secrets::References;
 use crate::settings::InboundSettings;
-use crate::tables::Compiler;
+use crate::tables::{Compiler, Place};
 use crate::upstream::{Clusters, Context, Pools};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -107,12 +108,21 @@ struct Sidecar {
 
 impl Sidecar {
     fn before(application: SocketAddr, protocol: MeshProtocol, edit: impl FnOnce(&mut InboundSettings)) -> Sidecar {
+        Sidecar::before_all((application, protocol), &[], edit)
+    }
+
+    /// Before an application with further ports.
+    fn before_all(
+        (application, protocol): (SocketAddr, MeshProtocol),
+        further: &[Place],
+        edit: impl FnOnce(&mut InboundSettings),
+    ) -> Sidecar {
         let authority = Authority::new("mesh.example");
         let identity = authority.member(WEB);
         let pool = Clusters::new(Arc::new(Context::default()), None, tokio::runtime::Handle::current());
         let references = References::new(Arc::new(|_: &str| None), "".into(), Outbound::default());
         let compiler = Compiler::new(1, pool, Outbound::default(), references).identified_by(identity.clone());
-        let mut compiler = compiler.beside(application, protocol);
+        let mut compiler = compiler.beside(application, protocol, further);
         let log = tempfile::NamedTempFile::new().unwrap();
         let lines = Arc::new(AccessLog::open(&Sink::File(log.path().to_owned()), None).unwrap());
         let shared = pipeline::Shared {
@@ -127,7 +137,8 @@ impl Sidecar {
         let mut settings = InboundSettings::default();
         edit(&mut settings);
         let stats = Arc::<MeshStats>::default();
-        let door = Arc::new(Inbound::new(identity.clone(), settings, application, protocol, stats.clone()));
+        let door = Inbound::new(identity.clone(), settings, application, protocol, stats.clone());
+        let door = Arc::new(Inbound { further: further.to_vec(), ..door });
         let listener = Arc::new(harness::listener(EdgeLimits::default()));
         let doors = Shared::default();
         let service = Rc::new(Worker::new(Pipeline::new(worker.clone()), Arc::default()));

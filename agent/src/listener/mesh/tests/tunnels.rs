@@ -6,7 +6,7 @@ use http::{Method, Request};
 use super::*;
 
 /// A server that greets, as those of mail do, then echoes.
-async fn greeting() -> SocketAddr {
+pub(super) async fn greeting() -> SocketAddr {
     application(|mut stream| async move {
         stream.write_all(b"220 ready\r\n").await.unwrap();
         let (mut from, mut to) = stream.split();

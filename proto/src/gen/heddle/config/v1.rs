@@ -637,6 +637,9 @@ pub struct MeshPeer {
     /// SPIFFE ids of which the endpoint must prove one.
     #[prost(string, repeated, tag = "1")]
     pub identities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The port of its application that is meant; 0 is the one that it has by itself.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
 }
 impl ::prost::Name for MeshPeer {
     const NAME: &'static str = "MeshPeer";
@@ -1197,6 +1200,9 @@ pub struct MeshService {
     /// Names of services that its plugins lead to.
     #[prost(string, repeated, tag = "8")]
     pub depends: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Ports of the application that are services of their own, named `<namespace>/<service>:<port>`.
+    #[prost(uint32, repeated, tag = "9")]
+    pub own_ports: ::prost::alloc::vec::Vec<u32>,
 }
 impl ::prost::Name for MeshService {
     const NAME: &'static str = "MeshService";
