@@ -75,6 +75,14 @@ impl Conversation {
         self.hear()
     }
 
+    /// Whether the server closes, with nothing more to say.
+    pub fn ends(&mut self) -> bool {
+        match self.0.read(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+
     /// The next answer, whose body has a length or is absent; interim ones too.
     pub fn hear(&mut self) -> Answer {
         let (mut bytes, mut one) = (Vec::new(), [0]);

@@ -48,7 +48,9 @@ impl World {
 
     /// A web server that calls another one, which calls a database.
     fn start(mode: &str) -> World {
-        let mut world = World::empty(3, "mesh_services: [ { id: api, protocol: http, ports: [8080] } ]");
+        let resources = "mesh_services: [ { id: api, protocol: http, ports: [8080] },\n\
+             { id: db, addresses: [10.99.0.5, \"fd99::5\"], ports: [5432] } ]";
+        let mut world = World::empty(3, resources);
         let api = world.network.host(API);
         world.keep(&api, "echo", &["echo", "0.0.0.0:8080", "0.0.0.0:9999"]);
         let mut db = world.network.inside(&world.network.host(DB), python::interpreter());
@@ -221,6 +223,10 @@ fn applications_know_nothing(mode: &str) {
     assert_eq!(world.asks(WEB, &[&path("api.default.mesh:9090")]), None, "it is not called on this port");
     let told = until("the server of plain TCP", || world.talks("db.default.mesh"));
     assert_eq!(told, format!("220 ready\n{SECRET}\n"));
+    // By addresses that no host has, as those of services in Kubernetes, of which only the owner of the service has told.
+    for address in ["10.99.0.5", "fd99::5"] {
+        assert_eq!(world.talks(address).as_deref(), Some(&*format!("220 ready\n{SECRET}\n")), "{address}");
+    }
     until("a handshake of TLS on the wire", || world.travelled("\u{16}\u{3}\u{1}").then_some(()));
     assert!(!world.travelled(SECRET), "nothing of it travels in clear");
 

@@ -137,6 +137,19 @@ fn units_jobs_and_registrations_get_theirs() {
         .output()
         .unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let unit = folder.path().join("root/etc/systemd/system/heddle-web.service");
+    let ours = std::fs::read_to_string(&unit).unwrap();
+    std::fs::write(&unit, "[Service]\nExecStart=/bin/true\n").unwrap();
+    let away = ["inject", "--systemd", "web.service", "--uninject", "-o", "root"];
+    assert!(refused(folder.path(), &away, "").contains("was not written by `heddle inject`"));
+    assert!(folder.path().join("root/etc/heddle/web.yaml").exists(), "nothing was removed");
+    std::fs::write(&unit, ours).unwrap();
+    printed(folder.path(), &away, "");
+    for gone in ["etc/heddle/web.yaml", "etc/systemd/system/heddle-web.service", "etc/systemd/system/web.service.d"] {
+        assert!(!folder.path().join("root").join(gone).exists(), "{gone}");
+    }
+    let all = printed(folder.path(), &["inject", "--systemd", "web.service", "--uninject"], "");
+    assert_eq!(all.lines().next(), Some("/etc/systemd/system/heddle-web.service"));
     let job = "job \"web\" {\n  # The shop.\n  group \"web\" {\n    network { mode = \"bridge\" }\n    task \"app\" { driver = \"exec\" }\n  }\n}\n";
     write("job.hcl", job);
     let text = printed(folder.path(), &["inject", "--nomad", "job.hcl", "--port", "8080"], "");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use heddle_integration::client;
+use heddle_integration::load::Load;
 use heddle_integration::mesh::{Mesh, Node, Service};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::{PATIENCE, Process, until};
@@ -100,6 +101,43 @@ fn a_service_moves_into_the_mesh_while_others_still_call_it_in_clear() {
 }
 
 #[test]
+fn one_resource_ends_permissiveness_under_traffic_and_another_one_brings_it_back() {
+    let mesh = Mesh::start("");
+    let app = Nginx::saying("yes");
+    let api = mesh.sidecar(&Service::http("api", app.address));
+    let web = caller(&mesh, &["api"]);
+    mesh.until_reached(&web, "/");
+    let in_clear = || client::get(api.inbound, "/").is_ok_and(|answer| answer.status == 200);
+    assert!(!in_clear(), "strict where nobody says anything");
+
+    let say = |id: &str, peers: Value| mesh.control.put(&format!("/peer_authentications/{id}"), peers);
+    say("all", json!({ "mode": "permissive" }));
+    until("callers in clear", || in_clear().then_some(()));
+    let members = Load::start(web.outbound[0], "/", 4);
+    let mut stays = client::Conversation::open(api.inbound);
+    assert_eq!(stays.ask("GET / HTTP/1.1\r\nHost: api\r\n\r\n").status, 200);
+    let port = app.address.port().to_string();
+    let counted = format!("heddle_mesh_plaintext_connections_total{{port=\"{port}\"}} 2\n");
+    assert!(api.metrics().contains(&counted), "{}", api.metrics());
+
+    say("api", json!({ "service": "api", "mode": "strict" }));
+    assert!(stays.ends(), "what stood in clear is closed");
+    assert!(!in_clear());
+    say("api", json!({ "service": "api", "mode": "strict", "ports": { (port.as_str()): "permissive" } }));
+    until("the port alone", || in_clear().then_some(()));
+    assert_eq!(mesh.control.admin("DELETE", "/peer_authentications/api", Value::Null).status, 200);
+    assert_eq!(mesh.control.admin("DELETE", "/peer_authentications/all", Value::Null).status, 200);
+    until("strict again", || (!in_clear()).then_some(()));
+    let tally = members.stop();
+    assert!(tally.failures.is_empty() && tally.requests > 100, "{:#?}", tally.failures);
+
+    let twice = json!({ "mode": "disable" });
+    say("all", twice.clone());
+    let refused = mesh.control.admin("PUT", "/peer_authentications/more", twice);
+    assert!(refused.status == 400 && refused.text().contains("[all] speaks of namespace default already"), "{}", refused.text());
+}
+
+#[test]
 fn servers_that_speak_first_are_heard_at_once_and_a_policy_ends_a_running_tunnel() {
     let mesh = Mesh::start("");
     let (mail, post) = (greeter(), greeter());
@@ -121,6 +159,40 @@ fn servers_that_speak_first_are_heard_at_once_and_a_policy_ends_a_running_tunnel
         "{ended:?}"
     );
     says(&mut auto, b"NOOP\r\n", b"NOOP\r\n");
+}
+
+#[test]
+fn each_port_of_a_service_leads_to_its_own_with_its_own_protocol() {
+    let mesh = Mesh::in_one("");
+    let (shop, office, mail) = (Nginx::saying("shop"), Nginx::saying("office"), greeter());
+    let said = format!(
+        ", ports: [ {{ port: 9090, address: \"{}\", protocol: http }}, {{ port: 25, address: \"{mail}\", protocol: tcp }} ]",
+        office.address
+    );
+    let _api = mesh.sidecar(&Service { said: &said, ..Service::http("api", shop.address) });
+    let web = caller(&mesh, &["api", "api, port: 9090", "api, port: 25"]);
+    assert_eq!(mesh.until_reached(&web, "/").text(), "shop");
+    let office_says = || client::get(web.outbound[1], "/");
+    assert_eq!(until("the other port", || office_says().ok().filter(|answer| answer.status == 200)).text(), "office");
+    let mut letter = greeted(web.outbound[2], b"220 ready\r\n");
+    says(&mut letter, b"EHLO a\r\n", b"EHLO a\r\n");
+
+    // A gateway names the port behind the service; who is outside chooses none.
+    mesh.control
+        .put("/routes/office", json!({ "uri": "/office", "upstream": { "discovery_type": "mesh", "service_name": "api:9090" } }));
+    mesh.control.put("/routes/shop", json!({ "uri": "/shop", "upstream": { "discovery_type": "mesh", "service_name": "api" } }));
+    let through = |path: &str| {
+        let forged = [("X-Heddle-Port", "9090")];
+        client::send(mesh.control.http, "GET", path, &forged, b"").ok().filter(|answer| answer.status == 200)
+    };
+    assert_eq!(until("the gateway", || through("/office")).text(), "office");
+    assert_eq!(until("the gateway", || through("/shop")).text(), "shop");
+
+    let rule = json!({ "to": [ { "ports": [9090] } ] });
+    mesh.policy("office", json!({ "service": "api", "action": "deny", "rules": [rule] }));
+    until("the refusal", || office_says().ok().filter(|answer| answer.status == 403));
+    assert_eq!(client::get(web.outbound[0], "/").unwrap().text(), "shop");
+    says(&mut letter, b"QUIT\r\n", b"QUIT\r\n");
 }
 
 #[test]
@@ -225,7 +297,7 @@ fn identities_outlive_an_absence_of_the_control_plane_as_long_as_two_fifths_of_t
     let _api = mesh.sidecar(&Service::http("api", app.address));
     let web = caller(&mesh, &["api"]);
     mesh.until_reached(&web, "/");
-    let load = heddle_integration::load::Load::start(web.outbound[0], "/", 4);
+    let load = Load::start(web.outbound[0], "/", 4);
     mesh.control.process.kill();
     std::thread::sleep(Duration::from_secs(12));
     mesh.control.start_again();

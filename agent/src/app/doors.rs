@@ -11,6 +11,7 @@ use heddle_xds::model::{
 use crate::listener::{Entry, Inbound, Leads, Wanted};
 use crate::observe::MeshStats;
 use crate::settings::{Capture, ExplicitSettings, InboundSettings, MeshSettings, OutboundSettings};
+use crate::tables::Tables;
 
 /// Connections of a sidecar's own listeners: its callers are no strangers, and few share a connection where they are strangers.
 const MAX_CONNECTIONS: u32 = 100_000;
@@ -22,6 +23,15 @@ const GLITCHES: u32 = 2_000;
 /// All of them; for both families, where this host has both.
 pub(super) fn all(mesh: &MeshSettings, identity: &Identity, stats: &Arc<MeshStats>, has_ipv6: bool) -> Vec<Wanted> {
     [inbound(mesh, identity, stats, has_ipv6), outbound(mesh, has_ipv6)].concat()
+}
+
+/// Lets in whom the control plane says.
+pub(super) fn obey(own: &[Wanted], tables: &Tables) {
+    for wanted in own {
+        if let Entry::Inbound(door) = &wanted.entry {
+            door.obey(&tables.peers);
+        }
+    }
 }
 
 /// The same address of IPv6, where this one is all of IPv4 or this host alone: what is captured comes by either.
@@ -40,6 +50,7 @@ fn inbound(mesh: &MeshSettings, identity: &Identity, stats: &Arc<MeshStats>, has
     let Some(application) = service.address else { return Vec::new() };
     let (limits, address) = (patient(settings), settings.address);
     let mut door = Inbound::new(identity.clone(), settings.clone(), application, service.protocol, stats.clone());
+    door.further = service.ports.clone();
     door.is_transparent = mesh.outbound.capture == Capture::Tproxy;
     let entry = Entry::Inbound(Arc::new(door));
     let other = twin(address).filter(|_| has_ipv6 && address.ip().is_unspecified());
@@ -64,8 +75,9 @@ fn inbound(mesh: &MeshSettings, identity: &Identity, stats: &Arc<MeshStats>, has
 fn outbound(mesh: &MeshSettings, has_ipv6: bool) -> Vec<Wanted> {
     let OutboundSettings { explicit, http_proxy, capture, captured, .. } = &mesh.outbound;
     let to = |explicit: &ExplicitSettings| {
-        let name = format!("{MESH_PREFIX}outbound/{}@{}", explicit.service, explicit.listen);
-        (name, explicit.listen, Leads::To(explicit.service.clone()))
+        let port = explicit.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let name = format!("{MESH_PREFIX}outbound/{}{port}@{}", explicit.service, explicit.listen);
+        (name, explicit.listen, Leads::To(explicit.service.clone(), explicit.port))
     };
     let mut all: Vec<_> = explicit.iter().map(to).collect();
     all.extend(http_proxy.map(|address| (format!("{MESH_PREFIX}http_proxy"), address, Leads::ByHost)));

@@ -258,7 +258,12 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     config.cell = membership.facts().cell.clone();
     let certificates = certificates::Keeper::new(common.doors.certificates.clone());
     let ends = certificates.ends();
-    tokio::spawn(feed::run(batches, compiler.clone(), kept, sender, move |tables| certificates.follow(tables)));
+    let own = common.own.clone();
+    let follow = move |tables: &Arc<Tables>| {
+        certificates.follow(tables);
+        doors::obey(&own, tables);
+    };
+    tokio::spawn(feed::run(batches, compiler.clone(), kept, sender, follow));
     tokio::spawn(until(drain.clone(), first_configuration(status, readiness.guard("configuration"))));
     // The page below lives as long as the process: it must hold no watch, or no drain would ever be over.
     let (closing, inbound) = Closing::new(common.settings.drain_timeout);
@@ -281,8 +286,8 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
 
 /// A sidecar stands beside an application.
 fn beside(compiler: Compiler, mesh: &MeshSettings) -> Compiler {
-    match mesh.service.as_ref().and_then(|service| Some((service.address?, service.protocol))) {
-        Some((address, protocol)) if mesh.inbound.is_some() => compiler.beside(address, protocol),
+    match mesh.service.as_ref().and_then(|service| Some((service.address?, service))) {
+        Some((address, service)) if mesh.inbound.is_some() => compiler.beside(address, service.protocol, &service.ports),
         _ => compiler,
     }
 }

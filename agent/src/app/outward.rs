@@ -26,6 +26,7 @@ pub(super) fn interests(role: Role) -> Interests {
             (Kind::PluginMetadata, Interest::All),
             (Kind::AuthorizationPolicy, Interest::All),
             (Kind::MeshInbound, Interest::All),
+            (Kind::PeerAuthentication, Interest::All),
             (Kind::MeshService, Interest::Named),
             (Kind::Endpoints, Interest::Named),
         ]),
@@ -44,7 +45,8 @@ pub(super) fn follows(config: ClientConfig, settings: &AgentSettings, bootstrap:
 pub(super) fn callees(mesh: &MeshSettings, demand: &Demand, stats: &Arc<MeshStats>) -> Callees {
     let lets_others_pass = mesh.outbound.other == Other::Pass;
     let outside = (mesh.outbound.requests == Requests::Pass).then(Arc::default);
-    Callees { demand: demand.clone(), namespace: namespace(mesh), lets_others_pass, outside, stats: stats.clone() }
+    let (demand, stats) = (demand.clone(), stats.clone());
+    Callees { demand, namespace: namespace(mesh), lets_others_pass, outside, stats, ..Callees::default() }
 }
 
 fn namespace(mesh: &MeshSettings) -> Arc<str> {

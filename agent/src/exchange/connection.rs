@@ -64,8 +64,8 @@ impl Door {
 /// How it is known which service of the mesh an application calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// The listener is that of one service, `<namespace>/<service>`.
-    Service(Arc<str>),
+    /// The listener is that of one service, `<namespace>/<service>`, or of a port of it.
+    Service(Arc<str>, Option<u16>),
     /// The host of the request names it (an HTTP proxy).
     Host,
     /// The connection was on its way to this address when it was captured.

@@ -90,6 +90,8 @@ pub struct Response {
     pub body: Body,
     /// With status 101 (or 2xx to an extended CONNECT): the other side of the tunnel. `Connection: upgrade` is added to a 101.
     pub upgrade: Option<Box<dyn Tunnel>>,
+    /// What goes through the tunnel is bytes by declaration: nobody has to find out whether it is HTTP after all.
+    pub declared: bool,
     /// Why the head is ours rather than the upstream's, for the counters of the connection.
     pub reason: Reason,
     /// Closes the connection behind this response.

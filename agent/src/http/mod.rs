@@ -15,6 +15,10 @@ mod name;
 
 pub use body::{Body, BodyError, BodySource, Frame};
 pub use case::{CASE_FIELD, note_case, restore_case};
+
+/// The private field by which a peer of the mesh says which port of the application it means, where that is not the one that it has by itself. As with
+/// [`CASE_FIELD`], it goes between peers of the mesh only.
+pub const PORT_FIELD: &str = "x-heddle-port";
 pub use field_name::FieldName;
 pub use fields::Fields;
 pub use head::{RequestHead, ResponseHead, Version, reason_phrase};

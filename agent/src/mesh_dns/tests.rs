@@ -36,6 +36,7 @@ fn service(name: &str, vip: &str) -> Arc<MeshService> {
         vip: vip.parse().ok(),
         ports: Arc::default(),
         route: Arc::new(CompiledRoute::compile(&route, action).unwrap()),
+        own_ports: [].into(),
         depends: Arc::default(),
     })
 }

@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::steered::Steered;
 use crate::balance::{Tried, hash_key};
 use crate::exchange::{Answer, Attempt, Exchange, Interim, Reason, Template, Variable};
-use crate::http::{Body, CASE_FIELD, Method, Version, note_case, restore_case};
+use crate::http::{Body, CASE_FIELD, Method, PORT_FIELD, Version, note_case, restore_case};
 use crate::upstream::{
     Edition, EndpointCore, EndpointHandle, OutgoingRequest, Picked, Seen, Sent, Target, UpstreamError, UpstreamResponse,
 };
@@ -186,6 +186,11 @@ impl Pipeline {
         } else {
             note_case(&mut x.request.fields);
         }
+        // Nobody says it but us: who is outside would choose a port that is not meant for it.
+        x.request.fields.remove(PORT_FIELD);
+        if let Some(port) = campaign.target.config().mesh.as_ref().and_then(|peer| peer.port) {
+            x.request.fields.append(PORT_FIELD, port.to_string());
+        }
         let host = campaign.host(x, picked.endpoint());
         let request = OutgoingRequest {
             head: &x.request,
@@ -196,6 +201,7 @@ impl Pipeline {
         let sent = self.worker.pools.send(picked, &request, body, campaign.interim, began).await;
         // Another try may go to somebody who would not take it off.
         x.request.fields.remove(CASE_FIELD);
+        x.request.fields.remove(PORT_FIELD);
         sent.map(|mut response| {
             restore_case(&mut response.head.fields);
             response
@@ -218,7 +224,7 @@ fn answered(x: &mut Exchange, endpoint: &EndpointHandle, response: UpstreamRespo
         total: None,
         failure: None,
     });
-    Served { head: response.head, body: response.body, upgrade: response.upgraded, reason: Reason::None }
+    Served { head: response.head, body: response.body, upgrade: response.upgraded, reason: Reason::None, declared: false }
 }
 
 fn failed(x: &mut Exchange, endpoint: &EndpointHandle, error: &UpstreamError, began: Instant) {

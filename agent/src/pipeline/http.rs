@@ -26,11 +26,13 @@ pub(super) struct Served {
     pub body: Body,
     pub upgrade: Option<Box<dyn Tunnel>>,
     pub reason: Reason,
+    /// See [`Response::declared`].
+    pub declared: bool,
 }
 
 impl From<Box<Answer>> for Served {
     fn from(answer: Box<Answer>) -> Served {
-        Served { head: answer.head, body: Body::from(answer.body), upgrade: None, reason: answer.reason }
+        Served { head: answer.head, body: Body::from(answer.body), upgrade: None, reason: answer.reason, declared: false }
     }
 }
 
@@ -234,7 +236,7 @@ pub(super) async fn after_proxy(finish: &mut Finish, mut served: Served) -> Serv
 /// Runs the response filters over whatever was served or answered, and dresses the head.
 pub(super) fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, served: Served) -> Response {
     let Finish { x, plan, .. } = &mut *finish;
-    let Served { mut head, mut body, upgrade, reason } = served;
+    let Served { mut head, mut body, upgrade, reason, declared } = served;
     if reason == Reason::None {
         strip_hop_by_hop(&mut head.fields, upgrade.is_some());
     }
@@ -260,7 +262,7 @@ pub(super) fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, serv
     if finish.worker().wants_sent_fields() {
         finish.x.put(SENT_FIELDS, head.fields.clone());
     }
-    Response { head, body, upgrade, reason, close: false, ending: Some(finish) }
+    Response { head, body, upgrade, declared, reason, close: false, ending: Some(finish) }
 }
 
 /// `Server`, `Via` and, where configured, the reason.

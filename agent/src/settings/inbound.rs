@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use heddle_node::config::Section;
+use heddle_xds::model::PeerMode;
 use serde_json::Value;
 
 /// Where a sidecar takes what others send to its service.
@@ -17,20 +18,6 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 3_600);
 const DEFAULT_IDLE: Duration = Duration::from_secs(3_600);
 /// The most ports with a mode of their own.
 const MAX_PORTS: usize = 256;
-/// Modes by name.
-const MODES: [(&str, Mode); 3] = [("strict", Mode::Strict), ("permissive", Mode::Permissive), ("disable", Mode::Disable)];
-
-/// Who is let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// Members of the mesh, which prove who they are.
-    #[default]
-    Strict,
-    /// They, and callers in clear on the same port: while services move into the mesh.
-    Permissive,
-    /// Callers in clear only.
-    Disable,
-}
 
 /// Where a sidecar takes what others send to its service, and from whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,10 +26,10 @@ pub struct InboundSettings {
     pub address: SocketAddr,
     /// Where others reach it, when that is not where it listens: behind mapped ports.
     pub advertise: Option<SocketAddr>,
-    /// Who is let in.
-    pub mode: Mode,
+    /// Who is let in; `None` leaves that to the control plane.
+    pub mode: Option<PeerMode>,
     /// The same for single ports of the application.
-    pub ports: BTreeMap<u16, Mode>,
+    pub ports: BTreeMap<u16, PeerMode>,
     /// Whether the application is told who calls (`X-Forwarded-Client-Cert`).
     pub forward_client_cert: bool,
     /// Members of the mesh are asked to connect anew after this long.
@@ -58,7 +45,7 @@ impl Default for InboundSettings {
         InboundSettings {
             address: DEFAULT_INBOUND,
             advertise: None,
-            mode: Mode::Strict,
+            mode: None,
             ports: BTreeMap::new(),
             forward_client_cert: true,
             max_connection_age: DEFAULT_AGE,
@@ -75,13 +62,22 @@ impl InboundSettings {
         self.advertise.unwrap_or(self.address)
     }
 
+    /// Who is let in at this port of the application, where the control plane says `told`. What stands in the settings is never made laxer from afar, nor
+    /// what the control plane says by the settings: of two, the safer one counts.
+    #[must_use]
+    pub fn let_in(&self, port: u16, told: Option<PeerMode>) -> PeerMode {
+        let own = self.ports.get(&port).copied().or(self.mode);
+        // Nothing is less than anything: whoever says something decides alone.
+        own.max(told).unwrap_or_default()
+    }
+
     /// Reads `inbound:`.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let ports = read_ports(section);
         InboundSettings {
             address: section.socket_addr("address").unwrap_or(DEFAULT_INBOUND),
             advertise: read_advertise(section),
-            mode: section.choice("mode", &MODES).unwrap_or_default(),
+            mode: section.choice("mode", &PeerMode::ALL),
             ports,
             forward_client_cert: section.bool("forward_client_cert").unwrap_or(true),
             max_connection_age: section.duration("max_connection_age").unwrap_or(DEFAULT_AGE),
@@ -100,7 +96,7 @@ fn read_advertise(section: &mut Section<'_>) -> Option<SocketAddr> {
     Some(at)
 }
 
-fn read_ports(section: &mut Section<'_>) -> BTreeMap<u16, Mode> {
+fn read_ports(section: &mut Section<'_>) -> BTreeMap<u16, PeerMode> {
     let expected =
         "expected at most 256 ports of the application, each with strict, permissive or disable: { \"9090\": permissive }";
     let ports = match section.value("ports") {
@@ -111,7 +107,7 @@ fn read_ports(section: &mut Section<'_>) -> BTreeMap<u16, Mode> {
             return BTreeMap::new();
         }
     };
-    let mode = |value: &Value| MODES.iter().find(|(name, _)| value == name).map(|(_, mode)| *mode);
+    let mode = |value: &Value| PeerMode::named(value.as_str()?);
     let read = ports.iter().map(|(port, value)| port.parse().ok().filter(|port| *port > 0).zip(mode(value)));
     read.collect::<Option<_>>().unwrap_or_else(|| {
         section.mistake("ports", expected);

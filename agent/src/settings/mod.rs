@@ -17,7 +17,7 @@ pub use consul::{ApplicationCheck, RegistrationSettings, is_meta_name};
 pub use control::{
     ControlPlaneAccess, ControlPlaneAddress, DEFAULT_CONTROL_PLANE, IdentitySettings, ProofSettings, Served, WorkloadApiSettings,
 };
-pub use inbound::{DEFAULT_INBOUND, InboundSettings, Mode};
+pub use inbound::{DEFAULT_INBOUND, InboundSettings};
 pub use probes::{CheckProtocol, CheckSettings, ProbeSettings};
 pub use sidecar::{
     Capture, DEFAULT_NAMESPACE, ExplicitSettings, MeshSettings, Other, OutboundSettings, Requests, Role, ServiceSettings,

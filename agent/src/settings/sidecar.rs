@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::consul::RegistrationSettings;
 use super::inbound::InboundSettings;
+use crate::tables::Place;
 
 /// The namespace of services that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -22,6 +23,11 @@ const GATEWAY: &str = "gateway";
 const MAX_LABEL: usize = 63;
 /// The most labels of an instance: all other nodes hold them.
 const MAX_LABELS: usize = 32;
+/// The most further ports of an application, as the control plane takes them.
+const MAX_FURTHER: usize = 64;
+/// What further ports may speak: it is said, as nothing is found out there.
+const DECLARED: [(&str, MeshProtocol); 4] =
+    [("http", MeshProtocol::Http), ("http2", MeshProtocol::Http2), ("grpc", MeshProtocol::Grpc), ("tcp", MeshProtocol::Tcp)];
 /// The most services with a listener of their own.
 const MAX_EXPLICIT: usize = 1_024;
 
@@ -57,6 +63,8 @@ pub struct ServiceSettings {
     pub address: Option<SocketAddr>,
     /// What the application speaks.
     pub protocol: MeshProtocol,
+    /// Its further ports.
+    pub ports: Vec<Place>,
     /// Version of the application, empty when not said.
     pub version: Arc<str>,
     /// Labels of the instance.
@@ -117,6 +125,8 @@ pub enum Requests {
 pub struct ExplicitSettings {
     /// `<namespace>/<service>`.
     pub service: Arc<str>,
+    /// The port of it that is called; `None` is the one that it has by itself.
+    pub port: Option<u16>,
     /// Where it listens.
     pub listen: SocketAddr,
 }
@@ -157,6 +167,7 @@ impl MeshSettings {
             address: if ip.is_unspecified() { "".into() } else { ip.to_string().into() },
             port: reached.port(),
             protocol: service.protocol,
+            ports: service.ports.iter().map(|place| (place.port, place.protocol)).collect(),
             version: service.version.clone(),
             labels: service.labels.clone(),
             draining: false,
@@ -224,13 +235,39 @@ fn read_service(section: &mut Section<'_>, role: Role) -> ServiceSettings {
     let namespace = label(section, "namespace").unwrap_or_else(|| DEFAULT_NAMESPACE.into());
     let address = section.socket_addr("address");
     let protocol = section.choice("protocol", &MeshProtocol::ALL).unwrap_or_default();
+    let ports = read_further(section, address);
     let version = section.string("version").unwrap_or_default();
     if version.len() > MAX_LABEL {
         section.mistake("version", format!("expected at most {MAX_LABEL} bytes"));
     }
     let labels = read_labels(section);
     let consul = section.optional("consul", |consul| RegistrationSettings::read(consul, address)).flatten();
-    ServiceSettings { name, namespace, address, protocol, version: version.into(), labels, consul }
+    ServiceSettings { name, namespace, address, protocol, ports, version: version.into(), labels, consul }
+}
+
+/// Reads `ports:`, the application's ports besides that of `address`.
+fn read_further(section: &mut Section<'_>, main: Option<SocketAddr>) -> Vec<Place> {
+    let read = |item: &mut Section<'_>| {
+        let port = item.require("port").u16("port").filter(|port| *port > 0);
+        let protocol = item.require("protocol").choice("protocol", &DECLARED);
+        let address = item.socket_addr("address");
+        let (port, protocol) = (port?, protocol?);
+        Some(Place { port, address: address.or_else(|| Some(SocketAddr::new(main?.ip(), port)))?, protocol })
+    };
+    let ports: Vec<Place> = section.list("ports", read).unwrap_or_default().into_iter().flatten().collect();
+    if main.is_none() && section.has("ports") {
+        section.mistake("ports", "needs address: where the application listens where nobody names a port");
+    }
+    if ports.len() > MAX_FURTHER {
+        section.mistake("ports", format!("expected at most {MAX_FURTHER} ports"));
+    }
+    let taken = |place: &Place, before: &[Place]| {
+        main.is_some_and(|main| main.port() == place.port) || before.iter().any(|other| other.port == place.port)
+    };
+    if let Some((_, twice)) = ports.iter().enumerate().find(|(at, place)| taken(place, &ports[..*at])) {
+        section.mistake("ports", format!("port {} is given twice; that of address is given by it", twice.port));
+    }
+    ports
 }
 
 fn read_labels(section: &mut Section<'_>) -> Vec<(Arc<str>, Arc<str>)> {
@@ -302,6 +339,7 @@ impl OutboundSettings {
 fn read_explicit(section: &mut Section<'_>, namespace: &str) -> Option<ExplicitSettings> {
     let listen = section.require("listen").socket_addr("listen");
     let own = label(section, "namespace");
+    let port = section.u16("port");
     let text = section.require("service").name("service")?;
     let (namespace, name) = text.split_once('/').unwrap_or((own.as_deref().unwrap_or(namespace), &text));
     if own.is_some() && text.contains('/') {
@@ -312,7 +350,7 @@ fn read_explicit(section: &mut Section<'_>, namespace: &str) -> Option<ExplicitS
             .mistake("service", format!("expected a service (`api`) or a namespace and a service (`shop/api`), found `{text}`"));
         return None;
     }
-    Some(ExplicitSettings { service: format!("{namespace}/{name}").into(), listen: listen? })
+    Some(ExplicitSettings { service: format!("{namespace}/{name}").into(), port, listen: listen? })
 }
 
 fn label(section: &mut Section<'_>, key: &'static str) -> Option<Arc<str>> {

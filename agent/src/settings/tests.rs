@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use heddle_node::config::{Document, Expansion, Format};
-use heddle_xds::model::MeshProtocol;
+use heddle_xds::model::{MeshProtocol, PeerMode};
 
 use super::*;
 
@@ -113,6 +113,25 @@ fn a_sidecar_needs_little() {
 }
 
 #[test]
+fn an_application_may_have_further_ports() {
+    let service = |text: &str| format!("role: sidecar\nservice: {{ name: a, {text} }}");
+    let ports = r#"address: "127.0.0.1:80", ports: [ { port: 90, protocol: grpc }, { port: 25, protocol: tcp, address: "127.0.0.2:2525" } ]"#;
+    let mesh = read(&service(ports)).unwrap().mesh;
+    let places: Vec<String> =
+        mesh.service.as_ref().unwrap().ports.iter().map(|place| format!("{} {}", place.port, place.address)).collect();
+    assert_eq!(places, ["90 127.0.0.1:90", "25 127.0.0.2:2525"]);
+    assert_eq!(mesh.instance().unwrap().ports, [(90, MeshProtocol::Grpc), (25, MeshProtocol::Tcp)]);
+    for (text, part) in [
+        (r#"address: "127.0.0.1:80", ports: [ { port: 90 } ]"#, "protocol"),
+        (r#"address: "127.0.0.1:80", ports: [ { port: 90, protocol: auto } ]"#, "expected one of: http, http2, grpc, tcp"),
+        (r#"address: "127.0.0.1:80", ports: [ { port: 80, protocol: tcp } ]"#, "port 80 is given twice"),
+        (r#"ports: [ { port: 80, protocol: tcp } ]"#, "service.ports: needs address"),
+    ] {
+        refused(&service(text), &[part]);
+    }
+}
+
+#[test]
 fn who_is_let_in_is_told_for_all_ports_and_for_single_ones() {
     let inbound = |text: &str| read(&format!("role: sidecar\nservice: {{ name: a, address: \"127.0.0.1:1\" }}\ninbound: {text}"));
     let told = inbound(
@@ -121,7 +140,7 @@ fn who_is_let_in_is_told_for_all_ports_and_for_single_ones() {
     let told = told.unwrap().mesh.inbound.unwrap();
     assert_eq!(
         (told.mode, told.ports, told.forward_client_cert),
-        (Mode::Permissive, [(1, Mode::Strict), (9090, Mode::Disable)].into(), false)
+        (Some(PeerMode::Permissive), [(1, PeerMode::Strict), (9090, PeerMode::Disable)].into(), false)
     );
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     assert_eq!(

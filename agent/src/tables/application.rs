@@ -23,25 +23,58 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// meets that moment and must not be sent twice would fail.
 const REST: Duration = Duration::from_secs(4);
 
+/// A port of the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// How callers and policies name it.
+    pub port: u16,
+    /// Where the application listens for it.
+    pub address: SocketAddr,
+    /// What it speaks there.
+    pub protocol: MeshProtocol,
+}
+
+/// A port besides the one that is called where nobody names any.
+#[derive(Clone)]
+pub struct Further {
+    /// What it is.
+    pub place: Place,
+    /// Its upstream.
+    pub upstream: Arc<str>,
+}
+
 /// The application beside which this node stands.
 pub struct Application {
     /// Where it listens.
     pub address: SocketAddr,
     /// What it speaks.
     pub protocol: MeshProtocol,
+    /// Its further ports; what they speak is always said.
+    pub further: Vec<Further>,
     /// What stands for a route to it: its upstream, its counters, the filters that the owner of its service has written for what comes in.
     pub route: Arc<CompiledRoute<Action>>,
 }
 
+impl Application {
+    /// Its further port of this number.
+    pub fn further(&self, port: u16) -> Option<&Further> {
+        self.further.iter().find(|further| further.place.port == port)
+    }
+}
+
 impl Compiler {
-    /// Names the application beside which this node stands.
+    /// Names the application beside which this node stands, with its further ports.
     #[must_use]
-    pub fn beside(mut self, address: SocketAddr, protocol: MeshProtocol) -> Compiler {
-        let mut upstreams = vec![upstream(INBOUND, scheme(protocol))];
+    pub fn beside(mut self, address: SocketAddr, protocol: MeshProtocol, ports: &[Place]) -> Compiler {
+        let mut upstreams = vec![(address, upstream(INBOUND, scheme(protocol)))];
         if protocol == MeshProtocol::Auto {
-            upstreams.push(upstream(INBOUND_H2, Scheme::Grpc));
+            upstreams.push((address, upstream(INBOUND_H2, Scheme::Grpc)));
         }
-        for upstream in upstreams {
+        let of = |place: &Place| Further { place: *place, upstream: format!("{INBOUND}:{}", place.port).into() };
+        let further: Vec<Further> = ports.iter().map(of).collect();
+        let of = |further: &Further| (further.place.address, upstream(&further.upstream, scheme(further.place.protocol)));
+        upstreams.extend(further.iter().map(of));
+        for (address, upstream) in upstreams {
             let endpoints = vec![endpoint(address)];
             let endpoints = model::Endpoints { upstream: upstream.name.clone(), endpoints };
             for resource in [Resource::Upstream(upstream), Resource::Endpoints(endpoints)] {
@@ -58,19 +91,20 @@ impl Compiler {
             stats: Arc::new(RouteStats::new(self.workers)),
         };
         let route = CompiledRoute::compile(&mesh::route(INBOUND, ""), action);
-        self.application = route.ok().map(|route| Arc::new(Application { address, protocol, route: Arc::new(route) }));
+        self.application = route.ok().map(|route| Arc::new(Application { address, protocol, further, route: Arc::new(route) }));
         self
     }
 
     /// Runs these filters for requests to the application.
     pub(super) fn run_inbound(&mut self, chain: Arc<Chain>) {
         let Some(application) = &self.application else { return };
-        let Application { address, protocol, ref route } = **application;
+        let Application { address, protocol, ref further, ref route } = **application;
+        let further = further.clone();
         // It has compiled before, with the same conditions.
         let Ok(route) = CompiledRoute::compile(&mesh::route(INBOUND, ""), Action { chain, ..route.target.clone() }) else {
             return;
         };
-        self.application = Some(Arc::new(Application { address, protocol, route: Arc::new(route) }));
+        self.application = Some(Arc::new(Application { address, protocol, further, route: Arc::new(route) }));
     }
 }
 

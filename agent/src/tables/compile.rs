@@ -166,6 +166,7 @@ impl Compiler {
             Resource::MeshService(service) => self.set_mesh_service(service)?,
             Resource::MeshInbound(inbound) => self.set_inbound(inbound)?,
             Resource::AuthorizationPolicy(policy) => self.set_policy(policy),
+            Resource::PeerAuthentication(peers) => self.set_peers(peers),
             Resource::Certificate(certificate) => {
                 drop(Arc::make_mut(&mut self.certificates).insert(certificate.id.clone(), Arc::new(certificate)))
             }
@@ -215,6 +216,7 @@ impl Compiler {
             Kind::MeshService => self.remove_mesh_service(name),
             Kind::MeshInbound => self.remove_inbound(name),
             Kind::AuthorizationPolicy => self.remove_policy(name),
+            Kind::PeerAuthentication => self.remove_peers(name),
             Kind::Certificate => drop(Arc::make_mut(&mut self.certificates).remove(name)),
             Kind::Listener => {
                 self.listeners.remove(name);
@@ -249,6 +251,7 @@ impl Compiler {
             mesh: self.mesh.compiled.clone(),
             application: self.application.clone(),
             authorization: self.mesh.authorization(),
+            peers: self.mesh.modes.clone(),
         })
     }
 
@@ -265,6 +268,7 @@ impl Compiler {
             "mesh_services": self.mesh.services().map(|service| model::MeshService { plugins: filters::masked(&service.plugins), ..service.clone() }).collect::<Vec<_>>(),
             "mesh_inbound": self.mesh.inbound.iter().map(|inbound| model::MeshInbound { plugins: filters::masked(&inbound.plugins), ..inbound.clone() }).collect::<Vec<_>>(),
             "authorization_policies": self.mesh.policies().collect::<Vec<_>>(),
+            "peer_authentications": self.mesh.peers().collect::<Vec<_>>(),
             "global_rules": self.rules.values().map(|rule| model::GlobalRule { plugins: filters::masked(&rule.plugins), ..rule.clone() }).collect::<Vec<_>>(),
             "plugin_metadata": self.metadata.iter().map(|(plugin, config)| (plugin.to_string(), self.as_told(plugin, config))).collect::<serde_json::Map<_, _>>(),
             "consumers": self.consumers.values().map(|KnownConsumer { consumer, .. }| serde_json::json!({

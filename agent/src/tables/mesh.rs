@@ -1,4 +1,4 @@
-//! Services of the mesh and the policies that protect them, as they come in. It knows neither where calls come from nor what a policy means.
+//! Services of the mesh, the policies that protect them and who is let in, as they come in. It knows neither where calls come from nor what a policy means.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use heddle_xds::catalog::ConfigFault;
 use heddle_xds::model::{self, MeshProtocol};
 
 use super::compile::{Compiler, first};
-use super::{Action, MeshServices};
+use super::{Action, MeshServices, PeerModes};
 use crate::authorize::Policies;
 use crate::filters::Chain;
 use crate::observe::RouteStats;
@@ -30,12 +30,19 @@ pub struct MeshService {
     pub route: Arc<CompiledRoute<Action>>,
     /// Services that its plugins lead to.
     pub depends: Arc<[Arc<str>]>,
+    /// Its ports that are services of their own.
+    pub own_ports: Arc<[u16]>,
 }
 
 impl MeshService {
     /// Whether clients call it on this port.
     pub fn is_called_on(&self, port: u16) -> bool {
         self.ports.is_empty() || self.ports.contains(&port)
+    }
+
+    /// The service that stands for this port of it, where that is one of its own.
+    pub fn own_port(&self, port: u16) -> Option<Arc<str>> {
+        self.own_ports.contains(&port).then(|| format!("{}:{port}", self.name).into())
     }
 }
 
@@ -48,6 +55,8 @@ pub(super) struct Known {
     pub(super) inbound: Option<model::MeshInbound>,
     policies: BTreeMap<Arc<str>, model::AuthorizationPolicy>,
     authorization: Arc<Policies>,
+    peers: BTreeMap<Arc<str>, model::PeerAuthentication>,
+    pub(super) modes: Arc<PeerModes>,
     identity: Identity,
     domain: Option<TrustDomain>,
 }
@@ -61,6 +70,11 @@ impl Known {
     /// The policies as they were told.
     pub(super) fn policies(&self) -> impl Iterator<Item = &model::AuthorizationPolicy> {
         self.policies.values()
+    }
+
+    /// Who is let in, as it was told.
+    pub(super) fn peers(&self) -> impl Iterator<Item = &model::PeerAuthentication> {
+        self.peers.values()
     }
 
     /// The policies, compiled. They may have come before the trust domain was known.
@@ -129,6 +143,7 @@ impl Compiler {
             ports: service.ports.clone().into(),
             route: Arc::new(CompiledRoute::compile(&route(&service.upstream.name, &service.name), action).map_err(first)?),
             depends: service.depends.clone().into(),
+            own_ports: service.own_ports.clone().into(),
         };
         self.set_upstream(service.upstream.clone());
         Arc::make_mut(&mut self.mesh.compiled).insert(service.name.clone(), Arc::new(compiled));
@@ -193,6 +208,16 @@ impl Compiler {
     pub(super) fn set_policy(&mut self, policy: model::AuthorizationPolicy) {
         self.mesh.policies.insert(policy.id.clone(), policy);
         self.mesh.authorize();
+    }
+
+    pub(super) fn set_peers(&mut self, peers: model::PeerAuthentication) {
+        self.mesh.peers.insert(peers.id.clone(), peers);
+        self.mesh.modes = Arc::new(PeerModes::compile(self.mesh.peers.values()));
+    }
+
+    pub(super) fn remove_peers(&mut self, id: &str) {
+        self.mesh.peers.remove(id);
+        self.mesh.modes = Arc::new(PeerModes::compile(self.mesh.peers.values()));
     }
 
     pub(super) fn remove_policy(&mut self, id: &str) {

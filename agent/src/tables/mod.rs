@@ -5,6 +5,7 @@ mod compile;
 mod consumers;
 mod mesh;
 mod names;
+mod peers;
 mod references;
 
 use std::collections::BTreeMap;
@@ -20,11 +21,12 @@ use crate::observe::{RouteStats, TcpStats};
 use crate::route::RouteTable;
 use crate::upstream::Edition;
 
-pub use application::{Application, INBOUND_H2};
+pub use application::{Application, Further, INBOUND_H2, Place};
 pub use compile::Compiler;
 pub use consumers::Consumers;
 pub use mesh::MeshService;
 pub use names::{Called, host_of};
+pub use peers::PeerModes;
 
 /// What this revision makes of upstreams, by resource name.
 pub type Clusters = HashMap<Arc<str>, Arc<Edition>, RandomState>;
@@ -62,6 +64,8 @@ pub struct Tables {
     pub application: Option<Arc<Application>>,
     /// Who may call the service beside which this node stands.
     pub authorization: Arc<Policies>,
+    /// Who is let in by this node without an identity.
+    pub peers: Arc<PeerModes>,
 }
 
 /// What a route leads to.

@@ -47,9 +47,15 @@ impl Called {
     }
 }
 
-/// How others call a service of this name: `<service>.<namespace>`.
+/// How others call a service of this name: `<service>.<namespace>`, with the port behind it where the service is a port of another one.
 pub fn host_of(service: &str) -> String {
-    service.split_once('/').map_or_else(|| service.to_owned(), |(namespace, name)| format!("{name}.{namespace}"))
+    let (service, port) = service.split_once(':').map_or((service, None), |(service, port)| (service, Some(port)));
+    let mut host = service.split_once('/').map_or_else(|| service.to_owned(), |(namespace, name)| format!("{name}.{namespace}"));
+    if let Some(port) = port {
+        host.push(':');
+        host.push_str(port);
+    }
+    host
 }
 
 fn is_label(text: &str) -> bool {

@@ -32,7 +32,7 @@ pub struct InjectArgs {
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// Take the sidecar out instead
-    #[arg(long, conflicts_with_all = ["systemd", "webhook_configuration"])]
+    #[arg(long, conflicts_with = "webhook_configuration")]
     pub uninject: bool,
     #[command(flatten)]
     pub settings: SettingArgs,

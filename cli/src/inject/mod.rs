@@ -3,10 +3,12 @@
 mod args;
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use args::InjectArgs;
-use heddle_sidecar::inject::generate::{ServiceWishes, consul, nomad, systemd, without_consul, without_nomad};
+use heddle_sidecar::inject::generate::{
+    ServiceWishes, UnitFile, consul, nomad, systemd, without_consul, without_nomad, without_systemd,
+};
 use heddle_sidecar::inject::{InjectSettings, Task, transform};
 use heddle_sidecar::webhook::{ConfigurationSettings, webhook_configuration};
 
@@ -33,6 +35,9 @@ pub fn run(args: InjectArgs) -> Result<(), String> {
     if let Some(path) = args.file {
         let task = if uninject { Task::Uninject } else { Task::Inject(&settings) };
         return kubernetes(&path, output, task);
+    }
+    if let Some(path) = args.systemd.as_deref().filter(|_| uninject) {
+        return without_units(&path.display().to_string(), output);
     }
     if let Some(path) = args.systemd {
         return units(&path, output, &wishes, &settings);
@@ -82,16 +87,51 @@ fn units(path: &Path, output: Option<&Path>, wishes: &ServiceWishes, settings: &
         return Ok(());
     };
     for file in &files {
-        let path = match file.path.strip_prefix('/') {
-            Some(absolute) => folder.join(absolute),
-            None => folder.join("etc/systemd/system").join(&file.path),
-        };
+        let path = below(folder, file);
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
         std::fs::write(&path, &file.text).map_err(failed)?;
         eprintln!("heddle: wrote {}", path.display());
+    }
+    Ok(())
+}
+
+/// Where a file lies below a directory that stands for `/`.
+fn below(folder: &Path, file: &UnitFile) -> PathBuf {
+    match file.path.strip_prefix('/') {
+        Some(absolute) => folder.join(absolute),
+        None => folder.join("etc/systemd/system").join(&file.path),
+    }
+}
+
+/// Removes what was written for a unit below a directory, or says what it is. Nothing is removed when one of the units is somebody else's.
+fn without_units(name: &str, output: Option<&Path>) -> Result<(), String> {
+    let files = without_systemd(name)?;
+    let root = Path::new("/");
+    let found = |file: &UnitFile| Some(below(output.unwrap_or(root), file)).filter(|path| output.is_none() || path.exists());
+    let paths: Vec<(PathBuf, &UnitFile)> = files.iter().filter_map(|file| Some((found(file)?, file))).collect();
+    if output.is_none() {
+        let all: Vec<String> = paths.iter().map(|(path, _)| path.display().to_string()).collect();
+        say(&(all.join("\n") + "\n"));
+        return Ok(());
+    }
+    for (path, file) in paths.iter().filter(|(_, file)| !file.text.is_empty()) {
+        let (name, text) = read(path)?;
+        if !text.starts_with(&file.text) {
+            return Err(format!(
+                "{name}: was not written by `heddle inject`: remove it by hand, or leave it; nothing was removed"
+            ));
+        }
+    }
+    for (path, _) in &paths {
+        std::fs::remove_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        eprintln!("heddle: removed {}", path.display());
+        if let Some(folder) = path.parent().filter(|folder| folder.extension().is_some_and(|ending| ending == "d")) {
+            // Others may have drop-ins there: then it stays.
+            let _ = std::fs::remove_dir(folder);
+        }
     }
     Ok(())
 }

@@ -268,6 +268,7 @@ mod tests {
             address: address.into(),
             port: 15_006,
             protocol: MeshProtocol::Http,
+            ports: Vec::new(),
             version: "".into(),
             labels: vec![],
             draining: false,

@@ -37,6 +37,17 @@ pub struct Found {
     pub endpoints: Vec<Endpoint>,
     /// What they speak.
     pub protocol: MeshProtocol,
+    /// Their further ports.
+    pub ports: BTreeMap<u16, FoundPort>,
+}
+
+/// A further port of some instances of a service.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FoundPort {
+    /// Those that have it, in the same order.
+    pub endpoints: Vec<Endpoint>,
+    /// What they speak there.
+    pub protocol: MeshProtocol,
 }
 
 impl Directory {

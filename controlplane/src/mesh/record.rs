@@ -28,6 +28,8 @@ struct InstanceForm {
     address: String,
     port: u16,
     protocol: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<(u16, String)>,
     version: String,
     labels: Vec<(String, String)>,
     /// The control plane that it is connected to, where there are several.
@@ -62,6 +64,7 @@ pub(super) fn of_instance(held: &Held, replica: &str) -> Vec<u8> {
         address: instance.address.to_string(),
         port: instance.port,
         protocol: instance.protocol.as_str().to_owned(),
+        ports: instance.ports.iter().map(|(port, protocol)| (*port, protocol.as_str().to_owned())).collect(),
         version: instance.version.to_string(),
         labels: instance.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         replica: replica.to_owned(),
@@ -91,6 +94,11 @@ pub(super) fn read(key: &str, body: &[u8]) -> Option<Read> {
         address: form.address.into(),
         port: form.port,
         protocol: MeshProtocol::named(&form.protocol)?,
+        ports: form
+            .ports
+            .into_iter()
+            .map(|(port, protocol)| Some((port, MeshProtocol::named(&protocol)?)))
+            .collect::<Option<_>>()?,
         version: form.version.into(),
         labels,
         draining: false,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use heddle_xds::model::{Endpoint, Instance, Labels, MeshProtocol};
 use heddle_xds::protocol::NodeInfo;
 
-use super::Found;
+use super::{Found, FoundPort};
 use crate::model::ServiceId;
 
 /// How long a lost instance stays an endpoint, in milliseconds: a stream that breaks comes back within this.
@@ -372,15 +372,19 @@ impl Registry {
     pub fn found(&self, service: &ServiceId) -> Option<Found> {
         let all = self.held.get(service)?;
         let there = || all.values().filter(|held| held.standing != Standing::Draining);
-        let endpoint = |held: &Held| Endpoint {
-            host: held.instance.address.clone(),
-            port: held.instance.port,
-            weight: 1,
-            zone: held.zone.clone(),
-            labels: labels(&held.instance),
-            ..Endpoint::default()
+        let mut ports: BTreeMap<u16, (FoundPort, Vec<MeshProtocol>)> = BTreeMap::new();
+        for held in there() {
+            for (port, protocol) in &held.instance.ports {
+                let (found, spoken) = ports.entry(*port).or_default();
+                found.endpoints.push(endpoint(held));
+                spoken.push(*protocol);
+            }
+        }
+        let agreed = |(port, (found, spoken)): (u16, (FoundPort, Vec<MeshProtocol>))| {
+            (port, FoundPort { protocol: agreed(spoken.into_iter()), ..found })
         };
-        Some(Found { endpoints: there().map(endpoint).collect(), protocol: protocol(there()) })
+        let ports = ports.into_iter().map(agreed).collect();
+        Some(Found { endpoints: there().map(endpoint).collect(), protocol: protocol(there()), ports })
     }
 
     /// What is wrong with what the instances of a service say.
@@ -450,7 +454,21 @@ fn declared(held: &Held) -> Option<MeshProtocol> {
 
 /// What all instances that declare something declare; where they disagree, the first bytes decide, which harms none of them.
 fn protocol<'a>(held: impl Iterator<Item = &'a Held>) -> MeshProtocol {
-    let mut declared = held.filter_map(declared);
+    agreed(held.filter_map(declared))
+}
+
+fn agreed(mut declared: impl Iterator<Item = MeshProtocol>) -> MeshProtocol {
     let Some(first) = declared.next() else { return MeshProtocol::Auto };
     if declared.all(|other| other == first) { first } else { MeshProtocol::Auto }
+}
+
+fn endpoint(held: &Held) -> Endpoint {
+    Endpoint {
+        host: held.instance.address.clone(),
+        port: held.instance.port,
+        weight: 1,
+        zone: held.zone.clone(),
+        labels: labels(&held.instance),
+        ..Endpoint::default()
+    }
 }

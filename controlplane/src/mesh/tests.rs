@@ -18,6 +18,7 @@ fn node(id: &str, service: &str, draining: bool) -> NodeInfo {
         address: "10.0.0.1".into(),
         port: 15006,
         protocol: MeshProtocol::Http,
+        ports: Vec::new(),
         version: "v1".into(),
         labels: vec![("a".into(), "b".into())],
         draining,

@@ -34,11 +34,13 @@ pub enum ResourceKind {
     MeshService,
     /// `/authorization_policies`.
     AuthorizationPolicy,
+    /// `/peer_authentications`.
+    PeerAuthentication,
 }
 
 impl ResourceKind {
     /// Every kind, referenced before referring.
-    pub const ALL: [ResourceKind; 14] = [
+    pub const ALL: [ResourceKind; 15] = [
         ResourceKind::Secret,
         ResourceKind::PluginMetadata,
         ResourceKind::Ssl,
@@ -53,6 +55,7 @@ impl ResourceKind {
         ResourceKind::Listener,
         ResourceKind::MeshService,
         ResourceKind::AuthorizationPolicy,
+        ResourceKind::PeerAuthentication,
     ];
 
     /// The collection in URLs and files, for example `routes`.
@@ -72,6 +75,7 @@ impl ResourceKind {
             ResourceKind::Listener => "listeners",
             ResourceKind::MeshService => "mesh_services",
             ResourceKind::AuthorizationPolicy => "authorization_policies",
+            ResourceKind::PeerAuthentication => "peer_authentications",
         }
     }
 
@@ -92,6 +96,7 @@ impl ResourceKind {
             ResourceKind::Listener => "listener",
             ResourceKind::MeshService => "mesh_service",
             ResourceKind::AuthorizationPolicy => "authorization_policy",
+            ResourceKind::PeerAuthentication => "peer_authentication",
         }
     }
 

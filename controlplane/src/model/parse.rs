@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::resources::{
-    AuthorizationPolicy, Consumer, ConsumerGroup, Credential, GlobalRule, Listener, MeshService, PluginConfig, PluginMetadata,
-    Route, Secret, Service, Ssl, Upstream,
+    AuthorizationPolicy, Consumer, ConsumerGroup, Credential, GlobalRule, Listener, MeshService, PeerAuthentication,
+    PluginConfig, PluginMetadata, Route, Secret, Service, Ssl, Upstream,
 };
 use super::{Fault, MANAGERS, ResourceKind, schemas, semantics};
 
@@ -41,6 +41,8 @@ pub enum UserResource {
     MeshService(Box<MeshService>),
     /// `authorization_policies`.
     AuthorizationPolicy(Box<AuthorizationPolicy>),
+    /// `peer_authentications`.
+    PeerAuthentication(Box<PeerAuthentication>),
 }
 
 /// Reads a user resource, plugins unchecked: shape (types, bounds, unknown fields), then meaning.
@@ -108,6 +110,7 @@ fn typed(kind: ResourceKind, id: &str, value: &Value) -> Result<UserResource, Fa
         ResourceKind::Listener => UserResource::Listener(read(value)?),
         ResourceKind::MeshService => UserResource::MeshService(read(value)?),
         ResourceKind::AuthorizationPolicy => UserResource::AuthorizationPolicy(read(value)?),
+        ResourceKind::PeerAuthentication => UserResource::PeerAuthentication(read(value)?),
         ResourceKind::Secret => UserResource::Secret(Box::new(match id.split('/').next() {
             Some("vault") => Secret::Vault(*read(value)?),
             Some("aws") => Secret::Aws(*read(value)?),

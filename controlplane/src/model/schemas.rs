@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::ResourceKind;
 use super::resources::{
     AuthorizationPolicy, AwsSecret, Consumer, ConsumerGroup, Credential, GcpSecret, GlobalRule, Listener, MeshService,
-    PluginConfig, PluginMetadata, Route, Service, Ssl, Upstream, VaultSecret,
+    PeerAuthentication, PluginConfig, PluginMetadata, Route, Service, Ssl, Upstream, VaultSecret,
 };
 use super::shape::Shape;
 
@@ -68,6 +68,7 @@ fn compile_all() -> Vec<(ResourceKind, &'static str, Compiled)> {
     add(ResourceKind::Listener, "", schema_of::<Listener>());
     add(ResourceKind::MeshService, "", schema_of::<MeshService>());
     add(ResourceKind::AuthorizationPolicy, "", schema_of::<AuthorizationPolicy>());
+    add(ResourceKind::PeerAuthentication, "", schema_of::<PeerAuthentication>());
     add(ResourceKind::Secret, "vault", schema_of::<VaultSecret>());
     add(ResourceKind::Secret, "aws", schema_of::<AwsSecret>());
     add(ResourceKind::Secret, "gcp", schema_of::<GcpSecret>());

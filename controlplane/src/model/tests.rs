@@ -267,6 +267,10 @@ fn the_other_kinds_have_their_rules() {
         (ResourceKind::MeshService, json!({"type": "best"}), "unknown balancer best"),
         (ResourceKind::MeshService, json!({"type": "chash", "hash_on": "consumer"}), "consumers are known to gateways only"),
         (ResourceKind::MeshService, json!({"protocol": "smtp"}), "smtp"),
+        (ResourceKind::MeshService, json!({"addresses": ["10.0.0.0/8"]}), "expected an IP address of one host or service"),
+        (ResourceKind::MeshService, json!({"addresses": ["127.0.0.1"]}), "expected an IP address of one host or service"),
+        (ResourceKind::MeshService, json!({"ports": [80, {"port": 80, "protocol": "grpc"}]}), "port 80 stands there twice"),
+        (ResourceKind::MeshService, json!({"ports": [{"port": 80, "protocol": "smtp"}]}), "ports"),
         (ResourceKind::MeshService, json!({"split": [{"service": "a/b/c"}]}), "expected a service"),
         (ResourceKind::MeshService, json!({"split": [{"subset": {"version": "a b"}}]}), "pattern"),
         (ResourceKind::MeshService, json!({"split": [{"subset": {"v,1": "2"}}]}), "expected at most 4 labels"),
@@ -305,6 +309,12 @@ fn the_other_kinds_have_their_rules() {
         (ResourceKind::AuthorizationPolicy, policy(json!({"to": [{"headers": {"a b": "1"}}]})), "the name of a header field"),
         (ResourceKind::AuthorizationPolicy, policy(json!({"to": [{"headers": {"a": "*1"}}]})), "a * stands at the end"),
         (ResourceKind::AuthorizationPolicy, policy(json!({"to": [{"ports": [0]}]})), "0"),
+        (ResourceKind::PeerAuthentication, json!({}), "it says nothing as it is"),
+        (ResourceKind::PeerAuthentication, json!({"mode": "lax"}), "lax"),
+        (ResourceKind::PeerAuthentication, json!({"mode": "strict", "namespace": "A"}), "expected 1 to 63 lower-case letters"),
+        (ResourceKind::PeerAuthentication, json!({"service": "a", "ports": {"080": "strict"}}), "1 to 65535, got \"080\""),
+        (ResourceKind::PeerAuthentication, json!({"service": "a", "ports": {"80": "lax"}}), "lax"),
+        (ResourceKind::PeerAuthentication, json!({"ports": {"80": "strict"}}), "say service too"),
     ];
     for (kind, value, expected) in table {
         let found = faults(kind, value.clone());

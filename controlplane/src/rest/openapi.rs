@@ -44,7 +44,7 @@ struct Shape {
     patch: bool,
 }
 
-const SHAPES: [Shape; 14] = [
+const SHAPES: [Shape; 15] = [
     shape(ResourceKind::Route, "/routes", "/routes/{id}", true, true),
     shape(ResourceKind::Service, "/services", "/services/{id}", true, true),
     shape(ResourceKind::Upstream, "/upstreams", "/upstreams/{id}", true, true),
@@ -52,6 +52,7 @@ const SHAPES: [Shape; 14] = [
     shape(ResourceKind::Listener, "/listeners", "/listeners/{id}", true, true),
     shape(ResourceKind::MeshService, "/mesh_services", "/mesh_services/{id}", false, true),
     shape(ResourceKind::AuthorizationPolicy, "/authorization_policies", "/authorization_policies/{id}", true, true),
+    shape(ResourceKind::PeerAuthentication, "/peer_authentications", "/peer_authentications/{id}", true, true),
     shape(ResourceKind::Consumer, "/consumers", "/consumers/{id}", false, false),
     shape(ResourceKind::Credential, "/consumers/{username}/credentials", "/consumers/{username}/credentials/{id}", false, false),
     shape(ResourceKind::ConsumerGroup, "/consumer_groups", "/consumer_groups/{id}", false, true),

@@ -176,6 +176,7 @@ impl Translator {
             (ResourceKind::Listener, Some(stored)) => listener::unit(&mut context, key, stored),
             (ResourceKind::Secret, Some(stored)) => certificate::manager(key, stored),
             (ResourceKind::AuthorizationPolicy, Some(stored)) => mesh::policy(&context, key, stored),
+            (ResourceKind::PeerAuthentication, Some(stored)) => mesh::peers(key, stored),
             // A credential is part of its consumer.
             (ResourceKind::Credential, Some(_)) => Unit::default(),
         };

@@ -44,9 +44,9 @@ pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, labe
     let mut out = Vec::with_capacity(2);
     let tls = written.tls.as_ref().map(|tls| self::tls(context, owner, &name, tls, &mut out)).unwrap_or_default();
     let (peer, mut endpoints) = match (meshed(&written), Ask::of(&written)) {
-        (Some(service), _) => {
+        (Some((service, port)), _) => {
             let known = context.service(&service);
-            let (peer, endpoints) = mesh::behind(context.directory, &service, known, name.clone());
+            let (peer, endpoints) = mesh::behind(context.directory, (&service, port), known, name.clone());
             (Some(peer), endpoints)
         }
         (None, Some(ask)) => {
@@ -71,10 +71,10 @@ pub(super) fn is_in(subset: &BTreeMap<String, String>, labels: &Labels) -> bool 
     subset.iter().all(|(name, value)| labels.iter().any(|(other, has)| **other == **name && **has == **value))
 }
 
-/// The service of the mesh that it leads to.
-fn meshed(written: &resources::Upstream) -> Option<ServiceId> {
+/// The service of the mesh that it leads to, and its port where one is named.
+fn meshed(written: &resources::Upstream) -> Option<(ServiceId, Option<u16>)> {
     let service = written.service_name.as_deref().filter(|_| written.discovery_type.as_deref() == Some("mesh"))?;
-    ServiceId::parse(service, DEFAULT_NAMESPACE)
+    ServiceId::parse_called(service, DEFAULT_NAMESPACE)
 }
 
 /// How the endpoints of an upstream are used, but for TLS.

@@ -49,6 +49,8 @@ impl Validator for Rules {
         faults.extend(unique::usernames(candidate, &of_kind(&[ResourceKind::Consumer])));
         faults.extend(unique::global_plugins(candidate, &of_kind(&[ResourceKind::GlobalRule])));
         faults.extend(unique::mesh_services(candidate, &of_kind(&[ResourceKind::MeshService])));
+        faults.extend(unique::mesh_addresses(candidate, &of_kind(&[ResourceKind::MeshService])));
+        faults.extend(unique::peer_authentications(candidate, &of_kind(&[ResourceKind::PeerAuthentication])));
         faults.extend(unique::addresses(candidate, &of_kind(&[ResourceKind::Listener])));
         faults
     }

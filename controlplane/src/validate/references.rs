@@ -83,6 +83,7 @@ fn noun(kind: ResourceKind) -> &'static str {
         ResourceKind::GlobalRule => "global rule",
         ResourceKind::MeshService => "mesh service",
         ResourceKind::AuthorizationPolicy => "authorization policy",
+        ResourceKind::PeerAuthentication => "peer authentication",
         other => other.singular(),
     }
 }

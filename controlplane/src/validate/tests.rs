@@ -195,11 +195,27 @@ fn a_service_of_the_mesh_has_one_owner() {
     let state = state(&[
         ("mesh_services/web", json!({})),
         ("mesh_services/web@file", json!({})),
-        ("mesh_services/other", json!({"name": "web", "namespace": "shop"})),
+        ("mesh_services/other", json!({"name": "web", "namespace": "shop", "addresses": ["10.96.0.1", "fd00::1"]})),
+        ("mesh_services/third", json!({"addresses": ["FD00:0::1"]})),
+        ("peer_authentications/all", json!({"mode": "permissive"})),
+        ("peer_authentications/web", json!({"service": "web", "mode": "strict"})),
+        ("peer_authentications/shop", json!({"namespace": "shop", "mode": "strict"})),
+        ("peer_authentications/web@file", json!({"namespace": "default", "service": "web", "ports": {"80": "disable"}})),
     ]);
     assert_eq!(
         check(&state, &["mesh_services/web@file", "mesh_services/other"]),
         ["mesh_services/web@file: mesh service [web] speaks of default/web already; change that one, or name another service"]
+    );
+    assert_eq!(
+        check(&state, &["mesh_services/third"]),
+        ["mesh_services/third: fd00::1 is an address of mesh service [other] already"]
+    );
+    let peers = ["all", "shop", "web@file"].map(|id| format!("peer_authentications/{id}"));
+    assert_eq!(
+        check(&state, &peers.each_ref().map(String::as_str)),
+        [
+            "peer_authentications/web@file: peer authentication [web] speaks of default/web already; change that one, or name another service"
+        ]
     );
 }
 

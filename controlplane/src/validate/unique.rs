@@ -1,12 +1,13 @@
-//! What may exist only once over all resources: names and keys of consumers, plugins of global rules, addresses of listeners, services of the mesh.
+//! What may exist only once over all resources: names and keys of consumers, plugins of global rules, addresses of listeners, services of the mesh, modes of one service.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use heddle_xds::catalog::Catalog;
 use serde_json::Value;
 
-use crate::model::{Fault, Key, ResourceKind, ServiceId};
+use crate::model::{DEFAULT_NAMESPACE, Fault, Key, ResourceKind, ServiceId};
 use crate::state::{State, Stored};
 
 /// Keys by which a plugin identifies consumers that stand on more than one consumer or credential.
@@ -99,6 +100,46 @@ pub(super) fn mesh_services(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)
         if let Some((id, _)) = others.into_iter().find(other) {
             let message = format!("mesh service [{id}] speaks of {service} already; change that one, or name another service");
             faults.push(((*key).clone(), Fault::whole("name", message)));
+        }
+    }
+    faults
+}
+
+/// Addresses that lead to more than one service of the mesh.
+pub(super) fn mesh_addresses(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)> {
+    fn addresses(value: &Value) -> impl Iterator<Item = IpAddr> {
+        let texts = value.get("addresses").and_then(Value::as_array).into_iter().flatten();
+        texts.filter_map(|text| text.as_str()?.parse().ok())
+    }
+    let mut faults = Vec::new();
+    for key in changed {
+        let Some(stored) = state.get(key) else { continue };
+        for (id, other) in state.list(ResourceKind::MeshService).filter(|(id, _)| **id != key.id) {
+            if let Some(address) = addresses(&stored.value).find(|own| addresses(&other.value).any(|other| other == *own)) {
+                let message = format!("{address} is an address of mesh service [{id}] already");
+                faults.push(((*key).clone(), Fault::whole("addresses", message)));
+            }
+        }
+    }
+    faults
+}
+
+/// Services and namespaces of whose modes more than one resource speaks: which one counts should never be a question.
+pub(super) fn peer_authentications(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)> {
+    let subject = |value: &Value| {
+        let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        (text("namespace").unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()), text("service"))
+    };
+    let mut faults = Vec::new();
+    for key in changed {
+        let Some(own) = state.get(key).map(|stored| subject(&stored.value)) else { continue };
+        let mut others = state.list(ResourceKind::PeerAuthentication).filter(|(id, _)| **id != key.id);
+        if let Some((id, _)) = others.find(|(_, other)| subject(&other.value) == own) {
+            let (namespace, service) = own;
+            let whom = service.map_or_else(|| format!("namespace {namespace}"), |service| format!("{namespace}/{service}"));
+            let message =
+                format!("peer authentication [{id}] speaks of {whom} already; change that one, or name another service");
+            faults.push(((*key).clone(), Fault::whole("service", message)));
         }
     }
     faults

@@ -26,11 +26,12 @@ pub const INJECTED: &str = "heddle.io/injected";
 /// What we write ourselves.
 pub const OWN: [&str; 3] = [STATUS, CONFIG, BUNDLE];
 /// What users may write, in the order of the documentation.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 18] = [
     INJECT,
     "heddle.io/service",
     "heddle.io/protocol",
     "heddle.io/port",
+    "heddle.io/mode",
     "heddle.io/outbound",
     "heddle.io/capture",
     "heddle.io/exclude-inbound-ports",
@@ -64,6 +65,9 @@ pub enum Protocol {
     /// Found out per connection.
     Auto,
 }
+
+/// Who may be let in, as the sidecar's configuration says it.
+const MODES: [&str; 3] = ["strict", "permissive", "disable"];
 
 const PROTOCOLS: [(&str, Protocol); 5] = [
     ("http", Protocol::Http),
@@ -132,6 +136,8 @@ pub struct Wishes {
     pub protocol: Option<Protocol>,
     /// `heddle.io/port`.
     pub port: Option<u16>,
+    /// `heddle.io/mode`: who is let in; the control plane decides where it is not said.
+    pub mode: Option<&'static str>,
     /// `heddle.io/outbound`.
     pub outbound: Vec<Outbound>,
     /// `heddle.io/capture`.
@@ -255,6 +261,8 @@ impl Wishes {
             }),
             protocol,
             port: reader.parsed("port", "a port number from 1 to 65535", port),
+            mode: reader
+                .parsed("mode", "`strict`, `permissive` or `disable`", |text| MODES.into_iter().find(|mode| *mode == text)),
             outbound: outbound(&mut reader),
             capture: capture.unwrap_or(settings.capture),
             exclude_inbound_ports: joined(&settings.exclude_inbound_ports, reader.list("exclude-inbound-ports", ports, port)),

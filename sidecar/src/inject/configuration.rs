@@ -23,6 +23,8 @@ pub struct Service {
     pub port: Option<u16>,
     /// How it speaks.
     pub protocol: Protocol,
+    /// Its further ports, with what it speaks there: that is never found out.
+    pub further: Vec<(u16, Protocol)>,
 }
 
 /// The configuration as YAML. What only the running pod knows comes from its environment.
@@ -32,6 +34,11 @@ pub fn sidecar(service: &Service, wishes: &Wishes, settings: &InjectSettings, ch
     if let Some(port) = service.port {
         own["address"] = format!("127.0.0.1:{port}").into();
         own["protocol"] = service.protocol.name().into();
+        let further = service.further.iter().map(|(port, protocol)| json!({ "port": port, "protocol": protocol.name() }));
+        let further: Vec<Value> = further.collect();
+        if !further.is_empty() {
+            own["ports"] = further.into();
+        }
     }
     let explicit: Vec<Value> = wishes.outbound.iter().map(Outbound::to_value).collect();
     let mut probes = json!({ "port": PROBE_PORT });
@@ -58,6 +65,9 @@ pub fn sidecar(service: &Service, wishes: &Wishes, settings: &InjectSettings, ch
     });
     if service.port.is_some() {
         whole["inbound"] = json!({ "address": "0.0.0.0:15006" });
+        if let Some(mode) = wishes.mode {
+            whole["inbound"]["mode"] = mode.into();
+        }
     }
     if let Some(domain) = &wishes.trust_domain {
         whole["identity"] = json!({ "trust_domain": domain });

@@ -107,6 +107,9 @@ fn account(spec: &Value) -> &str {
     spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty()).unwrap_or(NO_ACCOUNT)
 }
 
+/// The most further ports that a sidecar takes.
+const MOST_FURTHER: usize = 64;
+
 /// The service that a template is an instance of; `None` when nothing names it.
 fn service(template: &Value, spec: &Value, wishes: &Wishes, workload: Option<String>) -> Option<Service> {
     let labels = texts(template.get("metadata"), "labels");
@@ -128,7 +131,16 @@ fn service(template: &Value, spec: &Value, wishes: &Wishes, workload: Option<Str
         None => ports.iter().find(|(_, name)| Protocol::of_port_name(name) != Protocol::Auto).or(ports.first()).copied(),
     };
     let protocol = wishes.protocol.or(chosen.map(|(_, name)| Protocol::of_port_name(name))).unwrap_or(Protocol::Auto);
-    Some(Service { name, port: chosen.map(|(number, _)| number), protocol })
+    let port = chosen.map(|(number, _)| number);
+    let mut further: Vec<(u16, Protocol)> = Vec::new();
+    for (number, name) in ports {
+        let (spoken, spared) = (Protocol::of_port_name(name), wishes.exclude_inbound_ports.contains(&number));
+        let is_new = Some(number) != port && further.iter().all(|(other, _)| *other != number);
+        if spoken != Protocol::Auto && !spared && is_new && further.len() < MOST_FURTHER {
+            further.push((number, spoken));
+        }
+    }
+    Some(Service { name, port, protocol, further })
 }
 
 /// The template with everything that belongs to a sidecar.

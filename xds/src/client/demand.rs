@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::TypedUpdate;
-use crate::model::Kind;
+use crate::model::{ADDRESS_PREFIX, Kind};
 
 /// A name that exists is let go of when nobody has wanted it for this long: whoever calls once a day does not wait each time.
 const KEEP: Duration = Duration::from_secs(26 * 3600);
@@ -17,6 +17,8 @@ const KEEP: Duration = Duration::from_secs(26 * 3600);
 const KEEP_ABSENT: Duration = Duration::from_secs(60);
 /// Names of one kind at most. Those that were wanted longest ago make room.
 const MAX_WANTED: usize = 10_000;
+/// The same for addresses: an application may connect to any number of them, and what it calls by name must not make room for that.
+const MAX_ADDRESSES: usize = 1_000;
 /// How many make room at once, so that room is seldom looked for.
 const MAKE_ROOM: usize = MAX_WANTED / 10;
 /// How often it is looked for names that nobody wants any more.
@@ -119,7 +121,7 @@ impl Demand {
             entry.wanted = now;
             return entry.standing;
         }
-        ledger.make_room(kind);
+        ledger.make_room(kind, name);
         ledger.add(kind, name.into(), Entry { wanted: now, standing: Standing::Asked });
         drop(ledger);
         self.0.asks.send_modify(|count| *count += 1);
@@ -216,14 +218,18 @@ impl Ledger {
         }
     }
 
-    fn make_room(&mut self, kind: Kind) {
+    /// Makes room for this name.
+    fn make_room(&mut self, kind: Kind, name: &str) {
         let entries = &self.kinds[kind.index()];
-        if entries.len() < MAX_WANTED {
+        let is_address = name.starts_with(ADDRESS_PREFIX);
+        let rivals = || entries.iter().filter(|(other, _)| !is_address || other.starts_with(ADDRESS_PREFIX));
+        let (there, most) = if is_address { (rivals().count(), MAX_ADDRESSES) } else { (entries.len(), MAX_WANTED) };
+        if there < most && entries.len() < MAX_WANTED {
             return;
         }
-        let mut ages: Vec<(Instant, Arc<str>)> = entries.iter().map(|(name, entry)| (entry.wanted, name.clone())).collect();
+        let mut ages: Vec<(Instant, Arc<str>)> = rivals().map(|(name, entry)| (entry.wanted, name.clone())).collect();
         ages.sort_unstable();
-        ages.into_iter().take(MAKE_ROOM).for_each(|(_, name)| self.let_go(kind, name));
+        ages.into_iter().take((most / 10).min(MAKE_ROOM)).for_each(|(_, name)| self.let_go(kind, name));
     }
 }
 
@@ -336,6 +342,22 @@ mod tests {
         assert_eq!(demand.standing(Kind::Secret, &MAX_WANTED.to_string()), Some(Standing::Asked));
         let asks = demand.take();
         assert_eq!((asks[0].added.len(), asks[0].dropped.len()), (MAX_WANTED + 1 - MAKE_ROOM, 0), "nobody had asked yet");
+    }
+
+    #[test]
+    fn addresses_make_room_for_addresses_and_push_no_service_out() {
+        let (demand, start) = (Demand::default(), heddle_node::clock::now());
+        demand.want(Kind::MeshService, "shop/api", start);
+        for n in 0..3 * MAX_ADDRESSES {
+            demand.want(
+                Kind::MeshService,
+                &format!("@10.0.{}.{}", n / 256, n % 256),
+                start + Duration::from_millis(n as u64 + 1),
+            );
+        }
+        assert_eq!(demand.standing(Kind::MeshService, "shop/api"), Some(Standing::Asked));
+        assert_eq!(demand.standing(Kind::MeshService, "@10.0.0.0"), None);
+        assert!(demand.ledger().kinds[Kind::MeshService.index()].len() <= MAX_ADDRESSES + 1);
     }
 
     #[test]

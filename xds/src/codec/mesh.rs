@@ -1,4 +1,4 @@
-//! Mesh services and authorization policies on the wire; it knows no other kind but the upstream and the plugins of a service.
+//! Mesh services, authorization policies and modes of authentication on the wire; it knows no other kind but the upstream and the plugins of a service.
 
 use heddle_proto::heddle::config::v1 as wire;
 
@@ -7,8 +7,8 @@ use super::read::{Fault, MAX_NAME, Read, list, name, narrow, networks, required,
 use super::route::{timeouts_from_wire, timeouts_to_wire};
 use super::upstream;
 use crate::model::{
-    AuthorizationPolicy, MeshInbound, MeshProtocol, MeshService, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule,
-    PolicySource,
+    AuthorizationPolicy, MeshInbound, MeshProtocol, MeshService, PeerAuthentication, PeerMode, PolicyAction, PolicyHeader,
+    PolicyOperation, PolicyRule, PolicySource,
 };
 
 pub(super) fn service_to_wire(service: &MeshService) -> wire::MeshService {
@@ -21,6 +21,7 @@ pub(super) fn service_to_wire(service: &MeshService) -> wire::MeshService {
         timeouts: service.timeouts.as_ref().map(timeouts_to_wire),
         upstream: Some(upstream::to_wire(&service.upstream)),
         depends: to_texts(&service.depends),
+        own_ports: service.own_ports.iter().map(|port| u32::from(*port)).collect(),
     }
 }
 
@@ -39,6 +40,7 @@ pub(super) fn service_from_wire(message: wire::MeshService) -> Read<MeshService>
         timeouts: message.timeouts.map(timeouts_from_wire).transpose().map_err(|fault| fault.inside("timeouts"))?,
         upstream: upstream::from_wire(upstream).map_err(|fault| fault.inside("upstream"))?,
         depends: list("depends", message.depends, name)?,
+        own_ports: ports("own_ports", message.own_ports)?,
     })
 }
 
@@ -107,6 +109,52 @@ pub(super) fn policy_from_wire(message: wire::AuthorizationPolicy) -> Read<Autho
         dry_run: message.dry_run,
         rules: list("rules", message.rules, |field, rule| rule_from_wire(rule).map_err(|fault| fault.inside(field)))?,
     })
+}
+
+pub(super) fn peers_to_wire(peers: &PeerAuthentication) -> wire::PeerAuthentication {
+    let port =
+        |(port, mode): (&u16, &PeerMode)| wire::PeerPort { port: u32::from(*port), mode: mode_to_wire(Some(*mode)).into() };
+    wire::PeerAuthentication {
+        id: peers.id.to_string(),
+        namespace: peers.namespace.to_string(),
+        service: peers.service.as_ref().map(ToString::to_string),
+        mode: mode_to_wire(peers.mode).into(),
+        ports: peers.ports.iter().map(port).collect(),
+    }
+}
+
+pub(super) fn peers_from_wire(message: wire::PeerAuthentication) -> Read<PeerAuthentication> {
+    let port = |field: &str, port: wire::PeerPort| -> Read<(u16, PeerMode)> {
+        let mode = mode_from_wire(port.mode).map_err(|fault| fault.inside(field))?;
+        Ok((narrow(field, port.port)?, mode.ok_or_else(|| Fault::new(field, "has no mode".to_owned()))?))
+    };
+    Ok(PeerAuthentication {
+        id: name("id", message.id)?,
+        namespace: name("namespace", message.namespace)?,
+        service: message.service.map(|service| name("service", service)).transpose()?,
+        mode: mode_from_wire(message.mode)?,
+        ports: list("ports", message.ports, port)?.into_iter().collect(),
+    })
+}
+
+fn mode_to_wire(mode: Option<PeerMode>) -> wire::PeerMode {
+    match mode {
+        None => wire::PeerMode::Unspecified,
+        Some(PeerMode::Strict) => wire::PeerMode::Strict,
+        Some(PeerMode::Permissive) => wire::PeerMode::Permissive,
+        Some(PeerMode::Disable) => wire::PeerMode::Disable,
+    }
+}
+
+/// `None` where nothing is said; never a guess of a mode that is not known.
+fn mode_from_wire(mode: i32) -> Read<Option<PeerMode>> {
+    match wire::PeerMode::try_from(mode) {
+        Ok(wire::PeerMode::Unspecified) => Ok(None),
+        Ok(wire::PeerMode::Strict) => Ok(Some(PeerMode::Strict)),
+        Ok(wire::PeerMode::Permissive) => Ok(Some(PeerMode::Permissive)),
+        Ok(wire::PeerMode::Disable) => Ok(Some(PeerMode::Disable)),
+        Err(_) => Err(Fault::new("mode", format!("{mode} is not a mode"))),
+    }
 }
 
 fn rule_to_wire(rule: &PolicyRule) -> wire::PolicyRule {

@@ -59,6 +59,7 @@ pub fn encode_body(resource: &Resource) -> Bytes {
         Resource::MeshService(r) => mesh::service_to_wire(r).encode_to_vec(),
         Resource::MeshInbound(r) => mesh::inbound_to_wire(r).encode_to_vec(),
         Resource::AuthorizationPolicy(r) => mesh::policy_to_wire(r).encode_to_vec(),
+        Resource::PeerAuthentication(r) => mesh::peers_to_wire(r).encode_to_vec(),
         Resource::Certificate(r) => certificate::to_wire(r).encode_to_vec(),
         Resource::PluginMetadata(r) => plugin::metadata_to_wire(r).encode_to_vec(),
         Resource::Secret(r) => secret::to_wire(r).encode_to_vec(),
@@ -109,6 +110,7 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Resource, InvalidResource>
         Kind::AuthorizationPolicy => {
             parse(kind, body, |m| mesh::policy_from_wire(m).map(Resource::AuthorizationPolicy), |m| &m.id)
         }
+        Kind::PeerAuthentication => parse(kind, body, |m| mesh::peers_from_wire(m).map(Resource::PeerAuthentication), |m| &m.id),
         Kind::Certificate => parse(kind, body, |m| certificate::from_wire(m).map(Resource::Certificate), |m| &m.id),
         Kind::PluginMetadata => parse(kind, body, |m| plugin::metadata_from_wire(m).map(Resource::PluginMetadata), |m| &m.plugin),
         Kind::Secret => parse(kind, body, |m| secret::from_wire(m).map(Resource::Secret), |m| &m.name),

@@ -55,7 +55,10 @@ pub(super) fn to_wire(upstream: &Upstream) -> wire::Upstream {
             .map(|Discovery::Dns(host)| wire::Discovery { kind: Some(wire::discovery::Kind::Dns(host.to_string())) }),
         slow_start: to_duration(upstream.slow_start),
         panic_threshold: upstream.panic_threshold.into(),
-        mesh: upstream.mesh.as_ref().map(|peer| wire::MeshPeer { identities: to_texts(&peer.identities) }),
+        mesh: upstream.mesh.as_ref().map(|peer| wire::MeshPeer {
+            identities: to_texts(&peer.identities),
+            port: peer.port.map(u32::from).unwrap_or_default(),
+        }),
         locality: Some(zones_to_wire(&upstream.locality)),
         fleet_load: upstream.fleet_load,
     }
@@ -141,7 +144,8 @@ fn mesh_from_wire(peer: wire::MeshPeer) -> Read<MeshPeer> {
     if peer.identities.is_empty() {
         return Err(Fault::new("identities", "must not be empty"));
     }
-    Ok(MeshPeer { identities: texts("identities", peer.identities)? })
+    let port = Some(narrow("port", peer.port)?).filter(|port| *port != 0);
+    Ok(MeshPeer { identities: texts("identities", peer.identities)?, port })
 }
 
 fn balancer_to_wire(balancer: &Balancer) -> wire::Balancer {

@@ -1,5 +1,6 @@
-//! The mesh: services as their clients reach them, and who may call whom. It knows no certificates and no sockets.
+//! The mesh: services as their clients reach them, who may call whom, and who is let in without an identity. It knows no certificates and no sockets.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,6 +11,15 @@ use super::{PluginConf, Timeouts, Upstream};
 
 /// What begins the names of upstreams and endpoints of mesh services: `mesh/<namespace>/<service>`.
 pub const MESH_PREFIX: &str = "mesh/";
+
+/// The name under which it is told whose this address is: a service that has none of its own endpoints, and depends on the one that is meant. No service is
+/// called so.
+pub fn address_name(address: IpAddr) -> String {
+    format!("{ADDRESS_PREFIX}{}", address.to_canonical())
+}
+
+/// What begins such names.
+pub const ADDRESS_PREFIX: &str = "@";
 
 /// How clients of the mesh reach one service. Its addresses are the `Endpoints` of the name of its upstream.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,6 +40,8 @@ pub struct MeshService {
     pub upstream: Upstream,
     /// Names of services that its plugins lead to.
     pub depends: Vec<Arc<str>>,
+    /// Ports of the application that are services of their own, named `<namespace>/<service>:<port>`; calls on any other port are for this one.
+    pub own_ports: Vec<u16>,
 }
 
 /// What runs in the sidecars of one service for requests that come in to it, after its callers have been judged. It is told to these sidecars alone.
@@ -89,6 +101,8 @@ impl MeshProtocol {
 pub struct MeshPeer {
     /// SPIFFE ids of which the endpoint must prove one; never empty.
     pub identities: Vec<Arc<str>>,
+    /// The port of its application that is meant; `None` is the one that it has by itself.
+    pub port: Option<u16>,
 }
 
 /// One running instance of a service, as its sidecar registers it when it connects.
@@ -100,6 +114,8 @@ pub struct Instance {
     pub port: u16,
     /// What the application speaks.
     pub protocol: MeshProtocol,
+    /// Its further ports, and what it speaks there.
+    pub ports: Vec<(u16, MeshProtocol)>,
     /// Version of the application, empty when not said.
     pub version: Arc<str>,
     /// Labels, by name.
@@ -123,6 +139,54 @@ pub struct AuthorizationPolicy {
     pub dry_run: bool,
     /// It matches when one of these does. Without any it matches nothing: one that allows then refuses everything.
     pub rules: Vec<PolicyRule>,
+}
+
+/// Who is let in by the sidecars of services. What is said of a port of a service goes before what is said of the service, and that before what is said of
+/// its namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeerAuthentication {
+    /// Unique id.
+    pub id: Arc<str>,
+    /// Namespace of the services that it is about.
+    pub namespace: Arc<str>,
+    /// The service that it is about; `None` is every one of the namespace.
+    pub service: Option<Arc<str>>,
+    /// For all ports; `None` leaves that to what is less specific.
+    pub mode: Option<PeerMode>,
+    /// For single ports of the application.
+    pub ports: BTreeMap<u16, PeerMode>,
+}
+
+/// Who is let in. Of two, the greater one is the safer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+pub enum PeerMode {
+    /// Callers in clear only.
+    Disable,
+    /// Members of the mesh, and callers in clear on the same port: while services move into the mesh.
+    Permissive,
+    /// Members of the mesh, which prove who they are.
+    #[default]
+    Strict,
+}
+
+impl PeerMode {
+    /// Every one, with its name in configuration.
+    pub const ALL: [(&str, PeerMode); 3] =
+        [("strict", PeerMode::Strict), ("permissive", PeerMode::Permissive), ("disable", PeerMode::Disable)];
+
+    /// Its name in configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PeerMode::Strict => "strict",
+            PeerMode::Permissive => "permissive",
+            PeerMode::Disable => "disable",
+        }
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<PeerMode> {
+        PeerMode::ALL.into_iter().find_map(|(known, mode)| (known == name).then_some(mode))
+    }
 }
 
 /// What a match means.

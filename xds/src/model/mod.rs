@@ -19,8 +19,8 @@ pub use listener::{
     EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader, TcpRoute, TcpShare,
 };
 pub use mesh::{
-    AuthorizationPolicy, Instance, MESH_PREFIX, MeshInbound, MeshPeer, MeshProtocol, MeshService, PolicyAction, PolicyHeader,
-    PolicyOperation, PolicyRule, PolicySource,
+    ADDRESS_PREFIX, AuthorizationPolicy, Instance, MESH_PREFIX, MeshInbound, MeshPeer, MeshProtocol, MeshService,
+    PeerAuthentication, PeerMode, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, address_name,
 };
 pub use plugin::{GlobalRule, PluginConf, PluginOrigin};
 pub use route::{Route, RouteMatch, Timeouts, UpstreamRef};
@@ -54,6 +54,8 @@ pub enum Kind {
     MeshInbound,
     /// `heddle.config.v1.AuthorizationPolicy`.
     AuthorizationPolicy,
+    /// `heddle.config.v1.PeerAuthentication`.
+    PeerAuthentication,
     /// `heddle.config.v1.Certificate`.
     Certificate,
     /// `heddle.config.v1.Listener`.
@@ -62,7 +64,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in delivery order.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Secret,
         Kind::Upstream,
         Kind::Endpoints,
@@ -73,6 +75,7 @@ impl Kind {
         Kind::MeshService,
         Kind::MeshInbound,
         Kind::AuthorizationPolicy,
+        Kind::PeerAuthentication,
         Kind::Certificate,
         Kind::Listener,
     ];
@@ -90,6 +93,7 @@ impl Kind {
             Kind::MeshService => "type.googleapis.com/heddle.config.v1.MeshService",
             Kind::MeshInbound => "type.googleapis.com/heddle.config.v1.MeshInbound",
             Kind::AuthorizationPolicy => "type.googleapis.com/heddle.config.v1.AuthorizationPolicy",
+            Kind::PeerAuthentication => "type.googleapis.com/heddle.config.v1.PeerAuthentication",
             Kind::Certificate => "type.googleapis.com/heddle.config.v1.Certificate",
             Kind::Listener => "type.googleapis.com/heddle.config.v1.Listener",
         }
@@ -108,6 +112,7 @@ impl Kind {
             Kind::MeshService => "MeshService",
             Kind::MeshInbound => "MeshInbound",
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
+            Kind::PeerAuthentication => "PeerAuthentication",
             Kind::Certificate => "Certificate",
             Kind::Listener => "Listener",
         }
@@ -145,6 +150,8 @@ pub enum Resource {
     MeshInbound(MeshInbound),
     /// Who may call a service of the mesh.
     AuthorizationPolicy(AuthorizationPolicy),
+    /// Who is let in by the sidecars of services.
+    PeerAuthentication(PeerAuthentication),
     /// Which certificate is shown for which server name.
     Certificate(Certificate),
     /// Settings shared by all uses of one plugin.
@@ -166,6 +173,7 @@ impl Resource {
             Resource::MeshService(_) => Kind::MeshService,
             Resource::MeshInbound(_) => Kind::MeshInbound,
             Resource::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Resource::PeerAuthentication(_) => Kind::PeerAuthentication,
             Resource::Certificate(_) => Kind::Certificate,
             Resource::PluginMetadata(_) => Kind::PluginMetadata,
             Resource::Secret(_) => Kind::Secret,
@@ -192,6 +200,7 @@ impl Resource {
             Resource::MeshService(r) => &r.name,
             Resource::MeshInbound(r) => &r.service,
             Resource::AuthorizationPolicy(r) => &r.id,
+            Resource::PeerAuthentication(r) => &r.id,
             Resource::Certificate(r) => &r.id,
             Resource::PluginMetadata(r) => &r.plugin,
             Resource::Secret(r) => &r.name,

@@ -22,6 +22,8 @@ const MAX_NAME: usize = 1024;
 const INVALID_ARGUMENT: i32 = 3;
 /// Labels of an instance.
 const MAX_LABELS: usize = 64;
+/// Further ports of an application.
+const MAX_PORTS: usize = 64;
 /// What we call ourselves.
 const AGENT: &str = "heddle";
 
@@ -130,10 +132,12 @@ fn take_text(fields: &mut BTreeMap<String, Value>, name: &str) -> Option<String>
 
 fn instance_to_wire(instance: &Instance) -> Value {
     let labels = instance.labels.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+    let ports = instance.ports.iter().map(|(port, protocol)| (port.to_string(), text(protocol.as_str()))).collect();
     let fields = BTreeMap::from([
         ("address".to_string(), text(&instance.address)),
         ("port".to_string(), Value { kind: Some(ValueKind::NumberValue(instance.port.into())) }),
         ("protocol".to_string(), text(instance.protocol.as_str())),
+        ("ports".to_string(), Value { kind: Some(ValueKind::StructValue(Struct { fields: ports })) }),
         ("version".to_string(), text(&instance.version)),
         ("labels".to_string(), Value { kind: Some(ValueKind::StructValue(Struct { fields: labels })) }),
         ("draining".to_string(), Value { kind: Some(ValueKind::BoolValue(instance.draining)) }),
@@ -168,9 +172,27 @@ fn instance_from_wire(value: Value) -> Result<Instance, BadRequest> {
         port,
         protocol: MeshProtocol::named(&protocol).unwrap_or_default(),
         version: short("node.metadata.instance.version", take_text(&mut fields, "version").unwrap_or_default())?,
+        ports: ports_from_wire(fields.remove("ports"))?,
         labels,
         draining,
     })
+}
+
+/// Further ports of an application by number. What is spoken there is told or found out.
+fn ports_from_wire(value: Option<Value>) -> Result<Vec<(u16, MeshProtocol)>, BadRequest> {
+    let Some(ValueKind::StructValue(Struct { fields })) = value.and_then(|value| value.kind) else { return Ok(Vec::new()) };
+    if fields.len() > MAX_PORTS {
+        return Err(BadRequest::TooMuch { what: "node.metadata.instance.ports", found: fields.len(), most: MAX_PORTS });
+    }
+    let port = |(port, mut value): (String, Value)| {
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or(BadRequest::Malformed("node.metadata.instance.ports"))?;
+        let protocol = match value.kind.take() {
+            Some(ValueKind::StringValue(text)) => MeshProtocol::named(&text).unwrap_or_default(),
+            _ => MeshProtocol::default(),
+        };
+        Ok((port, protocol))
+    };
+    fields.into_iter().map(port).collect()
 }
 
 /// The node of a request (only the first one needs it) and the request.
@@ -338,6 +360,7 @@ mod tests {
             address: "10.0.0.7".into(),
             port: 15006,
             protocol: MeshProtocol::Grpc,
+            ports: vec![(5432, MeshProtocol::Tcp), (9090, MeshProtocol::Http)],
             version: "v2".into(),
             labels: vec![("canary".into(), "yes".into())],
             draining: true,

@@ -25,7 +25,7 @@ enum Audience {
 /// Whether only sidecars see such a resource.
 fn is_of_sidecars(kind: Kind, name: &str) -> bool {
     match kind {
-        Kind::MeshService | Kind::MeshInbound | Kind::AuthorizationPolicy => true,
+        Kind::MeshService | Kind::MeshInbound | Kind::AuthorizationPolicy | Kind::PeerAuthentication => true,
         Kind::Endpoints => name.starts_with(MESH_PREFIX),
         _ => false,
     }

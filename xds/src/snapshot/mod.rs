@@ -86,7 +86,7 @@ pub const SIDECAR: &str = "sidecar";
 
 impl NodeScope {
     /// Whether a resource is meant for this node. Listeners may name their nodes. What only the mesh needs is for sidecars, and they need nothing else;
-    /// authorization policies are for the sidecars of the services that they protect, and what runs for their requests for theirs.
+    /// policies and modes are for the sidecars of the services that they are about, and what runs for their requests for theirs.
     pub fn sees(&self, resource: &Resource) -> bool {
         let is_sidecar = &*self.role == SIDECAR;
         match resource {
@@ -95,14 +95,17 @@ impl NodeScope {
             Resource::MeshInbound(inbound) => {
                 is_sidecar && inbound.service.split_once('/') == Some((&*self.namespace, &*self.service))
             }
-            Resource::AuthorizationPolicy(policy) => {
-                let own = policy.service.as_ref().is_none_or(|service| *service == self.service);
-                is_sidecar && own && policy.namespace == self.namespace
-            }
+            Resource::AuthorizationPolicy(policy) => is_sidecar && self.is_of(&policy.namespace, policy.service.as_deref()),
+            Resource::PeerAuthentication(peers) => is_sidecar && self.is_of(&peers.namespace, peers.service.as_deref()),
             Resource::Endpoints(endpoints) => is_sidecar == endpoints.upstream.starts_with(MESH_PREFIX),
             Resource::PluginMetadata(_) => true,
             _ => !is_sidecar,
         }
+    }
+
+    /// Whether it stands beside this service, or one of this namespace.
+    fn is_of(&self, namespace: &str, service: Option<&str>) -> bool {
+        service.is_none_or(|service| *service == *self.service) && *namespace == *self.namespace
     }
 }
 

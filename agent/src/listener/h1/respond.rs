@@ -11,7 +11,7 @@ use super::super::length::{Length, is_bodiless, response_length};
 use super::super::{guard::body_reason, mesh::opaque, tunnel};
 use super::wire::{Gone, Wire};
 use super::{After, Connection, Facts};
-use crate::exchange::{Reason, Response, Sent, Service};
+use crate::exchange::{Reason, Response, Sent, Service, Tunnel};
 use crate::http::h1::{Persistence, WireLength, write_chunk_start, write_last_chunk, write_response_head};
 use crate::http::{Body, BodyError, Fields, Frame, ResponseHead, Version};
 use crate::net::{Io, Rewind};
@@ -31,7 +31,7 @@ impl<S: Service> Connection<'_, S> {
         let ending = response.ending.take();
         let tunnel = response.upgrade.take().filter(|_| facts.upgrades && matches!(response.head.status, 101 | 200..=299));
         let (after, sent) = match tunnel {
-            Some(tunnel) => self.upgrade(&response.head, tunnel).await,
+            Some(tunnel) => self.upgrade(&response.head, (tunnel, response.declared)).await,
             None if response.head.status < 200 => {
                 // A final response must not look like an interim one; only a tunnel makes 101 final.
                 self.send(Response { close: true, ..Response::of(Reason::Internal) }, facts).await
@@ -44,10 +44,11 @@ impl<S: Service> Connection<'_, S> {
         after
     }
 
-    async fn upgrade(&mut self, head: &ResponseHead, tunnel: Box<dyn crate::exchange::Tunnel>) -> (After, Sent) {
+    async fn upgrade(&mut self, head: &ResponseHead, (tunnel, declared): (Box<dyn Tunnel>, bool)) -> (After, Sent) {
         // After CONNECT there is nothing to upgrade (RFC 9110 section 9.3.6).
         let (persistence, tunnel) = match head.status {
             101 => (Persistence::Upgrade, tunnel),
+            _ if declared => (Persistence::Default, tunnel),
             _ => (Persistence::Default, opaque(tunnel, &self.link.site)),
         };
         write_response_head(self.wire.borrow_mut().out.gathered(), head, WireLength::Absent, persistence, None);

@@ -28,7 +28,7 @@ pub(super) async fn respond<S: Service>(shared: &Shared<S>, held: &Held, mut res
     let ending = response.ending.take();
     let tunnel = response.upgrade.take().filter(|_| asked.tunnels && matches!(response.head.status, 101 | 200..=299));
     let mut sent = match tunnel {
-        Some(far) => tunnelled(shared, held, response.head, far).await,
+        Some(far) => tunnelled(shared, held, response.head, (far, response.declared)).await,
         None => plain(shared, held, response, asked.is_head).await,
     };
     sent.received += asked.received();
@@ -37,9 +37,14 @@ pub(super) async fn respond<S: Service>(shared: &Shared<S>, held: &Held, mut res
     }
 }
 
-async fn tunnelled<S: Service>(shared: &Shared<S>, held: &Held, mut head: ResponseHead, far: Box<dyn Tunnel>) -> Sent {
+async fn tunnelled<S: Service>(
+    shared: &Shared<S>,
+    held: &Held,
+    mut head: ResponseHead,
+    (far, declared): (Box<dyn Tunnel>, bool),
+) -> Sent {
     // What was upgraded is known; what comes by CONNECT is anything.
-    let far = if head.status == 101 { far } else { opaque(far, &shared.link.site) };
+    let far = if head.status == 101 || declared { far } else { opaque(far, &shared.link.site) };
     // HTTP/2 knows no 101 (RFC 8441 section 5).
     head.status = if head.status == 101 { 200 } else { head.status };
     if send_head(shared, held, &head, Length::Open, false).is_err() {

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use heddle_node::identity::{ClientAuth, Identity};
-use heddle_xds::model::{Listener, MeshProtocol};
+use heddle_xds::model::{Listener, MeshProtocol, PeerMode};
 use rustls::ServerConfig;
+use tokio::sync::watch;
 
 use crate::net::INBOUND_ALPN;
 use crate::observe::MeshStats;
-use crate::settings::{InboundSettings, Mode};
+use crate::settings::InboundSettings;
+use crate::tables::{PeerModes, Place};
 
 /// A listener that should be open.
 #[derive(Clone)]
@@ -42,8 +44,8 @@ pub enum Entry {
 /// How it is known where a connection of the application goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leads {
-    /// To this service, `<namespace>/<service>`.
-    To(Arc<str>),
+    /// To this service, `<namespace>/<service>`, by this port where one is named.
+    To(Arc<str>, Option<u16>),
     /// Each request says so by its host: an HTTP proxy.
     ByHost,
     /// It was captured on its way.
@@ -86,11 +88,15 @@ pub struct Inbound {
     pub application: SocketAddr,
     /// What the application speaks.
     pub protocol: MeshProtocol,
+    /// Its further ports.
+    pub further: Vec<Place>,
     /// What is counted.
     pub stats: Arc<MeshStats>,
     /// Whether its sockets take connections to any address, as TPROXY hands them over.
     pub is_transparent: bool,
     pub(super) tls: Arc<ServerConfig>,
+    /// Who is let in, as the control plane says.
+    pub(super) modes: watch::Sender<Arc<PeerModes>>,
     /// Whether an application that has not said what it speaks has answered in HTTP.
     pub(super) found_http: Arc<AtomicBool>,
 }
@@ -105,12 +111,46 @@ impl Inbound {
         stats: Arc<MeshStats>,
     ) -> Inbound {
         let tls = identity.server_config(ClientAuth::Required, INBOUND_ALPN);
-        Inbound { identity, settings, application, protocol, stats, is_transparent: false, tls, found_http: Arc::default() }
+        Inbound {
+            identity,
+            settings,
+            application,
+            protocol,
+            further: Vec::new(),
+            stats,
+            is_transparent: false,
+            tls,
+            modes: watch::Sender::default(),
+            found_http: Arc::default(),
+        }
+    }
+
+    /// Lets in whom the control plane says. Who came in in clear and may no more is asked to leave.
+    pub fn obey(&self, modes: &Arc<PeerModes>) {
+        self.modes.send_if_modified(|known| {
+            let is_other = **known != **modes;
+            known.clone_from(modes);
+            is_other
+        });
     }
 
     /// Who is let in to this port of the application.
-    pub(super) fn mode(&self, port: u16) -> Mode {
-        self.settings.ports.get(&port).copied().unwrap_or(self.settings.mode)
+    pub(super) fn mode(&self, port: u16) -> PeerMode {
+        self.settings.let_in(port, self.modes.borrow().at(port))
+    }
+
+    /// The further port of this number.
+    fn further(&self, port: u16) -> Option<&Place> {
+        self.further.iter().find(|place| place.port == port)
+    }
+
+    /// Where the application listens for this port, to which a connection came at `local`.
+    pub(super) fn address_at(&self, port: u16, local: SocketAddr) -> SocketAddr {
+        match self.further(port) {
+            Some(place) => place.address,
+            None if port == self.application.port() => self.application,
+            None => local,
+        }
     }
 
     /// Whether the application may speak something else than HTTP.
@@ -126,6 +166,9 @@ impl Inbound {
 
     /// What is spoken at this port, as far as it is known.
     pub(super) fn spoken_at(&self, port: u16) -> MeshProtocol {
+        if let Some(place) = self.further(port) {
+            return place.protocol;
+        }
         match self.protocol {
             _ if port != self.application.port() => MeshProtocol::Tcp,
             MeshProtocol::Auto if self.found_http.load(Ordering::Relaxed) => MeshProtocol::Http,

@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use heddle_node::clock::{self, Instant};
 use heddle_node::identity::{Refused, Rejection, peer_of};
 use heddle_node::sockets;
-use heddle_xds::model::MeshProtocol;
+use heddle_xds::model::{MeshProtocol, PeerMode};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -30,7 +30,6 @@ use super::{raw, warden};
 use crate::exchange::{ConnectionInfo, Door, Service, TlsInfo, Tunnel};
 use crate::http::digits::AddressText;
 use crate::net::{Io, MESH_ALPN, Rewind, Socket, original_destination};
-use crate::settings::Mode;
 
 /// How long connecting to the application may take: it is on this machine.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -111,7 +110,7 @@ impl Gate<'_> {
         let source = self.arrival.admit_source(self.peer.ip())?;
         let stream = Rewind::new(stream.into(), Bytes::new());
         let known = match self.inbound.mode(port) {
-            Mode::Strict => self.strict(stream, port).await?,
+            PeerMode::Strict => self.strict(stream, port).await?,
             mode => self.sort(stream, local, port, mode).await?,
         };
         if known.peer.is_none() {
@@ -132,7 +131,7 @@ impl Gate<'_> {
             self.tell_of("plaintext", format!("a caller in clear at port {port}: inbound.mode is strict"));
             if self.refuse("plaintext") {
                 let client = self.peer;
-                tracing::warn!(%client, port, "a caller in clear is refused: inbound.mode is strict; let it call through the mesh, or set permissive");
+                tracing::warn!(%client, port, "a caller in clear is refused: strict mutual TLS; let it call through the mesh, or set permissive");
             }
             return None;
         }
@@ -140,9 +139,9 @@ impl Gate<'_> {
     }
 
     /// Members of the mesh (where the mode lets them in) and callers in clear, told apart by what they say first.
-    async fn sort(&mut self, mut stream: Rewind<Socket>, local: SocketAddr, port: u16, mode: Mode) -> Option<Known> {
+    async fn sort(&mut self, mut stream: Rewind<Socket>, local: SocketAddr, port: u16, mode: PeerMode) -> Option<Known> {
         let mut protocol = self.inbound.spoken_at(port);
-        let lets_members = mode == Mode::Permissive;
+        let lets_members = mode == PeerMode::Permissive;
         let mut input = BytesMut::with_capacity(ROOM);
         let mut dialed: Dialed = None;
         // Mostly it is there already: then nobody needs to find out whether the application speaks first.
@@ -257,8 +256,7 @@ impl Gate<'_> {
     }
 
     async fn dial(&self, local: SocketAddr, port: u16) -> Option<TcpStream> {
-        let application = self.inbound.application;
-        let address = if port == application.port() { application } else { local };
+        let address = self.inbound.address_at(port, local);
         let connecting = sockets::connect(address);
         let connected = self.arrival.in_time(clock::now() + CONNECT, pin!(connecting)).await?;
         let failed = |error: &io::Error| {

@@ -73,7 +73,7 @@ impl<S: Service> Gate<'_, S> {
         let bound = self.arrival.shared.admission.address(&site.listener.name, site.listener.address);
         let source = self.arrival.admit_source(self.peer.ip())?;
         let (destination, local) = match leads {
-            Leads::To(service) => (Destination::Service(service.clone()), canonical(stream.local_addr().ok()?)),
+            Leads::To(service, port) => (Destination::Service(service.clone(), *port), canonical(stream.local_addr().ok()?)),
             Leads::ByHost => (Destination::Host, canonical(stream.local_addr().ok()?)),
             Leads::Captured { .. } => {
                 let original = original_destination(&stream).ok()?;
@@ -139,7 +139,7 @@ impl<S: Service> Gate<'_, S> {
         let is_http = match (found.spoken, destination) {
             // The authority of HTTP/2 cannot be seen without answering: only requests to addresses of services are looked into.
             (Spoken::Http1, Destination::Captured(_)) => self.leads(&mut stream, &mut found.client).await,
-            (Spoken::Http1, _) | (Spoken::Http2, Destination::Service(_) | Destination::Host) => true,
+            (Spoken::Http1, _) | (Spoken::Http2, Destination::Service(..) | Destination::Host) => true,
             _ => false,
         };
         stream.unread(&found.client);

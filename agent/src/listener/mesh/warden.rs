@@ -1,19 +1,21 @@
-//! Watches over one connection of a member of the mesh while it is served: its age, and whether who called is still trusted. It knows no requests.
+//! Watches over one connection that came in while it is served: its age, and whether who called is still trusted, or still let in in clear. It knows no requests.
 
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
 use heddle_node::clock;
+use heddle_xds::model::PeerMode;
 use rustls_pki_types::CertificateDer;
 
 use super::super::site::{Drain, Link};
 use super::entry::Inbound;
+use crate::exchange::Door;
 
 /// How long the last words of a connection may take whose caller is trusted no more.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Serves a connection to its end, which comes sooner when it has become too old, when its caller is trusted no more, or some time after `listener` began to
+/// Serves a connection to its end, which comes sooner when it has become too old, when its caller is trusted or let in no more, or some time after `listener` began to
 /// close. The connection's own drain says so to those who serve it.
 pub(super) async fn watch(inbound: &Inbound, listener: &Drain, link: &Link, serving: impl Future<Output = ()>) {
     let drain = &link.site.drain;
@@ -23,7 +25,11 @@ pub(super) async fn watch(inbound: &Inbound, listener: &Drain, link: &Link, serv
         drain.begin();
     }
     let is_member = link.info.door.peer().is_some();
-    let mut changes = inbound.identity.changes();
+    let (mut changes, mut modes) = (inbound.identity.changes(), inbound.modes.subscribe());
+    // That may have changed while it was not known yet who calls.
+    if !is_member && !is_let_in_clear(inbound, link) {
+        return;
+    }
     let mut closing = pin!(closing);
     let mut age = pin!(tokio::time::sleep(inbound.settings.max_connection_age));
     let mut is_old = false;
@@ -43,16 +49,32 @@ pub(super) async fn watch(inbound: &Inbound, listener: &Drain, link: &Link, serv
                 age.as_mut().reset(cut);
             }
             changed = changes.changed(), if is_member => {
-                let still = changed.is_err() || is_trusted(inbound, link);
-                if !still {
-                    drain.begin();
-                    // Whatever is still in flight then is cut.
-                    let _ = tokio::time::timeout(FAREWELL, serving).await;
-                    return;
+                if changed.is_ok() && !is_trusted(inbound, link) {
+                    break;
+                }
+            }
+            changed = modes.changed(), if !is_member => {
+                if changed.is_ok() && !is_let_in_clear(inbound, link) {
+                    break;
                 }
             }
         }
     }
+    drain.begin();
+    // Whatever is still in flight then is cut.
+    let _ = tokio::time::timeout(FAREWELL, serving).await;
+}
+
+fn is_let_in_clear(inbound: &Inbound, link: &Link) -> bool {
+    let Door::Inbound { port, .. } = link.info.door else { return true };
+    if inbound.mode(port) != PeerMode::Strict {
+        return true;
+    }
+    if inbound.stats.refused("plaintext", clock::unix_ms()) {
+        let client = link.info.peer;
+        tracing::warn!(%client, port, "a connection in clear is closed: only members of the mesh are let in from now on");
+    }
+    false
 }
 
 fn is_trusted(inbound: &Inbound, link: &Link) -> bool {

@@ -1,12 +1,14 @@
 //! The services that the application beside this node calls: asked for when they are first called, and found at once from then on. It sends nothing.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_node::clock::{self, Instant};
 use heddle_xds::client::{Demand, Standing};
-use heddle_xds::model::{Kind, MESH_PREFIX};
+use heddle_xds::model::{Kind, MESH_PREFIX, address_name};
+use parking_lot::Mutex;
 
 use super::super::view::View;
 use super::super::worker::Worker;
@@ -16,6 +18,10 @@ use crate::upstream::Outside;
 
 /// How long the first call of a service waits until it is known what the control plane knows of it.
 const WAIT: Duration = Duration::from_secs(2);
+/// How long the first connection to an address waits until it is known whether that is one of a service: most are not.
+const ADDRESS_WAIT: Duration = Duration::from_millis(250);
+/// How long nobody waits for that after somebody has waited in vain: the control plane is away.
+const SILENCE: Duration = Duration::from_secs(5);
 /// How deep services may lead to services by their plugins.
 const MAX_DEPTH: u32 = 3;
 
@@ -32,6 +38,8 @@ pub struct Callees {
     pub outside: Option<Arc<Outside>>,
     /// What is counted of its connections.
     pub stats: Arc<MeshStats>,
+    /// Until when nobody waits to be told whose an address is.
+    pub silent_until: Arc<Mutex<Option<Instant>>>,
 }
 
 /// What is known of a service.
@@ -69,6 +77,39 @@ impl Worker {
                 () = swapped => {}
                 Ok(()) = answers.changed() => {}
                 () = tokio::time::sleep_until(until) => return Err(Reason::ServicePending),
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// The service one of whose addresses this is. Nobody is kept waiting for long for what is likely no service's.
+    pub(super) async fn service_at(&self, address: IpAddr) -> Option<Arc<str>> {
+        let address = address.to_canonical();
+        if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
+            return None;
+        }
+        let (name, now) = (address_name(address), clock::now());
+        let Callees { demand, silent_until, .. } = self.callees();
+        let (mut answers, until) = (demand.answers(), now + ADDRESS_WAIT);
+        loop {
+            // Both are asked before the view is looked at, so that nothing that happens meanwhile is missed.
+            let swapped = self.swapping();
+            answers.borrow_and_update();
+            let told = demand.want(Kind::MeshService, &name, clock::now());
+            if let Some(known) = self.view().tables.mesh.get(name.as_str()) {
+                return known.depends.first().cloned();
+            }
+            if told == Standing::Absent || silent_until.lock().is_some_and(|until| clock::now() < until) {
+                return None;
+            }
+            tokio::select! {
+                () = swapped => {}
+                Ok(()) = answers.changed() => {}
+                () = tokio::time::sleep_until(until) => {
+                    *silent_until.lock() = Some(clock::now() + SILENCE);
+                    return None;
+                }
             }
         }
     }

@@ -16,8 +16,8 @@ use super::judge::{Judge, Kept, WatchedTunnel, watched};
 use crate::authorize::{Called, Caller, Refusal, RequestFacts, Verdict};
 use crate::exchange::variable::POLICY;
 use crate::exchange::{Answer, Door, Exchange, Interim, Reason, Tunnel, path};
-use crate::http::{Body, CASE_FIELD, Method, Name, Version, note_case, restore_case};
-use crate::tables::{Application, INBOUND_H2};
+use crate::http::{Body, CASE_FIELD, Method, Name, PORT_FIELD, Version, note_case, restore_case};
+use crate::tables::{Application, Further, INBOUND_H2};
 
 /// How paths are read: as little is changed as policies that name paths can bear, since the application has its own mind about them.
 const PATHS: PathPolicy = PathPolicy { reject_encoded_slashes: false, merge_slashes: false, drop_underscore_headers: false };
@@ -33,14 +33,22 @@ impl Pipeline {
         admit(x)?;
         x.route = Some(INBOUND);
         plan.take_route(INBOUND);
+        let named = named_port(x, peer.is_some());
+        // Whoever names none, or for a tunnel none that is one of its own, means the port by which it came.
+        let further = named.and_then(|port| application.further(port)).or_else(|| application.further(*port));
+        let port = further.map_or(*port, |further| further.place.port);
         if x.request.method == Method::Connect && x.request.protocol.is_none() {
             // Within a tunnel nobody would see what is asked of an application that speaks HTTP, or who asks.
-            let reads = speaks_http(application.protocol) || runs_plugins(application);
-            if *port == application.address.port() && reads {
+            // What further ports speak is declared: bytes there are no requests, and no filters are passed by.
+            let reads = match further {
+                Some(further) => speaks_http(further.place.protocol),
+                None => port == application.address.port() && (speaks_http(application.protocol) || runs_plugins(application)),
+            };
+            if reads {
                 return Err(refuse(Reason::MethodNotAllowed));
             }
-            authorize(x, plan, peer.as_deref(), *port, None)?;
-            return self.tunnel_to(x, (application, &view.tables.authorization), *port, asked.far).await;
+            authorize(x, plan, peer.as_deref(), port, None)?;
+            return self.tunnel_to(x, (application, &view.tables.authorization), port, asked.far).await;
         }
         let websocket = asked.wants_upgrade && headers::asks_for_websocket(&x.request);
         if x.request.method == Method::Connect && !websocket {
@@ -48,8 +56,9 @@ impl Pipeline {
         }
         // The handshake of a WebSocket is a GET, however it comes (RFC 8441 section 5).
         let method = if websocket { Method::Get } else { x.request.method.clone() };
-        authorize(x, plan, peer.as_deref(), *port, Some(&method))?;
-        if *port != application.address.port() {
+        authorize(x, plan, peer.as_deref(), port, Some(&method))?;
+        let is_here = named.is_none_or(|named| named == port || named == application.address.port());
+        if !is_here || !takes_requests(application, further, port) {
             return Err(refuse(Reason::Misdirected));
         }
         // Only a member of the mesh takes the field off again that would tell it.
@@ -62,10 +71,12 @@ impl Pipeline {
         if let Some(answer) = plan.access(x).await {
             return Err(answer);
         }
-        if speaks_http2(x, application, peer.is_some()) {
+        if let Some(further) = further {
+            x.upstream_override = Some(further.upstream.clone());
+        } else if speaks_http2(x, application, peer.is_some()) {
             x.upstream_override = Some(INBOUND_H2.into());
         }
-        let mut served = self.to_application(x, plan, &method, websocket, asked.interim).await?;
+        let mut served = self.to_application(x, plan, (&method, port), websocket, asked.interim).await?;
         if cased {
             note_case(&mut served.head.fields);
         } else {
@@ -79,7 +90,7 @@ impl Pipeline {
         &self,
         x: &mut Exchange,
         plan: &Plan,
-        method: &Method,
+        (method, port): (&Method, u16),
         websocket: bool,
         interim: &Interim,
     ) -> Result<Served, Box<Answer>> {
@@ -87,7 +98,7 @@ impl Pipeline {
         let body = plan.request_body(x).into_iter().fold(std::mem::take(&mut x.body), edit::edited);
         let mut kept = (websocket || matches!(body, Body::Stream(_))).then(|| Kept::of(x, method.as_str()));
         let policies = &view.tables.authorization;
-        let judge = |kept: &Rc<Kept>| Judge::new(&self.worker, &connection, Some(kept.clone()), policies);
+        let judge = |kept: &Rc<Kept>| Judge::new(&self.worker, (&connection, port), Some(kept.clone()), policies);
         let body = match &kept {
             Some(kept) => watched(body, || judge(kept)),
             None => body,
@@ -104,6 +115,24 @@ impl Pipeline {
         }
         Ok(served)
     }
+}
+
+/// The port that a member of the mesh names: in a field of ours, or where it asks for a tunnel. Nobody else names one, and the application sees none.
+fn named_port(x: &mut Exchange, is_member: bool) -> Option<u16> {
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.parse().ok();
+    let said = x.request.fields.get(PORT_FIELD).map(text);
+    if said.is_some() {
+        x.request.fields.remove(PORT_FIELD);
+    }
+    let opaque = x.request.method == Method::Connect && x.request.protocol.is_none();
+    let named =
+        if opaque { x.request.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()) } else { said.flatten() };
+    named.filter(|_| is_member)
+}
+
+/// Whether what listens at this port answers requests: opaque bytes are for tunnels.
+fn takes_requests(application: &Application, further: Option<&Further>, port: u16) -> bool {
+    further.map_or(port == application.address.port(), |further| speaks_http(further.place.protocol))
 }
 
 /// Normalises the path once, so that policies see what the application will see.

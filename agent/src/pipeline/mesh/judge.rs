@@ -40,6 +40,8 @@ impl Kept {
 pub(super) struct Judge {
     worker: Rc<Worker>,
     connection: Rc<ConnectionInfo>,
+    /// The port of the application that is called.
+    port: u16,
     /// `None`: bytes that nobody looks into.
     kept: Option<Rc<Kept>>,
     /// Those by which it was judged last.
@@ -52,20 +54,20 @@ impl Judge {
     /// Of something that `policies` have allowed.
     pub(super) fn new(
         worker: &Rc<Worker>,
-        connection: &Rc<ConnectionInfo>,
+        (connection, port): (&Rc<ConnectionInfo>, u16),
         kept: Option<Rc<Kept>>,
         policies: &Arc<Policies>,
     ) -> Judge {
-        Judge { worker: worker.clone(), connection: connection.clone(), kept, policies: policies.clone(), bell: None }
+        Judge { worker: worker.clone(), connection: connection.clone(), port, kept, policies: policies.clone(), bell: None }
     }
 
     /// Whether it is allowed no more.
     pub(super) fn refuses(&mut self) -> bool {
         let Some(policies) = self.worker.other_policies(&self.policies) else { return false };
         self.policies = policies;
-        let Door::Inbound { peer, port, .. } = &self.connection.door else { return false };
+        let Door::Inbound { peer, .. } = &self.connection.door else { return false };
         let caller = Caller { peer: peer.as_deref(), address: self.connection.transport_peer.ip() };
-        let allows = |request| self.policies.still_allows(&caller, &Called { port: *port, request });
+        let allows = |request| self.policies.still_allows(&caller, &Called { port: self.port, request });
         let Some(kept) = self.kept.as_deref() else { return !allows(None) };
         let plainer = plainer(&kept.path);
         let read_so = plainer.as_deref().is_none_or(|path| allows(Some(RequestFacts { path, ..kept.facts() })));

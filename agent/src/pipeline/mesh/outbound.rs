@@ -46,10 +46,10 @@ impl Pipeline {
     pub(super) async fn way(&self, destination: &Destination, authority: &str, leaves: bool) -> Found {
         let callees = self.worker.callees();
         let found = match destination {
-            Destination::Service(service) => self.service(service).await,
+            Destination::Service(service, port) => self.service(service, *port).await,
             Destination::Host => self.named(authority, leaves && callees.lets_others_pass).await,
-            Destination::Captured(address) => match self.by_address(*address) {
-                Some(service) => self.service(&service).await,
+            Destination::Captured(address) => match self.by_address(*address).await {
+                Some(service) => self.service(&service, Some(address.port())).await,
                 None => self.captured(*address, authority, callees.lets_others_pass).await,
             },
         };
@@ -59,9 +59,22 @@ impl Pipeline {
         }
     }
 
-    async fn service(&self, service: &str) -> Result<(Rc<View>, Way), Box<Answer>> {
-        let found = self.worker.callee(service).await;
-        found.map(|(view, number)| (view, Way::Service(number))).map_err(|reason| of_service(refuse(reason), service))
+    /// A service, or the one that stands for a port of it.
+    async fn service(&self, service: &str, port: Option<u16>) -> Result<(Rc<View>, Way), Box<Answer>> {
+        let found = self.callee_at(service, port).await;
+        found.map(|(view, number, _)| (view, Way::Service(number))).map_err(|reason| of_service(refuse(reason), service))
+    }
+
+    async fn callee_at(&self, service: &str, port: Option<u16>) -> Result<(Rc<View>, u32, std::sync::Arc<str>), Reason> {
+        let (view, number) = self.worker.callee(service).await?;
+        let known = view.tables.mesh.get(service).ok_or(Reason::UnknownService)?;
+        if port.is_some_and(|port| !known.is_called_on(port)) {
+            return Err(Reason::UnknownService);
+        }
+        match port.and_then(|port| known.own_port(port)) {
+            None => Ok((view.clone(), number, known.name.clone())),
+            Some(own) => self.worker.callee(&own).await.map(|(view, number)| (view, number, own)),
+        }
     }
 
     /// Whom a request to a proxy names: a service, or somebody else where it may.
@@ -83,11 +96,7 @@ impl Pipeline {
 
     /// The service of a host, on a port on which it is called.
     async fn called(&self, called: &Called) -> Result<(Rc<View>, Way), Box<Answer>> {
-        let (view, number) =
-            self.worker.callee(&called.service).await.map_err(|reason| of_service(refuse(reason), &called.service))?;
-        let fits =
-            view.tables.mesh.get(&called.service).is_some_and(|known| called.port.is_none_or(|port| known.is_called_on(port)));
-        if fits { Ok((view, Way::Service(number))) } else { Err(of_service(refuse(Reason::UnknownService), &called.service)) }
+        self.service(&called.service, called.port).await
     }
 
     /// A captured connection to no address of a service: its requests may name one all the same.
@@ -102,28 +111,34 @@ impl Pipeline {
         if lets_pass { Ok((self.worker.view(), Way::Outside(address))) } else { Err(unknown(authority)) }
     }
 
-    /// The service whose address, the same on every node, this is, and that is called on this port.
-    fn by_address(&self, address: SocketAddr) -> Option<std::sync::Arc<str>> {
+    /// The service whose address this is, the one that it has on every node or one that its owner has told, and that is called on this port.
+    async fn by_address(&self, address: SocketAddr) -> Option<std::sync::Arc<str>> {
         let view = self.worker.view();
         let mut services = view.tables.mesh.values();
-        services
-            .find(|service| service.vip == Some(address.ip()) && service.is_called_on(address.port()))
-            .map(|service| service.name.clone())
+        if let Some(known) = services.find(|service| service.vip == Some(address.ip())) {
+            return known.is_called_on(address.port()).then(|| known.name.clone());
+        }
+        let service = self.worker.service_at(address.ip()).await?;
+        let (view, _) = self.worker.callee(&service).await.ok()?;
+        view.tables.mesh.get(&service).filter(|known| known.is_called_on(address.port())).map(|known| known.name.clone())
     }
 
     /// How a connection of the application is to be read.
     pub(in super::super) async fn read_as(&self, destination: &Destination) -> (Destination, Reading) {
-        let service = match destination {
+        let (service, port) = match destination {
             Destination::Host => return (Destination::Host, Reading::Http),
-            Destination::Service(service) => service.clone(),
-            Destination::Captured(address) => match self.by_address(*address) {
-                Some(service) => service,
+            Destination::Service(service, port) => (service.clone(), *port),
+            Destination::Captured(address) => match self.by_address(*address).await {
+                Some(service) => (service, Some(address.port())),
                 None => return (destination.clone(), Reading::First),
             },
         };
-        let protocol = match self.worker.callee(&service).await {
-            Ok((view, _)) => view.tables.mesh.get(&service).map(|known| known.protocol),
-            Err(_) => None,
+        let (service, protocol) = match self.callee_at(&service, port).await {
+            Ok((view, _, service)) => {
+                let protocol = view.tables.mesh.get(&service).map(|known| known.protocol);
+                ((service, None), protocol)
+            }
+            Err(_) => ((service, port), None),
         };
         let reading = match protocol {
             Some(MeshProtocol::Http | MeshProtocol::Http2 | MeshProtocol::Grpc) => Reading::Http,
@@ -131,7 +146,7 @@ impl Pipeline {
             // Whoever speaks HTTP is told why nothing comes of it.
             Some(MeshProtocol::Auto) | None => Reading::First,
         };
-        (Destination::Service(service), reading)
+        (Destination::Service(service.0, service.1), reading)
     }
 
     /// Whether this authority names a service.
@@ -200,7 +215,7 @@ impl Pipeline {
         }
         // Who calls is what the other side has verified, not what an application says.
         headers::remove_client_cert(&mut x.request.fields);
-        if matches!(destination, Destination::Service(_)) && names_this_node(&x.request.authority) {
+        if matches!(destination, Destination::Service(..)) && names_this_node(&x.request.authority) {
             x.request.authority = host_of(service);
         }
         strip_hop_by_hop(&mut x.request.fields, websocket);
@@ -281,7 +296,7 @@ async fn outside(x: &mut Exchange, address: SocketAddr, far: Option<Box<dyn Tunn
 }
 
 fn tunnelled(far: Box<dyn Tunnel>) -> Served {
-    Served { head: ResponseHead::new(200), body: Body::Empty, upgrade: Some(far), reason: Reason::None }
+    Served { head: ResponseHead::new(200), body: Body::Empty, upgrade: Some(far), reason: Reason::None, declared: false }
 }
 
 fn attempt(endpoint: Rc<EndpointName>, connect: std::time::Duration, failure: Option<Reason>) -> Attempt {
@@ -290,11 +305,19 @@ fn attempt(endpoint: Rc<EndpointName>, connect: std::time::Duration, failure: Op
 
 /// What a peer is told that opaque bytes are for: the service, and the port on which it was called.
 fn authority_of(view: &View, service: &str, destination: &Destination) -> String {
+    let host = host_of(service);
+    if service.contains(':') {
+        // A port of a service: it stands there.
+        return host;
+    }
+    let known = view.tables.mesh.get(service);
     let port = match destination {
         Destination::Captured(address) => address.port(),
-        _ => view.tables.mesh.get(service).and_then(|known| known.ports.first().copied()).unwrap_or(80),
+        _ => known.and_then(|known| known.ports.first().copied()).unwrap_or(80),
     };
-    format!("{}:{port}", host_of(service))
+    // One that is a service of its own would lead there.
+    let port = if known.is_some_and(|known| known.own_port(port).is_some()) { 0 } else { port };
+    format!("{host}:{port}")
 }
 
 /// Whether an authority is that of a listener of this node rather than that of a service.

@@ -27,7 +27,11 @@ impl Pipeline {
         far: Option<Box<dyn Tunnel>>,
     ) -> Result<Served, Box<Answer>> {
         // A captured connection goes where it wanted to go.
-        let address = if port == application.address.port() { application.address } else { x.connection.local };
+        let address = match application.further(port) {
+            Some(further) => further.place.address,
+            None if port == application.address.port() => application.address,
+            None => x.connection.local,
+        };
         let began = clock::now();
         let connected = match far {
             Some(far) => Ok(far),
@@ -42,9 +46,15 @@ impl Pipeline {
             failure: connected.as_ref().err().copied(),
         });
         let far = connected.map_err(refuse)?;
-        let judge = Judge::new(&self.worker, &x.connection, None, policies);
+        let judge = Judge::new(&self.worker, (&x.connection, port), None, policies);
         let watched = WatchedTunnel { far, judge };
-        Ok(Served { head: ResponseHead::new(200), body: Body::Empty, upgrade: Some(Box::new(watched)), reason: Reason::None })
+        Ok(Served {
+            head: ResponseHead::new(200),
+            body: Body::Empty,
+            upgrade: Some(Box::new(watched)),
+            reason: Reason::None,
+            declared: application.further(port).is_some(),
+        })
     }
 }
 

@@ -92,7 +92,7 @@ async fn hello(request: Request, mut respond: SendResponse<Bytes>, nth: usize) {
 
 fn calling(identity: &Identity, service: &str, addresses: &[SocketAddr]) -> Arc<Edition> {
     let context = Context { identity: identity.clone(), ..Context::default() };
-    let config = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec![spiffe(service).into()] }));
+    let config = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec![spiffe(service).into()], port: None }));
     let nodes: Vec<_> = addresses.iter().copied().map(node).collect();
     Edition::first(Arc::new(context), config, &nodes, &|_| None, heddle_node::clock::now())
 }
@@ -290,10 +290,10 @@ fn what_the_mesh_is_told_of_a_peer_decides_which_connections_fit() {
         let cluster = calling(&ours.member("web"), "api", &[address]);
         let pools = Pools::new();
         assert_eq!(connection_of(&pools, &cluster).await, "0");
-        let strict = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec![spiffe("api-2").into()] }));
+        let strict = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec![spiffe("api-2").into()], port: None }));
         let cluster = cluster.next(strict, &[node(address)], &|_| None, News::Revision, heddle_node::clock::now());
         assert_eq!(get(&pools, &cluster).await.unwrap_err().reason, Reason::PeerIdentity);
-        let wrong = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec!["api".into()] }));
+        let wrong = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec!["api".into()], port: None }));
         let cluster = cluster.next(wrong, &[node(address)], &|_| None, News::Revision, heddle_node::clock::now());
         assert_eq!(get(&pools, &cluster).await.unwrap_err().reason, Reason::UpstreamTls);
     });

@@ -37,6 +37,17 @@ impl ServiceId {
         }
     }
 
+    /// The same, behind which the port may stand that is called: `shop/web:9090`.
+    pub fn parse_called(text: &str, namespace: &str) -> Option<(ServiceId, Option<u16>)> {
+        match text.rsplit_once(':') {
+            Some((service, port)) => {
+                let port = port.parse().ok().filter(|number: &u16| *number > 0 && number.to_string() == *port)?;
+                Some((ServiceId::parse(service, namespace)?, Some(port)))
+            }
+            None => Some((ServiceId::parse(text, namespace)?, None)),
+        }
+    }
+
     /// The service that a `mesh_services` resource speaks of: its `name`, else its id, in its `namespace`.
     pub fn of(key: &Key, value: &Value) -> Option<ServiceId> {
         let text = |field: &str| value.get(field).and_then(Value::as_str);

@@ -1,10 +1,9 @@
 //! The user resources as types, one file per noun. They know their fields and defaults, nothing of each other beyond what they embed.
 
-mod authorization_policy;
 mod checks;
 mod consumer;
 mod listener;
-mod mesh_service;
+mod mesh;
 mod plugins;
 mod route;
 mod secret;
@@ -12,13 +11,15 @@ mod service;
 mod ssl;
 mod upstream;
 
-pub use authorization_policy::{AuthorizationPolicy, HeaderValues, Operation, PolicyActionKind, Rule, Source};
 pub use checks::{
     Active, ActiveHealthy, ActiveUnhealthy, CheckType, Checkers, Checks, Passive, PassiveHealthy, PassiveUnhealthy,
 };
 pub use consumer::{Consumer, ConsumerGroup, Credential};
 pub use listener::{Forwarded, Limits, Listener, Paths, Protocol, ProxyProtocol, ServerHeader, TcpRoute, TcpShare, TlsMode};
-pub use mesh_service::{MeshService, ServiceMirror, Split};
+pub use mesh::{
+    AuthorizationPolicy, CalledPort, HeaderValues, MeshService, Operation, PeerAuthentication, PeerModeKind, PolicyActionKind,
+    Rule, ServiceMirror, Source, Split,
+};
 pub use plugins::{GlobalRule, PluginConfig, PluginMetadata};
 pub use route::Route;
 pub use secret::{AwsSecret, GcpAuth, GcpSecret, Secret, VaultSecret};

@@ -1,5 +1,7 @@
 //! What the schema of a mesh service cannot say.
 
+use std::net::IpAddr;
+
 use super::super::mesh::{NAME_RULE, is_mesh_name};
 use super::super::resources::{HashOnKind, MeshService, ServiceMirror, Split};
 use super::super::types::{Labels, Plugins};
@@ -30,6 +32,20 @@ pub(super) fn check(service: &MeshService, id: &str, faults: &mut Vec<Fault>) {
             ));
         }
         _ => {}
+    }
+    for (index, text) in service.addresses.iter().enumerate() {
+        let usable = |address: &IpAddr| !(address.is_loopback() || address.is_unspecified() || address.is_multicast());
+        if !text.parse().is_ok_and(|address| usable(&address)) {
+            faults.push(Fault::new(
+                format!("addresses[{index}]"),
+                format!("expected an IP address of one host or service, got \"{text}\""),
+            ));
+        }
+    }
+    for (index, port) in service.ports.iter().enumerate() {
+        if service.ports[..index].iter().any(|other| other.number() == port.number()) {
+            faults.push(Fault::new(format!("ports[{index}]"), format!("port {} stands there twice", port.number())));
+        }
     }
     upstream::check(&service.upstream(), "", faults);
     if service.upstream().hashes() && service.hash_on == HashOnKind::Consumer {

@@ -3,6 +3,7 @@
 mod authorization_policy;
 mod listener;
 mod mesh_service;
+mod peer_authentication;
 mod plugins;
 mod route;
 mod ssl;
@@ -38,6 +39,7 @@ pub(super) fn check(resource: &UserResource, id: &str, faults: &mut Vec<Fault>) 
         UserResource::Listener(socket) => listener::check(socket, faults),
         UserResource::MeshService(service) => mesh_service::check(service, id, faults),
         UserResource::AuthorizationPolicy(policy) => authorization_policy::check(policy, faults),
+        UserResource::PeerAuthentication(peers) => peer_authentication::check(peers, faults),
         UserResource::Consumer(consumer) => {
             let own = id.split('@').next().unwrap_or_default();
             if consumer.username != own && consumer.username != id {

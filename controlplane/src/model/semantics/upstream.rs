@@ -43,8 +43,13 @@ pub(super) fn check(upstream: &Upstream, at: &str, faults: &mut Vec<Fault>) {
         None | Some("dns") => {}
         Some("mesh") => {
             let service = upstream.service_name.as_deref().unwrap_or_default();
-            if ServiceId::parse(service, DEFAULT_NAMESPACE).is_none() {
-                fault("service_name", format!("expected a service of the mesh, \"web\" or \"shop/web\", got \"{service}\""));
+            if ServiceId::parse_called(service, DEFAULT_NAMESPACE).is_none() {
+                fault(
+                    "service_name",
+                    format!(
+                        "expected a service of the mesh, \"web\", \"shop/web\" or, with a port, \"shop/web:9090\", got \"{service}\""
+                    ),
+                );
             }
         }
         Some("consul") => {

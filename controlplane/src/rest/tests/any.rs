@@ -50,6 +50,7 @@ fn line() -> impl Strategy<Value = String> {
         "listeners/l",
         "mesh_services/m",
         "authorization_policies/p",
+        "peer_authentications/p",
         "configs/validate",
         "schema/validate/routes",
         "routes?ttl=-1",

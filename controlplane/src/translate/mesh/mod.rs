@@ -1,8 +1,10 @@
-//! The mesh on the data plane: services as clients reach them, and the policies that protect them. It knows no instance beyond its address.
+//! The mesh on the data plane: services as clients reach them, the policies that protect them, and who is let in in clear. It knows no instance beyond its address.
 
+mod peers;
 mod policy;
 mod service;
 
+pub(super) use peers::unit as peers;
 pub(super) use policy::unit as policy;
 pub(super) use service::unit as service;
 
@@ -23,15 +25,20 @@ pub(super) fn service_of(unit: &Key) -> Option<ServiceId> {
     unit.id.contains('/').then(|| ServiceId::parse(&unit.id, "")).flatten()
 }
 
-/// Who the endpoints of an upstream must prove to be, and which they are, when it leads to a service of the mesh.
+/// Who the endpoints of an upstream must prove to be, and which they are, when it leads to a service of the mesh, or to a port of it.
 pub(super) fn behind(
     directory: &Directory,
-    service: &ServiceId,
+    (service, port): (&ServiceId, Option<u16>),
     known: Option<&Known>,
     upstream: Arc<str>,
 ) -> (MeshPeer, Endpoints) {
     let identities = vec![directory.identity(service)];
     let found = known.and_then(|known| known.found.as_ref());
-    let endpoints = found.map(|found| found.endpoints.clone()).unwrap_or_default();
-    (MeshPeer { identities }, Endpoints { upstream, endpoints })
+    // A port that no instance says to have of its own is taken by the one that each has.
+    let own = port.and_then(|port| Some((port, found?.ports.get(&port)?)));
+    let endpoints = match own {
+        Some((_, found)) => found.endpoints.clone(),
+        None => found.map(|found| found.endpoints.clone()).unwrap_or_default(),
+    };
+    (MeshPeer { identities, port: own.map(|(port, _)| port) }, Endpoints { upstream, endpoints })
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use heddle_xds::model::{
     HealthChecks, MESH_PREFIX, MeshInbound, MeshProtocol, MeshService, PassiveCheck, PluginConf, PluginOrigin, Resource, Scheme,
-    Thresholds, Timeouts, Upstream,
+    Thresholds, Timeouts, Upstream, address_name,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::context::{Context, Unit};
 use super::super::{checks, plugins, upstream};
-use crate::mesh::Known;
+use crate::mesh::{Directory, Known};
 use crate::model::resources::{self, ServiceMirror, Split};
 use crate::model::{Key, Labels, ServiceId};
 
@@ -28,9 +28,11 @@ pub(in super::super) fn unit(context: &mut Context<'_>, service: &ServiceId) -> 
     let Some(known) = directory.get(service) else { return Unit::default() };
     let (owner, written) = owned(context, known, service);
     let name = service.upstream();
-    let (peer, endpoints) = super::behind(directory, service, Some(known), name.clone());
+    let (peer, endpoints) = super::behind(directory, (service, None), Some(known), name.clone());
     let protocol = spoken(&written, Some(known));
+    let own_ports = own_ports(&written, known);
     let mut plugins = owner.as_ref().map_or_else(Vec::new, |(key, value)| plugins::of(context, key, value).0);
+    let ports: Vec<_> = own_ports.iter().flat_map(|port| of_port(context, service, &written, *port, &plugins)).collect();
     if let Some((key, _)) = &owner {
         let origin = PluginOrigin(format!("{}/{}", key.kind.singular(), key.id).into());
         let made = |name: &str, config| PluginConf { name: name.into(), config: Arc::new(config), origin: origin.clone() };
@@ -48,17 +50,73 @@ pub(in super::super) fn unit(context: &mut Context<'_>, service: &ServiceId) -> 
         name: service.full().clone(),
         protocol,
         vip: known.vip,
-        ports: written.ports.clone(),
+        ports: written.ports.iter().map(|port| port.number()).collect(),
         plugins,
         timeouts: None,
         upstream: Upstream { mesh: Some(peer), ..usage(name, service.full(), &written, protocol) },
         depends: others.into_iter().chain(parts.keys().cloned()).collect(),
+        own_ports,
     };
     let mut resources = vec![Resource::MeshService(resource), Resource::Endpoints(endpoints)];
     let inbound = Some(inbound).filter(|plugins| !plugins.is_empty());
     resources.extend(inbound.map(|plugins| Resource::MeshInbound(MeshInbound { service: service.full().clone(), plugins })));
+    resources.extend(ports);
+    resources.extend(written.addresses.iter().filter_map(|address| address_of(directory, service, &written, address)));
     resources.extend(parts.into_iter().flat_map(|(name, part)| part.resources(context, name)));
     Unit { resources, ..Unit::default() }
+}
+
+/// The further ports of its instances on which a service is called.
+fn own_ports(written: &resources::MeshService, known: &Known) -> Vec<u16> {
+    let found = known.found.iter().flat_map(|found| found.ports.keys().copied());
+    found.filter(|port| written.ports.is_empty() || written.ports.iter().any(|said| said.number() == *port)).collect()
+}
+
+/// A further port as a service of its own, which is used as the whole one is, but for its split and its mirror. It is spoken to as its owner says, else as its instances do.
+fn of_port(
+    context: &Context<'_>,
+    service: &ServiceId,
+    written: &resources::MeshService,
+    port: u16,
+    plugins: &[PluginConf],
+) -> [Resource; 2] {
+    let known = context.directory.get(service);
+    let name: Arc<str> = format!("{}:{port}", service.full()).into();
+    let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
+    let (peer, endpoints) = super::behind(context.directory, (service, Some(port)), known, upstream.clone());
+    let said = written.ports.iter().find(|said| said.number() == port).and_then(|said| MeshProtocol::named(said.protocol()?));
+    let found = || Some(known?.found.as_ref()?.ports.get(&port)?.protocol);
+    let protocol = said.or_else(found).unwrap_or_default();
+    let resource = MeshService {
+        upstream: Upstream { mesh: Some(peer), ..usage(upstream, &name, written, protocol) },
+        name,
+        protocol,
+        vip: None,
+        ports: Vec::new(),
+        plugins: plugins.to_vec(),
+        timeouts: None,
+        depends: Vec::new(),
+        own_ports: Vec::new(),
+    };
+    [Resource::MeshService(resource), Resource::Endpoints(endpoints)]
+}
+
+/// An address that clients know it by, which sidecars ask for when a connection to it is captured. It says whose it is, and nothing else.
+fn address_of(directory: &Directory, service: &ServiceId, written: &resources::MeshService, address: &str) -> Option<Resource> {
+    let name = address_name(address.parse().ok()?);
+    let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
+    let (peer, _) = super::behind(directory, (service, None), None, upstream.clone());
+    Some(Resource::MeshService(MeshService {
+        upstream: Upstream { mesh: Some(peer), ..usage(upstream, &name, written, MeshProtocol::Auto) },
+        name: name.into(),
+        protocol: MeshProtocol::Auto,
+        vip: None,
+        ports: Vec::new(),
+        plugins: Vec::new(),
+        timeouts: None,
+        depends: vec![service.full().clone()],
+        own_ports: Vec::new(),
+    }))
 }
 
 /// Whom an entry of a split or the mirror leads to, when that is not simply the service itself.
@@ -99,7 +157,7 @@ impl<'a> Part<'a> {
         let written = known.map(|known| owned(context, known, &self.service).1);
         let written = written.unwrap_or_else(|| resources::MeshService::unwritten(self.service.namespace()));
         let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
-        let (peer, mut endpoints) = super::behind(directory, &self.service, known, upstream.clone());
+        let (peer, mut endpoints) = super::behind(directory, (&self.service, None), known, upstream.clone());
         endpoints.endpoints.retain(|endpoint| upstream::is_in(self.subset, &endpoint.labels));
         let protocol = spoken(&written, known);
         let resource = MeshService {
@@ -111,6 +169,7 @@ impl<'a> Part<'a> {
             plugins: Vec::new(),
             timeouts: None,
             depends: Vec::new(),
+            own_ports: Vec::new(),
         };
         [Resource::MeshService(resource), Resource::Endpoints(endpoints)]
     }

@@ -1,11 +1,11 @@
 //! Services of the mesh, the policies that protect them, and upstreams of gateways that lead into it.
 
-use heddle_xds::model::{AuthorizationPolicy, Endpoint, Kind, MeshProtocol, MeshService, Resource};
+use heddle_xds::model::{AuthorizationPolicy, Endpoint, Kind, MeshProtocol, MeshService, PeerMode, Resource};
 use serde_json::json;
 
 use super::*;
 use crate::discovery::{Ask, News};
-use crate::mesh::Found;
+use crate::mesh::{Found, FoundPort};
 
 impl World {
     fn service(&self, name: &str) -> &MeshService {
@@ -31,7 +31,8 @@ impl World {
             labels: vec![((*name).into(), (*value).into())].into(),
             ..Endpoint::default()
         };
-        let found = Found { endpoints: instances.iter().map(endpoint).collect(), protocol: MeshProtocol::Http };
+        let found =
+            Found { endpoints: instances.iter().map(endpoint).collect(), protocol: MeshProtocol::Http, ..Found::default() };
         let service = ServiceId::parse(service, "").unwrap();
         assert!(self.directory.found(&service, Some(found)));
         self.translate(&[], &BTreeSet::from([service]))
@@ -47,7 +48,11 @@ impl World {
             zone: "".into(),
             ..Endpoint::default()
         };
-        let found = hosts.map(|hosts| Found { endpoints: hosts.iter().map(endpoint).collect(), protocol: MeshProtocol::Http });
+        let found = hosts.map(|hosts| Found {
+            endpoints: hosts.iter().map(endpoint).collect(),
+            protocol: MeshProtocol::Http,
+            ..Found::default()
+        });
         let service = ServiceId::parse(service, "").unwrap();
         assert!(self.directory.found(&service, found));
         self.translate(&[], &BTreeSet::from([service]))
@@ -221,6 +226,49 @@ fn policies_say_whom_they_mean_in_full() {
 }
 
 #[test]
+fn further_ports_and_addresses_of_a_service_are_told_under_names_of_their_own() {
+    let written = json!({"namespace": "shop", "retries": 4, "addresses": ["10.96.0.10"], "ports": [80, {"port": 9090, "protocol": "grpc"}]});
+    let mut world = World::of(&[("mesh_services/web", written)]);
+    let endpoint = |host: &str| Endpoint { host: host.into(), port: 15006, weight: 1, ..Endpoint::default() };
+    let port =
+        |hosts: &[&str]| FoundPort { endpoints: hosts.iter().map(|host| endpoint(host)).collect(), protocol: MeshProtocol::Tcp };
+    let found = Found {
+        endpoints: vec![endpoint("10.0.0.1"), endpoint("10.0.0.2")],
+        protocol: MeshProtocol::Http,
+        ports: [(9090, port(&["10.0.0.2"])), (5432, port(&["10.0.0.1"]))].into(),
+    };
+    let service = ServiceId::parse("shop/web", "").unwrap();
+    assert!(world.directory.found(&service, Some(found)));
+    world.translate(&[], &BTreeSet::from([service]));
+    assert_eq!((&*world.service("shop/web").own_ports, &*world.service("shop/web").ports), (&[9090][..], &[80, 9090][..]));
+    let own = world.service("shop/web:9090");
+    assert_eq!((own.protocol, own.upstream.retries), (MeshProtocol::Grpc, Some(4)), "as its owner says, against its instances");
+    assert_eq!(own.upstream.mesh.as_ref().unwrap().port, Some(9090));
+    assert_eq!(world.endpoints("mesh/shop/web:9090"), ["10.0.0.2:15006*1^0"], "only those that have it");
+    assert_eq!(world.endpoints("mesh/shop/web").len(), 2);
+    assert_eq!(world.service("@10.96.0.10").depends, ["shop/web".into()]);
+
+    world.put("upstreams/u", json!({"discovery_type": "mesh", "service_name": "shop/web:9090"}));
+    assert_eq!(world.endpoints("upstreams/u"), ["10.0.0.2:15006*1^0"]);
+    assert_eq!(world.upstream("upstreams/u").mesh.as_ref().unwrap().port, Some(9090));
+    world.put("mesh_services/web", json!({"namespace": "shop"}));
+    assert_eq!(&*world.service("shop/web").own_ports, [5432, 9090]);
+    assert!(world.get(Kind::MeshService, "@10.96.0.10").is_none());
+}
+
+#[test]
+fn who_is_let_in_reaches_sidecars_as_it_was_written() {
+    let written = json!({"namespace": "shop", "service": "api", "mode": "strict", "ports": {"9090": "permissive"}});
+    let mut world = World::of(&[("peer_authentications/api", written)]);
+    let Some(Resource::PeerAuthentication(peers)) = world.get(Kind::PeerAuthentication, "api") else { panic!("not there") };
+    assert_eq!((&*peers.namespace, peers.service.as_deref(), peers.mode), ("shop", Some("api"), Some(PeerMode::Strict)));
+    assert_eq!(peers.ports, [(9090, PeerMode::Permissive)].into());
+    let before = names(&world.put("peer_authentications/api", json!({"mode": "disable"})));
+    assert_eq!(before, ["PeerAuthentication api"]);
+    assert_eq!(names(&world.delete("peer_authentications/api")), ["-PeerAuthentication api"]);
+}
+
+#[test]
 fn what_is_discovered_reaches_those_that_ask_and_nobody_else() {
     let consul = |args: serde_json::Value| json!({"discovery_type": "consul", "service_name": "web", "discovery_args": args});
     let mut world = World::of(&[
@@ -259,7 +307,7 @@ fn a_subset_is_made_of_those_with_all_its_labels() {
     };
     let service = ServiceId::parse("shop/web", "").unwrap();
     let endpoints = [("10.0.0.1", "v1"), ("10.0.0.2", "v2")].map(instance).to_vec();
-    assert!(world.directory.found(&service, Some(Found { endpoints, protocol: MeshProtocol::Http })));
+    assert!(world.directory.found(&service, Some(Found { endpoints, protocol: MeshProtocol::Http, ..Found::default() })));
     let upstream = |subset| json!({"service_name": "shop/web", "discovery_type": "mesh", "subset": subset});
     world.put("upstreams/v2", upstream(json!({"version": "v2"})));
     world.put("upstreams/none", upstream(json!({"version": "v2", "app": "shop"})));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 pub use consul::{consul, without_consul};
 pub use nomad::{nomad, without_nomad};
-pub use systemd::{UnitFile, systemd};
+pub use systemd::{UnitFile, systemd, without_systemd};
 
 use super::annotations::{Outbound, Protocol, is_label, outbound_of, trust_domain};
 use super::settings::{InjectSettings, PROBE_PORT};

@@ -47,20 +47,9 @@ pub struct UnitFile {
 /// Why this unit gets no sidecar, and what to do.
 pub fn systemd(file: &str, text: &str, wishes: &ServiceWishes, settings: &InjectSettings) -> Result<Vec<UnitFile>, String> {
     let at = |message: String| format!("{file}: {message}");
-    let name = file.rsplit('/').next().unwrap_or(file);
-    let stem = name
-        .strip_suffix(".service")
-        .filter(|stem| !stem.is_empty())
-        .ok_or_else(|| at("expected a unit whose name ends in .service".to_owned()))?;
+    let stem = stem_of(file)?;
     if text.len() > MOST_BYTES {
         return Err(at(format!("expected at most {MOST_BYTES} bytes, found {}", text.len())));
-    }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
-    if stem.contains('@') {
-        return Err(at("a template unit has many instances, whose sidecars would open the same ports; make a unit of each, with ports of its own".to_owned()));
-    }
-    if !stem.bytes().all(plain) {
-        return Err(at("expected a name of letters, digits, `.`, `_`, `-`, `:`".to_owned()));
     }
     let unit = Unit::read(text);
     possible(&unit, settings).map_err(at)?;
@@ -78,11 +67,54 @@ pub fn systemd(file: &str, text: &str, wishes: &ServiceWishes, settings: &Inject
     let (node, data) = (format!("{stem}@${{HEDDLE_HOST:-localhost}}"), format!("/var/lib/{sidecar}"));
     let (proof, bundle) = ("${CREDENTIALS_DIRECTORY}/token", "/etc/heddle/root.pem");
     let configuration = known.configuration(settings, Spots { node: &node, proof, bundle, data: &data, advertise: None });
+    let [unit, conf, yaml] = paths(stem);
     Ok(vec![
-        UnitFile { path: format!("{sidecar}.service"), text: sidecar_unit(stem, &sidecar, settings) },
-        UnitFile { path: format!("{stem}.service.d/heddle.conf"), text: drop_in(stem, &sidecar) },
-        UnitFile { path: format!("/etc/heddle/{stem}.yaml"), text: configuration },
+        UnitFile { path: unit, text: sidecar_unit(stem, &sidecar, settings) },
+        UnitFile { path: conf, text: drop_in(stem, &sidecar) },
+        UnitFile { path: yaml, text: configuration },
     ])
+}
+
+/// What [`systemd`] has written for this unit and is to be removed, each with what begins its text when it is ours; of the configuration, nothing does.
+///
+/// # Errors
+/// It is no name of a unit that may have a sidecar.
+pub fn without_systemd(file: &str) -> Result<Vec<UnitFile>, String> {
+    let stem = stem_of(file)?;
+    let [unit, conf, yaml] = paths(stem);
+    let (path, text) = (yaml, String::new());
+    Ok(vec![
+        UnitFile { path: unit, text: written_by(stem) },
+        UnitFile { path: conf, text: written_by(stem) },
+        UnitFile { path, text },
+    ])
+}
+
+fn paths(stem: &str) -> [String; 3] {
+    [format!("heddle-{stem}.service"), format!("{stem}.service.d/heddle.conf"), format!("/etc/heddle/{stem}.yaml")]
+}
+
+/// How the units that we write begin.
+fn written_by(stem: &str) -> String {
+    format!("# Written by `heddle inject --systemd {stem}.service`.")
+}
+
+/// The name of a unit without its ending.
+fn stem_of(file: &str) -> Result<&str, String> {
+    let at = |message: &str| format!("{file}: {message}");
+    let name = file.rsplit('/').next().unwrap_or(file);
+    let stem = name.strip_suffix(".service").filter(|stem| !stem.is_empty());
+    let stem = stem.ok_or_else(|| at("expected a unit whose name ends in .service"))?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+    if stem.contains('@') {
+        return Err(at(
+            "a template unit has many instances, whose sidecars would open the same ports; make a unit of each, with ports of its own",
+        ));
+    }
+    if !stem.bytes().all(plain) {
+        return Err(at("expected a name of letters, digits, `.`, `_`, `-`, `:`"));
+    }
+    Ok(stem)
 }
 
 /// Why this unit gets no sidecar.
@@ -122,9 +154,10 @@ fn sidecar_unit(stem: &str, sidecar: &str, settings: &InjectSettings) -> String 
             )
         }
     };
+    let written = written_by(stem);
     format!(
         "\
-# Written by `heddle inject --systemd {stem}.service`. It wants a user `{USER}`, a join token in /etc/heddle/{stem}.token
+{written} It wants a user `{USER}`, a join token in /etc/heddle/{stem}.token
 # (`heddle token create`) and the roots in /etc/heddle/root.pem (`heddle ca export`).
 
 [Unit]
@@ -162,9 +195,10 @@ WantedBy=multi-user.target
 }
 
 fn drop_in(stem: &str, sidecar: &str) -> String {
+    let written = written_by(stem);
     format!(
         "\
-# Written by `heddle inject --systemd {stem}.service`. Remove it, and the application starts without its sidecar.
+{written} Remove it, and the application starts without its sidecar.
 
 [Unit]
 # The application starts when the sidecar is ready, stops before it, and does not run without it.

@@ -54,6 +54,22 @@ fn the_configuration_names_the_service_and_where_it_listens() {
 }
 
 #[test]
+fn further_ports_whose_names_say_what_they_speak_are_called_by_themselves() {
+    let mut object = with_annotation("heddle.io/exclude-inbound-ports", "9100");
+    object["spec"]["containers"][0]["ports"] = json!([
+        { "containerPort": 8080, "name": "http" },
+        { "containerPort": 9090, "name": "grpc-api" },
+        { "containerPort": 9100, "name": "http-metrics" },
+        { "containerPort": 5432, "name": "tcp-db" },
+        { "containerPort": 7000, "name": "gossip" },
+        { "containerPort": 5353, "name": "tcp-dns", "protocol": "UDP" },
+    ]);
+    let service = configuration(&injected(&object))["service"].clone();
+    assert_eq!((&service["address"], &service["protocol"]), (&json!("127.0.0.1:8080"), &json!("http")));
+    assert_eq!(service["ports"], json!([{ "port": 9090, "protocol": "grpc" }, { "port": 5432, "protocol": "tcp" }]));
+}
+
+#[test]
 fn probes_reach_the_application_by_way_of_the_sidecar() {
     let pod = injected(&pod());
     let web = container(&pod, "web").unwrap();
@@ -80,6 +96,7 @@ fn annotations_override_the_settings() {
         ("service", "shop-web"),
         ("protocol", "grpc"),
         ("port", "9090"),
+        ("mode", "permissive"),
         ("outbound", "api:9001, db.data:9002"),
         ("exclude-inbound-ports", "9999"),
         ("exclude-outbound-ports", "25,465"),
@@ -115,6 +132,7 @@ fn annotations_override_the_settings() {
         (&configuration["service"]["name"], &configuration["service"]["address"], &configuration["service"]["protocol"]),
         (&json!("shop-web"), &json!("127.0.0.1:9090"), &json!("grpc"))
     );
+    assert_eq!(configuration["inbound"], json!({ "address": "0.0.0.0:15006", "mode": "permissive" }));
     assert_eq!(
         configuration["outbound"]["explicit"],
         json!([{ "service": "api", "listen": "127.0.0.1:9001" }, { "service": "data/db", "listen": "127.0.0.1:9002" }])
@@ -133,6 +151,7 @@ fn wrong_values_are_told_with_object_annotation_and_what_was_expected() {
         ("inject", "maybe", "`true` or `false`"),
         ("protocol", "htp", "`http`, `http2`, `grpc`, `tcp` or `auto`"),
         ("port", "70000", "a port number"),
+        ("mode", "lax", "`strict`, `permissive` or `disable`"),
         ("capture", "tproxy", "`off` or `redirect`"),
         ("exclude-inbound-ports", "80,x", "port numbers"),
         ("exclude-outbound-cidrs", "10.0.0.0/99", "networks such as"),

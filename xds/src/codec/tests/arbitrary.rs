@@ -197,7 +197,7 @@ fn upstream() -> impl Strategy<Value = Upstream> {
     let breakers = (of(any::<u32>()), of(any::<u32>()), of(any::<u32>()), of(any::<u8>())).prop_map(|(a, b, c, d)| {
         CircuitBreakers { max_connections: a, max_pending: b, max_requests: c, retry_budget_percent: d }
     });
-    let peer = vec(text(), 1..3).prop_map(|identities| MeshPeer { identities });
+    let peer = (vec(text(), 1..3), of(1u16..)).prop_map(|(identities, port)| MeshPeer { identities, port });
     let tail = (
         tls,
         checks,
@@ -303,9 +303,9 @@ fn secret() -> impl Strategy<Value = Secret> {
 
 fn mesh_service() -> impl Strategy<Value = MeshService> {
     let protocol = proptest::sample::select(MeshProtocol::ALL.map(|(_, protocol)| protocol).to_vec());
-    let head = (name(), protocol, of(any::<std::net::IpAddr>()), vec(any::<u16>(), 0..3));
+    let head = (name(), protocol, of(any::<std::net::IpAddr>()), vec(any::<u16>(), 0..3), vec(any::<u16>(), 0..3));
     (head, vec(plugin(), 0..3), of(timeouts()), upstream(), vec(name(), 0..3)).prop_map(
-        |((name, protocol, vip, ports), plugins, timeouts, upstream, depends)| MeshService {
+        |((name, protocol, vip, ports, own_ports), plugins, timeouts, upstream, depends)| MeshService {
             name,
             protocol,
             vip,
@@ -314,6 +314,7 @@ fn mesh_service() -> impl Strategy<Value = MeshService> {
             timeouts,
             upstream,
             depends,
+            own_ports,
         },
     )
 }
@@ -353,6 +354,18 @@ fn policy() -> impl Strategy<Value = AuthorizationPolicy> {
     )
 }
 
+fn peers() -> impl Strategy<Value = PeerAuthentication> {
+    let mode = || prop_oneof![Just(PeerMode::Strict), Just(PeerMode::Permissive), Just(PeerMode::Disable)];
+    let ports = btree_map(any::<u16>(), mode(), 0..4);
+    (name(), name(), of(name()), of(mode()), ports).prop_map(|(id, namespace, service, mode, ports)| PeerAuthentication {
+        id,
+        namespace,
+        service,
+        mode,
+        ports,
+    })
+}
+
 /// Any resource.
 pub(crate) fn resource() -> impl Strategy<Value = Resource> {
     prop_oneof![
@@ -365,6 +378,7 @@ pub(crate) fn resource() -> impl Strategy<Value = Resource> {
         mesh_service().prop_map(Resource::MeshService),
         (name(), vec(plugin(), 0..3)).prop_map(|(service, plugins)| Resource::MeshInbound(MeshInbound { service, plugins })),
         policy().prop_map(Resource::AuthorizationPolicy),
+        peers().prop_map(Resource::PeerAuthentication),
         certificate().prop_map(Resource::Certificate),
         (name(), value()).prop_map(|(plugin, config)| Resource::PluginMetadata(PluginMetadata { plugin, config })),
         secret().prop_map(Resource::Secret),

@@ -55,6 +55,7 @@ fn instance(draining: bool) -> Instance {
         address: "10.0.0.1".into(),
         port: 15006,
         protocol: MeshProtocol::Http,
+        ports: Vec::new(),
         version: "".into(),
         labels: Vec::new(),
         draining,

@@ -1,7 +1,6 @@
 //! Who is let in: members of the mesh, callers in clear where that is permitted, and nobody else; and for how long.
 
 use super::*;
-use crate::settings::Mode;
 
 #[tokio::test]
 async fn strict_lets_in_who_proves_to_be_a_member_and_nobody_else() {
@@ -38,7 +37,7 @@ async fn strict_lets_in_who_proves_to_be_a_member_and_nobody_else() {
 async fn permissive_lets_in_members_and_callers_in_clear_by_one_port_and_counts_the_latter() {
     story(async {
         let (address, seen) = answering(OK).await;
-        let sidecar = Sidecar::before(address, MeshProtocol::Http, |inbound| inbound.mode = Mode::Permissive);
+        let sidecar = Sidecar::before(address, MeshProtocol::Http, |inbound| inbound.mode = Some(PeerMode::Permissive));
         assert!(ask(&mut sidecar.clear().await, GET).await.ends_with("ok"));
         let offers: [&[&[u8]]; 2] = [&[b"http/1.1"], &[]];
         for alpn in offers {
@@ -64,10 +63,60 @@ async fn a_mode_may_be_that_of_a_port_alone_and_disable_speaks_no_tls() {
     story(async {
         let (address, _) = answering(OK).await;
         let sidecar = Sidecar::before(address, MeshProtocol::Http, |inbound| {
-            inbound.ports.insert(address.port(), Mode::Disable);
+            inbound.ports.insert(address.port(), PeerMode::Disable);
         });
         assert!(ask(&mut sidecar.clear().await, GET).await.ends_with("ok"));
         assert!(sidecar.call_as(&sidecar.authority.member(API), &[b"http/1.1"]).await.is_err());
+    })
+    .await;
+}
+
+/// Asks on a connection that stays.
+async fn is_answered(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) {
+    stream.write_all(GET.replace("Connection: close\r\n", "").as_bytes()).await.unwrap();
+    assert!(head(stream).await.starts_with("HTTP/1.1 200"));
+    stream.read_exact(&mut [0; 2]).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_may_call_in_clear_no_more_is_asked_to_leave_within_a_second_and_members_stay() {
+    story(async {
+        let (address, seen) = answering(OK).await;
+        let mut sidecar = Sidecar::before(address, MeshProtocol::Http, |_| ());
+        assert_eq!(ask(&mut sidecar.clear().await, GET).await, "", "strict where nobody says anything");
+        sidecar.told(PeerMode::Permissive, &[]);
+        let (mut clear, mut silent) = (sidecar.clear().await, sidecar.clear().await);
+        let mut member = sidecar.call(&[b"http/1.1"]).await;
+        for _ in 0..2 {
+            is_answered(&mut clear).await;
+            is_answered(&mut member).await;
+            sidecar.told(PeerMode::Strict, &[(address.port(), PeerMode::Permissive)]);
+        }
+        sidecar.told(PeerMode::Strict, &[]);
+        assert!(ends_within(&mut clear, Duration::from_secs(1)).await);
+        assert_eq!(ask(&mut silent, GET).await, "", "what it was when it connected does not count");
+        assert!(ask(&mut member, GET).await.ends_with("ok"));
+        assert_eq!(seen.borrow().len(), 5);
+        let metrics = sidecar.metrics();
+        assert!(metrics.contains("refused_connections_total{reason=\"plaintext\"} 3\n"), "{metrics}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_sidecars_own_settings_demand_is_not_made_laxer_from_afar() {
+    story(async {
+        let (address, _) = answering(OK).await;
+        for (own, told, lets_in) in [
+            (PeerMode::Strict, PeerMode::Permissive, false),
+            (PeerMode::Permissive, PeerMode::Strict, false),
+            (PeerMode::Permissive, PeerMode::Disable, true),
+        ] {
+            let mut sidecar = Sidecar::before(address, MeshProtocol::Http, |inbound| inbound.mode = Some(own));
+            sidecar.told(told, &[]);
+            assert_eq!(ask(&mut sidecar.clear().await, GET).await.ends_with("ok"), lets_in, "{own:?} {told:?}");
+            assert!(ask(&mut sidecar.call(&[b"http/1.1"]).await, GET).await.ends_with("ok"), "{own:?} {told:?}");
+        }
     })
     .await;
 }

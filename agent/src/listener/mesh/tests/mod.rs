@@ -3,6 +3,7 @@
 
 mod admission;
 mod outward;
+mod ports;
 mod requests;
 mod tunnels;
 
@@ -15,7 +16,10 @@ use std::time::{Duration, SystemTime};
 
 use heddle_node::clock;
 use heddle_node::identity::{Bundle, Bundles, Expect, Identity, Svid, TrustDomain, nameless};
-use heddle_xds::model::{AuthorizationPolicy, EdgeLimits, MeshProtocol, PolicyAction, PolicyOperation, PolicyRule, Resource};
+use heddle_xds::model::{
+    AuthorizationPolicy, EdgeLimits, MeshProtocol, PeerAuthentication, PeerMode, PolicyAction, PolicyOperation, PolicyRule,
+    Resource,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
@@ -36,7 +40,7 @@ use crate::outbound::Outbound;
 use crate::pipeline::{self, Pipeline};
 use crate::secrets::References;
 use crate::settings::InboundSettings;
-use crate::tables::Compiler;
+use crate::tables::{Compiler, Place};
 use crate::upstream::{Clusters, Context, Pools};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -94,6 +98,7 @@ struct Sidecar {
     address: SocketAddr,
     authority: Authority,
     identity: Identity,
+    door: Arc<Inbound>,
     stats: Arc<MeshStats>,
     compiler: Compiler,
     worker: Rc<pipeline::Worker>,
@@ -103,12 +108,21 @@ struct Sidecar {
 
 impl Sidecar {
     fn before(application: SocketAddr, protocol: MeshProtocol, edit: impl FnOnce(&mut InboundSettings)) -> Sidecar {
+        Sidecar::before_all((application, protocol), &[], edit)
+    }
+
+    /// Before an application with further ports.
+    fn before_all(
+        (application, protocol): (SocketAddr, MeshProtocol),
+        further: &[Place],
+        edit: impl FnOnce(&mut InboundSettings),
+    ) -> Sidecar {
         let authority = Authority::new("mesh.example");
         let identity = authority.member(WEB);
         let pool = Clusters::new(Arc::new(Context::default()), None, tokio::runtime::Handle::current());
         let references = References::new(Arc::new(|_: &str| None), "".into(), Outbound::default());
         let compiler = Compiler::new(1, pool, Outbound::default(), references).identified_by(identity.clone());
-        let mut compiler = compiler.beside(application, protocol);
+        let mut compiler = compiler.beside(application, protocol, further);
         let log = tempfile::NamedTempFile::new().unwrap();
         let lines = Arc::new(AccessLog::open(&Sink::File(log.path().to_owned()), None).unwrap());
         let shared = pipeline::Shared {
@@ -124,14 +138,15 @@ impl Sidecar {
         edit(&mut settings);
         let stats = Arc::<MeshStats>::default();
         let door = Inbound::new(identity.clone(), settings, application, protocol, stats.clone());
+        let door = Arc::new(Inbound { further: further.to_vec(), ..door });
         let listener = Arc::new(harness::listener(EdgeLimits::default()));
         let doors = Shared::default();
         let service = Rc::new(Worker::new(Pipeline::new(worker.clone()), Arc::default()));
         let mut listeners = Listeners::new(service, doors.clone(), Duration::from_secs(5));
-        let wanted = Wanted { listener: listener.clone(), entry: Entry::Inbound(Arc::new(door)) };
+        let wanted = Wanted { listener: listener.clone(), entry: Entry::Inbound(door.clone()) };
         assert!(listeners.reconcile(&[wanted]).is_empty());
         let address = doors.admission.address(&listener.name, listener.address);
-        Sidecar { address, authority, identity, stats, compiler, worker, listeners: Some(listeners), log }
+        Sidecar { address, authority, identity, door, stats, compiler, worker, listeners: Some(listeners), log }
     }
 
     async fn clear(&self) -> TcpStream {
@@ -173,6 +188,14 @@ impl Sidecar {
         };
         self.compiler.set(Resource::AuthorizationPolicy(policy)).unwrap();
         self.worker.swap(self.compiler.tables());
+    }
+
+    /// The control plane says who is let in.
+    fn told(&mut self, mode: PeerMode, ports: &[(u16, PeerMode)]) {
+        let (service, ports) = (Some("web".into()), ports.iter().copied().collect());
+        let peers = PeerAuthentication { id: "p".into(), namespace: "shop".into(), service, mode: Some(mode), ports };
+        self.compiler.set(Resource::PeerAuthentication(peers)).unwrap();
+        self.door.obey(&self.compiler.tables().peers);
     }
 
     fn metrics(&self) -> String {

@@ -36,6 +36,7 @@ impl Outward {
             lets_others_pass: true,
             outside: None,
             stats: Arc::default(),
+            silent_until: Arc::default(),
         });
         let listener = Arc::new(harness::listener(EdgeLimits::default()));
         let doors = Shared::default();
@@ -51,7 +52,7 @@ impl Outward {
         let upstream = model::Upstream {
             label: "shop/web".into(),
             retries: None,
-            mesh: Some(MeshPeer { identities: vec![format!("spiffe://mesh.example{WEB}").into()] }),
+            mesh: Some(MeshPeer { identities: vec![format!("spiffe://mesh.example{WEB}").into()], port: None }),
             ..model::Upstream::new("mesh/shop/web")
         };
         let service = model::MeshService {
@@ -63,6 +64,7 @@ impl Outward {
             timeouts: None,
             upstream,
             depends: Vec::new(),
+            own_ports: Vec::new(),
         };
         let host = address.ip().to_string().into();
         let endpoint =
@@ -79,7 +81,7 @@ impl Outward {
 }
 
 fn to_web() -> Leads {
-    Leads::To("shop/web".into())
+    Leads::To("shop/web".into(), None)
 }
 
 #[tokio::test]

@@ -4,10 +4,9 @@ use bytes::Bytes;
 use http::{Method, Request};
 
 use super::*;
-use crate::settings::Mode;
 
 /// A server that greets, as those of mail do, then echoes.
-async fn greeting() -> SocketAddr {
+pub(super) async fn greeting() -> SocketAddr {
     application(|mut stream| async move {
         stream.write_all(b"220 ready\r\n").await.unwrap();
         let (mut from, mut to) = stream.split();
@@ -59,7 +58,7 @@ async fn a_member_gets_a_tunnel_in_which_the_server_may_speak_first() {
 async fn where_members_and_callers_in_clear_share_a_port_servers_still_speak_first() {
     story(async {
         for protocol in [MeshProtocol::Tcp, MeshProtocol::Auto] {
-            let sidecar = Sidecar::before(greeting().await, protocol, |inbound| inbound.mode = Mode::Permissive);
+            let sidecar = Sidecar::before(greeting().await, protocol, |inbound| inbound.mode = Some(PeerMode::Permissive));
             let mut stream = sidecar.clear().await;
             read(&mut stream, b"220 ready\r\n").await;
             stream.write_all(b"hello").await.unwrap();
@@ -84,7 +83,7 @@ async fn tls_of_the_application_itself_is_not_touched() {
             let (mut from, mut to) = stream.split();
             let _ = tokio::io::copy(&mut from, &mut to).await;
         });
-        let sidecar = Sidecar::before(echo.await, MeshProtocol::Auto, |inbound| inbound.mode = Mode::Permissive);
+        let sidecar = Sidecar::before(echo.await, MeshProtocol::Auto, |inbound| inbound.mode = Some(PeerMode::Permissive));
         let mut hello = Vec::new();
         let config = Identity::new().client_config(Expect::TrustDomain, &[b"h2"]);
         rustls::ClientConnection::new(config, nameless()).unwrap().write_tls(&mut hello).unwrap();
@@ -103,7 +102,7 @@ async fn tls_of_the_application_itself_is_not_touched() {
 async fn what_an_application_speaks_that_has_not_said_so_is_found_out() {
     story(async {
         let (address, _) = answering(OK).await;
-        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |inbound| inbound.mode = Mode::Disable);
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |inbound| inbound.mode = Some(PeerMode::Disable));
         let mut stream = sidecar.clear().await;
         for piece in ["GE", "T /a HTTP/1.", "1\r\nHost: web\r\nConnection: close\r\n\r\n"] {
             stream.write_all(piece.as_bytes()).await.unwrap();
@@ -139,7 +138,7 @@ async fn there_is_no_tunnel_to_an_application_that_speaks_http() {
 async fn nobody_passes_for_bytes_before_an_application_that_speaks_http_without_saying_so() {
     story(async {
         let (address, seen) = answering(OK).await;
-        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |inbound| inbound.mode = Mode::Permissive);
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |inbound| inbound.mode = Some(PeerMode::Permissive));
         // No HTTP by the letter, but many servers take it for that: an empty line first, or a method in lower case.
         let forged = "\r\nGET /a HTTP/1.1\r\nHost: a\r\nX_Forwarded-client_Cert: URI=spiffe://evil\r\n\r\n";
         assert_eq!(ask(&mut sidecar.clear().await, forged).await, "");
@@ -195,7 +194,7 @@ async fn an_application_that_begins_http2_before_its_caller_is_asked_in_http2() 
                 }
             }
         });
-        let sidecar = Sidecar::before(address.await, MeshProtocol::Auto, |inbound| inbound.mode = Mode::Permissive);
+        let sidecar = Sidecar::before(address.await, MeshProtocol::Auto, |inbound| inbound.mode = Some(PeerMode::Permissive));
         let stream = sidecar.clear().await;
         // Whoever speaks first: the caller waits until it is known that the application greets.
         while !sidecar.metrics().contains("protocol=\"http2\"} 1\n") {

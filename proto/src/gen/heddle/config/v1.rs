@@ -637,6 +637,9 @@ pub struct MeshPeer {
     /// SPIFFE ids of which the endpoint must prove one.
     #[prost(string, repeated, tag = "1")]
     pub identities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The port of its application that is meant; 0 is the one that it has by itself.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
 }
 impl ::prost::Name for MeshPeer {
     const NAME: &'static str = "MeshPeer";
@@ -1197,6 +1200,9 @@ pub struct MeshService {
     /// Names of services that its plugins lead to.
     #[prost(string, repeated, tag = "8")]
     pub depends: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Ports of the application that are services of their own, named `<namespace>/<service>:<port>`.
+    #[prost(uint32, repeated, tag = "9")]
+    pub own_ports: ::prost::alloc::vec::Vec<u32>,
 }
 impl ::prost::Name for MeshService {
     const NAME: &'static str = "MeshService";
@@ -1258,6 +1264,55 @@ impl ::prost::Name for AuthorizationPolicy {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/heddle.config.v1.AuthorizationPolicy".into()
+    }
+}
+/// Who is let in by the sidecars of services: members of the mesh only, or callers in clear too.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerAuthentication {
+    /// Unique id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Namespace of the services that it is about.
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    /// The service that it is about; absent is every one of the namespace.
+    #[prost(string, optional, tag = "3")]
+    pub service: ::core::option::Option<::prost::alloc::string::String>,
+    /// For all ports; unspecified leaves that to what is less specific.
+    #[prost(enumeration = "PeerMode", tag = "4")]
+    pub mode: i32,
+    /// For single ports of the application.
+    #[prost(message, repeated, tag = "5")]
+    pub ports: ::prost::alloc::vec::Vec<PeerPort>,
+}
+impl ::prost::Name for PeerAuthentication {
+    const NAME: &'static str = "PeerAuthentication";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.PeerAuthentication".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.PeerAuthentication".into()
+    }
+}
+/// One port of the application.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerPort {
+    /// From 1.
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    /// Who is let in there.
+    #[prost(enumeration = "PeerMode", tag = "2")]
+    pub mode: i32,
+}
+impl ::prost::Name for PeerPort {
+    const NAME: &'static str = "PeerPort";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.PeerPort".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.PeerPort".into()
     }
 }
 /// Matches when one of `from` and one of `to` do; an empty list is no condition.
@@ -1402,6 +1457,39 @@ impl MeshProtocol {
             "MESH_PROTOCOL_GRPC" => Some(Self::Grpc),
             "MESH_PROTOCOL_TCP" => Some(Self::Tcp),
             "MESH_PROTOCOL_AUTO" => Some(Self::Auto),
+            _ => None,
+        }
+    }
+}
+/// Who is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PeerMode {
+    Unspecified = 0,
+    Strict = 1,
+    Permissive = 2,
+    Disable = 3,
+}
+impl PeerMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PEER_MODE_UNSPECIFIED",
+            Self::Strict => "PEER_MODE_STRICT",
+            Self::Permissive => "PEER_MODE_PERMISSIVE",
+            Self::Disable => "PEER_MODE_DISABLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PEER_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PEER_MODE_STRICT" => Some(Self::Strict),
+            "PEER_MODE_PERMISSIVE" => Some(Self::Permissive),
+            "PEER_MODE_DISABLE" => Some(Self::Disable),
             _ => None,
         }
     }

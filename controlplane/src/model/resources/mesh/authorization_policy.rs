@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::super::types::{Id, Labels, labels_schema};
+use super::super::super::types::{Id, Labels, labels_schema};
 use super::mesh_service::{default_namespace, ports_schema};
 
 /// Who may call what.

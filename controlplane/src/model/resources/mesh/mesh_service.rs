@@ -2,10 +2,10 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::super::types::{Id, Labels, Plugins, Span, Timeout, labels_schema, plugins_schema};
-use super::{Checks, CircuitBreaker, HashOnKind, KeepalivePool, LoadFrom, Locality, PassHostKind, Upstream};
+use super::super::super::types::{Id, Labels, Plugins, Span, Timeout, labels_schema, plugins_schema};
+use super::super::{Checks, CircuitBreaker, HashOnKind, KeepalivePool, LoadFrom, Locality, PassHostKind, Upstream};
 
 /// How clients reach a service.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -31,10 +31,14 @@ pub struct MeshService {
     #[serde(default)]
     #[schemars(schema_with = "protocol_schema")]
     pub protocol: Option<String>,
-    /// Ports on which clients call it; any when empty.
+    /// Ports on which clients call it, each a number or with what is spoken there; any when empty.
     #[serde(default)]
-    #[schemars(schema_with = "ports_schema")]
-    pub ports: Vec<u16>,
+    #[schemars(schema_with = "called_ports_schema")]
+    pub ports: Vec<CalledPort>,
+    /// Addresses by which clients know it besides its name, as that of a Kubernetes service: captured connections there are calls of it.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub addresses: Vec<String>,
     /// Step timeouts; 1 s to connect, 60 s for each of the others when absent.
     pub timeout: Option<Timeout>,
     /// Further tries after the first; 2 when absent.
@@ -109,6 +113,38 @@ pub struct ServiceMirror {
     pub timeout: f64,
 }
 
+/// A port on which clients call a service.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "expected a port, or one with what is spoken there: { port: 9090, protocol: grpc }")]
+pub enum CalledPort {
+    /// By its number alone.
+    Number(u16),
+    /// With what is spoken there.
+    Spoken {
+        /// Its number.
+        port: u16,
+        /// As of `protocol`.
+        protocol: String,
+    },
+}
+
+impl CalledPort {
+    /// Its number.
+    pub fn number(&self) -> u16 {
+        match self {
+            CalledPort::Number(port) | CalledPort::Spoken { port, .. } => *port,
+        }
+    }
+
+    /// What is spoken there, where it is said.
+    pub fn protocol(&self) -> Option<&str> {
+        match self {
+            CalledPort::Number(_) => None,
+            CalledPort::Spoken { protocol, .. } => Some(protocol),
+        }
+    }
+}
+
 /// A share of the requests to a service.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -174,6 +210,7 @@ impl MeshService {
             labels: Labels::new(),
             protocol: None,
             ports: Vec::new(),
+            addresses: Vec::new(),
             timeout: None,
             retries: None,
             retry_timeout: 0.0,
@@ -197,7 +234,7 @@ impl MeshService {
 }
 
 pub(super) fn default_namespace() -> String {
-    super::super::DEFAULT_NAMESPACE.to_owned()
+    super::super::super::DEFAULT_NAMESPACE.to_owned()
 }
 
 fn default_type() -> String {
@@ -230,6 +267,22 @@ fn protocol_schema(_: &mut SchemaGenerator) -> Schema {
 
 fn match_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "description": "An expression as in `vars` of routes."})
+}
+
+fn called_ports_schema(_: &mut SchemaGenerator) -> Schema {
+    let port = || json!({"type": "integer", "minimum": 1, "maximum": 65535});
+    json_schema!({
+        "type": "array",
+        "description": "Ports on which clients call it, each a number or with what is spoken there; any when empty.",
+        "maxItems": 100,
+        "uniqueItems": true,
+        "items": {"anyOf": [port(), {
+            "type": "object",
+            "properties": {"port": port(), "protocol": {"type": "string", "enum": ["http", "http2", "grpc", "tcp", "auto"]}},
+            "required": ["port", "protocol"],
+            "additionalProperties": false
+        }]}
+    })
 }
 
 pub(super) fn ports_schema(_: &mut SchemaGenerator) -> Schema {
