@@ -223,7 +223,7 @@ impl Node {
     /// Kills it and starts it again with what it has on disk; its join token is used up.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = spawn(&self.folder, &self.name);
+        self.start();
         self.wait_ready();
     }
 

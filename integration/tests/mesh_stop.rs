@@ -1,0 +1,144 @@
+//! Sidecars that are stopped, replaced and started again while others call through them: as an upgrade of a mesh goes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use heddle_integration::client;
+use heddle_integration::load::Load;
+use heddle_integration::mesh::{Mesh, Node, Service};
+use heddle_integration::nginx::Nginx;
+use heddle_integration::process::{PATIENCE, until};
+
+/// It keeps its identity: its join token is good once.
+const KEPT: &str = "identity: { persist: true }\n";
+
+/// Ends the load, of which at least so many requests were served.
+fn nothing_failed(load: Load, caller: &Node, requests: u64) {
+    let (tally, metrics) = (load.stop(), caller.metrics());
+    let why: Vec<&str> =
+        metrics.lines().filter(|line| line.starts_with("heddle_http_reasons_total") && !line.ends_with(" 0")).collect();
+    assert!(
+        tally.failures.is_empty() && tally.requests > requests,
+        "{} requests: {:#?} {why:#?}",
+        tally.requests,
+        tally.failures
+    );
+}
+
+#[test]
+fn a_sidecar_is_replaced_in_place_on_either_side_and_no_request_fails() {
+    let mesh = Mesh::start("");
+    let app = Nginx::saying("yes");
+    let mut api = mesh.sidecar(&Service { more: KEPT, ..Service::http("api", app.address) });
+    let mut web = mesh.sidecar(&Service { more: KEPT, calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.until_reached(&web, "/");
+    let load = Load::start(web.outbound[0], "/", 4);
+    for _ in 0..3 {
+        for node in [&mut api, &mut web] {
+            // The next one opens the same sockets before the one before it lets go of them.
+            let next = node.successor(&mesh);
+            next.wait_ready();
+            let mut before = std::mem::replace(node, next);
+            assert_eq!(before.stop().code(), Some(0), "{}", before.process.output());
+            let done = load.requests() + 50;
+            until("requests through the new one", || (load.requests() > done).then_some(()));
+        }
+    }
+    nothing_failed(load, &web, 300);
+}
+
+/// A server of bytes: it greets and says again what it hears.
+fn greeter() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let (mut from, mut to) = (stream.try_clone()?, stream);
+                to.write_all(b"ready\n")?;
+                std::io::copy(&mut from, &mut to)
+            });
+        }
+    });
+    address
+}
+
+/// A tunnel whose server has greeted.
+fn tunnel(address: SocketAddr) -> TcpStream {
+    until("a greeting", || {
+        let mut stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let mut said = [0; 6];
+        stream.read_exact(&mut said).ok()?;
+        (&said == b"ready\n").then_some(stream)
+    })
+}
+
+fn echoes(stream: &mut TcpStream, text: &[u8; 4]) {
+    stream.write_all(text).unwrap();
+    let mut said = [0; 4];
+    stream.read_exact(&mut said).unwrap();
+    assert_eq!(&said, text);
+}
+
+#[test]
+fn a_tunnel_has_its_drain_time_and_ends_with_it() {
+    let mesh = Mesh::start("");
+    let app = greeter();
+    let drain = ", drain_timeout: 6s";
+    let begin = |id: &str| mesh.begin_sidecar(id, &Service { protocol: "tcp", agent: drain, ..Service::http("mail", app) });
+    let mut first = begin("mail-1");
+    first.wait_ready();
+    let web = mesh.sidecar(&Service { calls: &["mail"], ..Service::http("web", mesh.control.place.address()) });
+    let [mut long, mut short] = [(); 2].map(|()| tunnel(web.outbound[0]));
+    let second = begin("mail-2");
+    second.wait_ready();
+
+    let stopped = Instant::now();
+    first.process.signal("TERM");
+    until("the drain", || client::get(first.admin, "/ready").ok().filter(|answer| answer.status == 503));
+    echoes(&mut long, b"more");
+    echoes(&mut short, b"last");
+    drop(short);
+    // Whoever comes now is led to the instance that stays.
+    let mut new = tunnel(web.outbound[0]);
+    echoes(&mut new, b"new\n");
+    let mut rounds = 0;
+    while stopped.elapsed() < Duration::from_secs(4) {
+        echoes(&mut long, b"stay");
+        rounds += 1;
+    }
+    assert!(rounds > 10 && first.process.is_running(), "it goes on as long as the drain does");
+    let ended = long.read(&mut [0; 16]);
+    assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+    assert!(stopped.elapsed() >= Duration::from_secs(5), "not before its time: {:?}", stopped.elapsed());
+    assert_eq!(first.process.wait().code(), Some(0), "{}", first.process.output());
+    echoes(&mut new, b"here");
+}
+
+#[test]
+fn a_sidecar_that_starts_without_a_control_plane_serves_the_services_that_it_called_and_knows_no_others() {
+    let mut mesh = Mesh::start("");
+    let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
+    let _one = mesh.sidecar(&Service { more: KEPT, ..Service::http("one", one.address) });
+    let _two = mesh.sidecar(&Service { more: KEPT, ..Service::http("two", two.address) });
+    let mut web =
+        mesh.sidecar(&Service { more: KEPT, calls: &["one", "two"], ..Service::http("web", mesh.control.place.address()) });
+    assert_eq!(mesh.until_reached(&web, "/").text(), "one");
+    let held = |web: &Node| {
+        let dump: serde_json::Value = serde_json::from_slice(&client::get(web.admin, "/config_dump").unwrap().body).unwrap();
+        let services = dump["mesh_services"].as_array().cloned().unwrap_or_default();
+        services.iter().map(|service| service["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(held(&web), ["default/one"], "a service that nobody has called costs nothing");
+    mesh.until_kept(&web, &["mesh/default/one"]);
+    mesh.control.process.kill();
+    web.restart();
+    assert_eq!(client::get(web.outbound[0], "/").unwrap().text(), "one");
+    assert_eq!(held(&web), ["default/one"]);
+    assert_eq!(client::get(web.outbound[1], "/").unwrap().status, 503, "nobody can say where the other one is");
+    mesh.control.start_again();
+    until("the other one", || client::get(web.outbound[1], "/").ok().filter(|answer| answer.text() == "two"));
+}
