@@ -81,6 +81,6 @@ fn measure(options: &Options) -> Result<(), String> {
         Ok::<(), String>(())
     })?;
     let tally = load.stop();
-    println!("{} requests through a gateway meanwhile, {} of them failed", tally.requests, tally.failures.len());
+    println!("{} requests through a gateway meanwhile, {} of them failed", tally.requests, tally.failed);
     tally.failures.first().map_or(Ok(()), |first| Err(format!("{first:?}")))
 }
