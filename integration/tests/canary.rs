@@ -67,6 +67,7 @@ fn listener(node: &str, address: SocketAddr) -> Change {
         server_header: ServerHeader::default(),
         expose_reason: false,
         nodes: vec![node.into()],
+        tcp: Vec::new(),
     }))
 }
 
