@@ -103,7 +103,7 @@ fn of_loads(loads: &Loads, registry: &Registry) -> Result<(), prometheus::Error>
     let requests = IntCounterVec::new(Opts::new("heddle_xds_load_requests_total", help), &["cluster", "zone", "result"])?;
     let help = "Requests under way that Envoys and clients of gRPC reported last, by cluster and zone of the endpoints.";
     let under_way = IntGaugeVec::new(Opts::new("heddle_xds_load_requests_in_progress", help), &["cluster", "zone"])?;
-    for LoadView { cluster, zone, sums, in_progress } in loads.view().into_iter().take(MAX_SHOWN) {
+    for LoadView { cluster, zone, sums, in_progress } in loads.view().into_iter().take(MOST_SHOWN) {
         for (result, number) in [("issued", sums.issued), ("success", sums.succeeded), ("error", sums.failed)] {
             requests.with_label_values(&[&*cluster, &*zone, result]).inc_by(number);
         }
@@ -111,7 +111,7 @@ fn of_loads(loads: &Loads, registry: &Registry) -> Result<(), prometheus::Error>
     }
     let help = "Requests that Envoys and clients of gRPC report as dropped, by cluster and category.";
     let dropped = IntCounterVec::new(Opts::new("heddle_xds_load_dropped_requests_total", help), &["cluster", "category"])?;
-    for one in loads.dropped().into_iter().take(MAX_SHOWN) {
+    for one in loads.dropped().into_iter().take(MOST_SHOWN) {
         dropped.with_label_values(&[&*one.cluster, &*one.category]).inc_by(one.count);
     }
     let reporters = IntGauge::new("heddle_xds_load_reporters", "Envoys and clients of gRPC that report their load.")?;

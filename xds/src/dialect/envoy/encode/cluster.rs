@@ -23,6 +23,8 @@ use crate::model::{
 /// Why an upstream of the mesh is withheld.
 pub(super) const MEMBERS: &str =
     "leads into the mesh, of which this node has no identity: serve it one by an agent, and say `identity: true` in its metadata";
+/// Why one that means a port is withheld.
+pub(super) const PORT: &str = "leads to a further port of an application, which agents of ours alone can ask for";
 /// The roots of the system, where nobody named others.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Tries again, in percent of what is under way, where nobody said how many: as our agents have it.
@@ -86,6 +88,9 @@ fn authority(socket: &base::SocketAddress, usual: u16) -> String {
 pub(super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>, members: bool) -> Result<Bytes, String> {
     if upstream.mesh.is_some() && !members {
         return Err(MEMBERS.to_owned());
+    }
+    if upstream.mesh.as_ref().is_some_and(|peer| peer.port.is_some()) {
+        return Err(PORT.to_owned());
     }
     let kind = upstream.checks.active.as_ref().map(|check| check.kind);
     if matches!((kind, is_tls(upstream)), (Some(CheckKind::Http), true) | (Some(CheckKind::Https), false)) {

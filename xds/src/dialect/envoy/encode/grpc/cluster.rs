@@ -11,7 +11,7 @@ use heddle_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
 use wire::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy};
 
 use super::super::bytes;
-use super::super::cluster::{MEMBERS, assigned, dns, is_inline, ring};
+use super::super::cluster::{MEMBERS, PORT, assigned, dns, is_inline, ring};
 use super::super::wire::{ads, any, exact};
 use super::provider;
 use crate::model::{Balancer, Discovery, Endpoints, HashTable, Upstream};
@@ -21,6 +21,9 @@ use crate::model::{Balancer, Discovery, Endpoints, HashTable, Upstream};
 pub(in super::super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>, members: bool) -> Result<Bytes, String> {
     if upstream.mesh.is_some() && !members {
         return Err(MEMBERS.to_owned());
+    }
+    if upstream.mesh.as_ref().is_some_and(|peer| peer.port.is_some()) {
+        return Err(PORT.to_owned());
     }
     let inline = is_inline(Some(upstream), endpoints);
     let load_assignment = match (inline, &upstream.discovery, endpoints) {
@@ -72,7 +75,7 @@ fn here() -> base::ConfigSource {
 /// the weights of endpoints themselves.
 pub(in super::super) fn assignment(endpoints: &Endpoints, upstream: Option<&Upstream>) -> Bytes {
     let mut assignment = assigned(endpoints, upstream);
-    if !upstream.is_some_and(|upstream| matches!(upstream.balancer, Balancer::ConsistentHash(_))) {
+    if !upstream.is_some_and(|upstream| matches!(upstream.balancer, Balancer::ConsistentHash(..))) {
         assignment.endpoints = assignment.endpoints.into_iter().flat_map(by_weight).collect();
     }
     bytes(&assignment)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use heddle_node::drain::DrainWatch;
 
 use super::super::mesh::{as_route, host_of};
-use crate::model::{Kind, MESH_PREFIX, MeshService, Resource, Route, RouteMatch};
+use crate::model::{ADDRESS_PREFIX, Kind, MESH_PREFIX, MeshService, Resource, Route, RouteMatch};
 use crate::snapshot::{Change, Changes, SnapshotFeed, SnapshotSource, SnapshotStore, View};
 
 /// The services that a snapshot has, as routes and upstreams in a snapshot of its own that follows it until the drain begins; with the policies, which servers ask.
@@ -54,8 +54,10 @@ fn one(view: &View, kind: Kind, name: &Arc<str>) -> Vec<Change> {
     match (kind, found) {
         (Kind::MeshService, found) => {
             let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
+            // Addresses have no name, and further ports are asked for by agents of ours alone.
+            let is_whole = !name.starts_with(ADDRESS_PREFIX) && (name.contains('#') || !name.contains(':'));
             let spoken = match found {
-                Some(Resource::MeshService(service)) if service.upstream.scheme.is_h2() => Some(service),
+                Some(Resource::MeshService(service)) if is_whole && service.upstream.scheme.is_h2() => Some(service),
                 _ => None,
             };
             match spoken {

@@ -127,6 +127,9 @@ impl MeshEncoder {
         let Member { scope, domain, station, .. } = &self.who;
         let application = station.application.ok_or("node.metadata.application says where the application listens")?;
         let h2 = listeners::speaks_h2(instance.protocol)?;
+        if !instance.ports.is_empty() {
+            return Err("node.metadata.instance.ports: an Envoy stands before one port of its application".to_owned());
+        }
         let own = view.find(Kind::MeshInbound, &format!("{}/{}", scope.namespace, scope.service));
         if own.is_some() {
             return Err("inbound_plugins: they run in agents of ours alone, and nothing comes in without them".to_owned());

@@ -23,6 +23,7 @@ fn member(protocol: MeshProtocol) -> Member {
             address: "".into(),
             port: 15_006,
             protocol,
+            ports: Vec::new(),
             version: "".into(),
             labels: Vec::new(),
             draining: false,
@@ -37,7 +38,7 @@ fn member(protocol: MeshProtocol) -> Member {
 
 fn service(name: &str, protocol: MeshProtocol) -> Change {
     let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
-    let peer = MeshPeer { identities: vec!["spiffe://story.example/ns/shop/svc/api".into()] };
+    let peer = MeshPeer { identities: vec!["spiffe://story.example/ns/shop/svc/api".into()], port: None };
     Change::Set(Resource::MeshService(MeshService {
         name: name.into(),
         protocol,
@@ -47,6 +48,7 @@ fn service(name: &str, protocol: MeshProtocol) -> Change {
         timeouts: None,
         upstream: Upstream { mesh: Some(peer), scheme: Scheme::Http, ..Upstream::new(upstream) },
         depends: Vec::new(),
+        own_ports: Vec::new(),
     }))
 }
 
