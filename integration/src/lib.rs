@@ -9,6 +9,7 @@ pub mod client;
 pub mod consul;
 pub mod echo;
 pub mod envoy;
+pub mod envoy_mesh;
 pub mod etcd;
 pub mod fleet;
 pub mod heddle;

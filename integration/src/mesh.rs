@@ -149,6 +149,19 @@ impl Mesh {
         node
     }
 
+    /// Starts an agent that does nothing but keep the identity of a service, for an Envoy or a client of gRPC beside it; `identity` says how it hands it on.
+    pub fn keeper(&self, id: &str, service: &str, identity: &str) -> Node {
+        let admin = self.control.place.address();
+        let text = format!(
+            "node: {{ id: {id}, data_dir: \"{id}-data\" }}\nrole: sidecar\nservice: {{ name: {service} }}\n\
+             agent: {{ workers: 1, admin: \"{admin}\" }}\nidentity: {{ {identity} }}\n{}",
+            self.reach(service, id)
+        );
+        let node = self.begin(id, &text, admin, admin, Vec::new());
+        node.wait_ready();
+        node
+    }
+
     fn begin(&self, id: &str, text: &str, admin: SocketAddr, inbound: SocketAddr, outbound: Vec<SocketAddr>) -> Node {
         let place = &self.control.place;
         place.write(&format!("{id}.yaml"), text);

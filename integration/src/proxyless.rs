@@ -33,6 +33,27 @@ pub fn bootstrap(place: &Place, control: SocketAddr, id: &str, files: Option<&Fi
     place.write(&format!("{id}.json"), &bootstrap.to_string())
 }
 
+/// The bootstrap of a member of the mesh: an agent keeps its identity in `files`, and by that it speaks with its control plane as well.
+pub fn member(place: &Place, control: SocketAddr, id: &str, metadata: &Value, files: &Path) -> PathBuf {
+    let identity = json!({
+        "certificate_file": files.join("svid.pem"),
+        "private_key_file": files.join("svid.key"),
+        "ca_certificate_file": files.join("bundle.pem"),
+        "refresh_interval": "1s",
+    });
+    let bootstrap = json!({
+        "xds_servers": [{
+            "server_uri": control.to_string(),
+            "channel_creds": [{ "type": "tls", "config": identity }],
+            "server_features": ["xds_v3"],
+        }],
+        "node": { "id": id, "metadata": metadata },
+        "certificate_providers": { "default": { "plugin_name": "file_watcher", "config": identity } },
+        "server_listener_resource_name_template": "grpc/server/mtls?xds.resource.listening_address=%s",
+    });
+    place.write(&format!("{id}.json"), &bootstrap.to_string())
+}
+
 /// A server that says which one it is, with a control plane or `plain`.
 pub fn server(place: &Place, address: SocketAddr, saying: &str, bootstrap: Option<(&PathBuf, &str)>) -> Process {
     let mut command = python::script("proxyless.py");

@@ -124,7 +124,7 @@ impl Agent {
         demand: &Demand,
     ) -> Agent {
         let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), zone: "eu-1a".into(), ..NodeScope::default() };
-        let node = NodeInfo { scope, version: "1.2.3".into(), instance: None };
+        let node = NodeInfo { scope, version: "1.2.3".into(), ..NodeInfo::default() };
         let demand = demand.clone();
         let mut config = ClientConfig { dialect, last_good, interests, demand, ..ClientConfig::new(node, connector.clone()) };
         config.save_after = Duration::from_millis(1);
@@ -414,7 +414,7 @@ struct Pair {
 impl Pair {
     fn follow(dialect: Dialect, connector: &Connector) -> Pair {
         let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), ..NodeScope::default() };
-        let node = NodeInfo { scope, version: "1".into(), instance: None };
+        let node = NodeInfo { scope, version: "1".into(), ..NodeInfo::default() };
         let (updates, mut batches) = mpsc::channel::<Batch>(1);
         let (status, watched) = watch::channel(ClientStatus::default());
         let config = ClientConfig { dialect, ..ClientConfig::new(node, connector.clone()) };

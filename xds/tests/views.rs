@@ -65,7 +65,7 @@ impl Story {
         let puppet = AggregatedDiscoveryServiceServer::new(Puppet { streams, kept: Mutex::default() });
         tokio::spawn(tonic::transport::Server::builder().add_service(puppet).serve_with_incoming(incoming));
         let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), ..NodeScope::default() };
-        let mut config = ClientConfig::new(NodeInfo { scope, version: "1".into(), instance: None }, connector);
+        let mut config = ClientConfig::new(NodeInfo { scope, version: "1".into(), ..NodeInfo::default() }, connector);
         config.interests = Interests::only(&[(Kind::Secret, Interest::All), (Kind::Listener, Interest::All)]);
         let (updates, batches) = mpsc::channel(1);
         let (status, watched) = watch::channel(ClientStatus::default());

@@ -47,6 +47,11 @@ pub(super) async fn leave(membership: Membership, mut drain: DrainWatch) {
 /// The same node, draining. What is on disk stays as it is: the next start begins with it.
 fn farewell(config: &ClientConfig) -> Option<ClientConfig> {
     let instance = Instance { draining: true, ..config.node.instance.clone()? };
-    let node = NodeInfo { instance: Some(instance), version: Arc::clone(&config.node.version), scope: config.node.scope.clone() };
+    let node = NodeInfo {
+        instance: Some(instance),
+        version: Arc::clone(&config.node.version),
+        scope: config.node.scope.clone(),
+        ..NodeInfo::default()
+    };
     Some(ClientConfig { node, last_good: None, ..config.clone() })
 }

@@ -133,7 +133,7 @@ fn merged(own: Bundles, others: &Bundles) -> Bundles {
 }
 
 /// Replaces a file by another one, which nobody else has ever been able to read.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
     let beside = path.with_extension("new");
     match std::fs::remove_file(&beside) {

@@ -1,6 +1,7 @@
 //! Gets this process its identity and keeps it: from the control plane by token and renewal, or from a SPIRE agent. It knows neither listeners nor
 //! requests; they read the shared `Identity`.
 
+mod files;
 mod held;
 mod keeper;
 mod request;
@@ -101,11 +102,14 @@ pub fn start(parts: Parts<'_>) -> Result<Running, StartError> {
     Ok(Running { identity, connector, stats })
 }
 
-/// Hands an identity to the application by the Workload API, when that is configured, as long as the present runtime lives.
+/// Hands an identity to the application by the Workload API and in files, as far as that is configured, as long as the present runtime lives.
 ///
 /// # Errors
 /// Its socket cannot be opened.
 pub fn hand_on(settings: &AgentSettings, identity: &Identity) -> Result<(), StartError> {
+    if let Some(folder) = settings.identity.files.clone() {
+        tokio::spawn(files::keep(folder, identity.clone()));
+    }
     let Some(workload) = &settings.identity.workload_api else { return Ok(()) };
     let failed = |source| StartError::WorkloadApi { path: workload.path.display().to_string(), source };
     let listener = workload::open(workload).map_err(failed)?;

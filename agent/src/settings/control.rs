@@ -160,6 +160,8 @@ pub struct IdentitySettings {
     pub trust_domain: Option<TrustDomain>,
     /// Whether certificate and key are kept below `data_dir` (mode 0600), so that a restart does not need the control plane.
     pub persist: bool,
+    /// Folder in which the own application finds certificate, key and roots, each in a file (mode 0600).
+    pub files: Option<PathBuf>,
     /// Socket on which the own application finds the SPIFFE Workload API.
     pub workload_api: Option<WorkloadApiSettings>,
     /// Socket of a SPIRE agent, from whose SDS the identity comes instead of the control plane's.
@@ -180,6 +182,7 @@ impl IdentitySettings {
         let trust_domain = section.parsed("trust_domain", "a trust domain such as mesh.example.org");
         let persist = section.bool("persist").unwrap_or(false);
         let sds = section.path("sds");
+        let files = section.path("files");
         let path = section.path("workload_api");
         let uids = section.values("workload_api_uids").map(|uids| {
             let number = |value: &Value| value.as_u64().and_then(|uid| u32::try_from(uid).ok());
@@ -199,6 +202,6 @@ impl IdentitySettings {
             section.mistake("persist", "keeps nothing of an identity that comes over identity.sds: remove one of them");
         }
         let workload_api = path.map(|path| WorkloadApiSettings { path, uids: uids.unwrap_or_default() });
-        Self { trust_domain, persist, workload_api, sds }
+        Self { trust_domain, persist, files, workload_api, sds }
     }
 }

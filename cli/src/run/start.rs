@@ -291,6 +291,7 @@ fn agent_parts(
         zone: node.zone.as_deref().unwrap_or_default().into(),
         namespace: service.map(|service| service.namespace.clone()).unwrap_or_default(),
         service: service.map(|service| service.name.clone()).unwrap_or_default(),
+        ..NodeScope::default()
     };
     agent_app::Parts {
         settings: configuration.agent.clone(),
@@ -298,7 +299,12 @@ fn agent_parts(
         seeds: fleet.seeds(),
         envoy: None,
         environment: environment::variables(),
-        node: NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into(), instance: configuration.agent.mesh.instance() },
+        node: NodeInfo {
+            scope,
+            version: env!("CARGO_PKG_VERSION").into(),
+            instance: configuration.agent.mesh.instance(),
+            ..NodeInfo::default()
+        },
         connector,
         data_dir: node.data_dir.clone(),
         tracer: configuration.node.tracing.as_ref().zip(export).map(|(tracing, export)| Tracer::new(tracing.sample, export)),

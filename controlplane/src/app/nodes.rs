@@ -10,7 +10,7 @@ use crate::rest;
 
 /// An array of objects, one per node.
 pub(super) fn json(registry: &NodeRegistry) -> Value {
-    let one = |view: &NodeView| node(view, &registry.withheld(view.types).read(), &registry.held_from(view));
+    let one = |view: &NodeView| node(view, &view.withheld.read(), &registry.held_from(view));
     registry.nodes().iter().map(one).collect()
 }
 

@@ -168,6 +168,18 @@ impl Issuer {
         ttl: Duration,
         skew: Duration,
     ) -> Result<Issued, IssuerError> {
+        self.issue_named(id, &[], key, now, (ttl, skew))
+    }
+
+    /// The same, for a server that is found under names of hosts too.
+    pub fn issue_named(
+        &self,
+        id: &SpiffeId,
+        hosts: &[String],
+        key: &impl PublicKeyData,
+        now: SystemTime,
+        (ttl, skew): (Duration, Duration),
+    ) -> Result<Issued, IssuerError> {
         let expired =
             || IssuerError::Expired { fingerprint: self.meta.fingerprint.clone(), until: self.meta.not_after_ms / 1_000 };
         let validity = Validity::within(self.validity, now, ttl, skew).ok_or_else(expired)?;
@@ -175,6 +187,12 @@ impl Issuer {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![uri(id.as_str())?];
+        for host in hosts {
+            params.subject_alt_names.push(match host.parse() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName(host.as_str().try_into()?),
+            });
+        }
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use heddle_proto::heddle::admin::v1 as api;
 use heddle_proto::heddle::admin::v1::authority_server::{Authority as Calls, AuthorityServer};
-use heddle_xds::server::NodeRegistry;
+use heddle_xds::server::{NodeRegistry, NodeView};
 use tonic::{Request, Response, Status};
 
 use super::auth::{Access, Caller, admit};
@@ -52,8 +52,10 @@ impl AuthorityService {
 
 /// Ids of the connected nodes that stand beside a service: they verify peers, so they should hold bundles.
 pub fn sidecars(nodes: &NodeRegistry) -> Vec<String> {
-    let connected =
-        nodes.nodes().into_iter().filter(|view| view.connected_since.is_some() && !view.node.scope.service.is_empty());
+    // Others hear of bundles by the agent beside them, which is waited for itself.
+    let served = |view: &NodeView| view.node.is_apart(view.types);
+    let is_waited_for = |view: &NodeView| view.connected_since.is_some() && !view.node.scope.service.is_empty() && !served(view);
+    let connected = nodes.nodes().into_iter().filter(is_waited_for);
     connected.map(|view| view.node.scope.id.to_string()).collect()
 }
 

@@ -284,7 +284,7 @@ impl Admin for AdminService {
     async fn nodes(&self, request: Request<api::NodesRequest>) -> Result<Response<api::NodesResponse>, Status> {
         self.admit(request, Access::Read)?;
         let nodes = self.nodes.nodes().into_iter().map(|view| {
-            let (withheld, held) = (self.nodes.withheld(view.types).read(), self.nodes.held_from(&view));
+            let (withheld, held) = (view.withheld.read(), self.nodes.held_from(&view));
             nodes::node(view, &withheld, held)
         });
         Ok(Response::new(api::NodesResponse { nodes: nodes.collect() }))

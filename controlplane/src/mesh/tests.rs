@@ -23,7 +23,7 @@ fn node(id: &str, service: &str, draining: bool) -> NodeInfo {
         labels: vec![("a".into(), "b".into())],
         draining,
     };
-    NodeInfo { scope, version: "".into(), instance: Some(instance) }
+    NodeInfo { scope, version: "".into(), instance: Some(instance), ..NodeInfo::default() }
 }
 
 fn mesh() -> Mesh {

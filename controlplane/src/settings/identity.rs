@@ -30,6 +30,10 @@ pub const MAX_TOKEN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 const DEFAULT_EACH: f64 = 20.0;
 /// Signatures per second overall; one takes about 0.2 ms of a core, and a write to the disk that others share.
 const DEFAULT_OVERALL: f64 = 200.0;
+/// Names of hosts under which control planes are found; each stands in their certificates.
+const MAX_NAMES: usize = 32;
+/// The longest name of a host (RFC 1035 section 2.3.4).
+const MAX_HOST: usize = 253;
 /// Other trust domains.
 const MAX_FEDERATED: usize = 100;
 
@@ -54,6 +58,8 @@ pub struct IdentitySettings {
     pub kubernetes: Option<KubernetesSettings>,
     /// Other trust domains whose identities are known here.
     pub federation: Vec<FederatedSettings>,
+    /// Names and addresses of hosts that stand in the certificate of the control plane, for clients that look at those (gRPC without a proxy).
+    pub names: Vec<String>,
 }
 
 /// The authority.
@@ -157,8 +163,23 @@ impl IdentitySettings {
             kubernetes: section.optional("kubernetes", KubernetesSettings::read).flatten(),
             federation,
             trust_domain,
+            names: names(section),
         }
     }
+}
+
+/// Names and addresses of hosts that may stand in a certificate.
+fn names(section: &mut Section<'_>) -> Vec<String> {
+    let label = |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let host = |text: &str| {
+        let is_name = text.len() <= MAX_HOST && text.split('.').all(label);
+        (is_name || text.parse::<std::net::IpAddr>().is_ok()).then(|| text.to_owned())
+    };
+    let names = section.parsed_list("names", "a host such as controlplane.example.org", host).unwrap_or_default();
+    if names.len() > MAX_NAMES {
+        section.mistake("names", format!("expected at most {MAX_NAMES} hosts, found {}", names.len()));
+    }
+    names
 }
 
 /// What an agent is that says nothing of its service.
@@ -184,6 +205,7 @@ impl Default for IdentitySettings {
             gateways: default_gateways(),
             kubernetes: None,
             federation: Vec::new(),
+            names: Vec::new(),
         }
     }
 }

@@ -49,7 +49,7 @@ fn follow(number: usize, planes: &[SocketAddr]) -> watch::Receiver<ClientStatus>
     let ways = planes.iter().filter_map(|plane| Connector::tcp(&plane.to_string()).ok()).collect();
     let connector = Connector::any(ways, fastrand::Rng::with_seed(number as u64));
     let scope = NodeScope { id: format!("agent-{number}").into(), role: "gateway".into(), ..NodeScope::default() };
-    let node = NodeInfo { scope, version: "1".into(), instance: None };
+    let node = NodeInfo { scope, version: "1".into(), ..NodeInfo::default() };
     let (updates, mut batches) = mpsc::channel::<Batch>(1);
     let (status, watched) = watch::channel(ClientStatus::default());
     tokio::spawn(run(ClientConfig::new(node, connector), updates, status, fastrand::Rng::new()));

@@ -13,7 +13,7 @@
 //! use tokio::sync::{mpsc, watch};
 //!
 //! let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), zone: "eu-1a".into(), ..NodeScope::default() };
-//! let node = NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into(), instance: None };
+//! let node = NodeInfo { scope, version: env!("CARGO_PKG_VERSION").into(), ..NodeInfo::default() };
 //! let config = ClientConfig::new(node, Connector::tcp("127.0.0.1:18000")?);
 //! let (updates, mut batches) = mpsc::channel::<Batch>(1);
 //! let (status, watched) = watch::channel(ClientStatus::default());

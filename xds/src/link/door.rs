@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -47,6 +47,8 @@ pub enum Speaks {
 pub struct Connection {
     stream: Stream,
     peer: Peer,
+    /// When the certificate that it came with expires. Clients that would go on with it for ever (Envoy opens its next stream on it) have to connect anew.
+    expires: Option<Pin<Box<Sleep>>>,
     /// Its place among those that are open; `None` within the process.
     _seat: Option<Seat>,
 }
@@ -61,7 +63,7 @@ enum Stream {
 impl Connection {
     /// Of a part of this process.
     pub(super) fn memory(stream: DuplexStream) -> Connection {
-        Connection { stream: Stream::Memory(stream), peer: Peer::Process, _seat: None }
+        Connection { stream: Stream::Memory(stream), peer: Peer::Process, expires: None, _seat: None }
     }
 }
 
@@ -75,6 +77,9 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.expires.as_mut().is_some_and(|expires| expires.as_mut().poll(context).is_ready()) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the certificate of this connection has expired")));
+        }
         match &mut self.stream {
             Stream::Memory(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Clear(stream) => Pin::new(stream).poll_read(context, buffer),
@@ -206,12 +211,14 @@ async fn greet(stream: TcpStream, address: SocketAddr, speaks: &Speaks, seat: Se
         }
     };
     let Some(config) = config else {
-        return Ok(Connection { stream: Stream::Clear(stream), peer: Peer::Clear(address), _seat });
+        return Ok(Connection { stream: Stream::Clear(stream), peer: Peer::Clear(address), expires: None, _seat });
     };
     let stream = TlsAcceptor::from(config.clone()).accept(stream).await?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
     let identity = peer_of(&chain).zip(good_until(&chain));
     let identity = identity.map(|(id, good_until)| Arc::new(PeerIdentity { id, chain, good_until }));
-    Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer: Peer::Tls { address, identity }, _seat })
+    let left = identity.as_ref().map(|identity| identity.good_until.duration_since(clock::wall()).unwrap_or_default());
+    let expires = left.map(|left| Box::pin(sleep(left)));
+    Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer: Peer::Tls { address, identity }, expires, _seat })
 }

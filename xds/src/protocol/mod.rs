@@ -2,6 +2,7 @@
 
 mod nack;
 pub(crate) mod seeds;
+mod station;
 mod types;
 pub(crate) mod wire;
 
@@ -12,10 +13,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::model::{Instance, Kind};
-use crate::snapshot::NodeScope;
+use crate::snapshot::{NodeScope, SIDECAR};
 
 pub use nack::{NackLine, nack_text, parse_nack};
 pub use seeds::Advice;
+pub use station::Station;
 pub use types::Types;
 pub use wire::BadRequest;
 
@@ -62,6 +64,16 @@ pub struct NodeInfo {
     pub version: Arc<str>,
     /// The instance of a service beside which it stands.
     pub instance: Option<Instance>,
+    /// What a proxy of others says of its place; nothing of an agent of ours.
+    pub station: Station,
+}
+
+impl NodeInfo {
+    /// Whether what it is given is no other's: it is of others, and a member of the mesh.
+    #[must_use]
+    pub fn is_apart(&self, types: Types) -> bool {
+        types != Types::Heddle && (self.station.identity || *self.scope.role == *SIDECAR)
+    }
 }
 
 /// One resource on its way, encoded.

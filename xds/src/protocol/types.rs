@@ -15,9 +15,6 @@ pub enum Types {
 }
 
 impl Types {
-    /// How many there are.
-    pub(crate) const COUNT: usize = 3;
-
     /// `heddle`, `envoy` or `grpc`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -12,7 +12,7 @@ use prost::Message;
 use prost_types::value::Kind as ValueKind;
 use prost_types::{Any, Struct, Value};
 
-use super::{DeltaRequest, DeltaResponse, MAX_NAMES, NodeInfo, RawResource, SotwRequest, SotwResponse, Types};
+use super::{DeltaRequest, DeltaResponse, MAX_NAMES, NodeInfo, RawResource, SotwRequest, SotwResponse, Station, Types};
 use crate::model::{Instance, Kind, MeshProtocol};
 use crate::snapshot::NodeScope;
 
@@ -60,7 +60,7 @@ fn names(what: &'static str, names: Vec<String>) -> Result<Vec<Arc<str>>, BadReq
     names.into_iter().map(|name| short(what, name)).collect()
 }
 
-fn short(what: &'static str, text: String) -> Result<Arc<str>, BadRequest> {
+pub(super) fn short(what: &'static str, text: String) -> Result<Arc<str>, BadRequest> {
     if text.len() > MAX_NAME {
         return Err(BadRequest::TooMuch { what, found: text.len(), most: MAX_NAME });
     }
@@ -103,6 +103,7 @@ pub(crate) fn node_from_wire(node: Node) -> Result<NodeInfo, BadRequest> {
     let namespace = take_text(&mut fields, "namespace").unwrap_or_default();
     let service = take_text(&mut fields, "service").unwrap_or_default();
     let instance = fields.remove("instance").map(instance_from_wire).transpose()?;
+    let station = Station::take(&mut fields)?;
     let UserAgentVersionType::UserAgentVersion(version) =
         node.user_agent_version_type.unwrap_or(UserAgentVersionType::UserAgentVersion(String::new()));
     let version = if node.user_agent_name == AGENT { version } else { format!("{} {version}", node.user_agent_name) };
@@ -113,9 +114,11 @@ pub(crate) fn node_from_wire(node: Node) -> Result<NodeInfo, BadRequest> {
             zone: short("node.locality.zone", node.locality.map(|locality| locality.zone).unwrap_or_default())?,
             namespace: short("node.metadata.namespace", namespace)?,
             service: short("node.metadata.service", service)?,
+            alone: false,
         },
         version: short("node.user_agent_version", version.trim().to_string())?,
         instance,
+        station,
     })
 }
 
@@ -123,7 +126,7 @@ fn text(text: &str) -> Value {
     Value { kind: Some(ValueKind::StringValue(text.to_string())) }
 }
 
-fn take_text(fields: &mut BTreeMap<String, Value>, name: &str) -> Option<String> {
+pub(super) fn take_text(fields: &mut BTreeMap<String, Value>, name: &str) -> Option<String> {
     match fields.remove(name)?.kind {
         Some(ValueKind::StringValue(text)) => Some(text),
         _ => None,
@@ -351,7 +354,7 @@ mod tests {
 
     fn node() -> NodeInfo {
         let scope = NodeScope { id: "gw-1".into(), role: "gateway".into(), zone: "eu-1a".into(), ..NodeScope::default() };
-        NodeInfo { scope, version: "1.2.3".into(), instance: None }
+        NodeInfo { scope, version: "1.2.3".into(), ..NodeInfo::default() }
     }
 
     #[test]

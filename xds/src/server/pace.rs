@@ -177,7 +177,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn views_follow_changes_and_endpoints_are_first() {
         let store = Arc::new(SnapshotStore::new());
-        let (stage, house) = Stage::new(store.view());
+        let (stage, house) = Stage::new(store.view(), false);
         let mut seat = house.seat(&crate::snapshot::NodeScope { id: "n".into(), ..Default::default() });
         let (drain, watch) = heddle_node::drain::pair();
         let task = tokio::spawn(run(store.clone(), stage, (Work::new(), GATHER), watch));

@@ -61,10 +61,13 @@ pub struct NodeView {
     pub kinds: Vec<KindView>,
     /// What it refuses.
     pub nacks: Vec<Nack>,
+    /// What it is not given, since it lacks what that needs.
+    pub withheld: Ledger,
 }
 
 /// What becomes of instances of services.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "short-lived, and one for each stream at most")]
 pub enum InstanceEvent {
     /// An instance has come by this stream, or says something else than before.
     Joined {
@@ -86,8 +89,6 @@ pub enum InstanceEvent {
 #[derive(Debug, Default)]
 pub struct NodeRegistry {
     inner: Mutex<Inner>,
-    /// What nodes are not given, by the types that they speak.
-    withheld: [Ledger; Types::COUNT],
     /// How new versions spread.
     rollouts: Rollouts,
     /// Hears of each refusal.
@@ -175,6 +176,9 @@ impl NodeRegistry {
 
     /// What a node is not given in its newest version, since another node of its group refused that.
     pub fn held_from(&self, view: &NodeView) -> Vec<HeldView> {
+        if view.node.is_apart(view.types) {
+            return Vec::new();
+        }
         let mut held = self.rollouts.held(&view.group());
         held.retain(|held| held.node != view.node.scope.id);
         held
@@ -218,11 +222,6 @@ impl NodeRegistry {
         &self.rollouts
     }
 
-    /// What nodes that speak these types are not given, since they lack what it needs; nothing as long as no such node has connected.
-    pub fn withheld(&self, types: Types) -> &Ledger {
-        &self.withheld[types as usize]
-    }
-
     /// Number of open streams.
     pub fn connected(&self) -> usize {
         self.lock().streams.len()
@@ -261,6 +260,7 @@ impl NodeRegistry {
             last_contact: now,
             kinds: Vec::new(),
             nacks: Vec::new(),
+            withheld: Ledger::default(),
         };
         inner.streams.insert(id, view);
         let (asking, asks) = inspect::asks();
@@ -288,10 +288,11 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// Notes whose types the node speaks.
-    pub(super) fn speaks(&mut self, types: Types) {
+    /// Notes whose types the node speaks, and where it is written what it is not given.
+    pub(super) fn speaks(&mut self, types: Types, withheld: &Ledger) {
         if let Some(view) = self.registry.lock().streams.get_mut(&self.id) {
             view.types = types;
+            view.withheld = withheld.clone();
         }
     }
 

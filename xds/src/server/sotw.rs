@@ -255,8 +255,13 @@ impl Machine for SotwMachine {
             Some(names) => {
                 for (kind, name) in names {
                     let state = &mut self.kinds[kind.index()];
-                    let standing = self.types == Types::Grpc && kind == Kind::Listener;
-                    state.dirty |= state.wants(&name) || (standing && state.open);
+                    state.dirty |= state.wants(&name);
+                    // Of these the listeners are made that clients and servers of gRPC ask for by names of their own.
+                    if self.types == Types::Grpc && matches!(kind, Kind::Listener | Kind::AuthorizationPolicy | Kind::MeshInbound)
+                    {
+                        let listeners = &mut self.kinds[Kind::Listener.index()];
+                        listeners.dirty |= listeners.open;
+                    }
                 }
             }
             None => self.kinds.iter_mut().for_each(|state| state.dirty |= state.open),

@@ -70,6 +70,8 @@ impl Called {
 pub(super) struct Stage {
     view: watch::Sender<Arc<View>>,
     bells: Bells,
+    /// Of what is made for one node: whatever changes there concerns it.
+    alone: bool,
 }
 
 /// Finds seats; held by what starts streams.
@@ -77,6 +79,7 @@ pub(super) struct Stage {
 pub(super) struct House {
     view: watch::Receiver<Arc<View>>,
     bells: Bells,
+    alone: bool,
 }
 
 /// A stream's place: it sees what is shown and is called when that concerns it.
@@ -90,11 +93,11 @@ pub(super) struct Seat {
 }
 
 impl Stage {
-    /// A stage that shows a view, and its house.
-    pub(super) fn new(view: Arc<View>) -> (Stage, House) {
+    /// A stage that shows a view, and its house; `alone`: for one node.
+    pub(super) fn new(view: Arc<View>, alone: bool) -> (Stage, House) {
         let (show, view) = watch::channel(view);
         let bells = Bells::default();
-        (Stage { view: show, bells: bells.clone() }, House { view, bells })
+        (Stage { view: show, bells: bells.clone(), alone }, House { view, bells, alone })
     }
 
     /// The present view.
@@ -105,7 +108,7 @@ impl Stage {
     /// Shows the view that follows from the present one by `changes`, and calls those whom they concern.
     pub(super) fn show(&self, next: Arc<View>, changes: &Changes) -> Called {
         let before = self.view();
-        let audience = audience(changes, &before, &next);
+        let audience = if self.alone { Audience::Everybody } else { audience(changes, &before, &next) };
         let after = next.clone();
         match &audience {
             Audience::Everybody => drop(self.view.send_replace(next)),
@@ -138,7 +141,7 @@ impl House {
     /// A place for a stream of this node.
     pub(super) fn seat(&self, scope: &NodeScope) -> Seat {
         let bell = Arc::new(Notify::new());
-        let number = if *scope.role == *SIDECAR {
+        let number = if *scope.role == *SIDECAR && !self.alone {
             Some(self.bells.add_sidecar(scope.clone(), bell.clone()))
         } else {
             self.bells.add_node(&scope.id, bell.clone());
@@ -212,7 +215,7 @@ mod tests {
     impl World {
         fn new() -> World {
             let store = SnapshotStore::new();
-            let (stage, house) = Stage::new(store.view());
+            let (stage, house) = Stage::new(store.view(), false);
             World {
                 store,
                 stage,

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
+use heddle_node::identity::SpiffeId;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{sleep, sleep_until, timeout};
@@ -19,12 +20,12 @@ use super::rollout::Place;
 use super::service::{Elsewhere, Gate};
 use super::stage::{House, Seat, Stage};
 use super::{Machine, NodeRegistry};
-use crate::dialect::envoy::encode::{self, Gap, Reader};
+use crate::dialect::envoy::encode::{self, Gap, Ledger, Member, Reader};
 use crate::link::Peer;
 use crate::model::Kind;
 use crate::protocol::wire::Incoming;
 use crate::protocol::{BadRequest, Dialect, MAX_RESPONSE, NodeInfo, Types};
-use crate::snapshot::{NodeScope, SnapshotFeed, SnapshotSource, View};
+use crate::snapshot::{NodeScope, SIDECAR, SnapshotFeed, SnapshotSource, View};
 
 /// Until the first request of a stream.
 pub(super) const FIRST_REQUEST: Duration = Duration::from_secs(15);
@@ -63,10 +64,12 @@ pub(super) trait Speak: Machine + Sized {
 pub(super) struct Shared {
     /// What nodes are told that speak our types.
     pub(super) ours: Scene,
-    /// The same for Envoy's types; there is none until somebody speaks them.
-    pub(super) envoy: Arc<OnceLock<Scene>>,
-    /// The same for those of them that gRPC knows.
-    pub(super) grpc: Arc<OnceLock<Scene>>,
+    /// The same for Envoy's types, and for those of them that gRPC knows; there is none until somebody speaks them.
+    pub(super) foreign: Arc<[OnceLock<Scene>; 2]>,
+    /// The same for those who have an identity of the mesh.
+    pub(super) members: Arc<[OnceLock<Scene>; 2]>,
+    /// The same for clients and servers of gRPC that are services of the mesh.
+    pub(super) services: Arc<OnceLock<Scene>>,
     /// What they are given in the place of routes that are withheld.
     pub(super) gap: Gap,
     /// How long the nodes of a group wait for their canary; `None`: there are no canaries.
@@ -84,41 +87,88 @@ pub(super) struct Scene {
     house: House,
     work: Work,
     memo: Arc<Memo>,
+    ledger: Ledger,
 }
 
 impl Scene {
     /// Follows a snapshot, in a task of the present runtime.
     pub(super) fn new(feed: Arc<dyn SnapshotFeed>, drain: DrainWatch) -> Scene {
-        let ((stage, house), work) = (Stage::new(feed.view()), Work::new());
+        Scene::of((feed, false), Ledger::default(), drain)
+    }
+
+    /// The same; `alone`: it was made for one node, or for such as it. In the ledger stands what is not told.
+    fn of((feed, alone): (Arc<dyn SnapshotFeed>, bool), ledger: Ledger, drain: DrainWatch) -> Scene {
+        let ((stage, house), work) = (Stage::new(feed.view(), alone), Work::new());
         tokio::spawn(pace::run(feed.clone(), stage, (work.clone(), pace::GATHER), drain));
-        Scene { feed, house, work, memo: Arc::default() }
+        Scene { feed, house, work, memo: Arc::default(), ledger }
     }
 }
 
 impl Shared {
-    fn scene(&self, types: Types) -> &Scene {
-        let (scene, reader) = match types {
-            Types::Heddle => return &self.ours,
-            Types::Envoy => (&self.envoy, Reader::Envoy),
-            Types::Grpc => (&self.grpc, Reader::Grpc),
+    /// What a node is told, and as whom it looks at that.
+    fn scene(&self, terms: &Terms, types: Types, node: &NodeInfo) -> Result<(Scene, NodeScope), Status> {
+        let (reader, at) = match types {
+            Types::Heddle => return Ok((self.ours.clone(), node.scope.clone())),
+            Types::Envoy if *node.scope.role == *SIDECAR => return self.beside(terms, node),
+            Types::Grpc if *node.scope.role == *SIDECAR => return self.service(terms, node),
+            Types::Envoy => (Reader::Envoy, 0),
+            Types::Grpc => (Reader::Grpc, 1),
         };
-        scene.get_or_init(|| {
-            let ledger = self.registry.withheld(types).clone();
-            let feed = encode::follow((reader, self.gap), self.ours.feed.clone(), ledger, self.drain.clone());
-            Scene::new(feed, self.drain.clone())
-        })
+        let members = node.station.identity;
+        let scene = if members { &self.members[at] } else { &self.foreign[at] };
+        let scene = scene.get_or_init(|| {
+            let ledger = Ledger::default();
+            let feed = encode::follow((reader, self.gap, members), self.ours.feed.clone(), ledger.clone(), self.drain.clone());
+            Scene::of((feed, false), ledger, self.drain.clone())
+        });
+        Ok((scene.clone(), node.scope.clone()))
     }
 
-    /// Where a stream of a node looks, and what was encoded lately for its like.
-    fn place(&self, types: Types, scope: &NodeScope) -> (Place, Arc<Memo>) {
-        let scene = self.scene(types);
-        let group = self.canaries.and_then(|wait| self.registry.rollouts().group((types, scope), &scene.feed, wait, &self.drain));
-        let place = match group {
+    /// Where a stream of a node looks. Those who have an identity of the mesh by others are no group: what they are given differs from one to the other.
+    fn place(&self, scene: &Scene, types: Types, scope: &NodeScope, node: &NodeInfo) -> Place {
+        let grouped = !node.is_apart(types);
+        let wait = self.canaries.filter(|_| grouped);
+        let group = wait.and_then(|wait| self.registry.rollouts().group((types, scope), &scene.feed, wait, &self.drain));
+        match group {
             Some(group) => Place::of_group(&group, scope),
             None => Place::whole(scene.feed.clone(), &scene.house, scene.work.clone(), scope),
-        };
-        (place, scene.memo.clone())
+        }
     }
+
+    /// What a client or server of gRPC is told that is a service of the mesh.
+    fn service(&self, terms: &Terms, node: &NodeInfo) -> Result<(Scene, NodeScope), Status> {
+        proven(terms, node)?;
+        let scene = self.services.get_or_init(|| {
+            let ledger = Ledger::default();
+            let feed = encode::follow_services(self.gap, &self.ours.feed, ledger.clone(), self.drain.clone());
+            Scene::of((feed, true), ledger, self.drain.clone())
+        });
+        Ok((scene.clone(), NodeScope { alone: true, ..node.scope.clone() }))
+    }
+
+    /// What an Envoy beside an application is told, of which there is one for each.
+    fn beside(&self, terms: &Terms, node: &NodeInfo) -> Result<(Scene, NodeScope), Status> {
+        let id = proven(terms, node)?;
+        let who = Member {
+            scope: node.scope.clone(),
+            domain: id.trust_domain().as_str().into(),
+            instance: node.instance.clone(),
+            station: node.station.clone(),
+        };
+        let ledger = Ledger::default();
+        let feed = encode::follow_one(who, self.ours.feed.clone(), ledger.clone(), self.drain.clone());
+        let scene = Scene::of((feed, true), ledger, self.drain.clone());
+        Ok((scene, NodeScope { alone: true, ..node.scope.clone() }))
+    }
+}
+
+/// Who a node is that says it is a service of the mesh: what its certificate says, never what it says itself.
+fn proven<'a>(terms: &'a Terms, node: &NodeInfo) -> Result<&'a SpiffeId, Status> {
+    let id = terms.gate.as_ref().and_then(|(_, peer)| peer.id()).filter(|_| !node.scope.service.is_empty());
+    id.ok_or_else(|| {
+        let told = "a service of the mesh has to show its certificate: connect with TLS, as the identity of the service";
+        Status::unauthenticated(told)
+    })
 }
 
 /// The way to the body of the answer.
@@ -166,17 +216,18 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
     if !entered(shared, &mut shared.drain.clone(), out).await? {
         return Ok(());
     }
-    let (mut place, memo) = shared.place(types, &node.scope);
+    let (scene, scope) = shared.scene(&terms, types, &node)?;
+    let mut place = shared.place(&scene, types, &scope, &node);
     let mut view = place.seat().view();
-    let mut machine = M::open(node.scope.clone(), types, view.position());
+    let mut machine = M::open(scope, types, view.position());
     tracing::info!(node = %node.scope.id, role = %node.scope.role, dialect = %M::DIALECT, types = types.as_str(), "node connected");
     let mut presence = shared.registry.enter(node, M::DIALECT, (clock::wall(), clock::now()));
-    presence.speaks(types);
+    presence.speaks(types, &scene.ledger);
     take(&mut machine, request, &*view)?;
     let (mut pending, mut ahead, mut heard, mut wants) = (None, None, None, listen(&machine, place.seat()));
     loop {
         if pending.is_none() {
-            pending = speak(&mut machine, &mut ahead, &view, (types, &memo, &place.work), out)?;
+            pending = speak(&mut machine, &mut ahead, &view, (types, &scene.memo, &place.work), out)?;
         }
         // A view that is being told is told to its end first, and answered where it must be.
         let next_view = ahead.is_none() && machine.is_free();

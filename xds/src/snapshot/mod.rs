@@ -79,6 +79,8 @@ pub struct NodeScope {
     pub namespace: Arc<str>,
     /// That service, empty for none.
     pub service: Arc<str>,
+    /// It looks at what was made for it, or for such as it, alone: it may see all of that.
+    pub alone: bool,
 }
 
 /// The role of a node that stands beside one service of the mesh.
@@ -88,6 +90,9 @@ impl NodeScope {
     /// Whether a resource is meant for this node. Listeners may name their nodes. What only the mesh needs is for sidecars, and they need nothing else;
     /// policies and modes are for the sidecars of the services that they are about, and what runs for their requests for theirs.
     pub fn sees(&self, resource: &Resource) -> bool {
+        if self.alone {
+            return true;
+        }
         let is_sidecar = &*self.role == SIDECAR;
         match resource {
             Resource::Listener(listener) => !is_sidecar && (listener.nodes.is_empty() || listener.nodes.contains(&self.id)),

@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tonic::codegen::BoxFuture;
 
+use super::saying::{self, Saying};
 use crate::http::h1::HeadLimits;
 use crate::http::h2::connection::{By, Config, Connection, Event, Lost, StreamKey};
 use crate::http::h2::frame::{DEFAULT_FRAME_SIZE, DEFAULT_WINDOW, ErrorCode};
@@ -26,8 +27,6 @@ use crate::http::{Fields, Frame, RequestHead, ResponseHead};
 
 /// Calls of one connection at the same time.
 const CALLS: u32 = 16;
-/// Longest message of a call; those of the Workload API have a few bytes.
-const MAX_MESSAGE: usize = 4 * 1024;
 /// How connections are run: few calls with small heads.
 const CONFIG: Config = Config {
     stream_window: DEFAULT_WINDOW,
@@ -65,13 +64,15 @@ struct Serving<F> {
 /// One call.
 struct Call {
     key: StreamKey,
+    /// Where what is said goes, until that was all.
+    saying: Option<Saying>,
     step: Step,
 }
 
 /// How far a call is.
 enum Step {
-    /// Its message is coming.
-    Asking(Box<http::Request<()>>, Vec<u8>),
+    /// Its head has come.
+    Asked(Box<http::Request<Body>>),
     /// It is being answered.
     Called(BoxFuture<Answer, Infallible>),
     /// Its answer is being sent.
@@ -133,8 +134,9 @@ impl<F: FnMut(http::Request<Body>) -> BoxFuture<Answer, Infallible>> Serving<F> 
                 match self.machine.receive(&mut self.input, clock::now()) {
                     Ok(None) => break,
                     Ok(Some(Event::Request(request))) => {
-                        let (key, asked) = (request.key, asked(&request.head));
-                        self.calls.push(Call { key, step: Step::Asking(Box::new(asked), Vec::new()) });
+                        let (saying, heard) = saying::channel();
+                        let asked = asked(&request.head).map(|()| Body::from_stream(heard));
+                        self.calls.push(Call { key: request.key, saying: Some(saying), step: Step::Asked(Box::new(asked)) });
                         self.machine.recycle(request.head);
                     }
                     Ok(Some(Event::Refused(request, _))) => self.machine.release(request.key),
@@ -151,6 +153,34 @@ impl<F: FnMut(http::Request<Body>) -> BoxFuture<Answer, Infallible>> Serving<F> 
 }
 
 impl Call {
+    /// Hands on what is said, as far as there is room for it.
+    ///
+    /// # Errors
+    /// The call is broken.
+    fn hear(&mut self, machine: &mut Connection, cx: &mut Context<'_>) -> Result<(), ()> {
+        while let Some(saying) = self.saying.take() {
+            if saying.poll_room(cx).is_pending() {
+                self.saying = Some(saying);
+                return Ok(());
+            }
+            match machine.poll_frame(self.key, cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Frame::Data(bytes) = frame {
+                        saying.push(bytes);
+                    }
+                    self.saying = Some(saying);
+                }
+                Poll::Ready(Some(Err(_))) => return Err(()),
+                Poll::Ready(None) => saying.end(),
+                Poll::Pending => {
+                    self.saying = Some(saying);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Goes on as far as it can; ready when it has ended.
     fn poll(
         &mut self,
@@ -159,19 +189,11 @@ impl Call {
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         loop {
-            if machine.poll_lost(self.key, cx).is_ready() {
+            if machine.poll_lost(self.key, cx).is_ready() || self.hear(machine, cx).is_err() {
                 return Poll::Ready(());
             }
             match &mut self.step {
-                Step::Asking(asked, said) => match ready!(machine.poll_frame(self.key, cx)) {
-                    Some(Ok(Frame::Data(bytes))) if said.len() + bytes.len() <= MAX_MESSAGE => said.extend_from_slice(&bytes),
-                    Some(Ok(Frame::Trailers(_))) => {}
-                    Some(Ok(Frame::Data(_)) | Err(_)) => return Poll::Ready(()),
-                    None => {
-                        let whole = std::mem::take(&mut **asked).map(|()| Body::from(std::mem::take(said)));
-                        self.step = Step::Called(answer(whole));
-                    }
-                },
+                Step::Asked(asked) => self.step = Step::Called(answer(std::mem::take(&mut **asked))),
                 Step::Called(answering) => {
                     let Ok(answer) = ready!(answering.as_mut().poll(cx));
                     let (parts, body) = answer.into_parts();

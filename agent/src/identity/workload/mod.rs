@@ -1,6 +1,9 @@
-//! The SPIFFE Workload API on a unix socket: the application beside us is handed our identity, and hears of every change. Generated types stay here.
+//! The SPIFFE Workload API on a unix socket, and SDS beside it: the application beside us, or its Envoy, is handed our identity, and hears of every change.
+//! Generated types stay here.
 
 mod connection;
+mod saying;
+mod sds;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use heddle_node::identity::{Bundle, Bundles, Identity};
+use heddle_proto::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
 use heddle_proto::spiffe::workload as proto;
 use proto::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
 use rustls_pki_types::PrivateKeyDer;
@@ -27,6 +31,10 @@ use crate::settings::WorkloadApiSettings;
 
 /// What each call must carry, so that no browser or proxy can be made to ask (SPIFFE Workload Endpoint, section 5).
 const HEADER: &str = "workload.spiffe.io";
+/// What paths of SDS begin with.
+const SDS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/";
+/// Longest message of a call: those of the Workload API have a few bytes, the first one of SDS names every extension that an Envoy has.
+const MAX_MESSAGE: usize = 1024 * 1024;
 /// Connections at the same time; further ones wait for one to close.
 const CONNECTIONS: usize = 256;
 
@@ -60,13 +68,20 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves as long as the process lives.
 pub(super) async fn serve(listener: UnixListener, uids: Vec<u32>, identity: Identity) {
-    let (api, seats) = (SpiffeWorkloadApiServer::new(Api { identity }), Arc::new(Semaphore::new(CONNECTIONS)));
+    let sds = SecretDiscoveryServiceServer::new(sds::Sds { identity: identity.clone() }).max_decoding_message_size(MAX_MESSAGE);
+    let api = SpiffeWorkloadApiServer::new(Api { identity }).max_decoding_message_size(MAX_MESSAGE);
+    let seats = Arc::new(Semaphore::new(CONNECTIONS));
     // Nobody closes it.
     while let Ok(seat) = seats.clone().acquire_owned().await {
         let stream = next(|cx| listener.poll_accept(cx).map_ok(|(stream, _)| stream), &uids).await;
-        let mut api = api.clone();
+        let (mut api, mut sds) = (api.clone(), sds.clone());
         tokio::spawn(async move {
-            connection::serve(stream, |request| api.call(request)).await;
+            let is_sds = |path: &str| path.starts_with(SDS);
+            connection::serve(stream, |request| match is_sds(request.uri().path()) {
+                true => sds.call(request),
+                false => api.call(request),
+            })
+            .await;
             drop(seat);
         });
     }

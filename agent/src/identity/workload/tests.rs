@@ -84,6 +84,46 @@ async fn the_application_gets_the_identity_and_every_change() {
 }
 
 #[tokio::test]
+async fn an_envoy_is_served_its_identity_and_the_roots_and_every_change() {
+    use heddle_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
+    use heddle_proto::envoy::service::discovery::v3::DiscoveryRequest;
+    use heddle_proto::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
+    use tls::secret::Type;
+
+    let authority = Authority::new("a.test");
+    let web = authority.id("web");
+    let identity = authority.member(&web);
+    let socket = start(&identity);
+    let mut client = SecretDiscoveryServiceClient::new(Connector::unix(&socket.path).connect().await.unwrap());
+    let (sender, requests) = mpsc::channel(4);
+    let ask = |names: &[&str], nonce: &str| DiscoveryRequest {
+        resource_names: names.iter().map(|name| (*name).to_owned()).collect(),
+        response_nonce: nonce.to_owned(),
+        ..Default::default()
+    };
+    // An Envoy asks for more before the first answer, and confirms one that is stale by then.
+    sender.send(ask(&["default"], "")).await.unwrap();
+    let mut answers = client.stream_secrets(ReceiverStream::new(requests)).await.unwrap().into_inner();
+    let mut next = async || {
+        let answer = answers.message().await.unwrap().unwrap();
+        let secrets = answer.resources.iter().map(|secret| secret.to_msg::<tls::Secret>().unwrap());
+        (answer.nonce.clone(), secrets.map(|secret| (secret.name, secret.r#type.unwrap())).collect::<Vec<_>>())
+    };
+    let (nonce, first) = next().await;
+    let [(name, Type::TlsCertificate(certificate))] = &first[..] else { panic!("{} secrets", first.len()) };
+    assert!(name == "default" && certificate.private_key.is_some());
+    sender.send(ask(&["default", "ROOTCA", "spiffe://b.test", "spiffe://c.test"], &nonce)).await.unwrap();
+    let (_, second) = next().await;
+    assert_eq!(second.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["ROOTCA", "default"]);
+    identity.set_bundles(authority.bundles().with_federated(Authority::new("b.test").bundle()));
+    let (_, third) = next().await;
+    assert_eq!(third.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["ROOTCA", "default", "spiffe://b.test"]);
+    identity.set_svid(authority.svid(&web, TTL));
+    let (_, fourth) = next().await;
+    assert!(fourth[1] != third[1] && fourth[0] == third[0]);
+}
+
+#[tokio::test]
 async fn an_application_may_name_the_path_of_the_socket_as_the_authority() {
     use heddle_node::clock;
     use tokio::io::AsyncReadExt;

@@ -283,7 +283,9 @@ impl Authority {
             let unfit = |error: IssuerError| Refusal::new(Reason::Authority, error.to_string());
             let issuer = book.issuer().ok_or_else(|| unfit(IssuerError::Unfit("there is no key to sign with".into())))?;
             let settings = &self.0.settings;
-            let issued = issuer.issue(id, key, at(self.now_ms()), settings.svid_ttl, settings.clock_skew).map_err(unfit)?;
+            let hosts = if *id == SpiffeId::control_plane(&settings.trust_domain) { &settings.names[..] } else { &[] };
+            let ages = (settings.svid_ttl, settings.clock_skew);
+            let issued = issuer.issue_named(id, hosts, key, at(self.now_ms()), ages).map_err(unfit)?;
             let root = issuer.meta().fingerprint.clone();
             note(&mut book, &root, id, clock::unix_ms_of(issued.validity.not_after));
             (issued, root)

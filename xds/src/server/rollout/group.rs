@@ -65,7 +65,7 @@ impl Group {
         let view = feed.view();
         let side = || {
             let store = Arc::new(SnapshotStore::from_view(&view));
-            let (stage, house) = Stage::new(store.view());
+            let (stage, house) = Stage::new(store.view(), false);
             (stage, Side { store, house, work: Work::new() })
         };
         let ((trial_stage, trial), (rest_stage, rest)) = (side(), side());

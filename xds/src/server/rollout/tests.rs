@@ -305,7 +305,7 @@ async fn each_service_has_a_canary_of_its_own() {
         [("web-1", "web"), ("web-2", "web"), ("api-1", "api")].map(|(id, service)| world.enter(sidecar(id, service), &kinds));
     assert_eq!(world.canaries(), ["api-1", "web-1"]);
     world.apply(vec![set(Kind::PluginMetadata, "p", "1")]).await;
-    nodes.each_mut().map(Node::hears);
+    nodes.iter_mut().for_each(Node::hears);
     assert_eq!(nodes.each_ref().map(|node| node.has.len()), [1, 0, 1]);
     nodes[0].accepts();
     sleep(SOON).await;

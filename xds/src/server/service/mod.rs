@@ -72,8 +72,9 @@ impl AdsService {
         AdsService {
             shared: Shared {
                 ours,
-                envoy: Arc::default(),
-                grpc: Arc::default(),
+                foreign: Arc::default(),
+                members: Arc::default(),
+                services: Arc::default(),
                 gap: Gap::default(),
                 canaries: None,
                 registry,

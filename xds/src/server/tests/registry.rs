@@ -14,7 +14,7 @@ fn came(second: u64) -> (SystemTime, Instant) {
 }
 
 fn node(id: &str) -> NodeInfo {
-    NodeInfo { scope: NodeScope { id: id.into(), ..NodeScope::default() }, version: "1".into(), instance: None }
+    NodeInfo { scope: NodeScope { id: id.into(), ..NodeScope::default() }, version: "1".into(), ..NodeInfo::default() }
 }
 
 #[test]

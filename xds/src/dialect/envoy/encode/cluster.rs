@@ -15,11 +15,16 @@ use tls::common_tls_context::ValidationContextType;
 use wire::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy};
 
 use super::wire::{address, ads, any, exact, secret, span};
-use super::{bytes, plain_assignment};
+use super::{bytes, mesh, plain_assignment};
 use crate::model::{
     ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, Endpoints, HashTable, PassHost, RingSize, Thresholds, Upstream,
 };
 
+/// Why an upstream of the mesh is withheld.
+pub(super) const MEMBERS: &str =
+    "leads into the mesh, of which this node has no identity: serve it one by an agent, and say `identity: true` in its metadata";
+/// Why one that means a port is withheld.
+pub(super) const PORT: &str = "leads to a further port of an application, which agents of ours alone can ask for";
 /// The roots of the system, where nobody named others.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Tries again, in percent of what is under way, where nobody said how many: as our agents have it.
@@ -79,12 +84,16 @@ fn authority(socket: &base::SocketAddress, usual: u16) -> String {
 }
 
 /// A cluster, or what of the upstream Envoy lacks.
-pub(super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>) -> Result<Bytes, String> {
-    if upstream.mesh.is_some() {
-        return Err("leads into the mesh, of which this node has no identity".to_owned());
+/// Only nodes that have an identity of the mesh are `members`.
+pub(super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>, members: bool) -> Result<Bytes, String> {
+    if upstream.mesh.is_some() && !members {
+        return Err(MEMBERS.to_owned());
+    }
+    if upstream.mesh.as_ref().is_some_and(|peer| peer.port.is_some()) {
+        return Err(PORT.to_owned());
     }
     let kind = upstream.checks.active.as_ref().map(|check| check.kind);
-    if matches!((kind, upstream.scheme.is_tls()), (Some(CheckKind::Http), true) | (Some(CheckKind::Https), false)) {
+    if matches!((kind, is_tls(upstream)), (Some(CheckKind::Http), true) | (Some(CheckKind::Https), false)) {
         return Err("checks.active.type: Envoy probes with TLS where requests go with TLS, and nowhere else".to_owned());
     }
     let inline = is_inline(Some(upstream), endpoints);
@@ -112,10 +121,18 @@ pub(super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>) -> Resu
         outlier_detection: upstream.checks.passive.as_ref().map(|passive| outliers(&passive.thresholds)),
         circuit_breakers: Some(breakers(&upstream.breakers)),
         typed_extension_protocol_options: options.into_iter().collect(),
-        transport_socket: if upstream.scheme.is_tls() { Some(transport(upstream)) } else { None },
+        transport_socket: match &upstream.mesh {
+            Some(peer) => mesh::outward(peer),
+            None => is_tls(upstream).then(|| transport(upstream)),
+        },
         ignore_health_on_host_removal: true,
         ..Default::default()
     }))
+}
+
+/// Whether TLS is spoken as the upstream says it; in the mesh it says nothing.
+fn is_tls(upstream: &Upstream) -> bool {
+    upstream.mesh.is_none() && upstream.scheme.is_tls()
 }
 
 /// The one name that DNS is asked.
@@ -178,13 +195,13 @@ pub(super) fn ring(size: RingSize, endpoints: Option<&Endpoints>) -> wire::clust
 fn options(upstream: &Upstream) -> http::HttpProtocolOptions {
     use http::http_protocol_options::explicit_http_config::ProtocolConfig;
     use http::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
-    let protocol = if upstream.scheme.is_h2() {
+    let protocol = if upstream.scheme.is_h2() || upstream.mesh.is_some() {
         ProtocolConfig::Http2ProtocolOptions(base::Http2ProtocolOptions::default())
     } else {
         ProtocolConfig::HttpProtocolOptions(base::Http1ProtocolOptions::default())
     };
     let requests = upstream.keepalive.requests;
-    let verified = upstream.scheme.is_tls() && upstream.tls.sni.is_none();
+    let verified = is_tls(upstream) && upstream.tls.sni.is_none();
     http::HttpProtocolOptions {
         common_http_protocol_options: Some(base::HttpProtocolOptions {
             idle_timeout: span(upstream.keepalive.idle_timeout),

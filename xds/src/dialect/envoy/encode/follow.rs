@@ -4,12 +4,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use heddle_node::drain::DrainWatch;
 
-use super::{Encoder, Gap, Reader, Withheld};
-use crate::snapshot::{Changes, SnapshotFeed, SnapshotSource, SnapshotStore};
+use super::mesh::{Member, MeshEncoder};
+use super::{Difference, Encoder, Gap, Reader, Withheld};
+use crate::snapshot::{Changes, SnapshotFeed, SnapshotSource, SnapshotStore, View};
 
 /// What nodes of others are not given, as it is now.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger(Arc<Mutex<Arc<[Withheld]>>>);
+
+impl PartialEq for Ledger {
+    /// The same one.
+    fn eq(&self, other: &Ledger) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Ledger {}
 
 impl Ledger {
     /// All of it.
@@ -27,33 +37,83 @@ impl Ledger {
     }
 }
 
-/// The resources of Envoy that a snapshot stands for to who reads them so, as a snapshot of its own that follows it until the drain begins. It is complete at once.
+/// What keeps resources of Envoy in step with a snapshot.
+trait Encode: Send + 'static {
+    fn apply(&mut self, view: &View, changes: &Changes) -> Difference;
+    fn withheld(&self) -> Vec<Withheld>;
+    /// For whom.
+    fn whom(&self) -> &str;
+}
+
+impl Encode for Encoder {
+    fn apply(&mut self, view: &View, changes: &Changes) -> Difference {
+        Encoder::apply(self, view, changes)
+    }
+    fn withheld(&self) -> Vec<Withheld> {
+        Encoder::withheld(self)
+    }
+    fn whom(&self) -> &str {
+        self.reader.as_str()
+    }
+}
+
+impl Encode for MeshEncoder {
+    fn apply(&mut self, view: &View, changes: &Changes) -> Difference {
+        MeshEncoder::apply(self, view, changes)
+    }
+    fn withheld(&self) -> Vec<Withheld> {
+        MeshEncoder::withheld(self)
+    }
+    fn whom(&self) -> &str {
+        self.node()
+    }
+}
+
+/// The resources of Envoy that a snapshot stands for to who reads them so, as a snapshot of its own that follows it until the drain begins. It is complete at
+/// once. Only who has an identity of the mesh is one of its `members`.
 pub fn follow(
-    (reader, gap): (Reader, Gap),
+    (reader, gap, members): (Reader, Gap, bool),
     feed: Arc<dyn SnapshotFeed>,
     ledger: Ledger,
-    mut drain: DrainWatch,
+    drain: DrainWatch,
 ) -> Arc<SnapshotStore> {
+    let encoder = Encoder::new(reader, gap);
+    keep(if members { encoder.of_members() } else { encoder }, feed, ledger, drain)
+}
+
+/// The same for clients and servers of gRPC that are services of the mesh: they are given the others, and nothing else.
+pub fn follow_services(gap: Gap, feed: &Arc<dyn SnapshotFeed>, ledger: Ledger, drain: DrainWatch) -> Arc<SnapshotStore> {
+    let services = super::grpc::project(feed, drain.clone());
+    follow((Reader::Grpc, gap, true), services, ledger, drain)
+}
+
+/// The same for one Envoy beside an application, for as long as somebody holds it.
+pub fn follow_one(who: Member, feed: Arc<dyn SnapshotFeed>, ledger: Ledger, drain: DrainWatch) -> Arc<SnapshotStore> {
+    keep(MeshEncoder::new(who), feed, ledger, drain)
+}
+
+fn keep(mut encoder: impl Encode, feed: Arc<dyn SnapshotFeed>, ledger: Ledger, mut drain: DrainWatch) -> Arc<SnapshotStore> {
     let store = Arc::new(SnapshotStore::new());
     let mut signal = feed.watch();
-    let mut encoder = Encoder::new(reader, gap);
     let view = feed.view();
     let mut position = view.position();
     store.apply_encoded(encoder.apply(&view, &Changes { position, names: None }));
-    ledger.write(reader.as_str(), encoder.withheld());
-    let follower = store.clone();
+    ledger.write(encoder.whom(), encoder.withheld());
+    let follower = Arc::downgrade(&store);
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 changed = signal.changed() => if changed.is_err() { return },
                 () = drain.draining() => return,
             }
+            // Who read it may have gone.
+            let Some(store) = follower.upgrade() else { return };
             signal.borrow_and_update();
             let view = feed.view();
             let changes = feed.changed_between(position, view.position());
             position = view.position();
-            follower.apply_encoded(encoder.apply(&view, &changes));
-            ledger.write(reader.as_str(), encoder.withheld());
+            store.apply_encoded(encoder.apply(&view, &changes));
+            ledger.write(encoder.whom(), encoder.withheld());
         }
     });
     store

@@ -5,6 +5,7 @@ use heddle_proto::envoy::r#type::matcher::v3::StringMatcher;
 use serde_json::Value;
 
 use super::pattern::{Path, escape};
+use super::re2;
 use super::wire::{exact, regex, whole};
 use crate::model::Route;
 use wire::header_matcher::HeaderMatchSpecifier;
@@ -94,11 +95,12 @@ fn matcher(operator: &str, value: &Value) -> Result<(bool, StringMatcher), Strin
         Value::Number(number) => Ok(number.to_string()),
         other => Err(format!("value {other} has no counterpart")),
     };
+    let pattern = |value: &Value| text(value).and_then(|pattern| re2::accept(&pattern).map(|()| pattern));
     Ok(match operator {
         "==" => (false, exact(&text(value)?)),
         "~=" => (true, exact(&text(value)?)),
-        "~~" => (false, regex(&format!("(?s).*(?:{}).*", text(value)?))),
-        "~*" => (false, regex(&format!("(?is).*(?:{}).*", text(value)?))),
+        "~~" => (false, regex(&format!("(?s).*(?:{}).*", pattern(value)?))),
+        "~*" => (false, regex(&format!("(?is).*(?:{}).*", pattern(value)?))),
         "in" | "IN" => {
             let values = value.as_array().ok_or("expected a list of values")?;
             let values: Vec<String> = values.iter().map(text).collect::<Result<_, _>>()?;

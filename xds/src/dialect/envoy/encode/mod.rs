@@ -9,8 +9,10 @@ pub(crate) mod grpc;
 mod hosts;
 mod listener;
 mod matching;
+mod mesh;
 mod pattern;
 mod plugins;
+mod re2;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -25,7 +27,8 @@ use crate::codec;
 use crate::model::{Consumer, Endpoints, Kind, Resource, Route, RouteMatch, SecretBody, Upstream};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, View};
 
-pub use follow::{Ledger, follow};
+pub use follow::{Ledger, follow, follow_one, follow_services};
+pub use mesh::Member;
 
 /// The name of the one `RouteConfiguration`.
 pub const ROUTES: &str = "heddle";
@@ -107,6 +110,8 @@ pub struct Encoder {
     /// All consumers, and the routes that ask who they are.
     consumers: Arc<[Consumer]>,
     asking: BTreeSet<Arc<str>>,
+    /// Whether who reads it has an identity of the mesh.
+    members: bool,
     /// What was given, by kind.
     given: BTreeSet<(Kind, Arc<str>)>,
 }
@@ -115,6 +120,11 @@ impl Encoder {
     /// Nothing is encoded yet.
     pub fn new(reader: Reader, gap: Gap) -> Encoder {
         Encoder { reader, gap, ..Encoder::default() }
+    }
+
+    /// The same for nodes that have an identity of the mesh.
+    pub fn of_members(self) -> Encoder {
+        Encoder { members: true, ..self }
     }
 
     /// What differs now that the snapshot is `view`, which it became by `changes`.
@@ -149,6 +159,11 @@ impl Encoder {
                 Kind::Upstream | Kind::Endpoints => self.cluster(view, &name, kind, &mut out),
                 Kind::Route => routes |= self.route(view, &name),
                 Kind::Certificate | Kind::Listener => listeners = true,
+                // Servers of gRPC ask them.
+                Kind::AuthorizationPolicy | Kind::MeshInbound if self.reader == Reader::Grpc => {
+                    let found = view.find(kind, &name).map(|found| Ok(Versioned::clone(found)));
+                    self.give(kind, &name, found, &mut out);
+                }
                 _ => {}
             }
         }
@@ -223,16 +238,19 @@ impl Encoder {
         if changed == Kind::Upstream || follows || self.withheld.contains_key(&(Kind::Upstream, name.clone())) {
             let encoded = upstream.map(|upstream| {
                 let body = match self.reader {
-                    Reader::Envoy => cluster::encode(upstream, endpoints),
-                    Reader::Grpc => grpc::cluster(upstream, endpoints),
+                    Reader::Envoy => cluster::encode(upstream, endpoints, self.members),
+                    Reader::Grpc => grpc::cluster(upstream, endpoints, self.members),
                 };
                 body.map(|body| Versioned::encoded(Resource::Upstream(upstream.clone()), body))
             });
             self.give(Kind::Upstream, name, encoded, out);
         }
-        let assigned = endpoints.filter(|_| !inline && upstream.is_some_and(|upstream| upstream.mesh.is_none()));
+        let assigned = endpoints.filter(|_| !inline && upstream.is_some_and(|upstream| self.members || upstream.mesh.is_none()));
         let encoded = assigned.map(|endpoints| {
-            let body = cluster::assignment(endpoints, upstream);
+            let body = match self.reader {
+                Reader::Envoy => cluster::assignment(endpoints, upstream),
+                Reader::Grpc => grpc::assignment(endpoints, upstream),
+            };
             Ok(Versioned::encoded(Resource::Endpoints(endpoints.clone()), body))
         });
         self.give(Kind::Endpoints, name, encoded, out);
@@ -309,7 +327,7 @@ impl Encoder {
             self.give(Kind::Upstream, &name, None, out);
         }
         for (name, upstream) in wanted {
-            let encoded = cluster::encode(&upstream, None);
+            let encoded = cluster::encode(&upstream, None, false);
             let encoded = encoded.map(|body| Versioned::encoded(Resource::Upstream(upstream), body));
             self.give(Kind::Upstream, &name, Some(encoded), out);
         }

@@ -59,7 +59,7 @@ pub(super) fn regex(pattern: &str) -> matcher::StringMatcher {
     text_matcher(matcher::string_matcher::MatchPattern::SafeRegex(whole(pattern)))
 }
 
-fn text_matcher(pattern: matcher::string_matcher::MatchPattern) -> matcher::StringMatcher {
+pub(super) fn text_matcher(pattern: matcher::string_matcher::MatchPattern) -> matcher::StringMatcher {
     matcher::StringMatcher { ignore_case: false, match_pattern: Some(pattern) }
 }
 

@@ -1,5 +1,8 @@
 //! Clusters as clients of gRPC know them. It knows no route.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use heddle_proto::envoy::config::cluster::v3 as wire;
 use heddle_proto::envoy::config::core::v3 as base;
@@ -8,15 +11,19 @@ use heddle_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
 use wire::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy};
 
 use super::super::bytes;
-use super::super::cluster::{assigned, dns, is_inline, ring};
+use super::super::cluster::{MEMBERS, PORT, assigned, dns, is_inline, ring};
 use super::super::wire::{ads, any, exact};
 use super::provider;
 use crate::model::{Balancer, Discovery, Endpoints, HashTable, Upstream};
 
 /// A cluster, or what of the upstream gRPC lacks.
-pub(in super::super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>) -> Result<Bytes, String> {
-    if upstream.mesh.is_some() {
-        return Err("leads into the mesh, of which this node has no identity".to_owned());
+/// Only nodes that have an identity of the mesh are `members`.
+pub(in super::super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>, members: bool) -> Result<Bytes, String> {
+    if upstream.mesh.is_some() && !members {
+        return Err(MEMBERS.to_owned());
+    }
+    if upstream.mesh.as_ref().is_some_and(|peer| peer.port.is_some()) {
+        return Err(PORT.to_owned());
     }
     let inline = is_inline(Some(upstream), endpoints);
     let load_assignment = match (inline, &upstream.discovery, endpoints) {
@@ -47,7 +54,10 @@ pub(in super::super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints
             thresholds: vec![wire::circuit_breakers::Thresholds { max_requests: Some(most), ..Default::default() }],
             ..Default::default()
         }),
-        transport_socket: upstream.scheme.is_tls().then(|| transport(upstream)).transpose()?,
+        transport_socket: match &upstream.mesh {
+            Some(peer) => Some(mutual(peer.identities.iter(), true)),
+            None => upstream.scheme.is_tls().then(|| transport(upstream)).transpose()?,
+        },
         lrs_server: Some(here()),
         ..Default::default()
     }))
@@ -59,6 +69,38 @@ fn here() -> base::ConfigSource {
         config_source_specifier: Some(base::config_source::ConfigSourceSpecifier::Self_(base::SelfConfigSource::default())),
         ..Default::default()
     }
+}
+
+/// The endpoints, those of each weight as a part of their zone: clients of gRPC share requests out to places by weight, and within one to all alike. A ring takes
+/// the weights of endpoints themselves.
+pub(in super::super) fn assignment(endpoints: &Endpoints, upstream: Option<&Upstream>) -> Bytes {
+    let mut assignment = assigned(endpoints, upstream);
+    if !upstream.is_some_and(|upstream| matches!(upstream.balancer, Balancer::ConsistentHash(..))) {
+        assignment.endpoints = assignment.endpoints.into_iter().flat_map(by_weight).collect();
+    }
+    bytes(&assignment)
+}
+
+fn by_weight(group: eds::LocalityLbEndpoints) -> Vec<eds::LocalityLbEndpoints> {
+    let mut parts: BTreeMap<Option<u32>, Vec<eds::LbEndpoint>> = BTreeMap::new();
+    for endpoint in group.lb_endpoints {
+        parts.entry(endpoint.load_balancing_weight).or_default().push(endpoint);
+    }
+    if parts.keys().flatten().count() < 2 {
+        return vec![eds::LocalityLbEndpoints { lb_endpoints: parts.into_values().flatten().collect(), ..group }];
+    }
+    // What has no weight gets nothing.
+    let weighed = parts.into_iter().filter_map(|(weight, endpoints)| Some((weight?, endpoints)));
+    let part = |(weight, lb_endpoints): (u32, Vec<eds::LbEndpoint>)| {
+        let count = u32::try_from(lb_endpoints.len()).unwrap_or(u32::MAX);
+        eds::LocalityLbEndpoints {
+            locality: Some(base::Locality { sub_zone: format!("weight-{weight}"), ..group.locality.clone().unwrap_or_default() }),
+            load_balancing_weight: Some(weight.saturating_mul(count)),
+            priority: group.priority,
+            lb_endpoints,
+        }
+    };
+    weighed.map(part).collect()
 }
 
 /// One name in one place, and nothing said of it.
@@ -75,21 +117,26 @@ fn transport(upstream: &Upstream) -> Result<base::TransportSocket, String> {
     if !written.verify {
         return Err("tls.verify: gRPC speaks TLS with nobody whose certificate it does not verify".to_owned());
     }
+    Ok(mutual(written.sni.iter(), written.client_cert.is_some()))
+}
+
+/// Towards a peer whose certificate has one of these names; `shows` says whether the own one is shown.
+fn mutual<'a>(names: impl Iterator<Item = &'a Arc<str>>, shows: bool) -> base::TransportSocket {
     let trusted = tls::CertificateValidationContext {
         ca_certificate_provider_instance: Some(provider()),
-        match_subject_alt_names: written.sni.iter().map(|sni| exact(sni)).collect(),
+        match_subject_alt_names: names.map(|name| exact(name)).collect(),
         ..Default::default()
     };
     let context = tls::UpstreamTlsContext {
         common_tls_context: Some(tls::CommonTlsContext {
-            tls_certificate_provider_instance: written.client_cert.as_ref().map(|_| provider()),
+            tls_certificate_provider_instance: shows.then(provider),
             validation_context_type: Some(tls::common_tls_context::ValidationContextType::ValidationContext(trusted)),
             ..Default::default()
         }),
         ..Default::default()
     };
-    Ok(base::TransportSocket {
+    base::TransportSocket {
         name: "envoy.transport_sockets.tls".to_owned(),
         config_type: any(&context).map(base::transport_socket::ConfigType::TypedConfig),
-    })
+    }
 }

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod route;
+mod services;
 #[cfg(test)]
 mod tests;
 
@@ -24,14 +25,15 @@ use prost::Message;
 use super::hosts::Table;
 use super::plugins::{FAULT, ROUTER, filter};
 use super::wire::{address, ads, any};
-use super::{Difference, table};
+use super::{Difference, mesh, table};
 use crate::model::{
     EdgeLimits, ForwardedTrust, Kind, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, Resource, ServerHeader,
 };
 use crate::snapshot::{NodeScope, SnapshotSource, Versioned};
 
-pub(super) use cluster::encode as cluster;
+pub(super) use cluster::{assignment, encode as cluster};
 pub(super) use route::{encode as route, gap};
+pub(super) use services::project;
 
 /// The provider of certificates that the bootstrap of a client or server of gRPC names.
 const PROVIDER: &str = "default";
@@ -67,16 +69,34 @@ pub(crate) fn listener(source: &dyn SnapshotSource, name: &str, scope: &NodeScop
     if name.len() > MAX_NAME {
         return None;
     }
+    // What should run between callers and a server, no server runs.
+    let is_server = name.starts_with(SERVER) || name.starts_with(MUTUAL);
+    if is_server && source.get(Kind::MeshInbound, &format!("{}/{}", scope.namespace, scope.service), scope).is_some() {
+        return None;
+    }
     if let Some(address) = name.strip_prefix(SERVER) {
-        return server(name, address, None);
+        // In clear nobody proves who calls.
+        return policies(source, scope).is_empty().then(|| server(name, address, Vec::new(), None)).flatten();
     }
     if let Some(address) = name.strip_prefix(MUTUAL) {
-        return server(name, address, Some(mutual()));
+        return server(name, address, policies(source, scope), Some(mutual()));
     }
     let found = covering(name).into_iter().find_map(|host| source.get(Kind::Listener, &of_host(&host), scope))?;
     let mut body = wire::Listener { name: name.to_owned(), ..Default::default() }.encode_to_vec();
     body.extend_from_slice(&found.body);
     Some(Arc::new(Versioned::encoded(standing(name), body.into())))
+}
+
+/// The policies that protect the service of a server.
+fn policies(source: &dyn SnapshotSource, scope: &NodeScope) -> Vec<Arc<Versioned>> {
+    let protects = |found: &Arc<Versioned>| match &found.resource {
+        Resource::AuthorizationPolicy(policy) => {
+            let own = policy.service.as_ref().is_none_or(|service| *service == scope.service);
+            own && policy.namespace == scope.namespace
+        }
+        _ => false,
+    };
+    source.all(Kind::AuthorizationPolicy).1.iter().map(|(_, found)| found).filter(|found| protects(found)).cloned().collect()
 }
 
 /// The hosts of routes that cover the name of a service, the closest first.
@@ -106,8 +126,13 @@ fn manager(routes: RouteSpecifier) -> manager::HttpConnectionManager {
     }
 }
 
-/// The listener of a server: everything that comes is for it.
-fn server(name: &str, listening: &str, transport_socket: Option<base::TransportSocket>) -> Option<Arc<Versioned>> {
+/// The listener of a server: everything that comes is for it, as far as the policies let it.
+fn server(
+    name: &str,
+    listening: &str,
+    policies: Vec<Arc<Versioned>>,
+    transport_socket: Option<base::TransportSocket>,
+) -> Option<Arc<Versioned>> {
     let listening: std::net::SocketAddr = listening.parse().ok()?;
     let route = routes::Route {
         r#match: Some(routes::RouteMatch {
@@ -123,6 +148,7 @@ fn server(name: &str, listening: &str, transport_socket: Option<base::TransportS
     let mut manager = manager(RouteSpecifier::RouteConfig(routes));
     // A server injects no faults.
     manager.http_filters.remove(0);
+    manager.http_filters.splice(0..0, mesh::guards(&policies, listening.port()));
     let filter = wire::Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),
         config_type: any(&manager).map(wire::filter::ConfigType::TypedConfig),
@@ -160,7 +186,7 @@ fn provider() -> tls::CertificateProviderPluginInstance {
 }
 
 /// What a listener of gRPC stands for in a snapshot: one that is for every node.
-fn standing(name: &str) -> Resource {
+pub(super) fn standing(name: &str) -> Resource {
     Resource::Listener(Listener {
         name: name.into(),
         address: std::net::SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0),

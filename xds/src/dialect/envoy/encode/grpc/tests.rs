@@ -168,3 +168,29 @@ proptest! {
         prop_assert!(covering(&name).ends_with(&["*".to_owned()]));
     }
 }
+
+#[test]
+fn endpoints_of_a_zone_are_weighed_by_places_within_it() {
+    use heddle_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+
+    let endpoint = |host: &str, weight| crate::model::Endpoint {
+        host: host.into(),
+        port: 1,
+        weight,
+        zone: "a".into(),
+        ..Default::default()
+    };
+    let told = |weights: [u32; 3]| {
+        let hosts = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
+        let endpoints = hosts.into_iter().zip(weights).map(|(host, weight)| endpoint(host, weight)).collect();
+        let body = assignment(&crate::model::Endpoints { upstream: "u".into(), endpoints }, None);
+        let told = ClusterLoadAssignment::decode(&*body).unwrap().endpoints;
+        let part = |group: &heddle_proto::envoy::config::endpoint::v3::LocalityLbEndpoints| {
+            (group.locality.as_ref().unwrap().sub_zone.clone(), group.load_balancing_weight.unwrap(), group.lb_endpoints.len())
+        };
+        told.iter().map(part).collect::<Vec<_>>()
+    };
+    assert_eq!(told([2, 2, 2]), [(String::new(), 6, 3)]);
+    assert_eq!(told([9, 1, 1]), [("weight-1".to_owned(), 2, 2), ("weight-9".to_owned(), 9, 1)]);
+    assert_eq!(told([9, 1, 0]), [("weight-1".to_owned(), 1, 1), ("weight-9".to_owned(), 9, 1)]);
+}

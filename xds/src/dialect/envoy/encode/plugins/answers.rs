@@ -8,6 +8,7 @@ use heddle_proto::envoy::extensions::filters::http::fault::v3::{FaultAbort, Http
 use serde_json::{Map, Value, json};
 use wire::route::Action;
 
+use super::super::re2;
 use super::super::route::{Before, Draft, Instead};
 use super::super::wire::{any, exact, header, percent, regex, span};
 use super::edits::edits;
@@ -28,6 +29,7 @@ pub(super) fn cors(config: &Config, draft: &mut Draft) -> Applied {
     )?;
     let origins = text(config, "allow_origins").unwrap_or("*");
     let patterns = config.get("allow_origins_by_regex").and_then(Value::as_array);
+    patterns.into_iter().flatten().filter_map(Value::as_str).try_for_each(re2::accept)?;
     let origins = match (patterns, origins) {
         (Some(patterns), _) => {
             patterns.iter().filter_map(Value::as_str).map(|one| regex(&format!("(?s).*(?:{one}).*"))).collect()

@@ -5,6 +5,7 @@ use heddle_proto::envoy::config::route::v3 as wire;
 use heddle_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use serde_json::{Value, json};
 
+use super::super::re2;
 use super::super::route::Draft;
 use super::super::wire::{formatted, header, whole};
 use super::{Applied, Config, only, plain, text};
@@ -70,6 +71,7 @@ pub(super) fn rewrite(config: &Config, draft: &mut Draft) -> Applied {
         if !pattern.starts_with('^') {
             return Err("regex_uri: only patterns that begin with ^ have a counterpart in Envoy".to_owned());
         }
+        re2::accept(pattern)?;
         draft.action.regex_rewrite = Some(substitution(pattern, groups(replacement)?));
     }
     if let Some(host) = plain(config, "host")? {

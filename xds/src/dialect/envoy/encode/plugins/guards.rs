@@ -12,6 +12,7 @@ use serde_json::Value;
 use wire::header_matcher::HeaderMatchSpecifier;
 
 use super::super::pattern::escape;
+use super::super::re2;
 use super::super::route::Draft;
 use super::super::wire::{any, network, regex};
 use super::{Applied, Config, RBAC, only};
@@ -39,6 +40,7 @@ pub(super) fn addresses(config: &Config, draft: &mut Draft) -> Applied {
 pub(super) fn programs(config: &Config, draft: &mut Draft) -> Applied {
     only(config, &["allowlist", "denylist", "bypass_missing"])?;
     let (field, passes) = if config.contains_key("allowlist") { ("allowlist", true) } else { ("denylist", false) };
+    texts(config, field).try_for_each(re2::accept)?;
     let found = |pattern: &str| of(Identifier::Header(found("user-agent", pattern, "s")));
     let listed = any_of(texts(config, field).map(found).collect(), passes);
     let named = wire::HeaderMatcher {

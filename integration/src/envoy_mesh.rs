@@ -1,0 +1,89 @@
+//! Real Envoys that are members of a mesh: each has an agent beside it that keeps its identity, and a control plane that knows it by that.
+
+use std::net::SocketAddr;
+
+use serde_json::{Map, Value, json};
+
+use crate::envoy::{Envoy, Way, bootstrap};
+use crate::mesh::{DOMAIN, Mesh, Node};
+
+/// An Envoy with the agent beside it.
+pub struct Member {
+    pub envoy: Envoy,
+    /// Where it takes what others send to its service.
+    pub inbound: SocketAddr,
+    /// Where its application reaches the services that it calls, in the order in which they were named.
+    pub outbound: Vec<SocketAddr>,
+    _keeper: Node,
+}
+
+impl Mesh {
+    /// An Envoy beside an application of a service, which calls others.
+    pub fn envoy_sidecar(&self, way: Way, service: &str, application: Option<SocketAddr>, calls: &[&str]) -> Member {
+        let place = &self.control.place;
+        let (inbound, outbound) = (place.address(), calls.iter().map(|_| place.address()).collect::<Vec<_>>());
+        let mut metadata = json!({ "role": "sidecar" });
+        if let Some(application) = application {
+            metadata["application"] = json!(application);
+            metadata["instance"] = json!({ "address": inbound.ip(), "port": inbound.port(), "protocol": "http" });
+        }
+        let called = calls.iter().zip(&outbound).map(|(service, at)| ((*service).to_owned(), json!(at)));
+        metadata["outbound"] = Value::Object(called.collect::<Map<_, _>>());
+        self.envoy_member(way, &format!("{service}-envoy"), service, metadata, (inbound, outbound))
+    }
+
+    /// An Envoy as gateway; it serves `self.control.http`.
+    pub fn envoy_gateway(&self, way: Way) -> Member {
+        let metadata = json!({ "role": "gateway", "identity": true });
+        self.envoy_member(way, "gateway-envoy", "gateway", metadata, (self.control.http, Vec::new()))
+    }
+
+    /// An Envoy that says this of itself, with the identity of a service.
+    pub fn envoy_member(
+        &self,
+        way: Way,
+        id: &str,
+        service: &str,
+        metadata: Value,
+        (inbound, outbound): (SocketAddr, Vec<SocketAddr>),
+    ) -> Member {
+        let socket = self.control.place.path(&format!("{id}.sock"));
+        let keeper = self.keeper(&format!("{id}-keeper"), service, &format!("workload_api: \"{}\"", socket.display()));
+        let mut bootstrap = bootstrap(self.control.xds, id, way);
+        bootstrap["node"] = json!({ "id": id, "cluster": service, "metadata": metadata });
+        let clusters = &mut bootstrap["static_resources"]["clusters"];
+        let mut agent = clusters[0].clone();
+        agent["name"] = json!("heddle_agent");
+        agent["load_assignment"] = json!({ "cluster_name": "heddle_agent", "endpoints": [{ "lb_endpoints": [{ "endpoint": {
+            "address": { "pipe": { "path": socket } },
+        } }] }] });
+        clusters[0]["transport_socket"] = as_member();
+        clusters.as_array_mut().unwrap().push(agent);
+        Member { envoy: Envoy::start(&bootstrap.to_string()), inbound, outbound, _keeper: keeper }
+    }
+}
+
+/// Mutual TLS with the control plane, by what the agent beside the Envoy serves.
+fn as_member() -> Value {
+    let secret = |name: &str| {
+        json!({ "name": name, "sds_config": { "resource_api_version": "V3", "api_config_source": {
+            "api_type": "GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
+            "grpc_services": [{ "envoy_grpc": { "cluster_name": "heddle_agent" } }],
+        } } })
+    };
+    let control = format!("spiffe://{DOMAIN}/ns/heddle/svc/controlplane");
+    json!({ "name": "envoy.transport_sockets.tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {
+            "tls_params": { "tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3" },
+            "alpn_protocols": ["h2"],
+            "tls_certificate_sds_secret_configs": [secret("default")],
+            "combined_validation_context": {
+                "default_validation_context": {
+                    "match_typed_subject_alt_names": [{ "san_type": "URI", "matcher": { "exact": control } }],
+                },
+                "validation_context_sds_secret_config": secret("ROOTCA"),
+            },
+        },
+    } })
+}

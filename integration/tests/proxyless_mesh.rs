@@ -1,0 +1,88 @@
+//! Real grpcio without a proxy in a mesh of agents: its clients and servers prove who they are by identities of our authority, which an agent keeps in files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use heddle_integration::mesh::{Mesh, Node, Service};
+use heddle_integration::place::Place;
+use heddle_integration::process::{Process, until};
+use heddle_integration::proxyless::{Client, member, server};
+use serde_json::{Value, json};
+
+/// A program of gRPC with the agent that keeps its identity.
+struct Program {
+    bootstrap: PathBuf,
+    _keeper: Node,
+}
+
+fn program(mesh: &Mesh, service: &str, mut metadata: Value) -> Program {
+    let place = &mesh.control.place;
+    let id = format!("{service}-grpc");
+    let files = place.path(&format!("{id}-identity"));
+    let keeper = mesh.keeper(&format!("{id}-keeper"), service, &format!("files: \"{}\"", files.display()));
+    until("the identity in files", || files.join("svid.pem").exists().then_some(()));
+    metadata["role"] = json!("sidecar");
+    Program { bootstrap: member(place, mesh.control.xds, &id, &metadata, &files), _keeper: keeper }
+}
+
+/// A server that follows the control plane by itself.
+fn follower(mesh: &Mesh, service: &str) -> (Program, Process, SocketAddr) {
+    let address = mesh.control.place.address();
+    let instance = json!({ "address": address.ip(), "port": address.port(), "protocol": "grpc" });
+    let program = program(mesh, service, json!({ "instance": instance }));
+    let process = server(&mesh.control.place, address, service, Some((&program.bootstrap, "mtls")));
+    (program, process, address)
+}
+
+/// Where the control plane is found; all places of a story have one address.
+fn named() -> String {
+    format!(", names: [\"{}\"]", Place::new().ip)
+}
+
+fn until_code(client: &mut Client, code: &str) {
+    until(code, || (client.call("Unary")["code"] == code).then_some(()));
+}
+
+#[test]
+fn a_server_without_a_proxy_is_called_through_an_agent_and_asks_the_policies() {
+    let mesh = Mesh::start(&named());
+    let (program, _server, address) = follower(&mesh, "echo");
+    let service = Service { calls: &["echo"], ..Service::http("web", mesh.control.place.address()) };
+    let web = mesh.sidecar(&service);
+    let mut through = Client::of(&web.outbound[0].to_string(), &program.bootstrap, "plain");
+    through.until_says("Unary", "echo");
+    let mut clear = Client::of(&address.to_string(), &program.bootstrap, "plain");
+    assert_eq!(clear.call("Unary")["code"], "UNAVAILABLE", "nothing in clear");
+    let only = |who: &str| json!({ "service": "echo", "action": "allow", "rules": [ { "from": [ { "identities": [who] } ] } ] });
+    mesh.policy("only", only("nobody"));
+    until_code(&mut through, "PERMISSION_DENIED");
+    mesh.policy("only", only("web"));
+    through.until_says("Unary", "echo");
+}
+
+#[test]
+fn a_client_without_a_proxy_calls_services_by_their_names_in_the_mesh() {
+    let mesh = Mesh::start(&format!("{}, svid_ttl: 10s", named()));
+    let place = &mesh.control.place;
+    let app = place.address();
+    let _app = server(place, app, "shop", None);
+    let _shop = mesh.sidecar(&Service { protocol: "grpc", ..Service::http("shop", app) });
+    let (_program, _server, _) = follower(&mesh, "echo");
+    let caller = program(&mesh, "cron", json!({}));
+    let mut shop = Client::of("xds:///shop.default.mesh", &caller.bootstrap, "mtls");
+    shop.until_says("Unary", "shop");
+    let mut echo = Client::of("xds:///echo.default.mesh", &caller.bootstrap, "mtls");
+    echo.until_says("Unary", "echo");
+    mesh.policy("none", json!({ "service": "shop", "action": "allow" }));
+    until_code(&mut shop, "PERMISSION_DENIED");
+    mesh.policy("none", json!({ "service": "shop", "action": "allow", "rules": [ { "from": [ { "identities": ["cron"] } ] } ] }));
+    shop.until_says("Unary", "shop");
+    let renewals = || mesh.audit().matches("svc/cron").count();
+    let enough = renewals() + 2;
+    until("two renewals", || {
+        assert_eq!(echo.call("Unary")["saying"], "echo");
+        assert_eq!(shop.call("Unary")["saying"], "shop");
+        (renewals() >= enough).then_some(())
+    });
+}

@@ -1,0 +1,191 @@
+//! What an Envoy beside an application is given, and how policies are told to it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use heddle_proto::envoy::config::rbac::v3 as rbac;
+use heddle_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
+
+use super::*;
+use crate::model::{MeshPeer, MeshProtocol, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, Scheme};
+use crate::snapshot::{Change, SIDECAR, SnapshotFeed, SnapshotStore};
+
+fn member(protocol: MeshProtocol) -> Member {
+    Member {
+        scope: NodeScope {
+            id: "web-1".into(),
+            role: SIDECAR.into(),
+            namespace: "shop".into(),
+            service: "web".into(),
+            ..NodeScope::default()
+        },
+        domain: "story.example".into(),
+        instance: Some(Instance {
+            address: "".into(),
+            port: 15_006,
+            protocol,
+            ports: Vec::new(),
+            version: "".into(),
+            labels: Vec::new(),
+            draining: false,
+        }),
+        station: Station {
+            identity: true,
+            application: Some("127.0.0.1:8080".parse().unwrap()),
+            outbound: vec![("api".into(), "127.0.0.1:9001".parse().unwrap())],
+        },
+    }
+}
+
+fn service(name: &str, protocol: MeshProtocol) -> Change {
+    let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
+    let peer = MeshPeer { identities: vec!["spiffe://story.example/ns/shop/svc/api".into()], port: None };
+    Change::Set(Resource::MeshService(MeshService {
+        name: name.into(),
+        protocol,
+        vip: None,
+        ports: Vec::new(),
+        plugins: Vec::new(),
+        timeouts: None,
+        upstream: Upstream { mesh: Some(peer), scheme: Scheme::Http, ..Upstream::new(upstream) },
+        depends: Vec::new(),
+        own_ports: Vec::new(),
+    }))
+}
+
+struct World {
+    store: SnapshotStore,
+    encoder: MeshEncoder,
+    position: u64,
+}
+
+impl World {
+    fn new(who: Member) -> World {
+        World { store: SnapshotStore::new(), encoder: MeshEncoder::new(who), position: 0 }
+    }
+
+    /// What differs after these changes, by name.
+    fn set(&mut self, changes: Vec<Change>) -> Vec<String> {
+        self.store.apply(changes);
+        let view = self.store.view();
+        let names = match self.position {
+            0 => Changes { position: view.position(), names: None },
+            position => self.store.changed_between(position, view.position()),
+        };
+        self.position = view.position();
+        let difference = self.encoder.apply(&view, &names);
+        let named = |one: Result<Versioned, (Kind, Arc<str>)>| match one {
+            Ok(set) => format!("{}:{}", set.resource.kind().as_str(), set.resource.name()),
+            Err((kind, name)) => format!("-{}:{name}", kind.as_str()),
+        };
+        difference.into_iter().map(named).collect()
+    }
+}
+
+fn policy(service: Option<&str>, action: PolicyAction, rules: Vec<PolicyRule>) -> AuthorizationPolicy {
+    AuthorizationPolicy {
+        id: "p".into(),
+        namespace: "shop".into(),
+        service: service.map(Into::into),
+        action,
+        dry_run: false,
+        rules,
+    }
+}
+
+#[test]
+fn an_envoy_is_told_what_it_calls_and_what_protects_its_service_and_nothing_else() {
+    let mut world = World::new(member(MeshProtocol::Http));
+    let told = world.set(vec![service("shop/api", MeshProtocol::Http), service("shop/other", MeshProtocol::Http)]);
+    let expected = [
+        "Upstream:inbound",
+        "Route:inbound",
+        "Listener:inbound",
+        "Upstream:mesh/shop/api",
+        "Route:outbound/shop/api",
+        "Listener:outbound/shop/api",
+    ];
+    assert_eq!(told, expected);
+    let policies = |service| vec![Change::Set(Resource::AuthorizationPolicy(policy(service, PolicyAction::Allow, vec![])))];
+    assert!(world.set(policies(Some("api"))).is_empty(), "of another service");
+    assert_eq!(world.set(policies(None)), ["Route:inbound"], "a change of routes, which counts for connections that are there");
+    assert!(world.set(vec![service("shop/third", MeshProtocol::Http)]).is_empty());
+    assert!(world.encoder.withheld().is_empty());
+    let gone = world.set(vec![Change::Remove(Kind::MeshService, "shop/api".into())]);
+    assert_eq!(gone, ["Route:outbound/shop/api", "-Upstream:mesh/shop/api"]);
+}
+
+#[test]
+fn what_envoy_cannot_carry_is_withheld_and_named() {
+    let mut world = World::new(member(MeshProtocol::Tcp));
+    let told = world.set(vec![service("shop/api", MeshProtocol::Tcp)]);
+    assert_eq!(told, ["Route:outbound/shop/api", "Listener:outbound/shop/api"], "which answers 503");
+    let reasons: Vec<String> = world.encoder.withheld().into_iter().map(|one| format!("{} {}", one.name, one.reason)).collect();
+    let reason = "protocol tcp: Envoy has to be told http, http2 or grpc";
+    assert_eq!(reasons, [format!("inbound {reason}"), format!("shop/api {reason}")]);
+}
+
+/// The rules of a policy, as they are told.
+fn told(policy: &AuthorizationPolicy) -> policy::Rules {
+    policy::rules(&[policy], &policy::Meaning { domain: Some("story.example"), port: 8080 })
+}
+
+fn text(rules: &rbac::Rbac) -> String {
+    format!("{:?}", rules.policies)
+}
+
+#[test]
+fn a_policy_without_rules_lets_nobody_in_and_one_in_dry_run_only_counts() {
+    let rules = told(&policy(None, PolicyAction::Allow, vec![]));
+    let allow = rules.allow.unwrap();
+    assert!(rules.deny.is_none() && allow.rules.unwrap().policies.is_empty());
+    let tried = told(&AuthorizationPolicy { dry_run: true, ..policy(None, PolicyAction::Allow, vec![]) }).allow.unwrap();
+    assert!(tried.rules.is_none() && tried.shadow_rules.is_some());
+    let per_route = RbacPerRoute { rbac: Some(tried) };
+    assert_eq!(RbacPerRoute::decode(&*per_route.encode_to_vec()).unwrap(), per_route);
+}
+
+#[test]
+fn callers_are_meant_by_what_they_have_proven() {
+    let from = PolicySource {
+        identities: vec!["spiffe://story.example/ns/shop/svc/web".into(), "*".into()],
+        namespaces: vec!["admin".into()],
+        ..PolicySource::default()
+    };
+    let rule = PolicyRule { from: vec![from], to: vec![] };
+    let allow = told(&policy(None, PolicyAction::Allow, vec![rule])).allow.unwrap().rules.unwrap();
+    let shown = text(&allow);
+    for part in [
+        r#"Exact("spiffe://story.example/ns/shop/svc/web")"#,
+        r#"Prefix("spiffe://")"#,
+        r#"Prefix("spiffe://story.example/ns/admin/")"#,
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+}
+
+#[test]
+fn paths_that_may_be_read_otherwise_are_denied_and_never_allowed() {
+    let rule = |action| {
+        let to = PolicyOperation { methods: vec!["GET".into()], paths: vec!["/items/*".into()], ..PolicyOperation::default() };
+        let rules = told(&policy(None, action, vec![PolicyRule { from: vec![], to: vec![to] }]));
+        text(&rules.allow.or(rules.deny).unwrap().rules.unwrap())
+    };
+    let (allowed, denied) = (rule(PolicyAction::Allow), rule(PolicyAction::Deny));
+    assert!(allowed.contains("NotRule") && allowed.contains("%2[fF]"), "{allowed}");
+    assert!(!denied.contains("NotRule") && denied.contains("%2[fF]"), "{denied}");
+}
+
+#[test]
+fn a_rule_for_another_port_matches_nothing_and_fields_are_looked_for_in_all_lines() {
+    let to = |ports: Vec<u16>| PolicyOperation {
+        ports,
+        headers: vec![PolicyHeader { name: "x-tier".into(), values: vec!["gold".into()] }],
+        hosts: vec!["*.shop".into()],
+        ..PolicyOperation::default()
+    };
+    let rule = |ports| PolicyRule { from: vec![], to: vec![to(ports)] };
+    let deny = |ports| told(&policy(None, PolicyAction::Deny, vec![rule(ports)])).deny.unwrap().rules.unwrap();
+    assert!(deny(vec![1]).policies.is_empty());
+    let shown = text(&deny(vec![8080]));
+    assert!(shown.contains("(.*,)?gold(,.*)?") && shown.contains(r"(?i).*\\.shop(:[0-9]*)?"), "{shown}");
+}
