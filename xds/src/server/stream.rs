@@ -15,7 +15,7 @@ use tonic::{Status, Streaming};
 use super::body::Packet;
 use super::memo::Memo;
 use super::pace::{self, Entrance, Work};
-use super::registry::inspect;
+use super::registry::{Presence, inspect};
 use super::rollout::Place;
 use super::service::{Elsewhere, Gate};
 use super::stage::{House, Seat, Stage};
@@ -220,9 +220,7 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
     let mut place = shared.place(&scene, types, &scope, &node);
     let mut view = place.seat().view();
     let mut machine = M::open(scope, types, view.position());
-    tracing::info!(node = %node.scope.id, role = %node.scope.role, dialect = %M::DIALECT, types = types.as_str(), "node connected");
-    let mut presence = shared.registry.enter(node, M::DIALECT, (clock::wall(), clock::now()));
-    presence.speaks(types, &scene.ledger);
+    let mut presence = present::<M>(shared, node, types, &scene);
     take(&mut machine, request, &*view)?;
     let (mut pending, mut ahead, mut heard, mut wants) = (None, None, None, listen(&machine, place.seat()));
     loop {
@@ -269,6 +267,14 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
             () = out.closed() => return Ok(()),
         }
     }
+}
+
+/// Says that a node is here, and what it is not given.
+fn present<M: Speak>(shared: &Shared, node: NodeInfo, types: Types, scene: &Scene) -> Presence {
+    tracing::info!(node = %node.scope.id, role = %node.scope.role, dialect = %M::DIALECT, types = types.as_str(), "node connected");
+    let mut presence = shared.registry.enter(node, M::DIALECT, (clock::wall(), clock::now()));
+    presence.speaks(types, &scene.ledger);
+    presence
 }
 
 /// Ready when a stream that begins now is to end from here, within its `life` at the latest: whether its node is expected back, and why.

@@ -129,27 +129,7 @@ impl Encoder {
 
     /// What differs now that the snapshot is `view`, which it became by `changes`.
     pub fn apply(&mut self, view: &View, changes: &Changes) -> Difference {
-        let mut names: BTreeSet<(Kind, Arc<str>)> = match &changes.names {
-            Some(names) => names.iter().cloned().collect(),
-            None => {
-                let here = Kind::ALL.into_iter().flat_map(|kind| {
-                    let names: Vec<_> = view.all(kind).1.iter().map(|(name, _)| (kind, name.clone())).collect();
-                    names
-                });
-                here.chain(self.given.iter().cloned()).chain(self.withheld.keys().cloned()).chain(self.routes.names()).collect()
-            }
-        };
-        // What is said of all routes stands in each of them.
-        if names.iter().any(|(kind, _)| *kind == Kind::GlobalRule) {
-            names.extend(view.all(Kind::Route).1.iter().map(|(name, _)| (Kind::Route, name.clone())));
-        }
-        if names.iter().any(|(kind, _)| *kind == Kind::Consumer) {
-            self.consumers = consumers(view);
-            names.extend(self.asking.iter().map(|name| (Kind::Route, name.clone())));
-        }
-        let leading = names.iter().filter(|(kind, _)| *kind == Kind::Upstream);
-        let routes: Vec<_> = leading.filter_map(|(_, name)| self.users.get(name)).flatten().cloned().collect();
-        names.extend(routes.into_iter().map(|name| (Kind::Route, name)));
+        let names = self.touched(view, changes);
         let (mut out, mut listeners, mut routes) = (Difference::new(), changes.names.is_none(), changes.names.is_none());
         let before = self.further();
         for (kind, name) in names {
@@ -190,6 +170,32 @@ impl Encoder {
             }
         }
         out
+    }
+
+    /// What is to be looked at anew: what has changed, and the routes that it is in.
+    fn touched(&mut self, view: &View, changes: &Changes) -> BTreeSet<(Kind, Arc<str>)> {
+        let mut names: BTreeSet<(Kind, Arc<str>)> = match &changes.names {
+            Some(names) => names.iter().cloned().collect(),
+            None => {
+                let here = Kind::ALL.into_iter().flat_map(|kind| {
+                    let names: Vec<_> = view.all(kind).1.iter().map(|(name, _)| (kind, name.clone())).collect();
+                    names
+                });
+                here.chain(self.given.iter().cloned()).chain(self.withheld.keys().cloned()).chain(self.routes.names()).collect()
+            }
+        };
+        // What is said of all routes stands in each of them.
+        if names.iter().any(|(kind, _)| *kind == Kind::GlobalRule) {
+            names.extend(view.all(Kind::Route).1.iter().map(|(name, _)| (Kind::Route, name.clone())));
+        }
+        if names.iter().any(|(kind, _)| *kind == Kind::Consumer) {
+            self.consumers = consumers(view);
+            names.extend(self.asking.iter().map(|name| (Kind::Route, name.clone())));
+        }
+        let leading = names.iter().filter(|(kind, _)| *kind == Kind::Upstream);
+        let routes: Vec<_> = leading.filter_map(|(_, name)| self.users.get(name)).flatten().cloned().collect();
+        names.extend(routes.into_iter().map(|name| (Kind::Route, name)));
+        names
     }
 
     /// What Envoys are not given.
