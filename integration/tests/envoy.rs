@@ -67,14 +67,14 @@ fn what_envoy_lacks_is_withheld_and_named() {
     let nginx = Nginx::saying("up");
     both(|heddle, envoy| {
         heddle.route("plain", "/plain", nginx.address);
-        let guarded = json!({ "uri": "/guarded", "plugins": { "key-auth": {} }, "upstream": { "nodes": { nginx.address.to_string(): 1 } } });
+        let guarded = json!({ "uri": "/guarded", "plugins": { "hmac-auth": {} }, "upstream": { "nodes": { nginx.address.to_string(): 1 } } });
         heddle.put("/routes/guarded", guarded);
         envoy.until_live();
         heddle.until_status("/plain", 200);
         assert_eq!(heddle.get("/guarded").status, 404, "never without what guards it");
         let withheld = until("what is withheld", || node(heddle)["withheld"].as_array().filter(|list| !list.is_empty()).cloned());
         let route = withheld.iter().find(|one| one["resource"] == "guarded").expect("it is named");
-        assert_eq!(route["reason"], "plugin key-auth: Envoy has no counterpart", "{withheld:?}");
+        assert_eq!(route["reason"], "plugin hmac-auth: Envoy has no counterpart", "{withheld:?}");
     });
 }
 

@@ -77,11 +77,11 @@ fn a_route_that_clients_of_grpc_cannot_guard_fails_and_a_service_that_is_gone_is
     upstream(&heddle, "u", &[one.address], json!({}));
     route(&heddle, "all", "/story.Echo/*", "u", json!({}));
     client.until_says("Unary", "one");
-    let guarded = json!({ "plugins": { "key-auth": {} } });
+    let guarded = json!({ "plugins": { "hmac-auth": {} } });
     route(&heddle, "all", "/story.Echo/*", "u", guarded);
     until("no way without what guards it", || (client.call("Unary")["code"] == "UNAVAILABLE").then_some(()));
     let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();
-    assert_eq!(node["withheld"][0]["reason"], "plugin key-auth: Envoy has no counterpart", "{node}");
+    assert_eq!(node["withheld"][0]["reason"], "plugin hmac-auth: Envoy has no counterpart", "{node}");
     route(&heddle, "all", "/story.Echo/*", "u", json!({ "plugins": {} }));
     client.until_says("Unary", "one");
     heddle.admin("DELETE", "/routes/all", Value::Null);
