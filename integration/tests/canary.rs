@@ -158,10 +158,12 @@ fn a_canary_that_hangs_is_not_waited_for_twice() {
     // The next in line judges this one, so that it is not given to the third.
     fleet.snapshot.apply(vec![route("r", 42, "bad")]);
     until("the version to be held", || (fleet.held() == ["r by b"]).then_some(()));
+    assert_eq!(fleet.registry.refusals(), 1);
     fleet.agents[0].0.signal("CONT");
     fleet.snapshot.apply(vec![route("r", 200, "two")]);
     fleet.until_all_say("/r", "two");
-    assert_eq!(fleet.registry.refusals(), 1);
+    // Who hung finds that version in its socket when it wakes up, and refuses it too; the third has never seen it.
+    assert!(fleet.registry.refusals() <= 2, "{}", fleet.registry.refusals());
 }
 
 /// What the command line prints as JSON.

@@ -270,7 +270,7 @@ fn the_other_kinds_have_their_rules() {
         (ResourceKind::MeshService, json!({"addresses": ["10.0.0.0/8"]}), "expected an IP address of one host or service"),
         (ResourceKind::MeshService, json!({"addresses": ["127.0.0.1"]}), "expected an IP address of one host or service"),
         (ResourceKind::MeshService, json!({"ports": [80, {"port": 80, "protocol": "grpc"}]}), "port 80 stands there twice"),
-        (ResourceKind::MeshService, json!({"ports": [{"port": 80, "protocol": "smtp"}]}), "ports"),
+        (ResourceKind::MeshService, json!({"ports": [{"port": 80, "protocol": "smtp"}]}), "smtp"),
         (ResourceKind::MeshService, json!({"split": [{"service": "a/b/c"}]}), "expected a service"),
         (ResourceKind::MeshService, json!({"split": [{"subset": {"version": "a b"}}]}), "pattern"),
         (ResourceKind::MeshService, json!({"split": [{"subset": {"v,1": "2"}}]}), "expected at most 4 labels"),

@@ -204,7 +204,10 @@ fn a_service_of_the_mesh_has_one_owner() {
     ]);
     assert_eq!(
         check(&state, &["mesh_services/web@file", "mesh_services/other"]),
-        ["mesh_services/web@file: mesh service [web] speaks of default/web already; change that one, or name another service"]
+        [
+            "mesh_services/web@file: mesh service [web] speaks of default/web already; change that one, or name another service",
+            "mesh_services/other: fd00::1 is an address of mesh service [third] already"
+        ]
     );
     assert_eq!(
         check(&state, &["mesh_services/third"]),

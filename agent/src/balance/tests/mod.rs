@@ -153,7 +153,8 @@ fn a_ring_is_spread_evenly_and_bounded() {
     let counts = count(&view(CHASH, &[(1, 0); 10]), 100_000, mixed_key);
     assert!(counts.iter().all(|count| (7_000..13_500).contains(count)), "{counts:?}");
     let huge = Ring::build([(0, "a", 1_000_003), (1, "b", 1), (2, "c", 999)].into_iter(), RingSize::ByWeight);
-    assert!(huge.walk(0).count() <= 65_540 && huge.walk(0).collect::<HashSet<_>>().len() == 3);
+    // As with Envoy: who has less than a point's share may own none.
+    assert!(huge.walk(0).count() <= 65_536 && huge.walk(0).collect::<HashSet<_>>().len() == 2);
     assert_eq!(
         Ring::build([(0, "a", 200), (1, "b", 100)].into_iter(), RingSize::ByWeight).walk(0).count(),
         384,

@@ -301,6 +301,8 @@ fn what_cannot_be_done_is_refused_by_type_and_field() {
     manager["http_filters"][0]["typed_config"] = any("envoy.extensions.filters.http.wasm.v3.Wasm", json!({"config": {}}));
     let fault = decode(EnvoyKind::Listener, &value).unwrap_err();
     assert!(fault.field.ends_with("http_filters[0].typed_config.@type") && fault.reason.contains("wasm.v3.Wasm"), "{fault:?}");
+    value["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0]["disabled"] = json!(true);
+    decode(EnvoyKind::Listener, &value).expect("what is switched off harms nobody");
 }
 
 #[test]

@@ -37,7 +37,8 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Filter> {
     let config = fields.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
     let kind = config.get(TYPE).and_then(Value::as_str).and_then(|url| url.rsplit('/').next()).unwrap_or_default();
     let known = kind.strip_prefix(FOLDER).is_some_and(|kind| KNOWN.contains(&kind));
-    if optional && !known {
+    // One that is switched off does nothing until a route says what it does, and that is refused there by its own type.
+    if (optional || disabled) && !known {
         return Ok(Filter { name, does: None, asked: None, disabled });
     }
     let does = any_filter(config).map_err(|fault| fault.inside("typed_config"))?;
