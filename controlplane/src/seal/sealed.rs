@@ -179,6 +179,8 @@ mod tests {
         assert_eq!(store.load().await.unwrap().1[0].value, Some(consumer.clone()));
         assert_eq!(store.history(Some(key), None, 9).await.unwrap()[0].value, Some(consumer));
         let other = Sealed::new(below, seal(2), catalog());
-        assert!(matches!(other.load().await, Err(StoreError::Unusable(why)) if why.contains("restore the key that belongs to this store")));
+        assert!(
+            matches!(other.load().await, Err(StoreError::Unusable(why)) if why.contains("restore the key that belongs to this store"))
+        );
     }
 }
