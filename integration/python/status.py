@@ -4,29 +4,31 @@ status.py ADDRESS KEY fetch|stream [NODE]
 
 Prints the answer in the JSON mapping of protobuf, or `{"error": CODE}`.
 """
+import importlib
 import json
 import pkgutil
-import importlib
+import re
 import sys
 
 import grpc
 from envoy.service.status.v3 import csds_pb2, csds_pb2_grpc
 from google.protobuf import json_format
 
-# The messages that contents are made of.
-for package in (
-    "envoy.config.listener.v3",
-    "envoy.config.cluster.v3",
-    "envoy.config.route.v3",
-    "envoy.config.endpoint.v3",
-    "envoy.extensions.filters.network.http_connection_manager.v3",
-    "envoy.extensions.filters.http.router.v3",
-    "envoy.extensions.upstreams.http.v3",
-    "envoy.extensions.filters.listener.tls_inspector.v3",
-):
-    module = importlib.import_module(package)
-    for found in pkgutil.iter_modules(module.__path__):
-        importlib.import_module(f"{package}.{found.name}")
+
+def as_dict(answer):
+    """The answer in JSON's mapping. The messages that contents are made of are loaded when one turns out to be missing."""
+    missing = set()
+    while True:
+        try:
+            return json_format.MessageToDict(answer, preserving_proto_field_name=True)
+        except (KeyError, TypeError) as error:
+            name = re.search(r"(envoy(?:\.\w+)+)\.\w+", f"{error} {error.__cause__}")
+            if name is None or name[1] in missing:
+                raise
+            missing.add(name[1])
+            package = importlib.import_module(name[1])
+            for found in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{name[1]}.{found.name}")
 
 
 def main():
@@ -45,7 +47,7 @@ def main():
         except grpc.RpcError as error:
             print(json.dumps({"error": error.code().name}))
             return
-    print(json.dumps([json_format.MessageToDict(answer, preserving_proto_field_name=True) for answer in answers]))
+    print(json.dumps([as_dict(answer) for answer in answers]))
 
 
 main()

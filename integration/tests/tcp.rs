@@ -79,7 +79,7 @@ fn redis_is_reached_through_a_listener_for_bytes_whatever_becomes_of_single_node
     assert_eq!(redis_cli(story.tcp, &["set", "greeting", "hello"]), "OK");
     assert_eq!(redis_cli(story.tcp, &["get", "greeting"]), "hello");
     let long = "x".repeat(300_000);
-    redis.say(&format!("SET long {long}"));
+    assert_eq!(redis_cli(story.tcp, &["eval", "return redis.call('set', 'long', string.rep('x', 300000))", "0"]), "OK");
     assert_eq!(redis_cli(story.tcp, &["get", "long"]), long);
 
     let gone = story.heddle.place.address();

@@ -62,7 +62,8 @@ impl Refused {
             };
             for (name, reason) in blamed {
                 if self.by_name.len() < MAX_REFUSED || self.by_name.contains_key(&name) {
-                    let version = versions.get(&*name).map_or_else(|| "".into(), |version| Arc::clone(version));
+                    let version = versions.get(&*name).filter(|_| !name.is_empty());
+                    let version = version.map_or_else(|| "".into(), |version| Arc::clone(version));
                     let nack = Nack { kind, name: name.clone(), version, field: line.field.clone(), reason, time: now };
                     self.by_name.insert(name, nack);
                 }

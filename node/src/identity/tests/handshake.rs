@@ -95,7 +95,7 @@ fn who_is_nobody_is_let_in_only_where_that_is_allowed() {
     joiner.set_bundles(authority.bundles());
     let pair = meet(&joiner, Expect::TrustDomain, &api, ClientAuth::Optional).unwrap();
     assert_eq!(pair.server.peer_certificates(), None);
-    assert!(refusal(meet(&joiner, Expect::TrustDomain, &api, ClientAuth::Required)).contains("no certificates"));
+    assert!(refusal(meet(&joiner, Expect::TrustDomain, &api, ClientAuth::Required)).contains("has shown no certificate"));
 }
 
 #[test]

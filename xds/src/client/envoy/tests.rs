@@ -337,7 +337,7 @@ fn what_ecds_says_of_a_filter_is_waited_for_and_may_change() {
         assert_eq!((changed.names(Kind::Listener), plugins(&changed)[0].1.len()), (Vec::new(), 0), "only routes change");
         let unusable = InvalidResource {
             kind: Kind::Route,
-            name: "l/all/0".into(),
+            name: changed.names(Kind::Route)[0].as_str().into(),
             field: "plugins.fault-injection.abort".into(),
             reason: "odd".into(),
         };
