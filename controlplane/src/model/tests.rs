@@ -339,7 +339,7 @@ fn the_other_kinds_have_their_rules() {
             "web",
             json!({"inbound_plugins": {"limit-count": {"count": 1}}, "mirror": {"subset": {"version": "v2"}, "sample_ratio": 0.5}}),
         ),
-        (ResourceKind::MeshService, "api", json!({"plugins": {"proxy-mirror": {"host": "http://b"}}})),
+        (ResourceKind::MeshService, "api", json!({"plugins": {"limit-count": {"count": 1}}})),
         (ResourceKind::MeshService, "web@file", json!({"checks": {"passive": {}}, "slow_start": "10s"})),
         (
             ResourceKind::MeshService,
