@@ -187,6 +187,11 @@ fn each_port_of_a_service_leads_to_its_own_with_its_own_protocol() {
     };
     assert_eq!(until("the gateway", || through("/office")).text(), "office");
     assert_eq!(until("the gateway", || through("/shop")).text(), "shop");
+    let bytes = mesh.control.place.address();
+    let upstream = json!({ "discovery_type": "mesh", "service_name": "api:25" });
+    mesh.control.put("/listeners/mail", json!({ "address": bytes.to_string(), "protocol": "tcp", "upstream": upstream }));
+    let mut from_outside = greeted(bytes, b"220 ready\r\n");
+    says(&mut from_outside, b"EHLO b\r\n", b"EHLO b\r\n");
 
     let rule = json!({ "to": [ { "ports": [9090] } ] });
     mesh.policy("office", json!({ "service": "api", "action": "deny", "rules": [rule] }));

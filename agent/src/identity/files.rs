@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use heddle_node::identity::Identity;
 
@@ -13,16 +14,22 @@ const ROOTS: &str = "bundle.pem";
 const KEY: &str = "svid.key";
 const CHAIN: &str = "svid.pem";
 
-/// Writes the identity, and every change of it, as long as the process lives. A failure is told, and tried again with the next change.
+/// After this long a write that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Writes the identity, and every change of it, as long as the process lives. A failure is told, and tried again: key and certificate may not belong together then.
 pub(super) async fn keep(folder: std::path::PathBuf, identity: Identity) {
     let mut changes = identity.changes();
     let mut written = <[String; 3]>::default();
     loop {
+        let mut again = None;
         if let Err(error) = write(&folder, &identity, &mut written) {
-            tracing::error!(folder = %folder.display(), %error, "the identity cannot be written; the application keeps the one that it has");
+            tracing::error!(folder = %folder.display(), %error, "the identity cannot be written whole; it is tried again in some seconds");
+            again = Some(AGAIN);
         }
-        if changes.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
         }
     }
 }
@@ -46,7 +53,6 @@ fn write(folder: &Path, identity: &Identity, written: &mut [String; 3]) -> io::R
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Duration;
 
     use heddle_node::identity::{Bundle, Bundles, Svid, Usage};
 

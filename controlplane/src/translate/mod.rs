@@ -208,8 +208,14 @@ fn differences(before: &[Resource], after: &[Resource], changes: &mut Vec<Change
     changes.extend(gone.map(|old| Change::Remove(old.kind(), old.name().clone())));
 }
 
-/// Sets first, referenced kinds before referring ones; then removals the other way round.
+/// Sets first, referenced kinds before referring ones; then removals the other way round. What one owner gives up and another one takes over in the same step is set.
 fn in_order(mut changes: Vec<Change>) -> Vec<Change> {
+    let set = |change: &Change| match change {
+        Change::Set(resource) => Some((resource.kind(), resource.name().clone())),
+        Change::Remove(..) => None,
+    };
+    let taken: BTreeSet<(Kind, Arc<str>)> = changes.iter().filter_map(set).collect();
+    changes.retain(|change| !matches!(change, Change::Remove(kind, name) if taken.contains(&(*kind, name.clone()))));
     changes.sort_by_key(|change| match change {
         Change::Set(resource) => (false, rank(resource.kind())),
         Change::Remove(kind, _) => (true, Kind::ALL.len() - rank(*kind)),

@@ -126,7 +126,8 @@ impl Shared {
 
     /// Where a stream of a node looks. Those who have an identity of the mesh by others are no group: what they are given differs from one to the other.
     fn place(&self, scene: &Scene, types: Types, scope: &NodeScope, node: &NodeInfo) -> Place {
-        let grouped = !node.is_apart(types);
+        // Workloads are many hands: what one of them refuses must not keep the policies of another one's from it.
+        let grouped = !node.is_apart(types) && *node.scope.role != *SIDECAR;
         let wait = self.canaries.filter(|_| grouped);
         let group = wait.and_then(|wait| self.registry.rollouts().group((types, scope), &scene.feed, wait, &self.drain));
         match group {

@@ -54,8 +54,9 @@ async fn receive(arrival: Arrival<'_>, stream: TcpStream, peer: SocketAddr) -> O
     let (io, tls) = match route {
         Some(route) if route.terminate => {
             let accepted = arrival.shake_hands(stream, until, Speaks::Bytes).await?;
-            if accepted.info.client_required_unless.is_some() {
-                // A certificate may be left out for some paths only, and there are no paths here.
+            // A certificate may be left out for some paths only, and there are no paths here. And who may ask for any name must not get around a certificate that
+            // another name demands.
+            if accepted.info.client_required_unless.is_some() || (takes_any_name(route) && !accepted.identity.demands_all()) {
                 arrival.counters.add(Count::TlsFailed);
                 return None;
             }
@@ -66,6 +67,11 @@ async fn receive(arrival: Arrival<'_>, stream: TcpStream, peer: SocketAddr) -> O
     let door = Door::Bytes(route.map(Arc::<TcpRoute>::clone));
     let link = arrival.link(tls, ends, peer, door);
     Some(Came { link, io, _source: source })
+}
+
+/// Whether clients choose the server name, and with it the certificate, themselves.
+fn takes_any_name(route: &TcpRoute) -> bool {
+    route.server_names.is_empty() || route.server_names.iter().any(|name| name.starts_with('*'))
 }
 
 /// What the connection begins with; what was read of it is put back. `None` when nothing comes in time.

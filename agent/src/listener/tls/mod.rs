@@ -30,6 +30,11 @@ impl Identity {
         !self.entry.demands_client() && !self.certificates.load().demands_client()
     }
 
+    /// Whether no certificate demands more of a client than the one that it has chosen by its server name.
+    pub(super) fn demands_all(&self) -> bool {
+        self.entry.demands_client() || !self.certificates.load().demands_client()
+    }
+
     /// Whether requests for `host` may come on this connection: a host whose certificate demands a client certificate is served only where that
     /// was demanded, and a connection that was let in for one such host serves no other (RFC 9110 section 7.4).
     pub(super) fn serves(&self, host: &str) -> bool {

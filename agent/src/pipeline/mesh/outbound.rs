@@ -119,7 +119,8 @@ impl Pipeline {
             return known.is_called_on(address.port()).then(|| known.name.clone());
         }
         let service = self.worker.service_at(address.ip()).await?;
-        let (view, _) = self.worker.callee(&service).await.ok()?;
+        // It is the mesh's: what cannot be told yet is refused, and never sent there in clear.
+        let Ok((view, _)) = self.worker.callee(&service).await else { return Some(service) };
         view.tables.mesh.get(&service).filter(|known| known.is_called_on(address.port())).map(|known| known.name.clone())
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_node::clock;
-use heddle_xds::model::{TcpRoute, TcpShare};
+use heddle_xds::model::{MeshPeer, TcpRoute, TcpShare};
 
 use super::forward::hash_text;
 use super::http::Pipeline;
@@ -58,14 +58,22 @@ impl Pipeline {
         let mut note = |endpoint: &EndpointHandle, error: &UpstreamError, took: Duration| {
             failed.push(attempt(endpoint, Duration::ZERO, Some((error.reason, took))));
         };
-        let dial =
-            Dial { authority: "", timeouts: &config.timeouts, key, attempts: route.connect_attempts, failed: Some(&mut note) };
+        let authority = config.mesh.as_ref().map(authority_within).unwrap_or_default();
+        let (timeouts, attempts) = (&config.timeouts, route.connect_attempts);
+        let dial = Dial { authority: &authority, timeouts, key, attempts, failed: Some(&mut note) };
         let opened = self.worker.pools.tunnel(&target, dial, &mut x.dice).await;
         x.attempts.extend(failed);
         let opened = opened.map_err(|error| error.reason)?;
         x.attempts.push(attempt(&opened.endpoint, opened.connect, None));
         Ok(opened.io)
     }
+}
+
+/// What a sidecar is told that the bytes are for: the service that it has proven to be, and the port of its application that is meant.
+fn authority_within(peer: &MeshPeer) -> String {
+    let id = peer.identities.first().map(|id| &**id).unwrap_or_default();
+    let (namespace, service) = id.split_once("/ns/").and_then(|(_, path)| path.split_once("/svc/")).unwrap_or_default();
+    format!("{service}.{namespace}:{}", peer.port.unwrap_or(0))
 }
 
 /// An upstream by its share.

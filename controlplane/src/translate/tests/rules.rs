@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use heddle_xds::model::{
     Balancer, CheckKind, EdgeLimits, HashOn, HashTable, Kind, ListenerProtocol, PassHost, PluginConf, ProxyProtocol, Resource,
-    Scheme, ServerHeader, TlsVersion,
+    Scheme, ServerHeader, TlsVersion, Upstream,
 };
+use heddle_xds::snapshot::Change;
 use serde_json::json;
 
 use super::{World, names};
@@ -316,4 +317,13 @@ fn what_cannot_be_read_is_not_there() {
     ]);
     assert_eq!(world.held.len(), 1);
     assert_eq!(world.upstream_of("r"), "upstreams/u1");
+}
+
+#[test]
+fn what_one_owner_gives_up_and_another_takes_over_at_once_is_there() {
+    let (a, b) = (Resource::Upstream(Upstream::new("a")), Resource::Upstream(Upstream::new("b")));
+    let remove = |name: &str| Change::Remove(Kind::Upstream, name.into());
+    let ordered = crate::translate::in_order(vec![remove("a"), Change::Set(a), remove("c"), Change::Set(b)]);
+    let gone: Vec<_> = ordered.iter().filter(|change| matches!(change, Change::Remove(..))).collect();
+    assert_eq!((ordered.len(), format!("{gone:?}")), (3, format!("{:?}", [&remove("c")])));
 }

@@ -182,15 +182,13 @@ impl Wave {
         members.is_through(&self.judge, self.position)
     }
 
-    /// What of it a node refuses; endpoints are never held. Where the node does not say which resource it means, all of that kind are meant.
+    /// What of it a node refuses; endpoints are never held, and nothing where the node does not say which resource in which version it means.
     pub(super) fn refused(&self, node: &Arc<str>, nacks: &[Nack]) -> Vec<HeldView> {
         let mut held = Vec::new();
         for nack in nacks.iter().filter(|nack| nack.kind != Kind::Endpoints) {
             let meant = self.tried.iter().filter_map(|((kind, name), version)| Some((*kind, name, version.as_ref()?)));
-            let meant = meant.filter(|(kind, name, version)| {
-                let named = **name == nack.name && **version == nack.version;
-                *kind == nack.kind && (named || nack.name.is_empty())
-            });
+            let meant =
+                meant.filter(|(kind, name, version)| *kind == nack.kind && **name == nack.name && **version == nack.version);
             held.extend(meant.map(|(kind, name, version)| HeldView {
                 kind,
                 name: name.clone(),
