@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_node::identity::Identity;
 use heddle_xds::codec::InvalidResource;
 use heddle_xds::model::{Listener, Resource};
 
@@ -122,6 +123,7 @@ impl Gateway {
             unmatched: Arc::new(RouteStats::new(1)),
             details: Sharded::new(1),
             hostname: "bench".into(),
+            identity: Identity::new(),
         };
         let worker = Worker::new(0, Pools::new(), Arc::new(shared), fastrand::Rng::with_seed(SEED), Some(log.batch()), None);
         worker.swap(tables.clone());

@@ -185,6 +185,7 @@ impl Common {
             unmatched: Arc::new(RouteStats::new(workers)),
             details: Sharded::new(workers),
             hostname,
+            identity: identity.clone(),
         };
         Common {
             shared: Arc::new(shared),

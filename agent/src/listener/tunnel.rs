@@ -21,6 +21,8 @@ struct Direction {
     held: BytesMut,
     ended: bool,
     closed: bool,
+    /// The target takes nothing more.
+    deaf: bool,
     moved: u64,
 }
 
@@ -32,7 +34,11 @@ pub(super) async fn join(mut near: impl Tunnel, mut far: impl Tunnel, idle: Dura
     let mut before = 0;
     let reason = poll_fn(|cx| {
         // Both are polled, whatever the other one says, and each failure ends the tunnel.
-        let upwards = up.poll_move(cx, spare, &mut near, &mut far);
+        let upwards = match up.poll_move(cx, spare, &mut near, &mut far) {
+            // It has said all that it had to say, and listens no more: that is still on its way to the client.
+            Poll::Ready(Err(Failed::Deaf)) => Poll::Ready(Ok(())),
+            upwards => upwards,
+        };
         let downwards = down.poll_move(cx, spare, &mut far, &mut near);
         match (upwards, downwards) {
             (Poll::Ready(Err(reason)), _) => return Poll::Ready(reason.of(Reason::ClientClosed, Reason::UpstreamReset)),
@@ -54,6 +60,8 @@ pub(super) async fn join(mut near: impl Tunnel, mut far: impl Tunnel, idle: Dura
 enum Failed {
     Source,
     Target,
+    /// The target had ended its own direction, and then all of it.
+    Deaf,
     /// Neither: policies do not allow it any more.
     Refused,
 }
@@ -62,7 +70,7 @@ impl Failed {
     fn of(self, source: Reason, target: Reason) -> Reason {
         match self {
             Failed::Source => source,
-            Failed::Target => target,
+            Failed::Target | Failed::Deaf => target,
             Failed::Refused => Reason::Policy,
         }
     }
@@ -77,9 +85,20 @@ impl Direction {
         source: &mut (impl AsyncRead + Unpin),
         target: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<Result<(), Failed>> {
+        if self.deaf {
+            return Poll::Ready(Err(Failed::Deaf));
+        }
         loop {
             while !self.held.is_empty() {
-                let written = ready!(Pin::new(&mut *target).poll_write(cx, &self.held)).map_err(|_| Failed::Target)?;
+                let written = match ready!(Pin::new(&mut *target).poll_write(cx, &self.held)) {
+                    Ok(written) => written,
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                        self.deaf = true;
+                        self.held = BytesMut::new();
+                        return Poll::Ready(Err(Failed::Deaf));
+                    }
+                    Err(_) => return Poll::Ready(Err(Failed::Target)),
+                };
                 if written == 0 {
                     return Poll::Ready(Err(Failed::Target));
                 }
@@ -122,6 +141,23 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_last_words_of_who_listens_no_more_arrive_whole() {
+        let (mut client, near) = tokio::io::duplex(4);
+        let (far, mut server) = tokio::io::duplex(64);
+        server.write_all(b"all of the last words").await.unwrap();
+        drop(server);
+        client.write_all(b"more").await.unwrap();
+        let spare = Spare::default();
+        let (sent, said) = tokio::join!(join(near, far, Duration::from_secs(5), &spare), async {
+            let mut said = Vec::new();
+            client.read_to_end(&mut said).await.unwrap();
+            said
+        });
+        assert_eq!(said, b"all of the last words");
+        assert_eq!((sent.reason, sent.sent), (Reason::None, 21), "it was no reset");
+    }
 
     #[tokio::test]
     async fn a_tunnel_at_rest_holds_no_buffers_and_one_whose_target_is_slow_holds_what_it_must() {

@@ -142,12 +142,18 @@ pub fn set_forwarded(head: &mut RequestHead, hop: &Forwarded<'_>) {
     }
 }
 
-/// Takes off what tells of the caller's certificate, however it is spelled: CGI and its like do not tell `_` from `-`.
-pub fn remove_client_cert(fields: &mut Fields) {
+/// Takes off what tells of the caller's certificate, however it is spelled: CGI and its like do not tell `_` from `-`. Whether there was anything.
+pub fn remove_client_cert(fields: &mut Fields) -> bool {
     const NAME: &[u8] = Name::XForwardedClientCert.as_str().as_bytes();
     let same = |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-');
     let is_it = |name: &[u8]| name.len() == NAME.len() && name.iter().zip(NAME).all(same);
-    fields.retain(|field| field.id != Name::XForwardedClientCert && !(field.id == Name::Other && is_it(field.name)));
+    let mut found = false;
+    fields.retain(|field| {
+        let tells = field.id == Name::XForwardedClientCert || (field.id == Name::Other && is_it(field.name));
+        found |= tells;
+        !tells
+    });
+    found
 }
 
 #[cfg(test)]
@@ -186,7 +192,7 @@ mod tests {
             ("X_Forwarded_Client_Cert", "c"),
             ("x_forwarded_client_carp", "d"),
         ]);
-        remove_client_cert(&mut f);
+        assert!(remove_client_cert(&mut f) && !remove_client_cert(&mut f));
         assert_eq!(names(&f), ["x_forwarded_client_carp"]);
     }
 

@@ -5,13 +5,15 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_node::clock;
+use heddle_node::identity::{Identity, Refused};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use super::mesh::Callees;
 use super::view::View;
 use crate::authorize::Policies;
-use crate::exchange::{Exchange, Reason};
+use crate::exchange::{ConnectionInfo, Exchange, Reason};
 use crate::observe::access_log::Batch;
 use crate::observe::detail::Details;
 use crate::observe::{Counter, RouteStats, Sharded, Tracer};
@@ -47,6 +49,8 @@ pub struct Shared {
     pub details: Sharded<Details>,
     /// Name of this host.
     pub hostname: Arc<str>,
+    /// Who this process is in the mesh, and where is kept whom it has refused.
+    pub identity: Identity,
 }
 
 /// One worker's counters that belong to no route.
@@ -103,6 +107,18 @@ impl Worker {
             swapped: Arc::default(),
             callees: RefCell::default(),
         })
+    }
+
+    /// Notes for the audit that a caller has named itself in a field which only we may set. It was taken off, and the request went on.
+    pub(super) fn note_spoofed(&self, connection: &ConnectionInfo, peer: Option<&str>) {
+        self.shared.identity.refusals().note(Refused {
+            at_ms: clock::unix_ms(),
+            reason: "spoofed-client-cert",
+            peer: Some(connection.transport_peer.ip()),
+            subject: peer.unwrap_or_default().to_owned(),
+            detail: "X-Forwarded-Client-Cert of a caller was taken off a request".to_owned(),
+            count: 1,
+        });
     }
 
     /// The view of this moment; a request keeps the one that it began with.

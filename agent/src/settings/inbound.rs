@@ -66,9 +66,14 @@ impl InboundSettings {
     /// what the control plane says by the settings: of two, the safer one counts.
     #[must_use]
     pub fn let_in(&self, port: u16, told: Option<PeerMode>) -> PeerMode {
-        let own = self.ports.get(&port).copied().or(self.mode);
         // Nothing is less than anything: whoever says something decides alone.
-        own.max(told).unwrap_or_default()
+        self.own_mode(port).max(told).unwrap_or_default()
+    }
+
+    /// What the settings alone say of this port.
+    #[must_use]
+    pub fn own_mode(&self, port: u16) -> Option<PeerMode> {
+        self.ports.get(&port).copied().or(self.mode)
     }
 
     /// Reads `inbound:`.

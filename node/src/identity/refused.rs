@@ -108,6 +108,18 @@ impl Refusals {
         Told { entries, left_out }
     }
 
+    /// Takes back what may not have been heard: it is told again as soon as somebody listens.
+    pub fn give_back(&self, told: Told) {
+        for refused in told.entries {
+            let kind = (refused.reason, refused.peer, refused.subject.clone());
+            self.note(refused);
+            if let Some((_, told)) = self.kept.lock().entries.get_mut(&kind) {
+                *told = None;
+            }
+        }
+        self.kept.lock().left_out += told.left_out;
+    }
+
     /// Ready when there may be something to tell.
     pub async fn noted(&self) {
         self.noted.notified().await;
@@ -136,6 +148,19 @@ mod tests {
         assert!(refusals.take(20).is_empty(), "not again at once");
         assert_eq!(refusals.take(10 + QUIET).entries.first().map(|entry| entry.count), Some(1));
         assert!(refusals.take(20 + 2 * QUIET).is_empty(), "nothing new");
+    }
+
+    #[test]
+    fn what_was_not_heard_is_told_again_at_once() {
+        let refusals = Refusals::default();
+        (0..70).for_each(|peer| refusals.note(refused(peer, 0)));
+        let told = refusals.take(1);
+        assert_eq!((told.entries.len(), told.left_out), (MAX_TOLD, 6));
+        refusals.note(refused(0, 2));
+        refusals.give_back(told);
+        let again = refusals.take(3);
+        assert_eq!((again.entries.len(), again.left_out), (MAX_TOLD, 6));
+        assert_eq!(again.entries.iter().map(|entry| entry.count).sum::<u64>(), 21, "with what came meanwhile");
     }
 
     #[test]

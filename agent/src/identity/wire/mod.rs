@@ -30,6 +30,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(60);
 /// Refusals that come within this are told together.
 const TOGETHER: Duration = Duration::from_secs(1);
+/// What was told so shortly before a stream ended may not have been heard, and is told again: better twice than never.
+const UNSURE: Duration = Duration::from_secs(2);
 /// A stream that has lasted this long was a good one.
 const GOOD: Duration = Duration::from_secs(60);
 
@@ -76,7 +78,13 @@ pub(super) async fn follow(connector: Connector, held: Arc<Held>, stats: Arc<Sta
     let mut failures = 0_u32;
     loop {
         let opened = clock::now();
-        let why = stream(&connector, &held, &stats, &node).await;
+        let mut last = None;
+        let why = stream(&connector, &held, &stats, &node, &mut last).await;
+        if let Some((at, told)) = last
+            && clock::now().saturating_duration_since(at) < UNSURE
+        {
+            held.identity.refusals().give_back(told);
+        }
         if clock::now().saturating_duration_since(opened) >= GOOD {
             failures = 0;
         }
@@ -87,8 +95,14 @@ pub(super) async fn follow(connector: Connector, held: Arc<Held>, stats: Arc<Sta
     }
 }
 
-/// Follows the bundles on one stream; returns why it has ended.
-async fn stream(connector: &Connector, held: &Held, stats: &Stats, node: &str) -> String {
+/// Follows the bundles on one stream; returns why it has ended. `last` is what was told of refusals last, and when.
+async fn stream(
+    connector: &Connector,
+    held: &Held,
+    stats: &Stats,
+    node: &str,
+    last: &mut Option<(clock::Instant, Told)>,
+) -> String {
     let channel = match connector.connect().await {
         Ok(channel) => channel,
         Err(error) => return error.to_string(),
@@ -114,6 +128,9 @@ async fn stream(connector: &Connector, held: &Held, stats: &Stats, node: &str) -
             () = refusals(held) => held.identity.refusals().take(clock::unix_ms()),
             _ = again.tick() => held.identity.refusals().take(clock::unix_ms()),
         };
+        if !told.is_empty() {
+            *last = Some((clock::now(), told.clone()));
+        }
         if sender.send(word(held, stats, node, told)).await.is_err() {
             return "the control plane has ended the stream".to_owned();
         }

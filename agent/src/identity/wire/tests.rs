@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use heddle_node::identity::{Bundles, ClientAuth, Expect, Identity, SpiffeId, peer_of};
 use parking_lot::Mutex;
@@ -66,6 +67,9 @@ struct Control {
     bundles: watch::Receiver<proto::Bundles>,
     seen: Arc<Mutex<Vec<String>>>,
     held: watch::Sender<String>,
+    /// Refusals that it has heard of; the first ones get lost with their stream.
+    refused: Arc<Mutex<Vec<(String, u64)>>>,
+    lost: Arc<AtomicBool>,
 }
 
 fn encoded(version: &str, bundles: &Bundles) -> proto::Bundles {
@@ -117,9 +121,15 @@ impl IdentityService for Control {
         request: Request<Streaming<proto::WatchBundlesRequest>>,
     ) -> Result<Response<Self::WatchBundlesStream>, Status> {
         let mut requests = request.into_inner();
-        let held = self.held.clone();
+        let (held, refused, lost) = (self.held.clone(), self.refused.clone(), self.lost.clone());
+        let (over, mut ends) = watch::channel(());
         tokio::spawn(async move {
+            let _over = over;
             while let Ok(Some(request)) = requests.message().await {
+                if !request.refused.is_empty() && !lost.swap(true, Ordering::Relaxed) {
+                    return;
+                }
+                refused.lock().extend(request.refused.into_iter().map(|refused| (refused.subject, refused.count)));
                 held.send_replace(request.held_version);
             }
         });
@@ -129,7 +139,11 @@ impl IdentityService for Control {
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
             bundles.mark_changed();
-            while bundles.changed().await.is_ok() {
+            loop {
+                tokio::select! {
+                    changed = bundles.changed() => if changed.is_err() { return },
+                    _ = ends.changed() => return,
+                }
                 let now = bundles.borrow_and_update().clone();
                 if sender.send(answer(now)).await.is_err() {
                     return;
@@ -146,6 +160,7 @@ struct Plane {
     bundles: watch::Sender<proto::Bundles>,
     seen: Arc<Mutex<Vec<String>>>,
     held: watch::Receiver<String>,
+    refused: Arc<Mutex<Vec<(String, u64)>>>,
 }
 
 /// Starts a control plane that is `id` to those who ask.
@@ -155,7 +170,10 @@ async fn plane(id: impl FnOnce(&Authority) -> SpiffeId) -> Plane {
     let (bundles, receiver) = watch::channel(encoded("1", &authority.bundles()));
     let (held, held_receiver) = watch::channel(String::new());
     let seen = Arc::<Mutex<Vec<String>>>::default();
-    let control = Control { authority: authority.clone(), bundles: receiver, seen: seen.clone(), held };
+    let refused = Arc::<Mutex<Vec<(String, u64)>>>::default();
+    let lost = Arc::default();
+    let control =
+        Control { authority: authority.clone(), bundles: receiver, seen: seen.clone(), held, refused: refused.clone(), lost };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let acceptor = TlsAcceptor::from(identity.server_config(ClientAuth::Optional, &[b"h2"]));
@@ -169,7 +187,7 @@ async fn plane(id: impl FnOnce(&Authority) -> SpiffeId) -> Plane {
     });
     let server = Server::builder().add_service(IdentityServiceServer::new(control));
     tokio::spawn(server.serve_with_incoming(ReceiverStream::new(incoming).map(|stream| stream)));
-    Plane { address, authority, bundles, seen, held: held_receiver }
+    Plane { address, authority, bundles, seen, held: held_receiver, refused }
 }
 
 impl Plane {
@@ -251,5 +269,25 @@ async fn bundles_are_followed_and_acknowledged() {
     plane.bundles.send_replace(encoded("4", &plane.authority.bundles()));
     plane.held.wait_for(|version| version == "4").await.unwrap();
     assert_eq!(*held.identity.bundles(), plane.authority.bundles());
+    task.abort();
+}
+
+#[tokio::test]
+async fn refusals_that_were_under_way_when_their_stream_ended_are_told_on_the_next_one() {
+    let mut plane = plane(control).await;
+    let held = plane.held();
+    held.identity.set_svid(plane.authority.svid(&plane.authority.id("web"), TTL));
+    let connector = plane.signer(&held).renewing;
+    let task = tokio::spawn(follow(connector, held.clone(), Arc::default(), "web-1".to_owned(), fastrand::Rng::with_seed(1)));
+    plane.held.wait_for(|version| version == "1").await.unwrap();
+    let refused = Refused { at_ms: 1, reason: "expired", peer: None, subject: "x".into(), detail: String::new(), count: 3 };
+    held.identity.refusals().note(refused);
+    let heard = async {
+        while plane.refused.lock().is_empty() {
+            let _ = plane.held.changed().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), heard).await.unwrap();
+    assert_eq!(*plane.refused.lock(), [("x".to_owned(), 3)]);
     task.abort();
 }

@@ -139,6 +139,24 @@ impl Inbound {
         self.settings.let_in(port, self.modes.borrow().at(port))
     }
 
+    /// Who is let in where others reach all ports of the application. Callers in clear reach only the first of them there; members name the port that they mean,
+    /// so TLS is spoken as long as one of them demands it or allows it.
+    pub(super) fn mode_at_door(&self) -> PeerMode {
+        let mode = self.mode(self.application.port());
+        let is_spoken = self.further.iter().any(|place| self.mode(place.port) != PeerMode::Disable);
+        if mode == PeerMode::Disable && is_spoken { PeerMode::Permissive } else { mode }
+    }
+
+    /// What says that only members of the mesh are let in to this port.
+    pub(super) fn strict_by(&self, port: u16) -> &'static str {
+        let (own, told) = (self.settings.own_mode(port), self.modes.borrow().at(port));
+        match (own, told) {
+            (Some(PeerMode::Strict), _) => "inbound.mode is strict",
+            (_, Some(PeerMode::Strict)) => "a peer_authentication says strict",
+            _ => "nothing says another mode than strict",
+        }
+    }
+
     /// The further port of this number.
     fn further(&self, port: u16) -> Option<&Place> {
         self.further.iter().find(|place| place.port == port)

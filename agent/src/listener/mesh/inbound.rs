@@ -106,10 +106,14 @@ impl Gate<'_> {
         let site = self.arrival.site.clone();
         let bound = self.arrival.shared.admission.address(&site.listener.name, site.listener.address);
         // Who was captured wanted to go to a port of the application; who calls us means the application.
-        let port = if local.port() == bound.port() { self.inbound.application.port() } else { local.port() };
+        let (port, mode) = if local.port() == bound.port() {
+            (self.inbound.application.port(), self.inbound.mode_at_door())
+        } else {
+            (local.port(), self.inbound.mode(local.port()))
+        };
         let source = self.arrival.admit_source(self.peer.ip())?;
         let stream = Rewind::new(stream.into(), Bytes::new());
-        let known = match self.inbound.mode(port) {
+        let known = match mode {
             PeerMode::Strict => self.strict(stream, port).await?,
             mode => self.sort(stream, local, port, mode).await?,
         };
@@ -128,7 +132,7 @@ impl Gate<'_> {
         stream.unread(&input);
         if Hello::of(&input) == Hello::Clear {
             self.arrival.counters.add(Count::TlsFailed);
-            self.tell_of("plaintext", format!("a caller in clear at port {port}: inbound.mode is strict"));
+            self.tell_of("plaintext", format!("a caller in clear at port {port}: {}", self.inbound.strict_by(port)));
             if self.refuse("plaintext") {
                 let client = self.peer;
                 tracing::warn!(%client, port, "a caller in clear is refused: strict mutual TLS; let it call through the mesh, or set permissive");

@@ -63,7 +63,9 @@ impl Pipeline {
         }
         // Only a member of the mesh takes the field off again that would tell it.
         let cased = restore_case(&mut x.request.fields) && peer.is_some();
-        tell_of_caller(x, forwarded.as_ref());
+        if tell_of_caller(x, forwarded.as_ref()) {
+            self.worker.note_spoofed(&connection, peer.as_deref());
+        }
         strip_hop_by_hop(&mut x.request.fields, websocket);
         if let Some(answer) = plan.rewrite(x).await {
             return Err(answer);
@@ -219,12 +221,13 @@ fn named(refusal: &Refusal) -> String {
     }
 }
 
-/// What the application is told of the caller; nobody else can tell it.
-fn tell_of_caller(x: &mut Exchange, forwarded: Option<&Arc<str>>) {
-    headers::remove_client_cert(&mut x.request.fields);
+/// What the application is told of the caller; nobody else can tell it. Whether the caller has tried to.
+fn tell_of_caller(x: &mut Exchange, forwarded: Option<&Arc<str>>) -> bool {
+    let spoofed = headers::remove_client_cert(&mut x.request.fields);
     if let Some(forwarded) = forwarded {
         x.request.fields.set_own(Name::XForwardedClientCert, forwarded.as_bytes());
     }
+    spoofed
 }
 
 /// Whether an application that may speak anything is spoken to in HTTP/2: where its caller speaks it in clear, and where the message is one of gRPC.

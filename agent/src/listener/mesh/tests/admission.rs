@@ -78,12 +78,20 @@ async fn is_answered(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) {
     stream.read_exact(&mut [0; 2]).await.unwrap();
 }
 
+/// What is told of the callers in clear that were refused last.
+fn why(sidecar: &Sidecar) -> String {
+    let told = sidecar.identity.refusals().take(u64::MAX).entries;
+    let entry = told.last().filter(|entry| entry.reason == "plaintext").unwrap();
+    entry.detail.rsplit_once(": ").unwrap().1.to_owned()
+}
+
 #[tokio::test]
 async fn who_may_call_in_clear_no_more_is_asked_to_leave_within_a_second_and_members_stay() {
     story(async {
         let (address, seen) = answering(OK).await;
         let mut sidecar = Sidecar::before(address, MeshProtocol::Http, |_| ());
         assert_eq!(ask(&mut sidecar.clear().await, GET).await, "", "strict where nobody says anything");
+        assert_eq!(why(&sidecar), "nothing says another mode than strict");
         sidecar.told(PeerMode::Permissive, &[]);
         let (mut clear, mut silent) = (sidecar.clear().await, sidecar.clear().await);
         let mut member = sidecar.call(&[b"http/1.1"]).await;
@@ -95,10 +103,12 @@ async fn who_may_call_in_clear_no_more_is_asked_to_leave_within_a_second_and_mem
         sidecar.told(PeerMode::Strict, &[]);
         assert!(ends_within(&mut clear, Duration::from_secs(1)).await);
         assert_eq!(ask(&mut silent, GET).await, "", "what it was when it connected does not count");
+        assert_eq!(ask(&mut sidecar.clear().await, GET).await, "");
+        assert_eq!(why(&sidecar), "a peer_authentication says strict");
         assert!(ask(&mut member, GET).await.ends_with("ok"));
         assert_eq!(seen.borrow().len(), 5);
         let metrics = sidecar.metrics();
-        assert!(metrics.contains("refused_connections_total{reason=\"plaintext\"} 3\n"), "{metrics}");
+        assert!(metrics.contains("refused_connections_total{reason=\"plaintext\"} 4\n"), "{metrics}");
     })
     .await;
 }

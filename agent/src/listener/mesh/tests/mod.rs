@@ -130,6 +130,7 @@ impl Sidecar {
             unmatched: Arc::new(RouteStats::new(1)),
             details: Sharded::new(1),
             hostname: "test".into(),
+            identity: identity.clone(),
         };
         let dice = fastrand::Rng::with_seed(1);
         let worker = pipeline::Worker::new(0, Pools::new(), Arc::new(shared), dice, Some(lines.batch()), None);

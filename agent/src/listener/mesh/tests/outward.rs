@@ -27,6 +27,7 @@ impl Outward {
             unmatched: Arc::new(RouteStats::new(1)),
             details: Sharded::new(1),
             hostname: "test".into(),
+            identity: identity.clone(),
         };
         let worker = pipeline::Worker::new(0, Pools::new(), Arc::new(shared), fastrand::Rng::with_seed(1), None, None);
         let demand = Demand::default();

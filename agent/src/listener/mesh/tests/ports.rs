@@ -8,12 +8,16 @@ use super::*;
 
 /// A sidecar before an application that answers `ok` where nobody names a port, something else at 9090, and greets at 25.
 async fn several(protocol: MeshProtocol) -> Sidecar {
+    several_with(protocol, |inbound| inbound.mode = Some(PeerMode::Permissive)).await
+}
+
+async fn several_with(protocol: MeshProtocol, edit: impl FnOnce(&mut InboundSettings)) -> Sidecar {
     let (main, other) = (answering(OK).await.0, answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother").await.0);
     let further = [
         Place { port: 9090, address: other, protocol: MeshProtocol::Http },
         Place { port: 25, address: greeting().await, protocol: MeshProtocol::Tcp },
     ];
-    Sidecar::before_all((main, protocol), &further, |inbound| inbound.mode = Some(PeerMode::Permissive))
+    Sidecar::before_all((main, protocol), &further, edit)
 }
 
 /// Status and body of what a member gets that names this port.
@@ -85,6 +89,27 @@ async fn what_a_port_is_said_to_speak_does_not_hang_on_what_another_one_is_found
         assert_eq!(asked(&mut requests, Some("9090")).await, (200, "other".into()));
         assert_eq!(tunnelled(&mut requests, 25).await, Ok("220 ready\r\n".into()));
         assert_eq!(asked(&mut requests, None).await, (200, "ok".into()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn members_reach_a_port_that_demands_them_where_the_first_one_speaks_no_tls() {
+    story(async {
+        let mut sidecar = several_with(MeshProtocol::Http, |_| ()).await;
+        sidecar.told(PeerMode::Disable, &[(9090, PeerMode::Strict)]);
+        assert!(ask(&mut sidecar.clear().await, GET).await.ends_with("ok"));
+        let mut requests = sidecar.http2().await;
+        assert_eq!(asked(&mut requests, Some("9090")).await, (200, "other".into()));
+        let in_clear = GET.replace("Connection", "X-Heddle-Port: 9090\r\nConnection");
+        assert!(
+            ask(&mut sidecar.clear().await, &in_clear).await.ends_with("ok"),
+            "in clear nobody gets at a port that demands members"
+        );
+        sidecar.told(PeerMode::Disable, &[]);
+        assert!(sidecar.call_as(&sidecar.authority.member(API), &[b"http/1.1"]).await.is_err(), "no port speaks TLS");
+        sidecar.told(PeerMode::Strict, &[(9090, PeerMode::Disable)]);
+        assert_eq!(ask(&mut sidecar.clear().await, GET).await, "", "what one port allows is not allowed for another");
     })
     .await;
 }

@@ -30,6 +30,12 @@ async fn the_application_is_told_who_calls_and_nobody_else_can_tell_it() {
             ("by=spiffe://mesh.example/ns/shop/svc/web", "uri=spiffe://mesh.example/ns/shop/svc/api")
         );
         assert_eq!(parts[1].len(), "hash=".len() + 64);
+        let told = sidecar.identity.refusals().take(clock::unix_ms()).entries;
+        let [spoofed] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(
+            (spoofed.reason, &*spoofed.subject, spoofed.count),
+            ("spoofed-client-cert", "spiffe://mesh.example/ns/shop/svc/api", 1)
+        );
         drop(requests);
         let log = sidecar.log().await;
         assert!(
