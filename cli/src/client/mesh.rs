@@ -16,7 +16,7 @@ const MOST_ANSWER: u64 = 64 * 1024 * 1024;
 /// The headings of services.
 const SERVICES: [&str; 7] = ["SERVICE", "PROTOCOL", "ADDRESS", "LIVE", "ENDPOINTS", "RESOURCE", "FAULT"];
 /// The headings of instances.
-const INSTANCES: [&str; 9] = ["SERVICE", "NODE", "ADDRESS", "ZONE", "PROTOCOL", "VERSION", "LABELS", "STATE", "SINCE"];
+const INSTANCES: [&str; 10] = ["SERVICE", "NODE", "ADDRESS", "ZONE", "PROTOCOL", "PORTS", "VERSION", "LABELS", "STATE", "SINCE"];
 
 /// Asks, and writes down the answer.
 ///
@@ -92,8 +92,12 @@ fn service(item: &Value) -> Vec<String> {
 }
 
 fn instance(item: &Value, now_ms: u64) -> Vec<String> {
-    let labels = item["labels"].as_object().into_iter().flatten();
-    let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+    let listed = |name: &str, between: char| {
+        let pairs = item[name].as_object().into_iter().flatten();
+        let pairs: Vec<String> =
+            pairs.map(|(name, value)| format!("{name}{between}{}", value.as_str().unwrap_or_default())).collect();
+        if pairs.is_empty() { "-".to_owned() } else { pairs.join(",") }
+    };
     let address = match item["address"].as_str().unwrap_or_default() {
         v6 if v6.contains(':') => format!("[{v6}]:{}", item["port"]),
         address => format!("{address}:{}", item["port"]),
@@ -104,8 +108,9 @@ fn instance(item: &Value, now_ms: u64) -> Vec<String> {
         address,
         text(item, "zone"),
         text(item, "protocol"),
+        listed("ports", '/'),
         text(item, "version"),
-        if labels.is_empty() { "-".into() } else { labels.join(",") },
+        listed("labels", '='),
         text(item, "state"),
         crate::output::ago(now_ms.saturating_sub(item["since"].as_u64().unwrap_or(now_ms))),
     ]
@@ -132,11 +137,11 @@ mod tests {
              shop/cart  http      240.240.0.1  2 (+1 draining)  2          -         -\n"
         );
         let one = json!({"service": "shop/cart", "node": "cart-1", "zone": "a", "address": "10.0.0.7", "port": 15_006, "protocol": "http",
-            "version": "v2", "labels": {"track": "canary", "team": "shop"}, "state": "live", "since": 1_000});
+            "ports": {"5432": "tcp", "9090": "grpc"}, "version": "v2", "labels": {"track": "canary", "team": "shop"}, "state": "live", "since": 1_000});
         assert_eq!(
             table(&INSTANCES, &[instance(&one, 61_000)]),
-            "SERVICE    NODE    ADDRESS         ZONE  PROTOCOL  VERSION  LABELS                  STATE  SINCE\n\
-             shop/cart  cart-1  10.0.0.7:15006  a     http      v2       track=canary,team=shop  live   60s\n"
+            "SERVICE    NODE    ADDRESS         ZONE  PROTOCOL  PORTS               VERSION  LABELS                  STATE  SINCE\n\
+             shop/cart  cart-1  10.0.0.7:15006  a     http      5432/tcp,9090/grpc  v2       track=canary,team=shop  live   60s\n"
         );
         assert_eq!(instance(&json!({"address": "fd00::1", "port": 1}), 0)[2], "[fd00::1]:1");
     }

@@ -337,9 +337,11 @@ impl Mesh {
         let instance = |held: &Held| {
             let labels: serde_json::Map<String, Value> =
                 held.instance.labels.iter().map(|(name, value)| (name.to_string(), (&**value).into())).collect();
+            let ports: serde_json::Map<String, Value> =
+                held.instance.ports.iter().map(|(port, protocol)| (port.to_string(), protocol.as_str().into())).collect();
             json!({
                 "service": &**held.service.full(), "node": &*held.node, "zone": &*held.zone, "address": &*held.instance.address,
-                "port": held.instance.port, "protocol": held.instance.protocol.as_str(), "version": &*held.instance.version,
+                "port": held.instance.port, "protocol": held.instance.protocol.as_str(), "ports": ports, "version": &*held.instance.version,
                 "labels": labels, "state": held.standing.as_str(), "since": held.since, "control_plane": held.of.as_deref(),
             })
         };
