@@ -223,12 +223,21 @@ impl Node {
 
     /// A second process in its place, with the same listeners and data, and with an id and a port for operators of its own.
     pub fn successor(&self, mesh: &Mesh) -> Node {
+        self.next(mesh, |text, name| text.replace(&format!("id: {},", self.name), &format!("id: {name},")))
+    }
+
+    /// The same with the id of this one.
+    pub fn twin(&self, mesh: &Mesh) -> Node {
+        self.next(mesh, |text, _| text.to_owned())
+    }
+
+    fn next(&self, mesh: &Mesh, edit: impl FnOnce(&str, &str) -> String) -> Node {
         let place = &mesh.control.place;
         let name = format!("{}-next", self.name);
         let admin = place.address();
         let text = std::fs::read_to_string(place.path(&format!("{}.yaml", self.name))).expect("it was written");
         let text = text.replace(&self.admin.to_string(), &admin.to_string());
-        place.write(&format!("{name}.yaml"), &text.replace(&format!("id: {},", self.name), &format!("id: {name},")));
+        place.write(&format!("{name}.yaml"), &edit(&text, &name));
         let (process, outbound) = (spawn(&self.folder, &name), self.outbound.clone());
         Node { process, name, admin, inbound: self.inbound, outbound, folder: self.folder.clone() }
     }

@@ -49,6 +49,57 @@ fn a_sidecar_is_replaced_in_place_on_either_side_and_no_request_fails() {
     nothing_failed(load, &web, 300);
 }
 
+/// As a supervisor does that starts the next process before the one before it has gone.
+#[test]
+fn a_process_that_goes_takes_nothing_from_the_one_that_has_taken_its_place_under_its_name() {
+    let mesh = Mesh::start("");
+    let app = Nginx::saying("yes");
+    let mut api = mesh.sidecar(&Service { more: KEPT, ..Service::http("api", app.address) });
+    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.until_reached(&web, "/");
+    let load = Load::start(web.outbound[0], "/", 4);
+    for _ in 0..2 {
+        let next = api.twin(&mesh);
+        next.wait_ready();
+        let mut before = std::mem::replace(&mut api, next);
+        assert_eq!(before.stop().code(), Some(0), "{}", before.process.output());
+        // Longer than an instance is kept that was lost.
+        let (gone, done) = (Instant::now(), load.requests());
+        let long_after = || gone.elapsed() > Duration::from_secs(3) && load.requests() > done + 50;
+        until("requests long after the old one has gone", || long_after().then_some(()));
+    }
+    nothing_failed(load, &web, 300);
+}
+
+/// As a rolling restart goes: whoever is stopped leaves by itself, and is back at its address with what it has on disk.
+#[test]
+fn instances_are_stopped_and_started_again_one_by_one_and_no_request_fails() {
+    let mesh = Mesh::start("");
+    let texts = ["one", "two", "three"];
+    let apps = texts.map(Nginx::saying);
+    let begin = |(text, app): (&str, &Nginx)| {
+        mesh.begin_sidecar(&format!("api-{text}"), &Service { more: KEPT, ..Service::http("api", app.address) })
+    };
+    let mut instances: Vec<Node> = texts.into_iter().zip(&apps).map(begin).collect();
+    instances.iter().for_each(Node::wait_ready);
+    let web = mesh.sidecar(&Service { more: KEPT, calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.until_reached(&web, "/");
+    let loads = [Load::start(web.outbound[0], "/", 4), Load::posting(web.outbound[0], "/", 4)];
+    for _ in 0..4 {
+        for (instance, text) in instances.iter_mut().zip(texts) {
+            assert_eq!(instance.stop().code(), Some(0), "{}", instance.process.output());
+            instance.start();
+            instance.wait_ready();
+            let back = Instant::now();
+            until("it to be called again", || client::get(web.outbound[0], "/").ok().filter(|answer| answer.text() == text));
+            assert!(back.elapsed() < Duration::from_secs(5), "{text} is called again after {:?}", back.elapsed());
+        }
+    }
+    for load in loads {
+        nothing_failed(load, &web, 300);
+    }
+}
+
 /// A server of bytes: it greets and says again what it hears.
 fn greeter() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -268,13 +268,15 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     tokio::spawn(until(drain.clone(), first_configuration(status, readiness.guard("configuration"))));
     // The page below lives as long as the process: it must hold no watch, or no drain would ever be over.
     let (closing, inbound) = Closing::new(common.settings.drain_timeout);
-    worker::start_all(&common, &drain, &inbound)?;
+    let (keeper, doors) = presence::doors(config.node.instance.is_some());
+    let doors = (doors, readiness.guard("registration with the control plane"));
+    worker::start_all(&common, &drain, &inbound, keeper)?;
     let watches = (&drain, &inbound);
     let more_metrics = registration::begin(&common.settings, &config.node.scope, &readiness, watches, more_metrics);
     tokio::spawn(presence::leave(membership.clone(), drain.clone()));
     tokio::spawn(fleet::tell_ports(membership.clone(), common.own.clone(), tables.clone()));
     tokio::spawn(fleet::tell(membership, common.fleet_sources()));
-    tokio::spawn(presence::follow(config, updates, status_sender, drain.clone(), inbound));
+    tokio::spawn(presence::follow(config, updates, status_sender, drain.clone(), inbound, doors));
     let shown = Page { common, compiler, context, ends, more_metrics, started_ms: clock::unix_ms() };
     let shown: Arc<dyn Shown> = Arc::new(shown);
     if let Some((listener, settings)) = probes {

@@ -1,57 +1,119 @@
-//! How a node follows its control plane: as an instance that can be called, and from its drain on as one that no longer can. It knows no protocol.
+//! How a node follows its control plane: as an instance that can be called for as long as its door is open, and no longer. It knows no protocol.
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::time::Duration;
 
+use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
 use heddle_node::membership::Membership;
+use heddle_node::readiness::Guard;
 use heddle_xds::client::{self, Batch, ClientConfig, ClientStatus};
-use heddle_xds::model::Instance;
-use heddle_xds::protocol::NodeInfo;
 use tokio::sync::{mpsc, watch};
 
-/// Follows until the drain begins. A node beside an instance goes on after that, or after the end of what comes in, and says that it drains: others stop
-/// calling it at once, while its application still finds those that it calls.
+/// How long those who call an instance have to hear that it goes, before its door is closed. What they send meanwhile is served.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// A worker's end: it says that its door is open, and hears when it may be closed.
+#[derive(Clone)]
+pub(super) struct Doorkeeper {
+    /// Dropped as soon as the door is open.
+    pub(super) shut: Option<mpsc::Sender<Infallible>>,
+    told: watch::Receiver<bool>,
+}
+
+impl Doorkeeper {
+    /// Waits until callers have been told that the door is about to be closed.
+    pub(super) async fn told(&mut self) {
+        // An error means that nobody is left who could tell them.
+        let _ = self.told.wait_for(|told| *told).await;
+    }
+
+    /// Whether callers have been told.
+    pub(super) fn has_told(&self) -> bool {
+        *self.told.borrow() || self.told.has_changed().is_err()
+    }
+}
+
+/// What is known of the doors of all workers.
+pub(super) struct Doors {
+    shut: mpsc::Receiver<Infallible>,
+    told: watch::Sender<bool>,
+}
+
+/// Both ends; a door that nobody calls by the control plane may be closed at once.
+pub(super) fn doors(is_called: bool) -> (Doorkeeper, Doors) {
+    let (shut, is_shut) = mpsc::channel(1);
+    let (told, hears) = watch::channel(!is_called);
+    (Doorkeeper { shut: Some(shut), told: hears }, Doors { shut: is_shut, told })
+}
+
+/// Follows until the drain begins. A node beside an instance is none that takes requests before its door is open. It goes on when the drain or the end of what
+/// comes in has begun, and says so: others stop calling it, then the door is closed, while its application still finds those that it calls.
 pub(super) async fn follow(
-    config: ClientConfig,
+    mut config: ClientConfig,
     updates: mpsc::Sender<Batch>,
     status: watch::Sender<ClientStatus>,
     mut drain: DrainWatch,
     mut inbound: DrainWatch,
+    (mut doors, ready): (Doors, Guard),
 ) {
-    let work = client::run(config.clone(), updates.clone(), status.clone(), fastrand::Rng::new());
-    let Some(farewell) = farewell(&config) else {
+    let mut standing = status.subscribe();
+    let Some(instance) = &mut config.node.instance else {
+        drop(ready);
+        let work = client::run(config, updates, status, fastrand::Rng::new());
         // Nobody calls it by its instance: the end of what comes in is none of the control plane's business.
-        drop((inbound, updates));
+        drop(inbound);
         tokio::select! {
             () = work => {}
             () = drain.draining() => {}
         }
         return;
     };
+    instance.process = clock::unix_ms();
+    let (takes_requests, said) = watch::channel(false);
+    config.takes_requests = Some(said);
+    let life = async {
+        tokio::select! {
+            // Nothing is ever sent there: it ends when all have let go of it.
+            _ = doors.shut.recv() => {
+                let _ = takes_requests.send(true);
+                // Who is ready may be counted on: the one whose place it takes may go.
+                let said = standing.wait_for(|status| status.takes_requests || !status.connected);
+                tokio::select! {
+                    _ = said => {}
+                    () = drain.draining() => {}
+                    () = inbound.draining() => {}
+                }
+                drop(ready);
+                tokio::select! {
+                    () = drain.draining() => {}
+                    () = inbound.draining() => {}
+                }
+            }
+            () = drain.draining() => {}
+            () = inbound.draining() => {}
+        }
+        let was_called = takes_requests.send_replace(false);
+        // Whoever holds a watch keeps the process alive.
+        drop((drain, inbound));
+        if was_called && standing.borrow().connected {
+            let heard = async {
+                let _ = standing.wait_for(|status| !status.takes_requests || !status.connected).await;
+                tokio::time::sleep(FAREWELL).await;
+            };
+            let _ = tokio::time::timeout(2 * FAREWELL, heard).await;
+        }
+        let _ = doors.told.send(true);
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
-        () = work => {}
-        () = drain.draining() => {}
-        () = inbound.draining() => {}
+        () = client::run(config, updates, status, fastrand::Rng::new()) => {}
+        () = life => {}
     }
-    // Whoever holds a watch keeps the process alive.
-    drop((drain, inbound));
-    client::run(farewell, updates, status, fastrand::Rng::new()).await;
 }
 
 /// Tells the fleet of the drain when it begins: others stop counting on this node.
 pub(super) async fn leave(membership: Membership, mut drain: DrainWatch) {
     drain.draining().await;
     membership.say(|facts| facts.draining = true);
-}
-
-/// The same node, draining. What is on disk stays as it is: the next start begins with it.
-fn farewell(config: &ClientConfig) -> Option<ClientConfig> {
-    let instance = Instance { draining: true, ..config.node.instance.clone()? };
-    let node = NodeInfo {
-        instance: Some(instance),
-        version: Arc::clone(&config.node.version),
-        scope: config.node.scope.clone(),
-        ..NodeInfo::default()
-    };
-    Some(ClientConfig { node, last_good: None, ..config.clone() })
 }

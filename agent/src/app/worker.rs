@@ -8,6 +8,7 @@ use heddle_node::readiness::Guard;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::spawn_local;
 
+use super::presence::Doorkeeper;
 use super::troubles::Troubles;
 use super::{Common, StartError, is_configured};
 use crate::listener::{self, Entry, Listeners, Wanted};
@@ -24,9 +25,9 @@ const REOPEN_EVERY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// A thread or its runtime cannot be made.
-pub(super) fn start_all(common: &Common, drain: &DrainWatch, inbound: &DrainWatch) -> Result<(), StartError> {
+pub(super) fn start_all(common: &Common, drain: &DrainWatch, inbound: &DrainWatch, keeper: Doorkeeper) -> Result<(), StartError> {
     for index in 0..common.settings.workers {
-        let (common, drain, inbound) = (common.clone(), drain.clone(), inbound.clone());
+        let (common, drain, inbound, keeper) = (common.clone(), drain.clone(), inbound.clone(), keeper.clone());
         let ready = common.readiness.guard(&format!("worker {index}"));
         let failed = |source| StartError::System { what: "a worker cannot be started", source };
         let (built, answer) = std::sync::mpsc::sync_channel(1);
@@ -34,7 +35,7 @@ pub(super) fn start_all(common: &Common, drain: &DrainWatch, inbound: &DrainWatc
         let body = move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => {
                 let _ = built.send(Ok(()));
-                runtime.block_on(run(index, common, ready, drain, inbound));
+                runtime.block_on(run(index, common, ready, (drain, inbound), keeper));
             }
             Err(error) => drop(built.send(Err(error))),
         };
@@ -45,7 +46,7 @@ pub(super) fn start_all(common: &Common, drain: &DrainWatch, inbound: &DrainWatc
     Ok(())
 }
 
-async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch, inbound: DrainWatch) {
+async fn run(index: usize, common: Common, ready: Guard, (mut drain, inbound): (DrainWatch, DrainWatch), mut keeper: Doorkeeper) {
     let Common { shared, doors, counters, mut tables, log, tracer, settings, troubles, mut status, own, callees, .. } = common;
     let pools = Pools::new();
     let worker = Worker::new(index, pools.clone(), shared, fastrand::Rng::new(), log.map(|log| log.batch()), tracer);
@@ -64,18 +65,19 @@ async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch, 
             }
             Ok(()) = status.changed(), if ready.is_some() => {}
             () = tokio::time::sleep(REOPEN_EVERY), if again => {}
-            () = begins(&mut inbound) => {}
+            () = begins(&mut inbound, &mut keeper) => {}
             () = drain.draining() => break,
         }
         // Asked before the tables are looked at, which then hold at least what made it so.
         let configured = is_configured(&status.borrow());
         let now = tables.borrow_and_update().clone();
         worker.swap(now.clone());
-        let closed = inbound.as_ref().is_none_or(DrainWatch::is_draining);
+        let closed = inbound.as_ref().is_none_or(|inbound| inbound.is_draining() && keeper.has_told());
         // Nobody is let in before it is known who may call.
         serving |= configured;
         let own = if serving { &own[..] } else { &[] };
         again = open(index, &mut listeners, &wanted(own, &now, closed), &troubles, ready.is_some());
+        keeper.shut.take_if(|_| listeners.lets_callers_in());
         if let Some(watch) = inbound.take_if(|_| closed) {
             listeners.hold_while_closing(watch);
         }
@@ -84,6 +86,7 @@ async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch, 
     drop((ready, inbound));
     // `/ready` says "draining" already; load balancers in front get this long to notice before new connections are refused.
     tokio::time::sleep(settings.drain_delay).await;
+    keeper.told().await;
     tokio::select! {
         () = listeners.drain() => {}
         () = drain.forced() => {}
@@ -91,12 +94,11 @@ async fn run(index: usize, common: Common, ready: Guard, mut drain: DrainWatch, 
     worker.close_log().await;
 }
 
-/// Waits until a drain begins that is still to begin.
-async fn begins(drain: &mut Option<DrainWatch>) {
-    match drain {
-        Some(drain) => drain.draining().await,
-        None => std::future::pending().await,
-    }
+/// Waits until a drain begins that is still to begin, and callers have been told of it.
+async fn begins(drain: &mut Option<DrainWatch>, keeper: &mut Doorkeeper) {
+    let Some(drain) = drain else { return std::future::pending().await };
+    drain.draining().await;
+    keeper.told().await;
 }
 
 /// The listeners that should be open; once those that others call are `closed`, what goes out goes on.

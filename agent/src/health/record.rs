@@ -223,8 +223,23 @@ impl EndpointHealth {
         if steps.evidence.told == status {
             return None;
         }
+        let returns = steps.evidence.told == EndpointStatus::Draining;
         (steps.evidence.told, steps.evidence.told_since) = (status, now);
+        if returns {
+            self.begin_anew(&mut steps, now);
+        }
         self.settle(&mut steps, Cause::Discovery, None, now)
+    }
+
+    /// Whoever comes back after it has drained is another process: what requests found of the one before it says nothing.
+    fn begin_anew(&self, steps: &mut Steps, now: Instant) {
+        self.traffic.clear();
+        if steps.evidence.own.state == State::Up || steps.evidence.own.cause == Cause::Probe {
+            return;
+        }
+        (steps.in_row, steps.back_at, steps.up_since) = (0, None, Some(now));
+        steps.evidence.own = Own { state: State::Up, cause: Cause::Discovery, finding: None, since: now };
+        self.own.store(State::Up as u8, Ordering::Release);
     }
 
     /// Takes that the member of the fleet which it is leaves, or no longer does. Whether that is new.
@@ -233,6 +248,10 @@ impl EndpointHealth {
         let is_new = steps.evidence.leaving.as_ref().map(|(id, _)| id) != member;
         if is_new {
             steps.evidence.leaving = member.map(|id| (id.clone(), now));
+            if member.is_none() {
+                self.begin_anew(&mut steps, now);
+                self.settle(&mut steps, Cause::Discovery, None, now);
+            }
         }
         is_new
     }

@@ -118,6 +118,11 @@ impl<S: Service> Listeners<S> {
         }
     }
 
+    /// Whether callers of the application beside this node are let in.
+    pub fn lets_callers_in(&self) -> bool {
+        self.open.values().any(|open| matches!(open.site.borrow().entry, Entry::Inbound(_)))
+    }
+
     /// Holds `watch` until the last connection of those that have been closed so far has ended.
     pub fn hold_while_closing(&mut self, watch: DrainWatch) {
         let closing = std::mem::take(&mut self.closing);

@@ -171,6 +171,7 @@ impl MeshSettings {
             version: service.version.clone(),
             labels: service.labels.clone(),
             draining: false,
+            process: 0,
         })
     }
 

@@ -272,6 +272,7 @@ mod tests {
             version: "".into(),
             labels: vec![],
             draining: false,
+            process: 0,
         };
         let mut node = NodeInfo { instance: Some(instance("")), ..NodeInfo::default() };
         locate(&tls(None), &mut node);

@@ -32,6 +32,9 @@ struct InstanceForm {
     ports: Vec<(u16, String)>,
     version: String,
     labels: Vec<(String, String)>,
+    /// See [`Instance::process`].
+    #[serde(default)]
+    process: u64,
     /// The control plane that it is connected to, where there are several.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     replica: String,
@@ -67,6 +70,7 @@ pub(super) fn of_instance(held: &Held, replica: &str) -> Vec<u8> {
         ports: instance.ports.iter().map(|(port, protocol)| (*port, protocol.as_str().to_owned())).collect(),
         version: instance.version.to_string(),
         labels: instance.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        process: instance.process,
         replica: replica.to_owned(),
         claim: held.claim,
     };
@@ -102,6 +106,7 @@ pub(super) fn read(key: &str, body: &[u8]) -> Option<Read> {
         version: form.version.into(),
         labels,
         draining: false,
+        process: form.process,
     };
     let service = ServiceId::parse(&form.service, "")?;
     let (node, zone, replica) = (form.node.into(), form.zone.into(), form.replica.into());

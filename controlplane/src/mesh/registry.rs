@@ -4,6 +4,8 @@
 //! [`GRACE`], in which coming back changes nothing. When more than half of [`MASS`] or more instances are lost within [`TOGETHER`], the trouble is
 //! more likely ours than theirs: they are kept for [`DOUBT`]. What was known before a restart is kept for [`MEMORY`].
 
+mod processes;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::sync::Arc;
 use heddle_xds::model::{Endpoint, Instance, Labels, MeshProtocol};
 use heddle_xds::protocol::NodeInfo;
 
+use self::processes::are_others;
 use super::{Found, FoundPort};
 use crate::model::ServiceId;
 
@@ -133,6 +136,8 @@ pub struct Registry {
     changed: BTreeSet<ServiceId>,
     /// Instances of other control planes that were given up.
     abandoned: Vec<Held>,
+    /// Open streams of processes that stand back for another one of their node.
+    aside: BTreeMap<u64, NodeInfo>,
     counts: Counts,
 }
 
@@ -142,11 +147,15 @@ impl Registry {
         Registry { replica, ..Registry::default() }
     }
 
-    /// An instance came by a stream, or says something else. The newest stream of a node counts.
+    /// An instance came by a stream, or says something else. Of several processes of a node that are connected and take requests the one that began last counts,
+    /// and of one process the newest stream.
     ///
     /// # Errors
     /// Why it is no endpoint.
     pub fn joined(&mut self, stream: u64, node: &NodeInfo, now: u64) -> Result<(), String> {
+        if self.stands_back(stream, node) {
+            return Ok(());
+        }
         let held = match self.admit(stream, node, now) {
             Ok(held) => held,
             Err(why) => {
@@ -156,11 +165,13 @@ impl Registry {
         };
         let before = self.remove(&held.node);
         if let Some(old) = before.as_ref().and_then(|before| before.stream) {
-            if old > stream {
+            let another = before.as_ref().is_some_and(|before| are_others(&before.instance, &held.instance));
+            if old > stream && !another {
                 self.insert(before.into_iter());
                 return Ok(());
             }
             self.of_stream.remove(&old);
+            before.iter().for_each(|before| self.put_aside(old, before, &held));
         }
         let returns = before.as_ref().is_some_and(|before| before.until.is_some());
         let same = before.as_ref().is_some_and(|before| before.instance == held.instance && before.service == held.service);
@@ -211,6 +222,7 @@ impl Registry {
 
     /// A stream has ended without a word; `awaited` when it was ended from here, so that the instance will be back.
     pub fn left(&mut self, stream: u64, awaited: bool, now: u64) {
+        self.aside.remove(&stream);
         let Some(mut held) = self.of_stream.remove(&stream).and_then(|node| self.remove(&node)) else { return };
         if held.of.is_some() {
             // It is connected to another control plane by now.
@@ -259,6 +271,7 @@ impl Registry {
                 }
             }
         }
+        self.revive(now);
     }
 
     /// Another control plane says that an instance is connected to it. `false`: that was before what is known, and changes nothing, for instances move and

@@ -22,6 +22,7 @@ fn node(id: &str, service: &str, draining: bool) -> NodeInfo {
         version: "v1".into(),
         labels: vec![("a".into(), "b".into())],
         draining,
+        process: 0,
     };
     NodeInfo { scope, version: "".into(), instance: Some(instance), ..NodeInfo::default() }
 }
@@ -80,6 +81,50 @@ fn coming_back_within_the_grace_changes_nothing_and_the_newest_stream_counts() {
     mesh.join(1, node("a", "api", false), 800);
     assert_eq!(mesh.endpoints(&web()), 1, "nor does one that is heard of late");
     assert_eq!(mesh.registry().counts().returns, 1);
+}
+
+/// What a process says that began at this time.
+fn process(began: u64, draining: bool) -> NodeInfo {
+    let mut node = node("a", "web", draining);
+    node.instance.as_mut().unwrap().process = began;
+    node
+}
+
+#[test]
+fn a_process_that_goes_takes_nothing_away_from_the_one_that_was_started_in_its_place() {
+    let mut mesh = mesh();
+    mesh.join(1, process(100, false), 100);
+    mesh.join(2, process(200, true), 200);
+    assert_eq!(mesh.endpoints(&web()), 1, "one that is not ready yet is no reason to go");
+    mesh.join(2, process(200, false), 210);
+    mesh.join(1, process(100, true), 220);
+    mesh.leave(1, 230);
+    mesh.settle(230 + 2 * DOUBT);
+    assert_eq!(mesh.endpoints(&web()), 1);
+    // By streams of its own, and while the next one has lost its own for a moment.
+    mesh.join(3, process(300, false), 300_000);
+    mesh.leave(3, 300_010);
+    mesh.join(4, process(200, true), 300_020);
+    assert_eq!(mesh.endpoints(&web()), 1);
+    mesh.join(5, process(300, false), 300_030);
+    mesh.leave(4, 300_040);
+    mesh.leave(2, 300_050);
+    mesh.settle(300_050 + 2 * DOUBT);
+    assert_eq!(mesh.endpoints(&web()), 1);
+    mesh.join(5, process(300, true), 400_000);
+    assert_eq!(mesh.endpoints(&web()), 0, "its own drain counts");
+}
+
+#[test]
+fn a_process_that_stood_back_is_there_when_its_successor_fails() {
+    let mut mesh = mesh();
+    mesh.join(1, process(100, false), 100);
+    mesh.join(2, process(200, false), 200);
+    mesh.leave(2, 300);
+    mesh.settle(300 + 2 * DOUBT);
+    assert_eq!(mesh.endpoints(&web()), 1);
+    mesh.join(1, process(100, true), 100_000);
+    assert_eq!(mesh.endpoints(&web()), 0);
 }
 
 #[test]
@@ -228,6 +273,84 @@ proptest! {
         mesh.settle(now + 2 * DOUBT);
         prop_assert_eq!(mesh.endpoints(&web()), open.values().filter(|(_, draining)| !draining).count());
         prop_assert_eq!(mesh.next(), None);
+    }
+}
+
+/// A process of a node says this, or loses its stream.
+#[derive(Debug, Clone)]
+enum Word {
+    Takes(u8, u8),
+    Drains(u8, u8),
+    Opens(u8, u8, bool),
+    Lost(u8, u8),
+    Wait(u64),
+}
+
+fn word() -> impl Strategy<Value = Word> {
+    let who = || (0..3u8, 1..4u8);
+    prop_oneof![
+        3 => who().prop_map(|(node, process)| Word::Takes(node, process)),
+        2 => who().prop_map(|(node, process)| Word::Drains(node, process)),
+        4 => (who(), any::<bool>()).prop_map(|((node, process), draining)| Word::Opens(node, process, draining)),
+        3 => who().prop_map(|(node, process)| Word::Lost(node, process)),
+        2 => (0..3_000u64).prop_map(Word::Wait),
+    ]
+}
+
+proptest! {
+    /// However processes of one node come, drain and go: as long as one of them is connected and takes requests it is an endpoint, at no time none, and in the
+    /// end of all that do the one that began last.
+    #[test]
+    fn of_several_processes_of_a_node_the_one_that_began_last_and_takes_requests_counts(words in prop::collection::vec(word(), 1..60)) {
+        let mut mesh = mesh();
+        let mut open: BTreeMap<(u8, u8), (u64, bool)> = BTreeMap::new();
+        let (mut now, mut streams) = (1_000, 0);
+        let said = |id: u8, began: u8, draining: bool| {
+            let mut node = node(&format!("n{id}"), "web", draining);
+            let instance = node.instance.as_mut().unwrap();
+            (instance.process, instance.port) = (began.into(), 15_000 + u16::from(began));
+            node
+        };
+        for word in words {
+            match word {
+                Word::Takes(id, began) | Word::Drains(id, began) => {
+                    let draining = matches!(word, Word::Drains(..));
+                    if let Some((stream, drains)) = open.get_mut(&(id, began)) {
+                        *drains = draining;
+                        mesh.join(*stream, said(id, began, draining), now);
+                    }
+                }
+                Word::Opens(id, began, draining) => {
+                    streams += 1;
+                    let before = open.insert((id, began), (streams, draining));
+                    mesh.join(streams, said(id, began, draining), now);
+                    if let Some((stream, _)) = before {
+                        mesh.leave(stream, now);
+                    }
+                }
+                Word::Lost(id, began) => {
+                    if let Some((stream, _)) = open.remove(&(id, began)) {
+                        mesh.leave(stream, now);
+                    }
+                }
+                Word::Wait(time) => {
+                    now += time;
+                    mesh.settle(now);
+                }
+            }
+            let there: BTreeSet<u8> = open.iter().filter(|(_, (_, draining))| !draining).map(|((id, _), _)| *id).collect();
+            let held: BTreeSet<String> = mesh.registry().all().filter(|held| held.standing != Standing::Draining).map(|held| held.node.to_string()).collect();
+            prop_assert!(there.iter().all(|id| held.contains(&format!("n{id}"))), "{there:?} {held:?}");
+        }
+        mesh.settle(now + DOUBT);
+        mesh.settle(now + 2 * DOUBT);
+        let mut newest: BTreeMap<u8, u16> = BTreeMap::new();
+        for ((id, began), _) in open.iter().filter(|(_, (_, draining))| !draining) {
+            newest.insert(*id, 15_000 + u16::from(*began));
+        }
+        let takes = mesh.registry().all().filter(|held| held.standing != Standing::Draining);
+        let found: BTreeMap<u8, u16> = takes.map(|held| (held.node[1..].parse().unwrap(), held.instance.port)).collect();
+        prop_assert_eq!(found, newest);
     }
 }
 

@@ -132,6 +132,8 @@ impl Batch {
 pub struct ClientStatus {
     /// A stream to the control plane is open.
     pub connected: bool,
+    /// On that stream was said that the instance beside the node takes requests.
+    pub takes_requests: bool,
     /// When the control plane last said something.
     pub last_contact: Option<SystemTime>,
     /// Every kind that is asked for was answered by a control plane at least once since the start.
@@ -155,6 +157,8 @@ pub struct ClientStatus {
 pub struct ClientConfig {
     /// Who we are.
     pub node: NodeInfo,
+    /// Whether the instance beside the node takes requests, when somebody follows that: said when a stream opens, and on an open stream whenever it changes.
+    pub takes_requests: Option<watch::Receiver<bool>>,
     /// How to reach the control plane.
     pub connector: Connector,
     /// How to speak.
@@ -180,6 +184,7 @@ impl ClientConfig {
     pub fn new(node: NodeInfo, connector: Connector) -> ClientConfig {
         ClientConfig {
             node,
+            takes_requests: None,
             connector,
             dialect: Dialect::Delta,
             interests: Interests::default(),
@@ -190,6 +195,15 @@ impl ClientConfig {
             cell: Arc::default(),
             envoy: None,
         }
+    }
+
+    /// Who we are, as it is now.
+    pub(crate) fn node(&self) -> NodeInfo {
+        let mut node = self.node.clone();
+        if let (Some(instance), Some(takes_requests)) = (&mut node.instance, &self.takes_requests) {
+            instance.draining = !*takes_requests.borrow();
+        }
+        node
     }
 }
 

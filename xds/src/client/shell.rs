@@ -13,7 +13,7 @@ use super::{
 };
 use crate::codec::InvalidResource;
 use crate::model::Kind;
-use crate::protocol::{Dialect, seeds};
+use crate::protocol::{Dialect, NodeInfo, seeds};
 
 /// Why a stream ended.
 pub(super) enum End {
@@ -179,6 +179,12 @@ impl Session {
             status.connected = true;
             status.last_contact = Some(clock::wall());
         });
+    }
+
+    /// The node was said on the open stream.
+    pub(super) fn said(&self, node: &NodeInfo) {
+        let takes_requests = node.instance.as_ref().is_some_and(|instance| !instance.draining);
+        self.status.send_modify(|status| status.takes_requests = takes_requests);
     }
 
     /// What opens a stream, with the cell in which this node gossips.

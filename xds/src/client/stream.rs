@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use heddle_node::clock;
 use heddle_proto::envoy::service::discovery::v3 as wire;
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -20,7 +20,7 @@ use super::{ClientMachine, DeltaClient, SotwClient, TypedUpdate};
 use crate::model::Kind;
 use crate::protocol::BadRequest;
 use crate::protocol::wire::{delta_request_to_wire, delta_response_from_wire, sotw_request_to_wire, sotw_response_from_wire};
-use crate::protocol::{MAX_REQUEST, MAX_RESPONSE, NodeInfo, is_followed};
+use crate::protocol::{DeltaRequest, MAX_REQUEST, MAX_RESPONSE, NodeInfo, is_followed};
 
 /// Until the control plane opens its side of a stream.
 const OPEN: Duration = Duration::from_secs(10);
@@ -51,6 +51,8 @@ pub(super) trait Speak: ClientMachine {
     ) -> impl Future<Output = Result<tonic::Response<Streaming<Self::In>>, Status>> + Send;
     /// Writes a request; only the first of a stream says the node.
     fn write(request: Self::Request, node: Option<&NodeInfo>) -> Self::Out;
+    /// Says the node again on an open stream, which asks for something of this kind already; `None` where the dialect has no words for it.
+    fn say(kind: Kind, node: &NodeInfo) -> Option<Self::Out>;
     /// Reads a response.
     fn read(message: Self::In) -> Result<Self::Response, BadRequest>;
     /// The kind of a request.
@@ -81,14 +83,20 @@ struct Gathered<R> {
 pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &mut Session) -> End {
     let mut client = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE).max_encoding_message_size(MAX_REQUEST);
     let (out, requests) = mpsc::channel(OUTBOX);
-    let mut node = Some(&session.config.node.clone());
+    let mut turns = session.config.takes_requests.clone();
+    if let Some(turns) = &mut turns {
+        turns.mark_unchanged();
+    }
+    let who = session.config.node();
+    let mut node = Some(&who);
     let mut asks = session.config.demand.asks();
     if let Err(ended) = ask(machine, None, session).await {
         return ended;
     }
     let hello = machine.hello();
     let mut owed = M::owed(&hello, session);
-    session.asks_for(&hello.iter().map(M::asks).collect::<Vec<_>>());
+    let kinds: Vec<Kind> = hello.iter().map(M::asks).collect();
+    session.asks_for(&kinds);
     for request in hello {
         if out.send(M::write(request, node.take())).await.is_err() {
             return End::Lost("the stream could not be opened".to_string());
@@ -100,6 +108,7 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
         Err(_) => return End::Lost("the control plane did not answer in time".to_string()),
     };
     session.opened();
+    session.said(&who);
     let mut sweeps = tokio::time::interval_at(clock::now() + SWEEP_EVERY, SWEEP_EVERY);
     loop {
         let first = tokio::select! {
@@ -112,6 +121,16 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
                 Ok(()) => continue,
                 Err(ended) => return ended,
             },
+            () = turned(&mut turns) => {
+                let who = session.config.node();
+                if let Some(word) = kinds.first().and_then(|kind| M::say(*kind, &who))
+                    && out.send(word).await.is_err()
+                {
+                    return End::Lost("the stream was closed".to_string());
+                }
+                session.said(&who);
+                continue;
+            }
             _ = sweeps.tick() => {
                 session.config.demand.expire(clock::now());
                 continue;
@@ -126,6 +145,15 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
         if let Some(ended) = gathered.end {
             return ended;
         }
+    }
+}
+
+/// Ready when it has changed whether the instance beside the node takes requests.
+async fn turned(turns: &mut Option<watch::Receiver<bool>>) {
+    let Some(turns) = turns else { return std::future::pending().await };
+    if turns.changed().await.is_err() {
+        // It will not change any more.
+        std::future::pending().await
     }
 }
 
@@ -269,6 +297,10 @@ impl Speak for DeltaClient {
     fn write(request: Self::Request, node: Option<&NodeInfo>) -> Self::Out {
         delta_request_to_wire(request, node)
     }
+    /// Asks for nothing more.
+    fn say(kind: Kind, node: &NodeInfo) -> Option<Self::Out> {
+        Some(delta_request_to_wire(DeltaRequest::new(kind), Some(node)))
+    }
     fn read(message: Self::In) -> Result<Self::Response, BadRequest> {
         delta_response_from_wire(message)
     }
@@ -305,6 +337,10 @@ impl Speak for SotwClient {
     }
     fn write(request: Self::Request, node: Option<&NodeInfo>) -> Self::Out {
         sotw_request_to_wire(request, node)
+    }
+    /// Each request says all that is wanted. Control planes that speak so only are none of ours, which alone know instances.
+    fn say(_: Kind, _: &NodeInfo) -> Option<Self::Out> {
+        None
     }
     fn read(message: Self::In) -> Result<Self::Response, BadRequest> {
         sotw_response_from_wire(message)

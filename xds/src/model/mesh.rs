@@ -122,6 +122,9 @@ pub struct Instance {
     pub labels: Vec<(Arc<str>, Arc<str>)>,
     /// It takes no new requests.
     pub draining: bool,
+    /// Of which process this is said: when that began, in Unix milliseconds; 0 is not said. Of several under one id of a node that are connected at once, the one
+    /// that began last counts, and no other takes its place away.
+    pub process: u64,
 }
 
 /// Who may call a service. Of all policies for a service, those that deny are asked first; where one that allows exists, what none of them allows is refused.

@@ -24,6 +24,8 @@ const INVALID_ARGUMENT: i32 = 3;
 const MAX_LABELS: usize = 64;
 /// Further ports of an application.
 const MAX_PORTS: usize = 64;
+/// Whole numbers up to this one are exact in what numbers of metadata are.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 /// What we call ourselves.
 const AGENT: &str = "heddle";
 
@@ -144,6 +146,7 @@ fn instance_to_wire(instance: &Instance) -> Value {
         ("version".to_string(), text(&instance.version)),
         ("labels".to_string(), Value { kind: Some(ValueKind::StructValue(Struct { fields: labels })) }),
         ("draining".to_string(), Value { kind: Some(ValueKind::BoolValue(instance.draining)) }),
+        ("process".to_string(), Value { kind: Some(ValueKind::NumberValue(instance.process as f64)) }),
     ]);
     Value { kind: Some(ValueKind::StructValue(Struct { fields })) }
 }
@@ -159,6 +162,11 @@ fn instance_from_wire(value: Value) -> Result<Instance, BadRequest> {
     };
     let protocol = take_text(&mut fields, "protocol").unwrap_or_default();
     let draining = matches!(fields.remove("draining").and_then(|flag| flag.kind), Some(ValueKind::BoolValue(true)));
+    let process = match fields.remove("process").and_then(|process| process.kind) {
+        Some(ValueKind::NumberValue(process)) if process.fract() == 0.0 && (0.0..=MAX_EXACT).contains(&process) => process as u64,
+        None => 0,
+        _ => return Err(BadRequest::Malformed("node.metadata.instance.process")),
+    };
     let mut labels = Vec::new();
     if let Some(ValueKind::StructValue(Struct { fields: named })) = fields.remove("labels").and_then(|labels| labels.kind) {
         if named.len() > MAX_LABELS {
@@ -178,6 +186,7 @@ fn instance_from_wire(value: Value) -> Result<Instance, BadRequest> {
         ports: ports_from_wire(fields.remove("ports"))?,
         labels,
         draining,
+        process,
     })
 }
 
@@ -367,6 +376,7 @@ mod tests {
             version: "v2".into(),
             labels: vec![("canary".into(), "yes".into())],
             draining: true,
+            process: 1_767_607_872_123,
         };
         let scope = NodeScope { role: "sidecar".into(), namespace: "shop".into(), service: "cart".into(), ..node().scope };
         let sidecar = NodeInfo { scope, instance: Some(instance), ..node() };

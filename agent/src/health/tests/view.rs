@@ -31,6 +31,26 @@ fn discovery_is_overruled_by_nothing() {
 }
 
 #[test]
+fn who_comes_back_after_a_drain_is_not_judged_by_what_was_found_of_it_before() {
+    let (rules, now) = (rules(true, false), clock::now());
+    let health = health(now);
+    let leave_and_return: [&dyn Fn(&EndpointHealth, bool); 2] = [
+        &|health, leaves| drop(health.told(if leaves { EndpointStatus::Draining } else { EndpointStatus::Healthy }, now)),
+        &|health, leaves| drop(health.leaving(leaves.then_some(&"gw-1".into()), now)),
+    ];
+    for goes in leave_and_return {
+        goes(&health, true);
+        health.traffic(&rules, Finding::Broken, now);
+        assert_eq!(health.traffic(&rules, Finding::Broken, now).unwrap().to, State::Down);
+        goes(&health, false);
+        assert_eq!((health.state(), health.back_at(), sources(&health)), (State::Up, None, vec![]));
+        health.traffic(&rules, Finding::Broken, now);
+        assert_eq!(health.state(), State::Up, "it has begun anew");
+        health.traffic(&rules, Finding::Status(200), now);
+    }
+}
+
+#[test]
 fn every_reason_is_shown_and_each_has_to_go() {
     let (rules, now) = (rules(true, true), clock::now());
     let health = health(now);

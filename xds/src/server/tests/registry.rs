@@ -59,6 +59,7 @@ fn instance(draining: bool) -> Instance {
         version: "".into(),
         labels: Vec::new(),
         draining,
+        process: 0,
     }
 }
 

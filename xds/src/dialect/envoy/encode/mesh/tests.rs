@@ -27,6 +27,7 @@ fn member(protocol: MeshProtocol) -> Member {
             version: "".into(),
             labels: Vec::new(),
             draining: false,
+            process: 0,
         }),
         station: Station {
             identity: true,
