@@ -227,6 +227,10 @@ fn applications_know_nothing(mode: &str) {
     for address in ["10.99.0.5", "fd99::5"] {
         assert_eq!(world.talks(address).as_deref(), Some(&*format!("220 ready\n{SECRET}\n")), "{address}");
     }
+    // By the addresses of single instances, as of those of a headless service: bytes, and HTTP/2 whose host names nobody.
+    assert_eq!(world.talks("10.77.2.2").as_deref(), Some(&*format!("220 ready\n{SECRET}\n")), "an instance of bytes");
+    let answer = world.asks(WEB, &["--http2-prior-knowledge", &path("10.77.1.2:8080")]);
+    assert!(answer.as_ref().is_some_and(|answer| answer.contains(CALLER) && answer.contains("10.77.1.2:8080")), "{answer:?}");
     until("a handshake of TLS on the wire", || world.travelled("\u{16}\u{3}\u{1}").then_some(()));
     assert!(!world.travelled(SECRET), "nothing of it travels in clear");
 

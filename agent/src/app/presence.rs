@@ -13,6 +13,9 @@ use tokio::sync::{mpsc, watch};
 /// How long those who call an instance have to hear that it goes, before its door is closed. What they send meanwhile is served.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// How long a node that could serve waits to be known before it says that it is ready: a control plane that does not answer at all must not keep it.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// A worker's end: it says that its door is open, and hears when it may be closed.
 #[derive(Clone)]
 pub(super) struct Doorkeeper {
@@ -77,10 +80,10 @@ pub(super) async fn follow(
             // Nothing is ever sent there: it ends when all have let go of it.
             _ = doors.shut.recv() => {
                 let _ = takes_requests.send(true);
-                // Who is ready may be counted on: the one whose place it takes may go.
-                let said = standing.wait_for(|status| status.takes_requests || !status.connected);
+                // Who is ready may be counted on: the one whose place it takes may go. Without a control plane nobody can be told.
+                let said = standing.wait_for(|status| status.takes_requests || (!status.connected && status.failures > 0));
                 tokio::select! {
-                    _ = said => {}
+                    _ = tokio::time::timeout(PATIENCE, said) => {}
                     () = drain.draining() => {}
                     () = inbound.draining() => {}
                 }

@@ -172,6 +172,8 @@ impl MeshSettings {
             labels: service.labels.clone(),
             draining: false,
             process: 0,
+            application: service.address.map_or(0, |address| address.port()),
+            is_seen: false,
         })
     }
 

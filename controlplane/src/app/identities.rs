@@ -191,7 +191,8 @@ fn locate(peer: &Peer, node: &mut NodeInfo) {
     if let (Some(instance), Some(address)) = (&mut node.instance, peer.address())
         && instance.address.is_empty()
     {
-        instance.address = address.ip().to_string().into();
+        instance.address = address.ip().to_canonical().to_string().into();
+        instance.is_seen = true;
     }
 }
 
@@ -273,10 +274,12 @@ mod tests {
             labels: vec![],
             draining: false,
             process: 0,
+            application: 0,
+            is_seen: false,
         };
         let mut node = NodeInfo { instance: Some(instance("")), ..NodeInfo::default() };
         locate(&tls(None), &mut node);
-        assert_eq!(node.instance, Some(instance("10.0.0.7")));
+        assert_eq!(node.instance, Some(Instance { is_seen: true, ..instance("10.0.0.7") }));
         node.instance = Some(instance("10.9.9.9"));
         locate(&tls(None), &mut node);
         assert_eq!(node.instance, Some(instance("10.9.9.9")));

@@ -1,7 +1,7 @@
 //! Which services there are, by `namespace/service`: which resources speak of each, and where its instances are; and what was discovered beyond the mesh. It decides nothing and forgets what nothing speaks of.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use heddle_xds::model::{Endpoint, MeshProtocol};
@@ -39,6 +39,19 @@ pub struct Found {
     pub protocol: MeshProtocol,
     /// Their further ports.
     pub ports: BTreeMap<u16, FoundPort>,
+    /// What is at addresses that are those of one instance alone.
+    pub places: BTreeMap<SocketAddr, FoundPlace>,
+}
+
+/// A port of one instance, at an address that is its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundPlace {
+    /// The instance.
+    pub endpoint: Endpoint,
+    /// What it speaks there.
+    pub protocol: MeshProtocol,
+    /// The port, where it is a further one.
+    pub further: Option<u16>,
 }
 
 /// A further port of some instances of a service.

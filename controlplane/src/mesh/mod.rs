@@ -22,7 +22,7 @@ use crate::model::{Key, ServiceId};
 use crate::state::State;
 use crate::store::RecordWrite;
 
-pub use directory::{Directory, Found, FoundPort, Known};
+pub use directory::{Directory, Found, FoundPlace, FoundPort, Known};
 pub use registry::{Counts, Held, Registry, Standing};
 pub use vips::Vips;
 

@@ -35,6 +35,12 @@ struct InstanceForm {
     /// See [`Instance::process`].
     #[serde(default)]
     process: u64,
+    /// See [`Instance::application`].
+    #[serde(default)]
+    application: u16,
+    /// See [`Instance::is_seen`].
+    #[serde(default)]
+    is_seen: bool,
     /// The control plane that it is connected to, where there are several.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     replica: String,
@@ -71,6 +77,8 @@ pub(super) fn of_instance(held: &Held, replica: &str) -> Vec<u8> {
         version: instance.version.to_string(),
         labels: instance.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         process: instance.process,
+        application: instance.application,
+        is_seen: instance.is_seen,
         replica: replica.to_owned(),
         claim: held.claim,
     };
@@ -107,6 +115,8 @@ pub(super) fn read(key: &str, body: &[u8]) -> Option<Read> {
         labels,
         draining: false,
         process: form.process,
+        application: form.application,
+        is_seen: form.is_seen,
     };
     let service = ServiceId::parse(&form.service, "")?;
     let (node, zone, replica) = (form.node.into(), form.zone.into(), form.replica.into());

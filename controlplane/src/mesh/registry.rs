@@ -4,6 +4,7 @@
 //! [`GRACE`], in which coming back changes nothing. When more than half of [`MASS`] or more instances are lost within [`TOGETHER`], the trouble is
 //! more likely ours than theirs: they are kept for [`DOUBT`]. What was known before a restart is kept for [`MEMORY`].
 
+mod places;
 mod processes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,7 +15,7 @@ use heddle_xds::model::{Endpoint, Instance, Labels, MeshProtocol};
 use heddle_xds::protocol::NodeInfo;
 
 use self::processes::are_others;
-use super::{Found, FoundPort};
+use super::{Found, FoundPlace, FoundPort};
 use crate::model::ServiceId;
 
 /// How long a lost instance stays an endpoint, in milliseconds: a stream that breaks comes back within this.
@@ -133,6 +134,8 @@ pub struct Registry {
     of_node: HashMap<Arc<str>, ServiceId>,
     of_stream: HashMap<u64, Arc<str>>,
     deadlines: BTreeSet<(u64, Arc<str>)>,
+    /// Nodes by the address at which their instance is reached.
+    at: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     changed: BTreeSet<ServiceId>,
     /// Instances of other control planes that were given up.
     abandoned: Vec<Held>,
@@ -397,7 +400,8 @@ impl Registry {
             (port, FoundPort { protocol: agreed(spoken.into_iter()), ..found })
         };
         let ports = ports.into_iter().map(agreed).collect();
-        Some(Found { endpoints: there().map(endpoint).collect(), protocol: protocol(there()), ports })
+        let places = there().flat_map(|held| self.places(held)).collect();
+        Some(Found { endpoints: there().map(endpoint).collect(), protocol: protocol(there()), ports, places })
     }
 
     /// What is wrong with what the instances of a service say.
@@ -440,6 +444,7 @@ impl Registry {
                 self.deadlines.insert((until, held.node.clone()));
             }
             self.of_node.insert(held.node.clone(), held.service.clone());
+            self.comes_to(&held.instance.address, &held.node);
             self.changed.insert(held.service.clone());
             self.held.entry(held.service.clone()).or_default().insert(held.node.clone(), held);
         }
@@ -454,6 +459,9 @@ impl Registry {
         }
         if let Some(until) = held.as_ref().and_then(|held| held.until) {
             self.deadlines.remove(&(until, node.clone()));
+        }
+        if let Some(held) = &held {
+            self.goes_from(&held.instance.address, node);
         }
         self.changed.insert(service);
         held

@@ -23,6 +23,8 @@ fn node(id: &str, service: &str, draining: bool) -> NodeInfo {
         labels: vec![("a".into(), "b".into())],
         draining,
         process: 0,
+        application: 0,
+        is_seen: false,
     };
     NodeInfo { scope, version: "".into(), instance: Some(instance), ..NodeInfo::default() }
 }
@@ -125,6 +127,40 @@ fn a_process_that_stood_back_is_there_when_its_successor_fails() {
     assert_eq!(mesh.endpoints(&web()), 1);
     mesh.join(1, process(100, true), 100_000);
     assert_eq!(mesh.endpoints(&web()), 0);
+}
+
+#[test]
+fn what_is_at_an_address_is_told_while_it_is_seen_there_and_alone_there() {
+    let at = |id: &str, service: &str, address: &str, is_seen: bool| {
+        let mut node = node(id, service, false);
+        let instance = node.instance.as_mut().unwrap();
+        (instance.address, instance.is_seen, instance.application) = (address.into(), is_seen, 8080);
+        instance.ports = vec![(9090, MeshProtocol::Grpc), (8080, MeshProtocol::Tcp)];
+        node
+    };
+    let api = ServiceId::parse("api", "shop").unwrap();
+    let places = |mesh: &Mesh, service: &ServiceId| -> Vec<(String, MeshProtocol, Option<u16>)> {
+        let found = mesh.directory.get(service).and_then(|known| known.found.clone()).unwrap_or_default();
+        found.places.iter().map(|(at, place)| (at.to_string(), place.protocol, place.further)).collect()
+    };
+    let mut mesh = mesh();
+    mesh.join(1, at("a", "web", "10.0.0.7", true), 0);
+    let own = vec![
+        ("10.0.0.7:8080".to_owned(), MeshProtocol::Http, None),
+        ("10.0.0.7:9090".to_owned(), MeshProtocol::Grpc, Some(9090)),
+    ];
+    assert_eq!(places(&mesh, &web()), own);
+    mesh.join(2, at("b", "api", "10.0.0.8", false), 0);
+    assert_eq!(places(&mesh, &api), [], "it only says that it is there");
+    mesh.join(3, at("c", "api", "10.0.0.7", false), 0);
+    assert_eq!((places(&mesh, &web()), places(&mesh, &api)), (vec![], vec![]), "nobody knows which of both is meant");
+    mesh.join(3, at("c", "api", "10.0.0.9", true), 10);
+    assert_eq!(places(&mesh, &web()), own);
+    assert_eq!(places(&mesh, &api).len(), 2);
+    let mut drains = at("c", "api", "10.0.0.9", true);
+    drains.instance.as_mut().unwrap().draining = true;
+    mesh.join(3, drains, 20);
+    assert_eq!(places(&mesh, &api), []);
 }
 
 #[test]

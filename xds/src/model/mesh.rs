@@ -1,7 +1,7 @@
 //! The mesh: services as their clients reach them, who may call whom, and who is let in without an identity. It knows no certificates and no sockets.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -16,6 +16,17 @@ pub const MESH_PREFIX: &str = "mesh/";
 /// called so.
 pub fn address_name(address: IpAddr) -> String {
     format!("{ADDRESS_PREFIX}{}", address.to_canonical())
+}
+
+/// The name under which it is told what is at this address and port: a service of its own, whose one endpoint is the instance that is there.
+pub fn instance_name(at: SocketAddr) -> String {
+    format!("{ADDRESS_PREFIX}{}/{}", at.ip().to_canonical(), at.port())
+}
+
+/// The address and port of such a name.
+pub fn instance_of_name(name: &str) -> Option<SocketAddr> {
+    let (address, port) = name.strip_prefix(ADDRESS_PREFIX)?.rsplit_once('/')?;
+    Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
 }
 
 /// What begins such names.
@@ -125,6 +136,10 @@ pub struct Instance {
     /// Of which process this is said: when that began, in Unix milliseconds; 0 is not said. Of several under one id of a node that are connected at once, the one
     /// that began last counts, and no other takes its place away.
     pub process: u64,
+    /// The port on which the application listens where nobody names another one; 0 is not said.
+    pub application: u16,
+    /// The address is where the control plane has seen it come from, and not merely what it says itself. Nobody says this; the control plane knows it.
+    pub is_seen: bool,
 }
 
 /// Who may call a service. Of all policies for a service, those that deny are asked first; where one that allows exists, what none of them allows is refused.

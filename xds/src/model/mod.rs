@@ -21,6 +21,7 @@ pub use listener::{
 pub use mesh::{
     ADDRESS_PREFIX, AuthorizationPolicy, Instance, MESH_PREFIX, MeshInbound, MeshPeer, MeshProtocol, MeshService,
     PeerAuthentication, PeerMode, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, address_name,
+    instance_name, instance_of_name,
 };
 pub use plugin::{GlobalRule, PluginConf, PluginOrigin};
 pub use route::{Route, RouteMatch, Timeouts, UpstreamRef};

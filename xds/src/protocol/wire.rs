@@ -147,6 +147,7 @@ fn instance_to_wire(instance: &Instance) -> Value {
         ("labels".to_string(), Value { kind: Some(ValueKind::StructValue(Struct { fields: labels })) }),
         ("draining".to_string(), Value { kind: Some(ValueKind::BoolValue(instance.draining)) }),
         ("process".to_string(), Value { kind: Some(ValueKind::NumberValue(instance.process as f64)) }),
+        ("application".to_string(), Value { kind: Some(ValueKind::NumberValue(instance.application.into())) }),
     ]);
     Value { kind: Some(ValueKind::StructValue(Struct { fields })) }
 }
@@ -162,11 +163,13 @@ fn instance_from_wire(value: Value) -> Result<Instance, BadRequest> {
     };
     let protocol = take_text(&mut fields, "protocol").unwrap_or_default();
     let draining = matches!(fields.remove("draining").and_then(|flag| flag.kind), Some(ValueKind::BoolValue(true)));
-    let process = match fields.remove("process").and_then(|process| process.kind) {
-        Some(ValueKind::NumberValue(process)) if process.fract() == 0.0 && (0.0..=MAX_EXACT).contains(&process) => process as u64,
-        None => 0,
-        _ => return Err(BadRequest::Malformed("node.metadata.instance.process")),
+    let mut whole = |name: &str, most: f64| match fields.remove(name).and_then(|value| value.kind) {
+        Some(ValueKind::NumberValue(number)) if number.fract() == 0.0 && (0.0..=most).contains(&number) => Ok(number as u64),
+        None => Ok(0),
+        _ => Err(()),
     };
+    let process = whole("process", MAX_EXACT).map_err(|()| BadRequest::Malformed("node.metadata.instance.process"))?;
+    let application = whole("application", 65_535.0).map_err(|()| BadRequest::Malformed("node.metadata.instance.application"))?;
     let mut labels = Vec::new();
     if let Some(ValueKind::StructValue(Struct { fields: named })) = fields.remove("labels").and_then(|labels| labels.kind) {
         if named.len() > MAX_LABELS {
@@ -187,6 +190,8 @@ fn instance_from_wire(value: Value) -> Result<Instance, BadRequest> {
         labels,
         draining,
         process,
+        application: application as u16,
+        is_seen: false,
     })
 }
 
@@ -377,6 +382,8 @@ mod tests {
             labels: vec![("canary".into(), "yes".into())],
             draining: true,
             process: 1_767_607_872_123,
+            application: 8080,
+            is_seen: false,
         };
         let scope = NodeScope { role: "sidecar".into(), namespace: "shop".into(), service: "cart".into(), ..node().scope };
         let sidecar = NodeInfo { scope, instance: Some(instance), ..node() };

@@ -304,6 +304,7 @@ impl Presence {
         let Some(before) = view.node.instance.as_ref() else { return };
         if said.address.is_empty() {
             said.address = before.address.clone();
+            said.is_seen = before.is_seen;
         }
         if said == *before {
             self.pace.late = None;

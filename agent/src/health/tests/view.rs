@@ -34,11 +34,13 @@ fn discovery_is_overruled_by_nothing() {
 fn who_comes_back_after_a_drain_is_not_judged_by_what_was_found_of_it_before() {
     let (rules, now) = (rules(true, false), clock::now());
     let health = health(now);
-    let leave_and_return: [&dyn Fn(&EndpointHealth, bool); 2] = [
-        &|health, leaves| drop(health.told(if leaves { EndpointStatus::Draining } else { EndpointStatus::Healthy }, now)),
-        &|health, leaves| drop(health.leaving(leaves.then_some(&"gw-1".into()), now)),
-    ];
-    for goes in leave_and_return {
+    let told = |health: &EndpointHealth, leaves: bool| {
+        health.told(if leaves { EndpointStatus::Draining } else { EndpointStatus::Healthy }, now);
+    };
+    let heard = |health: &EndpointHealth, leaves: bool| {
+        health.leaving(leaves.then_some(&"gw-1".into()), now);
+    };
+    for goes in [&told as &dyn Fn(&EndpointHealth, bool), &heard] {
         goes(&health, true);
         health.traffic(&rules, Finding::Broken, now);
         assert_eq!(health.traffic(&rules, Finding::Broken, now).unwrap().to, State::Down);

@@ -1,13 +1,13 @@
 //! The services that the application beside this node calls: asked for when they are first called, and found at once from then on. It sends nothing.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_node::clock::{self, Instant};
 use heddle_xds::client::{Demand, Standing};
-use heddle_xds::model::{Kind, MESH_PREFIX, address_name};
+use heddle_xds::model::{Kind, MESH_PREFIX, address_name, instance_name};
 use parking_lot::Mutex;
 
 use super::super::view::View;
@@ -83,33 +83,37 @@ impl Worker {
 }
 
 impl Worker {
-    /// The service one of whose addresses this is. Nobody is kept waiting for long for what is likely no service's.
-    pub(super) async fn service_at(&self, address: IpAddr) -> Option<Arc<str>> {
-        let address = address.to_canonical();
+    /// The service one of whose addresses this is, or what stands for the one instance that is there. Nobody is kept waiting for long for what is likely no
+    /// service's.
+    pub(super) async fn service_at(&self, at: SocketAddr) -> Option<Arc<str>> {
+        let address = at.ip().to_canonical();
         if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
             return None;
         }
-        let (name, now) = (address_name(address), clock::now());
+        let (name, instance, now) = (address_name(address), instance_name(at), clock::now());
         let Callees { demand, silent_until, .. } = self.callees();
         let (mut answers, until) = (demand.answers(), now + ADDRESS_WAIT);
         loop {
             // Both are asked before the view is looked at, so that nothing that happens meanwhile is missed.
             let swapped = self.swapping();
             answers.borrow_and_update();
-            let told = demand.want(Kind::MeshService, &name, clock::now());
-            if let Some(known) = self.view().tables.mesh.get(name.as_str()) {
+            let told = [&name, &instance].map(|name| demand.want(Kind::MeshService, name, clock::now()));
+            let view = self.view();
+            // What the owner of a service says goes before where an instance happens to be.
+            if let Some(known) = view.tables.mesh.get(name.as_str()) {
                 return known.depends.first().cloned();
             }
-            if told == Standing::Absent || silent_until.lock().is_some_and(|until| clock::now() < until) {
+            let is_over = told == [Standing::Absent; 2] || clock::now() >= until;
+            if let Some(known) = view.tables.mesh.get(instance.as_str()).filter(|_| told[0] != Standing::Asked || is_over) {
+                return Some(known.name.clone());
+            }
+            if is_over || silent_until.lock().is_some_and(|until| clock::now() < until) {
                 return None;
             }
             tokio::select! {
                 () = swapped => {}
                 Ok(()) = answers.changed() => {}
-                () = tokio::time::sleep_until(until) => {
-                    *silent_until.lock() = Some(clock::now() + SILENCE);
-                    return None;
-                }
+                () = tokio::time::sleep_until(until) => *silent_until.lock() = Some(clock::now() + SILENCE),
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use heddle_node::clock;
-use heddle_xds::model::MeshProtocol;
+use heddle_xds::model::{MeshProtocol, instance_of_name};
 
 use super::super::edit;
 use super::super::finish::Finish;
@@ -118,7 +118,7 @@ impl Pipeline {
         if let Some(known) = services.find(|service| service.vip == Some(address.ip())) {
             return known.is_called_on(address.port()).then(|| known.name.clone());
         }
-        let service = self.worker.service_at(address.ip()).await?;
+        let service = self.worker.service_at(address).await?;
         // It is the mesh's: what cannot be told yet is refused, and never sent there in clear.
         let Ok((view, _)) = self.worker.callee(&service).await else { return Some(service) };
         view.tables.mesh.get(&service).filter(|known| known.is_called_on(address.port())).map(|known| known.name.clone())
@@ -216,7 +216,9 @@ impl Pipeline {
         }
         // Who calls is what the other side has verified, not what an application says.
         headers::remove_client_cert(&mut x.request.fields);
-        if matches!(destination, Destination::Service(..)) && names_this_node(&x.request.authority) {
+        // Whoever calls a single instance by its address calls it so, and no listener of this node.
+        let is_place = instance_of_name(service).is_some();
+        if matches!(destination, Destination::Service(..)) && !is_place && names_this_node(&x.request.authority) {
             x.request.authority = host_of(service);
         }
         strip_hop_by_hop(&mut x.request.fields, websocket);
@@ -306,6 +308,9 @@ fn attempt(endpoint: Rc<EndpointName>, connect: std::time::Duration, failure: Op
 
 /// What a peer is told that opaque bytes are for: the service, and the port on which it was called.
 fn authority_of(view: &View, service: &str, destination: &Destination) -> String {
+    if let Some(at) = instance_of_name(service) {
+        return at.to_string();
+    }
     let host = host_of(service);
     if service.contains(':') {
         // A port of a service: it stands there.

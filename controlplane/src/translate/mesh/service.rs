@@ -1,19 +1,20 @@
 //! A service of the mesh: what its owner wrote, or defaults where nobody wrote anything, and where its instances are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_xds::model::{
-    HealthChecks, MESH_PREFIX, MeshInbound, MeshProtocol, MeshService, PassiveCheck, PluginConf, PluginOrigin, Resource, Scheme,
-    Thresholds, Timeouts, Upstream, address_name,
+    Endpoints, HealthChecks, MESH_PREFIX, MeshInbound, MeshPeer, MeshProtocol, MeshService, PassiveCheck, PluginConf,
+    PluginOrigin, Resource, Scheme, Thresholds, Timeouts, Upstream, address_name, instance_name,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::context::{Context, Unit};
 use super::super::{checks, plugins, upstream};
-use crate::mesh::{Directory, Known};
+use crate::mesh::{Directory, FoundPlace, Known};
 use crate::model::resources::{self, ServiceMirror, Split};
 use crate::model::{Key, Labels, ServiceId};
 
@@ -61,6 +62,7 @@ pub(in super::super) fn unit(context: &mut Context<'_>, service: &ServiceId) -> 
     let inbound = Some(inbound).filter(|plugins| !plugins.is_empty());
     resources.extend(inbound.map(|plugins| Resource::MeshInbound(MeshInbound { service: service.full().clone(), plugins })));
     resources.extend(ports);
+    resources.extend(places(directory, service, known, &written));
     resources.extend(written.addresses.iter().filter_map(|address| address_of(directory, service, &written, address)));
     resources.extend(parts.into_iter().flat_map(|(name, part)| part.resources(context, name)));
     Unit { resources, ..Unit::default() }
@@ -117,6 +119,41 @@ fn address_of(directory: &Directory, service: &ServiceId, written: &resources::M
         depends: vec![service.full().clone()],
         own_ports: Vec::new(),
     }))
+}
+
+/// The ports of single instances at their own addresses, which sidecars ask for when a connection there is captured: such a one goes to this instance and to no
+/// other, so nothing of how instances are chosen matters.
+fn places(directory: &Directory, service: &ServiceId, known: &Known, written: &resources::MeshService) -> Vec<Resource> {
+    let owner = |port: u16| written.ports.iter().find(|said| said.number() == port).and_then(|said| said.protocol());
+    let place = |(at, place): (&SocketAddr, &FoundPlace)| {
+        let said = match place.further {
+            Some(port) => owner(port),
+            None => written.protocol.as_deref(),
+        };
+        let protocol = said.and_then(MeshProtocol::named).unwrap_or(place.protocol);
+        let name: Arc<str> = instance_name(*at).into();
+        let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
+        let (peer, _) = super::behind(directory, (service, place.further), Some(known), upstream.clone());
+        let resource = MeshService {
+            upstream: Upstream {
+                mesh: Some(MeshPeer { port: place.further, ..peer }),
+                scheme: scheme(protocol),
+                timeouts: Timeouts { connect: CONNECT, ..Timeouts::default() },
+                ..Upstream::new(upstream.clone())
+            },
+            name,
+            protocol,
+            vip: None,
+            ports: vec![at.port()],
+            plugins: Vec::new(),
+            timeouts: None,
+            depends: Vec::new(),
+            own_ports: Vec::new(),
+        };
+        let endpoints = Endpoints { upstream, endpoints: vec![place.endpoint.clone()] };
+        [Resource::MeshService(resource), Resource::Endpoints(endpoints)]
+    };
+    known.found.iter().flat_map(|found| &found.places).flat_map(place).collect()
 }
 
 /// Whom an entry of a split or the mirror leads to, when that is not simply the service itself.
@@ -199,15 +236,20 @@ fn owned<'a>(context: &Context<'a>, known: &Known, service: &ServiceId) -> (Opti
     (stored, written.unwrap_or_else(|| resources::MeshService::unwritten(service.namespace())))
 }
 
+/// What is spoken to the sidecars' applications.
+fn scheme(protocol: MeshProtocol) -> Scheme {
+    match protocol {
+        MeshProtocol::Http2 | MeshProtocol::Grpc => Scheme::Grpc,
+        MeshProtocol::Http | MeshProtocol::Tcp | MeshProtocol::Auto => Scheme::Http,
+    }
+}
+
 /// How its endpoints are used.
 fn usage(name: Arc<str>, label: &str, written: &resources::MeshService, protocol: MeshProtocol) -> Upstream {
     let usage = upstream::usage(name, label, &written.upstream());
     let passive = |checks: &resources::Checks| checks.passive.as_ref().map(checks::passive);
     Upstream {
-        scheme: match protocol {
-            MeshProtocol::Http2 | MeshProtocol::Grpc => Scheme::Grpc,
-            MeshProtocol::Http | MeshProtocol::Tcp | MeshProtocol::Auto => Scheme::Http,
-        },
+        scheme: scheme(protocol),
         retries: written.retries.or(Some(RETRIES)),
         timeouts: match written.timeout {
             Some(_) => usage.timeouts,

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::discovery::{Ask, News};
-use crate::mesh::{Found, FoundPort};
+use crate::mesh::{Found, FoundPlace, FoundPort};
 
 impl World {
     fn service(&self, name: &str) -> &MeshService {
@@ -232,10 +232,12 @@ fn further_ports_and_addresses_of_a_service_are_told_under_names_of_their_own() 
     let endpoint = |host: &str| Endpoint { host: host.into(), port: 15006, weight: 1, ..Endpoint::default() };
     let port =
         |hosts: &[&str]| FoundPort { endpoints: hosts.iter().map(|host| endpoint(host)).collect(), protocol: MeshProtocol::Tcp };
+    let place = FoundPlace { endpoint: endpoint("10.0.0.2"), protocol: MeshProtocol::Tcp, further: Some(9090) };
     let found = Found {
         endpoints: vec![endpoint("10.0.0.1"), endpoint("10.0.0.2")],
         protocol: MeshProtocol::Http,
         ports: [(9090, port(&["10.0.0.2"])), (5432, port(&["10.0.0.1"]))].into(),
+        places: [("10.0.0.2:9090".parse().unwrap(), place)].into(),
     };
     let service = ServiceId::parse("shop/web", "").unwrap();
     assert!(world.directory.found(&service, Some(found)));
@@ -243,6 +245,10 @@ fn further_ports_and_addresses_of_a_service_are_told_under_names_of_their_own() 
     assert_eq!((&*world.service("shop/web").own_ports, &*world.service("shop/web").ports), (&[9090][..], &[80, 9090][..]));
     let own = world.service("shop/web:9090");
     assert_eq!((own.protocol, own.upstream.retries), (MeshProtocol::Grpc, Some(4)), "as its owner says, against its instances");
+    let single = world.service("@10.0.0.2/9090");
+    let peer = single.upstream.mesh.clone().unwrap();
+    assert_eq!((single.protocol, &*single.ports, peer.port), (MeshProtocol::Grpc, &[9090][..], Some(9090)));
+    assert_eq!(peer.identities, world.service("shop/web").upstream.mesh.clone().unwrap().identities);
     assert_eq!(own.upstream.mesh.as_ref().unwrap().port, Some(9090));
     assert_eq!(world.endpoints("mesh/shop/web:9090"), ["10.0.0.2:15006*1^0"], "only those that have it");
     assert_eq!(world.endpoints("mesh/shop/web").len(), 2);

@@ -60,6 +60,8 @@ fn instance(draining: bool) -> Instance {
         labels: Vec::new(),
         draining,
         process: 0,
+        application: 0,
+        is_seen: false,
     }
 }
 

@@ -28,6 +28,8 @@ fn member(protocol: MeshProtocol) -> Member {
             labels: Vec::new(),
             draining: false,
             process: 0,
+            application: 0,
+            is_seen: false,
         }),
         station: Station {
             identity: true,
