@@ -258,8 +258,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     config.gossip = seeds;
     config.cell = membership.facts().cell.clone();
     let certificates = certificates::Keeper::new(common.doors.certificates.clone());
-    let ends = certificates.ends();
-    let own = common.own.clone();
+    let (ends, own) = (certificates.ends(), common.own.clone());
     let follow = move |tables: &Arc<Tables>| {
         certificates.follow(tables);
         doors::obey(&own, tables);
@@ -268,15 +267,14 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     tokio::spawn(until(drain.clone(), first_configuration(status, readiness.guard("configuration"))));
     // The page below lives as long as the process: it must hold no watch, or no drain would ever be over.
     let (closing, inbound) = Closing::new(common.settings.drain_timeout);
-    let (keeper, doors) = presence::doors(config.node.instance.is_some());
-    let doors = (doors, readiness.guard("registration with the control plane"));
+    let (keeper, doors) = presence::doors(config.node.instance.is_some(), &readiness);
     worker::start_all(&common, &drain, &inbound, keeper)?;
     let watches = (&drain, &inbound);
     let more_metrics = registration::begin(&common.settings, &config.node.scope, &readiness, watches, more_metrics);
     tokio::spawn(presence::leave(membership.clone(), drain.clone()));
     tokio::spawn(fleet::tell_ports(membership.clone(), common.own.clone(), tables.clone()));
     tokio::spawn(fleet::tell(membership, common.fleet_sources()));
-    tokio::spawn(presence::follow(config, updates, status_sender, drain.clone(), inbound, doors));
+    tokio::spawn(presence::follow(config, updates, status_sender, (drain.clone(), inbound), doors));
     let shown = Page { common, compiler, context, ends, more_metrics, started_ms: clock::unix_ms() };
     let shown: Arc<dyn Shown> = Arc::new(shown);
     if let Some((listener, settings)) = probes {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
 use heddle_node::membership::Membership;
-use heddle_node::readiness::Guard;
+use heddle_node::readiness::{Guard, Readiness};
 use heddle_xds::client::{self, Batch, ClientConfig, ClientStatus};
 use tokio::sync::{mpsc, watch};
 
@@ -41,13 +41,16 @@ impl Doorkeeper {
 pub(super) struct Doors {
     shut: mpsc::Receiver<Infallible>,
     told: watch::Sender<bool>,
+    /// Dropped as soon as this node may be counted on.
+    ready: Guard,
 }
 
 /// Both ends; a door that nobody calls by the control plane may be closed at once.
-pub(super) fn doors(is_called: bool) -> (Doorkeeper, Doors) {
+pub(super) fn doors(is_called: bool, readiness: &Readiness) -> (Doorkeeper, Doors) {
     let (shut, is_shut) = mpsc::channel(1);
     let (told, hears) = watch::channel(!is_called);
-    (Doorkeeper { shut: Some(shut), told: hears }, Doors { shut: is_shut, told })
+    let ready = readiness.guard("registration with the control plane");
+    (Doorkeeper { shut: Some(shut), told: hears }, Doors { shut: is_shut, told, ready })
 }
 
 /// Follows until the drain begins. A node beside an instance is none that takes requests before its door is open. It goes on when the drain or the end of what
@@ -56,16 +59,13 @@ pub(super) async fn follow(
     mut config: ClientConfig,
     updates: mpsc::Sender<Batch>,
     status: watch::Sender<ClientStatus>,
-    mut drain: DrainWatch,
-    mut inbound: DrainWatch,
-    (mut doors, ready): (Doors, Guard),
+    (mut drain, inbound): (DrainWatch, DrainWatch),
+    doors: Doors,
 ) {
-    let mut standing = status.subscribe();
     let Some(instance) = &mut config.node.instance else {
-        drop(ready);
         let work = client::run(config, updates, status, fastrand::Rng::new());
         // Nobody calls it by its instance: the end of what comes in is none of the control plane's business.
-        drop(inbound);
+        drop((inbound, doors));
         tokio::select! {
             () = work => {}
             () = drain.draining() => {}
@@ -75,44 +75,44 @@ pub(super) async fn follow(
     instance.process = clock::unix_ms();
     let (takes_requests, said) = watch::channel(false);
     config.takes_requests = Some(said);
-    let life = async {
-        tokio::select! {
-            // Nothing is ever sent there: it ends when all have let go of it.
-            _ = doors.shut.recv() => {
-                let _ = takes_requests.send(true);
-                // Who is ready may be counted on: the one whose place it takes may go. Without a control plane nobody can be told.
-                let said = standing.wait_for(|status| status.takes_requests || (!status.connected && status.failures > 0));
-                tokio::select! {
-                    _ = tokio::time::timeout(PATIENCE, said) => {}
-                    () = drain.draining() => {}
-                    () = inbound.draining() => {}
-                }
-                drop(ready);
-                tokio::select! {
-                    () = drain.draining() => {}
-                    () = inbound.draining() => {}
-                }
-            }
-            () = drain.draining() => {}
-            () = inbound.draining() => {}
-        }
-        let was_called = takes_requests.send_replace(false);
-        // Whoever holds a watch keeps the process alive.
-        drop((drain, inbound));
-        if was_called && standing.borrow().connected {
-            let heard = async {
-                let _ = standing.wait_for(|status| !status.takes_requests || !status.connected).await;
-                tokio::time::sleep(FAREWELL).await;
-            };
-            let _ = tokio::time::timeout(2 * FAREWELL, heard).await;
-        }
-        let _ = doors.told.send(true);
+    let life = live((drain, inbound), doors, takes_requests, status.subscribe());
+    tokio::join!(client::run(config, updates, status, fastrand::Rng::new()), life);
+}
+
+/// Says that the instance takes requests as soon as its door is open, and that it takes none when it is to be closed.
+async fn live(
+    (mut drain, mut inbound): (DrainWatch, DrainWatch),
+    mut doors: Doors,
+    takes_requests: watch::Sender<bool>,
+    mut standing: watch::Receiver<ClientStatus>,
+) {
+    let ready = doors.ready;
+    let open = async {
+        // Nothing is ever sent there: it ends when all have let go of it.
+        let _ = doors.shut.recv().await;
+        let _ = takes_requests.send(true);
+        // Who is ready may be counted on: the one whose place it takes may go. Without a control plane nobody can be told.
+        let said = standing.wait_for(|status| status.takes_requests || (!status.connected && status.failures > 0));
+        let _ = tokio::time::timeout(PATIENCE, said).await;
+        drop(ready);
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = client::run(config, updates, status, fastrand::Rng::new()) => {}
-        () = life => {}
+        () = open => {}
+        () = drain.draining() => {}
+        () = inbound.draining() => {}
     }
+    let was_called = takes_requests.send_replace(false);
+    // Whoever holds a watch keeps the process alive.
+    drop((drain, inbound));
+    if was_called && standing.borrow().connected {
+        let heard = async {
+            let _ = standing.wait_for(|status| !status.takes_requests || !status.connected).await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        let _ = tokio::time::timeout(2 * FAREWELL, heard).await;
+    }
+    let _ = doors.told.send(true);
 }
 
 /// Tells the fleet of the drain when it begins: others stop counting on this node.

@@ -84,9 +84,7 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
     let mut client = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE).max_encoding_message_size(MAX_REQUEST);
     let (out, requests) = mpsc::channel(OUTBOX);
     let mut turns = session.config.takes_requests.clone();
-    if let Some(turns) = &mut turns {
-        turns.mark_unchanged();
-    }
+    turns.iter_mut().for_each(watch::Receiver::mark_unchanged);
     let who = session.config.node();
     let mut node = Some(&who);
     let mut asks = session.config.demand.asks();
@@ -121,16 +119,10 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
                 Ok(()) => continue,
                 Err(ended) => return ended,
             },
-            () = turned(&mut turns) => {
-                let who = session.config.node();
-                if let Some(word) = kinds.first().and_then(|kind| M::say(*kind, &who))
-                    && out.send(word).await.is_err()
-                {
-                    return End::Lost("the stream was closed".to_string());
-                }
-                session.said(&who);
-                continue;
-            }
+            () = turned(&mut turns) => match say::<M>(&kinds, &out, session).await {
+                Ok(()) => continue,
+                Err(ended) => return ended,
+            },
             _ = sweeps.tick() => {
                 session.config.demand.expire(clock::now());
                 continue;
@@ -146,6 +138,18 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
             return ended;
         }
     }
+}
+
+/// Says the node again on an open stream that asks for these kinds.
+async fn say<M: Speak>(kinds: &[Kind], out: &mpsc::Sender<M::Out>, session: &Session) -> Result<(), End> {
+    let who = session.config.node();
+    if let Some(word) = kinds.first().and_then(|kind| M::say(*kind, &who))
+        && out.send(word).await.is_err()
+    {
+        return Err(End::Lost("the stream was closed".to_string()));
+    }
+    session.said(&who);
+    Ok(())
 }
 
 /// Ready when it has changed whether the instance beside the node takes requests.

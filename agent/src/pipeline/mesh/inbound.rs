@@ -63,9 +63,7 @@ impl Pipeline {
         }
         // Only a member of the mesh takes the field off again that would tell it.
         let cased = restore_case(&mut x.request.fields) && peer.is_some();
-        if tell_of_caller(x, forwarded.as_ref()) {
-            self.worker.note_spoofed(&connection, peer.as_deref());
-        }
+        self.tell_of_caller(x, peer.as_deref(), forwarded.as_ref());
         strip_hop_by_hop(&mut x.request.fields, websocket);
         if let Some(answer) = plan.rewrite(x).await {
             return Err(answer);
@@ -85,6 +83,16 @@ impl Pipeline {
             served.head.fields.remove(CASE_FIELD);
         }
         Ok(served)
+    }
+
+    /// What the application is told of the caller; nobody else can tell it, and who tries stands in the audit.
+    fn tell_of_caller(&self, x: &mut Exchange, peer: Option<&str>, forwarded: Option<&Arc<str>>) {
+        if headers::remove_client_cert(&mut x.request.fields) {
+            self.worker.note_spoofed(&x.connection, peer);
+        }
+        if let Some(forwarded) = forwarded {
+            x.request.fields.set_own(Name::XForwardedClientCert, forwarded.as_bytes());
+        }
     }
 
     /// Sends a request to the application, and lets what goes on for long be judged again when the policies change.
@@ -219,15 +227,6 @@ fn named(refusal: &Refusal) -> String {
         Some(rule) => format!("{}[{rule}]", refusal.policy),
         None => refusal.policy.to_string(),
     }
-}
-
-/// What the application is told of the caller; nobody else can tell it. Whether the caller has tried to.
-fn tell_of_caller(x: &mut Exchange, forwarded: Option<&Arc<str>>) -> bool {
-    let spoofed = headers::remove_client_cert(&mut x.request.fields);
-    if let Some(forwarded) = forwarded {
-        x.request.fields.set_own(Name::XForwardedClientCert, forwarded.as_bytes());
-    }
-    spoofed
 }
 
 /// Whether an application that may speak anything is spoken to in HTTP/2: where its caller speaks it in clear, and where the message is one of gRPC.
