@@ -103,11 +103,13 @@ impl Worker {
             if let Some(known) = view.tables.mesh.get(name.as_str()) {
                 return known.depends.first().cloned();
             }
-            let is_over = told == [Standing::Absent; 2] || clock::now() >= until;
+            let now = clock::now();
+            let is_silent = silent_until.lock().is_some_and(|until| now < until);
+            let is_over = told == [Standing::Absent; 2] || now >= until || is_silent;
             if let Some(known) = view.tables.mesh.get(instance.as_str()).filter(|_| told[0] != Standing::Asked || is_over) {
                 return Some(known.name.clone());
             }
-            if is_over || silent_until.lock().is_some_and(|until| clock::now() < until) {
+            if is_over {
                 return None;
             }
             tokio::select! {

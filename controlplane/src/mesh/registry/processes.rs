@@ -10,14 +10,24 @@ impl Registry {
     /// Whether what a process says counts less than another process of its node: that one is connected and takes requests, and this one drains or began before
     /// it. What is lost for a moment is not taken away by a drain that began before it either.
     pub(super) fn stands_back(&mut self, stream: u64, node: &NodeInfo) -> bool {
-        self.aside.remove(&stream);
         let Some(said) = &node.instance else { return false };
+        // What a process said before, by whichever stream, is not what it says now.
+        let is_same = |other: &NodeInfo| {
+            let known = other.instance.as_ref().map(|instance| instance.process);
+            other.scope.id == node.scope.id && known == Some(said.process)
+        };
+        self.aside.retain(|known, other| *known != stream && !is_same(other));
         let Some(held) = self.get(&node.scope.id).filter(|held| held.standing != Standing::Draining) else { return false };
         if !are_others(&held.instance, said) || !is_of(held, &node.scope) {
             return false;
         }
         let began_before = said.process < held.instance.process;
-        let stands_back = if held.until.is_none() { said.draining || began_before } else { said.draining && began_before };
+        let stands_back = match held.standing {
+            // One that was lost a moment ago will be back.
+            Standing::Missing => began_before,
+            _ if held.until.is_none() => said.draining || began_before,
+            _ => said.draining && began_before,
+        };
         if stands_back && !said.draining {
             self.aside.insert(stream, node.clone());
         }
@@ -42,10 +52,12 @@ impl Registry {
 
     /// Those that stood back take the place of one that is gone or about to go.
     pub(super) fn revive(&mut self, now: u64) {
-        let waiting: Vec<u64> = self.aside.keys().rev().copied().collect();
-        for stream in waiting {
+        let began = |node: &NodeInfo| node.instance.as_ref().map_or(0, |instance| instance.process);
+        let mut waiting: Vec<(u64, u64)> = self.aside.iter().map(|(stream, node)| (began(node), *stream)).collect();
+        waiting.sort_unstable();
+        for (_, stream) in waiting.into_iter().rev() {
             let Some(node) = self.aside.get(&stream).map(|node| &node.scope.id) else { continue };
-            let is_free = |held: &Held| held.standing == Standing::Draining || held.until.is_some();
+            let is_free = |held: &Held| matches!(held.standing, Standing::Draining | Standing::Doubted | Standing::Remembered);
             if !self.get(node).is_none_or(is_free) {
                 continue;
             }
