@@ -75,16 +75,18 @@ pub(super) async fn follow(
     instance.process = clock::unix_ms();
     let (takes_requests, said) = watch::channel(false);
     config.takes_requests = Some(said);
-    let life = live((drain, inbound), doors, takes_requests, status.subscribe());
+    // Control planes of Envoy's know no instances.
+    let standing = config.envoy.is_none().then(|| status.subscribe());
+    let life = live((drain, inbound), doors, takes_requests, standing);
     tokio::join!(client::run(config, updates, status, fastrand::Rng::new()), life);
 }
 
-/// Says that the instance takes requests as soon as its door is open, and that it takes none when it is to be closed.
+/// Says that the instance takes requests as soon as its door is open, and that it takes none when it is to be closed. `standing` is how those stand who hear of it.
 async fn live(
     (mut drain, mut inbound): (DrainWatch, DrainWatch),
     mut doors: Doors,
     takes_requests: watch::Sender<bool>,
-    mut standing: watch::Receiver<ClientStatus>,
+    mut standing: Option<watch::Receiver<ClientStatus>>,
 ) {
     let ready = doors.ready;
     let open = async {
@@ -92,8 +94,10 @@ async fn live(
         let _ = doors.shut.recv().await;
         let _ = takes_requests.send(true);
         // Who is ready may be counted on: the one whose place it takes may go. Without a control plane nobody can be told.
-        let said = standing.wait_for(|status| status.takes_requests || (!status.connected && status.failures > 0));
-        let _ = tokio::time::timeout(PATIENCE, said).await;
+        if let Some(standing) = &mut standing {
+            let said = standing.wait_for(|status| status.takes_requests || (!status.connected && status.failures > 0));
+            let _ = tokio::time::timeout(PATIENCE, said).await;
+        }
         drop(ready);
         std::future::pending::<()>().await;
     };
@@ -105,7 +109,7 @@ async fn live(
     let was_called = takes_requests.send_replace(false);
     // Whoever holds a watch keeps the process alive.
     drop((drain, inbound));
-    if was_called && standing.borrow().connected {
+    if let Some(mut standing) = standing.filter(|standing| was_called && standing.borrow().connected) {
         let heard = async {
             let _ = standing.wait_for(|status| !status.takes_requests || !status.connected).await;
             tokio::time::sleep(FAREWELL).await;

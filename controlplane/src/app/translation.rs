@@ -240,6 +240,8 @@ impl Translation {
     async fn write(&mut self) {
         self.write_at = clock::now() + WRITING;
         if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            // What came meanwhile may be a drain, of which others are to hear at once.
+            self.write_at = clock::now() + SOON;
             return;
         }
         if let Some(written) = self.writing.take()

@@ -39,13 +39,17 @@ pub struct Found {
     pub protocol: MeshProtocol,
     /// Their further ports.
     pub ports: BTreeMap<u16, FoundPort>,
-    /// What is at addresses that are those of one instance alone.
-    pub places: BTreeMap<SocketAddr, FoundPlace>,
+    /// Who says to be at the addresses of its instances, its instances among them. Of each the same, whichever service asks.
+    pub places: BTreeMap<SocketAddr, Vec<FoundPlace>>,
 }
 
-/// A port of one instance, at an address that is its own.
+/// Who says to be at an address and port, and was seen at that address.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundPlace {
+    /// Whose instance.
+    pub service: ServiceId,
+    /// How sure it is that it is there still: the least counts most.
+    pub rank: u8,
     /// The instance.
     pub endpoint: Endpoint,
     /// What it speaks there.

@@ -8,7 +8,7 @@ mod places;
 mod processes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use heddle_xds::model::{Endpoint, Instance, Labels, MeshProtocol};
@@ -134,8 +134,8 @@ pub struct Registry {
     of_node: HashMap<Arc<str>, ServiceId>,
     of_stream: HashMap<u64, Arc<str>>,
     deadlines: BTreeSet<(u64, Arc<str>)>,
-    /// Nodes by the address at which their instance is reached.
-    at: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// Nodes by the addresses and ports at which their applications are, as far as the nodes were seen there.
+    at: HashMap<SocketAddr, BTreeSet<Arc<str>>>,
     changed: BTreeSet<ServiceId>,
     /// Instances of other control planes that were given up.
     abandoned: Vec<Held>,
@@ -400,7 +400,7 @@ impl Registry {
             (port, FoundPort { protocol: agreed(spoken.into_iter()), ..found })
         };
         let ports = ports.into_iter().map(agreed).collect();
-        let places = there().flat_map(|held| self.places(held)).collect();
+        let places = all.values().flat_map(|held| self.claims(held)).collect();
         Some(Found { endpoints: there().map(endpoint).collect(), protocol: protocol(there()), ports, places })
     }
 
@@ -444,7 +444,7 @@ impl Registry {
                 self.deadlines.insert((until, held.node.clone()));
             }
             self.of_node.insert(held.node.clone(), held.service.clone());
-            self.comes_to(&held.instance.address, &held.node);
+            self.comes(&held);
             self.changed.insert(held.service.clone());
             self.held.entry(held.service.clone()).or_default().insert(held.node.clone(), held);
         }
@@ -461,7 +461,7 @@ impl Registry {
             self.deadlines.remove(&(until, node.clone()));
         }
         if let Some(held) = &held {
-            self.goes_from(&held.instance.address, node);
+            self.goes(held);
         }
         self.changed.insert(service);
         held

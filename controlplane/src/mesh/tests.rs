@@ -118,6 +118,19 @@ fn a_process_that_goes_takes_nothing_away_from_the_one_that_was_started_in_its_p
 }
 
 #[test]
+fn an_agent_of_an_earlier_release_makes_place_for_the_one_that_is_started_under_its_name() {
+    let mut mesh = mesh();
+    mesh.join(1, process(0, false), 100);
+    mesh.join(2, process(200, true), 200);
+    mesh.join(2, process(200, false), 210);
+    mesh.join(3, process(0, true), 220);
+    mesh.leave(1, 230);
+    mesh.leave(3, 240);
+    mesh.settle(240 + 2 * DOUBT);
+    assert_eq!(mesh.endpoints(&web()), 1);
+}
+
+#[test]
 fn a_process_that_stood_back_is_there_when_its_successor_fails() {
     let mut mesh = mesh();
     mesh.join(1, process(100, false), 100);
@@ -130,37 +143,39 @@ fn a_process_that_stood_back_is_there_when_its_successor_fails() {
 }
 
 #[test]
-fn what_is_at_an_address_is_told_while_it_is_seen_there_and_alone_there() {
-    let at = |id: &str, service: &str, address: &str, is_seen: bool| {
-        let mut node = node(id, service, false);
+fn who_was_seen_at_an_address_is_told_there_until_it_has_gone_and_what_others_say_changes_nothing() {
+    let at = |id: &str, service: &str, (address, is_seen): (&str, bool), draining: bool| {
+        let mut node = node(id, service, draining);
         let instance = node.instance.as_mut().unwrap();
         (instance.address, instance.is_seen, instance.application) = (address.into(), is_seen, 8080);
         instance.ports = vec![(9090, MeshProtocol::Grpc), (8080, MeshProtocol::Tcp)];
         node
     };
-    let api = ServiceId::parse("api", "shop").unwrap();
-    let places = |mesh: &Mesh, service: &ServiceId| -> Vec<(String, MeshProtocol, Option<u16>)> {
+    let (api, here) = (ServiceId::parse("api", "shop").unwrap(), ("10.0.0.7", true));
+    let places = |mesh: &Mesh, service: &ServiceId, place: &str| -> Vec<(String, u8, MeshProtocol, Option<u16>)> {
         let found = mesh.directory.get(service).and_then(|known| known.found.clone()).unwrap_or_default();
-        found.places.iter().map(|(at, place)| (at.to_string(), place.protocol, place.further)).collect()
+        let claims = found.places.get(&place.parse().unwrap()).cloned().unwrap_or_default();
+        claims.iter().map(|claim| (claim.service.to_string(), claim.rank, claim.protocol, claim.further)).collect()
     };
+    let web_at = |rank| ("shop/web".to_owned(), rank, MeshProtocol::Http, None);
     let mut mesh = mesh();
-    mesh.join(1, at("a", "web", "10.0.0.7", true), 0);
-    let own = vec![
-        ("10.0.0.7:8080".to_owned(), MeshProtocol::Http, None),
-        ("10.0.0.7:9090".to_owned(), MeshProtocol::Grpc, Some(9090)),
-    ];
-    assert_eq!(places(&mesh, &web()), own);
-    mesh.join(2, at("b", "api", "10.0.0.8", false), 0);
-    assert_eq!(places(&mesh, &api), [], "it only says that it is there");
-    mesh.join(3, at("c", "api", "10.0.0.7", false), 0);
-    assert_eq!((places(&mesh, &web()), places(&mesh, &api)), (vec![], vec![]), "nobody knows which of both is meant");
-    mesh.join(3, at("c", "api", "10.0.0.9", true), 10);
-    assert_eq!(places(&mesh, &web()), own);
-    assert_eq!(places(&mesh, &api).len(), 2);
-    let mut drains = at("c", "api", "10.0.0.9", true);
-    drains.instance.as_mut().unwrap().draining = true;
-    mesh.join(3, drains, 20);
-    assert_eq!(places(&mesh, &api), []);
+    mesh.join(1, at("a", "web", here, true), 0);
+    assert_eq!(places(&mesh, &web(), "10.0.0.7:8080"), [web_at(1)], "also before its door is open");
+    mesh.join(1, at("a", "web", here, false), 10);
+    assert_eq!(places(&mesh, &web(), "10.0.0.7:8080"), [web_at(0)]);
+    assert_eq!(places(&mesh, &web(), "10.0.0.7:9090"), [("shop/web".to_owned(), 0, MeshProtocol::Grpc, Some(9090))]);
+    mesh.join(2, at("b", "api", ("10.0.0.7", false), false), 20);
+    assert_eq!(places(&mesh, &web(), "10.0.0.7:8080"), [web_at(0)], "it only says that it is there");
+    assert_eq!(places(&mesh, &api, "10.0.0.7:8080"), []);
+    mesh.leave(1, 30);
+    let news = mesh.join(3, at("c", "api", here, false), 40);
+    assert!(news.contains(&web()) && news.contains(&api), "{news:?}");
+    let both = [web_at(2), ("shop/api".to_owned(), 0, MeshProtocol::Http, None)];
+    assert_eq!((places(&mesh, &web(), "10.0.0.7:8080"), places(&mesh, &api, "10.0.0.7:8080")), (both.to_vec(), both.to_vec()));
+    mesh.settle(40 + GRACE);
+    assert_eq!(places(&mesh, &api, "10.0.0.7:8080").len(), 1, "who is lost is there no more");
+    mesh.join(4, at("d", "web", ("127.0.0.1", true), false), 10_000);
+    assert_eq!(places(&mesh, &web(), "127.0.0.1:8080"), [], "every host has this address");
 }
 
 #[test]

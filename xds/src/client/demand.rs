@@ -17,8 +17,9 @@ const KEEP: Duration = Duration::from_secs(26 * 3600);
 const KEEP_ABSENT: Duration = Duration::from_secs(60);
 /// Names of one kind at most. Those that were wanted longest ago make room.
 const MAX_WANTED: usize = 10_000;
-/// The same for addresses: an application may connect to any number of them, and what it calls by name must not make room for that.
-const MAX_ADDRESSES: usize = 1_000;
+/// The same for addresses: an application may connect to any number of them, and what it calls by name must not make room for that. A thousand, each by two names: its
+/// own, and that of the instance at one of its ports.
+const MAX_ADDRESSES: usize = 2_000;
 /// How many make room at once, so that room is seldom looked for.
 const MAKE_ROOM: usize = MAX_WANTED / 10;
 /// How often it is looked for names that nobody wants any more.

@@ -143,9 +143,10 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
 /// Says the node again on an open stream that asks for these kinds.
 async fn say<M: Speak>(kinds: &[Kind], out: &mpsc::Sender<M::Out>, session: &Session) -> Result<(), End> {
     let who = session.config.node();
-    if let Some(word) = kinds.first().and_then(|kind| M::say(*kind, &who))
-        && out.send(word).await.is_err()
-    {
+    let Some(word) = kinds.first().and_then(|kind| M::say(*kind, &who)) else {
+        return Err(End::Lost("the instance beside this node is said anew by another stream".to_string()));
+    };
+    if out.send(word).await.is_err() {
         return Err(End::Lost("the stream was closed".to_string()));
     }
     session.said(&who);
@@ -342,7 +343,7 @@ impl Speak for SotwClient {
     fn write(request: Self::Request, node: Option<&NodeInfo>) -> Self::Out {
         sotw_request_to_wire(request, node)
     }
-    /// Each request says all that is wanted. Control planes that speak so only are none of ours, which alone know instances.
+    /// Each request says all that is wanted: the node is said by the next stream.
     fn say(_: Kind, _: &NodeInfo) -> Option<Self::Out> {
         None
     }

@@ -133,7 +133,7 @@ pub struct Instance {
     pub labels: Vec<(Arc<str>, Arc<str>)>,
     /// It takes no new requests.
     pub draining: bool,
-    /// Of which process this is said: when that began, in Unix milliseconds; 0 is not said. Of several under one id of a node that are connected at once, the one
+    /// Of which process this is said: when that began, in Unix milliseconds; 0 is not said, and before all that say. Of several under one id of a node that are connected at once, the one
     /// that began last counts, and no other takes its place away.
     pub process: u64,
     /// The port on which the application listens where nobody names another one; 0 is not said.

@@ -78,13 +78,10 @@ pub(super) async fn follow(connector: Connector, held: Arc<Held>, stats: Arc<Sta
     let mut failures = 0_u32;
     loop {
         let opened = clock::now();
-        let mut last = None;
-        let why = stream(&connector, &held, &stats, &node, &mut last).await;
-        if let Some((at, told)) = last
-            && clock::now().saturating_duration_since(at) < UNSURE
-        {
-            held.identity.refusals().give_back(told);
-        }
+        let mut unsure = Vec::new();
+        let why = stream(&connector, &held, &stats, &node, &mut unsure).await;
+        forget_the_heard(&mut unsure);
+        unsure.into_iter().for_each(|(_, told)| held.identity.refusals().give_back(told));
         if clock::now().saturating_duration_since(opened) >= GOOD {
             failures = 0;
         }
@@ -95,13 +92,19 @@ pub(super) async fn follow(connector: Connector, held: Arc<Held>, stats: Arc<Sta
     }
 }
 
-/// Follows the bundles on one stream; returns why it has ended. `last` is what was told of refusals last, and when.
+/// Lets go of what was told so long ago that it was heard.
+fn forget_the_heard(unsure: &mut Vec<(clock::Instant, Told)>) {
+    let now = clock::now();
+    unsure.retain(|(at, _)| now.saturating_duration_since(*at) < UNSURE);
+}
+
+/// Follows the bundles on one stream; returns why it has ended. `unsure` is what was told of refusals of late, and when.
 async fn stream(
     connector: &Connector,
     held: &Held,
     stats: &Stats,
     node: &str,
-    last: &mut Option<(clock::Instant, Told)>,
+    unsure: &mut Vec<(clock::Instant, Told)>,
 ) -> String {
     let channel = match connector.connect().await {
         Ok(channel) => channel,
@@ -129,7 +132,8 @@ async fn stream(
             _ = again.tick() => held.identity.refusals().take(clock::unix_ms()),
         };
         if !told.is_empty() {
-            *last = Some((clock::now(), told.clone()));
+            forget_the_heard(unsure);
+            unsure.push((clock::now(), told.clone()));
         }
         if sender.send(word(held, stats, node, told)).await.is_err() {
             return "the control plane has ended the stream".to_owned();

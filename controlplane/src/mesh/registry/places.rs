@@ -1,58 +1,73 @@
-//! Which instance is at an address, for those who call single instances. An address is believed only where this control plane has seen it, and only while it is
-//! that of one instance: nobody takes the traffic of others by what it says of itself.
+//! Who is at which address and port, for those who call single instances. An address is believed only where a control plane has seen the node at it: what members
+//! merely say of themselves takes nobody's place. It decides nothing where several are there.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use heddle_xds::model::{Instance, MeshProtocol};
+
 use super::{FoundPlace, Held, Registry, Standing, endpoint};
 
+/// Nodes at one address and port that are told apart; where there are more nobody is meant.
+const MOST: usize = 8;
+
 impl Registry {
-    /// The ports of an instance at its address, as far as that is its own.
-    pub(super) fn places(&self, held: &Held) -> Vec<(SocketAddr, FoundPlace)> {
-        let instance = &held.instance;
-        let Some(address) = instance.address.parse::<IpAddr>().ok().filter(|_| instance.is_seen && instance.application > 0)
-        else {
-            return Vec::new();
+    /// Who is at the places of an instance, it itself among them.
+    pub(super) fn claims(&self, held: &Held) -> impl Iterator<Item = (SocketAddr, Vec<FoundPlace>)> {
+        let claim = |at: SocketAddr, node: &Arc<str>| {
+            let held = self.get(node)?;
+            let (_, protocol, further) = places(&held.instance).find(|(place, ..)| *place == at)?;
+            let rank = match held.standing {
+                Standing::Live => 0,
+                Standing::Draining => 1,
+                Standing::Missing | Standing::Doubted | Standing::Remembered => 2,
+            };
+            Some(FoundPlace { service: held.service.clone(), rank, endpoint: endpoint(held), protocol, further })
         };
-        let nodes = self.at.get(&instance.address).into_iter().flatten();
-        let shares =
-            |node: &Arc<str>| *node != held.node && self.get(node).is_some_and(|other| other.standing != Standing::Draining);
-        if nodes.into_iter().any(shares) {
-            return Vec::new();
-        }
-        let place = |port: u16, protocol, further| {
-            (SocketAddr::new(address, port), FoundPlace { endpoint: endpoint(held), protocol, further })
-        };
-        let main = place(instance.application, instance.protocol, None);
-        let others = instance.ports.iter().filter(|(port, _)| *port != instance.application);
-        [main].into_iter().chain(others.map(|(port, protocol)| place(*port, *protocol, Some(*port)))).collect()
+        places(&held.instance).map(move |(at, ..)| {
+            let nodes = self.at.get(&at).into_iter().flatten().take(MOST);
+            (at, nodes.filter_map(|node| claim(at, node)).collect())
+        })
     }
 
-    /// An instance is at an address, which may so become no single one's.
-    pub(super) fn comes_to(&mut self, address: &Arc<str>, node: &Arc<str>) {
-        let nodes = self.at.entry(address.clone()).or_default();
-        nodes.insert(node.clone());
-        if nodes.len() > 1 {
-            self.concern(address);
+    /// An instance is there: others at its places are not alone.
+    pub(super) fn comes(&mut self, held: &Held) {
+        for (at, ..) in places(&held.instance) {
+            self.at.entry(at).or_default().insert(held.node.clone());
+            self.concern(at, &held.node);
         }
     }
 
-    /// An instance is at an address no more.
-    pub(super) fn goes_from(&mut self, address: &Arc<str>, node: &Arc<str>) {
-        let Some(nodes) = self.at.get_mut(address) else { return };
-        nodes.remove(node);
-        if nodes.is_empty() {
-            self.at.remove(address);
-        } else {
-            self.concern(address);
+    /// An instance is there no more.
+    pub(super) fn goes(&mut self, held: &Held) {
+        for (at, ..) in places(&held.instance) {
+            self.concern(at, &held.node);
+            let Some(nodes) = self.at.get_mut(&at) else { continue };
+            nodes.remove(&held.node);
+            if nodes.is_empty() {
+                self.at.remove(&at);
+            }
         }
     }
 
-    /// Something else is known of the services of all instances at an address.
-    fn concern(&mut self, address: &Arc<str>) {
-        let nodes: BTreeSet<Arc<str>> = self.at.get(address).cloned().unwrap_or_default();
-        let services = nodes.iter().filter_map(|node| self.of_node.get(node).cloned());
-        self.changed.extend(services.collect::<Vec<_>>());
+    /// Something else is known of the services of others at a place; of very many those that are told apart.
+    fn concern(&mut self, at: SocketAddr, node: &Arc<str>) {
+        let nodes = self.at.get(&at).into_iter().flatten().take(MOST + 1).filter(|other| *other != node);
+        let services: BTreeSet<_> = nodes.filter_map(|node| self.of_node.get(node).cloned()).collect();
+        self.changed.extend(services);
     }
+}
+
+/// The addresses and ports of an application, what it speaks there, and which of them are further ones.
+fn places(instance: &Instance) -> impl Iterator<Item = (SocketAddr, MeshProtocol, Option<u16>)> {
+    let seen = instance.address.parse().ok().filter(|address: &IpAddr| instance.is_seen && !address.is_loopback());
+    let main = Some((instance.application, instance.protocol, None)).filter(|(port, ..)| *port > 0);
+    let further = instance.ports.iter().filter(|(port, _)| *port != instance.application);
+    let all = main.into_iter().chain(further.map(|(port, protocol)| (*port, *protocol, Some(*port))));
+    let all: Vec<_> = all.collect();
+    seen.into_iter().flat_map(move |address| {
+        let place = move |(port, protocol, further)| (SocketAddr::new(address, port), protocol, further);
+        all.clone().into_iter().map(place)
+    })
 }

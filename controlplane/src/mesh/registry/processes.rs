@@ -73,9 +73,9 @@ impl Registry {
     }
 }
 
-/// Whether two processes say this.
+/// Whether two processes say this. Whoever does not say which it is, as agents of earlier releases, counts as older than any that does.
 pub(super) fn are_others(one: &Instance, other: &Instance) -> bool {
-    one.process != 0 && other.process != 0 && one.process != other.process
+    one.process != other.process
 }
 
 /// Whether an instance is one of the service of this node.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_xds::model::{
-    Endpoints, HealthChecks, MESH_PREFIX, MeshInbound, MeshPeer, MeshProtocol, MeshService, PassiveCheck, PluginConf,
+    Endpoint, Endpoints, HealthChecks, MESH_PREFIX, MeshInbound, MeshPeer, MeshProtocol, MeshService, PassiveCheck, PluginConf,
     PluginOrigin, Resource, Scheme, Thresholds, Timeouts, Upstream, address_name, instance_name,
 };
 use serde::Deserialize;
@@ -62,7 +62,7 @@ pub(in super::super) fn unit(context: &mut Context<'_>, service: &ServiceId) -> 
     let inbound = Some(inbound).filter(|plugins| !plugins.is_empty());
     resources.extend(inbound.map(|plugins| Resource::MeshInbound(MeshInbound { service: service.full().clone(), plugins })));
     resources.extend(ports);
-    resources.extend(places(directory, service, known, &written));
+    resources.extend(places(context, service, known, &written));
     resources.extend(written.addresses.iter().filter_map(|address| address_of(directory, service, &written, address)));
     resources.extend(parts.into_iter().flat_map(|(name, part)| part.resources(context, name)));
     Unit { resources, ..Unit::default() }
@@ -122,38 +122,78 @@ fn address_of(directory: &Directory, service: &ServiceId, written: &resources::M
 }
 
 /// The ports of single instances at their own addresses, which sidecars ask for when a connection there is captured: such a one goes to this instance and to no
-/// other, so nothing of how instances are chosen matters.
-fn places(directory: &Directory, service: &ServiceId, known: &Known, written: &resources::MeshService) -> Vec<Resource> {
-    let owner = |port: u16| written.ports.iter().find(|said| said.number() == port).and_then(|said| said.protocol());
-    let place = |(at, place): (&SocketAddr, &FoundPlace)| {
-        let said = match place.further {
-            Some(port) => owner(port),
-            None => written.protocol.as_deref(),
+/// other, so nothing of how instances are chosen matters. Only ports that owners name are the mesh's: what else is on a host is no business of its members.
+fn places(context: &mut Context<'_>, service: &ServiceId, known: &Known, written: &resources::MeshService) -> Vec<Resource> {
+    let Some(found) = &known.found else { return Vec::new() };
+    let mut resources = Vec::new();
+    for (at, claims) in &found.places {
+        let named = |claim: &&FoundPlace| claim.service == *service && names(written, at.port());
+        let mut named: Vec<&FoundPlace> =
+            claims.iter().filter(|claim| named(claim) || is_named(context, service, claim, at)).collect();
+        let best = named.iter().map(|claim| claim.rank).min();
+        named.retain(|claim| Some(claim.rank) == best);
+        // One of those who are there tells it for all of them.
+        let Some(first) = named.iter().min_by_key(|claim| &claim.service).filter(|first| first.service == *service) else {
+            continue;
         };
-        let protocol = said.and_then(MeshProtocol::named).unwrap_or(place.protocol);
-        let name: Arc<str> = instance_name(*at).into();
-        let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
-        let (peer, _) = super::behind(directory, (service, place.further), Some(known), upstream.clone());
-        let resource = MeshService {
-            upstream: Upstream {
-                mesh: Some(MeshPeer { port: place.further, ..peer }),
-                scheme: scheme(protocol),
-                timeouts: Timeouts { connect: CONNECT, ..Timeouts::default() },
-                ..Upstream::new(upstream.clone())
-            },
-            name,
-            protocol,
-            vip: None,
-            ports: vec![at.port()],
-            plugins: Vec::new(),
-            timeouts: None,
-            depends: Vec::new(),
-            own_ports: Vec::new(),
+        let is_one = |claim: &&FoundPlace| {
+            (&claim.service, &claim.endpoint.host, claim.endpoint.port)
+                == (&first.service, &first.endpoint.host, first.endpoint.port)
         };
-        let endpoints = Endpoints { upstream, endpoints: vec![place.endpoint.clone()] };
-        [Resource::MeshService(resource), Resource::Endpoints(endpoints)]
+        // Where nobody knows which of several is meant nobody is called, in clear neither.
+        let endpoints = if named.iter().all(is_one) { vec![first.endpoint.clone()] } else { Vec::new() };
+        resources.extend(place(context.directory, (service, known), written, *at, first, endpoints));
+    }
+    resources
+}
+
+/// Whether the owner of a service names a port of it.
+fn names(written: &resources::MeshService, port: u16) -> bool {
+    written.ports.iter().any(|said| said.number() == port)
+}
+
+/// The same of another service that says to be at this place.
+fn is_named(context: &mut Context<'_>, own: &ServiceId, claim: &FoundPlace, at: &SocketAddr) -> bool {
+    if claim.service == *own {
+        return false;
+    }
+    let Some(known) = context.service(&claim.service) else { return false };
+    names(&owned(context, known, &claim.service).1, at.port())
+}
+
+fn place(
+    directory: &Directory,
+    (service, known): (&ServiceId, &Known),
+    written: &resources::MeshService,
+    at: SocketAddr,
+    found: &FoundPlace,
+    endpoints: Vec<Endpoint>,
+) -> [Resource; 2] {
+    let said = match found.further {
+        Some(port) => written.ports.iter().find(|said| said.number() == port).and_then(|said| said.protocol()),
+        None => written.protocol.as_deref(),
     };
-    known.found.iter().flat_map(|found| &found.places).flat_map(place).collect()
+    let protocol = said.and_then(MeshProtocol::named).unwrap_or(found.protocol);
+    let name: Arc<str> = instance_name(at).into();
+    let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
+    let (peer, _) = super::behind(directory, (service, found.further), Some(known), upstream.clone());
+    let resource = MeshService {
+        upstream: Upstream {
+            mesh: Some(MeshPeer { port: found.further, ..peer }),
+            scheme: scheme(protocol),
+            timeouts: Timeouts { connect: CONNECT, ..Timeouts::default() },
+            ..Upstream::new(upstream.clone())
+        },
+        name,
+        protocol,
+        vip: None,
+        ports: vec![at.port()],
+        plugins: Vec::new(),
+        timeouts: None,
+        depends: Vec::new(),
+        own_ports: Vec::new(),
+    };
+    [Resource::MeshService(resource), Resource::Endpoints(Endpoints { upstream, endpoints })]
 }
 
 /// Whom an entry of a split or the mirror leads to, when that is not simply the service itself.

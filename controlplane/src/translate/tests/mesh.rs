@@ -232,14 +232,27 @@ fn further_ports_and_addresses_of_a_service_are_told_under_names_of_their_own() 
     let endpoint = |host: &str| Endpoint { host: host.into(), port: 15006, weight: 1, ..Endpoint::default() };
     let port =
         |hosts: &[&str]| FoundPort { endpoints: hosts.iter().map(|host| endpoint(host)).collect(), protocol: MeshProtocol::Tcp };
-    let place = FoundPlace { endpoint: endpoint("10.0.0.2"), protocol: MeshProtocol::Tcp, further: Some(9090) };
+    let service = ServiceId::parse("shop/web", "").unwrap();
+    let place = |service: &ServiceId, rank, further| FoundPlace {
+        service: service.clone(),
+        rank,
+        endpoint: endpoint("10.0.0.2"),
+        protocol: MeshProtocol::Tcp,
+        further,
+    };
+    let stranger = ServiceId::parse("shop/evil", "").unwrap();
+    let at = |port: u16| std::net::SocketAddr::new("10.0.0.2".parse().unwrap(), port);
     let found = Found {
         endpoints: vec![endpoint("10.0.0.1"), endpoint("10.0.0.2")],
         protocol: MeshProtocol::Http,
         ports: [(9090, port(&["10.0.0.2"])), (5432, port(&["10.0.0.1"]))].into(),
-        places: [("10.0.0.2:9090".parse().unwrap(), place)].into(),
+        places: [
+            (at(9090), vec![place(&stranger, 0, None), place(&service, 1, Some(9090))]),
+            (at(5432), vec![place(&service, 0, Some(5432))]),
+            (at(80), vec![place(&service, 0, None), FoundPlace { endpoint: endpoint("10.0.0.3"), ..place(&service, 0, None) }]),
+        ]
+        .into(),
     };
-    let service = ServiceId::parse("shop/web", "").unwrap();
     assert!(world.directory.found(&service, Some(found)));
     world.translate(&[], &BTreeSet::from([service]));
     assert_eq!((&*world.service("shop/web").own_ports, &*world.service("shop/web").ports), (&[9090][..], &[80, 9090][..]));
@@ -248,6 +261,8 @@ fn further_ports_and_addresses_of_a_service_are_told_under_names_of_their_own() 
     let single = world.service("@10.0.0.2/9090");
     let peer = single.upstream.mesh.clone().unwrap();
     assert_eq!((single.protocol, &*single.ports, peer.port), (MeshProtocol::Grpc, &[9090][..], Some(9090)));
+    assert!(!world.held.keys().any(|(_, name)| &**name == "@10.0.0.2/5432"), "its owner names no such port");
+    assert_eq!(world.service("@10.0.0.2/80").ports, [80], "nobody knows which of both is meant, but it is the mesh's");
     assert_eq!(peer.identities, world.service("shop/web").upstream.mesh.clone().unwrap().identities);
     assert_eq!(own.upstream.mesh.as_ref().unwrap().port, Some(9090));
     assert_eq!(world.endpoints("mesh/shop/web:9090"), ["10.0.0.2:15006*1^0"], "only those that have it");
