@@ -40,6 +40,13 @@ fn limits_guards_and_bodies_are_bounded_by_filters() {
         assert_eq!(told, [200, 200, 429, 429]);
         assert_eq!(ask(heddle, "GET", "/guarded/a", &[("user-agent", "a Bot")], b"").status, 403);
         assert_eq!(ask(heddle, "GET", "/guarded/a", &[("user-agent", "curl")], b"").status, 200);
+        for hidden in [&b"\xff bot"[..], b"b\xc3\xa9 Bot \xff", b"\xff"] {
+            let head = [b"GET /guarded/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nUser-Agent: ", hidden, b"\r\n\r\n"].concat();
+            assert!(
+                client::raw(heddle.http, &head).starts_with("HTTP/1.1 403"),
+                "a byte that no pattern sees hides nothing: {hidden:?}"
+            );
+        }
         assert_eq!(ask(heddle, "POST", "/small/a", &[], &[b'x'; 100]).status, 200);
         assert_eq!(ask(heddle, "POST", "/small/a", &[], &[b'x'; 101]).status, 413);
     });

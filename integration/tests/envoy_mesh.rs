@@ -118,6 +118,18 @@ fn a_policy_decides_at_an_envoy_by_the_identity_of_the_caller() {
         assert_eq!(client::get(cron.outbound[0], hidden).unwrap().status, 403, "{hidden}");
     }
     assert_eq!(client::get(cron.outbound[0], "/hello").unwrap().status, 200);
+    let tier =
+        json!({ "service": "api", "action": "deny", "rules": [ { "to": [ { "headers": { "x-tier": ["gold", "sil*"] } } ] } ] });
+    mesh.policy("tiers", tier);
+    let told = |tier: &[u8]| {
+        let head = [b"GET /hello HTTP/1.1\r\nHost: api\r\nConnection: close\r\nX-Tier: ", tier, b"\r\n\r\n"].concat();
+        client::head(raw(cron.outbound[0], &head).as_bytes()).status
+    };
+    until("a field that nobody may say", || (told(b"gold") == 403).then_some(()));
+    for hidden in [&b"\xff,gold"[..], b"a, gold,\xff", b"\xfe,silver"] {
+        assert_eq!(told(hidden), 403, "no byte hides what stands beside it: {hidden:?}");
+    }
+    assert_eq!((told(b"bronze"), told(b"\xff"), told(b"golden")), (200, 200, 200));
 }
 
 #[test]

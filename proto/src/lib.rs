@@ -107,10 +107,16 @@ pub mod envoy {
                 pub mod local_ratelimit {
                     pub mod v3;
                 }
+                pub mod lua {
+                    pub mod v3;
+                }
                 pub mod rbac {
                     pub mod v3;
                 }
                 pub mod router {
+                    pub mod v3;
+                }
+                pub mod upstream_codec {
                     pub mod v3;
                 }
             }

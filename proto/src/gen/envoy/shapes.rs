@@ -1072,6 +1072,7 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 2, name: "allowed_client_headers", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
         Field { number: 3, name: "allowed_upstream_headers_to_append", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
         Field { number: 4, name: "allowed_client_headers_on_success", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
+        Field { number: 5, name: "dynamic_metadata_from_headers", kind: FieldKind::Message("envoy.type.matcher.v3.ListStringMatcher"), repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.http.ext_authz.v3.BufferSettings", fields: &[
         Field { number: 1, name: "max_request_bytes", kind: FieldKind::Unsigned, repeated: false },
@@ -1082,6 +1083,7 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 1, name: "context_extensions", kind: FieldKind::Map("envoy.extensions.filters.http.ext_authz.v3.CheckSettings.ContextExtensionsEntry"), repeated: true },
         Field { number: 2, name: "disable_request_body_buffering", kind: FieldKind::Bool, repeated: false },
         Field { number: 3, name: "with_request_body", kind: FieldKind::Message("envoy.extensions.filters.http.ext_authz.v3.BufferSettings"), repeated: false },
+        Field { number: 5, name: "http_service", kind: FieldKind::Message("envoy.extensions.filters.http.ext_authz.v3.HttpService"), repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.http.ext_authz.v3.CheckSettings.ContextExtensionsEntry", fields: &[
         Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
@@ -1241,6 +1243,9 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 17, name: "rate_limits", kind: FieldKind::Message("envoy.config.route.v3.RateLimit"), repeated: true },
         Field { number: 18, name: "max_dynamic_descriptors", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
     ] },
+    Shape { name: "envoy.extensions.filters.http.lua.v3.Lua", fields: &[
+        Field { number: 3, name: "default_source_code", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+    ] },
     Shape { name: "envoy.extensions.filters.http.rbac.v3.RBAC", fields: &[
         Field { number: 1, name: "rules", kind: FieldKind::Message("envoy.config.rbac.v3.RBAC"), repeated: false },
         Field { number: 2, name: "shadow_rules", kind: FieldKind::Message("envoy.config.rbac.v3.RBAC"), repeated: false },
@@ -1257,6 +1262,8 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 4, name: "suppress_envoy_headers", kind: FieldKind::Bool, repeated: false },
         Field { number: 5, name: "strict_check_headers", kind: FieldKind::Text, repeated: true },
         Field { number: 6, name: "respect_expected_rq_timeout", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec", fields: &[
     ] },
     Shape { name: "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", fields: &[
     ] },
@@ -1505,6 +1512,7 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 3, name: "explicit_http_config", kind: FieldKind::Message("envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig"), repeated: false },
         Field { number: 4, name: "use_downstream_protocol_config", kind: FieldKind::Message("envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig"), repeated: false },
         Field { number: 5, name: "auto_config", kind: FieldKind::Message("envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig"), repeated: false },
+        Field { number: 6, name: "http_filters", kind: FieldKind::Message("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter"), repeated: true },
     ] },
     Shape { name: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig", fields: &[
         Field { number: 1, name: "http_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http1ProtocolOptions"), repeated: false },

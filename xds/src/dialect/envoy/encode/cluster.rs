@@ -7,6 +7,7 @@ use bytes::Bytes;
 use heddle_proto::envoy::config::cluster::v3 as wire;
 use heddle_proto::envoy::config::core::v3 as base;
 use heddle_proto::envoy::config::endpoint::v3 as eds;
+use heddle_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use heddle_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
 use heddle_proto::envoy::extensions::upstreams::http::v3 as http;
 use heddle_proto::envoy::r#type::v3 as kinds;
@@ -14,6 +15,7 @@ use prost::Name;
 use tls::common_tls_context::ValidationContextType;
 use wire::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy};
 
+use super::plugins::{self, Extra};
 use super::wire::{address, ads, any, exact, secret, span};
 use super::{bytes, mesh, plain_assignment};
 use crate::model::{
@@ -86,6 +88,20 @@ fn authority(socket: &base::SocketAddress, usual: u16) -> String {
 /// A cluster, or what of the upstream Envoy lacks.
 /// Only nodes that have an identity of the mesh are `members`.
 pub(super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>, members: bool) -> Result<Bytes, String> {
+    with((upstream, endpoints), members, Vec::new())
+}
+
+/// One that stands beside those of upstreams.
+pub(super) fn extra(extra: &Extra) -> Result<Bytes, String> {
+    with((&extra.upstream, None), false, extra.script.iter().flat_map(|script| plugins::scripted(script)).collect())
+}
+
+/// The same with filters that stand before its endpoints.
+fn with(
+    (upstream, endpoints): (&Upstream, Option<&Endpoints>),
+    members: bool,
+    http_filters: Vec<HttpFilter>,
+) -> Result<Bytes, String> {
     if upstream.mesh.is_some() && !members {
         return Err(MEMBERS.to_owned());
     }
@@ -104,7 +120,8 @@ pub(super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>, members
     });
     let kind = if inline { DiscoveryType::StrictDns } else { DiscoveryType::Eds };
     let (policy, config) = balancer(upstream, endpoints);
-    let options = any(&options(upstream)).map(|options| (http::HttpProtocolOptions::full_name(), options));
+    let options = http::HttpProtocolOptions { http_filters, ..options(upstream) };
+    let options = any(&options).map(|options| (http::HttpProtocolOptions::full_name(), options));
     Ok(bytes(&wire::Cluster {
         name: upstream.name.to_string(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind.into())),
@@ -216,6 +233,7 @@ fn options(upstream: &Upstream) -> http::HttpProtocolOptions {
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
             protocol_config: Some(protocol),
         })),
+        ..Default::default()
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::pattern::{Path, escape};
 use super::re2;
-use super::wire::{exact, regex, whole};
+use super::wire::{ANY, exact, regex, whole};
 use crate::model::Route;
 use wire::header_matcher::HeaderMatchSpecifier;
 use wire::query_parameter_matcher::QueryParameterMatchSpecifier;
@@ -99,8 +99,8 @@ fn matcher(operator: &str, value: &Value) -> Result<(bool, StringMatcher), Strin
     Ok(match operator {
         "==" => (false, exact(&text(value)?)),
         "~=" => (true, exact(&text(value)?)),
-        "~~" => (false, regex(&format!("(?s).*(?:{}).*", pattern(value)?))),
-        "~*" => (false, regex(&format!("(?is).*(?:{}).*", pattern(value)?))),
+        "~~" => (false, regex(&format!("(?s){ANY}(?:{}){ANY}", pattern(value)?))),
+        "~*" => (false, regex(&format!("(?is){ANY}(?:{}){ANY}", pattern(value)?))),
         "in" | "IN" => {
             let values = value.as_array().ok_or("expected a list of values")?;
             let values: Vec<String> = values.iter().map(text).collect::<Result<_, _>>()?;

@@ -80,7 +80,7 @@ impl Gap {
 #[derive(Debug, Default)]
 struct Beside {
     further: plugins::Filters,
-    copies: BTreeMap<Arc<str>, Upstream>,
+    copies: BTreeMap<Arc<str>, plugins::Extra>,
 }
 
 impl Reader {
@@ -326,15 +326,15 @@ impl Encoder {
 
     /// Clusters to which copies of requests go, and those that filters ask.
     fn copies(&mut self, out: &mut Difference) {
-        let wanted: BTreeMap<Arc<str>, Upstream> = self.beside.values().flat_map(|beside| beside.copies.clone()).collect();
+        let wanted: BTreeMap<Arc<str>, plugins::Extra> = self.beside.values().flat_map(|beside| beside.copies.clone()).collect();
         let is_gone = |name: &Arc<str>| plugins::is_beside(name) && !wanted.contains_key(name);
         let gone: Vec<_> = self.names_of(Kind::Upstream).filter(is_gone).collect();
         for name in gone {
             self.give(Kind::Upstream, &name, None, out);
         }
-        for (name, upstream) in wanted {
-            let encoded = cluster::encode(&upstream, None, false);
-            let encoded = encoded.map(|body| Versioned::encoded(Resource::Upstream(upstream), body));
+        for (name, extra) in wanted {
+            let encoded = cluster::extra(&extra);
+            let encoded = encoded.map(|body| Versioned::encoded(Resource::Upstream(extra.upstream), body));
             self.give(Kind::Upstream, &name, Some(encoded), out);
         }
     }

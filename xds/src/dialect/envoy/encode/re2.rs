@@ -92,6 +92,8 @@ fn literal(literal: &Literal) -> Result<(), String> {
         LiteralKind::HexFixed(kind) | LiteralKind::HexBrace(kind) if *kind != HexLiteralKind::X => {
             Err(r"\u and \U in the place of \x".to_owned())
         }
+        // From 1.40 on they are matched byte by byte.
+        _ if !literal.c.is_ascii() => Err("characters beyond ASCII".to_owned()),
         _ => Ok(()),
     }
 }
@@ -116,7 +118,7 @@ mod tests {
             r"^/a/[^/]+\.(?:png|jpe?g)$",
             r"(?i)mozilla/\d+",
             r"[[:alpha:]_-]{2,64}",
-            r"\x41\x{1F600}",
+            r"\x41\x{7F}",
             r"\bcat\B",
             "(?P<id>[0-9]+)",
         ] {
@@ -127,6 +129,8 @@ mod tests {
             (r"[a[bc]]", "classes within classes"),
             (r"(?x) a b", "flags but"),
             (r"\u0041", r"\u and \U"),
+            (r"\x{1F600}", "characters beyond ASCII"),
+            ("[a-é]", "characters beyond ASCII"),
             (r"\p{Greek}", "classes of Unicode"),
             (r"\b{start}a", "half boundaries"),
             (r"(a{50}){50}", "more than 1000 repetitions"),

@@ -14,7 +14,7 @@ use wire::route_action::hash_policy::{ConnectionProperties, Cookie, Header, Poli
 use wire::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier, UpgradeConfig};
 
 use super::hosts::{Host, Order, Place};
-use super::plugins::Filters;
+use super::plugins::{Extra, Filters};
 use super::wire::span;
 use super::{bytes, matching, pattern, plugins};
 use crate::model::{Balancer, Consumer, HashOn, PassHost, PluginConf, Route, Upstream};
@@ -34,7 +34,7 @@ pub(super) struct Encoded {
     /// What listeners have to know for it.
     pub(super) further: Filters,
     /// Where copies of its requests go.
-    pub(super) copies: BTreeMap<Arc<str>, Upstream>,
+    pub(super) copies: BTreeMap<Arc<str>, Extra>,
 }
 
 /// What becomes of requests, put together by the plugins of a route.
@@ -63,7 +63,7 @@ pub(super) struct Draft {
     /// Bytes of a body that are held.
     pub(super) held: Option<u32>,
     /// Where copies go.
-    pub(super) copies: BTreeMap<Arc<str>, Upstream>,
+    pub(super) copies: BTreeMap<Arc<str>, Extra>,
     /// Shares of clusters; an entry without one is the route's own.
     pub(super) shares: Vec<(Option<Arc<str>>, u32)>,
 }
@@ -134,7 +134,7 @@ pub(super) fn encode<'a>(
 
 /// What stands in the place of a route that is withheld: an answer with this status, so that its requests do not go to a wider route, which may lack what
 /// guards them. Nothing, where its conditions cannot be asked; hosts that Envoy cannot tell apart leave a gap at the others.
-pub(super) fn gap(route: &Route, status: u32, check: impl Fn(&wire::RouteMatch) -> Result<(), String>) -> Vec<Place> {
+pub(super) fn gap(route: &Route, status: u32, check: impl Fn(&mut wire::RouteMatch) -> Result<(), String>) -> Vec<Place> {
     let answer = Action::DirectResponse(wire::DirectResponseAction { status, ..Default::default() });
     let mut known = route.clone();
     known.matches.hosts.retain(|host| Host::read(host).is_ok());
@@ -144,12 +144,12 @@ pub(super) fn gap(route: &Route, status: u32, check: impl Fn(&wire::RouteMatch) 
     places(&known, &Draft::default(), &[(Vec::new(), answer)], check).unwrap_or_default()
 }
 
-/// Every host and path of a route with each of its actions, as far as nothing stands against its conditions.
+/// Every host and path of a route with each of its actions, as far as nothing stands against its conditions, which who reads them may bring into another form.
 pub(super) fn places(
     route: &Route,
     draft: &Draft,
     actions: &[(Vec<Value>, Action)],
-    check: impl Fn(&wire::RouteMatch) -> Result<(), String>,
+    check: impl Fn(&mut wire::RouteMatch) -> Result<(), String>,
 ) -> Result<Vec<Place>, String> {
     let hosts: Vec<Host> = route.matches.hosts.iter().map(|host| Host::read(host)).collect::<Result<_, _>>()?;
     let hosts = if hosts.is_empty() { vec![Host::Any] } else { hosts };
@@ -161,7 +161,7 @@ pub(super) fn places(
             for condition in conditions {
                 matching::conditions(condition, &mut matches)?;
             }
-            check(&matches)?;
+            check(&mut matches)?;
             let body = bytes(&wire::Route {
                 name: route.id.to_string(),
                 r#match: Some(matches),

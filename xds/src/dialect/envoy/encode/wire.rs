@@ -9,6 +9,11 @@ use heddle_proto::envoy::r#type::v3 as kinds;
 use prost::{Message, Name};
 use prost_types::Any;
 
+/// What patterns see alike in every version of Envoy: from 1.40 on they are matched byte by byte, before they did not see bytes that are not UTF-8.
+pub(super) const ASCII: &str = r"[\x00-\x7f]*";
+/// Whatever stands around a pattern: any bytes, in UTF-8 or not.
+pub(super) const ANY: &str = r"\C*";
+
 /// A message with its type.
 pub(super) fn any<M: Message + Name>(message: &M) -> Option<Any> {
     Some(Any { type_url: M::type_url(), value: message.encode_to_vec() })

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use heddle_proto::envoy::config::route::v3 as wire;
+use heddle_proto::envoy::r#type::matcher::v3::StringMatcher;
+use heddle_proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use wire::header_matcher::HeaderMatchSpecifier;
 use wire::route::Action;
 use wire::route_action::HashPolicy;
 use wire::route_action::hash_policy::{Header, PolicySpecifier};
@@ -12,6 +15,7 @@ use wire::route_action::hash_policy::{Header, PolicySpecifier};
 use super::super::hosts::Place;
 use super::super::plugins::{CORS, FAULT};
 use super::super::route::{Draft, Encoded, Instead, places, shared};
+use super::super::wire::ANY;
 use crate::model::{Balancer, HashOn, PassHost, PluginConf, Route, Upstream};
 
 /// The one method of gRPC.
@@ -36,9 +40,6 @@ pub(in super::super) fn encode<'a>(
     if draft.answer.is_some() {
         return Err("is answered here, and clients of gRPC answer nothing themselves".to_owned());
     }
-    if !draft.copies.is_empty() {
-        return Err("copies requests, and clients of gRPC copy none".to_owned());
-    }
     if draft.route != wire::Route::default() || draft.action != untouched {
         return Err("edits requests or answers, and clients of gRPC edit none".to_owned());
     }
@@ -46,6 +47,9 @@ pub(in super::super) fn encode<'a>(
     draft.filters.remove(CORS);
     if let Some(other) = draft.filters.keys().find(|name| *name != FAULT) {
         return Err(format!("needs {other}, which clients of gRPC lack"));
+    }
+    if !draft.copies.is_empty() {
+        return Err("copies requests, and clients of gRPC copy none".to_owned());
     }
     let mut actions = Vec::new();
     for before in std::mem::take(&mut draft.before) {
@@ -76,17 +80,25 @@ fn without_method(route: &Route) -> Cow<'_, Route> {
 }
 
 /// Whether clients of gRPC look at what a condition asks for. They have no query, and of what begins with a colon only the path.
-fn known(matches: &wire::RouteMatch) -> Result<(), String> {
+/// What they read is ASCII, and not all of them know other bytes in a pattern.
+fn known(matches: &mut wire::RouteMatch) -> Result<(), String> {
     if let Some(parameter) = matches.query_parameters.first() {
         return Err(format!("vars: calls have no parameter `arg_{}`", parameter.name));
     }
-    for field in &matches.headers {
+    for field in &mut matches.headers {
         if field.name.starts_with(':') {
             return Err(format!("vars: clients of gRPC do not look at `{}`", field.name));
         }
         if field.invert_match {
             let name = &field.name;
             return Err(format!("vars: clients of gRPC do not take a missing `{name}` for one that does not match"));
+        }
+        if let Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
+            match_pattern: Some(MatchPattern::SafeRegex(pattern)),
+            ..
+        })) = &mut field.header_match_specifier
+        {
+            pattern.regex = pattern.regex.replace(ANY, ".*");
         }
     }
     Ok(())

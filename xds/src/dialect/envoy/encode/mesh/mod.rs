@@ -184,9 +184,8 @@ fn routed(service: &MeshService, view: &View, wanted: &mut Wanted, further: &mut
         let Some(upstream) = find(name) else { continue };
         clusters(upstream, endpoints(view, name), wanted)?;
     }
-    for upstream in encoded.copies.values() {
-        let body = cluster::encode(upstream, None, false)?;
-        wanted.all.push(versioned(Resource::Upstream(upstream.clone()), body));
+    for extra in encoded.copies.values() {
+        wanted.all.push(versioned(Resource::Upstream(extra.upstream.clone()), cluster::extra(extra)?));
     }
     further.extend(encoded.further);
     // What was encoded here can be read here.

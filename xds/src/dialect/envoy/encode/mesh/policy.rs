@@ -1,6 +1,7 @@
 //! Authorization policies as Envoy's RBAC: what is denied, and what alone is allowed. It knows no listener.
 //!
 //! Envoy looks at a path as it stands. An application may read more into one (`%2F`, `//`), so what speaks of paths never allows such a path, and denies it.
+//! What is not ASCII some read byte by byte, and others not at all (RE2 for UTF-8): such a value is never allowed by a pattern, and denied where it might be meant.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use wire::principal::{Authenticated, Identifier};
 use wire::rbac::Action;
 
 use super::super::pattern::escape;
-use super::super::wire::{exact, network, regex, text_matcher};
+use super::super::wire::{ASCII, exact, network, regex, text_matcher};
 use crate::model::{AuthorizationPolicy, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource};
 
 /// What an application may read as another path than the one that stands there.
@@ -105,15 +106,17 @@ fn operation(operation: &PolicyOperation, action: PolicyAction) -> wire::Permiss
     let denies = action == PolicyAction::Deny;
     let mut path: Vec<_> = paths(&operation.paths).into_iter().chain(paths(&operation.not_paths).map(not)).collect();
     if !path.is_empty() {
-        let ambiguous = at(regex(AMBIGUOUS));
+        let ambiguous = [at(regex(AMBIGUOUS)), not(at(regex(ASCII)))];
         match action {
-            PolicyAction::Allow => path.push(not(ambiguous)),
-            PolicyAction::Deny => path = any_of([every(path), ambiguous].into_iter()).into_iter().collect(),
+            PolicyAction::Allow => path.extend(ambiguous.map(not)),
+            PolicyAction::Deny => path = any_of([every(path)].into_iter().chain(ambiguous)).into_iter().collect(),
         }
     }
     let mut all: Vec<_> = methods(&operation.methods).into_iter().chain(methods(&operation.not_methods).map(not)).collect();
     all.extend(path);
-    all.extend(any_of(operation.hosts.iter().map(|host| header(":authority", self::host(host)))));
+    let hosts = operation.hosts.iter().map(|host| header(":authority", self::host(host)));
+    let unseen = (denies && !operation.hosts.is_empty()).then(|| not(header(":authority", regex(ASCII))));
+    all.extend(any_of(hosts.chain(unseen)));
     all.extend(operation.headers.iter().map(|wanted| field(wanted, denies)));
     every(all)
 }
@@ -124,21 +127,30 @@ fn host(host: &str) -> StringMatcher {
     regex(&format!("(?i){any}{}(:[0-9]*)?", escape(rest)))
 }
 
-/// A field of which one line has one of the values. Envoy sees all lines of a field as one text: what allows must be that text, what denies may stand anywhere in it.
+/// A field of which one line has one of the values. Envoy sees all lines of a field as one text: what allows must be that text, what denies may stand anywhere in it,
+/// between bytes that no pattern sees, too.
 fn field(wanted: &PolicyHeader, denies: bool) -> wire::Permission {
+    let present = permit(Rule::Header(HeaderMatcher {
+        name: wanted.name.to_string(),
+        header_match_specifier: Some(HeaderMatchSpecifier::PresentMatch(true)),
+        ..Default::default()
+    }));
     if wanted.values.is_empty() {
-        return permit(Rule::Header(HeaderMatcher {
-            name: wanted.name.to_string(),
-            header_match_specifier: Some(HeaderMatchSpecifier::PresentMatch(true)),
-            ..Default::default()
-        }));
+        return present;
     }
     let value = |value: &Arc<str>| match (denies, value.strip_suffix('*')) {
         (false, _) => starred(value).unwrap_or_else(|| exact(value)),
         (true, Some(prefix)) => regex(&format!("(.*,)?{}.*", escape(prefix))),
         (true, None) => regex(&format!("(.*,)?{}(,.*)?", escape(value))),
     };
-    every(any_of(wanted.values.iter().map(|text| header(&wanted.name, value(text)))).into_iter().collect())
+    let hidden = |text: &Arc<str>| {
+        let text = text.strip_suffix('*').unwrap_or(text);
+        let within = (!text.is_empty()).then(|| header(&wanted.name, text_matcher(MatchPattern::Contains(text.to_owned()))));
+        every([not(header(&wanted.name, regex(ASCII))), present.clone()].into_iter().chain(within).collect())
+    };
+    let stated = wanted.values.iter().map(|text| header(&wanted.name, value(text)));
+    let hidden = wanted.values.iter().filter(|_| denies).map(hidden);
+    every(any_of(stated.chain(hidden)).into_iter().collect())
 }
 
 /// What begins like this, where a star ends it.

@@ -175,7 +175,8 @@ fn paths_that_may_be_read_otherwise_are_denied_and_never_allowed() {
     };
     let (allowed, denied) = (rule(PolicyAction::Allow), rule(PolicyAction::Deny));
     assert!(allowed.contains("NotRule") && allowed.contains("%2[fF]"), "{allowed}");
-    assert!(!denied.contains("NotRule") && denied.contains("%2[fF]"), "{denied}");
+    assert_eq!(denied.matches("NotRule").count(), 1, "of what is not ASCII alone: {denied}");
+    assert!(denied.contains("%2[fF]") && denied.contains(r#"NotRule(Permission { rule: Some(UrlPath"#), "{denied}");
 }
 
 #[test]
@@ -191,4 +192,6 @@ fn a_rule_for_another_port_matches_nothing_and_fields_are_looked_for_in_all_line
     assert!(deny(vec![1]).policies.is_empty());
     let shown = text(&deny(vec![8080]));
     assert!(shown.contains("(.*,)?gold(,.*)?") && shown.contains(r"(?i).*\\.shop(:[0-9]*)?"), "{shown}");
+    assert!(shown.contains(r#"Contains("gold")"#), "between bytes that no pattern sees: {shown}");
+    assert_eq!(shown.matches(r"[\\x00-\\x7f]*").count(), 2, "a host and a value that are not ASCII: {shown}");
 }

@@ -14,7 +14,7 @@ use wire::header_matcher::HeaderMatchSpecifier;
 use super::super::pattern::escape;
 use super::super::re2;
 use super::super::route::Draft;
-use super::super::wire::{any, network, regex};
+use super::super::wire::{ANY, ASCII, any, network, regex};
 use super::{Applied, Config, RBAC, only};
 
 /// A character of a host that is a name.
@@ -36,19 +36,17 @@ pub(super) fn addresses(config: &Config, draft: &mut Draft) -> Applied {
     Ok(())
 }
 
-/// Clients by the name of their program.
+/// Clients by the name of their program. What patterns see of a name that is not ASCII depends on Envoy's version, so no list of those who are kept out lets one pass.
 pub(super) fn programs(config: &Config, draft: &mut Draft) -> Applied {
     only(config, &["allowlist", "denylist", "bypass_missing"])?;
     let (field, passes) = if config.contains_key("allowlist") { ("allowlist", true) } else { ("denylist", false) };
     texts(config, field).try_for_each(re2::accept)?;
     let found = |pattern: &str| of(Identifier::Header(found("user-agent", pattern, "s")));
     let listed = any_of(texts(config, field).map(found).collect(), passes);
-    let named = wire::HeaderMatcher {
-        name: "user-agent".to_owned(),
-        header_match_specifier: Some(HeaderMatchSpecifier::PresentMatch(true)),
-        ..Default::default()
-    };
-    let named = of(Identifier::Header(named));
+    let named = present("user-agent");
+    if !passes {
+        draft.demands.push(seen("user-agent"));
+    }
     let missing_passes = config.get("bypass_missing").and_then(Value::as_bool) == Some(true);
     draft.demands.push(if missing_passes { any_of(vec![not(named), listed], true) } else { all_of(vec![named, listed]) });
     Ok(())
@@ -78,6 +76,9 @@ pub(super) fn referers(config: &Config, draft: &mut Draft) -> Applied {
     let listed = any_of(if hosts.is_empty() { Vec::new() } else { vec![of_url(&format!("(?:{hosts})\\.?"))] }, passes);
     let told = of_url(&format!("{LABELS}+|\\[[^\\]/?#\\\\@]+\\]"));
     let missing_passes = config.get("bypass_missing").and_then(Value::as_bool) == Some(true);
+    if !passes || missing_passes {
+        draft.demands.push(seen("referer"));
+    }
     draft.demands.push(if missing_passes { any_of(vec![not(told), listed], true) } else { all_of(vec![told, listed]) });
     Ok(())
 }
@@ -109,9 +110,24 @@ fn texts<'a>(config: &'a Config, field: &str) -> impl Iterator<Item = &'a str> +
 fn found(name: &str, pattern: &str, flags: &str) -> wire::HeaderMatcher {
     wire::HeaderMatcher {
         name: name.to_owned(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(regex(&format!("(?{flags}).*(?:{pattern}).*")))),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(regex(&format!("(?{flags}){ANY}(?:{pattern}){ANY}")))),
         ..Default::default()
     }
+}
+
+/// A field that is not there, or of which every pattern sees all.
+fn seen(name: &str) -> Principal {
+    let matcher = HeaderMatchSpecifier::StringMatch(regex(ASCII));
+    let header = wire::HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(matcher), ..Default::default() };
+    any_of(vec![not(present(name)), of(Identifier::Header(header))], true)
+}
+
+fn present(name: &str) -> Principal {
+    of(Identifier::Header(wire::HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::PresentMatch(true)),
+        ..Default::default()
+    }))
 }
 
 fn of(identifier: Identifier) -> Principal {

@@ -4,6 +4,7 @@ mod answers;
 mod asking;
 mod compress;
 mod edits;
+mod forward;
 mod guards;
 mod identity;
 mod keys;
@@ -15,14 +16,17 @@ mod tests;
 use std::collections::BTreeMap;
 
 use heddle_proto::envoy::config::common::mutation_rules::v3 as rules;
+use heddle_proto::envoy::config::core::v3 as base;
 use heddle_proto::envoy::extensions::filters::http::api_key_auth::v3::ApiKeyAuth;
 use heddle_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
 use heddle_proto::envoy::extensions::filters::http::cors::v3::Cors;
 use heddle_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use heddle_proto::envoy::extensions::filters::http::header_mutation::v3::{HeaderMutation, HeaderMutationPerRoute, Mutations};
 use heddle_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use heddle_proto::envoy::extensions::filters::http::lua::v3::Lua;
 use heddle_proto::envoy::extensions::filters::http::rbac::v3::Rbac;
 use heddle_proto::envoy::extensions::filters::http::router::v3::Router;
+use heddle_proto::envoy::extensions::filters::http::upstream_codec::v3::UpstreamCodec;
 use heddle_proto::envoy::extensions::filters::network::http_connection_manager::v3 as manager;
 use prost::{Message, Name};
 use serde_json::{Map, Value};
@@ -43,6 +47,7 @@ const BUFFER: &str = "envoy.filters.http.buffer";
 const LIMIT_COUNT: &str = "heddle.limit-count";
 const LIMIT_REQ: &str = "heddle.limit-req";
 
+pub(super) use asking::Extra;
 pub(super) use identity::asks_consumers;
 
 /// Whether a cluster stands beside those of upstreams.
@@ -55,26 +60,27 @@ pub(super) type Filters = BTreeMap<String, manager::HttpFilter>;
 
 /// The filters of every listener in the order of our plugins: who it is, who may, how much. All but the last one do nothing but for routes that say what.
 ///
-/// A connection keeps the filters that it began with, whatever its routes say later. So what guards is always there, and where it cannot be (`jwt-auth`) a
+/// A connection keeps the filters that it began with, whatever its routes say later. So what guards is always there, and where it cannot be (`jwt-auth`, `forward-auth` with a status of its own) a
 /// judge that is always there demands what only the filter can have said.
 pub(super) fn chain(further: &Filters) -> Vec<manager::HttpFilter> {
     let limit = LocalRateLimit { stat_prefix: "limit".to_owned(), ..Default::default() };
     let most = Buffer { max_request_bytes: Some(u32::MAX) };
-    let of_tokens = |name: &str| name.starts_with(identity::JWT);
+    let asks = |name: &str| name.starts_with(identity::JWT) || name.starts_with(forward::FORWARD_AUTH);
     let mut chain = vec![
         filter(FAULT, &HttpFault::default(), true),
         filter(CORS, &Cors::default(), true),
         filter(DISOWN, &HeaderMutation::default(), true),
         filter(KEY_AUTH, &ApiKeyAuth::default(), true),
     ];
-    chain.extend(further.iter().filter(|(name, _)| of_tokens(name)).map(|(_, filter)| filter.clone()));
+    chain.push(forward::asked(forward::FORWARD_AUTH, forward::FORBIDDEN));
+    chain.extend(further.iter().filter(|(name, _)| asks(name)).map(|(_, filter)| filter.clone()));
     chain.extend([
         filter(RBAC, &Rbac::default(), true),
         filter(BUFFER, &most, true),
         filter(LIMIT_COUNT, &limit, true),
         filter(LIMIT_REQ, &limit, true),
     ]);
-    chain.extend(further.iter().filter(|(name, _)| !of_tokens(name)).map(|(_, filter)| filter.clone()));
+    chain.extend(further.iter().filter(|(name, _)| !asks(name)).map(|(_, filter)| filter.clone()));
     chain.push(filter(ROUTER, &Router { suppress_envoy_headers: true, ..Default::default() }, false));
     chain
 }
@@ -86,6 +92,13 @@ pub(super) fn filter<M: Message + Name>(name: &str, config: &M, disabled: bool) 
         disabled,
         ..Default::default()
     }
+}
+
+/// The filters of a cluster whose requests and answers a script edits.
+pub(super) fn scripted(script: &str) -> [manager::HttpFilter; 2] {
+    let source = base::DataSource { specifier: Some(base::data_source::Specifier::InlineString(script.to_owned())) };
+    let script = Lua { default_source_code: Some(source) };
+    [filter("envoy.filters.http.lua", &script, false), filter("envoy.filters.http.upstream_codec", &UpstreamCodec {}, false)]
 }
 
 type Config = Map<String, Value>;
@@ -125,8 +138,7 @@ pub(super) fn apply(plugin: &PluginConf, draft: &mut Draft) -> Applied {
         "uri-blocker" => Err("Envoy does not look behind the percent signs of a query".to_owned()),
         "key-auth" => identity::keys(config, draft),
         "jwt-auth" => identity::tokens(config, draft),
-        // Envoy has a filter in the listener for each way to ask, which connections that stand already would pass by.
-        "forward-auth" => Err("Envoy's connections that stand would pass by a filter that comes with a route".to_owned()),
+        "forward-auth" => forward::forward(config, draft),
         "limit-count" => limits::windows(config, draft),
         "limit-req" => limits::buckets(config, draft),
         "client-control" => limits::size(config, draft),

@@ -13,7 +13,7 @@ use super::super::matching::header;
 use super::super::pattern::escape;
 use super::super::route::{Before, Draft, Instead, OTHER_HOSTS, RETRY_ON};
 use super::super::wire::{regex, span};
-use super::{Applied, Config, only, text};
+use super::{Applied, Config, Extra, only, text};
 use crate::model::{CircuitBreakers, Discovery, Scheme, Upstream, UpstreamTls};
 
 /// What names of clusters for copies begin with; no upstream is called so.
@@ -120,7 +120,7 @@ pub(super) fn mirror(config: &Config, draft: &mut Draft) -> Applied {
         disable_shadow_host_suffix_append: true,
         ..Default::default()
     });
-    draft.copies.insert(name.clone(), copies(&name, scheme, host, (verify, most)));
+    draft.copies.insert(name.clone(), Extra { upstream: copies(&name, scheme, host, (verify, most)), script: None });
     Ok(())
 }
 

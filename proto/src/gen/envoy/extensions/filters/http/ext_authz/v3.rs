@@ -148,6 +148,10 @@ pub struct AuthorizationResponse {
     pub allowed_client_headers_on_success: ::core::option::Option<
         super::super::super::super::super::r#type::matcher::v3::ListStringMatcher,
     >,
+    #[prost(message, optional, tag = "5")]
+    pub dynamic_metadata_from_headers: ::core::option::Option<
+        super::super::super::super::super::r#type::matcher::v3::ListStringMatcher,
+    >,
 }
 impl ::prost::Name for AuthorizationResponse {
     const NAME: &'static str = "AuthorizationResponse";
@@ -199,6 +203,8 @@ pub struct CheckSettings {
     pub disable_request_body_buffering: bool,
     #[prost(message, optional, tag = "3")]
     pub with_request_body: ::core::option::Option<BufferSettings>,
+    #[prost(message, optional, tag = "5")]
+    pub http_service: ::core::option::Option<HttpService>,
 }
 impl ::prost::Name for CheckSettings {
     const NAME: &'static str = "CheckSettings";
