@@ -61,6 +61,8 @@ pub(super) struct MeshEncoder {
 struct Wanted {
     all: Vec<Versioned>,
     needed: BTreeSet<Arc<str>>,
+    /// Services that have a listener.
+    called: BTreeSet<Arc<str>>,
     withheld: Vec<Withheld>,
 }
 
@@ -75,7 +77,7 @@ impl MeshEncoder {
         if !self.concerned_by(changes) {
             return Difference::new();
         }
-        let Wanted { all, needed, withheld } = self.wanted(view);
+        let Wanted { all, needed, withheld, .. } = self.wanted(view);
         let key = |versioned: &Versioned| (versioned.resource.kind(), versioned.resource.name().clone());
         let now: BTreeMap<_, _> = all.iter().map(|versioned| (key(versioned), versioned.version.clone())).collect();
         let gone: Vec<_> = self.given.keys().filter(|key| !now.contains_key(key)).cloned().map(Err).collect();
@@ -117,8 +119,16 @@ impl MeshEncoder {
                 true => called.clone(),
                 false => format!("{}/{called}", self.who.scope.namespace).into(),
             };
-            outbound(&service, *at, view, &mut wanted);
+            if wanted.called.insert(service.clone()) {
+                outbound(&service, *at, view, &mut wanted);
+            } else {
+                let reason = format!("node.metadata.outbound names it twice: nothing is opened at {at}");
+                wanted.withheld.push(Withheld { kind: Kind::MeshService, name: service, reason });
+            }
         }
+        // Several services may lead to the same cluster.
+        let mut told = BTreeSet::new();
+        wanted.all.retain(|versioned| told.insert((versioned.resource.kind(), versioned.resource.name().clone())));
         wanted
     }
 

@@ -118,6 +118,17 @@ fn an_envoy_is_told_what_it_calls_and_what_protects_its_service_and_nothing_else
 }
 
 #[test]
+fn a_service_that_is_named_twice_has_one_listener() {
+    let mut who = member(MeshProtocol::Http);
+    who.station.outbound.push(("shop/api".into(), "127.0.0.1:9002".parse().unwrap()));
+    let mut world = World::new(who);
+    let told = world.set(vec![service("shop/api", MeshProtocol::Http)]);
+    assert_eq!(told.iter().filter(|one| *one == "Listener:outbound/shop/api").count(), 1, "{told:?}");
+    let withheld = world.encoder.withheld();
+    assert_eq!(withheld[0].reason, "node.metadata.outbound names it twice: nothing is opened at 127.0.0.1:9002");
+}
+
+#[test]
 fn what_envoy_cannot_carry_is_withheld_and_named() {
     let mut world = World::new(member(MeshProtocol::Tcp));
     let told = world.set(vec![service("shop/api", MeshProtocol::Tcp)]);

@@ -108,7 +108,7 @@ pub(super) fn forward(config: &Config, draft: &mut Draft) -> Applied {
     known(config)?;
     let (uri, question) = (text(config, "uri").unwrap_or_default(), Question::read(config)?);
     let number = |field: &str, default: u64| config.get(field).and_then(Value::as_u64).unwrap_or(default);
-    let script = question.script(uri, &names(config, "upstream_headers"), &names(config, "client_headers"));
+    let script = question.script(uri, &replaced(config), &names(config, "client_headers"));
     let keepalive = (config.get("keepalive").and_then(Value::as_bool) != Some(false))
         .then(|| Duration::from_millis(number("keepalive_timeout", 60_000)));
     let verify = config.get("ssl_verify").and_then(Value::as_bool) != Some(false);
@@ -182,7 +182,7 @@ fn answer(config: &Config) -> wire::AuthorizationResponse {
     let all = shown.contains("*");
     shown.extend(SHOWN.map(str::to_owned));
     wire::AuthorizationResponse {
-        allowed_upstream_headers: list(&names(config, "upstream_headers")),
+        allowed_upstream_headers: list(&replaced(config)),
         // None is all to Envoy.
         allowed_client_headers: if all { None } else { list(&shown) },
         dynamic_metadata_from_headers: Some(matcher::ListStringMatcher { patterns: vec![exact(STATUS)] }),
@@ -293,7 +293,14 @@ impl Question {
     }
 }
 
-/// Lists of names of fields. Those between neighbours are none of the service's and the client's business.
+/// Fields of its consent that replace those of the request.
+fn replaced(config: &Config) -> BTreeSet<String> {
+    let mut names = names(config, "upstream_headers");
+    names.retain(|name| name != LENGTH && !STAYING.contains(&name.as_str()));
+    names
+}
+
+/// A list of names of fields.
 fn names(config: &Config, field: &str) -> BTreeSet<String> {
     let all = config.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     all.map(str::to_ascii_lowercase).collect()

@@ -36,7 +36,8 @@ pub(super) fn addresses(config: &Config, draft: &mut Draft) -> Applied {
     Ok(())
 }
 
-/// Clients by the name of their program. What patterns see of a name that is not ASCII depends on Envoy's version, so no list of those who are kept out lets one pass.
+/// Clients by the name of their program. What patterns see of a name that is not ASCII depends on Envoy's version, so a list of those who are kept out keeps
+/// such names out as well.
 pub(super) fn programs(config: &Config, draft: &mut Draft) -> Applied {
     only(config, &["allowlist", "denylist", "bypass_missing"])?;
     let (field, passes) = if config.contains_key("allowlist") { ("allowlist", true) } else { ("denylist", false) };

@@ -60,8 +60,8 @@ pub(super) type Filters = BTreeMap<String, manager::HttpFilter>;
 
 /// The filters of every listener in the order of our plugins: who it is, who may, how much. All but the last one do nothing but for routes that say what.
 ///
-/// A connection keeps the filters that it began with, whatever its routes say later. So what guards is always there, and where it cannot be (`jwt-auth`, `forward-auth` with a status of its own) a
-/// judge that is always there demands what only the filter can have said.
+/// A connection keeps the filters that it began with, whatever its routes say later. So what guards is always there, and where it cannot be (`jwt-auth`,
+/// `forward-auth` with a status of its own) a judge that is always there demands what only the filter can have said.
 pub(super) fn chain(further: &Filters) -> Vec<manager::HttpFilter> {
     let limit = LocalRateLimit { stat_prefix: "limit".to_owned(), ..Default::default() };
     let most = Buffer { max_request_bytes: Some(u32::MAX) };

@@ -141,6 +141,33 @@ fn who_clients_are_is_withheld_where_envoy_could_not_tell() {
     assert!(refused("jwt-auth", free).starts_with("consumer_required"));
 }
 
+#[test]
+fn routes_say_whom_to_ask_and_a_script_makes_the_question_ours() {
+    let config =
+        json!({ "uri": "http://10.0.0.1:81?a='b@", "upstream_headers": ["X-User", "Host"], "extra_headers": { "X-A": 1 } });
+    let draft = plugged(&[("forward-auth", config)]).unwrap();
+    assert!(draft.filters.contains_key("heddle.forward-auth") && draft.filters.contains_key(RBAC), "which demands the consent");
+    assert!(draft.further.is_empty(), "it stands in every listener");
+    let (name, extra) = draft.copies.iter().next().unwrap();
+    let script = extra.script.as_deref().unwrap();
+    assert!(name.starts_with("asked/http://10.0.0.1:81/1024/"), "{name}");
+    assert!(script.contains(r"h:replace(':path','/?a=\039b\064')") && script.contains("in ipairs({'x-user'})"), "{script}");
+    assert!(!script.contains('@'), "{script}");
+    let own = plugged(&[("forward-auth", json!({ "uri": "http://a", "status_on_error": 503 }))]).unwrap();
+    assert!(own.further.contains_key("heddle.forward-auth.503"));
+    for (more, reason) in [
+        (json!({ "allow_degradation": true }), "allow_degradation"),
+        (json!({ "extra_headers": { "X-A": "$host" } }), "extra_headers.x-a"),
+        (json!({ "extra_headers": { "Host": "a" } }), "extra_headers.host"),
+        (json!({ "signin_url": "http://b" }), "signin_url"),
+        (json!({ "uri": "http://user@a" }), "uri"),
+    ] {
+        let mut config = json!({ "uri": "http://a" });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert!(refused("forward-auth", config).starts_with(reason), "{reason}");
+    }
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
