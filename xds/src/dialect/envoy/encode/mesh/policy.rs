@@ -1,7 +1,7 @@
 //! Authorization policies as Envoy's RBAC: what is denied, and what alone is allowed. It knows no listener.
 //!
 //! Envoy looks at a path as it stands. An application may read more into one (`%2F`, `//`), so what speaks of paths never allows such a path, and denies it.
-//! What is not ASCII some read byte by byte, and others not at all (RE2 for UTF-8): such a value is never allowed by a pattern, and denied where it might be meant.
+//! What is not ASCII some match byte by byte, and others not at all (RE2 for UTF-8): such a path is never allowed, and what might be meant is denied.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -127,8 +127,8 @@ fn host(host: &str) -> StringMatcher {
     regex(&format!("(?i){any}{}(:[0-9]*)?", escape(rest)))
 }
 
-/// A field of which one line has one of the values. Envoy sees all lines of a field as one text: what allows must be that text, what denies may stand anywhere in it,
-/// between bytes that no pattern sees, too.
+/// A field of which one line has one of the values. Envoy sees all lines of a field as one text: what allows must be that text, what denies may stand anywhere
+/// in it, between bytes that no pattern sees, too.
 fn field(wanted: &PolicyHeader, denies: bool) -> wire::Permission {
     let present = permit(Rule::Header(HeaderMatcher {
         name: wanted.name.to_string(),
