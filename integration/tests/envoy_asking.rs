@@ -16,7 +16,7 @@ fn judge() -> Nginx {
     Nginx::start(&format!(
         "location /check {{ default_type text/html; add_header X-Told \"{told}\" always; add_header X-Why because always; add_header Location /login always; \
          add_header Set-Cookie session=1 always; if ($http_authorization != sesame) {{ return 401 'log in'; }} return 204; }} \
-         location /paid {{ client_body_in_single_buffer on; if ($content_length != 4) {{ return 402 $content_length; }} add_header X-Told \
+         location /paid {{ if ($content_length != 4) {{ return 402 $content_length; }} add_header X-Told \
          \"$request_method $content_type\"; return 200; }} \
          location /broken {{ return 500 'oops'; }} location /moved {{ return 302 /elsewhere; }}"
     ))
@@ -119,13 +119,13 @@ fn where_there_is_no_answer_nobody_passes() {
         };
         route(heddle, "down", &nginx, asks(json!({})));
         route(heddle, "told", &nginx, asks(json!({ "status_on_error": 503 })));
+        route(heddle, "broken", &nginx, asks(json!({ "uri": format!("http://{}/broken", judge.address) })));
         route(
             heddle,
             "moved",
             &nginx,
             asks(json!({ "uri": format!("http://{}/moved", judge.address), "client_headers": ["location"] })),
         );
-        route(heddle, "broken", &nginx, asks(json!({ "uri": format!("http://{}/broken", judge.address) })));
         let moved = until_asked(heddle, "/moved/a", &[], 302);
         assert!(moved.field("location").is_some_and(|location| location.ends_with("/elsewhere")));
         until_asked(heddle, "/down/a", &[], 403);
