@@ -38,7 +38,7 @@ fn several_guards_of_a_route_are_one_rule_in_which_all_hold() {
     assert_eq!(draft.filters.keys().collect::<Vec<_>>(), [RBAC]);
     let rule = RbacPerRoute::decode(&*draft.filters[RBAC].value).unwrap().rbac.unwrap().rules.unwrap();
     let Some(Identifier::AndIds(all)) = &rule.policies["demands"].principals[0].identifier else { panic!("{rule:?}") };
-    assert_eq!(all.ids.len(), 2);
+    assert_eq!(all.ids.len(), 3, "addresses, names, and that patterns see the name");
 }
 
 #[test]
