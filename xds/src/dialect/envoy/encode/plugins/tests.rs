@@ -86,9 +86,9 @@ fn each_way_to_compress_is_a_filter_of_the_listener() {
 #[test]
 fn copies_go_to_a_cluster_of_their_own() {
     let draft = plugged(&[("proxy-mirror", json!({ "host": "http://10.0.0.1:8080", "sample_ratio": 0.25 }))]).unwrap();
-    let (name, upstream) = draft.copies.iter().next().unwrap();
+    let (name, extra) = draft.copies.iter().next().unwrap();
     let policy = &draft.action.request_mirror_policies[0];
-    assert_eq!((policy.cluster.as_str(), upstream.breakers.max_requests), (&**name, Some(64)));
+    assert_eq!((policy.cluster.as_str(), extra.upstream.breakers.max_requests), (&**name, Some(64)));
     assert_eq!(policy.runtime_fraction.as_ref().unwrap().default_value.as_ref().unwrap().numerator, 250_000);
     assert!(refused("proxy-mirror", json!({ "host": "http://a", "path": "/b" })).starts_with("path"));
 }
