@@ -98,10 +98,17 @@ fn known(matches: &mut wire::RouteMatch) -> Result<(), String> {
             ..
         })) = &mut field.header_match_specifier
         {
-            pattern.regex = pattern.regex.replace(ANY, ".*");
+            pattern.regex = ascii(&pattern.regex).unwrap_or_else(|| std::mem::take(&mut pattern.regex));
         }
     }
     Ok(())
+}
+
+/// A pattern with any text around what a user wrote, in which nothing is changed.
+pub(super) fn ascii(pattern: &str) -> Option<String> {
+    let (flags, rest) = pattern.split_at_checked(pattern.find(')')? + 1)?;
+    let written = rest.strip_prefix(ANY)?.strip_suffix(ANY)?;
+    flags.starts_with("(?").then(|| format!("{flags}.*{written}.*"))
 }
 
 fn action(upstream: &Upstream) -> Result<wire::RouteAction, String> {

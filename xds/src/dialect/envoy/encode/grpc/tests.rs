@@ -146,6 +146,13 @@ fn what_grpc_lacks_is_withheld_and_what_is_no_grpc_is_left_out() {
 }
 
 #[test]
+fn what_a_user_wrote_in_a_pattern_stays_as_it_is() {
+    let told = |pattern: &str| super::route::ascii(pattern);
+    assert_eq!(told(r"(?is)\C*(?:a\\C*b)\C*").as_deref(), Some(r"(?is).*(?:a\\C*b).*"), "a backslash and then any number of C");
+    assert_eq!((told(r"a\\C*|b"), told(r"(a)b")), (None, None));
+}
+
+#[test]
 fn a_server_is_told_how_its_connections_begin() {
     let world = World::new();
     let told = |name: &str| {

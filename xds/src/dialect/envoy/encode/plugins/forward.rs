@@ -28,7 +28,9 @@ const SAID: &str = "envoy.filters.http.ext_authz";
 /// The one thing of its answer that is kept.
 const STATUS: &str = ":status";
 /// The usual status where it gives no answer.
-pub(super) const FORBIDDEN: u32 = 403;
+pub(super) const FORBIDDEN: i32 = 403;
+/// Most bytes that Envoy takes for the name or the value of a field that it makes.
+const MOST_FIELD: usize = 16_384;
 /// Calls of a service under way at once.
 const CALLS: u64 = 1024;
 /// What the service is told of a request, by our agents' names.
@@ -87,7 +89,7 @@ const SHOWN: [&str; 2] = ["content-type", "content-encoding"];
 const OFFERED: [&str; 2] = ["location", "www-authenticate"];
 
 /// The filter that stands in every listener: where no route says whom to ask, nobody consents.
-pub(super) fn asked(name: &str, status: u32) -> HttpFilter {
+pub(super) fn asked(name: &str, status: i32) -> HttpFilter {
     let nobody = base::HttpUri {
         uri: "http://nobody".to_owned(),
         http_upstream_type: Some(base::http_uri::HttpUpstreamType::Cluster(format!("{}nobody", asking::ASKED))),
@@ -96,7 +98,7 @@ pub(super) fn asked(name: &str, status: u32) -> HttpFilter {
     let config = wire::ExtAuthz {
         // The script takes out what is not meant for the service.
         allowed_headers: Some(matcher::ListStringMatcher { patterns: vec![regex(".*")] }),
-        status_on_error: i32::try_from(status).ok().map(|code| kinds::HttpStatus { code }),
+        status_on_error: Some(kinds::HttpStatus { code: status }),
         services: Some(Services::HttpService(wire::HttpService { server_uri: Some(nobody), ..Default::default() })),
         ..Default::default()
     };
@@ -106,6 +108,7 @@ pub(super) fn asked(name: &str, status: u32) -> HttpFilter {
 /// `forward-auth`.
 pub(super) fn forward(config: &Config, draft: &mut Draft) -> Applied {
     known(config)?;
+    let status = status(config)?;
     let (uri, question) = (text(config, "uri").unwrap_or_default(), Question::read(config)?);
     let number = |field: &str, default: u64| config.get(field).and_then(Value::as_u64).unwrap_or(default);
     let script = question.script(uri, &replaced(config), &names(config, "client_headers"));
@@ -134,7 +137,6 @@ pub(super) fn forward(config: &Config, draft: &mut Draft) -> Applied {
         ..Default::default()
     };
     let per_route = wire::ExtAuthzPerRoute { r#override: Some(wire::ext_authz_per_route::Override::CheckSettings(settings)) };
-    let status = u32::try_from(number("status_on_error", FORBIDDEN.into())).unwrap_or(FORBIDDEN);
     let name = if status == FORBIDDEN { FORWARD_AUTH.to_owned() } else { format!("{FORWARD_AUTH}.{status}") };
     if status != FORBIDDEN {
         draft.further.insert(name.clone(), asked(&name, status));
@@ -142,6 +144,14 @@ pub(super) fn forward(config: &Config, draft: &mut Draft) -> Applied {
     draft.filters.extend(any(&per_route).map(|config| (name, config)));
     draft.demands.push(consent());
     Ok(())
+}
+
+/// The status where there is no answer. One that Envoy has no name for would cost it the whole listener.
+fn status(config: &Config) -> Result<i32, String> {
+    let Some(status) = config.get("status_on_error") else { return Ok(FORBIDDEN) };
+    let code = status.as_i64().and_then(|status| i32::try_from(status).ok());
+    code.filter(|code| *code >= 200 && kinds::StatusCode::try_from(*code).is_ok())
+        .ok_or_else(|| format!("status_on_error: Envoy answers with no status {status}"))
 }
 
 /// Whether all of it has a counterpart.
@@ -234,8 +244,12 @@ impl Question {
                 Value::Number(number) => number.to_string(),
                 _ => return Err(format!("extra_headers.{name}: variables have no counterpart in Envoy")),
             };
+            let made_of = field(header(&name, &value, false));
+            if made_of.key.len().max(made_of.value.len()) > MOST_FIELD {
+                return Err(format!("extra_headers.{name}: Envoy takes no more than {MOST_FIELD} bytes"));
+            }
             if !value.is_empty() {
-                made.insert(name.clone(), field(header(&name, &value, false)));
+                made.insert(name, made_of);
             }
         }
         let listed = names(config, "request_headers");

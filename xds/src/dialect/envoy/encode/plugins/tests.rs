@@ -159,6 +159,9 @@ fn routes_say_whom_to_ask_and_a_script_makes_the_question_ours() {
         (json!({ "allow_degradation": true }), "allow_degradation"),
         (json!({ "extra_headers": { "X-A": "$host" } }), "extra_headers.x-a"),
         (json!({ "extra_headers": { "Host": "a" } }), "extra_headers.host"),
+        (json!({ "extra_headers": { "X-A": "%".repeat(8193) } }), "extra_headers.x-a"),
+        (json!({ "status_on_error": 418 }), "status_on_error"),
+        (json!({ "status_on_error": 520 }), "status_on_error"),
         (json!({ "signin_url": "http://b" }), "signin_url"),
         (json!({ "uri": "http://user@a" }), "uri"),
     ] {
