@@ -137,6 +137,29 @@ fn where_there_is_no_answer_nobody_passes() {
 }
 
 #[test]
+fn a_question_that_is_edited_turns_nobody_away() {
+    let (judge, nginx) = (judge(), teller());
+    everywhere(|heddle| {
+        let good = ("Authorization", "sesame");
+        let put = |fixed: &str| {
+            let config = json!({ "uri": format!("http://{}/check", judge.address), "request_headers": ["authorization"],
+                "extra_headers": { "X-Fixed": fixed }, "upstream_headers": ["X-Told"] });
+            route(heddle, "edited", &nginx, json!({ "forward-auth": config }));
+        };
+        put("first");
+        until_asked(heddle, "/edited/a", &[good], 200);
+        for fixed in ["second", "third", "fourth"] {
+            put(fixed);
+            until("the service to be asked anew", || {
+                let told = ask(heddle, "GET", "/edited/a", &[good], b"");
+                assert_eq!(told.status, 200, "{fixed}: {}", told.text());
+                told.text().contains(&format!("|{fixed}|")).then_some(())
+            });
+        }
+    });
+}
+
+#[test]
 fn a_connection_that_stands_passes_by_no_service_that_decides() {
     let (judge, nginx) = (judge(), teller());
     both(|heddle, _| {

@@ -108,6 +108,9 @@ pub(super) fn asked(name: &str, status: i32) -> HttpFilter {
 /// `forward-auth`.
 pub(super) fn forward(config: &Config, draft: &mut Draft) -> Applied {
     known(config)?;
+    if !draft.action.upgrade_configs.is_empty() {
+        return Err("enable_websocket: Envoy does not show our script the answer to who opens one".to_owned());
+    }
     let status = status(config)?;
     let (uri, question) = (text(config, "uri").unwrap_or_default(), Question::read(config)?);
     let number = |field: &str, default: u64| config.get(field).and_then(Value::as_u64).unwrap_or(default);

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use heddle_proto::envoy::config::rbac::v3::principal::Identifier;
+use heddle_proto::envoy::config::route::v3::route_action::UpgradeConfig;
 use heddle_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use heddle_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use proptest::prelude::*;
@@ -155,6 +156,11 @@ fn routes_say_whom_to_ask_and_a_script_makes_the_question_ours() {
     assert!(!script.contains('@'), "{script}");
     let own = plugged(&[("forward-auth", json!({ "uri": "http://a", "status_on_error": 503 }))]).unwrap();
     assert!(own.further.contains_key("heddle.forward-auth.503"));
+    let config = Arc::new(json!({ "uri": "http://a" }));
+    let plugin = PluginConf { name: "forward-auth".into(), config, origin: PluginOrigin("route/r".into()) };
+    let mut live = Draft::default();
+    live.action.upgrade_configs.push(UpgradeConfig { upgrade_type: "websocket".to_owned(), enabled: Some(true) });
+    assert!(apply(&plugin, &mut live).unwrap_err().starts_with("enable_websocket"));
     for (more, reason) in [
         (json!({ "allow_degradation": true }), "allow_degradation"),
         (json!({ "extra_headers": { "X-A": "$host" } }), "extra_headers.x-a"),
