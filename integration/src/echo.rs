@@ -2,18 +2,23 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
 /// Longest body that is read.
 const MAX_BODY: usize = 1024 * 1024;
 
+/// Most requests that are remembered.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// What was asked, in order.
+type Asked = Arc<Mutex<Vec<Value>>>;
+
 /// A server with a name, on a port of its own, for as long as the test runs.
 pub struct Echo {
     pub address: SocketAddr,
-    asked: Arc<AtomicU64>,
+    asked: Asked,
 }
 
 impl Echo {
@@ -21,7 +26,7 @@ impl Echo {
     pub fn start(name: &str) -> Echo {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (asked, name): (Arc<AtomicU64>, Arc<str>) = (Arc::default(), name.into());
+        let (asked, name): (Asked, Arc<str>) = (Arc::default(), name.into());
         let count = asked.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -34,24 +39,34 @@ impl Echo {
 
     /// How many requests have come so far.
     pub fn asked(&self) -> u64 {
-        self.asked.load(Ordering::SeqCst)
+        self.asked.lock().unwrap().len() as u64
+    }
+
+    /// What they were: method, target, fields and body.
+    pub fn told(&self) -> Vec<Value> {
+        self.asked.lock().unwrap().clone()
     }
 }
 
 /// Answers one request after the other until the peer has enough.
-fn converse(stream: &TcpStream, name: &str, count: &AtomicU64) -> Option<()> {
+fn converse(stream: &TcpStream, name: &str, asked: &Asked) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut writer = stream;
     loop {
         let (first, fields) = head(&mut reader)?;
         let body = body(&mut reader, &fields)?;
-        count.fetch_add(1, Ordering::SeqCst);
         let mut words = first.split(' ');
         let (method, target) = (words.next()?, words.next()?);
         let field = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let status = field("x-want-status").unwrap_or("200");
-        let told =
-            json!({ "method": method, "target": target, "fields": fields, "body": String::from_utf8_lossy(&body) }).to_string();
+        let told = json!({ "method": method, "target": target, "fields": fields, "body": String::from_utf8_lossy(&body) });
+        let text = told.to_string();
+        {
+            let mut asked = asked.lock().unwrap();
+            assert!(asked.len() < MAX_REMEMBERED, "more than anybody asks");
+            asked.push(told);
+        }
+        let told = text;
         let told = if method == "HEAD" { "" } else { told.as_str() };
         let length = if method == "HEAD" { String::new() } else { format!("content-length: {}\r\n", told.len()) };
         let head = format!(

@@ -3,6 +3,8 @@
 
 #[path = "envoy_compare/differences.rs"]
 mod differences;
+#[path = "envoy_compare/guarded.rs"]
+mod guarded;
 #[path = "envoy_compare/requests.rs"]
 mod requests;
 
@@ -13,18 +15,33 @@ use heddle_integration::ads::Follower;
 use heddle_integration::client;
 use heddle_integration::echo::Echo;
 use heddle_integration::envoy::Envoy;
+use heddle_integration::nginx::Nginx;
+use heddle_integration::openssl::Signer;
 use heddle_integration::place::Place;
+use heddle_integration::process::until;
 use requests::Request;
+use serde_json::Value;
 
 const BOOTSTRAP: &str = include_str!("envoy_compare/bootstrap.yaml");
+const GUARDS: &str = include_str!("envoy_compare/guards.yaml");
+/// Who decides: by one field, and says what it was told.
+const AUTHZ: &str = "location / {
+    add_header x-auth-user ann always; add_header x-auth-path $request_uri always; add_header x-auth-told $http_x_tenant$http_x_age always;
+    add_header x-auth-untold $http_x_secret$http_cookie always; add_header x-auth-by $http_x_asked_by always; add_header x-auth-host $host always;
+    add_header x-auth-method $request_method always; add_header x-auth-length $content_length$http_x_envoy_auth_partial_body always;
+    add_header x-by authz always; add_header x-seen yes always; add_header x-envoy-auth-headers-to-remove x-internal always; default_type text/html;
+    if ($http_x_canary = 0) { return 403 'not you'; }
+    if ($http_x_age = old) { return 500; }
+    if ($http_x_age = 20) { return 302 /login; }
+    return 200 'yes'; }";
 /// Requests that are made of dice.
 const GENERATED: usize = 300;
 /// Whoever finds a difference can repeat it.
 const SEED: u64 = 1_640_531_527;
 
 /// The configuration with its addresses.
-fn bootstrap(addresses: &[(&str, SocketAddr)]) -> String {
-    addresses.iter().fold(BOOTSTRAP.to_owned(), |text, (name, address)| {
+fn bootstrap(written: &str, addresses: &[(&str, SocketAddr)]) -> String {
+    addresses.iter().fold(written.to_owned(), |text, (name, address)| {
         let socket = format!("{{ socket_address: {{ address: \"{}\", port_value: {} }} }}", address.ip(), address.port());
         text.replace(&format!("@{name}@"), &socket)
     })
@@ -42,11 +59,12 @@ fn the_same_requests_find_the_same_route_upstream_status_and_fields() {
     let place = Place::new();
     let closed = place.address();
     let upstreams = [("BLUE", blue.address), ("GREEN", green.address), ("CLOSED", closed)];
-    let agent =
-        Follower::with_bootstrap(|spot| bootstrap(&[&upstreams[..], &[("HTTP", spot.http), ("ADMIN", spot.admin)]].concat()));
+    let agent = Follower::with_bootstrap(|spot| {
+        bootstrap(BOOTSTRAP, &[&upstreams[..], &[("HTTP", spot.http), ("ADMIN", spot.admin)]].concat())
+    });
     let http = place.address();
     let any_port = "127.0.0.1:0".parse().unwrap();
-    let envoy = Envoy::start(&bootstrap(&[&upstreams[..], &[("HTTP", http), ("ADMIN", any_port)]].concat()));
+    let envoy = Envoy::start(&bootstrap(BOOTSTRAP, &[&upstreams[..], &[("HTTP", http), ("ADMIN", any_port)]].concat()));
     agent.until_ready();
     envoy.until_live();
     let mut dice = fastrand::Rng::with_seed(SEED);
@@ -64,4 +82,62 @@ fn the_same_requests_find_the_same_route_upstream_status_and_fields() {
     }
     assert!(routes.len() >= 14 && upstream > 100, "the requests say something: {routes:?}, {upstream} reached an upstream");
     assert!(differing.is_empty(), "{} requests differ:\n{}", differing.len(), differing.join("\n"));
+}
+
+/// What became of copies: the request line, host, body, and who asked, in an order that does not depend on time.
+fn copies(echo: &Echo) -> Vec<String> {
+    let field = |told: &Value, name: &str| {
+        let fields: Vec<(String, String)> = serde_json::from_value(told["fields"].clone()).unwrap();
+        fields.into_iter().filter(|(known, _)| known == name).map(|(_, value)| value).collect::<Vec<_>>().join(", ")
+    };
+    let line = |told: &Value| {
+        let of = ["host", "x-by", "x-tenant", "x-payload", "authorization"].map(|name| field(told, name));
+        format!("{} {} {of:?} {}", told["method"], told["target"], told["body"])
+    };
+    let mut lines: Vec<String> = echo.told().iter().map(line).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn the_same_requests_are_let_through_by_the_same_guards_and_copied_alike() {
+    let (blue, green, authz) = (Echo::start("blue"), Echo::start("green"), Nginx::start(AUTHZ));
+    let (ours, theirs) = (Echo::start("shadow"), Echo::start("shadow"));
+    let (place, signer) = (Place::new(), Signer::new("EdDSA"));
+    let written = GUARDS.replace("@KEYS@", &signer.published().to_string());
+    let upstreams = [("BLUE", blue.address), ("GREEN", green.address), ("AUTHZ", authz.address)];
+    let with = |shadow: &Echo, http, admin| {
+        bootstrap(&written, &[&upstreams[..], &[("SHADOW", shadow.address), ("HTTP", http), ("ADMIN", admin)]].concat())
+    };
+    let agent = Follower::with_bootstrap(|spot| with(&ours, spot.http, spot.admin));
+    let http = place.address();
+    let envoy = Envoy::start(&with(&theirs, http, "127.0.0.1:0".parse().unwrap()));
+    agent.until_ready();
+    envoy.until_live();
+    let mut dice = fastrand::Rng::with_seed(SEED);
+    let tokens = guarded::tokens(&signer);
+    let generated = std::iter::repeat_with(|| guarded::generate(&mut dice, &tokens)).take(GENERATED);
+    let mut differing = Vec::new();
+    let (mut statuses, mut routes) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
+    for request in guarded::chosen(&tokens).into_iter().chain(generated) {
+        let (ours, theirs) = (ask(agent.spot.http, &request), ask(http, &request));
+        *statuses.entry(theirs.status).or_insert(0) += 1;
+        routes.extend(theirs.route());
+        let found = differences::between(&request, &ours, &theirs);
+        if !found.is_empty() {
+            differing.push(format!("{request}\n  {}", found.join("\n  ")));
+        }
+    }
+    assert!(differing.is_empty(), "{} requests differ:\n{}", differing.len(), differing.join("\n"));
+    let met = |status: u16| statuses.get(&status).copied().unwrap_or(0) > 5;
+    assert!([200, 302, 401, 403, 413, 503].into_iter().all(met) && routes.len() >= 7, "{statuses:?} {routes:?}");
+    until("all copies", || (ours.asked() == theirs.asked()).then_some(()));
+    assert!(ours.asked() > 50, "{}", ours.asked());
+    assert_eq!(copies(&ours), copies(&theirs));
+    let told = [agent.spot.http, http].map(|address| {
+        let answer = client::send(address, "GET", "/a", &[("Host", "asked.example"), ("x-canary", "0")], b"").unwrap();
+        (answer.status, answer.field("content-type").map(str::to_owned), answer.text())
+    });
+    assert_eq!(told[0], told[1], "the words of who refuses");
+    assert_eq!(told[0].2, "not you");
 }

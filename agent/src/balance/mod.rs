@@ -11,6 +11,7 @@ mod maglev;
 mod pick;
 mod plan;
 mod ring;
+mod spread;
 mod standing;
 #[cfg(test)]
 mod tests;

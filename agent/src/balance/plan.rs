@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::spread::Piece;
 use super::view::Tier;
 use super::zones::{Level, shares};
 use super::{State, View};
@@ -96,6 +97,18 @@ impl View {
     pub(super) fn plan(&self, now: Instant) -> Plan {
         let mut plan = Plan { split_at: usize::MAX, ignore_health: vec![false; self.parts.len()], ..Plan::default() };
         let none_up = self.none_up();
+        if let Some(pieces) = self.spread(none_up) {
+            for piece in pieces.iter().filter(|piece| piece.panics) {
+                plan.ignore_health[piece.part] = true;
+            }
+            if pieces.first().is_some_and(|piece| piece.share < ALL) {
+                let levels: Vec<(f64, u32)> = pieces.iter().map(|piece| (piece.share, piece.part as u32)).collect();
+                (plan.split_at, plan.split) = (0, ends(&levels));
+            }
+            plan.order = pieces.into_iter().map(|piece| piece.part as u32).collect();
+            self.weigh(&mut plan, now);
+            return plan;
+        }
         let mut first = true;
         for tier in &self.tiers {
             match self.use_of(tier, none_up, now) {
@@ -132,6 +145,10 @@ impl View {
             entry.standing += usize::from(node.standing.state() != State::Down);
         }
         let none_up = self.none_up();
+        if let Some(pieces) = self.spread(none_up) {
+            pieces.iter().for_each(|piece| self.share_out_piece(piece, now, &mut out));
+            return out.into_values().collect();
+        }
         let used = self.tiers.iter().map(|tier| (tier, self.use_of(tier, none_up, now)));
         if let Some((tier, used)) = used
             .into_iter()
@@ -140,6 +157,21 @@ impl View {
             self.share_out(tier, &used, now, &mut out);
         }
         out.into_values().collect()
+    }
+
+    /// The shares of the zones in one part of requests that are spread over priorities and localities.
+    fn share_out_piece(&self, piece: &Piece, now: Instant, out: &mut BTreeMap<Arc<str>, ZoneShare>) {
+        let members = &self.parts[piece.part].members;
+        let counts = |index: u32| {
+            if piece.panics { f64::from(self.nodes[index as usize].weight) } else { self.standing(index, 256.0, now) }
+        };
+        let all: f64 = members.iter().map(|&index| counts(index)).sum();
+        for &index in members.iter().filter(|_| piece.share > 0.0 && all > 0.0) {
+            if let Some(entry) = out.get_mut(&self.nodes[index as usize].zone) {
+                entry.share += piece.share * counts(index) / all;
+                entry.why = if piece.panics { Why::Panic } else { Why::Any };
+            }
+        }
     }
 
     /// The shares of the zones of the tier that is used.
@@ -185,7 +217,7 @@ impl View {
         self.parts[tier.whole].members.iter().any(|&index| self.nodes[index as usize].standing.state() == State::Up)
     }
 
-    fn is_up(&self, index: u32) -> bool {
+    pub(super) fn is_up(&self, index: u32) -> bool {
         self.nodes[index as usize].standing.state() != State::Down
     }
 

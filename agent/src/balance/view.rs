@@ -90,7 +90,7 @@ impl View {
         static STAMP: AtomicU64 = AtomicU64::new(1);
         let mut priorities: BTreeMap<i32, BTreeMap<usize, Vec<u32>>> = BTreeMap::new();
         for (index, node) in nodes.iter().enumerate().filter(|(_, node)| node.weight > 0) {
-            if let Some(level) = zones.level(&node.zone) {
+            if let Some(level) = zones.level(&node.zone, node.priority) {
                 priorities.entry(node.priority).or_default().entry(level).or_default().push(index as u32);
             }
         }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use heddle_xds::model::{ZoneMode, ZonePolicy};
+use heddle_xds::model::{LocalityWeight, ZoneMode, ZonePolicy};
 
 /// What this node's zone has of all who call the same upstreams.
 #[derive(Debug, Default)]
@@ -46,11 +46,28 @@ pub struct Zones {
 impl Zones {
     /// Whether endpoints of this zone may be used at all.
     pub fn allows(&self, zone: &str) -> bool {
-        self.level(zone).is_some()
+        match self.weights() {
+            Some(weights) => weights.iter().any(|one| &*one.zone == zone && one.weight > 0),
+            None => self.level(zone, 0).is_some(),
+        }
+    }
+
+    /// The weights of localities, where they count.
+    fn weights(&self) -> Option<&[LocalityWeight]> {
+        self.policy.spread.as_ref().map(|spread| &spread.weights[..]).filter(|weights| !weights.is_empty())
+    }
+
+    /// The weight of a locality.
+    pub(super) fn weight(&self, zone: &str, priority: i32) -> u32 {
+        let of = |one: &&LocalityWeight| one.priority == priority && &*one.zone == zone;
+        self.weights().and_then(|weights| weights.iter().find(of)).map_or(0, |one| one.weight)
     }
 
     /// Whether zones make a difference.
     pub(super) fn matter(&self) -> bool {
+        if self.policy.spread.is_some() {
+            return false;
+        }
         match self.policy.mode {
             ZoneMode::Off => false,
             ZoneMode::Prefer => !self.own.is_empty(),
@@ -59,7 +76,10 @@ impl Zones {
     }
 
     /// The level of a zone, the first one to be used is 0; `None` when it is not to be used.
-    pub(super) fn level(&self, zone: &str) -> Option<usize> {
+    pub(super) fn level(&self, zone: &str, priority: i32) -> Option<usize> {
+        if let Some(weights) = self.weights() {
+            return weights.iter().position(|one| one.priority == priority && &*one.zone == zone && one.weight > 0);
+        }
         if !self.matter() || zone == &*self.own {
             return Some(0);
         }

@@ -37,6 +37,7 @@ mod degraphql;
 mod digest_auth;
 mod echo;
 mod error_page;
+mod ext_authz;
 mod failover;
 mod fault_injection;
 mod forward_auth;

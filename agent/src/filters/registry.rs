@@ -28,6 +28,7 @@ static PLUGINS: &[&Plugin] = &[
     &digest_auth::PLUGIN,
     &echo::PLUGIN,
     &error_page::PLUGIN,
+    &ext_authz::PLUGIN,
     &failover::PLUGIN,
     &fault_injection::PLUGIN,
     &forward_auth::PLUGIN,

@@ -14,7 +14,8 @@ use super::counters::Counters;
 use super::h1::Spare;
 use super::mesh::Entry;
 use super::tls::Identity;
-use heddle_node::clock::WallCache;
+use heddle_node::clock::{self, WallCache};
+use tokio::time::Instant;
 
 use crate::exchange::ConnectionInfo;
 use crate::http::h1::{DateCache, HeadLimits};
@@ -60,6 +61,12 @@ impl Site {
 
     pub(super) fn limits(&self) -> &EdgeLimits {
         &self.listener.limits
+    }
+
+    /// When a connection that is made now is too old, where there is a bound.
+    pub(super) fn aged_at(&self) -> Option<Instant> {
+        let age = self.limits().max_connection_duration;
+        (!age.is_zero()).then(|| clock::now().checked_add(age)).flatten()
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 /// a plugin that carries none.
 pub fn carrying(plugin: &str) -> Option<&'static [&'static str]> {
     match plugin {
-        "failover" | "proxy-mirror" => Some(&[]),
+        "ext-authz" | "failover" | "proxy-mirror" => Some(&[]),
         "traffic-split" => Some(&["rules", "weighted_upstreams"]),
         _ => None,
     }

@@ -115,6 +115,7 @@ fn locality(written: &resources::Upstream) -> ZonePolicy {
         },
         failover: locality.failover.iter().map(|zone| zone.as_str().into()).collect(),
         overprovisioning: locality.overprovisioning,
+        spread: None,
     }
 }
 

@@ -11,11 +11,12 @@ use super::requests::Request;
 const OF_THE_MOMENT: [&str; 1] = ["date"];
 
 /// Fields of answers that may differ, with the reason.
-const FIELDS: [(&str, &str); 5] = [
+const FIELDS: [(&str, &str); 6] = [
     ("vary", "we tell caches that the answer depends on the origin"),
     ("access-control-allow-methods", "we send it with every answer; browsers read it of preflights alone"),
     ("access-control-allow-headers", "the same"),
     ("access-control-max-age", "the same"),
+    ("www-authenticate", "what is wrong with a token we say in our words"),
     ("x-envoy-upstream-healthchecked-cluster", "fields of that name are never sent"),
 ];
 

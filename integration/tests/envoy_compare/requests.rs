@@ -93,7 +93,8 @@ const FIELDS: [(&str, &str); 20] = [
     ("Origin", "https://evil.example"),
 ];
 
-fn request(method: &'static str, host: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Request {
+/// A request of these parts.
+pub fn request(method: &'static str, host: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Request {
     let host = [("Host", host)];
     let fields = host.iter().chain(fields).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Request { method, target: target.to_owned(), fields, body: body.to_owned() }

@@ -118,6 +118,7 @@ fn limits_to_wire(limits: &EdgeLimits) -> wire::EdgeLimits {
         max_connections_per_ip: limits.max_connections_per_ip,
         max_streams: limits.max_streams,
         max_requests_per_connection: limits.max_requests_per_connection,
+        max_connection_duration: to_duration(limits.max_connection_duration),
         glitch_budget: limits.glitch_budget,
         max_chunk_extension_bytes: limits.max_chunk_extension_bytes,
     }
@@ -139,6 +140,11 @@ fn limits_from_wire(message: wire::EdgeLimits) -> Read<EdgeLimits> {
         max_connections_per_ip: message.max_connections_per_ip,
         max_streams: message.max_streams,
         max_requests_per_connection: message.max_requests_per_connection,
+        max_connection_duration: match message.max_connection_duration {
+            // An older control plane does not say it.
+            None => std::time::Duration::ZERO,
+            said => duration("max_connection_duration", said)?,
+        },
         glitch_budget: message.glitch_budget,
         max_chunk_extension_bytes: message.max_chunk_extension_bytes,
     })

@@ -11,12 +11,14 @@ use super::read::{
 };
 use super::route::{timeouts_from_wire, timeouts_to_wire};
 use crate::model::{
-    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HashTable, HealthChecks, KeepalivePool, MeshPeer,
-    PassHost, PassiveCheck, RingSize, Scheme, Thresholds, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
+    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HashTable, HealthChecks, KeepalivePool, LocalityWeight,
+    MeshPeer, PassHost, PassiveCheck, RingSize, Scheme, Spread, Thresholds, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
 };
 
 /// Zones that an upstream may name; each is a level that its shares are computed over.
 const MAX_ZONES: usize = 64;
+/// Localities with a weight; as many endpoints a cluster may have.
+const MAX_LOCALITIES: usize = 20_000;
 
 pub(super) fn to_wire(upstream: &Upstream) -> wire::Upstream {
     let texts = |value: &Option<Arc<str>>| value.as_ref().map(ToString::to_string);
@@ -115,7 +117,15 @@ fn zones_to_wire(zones: &ZonePolicy) -> wire::ZonePolicy {
         ZoneMode::Strict => wire::ZoneMode::Strict,
         ZoneMode::Off => wire::ZoneMode::Off,
     };
-    wire::ZonePolicy { mode: mode.into(), failover: to_texts(&zones.failover), overprovisioning: zones.overprovisioning }
+    let weight =
+        |one: &LocalityWeight| wire::LocalityWeight { priority: one.priority, zone: one.zone.to_string(), weight: one.weight };
+    let spread = |spread: &Spread| wire::Spread { weights: spread.weights.iter().map(weight).collect() };
+    wire::ZonePolicy {
+        mode: mode.into(),
+        failover: to_texts(&zones.failover),
+        overprovisioning: zones.overprovisioning,
+        spread: zones.spread.as_ref().map(spread),
+    }
 }
 
 /// A control plane that knows nothing of zones says nothing of them.
@@ -136,7 +146,20 @@ fn zones_from_wire(message: Option<wire::ZonePolicy>) -> Read<ZonePolicy> {
         },
         failover: texts("failover", message.failover)?,
         overprovisioning: message.overprovisioning,
+        spread: message.spread.map(spread_from_wire).transpose()?,
     })
+}
+
+fn spread_from_wire(message: wire::Spread) -> Read<Spread> {
+    if message.weights.len() > MAX_LOCALITIES {
+        let reason = format!("has {} localities, at most {MAX_LOCALITIES} are allowed", message.weights.len());
+        return Err(Fault::new("spread.weights", reason));
+    }
+    let weights = message.weights.into_iter().map(|one| {
+        let zone = text("spread.weights.zone", one.zone, MAX_NAME)?;
+        Ok(LocalityWeight { priority: one.priority, zone, weight: one.weight })
+    });
+    Ok(Spread { weights: weights.collect::<Read<_>>()? })
 }
 
 fn mesh_from_wire(peer: wire::MeshPeer) -> Read<MeshPeer> {

@@ -119,6 +119,8 @@ pub struct EdgeLimits {
     pub max_streams: u32,
     /// Requests of a connection before it is closed (GOAWAY); zero is unlimited.
     pub max_requests_per_connection: u32,
+    /// How old a connection may be before it is closed behind the request that it serves (GOAWAY); zero is unlimited.
+    pub max_connection_duration: Duration,
     /// Suspicious HTTP/2 frames (resets, pings, settings, empty data …) that a connection may send per 10 s.
     pub glitch_budget: u32,
     /// Chunk extension bytes per body (RFC 9112 section 7.1.1).
@@ -142,6 +144,7 @@ impl Default for EdgeLimits {
             max_connections_per_ip: 0,
             max_streams: 100,
             max_requests_per_connection: 0,
+            max_connection_duration: Duration::ZERO,
             glitch_budget: 100,
             max_chunk_extension_bytes: 16 * 1024,
         }

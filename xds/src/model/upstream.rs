@@ -84,12 +84,32 @@ pub struct ZonePolicy {
     pub failover: Vec<Arc<str>>,
     /// Percent of its fair share that an endpoint may be given before the next zone helps, 100 or more.
     pub overprovisioning: u32,
+    /// Requests are spread over priorities and localities as Envoy does, instead of what `mode` says.
+    pub spread: Option<Spread>,
+}
+
+/// How requests are spread over localities. Without weights they do not count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Spread {
+    /// Weights of localities; those that have none get nothing where others have some.
+    pub weights: Vec<LocalityWeight>,
+}
+
+/// The weight of one locality among those of its priority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LocalityWeight {
+    /// Priority of its endpoints.
+    pub priority: i32,
+    /// Their zone.
+    pub zone: Arc<str>,
+    /// The weight.
+    pub weight: u32,
 }
 
 impl Default for ZonePolicy {
     /// Own zone first, 140 percent: Envoy's overprovisioning factor.
     fn default() -> Self {
-        ZonePolicy { mode: ZoneMode::Prefer, failover: Vec::new(), overprovisioning: 140 }
+        ZonePolicy { mode: ZoneMode::Prefer, failover: Vec::new(), overprovisioning: 140, spread: None }
     }
 }
 

@@ -45,7 +45,7 @@ impl Scene {
         let failover = self.failover.iter().map(|zone| Arc::from(*zone)).collect();
         let zones = Zones {
             own: self.own.into(),
-            policy: ZonePolicy { mode: self.mode, failover, overprovisioning: 140 },
+            policy: ZonePolicy { mode: self.mode, failover, overprovisioning: 140, spread: None },
             callers: self.callers.clone(),
         };
         let nodes = nodes.iter().enumerate().map(node).collect();

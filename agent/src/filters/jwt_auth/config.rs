@@ -1,24 +1,25 @@
 //! Configuration of `jwt-auth`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::super::Proven;
 use super::super::check::{self, Faults};
 use super::super::fields::is_name;
 use super::super::identity::{self, BASE64};
-use super::super::jose::{Algorithm, Key};
+use super::super::jose::{Algorithm, Key, KeySet};
 use crate::secrets::reference::is_reference;
 
 /// Configuration on a route.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
-    /// Field that carries the token, with or without `Bearer` before it; looked at first.
+    /// Field that carries the token, with or without `Bearer` before it; looked at first. None when empty, as with those below.
     #[serde(default = "header")]
     pub header: String,
     /// Query argument that carries the token; looked at before the cookie.
@@ -47,6 +48,16 @@ pub(super) struct Config {
     pub claims_to_verify: Option<Vec<TimeClaim>>,
     /// Where the issuer publishes its keys (JWKS); tokens are then verified with these and not with keys of consumers.
     pub jwks_url: Option<String>,
+    /// Keys of the issuer in place (JWKS), public ones, instead of `jwks_url`.
+    pub jwks: Option<Map<String, Value>>,
+    /// Whether requests without a token go on without a consumer.
+    #[serde(default)]
+    pub optional: bool,
+    /// Field by which the upstream gets the claims as they stand in the token, in base64url.
+    pub payload_header: Option<String>,
+    /// Fields by which the upstream gets single claims: their names, and those of the claims, with dots for claims within claims.
+    #[serde(default)]
+    pub claim_headers: BTreeMap<String, String>,
     /// Algorithms that tokens of the issuer may be signed with; all that have public keys when absent.
     #[schemars(length(min = 1))]
     pub algorithms: Option<Vec<Algorithm>>,
@@ -132,6 +143,9 @@ pub(super) enum Verifier {
     Nothing,
 }
 
+/// Fields that are made of claims.
+const MAX_CLAIM_HEADERS: usize = 32;
+
 fn header() -> String {
     "authorization".to_owned()
 }
@@ -167,12 +181,8 @@ pub(super) fn public_algorithms() -> Box<[Algorithm]> {
 
 impl check::Config for Config {
     fn validate(&self, faults: &mut Faults) {
-        if !is_name(&self.header) {
-            faults.add("header", format!("expected the name of a header field, got \"{}\"", self.header));
-        }
-        for (path, text) in [("query", &self.query), ("cookie", &self.cookie), ("key_claim_name", &self.key_claim_name)] {
-            identity::check_present(path, text, faults);
-        }
+        self.check_fields(faults);
+        identity::check_present("key_claim_name", &self.key_claim_name, faults);
         identity::check_common(&self.realm, self.anonymous_consumer.as_deref(), faults);
         let lists = [
             ("claims_to_verify", self.claims_to_verify.as_ref().map(Vec::len)),
@@ -186,15 +196,49 @@ impl check::Config for Config {
         if self.algorithms.iter().flatten().any(|algorithm| algorithm.is_symmetric()) {
             faults.add("algorithms", "expected algorithms with public keys: what is published is no secret");
         }
-        if self.jwks_url.is_none() && self.algorithms.is_some() {
+        let has_issuer = self.jwks_url.is_some() || self.jwks.is_some();
+        if !has_issuer && self.algorithms.is_some() {
             faults.add("algorithms", "only meant for tokens of an issuer; set jwks_url, or algorithm on the consumer");
         }
-        if self.jwks_url.is_none() && !self.consumer_required {
+        if self.jwks_url.is_some() && self.jwks.is_some() {
+            faults.add("jwks", "expected either jwks or jwks_url");
+        }
+        if let Some(Err(error)) = self.jwks.as_ref().map(KeySet::of_json) {
+            faults.add("jwks", error.to_string());
+        }
+        if self.optional && self.anonymous_consumer.is_some() {
+            faults.add("optional", "expected either optional or anonymous_consumer: both say who those are without a token");
+        }
+        if !has_issuer && !self.consumer_required {
             faults.add("consumer_required", "without jwks_url the consumer has the key, so there must be one");
         }
         check_url("jwks_url", self.jwks_url.as_deref(), faults);
         faults.range("jwks_ttl", self.jwks_ttl, 1, u32::MAX);
         faults.range("timeout", self.timeout, 1, 60_000);
+    }
+}
+
+impl Config {
+    /// The places of tokens, and the fields that are made of them.
+    fn check_fields(&self, faults: &mut Faults) {
+        let mut named = |path: String, name: &str| {
+            if !is_name(name) {
+                faults.add(path, format!("expected the name of a header field, got \"{name}\""));
+            }
+        };
+        if !self.header.is_empty() {
+            named("header".to_owned(), &self.header);
+        }
+        if let Some(name) = &self.payload_header {
+            named("payload_header".to_owned(), name);
+        }
+        self.claim_headers.keys().for_each(|name| named(format!("claim_headers.{name}"), name));
+        if self.claim_headers.len() > MAX_CLAIM_HEADERS {
+            faults.add("claim_headers", format!("expected at most {MAX_CLAIM_HEADERS} fields"));
+        }
+        if self.header.is_empty() && self.query.is_empty() && self.cookie.is_empty() {
+            faults.add("header", "expected a place where tokens are looked for: header, query or cookie");
+        }
     }
 }
 

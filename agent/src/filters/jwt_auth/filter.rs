@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::super::identity::{self, EXTERNAL_USER, Guests};
 use super::super::jose::{Algorithm, ClaimRules, Claims, JoseError, KeySet, Unverified};
 use super::super::{BuildContext, Built, Filter, Flow, Phases, Resume, check};
 use super::config::{Config, Known, TimeClaim, Verifier, public_algorithms};
 use super::jwks::{Fetching, Library, Source, Unavailable};
+use super::told::Told;
 use crate::exchange::variable::{JWT_CLAIMS, JWT_PAYLOAD};
 use crate::exchange::{Answer, ConsumerInfo, Exchange};
 use crate::http::FieldName;
@@ -17,12 +18,14 @@ use crate::outbound::Outbound;
 struct JwtAuth(Arc<Inner>);
 
 struct Inner {
-    header: FieldName,
+    header: Option<FieldName>,
     query: Box<str>,
     cookie: Box<str>,
     hide: bool,
     key_claim: Box<str>,
     keep_payload: bool,
+    told: Told,
+    optional: bool,
     guests: Guests,
     /// Whose keys verify all tokens, where there is one.
     issuer: Option<Issuer>,
@@ -40,8 +43,14 @@ struct Inner {
 }
 
 struct Issuer {
-    source: Arc<Source>,
+    keys: IssuerKeys,
     allowed: Box<[Algorithm]>,
+}
+
+/// Where the keys of an issuer are.
+enum IssuerKeys {
+    Published(Arc<Source>),
+    Here(Arc<KeySet>),
 }
 
 /// Where the token stood.
@@ -66,29 +75,36 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let boxed = |list: Option<Vec<String>>| list.unwrap_or_default().into_iter().map(String::into_boxed_str).collect();
     let library = context.keep.get_or("jwt-auth", Library::default);
     let fetching = Fetching { url: "".into(), ttl_s: config.jwks_ttl, timeout_ms: config.timeout, verify: config.ssl_verify };
-    let issuer = match config.jwks_url {
-        None => None,
-        Some(url) => {
-            let fetching = Fetching { url: url.into(), ..fetching.clone() };
+    let keys = match (&config.jwks_url, &config.jwks) {
+        (None, None) => None,
+        (None, Some(set)) => {
+            let keys = KeySet::of_json(set).map_err(|error| vec![check::fault_at("jwks", error.to_string())])?;
+            Some(IssuerKeys::Here(Arc::new(keys)))
+        }
+        (Some(url), _) => {
+            let fetching = Fetching { url: url.as_str().into(), ..fetching.clone() };
             let source =
                 library.source(&fetching, context.outbound).map_err(|message| vec![check::fault_at("jwks_url", message)])?;
-            Some(Issuer { source, allowed: config.algorithms.map_or_else(public_algorithms, Vec::into_boxed_slice) })
+            Some(IssuerKeys::Published(source))
         }
     };
+    let allowed = config.algorithms.map_or_else(public_algorithms, Vec::into_boxed_slice);
     let required = config.claims_to_verify.unwrap_or_default().into_iter().map(|claim| match claim {
         TimeClaim::Exp => "exp".into(),
         TimeClaim::Nbf => "nbf".into(),
     });
     let challenge = format!("Bearer realm=\"{}\"", config.realm);
     Ok(Arc::new(JwtAuth(Arc::new(Inner {
-        header: FieldName::new(config.header),
+        header: (!config.header.is_empty()).then(|| FieldName::new(config.header)),
         query: config.query.into(),
         cookie: config.cookie.into(),
         hide: config.hide_credentials,
         key_claim: config.key_claim_name.into(),
         keep_payload: config.store_in_ctx,
         guests: Guests::new(config.anonymous_consumer),
-        issuer,
+        told: Told::new(config.payload_header, config.claim_headers),
+        optional: config.optional,
+        issuer: keys.map(|keys| Issuer { keys, allowed }),
         consumer_required: config.consumer_required,
         rules: ClaimRules {
             skew: config.clock_skew.into(),
@@ -115,21 +131,28 @@ impl Filter for JwtAuth {
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
         let inner = &self.0;
-        let Some((place, token)) = inner.find(x) else { return inner.guests.admit_or(x, &inner.missing) };
+        inner.told.forget(&mut x.request.fields);
+        let Some((place, token)) = inner.find(x) else {
+            return if inner.optional { Flow::Continue } else { inner.guests.admit_or(x, &inner.missing) };
+        };
         inner.begin(x, Case { token, place, consumer: None, grace: 0 })
     }
 }
 
 impl Inner {
     fn find(&self, x: &Exchange) -> Option<(Place, String)> {
-        if let Some(value) = x.request.fields.get_named(&self.header) {
+        if let Some(value) = self.header.as_ref().and_then(|name| x.request.fields.get_named(name)) {
             let value = String::from_utf8_lossy(value);
             return Some((Place::Header, identity::after_scheme(&value, "Bearer").unwrap_or(&value).to_owned()));
         }
-        if let Some(token) = x.request.query_arg(&self.query) {
+        let named = |name: &Box<str>| !name.is_empty();
+        if let Some(token) = Some(&self.query).filter(|name| named(name)).and_then(|name| x.request.query_arg(name)) {
             return Some((Place::Query, token.to_owned()));
         }
-        x.request.cookie(&self.cookie).map(|token| (Place::Cookie, token.to_owned()))
+        Some(&self.cookie)
+            .filter(|name| named(name))
+            .and_then(|name| x.request.cookie(name))
+            .map(|token| (Place::Cookie, token.to_owned()))
     }
 
     fn begin(self: &Arc<Self>, x: &mut Exchange, mut case: Case) -> Flow {
@@ -138,8 +161,18 @@ impl Inner {
             Err(error) => return self.refuse(x, &format!("JWT token invalid: {error}"), &error),
         };
         if let Some(issuer) = &self.issuer {
-            let (source, allowed) = (issuer.source.clone(), issuer.allowed.clone());
-            return self.verify_published(x, case, source, allowed);
+            let allowed = issuer.allowed.clone();
+            return match &issuer.keys {
+                IssuerKeys::Published(source) => self.verify_published(x, case, source.clone(), allowed),
+                IssuerKeys::Here(_) if !allowed.contains(&unverified.algorithm()) => {
+                    let error = JoseError::Algorithm(unverified.algorithm());
+                    self.decide(x, case, Err(error))
+                }
+                IssuerKeys::Here(keys) => {
+                    let verdict = unverified.verify_with(keys, &allowed);
+                    self.decide(x, case, verdict)
+                }
+            };
         }
         let Some(Value::String(key)) = unverified.peek(&self.key_claim) else { return self.guests.admit_or(x, &self.no_key) };
         let found = x.directory.find_credential("jwt-auth", key.as_bytes());
@@ -207,6 +240,8 @@ impl Inner {
         if self.hide {
             self.hide(x, case.place);
         }
+        let claims = claims.into_map();
+        self.told.tell(&mut x.request.fields, &case.token, &claims);
         self.accept(x, case.consumer, claims);
         Flow::Continue
     }
@@ -219,8 +254,7 @@ impl Inner {
         Ok(claims.check(&ClaimRules { skew: grace.into(), ..self.rules.clone() }, now)?)
     }
 
-    fn accept(&self, x: &mut Exchange, consumer: Option<Arc<ConsumerInfo>>, claims: Claims) {
-        let claims = claims.into_map();
+    fn accept(&self, x: &mut Exchange, consumer: Option<Arc<ConsumerInfo>>, claims: Map<String, Value>) {
         if self.keep_payload {
             x.put(JWT_PAYLOAD, serde_json::to_string(&claims).unwrap_or_default());
         }
@@ -236,7 +270,7 @@ impl Inner {
 
     fn hide(&self, x: &mut Exchange, place: Place) {
         match place {
-            Place::Header => _ = x.request.fields.remove_named(&self.header),
+            Place::Header => _ = self.header.as_ref().map(|name| x.request.fields.remove_named(name)),
             Place::Query => identity::hide_query_arg(x, &self.query),
             Place::Cookie => identity::hide_cookie(x, &self.cookie),
         }

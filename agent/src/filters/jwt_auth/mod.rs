@@ -5,6 +5,7 @@ mod filter;
 mod jwks;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use heddle_xds::catalog::{Descriptor, PluginKind};
 

@@ -290,8 +290,6 @@ fn wrong_configurations_are_refused() {
                         "jwks_ttl": 0, "timeout": 0});
     let expected = [
         "header",
-        "query",
-        "cookie",
         "key_claim_name",
         "realm",
         "anonymous_consumer",

@@ -19,6 +19,9 @@ pub(super) struct Config {
     pub upstream_id: Option<Value>,
     /// That upstream, written here with the fields of any upstream.
     pub upstream: Option<Value>,
+    /// What stands behind the name of the host that copies name, before its port: `-shadow` lets logs tell them apart.
+    #[serde(default)]
+    pub host_suffix: String,
     /// Path of copies; that of the request as it goes upstream when absent.
     pub path: Option<String>,
     /// What `path` does: it stands instead of the request's, or before it.
@@ -59,6 +62,9 @@ pub(super) enum PathMode {
     Prefix,
 }
 
+/// Names of hosts have 253 bytes at most.
+const MAX_SUFFIX: usize = 64;
+
 fn all() -> f64 {
     1.0
 }
@@ -96,6 +102,10 @@ impl check::Config for Config {
         }
         if self.upstream.as_ref().is_some_and(|upstream| !upstream.is_object()) {
             faults.add("upstream", "wrong type: expected object");
+        }
+        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if self.host_suffix.len() > MAX_SUFFIX || !self.host_suffix.chars().all(is_host) {
+            faults.add("host_suffix", "expected at most 64 letters, digits, `-`, `.` and `_`");
         }
         let is_path = |path: &String| path.starts_with('/') && is_target(path.as_bytes()) && !path.contains(['?', '#', '&']);
         if self.path.as_ref().is_some_and(|path| !is_path(path)) {

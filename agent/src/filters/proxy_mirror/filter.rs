@@ -1,5 +1,6 @@
 //! The filter of `proxy-mirror`.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,8 @@ use crate::outbound::{Call, RemoteOptions};
 struct Mirror {
     target: Target,
     path: Option<(String, PathMode)>,
+    /// Stands behind the name of the host.
+    suffix: String,
     /// Below 1.
     ratio: Option<f64>,
     wants_body: bool,
@@ -39,6 +42,7 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     Ok(Arc::new(Mirror {
         target,
         path: config.path.map(|path| (path, config.path_concat_mode)),
+        suffix: config.host_suffix,
         ratio: (config.sample_ratio < 1.0).then_some(config.sample_ratio),
         wants_body: config.mirror_body,
         limit: config.max_body_size,
@@ -85,19 +89,31 @@ impl Mirror {
 
     /// The copy without its body.
     fn errand(&self, x: &Exchange) -> Errand {
-        let (target, host) = (self.path_and_query(x), x.host_override.as_deref().unwrap_or(&x.request.authority));
+        let (target, host) = (self.path_and_query(x), self.host(x));
         if let Target::Server(_) = self.target {
             let mut fields = x.request.fields.clone();
-            fields.set_known(Name::Host, host);
+            fields.set_known(Name::Host, &*host);
             return Errand::Call(Call { method: x.request.method.clone(), target, fields, ..Call::default() });
         }
         let mut head = x.request.clone();
-        host.clone_into(&mut head.authority);
+        head.authority = host.into_owned();
         let (path, query) = target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
         (head.path, head.query) = (path.to_owned(), query.map(str::to_owned));
         // How long the body is follows from the copy of it.
         head.fields.remove_known(Name::ContentLength);
         Errand::Inner { directory: x.directory.clone(), connection: x.connection.clone(), head }
+    }
+
+    /// The host that the copy names.
+    fn host<'x>(&self, x: &'x Exchange) -> Cow<'x, str> {
+        let host = x.host_override.as_deref().unwrap_or(&x.request.authority);
+        if self.suffix.is_empty() {
+            return Cow::Borrowed(host);
+        }
+        // The port stays where it is; the colons of an address in brackets are none of a port.
+        let behind = host.rfind(']').map_or(0, |end| end + 1);
+        let end = host[behind..].find(':').map_or(host.len(), |at| behind + at);
+        Cow::Owned([&host[..end], &self.suffix, &host[end..]].concat())
     }
 
     /// Path and query of the copy.

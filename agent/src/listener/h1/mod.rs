@@ -46,6 +46,8 @@ struct Connection<'a, S> {
     idle_until: Instant,
     drained: Pin<&'a mut OwnedNotified>,
     served: u32,
+    /// From then on the connection is too old for another request.
+    aged_at: Option<Instant>,
     leaving: bool,
 }
 
@@ -91,8 +93,9 @@ pub(super) async fn serve<S: Service>(worker: &Worker<S>, link: &Link, io: Io, f
     let drained = std::pin::pin!(link.site.drain.begins());
     let wire = Rc::new(RefCell::new(Wire::new(io, first, &link.site, &worker.spare)));
     let (interim, patience) = (Rc::default(), Deadline::none());
+    let (idle_until, aged_at) = (until, link.site.aged_at());
     let mut connection =
-        Connection { worker, link, wire, interim, patience, idle_until: until, drained, served: 0, leaving: false };
+        Connection { worker, link, wire, interim, patience, idle_until, drained, served: 0, aged_at, leaving: false };
     let mut after = After::Rest;
     while after == After::Rest {
         // What a busy connection needs lies in a future of its own, which one at rest has not.
@@ -209,6 +212,7 @@ impl<S: Service> Connection<'_, S> {
         }
         let limits = self.link.site.limits();
         let more = limits.max_requests_per_connection == 0 || self.served < limits.max_requests_per_connection;
+        let more = more && self.aged_at.is_none_or(|at| started < at);
         let facts = Facts {
             version: head.version,
             is_head: head.method == Method::Head,
@@ -230,7 +234,8 @@ impl<S: Service> Connection<'_, S> {
         let after = self.respond(response, facts).await;
         if after == After::Next {
             let now = clock::now();
-            self.idle_until = now + limits.idle_timeout;
+            let idle_until = now + limits.idle_timeout;
+            self.idle_until = self.aged_at.map_or(idle_until, |at| at.min(idle_until));
             self.patience.set(now + limits.idle_timeout.min(REST));
         }
         after

@@ -465,6 +465,30 @@ async fn a_connection_has_as_many_requests_as_it_may() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_becomes_as_old_as_it_may() {
+    let limits = EdgeLimits { max_connection_duration: Duration::from_secs(5), ..EdgeLimits::default() };
+    with(Fake::echo(), limits.clone(), async |mut client| {
+        client.send(GET).await;
+        client.until("/x ").await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        client.send(GET).await;
+        let start = clock::now();
+        assert_eq!(client.rest().await, OK.replace("9", "8"), "one more in time, and then nothing");
+        assert_eq!((clock::now() - start).as_secs(), 1, "it does not rest longer");
+    })
+    .await;
+    let slow = Fake::new(|_| async {
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        text(200, "late")
+    });
+    with(slow, limits, async |mut client| {
+        client.send(GET).await;
+        assert!(client.rest().await.ends_with("late"), "what is under way is not broken off");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_ends_its_request_with_500_and_its_connection() {
     let panicking = Fake::new(|_| async { panic!("on purpose") });
     story(panicking, async |mut client| {

@@ -82,6 +82,8 @@ struct Serving<S, F> {
     until: Instant,
     patience: Deadline,
     idle_since: Option<Instant>,
+    /// From then on the connection is too old for further requests.
+    aged_at: Option<Instant>,
     sending: Deadline,
     drained: Pin<Box<OwnedNotified>>,
     served: u32,
@@ -124,6 +126,7 @@ pub(super) async fn serve<S: Service>(worker: &Rc<Worker<S>>, link: &Link, io: I
         until,
         patience: Deadline::none(),
         idle_since: None,
+        aged_at: link.site.aged_at(),
         sending: Deadline::none(),
         drained: Box::pin(link.site.drain.begins()),
         served: 0,
@@ -153,7 +156,11 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
     fn must_leave(&mut self, cx: &mut Context<'_>) -> bool {
         let limits = self.shared.link.site.limits();
         let spent = limits.max_requests_per_connection > 0 && self.served >= limits.max_requests_per_connection;
-        spent || self.shared.link.site.drain.has_begun() || self.drained.as_mut().poll(cx).is_ready()
+        spent || self.is_aged() || self.shared.link.site.drain.has_begun() || self.drained.as_mut().poll(cx).is_ready()
+    }
+
+    fn is_aged(&self) -> bool {
+        self.aged_at.is_some_and(|at| clock::now() >= at)
     }
 
     /// Reads, lets the streams work, and sends.
@@ -256,8 +263,19 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
         }
         if !self.places.is_empty() {
             self.idle_since = None;
-            self.patience.clear();
+            let Some(at) = self.aged_at.filter(|_| !self.wire.with(|machine| machine.is_leaving())) else {
+                self.patience.clear();
+                return Poll::Pending;
+            };
+            // Streams may last for long: who opens them should hear at once that this is no place for more.
+            self.patience.set(at);
+            if self.patience.poll_passed(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
             return Poll::Pending;
+        }
+        if self.idle_since.is_none() {
+            self.patience.clear();
         }
         let since = *self.idle_since.get_or_insert_with(clock::now);
         self.patience.set_once(|| since + RESTING.min(limits.idle_timeout));
@@ -266,7 +284,9 @@ impl<S: Service, F: Future<Output = ()>> Serving<S, F> {
         }
         self.slim();
         if clock::now() < since + limits.idle_timeout {
-            self.patience.set(since + limits.idle_timeout);
+            let idle_until = since + limits.idle_timeout;
+            let aged_at = self.aged_at.filter(|_| !self.is_aged());
+            self.patience.set(aged_at.map_or(idle_until, |at| at.min(idle_until)));
         } else if self.wire.with(|machine| machine.is_leaving()) {
             return Poll::Ready(End::TimedOut);
         } else {

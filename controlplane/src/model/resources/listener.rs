@@ -230,6 +230,8 @@ pub struct Limits {
     pub max_streams: Option<u32>,
     /// Requests of a connection before it is closed; 0 is unlimited.
     pub max_requests_per_connection: Option<u32>,
+    /// Age at which a connection is closed behind the request that it serves; 0 is unlimited.
+    pub max_connection_duration: Option<Span>,
     /// Suspicious HTTP/2 frames that a connection may send per 10 s.
     #[schemars(range(min = 1))]
     pub glitch_budget: Option<u32>,
@@ -258,6 +260,7 @@ impl Limits {
             max_connections_per_ip: self.max_connections_per_ip.unwrap_or(base.max_connections_per_ip),
             max_streams: self.max_streams.unwrap_or(base.max_streams),
             max_requests_per_connection: self.max_requests_per_connection.unwrap_or(base.max_requests_per_connection),
+            max_connection_duration: span(self.max_connection_duration, base.max_connection_duration),
             glitch_budget: self.glitch_budget.unwrap_or(base.glitch_budget),
             max_chunk_extension_bytes: bytes(self.max_chunk_extension_bytes, base.max_chunk_extension_bytes),
         }

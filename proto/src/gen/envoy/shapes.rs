@@ -1632,6 +1632,7 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 2, name: "regex", kind: FieldKind::Text, repeated: false },
     ] },
     Shape { name: "envoy.type.matcher.v3.RegexMatcher.GoogleRE2", fields: &[
+        Field { number: 1, name: "max_program_size", kind: FieldKind::Message("google.protobuf.UInt32Value"), repeated: false },
     ] },
     Shape { name: "envoy.type.matcher.v3.StringMatcher", fields: &[
         Field { number: 1, name: "exact", kind: FieldKind::Text, repeated: false },

@@ -1,91 +1,29 @@
 //! From pieces of Envoy's configuration to resources of our model. It knows no stream and no time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::clusters::{Uses, Variant};
 use super::order;
 use crate::dialect::envoy::decode::DecodeFault as Fault;
 use crate::dialect::envoy::decode::piece::{
-    Addresses, Chain, Cluster, Deed, Does, Door, Extension, Http, Override, Path, Route, RouteTable, Routes, Target, TcpProxy,
-    VirtualHost,
+    Chain, Deed, Does, Door, Extension, Http, Mirror, Override, Path, Route, RouteTable, Routes, Target, TcpProxy, VirtualHost,
 };
 use crate::dialect::envoy::decode::{answer, escaped};
-use crate::model::{
-    self, Balancer, Endpoint, Endpoints, HashOn, PassHost, PluginConf, PluginOrigin, Resource, RouteMatch, TcpRoute, TcpShare,
-    Timeouts, Upstream, UpstreamRef,
-};
+use crate::model::{self, HashOn, PluginConf, PluginOrigin, Resource, RouteMatch, TcpRoute, TcpShare, Timeouts, UpstreamRef};
 
 /// Where nothing limits an answer.
 const NO_LIMIT: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Clusters that one route shares requests out to.
 const MAX_TARGETS: usize = 20;
+/// Longest time that a copy of a request may take.
+const LONGEST_COPY: Duration = Duration::from_secs(3600);
+/// Copies under way at once; as many requests a cluster takes in Envoy where nothing is said.
+const COPIES: u32 = 1024;
 /// A port behind the name of a host.
 const WITH_PORT: &str = ":[0-9]+$";
-
-/// One way in which routes use a cluster; each is an upstream of ours.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Variant {
-    hash: Option<HashOn>,
-    own_host: bool,
-}
-
-/// The variants of clusters that a listener's routes use, by cluster and by what tells variants apart.
-pub(super) type Uses = BTreeMap<Arc<str>, BTreeMap<String, Variant>>;
-
-impl Variant {
-    fn of(route: &Route) -> Variant {
-        Variant { hash: route.hash.clone(), own_host: route.own_host }
-    }
-
-    /// What tells it from others of the same cluster; empty for the plain one.
-    fn key(&self) -> String {
-        let mut key = match &self.hash {
-            None => String::new(),
-            Some(HashOn::Header(name)) => format!("#header:{name}"),
-            Some(HashOn::Cookie(name)) => format!("#cookie:{name}"),
-            Some(HashOn::Var(name) | HashOn::VarsCombination(name)) => format!("#{name}"),
-            Some(HashOn::Consumer) => "#consumer".to_owned(),
-        };
-        if self.own_host {
-            key.push_str("#host");
-        }
-        key
-    }
-
-    /// The name of a cluster that is used in this way, which is noted.
-    fn used(&self, cluster: &Arc<str>, uses: &mut Uses) -> Arc<str> {
-        let key = self.key();
-        let name = format!("{cluster}{key}").into();
-        uses.entry(cluster.clone()).or_default().insert(key, self.clone());
-        name
-    }
-}
-
-/// What a cluster is here: an upstream and its endpoints for each way in which it is used, and its key material.
-pub(super) fn cluster(cluster: &Cluster, asked: Option<&[Endpoint]>, variants: &BTreeMap<String, Variant>) -> Vec<Resource> {
-    let mut resources: Vec<Resource> = cluster.secrets.iter().cloned().map(Resource::Secret).collect();
-    let endpoints: &[Endpoint] = match &cluster.addresses {
-        Addresses::Told(endpoints) => endpoints,
-        Addresses::Asked(_) => asked.unwrap_or_default(),
-    };
-    let plain = (String::new(), Variant::default());
-    for (key, variant) in [(&plain.0, &plain.1)].into_iter().chain(variants.iter().filter(|(key, _)| !key.is_empty())) {
-        let name: Arc<str> = format!("{}{key}", cluster.upstream.name).into();
-        let mut upstream = Upstream { name: name.clone(), ..cluster.upstream.clone() };
-        if let (Some(hash), Some(table)) = (&variant.hash, cluster.table) {
-            upstream.balancer = Balancer::ConsistentHash(hash.clone(), table);
-        }
-        if variant.own_host {
-            upstream.pass_host = PassHost::Node;
-        }
-        resources.push(Resource::Upstream(upstream));
-        resources.push(Resource::Endpoints(Endpoints { upstream: name, endpoints: endpoints.to_vec() }));
-    }
-    resources
-}
 
 /// What a listener names, where it is there.
 pub(super) struct Shelf<'a> {
@@ -306,6 +244,9 @@ impl Place<'_> {
         // Our limit is that of a try; all of them end with the last one.
         let limit = route.each_try.map_or(limit, |each| each.min(limit));
         ours.timeouts = Some(Timeouts { connect, send: limit, read: limit });
+        for mirror in &route.mirrors {
+            ours.plugins.push(plugin("proxy-mirror", copies(mirror, limit, uses), &ours.id));
+        }
         ours.enable_websocket = route.websocket.unwrap_or(self.http.websocket);
         Ok(ours)
     }
@@ -357,9 +298,18 @@ impl Place<'_> {
                 let config = json!({"abort": {"http_status": 500}});
                 add(&mut plugins, placed("fault-injection", &config, self.name, place))?;
             }
+            let changed;
             let (deed, origin): (Option<&Deed>, &Arc<str>) = match said {
                 Some(Override::Off) => (None, id),
                 Some(Override::Does(deed)) => (Some(deed), id),
+                Some(Override::But(changes)) => {
+                    changed = does.as_ref().map(|deed| but(deed, changes));
+                    (changed.as_ref(), id)
+                }
+                Some(Override::Named(name)) => {
+                    let named = told.as_ref().map_or(&filter.named, |told| &told.named);
+                    (Some(named.get(name).unwrap_or(&KEPT_OUT)), id)
+                }
                 None => (own, self.name),
             };
             if let (Some(Override::Does(deed)), Some(own)) = (said, own)
@@ -376,6 +326,31 @@ impl Place<'_> {
         }
         Ok(plugins)
     }
+}
+
+/// What a filter does, with other values for these fields; those that are null are taken away.
+fn but(deed: &Deed, changes: &Value) -> Deed {
+    let mut deed = deed.clone();
+    for config in deed.iter_mut().filter_map(|(_, config)| config.as_object_mut()) {
+        for (name, value) in changes.as_object().into_iter().flatten() {
+            match value {
+                Value::Null => drop(config.remove(name)),
+                value => drop(config.insert(name.clone(), value.clone())),
+            }
+        }
+    }
+    deed
+}
+
+/// What copies requests, which may take as long as the requests themselves.
+fn copies(mirror: &Mirror, limit: Duration, uses: &mut Uses) -> Value {
+    let upstream = Variant::default().used(&mirror.cluster, uses);
+    let seconds = limit.clamp(Duration::from_millis(1), LONGEST_COPY).as_secs_f64();
+    let suffix = if mirror.marked { "-shadow" } else { "" };
+    json!({
+        "upstream_id": &*upstream, "sample_ratio": mirror.share, "host_suffix": suffix, "timeout": seconds,
+        "max_in_flight": COPIES,
+    })
 }
 
 /// The host of a request loses its port for all that a route does: where it is sent on, and where the client is sent.
@@ -406,21 +381,25 @@ const BODIES: [&str; 3] = ["gzip", "brotli", "zstd"];
 /// A plugin at the place that its filter has among those of the listener.
 fn placed(name: &str, config: &Value, origin: &Arc<str>, place: i32) -> PluginConf {
     let mut config = config.clone();
-    if let Some(fields) = config.as_object_mut().filter(|_| !BODIES.contains(&name)) {
-        fields.insert("_meta".to_owned(), json!({"priority": place}));
+    if !BODIES.contains(&name) {
+        // Whom it is for stays.
+        config["_meta"]["priority"] = place.into();
     }
     plugin(name, config, origin)
 }
 
 /// The plugin whose configurations can be put together.
 const EDITS: &str = "headers";
-/// Plugins that answer and delay: each configuration stands for itself.
-const ANSWERS: [&str; 2] = ["fault-injection", "mocking"];
+/// Plugins of which each configuration stands for itself: they answer, delay, or let through.
+const SEVERAL: [&str; 4] = ["fault-injection", "mocking", "ext-authz", "jwt-auth"];
+/// In place of what a route names and nobody knows.
+static KEPT_OUT: std::sync::LazyLock<Deed> =
+    std::sync::LazyLock::new(|| vec![("fault-injection", json!({"abort": {"http_status": 403}}))]);
 static EVERY: std::sync::LazyLock<Path> = std::sync::LazyLock::new(|| Path::Prefix("/".into()));
 
-/// Adds a plugin; a route has each only once, but for those that answer.
+/// Adds a plugin; a route has most of them only once.
 fn add(plugins: &mut Vec<PluginConf>, one: PluginConf) -> Result<(), Fault> {
-    let there = plugins.iter_mut().find(|there| there.name == one.name && !ANSWERS.contains(&&*one.name));
+    let there = plugins.iter_mut().find(|there| there.name == one.name && !SEVERAL.contains(&&*one.name));
     let Some(there) = there else {
         plugins.push(one);
         return Ok(());

@@ -3,6 +3,7 @@
 //! Pieces are read one by one ([`crate::dialect::envoy::decode`]), the [`World`] puts them together and lets each go live when what it names is there, the
 //! [`Follower`] holds the conversation; none of them does input or output.
 
+mod clusters;
 mod compose;
 mod follower;
 mod order;

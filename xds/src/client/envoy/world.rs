@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::super::{SetResource, TypedUpdate};
-use super::compose::{self, Shelf, Uses};
+use super::clusters::{self, Uses};
+use super::compose::{self, Shelf};
 use super::parts::{filters_of, is_at_once, parts_of, patience};
 use crate::codec::{InvalidResource, encode_body};
 use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Door, Extension, RouteTable};
@@ -416,12 +417,12 @@ impl World {
             EnvoyKind::Cluster => {
                 let Some(cluster) = self.clusters.get(name).and_then(|waiting| waiting.live.clone()) else { return Vec::new() };
                 let asked = match &cluster.addresses {
-                    Addresses::Asked(service) => self.assignments.get(service).map(|assignment| &assignment.endpoints[..]),
+                    Addresses::Asked(service) => self.assignments.get(service).map(|assignment| &**assignment),
                     Addresses::Told(_) => None,
                 };
                 let variants =
                     self.uses.values().filter_map(|uses| uses.get(name)).flatten().map(|(key, one)| (key.clone(), one.clone()));
-                compose::cluster(&cluster, asked, &variants.collect())
+                clusters::cluster(&cluster, asked, &variants.collect())
             }
             EnvoyKind::Listener => {
                 let Some(door) = self.doors.get(name).and_then(|waiting| waiting.live.clone()) else { return Vec::new() };

@@ -235,8 +235,11 @@ fn upstream() -> impl Strategy<Value = Upstream> {
 
 fn zones() -> impl Strategy<Value = ZonePolicy> {
     let mode = proptest::sample::select(vec![ZoneMode::Prefer, ZoneMode::Strict, ZoneMode::Off]);
-    let zones = (mode, vec(text(), 0..3), 100..u32::MAX);
-    zones.prop_map(|(mode, failover, overprovisioning)| ZonePolicy { mode, failover, overprovisioning })
+    let weight =
+        (any::<i32>(), text(), any::<u32>()).prop_map(|(priority, zone, weight)| LocalityWeight { priority, zone, weight });
+    let spread = proptest::option::of(vec(weight, 0..3).prop_map(|weights| Spread { weights }));
+    let zones = (mode, vec(text(), 0..3), 100..u32::MAX, spread);
+    zones.prop_map(|(mode, failover, overprovisioning, spread)| ZonePolicy { mode, failover, overprovisioning, spread })
 }
 
 fn endpoints() -> impl Strategy<Value = Endpoints> {

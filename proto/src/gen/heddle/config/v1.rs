@@ -354,6 +354,9 @@ pub struct EdgeLimits {
     /// Chunk extension bytes per body.
     #[prost(uint32, tag = "16")]
     pub max_chunk_extension_bytes: u32,
+    /// Whole life of a connection; zero is unlimited.
+    #[prost(message, optional, tag = "17")]
+    pub max_connection_duration: ::core::option::Option<::prost_types::Duration>,
 }
 impl ::prost::Name for EdgeLimits {
     const NAME: &'static str = "EdgeLimits";
@@ -609,7 +612,7 @@ impl ::prost::Name for Upstream {
     }
 }
 /// Which zones are used, seen from the zone of the node.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ZonePolicy {
     /// Whether the own zone comes first.
     #[prost(enumeration = "ZoneMode", tag = "1")]
@@ -620,6 +623,9 @@ pub struct ZonePolicy {
     /// Percent of its fair share that an endpoint may be given before the next zone helps.
     #[prost(uint32, tag = "3")]
     pub overprovisioning: u32,
+    /// Instead of the mode: over priorities and localities.
+    #[prost(message, optional, tag = "4")]
+    pub spread: ::core::option::Option<Spread>,
 }
 impl ::prost::Name for ZonePolicy {
     const NAME: &'static str = "ZonePolicy";
@@ -629,6 +635,46 @@ impl ::prost::Name for ZonePolicy {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/heddle.config.v1.ZonePolicy".into()
+    }
+}
+/// Requests over priorities and localities.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Spread {
+    /// Weights of localities.
+    #[prost(message, repeated, tag = "1")]
+    pub weights: ::prost::alloc::vec::Vec<LocalityWeight>,
+}
+impl ::prost::Name for Spread {
+    const NAME: &'static str = "Spread";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.Spread".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.Spread".into()
+    }
+}
+/// The weight of one locality.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LocalityWeight {
+    /// Priority of its endpoints.
+    #[prost(int32, tag = "1")]
+    pub priority: i32,
+    /// Their zone.
+    #[prost(string, tag = "2")]
+    pub zone: ::prost::alloc::string::String,
+    /// The weight.
+    #[prost(uint32, tag = "3")]
+    pub weight: u32,
+}
+impl ::prost::Name for LocalityWeight {
+    const NAME: &'static str = "LocalityWeight";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.LocalityWeight".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.LocalityWeight".into()
     }
 }
 /// Endpoints are reached by mutual TLS, with HTTP/2 in it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::cluster::endpoints::address;
-use super::piece::{Addresses, Cluster};
+use super::piece::{Addresses, Assignment, Cluster};
 use super::read::{Fault, Fields, Read, from_bytes, message};
 use super::{Piece, decode, name_of};
 use crate::dialect::envoy::kind::EnvoyKind;
@@ -235,7 +235,7 @@ fn follows(ads: &Ads<'_>, kinds: Vec<EnvoyKind>, statics: &[Piece]) -> Read<Foll
         _ => None,
     });
     let cluster = found.ok_or_else(|| Fault::new("grpc_services", format!("there is no static cluster {}", ads.cluster)))?;
-    let Addresses::Told(endpoints) = &cluster.addresses else {
+    let Addresses::Told(Assignment { endpoints, .. }) = &cluster.addresses else {
         return Err(Fault::new("grpc_services", format!("the cluster {} must say its endpoints itself", ads.cluster)));
     };
     if endpoints.is_empty() {

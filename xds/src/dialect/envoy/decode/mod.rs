@@ -4,6 +4,7 @@ pub mod bootstrap;
 mod cluster;
 mod listener;
 pub mod piece;
+mod program;
 pub mod read;
 mod route;
 pub mod source;
@@ -85,6 +86,7 @@ pub fn decode(kind: EnvoyKind, tree: &Value) -> Read<Piece> {
         })
     };
     let piece = message(tree, whole)?;
+    program::check_all(tree).map_err(|reason| Fault::new("", reason))?;
     if piece.name().is_empty() {
         return Err(Fault::new("name", "must not be empty"));
     }

@@ -1,5 +1,6 @@
 //! What is read out of each resource of Envoy, before the resources that it names are known. It knows no message and no other resource.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub struct Cluster {
     pub upstream: Upstream,
     /// Where they come from.
     pub addresses: Addresses,
+    /// Weights of localities count.
+    pub by_locality: bool,
     /// Requests are spread over this by a hash of what their route says.
     pub table: Option<HashTable>,
     /// Key material that it holds itself.
@@ -30,7 +33,7 @@ pub enum Addresses {
     /// EDS, under this name.
     Asked(Arc<str>),
     /// The cluster itself.
-    Told(Vec<Endpoint>),
+    Told(Assignment),
 }
 
 /// A listener, for its chains of filters: all take HTTP, or all pass bytes on.
@@ -124,6 +127,8 @@ pub struct Filter {
     pub name: Arc<str>,
     /// What it does where a route says nothing; `None` where it does nothing then.
     pub does: Option<Deed>,
+    /// What it does where a route names it.
+    pub named: Arc<BTreeMap<Arc<str>, Deed>>,
     /// ECDS says what it does, under its name; `does` is what it does until then.
     pub asked: Option<Asked>,
     /// Switched off unless a route switches it on.
@@ -148,6 +153,8 @@ pub struct Extension {
     pub name: Arc<str>,
     /// As plugins; `None` where it does nothing.
     pub does: Option<Deed>,
+    /// What it does where a route names it.
+    pub named: Arc<BTreeMap<Arc<str>, Deed>>,
 }
 
 /// What a filter does, as plugins of ours.
@@ -190,6 +197,8 @@ pub struct Route {
     pub plugins: Deed,
     /// Where requests go; empty when a plugin answers.
     pub targets: Vec<Target>,
+    /// Where copies of them go.
+    pub mirrors: Vec<Mirror>,
     /// What the endpoint is told as host is its own name.
     pub own_host: bool,
     /// What requests are spread by where the cluster does so.
@@ -213,6 +222,10 @@ pub enum Override {
     Off,
     /// It does this instead.
     Does(Deed),
+    /// It does what it does elsewhere, but for these fields of its configuration; those that are null are taken away.
+    But(Value),
+    /// It does what the filter knows by this name.
+    Named(Arc<str>),
 }
 
 /// A cluster that requests go to, and its share.
@@ -222,6 +235,17 @@ pub struct Target {
     pub cluster: Arc<str>,
     /// Its weight.
     pub weight: u32,
+}
+
+/// A cluster that gets copies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    /// Name of the cluster.
+    pub cluster: Arc<str>,
+    /// Share of requests that are copied, above 0 up to 1.
+    pub share: f64,
+    /// Copies say in the name of their host that they are some.
+    pub marked: bool,
 }
 
 /// What a path must look like.
@@ -238,10 +262,27 @@ pub enum Path {
 }
 
 /// Addresses under the name that a cluster asks EDS for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Assignment {
     /// The name.
     pub name: Arc<str>,
     /// The addresses.
     pub endpoints: Vec<Endpoint>,
+    /// Their localities, for clusters that go by the weights of these.
+    pub localities: Vec<Locality>,
+    /// Percent of its fair share that an endpoint may be given before the next priority helps.
+    pub overprovisioning: u32,
+}
+
+/// Endpoints of one place and priority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Locality {
+    /// Region, zone and place in it, as one name.
+    pub name: Arc<str>,
+    /// Their priority.
+    pub priority: i32,
+    /// Its weight among those of its priority; nothing goes to one without.
+    pub weight: u32,
+    /// How many of the endpoints are its, in their order.
+    pub count: usize,
 }

@@ -153,6 +153,7 @@ fn manager(listener: &Listener, further: &Filters) -> HttpConnectionManager {
             idle_timeout: span(limits.idle_timeout),
             max_headers_count: Some(limits.max_headers.max(1)),
             headers_with_underscores_action: underscores.into(),
+            max_connection_duration: Some(limits.max_connection_duration).filter(|age| !age.is_zero()).and_then(span),
             max_requests_per_connection: (limits.max_requests_per_connection > 0).then_some(limits.max_requests_per_connection),
             ..Default::default()
         }),

@@ -13,7 +13,10 @@ pub struct RegexMatcher {
 pub mod regex_matcher {
     /// The syntax of RE2.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct GoogleRe2 {}
+    pub struct GoogleRe2 {
+        #[prost(message, optional, tag = "1")]
+        pub max_program_size: ::core::option::Option<u32>,
+    }
     impl ::prost::Name for GoogleRe2 {
         const NAME: &'static str = "GoogleRE2";
         const PACKAGE: &'static str = "envoy.type.matcher.v3";

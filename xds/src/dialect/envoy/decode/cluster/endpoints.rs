@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::super::piece::Assignment;
+use super::super::piece::{Assignment, Locality};
 use super::super::read::{Fault, Fields, Read};
 use crate::model::{Endpoint, EndpointStatus, Labels};
 
@@ -12,6 +12,8 @@ use crate::model::{Endpoint, EndpointStatus, Labels};
 const MAX_ENDPOINTS: usize = 20_000;
 /// Longest DNS name (RFC 1035 section 2.3.4), with room for a scope id of an IPv6 literal.
 const MAX_HOST: usize = 255;
+/// How much above its fair share an endpoint may be loaded, in percent, where nothing is said: Envoy's own default.
+pub(crate) const OVERPROVISIONING: u32 = 140;
 /// Labels of one endpoint.
 const MAX_LABELS: usize = 128;
 /// Who reads labels (Envoy's subset load balancer).
@@ -27,36 +29,47 @@ pub(crate) enum Lookup {
 /// Reads a `ClusterLoadAssignment`.
 pub(crate) fn read(fields: &mut Fields<'_>, lookup: Lookup) -> Read<Assignment> {
     let name = fields.name("cluster_name")?;
-    fields.message("policy", |policy| {
+    let overprovisioning = fields.message("policy", |policy| {
         policy.refuse("drop_overloads", "dropping requests here is not supported: use fault injection on a route")?;
         policy.refuse("endpoint_stale_after", "is not supported: endpoints stay until they are replaced")?;
-        // How soon the next priority helps: Envoy's default is ours.
-        policy.ignore(&["overprovisioning_factor", "weighted_priority_health"]);
-        Ok(())
+        policy.refuse("weighted_priority_health", "is not supported: endpoints count alike when health is judged")?;
+        policy.small("overprovisioning_factor")
     })?;
+    let overprovisioning = overprovisioning.flatten().unwrap_or(OVERPROVISIONING);
+    if overprovisioning < 100 {
+        return Err(Fault::new("policy.overprovisioning_factor", "expected 100 percent or more"));
+    }
     fields.refuse("named_endpoints", "is not supported: write endpoints where they are used")?;
     let groups = fields.list("endpoints", |group| locality(group, lookup))?;
-    let endpoints: Vec<Endpoint> = groups.into_iter().flatten().collect();
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut localities = Vec::with_capacity(groups.len());
+    for (locality, found) in groups {
+        localities.push(Locality { count: found.len(), ..locality });
+        endpoints.extend(found);
+    }
     if endpoints.len() > MAX_ENDPOINTS {
         return Err(Fault::new("endpoints", format!("has {} endpoints, at most {MAX_ENDPOINTS} are read", endpoints.len())));
     }
-    Ok(Assignment { name, endpoints })
+    Ok(Assignment { name, endpoints, localities, overprovisioning })
 }
 
-fn locality(group: &mut Fields<'_>, lookup: Lookup) -> Read<Vec<Endpoint>> {
-    let zone: Arc<str> = group
-        .message("locality", |locality| {
-            locality.ignore(&["region", "sub_zone"]);
-            Ok(locality.text("zone")?.unwrap_or_default().into())
-        })?
-        .unwrap_or_default();
+fn locality(group: &mut Fields<'_>, lookup: Lookup) -> Read<(Locality, Vec<Endpoint>)> {
+    let place = group.message("locality", |locality| {
+        let mut part = |name: &str| Ok(locality.text(name)?.unwrap_or_default());
+        Ok((part("region")?, part("zone")?, part("sub_zone")?))
+    })?;
+    let (region, zone, inner) = place.unwrap_or_default();
+    let name: Arc<str> =
+        if region.is_empty() && inner.is_empty() { zone.into() } else { format!("{region}/{zone}/{inner}").into() };
+    let zone: Arc<str> = zone.into();
     let rank = group.small("priority")?.unwrap_or(0);
-    // Only balancing by weights of localities would look at it, and a cluster that asks for that is refused.
-    group.ignore(&["load_balancing_weight", "proximity", "metadata"]);
+    let weight = group.small("load_balancing_weight")?.unwrap_or(0);
+    group.ignore(&["proximity", "metadata"]);
     group.refuse("leds_cluster_locality_config", "is not supported")?;
     group.refuse("load_balancer_endpoints", "is not supported: use lb_endpoints")?;
     let priority = i32::try_from(rank).map_or(i32::MIN, |rank| -rank);
-    group.list("lb_endpoints", |one| endpoint(one, &zone, priority, lookup))
+    let endpoints = group.list("lb_endpoints", |one| endpoint(one, &zone, priority, lookup))?;
+    Ok((Locality { name, priority, weight, count: endpoints.len() }, endpoints))
 }
 
 fn endpoint(one: &mut Fields<'_>, zone: &Arc<str>, priority: i32, lookup: Lookup) -> Read<Endpoint> {

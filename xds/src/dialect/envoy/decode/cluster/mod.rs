@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use endpoints::Lookup;
 
-use super::piece::{Addresses, Cluster};
+use super::piece::{Addresses, Assignment, Cluster};
 use super::read::{Fault, Fields, Read, typed};
 use super::{source, tls};
 use crate::model::{
-    Balancer, CircuitBreakers, HashTable, HealthChecks, KeepalivePool, PassHost, RingSize, Scheme, Timeouts, Upstream, ZoneMode,
-    ZonePolicy,
+    Balancer, CircuitBreakers, HashTable, HealthChecks, KeepalivePool, PassHost, RingSize, Scheme, Spread, Timeouts, Upstream,
+    ZoneMode, ZonePolicy,
 };
 
 /// Envoy's own default.
@@ -54,11 +54,11 @@ enum Finding {
 pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
     let name = fields.name("name")?;
     fields.ignore(&IGNORED);
-    let (found, slow_start, zone_mode) = balancing(fields)?;
+    let (found, slow_start, weighted) = balancing(fields)?;
     let (balancer, table) = found;
     let protocol = protocol(fields)?;
     let transport = transport(fields, &name)?;
-    let (panic_threshold, locality) = common_balancing(fields, zone_mode)?;
+    let (panic_threshold, by_locality) = common_balancing(fields)?;
     let (addresses, patience) = addresses(fields, &name)?;
     let upstream = Upstream {
         label: fields.text("alt_stat_name")?.map_or_else(|| name.clone(), Arc::from),
@@ -82,12 +82,12 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
         slow_start,
         panic_threshold,
         mesh: None,
-        locality,
+        locality: ZonePolicy { mode: ZoneMode::Off, spread: Some(Spread::default()), ..ZonePolicy::default() },
         fleet_load: false,
         name,
     };
     let (secrets, asks_secrets) = transport.map(|tls| (tls.secrets, tls.asks)).unwrap_or_default();
-    Ok(Cluster { upstream, addresses, table, secrets, asks_secrets, patience })
+    Ok(Cluster { upstream, addresses, by_locality: by_locality || weighted, table, secrets, asks_secrets, patience })
 }
 
 /// Where endpoints come from.
@@ -130,7 +130,10 @@ fn addresses(fields: &mut Fields<'_>, name: &Arc<str>) -> Read<(Addresses, Durat
         (Finding::LogicalDns, None, Some(told)) if told.endpoints.len() != 1 => {
             Err(Fault::new("load_assignment", "expected exactly one endpoint with the type LOGICAL_DNS"))
         }
-        (_, None, told) => Ok((Addresses::Told(told.map(|told| told.endpoints).unwrap_or_default()), source::PATIENCE)),
+        (_, None, told) => {
+            let none = || Assignment { overprovisioning: endpoints::OVERPROVISIONING, ..Assignment::default() };
+            Ok((Addresses::Told(told.unwrap_or_else(none)), source::PATIENCE))
+        }
     }
 }
 
@@ -148,7 +151,8 @@ fn by_policy(name: &str) -> Option<Found> {
     }
 }
 
-fn balancing(fields: &mut Fields<'_>) -> Read<(Found, Duration, ZoneMode)> {
+/// How endpoints are chosen, how long they warm up, and whether weights of localities count.
+fn balancing(fields: &mut Fields<'_>) -> Read<(Found, Duration, bool)> {
     let kinds = [
         ("ROUND_ROBIN", 0, "ROUND_ROBIN"),
         ("LEAST_REQUEST", 1, "LEAST_REQUEST"),
@@ -185,17 +189,17 @@ fn balancing(fields: &mut Fields<'_>) -> Read<(Found, Duration, ZoneMode)> {
         Err(reason)
     })?;
     match (extension, by_policy(policy)) {
-        (Some((found, slow, mode)), _) => Ok((found, slow, mode)),
+        (Some(found), _) => Ok(found),
         (None, Some((balancer, table))) => {
             let written = if policy == "MAGLEV" { maglev } else { ring };
-            Ok(((balancer, table.map(|table| written.unwrap_or(table))), slow, ZoneMode::Off))
+            Ok(((balancer, table.map(|table| written.unwrap_or(table))), slow, false))
         }
         (None, None) => Err(Fault::new("load_balancing_policy", "is missing")),
     }
 }
 
 /// A policy of load balancing as an extension.
-fn extension(value: &Value, depth: u8) -> Read<(Found, Duration, ZoneMode)> {
+fn extension(value: &Value, depth: u8) -> Read<(Found, Duration, bool)> {
     const FOLDER: &str = "envoy.extensions.load_balancing_policies.";
     typed(value, |name, fields| {
         let name = name.strip_prefix(FOLDER).unwrap_or(name);
@@ -218,15 +222,20 @@ fn extension(value: &Value, depth: u8) -> Read<(Found, Duration, ZoneMode)> {
                     })?;
                     found.pop().ok_or_else(|| Fault::new("policies", "must not be empty"))
                 })?;
-                return Ok(inner);
+                return Ok((inner.0, inner.1, true));
             }
             _ => None,
         };
         let (balancer, table) = found.ok_or_else(|| Fault::new("@type", format!("{name} is not supported")))?;
-        fields.refuse("locality_lb_config", "balancing by locality is not supported here")?;
+        let weighted = fields.message("locality_lb_config", |config| {
+            config.message("zone_aware_lb_config", |zones| zones.skip())?;
+            config.message("locality_weighted_lb_config", |weights| weights.skip())
+        })?;
+        let weighted =
+            weighted.flatten().is_some() | fields.message("locality_weighted_lb_config", |weights| weights.skip())?.is_some();
         Ok(match table {
-            Some(table) => ((balancer, Some(hashing(fields, table)?)), Duration::ZERO, ZoneMode::Off),
-            None => ((balancer, None), tuning(fields)?, ZoneMode::Off),
+            Some(table) => ((balancer, Some(hashing(fields, table)?)), Duration::ZERO, weighted),
+            None => ((balancer, None), tuning(fields)?, weighted),
         })
     })
 }
@@ -268,9 +277,10 @@ fn hashing(fields: &mut Fields<'_>, usual: HashTable) -> Read<HashTable> {
     }
 }
 
-fn common_balancing(fields: &mut Fields<'_>, mode: ZoneMode) -> Read<(u8, ZonePolicy)> {
+/// The share of healthy endpoints below which health is ignored, and whether weights of localities count.
+fn common_balancing(fields: &mut Fields<'_>) -> Read<(u8, bool)> {
     let mut panic = PANIC_PERCENT;
-    fields.message("common_lb_config", |common| {
+    let weighted = fields.message("common_lb_config", |common| {
         if let Some(said) = common.message("healthy_panic_threshold", |percent| percent.float("value"))? {
             panic = said.unwrap_or(0.0);
         }
@@ -278,12 +288,12 @@ fn common_balancing(fields: &mut Fields<'_>, mode: ZoneMode) -> Read<(u8, ZonePo
         common.message("consistent_hashing_lb_config", |hash| hashing(hash, HashTable::RING))?;
         // Without a cluster of its own (`local_cluster_name`) Envoy balances no zones either.
         common.message("zone_aware_lb_config", |zones| zones.skip())?;
-        common.refuse("locality_weighted_lb_config", "weights of localities are not supported; give endpoints weights")
+        common.message("locality_weighted_lb_config", |weights| weights.skip())
     })?;
     if !(0.0..=100.0).contains(&panic) {
         return Err(Fault::new("common_lb_config.healthy_panic_threshold", "expected 0 to 100 percent"));
     }
-    Ok((panic.round() as u8, ZonePolicy { mode, ..ZonePolicy::default() }))
+    Ok((panic.round() as u8, weighted.flatten().is_some()))
 }
 
 struct Protocol {

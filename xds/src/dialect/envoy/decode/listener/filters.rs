@@ -1,5 +1,6 @@
 //! Filters of HTTP, as plugins of ours that do the same. It knows neither listeners nor routes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::super::read::{Fault, Fields, Read, TYPE, typed};
 use super::super::route::headers::template;
 use super::super::route::matching::{self, Wanted};
 use super::super::source;
-use super::{jwt, origins, rbac};
+use super::{authz, jwt, origins, rbac};
 
 const FOLDER: &str = "envoy.extensions.filters.http.";
 /// What Envoy compresses where nothing is said.
@@ -30,44 +31,51 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Filter> {
     let name = fields.name("name")?;
     let disabled = fields.is_on("disabled")?;
     let optional = fields.is_on("is_optional")?;
-    if let Some((asked, does)) = fields.message("config_discovery", discovery)? {
+    if let Some((asked, (does, named))) = fields.message("config_discovery", discovery)? {
         fields.refuse("typed_config", "excludes config_discovery")?;
-        return Ok(Filter { name, does, asked: Some(asked), disabled });
+        return Ok(Filter { name, does, named, asked: Some(asked), disabled });
     }
     let config = fields.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
     let kind = config.get(TYPE).and_then(Value::as_str).and_then(|url| url.rsplit('/').next()).unwrap_or_default();
     let known = kind.strip_prefix(FOLDER).is_some_and(|kind| KNOWN.contains(&kind));
     // One that is switched off does nothing until a route says what it does, and that is refused there by its own type.
     if (optional || disabled) && !known {
-        return Ok(Filter { name, does: None, asked: None, disabled });
+        return Ok(Filter { name, does: None, named: Arc::default(), asked: None, disabled });
     }
-    let does = any_filter(config).map_err(|fault| fault.inside("typed_config"))?;
-    Ok(Filter { name, does, asked: None, disabled })
+    let (does, named) = any_filter(config).map_err(|fault| fault.inside("typed_config"))?;
+    Ok(Filter { name, does, named, asked: None, disabled })
 }
 
-fn any_filter(config: &Value) -> Read<Option<Deed>> {
-    typed(config, |kind, fields| filter(kind.strip_prefix(FOLDER).unwrap_or(kind), fields))
+/// What a filter does, and what it does where a route names it.
+type Deeds = (Option<Deed>, Arc<BTreeMap<Arc<str>, Deed>>);
+
+fn any_filter(config: &Value) -> Read<Deeds> {
+    typed(config, |kind, fields| match kind.strip_prefix(FOLDER).unwrap_or(kind) {
+        "jwt_authn.v3.JwtAuthentication" => jwt::filter(fields).map(|(does, named)| (does, Arc::new(named))),
+        kind => filter(kind, fields).map(|does| (does, Arc::default())),
+    })
 }
 
 /// Reads an `ExtensionConfigSource`: how ECDS is asked, and what is done until it has answered.
-fn discovery(fields: &mut Fields<'_>) -> Read<(Asked, Option<Deed>)> {
+fn discovery(fields: &mut Fields<'_>) -> Read<(Asked, Deeds)> {
     // What is sent is refused by its own type, if it is not known.
     fields.ignore(&["type_urls"]);
     let patience = fields.required("config_source", source::read)?;
     let default = fields.take("default_config").map(any_filter).transpose().map_err(|fault| fault.inside("default_config"))?;
     let at_once = fields.is_on("apply_default_config_without_warming")?;
-    Ok((Asked { patience, has_default: default.is_some(), at_once }, default.flatten()))
+    Ok((Asked { patience, has_default: default.is_some(), at_once }, default.unwrap_or_default()))
 }
 
 /// Reads the `TypedExtensionConfig` of a filter.
 pub(crate) fn extension(fields: &mut Fields<'_>) -> Read<Extension> {
     let name = fields.name("name")?;
     let config = fields.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
-    Ok(Extension { name, does: any_filter(config).map_err(|fault| fault.inside("typed_config"))? })
+    let (does, named) = any_filter(config).map_err(|fault| fault.inside("typed_config"))?;
+    Ok(Extension { name, does, named })
 }
 
 /// Types of filters that are known.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "router.v3.Router",
     "cors.v3.Cors",
     "fault.v3.HTTPFault",
@@ -79,6 +87,7 @@ const KNOWN: [&str; 11] = [
     "rbac.v3.RBAC",
     "health_check.v3.HealthCheck",
     "csrf.v3.CsrfPolicy",
+    "ext_authz.v3.ExtAuthz",
 ];
 
 fn filter(kind: &str, fields: &mut Fields<'_>) -> Read<Option<Deed>> {
@@ -93,10 +102,10 @@ fn filter(kind: &str, fields: &mut Fields<'_>) -> Read<Option<Deed>> {
         }
         "buffer.v3.Buffer" => buffer(fields).map(Some),
         "local_ratelimit.v3.LocalRateLimit" => local_limit(fields),
-        "jwt_authn.v3.JwtAuthentication" => jwt::filter(fields),
         "compressor.v3.Compressor" => compressor(fields).map(Some),
         "rbac.v3.RBAC" => rbac::filter(fields),
         "csrf.v3.CsrfPolicy" => origins::csrf(fields),
+        "ext_authz.v3.ExtAuthz" => authz::filter(fields),
         "health_check.v3.HealthCheck" => rbac::health_check(fields),
         other => Err(Fault::new("@type", format!("{other} is not supported"))),
     }
@@ -126,6 +135,8 @@ fn per_route(kind: &str, fields: &mut Fields<'_>) -> Read<Override> {
     }
     let kind = kind.strip_prefix(FOLDER).unwrap_or(kind);
     let deed = match kind {
+        "ext_authz.v3.ExtAuthzPerRoute" => return authz::per_route(fields),
+        "jwt_authn.v3.PerRouteConfig" => return jwt::per_route(fields),
         "cors.v3.CorsPolicy" => origins::cors(fields)?,
         "csrf.v3.CsrfPolicy" => origins::csrf(fields)?,
         "fault.v3.HTTPFault" => fault(fields)?,
@@ -300,16 +311,7 @@ fn local_limit(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
     ] {
         fields.refuse(name, "is not supported")?;
     }
-    let status = fields.message("status", |status| {
-        // The one enumeration of Envoy whose numbers are the statuses that they mean.
-        match status.take("code") {
-            Some(Value::String(name)) => code(name).ok_or_else(|| Fault::new("code", format!("{name} is not supported"))),
-            Some(value) => {
-                value.as_u64().filter(|code| (400..600).contains(code)).ok_or_else(|| Fault::new("code", "expected 400 to 599"))
-            }
-            None => Ok(429),
-        }
-    })?;
+    let status = fields.message("status", |fields| status(fields, 400, 429))?;
     let on = always(fields, "filter_enabled")? & always(fields, "filter_enforced")?;
     let bucket = fields.message("token_bucket", |bucket| {
         let most = bucket.small("max_tokens")?.unwrap_or(0);
@@ -323,8 +325,33 @@ fn local_limit(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
     Ok(bucket.filter(|_| on).map(|bucket| vec![("limit-req", bucket)]))
 }
 
+/// Reads an `HttpStatus` from `least` up. The one enumeration of Envoy whose numbers are the statuses that they mean.
+pub(super) fn status(fields: &mut Fields<'_>, least: u64, default: u64) -> Read<u64> {
+    let found = match fields.take("code") {
+        None => return Ok(default),
+        Some(Value::String(name)) => {
+            code(name).ok_or_else(|| Fault::new("code", format!("{name} is not supported: give its number")))?
+        }
+        Some(value) => value.as_u64().unwrap_or_default(),
+    };
+    match found {
+        // None is said.
+        0 => Ok(default),
+        code if (least..600).contains(&code) => Ok(code),
+        _ => Err(Fault::new("code", format!("expected {least} to 599"))),
+    }
+}
+
 fn code(name: &str) -> Option<u64> {
     Some(match name {
+        "Empty" => 0,
+        "OK" => 200,
+        "BadRequest" => 400,
+        "Unauthorized" => 401,
+        "NotFound" => 404,
+        "InternalServerError" => 500,
+        "BadGateway" => 502,
+        "GatewayTimeout" => 504,
         "TooManyRequests" => 429,
         "ServiceUnavailable" => 503,
         "Forbidden" => 403,

@@ -1,37 +1,143 @@
 //! Signed tokens: `jwt_authn` as our plugin that does the same. It knows no other filter.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::super::piece::Deed;
-use super::super::read::{Fault, Fields, Read, message};
+use serde_json::{Map, Value, json};
 
-/// Reads the filter.
-pub(super) fn filter(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
-    for name in ["filter_state_rules", "requirement_map", "bypass_cors_preflight", "strip_failure_response"] {
+use super::super::piece::{Deed, Override};
+use super::super::read::{Fault, Fields, Read, bytes, message};
+use super::super::route::criteria;
+use super::rbac::{anything, group};
+
+/// The plugin.
+const PLUGIN: &str = "jwt-auth";
+/// Rules of one filter; each is looked at for each request.
+const MAX_RULES: usize = 64;
+/// What comes before a token where nothing else is said.
+const BEARER: &str = "Bearer";
+
+/// What a request must show.
+type Requirement = Option<Value>;
+
+/// Reads the filter: what its rules do, and what it does where a route names a requirement.
+pub(super) fn filter(fields: &mut Fields<'_>) -> Read<(Option<Deed>, BTreeMap<Arc<str>, Deed>)> {
+    for name in ["filter_state_rules", "strip_failure_response"] {
         fields.refuse(name, "is not supported")?;
     }
-    let mut providers = Vec::new();
+    let mut providers = BTreeMap::new();
     for (name, value) in fields.map("providers")? {
         let provider = message(value, provider).map_err(|fault| fault.inside(&format!("providers[{name}]")))?;
-        providers.push((name, provider));
+        providers.insert(name.as_str(), provider);
     }
-    let rules = fields.list("rules", |rule| {
-        let all = rule.required("match", |matches| Ok(matches.text("prefix")? == Some("/")))?;
-        rule.refuse("requirement_name", "is not supported: use requires")?;
-        let provider = rule.message("requires", |requires| requires.name("provider_name"))?;
-        if all {
-            Ok(provider)
-        } else {
-            Err(Fault::new("match", "expected the prefix `/`: rules are for all requests of the listener"))
+    let mut named: BTreeMap<Arc<str>, Requirement> = BTreeMap::new();
+    for (name, value) in fields.map("requirement_map")? {
+        let wanted = message(value, |fields| requirement(fields, &providers));
+        named.insert(name.as_str().into(), wanted.map_err(|fault| fault.inside(&format!("requirement_map[{name}]")))?);
+    }
+    let rules = fields.list("rules", |fields| rule(fields, &providers, &named))?;
+    if rules.len() > MAX_RULES {
+        return Err(Fault::new("rules", format!("expected at most {MAX_RULES}")));
+    }
+    let bypass = fields.is_on("bypass_cors_preflight")?;
+    let deed = in_order(rules, bypass);
+    let alone = |wanted: Requirement| in_order(vec![(anything(), wanted)], bypass).unwrap_or_default();
+    Ok((deed, named.into_iter().map(|(name, wanted)| (name, alone(wanted))).collect()))
+}
+
+/// Reads what a route says of it.
+pub(super) fn per_route(fields: &mut Fields<'_>) -> Read<Override> {
+    if fields.is_on("disabled")? {
+        return Ok(Override::Off);
+    }
+    Ok(Override::Named(fields.name("requirement_name")?))
+}
+
+/// The first rule that fits a request decides.
+fn in_order(rules: Vec<(Value, Requirement)>, bypass: bool) -> Option<Deed> {
+    let mut deed = Deed::new();
+    let mut before: Vec<Value> = bypass.then(preflight).into_iter().collect();
+    for (fits, wanted) in rules {
+        if let Some(mut config) = wanted {
+            let others = (!before.is_empty()).then(|| group("!OR", before.clone()));
+            let conditions: Vec<Value> = [fits.clone()].into_iter().filter(|fits| *fits != anything()).chain(others).collect();
+            if !conditions.is_empty() {
+                config["_meta"] = json!({"filter": conditions});
+            }
+            deed.push((PLUGIN, config));
         }
+        if fits == anything() {
+            break;
+        }
+        before.push(fits);
+    }
+    (!deed.is_empty()).then_some(deed)
+}
+
+/// What browsers ask before they ask, without a token.
+fn preflight() -> Value {
+    json!(["AND", ["method", "==", "OPTIONS"], ["http_origin", "~=", null], ["http_access_control_request_method", "~=", null]])
+}
+
+fn rule(
+    fields: &mut Fields<'_>,
+    providers: &BTreeMap<&str, Value>,
+    named: &BTreeMap<Arc<str>, Requirement>,
+) -> Read<(Value, Requirement)> {
+    let conditions = fields.required("match", |fields| {
+        fields.refuse("runtime_fraction", "is not supported: a rule is for all requests that it fits")?;
+        criteria(fields)
     })?;
-    match rules.as_slice() {
-        [] | [None] => Ok(None),
-        [Some(wanted)] => match providers.into_iter().find(|(name, _)| ***name == **wanted) {
-            Some((_, config)) => Ok(Some(vec![("jwt-auth", config)])),
-            None => Err(Fault::new("rules[0].requires.provider_name", format!("there is no provider {wanted}"))),
+    let fits = if conditions.is_empty() { anything() } else { group("AND", conditions) };
+    let written = fields.message("requires", |fields| requirement(fields, providers))?;
+    let wanted = match (written, fields.text("requirement_name")?) {
+        (Some(wanted), None) => wanted,
+        (None, Some(name)) => match named.get(name) {
+            Some(wanted) => wanted.clone(),
+            None => return Err(Fault::new("requirement_name", format!("there is no {name:.100} in requirement_map"))),
         },
-        _ => Err(Fault::new("rules", "more than one rule is not supported")),
+        (None, None) => None,
+        (Some(_), Some(_)) => return Err(Fault::new("requirement_name", "excludes requires")),
+    };
+    Ok((fits, wanted))
+}
+
+fn requirement(fields: &mut Fields<'_>, providers: &BTreeMap<&str, Value>) -> Read<Requirement> {
+    for name in ["requires_all", "allow_missing_or_failed"] {
+        fields.refuse(name, "is not supported")?;
+    }
+    fields.refuse("allow_missing", "is only supported beside a provider, in requires_any")?;
+    let known = |name: &str| match providers.get(name) {
+        Some(config) => Ok(config.clone()),
+        None => Err(Fault::new("provider_name", format!("there is no provider {name:.100}"))),
+    };
+    let mut found: Vec<Value> = fields.text("provider_name")?.map(known).transpose()?.into_iter().collect();
+    found.extend(fields.message("provider_and_audiences", |one| {
+        let mut config = known(&one.name("provider_name")?)?;
+        config["audiences"] = json!(one.texts("audiences")?);
+        Ok(config)
+    })?);
+    found.extend(fields.message("requires_any", |any| {
+        let mut optional = false;
+        let found = any.list("requirements", |one| {
+            if one.message("allow_missing", Fields::skip)?.is_some() {
+                optional = true;
+                return Ok(None);
+            }
+            requirement(one, providers)
+        })?;
+        let mut found: Vec<Value> = found.into_iter().flatten().collect();
+        match (found.pop(), found.is_empty()) {
+            (Some(mut config), true) => {
+                config["optional"] = json!(optional);
+                Ok(config)
+            }
+            _ => Err(Fault::new("requirements", "expected one provider, and allow_missing beside it")),
+        }
+    })?);
+    match found.pop() {
+        wanted if found.is_empty() => Ok(wanted),
+        _ => Err(Fault::new("", "expected exactly one of provider_name, provider_and_audiences and requires_any")),
     }
 }
 
@@ -42,38 +148,139 @@ fn provider(fields: &mut Fields<'_>) -> Read<Value> {
         "payload_in_metadata",
         "header_in_metadata",
         "failed_status_in_metadata",
-        "require_expiration",
     ]);
-    for name in [
-        "from_headers",
-        "from_params",
-        "from_cookies",
-        "forward_payload_header",
-        "claim_to_headers",
-        "subjects",
-        "max_lifetime",
-        "clear_route_cache",
-        "local_jwks",
-        "normalize_payload_in_metadata",
-    ] {
+    for name in ["subjects", "max_lifetime", "clear_route_cache", "pad_forward_payload_header", "normalize_payload_in_metadata"] {
         fields.refuse(name, "is not supported")?;
     }
-    let url = fields.required("remote_jwks", |jwks| {
+    let mut config = Map::from_iter([("consumer_required".to_owned(), json!(false))]);
+    keys(fields, &mut config)?;
+    places(fields, &mut config)?;
+    config.insert("hide_credentials".to_owned(), json!(!fields.is_on("forward")?));
+    config.insert("clock_skew".to_owned(), json!(fields.small("clock_skew_seconds")?.filter(|skew| *skew > 0).unwrap_or(60)));
+    if fields.is_on("require_expiration")? {
+        config.insert("claims_to_verify".to_owned(), json!(["exp"]));
+    }
+    config.extend(fields.text("issuer")?.map(|issuer| ("issuers".to_owned(), json!([issuer]))));
+    let audiences = fields.texts("audiences")?;
+    if !audiences.is_empty() {
+        config.insert("audiences".to_owned(), json!(audiences));
+    }
+    config.extend(fields.text("forward_payload_header")?.map(|name| ("payload_header".to_owned(), json!(name))));
+    let mut claims = Map::new();
+    fields.list("claim_to_headers", |one| {
+        claims.insert(one.name("header_name")?.to_string(), json!(&*one.name("claim_name")?));
+        Ok(())
+    })?;
+    if !claims.is_empty() {
+        config.insert("claim_headers".to_owned(), claims.into());
+    }
+    Ok(config.into())
+}
+
+/// Where the keys are.
+fn keys(fields: &mut Fields<'_>, config: &mut Map<String, Value>) -> Read<()> {
+    let url = fields.message("remote_jwks", |jwks| {
         jwks.ignore(&["async_fetch", "retry_policy", "cache_duration"]);
         jwks.required("http_uri", |uri| {
             uri.ignore(&["cluster", "timeout"]);
             uri.name("uri")
         })
     })?;
-    let keep = fields.is_on("forward")?;
-    let skew = fields.small("clock_skew_seconds")?.unwrap_or(60);
-    let mut config = json!({"jwks_url": &*url, "consumer_required": false, "query": "access_token", "hide_credentials": !keep, "clock_skew": skew});
-    if let Some(issuer) = fields.text("issuer")? {
-        config["issuers"] = json!([issuer]);
+    let set = fields.message("local_jwks", |source| {
+        source.refuse("filename", "files are read for a bootstrap only: use inline_string")?;
+        source.refuse("environment_variable", "is not read: use inline_string")?;
+        let raw = source.text("inline_bytes")?.map(bytes).transpose()?;
+        let text = source.text("inline_string")?.map(str::as_bytes).or(raw.as_deref()).unwrap_or_default();
+        serde_json::from_slice::<Map<String, Value>>(text)
+            .map_err(|_| Fault::new("inline_string", "expected a set of keys (JWKS)"))
+    })?;
+    match (url, set) {
+        (Some(url), None) => config.insert("jwks_url".to_owned(), json!(&*url)),
+        (None, Some(set)) => config.insert("jwks".to_owned(), set.into()),
+        _ => return Err(Fault::new("remote_jwks", "expected exactly one of remote_jwks and local_jwks")),
+    };
+    Ok(())
+}
+
+/// Where tokens are looked for: as browsers and services send them, where nothing is said.
+fn places(fields: &mut Fields<'_>, config: &mut Map<String, Value>) -> Read<()> {
+    let headers = fields.list("from_headers", |header| {
+        let prefix = header.text("value_prefix")?.unwrap_or_default().trim_end();
+        if !prefix.is_empty() && prefix != BEARER {
+            return Err(Fault::new("value_prefix", "expected `Bearer ` or nothing"));
+        }
+        header.name("name")
+    })?;
+    let (params, cookies) = (fields.texts("from_params")?, fields.texts("from_cookies")?);
+    for (name, count) in [("from_headers", headers.len()), ("from_params", params.len()), ("from_cookies", cookies.len())] {
+        if count > 1 {
+            return Err(Fault::new(name, "more than one is not supported"));
+        }
     }
-    let audiences = fields.texts("audiences")?;
-    if !audiences.is_empty() {
-        config["audiences"] = json!(audiences);
+    let nothing = headers.is_empty() && params.is_empty() && cookies.is_empty();
+    let header = headers.first().map_or(if nothing { "authorization" } else { "" }, |name| name);
+    let query = params.first().copied().unwrap_or(if nothing { "access_token" } else { "" });
+    for (place, name) in [("header", header), ("query", query), ("cookie", cookies.first().copied().unwrap_or_default())] {
+        config.insert(place.to_owned(), json!(name));
     }
-    Ok(config)
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn authn(rules: Value) -> Value {
+        json!({
+            "providers": {"p": {
+                "issuer": "i", "local_jwks": {"inline_string": "{\"keys\": []}"}, "require_expiration": true,
+                "forward_payload_header": "x-payload", "claim_to_headers": [{"header_name": "x-who", "claim_name": "sub"}],
+            }},
+            "requirement_map": {"maybe": {"requires_any": {"requirements": [{"provider_name": "p"}, {"allow_missing": {}}]}}},
+            "rules": rules,
+        })
+    }
+
+    fn config() -> Value {
+        json!({
+            "jwks": {"keys": []}, "consumer_required": false, "hide_credentials": true, "clock_skew": 60, "claims_to_verify": ["exp"],
+            "issuers": ["i"], "payload_header": "x-payload", "claim_headers": {"x-who": "sub"},
+            "header": "authorization", "query": "access_token", "cookie": "",
+        })
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_decides() {
+        let rules = json!([
+            {"match": {"path": "/open"}},
+            {"match": {"prefix": "/maybe"}, "requirement_name": "maybe"},
+            {"match": {"prefix": "/"}, "requires": {"provider_name": "p"}},
+            {"match": {"prefix": "/never"}, "requires": {"provider_name": "p"}},
+        ]);
+        let (deed, named) = message(&authn(rules), filter).unwrap();
+        let deed = deed.unwrap();
+        let (open, maybe) = (json!(["uri", "==", "/open"]), json!(["uri", "~~", "^/maybe"]));
+        let mut first = config();
+        first["optional"] = json!(true);
+        assert_eq!(named["maybe"], [(PLUGIN, first.clone())]);
+        first["_meta"] = json!({"filter": [maybe, group("!OR", vec![open.clone()])]});
+        let mut second = config();
+        second["_meta"] = json!({"filter": [["!OR", open, maybe]]});
+        assert_eq!(deed, [(PLUGIN, first), (PLUGIN, second)]);
+    }
+
+    #[test]
+    fn what_cannot_be_demanded_is_refused_by_its_place() {
+        let of = |value: &Value| message(value, filter).unwrap_err().field;
+        let rule = |requires: Value| json!([{"match": {"prefix": "/"}, "requires": requires}]);
+        assert_eq!(of(&authn(rule(json!({"provider_name": "q"})))), "rules[0].requires.provider_name");
+        assert_eq!(of(&authn(rule(json!({"allow_missing": {}})))), "rules[0].requires.allow_missing");
+        assert_eq!(of(&authn(rule(json!({"requires_all": {"requirements": []}})))), "rules[0].requires.requires_all");
+        let mut value = authn(json!([]));
+        value["providers"]["p"]["from_headers"] = json!([{"name": "x", "value_prefix": "Token "}]);
+        assert_eq!(of(&value), "providers[p].from_headers[0].value_prefix");
+        value["providers"]["p"] = json!({"subjects": {"exact": "a"}});
+        assert_eq!(of(&value), "providers[p].subjects");
+    }
 }

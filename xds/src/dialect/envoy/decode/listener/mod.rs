@@ -1,5 +1,6 @@
 //! Listeners: sockets, chains of filters and TLS. It knows nothing of what is done with requests.
 
+mod authz;
 pub(super) mod filters;
 mod http;
 mod jwt;

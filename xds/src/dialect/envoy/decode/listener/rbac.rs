@@ -49,7 +49,7 @@ fn rules(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
 }
 
 /// What always holds.
-fn anything() -> Value {
+pub(super) fn anything() -> Value {
     json!(["method", "~=", null])
 }
 
@@ -75,7 +75,7 @@ fn any_of(conditions: Vec<Value>, field: &str) -> Read<Value> {
 }
 
 /// A group of conditions, which our expressions have of two and more alone.
-fn group(word: &str, mut conditions: Vec<Value>) -> Value {
+pub(super) fn group(word: &str, mut conditions: Vec<Value>) -> Value {
     match (conditions.pop(), conditions.is_empty(), word) {
         (Some(only), true, "AND" | "OR") => only,
         (Some(only), true, _) => json!(["!OR", only, nothing()]),

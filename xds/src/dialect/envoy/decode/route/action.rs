@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::super::piece::{Deed, Path, Target};
+use super::super::piece::{Deed, Mirror, Path, Target};
 use super::super::read::{Fault, Fields, Read};
 use super::headers::literal;
 use super::matching::{escaped, regex};
+use super::mirror;
 use super::retry::{self, Retry};
 use crate::model::HashOn;
 
@@ -26,6 +27,7 @@ pub(crate) struct Action {
     /// Of the plugin that changes requests: path and host. Fields are added by whoever knows them.
     pub(crate) rewrite: Map<String, Value>,
     pub(crate) targets: Vec<Target>,
+    pub(crate) mirrors: Vec<Mirror>,
     pub(crate) own_host: bool,
     pub(crate) hash: Option<HashOn>,
     pub(crate) timeout: Option<Duration>,
@@ -63,7 +65,7 @@ fn forward(fields: &mut Fields<'_>, path: &Path) -> Read<Action> {
     fields.refuse("path_rewrite_policy", "is not supported: use prefix_rewrite or regex_rewrite")?;
     fields.refuse("max_grpc_timeout", "is not supported: use timeout")?;
     fields.refuse("grpc_timeout_offset", "is not supported: use timeout")?;
-    fields.refuse("request_mirror_policies", "mirroring to a cluster is not supported")?;
+    action.mirrors = mirror::read(fields)?;
     rewrite_path(fields, path, &mut action.rewrite)?;
     rewrite_host(fields, &mut action)?;
     action.hash = fields.list("hash_policy", hash)?.into_iter().next();

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::program;
 use super::super::read::{Fault, Fields, Read};
 
 /// A text that is looked for in a variable.
@@ -39,8 +40,10 @@ fn one(mut found: Vec<Text>) -> Read<Text> {
 
 /// Reads a `RegexMatcher`: what it covers must be the whole text.
 pub(crate) fn regex(fields: &mut Fields<'_>) -> Read<String> {
-    fields.ignore(&["google_re2"]);
-    Ok(fields.name("regex")?.to_string())
+    let most = fields.message("google_re2", |engine| engine.small("max_program_size"))?.flatten();
+    let pattern = fields.name("regex")?;
+    program::check(&pattern, most).map_err(|reason| Fault::new("regex", reason))?;
+    Ok(pattern.to_string())
 }
 
 /// A pattern that must cover the whole text, as Envoy matches.

@@ -3,6 +3,7 @@
 pub(super) mod action;
 pub(super) mod headers;
 pub(super) mod matching;
+mod mirror;
 mod retry;
 
 use std::collections::BTreeSet;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::listener::filters;
-use super::piece::{Path, Route, RouteTable, VirtualHost};
+use super::piece::{Mirror, Path, Route, RouteTable, VirtualHost};
 use super::read::{Fault, Fields, Read};
 use headers::{Edits, Level};
 use matching::{Wanted, regex};
@@ -33,10 +34,10 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<RouteTable> {
     fields.refuse("vhds", "virtual hosts on demand are not supported")?;
     fields.refuse("most_specific_header_mutations_wins", "is not supported")?;
     fields.refuse("cluster_specifier_plugins", "is not supported: name clusters")?;
-    fields.refuse("request_mirror_policies", "mirroring to a cluster is not supported")?;
+    let mirrors = mirror::read(fields)?;
     fields.refuse("typed_per_filter_config", "is not supported here: put it on virtual hosts or routes")?;
     let ignores_port = fields.is_on("ignore_port_in_host_matching")?;
-    let hosts = fields.list("virtual_hosts", |host| virtual_host(host, &outer))?;
+    let hosts = fields.list("virtual_hosts", |host| virtual_host(host, &outer, &mirrors))?;
     let mut seen = BTreeSet::new();
     for domain in hosts.iter().flat_map(|host| &host.domains) {
         if !seen.insert(domain) {
@@ -54,9 +55,11 @@ struct Whole<'a> {
     levels: [&'a Level; 2],
     overrides: Vec<(Arc<str>, super::piece::Override)>,
     retry: Option<Retry>,
+    /// Of routes that name none.
+    mirrors: Vec<Mirror>,
 }
 
-fn virtual_host(fields: &mut Fields<'_>, outer: &Level) -> Read<VirtualHost> {
+fn virtual_host(fields: &mut Fields<'_>, outer: &Level, mirrors: &[Mirror]) -> Read<VirtualHost> {
     let name = fields.name("name")?;
     let domains = fields.values("domains", |domain| match domain.as_str().map(domain_of) {
         Some(domain) => domain,
@@ -74,10 +77,11 @@ fn virtual_host(fields: &mut Fields<'_>, outer: &Level) -> Read<VirtualHost> {
     }
     fields.refuse("rate_limits", "the global rate limit service is not supported: use local_ratelimit")?;
     fields.refuse("retry_policy_typed_config", "is not supported: use retry_policy")?;
-    fields.refuse("request_mirror_policies", "mirroring to a cluster is not supported")?;
     fields.refuse("matcher", "is not supported: use routes")?;
     let inner = headers::level(fields)?;
+    let own = mirror::read(fields)?;
     let whole = Whole {
+        mirrors: if own.is_empty() { mirrors.to_vec() } else { own },
         levels: [&inner, outer],
         overrides: filters::overrides(fields)?,
         retry: fields.message("retry_policy", retry::read)?,
@@ -121,6 +125,7 @@ fn route(fields: &mut Fields<'_>, whole: &Whole<'_>) -> Read<Route> {
     }
     let retry = action.retry.or_else(|| whole.retry.clone().filter(|_| !action.targets.is_empty())).unwrap_or_default();
     plugins.extend(retry.plugin.map(|retry| ("retry", retry)));
+    let mirrors = if action.mirrors.is_empty() { whole.mirrors.clone() } else { action.mirrors };
     let mut overrides = filters::overrides(fields)?;
     let own: BTreeSet<Arc<str>> = overrides.iter().map(|(name, _)| name.clone()).collect();
     overrides.extend(whole.overrides.iter().filter(|(name, _)| !own.contains(name)).cloned());
@@ -130,6 +135,7 @@ fn route(fields: &mut Fields<'_>, whole: &Whole<'_>) -> Read<Route> {
         conditions,
         methods,
         plugins,
+        mirrors: if action.targets.is_empty() { Vec::new() } else { mirrors },
         targets: action.targets,
         own_host: action.own_host,
         hash: action.hash,
@@ -139,6 +145,24 @@ fn route(fields: &mut Fields<'_>, whole: &Whole<'_>) -> Read<Route> {
         websocket: action.websocket,
         overrides,
     })
+}
+
+/// Reads a `RouteMatch` as conditions, all of which must hold; none where it fits every request.
+pub(super) fn criteria(fields: &mut Fields<'_>) -> Read<Vec<Value>> {
+    let (path, methods, mut conditions) = conditions(fields)?;
+    conditions.splice(0..0, methods.iter().map(|method| serde_json::json!(["method", "==", &**method])));
+    let pattern = match path {
+        Path::Prefix(prefix) if prefix.is_empty() || &*prefix == "/" => return Ok(conditions),
+        Path::Exact(path) => {
+            conditions.insert(0, serde_json::json!(["uri", "==", &*path]));
+            return Ok(conditions);
+        }
+        Path::Prefix(prefix) => format!("^{}", matching::escaped(&prefix)),
+        Path::Below(prefix) => format!("^{}(?:/|$)", matching::escaped(&prefix)),
+        Path::Pattern(pattern) => pattern.to_string(),
+    };
+    conditions.insert(0, serde_json::json!(["uri", "~~", pattern]));
+    Ok(conditions)
 }
 
 /// Reads a `RouteMatch`.

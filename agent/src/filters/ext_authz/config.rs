@@ -1,0 +1,126 @@
+//! Configuration of `ext-authz`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::super::check::{self, Faults};
+use super::super::fields::is_name;
+use super::names::Matching;
+use crate::http::chars::is_target;
+
+/// Configuration on a route. Lists of names hold regular expressions, each of which covers the whole name in any case.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    /// Id of the upstream that decides, as its balancer, health and TLS say.
+    #[schemars(with = "String")]
+    pub upstream_id: Value,
+    /// What stands before the path of the request when the upstream is asked.
+    #[serde(default)]
+    pub path_prefix: String,
+    /// Milliseconds that it may take.
+    #[serde(default = "timeout")]
+    #[schemars(range(min = 1, max = 60_000))]
+    pub timeout: u64,
+    /// Names of request fields that it gets besides `Host` and `Authorization`.
+    #[serde(default)]
+    pub allowed_headers: Vec<String>,
+    /// Names of request fields that it does not get in any case.
+    #[serde(default)]
+    pub disallowed_headers: Vec<String>,
+    /// Fields that are set for it, with variables in their values.
+    #[serde(default)]
+    pub headers_to_add: Map<String, Value>,
+    /// Names of fields of its consent that stand instead of those of the request.
+    #[serde(default)]
+    pub allowed_upstream_headers: Vec<String>,
+    /// Names of fields of its consent that are added to those of the request.
+    #[serde(default)]
+    pub allowed_upstream_headers_to_append: Vec<String>,
+    /// Names of fields of its refusal that the client gets besides `WWW-Authenticate` and `Location`; all of them when empty.
+    #[serde(default)]
+    pub allowed_client_headers: Vec<String>,
+    /// Names of fields of its consent that are added to the answer.
+    #[serde(default)]
+    pub allowed_client_headers_on_success: Vec<String>,
+    /// Gives it the request body, too.
+    pub with_request_body: Option<WithBody>,
+    /// Whether requests pass when it gives no answer, or one of 500 and above.
+    #[serde(default)]
+    pub failure_mode_allow: bool,
+    /// Whether requests that pass so say `x-envoy-auth-failure-mode-allowed: true` to the upstream.
+    #[serde(default)]
+    pub failure_mode_allow_header_add: bool,
+    /// Status for the client when it gives no answer, or one of 500 and above.
+    #[serde(default = "forbidden")]
+    #[schemars(range(min = 200, max = 599))]
+    pub status_on_error: u16,
+}
+
+/// The request body.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WithBody {
+    /// Most bytes that are read for it; 413 above.
+    #[schemars(range(min = 1, max = 67_108_864))]
+    pub max_request_bytes: u64,
+}
+
+fn timeout() -> u64 {
+    3000
+}
+
+fn forbidden() -> u16 {
+    403
+}
+
+/// Longest prefix of a path.
+const MAX_PREFIX: usize = 1024;
+/// Most bytes of a body that are held for a question.
+const MAX_BODY: u64 = 64 << 20;
+
+impl Config {
+    /// The lists of names, with what they are called.
+    fn lists(&self) -> [(&'static str, &[String]); 6] {
+        [
+            ("allowed_headers", &self.allowed_headers),
+            ("disallowed_headers", &self.disallowed_headers),
+            ("allowed_upstream_headers", &self.allowed_upstream_headers),
+            ("allowed_upstream_headers_to_append", &self.allowed_upstream_headers_to_append),
+            ("allowed_client_headers", &self.allowed_client_headers),
+            ("allowed_client_headers_on_success", &self.allowed_client_headers_on_success),
+        ]
+    }
+}
+
+impl check::Config for Config {
+    fn validate(&self, faults: &mut Faults) {
+        if !self.upstream_id.is_u64() && self.upstream_id.as_str().is_none_or(str::is_empty) {
+            faults.add("upstream_id", "expected the id of an upstream");
+        }
+        let prefix = &self.path_prefix;
+        let is_path = prefix.starts_with('/') && prefix.len() <= MAX_PREFIX && is_target(prefix.as_bytes());
+        if !prefix.is_empty() && (!is_path || prefix.contains(['?', '#'])) {
+            faults.add("path_prefix", "expected a path that starts with /, without ?");
+        }
+        faults.range("timeout", self.timeout, 1, 60_000);
+        faults.range("status_on_error", self.status_on_error, 200, 599);
+        for (list, names) in self.lists() {
+            if let Err((at, error)) = Matching::new(names) {
+                faults.add(at.map_or_else(|| list.to_owned(), |at| format!("{list}[{at}]")), error);
+            }
+        }
+        for (name, value) in &self.headers_to_add {
+            let path = format!("headers_to_add.{name}");
+            if !is_name(name) {
+                faults.add(path, format!("expected the name of a header field, got \"{name}\""));
+            } else if !value.as_str().is_some_and(|text| !text.chars().any(char::is_control)) {
+                faults.add(path, "expected a text without control characters");
+            }
+        }
+        if let Some(body) = &self.with_request_body {
+            faults.range("with_request_body.max_request_bytes", body.max_request_bytes, 1, MAX_BODY);
+        }
+    }
+}

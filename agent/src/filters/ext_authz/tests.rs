@@ -1,0 +1,162 @@
+//! Tests of `ext-authz`.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::super::Flow;
+use super::super::testing::{answer, faults, filter, header, settled};
+use crate::exchange::{Answer, ConnectionInfo, ConsumerInfo, Directory, Dispatched, Exchange, Inner, Reason};
+use crate::http::{Body, ResponseHead};
+
+/// What was asked: who, and the request with its fields and body.
+type Asked = (String, String, Vec<(String, String)>, Bytes);
+
+/// An upstream that decides always the same.
+#[derive(Default)]
+struct Judge {
+    asked: RefCell<Vec<Asked>>,
+    /// Status, fields and body of its answer; none ever comes where there is none.
+    says: Option<(u16, Vec<(&'static str, &'static str)>, &'static str)>,
+    fails: bool,
+}
+
+impl Directory for Judge {
+    fn find_credential(&self, _: &str, _: &[u8]) -> Option<Arc<ConsumerInfo>> {
+        None
+    }
+
+    fn consumer(&self, _: &str) -> Option<Arc<ConsumerInfo>> {
+        None
+    }
+
+    fn dispatch(&self, _: Rc<ConnectionInfo>, inner: Inner) -> Dispatched {
+        let fields = inner.head.fields.iter();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_ascii_lowercase();
+        let fields = fields.map(|field| (text(field.name), text(field.value))).collect();
+        let line = format!("{} {}{}", inner.head.method.as_str(), inner.head.authority, inner.head.target());
+        self.asked.borrow_mut().push((inner.upstream.unwrap().to_string(), line, fields, inner.body));
+        if self.fails {
+            return Box::pin(std::future::ready(Err(Reason::NoUpstream)));
+        }
+        let Some((status, fields, body)) = &self.says else { return Box::pin(std::future::pending()) };
+        let mut head = ResponseHead::new(*status);
+        fields.iter().for_each(|(name, value)| head.fields.append(name, value));
+        Box::pin(std::future::ready(Ok((head, Bytes::from_static(body.as_bytes())))))
+    }
+}
+
+fn judge(status: u16, fields: &[(&'static str, &'static str)], body: &'static str) -> Rc<Judge> {
+    Rc::new(Judge { says: Some((status, fields.to_vec(), body)), ..Judge::default() })
+}
+
+/// The request after the filter has looked at it, and the answer where there is one.
+async fn go(config: Value, judge: &Rc<Judge>, body: &'static str) -> (Exchange, Option<Box<Answer>>) {
+    let fields =
+        [("Authorization", "Basic YTpi"), ("Cookie", "a=b"), ("X-User", "forged"), ("X-Secret", "s"), ("Connection", "close")];
+    let mut x = crate::exchange::testing::at(1, "POST", "h.example", "/a?b=c", &fields, judge.clone());
+    x.body = Body::from(Bytes::from_static(body.as_bytes()));
+    let mut config = config;
+    config["upstream_id"] = "judge".into();
+    let filter = filter("ext-authz", &config);
+    let flow = filter.rewrite(&mut x);
+    let flow = settled(flow, &mut x).await;
+    let refused = if matches!(flow, Flow::Continue) { None } else { Some(answer(flow)) };
+    (x, refused)
+}
+
+#[tokio::test]
+async fn who_decides_is_told_what_it_may_be_told() {
+    let judge = judge(200, &[], "");
+    let config = json!({
+        "path_prefix": "/check", "allowed_headers": ["x-.*", "cookie"], "disallowed_headers": ["x-secret"],
+        "headers_to_add": {"x-method": "${method}"}, "with_request_body": {"max_request_bytes": 10},
+    });
+    assert!(go(config.clone(), &judge, "k=v").await.1.is_none());
+    let (who, line, fields, body) = judge.asked.borrow_mut().pop().unwrap();
+    assert_eq!((&*who, &*line, &*body), ("judge", "POST h.example/check/a?b=c", b"k=v".as_slice()));
+    let told = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    assert_eq!((told("authorization"), told("cookie"), told("x-user")), (Some("basic ytpi"), Some("a=b"), Some("forged")));
+    assert_eq!((told("x-method"), told("x-envoy-auth-partial-body")), (Some("post"), Some("false")));
+    assert_eq!((told("x-secret"), told("connection")), (None, None));
+    let (_, refused) = go(config, &judge, "far too long").await;
+    assert_eq!((refused.unwrap().head.status, judge.asked.borrow().len()), (413, 0), "not asked for nothing");
+}
+
+#[tokio::test]
+async fn a_consent_changes_the_request_as_it_may() {
+    let said = [
+        ("X-User", "ann"),
+        ("X-Group", "g"),
+        ("X-Other", "o"),
+        ("X-Envoy-Auth-Headers-To-Remove", "cookie, host"),
+        ("X-Seen", "1"),
+    ];
+    let config = json!({
+        "allowed_upstream_headers": ["x-user"], "allowed_upstream_headers_to_append": ["x-gr.*"], "allowed_client_headers_on_success": ["x-seen"],
+    });
+    let (mut x, refused) = go(config.clone(), &judge(200, &said, ""), "").await;
+    assert!(refused.is_none());
+    let seen = ["x-user", "x-group", "x-other", "cookie"].map(|name| header(&x, name));
+    assert_eq!(seen, [Some("ann"), Some("g"), None, None]);
+    let mut head = ResponseHead::new(200);
+    let mut config = config;
+    config["upstream_id"] = "judge".into();
+    filter("ext-authz", &config).response_head(&mut x, &mut head);
+    assert_eq!(head.fields.get_str("x-seen"), Some("1"));
+}
+
+#[tokio::test]
+async fn a_refusal_goes_to_the_client() {
+    let said = [("Location", "/login"), ("X-Why", "no"), ("Content-Type", "text/html"), ("Connection", "close")];
+    let refuses = judge(302, &said, "<p>");
+    let (_, all) = go(json!({}), &refuses, "").await;
+    let all = all.unwrap();
+    assert_eq!((all.head.status, &*all.body, all.head.fields.len()), (302, b"<p>".as_slice(), 3));
+    let (_, some) = go(json!({"allowed_client_headers": ["x-none"]}), &refuses, "").await;
+    let some = some.unwrap();
+    let fields = ["location", "x-why", "content-type"].map(|name| some.head.fields.get_str(name));
+    assert_eq!(fields, [Some("/login"), None, Some("text/plain")]);
+    assert!(go(json!({}), &judge(204, &[], ""), "").await.1.is_some(), "only 200 is a consent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_answer_the_configuration_decides() {
+    let gone = || Rc::new(Judge { fails: true, ..Judge::default() });
+    for nobody in [judge(503, &[], ""), Rc::new(Judge::default()), gone()] {
+        let (_, refused) = go(json!({"status_on_error": 503, "timeout": 100}), &nobody, "").await;
+        assert_eq!(refused.unwrap().head.status, 503);
+        let config =
+            json!({"failure_mode_allow": true, "failure_mode_allow_header_add": true, "allowed_upstream_headers": ["x-user"]});
+        let (x, refused) = go(config, &nobody, "").await;
+        assert!(refused.is_none());
+        assert_eq!((header(&x, "x-user"), header(&x, "x-envoy-auth-failure-mode-allowed")), (None, Some("true")));
+    }
+    let start = tokio::time::Instant::now();
+    let (_, refused) = go(json!({"timeout": 250}), &Rc::new(Judge::default()), "").await;
+    assert_eq!((refused.unwrap().head.status, start.elapsed()), (403, Duration::from_millis(250)));
+}
+
+#[test]
+fn mistakes_are_told() {
+    let of = |mut config: Value| {
+        if config.get("upstream_id").is_none() {
+            config["upstream_id"] = "u".into();
+        }
+        faults("ext-authz", &config)
+    };
+    assert_eq!(of(json!({"upstream_id": ""})), ["upstream_id"]);
+    assert_eq!(
+        of(json!({"path_prefix": "a", "timeout": 0, "status_on_error": 100})),
+        ["path_prefix", "timeout", "status_on_error"]
+    );
+    assert_eq!(of(json!({"allowed_headers": ["a", "("]})), ["allowed_headers[1]"]);
+    assert_eq!(of(json!({"headers_to_add": {"a b": "c", "d": 1}})), ["headers_to_add.a b", "headers_to_add.d"]);
+    assert_eq!(of(json!({"with_request_body": {"max_request_bytes": 0}})), ["with_request_body.max_request_bytes"]);
+}

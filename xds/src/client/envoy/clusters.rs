@@ -1,0 +1,91 @@
+//! From clusters of Envoy to upstreams of our model and their endpoints, in each way in which routes use them. It knows no stream and no filter.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Route};
+use crate::model::{Balancer, Endpoint, Endpoints, HashOn, LocalityWeight, PassHost, Resource, Spread, Upstream, ZonePolicy};
+
+/// One way in which routes use a cluster; each is an upstream of ours.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Variant {
+    pub(super) hash: Option<HashOn>,
+    pub(super) own_host: bool,
+}
+
+/// The variants of clusters that a listener's routes use, by cluster and by what tells variants apart.
+pub(super) type Uses = BTreeMap<Arc<str>, BTreeMap<String, Variant>>;
+
+impl Variant {
+    pub(super) fn of(route: &Route) -> Variant {
+        Variant { hash: route.hash.clone(), own_host: route.own_host }
+    }
+
+    /// What tells it from others of the same cluster; empty for the plain one.
+    fn key(&self) -> String {
+        let mut key = match &self.hash {
+            None => String::new(),
+            Some(HashOn::Header(name)) => format!("#header:{name}"),
+            Some(HashOn::Cookie(name)) => format!("#cookie:{name}"),
+            Some(HashOn::Var(name) | HashOn::VarsCombination(name)) => format!("#{name}"),
+            Some(HashOn::Consumer) => "#consumer".to_owned(),
+        };
+        if self.own_host {
+            key.push_str("#host");
+        }
+        key
+    }
+
+    /// The name of a cluster that is used in this way, which is noted.
+    pub(super) fn used(&self, cluster: &Arc<str>, uses: &mut Uses) -> Arc<str> {
+        let key = self.key();
+        let name = format!("{cluster}{key}").into();
+        uses.entry(cluster.clone()).or_default().insert(key, self.clone());
+        name
+    }
+}
+
+/// What a cluster is here: an upstream and its endpoints for each way in which it is used, and its key material.
+pub(super) fn cluster(cluster: &Cluster, asked: Option<&Assignment>, variants: &BTreeMap<String, Variant>) -> Vec<Resource> {
+    let mut resources: Vec<Resource> = cluster.secrets.iter().cloned().map(Resource::Secret).collect();
+    let assignment = match &cluster.addresses {
+        Addresses::Told(assignment) => Some(assignment),
+        Addresses::Asked(_) => asked,
+    };
+    let mut plain_upstream = cluster.upstream.clone();
+    let endpoints = assignment.map(|assignment| placed_endpoints(assignment, cluster.by_locality, &mut plain_upstream.locality));
+    let endpoints = endpoints.unwrap_or_default();
+    let plain = (String::new(), Variant::default());
+    for (key, variant) in [(&plain.0, &plain.1)].into_iter().chain(variants.iter().filter(|(key, _)| !key.is_empty())) {
+        let name: Arc<str> = format!("{}{key}", cluster.upstream.name).into();
+        let mut upstream = Upstream { name: name.clone(), ..plain_upstream.clone() };
+        if let (Some(hash), Some(table)) = (&variant.hash, cluster.table) {
+            upstream.balancer = Balancer::ConsistentHash(hash.clone(), table);
+        }
+        if variant.own_host {
+            upstream.pass_host = PassHost::Node;
+        }
+        resources.push(Resource::Upstream(upstream));
+        resources.push(Resource::Endpoints(Endpoints { upstream: name, endpoints: endpoints.clone() }));
+    }
+    resources
+}
+
+/// The endpoints of an assignment, and how requests are spread over its priorities and localities.
+fn placed_endpoints(assignment: &Assignment, by_locality: bool, policy: &mut ZonePolicy) -> Vec<Endpoint> {
+    policy.overprovisioning = assignment.overprovisioning;
+    let mut endpoints = assignment.endpoints.clone();
+    if !by_locality {
+        return endpoints;
+    }
+    let mut spread = Spread::default();
+    let mut rest = &mut endpoints[..];
+    for locality in &assignment.localities {
+        let (own, others) = rest.split_at_mut(locality.count.min(rest.len()));
+        own.iter_mut().for_each(|endpoint| endpoint.zone = locality.name.clone());
+        rest = others;
+        spread.weights.push(LocalityWeight { priority: locality.priority, zone: locality.name.clone(), weight: locality.weight });
+    }
+    policy.spread = Some(spread);
+    endpoints
+}

@@ -1,0 +1,113 @@
+//! How large the programs are that regular expressions become, counted before anything is compiled. It knows no message.
+//!
+//! A short text may mean much: `(?:a{1000}){1000}` is a million steps. Whoever sends configurations must not fill the memory of a node with them.
+
+use regex_syntax::Parser;
+use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::utf8::Utf8Sequences;
+use serde_json::Value;
+
+/// Steps of one program; each takes some 40 bytes once it is compiled.
+const MOST: u64 = 10_000;
+/// Steps of all programs of one resource.
+const MOST_TOGETHER: u64 = 1_000_000;
+/// Longest pattern in bytes.
+const MAX_PATTERN: usize = 8 * 1024;
+
+/// Says what is wrong with a pattern that is too large, or is none; `most` is what its sender allows.
+pub(super) fn check(pattern: &str, most: Option<u32>) -> Result<(), String> {
+    if pattern.len() > MAX_PATTERN {
+        return Err(format!("has {} bytes, expected at most {MAX_PATTERN}", pattern.len()));
+    }
+    let steps = steps_of(pattern)?;
+    let most = most.map_or(MOST, |most| u64::from(most).min(MOST));
+    if steps > most {
+        return Err(format!(
+            "becomes a program of some {steps} steps, expected at most {most}: repeat less, or use smaller classes"
+        ));
+    }
+    Ok(())
+}
+
+/// Says whether all patterns of a resource together are too large.
+pub(super) fn check_all(tree: &Value) -> Result<(), String> {
+    let steps = together(tree);
+    if steps > MOST_TOGETHER {
+        return Err(format!(
+            "its regular expressions become programs of some {steps} steps together, expected at most {MOST_TOGETHER}"
+        ));
+    }
+    Ok(())
+}
+
+fn together(tree: &Value) -> u64 {
+    match tree {
+        Value::Object(fields) => {
+            let own = fields.get("regex").and_then(Value::as_str).map_or(0, |pattern| steps_of(pattern).unwrap_or(0));
+            fields.values().map(together).fold(own, u64::saturating_add)
+        }
+        Value::Array(items) => items.iter().map(together).fold(0, u64::saturating_add),
+        _ => 0,
+    }
+}
+
+fn steps_of(pattern: &str) -> Result<u64, String> {
+    let parsed = Parser::new().parse(pattern).map_err(|error| match error {
+        regex_syntax::Error::Parse(error) => format!("bad regex: {}", error.kind()),
+        regex_syntax::Error::Translate(error) => format!("bad regex: {}", error.kind()),
+        _ => "bad regex".to_owned(),
+    })?;
+    Ok(steps(&parsed))
+}
+
+fn steps(hir: &Hir) -> u64 {
+    match hir.kind() {
+        HirKind::Empty => 0,
+        HirKind::Look(_) => 1,
+        HirKind::Literal(literal) => literal.0.len() as u64,
+        HirKind::Class(Class::Bytes(class)) => class.ranges().len() as u64,
+        HirKind::Class(Class::Unicode(class)) => {
+            class.iter().flat_map(|range| Utf8Sequences::new(range.start(), range.end())).map(|one| one.len() as u64).sum()
+        }
+        HirKind::Repetition(repeated) => {
+            let times = repeated.max.unwrap_or_else(|| repeated.min.max(1)).max(1);
+            steps(&repeated.sub).saturating_add(1).saturating_mul(times.into())
+        }
+        HirKind::Capture(capture) => steps(&capture.sub).saturating_add(2),
+        HirKind::Concat(parts) => parts.iter().map(steps).fold(0, u64::saturating_add),
+        HirKind::Alternation(parts) => parts.iter().map(steps).fold(parts.len() as u64, u64::saturating_add),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_grows_is_counted_before_it_does() {
+        assert_eq!(steps_of("^/item/([0-9]+)$").unwrap(), 1 + 6 + 2 + 2 + 1);
+        assert_eq!(steps_of("a{3,5}|b").unwrap(), 2 + 10 + 1);
+        assert!(steps_of("(?:(?:(?:a{1000}){1000}){1000}){1000}").unwrap() > 1_000_000_000_000);
+        assert!(check("/api/v[0-9]{1,3}/[^/]{1,100}", None).is_ok());
+        assert!(check("(?:a{1000}){1000}", None).unwrap_err().contains("steps"));
+        assert!(check(&"a".repeat(MAX_PATTERN + 1), None).unwrap_err().contains("bytes"));
+        assert!(check("(", None).unwrap_err().starts_with("bad regex"));
+    }
+
+    #[test]
+    fn its_sender_may_allow_less() {
+        assert!(check("[a-z]{1,60}", Some(100)).unwrap_err().contains("at most 100"));
+        assert!(check("[a-z]{1,40}", Some(100)).is_ok());
+        assert!(check("(?:a{1000}){1000}", Some(u32::MAX)).is_err(), "but not more");
+    }
+
+    #[test]
+    fn many_that_are_small_are_counted_together() {
+        let routes = |count: usize| json!({"routes": vec![json!({"match": {"safe_regex": {"regex": "[a-z]{1,400}"}}}); count]});
+        assert!(check_all(&routes(1_000)).is_ok());
+        assert!(check_all(&routes(1_500)).unwrap_err().contains("together"));
+    }
+}
