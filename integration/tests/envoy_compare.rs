@@ -23,12 +23,17 @@ use requests::Request;
 use serde_json::Value;
 
 const BOOTSTRAP: &str = include_str!("envoy_compare/bootstrap.yaml");
+const LOCALITIES: &str = include_str!("envoy_compare/localities.yaml");
+/// Requests of which shares are counted.
+const COUNTED: u32 = 600;
+/// How far shares may lie apart, of all requests: Envoy draws priorities by chance, of which this is more than four standard deviations.
+const APART: f64 = 0.09;
 const GUARDS: &str = include_str!("envoy_compare/guards.yaml");
 /// Who decides: by one field, and says what it was told.
 const AUTHZ: &str = "location / {
     add_header x-auth-user ann always; add_header x-auth-path $request_uri always; add_header x-auth-told $http_x_tenant$http_x_age always;
     add_header x-auth-untold $http_x_secret$http_cookie always; add_header x-auth-by $http_x_asked_by always; add_header x-auth-host $host always;
-    add_header x-auth-method $request_method always; add_header x-auth-length $content_length$http_x_envoy_auth_partial_body always;
+    add_header x-auth-method $request_method always; add_header x-auth-partial $http_x_envoy_auth_partial_body always;
     add_header x-by authz always; add_header x-seen yes always; add_header x-envoy-auth-headers-to-remove x-internal always; default_type text/html;
     if ($http_x_canary = 0) { return 403 'not you'; }
     if ($http_x_age = old) { return 500; }
@@ -140,4 +145,49 @@ fn the_same_requests_are_let_through_by_the_same_guards_and_copied_alike() {
     });
     assert_eq!(told[0], told[1], "the words of who refuses");
     assert_eq!(told[0].2, "not you");
+}
+
+/// Who answers which share of requests for this path.
+fn shares(address: SocketAddr, path: &str) -> std::collections::BTreeMap<String, f64> {
+    let mut shares = std::collections::BTreeMap::new();
+    for _ in 0..COUNTED {
+        let who = client::get(address, path).expect("an answer").text();
+        *shares.entry(who).or_insert(0.0) += 1.0 / f64::from(COUNTED);
+    }
+    shares
+}
+
+#[test]
+fn requests_are_spread_alike_over_localities_and_priorities() {
+    let saying = |text: &str| Nginx::saying(text);
+    let all = [("A", saying("a")), ("B", saying("b")), ("C", saying("c")), ("D", saying("d"))];
+    let ill = Nginx::start("location / { return 200 'ill'; } location /health { return 500; }");
+    let mut upstreams: Vec<(&str, SocketAddr)> = all.iter().map(|(name, nginx)| (*name, nginx.address)).collect();
+    upstreams.push(("ILL", ill.address));
+    let with = |http, admin| bootstrap(LOCALITIES, &[&upstreams[..], &[("HTTP", http), ("ADMIN", admin)]].concat());
+    let place = Place::new();
+    let agent = Follower::with_bootstrap(|spot| with(spot.http, spot.admin));
+    let http = place.address();
+    let envoy = Envoy::start(&with(http, "127.0.0.1:0".parse().unwrap()));
+    agent.until_ready();
+    envoy.until_live();
+    for address in [agent.spot.http, http] {
+        let left_out = |path: &&str| (0..30).all(|_| client::get(address, path).is_ok_and(|answer| answer.text() != "ill"));
+        until("the ill one to be left out", || ["/half", "/ranked", "/less"].iter().all(left_out).then_some(()));
+    }
+    let expected = [
+        ("/weighted", vec![("a", 0.1875), ("b", 0.5625), ("c", 0.25)]),
+        ("/half", vec![("a", 0.7 / 1.7), ("c", 1.0 / 1.7)]),
+        ("/ranked", vec![("a", 0.7), ("c", 0.3)]),
+        ("/less", vec![("a", 0.5), ("c", 0.5)]),
+        ("/even", vec![("a", 1.0 / 3.0), ("b", 1.0 / 3.0), ("c", 1.0 / 3.0)]),
+    ];
+    for (path, expected) in expected {
+        let found = [agent.spot.http, http].map(|address| shares(address, path));
+        for shares in &found {
+            assert_eq!(shares.len(), expected.len(), "{path}: {found:?}");
+            let near = |(who, share): &(&str, f64)| shares.get(*who).is_some_and(|found| (found - share).abs() < APART);
+            assert!(expected.iter().all(near), "{path}: {found:?} instead of {expected:?}");
+        }
+    }
 }

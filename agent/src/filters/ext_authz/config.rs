@@ -9,13 +9,15 @@ use super::super::fields::is_name;
 use super::names::Matching;
 use crate::http::chars::is_target;
 
-/// Configuration on a route. Lists of names hold regular expressions, each of which covers the whole name in any case.
+/// Configuration on a route: `upstream_id` or `upstream`. Lists of names hold regular expressions, each of which covers the whole name in any case.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
     /// Id of the upstream that decides, as its balancer, health and TLS say.
-    #[schemars(with = "String")]
-    pub upstream_id: Value,
+    #[schemars(with = "Option<String>")]
+    pub upstream_id: Option<Value>,
+    /// That upstream, written here with the fields of any upstream.
+    pub upstream: Option<Value>,
     /// What stands before the path of the request when the upstream is asked.
     #[serde(default)]
     pub path_prefix: String,
@@ -35,7 +37,7 @@ pub(super) struct Config {
     /// Names of fields of its consent that stand instead of those of the request.
     #[serde(default)]
     pub allowed_upstream_headers: Vec<String>,
-    /// Names of fields of its consent that are added to those of the request.
+    /// Names of fields of its consent that are added to those that the request has.
     #[serde(default)]
     pub allowed_upstream_headers_to_append: Vec<String>,
     /// Names of fields of its refusal that the client gets besides `WWW-Authenticate` and `Location`; all of them when empty.
@@ -96,8 +98,12 @@ impl Config {
 
 impl check::Config for Config {
     fn validate(&self, faults: &mut Faults) {
-        if !self.upstream_id.is_u64() && self.upstream_id.as_str().is_none_or(str::is_empty) {
-            faults.add("upstream_id", "expected the id of an upstream");
+        match (&self.upstream_id, &self.upstream) {
+            (Some(id), None) if id.is_u64() || id.as_str().is_some_and(|id| !id.is_empty()) => {}
+            (Some(_), None) => faults.add("upstream_id", "expected the id of an upstream"),
+            (None, Some(upstream)) if upstream.is_object() => {}
+            (None, Some(_)) => faults.add("upstream", "wrong type: expected object"),
+            _ => faults.add("", "expected one of upstream_id and upstream"),
         }
         let prefix = &self.path_prefix;
         let is_path = prefix.starts_with('/') && prefix.len() <= MAX_PREFIX && is_target(prefix.as_bytes());

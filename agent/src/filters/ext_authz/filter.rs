@@ -15,7 +15,7 @@ use super::config::Config;
 use super::names::Matching;
 use super::verdict::{FOR_CLIENT, Verdict};
 use crate::exchange::{Exchange, Inner as Errand, Reason};
-use crate::http::{FieldName, Fields, Name, RequestHead, ResponseHead};
+use crate::http::{FieldName, Fields, Method, Name, RequestHead, ResponseHead};
 
 /// Most bytes that are read of an answer; a longer body is left out.
 const MAX_ANSWER: u64 = 1 << 20;
@@ -43,8 +43,16 @@ pub(super) fn build(value: &Value, _: &BuildContext<'_>) -> Built {
     let names = |field: &str, list: &[String]| Matching::new(list).map_err(|(_, error)| vec![fault_at(field, error)]);
     let added =
         |(name, value): (&String, &Value)| (FieldName::new(name.clone()), FieldValue::new(value.as_str().unwrap_or_default()));
+    let upstream = match &config.upstream_id {
+        Some(Value::String(name)) => name.as_str().into(),
+        Some(other) => other.to_string().into(),
+        None => {
+            let why = "an upstream written in place must be named by the control plane".to_owned();
+            return Err(vec![fault_at("upstream", why)]);
+        }
+    };
     Ok(Arc::new(ExtAuthz(Arc::new(Inner {
-        upstream: config.upstream_id.as_str().map_or_else(|| config.upstream_id.to_string(), str::to_owned).into(),
+        upstream,
         timeout: Duration::from_millis(config.timeout),
         told: names("allowed_headers", &config.allowed_headers)?,
         untold: names("disallowed_headers", &config.disallowed_headers)?,
@@ -116,8 +124,10 @@ impl Inner {
             fields.set_named(name, value.get(x, &[]));
         }
         let path = if self.prefix.is_empty() { from.path.clone() } else { [&self.prefix, from.path.as_str()].concat() };
+        // A WebSocket over HTTP/2 is a GET over HTTP/1.1.
+        let method = if from.method == Method::Connect { Method::Get } else { from.method.clone() };
         Box::new(RequestHead {
-            method: from.method.clone(),
+            method,
             asks_tls: from.asks_tls,
             authority: from.authority.clone(),
             path,

@@ -58,8 +58,14 @@ fn judge(status: u16, fields: &[(&'static str, &'static str)], body: &'static st
 
 /// The request after the filter has looked at it, and the answer where there is one.
 async fn go(config: Value, judge: &Rc<Judge>, body: &'static str) -> (Exchange, Option<Box<Answer>>) {
-    let fields =
-        [("Authorization", "Basic YTpi"), ("Cookie", "a=b"), ("X-User", "forged"), ("X-Secret", "s"), ("Connection", "close")];
+    let fields = [
+        ("Authorization", "Basic YTpi"),
+        ("Cookie", "a=b"),
+        ("X-User", "forged"),
+        ("X-Secret", "s"),
+        ("X-Group", "a"),
+        ("Connection", "close"),
+    ];
     let mut x = crate::exchange::testing::at(1, "POST", "h.example", "/a?b=c", &fields, judge.clone());
     x.body = Body::from(Bytes::from_static(body.as_bytes()));
     let mut config = config;
@@ -104,7 +110,7 @@ async fn a_consent_changes_the_request_as_it_may() {
     let (mut x, refused) = go(config.clone(), &judge(200, &said, ""), "").await;
     assert!(refused.is_none());
     let seen = ["x-user", "x-group", "x-other", "cookie"].map(|name| header(&x, name));
-    assert_eq!(seen, [Some("ann"), Some("g"), None, None]);
+    assert_eq!(seen, [Some("ann"), Some("a,g"), None, None]);
     let mut head = ResponseHead::new(200);
     let mut config = config;
     config["upstream_id"] = "judge".into();
@@ -152,6 +158,7 @@ fn mistakes_are_told() {
         faults("ext-authz", &config)
     };
     assert_eq!(of(json!({"upstream_id": ""})), ["upstream_id"]);
+    assert_eq!(of(json!({"upstream_id": "u", "upstream": {}})), [""]);
     assert_eq!(
         of(json!({"path_prefix": "a", "timeout": 0, "status_on_error": 100})),
         ["path_prefix", "timeout", "status_on_error"]

@@ -82,8 +82,10 @@ impl Verdict {
         }
         let mut for_client = Fields::new();
         for field in from.iter().filter(|field| !stays(field.id)) {
-            if sets(field.name) || self.upstream_added.has(field.name) {
+            if sets(field.name) {
                 to.push(field.id, field.name, field.value);
+            } else if self.upstream_added.has(field.name) {
+                append(to, field.name, field.value);
             }
             if self.client_on_success.has(field.name) {
                 for_client.push(field.id, field.name, field.value);
@@ -112,5 +114,15 @@ impl Verdict {
             head.fields.push(field.id, field.name, field.value);
         }
         Answer { head, body, reason: Reason::Plugin }
+    }
+}
+
+/// Adds a value to a field that is there, on its line.
+fn append(fields: &mut Fields, name: &[u8], value: &[u8]) {
+    let there: Vec<&[u8]> =
+        fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value).collect();
+    if !there.is_empty() {
+        let all = [there, vec![value]].concat().join(&b","[..]);
+        fields.set(name, all);
     }
 }

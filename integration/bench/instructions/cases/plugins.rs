@@ -1,7 +1,7 @@
 //! What each plugin adds to a request that passes it, as `docs/performance.md` shows. The common ones have cases of their own in `filters`.
 //!
-//! Left out is what waits for others (forward-auth, opa, wolf-rbac, ldap-auth, openid-connect), what answers itself (mocking, echo, batch-requests), and
-//! what is counted by the byte of a body (body-transformer, and of the compressions all but the decision).
+//! Left out is what waits for others (ext-authz, forward-auth, opa, wolf-rbac, ldap-auth, openid-connect), what answers itself (mocking, echo,
+//! batch-requests), and what is counted by the byte of a body (body-transformer, and of the compressions all but the decision).
 
 use serde_json::{Value, json};
 

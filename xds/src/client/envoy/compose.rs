@@ -293,7 +293,8 @@ impl Place<'_> {
             let does = told.as_ref().map_or(&filter.does, |told| &told.does);
             let own = does.as_ref().filter(|_| !filter.disabled);
             let lost = told.is_none() && filter.asked.is_some_and(|asked| !asked.has_default) && !filter.disabled;
-            if lost && said.is_none() {
+            // What a route changes of it, or names, is not known either.
+            if lost && !matches!(said, Some(Override::Off | Override::Does(_))) {
                 // Nobody knows what it would have refused.
                 let config = json!({"abort": {"http_status": 500}});
                 add(&mut plugins, placed("fault-injection", &config, self.name, place))?;

@@ -178,7 +178,7 @@ fn what_the_consumer_refuses_is_undone_and_blamed_on_where_it_comes_from() {
     talk.hears(EnvoyKind::Listener, &[listener("l", None)]);
     talk.hears(EnvoyKind::Routes, &[routes("l-routes", "c")]);
     let mut worse = routes("l-routes", "c");
-    worse["virtual_hosts"][0]["routes"][0]["match"] = json!({"safe_regex": {"regex": "/(?=x)"}});
+    worse["virtual_hosts"][0]["routes"][0]["match"] = json!({"safe_regex": {"regex": "/x+y"}});
     let fault = InvalidResource {
         kind: Kind::Route,
         name: "l/all:open0/0".into(),

@@ -110,6 +110,9 @@ pub(super) fn tokens(config: &Config, draft: &mut Draft) -> Applied {
     let shared = ["header", "query", "cookie", "hide_credentials", "key_claim_name", "store_in_ctx", "realm", "claims_to_verify"];
     let of_issuers = ["jwks_url", "issuers", "audiences", "clock_skew", "jwks_ttl", "timeout", "ssl_verify", "consumer_required"];
     only(config, &[&shared[..], &of_issuers[..]].concat())?;
+    if let Some(place) = ["header", "query", "cookie"].iter().find(|place| text(config, place) == Some("")) {
+        return Err(format!("{place}: tokens are looked for in all three places"));
+    }
     if config.get("hide_credentials").and_then(Value::as_bool) == Some(true) {
         return Err("hide_credentials: Envoy leaves a token in its cookie".to_owned());
     }
