@@ -11,12 +11,13 @@ use super::requests::Request;
 const OF_THE_MOMENT: [&str; 1] = ["date"];
 
 /// Fields of answers that may differ, with the reason.
-const FIELDS: [(&str, &str); 6] = [
+const FIELDS: [(&str, &str); 7] = [
     ("vary", "we tell caches that the answer depends on the origin"),
     ("access-control-allow-methods", "we send it with every answer; browsers read it of preflights alone"),
     ("access-control-allow-headers", "the same"),
     ("access-control-max-age", "the same"),
     ("www-authenticate", "what is wrong with a token we say in our words"),
+    ("x-envoy-upstream-service-time", "fields of that name are never sent"),
     ("x-envoy-upstream-healthchecked-cluster", "fields of that name are never sent"),
 ];
 
@@ -45,6 +46,12 @@ fn excuse(request: &Request, ours: &Seen, theirs: &Seen) -> Option<&'static str>
     }
     if request.method == "OPTIONS" && asks("access-control-request-method") && ours.status == 200 && theirs.asked.is_some() {
         return Some("a preflight of an origin that is not allowed is answered and not sent on");
+    }
+    if (ours.status, theirs.status) == (401, 200) && request.target.starts_with("/token/maybe") {
+        return Some("a token of an issuer that nobody named is refused, also where none is needed");
+    }
+    if (ours.status, theirs.status) == (401, 403) && asks("authorization") {
+        return Some("a token for another audience is 401");
     }
     if (ours.status, theirs.status) == (502, 503) && ours.asked.is_none() && theirs.asked.is_none() {
         return Some("an endpoint that takes no connection is 502");

@@ -37,7 +37,7 @@ pub(super) struct Config {
     /// Names of fields of its consent that stand instead of those of the request.
     #[serde(default)]
     pub allowed_upstream_headers: Vec<String>,
-    /// Names of fields of its consent that are added to those that the request has.
+    /// Names of fields of its consent that are added to those of the request.
     #[serde(default)]
     pub allowed_upstream_headers_to_append: Vec<String>,
     /// Names of fields of its refusal that the client gets besides `WWW-Authenticate` and `Location`; all of them when empty.

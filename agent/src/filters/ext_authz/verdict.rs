@@ -105,7 +105,11 @@ impl Verdict {
             head.fields.append_known(Name::ContentType, "text/plain");
         }
         let always = |id: Name, name: &[u8]| id == Name::Location || name.eq_ignore_ascii_case(b"www-authenticate");
-        let told = |id: Name, name: &[u8]| self.client.is_empty() || always(id, name) || self.client.has(name);
+        let told = |id: Name, name: &[u8]| match name.eq_ignore_ascii_case(TO_REMOVE.as_bytes()) {
+            // It is meant for us.
+            true => false,
+            false => self.client.is_empty() || always(id, name) || self.client.has(name),
+        };
         let all: Vec<_> = from.fields.iter().filter(|field| !stays(field.id) && told(field.id, field.name)).collect();
         for field in &all {
             head.fields.remove(field.name);
@@ -117,12 +121,10 @@ impl Verdict {
     }
 }
 
-/// Adds a value to a field that is there, on its line.
+/// Adds a value to a field, on the line that is there.
 fn append(fields: &mut Fields, name: &[u8], value: &[u8]) {
     let there: Vec<&[u8]> =
         fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value).collect();
-    if !there.is_empty() {
-        let all = [there, vec![value]].concat().join(&b","[..]);
-        fields.set(name, all);
-    }
+    let all = [there, vec![value]].concat().join(&b","[..]);
+    fields.set(name, all);
 }

@@ -287,7 +287,7 @@ impl Place<'_> {
         if self.http.request_id {
             add(&mut plugins, plugin("request-id", json!({"include_in_response": false}), self.name))?;
         }
-        for (filter, place) in self.http.filters.iter().zip((1..FIRST).rev()) {
+        for (filter, place) in self.http.filters.iter().zip((1..FIRST / 2).rev().map(|half| half * 2)) {
             let said = overrides.iter().find(|(name, _)| *name == filter.name).map(|(_, said)| said);
             let told = filter.asked.and_then(|_| (self.shelf.extension)(&filter.name));
             let does = told.as_ref().map_or(&filter.does, |told| &told.does);
@@ -383,16 +383,16 @@ const BODIES: [&str; 3] = ["gzip", "brotli", "zstd"];
 fn placed(name: &str, config: &Value, origin: &Arc<str>, place: i32) -> PluginConf {
     let mut config = config.clone();
     if !BODIES.contains(&name) {
-        // Whom it is for stays.
-        config["_meta"]["priority"] = place.into();
+        // Whom it is for stays. What clients say is taken off before the filter itself says something.
+        config["_meta"]["priority"] = (place + i32::from(name == "proxy-rewrite")).into();
     }
     plugin(name, config, origin)
 }
 
 /// The plugin whose configurations can be put together.
 const EDITS: &str = "headers";
-/// Plugins of which each configuration stands for itself: they answer, delay, or let through.
-const SEVERAL: [&str; 4] = ["fault-injection", "mocking", "ext-authz", "jwt-auth"];
+/// Plugins of which each configuration stands for itself: they answer, delay, let through, or take off what clients say.
+const SEVERAL: [&str; 5] = ["fault-injection", "mocking", "ext-authz", "jwt-auth", "proxy-rewrite"];
 /// In place of what a route names and nobody knows.
 static KEPT_OUT: std::sync::LazyLock<Deed> =
     std::sync::LazyLock::new(|| vec![("fault-injection", json!({"abort": {"http_status": 403}}))]);

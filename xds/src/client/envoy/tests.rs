@@ -302,7 +302,7 @@ fn filters_keep_their_order_and_see_what_no_route_fits() {
     let outcome = talk.hears(EnvoyKind::Listener, &[door]);
     assert_eq!(outcome.verdict.error, None);
     let expected = |last: Option<&str>| {
-        let filters = [19_999, 19_998, 19_997].map(|place| ("fault-injection".to_owned(), place));
+        let filters = [19_998, 19_996, 19_994].map(|place| ("fault-injection".to_owned(), place));
         filters.into_iter().chain(last.map(|last| (last.to_owned(), 1))).collect::<Vec<_>>()
     };
     let found = plugins(&outcome);
@@ -332,7 +332,7 @@ fn what_ecds_says_of_a_filter_is_waited_for_and_may_change() {
         };
         let there = talk.hears(EnvoyKind::Extension, &[rbac(1)]);
         assert_eq!(there.names(Kind::Listener), ["l"]);
-        assert_eq!(plugins(&there)[0].1, [("fault-injection".to_owned(), 19_999)]);
+        assert_eq!(plugins(&there)[0].1, [("fault-injection".to_owned(), 19_998)]);
         let changed = talk.hears(EnvoyKind::Extension, &[rbac(2)]);
         assert_eq!((changed.names(Kind::Listener), plugins(&changed)[0].1.len()), (Vec::new(), 0), "only routes change");
         let unusable = InvalidResource {

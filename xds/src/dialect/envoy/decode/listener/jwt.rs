@@ -1,6 +1,6 @@
 //! Signed tokens: `jwt_authn` as our plugin that does the same. It knows no other filter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -40,8 +40,9 @@ pub(super) fn filter(fields: &mut Fields<'_>) -> Read<(Option<Deed>, BTreeMap<Ar
         return Err(Fault::new("rules", format!("expected at most {MAX_RULES}")));
     }
     let bypass = fields.is_on("bypass_cors_preflight")?;
-    let deed = in_order(rules, bypass);
-    let alone = |wanted: Requirement| in_order(vec![(anything(), wanted)], bypass).unwrap_or_default();
+    let told: BTreeSet<&str> = providers.values().flat_map(told).collect();
+    let deed = Some(in_order(rules, bypass, &told)).filter(|deed| !deed.is_empty());
+    let alone = |wanted: Requirement| in_order(vec![(anything(), wanted)], bypass, &told);
     Ok((deed, named.into_iter().map(|(name, wanted)| (name, alone(wanted))).collect()))
 }
 
@@ -53,9 +54,18 @@ pub(super) fn per_route(fields: &mut Fields<'_>) -> Read<Override> {
     Ok(Override::Named(fields.name("requirement_name")?))
 }
 
-/// The first rule that fits a request decides.
-fn in_order(rules: Vec<(Value, Requirement)>, bypass: bool) -> Option<Deed> {
+/// Fields by which the upstream is told of a token.
+fn told(provider: &Value) -> impl Iterator<Item = &str> {
+    let claims = provider["claim_headers"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+    provider["payload_header"].as_str().into_iter().chain(claims)
+}
+
+/// The first rule that fits a request decides. What clients say in the fields that tell of tokens is taken off all requests.
+fn in_order(rules: Vec<(Value, Requirement)>, bypass: bool, told: &BTreeSet<&str>) -> Deed {
     let mut deed = Deed::new();
+    if !told.is_empty() {
+        deed.push(("proxy-rewrite", json!({"headers": {"remove": told}})));
+    }
     let mut before: Vec<Value> = bypass.then(preflight).into_iter().collect();
     for (fits, wanted) in rules {
         if let Some(mut config) = wanted {
@@ -71,7 +81,7 @@ fn in_order(rules: Vec<(Value, Requirement)>, bypass: bool) -> Option<Deed> {
         }
         before.push(fits);
     }
-    (!deed.is_empty()).then_some(deed)
+    deed
 }
 
 /// What browsers ask before they ask, without a token.
@@ -263,11 +273,12 @@ mod tests {
         let (open, maybe) = (json!(["uri", "==", "/open"]), json!(["uri", "~~", "^/maybe"]));
         let mut first = config();
         first["optional"] = json!(true);
-        assert_eq!(named["maybe"], [(PLUGIN, first.clone())]);
+        let stripped = ("proxy-rewrite", json!({"headers": {"remove": ["x-payload", "x-who"]}}));
+        assert_eq!(named["maybe"], [stripped.clone(), (PLUGIN, first.clone())]);
         first["_meta"] = json!({"filter": [maybe, group("!OR", vec![open.clone()])]});
         let mut second = config();
         second["_meta"] = json!({"filter": [["!OR", open, maybe]]});
-        assert_eq!(deed, [(PLUGIN, first), (PLUGIN, second)]);
+        assert_eq!(deed, [stripped, (PLUGIN, first), (PLUGIN, second)]);
     }
 
     #[test]
