@@ -50,6 +50,9 @@ fn excuse(request: &Request, ours: &Seen, theirs: &Seen) -> Option<&'static str>
     if (ours.status, theirs.status) == (401, 200) && request.target.starts_with("/token/maybe") {
         return Some("a token of an issuer that nobody named is refused, also where none is needed");
     }
+    if (ours.status, theirs.status) == (200, 401) && request.target.contains("access_token=") && asks("authorization") {
+        return Some("of several tokens the first counts");
+    }
     if (ours.status, theirs.status) == (401, 403) && asks("authorization") {
         return Some("a token for another audience is 401");
     }
@@ -180,6 +183,8 @@ fn fields(
 fn plain(name: &str, value: &str) -> String {
     match name {
         "host" => value.trim_end_matches('.').to_ascii_lowercase(),
+        // A list, on one line or on several (RFC 9110 section 5.3).
+        "x-by" => value.replace(", ", ","),
         "location" => {
             let value = value.strip_suffix('?').unwrap_or(value);
             let host = value.find("://").map_or(0, |at| value[at + 3..].find('/').map_or(value.len(), |end| at + 3 + end));
