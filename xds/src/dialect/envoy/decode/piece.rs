@@ -242,7 +242,7 @@ pub struct Target {
 pub struct Mirror {
     /// Name of the cluster.
     pub cluster: Arc<str>,
-    /// Share of requests that are copied, above 0 up to 1.
+    /// Share of requests that are copied, 0 to 1.
     pub share: f64,
     /// Copies say in the name of their host that they are some.
     pub marked: bool,

@@ -9,13 +9,13 @@ const MAX_MIRRORS: usize = 8;
 /// The smallest share of requests, in percent, that can be copied.
 const LEAST: f64 = 0.001;
 
-/// Reads `request_mirror_policies`.
+/// Reads `request_mirror_policies`; those of no request, too, since they stand instead of what is said further out.
 pub(super) fn read(fields: &mut Fields<'_>) -> Read<Vec<Mirror>> {
     let mirrors = fields.list("request_mirror_policies", one)?;
     if mirrors.len() > MAX_MIRRORS {
         return Err(Fault::new("request_mirror_policies", format!("expected at most {MAX_MIRRORS} mirrors")));
     }
-    Ok(mirrors.into_iter().filter(|mirror| mirror.share > 0.0).collect())
+    Ok(mirrors)
 }
 
 fn one(fields: &mut Fields<'_>) -> Read<Mirror> {

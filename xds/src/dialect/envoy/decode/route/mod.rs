@@ -135,7 +135,7 @@ fn route(fields: &mut Fields<'_>, whole: &Whole<'_>) -> Read<Route> {
         conditions,
         methods,
         plugins,
-        mirrors: if action.targets.is_empty() { Vec::new() } else { mirrors },
+        mirrors: mirrors.into_iter().filter(|mirror| mirror.share > 0.0 && !action.targets.is_empty()).collect(),
         targets: action.targets,
         own_host: action.own_host,
         hash: action.hash,
