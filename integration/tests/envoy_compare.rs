@@ -99,7 +99,9 @@ fn copies(echo: &Echo) -> Vec<String> {
         let of = ["host", "x-by", "x-tenant", "x-payload", "authorization"].map(|name| field(told, name));
         format!("{} {} {of:?} {}", told["method"], told["target"], told["body"])
     };
-    let mut lines: Vec<String> = echo.told().iter().map(line).collect();
+    // Which of several tokens counts is a named difference: what one of both refuses is not copied.
+    let agreed = |told: &&Value| told["target"].as_str().is_some_and(|target| !target.contains("access_token="));
+    let mut lines: Vec<String> = echo.told().iter().filter(agreed).map(line).collect();
     lines.sort();
     lines
 }
@@ -136,7 +138,7 @@ fn the_same_requests_are_let_through_by_the_same_guards_and_copied_alike() {
     assert!(differing.is_empty(), "{} requests differ:\n{}", differing.len(), differing.join("\n"));
     let met = |status: u16| statuses.get(&status).copied().unwrap_or(0) > 5;
     assert!([200, 302, 401, 403, 413, 503].into_iter().all(met) && routes.len() >= 7, "{statuses:?} {routes:?}");
-    until("all copies", || (ours.asked() == theirs.asked()).then_some(()));
+    until("all copies", || (copies(&ours).len() == copies(&theirs).len()).then_some(()));
     assert!(ours.asked() > 50, "{}", ours.asked());
     assert_eq!(copies(&ours), copies(&theirs));
     let told = [agent.spot.http, http].map(|address| {
