@@ -121,7 +121,7 @@ impl check::Config for Config {
             let path = format!("headers_to_add.{name}");
             if !is_name(name) {
                 faults.add(path, format!("expected the name of a header field, got \"{name}\""));
-            } else if !value.as_str().is_some_and(|text| !text.chars().any(char::is_control)) {
+            } else if value.as_str().is_none_or(|text| text.chars().any(char::is_control)) {
                 faults.add(path, "expected a text without control characters");
             }
         }

@@ -18,12 +18,15 @@ use crate::http::{Body, ResponseHead};
 /// What was asked: who, and the request with its fields and body.
 type Asked = (String, String, Vec<(String, String)>, Bytes);
 
+/// Status, fields and body of an answer.
+type Said = (u16, Vec<(&'static str, &'static str)>, &'static str);
+
 /// An upstream that decides always the same.
 #[derive(Default)]
 struct Judge {
     asked: RefCell<Vec<Asked>>,
     /// Status, fields and body of its answer; none ever comes where there is none.
-    says: Option<(u16, Vec<(&'static str, &'static str)>, &'static str)>,
+    says: Option<Said>,
     fails: bool,
 }
 
@@ -144,7 +147,7 @@ async fn without_an_answer_the_configuration_decides() {
         assert!(refused.is_none());
         assert_eq!((header(&x, "x-user"), header(&x, "x-envoy-auth-failure-mode-allowed")), (None, Some("true")));
     }
-    let start = tokio::time::Instant::now();
+    let start = heddle_node::clock::now();
     let (_, refused) = go(json!({"timeout": 250}), &Rc::new(Judge::default()), "").await;
     assert_eq!((refused.unwrap().head.status, start.elapsed()), (403, Duration::from_millis(250)));
 }

@@ -145,12 +145,11 @@ impl Inner {
             let value = String::from_utf8_lossy(value);
             return Some((Place::Header, identity::after_scheme(&value, "Bearer").unwrap_or(&value).to_owned()));
         }
-        let named = |name: &Box<str>| !name.is_empty();
-        if let Some(token) = Some(&self.query).filter(|name| named(name)).and_then(|name| x.request.query_arg(name)) {
+        if let Some(token) = Some(&self.query).filter(|name| !name.is_empty()).and_then(|name| x.request.query_arg(name)) {
             return Some((Place::Query, token.to_owned()));
         }
         Some(&self.cookie)
-            .filter(|name| named(name))
+            .filter(|name| !name.is_empty())
             .and_then(|name| x.request.cookie(name))
             .map(|token| (Place::Cookie, token.to_owned()))
     }

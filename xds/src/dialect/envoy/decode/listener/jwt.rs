@@ -17,11 +17,14 @@ const MAX_RULES: usize = 64;
 /// What comes before a token where nothing else is said.
 const BEARER: &str = "Bearer";
 
+/// What the rules of a filter do, and what it does where a route names a requirement.
+type Deeds = (Option<Deed>, BTreeMap<Arc<str>, Deed>);
+
 /// What a request must show.
 type Requirement = Option<Value>;
 
 /// Reads the filter: what its rules do, and what it does where a route names a requirement.
-pub(super) fn filter(fields: &mut Fields<'_>) -> Read<(Option<Deed>, BTreeMap<Arc<str>, Deed>)> {
+pub(super) fn filter(fields: &mut Fields<'_>) -> Read<Deeds> {
     for name in ["filter_state_rules", "strip_failure_response"] {
         fields.refuse(name, "is not supported")?;
     }
