@@ -93,12 +93,12 @@ impl Authority {
         limit: usize,
         refused_only: bool,
     ) -> Result<Vec<(u64, Decision)>, StoreError> {
-        let mut entries = self.0.records.journal(Ring::Refused, before, limit).await?;
-        if !refused_only {
-            entries.extend(self.0.records.journal(Ring::Done, before, limit).await?);
-            entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.number));
-            entries.truncate(limit);
+        let mut entries = Vec::new();
+        for ring in Ring::ALL.into_iter().filter(|ring| !refused_only || *ring != Ring::Done) {
+            entries.extend(self.0.records.journal(ring, before, limit).await?);
         }
+        entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.number));
+        entries.truncate(limit);
         Ok(entries.into_iter().filter_map(|entry| Some((entry.number, Decision::decode(&entry.body)?))).collect())
     }
 

@@ -33,6 +33,8 @@ pub struct Archive {
     pub done: Vec<Entry>,
     /// The journal of what was refused, oldest first.
     pub refused: Vec<Entry>,
+    /// The journal of what others said that they have refused, oldest first.
+    pub reported: Vec<Entry>,
 }
 
 /// One line of a backup.
@@ -44,6 +46,7 @@ enum Line {
     Record(String, String),
     Done(u64, String),
     Refused(u64, String),
+    Reported(u64, String),
     Sha256(String),
 }
 
@@ -81,19 +84,30 @@ impl Archive {
             versions.extend(page);
         }
         versions.sort_by(|a, b| (a.revision, &a.key).cmp(&(b.revision, &b.key)));
-        let mut done = store.journal(Ring::Done, None, usize::MAX >> 1).await?;
-        let mut refused = store.journal(Ring::Refused, None, usize::MAX >> 1).await?;
-        done.reverse();
-        refused.reverse();
         let mut records = store.records().await?;
         records.sort();
-        Ok(Archive { floor, newest, versions, records, done, refused })
+        let mut archive = Archive { floor, newest, versions, records, ..Archive::default() };
+        for ring in Ring::ALL {
+            let mut entries = store.journal(ring, None, usize::MAX >> 1).await?;
+            entries.reverse();
+            *archive.journal(ring) = entries;
+        }
+        Ok(archive)
     }
 
-    /// All entries of both journals.
+    /// The entries of one journal.
+    pub(super) fn journal(&mut self, ring: Ring) -> &mut Vec<Entry> {
+        match ring {
+            Ring::Done => &mut self.done,
+            Ring::Refused => &mut self.refused,
+            Ring::Reported => &mut self.reported,
+        }
+    }
+
+    /// All entries of all journals.
     pub fn entries(&self) -> impl Iterator<Item = (Ring, &Entry)> {
-        let done = self.done.iter().map(|entry| (Ring::Done, entry));
-        done.chain(self.refused.iter().map(|entry| (Ring::Refused, entry)))
+        let of = |(ring, entries)| std::iter::repeat(ring).zip(entries);
+        [(Ring::Done, &self.done), (Ring::Refused, &self.refused), (Ring::Reported, &self.reported)].into_iter().flat_map(of)
     }
 
     /// Whether nothing was ever stored.
@@ -127,6 +141,7 @@ impl Archive {
             let line = match ring {
                 Ring::Done => Line::Done(*number, body),
                 Ring::Refused => Line::Refused(*number, body),
+                Ring::Reported => Line::Reported(*number, body),
             };
             put(&line, Some(&mut hash))?;
         }
@@ -190,6 +205,7 @@ fn take(archive: &mut Option<Archive>, line: Line) -> Result<(), String> {
         (Some(archive), Line::Record(key, value)) => archive.records.push((key, bytes(value)?)),
         (Some(archive), Line::Done(number, body)) => archive.done.push(Entry { number, body: bytes(body)? }),
         (Some(archive), Line::Refused(number, body)) => archive.refused.push(Entry { number, body: bytes(body)? }),
+        (Some(archive), Line::Reported(number, body)) => archive.reported.push(Entry { number, body: bytes(body)? }),
         (_, Line::Sha256(_)) => {}
     }
     Ok(())

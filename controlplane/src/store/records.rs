@@ -29,13 +29,20 @@ pub enum RecordWrite {
 /// Records that were written, each with what it is now.
 pub type News = Arc<[(String, Option<Vec<u8>>)]>;
 
-/// Which journal. Each is bounded for itself, so that a flood in one pushes nothing out of the other.
+/// Which journal. Each is bounded for itself, so that a flood in one pushes nothing out of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ring {
     /// What was done.
     Done,
     /// What was refused: strangers decide how much that is.
     Refused,
+    /// What others say that they have refused: nodes decide how much that is.
+    Reported,
+}
+
+impl Ring {
+    /// All of them.
+    pub const ALL: [Ring; 3] = [Ring::Done, Ring::Refused, Ring::Reported];
 }
 
 /// What is appended to a journal.
@@ -52,7 +59,7 @@ pub struct Append {
 /// One entry of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its number; grows over both journals, never used twice.
+    /// Its number; grows over all journals, never used twice.
     pub number: u64,
     /// What was appended.
     pub body: Vec<u8>,

@@ -8,6 +8,8 @@ use crate::store::{Append, Ring};
 const KEEP_ISSUED: u64 = 20_000;
 /// Refusals that are remembered. They are kept apart: strangers can cause as many as they like, and must not make a certificate forgotten.
 const KEEP_REFUSED: u64 = 5_000;
+/// What nodes say that they have refused, kept apart from both: a node under attack, or a noisy one, pushes out reports only.
+const KEEP_REPORTED: u64 = 5_000;
 /// Bytes of a text that came from outside.
 const MAX_TEXT: usize = 300;
 
@@ -36,6 +38,8 @@ pub struct Decision {
 
 /// The verdict of what was signed.
 pub const ISSUED: &str = "issued";
+/// What begins the verdict of what a node has refused: no name of the authority's own reasons, whatever the node says.
+pub const REPORTED: &str = "peer-";
 
 impl Decision {
     /// Whether a certificate was made.
@@ -43,9 +47,18 @@ impl Decision {
         self.verdict == ISSUED
     }
 
+    /// Whether a node says that it has refused somebody, where the authority itself had nothing to decide.
+    pub fn is_reported(&self) -> bool {
+        self.verdict.starts_with(REPORTED)
+    }
+
     /// As it is appended to the journal of its kind.
     pub fn entry(&self) -> Append {
-        let (ring, keep) = if self.is_issued() { (Ring::Done, KEEP_ISSUED) } else { (Ring::Refused, KEEP_REFUSED) };
+        let (ring, keep) = match () {
+            () if self.is_issued() => (Ring::Done, KEEP_ISSUED),
+            () if self.is_reported() => (Ring::Reported, KEEP_REPORTED),
+            () => (Ring::Refused, KEEP_REFUSED),
+        };
         Append { ring, body: self.encode(), keep }
     }
 
@@ -149,6 +162,18 @@ mod tests {
         assert_eq!((read.detail.as_str(), read.subject.len()), ("ab", MAX_TEXT));
         assert_eq!(Decision::decode(b"[]"), None);
     }
+
+    #[test]
+    fn what_nodes_say_pushes_nothing_of_the_authority_out() {
+        let of = |verdict: &str| {
+            let decision = Decision { verdict: verdict.into(), ..Decision::decode(DECISION).unwrap() };
+            decision.entry().ring
+        };
+        assert_eq!(["issued", "token-used", "peer-untrusted"].map(of), [Ring::Done, Ring::Refused, Ring::Reported]);
+    }
+
+    /// A decision as it was always written.
+    const DECISION: &[u8] = br#"{"time_ms":1,"verdict":"","detail":"","proof":"none","subject":"","peer":"","spiffe_id":"","serial":"","not_after_ms":0}"#;
 
     #[test]
     fn strangers_cannot_flood_the_journal() {

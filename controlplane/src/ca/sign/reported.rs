@@ -2,6 +2,7 @@
 //! its entries bear its own verified identity. It knows no messages.
 
 use super::Decision;
+use super::journal::REPORTED;
 use crate::ca::authority::Authority;
 
 /// Peers that a node has refused for the same reason.
@@ -18,9 +19,6 @@ pub struct PeerRefusal {
     /// How many there were.
     pub count: u64,
 }
-
-/// What begins the verdict of what a node has refused: no name of the authority's own reasons, whatever the node says.
-const PREFIX: &str = "peer-";
 
 impl Authority {
     /// Writes down whom a node has refused, as far as there is room; `left_out` are refusals of which it tells nothing else.
@@ -59,7 +57,7 @@ fn decision(node: &str, identity: &str, refusal: PeerRefusal, now_ms: u64) -> De
     let times = if count > 1 { format!(", {count} times") } else { String::new() };
     Decision {
         time_ms: now_ms,
-        verdict: format!("{PREFIX}{reason}"),
+        verdict: format!("{REPORTED}{reason}"),
         detail: format!("by {node}{times}: {detail}"),
         proof: if subject.is_empty() { "none" } else { "identity" }.into(),
         subject,

@@ -11,6 +11,17 @@ const RECORDS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefi
 const DONE: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("journal");
 /// Number → entry, of what was refused.
 const REFUSED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("journal-refused");
+/// Number → entry, of what others say that they have refused.
+const REPORTED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("journal-reported");
+
+/// Where a journal stands.
+fn table(ring: Ring) -> TableDefinition<'static, u64, &'static [u8]> {
+    match ring {
+        Ring::Done => DONE,
+        Ring::Refused => REFUSED,
+        Ring::Reported => REPORTED,
+    }
+}
 
 /// Carries out writes and appends entries, when what they require is so; in each journal the oldest entries beyond what it keeps go.
 pub(super) fn write(
@@ -43,16 +54,12 @@ pub(super) fn write(
             RecordWrite::Require(..) => {}
         }
     }
-    let (mut done, mut refused) = (txn.open_table(DONE)?, txn.open_table(REFUSED)?);
     let mut last = 0;
-    for journal in [&done, &refused] {
-        last = journal.last()?.map_or(0, |(number, _)| number.value()).max(last);
+    for ring in Ring::ALL {
+        last = txn.open_table(table(ring))?.last()?.map_or(0, |(number, _)| number.value()).max(last);
     }
     for (number, entry) in (last + 1..).zip(entries) {
-        let journal = match entry.ring {
-            Ring::Done => &mut done,
-            Ring::Refused => &mut refused,
-        };
+        let mut journal = txn.open_table(table(entry.ring))?;
         journal.insert(number, entry.body.as_slice())?;
         while journal.len()? > entry.keep {
             journal.pop_first()?;
@@ -67,13 +74,8 @@ pub(super) fn restore(txn: &WriteTransaction, archive: &Archive) -> Result<(), T
     for (key, value) in &archive.records {
         records.insert(key.as_str(), value.as_slice())?;
     }
-    let (mut done, mut refused) = (txn.open_table(DONE)?, txn.open_table(REFUSED)?);
     for (ring, entry) in archive.entries() {
-        let journal = match ring {
-            Ring::Done => &mut done,
-            Ring::Refused => &mut refused,
-        };
-        journal.insert(entry.number, entry.body.as_slice())?;
+        txn.open_table(table(ring))?.insert(entry.number, entry.body.as_slice())?;
     }
     Ok(())
 }
@@ -94,11 +96,7 @@ pub(super) fn all(txn: &ReadTransaction) -> Result<Vec<(String, Vec<u8>)>, Troub
 
 /// Entries before a number, newest first.
 pub(super) fn journal(txn: &ReadTransaction, ring: Ring, before: u64, limit: usize) -> Result<Vec<Entry>, Trouble> {
-    let journal = match ring {
-        Ring::Done => DONE,
-        Ring::Refused => REFUSED,
-    };
-    let table = match txn.open_table(journal) {
+    let table = match txn.open_table(table(ring)) {
         Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
         table => table?,
     };

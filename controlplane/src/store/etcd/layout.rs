@@ -64,7 +64,7 @@ impl Keys {
 
     /// What all keys of a store but `head` begin with.
     pub(super) fn all_but_head(&self) -> Vec<String> {
-        ["log/", "part/", "floor", "base/", "rhead", "rec/", "jrn/", "jrr/"]
+        ["log/", "part/", "floor", "base/", "rhead", "rec/", "jrn/", "jrr/", "jrp/"]
             .iter()
             .map(|name| format!("{}{name}", self.0))
             .collect()
@@ -88,6 +88,7 @@ impl Keys {
         let name = match ring {
             Ring::Done => "jrn",
             Ring::Refused => "jrr",
+            Ring::Reported => "jrp",
         };
         format!("{}{name}/", self.0)
     }
@@ -127,12 +128,15 @@ pub(super) struct Floor {
 /// The value of `rhead`, which every write of records compares and replaces.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub(super) struct RecordHead {
-    /// Of the newest entry of both journals.
+    /// Of the newest entry of all journals.
     pub(super) journal: u64,
     /// Entries of the journal of what was done.
     pub(super) done: u64,
     /// Entries of the journal of what was refused.
     pub(super) refused: u64,
+    /// Entries of the journal of what others said that they have refused.
+    #[serde(default)]
+    pub(super) reported: u64,
     pub(super) token: String,
     /// Beginnings of the tokens of the writes before it, the newest last: whoever got no answer finds here whether its write was carried out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -77,7 +77,7 @@ impl Etcd {
             let key = self.keys.record(&key);
             ops.push(value.map_or_else(|| delete(&key), |value| put(&key, value)));
         }
-        for ring in [Ring::Done, Ring::Refused] {
+        for ring in Ring::ALL {
             if let Some(last) = journal.iter().rfind(|entry| entry.ring == ring) {
                 ops.extend(self.making_room(ring, &mut head, journal, last.keep).await?);
             }
@@ -107,6 +107,7 @@ impl Etcd {
         let held = match ring {
             Ring::Done => &mut head.done,
             Ring::Refused => &mut head.refused,
+            Ring::Reported => &mut head.reported,
         };
         let added = journal.iter().filter(|entry| entry.ring == ring).count() as u64;
         let gone = (*held + added).saturating_sub(keep).min(*held);

@@ -136,12 +136,13 @@ impl Etcd {
         for (ring, entry) in archive.entries() {
             self.add(&mut batch, self.keys.journal(ring, entry.number), entry.body.clone()).await?;
         }
-        let (done, refused) = (archive.done.len() as u64, archive.refused.len() as u64);
+        let [done, refused, reported] = [&archive.done, &archive.refused, &archive.reported].map(|entries| entries.len() as u64);
+        let records = RecordHead { journal, done, refused, reported, token: token.clone(), recent: Vec::new() };
         self.flush(&mut batch).await?;
         let head = Head { format: FORMAT, revision: archive.newest, token: token.clone() };
         let success = vec![
             put(&self.keys.floor(), json(&Floor { revision: archive.floor, parts })?),
-            put(&self.keys.record_head(), json(&RecordHead { journal, done, refused, token, recent: Vec::new() })?),
+            put(&self.keys.record_head(), json(&records)?),
             put(&self.keys.head(), json(&head)?),
         ];
         if !self.when(vec![unchanged(&self.keys.head(), marked)], success).await? {
@@ -182,15 +183,13 @@ impl Etcd {
         versions.sort_by(|a, b| (a.revision, &a.key).cmp(&(b.revision, &b.key)));
         let records = self.keys.records();
         let records = self.below(&records, at).await?.into_iter().map(|(key, value)| (key[records.len()..].to_owned(), value));
-        let mut journals = Vec::new();
-        for ring in [Ring::Done, Ring::Refused] {
+        let mut archive = Archive { floor, newest, versions, records: records.collect(), ..Archive::default() };
+        for ring in Ring::ALL {
             let found = self.below(&self.keys.journals(ring), at).await?;
             let entry = |(key, body): (String, Vec<u8>)| Some(Said { number: number(key.as_bytes())?, body });
-            journals.push(found.into_iter().filter_map(entry).collect());
+            *archive.journal(ring) = found.into_iter().filter_map(entry).collect();
         }
-        let refused = journals.pop().unwrap_or_default();
-        let done = journals.pop().unwrap_or_default();
-        Ok(Archive { floor, newest, versions, records: records.collect(), done, refused })
+        Ok(archive)
     }
 
     /// Removes everything, `head` first, so that nothing is ever half there. No control plane may run meanwhile.
