@@ -15,7 +15,7 @@ mod shape;
 mod tests;
 mod types;
 
-pub use addr::network;
+pub use addr::{canonical, network, socket};
 pub use carried::{carriers, carriers_mut, carrying};
 pub use expr::check as check_expression;
 pub use kind::{Fault, Key, ResourceKind};

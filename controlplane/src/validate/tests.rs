@@ -185,7 +185,13 @@ fn global_plugins_and_addresses_are_unique() {
         ("global_rules/2", rule),
         ("listeners/a", json!({"address": "0.0.0.0:80"})),
         ("listeners/b", json!({"address": "0.0.0.0:80", "nodes": ["n"]})),
+        ("listeners/mapped", json!({"address": "[::ffff:10.0.0.1]:81"})),
+        ("listeners/plain", json!({"address": "10.0.0.1:81"})),
+        ("listeners/link", json!({"address": "[fe80::1%2]:81"})),
+        ("listeners/other-link", json!({"address": "[fe80::1%3]:81"})),
     ]);
+    assert_eq!(check(&state, &["listeners/plain"]), ["listeners/plain: address 10.0.0.1:81 is taken by listener [mapped]"]);
+    assert!(check(&state, &["listeners/link"]).is_empty(), "each link has its own");
     assert_eq!(check(&state, &["global_rules/2"]), ["global_rules/2: plugin 'cors' already exists in global rule with id '1'"]);
     assert_eq!(check(&state, &["listeners/b"]), ["listeners/b: address 0.0.0.0:80 is taken by listener [a]"]);
 }
@@ -196,6 +202,8 @@ fn a_service_of_the_mesh_has_one_owner() {
         ("mesh_services/web", json!({})),
         ("mesh_services/web@file", json!({})),
         ("mesh_services/other", json!({"name": "web", "namespace": "shop", "addresses": ["10.96.0.1", "fd00::1"]})),
+        ("mesh_services/fourth", json!({"addresses": ["::ffff:10.96.0.9"]})),
+        ("mesh_services/fifth", json!({"addresses": ["10.96.0.9"]})),
         ("mesh_services/third", json!({"addresses": ["FD00:0::1"]})),
         ("peer_authentications/all", json!({"mode": "permissive"})),
         ("peer_authentications/web", json!({"service": "web", "mode": "strict"})),
@@ -212,6 +220,11 @@ fn a_service_of_the_mesh_has_one_owner() {
     assert_eq!(
         check(&state, &["mesh_services/third"]),
         ["mesh_services/third: fd00::1 is an address of mesh service [other] already"]
+    );
+    assert_eq!(
+        check(&state, &["mesh_services/fourth"]),
+        ["mesh_services/fourth: 10.96.0.9 is an address of mesh service [fifth] already"],
+        "however it is written"
     );
     let peers = ["all", "shop", "web@file"].map(|id| format!("peer_authentications/{id}"));
     assert_eq!(

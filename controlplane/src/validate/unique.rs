@@ -7,7 +7,7 @@ use std::sync::Arc;
 use heddle_xds::catalog::Catalog;
 use serde_json::Value;
 
-use crate::model::{DEFAULT_NAMESPACE, Fault, Key, ResourceKind, ServiceId};
+use crate::model::{DEFAULT_NAMESPACE, Fault, Key, ResourceKind, ServiceId, canonical, socket};
 use crate::state::{State, Stored};
 
 /// Keys by which a plugin identifies consumers that stand on more than one consumer or credential.
@@ -109,7 +109,7 @@ pub(super) fn mesh_services(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)
 pub(super) fn mesh_addresses(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)> {
     fn addresses(value: &Value) -> impl Iterator<Item = IpAddr> {
         let texts = value.get("addresses").and_then(Value::as_array).into_iter().flatten();
-        texts.filter_map(|text| text.as_str()?.parse().ok())
+        texts.filter_map(|text| canonical(text.as_str()?))
     }
     let mut faults = Vec::new();
     for key in changed {
@@ -151,10 +151,11 @@ pub(super) fn addresses(state: &State, changed: &[&Key]) -> Vec<(Key, Fault)> {
     for key in changed {
         let Some(stored) = state.get(key) else { continue };
         for (id, other) in state.list(ResourceKind::Listener).filter(|(id, _)| **id != key.id) {
-            let address = |value: &Value| value.get("address").and_then(Value::as_str).map(str::to_owned);
-            let any_port = address(&stored.value).is_some_and(|address| address.ends_with(":0"));
-            if !any_port && address(&stored.value) == address(&other.value) && share_a_node(&stored.value, &other.value) {
-                let message = format!("address {} is taken by listener [{id}]", address(&other.value).unwrap_or_default());
+            let address = |value: &Value| value.get("address").and_then(Value::as_str).and_then(socket);
+            // Each that asks for any port gets one of its own.
+            let Some(own) = address(&stored.value).filter(|own| own.port() != 0) else { continue };
+            if address(&other.value) == Some(own) && share_a_node(&stored.value, &other.value) {
+                let message = format!("address {own} is taken by listener [{id}]");
                 faults.push(((*key).clone(), Fault::whole("address", message)));
             }
         }

@@ -1,11 +1,12 @@
 //! What the schema of a mesh service cannot say.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::mesh::{NAME_RULE, is_mesh_name};
 use super::super::resources::{HashOnKind, MeshService, ServiceMirror, Split};
 use super::super::types::{Labels, Plugins};
-use super::super::{Fault, ServiceId, carrying, check_expression};
+use super::super::{Fault, ServiceId, canonical, carrying, check_expression};
 use super::upstream;
 
 /// Shares that one group of a split may have, as the plugin behind it.
@@ -33,15 +34,7 @@ pub(super) fn check(service: &MeshService, id: &str, faults: &mut Vec<Fault>) {
         }
         _ => {}
     }
-    for (index, text) in service.addresses.iter().enumerate() {
-        let usable = |address: &IpAddr| !(address.is_loopback() || address.is_unspecified() || address.is_multicast());
-        if !text.parse().is_ok_and(|address| usable(&address)) {
-            faults.push(Fault::new(
-                format!("addresses[{index}]"),
-                format!("expected an IP address of one host or service, got \"{text}\""),
-            ));
-        }
-    }
+    addresses(&service.addresses, faults);
     for (index, port) in service.ports.iter().enumerate() {
         if service.ports[..index].iter().any(|other| other.number() == port.number()) {
             faults.push(Fault::new(format!("ports[{index}]"), format!("port {} stands there twice", port.number())));
@@ -64,6 +57,26 @@ pub(super) fn check(service: &MeshService, id: &str, faults: &mut Vec<Fault>) {
     if let Some(written) = &service.mirror {
         mirror(written, service, faults);
     }
+}
+
+/// Addresses that mean the same wherever a client is, each once.
+fn addresses(written: &[String], faults: &mut Vec<Fault>) {
+    let mut known = BTreeSet::new();
+    for (index, text) in written.iter().enumerate() {
+        let mut fault = |message: String| faults.push(Fault::new(format!("addresses[{index}]"), message));
+        match canonical(text).filter(|address| is_of_one(*address)) {
+            None => fault(format!("expected an IP address of one host or service, got \"{text}\"")),
+            Some(IpAddr::V6(address)) if address.is_unicast_link_local() => {
+                fault(format!("{text} means another host on every link: expected an address that all nodes reach"));
+            }
+            Some(address) if !known.insert(address) => fault(format!("{address} stands there twice")),
+            Some(_) => {}
+        }
+    }
+}
+
+fn is_of_one(address: IpAddr) -> bool {
+    !(address.is_loopback() || address.is_unspecified() || address.is_multicast())
 }
 
 /// Plugins that name upstreams. A mirror outside of the mesh is none of these.
