@@ -111,7 +111,7 @@ impl Watcher {
                 None => watch.next().await,
             };
             match seen {
-                Ok(seen) => self.seen(&seen).await,
+                Ok(seen) => self.seen(&seen, false).await,
                 Err(error) => self.failed(&error).await,
             }
         }
@@ -125,9 +125,9 @@ impl Watcher {
             let wait = match consul.prepared(&self.ask.service, &scope, self.ask.near.as_deref()).await {
                 Ok(value) => {
                     failures = 0;
-                    // Nothing but being said twice speaks for emptiness.
-                    let reset = self.belief.ends().is_none();
-                    self.seen(&Seen { value, index: round, reset, filtered: false }).await;
+                    // Nothing but being said twice speaks for emptiness; the first time it is as if something had been taken out.
+                    let filtered = self.belief.ends().is_none();
+                    self.seen(&Seen { value, index: round, reset: false, filtered }, true).await;
                     POLL
                 }
                 Err(error) => {
@@ -140,7 +140,7 @@ impl Watcher {
         }
     }
 
-    async fn seen(&mut self, seen: &Seen<Vec<Instance>>) {
+    async fn seen(&mut self, seen: &Seen<Vec<Instance>>, polled: bool) {
         if std::mem::take(&mut self.away) {
             tracing::info!(service = self.ask.service, "Consul answers again");
         }
@@ -155,7 +155,9 @@ impl Watcher {
         match self.belief.judge(endpoints.is_empty(), seen.index, unsure, seen.filtered, clock::now()) {
             Verdict::Believe => self.tell(News::Answer(endpoints, left_out)).await,
             Verdict::Doubt => {
-                let why = if seen.filtered {
+                let why = if polled {
+                    "the answer is empty; it is believed when it is given again"
+                } else if seen.filtered {
                     "Consul's ACLs take instances out of the answer: give the token service:read and node:read"
                 } else {
                     "Consul has begun anew and knows no instance yet; the ones from before stay until it does, or for a minute"

@@ -79,11 +79,22 @@ pub enum Verdict {
 }
 
 /// What is held of something, as far as emptiness goes: an empty answer after one that was not is believed when its index has advanced beyond that one's.
-/// After a reset it has not: then it takes another advance, or a minute of the same answer.
+/// After a reset, a failure or a restart it says nothing: a Consul that has lost its data counts from one again, and may have come further than a young one
+/// had before, by what others register. Then it takes a minute of emptiness.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Belief {
     held: bool,
-    doubt: Option<(Instant, u64)>,
+    doubt: Option<Doubt>,
+}
+
+/// Why emptiness is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Doubt {
+    since: Instant,
+    /// The index of the empty answer.
+    at: u64,
+    /// It was the first answer since the index went back, or since Consul was away: its data may be lost.
+    lost: bool,
 }
 
 impl Belief {
@@ -101,20 +112,22 @@ impl Belief {
         }
         let advanced = match self.doubt {
             None => !unsure && !filtered,
-            Some((since, at)) => !filtered && !unsure && index > at || now.saturating_duration_since(since) >= DOUBT,
+            Some(Doubt { since, at, lost }) => {
+                !filtered && !unsure && !lost && index > at || now.saturating_duration_since(since) >= DOUBT
+            }
         };
         if !self.held || advanced {
             *self = Belief::new(false);
             return Verdict::Believe;
         }
-        self.doubt.get_or_insert((now, index));
+        self.doubt.get_or_insert(Doubt { since: now, at: index, lost: false }).lost |= unsure;
         Verdict::Doubt
     }
 
     /// When a doubt ends, if nothing else comes.
     #[must_use]
     pub fn ends(&self) -> Option<Instant> {
-        self.doubt.map(|(since, _)| since + DOUBT)
+        self.doubt.map(|doubt| doubt.since + DOUBT)
     }
 
     /// Nothing else came until then: emptiness is believed.
@@ -124,8 +137,8 @@ impl Belief {
 
     /// Consul is away: time does not speak for emptiness.
     pub fn away(&mut self, now: Instant) {
-        if let Some((since, _)) = &mut self.doubt {
-            *since = now;
+        if let Some(doubt) = &mut self.doubt {
+            doubt.since = now;
         }
     }
 }
@@ -176,13 +189,18 @@ mod tests {
         belief.judge(false, 8, false, false, now);
         assert_eq!(belief.judge(true, 2, true, false, now), Verdict::Doubt);
         assert_eq!(belief.judge(true, 2, false, false, now), Verdict::Doubt);
-        assert_eq!(belief.judge(true, 3, false, false, now), Verdict::Believe);
+        assert_eq!(belief.judge(true, 3, false, false, now), Verdict::Doubt, "others register again too");
+        assert_eq!(belief.judge(true, 9, false, false, now + DOUBT / 2), Verdict::Doubt, "and come further than before");
+        assert_eq!(belief.judge(true, 9, false, false, now + DOUBT), Verdict::Believe);
         belief.judge(false, 8, false, false, now);
         assert_eq!(belief.judge(true, 9, false, true, now), Verdict::Doubt, "taken out by ACLs");
         assert_eq!(belief.ends(), Some(now + DOUBT));
         belief.away(now + DOUBT / 2);
         assert_eq!(belief.judge(true, 9, false, true, now + DOUBT), Verdict::Doubt);
         assert_eq!(belief.judge(true, 9, false, true, now + 2 * DOUBT), Verdict::Believe);
+        belief.judge(false, 8, false, false, now);
+        assert_eq!(belief.judge(true, 9, false, true, now), Verdict::Doubt);
+        assert_eq!(belief.judge(true, 10, false, false, now), Verdict::Believe, "with a better token");
     }
 
     #[test]
