@@ -20,7 +20,11 @@ pub async fn get(args: GetArgs) -> Result<(), ClientError> {
     if let (true, Some(collection), Some(id)) = (args.status, &args.collection, &args.id) {
         let key = api::Key { collection: collection.clone(), id: id.clone() };
         client.get(api::GetRequest { key: Some(key.clone()) }).await?;
-        let nodes = client.nodes(api::NodesRequest {}).await?.into_inner().nodes;
+        let mut nodes = client.nodes(api::NodesRequest {}).await?.into_inner().nodes;
+        if nodes.iter().any(|node| !node.held.is_empty()) {
+            let groups = client.rollouts(api::RolloutsRequest {}).await?.into_inner().groups;
+            standing::with_all_held(&mut nodes, &groups, &key);
+        }
         standing::say_of(&key, &nodes, args.output);
         return Ok(());
     }

@@ -28,6 +28,22 @@ pub(super) fn say_of(key: &api::Key, nodes: &[api::NodeStatus], output: Output) 
     say(&table(&["NODE", "SPEAKS", "STATE", "WHY"], &all.iter().map(row).collect::<Vec<_>>()));
 }
 
+/// Adds what is held of a resource with the group of a node: with the node itself only the first are told.
+pub(super) fn with_all_held(nodes: &mut [api::NodeStatus], groups: &[api::Rollout], key: &api::Key) {
+    for node in nodes.iter_mut().filter(|node| !node.held.is_empty()) {
+        let of_group = groups.iter().find(|group| group.group == node.group).map(|group| &group.held);
+        let of_others = of_group.into_iter().flatten().filter(|held| held.node != node.id);
+        let of_key = of_others.filter(|held| held.nack.as_ref().is_some_and(|nack| is_meant(key, nack)));
+        node.held = of_key.cloned().collect();
+    }
+}
+
+/// Whether a refusal is of what a user's resource stands for, or of all routes, which Envoy has in one.
+fn is_meant(key: &api::Key, nack: &api::Nack) -> bool {
+    let kind = nack.type_url.rsplit('.').next().unwrap_or_default();
+    kind == "RouteConfiguration" && key.collection == "routes" || is_of(key, kind, &nack.resource)
+}
+
 fn of(key: &api::Key, node: &api::NodeStatus) -> Vec<Standing> {
     let standing = |state, why| Standing { node: node.id.clone(), speaks: node.speaks.clone(), state, why };
     let withheld = node.withheld.iter().filter(|one| is_of(key, &one.kind, &one.resource));
@@ -115,6 +131,11 @@ mod tests {
         node.held = vec![api::Held { nack: Some(nack("Route", "good")), node: "canary".into(), version: "2".into() }];
         assert_eq!(states(&key("routes", "good"), &node), ["held"]);
         assert_eq!(of(&key("routes", "good"), &node)[0].why, "canary refuses it: no");
+        let held = |name: &str| api::Held { nack: Some(nack("Route", name)), node: "canary".into(), version: "2".into() };
+        let group = api::Rollout { held: vec![held("good"), held("later")], ..Default::default() };
+        let mut nodes = [node.clone()];
+        with_all_held(&mut nodes, &[group], &key("routes", "later"));
+        assert_eq!(states(&key("routes", "later"), &nodes[0]), ["held"], "with the node only the first were told");
         node.held.clear();
         node.nacks.push(nack("RouteConfiguration", "heddle"));
         assert_eq!(states(&key("routes", "good"), &node), ["refused with all routes"]);

@@ -71,7 +71,7 @@ fn gather(
         "1 while the store cannot be written (disk full or read-only).",
         i64::from(keeper.trouble().is_some()),
     )?;
-    let held = nodes.rollouts().view().iter().map(|group| group.held.len()).sum();
+    let held = nodes.rollouts().count();
     gauge("heddle_nodes_held_resources", "Resources that further nodes are not given, since a node refused them.", count(held))?;
     let views = nodes.nodes();
     let connected = views.iter().filter(|node| node.connected_since.is_some()).count();

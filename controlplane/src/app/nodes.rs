@@ -10,11 +10,12 @@ use crate::rest;
 
 /// An array of objects, one per node.
 pub(super) fn json(registry: &NodeRegistry) -> Value {
-    let one = |view: &NodeView| node(view, &view.withheld.read(), &registry.held_from(view));
+    let held = registry.held();
+    let one = |view: &NodeView| node(view, &view.withheld.read(), held.from(view));
     registry.nodes().iter().map(one).collect()
 }
 
-fn node(node: &NodeView, withheld: &[Withheld], held: &[HeldView]) -> Value {
+fn node<'a>(node: &NodeView, withheld: &[Withheld], held: impl Iterator<Item = &'a HeldView>) -> Value {
     let types = node.types;
     json!({
         "id": &*node.node.scope.id,
@@ -29,7 +30,7 @@ fn node(node: &NodeView, withheld: &[Withheld], held: &[HeldView]) -> Value {
         "nacks": node.nacks.iter().map(|refused| nack(types, refused)).collect::<Vec<_>>(),
         "withheld": withheld.iter().map(self::withheld).collect::<Vec<_>>(),
         "group": node.group().to_string(),
-        "held": held.iter().map(|held| rest::held(types, held)).collect::<Vec<_>>(),
+        "held": held.map(|held| rest::held(types, held)).collect::<Vec<_>>(),
     })
 }
 

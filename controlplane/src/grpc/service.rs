@@ -283,8 +283,9 @@ impl Admin for AdminService {
 
     async fn nodes(&self, request: Request<api::NodesRequest>) -> Result<Response<api::NodesResponse>, Status> {
         self.admit(request, Access::Read)?;
+        let all_held = self.nodes.held();
         let nodes = self.nodes.nodes().into_iter().map(|view| {
-            let (withheld, held) = (view.withheld.read(), self.nodes.held_from(&view));
+            let (withheld, held) = (view.withheld.read(), all_held.from(&view).cloned().collect());
             nodes::node(view, &withheld, held)
         });
         Ok(Response::new(api::NodesResponse { nodes: nodes.collect() }))

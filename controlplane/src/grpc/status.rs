@@ -16,7 +16,7 @@ use heddle_proto::envoy::service::status::v3::client_status_discovery_service_se
 use heddle_proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use heddle_proto::envoy::r#type::matcher::v3::{NodeMatcher, StringMatcher};
 use heddle_xds::protocol::Types;
-use heddle_xds::server::{Inspected, NodeRegistry, NodeView, ResourceView, Standing};
+use heddle_xds::server::{Inspected, NodeRegistry, ResourceView, Standing};
 use prost_types::Any;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -29,8 +29,8 @@ use crate::settings::Role;
 const MAX_RESOURCES: usize = 100_000;
 /// Bytes of contents of one answer; what comes behind them is shown without.
 const MAX_CONTENTS: usize = 16 << 20;
-/// Conditions of one question.
-const MAX_MATCHERS: usize = 1_000;
+/// Conditions of one question: every one is held against every node.
+const MAX_MATCHERS: usize = 50;
 /// How long one stream is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -65,7 +65,7 @@ async fn answer(
         return Err(Status::invalid_argument(format!("node_matchers: expected {MAX_MATCHERS} at most")));
     }
     let matchers = request.node_matchers.into_iter().map(matcher).collect::<Result<Vec<Matches>, Status>>()?;
-    let meant = |view: &NodeView| matchers.is_empty() || matchers.iter().any(|matches| matches(&view.node.scope.id));
+    let meant = |id: &str| matchers.is_empty() || matchers.iter().any(|matches| matches(id));
     let found = nodes.inspect(meant, MAX_RESOURCES, PATIENCE).await;
     let found = found.ok_or_else(|| {
         Status::resource_exhausted(format!(
@@ -84,11 +84,15 @@ fn matcher(matcher: NodeMatcher) -> Result<Matches, Status> {
     }
     let Some(StringMatcher { match_pattern, ignore_case }) = matcher.node_id else { return Ok(Box::new(|_| true)) };
     let fold = move |text: &str| if ignore_case { text.to_lowercase() } else { text.to_owned() };
-    let matches: Matches = match match_pattern {
-        Some(MatchPattern::Exact(text)) => Box::new(move |id| fold(id) == fold(&text)),
-        Some(MatchPattern::Prefix(text)) => Box::new(move |id| fold(id).starts_with(&fold(&text))),
-        Some(MatchPattern::Suffix(text)) => Box::new(move |id| fold(id).ends_with(&fold(&text))),
-        Some(MatchPattern::Contains(text)) => Box::new(move |id| fold(id).contains(&fold(&text))),
+    let by = |text: String, compares: fn(&str, &str) -> bool| -> Matches {
+        let text = fold(&text);
+        Box::new(move |id| compares(&fold(id), &text))
+    };
+    let matches = match match_pattern {
+        Some(MatchPattern::Exact(text)) => by(text, |id, text| id == text),
+        Some(MatchPattern::Prefix(text)) => by(text, |id, text| id.starts_with(text)),
+        Some(MatchPattern::Suffix(text)) => by(text, |id, text| id.ends_with(text)),
+        Some(MatchPattern::Contains(text)) => by(text, |id, text| id.contains(text)),
         Some(MatchPattern::SafeRegex(_)) | None => {
             return Err(Status::invalid_argument("node_matchers.node_id: expected exact, prefix, suffix or contains"));
         }

@@ -1,6 +1,7 @@
 //! `/rollouts`: how new versions spread over groups of nodes, what is held, and the word to go on. It knows no node.
 
 use axum::response::Response;
+use heddle_xds::model::Kind;
 use heddle_xds::protocol::Types;
 use heddle_xds::server::{GroupView, HeldView};
 use http::StatusCode;
@@ -35,7 +36,13 @@ fn group(view: &GroupView) -> Value {
         "nodes": view.nodes,
         "trying": view.trying,
         "held": view.held.iter().map(|one| held(view.name.types, one)).collect::<Vec<_>>(),
+        "kept": view.kept.iter().map(|(kind, name)| kept(view.name.types, *kind, name)).collect::<Vec<_>>(),
     })
+}
+
+/// What is gone and is kept, since what nodes have in the place of something held refers to it.
+fn kept(types: Types, kind: Kind, name: &str) -> Value {
+    json!({ "type": types.url(kind), "resource": name })
 }
 
 /// What is held, as `/nodes` shows it too.

@@ -50,8 +50,8 @@ use std::time::SystemTime;
 pub use delta::DeltaMachine;
 pub use refused::Nack;
 pub use registry::{
-    Inspected, InstanceEvent, InstanceFollower, KindView, LoadView, Loads, NodeRegistry, NodeView, Refusal, ResourceView,
-    Standing,
+    HeldNow, Inspected, InstanceEvent, InstanceFollower, KindView, LoadView, Loads, MAX_HELD_SHOWN, NodeRegistry, NodeView,
+    Refusal, ResourceView, Standing,
 };
 pub use rollout::{GroupName, GroupView, HeldView, Rollouts};
 pub use service::{AdsServer, AdsService, CDS, EDS, Elsewhere, Gate, LDS, LoadServer, RDS, SDS, Seeds, TypeServer, tuned};

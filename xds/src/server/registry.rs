@@ -4,7 +4,7 @@ pub(super) mod inspect;
 mod instances;
 mod loads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +27,9 @@ pub(super) use self::loads::{Report, Reporter};
 
 /// Nodes that are remembered after they left.
 const MAX_GONE: usize = 1000;
+
+/// What is held from a node and told with it: a thousand nodes with ten thousand each would be an answer of gigabytes.
+pub const MAX_HELD_SHOWN: usize = 100;
 
 /// Refusals that may wait for who hears of them; one that is slower misses the oldest.
 const MAX_TOLD: usize = 1024;
@@ -83,6 +86,19 @@ pub enum InstanceEvent {
         /// The stream was ended from here, and its node is expected back.
         awaited: bool,
     },
+}
+
+/// What is held from nodes, by group.
+#[derive(Debug)]
+pub struct HeldNow(BTreeMap<GroupName, Vec<HeldView>>);
+
+impl HeldNow {
+    /// What a node is not given in its newest version, since another node of its group refused that: the first [`MAX_HELD_SHOWN`]. All of it is shown with
+    /// the group.
+    pub fn from(&self, view: &NodeView) -> impl Iterator<Item = &HeldView> {
+        let of_group = self.0.get(&view.group()).filter(|_| !view.node.is_apart(view.types));
+        of_group.into_iter().flatten().filter(|held| held.node != view.node.scope.id).take(MAX_HELD_SHOWN)
+    }
 }
 
 /// Who is connected. Shared by all streams of a server.
@@ -157,15 +173,17 @@ impl NodeRegistry {
 
     /// Who refused what is held refuses it still, although it was given the version before again.
     fn add_held(&self, nodes: &mut [NodeView]) {
+        let mut by_node: BTreeMap<(GroupName, Arc<str>), Vec<HeldView>> = BTreeMap::new();
         for GroupView { name, held, .. } in self.rollouts.view() {
             for held in held {
-                let of_group = |view: &&mut NodeView| view.group() == name;
-                for view in nodes.iter_mut().filter(of_group).filter(|view| view.node.scope.id == held.node) {
-                    if !view.nacks.iter().any(|nack| (nack.kind, &nack.name) == (held.kind, &held.name)) {
-                        view.nacks.push(held.clone().into());
-                    }
-                }
+                by_node.entry((name.clone(), held.node.clone())).or_default().push(held);
             }
+        }
+        for view in nodes.iter_mut().filter(|_| !by_node.is_empty()) {
+            let Some(held) = by_node.get(&(view.group(), view.node.scope.id.clone())) else { continue };
+            let known: BTreeSet<_> = view.nacks.iter().map(|nack| (nack.kind, nack.name.clone())).collect();
+            let unknown = held.iter().filter(|held| !known.contains(&(held.kind, held.name.clone())));
+            view.nacks.extend(unknown.cloned().map(Nack::from));
         }
     }
 
@@ -174,26 +192,23 @@ impl NodeRegistry {
         &self.loads
     }
 
-    /// What a node is not given in its newest version, since another node of its group refused that.
-    pub fn held_from(&self, view: &NodeView) -> Vec<HeldView> {
-        if view.node.is_apart(view.types) {
-            return Vec::new();
-        }
-        let mut held = self.rollouts.held(&view.group());
-        held.retain(|held| held.node != view.node.scope.id);
-        held
+    /// What is held from nodes now, read once for all that are looked at.
+    pub fn held(&self) -> HeldNow {
+        HeldNow(self.rollouts.view().into_iter().map(|group| (group.name, group.held)).collect())
     }
 
-    /// How connected nodes stand to their resources, of those for which `meant` holds: each stream is asked when its turn comes. One that does not answer
+    /// How connected nodes stand to their resources, of those whose id `meant` holds for: each stream is asked when its turn comes. One that does not answer
     /// within `patience` is left out. `None`: there are more than `most` resources.
-    pub async fn inspect(&self, meant: impl Fn(&NodeView) -> bool, most: usize, patience: Duration) -> Option<Vec<Inspected>> {
-        let streams: Vec<(u64, Asking)> = {
+    pub async fn inspect(&self, meant: impl Fn(&str) -> bool, most: usize, patience: Duration) -> Option<Vec<Inspected>> {
+        let mut streams: Vec<(u64, Arc<str>, Asking)> = {
             let inner = self.lock();
-            let meant = inner.asking.iter().filter(|(id, _)| inner.streams.get(id).is_some_and(&meant));
-            meant.map(|(id, asking)| (*id, asking.clone())).collect()
+            let of = |(id, asking): (&u64, &Asking)| Some((*id, inner.streams.get(id)?.node.scope.id.clone(), asking.clone()));
+            inner.asking.iter().filter_map(of).collect()
         };
+        // Whoever asks says what this costs, so nobody waits for it.
+        streams.retain(|(_, node, _)| meant(node));
         let (mut all, mut count) = (Vec::new(), 0);
-        for (id, asking) in streams {
+        for (id, _, asking) in streams {
             let (ask, answer) = oneshot::channel();
             let asked = async {
                 asking.send(ask).await.ok()?;

@@ -105,6 +105,12 @@ impl Scene {
 }
 
 impl Shared {
+    /// All that nodes of any kind are told by, as far as it was needed until now.
+    pub(super) fn feeds(&self) -> impl Iterator<Item = &Arc<dyn SnapshotFeed>> {
+        let further = self.foreign.iter().chain(self.members.iter()).chain([&*self.services]);
+        std::iter::once(&self.ours).chain(further.filter_map(OnceLock::get)).map(|scene| &scene.feed)
+    }
+
     /// What a node is told, and as whom it looks at that.
     fn scene(&self, terms: &Terms, types: Types, node: &NodeInfo) -> Result<(Scene, NodeScope), Status> {
         let (reader, at) = match types {
@@ -125,15 +131,13 @@ impl Shared {
     }
 
     /// Where a stream of a node looks. Those who have an identity of the mesh by others are no group: what they are given differs from one to the other.
-    fn place(&self, scene: &Scene, types: Types, scope: &NodeScope, node: &NodeInfo) -> Place {
+    fn place(&self, scene: &Scene, (types, terms): (Types, &Terms), scope: &NodeScope, node: &NodeInfo) -> Place {
         // Workloads are many hands: what one of them refuses must not keep the policies of another one's from it.
         let grouped = !node.is_apart(types) && *node.scope.role != *SIDECAR;
         let wait = self.canaries.filter(|_| grouped);
-        let group = wait.and_then(|wait| self.registry.rollouts().group((types, scope), &scene.feed, wait, &self.drain));
-        match group {
-            Some(group) => Place::of_group(&group, scope),
-            None => Place::whole(scene.feed.clone(), &scene.house, scene.work.clone(), scope),
-        }
+        let proven = terms.gate.as_ref().is_some_and(|(_, peer)| peer.id().is_some());
+        let place = |wait| self.registry.rollouts().place((types, scope, proven), &scene.feed, wait, &self.drain);
+        wait.and_then(place).unwrap_or_else(|| Place::whole(scene.feed.clone(), &scene.house, scene.work.clone(), scope))
     }
 
     /// What a client or server of gRPC is told that is a service of the mesh.
@@ -218,7 +222,7 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
         return Ok(());
     }
     let (scene, scope) = shared.scene(&terms, types, &node)?;
-    let mut place = shared.place(&scene, types, &scope, &node);
+    let mut place = shared.place(&scene, (types, &terms), &scope, &node);
     let mut view = place.seat().view();
     let mut machine = M::open(scope, types, view.position());
     let mut presence = present::<M>(shared, node, types, &scene);

@@ -6,6 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Clusters in localities that are told apart; what comes beyond is counted and dropped.
 const MAX_PLACES: usize = 10_000;
+/// Those that one node may report.
+const MAX_OF_NODE: usize = 5_000;
+/// Streams by which one node may report: the second takes over from one that broke without a word.
+const MAX_STREAMS_OF_NODE: usize = 4;
 /// Reasons of one cluster for which requests are dropped.
 const MAX_CATEGORIES: usize = 16;
 /// Endpoints of which one stream may say how many requests are under way.
@@ -79,6 +83,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Now {
+    node: Arc<str>,
     places: BTreeMap<Place, u64>,
     endpoints: BTreeMap<(Arc<str>, SocketAddr), u64>,
 }
@@ -139,16 +144,17 @@ impl Loads {
         self.lock().left_out
     }
 
-    /// A node begins to report; what it says is under way is so until what is returned is dropped. `None`: there are `most` already.
-    pub(in crate::server) fn enter(&self, most: usize) -> Option<Reporter> {
+    /// A node begins to report; what it says is under way is so until what is returned is dropped. `None`: there are `most` already, or some of this node.
+    pub(in crate::server) fn enter(&self, node: &Arc<str>, most: usize) -> Option<Reporter> {
         let mut inner = self.lock();
-        if inner.now.len() >= most {
+        let of_node = inner.now.values().filter(|now| now.node == *node).count();
+        if inner.now.len() >= most || of_node >= MAX_STREAMS_OF_NODE {
             return None;
         }
         let number = inner.next;
         inner.next += 1;
-        inner.now.insert(number, Now::default());
-        Some(Reporter { loads: self.clone(), number })
+        inner.now.insert(number, Now { node: node.clone(), ..Now::default() });
+        Some(Reporter { loads: self.clone(), node: node.clone(), number })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -160,6 +166,7 @@ impl Loads {
 #[derive(Debug)]
 pub(in crate::server) struct Reporter {
     loads: Loads,
+    node: Arc<str>,
     number: u64,
 }
 
@@ -167,8 +174,10 @@ impl Reporter {
     /// Takes a whole report. What is not in it is not under way any more.
     pub(in crate::server) fn report(&self, reports: &[Report], dropped: &[Dropped]) {
         let mut inner = self.loads.lock();
-        let mut now = Now::default();
-        for report in reports {
+        let mut now = Now { node: self.node.clone(), ..Now::default() };
+        let beyond = reports.len().saturating_sub(MAX_OF_NODE);
+        inner.left_out = inner.left_out.saturating_add(u64::try_from(beyond).unwrap_or(u64::MAX));
+        for report in reports.iter().take(MAX_OF_NODE) {
             let place = (report.cluster.clone(), report.zone.clone());
             if inner.sums.len() >= MAX_PLACES && !inner.sums.contains_key(&place) {
                 inner.left_out = inner.left_out.saturating_add(1);
@@ -233,8 +242,9 @@ mod tests {
     #[test]
     fn what_nodes_report_is_added_up_and_what_is_under_way_ends_with_them() {
         let loads = Loads::default();
-        let (one, two) = (loads.enter(2).unwrap(), loads.enter(2).unwrap());
-        assert!(loads.enter(2).is_none());
+        let node = Arc::from("n");
+        let (one, two) = (loads.enter(&node, 2).unwrap(), loads.enter(&node, 2).unwrap());
+        assert!(loads.enter(&"other".into(), 2).is_none());
         one.report(&[report("u", 3, 2)], &[Dropped { cluster: "u".into(), category: "".into(), count: 4 }]);
         two.report(&[report("u", 5, 1)], &[]);
         let place: SocketAddr = "10.0.0.1:80".parse().unwrap();
@@ -253,12 +263,19 @@ mod tests {
     #[test]
     fn it_is_bounded() {
         let loads = Loads::default();
-        let one = loads.enter(1).unwrap();
-        let many: Vec<Report> = (0..MAX_PLACES + 5).map(|n| report(&n.to_string(), u64::MAX, u64::MAX)).collect();
+        let nodes = ["a", "b", "c"].map(Arc::from);
+        let [one, two, three] = nodes.each_ref().map(|node| loads.enter(node, 9).unwrap());
+        let many = |from: usize, count: usize| -> Vec<Report> {
+            (from..from + count).map(|n| report(&n.to_string(), u64::MAX, u64::MAX)).collect()
+        };
         let dropped = |n: usize| Dropped { cluster: "u".into(), category: n.to_string().into(), count: u64::MAX };
         let dropped: Vec<Dropped> = (0..MAX_CATEGORIES + 3).map(dropped).collect();
-        one.report(&many, &dropped);
-        one.report(&many, &dropped);
-        assert_eq!((loads.view().len(), loads.dropped().len(), loads.left_out()), (MAX_PLACES, MAX_CATEGORIES, 16));
+        one.report(&many(0, MAX_OF_NODE + 5), &dropped);
+        assert_eq!((loads.view().len(), loads.dropped().len(), loads.left_out()), (MAX_OF_NODE, MAX_CATEGORIES, 8));
+        two.report(&many(MAX_OF_NODE, MAX_OF_NODE), &[]);
+        three.report(&many(2 * MAX_OF_NODE, 7), &[]);
+        assert_eq!((loads.view().len(), loads.left_out()), (MAX_PLACES, 15));
+        let more: Vec<_> = (0..5).map(|_| loads.enter(&nodes[0], 9)).collect();
+        assert_eq!(more.iter().flatten().count(), MAX_STREAMS_OF_NODE - 1, "one node takes no places of others");
     }
 }

@@ -10,9 +10,11 @@ use heddle_node::drain::DrainWatch;
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
+use super::needs::needed;
 use super::wave::{Key, Members, Wave};
-use super::{GroupName, GroupView, HeldView};
+use super::{FORGET, GroupName, GroupView, HeldView};
 use crate::model::Kind;
+use crate::protocol::Types;
 use crate::server::pace::{self, GATHER, Work};
 use crate::server::stage::{Called, House, Stage};
 use crate::server::{Machine, Nack};
@@ -22,6 +24,9 @@ use crate::snapshot::{Changes, NodeScope, SnapshotFeed, SnapshotSource, Snapshot
 const ENDPOINTS: Duration = Duration::from_millis(250);
 /// Resources that are held at the same time; what is refused beyond that is given to all.
 const MAX_HELD: usize = 10_000;
+
+/// Says whether a group was forgotten just now, since nobody has been a member for long.
+pub(super) type Over = Box<dyn Fn(&Group) -> bool + Send + Sync>;
 
 /// What nodes are shown, and where.
 #[derive(Debug, Clone)]
@@ -34,6 +39,7 @@ pub(super) struct Side {
 /// A group of nodes.
 #[derive(Debug)]
 pub(in crate::server) struct Group {
+    types: Types,
     pub(super) trial: Side,
     pub(super) rest: Side,
     wait: Duration,
@@ -57,11 +63,19 @@ struct State {
     held: BTreeMap<Key, HeldView>,
     /// Versions that are given to all although they were refused.
     forced: BTreeMap<Key, Arc<str>>,
+    /// What is gone and is kept all the same, since versions refer to it that nodes keep in the place of held ones.
+    kept: BTreeSet<Key>,
+    /// Since when nobody is a member.
+    empty: Option<Instant>,
 }
 
 impl Group {
-    /// A group without nodes that follows `feed` until the drain begins, in tasks of the present runtime.
-    pub(super) fn begin(feed: Arc<dyn SnapshotFeed>, wait: Duration, drain: DrainWatch) -> Arc<Group> {
+    /// A group without nodes that follows `feed` until the drain begins or it is forgotten, in tasks of the present runtime.
+    pub(super) fn begin(
+        feed: Arc<dyn SnapshotFeed>,
+        (types, wait): (Types, Duration),
+        (drain, over): (DrainWatch, Over),
+    ) -> Arc<Group> {
         let view = feed.view();
         let side = || {
             let store = Arc::new(SnapshotStore::from_view(&view));
@@ -71,15 +85,22 @@ impl Group {
         let ((trial_stage, trial), (rest_stage, rest)) = (side(), side());
         // What comes there was gathered before.
         tokio::spawn(pace::run(rest.store.clone(), rest_stage, (rest.work.clone(), Duration::ZERO), drain.clone()));
-        let group = Arc::new(Group { trial, rest, wait, state: Mutex::default(), news: Notify::new() });
-        tokio::spawn(run(group.clone(), feed, (trial_stage, view.position()), drain));
+        let state = Mutex::new(State { empty: Some(clock::now()), ..State::default() });
+        let group = Arc::new(Group { types, trial, rest, wait, state, news: Notify::new() });
+        tokio::spawn(run(group.clone(), feed, (trial_stage, view.position()), (drain, over)));
         group
+    }
+
+    /// Since when nobody is a member.
+    pub(super) fn empty_since(&self) -> Option<Instant> {
+        self.lock().empty
     }
 
     /// A stream of a node has come; it is a member until what is returned is dropped.
     pub(super) fn enter(self: &Arc<Self>, scope: &NodeScope) -> Ticket {
         let mut state = self.lock();
         let number = state.members.enter(scope);
+        state.empty = None;
         let turn = state.members.get_mut(number).map(|member| member.turn.clone()).unwrap_or_default();
         Ticket { group: self.clone(), number, turn }
     }
@@ -93,12 +114,18 @@ impl Group {
             nodes: state.members.nodes(),
             trying: state.wave.as_ref().map_or(0, |wave| wave.tried.len()),
             held: state.held.values().cloned().collect(),
+            kept: state.kept.iter().cloned().collect(),
         }
     }
 
     /// What is held.
     pub(super) fn held(&self) -> Vec<HeldView> {
         self.lock().held.values().cloned().collect()
+    }
+
+    /// How many resources are held.
+    pub(super) fn count(&self) -> usize {
+        self.lock().held.len()
     }
 
     /// Goes on with what is held.
@@ -141,7 +168,8 @@ impl Group {
         let gathered = state.since.filter(|_| state.wave.is_none() || alone).map(|since| since + GATHER);
         let over = state.wave.as_ref().map(|wave| wave.since + self.wait);
         let urged = state.urged.map(|since| since + ENDPOINTS);
-        [gathered, over, urged].into_iter().flatten().min()
+        let forgotten = state.empty.map(|since| since + FORGET);
+        [gathered, over, urged, forgotten].into_iter().flatten().min()
     }
 
     /// Takes note of what changed. Where traffic can go is told at once, unless it changed together with something else.
@@ -161,7 +189,10 @@ impl Group {
             state.since.get_or_insert(now);
             return;
         }
-        let (known, names): (BTreeSet<Key>, BTreeSet<Key>) = names.into_iter().partition(is_known);
+        let (known, mut names): (BTreeSet<Key>, BTreeSet<Key>) = names.into_iter().partition(is_known);
+        let kept = self.kept(state, view, &names);
+        names.retain(|key| !kept.contains(key));
+        state.kept.extend(kept);
         let position = (known.is_empty() && state.is_idle()).then_some(view.position());
         self.show(stage, &names, view, position);
         self.rest.store.take_over(&names, view, position);
@@ -208,7 +239,20 @@ impl Group {
             state.held.insert(key.clone(), held);
             names.insert(key);
         }
-        self.show(stage, &names, &self.rest.store.view(), None);
+        let rest = self.rest.store.view();
+        let gone = wave.tried.iter().filter(|(_, version)| version.is_none()).map(|(key, _)| key.clone());
+        let kept = needed(self.types, names.iter(), &rest, gone);
+        wave.tried.retain(|key, _| !kept.contains(key));
+        names.extend(kept.iter().cloned());
+        state.kept.extend(kept);
+        self.show(stage, &names, &rest, None);
+    }
+
+    /// Of these names those that are gone, and that what nodes keep in the place of something held refers to.
+    fn kept(&self, state: &State, view: &View, names: &BTreeSet<Key>) -> BTreeSet<Key> {
+        let trial = self.trial.store.view();
+        let gone = names.iter().filter(|(kind, name)| view.find(*kind, name).is_none() && trial.find(*kind, name).is_some());
+        needed(self.types, state.held.keys(), &trial, gone.cloned())
     }
 
     /// Gives the rest what was on trial, when that is over.
@@ -232,9 +276,10 @@ impl Group {
         }
     }
 
-    /// Puts what changed on trial. What was refused and has not changed since stays as it is.
-    fn try_out(&self, state: &mut State, (view, stage): (&View, &Stage), now: Instant) {
+    /// What is to be tried now, and what goes to all at once although it was refused. What was refused and has not changed since stays as it is.
+    fn chosen(&self, state: &mut State, view: &View) -> (BTreeSet<Key>, BTreeSet<Key>) {
         let mut names = std::mem::take(&mut state.pending);
+        names.append(&mut state.kept);
         state.since = None;
         let version = |key: &Key| view.find(key.0, &key.1).map(|found| found.version.clone());
         names.retain(|key| !state.is_held(key, view));
@@ -244,7 +289,15 @@ impl Group {
                 state.forced.remove(key);
             }
         }
-        let (tried, forced): (BTreeSet<Key>, BTreeSet<Key>) = names.into_iter().partition(|key| !state.forced.contains_key(key));
+        state.kept = self.kept(state, view, &names);
+        names.retain(|key| !state.kept.contains(key));
+        names.into_iter().partition(|key| !state.forced.contains_key(key))
+    }
+
+    /// Puts what changed on trial.
+    fn try_out(&self, state: &mut State, (view, stage): (&View, &Stage), now: Instant) {
+        let version = |key: &Key| view.find(key.0, &key.1).map(|found| found.version.clone());
+        let (tried, forced) = self.chosen(state, view);
         self.rest.store.take_over(&forced, view, None);
         self.show(stage, &forced, view, None);
         let Some(called) = self.show(stage, &tried, view, Some(view.position())) else { return };
@@ -298,10 +351,18 @@ fn differing(a: &View, b: &View) -> BTreeSet<Key> {
     names
 }
 
-async fn run(group: Arc<Group>, feed: Arc<dyn SnapshotFeed>, (stage, mut looked): (Stage, u64), mut drain: DrainWatch) {
+async fn run(
+    group: Arc<Group>,
+    feed: Arc<dyn SnapshotFeed>,
+    (stage, mut looked): (Stage, u64),
+    (mut drain, over): (DrainWatch, Over),
+) {
     let mut signal = feed.watch();
     loop {
         signal.borrow_and_update();
+        if over(&group) {
+            return;
+        }
         let due = group.step(&*feed, &stage, &mut looked, clock::now());
         tokio::select! {
             changed = signal.changed() => if changed.is_err() { return },
@@ -351,7 +412,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.group.lock().members.leave(self.number);
+        let mut state = self.group.lock();
+        state.members.leave(self.number);
+        state.empty = (state.members.nodes() == 0).then(clock::now);
+        drop(state);
         self.group.news.notify_one();
     }
 }

@@ -6,6 +6,7 @@
 //! refuses is set back in the trial to what the rest has, and waits there until it changes or somebody says to go on.
 
 mod group;
+mod needs;
 mod place;
 #[cfg(test)]
 mod tests;
@@ -16,17 +17,22 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use heddle_node::clock;
 use heddle_node::drain::DrainWatch;
 
 use crate::model::Kind;
 use crate::protocol::Types;
 use crate::server::Nack;
 use crate::snapshot::{NodeScope, SnapshotFeed};
-use group::Group;
+use group::{Group, Over};
 pub(super) use place::Place;
 
 /// Groups that are told apart; nodes of further roles are shown everything at once.
 const MAX_GROUPS: usize = 64;
+/// Those among them of which no member has proven who it is: who says any role it likes must not take the places of others.
+const MAX_UNPROVEN: usize = 16;
+/// A group without nodes is remembered this long, with what is held from it: as long as a gateway may take to start again.
+const FORGET: Duration = Duration::from_secs(600);
 
 /// Which nodes belong together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,49 +89,104 @@ pub struct GroupView {
     pub trying: usize,
     /// What is held.
     pub held: Vec<HeldView>,
+    /// What is gone and is kept for the nodes, since what they have in the place of something held refers to it.
+    pub kept: Vec<(Kind, Arc<str>)>,
 }
 
 /// All groups. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Rollouts(Arc<Mutex<BTreeMap<GroupName, Arc<Group>>>>);
+pub struct Rollouts(Arc<Mutex<BTreeMap<GroupName, Entry>>>);
+
+/// A group, and whether one of its members has proven who it is.
+#[derive(Debug)]
+struct Entry {
+    group: Arc<Group>,
+    proven: bool,
+}
 
 impl Rollouts {
     /// All groups that nodes have connected to.
     pub fn view(&self) -> Vec<GroupView> {
-        let groups: Vec<_> = self.lock().iter().map(|(name, group)| (name.clone(), group.clone())).collect();
+        let groups: Vec<_> = self.lock().iter().map(|(name, entry)| (name.clone(), entry.group.clone())).collect();
         groups.into_iter().map(|(name, group)| group.view(name)).collect()
     }
 
     /// What is held from the nodes of a group.
     pub fn held(&self, name: &GroupName) -> Vec<HeldView> {
-        let group = self.lock().get(name).cloned();
+        let group = self.lock().get(name).map(|entry| entry.group.clone());
         group.map(|group| group.held()).unwrap_or_default()
+    }
+
+    /// Number of resources that are held, over all groups.
+    pub fn count(&self) -> usize {
+        let groups: Vec<_> = self.lock().values().map(|entry| entry.group.clone()).collect();
+        groups.iter().map(|group| group.count()).sum()
     }
 
     /// Gives the nodes of a group what is held from them, although it was refused. Says how many resources that are; `None`: there is no such group.
     pub fn resume(&self, group: &str) -> Option<usize> {
-        let found = self.lock().iter().find(|(name, _)| name.to_string() == group).map(|(_, group)| group.clone());
+        let found = self.lock().iter().find(|(name, _)| name.to_string() == group).map(|(_, entry)| entry.group.clone());
         found.map(|group| group.resume())
     }
 
-    /// The group of a node, which follows `feed` in a task of the present runtime. `None`: there are too many.
-    pub(super) fn group(
+    /// A place for a stream in the group of its node, which follows `feed` in a task of the present runtime; `proven`: the node has shown who it is.
+    /// `None`: there are too many groups.
+    pub(super) fn place(
         &self,
-        (types, scope): (Types, &NodeScope),
+        (types, scope, proven): (Types, &NodeScope, bool),
         feed: &Arc<dyn SnapshotFeed>,
         wait: Duration,
         drain: &DrainWatch,
-    ) -> Option<Arc<Group>> {
+    ) -> Option<Place> {
         let name = GroupName { types, role: scope.role.clone() };
         let mut groups = self.lock();
-        if groups.len() >= MAX_GROUPS && !groups.contains_key(&name) {
-            return None;
+        if !groups.contains_key(&name) {
+            make_room(&mut groups, proven).then_some(())?;
         }
-        let group = groups.entry(name).or_insert_with(|| Group::begin(feed.clone(), wait, drain.clone()));
-        Some(group.clone())
+        let entry = groups.entry(name).or_insert_with_key(|name| {
+            let group = Group::begin(feed.clone(), (types, wait), (drain.clone(), self.over(name.clone())));
+            Entry { group, proven }
+        });
+        entry.proven |= proven;
+        // Under the lock, so that no group is forgotten while somebody comes to it.
+        Some(Place::of_group(&entry.group, scope))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupName, Arc<Group>>> {
+    /// Forgets a group when nobody has been there for long.
+    fn over(&self, name: GroupName) -> Over {
+        let groups = Arc::downgrade(&self.0);
+        Box::new(move |group| {
+            // Where nobody holds the groups any more, nobody comes to this one.
+            let Some(groups) = groups.upgrade() else { return group.empty_since().is_some() };
+            let mut groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_over = match groups.get(&name) {
+                Some(entry) if std::ptr::eq(&*entry.group, group) => {
+                    group.empty_since().is_some_and(|since| since + FORGET <= clock::now())
+                }
+                // Another one has taken its place.
+                _ => return true,
+            };
+            if is_over {
+                groups.remove(&name);
+            }
+            is_over
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupName, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Sees to it that there is room for one more group, if need be in the place of the one that has been without nodes for longest.
+fn make_room(groups: &mut BTreeMap<GroupName, Entry>, proven: bool) -> bool {
+    let unproven = groups.values().filter(|entry| !entry.proven).count();
+    let is_full = groups.len() >= MAX_GROUPS || !proven && unproven >= MAX_UNPROVEN;
+    if !is_full {
+        return true;
+    }
+    // Who has proven nothing displaces nobody who has.
+    let displaced = groups.iter().filter(|(_, entry)| proven || !entry.proven);
+    let displaced = displaced.filter_map(|(name, entry)| Some((entry.group.empty_since()?, name.clone()))).min();
+    displaced.inspect(|(_, name)| drop(groups.remove(name))).is_some()
 }

@@ -12,7 +12,7 @@ use heddle_node::drain::{self, DrainWatch};
 use tokio::time::sleep;
 
 use super::{GroupName, Place, Rollouts};
-use crate::model::Kind;
+use crate::model::{Kind, PluginConf, PluginOrigin, Resource, Route, RouteMatch, Upstream, UpstreamRef};
 use crate::protocol::{DeltaRequest, DeltaResponse, Types};
 use crate::server::tests::{at, gone, set};
 use crate::server::{DeltaMachine, Machine};
@@ -53,8 +53,7 @@ impl World {
 
     fn enter(&self, scope: NodeScope, kinds: &[Kind]) -> Node {
         let feed: Arc<dyn SnapshotFeed> = self.store.clone();
-        let group = self.rollouts.group((Types::Heddle, &scope), &feed, WAIT, &self.drain).unwrap();
-        let mut place = Place::of_group(&group, &scope);
+        let mut place = self.rollouts.place((Types::Heddle, &scope, true), &feed, WAIT, &self.drain).unwrap();
         let view = place.seat().view();
         let mut machine = DeltaMachine::new(scope, view.position());
         for kind in kinds {
@@ -328,4 +327,152 @@ async fn many_changes_of_one_resource_do_not_starve_the_rest() {
         seen.extend(other.has.get("c").cloned());
     }
     assert!(seen.len() > 10, "{}", seen.len());
+}
+
+fn upstream(name: &str) -> Change {
+    Change::Set(Resource::Upstream(Upstream::new(name)))
+}
+
+/// A route to an upstream, by a plugin that names another one where there is one.
+fn route(id: &str, upstream: &str, mirror: Option<&str>) -> Change {
+    let plugin = |to: &str| PluginConf {
+        name: "proxy-mirror".into(),
+        config: Arc::new(serde_json::json!({ "to": [{ "upstream_id": to }] })),
+        origin: PluginOrigin("route/r".into()),
+    };
+    Change::Set(Resource::Route(Route {
+        id: id.into(),
+        name: "".into(),
+        service_id: "".into(),
+        service_name: "".into(),
+        matches: RouteMatch::default(),
+        priority: 0,
+        created: 1,
+        plugins: mirror.map(plugin).into_iter().collect(),
+        upstream: Some(UpstreamRef { name: upstream.into() }),
+        timeouts: None,
+        enable_websocket: false,
+    }))
+}
+
+/// Two gateways that hold a route to `old`, which mirrors to `copy`, and the canary of which refuses that it leads to `new`; both upstreams are gone with that.
+async fn moved(world: &World) -> (Node, Node) {
+    let kinds = [Kind::Upstream, Kind::Endpoints, Kind::Route];
+    let gateway = |id: &str| NodeScope { id: id.into(), role: "gateway".into(), ..NodeScope::default() };
+    let (mut canary, mut other) = (world.enter(gateway("a"), &kinds), world.enter(gateway("b"), &kinds));
+    let old = ["old", "copy", "else"].into_iter().flat_map(|name| [upstream(name), endpoints(name, "1")]);
+    world.apply(old.chain([route("r", "old", Some("copy"))]).collect()).await;
+    settle(&mut [&mut canary, &mut other]).await;
+    let gone = ["old", "copy", "else"].into_iter().flat_map(|name| [gone(Kind::Upstream, name), gone(Kind::Endpoints, name)]);
+    world.apply(gone.chain([upstream("new"), endpoints("new", "1"), route("r", "new", None)]).collect()).await;
+    canary.hears();
+    refuse(&mut canary, Kind::Route);
+    settle(&mut [&mut canary, &mut other]).await;
+    (canary, other)
+}
+
+/// Refuses what it was sent of a kind, and takes the rest.
+fn refuse(node: &mut Node, refused: Kind) {
+    let (bad, good): (Vec<_>, Vec<_>) = std::mem::take(&mut node.unanswered).into_iter().partition(|said| said.kind == refused);
+    node.unanswered = good;
+    node.accepts();
+    node.unanswered = bad;
+    node.answers(Some("Route r: uris: not this one"));
+}
+
+async fn settle(nodes: &mut [&mut Node]) {
+    for _ in 0..5 {
+        sleep(SOON).await;
+        nodes.iter_mut().for_each(|node| {
+            node.hears();
+            node.accepts();
+        });
+    }
+}
+
+fn names(node: &Node) -> Vec<&str> {
+    node.has.keys().map(|name| &**name).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_kept_version_refers_to_is_not_taken_away_and_the_rest_is() {
+    let world = World::new();
+    let (mut canary, mut other) = moved(&world).await;
+    for node in [&canary, &other] {
+        assert_eq!(names(node), ["copy", "new", "old", "r"], "`else` goes: nothing that is kept leads there");
+    }
+    assert_eq!(world.held(), ["r by a: not this one"]);
+    let kept =
+        |world: &World| world.rollouts.view()[0].kept.iter().map(|(kind, name)| (*kind, name.to_string())).collect::<Vec<_>>();
+    let all = [Kind::Upstream, Kind::Endpoints].map(|kind| ["copy", "old"].map(|name| (kind, name.to_string()))).concat();
+    assert_eq!(kept(&world), all);
+    let kinds = [Kind::Upstream, Kind::Endpoints, Kind::Route];
+    let late = world.enter(NodeScope { id: "late".into(), role: "gateway".into(), ..NodeScope::default() }, &kinds);
+    assert_eq!(names(&late), ["copy", "new", "old", "r"], "who comes later needs it too");
+    drop(late);
+    world.apply(vec![route("r", "new", Some("new"))]).await;
+    settle(&mut [&mut canary, &mut other]).await;
+    for node in [&canary, &other] {
+        assert_eq!(names(node), ["new", "r"], "with the version that comes next it goes");
+    }
+    assert!(kept(&world).is_empty() && world.held().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_goes_when_somebody_says_to_go_on_and_stays_when_it_is_removed_later() {
+    let world = World::new();
+    let (mut canary, mut other) = moved(&world).await;
+    assert_eq!(world.rollouts.resume("gateway/heddle"), Some(1));
+    settle(&mut [&mut canary, &mut other]).await;
+    assert_eq!((names(&canary), names(&other)), (vec!["new", "r"], vec!["new", "r"]));
+    world.apply(vec![upstream("next"), endpoints("next", "1"), route("r", "next", None)]).await;
+    canary.hears();
+    refuse(&mut canary, Kind::Route);
+    settle(&mut [&mut canary, &mut other]).await;
+    world.apply(vec![gone(Kind::Upstream, "new"), gone(Kind::Endpoints, "new")]).await;
+    settle(&mut [&mut canary, &mut other]).await;
+    assert_eq!(names(&other), ["new", "next", "r"], "a later change does not take it away either");
+    world.apply(vec![gone(Kind::Route, "r")]).await;
+    settle(&mut [&mut canary, &mut other]).await;
+    assert_eq!((names(&canary), names(&other)), (vec!["next"], vec!["next"]));
+}
+
+fn scope_of(id: &str, role: &str) -> NodeScope {
+    NodeScope { id: id.into(), role: role.into(), ..NodeScope::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_nobody_comes_back_to_is_forgotten_with_what_it_held() {
+    let world = World::new();
+    let (mut canary, other) = (world.node("a"), world.node("b"));
+    world.apply(vec![certificate("new", "bad")]).await;
+    canary.hears();
+    canary.answers(Some("no"));
+    sleep(SOON).await;
+    drop((canary, other));
+    sleep(super::FORGET / 2).await;
+    let back = world.node("a");
+    assert!(back.has.is_empty() && world.held() == ["new by a: no"], "who starts again finds what was held");
+    drop(back);
+    sleep(super::FORGET / 2).await;
+    assert_eq!(world.rollouts.view().len(), 1);
+    sleep(super::FORGET).await;
+    assert!(world.rollouts.view().is_empty());
+    assert_eq!(world.node("a").has.len(), 1, "a new group begins with all there is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_proven_nothing_takes_no_places_from_others() {
+    let world = World::new();
+    let feed: Arc<dyn SnapshotFeed> = world.store.clone();
+    let come =
+        |role: &str, proven: bool| world.rollouts.place((Types::Heddle, &scope_of("n", role), proven), &feed, WAIT, &world.drain);
+    let strangers: Vec<_> = (0..100).map(|number| come(&format!("stranger-{number}"), false)).collect();
+    assert_eq!(strangers.iter().flatten().count(), super::MAX_UNPROVEN);
+    let known: Vec<_> = (0..48).map(|number| come(&format!("known-{number}"), true)).collect();
+    assert!(known.iter().all(Option::is_some), "{}", known.iter().flatten().count());
+    assert!(come("one-more", true).is_none(), "all places are taken by who is there");
+    drop(strangers);
+    assert!(come("stranger", false).is_some() && come("one-more", true).is_some(), "who has gone makes room");
+    assert_eq!(world.rollouts.view().len(), super::MAX_GROUPS);
 }

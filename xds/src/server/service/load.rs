@@ -15,19 +15,23 @@ use heddle_proto::envoy::service::load_stats::v3::load_reporting_service_server:
 use heddle_proto::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse};
 use prost_types::Duration as WireDuration;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{AdsService, MAX_STREAMS};
 use crate::link::Peer;
+use crate::model::{Kind, MESH_PREFIX, Resource};
 use crate::protocol::wire::node_from_wire;
 use crate::server::registry::{Dropped, Report, Reporter, Sums};
 use crate::server::stream::{FIRST_REQUEST, life, over};
+use crate::snapshot::{NodeScope, SnapshotSource, View};
 
 /// How often nodes are to report: as often as what the fleet says of load is believed.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// Reports are read no faster than this.
+const LEAST: Duration = Duration::from_secs(2);
 /// Bytes of one report.
 const MAX_REPORT: usize = 4 << 20;
 /// Localities of one report that are read; what is behind them is left out.
@@ -48,18 +52,32 @@ impl LoadServer {
         LoadReportingServiceServer::new(LoadServer { service }).max_decoding_message_size(MAX_REPORT)
     }
 
-    /// Lets a node in by its connection and what it says of itself.
-    fn admit(&self, peer: Option<&Peer>, node: Option<Node>) -> Result<(), Status> {
+    /// Lets a node in by its connection and what it says of itself: as whom.
+    fn admit(&self, peer: Option<&Peer>, node: Option<Node>) -> Result<NodeScope, Status> {
         let node = node.ok_or_else(|| Status::invalid_argument("the first request must say the node"))?;
         let mut node = node_from_wire(node).map_err(|error| Status::invalid_argument(error.to_string()))?;
         if node.scope.id.is_empty() {
             return Err(Status::invalid_argument("node.id must not be empty"));
         }
         match (&self.service.gate, peer) {
-            (None, _) => Ok(()),
-            (Some(gate), Some(peer)) => gate(peer, &mut node),
-            (Some(_), None) => Err(Status::permission_denied("nothing is known of this connection")),
+            (None, _) => {}
+            (Some(gate), Some(peer)) => gate(peer, &mut node)?,
+            (Some(_), None) => return Err(Status::permission_denied("nothing is known of this connection")),
         }
+        Ok(node.scope)
+    }
+
+    /// Takes what a node says of clusters that nodes like it are told of, in zones that these have endpoints in. The rest is of clusters of its own.
+    fn take(&self, reporter: &Reporter, scope: &NodeScope, stats: Vec<ClusterStats>) {
+        let views: Vec<Arc<View>> = self.service.shared.feeds().map(|feed| feed.view()).collect();
+        let known = |cluster: &str| views.iter().any(|view| is_told(view, cluster, scope));
+        let zoned = |cluster: &str, zone: &str| zone.is_empty() || views.iter().any(|view| has_zone(view, cluster, zone));
+        let (mut reports, dropped) = read(stats.into_iter().filter(|stats| known(&stats.cluster_name)));
+        for report in reports.iter_mut().filter(|report| !zoned(&report.cluster, &report.zone)) {
+            // Of an endpoint that has gone since, or of one that says another zone than it was told.
+            report.zone = "".into();
+        }
+        reporter.report(&reports, &dropped);
     }
 
     async fn converse(
@@ -75,26 +93,30 @@ impl LoadServer {
         let first = first.map_err(|_| Status::deadline_exceeded("no request came in time"))??;
         let Some(first) = first else { return Ok(()) };
         let features = first.node.as_ref().map(|node| node.client_features.clone()).unwrap_or_default();
-        self.admit(peer.as_ref(), first.node)?;
-        let reporter = shared.registry.loads().enter(MAX_STREAMS);
+        let scope = self.admit(peer.as_ref(), first.node)?;
+        let reporter = shared.registry.loads().enter(&scope.id, MAX_STREAMS);
         let reporter = reporter.ok_or_else(|| {
-            Status::unavailable(format!("{MAX_STREAMS} nodes report already; try again, or another control plane"))
+            Status::unavailable(format!(
+                "{MAX_STREAMS} nodes report already, or this one does; try again, or another control plane"
+            ))
         })?;
         let mut told = asked_for(&first.cluster_stats, features.iter().any(|feature| feature == ALL_CLUSTERS));
-        take(&reporter, first.cluster_stats);
+        self.take(&reporter, &scope, first.cluster_stats);
+        let mut next = clock::now() + LEAST;
         if out.send(Ok(told.clone())).await.is_err() {
             return Ok(());
         }
         loop {
             tokio::select! {
-                message = requests.message() => {
+                message = next_of(&mut requests, next) => {
+                    next = clock::now() + LEAST;
                     let Some(request) = message? else { return Ok(()) };
                     let now = asked_for(&request.cluster_stats, told.send_all_clusters);
                     if !told.send_all_clusters && now.clusters.iter().any(|name| !told.clusters.contains(name)) {
                         told = now;
                         let _ = out.send(Ok(told.clone())).await;
                     }
-                    take(&reporter, request.cluster_stats);
+                    self.take(&reporter, &scope, request.cluster_stats);
                 }
                 (_, why) = over.as_mut() => return Err(why),
                 () = out.closed() => return Ok(()),
@@ -115,8 +137,25 @@ fn asked_for(named: &[ClusterStats], all: bool) -> LoadStatsResponse {
     }
 }
 
+/// What a node says next, once it is time: what comes faster waits in its connection.
+async fn next_of(requests: &mut Streaming<LoadStatsRequest>, due: Instant) -> Result<Option<LoadStatsRequest>, Status> {
+    sleep_until(due).await;
+    requests.message().await
+}
+
+/// Whether a node may be told of a cluster. Services of the mesh are clusters beside applications.
+fn is_told(view: &View, cluster: &str, scope: &NodeScope) -> bool {
+    let service = || cluster.strip_prefix(MESH_PREFIX).and_then(|service| view.get(Kind::MeshService, service, scope));
+    view.get(Kind::Upstream, cluster, scope).is_some() || service().is_some()
+}
+
+fn has_zone(view: &View, cluster: &str, zone: &str) -> bool {
+    let Some(found) = view.find(Kind::Endpoints, cluster) else { return false };
+    matches!(&found.resource, Resource::Endpoints(all) if all.endpoints.iter().any(|endpoint| *endpoint.zone == *zone))
+}
+
 /// Reads a report.
-fn take(reporter: &Reporter, stats: Vec<ClusterStats>) {
+fn read(stats: impl Iterator<Item = ClusterStats>) -> (Vec<Report>, Vec<Dropped>) {
     let (mut reports, mut dropped) = (Vec::new(), Vec::new());
     for cluster in stats {
         let name: Arc<str> = short(&cluster.cluster_name).into();
@@ -135,7 +174,7 @@ fn take(reporter: &Reporter, stats: Vec<ClusterStats>) {
         let room = MAX_LOCALITIES.saturating_sub(reports.len());
         reports.extend(cluster.upstream_locality_stats.into_iter().take(room).map(|stats| report(&name, stats)));
     }
-    reporter.report(&reports, &dropped);
+    (reports, dropped)
 }
 
 fn report(cluster: &Arc<str>, stats: UpstreamLocalityStats) -> Report {
@@ -184,5 +223,30 @@ impl LoadReportingService for LoadServer {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::model::{Endpoint, Endpoints, Upstream};
+    use crate::snapshot::{Change, SIDECAR, SnapshotFeed, SnapshotStore};
+
+    #[test]
+    fn only_clusters_and_zones_that_a_node_is_told_of_are_counted() {
+        let store = SnapshotStore::new();
+        let endpoint = Endpoint { host: "h".into(), port: 1, weight: 1, zone: "eu-1".into(), ..Endpoint::default() };
+        store.apply(vec![
+            Change::Set(Resource::Upstream(Upstream::new("upstreams/u"))),
+            Change::Set(Resource::Endpoints(Endpoints { upstream: "upstreams/u".into(), endpoints: vec![endpoint] })),
+        ]);
+        let (view, gateway) = (store.view(), NodeScope { role: "gateway".into(), ..NodeScope::default() });
+        assert!(is_told(&view, "upstreams/u", &gateway) && !is_told(&view, "made-up", &gateway));
+        assert!(!is_told(&view, "mesh/shop/web", &gateway));
+        let sidecar = NodeScope { role: SIDECAR.into(), ..NodeScope::default() };
+        assert!(!is_told(&view, "upstreams/u", &sidecar), "those beside applications are told of services only");
+        assert!(has_zone(&view, "upstreams/u", "eu-1"));
+        assert!(!has_zone(&view, "upstreams/u", "made-up") && !has_zone(&view, "made-up", "eu-1"));
     }
 }
