@@ -17,8 +17,8 @@ use heddle_node::drain::{self, DrainCompletion};
 use heddle_proto::heddle::admin::v1 as api;
 use heddle_proto::heddle::admin::v1::admin_client::AdminClient;
 use heddle_xds::model::{
-    EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, PluginConf, PluginOrigin, ProxyProtocol, Resource, Route,
-    RouteMatch, ServerHeader,
+    EdgeLimits, Endpoint, Endpoints, ForwardedTrust, Kind, Listener, ListenerProtocol, PathPolicy, PluginConf, PluginOrigin,
+    ProxyProtocol, Resource, Route, RouteMatch, ServerHeader, Upstream, UpstreamRef,
 };
 use heddle_xds::server::{AdsService, NodeRegistry, tuned};
 use heddle_xds::snapshot::{Change, SnapshotStore};
@@ -144,6 +144,42 @@ fn what_one_agent_refuses_the_others_are_not_given_until_it_changes_or_somebody_
     fleet.snapshot.apply(vec![route("r", 200, "mended")]);
     fleet.until_all_say("/r", "mended");
     assert!(fleet.held().is_empty());
+}
+
+/// An upstream with one node.
+fn upstream(name: &str, at: SocketAddr) -> [Change; 2] {
+    let endpoint = Endpoint { host: at.ip().to_string().into(), port: at.port(), weight: 1, ..Endpoint::default() };
+    let endpoints = Endpoints { upstream: name.into(), endpoints: vec![endpoint] };
+    [Change::Set(Resource::Upstream(Upstream::new(name))), Change::Set(Resource::Endpoints(endpoints))]
+}
+
+/// The route `r` to an upstream, with plugins that an agent takes, or with one that it does not.
+fn leading_to(upstream: &str, good: bool) -> Change {
+    let Change::Set(Resource::Route(bad)) = route("r", 42, "bad") else { panic!("it is a route") };
+    let plugins = if good { Vec::new() } else { bad.plugins.clone() };
+    Change::Set(Resource::Route(Route { plugins, upstream: Some(UpstreamRef { name: upstream.into() }), ..bad }))
+}
+
+#[test]
+fn what_a_refused_route_led_to_stays_until_the_route_leads_elsewhere() {
+    let (old, new) = (Nginx::saying("old"), Nginx::saying("new"));
+    let fleet = Fleet::start(Duration::from_secs(20));
+    fleet.snapshot.apply(upstream("old", old.address).into_iter().chain([leading_to("old", true)]).collect());
+    fleet.until_all_say("/r", "old");
+    let gone = [Kind::Upstream, Kind::Endpoints].map(|kind| Change::Remove(kind, "old".into()));
+    let moved = upstream("new", new.address).into_iter().chain([leading_to("new", false)]);
+    fleet.snapshot.apply(moved.chain(gone).collect());
+    until("the hold", || {
+        assert_eq!(fleet.say("/r")[1..], ["old", "old"]);
+        (fleet.held() == ["r by a"]).then_some(())
+    });
+    fleet.until_all_say("/r", "old");
+    fleet.snapshot.apply(vec![route("other", 200, "other")]);
+    fleet.until_all_say("/other", "other");
+    assert_eq!(fleet.say("/r"), ["old", "old", "old"], "what comes later does not take it away");
+    fleet.snapshot.apply(vec![leading_to("new", true)]);
+    fleet.until_all_say("/r", "new");
+    until("the old one to go", || fleet.registry.rollouts().view().iter().all(|view| view.kept.is_empty()).then_some(()));
 }
 
 #[test]
