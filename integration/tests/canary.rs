@@ -17,8 +17,7 @@ use heddle_node::drain::{self, DrainCompletion};
 use heddle_proto::heddle::admin::v1 as api;
 use heddle_proto::heddle::admin::v1::admin_client::AdminClient;
 use heddle_xds::model::{
-    EdgeLimits, Endpoint, Endpoints, ForwardedTrust, Kind, Listener, ListenerProtocol, PathPolicy, PluginConf, PluginOrigin,
-    ProxyProtocol, Resource, Route, RouteMatch, ServerHeader, Upstream, UpstreamRef,
+    Endpoint, Endpoints, Kind, Listener, PluginConf, PluginOrigin, Resource, Route, RouteMatch, Upstream, UpstreamRef,
 };
 use heddle_xds::server::{AdsService, NodeRegistry, tuned};
 use heddle_xds::snapshot::{Change, SnapshotStore};
@@ -56,19 +55,7 @@ fn route(id: &str, status: i64, body: &str) -> Change {
 }
 
 fn listener(node: &str, address: SocketAddr) -> Change {
-    Change::Set(Resource::Listener(Listener {
-        name: node.into(),
-        address,
-        protocol: ListenerProtocol::Http,
-        proxy_protocol: ProxyProtocol::Off,
-        forwarded: ForwardedTrust::default(),
-        limits: EdgeLimits::default(),
-        paths: PathPolicy::default(),
-        server_header: ServerHeader::default(),
-        expose_reason: false,
-        nodes: vec![node.into()],
-        tcp: Vec::new(),
-    }))
+    Change::Set(Resource::Listener(Listener { nodes: vec![node.into()], ..Listener::new(node, address) }))
 }
 
 impl Fleet {

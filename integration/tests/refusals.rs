@@ -12,8 +12,7 @@ use heddle_integration::place::Place;
 use heddle_integration::process::{Process, until};
 use heddle_node::drain::{self, DrainWatch};
 use heddle_xds::model::{
-    EdgeLimits, Endpoint, Endpoints, ForwardedTrust, Kind, Listener, ListenerProtocol, PathPolicy, PluginConf, PluginOrigin,
-    ProxyProtocol, Resource, Route, RouteMatch, ServerHeader, UpstreamRef,
+    Endpoint, Endpoints, Kind, Listener, PluginConf, PluginOrigin, Resource, Route, RouteMatch, UpstreamRef,
 };
 use heddle_xds::server::{AdsService, NodeRegistry, tuned};
 use heddle_xds::snapshot::{Change, SnapshotStore};
@@ -43,19 +42,7 @@ fn route(id: &str, uri: &str, count: i64) -> Resource {
 }
 
 fn listener(address: SocketAddr) -> Resource {
-    Resource::Listener(Listener {
-        name: "http".into(),
-        address,
-        protocol: ListenerProtocol::Http,
-        proxy_protocol: ProxyProtocol::Off,
-        forwarded: ForwardedTrust::default(),
-        limits: EdgeLimits::default(),
-        paths: PathPolicy::default(),
-        server_header: ServerHeader::default(),
-        expose_reason: false,
-        nodes: Vec::new(),
-        tcp: Vec::new(),
-    })
+    Resource::Listener(Listener::new("http", address))
 }
 
 fn endpoints(address: SocketAddr) -> Resource {

@@ -155,7 +155,9 @@ impl Watcher {
         match self.belief.judge(endpoints.is_empty(), seen.index, unsure, seen.filtered, clock::now()) {
             Verdict::Believe => self.tell(News::Answer(endpoints, left_out)).await,
             Verdict::Doubt => {
-                let why = if polled {
+                let why = if polled && self.belief.is_lost() {
+                    "the answer is empty after one was missed; it is believed when it stays so for a minute"
+                } else if polled {
                     "the answer is empty; it is believed when it is given again"
                 } else if seen.filtered {
                     "Consul's ACLs take instances out of the answer: give the token service:read and node:read"

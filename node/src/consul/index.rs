@@ -124,6 +124,12 @@ impl Belief {
         Verdict::Doubt
     }
 
+    /// Whether what came back empty may have lost its data: then only time speaks for emptiness.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.doubt.is_some_and(|doubt| doubt.lost)
+    }
+
     /// When a doubt ends, if nothing else comes.
     #[must_use]
     pub fn ends(&self) -> Option<Instant> {
@@ -190,10 +196,12 @@ mod tests {
         assert_eq!(belief.judge(true, 2, true, false, now), Verdict::Doubt);
         assert_eq!(belief.judge(true, 2, false, false, now), Verdict::Doubt);
         assert_eq!(belief.judge(true, 3, false, false, now), Verdict::Doubt, "others register again too");
+        assert!(belief.is_lost());
         assert_eq!(belief.judge(true, 9, false, false, now + DOUBT / 2), Verdict::Doubt, "and come further than before");
         assert_eq!(belief.judge(true, 9, false, false, now + DOUBT), Verdict::Believe);
         belief.judge(false, 8, false, false, now);
         assert_eq!(belief.judge(true, 9, false, true, now), Verdict::Doubt, "taken out by ACLs");
+        assert!(!belief.is_lost());
         assert_eq!(belief.ends(), Some(now + DOUBT));
         belief.away(now + DOUBT / 2);
         assert_eq!(belief.judge(true, 9, false, true, now + DOUBT), Verdict::Doubt);

@@ -34,6 +34,25 @@ pub struct Listener {
     pub tcp: Vec<Arc<TcpRoute>>,
 }
 
+impl Listener {
+    /// One for HTTP, with defaults in everything else, on every node.
+    pub fn new(name: &str, address: SocketAddr) -> Listener {
+        Listener {
+            name: name.into(),
+            address,
+            protocol: ListenerProtocol::Http,
+            proxy_protocol: ProxyProtocol::Off,
+            forwarded: ForwardedTrust::default(),
+            limits: EdgeLimits::default(),
+            paths: PathPolicy::default(),
+            server_header: ServerHeader::default(),
+            expose_reason: false,
+            nodes: Vec::new(),
+            tcp: Vec::new(),
+        }
+    }
+}
+
 /// What a listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum ListenerProtocol {

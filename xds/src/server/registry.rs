@@ -23,7 +23,7 @@ use crate::protocol::{Dialect, NodeInfo, Types};
 pub use self::inspect::{Inspected, ResourceView, Standing};
 pub use self::instances::InstanceFollower;
 pub use self::loads::{Dropped, LoadView, Loads, Sums};
-pub(super) use self::loads::{Report, Reporter};
+pub(super) use self::loads::{Report, Reporter, Who};
 
 /// Nodes that are remembered after they left.
 const MAX_GONE: usize = 1000;

@@ -134,9 +134,9 @@ pub(super) struct RecordHead {
     pub(super) done: u64,
     /// Entries of the journal of what was refused.
     pub(super) refused: u64,
-    /// Entries of the journal of what others said that they have refused.
-    #[serde(default)]
-    pub(super) reported: u64,
+    /// Entries of the journal of what others said that they have refused. An older Heddle leaves it out: then they are counted anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reported: Option<u64>,
     pub(super) token: String,
     /// Beginnings of the tokens of the writes before it, the newest last: whoever got no answer finds here whether its write was carried out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

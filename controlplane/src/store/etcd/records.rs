@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use heddle_node::clock;
-use heddle_proto::etcd::etcdserverpb::{RequestOp, TxnRequest};
+use heddle_proto::etcd::etcdserverpb::{RangeRequest, RequestOp, TxnRequest};
 use tokio::time::{Instant, sleep};
 
 use super::Etcd;
@@ -104,10 +104,12 @@ impl Etcd {
         journal: &[Append],
         keep: u64,
     ) -> Result<Option<RequestOp>, StoreError> {
-        let held = match ring {
-            Ring::Done => &mut head.done,
-            Ring::Refused => &mut head.refused,
-            Ring::Reported => &mut head.reported,
+        let first = self.keys.journal(ring, 0);
+        let held = match (ring, &mut head.reported) {
+            (Ring::Done, _) => &mut head.done,
+            (Ring::Refused, _) => &mut head.refused,
+            (Ring::Reported, Some(count)) => count,
+            (Ring::Reported, none) => none.insert(self.count(&first, self.keys.journal(ring, u64::MAX)).await?),
         };
         let added = journal.iter().filter(|entry| entry.ring == ring).count() as u64;
         let gone = (*held + added).saturating_sub(keep).min(*held);
@@ -115,11 +117,17 @@ impl Etcd {
         if gone == 0 {
             return Ok(None);
         }
-        let first = self.keys.journal(ring, 0);
         let limit = i64::try_from(gone).unwrap_or(i64::MAX);
         let oldest = self.read(range(&first, self.keys.journal(ring, u64::MAX).into_bytes(), limit, false)).await?;
         let last = oldest.kvs.last().and_then(|kv| number(&kv.key));
         Ok(last.map(|last| delete_range(&first, self.keys.journal(ring, last + 1).into_bytes())))
+    }
+
+    /// How many keys there are from one on, before another. Whoever adds to them writes the head too, so that the count holds as long as that stands.
+    async fn count(&self, from: &str, end: String) -> Result<u64, StoreError> {
+        let asked = RangeRequest { count_only: true, ..range(from, end.into_bytes(), 0, false) };
+        let found = self.client.range(asked).await.map_err(Trouble::into_error)?;
+        Ok(u64::try_from(found.count).unwrap_or_default())
     }
 
     async fn record_head(&self) -> Result<(RecordHead, i64), StoreError> {

@@ -137,7 +137,7 @@ impl Etcd {
             self.add(&mut batch, self.keys.journal(ring, entry.number), entry.body.clone()).await?;
         }
         let [done, refused, reported] = [&archive.done, &archive.refused, &archive.reported].map(|entries| entries.len() as u64);
-        let records = RecordHead { journal, done, refused, reported, token: token.clone(), recent: Vec::new() };
+        let records = RecordHead { journal, done, refused, reported: Some(reported), token: token.clone(), recent: Vec::new() };
         self.flush(&mut batch).await?;
         let head = Head { format: FORMAT, revision: archive.newest, token: token.clone() };
         let success = vec![

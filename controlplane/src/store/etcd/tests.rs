@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use heddle_node::config::Secret;
+use heddle_proto::etcd::etcdserverpb::TxnRequest;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -440,6 +441,27 @@ async fn records_are_raised_required_and_journalled_across_writers() {
         heard.extend(news.recv().await.unwrap().iter().cloned());
     }
     assert!(heard.iter().any(|(key, value)| key == "n" && value.as_deref() == Some(&5u64.to_be_bytes()[..])));
+}
+
+#[tokio::test]
+async fn a_journal_of_which_an_older_heddle_knows_nothing_does_not_grow() {
+    let cluster = Cluster::of(1);
+    let (one, two) = (cluster.store("/p/", clock()).await, cluster.store("/p/", clock()).await);
+    for n in 0..4u8 {
+        one.record(vec![], vec![append(Ring::Reported, &[n])]).await.unwrap();
+    }
+    // An older one writes the head as it knows it.
+    let head = one.keys.record_head();
+    let found = one.client.range(super::client::get(&head)).await.unwrap();
+    let mut known: serde_json::Value = serde_json::from_slice(&found.kvs[0].value).unwrap();
+    assert_eq!(known.as_object_mut().unwrap().remove("reported"), Some(json!(3)));
+    let success = vec![super::client::put(&head, serde_json::to_vec(&known).unwrap())];
+    one.client.txn(TxnRequest { success, ..TxnRequest::default() }).await.unwrap();
+    for n in 4..6u8 {
+        two.record(vec![], vec![append(Ring::Reported, &[n])]).await.unwrap();
+    }
+    let journal = one.journal(Ring::Reported, None, 10).await.unwrap();
+    assert_eq!(journal.iter().map(|entry| entry.body[0]).collect::<Vec<_>>(), [5, 4, 3]);
 }
 
 #[tokio::test]

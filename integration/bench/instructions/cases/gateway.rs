@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use heddle_agent::bench::{Gateway, tables};
 use heddle_xds::model::{
-    Balancer, CircuitBreakers, EdgeLimits, Endpoint, Endpoints, ForwardedTrust, HealthChecks, KeepalivePool, Listener,
-    ListenerProtocol, PassHost, PathPolicy, ProxyProtocol, Resource, Scheme, ServerHeader, Timeouts, Upstream, UpstreamRef,
-    UpstreamTls, ZonePolicy,
+    Balancer, CircuitBreakers, Endpoint, Endpoints, HealthChecks, KeepalivePool, Listener, PassHost, Resource, Scheme, Timeouts,
+    Upstream, UpstreamRef, UpstreamTls, ZonePolicy,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -126,19 +125,7 @@ fn resources(endpoint: SocketAddr, filters: bool) -> Vec<Resource> {
 }
 
 pub fn listener() -> Listener {
-    Listener {
-        name: "http".into(),
-        address: LOOPBACK.into(),
-        protocol: ListenerProtocol::Http,
-        proxy_protocol: ProxyProtocol::Off,
-        forwarded: ForwardedTrust::default(),
-        limits: EdgeLimits::default(),
-        paths: PathPolicy::default(),
-        server_header: ServerHeader::default(),
-        expose_reason: false,
-        nodes: Vec::new(),
-        tcp: Vec::new(),
-    }
+    Listener::new("http", LOOPBACK.into())
 }
 
 pub fn endpoints(upstream: &str, address: SocketAddr) -> Endpoints {

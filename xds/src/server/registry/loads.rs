@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Clusters in localities that are told apart; what comes beyond is counted and dropped.
 const MAX_PLACES: usize = 10_000;
-/// Those that one node may report.
+/// Those that one node may report, and those that are told apart because of it.
 const MAX_OF_NODE: usize = 5_000;
 /// Streams by which one node may report: the second takes over from one that broke without a word.
 const MAX_STREAMS_OF_NODE: usize = 4;
@@ -71,10 +71,31 @@ pub struct Loads(Arc<Mutex<Inner>>);
 
 type Place = (Arc<str>, Arc<str>);
 
+/// Who reports.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(in crate::server) struct Who {
+    /// What its certificate says, empty where it has shown none: nobody takes the room of another one by saying the same id.
+    pub(in crate::server) identity: Arc<str>,
+    /// What it calls itself.
+    pub(in crate::server) node: Arc<str>,
+}
+
+impl Who {
+    /// Whose room the clusters take that it is the first to report: all nodes that show one identity share it, as many ids as they may say.
+    fn payer(&self) -> Who {
+        match &*self.identity {
+            "" => self.clone(),
+            _ => Who { identity: self.identity.clone(), node: Arc::default() },
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     next: u64,
     sums: BTreeMap<Place, Sums>,
+    /// Of how many clusters in localities each node was the first to report.
+    first: BTreeMap<Who, usize>,
     dropped: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u64>>,
     /// What is under way, by stream.
     now: BTreeMap<u64, Now>,
@@ -83,7 +104,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Now {
-    node: Arc<str>,
+    who: Who,
     places: BTreeMap<Place, u64>,
     endpoints: BTreeMap<(Arc<str>, SocketAddr), u64>,
 }
@@ -145,16 +166,16 @@ impl Loads {
     }
 
     /// A node begins to report; what it says is under way is so until what is returned is dropped. `None`: there are `most` already, or some of this node.
-    pub(in crate::server) fn enter(&self, node: &Arc<str>, most: usize) -> Option<Reporter> {
+    pub(in crate::server) fn enter(&self, who: Who, most: usize) -> Option<Reporter> {
         let mut inner = self.lock();
-        let of_node = inner.now.values().filter(|now| now.node == *node).count();
+        let of_node = inner.now.values().filter(|now| now.who == who).count();
         if inner.now.len() >= most || of_node >= MAX_STREAMS_OF_NODE {
             return None;
         }
         let number = inner.next;
         inner.next += 1;
-        inner.now.insert(number, Now { node: node.clone(), ..Now::default() });
-        Some(Reporter { loads: self.clone(), node: node.clone(), number })
+        inner.now.insert(number, Now { who: who.clone(), ..Now::default() });
+        Some(Reporter { loads: self.clone(), who, number })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -166,20 +187,27 @@ impl Loads {
 #[derive(Debug)]
 pub(in crate::server) struct Reporter {
     loads: Loads,
-    node: Arc<str>,
+    who: Who,
     number: u64,
 }
 
 impl Reporter {
-    /// Takes a whole report. What is not in it is not under way any more.
-    pub(in crate::server) fn report(&self, reports: &[Report], dropped: &[Dropped]) {
+    /// Leaves of a report what one node may report.
+    pub(in crate::server) fn shorten(&self, reports: &mut Vec<Report>) {
         let mut inner = self.loads.lock();
-        let mut now = Now { node: self.node.clone(), ..Now::default() };
         let beyond = reports.len().saturating_sub(MAX_OF_NODE);
         inner.left_out = inner.left_out.saturating_add(u64::try_from(beyond).unwrap_or(u64::MAX));
-        for report in reports.iter().take(MAX_OF_NODE) {
+        reports.truncate(MAX_OF_NODE);
+    }
+
+    /// Takes a whole report, shortened. What is not in it is not under way any more.
+    pub(in crate::server) fn report(&self, reports: &[Report], dropped: &[Dropped]) {
+        let mut inner = self.loads.lock();
+        let mut now = Now { who: self.who.clone(), ..Now::default() };
+        let payer = self.who.payer();
+        for report in reports {
             let place = (report.cluster.clone(), report.zone.clone());
-            if inner.sums.len() >= MAX_PLACES && !inner.sums.contains_key(&place) {
+            if !inner.has_room(&place, &payer) {
                 inner.left_out = inner.left_out.saturating_add(1);
                 continue;
             }
@@ -208,6 +236,19 @@ impl Drop for Reporter {
 }
 
 impl Inner {
+    /// Whether a cluster in a zone is counted: it is already, or there is room for it, which is then taken.
+    fn has_room(&mut self, place: &Place, payer: &Who) -> bool {
+        if self.sums.contains_key(place) {
+            return true;
+        }
+        let first = self.first.get(payer).copied().unwrap_or_default();
+        let room = self.sums.len() < MAX_PLACES && first < MAX_OF_NODE;
+        if room {
+            self.first.insert(payer.clone(), first + 1);
+        }
+        room
+    }
+
     fn drop_one(&mut self, cluster: &Arc<str>, category: &Arc<str>, count: u64) {
         let room = self.dropped.len() < MAX_PLACES || self.dropped.contains_key(cluster);
         let known = self.dropped.get(cluster).map_or(0, BTreeMap::len) < MAX_CATEGORIES;
@@ -234,6 +275,10 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
 
+    fn who(identity: &str, node: &str) -> Who {
+        Who { identity: identity.into(), node: node.into() }
+    }
+
     fn report(cluster: &str, issued: u64, in_progress: u64) -> Report {
         let sums = Sums { issued, succeeded: issued, failed: 0 };
         Report { cluster: cluster.into(), zone: "a".into(), sums, in_progress, ..Report::default() }
@@ -242,9 +287,8 @@ mod tests {
     #[test]
     fn what_nodes_report_is_added_up_and_what_is_under_way_ends_with_them() {
         let loads = Loads::default();
-        let node = Arc::from("n");
-        let (one, two) = (loads.enter(&node, 2).unwrap(), loads.enter(&node, 2).unwrap());
-        assert!(loads.enter(&"other".into(), 2).is_none());
+        let (one, two) = (loads.enter(who("", "n"), 2).unwrap(), loads.enter(who("", "n"), 2).unwrap());
+        assert!(loads.enter(who("", "other"), 2).is_none());
         one.report(&[report("u", 3, 2)], &[Dropped { cluster: "u".into(), category: "".into(), count: 4 }]);
         two.report(&[report("u", 5, 1)], &[]);
         let place: SocketAddr = "10.0.0.1:80".parse().unwrap();
@@ -263,19 +307,37 @@ mod tests {
     #[test]
     fn it_is_bounded() {
         let loads = Loads::default();
-        let nodes = ["a", "b", "c"].map(Arc::from);
-        let [one, two, three] = nodes.each_ref().map(|node| loads.enter(node, 9).unwrap());
+        let [one, two, three] = ["a", "b", "c"].map(|node| loads.enter(who("", node), 9).unwrap());
         let many = |from: usize, count: usize| -> Vec<Report> {
             (from..from + count).map(|n| report(&n.to_string(), u64::MAX, u64::MAX)).collect()
         };
         let dropped = |n: usize| Dropped { cluster: "u".into(), category: n.to_string().into(), count: u64::MAX };
         let dropped: Vec<Dropped> = (0..MAX_CATEGORIES + 3).map(dropped).collect();
-        one.report(&many(0, MAX_OF_NODE + 5), &dropped);
+        let mut long = many(0, MAX_OF_NODE + 5);
+        one.shorten(&mut long);
+        one.report(&long, &dropped);
         assert_eq!((loads.view().len(), loads.dropped().len(), loads.left_out()), (MAX_OF_NODE, MAX_CATEGORIES, 8));
+        one.report(&many(MAX_OF_NODE, 2), &[]);
+        assert_eq!((loads.view().len(), loads.left_out()), (MAX_OF_NODE, 10), "one node takes no more, in however many reports");
         two.report(&many(MAX_OF_NODE, MAX_OF_NODE), &[]);
+        one.report(&many(MAX_OF_NODE, 2), &[]);
+        assert_eq!((loads.view().len(), loads.left_out()), (MAX_PLACES, 10), "what others have reported too is counted");
         three.report(&many(2 * MAX_OF_NODE, 7), &[]);
-        assert_eq!((loads.view().len(), loads.left_out()), (MAX_PLACES, 15));
-        let more: Vec<_> = (0..5).map(|_| loads.enter(&nodes[0], 9)).collect();
-        assert_eq!(more.iter().flatten().count(), MAX_STREAMS_OF_NODE - 1, "one node takes no places of others");
+        assert_eq!((loads.view().len(), loads.left_out()), (MAX_PLACES, 17));
+    }
+
+    #[test]
+    fn nobody_takes_the_room_of_another_one_by_its_name() {
+        let loads = Loads::default();
+        let strangers: Vec<_> = (0..9).filter_map(|_| loads.enter(who("", "a"), 100)).collect();
+        let others: Vec<_> = (0..9).filter_map(|_| loads.enter(who("b", "a"), 100)).collect();
+        assert_eq!((strangers.len(), others.len()), (MAX_STREAMS_OF_NODE, MAX_STREAMS_OF_NODE));
+        assert!(loads.enter(who("a", "a"), 100).is_some());
+        // One identity has one share of the clusters, as many ids as it may say.
+        for (node, from) in [("x", 0), ("y", MAX_OF_NODE)] {
+            let reports: Vec<_> = (from..from + MAX_OF_NODE).map(|n| report(&n.to_string(), 1, 0)).collect();
+            loads.enter(who("b", node), 100).unwrap().report(&reports, &[]);
+        }
+        assert_eq!(loads.view().len(), MAX_OF_NODE);
     }
 }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::wave::Key;
-use crate::model::{Kind, PluginConf, Resource};
+use crate::model::{Kind, PluginConf, Resource, SecretBody};
 use crate::protocol::Types;
 use crate::snapshot::View;
 
 /// Where plugins name upstreams.
 const UPSTREAM_ID: &str = "upstream_id";
+/// What a text begins with that stands for a secret kept elsewhere: the manager follows, and which one of them.
+const SECRET: &str = "$secret://";
 /// How deep the configuration of a plugin is looked into: as deep as it may be written.
 const MAX_DEPTH: usize = 64;
 
@@ -71,32 +73,96 @@ fn references(resource: &Resource) -> Vec<Key> {
             certificate.secrets.iter().chain(roots).for_each(|secret| named(Kind::Secret, secret));
             &[]
         }
+        Resource::Secret(secret) => {
+            match &secret.body {
+                SecretBody::KeyPair { chain_pem, key_pem } => out.extend(manager(chain_pem).into_iter().chain(manager(key_pem))),
+                SecretBody::Roots(pem) => out.extend(manager(pem)),
+                SecretBody::Manager(_) => {}
+            }
+            &[]
+        }
         Resource::Route(route) => {
             route.upstream.iter().for_each(|upstream| named(Kind::Upstream, &upstream.name));
             &route.plugins
         }
+        Resource::MeshService(service) => &service.plugins,
+        Resource::MeshInbound(inbound) => &inbound.plugins,
         Resource::GlobalRule(rule) => &rule.plugins,
-        Resource::Consumer(consumer) => &consumer.plugins,
+        Resource::Consumer(consumer) => {
+            consumer.credentials.iter().for_each(|credential| written(&credential.config, MAX_DEPTH, &mut out));
+            &consumer.plugins
+        }
+        Resource::PluginMetadata(metadata) => {
+            written(&metadata.config, MAX_DEPTH, &mut out);
+            &[]
+        }
         _ => &[],
     };
     for plugin in plugins {
         out.push((Kind::PluginMetadata, plugin.name.clone()));
-        upstreams(&plugin.config, MAX_DEPTH, &mut out);
+        written(&plugin.config, MAX_DEPTH, &mut out);
     }
     out
 }
 
-/// Upstreams that the configuration of a plugin names, at any depth.
-fn upstreams(value: &Value, depth: usize, out: &mut Vec<Key>) {
+/// Upstreams and managers of secrets that a configuration names, at any depth.
+fn written(value: &Value, depth: usize, out: &mut Vec<Key>) {
     let Some(depth) = depth.checked_sub(1) else { return };
     match value {
-        Value::Array(items) => items.iter().for_each(|item| upstreams(item, depth, out)),
+        Value::String(text) => out.extend(manager(text)),
+        Value::Array(items) => items.iter().for_each(|item| written(item, depth, out)),
         Value::Object(fields) => {
             if let Some(name) = fields.get(UPSTREAM_ID).and_then(Value::as_str) {
                 out.push((Kind::Upstream, name.into()));
             }
-            fields.values().for_each(|field| upstreams(field, depth, out));
+            fields.values().for_each(|field| written(field, depth, out));
         }
         _ => {}
+    }
+}
+
+/// The manager that is asked for what a text stands for.
+fn manager(text: &str) -> Option<Key> {
+    let (scheme, path) = text.split_at_checked(SECRET.len())?;
+    let mut parts = path.split('/');
+    let (manager, id) = (parts.next()?, parts.next()?);
+    scheme.eq_ignore_ascii_case(SECRET).then(|| (Kind::Secret, format!("secrets/{manager}/{id}").into()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Consumer, Credential, PluginMetadata, PluginOrigin, Secret};
+    use crate::snapshot::{Change, SnapshotFeed, SnapshotStore};
+
+    #[test]
+    fn a_manager_stays_whose_secrets_are_named_in_what_is_kept() {
+        let manager = |id: &str| (Kind::Secret, Arc::from(format!("secrets/vault/{id}")));
+        let at = |id: &str| json!({ "deep": [{ "text": format!("$secret://vault/{id}/team/db/password") }] });
+        let roots = SecretBody::Roots("$secret://vault/roots/a/b".into());
+        let key = SecretBody::KeyPair { chain_pem: "PEM".into(), key_pem: "$SECRET://vault/key/a/b".into() };
+        let plugin = PluginConf { name: "p".into(), config: Arc::new(at("plugin")), origin: PluginOrigin("rule".into()) };
+        let consumer = Consumer {
+            username: "ann".into(),
+            group_id: "".into(),
+            credentials: vec![Credential { id: "".into(), plugin: "key-auth".into(), config: Arc::new(at("credential")) }],
+            plugins: vec![plugin],
+            labels: std::collections::BTreeMap::new(),
+        };
+        let store = SnapshotStore::new();
+        let resources = [
+            Resource::Secret(Secret { name: "s".into(), body: key }),
+            Resource::Secret(Secret { name: "r".into(), body: roots }),
+            Resource::Consumer(consumer),
+            Resource::PluginMetadata(PluginMetadata { plugin: "p".into(), config: Arc::new(at("metadata")) }),
+        ];
+        store.apply(resources.map(Change::Set).into());
+        let kept = [(Kind::Secret, Arc::from("s")), (Kind::Secret, Arc::from("r")), (Kind::Consumer, Arc::from("ann"))];
+        let gone = ["plugin", "credential", "metadata", "key", "roots", "nobody"].map(manager);
+        let needed = needed(Types::Heddle, kept.iter(), &store.view(), gone.clone());
+        assert_eq!(needed, gone.into_iter().take(5).collect());
     }
 }

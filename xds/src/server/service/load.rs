@@ -1,5 +1,6 @@
 //! The load reporting service: nodes of others say how many requests they have sent where. It decides nothing about them.
 
+use std::collections::{HashMap, HashSet};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use super::{AdsService, MAX_STREAMS};
 use crate::link::Peer;
 use crate::model::{Kind, MESH_PREFIX, Resource};
 use crate::protocol::wire::node_from_wire;
-use crate::server::registry::{Dropped, Report, Reporter, Sums};
+use crate::server::registry::{Dropped, Report, Reporter, Sums, Who};
 use crate::server::stream::{FIRST_REQUEST, life, over};
 use crate::snapshot::{NodeScope, SnapshotSource, View};
 
@@ -71,11 +72,15 @@ impl LoadServer {
     fn take(&self, reporter: &Reporter, scope: &NodeScope, stats: Vec<ClusterStats>) {
         let views: Vec<Arc<View>> = self.service.shared.feeds().map(|feed| feed.view()).collect();
         let known = |cluster: &str| views.iter().any(|view| is_told(view, cluster, scope));
-        let zoned = |cluster: &str, zone: &str| zone.is_empty() || views.iter().any(|view| has_zone(view, cluster, zone));
         let (mut reports, dropped) = read(stats.into_iter().filter(|stats| known(&stats.cluster_name)));
-        for report in reports.iter_mut().filter(|report| !zoned(&report.cluster, &report.zone)) {
-            // Of an endpoint that has gone since, or of one that says another zone than it was told.
-            report.zone = "".into();
+        reporter.shorten(&mut reports);
+        let mut zones: HashMap<Arc<str>, HashSet<&str>> = HashMap::new();
+        for report in reports.iter_mut().filter(|report| !report.zone.is_empty()) {
+            let of_cluster = zones.entry(report.cluster.clone()).or_insert_with_key(|cluster| zones_of(&views, cluster));
+            if !of_cluster.contains(&*report.zone) {
+                // Of an endpoint that has gone since, or of one that says another zone than it was told.
+                report.zone = "".into();
+            }
         }
         reporter.report(&reports, &dropped);
     }
@@ -94,7 +99,8 @@ impl LoadServer {
         let Some(first) = first else { return Ok(()) };
         let features = first.node.as_ref().map(|node| node.client_features.clone()).unwrap_or_default();
         let scope = self.admit(peer.as_ref(), first.node)?;
-        let reporter = shared.registry.loads().enter(&scope.id, MAX_STREAMS);
+        let identity = peer.as_ref().and_then(Peer::id).map(|id| id.to_string().into()).unwrap_or_default();
+        let reporter = shared.registry.loads().enter(Who { identity, node: scope.id.clone() }, MAX_STREAMS);
         let reporter = reporter.ok_or_else(|| {
             Status::unavailable(format!(
                 "{MAX_STREAMS} nodes report already, or this one does; try again, or another control plane"
@@ -149,9 +155,14 @@ fn is_told(view: &View, cluster: &str, scope: &NodeScope) -> bool {
     view.get(Kind::Upstream, cluster, scope).is_some() || service().is_some()
 }
 
-fn has_zone(view: &View, cluster: &str, zone: &str) -> bool {
-    let Some(found) = view.find(Kind::Endpoints, cluster) else { return false };
-    matches!(&found.resource, Resource::Endpoints(all) if all.endpoints.iter().any(|endpoint| *endpoint.zone == *zone))
+/// The zones that the endpoints of a cluster have.
+fn zones_of<'a>(views: &'a [Arc<View>], cluster: &str) -> HashSet<&'a str> {
+    let found = views.iter().filter_map(|view| view.find(Kind::Endpoints, cluster));
+    let endpoints = found.filter_map(|found| match &found.resource {
+        Resource::Endpoints(all) => Some(&all.endpoints),
+        _ => None,
+    });
+    endpoints.flatten().map(|endpoint| &*endpoint.zone).collect()
 }
 
 /// Reads a report.
@@ -246,7 +257,7 @@ mod tests {
         assert!(!is_told(&view, "mesh/shop/web", &gateway));
         let sidecar = NodeScope { role: SIDECAR.into(), ..NodeScope::default() };
         assert!(!is_told(&view, "upstreams/u", &sidecar), "those beside applications are told of services only");
-        assert!(has_zone(&view, "upstreams/u", "eu-1"));
-        assert!(!has_zone(&view, "upstreams/u", "made-up") && !has_zone(&view, "made-up", "eu-1"));
+        let views = [view];
+        assert_eq!((zones_of(&views, "upstreams/u"), zones_of(&views, "made-up")), (HashSet::from(["eu-1"]), HashSet::new()));
     }
 }

@@ -26,9 +26,7 @@ use super::hosts::Table;
 use super::plugins::{FAULT, ROUTER, filter};
 use super::wire::{address, ads, any};
 use super::{Difference, mesh, table};
-use crate::model::{
-    EdgeLimits, ForwardedTrust, Kind, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, Resource, ServerHeader,
-};
+use crate::model::{Kind, Listener, Resource};
 use crate::snapshot::{NodeScope, SnapshotSource, Versioned};
 
 pub(super) use cluster::{assignment, encode as cluster};
@@ -187,17 +185,5 @@ fn provider() -> tls::CertificateProviderPluginInstance {
 
 /// What a listener of gRPC stands for in a snapshot: one that is for every node.
 pub(super) fn standing(name: &str) -> Resource {
-    Resource::Listener(Listener {
-        name: name.into(),
-        address: std::net::SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0),
-        protocol: ListenerProtocol::Http,
-        proxy_protocol: ProxyProtocol::Off,
-        forwarded: ForwardedTrust::default(),
-        limits: EdgeLimits::default(),
-        paths: PathPolicy::default(),
-        server_header: ServerHeader::default(),
-        expose_reason: false,
-        nodes: Vec::new(),
-        tcp: Vec::new(),
-    })
+    Resource::Listener(Listener::new(name, std::net::SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0)))
 }
