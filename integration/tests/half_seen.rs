@@ -102,18 +102,8 @@ impl Asker {
 
 #[test]
 fn each_answer_is_of_one_revision_while_routes_and_upstreams_change_together() {
-    hammer("heddle");
-}
-
-#[test]
-fn the_same_where_each_kind_is_told_as_the_state_of_the_world() {
-    hammer("envoy-sotw");
-}
-
-/// Changes routes with their upstreams while answers are looked at; the gateway follows in this dialect.
-fn hammer(dialect: &str) {
     let (_nginx, servers) = servers();
-    let replicas = Replicas::spoken_to(2, 1, dialect);
+    let replicas = Replicas::start(2, 1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // A control plane may not have heard yet of the upstream that goes; then it refuses, and is asked again.
     let apply = |at: usize, n: u64| {

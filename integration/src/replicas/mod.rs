@@ -61,19 +61,8 @@ impl Replicas {
         Replicas::reading(etcd, ways, None)
     }
 
-    /// The same as at the start, with an agent that speaks so.
-    pub fn spoken_to(planes: usize, members: usize, dialect: &str) -> Replicas {
-        let etcd = Etcd::of(members);
-        let ways = vec![etcd.settings(); planes];
-        Replicas::told(etcd, &ways, None, dialect)
-    }
-
     /// The same, which read each a file of its own, `resources/AT.yaml`; what is in all of them at first.
     pub fn reading(etcd: Etcd, ways: &[String], resources: Option<&str>) -> Replicas {
-        Replicas::told(etcd, ways, resources, "heddle")
-    }
-
-    fn told(etcd: Etcd, ways: &[String], resources: Option<&str>, dialect: &str) -> Replicas {
         let planes = ways.len();
         let place = Place::new();
         let [http, agent_admin] = [(); 2].map(|()| place.address());
@@ -100,7 +89,7 @@ impl Replicas {
         let text = format!(
             "node: {{ id: gw, data_dir: agent }}\n\
              agent: {{ workers: 2, admin: \"{agent_admin}\" }}\n\
-             controlplane: {{ address: [ {} ], dialect: {dialect} }}\n",
+             controlplane: {{ address: [ {} ] }}\n",
             all.join(", ")
         );
         place.write("agent.yaml", &text);
