@@ -34,7 +34,7 @@ const AUTHZ: &str = "location / {
     add_header x-auth-user ann always; add_header x-auth-path $request_uri always; add_header x-auth-told $http_x_tenant$http_x_age always;
     add_header x-auth-untold $http_x_secret$http_cookie always; add_header x-auth-by $http_x_asked_by always; add_header x-auth-host $host always;
     add_header x-auth-method $request_method always; add_header x-auth-partial $http_x_envoy_auth_partial_body always;
-    add_header x-by authz always; add_header x-seen yes always; add_header x-envoy-auth-headers-to-remove x-internal always; default_type text/html;
+    add_header x-auth-proto $http_x_forwarded_proto always; add_header x-by authz always; add_header x-seen yes always; add_header x-envoy-auth-headers-to-remove x-internal always; default_type text/html;
     if ($http_x_canary = 0) { return 403 'not you'; }
     if ($http_x_age = old) { return 500; }
     if ($http_x_age = 20) { return 302 /login; }
@@ -182,6 +182,7 @@ fn requests_are_spread_alike_over_localities_and_priorities() {
         ("/half", vec![("a", 0.7 / 1.7), ("c", 1.0 / 1.7)]),
         ("/ranked", vec![("a", 0.7), ("c", 0.3)]),
         ("/less", vec![("a", 0.5), ("c", 0.5)]),
+        ("/unweighted", vec![("a", 0.5), ("c", 0.5)]),
         ("/even", vec![("a", 1.0 / 3.0), ("b", 1.0 / 3.0), ("c", 1.0 / 3.0)]),
     ];
     for (path, expected) in expected {

@@ -47,7 +47,10 @@ impl Zones {
     /// Whether endpoints of this zone may be used at all.
     pub fn allows(&self, zone: &str) -> bool {
         match self.weights() {
-            Some(weights) => weights.iter().any(|one| &*one.zone == zone && one.weight > 0),
+            Some(weights) => {
+                let counts = |one: &LocalityWeight| one.weight > 0 || !self.weighs(one.priority);
+                weights.iter().any(|one| &*one.zone == zone && counts(one))
+            }
             None => self.level(zone, 0).is_some(),
         }
     }
@@ -55,6 +58,11 @@ impl Zones {
     /// The weights of localities, where they count.
     fn weights(&self) -> Option<&[LocalityWeight]> {
         self.policy.spread.as_ref().map(|spread| &spread.weights[..]).filter(|weights| !weights.is_empty())
+    }
+
+    /// Whether a priority has a locality with a weight. Where it has none, all its endpoints are alike.
+    fn weighs(&self, priority: i32) -> bool {
+        self.weights().is_some_and(|weights| weights.iter().any(|one| one.priority == priority && one.weight > 0))
     }
 
     /// The weight of a locality.
@@ -78,6 +86,9 @@ impl Zones {
     /// The level of a zone, the first one to be used is 0; `None` when it is not to be used.
     pub(super) fn level(&self, zone: &str, priority: i32) -> Option<usize> {
         if let Some(weights) = self.weights() {
+            if !self.weighs(priority) {
+                return Some(0);
+            }
             return weights.iter().position(|one| one.priority == priority && &*one.zone == zone && one.weight > 0);
         }
         if !self.matter() || zone == &*self.own {

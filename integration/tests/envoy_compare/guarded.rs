@@ -26,7 +26,7 @@ const PATHS: [&str; 17] = [
     "/named",
     "/tokens?access_token=none",
 ];
-const FIELDS: [(&str, &str); 13] = [
+const FIELDS: [(&str, &str); 14] = [
     ("x-canary", "1"),
     ("x-canary", "0"),
     ("x-age", "10"),
@@ -39,6 +39,7 @@ const FIELDS: [(&str, &str); 13] = [
     ("x-auth-user", "forged"),
     ("x-payload", "forged"),
     ("x-who", "forged"),
+    ("x-forwarded-proto", "https"),
     ("cookie", "jwt=none"),
 ];
 

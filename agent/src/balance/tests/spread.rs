@@ -45,6 +45,14 @@ fn localities_have_their_weights_whatever_those_of_their_endpoints() {
 }
 
 #[test]
+fn without_any_weight_all_endpoints_of_a_priority_are_alike() {
+    let view = spread(&[("a", 1, 0), ("b", 1, 0), ("c", 1, -1)], &[(0, "a", 0), (0, "b", 0), (-1, "c", 5)], 0);
+    near(&view, &[0.5, 0.5, 0.0]);
+    down(&view, &[0, 1]);
+    near(&view, &[0.0, 0.0, 1.0]);
+}
+
+#[test]
 fn a_locality_loses_what_it_cannot_carry() {
     let nodes: Vec<(&str, u32, i32)> = (0..4).map(|_| ("a", 1, 0)).chain([("b", 1, 0)]).collect();
     let view = spread(&nodes, &[(0, "a", 1), (0, "b", 1)], 0);

@@ -77,6 +77,8 @@ fn forbidden() -> u16 {
     403
 }
 
+/// Variables of fields by which clients may say who they are.
+const OF_CLIENTS: [&str; 3] = ["http_x_forwarded", "http_forwarded", "http_x_real_ip"];
 /// Longest prefix of a path.
 const MAX_PREFIX: usize = 1024;
 /// Most bytes of a body that are held for a question.
@@ -123,6 +125,11 @@ impl check::Config for Config {
                 faults.add(path, format!("expected the name of a header field, got \"{name}\""));
             } else if value.as_str().is_none_or(|text| text.chars().any(char::is_control)) {
                 faults.add(path, "expected a text without control characters");
+            } else if value.as_str().is_some_and(|text| OF_CLIENTS.iter().any(|name| text.to_ascii_lowercase().contains(name))) {
+                faults.add(
+                    path,
+                    "what clients say of who they are is not told: X-Forwarded-For and X-Forwarded-Proto are, as they really are",
+                );
             }
         }
         if let Some(body) = &self.with_request_body {

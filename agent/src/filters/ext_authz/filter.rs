@@ -111,12 +111,14 @@ impl Inner {
     fn question(&self, x: &Exchange, body: &Bytes) -> Box<RequestHead> {
         let from = &x.request;
         let mut fields = Fields::new();
-        for field in from.fields.iter().filter(|field| !stays(field.id)) {
+        for field in from.fields.iter().filter(|field| !stays(field.id) && !of_the_client(field.id)) {
             let told = field.id == Name::Authorization || self.told.has(field.name);
             if told && !self.untold.has(field.name) {
                 fields.push(field.id, field.name, field.value);
             }
         }
+        fields.set_known(Name::XForwardedFor, x.remote.ip().to_canonical().to_string());
+        fields.set_known(Name::XForwardedProto, x.scheme());
         if !body.is_empty() {
             fields.set_named(&PARTIAL, "false");
         }
@@ -136,4 +138,18 @@ impl Inner {
             ..RequestHead::default()
         })
     }
+}
+
+/// Whether a field says who the client is. At this point it is what the client itself says, and whoever decides would believe it.
+fn of_the_client(id: Name) -> bool {
+    matches!(
+        id,
+        Name::XForwardedFor
+            | Name::XForwardedProto
+            | Name::XForwardedHost
+            | Name::XForwardedPort
+            | Name::XForwardedClientCert
+            | Name::XRealIp
+            | Name::Forwarded
+    )
 }

@@ -99,6 +99,22 @@ async fn who_decides_is_told_what_it_may_be_told() {
 }
 
 #[tokio::test]
+async fn nobody_forges_who_asks() {
+    let judge = judge(200, &[], "");
+    let forged =
+        ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Client-Cert", "Forwarded", "X-Real-IP"];
+    let fields: Vec<(&str, &str)> = forged.iter().map(|name| (*name, "forged")).collect();
+    let mut x = crate::exchange::testing::at(1, "GET", "h", "/", &fields, judge.clone());
+    let filter = filter("ext-authz", &json!({"upstream_id": "judge", "allowed_headers": [".*"]}));
+    let flow = filter.rewrite(&mut x);
+    assert!(matches!(settled(flow, &mut x).await, Flow::Continue));
+    let (_, _, mut told, _) = judge.asked.borrow_mut().pop().unwrap();
+    told.sort();
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(told, [pair("x-forwarded-for", "192.0.2.7"), pair("x-forwarded-proto", "http")]);
+}
+
+#[tokio::test]
 async fn a_consent_changes_the_request_as_it_may() {
     let said = [
         ("X-User", "ann"),
@@ -168,5 +184,6 @@ fn mistakes_are_told() {
     );
     assert_eq!(of(json!({"allowed_headers": ["a", "("]})), ["allowed_headers[1]"]);
     assert_eq!(of(json!({"headers_to_add": {"a b": "c", "d": 1}})), ["headers_to_add.a b", "headers_to_add.d"]);
+    assert_eq!(of(json!({"headers_to_add": {"x": "${http_x_forwarded_for}"}})), ["headers_to_add.x"]);
     assert_eq!(of(json!({"with_request_body": {"max_request_bytes": 0}})), ["with_request_body.max_request_bytes"]);
 }
