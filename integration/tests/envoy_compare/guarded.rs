@@ -58,6 +58,7 @@ pub fn tokens(signer: &Signer) -> Vec<(&'static str, String)> {
         ("Authorization", signer.token(&claims("shop", always, "nobody"))),
         ("Authorization", Signer::new("EdDSA").token(&claims("shop", always, "issuer"))),
         ("Authorization", "Bearer none".to_owned()),
+        ("Authorization", "Basic YTpi".to_owned()),
     ]
 }
 

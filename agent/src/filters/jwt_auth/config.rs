@@ -22,6 +22,9 @@ pub(super) struct Config {
     /// Field that carries the token, with or without `Bearer` before it; looked at first. None when empty, as with those below.
     #[serde(default = "header")]
     pub header: String,
+    /// Whether the field carries a token only with `Bearer` before it: other schemes are none then.
+    #[serde(default)]
+    pub bearer_only: bool,
     /// Query argument that carries the token; looked at before the cookie.
     #[serde(default = "jwt")]
     pub query: String,

@@ -19,6 +19,7 @@ struct JwtAuth(Arc<Inner>);
 
 struct Inner {
     header: Option<FieldName>,
+    bearer_only: bool,
     query: Box<str>,
     cookie: Box<str>,
     hide: bool,
@@ -96,6 +97,7 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let challenge = format!("Bearer realm=\"{}\"", config.realm);
     Ok(Arc::new(JwtAuth(Arc::new(Inner {
         header: (!config.header.is_empty()).then(|| FieldName::new(config.header)),
+        bearer_only: config.bearer_only,
         query: config.query.into(),
         cookie: config.cookie.into(),
         hide: config.hide_credentials,
@@ -143,7 +145,11 @@ impl Inner {
     fn find(&self, x: &Exchange) -> Option<(Place, String)> {
         if let Some(value) = self.header.as_ref().and_then(|name| x.request.fields.get_named(name)) {
             let value = String::from_utf8_lossy(value);
-            return Some((Place::Header, identity::after_scheme(&value, "Bearer").unwrap_or(&value).to_owned()));
+            match identity::after_scheme(&value, "Bearer") {
+                Some(token) => return Some((Place::Header, token.to_owned())),
+                None if !self.bearer_only => return Some((Place::Header, value.into_owned())),
+                None => {}
+            }
         }
         if let Some(token) = Some(&self.query).filter(|name| !name.is_empty()).and_then(|name| x.request.query_arg(name)) {
             return Some((Place::Query, token.to_owned()));

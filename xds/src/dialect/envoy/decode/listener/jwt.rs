@@ -222,7 +222,7 @@ fn places(fields: &mut Fields<'_>, config: &mut Map<String, Value>) -> Read<()> 
         if !prefix.is_empty() && prefix != BEARER {
             return Err(Fault::new("value_prefix", "expected `Bearer ` or nothing"));
         }
-        header.name("name")
+        Ok((header.name("name")?, prefix == BEARER))
     })?;
     let (params, cookies) = (fields.texts("from_params")?, fields.texts("from_cookies")?);
     for (name, count) in [("from_headers", headers.len()), ("from_params", params.len()), ("from_cookies", cookies.len())] {
@@ -231,7 +231,8 @@ fn places(fields: &mut Fields<'_>, config: &mut Map<String, Value>) -> Read<()> 
         }
     }
     let nothing = headers.is_empty() && params.is_empty() && cookies.is_empty();
-    let header = headers.first().map_or(if nothing { "authorization" } else { "" }, |name| name);
+    let header = headers.first().map_or(if nothing { "authorization" } else { "" }, |(name, _)| name);
+    config.insert("bearer_only".to_owned(), json!(headers.first().map_or(nothing, |(_, bearer)| *bearer)));
     let query = params.first().copied().unwrap_or(if nothing { "access_token" } else { "" });
     for (place, name) in [("header", header), ("query", query), ("cookie", cookies.first().copied().unwrap_or_default())] {
         config.insert(place.to_owned(), json!(name));
@@ -259,7 +260,7 @@ mod tests {
         json!({
             "jwks": {"keys": []}, "consumer_required": false, "hide_credentials": true, "clock_skew": 60, "claims_to_verify": ["exp"],
             "issuers": ["i"], "payload_header": "x-payload", "claim_headers": {"x-who": "sub"},
-            "header": "authorization", "query": "access_token", "cookie": "",
+            "header": "authorization", "bearer_only": true, "query": "access_token", "cookie": "",
         })
     }
 
