@@ -41,6 +41,8 @@ pub struct Compiler {
     consumers: BTreeMap<Arc<str>, KnownConsumer>,
     consumer_index: Arc<Consumers>,
     routes: BTreeMap<Arc<str>, (model::Route, Arc<CompiledRoute<Action>>)>,
+    /// The table of all routes, until one of them changes.
+    table: Option<Arc<RouteTable<Action>>>,
     /// The chain of all routes without plugins.
     no_plugins: Arc<Chain>,
     stats: HashMap<Arc<str>, Arc<RouteStats>>,
@@ -94,6 +96,7 @@ impl Compiler {
             consumers: BTreeMap::new(),
             consumer_index: Arc::default(),
             routes: BTreeMap::new(),
+            table: None,
             no_plugins: Arc::default(),
             stats: HashMap::new(),
             certificates: Arc::default(),
@@ -161,6 +164,7 @@ impl Compiler {
             }
             Resource::Route(route) => {
                 let compiled = self.route(&route)?;
+                self.table = None;
                 self.routes.insert(route.id.clone(), (route, Arc::new(compiled)));
             }
             Resource::MeshService(service) => self.set_mesh_service(service)?,
@@ -210,6 +214,7 @@ impl Compiler {
                 }
             }
             Kind::Route => {
+                self.table = None;
                 self.routes.remove(name);
                 self.stats.remove(name);
             }
@@ -242,7 +247,7 @@ impl Compiler {
             generation: self.generation,
             listeners: self.listeners.clone(),
             tcp: self.tcp.clone(),
-            routes: RouteTable::build(self.routes.values().map(|(_, compiled)| compiled.clone()).collect()),
+            routes: self.route_table(),
             clusters: self.clusters.clone(),
             global: self.global.clone(),
             consumers: self.consumer_index.clone(),
@@ -253,6 +258,13 @@ impl Compiler {
             authorization: self.mesh.authorization(),
             peers: self.mesh.modes.clone(),
         })
+    }
+
+    /// The table of all routes: with thousands of them it is too much work for a change of endpoints.
+    fn route_table(&mut self) -> Arc<RouteTable<Action>> {
+        let routes = &self.routes;
+        let build = || Arc::new(RouteTable::build(routes.values().map(|(_, compiled)| compiled.clone()).collect()));
+        self.table.get_or_insert_with(build).clone()
     }
 
     /// The resources in the model's own form, without key material, for the configuration dump.
@@ -382,6 +394,7 @@ impl Compiler {
             self.fuse()?;
         }
         self.use_in_mesh(in_mesh);
+        self.table = None;
         for (id, compiled) in routes {
             self.routes.entry(id).and_modify(|entry| entry.1 = Arc::new(compiled));
         }
@@ -484,6 +497,24 @@ mod tests {
         let endpoint = model::Endpoint { host: "192.0.2.1".into(), port: node, weight: 1, ..model::Endpoint::default() };
         let endpoints = model::Endpoints { upstream: upstream.name.clone(), endpoints: vec![endpoint] };
         [Resource::Upstream(upstream), Resource::Endpoints(endpoints)]
+    }
+
+    #[tokio::test]
+    async fn a_table_of_routes_is_built_when_a_route_has_changed() {
+        let mut compiler = compiler();
+        upstream(1).into_iter().chain([route(1, "^/no")]).for_each(|resource| compiler.set(resource).unwrap());
+        let first = compiler.tables();
+        upstream(2).into_iter().for_each(|resource| compiler.set(resource).unwrap());
+        let second = compiler.tables();
+        assert!(Arc::ptr_eq(&first.routes, &second.routes));
+        compiler.set(route(2, "^/no")).unwrap();
+        let third = compiler.tables();
+        assert_eq!((second.routes.len(), third.routes.len()), (1, 2));
+        let metadata = model::PluginMetadata { plugin: "limit-count".into(), config: Arc::new(json!({"limit_header": "X-L"})) };
+        compiler.set(Resource::PluginMetadata(metadata)).unwrap();
+        assert!(!Arc::ptr_eq(&third.routes, &compiler.tables().routes), "its filters are made anew");
+        compiler.remove(Kind::Route, "1");
+        assert_eq!((compiler.tables().routes.len(), third.routes.len()), (1, 2));
     }
 
     #[tokio::test]

@@ -47,7 +47,7 @@ pub struct Tables {
     /// What is counted of TCP listeners.
     pub tcp: BTreeMap<Arc<str>, Arc<TcpStats>>,
     /// Routes.
-    pub routes: RouteTable<Action>,
+    pub routes: Arc<RouteTable<Action>>,
     /// Upstreams by resource name. An edition is the same object until a revision changes the upstream or its endpoints; discovery changes it in place.
     pub clusters: Arc<Clusters>,
     /// Filters of all global rules, fused.
