@@ -1,4 +1,4 @@
-//! What every Heddle node is made of: clock, drain, readiness, signals, configuration reading, identity, membership, Consul, sockets, telemetry. It knows neither xDS nor requests.
+//! What every Heddle node is made of: clock, drain, readiness, signals, configuration reading, identity, membership, Consul, sockets, telemetry, values that are shared while they are held. It knows neither xDS nor requests.
 
 pub mod clock;
 pub mod config;
@@ -14,3 +14,4 @@ pub mod settings;
 pub mod signal;
 pub mod sockets;
 pub mod telemetry;
+pub mod weak_map;

@@ -60,6 +60,13 @@ impl RequestHead {
         host.strip_suffix('.').unwrap_or(host)
     }
 
+    /// The digits of the port that the client named behind the host, if it did.
+    pub fn port(&self) -> Option<&str> {
+        let text = self.authority.as_str();
+        let name = text.trim_end_matches(|character: char| character.is_ascii_digit());
+        text.get(name.len()..).filter(|digits| !digits.is_empty() && name.ends_with(':'))
+    }
+
     /// Path and query as they go upstream.
     pub fn target(&self) -> String {
         match &self.query {
@@ -210,6 +217,8 @@ mod tests {
         for (authority, host) in all.into_iter().chain(literals) {
             let head = RequestHead { authority: authority.into(), ..RequestHead::default() };
             assert_eq!(head.host(), host);
+            let port = authority.strip_prefix(host).and_then(|rest| rest.trim_start_matches('.').strip_prefix(':'));
+            assert_eq!(head.port(), port, "{authority}");
         }
     }
 

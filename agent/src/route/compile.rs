@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use heddle_node::weak_map::WeakMap;
 use heddle_xds::catalog::ConfigFault;
 use heddle_xds::model::Route;
 use ipnet::IpNet;
+use serde_json::Value;
 
 use super::pattern::PathPattern;
+use crate::exchange::expr::ExprError;
 use crate::exchange::{Exchange, Expr, RouteInfo, expr};
 use crate::http::Method;
 
@@ -26,7 +29,7 @@ pub struct CompiledRoute<T> {
     pub(super) patterns: Vec<PathPattern>,
     pub(super) methods: Methods,
     pub(super) remote_addrs: Vec<IpNet>,
-    pub(super) vars: Option<Expr>,
+    pub(super) vars: Option<Arc<Expr>>,
 }
 
 /// A host condition.
@@ -124,16 +127,36 @@ pub(super) enum Condition {
     Vars,
 }
 
+/// Compiled conditions of routes by their JSON form: thousands of routes have the same, which are compiled once.
+pub type Conditions = WeakMap<Arc<Value>, Expr>;
+
+fn compiled(source: &Arc<Value>, known: &mut Conditions) -> Result<Arc<Expr>, ExprError> {
+    if let Some(expr) = known.get(source) {
+        return Ok(expr);
+    }
+    let expr = Arc::new(Expr::compile(source)?);
+    known.put(source.clone(), &expr);
+    Ok(expr)
+}
+
 /// Why a route cannot be chosen by the body.
 const BODY_TOO_LATE: &str = "post_arg and graphql variables cannot choose a route, since the body is not read before; \
     use them in _meta.filter, traffic-split or other plugins";
 
 impl<T> CompiledRoute<T> {
-    /// Compiles a route of the model.
+    /// Compiles a route of the model by itself.
     ///
     /// # Errors
     /// All its faults, with their paths inside the route.
     pub fn compile(route: &Route, target: T) -> Result<CompiledRoute<T>, Vec<ConfigFault>> {
+        Self::compile_beside(route, target, &mut Conditions::default())
+    }
+
+    /// Compiles a route of the model; conditions that others have too are shared with them.
+    ///
+    /// # Errors
+    /// As [`CompiledRoute::compile`].
+    pub fn compile_beside(route: &Route, target: T, conditions: &mut Conditions) -> Result<CompiledRoute<T>, Vec<ConfigFault>> {
         let mut faults = Vec::new();
         let matches = &route.matches;
         let patterns = collect(&matches.uris, "uris", &mut faults, PathPattern::parse);
@@ -144,14 +167,14 @@ impl<T> CompiledRoute<T> {
         if matches.hosts.is_empty() {
             hosts.push(HostPattern::Any);
         }
-        let vars = match matches.vars.as_deref().map(Expr::compile).transpose() {
+        let vars = match matches.vars.as_ref().map(|vars| compiled(vars, conditions)).transpose() {
             Ok(vars) => vars.filter(|expr| !expr.is_trivial()),
             Err(error) => {
                 faults.push(fault(format!("vars{}", error.path), error.message));
                 None
             }
         };
-        if vars.as_ref().is_some_and(Expr::wants_content) {
+        if vars.as_ref().is_some_and(|vars| vars.wants_content()) {
             faults.push(fault("vars".to_owned(), BODY_TOO_LATE.to_owned()));
         }
         if !faults.is_empty() {

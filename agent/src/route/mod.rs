@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 
 use crate::exchange::Exchange;
 
-pub use compile::{CompiledRoute, HostPattern};
+pub use compile::{CompiledRoute, Conditions, HostPattern};
 pub use explain::{Verdict, Why};
 pub use pattern::{Params, PathPattern};
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use heddle_node::clock;
+use heddle_node::weak_map::WeakMap;
 use heddle_xds::catalog::ConfigFault;
 use heddle_xds::codec::InvalidResource;
 use heddle_xds::model::{self, Kind, ListenerProtocol, Resource};
@@ -15,7 +16,7 @@ use crate::balance::ZoneShare;
 use crate::filters::{self, Chain, Credential, Keep, Parts, Uses};
 use crate::observe::{RouteStats, TcpStats};
 use crate::outbound::Outbound;
-use crate::route::{CompiledRoute, RouteTable};
+use crate::route::{CompiledRoute, Conditions, RouteTable};
 use crate::secrets::References;
 use crate::upstream::{self, News};
 
@@ -41,6 +42,10 @@ pub struct Compiler {
     consumers: BTreeMap<Arc<str>, KnownConsumer>,
     consumer_index: Arc<Consumers>,
     routes: BTreeMap<Arc<str>, (model::Route, Arc<CompiledRoute<Action>>)>,
+    /// What routes have in common.
+    conditions: Conditions,
+    /// Chains that serve several routes, by the plugins that they are made of.
+    pub(super) chains: WeakMap<Box<[model::PluginConf]>, Chain>,
     /// The table of all routes, until one of them changes.
     table: Option<Arc<RouteTable<Action>>>,
     /// The chain of all routes without plugins.
@@ -96,6 +101,8 @@ impl Compiler {
             consumers: BTreeMap::new(),
             consumer_index: Arc::default(),
             routes: BTreeMap::new(),
+            conditions: Conditions::default(),
+            chains: WeakMap::default(),
             table: None,
             no_plugins: Arc::default(),
             stats: HashMap::new(),
@@ -146,6 +153,7 @@ impl Compiler {
             Resource::PluginMetadata(metadata) => {
                 let config = self.references.resolved(&metadata.config).0;
                 let before = self.metadata.insert(metadata.plugin.clone(), config);
+                self.chains = WeakMap::default();
                 self.recompile_users_of(&metadata.plugin).inspect_err(|_| self.put_back(&metadata.plugin, before))?;
             }
             Resource::Consumer(consumer) => {
@@ -198,6 +206,7 @@ impl Compiler {
             }
             Kind::PluginMetadata => {
                 let before = self.metadata.remove(name);
+                self.chains = WeakMap::default();
                 if let Err(fault) = self.recompile_users_of(name) {
                     tracing::warn!(plugin = name, %fault.path, %fault.message, "plugin metadata cannot be dropped and stays in use");
                     self.put_back(name, before);
@@ -341,6 +350,18 @@ impl Compiler {
         self.with_parts(|parts| Chain::compile(plugins, parts))
     }
 
+    /// The chain of a route: one for all whose plugins are the same.
+    fn shared_chain(&mut self, plugins: &[model::PluginConf]) -> Result<Arc<Chain>, ConfigFault> {
+        if let Some(chain) = self.chains.get(plugins).filter(|_| !self.anew) {
+            return Ok(chain);
+        }
+        let chain = Arc::new(self.chain(plugins)?);
+        if chain.serves_others() {
+            self.chains.put(plugins.into(), &chain);
+        }
+        Ok(chain)
+    }
+
     fn consumer_chain(&self, plugins: &[model::PluginConf]) -> Result<Chain, ConfigFault> {
         self.with_parts(|parts| Chain::of_consumer(plugins, parts))
     }
@@ -356,7 +377,7 @@ impl Compiler {
         let chain = match self.routes.get(&route.id) {
             Some((before, compiled)) if before.plugins == route.plugins && !self.anew => compiled.target.chain.clone(),
             _ if route.plugins.is_empty() => self.no_plugins.clone(),
-            _ => Arc::new(self.chain(&route.plugins)?),
+            _ => self.shared_chain(&route.plugins)?,
         };
         let stats = self.stats.entry(route.id.clone()).or_insert_with(|| Arc::new(RouteStats::new(workers))).clone();
         let action = Action {
@@ -366,7 +387,7 @@ impl Compiler {
             enable_websocket: route.enable_websocket,
             stats,
         };
-        CompiledRoute::compile(route, action).map_err(first)
+        CompiledRoute::compile_beside(route, action, &mut self.conditions).map_err(first)
     }
 
     fn fuse(&mut self) -> Result<(), ConfigFault> {
@@ -381,9 +402,12 @@ impl Compiler {
     fn recompile_users_of(&mut self, plugin: &str) -> Result<(), ConfigFault> {
         let uses = |plugins: &[model::PluginConf]| plugins.iter().any(|conf| &*conf.name == plugin);
         let mut routes = Vec::new();
-        for (route, old) in self.routes.values().filter(|(route, _)| uses(&route.plugins)) {
-            let action = Action { chain: Arc::new(self.chain(&route.plugins)?), ..old.target.clone() };
-            routes.push((route.id.clone(), CompiledRoute::compile(route, action).map_err(first)?));
+        let users = self.routes.values().filter(|(route, _)| uses(&route.plugins));
+        let users: Vec<_> = users.map(|(route, compiled)| (route.clone(), compiled.target.clone())).collect();
+        for (route, target) in users {
+            let action = Action { chain: self.shared_chain(&route.plugins)?, ..target };
+            let compiled = CompiledRoute::compile_beside(&route, action, &mut self.conditions).map_err(first)?;
+            routes.push((route.id, compiled));
         }
         let mut consumers = Vec::new();
         for consumer in self.consumers.values().map(|known| &known.consumer).filter(|consumer| uses(&consumer.plugins)) {
@@ -406,6 +430,7 @@ impl Compiler {
     }
 
     fn put_back(&mut self, plugin: &str, before: Option<Arc<Value>>) {
+        self.chains = WeakMap::default();
         match before {
             Some(value) => drop(self.metadata.insert(plugin.into(), value)),
             None => drop(self.metadata.remove(plugin)),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use heddle_node::weak_map::WeakMap;
 use heddle_xds::catalog::ConfigFault;
 use heddle_xds::codec::InvalidResource;
 use heddle_xds::model::{self, Kind, Resource, SecretBody};
@@ -113,6 +114,7 @@ impl Compiler {
         let concerned = self.referring.values().filter(|(references, _)| !references.is_disjoint(changed));
         let resources: Vec<Resource> = concerned.map(|(_, resource)| resource.clone()).collect();
         self.anew = true;
+        self.chains = WeakMap::default();
         let refused = resources.into_iter().filter_map(|resource| self.set(resource).err()).collect();
         self.anew = false;
         refused

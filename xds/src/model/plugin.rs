@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// One plugin switched on, with its configuration as users write it (`_meta` included).
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct PluginConf {
     /// Plugin name, for example `limit-count`.
     pub name: Arc<str>,

@@ -63,7 +63,17 @@ impl fmt::Debug for Versioned {
 
 /// The version of encoded bytes: 128 bits of XXH3, in hexadecimal.
 pub fn version_of(body: &[u8]) -> Arc<str> {
-    format!("{:032x}", xxh3_128(body)).into()
+    written(hash_of(body))
+}
+
+/// What [`version_of`] writes down.
+pub(crate) fn hash_of(body: &[u8]) -> u128 {
+    xxh3_128(body)
+}
+
+/// A version as it goes over the wire.
+pub(crate) fn written(hash: u128) -> Arc<str> {
+    format!("{hash:032x}").into()
 }
 
 /// Who asks: decides what it may see.

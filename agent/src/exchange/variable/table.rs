@@ -36,6 +36,7 @@ const TABLE: &[(&str, Getter)] = &[
     ("request_line", |x| Some(format!("{} {} {}", x.request.method, request_uri(x), x.request.version.as_str()).into())),
     ("host", |x| Some(x.request.host().into())),
     ("http_host", |x| Some(x.request.authority.as_str().into())),
+    ("request_port", |x| x.request.port().map(Value::from)),
     ("scheme", |x| Some(x.scheme().into())),
     ("method", |x| Some(x.request.method.as_str().into())),
     ("request_method", |x| Some(x.request.method.as_str().into())),

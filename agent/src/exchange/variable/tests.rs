@@ -33,6 +33,7 @@ fn the_target_is_the_clients_even_after_a_rewrite() {
         ("upstream_uri", "/new"),
         ("host", "a.example"),
         ("http_host", "a.example:8080"),
+        ("request_port", "8080"),
         ("remote_addr", "192.0.2.7"),
         ("remote_port", "4711"),
         ("server_port", "9080"),

@@ -122,11 +122,13 @@ fn step(layer: Layer, plugin: &PluginConf, parts: &Parts<'_>) -> Result<Option<S
     if meta.disable {
         return Ok(None);
     }
+    let (filter, own) = filter(layer, known, plugin, parts)?;
     Ok(Some(Step {
         name: plugin.name.clone(),
         priority: meta.priority.unwrap_or(known.descriptor.priority),
         origin: plugin.origin.clone(),
-        filter: filter(layer, known, plugin, parts)?,
+        filter,
+        own,
         condition: meta.condition(),
         error_body: meta.error_response.as_ref().map(ErrorBody::new),
         prefer_route: known.descriptor.prefer_route,
@@ -135,20 +137,24 @@ fn step(layer: Layer, plugin: &PluginConf, parts: &Parts<'_>) -> Result<Option<S
     }))
 }
 
-/// The filter of one configuration: the one that serves other places with an equal one, or one that is compiled now.
-fn filter(layer: Layer, known: &Plugin, plugin: &PluginConf, parts: &Parts<'_>) -> Result<Arc<dyn Filter>, Vec<ConfigFault>> {
+/// The filter of one configuration: the one that serves other places with an equal one, or one that is compiled now; and whether it is for this place alone.
+fn filter(
+    layer: Layer,
+    known: &Plugin,
+    plugin: &PluginConf,
+    parts: &Parts<'_>,
+) -> Result<(Arc<dyn Filter>, bool), Vec<ConfigFault>> {
     let (config, metadata) = (parts.references.resolved(&plugin.config).0, (parts.metadata)(&plugin.name));
     let source = Source::of(layer, &plugin.name, &config, metadata);
     if let Some(filter) = source.as_ref().and_then(|source| parts.keep.filter(source)) {
-        return Ok(filter);
+        return Ok((filter, false));
     }
     let context = BuildContext::new(&plugin.origin.0, metadata, parts.keep, parts.outbound);
     let filter = (known.build)(&config, &context)
         .map_err(|faults| faults.into_iter().map(|fault| silenced(fault, &plugin.config, &config)).collect::<Vec<_>>())?;
-    if let Some(source) = source.filter(|_| !context.is_own()) {
-        parts.keep.share(source, &filter);
-    }
-    Ok(filter)
+    let Some(source) = source.filter(|_| !context.is_own()) else { return Ok((filter, true)) };
+    parts.keep.share(source, &filter);
+    Ok((filter, false))
 }
 
 /// The fault without what references stand for, since faults are logged and shown: `written` has the references, `read` what they stand for.

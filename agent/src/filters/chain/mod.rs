@@ -43,6 +43,11 @@ impl Chain {
         self.steps.is_empty()
     }
 
+    /// Whether it may serve all routes with equal configurations: none of its filters is for one place alone.
+    pub fn serves_others(&self) -> bool {
+        self.steps.iter().all(|step| !step.own)
+    }
+
     /// Whether nothing comes of merging this chain, as that of a consumer, into another one: it brings no filters and switches none off.
     pub fn changes_nothing(&self) -> bool {
         self.steps.is_empty() && self.off.is_empty()

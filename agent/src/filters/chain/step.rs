@@ -17,6 +17,8 @@ pub(super) struct Step {
     pub(super) priority: i32,
     pub(super) origin: PluginOrigin,
     pub(super) filter: Arc<dyn Filter>,
+    /// The filter is for this place alone.
+    pub(super) own: bool,
     pub(super) condition: Option<Expr>,
     pub(super) error_body: Option<ErrorBody>,
     /// Runs from global rules only where the route does not have it enabled itself.

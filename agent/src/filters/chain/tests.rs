@@ -213,6 +213,7 @@ fn greedy() -> Chain {
         origin,
         priority: 1,
         filter: Arc::new(Greedy),
+        own: true,
         condition: None,
         error_body: None,
         prefer_route: false,

@@ -1,17 +1,14 @@
 //! Compiled filters by what they were compiled of, held weakly: equal configurations are compiled once. It compiles nothing and knows no plugin.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use heddle_node::weak_map::WeakMap;
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::super::Filter;
-
-/// Places are looked through for those that nobody holds any more when there are this many, or twice as many as were left then.
-const ROOM: usize = 64;
 
 /// Whose plugins run beside each other for one request. Filters know what they have noted about a request by their own address, so none is shared
 /// between two of these.
@@ -77,26 +74,15 @@ impl io::Write for Hash {
 
 /// Filters that serve more than one place. Looked at only while tables are compiled.
 #[derive(Default)]
-pub(super) struct Shared(Mutex<Filters>);
-
-#[derive(Default)]
-struct Filters {
-    by_source: HashMap<Source, Weak<dyn Filter>>,
-    /// How many were left when they were looked through.
-    left: usize,
-}
+pub(super) struct Shared(Mutex<WeakMap<Source, dyn Filter>>);
 
 impl Shared {
     pub(super) fn get(&self, source: &Source) -> Option<Arc<dyn Filter>> {
-        self.0.lock().by_source.get(source)?.upgrade()
+        self.0.lock().get(source)
     }
 
     pub(super) fn put(&self, source: Source, filter: &Arc<dyn Filter>) {
-        let mut filters = self.0.lock();
-        if filters.by_source.len() >= ROOM.max(filters.left * 2) {
-            filters.sweep();
-        }
-        filters.by_source.insert(source, Arc::downgrade(filter));
+        self.0.lock().put(source, filter);
     }
 
     pub(super) fn sweep(&self) {
@@ -105,14 +91,7 @@ impl Shared {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.lock().by_source.len()
-    }
-}
-
-impl Filters {
-    fn sweep(&mut self) {
-        self.by_source.retain(|_, filter| filter.strong_count() > 0);
-        self.left = self.by_source.len();
+        self.0.lock().len()
     }
 }
 
@@ -121,16 +100,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use serde_json::json;
 
-    use super::super::super::Phases;
     use super::*;
-
-    struct Nothing;
-
-    impl Filter for Nothing {
-        fn phases(&self) -> Phases {
-            Phases::LOG
-        }
-    }
 
     fn of(layer: Layer, plugin: &str, config: Value, metadata: Option<Value>) -> Source {
         Source::of(layer, plugin, &config, metadata.as_ref()).unwrap()
@@ -154,29 +124,5 @@ mod tests {
             assert!(!all[..number].contains(source), "{number}");
         }
         assert_eq!(of(Layer::Route, "a", json!({"_meta": {"priority": 1}, "x": 1}), None), all[4]);
-    }
-
-    #[test]
-    fn places_of_filters_that_are_gone_are_used_again() {
-        let shared = Shared::default();
-        let held: Vec<(Source, Arc<dyn Filter>)> = (0..200u64)
-            .map(|number| {
-                let source = of(Layer::Route, "a", json!({ "n": number }), None);
-                let filter: Arc<dyn Filter> = Arc::new(Nothing);
-                shared.put(source, &filter);
-                (source, filter)
-            })
-            .collect();
-        assert!(held.iter().all(|(source, filter)| Arc::ptr_eq(&shared.get(source).unwrap(), filter)));
-        let first = held[0].0;
-        drop(held);
-        assert!(shared.get(&first).is_none());
-        for number in 0..1_000u64 {
-            let filter: Arc<dyn Filter> = Arc::new(Nothing);
-            shared.put(of(Layer::Route, "b", json!({ "n": number }), None), &filter);
-            assert!(shared.len() <= 400, "{}", shared.len());
-        }
-        shared.sweep();
-        assert_eq!(shared.len(), 0);
     }
 }

@@ -13,8 +13,9 @@ pub(super) struct Variant {
     pub(super) own_host: bool,
 }
 
-/// The variants of clusters that a listener's routes use, by cluster and by what tells variants apart.
-pub(super) type Uses = BTreeMap<Arc<str>, BTreeMap<String, Variant>>;
+/// The variants of clusters that a listener's routes use, by cluster. The plain one, which is always there, is not listed, so that a cluster which is used in no
+/// other way costs nothing more.
+pub(super) type Uses = BTreeMap<Arc<str>, Vec<Variant>>;
 
 impl Variant {
     pub(super) fn of(route: &Route) -> Variant {
@@ -38,15 +39,22 @@ impl Variant {
 
     /// The name of a cluster that is used in this way, which is noted.
     pub(super) fn used(&self, cluster: &Arc<str>, uses: &mut Uses) -> Arc<str> {
-        let key = self.key();
-        let name = format!("{cluster}{key}").into();
-        uses.entry(cluster.clone()).or_default().insert(key, self.clone());
-        name
+        let known = match uses.get_mut(cluster) {
+            Some(known) => known,
+            None => uses.entry(cluster.clone()).or_default(),
+        };
+        if *self == Variant::default() {
+            return cluster.clone();
+        }
+        if !known.contains(self) {
+            known.push(self.clone());
+        }
+        format!("{cluster}{}", self.key()).into()
     }
 }
 
 /// What a cluster is here: an upstream and its endpoints for each way in which it is used, and its key material.
-pub(super) fn cluster(cluster: &Cluster, asked: Option<&Assignment>, variants: &BTreeMap<String, Variant>) -> Vec<Resource> {
+pub(super) fn cluster(cluster: &Cluster, asked: Option<&Assignment>, variants: &[&Variant]) -> Vec<Resource> {
     let mut resources: Vec<Resource> = cluster.secrets.iter().cloned().map(Resource::Secret).collect();
     let assignment = match &cluster.addresses {
         Addresses::Told(assignment) => Some(assignment),
@@ -55,9 +63,12 @@ pub(super) fn cluster(cluster: &Cluster, asked: Option<&Assignment>, variants: &
     let mut plain_upstream = cluster.upstream.clone();
     let endpoints = assignment.map(|assignment| placed_endpoints(assignment, cluster.by_locality, &mut plain_upstream.locality));
     let endpoints = endpoints.unwrap_or_default();
-    let plain = (String::new(), Variant::default());
-    for (key, variant) in [(&plain.0, &plain.1)].into_iter().chain(variants.iter().filter(|(key, _)| !key.is_empty())) {
-        let name: Arc<str> = format!("{}{key}", cluster.upstream.name).into();
+    let plain = Variant::default();
+    for variant in [&plain].into_iter().chain(variants.iter().copied()) {
+        let name = match variant.key() {
+            key if key.is_empty() => cluster.upstream.name.clone(),
+            key => format!("{}{key}", cluster.upstream.name).into(),
+        };
         let mut upstream = Upstream { name: name.clone(), ..plain_upstream.clone() };
         if let (Some(hash), Some(table)) = (&variant.hash, cluster.table) {
             upstream.balancer = Balancer::ConsistentHash(hash.clone(), table);

@@ -1,5 +1,6 @@
 //! From pieces of Envoy's configuration to resources of our model. It knows no stream and no time.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +23,6 @@ const MAX_TARGETS: usize = 20;
 const LONGEST_COPY: Duration = Duration::from_secs(3600);
 /// Copies under way at once; as many requests a cluster takes in Envoy where nothing is said.
 const COPIES: u32 = 1024;
-/// A port behind the name of a host.
-const WITH_PORT: &str = ":[0-9]+$";
 
 /// What a listener names, where it is there.
 pub(super) struct Shelf<'a> {
@@ -41,14 +40,14 @@ pub(super) struct Shelf<'a> {
 /// Filters that cannot stand beside each other.
 pub(super) fn listener(door: &Door, shelf: &Shelf<'_>) -> Result<(Vec<Resource>, Uses), Fault> {
     let mut resources: Vec<Resource> = door.secrets.iter().cloned().map(Resource::Secret).collect();
-    let mut uses = Uses::new();
+    let mut made = Made::default();
     let mut own = door.listener.clone();
     for (number, chain) in door.chains.iter().enumerate() {
         resources.extend(chain.certificate.clone().map(Resource::Certificate));
         let http = match &chain.does {
             Does::Http(http) => http,
             Does::Tcp(proxy) => {
-                own.tcp.push(Arc::new(tcp_route(chain, proxy, &mut uses)));
+                own.tcp.push(Arc::new(tcp_route(chain, proxy, &mut made.uses)));
                 continue;
             }
         };
@@ -60,11 +59,11 @@ pub(super) fn listener(door: &Door, shelf: &Shelf<'_>) -> Result<(Vec<Resource>,
         let conditions = chain_conditions(door, chain);
         let place =
             if door.chains.len() > 1 { format!("{}/{number}", door.listener.name) } else { door.listener.name.to_string() };
-        let place = Place { name: &door.listener.name, prefix: place, http, conditions, shelf };
-        resources.extend(place.routes(&table, &mut uses)?.into_iter().map(Resource::Route));
+        let place = Place::new(&door.listener.name, place, http, conditions, shelf)?;
+        resources.extend(place.routes(&table, &mut made)?.into_iter().map(Resource::Route));
     }
     resources.push(Resource::Listener(own));
-    Ok((resources, uses))
+    Ok((resources, made.uses))
 }
 
 /// What a chain for bytes is here.
@@ -108,6 +107,27 @@ fn chain_conditions(door: &Door, chain: &Chain) -> Vec<Value> {
     conditions
 }
 
+/// What all routes of a listener bring about together.
+#[derive(Default)]
+struct Made {
+    /// How they use clusters.
+    uses: Uses,
+    /// Their conditions. Thousands of virtual hosts have the same, which stand in memory once.
+    conditions: HashSet<Arc<Value>>,
+}
+
+impl Made {
+    fn shared(&mut self, conditions: Vec<Value>) -> Arc<Value> {
+        let conditions = Value::from(conditions);
+        if let Some(known) = self.conditions.get(&conditions) {
+            return known.clone();
+        }
+        let conditions = Arc::new(conditions);
+        self.conditions.insert(conditions.clone());
+        conditions
+    }
+}
+
 /// Where routes are used.
 struct Place<'a> {
     name: &'a Arc<str>,
@@ -115,6 +135,8 @@ struct Place<'a> {
     http: &'a Http,
     conditions: Vec<Value>,
     shelf: &'a Shelf<'a>,
+    /// What filters do for routes that say nothing of them.
+    plain: Vec<PluginConf>,
 }
 
 /// A route with the host conditions under which it stands.
@@ -125,8 +147,26 @@ struct Candidate<'a> {
     conditions: Vec<Value>,
 }
 
-impl Place<'_> {
-    fn routes(&self, table: &RouteTable, uses: &mut Uses) -> Result<Vec<model::Route>, Fault> {
+/// Whether a route fits every request of its virtual host, so that none behind it is ever asked.
+fn fits_all(route: &Route) -> bool {
+    let Path::Prefix(prefix) = &route.path else { return false };
+    matches!(&**prefix, "" | "/") && route.conditions.is_empty() && route.methods.is_empty()
+}
+
+impl<'a> Place<'a> {
+    fn new(
+        name: &'a Arc<str>,
+        prefix: String,
+        http: &'a Http,
+        conditions: Vec<Value>,
+        shelf: &'a Shelf<'a>,
+    ) -> Result<Place<'a>, Fault> {
+        let mut place = Place { name, prefix, http, conditions, shelf, plain: Vec::new() };
+        place.plain = place.filters(&[], name)?;
+        Ok(place)
+    }
+
+    fn routes(&self, table: &RouteTable, made: &mut Made) -> Result<Vec<model::Route>, Fault> {
         let mut routes = Vec::new();
         for host in &table.hosts {
             for with_port in [false, true] {
@@ -137,11 +177,11 @@ impl Place<'_> {
                 }
                 let mut conditions = Vec::new();
                 if !with_port && !self.http.strips_port && !table.ignores_port {
-                    conditions.push(json!(["http_host", "!", "~~", WITH_PORT]));
+                    conditions.push(json!(["request_port", "==", null]));
                 }
                 let group = if with_port { ":port" } else { "" };
                 let candidates = self.candidates(host, group, &conditions);
-                self.place(candidates, &domains, uses, &mut routes)?;
+                self.place(candidates, &domains, made, &mut routes)?;
             }
         }
         // Beginnings of names, the longest first, and at last whoever takes every name, share one list.
@@ -162,7 +202,7 @@ impl Place<'_> {
             let id = format!("{}/:none", self.prefix);
             candidates.push(Candidate { id, route: None, path: &EVERY, conditions: Vec::new() });
         }
-        self.place(candidates, &[], uses, &mut routes)?;
+        self.place(candidates, &[], made, &mut routes)?;
         Ok(routes)
     }
 
@@ -172,6 +212,9 @@ impl Place<'_> {
         let mut candidates = Vec::with_capacity(host.routes.len() + 1);
         for (number, route) in host.routes.iter().enumerate() {
             candidates.push(Candidate { id: id(number), route: Some(route), path: &route.path, conditions: conditions.to_vec() });
+            if fits_all(route) {
+                return candidates;
+            }
         }
         candidates.push(Candidate { id: id(host.routes.len()), route: None, path: &EVERY, conditions: conditions.to_vec() });
         candidates
@@ -181,7 +224,7 @@ impl Place<'_> {
         &self,
         candidates: Vec<Candidate<'_>>,
         domains: &[Arc<str>],
-        uses: &mut Uses,
+        made: &mut Made,
         into: &mut Vec<model::Route>,
     ) -> Result<(), Fault> {
         let placed = order::place(candidates.iter().map(|candidate| candidate.path));
@@ -200,10 +243,10 @@ impl Place<'_> {
                 hosts: domains.to_vec(),
                 methods,
                 remote_addrs: Vec::new(),
-                vars: Some(Arc::new(conditions.into())),
+                vars: Some(made.shared(conditions)),
             };
             let priority = i64::try_from(count - number).unwrap_or(i64::MAX);
-            into.push(self.route(candidate.id, candidate.route, matches, priority, uses)?);
+            into.push(self.route(candidate.id, candidate.route, matches, priority, &mut made.uses)?);
         }
         Ok(())
     }
@@ -231,7 +274,7 @@ impl Place<'_> {
         };
         let Some(route) = route else {
             // Filters see requests that no route fits, too.
-            ours.plugins = self.filters(&[], &ours.id)?;
+            ours.plugins.clone_from(&self.plain);
             let (name, config) = answer(404, "");
             add(&mut ours.plugins, plugin(name, config, &ours.id))?;
             return Ok(ours);
@@ -270,7 +313,7 @@ impl Place<'_> {
 
     /// What the filters of the listener do for this route, and what it does itself.
     fn plugins(&self, route: &Route, id: &Arc<str>) -> Result<Vec<PluginConf>, Fault> {
-        let mut plugins = self.filters(&route.overrides, id)?;
+        let mut plugins = if route.overrides.is_empty() { self.plain.clone() } else { self.filters(&route.overrides, id)? };
         let mut own = route.plugins.clone();
         if self.http.strips_port {
             without_port(&mut own, !route.targets.is_empty() && !route.own_host);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::super::{SetResource, TypedUpdate};
-use super::clusters::{self, Uses};
+use super::clusters::{self, Uses, Variant};
 use super::compose::{self, Shelf};
 use super::parts::{filters_of, is_at_once, parts_of, patience};
 use crate::codec::{InvalidResource, encode_body};
@@ -15,13 +15,14 @@ use crate::dialect::envoy::decode::source::PATIENCE;
 use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece};
 use crate::dialect::envoy::kind::EnvoyKind;
 use crate::model::{Kind, Resource, Secret};
-use crate::snapshot::version_of;
+use crate::snapshot::{hash_of, written};
 
 /// A resource of Envoy that resources of ours come from.
 pub type Owner = (EnvoyKind, Arc<str>);
 
-/// Versions of our resources.
-type Versions = BTreeMap<(Kind, Arc<str>), Arc<str>>;
+/// Hashes of our resources as they are encoded, by kind and name. Most resources of Envoy's become two or three of ours, and there are thousands of them: lists
+/// take a tenth of what maps would.
+type Versions = Vec<((Kind, Arc<str>), u128)>;
 
 /// Something that waits for what it depends on, and the version of it that is live meanwhile.
 struct Waiting<T> {
@@ -46,9 +47,9 @@ pub struct World {
     stale: BTreeSet<Owner>,
     /// Variants of clusters that the routes of each listener use.
     uses: BTreeMap<Arc<str>, Uses>,
-    /// Clusters by the name under which they ask for their endpoints.
-    services: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
-    /// Versions of what was told, by where it comes from.
+    /// Names under which clusters ask for their endpoints, each with the cluster.
+    services: BTreeSet<(Arc<str>, Arc<str>)>,
+    /// What was told, by where it comes from; each list is sorted.
     told: BTreeMap<Owner, Versions>,
     /// Listeners wait for the first clusters: nothing is let in that could lead nowhere.
     gate: Gate,
@@ -80,7 +81,7 @@ impl World {
             warming: BTreeSet::new(),
             stale: BTreeSet::new(),
             uses: BTreeMap::new(),
-            services: BTreeMap::new(),
+            services: BTreeSet::new(),
             told: BTreeMap::new(),
             gate: if follows { Gate::Shut(now + PATIENCE) } else { Gate::Warming },
             wants_changed: false,
@@ -210,7 +211,7 @@ impl World {
             for cluster in waiting.live.iter().chain([&waiting.next]) {
                 if let Addresses::Asked(service) = &cluster.addresses {
                     wants.entry(EnvoyKind::Endpoints).or_default().insert(service.clone());
-                    self.services.entry(service.clone()).or_default().insert(name.clone());
+                    self.services.insert((service.clone(), name.clone()));
                 }
                 wants.entry(EnvoyKind::Secret).or_default().extend(cluster.asks_secrets.iter().cloned());
             }
@@ -274,7 +275,7 @@ impl World {
     /// The resource of Envoy that a refused resource of ours comes from.
     pub fn blame(&self, fault: &InvalidResource) -> Option<Owner> {
         let key = (fault.kind, fault.name.clone());
-        let owner = self.told.iter().find(|(_, told)| told.contains_key(&key)).map(|(owner, _)| owner.clone())?;
+        let owner = self.told.iter().find(|(_, told)| place_of(told, &key).is_ok()).map(|(owner, _)| owner.clone())?;
         match (owner.0, fault.kind) {
             (EnvoyKind::Cluster, Kind::Endpoints) => match &self.clusters.get(&owner.1)?.next.addresses {
                 Addresses::Asked(service) => Some((EnvoyKind::Endpoints, service.clone())),
@@ -304,7 +305,7 @@ impl World {
 
     /// Everything of our model that was told of.
     pub fn told(&self) -> impl Iterator<Item = &(Kind, Arc<str>)> {
-        self.told.values().flat_map(BTreeMap::keys)
+        self.told.values().flatten().map(|(key, _)| key)
     }
 
     /// Whether everything that is held is live.
@@ -388,8 +389,9 @@ impl World {
     }
 
     fn stale_clusters_of(&mut self, service: &str) {
-        let users = self.services.get(service).into_iter().flatten();
-        self.stale.extend(users.map(|cluster| (EnvoyKind::Cluster, cluster.clone())));
+        let service: Arc<str> = service.into();
+        let users = self.services.range((service.clone(), "".into())..).take_while(|(asked, _)| *asked == service);
+        self.stale.extend(users.map(|(_, cluster)| (EnvoyKind::Cluster, cluster.clone())));
     }
 
     fn stale_doors_of(&mut self, kind: EnvoyKind, part: &str) {
@@ -420,9 +422,13 @@ impl World {
                     Addresses::Asked(service) => self.assignments.get(service).map(|assignment| &**assignment),
                     Addresses::Told(_) => None,
                 };
-                let variants =
-                    self.uses.values().filter_map(|uses| uses.get(name)).flatten().map(|(key, one)| (key.clone(), one.clone()));
-                clusters::cluster(&cluster, asked, &variants.collect())
+                let mut variants: Vec<&Variant> = Vec::new();
+                for variant in self.uses.values().filter_map(|uses| uses.get(name)).flatten() {
+                    if !variants.contains(&variant) {
+                        variants.push(variant);
+                    }
+                }
+                clusters::cluster(&cluster, asked, &variants)
             }
             EnvoyKind::Listener => {
                 let Some(door) = self.doors.get(name).and_then(|waiting| waiting.live.clone()) else { return Vec::new() };
@@ -433,14 +439,17 @@ impl World {
                 let shelf = Shelf { table: &table, extension: &extension, connect: &connect };
                 // What does not fit was refused when it came.
                 let Ok((resources, uses)) = compose::listener(&door, &shelf) else { return Vec::new() };
-                let before = self.uses.insert(name.clone(), uses.clone()).unwrap_or_default();
+                let before = self.uses.remove(name).unwrap_or_default();
+                // Who is used in no way but the plain one, or no more, has nothing to change.
+                let ways = |uses: &Uses, cluster: &Arc<str>| uses.get(cluster).cloned().unwrap_or_default();
                 let changed: Vec<Arc<str>> = before
                     .keys()
                     .chain(uses.keys())
-                    .filter(|cluster| before.get(*cluster) != uses.get(*cluster))
+                    .filter(|cluster| ways(&before, cluster) != ways(&uses, cluster))
                     .cloned()
                     .collect();
                 self.stale_used(changed.iter());
+                self.uses.insert(name.clone(), uses);
                 resources
             }
             EnvoyKind::Endpoints | EnvoyKind::Routes | EnvoyKind::Extension => Vec::new(),
@@ -449,22 +458,32 @@ impl World {
 
     fn tell(&mut self, owner: &Owner, changes: &mut BTreeMap<Kind, TypedUpdate>) {
         let mut before = self.told.remove(owner).unwrap_or_default();
-        let mut told = BTreeMap::new();
+        let made = self.made_of(owner);
+        let mut told = Versions::with_capacity(made.len());
         let empty = |kind| TypedUpdate { kind, set: Vec::new(), removed: Vec::new(), rejected: Vec::new() };
-        for resource in self.made_of(owner) {
-            let (kind, name) = (resource.kind(), resource.name().clone());
-            let version = version_of(&encode_body(&resource));
-            if before.remove(&(kind, name.clone())).as_ref() != Some(&version) {
-                let set = SetResource { name: name.clone(), version: version.clone(), resource };
-                changes.entry(kind).or_insert_with(|| empty(kind)).set.push(set);
+        for resource in made {
+            let key = (resource.kind(), resource.name().clone());
+            let version = hash_of(&encode_body(&resource));
+            let known = place_of(&before, &key).is_ok_and(|place| before[place].1 == version);
+            if !known {
+                let set = SetResource { name: key.1.clone(), version: written(version), resource };
+                changes.entry(key.0).or_insert_with(|| empty(key.0)).set.push(set);
             }
-            told.insert((kind, name), version);
+            told.push((key, version));
         }
-        for (kind, name) in before.into_keys() {
+        told.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        told.dedup_by(|(a, _), (b, _)| a == b);
+        before.retain(|(key, _)| place_of(&told, key).is_err());
+        for ((kind, name), _) in before {
             changes.entry(kind).or_insert_with(|| empty(kind)).removed.push(name);
         }
         if !told.is_empty() {
             self.told.insert(owner.clone(), told);
         }
     }
+}
+
+/// Where one of our resources stands among what was told, or would stand.
+fn place_of(told: &Versions, key: &(Kind, Arc<str>)) -> Result<usize, usize> {
+    told.binary_search_by(|(known, _)| known.cmp(key))
 }
