@@ -36,9 +36,9 @@ pub struct Change {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
     /// For real traffic.
-    pub traffic: Option<Judge>,
+    pub traffic: Option<Box<Judge>>,
     /// For probes.
-    pub probes: Option<Judge>,
+    pub probes: Option<Box<Judge>>,
 }
 
 /// Counts in a row.

@@ -30,7 +30,7 @@ fn thresholds() -> Thresholds {
 }
 
 fn rules(traffic: bool, probes: bool) -> Rules {
-    let judge = Judge::new(&thresholds());
+    let judge = Box::new(Judge::new(&thresholds()));
     Rules { traffic: traffic.then(|| judge.clone()), probes: probes.then_some(judge) }
 }
 
@@ -54,7 +54,7 @@ fn thresholds_count_in_a_row_and_each_kind_alone() {
 #[test]
 fn a_zero_switches_a_rule_off() {
     let now = clock::now();
-    let judge = Judge::new(&Thresholds { http_failures: 0, tcp_failures: 0, timeouts: 0, ..thresholds() });
+    let judge = Box::new(Judge::new(&Thresholds { http_failures: 0, tcp_failures: 0, timeouts: 0, ..thresholds() }));
     let rules = Rules { traffic: Some(judge.clone()), probes: Some(judge) };
     let health = health(now);
     for finding in [Finding::Status(500), Finding::Broken, Finding::TimedOut].repeat(50) {

@@ -41,7 +41,7 @@ pub struct Compiler {
     global: Arc<Chain>,
     consumers: BTreeMap<Arc<str>, KnownConsumer>,
     consumer_index: Arc<Consumers>,
-    routes: BTreeMap<Arc<str>, (model::Route, Arc<CompiledRoute<Action>>)>,
+    routes: BTreeMap<Arc<str>, (Arc<model::Route>, Arc<CompiledRoute<Action>>)>,
     /// What routes have in common.
     conditions: Conditions,
     /// Chains that serve several routes, by the plugins that they are made of.
@@ -173,7 +173,7 @@ impl Compiler {
             Resource::Route(route) => {
                 let compiled = self.route(&route)?;
                 self.table = None;
-                self.routes.insert(route.id.clone(), (route, Arc::new(compiled)));
+                self.routes.insert(route.id.clone(), (Arc::new(route), Arc::new(compiled)));
             }
             Resource::MeshService(service) => self.set_mesh_service(service)?,
             Resource::MeshInbound(inbound) => self.set_inbound(inbound)?,
@@ -282,7 +282,7 @@ impl Compiler {
             "listeners": self.listeners.values().collect::<Vec<_>>(),
             "certificates": self.certificates.values().collect::<Vec<_>>(),
             "secrets": self.secrets.keys().collect::<Vec<_>>(),
-            "routes": self.routes.values().map(|(route, _)| model::Route { plugins: filters::masked(&route.plugins), ..route.clone() }).collect::<Vec<_>>(),
+            "routes": self.routes.values().map(|(route, _)| model::Route { plugins: filters::masked(&route.plugins), ..(**route).clone() }).collect::<Vec<_>>(),
             "upstreams": self.upstreams.values().collect::<Vec<_>>(),
             "endpoints": self.endpoints.values().collect::<Vec<_>>(),
             "zones": self.clusters.iter().map(|(name, cluster)| (name.to_string(), zones(cluster))).collect::<serde_json::Map<_, _>>(),
@@ -407,7 +407,7 @@ impl Compiler {
         for (route, target) in users {
             let action = Action { chain: self.shared_chain(&route.plugins)?, ..target };
             let compiled = CompiledRoute::compile_beside(&route, action, &mut self.conditions).map_err(first)?;
-            routes.push((route.id, compiled));
+            routes.push((route.id.clone(), compiled));
         }
         let mut consumers = Vec::new();
         for consumer in self.consumers.values().map(|known| &known.consumer).filter(|consumer| uses(&consumer.plugins)) {

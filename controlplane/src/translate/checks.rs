@@ -11,7 +11,10 @@ use crate::model::seconds;
 /// Translates `checks`. A passive check needs an active one beside it: otherwise nothing would ever bring an endpoint back.
 pub(super) fn checks(written: &Checks) -> HealthChecks {
     let active = written.active.as_ref();
-    HealthChecks { active: active.map(self::active), passive: active.and(written.passive.as_ref()).map(passive) }
+    HealthChecks {
+        active: active.map(self::active).map(Arc::new),
+        passive: active.and(written.passive.as_ref()).map(passive).map(Arc::new),
+    }
 }
 
 fn active(written: &Active) -> ActiveCheck {

@@ -43,8 +43,8 @@ pub(super) fn to_wire(upstream: &Upstream) -> wire::Upstream {
             client_cert: texts(&upstream.tls.client_cert),
             sni: texts(&upstream.tls.sni),
         }),
-        active_check: upstream.checks.active.as_ref().map(active_to_wire),
-        passive_check: upstream.checks.passive.as_ref().map(passive),
+        active_check: upstream.checks.active.as_deref().map(active_to_wire),
+        passive_check: upstream.checks.passive.as_deref().map(passive),
         breakers: Some(wire::CircuitBreakers {
             max_connections: upstream.breakers.max_connections,
             max_pending: upstream.breakers.max_pending,
@@ -92,7 +92,10 @@ pub(super) fn from_wire(message: wire::Upstream) -> Read<Upstream> {
             client_cert: optional("tls.client_cert", tls.client_cert)?,
             sni: optional("tls.sni", tls.sni)?,
         },
-        checks: HealthChecks { active, passive: passive.map(|thresholds| PassiveCheck { thresholds }) },
+        checks: HealthChecks {
+            active: active.map(Arc::new),
+            passive: passive.map(|thresholds| Arc::new(PassiveCheck { thresholds })),
+        },
         breakers: CircuitBreakers {
             max_connections: breakers.max_connections,
             max_pending: breakers.max_pending,

@@ -293,13 +293,13 @@ pub struct UpstreamTls {
     pub sni: Option<Arc<str>>,
 }
 
-/// Health checking of endpoints.
+/// Health checking of endpoints. Most upstreams have none, and a node may have thousands.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct HealthChecks {
     /// Probes of our own.
-    pub active: Option<ActiveCheck>,
+    pub active: Option<Arc<ActiveCheck>>,
     /// Judged by real traffic.
-    pub passive: Option<PassiveCheck>,
+    pub passive: Option<Arc<PassiveCheck>>,
 }
 
 /// What an active check speaks.

@@ -39,7 +39,7 @@ impl Cluster {
     pub(super) fn tell(&self, core: &EndpointCore, change: Change) {
         let upstream = self.view.load().spec.config.label.clone();
         (self.context.on_health)(&HealthEvent { upstream, host: core.host.clone(), address: core.address, change });
-        self.changes.send_modify(|count| *count += 1);
+        self.changed();
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::{ArcSwap, Guard};
 use heddle_node::identity::Identity;
@@ -92,8 +92,8 @@ pub struct Cluster {
     pub(super) inner: Mutex<Inner>,
     /// Editions that somebody may hold, the newest one last. Locked for a moment only, and never while an edition may be let go of.
     pub(super) held: Mutex<Vec<Weak<Edition>>>,
-    /// Changes whenever the view or the health of an endpoint does.
-    pub(super) changes: watch::Sender<u64>,
+    /// Changes whenever the view or the health of an endpoint does; made for the first who wants to know.
+    changes: OnceLock<watch::Sender<u64>>,
     /// Probes that have ended.
     pub(super) probes: AtomicU64,
     retired: AtomicBool,
@@ -136,7 +136,7 @@ impl Cluster {
             context,
             inner: Mutex::new(Inner { nodes: nodes.to_vec(), ..Inner::default() }),
             held: Mutex::default(),
-            changes: watch::Sender::new(0),
+            changes: OnceLock::new(),
             probes: AtomicU64::new(0),
             retired: AtomicBool::new(false),
         });
@@ -186,7 +186,18 @@ impl Cluster {
 
     /// Changes whenever the view or the health of an endpoint does.
     pub fn watch(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        let receiver = self.changes.get_or_init(|| watch::Sender::new(0)).subscribe();
+        // Either who changes something sees the first who waits, or that one sees the change.
+        fence(Ordering::SeqCst);
+        receiver
+    }
+
+    /// Tells those who wait for the view or the health of an endpoint.
+    pub(super) fn changed(&self) {
+        fence(Ordering::SeqCst);
+        if let Some(changes) = self.changes.get() {
+            changes.send_modify(|count| *count += 1);
+        }
     }
 
     /// Whether anything has to be done for it off the request path: names, probes, or waits after an ejection.
@@ -260,7 +271,7 @@ impl Cluster {
         self.view.store(view.clone());
         self.hand_on(&view, news, &gone);
         changes.iter().for_each(|(core, change)| self.tell(core, *change));
-        self.changes.send_modify(|count| *count += 1);
+        self.changed();
     }
 
     /// Takes which members of the fleet are about to leave, by the addresses at which they take requests: those of them that are
@@ -314,8 +325,8 @@ impl Inner {
 impl Spec {
     pub(super) fn compile(context: &Context, config: Arc<model::Upstream>, secrets: Secrets<'_>) -> Spec {
         let rules = Rules {
-            traffic: config.checks.passive.as_ref().map(|check| Judge::new(&check.thresholds)),
-            probes: config.checks.active.as_ref().map(|check| Judge::new(&check.thresholds)),
+            traffic: config.checks.passive.as_ref().map(|check| Box::new(Judge::new(&check.thresholds))),
+            probes: config.checks.active.as_ref().map(|check| Box::new(Judge::new(&check.thresholds))),
         };
         let client = || context.tls.client(&config.tls, config.scheme.is_h2(), secrets).map_err(Arc::from);
         let tls = match &config.mesh {
@@ -325,11 +336,11 @@ impl Spec {
         let probes = config.checks.active.as_ref().map(|check| {
             if config.mesh.is_some() {
                 // Only a sidecar with an identity gets an answer out of another one: a connection that stands must do.
-                return (Arc::new(model::ActiveCheck { kind: CheckKind::Tcp, ..check.clone() }), None);
+                return (Arc::new(model::ActiveCheck { kind: CheckKind::Tcp, ..(**check).clone() }), None);
             }
             let demand = UpstreamTls { verify: check.verify_certificate, ..config.tls.clone() };
             let client = || context.tls.client(&demand, false, secrets).ok();
-            (Arc::new(check.clone()), if check.kind == CheckKind::Https { client() } else { None })
+            (check.clone(), if check.kind == CheckKind::Https { client() } else { None })
         });
         Spec { config, rules, tls, probes }
     }

@@ -89,7 +89,7 @@ fn traffic_ejects_an_endpoint_and_a_trial_brings_it_back() {
         let told = events.clone();
         let context = Context { on_health: Box::new(move |event| told.lock().push(event.clone())), ..Context::default() };
         let clusters = Clusters::new(Arc::new(context), None, tokio::runtime::Handle::current());
-        let config = config(|upstream| upstream.checks.passive = Some(PassiveCheck { thresholds: thresholds() }));
+        let config = config(|upstream| upstream.checks.passive = Some(Arc::new(PassiveCheck { thresholds: thresholds() })));
         let (cluster, pools) = (clusters.apply(&config, &[node(bad), node(good)], &|_| None, News::Revision), Pools::new());
         let statuses = async |count: usize| {
             let mut statuses = Vec::new();
@@ -122,7 +122,7 @@ fn probes_eject_and_bring_back_without_traffic() {
         let address = status_server(status.clone()).await;
         let clusters = Clusters::new(Arc::default(), None, tokio::runtime::Handle::current());
         let config = config(|upstream| {
-            upstream.checks.active = Some(ActiveCheck {
+            upstream.checks.active = Some(Arc::new(ActiveCheck {
                 kind: CheckKind::Http,
                 timeout: Duration::from_secs(10),
                 concurrency: 1,
@@ -137,7 +137,7 @@ fn probes_eject_and_bring_back_without_traffic() {
                 unhealthy_interval: Duration::from_millis(100),
                 thresholds: thresholds(),
                 checkers: 0,
-            });
+            }));
         });
         let cluster = clusters.apply(&config, &[node(address)], &|_| None, News::Revision);
         assert_eq!(cluster.report()[0].state, State::Up, "an unknown endpoint counts as healthy");

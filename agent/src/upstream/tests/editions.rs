@@ -119,7 +119,7 @@ fn health_is_the_same_for_all_editions() {
         tcp_failures: 1,
         timeouts: 1,
     };
-    let before = cluster(&[at(1), at(2)], |upstream| upstream.checks.passive = Some(PassiveCheck { thresholds: one }));
+    let before = cluster(&[at(1), at(2)], |upstream| upstream.checks.passive = Some(Arc::new(PassiveCheck { thresholds: one })));
     let after = next(&before, &nodes(&[2, 3]), News::Revision);
     let pools = Pools::new();
     assert_eq!((picks(&pools, &before), picks(&pools, &after)), (vec![1, 2], vec![2, 3]));

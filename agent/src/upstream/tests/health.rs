@@ -85,7 +85,7 @@ fn what_most_checkers_find_counts_until_they_take_it_back_or_fall_silent() {
         fleet(&membership, 9, &[]);
         let addresses: Vec<_> = foreign(&membership, test_addresses()).into_iter().take(4).collect();
         let clusters = clusters(&membership);
-        let config = config(|upstream| upstream.checks.active = Some(check(3)));
+        let config = config(|upstream| upstream.checks.active = Some(Arc::new(check(3))));
         let nodes: Vec<_> = addresses.iter().copied().map(node).collect();
         let cluster = clusters.apply(&config, &nodes, &|_| None, News::Revision);
         let mut watch = cluster.watch();
@@ -129,7 +129,7 @@ fn no_hint_counts_against_what_this_node_has_just_seen_answer() {
             answering.extend(foreign(&membership, [address].into_iter()));
         }
         let clusters = clusters(&membership);
-        let config = config(|upstream| upstream.checks.active = Some(check(3)));
+        let config = config(|upstream| upstream.checks.active = Some(Arc::new(check(3))));
         let nodes: Vec<_> = answering.iter().copied().map(node).collect();
         let cluster = clusters.apply(&config, &nodes, &|_| None, News::Revision);
         let pools = Pools::new();
@@ -173,7 +173,7 @@ fn ten_nodes_with_two_checkers_each_probe_a_fifth() {
         let nodes: Vec<_> = servers.iter().map(|(address, _)| node(*address)).collect();
         let mut quick = check(2);
         quick.healthy_interval = Duration::from_millis(200);
-        let config = config(|upstream| upstream.checks.active = Some(quick));
+        let config = config(|upstream| upstream.checks.active = Some(Arc::new(quick)));
         let members: Vec<Member> = (0..10).map(|nth| member(&format!("gw-{nth}"), Vec::new())).collect();
         let fleet: Vec<(Clusters, Arc<Edition>)> = (0..10)
             .map(|nth| {
@@ -295,8 +295,8 @@ proptest! {
             let clusters = clusters(&membership);
             let config = config(|upstream| {
                 upstream.panic_threshold = threshold;
-                upstream.checks.active = Some(check(3));
-                upstream.checks.passive = passive.then(|| model::PassiveCheck { thresholds: check(3).thresholds });
+                upstream.checks.active = Some(Arc::new(check(3)));
+                upstream.checks.passive = passive.then(|| Arc::new(model::PassiveCheck { thresholds: check(3).thresholds }));
             });
             use EndpointStatus::{Draining, Healthy, Unhealthy, Unknown};
             let status = |nth: usize| [Unknown, Healthy, Unhealthy, Draining][nth];

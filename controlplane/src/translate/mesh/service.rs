@@ -296,8 +296,8 @@ fn usage(name: Arc<str>, label: &str, written: &resources::MeshService, protocol
             None => Timeouts { connect: CONNECT, ..usage.timeouts },
         },
         checks: match &written.checks {
-            Some(checks) => HealthChecks { passive: passive(checks), ..usage.checks },
-            None => HealthChecks { active: None, passive: Some(judged_by_traffic()) },
+            Some(checks) => HealthChecks { passive: passive(checks).map(Arc::new), ..usage.checks },
+            None => HealthChecks { active: None, passive: Some(Arc::new(judged_by_traffic())) },
         },
         ..usage
     }

@@ -192,8 +192,10 @@ fn upstream() -> impl Strategy<Value = Upstream> {
         client_cert,
         sni,
     });
-    let checks = (of(active_check()), of(thresholds()))
-        .prop_map(|(active, passive)| HealthChecks { active, passive: passive.map(|thresholds| PassiveCheck { thresholds }) });
+    let checks = (of(active_check()), of(thresholds())).prop_map(|(active, passive)| HealthChecks {
+        active: active.map(Arc::new),
+        passive: passive.map(|thresholds| Arc::new(PassiveCheck { thresholds })),
+    });
     let breakers = (of(any::<u32>()), of(any::<u32>()), of(any::<u32>()), of(any::<u8>())).prop_map(|(a, b, c, d)| {
         CircuitBreakers { max_connections: a, max_pending: b, max_requests: c, retry_budget_percent: d }
     });

@@ -198,8 +198,12 @@ impl<'t> Fields<'t> {
             }
             Some(other) => return Err(Fault::new(name, format!("expected a list, found {}", kind(other)))),
         };
-        let place = |at: usize, fault: Fault| fault.inside(&format!("{name}[{at}]"));
-        items.iter().enumerate().map(|(at, item)| read(item).map_err(|fault| place(at, fault))).collect()
+        // As long as it is, since what is read is held, and lists of one are the most.
+        let mut read_items = Vec::with_capacity(items.len());
+        for (at, item) in items.iter().enumerate() {
+            read_items.push(read(item).map_err(|fault| fault.inside(&format!("{name}[{at}]")))?);
+        }
+        Ok(read_items)
     }
 
     /// A map by name.

@@ -134,7 +134,7 @@ fn with(
             healthy_panic_threshold: Some(kinds::Percent { value: upstream.panic_threshold.into() }),
             ..Default::default()
         }),
-        health_checks: upstream.checks.active.iter().map(check).collect(),
+        health_checks: upstream.checks.active.as_deref().into_iter().map(check).collect(),
         outlier_detection: upstream.checks.passive.as_ref().map(|passive| outliers(&passive.thresholds)),
         circuit_breakers: Some(breakers(&upstream.breakers)),
         typed_extension_protocol_options: options.into_iter().collect(),

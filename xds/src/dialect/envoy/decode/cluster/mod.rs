@@ -76,7 +76,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
         timeouts: Timeouts { connect: fields.duration("connect_timeout")?.unwrap_or(CONNECT_TIMEOUT), ..Timeouts::default() },
         keepalive: KeepalivePool { idle_timeout: protocol.idle, requests: protocol.requests, ..KeepalivePool::default() },
         tls: transport.as_ref().map(|tls| tls.upstream.clone()).unwrap_or_default(),
-        checks: HealthChecks { active: check::active(fields)?, passive: check::passive(fields)? },
+        checks: HealthChecks { active: check::active(fields)?.map(Arc::new), passive: check::passive(fields)?.map(Arc::new) },
         breakers: breakers(fields)?,
         discovery: None,
         slow_start,
