@@ -1,5 +1,6 @@
 //! The only binary: reads arguments and wires the floors together.
 
+mod allocator;
 mod args;
 mod ask;
 mod client;
@@ -22,9 +23,6 @@ use std::process::ExitCode;
 use args::{Cli, Command, ConfigArgs};
 use clap::{CommandFactory, Parser};
 use configuration::Configuration;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Something failed.
 const FAILED: u8 = 1;

@@ -137,7 +137,7 @@ fn what_one_agent_refuses_the_others_are_not_given_until_it_changes_or_somebody_
 fn upstream(name: &str, at: SocketAddr) -> [Change; 2] {
     let endpoint = Endpoint { host: at.ip().to_string().into(), port: at.port(), weight: 1, ..Endpoint::default() };
     let endpoints = Endpoints { upstream: name.into(), endpoints: vec![endpoint] };
-    [Change::Set(Resource::Upstream(Upstream::new(name))), Change::Set(Resource::Endpoints(endpoints))]
+    [Change::Set(Resource::Upstream(Arc::new(Upstream::new(name)))), Change::Set(Resource::Endpoints(endpoints))]
 }
 
 /// The route `r` to an upstream, with plugins that an agent takes, or with one that it does not.

@@ -81,7 +81,7 @@ fn a_bad_route_is_refused_by_name_while_the_others_go_live_and_its_last_good_ver
     let (snapshot, registry) = (Arc::new(SnapshotStore::new()), Arc::new(NodeRegistry::new()));
     let (_completion, watch) = drain::pair();
     let upstream = heddle_xds::model::Upstream { retries: None, ..heddle_xds::model::Upstream::new("u") };
-    let start = [Resource::Upstream(upstream), endpoints(nginx.address), route("good", "/good", 1_000), listener(http)];
+    let start = [Resource::Upstream(Arc::new(upstream)), endpoints(nginx.address), route("good", "/good", 1_000), listener(http)];
     snapshot.apply(start.into_iter().map(Change::Set).collect());
     let xds = control_plane(&snapshot, &registry, watch);
     let folder = place.folder.path().display();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use heddle_node::clock;
 use heddle_node::membership::Seen;
 use heddle_xds::model::EndpointStatus;
-use parking_lot::Mutex;
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::Judge;
@@ -61,7 +61,9 @@ pub struct EndpointHealth {
     traffic: Streak,
     probes: Streak,
     ejections: AtomicU64,
-    steps: Mutex<Steps>,
+    born: Instant,
+    /// Nothing while nothing has happened to it: a node may have tens of thousands of endpoints, and most of them simply work.
+    steps: Mutex<Option<Box<Steps>>>,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,23 @@ struct Steps {
     answered: Option<u64>,
     /// Ids of the nodes that check it.
     checkers: Arc<[Arc<str>]>,
+}
+
+impl Steps {
+    /// Those of an endpoint to which nothing has happened.
+    fn new(born: Instant) -> Steps {
+        Steps {
+            evidence: Evidence::new(born),
+            since: born,
+            in_row: 0,
+            back_at: None,
+            up_since: None,
+            seen: None,
+            good_at: None,
+            answered: None,
+            checkers: Arc::default(),
+        }
+    }
 }
 
 /// All there is to show of the health of one endpoint.
@@ -107,17 +126,6 @@ enum Verdict {
 impl EndpointHealth {
     /// Healthy, as every unknown endpoint.
     pub fn new(standing: Arc<Standing>, now: Instant) -> EndpointHealth {
-        let steps = Steps {
-            evidence: Evidence::new(now),
-            since: now,
-            in_row: 0,
-            back_at: None,
-            up_since: None,
-            seen: None,
-            good_at: None,
-            answered: None,
-            checkers: Arc::default(),
-        };
         EndpointHealth {
             standing,
             own: AtomicU8::new(State::Up as u8),
@@ -125,8 +133,23 @@ impl EndpointHealth {
             traffic: Streak::default(),
             probes: Streak::default(),
             ejections: AtomicU64::new(0),
-            steps: Mutex::new(steps),
+            born: now,
+            steps: Mutex::new(None),
         }
+    }
+
+    /// What has happened to it, to be looked at.
+    fn look_at<T>(&self, look: impl FnOnce(&Steps) -> T) -> T {
+        match &*self.steps.lock() {
+            Some(steps) => look(steps),
+            None => look(&Steps::new(self.born)),
+        }
+    }
+
+    /// What has happened to it, to be changed.
+    fn steps(&self) -> MappedMutexGuard<'_, Steps> {
+        let born = self.born;
+        MutexGuard::map(self.steps.lock(), |steps| &mut **steps.get_or_insert_with(|| Box::new(Steps::new(born))))
     }
 
     /// What balancing reads.
@@ -151,34 +174,33 @@ impl EndpointHealth {
 
     /// All there is to show.
     pub fn look(&self) -> Look {
-        let steps = self.steps.lock();
-        Look {
+        self.look_at(|steps| Look {
             state: self.state(),
             draining: steps.evidence.is_draining(),
             since: steps.since,
             reasons: steps.evidence.reasons(),
             checkers: steps.checkers.clone(),
-        }
+        })
     }
 
     /// What our probes have found, once they have found it down, and since when in Unix milliseconds.
     pub fn seen(&self) -> Option<(Seen, u64)> {
-        self.steps.lock().seen
+        self.look_at(|steps| steps.seen)
     }
 
     /// Ids of the nodes that check it; empty while nobody shares.
     pub fn checkers(&self) -> Arc<[Arc<str>]> {
-        self.steps.lock().checkers.clone()
+        self.look_at(|steps| steps.checkers.clone())
     }
 
     /// Whether discovery says that it is about to leave.
     pub fn is_draining(&self) -> bool {
-        self.steps.lock().evidence.is_draining()
+        self.look_at(|steps| steps.evidence.is_draining())
     }
 
     /// When an endpoint that traffic ejected may be tried again, where no probe decides that.
     pub fn back_at(&self) -> Option<Instant> {
-        if self.own() == State::Down { self.steps.lock().back_at } else { None }
+        if self.own() == State::Down { self.look_at(|steps| steps.back_at) } else { None }
     }
 
     /// Takes what a request has found. A trial's permit is used up or returned.
@@ -219,10 +241,10 @@ impl EndpointHealth {
 
     /// Takes what discovery says.
     pub fn told(&self, status: EndpointStatus, now: Instant) -> Option<Change> {
-        let mut steps = self.steps.lock();
-        if steps.evidence.told == status {
+        if self.look_at(|steps| steps.evidence.told == status) {
             return None;
         }
+        let mut steps = self.steps();
         let returns = steps.evidence.told == EndpointStatus::Draining;
         (steps.evidence.told, steps.evidence.told_since) = (status, now);
         if returns {
@@ -244,9 +266,9 @@ impl EndpointHealth {
 
     /// Takes that the member of the fleet which it is leaves, or no longer does. Whether that is new.
     pub fn leaving(&self, member: Option<&Arc<str>>, now: Instant) -> bool {
-        let mut steps = self.steps.lock();
-        let is_new = steps.evidence.leaving.as_ref().map(|(id, _)| id) != member;
+        let is_new = self.look_at(|steps| steps.evidence.leaving.as_ref().map(|(id, _)| id) != member);
         if is_new {
+            let mut steps = self.steps();
             steps.evidence.leaving = member.map(|id| (id.clone(), now));
             if member.is_none() {
                 self.begin_anew(&mut steps, now);
@@ -258,7 +280,10 @@ impl EndpointHealth {
 
     /// Takes what other nodes say, as far as it counts. An endpoint that waits here is tried at once when they find it well again.
     pub fn doubted(&self, by: Option<Arc<[Arc<str>]>>, now: Instant) -> Option<Change> {
-        let mut steps = self.steps.lock();
+        if by.is_none() && self.look_at(|steps| steps.evidence.doubt.is_none()) {
+            return None;
+        }
+        let mut steps = self.steps();
         let before = steps.evidence.doubt.take();
         if before.is_some() && by.is_none() {
             steps.back_at = steps.back_at.map(|_| now);
@@ -270,7 +295,10 @@ impl EndpointHealth {
 
     /// Says who probes it. An endpoint that was down by probes which end here waits, as one that traffic ejected.
     pub fn assign(&self, checkers: Arc<[Arc<str>]>, own: bool, now: Instant) {
-        let mut steps = self.steps.lock();
+        if self.is_checked() == own && self.look_at(|steps| steps.checkers == checkers) {
+            return;
+        }
+        let mut steps = self.steps();
         steps.checkers = checkers;
         if self.checked.swap(own, Ordering::Relaxed) != own {
             (steps.back_at, steps.seen) = ((!own).then(|| now + FIRST_WAIT), None);
@@ -279,7 +307,7 @@ impl EndpointHealth {
 
     /// Takes how many answers have been counted so far. Looking often is all it takes to know whether an endpoint works, without a request writing so.
     pub fn answered(&self, answers: u64, now: Instant) {
-        let mut steps = self.steps.lock();
+        let mut steps = self.steps();
         if steps.answered.is_some_and(|before| before != answers) {
             steps.good_at = Some(now);
         }
@@ -288,14 +316,15 @@ impl EndpointHealth {
 
     /// Whether it has answered this node as it should within this time.
     pub fn is_proven(&self, within: Duration, now: Instant) -> bool {
-        self.steps.lock().good_at.is_some_and(|at| now.saturating_duration_since(at) <= within)
+        self.look_at(|steps| steps.good_at).is_some_and(|at| now.saturating_duration_since(at) <= within)
     }
 
     /// Whether hints keep it down, and whether something else does.
     pub fn is_doubted_or_out(&self) -> (bool, bool) {
-        let evidence = &self.steps.lock().evidence;
-        let out = evidence.told == EndpointStatus::Unhealthy || evidence.own.state == State::Down;
-        (evidence.doubt.is_some(), out)
+        self.look_at(|Steps { evidence, .. }| {
+            let out = evidence.told == EndpointStatus::Unhealthy || evidence.own.state == State::Down;
+            (evidence.doubt.is_some(), out)
+        })
     }
 
     /// Lets time do its part: the end of a wait, or of checking altogether.
@@ -309,13 +338,13 @@ impl EndpointHealth {
             return self.step(State::Up, Cause::Unchecked, None, rules, now);
         }
         if probed {
-            self.steps.lock().back_at = None;
+            self.steps().back_at = None;
             return None;
         }
         if own != State::Down {
             return None;
         }
-        let back_at = self.steps.lock().back_at;
+        let back_at = self.look_at(|steps| steps.back_at);
         // without an appointment it was ejected by probes that have since been switched off
         if back_at.is_some_and(|at| now < at) { None } else { self.step(State::Trial, Cause::Waited, None, rules, now) }
     }
@@ -330,7 +359,7 @@ impl EndpointHealth {
     }
 
     fn keep_seen(&self, good: bool, verdict: &Verdict, now: Instant) {
-        let mut steps = self.steps.lock();
+        let mut steps = self.steps();
         if good {
             steps.good_at = Some(now);
         }
@@ -343,7 +372,7 @@ impl EndpointHealth {
 
     /// A step of what this node has found out itself.
     fn step(&self, to: State, cause: Cause, finding: Option<Finding>, rules: &Rules, now: Instant) -> Option<Change> {
-        let mut steps = self.steps.lock();
+        let mut steps = self.steps();
         if steps.evidence.own.state == to {
             return None;
         }

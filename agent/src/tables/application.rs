@@ -77,7 +77,7 @@ impl Compiler {
         for (address, upstream) in upstreams {
             let endpoints = vec![endpoint(address)];
             let endpoints = model::Endpoints { upstream: upstream.name.clone(), endpoints };
-            for resource in [Resource::Upstream(upstream), Resource::Endpoints(endpoints)] {
+            for resource in [Resource::Upstream(Arc::new(upstream)), Resource::Endpoints(endpoints)] {
                 // Neither has anything that could be wrong.
                 let taken = self.set(resource);
                 debug_assert!(taken.is_ok(), "{taken:?}");

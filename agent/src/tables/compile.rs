@@ -313,9 +313,9 @@ impl Compiler {
         Ok(())
     }
 
-    pub(super) fn set_upstream(&mut self, upstream: model::Upstream) {
+    pub(super) fn set_upstream(&mut self, upstream: Arc<model::Upstream>) {
         self.stale.clusters.insert(upstream.name.clone());
-        self.upstreams.insert(upstream.name.clone(), Arc::new(upstream));
+        self.upstreams.insert(upstream.name.clone(), upstream);
     }
 
     pub(super) fn remove_upstream(&mut self, name: &str) {
@@ -521,7 +521,7 @@ mod tests {
         let upstream = crate::upstream::tests::config(|_| ()).as_ref().clone();
         let endpoint = model::Endpoint { host: "192.0.2.1".into(), port: node, weight: 1, ..model::Endpoint::default() };
         let endpoints = model::Endpoints { upstream: upstream.name.clone(), endpoints: vec![endpoint] };
-        [Resource::Upstream(upstream), Resource::Endpoints(endpoints)]
+        [Resource::Upstream(upstream.into()), Resource::Endpoints(endpoints)]
     }
 
     #[tokio::test]

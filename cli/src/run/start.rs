@@ -29,6 +29,7 @@ use serde_json::Value;
 
 use super::fleet::{Fleet, Page};
 use super::{bootstrap, demo};
+use crate::allocator;
 use crate::configuration::Configuration;
 use crate::environment;
 use crate::explain::Explain;
@@ -108,6 +109,7 @@ async fn settle_down(readiness: Readiness) {
         // Not inside the macro, which looks at its fields only where somebody listens.
         let bytes = memory::let_go_of_code();
         tracing::debug!(bytes, "code of the start was let go of");
+        allocator::give_back();
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, labe
         }
     };
     endpoints.endpoints.retain(|endpoint| is_in(&written.subset, &endpoint.labels));
-    out.push(Resource::Upstream(Upstream { tls, mesh: peer, ..usage(name, label, &written) }));
+    out.push(Resource::Upstream(Arc::new(Upstream { tls, mesh: peer, ..usage(name, label, &written) })));
     out.push(Resource::Endpoints(endpoints));
     out
 }

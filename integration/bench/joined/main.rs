@@ -26,7 +26,7 @@ const FEW: usize = 10;
 /// Changes per measurement.
 const CHANGES: usize = 50;
 /// How long memory has to settle after the start and after the changes.
-const REST: Duration = Duration::from_secs(2);
+const REST: Duration = Duration::from_secs(7);
 
 /// A data plane that runs.
 enum Subject {

@@ -30,10 +30,10 @@ impl fmt::Debug for Held {
     }
 }
 
-/// What a client holds, by kind and name. Cloning shares the bodies.
+/// What a client holds, by kind and name. Cloning shares all of it until one side changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holdings {
-    kinds: [BTreeMap<Arc<str>, Held>; Kind::ALL.len()],
+    kinds: [Arc<BTreeMap<Arc<str>, Held>>; Kind::ALL.len()],
 }
 
 impl Holdings {
@@ -54,17 +54,17 @@ impl Holdings {
 
     /// Adds or replaces a resource.
     pub fn insert(&mut self, kind: Kind, name: Arc<str>, held: Held) {
-        self.kinds[kind.index()].insert(name, held);
+        Arc::make_mut(&mut self.kinds[kind.index()]).insert(name, held);
     }
 
     /// Removes a resource.
     pub fn remove(&mut self, kind: Kind, name: &str) -> Option<Held> {
-        self.kinds[kind.index()].remove(name)
+        Arc::make_mut(&mut self.kinds[kind.index()]).remove(name)
     }
 
     /// Removes everything of a kind.
     pub fn clear(&mut self, kind: Kind) {
-        self.kinds[kind.index()].clear();
+        self.kinds[kind.index()] = Arc::default();
     }
 
     /// Everything as updates, as if it came anew. What cannot be decoded (written by another release) is rejected in them.

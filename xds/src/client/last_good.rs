@@ -4,15 +4,14 @@
 //! `envoy.service.discovery.v3.Resource`, and at the end XXH3-128 of all before (16 bytes). It holds keys, so only its owner reads it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::holdings::{Held, Holdings};
 use crate::model::Kind;
-use crate::protocol::RawResource;
 use crate::protocol::wire::{stored_from_bytes, stored_to_bytes};
 
 const MAGIC: &[u8; 8] = b"HEDDLELG";
@@ -57,7 +56,6 @@ pub enum LastGoodError {
 pub fn save(path: &Path, holdings: &Holdings) -> Result<(), LastGoodError> {
     let fail = |source| LastGoodError::Io { path: path.to_path_buf(), source };
     let beside = path.with_extension("new");
-    let bytes = to_bytes(holdings);
     // A leftover of a crash may have been made with other permissions.
     if let Err(error) = std::fs::remove_file(&beside)
         && error.kind() != io::ErrorKind::NotFound
@@ -65,7 +63,10 @@ pub fn save(path: &Path, holdings: &Holdings) -> Result<(), LastGoodError> {
         return Err(fail(error));
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(fail)?;
-    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(fail)?;
+    let mut out = BufWriter::new(&mut file);
+    write(holdings, &mut out).and_then(|()| out.flush()).map_err(fail)?;
+    drop(out);
+    file.sync_all().map_err(fail)?;
     std::fs::rename(&beside, path).map_err(fail)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)
@@ -90,26 +91,26 @@ pub fn load(path: &Path) -> Result<Option<Holdings>, LastGoodError> {
     })
 }
 
-fn to_bytes(holdings: &Holdings) -> Vec<u8> {
-    let mut bytes = Vec::from(MAGIC);
-    bytes.extend(FORMAT.to_le_bytes());
-    let mut count = 0u32;
-    bytes.extend(count.to_le_bytes());
+/// Writes the file entry by entry: it may be larger than all else that the process holds.
+fn write(holdings: &Holdings, out: &mut impl Write) -> io::Result<()> {
+    let mut checksum = Xxh3::new();
+    let mut put = |bytes: &[u8]| {
+        checksum.update(bytes);
+        out.write_all(bytes)
+    };
+    let count: usize = Kind::ALL.into_iter().map(|kind| holdings.count(kind)).sum();
+    put(MAGIC)?;
+    put(&FORMAT.to_le_bytes())?;
+    put(&u32::try_from(count).map_err(io::Error::other)?.to_le_bytes())?;
     for kind in Kind::ALL {
         for (name, held) in holdings.list(kind) {
-            let (name, version, body) = (name.clone(), held.version.clone(), held.body.clone());
-            let entry = stored_to_bytes(RawResource { name, version, type_url: kind.type_url().into(), body });
-            if let Ok(length) = u32::try_from(entry.len()) {
-                bytes.extend(length.to_le_bytes());
-                bytes.extend(entry);
-                count += 1;
-            }
+            let entry = stored_to_bytes(kind.type_url(), name, &held.version, &held.body);
+            put(&u32::try_from(entry.len()).map_err(io::Error::other)?.to_le_bytes())?;
+            put(&entry)?;
         }
     }
-    bytes[HEAD - 4..HEAD].copy_from_slice(&count.to_le_bytes());
-    let checksum = xxh3_128(&bytes);
-    bytes.extend(checksum.to_le_bytes());
-    bytes
+    let checksum = checksum.digest128();
+    out.write_all(&checksum.to_le_bytes())
 }
 
 enum Fault {
@@ -155,6 +156,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn to_bytes(holdings: &Holdings) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(holdings, &mut bytes).unwrap();
+        bytes
+    }
 
     fn some() -> Holdings {
         let mut holdings = Holdings::default();

@@ -101,7 +101,9 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Resource, InvalidResource>
     match kind {
         Kind::Listener => parse(kind, body, |m| listener::from_wire(m).map(Resource::Listener), |m| &m.name),
         Kind::Route => parse(kind, body, |m| route::from_wire(m).map(Resource::Route), |m| &m.id),
-        Kind::Upstream => parse(kind, body, |m| upstream::from_wire(m).map(Resource::Upstream), |m| &m.name),
+        Kind::Upstream => {
+            parse(kind, body, |m| upstream::from_wire(m).map(|upstream| Resource::Upstream(upstream.into())), |m| &m.name)
+        }
         Kind::Endpoints => parse(kind, body, |m| endpoints::from_wire(m).map(Resource::Endpoints), |m| &m.cluster_name),
         Kind::Consumer => parse(kind, body, |m| consumer::from_wire(m).map(Resource::Consumer), |m| &m.username),
         Kind::GlobalRule => parse(kind, body, |m| plugin::rule_from_wire(m).map(Resource::GlobalRule), |m| &m.id),

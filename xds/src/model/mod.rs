@@ -138,7 +138,7 @@ pub enum Resource {
     /// A match and what to do.
     Route(Route),
     /// How to use a set of endpoints.
-    Upstream(Upstream),
+    Upstream(Arc<Upstream>),
     /// The addresses of an upstream.
     Endpoints(Endpoints),
     /// Who may be identified by an authentication plugin.

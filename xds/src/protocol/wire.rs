@@ -332,8 +332,11 @@ fn share(urls: &mut HashMap<String, Arc<str>>, url: String) -> Arc<str> {
 }
 
 /// A held resource, as the file of last good state keeps it.
-pub(crate) fn stored_to_bytes(raw: RawResource) -> Vec<u8> {
-    resource_to_wire(raw).encode_to_vec()
+pub(crate) fn stored_to_bytes(type_url: &str, name: &str, version: &str, body: &[u8]) -> Vec<u8> {
+    let any = Any { type_url: type_url.to_owned(), value: body.to_vec() };
+    let resource =
+        wire::Resource { name: name.to_owned(), version: version.to_owned(), resource: Some(any), ..Default::default() };
+    resource.encode_to_vec()
 }
 
 /// A held resource out of the file of last good state.

@@ -1,5 +1,6 @@
 //! The rules of merging and choosing, one by one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_xds::model::{
@@ -321,7 +322,7 @@ fn what_cannot_be_read_is_not_there() {
 
 #[test]
 fn what_one_owner_gives_up_and_another_takes_over_at_once_is_there() {
-    let (a, b) = (Resource::Upstream(Upstream::new("a")), Resource::Upstream(Upstream::new("b")));
+    let (a, b) = (Resource::Upstream(Arc::new(Upstream::new("a"))), Resource::Upstream(Arc::new(Upstream::new("b"))));
     let remove = |name: &str| Change::Remove(Kind::Upstream, name.into());
     let ordered = crate::translate::in_order(vec![remove("a"), Change::Set(a), remove("c"), Change::Set(b)]);
     let gone: Vec<_> = ordered.iter().filter(|change| matches!(change, Change::Remove(..))).collect();

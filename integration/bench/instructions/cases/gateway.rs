@@ -116,9 +116,9 @@ fn resources(endpoint: SocketAddr, filters: bool) -> Vec<Resource> {
     vec![
         Resource::Listener(listener()),
         Resource::Consumer(jack()),
-        Resource::Upstream(upstream("u")),
+        Resource::Upstream(Arc::new(upstream("u"))),
         Resource::Endpoints(endpoints("u", endpoint)),
-        Resource::Upstream(upstream("a")),
+        Resource::Upstream(Arc::new(upstream("a"))),
         Resource::Endpoints(endpoints("a", endpoint)),
         Resource::Route(route),
     ]

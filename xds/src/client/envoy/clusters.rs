@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Route};
-use crate::model::{Balancer, Endpoint, Endpoints, HashOn, LocalityWeight, PassHost, Resource, Spread, Upstream, ZonePolicy};
+use crate::model::{Balancer, Endpoint, Endpoints, HashOn, LocalityWeight, PassHost, Resource, Spread, Upstream};
 
 /// One way in which routes use a cluster; each is an upstream of ours.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -61,7 +61,7 @@ pub(super) fn cluster(cluster: &Cluster, asked: Option<&Assignment>, variants: &
         Addresses::Asked(_) => asked,
     };
     let mut plain_upstream = cluster.upstream.clone();
-    let endpoints = assignment.map(|assignment| placed_endpoints(assignment, cluster.by_locality, &mut plain_upstream.locality));
+    let endpoints = assignment.map(|assignment| placed_endpoints(assignment, cluster.by_locality, &mut plain_upstream));
     let endpoints = endpoints.unwrap_or_default();
     let plain = Variant::default();
     for variant in [&plain].into_iter().chain(variants.iter().copied()) {
@@ -69,12 +69,16 @@ pub(super) fn cluster(cluster: &Cluster, asked: Option<&Assignment>, variants: &
             key if key.is_empty() => cluster.upstream.name.clone(),
             key => format!("{}{key}", cluster.upstream.name).into(),
         };
-        let mut upstream = Upstream { name: name.clone(), ..plain_upstream.clone() };
-        if let (Some(hash), Some(table)) = (&variant.hash, cluster.table) {
-            upstream.balancer = Balancer::ConsistentHash(hash.clone(), table);
-        }
-        if variant.own_host {
-            upstream.pass_host = PassHost::Node;
+        let mut upstream = plain_upstream.clone();
+        if *variant != plain {
+            let upstream = Arc::make_mut(&mut upstream);
+            upstream.name = name.clone();
+            if let (Some(hash), Some(table)) = (&variant.hash, cluster.table) {
+                upstream.balancer = Balancer::ConsistentHash(hash.clone(), table);
+            }
+            if variant.own_host {
+                upstream.pass_host = PassHost::Node;
+            }
         }
         resources.push(Resource::Upstream(upstream));
         resources.push(Resource::Endpoints(Endpoints { upstream: name, endpoints: endpoints.clone() }));
@@ -83,8 +87,10 @@ pub(super) fn cluster(cluster: &Cluster, asked: Option<&Assignment>, variants: &
 }
 
 /// The endpoints of an assignment, and how requests are spread over its priorities and localities.
-fn placed_endpoints(assignment: &Assignment, by_locality: bool, policy: &mut ZonePolicy) -> Vec<Endpoint> {
-    policy.overprovisioning = assignment.overprovisioning;
+fn placed_endpoints(assignment: &Assignment, by_locality: bool, upstream: &mut Arc<Upstream>) -> Vec<Endpoint> {
+    if upstream.locality.overprovisioning != assignment.overprovisioning {
+        Arc::make_mut(upstream).locality.overprovisioning = assignment.overprovisioning;
+    }
     let mut endpoints = assignment.endpoints.clone();
     if !by_locality {
         return endpoints;
@@ -97,6 +103,6 @@ fn placed_endpoints(assignment: &Assignment, by_locality: bool, policy: &mut Zon
         rest = others;
         spread.weights.push(LocalityWeight { priority: locality.priority, zone: locality.name.clone(), weight: locality.weight });
     }
-    policy.spread = Some(spread);
+    Arc::make_mut(upstream).locality.spread = Some(spread);
     endpoints
 }

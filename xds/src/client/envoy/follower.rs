@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::super::TypedUpdate;
 use super::world::{Owner, World};
 use crate::codec::InvalidResource;
-use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece, decode, name_of, wire};
+use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece, Unread};
 use crate::dialect::envoy::kind::EnvoyKind;
 use crate::protocol::Dialect;
 use crate::snapshot::version_of;
@@ -272,25 +272,25 @@ impl Follower {
 
     /// The name of a resource, and how it is read.
     fn read<'r>(&self, kind: EnvoyKind, raw: &'r Raw) -> (Arc<str>, impl FnOnce() -> Result<Piece, Fault> + use<'r>) {
-        let tree = if raw.type_url != kind.type_url() {
+        let unread = if raw.type_url != kind.type_url() {
             Err(Fault::new("@type", format!("expected {}, found {:.200}", kind.type_url(), raw.type_url)))
         } else if raw.body.len() > MAX_RESOURCE_BYTES {
             Err(Fault::new("", format!("has {} bytes, at most {MAX_RESOURCE_BYTES} are read", raw.body.len())))
         } else {
-            wire::tree(kind.message(), &raw.body)
+            Unread::new(kind, &raw.body)
         };
-        let own = tree.as_ref().ok().and_then(|tree| name_of(kind, tree));
+        let own = unread.as_ref().ok().and_then(Unread::name);
         let name = own.clone().filter(|_| raw.name.is_empty()).unwrap_or_else(|| raw.name.clone());
         let fixed = self.fixed.contains(&(kind, name.clone()));
         let full = self.held.len() >= MAX_HELD * EnvoyKind::ALL.len();
         let said = name.clone();
         let read = move || {
-            let tree = tree?;
+            let unread = unread?;
             match own {
                 _ if fixed => Err(Fault::new("name", "is that of a resource of the bootstrap, which stays")),
                 _ if full => Err(Fault::new("", format!("more than {MAX_HELD} resources of a kind are not held"))),
                 Some(own) if own != said => Err(Fault::new("name", format!("the resource calls itself {own:.200?}"))),
-                _ => decode(kind, &tree),
+                _ => unread.read(),
             }
         };
         (name, read)

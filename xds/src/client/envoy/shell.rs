@@ -11,8 +11,8 @@ use super::EnvoySource;
 use super::follower::Follower;
 use super::stream::{self, Delta, Sotw};
 use crate::client::shell::{End, Session};
-use crate::client::{Batch, ClientConfig, ClientStatus, Held, Holdings, Origin, TypedUpdate, backoff};
-use crate::codec::{InvalidResource, encode_body};
+use crate::client::{Batch, ClientConfig, ClientStatus, Holdings, Origin, TypedUpdate, backoff};
+use crate::codec::InvalidResource;
 use crate::model::Kind;
 use crate::protocol::Dialect;
 
@@ -83,7 +83,7 @@ impl Shell {
                 },
                 Err(error) => End::Lost(error.to_string()),
             };
-            self.session.save(&self.mirror.clone()).await;
+            self.session.save(&self.mirror).await;
             let End::Lost(reason) = end else { return End::Closed };
             let failures = self.session.lost(reason);
             let retry = clock::now() + backoff(failures.saturating_sub(1), dice);
@@ -109,10 +109,10 @@ impl Shell {
     /// Lets go live what is ready; what the consumer refuses.
     pub(super) async fn proceed(&mut self, follower: &mut Follower) -> Result<Vec<InvalidResource>, End> {
         if self.session.save_at.is_some_and(|at| at <= clock::now()) {
-            self.session.save(&self.mirror.clone()).await;
+            self.session.save(&self.mirror).await;
         }
         let updates = follower.world().step(clock::now());
-        let rejected = self.deliver(updates).await?;
+        let rejected = self.deliver(follower, updates).await?;
         if follower.is_synced() {
             self.sweep(follower).await?;
             self.session.stands(true, None);
@@ -121,20 +121,28 @@ impl Shell {
     }
 
     /// Hands updates to the consumer.
-    pub(super) async fn deliver(&mut self, updates: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
+    pub(super) async fn deliver(
+        &mut self,
+        follower: &mut Follower,
+        updates: Vec<TypedUpdate>,
+    ) -> Result<Vec<InvalidResource>, End> {
+        let encoded = follower.world().take_encoded();
         if updates.is_empty() {
             return Ok(Vec::new());
         }
-        let kept = self.session.config.last_good.is_some().then(|| updates.clone());
+        let of = |update: &TypedUpdate| update.removed.iter().map(|name| (update.kind, name.clone())).collect::<Vec<_>>();
+        let removed: Vec<(Kind, Arc<str>)> = updates.iter().flat_map(of).collect();
         let rejected = self.session.deliver(Origin::ControlPlane, vec![updates]).await?;
-        for update in kept.into_iter().flatten() {
-            let refused = |name: &str| rejected.iter().any(|fault| fault.kind == update.kind && *fault.name == *name);
-            for set in update.set.iter().filter(|set| !refused(&set.name)) {
-                let held = Held { version: set.version.clone(), body: encode_body(&set.resource) };
-                self.mirror.insert(update.kind, set.name.clone(), held);
-            }
-            update.removed.iter().for_each(|name| drop(self.mirror.remove(update.kind, name)));
+        if self.session.config.last_good.is_none() {
+            return Ok(rejected);
         }
+        let refused = |kind: Kind, name: &str| rejected.iter().any(|fault| fault.kind == kind && *fault.name == *name);
+        for (kind, name, held) in encoded {
+            if !refused(kind, &name) {
+                self.mirror.insert(kind, name, held);
+            }
+        }
+        removed.iter().for_each(|(kind, name)| drop(self.mirror.remove(*kind, name)));
         self.session.save_soon();
         Ok(rejected)
     }
@@ -163,6 +171,6 @@ impl Shell {
             rejected: Vec::new(),
         };
         let updates: Vec<TypedUpdate> = Kind::ALL.into_iter().map(gone).filter(|update| !update.removed.is_empty()).collect();
-        self.deliver(updates).await.map(drop)
+        self.deliver(follower, updates).await.map(drop)
     }
 }

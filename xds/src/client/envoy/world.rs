@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::super::{SetResource, TypedUpdate};
+use super::super::{Held, SetResource, TypedUpdate};
 use super::clusters::{self, Uses, Variant};
 use super::compose::{self, Shelf};
 use super::parts::{filters_of, is_at_once, parts_of, patience};
@@ -51,6 +51,8 @@ pub struct World {
     services: BTreeSet<(Arc<str>, Arc<str>)>,
     /// What was told, by where it comes from; each list is sorted.
     told: BTreeMap<Owner, Versions>,
+    /// What was told since somebody last asked, as it is encoded.
+    encoded: Vec<(Kind, Arc<str>, Held)>,
     /// Listeners wait for the first clusters: nothing is let in that could lead nowhere.
     gate: Gate,
     /// What is to be asked for by name may have changed.
@@ -83,6 +85,7 @@ impl World {
             uses: BTreeMap::new(),
             services: BTreeSet::new(),
             told: BTreeMap::new(),
+            encoded: Vec::new(),
             gate: if follows { Gate::Shut(now + PATIENCE) } else { Gate::Warming },
             wants_changed: false,
         }
@@ -303,6 +306,11 @@ impl World {
         })
     }
 
+    /// What was told since this was last asked, as it is encoded.
+    pub(super) fn take_encoded(&mut self) -> Vec<(Kind, Arc<str>, Held)> {
+        std::mem::take(&mut self.encoded)
+    }
+
     /// Everything of our model that was told of.
     pub fn told(&self) -> impl Iterator<Item = &(Kind, Arc<str>)> {
         self.told.values().flatten().map(|(key, _)| key)
@@ -463,10 +471,12 @@ impl World {
         let empty = |kind| TypedUpdate { kind, set: Vec::new(), removed: Vec::new(), rejected: Vec::new() };
         for resource in made {
             let key = (resource.kind(), resource.name().clone());
-            let version = hash_of(&encode_body(&resource));
+            let body = encode_body(&resource);
+            let version = hash_of(&body);
             let known = place_of(&before, &key).is_ok_and(|place| before[place].1 == version);
             if !known {
                 let set = SetResource { name: key.1.clone(), version: written(version), resource };
+                self.encoded.push((key.0, key.1.clone(), Held { version: set.version.clone(), body }));
                 changes.entry(key.0).or_insert_with(|| empty(key.0)).set.push(set);
             }
             told.push((key, version));

@@ -376,7 +376,7 @@ pub(crate) fn resource() -> impl Strategy<Value = Resource> {
     prop_oneof![
         listener().prop_map(Resource::Listener),
         route().prop_map(Resource::Route),
-        upstream().prop_map(Resource::Upstream),
+        upstream().prop_map(|upstream| Resource::Upstream(Arc::new(upstream))),
         endpoints().prop_map(Resource::Endpoints),
         consumer().prop_map(Resource::Consumer),
         (name(), vec(plugin(), 0..3)).prop_map(|(id, plugins)| Resource::GlobalRule(GlobalRule { id, plugins })),

@@ -330,7 +330,7 @@ async fn many_changes_of_one_resource_do_not_starve_the_rest() {
 }
 
 fn upstream(name: &str) -> Change {
-    Change::Set(Resource::Upstream(Upstream::new(name)))
+    Change::Set(Resource::Upstream(Arc::new(Upstream::new(name))))
 }
 
 /// A route to an upstream, by a plugin that names another one where there is one.

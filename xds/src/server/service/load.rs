@@ -249,7 +249,7 @@ mod tests {
         let store = SnapshotStore::new();
         let endpoint = Endpoint { host: "h".into(), port: 1, weight: 1, zone: "eu-1".into(), ..Endpoint::default() };
         store.apply(vec![
-            Change::Set(Resource::Upstream(Upstream::new("upstreams/u"))),
+            Change::Set(Resource::Upstream(Arc::new(Upstream::new("upstreams/u")))),
             Change::Set(Resource::Endpoints(Endpoints { upstream: "upstreams/u".into(), endpoints: vec![endpoint] })),
         ]);
         let (view, gateway) = (store.view(), NodeScope { role: "gateway".into(), ..NodeScope::default() });

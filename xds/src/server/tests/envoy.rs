@@ -11,7 +11,7 @@ use crate::snapshot::Versioned;
 fn stands(kind: Kind, name: &str) -> Resource {
     let name: Arc<str> = name.into();
     match kind {
-        Kind::Upstream => Resource::Upstream(Upstream::new(name)),
+        Kind::Upstream => Resource::Upstream(Arc::new(Upstream::new(name))),
         Kind::Route => Resource::Route(Route {
             id: name,
             name: "".into(),

@@ -74,19 +74,59 @@ impl Piece {
 /// # Errors
 /// The first field that is wrong or that cannot be done as it is meant.
 pub fn decode(kind: EnvoyKind, tree: &Value) -> Read<Piece> {
+    read_whole(kind, tree, &[])
+}
+
+/// A resource as it came over the wire, of which its name can be read whatever else is wrong with it.
+pub struct Unread<'b> {
+    kind: EnvoyKind,
+    tree: Value,
+    /// Virtual hosts of a table of routes, which are taken apart one by one.
+    hosts: Vec<&'b [u8]>,
+}
+
+impl<'b> Unread<'b> {
+    /// Takes the bytes of a resource.
+    ///
+    /// # Errors
+    /// They are no such message.
+    pub fn new(kind: EnvoyKind, bytes: &'b [u8]) -> Read<Unread<'b>> {
+        let (tree, hosts) = match kind {
+            EnvoyKind::Routes => wire::tree_without(kind.message(), route::HOSTS, bytes)?,
+            _ => (wire::tree(kind.message(), bytes)?, Vec::new()),
+        };
+        Ok(Unread { kind, tree, hosts })
+    }
+
+    /// The name that the resource gives itself.
+    pub fn name(&self) -> Option<Arc<str>> {
+        name_of(self.kind, &self.tree)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    pub fn read(&self) -> Read<Piece> {
+        read_whole(self.kind, &self.tree, &self.hosts)
+    }
+}
+
+fn read_whole(kind: EnvoyKind, tree: &Value, hosts: &[&[u8]]) -> Read<Piece> {
+    let mut programs = program::Together::default();
     let whole = |fields: &mut Fields<'_>| {
         fields.ignore(&[read::TYPE]);
         Ok(match kind {
             EnvoyKind::Cluster => Piece::Cluster(Arc::new(cluster::read(fields)?)),
             EnvoyKind::Endpoints => Piece::Endpoints(Arc::new(endpoints::read(fields, Lookup::Never)?)),
             EnvoyKind::Secret => Piece::Secret(Arc::new(tls::secret(fields)?)),
-            EnvoyKind::Routes => Piece::Routes(Arc::new(route::read(fields)?)),
+            EnvoyKind::Routes => Piece::Routes(Arc::new(route::read_apart(fields, hosts, &mut programs)?)),
             EnvoyKind::Listener => Piece::Listener(Arc::new(listener::read(fields)?)),
             EnvoyKind::Extension => Piece::Extension(Arc::new(listener::filters::extension(fields)?)),
         })
     };
     let piece = message(tree, whole)?;
-    program::check_all(tree).map_err(|reason| Fault::new("", reason))?;
+    programs.add(tree).map_err(|reason| Fault::new("", reason))?;
     if piece.name().is_empty() {
         return Err(Fault::new("name", "must not be empty"));
     }
@@ -94,7 +134,7 @@ pub fn decode(kind: EnvoyKind, tree: &Value) -> Read<Piece> {
 }
 
 /// The name that a resource gives itself, also when something else is wrong with it.
-pub fn name_of(kind: EnvoyKind, tree: &Value) -> Option<Arc<str>> {
+fn name_of(kind: EnvoyKind, tree: &Value) -> Option<Arc<str>> {
     let field = if kind == EnvoyKind::Endpoints { ["cluster_name", "clusterName"] } else { ["name", "name"] };
     field.iter().find_map(|field| tree.get(field)?.as_str()).map(Arc::from)
 }

@@ -12,7 +12,7 @@ use crate::model::{Certificate, Endpoint, HashOn, HashTable, Listener, Secret, U
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
     /// How its endpoints are used, under the cluster's own name.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
     /// Where they come from.
     pub addresses: Addresses,
     /// Weights of localities count.

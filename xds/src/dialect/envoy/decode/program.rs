@@ -29,15 +29,22 @@ pub(super) fn check(pattern: &str, most: Option<u32>) -> Result<(), String> {
     Ok(())
 }
 
-/// Says whether all patterns of a resource together are too large.
-pub(super) fn check_all(tree: &Value) -> Result<(), String> {
-    let steps = together(tree);
-    if steps > MOST_TOGETHER {
-        return Err(format!(
-            "its regular expressions become programs of some {steps} steps together, expected at most {MOST_TOGETHER}"
-        ));
+/// Counts the steps of all patterns of a resource.
+#[derive(Default)]
+pub(super) struct Together(u64);
+
+impl Together {
+    /// Counts those of a part of it; says whether all of them are too large.
+    pub(super) fn add(&mut self, tree: &Value) -> Result<(), String> {
+        self.0 = self.0.saturating_add(together(tree));
+        let steps = self.0;
+        if steps > MOST_TOGETHER {
+            return Err(format!(
+                "its regular expressions become programs of some {steps} steps together, expected at most {MOST_TOGETHER}"
+            ));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn together(tree: &Value) -> u64 {
@@ -107,7 +114,8 @@ mod tests {
     #[test]
     fn many_that_are_small_are_counted_together() {
         let routes = |count: usize| json!({"routes": vec![json!({"match": {"safe_regex": {"regex": "[a-z]{1,400}"}}}); count]});
-        assert!(check_all(&routes(1_000)).is_ok());
-        assert!(check_all(&routes(1_500)).unwrap_err().contains("together"));
+        let mut programs = Together::default();
+        assert!(programs.add(&routes(1_000)).is_ok());
+        assert!(programs.add(&routes(1_500)).unwrap_err().contains("together"));
     }
 }

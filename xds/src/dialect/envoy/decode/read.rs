@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 /// Elements of a list.
-const MAX_LIST: usize = 100_000;
+pub(super) const MAX_LIST: usize = 100_000;
 /// Bytes of a text.
 const MAX_TEXT: usize = 2 * 1024 * 1024;
 /// Longest time in seconds; ten years keep arithmetic on clocks far from overflow.
@@ -53,7 +53,8 @@ pub type Read<T> = Result<T, Fault>;
 /// Reads a message; a field that `read` leaves over is a fault.
 pub(super) fn message<'t, T>(value: &'t Value, read: impl FnOnce(&mut Fields<'t>) -> Read<T>) -> Read<T> {
     let Value::Object(map) = value else { return Err(Fault::new("", format!("expected a message, found {}", kind(value)))) };
-    let mut fields = Fields { map, taken: Vec::with_capacity(map.len()) };
+    let two_ways = map.keys().any(|name| name.bytes().any(|byte| byte.is_ascii_uppercase()));
+    let mut fields = Fields { map, two_ways, taken: Vec::with_capacity(map.len()) };
     let outcome = read(&mut fields)?;
     match fields.left_over() {
         None => Ok(outcome),
@@ -71,15 +72,22 @@ fn unsupported(name: &str) -> Fault {
 /// The fields of a message that is being read.
 pub(crate) struct Fields<'t> {
     map: &'t Map<String, Value>,
+    /// Some of them are written as `lbPolicy`, which none is that came over the wire.
+    two_ways: bool,
     taken: Vec<&'t str>,
 }
 
 impl<'t> Fields<'t> {
     /// The value of a field that is there.
     pub(super) fn take(&mut self, name: &str) -> Option<&'t Value> {
-        let found = self.map.get_key_value(name).or_else(|| self.map.get_key_value(&camel(name)))?;
+        let found = self.find(name)?;
         self.taken.push(found.0);
         Some(found.1).filter(|value| !value.is_null())
+    }
+
+    fn find(&self, name: &str) -> Option<(&'t String, &'t Value)> {
+        let found = self.map.get_key_value(name);
+        if self.two_ways { found.or_else(|| self.map.get_key_value(&camel(name))) } else { found }
     }
 
     /// A field without a meaning for what is done with requests: statistics, hints, what logs say.
@@ -99,7 +107,7 @@ impl<'t> Fields<'t> {
 
     /// Whether a field is there at all.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.map.get(name).or_else(|| self.map.get(&camel(name))).is_some_and(|value| !value.is_null())
+        self.find(name).is_some_and(|(_, value)| !value.is_null())
     }
 
     /// A text; empty is absent.

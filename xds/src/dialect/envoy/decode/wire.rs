@@ -22,6 +22,25 @@ pub fn tree(type_name: &str, bytes: &[u8]) -> Read<Value> {
     Decoder { values: 0 }.message(shape, bytes, 0)
 }
 
+/// The tree of a message without one of its lists of messages, and the elements of that list as they lie in the bytes: the tree of a long list would be many times
+/// as large as its bytes, and all of it would be there at once.
+///
+/// # Errors
+/// As [`tree`].
+pub fn tree_without<'b>(type_name: &str, list: &str, bytes: &'b [u8]) -> Read<(Value, Vec<&'b [u8]>)> {
+    let field = find(type_name).and_then(|shape| shape.fields.iter().find(|field| field.name == list && field.repeated));
+    let (mut others, mut elements) = (Vec::new(), Vec::new());
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let before = rest;
+        match next(&mut rest)? {
+            (number, Raw::Bytes(element)) if field.is_some_and(|field| field.number == number) => elements.push(element),
+            _ => others.extend_from_slice(&before[..before.len() - rest.len()]),
+        }
+    }
+    Ok((tree(type_name, &others)?, elements))
+}
+
 struct Decoder {
     values: usize,
 }

@@ -247,7 +247,7 @@ impl Encoder {
                     Reader::Envoy => cluster::encode(upstream, endpoints, self.members),
                     Reader::Grpc => grpc::cluster(upstream, endpoints, self.members),
                 };
-                body.map(|body| Versioned::encoded(Resource::Upstream(upstream.clone()), body))
+                body.map(|body| Versioned::encoded(Resource::Upstream(Arc::new(upstream.clone())), body))
             });
             self.give(Kind::Upstream, name, encoded, out);
         }
@@ -334,7 +334,7 @@ impl Encoder {
         }
         for (name, extra) in wanted {
             let encoded = cluster::extra(&extra);
-            let encoded = encoded.map(|body| Versioned::encoded(Resource::Upstream(extra.upstream), body));
+            let encoded = encoded.map(|body| Versioned::encoded(Resource::Upstream(Arc::new(extra.upstream)), body));
             self.give(Kind::Upstream, &name, Some(encoded), out);
         }
     }

@@ -185,7 +185,7 @@ fn a_ring_is_as_large_as_that_of_our_agents_over_the_same_endpoints() {
             other => panic!("{other:?}"),
         }
     };
-    world.set(vec![Change::Set(Resource::Upstream(upstream)), endpoints(&[10, 20, 0])]);
+    world.set(vec![Change::Set(Resource::Upstream(upstream.into())), endpoints(&[10, 20, 0])]);
     assert_eq!(least(&world), 3 * 128, "so many for each unit of weight");
     world.set(vec![endpoints(&[10, 20, 30])]);
     assert_eq!(least(&world), 6 * 128, "the cluster follows its endpoints");

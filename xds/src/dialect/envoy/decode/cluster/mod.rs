@@ -87,6 +87,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
         name,
     };
     let (secrets, asks_secrets) = transport.map(|tls| (tls.secrets, tls.asks)).unwrap_or_default();
+    let upstream = Arc::new(upstream);
     Ok(Cluster { upstream, addresses, by_locality: by_locality || weighted, table, secrets, asks_secrets, patience })
 }
 

@@ -13,7 +13,9 @@ use serde_json::Value;
 
 use super::listener::filters;
 use super::piece::{Mirror, Path, Route, RouteTable, VirtualHost};
-use super::read::{Fault, Fields, Read};
+use super::program::Together;
+use super::read::{Fault, Fields, MAX_LIST, Read, message};
+use super::wire;
 use headers::{Edits, Level};
 use matching::{Wanted, regex};
 use retry::Retry;
@@ -25,8 +27,18 @@ const NEXT_TO_THE_UPSTREAM: i32 = 30_000;
 /// What calls of gRPC say.
 const GRPC: &str = "^application/grpc(?:$|[+;])";
 
-/// Reads a `RouteConfiguration`.
+/// The list that makes a table of routes large.
+pub(super) const HOSTS: &str = "virtual_hosts";
+/// What it is a list of.
+const HOST: &str = "envoy.config.route.v3.VirtualHost";
+
+/// Reads a `RouteConfiguration` that is in one piece.
 pub(super) fn read(fields: &mut Fields<'_>) -> Read<RouteTable> {
+    read_apart(fields, &[], &mut Together::default())
+}
+
+/// Reads a `RouteConfiguration` whose virtual hosts are among its fields, or `apart` as they came over the wire.
+pub(super) fn read_apart(fields: &mut Fields<'_>, apart: &[&[u8]], programs: &mut Together) -> Read<RouteTable> {
     let name: Arc<str> = fields.text("name")?.unwrap_or_default().into();
     let outer = headers::level(fields)?;
     // Which header fields only we may send, and whether clusters are known: what is missing answers 503, as Envoy's default.
@@ -37,7 +49,18 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<RouteTable> {
     let mirrors = mirror::read(fields)?;
     fields.refuse("typed_per_filter_config", "is not supported here: put it on virtual hosts or routes")?;
     let ignores_port = fields.is_on("ignore_port_in_host_matching")?;
-    let hosts = fields.list("virtual_hosts", |host| virtual_host(host, &outer, &mirrors))?;
+    let mut hosts = fields.list(HOSTS, |host| virtual_host(host, &outer, &mirrors))?;
+    if apart.len() > MAX_LIST {
+        return Err(Fault::new(HOSTS, format!("has {} elements, at most {MAX_LIST} are read", apart.len())));
+    }
+    hosts.reserve_exact(apart.len());
+    for (at, bytes) in apart.iter().enumerate() {
+        let host = wire::tree(HOST, bytes).and_then(|tree| {
+            programs.add(&tree).map_err(|reason| Fault::new("", reason))?;
+            message(&tree, |host| virtual_host(host, &outer, &mirrors))
+        });
+        hosts.push(host.map_err(|fault| fault.inside(&format!("{HOSTS}[{at}]")))?);
+    }
     let mut seen = BTreeSet::new();
     for domain in hosts.iter().flat_map(|host| &host.domains) {
         if !seen.insert(domain) {

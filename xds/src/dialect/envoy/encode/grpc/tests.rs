@@ -11,7 +11,7 @@ use crate::model::{PluginConf, PluginOrigin, Route, RouteMatch, Scheme, Upstream
 use crate::snapshot::{Change, SnapshotFeed, SnapshotStore};
 
 fn upstream(name: &str, scheme: Scheme) -> Change {
-    Change::Set(Resource::Upstream(Upstream { scheme, retries: None, ..Upstream::new(name) }))
+    Change::Set(Resource::Upstream(Arc::new(Upstream { scheme, retries: None, ..Upstream::new(name) })))
 }
 
 fn route(id: &str, hosts: &[&str], upstream: &str, plugins: &[(&str, Value)]) -> Change {

@@ -195,7 +195,7 @@ fn routed(service: &MeshService, view: &View, wanted: &mut Wanted, further: &mut
         clusters(upstream, endpoints(view, name), wanted)?;
     }
     for extra in encoded.copies.values() {
-        wanted.all.push(versioned(Resource::Upstream(extra.upstream.clone()), cluster::extra(extra)?));
+        wanted.all.push(versioned(Resource::Upstream(Arc::new(extra.upstream.clone())), cluster::extra(extra)?));
     }
     further.extend(encoded.further);
     // What was encoded here can be read here.
@@ -203,7 +203,7 @@ fn routed(service: &MeshService, view: &View, wanted: &mut Wanted, further: &mut
 }
 
 fn clusters(upstream: &Upstream, endpoints: Option<&Endpoints>, wanted: &mut Wanted) -> Result<(), String> {
-    wanted.all.push(versioned(Resource::Upstream(upstream.clone()), cluster::encode(upstream, endpoints, true)?));
+    wanted.all.push(versioned(Resource::Upstream(Arc::new(upstream.clone())), cluster::encode(upstream, endpoints, true)?));
     if let Some(endpoints) = endpoints {
         let body = cluster::assignment(endpoints, Some(upstream));
         wanted.all.push(versioned(Resource::Endpoints(endpoints.clone()), body));
@@ -252,5 +252,5 @@ fn versioned(resource: Resource, body: Bytes) -> Versioned {
 
 /// What the cluster of the application stands for: an upstream of which nothing else is said.
 fn bare(name: &str) -> Resource {
-    Resource::Upstream(Upstream::new(name))
+    Resource::Upstream(Arc::new(Upstream::new(name)))
 }
