@@ -184,6 +184,9 @@ pub mod envoy {
         }
     }
     pub mod service {
+        pub mod auth {
+            pub mod v3;
+        }
         pub mod discovery {
             pub mod v3;
         }

@@ -41,6 +41,7 @@ mod ext_authz;
 mod failover;
 mod fault_injection;
 mod forward_auth;
+mod grpc_web;
 mod gzip;
 mod headers;
 mod hmac_auth;

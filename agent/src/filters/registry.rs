@@ -32,6 +32,7 @@ static PLUGINS: &[&Plugin] = &[
     &failover::PLUGIN,
     &fault_injection::PLUGIN,
     &forward_auth::PLUGIN,
+    &grpc_web::PLUGIN,
     &gzip::PLUGIN,
     &headers::PLUGIN,
     &hmac_auth::PLUGIN,
