@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
@@ -36,12 +36,14 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A certificate for these names.
+    /// A certificate for these names, of which those with a scheme are URIs.
     pub fn issue(&self, names: &[&str]) -> Pair {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let common = names.first().copied().unwrap_or_default().to_owned();
+        let (uris, names): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
         let key = KeyPair::generate().unwrap();
-        let mut parameters = CertificateParams::new(names.clone()).unwrap();
-        parameters.distinguished_name.push(DnType::CommonName, names.first().cloned().unwrap_or_default());
+        let mut parameters = CertificateParams::new(names.into_iter().map(str::to_owned).collect::<Vec<_>>()).unwrap();
+        parameters.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap())));
+        parameters.distinguished_name.push(DnType::CommonName, common);
         Pair { certificate: parameters.signed_by(&key, &self.0).unwrap().pem(), key: key.serialize_pem() }
     }
 

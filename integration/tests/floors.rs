@@ -67,15 +67,16 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
     ),
 ];
 
-/// Where generated protobuf types may be named: `proto` itself, the codecs and gRPC ends of `xds` and of identities, the store on etcd, the gRPC Admin API
-/// and its client.
-const WIRE: [&str; 13] = [
+/// Where generated protobuf types may be named: `proto` itself, the codecs and gRPC ends of `xds`, of identities and of those who decide, the store on etcd,
+/// the gRPC Admin API and its client.
+const WIRE: [&str; 14] = [
     "proto/",
     "xds/src/codec",
     "xds/src/dialect",
     "xds/src/protocol",
     "xds/src/client",
     "xds/src/server",
+    "agent/src/filters/ext_authz/wire",
     "agent/src/identity/sds",
     "agent/src/identity/wire",
     "agent/src/identity/workload",

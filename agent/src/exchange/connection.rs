@@ -98,6 +98,8 @@ pub struct ClientCertificate {
     pub serial: String,
     /// SHA-256 of the DER, hexadecimal.
     pub fingerprint: String,
+    /// Whom it names: URIs and DNS names of the subject's alternative names, and last the subject as RFC 2253 writes it.
+    pub principals: Arc<[Box<str>]>,
     /// The chain that was shown, as DER, the certificate itself first.
     pub chain: Arc<[Box<[u8]>]>,
 }

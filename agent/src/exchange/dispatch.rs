@@ -23,7 +23,7 @@ pub struct Inner {
     pub upstream: Option<Arc<str>>,
 }
 
-/// The whole answer, sooner or later; the reason when it broke off or was longer than the limit. Dropping it ends the request.
+/// The whole answer, sooner or later, with the status of gRPC among the fields of the head; the reason when it broke off or was longer than the limit. Dropping it ends the request.
 pub type Dispatched = Pin<Box<dyn Future<Output = Result<(ResponseHead, Bytes), Reason>>>>;
 
 impl Exchange {

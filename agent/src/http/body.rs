@@ -102,19 +102,30 @@ impl Body {
     }
 
     /// Reads all content, at most `limit` bytes. Trailers are dropped.
-    pub async fn collect(mut self, limit: u64) -> Result<Bytes, BodyError> {
-        let mut all = Vec::new();
+    pub async fn collect(self, limit: u64) -> Result<Bytes, BodyError> {
+        self.collect_whole(limit).await.map(|(content, _)| content)
+    }
+
+    /// Reads all content, at most `limit` bytes, and the trailers.
+    pub async fn collect_whole(mut self, limit: u64) -> Result<(Bytes, Option<Box<Fields>>), BodyError> {
+        let (mut all, mut trailers) = (Vec::new(), None);
         while let Some(frame) = self.frame().await {
-            let Frame::Data(bytes) = frame? else { continue };
+            let bytes = match frame? {
+                Frame::Data(bytes) => bytes,
+                Frame::Trailers(fields) => {
+                    trailers = Some(fields);
+                    continue;
+                }
+            };
             if all.len() as u64 + bytes.len() as u64 > limit {
                 return Err(BodyError::TooLarge(limit));
             }
             if all.is_empty() && self.is_empty() {
-                return Ok(bytes);
+                return Ok((bytes, trailers));
             }
             all.extend_from_slice(&bytes);
         }
-        Ok(Bytes::from(all))
+        Ok((Bytes::from(all), trailers))
     }
 }
 

@@ -10,7 +10,7 @@ use super::http::Pipeline;
 use super::plan::Plan;
 use super::worker::Worker;
 use crate::exchange::{Call, ConnectionInfo, Dispatched, Exchange, Inner, Interim, Reason, Sent, Service};
-use crate::http::{Body, BodyError, ResponseHead};
+use crate::http::{Body, BodyError, Name, ResponseHead};
 
 /// Runs one request on this worker.
 pub fn dispatch(worker: Rc<Worker>, connection: Rc<ConnectionInfo>, inner: Inner) -> Dispatched {
@@ -53,9 +53,15 @@ async fn straight(
     x.upstream_override = Some(upstream);
     let (plan, body) = (Plan::new(view), Body::from(inner.body));
     let served = Pipeline::new(worker).forward(&mut x, &plan, body, false, &Interim::none()).await;
-    let served = served.map_err(|answer| answer.reason)?;
-    match served.body.collect(inner.limit).await {
-        Ok(body) => Ok((served.head, body)),
+    let mut served = served.map_err(|answer| answer.reason)?;
+    match served.body.collect_whole(inner.limit).await {
+        Ok((body, trailers)) => {
+            // The status of gRPC stands behind the content, where nobody looks who has the head.
+            if let Some(status) = trailers.as_ref().and_then(|trailers| trailers.get_known(Name::GrpcStatus)) {
+                served.head.fields.set_known(Name::GrpcStatus, status);
+            }
+            Ok((served.head, body))
+        }
         // It is an answer all the same.
         Err(BodyError::TooLarge(_)) => Ok((served.head, Bytes::new())),
         Err(error) => Err(reason(&error)),

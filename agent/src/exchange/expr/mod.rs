@@ -108,6 +108,8 @@ impl Op {
     fn holds(&self, variable: &Variable, x: &Exchange) -> bool {
         let text = || variable.get(x);
         match self {
+            Op::Text(expected) if variable.is_several() => variable.any(x, |text| text == expected),
+            Op::Matches(regex) if variable.is_several() => variable.any(x, |text| regex.is_match(text)),
             Op::Text(expected) => text().is_some_and(|text| text == *expected),
             Op::Number(expected) => text().and_then(|text| number(&text)).is_some_and(|number| number == *expected),
             Op::Null => variable.value(x).is_none(),

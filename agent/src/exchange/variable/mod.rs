@@ -75,6 +75,8 @@ enum Kind {
     PostPath(Arc<JsonPath>),
     Operation(fn(&Operation) -> Cow<'_, str>),
     RootFields,
+    /// Whom the certificate of the client names: several names of one.
+    Principals,
     Unknown,
 }
 
@@ -109,6 +111,8 @@ impl Variable {
             Kind::Operation(|operation| Cow::Borrowed(operation.kind))
         } else if name == "graphql_root_fields" {
             Kind::RootFields
+        } else if name == "ssl_client_principal" {
+            Kind::Principals
         } else {
             Kind::Unknown
         };
@@ -147,8 +151,14 @@ impl Variable {
                 let fields = &x.operation()?.root_fields;
                 Some(Value::Text(Cow::Owned(serde_json::Value::from(fields.as_slice()).to_string())))
             }
+            Kind::Principals => principals(x).next().map(Value::from),
             Kind::Unknown => None,
         }
+    }
+
+    /// Whether it may hold several values, of which one is enough for a condition.
+    pub(super) fn is_several(&self) -> bool {
+        matches!(self.kind, Kind::Principals)
     }
 
     /// The text for this request, `None` when absent; allocates only where no text exists (addresses, numbers).
@@ -172,6 +182,7 @@ impl Variable {
                 found.is_some_and(|found| found.into_iter().any(|value| any_item(value, &mut each)))
             }
             Kind::RootFields => x.operation().is_some_and(|operation| operation.root_fields.iter().any(|name| each(name))),
+            Kind::Principals => principals(x).any(each),
             _ => self.get(x).is_some_and(|value| each(&value)),
         }
     }
@@ -181,6 +192,15 @@ impl fmt::Debug for Variable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "${}", self.name)
     }
+}
+
+/// Whom the certificate of the client names. One who shows none over TLS has an empty name.
+fn principals(x: &Exchange) -> impl Iterator<Item = &str> {
+    const NOBODY: &[Box<str>] = &[];
+    let tls = x.connection.tls.as_ref();
+    let named = tls.and_then(|tls| tls.client.as_ref()).map(|client| &*client.principals);
+    let nameless = tls.filter(|_| named.is_none()).map(|_| "");
+    named.unwrap_or(NOBODY).iter().map(|name| &**name).chain(nameless)
 }
 
 /// What stands at a place of the document that the body is: all of it as JSON where the path may find many.

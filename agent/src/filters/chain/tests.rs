@@ -299,6 +299,22 @@ fn a_thousand_routes_with_one_configuration_share_its_filter() {
 }
 
 #[test]
+fn a_thousand_routes_share_many_rules_that_take_turns() {
+    let keep = Keep::default();
+    let demand = json!(["jwt-auth", {}]);
+    let turns: Vec<Value> =
+        (0..64).map(|number| json!({"case": [["uri", "~~", format!("^/part/{number}/")]], "actions": [demand]})).collect();
+    let placed = |number: u32| json!({"rules": turns, "_meta": {"priority": 10_000 + number}});
+    let of = |number: u32| compiled(&format!("route/{number}"), "workflow", placed(number), &parts(&keep));
+    let all: Vec<_> = (0..1_000).map(of).collect();
+    assert!(all.iter().all(|filter| Arc::ptr_eq(filter, &all[0])));
+    assert_eq!(keep.shared(), 1, "each of the rules is compiled once");
+    let flow = all[0].rewrite(&mut get("h", "/part/63/x"));
+    assert_eq!(answer(flow).head.status, 401);
+    assert!(matches!(all[0].rewrite(&mut get("h", "/part/64/x")), Flow::Continue));
+}
+
+#[test]
 fn another_configuration_or_metadata_is_compiled_anew() {
     let keep = Keep::default();
     let (first, second) =

@@ -1,5 +1,7 @@
 //! Configuration of `ext-authz`.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -18,6 +20,20 @@ pub(super) struct Config {
     pub upstream_id: Option<Value>,
     /// That upstream, written here with the fields of any upstream.
     pub upstream: Option<Value>,
+    /// How it is asked: by a request of HTTP like the one in question, or by `envoy.service.auth.v3.Authorization/Check` of gRPC.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// By gRPC, the authority of the call; the id of the upstream when absent.
+    pub authority: Option<String>,
+    /// By gRPC, texts that it is told beside the request.
+    #[serde(default)]
+    pub context_extensions: BTreeMap<String, String>,
+    /// By gRPC, whether it is told the certificate of the client.
+    #[serde(default)]
+    pub include_peer_certificate: bool,
+    /// By gRPC, whether it is told the server name that the client has asked for.
+    #[serde(default)]
+    pub include_tls_session: bool,
     /// What stands before the path of the request when the upstream is asked.
     #[serde(default)]
     pub path_prefix: String,
@@ -25,13 +41,13 @@ pub(super) struct Config {
     #[serde(default = "timeout")]
     #[schemars(range(min = 1, max = 60_000))]
     pub timeout: u64,
-    /// Names of request fields that it gets besides `Host` and `Authorization`.
+    /// Names of request fields that it gets besides `Host` and `Authorization`; by gRPC all when empty.
     #[serde(default)]
     pub allowed_headers: Vec<String>,
     /// Names of request fields that it does not get in any case.
     #[serde(default)]
     pub disallowed_headers: Vec<String>,
-    /// Fields that are set for it, with variables in their values.
+    /// Fields that are set for it, by gRPC as metadata of the call, with variables in their values.
     #[serde(default)]
     pub headers_to_add: Map<String, Value>,
     /// Names of fields of its consent that stand instead of those of the request.
@@ -67,6 +83,20 @@ pub(super) struct WithBody {
     /// Most bytes that are read for it; 413 above.
     #[schemars(range(min = 1, max = 67_108_864))]
     pub max_request_bytes: u64,
+    /// By gRPC, whether it is told as bytes; otherwise as text, in which what is none is replaced.
+    #[serde(default)]
+    pub pack_as_bytes: bool,
+}
+
+/// How an upstream is asked.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Protocol {
+    /// By a request like the one in question.
+    #[default]
+    Http,
+    /// By a call.
+    Grpc,
 }
 
 fn timeout() -> u64 {
@@ -96,6 +126,31 @@ impl Config {
             ("allowed_client_headers_on_success", &self.allowed_client_headers_on_success),
         ]
     }
+}
+
+impl Config {
+    /// What is said of gRPC, and what has no meaning there.
+    fn validate_protocol(&self, faults: &mut Faults) {
+        if self.authority.as_ref().is_some_and(|authority| authority.is_empty() || !is_host(authority)) {
+            faults.add("authority", "expected the name of a host, with a port or without");
+        }
+        if self.protocol == Protocol::Http {
+            return;
+        }
+        for (list, names) in self.lists().into_iter().skip(2).filter(|(_, names)| !names.is_empty()) {
+            let message =
+                format!("an answer of gRPC says itself what becomes of its fields, so that {} cannot be chosen", names.len());
+            faults.add(list, message);
+        }
+        if !self.path_prefix.is_empty() {
+            faults.add("path_prefix", "by gRPC the path is told as it is");
+        }
+    }
+}
+
+/// Whether this can stand as authority of a call.
+fn is_host(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte))
 }
 
 impl check::Config for Config {
@@ -132,6 +187,7 @@ impl check::Config for Config {
                 );
             }
         }
+        self.validate_protocol(faults);
         if let Some(body) = &self.with_request_body {
             faults.range("with_request_body.max_request_bytes", body.max_request_bytes, 1, MAX_BODY);
         }

@@ -11,10 +11,12 @@ use super::super::asking::{Complaints, stays};
 use super::super::check::fault_at;
 use super::super::fields::FieldValue;
 use super::super::{BuildContext, Built, Filter, Flow, Phases, Resume, check};
-use super::config::Config;
+use super::config::{Config, Protocol};
+use super::grpc::{self, Telling, Told};
 use super::names::Matching;
 use super::verdict::{FOR_CLIENT, Verdict};
-use crate::exchange::{Exchange, Inner as Errand, Reason};
+use super::wire::{self, Decision, Denied};
+use crate::exchange::{Answer, Exchange, Inner as Errand, Reason};
 use crate::http::{FieldName, Fields, Method, Name, RequestHead, ResponseHead};
 
 /// Most bytes that are read of an answer; a longer body is left out.
@@ -34,6 +36,8 @@ struct Inner {
     added: Vec<(FieldName, FieldValue)>,
     /// Most bytes of the body, where it is told that.
     body: Option<u64>,
+    /// It is asked by gRPC.
+    telling: Option<Telling>,
     verdict: Verdict,
     complaints: Complaints,
 }
@@ -43,7 +47,7 @@ pub(super) fn build(value: &Value, _: &BuildContext<'_>) -> Built {
     let names = |field: &str, list: &[String]| Matching::new(list).map_err(|(_, error)| vec![fault_at(field, error)]);
     let added =
         |(name, value): (&String, &Value)| (FieldName::new(name.clone()), FieldValue::new(value.as_str().unwrap_or_default()));
-    let upstream = match &config.upstream_id {
+    let upstream: Arc<str> = match &config.upstream_id {
         Some(Value::String(name)) => name.as_str().into(),
         Some(other) => other.to_string().into(),
         None => {
@@ -51,8 +55,16 @@ pub(super) fn build(value: &Value, _: &BuildContext<'_>) -> Built {
             return Err(vec![fault_at("upstream", why)]);
         }
     };
+    let telling = (config.protocol == Protocol::Grpc).then(|| Telling {
+        authority: config.authority.clone().unwrap_or_else(|| upstream.to_string()),
+        context: config.context_extensions.clone(),
+        certificate: config.include_peer_certificate,
+        server_name: config.include_tls_session,
+        bytes: config.with_request_body.as_ref().is_some_and(|body| body.pack_as_bytes),
+    });
     Ok(Arc::new(ExtAuthz(Arc::new(Inner {
         upstream,
+        telling,
         timeout: Duration::from_millis(config.timeout),
         told: names("allowed_headers", &config.allowed_headers)?,
         untold: names("disallowed_headers", &config.disallowed_headers)?,
@@ -66,18 +78,20 @@ pub(super) fn build(value: &Value, _: &BuildContext<'_>) -> Built {
 
 impl Filter for ExtAuthz {
     fn phases(&self) -> Phases {
-        if self.0.verdict.client_on_success.is_empty() { Phases::REWRITE } else { Phases::REWRITE.and(Phases::RESPONSE_HEAD) }
+        let silent = self.0.telling.is_none() && self.0.verdict.client_on_success.is_empty();
+        if silent { Phases::REWRITE } else { Phases::REWRITE.and(Phases::RESPONSE_HEAD) }
     }
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
         let inner = self.0.clone();
         match inner.body {
-            None => inner.ask(x, Bytes::new()),
-            Some(limit) => Flow::Body { limit, then: Box::new(move |x, body| inner.ask(x, body)) },
+            None => inner.ask(x, None),
+            Some(limit) => Flow::Body { limit, then: Box::new(move |x, body| inner.ask(x, Some(body))) },
         }
     }
 
     fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
+        grpc::tell_client(x, head);
         if let Some(fields) = x.slot_mut::<Fields>(FOR_CLIENT) {
             head.fields.append_all(&std::mem::take(fields));
         }
@@ -85,26 +99,65 @@ impl Filter for ExtAuthz {
 }
 
 impl Inner {
-    fn ask(self: Arc<Inner>, x: &mut Exchange, body: Bytes) -> Flow {
-        let head = self.question(x, &body);
-        let errand = Errand { head, body, limit: MAX_ANSWER, upstream: Some(self.upstream.clone()) };
+    fn ask(self: Arc<Inner>, x: &mut Exchange, body: Option<Bytes>) -> Flow {
+        let errand = match &self.telling {
+            Some(telling) => self.call(x, telling, body.as_ref()),
+            None => {
+                let body = body.unwrap_or_default();
+                Errand { head: self.question(x, &body), body, limit: MAX_ANSWER, upstream: Some(self.upstream.clone()) }
+            }
+        };
         let answer = x.directory.dispatch(Rc::clone(&x.connection), errand);
         Flow::Wait(Box::pin(async move {
             let answered = tokio::time::timeout(self.timeout, answer).await.unwrap_or(Err(Reason::UpstreamTimeout));
             Box::new(move |x: &mut Exchange| {
                 let refused = match answered {
+                    Ok((head, body)) if self.telling.is_some() => self.decided(x, &head, &body),
                     Ok((head, body)) => self.verdict.decide(x, &head, body),
-                    Err(reason) => {
-                        if self.complaints.may_speak() {
-                            let (upstream, reason) = (&*self.upstream, reason.flag());
-                            tracing::warn!(plugin = "ext-authz", upstream, reason, "the upstream that decides gives no answer");
-                        }
-                        self.verdict.unanswered(x)
-                    }
+                    Err(reason) => self.unanswered(x, reason.flag()),
                 };
                 refused.map_or(Flow::Continue, |answer| Flow::Answer(Box::new(answer)))
             }) as Resume
         }))
+    }
+
+    /// The call that asks about a request.
+    fn call(&self, x: &Exchange, telling: &Telling, body: Option<&Bytes>) -> Errand {
+        let mut head = telling.head(self.timeout.as_millis());
+        for (name, value) in &self.added {
+            head.fields.set_named(name, value.get(x, &[]));
+        }
+        let body = telling.question(x, &Told { allowed: &self.told, refused: &self.untold }, body);
+        Errand { head: Box::new(head), body, limit: MAX_ANSWER, upstream: Some(self.upstream.clone()) }
+    }
+
+    /// What the answer to a call says: only one whose status of gRPC is 0 says something.
+    fn decided(&self, x: &mut Exchange, head: &ResponseHead, body: &[u8]) -> Option<Answer> {
+        let status = head.fields.get_known(Name::GrpcStatus).unwrap_or(b"none");
+        if head.status != 200 || status != b"0" {
+            return self.unanswered(x, &format!("HTTP {}, grpc-status {}", head.status, String::from_utf8_lossy(status)));
+        }
+        match wire::decision(body) {
+            Ok(Decision::Allowed(said)) => {
+                grpc::consent(x, said);
+                None
+            }
+            Ok(Decision::Denied(said)) => Some(grpc::refusal(said)),
+            Ok(Decision::Failed(said)) => {
+                let refused = self.verdict.unanswered(x)?;
+                let status = said.status.or(Some(refused.head.status));
+                Some(grpc::refusal(Denied { status, ..said }))
+            }
+            Err(error) => self.unanswered(x, &error),
+        }
+    }
+
+    fn unanswered(&self, x: &mut Exchange, reason: &str) -> Option<Answer> {
+        if self.complaints.may_speak() {
+            let upstream = &*self.upstream;
+            tracing::warn!(plugin = "ext-authz", upstream, reason, "the upstream that decides gives no answer");
+        }
+        self.verdict.unanswered(x)
     }
 
     /// The request that is asked about, with the fields that may be told.
@@ -141,7 +194,7 @@ impl Inner {
 }
 
 /// Whether a field says who the client is. At this point it is what the client itself says, and whoever decides would believe it.
-fn of_the_client(id: Name) -> bool {
+pub(super) fn of_the_client(id: Name) -> bool {
     matches!(
         id,
         Name::XForwardedFor

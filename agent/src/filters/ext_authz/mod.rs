@@ -1,11 +1,13 @@
-//! `ext-authz`: asks an upstream over HTTP whether a request may pass, as Envoy's filter of that name does. It knows no users.
+//! `ext-authz`: asks an upstream over HTTP or gRPC whether a request may pass, as Envoy's filter of that name does. It knows no users.
 
 mod config;
 mod filter;
+mod grpc;
 mod names;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod wire;
 
 use heddle_xds::catalog::{Descriptor, PluginKind};
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::super::Flow;
 use super::super::testing::{answer, faults, filter, header, settled};
+use super::wire;
 use crate::exchange::{Answer, ConnectionInfo, ConsumerInfo, Directory, Dispatched, Exchange, Inner, Reason};
 use crate::http::{Body, ResponseHead};
 
@@ -19,7 +20,7 @@ use crate::http::{Body, ResponseHead};
 type Asked = (String, String, Vec<(String, String)>, Bytes);
 
 /// Status, fields and body of an answer.
-type Said = (u16, Vec<(&'static str, &'static str)>, &'static str);
+type Said = (u16, Vec<(&'static str, &'static str)>, Bytes);
 
 /// An upstream that decides always the same.
 #[derive(Default)]
@@ -51,11 +52,15 @@ impl Directory for Judge {
         let Some((status, fields, body)) = &self.says else { return Box::pin(std::future::pending()) };
         let mut head = ResponseHead::new(*status);
         fields.iter().for_each(|(name, value)| head.fields.append(name, value));
-        Box::pin(std::future::ready(Ok((head, Bytes::from_static(body.as_bytes())))))
+        Box::pin(std::future::ready(Ok((head, body.clone()))))
     }
 }
 
 fn judge(status: u16, fields: &[(&'static str, &'static str)], body: &'static str) -> Rc<Judge> {
+    saying(status, fields, Bytes::from_static(body.as_bytes()))
+}
+
+fn saying(status: u16, fields: &[(&'static str, &'static str)], body: Bytes) -> Rc<Judge> {
     Rc::new(Judge { says: Some((status, fields.to_vec(), body)), ..Judge::default() })
 }
 
@@ -168,8 +173,114 @@ async fn without_an_answer_the_configuration_decides() {
     assert_eq!((refused.unwrap().head.status, start.elapsed()), (403, Duration::from_millis(250)));
 }
 
+fn by_grpc(more: Value) -> Value {
+    let mut config = json!({"protocol": "grpc", "timeout": 250});
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    config
+}
+
+#[tokio::test]
+async fn by_grpc_it_is_told_everything_but_what_clients_say_of_themselves() {
+    let judge = saying(200, &[("grpc-status", "0")], wire::testing::answered(0, None));
+    let config = by_grpc(json!({"context_extensions": {"tier": "gold"}, "with_request_body": {"max_request_bytes": 10},
+        "headers_to_add": {"x-by": "${method}"}, "disallowed_headers": ["x-secret"], "authority": "authz.example"}));
+    assert!(go(config, &judge, "k=\u{e4}").await.1.is_none());
+    let (who, line, fields, body) = judge.asked.borrow_mut().pop().unwrap();
+    assert_eq!((&*who, &*line), ("judge", "POST authz.example/envoy.service.auth.v3.Authorization/Check"));
+    let told = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    assert_eq!(
+        [told("content-type"), told("grpc-timeout"), told("x-by")],
+        [Some("application/grpc"), Some("250m"), Some("post")]
+    );
+    let asked = wire::testing::asked(&body);
+    let http = asked.request.unwrap().http.unwrap();
+    assert_eq!(
+        [&*http.method, &*http.path, &*http.host, &*http.scheme, &*http.protocol],
+        ["POST", "/a?b=c", "h.example", "http", "HTTP/1.1"]
+    );
+    assert_eq!((&*http.body, http.size, http.id.is_empty()), ("k=\u{e4}", 4, false));
+    let header = |name: &str| http.headers.get(name).map(String::as_str);
+    assert_eq!(
+        [header(":authority"), header(":path"), header("x-user"), header("cookie")],
+        [Some("h.example"), Some("/a?b=c"), Some("forged"), Some("a=b")]
+    );
+    assert_eq!(
+        [header("x-envoy-auth-partial-body"), header("x-forwarded-for"), header("x-secret"), header("connection")],
+        [Some("false"), Some("192.0.2.7"), None, None]
+    );
+    assert_eq!(asked.context_extensions.get("tier").map(String::as_str), Some("gold"));
+    assert_eq!((asked.source.is_some(), asked.destination.is_some(), asked.tls_session.is_none()), (true, true, true));
+    let bytes =
+        by_grpc(json!({"with_request_body": {"max_request_bytes": 10, "pack_as_bytes": true}, "allowed_headers": ["x-user"]}));
+    assert!(go(bytes, &judge, "k=v").await.1.is_none());
+    let (_, _, _, body) = judge.asked.borrow_mut().pop().unwrap();
+    let http = wire::testing::asked(&body).request.unwrap().http.unwrap();
+    let names: Vec<&str> = http.headers.keys().map(String::as_str).collect();
+    assert_eq!((http.raw_body.as_slice(), &*http.body, names), (&b"k=v"[..], "", vec!["x-envoy-auth-partial-body", "x-user"]));
+}
+
+#[tokio::test]
+async fn by_grpc_a_consent_edits_the_request_and_the_answer() {
+    let judge = saying(200, &[("grpc-status", "0")], wire::testing::consent());
+    let (mut x, refused) = go(by_grpc(json!({})), &judge, "").await;
+    assert!(refused.is_none());
+    let of = ["x-user", "x-group", "x-new", "cookie", "bad name", "x-bad"].map(|name| header(&x, name));
+    assert_eq!(of, [Some("ann"), Some("a,b"), None, None, None, None]);
+    assert_eq!((&*x.request.path, x.request.query.as_deref()), ("/a", Some("b=d%20e&n=1")));
+    let mut head = ResponseHead::new(200);
+    for name in ["x-both", "x-over", "x-set"] {
+        head.fields.append(name, "old");
+    }
+    let mut config = by_grpc(json!({}));
+    config["upstream_id"] = "judge".into();
+    filter("ext-authz", &config).response_head(&mut x, &mut head);
+    let said = ["x-seen", "x-both", "x-over", "x-lost", "x-set"].map(|name| head.fields.get_str(name));
+    assert_eq!(said, [Some("1"), Some("old"), Some("3"), None, Some("5")]);
+}
+
+#[tokio::test]
+async fn by_grpc_a_refusal_goes_to_the_client_and_no_answer_is_none() {
+    let ok = [("grpc-status", "0")];
+    let (_, refused) =
+        go(by_grpc(json!({"failure_mode_allow": true})), &saying(200, &ok, wire::testing::refusal(false, 401)), "").await;
+    let refused = refused.unwrap();
+    let cookies: Vec<&[u8]> = refused.head.fields.get_all("set-cookie").collect();
+    assert_eq!((refused.head.status, cookies, &*refused.body), (401, vec![&b"a=1"[..], b"b=2"], &b"no"[..]));
+    assert_eq!(refused.head.fields.get_str("content-type"), Some("text/plain"));
+    for unsaid in [wire::testing::refusal(false, 0), wire::testing::refusal(false, 1000), wire::testing::answered(7, None)] {
+        assert_eq!(go(by_grpc(json!({})), &saying(200, &ok, unsaid), "").await.1.unwrap().head.status, 403);
+    }
+    let unable = || saying(200, &ok, wire::testing::refusal(true, 502));
+    assert_eq!(go(by_grpc(json!({})), &unable(), "").await.1.unwrap().head.status, 502);
+    assert!(go(by_grpc(json!({"failure_mode_allow": true})), &unable(), "").await.1.is_none());
+    let consent = wire::testing::answered(0, None);
+    let framed = |change: fn(&mut Vec<u8>)| {
+        let mut bytes = consent.to_vec();
+        change(&mut bytes);
+        Bytes::from(bytes)
+    };
+    for (status, fields, body) in [
+        (200, &[("grpc-status", "14")][..], consent.clone()),
+        (200, &[], consent.clone()),
+        (503, &ok, consent.clone()),
+        (200, &ok, Bytes::new()),
+        (200, &ok, framed(|bytes| bytes[0] = 1)),
+        (200, &ok, framed(|bytes| bytes[4] += 1)),
+        (200, &ok, framed(|bytes| bytes.push(0))),
+        (200, &ok, framed(|bytes| bytes[5] = 0xff)),
+    ] {
+        let judge = saying(status, fields, body);
+        assert_eq!(go(by_grpc(json!({"status_on_error": 503})), &judge, "").await.1.unwrap().head.status, 503, "{fields:?}");
+        assert!(go(by_grpc(json!({"failure_mode_allow": true})), &judge, "").await.1.is_none());
+    }
+}
+
 #[test]
 fn mistakes_are_told() {
+    let senseless =
+        json!({"upstream_id": "u", "protocol": "grpc", "path_prefix": "/a", "allowed_client_headers": ["a"], "authority": "a b"});
+    assert_eq!(faults("ext-authz", &senseless), ["authority", "allowed_client_headers", "path_prefix"]);
+    assert_eq!(faults("ext-authz", &json!({"upstream_id": "u", "protocol": "GRPC"})), ["protocol"]);
     let of = |mut config: Value| {
         if config.get("upstream_id").is_none() {
             config["upstream_id"] = "u".into();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,6 +24,7 @@ fn shown(chain: &[&[u8]]) -> Exchange {
         issuer: String::new(),
         serial: String::new(),
         fingerprint: chain.len().to_string(),
+        principals: Arc::default(),
         chain: chain.iter().map(|der| (*der).into()).collect(),
     });
     let tls = TlsInfo { server_name: None, version: "TLSv1.3", cipher: "", client, client_required_unless: None };

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::check::{self, Faults};
-use super::super::{limit_conn, limit_count};
+use super::super::{jwt_auth, limit_conn, limit_count};
 use crate::exchange::Expr;
 
 /// Configuration on a route.
@@ -24,7 +24,8 @@ pub(super) struct Config {
 pub(super) struct Rule {
     /// Expression that must hold; always when absent.
     pub case: Option<Value>,
-    /// Pairs of name and configuration, of which the first acts: `["return", {"code": 403}]`, `["limit-count", {…}]` or `["limit-conn", {…}]`.
+    /// Pairs of name and configuration, of which the first acts: `["return", {"code": 403}]`, `["pass"]`, `["limit-count", {…}]`, `["limit-conn", {…}]` or
+    /// `["jwt-auth", {…}]`.
     #[schemars(length(min = 1))]
     pub actions: Vec<Action>,
 }
@@ -69,17 +70,40 @@ impl check::Config for Config {
                 }
             }
         }
+        if self.acts(Action::identifies) && self.acts(Action::limits) {
+            faults.add("rules", "jwt-auth acts before any limit, so that they cannot take turns: put the limits on the route");
+        }
+    }
+}
+
+impl Config {
+    /// Whether one of the actions that act is of this sort.
+    pub(super) fn acts(&self, sort: fn(&Action) -> bool) -> bool {
+        self.rules.iter().filter_map(|rule| rule.actions.first()).any(sort)
     }
 }
 
 impl Action {
+    /// Whether it says who asks.
+    pub(super) fn identifies(&self) -> bool {
+        self.0 == "jwt-auth"
+    }
+
+    fn limits(&self) -> bool {
+        self.0.starts_with("limit-")
+    }
+
     fn check(&self) -> Result<(), Vec<ConfigFault>> {
         match self.0.as_str() {
             "return" => check::read::<Return>(&self.1).map(drop),
+            "pass" if self.1.is_null() => Ok(()),
+            "pass" => Err(vec![check::fault_at("", "pass has no configuration".to_owned())]),
+            "jwt-auth" => (jwt_auth::PLUGIN.check)(Place::Route, &self.1),
             "limit-count" => (limit_count::PLUGIN.check)(Place::Route, &self.1),
             "limit-conn" => (limit_conn::PLUGIN.check)(Place::Route, &self.1),
             other => {
-                Err(vec![check::fault_at("", format!("unsupported action {other}; known are return, limit-count, limit-conn"))])
+                let known = "return, pass, limit-count, limit-conn, jwt-auth";
+                Err(vec![check::fault_at("", format!("unsupported action {other}; known are {known}"))])
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `workflow`: what becomes of a request by the first case that it meets: an answer, or a limit. It knows the limits only as filters.
+//! `workflow`: what becomes of a request by the first case that it meets: an answer, a limit, or who may ask. It knows those only as filters.
 
 mod config;
 mod filter;

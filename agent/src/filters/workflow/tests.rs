@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::super::testing::{answer, faults, filter, filter_in, passes};
-use super::super::{Filter, Keep};
+use super::super::{Filter, Flow, Keep, Phases};
 use crate::exchange::Exchange;
 use crate::exchange::testing::{get, request};
 use crate::http::ResponseHead;
@@ -95,6 +95,25 @@ fn connections_are_limited_too() {
 }
 
 #[test]
+fn tokens_are_demanded_by_the_first_case_before_anything_limits() {
+    let demand = json!(["jwt-auth", {}]);
+    let filter = filter(
+        "workflow",
+        &rules(json!([
+            {"case": [["uri", "==", "/open"]], "actions": [["pass"]]},
+            {"case": [["uri", "==", "/gone"]], "actions": [["return", {"code": 410}]]},
+            {"case": [["uri", "~~", "^/o"]], "actions": [demand]},
+        ])),
+    );
+    assert_eq!(filter.phases(), Phases::REWRITE);
+    let status = |path: &str| match filter.rewrite(&mut get("h", path)) {
+        Flow::Continue => 200,
+        flow => answer(flow).head.status,
+    };
+    assert_eq!(["/open", "/other", "/gone", "/else"].map(status), [200, 401, 410, 200]);
+}
+
+#[test]
 fn counters_outlive_a_reload() {
     let keep = Keep::default();
     let config = rules(json!([{"actions": [["limit-count", {"count": 1, "time_window": 60}]]}]));
@@ -113,6 +132,12 @@ fn mistakes_are_refused() {
         (rules(json!([{"case": [["a", "??", 1]], "actions": [["return", {"code": 403}]]}])), "rules[0].case[0]"),
         (action(json!(["nope", {}])), "rules[0].actions[0]"),
         (action(json!(["return", {}])), "rules[0].actions[0]"),
+        (action(json!(["pass", {}])), "rules[0].actions[0]"),
+        (action(json!(["jwt-auth", {"algorithms": 1}])), "rules[0].actions[0].algorithms"),
+        (
+            rules(json!([{"actions": [["jwt-auth", {}]]}, {"actions": [["limit-count", {"count": 1, "time_window": 1}]]}])),
+            "rules",
+        ),
         (action(json!(["return", {"code": 100}])), "rules[0].actions[0].code"),
         (action(json!(["limit-count", {"count": 0, "time_window": 1}])), "rules[0].actions[0].count"),
         (action(json!(["limit-conn", {"conn": 1, "burst": 0, "default_conn_delay": 1, "key": ""}])), "rules[0].actions[0].key"),

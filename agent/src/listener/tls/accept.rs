@@ -11,6 +11,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::principals::principals;
 use super::store::refusing;
 use super::{Identity, SharedCertificates};
 use crate::exchange::{ClientCertificate, TlsInfo};
@@ -88,6 +89,7 @@ fn client_certificate(chain: &[CertificateDer<'_>]) -> Option<ClientCertificate>
         issuer: certificate.issuer().to_string(),
         serial: hex::encode(certificate.raw_serial()),
         fingerprint: hex::encode(digest.as_ref()),
+        principals: principals(&certificate),
         chain: chain.iter().map(|der| der.as_ref().into()).collect(),
     })
 }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod entry;
+mod principals;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -381,6 +381,10 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 1, name: "path", kind: FieldKind::Text, repeated: false },
         Field { number: 2, name: "mode", kind: FieldKind::Unsigned, repeated: false },
     ] },
+    Shape { name: "envoy.config.core.v3.QueryParameter", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+    ] },
     Shape { name: "envoy.config.core.v3.RemoteDataSource", fields: &[
         Field { number: 1, name: "http_uri", kind: FieldKind::Message("envoy.config.core.v3.HttpUri"), repeated: false },
         Field { number: 2, name: "sha256", kind: FieldKind::Text, repeated: false },
@@ -1525,6 +1529,74 @@ pub static SHAPES: &[Shape] = &[
     Shape { name: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig", fields: &[
         Field { number: 1, name: "http_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http1ProtocolOptions"), repeated: false },
         Field { number: 2, name: "http2_protocol_options", kind: FieldKind::Message("envoy.config.core.v3.Http2ProtocolOptions"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext", fields: &[
+        Field { number: 1, name: "source", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.Peer"), repeated: false },
+        Field { number: 2, name: "destination", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.Peer"), repeated: false },
+        Field { number: 4, name: "request", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.Request"), repeated: false },
+        Field { number: 10, name: "context_extensions", kind: FieldKind::Map("envoy.service.auth.v3.AttributeContext.ContextExtensionsEntry"), repeated: true },
+        Field { number: 12, name: "tls_session", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.TLSSession"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.ContextExtensionsEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.HttpRequest", fields: &[
+        Field { number: 1, name: "id", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "method", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "headers", kind: FieldKind::Map("envoy.service.auth.v3.AttributeContext.HttpRequest.HeadersEntry"), repeated: true },
+        Field { number: 4, name: "path", kind: FieldKind::Text, repeated: false },
+        Field { number: 5, name: "host", kind: FieldKind::Text, repeated: false },
+        Field { number: 6, name: "scheme", kind: FieldKind::Text, repeated: false },
+        Field { number: 7, name: "query", kind: FieldKind::Text, repeated: false },
+        Field { number: 8, name: "fragment", kind: FieldKind::Text, repeated: false },
+        Field { number: 9, name: "size", kind: FieldKind::Signed, repeated: false },
+        Field { number: 10, name: "protocol", kind: FieldKind::Text, repeated: false },
+        Field { number: 11, name: "body", kind: FieldKind::Text, repeated: false },
+        Field { number: 12, name: "raw_body", kind: FieldKind::Bytes, repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.HttpRequest.HeadersEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.Peer", fields: &[
+        Field { number: 1, name: "address", kind: FieldKind::Message("envoy.config.core.v3.Address"), repeated: false },
+        Field { number: 2, name: "service", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "labels", kind: FieldKind::Map("envoy.service.auth.v3.AttributeContext.Peer.LabelsEntry"), repeated: true },
+        Field { number: 4, name: "principal", kind: FieldKind::Text, repeated: false },
+        Field { number: 5, name: "certificate", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.Peer.LabelsEntry", fields: &[
+        Field { number: 1, name: "key", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "value", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.Request", fields: &[
+        Field { number: 1, name: "time", kind: FieldKind::Message("google.protobuf.Timestamp"), repeated: false },
+        Field { number: 2, name: "http", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext.HttpRequest"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.AttributeContext.TLSSession", fields: &[
+        Field { number: 1, name: "sni", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.CheckRequest", fields: &[
+        Field { number: 1, name: "attributes", kind: FieldKind::Message("envoy.service.auth.v3.AttributeContext"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.CheckResponse", fields: &[
+        Field { number: 1, name: "status", kind: FieldKind::Message("google.rpc.Status"), repeated: false },
+        Field { number: 2, name: "denied_response", kind: FieldKind::Message("envoy.service.auth.v3.DeniedHttpResponse"), repeated: false },
+        Field { number: 3, name: "ok_response", kind: FieldKind::Message("envoy.service.auth.v3.OkHttpResponse"), repeated: false },
+        Field { number: 5, name: "error_response", kind: FieldKind::Message("envoy.service.auth.v3.DeniedHttpResponse"), repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.DeniedHttpResponse", fields: &[
+        Field { number: 1, name: "status", kind: FieldKind::Message("envoy.type.v3.HttpStatus"), repeated: false },
+        Field { number: 2, name: "headers", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 3, name: "body", kind: FieldKind::Text, repeated: false },
+    ] },
+    Shape { name: "envoy.service.auth.v3.OkHttpResponse", fields: &[
+        Field { number: 2, name: "headers", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 5, name: "headers_to_remove", kind: FieldKind::Text, repeated: true },
+        Field { number: 6, name: "response_headers_to_add", kind: FieldKind::Message("envoy.config.core.v3.HeaderValueOption"), repeated: true },
+        Field { number: 7, name: "query_parameters_to_set", kind: FieldKind::Message("envoy.config.core.v3.QueryParameter"), repeated: true },
+        Field { number: 8, name: "query_parameters_to_remove", kind: FieldKind::Text, repeated: true },
     ] },
     Shape { name: "envoy.service.discovery.v3.DeltaDiscoveryRequest", fields: &[
         Field { number: 1, name: "node", kind: FieldKind::Message("envoy.config.core.v3.Node"), repeated: false },

@@ -1,6 +1,7 @@
 //! From pieces of Envoy's configuration to resources of our model. It knows no stream and no time.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,6 +138,8 @@ struct Place<'a> {
     shelf: &'a Shelf<'a>,
     /// What filters do for routes that say nothing of them.
     plain: Vec<PluginConf>,
+    /// What filters do where a route says something of others alone, by their places: written down once, and the same for all routes.
+    own: RefCell<BTreeMap<(i32, usize), PluginConf>>,
 }
 
 /// A route with the host conditions under which it stands.
@@ -161,7 +164,7 @@ impl<'a> Place<'a> {
         conditions: Vec<Value>,
         shelf: &'a Shelf<'a>,
     ) -> Result<Place<'a>, Fault> {
-        let mut place = Place { name, prefix, http, conditions, shelf, plain: Vec::new() };
+        let mut place = Place { name, prefix, http, conditions, shelf, plain: Vec::new(), own: RefCell::default() };
         place.plain = place.filters(&[], name)?;
         Ok(place)
     }
@@ -364,8 +367,13 @@ impl<'a> Place<'a> {
                     add(&mut plugins, placed(name, config, self.name, place))?;
                 }
             }
-            for (name, config) in deed.into_iter().flatten() {
-                add(&mut plugins, placed(name, config, origin, place))?;
+            for (number, (name, config)) in deed.into_iter().flatten().enumerate() {
+                let conf = || placed(name, config, origin, place);
+                let conf = match said {
+                    None => self.own.borrow_mut().entry((place, number)).or_insert_with(conf).clone(),
+                    Some(_) => conf(),
+                };
+                add(&mut plugins, conf)?;
             }
         }
         Ok(plugins)
@@ -435,7 +443,7 @@ fn placed(name: &str, config: &Value, origin: &Arc<str>, place: i32) -> PluginCo
 /// The plugin whose configurations can be put together.
 const EDITS: &str = "headers";
 /// Plugins of which each configuration stands for itself: they answer, delay, let through, or take off what clients say.
-const SEVERAL: [&str; 5] = ["fault-injection", "mocking", "ext-authz", "jwt-auth", "proxy-rewrite"];
+const SEVERAL: [&str; 6] = ["fault-injection", "mocking", "ext-authz", "jwt-auth", "workflow", "proxy-rewrite"];
 /// In place of what a route names and nobody knows.
 static KEPT_OUT: std::sync::LazyLock<Deed> =
     std::sync::LazyLock::new(|| vec![("fault-injection", json!({"abort": {"http_status": 403}}))]);

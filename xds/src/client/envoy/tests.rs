@@ -313,6 +313,38 @@ fn filters_keep_their_order_and_see_what_no_route_fits() {
 }
 
 #[test]
+fn what_filters_do_is_written_down_once_for_all_routes() {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[]);
+    let many: Vec<Value> =
+        (0..50).map(|number| json!({"match": {"path": format!("/{number}")}, "direct_response": {"status": 204}})).collect();
+    let mut table = routes("r", "c");
+    table["virtual_hosts"][0]["routes"] = many.into();
+    let mut door = listener("l", Some(table));
+    let filters = &mut door["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
+    let router = filters[0].take();
+    let rules: Vec<Value> =
+        (0..64).map(|number| json!({"match": {"prefix": format!("/{number}/")}, "requires": {"provider_name": "p"}})).collect();
+    let providers = json!({"p": {"local_jwks": {"inline_string": "{\"keys\": []}"}}});
+    let authn =
+        any("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", json!({"providers": providers, "rules": rules}));
+    *filters = json!([{"name": "jwt", "typed_config": authn}, router]);
+    let outcome = talk.hears(EnvoyKind::Listener, &[door]);
+    assert_eq!(outcome.verdict.error, None);
+    let configs: Vec<Arc<Value>> = outcome
+        .updates
+        .iter()
+        .flat_map(|update| &update.set)
+        .filter_map(|set| if let Resource::Route(route) = &set.resource { Some(route) } else { None })
+        .flat_map(|route| &route.plugins)
+        .filter(|plugin| &*plugin.name == "workflow")
+        .map(|plugin| plugin.config.clone())
+        .collect();
+    assert!(configs.len() > 50 && configs.iter().all(|config| Arc::ptr_eq(config, &configs[0])), "{}", configs.len());
+    assert_eq!(configs[0]["rules"].as_array().unwrap().len(), 64, "and each rule once");
+}
+
+#[test]
 fn what_ecds_says_of_a_filter_is_waited_for_and_may_change() {
     for dialect in [Dialect::Delta, Dialect::Sotw] {
         let mut talk = Talk::new(dialect);
@@ -343,8 +375,8 @@ fn what_ecds_says_of_a_filter_is_waited_for_and_may_change() {
         };
         let blamed = talk.judged(EnvoyKind::Extension, &[rbac(1)], &[], &[unusable]).verdict.error.unwrap();
         assert_eq!(blamed, "TypedExtensionConfig who: typed_config: as plugins.fault-injection.abort: odd");
-        let other = json!({"name": "who", "typed_config": any("envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", json!({}))});
+        let other = json!({"name": "who", "typed_config": any("envoy.extensions.filters.http.lua.v3.Lua", json!({}))});
         let refused = talk.hears(EnvoyKind::Extension, &[other]).verdict.error.unwrap();
-        assert!(refused.starts_with("TypedExtensionConfig who: typed_config.@type: grpc_web.v3.GrpcWeb"), "{refused}");
+        assert!(refused.starts_with("TypedExtensionConfig who: typed_config.@type: lua.v3.Lua"), "{refused}");
     }
 }

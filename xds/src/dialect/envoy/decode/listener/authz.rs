@@ -1,5 +1,7 @@
 //! Another service that decides: `ext_authz` as our plugin that does the same. It knows no other filter.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::super::piece::{Deed, Override};
@@ -10,6 +12,8 @@ use super::filters::status;
 
 /// The plugin.
 const PLUGIN: &str = "ext-authz";
+/// How long an answer by gRPC may take where nothing is said.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Longest time that our plugin waits, in milliseconds.
 const LONGEST: u128 = 60_000;
 /// Most bytes of a body that our plugin holds.
@@ -17,12 +21,20 @@ const MAX_BODY: u32 = 64 << 20;
 
 /// Reads the filter.
 pub(super) fn filter(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
-    // By HTTP nothing is told of certificates and of versions of messages.
-    fields.ignore(&["transport_api_version", "stat_prefix", "include_peer_certificate", "include_tls_session"]);
-    fields.refuse("grpc_service", "asking over gRPC is not supported: use http_service")?;
+    fields.ignore(&["transport_api_version", "stat_prefix"]);
     fields.refuse("clear_route_cache", "is not supported: the route of a request stays")?;
     let mut config = Map::new();
-    fields.required("http_service", |service| http(service, &mut config))?;
+    let by_grpc = fields.message("grpc_service", |service| grpc(service, &mut config))?.is_some();
+    let by_http = fields.message("http_service", |service| http(service, &mut config))?.is_some();
+    if by_grpc == by_http {
+        return Err(Fault::new("grpc_service", "expected exactly one of grpc_service and http_service"));
+    }
+    // By HTTP nothing is told of certificates and names.
+    for name in ["include_peer_certificate", "include_tls_session"] {
+        if fields.is_on(name)? && by_grpc {
+            config.insert(name.to_owned(), true.into());
+        }
+    }
     for name in ["failure_mode_allow", "failure_mode_allow_header_add"] {
         config.insert(name.to_owned(), fields.is_on(name)?.into());
     }
@@ -45,18 +57,61 @@ pub(super) fn per_route(fields: &mut Fields<'_>) -> Read<Override> {
         return Ok(Override::Off);
     }
     let changes = fields.required("check_settings", |settings| {
-        if settings.map("context_extensions")?.next().is_some() {
-            return Err(Fault::new("context_extensions", "is not supported: it is told over gRPC alone"));
+        let mut changes = Map::new();
+        let mut context = Map::new();
+        for (name, value) in settings.map("context_extensions")? {
+            let text = value.as_str().ok_or_else(|| Fault::new(format!("context_extensions[{name}]"), "expected a text"))?;
+            context.insert(name.clone(), text.into());
+        }
+        if !context.is_empty() {
+            changes.insert("context_extensions".to_owned(), context.into());
         }
         let body = settings.message("with_request_body", buffer)?;
-        match (settings.is_on("disable_request_body_buffering")?, body) {
-            (true, None) => Ok(json!({"with_request_body": null})),
-            (false, Some(body)) => Ok(json!({"with_request_body": body})),
-            (false, None) => Ok(json!({})),
-            (true, Some(_)) => Err(Fault::new("with_request_body", "excludes disable_request_body_buffering")),
-        }
+        let told = match (settings.is_on("disable_request_body_buffering")?, body) {
+            (true, None) => Some(Value::Null),
+            (false, body) => body,
+            (true, Some(_)) => return Err(Fault::new("with_request_body", "excludes disable_request_body_buffering")),
+        };
+        changes.extend(told.map(|told| ("with_request_body".to_owned(), told)));
+        Ok(changes.into())
     })?;
     Ok(Override::But(changes))
+}
+
+/// Milliseconds that an answer may take.
+fn timeout(limit: Duration) -> Read<Value> {
+    let limit = limit.as_millis();
+    if !(1..=LONGEST).contains(&limit) {
+        return Err(Fault::new("timeout", format!("expected 1 to {LONGEST} milliseconds")));
+    }
+    Ok(json!(limit as u64))
+}
+
+fn grpc(service: &mut Fields<'_>, config: &mut Map<String, Value>) -> Read<()> {
+    service.refuse("google_grpc", "is not supported: use envoy_grpc")?;
+    config.insert("protocol".to_owned(), "grpc".into());
+    service.required("envoy_grpc", |target| {
+        config.insert("upstream_id".to_owned(), json!(&*target.name("cluster_name")?));
+        config.extend(target.text("authority")?.map(|authority| ("authority".to_owned(), json!(authority))));
+        Ok(())
+    })?;
+    config.insert("timeout".to_owned(), timeout(service.duration("timeout")?.unwrap_or(PATIENCE))?);
+    added(service, "initial_metadata", config)
+}
+
+/// Fields that are added to a question.
+fn added(fields: &mut Fields<'_>, name: &str, config: &mut Map<String, Value>) -> Read<()> {
+    let mut added = Map::new();
+    fields.list(name, |header| {
+        let value = header.text("value")?.unwrap_or_default();
+        let value = template(value).map_err(|reason| Fault::new("value", reason))?;
+        added.insert(header.name("key")?.to_string(), value.into());
+        Ok(())
+    })?;
+    if !added.is_empty() {
+        config.insert("headers_to_add".to_owned(), added.into());
+    }
+    Ok(())
 }
 
 fn http(service: &mut Fields<'_>, config: &mut Map<String, Value>) -> Read<()> {
@@ -64,27 +119,14 @@ fn http(service: &mut Fields<'_>, config: &mut Map<String, Value>) -> Read<()> {
         // Who is asked is the cluster; the host that it is told is that of the request.
         uri.ignore(&["uri"]);
         config.insert("upstream_id".to_owned(), json!(&*uri.name("cluster")?));
-        let limit = uri.duration("timeout")?.ok_or_else(|| Fault::new("timeout", "is missing"))?.as_millis();
-        if !(1..=LONGEST).contains(&limit) {
-            return Err(Fault::new("timeout", format!("expected 1 to {LONGEST} milliseconds")));
-        }
-        config.insert("timeout".to_owned(), json!(limit as u64));
+        let limit = uri.duration("timeout")?.ok_or_else(|| Fault::new("timeout", "is missing"))?;
+        config.insert("timeout".to_owned(), timeout(limit)?);
         Ok(())
     })?;
     config.extend(service.text("path_prefix")?.map(|prefix| ("path_prefix".to_owned(), json!(prefix))));
     service.message("authorization_request", |request| {
         config.extend(request.message("allowed_headers", names)?.map(|names| ("allowed_headers".to_owned(), names)));
-        let mut added = Map::new();
-        request.list("headers_to_add", |header| {
-            let value = header.text("value")?.unwrap_or_default();
-            let value = template(value).map_err(|reason| Fault::new("value", reason))?;
-            added.insert(header.name("key")?.to_string(), value.into());
-            Ok(())
-        })?;
-        if !added.is_empty() {
-            config.insert("headers_to_add".to_owned(), added.into());
-        }
-        Ok(())
+        added(request, "headers_to_add", config)
     })?;
     service.message("authorization_response", |response| {
         for name in [
@@ -116,11 +158,14 @@ fn names(fields: &mut Fields<'_>) -> Read<Value> {
 /// Reads `BufferSettings`.
 fn buffer(fields: &mut Fields<'_>) -> Read<Value> {
     fields.refuse("allow_partial_message", "is not supported: a body is told whole or refused with 413")?;
-    // By HTTP a body is always told as it is.
-    fields.ignore(&["pack_as_bytes"]);
+    let bytes = fields.is_on("pack_as_bytes")?;
     let most = fields.small("max_request_bytes")?.filter(|most| (1..=MAX_BODY).contains(most));
     let most = most.ok_or_else(|| Fault::new("max_request_bytes", format!("expected 1 to {MAX_BODY}")))?;
-    Ok(json!({"max_request_bytes": most}))
+    let mut told = json!({"max_request_bytes": most});
+    if bytes {
+        told["pack_as_bytes"] = true.into();
+    }
+    Ok(told)
 }
 
 #[cfg(test)]
@@ -153,6 +198,25 @@ mod tests {
     }
 
     #[test]
+    fn by_grpc_the_cluster_is_called() {
+        let call = json!({"grpc_service": {"envoy_grpc": {"cluster_name": "authz"}}, "include_peer_certificate": true,
+            "with_request_body": {"max_request_bytes": 9, "pack_as_bytes": true}});
+        let config = json!({
+            "protocol": "grpc", "upstream_id": "authz", "timeout": 200, "include_peer_certificate": true,
+            "failure_mode_allow": false, "failure_mode_allow_header_add": false, "status_on_error": 403,
+            "with_request_body": {"max_request_bytes": 9, "pack_as_bytes": true},
+        });
+        assert_eq!(message(&call, filter).unwrap().unwrap(), vec![(PLUGIN, config)]);
+        let more = json!({"grpc_service": {"envoy_grpc": {"cluster_name": "a", "authority": "h"}, "timeout": "1s",
+            "initial_metadata": [{"key": "x-by", "value": "me"}]}});
+        let config = message(&more, filter).unwrap().unwrap().remove(0).1;
+        assert_eq!(
+            (&config["authority"], &config["timeout"], &config["headers_to_add"]),
+            (&json!("h"), &json!(1000), &json!({"x-by": "me"}))
+        );
+    }
+
+    #[test]
     fn what_cannot_be_asked_is_refused_by_its_place() {
         let refused = |change: &dyn Fn(&mut Value)| {
             let mut value = service();
@@ -160,6 +224,8 @@ mod tests {
             message(&value, filter).unwrap_err().field
         };
         assert_eq!(refused(&|value| value["grpc_service"] = json!({"envoy_grpc": {"cluster_name": "a"}})), "grpc_service");
+        let google = json!({"grpc_service": {"google_grpc": {"target_uri": "a"}}});
+        assert_eq!(message(&google, filter).unwrap_err().field, "grpc_service.google_grpc");
         assert_eq!(refused(&|value| value["clear_route_cache"] = json!(true)), "clear_route_cache");
         assert_eq!(
             refused(&|value| value["with_request_body"]["allow_partial_message"] = json!(true)),
@@ -179,7 +245,8 @@ mod tests {
         assert_eq!(of(json!({"disabled": true})), Ok(Override::Off));
         let unbuffered = json!({"check_settings": {"disable_request_body_buffering": true}});
         assert_eq!(of(unbuffered), Ok(Override::But(json!({"with_request_body": null}))));
-        let told = json!({"check_settings": {"context_extensions": {"a": "b"}}});
-        assert_eq!(of(told).unwrap_err().field, "check_settings.context_extensions");
+        let told = json!({"check_settings": {"context_extensions": {"a": "b"}, "with_request_body": {"max_request_bytes": 5}}});
+        let changes = json!({"context_extensions": {"a": "b"}, "with_request_body": {"max_request_bytes": 5}});
+        assert_eq!(of(told), Ok(Override::But(changes)));
     }
 }

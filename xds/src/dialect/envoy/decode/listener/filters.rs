@@ -75,7 +75,7 @@ pub(crate) fn extension(fields: &mut Fields<'_>) -> Read<Extension> {
 }
 
 /// Types of filters that are known.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "router.v3.Router",
     "cors.v3.Cors",
     "fault.v3.HTTPFault",
@@ -88,6 +88,7 @@ const KNOWN: [&str; 12] = [
     "health_check.v3.HealthCheck",
     "csrf.v3.CsrfPolicy",
     "ext_authz.v3.ExtAuthz",
+    "grpc_web.v3.GrpcWeb",
 ];
 
 fn filter(kind: &str, fields: &mut Fields<'_>) -> Read<Option<Deed>> {
@@ -107,6 +108,7 @@ fn filter(kind: &str, fields: &mut Fields<'_>) -> Read<Option<Deed>> {
         "csrf.v3.CsrfPolicy" => origins::csrf(fields),
         "ext_authz.v3.ExtAuthz" => authz::filter(fields),
         "health_check.v3.HealthCheck" => rbac::health_check(fields),
+        "grpc_web.v3.GrpcWeb" => Ok(Some(vec![("grpc-web", json!({"transparent": true}))])),
         other => Err(Fault::new("@type", format!("{other} is not supported"))),
     }
 }

@@ -10,8 +10,9 @@ use super::super::read::{Fault, Fields, Read, bytes, message};
 use super::super::route::criteria;
 use super::rbac::{anything, group};
 
-/// The plugin.
+/// The plugin, and the one by which several of its configurations take turns.
 const PLUGIN: &str = "jwt-auth";
+const TURNS: &str = "workflow";
 /// Rules of one filter; each is looked at for each request.
 const MAX_RULES: usize = 64;
 /// What comes before a token where nothing else is said.
@@ -69,20 +70,34 @@ fn in_order(rules: Vec<(Value, Requirement)>, bypass: bool, told: &BTreeSet<&str
     if !told.is_empty() {
         deed.push(("proxy-rewrite", json!({"headers": {"remove": told}})));
     }
-    let mut before: Vec<Value> = bypass.then(preflight).into_iter().collect();
+    let mut turns: Vec<Value> = bypass.then(|| json!({"case": [preflight()], "actions": [["pass"]]})).into_iter().collect();
     for (fits, wanted) in rules {
-        if let Some(mut config) = wanted {
-            let others = (!before.is_empty()).then(|| group("!OR", before.clone()));
-            let conditions: Vec<Value> = [fits.clone()].into_iter().filter(|fits| *fits != anything()).chain(others).collect();
-            if !conditions.is_empty() {
-                config["_meta"] = json!({"filter": conditions});
+        let always = fits == anything();
+        match wanted {
+            // Nothing comes before it, and nothing behind.
+            Some(config) if always && turns.is_empty() => {
+                deed.push((PLUGIN, config));
+                return deed;
             }
-            deed.push((PLUGIN, config));
+            wanted => {
+                let action = wanted.map_or_else(|| json!(["pass"]), |config| json!([PLUGIN, config]));
+                let mut turn = json!({"actions": [action]});
+                if !always {
+                    turn["case"] = json!([fits]);
+                }
+                turns.push(turn);
+            }
         }
-        if fits == anything() {
+        if always {
             break;
         }
-        before.push(fits);
+    }
+    let idle = |turn: &Value| turn["actions"] == json!([["pass"]]);
+    while turns.last().is_some_and(idle) {
+        turns.pop();
+    }
+    if !turns.is_empty() {
+        deed.push((TURNS, json!({"rules": turns})));
     }
     deed
 }
@@ -279,10 +294,26 @@ mod tests {
         first["optional"] = json!(true);
         let stripped = ("proxy-rewrite", json!({"headers": {"remove": ["x-payload", "x-who"]}}));
         assert_eq!(named["maybe"], [stripped.clone(), (PLUGIN, first.clone())]);
-        first["_meta"] = json!({"filter": [maybe, group("!OR", vec![open.clone()])]});
-        let mut second = config();
-        second["_meta"] = json!({"filter": [["!OR", open, maybe]]});
-        assert_eq!(deed, [stripped, (PLUGIN, first), (PLUGIN, second)]);
+        let turns = json!({"rules": [
+            {"case": [open], "actions": [["pass"]]},
+            {"case": [maybe], "actions": [["jwt-auth", first]]},
+            {"actions": [["jwt-auth", config()]]},
+        ]});
+        assert_eq!(deed, [stripped.clone(), (TURNS, turns)]);
+        let only = |rules: Value, bypass: bool| {
+            let mut value = authn(rules);
+            value["bypass_cors_preflight"] = json!(bypass);
+            message(&value, filter).unwrap().0.unwrap()
+        };
+        let all = || json!([{"match": {"prefix": "/"}, "requires": {"provider_name": "p"}}]);
+        assert_eq!(only(all(), false), [stripped.clone(), (PLUGIN, config())]);
+        let turns = json!({"rules": [{"case": [preflight()], "actions": [["pass"]]}, {"actions": [["jwt-auth", config()]]}]});
+        assert_eq!(only(all(), true), [stripped.clone(), (TURNS, turns)]);
+        assert_eq!(
+            only(json!([{"match": {"path": "/open"}}, {"match": {"prefix": "/b"}}]), true),
+            [stripped],
+            "nothing is demanded"
+        );
     }
 
     #[test]

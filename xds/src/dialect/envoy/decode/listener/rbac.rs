@@ -124,13 +124,19 @@ fn principal(fields: &mut Fields<'_>, depth: u8) -> Read<Value> {
     found.extend(fields.message("and_ids", set)?.map(|ids| group("AND", ids)));
     found.extend(fields.message("or_ids", set)?.map(|ids| group("OR", ids)));
     found.extend(fields.message("not_id", |id| deeper(id, depth, principal))?.map(|id| group("!AND", vec![id])));
-    fields.refuse("authenticated", "judging clients by their certificate is not supported")?;
+    found.extend(fields.message("authenticated", authenticated)?);
     fields.refuse("mtls_authenticated", "judging clients by their certificate is not supported")?;
     fields.refuse("source_ip", "is deprecated: use direct_remote_ip or remote_ip")?;
     for (name, variable) in [("direct_remote_ip", "realip_remote_addr"), ("remote_ip", "remote_addr")] {
         found.extend(fields.message(name, range)?.map(|net| json!([variable, "ipmatch", [net]])));
     }
     one(found)
+}
+
+/// Whom the certificate of the client names; without a name, whoever speaks TLS.
+fn authenticated(fields: &mut Fields<'_>) -> Read<Value> {
+    let name = fields.message("principal_name", matching::string)?;
+    Ok(name.map_or_else(|| json!(["https", "==", "on"]), |name| condition("ssl_client_principal", &name)))
 }
 
 fn nested(fields: &mut Fields<'_>, name: &str, depth: u8, read: fn(&mut Fields<'_>, u8) -> Read<Value>) -> Read<Vec<Value>> {
@@ -215,14 +221,28 @@ mod tests {
     }
 
     #[test]
+    fn clients_are_judged_by_whom_their_certificate_names() {
+        let of = |authenticated: Value| {
+            let policy = json!({"permissions": [{"any": true}], "principals": [{"authenticated": authenticated}]});
+            case(&json!({"rules": {"action": "DENY", "policies": {"p": policy}}})).unwrap()[2].clone()
+        };
+        assert_eq!(
+            of(json!({"principal_name": {"exact": "spiffe://a/b"}})),
+            json!(["ssl_client_principal", "==", "spiffe://a/b"])
+        );
+        assert_eq!(of(json!({"principal_name": {"suffix": ".example"}})), json!(["ssl_client_principal", "~~", "\\.example$"]));
+        assert_eq!(of(json!({})), json!(["https", "==", "on"]));
+    }
+
+    #[test]
     fn what_cannot_be_judged_is_refused_by_its_place() {
         let of = |permission: Value, principal: Value| {
             let rules = json!({"rules": {"policies": {"p": {"permissions": [permission], "principals": [principal]}}}});
             message(&rules, filter).unwrap_err().field
         };
         let any = json!({"any": true});
-        let by_name = json!({"authenticated": {"principal_name": {"exact": "a"}}});
-        assert_eq!(of(any.clone(), by_name), "rules.policies[p].principals[0].authenticated");
+        let by_name = json!({"mtls_authenticated": {"any_validated_client_certificate": true}});
+        assert_eq!(of(any.clone(), by_name), "rules.policies[p].principals[0].mtls_authenticated");
         assert_eq!(of(json!({"metadata": {"filter": "x"}}), any.clone()), "rules.policies[p].permissions[0].metadata");
         let long = json!({"destination_ip": {"address_prefix": "10.0.0.1", "prefix_len": 64}});
         assert_eq!(of(long, any.clone()), "rules.policies[p].permissions[0].destination_ip.prefix_len");
