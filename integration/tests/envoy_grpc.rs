@@ -13,7 +13,7 @@ use heddle_integration::ads::{self, Follower, any, socket};
 use heddle_integration::certificates::Authority;
 use heddle_integration::client::{self, Answer, curl};
 use heddle_integration::echo::{self, Echo};
-use heddle_integration::envoy::Envoy;
+use heddle_integration::envoy::{Envoy, everywhere};
 use heddle_integration::place::Place;
 use heddle_integration::process::{PATIENCE, Process, until};
 use heddle_integration::python;
@@ -214,6 +214,24 @@ fn pages_call_services_of_grpc_through_both_alike() {
         [(502, Some("14")), (503, Some("14"))]
     );
     drop(both.envoy);
+}
+
+#[test]
+fn a_gateway_and_envoys_that_follow_it_let_pages_call() {
+    let place = Place::new();
+    let (_server, grpc) = echoes(&place);
+    everywhere(|heddle| {
+        let upstream = json!({ "scheme": "grpc", "nodes": { grpc.to_string(): 1 } });
+        let plugins = json!({ "grpc-web": { "transparent": true } });
+        heddle.put("/routes/pages", json!({ "uri": "/story.Echo/*", "plugins": plugins, "upstream": upstream }));
+        let ask = || {
+            client::send(heddle.http, "POST", "/story.Echo/Unary", &[("Content-Type", "application/grpc-web")], &framed(b"abc"))
+        };
+        let answer = until("a call", || ask().ok().filter(|answer| answer.status == 200));
+        let frames = frames(&answer.body, false);
+        assert_eq!((frames.len(), frames[0].clone(), frames[1].0), (2, (0, "abc".to_owned()), 0x80), "{frames:?}");
+        assert!(frames[1].1.contains("grpc-status:0\r\n"), "{frames:?}");
+    });
 }
 
 /// Says something on a connection, and hears until these bytes have come.

@@ -12,7 +12,18 @@ use super::super::re2;
 use super::super::route::{Before, Draft, Instead};
 use super::super::wire::{any, exact, header, percent, regex, span};
 use super::edits::edits;
-use super::{Applied, CORS, Config, FAULT, only, plain, text};
+use super::{Applied, CORS, Config, FAULT, GRPC_WEB, only, plain, text};
+
+/// It stands in every listener, switched off. A configuration without a type switches it on.
+pub(super) fn grpc_web(config: &Config, draft: &mut Draft) -> Applied {
+    only(config, &["transparent", "cors_allow_headers"])?;
+    if config.get("transparent").and_then(Value::as_bool) != Some(true) {
+        return Err("transparent: Envoy lets pass what is no gRPC-Web, and keeps paths; only true has a counterpart".to_owned());
+    }
+    let on = wire::FilterConfig { config: Some(Default::default()), ..Default::default() };
+    draft.filters.extend(any(&on).map(|config| (GRPC_WEB.to_owned(), config)));
+    Ok(())
+}
 
 pub(super) fn cors(config: &Config, draft: &mut Draft) -> Applied {
     only(

@@ -21,6 +21,7 @@ use heddle_proto::envoy::extensions::filters::http::api_key_auth::v3::ApiKeyAuth
 use heddle_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
 use heddle_proto::envoy::extensions::filters::http::cors::v3::Cors;
 use heddle_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
+use heddle_proto::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use heddle_proto::envoy::extensions::filters::http::header_mutation::v3::{HeaderMutation, HeaderMutationPerRoute, Mutations};
 use heddle_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use heddle_proto::envoy::extensions::filters::http::lua::v3::Lua;
@@ -38,6 +39,7 @@ use crate::model::PluginConf;
 pub(super) const FAULT: &str = "envoy.filters.http.fault";
 pub(super) const CORS: &str = "envoy.filters.http.cors";
 pub(super) const ROUTER: &str = "envoy.filters.http.router";
+const GRPC_WEB: &str = "envoy.filters.http.grpc_web";
 const RBAC: &str = "envoy.filters.http.rbac";
 const KEY_AUTH: &str = "envoy.filters.http.api_key_auth";
 /// Takes fields out that clients may not say themselves.
@@ -69,6 +71,7 @@ pub(super) fn chain(further: &Filters) -> Vec<manager::HttpFilter> {
     let mut chain = vec![
         filter(FAULT, &HttpFault::default(), true),
         filter(CORS, &Cors::default(), true),
+        filter(GRPC_WEB, &GrpcWeb {}, true),
         filter(DISOWN, &HeaderMutation::default(), true),
         filter(KEY_AUTH, &ApiKeyAuth::default(), true),
     ];
@@ -130,6 +133,7 @@ pub(super) fn apply(plugin: &PluginConf, draft: &mut Draft) -> Applied {
     }
     match &*plugin.name {
         "cors" => answers::cors(config, draft),
+        "grpc-web" => answers::grpc_web(config, draft),
         "fault-injection" => answers::fault(config, draft),
         "redirect" => answers::redirect(config, draft),
         "ip-restriction" => guards::addresses(config, draft),

@@ -43,6 +43,15 @@ fn several_guards_of_a_route_are_one_rule_in_which_all_hold() {
 }
 
 #[test]
+fn grpc_web_is_switched_on_where_it_does_what_envoy_does() {
+    let draft = plugged(&[("grpc-web", json!({ "transparent": true }))]).unwrap();
+    assert_eq!(draft.filters.keys().collect::<Vec<_>>(), [GRPC_WEB]);
+    for more in [json!({}), json!({ "transparent": true, "max_req_body_size": 5 })] {
+        refused("grpc-web", more);
+    }
+}
+
+#[test]
 fn limits_are_buckets() {
     let limit = |name: &str, config: Value| {
         let draft = plugged(&[(name, config)]).unwrap();
