@@ -1,5 +1,6 @@
 //! Message bodies: nothing, bytes at hand, or a stream that is pulled.
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -101,6 +102,26 @@ impl Body {
         std::future::poll_fn(|cx| self.poll_frame(cx)).await
     }
 
+    /// Reads on until `limit` bytes of content are there, or all of it: those bytes, and the whole body with what was read of it.
+    pub async fn beginning(mut self, limit: u64) -> Result<Beginning, BodyError> {
+        let (mut read, mut trailers, mut ended) = (Vec::new(), None, self.is_empty());
+        while !ended && (read.len() as u64) < limit {
+            match self.frame().await.transpose()? {
+                Some(Frame::Data(bytes)) => read.extend_from_slice(&bytes),
+                Some(last @ Frame::Trailers(_)) => trailers = Some(last),
+                None => ended = true,
+            }
+        }
+        let (read, most) = (Bytes::from(read), usize::try_from(limit).unwrap_or(usize::MAX));
+        let told = read.slice(..read.len().min(most));
+        let partial = read.len() > most || (!ended && trailers.is_none() && self.remaining() != Some(0));
+        if ended && trailers.is_none() {
+            return Ok(Beginning { told, partial, body: Body::from(read) });
+        }
+        let frames = [(!read.is_empty()).then_some(Frame::Data(read)), trailers].into_iter().flatten().collect();
+        Ok(Beginning { told, partial, body: Body::Stream(Box::new(Held { frames, rest: self })) })
+    }
+
     /// Reads all content, at most `limit` bytes. Trailers are dropped.
     pub async fn collect(self, limit: u64) -> Result<Bytes, BodyError> {
         self.collect_whole(limit).await.map(|(content, _)| content)
@@ -129,8 +150,85 @@ impl Body {
     }
 }
 
+/// The beginning of a body, and all of it.
+#[derive(Debug)]
+pub struct Beginning {
+    /// Its first bytes.
+    pub told: Bytes,
+    /// There may be more.
+    pub partial: bool,
+    /// The whole body.
+    pub body: Body,
+}
+
+/// A body of which something was read already.
+struct Held {
+    frames: VecDeque<Frame>,
+    rest: Body,
+}
+
+impl BodySource for Held {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        match self.frames.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.rest.poll_frame(cx),
+        }
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        let held = |frame: &Frame| if let Frame::Data(bytes) = frame { bytes.len() as u64 } else { 0 };
+        self.rest.remaining().map(|rest| rest + self.frames.iter().map(held).sum::<u64>())
+    }
+}
+
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Body {
         if bytes.is_empty() { Body::Empty } else { Body::Full(bytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    struct Frames(VecDeque<Frame>);
+
+    impl BodySource for Frames {
+        fn poll_frame(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+            Poll::Ready(self.0.pop_front().map(Ok))
+        }
+
+        fn remaining(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    fn pieces(texts: &[&'static str], trailers: bool) -> Body {
+        let data = texts.iter().map(|text| Frame::Data(Bytes::from_static(text.as_bytes())));
+        let mut fields = Fields::new();
+        fields.append("x-last", "1");
+        let trailers = trailers.then(|| Frame::Trailers(Box::new(fields)));
+        Body::Stream(Box::new(Frames(data.chain(trailers).collect())))
+    }
+
+    #[tokio::test]
+    async fn the_beginning_is_told_and_all_of_it_goes_on() {
+        for (texts, trailers, limit, told, partial) in [
+            (&["abc", "def"][..], false, 10, "abcdef", false),
+            (&["abc", "def"], true, 10, "abcdef", false),
+            (&["abc", "def"], false, 4, "abcd", true),
+            (&["abc", "def", "ghi"], true, 3, "abc", true),
+            (&[], true, 3, "", false),
+            (&[], false, 3, "", false),
+        ] {
+            let beginning = pieces(texts, trailers).beginning(limit).await.unwrap();
+            assert_eq!((&*beginning.told, beginning.partial), (told.as_bytes(), partial), "{texts:?} {limit}");
+            let (all, last) = beginning.body.collect_whole(100).await.unwrap();
+            assert_eq!((&*all, last.is_some()), (texts.concat().as_bytes(), trailers), "{texts:?} {limit}");
+        }
+        let known = Body::from(Bytes::from_static(b"abc")).beginning(3).await.unwrap();
+        assert_eq!((known.partial, known.body.remaining()), (false, Some(3)), "nothing is missing where the length is known");
+        assert!(Body::Empty.beginning(3).await.unwrap().body.is_empty());
     }
 }

@@ -83,6 +83,9 @@ pub(super) struct WithBody {
     /// Most bytes that are read for it; 413 above.
     #[schemars(range(min = 1, max = 67_108_864))]
     pub max_request_bytes: u64,
+    /// Whether it is told the beginning of a longer body, rather than such requests being refused with 413.
+    #[serde(default)]
+    pub allow_partial_message: bool,
     /// By gRPC, whether it is told as bytes; otherwise as text, in which what is none is replaced.
     #[serde(default)]
     pub pack_as_bytes: bool,

@@ -36,6 +36,8 @@ struct Inner {
     added: Vec<(FieldName, FieldValue)>,
     /// Most bytes of the body, where it is told that.
     body: Option<u64>,
+    /// It is told the beginning of longer ones.
+    partial: bool,
     /// It is asked by gRPC.
     telling: Option<Telling>,
     verdict: Verdict,
@@ -70,6 +72,7 @@ pub(super) fn build(value: &Value, _: &BuildContext<'_>) -> Built {
         untold: names("disallowed_headers", &config.disallowed_headers)?,
         added: config.headers_to_add.iter().map(added).collect(),
         body: config.with_request_body.as_ref().map(|body| body.max_request_bytes),
+        partial: config.with_request_body.as_ref().is_some_and(|body| body.allow_partial_message),
         verdict: Verdict::new(&config)?,
         prefix: config.path_prefix,
         complaints: Complaints::default(),
@@ -86,7 +89,8 @@ impl Filter for ExtAuthz {
         let inner = self.0.clone();
         match inner.body {
             None => inner.ask(x, None),
-            Some(limit) => Flow::Body { limit, then: Box::new(move |x, body| inner.ask(x, Some(body))) },
+            Some(limit) if inner.partial => inner.read(x, limit),
+            Some(limit) => Flow::Body { limit, then: Box::new(move |x, body| inner.ask(x, Some((body, false)))) },
         }
     }
 
@@ -99,12 +103,28 @@ impl Filter for ExtAuthz {
 }
 
 impl Inner {
-    fn ask(self: Arc<Inner>, x: &mut Exchange, body: Option<Bytes>) -> Flow {
+    /// Asks once the beginning of the body has come.
+    fn read(self: Arc<Inner>, x: &mut Exchange, limit: u64) -> Flow {
+        let body = std::mem::take(&mut x.body);
+        Flow::Wait(Box::pin(async move {
+            let read = body.beginning(limit).await;
+            Box::new(move |x: &mut Exchange| match read {
+                Ok(read) => {
+                    x.body = read.body;
+                    self.ask(x, Some((read.told, read.partial)))
+                }
+                Err(error) => Flow::Answer(Box::new(Answer::of(Reason::of_request_body(&error)))),
+            }) as Resume
+        }))
+    }
+
+    /// Asks, with this body, which may be the beginning alone.
+    fn ask(self: Arc<Inner>, x: &mut Exchange, body: Option<(Bytes, bool)>) -> Flow {
         let errand = match &self.telling {
             Some(telling) => self.call(x, telling, body.as_ref()),
             None => {
-                let body = body.unwrap_or_default();
-                Errand { head: self.question(x, &body), body, limit: MAX_ANSWER, upstream: Some(self.upstream.clone()) }
+                let (body, partial) = body.unwrap_or_default();
+                Errand { head: self.question(x, &body, partial), body, limit: MAX_ANSWER, upstream: Some(self.upstream.clone()) }
             }
         };
         let answer = x.directory.dispatch(Rc::clone(&x.connection), errand);
@@ -122,7 +142,7 @@ impl Inner {
     }
 
     /// The call that asks about a request.
-    fn call(&self, x: &Exchange, telling: &Telling, body: Option<&Bytes>) -> Errand {
+    fn call(&self, x: &Exchange, telling: &Telling, body: Option<&(Bytes, bool)>) -> Errand {
         let mut head = telling.head(self.timeout.as_millis());
         for (name, value) in &self.added {
             head.fields.set_named(name, value.get(x, &[]));
@@ -161,7 +181,7 @@ impl Inner {
     }
 
     /// The request that is asked about, with the fields that may be told.
-    fn question(&self, x: &Exchange, body: &Bytes) -> Box<RequestHead> {
+    fn question(&self, x: &Exchange, body: &Bytes, partial: bool) -> Box<RequestHead> {
         let from = &x.request;
         let mut fields = Fields::new();
         for field in from.fields.iter().filter(|field| !stays(field.id) && !of_the_client(field.id)) {
@@ -173,7 +193,7 @@ impl Inner {
         fields.set_known(Name::XForwardedFor, x.remote.ip().to_canonical().to_string());
         fields.set_known(Name::XForwardedProto, x.scheme());
         if !body.is_empty() {
-            fields.set_named(&PARTIAL, "false");
+            fields.set_named(&PARTIAL, if partial { "true" } else { "false" });
         }
         for (name, value) in &self.added {
             fields.set_named(name, value.get(x, &[]));

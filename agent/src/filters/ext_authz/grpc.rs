@@ -43,7 +43,7 @@ pub(super) struct Told<'a> {
 
 impl Telling {
     /// The message about a request.
-    pub(super) fn question(&self, x: &Exchange, told: &Told<'_>, body: Option<&Bytes>) -> Bytes {
+    pub(super) fn question(&self, x: &Exchange, told: &Told<'_>, body: Option<&(Bytes, bool)>) -> Bytes {
         let (connection, from) = (&x.connection, &x.request);
         let client = connection.tls.as_ref().and_then(|tls| tls.client.as_ref());
         let source = Peer {
@@ -54,8 +54,8 @@ impl Telling {
         let destination = Peer { address: connection.local, principal: String::new(), certificate: String::new() };
         let server_name = connection.tls.as_ref().filter(|_| self.server_name).and_then(|tls| tls.server_name.as_deref());
         let (text, bytes) = match body {
-            Some(body) if self.bytes => (String::new(), body.to_vec()),
-            Some(body) => (String::from_utf8_lossy(body).into_owned(), Vec::new()),
+            Some((body, _)) if self.bytes => (String::new(), body.to_vec()),
+            Some((body, _)) => (String::from_utf8_lossy(body).into_owned(), Vec::new()),
             None => (String::new(), Vec::new()),
         };
         wire::question(Question {
@@ -70,7 +70,7 @@ impl Telling {
             scheme: x.scheme().to_owned(),
             protocol: if from.version == Version::Http2 { "HTTP/2" } else { from.version.as_str() }.to_owned(),
             size: x.body.remaining().and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(-1),
-            headers: fields(x, told, body.is_some()),
+            headers: fields(x, told, body.map(|(_, partial)| *partial)),
             body: text,
             raw_body: bytes,
             context: self.context.clone(),
@@ -111,7 +111,7 @@ fn shown(client: &ClientCertificate) -> String {
 }
 
 /// Fields by name in lower case, several of one name with commas between; what HTTP/2 says beside its fields, too.
-fn fields(x: &Exchange, told: &Told<'_>, has_body: bool) -> BTreeMap<String, String> {
+fn fields(x: &Exchange, told: &Told<'_>, partial: Option<bool>) -> BTreeMap<String, String> {
     let from = &x.request;
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     let mut add = |name: String, value: &str| {
@@ -133,9 +133,7 @@ fn fields(x: &Exchange, told: &Told<'_>, has_body: bool) -> BTreeMap<String, Str
     }
     add("x-forwarded-for".to_owned(), &x.remote.ip().to_canonical().to_string());
     add("x-forwarded-proto".to_owned(), x.scheme());
-    if has_body {
-        all.insert(PARTIAL.to_owned(), "false".to_owned());
-    }
+    all.extend(partial.map(|partial| (PARTIAL.to_owned(), partial.to_string())));
     all
 }
 

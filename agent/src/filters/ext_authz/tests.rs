@@ -99,6 +99,12 @@ async fn who_decides_is_told_what_it_may_be_told() {
     assert_eq!((told("authorization"), told("cookie"), told("x-user")), (Some("basic ytpi"), Some("a=b"), Some("forged")));
     assert_eq!((told("x-method"), told("x-envoy-auth-partial-body")), (Some("post"), Some("false")));
     assert_eq!((told("x-secret"), told("connection")), (None, None));
+    let mut partly = config.clone();
+    partly["with_request_body"]["allow_partial_message"] = true.into();
+    let (x, passed) = go(partly, &judge, "far too long").await;
+    let (_, _, fields, body) = judge.asked.borrow_mut().pop().unwrap();
+    let told = fields.iter().find(|(known, _)| known == "x-envoy-auth-partial-body").map(|(_, value)| value.as_str());
+    assert_eq!((passed.is_none(), told, &*body, x.body.remaining()), (true, Some("true"), &b"far too lo"[..], Some(12)));
     let (_, refused) = go(config, &judge, "far too long").await;
     assert_eq!((refused.unwrap().head.status, judge.asked.borrow().len()), (413, 0), "not asked for nothing");
 }

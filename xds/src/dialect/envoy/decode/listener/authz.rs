@@ -157,13 +157,15 @@ fn names(fields: &mut Fields<'_>) -> Read<Value> {
 
 /// Reads `BufferSettings`.
 fn buffer(fields: &mut Fields<'_>) -> Read<Value> {
-    fields.refuse("allow_partial_message", "is not supported: a body is told whole or refused with 413")?;
-    let bytes = fields.is_on("pack_as_bytes")?;
+    let flags = ["allow_partial_message", "pack_as_bytes"].map(|name| fields.is_on(name).map(|on| (name, on)));
     let most = fields.small("max_request_bytes")?.filter(|most| (1..=MAX_BODY).contains(most));
     let most = most.ok_or_else(|| Fault::new("max_request_bytes", format!("expected 1 to {MAX_BODY}")))?;
     let mut told = json!({"max_request_bytes": most});
-    if bytes {
-        told["pack_as_bytes"] = true.into();
+    for flag in flags {
+        let (name, on) = flag?;
+        if on {
+            told[name] = true.into();
+        }
     }
     Ok(told)
 }
@@ -200,11 +202,11 @@ mod tests {
     #[test]
     fn by_grpc_the_cluster_is_called() {
         let call = json!({"grpc_service": {"envoy_grpc": {"cluster_name": "authz"}}, "include_peer_certificate": true,
-            "with_request_body": {"max_request_bytes": 9, "pack_as_bytes": true}});
+            "with_request_body": {"max_request_bytes": 9, "pack_as_bytes": true, "allow_partial_message": true}});
         let config = json!({
             "protocol": "grpc", "upstream_id": "authz", "timeout": 200, "include_peer_certificate": true,
             "failure_mode_allow": false, "failure_mode_allow_header_add": false, "status_on_error": 403,
-            "with_request_body": {"max_request_bytes": 9, "pack_as_bytes": true},
+            "with_request_body": {"max_request_bytes": 9, "pack_as_bytes": true, "allow_partial_message": true},
         });
         assert_eq!(message(&call, filter).unwrap().unwrap(), vec![(PLUGIN, config)]);
         let more = json!({"grpc_service": {"envoy_grpc": {"cluster_name": "a", "authority": "h"}, "timeout": "1s",
@@ -228,8 +230,8 @@ mod tests {
         assert_eq!(message(&google, filter).unwrap_err().field, "grpc_service.google_grpc");
         assert_eq!(refused(&|value| value["clear_route_cache"] = json!(true)), "clear_route_cache");
         assert_eq!(
-            refused(&|value| value["with_request_body"]["allow_partial_message"] = json!(true)),
-            "with_request_body.allow_partial_message"
+            refused(&|value| value["with_request_body"]["max_request_bytes"] = json!(0)),
+            "with_request_body.max_request_bytes"
         );
         assert_eq!(
             refused(&|value| value["http_service"]["server_uri"]["timeout"] = json!("90s")),
