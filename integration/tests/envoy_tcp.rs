@@ -1,9 +1,10 @@
 //! One bootstrap with `tcp_proxy` in Heddle's agent and in the real Envoy at once: the same clients must hear the same from both.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use heddle_integration::ads::{Follower, any, socket};
 use heddle_integration::certificates::Authority;
@@ -42,8 +43,8 @@ impl World {
         World { authority, echo, talker, tls, redis: Redis::start(), closed: Place::new().address() }
     }
 
-    /// `plain` passes bytes on, `named` looks at server names, `silent` waits a second, `nobody` leads nowhere.
-    fn bootstrap(&self, admin: SocketAddr, [plain, named, silent, nobody]: [SocketAddr; 4]) -> String {
+    /// `plain` passes bytes on, `named` looks at server names, `silent` waits a second, `aged` lasts one, `nobody` leads nowhere.
+    fn bootstrap(&self, admin: SocketAddr, [plain, named, silent, nobody, aged]: [SocketAddr; 5]) -> String {
         let proxy = |config: Value| {
             let mut config = config;
             config["stat_prefix"] = json!("bytes");
@@ -73,6 +74,7 @@ impl World {
                         { "filter_chain_match": { "transport_protocol": "raw_buffer" }, "filters": proxy(json!({ "cluster": "redis" })) },
                     ] },
                     { "name": "silent", "address": socket(silent), "filter_chains": [{ "filters": proxy(json!({ "cluster": "talker", "idle_timeout": "1s" })) }] },
+                    { "name": "aged", "address": socket(aged), "filter_chains": [{ "filters": proxy(json!({ "cluster": "talker", "max_downstream_connection_duration": "1s" })) }] },
                     { "name": "nobody", "address": socket(nobody), "filter_chains": [{ "filters": proxy(json!({ "cluster": "closed" })) }] },
                 ],
                 "clusters": [
@@ -105,6 +107,28 @@ fn say(address: SocketAddr, bytes: &[u8], ends: bool) -> String {
     heard(&mut stream)
 }
 
+/// What comes while something is said again and again, until the connection ends or long after it should have.
+fn talk(address: SocketAddr) -> String {
+    let mut stream = connect(address);
+    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let (began, mut all, mut part) = (Instant::now(), Vec::new(), [0; 4096]);
+    while began.elapsed() < PATIENCE {
+        let _ = stream.write_all(b"x");
+        match stream.read(&mut part) {
+            Ok(read @ 1..) => all.extend_from_slice(&part[..read]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            _ => {
+                return format!(
+                    "{} and the end after a second: {}",
+                    String::from_utf8_lossy(&all),
+                    began.elapsed().as_secs_f32() > 0.9
+                );
+            }
+        }
+    }
+    "no end".to_owned()
+}
+
 fn heard(stream: &mut impl Read) -> String {
     let (mut all, mut part) = (Vec::new(), [0; 4096]);
     while let Ok(read @ 1..) = stream.read(&mut part) {
@@ -127,14 +151,14 @@ fn over_tls(address: SocketAddr, config: &Arc<ClientConfig>, name: &'static str)
 fn the_same_clients_hear_the_same_from_both() {
     let world = World::new();
     let place = Place::new();
-    let ours: [SocketAddr; 4] = std::array::from_fn(|_| place.address());
-    let theirs: [SocketAddr; 4] = std::array::from_fn(|_| place.address());
+    let ours: [SocketAddr; 5] = std::array::from_fn(|_| place.address());
+    let theirs: [SocketAddr; 5] = std::array::from_fn(|_| place.address());
     let agent = Follower::with_bootstrap(|spot| world.bootstrap(spot.admin, ours));
     let envoy = Envoy::start(&world.bootstrap("127.0.0.1:0".parse().unwrap(), theirs));
     agent.until_ready();
     envoy.until_live();
     let client = world.authority.client();
-    let hear = |[plain, named, silent, nobody]: [SocketAddr; 4]| {
+    let hear = |[plain, named, silent, nobody, aged]: [SocketAddr; 5]| {
         let mut told: Vec<(String, String)> = Vec::new();
         for number in 0..12 {
             told.push((format!("bytes {number}"), say(plain, format!("hello {number}").as_bytes(), true)));
@@ -145,6 +169,7 @@ fn the_same_clients_hear_the_same_from_both() {
         }
         told.push(("clear".to_owned(), say(named, b"PING\r\nQUIT\r\n", false)));
         told.push(("the server speaks first, and then nobody".to_owned(), say(silent, b"", false)));
+        told.push(("talking makes nobody younger".to_owned(), talk(aged)));
         told.push(("nobody is there".to_owned(), say(nobody, b"hello", false)));
         told
     };
@@ -154,5 +179,6 @@ fn the_same_clients_hear_the_same_from_both() {
     }
     let said = |what: &str| theirs.iter().find(|(name, _)| name == what).map(|(_, said)| said.as_str()).unwrap();
     assert_eq!((said("bytes 3"), said("clear"), said("front.example")), ("hello 3", "+PONG\r\n+OK\r\n", "+PONG\r\n+OK\r\n"));
+    assert_eq!(said("talking makes nobody younger"), "welcome and the end after a second: true");
     assert_eq!((said("own.example"), said("other.example"), said("nobody is there")), ("+PONG\r\n+OK\r\n", "", ""));
 }

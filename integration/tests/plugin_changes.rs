@@ -22,7 +22,7 @@ const EACH: u64 = 3;
 /// What the gateway says when there is no route, and `public-api` of a path that is none of its own.
 const LOST: &str = "404 Route Not Found";
 /// What the examples of these plugins answer themselves, besides the 200 of the upstream before and after. All others pass each request on.
-const OWN: [(&str, &str); 27] = [
+const OWN: [(&str, &str); 28] = [
     ("acl", "401"),
     ("authz-casbin", "403"),
     ("basic-auth", "401"),
@@ -31,6 +31,7 @@ const OWN: [(&str, &str); 27] = [
     ("digest-auth", "401"),
     ("ext-authz", "403"),
     ("forward-auth", "403"),
+    ("grpc-web", "405"),
     ("hmac-auth", "401"),
     ("ip-restriction", "403"),
     ("jwe-decrypt", "403"),

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use heddle_node::clock;
+use heddle_node::clock::{self, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::h1::Spare;
@@ -27,8 +27,14 @@ struct Direction {
 }
 
 /// Moves bytes both ways until both sides have ended. A side that ends its direction is told to the other (half-close); a tunnel in which
-/// nothing moves for `idle` is closed. Buffers are taken from `spare`, so a tunnel at rest holds none.
-pub(super) async fn join(mut near: impl Tunnel, mut far: impl Tunnel, idle: Duration, spare: &Spare) -> Sent {
+/// nothing moves for `idle` is closed, and one that lasts until `end`. Buffers are taken from `spare`, so a tunnel at rest holds none.
+pub(super) async fn join(
+    mut near: impl Tunnel,
+    mut far: impl Tunnel,
+    idle: Duration,
+    end: Option<Instant>,
+    spare: &Spare,
+) -> Sent {
     let (mut up, mut down) = (Direction::default(), Direction::default());
     let mut patience = Deadline::none();
     let mut before = 0;
@@ -48,9 +54,12 @@ pub(super) async fn join(mut near: impl Tunnel, mut far: impl Tunnel, idle: Dura
         }
         if up.moved + down.moved != before || !patience.is_set() {
             before = up.moved + down.moved;
-            patience.set(clock::now() + idle);
+            let silent = clock::now() + idle;
+            patience.set(end.map_or(silent, |end| end.min(silent)));
         }
-        patience.poll_passed(cx).map(|()| Reason::ClientClosed)
+        // Its age is nobody's fault.
+        let old = || end.is_some_and(|end| clock::now() >= end);
+        patience.poll_passed(cx).map(|()| if old() { Reason::None } else { Reason::ClientClosed })
     })
     .await;
     Sent { sent: down.moved, received: up.moved, reason }
@@ -150,13 +159,39 @@ mod tests {
         drop(server);
         client.write_all(b"more").await.unwrap();
         let spare = Spare::default();
-        let (sent, said) = tokio::join!(join(near, far, Duration::from_secs(5), &spare), async {
+        let (sent, said) = tokio::join!(join(near, far, Duration::from_secs(5), None, &spare), async {
             let mut said = Vec::new();
             client.read_to_end(&mut said).await.unwrap();
             said
         });
         assert_eq!(said, b"all of the last words");
         assert_eq!((sent.reason, sent.sent), (Reason::None, 21), "it was no reset");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_ends_when_nothing_moves_and_at_its_age() {
+        let spare = Spare::default();
+        let (start, seconds) = (clock::now(), Duration::from_secs);
+        for (idle, age, lasts, reason) in
+            [(5, None, 5, Reason::ClientClosed), (5, Some(9), 5, Reason::ClientClosed), (50, Some(9), 9, Reason::None)]
+        {
+            let ((_client, near), (far, _server)) = (tokio::io::duplex(4), tokio::io::duplex(4));
+            let began = clock::now();
+            let sent = join(near, far, seconds(idle), age.map(|age| began + seconds(age)), &spare).await;
+            assert_eq!((sent.reason, began.elapsed().as_secs()), (reason, lasts));
+        }
+        let (mut client, near) = tokio::io::duplex(4);
+        let (far, mut server) = tokio::io::duplex(4);
+        let end = clock::now() + seconds(20);
+        let talk = async {
+            let mut byte = [0];
+            while client.write_all(b"x").await.is_ok() && server.read_exact(&mut byte).await.is_ok() {
+                tokio::time::sleep(seconds(3)).await;
+            }
+        };
+        let (sent, ()) = tokio::join!(join(near, far, seconds(5), Some(end), &spare), talk);
+        assert_eq!((sent.reason, sent.received), (Reason::None, 7), "talking makes it no younger");
+        assert!(start.elapsed() < seconds(60));
     }
 
     #[tokio::test]

@@ -61,7 +61,7 @@ impl<S: Service> Connection<'_, S> {
         };
         (
             After::Close,
-            tunnel::join(Rewind::new(near, early), tunnel, self.link.site.limits().idle_timeout, &self.worker.spare).await,
+            tunnel::join(Rewind::new(near, early), tunnel, self.link.site.limits().idle_timeout, None, &self.worker.spare).await,
         )
     }
 

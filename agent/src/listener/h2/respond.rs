@@ -51,7 +51,7 @@ async fn tunnelled<S: Service>(
         return Sent { reason: Reason::ClientClosed, ..Sent::default() };
     }
     let near = StreamIo::new(held.wire.clone(), held.key, held);
-    let sent = join(near, far, shared.link.site.limits().idle_timeout, &shared.worker.spare).await;
+    let sent = join(near, far, shared.link.site.limits().idle_timeout, None, &shared.worker.spare).await;
     if sent.reason != Reason::None {
         held.with(|machine, key| machine.reset(key, ErrorCode::CONNECT_ERROR));
     }

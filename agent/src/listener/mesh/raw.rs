@@ -33,10 +33,11 @@ pub(in super::super) async fn serve<S: Service>(worker: &Rc<Worker<S>>, link: &L
         started: clock::now(),
         started_ms: clock::unix_ms(),
     };
+    let end = age(link).map(|age| call.started + age);
     let mut response = worker.service.tunnel(&link.info, call, far).await;
     let sent = match response.upgrade.take() {
         Some(far) => {
-            let sent = join(&mut io, opaque(far, &link.site), patience(link), &worker.spare).await;
+            let sent = join(&mut io, opaque(far, &link.site), patience(link), end, &worker.spare).await;
             if sent.reason == Reason::UpstreamReset {
                 // What came is not all there was to come.
                 io.reset_on_close();
@@ -52,6 +53,12 @@ pub(in super::super) async fn serve<S: Service>(worker: &Rc<Worker<S>>, link: &L
         // The head was made here: its buffers are no connection's.
         drop(ending.ended(sent));
     }
+}
+
+/// How old it may become.
+fn age(link: &Link) -> Option<Duration> {
+    let age = link.site.limits().max_connection_duration;
+    (matches!(link.info.door, Door::Bytes(_)) && !age.is_zero()).then(|| age.min(NEVER))
 }
 
 /// How long nothing may move.

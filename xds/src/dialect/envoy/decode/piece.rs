@@ -88,6 +88,8 @@ pub struct TcpProxy {
     pub targets: Vec<Target>,
     /// How long nothing may move; zero is for ever.
     pub idle: Duration,
+    /// How old connections may become; zero is without end.
+    pub age: Duration,
     /// How many endpoints are tried at most.
     pub attempts: u32,
     /// Where the cluster spreads by a hash, it is that of the client's address.

@@ -249,9 +249,17 @@ fn a_listener_passes_bytes_to_clusters_by_server_name() {
     assert_eq!((fault.field.as_str(), fault.reason.as_str()), ("filter_chains", "more than one chain fits every server name"));
     value["filter_chains"][0] = listener("l", None)["filter_chains"][0].clone();
     assert!(decode(EnvoyKind::Listener, &value).unwrap_err().reason.contains("on one listener"));
-    value["filter_chains"][1]["filters"] = proxy(json!({"cluster": "a", "max_downstream_connection_duration": "1s"}));
+    value["filter_chains"][1]["filters"] = proxy(json!({"cluster": "a", "tunneling_config": {"hostname": "h"}}));
     let fault = decode(EnvoyKind::Listener, &value).unwrap_err();
-    assert_eq!(fault.field, "filter_chains[1].filters[0].typed_config.max_downstream_connection_duration");
+    assert_eq!(fault.field, "filter_chains[1].filters[0].typed_config.tunneling_config");
+    let aged = |age: &str| json!({"filter_chain_match": {"server_names": [format!("a{age}")]}, "filters": proxy(json!({"cluster": "a", "max_downstream_connection_duration": age}))});
+    value["filter_chains"] = json!([aged("7s"), aged("7.0s")]);
+    let Piece::Listener(door) = both(EnvoyKind::Listener, &value) else { panic!("no listener") };
+    assert_eq!(door.listener.limits.max_connection_duration.as_secs(), 7);
+    value["filter_chains"][1] = aged("8s");
+    let fault = decode(EnvoyKind::Listener, &value).unwrap_err();
+    assert_eq!(fault.field, "filter_chains");
+    assert!(fault.reason.starts_with("max_downstream_connection_duration"), "{}", fault.reason);
 }
 
 /// What is refused, where, and a word of the reason.

@@ -11,6 +11,7 @@ mod tcp;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::cluster::endpoints::address;
 use super::piece::{Chain, Does, Door};
@@ -100,6 +101,7 @@ fn judged(mut door: Door) -> Read<Door> {
     let bytes = door.chains.iter().filter(|chain| chain.http().is_none()).count();
     if bytes == door.chains.len() {
         door.listener.protocol = ListenerProtocol::Tcp;
+        door.listener.limits.max_connection_duration = age(&door.chains)?;
         return apart(door);
     }
     if bytes > 0 {
@@ -118,6 +120,16 @@ fn judged(mut door: Door) -> Read<Door> {
         door.listener.protocol = ListenerProtocol::Https;
     }
     Ok(door)
+}
+
+/// How old connections of bytes may become, which a listener of ours says for all of them.
+fn age(chains: &[Chain]) -> Read<Duration> {
+    let mut ages = chains.iter().filter_map(|chain| if let Does::Tcp(proxy) = &chain.does { Some(proxy.age) } else { None });
+    let first = ages.next().unwrap_or_default();
+    if ages.any(|age| age != first) {
+        return Err(Fault::new("filter_chains", format!("{} must be the same in all chains: use two listeners", tcp::AGE)));
+    }
+    Ok(first)
 }
 
 /// Chains for bytes must be told apart: by a server name that only one has, and by whether clients begin with TLS.

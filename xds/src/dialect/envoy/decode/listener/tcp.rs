@@ -11,12 +11,14 @@ const IDLE: Duration = Duration::from_secs(3600);
 const IGNORED: [&str; 5] =
     ["stat_prefix", "access_log", "access_log_options", "access_log_flush_interval", "flush_access_log_on_connected"];
 
+/// How old connections may become.
+pub(super) const AGE: &str = "max_downstream_connection_duration";
+
 /// Reads the proxy.
 pub(super) fn read(fields: &mut Fields<'_>) -> Read<TcpProxy> {
     fields.ignore(&IGNORED);
     for (name, reason) in [
         ("metadata_match", "is not supported"),
-        ("max_downstream_connection_duration", "is not supported: connections end when nothing moves for idle_timeout"),
         ("tunneling_config", "is not supported"),
         ("on_demand", "is not supported: clusters are known by CDS"),
     ] {
@@ -44,5 +46,6 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<TcpProxy> {
         policy.refuse("filter_state", "is not supported: expected source_ip")?;
         policy.required("source_ip", |source| source.skip())
     })?;
-    Ok(TcpProxy { targets, idle, attempts, by_source: !by_source.is_empty() })
+    let age = fields.duration(AGE)?.unwrap_or_default();
+    Ok(TcpProxy { targets, idle, age, attempts, by_source: !by_source.is_empty() })
 }
