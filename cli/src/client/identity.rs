@@ -108,7 +108,7 @@ async fn overview(client: &mut Authority, output: Output) -> Result<(), ClientEr
     if !answer.holders.is_empty() {
         let holder = |holder: &api::BundleHolder| {
             let holds = if holder.version == answer.bundle_version { "present" } else { "older" };
-            let clock = holder.clock_skew_ms.map_or_else(|| "-".to_owned(), |ahead| format!("{:+.1} s", ahead as f64 / 1e3));
+            let clock = holder.clock_skew_ms.map_or_else(|| "-".to_owned(), ahead_by);
             let expires = holder.not_after.as_ref().map_or_else(|| "-".to_owned(), |at| render::time(Some(at)));
             vec![holder.node.clone(), holder.spiffe_id.clone(), holds.into(), expires, clock]
         };
@@ -121,6 +121,14 @@ async fn overview(client: &mut Authority, output: Output) -> Result<(), ClientEr
         say(&table(&["FEDERATED", "ROOTS", "TROUBLE"], &answer.federated.iter().map(domain).collect::<Vec<_>>()));
     }
     Ok(())
+}
+
+/// By how much a clock is ahead, in seconds: what is as good as nothing is neither behind nor ahead.
+fn ahead_by(ms: i64) -> String {
+    // Halves go away from zero, as in any rounding that people do.
+    let tenths = (ms.unsigned_abs() + 50) / 100;
+    let sign = if ms < 0 && tenths > 0 { '-' } else { '+' };
+    format!("{sign}{}.{} s", tenths / 10, tenths % 10)
 }
 
 fn overview_json(answer: &api::ShowAuthorityResponse) -> Value {
@@ -196,4 +204,24 @@ async fn tokens(client: &mut Authority, output: Output) -> Result<(), ClientErro
     };
     say(&table(&["ID", "IDENTITY", "EXPIRES", "USED", "AUTHOR"], &tokens.iter().map(row).collect::<Vec<_>>()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ahead_by;
+
+    #[test]
+    fn a_clock_that_is_right_is_not_behind() {
+        for (ms, text) in [
+            (0, "+0.0 s"),
+            (-1, "+0.0 s"),
+            (-49, "+0.0 s"),
+            (49, "+0.0 s"),
+            (-50, "-0.1 s"),
+            (1_949, "+1.9 s"),
+            (-47_020, "-47.0 s"),
+        ] {
+            assert_eq!(ahead_by(ms), text, "{ms} ms");
+        }
+    }
 }
