@@ -12,6 +12,7 @@ pub mod envoy;
 pub mod envoy_mesh;
 pub mod etcd;
 pub mod fleet;
+pub mod greeter;
 pub mod heddle;
 pub mod load;
 pub mod measure;

@@ -1,15 +1,15 @@
 //! Sidecars that are stopped, replaced and started again while others call through them: as an upgrade of a mesh goes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use heddle_integration::client;
+use heddle_integration::greeter::{echoes, greeted, greeter};
 use heddle_integration::load::Load;
 use heddle_integration::mesh::{Mesh, Node, Service};
 use heddle_integration::nginx::Nginx;
-use heddle_integration::process::{PATIENCE, until};
+use heddle_integration::process::until;
 
 /// It keeps its identity: its join token is good once.
 const KEPT: &str = "identity: { persist: true }\n";
@@ -100,40 +100,6 @@ fn instances_are_stopped_and_started_again_one_by_one_and_no_request_fails() {
     }
 }
 
-/// A server of bytes: it greets and says again what it hears.
-fn greeter() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let (mut from, mut to) = (stream.try_clone()?, stream);
-                to.write_all(b"ready\n")?;
-                std::io::copy(&mut from, &mut to)
-            });
-        }
-    });
-    address
-}
-
-/// A tunnel whose server has greeted.
-fn tunnel(address: SocketAddr) -> TcpStream {
-    until("a greeting", || {
-        let mut stream = TcpStream::connect(address).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        let mut said = [0; 6];
-        stream.read_exact(&mut said).ok()?;
-        (&said == b"ready\n").then_some(stream)
-    })
-}
-
-fn echoes(stream: &mut TcpStream, text: &[u8; 4]) {
-    stream.write_all(text).unwrap();
-    let mut said = [0; 4];
-    stream.read_exact(&mut said).unwrap();
-    assert_eq!(&said, text);
-}
-
 #[test]
 fn a_tunnel_has_its_drain_time_and_ends_with_it() {
     let mesh = Mesh::start("");
@@ -143,7 +109,7 @@ fn a_tunnel_has_its_drain_time_and_ends_with_it() {
     let mut first = begin("mail-1");
     first.wait_ready();
     let web = mesh.sidecar(&Service { calls: &["mail"], ..Service::http("web", mesh.control.place.address()) });
-    let [mut long, mut short] = [(); 2].map(|()| tunnel(web.outbound[0]));
+    let [mut long, mut short] = [(); 2].map(|()| greeted(web.outbound[0]));
     let second = begin("mail-2");
     second.wait_ready();
 
@@ -154,7 +120,7 @@ fn a_tunnel_has_its_drain_time_and_ends_with_it() {
     echoes(&mut short, b"last");
     drop(short);
     // Whoever comes now is led to the instance that stays.
-    let mut new = tunnel(web.outbound[0]);
+    let mut new = greeted(web.outbound[0]);
     echoes(&mut new, b"new\n");
     let mut rounds = 0;
     while stopped.elapsed() < Duration::from_secs(4) {

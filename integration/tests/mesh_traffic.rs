@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use heddle_integration::client;
+use heddle_integration::greeter::{echoes, greeted, greeter, says};
 use heddle_integration::load::Load;
 use heddle_integration::mesh::{Mesh, Node, Service};
 use heddle_integration::nginx::Nginx;
@@ -19,41 +20,6 @@ use tokio_tungstenite::tungstenite::Message;
 /// A sidecar of `web`, which calls this service.
 fn caller(mesh: &Mesh, calls: &[&str]) -> Node {
     mesh.sidecar(&Service { calls, ..Service::http("web", mesh.control.place.address()) })
-}
-
-/// A server that speaks first, as those of mail do, then echoes.
-fn greeter() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut from = stream.try_clone()?;
-                let mut to = stream;
-                to.write_all(b"220 ready\r\n")?;
-                std::io::copy(&mut from, &mut to)
-            });
-        }
-    });
-    address
-}
-
-/// A connection whose server has said this, to nobody who has said anything.
-fn greeted(address: SocketAddr, greeting: &[u8]) -> TcpStream {
-    until("the greeting", || {
-        let mut stream = TcpStream::connect(address).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        let mut said = vec![0; greeting.len()];
-        stream.read_exact(&mut said).ok()?;
-        (said == greeting).then_some(stream)
-    })
-}
-
-fn says(stream: &mut TcpStream, sent: &[u8], answer: &[u8]) {
-    stream.write_all(sent).unwrap();
-    let mut said = vec![0; answer.len()];
-    stream.read_exact(&mut said).unwrap();
-    assert_eq!(String::from_utf8_lossy(&said), String::from_utf8_lossy(answer));
 }
 
 fn clear_report(node: &Node) -> Value {
@@ -144,13 +110,13 @@ fn servers_that_speak_first_are_heard_at_once_and_a_policy_ends_a_running_tunnel
     let _mail = mesh.sidecar(&Service { protocol: "tcp", ..Service::http("mail", mail) });
     let _post = mesh.sidecar(&Service { protocol: "auto", ..Service::http("post", post) });
     let web = caller(&mesh, &["mail", "post"]);
-    let mut auto = greeted(web.outbound[1], b"220 ready\r\n");
-    says(&mut auto, b"EHLO a\r\n", b"EHLO a\r\n");
+    let mut auto = greeted(web.outbound[1]);
+    echoes(&mut auto, b"EHLO a\r\n");
     let port = web.outbound[1].port();
     let counted = format!("heddle_mesh_outbound_protocol_detected_total{{port=\"{port}\",protocol=\"server_first\"}}");
     assert!(web.metrics().contains(&counted), "{}", web.metrics());
-    let mut running = greeted(web.outbound[0], b"220 ready\r\n");
-    says(&mut running, b"QUIT\r\n", b"QUIT\r\n");
+    let mut running = greeted(web.outbound[0]);
+    echoes(&mut running, b"QUIT\r\n");
 
     mesh.policy("nobody", json!({ "service": "mail", "action": "allow" }));
     let ended = running.read(&mut [0; 16]);
@@ -158,7 +124,7 @@ fn servers_that_speak_first_are_heard_at_once_and_a_policy_ends_a_running_tunnel
         !matches!(ended, Ok(1..)) && !matches!(&ended, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock),
         "{ended:?}"
     );
-    says(&mut auto, b"NOOP\r\n", b"NOOP\r\n");
+    echoes(&mut auto, b"NOOP\r\n");
 }
 
 #[test]
@@ -174,8 +140,8 @@ fn each_port_of_a_service_leads_to_its_own_with_its_own_protocol() {
     assert_eq!(mesh.until_reached(&web, "/").text(), "shop");
     let office_says = || client::get(web.outbound[1], "/");
     assert_eq!(until("the other port", || office_says().ok().filter(|answer| answer.status == 200)).text(), "office");
-    let mut letter = greeted(web.outbound[2], b"220 ready\r\n");
-    says(&mut letter, b"EHLO a\r\n", b"EHLO a\r\n");
+    let mut letter = greeted(web.outbound[2]);
+    echoes(&mut letter, b"EHLO a\r\n");
 
     // A gateway names the port behind the service; who is outside chooses none.
     mesh.control
@@ -190,14 +156,14 @@ fn each_port_of_a_service_leads_to_its_own_with_its_own_protocol() {
     let bytes = mesh.control.place.address();
     let upstream = json!({ "discovery_type": "mesh", "service_name": "api:25" });
     mesh.control.put("/listeners/mail", json!({ "address": bytes.to_string(), "protocol": "tcp", "upstream": upstream }));
-    let mut from_outside = greeted(bytes, b"220 ready\r\n");
-    says(&mut from_outside, b"EHLO b\r\n", b"EHLO b\r\n");
+    let mut from_outside = greeted(bytes);
+    echoes(&mut from_outside, b"EHLO b\r\n");
 
     let rule = json!({ "to": [ { "ports": [9090] } ] });
     mesh.policy("office", json!({ "service": "api", "action": "deny", "rules": [rule] }));
     until("the refusal", || office_says().ok().filter(|answer| answer.status == 403));
     assert_eq!(client::get(web.outbound[0], "/").unwrap().text(), "shop");
-    says(&mut letter, b"QUIT\r\n", b"QUIT\r\n");
+    echoes(&mut letter, b"QUIT\r\n");
 }
 
 #[test]
