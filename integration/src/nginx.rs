@@ -1,9 +1,8 @@
 //! A real nginx as upstream.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
-use crate::client;
 use crate::place::Place;
 use crate::process::{Process, until};
 
@@ -16,6 +15,15 @@ pub struct Nginx {
 impl Nginx {
     /// Starts nginx with these directives inside its `server` block; `$NAME` is `name` in answers.
     pub fn start(server: &str) -> Nginx {
+        Nginx::listening("", server)
+    }
+
+    /// nginx that speaks HTTP/2 in clear, and nothing else.
+    pub fn http2(server: &str) -> Nginx {
+        Nginx::listening(" http2", server)
+    }
+
+    fn listening(how: &str, server: &str) -> Nginx {
         let place = Place::new();
         let address = place.address();
         let folder = place.folder.path().display().to_string();
@@ -24,7 +32,7 @@ impl Nginx {
              events {{ worker_connections 1024; }}\n\
              http {{ access_log off; keepalive_requests 100000; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;\n\
              fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n\
-             server {{ listen {address}; {server} }} }}\n"
+             server {{ listen {address}{how}; {server} }} }}\n"
         );
         place.write("nginx.conf", &text);
         let process = Nginx::spawn(&place, address);
@@ -35,7 +43,7 @@ impl Nginx {
         let mut command = Command::new("/usr/sbin/nginx");
         command.arg("-c").arg(place.path("nginx.conf")).arg("-p").arg(place.folder.path());
         let process = Process::start(command, place.path("nginx.log"));
-        until("nginx", || client::get(address, "/").ok());
+        until("nginx", || TcpStream::connect(address).ok());
         process
     }
 

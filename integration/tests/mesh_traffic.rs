@@ -128,6 +128,28 @@ fn servers_that_speak_first_are_heard_at_once_and_a_policy_ends_a_running_tunnel
 }
 
 #[test]
+fn what_an_application_speaks_is_found_out_at_each_of_its_ports_whatever_its_callers_speak() {
+    let mesh = Mesh::start("");
+    let (modern, plain, mail) =
+        (Nginx::http2("location / { return 200 'asked in $server_protocol'; }"), Nginx::saying("plain"), greeter());
+    let said = format!(
+        ", ports: [ {{ port: 9090, address: \"{}\", protocol: auto }}, {{ port: 25, address: \"{mail}\", protocol: auto }} ]",
+        plain.address
+    );
+    let api = mesh.sidecar(&Service { said: &said, protocol: "auto", ..Service::http("api", modern.address) });
+    let web = caller(&mesh, &["api", "api, port: 9090", "api, port: 25"]);
+    assert_eq!(mesh.until_reached(&web, "/").text(), "asked in HTTP/2.0", "whom HTTP/1 would not reach");
+    let posted = client::send(web.outbound[0], "POST", "/", &[], b"once").unwrap();
+    assert_eq!(posted.text(), "asked in HTTP/2.0");
+    assert_eq!(until("the other port", || client::get(web.outbound[1], "/").ok().filter(|a| a.status == 200)).text(), "plain");
+    echoes(&mut greeted(web.outbound[2]), b"EHLO a\r\n");
+    for (port, protocol) in [(modern.address.port(), "http2"), (9090, "http1")] {
+        let counted = format!("heddle_mesh_protocol_detected_total{{port=\"{port}\",protocol=\"{protocol}\"}} 1\n");
+        assert!(api.metrics().contains(&counted), "{}", api.metrics());
+    }
+}
+
+#[test]
 fn each_port_of_a_service_leads_to_its_own_with_its_own_protocol() {
     let mesh = Mesh::in_one("");
     let (shop, office, mail) = (Nginx::saying("shop"), Nginx::saying("office"), greeter());

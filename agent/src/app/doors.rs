@@ -11,7 +11,7 @@ use heddle_xds::model::{
 use crate::listener::{Entry, Inbound, Leads, Wanted};
 use crate::observe::MeshStats;
 use crate::settings::{Capture, ExplicitSettings, InboundSettings, MeshSettings, OutboundSettings};
-use crate::tables::Tables;
+use crate::tables::{Ports, Tables};
 
 /// Connections of a sidecar's own listeners: its callers are no strangers, and few share a connection where they are strangers.
 const MAX_CONNECTIONS: u32 = 100_000;
@@ -20,9 +20,16 @@ const MAX_STREAMS: u32 = 512;
 /// Suspicious frames per ten seconds: callers that give up reset streams.
 const GLITCHES: u32 = 2_000;
 
+/// What is known of what stands behind the listeners.
+pub(super) struct Behind<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) application: Option<Arc<Ports>>,
+    pub(super) stats: &'a Arc<MeshStats>,
+}
+
 /// All of them; for both families, where this host has both.
-pub(super) fn all(mesh: &MeshSettings, identity: &Identity, stats: &Arc<MeshStats>, has_ipv6: bool) -> Vec<Wanted> {
-    [inbound(mesh, identity, stats, has_ipv6), outbound(mesh, has_ipv6)].concat()
+pub(super) fn all(mesh: &MeshSettings, behind: Behind<'_>, has_ipv6: bool) -> Vec<Wanted> {
+    [inbound(mesh, behind, has_ipv6), outbound(mesh, has_ipv6)].concat()
 }
 
 /// Lets in whom the control plane says.
@@ -45,12 +52,10 @@ pub(super) fn twin(address: SocketAddr) -> Option<SocketAddr> {
 }
 
 /// The listeners of what comes in to the application: for IPv6 another one, where this host has that and all its addresses are meant.
-fn inbound(mesh: &MeshSettings, identity: &Identity, stats: &Arc<MeshStats>, has_ipv6: bool) -> Vec<Wanted> {
-    let (Some(settings), Some(service)) = (&mesh.inbound, &mesh.service) else { return Vec::new() };
-    let Some(application) = service.address else { return Vec::new() };
+fn inbound(mesh: &MeshSettings, behind: Behind<'_>, has_ipv6: bool) -> Vec<Wanted> {
+    let (Some(settings), Some(application)) = (&mesh.inbound, behind.application) else { return Vec::new() };
     let (limits, address) = (patient(settings), settings.address);
-    let mut door = Inbound::new(identity.clone(), settings.clone(), application, service.protocol, stats.clone());
-    door.further = service.ports.clone();
+    let mut door = Inbound::new(behind.identity.clone(), settings.clone(), application, behind.stats.clone());
     door.is_transparent = mesh.outbound.capture == Capture::Tproxy;
     let entry = Entry::Inbound(Arc::new(door));
     let other = twin(address).filter(|_| has_ipv6 && address.ip().is_unspecified());

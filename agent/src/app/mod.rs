@@ -177,9 +177,10 @@ impl Common {
         log: Option<Arc<AccessLog>>,
         tracer: Option<Tracer>,
         readiness: Readiness,
-        identity: &Identity,
+        (identity, tables): (&Identity, &Tables),
     ) -> Common {
         let (workers, mesh) = (settings.workers, Arc::<MeshStats>::default());
+        let application = tables.application.as_ref().map(|application| application.ports.clone());
         let shared = Shared {
             counters: Sharded::new(workers),
             unmatched: Arc::new(RouteStats::new(workers)),
@@ -197,7 +198,7 @@ impl Common {
             troubles: Troubles::new(readiness.clone()),
             readiness,
             status: watch::channel(ClientStatus::default()).1,
-            own: doors::all(&settings.mesh, identity, &mesh, has_ipv6()).into(),
+            own: doors::all(&settings.mesh, doors::Behind { identity, application, stats: &mesh }, has_ipv6()).into(),
             callees: outward::callees(&settings.mesh, &Demand::default(), &mesh),
             mesh,
             settings,
@@ -245,7 +246,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let common = Common {
         tables: tables.clone(),
         status: status.clone(),
-        ..Common::new(settings, hostname, log, tracer, readiness.clone(), &identity)
+        ..Common::new(settings, hostname, log, tracer, readiness.clone(), (&identity, &tables.borrow()))
     };
     tokio::spawn(compiler.uses().clone().keep_shared(membership.clone()));
     let compiler = Arc::new(Mutex::new(compiler));
@@ -287,9 +288,9 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
 
 /// A sidecar stands beside an application.
 fn beside(compiler: Compiler, mesh: &MeshSettings) -> Compiler {
-    match mesh.service.as_ref().and_then(|service| Some((service.address?, service))) {
-        Some((address, service)) if mesh.inbound.is_some() => compiler.beside(address, service.protocol, &service.ports),
-        _ => compiler,
+    match mesh.application() {
+        Some(ports) => compiler.beside(Arc::new(ports)),
+        None => compiler,
     }
 }
 

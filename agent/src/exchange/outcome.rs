@@ -86,6 +86,8 @@ reasons! {
     TunnelRefused = ("tunnel_refused", 502, "502 Bad Gateway: refused by the peer"),
     /// The endpoint's answer is malformed.
     UpstreamProtocol = ("upstream_protocol", 502, "502 Bad Gateway"),
+    /// The endpoint speaks HTTP/2 and was asked in HTTP/1: it has looked at nothing.
+    UpstreamHttp2 = ("upstream_http2", 502, "502 Bad Gateway: the endpoint speaks HTTP/2 only"),
     /// A name of an endpoint could not be resolved.
     UpstreamDns = ("upstream_dns", 502, "502 Bad Gateway"),
     /// The route names no upstream.
@@ -130,6 +132,7 @@ impl Reason {
                 | Reason::PeerIdentity
                 | Reason::UpstreamReset
                 | Reason::UpstreamProtocol
+                | Reason::UpstreamHttp2
                 | Reason::UpstreamDns
                 | Reason::UpstreamTimeout
         )

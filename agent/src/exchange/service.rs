@@ -4,13 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::{ConnectionInfo, Destination, Reason};
-use crate::http::{Body, RequestHead, ResponseHead};
+use crate::http::{Body, Heard, RequestHead, ResponseHead};
 
 /// What answers requests; one per worker.
 pub trait Service: 'static {
@@ -90,8 +91,8 @@ pub struct Response {
     pub body: Body,
     /// With status 101 (or 2xx to an extended CONNECT): the other side of the tunnel. `Connection: upgrade` is added to a 101.
     pub upgrade: Option<Box<dyn Tunnel>>,
-    /// What goes through the tunnel is bytes by declaration: nobody has to find out whether it is HTTP after all.
-    pub declared: bool,
+    /// Nobody has said that what goes through the tunnel is bytes: where it is noted what the application turns out to speak.
+    pub doubt: Option<Arc<Heard>>,
     /// Why the head is ours rather than the upstream's, for the counters of the connection.
     pub reason: Reason,
     /// Closes the connection behind this response.

@@ -10,6 +10,7 @@ pub mod digits;
 mod field_name;
 pub(crate) mod fields;
 mod head;
+mod heard;
 mod method;
 mod name;
 
@@ -22,5 +23,6 @@ pub const PORT_FIELD: &str = "x-heddle-port";
 pub use field_name::FieldName;
 pub use fields::Fields;
 pub use head::{RequestHead, ResponseHead, Version, reason_phrase};
+pub use heard::{Greeting, Heard};
 pub use method::Method;
 pub use name::Name;

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use heddle_xds::model::{EdgeLimits, Listener};
@@ -50,13 +49,11 @@ pub(super) struct Site {
     pub(super) entry: Entry,
     pub(super) head_limits: HeadLimits,
     pub(super) drain: Rc<Drain>,
-    /// Set when an application that has not said what it speaks answers a tunnel in HTTP.
-    pub(super) doubt: Option<Arc<AtomicBool>>,
 }
 
 impl Site {
     pub(super) fn new(listener: Arc<Listener>, entry: Entry, drain: Rc<Drain>) -> Site {
-        Site { head_limits: HeadLimits::edge(&listener.limits), listener, entry, drain, doubt: None }
+        Site { head_limits: HeadLimits::edge(&listener.limits), listener, entry, drain }
     }
 
     pub(super) fn limits(&self) -> &EdgeLimits {

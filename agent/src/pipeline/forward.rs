@@ -224,7 +224,7 @@ fn answered(x: &mut Exchange, endpoint: &EndpointHandle, response: UpstreamRespo
         total: None,
         failure: None,
     });
-    Served { head: response.head, body: response.body, upgrade: response.upgraded, reason: Reason::None, declared: false }
+    Served { head: response.head, body: response.body, upgrade: response.upgraded, reason: Reason::None, doubt: None }
 }
 
 fn failed(x: &mut Exchange, endpoint: &EndpointHandle, error: &UpstreamError, began: Instant) {

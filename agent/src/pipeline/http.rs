@@ -1,6 +1,7 @@
 //! The life of an HTTP request, top to bottom: admitted, routed, filtered, forwarded, answered, finished.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use heddle_xds::model::{Listener, PathPolicy};
 
@@ -13,7 +14,7 @@ use crate::exchange::{
     Answer, Call, ConnectionInfo, Destination, Door, Exchange, Interim, OriginalTarget, Reading, Reason, Response, Service,
     Tunnel, path,
 };
-use crate::http::{Body, Fields, Method, Name, RequestHead, ResponseHead, Version};
+use crate::http::{Body, Fields, Heard, Method, Name, RequestHead, ResponseHead, Version};
 
 /// Answers requests on one worker.
 pub struct Pipeline {
@@ -26,13 +27,13 @@ pub(super) struct Served {
     pub body: Body,
     pub upgrade: Option<Box<dyn Tunnel>>,
     pub reason: Reason,
-    /// See [`Response::declared`].
-    pub declared: bool,
+    /// See [`Response::doubt`].
+    pub doubt: Option<Arc<Heard>>,
 }
 
 impl From<Box<Answer>> for Served {
     fn from(answer: Box<Answer>) -> Served {
-        Served { head: answer.head, body: Body::from(answer.body), upgrade: None, reason: answer.reason, declared: false }
+        Served { head: answer.head, body: Body::from(answer.body), upgrade: None, reason: answer.reason, doubt: None }
     }
 }
 
@@ -236,7 +237,7 @@ pub(super) async fn after_proxy(finish: &mut Finish, mut served: Served) -> Serv
 /// Runs the response filters over whatever was served or answered, and dresses the head.
 pub(super) fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, served: Served) -> Response {
     let Finish { x, plan, .. } = &mut *finish;
-    let Served { mut head, mut body, upgrade, reason, declared } = served;
+    let Served { mut head, mut body, upgrade, reason, doubt } = served;
     if reason == Reason::None {
         strip_hop_by_hop(&mut head.fields, upgrade.is_some());
     }
@@ -262,7 +263,7 @@ pub(super) fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, serv
     if finish.worker().wants_sent_fields() {
         finish.x.put(SENT_FIELDS, head.fields.clone());
     }
-    Response { head, body, upgrade, declared, reason, close: false, ending: Some(finish) }
+    Response { head, body, upgrade, doubt, reason, close: false, ending: Some(finish) }
 }
 
 /// `Server`, `Via` and, where configured, the reason.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::consul::RegistrationSettings;
 use super::inbound::InboundSettings;
-use crate::tables::Place;
+use crate::tables::{Place, Ports};
 
 /// The namespace of services that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -25,9 +25,6 @@ const MAX_LABEL: usize = 63;
 const MAX_LABELS: usize = 32;
 /// The most further ports of an application, as the control plane takes them.
 const MAX_FURTHER: usize = 64;
-/// What further ports may speak: it is said, as nothing is found out there.
-const DECLARED: [(&str, MeshProtocol); 4] =
-    [("http", MeshProtocol::Http), ("http2", MeshProtocol::Http2), ("grpc", MeshProtocol::Grpc), ("tcp", MeshProtocol::Tcp)];
 /// The most services with a listener of their own.
 const MAX_EXPLICIT: usize = 1_024;
 
@@ -177,6 +174,13 @@ impl MeshSettings {
         })
     }
 
+    /// The ports of the application beside this process; `None` where it cannot be called.
+    #[must_use]
+    pub fn application(&self) -> Option<Ports> {
+        let service = self.service.as_ref().filter(|_| self.inbound.is_some())?;
+        Some(Ports::new(service.address?, service.protocol, &service.ports))
+    }
+
     /// How this node's service is registered at Consul, when it is.
     #[must_use]
     pub fn registration(&self) -> Option<(&ServiceSettings, &RegistrationSettings)> {
@@ -252,7 +256,7 @@ fn read_service(section: &mut Section<'_>, role: Role) -> ServiceSettings {
 fn read_further(section: &mut Section<'_>, main: Option<SocketAddr>) -> Vec<Place> {
     let read = |item: &mut Section<'_>| {
         let port = item.require("port").u16("port").filter(|port| *port > 0);
-        let protocol = item.require("protocol").choice("protocol", &DECLARED);
+        let protocol = item.require("protocol").choice("protocol", &MeshProtocol::ALL);
         let address = item.socket_addr("address");
         let (port, protocol) = (port?, protocol?);
         Some(Place { port, address: address.or_else(|| Some(SocketAddr::new(main?.ip(), port)))?, protocol })

@@ -123,7 +123,7 @@ fn an_application_may_have_further_ports() {
     assert_eq!(mesh.instance().unwrap().ports, [(90, MeshProtocol::Grpc), (25, MeshProtocol::Tcp)]);
     for (text, part) in [
         (r#"address: "127.0.0.1:80", ports: [ { port: 90 } ]"#, "protocol"),
-        (r#"address: "127.0.0.1:80", ports: [ { port: 90, protocol: auto } ]"#, "expected one of: http, http2, grpc, tcp"),
+        (r#"address: "127.0.0.1:80", ports: [ { port: 90, protocol: udp } ]"#, "expected one of: http, http2, grpc, tcp, auto"),
         (r#"address: "127.0.0.1:80", ports: [ { port: 80, protocol: tcp } ]"#, "port 80 is given twice"),
         (r#"ports: [ { port: 80, protocol: tcp } ]"#, "service.ports: needs address"),
     ] {

@@ -1,4 +1,4 @@
-//! The application beside which a sidecar stands, as an upstream of its own: made from settings, not from what the control plane tells. It knows no callers.
+//! The application beside which a sidecar stands, as upstreams of its own: made from settings, not from what the control plane tells. It knows no callers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,13 +10,12 @@ use super::Action;
 use super::compile::Compiler;
 use super::mesh;
 use crate::filters::Chain;
+use crate::http::Heard;
 use crate::observe::RouteStats;
 use crate::route::CompiledRoute;
 
 /// Name of the application's upstream, and of what stands for a route to it.
 const INBOUND: &str = "mesh/inbound";
-/// Name of its upstream over HTTP/2, where it may speak both.
-pub const INBOUND_H2: &str = "mesh/inbound/http2";
 /// Until a connection to the application stands, which is on this machine.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Connections to the application that rest are closed before it closes them itself: some of the most usual servers do after five seconds, and a request that
@@ -34,53 +33,84 @@ pub struct Place {
     pub protocol: MeshProtocol,
 }
 
-/// A port besides the one that is called where nobody names any.
-#[derive(Clone)]
-pub struct Further {
+/// A port of the application with what is known of it while the process runs.
+#[derive(Debug)]
+pub struct Port {
     /// What it is.
     pub place: Place,
-    /// Its upstream.
-    pub upstream: Arc<str>,
+    /// Its upstream; `None` is that of the route.
+    pub upstream: Option<Arc<str>>,
+    /// Where nobody has said what it speaks: what it has been heard to speak, and its upstream over HTTP/2.
+    pub auto: Option<(Arc<Heard>, Arc<str>)>,
+}
+
+/// The ports of the application.
+#[derive(Debug)]
+pub struct Ports {
+    /// The one that is called where nobody names any.
+    pub first: Port,
+    /// Those besides.
+    pub further: Vec<Port>,
 }
 
 /// The application beside which this node stands.
 pub struct Application {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// What it speaks.
-    pub protocol: MeshProtocol,
-    /// Its further ports; what they speak is always said.
-    pub further: Vec<Further>,
+    /// Its ports.
+    pub ports: Arc<Ports>,
     /// What stands for a route to it: its upstream, its counters, the filters that the owner of its service has written for what comes in.
     pub route: Arc<CompiledRoute<Action>>,
 }
 
-impl Application {
-    /// Its further port of this number.
-    pub fn further(&self, port: u16) -> Option<&Further> {
+impl Port {
+    fn of(place: Place, upstream: Option<String>) -> Port {
+        let auto = || (Arc::default(), format!("{}/http2", upstream.as_deref().unwrap_or(INBOUND)).into());
+        let auto = (place.protocol == MeshProtocol::Auto).then(auto);
+        Port { place, upstream: upstream.map(Arc::from), auto }
+    }
+
+    /// What it has been heard to speak, where nobody has said it.
+    pub fn heard(&self) -> Option<&Arc<Heard>> {
+        self.auto.as_ref().map(|(heard, _)| heard)
+    }
+
+    fn upstreams(&self) -> impl Iterator<Item = model::Upstream> {
+        let over_http2 = self.auto.iter().map(|(_, name)| upstream(name, Scheme::Grpc));
+        std::iter::once(upstream(self.upstream.as_deref().unwrap_or(INBOUND), scheme(self.place.protocol))).chain(over_http2)
+    }
+}
+
+impl Ports {
+    /// Those of an application that listens here, and speaks this where nobody names a port.
+    pub fn new(address: SocketAddr, protocol: MeshProtocol, further: &[Place]) -> Ports {
+        let of = |place: &Place| Port::of(*place, Some(format!("{INBOUND}:{}", place.port)));
+        let first = Place { port: address.port(), address, protocol };
+        Ports { first: Port::of(first, None), further: further.iter().map(of).collect() }
+    }
+
+    /// The further one of this number.
+    pub fn further(&self, port: u16) -> Option<&Port> {
         self.further.iter().find(|further| further.place.port == port)
+    }
+
+    /// The one of this number.
+    pub fn at(&self, port: u16) -> Option<&Port> {
+        self.further(port).or_else(|| Some(&self.first).filter(|first| first.place.port == port))
     }
 }
 
 impl Compiler {
-    /// Names the application beside which this node stands, with its further ports.
+    /// Names the ports of the application beside which this node stands.
     #[must_use]
-    pub fn beside(mut self, address: SocketAddr, protocol: MeshProtocol, ports: &[Place]) -> Compiler {
-        let mut upstreams = vec![(address, upstream(INBOUND, scheme(protocol)))];
-        if protocol == MeshProtocol::Auto {
-            upstreams.push((address, upstream(INBOUND_H2, Scheme::Grpc)));
-        }
-        let of = |place: &Place| Further { place: *place, upstream: format!("{INBOUND}:{}", place.port).into() };
-        let further: Vec<Further> = ports.iter().map(of).collect();
-        let of = |further: &Further| (further.place.address, upstream(&further.upstream, scheme(further.place.protocol)));
-        upstreams.extend(further.iter().map(of));
-        for (address, upstream) in upstreams {
-            let endpoints = vec![endpoint(address)];
-            let endpoints = model::Endpoints { upstream: upstream.name.clone(), endpoints };
-            for resource in [Resource::Upstream(Arc::new(upstream)), Resource::Endpoints(endpoints)] {
-                // Neither has anything that could be wrong.
-                let taken = self.set(resource);
-                debug_assert!(taken.is_ok(), "{taken:?}");
+    pub fn beside(mut self, ports: Arc<Ports>) -> Compiler {
+        for port in std::iter::once(&ports.first).chain(&ports.further) {
+            for upstream in port.upstreams() {
+                let endpoints = vec![endpoint(port.place.address)];
+                let endpoints = model::Endpoints { upstream: upstream.name.clone(), endpoints };
+                for resource in [Resource::Upstream(Arc::new(upstream)), Resource::Endpoints(endpoints)] {
+                    // Neither has anything that could be wrong.
+                    let taken = self.set(resource);
+                    debug_assert!(taken.is_ok(), "{taken:?}");
+                }
             }
         }
         let action = Action {
@@ -91,20 +121,20 @@ impl Compiler {
             stats: Arc::new(RouteStats::new(self.workers)),
         };
         let route = CompiledRoute::compile(&mesh::route(INBOUND, ""), action);
-        self.application = route.ok().map(|route| Arc::new(Application { address, protocol, further, route: Arc::new(route) }));
+        self.application = route.ok().map(|route| Arc::new(Application { ports, route: Arc::new(route) }));
         self
     }
 
     /// Runs these filters for requests to the application.
     pub(super) fn run_inbound(&mut self, chain: Arc<Chain>) {
         let Some(application) = &self.application else { return };
-        let Application { address, protocol, ref further, ref route } = **application;
-        let further = further.clone();
+        let Application { ports, route } = &**application;
+        let ports = ports.clone();
         // It has compiled before, with the same conditions.
         let Ok(route) = CompiledRoute::compile(&mesh::route(INBOUND, ""), Action { chain, ..route.target.clone() }) else {
             return;
         };
-        self.application = Some(Arc::new(Application { address, protocol, further, route: Arc::new(route) }));
+        self.application = Some(Arc::new(Application { ports, route: Arc::new(route) }));
     }
 }
 

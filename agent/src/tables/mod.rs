@@ -21,7 +21,7 @@ use crate::observe::{RouteStats, TcpStats};
 use crate::route::RouteTable;
 use crate::upstream::Edition;
 
-pub use application::{Application, Further, INBOUND_H2, Place};
+pub use application::{Application, Place, Port, Ports};
 pub use compile::Compiler;
 pub use consumers::Consumers;
 pub use mesh::MeshService;

@@ -236,7 +236,7 @@ impl Picked {
                 shard.connect_failures.inc();
                 Finding::Broken
             }
-            Reason::UpstreamReset | Reason::UpstreamProtocol => {
+            Reason::UpstreamReset | Reason::UpstreamProtocol | Reason::UpstreamHttp2 => {
                 shard.resets.inc();
                 Finding::Broken
             }

@@ -1,5 +1,6 @@
 //! Sending one response: its framing is decided here, and nothing that contradicts it leaves. It knows no requests but the one it answers.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use super::wire::{Gone, Wire};
 use super::{After, Connection, Facts};
 use crate::exchange::{Reason, Response, Sent, Service, Tunnel};
 use crate::http::h1::{Persistence, WireLength, write_chunk_start, write_last_chunk, write_response_head};
-use crate::http::{Body, BodyError, Fields, Frame, ResponseHead, Version};
+use crate::http::{Body, BodyError, Fields, Frame, Heard, ResponseHead, Version};
 use crate::net::{Io, Rewind};
 
 /// A response body on its way.
@@ -31,7 +32,7 @@ impl<S: Service> Connection<'_, S> {
         let ending = response.ending.take();
         let tunnel = response.upgrade.take().filter(|_| facts.upgrades && matches!(response.head.status, 101 | 200..=299));
         let (after, sent) = match tunnel {
-            Some(tunnel) => self.upgrade(&response.head, (tunnel, response.declared)).await,
+            Some(tunnel) => self.upgrade(&response.head, (tunnel, response.doubt)).await,
             None if response.head.status < 200 => {
                 // A final response must not look like an interim one; only a tunnel makes 101 final.
                 self.send(Response { close: true, ..Response::of(Reason::Internal) }, facts).await
@@ -44,12 +45,11 @@ impl<S: Service> Connection<'_, S> {
         after
     }
 
-    async fn upgrade(&mut self, head: &ResponseHead, (tunnel, declared): (Box<dyn Tunnel>, bool)) -> (After, Sent) {
+    async fn upgrade(&mut self, head: &ResponseHead, (tunnel, doubt): (Box<dyn Tunnel>, Option<Arc<Heard>>)) -> (After, Sent) {
         // After CONNECT there is nothing to upgrade (RFC 9110 section 9.3.6).
         let (persistence, tunnel) = match head.status {
             101 => (Persistence::Upgrade, tunnel),
-            _ if declared => (Persistence::Default, tunnel),
-            _ => (Persistence::Default, opaque(tunnel, &self.link.site)),
+            _ => (Persistence::Default, opaque(tunnel, doubt)),
         };
         write_response_head(self.wire.borrow_mut().out.gathered(), head, WireLength::Absent, persistence, None);
         if std::future::poll_fn(|cx| self.wire.borrow_mut().poll_send(cx)).await.is_err() {

@@ -1,5 +1,6 @@
 //! Sending one response on a stream, as fast as the client's windows open. It knows no other stream.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::http::h2::connection::{Lost, StreamKey};
 use crate::http::h2::frame::ErrorCode;
 use crate::http::h2::message::{self, WireLength};
 use crate::http::h2::stream_io::StreamIo;
-use crate::http::{Body, Frame, ResponseHead};
+use crate::http::{Body, Frame, Heard, ResponseHead};
 use crate::net::Deadline;
 
 /// Sends a response to its end and tells its ending.
@@ -28,7 +29,7 @@ pub(super) async fn respond<S: Service>(shared: &Shared<S>, held: &Held, mut res
     let ending = response.ending.take();
     let tunnel = response.upgrade.take().filter(|_| asked.tunnels && matches!(response.head.status, 101 | 200..=299));
     let mut sent = match tunnel {
-        Some(far) => tunnelled(shared, held, response.head, (far, response.declared)).await,
+        Some(far) => tunnelled(shared, held, response.head, (far, response.doubt)).await,
         None => plain(shared, held, response, asked.is_head).await,
     };
     sent.received += asked.received();
@@ -41,10 +42,10 @@ async fn tunnelled<S: Service>(
     shared: &Shared<S>,
     held: &Held,
     mut head: ResponseHead,
-    (far, declared): (Box<dyn Tunnel>, bool),
+    (far, doubt): (Box<dyn Tunnel>, Option<Arc<Heard>>),
 ) -> Sent {
     // What was upgraded is known; what comes by CONNECT is anything.
-    let far = if head.status == 101 || declared { far } else { opaque(far, &shared.link.site) };
+    let far = if head.status == 101 { far } else { opaque(far, doubt) };
     // HTTP/2 knows no 101 (RFC 8441 section 5).
     head.status = if head.status == 101 { 200 } else { head.status };
     if send_head(shared, held, &head, Length::Open, false).is_err() {

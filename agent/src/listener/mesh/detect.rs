@@ -78,41 +78,6 @@ impl Spoken {
     }
 }
 
-/// What a server begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Greeting {
-    /// An answer of HTTP/1, or the settings with which HTTP/2 begins.
-    Http,
-    /// More must come.
-    Perhaps,
-    /// Nothing of HTTP.
-    Other,
-}
-
-impl Greeting {
-    /// Bytes that are enough for a judgement.
-    pub(super) const LOOK: usize = 9;
-
-    /// What a server begins with that has said this so far.
-    pub(super) fn of(said: &[u8]) -> Greeting {
-        let said = &said[..said.len().min(Greeting::LOOK)];
-        let is_http1 = said.iter().zip(b"HTTP/").all(|(byte, wanted)| byte == wanted);
-        // The header of a frame of settings on no stream: three octets of length, type, flags, stream (RFC 9113 sections 4.1 and 6.5).
-        let is_settings = said.iter().enumerate().all(|(at, byte)| match at {
-            1 | 2 => true,
-            3 => *byte == 4,
-            _ => *byte == 0,
-        });
-        let is_divisible = said.get(1..3).is_none_or(|length| u16::from_be_bytes([length[0], length[1]]).is_multiple_of(6));
-        match (is_http1, is_settings && is_divisible) {
-            (true, _) if said.len() >= 5 => Greeting::Http,
-            (_, true) if said.len() == Greeting::LOOK => Greeting::Http,
-            (false, false) => Greeting::Other,
-            _ => Greeting::Perhaps,
-        }
-    }
-}
-
 /// Who has spoken first, and what has come so far; to begin with nobody, and what the client has said already.
 #[derive(Debug)]
 pub struct First {
@@ -166,25 +131,6 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-
-    #[test]
-    fn servers_are_known_by_what_they_greet_with() {
-        for (bytes, greeting) in [
-            (&b"HTTP/1.1 400 Bad Request\r\n"[..], Greeting::Http),
-            (b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80", Greeting::Http),
-            (b"\0\0\0\x04\0\0\0\0\0", Greeting::Http),
-            (b"", Greeting::Perhaps),
-            (b"HTTP", Greeting::Perhaps),
-            (b"\0\0\x12\x04\0\0", Greeting::Perhaps),
-            (b"\0\0\x11\x04\0\0\0\0\0", Greeting::Other),
-            (b"\0\0\x12\x04\x01\0\0\0\0", Greeting::Other),
-            (b"HTTQ", Greeting::Other),
-            (b"220 ready\r\n", Greeting::Other),
-            (b"J\0\0\0\x0a8.0.36\0", Greeting::Other),
-        ] {
-            assert_eq!(Greeting::of(bytes), greeting, "{:?}", String::from_utf8_lossy(bytes));
-        }
-    }
 
     #[test]
     fn clients_are_known_by_what_they_say_first() {

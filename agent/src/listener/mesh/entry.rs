@@ -2,17 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use heddle_node::identity::{ClientAuth, Identity};
 use heddle_xds::model::{Listener, MeshProtocol, PeerMode};
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
+use crate::http::Version;
 use crate::net::INBOUND_ALPN;
 use crate::observe::MeshStats;
 use crate::settings::InboundSettings;
-use crate::tables::{PeerModes, Place};
+use crate::tables::{PeerModes, Port, Ports};
 
 /// A listener that should be open.
 #[derive(Clone)]
@@ -84,12 +84,8 @@ pub struct Inbound {
     pub identity: Identity,
     /// What it was told.
     pub settings: InboundSettings,
-    /// Where the application listens.
-    pub application: SocketAddr,
-    /// What the application speaks.
-    pub protocol: MeshProtocol,
-    /// Its further ports.
-    pub further: Vec<Place>,
+    /// Where the application listens, and what it speaks there.
+    pub ports: Arc<Ports>,
     /// What is counted.
     pub stats: Arc<MeshStats>,
     /// Whether its sockets take connections to any address, as TPROXY hands them over.
@@ -97,32 +93,13 @@ pub struct Inbound {
     pub(super) tls: Arc<ServerConfig>,
     /// Who is let in, as the control plane says.
     pub(super) modes: watch::Sender<Arc<PeerModes>>,
-    /// Whether an application that has not said what it speaks has answered in HTTP.
-    pub(super) found_http: Arc<AtomicBool>,
 }
 
 impl Inbound {
-    /// The door to an application that speaks `protocol` at `application`.
-    pub fn new(
-        identity: Identity,
-        settings: InboundSettings,
-        application: SocketAddr,
-        protocol: MeshProtocol,
-        stats: Arc<MeshStats>,
-    ) -> Inbound {
+    /// The door to these ports of an application.
+    pub fn new(identity: Identity, settings: InboundSettings, ports: Arc<Ports>, stats: Arc<MeshStats>) -> Inbound {
         let tls = identity.server_config(ClientAuth::Required, INBOUND_ALPN);
-        Inbound {
-            identity,
-            settings,
-            application,
-            protocol,
-            further: Vec::new(),
-            stats,
-            is_transparent: false,
-            tls,
-            modes: watch::Sender::default(),
-            found_http: Arc::default(),
-        }
+        Inbound { identity, settings, ports, stats, is_transparent: false, tls, modes: watch::Sender::default() }
     }
 
     /// Lets in whom the control plane says. Who came in in clear and may no more is asked to leave.
@@ -142,8 +119,8 @@ impl Inbound {
     /// Who is let in where others reach all ports of the application. Callers in clear reach only the first of them there; members name the port that they mean,
     /// so TLS is spoken as long as one of them demands it or allows it.
     pub(super) fn mode_at_door(&self) -> PeerMode {
-        let mode = self.mode(self.application.port());
-        let is_spoken = self.further.iter().any(|place| self.mode(place.port) != PeerMode::Disable);
+        let mode = self.mode(self.first_port());
+        let is_spoken = self.ports.further.iter().any(|port| self.mode(port.place.port) != PeerMode::Disable);
         if mode == PeerMode::Disable && is_spoken { PeerMode::Permissive } else { mode }
     }
 
@@ -157,18 +134,14 @@ impl Inbound {
         }
     }
 
-    /// The further port of this number.
-    fn further(&self, port: u16) -> Option<&Place> {
-        self.further.iter().find(|place| place.port == port)
+    /// The port that is called where nobody names any.
+    pub(super) fn first_port(&self) -> u16 {
+        self.ports.first.place.port
     }
 
     /// Where the application listens for this port, to which a connection came at `local`.
     pub(super) fn address_at(&self, port: u16, local: SocketAddr) -> SocketAddr {
-        match self.further(port) {
-            Some(place) => place.address,
-            None if port == self.application.port() => self.application,
-            None => local,
-        }
+        self.ports.at(port).map_or(local, |port| port.place.address)
     }
 
     /// Whether the application may speak something else than HTTP.
@@ -176,21 +149,19 @@ impl Inbound {
         matches!(self.spoken_at(port), MeshProtocol::Tcp | MeshProtocol::Auto)
     }
 
-    /// Where it is to be noted that the application speaks HTTP after all, of bytes that come for this port: whoever sends them, nothing was done to them that
-    /// is done to requests.
-    pub(super) fn doubt(&self, port: u16) -> Option<Arc<AtomicBool>> {
-        (self.protocol == MeshProtocol::Auto && port == self.application.port()).then(|| self.found_http.clone())
+    /// Takes note that the application speaks HTTP, of itself, where nobody has said what it speaks.
+    pub(super) fn greets(&self, port: u16, version: Version) {
+        if let Some(heard) = self.ports.at(port).and_then(Port::heard) {
+            heard.answers_bytes(version);
+        }
     }
 
     /// What is spoken at this port, as far as it is known.
     pub(super) fn spoken_at(&self, port: u16) -> MeshProtocol {
-        if let Some(place) = self.further(port) {
-            return place.protocol;
-        }
-        match self.protocol {
-            _ if port != self.application.port() => MeshProtocol::Tcp,
-            MeshProtocol::Auto if self.found_http.load(Ordering::Relaxed) => MeshProtocol::Http,
-            protocol => protocol,
+        match self.ports.at(port) {
+            None => MeshProtocol::Tcp,
+            Some(port) if port.heard().is_some_and(|heard| heard.is_read()) => MeshProtocol::Http,
+            Some(port) => port.place.protocol,
         }
     }
 }

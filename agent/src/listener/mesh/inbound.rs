@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -23,12 +22,13 @@ use super::super::connection::{Arrival, Counted, Newcomer, Shared, canonical, de
 use super::super::counters::Count;
 use super::super::site::{Drain, Link, Site, Worker};
 use super::super::{h1, h2, tls};
-use super::detect::{First, Greeting, Spoken, first};
+use super::detect::{First, Spoken, first};
 use super::entry::{Entry, Inbound};
 use super::hello::Hello;
 use super::{raw, warden};
 use crate::exchange::{ConnectionInfo, Door, Service, TlsInfo, Tunnel};
 use crate::http::digits::AddressText;
+use crate::http::{Greeting, Version};
 use crate::net::{Io, MESH_ALPN, Rewind, Socket, original_destination};
 
 /// How long connecting to the application may take: it is on this machine.
@@ -107,7 +107,7 @@ impl Gate<'_> {
         let bound = self.arrival.shared.admission.address(&site.listener.name, site.listener.address);
         // Who was captured wanted to go to a port of the application; who calls us means the application.
         let (port, mode) = if local.port() == bound.port() {
-            (self.inbound.application.port(), self.inbound.mode_at_door())
+            (self.inbound.first_port(), self.inbound.mode_at_door())
         } else {
             (local.port(), self.inbound.mode(local.port()))
         };
@@ -166,10 +166,11 @@ impl Gate<'_> {
                 return Some(Known::in_clear(Way::Raw(Io::Plain(stream), Some(Box::new(far)))));
             }
             let greets = found.spoken == Spoken::ServerFirst;
-            if greets && protocol == MeshProtocol::Auto && Greeting::of(&found.server) == Greeting::Http {
-                // It speaks HTTP/2: its requests are read, on a connection of their own.
-                self.note(protocol, port, Spoken::Http2);
-                self.inbound.found_http.store(true, Ordering::Relaxed);
+            let greeting = Greeting::of(&found.server).version().filter(|_| greets && protocol == MeshProtocol::Auto);
+            if let Some(version) = greeting {
+                // It speaks HTTP: its requests are read, on a connection of their own.
+                self.note(protocol, port, if version == Version::Http2 { Spoken::Http2 } else { Spoken::Http1 });
+                self.inbound.greets(port, version);
                 protocol = self.inbound.spoken_at(port);
             } else if greets {
                 self.note(protocol, port, Spoken::ServerFirst);
@@ -311,7 +312,6 @@ impl Gate<'_> {
         let site = &self.arrival.site;
         let mut own = Site::new(site.listener.clone(), Entry::Gateway, Rc::<Drain>::default());
         own.head_limits.connect = peer.is_some();
-        own.doubt = self.inbound.doubt(port);
         let forwarded =
             self.inbound.settings.forward_client_cert.then(|| self.forwarded(tls.as_ref()?, peer.as_deref()?)).flatten();
         let info = ConnectionInfo {

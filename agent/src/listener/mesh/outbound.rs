@@ -15,10 +15,11 @@ use super::super::connection::{Arrival, Counted, Newcomer, Shared, canonical, de
 use super::super::counters::Count;
 use super::super::site::{Link, Site, Worker};
 use super::super::{h1, h2};
-use super::detect::{First, Greeting, Spoken, first};
+use super::detect::{First, Spoken, first};
 use super::entry::{Entry, Leads};
 use super::raw;
 use crate::exchange::{ConnectionInfo, Destination, Door, Reading, Service, Tunnel};
+use crate::http::Greeting;
 use crate::http::digits::AddressText;
 use crate::net::{Io, Rewind, Socket, original_destination};
 
@@ -112,28 +113,7 @@ impl<S: Service> Gate<'_, S> {
         let mut far = None;
         match Spoken::of(&found.client) {
             Some(spoken) => found.spoken = spoken,
-            None => match self.service.dial(destination).await {
-                Some(mut io) => {
-                    // A client may connect long before it says something; what it says then is looked into all the same.
-                    let limits = self.arrival.site.limits();
-                    let patience = clock::now() + limits.idle_timeout;
-                    self.arrival.in_time(patience, pin!(first(&mut stream, &mut io, &mut found))).await?;
-                    self.until = clock::now() + limits.handshake_timeout;
-                    let said = std::mem::take(&mut found.server).freeze();
-                    if found.spoken == Spoken::ServerFirst && Greeting::of(&said) == Greeting::Http {
-                        found.spoken = Spoken::Http2;
-                    }
-                    let rewound: Box<dyn Tunnel> = Box::new(Rewind::new(io, said));
-                    far = Some(rewound);
-                }
-                // Whoever speaks HTTP is told that nobody is there.
-                None => {
-                    while Spoken::of(&found.client).is_none() {
-                        self.read(&mut stream, &mut found.client).await?;
-                    }
-                    found.spoken = Spoken::of(&found.client)?;
-                }
-            },
+            None => far = self.both(&mut stream, destination, &mut found).await?,
         }
         self.service.detected(port, found.spoken.as_str());
         let is_http = match (found.spoken, destination) {
@@ -144,6 +124,41 @@ impl<S: Service> Gate<'_, S> {
         };
         stream.unread(&found.client);
         if is_http { self.http(stream).await } else { Some(Way::Raw(Io::Plain(stream), far)) }
+    }
+
+    /// Waits for the first byte of either side, and gives the connection to the other side where there is one that serves for bytes.
+    async fn both(
+        &mut self,
+        stream: &mut Rewind<Socket>,
+        destination: &Destination,
+        found: &mut First,
+    ) -> Option<Option<Box<dyn Tunnel>>> {
+        let limits = self.arrival.site.limits().clone();
+        if let Some(mut io) = self.service.dial(destination).await {
+            // A client may connect long before it says something; what it says then is looked into all the same.
+            let patience = clock::now() + limits.idle_timeout;
+            self.arrival.in_time(patience, pin!(first(stream, &mut io, found))).await?;
+            self.until = clock::now() + limits.handshake_timeout;
+            let said = std::mem::take(&mut found.server).freeze();
+            let is_lost = found.spoken == Spoken::ServerFirst && said.is_empty();
+            if !(is_lost && matches!(destination, Destination::Service(..))) {
+                if found.spoken == Spoken::ServerFirst && Greeting::of(&said).version().is_some() {
+                    found.spoken = Spoken::Http2;
+                }
+                return Some(Some(Box::new(Rewind::new(io, said))));
+            }
+            // The sidecar before the application may have heard just now that it speaks HTTP, and lets no bytes through from now on.
+            if let Some(io) = self.service.dial(destination).await {
+                return Some(Some(io));
+            }
+            self.until = clock::now() + limits.idle_timeout;
+        }
+        // Whoever speaks HTTP is told that nobody is there.
+        while Spoken::of(&found.client).is_none() {
+            self.read(stream, &mut found.client).await?;
+        }
+        found.spoken = Spoken::of(&found.client)?;
+        Some(None)
     }
 
     /// Whether the host of the first request is that of a service.

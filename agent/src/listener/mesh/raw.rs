@@ -37,7 +37,7 @@ pub(in super::super) async fn serve<S: Service>(worker: &Rc<Worker<S>>, link: &L
     let mut response = worker.service.tunnel(&link.info, call, far).await;
     let sent = match response.upgrade.take() {
         Some(far) => {
-            let sent = join(&mut io, opaque(far, &link.site), patience(link), end, &worker.spare).await;
+            let sent = join(&mut io, opaque(far, response.doubt.take()), patience(link), end, &worker.spare).await;
             if sent.reason == Reason::UpstreamReset {
                 // What came is not all there was to come.
                 io.reset_on_close();

@@ -4,19 +4,18 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::super::site::Site;
-use super::detect::{Greeting, PREFACE};
+use super::detect::PREFACE;
 use crate::exchange::Tunnel;
+use crate::http::{Greeting, Heard};
 
 /// The way to an application in which nobody looks: a wary one, where it has not said that it speaks no HTTP.
-pub(in super::super) fn opaque(far: Box<dyn Tunnel>, site: &Site) -> Box<dyn Tunnel> {
-    match &site.doubt {
-        Some(doubt) => Box::new(Wary::new(far, doubt.clone())),
+pub(in super::super) fn opaque(far: Box<dyn Tunnel>, doubt: Option<Arc<Heard>>) -> Box<dyn Tunnel> {
+    match doubt {
+        Some(doubt) => Box::new(Wary::new(far, doubt)),
         None => far,
     }
 }
@@ -27,8 +26,8 @@ const TELLS: &[u8] = b"x-forwarded-client-cert";
 /// The way to the application.
 struct Wary {
     far: Box<dyn Tunnel>,
-    /// Set once the application has answered in HTTP.
-    speaks_http: Arc<AtomicBool>,
+    /// Told once the application has answered in HTTP.
+    heard: Arc<Heard>,
     /// What the application has said, as long as that may be HTTP; `None` once it has said something else, and may hear everything.
     answered: Option<Vec<u8>>,
     /// How much of [`PREFACE`] all that was sent is; `None` once that was something else.
@@ -38,21 +37,21 @@ struct Wary {
 }
 
 impl Wary {
-    fn new(far: Box<dyn Tunnel>, speaks_http: Arc<AtomicBool>) -> Wary {
-        Wary { far, speaks_http, answered: Some(Vec::new()), begun: Some(0), matched: 0 }
+    fn new(far: Box<dyn Tunnel>, heard: Arc<Heard>) -> Wary {
+        Wary { far, heard, answered: Some(Vec::new()), begun: Some(0), matched: 0 }
     }
 
     /// Takes note of what the application says.
     fn hear(&mut self, said: &[u8]) -> io::Result<()> {
         let Some(answered) = &mut self.answered else { return Ok(()) };
         answered.extend_from_slice(&said[..said.len().min(Greeting::LOOK - answered.len())]);
-        match Greeting::of(answered) {
-            Greeting::Http => {
-                self.speaks_http.store(true, Ordering::Relaxed);
-                return Err(refused("the application speaks HTTP: its requests are read"));
-            }
-            Greeting::Perhaps => {}
-            Greeting::Other => self.answered = None,
+        let greeting = Greeting::of(answered);
+        if let Some(version) = greeting.version() {
+            self.heard.answers_bytes(version);
+            return Err(refused("the application speaks HTTP: its requests are read"));
+        }
+        if greeting == Greeting::Other {
+            self.answered = None;
         }
         Ok(())
     }
@@ -143,9 +142,9 @@ mod tests {
 
     use super::*;
 
-    fn wary() -> (Wary, tokio::io::DuplexStream, Arc<AtomicBool>) {
+    fn wary() -> (Wary, tokio::io::DuplexStream, Arc<Heard>) {
         let (near, far) = tokio::io::duplex(1 << 16);
-        let flag = Arc::<AtomicBool>::default();
+        let flag = Arc::<Heard>::default();
         (Wary::new(Box::new(near), flag.clone()), far, flag)
     }
 
@@ -156,10 +155,10 @@ mod tests {
         application.write_all(b"HT").await.unwrap();
         let mut got = [0; 64];
         assert_eq!(way.read(&mut got).await.unwrap(), 2);
-        assert!(!flag.load(Ordering::Relaxed));
+        assert!(!flag.is_read());
         application.write_all(b"TP/1.1 200 OK\r\n").await.unwrap();
         assert_eq!(way.read(&mut got).await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
-        assert!(flag.load(Ordering::Relaxed));
+        assert!(flag.is_read());
     }
 
     #[tokio::test]
@@ -171,7 +170,7 @@ mod tests {
         way.write_all(b"X-Forwarded-Client-Cert: is only a text here").await.unwrap();
         application.write_all(b"HTTP/ is too").await.unwrap();
         assert_eq!(way.read(&mut got).await.unwrap(), 12);
-        assert!(!flag.load(Ordering::Relaxed));
+        assert!(!flag.is_read());
     }
 
     #[tokio::test]
@@ -182,7 +181,7 @@ mod tests {
         assert_eq!(way.read(&mut got).await.unwrap(), 4);
         application.write_all(b"\0\0\0\0\0\0\x03\0\0\0\x80").await.unwrap();
         assert_eq!(way.read(&mut got).await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
-        assert!(flag.load(Ordering::Relaxed));
+        assert!(flag.is_read());
     }
 
     proptest! {
@@ -192,7 +191,7 @@ mod tests {
             let all = [&PREFACE[..], &more].concat();
             let found = all.chunks(cut).position(|piece| way.must_not_pass(piece));
             prop_assert_eq!(found, Some((PREFACE.len() - 1) / cut), "before the last of it has gone");
-            prop_assert!(!flag.load(Ordering::Relaxed), "what a caller says proves nothing of the application");
+            prop_assert!(!flag.is_read(), "what a caller says proves nothing of the application");
             let (mut way, _application, _) = wary();
             let other = [&b"x"[..], &PREFACE[..]].concat();
             prop_assert!(!other.chunks(cut).any(|piece| way.must_not_pass(piece)));

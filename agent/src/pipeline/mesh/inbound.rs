@@ -13,11 +13,12 @@ use super::super::view::INBOUND;
 use super::super::{edit, plan::Plan};
 use super::Asked;
 use super::judge::{Judge, Kept, WatchedTunnel, watched};
+use super::version::Asking;
 use crate::authorize::{Called, Caller, Refusal, RequestFacts, Verdict};
 use crate::exchange::variable::POLICY;
-use crate::exchange::{Answer, Door, Exchange, Interim, Reason, Tunnel, path};
-use crate::http::{Body, CASE_FIELD, Method, Name, PORT_FIELD, Version, note_case, restore_case};
-use crate::tables::{Application, Further, INBOUND_H2};
+use crate::exchange::{Answer, Door, Exchange, Reason, Tunnel, path};
+use crate::http::{Body, CASE_FIELD, Method, Name, PORT_FIELD, note_case, restore_case};
+use crate::tables::{Application, Port};
 
 /// How paths are read: as little is changed as policies that name paths can bear, since the application has its own mind about them.
 const PATHS: PathPolicy = PathPolicy { reject_encoded_slashes: false, merge_slashes: false, drop_underscore_headers: false };
@@ -35,16 +36,13 @@ impl Pipeline {
         plan.take_route(INBOUND);
         let named = named_port(x, peer.is_some());
         // Whoever names none, or for a tunnel none that is one of its own, means the port by which it came.
-        let further = named.and_then(|port| application.further(port)).or_else(|| application.further(*port));
-        let port = further.map_or(*port, |further| further.place.port);
+        let ports = &application.ports;
+        let further = named.and_then(|port| ports.further(port)).or_else(|| ports.further(*port));
+        let at = further.or_else(|| ports.at(*port));
+        let port = at.map_or(*port, |at| at.place.port);
         if x.request.method == Method::Connect && x.request.protocol.is_none() {
             // Within a tunnel nobody would see what is asked of an application that speaks HTTP, or who asks.
-            // What further ports speak is declared: bytes there are no requests, and no filters are passed by.
-            let reads = match further {
-                Some(further) => speaks_http(further.place.protocol),
-                None => port == application.address.port() && (speaks_http(application.protocol) || runs_plugins(application)),
-            };
-            if reads {
+            if at.is_some_and(|at| reads(at, application)) {
                 return Err(refuse(Reason::MethodNotAllowed));
             }
             authorize(x, plan, peer.as_deref(), port, None)?;
@@ -57,10 +55,10 @@ impl Pipeline {
         // The handshake of a WebSocket is a GET, however it comes (RFC 8441 section 5).
         let method = if websocket { Method::Get } else { x.request.method.clone() };
         authorize(x, plan, peer.as_deref(), port, Some(&method))?;
-        let is_here = named.is_none_or(|named| named == port || named == application.address.port());
-        if !is_here || !takes_requests(application, further, port) {
-            return Err(refuse(Reason::Misdirected));
-        }
+        let is_here = named.is_none_or(|named| named == port || named == ports.first.place.port);
+        // Opaque bytes are for tunnels.
+        let takes_requests = |at: &&Port| further.is_none() || at.place.protocol != MeshProtocol::Tcp;
+        let Some(at) = at.filter(takes_requests).filter(|_| is_here) else { return Err(refuse(Reason::Misdirected)) };
         // Only a member of the mesh takes the field off again that would tell it.
         let cased = restore_case(&mut x.request.fields) && peer.is_some();
         self.tell_of_caller(x, peer.as_deref(), forwarded.as_ref());
@@ -71,12 +69,8 @@ impl Pipeline {
         if let Some(answer) = plan.access(x).await {
             return Err(answer);
         }
-        if let Some(further) = further {
-            x.upstream_override = Some(further.upstream.clone());
-        } else if speaks_http2(x, application, peer.is_some()) {
-            x.upstream_override = Some(INBOUND_H2.into());
-        }
-        let mut served = self.to_application(x, plan, (&method, port), websocket, asked.interim).await?;
+        let asking = Asking { plan, port: at, is_member: peer.is_some(), websocket, interim: asked.interim };
+        let mut served = self.to_application(x, &asking, &method).await?;
         if cased {
             note_case(&mut served.head.fields);
         } else {
@@ -96,14 +90,9 @@ impl Pipeline {
     }
 
     /// Sends a request to the application, and lets what goes on for long be judged again when the policies change.
-    async fn to_application(
-        &self,
-        x: &mut Exchange,
-        plan: &Plan,
-        (method, port): (&Method, u16),
-        websocket: bool,
-        interim: &Interim,
-    ) -> Result<Served, Box<Answer>> {
+    async fn to_application(&self, x: &mut Exchange, asking: &Asking<'_>, method: &Method) -> Result<Served, Box<Answer>> {
+        let Asking { plan, websocket, .. } = *asking;
+        let port = asking.port.place.port;
         let (connection, view) = (x.connection.clone(), plan.view().clone());
         let body = plan.request_body(x).into_iter().fold(std::mem::take(&mut x.body), edit::edited);
         let mut kept = (websocket || matches!(body, Body::Stream(_))).then(|| Kept::of(x, method.as_str()));
@@ -113,7 +102,7 @@ impl Pipeline {
             Some(kept) => watched(body, || judge(kept)),
             None => body,
         };
-        let mut served = self.forward(x, plan, body, websocket, interim).await?;
+        let mut served = self.ask(x, asking, body).await?;
         if served.upgrade.is_some() || matches!(served.body, Body::Stream(_)) || self.worker.other_policies(policies).is_some() {
             let kept = kept.get_or_insert_with(|| Kept::of(x, method.as_str()));
             // The answer may have been long in coming.
@@ -140,11 +129,6 @@ fn named_port(x: &mut Exchange, is_member: bool) -> Option<u16> {
     named.filter(|_| is_member)
 }
 
-/// Whether what listens at this port answers requests: opaque bytes are for tunnels.
-fn takes_requests(application: &Application, further: Option<&Further>, port: u16) -> bool {
-    further.map_or(port == application.address.port(), |further| speaks_http(further.place.protocol))
-}
-
 /// Normalises the path once, so that policies see what the application will see.
 pub(super) fn admit(x: &mut Exchange) -> Result<(), Box<Answer>> {
     if !x.request.path.is_empty()
@@ -162,9 +146,11 @@ fn speaks_http(protocol: MeshProtocol) -> bool {
     matches!(protocol, MeshProtocol::Http | MeshProtocol::Http2 | MeshProtocol::Grpc)
 }
 
-/// Whether plugins run for what comes in, which bytes that nobody looks into would get past. Of an application that speaks no HTTP they are asked nothing.
-fn runs_plugins(application: &Application) -> bool {
-    application.protocol != MeshProtocol::Tcp && !application.route.target.chain.is_empty()
+/// Whether what comes for this port is read as requests, and nothing as bytes: where HTTP is declared or was heard, or plugins run that bytes would get past.
+fn reads(at: &Port, application: &Application) -> bool {
+    let heard = || at.heard().is_some_and(|heard| heard.is_read());
+    let runs_plugins = || !application.route.target.chain.is_empty();
+    speaks_http(at.place.protocol) || (at.place.protocol == MeshProtocol::Auto && (heard() || runs_plugins()))
 }
 
 /// The path as an application reads it that decodes slashes and takes several for one; `None` where that changes nothing.
@@ -227,13 +213,6 @@ fn named(refusal: &Refusal) -> String {
         Some(rule) => format!("{}[{rule}]", refusal.policy),
         None => refusal.policy.to_string(),
     }
-}
-
-/// Whether an application that may speak anything is spoken to in HTTP/2: where its caller speaks it in clear, and where the message is one of gRPC.
-fn speaks_http2(x: &Exchange, application: &Application, is_member: bool) -> bool {
-    application.protocol == MeshProtocol::Auto
-        && x.request.version == Version::Http2
-        && (!is_member || x.request.fields.get_known(Name::ContentType).is_some_and(|kind| kind.starts_with(b"application/grpc")))
 }
 
 #[cfg(test)]

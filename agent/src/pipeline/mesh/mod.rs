@@ -5,6 +5,7 @@ mod inbound;
 mod judge;
 mod outbound;
 mod tcp;
+mod version;
 
 use std::rc::Rc;
 

@@ -299,7 +299,7 @@ async fn outside(x: &mut Exchange, address: SocketAddr, far: Option<Box<dyn Tunn
 }
 
 fn tunnelled(far: Box<dyn Tunnel>) -> Served {
-    Served { head: ResponseHead::new(200), body: Body::Empty, upgrade: Some(far), reason: Reason::None, declared: false }
+    Served { head: ResponseHead::new(200), body: Body::Empty, upgrade: Some(far), reason: Reason::None, doubt: None }
 }
 
 fn attempt(endpoint: Rc<EndpointName>, connect: std::time::Duration, failure: Option<Reason>) -> Attempt {

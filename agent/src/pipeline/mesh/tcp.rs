@@ -4,15 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use heddle_node::{clock, sockets};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::super::http::{Pipeline, Served, refuse};
 use super::judge::{Judge, WatchedTunnel};
 use crate::authorize::Policies;
 use crate::exchange::{Answer, Attempt, EndpointName, Exchange, Reason, Tunnel};
-use crate::http::{Body, ResponseHead};
-use crate::tables::Application;
+use crate::http::h2::frame::{PREFACE, write_settings};
+use crate::http::{Body, Greeting, ResponseHead};
+use crate::tables::{Application, Port};
 
 /// How long connecting to the application may take: it is on this machine.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -27,11 +30,8 @@ impl Pipeline {
         far: Option<Box<dyn Tunnel>>,
     ) -> Result<Served, Box<Answer>> {
         // A captured connection goes where it wanted to go.
-        let address = match application.further(port) {
-            Some(further) => further.place.address,
-            None if port == application.address.port() => application.address,
-            None => x.connection.local,
-        };
+        let at = application.ports.at(port);
+        let address = at.map_or(x.connection.local, |at| at.place.address);
         let began = clock::now();
         let connected = match far {
             Some(far) => Ok(far),
@@ -53,9 +53,27 @@ impl Pipeline {
             body: Body::Empty,
             upgrade: Some(Box::new(watched)),
             reason: Reason::None,
-            declared: application.further(port).is_some(),
+            doubt: at.and_then(Port::heard).cloned(),
         })
     }
+}
+
+/// Whether what listens here answers the beginning of HTTP/2 in HTTP/2. Nothing is asked of it.
+pub(super) async fn begins_http2(address: SocketAddr) -> bool {
+    let asking = async {
+        let mut far = connect(address).await.ok()?;
+        let mut beginning = PREFACE.to_vec();
+        write_settings(&mut beginning, &[]);
+        far.write_all(&beginning).await.ok()?;
+        let mut said = BytesMut::new();
+        while Greeting::of(&said) == Greeting::Perhaps {
+            if far.read_buf(&mut said).await.ok()? == 0 {
+                break;
+            }
+        }
+        Some(Greeting::of(&said) == Greeting::Http2)
+    };
+    timeout(CONNECT, asking).await.ok().flatten().unwrap_or_default()
 }
 
 pub(super) async fn connect(address: SocketAddr) -> Result<Box<dyn Tunnel>, Reason> {

@@ -12,7 +12,7 @@ use super::conn::{Conn, HEAD_LIMITS, MAX_CHUNK_EXTENSIONS, READ_ROOM, Step};
 use super::send::{SendError, Sender};
 use crate::exchange::{Interim, Reason};
 use crate::http::h1::{BodyDecoder, BodyLength, Fault, ParsedResponse, RequestKind, ResponseParser, Step as Decoded};
-use crate::http::{Body, Fields, Method, Name, ResponseHead};
+use crate::http::{Body, Fields, Greeting, Method, Name, ResponseHead};
 use crate::upstream::{OutgoingRequest, Sent, UpstreamError};
 
 /// Most interim responses before the final one.
@@ -147,8 +147,10 @@ impl Try<'_> {
                     self.answered = true;
                     self.conn.deadline.clear();
                     match self.parse() {
+                        Ok(None) if self.begins_http2() => return Poll::Ready(Err(self.other_version())),
                         Ok(None) => {}
                         Ok(Some(parsed)) => return Poll::Ready(Ok(parsed)),
+                        Err(_) if self.begins_http2() => return Poll::Ready(Err(self.other_version())),
                         Err(fault) => return Poll::Ready(Err(self.fail(Reason::UpstreamProtocol, fault.to_string()))),
                     }
                 }
@@ -192,6 +194,15 @@ impl Try<'_> {
 
     fn fail(&self, reason: Reason, detail: impl Into<Cow<'static, str>>) -> Failed {
         Failed { error: UpstreamError::new(reason, self.sent(), detail), silent: false }
+    }
+
+    /// Whether the endpoint has begun HTTP/2, as it does whatever it is asked.
+    fn begins_http2(&self) -> bool {
+        self.interims == 0 && self.conn.input.first() == Some(&0) && Greeting::of(&self.conn.input) == Greeting::Http2
+    }
+
+    fn other_version(&self) -> Failed {
+        self.fail(Reason::UpstreamHttp2, "the endpoint speaks HTTP/2 only: its scheme, or service.protocol, must say so")
     }
 
     fn cut(&self, error: &io::Error) -> Failed {

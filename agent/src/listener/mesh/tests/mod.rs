@@ -6,6 +6,7 @@ mod outward;
 mod ports;
 mod requests;
 mod tunnels;
+mod versions;
 
 use std::cell::RefCell;
 use std::io;
@@ -37,10 +38,10 @@ use super::{Entry, Inbound, Wanted};
 use crate::observe::access_log::{AccessLog, Sink};
 use crate::observe::{MeshStats, RouteStats, Sharded, TextWriter};
 use crate::outbound::Outbound;
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, Callees, Pipeline};
 use crate::secrets::References;
 use crate::settings::InboundSettings;
-use crate::tables::{Compiler, Place};
+use crate::tables::{Compiler, Place, Ports};
 use crate::upstream::{Clusters, Context, Pools};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -122,7 +123,8 @@ impl Sidecar {
         let pool = Clusters::new(Arc::new(Context::default()), None, tokio::runtime::Handle::current());
         let references = References::new(Arc::new(|_: &str| None), "".into(), Outbound::default());
         let compiler = Compiler::new(1, pool, Outbound::default(), references).identified_by(identity.clone());
-        let mut compiler = compiler.beside(application, protocol, further);
+        let ports = Arc::new(Ports::new(application, protocol, further));
+        let mut compiler = compiler.beside(ports.clone());
         let log = tempfile::NamedTempFile::new().unwrap();
         let lines = Arc::new(AccessLog::open(&Sink::File(log.path().to_owned()), None).unwrap());
         let shared = pipeline::Shared {
@@ -138,8 +140,8 @@ impl Sidecar {
         let mut settings = InboundSettings::default();
         edit(&mut settings);
         let stats = Arc::<MeshStats>::default();
-        let door = Inbound::new(identity.clone(), settings, application, protocol, stats.clone());
-        let door = Arc::new(Inbound { further: further.to_vec(), ..door });
+        worker.set_callees(Callees { stats: stats.clone(), ..Callees::default() });
+        let door = Arc::new(Inbound::new(identity.clone(), settings, ports, stats.clone()));
         let listener = Arc::new(harness::listener(EdgeLimits::default()));
         let doors = Shared::default();
         let service = Rc::new(Worker::new(Pipeline::new(worker.clone()), Arc::default()));

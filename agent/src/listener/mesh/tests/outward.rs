@@ -251,3 +251,23 @@ async fn what_was_not_captured_is_not_passed_on_to_ourselves() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn who_waits_before_it_speaks_http_reaches_an_application_that_begins_http2_of_itself() {
+    story(async {
+        let (address, came) = super::versions::http2_only(false).await;
+        let web = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+        let mut api = Outward::leading(to_web(), &web.authority);
+        api.learn(MeshProtocol::Auto, web.address);
+        let mut stream = api.connect().await;
+        // The application has been called for it, and was heard.
+        while !web.door.ports.first.heard().unwrap().is_read() {
+            tokio::task::yield_now().await;
+        }
+        let answer = ask(&mut stream, GET).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("two"), "{answer}");
+        let answer = ask(&mut api.connect().await, GET).await;
+        assert!(answer.contains("two") && came.borrow().len() == 2, "{answer}");
+    })
+    .await;
+}

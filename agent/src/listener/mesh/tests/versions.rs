@@ -1,0 +1,185 @@
+//! Applications that have not said what they speak, and speak HTTP/2 only, or not any more, or at one port of several: what members ask them arrives.
+
+use std::cell::Cell;
+
+use bytes::Bytes;
+use http::{Method, Request};
+
+use super::*;
+
+/// What came: version and method, with the length of the body.
+pub(super) type Came = Rc<RefCell<Vec<(String, usize)>>>;
+
+/// An application that speaks HTTP/2 only. Whatever is said to it, it begins with its settings, unless it is `shy`.
+pub(super) async fn http2_only(shy: bool) -> (SocketAddr, Came) {
+    let came = Came::default();
+    let seen = came.clone();
+    let address = application(move |mut stream| {
+        let seen = seen.clone();
+        async move {
+            if shy {
+                let mut beginning = [0; 24];
+                while stream.peek(&mut beginning).await.is_ok_and(|got| (1..24).contains(&got)) {
+                    tokio::task::yield_now().await;
+                }
+                if &beginning != crate::http::h2::frame::PREFACE {
+                    let _ = stream.read(&mut [0; 4096]).await;
+                    return;
+                }
+            }
+            serve_http2(stream, seen).await;
+        }
+    });
+    (address.await, came)
+}
+
+async fn serve_http2(stream: TcpStream, seen: Came) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let seen = seen.clone();
+        spawn_local(async move {
+            let (head, mut body) = request.into_parts();
+            let mut length = 0;
+            while let Some(Ok(piece)) = body.data().await {
+                let _ = body.flow_control().release_capacity(piece.len());
+                length += piece.len();
+            }
+            seen.borrow_mut().push((format!("{:?} {}", head.version, head.method), length));
+            let mut down = respond.send_response(http::Response::new(()), false).unwrap();
+            down.send_data(Bytes::from_static(b"two"), true).unwrap();
+        });
+    }
+}
+
+/// Status and body of what a member gets that sends this much.
+async fn asked(requests: &mut h2::client::SendRequest<Bytes>, method: Method, port: Option<u16>, body: usize) -> (u16, Bytes) {
+    let request = Request::builder().method(method).uri("https://web.shop/");
+    let request = port.into_iter().fold(request, |request, port| request.header("x-heddle-port", port.to_string()));
+    let (response, mut up) = requests.send_request(request.body(()).unwrap(), body == 0).unwrap();
+    if body > 0 {
+        up.send_data(vec![b'x'; body].into(), true).unwrap();
+    }
+    let response = response.await.unwrap();
+    let status = response.status().as_u16();
+    (status, response.into_body().data().await.and_then(Result::ok).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn an_application_that_speaks_http2_only_is_asked_in_it_and_no_request_is_lost_or_sent_twice() {
+    story(async {
+        for (method, body) in [(Method::GET, 0), (Method::POST, 0), (Method::POST, 20_000)] {
+            let (address, came) = http2_only(false).await;
+            let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+            let mut requests = sidecar.http2().await;
+            for _ in 0..2 {
+                assert_eq!(asked(&mut requests, method.clone(), None, body).await, (200, "two".into()), "{method} {body}");
+            }
+            assert_eq!(*came.borrow(), vec![(format!("HTTP/2.0 {method}"), body); 2]);
+            let found = format!("detected_total{{port=\"{}\",protocol=\"http2\"}} 1\n", address.port());
+            assert!(sidecar.metrics().contains(&found), "found out once: {}", sidecar.metrics());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upload_that_is_too_long_to_be_kept_fails_once_and_the_next_one_arrives() {
+    story(async {
+        let (address, came) = http2_only(false).await;
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+        let mut requests = sidecar.http2().await;
+        let request = Request::post("https://web.shop/").body(()).unwrap();
+        let (response, mut up) = requests.send_request(request, false).unwrap();
+        // Nobody says how long it will be.
+        up.send_data(vec![b'x'; 30_000].into(), false).unwrap();
+        up.send_data(vec![b'x'; 50_000].into(), false).unwrap();
+        up.send_data(Bytes::from_static(b"end"), true).unwrap();
+        let first = response.await.unwrap().status().as_u16();
+        assert_eq!(asked(&mut requests, Method::POST, None, 100).await, (200, "two".into()));
+        let came = came.borrow();
+        let whole = came.iter().filter(|(_, length)| *length == 80_003).count();
+        assert_eq!((came.len(), whole), if first == 200 { (2, 1) } else { (1, 0) }, "{first}: all of it or nothing");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_application_that_hangs_up_on_http1_without_a_word_is_asked_in_http2() {
+    story(async {
+        let (address, came) = http2_only(true).await;
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+        let mut requests = sidecar.http2().await;
+        assert_eq!(asked(&mut requests, Method::POST, None, 0).await.0, 502, "nobody knows whether it has seen it");
+        assert_eq!(asked(&mut requests, Method::POST, None, 0).await, (200, "two".into()));
+        assert_eq!(came.borrow().len(), 1);
+        let (address, came) = http2_only(true).await;
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+        assert_eq!(asked(&mut sidecar.http2().await, Method::GET, None, 0).await, (200, "two".into()));
+        assert_eq!(came.borrow().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_takes_the_place_of_an_application_may_speak_another_version() {
+    story(async {
+        let (is_old, came) = (Rc::new(Cell::new(true)), Came::default());
+        let (old, seen) = (is_old.clone(), came.clone());
+        let address = application(move |mut stream| {
+            let (old, seen) = (old.clone(), seen.clone());
+            async move {
+                if old.get() {
+                    while head(&mut stream).await.starts_with("GET") {
+                        stream.write_all(OK.replace("X-ODD: 1", "Connection: close").as_bytes()).await.unwrap();
+                    }
+                } else {
+                    serve_http2(stream, seen).await;
+                }
+            }
+        });
+        let sidecar = Sidecar::before(address.await, MeshProtocol::Auto, |_| ());
+        let mut requests = sidecar.http2().await;
+        let mut until = async |answer: &str| {
+            // One request finds out that something has changed.
+            for _ in 0..3 {
+                if asked(&mut requests, Method::GET, None, 0).await == (200, Bytes::copy_from_slice(answer.as_bytes())) {
+                    return true;
+                }
+            }
+            false
+        };
+        assert!(until("ok").await);
+        is_old.set(false);
+        assert!(until("two").await && came.borrow().len() == 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_port_is_found_out_by_itself() {
+    story(async {
+        let (first, second) = (answering(OK).await.0, http2_only(false).await.0);
+        let further = [
+            Place { port: 9090, address: second, protocol: MeshProtocol::Auto },
+            Place { port: 25, address: super::tunnels::greeting().await, protocol: MeshProtocol::Auto },
+        ];
+        let sidecar = Sidecar::before_all((first, MeshProtocol::Auto), &further, |_| ());
+        let mut requests = sidecar.http2().await;
+        assert_eq!(asked(&mut requests, Method::GET, Some(9090), 0).await, (200, "two".into()));
+        assert_eq!(asked(&mut requests, Method::GET, None, 0).await, (200, "ok".into()));
+        for (port, protocol) in [(9090, "http2"), (first.port(), "http1")] {
+            assert!(sidecar.metrics().contains(&format!("{{port=\"{port}\",protocol=\"{protocol}\"}} 1\n")));
+        }
+        let connect = Request::builder().method(Method::CONNECT).uri("web.shop:25").body(()).unwrap();
+        let (response, _up) = requests.send_request(connect, false).unwrap();
+        assert_eq!(response.await.unwrap().into_body().data().await.unwrap().unwrap(), "220 ready\r\n");
+        // The port that begins HTTP/2 of itself lets no bytes through once it was heard.
+        let tunnel = || Request::builder().method(Method::CONNECT).uri("web.shop:9090").body(()).unwrap();
+        let (response, _up) = requests.send_request(tunnel(), false).unwrap();
+        let said = response.await.unwrap().into_body().data().await;
+        assert!(said.as_ref().is_none_or(Result::is_err), "{said:?}");
+        let (response, _up) = requests.send_request(tunnel(), false).unwrap();
+        assert_eq!(response.await.unwrap().status(), 405);
+    })
+    .await;
+}

@@ -1,0 +1,152 @@
+//! The version of HTTP in which an application is asked that has not said which one it speaks: found out by asking, and kept for the requests that follow. It
+//! knows no callers but for what they speak themselves.
+
+use std::sync::Arc;
+
+use super::super::http::{Pipeline, Served};
+use super::super::plan::Plan;
+use super::super::replay::Replay;
+use super::tcp::begins_http2;
+use crate::exchange::{Answer, Exchange, Interim, Reason};
+use crate::http::{Body, Heard, Name, Version};
+use crate::tables::Port;
+
+/// Longest body of a request that is kept until the application has answered for the first time: long enough for all but uploads.
+const KEPT: u64 = 64 * 1024;
+
+/// What is asked for, besides the request.
+pub(super) struct Asking<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) port: &'a Port,
+    /// Whether the caller is a member of the mesh.
+    pub(super) is_member: bool,
+    pub(super) websocket: bool,
+    pub(super) interim: &'a Interim,
+}
+
+impl Pipeline {
+    /// Sends a request to a port of the application, in the version of HTTP that is spoken there.
+    pub(super) async fn ask(&self, x: &mut Exchange, asking: &Asking<'_>, body: Body) -> Result<Served, Box<Answer>> {
+        let Asking { plan, port, websocket, interim, .. } = *asking;
+        let Some((heard, over_http2)) = &port.auto else {
+            lead_to(x, port);
+            return self.forward(x, plan, body, websocket, interim).await;
+        };
+        if names_http2(x) {
+            x.upstream_override = Some(over_http2.clone());
+            return self.forward(x, plan, body, websocket, interim).await;
+        }
+        match heard.version() {
+            // A caller in clear speaks what it believes that the application speaks.
+            None if asking.is_member || x.request.version != Version::Http2 => self.find_out(x, asking, body, heard).await,
+            None | Some(Version::Http2) => {
+                x.upstream_override = Some(over_http2.clone());
+                let served = self.forward(x, plan, body, websocket, interim).await;
+                if let Err(answer) = &served
+                    && matches!(answer.reason, Reason::UpstreamReset | Reason::UpstreamProtocol)
+                {
+                    // Another application may have taken its place.
+                    heard.speaks(None);
+                }
+                served
+            }
+            Some(Version::Http10 | Version::Http11) => {
+                lead_to(x, port);
+                let served = self.forward(x, plan, body, websocket, interim).await;
+                if served.as_ref().is_err_and(|answer| answer.reason == Reason::UpstreamHttp2) {
+                    self.note(asking, heard, Version::Http2);
+                }
+                served
+            }
+        }
+    }
+
+    /// The first request, in HTTP/1: an application that speaks HTTP/2 only says so at once, or hangs up, and has looked at nothing.
+    async fn find_out(
+        &self,
+        x: &mut Exchange,
+        asking: &Asking<'_>,
+        body: Body,
+        heard: &Arc<Heard>,
+    ) -> Result<Served, Box<Answer>> {
+        let Asking { plan, port, websocket, interim, .. } = *asking;
+        let (body, again) = Again::of(body);
+        lead_to(x, port);
+        let first = self.forward(x, plan, body, websocket, interim).await;
+        let answer = match first {
+            Ok(served) => {
+                if x.attempts.last().is_some_and(|attempt| attempt.status.is_some()) {
+                    self.note(asking, heard, Version::Http11);
+                }
+                return Ok(served);
+            }
+            Err(answer) => answer,
+        };
+        let is_unseen = answer.reason == Reason::UpstreamHttp2;
+        // Some hang up without a word.
+        let hangs_up = answer.reason == Reason::UpstreamReset && begins_http2(port.place.address).await;
+        if !is_unseen && !hangs_up {
+            return Err(answer);
+        }
+        self.note(asking, heard, Version::Http2);
+        match again.body().filter(|_| is_unseen || x.request.method.is_idempotent()) {
+            Some(body) => {
+                x.upstream_override = port.auto.as_ref().map(|(_, over_http2)| over_http2.clone());
+                self.forward(x, plan, body, websocket, interim).await
+            }
+            None => Err(answer),
+        }
+    }
+
+    fn note(&self, asking: &Asking<'_>, heard: &Heard, version: Version) {
+        // Of callers in clear each connection is counted by its first bytes.
+        if heard.speaks(Some(version)) && asking.is_member {
+            let protocol = if version == Version::Http2 { "http2" } else { "http1" };
+            self.worker.callees().stats.detected(asking.port.place.port, protocol);
+        }
+    }
+}
+
+/// A body that may be sent again.
+enum Again {
+    /// It is short and at hand.
+    Held(Option<bytes::Bytes>),
+    /// It is kept as it goes by.
+    Kept(Replay),
+}
+
+impl Again {
+    fn of(mut body: Body) -> (Body, Again) {
+        let again = match &body {
+            Body::Empty => Again::Held(None),
+            Body::Full(bytes) => Again::Held(Some(bytes.clone())),
+            Body::Stream(_) => Again::Kept(Replay::of(&mut body, KEPT)),
+        };
+        (body, again)
+    }
+
+    /// It from its beginning, where that is there still.
+    fn body(self) -> Option<Body> {
+        match self {
+            Again::Held(bytes) => Some(bytes.map_or(Body::Empty, Body::from)),
+            Again::Kept(replay) => {
+                let mut body = Body::Empty;
+                replay.is_whole().then(|| replay.rewind(&mut body))?;
+                Some(body)
+            }
+        }
+    }
+}
+
+/// Leads to the upstream of a port, where that is not the one of the route.
+fn lead_to(x: &mut Exchange, port: &Port) {
+    if let Some(upstream) = &port.upstream {
+        x.upstream_override = Some(upstream.clone());
+    }
+}
+
+/// Whether the request is one that there is in HTTP/2 only.
+fn names_http2(x: &Exchange) -> bool {
+    let is_grpc = |kind: &[u8]| kind.starts_with(b"application/grpc");
+    x.request.version == Version::Http2 && x.request.fields.get_known(Name::ContentType).is_some_and(is_grpc)
+}
