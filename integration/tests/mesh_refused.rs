@@ -210,3 +210,58 @@ fn a_member_of_a_partner_is_let_in_by_its_own_name_and_by_nothing_else() {
     mesh.policy("theirs", json!({ "service": "api", "action": "allow", "rules": whole }));
     until("the partner again", || ask().ends_with(" 429").then_some(()));
 }
+
+#[test]
+fn a_service_of_a_partner_is_called_as_ours_are_and_nobody_passes_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let federated = |domain: &str, file: &str| {
+        format!(", federation: [ {{ trust_domain: {domain}, bundle_file: \"{}\" }} ]", path(file).display())
+    };
+    let theirs = Mesh::of_domain("partner.example", &federated(DOMAIN, "ours.pem"));
+    let ours = Mesh::start(&federated("partner.example", "theirs.pem"));
+    std::fs::write(path("ours.pem"), roots(&ours)).unwrap();
+    std::fs::write(path("theirs.pem"), roots(&theirs)).unwrap();
+    let app = Nginx::start("location / { return 200 'cart for $http_x_forwarded_client_cert'; }");
+    let secret = Nginx::saying("somebody else");
+    let cart = theirs.sidecar(&Service::http("cart", app.address));
+    let thief = theirs.sidecar(&Service::http("thief", secret.address));
+    let api = ours.sidecar(&Service::http("api", secret.address));
+    let web = ours.sidecar(&Service { calls: &["partner/cart"], ..Service::http("web", ours.control.place.address()) });
+    let gateway = ours.gateway();
+
+    let at = |callee: SocketAddr| {
+        let nodes = json!([{ "host": callee.ip().to_string(), "port": callee.port(), "weight": 1 }]);
+        let federated = json!({ "trust_domain": "partner.example", "service": "default/cart", "nodes": nodes });
+        ours.control.put("/mesh_services/cart", json!({ "namespace": "partner", "protocol": "http", "federated": federated }));
+    };
+    at(cart.inbound);
+    let answer = ours.until_reached(&web, "/").text();
+    assert!(answer.starts_with("cart for ") && answer.contains(&format!("URI=spiffe://{DOMAIN}/ns/default/svc/web")), "{answer}");
+    let upstream = json!({ "discovery_type": "mesh", "service_name": "partner/cart", "type": "roundrobin" });
+    ours.control.put("/upstreams/cart", upstream);
+    ours.control.put("/routes/cart", json!({ "uri": "/*", "upstream_id": "cart" }));
+    assert!(ours.control.until_status("/", 200).text().contains(&format!("URI=spiffe://{DOMAIN}/ns/default/svc/gateway")));
+
+    // Who may call it is for the partner to say.
+    let callers = json!([{ "from": [ { "identities": [format!("spiffe://{DOMAIN}/ns/default/svc/web")] } ] }]);
+    theirs.policy("cart", json!({ "service": "cart", "action": "allow", "rules": callers }));
+    ours.control.until_status("/", 403);
+    assert_eq!(client::get(web.outbound[0], "/").unwrap().status, 200);
+
+    for (somebody, domain, name) in [(&thief, "partner.example", "thief"), (&api, DOMAIN, "api")] {
+        at(somebody.inbound);
+        let subject = format!("spiffe://{domain}/ns/default/svc/{name}");
+        let entry = until(&format!("{name} in the audit"), || {
+            let answer = client::get(web.outbound[0], "/").ok()?;
+            assert!(!answer.text().contains("somebody"), "{}", answer.text());
+            let by_web = |entry: &Value| entry["subject"] == *subject && entry["spiffe_id"].as_str().unwrap().ends_with("/web");
+            listed(&ours, "peer-wrong-identity").into_iter().find(by_web)
+        });
+        assert_ne!(client::get(web.outbound[0], "/").unwrap().status, 200);
+        assert!(entry["detail"].as_str().unwrap().contains("expected spiffe://partner.example/ns/default/svc/cart"), "{entry:#}");
+    }
+    at(cart.inbound);
+    ours.until_reached(&web, "/");
+    drop(gateway);
+}

@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use heddle_xds::model::{Endpoint, MeshProtocol};
+use serde::Deserialize;
 
 use crate::discovery::Discovered;
+use crate::model::resources::{Federated, MeshService};
 use crate::model::{Key, ResourceKind, ServiceId};
 use crate::state::State;
 
@@ -26,8 +28,19 @@ pub struct Known {
     pub owners: BTreeSet<Key>,
     /// What its instances say; `None` where none ever came.
     pub found: Option<Found>,
+    /// Where it is a service of another trust domain: whose, and where it is.
+    pub federated: Option<Partner>,
     /// Its address for names.
     pub vip: Option<IpAddr>,
+}
+
+/// Whose a service is that is one of another trust domain, and where it is, as its owner here says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Partner {
+    /// Trust domain, name and addresses.
+    pub written: Federated,
+    /// Its further ports.
+    pub ports: Vec<u16>,
 }
 
 /// What the instances of a service say.
@@ -99,7 +112,29 @@ impl Directory {
 
     /// The SPIFFE id of a service's instances.
     pub fn identity(&self, service: &ServiceId) -> Arc<str> {
-        format!("spiffe://{}/ns/{}/svc/{}", self.trust_domain, service.namespace(), service.service()).into()
+        let id =
+            |domain: &str, service: &ServiceId| format!("spiffe://{domain}/ns/{}/svc/{}", service.namespace(), service.service());
+        let Some(federated) = self.federated(service) else { return id(&self.trust_domain, service).into() };
+        let federated = &federated.written;
+        let there = federated.service.as_deref().and_then(|text| ServiceId::parse(text, service.namespace()));
+        id(&federated.trust_domain, there.as_ref().unwrap_or(service)).into()
+    }
+
+    /// Whose it is, where that is another trust domain.
+    pub fn federated(&self, service: &ServiceId) -> Option<&Partner> {
+        self.get(service)?.federated.as_ref()
+    }
+
+    /// What is wrong with a service of another trust domain.
+    pub fn fault(&self, service: &ServiceId) -> Option<&'static str> {
+        let known = self.get(service)?;
+        let federated = known.federated.as_ref()?;
+        if *federated.written.trust_domain == *self.trust_domain {
+            return Some(
+                "federated.trust_domain is our own: nobody is called; its instances register themselves, leave federated out",
+            );
+        }
+        known.found.as_ref().map(|_| "instances of ours have its name; they are not called, as it is one of another trust domain")
     }
 
     /// One service.
@@ -124,12 +159,14 @@ impl Directory {
             if let Some(before) = before.filter(|before| Some(before) != service.as_ref()) {
                 self.change(&before, |known| {
                     known.owners.remove(key);
+                    known.federated = federated(state, known);
                 });
                 concerned.insert(before);
             }
             if let Some(service) = service {
                 self.change(&service, |known| {
                     known.owners.insert(key.clone());
+                    known.federated = federated(state, known);
                 });
                 concerned.insert(service);
             }
@@ -165,4 +202,12 @@ impl Directory {
             self.services.remove(service);
         }
     }
+}
+
+/// What the owner of a service says of its trust domain.
+fn federated(state: &State, known: &Known) -> Option<Partner> {
+    let stored = state.get(known.owners.first()?)?;
+    let service = MeshService::deserialize(&stored.value).ok()?;
+    let ports = service.ports.iter().filter(|port| port.protocol().is_some()).map(|port| port.number()).collect();
+    Some(Partner { written: service.federated?, ports })
 }

@@ -22,7 +22,7 @@ use crate::model::{Key, ServiceId};
 use crate::state::State;
 use crate::store::RecordWrite;
 
-pub use directory::{Directory, Found, FoundPlace, FoundPort, Known};
+pub use directory::{Directory, Found, FoundPlace, FoundPort, Known, Partner};
 pub use registry::{Counts, Held, Registry, Standing};
 pub use vips::Vips;
 
@@ -317,7 +317,7 @@ impl Mesh {
     pub fn shown(&self, now: u64) -> Value {
         let service = |(service, known): (&ServiceId, &Known)| {
             let standing = |one: Standing| self.registry.instances(service).filter(|held| held.standing == one).count();
-            let fault = self.registry.fault(service).or_else(|| {
+            let fault = self.directory.fault(service).map(str::to_owned).or_else(|| self.registry.fault(service)).or_else(|| {
                 self.without_address
                     .contains(service)
                     .then(|| "no address is left for its name: choose a larger mesh.vip_range".to_owned())
@@ -328,7 +328,10 @@ impl Mesh {
                 "vip": known.vip,
                 "protocol": known.found.as_ref().map(|found| found.protocol.as_str()),
                 "resource": known.owners.first().map(|key| &*key.id),
-                "endpoints": known.found.as_ref().map_or(0, |found| found.endpoints.len()),
+                "endpoints": match &known.federated {
+                    Some(partner) => partner.written.nodes.0.len(),
+                    None => known.found.as_ref().map_or(0, |found| found.endpoints.len()),
+                },
                 "live": standing(Standing::Live),
                 "draining": standing(Standing::Draining),
                 "fault": fault,

@@ -224,7 +224,7 @@ fn roots(context: &mut Context<'_>, owner: &Key, written: &str) -> Result<Arc<st
     Ok(ssl.client.map_or(ssl.cert, |client| client.ca).into())
 }
 
-fn endpoint(node: &Node, scheme: Scheme) -> Endpoint {
+pub(super) fn endpoint(node: &Node, scheme: Scheme) -> Endpoint {
     Endpoint {
         host: node.host.as_str().into(),
         port: node.port.unwrap_or_else(|| scheme.default_port()),

@@ -16,33 +16,46 @@ type Request = http::Request<RecvStream>;
 
 /// The authority of one trust domain.
 struct Authority {
+    domain: &'static str,
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
     fn new() -> Authority {
+        Authority::of("mesh.example")
+    }
+
+    fn of(domain: &'static str) -> Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.subject_alt_names = vec![SanType::URI("spiffe://mesh.example".try_into().unwrap())];
+        params.subject_alt_names = vec![SanType::URI(format!("spiffe://{domain}").try_into().unwrap())];
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::CommonName, format!("root {}", fastrand::u64(..)));
         let certificate = params.self_signed(&key).unwrap().der().clone();
-        Authority { certificate, issuer: Issuer::new(params, key) }
+        Authority { domain, certificate, issuer: Issuer::new(params, key) }
+    }
+
+    fn bundle(&self) -> Bundle {
+        Bundle::from_der(TrustDomain::new(self.domain).unwrap(), vec![self.certificate.clone()]).unwrap()
     }
 
     fn bundles(&self) -> Bundles {
-        let domain = TrustDomain::new("mesh.example").unwrap();
-        Bundles::new(Bundle::from_der(domain, vec![self.certificate.clone()]).unwrap())
+        Bundles::new(self.bundle())
     }
 
     fn svid(&self, service: &str) -> Svid {
+        self.signs(&spiffe(service))
+    }
+
+    /// A certificate with this id, whosever it is.
+    fn signs(&self, id: &str) -> Svid {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(spiffe(service).as_str().try_into().unwrap())];
+        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let now = heddle_node::clock::wall();
@@ -91,8 +104,12 @@ async fn hello(request: Request, mut respond: SendResponse<Bytes>, nth: usize) {
 }
 
 fn calling(identity: &Identity, service: &str, addresses: &[SocketAddr]) -> Arc<Edition> {
+    expecting(identity, &spiffe(service), addresses)
+}
+
+fn expecting(identity: &Identity, id: &str, addresses: &[SocketAddr]) -> Arc<Edition> {
     let context = Context { identity: identity.clone(), ..Context::default() };
-    let config = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec![spiffe(service).into()], port: None }));
+    let config = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec![id.into()], port: None }));
     let nodes: Vec<_> = addresses.iter().copied().map(node).collect();
     Edition::first(Arc::new(context), config, &nodes, &|_| None, heddle_node::clock::now())
 }
@@ -136,6 +153,50 @@ fn a_connection_is_given_up_when_its_peer_is_trusted_no_more() {
         assert_eq!((error.reason, error.sent), (Reason::PeerIdentity, Sent::Nothing), "{error}");
         web.set_bundles(ours.bundles());
         assert_eq!(connection_of(&pools, &cluster).await, "2");
+    });
+}
+
+#[test]
+fn a_service_of_a_partner_is_vouched_for_by_the_partner_alone_and_vouches_for_nobody_else() {
+    run(async {
+        let (ours, theirs, third) = (Authority::new(), Authority::of("partner.example"), Authority::of("third.example"));
+        let web = ours.member("web");
+        web.set_bundles(ours.bundles().with_federated(theirs.bundle()).with_federated(third.bundle()));
+        let serving = async |svid: Svid| {
+            let identity = Identity::new();
+            identity.set_bundles(theirs.bundles().with_federated(ours.bundle()));
+            identity.set_svid(svid);
+            sidecar(&identity, hello).await
+        };
+        let (own, partners, thirds) =
+            (spiffe("api"), "spiffe://partner.example/ns/shop/svc/api", "spiffe://third.example/ns/shop/svc/api");
+        let cases = [
+            (&theirs, partners, partners, true),
+            (&theirs, &*own, &*own, false),
+            (&theirs, thirds, thirds, false),
+            (&ours, partners, partners, false),
+            (&third, partners, partners, false),
+            (&theirs, "spiffe://partner.example/ns/shop/svc/other", partners, false),
+            (&ours, &*own, partners, false),
+            (&theirs, partners, &*own, false),
+        ];
+        for (authority, shown, expected, good) in cases {
+            let cluster = expecting(&web, expected, &[serving(authority.signs(shown)).await]);
+            let answer = get(&Pools::new(), &cluster).await;
+            let (signed, told) = (authority.domain, answer.as_ref().map_err(|error| (error.reason, error.sent)).err());
+            let refused = Some((Reason::PeerIdentity, Sent::Nothing)).filter(|_| !good);
+            assert_eq!(told, refused, "{shown} signed by {signed}, where {expected} is expected");
+        }
+        let labels: Vec<_> = web.refusals().take(0).entries.into_iter().map(|refused| refused.reason).collect();
+        assert!(labels.contains(&"untrusted") && labels.contains(&"wrong-identity"), "{labels:?}");
+
+        // Who is federated no more is nobody, on connections that stand too.
+        let cluster = expecting(&web, partners, &[serving(theirs.signs(partners)).await]);
+        let pools = Pools::new();
+        assert_eq!(connection_of(&pools, &cluster).await, "0");
+        web.set_bundles(ours.bundles());
+        pools.sweep(heddle_node::clock::now());
+        assert_eq!(get(&pools, &cluster).await.unwrap_err().reason, Reason::PeerIdentity);
     });
 }
 

@@ -17,8 +17,8 @@ pub use checks::{
 pub use consumer::{Consumer, ConsumerGroup, Credential};
 pub use listener::{Forwarded, Limits, Listener, Paths, Protocol, ProxyProtocol, ServerHeader, TcpRoute, TcpShare, TlsMode};
 pub use mesh::{
-    AuthorizationPolicy, CalledPort, HeaderValues, MeshService, Operation, PeerAuthentication, PeerModeKind, PolicyActionKind,
-    Rule, ServiceMirror, Source, Split,
+    AuthorizationPolicy, CalledPort, Federated, HeaderValues, MeshService, Operation, PeerAuthentication, PeerModeKind,
+    PolicyActionKind, Rule, ServiceMirror, Source, Split,
 };
 pub use plugins::{GlobalRule, PluginConfig, PluginMetadata};
 pub use route::Route;

@@ -3,14 +3,19 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use heddle_node::identity::TrustDomain;
+
 use super::super::mesh::{NAME_RULE, is_mesh_name};
-use super::super::resources::{HashOnKind, MeshService, ServiceMirror, Split};
+use super::super::resources::{Federated, HashOnKind, MeshService, ServiceMirror, Split, Upstream};
 use super::super::types::{Labels, Plugins};
 use super::super::{Fault, ServiceId, canonical, carrying, check_expression};
 use super::upstream;
 
 /// Shares that one group of a split may have, as the plugin behind it.
 const MOST_SHARES: usize = 20;
+
+/// Sidecars of a partner that one service has at most.
+const MOST_NODES: usize = 1_000;
 
 /// Labels of a subset, and how long their names and values are: together they are a name on the wire.
 const MOST_LABELS: usize = 4;
@@ -40,7 +45,10 @@ pub(super) fn check(service: &MeshService, id: &str, faults: &mut Vec<Fault>) {
             faults.push(Fault::new(format!("ports[{index}]"), format!("port {} stands there twice", port.number())));
         }
     }
-    upstream::check(&service.upstream(), "", faults);
+    upstream::check(&Upstream { nodes: None, ..service.upstream() }, "", faults);
+    if let Some(written) = &service.federated {
+        federated(written, service, faults);
+    }
     if service.upstream().hashes() && service.hash_on == HashOnKind::Consumer {
         faults.push(Fault::new(
             "hash_on",
@@ -56,6 +64,29 @@ pub(super) fn check(service: &MeshService, id: &str, faults: &mut Vec<Fault>) {
     split(&service.split, &service.namespace, faults);
     if let Some(written) = &service.mirror {
         mirror(written, service, faults);
+    }
+}
+
+/// A service that others run: whom it must prove to be, where it is, and nothing that would be done where it runs.
+fn federated(written: &Federated, service: &MeshService, faults: &mut Vec<Fault>) {
+    if let Err(error) = TrustDomain::new(&written.trust_domain) {
+        faults.push(Fault::new("federated.trust_domain", error.to_string()));
+    }
+    if let Some(text) = written.service.as_deref().filter(|text| ServiceId::parse(text, &service.namespace).is_none()) {
+        let message = format!("expected a service, \"web\" or \"shop/web\", got \"{text}\" (names are {NAME_RULE})");
+        faults.push(Fault::new("federated.service", message));
+    }
+    upstream::nodes(&service.upstream(), "federated.", faults);
+    if written.nodes.0.is_empty() || written.nodes.0.len() > MOST_NODES {
+        faults.push(Fault::new("federated.nodes", format!("expected 1 to {MOST_NODES} addresses of sidecars of the partner")));
+    }
+    for (index, _) in written.nodes.0.iter().enumerate().filter(|(_, node)| node.port.is_none()) {
+        let message = "expected a port: that by which the sidecar takes what comes in (15006 where its owner says nothing else)";
+        faults.push(Fault::new(format!("federated.nodes[{index}].port"), message));
+    }
+    if !service.inbound_plugins.is_empty() {
+        let message = "what comes in to a service of another trust domain is for its own control plane to say: leave it out";
+        faults.push(Fault::new("inbound_plugins", message));
     }
 }
 

@@ -118,7 +118,7 @@ fn hash_key(upstream: &Upstream) -> Option<String> {
     Some(format!("invalid configuration: failed to match pattern with \"{key}\": expected {wrong}"))
 }
 
-fn nodes(upstream: &Upstream, at: &str, faults: &mut Vec<Fault>) {
+pub(super) fn nodes(upstream: &Upstream, at: &str, faults: &mut Vec<Fault>) {
     let Some(nodes) = &upstream.nodes else { return };
     for (index, node) in nodes.0.iter().enumerate() {
         if node.host.parse::<std::net::IpAddr>().is_err() && !is_dns_name(&node.host) {

@@ -10,8 +10,9 @@ pub(super) use service::unit as service;
 
 use std::sync::Arc;
 
-use heddle_xds::model::{Endpoints, MeshPeer};
+use heddle_xds::model::{Endpoints, MeshPeer, Scheme};
 
+use super::upstream::endpoint;
 use crate::mesh::{Directory, Known};
 use crate::model::{Key, ResourceKind, ServiceId};
 
@@ -33,6 +34,16 @@ pub(super) fn behind(
     upstream: Arc<str>,
 ) -> (MeshPeer, Endpoints) {
     let identities = vec![directory.identity(service)];
+    if let Some(partner) = directory.federated(service) {
+        // Its own bundle alone says who it is. In our own trust domain nobody is called by an address that somebody wrote.
+        let is_other = partner.written.trust_domain != directory.trust_domain();
+        let nodes = partner.written.nodes.0.iter().filter(|_| is_other);
+        let endpoints = nodes.map(|node| endpoint(node, Scheme::Http)).collect();
+        return (
+            MeshPeer { identities, port: port.filter(|port| partner.ports.contains(port)) },
+            Endpoints { upstream, endpoints },
+        );
+    }
     let found = known.and_then(|known| known.found.as_ref());
     // A port that no instance says to have of its own is taken by the one that each has.
     let own = port.and_then(|port| Some((port, found?.ports.get(&port)?)));

@@ -70,6 +70,9 @@ pub(in super::super) fn unit(context: &mut Context<'_>, service: &ServiceId) -> 
 
 /// The further ports of its instances on which a service is called.
 fn own_ports(written: &resources::MeshService, known: &Known) -> Vec<u16> {
+    if let Some(partner) = &known.federated {
+        return partner.ports.clone();
+    }
     let found = known.found.iter().flat_map(|found| found.ports.keys().copied());
     found.filter(|port| written.ports.is_empty() || written.ports.iter().any(|said| said.number() == *port)).collect()
 }
@@ -124,7 +127,7 @@ fn address_of(directory: &Directory, service: &ServiceId, written: &resources::M
 /// The ports of single instances at their own addresses, which sidecars ask for when a connection there is captured: such a one goes to this instance and to no
 /// other, so nothing of how instances are chosen matters. Only ports that owners name are the mesh's: what else is on a host is no business of its members.
 fn places(context: &mut Context<'_>, service: &ServiceId, known: &Known, written: &resources::MeshService) -> Vec<Resource> {
-    let Some(found) = &known.found else { return Vec::new() };
+    let Some(found) = known.found.as_ref().filter(|_| known.federated.is_none()) else { return Vec::new() };
     let mut resources = Vec::new();
     for (at, claims) in &found.places {
         let named = |claim: &&FoundPlace| claim.service == *service && names(written, at.port());
@@ -266,6 +269,7 @@ fn parts<'a>(owner: &'a ServiceId, written: &'a resources::MeshService) -> BTree
 /// What is spoken to a service: as its owner says, else as its instances do.
 fn spoken(written: &resources::MeshService, known: Option<&Known>) -> MeshProtocol {
     let owner = written.protocol.as_deref().and_then(MeshProtocol::named);
+    let known = known.filter(|known| known.federated.is_none());
     owner.or_else(|| Some(known?.found.as_ref()?.protocol)).unwrap_or_default()
 }
 

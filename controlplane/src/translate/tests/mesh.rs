@@ -344,3 +344,38 @@ fn a_subset_is_made_of_those_with_all_its_labels() {
     world.put("upstreams/listed", nodes);
     assert_eq!(world.endpoints("upstreams/listed"), ["10.1.0.1:80*1^0"]);
 }
+
+#[test]
+fn a_service_of_a_partner_is_called_where_its_owner_says_and_must_be_who_the_partner_says() {
+    let mut world = World::new();
+    let federated = json!({
+        "trust_domain": "partner.example", "service": "shop/cart",
+        "nodes": [ { "host": "203.0.113.7", "port": 15006, "weight": 1 }, { "host": "cart.partner.example", "port": 15006, "weight": 1 } ],
+    });
+    world.put(
+        "mesh_services/cart",
+        json!({ "namespace": "partner", "ports": [80, { "port": 9090, "protocol": "grpc" }], "federated": federated }),
+    );
+    let upstream = json!({ "discovery_type": "mesh", "service_name": "partner/cart:9090", "type": "roundrobin" });
+    world.put("upstreams/u", upstream);
+    let theirs = ["spiffe://partner.example/ns/shop/svc/cart".into()];
+    let whole = world.service("partner/cart").clone();
+    assert_eq!((&whole.upstream.mesh.as_ref().unwrap().identities[..], &whole.own_ports), (&theirs[..], &vec![9090]));
+    assert_eq!(world.service("partner/cart:9090").upstream.mesh.as_ref().unwrap().port, Some(9090));
+    assert_eq!(world.endpoints("mesh/partner/cart"), ["203.0.113.7:15006*1^0", "cart.partner.example:15006*1^0"]);
+    let gateway = world.upstream("upstreams/u").mesh.clone().unwrap();
+    assert_eq!((&gateway.identities[..], gateway.port), (&theirs[..], Some(9090)));
+    assert_eq!(world.endpoints("upstreams/u").len(), 2);
+
+    // What is ours and has the same name is not called instead, and what is ours by name is called by no address.
+    world.found("partner/cart", Some(&["10.0.0.1"]));
+    assert_eq!(world.endpoints("mesh/partner/cart"), ["203.0.113.7:15006*1^0", "cart.partner.example:15006*1^0"]);
+    let own = world.directory.trust_domain().to_owned();
+    let ours = json!({ "trust_domain": own, "nodes": [ { "host": "203.0.113.7", "port": 15006, "weight": 1 } ] });
+    world.put("mesh_services/cart", json!({ "namespace": "partner", "federated": ours }));
+    assert_eq!(world.endpoints("mesh/partner/cart"), [] as [&str; 0]);
+    assert_eq!(world.endpoints("upstreams/u"), [] as [&str; 0], "a gateway follows");
+    assert!(world.directory.fault(&ServiceId::parse("partner/cart", "").unwrap()).unwrap().contains("our own"));
+    world.put("mesh_services/cart", json!({ "namespace": "partner" }));
+    assert_eq!(world.endpoints("mesh/partner/cart"), ["10.0.0.1:15006*1^0"]);
+}

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::super::types::{Id, Labels, Plugins, Span, Timeout, labels_schema, plugins_schema};
-use super::super::{Checks, CircuitBreaker, HashOnKind, KeepalivePool, LoadFrom, Locality, PassHostKind, Upstream};
+use super::super::{Checks, CircuitBreaker, HashOnKind, KeepalivePool, LoadFrom, Locality, Nodes, PassHostKind, Upstream};
 
 /// How clients reach a service.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -39,6 +39,8 @@ pub struct MeshService {
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub addresses: Vec<String>,
+    /// It is a service of a partner's trust domain, which has no instances here.
+    pub federated: Option<Federated>,
     /// Step timeouts; 1 s to connect, 60 s for each of the others when absent.
     pub timeout: Option<Timeout>,
     /// Further tries after the first; 2 when absent.
@@ -88,6 +90,19 @@ pub struct MeshService {
     pub create_time: Option<i64>,
     /// Unix seconds, set by the server.
     pub update_time: Option<i64>,
+}
+
+/// A service of another trust domain that we are federated with, and where it is.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Federated {
+    /// The trust domain: by its bundle, and no other, whoever is called must prove who it is.
+    #[schemars(length(min = 1, max = 255))]
+    pub trust_domain: String,
+    /// What it is called there, `service` of the same namespace or `namespace/service`; as it is here when absent.
+    pub service: Option<String>,
+    /// Where its sidecars take what comes in.
+    pub nodes: Nodes,
 }
 
 /// Who gets copies of the requests to a service; their answers are thrown away.
@@ -173,7 +188,7 @@ impl MeshService {
             name: None,
             desc: None,
             labels: Labels::new(),
-            nodes: None,
+            nodes: self.federated.as_ref().map(|federated| federated.nodes.clone()),
             service_name: None,
             discovery_type: None,
             discovery_args: None,
@@ -211,6 +226,7 @@ impl MeshService {
             protocol: None,
             ports: Vec::new(),
             addresses: Vec::new(),
+            federated: None,
             timeout: None,
             retries: None,
             retry_timeout: 0.0,

@@ -5,5 +5,5 @@ mod mesh_service;
 mod peer_authentication;
 
 pub use authorization_policy::{AuthorizationPolicy, HeaderValues, Operation, PolicyActionKind, Rule, Source};
-pub use mesh_service::{CalledPort, MeshService, ServiceMirror, Split};
+pub use mesh_service::{CalledPort, Federated, MeshService, ServiceMirror, Split};
 pub use peer_authentication::{PeerAuthentication, PeerModeKind};
