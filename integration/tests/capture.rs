@@ -185,6 +185,11 @@ impl World {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Whether it is answered; who is refused is hung up on without a word.
+    fn reaches(&self, to: &str) -> bool {
+        self.talks(to).is_some_and(|told| told.contains(SECRET))
+    }
+
     /// Whether this has travelled in clear.
     fn travelled(&self, text: &str) -> bool {
         let seen = std::fs::read(self.place.path("wire")).unwrap();
@@ -266,6 +271,31 @@ fn applications_know_nothing(mode: &str) {
     [WEB, API, DB].into_iter().for_each(|host| world.capture(host, "remove"));
     let direct = until("the application itself", || world.asks(WEB, &["http://10.77.1.2:8080/direct"]));
     assert!(!direct.contains(CALLER), "{direct}");
+}
+
+#[test]
+fn where_services_alone_may_be_called_nothing_leaves_in_clear_for_hosts_of_the_mesh() {
+    let mut world = World::start("redirect, other: refuse");
+    let named = format!("http://api.default.mesh:8080/{SECRET}");
+    let answer = until("the service by its name", || world.asks(WEB, &[&named]));
+    assert!(answer.contains(CALLER), "{answer}");
+    until("an instance by its address", || world.reaches("10.77.2.2").then_some(()));
+
+    // Ports of these hosts that nobody names, by either family, and the family in which nobody has seen an instance come.
+    for host in ["10.77.1.2:9090", "[fd77:1::2]:9090", "10.77.2.2:8080"] {
+        assert_eq!(world.asks(WEB, &[&format!("http://{host}/{SECRET}")]), None, "{host}");
+    }
+    assert!(!world.reaches("fd77:2::2"));
+    // An instance that has ended, until its next process is known.
+    world.sidecars[DB] = None;
+    let (key, url) = (format!("X-API-KEY: {KEY}"), "http://127.0.0.1:9180/apisix/admin/mesh/instances?service=default/db");
+    let known = || world.asks_in(&world.network.router(), &["-H", &key, url]);
+    until("nobody knows of it any more", || known().filter(|instances| !instances.contains("db-1")));
+    assert!(!world.reaches("10.77.2.2"));
+    until("a handshake of TLS on the wire", || world.travelled("\u{16}\u{3}\u{1}").then_some(()));
+    assert!(!world.travelled(SECRET), "nothing of it travels in clear");
+    let open = world.asks(WEB, &[&format!("http://10.77.1.2:9999/{OPEN}")]);
+    assert!(open.is_some_and(|open| open.contains(OPEN)), "what is not captured goes where it was going");
 }
 
 /// Who may call whom; whoever is not named is refused.
