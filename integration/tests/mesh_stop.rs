@@ -119,7 +119,9 @@ fn a_tunnel_has_its_drain_time_and_ends_with_it() {
     echoes(&mut long, b"more");
     echoes(&mut short, b"last");
     drop(short);
-    // Whoever comes now is led to the instance that stays.
+    // Whoever comes once that is known is led to the instance that stays.
+    let gone = |page: &client::Answer| !page.text().contains(&first.inbound.to_string());
+    until("the caller to know of it", || client::get(web.admin, "/endpoints").ok().filter(gone));
     let mut new = greeted(web.outbound[0]);
     echoes(&mut new, b"new\n");
     let mut rounds = 0;
