@@ -53,6 +53,35 @@ fn limits_guards_and_bodies_are_bounded_by_filters() {
 }
 
 #[test]
+fn what_another_site_makes_a_browser_send_is_refused_by_its_origin() {
+    let nginx = Nginx::saying("up");
+    everywhere(|heddle| {
+        route(heddle, "changed", &nginx, json!({ "csrf": { "by_origin": { "additional": ["^app\\.example(:\\d+)?$"] } } }));
+        heddle.until_status("/changed/a", 200);
+        let own = format!("http://{}", heddle.http);
+        let said = |method: &str, fields: &[(&str, &str)]| ask(heddle, method, "/changed/a", fields, b"x").status;
+        let refused = ask(heddle, "POST", "/changed/a", &[], b"x");
+        assert_eq!((refused.status, refused.text()), (403, "Invalid origin".to_owned()));
+        let page = format!("{own}/form?x");
+        let cases: [(&[(&str, &str)], u16); 7] = [
+            (&[("origin", &own)], 200),
+            (&[("referer", &page)], 200),
+            (&[("origin", "https://app.example")], 200),
+            (&[("origin", "https://app.example:8443")], 200),
+            (&[("origin", "https://app.example.evil.example")], 403),
+            (&[("origin", "null"), ("referer", &page)], 403),
+            (&[("origin", "https://evil.example"), ("referer", &page)], 403),
+        ];
+        for (fields, status) in cases {
+            for method in ["POST", "PUT", "PATCH", "DELETE"] {
+                assert_eq!(said(method, fields), status, "{method} {fields:?}");
+            }
+        }
+        assert_eq!(said("GET", &[("origin", "https://evil.example")]), 200);
+    });
+}
+
+#[test]
 fn answers_are_compressed_and_edited_and_requests_copied() {
     let text = "all work and no play ".repeat(50);
     let nginx = Nginx::start(&format!("default_type text/html; location / {{ return 200 '{text}'; }}"));

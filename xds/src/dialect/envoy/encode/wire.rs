@@ -78,6 +78,11 @@ pub(super) fn percent(percent: u32) -> kinds::FractionalPercent {
     kinds::FractionalPercent { numerator: percent, denominator: kinds::fractional_percent::DenominatorType::Hundred.into() }
 }
 
+/// Every request.
+pub(super) fn always() -> base::RuntimeFractionalPercent {
+    base::RuntimeFractionalPercent { default_value: Some(percent(100)), ..Default::default() }
+}
+
 /// A header field that is set, or added to those that are there.
 pub(super) fn header(name: &str, value: &str, add: bool) -> base::HeaderValueOption {
     use base::header_value_option::HeaderAppendAction::{AppendIfExistsOrAdd, OverwriteIfExistsOrAdd};

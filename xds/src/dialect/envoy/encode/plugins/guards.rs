@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use heddle_proto::envoy::config::rbac::v3 as rbac;
 use heddle_proto::envoy::config::route::v3 as wire;
+use heddle_proto::envoy::extensions::filters::http::csrf::v3::CsrfPolicy;
 use heddle_proto::envoy::extensions::filters::http::rbac::v3::{Rbac, RbacPerRoute};
 use ipnet::IpNet;
 use rbac::Principal;
@@ -14,8 +15,8 @@ use wire::header_matcher::HeaderMatchSpecifier;
 use super::super::pattern::escape;
 use super::super::re2;
 use super::super::route::Draft;
-use super::super::wire::{ANY, ASCII, any, network, regex};
-use super::{Applied, Config, RBAC, only};
+use super::super::wire::{ANY, ASCII, always, any, network, regex};
+use super::{Applied, CSRF, Config, RBAC, only};
 
 /// A character of a host that is a name.
 const LABELS: &str = r"[^:@/?#\\\[\]]";
@@ -81,6 +82,22 @@ pub(super) fn referers(config: &Config, draft: &mut Draft) -> Applied {
         draft.demands.push(seen("referer"));
     }
     draft.demands.push(if missing_passes { any_of(vec![not(told), listed], true) } else { all_of(vec![told, listed]) });
+    Ok(())
+}
+
+/// What changes something by the page that it comes from.
+pub(super) fn origins(config: &Config, draft: &mut Draft) -> Applied {
+    let Some(by_origin) = config.get("by_origin").and_then(Value::as_object) else {
+        return Err("without by_origin: Envoy knows no tokens against forged requests".to_owned());
+    };
+    let additional = || texts(by_origin, "additional");
+    additional().try_for_each(re2::accept)?;
+    let policy = CsrfPolicy {
+        filter_enabled: Some(always()),
+        additional_origins: additional().map(|pattern| regex(&format!("(?s){ANY}(?:{pattern}){ANY}"))).collect(),
+        ..Default::default()
+    };
+    draft.filters.extend(any(&policy).map(|config| (CSRF.to_owned(), config)));
     Ok(())
 }
 

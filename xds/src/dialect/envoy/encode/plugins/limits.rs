@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use heddle_proto::envoy::config::core::v3 as base;
 use heddle_proto::envoy::config::route::v3::RateLimit;
 use heddle_proto::envoy::config::route::v3::rate_limit::Action;
 use heddle_proto::envoy::config::route::v3::rate_limit::action::{ActionSpecifier, RemoteAddress};
@@ -13,7 +12,7 @@ use heddle_proto::envoy::r#type::v3 as kinds;
 use serde_json::Value;
 
 use super::super::route::Draft;
-use super::super::wire::{any, percent, span};
+use super::super::wire::{always, any, span};
 use super::{Applied, BUFFER, Config, LIMIT_COUNT, LIMIT_REQ, only, text};
 
 /// Clients that are counted one by one at once; the one that was not heard of for longest is forgotten.
@@ -99,7 +98,6 @@ fn limited(
         ("var", "remote_addr") | ("var_combination", "$remote_addr") => true,
         (_, key) => return Err(format!("key: Envoy counts by remote_addr or all together, not by `{key}`")),
     };
-    let always = base::RuntimeFractionalPercent { default_value: Some(percent(100)), ..Default::default() };
     let entry = common::rate_limit_descriptor::Entry { key: "remote_address".to_owned(), ..Default::default() };
     let of_client = common::LocalRateLimitDescriptor { entries: vec![entry], token_bucket: Some(bucket) };
     let by_client = Action { action_specifier: Some(ActionSpecifier::RemoteAddress(RemoteAddress {})) };
@@ -107,8 +105,8 @@ fn limited(
         stat_prefix: "limit".to_owned(),
         status: Some(kinds::HttpStatus { code: code.into() }),
         token_bucket: Some(bucket),
-        filter_enabled: Some(always.clone()),
-        filter_enforced: Some(always),
+        filter_enabled: Some(always()),
+        filter_enforced: Some(always()),
         descriptors: if each { vec![of_client] } else { Vec::new() },
         rate_limits: if each { vec![RateLimit { actions: vec![by_client], ..Default::default() }] } else { Vec::new() },
         always_consume_default_token_bucket: Some(!each),

@@ -20,6 +20,7 @@ use heddle_proto::envoy::config::core::v3 as base;
 use heddle_proto::envoy::extensions::filters::http::api_key_auth::v3::ApiKeyAuth;
 use heddle_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
 use heddle_proto::envoy::extensions::filters::http::cors::v3::Cors;
+use heddle_proto::envoy::extensions::filters::http::csrf::v3::CsrfPolicy;
 use heddle_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use heddle_proto::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use heddle_proto::envoy::extensions::filters::http::header_mutation::v3::{HeaderMutation, HeaderMutationPerRoute, Mutations};
@@ -33,13 +34,14 @@ use prost::{Message, Name};
 use serde_json::{Map, Value};
 
 use super::route::Draft;
-use super::wire::any;
+use super::wire::{always, any};
 use crate::model::PluginConf;
 
 pub(super) const FAULT: &str = "envoy.filters.http.fault";
 pub(super) const CORS: &str = "envoy.filters.http.cors";
 pub(super) const ROUTER: &str = "envoy.filters.http.router";
 const GRPC_WEB: &str = "envoy.filters.http.grpc_web";
+const CSRF: &str = "envoy.filters.http.csrf";
 const RBAC: &str = "envoy.filters.http.rbac";
 const KEY_AUTH: &str = "envoy.filters.http.api_key_auth";
 /// Takes fields out that clients may not say themselves.
@@ -71,6 +73,7 @@ pub(super) fn chain(further: &Filters) -> Vec<manager::HttpFilter> {
     let mut chain = vec![
         filter(FAULT, &HttpFault::default(), true),
         filter(CORS, &Cors::default(), true),
+        filter(CSRF, &CsrfPolicy { filter_enabled: Some(always()), ..Default::default() }, true),
         filter(GRPC_WEB, &GrpcWeb {}, true),
         filter(DISOWN, &HeaderMutation::default(), true),
         filter(KEY_AUTH, &ApiKeyAuth::default(), true),
@@ -160,8 +163,7 @@ pub(super) fn apply(plugin: &PluginConf, draft: &mut Draft) -> Applied {
         "traffic-split" => paths::split(config, draft),
         // What it counts, Envoy counts by itself.
         "prometheus" => Ok(()),
-        // Envoy compares origins where ours demands a token.
-        "csrf" => Err("Envoy knows no tokens against forged requests".to_owned()),
+        "csrf" => guards::origins(config, draft),
         _ => Err("Envoy has no counterpart".to_owned()),
     }
 }

@@ -52,6 +52,15 @@ fn grpc_web_is_switched_on_where_it_does_what_envoy_does() {
 }
 
 #[test]
+fn pages_are_known_by_their_origin_and_never_by_tokens() {
+    let draft = plugged(&[("csrf", json!({ "by_origin": { "additional": ["^app\\."] } }))]).unwrap();
+    let policy = CsrfPolicy::decode(&*draft.filters[CSRF].value).unwrap();
+    assert_eq!(policy.additional_origins, [super::super::wire::regex(r"(?s)\C*(?:^app\.)\C*")]);
+    assert!(refused("csrf", json!({ "key": "secret" })).contains("tokens"));
+    assert!(plugged(&[("csrf", json!({ "by_origin": { "additional": ["[a&&b]"] } }))]).is_err());
+}
+
+#[test]
 fn limits_are_buckets() {
     let limit = |name: &str, config: Value| {
         let draft = plugged(&[(name, config)]).unwrap();
@@ -168,7 +177,11 @@ fn routes_say_whom_to_ask_and_a_script_makes_the_question_ours() {
     let config = Arc::new(json!({ "uri": "http://a" }));
     let plugin = PluginConf { name: "forward-auth".into(), config, origin: PluginOrigin("route/r".into()) };
     let mut live = Draft::default();
-    live.action.upgrade_configs.push(UpgradeConfig { upgrade_type: "websocket".to_owned(), enabled: Some(true) });
+    live.action.upgrade_configs.push(UpgradeConfig {
+        upgrade_type: "websocket".to_owned(),
+        enabled: Some(true),
+        ..Default::default()
+    });
     assert!(apply(&plugin, &mut live).unwrap_err().starts_with("enable_websocket"));
     for (more, reason) in [
         (json!({ "allow_degradation": true }), "allow_degradation"),
