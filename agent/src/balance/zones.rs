@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use heddle_xds::model::{LocalityWeight, ZoneMode, ZonePolicy};
+use heddle_xds::model::{LocalityWeight, ZonePolicy};
 
 /// What this node's zone has of all who call the same upstreams.
 #[derive(Debug, Default)]
@@ -73,14 +73,7 @@ impl Zones {
 
     /// Whether zones make a difference.
     pub(super) fn matter(&self) -> bool {
-        if self.policy.spread.is_some() {
-            return false;
-        }
-        match self.policy.mode {
-            ZoneMode::Off => false,
-            ZoneMode::Prefer => !self.own.is_empty(),
-            ZoneMode::Strict => true,
-        }
+        self.policy.spread.is_none() && self.policy.matters(&self.own)
     }
 
     /// The level of a zone, the first one to be used is 0; `None` when it is not to be used.
@@ -91,14 +84,7 @@ impl Zones {
             }
             return weights.iter().position(|one| one.priority == priority && &*one.zone == zone && one.weight > 0);
         }
-        if !self.matter() || zone == &*self.own {
-            return Some(0);
-        }
-        let named = self.policy.failover.iter().position(|named| &**named == zone);
-        match self.policy.mode {
-            ZoneMode::Strict => named.map(|at| at + 1),
-            _ => Some(named.unwrap_or(self.policy.failover.len()) + 1),
-        }
+        if self.matter() { self.policy.level(&self.own, zone) } else { Some(0) }
     }
 
     /// How much more of the endpoints than of the callers the own zone has; 1 when callers are not known.

@@ -113,6 +113,29 @@ impl Default for ZonePolicy {
     }
 }
 
+impl ZonePolicy {
+    /// Whether zones make a difference to a node of this zone; `""` is one that has none.
+    pub fn matters(&self, own: &str) -> bool {
+        match self.mode {
+            ZoneMode::Off => false,
+            ZoneMode::Prefer => !own.is_empty(),
+            ZoneMode::Strict => true,
+        }
+    }
+
+    /// The level of a zone to a node of the zone `own`, the first one to be used is 0; `None` when it is not to be used.
+    pub fn level(&self, own: &str, zone: &str) -> Option<usize> {
+        if !self.matters(own) || zone == own {
+            return Some(0);
+        }
+        let named = self.failover.iter().position(|named| **named == *zone);
+        match self.mode {
+            ZoneMode::Strict => named.map(|at| at + 1),
+            _ => Some(named.unwrap_or(self.failover.len()) + 1),
+        }
+    }
+}
+
 /// Whether the own zone comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub enum ZoneMode {

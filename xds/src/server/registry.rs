@@ -151,7 +151,7 @@ struct Inner {
 impl NodeView {
     /// The nodes among which new versions spread.
     pub fn group(&self) -> GroupName {
-        GroupName { types: self.types, role: self.node.scope.role.clone() }
+        GroupName::of(self.types, &self.node.scope)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One discovery stream: moves messages between gRPC, a machine and the snapshot. It decides nothing about xDS itself.
 
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use heddle_node::clock;
@@ -14,11 +14,11 @@ use tonic::{Status, Streaming};
 
 use super::body::Packet;
 use super::memo::Memo;
-use super::pace::{self, Entrance, Work};
+use super::pace::{Entrance, Work};
 use super::registry::{Presence, inspect};
 use super::rollout::Place;
-use super::service::{Elsewhere, Gate};
-use super::stage::{House, Seat, Stage};
+use super::service::{Alike, Elsewhere, Gate, Scene, Scenes};
+use super::stage::Seat;
 use super::{Machine, NodeRegistry};
 use crate::dialect::envoy::encode::{self, Gap, Ledger, Member, Reader};
 use crate::link::Peer;
@@ -64,12 +64,8 @@ pub(super) trait Speak: Machine + Sized {
 pub(super) struct Shared {
     /// What nodes are told that speak our types.
     pub(super) ours: Scene,
-    /// The same for Envoy's types, and for those of them that gRPC knows; there is none until somebody speaks them.
-    pub(super) foreign: Arc<[OnceLock<Scene>; 2]>,
-    /// The same for those who have an identity of the mesh.
-    pub(super) members: Arc<[OnceLock<Scene>; 2]>,
-    /// The same for clients and servers of gRPC that are services of the mesh.
-    pub(super) services: Arc<OnceLock<Scene>>,
+    /// The same for Envoy's types, and for those of them that gRPC knows.
+    pub(super) foreign: Scenes,
     /// What they are given in the place of routes that are withheld.
     pub(super) gap: Gap,
     /// How long the nodes of a group wait for their canary; `None`: there are no canaries.
@@ -80,54 +76,29 @@ pub(super) struct Shared {
     pub(super) drain: DrainWatch,
 }
 
-/// What nodes are told that speak the same types, and where they look.
-#[derive(Clone)]
-pub(super) struct Scene {
-    feed: Arc<dyn SnapshotFeed>,
-    house: House,
-    work: Work,
-    memo: Arc<Memo>,
-    ledger: Ledger,
-}
-
-impl Scene {
-    /// Follows a snapshot, in a task of the present runtime.
-    pub(super) fn new(feed: Arc<dyn SnapshotFeed>, drain: DrainWatch) -> Scene {
-        Scene::of((feed, false), Ledger::default(), drain)
-    }
-
-    /// The same; `alone`: it was made for one node, or for such as it. In the ledger stands what is not told.
-    fn of((feed, alone): (Arc<dyn SnapshotFeed>, bool), ledger: Ledger, drain: DrainWatch) -> Scene {
-        let ((stage, house), work) = (Stage::new(feed.view(), alone), Work::new());
-        tokio::spawn(pace::run(feed.clone(), stage, (work.clone(), pace::GATHER), drain));
-        Scene { feed, house, work, memo: Arc::default(), ledger }
-    }
-}
-
 impl Shared {
     /// All that nodes of any kind are told by, as far as it was needed until now.
-    pub(super) fn feeds(&self) -> impl Iterator<Item = &Arc<dyn SnapshotFeed>> {
-        let further = self.foreign.iter().chain(self.members.iter()).chain([&*self.services]);
-        std::iter::once(&self.ours).chain(further.filter_map(OnceLock::get)).map(|scene| &scene.feed)
+    pub(super) fn feeds(&self) -> Vec<Arc<dyn SnapshotFeed>> {
+        std::iter::once(self.ours.feed.clone()).chain(self.foreign.feeds()).collect()
     }
 
     /// What a node is told, and as whom it looks at that.
     fn scene(&self, terms: &Terms, types: Types, node: &NodeInfo) -> Result<(Scene, NodeScope), Status> {
-        let (reader, at) = match types {
+        let beside = *node.scope.role == *SIDECAR;
+        let reader = match types {
             Types::Heddle => return Ok((self.ours.clone(), node.scope.clone())),
-            Types::Envoy if *node.scope.role == *SIDECAR => return self.beside(terms, node),
-            Types::Grpc if *node.scope.role == *SIDECAR => return self.service(terms, node),
-            Types::Envoy => (Reader::Envoy, 0),
-            Types::Grpc => (Reader::Grpc, 1),
+            Types::Envoy if beside => return self.beside(terms, node),
+            Types::Envoy => Reader::Envoy,
+            Types::Grpc => Reader::Grpc,
         };
-        let members = node.station.identity;
-        let scene = if members { &self.members[at] } else { &self.foreign[at] };
-        let scene = scene.get_or_init(|| {
-            let ledger = Ledger::default();
-            let feed = encode::follow((reader, self.gap, members), self.ours.feed.clone(), ledger.clone(), self.drain.clone());
-            Scene::of((feed, false), ledger, self.drain.clone())
-        });
-        Ok((scene.clone(), node.scope.clone()))
+        // A client or server of gRPC beside nobody is a service of the mesh itself.
+        if beside {
+            proven(terms, node)?;
+        }
+        let members = beside || node.station.identity;
+        let alike = Alike { reader, members, services: beside, zone: node.scope.zone.clone() };
+        let scene = self.foreign.get(alike, &self.ours, (self.gap, &self.drain));
+        Ok((scene, NodeScope { alone: node.scope.alone || beside, ..node.scope.clone() }))
     }
 
     /// Where a stream of a node looks. Those who have an identity of the mesh by others are no group: what they are given differs from one to the other.
@@ -138,17 +109,6 @@ impl Shared {
         let proven = terms.gate.as_ref().is_some_and(|(_, peer)| peer.id().is_some());
         let place = |wait| self.registry.rollouts().place((types, scope, proven), &scene.feed, wait, &self.drain);
         wait.and_then(place).unwrap_or_else(|| Place::whole(scene.feed.clone(), &scene.house, scene.work.clone(), scope))
-    }
-
-    /// What a client or server of gRPC is told that is a service of the mesh.
-    fn service(&self, terms: &Terms, node: &NodeInfo) -> Result<(Scene, NodeScope), Status> {
-        proven(terms, node)?;
-        let scene = self.services.get_or_init(|| {
-            let ledger = Ledger::default();
-            let feed = encode::follow_services(self.gap, &self.ours.feed, ledger.clone(), self.drain.clone());
-            Scene::of((feed, true), ledger, self.drain.clone())
-        });
-        Ok((scene.clone(), NodeScope { alone: true, ..node.scope.clone() }))
     }
 
     /// What an Envoy beside an application is told, of which there is one for each.

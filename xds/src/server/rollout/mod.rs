@@ -41,12 +41,23 @@ pub struct GroupName {
     pub types: Types,
     /// What they are, for example `gateway`; empty when they do not say.
     pub role: Arc<str>,
+    /// Where they are, of nodes of others: they are given other endpoints then. Empty of our own, and when unknown.
+    pub zone: Arc<str>,
+}
+
+impl GroupName {
+    /// The group of a node that speaks these types.
+    pub fn of(types: Types, scope: &NodeScope) -> GroupName {
+        let zone = if types == Types::Heddle { Arc::default() } else { scope.zone.clone() };
+        GroupName { types, role: scope.role.clone(), zone }
+    }
 }
 
 impl fmt::Display for GroupName {
-    /// `gateway/envoy`.
+    /// `gateway/envoy`, with a zone behind it where there is one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.role, self.types.as_str())
+        write!(f, "{}/{}", self.role, self.types.as_str())?;
+        if self.zone.is_empty() { Ok(()) } else { write!(f, "/{}", self.zone) }
     }
 }
 
@@ -138,7 +149,7 @@ impl Rollouts {
         wait: Duration,
         drain: &DrainWatch,
     ) -> Option<Place> {
-        let name = GroupName { types, role: scope.role.clone() };
+        let name = GroupName::of(types, scope);
         let mut groups = self.lock();
         if !groups.contains_key(&name) {
             make_room(&mut groups, proven).then_some(())?;

@@ -77,7 +77,7 @@ impl World {
     }
 
     fn held(&self) -> Vec<String> {
-        let held = self.rollouts.held(&GroupName { types: Types::Heddle, role: "gateway".into() });
+        let held = self.rollouts.held(&GroupName { types: Types::Heddle, role: "gateway".into(), zone: "".into() });
         held.iter().map(|held| format!("{} by {}: {}", held.name, held.node, held.reason)).collect()
     }
 }

@@ -70,7 +70,7 @@ impl LoadServer {
 
     /// Takes what a node says of clusters that nodes like it are told of, in zones that these have endpoints in. The rest is of clusters of its own.
     fn take(&self, reporter: &Reporter, scope: &NodeScope, stats: Vec<ClusterStats>) {
-        let views: Vec<Arc<View>> = self.service.shared.feeds().map(|feed| feed.view()).collect();
+        let views: Vec<Arc<View>> = self.service.shared.feeds().iter().map(|feed| feed.view()).collect();
         let known = |cluster: &str| views.iter().any(|view| is_told(view, cluster, scope));
         let (mut reports, dropped) = read(stats.into_iter().filter(|stats| known(&stats.cluster_name)));
         reporter.shorten(&mut reports);

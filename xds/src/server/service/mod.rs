@@ -1,6 +1,7 @@
 //! The aggregated discovery service over gRPC; it starts streams and bounds them.
 
 mod load;
+mod scenes;
 mod typed;
 
 use std::convert::Infallible;
@@ -25,7 +26,7 @@ use tonic::{Status, Streaming};
 use super::body::{Outgoing, Packet};
 use super::memo::{Memo, delta_key, sotw_key};
 use super::pace::Entrance;
-use super::stream::{self, Scene, Shared, Speak, Terms};
+use super::stream::{self, Shared, Speak, Terms};
 
 use super::{DeltaMachine, Machine, NodeRegistry, SotwMachine};
 use crate::dialect::envoy::encode::Gap;
@@ -38,6 +39,7 @@ use crate::protocol::{Advice, DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, Sot
 use crate::snapshot::{NodeScope, SnapshotFeed};
 
 pub use load::LoadServer;
+pub(super) use scenes::{Alike, Scene, Scenes};
 pub use typed::{CDS, EDS, LDS, RDS, SDS, TypeServer};
 
 /// Streams of one server; each costs the names that it was sent.
@@ -72,9 +74,7 @@ impl AdsService {
         AdsService {
             shared: Shared {
                 ours,
-                foreign: Arc::default(),
-                members: Arc::default(),
-                services: Arc::default(),
+                foreign: Scenes::default(),
                 gap: Gap::default(),
                 canaries: None,
                 registry,

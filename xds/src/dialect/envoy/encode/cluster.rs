@@ -17,9 +17,10 @@ use wire::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbCon
 
 use super::plugins::{self, Extra};
 use super::wire::{address, ads, any, exact, secret, span};
+use super::zones::Ranked;
 use super::{bytes, mesh, plain_assignment};
 use crate::model::{
-    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, Endpoints, HashTable, PassHost, RingSize, Thresholds, Upstream,
+    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashTable, PassHost, RingSize, Thresholds, Upstream,
 };
 
 /// Why an upstream of the mesh is withheld.
@@ -35,19 +36,20 @@ const RETRY_BUDGET: f64 = 20.0;
 const EJECTED: Duration = Duration::from_secs(10);
 
 /// Whether endpoints stand in the cluster itself: EDS carries addresses only, so names do, and what DNS is asked.
-pub(super) fn is_inline(upstream: Option<&Upstream>, endpoints: Option<&Endpoints>) -> bool {
+pub(super) fn is_inline(upstream: Option<&Upstream>, ranked: Option<&Ranked>) -> bool {
     let is_name = |host: &str| host.parse::<IpAddr>().is_err();
     upstream.is_some_and(|upstream| upstream.discovery.is_some())
-        || endpoints.is_some_and(|endpoints| endpoints.endpoints.iter().any(|endpoint| is_name(&endpoint.host)))
+        || ranked.is_some_and(|ranked| ranked.endpoints.endpoints.iter().any(|endpoint| is_name(&endpoint.host)))
 }
 
 /// The endpoints, each with its name where requests are to carry that.
-pub(super) fn assignment(endpoints: &Endpoints, upstream: Option<&Upstream>) -> Bytes {
-    bytes(&assigned(endpoints, upstream))
+pub(super) fn assignment(ranked: &Ranked, upstream: Option<&Upstream>) -> Bytes {
+    bytes(&assigned(ranked, upstream))
 }
 
-pub(super) fn assigned(endpoints: &Endpoints, upstream: Option<&Upstream>) -> eds::ClusterLoadAssignment {
-    let mut assignment = plain_assignment(endpoints);
+pub(super) fn assigned(ranked: &Ranked, upstream: Option<&Upstream>) -> eds::ClusterLoadAssignment {
+    let mut assignment = plain_assignment(&ranked.endpoints);
+    assignment.policy.clone_from(&ranked.policy);
     let Some(upstream) = upstream else { return assignment };
     // Without a name Envoy would say that of the cluster, which is no host.
     let probed = upstream.checks.active.as_ref().is_some_and(|check| check.host.is_none());
@@ -87,8 +89,8 @@ fn authority(socket: &base::SocketAddress, usual: u16) -> String {
 
 /// A cluster, or what of the upstream Envoy lacks.
 /// Only nodes that have an identity of the mesh are `members`.
-pub(super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>, members: bool) -> Result<Bytes, String> {
-    with((upstream, endpoints), members, Vec::new())
+pub(super) fn encode(upstream: &Upstream, ranked: Option<&Ranked>, members: bool) -> Result<Bytes, String> {
+    with((upstream, ranked), members, Vec::new())
 }
 
 /// One that stands beside those of upstreams.
@@ -97,11 +99,7 @@ pub(super) fn extra(extra: &Extra) -> Result<Bytes, String> {
 }
 
 /// The same with filters that stand before its endpoints.
-fn with(
-    (upstream, endpoints): (&Upstream, Option<&Endpoints>),
-    members: bool,
-    http_filters: Vec<HttpFilter>,
-) -> Result<Bytes, String> {
+fn with((upstream, ranked): (&Upstream, Option<&Ranked>), members: bool, http_filters: Vec<HttpFilter>) -> Result<Bytes, String> {
     if upstream.mesh.is_some() && !members {
         return Err(MEMBERS.to_owned());
     }
@@ -112,14 +110,14 @@ fn with(
     if matches!((kind, is_tls(upstream)), (Some(CheckKind::Http), true) | (Some(CheckKind::Https), false)) {
         return Err("checks.active.type: Envoy probes with TLS where requests go with TLS, and nowhere else".to_owned());
     }
-    let inline = is_inline(Some(upstream), endpoints);
-    let load_assignment = inline.then(|| match (&upstream.discovery, endpoints) {
+    let inline = is_inline(Some(upstream), ranked);
+    let load_assignment = inline.then(|| match (&upstream.discovery, ranked) {
         (Some(Discovery::Dns(name)), _) => dns(upstream, name),
-        (None, Some(endpoints)) => assigned(endpoints, Some(upstream)),
+        (None, Some(ranked)) => assigned(ranked, Some(upstream)),
         (None, None) => eds::ClusterLoadAssignment { cluster_name: upstream.name.to_string(), ..Default::default() },
     });
     let kind = if inline { DiscoveryType::StrictDns } else { DiscoveryType::Eds };
-    let (policy, config) = balancer(upstream, endpoints);
+    let (policy, config) = balancer(upstream, ranked);
     let options = http::HttpProtocolOptions { http_filters, ..options(upstream) };
     let options = any(&options).map(|options| (http::HttpProtocolOptions::full_name(), options));
     Ok(bytes(&wire::Cluster {
@@ -170,7 +168,7 @@ pub(super) fn dns(upstream: &Upstream, name: &str) -> eds::ClusterLoadAssignment
 }
 
 /// Response times count in no balancer of Envoy; the fewest requests under way come closest.
-fn balancer(upstream: &Upstream, endpoints: Option<&Endpoints>) -> (LbPolicy, Option<LbConfig>) {
+fn balancer(upstream: &Upstream, ranked: Option<&Ranked>) -> (LbPolicy, Option<LbConfig>) {
     let ramp = (!upstream.slow_start.is_zero())
         .then(|| wire::cluster::SlowStartConfig { slow_start_window: span(upstream.slow_start), ..Default::default() });
     match &upstream.balancer {
@@ -183,7 +181,7 @@ fn balancer(upstream: &Upstream, endpoints: Option<&Endpoints>) -> (LbPolicy, Op
             (LbPolicy::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config)))
         }
         Balancer::ConsistentHash(_, HashTable::Ring(size)) => {
-            (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(ring(*size, endpoints))))
+            (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(ring(*size, ranked))))
         }
         Balancer::ConsistentHash(_, HashTable::Maglev { places }) => {
             let config = wire::cluster::MaglevLbConfig { table_size: Some((*places).into()) };
@@ -198,8 +196,8 @@ pub(super) fn follows_endpoints(upstream: &Upstream) -> bool {
 }
 
 /// The ring that our agents build over the endpoints that are used first.
-pub(super) fn ring(size: RingSize, endpoints: Option<&Endpoints>) -> wire::cluster::RingHashLbConfig {
-    let all = || endpoints.iter().flat_map(|found| &found.endpoints).filter(|endpoint| endpoint.weight > 0);
+pub(super) fn ring(size: RingSize, ranked: Option<&Ranked>) -> wire::cluster::RingHashLbConfig {
+    let all = || ranked.iter().flat_map(|ranked| &ranked.endpoints.endpoints).filter(|endpoint| endpoint.weight > 0);
     let first = all().map(|endpoint| endpoint.priority).max();
     let (least, most) = size.bounds(all().filter(|endpoint| Some(endpoint.priority) == first).map(|endpoint| endpoint.weight));
     wire::cluster::RingHashLbConfig {

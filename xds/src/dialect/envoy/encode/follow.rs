@@ -70,21 +70,25 @@ impl Encode for MeshEncoder {
 }
 
 /// The resources of Envoy that a snapshot stands for to who reads them so, as a snapshot of its own that follows it until the drain begins. It is complete at
-/// once. Only who has an identity of the mesh is one of its `members`.
+/// once. Only who has an identity of the mesh is one of its `members`; all are in one zone, empty when unknown.
 pub fn follow(
-    (reader, gap, members): (Reader, Gap, bool),
+    (reader, gap, members, zone): (Reader, Gap, bool, Arc<str>),
     feed: Arc<dyn SnapshotFeed>,
     ledger: Ledger,
     drain: DrainWatch,
 ) -> Arc<SnapshotStore> {
-    let encoder = Encoder::new(reader, gap);
-    keep(if members { encoder.of_members() } else { encoder }, feed, ledger, drain)
+    keep(Encoder::new(reader, gap).of_members(members).in_zone(zone), feed, ledger, drain)
 }
 
 /// The same for clients and servers of gRPC that are services of the mesh: they are given the others, and nothing else.
-pub fn follow_services(gap: Gap, feed: &Arc<dyn SnapshotFeed>, ledger: Ledger, drain: DrainWatch) -> Arc<SnapshotStore> {
+pub fn follow_services(
+    whom: (Reader, Gap, bool, Arc<str>),
+    feed: &Arc<dyn SnapshotFeed>,
+    ledger: Ledger,
+    drain: DrainWatch,
+) -> Arc<SnapshotStore> {
     let services = super::grpc::project(feed, drain.clone());
-    follow((Reader::Grpc, gap, true), services, ledger, drain)
+    follow(whom, services, ledger, drain)
 }
 
 /// The same for one Envoy beside an application, for as long as somebody holds it.

@@ -17,6 +17,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 mod wire;
+mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,7 +49,7 @@ pub struct Withheld {
 pub type Difference = Vec<Result<Versioned, (Kind, Arc<str>)>>;
 
 /// Who reads what is encoded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reader {
     /// Envoys.
     #[default]
@@ -112,6 +113,10 @@ pub struct Encoder {
     asking: BTreeSet<Arc<str>>,
     /// Whether who reads it has an identity of the mesh.
     members: bool,
+    /// The zone of who reads it, empty when unknown.
+    zone: Arc<str>,
+    /// Upstreams to which listeners for bytes lead.
+    led: BTreeSet<Arc<str>>,
     /// What was given, by kind.
     given: BTreeSet<(Kind, Arc<str>)>,
 }
@@ -122,9 +127,14 @@ impl Encoder {
         Encoder { reader, gap, ..Encoder::default() }
     }
 
-    /// The same for nodes that have an identity of the mesh.
-    pub fn of_members(self) -> Encoder {
-        Encoder { members: true, ..self }
+    /// The same for nodes that have an identity of the mesh, or have none.
+    pub fn of_members(self, members: bool) -> Encoder {
+        Encoder { members, ..self }
+    }
+
+    /// The same for nodes of this zone.
+    pub fn in_zone(self, zone: Arc<str>) -> Encoder {
+        Encoder { zone, ..self }
     }
 
     /// What differs now that the snapshot is `view`, which it became by `changes`.
@@ -235,7 +245,9 @@ impl Encoder {
     fn cluster(&mut self, view: &View, name: &Arc<str>, changed: Kind, out: &mut Difference) {
         let upstream = upstream(view, name);
         let endpoints = endpoints(view, name);
-        let inline = cluster::is_inline(upstream, endpoints);
+        let ranked = endpoints.map(|endpoints| zones::ranked(&self.zone, upstream, endpoints));
+        let ranked = ranked.as_ref();
+        let inline = cluster::is_inline(upstream, ranked);
         let was_inline = self.inline.remove(name);
         if inline {
             self.inline.insert(name.clone());
@@ -244,18 +256,19 @@ impl Encoder {
         if changed == Kind::Upstream || follows || self.withheld.contains_key(&(Kind::Upstream, name.clone())) {
             let encoded = upstream.map(|upstream| {
                 let body = match self.reader {
-                    Reader::Envoy => cluster::encode(upstream, endpoints, self.members),
-                    Reader::Grpc => grpc::cluster(upstream, endpoints, self.members),
+                    Reader::Envoy => cluster::encode(upstream, ranked, self.members),
+                    Reader::Grpc => grpc::cluster(upstream, ranked, self.members),
                 };
                 body.map(|body| Versioned::encoded(Resource::Upstream(Arc::new(upstream.clone())), body))
             });
             self.give(Kind::Upstream, name, encoded, out);
         }
-        let assigned = endpoints.filter(|_| !inline && upstream.is_some_and(|upstream| self.members || upstream.mesh.is_none()));
-        let encoded = assigned.map(|endpoints| {
+        let assigned =
+            endpoints.zip(ranked).filter(|_| !inline && upstream.is_some_and(|upstream| self.members || upstream.mesh.is_none()));
+        let encoded = assigned.map(|(endpoints, ranked)| {
             let body = match self.reader {
-                Reader::Envoy => cluster::assignment(endpoints, upstream),
-                Reader::Grpc => grpc::assignment(endpoints, upstream),
+                Reader::Envoy => cluster::assignment(ranked, upstream),
+                Reader::Grpc => grpc::assignment(ranked, upstream),
             };
             Ok(Versioned::encoded(Resource::Endpoints(endpoints.clone()), body))
         });

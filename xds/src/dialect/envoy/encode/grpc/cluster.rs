@@ -13,23 +13,24 @@ use wire::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbCon
 use super::super::bytes;
 use super::super::cluster::{MEMBERS, PORT, assigned, dns, is_inline, ring};
 use super::super::wire::{ads, any, exact};
+use super::super::zones::Ranked;
 use super::provider;
-use crate::model::{Balancer, Discovery, Endpoints, HashTable, Upstream};
+use crate::model::{Balancer, Discovery, HashTable, Upstream};
 
 /// A cluster, or what of the upstream gRPC lacks.
 /// Only nodes that have an identity of the mesh are `members`.
-pub(in super::super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints>, members: bool) -> Result<Bytes, String> {
+pub(in super::super) fn encode(upstream: &Upstream, ranked: Option<&Ranked>, members: bool) -> Result<Bytes, String> {
     if upstream.mesh.is_some() && !members {
         return Err(MEMBERS.to_owned());
     }
     if upstream.mesh.as_ref().is_some_and(|peer| peer.port.is_some()) {
         return Err(PORT.to_owned());
     }
-    let inline = is_inline(Some(upstream), endpoints);
-    let load_assignment = match (inline, &upstream.discovery, endpoints) {
+    let inline = is_inline(Some(upstream), ranked);
+    let load_assignment = match (inline, &upstream.discovery, ranked) {
         (false, ..) => None,
         (_, Some(Discovery::Dns(name)), _) => Some(dns(upstream, name)),
-        (_, None, Some(endpoints)) if endpoints.endpoints.len() == 1 => Some(assigned(endpoints, None)),
+        (_, None, Some(ranked)) if ranked.endpoints.endpoints.len() == 1 => Some(assigned(ranked, None)),
         _ => return Err("nodes: gRPC looks up one name only, beside which there is nothing".to_owned()),
     };
     let (kind, asked) = match load_assignment {
@@ -39,7 +40,7 @@ pub(in super::super) fn encode(upstream: &Upstream, endpoints: Option<&Endpoints
     let (policy, config) = match upstream.balancer {
         Balancer::RoundRobin | Balancer::LeastConn | Balancer::Ewma => (LbPolicy::RoundRobin, None),
         Balancer::ConsistentHash(_, HashTable::Ring(size)) => {
-            (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(ring(size, endpoints))))
+            (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(ring(size, ranked))))
         }
         Balancer::ConsistentHash(_, HashTable::Maglev { .. }) => return Err("type: gRPC knows no table of Maglev".to_owned()),
     };
@@ -73,8 +74,8 @@ fn here() -> base::ConfigSource {
 
 /// The endpoints, those of each weight as a part of their zone: clients of gRPC share requests out to places by weight, and within one to all alike. A ring takes
 /// the weights of endpoints themselves.
-pub(in super::super) fn assignment(endpoints: &Endpoints, upstream: Option<&Upstream>) -> Bytes {
-    let mut assignment = assigned(endpoints, upstream);
+pub(in super::super) fn assignment(ranked: &Ranked, upstream: Option<&Upstream>) -> Bytes {
+    let mut assignment = assigned(ranked, upstream);
     if !upstream.is_some_and(|upstream| matches!(upstream.balancer, Balancer::ConsistentHash(..))) {
         assignment.endpoints = assignment.endpoints.into_iter().flat_map(by_weight).collect();
     }

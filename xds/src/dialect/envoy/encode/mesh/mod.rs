@@ -22,7 +22,7 @@ use prost::Message;
 use super::cluster;
 use super::grpc::standing;
 use super::plugins::Filters;
-use super::{Difference, Withheld, bytes, endpoints, route, table};
+use super::{Difference, Withheld, bytes, endpoints, route, table, zones};
 use crate::model::{
     AuthorizationPolicy, Endpoints, Instance, Kind, MESH_PREFIX, MeshService, Resource, Route, RouteMatch, Upstream, UpstreamRef,
 };
@@ -62,6 +62,8 @@ struct Wanted {
     all: Vec<Versioned>,
     needed: BTreeSet<Arc<str>>,
     /// Services that have a listener.
+    /// Where it is who wants it.
+    zone: Arc<str>,
     called: BTreeSet<Arc<str>>,
     withheld: Vec<Withheld>,
 }
@@ -108,7 +110,7 @@ impl MeshEncoder {
     }
 
     fn wanted(&self, view: &View) -> Wanted {
-        let mut wanted = Wanted::default();
+        let mut wanted = Wanted { zone: self.who.scope.zone.clone(), ..Wanted::default() };
         if let Some(instance) = &self.who.instance
             && let Err(reason) = self.inbound(instance, view, &mut wanted)
         {
@@ -203,9 +205,10 @@ fn routed(service: &MeshService, view: &View, wanted: &mut Wanted, further: &mut
 }
 
 fn clusters(upstream: &Upstream, endpoints: Option<&Endpoints>, wanted: &mut Wanted) -> Result<(), String> {
-    wanted.all.push(versioned(Resource::Upstream(Arc::new(upstream.clone())), cluster::encode(upstream, endpoints, true)?));
-    if let Some(endpoints) = endpoints {
-        let body = cluster::assignment(endpoints, Some(upstream));
+    let ranked = endpoints.map(|endpoints| zones::ranked(&wanted.zone, Some(upstream), endpoints));
+    wanted.all.push(versioned(Resource::Upstream(Arc::new(upstream.clone())), cluster::encode(upstream, ranked.as_ref(), true)?));
+    if let Some((endpoints, ranked)) = endpoints.zip(ranked) {
+        let body = cluster::assignment(&ranked, Some(upstream));
         wanted.all.push(versioned(Resource::Endpoints(endpoints.clone()), body));
     }
     Ok(())
