@@ -18,14 +18,25 @@ pub struct Member {
 }
 
 impl Mesh {
-    /// An Envoy beside an application of a service, which calls others.
+    /// An Envoy beside an application of a service, which speaks HTTP and calls others.
     pub fn envoy_sidecar(&self, way: Way, service: &str, application: Option<SocketAddr>, calls: &[&str]) -> Member {
+        self.envoy_sidecar_of(way, (service, "http"), application, calls)
+    }
+
+    /// The same for one that speaks something else.
+    pub fn envoy_sidecar_of(
+        &self,
+        way: Way,
+        (service, protocol): (&str, &str),
+        application: Option<SocketAddr>,
+        calls: &[&str],
+    ) -> Member {
         let place = &self.control.place;
         let (inbound, outbound) = (place.address(), calls.iter().map(|_| place.address()).collect::<Vec<_>>());
         let mut metadata = json!({ "role": "sidecar" });
         if let Some(application) = application {
             metadata["application"] = json!(application);
-            metadata["instance"] = json!({ "address": inbound.ip(), "port": inbound.port(), "protocol": "http" });
+            metadata["instance"] = json!({ "address": inbound.ip(), "port": inbound.port(), "protocol": protocol });
         }
         let called = calls.iter().zip(&outbound).map(|(service, at)| ((*service).to_owned(), json!(at)));
         metadata["outbound"] = Value::Object(called.collect::<Map<_, _>>());

@@ -57,7 +57,7 @@ fn an_application_beside_an_envoy_calls_a_service_beside_which_an_agent_stands()
         let seen = until_ok("the service behind the agent", web.outbound[0]).text();
         assert!(seen.contains("URI=spiffe://story.example/ns/default/svc/web"), "{seen}");
         assert!(seen.contains("|api.default.mesh|"), "who calls an address means the service: {seen}");
-        mesh.control.put("/mesh_services/api", json!({ "protocol": "tcp" }));
+        mesh.control.put("/mesh_services/api", json!({ "protocol": "auto" }));
         until_status("what Envoy cannot carry", web.outbound[0], 503);
         let node = |list: &Value| list.as_array().unwrap().iter().find(|node| node["id"] == "web-envoy").cloned().unwrap();
         let told = node(&mesh.control.admin("GET", "/nodes", Value::Null).json());

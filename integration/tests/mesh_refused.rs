@@ -166,34 +166,91 @@ fn an_instance_that_is_another_service_gets_nothing_and_stands_in_the_audit() {
     assert!(entry["detail"].as_str().unwrap().contains("expected spiffe://story.example/ns/default/svc/api"), "{entry:#}");
 }
 
-#[test]
-fn a_member_of_a_partner_is_let_in_by_its_own_name_and_by_nothing_else() {
-    let theirs = Mesh::of_domain("partner.example", "");
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let bundle = write("partner.pem", &roots(&theirs));
-    let mesh = Mesh::start(&format!(", federation: [ {{ trust_domain: partner.example, bundle_file: \"{bundle}\" }} ]"));
-    let app = Nginx::start("location / { return 200 '$http_x_forwarded_client_cert'; }");
-    let api = mesh.sidecar(&Service::http("api", app.address));
-    let (chain, key) = issued(&theirs, "partner.example", "shop");
-    let pem = |der: &CertificateDer<'_>| {
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
-        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
-    };
-    let (certificate, key) =
-        (write("shop.pem", &chain.iter().map(pem).collect::<String>()), write("shop.key", &key.serialize_pem()));
-    let ask = || {
+/// A member of another trust domain.
+struct Partner {
+    _theirs: Mesh,
+    folder: tempfile::TempDir,
+}
+
+impl Partner {
+    fn new() -> Partner {
+        let theirs = Mesh::of_domain("partner.example", "");
+        let folder = tempfile::tempdir().unwrap();
+        let pem = |der: &CertificateDer<'_>| {
+            let text = base64::engine::general_purpose::STANDARD.encode(der);
+            format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+        };
+        let (chain, key) = issued(&theirs, "partner.example", "shop");
+        for (name, text) in [
+            ("partner.pem", roots(&theirs)),
+            ("shop.pem", chain.iter().map(pem).collect::<String>()),
+            ("shop.key", key.serialize_pem()),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Partner { _theirs: theirs, folder }
+    }
+
+    /// A mesh of ours that is federated with theirs.
+    fn federated(&self) -> Mesh {
+        let bundle = self.folder.path().join("partner.pem");
+        Mesh::start(&format!(", federation: [ {{ trust_domain: partner.example, bundle_file: \"{}\" }} ]", bundle.display()))
+    }
+
+    /// What the member of theirs is answered, and the status behind it.
+    fn ask(&self, at: std::net::SocketAddr) -> String {
         // Whom it calls a client of another make can know by its roots; here it is the callee that judges.
-        let url = format!("https://{}/", api.inbound);
+        let [certificate, key] = ["shop.pem", "shop.key"].map(|name| self.folder.path().join(name));
         let output = Command::new("curl")
-            .args(["-sS", "-k", "--max-time", "20", "--cert", &certificate, "--key", &key, "-w", " %{http_code}", &url])
+            .args(["-sS", "-k", "--max-time", "20", "-w", " %{http_code}", &format!("https://{at}/"), "--cert"])
+            .arg(certificate)
+            .arg("--key")
+            .arg(key)
             .output();
         String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
+    }
+}
+
+/// An application that tells who called it.
+fn telling() -> Nginx {
+    Nginx::start("location / { return 200 '$http_x_forwarded_client_cert'; }")
+}
+
+#[test]
+fn an_envoy_lets_members_of_partners_in_where_it_says_that_it_does() {
+    let partner = Partner::new();
+    let mesh = partner.federated();
+    let app = telling();
+    let envoy = |name: &str, federated: bool| {
+        let inbound = mesh.control.place.address();
+        let instance = json!({ "address": inbound.ip(), "port": inbound.port(), "protocol": "http" });
+        let metadata = json!({ "role": "sidecar", "federated": federated, "application": app.address, "instance": instance });
+        mesh.envoy_member(heddle_integration::envoy::Way::DeltaAds, name, name, metadata, (inbound, Vec::new()))
     };
+    let (open, closed) = (envoy("open", true), envoy("closed", false));
+    let web = mesh.sidecar(&Service { calls: &["open", "closed"], ..Service::http("web", mesh.control.place.address()) });
+    for at in &web.outbound {
+        until("a member of ours", || client::get(*at, "/").ok().filter(|answer| answer.status == 200));
+    }
+    let answer = until("the partner to be known", || Some(partner.ask(open.inbound)).filter(|answer| answer.ends_with(" 200")));
+    assert!(answer.contains("URI=spiffe://partner.example/ns/default/svc/shop"), "{answer}");
+    assert!(partner.ask(closed.inbound).ends_with(" 000"), "no handshake");
+    let ours = json!([{ "from": [ { "namespaces": ["default"] } ] }]);
+    mesh.policy("ours", json!({ "service": "open", "action": "allow", "rules": ours }));
+    until("only ours", || partner.ask(open.inbound).ends_with(" 403").then_some(()));
+    assert_eq!(client::get(web.outbound[0], "/").unwrap().status, 200);
+    let shop = json!([{ "from": [ { "identities": ["spiffe://partner.example/ns/default/svc/shop"] } ] }]);
+    mesh.policy("theirs", json!({ "service": "open", "action": "allow", "rules": shop }));
+    until("the partner again", || partner.ask(open.inbound).ends_with(" 200").then_some(()));
+}
+
+#[test]
+fn a_member_of_a_partner_is_let_in_by_its_own_name_and_by_nothing_else() {
+    let partner = Partner::new();
+    let mesh = partner.federated();
+    let app = telling();
+    let api = mesh.sidecar(&Service::http("api", app.address));
+    let ask = || partner.ask(api.inbound);
     let answer = until("the partner to be known", || Some(ask()).filter(|answer| answer.ends_with(" 200")));
     assert!(answer.contains("URI=spiffe://partner.example/ns/default/svc/shop"), "{answer}");
 

@@ -18,6 +18,8 @@ const MOST_CALLED: usize = 1_024;
 pub struct Station {
     /// Its bootstrap serves it an identity of the mesh.
     pub identity: bool,
+    /// Members of federated trust domains may call the application beside it.
+    pub federated: bool,
     /// Where the application beside it listens.
     pub application: Option<SocketAddr>,
     /// Services that the application calls, `<service>` or `<namespace>/<service>`, each with where it calls them.
@@ -28,8 +30,10 @@ impl Station {
     /// Takes it out of the metadata of a node.
     pub(super) fn take(fields: &mut BTreeMap<String, Value>) -> Result<Station, BadRequest> {
         let application = take_text(fields, "application").map(|text| address("node.metadata.application", &text)).transpose()?;
-        let identity = matches!(fields.remove("identity").and_then(|flag| flag.kind), Some(ValueKind::BoolValue(true)));
-        Ok(Station { identity, application, outbound: fields.remove("outbound").map(outbound).transpose()?.unwrap_or_default() })
+        let mut is_on = |name: &str| matches!(fields.remove(name).and_then(|flag| flag.kind), Some(ValueKind::BoolValue(true)));
+        let (identity, federated) = (is_on("identity"), is_on("federated"));
+        let outbound = fields.remove("outbound").map(outbound).transpose()?.unwrap_or_default();
+        Ok(Station { identity, federated, application, outbound })
     }
 }
 
@@ -71,11 +75,13 @@ mod tests {
         let station = read(&[("application", text("127.0.0.1:8080")), ("outbound", calls)]).unwrap();
         let expected = Station {
             identity: false,
+            federated: false,
             application: Some("127.0.0.1:8080".parse().unwrap()),
             outbound: vec![("api".into(), "127.0.0.1:1".parse().unwrap())],
         };
         assert_eq!(station, expected);
-        assert!(read(&[("identity", Value { kind: Some(ValueKind::BoolValue(true)) })]).unwrap().identity);
+        let on = Value { kind: Some(ValueKind::BoolValue(true)) };
+        assert!(read(&[("identity", on.clone())]).unwrap().identity && read(&[("federated", on)]).unwrap().federated);
         assert_eq!(read(&[]).unwrap(), Station::default());
         assert_eq!(read(&[("application", text("here"))]).unwrap_err(), BadRequest::Malformed("node.metadata.application"));
         assert_eq!(read(&[("outbound", text("api"))]).unwrap_err(), BadRequest::Malformed("node.metadata.outbound"));

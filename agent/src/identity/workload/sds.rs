@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use heddle_node::identity::{Identity, TrustDomain};
+use heddle_node::identity::{Bundle, Bundles, Identity, TrustDomain};
 use heddle_proto::envoy::config::core::v3 as core;
 use heddle_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
 use heddle_proto::envoy::service::discovery::v3 as discovery;
@@ -19,6 +19,10 @@ const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls
 const IDENTITY: &str = "default";
 /// The name of the roots of our trust domain, beside its SPIFFE id.
 const ROOTS: &str = "ROOTCA";
+/// The name of the roots of all trust domains, each for its own.
+const EVERYBODY: &str = "ALL";
+/// What Envoy verifies those with.
+const VALIDATOR: &str = "envoy.tls.cert_validator.spiffe";
 /// Names of one stream.
 const MOST: usize = 64;
 
@@ -121,12 +125,15 @@ impl Told {
 /// What has this name.
 fn secret(identity: &Identity, name: &str) -> Option<tls::Secret> {
     let (svid, bundles) = (identity.svid(), identity.bundles());
-    let text = |text: String| Some(core::DataSource { specifier: Some(core::data_source::Specifier::InlineString(text)) });
     let own = svid.as_ref().filter(|svid| name == IDENTITY || name == svid.id().as_str());
     let body = match own {
         Some(svid) => tls::secret::Type::TlsCertificate(tls::TlsCertificate {
             certificate_chain: text(svid.chain_pem()),
             private_key: text(svid.key_pem()),
+            ..Default::default()
+        }),
+        None if name == EVERYBODY => tls::secret::Type::ValidationContext(tls::CertificateValidationContext {
+            custom_validator_config: Some(each_by_its_own(&bundles)?),
             ..Default::default()
         }),
         None => {
@@ -141,6 +148,21 @@ fn secret(identity: &Identity, name: &str) -> Option<tls::Secret> {
         }
     };
     Some(tls::Secret { name: name.to_owned(), r#type: Some(body) })
+}
+
+fn text(text: String) -> Option<core::DataSource> {
+    Some(core::DataSource { specifier: Some(core::data_source::Specifier::InlineString(text)) })
+}
+
+/// What believes a certificate by the roots of the trust domain that it names, and by no others; `None` while nobody is trusted.
+fn each_by_its_own(bundles: &Bundles) -> Option<core::TypedExtensionConfig> {
+    bundles.own()?;
+    let one = |bundle: &Bundle| tls::spiffe_cert_validator_config::TrustDomain {
+        name: bundle.domain().to_string(),
+        trust_bundle: text(bundle.pem()),
+    };
+    let config = tls::SpiffeCertValidatorConfig { trust_domains: bundles.iter().map(one).collect() };
+    Some(core::TypedExtensionConfig { name: VALIDATOR.to_owned(), typed_config: Any::from_msg(&config).ok() })
 }
 
 /// Of `spiffe://<trust domain>`; an id of somebody in it is not meant.

@@ -119,8 +119,16 @@ async fn an_envoy_is_served_its_identity_and_the_roots_and_every_change() {
     let (_, third) = next().await;
     assert_eq!(third.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["ROOTCA", "default", "spiffe://b.test"]);
     identity.set_svid(authority.svid(&web, TTL));
-    let (_, fourth) = next().await;
+    let (nonce, fourth) = next().await;
     assert!(fourth[1] != third[1] && fourth[0] == third[0]);
+    sender.send(ask(&["ALL"], &nonce)).await.unwrap();
+    let (_, fifth) = next().await;
+    let [(_, Type::ValidationContext(everybody))] = &fifth[..] else { panic!("{} secrets", fifth.len()) };
+    let validator = everybody.custom_validator_config.clone().unwrap();
+    let config: tls::SpiffeCertValidatorConfig = validator.typed_config.unwrap().to_msg().unwrap();
+    let domains: Vec<&str> = config.trust_domains.iter().map(|domain| domain.name.as_str()).collect();
+    assert_eq!((&*validator.name, domains), ("envoy.tls.cert_validator.spiffe", vec!["a.test", "b.test"]));
+    assert!(everybody.trusted_ca.is_none(), "nobody is believed by the roots of another");
 }
 
 #[tokio::test]

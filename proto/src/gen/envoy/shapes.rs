@@ -847,6 +847,9 @@ pub static SHAPES: &[Shape] = &[
     Shape { name: "envoy.config.route.v3.RouteAction.UpgradeConfig", fields: &[
         Field { number: 1, name: "upgrade_type", kind: FieldKind::Text, repeated: false },
         Field { number: 2, name: "enabled", kind: FieldKind::Message("google.protobuf.BoolValue"), repeated: false },
+        Field { number: 3, name: "connect_config", kind: FieldKind::Message("envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig"), repeated: false },
+    ] },
+    Shape { name: "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig", fields: &[
     ] },
     Shape { name: "envoy.config.route.v3.RouteConfiguration", fields: &[
         Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
@@ -1364,7 +1367,11 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 8, name: "idle_timeout", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
         Field { number: 9, name: "metadata_match", kind: FieldKind::Message("envoy.config.core.v3.Metadata"), repeated: false },
         Field { number: 11, name: "hash_policy", kind: FieldKind::Message("envoy.type.v3.HashPolicy"), repeated: true },
+        Field { number: 12, name: "tunneling_config", kind: FieldKind::Message("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig"), repeated: false },
         Field { number: 13, name: "max_downstream_connection_duration", kind: FieldKind::Message("google.protobuf.Duration"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig", fields: &[
+        Field { number: 1, name: "hostname", kind: FieldKind::Text, repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster", fields: &[
         Field { number: 1, name: "clusters", kind: FieldKind::Message("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight"), repeated: true },
@@ -1438,6 +1445,7 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 8, name: "allow_expired_certificate", kind: FieldKind::Bool, repeated: false },
         Field { number: 9, name: "match_subject_alt_names", kind: FieldKind::Message("envoy.type.matcher.v3.StringMatcher"), repeated: true },
         Field { number: 10, name: "trust_chain_verification", kind: FieldKind::Signed, repeated: false },
+        Field { number: 12, name: "custom_validator_config", kind: FieldKind::Message("envoy.config.core.v3.TypedExtensionConfig"), repeated: false },
         Field { number: 13, name: "ca_certificate_provider_instance", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.CertificateProviderPluginInstance"), repeated: false },
         Field { number: 14, name: "only_verify_leaf_cert_crl", kind: FieldKind::Bool, repeated: false },
         Field { number: 15, name: "match_typed_subject_alt_names", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher"), repeated: true },
@@ -1473,6 +1481,13 @@ pub static SHAPES: &[Shape] = &[
     ] },
     Shape { name: "envoy.extensions.transport_sockets.tls.v3.GenericSecret", fields: &[
         Field { number: 1, name: "secret", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig", fields: &[
+        Field { number: 1, name: "trust_domains", kind: FieldKind::Message("envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain"), repeated: true },
+    ] },
+    Shape { name: "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain", fields: &[
+        Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },
+        Field { number: 2, name: "trust_bundle", kind: FieldKind::Message("envoy.config.core.v3.DataSource"), repeated: false },
     ] },
     Shape { name: "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig", fields: &[
         Field { number: 1, name: "name", kind: FieldKind::Text, repeated: false },

@@ -20,7 +20,7 @@ use super::{bytes, matching, pattern, plugins};
 use crate::model::{Balancer, Consumer, HashOn, PassHost, PluginConf, Route, Upstream};
 
 /// Tries after the first where nobody said how many: our agents try each endpoint once, which Envoy does not count.
-const RETRIES: u32 = 2;
+pub(super) const RETRIES: u32 = 2;
 /// What is tried again: what the endpoint has not seen, as our agents do.
 pub(super) const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
 /// Choices of an endpoint that was not tried yet.
@@ -187,7 +187,7 @@ pub(super) fn places(
 
 /// How requests go to the upstream of a route.
 fn action(route: &Route, upstream: Option<&Upstream>) -> Result<wire::RouteAction, String> {
-    let websocket = UpgradeConfig { upgrade_type: "websocket".to_owned(), enabled: Some(true) };
+    let websocket = UpgradeConfig { upgrade_type: "websocket".to_owned(), enabled: Some(true), ..Default::default() };
     let mut action = wire::RouteAction {
         // The whole answer may take as long as it likes, as long as something comes.
         timeout: span(Duration::ZERO),

@@ -675,6 +675,25 @@ pub mod route_action {
         pub upgrade_type: ::prost::alloc::string::String,
         #[prost(message, optional, tag = "2")]
         pub enabled: ::core::option::Option<bool>,
+        #[prost(message, optional, tag = "3")]
+        pub connect_config: ::core::option::Option<upgrade_config::ConnectConfig>,
+    }
+    /// Nested message and enum types in `UpgradeConfig`.
+    pub mod upgrade_config {
+        /// A CONNECT request ends here, and its bytes are passed on.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct ConnectConfig {}
+        impl ::prost::Name for ConnectConfig {
+            const NAME: &'static str = "ConnectConfig";
+            const PACKAGE: &'static str = "envoy.config.route.v3";
+            fn full_name() -> ::prost::alloc::string::String {
+                "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig".into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "type.googleapis.com/envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig"
+                    .into()
+            }
+        }
     }
     impl ::prost::Name for UpgradeConfig {
         const NAME: &'static str = "UpgradeConfig";

@@ -11,6 +11,8 @@ use heddle_proto::envoy::config::route::v3 as routes;
 use heddle_proto::envoy::extensions::filters::http::rbac::v3::{Rbac, RbacPerRoute};
 use heddle_proto::envoy::extensions::filters::http::router::v3::Router;
 use heddle_proto::envoy::extensions::filters::network::http_connection_manager::v3 as manager;
+use heddle_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+use heddle_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{ClusterSpecifier, TunnelingConfig};
 use heddle_proto::envoy::extensions::upstreams::http::v3 as http;
 use manager::http_connection_manager::{
     CodecType, ForwardClientCertDetails, RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails, UpgradeConfig,
@@ -28,24 +30,36 @@ pub(super) const INBOUND: &str = "inbound";
 /// The two filters that ask the policies, in their order. What they ask stands in the routes, so that a change counts for connections that are there.
 const DENY: &str = "heddle.deny";
 const ALLOW: &str = "heddle.allow";
+/// What is asked for by who opens a tunnel.
+const TUNNEL: &str = "CONNECT";
 /// The field in which agents of ours tell each other how names of fields were written.
 const CASE_FIELD: &str = "x-heddle-case";
 /// How long connecting to the application may take: it is on this machine.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Whether requests to an application go in HTTP/2; what is no HTTP has no counterpart.
-pub(super) fn speaks_h2(protocol: MeshProtocol) -> Result<bool, String> {
+/// What is sent to an application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Requests of HTTP/1.1.
+    Http1,
+    /// Requests of HTTP/2.
+    Http2,
+    /// Bytes that nobody looks into, in tunnels.
+    Bytes,
+}
+
+/// What is sent to an application that speaks this; what it would have to find out has no counterpart.
+pub(super) fn sent(protocol: MeshProtocol) -> Result<Sent, String> {
     match protocol {
-        MeshProtocol::Http => Ok(false),
-        MeshProtocol::Http2 | MeshProtocol::Grpc => Ok(true),
-        MeshProtocol::Tcp | MeshProtocol::Auto => {
-            Err(format!("protocol {}: Envoy has to be told http, http2 or grpc", protocol.as_str()))
-        }
+        MeshProtocol::Http => Ok(Sent::Http1),
+        MeshProtocol::Http2 | MeshProtocol::Grpc => Ok(Sent::Http2),
+        MeshProtocol::Tcp => Ok(Sent::Bytes),
+        MeshProtocol::Auto => Err("protocol auto: Envoy has to be told http, http2, grpc or tcp".to_owned()),
     }
 }
 
 /// What takes calls of members of the mesh, of nobody else.
-pub(super) fn inbound(at: SocketAddr, domain: &str) -> wire::Listener {
+pub(super) fn inbound(at: SocketAddr, (domain, federated): (&str, bool), sent: Sent) -> wire::Listener {
     let none = |name: &str| filter(name, &Rbac::default(), false);
     let manager = manager::HttpConnectionManager {
         http_filters: vec![none(DENY), none(ALLOW), router()],
@@ -56,9 +70,33 @@ pub(super) fn inbound(at: SocketAddr, domain: &str) -> wire::Listener {
         use_remote_address: Some(false),
         skip_xff_append: true,
         preserve_external_request_id: true,
+        upgrade_configs: vec![upgrade(if sent == Sent::Bytes { TUNNEL } else { "websocket" })],
         ..common(INBOUND)
     };
-    listener(INBOUND, at, &manager, tls::inward(domain))
+    listener(INBOUND, at, &manager, tls::inward(domain, federated))
+}
+
+/// Where the application sends bytes to a service, in a tunnel to `authority` through its cluster. The service may speak first.
+pub(super) fn tunnel(name: &str, at: SocketAddr, cluster: &str, (authority, attempts): (String, u32)) -> wire::Listener {
+    let proxy = TcpProxy {
+        stat_prefix: name.to_owned(),
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        // How long nobody says anything is a matter of both ends.
+        idle_timeout: span(Duration::ZERO),
+        max_connect_attempts: Some(attempts),
+        tunneling_config: Some(TunnelingConfig { hostname: authority }),
+        ..Default::default()
+    };
+    let filter = wire::Filter {
+        name: "envoy.filters.network.tcp_proxy".to_owned(),
+        config_type: any(&proxy).map(wire::filter::ConfigType::TypedConfig),
+    };
+    opened(name, at, vec![filter], None)
+}
+
+/// A listener that closes what connects to it.
+pub(super) fn closed(name: &str, at: SocketAddr) -> wire::Listener {
+    opened(name, at, Vec::new(), None)
 }
 
 /// Where the application calls a service.
@@ -77,9 +115,13 @@ fn common(name: &str) -> manager::HttpConnectionManager {
         stream_idle_timeout: span(Duration::ZERO),
         generate_request_id: Some(false),
         normalize_path: Some(true),
-        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
+        upgrade_configs: vec![upgrade("websocket")],
         ..Default::default()
     }
+}
+
+fn upgrade(kind: &str) -> UpgradeConfig {
+    UpgradeConfig { upgrade_type: kind.to_owned(), ..Default::default() }
 }
 
 fn router() -> manager::HttpFilter {
@@ -96,25 +138,47 @@ fn listener(
         name: "envoy.filters.network.http_connection_manager".to_owned(),
         config_type: any(manager).map(wire::filter::ConfigType::TypedConfig),
     };
+    opened(name, at, vec![filter], transport_socket)
+}
+
+fn opened(
+    name: &str,
+    at: SocketAddr,
+    filters: Vec<wire::Filter>,
+    transport_socket: Option<base::TransportSocket>,
+) -> wire::Listener {
     wire::Listener {
         name: name.to_owned(),
         address: Some(address(&at.ip().to_string(), at.port())),
-        filter_chains: vec![wire::FilterChain { filters: vec![filter], transport_socket, ..Default::default() }],
+        filter_chains: vec![wire::FilterChain { filters, transport_socket, ..Default::default() }],
         ..Default::default()
     }
 }
 
-/// Everything goes to the application, as far as the policies let it.
-pub(super) fn to_application(rules: Rules) -> routes::RouteConfiguration {
+/// Everything goes to the application, as far as the policies let it: requests, or what stands in tunnels.
+pub(super) fn to_application(rules: Rules, sent: Sent) -> routes::RouteConfiguration {
+    let (matches, upgrade_configs) = match sent {
+        Sent::Bytes => {
+            let ends = routes::route_action::upgrade_config::ConnectConfig {};
+            let tunnel = routes::route_action::UpgradeConfig {
+                upgrade_type: TUNNEL.to_owned(),
+                connect_config: Some(ends),
+                ..Default::default()
+            };
+            (tunnels(), vec![tunnel])
+        }
+        _ => (everything(), Vec::new()),
+    };
     let asked = [(DENY, rules.deny), (ALLOW, rules.allow)].into_iter();
     let asked = asked.filter_map(|(name, rules)| Some((name.to_owned(), any(&RbacPerRoute { rbac: Some(rules?) })?)));
     let action = routes::RouteAction {
         cluster_specifier: Some(routes::route_action::ClusterSpecifier::Cluster(INBOUND.to_owned())),
         timeout: span(Duration::ZERO),
+        upgrade_configs,
         ..Default::default()
     };
     let route = routes::Route {
-        r#match: Some(everything()),
+        r#match: Some(matches),
         action: Some(routes::route::Action::Route(action)),
         typed_per_filter_config: asked.collect(),
         request_headers_to_remove: vec![CASE_FIELD.to_owned()],
@@ -165,6 +229,11 @@ fn everything() -> routes::RouteMatch {
     routes::RouteMatch { path_specifier: Some(routes::route_match::PathSpecifier::Prefix("/".to_owned())), ..Default::default() }
 }
 
+fn tunnels() -> routes::RouteMatch {
+    let connect = routes::route_match::ConnectMatcher {};
+    routes::RouteMatch { path_specifier: Some(routes::route_match::PathSpecifier::ConnectMatcher(connect)), ..Default::default() }
+}
+
 fn host(name: &str, domains: Vec<String>, routes: Vec<routes::Route>) -> routes::VirtualHost {
     routes::VirtualHost { name: name.to_owned(), domains, routes, ..Default::default() }
 }
@@ -174,12 +243,12 @@ fn table(name: &str, virtual_hosts: Vec<routes::VirtualHost>) -> routes::RouteCo
 }
 
 /// The application as a cluster of one endpoint, without limits: those are its callers'.
-pub(super) fn application(at: SocketAddr, h2: bool) -> clusters::Cluster {
+pub(super) fn application(at: SocketAddr, sent: Sent) -> clusters::Cluster {
     use http::http_protocol_options::explicit_http_config::ProtocolConfig;
     use http::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
-    let protocol = match h2 {
-        true => ProtocolConfig::Http2ProtocolOptions(base::Http2ProtocolOptions::default()),
-        false => ProtocolConfig::HttpProtocolOptions(base::Http1ProtocolOptions::default()),
+    let protocol = match sent {
+        Sent::Http2 => ProtocolConfig::Http2ProtocolOptions(base::Http2ProtocolOptions::default()),
+        Sent::Http1 | Sent::Bytes => ProtocolConfig::HttpProtocolOptions(base::Http1ProtocolOptions::default()),
     };
     let options = http::HttpProtocolOptions {
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {

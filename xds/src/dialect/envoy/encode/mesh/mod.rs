@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use heddle_proto::envoy::config::listener::v3 as wire;
 use heddle_proto::envoy::config::route::v3 as routes;
 use heddle_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use prost::Message;
@@ -24,11 +25,13 @@ use super::grpc::standing;
 use super::plugins::Filters;
 use super::{Difference, Withheld, bytes, endpoints, route, table, zones};
 use crate::model::{
-    AuthorizationPolicy, Endpoints, Instance, Kind, MESH_PREFIX, MeshService, Resource, Route, RouteMatch, Upstream, UpstreamRef,
+    AuthorizationPolicy, Endpoints, Instance, Kind, MESH_PREFIX, MeshProtocol, MeshService, Resource, Route, RouteMatch,
+    Upstream, UpstreamRef,
 };
 use crate::protocol::Station;
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, View};
 
+use listeners::Sent;
 pub(super) use listeners::host_of;
 pub(super) use tls::outward;
 
@@ -59,11 +62,11 @@ pub(super) struct MeshEncoder {
 /// What one Envoy is given, and what it is not.
 #[derive(Default)]
 struct Wanted {
+    /// Where it is who wants it.
+    zone: Arc<str>,
     all: Vec<Versioned>,
     needed: BTreeSet<Arc<str>>,
     /// Services that have a listener.
-    /// Where it is who wants it.
-    zone: Arc<str>,
     called: BTreeSet<Arc<str>>,
     withheld: Vec<Withheld>,
 }
@@ -138,7 +141,7 @@ impl MeshEncoder {
     fn inbound(&self, instance: &Instance, view: &View, wanted: &mut Wanted) -> Result<(), String> {
         let Member { scope, domain, station, .. } = &self.who;
         let application = station.application.ok_or("node.metadata.application says where the application listens")?;
-        let h2 = listeners::speaks_h2(instance.protocol)?;
+        let sent = listeners::sent(instance.protocol)?;
         if !instance.ports.is_empty() {
             return Err("node.metadata.instance.ports: an Envoy stands before one port of its application".to_owned());
         }
@@ -155,12 +158,15 @@ impl MeshEncoder {
                 _ => None,
             })
             .collect();
-        let rules = policy::rules(&policies, &policy::Meaning { domain: Some(domain), port: application.port() });
+        let rules = policy::rules(
+            &policies,
+            &policy::Meaning { domain: Some(domain), port: application.port(), opaque: sent == Sent::Bytes },
+        );
         let ip = instance.address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let listener = listeners::inbound(SocketAddr::new(ip, instance.port), domain);
-        let cluster = listeners::application(application, h2);
+        let listener = listeners::inbound(SocketAddr::new(ip, instance.port), (domain, station.federated), sent);
+        let cluster = listeners::application(application, sent);
         wanted.all.push(versioned(bare(listeners::INBOUND), bytes(&cluster)));
-        wanted.all.push(versioned(table(listeners::INBOUND), bytes(&listeners::to_application(rules))));
+        wanted.all.push(versioned(table(listeners::INBOUND), bytes(&listeners::to_application(rules, sent))));
         wanted.all.push(versioned(standing(listeners::INBOUND), bytes(&listener)));
         Ok(())
     }
@@ -170,6 +176,10 @@ impl MeshEncoder {
 fn outbound(service: &Arc<str>, at: SocketAddr, view: &View, wanted: &mut Wanted) {
     let name = format!("outbound/{service}");
     wanted.needed.insert(service.clone());
+    if let Some(known) = called(view, service).filter(|known| known.protocol == MeshProtocol::Tcp) {
+        let listener = tunnel(&name, at, known, view, wanted);
+        return wanted.all.push(versioned(standing(&name), bytes(&listener)));
+    }
     let mut further = Filters::new();
     let encoded = called(view, service).map(|known| routed(known, view, wanted, &mut further)).transpose();
     let routes = match encoded {
@@ -184,9 +194,33 @@ fn outbound(service: &Arc<str>, at: SocketAddr, view: &View, wanted: &mut Wanted
     wanted.all.push(versioned(standing(&name), bytes(&listeners::outbound(&name, at, &further))));
 }
 
+/// The way to a service that speaks bytes: what cannot be told of it closes connections.
+fn tunnel(name: &str, at: SocketAddr, service: &MeshService, view: &View, wanted: &mut Wanted) -> wire::Listener {
+    let upstream = &service.upstream;
+    match clusters(upstream, endpoints(view, &upstream.name), wanted) {
+        Ok(()) => listeners::tunnel(name, at, &upstream.name, (authority(service), tries(upstream))),
+        Err(reason) => {
+            wanted.withheld.push(Withheld { kind: Kind::MeshService, name: service.name.clone(), reason });
+            listeners::closed(name, at)
+        }
+    }
+}
+
+/// What a peer is told that the bytes of a tunnel are for: the service, and a port on which it is called that is no service of its own.
+fn authority(service: &MeshService) -> String {
+    let port = service.ports.first().copied().unwrap_or(80);
+    let port = if service.own_ports.contains(&port) { 0 } else { port };
+    format!("{}:{port}", host_of(&service.name))
+}
+
+/// How often a connection of bytes is tried in all.
+pub(super) fn tries(upstream: &Upstream) -> u32 {
+    upstream.retries.unwrap_or(route::RETRIES).saturating_add(1)
+}
+
 /// The routes of a service, with the clusters that they lead to.
 fn routed(service: &MeshService, view: &View, wanted: &mut Wanted, further: &mut Filters) -> Result<Vec<routes::Route>, String> {
-    listeners::speaks_h2(service.protocol)?;
+    listeners::sent(service.protocol)?;
     let find = |name: &str| Some(&called(view, name.strip_prefix(MESH_PREFIX)?)?.upstream);
     let encoded = route::encode(&as_route(service), (&[], &Arc::default()), &find)?;
     let mut places = encoded.places;
@@ -221,7 +255,7 @@ pub(super) fn guards(policies: &[Arc<Versioned>], port: u16) -> Vec<HttpFilter> 
         _ => None,
     });
     let policies: Vec<&AuthorizationPolicy> = policies.collect();
-    listeners::guards(policy::rules(&policies, &policy::Meaning { domain: None, port }))
+    listeners::guards(policy::rules(&policies, &policy::Meaning { domain: None, port, opaque: false }))
 }
 
 /// A service as a route that every request would match.

@@ -38,6 +38,8 @@ pub(super) struct Meaning<'a> {
     /// `None`: whichever it is, the certificates that are believed are all of it.
     pub(super) domain: Option<&'a str>,
     pub(super) port: u16,
+    /// Bytes come in that nobody looks into: in them may be what is denied, and is never what is allowed.
+    pub(super) opaque: bool,
 }
 
 /// The rules of all policies of one service.
@@ -69,12 +71,18 @@ fn rbac(policies: &[&AuthorizationPolicy], action: PolicyAction, meaning: &Meani
 
 /// A rule; `None` when it matches nothing on this port.
 fn rule(rule: &PolicyRule, action: PolicyAction, meaning: &Meaning<'_>) -> Option<wire::Policy> {
-    let here = |operation: &&PolicyOperation| operation.ports.is_empty() || operation.ports.contains(&meaning.port);
+    let seen = |operation: &PolicyOperation| !meaning.opaque || action == PolicyAction::Deny || !looks(operation);
+    let here =
+        |operation: &&PolicyOperation| (operation.ports.is_empty() || operation.ports.contains(&meaning.port)) && seen(operation);
     let operations: Vec<&PolicyOperation> = rule.to.iter().filter(here).collect();
     if operations.is_empty() && !rule.to.is_empty() {
         return None;
     }
-    let mut permissions: Vec<_> = operations.into_iter().map(|operation| self::operation(operation, action)).collect();
+    let whole = |operation: &PolicyOperation| match meaning.opaque {
+        true => permit(Rule::Any(true)),
+        false => self::operation(operation, action),
+    };
+    let mut permissions: Vec<_> = operations.into_iter().map(whole).collect();
     if permissions.is_empty() {
         permissions.push(permit(Rule::Any(true)));
     }
@@ -83,6 +91,17 @@ fn rule(rule: &PolicyRule, action: PolicyAction, meaning: &Meaning<'_>) -> Optio
         principals.push(who(Identifier::Any(true)));
     }
     Some(wire::Policy { permissions, principals })
+}
+
+/// Whether it speaks of what stands in requests.
+fn looks(operation: &PolicyOperation) -> bool {
+    let PolicyOperation { ports: _, methods, not_methods, paths, not_paths, hosts, headers } = operation;
+    !(methods.is_empty()
+        && not_methods.is_empty()
+        && paths.is_empty()
+        && not_paths.is_empty()
+        && hosts.is_empty()
+        && headers.is_empty())
 }
 
 fn source(source: &PolicySource, domain: Option<&str>) -> wire::Principal {

@@ -33,6 +33,7 @@ fn member(protocol: MeshProtocol) -> Member {
         }),
         station: Station {
             identity: true,
+            federated: false,
             application: Some("127.0.0.1:8080".parse().unwrap()),
             outbound: vec![("api".into(), "127.0.0.1:9001".parse().unwrap())],
         },
@@ -130,17 +131,44 @@ fn a_service_that_is_named_twice_has_one_listener() {
 
 #[test]
 fn what_envoy_cannot_carry_is_withheld_and_named() {
-    let mut world = World::new(member(MeshProtocol::Tcp));
-    let told = world.set(vec![service("shop/api", MeshProtocol::Tcp)]);
+    let mut world = World::new(member(MeshProtocol::Auto));
+    let told = world.set(vec![service("shop/api", MeshProtocol::Auto)]);
     assert_eq!(told, ["Route:outbound/shop/api", "Listener:outbound/shop/api"], "which answers 503");
     let reasons: Vec<String> = world.encoder.withheld().into_iter().map(|one| format!("{} {}", one.name, one.reason)).collect();
-    let reason = "protocol tcp: Envoy has to be told http, http2 or grpc";
+    let reason = "protocol auto: Envoy has to be told http, http2, grpc or tcp";
     assert_eq!(reasons, [format!("inbound {reason}"), format!("shop/api {reason}")]);
+}
+
+#[test]
+fn bytes_go_in_tunnels_by_a_listener_without_routes() {
+    let mut world = World::new(member(MeshProtocol::Tcp));
+    let told = world.set(vec![service("shop/api", MeshProtocol::Tcp)]);
+    let inbound = ["Upstream:inbound", "Route:inbound", "Listener:inbound"];
+    assert_eq!(told, [&inbound[..], &["Upstream:mesh/shop/api", "Listener:outbound/shop/api"]].concat());
+    assert!(world.encoder.withheld().is_empty());
+    let told = world.set(vec![service("shop/api", MeshProtocol::Http)]);
+    assert_eq!(told, ["Route:outbound/shop/api", "Listener:outbound/shop/api"]);
+}
+
+#[test]
+fn bytes_are_denied_by_what_speaks_of_requests_and_never_allowed() {
+    let rules = |action, to: Vec<PolicyOperation>| {
+        let policy = policy(None, action, vec![PolicyRule { from: vec![], to }]);
+        let rules = policy::rules(&[&policy], &policy::Meaning { domain: None, port: 8080, opaque: true });
+        text(&rules.allow.or(rules.deny).unwrap().rules.unwrap())
+    };
+    let gets = || PolicyOperation { methods: vec!["GET".into()], ..PolicyOperation::default() };
+    let here = || PolicyOperation { ports: vec![8080], ..PolicyOperation::default() };
+    let any = "Any(true)";
+    assert_eq!(rules(PolicyAction::Allow, vec![gets()]), "{}", "nothing is allowed");
+    assert!(rules(PolicyAction::Allow, vec![gets(), here()]).contains(any) && rules(PolicyAction::Allow, vec![]).contains(any));
+    let denied = rules(PolicyAction::Deny, vec![gets()]);
+    assert!(denied.contains(any) && !denied.contains("GET"), "{denied}");
 }
 
 /// The rules of a policy, as they are told.
 fn told(policy: &AuthorizationPolicy) -> policy::Rules {
-    policy::rules(&[policy], &policy::Meaning { domain: Some("story.example"), port: 8080 })
+    policy::rules(&[policy], &policy::Meaning { domain: Some("story.example"), port: 8080, opaque: false })
 }
 
 fn text(rules: &rbac::Rbac) -> String {

@@ -16,6 +16,8 @@ const AGENT: &str = "heddle_agent";
 /// The names under which that serves the own identity and the roots of its trust domain, as those of SPIRE do.
 const IDENTITY: &str = "default";
 const ROOTS: &str = "ROOTCA";
+/// The roots of all trust domains, each for the certificates that name it.
+const EVERYBODY: &str = "ALL";
 /// What members of the mesh offer when they call each other, best first: the first one tells a call of the mesh from the application's own TLS.
 const CALLER_ALPN: [&str; 2] = ["heddle-h2", "h2"];
 /// What a member takes: Envoy reads HTTP/2 where that was agreed on under its own name alone.
@@ -24,14 +26,18 @@ const INBOUND_ALPN: [&str; 1] = ["h2"];
 /// Towards a peer that must prove one of these identities.
 pub(in super::super) fn outward(peer: &MeshPeer) -> Option<base::TransportSocket> {
     let identities = peer.identities.iter().map(|id| exact(id)).collect();
-    socket(&tls::UpstreamTlsContext { common_tls_context: Some(common(identities, &CALLER_ALPN)), ..Default::default() })
+    socket(&tls::UpstreamTlsContext { common_tls_context: Some(common(identities, ROOTS, &CALLER_ALPN)), ..Default::default() })
 }
 
-/// For callers that must be members of this trust domain.
-pub(super) fn inward(domain: &str) -> Option<base::TransportSocket> {
-    let member = text_matcher(matcher::string_matcher::MatchPattern::Prefix(format!("spiffe://{domain}/")));
+/// For callers that must be members of this trust domain, or of any that the agent beside the Envoy trusts.
+pub(super) fn inward(domain: &str, federated: bool) -> Option<base::TransportSocket> {
+    let (begins, roots) = match federated {
+        true => ("spiffe://".to_owned(), EVERYBODY),
+        false => (format!("spiffe://{domain}/"), ROOTS),
+    };
+    let member = text_matcher(matcher::string_matcher::MatchPattern::Prefix(begins));
     socket(&tls::DownstreamTlsContext {
-        common_tls_context: Some(common(vec![member], &INBOUND_ALPN)),
+        common_tls_context: Some(common(vec![member], roots, &INBOUND_ALPN)),
         require_client_certificate: Some(true),
         // A resumed session would outlive the check of an identity.
         disable_stateful_session_resumption: true,
@@ -42,7 +48,7 @@ pub(super) fn inward(domain: &str) -> Option<base::TransportSocket> {
     })
 }
 
-fn common(identities: Vec<matcher::StringMatcher>, alpn: &[&str]) -> tls::CommonTlsContext {
+fn common(identities: Vec<matcher::StringMatcher>, roots: &str, alpn: &[&str]) -> tls::CommonTlsContext {
     let named = |matcher| tls::SubjectAltNameMatcher {
         san_type: tls::subject_alt_name_matcher::SanType::Uri.into(),
         matcher: Some(matcher),
@@ -61,7 +67,7 @@ fn common(identities: Vec<matcher::StringMatcher>, alpn: &[&str]) -> tls::Common
                 match_typed_subject_alt_names: identities.into_iter().map(named).collect(),
                 ..Default::default()
             }),
-            validation_context_sds_secret_config: Some(of_agent(ROOTS)),
+            validation_context_sds_secret_config: Some(of_agent(roots)),
         })),
         alpn_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
         ..Default::default()

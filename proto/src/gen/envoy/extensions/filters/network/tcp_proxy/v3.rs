@@ -22,6 +22,8 @@ pub struct TcpProxy {
     pub hash_policy: ::prost::alloc::vec::Vec<
         super::super::super::super::super::r#type::v3::HashPolicy,
     >,
+    #[prost(message, optional, tag = "12")]
+    pub tunneling_config: ::core::option::Option<tcp_proxy::TunnelingConfig>,
     #[prost(message, optional, tag = "13")]
     pub max_downstream_connection_duration: ::core::option::Option<
         ::prost_types::Duration,
@@ -73,6 +75,24 @@ pub mod tcp_proxy {
         }
         fn type_url() -> ::prost::alloc::string::String {
             "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster"
+                .into()
+        }
+    }
+    /// Bytes as a CONNECT request.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct TunnelingConfig {
+        #[prost(string, tag = "1")]
+        pub hostname: ::prost::alloc::string::String,
+    }
+    impl ::prost::Name for TunnelingConfig {
+        const NAME: &'static str = "TunnelingConfig";
+        const PACKAGE: &'static str = "envoy.extensions.filters.network.tcp_proxy.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig"
+                .into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig"
                 .into()
         }
     }
