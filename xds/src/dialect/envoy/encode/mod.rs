@@ -146,7 +146,10 @@ impl Encoder {
             match kind {
                 Kind::Secret if self.reader == Reader::Envoy => self.secret(view, name, &mut out),
                 Kind::Upstream if plugins::is_beside(&name) => {}
-                Kind::Upstream | Kind::Endpoints => self.cluster(view, &name, kind, &mut out),
+                Kind::Upstream | Kind::Endpoints => {
+                    listeners |= kind == Kind::Upstream && self.led.contains(&name);
+                    self.cluster(view, &name, kind, &mut out);
+                }
                 Kind::Route => routes |= self.route(view, &name),
                 Kind::Certificate | Kind::Listener => listeners = true,
                 // Servers of gRPC ask them.
@@ -352,7 +355,7 @@ impl Encoder {
         }
     }
 
-    /// All listeners: each of TLS shows every certificate.
+    /// All listeners: each of TLS shows every certificate, those for bytes say what their upstreams do.
     fn listeners(&mut self, view: &View, further: &plugins::Filters, out: &mut Difference) {
         let (certificates, listeners) = (view.all(Kind::Certificate).1, view.all(Kind::Listener).1);
         let certificates: Vec<_> = certificates
@@ -366,10 +369,16 @@ impl Encoder {
         for name in gone {
             self.give(Kind::Listener, &name, None, out);
         }
+        self.led.clear();
         for (name, found) in &listeners {
             let Resource::Listener(listener) = &found.resource else { continue };
-            let encoded =
-                listener::encode(listener, &certificates, further).map(|body| Versioned::encoded(found.resource.clone(), body));
+            self.led.extend(listener.tcp.iter().flat_map(|route| &route.upstreams).map(|share| share.upstream.clone()));
+            let find = |name: &str| match self.withheld.get(&(Kind::Upstream, name.into())) {
+                Some(reason) => Err(reason.clone()),
+                None => Ok(upstream(view, name)),
+            };
+            let encoded = listener::encode(listener, &certificates, further, &find);
+            let encoded = encoded.map(|body| Versioned::encoded(found.resource.clone(), body));
             self.give(Kind::Listener, name, Some(encoded), out);
         }
     }

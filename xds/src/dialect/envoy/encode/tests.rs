@@ -192,3 +192,33 @@ fn a_ring_is_as_large_as_that_of_our_agents_over_the_same_endpoints() {
     world.set(vec![endpoints(&[10_007, 1])]);
     assert_eq!(least(&world), 65_536);
 }
+
+#[test]
+fn listeners_for_bytes_follow_their_upstreams() {
+    use crate::model::{Listener, ListenerProtocol, TcpRoute, TcpShare};
+    let mut world = World::new();
+    let route = TcpRoute {
+        server_names: Vec::new(),
+        for_tls: None,
+        terminate: false,
+        upstreams: vec![TcpShare { upstream: "u".into(), weight: 1 }],
+        idle_timeout: std::time::Duration::ZERO,
+        connect_attempts: None,
+    };
+    let listener = Listener {
+        protocol: ListenerProtocol::Tcp,
+        tcp: vec![Arc::new(route)],
+        ..Listener::new("bytes", "127.0.0.1:1".parse().unwrap())
+    };
+    let upstream = |retries: u32| Change::Set(Resource::Upstream(Arc::new(Upstream { retries: Some(retries), ..Upstream::new("u") })));
+    let bytes = (Kind::Listener, Arc::from("bytes"));
+    assert!(world.set(vec![Change::Set(Resource::Listener(listener))]).contains(&bytes), "before its upstream is known");
+    assert!(world.set(vec![upstream(1)]).contains(&bytes), "it says how often is tried");
+    assert!(!world.set(vec![Change::Set(Resource::Upstream(Arc::new(Upstream::new("other"))))]).contains(&bytes));
+    let member = crate::model::MeshPeer { identities: Vec::new(), port: None };
+    world.set(vec![Change::Set(Resource::Upstream(Arc::new(Upstream { mesh: Some(member), ..Upstream::new("u") })))]);
+    let withheld: Vec<_> = world.encoder.withheld().into_iter().map(|one| (one.kind, one.name)).collect();
+    assert_eq!(withheld, [(Kind::Upstream, "u".into()), bytes.clone()], "nor is what leads to what is withheld");
+    assert!(world.set(vec![upstream(2)]).contains(&bytes));
+    assert!(world.encoder.withheld().is_empty());
+}

@@ -1,5 +1,7 @@
 //! Listeners: what is accepted, shown and read before a route is looked for. It knows no route.
 
+mod tcp;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +18,28 @@ use manager::http_connection_manager::{
     CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
 };
 
+pub(super) use tcp::Find;
+
 use super::plugins::Filters;
 use super::wire::{address, ads, any, secret, span};
 use super::{ROUTES, bytes, plugins};
 use crate::model::{Certificate, Listener, ListenerProtocol, ProxyProtocol, TlsVersion};
 
 const MANAGER: &str = "envoy.filters.network.http_connection_manager";
+const INSPECTOR: &str = "envoy.filters.listener.tls_inspector";
+/// What is spoken inside TLS where a listener looks for requests.
+const REQUESTS: [&str; 2] = ["h2", "http/1.1"];
 const TLS: &str = "envoy.transport_sockets.tls";
 /// Most that Envoy takes of a request head, KiB.
 const MOST_HEAD: u32 = 8_192;
 
 /// A listener, or what of it Envoy lacks.
-pub(super) fn encode(listener: &Listener, certificates: &[&Certificate], further: &Filters) -> Result<Bytes, String> {
+pub(super) fn encode(
+    listener: &Listener,
+    certificates: &[&Certificate],
+    further: &Filters,
+    find: Find<'_, '_>,
+) -> Result<Bytes, String> {
     let mut listener_filters = Vec::new();
     match &listener.proxy_protocol {
         ProxyProtocol::Off => {}
@@ -39,17 +51,22 @@ pub(super) fn encode(listener: &Listener, certificates: &[&Certificate], further
     if !listener.forwarded.trusted.is_empty() {
         return Err("forwarded.trusted: Envoy counts hops and knows no trusted networks".to_owned());
     }
-    let filter = wire::Filter {
+    let filter = || wire::Filter {
         name: MANAGER.to_owned(),
         config_type: any(&manager(listener, further)).map(wire::filter::ConfigType::TypedConfig),
     };
     let filter_chains = match listener.protocol {
-        ListenerProtocol::Http => vec![wire::FilterChain { filters: vec![filter], ..Default::default() }],
+        ListenerProtocol::Http => vec![wire::FilterChain { filters: vec![filter()], ..Default::default() }],
         ListenerProtocol::Https => {
-            listener_filters.push(inspector("envoy.filters.listener.tls_inspector", any(&TlsInspector::default())));
-            chains(listener, &filter, certificates)?
+            listener_filters.push(inspector(INSPECTOR, any(&TlsInspector::default())));
+            chains(listener, &filter(), certificates)?
         }
-        ListenerProtocol::Tcp => return Err("protocol: TCP listeners are not served to Envoy".to_owned()),
+        ListenerProtocol::Tcp => {
+            if tcp::must_look(listener) {
+                listener_filters.push(inspector(INSPECTOR, any(&TlsInspector::default())));
+            }
+            tcp::chains(listener, certificates, find)?
+        }
     };
     Ok(bytes(&wire::Listener {
         name: listener.name.to_string(),
@@ -78,6 +95,9 @@ fn chains(listener: &Listener, filter: &wire::Filter, certificates: &[&Certifica
         if names.is_empty() {
             continue;
         }
+        if certificate.client.as_ref().is_some_and(|client| !client.skip_uri_regex.is_empty()) {
+            return Err(format!("certificate {}: Envoy cannot leave paths out of the demand for a certificate", certificate.id));
+        }
         let whole = names.iter().any(|name| &***name == "*");
         let named: Vec<String> = names.iter().filter(|name| &****name != "*").map(|name| name.to_string()).collect();
         let parts = [(!named.is_empty()).then_some(named), whole.then(Vec::new)];
@@ -87,7 +107,7 @@ fn chains(listener: &Listener, filter: &wire::Filter, certificates: &[&Certifica
                 filter_chain_match: (!server_names.is_empty())
                     .then(|| wire::FilterChainMatch { server_names, ..Default::default() }),
                 filters: vec![filter.clone()],
-                transport_socket: Some(shown(certificate)?),
+                transport_socket: Some(shown(certificate, &REQUESTS)),
                 transport_socket_connect_timeout: span(listener.limits.handshake_timeout),
                 ..Default::default()
             });
@@ -99,16 +119,14 @@ fn chains(listener: &Listener, filter: &wire::Filter, certificates: &[&Certifica
     Ok(chains)
 }
 
-fn shown(certificate: &Certificate) -> Result<base::TransportSocket, String> {
+/// TLS with this certificate and its demands, inside which one of these protocols is agreed on.
+fn shown(certificate: &Certificate, protocols: &[&str]) -> base::TransportSocket {
     use tls::tls_parameters::TlsProtocol::{TlSv12, TlSv13};
     let version = |version: TlsVersion| match version {
         TlsVersion::V1_2 => TlSv12.into(),
         TlsVersion::V1_3 => TlSv13.into(),
     };
     let client = certificate.client.as_ref();
-    if client.is_some_and(|client| !client.skip_uri_regex.is_empty()) {
-        return Err(format!("certificate {}: Envoy cannot leave paths out of the demand for a certificate", certificate.id));
-    }
     let validation =
         client.map(|client| tls::common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(secret(&client.ca)));
     let context = tls::DownstreamTlsContext {
@@ -119,17 +137,17 @@ fn shown(certificate: &Certificate) -> Result<base::TransportSocket, String> {
                 ..Default::default()
             }),
             tls_certificate_sds_secret_configs: certificate.secrets.iter().map(|name| secret(name)).collect(),
-            alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            alpn_protocols: protocols.iter().map(|name| (*name).to_owned()).collect(),
             validation_context_type: validation,
             ..Default::default()
         }),
         require_client_certificate: client.map(|_| true),
         ..Default::default()
     };
-    Ok(base::TransportSocket {
+    base::TransportSocket {
         name: TLS.to_owned(),
         config_type: any(&context).map(base::transport_socket::ConfigType::TypedConfig),
-    })
+    }
 }
 
 fn manager(listener: &Listener, further: &Filters) -> HttpConnectionManager {
