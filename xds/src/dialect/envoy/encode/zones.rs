@@ -80,7 +80,9 @@ mod tests {
     }
 
     /// Names with their priorities, and what a priority carries.
-    fn seen(own: &str, policy: ZonePolicy, endpoints: &[Endpoint]) -> (Vec<(String, i32)>, Option<(u32, bool)>) {
+    type Seen = (Vec<(String, i32)>, Option<(u32, bool)>);
+
+    fn seen(own: &str, policy: ZonePolicy, endpoints: &[Endpoint]) -> Seen {
         let upstream = Upstream { locality: policy, ..Upstream::new("u") };
         let ranked = ranked(own, Some(&upstream), &Endpoints { upstream: "u".into(), endpoints: endpoints.to_vec() });
         let names = ranked.endpoints.endpoints.iter().map(|endpoint| (endpoint.host.to_string(), endpoint.priority)).collect();
