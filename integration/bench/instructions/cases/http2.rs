@@ -180,7 +180,7 @@ fn resources(endpoint: SocketAddr, scheme: Scheme) -> Vec<Resource> {
     let upstream = Upstream { scheme, ..upstream("u") };
     vec![
         Resource::Listener(listener()),
-        Resource::Upstream(Arc::new(upstream)),
+        Resource::Upstream(upstream.into()),
         Resource::Endpoints(endpoints("u", endpoint)),
         Resource::Route(route),
     ]
