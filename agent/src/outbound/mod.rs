@@ -9,7 +9,7 @@
 mod connect;
 mod lane;
 mod message;
-mod redis;
+pub mod redis;
 mod remote;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -8,7 +8,7 @@ use heddle_xds::catalog::ConfigFault;
 use super::super::asking::{ClientTls, Complaints};
 use super::super::check::{Faults, fault_at};
 use super::Policy;
-use crate::outbound::{Outbound, Redis, RedisError, RedisOptions, Script};
+use crate::outbound::{Outbound, Redis, RedisError, RedisOptions, Script, redis};
 
 /// Writes the configuration of a limit with the fields that lead to a Redis, since all limits have the same ones.
 macro_rules! with_redis {
@@ -121,6 +121,11 @@ impl Place<'_> {
         let texts = [("redis_host", self.host), ("redis_username", self.username), ("redis_password", self.password)];
         for (field, _) in texts.iter().filter(|(_, text)| text.is_some_and(str::is_empty)) {
             faults.add(*field, "string too short, expected at least 1, got 0");
+        }
+        if let Some(Err(error)) =
+            self.host.filter(|host| !host.is_empty()).map(|host| redis::url_of(host, self.port.max(1), self.ssl))
+        {
+            faults.add("redis_host", error);
         }
         faults.range("redis_port", self.port, 1, u16::MAX);
         faults.range("redis_database", self.database, 0, MAX_DATABASE);

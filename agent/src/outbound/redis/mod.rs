@@ -139,18 +139,26 @@ impl Known {
     }
 }
 
+/// Where a Redis is.
+///
+/// # Errors
+/// In words: the host is neither a name nor an address.
+pub fn url_of(host: &str, port: u16, tls: bool) -> Result<Url, String> {
+    let scheme = if tls { "https" } else { "http" };
+    match Url::parse(&format!("{scheme}://{}:{port}/", bracketed(host))) {
+        Ok(url) if url.target == "/" => Ok(url),
+        _ => Err(format!("expected the name or the address of a host, found `{host:.200}`")),
+    }
+}
+
+/// A host as URLs write it, where an IPv6 address has brackets.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{}]", host.trim_matches(['[', ']'])) } else { host.to_owned() }
+}
+
 impl Core {
     pub(super) fn new(outbound: Outbound, options: &RedisOptions) -> Result<Core, String> {
-        let host = if options.host.contains(':') {
-            format!("[{}]", options.host.trim_matches(['[', ']']))
-        } else {
-            options.host.clone()
-        };
-        let scheme = if options.tls { "https" } else { "http" };
-        let url = Url::parse(&format!("{scheme}://{host}:{}/", options.port))?;
-        if url.target != "/" {
-            return Err(format!("`{}` is no host", options.host));
-        }
+        let url = url_of(&options.host, options.port, options.tls)?;
         let stream = RemoteOptions {
             timeout: options.timeout,
             verify: options.verify,
@@ -167,7 +175,7 @@ impl Core {
         }
         Ok(Core {
             id: next_id(),
-            authority: format!("{host}:{}", options.port),
+            authority: format!("{}:{}", bracketed(&options.host), options.port),
             remote: Arc::new(remote::Core::speaking(outbound, &url, &stream, &[])?),
             info,
             timeout: options.timeout,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::clusters::{Uses, Variant};
+use super::hosts::{has_port, is_open, names_of};
 use super::order;
 use crate::dialect::envoy::decode::DecodeFault as Fault;
 use crate::dialect::envoy::decode::piece::{
@@ -171,7 +172,8 @@ impl<'a> Place<'a> {
 
     fn routes(&self, table: &RouteTable, made: &mut Made) -> Result<Vec<model::Route>, Fault> {
         let mut routes = Vec::new();
-        for host in &table.hosts {
+        let names = names_of(&table.hosts);
+        for (host, name) in table.hosts.iter().zip(&names) {
             for with_port in [false, true] {
                 let named = |domain: &&Arc<str>| !is_open(domain) && has_port(domain) == with_port;
                 let domains: Vec<Arc<str>> = host.domains.iter().filter(named).cloned().collect();
@@ -183,23 +185,23 @@ impl<'a> Place<'a> {
                     conditions.push(json!(["request_port", "==", null]));
                 }
                 let group = if with_port { ":port" } else { "" };
-                let candidates = self.candidates(host, group, &conditions);
+                let candidates = self.candidates(host, &format!("{name}{group}"), &conditions);
                 self.place(candidates, &domains, made, &mut routes)?;
             }
         }
         // Beginnings of names, the longest first, and at last whoever takes every name, share one list.
-        let mut open: Vec<(&VirtualHost, &Arc<str>)> = Vec::new();
-        for host in &table.hosts {
-            open.extend(host.domains.iter().filter(|domain| is_open(domain)).map(|domain| (host, domain)));
+        let mut open: Vec<(&VirtualHost, &str, &Arc<str>)> = Vec::new();
+        for (host, name) in table.hosts.iter().zip(&names) {
+            open.extend(host.domains.iter().filter(|domain| is_open(domain)).map(|domain| (host, &**name, domain)));
         }
-        open.sort_by_key(|(_, domain)| std::cmp::Reverse(domain.len()));
+        open.sort_by_key(|(_, _, domain)| std::cmp::Reverse(domain.len()));
         let mut candidates = Vec::new();
-        for (number, (host, domain)) in open.iter().enumerate() {
+        for (number, (host, name, domain)) in open.iter().enumerate() {
             let conditions = match domain.strip_suffix('*') {
                 Some("") | None => Vec::new(),
                 Some(beginning) => vec![json!(["http_host", "~*", format!("^{}.+", escaped(beginning))])],
             };
-            candidates.extend(self.candidates(host, &format!(":open{number}"), &conditions));
+            candidates.extend(self.candidates(host, &format!("{name}:open{number}"), &conditions));
         }
         if !table.hosts.iter().any(|host| host.domains.iter().any(|domain| **domain == *"*")) {
             let id = format!("{}/:none", self.prefix);
@@ -210,8 +212,8 @@ impl<'a> Place<'a> {
     }
 
     /// The routes of a virtual host, and behind them what keeps requests that none of them fits from those of other hosts.
-    fn candidates<'t>(&self, host: &'t VirtualHost, group: &str, conditions: &[Value]) -> Vec<Candidate<'t>> {
-        let id = |number: usize| format!("{}/{}{group}/{number}", self.prefix, host.name);
+    fn candidates<'t>(&self, host: &'t VirtualHost, name: &str, conditions: &[Value]) -> Vec<Candidate<'t>> {
+        let id = |number: usize| format!("{}/{name}/{number}", self.prefix);
         let mut candidates = Vec::with_capacity(host.routes.len() + 1);
         for (number, route) in host.routes.iter().enumerate() {
             candidates.push(Candidate { id: id(number), route: Some(route), path: &route.path, conditions: conditions.to_vec() });
@@ -475,13 +477,4 @@ fn add(plugins: &mut Vec<PluginConf>, one: PluginConf) -> Result<(), Fault> {
 
 fn plugin(name: &str, config: Value, origin: &Arc<str>) -> PluginConf {
     PluginConf { name: name.into(), config: Arc::new(config), origin: PluginOrigin(origin.clone()) }
-}
-
-/// Whether a domain is one that our tables do not find by name.
-fn is_open(domain: &str) -> bool {
-    domain.ends_with('*')
-}
-
-fn has_port(domain: &str) -> bool {
-    domain.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }

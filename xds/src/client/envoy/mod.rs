@@ -6,12 +6,14 @@
 mod clusters;
 mod compose;
 mod follower;
+mod hosts;
 mod order;
 mod parts;
 mod shell;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod world;
 
 use std::collections::BTreeSet;

@@ -107,7 +107,7 @@ fn a_listener_opens_when_all_that_it_leads_to_is_there() {
         assert_eq!(last.names(Kind::Listener), ["l"]);
         assert_eq!(last.names(Kind::Upstream), ["c"]);
         assert_eq!(last.names(Kind::Endpoints), ["c"]);
-        assert_eq!(last.names(Kind::Route), ["l/all:open0/0", "l/all:open0/1"], "the routes, and what answers where none fits");
+        assert_eq!(last.names(Kind::Route), ["l/all:open0/0"], "it fits every request, so that nothing else answers");
         let kinds: Vec<Kind> = last.updates.iter().map(|update| update.kind).collect();
         assert!(kinds.is_sorted(), "what is referred to comes first: {kinds:?}");
         assert!(talk.follower.is_synced());
@@ -287,6 +287,7 @@ fn filters_keep_their_order_and_see_what_no_route_fits() {
     talk.hears(EnvoyKind::Cluster, &[]);
     let mut table = routes("r", "c");
     table["virtual_hosts"][0]["domains"] = json!(["shop.example"]);
+    table["virtual_hosts"][0]["routes"][0]["match"] = json!({"prefix": "/shop"});
     let mut door = listener("l", Some(table));
     let filter = |name: &str, message: &str, config: Value| json!({"name": name, "typed_config": any(&format!("envoy.extensions.filters.http.{message}"), config)});
     let everybody = json!({"p": {"permissions": [{"any": true}], "principals": [{"any": true}]}});
@@ -310,6 +311,41 @@ fn filters_keep_their_order_and_see_what_no_route_fits() {
     assert_eq!(of("l/all/0"), Some(expected(None)), "{found:?}");
     assert_eq!(of("l/all/1"), Some(expected(Some("mocking"))), "none of the routes of a virtual host fits");
     assert_eq!(of("l/:none"), Some(expected(Some("mocking"))), "no virtual host fits");
+}
+
+#[test]
+fn what_answers_where_no_route_fits_is_there_only_where_it_can_be_reached() {
+    let host = |name: &str, domain: &str, matches: Value| json!({"name": name, "domains": [domain], "routes": [{"match": matches, "direct_response": {"status": 204}}]});
+    let mut table = routes("r", "c");
+    table["virtual_hosts"] = json!([
+        host("all", "all.example", json!({"prefix": "/"})),
+        host("some", "some.example", json!({"prefix": "/", "headers": [{"name": "x-a", "present_match": true}]})),
+        host("below", "below.example", json!({"prefix": "/a"})),
+        host("exact", "exact.example", json!({"path": "/"})),
+    ]);
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[]);
+    let told = talk.hears(EnvoyKind::Listener, &[listener("l", Some(table))]);
+    let expected = ["all/0", "some/0", "some/1", "below/0", "below/1", "exact/0", "exact/1", ":none"].map(|id| format!("l/{id}"));
+    assert_eq!(told.names(Kind::Route), expected);
+}
+
+#[test]
+fn virtual_hosts_of_one_name_are_kept_apart() {
+    let host = |domain: &str, status: u32| json!({"name": "x", "domains": [domain], "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": status}}]});
+    let table = |hosts: Value| {
+        let mut table = routes("l-routes", "c");
+        table["virtual_hosts"] = hosts;
+        table
+    };
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[]);
+    talk.hears(EnvoyKind::Listener, &[listener("l", None)]);
+    let both = talk.hears(EnvoyKind::Routes, &[table(json!([host("a.example", 201), host("b.example", 202)]))]);
+    assert_eq!(both.names(Kind::Route), ["l/x/0", "l/x#2/0", "l/:none"]);
+    let second = talk.hears(EnvoyKind::Routes, &[table(json!([host("b.example", 202)]))]);
+    let removed: Vec<&str> = second.updates.iter().flat_map(|update| &update.removed).map(|name| &**name).collect();
+    assert_eq!((second.names(Kind::Route), removed), (vec!["l/x/0".to_owned()], vec!["l/x#2/0"]));
 }
 
 #[test]

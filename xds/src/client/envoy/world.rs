@@ -9,6 +9,7 @@ use super::super::{Held, SetResource, TypedUpdate};
 use super::clusters::{self, Uses, Variant};
 use super::compose::{self, Shelf};
 use super::parts::{filters_of, is_at_once, parts_of, patience};
+use super::versions::Versions;
 use crate::codec::{InvalidResource, encode_body};
 use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Door, Extension, RouteTable};
 use crate::dialect::envoy::decode::source::PATIENCE;
@@ -19,10 +20,6 @@ use crate::snapshot::{hash_of, written};
 
 /// A resource of Envoy that resources of ours come from.
 pub type Owner = (EnvoyKind, Arc<str>);
-
-/// Hashes of our resources as they are encoded, by kind and name. Most resources of Envoy's become two or three of ours, and there are thousands of them: lists
-/// take a tenth of what maps would.
-type Versions = Vec<((Kind, Arc<str>), u128)>;
 
 /// Something that waits for what it depends on, and the version of it that is live meanwhile.
 struct Waiting<T> {
@@ -49,7 +46,7 @@ pub struct World {
     uses: BTreeMap<Arc<str>, Uses>,
     /// Names under which clusters ask for their endpoints, each with the cluster.
     services: BTreeSet<(Arc<str>, Arc<str>)>,
-    /// What was told, by where it comes from; each list is sorted.
+    /// What was told, by where it comes from.
     told: BTreeMap<Owner, Versions>,
     /// What was told since somebody last asked, as it is encoded.
     encoded: Vec<(Kind, Arc<str>, Held)>,
@@ -278,7 +275,7 @@ impl World {
     /// The resource of Envoy that a refused resource of ours comes from.
     pub fn blame(&self, fault: &InvalidResource) -> Option<Owner> {
         let key = (fault.kind, fault.name.clone());
-        let owner = self.told.iter().find(|(_, told)| place_of(told, &key).is_ok()).map(|(owner, _)| owner.clone())?;
+        let owner = self.told.iter().find(|(_, told)| told.get(&key).is_some()).map(|(owner, _)| owner.clone())?;
         match (owner.0, fault.kind) {
             (EnvoyKind::Cluster, Kind::Endpoints) => match &self.clusters.get(&owner.1)?.next.addresses {
                 Addresses::Asked(service) => Some((EnvoyKind::Endpoints, service.clone())),
@@ -313,7 +310,7 @@ impl World {
 
     /// Everything of our model that was told of.
     pub fn told(&self) -> impl Iterator<Item = &(Kind, Arc<str>)> {
-        self.told.values().flatten().map(|(key, _)| key)
+        self.told.values().flat_map(Versions::keys)
     }
 
     /// Whether everything that is held is live.
@@ -465,35 +462,27 @@ impl World {
     }
 
     fn tell(&mut self, owner: &Owner, changes: &mut BTreeMap<Kind, TypedUpdate>) {
-        let mut before = self.told.remove(owner).unwrap_or_default();
+        let before = self.told.remove(owner).unwrap_or_default();
         let made = self.made_of(owner);
-        let mut told = Versions::with_capacity(made.len());
+        let mut told = Vec::with_capacity(made.len());
         let empty = |kind| TypedUpdate { kind, set: Vec::new(), removed: Vec::new(), rejected: Vec::new() };
         for resource in made {
             let key = (resource.kind(), resource.name().clone());
             let body = encode_body(&resource);
             let version = hash_of(&body);
-            let known = place_of(&before, &key).is_ok_and(|place| before[place].1 == version);
-            if !known {
+            if before.get(&key) != Some(version) {
                 let set = SetResource { name: key.1.clone(), version: written(version), resource };
                 self.encoded.push((key.0, key.1.clone(), Held { version: set.version.clone(), body }));
                 changes.entry(key.0).or_insert_with(|| empty(key.0)).set.push(set);
             }
             told.push((key, version));
         }
-        told.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        told.dedup_by(|(a, _), (b, _)| a == b);
-        before.retain(|(key, _)| place_of(&told, key).is_err());
-        for ((kind, name), _) in before {
-            changes.entry(kind).or_insert_with(|| empty(kind)).removed.push(name);
+        let told = Versions::new(told);
+        for (kind, name) in before.keys().filter(|key| told.get(key).is_none()) {
+            changes.entry(*kind).or_insert_with(|| empty(*kind)).removed.push(name.clone());
         }
         if !told.is_empty() {
             self.told.insert(owner.clone(), told);
         }
     }
-}
-
-/// Where one of our resources stands among what was told, or would stand.
-fn place_of(told: &Versions, key: &(Kind, Arc<str>)) -> Result<usize, usize> {
-    told.binary_search_by(|(known, _)| known.cmp(key))
 }

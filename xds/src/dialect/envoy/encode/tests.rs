@@ -210,7 +210,8 @@ fn listeners_for_bytes_follow_their_upstreams() {
         tcp: vec![Arc::new(route)],
         ..Listener::new("bytes", "127.0.0.1:1".parse().unwrap())
     };
-    let upstream = |retries: u32| Change::Set(Resource::Upstream(Arc::new(Upstream { retries: Some(retries), ..Upstream::new("u") })));
+    let upstream =
+        |retries: u32| Change::Set(Resource::Upstream(Arc::new(Upstream { retries: Some(retries), ..Upstream::new("u") })));
     let bytes = (Kind::Listener, Arc::from("bytes"));
     assert!(world.set(vec![Change::Set(Resource::Listener(listener))]).contains(&bytes), "before its upstream is known");
     assert!(world.set(vec![upstream(1)]).contains(&bytes), "it says how often is tried");
