@@ -1,6 +1,5 @@
 //! The only binary: reads arguments and wires the floors together.
 
-mod allocator;
 mod args;
 mod ask;
 mod client;

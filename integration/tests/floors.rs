@@ -29,7 +29,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
     (
         "node",
         &[
-            &["clock", "hex", "memory", "sockets"],
+            &["clock", "hex", "memory", "sockets", "weak_map"],
             &["drain", "readiness", "config", "notify", "telemetry", "identity"],
             &["signal", "settings", "membership", "consul"],
         ],

@@ -1,5 +1,6 @@
 //! Starting things: the whole, a control plane or an agent, until a signal ends it.
 
+mod allocator;
 mod bootstrap;
 mod demo;
 mod fleet;

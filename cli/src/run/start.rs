@@ -28,8 +28,7 @@ use heddle_xds::snapshot::NodeScope;
 use serde_json::Value;
 
 use super::fleet::{Fleet, Page};
-use super::{bootstrap, demo};
-use crate::allocator;
+use super::{allocator, bootstrap, demo};
 use crate::configuration::Configuration;
 use crate::environment;
 use crate::explain::Explain;
