@@ -117,6 +117,7 @@ pub(crate) fn node_from_wire(node: Node) -> Result<NodeInfo, BadRequest> {
             namespace: short("node.metadata.namespace", namespace)?,
             service: short("node.metadata.service", service)?,
             alone: false,
+            zoneless: false,
         },
         version: short("node.user_agent_version", version.trim().to_string())?,
         instance,

@@ -83,7 +83,7 @@ impl Shared {
     }
 
     /// What a node is told, and as whom it looks at that.
-    fn scene(&self, terms: &Terms, types: Types, node: &NodeInfo) -> Result<(Scene, NodeScope), Status> {
+    async fn scene(&self, terms: &Terms, types: Types, node: &NodeInfo) -> Result<(Scene, NodeScope), Status> {
         let beside = *node.scope.role == *SIDECAR;
         let reader = match types {
             Types::Heddle => return Ok((self.ours.clone(), node.scope.clone())),
@@ -96,9 +96,9 @@ impl Shared {
             proven(terms, node)?;
         }
         let members = beside || node.station.identity;
-        let alike = Alike { reader, members, services: beside, zone: node.scope.zone.clone() };
-        let scene = self.foreign.get(alike, &self.ours, (self.gap, &self.drain));
-        Ok((scene, NodeScope { alone: node.scope.alone || beside, ..node.scope.clone() }))
+        let alike = Alike { reader, members, services: beside, zone: Some(node.scope.zone.clone()) };
+        let (scene, zoneless) = self.foreign.get((alike, terms.is_proven()), &self.ours, (self.gap, &self.drain)).await;
+        Ok((scene, NodeScope { alone: node.scope.alone || beside, zoneless, ..node.scope.clone() }))
     }
 
     /// Where a stream of a node looks. Those who have an identity of the mesh by others are no group: what they are given differs from one to the other.
@@ -106,8 +106,7 @@ impl Shared {
         // Workloads are many hands: what one of them refuses must not keep the policies of another one's from it.
         let grouped = !node.is_apart(types) && *node.scope.role != *SIDECAR;
         let wait = self.canaries.filter(|_| grouped);
-        let proven = terms.gate.as_ref().is_some_and(|(_, peer)| peer.id().is_some());
-        let place = |wait| self.registry.rollouts().place((types, scope, proven), &scene.feed, wait, &self.drain);
+        let place = |wait| self.registry.rollouts().place((types, scope, terms.is_proven()), &scene.feed, wait, &self.drain);
         wait.and_then(place).unwrap_or_else(|| Place::whole(scene.feed.clone(), &scene.house, scene.work.clone(), scope))
     }
 
@@ -148,6 +147,11 @@ pub(super) struct Terms {
 }
 
 impl Terms {
+    /// Whether the node has shown who it is.
+    fn is_proven(&self) -> bool {
+        self.gate.as_ref().is_some_and(|(_, peer)| peer.id().is_some())
+    }
+
     /// The type of a request, which need not be said where there is one only.
     fn of_type(&self, url: &mut String) -> Result<(), Status> {
         let Some(only) = self.only else { return Ok(()) };
@@ -177,11 +181,12 @@ pub(super) async fn run<M: Speak>(shared: Shared, terms: Terms, inbound: Streami
 async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streaming<M::In>, out: &Out) -> Result<(), Status> {
     let good_until = terms.gate.as_ref().and_then(|(_, peer)| peer.good_until());
     let mut over = pin!(over(life(good_until, clock::wall(), fastrand::f64())?, shared));
-    let Some((node, types, request)) = introduced::<M>(&terms, &mut inbound).await? else { return Ok(()) };
+    let Some((mut node, types, request)) = introduced::<M>(&terms, &mut inbound).await? else { return Ok(()) };
     if !entered(shared, &mut shared.drain.clone(), out).await? {
         return Ok(());
     }
-    let (scene, scope) = shared.scene(&terms, types, &node)?;
+    let (scene, scope) = shared.scene(&terms, types, &node).await?;
+    node.scope.zoneless = scope.zoneless;
     let mut place = shared.place(&scene, (types, &terms), &scope, &node);
     let mut view = place.seat().view();
     let mut machine = M::open(scope, types, view.position());

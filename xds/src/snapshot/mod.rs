@@ -91,6 +91,8 @@ pub struct NodeScope {
     pub service: Arc<str>,
     /// It looks at what was made for it, or for such as it, alone: it may see all of that.
     pub alone: bool,
+    /// There was no place for its zone among those that are told apart: zones make no difference to what it is given.
+    pub zoneless: bool,
 }
 
 /// The role of a node that stands beside one service of the mesh.

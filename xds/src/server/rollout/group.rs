@@ -96,6 +96,11 @@ impl Group {
         self.lock().empty
     }
 
+    /// Has it look again whether it was forgotten.
+    pub(super) fn wake(&self) {
+        self.news.notify_one();
+    }
+
     /// A stream of a node has come; it is a member until what is returned is dropped.
     pub(super) fn enter(self: &Arc<Self>, scope: &NodeScope) -> Ticket {
         let mut state = self.lock();

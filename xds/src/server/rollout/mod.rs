@@ -14,6 +14,7 @@ mod wave;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -28,9 +29,10 @@ use group::{Group, Over};
 pub(super) use place::Place;
 
 /// Groups that are told apart; nodes of further roles are shown everything at once.
-const MAX_GROUPS: usize = 64;
-/// Those among them of which no member has proven who it is: who says any role it likes must not take the places of others.
-const MAX_UNPROVEN: usize = 16;
+const MAX_GROUPS: usize = 256;
+/// Those among them of which no member has proven who it is: who says any role it likes must not take the places of others. Enough for four roles
+/// in each of the zones that such nodes are told apart by.
+const MAX_UNPROVEN: usize = 64;
 /// A group without nodes is remembered this long, with what is held from it: as long as a gateway may take to start again.
 const FORGET: Duration = Duration::from_secs(600);
 
@@ -43,21 +45,28 @@ pub struct GroupName {
     pub role: Arc<str>,
     /// Where they are, of nodes of others: they are given other endpoints then. Empty of our own, and when unknown.
     pub zone: Arc<str>,
+    /// There was no place for their zone, whichever it is: they are given what such nodes are given.
+    pub zoneless: bool,
 }
 
 impl GroupName {
     /// The group of a node that speaks these types.
     pub fn of(types: Types, scope: &NodeScope) -> GroupName {
-        let zone = if types == Types::Heddle { Arc::default() } else { scope.zone.clone() };
-        GroupName { types, role: scope.role.clone(), zone }
+        let ours = types == Types::Heddle;
+        let zone = if ours || scope.zoneless { Arc::default() } else { scope.zone.clone() };
+        GroupName { types, role: scope.role.clone(), zone, zoneless: !ours && scope.zoneless }
     }
 }
 
 impl fmt::Display for GroupName {
-    /// `gateway/envoy`, with a zone behind it where there is one.
+    /// `gateway/envoy`, with a zone behind it where there is one, and `*` where there was no place for it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.role, self.types.as_str())?;
-        if self.zone.is_empty() { Ok(()) } else { write!(f, "/{}", self.zone) }
+        match &*self.zone {
+            _ if self.zoneless => f.write_str("/*"),
+            "" => Ok(()),
+            zone => write!(f, "/{zone}"),
+        }
     }
 }
 
@@ -106,7 +115,11 @@ pub struct GroupView {
 
 /// All groups. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Rollouts(Arc<Mutex<BTreeMap<GroupName, Entry>>>);
+pub struct Rollouts {
+    groups: Arc<Mutex<BTreeMap<GroupName, Entry>>>,
+    /// It was said that there are too many.
+    said: Arc<AtomicBool>,
+}
 
 /// A group, and whether one of its members has proven who it is.
 #[derive(Debug)]
@@ -151,8 +164,12 @@ impl Rollouts {
     ) -> Option<Place> {
         let name = GroupName::of(types, scope);
         let mut groups = self.lock();
-        if !groups.contains_key(&name) {
-            make_room(&mut groups, proven).then_some(())?;
+        if !groups.contains_key(&name) && !make_room(&mut groups, proven) {
+            if self.is_first() {
+                let told = "too many groups of nodes: this one and others are given new versions at once, without a canary";
+                tracing::warn!(group = %name, groups = MAX_GROUPS, without_certificate = MAX_UNPROVEN, "{told}");
+            }
+            return None;
         }
         let entry = groups.entry(name).or_insert_with_key(|name| {
             let group = Group::begin(feed.clone(), (types, wait), (drain.clone(), self.over(name.clone())));
@@ -163,9 +180,14 @@ impl Rollouts {
         Some(Place::of_group(&entry.group, scope))
     }
 
+    /// Whether nobody was told so far that there are too many.
+    fn is_first(&self) -> bool {
+        !self.said.swap(true, Ordering::Relaxed)
+    }
+
     /// Forgets a group when nobody has been there for long.
     fn over(&self, name: GroupName) -> Over {
-        let groups = Arc::downgrade(&self.0);
+        let groups = Arc::downgrade(&self.groups);
         Box::new(move |group| {
             // Where nobody holds the groups any more, nobody comes to this one.
             let Some(groups) = groups.upgrade() else { return group.empty_since().is_some() };
@@ -185,7 +207,7 @@ impl Rollouts {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupName, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -199,5 +221,7 @@ fn make_room(groups: &mut BTreeMap<GroupName, Entry>, proven: bool) -> bool {
     // Who has proven nothing displaces nobody who has.
     let displaced = groups.iter().filter(|(_, entry)| proven || !entry.proven);
     let displaced = displaced.filter_map(|(name, entry)| Some((entry.group.empty_since()?, name.clone()))).min();
-    displaced.inspect(|(_, name)| drop(groups.remove(name))).is_some()
+    let displaced = displaced.and_then(|(_, name)| groups.remove(&name));
+    // What it follows goes with it.
+    displaced.inspect(|entry| entry.group.wake()).is_some()
 }

@@ -77,7 +77,8 @@ impl World {
     }
 
     fn held(&self) -> Vec<String> {
-        let held = self.rollouts.held(&GroupName { types: Types::Heddle, role: "gateway".into(), zone: "".into() });
+        let held =
+            self.rollouts.held(&GroupName { types: Types::Heddle, role: "gateway".into(), zone: "".into(), zoneless: false });
         held.iter().map(|held| format!("{} by {}: {}", held.name, held.node, held.reason)).collect()
     }
 }
@@ -469,10 +470,57 @@ async fn who_has_proven_nothing_takes_no_places_from_others() {
         |role: &str, proven: bool| world.rollouts.place((Types::Heddle, &scope_of("n", role), proven), &feed, WAIT, &world.drain);
     let strangers: Vec<_> = (0..100).map(|number| come(&format!("stranger-{number}"), false)).collect();
     assert_eq!(strangers.iter().flatten().count(), super::MAX_UNPROVEN);
-    let known: Vec<_> = (0..48).map(|number| come(&format!("known-{number}"), true)).collect();
+    let known: Vec<_> =
+        (0..super::MAX_GROUPS - super::MAX_UNPROVEN).map(|number| come(&format!("known-{number}"), true)).collect();
     assert!(known.iter().all(Option::is_some), "{}", known.iter().flatten().count());
     assert!(come("one-more", true).is_none(), "all places are taken by who is there");
     drop(strangers);
     assert!(come("stranger", false).is_some() && come("one-more", true).is_some(), "who has gone makes room");
     assert_eq!(world.rollouts.view().len(), super::MAX_GROUPS);
+    assert!(!world.rollouts.is_first(), "it was said that there are too many, and is not said again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn four_roles_in_each_of_five_zones_have_canaries_without_certificates() {
+    let world = World::new();
+    let feed: Arc<dyn SnapshotFeed> = world.store.clone();
+    let come = |role: usize, zone: usize, types: Types| {
+        let scope = NodeScope { zone: format!("zone-{zone}").into(), ..scope_of("n", &format!("role-{role}")) };
+        world.rollouts.place((types, &scope, false), &feed, WAIT, &world.drain)
+    };
+    let places: Vec<_> = (0..4)
+        .flat_map(|role| (0..5).map(move |zone| (role, zone)))
+        .flat_map(|(role, zone)| [come(role, zone, Types::Envoy), come(role, zone, Types::Grpc)])
+        .collect();
+    assert!(places.iter().all(Option::is_some));
+    assert!(world.rollouts.is_first(), "nothing had to be said");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_makes_room_lets_go_of_what_it_follows_at_once() {
+    let world = World::new();
+    let feed: Arc<dyn SnapshotFeed> = world.store.clone();
+    let come = |role: String| world.rollouts.place((Types::Envoy, &scope_of("n", &role), false), &feed, WAIT, &world.drain);
+    for number in 0..1_000 {
+        assert!(come(format!("stranger-{number}")).is_some());
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(world.rollouts.view().len(), super::MAX_UNPROVEN);
+    assert!(Arc::strong_count(&world.store) < 3 * super::MAX_UNPROVEN, "{}", Arc::strong_count(&world.store));
+}
+
+#[test]
+fn nodes_without_a_place_for_their_zone_are_a_group_of_their_own() {
+    let scope = |zone: &str, zoneless: bool| NodeScope { zone: zone.into(), zoneless, ..scope_of("n", "gateway") };
+    let of = |zone, zoneless| GroupName::of(Types::Envoy, &scope(zone, zoneless));
+    assert_eq!(of("a", true), of("b", true), "they are given the same");
+    assert!(
+        [of("a", false), of("", false), of("*", false)].iter().all(|other| *other != of("a", true)),
+        "the others are given something else"
+    );
+    assert_eq!(
+        [of("a", true), of("a", false), of("", false)].map(|name| name.to_string()),
+        ["gateway/envoy/*", "gateway/envoy/a", "gateway/envoy"]
+    );
+    assert_eq!(GroupName::of(Types::Heddle, &scope("a", true)).to_string(), "gateway/heddle");
 }

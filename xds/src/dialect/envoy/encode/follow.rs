@@ -70,9 +70,10 @@ impl Encode for MeshEncoder {
 }
 
 /// The resources of Envoy that a snapshot stands for to who reads them so, as a snapshot of its own that follows it until the drain begins. It is complete at
-/// once. Only who has an identity of the mesh is one of its `members`; all are in one zone, empty when unknown.
+/// once. Only who has an identity of the mesh is one of its `members`; all are in one zone, empty when unknown;
+/// without one zones make no difference to them. It ends when nobody holds it any more.
 pub fn follow(
-    (reader, gap, members, zone): (Reader, Gap, bool, Arc<str>),
+    (reader, gap, members, zone): (Reader, Gap, bool, Option<Arc<str>>),
     feed: Arc<dyn SnapshotFeed>,
     ledger: Ledger,
     drain: DrainWatch,
@@ -82,7 +83,7 @@ pub fn follow(
 
 /// The same for clients and servers of gRPC that are services of the mesh: they are given the others, and nothing else.
 pub fn follow_services(
-    whom: (Reader, Gap, bool, Arc<str>),
+    whom: (Reader, Gap, bool, Option<Arc<str>>),
     feed: &Arc<dyn SnapshotFeed>,
     ledger: Ledger,
     drain: DrainWatch,
@@ -103,11 +104,16 @@ fn keep(mut encoder: impl Encode, feed: Arc<dyn SnapshotFeed>, ledger: Ledger, m
     let mut position = view.position();
     store.apply_encoded(encoder.apply(&view, &Changes { position, names: None }));
     ledger.write(encoder.whom(), encoder.withheld());
-    let follower = Arc::downgrade(&store);
+    let (follower, mut held) = (Arc::downgrade(&store), store.watch());
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 changed = signal.changed() => if changed.is_err() { return },
+                // What was encoded goes with who read it, and does not wait for the next change.
+                told = held.changed() => match told {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
                 () = drain.draining() => return,
             }
             // Who read it may have gone.

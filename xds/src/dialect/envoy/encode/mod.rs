@@ -113,8 +113,8 @@ pub struct Encoder {
     asking: BTreeSet<Arc<str>>,
     /// Whether who reads it has an identity of the mesh.
     members: bool,
-    /// The zone of who reads it, empty when unknown.
-    zone: Arc<str>,
+    /// The zone of who reads it, empty when unknown; `None`: zones make no difference to them.
+    zone: Option<Arc<str>>,
     /// Upstreams to which listeners for bytes lead.
     led: BTreeSet<Arc<str>>,
     /// What was given, by kind.
@@ -124,7 +124,7 @@ pub struct Encoder {
 impl Encoder {
     /// Nothing is encoded yet.
     pub fn new(reader: Reader, gap: Gap) -> Encoder {
-        Encoder { reader, gap, ..Encoder::default() }
+        Encoder { reader, gap, zone: Some(Arc::default()), ..Encoder::default() }
     }
 
     /// The same for nodes that have an identity of the mesh, or have none.
@@ -132,8 +132,8 @@ impl Encoder {
         Encoder { members, ..self }
     }
 
-    /// The same for nodes of this zone.
-    pub fn in_zone(self, zone: Arc<str>) -> Encoder {
+    /// The same for nodes of this zone; `None`: as if zones were off.
+    pub fn in_zone(self, zone: Option<Arc<str>>) -> Encoder {
         Encoder { zone, ..self }
     }
 
@@ -248,7 +248,7 @@ impl Encoder {
     fn cluster(&mut self, view: &View, name: &Arc<str>, changed: Kind, out: &mut Difference) {
         let upstream = upstream(view, name);
         let endpoints = endpoints(view, name);
-        let ranked = endpoints.map(|endpoints| zones::ranked(&self.zone, upstream, endpoints));
+        let ranked = endpoints.map(|endpoints| zones::ranked(self.zone.as_deref(), upstream, endpoints));
         let ranked = ranked.as_ref();
         let inline = cluster::is_inline(upstream, ranked);
         let was_inline = self.inline.remove(name);

@@ -25,10 +25,10 @@ pub(super) struct Ranked {
     pub(super) policy: Option<Policy>,
 }
 
-/// The endpoints of an upstream as a node of this zone uses them; `""` is a node that says none.
-pub(super) fn ranked(own: &str, upstream: Option<&Upstream>, endpoints: &Endpoints) -> Ranked {
-    let zones = upstream.map(|upstream| &upstream.locality);
-    let level = |endpoint: &Endpoint| zones.map_or(Some(0), |zones| zones.level(own, &endpoint.zone));
+/// The endpoints of an upstream as a node of this zone uses them; `""` is a node that says none, `None` one to which zones make no difference.
+pub(super) fn ranked(own: Option<&str>, upstream: Option<&Upstream>, endpoints: &Endpoints) -> Ranked {
+    let zones = own.zip(upstream.map(|upstream| &upstream.locality));
+    let level = |endpoint: &Endpoint| zones.map_or(Some(0), |(own, zones)| zones.level(own, &endpoint.zone));
     // What has no weight gets nothing, and must not make a level look ill.
     let used = || endpoints.endpoints.iter().filter(|endpoint| endpoint.weight > 0);
     let places: BTreeSet<(Reverse<i32>, usize)> =
@@ -54,7 +54,7 @@ pub(super) fn ranked(own: &str, upstream: Option<&Upstream>, endpoints: &Endpoin
     });
     let most = most.into_values().max().unwrap_or(1).min(FEWEST);
     let factor = match zones {
-        Some(zones) if zoned => Some((zones.overprovisioning.max(100), true)),
+        Some((_, zones)) if zoned => Some((zones.overprovisioning.max(100), true)),
         _ => (tiers.len() > 1).then(|| (most.saturating_mul(100), false)),
     };
     Ranked {
@@ -82,9 +82,9 @@ mod tests {
     /// Names with their priorities, and what a priority carries.
     type Seen = (Vec<(String, i32)>, Option<(u32, bool)>);
 
-    fn seen(own: &str, policy: ZonePolicy, endpoints: &[Endpoint]) -> Seen {
+    fn seen<'a>(own: impl Into<Option<&'a str>>, policy: ZonePolicy, endpoints: &[Endpoint]) -> Seen {
         let upstream = Upstream { locality: policy, ..Upstream::new("u") };
-        let ranked = ranked(own, Some(&upstream), &Endpoints { upstream: "u".into(), endpoints: endpoints.to_vec() });
+        let ranked = ranked(own.into(), Some(&upstream), &Endpoints { upstream: "u".into(), endpoints: endpoints.to_vec() });
         let names = ranked.endpoints.endpoints.iter().map(|endpoint| (endpoint.host.to_string(), endpoint.priority)).collect();
         let policy = ranked.policy.map(|policy| (policy.overprovisioning_factor.unwrap_or(0), policy.weighted_priority_health));
         (names, policy)
@@ -110,7 +110,13 @@ mod tests {
         let strict = ZonePolicy { mode: ZoneMode::Strict, ..policy.clone() };
         assert_eq!(seen("a", strict, &endpoints).0, told(&[("own", 0), ("next", -1), ("spare", -2)]));
         let strict = ZonePolicy { mode: ZoneMode::Strict, ..ZonePolicy::default() };
-        assert_eq!(seen("", strict, &endpoints).0, told(&[]), "a node without a zone uses endpoints without one");
+        assert_eq!(seen("", strict.clone(), &endpoints).0, told(&[]), "a node without a zone uses endpoints without one");
+        let whole = [("own", 0), ("rest", 0), ("next", 0), ("more", 0), ("off", 0), ("spare", -1)];
+        assert_eq!(
+            seen(None, strict, &endpoints),
+            (told(&whole), Some((400, false))),
+            "one for whose zone is no place uses all of them"
+        );
         let off = ZonePolicy { mode: ZoneMode::Off, ..policy };
         let whole = [("own", 0), ("rest", 0), ("next", 0), ("more", 0), ("off", 0), ("spare", -1)];
         assert_eq!(seen("a", off, &endpoints), (told(&whole), Some((400, false))), "any one of four carries its priority");

@@ -191,7 +191,7 @@ fn endpoints_of_a_zone_are_weighed_by_places_within_it() {
         let hosts = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
         let endpoints = hosts.into_iter().zip(weights).map(|(host, weight)| endpoint(host, weight)).collect();
         let endpoints = crate::model::Endpoints { upstream: "u".into(), endpoints };
-        let body = assignment(&super::super::zones::ranked("", None, &endpoints), None);
+        let body = assignment(&super::super::zones::ranked(Some(""), None, &endpoints), None);
         let told = ClusterLoadAssignment::decode(&*body).unwrap().endpoints;
         let part = |group: &heddle_proto::envoy::config::endpoint::v3::LocalityLbEndpoints| {
             (group.locality.as_ref().unwrap().sub_zone.clone(), group.load_balancing_weight.unwrap(), group.lb_endpoints.len())

@@ -239,7 +239,7 @@ fn routed(service: &MeshService, view: &View, wanted: &mut Wanted, further: &mut
 }
 
 fn clusters(upstream: &Upstream, endpoints: Option<&Endpoints>, wanted: &mut Wanted) -> Result<(), String> {
-    let ranked = endpoints.map(|endpoints| zones::ranked(&wanted.zone, Some(upstream), endpoints));
+    let ranked = endpoints.map(|endpoints| zones::ranked(Some(&wanted.zone), Some(upstream), endpoints));
     wanted.all.push(versioned(Resource::Upstream(Arc::new(upstream.clone())), cluster::encode(upstream, ranked.as_ref(), true)?));
     if let Some((endpoints, ranked)) = endpoints.zip(ranked) {
         let body = cluster::assignment(&ranked, Some(upstream));
