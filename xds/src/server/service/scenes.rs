@@ -317,8 +317,8 @@ mod tests {
         assert!(!zoneless && endpoints(&silent).len() < told.len(), "who says no zone has no endpoint without one to use");
         let mut inner = world.scenes.lock();
         assert!(!inner.is_news(&"eu-2".into()) && inner.is_news(&"eu-3".into()) && !inner.is_news(&"eu-3".into()));
-        (0..1_000).for_each(|number| drop(inner.is_news(&format!("{number}").into())));
-        assert_eq!(inner.told.len(), MOST_TOLD);
+        let further = (0..1_000).filter(|number| inner.is_news(&format!("{number}").into())).count();
+        assert_eq!((further + 2, inner.told.len()), (MOST_TOLD, MOST_TOLD));
         drop((inner, strangers));
     }
 
