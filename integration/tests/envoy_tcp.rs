@@ -244,10 +244,16 @@ fn a_control_plane_serves_listeners_for_bytes_to_envoys_as_to_agents() {
             "silent",
             json!({ "limits": { "idle_timeout": "1s" }, "upstream": { "nodes": { world.talker.address.to_string(): 1 } } }),
         );
+        let aged = listen(
+            heddle,
+            "aged",
+            json!({ "limits": { "max_connection_duration": "1s" }, "upstream": { "nodes": { world.talker.address.to_string(): 1 } } }),
+        );
         let nobody = listen(heddle, "nobody", json!({ "upstream": { "nodes": { world.closed.to_string(): 1 } } }));
         let reencrypted = json!({ "nodes": { world.tls.address.to_string(): 1 }, "scheme": "https", "tls": { "verify": true, "ca": world.authority.pem(), "sni": "own.example" } });
         let sealed = listen(heddle, "sealed", json!({ "upstream": reencrypted }));
         until("the server that speaks first", || (say(silent, b"", false) == "welcome").then_some(()));
+        until("the end of who keeps talking", || (talk(aged) == "welcome and the end after a second: true").then_some(()));
         for number in 0..12 {
             let text = format!("hello {number}");
             until("bytes by every share", || (say(plain, text.as_bytes(), true) == text).then_some(()));

@@ -1,7 +1,7 @@
 //! Which endpoints Envoys use first, seen from their zone: each of our priorities becomes as many of Envoy's as it has levels of zones. It knows no cluster.
 //!
 //! What a level carries is what Envoy says a priority carries, by weight and with the same headroom. Where zones make no difference, a priority carries
-//! everything as long as any of its endpoints stands.
+//! everything as long as any of its endpoints stands, of more than a thousand one in a thousand.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

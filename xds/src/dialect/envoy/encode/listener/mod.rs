@@ -18,7 +18,7 @@ use manager::http_connection_manager::{
     CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
 };
 
-pub(super) use tcp::Find;
+pub(super) use tcp::{Find, hash_policy_if, takes_bytes};
 
 use super::plugins::Filters;
 use super::wire::{address, ads, any, secret, span};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use heddle_proto::envoy::config::listener::v3 as wire;
 use heddle_proto::envoy::extensions::filters::network::tcp_proxy::v3 as proxy;
@@ -15,6 +16,8 @@ use super::shown;
 use crate::model::{Balancer, Certificate, HashOn, Listener, MeshPeer, TcpRoute, TcpShare, Upstream};
 
 const PROXY: &str = "envoy.filters.network.tcp_proxy";
+/// The least age at which Envoy ends a connection of bytes; it refuses a listener with less.
+const YOUNGEST: Duration = Duration::from_millis(1);
 
 /// Finds the upstream of a name; an error says why Envoys are not given it.
 pub(in super::super) type Find<'f, 'a> = &'f dyn Fn(&str) -> Result<Option<&'a Upstream>, String>;
@@ -177,7 +180,7 @@ fn proxied(listener: &Listener, route: &TcpRoute, find: Find<'_, '_>) -> Result<
     if tunnels.len() > 1 {
         return Err("upstreams: where one leads into the mesh, Envoy takes no others beside it".to_owned());
     }
-    let by_address = HashPolicy { policy_specifier: Some(hash_policy::PolicySpecifier::SourceIp(hash_policy::SourceIp {})) };
+    let age = listener.limits.max_connection_duration;
     let weighed =
         |share: &&TcpShare| ClusterWeight { name: share.upstream.to_string(), weight: share.weight, metadata_match: None };
     Ok(TcpProxy {
@@ -189,7 +192,8 @@ fn proxied(listener: &Listener, route: &TcpRoute, find: Find<'_, '_>) -> Result<
         idle_timeout: span(route.idle_timeout),
         max_connect_attempts: Some(route.connect_attempts.unwrap_or(most).max(1)),
         tunneling_config: tunnels.into_iter().flatten().next().map(|hostname| TunnelingConfig { hostname }),
-        hash_policy: if hashed { vec![by_address] } else { Vec::new() },
+        hash_policy: hash_policy_if(hashed),
+        max_downstream_connection_duration: (!age.is_zero()).then(|| age.max(YOUNGEST)).and_then(span),
         ..Default::default()
     })
 }
@@ -201,8 +205,14 @@ fn service_of(peer: &MeshPeer) -> String {
     format!("{service}.{namespace}:{}", peer.port.unwrap_or(0))
 }
 
+/// By what connections without requests are picked, where they are: the address of the client.
+pub(in super::super) fn hash_policy_if(hashed: bool) -> Vec<HashPolicy> {
+    let by_address = HashPolicy { policy_specifier: Some(hash_policy::PolicySpecifier::SourceIp(hash_policy::SourceIp {})) };
+    if hashed { vec![by_address] } else { Vec::new() }
+}
+
 /// Whether connections without requests can be sent there, and are picked by the address of the client.
-fn takes_bytes(upstream: &Upstream) -> Result<bool, String> {
+pub(in super::super) fn takes_bytes(upstream: &Upstream) -> Result<bool, String> {
     let within = upstream.mesh.is_some();
     if !within && upstream.scheme.is_tls() && (upstream.tls.sni.is_none() || upstream.scheme.is_h2()) {
         return Err("expected scheme: https with tls.sni: Envoy takes the name of a server from requests otherwise".to_owned());
@@ -224,8 +234,6 @@ fn takes_bytes(upstream: &Upstream) -> Result<bool, String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use std::time::Duration;
 
     use prost::Message;
 
@@ -300,17 +308,31 @@ mod tests {
         assert_eq!(named, expected(&[("open.a.org", "0/open")]));
     }
 
+    /// What passes bytes on to this upstream by the first chain; other names of upstreams come later.
+    fn proxy_of(listener: &Listener, upstream: &Upstream) -> Result<TcpProxy, String> {
+        let find = |name: &str| Ok((name == "u").then_some(upstream));
+        let chain = chains(listener, &[], &find)?.remove(0);
+        let Some(wire::filter::ConfigType::TypedConfig(config)) = chain.filters[0].config_type.clone() else {
+            return Err("no configuration".to_owned());
+        };
+        Ok(TcpProxy::decode(&config.value[..]).unwrap())
+    }
+
+    #[test]
+    fn connections_end_at_the_age_that_the_listener_says_if_it_says_one() {
+        let told = |age| {
+            let mut listener = listener(vec![route(&[], false, &["u"])]);
+            listener.limits.max_connection_duration = age;
+            proxy_of(&listener, &Upstream::new("u")).unwrap().max_downstream_connection_duration
+        };
+        assert_eq!(told(Duration::ZERO), None);
+        assert_eq!(told(Duration::from_secs(90)), span(Duration::from_secs(90)));
+        assert_eq!(told(Duration::from_nanos(1)), span(YOUNGEST), "Envoy refuses less");
+    }
+
     #[test]
     fn shares_tries_and_keys_follow_the_upstreams_and_what_has_no_counterpart_is_named() {
-        let of = |upstream: &Upstream| {
-            let listener = listener(vec![route(&[], false, &["u", "later"])]);
-            let find = |name: &str| Ok((name == "u").then_some(upstream));
-            let chain = chains(&listener, &[], &find)?.remove(0);
-            let Some(wire::filter::ConfigType::TypedConfig(config)) = chain.filters[0].config_type.clone() else {
-                return Err("no configuration".to_owned());
-            };
-            Ok(TcpProxy::decode(&config.value[..]).unwrap())
-        };
+        let of = |upstream: &Upstream| proxy_of(&listener(vec![route(&[], false, &["u", "later"])]), upstream);
         let plain = Upstream { retries: None, ..Upstream::new("u") };
         let proxy = of(&plain).unwrap();
         assert_eq!((proxy.max_connect_attempts, proxy.hash_policy.len()), (Some(3), 0));

@@ -19,6 +19,7 @@ use manager::http_connection_manager::{
 };
 use prost::Name;
 
+use super::super::listener::hash_policy_if;
 use super::super::plugins::{Filters, ROUTER, chain, filter};
 use super::super::wire::{address, ads, any, span};
 use super::policy::Rules;
@@ -76,15 +77,26 @@ pub(super) fn inbound(at: SocketAddr, (domain, federated): (&str, bool), sent: S
     listener(INBOUND, at, &manager, tls::inward(domain, federated))
 }
 
-/// Where the application sends bytes to a service, in a tunnel to `authority` through its cluster. The service may speak first.
-pub(super) fn tunnel(name: &str, at: SocketAddr, cluster: &str, (authority, attempts): (String, u32)) -> wire::Listener {
+/// How bytes reach a service.
+pub(super) struct Way<'w> {
+    pub cluster: &'w str,
+    /// What the other end is told that they are for.
+    pub authority: String,
+    pub attempts: u32,
+    /// Whether the address of who connects decides which instance they reach.
+    pub hashed: bool,
+}
+
+/// Where the application sends bytes to a service, in a tunnel. The service may speak first.
+pub(super) fn tunnel(name: &str, at: SocketAddr, way: Way<'_>) -> wire::Listener {
     let proxy = TcpProxy {
         stat_prefix: name.to_owned(),
-        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        cluster_specifier: Some(ClusterSpecifier::Cluster(way.cluster.to_owned())),
         // How long nobody says anything is a matter of both ends.
         idle_timeout: span(Duration::ZERO),
-        max_connect_attempts: Some(attempts),
-        tunneling_config: Some(TunnelingConfig { hostname: authority }),
+        max_connect_attempts: Some(way.attempts),
+        tunneling_config: Some(TunnelingConfig { hostname: way.authority }),
+        hash_policy: hash_policy_if(way.hashed),
         ..Default::default()
     };
     let filter = wire::Filter {

@@ -22,6 +22,7 @@ use prost::Message;
 
 use super::cluster;
 use super::grpc::standing;
+use super::listener::takes_bytes;
 use super::plugins::Filters;
 use super::{Difference, Withheld, bytes, endpoints, route, table, zones};
 use crate::model::{
@@ -31,8 +32,8 @@ use crate::model::{
 use crate::protocol::Station;
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, View};
 
-use listeners::Sent;
 pub(super) use listeners::host_of;
+use listeners::{Sent, Way};
 pub(super) use tls::outward;
 
 /// Who an Envoy beside an application is, and where it stands.
@@ -197,8 +198,12 @@ fn outbound(service: &Arc<str>, at: SocketAddr, view: &View, wanted: &mut Wanted
 /// The way to a service that speaks bytes: what cannot be told of it closes connections.
 fn tunnel(name: &str, at: SocketAddr, service: &MeshService, view: &View, wanted: &mut Wanted) -> wire::Listener {
     let upstream = &service.upstream;
-    match clusters(upstream, endpoints(view, &upstream.name), wanted) {
-        Ok(()) => listeners::tunnel(name, at, &upstream.name, (authority(service), tries(upstream))),
+    let way = takes_bytes(upstream).and_then(|hashed| {
+        clusters(upstream, endpoints(view, &upstream.name), wanted)?;
+        Ok(Way { cluster: &upstream.name, authority: authority(service), attempts: tries(upstream), hashed })
+    });
+    match way {
+        Ok(way) => listeners::tunnel(name, at, way),
         Err(reason) => {
             wanted.withheld.push(Withheld { kind: Kind::MeshService, name: service.name.clone(), reason });
             listeners::closed(name, at)

@@ -4,9 +4,14 @@
 
 use heddle_proto::envoy::config::rbac::v3 as rbac;
 use heddle_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
+use heddle_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+use heddle_proto::envoy::r#type::v3::{HashPolicy, hash_policy};
 
 use super::*;
-use crate::model::{MeshPeer, MeshProtocol, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, Scheme};
+use crate::model::{
+    Balancer, HashOn, HashTable, MeshPeer, MeshProtocol, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource,
+    Scheme,
+};
 use crate::snapshot::{Change, SIDECAR, SnapshotFeed, SnapshotStore};
 
 fn member(protocol: MeshProtocol) -> Member {
@@ -164,6 +169,33 @@ fn bytes_are_denied_by_what_speaks_of_requests_and_never_allowed() {
     assert!(rules(PolicyAction::Allow, vec![gets(), here()]).contains(any) && rules(PolicyAction::Allow, vec![]).contains(any));
     let denied = rules(PolicyAction::Deny, vec![gets()]);
     assert!(denied.contains(any) && !denied.contains("GET"), "{denied}");
+}
+
+#[test]
+fn a_key_of_bytes_is_the_address_of_who_connects_and_another_one_is_withheld() {
+    let mut world = World::new(member(MeshProtocol::Tcp));
+    let mut called = |balancer| {
+        let Change::Set(Resource::MeshService(mut api)) = service("shop/api", MeshProtocol::Tcp) else { panic!() };
+        api.upstream.balancer = balancer;
+        world.set(vec![Change::Set(Resource::MeshService(api))]);
+        let mut all =
+            MeshEncoder::new(world.encoder.who.clone()).apply(&world.store.view(), &Changes { position: 0, names: None });
+        all.retain(|one| one.as_ref().is_ok_and(|set| &**set.resource.name() == "outbound/shop/api"));
+        let listener = wire::Listener::decode(&*all.remove(0).unwrap().body).unwrap();
+        let proxy = listener.filter_chains[0].filters.first().map(|filter| {
+            let Some(wire::filter::ConfigType::TypedConfig(config)) = &filter.config_type else { panic!() };
+            TcpProxy::decode(&config.value[..]).unwrap().hash_policy
+        });
+        (proxy, world.encoder.withheld().into_iter().map(|one| one.reason).collect::<Vec<_>>())
+    };
+    let key = |name: &str, table| Balancer::ConsistentHash(HashOn::Var(name.into()), table);
+    let by_address = HashPolicy { policy_specifier: Some(hash_policy::PolicySpecifier::SourceIp(hash_policy::SourceIp {})) };
+    assert_eq!(called(Balancer::RoundRobin), (Some(vec![]), vec![]));
+    for table in [HashTable::RING, HashTable::MAGLEV] {
+        assert_eq!(called(key("remote_addr", table)), (Some(vec![by_address.clone()]), vec![]));
+    }
+    let reason = "balancer: of bytes Envoy hashes the address of the client only";
+    assert_eq!(called(key("server_port", HashTable::RING)), (None, vec![reason.to_owned()]), "it closes what connects");
 }
 
 /// The rules of a policy, as they are told.
