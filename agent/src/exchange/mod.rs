@@ -180,6 +180,8 @@ pub struct Attempt {
     pub total: Option<Duration>,
     /// Why it failed.
     pub failure: Option<Reason>,
+    /// Whether its connection failed, see [`crate::upstream::UpstreamError`].
+    pub broke: bool,
 }
 
 /// What is known of the answer, for logs and metrics.

@@ -57,12 +57,16 @@ pub struct Heard {
     answers_bytes: AtomicBool,
     /// 0 while nobody knows, else 1 or 2.
     version: AtomicU8,
+    /// It has hung up on a request in HTTP/1 without a byte, and answered none since.
+    hung_up: AtomicBool,
+    /// It did not go on in HTTP/2 when that was tried last.
+    not_http2: AtomicBool,
 }
 
 impl Heard {
     /// It has answered bytes that nobody had looked into, or nobody yet, in this version of HTTP: what comes for it is read from now on.
     pub fn answers_bytes(&self, version: Version) {
-        self.speaks(Some(version));
+        self.speaks(version);
         self.answers_bytes.store(true, Ordering::Relaxed);
     }
 
@@ -80,15 +84,52 @@ impl Heard {
         }
     }
 
-    /// It answers requests in this version; `None` is that nobody knows any more. Whether that is news.
-    pub fn speaks(&self, version: Option<Version>) -> bool {
+    /// It answers requests in this version. Whether that is news.
+    pub fn speaks(&self, version: Version) -> bool {
         let number = match version {
-            None => 0,
-            Some(Version::Http2) => 2,
-            Some(Version::Http10 | Version::Http11) => 1,
+            Version::Http2 => 2,
+            Version::Http10 | Version::Http11 => 1,
         };
+        match version {
+            Version::Http2 => clear(&self.not_http2),
+            Version::Http10 | Version::Http11 => self.stays(),
+        }
         // Mostly it is the same: then nothing is written that other workers read.
         self.version.load(Ordering::Relaxed) != number && self.version.swap(number, Ordering::Relaxed) != number
+    }
+
+    /// It has hung up on a request in HTTP/1 without a byte. Whether that makes it doubtful that it speaks HTTP/1: the first time after an answer it does not.
+    pub fn hangs_up(&self) -> bool {
+        self.hung_up.swap(true, Ordering::Relaxed) || self.version() != Some(Version::Http11)
+    }
+
+    /// Whether it has hung up so, and answered nothing since.
+    pub fn is_doubtful(&self) -> bool {
+        self.hung_up.load(Ordering::Relaxed)
+    }
+
+    /// What it was doubted for was nothing.
+    pub fn stays(&self) {
+        clear(&self.hung_up);
+    }
+
+    /// It does not speak HTTP/2, or not any more.
+    pub fn lacks_http2(&self) {
+        self.not_http2.store(true, Ordering::Relaxed);
+        // What another request has found out in the meantime stays.
+        let _ = self.version.compare_exchange(2, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Whether HTTP/2 was tried there last without success.
+    pub fn is_without_http2(&self) -> bool {
+        self.not_http2.load(Ordering::Relaxed)
+    }
+}
+
+/// Takes a mark off that is mostly not there: then nothing is written that other workers read.
+fn clear(mark: &AtomicBool) {
+    if mark.load(Ordering::Relaxed) {
+        mark.store(false, Ordering::Relaxed);
     }
 }
 
@@ -119,10 +160,26 @@ mod tests {
     fn what_was_heard_is_news_once_and_can_be_forgotten() {
         let heard = Heard::default();
         assert_eq!((heard.version(), heard.is_read()), (None, false));
-        assert!(heard.speaks(Some(Version::Http11)) && !heard.speaks(Some(Version::Http11)));
+        assert!(heard.speaks(Version::Http11) && !heard.speaks(Version::Http11));
         assert!(!heard.is_read(), "requests were answered, and not bytes");
         heard.answers_bytes(Version::Http2);
         assert_eq!((heard.version(), heard.is_read()), (Some(Version::Http2), true));
-        assert!(heard.speaks(None) && heard.version().is_none() && heard.is_read());
+        assert!(!heard.is_without_http2());
+        heard.lacks_http2();
+        assert!(heard.version().is_none() && heard.is_without_http2() && heard.is_read());
+        assert!(heard.speaks(Version::Http11));
+        heard.lacks_http2();
+        assert_eq!(heard.version(), Some(Version::Http11), "that was not doubted");
+        assert!(heard.speaks(Version::Http2) && !heard.is_without_http2());
+    }
+
+    #[test]
+    fn who_hangs_up_once_is_not_doubted_that_has_answered() {
+        let heard = Heard::default();
+        assert!(heard.hangs_up(), "it has never answered");
+        heard.speaks(Version::Http11);
+        assert!(!heard.is_doubtful() && !heard.hangs_up() && heard.hangs_up());
+        heard.stays();
+        assert!(!heard.hangs_up() && heard.is_doubtful());
     }
 }

@@ -168,6 +168,7 @@ mod tests {
                 header: None,
                 total: None,
                 failure: None,
+                broke: false,
             });
             details.count(&x, Duration::from_millis(1));
         }

@@ -223,6 +223,7 @@ fn answered(x: &mut Exchange, endpoint: &EndpointHandle, response: UpstreamRespo
         header: Some(response.header),
         total: None,
         failure: None,
+        broke: false,
     });
     Served { head: response.head, body: response.body, upgrade: response.upgraded, reason: Reason::None, doubt: None }
 }
@@ -236,6 +237,7 @@ fn failed(x: &mut Exchange, endpoint: &EndpointHandle, error: &UpstreamError, be
         header: None,
         total: Some(clock::now().saturating_duration_since(began)),
         failure: Some(error.reason),
+        broke: error.broke,
     });
 }
 

@@ -25,12 +25,14 @@ pub struct UpstreamError {
     pub sent: Sent,
     /// What happened, for logs.
     pub detail: Cow<'static, str>,
+    /// Whether the connection failed rather than the request on it: a new one of HTTP/1 ended without a byte, one of HTTP/2 ended or broke the protocol.
+    pub broke: bool,
 }
 
 impl UpstreamError {
     /// An error.
     pub fn new(reason: Reason, sent: Sent, detail: impl Into<Cow<'static, str>>) -> UpstreamError {
-        UpstreamError { reason, sent, detail: detail.into() }
+        UpstreamError { reason, sent, detail: detail.into(), broke: false }
     }
 
     /// Whether the same request may be tried again, here or elsewhere.

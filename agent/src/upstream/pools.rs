@@ -111,7 +111,8 @@ async fn send_h1(picked: Picked, request: &OutgoingRequest<'_>, body: &mut Body,
         let streamed = matches!(body, Body::Stream(_));
         match h1::try_once(ready.conn, request, body, interim, ready.reused.then_some(start)).await {
             Ok(answered) => return Ok(picked.answered(answered, request, ready.connect, ready.reused, start)),
-            Err(failed) => {
+            Err(mut failed) => {
+                failed.error.broke = failed.silent && !ready.reused;
                 let whole = !streamed || matches!(body, Body::Stream(_));
                 let again = ready.reused && failed.silent;
                 if again && failed.error.may_retry(request.head.method.is_idempotent(), whole) {

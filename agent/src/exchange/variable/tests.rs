@@ -112,6 +112,7 @@ fn identity_answer_and_tries_are_found() {
         header: None,
         total: None,
         failure: None,
+        broke: false,
     };
     x.attempts.push(failed.clone());
     x.attempts.push(Attempt { status: Some(200), total: Some(Duration::from_millis(7)), ..failed });

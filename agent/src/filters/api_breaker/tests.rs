@@ -32,6 +32,7 @@ fn attempt(status: Result<u16, Reason>, ms: u64) -> Attempt {
         header: Some(Duration::from_millis(ms)),
         total: None,
         failure: status.err(),
+        broke: false,
     }
 }
 

@@ -44,6 +44,7 @@ impl Pipeline {
             header: None,
             total: None,
             failure: connected.as_ref().err().copied(),
+            broke: false,
         });
         let far = connected.map_err(refuse)?;
         let judge = Judge::new(&self.worker, (&x.connection, port), None, policies);
@@ -58,22 +59,24 @@ impl Pipeline {
     }
 }
 
-/// Whether what listens here answers the beginning of HTTP/2 in HTTP/2. Nothing is asked of it.
-pub(super) async fn begins_http2(address: SocketAddr) -> bool {
+/// Whether what listens here answers the beginning of HTTP/2 in HTTP/2; `None` is that nobody says. Nothing is asked of it.
+pub(super) async fn begins_http2(address: SocketAddr) -> Option<bool> {
+    let mut far = connect(address).await.ok()?;
     let asking = async {
-        let mut far = connect(address).await.ok()?;
         let mut beginning = PREFACE.to_vec();
         write_settings(&mut beginning, &[]);
-        far.write_all(&beginning).await.ok()?;
+        // What it has said stands there to be read, also when it has hung up by now.
+        let _ = far.write_all(&beginning).await;
         let mut said = BytesMut::new();
         while Greeting::of(&said) == Greeting::Perhaps {
-            if far.read_buf(&mut said).await.ok()? == 0 {
-                break;
+            if far.read_buf(&mut said).await.is_ok_and(|read| read > 0) {
+                continue;
             }
+            break;
         }
-        Some(Greeting::of(&said) == Greeting::Http2)
+        Greeting::of(&said) == Greeting::Http2
     };
-    timeout(CONNECT, asking).await.ok().flatten().unwrap_or_default()
+    timeout(CONNECT, asking).await.ok()
 }
 
 pub(super) async fn connect(address: SocketAddr) -> Result<Box<dyn Tunnel>, Reason> {

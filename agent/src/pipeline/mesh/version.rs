@@ -32,33 +32,55 @@ impl Pipeline {
             lead_to(x, port);
             return self.forward(x, plan, body, websocket, interim).await;
         };
+        // Over HTTP/2 few let one ask to leave HTTP.
+        if websocket {
+            lead_to(x, port);
+            return self.forward(x, plan, body, websocket, interim).await;
+        }
         if names_http2(x) {
             x.upstream_override = Some(over_http2.clone());
             return self.forward(x, plan, body, websocket, interim).await;
         }
-        match heard.version() {
-            // A caller in clear speaks what it believes that the application speaks.
-            None if asking.is_member || x.request.version != Version::Http2 => self.find_out(x, asking, body, heard).await,
-            None | Some(Version::Http2) => {
-                x.upstream_override = Some(over_http2.clone());
-                let served = self.forward(x, plan, body, websocket, interim).await;
-                if let Err(answer) = &served
-                    && matches!(answer.reason, Reason::UpstreamReset | Reason::UpstreamProtocol)
-                {
-                    // Another application may have taken its place.
-                    heard.speaks(None);
-                }
-                served
-            }
-            Some(Version::Http10 | Version::Http11) => {
-                lead_to(x, port);
-                let served = self.forward(x, plan, body, websocket, interim).await;
-                if served.as_ref().is_err_and(|answer| answer.reason == Reason::UpstreamHttp2) {
-                    self.note(asking, heard, Version::Http2);
-                }
-                served
-            }
+        // A caller in clear speaks what it believes that the application speaks.
+        let stays_http2 = !asking.is_member && x.request.version == Version::Http2 && !heard.is_without_http2();
+        let version = if stays_http2 { Some(Version::Http2) } else { heard.version() };
+        match version {
+            Some(Version::Http2) => self.in_http2(x, asking, body, (heard, over_http2)).await,
+            Some(Version::Http10 | Version::Http11) => self.in_http1(x, asking, body, heard).await,
+            None => self.find_out(x, asking, body, (heard, over_http2)).await,
         }
+    }
+
+    async fn in_http2(
+        &self,
+        x: &mut Exchange,
+        asking: &Asking<'_>,
+        body: Body,
+        (heard, over_http2): (&Heard, &Arc<str>),
+    ) -> Result<Served, Box<Answer>> {
+        let Asking { plan, port, websocket, interim, .. } = *asking;
+        x.upstream_override = Some(over_http2.clone());
+        let served = self.forward(x, plan, body, websocket, interim).await;
+        // Another application may have taken its place. What becomes of one request says nothing of that, as a caller may bring it about.
+        if served.is_err() && is_broken(x) && begins_http2(port.place.address).await == Some(false) {
+            heard.lacks_http2();
+        }
+        served
+    }
+
+    async fn in_http1(&self, x: &mut Exchange, asking: &Asking<'_>, body: Body, heard: &Heard) -> Result<Served, Box<Answer>> {
+        let Asking { plan, port, websocket, interim, .. } = *asking;
+        lead_to(x, port);
+        let served = self.forward(x, plan, body, websocket, interim).await;
+        match &served {
+            Ok(_) if is_answered(x) => heard.stays(),
+            Err(answer) if answer.reason == Reason::UpstreamHttp2 => self.note(asking, heard, Version::Http2),
+            Err(_) if is_broken(x) => {
+                self.hung_up(asking, heard).await;
+            }
+            Ok(_) | Err(_) => {}
+        }
+        served
     }
 
     /// The first request, in HTTP/1: an application that speaks HTTP/2 only says so at once, or hangs up, and has looked at nothing.
@@ -67,15 +89,16 @@ impl Pipeline {
         x: &mut Exchange,
         asking: &Asking<'_>,
         body: Body,
-        heard: &Arc<Heard>,
+        (heard, over_http2): (&Heard, &Arc<str>),
     ) -> Result<Served, Box<Answer>> {
         let Asking { plan, port, websocket, interim, .. } = *asking;
         let (body, again) = Again::of(body);
         lead_to(x, port);
-        let first = self.forward(x, plan, body, websocket, interim).await;
-        let answer = match first {
+        // Filters have rules of their own for what is repeated.
+        let is_safe = x.request.method.is_idempotent() && x.steering.is_none();
+        let answer = match self.forward(x, plan, body, websocket, interim).await {
             Ok(served) => {
-                if x.attempts.last().is_some_and(|attempt| attempt.status.is_some()) {
+                if is_answered(x) {
                     self.note(asking, heard, Version::Http11);
                 }
                 return Ok(served);
@@ -83,24 +106,45 @@ impl Pipeline {
             Err(answer) => answer,
         };
         let is_unseen = answer.reason == Reason::UpstreamHttp2;
-        // Some hang up without a word.
-        let hangs_up = answer.reason == Reason::UpstreamReset && begins_http2(port.place.address).await;
-        if !is_unseen && !hangs_up {
+        if is_unseen {
+            self.note(asking, heard, Version::Http2);
+        } else if !is_broken(x) || !self.hung_up(asking, heard).await {
             return Err(answer);
         }
-        self.note(asking, heard, Version::Http2);
-        match again.body().filter(|_| is_unseen || x.request.method.is_idempotent()) {
+        match again.body().filter(|_| is_unseen || is_safe) {
             Some(body) => {
-                x.upstream_override = port.auto.as_ref().map(|(_, over_http2)| over_http2.clone());
+                x.upstream_override = Some(over_http2.clone());
                 self.forward(x, plan, body, websocket, interim).await
             }
             None => Err(answer),
         }
     }
 
+    /// The application has hung up on a request in HTTP/1 without a word, as some do that speak HTTP/2 only, and others whose handler fails.
+    /// Whether it speaks HTTP/2 as far as anybody knows, and has not answered in HTTP/1 before.
+    async fn hung_up(&self, asking: &Asking<'_>, heard: &Heard) -> bool {
+        let known = heard.version();
+        if !heard.hangs_up() {
+            return false;
+        }
+        match begins_http2(asking.port.place.address).await {
+            Some(true) => {}
+            Some(false) => {
+                heard.stays();
+                return false;
+            }
+            None => return false,
+        }
+        // An answer that has come in the meantime says more.
+        if heard.version() == known && heard.is_doubtful() {
+            self.note(asking, heard, Version::Http2);
+        }
+        known.is_none() && heard.version() == Some(Version::Http2)
+    }
+
     fn note(&self, asking: &Asking<'_>, heard: &Heard, version: Version) {
         // Of callers in clear each connection is counted by its first bytes.
-        if heard.speaks(Some(version)) && asking.is_member {
+        if heard.speaks(version) && asking.is_member {
             let protocol = if version == Version::Http2 { "http2" } else { "http1" };
             self.worker.callees().stats.detected(asking.port.place.port, protocol);
         }
@@ -143,6 +187,16 @@ fn lead_to(x: &mut Exchange, port: &Port) {
     if let Some(upstream) = &port.upstream {
         x.upstream_override = Some(upstream.clone());
     }
+}
+
+/// Whether the last try was answered by the application.
+fn is_answered(x: &Exchange) -> bool {
+    x.attempts.last().is_some_and(|attempt| attempt.status.is_some())
+}
+
+/// Whether it failed with its connection, which says more than what became of one request.
+fn is_broken(x: &Exchange) -> bool {
+    x.attempts.last().is_some_and(|attempt| attempt.broke)
 }
 
 /// Whether the request is one that there is in HTTP/2 only.

@@ -139,8 +139,12 @@ impl Stream {
                 Sent::Nothing,
                 "the endpoint did not take our certificate; see its log and the bundles on both sides".into(),
             ),
-            (By::Connection, Some(violation)) => error(Reason::UpstreamProtocol, sent, format!("HTTP/2: {violation}")),
-            (By::Connection, None) => error(Reason::UpstreamReset, sent, "HTTP/2: the connection ended".into()),
+            (By::Connection, Some(violation)) => {
+                UpstreamError { broke: true, ..error(Reason::UpstreamProtocol, sent, format!("HTTP/2: {violation}")) }
+            }
+            (By::Connection, None) => {
+                UpstreamError { broke: true, ..error(Reason::UpstreamReset, sent, "HTTP/2: the connection ended".into()) }
+            }
         }
     }
 }

@@ -14,23 +14,23 @@ pub(super) type Came = Rc<RefCell<Vec<(String, usize)>>>;
 pub(super) async fn http2_only(shy: bool) -> (SocketAddr, Came) {
     let came = Came::default();
     let seen = came.clone();
-    let address = application(move |mut stream| {
-        let seen = seen.clone();
-        async move {
-            if shy {
-                let mut beginning = [0; 24];
-                while stream.peek(&mut beginning).await.is_ok_and(|got| (1..24).contains(&got)) {
-                    tokio::task::yield_now().await;
-                }
-                if &beginning != crate::http::h2::frame::PREFACE {
-                    let _ = stream.read(&mut [0; 4096]).await;
-                    return;
-                }
-            }
-            serve_http2(stream, seen).await;
-        }
-    });
+    let address = application(move |stream| serve_http2_as(stream, shy, seen.clone()));
     (address.await, came)
+}
+
+/// Speaks HTTP/2 only; where it is `shy`, it hangs up on whoever begins with anything else.
+async fn serve_http2_as(mut stream: TcpStream, shy: bool, came: Came) {
+    if shy {
+        let mut beginning = [0; 24];
+        while stream.peek(&mut beginning).await.is_ok_and(|got| (1..24).contains(&got)) {
+            tokio::task::yield_now().await;
+        }
+        if &beginning != crate::http::h2::frame::PREFACE {
+            let _ = stream.read(&mut [0; 4096]).await;
+            return;
+        }
+    }
+    serve_http2(stream, came).await;
 }
 
 async fn serve_http2(stream: TcpStream, seen: Came) {
@@ -120,37 +120,200 @@ async fn an_application_that_hangs_up_on_http1_without_a_word_is_asked_in_http2(
     .await;
 }
 
+/// An application that speaks both versions. In HTTP/1 it hangs up on `/abort`, counted here, and lets WebSockets through.
+async fn speaking_both(aborted: Rc<Cell<usize>>) -> (SocketAddr, Came) {
+    let came = Came::default();
+    let seen = came.clone();
+    let address = application(move |mut stream| {
+        let (seen, aborted) = (seen.clone(), aborted.clone());
+        async move {
+            let mut beginning = [0; 3];
+            while stream.peek(&mut beginning).await.is_ok_and(|got| (1..3).contains(&got)) {
+                tokio::task::yield_now().await;
+            }
+            if &beginning == b"PRI" {
+                return serve_http2(stream, seen).await;
+            }
+            loop {
+                let asked = head(&mut stream).await.to_ascii_lowercase();
+                if asked.is_empty() {
+                    return;
+                }
+                if asked.contains(" /abort ") {
+                    aborted.set(aborted.get() + 1);
+                    return;
+                }
+                let chat = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";
+                let answer = if asked.contains("upgrade: websocket") { chat.to_owned() } else { closing() };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    (address.await, came)
+}
+
+/// An answer whose connection takes no other request.
+fn closing() -> String {
+    OK.replace("X-ODD: 1", "Connection: close")
+}
+
+async fn status_of(requests: &mut h2::client::SendRequest<Bytes>, method: Method, path: &str) -> u16 {
+    let request = Request::builder().method(method).uri(format!("https://web.shop{path}")).body(()).unwrap();
+    requests.send_request(request, true).unwrap().0.await.unwrap().status().as_u16()
+}
+
+/// Status of what a member gets that asks for a WebSocket.
+async fn chats(requests: &mut h2::client::SendRequest<Bytes>) -> u16 {
+    let chat = Request::builder().method(Method::CONNECT).uri("https://web.shop/chat");
+    let chat = chat.extension(h2::ext::Protocol::from_static("websocket")).body(()).unwrap();
+    let (response, _up) = requests.send_request(chat, false).unwrap();
+    response.await.unwrap().status().as_u16()
+}
+
 #[tokio::test]
-async fn who_takes_the_place_of_an_application_may_speak_another_version() {
+async fn what_becomes_of_one_request_does_not_make_the_version_forgotten() {
     story(async {
-        let (is_old, came) = (Rc::new(Cell::new(true)), Came::default());
-        let (old, seen) = (is_old.clone(), came.clone());
-        let address = application(move |mut stream| {
-            let (old, seen) = (old.clone(), seen.clone());
+        let (lost, kept) = (Rc::new(Cell::new(0)), Came::default());
+        let (count, seen) = (lost.clone(), kept.clone());
+        let address = application(move |stream| {
+            let (lost, seen) = (count.clone(), seen.clone());
             async move {
-                if old.get() {
-                    while head(&mut stream).await.starts_with("GET") {
-                        stream.write_all(OK.replace("X-ODD: 1", "Connection: close").as_bytes()).await.unwrap();
+                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    match request.uri().path() {
+                        "/fails" => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+                        "/refused" => respond.send_reset(h2::Reason::REFUSED_STREAM),
+                        "/ends" => return lost.set(lost.get() + 1),
+                        _ => {
+                            seen.borrow_mut().push((format!("{:?}", request.version()), 0));
+                            respond.send_response(http::Response::new(()), true).unwrap();
+                        }
                     }
-                } else {
-                    serve_http2(stream, seen).await;
                 }
             }
         });
-        let sidecar = Sidecar::before(address.await, MeshProtocol::Auto, |_| ());
+        let address = address.await;
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
         let mut requests = sidecar.http2().await;
-        let mut until = async |answer: &str| {
-            // One request finds out that something has changed.
-            for _ in 0..3 {
-                if asked(&mut requests, Method::GET, None, 0).await == (200, Bytes::copy_from_slice(answer.as_bytes())) {
-                    return true;
+        assert_eq!(status_of(&mut requests, Method::GET, "/").await, 200);
+        for path in ["/fails", "/refused", "/ends"] {
+            assert_eq!(status_of(&mut requests, Method::POST, path).await, 502, "{path}");
+            assert_eq!(sidecar.door.ports.first.heard().unwrap().version(), Some(crate::http::Version::Http2), "{path}");
+            assert_eq!(status_of(&mut requests, Method::POST, "/").await, 200, "{path}");
+        }
+        assert_eq!((lost.get(), kept.borrow().len()), (1, 4));
+        assert!(sidecar.metrics().contains("protocol=\"http2\"} 1\n"), "found out once: {}", sidecar.metrics());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_handler_that_hangs_up_once_does_not_change_the_version_of_an_application_that_speaks_both() {
+    story(async {
+        let aborted = Rc::new(Cell::new(0));
+        let (address, came) = speaking_both(aborted.clone()).await;
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+        let mut requests = sidecar.http2().await;
+        for times in 1..4 {
+            assert_eq!(asked(&mut requests, Method::GET, None, 0).await, (200, "ok".into()));
+            assert_eq!(status_of(&mut requests, Method::GET, "/abort").await, 502);
+            assert_eq!(aborted.get(), times, "sent once");
+        }
+        assert_eq!(asked(&mut requests, Method::GET, None, 0).await, (200, "ok".into()));
+        assert_eq!(came.borrow().len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn websockets_go_in_http1_whatever_else_is_asked_in() {
+    story(async {
+        let aborted = Rc::new(Cell::new(0));
+        let (address, came) = speaking_both(aborted.clone()).await;
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+        let mut requests = sidecar.http2().await;
+        assert_eq!(status_of(&mut requests, Method::POST, "/abort").await, 502, "it may have been acted on");
+        assert_eq!((aborted.get(), came.borrow().len()), (1, 0));
+        assert_eq!(asked(&mut requests, Method::GET, None, 0).await, (200, "two".into()), "as nothing else was heard of it");
+        assert_eq!(chats(&mut requests).await, 200);
+        assert_eq!(asked(&mut requests, Method::GET, None, 0).await, (200, "two".into()));
+    })
+    .await;
+}
+
+/// An HTTP/2 connection of somebody in clear.
+async fn in_clear(sidecar: &Sidecar) -> h2::client::SendRequest<Bytes> {
+    let (requests, connection) = h2::client::handshake(sidecar.clear().await).await.unwrap();
+    spawn_local(async move { drop(connection.await) });
+    requests.ready().await.unwrap()
+}
+
+#[tokio::test]
+async fn what_comes_in_http2_in_clear_goes_in_http2_unless_that_has_failed() {
+    story(async {
+        let (address, came) = speaking_both(Rc::default()).await;
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+        assert_eq!(asked(&mut sidecar.http2().await, Method::GET, None, 0).await, (200, "ok".into()));
+        assert_eq!(asked(&mut in_clear(&sidecar).await, Method::GET, None, 0).await, (200, "two".into()));
+        assert_eq!(asked(&mut sidecar.http2().await, Method::GET, None, 0).await, (200, "ok".into()));
+        assert_eq!(came.borrow().len(), 1);
+
+        let (address, _) = answering(OK).await;
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+        assert_eq!(asked(&mut sidecar.http2().await, Method::GET, None, 0).await, (200, "ok".into()));
+        let mut requests = in_clear(&sidecar).await;
+        assert_eq!(asked(&mut requests, Method::GET, None, 0).await.0, 502, "it does not speak what the caller believes");
+        assert_eq!(asked(&mut requests, Method::GET, None, 0).await, (200, "ok".into()));
+    })
+    .await;
+}
+
+/// Puts an application that speaks HTTP/2 only in the place of one that speaks HTTP/1, or the other way round.
+async fn replaced(http1_first: bool, shy: bool) {
+    let (is_http1, came) = (Rc::new(Cell::new(http1_first)), Came::default());
+    let (http1, seen) = (is_http1.clone(), came.clone());
+    let connections = Rc::<RefCell<Vec<tokio::task::AbortHandle>>>::default();
+    let kept = connections.clone();
+    let address = application(move |mut stream| {
+        let (http1, seen) = (http1.clone(), seen.clone());
+        let serve = spawn_local(async move {
+            if http1.get() {
+                while head(&mut stream).await.starts_with("GET") {
+                    stream.write_all(closing().as_bytes()).await.unwrap();
                 }
+                // What it does not speak is answered, too.
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
+            } else {
+                serve_http2_as(stream, shy, seen).await;
             }
-            false
-        };
-        assert!(until("ok").await);
-        is_old.set(false);
-        assert!(until("two").await && came.borrow().len() == 1);
+        });
+        kept.borrow_mut().push(serve.abort_handle());
+        async {}
+    });
+    let sidecar = Sidecar::before(address.await, MeshProtocol::Auto, |_| ());
+    let mut requests = sidecar.http2().await;
+    let mut until = async |answer: &str| {
+        // Two requests at most find out that something has changed.
+        for _ in 0..3 {
+            if asked(&mut requests, Method::GET, None, 0).await == (200, Bytes::copy_from_slice(answer.as_bytes())) {
+                return true;
+            }
+        }
+        false
+    };
+    let (first, second) = if http1_first { ("ok", "two") } else { ("two", "ok") };
+    assert!(until(first).await, "{http1_first} {shy}");
+    is_http1.set(!http1_first);
+    connections.borrow_mut().drain(..).for_each(|connection| connection.abort());
+    assert!(until(second).await && came.borrow().len() == 1, "{http1_first} {shy}");
+}
+
+#[tokio::test]
+async fn who_takes_the_place_of_an_application_may_speak_another_version() {
+    story(async {
+        for (http1_first, shy) in [(true, false), (true, true), (false, false), (false, true)] {
+            replaced(http1_first, shy).await;
+        }
     })
     .await;
 }
