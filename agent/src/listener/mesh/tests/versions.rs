@@ -241,33 +241,6 @@ async fn websockets_go_in_http1_whatever_else_is_asked_in() {
     .await;
 }
 
-/// An HTTP/2 connection of somebody in clear.
-async fn in_clear(sidecar: &Sidecar) -> h2::client::SendRequest<Bytes> {
-    let (requests, connection) = h2::client::handshake(sidecar.clear().await).await.unwrap();
-    spawn_local(async move { drop(connection.await) });
-    requests.ready().await.unwrap()
-}
-
-#[tokio::test]
-async fn what_comes_in_http2_in_clear_goes_in_http2_unless_that_has_failed() {
-    story(async {
-        let (address, came) = speaking_both(Rc::default()).await;
-        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
-        assert_eq!(asked(&mut sidecar.http2().await, Method::GET, None, 0).await, (200, "ok".into()));
-        assert_eq!(asked(&mut in_clear(&sidecar).await, Method::GET, None, 0).await, (200, "two".into()));
-        assert_eq!(asked(&mut sidecar.http2().await, Method::GET, None, 0).await, (200, "ok".into()));
-        assert_eq!(came.borrow().len(), 1);
-
-        let (address, _) = answering(OK).await;
-        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
-        assert_eq!(asked(&mut sidecar.http2().await, Method::GET, None, 0).await, (200, "ok".into()));
-        let mut requests = in_clear(&sidecar).await;
-        assert_eq!(asked(&mut requests, Method::GET, None, 0).await.0, 502, "it does not speak what the caller believes");
-        assert_eq!(asked(&mut requests, Method::GET, None, 0).await, (200, "ok".into()));
-    })
-    .await;
-}
-
 /// Puts an application that speaks HTTP/2 only in the place of one that speaks HTTP/1, or the other way round.
 async fn replaced(http1_first: bool, shy: bool) {
     let (is_http1, came) = (Rc::new(Cell::new(http1_first)), Came::default());
