@@ -10,6 +10,7 @@ use super::super::check::{self, Faults};
 use super::super::fields::is_name;
 use super::names::Matching;
 use crate::http::chars::is_target;
+use crate::http::h1::is_authority;
 
 /// Configuration on a route: `upstream_id` or `upstream`. Lists of names hold regular expressions, each of which covers the whole name in any case.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -23,7 +24,7 @@ pub(super) struct Config {
     /// How it is asked: by a request of HTTP like the one in question, or by `envoy.service.auth.v3.Authorization/Check` of gRPC.
     #[serde(default)]
     pub protocol: Protocol,
-    /// By gRPC, the authority of the call; the id of the upstream when absent.
+    /// By gRPC, the authority of the call; when absent the name of the upstream, with `-` for what no host has.
     pub authority: Option<String>,
     /// By gRPC, texts that it is told beside the request.
     #[serde(default)]
@@ -41,7 +42,7 @@ pub(super) struct Config {
     #[serde(default = "timeout")]
     #[schemars(range(min = 1, max = 60_000))]
     pub timeout: u64,
-    /// Names of request fields that it gets besides `Host` and `Authorization`; by gRPC all when empty.
+    /// Names of request fields that it gets besides `Host` and `Authorization`; by gRPC it gets these alone, and all when empty.
     #[serde(default)]
     pub allowed_headers: Vec<String>,
     /// Names of request fields that it does not get in any case.
@@ -50,7 +51,8 @@ pub(super) struct Config {
     /// Fields that are set for it, by gRPC as metadata of the call, with variables in their values.
     #[serde(default)]
     pub headers_to_add: Map<String, Value>,
-    /// Names of fields of its consent that stand instead of those of the request.
+    /// Names of fields of its consent that stand instead of those of the request, and that no request carries that passes without an answer. By gRPC the
+    /// consent itself says what becomes of its fields, and only the latter holds.
     #[serde(default)]
     pub allowed_upstream_headers: Vec<String>,
     /// Names of fields of its consent that are added to those of the request.
@@ -134,13 +136,13 @@ impl Config {
 impl Config {
     /// What is said of gRPC, and what has no meaning there.
     fn validate_protocol(&self, faults: &mut Faults) {
-        if self.authority.as_ref().is_some_and(|authority| authority.is_empty() || !is_host(authority)) {
+        if self.authority.as_ref().is_some_and(|authority| !is_authority(authority.as_bytes())) {
             faults.add("authority", "expected the name of a host, with a port or without");
         }
         if self.protocol == Protocol::Http {
             return;
         }
-        for (list, names) in self.lists().into_iter().skip(2).filter(|(_, names)| !names.is_empty()) {
+        for (list, names) in self.lists().into_iter().skip(3).filter(|(_, names)| !names.is_empty()) {
             let message =
                 format!("an answer of gRPC says itself what becomes of its fields, so that {} cannot be chosen", names.len());
             faults.add(list, message);
@@ -149,11 +151,6 @@ impl Config {
             faults.add("path_prefix", "by gRPC the path is told as it is");
         }
     }
-}
-
-/// Whether this can stand as authority of a call.
-fn is_host(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte))
 }
 
 impl check::Config for Config {

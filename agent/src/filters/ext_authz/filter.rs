@@ -58,7 +58,7 @@ pub(super) fn build(value: &Value, _: &BuildContext<'_>) -> Built {
         }
     };
     let telling = (config.protocol == Protocol::Grpc).then(|| Telling {
-        authority: config.authority.clone().unwrap_or_else(|| upstream.to_string()),
+        authority: config.authority.clone().unwrap_or_else(|| grpc::authority_of(&upstream)),
         context: config.context_extensions.clone(),
         certificate: config.include_peer_certificate,
         server_name: config.include_tls_session,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::super::asking::stays;
 use super::filter::of_the_client;
@@ -14,12 +14,17 @@ use super::verdict::FOR_CLIENT;
 use super::wire::{self, Allowed, Denied, Edit, How, Peer, Question};
 use crate::exchange::{Answer, ClientCertificate, Exchange, Reason};
 use crate::http::chars::{is_token, is_value};
+use crate::http::h1::is_authority;
 use crate::http::{Fields, Method, Name, RequestHead, ResponseHead, Version};
 
 /// Whether the body that it is told is only the beginning.
 const PARTIAL: &str = "x-envoy-auth-partial-body";
 /// What stands for itself in a query.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// What stands before the id of an upstream in the name that the control plane gives it.
+const SHARED: &str = "upstreams/";
+/// Longest name of a host (RFC 1035 section 2.3.4).
+const LONGEST_AUTHORITY: usize = 253;
 /// Letters of a line of PEM.
 const PEM_LINE: usize = 64;
 /// Status of a refusal that does not say one.
@@ -39,6 +44,17 @@ pub(super) struct Telling {
 pub(super) struct Told<'a> {
     pub(super) allowed: &'a Matching,
     pub(super) refused: &'a Matching,
+}
+
+/// The authority of calls to an upstream where nobody says one: its name, in which `-` stands for what no host has. The control plane names upstreams by
+/// what they belong to (`upstreams/5`, `routes/1/ext-authz/0`), and others put all kinds of things in names.
+pub(super) fn authority_of(upstream: &str) -> String {
+    let name = upstream.strip_prefix(SHARED).unwrap_or(upstream);
+    if is_authority(name.as_bytes()) {
+        return name.to_owned();
+    }
+    let letter = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
+    name.chars().map(letter).take(LONGEST_AUTHORITY).collect()
 }
 
 impl Telling {
@@ -205,26 +221,28 @@ fn is_sound(edit: &Edit) -> bool {
 
 /// The query with other arguments; those that stay keep their places.
 fn query(from: &str, said: &Allowed) -> Option<String> {
-    let name = |part: &str| part.split('=').next().unwrap_or_default().to_owned();
+    // However a name is written, it is the one that the upstream reads.
+    let names = |part: &str, key: &str| {
+        let name = part.split('=').next().unwrap_or_default();
+        name == key || percent_decode_str(&name.replace('+', " ")).eq(key.bytes())
+    };
     let mut parts: Vec<String> = from.split('&').filter(|part| !part.is_empty()).map(str::to_owned).collect();
     for (key, value) in &said.query {
-        let (key, value) = (utf8_percent_encode(key, QUERY).to_string(), utf8_percent_encode(value, QUERY));
-        let set = format!("{key}={value}");
-        match parts.iter().position(|part| name(part) == key) {
+        let set = format!("{}={}", utf8_percent_encode(key, QUERY), utf8_percent_encode(value, QUERY));
+        match parts.iter().position(|part| names(part, key)) {
             Some(first) => {
                 parts[first] = set;
                 let mut number = 0;
                 parts.retain(|part| {
                     number += 1;
-                    number <= first + 1 || name(part) != key
+                    number <= first + 1 || !names(part, key)
                 });
             }
             None => parts.push(set),
         }
     }
     for key in &said.query_removed {
-        let key = utf8_percent_encode(key, QUERY).to_string();
-        parts.retain(|part| name(part) != key);
+        parts.retain(|part| !names(part, key));
     }
     (!parts.is_empty()).then(|| parts.join("&"))
 }

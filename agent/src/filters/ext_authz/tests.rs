@@ -245,6 +245,51 @@ async fn by_grpc_a_consent_edits_the_request_and_the_answer() {
 }
 
 #[tokio::test]
+async fn by_grpc_names_of_the_query_are_compared_as_upstreams_read_them() {
+    let after = |query: &str| {
+        let said = wire::Allowed {
+            query: vec![("who am".to_owned(), "ann".to_owned())],
+            query_removed: vec!["admin".to_owned()],
+            ..wire::Allowed::default()
+        };
+        let mut x = crate::exchange::testing::get("h", &format!("/?{query}"));
+        super::grpc::consent(&mut x, said);
+        x.request.query
+    };
+    assert_eq!(after("%61dmin=1&a=2&admi%6E&admin=3").as_deref(), Some("a=2&who%20am=ann"));
+    assert_eq!(after("who+am=eve&b=1&who%20%61m=mal").as_deref(), Some("who%20am=ann&b=1"));
+}
+
+#[tokio::test]
+async fn by_grpc_nobody_forges_what_a_consent_would_have_said() {
+    let config = json!({"failure_mode_allow": true, "allowed_upstream_headers": ["x-user"]});
+    let (x, refused) = go(by_grpc(config.clone()), &saying(200, &[("grpc-status", "14")], Bytes::new()), "").await;
+    assert_eq!((refused.is_none(), header(&x, "x-user"), header(&x, "x-group")), (true, None, Some("a")));
+    let consents = saying(200, &[("grpc-status", "0")], wire::testing::answered(0, None));
+    assert_eq!(header(&go(by_grpc(config), &consents, "").await.0, "x-user"), Some("forged"), "the consent lets it be");
+}
+
+#[tokio::test]
+async fn by_grpc_each_call_names_an_authority() {
+    for (upstream, authority) in [
+        ("upstreams/5", "5"),
+        ("routes/1/ext-authz/0", "routes-1-ext-authz-0"),
+        ("outbound|80||judge.example", "outbound-80--judge-example"),
+        ("judge.example:9000", "judge.example:9000"),
+        ("/", "-"),
+        ("\u{e4}", "-"),
+    ] {
+        let judge = saying(200, &[("grpc-status", "0")], wire::testing::answered(0, None));
+        let mut x = crate::exchange::testing::at(1, "GET", "h", "/", &[], judge.clone());
+        let flow = filter("ext-authz", &by_grpc(json!({"upstream_id": upstream}))).rewrite(&mut x);
+        assert!(matches!(settled(flow, &mut x).await, Flow::Continue));
+        let (who, line, ..) = judge.asked.borrow_mut().pop().unwrap();
+        assert_eq!((&*who, line), (upstream, format!("POST {authority}/envoy.service.auth.v3.Authorization/Check")));
+        assert!(crate::http::h1::is_authority(authority.as_bytes()));
+    }
+}
+
+#[tokio::test]
 async fn by_grpc_a_refusal_goes_to_the_client_and_no_answer_is_none() {
     let ok = [("grpc-status", "0")];
     let (_, refused) =
@@ -283,8 +328,7 @@ async fn by_grpc_a_refusal_goes_to_the_client_and_no_answer_is_none() {
 
 #[test]
 fn mistakes_are_told() {
-    let senseless =
-        json!({"upstream_id": "u", "protocol": "grpc", "path_prefix": "/a", "allowed_client_headers": ["a"], "authority": "a b"});
+    let senseless = json!({"upstream_id": "u", "protocol": "grpc", "path_prefix": "/a", "allowed_client_headers": ["a"], "authority": "a..b"});
     assert_eq!(faults("ext-authz", &senseless), ["authority", "allowed_client_headers", "path_prefix"]);
     assert_eq!(faults("ext-authz", &json!({"upstream_id": "u", "protocol": "GRPC"})), ["protocol"]);
     let of = |mut config: Value| {
