@@ -126,6 +126,10 @@ pub trait Routed {
     fn service_id(&self) -> &str;
     /// Everything.
     fn info(&self) -> &RouteInfo;
+    /// How many segments of a path its pattern says before it takes anything; the most of those that fit, `None` where it takes nothing but what it says.
+    fn said(&self, _path: &str) -> Option<usize> {
+        Some(0)
+    }
 }
 
 /// Identity of a route for variables, logs and metrics.

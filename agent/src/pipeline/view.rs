@@ -105,6 +105,10 @@ impl Routed for Seen {
     fn info(&self) -> &RouteInfo {
         &self.route.info
     }
+
+    fn said(&self, path: &str) -> Option<usize> {
+        self.route.said(path)
+    }
 }
 
 /// What was made once and is kept under a key.

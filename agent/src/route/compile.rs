@@ -202,6 +202,15 @@ impl<T> CompiledRoute<T> {
         })
     }
 
+    /// How many segments of a path its patterns say before they take anything; see [`Routed::said`](crate::exchange::Routed::said).
+    pub fn said(&self, path: &str) -> Option<usize> {
+        let mut said = Some(0);
+        for pattern in self.patterns.iter().filter(|pattern| pattern.matches(path)) {
+            said = said.zip(pattern.said()).map(|(one, other)| one.max(other));
+        }
+        said
+    }
+
     /// The first condition besides host and path that does not hold.
     pub(super) fn refusal(&self, x: &Exchange) -> Option<Condition> {
         if !self.methods.has(&x.request.method) {

@@ -74,6 +74,27 @@ impl PathPattern {
         matches!(self.tail, Tail::Nothing)
     }
 
+    /// How many segments of a path are said, wholly or in part, before the first `*`; `None` where there is none.
+    pub(super) fn said(&self) -> Option<usize> {
+        let (mut slashes, mut open) = (0, false);
+        let mut say = |text: &str| {
+            slashes += text.matches('/').count();
+            open = !text.ends_with('/');
+        };
+        say(&self.prefix);
+        match &self.tail {
+            Tail::Nothing => return None,
+            Tail::Anything => {}
+            Tail::Tokens(tokens) => {
+                let star = tokens.iter().position(|token| matches!(token, Token::Star(_)))?;
+                for token in &tokens[..star] {
+                    say(if let Token::Literal(text) = token { text } else { ":" });
+                }
+            }
+        }
+        Some(if open { slashes } else { slashes.saturating_sub(1) })
+    }
+
     /// Whether something has to fit behind the literal text.
     pub(super) fn has_tokens(&self) -> bool {
         matches!(self.tail, Tail::Tokens(_))

@@ -168,6 +168,25 @@ fn parameters_are_captured() {
 }
 
 #[test]
+fn a_route_tells_how_much_of_a_path_it_says() {
+    let table = table(&[
+        route("open", &[], &["/*"]),
+        route("pages", &[], &["/pages/*", "/pages/shop.Orders/*", "/pages/v1/exact", "/pag*", "/:one/a/:two/b*c/*"]),
+    ]);
+    for (path, said) in [
+        ("/x/y", Some(0)),
+        ("/pages/x/y", Some(1)),
+        ("/pages/shop.Orders/List", Some(2)),
+        ("/pages/v1/exact", None),
+        ("/paged/x", Some(1)),
+        ("/x/a/y/bcc/z", Some(4)),
+    ] {
+        let found = table.find(&get("h", path)).unwrap();
+        assert_eq!(found.route.said(path), said, "{path}");
+    }
+}
+
+#[test]
 fn all_faults_of_a_route_are_reported() {
     let mut bad = route("bad", &["a*b", ""], &["x", "/ok"]);
     bad.matches.vars = Some(Arc::new(json!([["a", "??", 1]])));

@@ -50,7 +50,7 @@ pub(super) fn build(value: &Value, _: &BuildContext<'_>) -> Built {
         content: wrong(
             "expected gRPC-Web: Content-Type application/grpc-web or application/grpc-web-text, +proto or nothing behind it",
         ),
-        path: wrong("expected a path that ends with /service/method"),
+        path: wrong("expected a path that ends with /service/method right behind what the route says"),
     }))
 }
 
@@ -73,7 +73,7 @@ impl Filter for GrpcWeb {
             return if strict { Flow::Answer(self.content.clone()) } else { Flow::Continue };
         };
         if strict {
-            let Some(path) = method_of(&x.request.path) else { return Flow::Answer(self.path.clone()) };
+            let Some(path) = called(x) else { return Flow::Answer(self.path.clone()) };
             if path.len() < x.request.path.len() {
                 x.request.path = path.to_owned();
             }
@@ -183,9 +183,20 @@ fn names_origin(vary: &[u8]) -> bool {
     vary.split(|byte| *byte == b',').any(|name| name.trim_ascii().eq_ignore_ascii_case(b"origin"))
 }
 
-/// What gRPC calls: the last two segments of a path.
-fn method_of(path: &str) -> Option<&str> {
+/// What a request calls: the last two segments of its path. All before them is said by the route, or by who has rewritten the path to these two; what a route
+/// says of a service is no way to another one.
+fn called(x: &Exchange) -> Option<&str> {
+    let path = x.request.path.as_str();
     let method = path.rfind('/')?;
     let service = path[..method].rfind('/')?;
-    (service + 1 < method && method + 1 < path.len()).then(|| &path[service..])
+    if service + 1 == method || method + 1 == path.len() {
+        return None;
+    }
+    let before = &path[..service];
+    let said = if path == x.original.path { x.routed().map_or(Some(0), |route| route.said(path)) } else { Some(0) };
+    let fits = said.is_none_or(|said| {
+        let names_service = before.rsplit('/').next().is_some_and(|segment| segment.contains('.'));
+        before.matches('/').count() <= said && !names_service
+    });
+    fits.then(|| &path[service..])
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -12,8 +13,8 @@ use serde_json::{Value, json};
 use super::super::testing::{answer, faults, filter, header, passes, settled};
 use super::super::{BodyEdit, Filter, Flow};
 use super::decode::Base64;
-use crate::exchange::testing::request;
-use crate::exchange::{Exchange, Reason};
+use crate::exchange::testing::{at, request};
+use crate::exchange::{ConsumerInfo, Directory, Exchange, Reason, RouteInfo, Routed};
 use crate::http::{Body, BodyError, BodySource, Fields, Frame, ResponseHead};
 
 struct Frames(VecDeque<Frame>);
@@ -40,6 +41,41 @@ fn trailers(list: &[(&str, &str)]) -> Frame {
     let mut fields = Fields::new();
     list.iter().for_each(|(name, value)| fields.append(name, value));
     Frame::Trailers(Box::new(fields))
+}
+
+/// One route, which says so many segments of each path.
+struct OneRoute(RouteInfo, Option<usize>);
+
+impl Routed for OneRoute {
+    fn id(&self) -> &[u8] {
+        self.0.id.as_bytes()
+    }
+
+    fn service_id(&self) -> &str {
+        &self.0.service_id
+    }
+
+    fn info(&self) -> &RouteInfo {
+        &self.0
+    }
+
+    fn said(&self, _path: &str) -> Option<usize> {
+        self.1
+    }
+}
+
+impl Directory for OneRoute {
+    fn find_credential(&self, _: &str, _: &[u8]) -> Option<Arc<ConsumerInfo>> {
+        None
+    }
+
+    fn consumer(&self, _: &str) -> Option<Arc<ConsumerInfo>> {
+        None
+    }
+
+    fn route(&self, number: u32) -> Option<&dyn Routed> {
+        (number == 0).then_some(self as &dyn Routed)
+    }
 }
 
 fn call(path: &str, fields: &[(&str, &str)]) -> Exchange {
@@ -199,9 +235,44 @@ async fn what_does_not_speak_grpc_web_passes_or_is_refused_as_configured() {
     for path in ["/", "/a", "//a", "/a.B/"] {
         assert_eq!(answer(strict.rewrite(&mut call(path, &web))).head.status, 400, "{path}");
     }
-    let mut below = call("/grpc/web/a.B/C", &web);
-    assert!(passes(strict.rewrite(&mut below)));
-    assert_eq!(below.request.path, "/a.B/C");
+}
+
+#[test]
+fn a_route_for_one_service_leads_to_no_other() {
+    let strict = filter("grpc-web", &json!({}));
+    let leads = |said: Option<usize>, matched: &str, path: &str| {
+        let web = [("Content-Type", "application/grpc-web")];
+        let mut x = at(1, "POST", "h", matched, &web, Rc::new(OneRoute(RouteInfo::default(), said)));
+        x.route = Some(0);
+        x.request.path = path.to_owned();
+        match strict.rewrite(&mut x) {
+            Flow::Continue => Some(x.request.path),
+            flow => {
+                assert_eq!(answer(flow).head.status, 400);
+                None
+            }
+        }
+    };
+    for (said, path, called) in [
+        // `/pages/*`
+        (Some(1), "/pages/shop.Orders/List", Some("/shop.Orders/List")),
+        (Some(1), "/pages/more/shop.Orders/List", None),
+        // `/pages/shop.Orders/*`
+        (Some(2), "/pages/shop.Orders/List", Some("/shop.Orders/List")),
+        (Some(2), "/pages/shop.Orders/admin.Users/Delete", None),
+        (Some(2), "/pages/shop.Orders/more/admin.Users/Delete", None),
+        // `/*` and `/shop.Orders/*`
+        (Some(0), "/shop.Orders/List", Some("/shop.Orders/List")),
+        (Some(0), "/pages/shop.Orders/List", None),
+        (Some(1), "/shop.Orders/List", Some("/shop.Orders/List")),
+        (Some(1), "/shop.Orders/admin.Users/Delete", None),
+        // `/v1.0/shop.Orders/List`
+        (None, "/v1.0/shop.Orders/List", Some("/shop.Orders/List")),
+    ] {
+        assert_eq!(leads(said, path, path).as_deref(), called, "{said:?} {path}");
+    }
+    assert_eq!(leads(Some(2), "/pages/more/x", "/shop.Orders/List").as_deref(), Some("/shop.Orders/List"), "rewritten");
+    assert_eq!(leads(Some(2), "/pages/more/x", "/pages/shop.Orders/List"), None, "half rewritten");
 }
 
 #[tokio::test]
