@@ -8,6 +8,7 @@ mod tests;
 mod told;
 
 use heddle_xds::catalog::{Descriptor, PluginKind};
+use serde_json::Value;
 
 use super::{Plugin, check};
 use config::{Config, Credential};
@@ -28,3 +29,9 @@ pub(crate) static PLUGIN: Plugin = Plugin {
     build: filter::build,
     credential: Some(config::credential),
 };
+
+/// The fields in which a configuration tells the upstream of a token.
+pub(super) fn vouched(config: &Value) -> impl Iterator<Item = &str> {
+    let claims = config["claim_headers"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+    config["payload_header"].as_str().into_iter().chain(claims)
+}

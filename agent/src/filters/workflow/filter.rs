@@ -1,5 +1,6 @@
 //! The filter of `workflow`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use heddle_xds::catalog::ConfigFault;
@@ -9,12 +10,14 @@ use super::super::limits::Acted;
 use super::super::{BuildContext, Built, Filter, Flow, Phases, check, jwt_auth, limit_conn, limit_count};
 use super::config::{Action, Config, Return};
 use crate::exchange::{Answer, Exchange, Expr, Reason};
-use crate::http::ResponseHead;
+use crate::http::{FieldName, ResponseHead};
 
 struct Workflow {
     rules: Vec<Rule>,
     /// Some rules say who asks, so that all of them decide before whatever limits.
     identifies: bool,
+    /// What those rules tell the upstream in: no request says so itself, whichever of them acts, or none.
+    vouched: Vec<FieldName>,
 }
 
 struct Rule {
@@ -32,6 +35,8 @@ enum Act {
 pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
     let config: Config = check::read(value)?;
     let identifies = config.acts(Action::identifies);
+    let acting = config.rules.iter().filter_map(|rule| rule.actions.first()).filter(|action| action.identifies());
+    let vouched: BTreeSet<String> = acting.flat_map(|action| jwt_auth::vouched(&action.1)).map(str::to_ascii_lowercase).collect();
     let mut rules = Vec::with_capacity(config.rules.len());
     for (index, rule) in config.rules.into_iter().enumerate() {
         let case = rule.case.as_ref().and_then(|source| Expr::compile(source).ok()).filter(|case| !case.is_trivial());
@@ -39,7 +44,7 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         let Some(action) = rule.actions.into_iter().next() else { continue };
         rules.push(Rule { case, act: compile(index, &action, context)? });
     }
-    Ok(Arc::new(Workflow { rules, identifies }))
+    Ok(Arc::new(Workflow { rules, identifies, vouched: vouched.into_iter().map(FieldName::new).collect() }))
 }
 
 fn compile(index: usize, action: &Action, context: &BuildContext<'_>) -> Result<Act, Vec<ConfigFault>> {
@@ -96,6 +101,9 @@ impl Filter for Workflow {
     }
 
     fn rewrite(&self, x: &mut Exchange) -> Flow {
+        for name in &self.vouched {
+            x.request.fields.remove_named(name);
+        }
         self.act(x)
     }
 

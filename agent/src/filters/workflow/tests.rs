@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::testing::{answer, faults, filter, filter_in, passes};
+use super::super::testing::{answer, faults, filter, filter_in, header, passes};
 use super::super::{Filter, Flow, Keep, Phases};
 use crate::exchange::Exchange;
 use crate::exchange::testing::{get, request};
@@ -111,6 +111,26 @@ fn tokens_are_demanded_by_the_first_case_before_anything_limits() {
         flow => answer(flow).head.status,
     };
     assert_eq!(["/open", "/other", "/gone", "/else"].map(status), [200, 401, 410, 200]);
+}
+
+#[test]
+fn nobody_says_himself_what_some_rule_vouches_for() {
+    let telling = |more: Value| json!(["jwt-auth", more]);
+    let optional = telling(json!({"optional": true, "payload_header": "x-all"}));
+    let filter = filter(
+        "workflow",
+        &rules(json!([
+            {"case": [["uri", "==", "/open"]], "actions": [["pass"]]},
+            {"case": [["uri", "==", "/maybe"]], "actions": [optional]},
+            {"case": [["uri", "==", "/told"]], "actions": [telling(json!({"claim_headers": {"X-Who": "sub"}}))]},
+        ])),
+    );
+    for path in ["/open", "/maybe", "/else"] {
+        let mut x = request("GET", "h", path, &[("x-who", "forged"), ("x-who", "again"), ("X-All", "forged"), ("x-own", "kept")]);
+        assert!(passes(filter.rewrite(&mut x)), "{path}");
+        let said = ["x-who", "x-all", "x-own"].map(|name| header(&x, name));
+        assert_eq!(said, [None, None, Some("kept")], "{path}");
+    }
 }
 
 #[test]
