@@ -102,9 +102,9 @@ fn in_order(rules: Vec<(Value, Requirement)>, bypass: bool, told: &BTreeSet<&str
     deed
 }
 
-/// What browsers ask before they ask, without a token.
+/// What browsers ask before they ask, without a token. Empty fields ask nothing.
 fn preflight() -> Value {
-    json!(["AND", ["method", "==", "OPTIONS"], ["http_origin", "~=", null], ["http_access_control_request_method", "~=", null]])
+    json!(["AND", ["method", "==", "OPTIONS"], ["http_origin", "~~", "."], ["http_access_control_request_method", "~~", "."]])
 }
 
 fn rule(
@@ -309,6 +309,9 @@ mod tests {
         assert_eq!(only(all(), false), [stripped.clone(), (PLUGIN, config())]);
         let turns = json!({"rules": [{"case": [preflight()], "actions": [["pass"]]}, {"actions": [["jwt-auth", config()]]}]});
         assert_eq!(only(all(), true), [stripped.clone(), (TURNS, turns)]);
+        let some = |name: &str| json!([name, "~~", "."]);
+        let asks = json!(["AND", ["method", "==", "OPTIONS"], some("http_origin"), some("http_access_control_request_method")]);
+        assert_eq!(preflight(), asks, "empty fields are none");
         assert_eq!(
             only(json!([{"match": {"path": "/open"}}, {"match": {"prefix": "/b"}}]), true),
             [stripped],
