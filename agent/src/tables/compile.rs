@@ -41,7 +41,7 @@ pub struct Compiler {
     global: Arc<Chain>,
     consumers: BTreeMap<Arc<str>, KnownConsumer>,
     consumer_index: Arc<Consumers>,
-    routes: BTreeMap<Arc<str>, (Arc<model::Route>, Arc<CompiledRoute<Action>>)>,
+    routes: BTreeMap<Arc<str>, KnownRoute>,
     /// What routes have in common.
     conditions: Conditions,
     /// Chains that serve several routes, by the plugins that they are made of.
@@ -61,6 +61,9 @@ pub struct Compiler {
 
 /// Why a listener may not be called so.
 const RESERVED: &str = "names that begin with mesh/ are those of the node's own listeners; expected another name";
+
+/// A route as it was told, and what has been compiled of it.
+type KnownRoute = (Arc<model::Route>, Arc<CompiledRoute<Action>>);
 
 /// A consumer as it was told, and what has been compiled of it.
 struct KnownConsumer {

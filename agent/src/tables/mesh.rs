@@ -145,7 +145,7 @@ impl Compiler {
             depends: service.depends.clone().into(),
             own_ports: service.own_ports.clone().into(),
         };
-        self.set_upstream(Arc::new(service.upstream.clone()));
+        self.set_upstream(service.upstream.clone());
         Arc::make_mut(&mut self.mesh.compiled).insert(service.name.clone(), Arc::new(compiled));
         self.mesh.services.insert(service.name.clone(), service);
         Ok(())

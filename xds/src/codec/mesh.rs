@@ -1,5 +1,7 @@
 //! Mesh services, authorization policies and modes of authentication on the wire; it knows no other kind but the upstream and the plugins of a service.
 
+use std::sync::Arc;
+
 use heddle_proto::heddle::config::v1 as wire;
 
 use super::plugin::{confs_from_wire, confs_to_wire};
@@ -38,7 +40,7 @@ pub(super) fn service_from_wire(message: wire::MeshService) -> Read<MeshService>
         ports: ports("ports", message.ports)?,
         plugins: confs_from_wire("plugins", message.plugins)?,
         timeouts: message.timeouts.map(timeouts_from_wire).transpose().map_err(|fault| fault.inside("timeouts"))?,
-        upstream: upstream::from_wire(upstream).map_err(|fault| fault.inside("upstream"))?,
+        upstream: Arc::new(upstream::from_wire(upstream).map_err(|fault| fault.inside("upstream"))?),
         depends: list("depends", message.depends, name)?,
         own_ports: ports("own_ports", message.own_ports)?,
     })

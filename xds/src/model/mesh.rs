@@ -48,7 +48,7 @@ pub struct MeshService {
     /// Overrides the upstream's timeouts.
     pub timeouts: Option<Timeouts>,
     /// How its endpoints are used, named `mesh/<namespace>/<service>`.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
     /// Names of services that its plugins lead to.
     pub depends: Vec<Arc<str>>,
     /// Ports of the application that are services of their own, named `<namespace>/<service>:<port>`; calls on any other port are for this one.

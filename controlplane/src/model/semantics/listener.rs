@@ -78,6 +78,7 @@ fn tcp(listener: &Listener, faults: &mut Vec<Fault>) {
         idle_timeout: limits.idle_timeout,
         max_connections: limits.max_connections,
         max_connections_per_ip: limits.max_connections_per_ip,
+        max_connection_duration: limits.max_connection_duration,
         ..Limits::default()
     };
     for (name, is_there) in [
@@ -88,7 +89,8 @@ fn tcp(listener: &Listener, faults: &mut Vec<Fault>) {
         ("limits", *limits != of_bytes),
     ] {
         if is_there {
-            let known = "of limits handshake_timeout, idle_timeout, max_connections and max_connections_per_ip";
+            let known =
+                "of limits handshake_timeout, idle_timeout, max_connection_duration, max_connections and max_connections_per_ip";
             faults.push(Fault::new(name, format!("is for HTTP and means nothing with `protocol: tcp`; expected {known}")));
         }
     }

@@ -54,7 +54,7 @@ pub(in super::super) fn unit(context: &mut Context<'_>, service: &ServiceId) -> 
         ports: written.ports.iter().map(|port| port.number()).collect(),
         plugins,
         timeouts: None,
-        upstream: Upstream { mesh: Some(peer), ..usage(name, service.full(), &written, protocol) },
+        upstream: Arc::new(Upstream { mesh: Some(peer), ..usage(name, service.full(), &written, protocol) }),
         depends: others.into_iter().chain(parts.keys().cloned()).collect(),
         own_ports,
     };
@@ -93,7 +93,7 @@ fn of_port(
     let found = || Some(known?.found.as_ref()?.ports.get(&port)?.protocol);
     let protocol = said.or_else(found).unwrap_or_default();
     let resource = MeshService {
-        upstream: Upstream { mesh: Some(peer), ..usage(upstream, &name, written, protocol) },
+        upstream: Arc::new(Upstream { mesh: Some(peer), ..usage(upstream, &name, written, protocol) }),
         name,
         protocol,
         vip: None,
@@ -112,7 +112,7 @@ fn address_of(directory: &Directory, service: &ServiceId, written: &resources::M
     let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
     let (peer, _) = super::behind(directory, (service, None), None, upstream.clone());
     Some(Resource::MeshService(MeshService {
-        upstream: Upstream { mesh: Some(peer), ..usage(upstream, &name, written, MeshProtocol::Auto) },
+        upstream: Arc::new(Upstream { mesh: Some(peer), ..usage(upstream, &name, written, MeshProtocol::Auto) }),
         name: name.into(),
         protocol: MeshProtocol::Auto,
         vip: None,
@@ -181,12 +181,12 @@ fn place(
     let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
     let (peer, _) = super::behind(directory, (service, found.further), Some(known), upstream.clone());
     let resource = MeshService {
-        upstream: Upstream {
+        upstream: Arc::new(Upstream {
             mesh: Some(MeshPeer { port: found.further, ..peer }),
             scheme: scheme(protocol),
             timeouts: Timeouts { connect: CONNECT, ..Timeouts::default() },
             ..Upstream::new(upstream.clone())
-        },
+        }),
         name,
         protocol,
         vip: None,
@@ -241,7 +241,7 @@ impl<'a> Part<'a> {
         endpoints.endpoints.retain(|endpoint| upstream::is_in(self.subset, &endpoint.labels));
         let protocol = spoken(&written, known);
         let resource = MeshService {
-            upstream: Upstream { mesh: Some(peer), ..usage(upstream, &name, &written, protocol) },
+            upstream: Arc::new(Upstream { mesh: Some(peer), ..usage(upstream, &name, &written, protocol) }),
             name,
             protocol,
             vip: None,

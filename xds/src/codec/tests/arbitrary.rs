@@ -317,7 +317,7 @@ fn mesh_service() -> impl Strategy<Value = MeshService> {
             ports,
             plugins,
             timeouts,
-            upstream,
+            upstream: Arc::new(upstream),
             depends,
             own_ports,
         },

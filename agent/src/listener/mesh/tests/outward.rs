@@ -63,7 +63,7 @@ impl Outward {
             ports: Vec::new(),
             plugins: Vec::new(),
             timeouts: None,
-            upstream,
+            upstream: Arc::new(upstream),
             depends: Vec::new(),
             own_ports: Vec::new(),
         };

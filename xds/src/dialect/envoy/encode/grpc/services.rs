@@ -62,12 +62,9 @@ fn one(view: &View, kind: Kind, name: &Arc<str>) -> Vec<Change> {
             };
             match spoken {
                 // A subset is led to, and has no name that could be called.
-                Some(service) if name.contains('#') => vec![Change::Set(Resource::Upstream(Arc::new(service.upstream.clone())))],
+                Some(service) if name.contains('#') => vec![Change::Set(Resource::Upstream(service.upstream.clone()))],
                 Some(service) => {
-                    vec![
-                        Change::Set(Resource::Upstream(Arc::new(service.upstream.clone()))),
-                        Change::Set(Resource::Route(route(service))),
-                    ]
+                    vec![Change::Set(Resource::Upstream(service.upstream.clone())), Change::Set(Resource::Route(route(service)))]
                 }
                 None => vec![Change::Remove(Kind::Route, name.clone()), Change::Remove(Kind::Upstream, upstream)],
             }

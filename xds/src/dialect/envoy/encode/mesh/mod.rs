@@ -226,7 +226,7 @@ pub(super) fn tries(upstream: &Upstream) -> u32 {
 /// The routes of a service, with the clusters that they lead to.
 fn routed(service: &MeshService, view: &View, wanted: &mut Wanted, further: &mut Filters) -> Result<Vec<routes::Route>, String> {
     listeners::sent(service.protocol)?;
-    let find = |name: &str| Some(&called(view, name.strip_prefix(MESH_PREFIX)?)?.upstream);
+    let find = |name: &str| Some(&*called(view, name.strip_prefix(MESH_PREFIX)?)?.upstream);
     let encoded = route::encode(&as_route(service), (&[], &Arc::default()), &find)?;
     let mut places = encoded.places;
     places.sort_by(|a, b| a.order.cmp(&b.order));

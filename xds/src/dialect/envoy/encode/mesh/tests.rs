@@ -55,7 +55,7 @@ fn service(name: &str, protocol: MeshProtocol) -> Change {
         ports: Vec::new(),
         plugins: Vec::new(),
         timeouts: None,
-        upstream: Upstream { mesh: Some(peer), scheme: Scheme::Http, ..Upstream::new(upstream) },
+        upstream: Arc::new(Upstream { mesh: Some(peer), scheme: Scheme::Http, ..Upstream::new(upstream) }),
         depends: Vec::new(),
         own_ports: Vec::new(),
     }))
@@ -176,7 +176,7 @@ fn a_key_of_bytes_is_the_address_of_who_connects_and_another_one_is_withheld() {
     let mut world = World::new(member(MeshProtocol::Tcp));
     let mut called = |balancer| {
         let Change::Set(Resource::MeshService(mut api)) = service("shop/api", MeshProtocol::Tcp) else { panic!() };
-        api.upstream.balancer = balancer;
+        Arc::make_mut(&mut api.upstream).balancer = balancer;
         world.set(vec![Change::Set(Resource::MeshService(api))]);
         let mut all =
             MeshEncoder::new(world.encoder.who.clone()).apply(&world.store.view(), &Changes { position: 0, names: None });
