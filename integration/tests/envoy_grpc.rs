@@ -14,6 +14,7 @@ use heddle_integration::certificates::Authority;
 use heddle_integration::client::{self, Answer, curl};
 use heddle_integration::echo::{self, Echo};
 use heddle_integration::envoy::{Envoy, everywhere};
+use heddle_integration::heddle::Heddle;
 use heddle_integration::place::Place;
 use heddle_integration::process::{PATIENCE, Process, until};
 use heddle_integration::python;
@@ -314,10 +315,13 @@ fn plain(mut asked: Value) -> Value {
     asked
 }
 
+/// Names of clusters are no names of hosts.
+const JUDGE: &str = "outbound|9000||judge.example";
+
 fn authz(judge: SocketAddr, web: SocketAddr, more: &Value) -> (Vec<Value>, Value, Vec<Value>) {
     let mut config = json!({
         "transport_api_version": "V3",
-        "grpc_service": { "envoy_grpc": { "cluster_name": "judge" }, "timeout": "0.5s", "initial_metadata": [{ "key": "x-by", "value": "edge" }] },
+        "grpc_service": { "envoy_grpc": { "cluster_name": JUDGE }, "timeout": "0.5s", "initial_metadata": [{ "key": "x-by", "value": "edge" }] },
     });
     config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let kind = format!("{HTTP}.ext_authz.v3.ExtAuthz");
@@ -328,7 +332,7 @@ fn authz(judge: SocketAddr, web: SocketAddr, more: &Value) -> (Vec<Value>, Value
     open["typed_per_filter_config"] = per_route(json!({ "disabled": true }));
     let host = json!({ "name": "all", "domains": ["*"], "routes": [told, open, leads("/", "web")] });
     let filters = vec![json!({ "name": "asks", "typed_config": any(&kind, config) })];
-    (filters, host, vec![cluster("judge", judge, true), cluster("web", web, false)])
+    (filters, host, vec![cluster(JUDGE, judge, true), cluster("web", web, false)])
 }
 
 #[test]
@@ -400,6 +404,49 @@ fn who_decides_by_grpc_is_asked_and_heard_alike() {
         let expected = if partial { 13 } else { 12 };
         assert_eq!(for_us.asked().len(), expected, "an open route is not asked about, nor is what is too long to be told");
     }
+}
+
+#[test]
+fn a_gateway_asks_by_grpc_whom_its_routes_name() {
+    let (place, web, heddle) = (Place::new(), Echo::start("web"), Heddle::run());
+    let judge = Judge::new(&place, "judge");
+    let upstream = json!({ "scheme": "grpc", "nodes": { judge.address.to_string(): 1 } });
+    heddle.put("/upstreams/judge", upstream.clone());
+    let asking = [("named", json!({ "upstream_id": "judge" })), ("written", json!({ "upstream": upstream }))];
+    for (id, who) in asking.clone() {
+        let mut asks = json!({ "protocol": "grpc", "timeout": 60_000, "allowed_headers": ["x-case"] });
+        asks.as_object_mut().unwrap().extend(who.as_object().unwrap().clone());
+        let nodes = json!({ web.address.to_string(): 1 });
+        let route = json!({ "uri": format!("/{id}"), "plugins": { "ext-authz": asks }, "upstream": { "nodes": nodes } });
+        heddle.put(&format!("/routes/{id}"), route);
+    }
+    heddle.until_effective();
+    for (id, _) in asking {
+        let ask = |case: &str| client::send(heddle.http, "GET", &format!("/{id}"), &[("x-case", case)], b"").unwrap();
+        assert_eq!((ask("").status, ask("refuse").status, ask("bare").status), (200, 401, 403), "{id}");
+    }
+    assert_eq!((judge.asked().len(), web.told().len()), (6, 2));
+}
+
+#[test]
+fn a_route_for_one_service_lets_pages_call_no_other() {
+    let (place, heddle) = (Place::new(), Heddle::run());
+    let (_server, grpc) = echoes(&place);
+    let upstream = json!({ "scheme": "grpc", "nodes": { grpc.to_string(): 1 } });
+    for (id, uri) in [("all", "/pages/*"), ("one", "/some/shop.Orders/*")] {
+        heddle.put(&format!("/routes/{id}"), json!({ "uri": uri, "plugins": { "grpc-web": {} }, "upstream": upstream }));
+    }
+    heddle.until_effective();
+    let call = |target: &str| {
+        let answer =
+            client::send(heddle.http, "POST", target, &[("Content-Type", "application/grpc-web")], &framed(b"abc")).unwrap();
+        let first = || frames(&answer.body, false).first().map(|(_, text)| text.clone());
+        (answer.status, (answer.status == 200).then(first).flatten())
+    };
+    assert_eq!(call("/pages/story.Echo/Unary"), (200, Some("abc".to_owned())));
+    assert_eq!(call("/some/shop.Orders/story.Echo/Unary").0, 400);
+    assert_eq!(call("/pages/shop.Orders/story.Echo/Unary").0, 400);
+    assert_eq!(call("/some/shop.Orders/Unary").0, 200, "its own methods are called, which this server has not");
 }
 
 #[test]
