@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use heddle_xds::client::{Batch, Origin};
+use heddle_xds::client::{Batch, Origin, TypedUpdate};
 use heddle_xds::codec::InvalidResource;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -29,10 +29,10 @@ pub async fn run(
                 continue;
             }
         };
-        let Some(batch) = batch else { break };
+        let Some(mut batch) = batch else { break };
         let wanted = wanted(&compiler.lock(), &batch);
         secrets.ready(wanted).await;
-        let (rejected, next) = take(&mut compiler.lock(), &batch);
+        let (rejected, next) = take(&mut compiler.lock(), std::mem::take(&mut batch.views));
         for one in &rejected {
             tracing::warn!(kind = one.kind.as_str(), name = %one.name, field = %one.field, reason = %one.reason, "a resource is refused; its last good version stays");
         }
@@ -58,16 +58,16 @@ fn anew(compiler: &mut Compiler, changed: &BTreeSet<String>) -> Arc<Tables> {
     compiler.tables()
 }
 
-/// Compiles a batch.
-fn take(compiler: &mut Compiler, batch: &Batch) -> (Vec<InvalidResource>, Arc<Tables>) {
+/// Compiles the views of a batch.
+fn take(compiler: &mut Compiler, views: Vec<Vec<TypedUpdate>>) -> (Vec<InvalidResource>, Arc<Tables>) {
     let mut rejected = Vec::new();
-    for view in &batch.views {
+    for view in views {
         for update in view {
-            for set in &update.set {
-                rejected.extend(compiler.set(set.resource.clone()).err());
+            for set in update.set {
+                rejected.extend(compiler.set(set.resource).err());
             }
-            for name in &update.removed {
-                compiler.remove(update.kind, name);
+            for name in update.removed {
+                compiler.remove(update.kind, &name);
             }
         }
         compiler.end_view();

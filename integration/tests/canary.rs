@@ -136,7 +136,7 @@ fn what_one_agent_refuses_the_others_are_not_given_until_it_changes_or_somebody_
 /// An upstream with one node.
 fn upstream(name: &str, at: SocketAddr) -> [Change; 2] {
     let endpoint = Endpoint { host: at.ip().to_string().into(), port: at.port(), weight: 1, ..Endpoint::default() };
-    let endpoints = Endpoints { upstream: name.into(), endpoints: vec![endpoint] };
+    let endpoints = Endpoints { upstream: name.into(), endpoints: [endpoint].into() };
     [Change::Set(Resource::Upstream(Arc::new(Upstream::new(name)))), Change::Set(Resource::Endpoints(endpoints))]
 }
 

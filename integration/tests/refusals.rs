@@ -54,7 +54,7 @@ fn endpoints(address: SocketAddr) -> Resource {
         zone: "".into(),
         ..Endpoint::default()
     };
-    Resource::Endpoints(Endpoints { upstream: "u".into(), endpoints: vec![endpoint] })
+    Resource::Endpoints(Endpoints { upstream: "u".into(), endpoints: [endpoint].into() })
 }
 
 /// Serves a snapshot until the test process ends.

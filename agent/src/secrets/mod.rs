@@ -9,7 +9,7 @@ mod vault;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -52,8 +52,8 @@ struct Shared {
     values: Mutex<Values>,
     /// Descriptions of managers by name (`vault/1`).
     managers: Mutex<HashMap<String, Arc<str>>>,
-    /// Makes what stands for what cannot be looked up.
-    closed: hmac::Key,
+    /// Makes what stands for what cannot be looked up; made when that is needed first.
+    closed: OnceLock<hmac::Key>,
 }
 
 /// A request to look up what is not known yet; answered when that was tried.
@@ -68,11 +68,8 @@ pub struct Kept {
 impl References {
     /// Nothing is known. `$env://` is looked up in `environment`, `$secret://file/` below `folder`, and others are asked through `outbound`.
     pub fn new(environment: Arc<dyn Environment + Send + Sync>, folder: PathBuf, outbound: Outbound) -> References {
-        let mut random = [0; 32];
-        // Without random bytes there is no TLS either; what then stands for an unknown secret is still no text that anybody would send.
-        let _ = aws_lc_rs::rand::fill(&mut random);
-        let closed = hmac::Key::new(hmac::HMAC_SHA256, &random);
-        let shared = Shared { environment, folder, outbound, values: Mutex::default(), managers: Mutex::default(), closed };
+        let (values, managers, closed) = (Mutex::default(), Mutex::default(), OnceLock::new());
+        let shared = Shared { environment, folder, outbound, values, managers, closed };
         References { shared: Arc::new(shared) }
     }
 
@@ -95,7 +92,13 @@ impl References {
     /// Stands for what cannot be looked up: nobody can guess it, so that whatever it should have opened stays closed. Each reference has another one,
     /// so that who is shown one (where a secret was to be part of an answer) has nothing that opens others.
     fn closed(&self, text: &str) -> String {
-        format!("unresolved\u{1}{}", hex::encode(hmac::sign(&self.shared.closed, text.as_bytes()).as_ref()))
+        let key = self.shared.closed.get_or_init(|| {
+            let mut random = [0; 32];
+            // Without random bytes there is no TLS either; what then stands for an unknown secret is still no text that anybody would send.
+            let _ = aws_lc_rs::rand::fill(&mut random);
+            hmac::Key::new(hmac::HMAC_SHA256, &random)
+        });
+        format!("unresolved\u{1}{}", hex::encode(hmac::sign(key, text.as_bytes()).as_ref()))
     }
 
     /// What one reference stands for, as far as is known.

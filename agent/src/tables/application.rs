@@ -104,7 +104,7 @@ impl Compiler {
     pub fn beside(mut self, ports: Arc<Ports>) -> Compiler {
         for port in std::iter::once(&ports.first).chain(&ports.further) {
             for upstream in port.upstreams() {
-                let endpoints = vec![endpoint(port.place.address)];
+                let endpoints = [endpoint(port.place.address)].into();
                 let endpoints = model::Endpoints { upstream: upstream.name.clone(), endpoints };
                 for resource in [Resource::Upstream(Arc::new(upstream)), Resource::Endpoints(endpoints)] {
                     // Neither has anything that could be wrong.

@@ -34,7 +34,8 @@ pub struct Compiler {
     generation: u64,
     secrets: Arc<Secrets>,
     upstreams: HashMap<Arc<str>, Arc<model::Upstream>>,
-    endpoints: HashMap<Arc<str>, model::Endpoints>,
+    endpoints: HashMap<Arc<str>, Arc<[model::Endpoint]>>,
+    no_endpoints: Arc<[model::Endpoint]>,
     clusters: Arc<Clusters>,
     metadata: HashMap<Arc<str>, Arc<Value>>,
     rules: BTreeMap<Arc<str>, model::GlobalRule>,
@@ -97,6 +98,7 @@ impl Compiler {
             secrets: Arc::default(),
             upstreams: HashMap::new(),
             endpoints: HashMap::new(),
+            no_endpoints: Arc::default(),
             clusters: Arc::default(),
             metadata: HashMap::new(),
             rules: BTreeMap::new(),
@@ -151,7 +153,7 @@ impl Compiler {
             Resource::Upstream(upstream) => self.set_upstream(upstream),
             Resource::Endpoints(endpoints) => {
                 self.stale.clusters.insert(endpoints.upstream.clone());
-                self.endpoints.insert(endpoints.upstream.clone(), endpoints);
+                self.endpoints.insert(endpoints.upstream, endpoints.endpoints);
             }
             Resource::PluginMetadata(metadata) => {
                 let config = self.references.resolved(&metadata.config).0;
@@ -287,7 +289,7 @@ impl Compiler {
             "secrets": self.secrets.keys().collect::<Vec<_>>(),
             "routes": self.routes.values().map(|(route, _)| model::Route { plugins: filters::masked(&route.plugins), ..(**route).clone() }).collect::<Vec<_>>(),
             "upstreams": self.upstreams.values().collect::<Vec<_>>(),
-            "endpoints": self.endpoints.values().collect::<Vec<_>>(),
+            "endpoints": self.endpoints.iter().map(|(upstream, endpoints)| model::Endpoints { upstream: upstream.clone(), endpoints: endpoints.clone() }).collect::<Vec<_>>(),
             "zones": self.clusters.iter().map(|(name, cluster)| (name.to_string(), zones(cluster))).collect::<serde_json::Map<_, _>>(),
             "mesh_services": self.mesh.services().map(|service| model::MeshService { plugins: filters::masked(&service.plugins), ..service.clone() }).collect::<Vec<_>>(),
             "mesh_inbound": self.mesh.inbound.iter().map(|inbound| model::MeshInbound { plugins: filters::masked(&inbound.plugins), ..inbound.clone() }).collect::<Vec<_>>(),
@@ -333,7 +335,7 @@ impl Compiler {
         let news = if std::mem::take(&mut self.stale.revision) { News::Revision } else { News::Discovery };
         for name in std::mem::take(&mut self.stale.clusters) {
             let Some(config) = self.upstreams.get(&name) else { continue };
-            let nodes = self.endpoints.get(&name).map_or(&[][..], |endpoints| &endpoints.endpoints);
+            let nodes = self.endpoints.get(&name).unwrap_or(&self.no_endpoints);
             let secrets = self.secrets.clone();
             let find = |name: &str| secrets.get(name).cloned();
             let edition = self.pool.apply(config, nodes, &find, news);
@@ -523,7 +525,7 @@ mod tests {
     fn upstream(node: u16) -> [Resource; 2] {
         let upstream = crate::upstream::tests::config(|_| ()).as_ref().clone();
         let endpoint = model::Endpoint { host: "192.0.2.1".into(), port: node, weight: 1, ..model::Endpoint::default() };
-        let endpoints = model::Endpoints { upstream: upstream.name.clone(), endpoints: vec![endpoint] };
+        let endpoints = model::Endpoints { upstream: upstream.name.clone(), endpoints: [endpoint].into() };
         [Resource::Upstream(upstream.into()), Resource::Endpoints(endpoints)]
     }
 

@@ -42,7 +42,7 @@ impl Outside {
             ..model::Endpoint::default()
         };
         let config = Arc::new(upstream(format!("outside/{address}").into()));
-        let edition = Edition::first(self.context.clone(), config, &[endpoint], &|_: &str| None, clock::now());
+        let edition = Edition::first(self.context.clone(), config, &[endpoint].into(), &|_: &str| None, clock::now());
         known.insert(0, (address, edition.clone()));
         if known.len() > MAX_SERVERS
             && let Some((_, last)) = known.pop()

@@ -43,7 +43,9 @@ const DEMO: &str = "demo";
 const IMPATIENT: Duration = Duration::from_secs(2);
 /// Namespace and service of a gateway of which nothing is said.
 const GATEWAY: (&str, &str) = ("default", "gateway");
-/// How long after everything is ready the start counts as over: first connections, checks and renewals have run by then.
+/// How long after everything is ready its memory is looked through first: requests that have waited for the start do not wait for code that was let go of.
+const BEGUN: Duration = Duration::from_secs(1);
+/// How long after that the start counts as over: first connections, checks and renewals have run by then.
 const SETTLED: Duration = Duration::from_secs(5);
 
 /// Why nothing runs.
@@ -103,7 +105,7 @@ async fn announce(readiness: Readiness, notifier: Notifier, admin: Option<Socket
 /// Once everything is ready, gives back what only the start needed, and once more when what follows a start is over too: a sidecar rests most of its life.
 async fn settle_down(readiness: Readiness) {
     readiness.settled().await;
-    for pause in [Duration::ZERO, SETTLED] {
+    for pause in [BEGUN, SETTLED] {
         tokio::time::sleep(pause).await;
         // Not inside the macro, which looks at its fields only where somebody listens.
         let bytes = memory::let_go_of_code();

@@ -245,7 +245,7 @@ fn upstream_choice(
         _ => shared(),
     };
     let endpoints = found.iter().flatten().find_map(|resource| match resource {
-        Resource::Endpoints(endpoints) if endpoints.upstream == name => Some(endpoints.endpoints.clone()),
+        Resource::Endpoints(endpoints) if endpoints.upstream == name => Some(endpoints.endpoints.to_vec()),
         _ => None,
     });
     UpstreamChoice { exists: endpoints.is_some(), endpoints: endpoints.unwrap_or_default(), name, reason }

@@ -51,7 +51,7 @@ pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, labe
         }
         (None, Some(ask)) => {
             let found = context.discovered(ask);
-            let endpoints = found.map(|found| found.endpoints.clone()).unwrap_or_default();
+            let endpoints = found.map(|found| found.endpoints.as_slice().into()).unwrap_or_default();
             (None, Endpoints { upstream: name.clone(), endpoints })
         }
         (None, None) => {
@@ -60,10 +60,17 @@ pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, labe
             (None, Endpoints { upstream: name.clone(), endpoints })
         }
     };
-    endpoints.endpoints.retain(|endpoint| is_in(&written.subset, &endpoint.labels));
+    leave_in(&written.subset, &mut endpoints);
     out.push(Resource::Upstream(Arc::new(Upstream { tls, mesh: peer, ..usage(name, label, &written) })));
     out.push(Resource::Endpoints(endpoints));
     out
+}
+
+/// Leaves the endpoints of a subset: those that have all its labels.
+pub(super) fn leave_in(subset: &BTreeMap<String, String>, endpoints: &mut Endpoints) {
+    if !subset.is_empty() {
+        endpoints.endpoints = endpoints.endpoints.iter().filter(|endpoint| is_in(subset, &endpoint.labels)).cloned().collect();
+    }
 }
 
 /// Whether an endpoint has all labels of a subset.

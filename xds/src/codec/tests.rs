@@ -65,7 +65,7 @@ fn endpoint(host: &str, weight: u32, priority: i32, zone: &str) -> Endpoint {
 }
 
 fn wire_endpoints(endpoints: Vec<Endpoint>) -> eds::ClusterLoadAssignment {
-    let resource = Resource::Endpoints(Endpoints { upstream: "upstreams/u".into(), endpoints });
+    let resource = Resource::Endpoints(Endpoints { upstream: "upstreams/u".into(), endpoints: endpoints.into() });
     eds::ClusterLoadAssignment::decode(encode_body(&resource)).unwrap()
 }
 
@@ -108,7 +108,7 @@ fn endpoints_of_other_servers_are_understood() {
         ..Default::default()
     };
     let Resource::Endpoints(read) = decode_body(Kind::Endpoints, &message.encode_to_vec()).unwrap() else { panic!() };
-    assert_eq!(read.endpoints, [endpoint("10.0.0.1", 1, 0, ""), endpoint("10.0.0.2", 1, -1, "")]);
+    assert_eq!(*read.endpoints, [endpoint("10.0.0.1", 1, 0, ""), endpoint("10.0.0.2", 1, -1, "")]);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn resources_of_other_servers_are_understood() {
     let expected = |host: &str, weight, status| Endpoint { port: 8080, status, ..endpoint(host, weight, -1, "eu-1a") };
     let (healthy, draining) =
         (expected("10.0.0.1", 3, EndpointStatus::Healthy), expected("10.0.0.2", 5, EndpointStatus::Draining));
-    assert_eq!((&*read.upstream, read.endpoints), ("web", vec![healthy, draining]));
+    assert_eq!((&*read.upstream, read.endpoints), ("web", [healthy, draining].into()));
     let secret = b"\x0a\x04cert\x12\x10\x0a\x07\x1a\x05CHAIN\x12\x05\x12\x03KEY";
     let body = SecretBody::KeyPair { chain_pem: "CHAIN".into(), key_pem: "KEY".into() };
     let expected = Resource::Secret(Secret { name: "cert".into(), body });

@@ -9,8 +9,8 @@ use serde::Serialize;
 pub struct Endpoints {
     /// Name of the upstream (`cluster_name`).
     pub upstream: Arc<str>,
-    /// In the order the user gave.
-    pub endpoints: Vec<Endpoint>,
+    /// In the order the user gave. Whoever holds them holds the same list: nodes have thousands of upstreams.
+    pub endpoints: Arc<[Endpoint]>,
 }
 
 /// What discovery says of an endpoint's health (EDS `health_status`).

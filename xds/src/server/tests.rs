@@ -30,7 +30,7 @@ pub(super) fn resource(kind: Kind, name: &str, content: &str) -> Resource {
         Kind::Endpoints => {
             let endpoint =
                 Endpoint { host: content.into(), port: 1, weight: 1, priority: 0, zone: "".into(), ..Endpoint::default() };
-            Resource::Endpoints(Endpoints { upstream: name, endpoints: vec![endpoint] })
+            Resource::Endpoints(Endpoints { upstream: name, endpoints: [endpoint].into() })
         }
         Kind::Consumer => Resource::Consumer(Consumer {
             username: name,

@@ -51,7 +51,7 @@ impl Edition {
     pub fn first(
         context: Arc<Context>,
         config: Arc<model::Upstream>,
-        nodes: &[model::Endpoint],
+        nodes: &Arc<[model::Endpoint]>,
         secrets: Secrets<'_>,
         now: Instant,
     ) -> Arc<Edition> {
@@ -72,14 +72,14 @@ impl Edition {
     pub fn next(
         self: &Arc<Self>,
         config: Arc<model::Upstream>,
-        nodes: &[model::Endpoint],
+        nodes: &Arc<[model::Endpoint]>,
         secrets: Secrets<'_>,
         news: News,
         now: Instant,
     ) -> Arc<Edition> {
         let cluster = &self.cluster;
         let mut inner = cluster.inner.lock();
-        let unchanged = inner.nodes == nodes;
+        let unchanged = inner.nodes == *nodes;
         if unchanged && !uses_tls(&config) && cluster.view.load().spec.config == config {
             return self.clone();
         }
@@ -92,7 +92,7 @@ impl Edition {
         if same && unchanged {
             return self.clone();
         }
-        inner.nodes = nodes.to_vec();
+        inner.nodes = nodes.clone();
         cluster.rebuild(&mut inner, Some(Arc::new(spec)), news, now);
         let next = if news == News::Discovery { self.clone() } else { Edition::newest(cluster) };
         drop(inner);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use heddle_xds::model;
+use smallvec::{SmallVec, smallvec};
 
 use crate::dns::Answer;
 
@@ -37,33 +38,48 @@ pub(super) struct Expanded {
     pub(super) unresolved: usize,
 }
 
+/// Addresses of one node; most have one.
+type Ips = SmallVec<[IpAddr; 1]>;
+
+/// A node whose addresses are known.
+struct Found<'n> {
+    node: &'n model::Endpoint,
+    is_name: bool,
+    ips: Ips,
+    /// Those that connections fall back to.
+    others: Ips,
+}
+
 /// All endpoints of an upstream.
 ///
 /// A name stands for all its addresses, IPv4 before IPv6: where there are IPv4 addresses the IPv6 ones are only fallbacks of a connection. The addresses of a
 /// node share its weight, so that a name with more addresses gets no more traffic than its weight says.
 pub(super) fn expand(nodes: &[model::Endpoint], answers: &Answers) -> Expanded {
     let mut out = Expanded::default();
-    let mut found: Vec<(&model::Endpoint, Vec<IpAddr>, Vec<IpAddr>)> = Vec::with_capacity(nodes.len());
+    let mut found: Vec<Found<'_>> = Vec::with_capacity(nodes.len());
     for node in nodes {
         if let Ok(ip) = node.host.parse::<IpAddr>() {
-            found.push((node, vec![ip], Vec::new()));
+            found.push(Found { node, is_name: false, ips: smallvec![ip], others: SmallVec::new() });
             continue;
         }
         match answers.get(&node.host) {
             Some(Some(answer)) if !answer.addresses.is_empty() => {
-                let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = answer.addresses.iter().partition(|ip| ip.is_ipv4());
-                found.push(if v4.is_empty() { (node, v6, Vec::new()) } else { (node, v4, v6) });
+                let (v4, v6): (Ips, Ips) = answer.addresses.iter().copied().partition(IpAddr::is_ipv4);
+                let (ips, others) = if v4.is_empty() { (v6, v4) } else { (v4, v6) };
+                found.push(Found { node, is_name: true, ips, others });
             }
             Some(Some(_)) => out.unresolved += 1,
             _ => out.pending += 1,
         }
     }
-    let shares = found.iter().try_fold(1u32, |all, (_, ips, _)| lcm(all, ips.len() as u32)).unwrap_or(1);
-    for (node, ips, others) in found {
-        let fallbacks: Arc<[SocketAddr]> = others.iter().map(|ip| SocketAddr::new(*ip, node.port)).collect();
+    let shares = found.iter().try_fold(1u32, |all, found| lcm(all, found.ips.len() as u32)).unwrap_or(1);
+    out.wanted.reserve_exact(found.iter().map(|found| found.ips.len()).sum());
+    for Found { node, is_name, ips, others } in found {
+        // The usual list without entries is one for all.
+        let fallbacks: Arc<[SocketAddr]> =
+            if others.is_empty() { Arc::default() } else { others.iter().map(|ip| SocketAddr::new(*ip, node.port)).collect() };
         for ip in &ips {
             let address = SocketAddr::new(*ip, node.port);
-            let is_name = node.host.parse::<IpAddr>().is_err();
             let identity = if is_name && ips.len() == 1 { format!("{}:{}", node.host, node.port) } else { address.to_string() };
             out.wanted.push(Wanted {
                 host: node.host.clone(),

@@ -60,7 +60,7 @@ impl Clusters {
     pub fn apply(
         &self,
         config: &Arc<model::Upstream>,
-        nodes: &[model::Endpoint],
+        nodes: &Arc<[model::Endpoint]>,
         secrets: Secrets<'_>,
         news: News,
     ) -> Arc<Edition> {

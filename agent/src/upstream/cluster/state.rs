@@ -101,7 +101,7 @@ pub struct Cluster {
 
 #[derive(Default)]
 pub(super) struct Inner {
-    pub(super) nodes: Vec<model::Endpoint>,
+    pub(super) nodes: Arc<[model::Endpoint]>,
     answers: Answers,
     /// Whether endpoints have been there before: later ones ramp up.
     serving: bool,
@@ -112,7 +112,7 @@ impl Cluster {
     pub(super) fn new(
         context: Arc<Context>,
         config: Arc<model::Upstream>,
-        nodes: &[model::Endpoint],
+        nodes: &Arc<[model::Endpoint]>,
         secrets: Secrets<'_>,
         now: Instant,
     ) -> Arc<Cluster> {
@@ -134,7 +134,7 @@ impl Cluster {
             view: ArcSwap::from_pointee(empty),
             epoch,
             context,
-            inner: Mutex::new(Inner { nodes: nodes.to_vec(), ..Inner::default() }),
+            inner: Mutex::new(Inner { nodes: nodes.clone(), ..Inner::default() }),
             held: Mutex::default(),
             changes: OnceLock::new(),
             probes: AtomicU64::new(0),
@@ -166,9 +166,9 @@ impl Cluster {
         if let Some(Discovery::Dns(name)) = &view.spec.config.discovery {
             names.push((expand::split_port(name).0.into(), true));
         }
-        for node in inner.all_nodes(&view.spec) {
+        for node in inner.all_nodes(&view.spec).iter() {
             if node.host.parse::<std::net::IpAddr>().is_err() && !names.iter().any(|(name, _)| *name == node.host) {
-                names.push((node.host, false));
+                names.push((node.host.clone(), false));
             }
         }
         names
@@ -231,11 +231,12 @@ impl Cluster {
         let old = self.view.load();
         let spec = spec.unwrap_or_else(|| old.spec.clone());
         let (nodes, waiting) = (inner.all_nodes(&spec), inner.awaits_discovery(&spec));
-        let used = self.names_of(&nodes, &spec);
-        inner.answers.retain(|name, _| used.contains(name));
+        if !inner.answers.is_empty() {
+            let used = self.names_of(&nodes, &spec);
+            inner.answers.retain(|name, _| used.contains(name));
+        }
         let Expanded { wanted, pending, unresolved } = expand::expand(&nodes, &inner.answers);
         let known: HashMap<_, _> = old.endpoints.iter().map(|old| ((old.core.address, &*old.core.host), &old.core)).collect();
-        let mut stays = HashSet::new();
         let mut endpoints = Vec::with_capacity(wanted.len());
         let mut balanced = Vec::with_capacity(wanted.len());
         let mut changes = Vec::new();
@@ -244,7 +245,6 @@ impl Cluster {
                 Some(core) => (*core).clone(),
                 None => self.new_core(&want, inner.serving, now),
             };
-            stays.insert(core.id);
             changes.extend(core.health.told(want.status, now).map(|change| (core.clone(), change)));
             balanced.push(Node {
                 id: core.id,
@@ -259,9 +259,12 @@ impl Cluster {
         }
         let mut gone = Gone::new();
         // What a revision has no more is let go of with the last edition that has it.
-        for left in old.endpoints.iter().filter(|old| news == News::Discovery && !stays.contains(&old.core.id)) {
-            left.core.retire();
-            gone.insert((left.core.address, &*left.core.host));
+        if news == News::Discovery && !old.endpoints.is_empty() {
+            let stays: HashSet<u64> = endpoints.iter().map(|endpoint| endpoint.core.id).collect();
+            for left in old.endpoints.iter().filter(|old| !stays.contains(&old.core.id)) {
+                left.core.retire();
+                gone.insert((left.core.address, &*left.core.host));
+            }
         }
         inner.serving |= !endpoints.is_empty();
         let draining_serve = evidence::leave_draining_out(&mut balanced, &endpoints);
@@ -299,7 +302,7 @@ impl Cluster {
         EndpointCore::new(want.host.clone(), want.address, EndpointHealth::new(Arc::new(standing), now))
     }
 
-    fn names_of(&self, nodes: &[model::Endpoint], spec: &Spec) -> HashSet<Arc<str>> {
+    fn names_of(&self, nodes: &Arc<[model::Endpoint]>, spec: &Spec) -> HashSet<Arc<str>> {
         let found = spec.config.discovery.iter().map(|Discovery::Dns(name)| Arc::from(expand::split_port(name).0));
         nodes.iter().map(|node| node.host.clone()).chain(found).collect()
     }
@@ -307,13 +310,13 @@ impl Cluster {
 
 impl Inner {
     /// Configured nodes, or those that discovery has brought.
-    fn all_nodes(&self, spec: &Spec) -> Vec<model::Endpoint> {
+    fn all_nodes(&self, spec: &Spec) -> Arc<[model::Endpoint]> {
         let Some(Discovery::Dns(name)) = &spec.config.discovery else {
             return self.nodes.clone();
         };
         match self.answers.get(expand::split_port(name).0) {
-            Some(Some(answer)) => expand::discovered(name, spec.config.scheme.default_port(), answer),
-            _ => Vec::new(),
+            Some(Some(answer)) => expand::discovered(name, spec.config.scheme.default_port(), answer).into(),
+            _ => Arc::default(),
         }
     }
 

@@ -48,8 +48,8 @@ pub(super) fn behind(
     // A port that no instance says to have of its own is taken by the one that each has.
     let own = port.and_then(|port| Some((port, found?.ports.get(&port)?)));
     let endpoints = match own {
-        Some((_, found)) => found.endpoints.clone(),
-        None => found.map(|found| found.endpoints.clone()).unwrap_or_default(),
+        Some((_, found)) => found.endpoints.as_slice().into(),
+        None => found.map(|found| found.endpoints.as_slice().into()).unwrap_or_default(),
     };
     (MeshPeer { identities, port: own.map(|(port, _)| port) }, Endpoints { upstream, endpoints })
 }

@@ -196,7 +196,7 @@ fn place(
         depends: Vec::new(),
         own_ports: Vec::new(),
     };
-    [Resource::MeshService(resource), Resource::Endpoints(Endpoints { upstream, endpoints })]
+    [Resource::MeshService(resource), Resource::Endpoints(Endpoints { upstream, endpoints: endpoints.into() })]
 }
 
 /// Whom an entry of a split or the mirror leads to, when that is not simply the service itself.
@@ -238,7 +238,7 @@ impl<'a> Part<'a> {
         let written = written.unwrap_or_else(|| resources::MeshService::unwritten(self.service.namespace()));
         let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
         let (peer, mut endpoints) = super::behind(directory, (&self.service, None), known, upstream.clone());
-        endpoints.endpoints.retain(|endpoint| upstream::is_in(self.subset, &endpoint.labels));
+        upstream::leave_in(self.subset, &mut endpoints);
         let protocol = spoken(&written, known);
         let resource = MeshService {
             upstream: Arc::new(Upstream { mesh: Some(peer), ..usage(upstream, &name, &written, protocol) }),

@@ -131,7 +131,7 @@ pub fn listener() -> Listener {
 pub fn endpoints(upstream: &str, address: SocketAddr) -> Endpoints {
     let host = Arc::from(address.ip().to_string());
     let endpoint = Endpoint { host, port: address.port(), weight: 1, ..Endpoint::default() };
-    Endpoints { upstream: upstream.into(), endpoints: vec![endpoint] }
+    Endpoints { upstream: upstream.into(), endpoints: [endpoint].into() }
 }
 
 pub fn upstream(name: &str) -> Upstream {

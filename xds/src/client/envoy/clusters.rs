@@ -87,14 +87,14 @@ pub(super) fn cluster(cluster: &Cluster, asked: Option<&Assignment>, variants: &
 }
 
 /// The endpoints of an assignment, and how requests are spread over its priorities and localities.
-fn placed_endpoints(assignment: &Assignment, by_locality: bool, upstream: &mut Arc<Upstream>) -> Vec<Endpoint> {
+fn placed_endpoints(assignment: &Assignment, by_locality: bool, upstream: &mut Arc<Upstream>) -> Arc<[Endpoint]> {
     if upstream.locality.overprovisioning != assignment.overprovisioning {
         Arc::make_mut(upstream).locality.overprovisioning = assignment.overprovisioning;
     }
-    let mut endpoints = assignment.endpoints.clone();
     if !by_locality {
-        return endpoints;
+        return assignment.endpoints.clone();
     }
+    let mut endpoints = assignment.endpoints.to_vec();
     let mut spread = Spread::default();
     let mut rest = &mut endpoints[..];
     for locality in &assignment.localities {
@@ -104,5 +104,5 @@ fn placed_endpoints(assignment: &Assignment, by_locality: bool, upstream: &mut A
         spread.weights.push(LocalityWeight { priority: locality.priority, zone: locality.name.clone(), weight: locality.weight });
     }
     Arc::make_mut(upstream).locality.spread = Some(spread);
-    endpoints
+    endpoints.into()
 }

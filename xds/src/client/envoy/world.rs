@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::{Held, SetResource, TypedUpdate};
 use super::clusters::{self, Uses, Variant};
 use super::compose::{self, Shelf};
-use super::parts::{filters_of, is_at_once, parts_of, patience};
+use super::parts::{extension_behind, is_at_once, parts_of, patience};
 use super::versions::Versions;
 use crate::codec::{InvalidResource, encode_body};
 use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Door, Extension, RouteTable};
@@ -27,6 +28,9 @@ struct Waiting<T> {
     live: Option<Arc<T>>,
     until: Instant,
 }
+
+/// A listener and what it becomes: resources of ours, and the ways in which they use clusters.
+type Draft = (Arc<Door>, (Vec<Resource>, Uses));
 
 /// What a node holds.
 pub struct World {
@@ -50,6 +54,8 @@ pub struct World {
     told: BTreeMap<Owner, Versions>,
     /// What was told since somebody last asked, as it is encoded.
     encoded: Vec<(Kind, Arc<str>, Held)>,
+    /// What listeners become with what came last; it was looked at before that was taken over, and is not made twice.
+    drafts: BTreeMap<Arc<str>, Draft>,
     /// Listeners wait for the first clusters: nothing is let in that could lead nowhere.
     gate: Gate,
     /// What is to be asked for by name may have changed.
@@ -83,6 +89,7 @@ impl World {
             services: BTreeSet::new(),
             told: BTreeMap::new(),
             encoded: Vec::new(),
+            drafts: BTreeMap::new(),
             gate: if follows { Gate::Shut(now + PATIENCE) } else { Gate::Warming },
             wants_changed: false,
         }
@@ -100,7 +107,7 @@ impl World {
     /// # Errors
     /// It cannot stand beside what is there; nothing has changed then.
     pub fn set(&mut self, piece: Piece, now: Instant) -> Result<Option<Piece>, Fault> {
-        self.judge(&piece)?;
+        self.drafts = self.judge(&piece)?;
         let owner = (piece.kind(), piece.name().clone());
         self.absent.remove(&owner);
         Ok(match piece {
@@ -162,6 +169,7 @@ impl World {
 
     fn forget(&mut self, owner: &Owner) {
         let (kind, name) = owner;
+        self.drafts.clear();
         self.wants_changed = true;
         self.warming.remove(owner);
         match kind {
@@ -269,6 +277,7 @@ impl World {
         for owner in stale.iter().chain(used.difference(&stale)).filter(|(kind, _)| *kind != EnvoyKind::Listener) {
             self.tell(owner, &mut changes);
         }
+        self.drafts.clear();
         changes.into_values().filter(|update| !(update.set.is_empty() && update.removed.is_empty())).collect()
     }
 
@@ -283,7 +292,7 @@ impl World {
             },
             (EnvoyKind::Listener, Kind::Route) => {
                 let door = &self.doors.get(&owner.1)?.next;
-                if let Some(name) = self.extension_behind(door, &fault.field) {
+                if let Some(name) = extension_behind(door, &fault.field, &self.extensions) {
                     return Some((EnvoyKind::Extension, name.clone()));
                 }
                 let tables = parts_of(door).find(|(kind, ..)| *kind == EnvoyKind::Routes);
@@ -291,16 +300,6 @@ impl World {
             }
             _ => Some(owner),
         }
-    }
-
-    /// The extension that a plugin of a route comes from, where ECDS has said it: a route runs each plugin once, so that its name tells.
-    fn extension_behind<'d>(&self, door: &'d Door, field: &str) -> Option<&'d Arc<str>> {
-        let plugin = field.strip_prefix("plugins.")?.split('.').next()?;
-        let told = filters_of(door).filter(|filter| filter.asked.is_some());
-        told.map(|filter| &filter.name).find(|name| {
-            let does = self.extensions.get(*name).and_then(|extension| extension.does.as_ref());
-            does.is_some_and(|deed| deed.iter().any(|(known, _)| *known == plugin))
-        })
     }
 
     /// What was told since this was last asked, as it is encoded.
@@ -318,8 +317,8 @@ impl World {
         self.warming.is_empty() && !matches!(self.gate, Gate::Shut(_))
     }
 
-    /// Whether a resource can stand beside those that it meets.
-    fn judge(&self, piece: &Piece) -> Result<(), Fault> {
+    /// Whether a resource can stand beside those that it meets; what listeners become with it.
+    fn judge(&self, piece: &Piece) -> Result<BTreeMap<Arc<str>, Draft>, Fault> {
         let table = |name: &str| match piece {
             Piece::Routes(table) if *name == *table.name => Some(table.clone()),
             _ => self.tables.get(name).cloned(),
@@ -328,17 +327,24 @@ impl World {
             Piece::Extension(extension) if *name == *extension.name => Some(extension.clone()),
             _ => self.extensions.get(name).cloned(),
         };
-        let shelf = Shelf { table: &table, extension: &extension, connect: &|_| None };
+        let connect = |cluster: &str| self.connect(cluster);
+        let shelf = Shelf { table: &table, extension: &extension, connect: &connect };
+        let draft = |name: &Arc<str>, door: &Arc<Door>| Ok((name.clone(), (door.clone(), compose::listener(door, &shelf)?)));
         let owner = (piece.kind(), piece.name());
         match piece {
-            Piece::Listener(door) => compose::listener(door, &shelf).map(drop),
+            Piece::Listener(door) => Ok(BTreeMap::from([draft(owner.1, door)?])),
             Piece::Routes(_) | Piece::Extension(_) => {
                 let names = |door: &Door| parts_of(door).any(|(kind, name, _)| (kind, name) == owner);
-                let users = self.doors.values().map(|waiting| &waiting.next).filter(|door| names(door));
-                users.into_iter().try_for_each(|door| compose::listener(door, &shelf).map(drop))
+                let users = self.doors.iter().filter(|(_, waiting)| names(&waiting.next));
+                users.map(|(name, waiting)| draft(name, &waiting.next)).collect()
             }
-            _ => Ok(()),
+            _ => Ok(BTreeMap::new()),
         }
+    }
+
+    /// How long a connection to a cluster that is live may take.
+    fn connect(&self, cluster: &str) -> Option<Duration> {
+        self.clusters.get(cluster)?.live.as_ref().map(|live| live.upstream.timeouts.connect)
     }
 
     fn warm(&mut self, now: Instant) {
@@ -349,6 +355,7 @@ impl World {
                 let connect = waiting.live.as_ref().map(|live| live.upstream.timeouts.connect);
                 let changed = connect.is_some_and(|connect| connect != waiting.next.upstream.timeouts.connect);
                 waiting.live = Some(waiting.next.clone());
+                self.drafts.clear();
                 self.warming.remove(&owner);
                 self.stale.insert(owner.clone());
                 if changed || connect.is_none() {
@@ -437,13 +444,14 @@ impl World {
             }
             EnvoyKind::Listener => {
                 let Some(door) = self.doors.get(name).and_then(|waiting| waiting.live.clone()) else { return Vec::new() };
-                let connect =
-                    |cluster: &str| self.clusters.get(cluster)?.live.as_ref().map(|live| live.upstream.timeouts.connect);
+                let draft = self.drafts.remove(name).filter(|(of, _)| Arc::ptr_eq(of, &door));
+                let connect = |cluster: &str| self.connect(cluster);
                 let table = |name: &str| self.tables.get(name).cloned();
                 let extension = |name: &str| self.extensions.get(name).cloned();
                 let shelf = Shelf { table: &table, extension: &extension, connect: &connect };
                 // What does not fit was refused when it came.
-                let Ok((resources, uses)) = compose::listener(&door, &shelf) else { return Vec::new() };
+                let made = draft.map_or_else(|| compose::listener(&door, &shelf), |(_, made)| Ok(made));
+                let Ok((resources, uses)) = made else { return Vec::new() };
                 let before = self.uses.remove(name).unwrap_or_default();
                 // Who is used in no way but the plain one, or no more, has nothing to change.
                 let ways = |uses: &Uses, cluster: &Arc<str>| uses.get(cluster).cloned().unwrap_or_default();

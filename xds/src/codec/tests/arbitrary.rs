@@ -264,7 +264,7 @@ fn endpoints() -> impl Strategy<Value = Endpoints> {
         status,
         labels,
     });
-    (name(), vec(endpoint, 0..8)).prop_map(|(upstream, endpoints)| Endpoints { upstream, endpoints })
+    (name(), vec(endpoint, 0..8)).prop_map(|(upstream, endpoints)| Endpoints { upstream, endpoints: endpoints.into() })
 }
 
 fn consumer() -> impl Strategy<Value = Consumer> {

@@ -159,7 +159,7 @@ fn is_told(view: &View, cluster: &str, scope: &NodeScope) -> bool {
 fn zones_of<'a>(views: &'a [Arc<View>], cluster: &str) -> HashSet<&'a str> {
     let found = views.iter().filter_map(|view| view.find(Kind::Endpoints, cluster));
     let endpoints = found.filter_map(|found| match &found.resource {
-        Resource::Endpoints(all) => Some(&all.endpoints),
+        Resource::Endpoints(all) => Some(&*all.endpoints),
         _ => None,
     });
     endpoints.flatten().map(|endpoint| &*endpoint.zone).collect()
@@ -250,7 +250,7 @@ mod tests {
         let endpoint = Endpoint { host: "h".into(), port: 1, weight: 1, zone: "eu-1".into(), ..Endpoint::default() };
         store.apply(vec![
             Change::Set(Resource::Upstream(Arc::new(Upstream::new("upstreams/u")))),
-            Change::Set(Resource::Endpoints(Endpoints { upstream: "upstreams/u".into(), endpoints: vec![endpoint] })),
+            Change::Set(Resource::Endpoints(Endpoints { upstream: "upstreams/u".into(), endpoints: [endpoint].into() })),
         ]);
         let (view, gateway) = (store.view(), NodeScope { role: "gateway".into(), ..NodeScope::default() });
         assert!(is_told(&view, "upstreams/u", &gateway) && !is_told(&view, "made-up", &gateway));

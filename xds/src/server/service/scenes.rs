@@ -237,7 +237,7 @@ mod tests {
                 Change::Set(Resource::Upstream(Arc::new(Upstream { locality: strict, ..Upstream::new("u") }))),
                 Change::Set(Resource::Endpoints(Endpoints {
                     upstream: "u".into(),
-                    endpoints: vec![endpoint("eu-1"), endpoint("eu-2")],
+                    endpoints: [endpoint("eu-1"), endpoint("eu-2")].into(),
                 })),
             ]);
             let ours = Scene::new(store, drain.clone());

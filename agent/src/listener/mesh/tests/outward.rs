@@ -70,7 +70,7 @@ impl Outward {
         let host = address.ip().to_string().into();
         let endpoint =
             model::Endpoint { host, port: address.port(), weight: 1, priority: 0, zone: "".into(), ..model::Endpoint::default() };
-        let endpoints = model::Endpoints { upstream: "mesh/shop/web".into(), endpoints: vec![endpoint] };
+        let endpoints = model::Endpoints { upstream: "mesh/shop/web".into(), endpoints: [endpoint].into() };
         self.compiler.set(Resource::Endpoints(endpoints)).unwrap();
         self.compiler.set(Resource::MeshService(service)).unwrap();
         self.worker.swap(self.compiler.tables());

@@ -269,7 +269,7 @@ pub struct Assignment {
     /// The name.
     pub name: Arc<str>,
     /// The addresses.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Arc<[Endpoint]>,
     /// Their localities, for clusters that go by the weights of these.
     pub localities: Vec<Locality>,
     /// Percent of its fair share that an endpoint may be given before the next priority helps.

@@ -197,7 +197,7 @@ pub(super) fn follows_endpoints(upstream: &Upstream) -> bool {
 
 /// The ring that our agents build over the endpoints that are used first.
 pub(super) fn ring(size: RingSize, ranked: Option<&Ranked>) -> wire::cluster::RingHashLbConfig {
-    let all = || ranked.iter().flat_map(|ranked| &ranked.endpoints.endpoints).filter(|endpoint| endpoint.weight > 0);
+    let all = || ranked.iter().flat_map(|ranked| ranked.endpoints.endpoints.iter()).filter(|endpoint| endpoint.weight > 0);
     let first = all().map(|endpoint| endpoint.priority).max();
     let (least, most) = size.bounds(all().filter(|endpoint| Some(endpoint.priority) == first).map(|endpoint| endpoint.weight));
     wire::cluster::RingHashLbConfig {

@@ -84,7 +84,7 @@ mod tests {
 
     fn seen<'a>(own: impl Into<Option<&'a str>>, policy: ZonePolicy, endpoints: &[Endpoint]) -> Seen {
         let upstream = Upstream { locality: policy, ..Upstream::new("u") };
-        let ranked = ranked(own.into(), Some(&upstream), &Endpoints { upstream: "u".into(), endpoints: endpoints.to_vec() });
+        let ranked = ranked(own.into(), Some(&upstream), &Endpoints { upstream: "u".into(), endpoints: endpoints.into() });
         let names = ranked.endpoints.endpoints.iter().map(|endpoint| (endpoint.host.to_string(), endpoint.priority)).collect();
         let policy = ranked.policy.map(|policy| (policy.overprovisioning_factor.unwrap_or(0), policy.weighted_priority_health));
         (names, policy)

@@ -50,7 +50,7 @@ pub(crate) fn read(fields: &mut Fields<'_>, lookup: Lookup) -> Read<Assignment> 
     if endpoints.len() > MAX_ENDPOINTS {
         return Err(Fault::new("endpoints", format!("has {} endpoints, at most {MAX_ENDPOINTS} are read", endpoints.len())));
     }
-    Ok(Assignment { name, endpoints, localities, overprovisioning })
+    Ok(Assignment { name, endpoints: endpoints.into(), localities, overprovisioning })
 }
 
 fn locality(group: &mut Fields<'_>, lookup: Lookup) -> Read<(Locality, Vec<Endpoint>)> {

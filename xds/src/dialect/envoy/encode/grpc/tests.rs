@@ -189,8 +189,8 @@ fn endpoints_of_a_zone_are_weighed_by_places_within_it() {
     };
     let told = |weights: [u32; 3]| {
         let hosts = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
-        let endpoints = hosts.into_iter().zip(weights).map(|(host, weight)| endpoint(host, weight)).collect();
-        let endpoints = crate::model::Endpoints { upstream: "u".into(), endpoints };
+        let endpoints: Vec<_> = hosts.into_iter().zip(weights).map(|(host, weight)| endpoint(host, weight)).collect();
+        let endpoints = crate::model::Endpoints { upstream: "u".into(), endpoints: endpoints.into() };
         let body = assignment(&super::super::zones::ranked(Some(""), None, &endpoints), None);
         let told = ClusterLoadAssignment::decode(&*body).unwrap().endpoints;
         let part = |group: &heddle_proto::envoy::config::endpoint::v3::LocalityLbEndpoints| {
