@@ -16,9 +16,10 @@ use prost::Message;
 use prost_types::Any;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
 use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 /// How long a change may take.
@@ -52,8 +53,10 @@ impl Control {
         let shared = Arc::new(Shared { resources, out: Mutex::new(None), acks: sender });
         let service = Ads(shared.clone());
         runtime.spawn(async move {
-            let server = tonic::transport::Server::builder().tcp_nodelay(true).add_service(service);
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await.expect("it serves");
+            // As control planes of others: small messages do not wait for the acknowledgement of those before.
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let server = tonic::transport::Server::builder().add_service(service);
+            server.serve_with_incoming(incoming).await.expect("it serves");
         });
         Control { address, shared, acks, _runtime: runtime }
     }

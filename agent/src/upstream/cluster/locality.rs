@@ -156,7 +156,7 @@ mod tests {
             ..model::Endpoint::default()
         };
         let nodes = [(1, "a"), (2, "a"), (3, "b"), (4, "b")].map(node);
-        Edition::first(Arc::new(context), Arc::new(upstream), &nodes, &|_| None, clock::now()).cluster().clone()
+        Edition::first(Arc::new(context), Arc::new(upstream), &nodes.into(), &|_| None, clock::now()).cluster().clone()
     }
 
     fn member(id: &str, zone: &str, loads: &[(u16, u32)], last_seen_ms: u64) -> Member {

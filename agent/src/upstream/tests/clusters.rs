@@ -67,7 +67,7 @@ fn what_stays_keeps_its_identity_and_what_leaves_loses_its_connections() {
         let (before, leaving) = (ids(&cluster), cluster.view().endpoints[1].core.clone());
         assert_eq!(leaving.stats.totals().connections, 1);
         let c = canned(&[OK]).await;
-        cluster = cluster.next(config(|_| ()), &[node(c), node(a)], &|_| None, News::Revision, now());
+        cluster = cluster.next(config(|_| ()), &[node(c), node(a)].into(), &|_| None, News::Revision, now());
         assert_eq!(ids(&cluster)[1], before[0]);
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(leaving.stats.totals().connections, 0);
@@ -75,7 +75,7 @@ fn what_stays_keeps_its_identity_and_what_leaves_loses_its_connections() {
         assert_eq!(cluster.report()[1].totals.connections, 1, "the connection to what stayed is kept");
         // nothing new: nothing changes
         let view = cluster.view().clone();
-        cluster = cluster.next(config(|_| ()), &[node(c), node(a)], &|_| None, News::Revision, now());
+        cluster = cluster.next(config(|_| ()), &[node(c), node(a)].into(), &|_| None, News::Revision, now());
         assert!(Arc::ptr_eq(&view, &cluster.view()));
     });
 }
@@ -90,7 +90,8 @@ fn traffic_ejects_an_endpoint_and_a_trial_brings_it_back() {
         let context = Context { on_health: Box::new(move |event| told.lock().push(event.clone())), ..Context::default() };
         let clusters = Clusters::new(Arc::new(context), None, tokio::runtime::Handle::current());
         let config = config(|upstream| upstream.checks.passive = Some(Arc::new(PassiveCheck { thresholds: thresholds() })));
-        let (cluster, pools) = (clusters.apply(&config, &[node(bad), node(good)], &|_| None, News::Revision), Pools::new());
+        let (cluster, pools) =
+            (clusters.apply(&config, &[node(bad), node(good)].into(), &|_| None, News::Revision), Pools::new());
         let statuses = async |count: usize| {
             let mut statuses = Vec::new();
             for _ in 0..count {
@@ -103,7 +104,7 @@ fn traffic_ejects_an_endpoint_and_a_trial_brings_it_back() {
         // the state survives a change of configuration
         let mut changed = (*config).clone();
         changed.retries = Some(1);
-        clusters.apply(&Arc::new(changed), &[node(bad), node(good)], &|_| None, News::Revision);
+        clusters.apply(&Arc::new(changed), &[node(bad), node(good)].into(), &|_| None, News::Revision);
         assert_eq!(cluster.report()[0].state, State::Down);
         status.set(200);
         tokio::time::sleep(Duration::from_secs(11)).await;
@@ -139,7 +140,7 @@ fn probes_eject_and_bring_back_without_traffic() {
                 checkers: 0,
             }));
         });
-        let cluster = clusters.apply(&config, &[node(address)], &|_| None, News::Revision);
+        let cluster = clusters.apply(&config, &[node(address)].into(), &|_| None, News::Revision);
         assert_eq!(cluster.report()[0].state, State::Up, "an unknown endpoint counts as healthy");
         let mut watch = cluster.watch();
         watch.wait_for(|_| cluster.report()[0].state == State::Down).await.unwrap();
@@ -163,7 +164,7 @@ fn names_are_resolved_again_and_the_last_good_answer_stays() {
         let at = phase.clone();
         let (dns, _) = fake_dns(move |_| answers[at.load(Ordering::Relaxed)]()).await;
         let clusters = Clusters::new(Arc::default(), Some(resolver(dns)), tokio::runtime::Handle::current());
-        let cluster = clusters.apply(&config(|_| ()), &[named("two.example", 80)], &|_| None, News::Revision);
+        let cluster = clusters.apply(&config(|_| ()), &[named("two.example", 80)].into(), &|_| None, News::Revision);
         let pools = Pools::new();
         let mut target = pools.target(&cluster);
         let mut dice = fastrand::Rng::with_seed(1);
@@ -191,7 +192,7 @@ fn a_name_that_cannot_be_resolved_says_so_at_once() {
     run(async {
         let (dns, _) = fake_dns(|_| Vec::new()).await;
         let clusters = Clusters::new(Arc::default(), Some(resolver(dns)), tokio::runtime::Handle::current());
-        let cluster = clusters.apply(&config(|_| ()), &[named("no.example", 80)], &|_| None, News::Revision);
+        let cluster = clusters.apply(&config(|_| ()), &[named("no.example", 80)].into(), &|_| None, News::Revision);
         let pools = Pools::new();
         let mut target = pools.target(&cluster);
         let start = now();
@@ -199,7 +200,7 @@ fn a_name_that_cannot_be_resolved_says_so_at_once() {
         assert!(now() - start < Duration::from_secs(30));
         let error = target.pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), now()).err().unwrap();
         assert_eq!(error.reason, Reason::UpstreamDns);
-        let empty = clusters.apply(&config(|_| ()), &[], &|_| None, News::Revision);
+        let empty = clusters.apply(&config(|_| ()), &[].into(), &|_| None, News::Revision);
         let error = pools.target(&empty).pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), now()).err().unwrap();
         assert_eq!(error.reason, Reason::NoEndpoint);
     });
@@ -212,7 +213,7 @@ fn a_discovered_name_brings_all_its_addresses() {
             fake_dns(|_| vec![("web.example", A, 60, vec![10, 0, 0, 1]), ("web.example", A, 60, vec![10, 0, 0, 2])]).await;
         let clusters = Clusters::new(Arc::default(), Some(resolver(dns)), tokio::runtime::Handle::current());
         let config = config(|upstream| upstream.discovery = Some(Discovery::Dns("web.example:8080".into())));
-        let cluster = clusters.apply(&config, &[], &|_| None, News::Revision);
+        let cluster = clusters.apply(&config, &[].into(), &|_| None, News::Revision);
         let pools = Pools::new();
         pools.target(&cluster).settle(&cluster).await;
         assert_eq!(addresses(&cluster), ["10.0.0.1:8080", "10.0.0.2:8080"]);
@@ -232,7 +233,7 @@ fn a_name_with_a_dead_first_family_is_still_reached() {
         });
         let (dns, _) = fake_dns(|_| Vec::new()).await;
         let clusters = Clusters::new(Arc::default(), Some(resolver(dns)), tokio::runtime::Handle::current());
-        let cluster = clusters.apply(&config(|_| ()), &[named("localhost", port)], &|_| None, News::Revision);
+        let cluster = clusters.apply(&config(|_| ()), &[named("localhost", port)].into(), &|_| None, News::Revision);
         let pools = Pools::new();
         pools.target(&cluster).settle(&cluster).await;
         assert_eq!(get(&pools, &cluster).await.unwrap().head.status, 200);

@@ -22,7 +22,7 @@ fn at(nth: u8) -> SocketAddr {
 
 fn next(edition: &Arc<Edition>, nodes: &[model::Endpoint], news: News) -> Arc<Edition> {
     let config = edition.view().spec.config.clone();
-    edition.next(config, nodes, &|_| None, news, now())
+    edition.next(config, nodes.into(), &|_| None, news, now())
 }
 
 fn nodes(of: &[u8]) -> Vec<model::Endpoint> {
@@ -101,7 +101,7 @@ fn a_member_that_leaves_is_nothing_new_for_requests_on_older_tables_either() {
 fn the_settings_of_an_upstream_are_those_of_the_revision() {
     let before = cluster(&[at(1)], |_| ());
     let changed = config(|upstream| upstream.retries = Some(7));
-    let after = before.next(changed, &nodes(&[1]), &|_| None, News::Revision, now());
+    let after = before.next(changed, &nodes(&[1]).into(), &|_| None, News::Revision, now());
     let pools = Pools::new();
     let retries = |edition: &Edition| pools.target(edition).config().retries;
     assert_eq!((retries(&before), retries(&after)), (None, Some(7)));

@@ -87,7 +87,7 @@ fn what_most_checkers_find_counts_until_they_take_it_back_or_fall_silent() {
         let clusters = clusters(&membership);
         let config = config(|upstream| upstream.checks.active = Some(Arc::new(check(3))));
         let nodes: Vec<_> = addresses.iter().copied().map(node).collect();
-        let cluster = clusters.apply(&config, &nodes, &|_| None, News::Revision);
+        let cluster = clusters.apply(&config, &nodes.into(), &|_| None, News::Revision);
         let mut watch = cluster.watch();
         let mut until = async |wanted: &[&str]| {
             tokio::time::timeout(Duration::from_secs(60), watch.wait_for(|_| states(&cluster) == wanted)).await.unwrap().unwrap();
@@ -131,7 +131,7 @@ fn no_hint_counts_against_what_this_node_has_just_seen_answer() {
         let clusters = clusters(&membership);
         let config = config(|upstream| upstream.checks.active = Some(Arc::new(check(3))));
         let nodes: Vec<_> = answering.iter().copied().map(node).collect();
-        let cluster = clusters.apply(&config, &nodes, &|_| None, News::Revision);
+        let cluster = clusters.apply(&config, &nodes.into(), &|_| None, News::Revision);
         let pools = Pools::new();
         // Answers are looked at about once a second.
         for _ in 0..12 {
@@ -180,7 +180,7 @@ fn ten_nodes_with_two_checkers_each_probe_a_fifth() {
                 let membership = Membership::alone(&format!("gw-{nth}"), facts(Vec::new()));
                 membership.hear(members.clone());
                 let clusters = clusters(&membership);
-                let cluster = clusters.apply(&config, &nodes, &|_| None, News::Revision);
+                let cluster = clusters.apply(&config, &nodes.into(), &|_| None, News::Revision);
                 (clusters, cluster)
             })
             .collect();
@@ -205,7 +205,7 @@ fn discovery_takes_endpoints_out_and_lets_those_drain_that_leave() {
         let config = config(|_| ());
         let apply = |statuses: &[EndpointStatus]| {
             let nodes: Vec<_> = statuses.iter().enumerate().map(|(nth, status)| at(nth as u8 + 1, *status)).collect();
-            clusters.apply(&config, &nodes, &|_| None, News::Discovery)
+            clusters.apply(&config, &nodes.into(), &|_| None, News::Discovery)
         };
         let picks = |cluster: &Arc<Edition>| {
             let pools = Pools::new();
@@ -238,7 +238,7 @@ fn endpoints_that_are_members_get_nothing_new_once_they_say_that_they_leave() {
         let membership = Membership::alone("own", facts(Vec::new()));
         let clusters = clusters(&membership);
         let nodes: Vec<_> = (1..=3).map(|nth| node(SocketAddr::from(([192, 0, 2, nth], 80)))).collect();
-        let cluster = clusters.apply(&config(|_| ()), &nodes, &|_| None, News::Revision);
+        let cluster = clusters.apply(&config(|_| ()), &nodes.into(), &|_| None, News::Revision);
         let hear = |draining: bool| {
             let sidecar = Facts {
                 role: "sidecar".into(),
@@ -301,7 +301,7 @@ proptest! {
             use EndpointStatus::{Draining, Healthy, Unhealthy, Unknown};
             let status = |nth: usize| [Unknown, Healthy, Unhealthy, Draining][nth];
             let nodes = all.iter().enumerate().map(|(nth, (told, ..))| model::Endpoint { status: status(*told), ..node(at(nth)) });
-            let cluster = clusters.apply(&config, &nodes.collect::<Vec<_>>(), &|_| None, News::Revision);
+            let cluster = clusters.apply(&config, &nodes.collect::<Vec<_>>().into(), &|_| None, News::Revision);
             let pools = Pools::new();
             let mut dice = fastrand::Rng::with_seed(1);
             let mut open = Vec::new();

@@ -111,7 +111,7 @@ fn expecting(identity: &Identity, id: &str, addresses: &[SocketAddr]) -> Arc<Edi
     let context = Context { identity: identity.clone(), ..Context::default() };
     let config = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec![id.into()], port: None }));
     let nodes: Vec<_> = addresses.iter().copied().map(node).collect();
-    Edition::first(Arc::new(context), config, &nodes, &|_| None, heddle_node::clock::now())
+    Edition::first(Arc::new(context), config, &nodes.into(), &|_| None, heddle_node::clock::now())
 }
 
 async fn connection_of(pools: &Rc<Pools>, cluster: &Arc<Edition>) -> String {
@@ -352,10 +352,10 @@ fn what_the_mesh_is_told_of_a_peer_decides_which_connections_fit() {
         let pools = Pools::new();
         assert_eq!(connection_of(&pools, &cluster).await, "0");
         let strict = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec![spiffe("api-2").into()], port: None }));
-        let cluster = cluster.next(strict, &[node(address)], &|_| None, News::Revision, heddle_node::clock::now());
+        let cluster = cluster.next(strict, &[node(address)].into(), &|_| None, News::Revision, heddle_node::clock::now());
         assert_eq!(get(&pools, &cluster).await.unwrap_err().reason, Reason::PeerIdentity);
         let wrong = config(|upstream| upstream.mesh = Some(MeshPeer { identities: vec!["api".into()], port: None }));
-        let cluster = cluster.next(wrong, &[node(address)], &|_| None, News::Revision, heddle_node::clock::now());
+        let cluster = cluster.next(wrong, &[node(address)].into(), &|_| None, News::Revision, heddle_node::clock::now());
         assert_eq!(get(&pools, &cluster).await.unwrap_err().reason, Reason::UpstreamTls);
     });
 }

@@ -60,7 +60,7 @@ fn node(address: SocketAddr) -> model::Endpoint {
 
 fn cluster(addresses: &[SocketAddr], edit: impl FnOnce(&mut model::Upstream)) -> Arc<Edition> {
     let nodes: Vec<_> = addresses.iter().copied().map(node).collect();
-    Edition::first(Arc::default(), config(edit), &nodes, &|_| None, heddle_node::clock::now())
+    Edition::first(Arc::default(), config(edit), &nodes.into(), &|_| None, heddle_node::clock::now())
 }
 
 /// A server that runs `script` for each connection, which is told its number.

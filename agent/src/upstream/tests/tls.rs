@@ -87,7 +87,7 @@ fn cluster_with(address: SocketAddr, secrets: &[Arc<Secret>], scheme: Scheme, tl
         upstream.scheme = scheme;
         upstream.tls = tls;
     });
-    Edition::first(Arc::default(), config, &[node(address)], &find, heddle_node::clock::now())
+    Edition::first(Arc::default(), config, &[node(address)].into(), &find, heddle_node::clock::now())
 }
 
 fn trusting(ca: &str) -> UpstreamTls {
@@ -144,8 +144,13 @@ fn a_connection_is_not_used_for_another_name_or_trust() {
         );
         assert!(get(&pools, &cluster).await.unwrap().reused);
         let strict = config(|upstream| (upstream.scheme, upstream.tls) = (Scheme::Https, trusting("ours")));
-        let cluster =
-            cluster.next(strict, &[node(address)], &|_| Some(secrets[0].clone()), News::Revision, heddle_node::clock::now());
+        let cluster = cluster.next(
+            strict,
+            &[node(address)].into(),
+            &|_| Some(secrets[0].clone()),
+            News::Revision,
+            heddle_node::clock::now(),
+        );
         assert!(!get(&pools, &cluster).await.unwrap().reused);
     });
 }
@@ -184,7 +189,8 @@ fn a_resting_connection_makes_room_for_one_with_another_name() {
         let cluster = cluster_with(address, &[], Scheme::Https, UpstreamTls::default());
         let mut limited = (*cluster.view().spec.config).clone();
         limited.breakers.max_connections = Some(1);
-        let cluster = cluster.next(Arc::new(limited), &[node(address)], &|_| None, News::Revision, heddle_node::clock::now());
+        let cluster =
+            cluster.next(Arc::new(limited), &[node(address)].into(), &|_| None, News::Revision, heddle_node::clock::now());
         let pools = Pools::new();
         get(&pools, &cluster).await.unwrap();
         let target = pools.target(&cluster);
