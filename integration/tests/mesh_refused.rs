@@ -180,6 +180,44 @@ fn an_instance_that_is_another_service_gets_nothing_and_stands_in_the_audit() {
     assert!(entry["detail"].as_str().unwrap().contains("expected spiffe://story.example/ns/default/svc/api"), "{entry:#}");
 }
 
+#[test]
+fn who_names_itself_to_a_door_stands_in_the_audit_whichever_door_it_is() {
+    let mesh = Mesh::in_one("");
+    let app = telling();
+    let api = mesh.sidecar(&Service { inbound: ", mode: permissive", ..Service::http("api", app.address) });
+    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.control.put("/upstreams/api", json!({ "discovery_type": "mesh", "service_name": "api" }));
+    mesh.control.put("/routes/all", json!({ "uri": "/*", "upstream_id": "api" }));
+    mesh.until_reached(&web, "/");
+    mesh.control.until_status("/", 200);
+    let forged = [("X-Forwarded-Client-Cert", "URI=spiffe://story.example/ns/default/svc/admin")];
+    for (door, who) in [(api.inbound, "api"), (web.outbound[0], "web"), (mesh.control.http, "gateway")] {
+        let answer = client::send(door, "GET", "/", &forged, b"").unwrap();
+        assert!(answer.status == 200 && !answer.text().contains("admin"), "{}", answer.text());
+        let id = format!("spiffe://{DOMAIN}/ns/default/svc/{who}");
+        let entry = until(&format!("{who} in the audit"), || {
+            listed(&mesh, "peer-spoofed-client-cert").into_iter().find(|entry| entry["spiffe_id"] == id.as_str())
+        });
+        assert!(entry["detail"].as_str().unwrap().contains("was taken off"), "{entry:#}");
+    }
+}
+
+#[test]
+fn the_gateway_beside_a_control_plane_tells_of_an_instance_that_is_another_service() {
+    let mesh = Mesh::in_one("");
+    let app = Nginx::saying("thief");
+    let thief = mesh.sidecar(&Service::http("thief", app.address));
+    let elsewhere = format!(", advertise: \"{}\"", thief.inbound);
+    let _api = mesh.sidecar(&Service { inbound: &elsewhere, ..Service::http("api", app.address) });
+    mesh.control.put("/upstreams/api", json!({ "discovery_type": "mesh", "service_name": "api" }));
+    mesh.control.put("/routes/all", json!({ "uri": "/*", "upstream_id": "api" }));
+    mesh.control.until_status("/", 502);
+    let entry = audited(&mesh, "peer-wrong-identity");
+    assert_eq!(entry["subject"], format!("spiffe://{DOMAIN}/ns/default/svc/thief").as_str());
+    assert_eq!(entry["spiffe_id"], format!("spiffe://{DOMAIN}/ns/default/svc/gateway").as_str(), "who has refused it");
+    assert!(entry["detail"].as_str().unwrap().starts_with("by gw-1: "), "{entry:#}");
+}
+
 /// A member of another trust domain.
 struct Partner {
     _theirs: Mesh,

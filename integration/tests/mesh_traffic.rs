@@ -104,6 +104,83 @@ fn one_resource_ends_permissiveness_under_traffic_and_another_one_brings_it_back
 }
 
 #[test]
+fn probes_and_scrapers_in_clear_keep_their_paths_where_all_else_is_for_members() {
+    let mesh = Mesh::start("");
+    let app = Nginx::saying("yes");
+    let api = mesh.sidecar(&Service::http("api", app.address));
+    let web = caller(&mesh, &["api"]);
+    mesh.until_reached(&web, "/");
+    mesh.control.put("/peer_authentications/api", json!({ "service": "api", "mode": "permissive" }));
+    until("callers in clear", || client::get(api.inbound, "/").ok().filter(|answer| answer.status == 200));
+    let but = |dry_run: bool| {
+        let rule = json!({ "from": [ { "not_identities": ["*"] } ], "to": [ { "not_paths": ["/healthz", "/metrics"] } ] });
+        mesh.policy("but", json!({ "service": "api", "action": "deny", "dry_run": dry_run, "rules": [rule] }));
+    };
+    but(true);
+    until("what would be refused to be counted", || {
+        assert_eq!(client::get(api.inbound, "/").unwrap().status, 200);
+        api.metrics().contains("heddle_mesh_policy_would_refuse_total{policy=\"but\"}").then_some(())
+    });
+    but(false);
+    until("strangers to be refused", || client::get(api.inbound, "/").ok().filter(|answer| answer.status == 403));
+    for path in ["/healthz", "/metrics"] {
+        assert_eq!(client::get(api.inbound, path).unwrap().status, 200, "{path}");
+    }
+    assert_eq!(client::get(api.inbound, "/metrics/../secret").unwrap().status, 403);
+    assert_eq!(client::get(web.outbound[0], "/").unwrap().status, 200, "members are let in everywhere");
+}
+
+#[test]
+fn a_service_is_called_in_clear_as_long_as_its_owner_says_so_and_no_request_fails_on_the_way_there_and_back() {
+    let mesh = Mesh::start("");
+    let app = Nginx::start("location / { return 200 'called by <$http_x_forwarded_client_cert>'; }");
+    let api = mesh.sidecar(&Service::http("api", app.address));
+    let web = caller(&mesh, &["api"]);
+    let _gateway = mesh.gateway();
+    mesh.control.put("/upstreams/api", json!({ "discovery_type": "mesh", "service_name": "api" }));
+    mesh.control.put("/routes/all", json!({ "uri": "/*", "upstream_id": "api" }));
+    mesh.until_reached(&web, "/");
+    mesh.control.until_status("/", 200);
+    let callers = [web.outbound[0], mesh.control.http];
+    let say = |mode: &str| mesh.control.put("/peer_authentications/api", json!({ "service": "api", "mode": mode }));
+    let strangers = |let_in: bool| {
+        until("strangers", || (client::get(api.inbound, "/").is_ok_and(|answer| answer.status == 200) == let_in).then_some(()));
+    };
+    // As whom each of the callers comes: as itself, or as nobody.
+    let come = |as_members: bool| {
+        for (at, who) in callers.into_iter().zip(["svc/web>", "svc/gateway>"]) {
+            let expected = if as_members { who } else { "<>" };
+            until(expected, || {
+                client::get(at, "/").ok().filter(|answer| answer.status == 200 && answer.text().ends_with(expected))
+            });
+        }
+    };
+    let told =
+        |count: &str| web.metrics().contains(&format!("heddle_mesh_called_in_clear{{upstream=\"default/api\"}} {count}\n"));
+    come(true);
+    let loads = callers.map(|at| Load::start(at, "/", 4));
+    for _ in 0..2 {
+        say("permissive");
+        strangers(true);
+        come(true);
+        assert!(!told("1"));
+        say("disable");
+        come(false);
+        assert!(told("1"), "{}", web.metrics());
+        assert!(web.process.output().contains("called in clear from now on"), "{}", web.process.output());
+        say("permissive");
+        come(true);
+        say("strict");
+        strangers(false);
+        come(true);
+    }
+    for load in loads {
+        let tally = load.stop();
+        assert!(tally.failures.is_empty() && tally.requests > 100, "{} {:#?}", tally.requests, tally.failures);
+    }
+}
+
+#[test]
 fn servers_that_speak_first_are_heard_at_once_and_a_policy_ends_a_running_tunnel() {
     let mesh = Mesh::start("");
     let (mail, post) = (greeter(), greeter());

@@ -49,6 +49,7 @@ pub fn page(sources: &Sources<'_>) -> String {
     expose_tcp(&mut page, &tcp);
     plugins(&mut page, sources.tables);
     upstreams(&mut page, sources.tables);
+    called_in_clear(&mut page, sources.tables);
     endpoints::upstreams(&mut page, sources.tables, MAX_SERIES);
     endpoints::sharing(&mut page, sources.context);
     zones(&mut page, sources.tables);
@@ -283,6 +284,19 @@ fn upstreams(page: &mut TextWriter, tables: &Tables) {
     family("heddle_upstream_connections", "gauge", "Connections open to the endpoint.", &|report| {
         report.totals.connections as f64
     });
+}
+
+/// Services of the mesh that this node calls without TLS, as they want to be.
+fn called_in_clear(page: &mut TextWriter, tables: &Tables) {
+    page.family(
+        "heddle_mesh_called_in_clear",
+        "gauge",
+        "1 for a service of the mesh that is called in clear: a peer_authentication says disable.",
+    );
+    let specs = tables.clusters.values().map(|cluster| cluster.view().spec.config.clone());
+    for config in specs.filter(|config| config.in_clear).take(MAX_SERIES) {
+        page.sample("heddle_mesh_called_in_clear", &[("upstream", &config.label)], 1.0);
+    }
 }
 
 /// What each zone carries, and why.

@@ -67,6 +67,12 @@ impl RequestHead {
         text.get(name.len()..).filter(|digits| !digits.is_empty() && name.ends_with(':'))
     }
 
+    /// Whether it is a call of gRPC, which there is in HTTP/2 only.
+    pub fn names_grpc(&self) -> bool {
+        let is_grpc = |kind: &[u8]| kind.starts_with(b"application/grpc");
+        self.version == Version::Http2 && self.fields.get_known(super::Name::ContentType).is_some_and(is_grpc)
+    }
+
     /// Path and query as they go upstream.
     pub fn target(&self) -> String {
         match &self.query {

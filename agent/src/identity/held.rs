@@ -42,13 +42,49 @@ pub(super) struct Held {
     pub(super) joiner: Identity,
     file: Option<PathBuf>,
     version: Mutex<String>,
+    /// Where our own trust domain's bundle comes from somebody else: what the control plane told last.
+    told: Option<Mutex<Option<Trust>>>,
 }
 
 impl Held {
     /// Holds nothing yet. With a folder, what is held is written there.
     pub(super) fn new(identity: Identity, folder: Option<&Path>) -> Self {
         let file = folder.map(|folder| folder.join(FILE));
-        Self { identity, joiner: Identity::new(), file, version: Mutex::default() }
+        Self { identity, joiner: Identity::new(), file, version: Mutex::default(), told: None }
+    }
+
+    /// Holds what a SPIRE agent gives: it says who we are and what vouches for our own trust domain, the control plane which others are federated.
+    pub(super) fn beside(identity: Identity) -> Self {
+        Self { told: Some(Mutex::default()), ..Self::new(identity, None) }
+    }
+
+    /// Takes over the bundle of our own trust domain, from whoever else gives it.
+    pub(super) fn trust_own(&self, own: Bundle) {
+        self.join(Some(own), None);
+    }
+
+    /// Brings together what two sides have told. The control plane's bundles count as held when all of its roots vouch here too: a root that it gives up or
+    /// takes up reaches such nodes by the SPIRE server alone.
+    fn join(&self, own: Option<Bundle>, trust: Option<Trust>) {
+        let Some(told) = &self.told else { return };
+        let mut version = self.version.lock();
+        let mut told = told.lock();
+        if trust.is_some() {
+            *told = trust;
+        }
+        let held = self.identity.bundles();
+        let Some(own) = own.or_else(|| held.own().cloned()) else { return };
+        let of_domain = |trust: &&Trust| trust.bundles.own().is_some_and(|theirs| theirs.domain() == own.domain());
+        let told = told.as_ref().filter(of_domain);
+        let others = told.iter().flat_map(|trust| trust.bundles.federated()).cloned();
+        let bundles = others.fold(Bundles::new(own.clone()), Bundles::with_federated);
+        let is_held = |trust: &&Trust| {
+            trust.bundles.own().is_some_and(|theirs| theirs.roots().iter().all(|root| own.roots().contains(root)))
+        };
+        *version = told.filter(is_held).map(|trust| trust.version.clone()).unwrap_or_default();
+        if *held != bundles {
+            self.identity.set_bundles(bundles);
+        }
     }
 
     /// The version of the bundles that are verified with; empty when they did not come from a control plane.
@@ -58,6 +94,9 @@ impl Held {
 
     /// Takes over bundles. What has not changed changes nothing.
     pub(super) fn trust(&self, trust: Trust) {
+        if self.told.is_some() {
+            return self.join(None, Some(trust));
+        }
         let Trust { bundles, version } = trust;
         let mut held = self.version.lock();
         if *self.identity.bundles() != bundles {

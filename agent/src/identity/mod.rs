@@ -164,15 +164,15 @@ fn from_spire(parts: &Parts<'_>, socket: &Path, identity: &Identity, stats: &Arc
     } else {
         to_any(settings, Connector::tcp)?
     };
-    let source = sds::Source {
-        identity: identity.clone(),
-        wanted: wanted(settings, &domain)?,
-        domain,
-        node: (*node).to_owned(),
-        stats: stats.clone(),
-    };
+    let mut dice = fastrand::Rng::new();
+    let held = Arc::new(Held::beside(identity.clone()));
+    if settings.control_plane.address.tls {
+        // What it tells of clocks, and of whom others are federated with; and it hears whom this node has refused.
+        tokio::spawn(wire::follow(connector.beside(), held.clone(), stats.clone(), (*node).to_owned(), dice.fork()));
+    }
+    let source = sds::Source { held, wanted: wanted(settings, &domain)?, domain, node: (*node).to_owned(), stats: stats.clone() };
     let (socket, guard) = (socket.to_owned(), readiness.guard("identity"));
-    tokio::spawn(async move { source.follow(&socket, Some(guard), fastrand::Rng::new()).await });
+    tokio::spawn(async move { source.follow(&socket, Some(guard), dice).await });
     Ok(connector)
 }
 

@@ -275,7 +275,7 @@ impl<'a> Campaign<'a> {
     pub(super) fn may_try_again(&self, x: &Exchange, error: &UpstreamError, replayable: bool, tries: usize) -> bool {
         let in_time = self.deadline.is_none_or(|deadline| clock::now() < deadline);
         // In the mesh a request that a peer may have seen is repeated only when the connection was lost under it, and never for being slow or answered badly.
-        let fits = self.target.config().mesh.is_none() || error.reason == Reason::UpstreamReset;
+        let fits = !self.target.config().is_in_mesh() || error.reason == Reason::UpstreamReset;
         let idempotent = fits && x.request.method.is_idempotent();
         tries < self.tries && in_time && !self.upgrade && error.may_retry(idempotent, replayable)
     }

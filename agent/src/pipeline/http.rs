@@ -144,7 +144,9 @@ impl Pipeline {
             return Err(refuse(Reason::NotImplemented));
         }
         let body = plan.request_body(x).into_iter().fold(std::mem::take(&mut x.body), edit::edited);
-        prepare_fields(x, listener);
+        if prepare_fields(x, listener) {
+            self.worker.note_spoofed(&x.connection, None);
+        }
         self.forward(x, plan, body, upgrade, interim).await
     }
 }
@@ -204,8 +206,8 @@ pub(super) fn strip_hop_by_hop(fields: &mut Fields, tunnel: bool) {
     }
 }
 
-/// Puts on what proxies put on.
-fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>) {
+/// Puts on what proxies put on. Whether the client has named itself where only we may name it, which is taken off.
+fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>) -> bool {
     let trusted = listener.is_some_and(|listener| headers::is_trusted(x.connection.peer.ip(), &listener.forwarded.trusted));
     let connection = x.connection.clone();
     let hop = headers::Forwarded {
@@ -215,13 +217,15 @@ fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>) {
         local_port: connection.local.port(),
         trusted,
     };
+    let mut spoofed = !trusted && x.request.fields.contains_known(Name::XForwardedClientCert);
     headers::set_forwarded(&mut x.request, &hop);
     if !trusted && listener.is_some_and(|listener| !listener.paths.drop_underscore_headers) {
-        headers::remove_client_cert(&mut x.request.fields);
+        spoofed |= headers::remove_client_cert(&mut x.request.fields);
     }
     if let Some(via) = listener.and_then(|listener| listener.server_header.via.as_deref()) {
         append_via(&mut x.request.fields, x.request.version.as_str(), via);
     }
+    spoofed
 }
 
 /// Shows whole answers to the filters that want to see them, which may put others in their place.

@@ -13,7 +13,7 @@ use tokio::sync::futures::OwnedNotified;
 use super::mesh::Callees;
 use super::view::View;
 use crate::authorize::Policies;
-use crate::exchange::{ConnectionInfo, Exchange, Reason};
+use crate::exchange::{ConnectionInfo, Door, Exchange, Reason};
 use crate::observe::access_log::Batch;
 use crate::observe::detail::Details;
 use crate::observe::{Counter, RouteStats, Sharded, Tracer};
@@ -109,14 +109,26 @@ impl Worker {
         })
     }
 
-    /// Notes for the audit that a caller has named itself in a field which only we may set. It was taken off, and the request went on.
+    /// Notes for the audit that a caller (with the id that it has proven, if any) has named itself in a field which only we may set. It was taken off, and the
+    /// request went on.
     pub(super) fn note_spoofed(&self, connection: &ConnectionInfo, peer: Option<&str>) {
+        let from = connection.transport_peer.ip();
+        let (peer_ip, detail) = match &connection.door {
+            // The whole world can do so: that is one entry, which pushes no others out.
+            Door::Gateway | Door::Bytes(_) => {
+                (None, format!("X-Forwarded-Client-Cert of a client of the gateway was taken off a request, last from {from}"))
+            }
+            Door::Inbound { .. } => (Some(from), "X-Forwarded-Client-Cert of a caller was taken off a request".to_owned()),
+            Door::Outbound(_) => {
+                (Some(from), "X-Forwarded-Client-Cert of the application beside the sidecar was taken off a request".to_owned())
+            }
+        };
         self.shared.identity.refusals().note(Refused {
             at_ms: clock::unix_ms(),
             reason: "spoofed-client-cert",
-            peer: Some(connection.transport_peer.ip()),
+            peer: peer_ip,
             subject: peer.unwrap_or_default().to_owned(),
-            detail: "X-Forwarded-Client-Cert of a caller was taken off a request".to_owned(),
+            detail,
             count: 1,
         });
     }

@@ -319,6 +319,12 @@ impl Compiler {
     }
 
     pub(super) fn set_upstream(&mut self, upstream: Arc<model::Upstream>) {
+        if upstream.in_clear && !self.upstreams.get(&upstream.name).is_some_and(|before| before.in_clear) {
+            tracing::warn!(
+                upstream = &*upstream.label,
+                "this service is called in clear from now on: a peer_authentication says disable"
+            );
+        }
         self.stale.clusters.insert(upstream.name.clone());
         self.upstreams.insert(upstream.name.clone(), upstream);
     }

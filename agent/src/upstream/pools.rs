@@ -83,7 +83,9 @@ impl Pools {
         start: Instant,
     ) -> Result<UpstreamResponse, UpstreamError> {
         let streamed = matches!(body, Body::Stream(_));
-        let sent = if picked.spec().speaks_h2() {
+        let spec = picked.spec();
+        // A sidecar takes either in clear, and there is no gRPC in HTTP/1.
+        let sent = if spec.speaks_h2() || spec.config.in_clear && request.head.names_grpc() {
             h2::send(picked, request, body, interim, start).await
         } else {
             send_h1(picked, request, body, interim, start).await

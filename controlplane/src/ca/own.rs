@@ -13,6 +13,7 @@ use super::authority::{Authority, at};
 use super::error::CaError;
 use super::holders::{Holder, Seat};
 use super::rotation::Phase;
+use super::sign::PeerRefusal;
 use super::stored;
 use crate::leader::Leader;
 
@@ -24,6 +25,8 @@ const PRUNE_EVERY: u32 = 120;
 /// Somebody within the process of the authority who has an identity without asking for it: the control plane itself, and the agent beside it.
 pub struct Resident {
     id: SpiffeId,
+    /// Id of the node, where it is an agent, which tells whom it has refused.
+    node: Option<String>,
     identity: Identity,
     /// Where it is seen that it holds the present bundles.
     seat: Option<Seat>,
@@ -44,7 +47,7 @@ impl Authority {
     /// # Errors
     /// The name of the trust domain is too long for it.
     pub fn own(&self) -> Result<Resident, CaError> {
-        Ok(Resident { id: self.control_plane_id()?, identity: Identity::new(), seat: None, root: None })
+        Ok(Resident { id: self.control_plane_id()?, node: None, identity: Identity::new(), seat: None, root: None })
     }
 
     /// An agent in the same process, as nobody so far; `node` is its node id. It needs no proof, as it could take the key of the root anyway.
@@ -54,7 +57,13 @@ impl Authority {
     pub fn agent(&self, node: &str, namespace: &str, service: &str) -> Result<Resident, CaError> {
         let id = self.service_id(namespace, service)?;
         let holder = Holder { node: node.to_owned(), spiffe_id: id.to_string(), version: String::new(), ..Holder::default() };
-        Ok(Resident { seat: self.holders().enter(holder), id, identity: Identity::new(), root: None })
+        Ok(Resident {
+            seat: self.holders().enter(holder),
+            id,
+            node: Some(node.to_owned()),
+            identity: Identity::new(),
+            root: None,
+        })
     }
 
     /// Keeps the house until the drain begins: gives `residents` their certificates and everybody's roots, as they change. `expected` tells the nodes that
@@ -80,6 +89,7 @@ impl Authority {
                 if let Err(error) = self.identify(resident).await {
                     tracing::error!(%error, id = %resident.id, "an identity of this process cannot be renewed");
                 }
+                self.hear(resident).await;
             }
             if let Some(kubernetes) = &self.0.kubernetes {
                 kubernetes.refresh(false).await;
@@ -91,6 +101,23 @@ impl Authority {
                 tracing::error!(%error, "what has expired could not be forgotten");
             }
         }
+    }
+
+    /// Writes down whom an agent of this process has refused, as it does for those that are connected.
+    async fn hear(&self, resident: &Resident) {
+        let Some(node) = &resident.node else { return };
+        let told = resident.identity.refusals().take(self.now_ms());
+        if told.is_empty() {
+            return;
+        }
+        let refused = told.entries.into_iter().map(|refused| PeerRefusal {
+            reason: refused.reason.to_owned(),
+            peer: refused.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            subject: refused.subject,
+            detail: refused.detail,
+            count: refused.count,
+        });
+        self.reported(node, &resident.id.to_string(), refused.collect(), told.left_out).await;
     }
 
     /// Takes the next step of a rotation, or tells whoever leads what it waits for.

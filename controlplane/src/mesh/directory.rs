@@ -7,6 +7,7 @@ use std::sync::Arc;
 use heddle_xds::model::{Endpoint, MeshProtocol};
 use serde::Deserialize;
 
+use super::modes::{self, Modes};
 use crate::discovery::Discovered;
 use crate::model::resources::{Federated, MeshService};
 use crate::model::{Key, ResourceKind, ServiceId};
@@ -19,6 +20,7 @@ pub struct Directory {
     services: BTreeMap<ServiceId, Known>,
     declared: HashMap<Key, ServiceId>,
     discovered: Discovered,
+    modes: Modes,
 }
 
 /// What is known of one service.
@@ -50,6 +52,8 @@ pub struct Found {
     pub endpoints: Vec<Endpoint>,
     /// What they speak.
     pub protocol: MeshProtocol,
+    /// The ports on which their applications listen where nobody names one; 0 is one that is not said.
+    pub applications: BTreeSet<u16>,
     /// Their further ports.
     pub ports: BTreeMap<u16, FoundPort>,
     /// Who says to be at the addresses of its instances, its instances among them. Of each the same, whichever service asks.
@@ -92,6 +96,7 @@ impl Directory {
         let keys: Vec<Key> =
             state.list(ResourceKind::MeshService).map(|(id, _)| Key::new(ResourceKind::MeshService, id.clone())).collect();
         directory.resources(state, &keys);
+        directory.resources(state, &modes::listed(state).collect::<Vec<_>>());
         directory
     }
 
@@ -125,6 +130,12 @@ impl Directory {
         self.get(service)?.federated.as_ref()
     }
 
+    /// Whether callers are to speak in clear to a service where nobody names a further port of it: as who may write it has said, and its instances will do.
+    pub fn is_called_in_clear(&self, service: &ServiceId) -> bool {
+        let found = self.get(service).filter(|known| known.federated.is_none()).and_then(|known| known.found.as_ref());
+        found.is_some_and(|found| self.modes.in_clear(service, &found.applications))
+    }
+
     /// What is wrong with a service of another trust domain.
     pub fn fault(&self, service: &ServiceId) -> Option<&'static str> {
         let known = self.get(service)?;
@@ -147,7 +158,8 @@ impl Directory {
         self.services.iter()
     }
 
-    /// Takes note of resources that came, changed or went; what is no mesh service does not matter. Gives the services that they spoke of and speak of.
+    /// Takes note of resources that came, changed or went; what is neither a mesh service nor says who is let in does not matter. Gives the services that they spoke of
+    /// and speak of.
     pub fn resources(&mut self, state: &State, changed: &[Key]) -> BTreeSet<ServiceId> {
         let mut concerned = BTreeSet::new();
         for key in changed.iter().filter(|key| key.kind == ResourceKind::MeshService) {
@@ -171,6 +183,14 @@ impl Directory {
                 concerned.insert(service);
             }
         }
+        for key in changed.iter().filter(|key| key.kind == ResourceKind::PeerAuthentication) {
+            for (namespace, name) in self.modes.note(state, key) {
+                let of_it = |service: &&ServiceId| {
+                    service.namespace() == namespace && name.as_deref().is_none_or(|name| service.service() == name)
+                };
+                concerned.extend(self.services.keys().filter(of_it).cloned());
+            }
+        }
         concerned
     }
 
@@ -178,6 +198,7 @@ impl Directory {
     pub fn all_resources(&mut self, state: &State) -> BTreeSet<ServiceId> {
         let listed = state.list(ResourceKind::MeshService).map(|(id, _)| Key::new(ResourceKind::MeshService, id.clone()));
         let keys: BTreeSet<Key> = self.declared.keys().cloned().chain(listed).collect();
+        let keys: BTreeSet<Key> = keys.into_iter().chain(self.modes.keys().cloned()).chain(modes::listed(state)).collect();
         self.resources(state, &keys.into_iter().collect::<Vec<_>>())
     }
 

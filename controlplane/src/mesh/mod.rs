@@ -3,6 +3,7 @@
 //! [`Mesh`] is a function of what happens and of the time that it is told; what it knows is written down as records, so that a restart forgets nothing.
 
 mod directory;
+mod modes;
 mod record;
 mod registry;
 mod vips;

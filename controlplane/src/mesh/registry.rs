@@ -401,7 +401,8 @@ impl Registry {
         };
         let ports = ports.into_iter().map(agreed).collect();
         let places = all.values().flat_map(|held| self.claims(held)).collect();
-        Some(Found { endpoints: there().map(endpoint).collect(), protocol: protocol(there()), ports, places })
+        let applications = there().map(|held| held.instance.application).collect();
+        Some(Found { endpoints: there().map(endpoint).collect(), protocol: protocol(there()), applications, ports, places })
     }
 
     /// What is wrong with what the instances of a service say.

@@ -61,7 +61,17 @@ pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, labe
         }
     };
     leave_in(&written.subset, &mut endpoints);
-    out.push(Resource::Upstream(Arc::new(Upstream { tls, mesh: peer, ..usage(name, label, &written) })));
+    let mut upstream = Upstream { tls, ..usage(name, label, &written) };
+    if let Some((service, _)) = meshed(&written)
+        && let Some(peer) = peer
+    {
+        upstream = mesh::called(context.directory, &service, peer, upstream);
+        if upstream.in_clear {
+            // In clear its application is spoken to as the service says, as its callers beside it do.
+            upstream.scheme = mesh::spoken_to(context, &service);
+        }
+    }
+    out.push(Resource::Upstream(Arc::new(upstream)));
     out.push(Resource::Endpoints(endpoints));
     out
 }
@@ -105,6 +115,7 @@ pub(super) fn usage(name: Arc<str>, label: &str, written: &resources::Upstream) 
         mesh: None,
         locality: locality(written),
         fleet_load: written.load_from == LoadFrom::Fleet,
+        in_clear: false,
     }
 }
 

@@ -63,6 +63,7 @@ pub(super) fn to_wire(upstream: &Upstream) -> wire::Upstream {
         }),
         locality: Some(zones_to_wire(&upstream.locality)),
         fleet_load: upstream.fleet_load,
+        in_clear: upstream.in_clear,
     }
 }
 
@@ -111,6 +112,7 @@ pub(super) fn from_wire(message: wire::Upstream) -> Read<Upstream> {
         mesh: message.mesh.map(mesh_from_wire).transpose().map_err(|fault| fault.inside("mesh"))?,
         locality: zones_from_wire(message.locality).map_err(|fault| fault.inside("locality"))?,
         fleet_load: message.fleet_load,
+        in_clear: message.in_clear,
     })
 }
 

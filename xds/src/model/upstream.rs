@@ -46,9 +46,17 @@ pub struct Upstream {
     pub locality: ZonePolicy,
     /// Whether the load of the other gateways of the group counts in choosing too.
     pub fleet_load: bool,
+    /// Its endpoints stand behind sidecars of the mesh that are to be called in clear, as a `peer_authentication` says: `mesh` is `None` then.
+    pub in_clear: bool,
 }
 
 impl Upstream {
+    /// Whether its endpoints stand behind sidecars of the mesh, however these are to be called.
+    #[must_use]
+    pub fn is_in_mesh(&self) -> bool {
+        self.mesh.is_some() || self.in_clear
+    }
+
     /// An upstream of which nothing is said but its name: what users get who write nothing more, but tries and health that nobody asked for.
     pub fn new(name: impl Into<Arc<str>>) -> Upstream {
         let name = name.into();
@@ -71,6 +79,7 @@ impl Upstream {
             mesh: None,
             locality: ZonePolicy::default(),
             fleet_load: false,
+            in_clear: false,
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
+use super::held::Held;
 use super::stats::Stats;
 
 /// The type of the resources.
@@ -29,12 +30,14 @@ const DEFAULT: &str = "default";
 /// Before a stream that has ended is opened again, at first and at most.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// At least this often is looked how much of its life an identity has left.
+const LOOK: Duration = Duration::from_secs(30);
 /// The most resources of one answer that are looked at.
 const MAX_RESOURCES: usize = 16;
 
 /// What is taken from the socket, and where it goes.
 pub(super) struct Source {
-    pub(super) identity: Identity,
+    pub(super) held: Arc<Held>,
     /// Our trust domain.
     pub(super) domain: TrustDomain,
     /// Who this process is by its configuration; otherwise the first identity that it is given.
@@ -47,6 +50,7 @@ pub(super) struct Source {
 impl Source {
     /// Follows the socket for ever. What is held stays while nobody is there.
     pub(super) async fn follow(self, path: &Path, mut guard: Option<Guard>, mut dice: fastrand::Rng) {
+        tokio::spawn(alarm(self.held.identity.clone(), self.stats.clone()));
         let connector = Connector::unix(path);
         let mut failures = 0_u32;
         loop {
@@ -89,7 +93,7 @@ impl Source {
                 accepted = version;
                 *failures = 0;
             }
-            if self.identity.svid().is_some() {
+            if self.held.identity.svid().is_some() {
                 *guard = None;
             }
             if sender.send(self.request(Some(nonce), accepted.clone(), refused)).await.is_err() {
@@ -124,22 +128,22 @@ impl Source {
                 Some(tls::secret::Type::ValidationContext(context)) => {
                     let bundle =
                         Bundle::from_pem(self.domain.clone(), &text(context.trusted_ca)?).map_err(|error| error.to_string())?;
-                    own = Some(Bundles::new(bundle));
+                    own = Some(bundle);
                 }
                 _ => return Err(format!("{}: neither a certificate nor roots", secret.name)),
             }
         }
-        let held = self.identity.bundles();
-        let trusted = own.as_ref().unwrap_or(&held);
+        let identity = &self.held.identity;
+        let trusted = own.clone().map_or_else(|| (*identity.bundles()).clone(), Bundles::new);
         if let Some(svid) = svid.as_ref().filter(|_| trusted.own().is_some()) {
             trusted.verify(svid.chain(), Usage::Client, clock::wall()).map_err(|error| error.to_string())?;
         }
-        if let Some(own) = own.filter(|own| *own != *held) {
-            self.identity.set_bundles(own);
+        if let Some(own) = own {
+            self.held.trust_own(own);
         }
-        if let Some(svid) = svid.filter(|svid| self.identity.svid().is_none_or(|held| held.serial() != svid.serial())) {
+        if let Some(svid) = svid.filter(|svid| identity.svid().is_none_or(|held| held.serial() != svid.serial())) {
             tracing::info!(id = %svid.id(), serial = svid.serial_hex(), "there is a new identity");
-            self.identity.set_svid(svid);
+            identity.set_svid(svid);
             self.stats.renewed();
         }
         Ok(())
@@ -152,6 +156,31 @@ impl Source {
             Some(wanted) if wanted != svid.id() => Err(format!("it is {}, but this process is {wanted}", svid.id())),
             _ if svid.id().trust_domain() != &self.domain => Err(format!("{} is not of {}", svid.id(), self.domain)),
             _ => Ok(svid),
+        }
+    }
+}
+
+/// Raises the alarm when two thirds of the life of the present identity have passed and the socket has brought no other one.
+async fn alarm(identity: Identity, stats: Arc<Stats>) {
+    let mut changes = identity.changes();
+    let mut told = None;
+    loop {
+        let svid = identity.svid().filter(|svid| told.as_deref() != Some(svid.serial()));
+        let life = |svid: &Svid| svid.not_after().duration_since(svid.not_before()).unwrap_or_default();
+        let due = svid.as_ref().map(|svid| svid.remaining(clock::wall()).saturating_sub(life(svid) / 3));
+        match (svid, due) {
+            (Some(svid), Some(Duration::ZERO)) => {
+                let remaining_s = svid.remaining(clock::wall()).as_secs();
+                if stats.is_overdue_now() {
+                    tracing::error!(id = %svid.id(), remaining_s, "two thirds of the life of this identity have passed and the SDS socket has brought no other one; connections will fail when it ends");
+                }
+                told = Some(svid.serial().to_vec());
+            }
+            // The wall clock may jump, or the machine sleep.
+            (_, due) => tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(due.unwrap_or(LOOK).min(LOOK)) => {}
+            },
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio_stream::Stream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::super::signer::Trust;
 use super::super::testing::Authority;
 use super::*;
 
@@ -87,12 +88,13 @@ async fn what_the_socket_gives_is_who_we_are() {
     );
 
     let (identity, readiness) = (Identity::new(), Readiness::new());
+    let (held, stats) = (Arc::new(Held::beside(identity.clone())), Arc::<Stats>::default());
     let source = Source {
-        identity: identity.clone(),
+        held: held.clone(),
         domain: authority.domain.clone(),
         wanted: Some(web.clone()),
         node: "web-1".to_owned(),
-        stats: Arc::default(),
+        stats: stats.clone(),
     };
     let guard = readiness.guard("identity");
     tokio::spawn(async move { source.follow(&path, Some(guard), fastrand::Rng::with_seed(1)).await });
@@ -119,4 +121,33 @@ async fn what_the_socket_gives_is_who_we_are() {
     says.send(answer("3", Some(&next), None)).await.unwrap();
     assert_eq!(requests.recv().await.unwrap().version_info, "3");
     assert_eq!(identity.svid().unwrap().serial(), next.serial());
+
+    // Who else is federated the control plane says; what vouches for us it does not, and it hears when its own roots are not among those.
+    let partner = Authority::new("partner.test");
+    let told = |own: &Authority, version: &str| Trust {
+        bundles: own.bundles().with_federated(partner.bundle()),
+        version: version.to_owned(),
+    };
+    held.trust(told(&authority, "v1"));
+    assert_eq!((&*identity.bundles(), &*held.version()), (&authority.bundles().with_federated(partner.bundle()), "v1"));
+    held.trust(told(&Authority::new("a.test"), "v2"));
+    assert_eq!((&*identity.bundles(), &*held.version()), (&authority.bundles().with_federated(partner.bundle()), ""));
+    says.send(answer("4", None, Some(&authority.bundle()))).await.unwrap();
+    requests.recv().await.unwrap();
+    assert!(identity.bundles().get(partner.bundle().domain()).is_some(), "it stays when the socket speaks of ours");
+
+    // One that nobody renews is a reason to wake somebody, until it is renewed.
+    let overdue = |is: bool| stats.page(&identity).contains(&format!("heddle_identity_renewal_overdue {}\n", u8::from(is)));
+    assert!(overdue(false));
+    says.send(answer("5", Some(&authority.svid(&web, Duration::from_secs(3))), None)).await.unwrap();
+    requests.recv().await.unwrap();
+    let seen = async {
+        while !overdue(true) {
+            tokio::time::sleep(Duration::from_millis(20)).await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), seen).await.unwrap();
+    says.send(answer("6", Some(&authority.svid(&web, TTL)), None)).await.unwrap();
+    requests.recv().await.unwrap();
+    assert!(overdue(false));
 }

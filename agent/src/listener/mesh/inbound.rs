@@ -142,10 +142,10 @@ impl Gate<'_> {
         self.shake_hands(stream).await
     }
 
-    /// Members of the mesh (where the mode lets them in) and callers in clear, told apart by what they say first.
+    /// Members of the mesh and callers in clear, told apart by what they say first. Where only callers in clear are meant (`disable`), members are those that have not
+    /// heard of it yet: so nobody fails while a mode changes.
     async fn sort(&mut self, mut stream: Rewind<Socket>, local: SocketAddr, port: u16, mode: PeerMode) -> Option<Known> {
         let mut protocol = self.inbound.spoken_at(port);
-        let lets_members = mode == PeerMode::Permissive;
         let mut input = BytesMut::with_capacity(ROOM);
         let mut dialed: Dialed = None;
         // Mostly it is there already: then nobody needs to find out whether the application speaks first.
@@ -153,7 +153,7 @@ impl Gate<'_> {
             return None;
         }
         let opaque = self.inbound.may_be_opaque(port);
-        if opaque && input.is_empty() && (lets_members || protocol == MeshProtocol::Auto) {
+        if opaque && input.is_empty() {
             let mut far = self.dial(local, port).await?;
             let mut found = First::new(input);
             // A caller may connect long before it says something; what it says then is looked into all the same.
@@ -183,16 +183,14 @@ impl Gate<'_> {
                 dialed = Some(Box::new(far));
             }
         }
-        if lets_members {
-            loop {
-                match Hello::of(&input) {
-                    Hello::More => self.read(&mut stream, &mut input).await?,
-                    Hello::Clear => break,
-                    Hello::Foreign if opaque => break,
-                    Hello::Mesh | Hello::Foreign => {
-                        stream.unread(&input);
-                        return self.shake_hands(stream).await;
-                    }
+        loop {
+            match Hello::of(&input) {
+                Hello::More => self.read(&mut stream, &mut input).await?,
+                Hello::Clear => break,
+                Hello::Foreign if opaque || mode == PeerMode::Disable => break,
+                Hello::Mesh | Hello::Foreign => {
+                    stream.unread(&input);
+                    return self.shake_hands(stream).await;
                 }
             }
         }

@@ -215,7 +215,9 @@ impl Pipeline {
             return Err(refuse(Reason::NotImplemented));
         }
         // Who calls is what the other side has verified, not what an application says.
-        headers::remove_client_cert(&mut x.request.fields);
+        if headers::remove_client_cert(&mut x.request.fields) {
+            self.worker.note_spoofed(&x.connection, None);
+        }
         // Whoever calls a single instance by its address calls it so, and no listener of this node.
         let is_place = instance_of_name(service).is_some();
         if matches!(destination, Destination::Service(..)) && !is_place && names_this_node(&x.request.authority) {

@@ -8,7 +8,7 @@ use super::super::plan::Plan;
 use super::super::replay::Replay;
 use super::tcp::begins_http2;
 use crate::exchange::{Answer, Exchange, Interim, Reason};
-use crate::http::{Body, Heard, Name, Version};
+use crate::http::{Body, Heard, Version};
 use crate::tables::Port;
 
 /// Longest body of a request that is kept until the application has answered for the first time: long enough for all but uploads.
@@ -37,7 +37,7 @@ impl Pipeline {
             lead_to(x, port);
             return self.forward(x, plan, body, websocket, interim).await;
         }
-        if names_http2(x) {
+        if x.request.names_grpc() {
             x.upstream_override = Some(over_http2.clone());
             return self.forward(x, plan, body, websocket, interim).await;
         }
@@ -197,10 +197,4 @@ fn is_answered(x: &Exchange) -> bool {
 /// Whether it failed with its connection, which says more than what became of one request.
 fn is_broken(x: &Exchange) -> bool {
     x.attempts.last().is_some_and(|attempt| attempt.broke)
-}
-
-/// Whether the request is one that there is in HTTP/2 only.
-fn names_http2(x: &Exchange) -> bool {
-    let is_grpc = |kind: &[u8]| kind.starts_with(b"application/grpc");
-    x.request.version == Version::Http2 && x.request.fields.get_known(Name::ContentType).is_some_and(is_grpc)
 }

@@ -337,7 +337,7 @@ impl Spec {
             None => config.scheme.is_tls().then(client),
         };
         let probes = config.checks.active.as_ref().map(|check| {
-            if config.mesh.is_some() {
+            if config.is_in_mesh() {
                 // Only a sidecar with an identity gets an answer out of another one: a connection that stands must do.
                 return (Arc::new(model::ActiveCheck { kind: CheckKind::Tcp, ..(**check).clone() }), None);
             }

@@ -6,11 +6,11 @@ mod service;
 
 pub(super) use peers::unit as peers;
 pub(super) use policy::unit as policy;
-pub(super) use service::unit as service;
+pub(super) use service::{spoken_to, unit as service};
 
 use std::sync::Arc;
 
-use heddle_xds::model::{Endpoints, MeshPeer, Scheme};
+use heddle_xds::model::{Endpoints, MeshPeer, Scheme, Upstream};
 
 use super::upstream::endpoint;
 use crate::mesh::{Directory, Known};
@@ -24,6 +24,13 @@ pub(super) fn unit_key(service: &ServiceId) -> Key {
 /// The service of a unit.
 pub(super) fn service_of(unit: &Key) -> Option<ServiceId> {
     unit.id.contains('/').then(|| ServiceId::parse(&unit.id, "")).flatten()
+}
+
+/// An upstream as callers of a service are to use it: by mutual TLS with who `peer` says, or in clear where a `peer_authentication` says `disable`. Further ports are
+/// named within mutual TLS alone, so calls of them stay there.
+pub(super) fn called(directory: &Directory, service: &ServiceId, peer: MeshPeer, upstream: Upstream) -> Upstream {
+    let in_clear = peer.port.is_none() && directory.is_called_in_clear(service);
+    Upstream { mesh: (!in_clear).then_some(peer), in_clear, ..upstream }
 }
 
 /// Who the endpoints of an upstream must prove to be, and which they are, when it leads to a service of the mesh, or to a port of it.

@@ -54,7 +54,7 @@ pub(in super::super) fn unit(context: &mut Context<'_>, service: &ServiceId) -> 
         ports: written.ports.iter().map(|port| port.number()).collect(),
         plugins,
         timeouts: None,
-        upstream: Arc::new(Upstream { mesh: Some(peer), ..usage(name, service.full(), &written, protocol) }),
+        upstream: Arc::new(super::called(directory, service, peer, usage(name, service.full(), &written, protocol))),
         depends: others.into_iter().chain(parts.keys().cloned()).collect(),
         own_ports,
     };
@@ -180,13 +180,18 @@ fn place(
     let name: Arc<str> = instance_name(at).into();
     let upstream: Arc<str> = format!("{MESH_PREFIX}{name}").into();
     let (peer, _) = super::behind(directory, (service, found.further), Some(known), upstream.clone());
+    let peer = MeshPeer { port: found.further, ..peer };
     let resource = MeshService {
-        upstream: Arc::new(Upstream {
-            mesh: Some(MeshPeer { port: found.further, ..peer }),
-            scheme: scheme(protocol),
-            timeouts: Timeouts { connect: CONNECT, ..Timeouts::default() },
-            ..Upstream::new(upstream.clone())
-        }),
+        upstream: Arc::new(super::called(
+            directory,
+            service,
+            peer,
+            Upstream {
+                scheme: scheme(protocol),
+                timeouts: Timeouts { connect: CONNECT, ..Timeouts::default() },
+                ..Upstream::new(upstream.clone())
+            },
+        )),
         name,
         protocol,
         vip: None,
@@ -241,7 +246,7 @@ impl<'a> Part<'a> {
         upstream::leave_in(self.subset, &mut endpoints);
         let protocol = spoken(&written, known);
         let resource = MeshService {
-            upstream: Arc::new(Upstream { mesh: Some(peer), ..usage(upstream, &name, &written, protocol) }),
+            upstream: Arc::new(super::called(directory, &self.service, peer, usage(upstream, &name, &written, protocol))),
             name,
             protocol,
             vip: None,
@@ -271,6 +276,13 @@ fn spoken(written: &resources::MeshService, known: Option<&Known>) -> MeshProtoc
     let owner = written.protocol.as_deref().and_then(MeshProtocol::named);
     let known = known.filter(|known| known.federated.is_none());
     owner.or_else(|| Some(known?.found.as_ref()?.protocol)).unwrap_or_default()
+}
+
+/// What is spoken to the applications of a service in clear.
+pub(in super::super) fn spoken_to(context: &Context<'_>, service: &ServiceId) -> Scheme {
+    let known = context.directory.get(service);
+    let written = known.map(|known| owned(context, known, service).1);
+    scheme(written.map(|written| spoken(&written, known)).unwrap_or_default())
 }
 
 /// What the owner wrote, with the resource that says it.

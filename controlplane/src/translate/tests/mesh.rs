@@ -1,6 +1,6 @@
 //! Services of the mesh, the policies that protect them, and upstreams of gateways that lead into it.
 
-use heddle_xds::model::{AuthorizationPolicy, Endpoint, Kind, MeshProtocol, MeshService, PeerMode, Resource};
+use heddle_xds::model::{AuthorizationPolicy, Endpoint, Kind, MeshProtocol, MeshService, PeerMode, Resource, Scheme};
 use serde_json::json;
 
 use super::*;
@@ -200,6 +200,72 @@ fn upstreams_of_gateways_follow_the_instances() {
     assert_eq!(world.endpoints("routes/r"), ["10.0.0.3:15006*1^0"]);
 }
 
+/// A service with instances of ours, and a further port of theirs.
+fn listening(world: &mut World, service: &str, applications: &[u16]) -> Vec<Change> {
+    let endpoint = Endpoint { host: "10.0.0.1".into(), port: 15006, weight: 1, ..Endpoint::default() };
+    let further = FoundPort { endpoints: vec![endpoint.clone()], protocol: MeshProtocol::Http };
+    let found = Found {
+        endpoints: vec![endpoint],
+        protocol: MeshProtocol::Grpc,
+        applications: applications.iter().copied().collect(),
+        ports: [(9090, further)].into(),
+        ..Found::default()
+    };
+    let service = ServiceId::parse(service, "").unwrap();
+    assert!(world.directory.found(&service, Some(found)));
+    world.translate(&[], &BTreeSet::from([service]))
+}
+
+#[test]
+fn a_service_that_wants_to_be_called_in_clear_is_as_who_may_write_it_says_and_nobody_else() {
+    let mut world =
+        World::of(&[("upstreams/u", json!({"discovery_type": "mesh", "service_name": "shop/web", "scheme": "https"}))]);
+    listening(&mut world, "shop/web", &[8080]);
+    let is_clear = |world: &World, name: &str| {
+        let upstream = &world.service(name).upstream;
+        assert_eq!(upstream.in_clear, upstream.mesh.is_none());
+        upstream.in_clear
+    };
+    let gateway = |world: &World| (world.upstream("upstreams/u").in_clear, world.upstream("upstreams/u").scheme);
+    assert!(!is_clear(&world, "shop/web") && gateway(&world) == (false, Scheme::Https));
+
+    // The namespace, then the service, then the port of its application; the most specific counts.
+    let all = json!({"namespace": "shop", "mode": "disable"});
+    let told = names(&world.put("peer_authentications/all", all.clone()));
+    assert!(
+        ["MeshService shop/web", "Upstream upstreams/u", "PeerAuthentication all"]
+            .iter()
+            .all(|name| told.contains(&(*name).to_owned())),
+        "{told:?}"
+    );
+    assert!(
+        is_clear(&world, "shop/web") && gateway(&world) == (true, Scheme::Grpc),
+        "as its application speaks, not as the upstream says"
+    );
+    assert!(!is_clear(&world, "shop/web:9090"), "a further port is named within mutual TLS");
+    let of_web = |mode: &str, ports: Value| json!({"namespace": "shop", "service": "web", "mode": mode, "ports": ports});
+    world.put("peer_authentications/web", of_web("permissive", json!({})));
+    assert!(!is_clear(&world, "shop/web"), "permissive lets members in, so they come as members");
+    world.put("peer_authentications/web", of_web("strict", json!({"8080": "disable"})));
+    assert!(is_clear(&world, "shop/web"));
+    world.put("peer_authentications/web", of_web("disable", json!({"8080": "strict"})));
+    assert!(!is_clear(&world, "shop/web"));
+    world.delete("peer_authentications/web");
+    assert!(is_clear(&world, "shop/web"));
+
+    // One whose instances are not all agents of ours, or do not all listen where it is said, stays within TLS.
+    listening(&mut world, "shop/web", &[0, 8080]);
+    assert!(!is_clear(&world, "shop/web") && !gateway(&world).0, "an Envoy among them takes nobody in clear");
+    listening(&mut world, "shop/web", &[8080]);
+    assert!(is_clear(&world, "shop/web") && gateway(&world).0);
+    listening(&mut world, "other/web", &[8080]);
+    assert!(!is_clear(&world, "other/web"), "another namespace has another owner");
+    world.put("peer_authentications/all", json!({"namespace": "other", "mode": "disable"}));
+    assert!(is_clear(&world, "other/web") && !is_clear(&world, "shop/web") && !gateway(&world).0);
+    world.delete("peer_authentications/all");
+    assert!(!is_clear(&world, "other/web"));
+}
+
 #[test]
 fn policies_say_whom_they_mean_in_full() {
     let rule = json!({
@@ -245,6 +311,7 @@ fn further_ports_and_addresses_of_a_service_are_told_under_names_of_their_own() 
     let found = Found {
         endpoints: vec![endpoint("10.0.0.1"), endpoint("10.0.0.2")],
         protocol: MeshProtocol::Http,
+        applications: [80].into(),
         ports: [(9090, port(&["10.0.0.2"])), (5432, port(&["10.0.0.1"]))].into(),
         places: [
             (at(9090), vec![place(&stranger, 0, None), place(&service, 1, Some(9090))]),

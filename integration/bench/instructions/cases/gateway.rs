@@ -155,5 +155,6 @@ pub fn upstream(name: &str) -> Upstream {
         mesh: None,
         locality: ZonePolicy::default(),
         fleet_load: false,
+        in_clear: false,
     }
 }

@@ -207,10 +207,11 @@ fn upstream() -> impl Strategy<Value = Upstream> {
         of(name()),
         [duration(), duration(), duration()],
         any::<[u32; 2]>(),
-        (any::<u8>(), of(peer), zones(), any::<bool>()),
+        (any::<u8>(), of(peer), zones(), any::<[bool; 2]>()),
     );
     (head, tail).prop_map(|((name, label, balancer, scheme, pass_host, retries, timeouts), tail)| {
-        let (tls, checks, breakers, dns, times, [size, requests], (panic_threshold, mesh, locality, fleet_load)) = tail;
+        let (tls, checks, breakers, dns, times, [size, requests], (panic_threshold, mesh, locality, [fleet_load, in_clear])) =
+            tail;
         let [retry_timeout, idle_timeout, slow_start] = times;
         Upstream {
             name,
@@ -231,6 +232,7 @@ fn upstream() -> impl Strategy<Value = Upstream> {
             mesh,
             locality,
             fleet_load,
+            in_clear,
         }
     })
 }

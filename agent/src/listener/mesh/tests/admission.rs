@@ -61,12 +61,18 @@ async fn permissive_lets_in_members_and_callers_in_clear_by_one_port_and_counts_
 #[tokio::test]
 async fn a_mode_may_be_that_of_a_port_alone_and_disable_speaks_no_tls() {
     story(async {
-        let (address, _) = answering(OK).await;
+        let (address, seen) = answering(OK).await;
         let sidecar = Sidecar::before(address, MeshProtocol::Http, |inbound| {
             inbound.ports.insert(address.port(), PeerMode::Disable);
         });
         assert!(ask(&mut sidecar.clear().await, GET).await.ends_with("ok"));
         assert!(sidecar.call_as(&sidecar.authority.member(API), &[b"http/1.1"]).await.is_err());
+        // A member that has not heard of it yet is one all the same: nobody fails while a mode changes.
+        let (response, _) =
+            sidecar.http2().await.send_request(http::Request::get("https://web.shop/").body(()).unwrap(), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+        let told: Vec<bool> = seen.borrow().iter().map(|head| head.contains("x-forwarded-client-cert: By=")).collect();
+        assert_eq!(told, [false, true], "by its certificate, as ever");
     })
     .await;
 }

@@ -4,6 +4,7 @@ use heddle_xds::client::{Demand, Standing};
 use heddle_xds::model::{self, Kind, MeshPeer};
 
 use super::super::Leads;
+use super::tunnels::greeting;
 use super::*;
 
 /// The sidecar of `api`, as the application beside it calls it.
@@ -50,12 +51,18 @@ impl Outward {
 
     /// Is told of the service `shop/web`, whose sidecar is at `address`.
     fn learn(&mut self, protocol: MeshProtocol, address: SocketAddr) {
-        let upstream = model::Upstream {
+        self.learn_of(protocol, address, |_| ());
+    }
+
+    /// The same, as this edits how it is called.
+    fn learn_of(&mut self, protocol: MeshProtocol, address: SocketAddr, edit: impl FnOnce(&mut model::Upstream)) {
+        let mut upstream = model::Upstream {
             label: "shop/web".into(),
             retries: None,
             mesh: Some(MeshPeer { identities: vec![format!("spiffe://mesh.example{WEB}").into()], port: None }),
             ..model::Upstream::new("mesh/shop/web")
         };
+        edit(&mut upstream);
         let service = model::MeshService {
             name: "shop/web".into(),
             protocol,
@@ -107,6 +114,44 @@ async fn a_request_goes_from_application_to_application_and_its_first_waits_unti
         assert!(seen.contains("\r\nX-oDd: 1\r\n"), "names keep their case: {seen}");
         assert!(seen.to_ascii_lowercase().contains("host: web.shop\r\n") && !seen.contains("evil"), "{seen}");
         assert!(seen.contains("URI=spiffe://mesh.example/ns/shop/svc/api"), "{seen}");
+    })
+    .await;
+}
+
+/// As the control plane tells it of a service whose `peer_authentication` says `disable`.
+fn in_clear(upstream: &mut model::Upstream) {
+    (upstream.mesh, upstream.in_clear) = (None, true);
+}
+
+#[tokio::test]
+async fn a_service_that_wants_that_is_called_in_clear_and_one_that_merely_refuses_the_handshake_is_not() {
+    story(async {
+        let (address, seen) = answering(OK).await;
+        let disabled = Sidecar::before(address, MeshProtocol::Auto, |inbound| inbound.mode = Some(PeerMode::Disable));
+        let mut api = Outward::leading(to_web(), &disabled.authority);
+        api.learn_of(MeshProtocol::Auto, disabled.address, in_clear);
+        let request = "GET /a HTTP/1.1\r\nHost: web\r\nX-oDd: 1\r\nConnection: close\r\n\r\n";
+        assert!(ask(&mut api.connect().await, request).await.ends_with("ok"));
+        assert!(seen.borrow()[0].contains("\r\nX-oDd: 1\r\n") && !seen.borrow()[0].contains("spiffe://"), "{:?}", seen.borrow());
+        assert_eq!(disabled.stats.callers_in_clear()[address.port().to_string()]["connections"], 1);
+        // Somebody in clear at the address of a member gets nothing, whatever becomes of the handshake.
+        api.learn(MeshProtocol::Http, address);
+        assert!(ask(&mut api.connect().await, request).await.starts_with("HTTP/1.1 502 "));
+        assert_eq!(seen.borrow().len(), 1, "nothing was sent in clear");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bytes_to_a_service_that_is_called_in_clear_need_no_tunnel() {
+    story(async {
+        let disabled = Sidecar::before(greeting().await, MeshProtocol::Tcp, |inbound| inbound.mode = Some(PeerMode::Disable));
+        let mut api = Outward::leading(to_web(), &disabled.authority);
+        api.learn_of(MeshProtocol::Tcp, disabled.address, in_clear);
+        let mut stream = api.connect().await;
+        let mut greeted = [0; 11];
+        stream.read_exact(&mut greeted).await.unwrap();
+        assert_eq!(&greeted, b"220 ready\r\n");
     })
     .await;
 }

@@ -107,7 +107,8 @@ async fn members_reach_a_port_that_demands_them_where_the_first_one_speaks_no_tl
             "in clear nobody gets at a port that demands members"
         );
         sidecar.told(PeerMode::Disable, &[]);
-        assert!(sidecar.call_as(&sidecar.authority.member(API), &[b"http/1.1"]).await.is_err(), "no port speaks TLS");
+        assert!(sidecar.call_as(&sidecar.authority.member(API), &[b"http/1.1"]).await.is_err(), "TLS is for members alone");
+        assert_eq!(asked(&mut sidecar.http2().await, Some("9090")).await, (200, "other".into()), "who name further ports by it");
         sidecar.told(PeerMode::Strict, &[(9090, PeerMode::Disable)]);
         assert_eq!(ask(&mut sidecar.clear().await, GET).await, "", "what one port allows is not allowed for another");
     })

@@ -600,6 +600,9 @@ pub struct Upstream {
     /// Whether the load of the other gateways of the group counts too.
     #[prost(bool, tag = "19")]
     pub fleet_load: bool,
+    /// Endpoints stand behind sidecars of the mesh that are to be called in clear, as who owns them has said.
+    #[prost(bool, tag = "20")]
+    pub in_clear: bool,
 }
 impl ::prost::Name for Upstream {
     const NAME: &'static str = "Upstream";

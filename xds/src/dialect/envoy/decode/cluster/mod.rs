@@ -84,6 +84,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
         mesh: None,
         locality: ZonePolicy { mode: ZoneMode::Off, spread: Some(Spread::default()), ..ZonePolicy::default() },
         fleet_load: false,
+        in_clear: false,
         name,
     };
     let (secrets, asks_secrets) = transport.map(|tls| (tls.secrets, tls.asks)).unwrap_or_default();

@@ -80,14 +80,14 @@ pub(super) fn inbound(at: SocketAddr, (domain, federated): (&str, bool), sent: S
 /// How bytes reach a service.
 pub(super) struct Way<'w> {
     pub cluster: &'w str,
-    /// What the other end is told that they are for.
-    pub authority: String,
+    /// What the other end is told that they are for; `None` where it takes them as they are, in clear.
+    pub authority: Option<String>,
     pub attempts: u32,
     /// Whether the address of who connects decides which instance they reach.
     pub hashed: bool,
 }
 
-/// Where the application sends bytes to a service, in a tunnel. The service may speak first.
+/// Where the application sends bytes to a service, in a tunnel unless that is called in clear. The service may speak first.
 pub(super) fn tunnel(name: &str, at: SocketAddr, way: Way<'_>) -> wire::Listener {
     let proxy = TcpProxy {
         stat_prefix: name.to_owned(),
@@ -95,7 +95,7 @@ pub(super) fn tunnel(name: &str, at: SocketAddr, way: Way<'_>) -> wire::Listener
         // How long nobody says anything is a matter of both ends.
         idle_timeout: span(Duration::ZERO),
         max_connect_attempts: Some(way.attempts),
-        tunneling_config: Some(TunnelingConfig { hostname: way.authority }),
+        tunneling_config: way.authority.map(|hostname| TunnelingConfig { hostname }),
         hash_policy: hash_policy_if(way.hashed),
         ..Default::default()
     };

@@ -200,7 +200,8 @@ fn tunnel(name: &str, at: SocketAddr, service: &MeshService, view: &View, wanted
     let upstream = &service.upstream;
     let way = takes_bytes(upstream).and_then(|hashed| {
         clusters(upstream, endpoints(view, &upstream.name), wanted)?;
-        Ok(Way { cluster: &upstream.name, authority: authority(service), attempts: tries(upstream), hashed })
+        let authority = (!upstream.in_clear).then(|| authority(service));
+        Ok(Way { cluster: &upstream.name, authority, attempts: tries(upstream), hashed })
     });
     match way {
         Ok(way) => listeners::tunnel(name, at, way),

@@ -156,6 +156,33 @@ fn bytes_go_in_tunnels_by_a_listener_without_routes() {
 }
 
 #[test]
+fn a_service_that_wants_that_is_called_in_clear() {
+    for (protocol, in_clear) in [MeshProtocol::Http, MeshProtocol::Tcp].into_iter().flat_map(|one| [(one, false), (one, true)]) {
+        let mut world = World::new(member(protocol));
+        let Change::Set(Resource::MeshService(mut api)) = service("shop/api", protocol) else { panic!() };
+        let upstream = Arc::make_mut(&mut api.upstream);
+        upstream.in_clear = in_clear;
+        upstream.mesh = upstream.mesh.take().filter(|_| !in_clear);
+        world.set(vec![Change::Set(Resource::MeshService(api))]);
+        assert!(world.encoder.withheld().is_empty());
+        let all = MeshEncoder::new(world.encoder.who.clone()).apply(&world.store.view(), &Changes { position: 0, names: None });
+        let body = |name: &str| all.iter().flatten().find(|set| &**set.resource.name() == name).unwrap().body.clone();
+        let cluster = heddle_proto::envoy::config::cluster::v3::Cluster::decode(&*body("mesh/shop/api")).unwrap();
+        assert_eq!(cluster.transport_socket.is_none(), in_clear);
+        if protocol == MeshProtocol::Tcp {
+            let listener = wire::Listener::decode(
+                &*all.iter().flatten().rfind(|set| &**set.resource.name() == "outbound/shop/api").unwrap().body,
+            )
+            .unwrap();
+            let Some(wire::filter::ConfigType::TypedConfig(config)) = &listener.filter_chains[0].filters[0].config_type else {
+                panic!()
+            };
+            assert_eq!(TcpProxy::decode(&config.value[..]).unwrap().tunneling_config.is_none(), in_clear);
+        }
+    }
+}
+
+#[test]
 fn bytes_are_denied_by_what_speaks_of_requests_and_never_allowed() {
     let rules = |action, to: Vec<PolicyOperation>| {
         let policy = policy(None, action, vec![PolicyRule { from: vec![], to }]);
