@@ -134,10 +134,26 @@ async fn a_service_that_wants_that_is_called_in_clear_and_one_that_merely_refuse
         assert!(ask(&mut api.connect().await, request).await.ends_with("ok"));
         assert!(seen.borrow()[0].contains("\r\nX-oDd: 1\r\n") && !seen.borrow()[0].contains("spiffe://"), "{:?}", seen.borrow());
         assert_eq!(disabled.stats.callers_in_clear()[address.port().to_string()]["connections"], 1);
-        // Somebody in clear at the address of a member gets nothing, whatever becomes of the handshake.
-        api.learn(MeshProtocol::Http, address);
+        // Somebody who answers in clear at the address of a member is told nothing, whatever becomes of the handshake.
+        let heard = Rc::<RefCell<Vec<u8>>>::default();
+        let kept = heard.clone();
+        let thief = application(move |mut stream| {
+            let kept = kept.clone();
+            async move {
+                let mut bytes = [0; 4096];
+                let read = stream.read(&mut bytes).await.unwrap();
+                kept.borrow_mut().extend_from_slice(&bytes[..read]);
+                stream.write_all(OK.as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        api.learn(MeshProtocol::Http, thief);
         assert!(ask(&mut api.connect().await, request).await.starts_with("HTTP/1.1 502 "));
-        assert_eq!(seen.borrow().len(), 1, "nothing was sent in clear");
+        let heard = heard.borrow();
+        assert!(
+            heard.first() == Some(&22) && !heard.windows(4).any(|some| some == b"GET "),
+            "the beginning of a handshake, and no more"
+        );
     })
     .await;
 }
