@@ -136,7 +136,7 @@ pub struct ServerArgs {
     /// gRPC address of the control plane; with https:// it has to show its identity
     #[arg(long, env = "HEDDLE_SERVER", default_value = "http://127.0.0.1:18000", value_name = "URL", global = true)]
     pub server: String,
-    /// Roots by which a control plane at https:// is known, PEM (`heddle ca export`)
+    /// Roots by which a control plane at https:// is known, PEM (`heddle ca export`); without them those below --data-dir are read
     #[arg(long, env = "HEDDLE_BUNDLE", value_name = "FILE", global = true)]
     pub bundle: Option<PathBuf>,
     /// Trust domain of that control plane; the one that the roots name when absent

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use heddle_controlplane::settings::{ADMIN_KEY_FILE, ROOTS_FILE};
 use heddle_node::identity::{Bundle, Bundles, Expect, Identity, SpiffeId, TrustDomain, domain_of_roots};
 use heddle_proto::heddle::admin::v1::admin_client::AdminClient;
 use heddle_proto::heddle::admin::v1::authority_client::AuthorityClient;
@@ -109,11 +110,12 @@ async fn channel(args: &ServerArgs) -> Result<Channel, ClientError> {
 fn secure(args: &ServerArgs) -> Result<Connector, ClientError> {
     let missing = || {
         ClientError::Usage(
-            "an https:// control plane is known by its roots: give them with --bundle FILE (`heddle ca export` prints them)"
+            "an https:// control plane is known by its roots: give them with --bundle FILE (`heddle ca export` prints them), or --data-dir of a control plane on this machine"
                 .into(),
         )
     };
-    let path = args.bundle.as_ref().ok_or_else(missing)?;
+    let beside = args.data_dir.join(ROOTS_FILE);
+    let path = args.bundle.as_ref().or_else(|| beside.exists().then_some(&beside)).ok_or_else(missing)?;
     let usage = |error: &dyn std::fmt::Display| ClientError::Usage(format!("--bundle {}: {error}", path.display()));
     let pem = std::fs::read_to_string(path).map_err(|error| usage(&error))?;
     let domain = match &args.trust_domain {
@@ -132,7 +134,7 @@ fn secure(args: &ServerArgs) -> Result<Connector, ClientError> {
 fn key(args: &ServerArgs) -> Result<WithKey, ClientError> {
     let key = match &args.key {
         Some(key) => Some(key.clone()),
-        None => std::fs::read_to_string(args.data_dir.join(heddle_controlplane::settings::ADMIN_KEY_FILE)).ok(),
+        None => std::fs::read_to_string(args.data_dir.join(ADMIN_KEY_FILE)).ok(),
     };
     let key = key
         .map(|key| MetadataValue::try_from(key.trim()))

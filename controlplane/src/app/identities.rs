@@ -1,5 +1,6 @@
 //! Identities in a control plane that runs: its authority, its own certificate, what its port speaks, and which nodes are let in. It signs nothing itself.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heddle_node::drain::DrainWatch;
@@ -16,7 +17,7 @@ use crate::ca::{Authority, CaError, Reason, Resident};
 use crate::grpc::{IdentityServer, IdentityService, sidecars};
 use crate::mesh::DEFAULT_TRUST_DOMAIN;
 use crate::seal::Seal;
-use crate::settings::{ControlPlaneSettings, Door};
+use crate::settings::{ControlPlaneSettings, Door, ROOTS_FILE};
 use crate::store::{Clock, Records};
 
 /// Whether there are identities, and what follows from that.
@@ -77,9 +78,10 @@ impl Identities {
         self.agent.clone()
     }
 
-    /// Renews, rotates and forgets until the drain begins.
-    pub(super) fn keep_house(&self, nodes: Arc<NodeRegistry>, kept: &Kept, drain: DrainWatch) {
+    /// Renews, rotates and forgets until the drain begins, and keeps the roots below `data_dir`.
+    pub(super) fn keep_house(&self, nodes: Arc<NodeRegistry>, kept: &Kept, data_dir: &Path, drain: DrainWatch) {
         let Some(authority) = self.authority.clone() else { return };
+        tokio::spawn(keep_roots(data_dir.join(ROOTS_FILE), self.own.clone()));
         if let Some(news) = kept.news() {
             tokio::spawn(authority.clone().follow(news, drain.clone(), fastrand::Rng::new()));
         }
@@ -137,6 +139,30 @@ impl Identities {
             admitted
         })
     }
+}
+
+/// Keeps the roots in a file, as they change: a port that speaks TLS alone tells them to nobody who does not know them yet, and whoever operates this host has
+/// to begin with something.
+async fn keep_roots(path: PathBuf, own: Identity) {
+    let mut changes = own.changes();
+    loop {
+        changes.mark_unchanged();
+        if let Some(roots) = own.bundles().own()
+            && let Err(error) = replace(&path, &roots.pem())
+        {
+            tracing::warn!(path = %path.display(), %error, "the roots cannot be written; `heddle ca export` tells them to whoever knows them");
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Whoever reads it finds all of it, old or new.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(new, path)
 }
 
 /// Takes namespace and service of a node from its certificate, never from what it says.

@@ -201,7 +201,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let (registry, (connector, within)) = (Arc::new(NodeRegistry::new()), link::memory());
     let differences = compared(&kept, &keeper, &drain);
     let metrics = metrics::writer(&keeper, &registry, &mesh, identities.authority.clone(), &differences, more_metrics);
-    identities.keep_house(registry.clone(), &kept, drain.clone());
+    identities.keep_house(registry.clone(), &kept, &data_dir, drain.clone());
     let running = Running {
         keeper: keeper.clone(),
         connector,
