@@ -78,14 +78,14 @@ impl Host {
     }
 
     /// The connection that was used last and still stands, since it is the likeliest to be warm; dead ones are closed on the way.
-    pub(super) fn take_idle(&self, tls: Option<&Arc<ClientConfig>>, name: Option<&str>) -> Option<Box<Conn>> {
+    pub(super) fn take_idle(&self, tls: Option<&Arc<ClientConfig>>, name: Option<&str>, now: Instant) -> Option<Box<Conn>> {
         let mut idle = self.idle.borrow_mut();
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
             if TlsIdentity::fits(idle[at].identity.as_ref(), tls, name) {
                 let mut conn = idle.remove(at);
-                if !conn.is_stale() {
+                if !conn.is_overdue(now) && !conn.is_stale() {
                     return Some(conn);
                 }
             }
@@ -122,7 +122,10 @@ impl Host {
         let retired = self.core.is_retired();
         let gone: Vec<Box<Conn>> = {
             let mut idle = self.idle.borrow_mut();
-            idle.extract_if(.., |conn| retired || conn.rested(now) >= limits.idle_timeout || conn.is_stale()).collect()
+            idle.extract_if(.., |conn| {
+                retired || conn.rested(now) >= limits.idle_timeout || conn.is_overdue(now) || conn.is_stale()
+            })
+            .collect()
         };
         drop(gone);
         self.sessions.sweep(limits, trust, retired, now);

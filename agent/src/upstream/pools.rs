@@ -137,7 +137,7 @@ async fn checkout(
     let host = picked.host();
     let (tls, name) = picked.tls(request.host)?;
     loop {
-        if !fresh && let Some(conn) = host.take_idle(tls, name) {
+        if !fresh && let Some(conn) = host.take_idle(tls, name, start) {
             host.shard.reused.inc();
             return Ok(Ready { conn, connect: Duration::ZERO, reused: true });
         }

@@ -16,6 +16,8 @@ pub(super) struct Facts {
     close: bool,
     keep_alive: bool,
     connection_upgrade: bool,
+    /// Seconds for which the sender keeps the connection at rest, as it says.
+    pub(super) keeps: Option<u32>,
     /// Options of `Connection` that may still come.
     options: u8,
 }
@@ -29,6 +31,7 @@ impl Default for Facts {
             close: false,
             keep_alive: false,
             connection_upgrade: false,
+            keeps: None,
             options: MAX_OPTIONS,
         }
     }
@@ -55,6 +58,7 @@ impl Facts {
             }
             Name::Connection => self.note_connection(value)?,
             Name::Upgrade => self.upgrade = true,
+            Name::KeepAlive => self.keeps = timeout_of(value).or(self.keeps),
             _ => return Ok(()),
         }
         if self.chunked && self.content_length.is_some() {
@@ -91,6 +95,14 @@ impl Facts {
         }
         Ok(())
     }
+}
+
+/// The `timeout` of a `Keep-Alive` field (RFC 2068 section 19.7.1.1); a hint, so what is malformed says nothing.
+fn timeout_of(value: &[u8]) -> Option<u32> {
+    const NAME: &[u8] = b"timeout=";
+    let mut parts = value.split(|&byte| byte == b',').take(usize::from(MAX_OPTIONS)).map(trim);
+    let found = parts.find(|part| part.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)))?;
+    std::str::from_utf8(&found[NAME.len()..]).ok()?.parse().ok()
 }
 
 /// Digits only: no sign, no list, no blank, no overflow.

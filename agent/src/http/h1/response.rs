@@ -37,6 +37,8 @@ pub struct ParsedResponse {
     pub length: BodyLength,
     /// Whether the connection may carry another request once the body has ended.
     pub persists: bool,
+    /// Seconds for which the server keeps the connection at rest, where it says so.
+    pub keeps: Option<u32>,
     /// Whether a 101 really names a protocol.
     pub upgrades: bool,
 }
@@ -95,6 +97,7 @@ impl ResponseParser {
             version,
             length,
             persists: self.facts.persists(version) && length != BodyLength::UntilClose && !lying,
+            keeps: self.facts.keeps,
             upgrades: status == 101 && self.facts.upgrades(version),
         })
     }

@@ -32,6 +32,9 @@ pub(super) const READ_ROOM: usize = 16 * 1024;
 /// Longest step; keeps the sum with a point in time in range.
 const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
 
+/// So much before a server closes a connection at rest it is used no more: what a request needs to get there, and what the server's clock began earlier than ours.
+const MARGIN: Duration = Duration::from_secs(1);
+
 /// Room made for one read of a long body: fewer system calls, and still what bounds the memory of a response to a slow client.
 pub(super) const BODY_ROOM: usize = 64 * 1024;
 
@@ -47,6 +50,8 @@ pub(in crate::upstream) struct Conn {
     /// Requests served.
     pub(in crate::upstream) served: u32,
     idle_since: Option<Instant>,
+    /// How long the server lets it rest, less what a request needs to get there; `FOR_EVER` where it does not say.
+    kept: Duration,
     slot: Slot,
 }
 
@@ -60,6 +65,7 @@ impl Conn {
             identity,
             served: 0,
             idle_since: None,
+            kept: FOR_EVER,
             slot,
         })
     }
@@ -72,6 +78,19 @@ impl Conn {
         // costs no system call while nothing has come
         let mut cx = Context::from_waker(Waker::noop());
         Pin::new(&mut self.io).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_ready()
+    }
+
+    /// Takes down how many seconds the server lets the connection rest, when it has said so: a request that comes as it closes is lost, and perhaps must not be sent again.
+    pub(super) fn is_kept_for(&mut self, seconds: Option<u32>) {
+        if let Some(seconds) = seconds {
+            let said = Duration::from_secs(seconds.into()).min(FOR_EVER);
+            self.kept = said - MARGIN.min(said / 2);
+        }
+    }
+
+    /// Whether the server is about to close it, as it has said.
+    pub(in crate::upstream) fn is_overdue(&self, now: Instant) -> bool {
+        self.rested(now) >= self.kept
     }
 
     /// Begins to rest.

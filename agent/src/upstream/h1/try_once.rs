@@ -108,6 +108,7 @@ pub(in crate::upstream) async fn try_once(
             Err(Failed { error: UpstreamError::new(Reason::UpstreamProtocol, Sent::All, detail), silent: false })
         };
     }
+    conn.is_kept_for(parsed.keeps);
     let rest = take_body(&mut conn, parsed, sender, sent_all);
     Ok(Answered { head, conn, rest })
 }

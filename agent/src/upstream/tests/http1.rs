@@ -57,6 +57,31 @@ fn idle_connections_are_closed_in_time() {
     });
 }
 
+/// A server that closes what rests says when; a request that comes just then is lost, and not all may be sent again.
+#[test]
+fn a_connection_is_used_no_more_when_its_server_is_about_to_close_it() {
+    const FIVE: &str = "HTTP/1.1 200 OK\r\nkeep-alive: timeout=5, max=100\r\ncontent-length: 0\r\n\r\n";
+    const ONE: &str = "HTTP/1.1 200 OK\r\nKeep-Alive: max=9,Timeout=1\r\ncontent-length: 0\r\n\r\n";
+    const WRONG: &str = "HTTP/1.1 200 OK\r\nkeep-alive: timeout=-1, soon\r\ncontent-length: 0\r\n\r\n";
+    const CASES: [(&[&str], u64, bool); 6] = [
+        (&[FIVE, FIVE], 3_900, true),
+        (&[FIVE, FIVE], 4_000, false),
+        (&[ONE, ONE], 499, true),
+        (&[ONE, ONE], 500, false),
+        (&[WRONG, WRONG], 50_000, true),
+        (&[HELLO, HELLO], 50_000, true),
+    ];
+    for (answers, rest, reused) in CASES {
+        run_paused(async {
+            let cluster = cluster(&[canned(answers).await], |_| ());
+            let pools = Pools::new();
+            get(&pools, &cluster).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(rest)).await;
+            assert_eq!(get(&pools, &cluster).await.unwrap().reused, reused, "{answers:?} after {rest} ms");
+        });
+    }
+}
+
 /// Every fault has its reason, and its connection is never used again.
 #[test]
 fn faults_of_an_answer_have_their_reason_and_cost_the_connection() {
