@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod ads;
+pub mod app;
 pub mod attack;
 pub mod certificates;
 pub mod churn;

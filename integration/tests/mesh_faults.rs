@@ -2,78 +2,12 @@
 //! of retries. Each is looked for on the side on which it must act, and on the other one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-
+use heddle_integration::app::App;
 use heddle_integration::client::{self, Answer};
 use heddle_integration::mesh::{Mesh, Node, Service};
+use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
 use serde_json::{Value, json};
-
-/// An application that counts what reaches it. `/hold` is not answered before somebody lets go, `/fail` with 500, all else with 200.
-#[derive(Clone)]
-struct App {
-    address: SocketAddr,
-    seen: Arc<Mutex<HashMap<String, usize>>>,
-    held: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl App {
-    fn start() -> App {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let app = App { address: listener.local_addr().unwrap(), seen: Arc::default(), held: Arc::default() };
-        let serving = app.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let app = serving.clone();
-                std::thread::spawn(move || app.serve(stream));
-            }
-        });
-        app
-    }
-
-    fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
-        let mut reader = BufReader::new(stream.try_clone()?);
-        let mut stream = stream;
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            let mut field = String::from("-");
-            while !field.trim().is_empty() {
-                field.clear();
-                reader.read_line(&mut field)?;
-            }
-            let target = line.split(' ').take(2).collect::<Vec<_>>().join(" ");
-            *self.seen.lock().unwrap().entry(target.clone()).or_default() += 1;
-            if target.contains("/hold") {
-                self.held.lock().unwrap().push(stream.try_clone()?);
-                continue;
-            }
-            stream.write_all(answer(if target.contains("/fail") { "500 Oh" } else { "200 OK" }).as_bytes())?;
-        }
-    }
-
-    /// How often this was asked for, `GET /a`.
-    fn count(&self, asked: &str) -> usize {
-        self.seen.lock().unwrap().get(asked).copied().unwrap_or_default()
-    }
-
-    /// Answers all that are held.
-    fn let_go(&self) {
-        for mut held in self.held.lock().unwrap().drain(..) {
-            // Who has gone needs no answer.
-            let _ = held.write_all(answer("200 OK").as_bytes());
-        }
-    }
-}
-
-fn answer(status: &str) -> String {
-    format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nok")
-}
 
 /// `web` calls `api`, both with a sidecar; an application stands behind that of `api`.
 struct Story {
@@ -249,4 +183,20 @@ fn retries_end_with_their_budget_and_a_post_is_sent_once() {
         assert_eq!(story.ask("POST", "/fail").status, 500);
     }
     assert_eq!(story.app.count("POST /fail"), 5);
+}
+
+#[test]
+fn an_application_is_told_which_try_it_sees_where_its_owner_wants_that() {
+    let mesh = Mesh::start("");
+    let app = Nginx::start("location / { return 503 'try <$http_x_envoy_attempt_count>'; }");
+    let _api = mesh.sidecar(&Service::http("api", app.address));
+    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    let forged = [("X-Envoy-Attempt-Count", "99")];
+    let ask = |method: &str, fields: &[(&str, &str)]| client::send(web.outbound[0], method, "/", fields, b"").unwrap().text();
+    until("the service", || (ask("GET", &[]) == "try <>").then_some(()));
+    let retry = json!({ "attempts": 3, "statuses": [503], "attempt_header": "X-Envoy-Attempt-Count" });
+    mesh.control.put("/mesh_services/api", json!({ "plugins": { "retry": retry } }));
+    until("the last of three tries", || (ask("GET", &[]) == "try <3>").then_some(()));
+    assert_eq!(ask("GET", &forged), "try <3>", "whatever a client says");
+    assert_eq!(ask("POST", &forged), "try <1>", "which is sent once");
 }

@@ -30,6 +30,8 @@ pub struct Retry {
     pub timeout: Duration,
     /// What is safe to be sent again, and after what.
     pub after: Repeat,
+    /// The field that tells the endpoint which try this is.
+    pub attempt_header: Option<Arc<str>>,
     /// Bounds repeats in share of requests.
     pub budget: Arc<Budget>,
 }

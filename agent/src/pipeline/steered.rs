@@ -53,6 +53,13 @@ impl<'a> Steered<'a> {
         target.pick(key, tried, seen, dice, now)
     }
 
+    /// Tells the next endpoint which try this is, over all upstreams, where that is wanted.
+    fn number(&self, x: &mut Exchange) {
+        if let Some(name) = self.retry.and_then(|retry| retry.attempt_header.as_deref()) {
+            x.request.fields.set(name, (x.attempts.len() + 1).to_string());
+        }
+    }
+
     /// The answer that was kept, when nothing better came.
     pub(super) fn take_kept(&mut self) -> Option<Served> {
         self.kept.take()
@@ -107,6 +114,7 @@ impl<'a> Steered<'a> {
     /// Rests before the next try and makes the body one from its beginning.
     pub(super) async fn rest(&mut self, x: &mut Exchange, body: &mut Body) {
         self.ended += 1;
+        self.number(x);
         self.replay.rewind(body);
         let rest = self.retry.map_or(Duration::ZERO, |retry| interval(retry, self.ended, x.dice.f64()));
         if !rest.is_zero() {
@@ -177,6 +185,7 @@ impl Pipeline {
         let target = target.map_err(|reason| Unserved::Failed(reason, Seen::Never))?;
         let campaign = Campaign::new(way.plan, &target, way.upgrade, way.interim);
         let mut steered = Steered::new(way.steering, way.replay);
+        steered.number(x);
         self.tries(x, way.plan, &campaign, body, Some(&mut steered)).await
     }
 
@@ -228,6 +237,7 @@ mod tests {
             max_interval: Duration::from_millis(350),
             timeout: Duration::ZERO,
             after,
+            attempt_header: None,
             budget: Arc::new(Budget::new(0, 0)),
         };
         let middle: Vec<_> = (1..5).map(|ended| interval(&retry, ended, 0.5).as_millis()).collect();

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::super::check::{self, Faults};
+use super::super::fields::is_name;
 use super::repeat::{self, MAX_BODY_SIZE, StatusRange};
 
 /// Configuration on a route.
@@ -45,6 +46,8 @@ pub(super) struct Config {
     #[serde(default = "ten")]
     #[schemars(range(max = 10000))]
     pub budget_burst: u32,
+    /// Request field that tells the upstream which try this is, 1 for the first; what clients say in it is taken off. No field when absent.
+    pub attempt_header: Option<String>,
 }
 
 fn yes() -> bool {
@@ -66,5 +69,8 @@ impl check::Config for Config {
         faults.range("budget_burst", self.budget_burst, 0, 10_000);
         repeat::check_statuses(&self.statuses, faults);
         repeat::check_methods(&self.methods, faults);
+        if self.attempt_header.as_ref().is_some_and(|name| !is_name(name)) {
+            faults.add("attempt_header", "is not a field name that may be set");
+        }
     }
 }

@@ -23,7 +23,7 @@ fn asked(config: &Value, keep: &Keep) -> (Exchange, std::sync::Arc<Retry>) {
 fn everything_that_is_said_is_asked_for() {
     let config = json!({
         "attempts": 4, "initial_interval": 0.1, "timeout": 2, "statuses": [429, "502-503", "504"], "on_network_error": false,
-        "methods": ["POST"], "max_body_size": 10,
+        "methods": ["POST"], "max_body_size": 10, "attempt_header": "X-Attempt",
     });
     let (_, retry) = asked(&config, &Keep::default());
     assert_eq!((retry.attempts, retry.timeout), (4, Duration::from_secs(2)));
@@ -31,6 +31,7 @@ fn everything_that_is_said_is_asked_for() {
     let statuses: Vec<u16> = (100..600).filter(|status| retry.after.statuses.has(*status)).collect();
     assert_eq!(statuses, [429, 502, 503, 504]);
     assert_eq!((retry.after.on_network_error, retry.after.max_body_size), (false, 10));
+    assert_eq!(retry.attempt_header.as_deref(), Some("X-Attempt"));
     assert!(retry.after.may_send_twice(&Method::Post) && !retry.after.may_send_twice(&Method::Get));
 }
 
@@ -57,6 +58,7 @@ fn the_budget_outlives_a_change_beside_it() {
 fn mistakes_are_refused() {
     for (more, path) in [
         (json!({"attempts": 0}), "attempts"),
+        (json!({"attempts": 2, "attempt_header": "not a name"}), "attempt_header"),
         (json!({"attempts": 21}), "attempts"),
         (json!({"initial_interval": -1}), "initial_interval"),
         (json!({"max_interval": 61}), "max_interval"),
