@@ -24,6 +24,11 @@ impl Load {
         self.active.get()
     }
 
+    /// Whether a response time has been noted yet.
+    pub fn is_known(&self) -> bool {
+        self.touched.get().is_some()
+    }
+
     /// Notes a response time. Slow answers count at once, fast ones only slowly (peak sensitive): the average decays by the time that has passed
     /// since the last response.
     pub fn observe(&self, rtt: Duration, now: Instant) {

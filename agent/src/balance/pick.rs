@@ -47,6 +47,11 @@ type Refused = SmallVec<[u32; 4]>;
 /// 2^32 over the golden ratio: its multiples fall evenly over the circle, however many there are (Knuth, The Art of Computer Programming, 6.4).
 const GOLDEN: u32 = 0x9E37_79B9;
 
+/// Seconds that an answer is taken to need at least, so that requests in flight count where answers need none.
+const FLOOR: f64 = 1e-6;
+/// Seconds that one is taken to need from an endpoint that has answered nothing: more than anybody waits.
+const UNKNOWN: f64 = 1e6;
+
 /// One look at one part.
 struct Look<'a> {
     view: &'a View,
@@ -245,10 +250,11 @@ impl Look<'_> {
         Some(if self.cost(other) < self.cost(one) { other } else { one })
     }
 
-    /// An endpoint that has not answered yet costs nothing but its load, so it is tried soon.
+    /// An endpoint that has not answered yet costs nothing, so it is tried soon; as long as that try lasts it costs more than any that has, so that nobody is run over who
+    /// is new and cold (Finagle's penalty).
     fn cost(&self, index: u32) -> f64 {
         let load = &self.loads[index as usize];
-        let floor = 1e-6;
-        (load.ewma(self.now) + floor) * f64::from(1 + load.active()) / self.weight(index) as f64
+        let took = if load.active() > 0 && !load.is_known() { UNKNOWN } else { load.ewma(self.now) + FLOOR };
+        took * f64::from(1 + load.active()) / self.weight(index) as f64
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::*;
 
+mod scale;
 mod spread;
 mod tilt;
 mod zones;
