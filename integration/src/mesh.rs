@@ -39,6 +39,8 @@ pub struct Service<'a> {
     pub protocol: &'a str,
     /// More keys of `service`, for example `, version: v2, labels: { track: canary }`.
     pub said: &'a str,
+    /// More keys of `node`, for example `, zone: a`.
+    pub node: &'a str,
     /// Services that it calls.
     pub calls: &'a [&'a str],
     /// More keys of `inbound`, for example `, mode: permissive`.
@@ -52,7 +54,7 @@ pub struct Service<'a> {
 impl<'a> Service<'a> {
     /// An HTTP service that calls nobody.
     pub fn http(name: &'a str, address: SocketAddr) -> Service<'a> {
-        Service { name, address, protocol: "http", said: "", calls: &[], inbound: "", agent: "", more: "" }
+        Service { name, address, protocol: "http", said: "", node: "", calls: &[], inbound: "", agent: "", more: "" }
     }
 }
 
@@ -109,6 +111,16 @@ impl Mesh {
 
     /// Starts a sidecar under a name of its own and does not wait.
     pub fn begin_sidecar(&self, id: &str, service: &Service<'_>) -> Node {
+        self.beside(id, service, &|_| Vec::new())
+    }
+
+    /// Starts an application with its sidecar as one process, as `heddle sidecar -- app` does; the application is told where it reaches the services that it
+    /// calls.
+    pub fn wrapped(&self, id: &str, service: &Service<'_>, app: impl Fn(&[SocketAddr]) -> Vec<String>) -> Node {
+        self.beside(id, service, &app)
+    }
+
+    fn beside(&self, id: &str, service: &Service<'_>, app: &dyn Fn(&[SocketAddr]) -> Vec<String>) -> Node {
         let place = &self.control.place;
         let (admin, inbound) = (place.address(), place.address());
         let outbound: Vec<SocketAddr> = service.calls.iter().map(|_| place.address()).collect();
@@ -119,10 +131,11 @@ impl Mesh {
             .map(|(called, listen)| format!("{{ service: {called}, listen: \"{listen}\" }}"))
             .collect();
         let text = format!(
-            "node: {{ id: {id}, data_dir: \"{id}-data\" }}\nrole: sidecar\n\
+            "node: {{ id: {id}, data_dir: \"{id}-data\"{} }}\nrole: sidecar\n\
              service: {{ name: {}, address: \"{}\", protocol: {}{} }}\n\
              agent: {{ workers: 1, admin: \"{admin}\"{} }}\n{}\
              inbound: {{ address: \"{inbound}\"{} }}\noutbound: {{ explicit: [ {} ] }}\n{}",
+            service.node,
             service.name,
             service.address,
             service.protocol,
@@ -133,7 +146,8 @@ impl Mesh {
             explicit.join(", "),
             service.more
         );
-        self.begin(id, &text, admin, inbound, outbound)
+        let app = app(&outbound);
+        self.begin(id, &text, [admin, inbound], outbound, &app)
     }
 
     /// Starts a gateway and waits until it is ready; it serves `self.control.http`.
@@ -144,7 +158,7 @@ impl Mesh {
              agent: {{ workers: 1, admin: \"{admin}\" }}\n{}",
             self.reach("gateway", "gw-1")
         );
-        let node = self.begin("gw-1", &text, admin, admin, Vec::new());
+        let node = self.begin("gw-1", &text, [admin; 2], Vec::new(), &[]);
         node.wait_ready();
         node
     }
@@ -157,16 +171,16 @@ impl Mesh {
              agent: {{ workers: 1, admin: \"{admin}\" }}\nidentity: {{ {identity} }}\n{}",
             self.reach(service, id)
         );
-        let node = self.begin(id, &text, admin, admin, Vec::new());
+        let node = self.begin(id, &text, [admin; 2], Vec::new(), &[]);
         node.wait_ready();
         node
     }
 
-    fn begin(&self, id: &str, text: &str, admin: SocketAddr, inbound: SocketAddr, outbound: Vec<SocketAddr>) -> Node {
+    fn begin(&self, id: &str, text: &str, [admin, inbound]: [SocketAddr; 2], outbound: Vec<SocketAddr>, app: &[String]) -> Node {
         let place = &self.control.place;
         place.write(&format!("{id}.yaml"), text);
         let folder = place.folder.path().to_owned();
-        Node { process: spawn(&folder, id), name: id.to_owned(), admin, inbound, outbound, folder }
+        Node { process: spawn(&folder, id, app), name: id.to_owned(), admin, inbound, outbound, folder }
     }
 
     /// Waits until a node has kept on disk what it holds, with all of these names in it.
@@ -218,7 +232,7 @@ impl Node {
 
     /// Starts it again with what it has on disk; its join token is used up.
     pub fn start(&mut self) {
-        self.process = spawn(&self.folder, &self.name);
+        self.process = spawn(&self.folder, &self.name, &[]);
     }
 
     /// A second process in its place, with the same listeners and data, and with an id and a port for operators of its own.
@@ -238,7 +252,7 @@ impl Node {
         let text = std::fs::read_to_string(place.path(&format!("{}.yaml", self.name))).expect("it was written");
         let text = text.replace(&self.admin.to_string(), &admin.to_string());
         place.write(&format!("{name}.yaml"), &edit(&text, &name));
-        let (process, outbound) = (spawn(&self.folder, &name), self.outbound.clone());
+        let (process, outbound) = (spawn(&self.folder, &name, &[]), self.outbound.clone());
         Node { process, name, admin, inbound: self.inbound, outbound, folder: self.folder.clone() }
     }
 
@@ -254,8 +268,13 @@ impl Node {
     }
 }
 
-fn spawn(folder: &std::path::Path, id: &str) -> Process {
+/// An agent, or one with an application beside it.
+fn spawn(folder: &std::path::Path, id: &str, app: &[String]) -> Process {
     let mut command = Command::new(binary());
-    command.args(["agent", "-c", &format!("{id}.yaml")]).current_dir(folder);
+    let mode = if app.is_empty() { "agent" } else { "sidecar" };
+    command.args([mode, "-c", &format!("{id}.yaml")]).current_dir(folder);
+    if !app.is_empty() {
+        command.arg("--").args(app);
+    }
     Process::start(command, folder.join(format!("{id}.log")))
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use heddle_integration::client;
 use heddle_integration::heddle::{Heddle, Setup, binary};
+use heddle_integration::mesh::{Mesh, Service};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::{PATIENCE, Process, until};
 
@@ -80,4 +81,52 @@ fn an_agent_that_is_killed_comes_back() {
     assert!(app.is_running());
     app.signal("TERM");
     assert_eq!(app.wait().code(), Some(0), "{}", app.output());
+}
+
+/// What its application does when it is told to stop: it says so, waits until it may, and calls another service.
+const LAST_CALL: &str = r#"
+stop() {
+    echo stopping
+    read -r < "$1"
+    echo "the other one said $(curl -s -m 10 "http://$2/last")"
+    exit 4
+}
+trap 'stop "$0" "$1"' TERM
+echo up
+while :; do sleep 0.02; done
+"#;
+
+#[test]
+fn an_application_that_stops_is_called_no_more_and_still_calls_others() {
+    let mesh = Mesh::start("");
+    let (page, store) = (Nginx::saying("page"), Nginx::saying("saved"));
+    let _store = mesh.sidecar(&Service::http("store", store.address));
+    let pipe = mesh.control.place.path("may-go-on");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let service = Service { calls: &["store"], ..Service::http("shop", page.address) };
+    let mut shop = mesh.wrapped("shop", &service, |outbound| {
+        ["bash", "-c", LAST_CALL]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([pipe.display().to_string(), outbound[0].to_string()])
+            .collect()
+    });
+    until("the application", || shop.process.output().contains("up\n").then_some(()));
+    let web = mesh.sidecar(&Service { calls: &["shop"], ..Service::http("web", mesh.control.place.address()) });
+    assert_eq!(mesh.until_reached(&web, "/").text(), "page");
+    assert_eq!(mesh.until_reached(&shop, "/").text(), "saved");
+
+    shop.process.signal("TERM");
+    // First nothing comes in any more, then the application is told.
+    until("the application to be told", || shop.process.output().contains("stopping\n").then_some(()));
+    assert!(TcpStream::connect_timeout(&shop.inbound, PATIENCE).is_err(), "its door is shut before it knows");
+    let refused = client::get(web.outbound[0], "/").unwrap();
+    assert!(refused.status == 503 || refused.status == 502, "{}", refused.status);
+    // What it sends itself still goes, in the mesh, as itself, for as long as it takes to stop.
+    assert_eq!(client::get(shop.outbound[0], "/").unwrap().text(), "saved");
+    assert!(shop.process.is_running());
+    std::fs::write(&pipe, "\n").unwrap();
+    assert_eq!(shop.process.wait().code(), Some(4), "{}", shop.process.output());
+    assert!(shop.process.output().contains("the other one said saved"), "{}", shop.process.output());
+    assert!(client::get(shop.outbound[0], "/").is_err(), "what goes out ends last");
 }
