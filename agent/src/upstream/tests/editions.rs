@@ -22,7 +22,7 @@ fn at(nth: u8) -> SocketAddr {
 
 fn next(edition: &Arc<Edition>, nodes: &[model::Endpoint], news: News) -> Arc<Edition> {
     let config = edition.view().spec.config.clone();
-    edition.next(config, nodes.into(), &|_| None, news, now())
+    edition.next(config, &nodes.into(), &|_| None, news, now())
 }
 
 fn nodes(of: &[u8]) -> Vec<model::Endpoint> {

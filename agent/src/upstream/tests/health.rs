@@ -180,7 +180,7 @@ fn ten_nodes_with_two_checkers_each_probe_a_fifth() {
                 let membership = Membership::alone(&format!("gw-{nth}"), facts(Vec::new()));
                 membership.hear(members.clone());
                 let clusters = clusters(&membership);
-                let cluster = clusters.apply(&config, &nodes.into(), &|_| None, News::Revision);
+                let cluster = clusters.apply(&config, &nodes.clone().into(), &|_| None, News::Revision);
                 (clusters, cluster)
             })
             .collect();
