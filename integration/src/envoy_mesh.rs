@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Map, Value, json};
 
 use crate::envoy::{Envoy, Way, bootstrap};
+use crate::heddle::{Heddle, Setup};
 use crate::mesh::{DOMAIN, Mesh, Node};
 
 /// An Envoy with the agent beside it.
@@ -15,6 +16,20 @@ pub struct Member {
     /// Where its application reaches the services that it calls, in the order in which they were named.
     pub outbound: Vec<SocketAddr>,
     _keeper: Node,
+}
+
+/// A story of a control plane and an Envoy that follows it as a gateway, which both ways to speak xDS have to tell the same, in clear and over mutual TLS.
+pub fn each_way(story: impl Fn(&mut Heddle, &Envoy)) {
+    for way in [Way::DeltaAds, Way::SotwAds] {
+        let mut heddle = Heddle::control_plane(Setup::default());
+        let envoy = Envoy::follow(heddle.xds, "envoy-1", way);
+        story(&mut heddle, &envoy);
+    }
+    for way in [Way::DeltaAds, Way::SotwAds] {
+        let mut mesh = Mesh::start("");
+        let gateway = mesh.envoy_gateway(way);
+        story(&mut mesh.control, &gateway.envoy);
+    }
 }
 
 impl Mesh {
@@ -46,7 +61,7 @@ impl Mesh {
     /// An Envoy as gateway; it serves `self.control.http`.
     pub fn envoy_gateway(&self, way: Way) -> Member {
         let metadata = json!({ "role": "gateway", "identity": true });
-        self.envoy_member(way, "gateway-envoy", "gateway", metadata, (self.control.http, Vec::new()))
+        self.envoy_member(way, "envoy-1", "gateway", metadata, (self.control.http, Vec::new()))
     }
 
     /// An Envoy that says this of itself, with the identity of a service.

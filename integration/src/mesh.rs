@@ -93,9 +93,14 @@ impl Mesh {
 
     /// How an agent reaches the control plane.
     fn reach(&self, service: &str, node: &str) -> String {
+        self.reach_with(service, node, "")
+    }
+
+    /// The same with more keys of `controlplane`.
+    fn reach_with(&self, service: &str, node: &str, more: &str) -> String {
         let token = self.control.place.write(&format!("{node}.token"), &self.token(service));
         format!(
-            "controlplane: {{ address: \"https://{}\", token_file: \"{}\", bundle: \"{}\" }}\n",
+            "controlplane: {{ address: \"https://{}\", token_file: \"{}\", bundle: \"{}\"{more} }}\n",
             self.control.xds,
             token.display(),
             self.roots.display()
@@ -152,11 +157,16 @@ impl Mesh {
 
     /// Starts a gateway and waits until it is ready; it serves `self.control.http`.
     pub fn gateway(&self) -> Node {
+        self.gateway_with("")
+    }
+
+    /// The same with more keys of `controlplane`, for example `, dialect: envoy`.
+    pub fn gateway_with(&self, more: &str) -> Node {
         let admin = self.control.agent;
         let text = format!(
             "node: {{ id: gw-1, data_dir: \"gw-1-data\" }}\nrole: gateway\nservice: {{ name: gateway }}\n\
              agent: {{ workers: 1, admin: \"{admin}\" }}\n{}",
-            self.reach("gateway", "gw-1")
+            self.reach_with("gateway", "gw-1", more)
         );
         let node = self.begin("gw-1", &text, [admin; 2], Vec::new(), &[]);
         node.wait_ready();

@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::certificates::Files;
+use crate::mesh::{Mesh, Node};
 use crate::place::Place;
 use crate::process::{Process, until};
 use crate::python;
@@ -34,7 +35,7 @@ pub fn bootstrap(place: &Place, control: SocketAddr, id: &str, files: Option<&Fi
 }
 
 /// The bootstrap of a member of the mesh: an agent keeps its identity in `files`, and by that it speaks with its control plane as well.
-pub fn member(place: &Place, control: SocketAddr, id: &str, metadata: &Value, files: &Path) -> PathBuf {
+fn member(place: &Place, control: SocketAddr, id: &str, metadata: &Value, files: &Path) -> PathBuf {
     let identity = json!({
         "certificate_file": files.join("svid.pem"),
         "private_key_file": files.join("svid.key"),
@@ -52,6 +53,24 @@ pub fn member(place: &Place, control: SocketAddr, id: &str, metadata: &Value, fi
         "server_listener_resource_name_template": "grpc/server/mtls?xds.resource.listening_address=%s",
     });
     place.write(&format!("{id}.json"), &bootstrap.to_string())
+}
+
+/// A program of gRPC with the agent that keeps its identity.
+pub struct Program {
+    pub bootstrap: PathBuf,
+    _keeper: Node,
+}
+
+impl Mesh {
+    /// A program of a service, which says this of itself and speaks with the control plane over mutual TLS.
+    pub fn grpc_program(&self, service: &str, metadata: &Value) -> Program {
+        let place = &self.control.place;
+        let id = format!("{service}-grpc");
+        let files = place.path(&format!("{id}-identity"));
+        let keeper = self.keeper(&format!("{id}-keeper"), service, &format!("files: \"{}\"", files.display()));
+        until("the identity in files", || files.join("svid.pem").exists().then_some(()));
+        Program { bootstrap: member(place, self.control.xds, &id, metadata, &files), _keeper: keeper }
+    }
 }
 
 /// A server that says which one it is, with a control plane or `plain`.

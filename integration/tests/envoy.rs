@@ -2,28 +2,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use heddle_integration::envoy::{Envoy, Way};
+use heddle_integration::envoy_mesh::each_way;
 use heddle_integration::heddle::{Heddle, Setup};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
 use serde_json::{Value, json};
 
-/// Both ways to speak xDS have to tell the same story.
-fn both(story: impl Fn(&Heddle, &Envoy)) {
-    for way in [Way::DeltaAds, Way::SotwAds] {
-        let heddle = Heddle::control_plane(Setup::default());
-        let envoy = Envoy::follow(heddle.xds, "envoy-1", way);
-        story(&heddle, &envoy);
-    }
-}
-
 fn node(heddle: &Heddle) -> Value {
-    heddle.admin("GET", "/nodes", Value::Null).json()[0].clone()
+    let nodes = heddle.admin("GET", "/nodes", Value::Null).json();
+    nodes.as_array().unwrap().iter().find(|node| node["speaks"] == "envoy").cloned().unwrap_or(Value::Null)
 }
 
 #[test]
 fn a_route_to_one_upstream_passes_traffic() {
     let nginx = Nginx::saying("up");
-    both(|heddle, envoy| {
+    each_way(|heddle, envoy| {
         heddle.route("r", "/hello", nginx.address);
         envoy.until_live();
         assert_eq!(heddle.until_status("/hello", 200).text(), "up");
@@ -36,7 +29,7 @@ fn a_route_to_one_upstream_passes_traffic() {
 #[test]
 fn changes_of_endpoints_clusters_and_routes_arrive_without_a_stall() {
     let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
-    both(|heddle, envoy| {
+    each_way(|heddle, envoy| {
         let upstream = |nginx: &Nginx, more: Value| {
             let mut upstream = json!({ "nodes": { nginx.address.to_string(): 1 } });
             upstream.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -65,7 +58,7 @@ fn changes_of_endpoints_clusters_and_routes_arrive_without_a_stall() {
 #[test]
 fn what_envoy_lacks_is_withheld_and_named() {
     let nginx = Nginx::saying("up");
-    both(|heddle, envoy| {
+    each_way(|heddle, envoy| {
         heddle.route("plain", "/plain", nginx.address);
         let guarded = json!({ "uri": "/guarded", "plugins": { "hmac-auth": {} }, "upstream": { "nodes": { nginx.address.to_string(): 1 } } });
         heddle.put("/routes/guarded", guarded);
@@ -81,7 +74,7 @@ fn what_envoy_lacks_is_withheld_and_named() {
 #[test]
 fn what_envoy_refuses_is_shown_in_its_own_words_on_the_resource_that_caused_it() {
     let nginx = Nginx::saying("up");
-    both(|heddle, envoy| {
+    each_way(|heddle, envoy| {
         heddle.route("plain", "/plain", nginx.address);
         envoy.until_live();
         // An address of nobody (RFC 5737).

@@ -7,10 +7,12 @@ mod differences;
 mod guarded;
 #[path = "envoy_compare/requests.rs"]
 mod requests;
+#[path = "envoy_compare/served.rs"]
+mod served;
 
 use std::net::SocketAddr;
 
-use differences::Seen;
+use differences::{READ, Seen};
 use heddle_integration::ads::Follower;
 use heddle_integration::client;
 use heddle_integration::echo::Echo;
@@ -80,7 +82,7 @@ fn the_same_requests_find_the_same_route_upstream_status_and_fields() {
         let (ours, theirs) = (ask(agent.spot.http, &request), ask(http, &request));
         routes.extend(theirs.route());
         upstream += usize::from(theirs.reached_upstream());
-        let found = differences::between(&request, &ours, &theirs);
+        let found = differences::between(&READ, &request, &ours, &theirs);
         if !found.is_empty() {
             differing.push(format!("{request}\n  {}", found.join("\n  ")));
         }
@@ -130,7 +132,7 @@ fn the_same_requests_are_let_through_by_the_same_guards_and_copied_alike() {
         let (ours, theirs) = (ask(agent.spot.http, &request), ask(http, &request));
         *statuses.entry(theirs.status).or_insert(0) += 1;
         routes.extend(theirs.route());
-        let found = differences::between(&request, &ours, &theirs);
+        let found = differences::between(&READ, &request, &ours, &theirs);
         if !found.is_empty() {
             differing.push(format!("{request}\n  {}", found.join("\n  ")));
         }

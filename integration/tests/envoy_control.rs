@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use heddle_integration::ads::{Ads, Follower, Spot, any, assignment, cluster, listener, manager, routes, socket};
 use heddle_integration::certificates::{Authority, Pair};
 use heddle_integration::heddle::{Heddle, Setup};
+use heddle_integration::mesh::Mesh;
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
 use serde_json::{Value, json};
@@ -20,6 +21,17 @@ fn both(story: impl Fn(&mut Ads, &Follower, &str)) {
     for dialect in ["envoy", "envoy-sotw"] {
         let mut ads = Ads::start();
         let agent = Follower::follow(ads.address, dialect);
+        story(&mut ads, &agent, dialect);
+    }
+}
+
+/// The same in clear and over mutual TLS.
+fn each_way(story: impl Fn(&mut Ads, &Follower, &str)) {
+    both(&story);
+    let (authority, who) = (Authority::new(), json!({ "id": "edge-1", "cluster": "gateway" }));
+    for (dialect, api) in [("envoy", "DELTA_GRPC"), ("envoy-sotw", "GRPC")] {
+        let mut ads = Ads::start_tls(&authority);
+        let agent = Follower::with_bootstrap(|spot| bootstrap(ads.address, &authority, spot, (&who, api)));
         story(&mut ads, &agent, dialect);
     }
 }
@@ -37,7 +49,7 @@ fn world(http: SocketAddr, to: &[(&str, &str)], clusters: &[(&str, SocketAddr)])
 #[test]
 fn everything_arrives_at_the_start_and_routes_and_endpoints_change() {
     let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
-    both(|ads, agent, dialect| {
+    each_way(|ads, agent, dialect| {
         let start = Instant::now();
         ads.serve(&world(agent.spot.http, &[("/", "a")], &[("a", one.address), ("b", two.address)]));
         agent.until_ready();
@@ -64,7 +76,7 @@ fn everything_arrives_at_the_start_and_routes_and_endpoints_change() {
 #[test]
 fn a_bad_resource_is_refused_by_its_field_and_the_rest_goes_live() {
     let nginx = Nginx::saying("up");
-    both(|ads, agent, _| {
+    each_way(|ads, agent, _| {
         let mut world =
             world(agent.spot.http, &[("/odd", "odd"), ("/", "good")], &[("good", nginx.address), ("odd", nginx.address)]);
         world["Cluster"][1]["lb_subset_config"] = json!({ "fallback_policy": "ANY_ENDPOINT" });
@@ -90,7 +102,7 @@ fn a_bad_resource_is_refused_by_its_field_and_the_rest_goes_live() {
 #[test]
 fn a_control_plane_that_is_gone_is_missed_by_nobody_and_found_again() {
     let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
-    both(|ads, agent, dialect| {
+    each_way(|ads, agent, dialect| {
         ads.serve(&world(agent.spot.http, &[("/", "a")], &[("a", one.address)]));
         agent.until_says("/", 200, "one");
         until("everything to be settled", || (asked(ads, "RouteConfiguration") > 0).then_some(()));
@@ -116,7 +128,7 @@ fn asked(ads: &Ads, kind: &str) -> usize {
 #[test]
 fn clusters_that_change_keep_the_endpoints_that_stay_without_a_stall() {
     let nginx = Nginx::saying("up");
-    both(|ads, agent, dialect| {
+    each_way(|ads, agent, dialect| {
         let mut world = world(agent.spot.http, &[("/", "a")], &[("a", nginx.address)]);
         ads.serve(&world);
         agent.until_says("/", 200, "up");
@@ -151,7 +163,7 @@ fn serial(address: SocketAddr) -> String {
 #[test]
 fn a_certificate_comes_by_sds_and_is_rotated() {
     let (nginx, authority) = (Nginx::saying("up"), Authority::new());
-    both(|ads, agent, _| {
+    each_way(|ads, agent, _| {
         let mut world = world(agent.spot.https, &[("/", "a")], &[("a", nginx.address)]);
         let source = json!({ "name": "shown", "sds_config": { "ads": {}, "resource_api_version": "V3" } });
         let context = json!({ "common_tls_context": { "tls_certificate_sds_secret_configs": [source] } });
@@ -168,8 +180,8 @@ fn a_certificate_comes_by_sds_and_is_rotated() {
     });
 }
 
-/// A bootstrap that follows `control` with mutual TLS.
-fn bootstrap(control: SocketAddr, authority: &Authority, spot: &Spot) -> String {
+/// A bootstrap that follows `control` with mutual TLS; it says who asks, and in which way.
+fn bootstrap(control: SocketAddr, authority: &Authority, spot: &Spot, (who, api): (&Value, &str)) -> String {
     let own = authority.issue(&["edge.example"]);
     let file = |name: &str, text: &str| json!({ "filename": spot.place.write(name, text) });
     let pair = json!({ "certificate_chain": file("own.pem", &own.certificate), "private_key": file("own.key", &own.key) });
@@ -183,14 +195,11 @@ fn bootstrap(control: SocketAddr, authority: &Authority, spot: &Spot) -> String 
     let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     let http2 = any(options, json!({ "explicit_http_config": { "http2_protocol_options": {} } }));
     json!({
-        "node": {
-            "id": "edge-7", "cluster": "edges", "metadata": { "TEAM": "shop", "WEIGHTS": [1, 2.5] },
-            "locality": { "region": "eu", "zone": "eu-1a", "sub_zone": "rack-3" },
-        },
+        "node": who,
         "admin": { "address": socket(spot.admin) },
         "dynamic_resources": {
             "ads_config": {
-                "api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
+                "api_type": api, "transport_api_version": "V3", "set_node_on_first_message_only": true,
                 "grpc_services": [{ "envoy_grpc": { "cluster_name": "control" } }],
             },
             "lds_config": source, "cds_config": source,
@@ -209,7 +218,11 @@ fn bootstrap(control: SocketAddr, authority: &Authority, spot: &Spot) -> String 
 fn a_bootstrap_says_who_asks_and_how_the_control_plane_is_known() {
     let (nginx, authority) = (Nginx::saying("up"), Authority::new());
     let ads = Ads::start_tls(&authority);
-    let agent = Follower::with_bootstrap(|spot| bootstrap(ads.address, &authority, spot));
+    let who = json!({
+        "id": "edge-7", "cluster": "edges", "metadata": { "TEAM": "shop", "WEIGHTS": [1, 2.5] },
+        "locality": { "region": "eu", "zone": "eu-1a", "sub_zone": "rack-3" },
+    });
+    let agent = Follower::with_bootstrap(|spot| bootstrap(ads.address, &authority, spot, (&who, "DELTA_GRPC")));
     ads.serve(&world(agent.spot.http, &[("/", "a")], &[("a", nginx.address)]));
     agent.until_says("/", 200, "up");
     let node = ads.events().iter().find_map(|event| event["node"].as_object().cloned()).expect("the first request says who asks");
@@ -217,32 +230,56 @@ fn a_bootstrap_says_who_asks_and_how_the_control_plane_is_known() {
     assert_eq!(node["locality"], json!({ "region": "eu", "zone": "eu-1a", "subZone": "rack-3" }));
     assert_eq!(node["metadata"], json!({ "TEAM": "shop", "WEIGHTS": [1.0, 2.5] }));
     let stranger = Authority::new();
-    let agent = Follower::with_bootstrap(|spot| bootstrap(ads.address, &stranger, spot));
+    let agent = Follower::with_bootstrap(|spot| bootstrap(ads.address, &stranger, spot, (&who, "DELTA_GRPC")));
     until("a control plane of another authority to be refused", || {
         agent.process.output().contains("invalid peer certificate").then_some(())
     });
 }
 
+/// Heddle's own control plane drives an agent that asks for Envoy's types; `ready` waits until it can be asked.
+fn driven(heddle: &mut Heddle, id: &str, ready: impl Fn()) {
+    let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
+    let says = |heddle: &Heddle, target: &str, text: &str| until(text, || (heddle.get(target).text() == text).then_some(()));
+    let upstream =
+        |heddle: &Heddle, nginx: &Nginx| heddle.put("/upstreams/u", json!({ "nodes": { nginx.address.to_string(): 1 } }));
+    upstream(heddle, &one);
+    heddle.put("/routes/r", json!({ "uri": "/shop/*", "upstream_id": "u" }));
+    heddle.route("exact", "/shop/cart", two.address);
+    ready();
+    heddle.until_status("/shop/x", 200);
+    says(heddle, "/shop/x", "one");
+    says(heddle, "/shop/cart", "two");
+    upstream(heddle, &two);
+    says(heddle, "/shop/x", "two");
+    assert_eq!(heddle.admin("DELETE", "/routes/r", Value::Null).status, 200);
+    heddle.until_status("/shop/x", 404);
+    let node = until("the node", || {
+        let nodes = heddle.admin("GET", "/nodes", Value::Null).json();
+        nodes.as_array()?.iter().find(|node| node["id"] == id).cloned()
+    });
+    assert_eq!((&node["speaks"], &node["nacks"]), (&json!("envoy"), &json!([])), "{node}");
+    heddle.process.kill();
+    assert_eq!(heddle.get("/shop/cart").text(), "two", "the control plane is away");
+    heddle.start_again();
+    heddle.route("exact", "/shop/cart", one.address);
+    says(heddle, "/shop/cart", "one");
+}
+
 #[test]
 fn heddles_own_control_plane_drives_an_agent_by_envoys_types() {
-    let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
     for dialect in ["envoy", "envoy-sotw"] {
-        let heddle = Heddle::control_plane(Setup::default());
+        let mut heddle = Heddle::control_plane(Setup::default());
         let agent = Follower::follow(heddle.xds, dialect);
-        let says = |target: &str, text: &str| until(text, || (heddle.get(target).text() == text).then_some(()));
-        heddle.put("/upstreams/u", json!({ "nodes": { one.address.to_string(): 1 } }));
-        heddle.put("/routes/r", json!({ "uri": "/shop/*", "upstream_id": "u" }));
-        heddle.put("/routes/exact", json!({ "uri": "/shop/cart", "upstream": { "nodes": { two.address.to_string(): 1 } } }));
-        agent.until_ready();
-        heddle.until_status("/shop/x", 200);
-        says("/shop/x", "one");
-        says("/shop/cart", "two");
-        heddle.put("/upstreams/u", json!({ "nodes": { two.address.to_string(): 1 } }));
-        says("/shop/x", "two");
-        assert_eq!(heddle.admin("DELETE", "/routes/r", Value::Null).status, 200);
-        heddle.until_status("/shop/x", 404);
-        let node = until("the node", || heddle.admin("GET", "/nodes", Value::Null).json().get(0).cloned());
-        assert_eq!((&node["id"], &node["speaks"]), (&json!("edge-1"), &json!("envoy")), "{node}");
+        driven(&mut heddle, "edge-1", || agent.until_ready());
+    }
+}
+
+#[test]
+fn heddles_own_control_plane_drives_an_agent_with_an_identity_by_envoys_types() {
+    for dialect in ["envoy", "envoy-sotw"] {
+        let mut mesh = Mesh::start("");
+        let gateway = mesh.gateway_with(&format!(", dialect: {dialect}"));
+        driven(&mut mesh.control, "gw-1", || gateway.wait_ready());
     }
 }
 

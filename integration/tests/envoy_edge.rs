@@ -8,6 +8,7 @@ use std::process::Command;
 use heddle_integration::certificates::{Authority, Pair};
 use heddle_integration::client;
 use heddle_integration::envoy::both;
+use heddle_integration::envoy_mesh::each_way;
 use heddle_integration::heddle::Heddle;
 use heddle_integration::nginx::Nginx;
 use heddle_integration::place::Place;
@@ -55,7 +56,7 @@ fn serial(heddle: &Heddle, name: &str) -> String {
 #[test]
 fn certificates_are_shown_by_name_rotated_on_the_wire_and_demanded_of_clients() {
     let (nginx, authority, clients) = (Nginx::saying("up"), Authority::new(), Authority::new());
-    both(|heddle, envoy| {
+    each_way(|heddle, envoy| {
         let show = |more: Value| {
             let pair = authority.issue(&["one.example"]);
             let mut ssl = json!({ "snis": ["one.example"], "cert": pair.certificate, "key": pair.key });

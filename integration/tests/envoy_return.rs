@@ -1,8 +1,7 @@
 //! A real Envoy whose control plane goes away: it serves on, comes back by itself, and has then what was changed and removed meanwhile.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use heddle_integration::envoy::{Envoy, Way};
-use heddle_integration::heddle::{Heddle, Setup};
+use heddle_integration::envoy_mesh::each_way;
 use heddle_integration::load::Load;
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
@@ -11,11 +10,9 @@ use serde_json::Value;
 #[test]
 fn an_envoy_serves_while_its_control_plane_is_away_and_catches_up() {
     let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
-    for way in [Way::DeltaAds, Way::SotwAds] {
-        let mut heddle = Heddle::control_plane(Setup::default());
+    each_way(|heddle, envoy| {
         heddle.route("kept", "/kept", one.address);
         heddle.route("removed", "/removed", one.address);
-        let envoy = Envoy::follow(heddle.xds, "envoy-1", way);
         envoy.until_live();
         heddle.until_status("/removed", 200);
         let load = Load::start(heddle.http, "/kept", 4);
@@ -33,5 +30,5 @@ fn an_envoy_serves_while_its_control_plane_is_away_and_catches_up() {
         until("the other upstream", || (heddle.get("/kept").text() == "two").then_some(()));
         let tally = load.stop();
         assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
-    }
+    });
 }

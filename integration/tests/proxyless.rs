@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use heddle_integration::certificates::{Authority, Files};
 use heddle_integration::heddle::{Heddle, Setup};
+use heddle_integration::mesh::Mesh;
 use heddle_integration::place::Place;
 use heddle_integration::process::{Process, until};
 use heddle_integration::proxyless::{Client, bootstrap, server};
@@ -37,34 +38,81 @@ fn route(heddle: &Heddle, id: &str, uri: &str, upstream: &str, more: Value) {
     heddle.put(&format!("/routes/{id}"), route);
 }
 
-#[test]
-fn a_client_follows_routes_and_endpoints_and_outlives_its_control_plane() {
+fn node(heddle: &Heddle, id: &str) -> Value {
+    let nodes = heddle.admin("GET", "/nodes", Value::Null).json();
+    nodes.as_array().unwrap().iter().find(|node| node["id"] == id).cloned().unwrap_or_else(|| panic!("no {id} in {nodes}"))
+}
+
+/// A client of routes follows what is changed, whichever way it has to its control plane.
+fn follows(heddle: &mut Heddle, bootstrap: &Path, id: &str) {
     let place = Place::new();
     let [one, two, three] = ["one", "two", "three"].map(|saying| Said::new(&place, saying));
-    let mut heddle = Heddle::control_plane(Setup::default());
-    upstream(&heddle, "u", &[one.address], json!({}));
-    upstream(&heddle, "v", &[three.address], json!({}));
-    route(&heddle, "all", "/story.Echo/*", "u", json!({}));
-    let bootstrap = bootstrap(&place, heddle.xds, "client-1", None);
-    let mut client = Client::of("xds:///shop.example", &bootstrap, "plain");
+    upstream(heddle, "u", &[one.address], json!({}));
+    upstream(heddle, "v", &[three.address], json!({}));
+    route(heddle, "all", "/story.Echo/*", "u", json!({}));
+    let mut client = Client::of("xds:///shop.example", bootstrap, "plain");
     client.until_says("Unary", "one");
-    upstream(&heddle, "u", &[two.address], json!({}));
+    upstream(heddle, "u", &[two.address], json!({}));
     client.until_says("Unary", "two");
-    route(&heddle, "canary", "/story.Echo/*", "v", json!({ "vars": [["http_x_canary", "==", "yes"]], "priority": 10 }));
+    route(heddle, "canary", "/story.Echo/*", "v", json!({ "vars": [["http_x_canary", "==", "yes"]], "priority": 10 }));
     client.until_says("Unary x-canary=yes", "three");
     assert_eq!(client.call("Unary")["saying"], "two");
-    let nodes = heddle.admin("GET", "/nodes", Value::Null).json();
-    assert_eq!((&nodes[0]["id"], &nodes[0]["speaks"]), (&json!("client-1"), &json!("grpc")), "{nodes}");
-    assert_eq!(nodes[0]["nacks"], json!([]), "{nodes}");
+    let told = node(heddle, id);
+    assert_eq!((&told["speaks"], &told["nacks"]), (&json!("grpc"), &json!([])), "{told}");
     heddle.process.kill();
     for _ in 0..20 {
         assert_eq!(client.call("Unary")["saying"], "two", "the control plane is away");
     }
     heddle.start_again();
-    upstream(&heddle, "u", &[one.address], json!({}));
+    upstream(heddle, "u", &[one.address], json!({}));
     client.until_says("Unary", "one");
     heddle.admin("DELETE", "/routes/canary", Value::Null);
     client.until_says("Unary x-canary=yes", "one");
+}
+
+#[test]
+fn a_client_follows_routes_and_endpoints_and_outlives_its_control_plane() {
+    let mut heddle = Heddle::control_plane(Setup::default());
+    let bootstrap = bootstrap(&heddle.place, heddle.xds, "client-1", None);
+    follows(&mut heddle, &bootstrap, "client-1");
+}
+
+#[test]
+fn a_client_follows_over_mutual_tls_and_outlives_its_control_plane() {
+    // gRPC looks for the name of a host in the certificate of the control plane.
+    let mut mesh = Mesh::start(&format!(", names: [\"{}\"]", Place::new().ip));
+    let program = mesh.grpc_program("gateway", &json!({ "role": "gateway" }));
+    follows(&mut mesh.control, &program.bootstrap, "gateway-grpc");
+}
+
+#[test]
+fn what_a_client_refuses_is_shown_in_its_own_words_on_the_resource_that_caused_it() {
+    let place = Place::new();
+    let [one, two] = ["one", "two"].map(|saying| Said::new(&place, saying));
+    let heddle = Heddle::control_plane(Setup::default());
+    let bootstrap = bootstrap(&place, heddle.xds, "client-1", None);
+    let mut client = Client::of("xds:///shop.example", &bootstrap, "plain");
+    upstream(&heddle, "u", &[one.address], json!({}));
+    route(&heddle, "all", "/story.Echo/*", "u", json!({}));
+    client.until_says("Unary", "one");
+    let status = |state: &str| {
+        until(state, || {
+            let told = heddle.cli(&["get", "upstreams", "u", "--status", "-o", "json"]);
+            let told: Value = serde_json::from_slice(&told.stdout).ok()?;
+            Some(told[0].clone()).filter(|told| told["state"] == state)
+        })
+    };
+    // Together more than gRPC can count.
+    let weights = json!({ one.address.to_string(): u32::MAX, two.address.to_string(): u32::MAX - 1 });
+    heddle.put("/upstreams/u", json!({ "scheme": "grpc", "nodes": weights }));
+    let refused = status("refused");
+    assert_eq!((&refused["node"], &refused["speaks"]), (&json!("client-1"), &json!("grpc")), "{refused}");
+    assert!(refused["reason"].as_str().unwrap().contains("sum of locality weights"), "{refused}");
+    assert_eq!(client.call("Unary")["saying"], "one", "what it took before stays");
+    assert!(node(&heddle, "client-1")["nacks"].to_string().contains("sum of locality weights"));
+    upstream(&heddle, "u", &[two.address], json!({}));
+    client.until_says("Unary", "two");
+    status("confirmed");
 }
 
 #[test]

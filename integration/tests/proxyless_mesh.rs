@@ -2,35 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use heddle_integration::mesh::{Mesh, Node, Service};
+use heddle_integration::mesh::{Mesh, Service};
 use heddle_integration::place::Place;
 use heddle_integration::process::{Process, until};
-use heddle_integration::proxyless::{Client, member, server};
+use heddle_integration::proxyless::{Client, Program, server};
 use serde_json::{Value, json};
-
-/// A program of gRPC with the agent that keeps its identity.
-struct Program {
-    bootstrap: PathBuf,
-    _keeper: Node,
-}
-
-fn program(mesh: &Mesh, service: &str, mut metadata: Value) -> Program {
-    let place = &mesh.control.place;
-    let id = format!("{service}-grpc");
-    let files = place.path(&format!("{id}-identity"));
-    let keeper = mesh.keeper(&format!("{id}-keeper"), service, &format!("files: \"{}\"", files.display()));
-    until("the identity in files", || files.join("svid.pem").exists().then_some(()));
-    metadata["role"] = json!("sidecar");
-    Program { bootstrap: member(place, mesh.control.xds, &id, &metadata, &files), _keeper: keeper }
-}
 
 /// A server that follows the control plane by itself.
 fn follower(mesh: &Mesh, service: &str) -> (Program, Process, SocketAddr) {
     let address = mesh.control.place.address();
     let instance = json!({ "address": address.ip(), "port": address.port(), "protocol": "grpc" });
-    let program = program(mesh, service, json!({ "instance": instance }));
+    let program = mesh.grpc_program(service, &json!({ "role": "sidecar", "instance": instance }));
     let process = server(&mesh.control.place, address, service, Some((&program.bootstrap, "mtls")));
     (program, process, address)
 }
@@ -69,7 +52,7 @@ fn a_client_without_a_proxy_calls_services_by_their_names_in_the_mesh() {
     let _app = server(place, app, "shop", None);
     let _shop = mesh.sidecar(&Service { protocol: "grpc", ..Service::http("shop", app) });
     let (_program, _server, _) = follower(&mesh, "echo");
-    let caller = program(&mesh, "cron", json!({}));
+    let caller = mesh.grpc_program("cron", &json!({ "role": "sidecar" }));
     let mut shop = Client::of("xds:///shop.default.mesh", &caller.bootstrap, "mtls");
     shop.until_says("Unary", "shop");
     let mut echo = Client::of("xds:///echo.default.mesh", &caller.bootstrap, "mtls");

@@ -10,6 +10,33 @@ use super::requests::Request;
 /// Fields of answers that are compared by whether they are there: what they say is of the moment.
 const OF_THE_MOMENT: [&str; 1] = ["date"];
 
+/// In what answers may differ.
+pub struct Allowed {
+    /// Whether a field of answers may say this here, and that there.
+    field: fn(&str, Option<&str>, Option<&str>) -> bool,
+    /// Routes on which we tell the upstream a port behind the name of a host, with the reason.
+    with_port: &'static [(&'static str, &'static str)],
+    /// Why answers to a request may differ as a whole.
+    excuse: fn(&Request, &Seen, &Seen) -> Option<&'static str>,
+}
+
+/// Between Heddle's agent and Envoy with one bootstrap of Envoy's.
+pub const READ: Allowed = Allowed { field: read, with_port: &WITH_PORT, excuse };
+
+/// Between Heddle's own gateway and Envoy with the same resources of Heddle's.
+pub const SERVED: Allowed = Allowed { field: told, with_port: &[], excuse: served };
+
+fn read(name: &str, _: Option<&str>, _: Option<&str>) -> bool {
+    FIELDS.iter().any(|(known, _)| *known == name)
+}
+
+/// What we tell every browser, Envoy tells in preflights alone; in the place of `*` it repeats what was asked.
+fn told(name: &str, ours: Option<&str>, theirs: Option<&str>) -> bool {
+    let of_preflights = ["methods", "headers"].map(|what| format!("access-control-allow-{what}"));
+    let of_preflights = of_preflights.iter().any(|known| known == name) || name == "access-control-max-age";
+    name.starts_with("access-control-") && (ours == Some("*") || (of_preflights && theirs.is_none()))
+}
+
 /// Fields of answers that may differ, with the reason.
 const FIELDS: [(&str, &str); 7] = [
     ("vary", "we tell caches that the answer depends on the origin"),
@@ -64,6 +91,17 @@ fn excuse(request: &Request, ours: &Seen, theirs: &Seen) -> Option<&'static str>
     }
     if (ours.status, theirs.status) == (502, 503) && ours.asked.is_none() && theirs.asked.is_none() {
         return Some("an endpoint that takes no connection is 502");
+    }
+    None
+}
+
+/// The same where both are given Heddle's resources.
+fn served(request: &Request, ours: &Seen, theirs: &Seen) -> Option<&'static str> {
+    if request.target.starts_with("/..") && ours.status == 400 {
+        return Some("a path that climbs above the root is refused");
+    }
+    if (ours.status, theirs.status) == (502, 503) && ours.asked.is_none() && theirs.asked.is_none() {
+        return Some("an endpoint that takes no connection is 503 in Envoy");
     }
     None
 }
@@ -125,9 +163,9 @@ impl Seen {
 }
 
 /// What differs between two answers to one request, and is not allowed to.
-pub fn between(request: &Request, ours: &Seen, theirs: &Seen) -> Vec<String> {
+pub fn between(allowed: &Allowed, request: &Request, ours: &Seen, theirs: &Seen) -> Vec<String> {
     let mut found = Vec::new();
-    if excuse(request, ours, theirs).is_some() {
+    if (allowed.excuse)(request, ours, theirs).is_some() {
         return found;
     }
     if ours.status != theirs.status {
@@ -137,11 +175,11 @@ pub fn between(request: &Request, ours: &Seen, theirs: &Seen) -> Vec<String> {
     let own = ours.asked.is_none() && theirs.asked.is_none() && !theirs.fields.contains_key("x-upstream");
     let unsaid = own && theirs.status >= 400 && theirs.status != 418;
     let head = request.method == "HEAD";
-    let skip = |name: &str| {
+    let skip = |name: &str, ours: Option<&str>, theirs: Option<&str>| {
         // The length of what is not sent need not be told, and is by nobody in the same way.
         (unsaid && matches!(name, "content-type" | "content-length"))
             || (head && matches!(name, "content-length" | "transfer-encoding"))
-            || FIELDS.iter().any(|(known, _)| *known == name)
+            || (allowed.field)(name, ours, theirs)
     };
     fields("field", &ours.fields, &theirs.fields, &skip, &mut found);
     let route = theirs.route();
@@ -154,9 +192,11 @@ pub fn between(request: &Request, ours: &Seen, theirs: &Seen) -> Vec<String> {
                 found.push("the body that the upstream got".to_owned());
             }
             let bare = |host: Option<&String>| host.map(|host| plain("host", host.split(':').next().unwrap_or_default()));
-            let ported = WITH_PORT.iter().any(|(known, _)| route.as_deref() == Some(*known))
+            let ported = allowed.with_port.iter().any(|(known, _)| route.as_deref() == Some(*known))
                 && bare(ours.fields.get("host")) == bare(theirs.fields.get("host"));
-            let skip = |name: &str| UPSTREAM_FIELDS.iter().any(|(known, _)| *known == name) || (ported && name == "host");
+            let skip = |name: &str, _: Option<&str>, _: Option<&str>| {
+                UPSTREAM_FIELDS.iter().any(|(known, _)| *known == name) || (ported && name == "host")
+            };
             fields("at the upstream", &ours.fields, &theirs.fields, &skip, &mut found);
         }
         (None, None) if !unsaid && request.method != "HEAD" && ours.body != theirs.body => {
@@ -172,12 +212,15 @@ fn fields(
     what: &str,
     ours: &BTreeMap<String, String>,
     theirs: &BTreeMap<String, String>,
-    skip: &dyn Fn(&str) -> bool,
+    skip: &dyn Fn(&str, Option<&str>, Option<&str>) -> bool,
     found: &mut Vec<String>,
 ) {
     let names: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
-    for name in names.into_iter().filter(|name| !skip(name)) {
+    for name in names {
         let (ours, theirs) = (ours.get(name), theirs.get(name));
+        if skip(name, ours.map(String::as_str), theirs.map(String::as_str)) {
+            continue;
+        }
         let (a, b) = (ours.map(|value| plain(name, value)), theirs.map(|value| plain(name, value)));
         if a != b {
             found.push(format!("{what} {name}: {ours:?} instead of {theirs:?}"));

@@ -15,7 +15,7 @@ use wire::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier, Upg
 
 use super::hosts::{Host, Order, Place};
 use super::plugins::{Extra, Filters};
-use super::wire::span;
+use super::wire::{header, span};
 use super::{bytes, matching, pattern, plugins};
 use crate::model::{Balancer, Consumer, HashOn, PassHost, PluginConf, Route, Upstream};
 
@@ -64,6 +64,8 @@ pub(super) struct Draft {
     pub(super) held: Option<u32>,
     /// Where copies go.
     pub(super) copies: BTreeMap<Arc<str>, Extra>,
+    /// Answers depend on the origin that asks, which caches have to know.
+    pub(super) by_origin: bool,
     /// Shares of clusters; an entry without one is the route's own.
     pub(super) shares: Vec<(Option<Arc<str>>, u32)>,
 }
@@ -113,6 +115,9 @@ pub(super) fn encode<'a>(
     let upstream = route.upstream.as_ref().and_then(|upstream| find(&upstream.name));
     let mut draft = Draft { action: action(route, upstream)?, consumers: consumers.clone(), ..Draft::default() };
     draft.plug(route, everywhere)?;
+    if draft.by_origin {
+        draft.route.response_headers_to_add.push(header("vary", "Origin", true));
+    }
     let own = route.upstream.as_ref().map(|upstream| upstream.name.clone());
     let mut upstreams: BTreeSet<Arc<str>> = own.iter().cloned().collect();
     let mut actions = Vec::new();

@@ -5,6 +5,7 @@ use heddle_proto::envoy::config::route::v3 as wire;
 use heddle_proto::envoy::extensions::filters::common::fault::v3 as common;
 use heddle_proto::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use heddle_proto::envoy::extensions::filters::http::fault::v3::{FaultAbort, HttpFault, fault_abort};
+use heddle_proto::envoy::r#type::matcher::v3::StringMatcher;
 use serde_json::{Map, Value, json};
 use wire::route::Action;
 
@@ -36,18 +37,21 @@ pub(super) fn cors(config: &Config, draft: &mut Draft) -> Applied {
             "max_age",
             "allow_credential",
             "allow_origins_by_regex",
+            "only_preflights",
         ],
     )?;
-    let origins = text(config, "allow_origins").unwrap_or("*");
     let patterns = config.get("allow_origins_by_regex").and_then(Value::as_array);
-    patterns.into_iter().flatten().filter_map(Value::as_str).try_for_each(re2::accept)?;
-    let origins = match (patterns, origins) {
-        (Some(patterns), _) => {
-            patterns.iter().filter_map(Value::as_str).map(|one| regex(&format!("(?s).*(?:{one}).*"))).collect()
-        }
-        (None, "*" | "**") => vec![regex(".*")],
-        (None, list) => list.split(',').map(|origin| exact(origin.trim())).collect(),
-    };
+    let patterns: Vec<&str> = patterns.into_iter().flatten().filter_map(Value::as_str).collect();
+    patterns.iter().copied().try_for_each(re2::accept)?;
+    // Patterns take the place of the default, not of what was written.
+    let written = text(config, "allow_origins").or(patterns.is_empty().then_some("*"));
+    let mut origins: Vec<StringMatcher> = patterns.iter().map(|one| regex(&format!("(?s).*(?:{one}).*"))).collect();
+    match written {
+        Some("*" | "**") => origins.push(regex(".*")),
+        Some(list) => origins.extend(list.split(',').map(|origin| exact(origin.trim()))),
+        None => {}
+    }
+    draft.by_origin = written != Some("*");
     let list = |field: &str, default: &str| match text(config, field).unwrap_or(default) {
         "**" => "*".to_owned(),
         list => list.to_owned(),
@@ -59,6 +63,7 @@ pub(super) fn cors(config: &Config, draft: &mut Draft) -> Applied {
         expose_headers: list("expose_headers", ""),
         max_age: config.get("max_age").and_then(Value::as_i64).unwrap_or(5).to_string(),
         allow_credentials: config.get("allow_credential").and_then(Value::as_bool),
+        forward_not_matching_preflights: Some(false),
         ..Default::default()
     };
     draft.filters.extend(any(&policy).map(|policy| (CORS.to_owned(), policy)));
@@ -96,6 +101,9 @@ pub(super) fn fault(config: &Config, draft: &mut Draft) -> Applied {
             Some(_) => return Err("abort: an answer to a part of the requests has neither body nor headers in Envoy".to_owned()),
         }
         edits(headers, &mut draft.route.response_headers_to_add)?;
+        if !body.is_empty() && !headers.keys().any(|name| name.eq_ignore_ascii_case("content-type")) {
+            draft.route.response_headers_to_add.push(header("content-type", "text/plain; charset=utf-8", false));
+        }
     }
     draft.filters.extend(any(&fault).map(|fault| (FAULT.to_owned(), fault)));
     Ok(())

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use heddle_proto::envoy::config::rbac::v3::principal::Identifier;
 use heddle_proto::envoy::config::route::v3::route_action::UpgradeConfig;
+use heddle_proto::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use heddle_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use heddle_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::super::wire::{exact, regex};
 use super::*;
 use crate::model::PluginOrigin;
 
@@ -52,10 +54,28 @@ fn grpc_web_is_switched_on_where_it_does_what_envoy_does() {
 }
 
 #[test]
+fn origins_that_are_written_stand_beside_patterns_and_take_the_place_of_all() {
+    let cors = |config: Value| {
+        let draft = plugged(&[("cors", config)]).unwrap();
+        let policy = CorsPolicy::decode(&*draft.filters[CORS].value).unwrap();
+        assert_eq!(policy.forward_not_matching_preflights, Some(false), "answered here, as by our agents");
+        (policy.allow_origin_string_match, draft.by_origin)
+    };
+    let (all, one, pattern) = (regex(".*"), exact("https://a.example"), regex(r"(?s).*(?:\.b\.example$).*"));
+    assert_eq!(cors(json!({})), (vec![all.clone()], false));
+    assert_eq!(cors(json!({ "allow_origins": "**" })), (vec![all], true));
+    assert_eq!(cors(json!({ "allow_origins": "https://a.example" })), (vec![one.clone()], true));
+    let patterns = json!(["\\.b\\.example$"]);
+    assert_eq!(cors(json!({ "allow_origins_by_regex": patterns })), (vec![pattern.clone()], true));
+    let both = json!({ "allow_origins": "https://a.example", "allow_origins_by_regex": patterns });
+    assert_eq!(cors(both), (vec![pattern, one], true));
+}
+
+#[test]
 fn pages_are_known_by_their_origin_and_never_by_tokens() {
     let draft = plugged(&[("csrf", json!({ "by_origin": { "additional": ["^app\\."] } }))]).unwrap();
     let policy = CsrfPolicy::decode(&*draft.filters[CSRF].value).unwrap();
-    assert_eq!(policy.additional_origins, [super::super::wire::regex(r"(?s)\C*(?:^app\.)\C*")]);
+    assert_eq!(policy.additional_origins, [regex(r"(?s)\C*(?:^app\.)\C*")]);
     assert!(refused("csrf", json!({ "key": "secret" })).contains("tokens"));
     assert!(plugged(&[("csrf", json!({ "by_origin": { "additional": ["[a&&b]"] } }))]).is_err());
 }
