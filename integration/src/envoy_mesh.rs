@@ -18,13 +18,17 @@ pub struct Member {
     _keeper: Node,
 }
 
-/// A story of a control plane and an Envoy that follows it as a gateway, which both ways to speak xDS have to tell the same, in clear and over mutual TLS.
-pub fn each_way(story: impl Fn(&mut Heddle, &Envoy)) {
+/// A story of a control plane and an Envoy that follows it as a gateway, which both ways to speak xDS have to tell the same.
+pub fn in_clear(story: impl Fn(&mut Heddle, &Envoy)) {
     for way in [Way::DeltaAds, Way::SotwAds] {
         let mut heddle = Heddle::control_plane(Setup::default());
         let envoy = Envoy::follow(heddle.xds, "envoy-1", way);
         story(&mut heddle, &envoy);
     }
+}
+
+/// The same over mutual TLS, by an identity.
+pub fn over_mutual_tls(story: impl Fn(&mut Heddle, &Envoy)) {
     for way in [Way::DeltaAds, Way::SotwAds] {
         let mut mesh = Mesh::start("");
         let gateway = mesh.envoy_gateway(way);

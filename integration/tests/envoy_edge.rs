@@ -7,8 +7,8 @@ use std::process::Command;
 
 use heddle_integration::certificates::{Authority, Pair};
 use heddle_integration::client;
-use heddle_integration::envoy::both;
-use heddle_integration::envoy_mesh::each_way;
+use heddle_integration::envoy::{Envoy, both};
+use heddle_integration::envoy_mesh::{in_clear, over_mutual_tls};
 use heddle_integration::heddle::Heddle;
 use heddle_integration::nginx::Nginx;
 use heddle_integration::place::Place;
@@ -53,35 +53,40 @@ fn serial(heddle: &Heddle, name: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+fn shows_certificates(heddle: &mut Heddle, envoy: &Envoy) {
+    let (nginx, authority, clients) = (Nginx::saying("up"), Authority::new(), Authority::new());
+    let show = |more: Value| {
+        let pair = authority.issue(&["one.example"]);
+        let mut ssl = json!({ "snis": ["one.example"], "cert": pair.certificate, "key": pair.key });
+        ssl.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        heddle.put("/ssls/one", ssl);
+    };
+    upstream(heddle, &[nginx.address], json!({}));
+    route(heddle);
+    show(json!({}));
+    until("TLS to one.example", || curl(heddle, &authority, "one.example", None).ok().filter(|told| told == "up2"));
+    assert!(curl(heddle, &authority, "two.example", None).is_err(), "there is no such certificate");
+    let before = serial(heddle, "one.example");
+    let updates = envoy.stat("listener_manager.lds.update_success");
+    show(json!({}));
+    until("the new certificate", || Some(serial(heddle, "one.example")).filter(|serial| *serial != before && !serial.is_empty()));
+    assert_eq!(envoy.stat("listener_manager.lds.update_success"), updates, "by SDS alone, so that no connection ends");
+    show(json!({ "client": { "ca": clients.pem() } }));
+    until("the demand", || curl(heddle, &authority, "one.example", None).err());
+    let own = clients.issue(&["client"]);
+    until("a client with a certificate", || curl(heddle, &authority, "one.example", Some(&own)).ok());
+    let strange = authority.issue(&["client"]);
+    assert!(curl(heddle, &authority, "one.example", Some(&strange)).is_err(), "of another authority");
+}
+
 #[test]
 fn certificates_are_shown_by_name_rotated_on_the_wire_and_demanded_of_clients() {
-    let (nginx, authority, clients) = (Nginx::saying("up"), Authority::new(), Authority::new());
-    each_way(|heddle, envoy| {
-        let show = |more: Value| {
-            let pair = authority.issue(&["one.example"]);
-            let mut ssl = json!({ "snis": ["one.example"], "cert": pair.certificate, "key": pair.key });
-            ssl.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            heddle.put("/ssls/one", ssl);
-        };
-        upstream(heddle, &[nginx.address], json!({}));
-        route(heddle);
-        show(json!({}));
-        until("TLS to one.example", || curl(heddle, &authority, "one.example", None).ok().filter(|told| told == "up2"));
-        assert!(curl(heddle, &authority, "two.example", None).is_err(), "there is no such certificate");
-        let before = serial(heddle, "one.example");
-        let updates = envoy.stat("listener_manager.lds.update_success");
-        show(json!({}));
-        until("the new certificate", || {
-            Some(serial(heddle, "one.example")).filter(|serial| *serial != before && !serial.is_empty())
-        });
-        assert_eq!(envoy.stat("listener_manager.lds.update_success"), updates, "by SDS alone, so that no connection ends");
-        show(json!({ "client": { "ca": clients.pem() } }));
-        until("the demand", || curl(heddle, &authority, "one.example", None).err());
-        let own = clients.issue(&["client"]);
-        until("a client with a certificate", || curl(heddle, &authority, "one.example", Some(&own)).ok());
-        let strange = authority.issue(&["client"]);
-        assert!(curl(heddle, &authority, "one.example", Some(&strange)).is_err(), "of another authority");
-    });
+    in_clear(shows_certificates);
+}
+
+#[test]
+fn certificates_are_shown_by_name_rotated_on_the_wire_and_demanded_of_clients_over_mutual_tls() {
+    over_mutual_tls(shows_certificates);
 }
 
 /// An nginx that speaks TLS with this certificate, and its address.

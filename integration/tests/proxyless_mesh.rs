@@ -7,7 +7,7 @@ use heddle_integration::mesh::{Mesh, Service};
 use heddle_integration::place::Place;
 use heddle_integration::process::{Process, until};
 use heddle_integration::proxyless::{Client, Program, server};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// A server that follows the control plane by itself.
 fn follower(mesh: &Mesh, service: &str) -> (Program, Process, SocketAddr) {
