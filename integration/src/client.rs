@@ -30,8 +30,28 @@ impl Answer {
     }
 }
 
-/// Sends one request on a connection of its own; `Host` is the address when it is not given.
+/// Sends one request on a connection of its own and waits until the server closes it; `Host` is the address when it is not given.
 pub fn send(address: SocketAddr, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> std::io::Result<Answer> {
+    let mut stream = say(address, method, target, fields, body)?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    Ok(parse(&bytes))
+}
+
+/// The same without waiting for the end of the connection once the answer is whole: Envoy waits a second for its clients to close first.
+pub fn ask(address: SocketAddr, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> std::io::Result<Answer> {
+    let mut stream = say(address, method, target, fields, body)?;
+    let (mut bytes, mut some) = (Vec::new(), [0; 16 * 1024]);
+    while !is_whole(&bytes, method == "HEAD") {
+        match stream.read(&mut some)? {
+            0 => break,
+            read => bytes.extend_from_slice(&some[..read]),
+        }
+    }
+    Ok(parse(&bytes))
+}
+
+fn say(address: SocketAddr, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut head = format!("{method} {target} HTTP/1.1\r\nConnection: close\r\n");
@@ -44,9 +64,22 @@ pub fn send(address: SocketAddr, method: &str, target: &str, fields: &[(&str, &s
     }
     head.push_str("\r\n");
     stream.write_all(&[head.as_bytes(), body].concat())?;
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
-    Ok(parse(&bytes))
+    Ok(stream)
+}
+
+/// Whether an answer, without trailers, has come as a whole; one that only its connection ends never has.
+fn is_whole(bytes: &[u8], no_body: bool) -> bool {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let (answer, rest) = (head(&bytes[..end]), &bytes[end + 4..]);
+    if (100..200).contains(&answer.status) && answer.status != 101 {
+        return is_whole(rest, no_body);
+    }
+    let length = answer.field("content-length").and_then(|text| text.parse().ok());
+    let chunked = answer.field("transfer-encoding") == Some("chunked");
+    no_body
+        || matches!(answer.status, 204 | 304)
+        || length.is_some_and(|length: usize| rest.len() >= length)
+        || (chunked && rest.ends_with(b"0\r\n\r\n"))
 }
 
 pub fn get(address: SocketAddr, target: &str) -> std::io::Result<Answer> {

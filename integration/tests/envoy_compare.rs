@@ -56,7 +56,7 @@ fn bootstrap(written: &str, addresses: &[(&str, SocketAddr)]) -> String {
 
 fn ask(address: SocketAddr, request: &Request) -> Seen {
     let fields: Vec<(&str, &str)> = request.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let answer = client::send(address, request.method, &request.target, &fields, request.body.as_bytes()).expect("an answer");
+    let answer = client::ask(address, request.method, &request.target, &fields, request.body.as_bytes()).expect("an answer");
     Seen::new(answer)
 }
 

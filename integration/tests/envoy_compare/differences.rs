@@ -13,7 +13,7 @@ const OF_THE_MOMENT: [&str; 1] = ["date"];
 /// In what answers may differ.
 pub struct Allowed {
     /// Whether a field of answers may say this here, and that there.
-    field: fn(&str, Option<&str>, Option<&str>) -> bool,
+    field: fn(&Request, &str, Option<&str>, Option<&str>) -> bool,
     /// Routes on which we tell the upstream a port behind the name of a host, with the reason.
     with_port: &'static [(&'static str, &'static str)],
     /// Why answers to a request may differ as a whole.
@@ -26,15 +26,23 @@ pub const READ: Allowed = Allowed { field: read, with_port: &WITH_PORT, excuse }
 /// Between Heddle's own gateway and Envoy with the same resources of Heddle's.
 pub const SERVED: Allowed = Allowed { field: told, with_port: &[], excuse: served };
 
-fn read(name: &str, _: Option<&str>, _: Option<&str>) -> bool {
+fn read(_: &Request, name: &str, _: Option<&str>, _: Option<&str>) -> bool {
     FIELDS.iter().any(|(known, _)| *known == name)
 }
 
-/// What we tell every browser, Envoy tells in preflights alone; in the place of `*` it repeats what was asked.
-fn told(name: &str, ours: Option<&str>, theirs: Option<&str>) -> bool {
-    let of_preflights = ["methods", "headers"].map(|what| format!("access-control-allow-{what}"));
-    let of_preflights = of_preflights.iter().any(|known| known == name) || name == "access-control-max-age";
-    name.starts_with("access-control-") && (ours == Some("*") || (of_preflights && theirs.is_none()))
+/// What we tell every browser, Envoy tells in preflights alone; in the place of `*` it repeats what was asked. It tells preflights of others what the allowed may do,
+/// which says nothing without the origin, and does not tell caches of preflights, which nobody keeps, that they depend on it.
+fn told(request: &Request, name: &str, ours: Option<&str>, theirs: Option<&str>) -> bool {
+    let preflight = request.method == "OPTIONS";
+    match name {
+        "vary" => preflight && theirs.is_none(),
+        "access-control-allow-origin" => ours == Some("*"),
+        "access-control-allow-credentials" => preflight && ours.is_none(),
+        "access-control-allow-methods" | "access-control-allow-headers" | "access-control-max-age" => {
+            ours == Some("*") || theirs.is_none() || (preflight && ours.is_none())
+        }
+        _ => false,
+    }
 }
 
 /// Fields of answers that may differ, with the reason.
@@ -179,7 +187,7 @@ pub fn between(allowed: &Allowed, request: &Request, ours: &Seen, theirs: &Seen)
         // The length of what is not sent need not be told, and is by nobody in the same way.
         (unsaid && matches!(name, "content-type" | "content-length"))
             || (head && matches!(name, "content-length" | "transfer-encoding"))
-            || (allowed.field)(name, ours, theirs)
+            || (allowed.field)(request, name, ours, theirs)
     };
     fields("field", &ours.fields, &theirs.fields, &skip, &mut found);
     let route = theirs.route();
