@@ -5,10 +5,18 @@
 mod differences;
 #[path = "envoy_compare/guarded.rs"]
 mod guarded;
+#[path = "envoy_compare/hashed.rs"]
+mod hashed;
+#[path = "envoy_compare/limited.rs"]
+mod limited;
+#[path = "envoy_compare/pair.rs"]
+mod pair;
 #[path = "envoy_compare/requests.rs"]
 mod requests;
 #[path = "envoy_compare/served.rs"]
 mod served;
+#[path = "envoy_compare/squeezed.rs"]
+mod squeezed;
 
 use std::net::SocketAddr;
 

@@ -178,6 +178,13 @@ impl Answer {
         Answer { head: ResponseHead { status, fields }, body: Bytes::from(format!("{body}\n")), reason }
     }
 
+    /// A plugin's answer in plain words.
+    pub fn text(status: u16, text: &str, reason: Reason) -> Answer {
+        let mut fields = Fields::new();
+        fields.append("content-type", "text/plain");
+        Answer { head: ResponseHead { status, fields }, body: Bytes::copy_from_slice(text.as_bytes()), reason }
+    }
+
     /// A plugin's answer without content.
     pub fn empty(status: u16, reason: Reason) -> Answer {
         Answer { head: ResponseHead::new(status), body: Bytes::new(), reason }

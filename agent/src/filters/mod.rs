@@ -183,7 +183,7 @@ pub struct Offer {
     /// What the client thinks of it, in thousandths, 1 to 1000.
     pub weight: u16,
     /// What we think of it, among those that the client likes equally.
-    pub preference: u8,
+    pub preference: i32,
 }
 
 /// What a filter does after it has waited.

@@ -9,15 +9,23 @@ const MAX_MEMBERS: usize = 64;
 /// The weight of what comes without one, in thousandths.
 const FULL: u16 = 1000;
 
-/// The weights that a client gives, in thousandths.
+/// What a client says of one coding: the weight in thousandths, and where it says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Said {
+    weight: u16,
+    place: u8,
+}
+
+/// The weights that a client gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Accepted {
-    gzip: Option<u16>,
-    brotli: Option<u16>,
-    zstd: Option<u16>,
-    identity: Option<u16>,
-    any: Option<u16>,
+    gzip: Option<Said>,
+    brotli: Option<Said>,
+    zstd: Option<Said>,
+    identity: Option<Said>,
+    any: Option<Said>,
     given: bool,
+    members: u8,
 }
 
 /// How much a client wants a coding.
@@ -57,24 +65,38 @@ impl Accepted {
             _ if is("identity") => &mut self.identity,
             _ => return,
         };
-        *place = Some(weight);
+        *place = Some(Said { weight, place: self.members });
+        self.members = self.members.saturating_add(1);
+    }
+
+    fn said(&self, coding: Coding) -> Option<Said> {
+        match coding {
+            Coding::Gzip => self.gzip,
+            Coding::Brotli => self.brotli,
+            Coding::Zstd => self.zstd,
+        }
+    }
+
+    /// Where the client first gives a coding this weight, by its name or by `*`; `None` where it would rather, or as soon, have the response as it is.
+    pub(super) fn place(&self, coding: Coding, weight: u16) -> Option<u8> {
+        let of_weight = |said: Option<Said>| said.filter(|said| said.weight >= weight).map(|said| said.place);
+        let place = of_weight(self.said(coding)).into_iter().chain(of_weight(self.any)).min().unwrap_or_default();
+        let plain = of_weight(self.identity).is_some_and(|plain| plain < place);
+        (!plain).then_some(place)
     }
 
     /// What the client thinks of a coding.
     pub(super) fn wish(&self, coding: Coding) -> Wish {
-        let named = match coding {
-            Coding::Gzip => self.gzip,
-            Coding::Brotli => self.brotli,
-            Coding::Zstd => self.zstd,
-        };
-        let wish = match (named, self.any) {
-            (Some(weight), _) => Wish::Named(weight),
-            (None, Some(weight)) => Wish::Any(weight),
+        let wish = match (self.said(coding), self.any) {
+            (Some(said), _) => Wish::Named(said.weight),
+            (None, Some(said)) => Wish::Any(said.weight),
             (None, None) if self.given => Wish::No,
             (None, None) => Wish::Silent,
         };
         match wish {
-            Wish::Named(weight) | Wish::Any(weight) if weight == 0 || self.identity.is_some_and(|plain| plain > weight) => {
+            Wish::Named(weight) | Wish::Any(weight)
+                if weight == 0 || self.identity.is_some_and(|plain| plain.weight > weight) =>
+            {
                 Wish::No
             }
             wish => wish,

@@ -19,6 +19,9 @@ const DIGESTS: [FieldName; 4] =
 /// The preference of a coding that is the default where the client leaves the choice.
 const DEFAULT_PREFERENCE: u8 = u8::MAX;
 
+/// More than any preference, so that what stands a place further back goes behind.
+const IN_TURN: i32 = 256;
+
 /// Which responses are compressed for whom.
 #[derive(Debug)]
 pub(in crate::filters) struct Rules {
@@ -31,6 +34,7 @@ pub(in crate::filters) struct Rules {
     vary: bool,
     default: bool,
     preference: u8,
+    in_turn: bool,
 }
 
 impl Rules {
@@ -42,7 +46,7 @@ impl Rules {
             Types::List(list) => Some(lower(list)),
         };
         let excluded = lower(excluded);
-        Rules { coding, types, excluded, min_length, http10: false, vary: false, default: false, preference: 0 }
+        Rules { coding, types, excluded, min_length, http10: false, vary: false, default: false, preference: 0, in_turn: false }
     }
 
     /// From which version of the request on, and whether caches are told.
@@ -53,6 +57,11 @@ impl Rules {
     /// Its place among other codings.
     pub(in crate::filters) fn among_others(self, default: bool, preference: u8) -> Rules {
         Rules { default, preference, ..self }
+    }
+
+    /// Whether the order counts in which clients name codings that they like equally.
+    pub(in crate::filters) fn in_order_of_clients(self, in_turn: bool) -> Rules {
+        Rules { in_turn, ..self }
     }
 
     /// What is offered for a response with a body of this length, where it is known.
@@ -66,13 +75,20 @@ impl Rules {
         if x.request.version == Version::Http10 && !self.http10 {
             return None;
         }
-        let preferred = if self.default { DEFAULT_PREFERENCE } else { self.preference };
-        match Accepted::of(x).wish(self.coding) {
-            Wish::Named(weight) => Some(Offer { weight, preference: self.preference }),
-            Wish::Any(weight) => Some(Offer { weight, preference: preferred }),
-            Wish::Silent if self.default => Some(Offer { weight: 1000, preference: preferred }),
-            Wish::Silent | Wish::No => None,
+        let preferred = i32::from(if self.default { DEFAULT_PREFERENCE } else { self.preference });
+        let accepted = Accepted::of(x);
+        let offer = match accepted.wish(self.coding) {
+            Wish::Named(weight) => Offer { weight, preference: self.preference.into() },
+            Wish::Any(weight) => Offer { weight, preference: preferred },
+            Wish::Silent if self.default => Offer { weight: 1000, preference: preferred },
+            Wish::Silent | Wish::No => return None,
+        };
+        if !self.in_turn {
+            return Some(offer);
         }
+        // What the client names first, or means by `*`, goes before what it names behind that.
+        let place = accepted.place(self.coding, offer.weight)?;
+        Some(Offer { preference: offer.preference - (1 + i32::from(place)) * IN_TURN, ..offer })
     }
 
     /// Whether the response may be compressed, whoever asks.

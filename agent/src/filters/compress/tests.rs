@@ -77,6 +77,34 @@ fn the_client_chooses_before_we_do() {
 }
 
 #[test]
+fn the_order_of_the_client_counts_where_it_is_to() {
+    let best = |accept: &str, first: &str| {
+        let offer = |plugin: &str| {
+            let config = json!({"client_order": true, "preference": if plugin == first { 99 } else { 98 }});
+            offered(plugin, &config, &[("Accept-Encoding", accept)], &mut page(), None).map(|offer| (offer, plugin.to_owned()))
+        };
+        [offer("gzip"), offer("brotli")].into_iter().flatten().max().map(|(_, plugin)| plugin)
+    };
+    for (accept, first, expected) in [
+        ("gzip, br", "brotli", Some("gzip")),
+        ("br, gzip", "gzip", Some("brotli")),
+        ("gzip;q=0.5, br", "gzip", Some("brotli")),
+        ("*", "gzip", Some("gzip")),
+        ("*", "brotli", Some("brotli")),
+        ("gzip, *", "brotli", Some("gzip")),
+        ("*, gzip", "brotli", Some("brotli")),
+        ("identity, gzip", "gzip", None),
+        ("gzip, identity", "gzip", Some("gzip")),
+        ("deflate", "gzip", None),
+    ] {
+        assert_eq!(best(accept, first).as_deref(), expected, "{accept:?} with {first} as the first");
+    }
+    let chosen = offered("brotli", &json!({"preference": 100}), &[("Accept-Encoding", "gzip, br")], &mut page(), None);
+    let named = offered("gzip", &json!({"client_order": true}), &[("Accept-Encoding", "gzip, br")], &mut page(), None);
+    assert!(chosen > named, "one that does not care for the order goes before");
+}
+
+#[test]
 fn a_default_is_for_clients_that_leave_the_choice() {
     let with = |fields: &[(&str, &str)], default: bool| {
         offered("brotli", &json!({"default_encoding": default}), fields, &mut page(), None)

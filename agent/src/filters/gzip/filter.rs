@@ -20,7 +20,8 @@ pub(super) fn build(value: &Value, _context: &BuildContext<'_>) -> Built {
     let config: Config = check::read(value)?;
     let rules = Rules::new(Coding::Gzip, &config.types, &config.excluded_types, config.min_length)
         .for_clients(config.http_version, config.vary)
-        .among_others(config.default_encoding, config.preference);
+        .among_others(config.default_encoding, config.preference)
+        .in_order_of_clients(config.client_order);
     Ok(Arc::new(Compressing { rules, level: config.comp_level }))
 }
 

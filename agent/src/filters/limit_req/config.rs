@@ -39,6 +39,9 @@ with_redis! {
         /// What a refused client reads as `error_msg`.
         #[schemars(length(min = 1))]
         pub rejected_msg: Option<String>,
+        /// What a refused client reads as it stands, as `text/plain`; excludes `rejected_msg`.
+        #[schemars(length(min = 1))]
+        pub rejected_body: Option<String>,
         /// Lets requests through at once when too many wait already (10,000 for one limit) or its Redis is away, instead of refusing them.
         #[serde(default)]
         pub allow_degradation: bool,
@@ -73,7 +76,10 @@ impl check::Config for Config {
         if self.burst.is_some_and(|burst| burst < 0.0) {
             faults.add("burst", format!("expected {} to be at least 0", self.burst.unwrap_or_default()));
         }
-        for (field, text) in [("key", &self.key), ("rejected_msg", &self.rejected_msg)] {
+        if self.rejected_msg.is_some() && self.rejected_body.is_some() {
+            faults.add("rejected_body", "excludes rejected_msg");
+        }
+        for (field, text) in [("key", &self.key), ("rejected_msg", &self.rejected_msg), ("rejected_body", &self.rejected_body)] {
             if text.as_ref().is_some_and(String::is_empty) {
                 faults.add(field, "string too short, expected at least 1, got 0");
             }

@@ -51,9 +51,10 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         (None, average) => (Pace::tokens(average.unwrap_or(1.0), config.period, config.burst.unwrap_or(1.0)), 429),
     };
     let status = config.rejected_code.unwrap_or(status);
-    let refusal = match &config.rejected_msg {
-        Some(text) => Answer::json(status, &json!({"error_msg": text}), Reason::Plugin),
-        None => Answer::empty(status, Reason::Plugin),
+    let refusal = match (&config.rejected_msg, &config.rejected_body) {
+        (Some(text), _) => Answer::json(status, &json!({"error_msg": text}), Reason::Plugin),
+        (None, Some(text)) => Answer::text(status, text, Reason::Plugin),
+        (None, None) => Answer::empty(status, Reason::Plugin),
     };
     let key = config.key.as_deref().unwrap_or("remote_addr");
     let state = state_key("limit-req", context.origin(), value, CONCERNING);

@@ -68,6 +68,11 @@ fn refusals_say_what_they_are_told_to() {
         assert!(passes(ask(&told, &[]).await.0));
         let refusal = answer(ask(&told, &[]).await.0);
         assert_eq!((refusal.head.status, &refusal.body[..]), (429, &b"{\"error_msg\":\"slow down\"}\n"[..]));
+        let plain =
+            filter("limit-req", &json!({"rate": 1, "burst": 0, "key": "x", "key_type": "constant", "rejected_body": "later"}));
+        assert!(passes(ask(&plain, &[]).await.0));
+        let refusal = answer(ask(&plain, &[]).await.0);
+        assert_eq!((refusal.head.fields.get_str("content-type"), &refusal.body[..]), (Some("text/plain"), &b"later"[..]));
     });
 }
 

@@ -41,6 +41,9 @@ pub(super) struct Config {
     #[serde(default = "preference")]
     #[schemars(range(min = 0, max = 100))]
     pub preference: u8,
+    /// Whether, of the codings that the client likes equally, the one that it names first counts, before `preference`. One without it goes before all that have it.
+    #[serde(default)]
+    pub client_order: bool,
 }
 
 fn min_length() -> u64 {

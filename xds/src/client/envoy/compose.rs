@@ -14,7 +14,7 @@ use crate::dialect::envoy::decode::DecodeFault as Fault;
 use crate::dialect::envoy::decode::piece::{
     Chain, Deed, Does, Door, Extension, Http, Mirror, Override, Path, Route, RouteTable, Routes, Target, TcpProxy, VirtualHost,
 };
-use crate::dialect::envoy::decode::{answer, escaped};
+use crate::dialect::envoy::decode::{answer, escaped, is_shared};
 use crate::model::{self, HashOn, PluginConf, PluginOrigin, Resource, RouteMatch, TcpRoute, TcpShare, Timeouts, UpstreamRef};
 
 /// Where nothing limits an answer.
@@ -370,6 +370,8 @@ impl<'a> Place<'a> {
                 }
             }
             for (number, (name, config)) in deed.into_iter().flatten().enumerate() {
+                // A bucket of a virtual host is that of all of its routes.
+                let origin = if is_shared(name, config) { self.name } else { origin };
                 let conf = || placed(name, config, origin, place);
                 let conf = match said {
                     None => self.own.borrow_mut().entry((place, number)).or_insert_with(conf).clone(),

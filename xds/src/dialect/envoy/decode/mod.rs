@@ -5,6 +5,7 @@ mod cluster;
 mod listener;
 pub mod piece;
 mod program;
+mod protocol;
 pub mod read;
 mod route;
 pub mod source;
@@ -22,6 +23,7 @@ use cluster::endpoints::{self, Lookup};
 use piece::{Assignment, Cluster, Door, Extension, RouteTable};
 use read::{Fault, Fields, Read, message};
 
+pub(crate) use listener::limit::is_shared;
 pub use read::Fault as DecodeFault;
 pub(crate) use route::action::answer;
 pub(crate) use route::matching::escaped;

@@ -73,14 +73,10 @@ pub(super) struct Server {
 
 /// Reads `DownstreamTlsContext`; `id` is what the certificate is called here.
 pub(super) fn server(fields: &mut Fields<'_>, id: &str, names: &[Arc<str>]) -> Read<Server> {
-    fields.ignore(&[
-        "session_timeout",
-        "ocsp_staple_policy",
-        "full_scan_certs_on_sni_mismatch",
-        "require_sni",
-        "prefer_client_ciphers",
-    ]);
-    fields.ignore(&["disable_stateless_session_resumption", "disable_stateful_session_resumption"]);
+    // Sessions are kept for hours at most, and by each node for itself.
+    fields.ignore(&["session_timeout", "full_scan_certs_on_sni_mismatch", "prefer_client_ciphers"]);
+    fields.choice("ocsp_staple_policy", &[("LENIENT_STAPLING", 0, ())])?;
+    fields.refuse("require_sni", "is not supported: use server_names of the chain")?;
     fields.refuse("session_ticket_keys", "is not supported: keys of tickets are made by each node")?;
     fields.refuse("session_ticket_keys_sds_secret_config", "is not supported: keys of tickets are made by each node")?;
     let demanded = fields.is_on("require_client_certificate")?;
@@ -89,7 +85,8 @@ pub(super) fn server(fields: &mut Fields<'_>, id: &str, names: &[Arc<str>]) -> R
         return Err(Fault::new("common_tls_context.tls_certificates", "is missing"));
     }
     if !common.names.is_empty() {
-        return Err(Fault::new("common_tls_context.validation_context", "demanding names of clients is not supported here"));
+        let place = "common_tls_context.validation_context.match_typed_subject_alt_names";
+        return Err(Fault::new(place, "demanding names of clients is not supported here"));
     }
     let client = match (demanded, common.roots) {
         (true, Some(ca)) if !common.untrusted => {
@@ -156,7 +153,7 @@ fn sds(fields: &mut Fields<'_>) -> Read<Arc<str>> {
 }
 
 fn versions(fields: &mut Fields<'_>) -> Read<(Option<TlsVersion>, Option<TlsVersion>)> {
-    fields.ignore(&["cipher_suites", "ecdh_curves", "signature_algorithms", "compliance_policies"]);
+    fields.ignore(&["cipher_suites", "ecdh_curves"]);
     let low = [
         ("TLS_AUTO", 0, None),
         ("TLSv1_0", 1, Some(TlsVersion::V1_2)),
@@ -176,7 +173,7 @@ fn pair(fields: &mut Fields<'_>) -> Read<SecretBody> {
     fields.refuse("private_key_provider", "is not supported: give private_key")?;
     fields.refuse("pkcs12", "is not supported: give certificate_chain and private_key")?;
     fields.refuse("watched_directory", "files are not watched: use SDS")?;
-    fields.ignore(&["ocsp_staple", "signed_certificate_timestamp"]);
+    fields.refuse("ocsp_staple", "is not supported: clients ask for themselves")?;
     Ok(SecretBody::KeyPair {
         chain_pem: fields.required("certificate_chain", material)?,
         key_pem: fields.required("private_key", material)?,
@@ -246,8 +243,13 @@ pub(super) fn secret(fields: &mut Fields<'_>) -> Read<Secret> {
     let roots = fields.message("validation_context", |context| {
         let mut common = Common::default();
         context_of(context, "", &mut common)?;
-        if !common.names.is_empty() || common.untrusted || common.depth.is_some() {
-            return Err(Fault::new("", "only trusted_ca is supported in a secret: say the rest where it is used"));
+        let said = [
+            ("match_typed_subject_alt_names", !common.names.is_empty()),
+            ("trust_chain_verification", common.untrusted),
+            ("max_verify_depth", common.depth.is_some()),
+        ];
+        if let Some((field, _)) = said.iter().find(|(_, said)| *said) {
+            return Err(Fault::new(*field, "is not supported in a secret: say it where the secret is used"));
         }
         common.secrets.pop().map(|secret| secret.body).ok_or_else(|| Fault::new("trusted_ca", "is missing"))
     })?;

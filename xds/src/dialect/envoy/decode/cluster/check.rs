@@ -14,15 +14,15 @@ const ERRORS: u32 = 5;
 const STATUSES: std::ops::Range<u64> = 100..600;
 
 /// Probes of our own, where a cluster has some.
-pub(crate) fn active(fields: &mut Fields<'_>) -> Read<Option<ActiveCheck>> {
-    let mut checks = fields.list("health_checks", probe)?;
+pub(crate) fn active(fields: &mut Fields<'_>, cluster: &Arc<str>) -> Read<Option<ActiveCheck>> {
+    let mut checks = fields.list("health_checks", |check| probe(check, cluster))?;
     match checks.len() {
         0 | 1 => Ok(checks.pop()),
         _ => Err(Fault::new("health_checks", "more than one check of a cluster is not supported")),
     }
 }
 
-fn probe(fields: &mut Fields<'_>) -> Read<ActiveCheck> {
+fn probe(fields: &mut Fields<'_>, cluster: &Arc<str>) -> Read<ActiveCheck> {
     let needed = |name: &'static str| move |found: Option<Duration>| found.ok_or_else(|| Fault::new(name, "is missing"));
     let timeout = fields.duration("timeout").and_then(needed("timeout"))?;
     let interval = fields.duration("interval").and_then(needed("interval"))?;
@@ -39,8 +39,14 @@ fn probe(fields: &mut Fields<'_>) -> Read<ActiveCheck> {
         "healthy_edge_interval",
         "always_log_health_check_failures",
         "always_log_health_check_success",
-        "alt_port",
     ]);
+    let port = match fields.small("alt_port")? {
+        None => None,
+        Some(port) => match u16::try_from(port) {
+            Ok(port) if port > 0 => Some(port),
+            _ => return Err(Fault::new("alt_port", "expected 1 to 65535")),
+        },
+    };
     fields.refuse("tls_options", "is not supported: probes use the TLS of the cluster")?;
     fields.refuse("transport_socket_match_criteria", "is not supported")?;
     fields.refuse("grpc_health_check", "is not supported: use http_health_check or tcp_health_check")?;
@@ -52,7 +58,7 @@ fn probe(fields: &mut Fields<'_>) -> Read<ActiveCheck> {
         timeout,
         concurrency: CONCURRENCY,
         host: None,
-        port: None,
+        port,
         method: "GET".into(),
         path: "/".into(),
         body: "".into(),
@@ -74,16 +80,17 @@ fn probe(fields: &mut Fields<'_>) -> Read<ActiveCheck> {
         tcp.refuse("send", "is not supported: a connection that stands is healthy")?;
         tcp.refuse("receive", "is not supported: a connection that stands is healthy")
     })?;
-    let http = fields.message("http_health_check", |http| http_probe(http, &mut check))?;
+    let http = fields.message("http_health_check", |http| http_probe(http, &mut check, cluster))?;
     match (tcp, http) {
         (Some(()), None) | (None, Some(())) => Ok(check),
         _ => Err(Fault::new("", "expected http_health_check or tcp_health_check")),
     }
 }
 
-fn http_probe(http: &mut Fields<'_>, check: &mut ActiveCheck) -> Read<()> {
+fn http_probe(http: &mut Fields<'_>, check: &mut ActiveCheck, cluster: &Arc<str>) -> Read<()> {
     check.kind = CheckKind::Http;
-    check.host = http.text("host")?.map(Arc::from);
+    // Envoy calls whom it probes by the name of the cluster where nothing is said.
+    check.host = http.text("host")?.map(Arc::from).or_else(|| Some(cluster.clone()));
     check.path = http.name("path")?;
     http.refuse("send", "bodies of probes are not supported")?;
     http.refuse("receive", "looking into answers of probes is not supported")?;
@@ -130,21 +137,17 @@ pub(crate) fn passive(fields: &mut Fields<'_>) -> Read<Option<PassiveCheck>> {
             "max_ejection_percent",
             "max_ejection_time_jitter",
             "always_eject_one_host",
-            "success_rate_minimum_hosts",
-            "success_rate_request_volume",
-            "success_rate_stdev_factor",
-            "enforcing_success_rate",
             "failure_percentage_threshold",
             "failure_percentage_minimum_hosts",
             "failure_percentage_request_volume",
-            "enforcing_local_origin_success_rate",
             "successful_active_health_check_uneject_host",
         ]);
+        by_rate(outlier)?;
         outlier
             .refuse("enforcing_failure_percentage", "ejecting by a share of failures is not supported: use consecutive_5xx")?;
         outlier.refuse("enforcing_failure_percentage_local_origin", "ejecting by a share of failures is not supported")?;
         outlier.refuse("monitors", "is not supported")?;
-        outlier.ignore(&["split_external_local_origin_errors"]);
+        let split = outlier.is_on("split_external_local_origin_errors")?;
         let (mut all, mut gateway) = (
             outlier.small("consecutive_5xx")?.unwrap_or(ERRORS),
             outlier.small("consecutive_gateway_failure")?.unwrap_or(ERRORS),
@@ -164,7 +167,8 @@ pub(crate) fn passive(fields: &mut Fields<'_>) -> Read<Option<PassiveCheck>> {
                 ));
             }
         };
-        let local = if failures == 0 { origin } else { failures };
+        // Where both are not told apart, a connection that fails is a failure like another.
+        let local = if split || failures == 0 { origin } else { failures };
         Ok(PassiveCheck {
             thresholds: Thresholds {
                 healthy_statuses: (200..500).collect(),
@@ -176,6 +180,23 @@ pub(crate) fn passive(fields: &mut Fields<'_>) -> Read<Option<PassiveCheck>> {
             },
         })
     })
+}
+
+/// Endpoints are not compared with each other: whoever wants that to be done is told. What is said of how has no meaning where it is not.
+fn by_rate(outlier: &mut Fields<'_>) -> Read<()> {
+    const TUNED: [&str; 3] = ["success_rate_minimum_hosts", "success_rate_request_volume", "success_rate_stdev_factor"];
+    let reason = "ejecting by the rate of success is not supported: set it to 0, and use consecutive_5xx";
+    outlier.refuse("enforcing_local_origin_success_rate", reason)?;
+    match outlier.small("enforcing_success_rate")? {
+        Some(0) => outlier.ignore(&TUNED),
+        Some(_) => return Err(Fault::new("enforcing_success_rate", reason)),
+        None => {
+            for name in TUNED {
+                outlier.refuse(name, "ejecting by the rate of success is not supported: set enforcing_success_rate to 0")?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A count that is enforced always or never.

@@ -81,8 +81,7 @@ fn endpoint(one: &mut Fields<'_>, zone: &Arc<str>, priority: i32, lookup: Lookup
             check.refuse("port_value", "is not supported: checks go to the port of the endpoint")?;
             check.refuse("address", "is not supported: checks go to the address of the endpoint")?;
             check.refuse("disable_active_health_check", "is not supported")?;
-            check.ignore(&["hostname"]);
-            Ok(())
+            check.refuse("hostname", "is not supported: the host of probes is that of the check")
         })?;
         endpoint.required("address", address)
     })?;

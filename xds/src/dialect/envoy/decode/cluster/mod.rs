@@ -11,6 +11,7 @@ use serde_json::Value;
 use endpoints::Lookup;
 
 use super::piece::{Addresses, Assignment, Cluster};
+use super::protocol::{http1, http2};
 use super::read::{Fault, Fields, Read, typed};
 use super::{source, tls};
 use crate::model::{
@@ -29,7 +30,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// Where the protocol towards endpoints is said.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// Fields that say nothing about what is done with requests.
-const IGNORED: [&str; 9] = [
+const IGNORED: [&str; 8] = [
     "alt_stat_name",
     // An endpoint that is no longer named is no longer used, whatever its health was.
     "ignore_health_on_host_removal",
@@ -37,7 +38,6 @@ const IGNORED: [&str; 9] = [
     "per_connection_buffer_limit_bytes",
     "upstream_connection_options",
     "wait_for_warm_on_init",
-    "close_connections_on_host_health_failure",
     "track_timeout_budgets",
     "track_cluster_stats",
 ];
@@ -54,6 +54,7 @@ enum Finding {
 pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
     let name = fields.name("name")?;
     fields.ignore(&IGNORED);
+    fields.refuse("close_connections_on_host_health_failure", "is not supported: what is under way is not broken off")?;
     let (found, slow_start, weighted) = balancing(fields)?;
     let (balancer, table) = found;
     let protocol = protocol(fields)?;
@@ -76,7 +77,10 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
         timeouts: Timeouts { connect: fields.duration("connect_timeout")?.unwrap_or(CONNECT_TIMEOUT), ..Timeouts::default() },
         keepalive: KeepalivePool { idle_timeout: protocol.idle, requests: protocol.requests, ..KeepalivePool::default() },
         tls: transport.as_ref().map(|tls| tls.upstream.clone()).unwrap_or_default(),
-        checks: HealthChecks { active: check::active(fields)?.map(Arc::new), passive: check::passive(fields)?.map(Arc::new) },
+        checks: HealthChecks {
+            active: check::active(fields, &name)?.map(Arc::new),
+            passive: check::passive(fields)?.map(Arc::new),
+        },
         breakers: breakers(fields)?,
         discovery: None,
         slow_start,
@@ -168,7 +172,10 @@ fn balancing(fields: &mut Fields<'_>) -> Read<(Found, Duration, bool)> {
     for name in ["round_robin_lb_config", "least_request_lb_config"] {
         slow = slow.max(fields.message(name, tuning)?.unwrap_or_default());
     }
-    let ring = fields.message("ring_hash_lb_config", |fields| hashing(fields, RING))?;
+    let ring = fields.message("ring_hash_lb_config", |fields| {
+        fields.choice("hash_function", &[("XX_HASH", 0, ())])?;
+        hashing(fields, RING)
+    })?;
     let maglev = fields.message("maglev_lb_config", |fields| hashing(fields, HashTable::MAGLEV))?;
     let extension = fields.message("load_balancing_policy", |policy| {
         // The first that is known counts, as in Envoy.
@@ -230,7 +237,7 @@ fn extension(value: &Value, depth: u8) -> Read<(Found, Duration, bool)> {
         };
         let (balancer, table) = found.ok_or_else(|| Fault::new("@type", format!("{name} is not supported")))?;
         let weighted = fields.message("locality_lb_config", |config| {
-            config.message("zone_aware_lb_config", |zones| zones.skip())?;
+            config.message("zone_aware_lb_config", zones)?;
             config.message("locality_weighted_lb_config", |weights| weights.skip())
         })?;
         let weighted =
@@ -255,14 +262,23 @@ fn tuning(fields: &mut Fields<'_>) -> Read<Duration> {
 /// Envoy's ring where nobody says more, as far as ours may grow.
 const RING: HashTable = HashTable::Ring(RingSize::Of { least: 1_024, most: HashTable::MOST });
 
+/// A ring has addresses on it, and takes whatever comes.
+fn by_address(fields: &mut Fields<'_>) -> Read<()> {
+    fields.refuse("use_hostname_for_hashing", "is not supported: endpoints are told apart by their addresses")?;
+    fields.refuse("hash_balance_factor", "bounded loads are not supported")
+}
+
+/// The zones of a cluster. Without a cluster of its own (`local_cluster_name`) Envoy balances none either.
+fn zones(fields: &mut Fields<'_>) -> Read<()> {
+    fields.ignore(&["routing_enabled", "min_cluster_size", "force_locality_direct_routing"]);
+    fields.refuse("fail_traffic_on_panic", "is not supported: set healthy_panic_threshold")
+}
+
 /// The size of a ring or table.
 fn hashing(fields: &mut Fields<'_>, usual: HashTable) -> Read<HashTable> {
-    fields.ignore(&["hash_function", "use_hostname_for_hashing"]);
-    fields.message("consistent_hashing_lb_config", |common| {
-        common.ignore(&["use_hostname_for_hashing"]);
-        common.refuse("hash_balance_factor", "bounded loads are not supported")
-    })?;
-    fields.refuse("hash_balance_factor", "bounded loads are not supported")?;
+    fields.choice("hash_function", &[("DEFAULT_HASH", 0, ()), ("XX_HASH", 1, ())])?;
+    fields.message("consistent_hashing_lb_config", by_address)?;
+    by_address(fields)?;
     let bounded = |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
     match usual {
         HashTable::Ring(_) => {
@@ -286,10 +302,10 @@ fn common_balancing(fields: &mut Fields<'_>) -> Read<(u8, bool)> {
         if let Some(said) = common.message("healthy_panic_threshold", |percent| percent.float("value"))? {
             panic = said.unwrap_or(0.0);
         }
-        common.ignore(&["update_merge_window", "ignore_new_hosts_until_first_hc", "close_connections_on_host_set_change"]);
-        common.message("consistent_hashing_lb_config", |hash| hashing(hash, HashTable::RING))?;
-        // Without a cluster of its own (`local_cluster_name`) Envoy balances no zones either.
-        common.message("zone_aware_lb_config", |zones| zones.skip())?;
+        common.ignore(&["update_merge_window", "ignore_new_hosts_until_first_hc"]);
+        common.refuse("close_connections_on_host_set_change", "is not supported: what is under way is not broken off")?;
+        common.message("consistent_hashing_lb_config", by_address)?;
+        common.message("zone_aware_lb_config", zones)?;
         common.message("locality_weighted_lb_config", |weights| weights.skip())
     })?;
     if !(0.0..=100.0).contains(&panic) {
@@ -306,7 +322,7 @@ struct Protocol {
 
 fn protocol(fields: &mut Fields<'_>) -> Read<Protocol> {
     let mut protocol = Protocol { http2: false, idle: IDLE, requests: MANY };
-    protocol.http2 |= fields.message("http2_protocol_options", |options| options.skip())?.is_some();
+    protocol.http2 |= fields.message("http2_protocol_options", http2)?.is_some();
     fields.message("http_protocol_options", http1)?;
     fields.message("common_http_protocol_options", |common| connections(common, &mut protocol))?;
     if let Some(most) = fields.small("max_requests_per_connection")? {
@@ -333,7 +349,7 @@ fn http_options(options: &mut Fields<'_>, protocol: &mut Protocol) -> Read<()> {
     })?;
     let explicit = options.message("explicit_http_config", |explicit| {
         explicit.message("http_protocol_options", http1)?;
-        Ok(explicit.message("http2_protocol_options", |options| options.skip())?.is_some())
+        Ok(explicit.message("http2_protocol_options", http2)?.is_some())
     })?;
     protocol.http2 |= explicit.unwrap_or(false);
     options.refuse(
@@ -341,10 +357,6 @@ fn http_options(options: &mut Fields<'_>, protocol: &mut Protocol) -> Read<()> {
         "is not supported: say with explicit_http_config which protocol the endpoints speak",
     )?;
     options.refuse("auto_config", "is not supported: say with explicit_http_config which protocol the endpoints speak")
-}
-
-fn http1(options: &mut Fields<'_>) -> Read<()> {
-    options.skip()
 }
 
 fn connections(common: &mut Fields<'_>, protocol: &mut Protocol) -> Read<()> {

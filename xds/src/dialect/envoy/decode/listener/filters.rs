@@ -11,20 +11,11 @@ use super::super::read::{Fault, Fields, Read, TYPE, typed};
 use super::super::route::headers::template;
 use super::super::route::matching::{self, Wanted};
 use super::super::source;
-use super::{authz, jwt, origins, rbac};
+use super::{authz, compress, jwt, limit, origins, rbac};
 
 const FOLDER: &str = "envoy.extensions.filters.http.";
-/// What Envoy compresses where nothing is said.
-const COMPRESSED: [&str; 8] = [
-    "application/javascript",
-    "application/json",
-    "application/xhtml+xml",
-    "image/svg+xml",
-    "text/css",
-    "text/html",
-    "text/plain",
-    "text/xml",
-];
+/// The plugin that edits fields.
+const EDITS: &str = "headers";
 
 /// Reads an `HttpFilter`.
 pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Filter> {
@@ -98,12 +89,15 @@ fn filter(kind: &str, fields: &mut Fields<'_>) -> Read<Option<Deed>> {
         "cors.v3.Cors" => Ok(None),
         "fault.v3.HTTPFault" => fault(fields),
         "header_mutation.v3.HeaderMutation" => {
-            fields.ignore(&["most_specific_header_mutations_wins"]);
+            fields.refuse(
+                "most_specific_header_mutations_wins",
+                "is not supported: a virtual host has the last word over its routes",
+            )?;
             Ok(fields.message("mutations", mutations)?.flatten())
         }
         "buffer.v3.Buffer" => buffer(fields).map(Some),
-        "local_ratelimit.v3.LocalRateLimit" => local_limit(fields),
-        "compressor.v3.Compressor" => compressor(fields).map(Some),
+        "local_ratelimit.v3.LocalRateLimit" => limit::filter(fields),
+        "compressor.v3.Compressor" => compress::filter(fields).map(Some),
         "rbac.v3.RBAC" => rbac::filter(fields),
         "csrf.v3.CsrfPolicy" => origins::csrf(fields),
         "ext_authz.v3.ExtAuthz" => authz::filter(fields),
@@ -143,14 +137,16 @@ fn per_route(kind: &str, fields: &mut Fields<'_>) -> Read<Override> {
         "csrf.v3.CsrfPolicy" => origins::csrf(fields)?,
         "fault.v3.HTTPFault" => fault(fields)?,
         "header_mutation.v3.HeaderMutationPerRoute" => fields.message("mutations", mutations)?.flatten(),
-        "local_ratelimit.v3.LocalRateLimit" => local_limit(fields)?,
+        "local_ratelimit.v3.LocalRateLimit" => limit::filter(fields)?,
         "rbac.v3.RBACPerRoute" => rbac::per_route(fields)?,
         "buffer.v3.BufferPerRoute" => {
             let off = fields.is_on("disabled")?;
             fields.message("buffer", buffer)?.filter(|_| !off)
         }
         "compressor.v3.CompressorPerRoute" => {
-            fields.is_on("disabled")?;
+            if !fields.is_on("disabled")? {
+                return Err(Fault::new("disabled", "expected true: what a compressor does is said in the listener"));
+            }
             None
         }
         other => return Err(Fault::new("@type", format!("{other} is not supported"))),
@@ -273,7 +269,27 @@ fn mutations(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
     for name in ["request_trailers_mutations", "response_trailers_mutations"] {
         fields.refuse(name, "is not supported")?;
     }
-    Ok((!config.is_empty()).then(|| vec![("headers", config.into())]))
+    Ok((!config.is_empty()).then(|| vec![(EDITS, config.into())]))
+}
+
+/// Adds edits that are made behind others; the later ones of a field count.
+pub(crate) fn edited_after(first: &mut Deed, then: &Deed) {
+    let edits = |deed: &Deed| matches!(deed.as_slice(), [(EDITS, _)]);
+    if !edits(first) || !edits(then) {
+        return;
+    }
+    let parts = first.iter_mut().zip(then).filter_map(|((_, old), (_, new))| Some((old.as_object_mut()?, new.as_object()?)));
+    for (old, new) in parts {
+        for (what, changes) in new {
+            match (old.get_mut(what).and_then(Value::as_object_mut), changes.as_object()) {
+                (Some(old), Some(changes)) => {
+                    old.retain(|name, _| !changes.keys().any(|changed| changed.eq_ignore_ascii_case(name)));
+                    old.extend(changes.clone());
+                }
+                _ => drop(old.insert(what.clone(), changes.clone())),
+            }
+        }
+    }
 }
 
 fn buffer(fields: &mut Fields<'_>) -> Read<Deed> {
@@ -292,39 +308,6 @@ pub(super) fn always(fields: &mut Fields<'_>, name: &str) -> Read<bool> {
         Some(100.0) => Ok(true),
         Some(_) => Err(Fault::new(name, "by chance is not supported: expected 0 or 100 percent")),
     }
-}
-
-fn local_limit(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
-    fields.ignore(&[
-        "stat_prefix",
-        "stage",
-        "vh_rate_limits",
-        "always_consume_default_token_bucket",
-        "rate_limited_as_resource_exhausted",
-        "enable_x_ratelimit_headers",
-    ]);
-    for name in [
-        "descriptors",
-        "rate_limits",
-        "request_headers_to_add_when_not_enforced",
-        "response_headers_to_add",
-        "local_rate_limit_per_downstream_connection",
-        "local_cluster_rate_limit",
-    ] {
-        fields.refuse(name, "is not supported")?;
-    }
-    let status = fields.message("status", |fields| status(fields, 400, 429))?;
-    let on = always(fields, "filter_enabled")? & always(fields, "filter_enforced")?;
-    let bucket = fields.message("token_bucket", |bucket| {
-        let most = bucket.small("max_tokens")?.unwrap_or(0);
-        let fill = bucket.small("tokens_per_fill")?.unwrap_or(1);
-        let every = bucket.duration("fill_interval")?.ok_or_else(|| Fault::new("fill_interval", "is missing"))?;
-        Ok(json!({
-            "average": fill, "period": every.as_secs_f64(), "burst": most, "key": "listener", "key_type": "constant",
-            "rejected_code": status.unwrap_or(429),
-        }))
-    })?;
-    Ok(bucket.filter(|_| on).map(|bucket| vec![("limit-req", bucket)]))
 }
 
 /// Reads an `HttpStatus` from `least` up. The one enumeration of Envoy whose numbers are the statuses that they mean.
@@ -359,46 +342,4 @@ fn code(name: &str) -> Option<u64> {
         "Forbidden" => 403,
         _ => return None,
     })
-}
-
-fn compressor(fields: &mut Fields<'_>) -> Read<Deed> {
-    fields.refuse("request_direction_config", "compressing requests is not supported")?;
-    fields.ignore(&["choose_first"]);
-    let mut plugin = "gzip";
-    fields.required("compressor_library", |library| {
-        library.ignore(&["name"]);
-        let config = library.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
-        plugin = typed(config, |kind, tuning| {
-            tuning.ignore_all();
-            match kind {
-                "envoy.extensions.compression.gzip.compressor.v3.Gzip" => Ok("gzip"),
-                "envoy.extensions.compression.brotli.compressor.v3.Brotli" => Ok("brotli"),
-                "envoy.extensions.compression.zstd.compressor.v3.Zstd" => Ok("zstd"),
-                other => Err(Fault::new("@type", format!("{other} is not supported"))),
-            }
-        })?;
-        Ok(())
-    })?;
-    let (mut shortest, mut types) = (30, COMPRESSED.map(str::to_owned).to_vec());
-    fields.message("response_direction_config", |direction| {
-        direction.ignore(&["remove_accept_encoding_header", "disable_on_etag_header", "status_header_enabled"]);
-        direction.refuse("uncompressible_response_codes", "is not supported")?;
-        direction.message("common_config", |common| {
-            shortest = common.small("min_content_length")?.unwrap_or(shortest);
-            let said = common.texts("content_type")?;
-            if !said.is_empty() {
-                types = said.into_iter().map(str::to_owned).collect();
-            }
-            common.message("enabled", |flag| {
-                flag.ignore(&["runtime_key"]);
-                if flag.flag("default_value")? == Some(false) {
-                    Err(Fault::new("default_value", "a filter that is off is not supported: leave it out"))
-                } else {
-                    Ok(())
-                }
-            })
-        })?;
-        Ok(())
-    })?;
-    Ok(vec![(plugin, json!({"types": types, "min_length": shortest.max(1), "vary": true}))])
 }

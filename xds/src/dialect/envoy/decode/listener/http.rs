@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::super::piece::{Http, Routes};
 use super::super::read::{Fault, Fields, Read};
 use super::super::route::{self as routes, action};
-use super::super::source;
-use super::filters;
+use super::super::{protocol, source};
+use super::{compress, filters};
 use crate::model::Listener;
 
 /// How long a stream may be silent, where nothing is said.
@@ -69,7 +69,8 @@ pub(crate) fn read(fields: &mut Fields<'_>, listener: &mut Listener) -> Read<Htt
         (None, Some(table)) => Routes::Told(Arc::new(table)),
         _ => return Err(Fault::new("rds", "expected exactly one of rds and route_config")),
     };
-    let filters = fields.list("http_filters", filters::read)?;
+    let mut filters = fields.list("http_filters", filters::read)?;
+    compress::in_turn(&mut filters);
     let websocket = fields.list("upgrade_configs", action::upgrade)?.into_iter().any(|enabled| enabled);
     let matching = fields.is_on("strip_matching_host_port")?;
     let strips_port = fields.is_on("strip_any_host_port")? || matching;
@@ -129,14 +130,8 @@ fn edge(fields: &mut Fields<'_>, listener: &mut Listener) -> Read<()> {
         listener.limits.max_connection_duration = common.duration("max_connection_duration")?.unwrap_or_default();
         common.refuse("max_stream_duration", "is not supported: use the timeout of routes")
     })?;
-    fields.message("http_protocol_options", |http1| http1.skip())?;
-    fields.message("http2_protocol_options", |http2| {
-        if let Some(most) = http2.small("max_concurrent_streams")? {
-            listener.limits.max_streams = most;
-        }
-        // Windows and what counts as an attack are those of our HTTP/2.
-        http2.ignore_all();
-        Ok(())
-    })?;
+    fields.message("http_protocol_options", protocol::http1)?;
+    let streams = fields.message("http2_protocol_options", protocol::http2)?.flatten();
+    listener.limits.max_streams = streams.unwrap_or(listener.limits.max_streams);
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! Listeners: sockets, chains of filters and TLS. It knows nothing of what is done with requests.
 
 mod authz;
+mod compress;
 pub(super) mod filters;
 mod http;
 mod jwt;
+pub(super) mod limit;
 mod origins;
 mod rbac;
 mod tcp;
@@ -163,7 +165,8 @@ fn listener_filter(fields: &mut Fields<'_>) -> Read<bool> {
             "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
                 filter.refuse("allow_requests_without_proxy_protocol", "is not supported: the header is demanded")?;
                 filter.refuse("rules", "is not supported")?;
-                filter.ignore(&["pass_through_tlvs", "stat_prefix"]);
+                filter.refuse("pass_through_tlvs", "is not supported: what else the header tells is not kept")?;
+                filter.ignore(&["stat_prefix"]);
                 Ok(true)
             }
             other => Err(Fault::new("@type", format!("{other} is not supported"))),

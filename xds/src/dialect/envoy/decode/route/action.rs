@@ -17,6 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest body of an answer of a route, as Envoy's default.
 const MAX_BODY: usize = 4096;
 
+/// The address of the client.
+const ADDRESS: &str = "remote_addr";
 /// Behind every plugin of ours that refuses requests.
 const LAST: i64 = 1;
 
@@ -68,7 +70,7 @@ fn forward(fields: &mut Fields<'_>, path: &Path) -> Read<Action> {
     action.mirrors = mirror::read(fields)?;
     rewrite_path(fields, path, &mut action.rewrite)?;
     rewrite_host(fields, &mut action)?;
-    action.hash = fields.list("hash_policy", hash)?.into_iter().next();
+    action.hash = by_one(fields.list("hash_policy", hash)?)?;
     action.timeout = match fields.duration("timeout")? {
         None => Some(TIMEOUT),
         Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
@@ -196,9 +198,19 @@ fn rewrite_host(fields: &mut Fields<'_>, action: &mut Action) -> Read<()> {
     Ok(())
 }
 
-/// Reads a `HashPolicy`. The first counts; those behind it are only for requests that lack what it wants.
-fn hash(fields: &mut Fields<'_>) -> Read<HashOn> {
-    fields.ignore(&["terminal"]);
+/// What requests are led by: one thing, and where a request lacks it the address of the client, as here in any case.
+fn by_one(policies: Vec<(HashOn, bool)>) -> Read<Option<HashOn>> {
+    let address = HashOn::Var(ADDRESS.into());
+    match policies.as_slice() {
+        [] => Ok(None),
+        [(on, _)] | [(on, true), ..] if policies.iter().skip(1).all(|(other, _)| *other == address) => Ok(Some(on.clone())),
+        _ => Err(Fault::new("hash_policy", "expected one, or a terminal one with source_ip behind it")),
+    }
+}
+
+/// Reads a `HashPolicy`, and whether those behind it are only for requests that lack what it wants.
+fn hash(fields: &mut Fields<'_>) -> Read<(HashOn, bool)> {
+    let terminal = fields.is_on("terminal")?;
     fields.refuse("filter_state", "is not supported")?;
     let mut found = Vec::new();
     found.extend(fields.message("header", |header| {
@@ -212,11 +224,13 @@ fn hash(fields: &mut Fields<'_>) -> Read<HashOn> {
     })?);
     found.extend(fields.message("query_parameter", |query| Ok(HashOn::Var(format!("arg_{}", query.name("name")?).into())))?);
     found.extend(fields.message("connection_properties", |connection| {
-        connection.is_on("source_ip")?;
-        Ok(HashOn::Var("remote_addr".into()))
+        if !connection.is_on("source_ip")? {
+            return Err(Fault::new("source_ip", "expected true"));
+        }
+        Ok(HashOn::Var(ADDRESS.into()))
     })?);
     match found.pop() {
-        Some(on) if found.is_empty() => Ok(on),
+        Some(on) if found.is_empty() => Ok((on, terminal)),
         _ => Err(Fault::new("", "expected exactly one of header, cookie, query_parameter and connection_properties")),
     }
 }

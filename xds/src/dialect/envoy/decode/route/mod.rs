@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::listener::filters;
-use super::piece::{Mirror, Path, Route, RouteTable, VirtualHost};
+use super::listener::{filters, limit};
+use super::piece::{Mirror, Override, Path, Route, RouteTable, VirtualHost};
 use super::program::Together;
 use super::read::{Fault, Fields, MAX_LIST, Read, message};
 use super::wire;
@@ -76,7 +76,7 @@ pub(super) fn read_apart(fields: &mut Fields<'_>, apart: &[&[u8]], programs: &mu
 /// What a virtual host says for all of its routes.
 struct Whole<'a> {
     levels: [&'a Level; 2],
-    overrides: Vec<(Arc<str>, super::piece::Override)>,
+    overrides: Overrides,
     retry: Option<Retry>,
     /// Of routes that name none.
     mirrors: Vec<Mirror>,
@@ -106,7 +106,7 @@ fn virtual_host(fields: &mut Fields<'_>, outer: &Level, mirrors: &[Mirror]) -> R
     let whole = Whole {
         mirrors: if own.is_empty() { mirrors.to_vec() } else { own },
         levels: [&inner, outer],
-        overrides: filters::overrides(fields)?,
+        overrides: of_all_routes(filters::overrides(fields)?, &name),
         retry: fields.message("retry_policy", retry::read)?,
     };
     let routes = fields.list("routes", |one| route(one, &whole))?;
@@ -149,9 +149,7 @@ fn route(fields: &mut Fields<'_>, whole: &Whole<'_>) -> Read<Route> {
     let retry = action.retry.or_else(|| whole.retry.clone().filter(|_| !action.targets.is_empty())).unwrap_or_default();
     plugins.extend(retry.plugin.map(|retry| ("retry", retry)));
     let mirrors = if action.mirrors.is_empty() { whole.mirrors.clone() } else { action.mirrors };
-    let mut overrides = filters::overrides(fields)?;
-    let own: BTreeSet<Arc<str>> = overrides.iter().map(|(name, _)| name.clone()).collect();
-    overrides.extend(whole.overrides.iter().filter(|(name, _)| !own.contains(name)).cloned());
+    let overrides = said_of_filters(filters::overrides(fields)?, &whole.overrides);
     Ok(Route {
         name,
         path,
@@ -168,6 +166,34 @@ fn route(fields: &mut Fields<'_>, whole: &Whole<'_>) -> Read<Route> {
         websocket: action.websocket,
         overrides,
     })
+}
+
+type Overrides = Vec<(Arc<str>, Override)>;
+
+/// What a virtual host says of filters counts for its routes together.
+fn of_all_routes(mut overrides: Overrides, host: &str) -> Overrides {
+    for (_, said) in &mut overrides {
+        if let Override::Does(deed) = said {
+            limit::together(deed, host);
+        }
+    }
+    overrides
+}
+
+/// What a route says of filters, and what its virtual host says of others. Edits of fields are made by both, and those of the virtual host come last.
+fn said_of_filters(mut own: Overrides, outer: &Overrides) -> Overrides {
+    for (name, said) in outer {
+        match own.iter_mut().find(|(known, _)| known == name) {
+            None => own.push((name.clone(), said.clone())),
+            Some((_, Override::Does(inner))) => {
+                if let Override::Does(outer) = said {
+                    filters::edited_after(inner, outer);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    own
 }
 
 /// Reads a `RouteMatch` as conditions, all of which must hold; none where it fits every request.

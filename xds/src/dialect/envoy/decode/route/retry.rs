@@ -26,7 +26,7 @@ pub(crate) struct Retry {
 
 /// Reads a `RetryPolicy`.
 pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
-    let (mut statuses, mut network) = (Vec::new(), false);
+    let (mut statuses, mut network, mut listed) = (Vec::new(), false, false);
     for condition in fields.text("retry_on")?.unwrap_or_default().split(',').map(str::trim).filter(|one| !one.is_empty()) {
         match condition {
             "5xx" => {
@@ -38,7 +38,7 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
             "connect-failure" | "reset" | "refused-stream" | "reset-before-request" | "http3-post-connect-failure" => {
                 network = true
             }
-            "retriable-status-codes" => {}
+            "retriable-status-codes" => listed = true,
             other => return Err(Fault::new("retry_on", format!("{other} is not supported"))),
         }
     }
@@ -46,7 +46,7 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
         let code = code.as_u64().filter(|code| (200..600).contains(code));
         code.ok_or_else(|| Fault::new("", "expected a status from 200 to 599"))
     })?;
-    statuses.extend(codes.into_iter().map(Value::from));
+    statuses.extend(codes.into_iter().filter(|_| listed).map(Value::from));
     // How an endpoint is chosen for another try: one that was not tried yet, always.
     fields.list("retry_host_predicate", |predicate| match &*predicate.name("name")? {
         "envoy.retry_host_predicates.previous_hosts" => {
