@@ -141,3 +141,34 @@ fn what_a_file_asks_for_in_vain_is_told_with_its_place_and_nothing_starts() {
     }
     assert!(agent.place.path("bootstrap.yaml").exists());
 }
+
+#[test]
+fn what_is_no_bootstrap_is_told_with_its_line_and_nothing_starts() {
+    let place = Place::new();
+    let told = |name: &str, text: &str| {
+        place.write(name, text);
+        let command =
+            Command::new(binary()).args(["agent", "--envoy-bootstrap", name]).current_dir(place.folder.path()).output().unwrap();
+        assert_eq!(command.status.code(), Some(2), "{name}");
+        String::from_utf8(command.stderr).unwrap()
+    };
+    let ads = "{ api_type: GRPC, grpc_services: [{ envoy_grpc: { cluster_name: nobody } }] }";
+    let unpassed = "overload_manager: {}\nnodes: {}\n";
+    for (name, text, expected) in [
+        ("odd.yaml", "node: [\n", "odd.yaml:1:7: expected YAML"),
+        ("odd.json", "{\"node\": {\"id\": \"a\",}}", "odd.json:1:21: expected JSON"),
+        ("empty.yaml", "", "empty.yaml:1:1: expected a message, found nothing"),
+        ("list.json", "[1]", "list.json:1:1: expected a message, found a list"),
+        ("twice.yaml", "node: { id: a }\nnode: { id: b }\n", "twice.yaml:2:1: the key `node` is given twice"),
+        ("unknown.yaml", unpassed, "unknown.yaml:2:8: nodes: is not supported"),
+        (
+            "admin.yaml",
+            "admin: { address: { pipe: { path: /x } } }\n",
+            "admin.address.pipe: Unix domain sockets are not supported",
+        ),
+        ("ads.yaml", &format!("dynamic_resources: {{ ads_config: {ads} }}\n"), "there is no static cluster nobody"),
+    ] {
+        let told = told(name, text);
+        assert!(told.contains(expected), "{expected} is not in:\n{told}");
+    }
+}

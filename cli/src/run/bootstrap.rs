@@ -56,7 +56,8 @@ pub fn take(path: &Path, configuration: &mut Configuration) -> Result<Taken, Boo
     let told = |faults: Vec<Fault>| {
         let line = |fault: &Fault| {
             let place = document.locate(&without_names(&fault.field));
-            format!("{file}:{}:{}: {}: {}", place.line, place.column, fault.field, fault.reason)
+            let field = if fault.field.is_empty() { String::new() } else { format!("{}: ", fault.field) };
+            format!("{file}:{}:{}: {field}{}", place.line, place.column, fault.reason)
         };
         BootstrapError::Mistakes(faults.iter().map(line).collect::<Vec<_>>().join("\n"))
     };
