@@ -40,13 +40,7 @@ fn probe(fields: &mut Fields<'_>, cluster: &Arc<str>) -> Read<ActiveCheck> {
         "always_log_health_check_failures",
         "always_log_health_check_success",
     ]);
-    let port = match fields.small("alt_port")? {
-        None => None,
-        Some(port) => match u16::try_from(port) {
-            Ok(port) if port > 0 => Some(port),
-            _ => return Err(Fault::new("alt_port", "expected 1 to 65535")),
-        },
-    };
+    let port = port(fields)?;
     fields.refuse("tls_options", "is not supported: probes use the TLS of the cluster")?;
     fields.refuse("transport_socket_match_criteria", "is not supported")?;
     fields.refuse("grpc_health_check", "is not supported: use http_health_check or tcp_health_check")?;
@@ -85,6 +79,13 @@ fn probe(fields: &mut Fields<'_>, cluster: &Arc<str>) -> Read<ActiveCheck> {
         (Some(()), None) | (None, Some(())) => Ok(check),
         _ => Err(Fault::new("", "expected http_health_check or tcp_health_check")),
     }
+}
+
+/// A port that is probed instead of that of the endpoint.
+fn port(fields: &mut Fields<'_>) -> Read<Option<u16>> {
+    let Some(port) = fields.small("alt_port")? else { return Ok(None) };
+    let known = u16::try_from(port).ok().filter(|port| *port > 0);
+    known.map(Some).ok_or_else(|| Fault::new("alt_port", "expected 1 to 65535"))
 }
 
 fn http_probe(http: &mut Fields<'_>, check: &mut ActiveCheck, cluster: &Arc<str>) -> Read<()> {
