@@ -241,7 +241,7 @@ impl Walk {
     /// Visits each place once, for each form that a message may have there.
     fn descend(&mut self, spot: &Spot) {
         let near = &spot.trail[spot.trail.len().saturating_sub(2)..];
-        let form = spot.doc.pointer(&spot.at).map(|value| outline(value, 3)).unwrap_or_default();
+        let form = spot.doc.pointer(&spot.at).map(|value| outline(value, 2)).unwrap_or_default();
         let mut key = near.to_vec();
         key.push(format!("{} {form}", spot.message));
         if self.seen.insert(key) {
@@ -300,7 +300,7 @@ fn outline(value: &Value, depth: usize) -> String {
         Value::Object(fields) if depth > 0 => {
             fields.iter().map(|(name, value)| format!("{name} {}", outline(value, depth - 1))).collect::<Vec<_>>().join(" ")
         }
-        Value::Array(items) if depth > 0 => items.first().map(|item| outline(item, depth - 1)).unwrap_or_default(),
+        Value::Array(items) => items.first().map(|item| outline(item, depth)).unwrap_or_default(),
         _ => String::new(),
     }
 }
