@@ -78,7 +78,6 @@ fn the_same_coding_is_chosen_of_those_that_compressors_are_there_for() {
         door(&[(gzip, plain()), (brotli, plain())]),
         door(&[(brotli, plain()), (zstd, plain()), (gzip, plain())]),
         door(&[(gzip, json_too), (brotli, plain())]),
-        door(&[(gzip, plain()), (brotli, json!({ "choose_first": true }))]),
     ];
     let pair = Pair::start(&doors, &[cluster("up", &[(upstream.address, 1)], json!({}))]);
     let mut dice = fastrand::Rng::with_seed(SEED);

@@ -22,15 +22,13 @@ const SHORTEST: u32 = 30;
 const PLUGINS: [&str; 3] = ["gzip", "brotli", "zstd"];
 /// The place of the first compressor of a listener.
 const FIRST: usize = 99;
-/// Above the places of all others.
-const CHOSEN: usize = 100;
 /// Where a plugin says its place among others.
 const PLACE: &str = "preference";
 
 /// Reads the filter.
 pub(super) fn filter(fields: &mut Fields<'_>) -> Read<Deed> {
     fields.refuse("request_direction_config", "compressing requests is not supported")?;
-    let chosen = fields.is_on("choose_first")?;
+    fields.refuse("choose_first", "is not supported: of what clients like equally the first counts that they name")?;
     let (plugin, mut config) = fields.required("compressor_library", |library| {
         library.ignore(&["name"]);
         let config = library.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
@@ -62,8 +60,8 @@ pub(super) fn filter(fields: &mut Fields<'_>) -> Read<Deed> {
         ("types".to_owned(), json!(types)),
         ("min_length".to_owned(), json!(shortest.max(1))),
         ("vary".to_owned(), json!(true)),
-        ("client_order".to_owned(), json!(!chosen)),
-        (PLACE.to_owned(), json!(if chosen { CHOSEN } else { FIRST })),
+        ("client_order".to_owned(), json!(true)),
+        (PLACE.to_owned(), json!(FIRST)),
     ]);
     Ok(vec![(plugin, config.into())])
 }
@@ -151,20 +149,17 @@ mod tests {
 
     #[test]
     fn the_first_of_a_listener_goes_before_the_others() {
-        let one = |library: &str, chosen: bool| {
-            let mut value = with(library, json!({}));
-            value["choose_first"] = json!(chosen);
-            let does = Some(message(&value, filter).unwrap());
+        let one = |library: &str| {
+            let does = Some(message(&with(library, json!({})), filter).unwrap());
             Filter { name: "f".into(), does, named: Arc::default(), asked: None, disabled: false }
         };
-        let (gzip, brotli, zstd) = ("gzip.compressor.v3.Gzip", "brotli.compressor.v3.Brotli", "zstd.compressor.v3.Zstd");
-        let mut filters = [one(gzip, false), one(brotli, false), one(zstd, true)];
+        let mut filters = ["gzip.compressor.v3.Gzip", "brotli.compressor.v3.Brotli", "zstd.compressor.v3.Zstd"].map(one);
         in_turn(&mut filters);
         let told = filters.map(|filter| {
             let config = &filter.does.unwrap()[0].1;
             (config["preference"].clone(), config["client_order"].clone())
         });
-        assert_eq!(told, [(json!(99), json!(true)), (json!(98), json!(true)), (json!(100), json!(false))]);
+        assert_eq!(told, [(json!(99), json!(true)), (json!(98), json!(true)), (json!(97), json!(true))]);
     }
 
     #[test]
@@ -178,6 +173,7 @@ mod tests {
             let place = format!("response_direction_config.{field}");
             assert_eq!(refused(&|value| value["response_direction_config"] = json!({field: true})), place);
         }
+        assert_eq!(refused(&|value| value["choose_first"] = json!(true)), "choose_first");
         let library = "compressor_library.typed_config";
         let told = refused(&|value| value["compressor_library"]["typed_config"]["enable_checksum"] = json!(true));
         assert_eq!(told, format!("{library}.enable_checksum"));
