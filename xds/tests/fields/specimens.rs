@@ -112,9 +112,9 @@ fn routes(name: &str) -> Option<Value> {
         "config.core.v3.HeaderValueOption" => {
             let mut set = option();
             set["append_action"] = json!(2);
-            json!([set, option()])
+            json!([set, option(), {"header": {"key": "x-a", "value": "b"}, "append": false}])
         }
-        "config.core.v3.HeaderValue" => json!({"key": "x-a", "value": "b"}),
+        "config.core.v3.HeaderValue" => json!([{"key": "x-a", "value": "b"}, {"key": "x-a", "raw_value": "eA=="}]),
         "config.route.v3.FilterConfig" => {
             json!([{"disabled": true}, {"config": any("extensions.filters.http.fault.v3.HTTPFault", json!({}))}])
         }
@@ -165,7 +165,12 @@ fn clusters(name: &str) -> Option<Value> {
         "extensions.load_balancing_policies.wrr_locality.v3.WrrLocality" => {
             json!({"endpoint_picking_policy": {"policies": [policy("round_robin.v3.RoundRobin")]}})
         }
-        "config.cluster.v3.OutlierDetection" => json!([{}, {"enforcing_success_rate": 0}]),
+        "config.cluster.v3.OutlierDetection" => json!([
+            {"enforcing_success_rate": 0},
+            {"enforcing_consecutive_5xx": 0, "enforcing_consecutive_gateway_failure": 100, "consecutive_gateway_failure": 9},
+            {"split_external_local_origin_errors": true, "consecutive_local_origin_failure": 9},
+            {"enforcing_consecutive_local_origin_failure": 0, "split_external_local_origin_errors": true},
+        ]),
         "config.cluster.v3.CircuitBreakers" => json!({"thresholds": [{}]}),
         "config.core.v3.HealthCheck" => {
             json!([check("http_health_check", json!({"path": "/"})), check("tcp_health_check", json!({}))])

@@ -167,6 +167,8 @@ impl Walk {
         for value in samples(field) {
             let doc = spot.with(field.name, value);
             match decode(spot.kind, &doc) {
+                // To say no is to say nothing of what is refused otherwise.
+                Ok(piece) if says_no(&doc, spot, field) && piece == *base => {}
                 Ok(piece) => {
                     fate.taken = true;
                     fate.changes |= piece != *base;
@@ -244,6 +246,7 @@ impl Walk {
         let form = spot.doc.pointer(&spot.at).map(|value| outline(value, 2)).unwrap_or_default();
         let mut key = near.to_vec();
         key.push(format!("{} {form}", spot.message));
+        key.push(outline(&spot.doc, 1));
         if self.seen.insert(key) {
             self.visit(spot);
         }
@@ -301,8 +304,13 @@ fn outline(value: &Value, depth: usize) -> String {
             fields.iter().map(|(name, value)| format!("{name} {}", outline(value, depth - 1))).collect::<Vec<_>>().join(" ")
         }
         Value::Array(items) => items.first().map(|item| outline(item, depth)).unwrap_or_default(),
+        Value::Number(number) => number.to_string(),
         _ => String::new(),
     }
+}
+
+fn says_no(doc: &Value, spot: &Spot, field: &Field) -> bool {
+    doc.pointer(&format!("{}/{}", spot.at, field.name)) == Some(&Value::Bool(false))
 }
 
 fn is_message(field: &Field) -> bool {

@@ -48,6 +48,15 @@ pub(super) fn client(fields: &mut Fields<'_>, cluster: &str) -> Read<Client> {
     if common.shown.len() > 1 {
         return Err(Fault::new("common_tls_context.tls_certificates", "more than one certificate of a cluster is not supported"));
     }
+    for (field, said) in [
+        ("tls_minimum_protocol_version", common.versions.0 == Some(TlsVersion::V1_3)),
+        ("tls_maximum_protocol_version", common.versions.1 == Some(TlsVersion::V1_2)),
+    ] {
+        if said {
+            let reason = "is not supported here: TLS 1.2 and 1.3 are spoken with upstreams";
+            return Err(Fault::new(format!("common_tls_context.tls_params.{field}"), reason));
+        }
+    }
     let sni = match (common.names.as_slice(), sni) {
         ([], sni) => sni,
         ([name], None) => Some(name.clone()),
