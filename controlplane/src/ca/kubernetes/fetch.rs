@@ -20,6 +20,8 @@ use crate::ca::authority::read;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer.
 const MAX_BODY: usize = 256 * 1024;
+/// API servers serve their keys as nothing but the first, and refuse (406) who asks for JSON alone; other servers of key sets say the second.
+const KINDS: &str = "application/jwk-set+json, application/json";
 
 /// The body of what lies at `url`, or in words why there is none.
 pub(super) async fn get(url: &str, ca_file: Option<&Path>, token_file: Option<&Path>) -> Result<String, String> {
@@ -35,8 +37,7 @@ async fn ask(url: &str, ca_file: Option<&Path>, token_file: Option<&Path>) -> Re
     let name = host.trim_matches(['[', ']']).to_owned();
     let stream = TcpStream::connect((name.as_str(), port)).await.map_err(|error| error.to_string())?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request =
-        Request::get(path).header(header::HOST, format!("{host}:{port}")).header(header::ACCEPT, "application/json");
+    let mut request = Request::get(path).header(header::HOST, format!("{host}:{port}")).header(header::ACCEPT, KINDS);
     if let Some(file) = token_file {
         let token = read(file).map_err(|error| error.to_string())?;
         request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.trim()));

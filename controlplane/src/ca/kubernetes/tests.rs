@@ -106,6 +106,39 @@ async fn what_is_not_good_is_refused() {
     }
 }
 
+/// Serves its keys as API servers do: as a set of keys to those who take one, and 406 to all others.
+async fn serves_keys(keys: String) -> std::net::SocketAddr {
+    use axum::http::{HeaderMap, StatusCode, header};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = move |headers: HeaderMap| async move {
+        let takes = headers.get(header::ACCEPT).and_then(|kinds| kinds.to_str().ok()).unwrap_or_default();
+        let kind = "application/jwk-set+json";
+        let taken = takes.split(',').any(|one| one.trim() == kind);
+        let (status, body) = if taken { (StatusCode::OK, keys) } else { (StatusCode::NOT_ACCEPTABLE, String::new()) };
+        (status, [(header::CONTENT_TYPE, kind)], body)
+    };
+    let router = axum::Router::new().route("/openid/v1/jwks", axum::routing::get(answer));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    address
+}
+
+#[tokio::test]
+async fn a_token_as_an_api_server_makes_it_is_good_with_the_keys_that_it_serves() {
+    let (cluster, folder) = (Cluster::new(), tempfile::tempdir().unwrap());
+    let address = serves_keys(cluster.jwks()).await;
+    let mut kubernetes = kubernetes(&cluster, folder.path());
+    let url = format!("http://{address}/openid/v1/jwks");
+    kubernetes.settings.keys = JwksSource::Url { url, ca_file: None, token_file: None };
+    let claims: Value = serde_json::from_str(include_str!("tests/claims.json")).unwrap();
+    kubernetes.settings.issuer = claims["iss"].as_str().unwrap().to_owned();
+    let issued = claims["iat"].as_u64().unwrap();
+    let account = kubernetes.verify(&cluster.token(&claims), issued).await.unwrap();
+    assert_eq!((account.namespace.as_str(), account.name.as_str(), kubernetes.service(&account)), ("shop", "web", "web"));
+    let late = claims["exp"].as_u64().unwrap() + 61;
+    assert!(kubernetes.verify(&cluster.token(&claims), late).await.unwrap_err().contains("expired"));
+}
+
 #[test]
 fn key_sets_are_read_with_care() {
     for wrong in [
