@@ -1,4 +1,5 @@
-//! Tells the live MutatingWebhookConfiguration whom to trust. It speaks to the API server with the pod's own account and changes nothing but `caBundle`.
+//! Tells the live MutatingWebhookConfiguration whom to trust, and learns how old the API server is. It speaks to it with the pod's own account and changes
+//! nothing but `caBundle`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,8 @@ use super::metrics::Metrics;
 use super::settings::UpdateSettings;
 use super::tls;
 
-/// How often the live configuration is looked at: somebody may have applied it anew.
-const LOOK: Duration = Duration::from_secs(300);
+/// How often the live configuration is looked at: somebody may have applied it anew, and with `failurePolicy: Fail` no pod starts until we have seen it.
+const LOOK: Duration = Duration::from_secs(30);
 /// The first wait after a failure, doubled up to [`LOOK`].
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// How long a request may take.
@@ -29,6 +30,9 @@ const MOST_ANSWER: usize = 4 << 20;
 /// Most certificates of a `caBundle`: those of several control planes with an own authority each, and of their successors.
 const MOST_CERTIFICATES: usize = 8;
 const END: &str = "-----END CERTIFICATE-----";
+/// The first release that can be told to take native sidecars (by a feature gate; from 1.29 on it takes them by itself). Older ones drop the
+/// `restartPolicy` of an init container, and then refuse the pod for the probes of one that they expect to end.
+const FIRST_WITH_SIDECARS: (u32, u32) = (1, 28);
 
 /// The Service that stands for us in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,16 +43,21 @@ pub struct Service {
     pub name: String,
 }
 
-/// Keeps the configuration informed, for ever.
+/// Keeps the configuration informed, for ever. `too_old` is told each time whether the API server knows no native sidecars, by the name of its release.
 pub async fn keep_informed(
     settings: UpdateSettings,
     service: Service,
     mut bundles: watch::Receiver<Option<String>>,
     metrics: Arc<Metrics>,
+    too_old: impl Fn(Option<String>),
 ) {
     let mut wait = FIRST_WAIT;
     loop {
         let bundle = bundles.borrow_and_update().clone();
+        // A cluster may keep its release to itself; then what it knows shows when it is asked to take a pod.
+        if let Ok(version) = ask(&settings, Method::GET, "/version", None).await {
+            too_old(release_without_sidecars(&version));
+        }
         let pause = match &bundle {
             None => LOOK,
             Some(bundle) => match inform(&settings, &service, bundle).await {
@@ -77,6 +86,14 @@ pub async fn keep_informed(
             changed = bundles.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// The release of an API server that knows no native sidecars. Some call their minor release `28+`.
+fn release_without_sidecars(version: &Value) -> Option<String> {
+    let of = |key: &str| version.get(key).and_then(Value::as_str);
+    let number = |key: &str| of(key)?.trim_end_matches('+').parse::<u32>().ok();
+    let too_old = (number("major")?, number("minor")?) < FIRST_WITH_SIDECARS;
+    too_old.then(|| of("gitVersion").unwrap_or("unknown").chars().filter(|letter| letter.is_ascii_graphic()).take(64).collect())
 }
 
 /// One look; the number of webhooks that were changed.

@@ -4,7 +4,7 @@ use base64::Engine;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::inject::{Change, INJECT, InjectSettings, inject, texts, wanted};
+use crate::inject::{Change, Faults, INJECT, InjectSettings, Injected, Refusal, inject, texts, title, wanted};
 
 /// Longest warning: what API servers show of one.
 const MOST_WARNING_CHARS: usize = 256;
@@ -79,6 +79,8 @@ pub struct Policy {
     pub strict: bool,
     /// Namespaces whose pods are never injected.
     pub exclude_namespaces: Vec<String>,
+    /// The release of the API server, when it is known to be one that would refuse every sidecar.
+    pub too_old: Option<String>,
 }
 
 /// What became of a question, for counters.
@@ -156,7 +158,7 @@ fn judge(request: &Request, scope: Scope, policy: &Policy) -> (Verdict, Response
         fields.entry("apiVersion").or_insert("v1".into());
         fields.entry("kind").or_insert("Pod".into());
     }
-    match inject(&object, &policy.settings) {
+    match inject(&object, &policy.settings).and_then(|injected| taken(injected, &object, policy)) {
         Ok(injected) => match injected.change {
             Change::Changed => {
                 let mut response = allowed(request, injected.warnings);
@@ -179,6 +181,16 @@ fn judge(request: &Request, scope: Scope, policy: &Policy) -> (Verdict, Response
             (Verdict::Warned, allowed(request, warnings))
         }
     }
+}
+
+/// What was injected, when the API server is one that takes it. Otherwise it would refuse the pod with words that help nobody.
+fn taken(injected: Injected, object: &Value, policy: &Policy) -> Result<Injected, Refusal> {
+    let mut faults = Faults::of(title(object));
+    if let (Change::Changed, Some(release)) = (injected.change, &policy.too_old) {
+        let what = "the sidecar is an init container with restartPolicy: Always";
+        faults.push("", format!("{what}; expected Kubernetes 1.29, or 1.28 with SidecarContainers, found {release}"));
+    }
+    faults.none().map(|()| injected)
 }
 
 /// Whether a pod says by itself that it wants a sidecar; a word that means nothing is judged by the injection.

@@ -74,11 +74,26 @@ impl Shared {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn change(&self, change: impl FnOnce(&mut Policy)) {
+        // Held from reading to writing, so that nobody's change is lost.
+        let mut policy = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut policy));
+    }
+
     /// Pods get these roots from now on.
     fn take_bundle(&self, pem: String) {
-        let mut policy = Policy::clone(&self.policy());
-        policy.settings.bundle = Bundle::Inline(pem);
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        self.change(|policy| policy.settings.bundle = Bundle::Inline(pem));
+    }
+
+    /// The API server is of this release, which knows no native sidecars; or of one that may.
+    fn take_too_old(&self, release: Option<String>) {
+        if let Some(release) = release.as_ref().filter(|release| self.policy().too_old.as_ref() != Some(release)) {
+            tracing::error!(
+                release,
+                "the API server knows no native sidecars (Kubernetes 1.29 and later do): pods get no sidecar"
+            );
+        }
+        self.change(|policy| policy.too_old = release);
     }
 }
 
@@ -96,7 +111,12 @@ pub async fn start(
     let listener = bound.map_err(|source| StartError::Bind { address: settings.address, source })?;
     let address = listener.local_addr().unwrap_or(settings.address);
     let (names, shown, metrics) = (settings.all_names(), Arc::new(Shown::default()), Arc::new(Metrics::default()));
-    let policy = Policy { settings: settings.inject, strict: settings.strict, exclude_namespaces: settings.exclude_namespaces };
+    let policy = Policy {
+        settings: settings.inject,
+        strict: settings.strict,
+        exclude_namespaces: settings.exclude_namespaces,
+        too_old: None,
+    };
     let shared = Arc::new(Shared { policy: RwLock::new(Arc::new(policy)), metrics: metrics.clone() });
     let mut keeper = Keeper::open(&data_dir, names, settings.files).map_err(StartError::Files)?;
     let first = keeper.tend(&shown, seconds()).map_err(StartError::Files)?;
@@ -123,7 +143,10 @@ pub async fn start(
     tokio::spawn(until_drained(drain.clone(), tending));
     if let Some(update) = settings.update {
         let service = kubernetes::Service { namespace: settings.namespace, name: settings.service };
-        tokio::spawn(until_drained(drain.clone(), kubernetes::keep_informed(update, service, bundles, metrics.clone())));
+        let told = shared.clone();
+        let informed =
+            kubernetes::keep_informed(update, service, bundles, metrics.clone(), move |release| told.take_too_old(release));
+        tokio::spawn(until_drained(drain.clone(), informed));
     }
     let router = Router::new()
         .route("/inject", post(|state, request| review(state, Scope::Namespace, request)))

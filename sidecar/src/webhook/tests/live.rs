@@ -21,7 +21,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::super::authorities::Authorities;
 use super::super::kubernetes::{Service, patch};
 use super::super::tls::{Keeper, Shown};
-use super::super::{WebhookSettings, start};
+use super::super::{Running, WebhookSettings, start};
 
 fn settings(text: &str) -> WebhookSettings {
     let document = Document::parse("heddle.yaml", text, Format::Yaml, Expansion::Off).unwrap();
@@ -61,7 +61,7 @@ async fn until(holds: impl Fn() -> bool) {
 
 /// The annotations and all else that a question is answered with.
 async fn patch_of(address: SocketAddr, ca: &str) -> String {
-    let question = include_bytes!("reviews/create.json").to_vec();
+    let question = include_bytes!("reviews/v1.36/create.json").to_vec();
     let (_, body) = post(address, ca, "/inject", "application/json", question).await.unwrap();
     let answer: Value = serde_json::from_slice(&body).unwrap();
     let patch = answer["response"]["patch"].as_str().unwrap().to_owned();
@@ -162,7 +162,7 @@ async fn it_answers_over_tls_within_bounds_and_keeps_its_authority() {
     let settings = settings("webhook: { address: \"127.0.0.1:0\" }");
     let running = start(settings.clone(), folder.path().to_owned(), None, watch).await.unwrap();
     let ca = std::fs::read_to_string(folder.path().join("webhook/ca.pem")).unwrap();
-    let question = include_bytes!("reviews/create.json").to_vec();
+    let question = include_bytes!("reviews/v1.36/create.json").to_vec();
     let (status, body) = post(running.address, &ca, "/inject", "application/json", question.clone()).await.unwrap();
     let answer: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((status, &answer["response"]["allowed"]), (StatusCode::OK, &json!(true)));
@@ -197,6 +197,7 @@ type Asked = (Method, String, String, String);
 
 #[derive(Clone)]
 struct Recorder {
+    version: Value,
     configuration: Arc<Mutex<Value>>,
     requests: Arc<Mutex<Vec<Asked>>>,
 }
@@ -208,6 +209,9 @@ async fn record(State(recorder): State<Recorder>, request: Request<Body>) -> (St
     let of = |name| head.headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
     let asked = (head.method.clone(), head.uri.path().to_owned(), of(header::AUTHORIZATION), of(header::CONTENT_TYPE));
     recorder.requests.lock().unwrap().push(asked);
+    if head.uri.path() == "/version" {
+        return (StatusCode::OK, recorder.version.to_string());
+    }
     let mut configuration = recorder.configuration.lock().unwrap();
     if head.method == Method::PATCH {
         json_patch::patch(&mut configuration, &serde_json::from_slice::<json_patch::Patch>(&body).unwrap()).unwrap();
@@ -249,19 +253,51 @@ fn configuration() -> Value {
     json!({ "webhooks": [ webhook("a.other", "other"), webhook("namespace.inject.heddle.io", "heddle"), webhook("pod.inject.heddle.io", "heddle") ] })
 }
 
-#[tokio::test]
-async fn the_live_configuration_is_told_whom_to_trust() {
-    let folder = tempfile::tempdir().unwrap();
-    let recorder = Recorder { configuration: Arc::new(Mutex::new(configuration())), requests: Arc::default() };
-    let api = api_server(folder.path(), recorder.clone()).await;
-    std::fs::write(folder.path().join("token"), "abc\n").unwrap();
-    let place = folder.path().display();
+/// What `/version` says, as far as it is looked at.
+fn version(minor: &str, text: &str) -> Value {
+    json!({ "major": "1", "minor": minor, "gitVersion": text, "platform": "linux/amd64" })
+}
+
+/// A webhook that looks after its configuration in an API server of this release, once that is told whom to trust; what was asked, and our end.
+async fn informed(folder: &Path, version: Value) -> (Running, Recorder, drain::DrainCompletion) {
+    let recorder = Recorder { version, configuration: Arc::new(Mutex::new(configuration())), requests: Arc::default() };
+    let api = api_server(folder, recorder.clone()).await;
+    std::fs::write(folder.join("token"), "abc\n").unwrap();
+    let place = folder.display();
     let text = format!(
         "webhook: {{ address: \"127.0.0.1:0\", update: {{ api: \"https://{api}\", token_file: \"{place}/token\", ca_file: \"{place}/ca.crt\" }} }}"
     );
-    let (_completion, watch) = drain::pair();
-    let running = start(settings(&text), folder.path().to_owned(), None, watch).await.unwrap();
+    let (completion, watch) = drain::pair();
+    let running = start(settings(&text), folder.to_owned(), None, watch).await.unwrap();
     until(|| (running.metrics)().contains("heddle_webhook_updates_total{result=\"done\"} 1")).await;
+    (running, recorder, completion)
+}
+
+#[tokio::test]
+async fn an_api_server_that_would_refuse_every_sidecar_is_not_given_one() {
+    for (minor, text, takes) in
+        [("20", "v1.20.2", false), ("27+", "v1.27.9-x.1", false), ("28", "v1.28.0", true), ("36", "v1.36.2", true)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (running, _recorder, _completion) = informed(folder.path(), version(minor, text)).await;
+        let ca = std::fs::read_to_string(folder.path().join("webhook/ca.pem")).unwrap();
+        let question = include_bytes!("reviews/v1.36/create.json").to_vec();
+        let (_, body) = post(running.address, &ca, "/inject", "application/json", question).await.unwrap();
+        let response = serde_json::from_slice::<Value>(&body).unwrap()["response"].clone();
+        assert_eq!((&response["allowed"], response["patch"].is_string()), (&json!(true), takes), "{text}");
+        let warning = response["warnings"][0].as_str().unwrap_or_default();
+        assert_eq!(
+            warning.contains(&format!("expected Kubernetes 1.29, or 1.28 with SidecarContainers, found {text}")),
+            !takes,
+            "{warning}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_live_configuration_is_told_whom_to_trust() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_running, recorder, _completion) = informed(folder.path(), json!({})).await;
     let ca = std::fs::read_to_string(folder.path().join("webhook/ca.pem")).unwrap();
     let now = recorder.configuration.lock().unwrap().clone();
     let told = base64::engine::general_purpose::STANDARD.encode(ca.replace("\r\n", "\n").trim().to_owned() + "\n");
@@ -274,8 +310,8 @@ async fn the_live_configuration_is_told_whom_to_trust() {
     }
     let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/heddle";
     let asked = recorder.requests.lock().unwrap().clone();
-    let expected = [(Method::GET, ""), (Method::PATCH, "application/json-patch+json")];
-    assert_eq!(asked, expected.map(|(method, kind)| (method, path.to_owned(), "Bearer abc".to_owned(), kind.to_owned())));
+    let expected = [(Method::GET, "/version", ""), (Method::GET, path, ""), (Method::PATCH, path, "application/json-patch+json")];
+    assert_eq!(asked, expected.map(|(method, path, kind)| (method, path.to_owned(), "Bearer abc".to_owned(), kind.to_owned())));
 }
 
 #[test]
