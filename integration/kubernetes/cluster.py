@@ -79,7 +79,11 @@ class Cluster:
     def stop(self):
         for process in reversed(self.processes):
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def ask(self, method, path, body=None, kind="application/json", token=ADMIN, user=None):
         """Status, answer and warnings. `user` is whom the administrator speaks for."""
