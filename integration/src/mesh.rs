@@ -45,6 +45,8 @@ pub struct Service<'a> {
     pub calls: &'a [&'a str],
     /// More keys of `inbound`, for example `, mode: permissive`.
     pub inbound: &'a str,
+    /// More keys of `outbound`, for example `, http_proxy: "127.0.0.1:15001"`.
+    pub outbound: &'a str,
     /// More keys of `agent`, for example `, drain_timeout: 5s`.
     pub agent: &'a str,
     /// More top-level YAML.
@@ -54,7 +56,7 @@ pub struct Service<'a> {
 impl<'a> Service<'a> {
     /// An HTTP service that calls nobody.
     pub fn http(name: &'a str, address: SocketAddr) -> Service<'a> {
-        Service { name, address, protocol: "http", said: "", node: "", calls: &[], inbound: "", agent: "", more: "" }
+        Service { name, address, protocol: "http", said: "", node: "", calls: &[], inbound: "", outbound: "", agent: "", more: "" }
     }
 }
 
@@ -139,7 +141,9 @@ impl Mesh {
             "node: {{ id: {id}, data_dir: \"{id}-data\"{} }}\nrole: sidecar\n\
              service: {{ name: {}, address: \"{}\", protocol: {}{} }}\n\
              agent: {{ workers: 1, admin: \"{admin}\"{} }}\n{}\
-             inbound: {{ address: \"{inbound}\"{} }}\noutbound: {{ explicit: [ {} ] }}\n{}",
+             inbound: {{ address: \"{inbound}\"{} }}
+outbound: {{ explicit: [ {} ]{} }}
+{}",
             service.node,
             service.name,
             service.address,
@@ -149,6 +153,7 @@ impl Mesh {
             self.reach(service.name, id),
             service.inbound,
             explicit.join(", "),
+            service.outbound,
             service.more
         );
         let app = app(&outbound);

@@ -129,6 +129,20 @@ impl World {
         self.others.push(Process::start(command, self.place.path(&format!("{name}-nginx.log"))));
     }
 
+    /// An application that says at these ports how it was asked and by whom.
+    fn telling(&mut self, host: usize, ports: &[(u16, &str)]) {
+        let folder = self.place.folder.path().display();
+        let answer = "location / { return 200 'asked in $server_protocol by $http_x_forwarded_client_cert'; }";
+        let servers: String = ports.iter().map(|(port, how)| format!("server {{ listen {port}{how}; {answer} }}\n")).collect();
+        let text = format!(
+            "daemon off; master_process off; pid {folder}/telling.pid; error_log stderr; events {{}}\n             http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;\n             fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; {servers} }}\n"
+        );
+        let file = self.place.write("telling.conf", &text);
+        let mut command = self.network.inside(&self.network.host(host), "/usr/sbin/nginx");
+        command.arg("-c").arg(file).arg("-p").arg(self.place.folder.path());
+        self.others.push(Process::start(command, self.place.path("telling.log")));
+    }
+
     /// Heddle in a namespace.
     fn heddle(&self, namespace: &str, arguments: &[&str]) -> Command {
         let mut command = self.network.inside(namespace, binary());
@@ -296,6 +310,46 @@ fn where_services_alone_may_be_called_nothing_leaves_in_clear_for_hosts_of_the_m
     assert!(!world.travelled(SECRET), "nothing of it travels in clear");
     let open = world.asks(WEB, &[&format!("http://10.77.1.2:9999/{OPEN}")]);
     assert!(open.is_some_and(|open| open.contains(OPEN)), "what is not captured goes where it was going");
+}
+
+/// The ports of one service, each of whose applications has not said what it speaks.
+const SILENT: &str = "mesh_services: [ { id: api, ports: [8080, 9090, 50051, 5432] } ]";
+
+#[test]
+fn what_is_captured_reaches_applications_that_have_not_said_what_they_speak() {
+    let mut world = World::empty(2, SILENT);
+    let at = |port: u16| format!("{{ port: {port}, protocol: auto }}");
+    let api =
+        format!("name: api, address: \"127.0.0.1:8080\", protocol: auto, ports: [ {}, {}, {} ]", at(9090), at(50051), at(5432));
+    world.join(&[(WEB, "web", "name: web"), (API, "api", &api)], "redirect");
+    world.telling(API, &[(8080, ""), (9090, " http2")]);
+    let host = world.network.host(API);
+    let mut grpc = world.network.inside(&host, python::interpreter());
+    grpc.arg(python::path("server.py")).arg("0.0.0.0:50051");
+    let grpc = Process::start(grpc, world.place.path("grpc.log"));
+    until("gRPC's own server", || grpc.output().contains("serving").then_some(()));
+    world.others.push(grpc);
+    let mut mail = world.network.inside(&host, python::interpreter());
+    mail.arg(python::path("greeter.py")).args(["serve", "0.0.0.0", "5432"]);
+    world.listening(mail, "mail");
+
+    for (port, version) in [(8080, "HTTP/1.1"), (9090, "HTTP/2.0")] {
+        for flag in ["--http2-prior-knowledge", "--http1.1"] {
+            let url = format!("http://api.default.mesh:{port}/");
+            let told = until("an answer", || world.asks(WEB, &[flag, &url]));
+            assert!(told.starts_with(&format!("asked in {version} by ")) && told.contains(CALLER), "{flag} {port}: {told}");
+        }
+    }
+    let calls = |kind: &str| {
+        let mut client = world.network.inside(&world.network.host(WEB), python::interpreter());
+        // Names are asked for as by any other program.
+        client.env("GRPC_DNS_RESOLVER", "native").arg(python::path("client.py")).args([kind, "api.default.mesh:50051"]);
+        String::from_utf8_lossy(&client.output().unwrap().stdout).into_owned()
+    };
+    until("an answer of gRPC", || calls("unary_error").contains("100000").then_some(()));
+    assert!(calls("talk").contains("\"heard\": 50"));
+    assert_eq!(world.talks("api.default.mesh").as_deref(), Some(&*format!("220 ready\n{SECRET}\n")));
+    assert!(!world.travelled(SECRET) && !world.travelled("asked in"), "nothing of it travels in clear");
 }
 
 /// Who may call whom; whoever is not named is refused.

@@ -41,6 +41,12 @@ pub trait Service: 'static {
         std::future::ready(!authority.is_empty())
     }
 
+    /// Which service of the mesh a CONNECT to a proxy names by its authority, and how what comes within is to be read; `None` where it names none that can be
+    /// called.
+    fn within(&self, _authority: &str) -> impl Future<Output = Option<(Destination, Reading)>> {
+        std::future::ready(None)
+    }
+
     /// Connects to where opaque bytes of the application go, before it is known whether that is needed.
     fn dial(&self, destination: &Destination) -> impl Future<Output = Option<Box<dyn Tunnel>>> {
         std::future::ready((destination == &Destination::Host).then_some(None).flatten())

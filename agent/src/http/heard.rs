@@ -61,6 +61,8 @@ pub struct Heard {
     hung_up: AtomicBool,
     /// It did not go on in HTTP/2 when that was tried last.
     not_http2: AtomicBool,
+    /// It has answered a request of gRPC.
+    grpc: AtomicBool,
 }
 
 impl Heard {
@@ -120,6 +122,11 @@ impl Heard {
         let _ = self.version.compare_exchange(2, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// It answers requests of gRPC, which says nothing of others: these may be for another server behind the same port. Whether that is news.
+    pub fn answers_grpc(&self) -> bool {
+        !self.grpc.load(Ordering::Relaxed) && !self.grpc.swap(true, Ordering::Relaxed)
+    }
+
     /// Whether HTTP/2 was tried there last without success.
     pub fn is_without_http2(&self) -> bool {
         self.not_http2.load(Ordering::Relaxed)
@@ -171,6 +178,7 @@ mod tests {
         heard.lacks_http2();
         assert_eq!(heard.version(), Some(Version::Http11), "that was not doubted");
         assert!(heard.speaks(Version::Http2) && !heard.is_without_http2());
+        assert!(heard.answers_grpc() && !heard.answers_grpc());
     }
 
     #[test]

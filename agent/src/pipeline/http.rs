@@ -84,6 +84,10 @@ impl Service for Pipeline {
         self.names_service(authority).await
     }
 
+    async fn within(&self, authority: &str) -> Option<(Destination, Reading)> {
+        self.connects_to(authority).await
+    }
+
     async fn dial(&self, destination: &Destination) -> Option<Box<dyn Tunnel>> {
         self.dial_ahead(destination).await
     }
@@ -241,6 +245,7 @@ pub(super) async fn after_proxy(finish: &mut Finish, mut served: Served) -> Serv
 /// Runs the response filters over whatever was served or answered, and dresses the head.
 pub(super) fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, served: Served) -> Response {
     let Finish { x, plan, .. } = &mut *finish;
+    let served = if is_no_tunnel(&x.request, &served) { Served::from(refuse(Reason::NotImplemented)) } else { served };
     let Served { mut head, mut body, upgrade, reason, doubt } = served;
     if reason == Reason::None {
         strip_hop_by_hop(&mut head.fields, upgrade.is_some());
@@ -268,6 +273,13 @@ pub(super) fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, serv
         finish.x.put(SENT_FIELDS, head.fields.clone());
     }
     Response { head, body, upgrade, doubt, reason, close: false, ending: Some(finish) }
+}
+
+/// Whether a WebSocket was asked for over HTTP/2 and answered with success, but not begun: there each success begins one (RFC 8441 section 5), so that what is
+/// said instead of it would be taken for its bytes.
+fn is_no_tunnel(request: &RequestHead, served: &Served) -> bool {
+    let is_success = (200..300).contains(&served.head.status) && served.upgrade.is_none();
+    is_success && request.version == Version::Http2 && headers::asks_for_websocket(request)
 }
 
 /// `Server`, `Via` and, where configured, the reason.

@@ -6,6 +6,7 @@ mod entry;
 mod hello;
 pub(super) mod inbound;
 pub(super) mod outbound;
+mod proxied;
 pub(super) mod raw;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use heddle_node::clock::{self, Instant};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::super::admission::SourceSeat;
@@ -17,16 +17,19 @@ use super::super::site::{Link, Site, Worker};
 use super::super::{h1, h2};
 use super::detect::{First, Spoken, first};
 use super::entry::{Entry, Leads};
-use super::raw;
+use super::{proxied, raw};
 use crate::exchange::{ConnectionInfo, Destination, Door, Reading, Service, Tunnel};
 use crate::http::Greeting;
 use crate::http::digits::AddressText;
+use crate::http::h1::HeadLimits;
 use crate::net::{Io, Rewind, Socket, original_destination};
 
 /// Most bytes of one read while it is not known what is spoken.
 const ROOM: usize = 4 * 1024;
 /// Longest beginning of a request in which its host is looked for.
 const MAX_HEAD: usize = 32 * 1024;
+/// What a client of the proxy is told whose tunnel begins (RFC 9110 section 9.3.6).
+const BEGUN: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
 
 /// What is spoken, with the stream.
 enum Way {
@@ -86,8 +89,13 @@ impl<S: Service> Gate<'_, S> {
                 (Destination::Captured(original), original)
             }
         };
-        let (destination, reading) = self.service.reading(&destination).await;
-        let stream = Rewind::new(stream.into(), Bytes::new());
+        let (mut destination, mut reading) = self.service.reading(&destination).await;
+        let mut stream = Rewind::new(stream.into(), Bytes::new());
+        if destination == Destination::Host
+            && let Some(within) = self.enter(&mut stream).await?
+        {
+            (destination, reading) = within;
+        }
         let way = match reading {
             Reading::Http => self.http(stream).await?,
             Reading::Bytes => Way::Raw(Io::Plain(stream), None),
@@ -95,6 +103,28 @@ impl<S: Service> Gate<'_, S> {
         };
         let until = clock::now() + site.limits().header_timeout;
         Some(Came { link: self.link(destination, local), way, until, _source: source })
+    }
+
+    /// Whether a client of the proxy asks for a tunnel to a service that may speak HTTP, as those do that speak HTTP/2 in clear: then it begins at once, and what
+    /// comes within is read as if the service had been called without the proxy. `None` when nothing comes.
+    async fn enter(&mut self, stream: &mut Rewind<Socket>) -> Option<Option<(Destination, Reading)>> {
+        let limits = self.arrival.site.limits().clone();
+        let until = clock::now() + limits.header_timeout;
+        let mut input = BytesMut::with_capacity(ROOM);
+        let heads = HeadLimits::edge(&limits);
+        let asked = self.arrival.in_time(until, pin!(proxied::connect(stream, &mut input, heads))).await?.ok()?;
+        let within = match &asked {
+            Some(asked) => self.service.within(&asked.authority).await,
+            None => None,
+        };
+        let (Some(asked), Some(within)) = (asked, within.filter(|(_, reading)| *reading != Reading::Bytes)) else {
+            stream.unread(&input);
+            return Some(None);
+        };
+        self.arrival.in_time(until, pin!(stream.write_all(BEGUN))).await?.ok()?;
+        stream.unread(&input[asked.length..]);
+        self.until = clock::now() + limits.handshake_timeout;
+        Some(Some(within))
     }
 
     async fn http(&self, mut stream: Rewind<Socket>) -> Option<Way> {

@@ -158,6 +158,13 @@ impl Pipeline {
         }
     }
 
+    /// The service that a CONNECT to the proxy names, where it can be called, and how what comes within is to be read.
+    pub(in super::super) async fn connects_to(&self, authority: &str) -> Option<(Destination, Reading)> {
+        let called = Called::of(authority, &self.worker.callees().namespace)?;
+        self.called(&called).await.ok()?;
+        Some(self.read_as(&Destination::Service(called.service, called.port)).await)
+    }
+
     /// A connection for opaque bytes, before it is known whether it is needed.
     pub(in super::super) async fn dial_ahead(&self, destination: &Destination) -> Option<Box<dyn Tunnel>> {
         let Found { view, way } = self.way(destination, "", false).await;

@@ -35,11 +35,19 @@ impl Pipeline {
         // Over HTTP/2 few let one ask to leave HTTP.
         if websocket {
             lead_to(x, port);
-            return self.forward(x, plan, body, websocket, interim).await;
+            let served = self.forward(x, plan, body, websocket, interim).await;
+            if served.is_ok() && is_answered(x) && heard.version().is_none() {
+                self.note(asking, heard, Version::Http11);
+            }
+            return served;
         }
         if x.request.names_grpc() {
             x.upstream_override = Some(over_http2.clone());
-            return self.forward(x, plan, body, websocket, interim).await;
+            let served = self.forward(x, plan, body, websocket, interim).await;
+            if served.is_ok() && is_answered(x) && heard.answers_grpc() {
+                self.count(asking, "grpc");
+            }
+            return served;
         }
         // A caller in clear speaks what it believes that the application speaks.
         let stays_http2 = !asking.is_member && x.request.version == Version::Http2 && !heard.is_without_http2();
@@ -143,9 +151,14 @@ impl Pipeline {
     }
 
     fn note(&self, asking: &Asking<'_>, heard: &Heard, version: Version) {
+        if heard.speaks(version) {
+            self.count(asking, if version == Version::Http2 { "http2" } else { "http1" });
+        }
+    }
+
+    fn count(&self, asking: &Asking<'_>, protocol: &'static str) {
         // Of callers in clear each connection is counted by its first bytes.
-        if heard.speaks(version) && asking.is_member {
-            let protocol = if version == Version::Http2 { "http2" } else { "http1" };
+        if asking.is_member {
             self.worker.callees().stats.detected(asking.port.place.port, protocol);
         }
     }

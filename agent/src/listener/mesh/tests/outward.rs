@@ -332,3 +332,90 @@ async fn who_waits_before_it_speaks_http_reaches_an_application_that_begins_http
     })
     .await;
 }
+
+/// Status and body of what is answered over HTTP/2 in clear.
+async fn asks_http2(stream: TcpStream) -> (u16, String) {
+    let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+    spawn_local(async move { drop(connection.await) });
+    let request = http::Request::get("http://web.shop/a").body(()).unwrap();
+    let (response, _) = requests.ready().await.unwrap().send_request(request, true).unwrap();
+    let mut response = response.await.unwrap();
+    let body = response.body_mut().data().await.and_then(Result::ok).unwrap_or_default();
+    (response.status().as_u16(), String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test]
+async fn http2_in_clear_reaches_whatever_the_application_speaks_that_has_not_said_it() {
+    story(async {
+        let (plain, _) = answering(OK).await;
+        let (both, _) = super::versions::speaking_both(Rc::default()).await;
+        let (open, shy) = (super::versions::http2_only(false).await.0, super::versions::http2_only(true).await.0);
+        for (address, answer) in [(plain, "ok"), (both, "ok"), (open, "two"), (shy, "two")] {
+            let web = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+            let mut api = Outward::leading(to_web(), &web.authority);
+            api.learn(MeshProtocol::Auto, web.address);
+            for _ in 0..2 {
+                assert_eq!(asks_http2(api.connect().await).await, (200, answer.to_owned()));
+            }
+        }
+        // Who is late finds that the application has begun of itself.
+        let web = Sidecar::before(open, MeshProtocol::Auto, |_| ());
+        let mut api = Outward::leading(to_web(), &web.authority);
+        api.learn(MeshProtocol::Auto, web.address);
+        let stream = api.connect().await;
+        while !web.door.ports.first.heard().unwrap().is_read() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(asks_http2(stream).await, (200, "two".to_owned()));
+    })
+    .await;
+}
+
+/// A tunnel of the proxy to this authority, which has begun.
+async fn tunnel(api: &Outward, authority: &str) -> TcpStream {
+    let mut stream = api.connect().await;
+    stream.write_all(format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n").as_bytes()).await.unwrap();
+    assert_eq!(head(&mut stream).await, "HTTP/1.1 200 OK\r\n\r\n", "{authority}");
+    stream
+}
+
+#[tokio::test]
+async fn requests_within_a_tunnel_of_the_proxy_are_read_and_bytes_pass() {
+    story(async {
+        let (plain, seen) = answering(OK).await;
+        let modern = super::versions::http2_only(false).await.0;
+        for (protocol, address, answer) in [
+            (MeshProtocol::Http, plain, "ok"),
+            (MeshProtocol::Auto, plain, "ok"),
+            (MeshProtocol::Grpc, modern, "two"),
+            (MeshProtocol::Auto, modern, "two"),
+        ] {
+            let web = Sidecar::before(address, protocol, |_| ());
+            let mut api = Outward::leading(Leads::ByHost, &web.authority);
+            api.learn(protocol, web.address);
+            assert_eq!(asks_http2(tunnel(&api, "web.shop:80").await).await, (200, answer.to_owned()), "{protocol:?}");
+            let within = ask(&mut tunnel(&api, "web.shop.mesh:80").await, GET).await;
+            assert!(within.starts_with("HTTP/1.1 200 ") && within.contains(answer), "{protocol:?}: {within}");
+        }
+        assert!(seen.borrow().iter().all(|head| head.contains("URI=spiffe://mesh.example/ns/shop/svc/api")), "{seen:?}");
+
+        let web = Sidecar::before(super::tunnels::greeting().await, MeshProtocol::Auto, |_| ());
+        let mut api = Outward::leading(Leads::ByHost, &web.authority);
+        api.learn(MeshProtocol::Auto, web.address);
+        let mut stream = tunnel(&api, "web.shop:25").await;
+        let mut said = [0; 11];
+        stream.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"220 ready\r\n");
+        stream.write_all(b"\x00\xff QUIT\r\n").await.unwrap();
+        let mut echoed = [0; 9];
+        stream.read_exact(&mut echoed).await.unwrap();
+        assert_eq!(&echoed, b"\x00\xff QUIT\r\n");
+
+        let mut stream = api.connect().await;
+        let answer =
+            ask(&mut stream, "CONNECT nobody.shop.mesh:80 HTTP/1.1\r\nHost: nobody.shop.mesh:80\r\nConnection: close\r\n\r\n")
+                .await;
+        assert!(answer.starts_with("HTTP/1.1 50"), "who is not there is not promised: {answer}");
+    })
+    .await;
+}

@@ -121,7 +121,7 @@ async fn an_application_that_hangs_up_on_http1_without_a_word_is_asked_in_http2(
 }
 
 /// An application that speaks both versions. In HTTP/1 it hangs up on `/abort`, counted here, and lets WebSockets through.
-async fn speaking_both(aborted: Rc<Cell<usize>>) -> (SocketAddr, Came) {
+pub(super) async fn speaking_both(aborted: Rc<Cell<usize>>) -> (SocketAddr, Came) {
     let came = Came::default();
     let seen = came.clone();
     let address = application(move |mut stream| {
@@ -237,6 +237,49 @@ async fn websockets_go_in_http1_whatever_else_is_asked_in() {
         assert_eq!(asked(&mut requests, Method::GET, None, 0).await, (200, "two".into()), "as nothing else was heard of it");
         assert_eq!(chats(&mut requests).await, 200);
         assert_eq!(asked(&mut requests, Method::GET, None, 0).await, (200, "two".into()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_websocket_that_is_answered_like_any_request_does_not_begin() {
+    story(async {
+        for protocol in [MeshProtocol::Http, MeshProtocol::Auto] {
+            let (address, seen) = answering(OK).await;
+            let sidecar = Sidecar::before(address, protocol, |_| ());
+            let mut requests = sidecar.http2().await;
+            assert_eq!(chats(&mut requests).await, 501, "each success would begin one");
+            assert!(seen.borrow()[0].to_ascii_lowercase().contains("upgrade: websocket"), "{seen:?}");
+            assert_eq!(asked(&mut requests, Method::GET, None, 0).await, (200, "ok".into()));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_heard_of_an_application_is_counted_by_port_whatever_it_was_asked() {
+    story(async {
+        let (address, came) = http2_only(false).await;
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+        let mut requests = sidecar.http2().await;
+        for _ in 0..2 {
+            let call = Request::post("https://web.shop/a.B/C").header("content-type", "application/grpc+proto").body(()).unwrap();
+            assert_eq!(requests.send_request(call, true).unwrap().0.await.unwrap().status(), 200);
+        }
+        let counted = |sidecar: &Sidecar, protocol: &str| {
+            sidecar
+                .metrics()
+                .contains(&format!("detected_total{{port=\"{}\",protocol=\"{protocol}\"}} 1\n", sidecar.door.first_port()))
+        };
+        assert!(counted(&sidecar, "grpc") && !counted(&sidecar, "http2"), "{}", sidecar.metrics());
+        assert_eq!(asked(&mut requests, Method::GET, None, 0).await, (200, "two".into()));
+        assert!(counted(&sidecar, "grpc") && counted(&sidecar, "http2"), "{}", sidecar.metrics());
+        assert_eq!(came.borrow().len(), 3);
+
+        let (address, _) = speaking_both(Rc::default()).await;
+        let sidecar = Sidecar::before(address, MeshProtocol::Auto, |_| ());
+        assert_eq!(chats(&mut sidecar.http2().await).await, 200);
+        assert!(counted(&sidecar, "http1"), "{}", sidecar.metrics());
     })
     .await;
 }
