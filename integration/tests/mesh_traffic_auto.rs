@@ -209,3 +209,20 @@ fn a_websocket_that_an_application_answers_like_any_request_does_not_begin() {
     assert_eq!(answer.status, 501, "{answer:?}");
     assert_eq!(mesh.until_reached(&web, "/").text(), "no chat here");
 }
+
+#[test]
+fn many_requests_at_once_on_few_connections_are_all_answered() {
+    let mesh = Mesh::start("");
+    let app = Nginx::saying("yes");
+    let _api = silent(&mesh, "api", app.address);
+    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
+    mesh.until_reached(&web, "/");
+    // More than one turn of a task has room for: what waits for its turn must not be forgotten.
+    let url = format!("http://{}/", web.outbound[0]);
+    for _ in 0..5 {
+        let arguments = ["-n", "3000", "-c", "10", "-m", "20", "-T", "20", "-N", "20", &url];
+        let output = Command::new("h2load").args(arguments).output().expect("nghttp2-client is installed");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("3000 done, 3000 succeeded, 0 failed"), "{said}");
+    }
+}

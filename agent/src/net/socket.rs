@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 
 /// What one read brings at most into room that nobody has written to yet.
 const SCRATCH: usize = 16 * 1024;
@@ -54,9 +55,13 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         let mut waits = self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker()));
         loop {
-            if !waits && self.stream.poll_read_ready(cx)?.is_pending() {
-                self.reader = Some(cx.waker().clone());
-                return Poll::Pending;
+            if !waits {
+                // A task that has had its turn is asked to let others work: it is polled again soon, but nobody is noted for what comes here.
+                let is_noted = coop::has_budget_remaining();
+                if self.stream.poll_read_ready(cx)?.is_pending() {
+                    self.reader = is_noted.then(|| cx.waker().clone());
+                    return Poll::Pending;
+                }
             }
             match attempt(&self.stream, Interest::READABLE, wanted, &mut work) {
                 Attempt::NotReady if waits => return Poll::Pending,
@@ -227,6 +232,30 @@ mod tests {
         assert!(got == back);
         writer.await.unwrap();
         echo.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_after_its_task_has_had_its_turn_is_woken_all_the_same() {
+        let (mut near, mut far) = pair().await;
+        let polls = std::cell::Cell::new(0);
+        let mut said = [0; 3];
+        let reading = std::future::poll_fn(|cx| {
+            polls.set(polls.get() + 1);
+            while polls.get() == 1 && coop::has_budget_remaining() {
+                let _ = pin!(coop::consume_budget()).poll(cx);
+            }
+            pin!(near.read_exact(&mut said)).poll(cx)
+        });
+        let writing = async {
+            while polls.get() < 2 {
+                tokio::task::yield_now().await;
+            }
+            far.write_all(b"now").await
+        };
+        let both = async { tokio::join!(reading, writing) };
+        let done = tokio::time::timeout(std::time::Duration::from_secs(10), both).await.expect("it is woken");
+        assert!(done.0.is_ok() && done.1.is_ok());
+        assert_eq!(&said, b"now");
     }
 
     #[tokio::test]

@@ -67,13 +67,26 @@ impl Pipeline {
         (heard, over_http2): (&Heard, &Arc<str>),
     ) -> Result<Served, Box<Answer>> {
         let Asking { plan, port, websocket, interim, .. } = *asking;
-        x.upstream_override = Some(over_http2.clone());
-        let served = self.forward(x, plan, body, websocket, interim).await;
+        // One that was never heard to speak HTTP/2 has most likely understood nothing.
+        let may_repeat = heard.version() != Some(Version::Http2) && x.request.method.is_idempotent() && x.steering.is_none();
+        let (body, again) = if may_repeat { Again::of(body) } else { (body, Again::Gone) };
+        let led = x.upstream_override.replace(over_http2.clone());
+        let answer = match self.forward(x, plan, body, websocket, interim).await {
+            Ok(served) => return Ok(served),
+            Err(answer) => answer,
+        };
         // Another application may have taken its place. What becomes of one request says nothing of that, as a caller may bring it about.
-        if served.is_err() && is_broken(x) && begins_http2(port.place.address).await == Some(false) {
-            heard.lacks_http2();
+        if !is_broken(x) || begins_http2(port.place.address).await != Some(false) {
+            return Err(answer);
         }
-        served
+        heard.lacks_http2();
+        match again.body() {
+            Some(body) => {
+                x.upstream_override = led;
+                self.in_http1(x, asking, body, heard).await
+            }
+            None => Err(answer),
+        }
     }
 
     async fn in_http1(&self, x: &mut Exchange, asking: &Asking<'_>, body: Body, heard: &Heard) -> Result<Served, Box<Answer>> {
@@ -170,6 +183,8 @@ enum Again {
     Held(Option<bytes::Bytes>),
     /// It is kept as it goes by.
     Kept(Replay),
+    /// It is not to be sent again.
+    Gone,
 }
 
 impl Again {
@@ -191,6 +206,7 @@ impl Again {
                 replay.is_whole().then(|| replay.rewind(&mut body))?;
                 Some(body)
             }
+            Again::Gone => None,
         }
     }
 }

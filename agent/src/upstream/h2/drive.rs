@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use heddle_node::clock::{self, Instant};
 use tokio::io::AsyncWriteExt;
+use tokio::task::coop;
 use tokio::time::timeout;
 
 use super::session::Session;
@@ -206,7 +207,8 @@ impl Driver {
                 }
             }
         }
-        self.armed = self.alarm_at;
+        // A task that has had its turn is polled again soon, and its timer may have been set to nothing.
+        self.armed = if coop::has_budget_remaining() { self.alarm_at } else { now };
         None
     }
 

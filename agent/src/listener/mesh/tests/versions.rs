@@ -284,6 +284,39 @@ async fn what_is_heard_of_an_application_is_counted_by_port_whatever_it_was_aske
     .await;
 }
 
+#[tokio::test]
+async fn what_a_caller_in_clear_asks_in_http2_arrives_in_http1_where_nothing_else_is_spoken() {
+    story(async {
+        for (method, first) in [(Method::GET, 200), (Method::POST, 502)] {
+            let seen = Rc::<RefCell<Vec<String>>>::default();
+            let kept = seen.clone();
+            let address = application(move |mut stream| {
+                let kept = kept.clone();
+                async move {
+                    let asked = head(&mut stream).await;
+                    let is_http1 = asked.contains(" HTTP/1.1\r\n");
+                    kept.borrow_mut().push(asked);
+                    let refused = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_owned();
+                    let _ = stream.write_all(if is_http1 { closing() } else { refused }.as_bytes()).await;
+                }
+            });
+            let sidecar = Sidecar::before(address.await, MeshProtocol::Auto, |inbound| inbound.mode = Some(PeerMode::Permissive));
+            let (requests, connection) = h2::client::handshake(sidecar.clear().await).await.unwrap();
+            spawn_local(async move { drop(connection.await) });
+            let mut requests = requests.ready().await.unwrap();
+            assert_eq!(
+                status_of(&mut requests, method.clone(), "/a").await,
+                first,
+                "{method}: nobody knows what has looked at it"
+            );
+            assert_eq!(status_of(&mut requests, method.clone(), "/b").await, 200, "{method}");
+            let asked = |path: &str| seen.borrow().iter().filter(|head| head.starts_with(&format!("{method} {path} "))).count();
+            assert_eq!((asked("/a"), asked("/b")), (usize::from(first == 200), 1), "{seen:?}");
+        }
+    })
+    .await;
+}
+
 /// Puts an application that speaks HTTP/2 only in the place of one that speaks HTTP/1, or the other way round.
 async fn replaced(http1_first: bool, shy: bool) {
     let (is_http1, came) = (Rc::new(Cell::new(http1_first)), Came::default());
