@@ -21,13 +21,15 @@ pub struct StreamIo<K> {
     wire: Rc<Wire>,
     key: StreamKey,
     rest: Bytes,
+    /// Whether our direction has ended; what was said before may wait for the peer still.
+    ended: bool,
     _keeper: K,
 }
 
 impl<K> StreamIo<K> {
     /// The bytes of the stream `key` of a connection, which `keeper` lets go of.
     pub fn new(wire: Rc<Wire>, key: StreamKey, keeper: K) -> StreamIo<K> {
-        StreamIo { wire, key, rest: Bytes::new(), _keeper: keeper }
+        StreamIo { wire, key, rest: Bytes::new(), ended: false, _keeper: keeper }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Connection, StreamKey) -> T) -> T {
@@ -71,7 +73,12 @@ impl<K: Unpin> AsyncWrite for StreamIo<K> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.with(|machine, key| machine.send_data(key, Bytes::new(), true)).map_err(broken))
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.ended {
+            self.with(|machine, key| machine.send_data(key, Bytes::new(), true)).map_err(broken)?;
+            self.ended = true;
+        }
+        // Whoever lets go of the stream before all of it is on its way takes back what is not.
+        self.with(|machine, key| machine.poll_flushed(key, cx)).map_err(broken)
     }
 }
