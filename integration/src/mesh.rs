@@ -56,7 +56,18 @@ pub struct Service<'a> {
 impl<'a> Service<'a> {
     /// An HTTP service that calls nobody.
     pub fn http(name: &'a str, address: SocketAddr) -> Service<'a> {
-        Service { name, address, protocol: "http", said: "", node: "", calls: &[], inbound: "", outbound: "", agent: "", more: "" }
+        Service {
+            name,
+            address,
+            protocol: "http",
+            said: "",
+            node: "",
+            calls: &[],
+            inbound: "",
+            outbound: "",
+            agent: "",
+            more: "",
+        }
     }
 }
 
@@ -141,9 +152,7 @@ impl Mesh {
             "node: {{ id: {id}, data_dir: \"{id}-data\"{} }}\nrole: sidecar\n\
              service: {{ name: {}, address: \"{}\", protocol: {}{} }}\n\
              agent: {{ workers: 1, admin: \"{admin}\"{} }}\n{}\
-             inbound: {{ address: \"{inbound}\"{} }}
-outbound: {{ explicit: [ {} ]{} }}
-{}",
+             inbound: {{ address: \"{inbound}\"{} }}\noutbound: {{ explicit: [ {} ]{} }}\n{}",
             service.node,
             service.name,
             service.address,
