@@ -216,11 +216,14 @@ pub fn between(allowed: &Allowed, request: &Request, ours: &Seen, theirs: &Seen)
     found
 }
 
+/// Whether a field of this name and these values is not compared.
+type Skip<'s> = &'s dyn Fn(&str, Option<&str>, Option<&str>) -> bool;
+
 fn fields(
     what: &str,
     ours: &BTreeMap<String, String>,
     theirs: &BTreeMap<String, String>,
-    skip: &dyn Fn(&str, Option<&str>, Option<&str>) -> bool,
+    skip: Skip<'_>,
     found: &mut Vec<String>,
 ) {
     let names: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();

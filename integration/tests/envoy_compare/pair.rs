@@ -15,10 +15,9 @@ pub struct Door {
 
 /// Both, with the addresses of their listeners in the order of the doors.
 pub struct Pair {
-    pub agent: Follower,
-    pub envoy: Envoy,
     pub ours: Vec<SocketAddr>,
     pub theirs: Vec<SocketAddr>,
+    _runs: (Follower, Envoy),
     _place: Place,
 }
 
@@ -50,7 +49,7 @@ impl Pair {
         let envoy = Envoy::start(&bootstrap(doors, &theirs, clusters, "127.0.0.1:0".parse().unwrap()));
         agent.until_ready();
         envoy.until_live();
-        Pair { agent, envoy, ours, theirs, _place: place }
+        Pair { ours, theirs, _runs: (agent, envoy), _place: place }
     }
 
     /// A door at both.
