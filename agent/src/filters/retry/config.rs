@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::super::check::{self, Faults};
 use super::super::fields::is_name;
 use super::repeat::{self, MAX_BODY_SIZE, StatusRange};
+use crate::http::Name;
 
 /// Configuration on a route.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -69,8 +70,11 @@ impl check::Config for Config {
         faults.range("budget_burst", self.budget_burst, 0, 10_000);
         repeat::check_statuses(&self.statuses, faults);
         repeat::check_methods(&self.methods, faults);
-        if self.attempt_header.as_ref().is_some_and(|name| !is_name(name)) {
-            faults.add("attempt_header", "is not a field name that may be set");
+        // A field that the request itself needs would lead it elsewhere, or end it elsewhere.
+        let is_taken = |name: &str| matches!(Name::find(name.as_bytes()), Name::Host | Name::ContentLength | Name::Expect);
+        let is_free = |name: &str| is_name(name) && !is_taken(name) && !Name::find(name.as_bytes()).is_hop_by_hop();
+        if self.attempt_header.as_ref().is_some_and(|name| !is_free(name)) {
+            faults.add("attempt_header", "is not a field name that may be set; expected one of its own, such as X-Attempt");
         }
     }
 }

@@ -59,6 +59,8 @@ fn mistakes_are_refused() {
     for (more, path) in [
         (json!({"attempts": 0}), "attempts"),
         (json!({"attempts": 2, "attempt_header": "not a name"}), "attempt_header"),
+        (json!({"attempts": 2, "attempt_header": "Content-Length"}), "attempt_header"),
+        (json!({"attempts": 2, "attempt_header": "host"}), "attempt_header"),
         (json!({"attempts": 21}), "attempts"),
         (json!({"initial_interval": -1}), "initial_interval"),
         (json!({"max_interval": 61}), "max_interval"),
