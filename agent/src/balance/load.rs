@@ -24,16 +24,11 @@ impl Load {
         self.active.get()
     }
 
-    /// Whether a response time has been noted yet.
-    pub fn is_known(&self) -> bool {
-        self.touched.get().is_some()
-    }
-
     /// Notes a response time. Slow answers count at once, fast ones only slowly (peak sensitive): the average decays by the time that has passed
     /// since the last response.
     pub fn observe(&self, rtt: Duration, now: Instant) {
         let sample = rtt.as_secs_f64();
-        let average = self.ewma(now);
+        let average = self.ewma(now).unwrap_or_default();
         let next = match self.touched.get() {
             None => sample,
             Some(_) if sample > average => sample,
@@ -46,15 +41,10 @@ impl Load {
         self.touched.set(Some(now));
     }
 
-    /// The decayed response time in seconds: it fades to zero while nothing is observed, so that a slow endpoint is tried again.
-    pub fn ewma(&self, now: Instant) -> f64 {
-        match self.touched.get() {
-            None => 0.0,
-            Some(then) => {
-                let age = now.saturating_duration_since(then).as_secs_f64();
-                self.ewma.get() * (-age / DECAY.as_secs_f64()).exp()
-            }
-        }
+    /// The decayed response time in seconds: it fades to zero while nothing is observed, so that a slow endpoint is tried again. `None` until there is one.
+    pub fn ewma(&self, now: Instant) -> Option<f64> {
+        let age = now.saturating_duration_since(self.touched.get()?).as_secs_f64();
+        Some(self.ewma.get() * (-age / DECAY.as_secs_f64()).exp())
     }
 }
 

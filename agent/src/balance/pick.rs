@@ -254,7 +254,11 @@ impl Look<'_> {
     /// is new and cold (Finagle's penalty).
     fn cost(&self, index: u32) -> f64 {
         let load = &self.loads[index as usize];
-        let took = if load.active() > 0 && !load.is_known() { UNKNOWN } else { load.ewma(self.now) + FLOOR };
+        let took = match load.ewma(self.now) {
+            Some(seconds) => seconds + FLOOR,
+            None if load.active() > 0 => UNKNOWN,
+            None => FLOOR,
+        };
         took * f64::from(1 + load.active()) / self.weight(index) as f64
     }
 }
