@@ -1,8 +1,8 @@
 //! How soon a mesh hears of what has changed: instances that come, drain and die, and policies that end what is running. The exact times of the registry are told with a
 //! clock of its own beside it (`controlplane/src/mesh/tests.rs`); here is the whole way, over sockets and processes.
 //!
-//! Each way is gone several times and the fastest counts: a machine that is busy with other stories can make any one of them late, but whatever waits for a timer, a
-//! poll or a batch of more than a second would be late each time.
+//! Each way is gone several times and the fastest counts: a machine that is busy with other stories can make any one of them late, but what waits for a timer or a
+//! batch of more than a second is late each time. Of what polls now and then some are in time by chance; that nothing polls is shown by the tests with a clock.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{Read, Write};

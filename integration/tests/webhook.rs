@@ -66,11 +66,11 @@ impl Story {
 #[test]
 fn an_api_server_that_asks_over_tls_gets_the_pod_with_its_sidecar() {
     let story = Story::start();
-    let asked: Value = serde_json::from_slice(&std::fs::read(question("create.json")).unwrap()).unwrap();
+    let asked: Value = serde_json::from_slice(&std::fs::read(question("v1.36/create.json")).unwrap()).unwrap();
     let roots = String::from_utf8(story.control.cli(&["ca", "export"]).stdout).unwrap();
     let line = roots.lines().nth(1).expect("a line of a certificate");
     let patch = until("a pod that knows this control plane by its roots", || {
-        let answer = story.review("create.json", "/inject");
+        let answer = story.review("v1.36/create.json", "/inject");
         assert_eq!((&answer["kind"], &answer["apiVersion"]), (&json!("AdmissionReview"), &json!("admission.k8s.io/v1")));
         let response = &answer["response"];
         assert_eq!((&response["uid"], &response["allowed"]), (&asked["request"]["uid"], &json!(true)));
@@ -81,7 +81,7 @@ fn an_api_server_that_asks_over_tls_gets_the_pod_with_its_sidecar() {
     assert!(patch.contains("heddle-capture") && patch.contains("role: sidecar"), "{patch}");
 
     // What is not to be injected is let through as it is.
-    let system = story.review("system-namespace.json", "/inject")["response"].clone();
+    let system = story.review("v1.20/system-namespace.json", "/inject")["response"].clone();
     assert_eq!((&system["allowed"], system.get("patch")), (&json!(true), None));
     let metrics = story.metrics();
     assert!(metrics.lines().any(|line| line.starts_with("heddle_webhook_reviews_total{") && !line.ends_with(" 0")), "{metrics}");
