@@ -370,9 +370,9 @@ impl<'a> Place<'a> {
                 }
             }
             for (number, (name, config)) in deed.into_iter().flatten().enumerate() {
-                // A bucket of a virtual host is that of all of its routes.
-                let origin = if is_shared(name, config) { self.name } else { origin };
-                let conf = || placed(name, config, origin, place);
+                // A bucket of a virtual host is that of all of its routes, in its chain: others may have a host of the same name.
+                let chain: Option<Arc<str>> = is_shared(name, config).then(|| self.prefix.as_str().into());
+                let conf = || placed(name, config, chain.as_ref().unwrap_or(origin), place);
                 let conf = match said {
                     None => self.own.borrow_mut().entry((place, number)).or_insert_with(conf).clone(),
                     Some(_) => conf(),

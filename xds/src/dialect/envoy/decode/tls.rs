@@ -82,12 +82,10 @@ pub(super) struct Server {
 
 /// Reads `DownstreamTlsContext`; `id` is what the certificate is called here.
 pub(super) fn server(fields: &mut Fields<'_>, id: &str, names: &[Arc<str>]) -> Read<Server> {
-    // Sessions are kept for hours at most, and by each node for itself.
-    fields.ignore(&["session_timeout", "full_scan_certs_on_sni_mismatch", "prefer_client_ciphers"]);
+    // Sessions are kept for hours at most, and by each node for itself; they say nothing of who the client is.
+    fields.ignore(&["session_timeout", "disable_stateless_session_resumption", "disable_stateful_session_resumption"]);
+    fields.ignore(&["full_scan_certs_on_sni_mismatch", "prefer_client_ciphers"]);
     fields.choice("ocsp_staple_policy", &[("LENIENT_STAPLING", 0, ())])?;
-    for name in ["disable_stateless_session_resumption", "disable_stateful_session_resumption"] {
-        fields.refuse(name, "is not supported: sessions are resumed unless client certificates are demanded")?;
-    }
     fields.refuse("require_sni", "is not supported: use server_names of the chain")?;
     fields.refuse("session_ticket_keys", "is not supported: keys of tickets are made by each node")?;
     fields.refuse("session_ticket_keys_sds_secret_config", "is not supported: keys of tickets are made by each node")?;

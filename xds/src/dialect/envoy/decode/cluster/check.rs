@@ -93,6 +93,14 @@ fn http_probe(http: &mut Fields<'_>, check: &mut ActiveCheck, cluster: &Arc<str>
     // Envoy calls whom it probes by the name of the cluster where nothing is said.
     check.host = http.text("host")?.map(Arc::from).or_else(|| Some(cluster.clone()));
     check.path = http.name("path")?;
+    for (field, text) in [("host", check.host.as_deref()), ("path", Some(&*check.path))] {
+        if text.is_some_and(|text| !text.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(Fault::new(
+                field,
+                "expected visible ASCII without blanks; where host is missing, the name of the cluster stands for it",
+            ));
+        }
+    }
     http.refuse("send", "bodies of probes are not supported")?;
     http.refuse("receive", "looking into answers of probes is not supported")?;
     http.refuse("service_name_matcher", "is not supported")?;
