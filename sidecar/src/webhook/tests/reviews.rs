@@ -114,7 +114,7 @@ fn add_defaults(ours: &mut Value, theirs: &Value) {
             }
         }
         (Value::Array(ours), Value::Array(theirs)) => {
-            let key = |value: &Value| ["name", "path"].iter().find_map(|key| Some(value.get(key)?.to_string()));
+            let key = |value: &Value| ["mountPath", "name", "path"].iter().find_map(|key| Some(value.get(key)?.to_string()));
             let known: BTreeMap<_, _> =
                 theirs.iter().enumerate().map(|(at, value)| (key(value).unwrap_or(at.to_string()), value)).collect();
             for (at, one) in ours.iter_mut().enumerate() {
