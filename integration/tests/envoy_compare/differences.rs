@@ -35,7 +35,8 @@ fn read(_: &Request, name: &str, _: Option<&str>, _: Option<&str>) -> bool {
 fn told(request: &Request, name: &str, ours: Option<&str>, theirs: Option<&str>) -> bool {
     let preflight = request.method == "OPTIONS";
     match name {
-        "vary" => preflight && theirs.is_none(),
+        // What edits answers is not asked about those to preflights.
+        "vary" | "x-route" => preflight && theirs.is_none(),
         "access-control-allow-origin" => ours == Some("*"),
         "access-control-allow-credentials" => preflight && ours.is_none(),
         "access-control-allow-methods" | "access-control-allow-headers" | "access-control-max-age" => {
@@ -110,6 +111,10 @@ fn served(request: &Request, ours: &Seen, theirs: &Seen) -> Option<&'static str>
     }
     if (ours.status, theirs.status) == (502, 503) && ours.asked.is_none() && theirs.asked.is_none() {
         return Some("an endpoint that takes no connection is 503 in Envoy");
+    }
+    let says_scheme = request.fields.iter().any(|(name, _)| name == "x-forwarded-proto");
+    if request.target.starts_with("/secure") && says_scheme && theirs.status == 301 {
+        return Some("what a client says of its scheme Envoy does not believe");
     }
     None
 }

@@ -125,6 +125,8 @@ fn with((upstream, ranked): (&Upstream, Option<&Ranked>), members: bool, http_fi
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind.into())),
         eds_cluster_config: (!inline).then(|| EdsClusterConfig { eds_config: ads(), ..Default::default() }),
         load_assignment,
+        // Where a name has addresses of both families our agents use both; by itself Envoy would use those of IPv6 alone.
+        dns_lookup_family: if inline { wire::cluster::DnsLookupFamily::All } else { wire::cluster::DnsLookupFamily::Auto }.into(),
         connect_timeout: span(upstream.timeouts.connect),
         lb_policy: policy.into(),
         lb_config: config,

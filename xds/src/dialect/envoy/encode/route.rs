@@ -48,6 +48,8 @@ pub(super) struct Draft {
     pub(super) before: Vec<Before>,
     /// Requests are answered.
     pub(super) answer: Option<Action>,
+    /// Requests are answered before anything else is looked at.
+    pub(super) aborted: bool,
     /// Filters, by name, with what they do here.
     pub(super) filters: BTreeMap<String, Any>,
     /// Filters whose configuration stands in the listener.

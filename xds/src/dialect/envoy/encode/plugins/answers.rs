@@ -91,7 +91,10 @@ pub(super) fn fault(config: &Config, draft: &mut Draft) -> Applied {
         let headers = abort.get("headers").and_then(Value::as_object).unwrap_or(&empty);
         let body = plain(abort, "body")?.unwrap_or_default();
         match share(abort) {
-            None | Some(100) => draft.answer = Some(answer(status, body)),
+            None | Some(100) => {
+                draft.answer = Some(answer(status, body));
+                draft.aborted = true;
+            }
             Some(share) if body.is_empty() && headers.is_empty() => {
                 fault.abort = Some(FaultAbort {
                     percentage: Some(percent(share)),
@@ -110,6 +113,9 @@ pub(super) fn fault(config: &Config, draft: &mut Draft) -> Applied {
 }
 
 pub(super) fn redirect(config: &Config, draft: &mut Draft) -> Applied {
+    if draft.aborted {
+        return Ok(());
+    }
     if config.get("http_to_https").and_then(Value::as_bool) == Some(true) {
         only(config, &["http_to_https", "ret_code"])?;
         let to_https = |code: wire::redirect_action::RedirectResponseCode| {

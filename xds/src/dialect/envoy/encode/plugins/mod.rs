@@ -113,6 +113,9 @@ type Applied = Result<(), String>;
 /// Adds what all plugins of a route together do.
 pub(super) fn finish(draft: &mut Draft) {
     guards::finish(draft);
+    if draft.aborted {
+        draft.before.clear();
+    }
     if draft.disowned.is_empty() {
         return;
     }

@@ -72,6 +72,17 @@ fn origins_that_are_written_stand_beside_patterns_and_take_the_place_of_all() {
 }
 
 #[test]
+fn where_all_requests_are_aborted_nothing_comes_before_that() {
+    let abort = || ("fault-injection", json!({ "abort": { "http_status": 418 } }));
+    let redirect = || ("redirect", json!({ "http_to_https": true }));
+    assert_eq!(plugged(&[redirect()]).unwrap().before.len(), 2);
+    for plugins in [[abort(), redirect()], [redirect(), abort()]] {
+        let draft = plugged(&plugins).unwrap();
+        assert!(draft.before.is_empty() && draft.answer.is_some());
+    }
+}
+
+#[test]
 fn pages_are_known_by_their_origin_and_never_by_tokens() {
     let draft = plugged(&[("csrf", json!({ "by_origin": { "additional": ["^app\\."] } }))]).unwrap();
     let policy = CsrfPolicy::decode(&*draft.filters[CSRF].value).unwrap();
