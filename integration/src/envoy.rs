@@ -77,14 +77,21 @@ impl Envoy {
 
     /// Follows a control plane over mutual TLS, which has to be `control_id`.
     pub fn prove(control: SocketAddr, control_id: &str, id: &str, way: Way, files: &Files) -> Envoy {
-        let mut bootstrap = bootstrap(control, id, way);
-        bootstrap["static_resources"]["clusters"][0]["transport_socket"] = mutual(control_id, files);
-        Envoy::start(&bootstrap.to_string())
+        Envoy::start(&over(bootstrap(control, id, way), Some((control_id, files))).to_string())
     }
 
-    /// Has a listener and a cluster of its own, and asks a control plane for their routes and endpoints alone, each by the service of the type.
-    pub fn ask_by_type(control: SocketAddr, id: &str, way: Way, listen: SocketAddr, cluster: &str) -> Envoy {
-        Envoy::start(&by_type(bootstrap(control, id, way), way, listen, cluster).to_string())
+    /// Has listeners and a cluster of its own, and asks a control plane for their routes, endpoints and certificate alone, each by the service of the type;
+    /// over mutual TLS where there are files, with one that has to be who they are with.
+    pub fn ask_by_type(control: SocketAddr, id: &str, way: Way, own: &Own, proof: Option<(&str, &Files)>) -> Envoy {
+        Envoy::start(&by_type(over(bootstrap(control, id, way), proof), way, own).to_string())
+    }
+
+    /// Asks for clusters and listeners each by the service of the type, and for what these refer to by the aggregated one.
+    pub fn ask_apart(control: SocketAddr, id: &str, way: Way, proof: Option<(&str, &Files)>) -> Envoy {
+        let mut bootstrap = over(bootstrap(control, id, way), proof);
+        bootstrap["dynamic_resources"]["cds_config"] = source(way);
+        bootstrap["dynamic_resources"]["lds_config"] = source(way);
+        Envoy::start(&bootstrap.to_string())
     }
 
     /// With this bootstrap, whose admin may have any port.
@@ -158,25 +165,55 @@ fn socket(address: SocketAddr) -> Value {
     json!({ "socket_address": { "address": address.ip(), "port_value": address.port() } })
 }
 
-/// The same without the aggregated stream.
-fn by_type(mut bootstrap: Value, way: Way, listen: SocketAddr, cluster: &str) -> Value {
-    bootstrap.as_object_mut().unwrap().remove("dynamic_resources");
-    let source = json!({ "resource_api_version": "V3", "api_config_source": {
+/// What an Envoy has by its own bootstrap.
+pub struct Own<'a> {
+    /// Where it listens in clear.
+    pub http: SocketAddr,
+    /// Where it shows a certificate.
+    pub https: SocketAddr,
+    /// The cluster that it wants endpoints of.
+    pub cluster: &'a str,
+    /// The certificate that it wants.
+    pub secret: &'a str,
+}
+
+/// The service of one type at the control plane.
+fn source(way: Way) -> Value {
+    json!({ "resource_api_version": "V3", "api_config_source": {
         "api_type": way.api(),
         "transport_api_version": "V3",
         "grpc_services": [{ "envoy_grpc": { "cluster_name": "control" } }],
-    } });
+    } })
+}
+
+/// The same without the aggregated stream.
+fn by_type(mut bootstrap: Value, way: Way, own: &Own) -> Value {
+    bootstrap.as_object_mut().unwrap().remove("dynamic_resources");
     let any = |message: &str| json!({ "@type": format!("type.googleapis.com/{message}") });
     let mut manager = any("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager");
     manager["stat_prefix"] = json!("own");
-    manager["rds"] = json!({ "route_config_name": "heddle", "config_source": source });
+    manager["rds"] = json!({ "route_config_name": "heddle", "config_source": source(way) });
     let router = any("envoy.extensions.filters.http.router.v3.Router");
     manager["http_filters"] = json!([{ "name": "envoy.filters.http.router", "typed_config": router }]);
     let filter = json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager });
-    bootstrap["static_resources"]["listeners"] =
-        json!([{ "name": "own", "address": socket(listen), "filter_chains": [{ "filters": [filter] }] }]);
-    let own = json!({ "name": cluster, "type": "EDS", "connect_timeout": "1s", "eds_cluster_config": { "eds_config": source } });
-    bootstrap["static_resources"]["clusters"].as_array_mut().unwrap().push(own);
+    let mut tls = any("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext");
+    let certificate = json!({ "name": own.secret, "sds_config": source(way) });
+    tls["common_tls_context"] = json!({ "tls_certificate_sds_secret_configs": [certificate] });
+    let socket_of_tls = json!({ "name": "envoy.transport_sockets.tls", "typed_config": tls });
+    bootstrap["static_resources"]["listeners"] = json!([
+        { "name": "own", "address": socket(own.http), "filter_chains": [{ "filters": [filter] }] },
+        { "name": "own-tls", "address": socket(own.https), "filter_chains": [{ "filters": [filter], "transport_socket": socket_of_tls }] },
+    ]);
+    let cluster = json!({ "name": own.cluster, "type": "EDS", "connect_timeout": "1s", "eds_cluster_config": { "eds_config": source(way) } });
+    bootstrap["static_resources"]["clusters"].as_array_mut().unwrap().push(cluster);
+    bootstrap
+}
+
+/// The same over mutual TLS.
+fn over(mut bootstrap: Value, proof: Option<(&str, &Files)>) -> Value {
+    if let Some((control_id, files)) = proof {
+        bootstrap["static_resources"]["clusters"][0]["transport_socket"] = mutual(control_id, files);
+    }
     bootstrap
 }
 

@@ -185,6 +185,15 @@ impl Heddle {
         until(&format!("{status} for {target}"), || client::get(self.http, target).ok().filter(|answer| answer.status == status))
     }
 
+    /// Asks over TLS for a page of this host, whoever shows a certificate of it, until the answer is `text`.
+    pub fn until_said_over_tls(&self, host: &str, target: &str, text: &str) {
+        let (ip, port) = (self.https.ip(), self.https.port());
+        let (resolved, url) = (format!("{host}:{port}:{ip}"), format!("https://{host}:{port}{target}"));
+        let mut curl = Command::new("curl");
+        curl.args(["-sk", "--max-time", "30", "--resolve", &resolved, &url]);
+        until(&format!("{text} over TLS"), || (curl.output().unwrap().stdout == text.as_bytes()).then_some(()));
+    }
+
     /// Runs the command-line client against this control plane.
     pub fn cli(&self, arguments: &[&str]) -> Output {
         Command::new(binary())

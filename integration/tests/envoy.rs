@@ -1,9 +1,9 @@
 //! The real Envoy on Heddle's control plane: it is given Envoy's own types, and told by name what it lacks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use heddle_integration::envoy::{Envoy, Way};
+use heddle_integration::envoy::Envoy;
 use heddle_integration::envoy_mesh::{in_clear, over_mutual_tls};
-use heddle_integration::heddle::{Heddle, Setup};
+use heddle_integration::heddle::Heddle;
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
 use serde_json::{Value, json};
@@ -81,6 +81,9 @@ fn is_withheld_and_named(heddle: &mut Heddle, envoy: &Envoy) {
     let withheld = until("what is withheld", || node(heddle)["withheld"].as_array().filter(|list| !list.is_empty()).cloned());
     let route = withheld.iter().find(|one| one["resource"] == "guarded").expect("it is named");
     assert_eq!(route["reason"], "plugin hmac-auth: Envoy has no counterpart", "{withheld:?}");
+    let told = String::from_utf8_lossy(&heddle.cli(&["nodes"]).stdout).into_owned();
+    let line = "! envoy-1 is not given Route guarded: plugin hmac-auth: Envoy has no counterpart";
+    assert!(told.lines().any(|said| said == line), "{told}");
 }
 
 #[test]
@@ -121,22 +124,4 @@ fn what_envoy_refuses_is_shown_in_its_own_words_on_the_resource_that_caused_it()
 #[test]
 fn what_envoy_refuses_is_shown_in_its_own_words_on_the_resource_that_caused_it_over_mutual_tls() {
     over_mutual_tls(is_shown_where_users_look);
-}
-
-#[test]
-fn routes_and_endpoints_are_given_by_the_services_of_their_types_too() {
-    let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
-    for way in [Way::DeltaAds, Way::SotwAds] {
-        let heddle = Heddle::control_plane(Setup::default());
-        let _envoy = Envoy::ask_by_type(heddle.xds, "envoy-1", way, heddle.http, "upstreams/u");
-        let upstream = |nginx: &Nginx| heddle.put("/upstreams/u", json!({ "nodes": { nginx.address.to_string(): 1 } }));
-        upstream(&one);
-        heddle.put("/routes/r", json!({ "uri": "/hello", "upstream_id": "u" }));
-        until("the listener", || heddle_integration::client::get(heddle.http, "/hello").ok());
-        assert_eq!(heddle.until_status("/hello", 200).text(), "one");
-        upstream(&two);
-        until("two", || (heddle.get("/hello").text() == "two").then_some(()));
-        heddle.put("/routes/r", json!({ "uri": "/other", "upstream_id": "u" }));
-        heddle.until_status("/other", 200);
-    }
 }

@@ -2,17 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Condvar, Mutex};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use heddle_integration::client;
 use heddle_integration::fleet::gossip::Agents;
+use heddle_integration::fleet::holder::Holder;
 use heddle_integration::nginx::Nginx;
 use heddle_integration::place::Place;
 use heddle_integration::process::until;
-use heddle_integration::raw::read_head;
 use serde_json::{Value, json};
 
 const GATEWAYS: usize = 3;
@@ -60,41 +58,6 @@ fn a_limit_holds_over_gateways_within_its_bound() {
     let few = ask(&agents, "/few", 5);
     assert!((2..=2 * GATEWAYS).contains(&few), "{few}");
     agents.until_status("/few", REFUSED);
-}
-
-/// Answers with its name; a request for `/hold` waits until it is let go.
-struct Holder {
-    address: SocketAddr,
-    gate: Arc<(Mutex<bool>, Condvar)>,
-}
-
-impl Holder {
-    fn start(place: &Place, name: &'static str, holds: bool) -> Holder {
-        let listener = TcpListener::bind((place.ip, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let gate = Arc::new((Mutex::new(holds), Condvar::new()));
-        let closed = gate.clone();
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().map_while(Result::ok) {
-                let closed = closed.clone();
-                std::thread::spawn(move || {
-                    let head = read_head(&mut stream);
-                    if head.starts_with("GET /hold ") {
-                        let shut = closed.0.lock().unwrap();
-                        drop(closed.1.wait_while(shut, |shut| *shut).unwrap());
-                    }
-                    let _ =
-                        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{name}", name.len());
-                });
-            }
-        });
-        Holder { address, gate }
-    }
-
-    fn let_go(&self) {
-        *self.gate.0.lock().unwrap() = false;
-        self.gate.1.notify_all();
-    }
 }
 
 #[test]

@@ -136,6 +136,22 @@ fn a_route_that_clients_of_grpc_cannot_guard_fails_and_a_service_that_is_gone_is
     until("no such service", || (client.call("Unary")["code"] == "UNAVAILABLE").then_some(()));
 }
 
+#[test]
+fn a_name_in_the_place_of_an_address_is_looked_up_by_the_client_itself() {
+    let place = Place::new();
+    // The name stands for that address, whichever the story has for the rest.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let _server = server(&place, SocketAddr::from(([127, 0, 0, 1], port)), "named", None);
+    let heddle = Heddle::control_plane(Setup::default());
+    heddle.put("/upstreams/u", json!({ "scheme": "grpc", "nodes": { format!("localhost:{port}"): 1 } }));
+    route(&heddle, "all", "/story.Echo/*", "u", json!({}));
+    let bootstrap = bootstrap(&place, heddle.xds, "client-1", None);
+    let mut client = Client::of("xds:///shop.example", &bootstrap, "plain");
+    client.until_says("Unary", "named");
+    let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();
+    assert_eq!((&node["nacks"], &node["withheld"]), (&json!([]), &json!([])), "{node}");
+}
+
 /// A certificate of an authority in files of its own.
 fn files(place: &Place, authority: &Authority, name: &str) -> Files {
     let pair = authority.issue(&[name]);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use heddle_node::drain::{DrainCompletion, pair};
 use heddle_proto::envoy::config::core::v3::Node;
@@ -96,8 +97,51 @@ async fn too_many_names_end_the_stream() {
             Err(status) => break status,
         }
     };
-    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("resource_names_subscribe has 100001"), "{status}");
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_be_read_is_told_what_and_not_that_it_asks_for_too_much() {
+    let mut long = stranger().await;
+    long.send(request(&"x".repeat(2_000), Kind::Secret)).await;
+    let status = long.responses.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("node.id has 2000"), "{status}");
+}
+
+#[tokio::test]
+async fn who_has_no_configuration_yet_and_would_be_told_too_much_at_once_may_come_again() {
+    let (connector, incoming) = link::memory();
+    let (_drain, watch) = pair();
+    let store = a_secret();
+    let all = Secret { name: "all".into(), body: SecretBody::Roots("x".repeat(65 * 1024 * 1024).into()) };
+    store.apply(vec![Change::Set(Resource::Secret(all))]);
+    let ads = AdsService::new(store.clone(), Arc::new(NodeRegistry::new()), watch).into_server();
+    tokio::spawn(tuned().add_service(ads).serve_with_incoming(incoming));
+    let mut client = Grpc::new(connector.connect().await.unwrap());
+    let mut come = async || {
+        let (requests, receiver) = mpsc::channel(1);
+        let node = request("sotw", Kind::Secret).node;
+        let request = wire::DiscoveryRequest { node, type_url: Kind::Secret.type_url().to_string(), ..Default::default() };
+        requests.send(request).await.unwrap();
+        let mut responses = client.stream_aggregated_resources(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        responses.message().await
+    };
+    let status = come().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("use delta"), "{status}");
+    store.apply(vec![Change::Remove(Kind::Secret, "all".into())]);
+    // It is shown in a moment.
+    let told = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            match come().await {
+                Ok(told) => return told.unwrap(),
+                Err(status) => assert_eq!(status.code(), Code::Unavailable),
+            }
+        }
+    });
+    assert_eq!(told.await.unwrap().resources.len(), 1, "it has become less");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod gossip;
+pub mod holder;
 pub mod ledger;
 pub mod report;
 pub mod wire;

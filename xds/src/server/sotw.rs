@@ -222,10 +222,13 @@ impl Machine for SotwMachine {
 
     fn request(&mut self, request: SotwRequest, source: &dyn SnapshotSource, now: SystemTime) -> Result<(), BadRequest> {
         let state = &mut self.kinds[request.kind.index()];
+        // Which of its clusters wait for their endpoints, whatever version of those it has, Envoy does not say when it comes.
+        let may_warm = self.types == Types::Envoy && request.kind == Kind::Endpoints && !state.open;
+        state.answer |= may_warm;
         if !std::mem::replace(&mut state.open, true) {
             state.subscribe(request.names);
             let shown = state.wanted(request.kind, source, (&self.scope, self.types));
-            if !request.version.is_empty() && version_of_all(&shown) == request.version {
+            if !may_warm && !request.version.is_empty() && version_of_all(&shown) == request.version {
                 state.sent = shown;
                 state.version = request.version.clone();
                 state.acked = request.version;

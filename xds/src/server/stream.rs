@@ -349,7 +349,8 @@ fn speak<M: Speak>(
         let packet = Packet { work: Some(work.clone()), ..M::write(response, types, memo) };
         if packet.len() > MAX_RESPONSE {
             let (found, most) = (packet.len(), MAX_RESPONSE);
-            return Err(Status::resource_exhausted(format!("a response has {found} bytes, at most {most} are sent; use delta")));
+            // No word of having asked too much, of which clients without a configuration make a noise; they are to come again, it may be less then.
+            return Err(Status::unavailable(format!("a response has {found} bytes, at most {most} are sent; use delta")));
         }
         match out.try_send(Ok(packet)) {
             Ok(()) => {}
@@ -376,7 +377,7 @@ fn take<M: Speak>(machine: &mut M, request: Result<M::Request, BadRequest>, sour
 }
 
 fn refuse(error: BadRequest) -> Status {
-    Status::resource_exhausted(error.to_string())
+    Status::invalid_argument(error.to_string())
 }
 
 #[cfg(test)]

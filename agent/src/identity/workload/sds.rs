@@ -89,7 +89,7 @@ impl Told {
             return Err(Status::invalid_argument(format!("this socket serves {SECRET} only")));
         }
         if request.resource_names.len() > MOST {
-            return Err(Status::resource_exhausted(format!("at most {MOST} names are answered")));
+            return Err(Status::invalid_argument(format!("at most {MOST} names are answered")));
         }
         if let Some(refused) = request.error_detail {
             tracing::warn!(reason = refused.message, "what is beside this process refuses its identity or the roots");

@@ -11,6 +11,7 @@ use heddle_proto::envoy::config::core::v3::{Locality, Node};
 use heddle_proto::envoy::service::discovery::v3 as wire;
 use heddle_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Grpc;
 use heddle_proto::google::rpc::Status as RpcStatus;
+use prost::Message;
 use prost_types::value::Kind;
 use prost_types::{Any, Struct};
 use serde_json::{Map, Value};
@@ -31,6 +32,8 @@ use crate::protocol::{MAX_REQUEST, MAX_RESPONSE, NodeInfo};
 const OPEN: Duration = Duration::from_secs(10);
 /// Requests on their way to gRPC.
 const OUTBOX: usize = 64;
+/// The type of a resource that is wrapped, with its name, version and time to live.
+const WRAPPED: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
 /// `INVALID_ARGUMENT` of gRPC: the code of our NACKs.
 const INVALID_ARGUMENT: i32 = 3;
 
@@ -163,6 +166,22 @@ fn refusal(error: Option<String>) -> Option<RpcStatus> {
     error.map(|message| RpcStatus { code: INVALID_ARGUMENT, message, details: Vec::new() })
 }
 
+/// A resource with its name and version.
+fn raw(resource: wire::Resource) -> Raw {
+    let any = resource.resource.unwrap_or_default();
+    Raw { name: resource.name.into(), version: resource.version.into(), type_url: any.type_url, body: Bytes::from(any.value) }
+}
+
+/// A resource of state of the world, which some control planes wrap as it is in delta (the feature `xds.config.resource-in-sotw` of clients). The version of the
+/// response is the only one there: what a wrapper says of its own counts for nothing.
+fn bare(any: Any) -> Raw {
+    let wrapped = (any.type_url == WRAPPED).then(|| wire::Resource::decode(&*any.value));
+    match wrapped {
+        Some(Ok(resource)) => Raw { version: "".into(), ..raw(resource) },
+        _ => Raw { name: "".into(), version: "".into(), type_url: any.type_url, body: Bytes::from(any.value) },
+    }
+}
+
 fn type_url(kind: Option<EnvoyKind>) -> String {
     kind.map(EnvoyKind::type_url).unwrap_or_default()
 }
@@ -190,15 +209,6 @@ impl Speech for Delta {
     }
 
     fn read(message: Self::In) -> Option<Told> {
-        let raw = |resource: wire::Resource| {
-            let any = resource.resource.unwrap_or_default();
-            Raw {
-                name: resource.name.into(),
-                version: resource.version.into(),
-                type_url: any.type_url,
-                body: Bytes::from(any.value),
-            }
-        };
         Some(Told {
             kind: EnvoyKind::from_type_url(&message.type_url)?,
             version: message.system_version_info.into(),
@@ -229,13 +239,33 @@ impl Speech for Sotw {
     }
 
     fn read(message: Self::In) -> Option<Told> {
-        let raw = |any: Any| Raw { name: "".into(), version: "".into(), type_url: any.type_url, body: Bytes::from(any.value) };
         Some(Told {
             kind: EnvoyKind::from_type_url(&message.type_url)?,
             version: message.version_info.into(),
             nonce: message.nonce.into(),
-            resources: message.resources.into_iter().map(raw).collect(),
+            resources: message.resources.into_iter().map(bare).collect(),
             removed: Vec::new(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn resources_of_state_of_the_world_may_be_wrapped() {
+        let url = EnvoyKind::Cluster.type_url();
+        let plain = Any { type_url: url.clone(), value: b"body".to_vec() };
+        let inner = wire::Resource { name: "u".into(), version: "7".into(), resource: Some(plain.clone()), ..Default::default() };
+        let wrapped = Any { type_url: WRAPPED.to_owned(), value: inner.encode_to_vec() };
+        let broken = Any { type_url: WRAPPED.to_owned(), value: b"\xff".to_vec() };
+        let resources = vec![plain, wrapped, broken];
+        let told = Sotw::read(wire::DiscoveryResponse { type_url: url.clone(), resources, ..Default::default() }).unwrap();
+        let seen: Vec<_> =
+            told.resources.iter().map(|raw| (&*raw.name, &*raw.version, raw.type_url.as_str(), &*raw.body)).collect();
+        let body = &b"body"[..];
+        assert_eq!(seen, [("", "", url.as_str(), body), ("u", "", url.as_str(), body), ("", "", WRAPPED, &b"\xff"[..])]);
     }
 }

@@ -146,6 +146,54 @@ fn a_request_for_endpoints_that_is_said_again_is_answered_once() {
 }
 
 #[test]
+fn an_envoy_that_comes_back_while_a_cluster_warms_is_given_endpoints_that_it_has() {
+    let store = world();
+    let (_, before) = holding(&store);
+    let versions: Vec<_> = before.held().into_iter().map(|held| (held.kind, held.version)).collect();
+    let held = |kind: Kind| versions.iter().find(|(of, _)| *of == kind).unwrap().1.clone();
+    let (clusters, endpoints) = (held(Kind::Upstream), held(Kind::Endpoints));
+    let mut machine = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    let said = |machine: &mut SotwMachine, request| {
+        machine.request(request, &store, at(1)).unwrap();
+        let told = drain(machine, &store);
+        told.iter().map(|response| (response.kind, response.resources.len())).collect::<Vec<_>>()
+    };
+    let again = |version: &str| sotw(Kind::Endpoints, &["u"], (version, ""));
+    assert!(said(&mut machine, sotw(Kind::Upstream, &[], (&clusters, ""))).is_empty(), "it has the clusters");
+    assert_eq!(said(&mut machine, again(&endpoints)), [(Kind::Endpoints, 1)], "one of them may have been warming");
+    // Another one comes back to clusters that have changed. It asks for their endpoints at once, and once more when they warm.
+    put(&store, Kind::Upstream, "u", "cluster 2");
+    let mut machine = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    assert_eq!(said(&mut machine, again(&endpoints)), [(Kind::Endpoints, 1)]);
+    assert_eq!(said(&mut machine, sotw(Kind::Upstream, &[], (&clusters, ""))), [(Kind::Upstream, 1)]);
+    assert!(said(&mut machine, again(&endpoints)).is_empty(), "the answer that is under way reaches it after it has asked anew");
+}
+
+#[test]
+fn an_envoy_that_asks_for_fewer_endpoints_is_owed_no_answer() {
+    // It does so when a cluster is gone, with the nonce that it has (state of the world).
+    let store = world();
+    put(&store, Kind::Endpoints, "gone", "endpoints");
+    let mut machine = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    machine.request(sotw(Kind::Endpoints, &["gone", "u"], ("", "")), &store, at(1)).unwrap();
+    let told = drain(&mut machine, &store).remove(0);
+    let answers = |names: &[&str]| sotw(Kind::Endpoints, names, (&told.version, &told.nonce));
+    machine.request(answers(&["gone", "u"]), &store, at(1)).unwrap();
+    machine.request(answers(&["u"]), &store, at(1)).unwrap();
+    assert!(drain(&mut machine, &store).is_empty());
+    store.apply(vec![gone(Kind::Endpoints, "gone")]);
+    machine.changes(since(&store, machine.position()), &store);
+    assert!(drain(&mut machine, &store).is_empty(), "nor does it hear of what it left");
+    put(&store, Kind::Endpoints, "u", "other endpoints");
+    machine.changes(since(&store, machine.position()), &store);
+    assert_eq!(drain(&mut machine, &store)[0].resources.len(), 1);
+    let (mut by_delta, _) = holding(&store);
+    let leaves = DeltaRequest { unsubscribe: vec!["u".into()], ..DeltaRequest::new(Kind::Endpoints) };
+    by_delta.request(leaves, &store, at(1)).unwrap();
+    assert!(drain(&mut by_delta, &store).is_empty());
+}
+
+#[test]
 fn routes_change_once_clusters_and_endpoints_are_confirmed() {
     let store = world();
     let (mut by_delta, mut by_sotw) = holding(&store);

@@ -201,4 +201,35 @@ fn endpoints_of_a_zone_are_weighed_by_places_within_it() {
     assert_eq!(told([2, 2, 2]), [(String::new(), 6, 3)]);
     assert_eq!(told([9, 1, 1]), [("weight-1".to_owned(), 2, 2), ("weight-9".to_owned(), 9, 1)]);
     assert_eq!(told([9, 1, 0]), [("weight-1".to_owned(), 1, 1), ("weight-9".to_owned(), 9, 1)]);
+    assert_eq!(told([0, 0, 0]), [(String::new(), 1, 3)], "gRPC leaves out a place that weighs nothing");
+}
+
+#[test]
+fn one_name_is_looked_up_by_the_client_itself_and_several_are_withheld() {
+    use heddle_proto::envoy::config::cluster::v3::Cluster;
+    use heddle_proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+
+    let endpoint = |host: &str| crate::model::Endpoint { host: host.into(), port: 50051, weight: 1, ..Default::default() };
+    let nodes = |hosts: &[&str]| {
+        let endpoints = hosts.iter().map(|host| endpoint(host)).collect();
+        Change::Set(Resource::Endpoints(crate::model::Endpoints { upstream: "u".into(), endpoints }))
+    };
+    let mut world = World::new();
+    let told = |world: &World| {
+        let found = world.given.get(Kind::Upstream, "u", &NodeScope::default())?;
+        Some(Cluster::decode(found.body.clone()).unwrap())
+    };
+    world.set(vec![upstream("u", Scheme::Grpc), nodes(&["shop.internal"])]);
+    let cluster = told(&world).unwrap();
+    assert_eq!(cluster.cluster_discovery_type, Some(ClusterDiscoveryType::Type(DiscoveryType::LogicalDns.into())));
+    let assignment = cluster.load_assignment.unwrap();
+    let sizes: Vec<usize> = assignment.endpoints.iter().map(|group| group.lb_endpoints.len()).collect();
+    assert_eq!((sizes, assignment.endpoints[0].priority), (vec![1], 0), "one endpoint in one place");
+    world.set(vec![nodes(&["shop.internal", "spare.internal"])]);
+    assert!(told(&world).is_none());
+    let withheld = world.encoder.withheld();
+    assert!(withheld[0].reason.contains("one name only"), "{withheld:?}");
+    world.set(vec![nodes(&["10.0.0.1", "10.0.0.2"])]);
+    let cluster = told(&world).unwrap();
+    assert_eq!(cluster.cluster_discovery_type, Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())));
 }

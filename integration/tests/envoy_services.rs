@@ -1,0 +1,120 @@
+//! The real Envoy asks Heddle's control plane for each type by a service of its own, refuses a route, and serves while routes move under load.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use heddle_integration::certificates::Authority;
+use heddle_integration::client;
+use heddle_integration::envoy::{self, Envoy, Own, Way};
+use heddle_integration::heddle::{Heddle, Setup};
+use heddle_integration::load::Load;
+use heddle_integration::nginx::Nginx;
+use heddle_integration::process::until;
+use serde_json::{Value, json};
+
+/// Puts the certificate that a listener of TLS shows.
+fn certificate(heddle: &Heddle) {
+    let pair = Authority::new().issue(&["shop.example"]);
+    heddle.put("/ssls/own", json!({ "snis": ["shop.example"], "cert": pair.certificate, "key": pair.key }));
+}
+
+#[test]
+fn routes_endpoints_and_certificates_are_given_by_the_services_of_their_types_too() {
+    let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
+    for way in [Way::DeltaAds, Way::SotwAds] {
+        let heddle = Heddle::control_plane(Setup::default());
+        let own = Own { http: heddle.http, https: heddle.https, cluster: "upstreams/u", secret: "ssls/own/0" };
+        let _envoy = Envoy::ask_by_type(heddle.xds, "envoy-1", way, &own, None);
+        let upstream = |nginx: &Nginx| heddle.put("/upstreams/u", json!({ "nodes": { nginx.address.to_string(): 1 } }));
+        upstream(&one);
+        certificate(&heddle);
+        heddle.put("/routes/r", json!({ "uri": "/hello", "upstream_id": "u" }));
+        until("the listener", || client::get(heddle.http, "/hello").ok());
+        assert_eq!(heddle.until_status("/hello", 200).text(), "one");
+        heddle.until_said_over_tls("shop.example", "/hello", "one");
+        upstream(&two);
+        until("two", || (heddle.get("/hello").text() == "two").then_some(()));
+        heddle.put("/routes/r", json!({ "uri": "/other", "upstream_id": "u" }));
+        heddle.until_status("/other", 200);
+    }
+}
+
+#[test]
+fn clusters_and_listeners_are_given_by_the_services_of_their_types_too() {
+    let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
+    for way in [Way::DeltaAds, Way::SotwAds] {
+        let heddle = Heddle::control_plane(Setup::default());
+        let envoy = Envoy::ask_apart(heddle.xds, "envoy-1", way, None);
+        heddle.put("/upstreams/u", json!({ "nodes": { one.address.to_string(): 1 } }));
+        heddle.put("/routes/r", json!({ "uri": "/*", "upstream_id": "u" }));
+        certificate(&heddle);
+        envoy.until_live();
+        assert_eq!(heddle.until_status("/hello", 200).text(), "one");
+        heddle.until_said_over_tls("shop.example", "/hello", "one");
+        heddle.put("/upstreams/u", json!({ "nodes": { two.address.to_string(): 1 } }));
+        until("two", || (heddle.get("/hello").text() == "two").then_some(()));
+        heddle.put("/upstreams/v", json!({ "nodes": { one.address.to_string(): 1 } }));
+        heddle.put("/routes/r", json!({ "uri": "/*", "upstream_id": "v" }));
+        until("one", || (heddle.get("/hello").text() == "one").then_some(()));
+        let nodes = heddle.admin("GET", "/nodes", Value::Null).json();
+        assert!(nodes.as_array().unwrap().iter().all(|node| node["nacks"] == json!([])), "{nodes}");
+    }
+}
+
+#[test]
+fn a_route_that_envoy_refuses_is_shown_on_the_route_in_envoys_words() {
+    let nginx = Nginx::saying("up");
+    for way in [Way::DeltaAds, Way::SotwAds] {
+        let heddle = Heddle::control_plane(Setup::default());
+        heddle.route("plain", "/plain", nginx.address);
+        // Its operator lets no large pattern in, of which a control plane cannot know.
+        let mut bootstrap = envoy::bootstrap(heddle.xds, "envoy-1", way);
+        let most = json!({ "re2.max_program_size.error_level": 100 });
+        bootstrap["layered_runtime"] = json!({ "layers": [{ "name": "operator", "static_layer": most }] });
+        let envoy = Envoy::start(&bootstrap.to_string());
+        envoy.until_live();
+        heddle.until_status("/plain", 200);
+        let pattern = |pattern: &str| {
+            let route = json!({ "uri": "/r1", "vars": [["http_x_kind", "~~", pattern]], "upstream": { "nodes": { nginx.address.to_string(): 1 } } });
+            heddle.put("/routes/r1", route);
+        };
+        pattern("^(gold|silver){200}$");
+        let shown = || String::from_utf8_lossy(&heddle.cli(&["get", "route", "r1", "--status"]).stdout).into_owned();
+        let told = until("the refusal on the route", || Some(shown()).filter(|told| told.contains("program size")));
+        assert!(told.contains("envoy-1") && told.contains("max program size of 100"), "{told}");
+        heddle.until_status("/plain", 200);
+        pattern("^gold$");
+        until("the route to be taken", || shown().contains("confirmed").then_some(()));
+        let answer = || client::send(heddle.http, "GET", "/r1", &[("x-kind", "gold")], b"").ok();
+        until("the route", || answer().filter(|answer| answer.status == 200));
+    }
+}
+
+#[test]
+fn a_route_moves_from_one_upstream_to_the_next_and_no_request_fails() {
+    let servers = ["0", "1", "2", "3"].map(Nginx::saying);
+    envoy::both(|heddle, envoy| {
+        let upstream = |round: usize| {
+            let node = servers[round % servers.len()].address.to_string();
+            heddle.put(&format!("/upstreams/u{round}"), json!({ "nodes": { node: 1 } }));
+            heddle.put("/routes/r", json!({ "uri": "/*", "upstream_id": format!("u{round}") }));
+        };
+        upstream(0);
+        envoy.until_live();
+        heddle.until_status("/", 200);
+        let load = Load::start(heddle.http, "/load", 3);
+        for round in 1..=30 {
+            upstream(round);
+            // At once: it is up to the control plane when which of them is told what.
+            assert_eq!(heddle.admin("DELETE", &format!("/upstreams/u{}", round - 1), Value::Null).status, 200);
+            let said = (round % servers.len()).to_string();
+            until(&format!("upstream {round}"), || (heddle.get("/").text() == said).then_some(()));
+        }
+        let tally = load.stop();
+        assert!(
+            tally.requests > 100 && tally.failures.is_empty(),
+            "{} of {}: {:#?}",
+            tally.failed,
+            tally.requests,
+            tally.failures
+        );
+    });
+}
