@@ -30,6 +30,8 @@ pub struct DeltaMachine {
     position: u64,
     nonce: u64,
     kinds: [Subscription; Kind::ALL.len()],
+    /// Clusters that were told before endpoints were asked for: they wait for those, whatever version of them the client says that it has.
+    warming: HashSet<Arc<str>>,
 }
 
 /// What a client wants and has of one kind.
@@ -68,7 +70,7 @@ struct InFlight {
 impl DeltaMachine {
     /// A new stream of a node that begins at a position of the source (taken before anything is read from it).
     pub fn new(scope: NodeScope, position: u64) -> DeltaMachine {
-        DeltaMachine { scope, types: Types::Heddle, position, nonce: 0, kinds: Default::default() }
+        DeltaMachine { scope, types: Types::Heddle, position, nonce: 0, kinds: Default::default(), warming: HashSet::new() }
     }
 
     /// The same, to a node that speaks these types.
@@ -128,6 +130,10 @@ impl DeltaMachine {
     /// them it waits for 15 s (envoy#13009).
     fn tell_endpoints_again(&mut self, clusters: &[RawResource]) {
         let endpoints = &mut self.kinds[Kind::Endpoints.index()];
+        if !endpoints.open {
+            self.warming.extend(clusters.iter().map(|cluster| cluster.name.clone()));
+            return;
+        }
         for cluster in clusters {
             if !endpoints.wants(&cluster.name) {
                 continue;
@@ -305,7 +311,9 @@ impl Machine for DeltaMachine {
         let all = starred || (first && request.subscribe.is_empty());
         if first {
             let asked: HashSet<&Arc<str>> = request.subscribe.iter().collect();
-            state.sent = Sent::told(request.initial.into_iter().filter(|(name, _)| all || asked.contains(name)));
+            let warming = if request.kind == Kind::Endpoints { std::mem::take(&mut self.warming) } else { HashSet::new() };
+            let held = |name: &Arc<str>| (all || asked.contains(name)) && !warming.contains(name);
+            state.sent = Sent::told(request.initial.into_iter().filter(|(name, _)| held(name)));
         }
         if all {
             state.wildcard = true;

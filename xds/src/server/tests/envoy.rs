@@ -146,6 +146,24 @@ fn a_request_for_endpoints_that_is_said_again_is_answered_once() {
 }
 
 #[test]
+fn an_envoy_that_comes_back_to_a_cluster_that_has_changed_is_given_endpoints_that_it_has() {
+    // By delta it says which of both it has, clusters first, and never asks for their endpoints again.
+    let store = world();
+    let held = |kind: Kind| {
+        let found = store.get(kind, "u", &NodeScope::default()).unwrap();
+        [(found.resource.name().clone(), found.version.clone())].into()
+    };
+    let (clusters, endpoints) = (held(Kind::Upstream), held(Kind::Endpoints));
+    put(&store, Kind::Upstream, "u", "cluster 2");
+    let mut machine = DeltaMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    machine.request(DeltaRequest { initial: clusters, ..delta(Kind::Upstream, &[], "") }, &store, at(1)).unwrap();
+    assert_eq!(drain(&mut machine, &store)[0].kind, Kind::Upstream);
+    machine.request(DeltaRequest { initial: endpoints, ..delta(Kind::Endpoints, &["u"], "") }, &store, at(1)).unwrap();
+    let told: Vec<_> = drain(&mut machine, &store).into_iter().map(|said| (said.kind, said.resources.len())).collect();
+    assert_eq!(told, [(Kind::Endpoints, 1)]);
+}
+
+#[test]
 fn an_envoy_that_comes_back_while_a_cluster_warms_is_given_endpoints_that_it_has() {
     let store = world();
     let (_, before) = holding(&store);
