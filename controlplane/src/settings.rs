@@ -26,8 +26,8 @@ pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4A
 pub const DEFAULT_XDS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18_000);
 /// The file below `data_dir` that holds the admin key generated at the first start.
 pub const ADMIN_KEY_FILE: &str = "admin.key";
-/// The file below `data_dir` with the roots of the own trust domain, PEM.
-pub const ROOTS_FILE: &str = "root.pem";
+/// The file below `data_dir` with the roots of the own trust domain, PEM. It is written anew at will, so it has a name that no file of an operator's own has.
+pub const ROOTS_FILE: &str = "roots-of-control-plane.pem";
 /// How long nodes wait for their canary: many times what an agent takes for 10,000 routes, and short enough that one that hangs is no outage of changes.
 const DEFAULT_CANARY_WAIT: Duration = Duration::from_secs(2);
 /// What may be said instead.

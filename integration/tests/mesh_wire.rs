@@ -181,7 +181,7 @@ fn beyond_loopback_the_control_plane_speaks_tls_alone_and_tells_nothing_to_who_h
     let host = world.network.host(0);
     let nodes = |arguments: &[&str]| world.heddle(&host, &[&["nodes"], arguments].concat()).status.success();
     let server = format!("https://{XDS}");
-    assert!(nodes(&["--server", &server, "--bundle", "cp/root.pem"]));
+    assert!(nodes(&["--server", &server, "--bundle", "cp/roots-of-control-plane.pem"]));
     assert!(!nodes(&["--server", &format!("http://{XDS}")]));
     assert!(!nodes(&["--server", &server]), "nobody says by what to know it");
 

@@ -50,6 +50,9 @@ pub struct RequestHead {
     pub fields: Fields,
 }
 
+/// How the content types of gRPC begin.
+const GRPC: &[u8] = b"application/grpc";
+
 impl RequestHead {
     /// Host without port and without a trailing dot; an IPv6 literal keeps its brackets.
     pub fn host(&self) -> &str {
@@ -69,8 +72,14 @@ impl RequestHead {
 
     /// Whether it is a call of gRPC, which there is in HTTP/2 only.
     pub fn names_grpc(&self) -> bool {
-        let is_grpc = |kind: &[u8]| kind.starts_with(b"application/grpc");
+        let is_grpc = |kind: &[u8]| kind.starts_with(GRPC);
         self.version == Version::Http2 && self.fields.get_known(super::Name::ContentType).is_some_and(is_grpc)
+    }
+
+    /// Whether it has to leave in HTTP/2: a call of gRPC, also one that came in HTTP/1 and was made from gRPC-Web on its way.
+    pub fn needs_http2(&self) -> bool {
+        let is_grpc = |kind: &[u8]| matches!(kind.strip_prefix(GRPC), Some([] | [b'+' | b';' | b' ', ..]));
+        self.names_grpc() || self.fields.get_known(super::Name::ContentType).is_some_and(is_grpc)
     }
 
     /// Path and query as they go upstream.
@@ -225,6 +234,21 @@ mod tests {
             assert_eq!(head.host(), host);
             let port = authority.strip_prefix(host).and_then(|rest| rest.trim_start_matches('.').strip_prefix(':'));
             assert_eq!(head.port(), port, "{authority}");
+        }
+    }
+
+    #[test]
+    fn what_was_made_from_grpc_web_needs_http2_and_grpc_web_itself_does_not() {
+        let needs = |version, kind: &'static str| {
+            let mut head = RequestHead { version, ..RequestHead::default() };
+            head.fields.append(super::super::Name::ContentType, kind.as_bytes());
+            head.needs_http2()
+        };
+        for kind in ["application/grpc", "application/grpc+proto", "application/grpc; charset=utf-8"] {
+            assert!(needs(Version::Http11, kind) && needs(Version::Http2, kind), "{kind}");
+        }
+        for kind in ["application/grpc-web", "application/grpc-web-text+proto", "application/json"] {
+            assert!(!needs(Version::Http11, kind), "{kind}");
         }
     }
 

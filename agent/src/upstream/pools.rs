@@ -85,7 +85,7 @@ impl Pools {
         let streamed = matches!(body, Body::Stream(_));
         let spec = picked.spec();
         // A sidecar takes either in clear, and there is no gRPC in HTTP/1.
-        let sent = if spec.speaks_h2() || spec.config.in_clear && request.head.names_grpc() {
+        let sent = if spec.speaks_h2() || spec.config.in_clear && request.head.needs_http2() {
             h2::send(picked, request, body, interim, start).await
         } else {
             send_h1(picked, request, body, interim, start).await

@@ -1,5 +1,6 @@
 //! One connection to a control plane, with the admin key in every request.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use heddle_controlplane::settings::{ADMIN_KEY_FILE, ROOTS_FILE};
@@ -91,11 +92,11 @@ pub async fn authority(args: &ServerArgs) -> Result<Authority, ClientError> {
 }
 
 async fn channel(args: &ServerArgs) -> Result<Channel, ClientError> {
-    let unreachable =
-        |error: &dyn std::error::Error| ClientError::Unreachable { server: args.server.clone(), detail: innermost(error) };
+    let unreachable = |detail: String| ClientError::Unreachable { server: args.server.clone(), detail };
     if args.server.starts_with("https://") {
-        let connector = secure(args)?;
-        return connector.connect().await.map_err(|error| unreachable(&error));
+        let roots = Roots::of(args)?;
+        let connector = secure(args, &roots)?;
+        return connector.connect().await.map_err(|error| unreachable(roots.blamed(&innermost(&error))));
     }
     let endpoint = Endpoint::from_shared(args.server.clone())
         .map_err(|error| {
@@ -103,21 +104,58 @@ async fn channel(args: &ServerArgs) -> Result<Channel, ClientError> {
         })?
         .connect_timeout(Duration::from_secs(5))
         .timeout(Duration::from_secs(60));
-    endpoint.connect().await.map_err(|error| unreachable(&error))
+    endpoint.connect().await.map_err(|error| unreachable(innermost(&error)))
+}
+
+/// Where the roots are by which a control plane is known.
+enum Roots {
+    Named(PathBuf),
+    /// Nobody has named them, so who reads of them is told where they were found.
+    Beside(PathBuf),
+}
+
+impl Roots {
+    fn of(args: &ServerArgs) -> Result<Roots, ClientError> {
+        let beside = args.data_dir.join(ROOTS_FILE);
+        match &args.bundle {
+            Some(path) => Ok(Roots::Named(path.clone())),
+            None if beside.exists() => Ok(Roots::Beside(beside)),
+            None => Err(ClientError::Usage(
+                "an https:// control plane is known by its roots: give them with --bundle FILE (`heddle ca export` prints them), or --data-dir of a control plane on this machine"
+                    .into(),
+            )),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Roots::Named(path) | Roots::Beside(path) => path,
+        }
+    }
+
+    /// What went wrong, with the file where that was not named.
+    fn blamed(&self, error: &str) -> String {
+        match self {
+            Roots::Named(_) => error.to_owned(),
+            Roots::Beside(path) => format!(
+                "{error}\n  its roots were read from {}, found in --data-dir; give those of another control plane with --bundle FILE (`heddle ca export` prints them)",
+                path.display()
+            ),
+        }
+    }
+
+    fn usage(&self, error: &dyn std::fmt::Display) -> ClientError {
+        ClientError::Usage(match self {
+            Roots::Named(path) => format!("--bundle {}: {error}", path.display()),
+            Roots::Beside(path) => self.blamed(&format!("{}: {error}", path.display())),
+        })
+    }
 }
 
 /// The way to a control plane that shows who it is.
-fn secure(args: &ServerArgs) -> Result<Connector, ClientError> {
-    let missing = || {
-        ClientError::Usage(
-            "an https:// control plane is known by its roots: give them with --bundle FILE (`heddle ca export` prints them), or --data-dir of a control plane on this machine"
-                .into(),
-        )
-    };
-    let beside = args.data_dir.join(ROOTS_FILE);
-    let path = args.bundle.as_ref().or_else(|| beside.exists().then_some(&beside)).ok_or_else(missing)?;
-    let usage = |error: &dyn std::fmt::Display| ClientError::Usage(format!("--bundle {}: {error}", path.display()));
-    let pem = std::fs::read_to_string(path).map_err(|error| usage(&error))?;
+fn secure(args: &ServerArgs, roots: &Roots) -> Result<Connector, ClientError> {
+    let usage = |error: &dyn std::fmt::Display| roots.usage(error);
+    let pem = std::fs::read_to_string(roots.path()).map_err(|error| usage(&error))?;
     let domain = match &args.trust_domain {
         Some(name) => TrustDomain::new(name).map_err(|error| ClientError::Usage(format!("--trust-domain: {error}")))?,
         None => {
@@ -150,4 +188,32 @@ fn innermost(error: &dyn std::error::Error) -> String {
         last = source;
     }
     last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn told(data_dir: &Path, bundle: Option<PathBuf>) -> String {
+        let server = "https://127.0.0.1:1".to_owned();
+        let args = ServerArgs { server, bundle, trust_domain: None, key: None, data_dir: data_dir.into() };
+        Roots::of(&args).and_then(|roots| secure(&args, &roots).map(drop)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn who_gave_no_roots_is_told_where_some_were_found_and_how_to_give_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = folder.path().join(ROOTS_FILE);
+        assert!(told(folder.path(), None).contains("give them with --bundle FILE"));
+        // What else is called a root there is the operator's.
+        std::fs::write(folder.path().join("root.pem"), "mine").unwrap();
+        assert!(told(folder.path(), None).contains("give them with --bundle FILE"));
+        std::fs::write(&found, "no roots").unwrap();
+        let beside = told(folder.path(), None);
+        assert!(beside.starts_with(&format!("{}: ", found.display())), "{beside}");
+        assert!(beside.contains("found in --data-dir; give those of another control plane with --bundle FILE"), "{beside}");
+        let named = told(folder.path(), Some(found.clone()));
+        assert!(named.starts_with(&format!("--bundle {}: ", found.display())) && !named.contains("--data-dir"), "{named}");
+    }
 }

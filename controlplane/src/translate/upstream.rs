@@ -67,8 +67,8 @@ pub(super) fn translate(context: &mut Context<'_>, owner: &Key, name: &str, labe
     {
         upstream = mesh::called(context.directory, &service, peer, upstream);
         if upstream.in_clear {
-            // In clear its application is spoken to as the service says, as its callers beside it do.
-            upstream.scheme = mesh::spoken_to(context, &service);
+            // In clear its application is spoken to as the service says, as its callers beside it do. What is written as gRPC stays so: sidecars take either.
+            upstream.scheme = if upstream.scheme.is_h2() { Scheme::Grpc } else { mesh::spoken_to(context, &service) };
         }
     }
     out.push(Resource::Upstream(Arc::new(upstream)));

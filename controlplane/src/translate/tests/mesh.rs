@@ -242,6 +242,16 @@ fn a_service_that_wants_to_be_called_in_clear_is_as_who_may_write_it_says_and_no
         is_clear(&world, "shop/web") && gateway(&world) == (true, Scheme::Grpc),
         "as its application speaks, not as the upstream says"
     );
+    let as_written = json!({"discovery_type": "mesh", "service_name": "shop/api", "scheme": "grpcs"});
+    world.put("upstreams/api", as_written);
+    let service = ServiceId::parse("shop/api", "").unwrap();
+    let endpoint = Endpoint { host: "10.0.0.2".into(), port: 15006, weight: 1, ..Endpoint::default() };
+    let api = Found { endpoints: vec![endpoint], protocol: MeshProtocol::Auto, applications: [8080].into(), ..Found::default() };
+    assert!(world.directory.found(&service, Some(api)));
+    world.translate(&[], &BTreeSet::from([service]));
+    assert_eq!(world.service("shop/api").upstream.scheme, Scheme::Http);
+    let api = world.upstream("upstreams/api");
+    assert_eq!((api.in_clear, api.scheme), (true, Scheme::Grpc), "who wrote gRPC is not led to HTTP/1.1, nor into a handshake");
     assert!(!is_clear(&world, "shop/web:9090"), "a further port is named within mutual TLS");
     let of_web = |mode: &str, ports: Value| json!({"namespace": "shop", "service": "web", "mode": mode, "ports": ports});
     world.put("peer_authentications/web", of_web("permissive", json!({})));

@@ -218,8 +218,8 @@ pub(in super::super) fn takes_bytes(upstream: &Upstream) -> Result<bool, String>
         return Err("expected scheme: https with tls.sni: Envoy takes the name of a server from requests otherwise".to_owned());
     }
     let breakers = &upstream.breakers;
-    // Tunnels are requests.
-    if !within && (breakers.max_requests.is_some() || breakers.max_pending.is_some()) {
+    // Tunnels are requests. A service that is called in clear is not shut for what its owner wrote for them: there connections alone are limited.
+    if !upstream.is_in_mesh() && (breakers.max_requests.is_some() || breakers.max_pending.is_some()) {
         return Err("circuit_breaker: of bytes Envoy counts connections (max_connections) only".to_owned());
     }
     match &upstream.balancer {
