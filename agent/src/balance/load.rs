@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 /// Time constant of the decayed response time, as in Finagle's and ingress-nginx's peak EWMA.
 const DECAY: Duration = Duration::from_secs(10);
+/// How long an endpoint that has answered nothing is spared, before it is given one more request.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What one worker knows of the load on one endpoint. It outlives changes of the endpoint list.
 #[derive(Debug, Default)]
@@ -16,6 +18,8 @@ pub struct Load {
     /// Seconds.
     ewma: Cell<f64>,
     touched: Cell<Option<Instant>>,
+    /// When it was first seen that requests are in flight and none was ever answered.
+    unanswered: Cell<Option<Instant>>,
 }
 
 impl Load {
@@ -46,6 +50,16 @@ impl Load {
         let age = now.saturating_duration_since(self.touched.get()?).as_secs_f64();
         Some(self.ewma.get() * (-age / DECAY.as_secs_f64()).exp())
     }
+
+    /// Whether one that has answered nothing yet is to be spared: it has one request, and one more for each time that it was waited for in vain. Some requests
+    /// are not meant to be answered soon (watches, long polls, uploads), and must not keep all others away.
+    #[cold]
+    pub fn is_spared(&self, now: Instant) -> bool {
+        let since = self.unanswered.get().unwrap_or(now);
+        self.unanswered.set(Some(since));
+        let risked = now.saturating_duration_since(since).as_secs() / PATIENCE.as_secs();
+        u64::from(self.active.get()) > risked
+    }
 }
 
 /// One request in flight; dropping it ends that.
@@ -67,6 +81,10 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get().saturating_sub(1));
+        let left = self.0.active.get().saturating_sub(1);
+        self.0.active.set(left);
+        if left == 0 {
+            self.0.unanswered.set(None);
+        }
     }
 }

@@ -251,12 +251,12 @@ impl Look<'_> {
     }
 
     /// An endpoint that has not answered yet costs nothing, so it is tried soon; as long as that try lasts it costs more than any that has, so that nobody is run over who
-    /// is new and cold (Finagle's penalty).
+    /// is new and cold (Finagle's penalty). One that is waited for in vain is given another one now and then.
     fn cost(&self, index: u32) -> f64 {
         let load = &self.loads[index as usize];
         let took = match load.ewma(self.now) {
             Some(seconds) => seconds + FLOOR,
-            None if load.active() > 0 => UNKNOWN,
+            None if load.active() > 0 && load.is_spared(self.now) => UNKNOWN,
             None => FLOOR,
         };
         took * f64::from(1 + load.active()) / self.weight(index) as f64

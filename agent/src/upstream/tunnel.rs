@@ -108,6 +108,7 @@ async fn direct(picked: Picked, timeouts: &Timeouts, start: Instant) -> Result<h
     match reach(&picked, timeouts, start).await {
         Ok((io, slot)) => {
             let now = clock::now();
+            picked.observe(now.saturating_duration_since(start), now);
             picked.report(Finding::Connected, now);
             let io = Upgraded { io: Rewind::new(io, bytes::Bytes::new()), _guard: (slot, Work::new(picked)) };
             Ok(h2::Opened { io: Box::new(io), connect: now.saturating_duration_since(start) })

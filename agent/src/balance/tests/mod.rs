@@ -194,6 +194,28 @@ fn ewma_leaves_the_slow_node_and_comes_back_to_it() {
 }
 
 #[test]
+fn ewma_gives_a_new_node_others_again_whose_first_request_is_never_answered() {
+    let view = view(Policy::Ewma, &[(1, 0), (1, 0)]);
+    let (mut worker, mut dice, now) = (Worker::default(), fastrand::Rng::with_seed(3), start());
+    worker.pick(&view, None, &[], &mut dice, now).unwrap();
+    worker.load(0).unwrap().observe(Duration::from_millis(5), now);
+    let mut open = vec![InFlight::start(worker.load(1).unwrap())];
+    for second in 0..20 {
+        let later = now + Duration::from_secs(second);
+        worker.load(0).unwrap().observe(Duration::from_millis(5), later);
+        for _ in 0..50 {
+            if worker.pick(&view, None, &[], &mut dice, later).unwrap().index == 1 {
+                open.push(InFlight::start(worker.load(1).unwrap()));
+            }
+        }
+        assert_eq!(open.len() as u64, 1 + second / 5, "after {second} seconds");
+    }
+    open[0].load().observe(Duration::from_millis(1), now + Duration::from_secs(20));
+    open.clear();
+    assert_eq!(worker.pick(&view, None, &[], &mut dice, now + Duration::from_secs(20)).unwrap().index, 1);
+}
+
+#[test]
 fn loads_and_turns_survive_a_new_view() {
     let first = view(Policy::LeastConn, &[(1, 0), (1, 0)]);
     let (mut worker, mut dice) = (Worker::default(), fastrand::Rng::with_seed(3));
