@@ -144,14 +144,22 @@ pub fn set_forwarded(head: &mut RequestHead, hop: &Forwarded<'_>) {
 
 /// Takes off what tells of the caller's certificate, however it is spelled: CGI and its like do not tell `_` from `-`. Whether there was anything.
 pub fn remove_client_cert(fields: &mut Fields) -> bool {
-    const NAME: &[u8] = Name::XForwardedClientCert.as_str().as_bytes();
-    let same = |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-');
-    let is_it = |name: &[u8]| name.len() == NAME.len() && name.iter().zip(NAME).all(same);
+    let told = fields.remove_known(Name::XForwardedClientCert) > 0;
+    remove_underscored_as(fields, Name::XForwardedClientCert.as_str().as_bytes()) || told
+}
+
+/// Takes off fields without a known name that spell this one, with underscores and hyphens taken for the same. Whether there was any with an underscore.
+pub fn remove_underscored_as(fields: &mut Fields, name: &[u8]) -> bool {
+    if !fields.underscored && !name.contains(&b'_') {
+        return false;
+    }
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     let mut found = false;
     fields.retain(|field| {
-        let tells = field.id == Name::XForwardedClientCert || (field.id == Name::Other && is_it(field.name));
-        found |= tells;
-        !tells
+        let is_it =
+            field.id == Name::Other && field.name.len() == name.len() && field.name.iter().map(plain).eq(name.iter().map(plain));
+        found |= is_it;
+        !is_it
     });
     found
 }

@@ -127,6 +127,10 @@ impl Pipeline {
         if let Some(tracer) = self.worker.tracer() {
             tracer.begin(x);
         }
+        // Before anybody looks: neither routes nor plugins may believe it, and it is told of whatever the answer is.
+        if !is_trusted(x, listener) && headers::remove_client_cert(&mut x.request.fields) {
+            self.worker.note_spoofed(&x.connection, None);
+        }
         admit(x, listener)?;
         route(x, plan);
         let websocket = wants_upgrade && headers::asks_for_websocket(&x.request);
@@ -148,9 +152,7 @@ impl Pipeline {
             return Err(refuse(Reason::NotImplemented));
         }
         let body = plan.request_body(x).into_iter().fold(std::mem::take(&mut x.body), edit::edited);
-        if prepare_fields(x, listener) {
-            self.worker.note_spoofed(&x.connection, None);
-        }
+        prepare_fields(x, listener);
         self.forward(x, plan, body, upgrade, interim).await
     }
 }
@@ -210,9 +212,14 @@ pub(super) fn strip_hop_by_hop(fields: &mut Fields, tunnel: bool) {
     }
 }
 
-/// Puts on what proxies put on. Whether the client has named itself where only we may name it, which is taken off.
-fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>) -> bool {
-    let trusted = listener.is_some_and(|listener| headers::is_trusted(x.connection.peer.ip(), &listener.forwarded.trusted));
+/// Whether the peer is a proxy of ours.
+fn is_trusted(x: &Exchange, listener: Option<&Listener>) -> bool {
+    listener.is_some_and(|listener| headers::is_trusted(x.connection.peer.ip(), &listener.forwarded.trusted))
+}
+
+/// Puts on what proxies put on.
+fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>) {
+    let trusted = is_trusted(x, listener);
     let connection = x.connection.clone();
     let hop = headers::Forwarded {
         scheme: x.scheme(),
@@ -221,15 +228,10 @@ fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>) -> bool {
         local_port: connection.local.port(),
         trusted,
     };
-    let mut spoofed = !trusted && x.request.fields.contains_known(Name::XForwardedClientCert);
     headers::set_forwarded(&mut x.request, &hop);
-    if !trusted && listener.is_some_and(|listener| !listener.paths.drop_underscore_headers) {
-        spoofed |= headers::remove_client_cert(&mut x.request.fields);
-    }
     if let Some(via) = listener.and_then(|listener| listener.server_header.via.as_deref()) {
         append_via(&mut x.request.fields, x.request.version.as_str(), via);
     }
-    spoofed
 }
 
 /// Shows whole answers to the filters that want to see them, which may put others in their place.

@@ -7,6 +7,7 @@ use heddle_node::clock;
 use tokio::time::Instant;
 
 use super::forward::{Campaign, Unserved};
+use super::headers;
 use super::http::{Pipeline, Served};
 use super::plan::Plan;
 use super::replay::Replay;
@@ -56,6 +57,7 @@ impl<'a> Steered<'a> {
     /// Tells the next endpoint which try this is, over all upstreams, where that is wanted.
     fn number(&self, x: &mut Exchange) {
         if let Some(name) = self.retry.and_then(|retry| retry.attempt_header.as_deref()) {
+            headers::remove_underscored_as(&mut x.request.fields, name.as_bytes());
             x.request.fields.set(name, (x.attempts.len() + 1).to_string());
         }
     }

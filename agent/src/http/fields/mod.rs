@@ -20,7 +20,7 @@ pub struct Fields {
     /// The same for all other names, by [`Name::other_bit`], which several names share.
     others: u32,
     /// Whether a name may hold an underscore.
-    underscored: bool,
+    pub(crate) underscored: bool,
 }
 
 /// Room made at the first field, so that a usual message grows nothing. The list lies behind a pointer because heads are moved from hand to hand.
