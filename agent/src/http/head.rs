@@ -241,7 +241,7 @@ mod tests {
     fn what_was_made_from_grpc_web_needs_http2_and_grpc_web_itself_does_not() {
         let needs = |version, kind: &'static str| {
             let mut head = RequestHead { version, ..RequestHead::default() };
-            head.fields.append(super::super::Name::ContentType, kind.as_bytes());
+            head.fields.append("content-type", kind);
             head.needs_http2()
         };
         for kind in ["application/grpc", "application/grpc+proto", "application/grpc; charset=utf-8"] {
