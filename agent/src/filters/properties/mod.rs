@@ -64,10 +64,11 @@ fn likely(plugin: &Plugin, place: Place, dice: &mut Dice) -> Option<Value> {
 }
 
 /// What a check cannot know: upstreams that are written in place get their names from the control plane, and the model of `authz-casbin` may stand in
-/// metadata.
+/// metadata or in a file of whoever uses it.
 fn is_of_elsewhere(fault: &ConfigFault) -> bool {
     fault.message.ends_with("must be named by the control plane")
         || fault.message.ends_with("plugin_metadata/authz-casbin must hold one")
+        || fault.message.ends_with("the file must be on the host of the data plane")
 }
 
 fn runtime() -> tokio::runtime::LocalRuntime {
