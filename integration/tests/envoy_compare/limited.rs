@@ -45,7 +45,9 @@ fn the_same_requests_are_too_many_and_are_told_so_in_the_same_words() {
     let mut together = host("together", "together.example", json!([route("/a", None), route("/b", None)]));
     together["typed_per_filter_config"] = json!({ "limit": limit(2, json!({})) });
     let own = || Some(limit(1, json!({ "status": { "code": "ServiceUnavailable" } })));
-    let none = Some(any(KIND, json!({ "stat_prefix": "none" })));
+    // Envoy wants a bucket of everybody, also of who limits nothing: nothing is said of whom it is for.
+    let bucket = json!({ "max_tokens": 1, "tokens_per_fill": 1, "fill_interval": "3600s" });
+    let none = Some(any(KIND, json!({ "stat_prefix": "none", "token_bucket": bucket })));
     let apart = json!([route("/a", own()), route("/b", own()), route("/free", none)]);
     let rest = json!([route("/a", None), route("/", None)]);
     let hosts = vec![together, host("apart", "apart.example", apart), host("rest", "*", rest)];
