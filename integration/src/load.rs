@@ -170,6 +170,8 @@ fn one_answer(stream: &mut dyn Stream, buffer: &mut Vec<u8>) -> Result<bool, Str
         match stream.read(&mut piece) {
             Ok(0) => return Err(format!("closed in the middle of an answer after {} bytes", buffer.len())),
             Ok(read) => buffer.extend_from_slice(&piece[..read]),
+            // A machine that was halted for a moment interrupts reads with a limit (signal(7)): nothing was read.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(format!("read: {error}")),
         }
     }
