@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::codegen::Body;
 
-use super::pace::Work;
+use super::pace::{Telling, Work};
 
 /// Bytes before a gRPC message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
@@ -21,7 +21,7 @@ const PREFIX: usize = 5;
 const COPIED: usize = 16 * 1024;
 
 /// A response, encoded.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Packet {
     /// What differs from stream to stream.
     pub(super) head: Vec<u8>,
@@ -29,6 +29,8 @@ pub(super) struct Packet {
     pub(super) shared: Bytes,
     /// Hears when it is handed over.
     pub(super) work: Option<Work>,
+    /// The last one of a view: with it that is told.
+    pub(super) telling: Option<Telling>,
 }
 
 impl Packet {
@@ -76,8 +78,9 @@ impl Body for Outgoing {
             return Poll::Ready(None);
         }
         let status = match ready!(self.packets.poll_recv(context)) {
-            Some(Ok(packet)) => {
+            Some(Ok(mut packet)) => {
                 packet.work.iter().for_each(Work::done);
+                drop(packet.telling.take());
                 let (first, rest) = packet.pieces();
                 self.rest = rest;
                 return Poll::Ready(Some(Ok(Frame::data(first))));

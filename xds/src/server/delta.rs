@@ -372,8 +372,10 @@ impl Machine for DeltaMachine {
         }
     }
 
+    /// To an Envoy a view is told as far as its routes before the next, or endpoints that change all the time would keep them waiting for ever.
     fn is_free(&self) -> bool {
-        self.kinds.iter().all(|state| state.in_flight.len() < MAX_IN_FLIGHT)
+        let held_up = self.kinds[Kind::Route.index()].pending() && self.must_wait(Kind::Route);
+        !held_up && self.kinds.iter().all(|state| state.in_flight.len() < MAX_IN_FLIGHT)
     }
 
     fn response(&mut self, source: &dyn SnapshotSource) -> Option<DeltaResponse> {

@@ -2,6 +2,9 @@
 //!
 //! Removals are absences. So that nothing is taken away before what replaces it is there, a kind that both grew and shrank is first sent
 //! with what vanished still in it, and without it after all other kinds had their turn. Who speaks our types is told a view in one go, and answers then.
+//!
+//! Absence of endpoints takes nothing away from Envoy and gRPC, so those that change are told to them by themselves, as the protocol allows
+//! ("grouping resources into responses"): of thousands one changes at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,8 +39,10 @@ struct Subscription {
     /// A request named something once: from then on, no names means nothing.
     named: bool,
     names: BTreeSet<Arc<str>>,
-    /// What the last response showed.
+    /// What the client was sent.
     sent: Shown,
+    /// What the last response was about, where that was not all of it.
+    part: Option<Vec<Arc<str>>>,
     /// Version and nonce of the last response.
     version: Arc<str>,
     nonce: Arc<str>,
@@ -45,6 +50,8 @@ struct Subscription {
     in_flight: bool,
     /// Something may have changed.
     dirty: bool,
+    /// What that is, where it is told in parts; `None`: all of it may have.
+    touched: Option<BTreeSet<Arc<str>>>,
     /// An answer is owed even when there is nothing new.
     answer: bool,
     /// Something is to be taken away once everything else was sent.
@@ -66,15 +73,20 @@ impl SotwMachine {
 
     /// Everything that is to be set, dependencies first; what vanished is still shown beside it.
     fn next_set(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<SotwResponse> {
+        let in_parts = self.is_told_in_parts(kind);
         let state = &mut self.kinds[kind.index()];
+        if in_parts && !state.answer && state.touched.is_some() {
+            return self.next_part(kind, source);
+        }
         let due = state.answer || (state.dirty && !state.in_flight);
         if !due {
             return None;
         }
         let mut shown = state.wanted(kind, source, (&self.scope, self.types));
         state.dirty = false;
+        state.touched = in_parts.then(BTreeSet::new);
         let grew = shown.iter().any(|(name, now)| state.sent.get(name).is_none_or(|then| then.version != now.version));
-        let vanished = state.sent.keys().any(|name| !shown.contains_key(name));
+        let vanished = !in_parts && state.sent.keys().any(|name| !shown.contains_key(name));
         if vanished && (grew || !state.answer) {
             state.shrink = true;
             if !grew {
@@ -86,6 +98,37 @@ impl SotwMachine {
         }
         let answer = std::mem::take(&mut state.answer);
         (answer || grew).then(|| self.seal(kind, shown))
+    }
+
+    /// Whether what a response leaves out stays as it is.
+    fn is_told_in_parts(&self, kind: Kind) -> bool {
+        self.types != Types::Heddle && kind == Kind::Endpoints
+    }
+
+    /// That of a kind which has changed, and nothing else. Leaving out takes nothing away, so what vanished is only forgotten.
+    fn next_part(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<SotwResponse> {
+        let state = &mut self.kinds[kind.index()];
+        if state.in_flight || !std::mem::take(&mut state.dirty) {
+            return None;
+        }
+        let (mut part, mut text) = (Vec::new(), state.version.to_string());
+        for name in state.touched.replace(BTreeSet::new()).into_iter().flatten() {
+            match source.get(kind, &name, &self.scope) {
+                Some(now) if state.sent.get(&name).is_some_and(|then| then.version == now.version) => {}
+                Some(now) => {
+                    text.extend(["\0", &*name, "\0", &*now.version]);
+                    state.sent.insert(name.clone(), now.clone());
+                    part.push((name, now));
+                }
+                None => drop(state.sent.remove(&name)),
+            }
+        }
+        if part.is_empty() {
+            return None;
+        }
+        let (names, resources): (Vec<_>, Vec<_>) = part.into_iter().unzip();
+        // One version after the other: that of the whole would be looked for among thousands.
+        Some(self.send(kind, version_of(text.as_bytes()), resources.iter(), Some(names)))
     }
 
     /// Envoy takes new routes at once but new clusters only when it has their endpoints, so routes that it has already change after those are confirmed.
@@ -109,9 +152,21 @@ impl SotwMachine {
     }
 
     fn seal(&mut self, kind: Kind, shown: Shown) -> SotwResponse {
+        let response = self.send(kind, version_of_all(&shown), shown.values(), None);
+        self.kinds[kind.index()].sent = shown;
+        response
+    }
+
+    /// A response, which is about a part of what the client has, or all of it.
+    fn send<'a>(
+        &mut self,
+        kind: Kind,
+        version: Arc<str>,
+        resources: impl Iterator<Item = &'a Arc<Versioned>>,
+        part: Option<Vec<Arc<str>>>,
+    ) -> SotwResponse {
         self.nonce += 1;
         let nonce: Arc<str> = self.nonce.to_string().into();
-        let version = version_of_all(&shown);
         let type_url: Arc<str> = self.types.url(kind).into();
         let raw = |now: &Arc<Versioned>| RawResource {
             name: "".into(),
@@ -119,9 +174,9 @@ impl SotwMachine {
             type_url: type_url.clone(),
             body: now.body.clone(),
         };
-        let resources = shown.values().map(raw).collect();
+        let resources = resources.map(raw).collect();
         let state = &mut self.kinds[kind.index()];
-        state.sent = shown;
+        state.part = part;
         state.version = version.clone();
         state.nonce = nonce.clone();
         state.in_flight = true;
@@ -168,16 +223,26 @@ impl Subscription {
         self.in_flight = false;
         match &request.error {
             None if request.version == self.version => {
-                self.refused.clear();
+                self.forgive();
                 self.acked = self.version.clone();
             }
             // After a NACK the same nonce with the previous version only changes the subscription.
             None => {}
             Some(text) => {
-                self.refused.clear();
-                let sent = self.sent.iter().map(|(name, sent)| (name, &sent.version));
+                self.forgive();
+                let all = self.part.is_none().then(|| self.sent.iter()).into_iter().flatten();
+                let part = self.part.iter().flatten().filter_map(|name| self.sent.get_key_value(name));
+                let sent = all.chain(part).map(|(name, sent)| (name, &sent.version));
                 self.refused.refuse(request.kind, sent, text, now);
             }
+        }
+    }
+
+    /// What was refused before of that which the last response was about does not matter any more.
+    fn forgive(&mut self) {
+        match &self.part {
+            Some(names) => self.refused.accept(names.iter()),
+            None => self.refused.clear(),
         }
     }
 
@@ -258,7 +323,12 @@ impl Machine for SotwMachine {
             Some(names) => {
                 for (kind, name) in names {
                     let state = &mut self.kinds[kind.index()];
-                    state.dirty |= state.wants(&name);
+                    if state.wants(&name) {
+                        state.dirty = true;
+                        state.touched.iter_mut().for_each(|touched| {
+                            touched.insert(name.clone());
+                        });
+                    }
                     // Of these the listeners are made that clients and servers of gRPC ask for by names of their own.
                     if self.types == Types::Grpc && matches!(kind, Kind::Listener | Kind::AuthorizationPolicy | Kind::MeshInbound)
                     {
@@ -267,13 +337,20 @@ impl Machine for SotwMachine {
                     }
                 }
             }
-            None => self.kinds.iter_mut().for_each(|state| state.dirty |= state.open),
+            None => self.kinds.iter_mut().for_each(|state| {
+                state.dirty |= state.open;
+                state.touched = None;
+            }),
         }
     }
 
-    /// A kind is told again only when its client has answered: a view waits for all of them, or part of it would come later.
+    /// A kind is told again only when its client has answered: a view waits for all of them, or part of it would come later. To an Envoy a view is told as
+    /// far as its routes before the next, or endpoints that change all the time would keep them waiting for ever.
     fn is_free(&self) -> bool {
-        self.types != Types::Heddle || !self.kinds.iter().any(|state| state.in_flight)
+        match self.types {
+            Types::Heddle => !self.kinds.iter().any(|state| state.in_flight),
+            _ => !(self.kinds[Kind::Route.index()].dirty && self.must_wait(Kind::Route)),
+        }
     }
 
     fn response(&mut self, source: &dyn SnapshotSource) -> Option<SotwResponse> {

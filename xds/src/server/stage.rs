@@ -52,9 +52,16 @@ pub(super) struct Called {
     audience: Audience,
     /// Numbers of sidecars; `None` are all.
     sidecars: Option<BTreeSet<u64>>,
+    /// How many streams that are.
+    count: usize,
 }
 
 impl Called {
+    /// How many streams were called.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
     /// Whether a node was called: by its id, a sidecar by the number of its seat.
     pub(super) fn includes(&self, id: &str, sidecar: Option<u64>) -> bool {
         match (sidecar, &self.audience) {
@@ -110,19 +117,23 @@ impl Stage {
         let before = self.view();
         let audience = if self.alone { Audience::Everybody } else { audience(changes, &before, &next) };
         let after = next.clone();
-        match &audience {
-            Audience::Everybody => drop(self.view.send_replace(next)),
+        let nodes = match &audience {
+            Audience::Everybody => {
+                self.view.send_replace(next);
+                self.bells.nodes()
+            }
             Audience::Nodes(nodes) => {
                 // Who looks next sees it, but nobody is woken by it.
                 self.view.send_if_modified(|view| {
                     *view = next;
                     false
                 });
-                self.bells.ring_nodes(nodes);
+                self.bells.ring_nodes(nodes)
             }
-        }
+        };
         let sidecars = self.bells.ring_sidecars(changes, &before, &after);
-        Called { audience, sidecars }
+        let count = nodes + sidecars.as_ref().map_or_else(|| self.bells.sidecars(), BTreeSet::len);
+        Called { audience, sidecars, count }
     }
 
     /// Waits until nobody can come to look any more.

@@ -14,7 +14,7 @@ use tonic::{Status, Streaming};
 
 use super::body::Packet;
 use super::memo::Memo;
-use super::pace::{Entrance, Work};
+use super::pace::{Entrance, Telling, Work};
 use super::registry::{Presence, inspect};
 use super::rollout::Place;
 use super::service::{Alike, Elsewhere, Gate, Scene, Scenes};
@@ -192,13 +192,13 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
     let mut machine = M::open(scope, types, view.position());
     let mut presence = present::<M>(shared, node, types, &scene);
     take(&mut machine, request, &*view)?;
-    let (mut pending, mut ahead, mut heard, mut wants) = (None, None, None, listen(&machine, place.seat()));
+    let (mut pending, mut ahead, mut heard, mut wants) = (None, Ahead::default(), None, listen(&machine, place.seat()));
     loop {
         if pending.is_none() {
             pending = speak(&mut machine, &mut ahead, &view, (types, &scene.memo, &place.work), out)?;
         }
         // A view that is being told is told to its end first, and answered where it must be.
-        let next_view = ahead.is_none() && machine.is_free();
+        let next_view = ahead.response.is_none() && machine.is_free();
         if wants && next_view {
             (wants, view) = (false, place.seat().view());
             machine.changes(place.changes(machine.position(), &view), &*view);
@@ -225,6 +225,7 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
             }
             next = place.next(), if next_view => {
                 view = next.ok_or_else(stopping)?;
+                ahead.telling = Some(place.work.telling());
                 wants |= place.is_new() && listen(&machine, place.seat());
                 machine.changes(place.changes(machine.position(), &view), &*view);
             }
@@ -332,21 +333,34 @@ fn listen<M: Machine>(machine: &M, seat: &mut Seat) -> bool {
     seat.is_sidecar() && Kind::ALL.into_iter().filter(|kind| asked(*kind)).count() > 0
 }
 
+/// What is said next, made before its turn, and the work for the view that it belongs to.
+struct Ahead<R> {
+    response: Option<R>,
+    telling: Option<Telling>,
+}
+
+impl<R> Default for Ahead<R> {
+    fn default() -> Ahead<R> {
+        Ahead { response: None, telling: None }
+    }
+}
+
 /// Says everything that is due. What there is no room for is given back, and is to be said before anything else; what is said next is made before it, for
-/// each response tells whether more of the view follows.
+/// each response tells whether more of the view follows. With the last one goes the word that the view is told.
 fn speak<M: Speak>(
     machine: &mut M,
-    ahead: &mut Option<M::Response>,
+    ahead: &mut Ahead<M::Response>,
     view: &View,
     (types, memo, work): (Types, &Memo, &Work),
     out: &Out,
 ) -> Result<Option<Packet>, Status> {
-    while let Some(mut response) = ahead.take().or_else(|| machine.response(view)) {
-        *ahead = machine.response(view);
-        if ahead.is_some() && types == Types::Heddle {
+    while let Some(mut response) = ahead.response.take().or_else(|| machine.response(view)) {
+        ahead.response = machine.response(view);
+        if ahead.response.is_some() && types == Types::Heddle {
             M::more_follows(&mut response);
         }
-        let packet = Packet { work: Some(work.clone()), ..M::write(response, types, memo) };
+        let telling = ahead.telling.take_if(|_| ahead.response.is_none());
+        let packet = Packet { work: Some(work.clone()), telling, ..M::write(response, types, memo) };
         if packet.len() > MAX_RESPONSE {
             let (found, most) = (packet.len(), MAX_RESPONSE);
             // No word of having asked too much, of which clients without a configuration make a noise; they are to come again, it may be less then.
@@ -359,6 +373,8 @@ fn speak<M: Speak>(
             Err(TrySendError::Closed(_)) => return Ok(None),
         }
     }
+    // Nothing of the view concerned this node.
+    ahead.telling = None;
     Ok(None)
 }
 

@@ -284,7 +284,7 @@ impl Speak for DeltaMachine {
         let key = delta_key(&response);
         let rest = DeltaResponse { version: "".into(), nonce: "".into(), ..response };
         let shared = memo.get(key, || delta_response_to_wire(rest, types).encode_to_vec().into());
-        Packet { head: own.encode_to_vec(), shared, work: None }
+        Packet { head: own.encode_to_vec(), shared, work: None, telling: None }
     }
 }
 
@@ -317,6 +317,6 @@ impl Speak for SotwMachine {
         let key = sotw_key(&response);
         let rest = SotwResponse { version: "".into(), nonce: "".into(), ..response };
         let shared = memo.get(key, || sotw_response_to_wire(rest, types).encode_to_vec().into());
-        Packet { head: own.encode_to_vec(), shared, work: None }
+        Packet { head: own.encode_to_vec(), shared, work: None, telling: None }
     }
 }

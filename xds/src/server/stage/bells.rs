@@ -97,9 +97,20 @@ impl Bells {
         more
     }
 
-    pub(super) fn ring_nodes(&self, nodes: &BTreeSet<Arc<str>>) {
+    pub(super) fn ring_nodes(&self, nodes: &BTreeSet<Arc<str>>) -> usize {
         let inner = self.lock();
-        nodes.iter().filter_map(|node| inner.nodes.get(node)).flatten().for_each(|bell| bell.notify_one());
+        let bells = nodes.iter().filter_map(|node| inner.nodes.get(node)).flatten();
+        bells.inspect(|bell| bell.notify_one()).count()
+    }
+
+    /// Seats of nodes that are no sidecars.
+    pub(super) fn nodes(&self) -> usize {
+        self.lock().nodes.values().map(Vec::len).sum()
+    }
+
+    /// Seats of sidecars.
+    pub(super) fn sidecars(&self) -> usize {
+        self.lock().sidecars.len()
     }
 
     /// Calls the sidecars that asked for something that changed between two views; for one that asked for all of a kind, something that it sees or saw.

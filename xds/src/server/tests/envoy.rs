@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::model::{Resource, Route, RouteMatch, Upstream};
-use crate::protocol::{DeltaRequest, SotwRequest, Types};
+use crate::protocol::{DeltaRequest, SotwRequest, SotwResponse, Types};
 use crate::server::{DeltaMachine, SotwMachine};
 use crate::snapshot::Versioned;
 
@@ -139,7 +139,7 @@ fn a_request_for_endpoints_that_is_said_again_is_answered_once() {
     assert!(drain(&mut machine, &store).is_empty(), "that was the confirmation");
     machine.request(said(), &store, at(1)).unwrap();
     let again = drain(&mut machine, &store);
-    assert_eq!((again.len(), &again[0].version), (1, &version));
+    assert_eq!((again.len(), &*again[0].resources[0].body), (1, &b"other endpoints"[..]));
     let confirmed = sotw(Kind::Endpoints, &["u"], (&again[0].version, &again[0].nonce));
     machine.request(confirmed, &store, at(1)).unwrap();
     assert!(drain(&mut machine, &store).is_empty());
@@ -229,6 +229,82 @@ fn routes_change_once_clusters_and_endpoints_are_confirmed() {
     assert_eq!(told.iter().map(|response| response.kind).collect::<Vec<_>>(), [Kind::Upstream]);
     by_sotw.request(sotw(Kind::Upstream, &[], (&told[0].version, &told[0].nonce)), &store, at(1)).unwrap();
     assert_eq!(drain(&mut by_sotw, &store)[0].kind, Kind::Route);
+}
+
+#[test]
+fn routes_are_told_though_endpoints_change_all_the_time() {
+    let store = world();
+    let (mut by_delta, mut by_sotw) = holding(&store);
+    let flap = |n: u32| {
+        let content: &'static str = if n.is_multiple_of(2) { "some" } else { "others" };
+        put(&store, Kind::Endpoints, "u", content);
+    };
+    // As a stream does it: the next view is looked at when the machine is free, and that is before the client has answered.
+    fn look<M: Machine>(machine: &mut M, store: &SnapshotStore) -> Vec<M::Response> {
+        if machine.is_free() {
+            machine.changes(since(store, machine.position()), store);
+        }
+        drain(machine, store)
+    }
+    flap(0);
+    let (mut unanswered, mut said) = (look(&mut by_delta, &store), look(&mut by_sotw, &store));
+    put(&store, Kind::Route, "heddle", "routes 2");
+    let (mut delta_told, mut sotw_told) = (false, false);
+    for n in 1..10 {
+        flap(n);
+        let more = look(&mut by_delta, &store);
+        for response in std::mem::replace(&mut unanswered, more) {
+            by_delta.request(delta(response.kind, &[], &response.nonce), &store, at(1)).unwrap();
+        }
+        unanswered.extend(drain(&mut by_delta, &store));
+        delta_told |= unanswered.iter().any(|response| response.kind == Kind::Route);
+        let more = look(&mut by_sotw, &store);
+        for response in std::mem::replace(&mut said, more) {
+            let names = if response.kind == Kind::Route { "heddle" } else { "u" };
+            by_sotw.request(sotw(response.kind, &[names], (&response.version, &response.nonce)), &store, at(1)).unwrap();
+        }
+        said.extend(drain(&mut by_sotw, &store));
+        sotw_told |= said.iter().any(|response| response.kind == Kind::Route);
+    }
+    assert!(delta_told && sotw_told, "by delta {delta_told}, by state of the world {sotw_told}");
+}
+
+#[test]
+fn of_many_endpoints_those_that_change_are_told_by_themselves() {
+    let store = world();
+    put(&store, Kind::Endpoints, "v", "endpoints");
+    let mut machine = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    let answers = |told: &SotwResponse| sotw(Kind::Endpoints, &["u", "v"], (&told.version, &told.nonce));
+    machine.request(sotw(Kind::Endpoints, &["u", "v"], ("", "")), &store, at(1)).unwrap();
+    let first = drain(&mut machine, &store).remove(0);
+    assert_eq!(first.resources.len(), 2);
+    machine.request(answers(&first), &store, at(1)).unwrap();
+    let tell = |machine: &mut SotwMachine, name: &str, content: &'static str| {
+        put(&store, Kind::Endpoints, name, content);
+        machine.changes(since(&store, machine.position()), &store);
+        let mut told = drain(machine, &store);
+        assert_eq!(told.len(), 1);
+        told.remove(0)
+    };
+    let refused = tell(&mut machine, "v", "bad endpoints");
+    assert_eq!((refused.resources.len(), &*refused.resources[0].body), (1, &b"bad endpoints"[..]));
+    let nack = SotwRequest { error: Some("no".into()), ..sotw(Kind::Endpoints, &["u", "v"], (&first.version, &refused.nonce)) };
+    machine.request(nack, &store, at(1)).unwrap();
+    assert_eq!(machine.nacks().iter().map(|nack| &*nack.name).collect::<Vec<_>>(), ["v"], "it is the only one that it can mean");
+    let other = tell(&mut machine, "u", "other endpoints");
+    assert_eq!((other.resources.len(), &*other.resources[0].body), (1, &b"other endpoints"[..]));
+    machine.request(answers(&other), &store, at(1)).unwrap();
+    assert_eq!(machine.nacks().len(), 1, "the refused ones were not in that");
+    let mended = tell(&mut machine, "v", "good endpoints");
+    machine.request(answers(&mended), &store, at(1)).unwrap();
+    assert!(machine.nacks().is_empty());
+    // A name more is answered with everything, and what is gone is left out of that.
+    store.apply(vec![gone(Kind::Endpoints, "v")]);
+    machine.changes(since(&store, machine.position()), &store);
+    assert!(drain(&mut machine, &store).is_empty());
+    put(&store, Kind::Endpoints, "w", "endpoints");
+    machine.request(sotw(Kind::Endpoints, &["u", "v", "w"], (&mended.version, &mended.nonce)), &store, at(1)).unwrap();
+    assert_eq!(drain(&mut machine, &store)[0].resources.len(), 2);
 }
 
 #[test]
