@@ -95,6 +95,8 @@ fn answer(question: &Message, code: ResponseCode, data: Option<RData>) -> Option
     message.metadata.recursion_desired = question.metadata.recursion_desired;
     message.metadata.recursion_available = true;
     message.metadata.response_code = code;
+    // What is in the mesh and what is not is ours to say (RFC 1035 section 4.1.1); by that it is seen, too, that captured questions arrive here.
+    message.metadata.authoritative = code != ResponseCode::ServFail;
     message.add_queries(question.queries.iter().cloned());
     if let Some((data, query)) = data.zip(question.queries.first()) {
         message.add_answer(Record::from_rdata(query.name.clone(), TTL, data));
@@ -138,6 +140,7 @@ mod tests {
         ] {
             let message = answered("api.mesh.", kind, found);
             assert_eq!((message.metadata.response_code, message.answers.len()), (code, 0), "{kind} {found:?}");
+            assert_eq!(message.metadata.authoritative, found != Found::Unknown, "{found:?}");
         }
         for other in ["example.com.", "api.pay.", "mesh.example.com.", "xmesh."] {
             assert!(matches!(plan(&packet(other, RecordType::A), "shop"), Plan::Forward), "{other}");

@@ -21,10 +21,12 @@ pub struct CaptureArgs {
 /// What to do about capture.
 #[derive(Debug, Subcommand)]
 pub enum CaptureCommand {
-    /// Put the rules into force, in place of what was there; doing it again changes nothing
+    /// Put the rules into force, in place of what was there, and see by real connections that they capture; doing it again changes nothing
     Apply(ApplyCaptureArgs),
     /// Take the rules away; doing it again changes nothing
     Remove(CaptureFlags),
+    /// See by real connections that what is in force captures; change nothing
+    Verify(CaptureFlags),
     /// Show what is in force
     Show(ApplyCaptureArgs),
 }
@@ -96,6 +98,12 @@ pub struct CaptureFlags {
     /// Name of the table
     #[arg(long, value_name = "NAME")]
     pub table: Option<String>,
+    /// Whether it is seen by real connections that the rules capture, and they are not left in force where they do not
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    pub verify: Option<bool>,
+    /// Whether rules that were seen not to capture stay in force all the same
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    pub fail_closed: Option<bool>,
 }
 
 impl CaptureFlags {
@@ -123,6 +131,8 @@ impl CaptureFlags {
         set(&mut settings.ipv4, self.ipv4);
         set(&mut settings.ipv6, self.ipv6);
         set(&mut settings.table, self.table);
+        set(&mut settings.verify, self.verify);
+        set(&mut settings.fail_closed, self.fail_closed);
         settings
     }
 }

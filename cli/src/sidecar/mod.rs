@@ -19,11 +19,15 @@ pub async fn capture(args: CaptureArgs) -> ExitCode {
     let done = match args.command {
         CaptureCommand::Apply(args) => match settings(args.flags) {
             Ok(settings) if args.dry_run => tools.rehearse(&settings),
-            Ok(settings) => tools.apply(&settings).await.map(|()| String::new()),
+            Ok(settings) => tools.establish(&settings).await.map(|report| report.to_string()),
             Err(code) => return code,
         },
         CaptureCommand::Remove(flags) => match settings(flags) {
             Ok(settings) => tools.remove(&settings).await.map(|()| String::new()),
+            Err(code) => return code,
+        },
+        CaptureCommand::Verify(flags) => match settings(flags) {
+            Ok(settings) => tools.verify(&settings).await.map(|report| report.to_string()),
             Err(code) => return code,
         },
         CaptureCommand::Show(args) => match settings(args.flags) {

@@ -10,6 +10,7 @@ use tokio::process::Command;
 use super::script::{comment, removal, script};
 use super::settings::{CaptureSettings, Mode, ROUTING_ID};
 use super::trouble::{self, CaptureError};
+use super::turn::Turn;
 
 /// How long one call of a tool may take; each is a handful of messages to the kernel.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,7 +37,7 @@ impl Tools {
         Tools { nft: "nft".into(), ip: "ip".into(), ipv6: Path::new(IPV6_ADDRESSES).exists() }
     }
 
-    /// Puts the rules of `settings` into force, in place of what was there. Doing it again changes nothing.
+    /// Puts the rules of `settings` into force, in place of what was there. Doing it again changes nothing. Nobody looks what they do: [`Tools::establish`] does.
     ///
     /// # Errors
     /// Why not; what was in force before is so still.
@@ -45,10 +46,12 @@ impl Tools {
         let tproxy = settings.mode == Mode::Tproxy && settings.outbound_port.is_some();
         // A mark without its route would send packets nowhere, a route without its mark does nothing: so it comes first and goes last.
         if tproxy {
-            self.route(&settings).await?;
+            for (family, _) in families(&settings) {
+                self.route(family).await?;
+            }
         }
         let applied = self.nft(&["-f", "-"], script(&settings)).await;
-        let unused = if applied.is_ok() { !tproxy } else { !self.is_applied(&settings).await };
+        let unused = if applied.is_ok() { !tproxy } else { !matches!(self.table(&settings.table).await, Ok(Some(_))) };
         if unused {
             self.unroute().await?;
         }
@@ -60,6 +63,11 @@ impl Tools {
     /// # Errors
     /// Why not.
     pub async fn remove(&self, settings: &CaptureSettings) -> Result<(), CaptureError> {
+        let _turn = Turn::take().await;
+        self.take_away(settings).await
+    }
+
+    pub(super) async fn take_away(&self, settings: &CaptureSettings) -> Result<(), CaptureError> {
         self.nft(&["-f", "-"], removal(&settings.table)).await?;
         self.unroute().await
     }
@@ -69,10 +77,8 @@ impl Tools {
     /// # Errors
     /// The tools cannot be asked.
     pub async fn show(&self, settings: &CaptureSettings) -> Result<String, CaptureError> {
-        let table = match self.nft(&["list", "table", "inet", &settings.table], String::new()).await {
-            Ok(table) => table,
-            Err(CaptureError::Kernel { .. }) => return Ok("no capture is in force\n".to_owned()),
-            Err(error) => return Err(error),
+        let Some(table) = self.table(&settings.table).await? else {
+            return Ok("no capture is in force\n".to_owned());
         };
         let state = match self.checked(settings) {
             Ok(wanted) if table.contains(&comment(&wanted)) => "# in force, as these settings want it\n",
@@ -109,36 +115,39 @@ impl Tools {
     }
 
     /// The settings as they are applied here.
-    fn checked(&self, settings: &CaptureSettings) -> Result<CaptureSettings, CaptureError> {
+    pub(super) fn checked(&self, settings: &CaptureSettings) -> Result<CaptureSettings, CaptureError> {
         let mut settings = settings.clone();
         settings.ipv6 &= self.ipv6;
         let faults = settings.faults();
         if faults.is_empty() { Ok(settings) } else { Err(CaptureError::Settings(faults.join("\n"))) }
     }
 
-    fn families(&self) -> impl Iterator<Item = &'static str> {
+    pub(super) fn families(&self) -> impl Iterator<Item = &'static str> {
         FAMILIES.into_iter().take(if self.ipv6 { 2 } else { 1 })
     }
 
-    async fn is_applied(&self, settings: &CaptureSettings) -> bool {
-        self.nft(&["list", "table", "inet", &settings.table], String::new()).await.is_ok()
+    /// Our table as nft lists it, which is a script of it; none where it is not there.
+    pub(super) async fn table(&self, name: &str) -> Result<Option<String>, CaptureError> {
+        match self.nft(&["list", "table", "inet", name], String::new()).await {
+            Ok(table) => Ok(Some(table)),
+            Err(CaptureError::Kernel { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    async fn route(&self, settings: &CaptureSettings) -> Result<(), CaptureError> {
+    pub(super) async fn route(&self, family: &str) -> Result<(), CaptureError> {
         let id = ROUTING_ID.to_string();
-        for (family, _) in families(settings) {
-            for arguments in routing(family, &id) {
-                match self.ip(&arguments).await {
-                    // That very rule is there already.
-                    Err(CaptureError::Failed { said, .. }) if said.contains("File exists") => {}
-                    other => drop(other?),
-                }
+        for arguments in routing(family, &id) {
+            match self.ip(&arguments).await {
+                // That very rule is there already.
+                Err(CaptureError::Failed { said, .. }) if said.contains("File exists") => {}
+                other => drop(other?),
             }
         }
         Ok(())
     }
 
-    async fn unroute(&self) -> Result<(), CaptureError> {
+    pub(super) async fn unroute(&self) -> Result<(), CaptureError> {
         let id = ROUTING_ID.to_string();
         for family in self.families() {
             let rules = self.rules(family).await?;
@@ -153,7 +162,7 @@ impl Tools {
     }
 
     /// Our policy rules of one family; none where `ip` is not installed, since only it could have made them.
-    async fn rules(&self, family: &str) -> Result<Vec<String>, CaptureError> {
+    pub(super) async fn rules(&self, family: &str) -> Result<Vec<String>, CaptureError> {
         let id = ROUTING_ID.to_string();
         match self.ip(&[family, "rule", "show", "priority", &id]).await {
             Ok(text) => Ok(text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()),
@@ -162,7 +171,7 @@ impl Tools {
         }
     }
 
-    async fn nft(&self, arguments: &[&str], input: String) -> Result<String, CaptureError> {
+    pub(super) async fn nft(&self, arguments: &[&str], input: String) -> Result<String, CaptureError> {
         let missing = CaptureError::Missing { tool: "nft", package: "nftables" };
         run("nft", &self.nft, arguments, input, missing).await?.map_err(|said| trouble::of_nft(&said))
     }

@@ -1,9 +1,12 @@
 //! Capture: the firewall rules that turn an application's traffic to the agent beside it. It knows nothing of what the agent does with it.
 
 mod apply;
+mod establish;
 mod script;
 mod settings;
 mod trouble;
+mod turn;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -12,3 +15,4 @@ pub use apply::Tools;
 pub use script::script;
 pub use settings::{CaptureSettings, DNS_PORT, INBOUND_PORT, MAX_ENTRIES, Mark, Mode, OUTBOUND_PORT, Port, Ports, ROUTING_ID};
 pub use trouble::CaptureError;
+pub use verify::Report;

@@ -142,6 +142,10 @@ pub struct CaptureSettings {
     pub ipv6: bool,
     /// The name of our table.
     pub table: String,
+    /// Whether it is tried before anybody relies on it.
+    pub verify: bool,
+    /// Whether rules that do not do what they say stay in force.
+    pub fail_closed: bool,
 }
 
 impl Default for CaptureSettings {
@@ -164,6 +168,8 @@ impl Default for CaptureSettings {
             ipv4: true,
             ipv6: true,
             table: "heddle".to_owned(),
+            verify: true,
+            fail_closed: false,
         }
     }
 }
@@ -214,6 +220,8 @@ impl CaptureSettings {
             ipv4: section.bool("ipv4").unwrap_or(usual.ipv4),
             ipv6: section.bool("ipv6").unwrap_or(usual.ipv6),
             table: section.name("table").unwrap_or(usual.table),
+            verify: section.bool("verify").unwrap_or(usual.verify),
+            fail_closed: section.bool("fail_closed").unwrap_or(usual.fail_closed),
         }
     }
 

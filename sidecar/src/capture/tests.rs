@@ -25,7 +25,7 @@ fn of_uid(uid: u32) -> CaptureSettings {
 
 #[test]
 fn everything_can_be_said() {
-    let text = "capture: { mode: tproxy, inbound_port: 1, outbound_port: 2, dns_port: off, proxy_uid: 1337, proxy_mark: 0x10, exclude_uids: [7], include_inbound_ports: [80, 8000-8010], exclude_inbound_ports: [], include_outbound_ports: [443], exclude_outbound_ports: [25], include_outbound_cidrs: [10.0.0.0/8], exclude_outbound_cidrs: [10.1.0.0/16, 'fd00::/8'], exclude_interfaces: ['docker*'], ipv4: true, ipv6: false, table: mesh }";
+    let text = "capture: { mode: tproxy, inbound_port: 1, outbound_port: 2, dns_port: off, proxy_uid: 1337, proxy_mark: 0x10, exclude_uids: [7], include_inbound_ports: [80, 8000-8010], exclude_inbound_ports: [], include_outbound_ports: [443], exclude_outbound_ports: [25], include_outbound_cidrs: [10.0.0.0/8], exclude_outbound_cidrs: [10.1.0.0/16, 'fd00::/8'], exclude_interfaces: ['docker*'], ipv4: true, ipv6: false, table: mesh, verify: false, fail_closed: true }";
     let wanted = CaptureSettings {
         mode: Mode::Tproxy,
         inbound_port: Some(1),
@@ -44,6 +44,8 @@ fn everything_can_be_said() {
         ipv4: true,
         ipv6: false,
         table: "mesh".to_owned(),
+        verify: false,
+        fail_closed: true,
     };
     assert_eq!(read(text).unwrap(), wanted);
     assert_eq!(wanted.faults(), Vec::<String>::new());
@@ -220,7 +222,7 @@ prop_compose! {
         CaptureSettings {
             mode, inbound_port, outbound_port, dns_port, proxy_uid, proxy_mark, exclude_uids, include_inbound_ports, exclude_inbound_ports,
             include_outbound_ports, exclude_outbound_ports, include_outbound_cidrs, exclude_outbound_cidrs, exclude_interfaces, ipv4, ipv6,
-            table: format!("t_{table}"),
+            table: format!("t_{table}"), ..CaptureSettings::default()
         }
     }
 }

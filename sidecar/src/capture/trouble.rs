@@ -40,6 +40,16 @@ pub enum CaptureError {
         /// How long it was given.
         seconds: u64,
     },
+    /// Rules are in force, but what they should capture is not captured.
+    #[error("capture does not work on this host:\n{failures}\n{advice}{after}")]
+    Unproven {
+        /// What was tried, what should have come of it and what did; one a line.
+        failures: String,
+        /// What may be the cause, and what can be done.
+        advice: String,
+        /// What is in force now.
+        after: String,
+    },
     /// A tool said something else.
     #[error("`{tool}` failed: {said}")]
     Failed {

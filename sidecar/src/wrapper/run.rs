@@ -222,8 +222,11 @@ impl Hands {
 
     async fn capture(&mut self) -> bool {
         let Some(Captured { tools, settings }) = &self.plan.capture else { return true };
-        match tools.apply(settings).await {
-            Ok(()) => self.captured = true,
+        match tools.establish(settings).await {
+            Ok(report) => {
+                self.captured = true;
+                report.to_string().lines().for_each(|seen| tracing::info!(seen, "capture is in force"));
+            }
             Err(error) => tracing::error!(%error, "traffic cannot be captured, so the application is not started"),
         }
         self.captured

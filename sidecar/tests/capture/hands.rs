@@ -6,7 +6,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use heddle_agent::{original_destination, set_transparent};
+use heddle_node::config::{Document, Expansion, Format};
 use heddle_node::sockets::set_mark;
+use heddle_sidecar::capture::{CaptureSettings, Report, Tools};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -25,9 +27,11 @@ pub struct Hands {
 }
 
 impl Hands {
-    pub async fn start(namespace: &str) -> Hands {
+    /// Run by a command in front of it, where that says anything.
+    pub async fn start(namespace: &str, by: &str) -> Hands {
         let mut process = Command::new("ip")
             .args(["netns", "exec", namespace])
+            .args(by.split_whitespace())
             .arg(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "child", "--nocapture"])
             .stdin(Stdio::piped())
@@ -53,9 +57,14 @@ impl Hands {
         tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("no answer to: {order}"))
     }
 
-    /// `tcp|udp NAME ADDRESS plain|transparent`
+    /// `tcp|udp|dns NAME ADDRESS plain|transparent`
     pub async fn listen(&mut self, what: &str) {
         assert_eq!(self.order(&format!("listen {what}")).await, "ok", "{what}");
+    }
+
+    /// `establish`, `verify` or `remove` with these settings: what was seen, or why not, in one line.
+    pub async fn capture(&mut self, what: &str, settings: &str) -> String {
+        self.order(&format!("capture {what} {{ capture: {{ {settings} }} }}")).await
     }
 
     /// What the one who answers says first, asked with a mark unless that is 0.
@@ -102,6 +111,10 @@ async fn obey_one(words: &[&str], held: &mut Option<BufReader<TcpStream>>) -> st
             tokio::spawn(serve(tcp(address.parse().unwrap(), how == "transparent")?, name.to_owned()));
             Ok("ok".to_owned())
         }
+        ["listen", "dns", _, address, _] => {
+            tokio::spawn(no_such_name(UdpSocket::bind(address).await?));
+            Ok("ok".to_owned())
+        }
         ["listen", "udp", name, address, _] => {
             tokio::spawn(answer(UdpSocket::bind(address).await?, name.to_owned()));
             Ok("ok".to_owned())
@@ -121,8 +134,20 @@ async fn obey_one(words: &[&str], held: &mut Option<BufReader<TcpStream>>) -> st
             held.write_all(format!("{text}\n").as_bytes()).await?;
             first_line(held).await
         }
+        ["capture", what, ref settings @ ..] => Ok(capture(what, &settings.join(" ")).await.replace('\n', "; ")),
         _ => Ok(format!("what is {words:?}?")),
     }
+}
+
+async fn capture(what: &str, settings: &str) -> String {
+    let document = Document::parse("sidecar.yaml", settings, Format::Yaml, Expansion::Off).unwrap();
+    let (settings, tools) = (document.read(CaptureSettings::read).unwrap(), Tools::of_system());
+    let done = match what {
+        "establish" => tools.establish(&settings).await,
+        "verify" => tools.verify(&settings).await,
+        _ => tools.remove(&settings).await.map(|()| Report::default()),
+    };
+    done.map_or_else(|error| format!("refused: {error}"), |report| report.to_string())
 }
 
 async fn connect(to: &str, mark: u32) -> std::io::Result<BufReader<TcpStream>> {
@@ -171,5 +196,15 @@ async fn answer(socket: UdpSocket, name: String) {
     let mut room = [0; 64];
     while let Ok((_, from)) = socket.recv_from(&mut room).await {
         let _ = socket.send_to(format!("{name}\n").as_bytes(), from).await;
+    }
+}
+
+/// A name server that knows no name.
+async fn no_such_name(socket: UdpSocket) {
+    let mut room = [0; 512];
+    while let Ok((read, from)) = socket.recv_from(&mut room).await {
+        // An answer, recursion wanted and to be had, no such name.
+        room[2..4].copy_from_slice(&[0x81, 0x83]);
+        let _ = socket.send_to(&room[..read], from).await;
     }
 }

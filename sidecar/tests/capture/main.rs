@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod hands;
+mod verified;
 mod world;
 
 use hands::Hands;

@@ -1,5 +1,6 @@
 //! Two hosts, `pod` and `peer`, as network namespaces with a cable between them. It knows nothing of capture but where its tools run.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -93,11 +94,16 @@ impl World {
     }
 
     pub async fn pod_hands(&self) -> Hands {
-        Hands::start(&self.pod).await
+        self.pod_hands_as("").await
+    }
+
+    /// The same, run by a command in front of them.
+    pub async fn pod_hands_as(&self, by: &str) -> Hands {
+        Hands::start(&self.pod, by).await
     }
 
     pub async fn peer_hands(&self) -> Hands {
-        Hands::start(&self.peer).await
+        Hands::start(&self.peer, "").await
     }
 
     /// What the application in the pod, which is not root, is told by whoever answers at an address; nothing when nobody does.
@@ -108,6 +114,37 @@ impl World {
     /// The same for somebody on the other host.
     pub fn peer_asks(&self, protocol: &str, to: &str) -> String {
         asks(&self.peer, protocol, to)
+    }
+
+    /// Gives the pod a way to everywhere, by the other host.
+    pub fn open_ways_out(&self) {
+        ip(&format!("-n {} route add default via 10.77.0.2", self.pod));
+        ip(&format!("-n {} -6 route add default via fd77::2", self.pod));
+    }
+
+    /// Takes the cable away.
+    pub fn unplug(&self) {
+        ip(&format!("-n {} link del eth0", self.pod));
+    }
+
+    /// Somebody else's rules in the pod, as a script of nftables.
+    pub fn foreign(&self, script: &str) {
+        let mut nft =
+            Command::new("ip").args(["netns", "exec", &self.pod, "nft", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        nft.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success(), "{script}");
+    }
+
+    /// The sockets of the pod, but for those that only listen.
+    pub fn sockets(&self) -> String {
+        output(Command::new("ip").args([
+            "netns",
+            "exec",
+            &self.pod,
+            "sh",
+            "-c",
+            "tail -qn +2 /proc/net/tcp /proc/net/tcp6 | grep -v ' 0A '",
+        ]))
     }
 
     /// All that capture could leave behind in the pod.

@@ -1,0 +1,209 @@
+//! Capture that is seen to work before anybody relies on it: rules are put into force and tried, and where they fail what was there before is put back. What
+//! the rules are and how they are tried is decided elsewhere.
+
+use super::apply::Tools;
+use super::script::{comment, removal};
+use super::settings::{CaptureSettings, Mode};
+use super::trouble::CaptureError;
+use super::turn::Turn;
+use super::verify::{self, Report};
+
+/// Most tables of others that are named.
+const MOST_OTHERS: usize = 8;
+/// Where packets that are captured come by.
+const HOOKS: [&str; 3] = ["output", "prerouting", "input"];
+/// What can be done where it is known better.
+const SWITCHES: &str = "`verify: false` (--verify false) puts rules into force without trying them, `fail_closed: true` (--fail-closed true) leaves them in force\n";
+
+/// What was in force.
+struct Before {
+    table: Option<String>,
+    /// The families that have a policy rule of ours.
+    routed: Vec<&'static str>,
+}
+
+impl Tools {
+    /// Puts the rules of `settings` into force, as [`Tools::apply`] does, and sees that they capture; says what it saw. It must run in the network whose traffic is
+    /// captured.
+    ///
+    /// # Errors
+    /// Why not; what was in force before is so again, unless the settings want rules to stay.
+    pub async fn establish(&self, settings: &CaptureSettings) -> Result<Report, CaptureError> {
+        let _turn = Turn::take().await;
+        if !settings.verify {
+            return self.apply(settings).await.map(|()| Report::default());
+        }
+        let before = self.before(settings).await?;
+        self.apply(settings).await?;
+        match self.tried(settings).await {
+            Err(CaptureError::Unproven { failures, advice, .. }) => {
+                let after = if settings.fail_closed {
+                    "the rules stay in force (capture.fail_closed)".to_owned()
+                } else {
+                    self.put_back(settings, &before).await
+                };
+                Err(CaptureError::Unproven { failures, advice, after })
+            }
+            other => other,
+        }
+    }
+
+    /// Tries the capture that is in force; changes nothing.
+    ///
+    /// # Errors
+    /// What is not captured.
+    pub async fn verify(&self, settings: &CaptureSettings) -> Result<Report, CaptureError> {
+        let _turn = Turn::take().await;
+        self.tried(settings).await
+    }
+
+    async fn tried(&self, settings: &CaptureSettings) -> Result<Report, CaptureError> {
+        let settings = self.checked(settings)?;
+        let mut failures: Vec<String> = Vec::new();
+        let mut report = verify::verify(&settings).await.unwrap_or_else(|why| {
+            failures.push(why);
+            Report::default()
+        });
+        failures.extend(report.failures());
+        // Who may not see the rules, as any user, sees by what arrives what they do.
+        let listed = self.table(&settings.table).await;
+        if let Ok(table) = &listed {
+            failures.extend(missing(&settings, table.as_deref()));
+        }
+        if settings.inbound_port.is_some() {
+            report.inbound(listed.is_ok());
+        }
+        if failures.is_empty() {
+            return Ok(report);
+        }
+        let chains = self.nft(&["list", "chains"], String::new()).await.unwrap_or_default();
+        let advice = format!("{}{SWITCHES}", seen_by(&others(&chains, &settings.table)));
+        Err(CaptureError::Unproven { failures: failures.join("\n"), advice, after: "nothing was changed".to_owned() })
+    }
+
+    async fn before(&self, settings: &CaptureSettings) -> Result<Before, CaptureError> {
+        // The script would be refused; it says why.
+        if self.checked(settings).is_err() {
+            return Ok(Before { table: None, routed: Vec::new() });
+        }
+        let table = self.table(&settings.table).await?;
+        let mut routed = Vec::new();
+        for family in self.families() {
+            if !self.rules(family).await?.is_empty() {
+                routed.push(family);
+            }
+        }
+        Ok(Before { table, routed })
+    }
+
+    async fn put_back(&self, settings: &CaptureSettings, before: &Before) -> String {
+        let done = async {
+            let Some(table) = &before.table else {
+                self.take_away(settings).await?;
+                return Ok::<_, CaptureError>("the rules were taken away again");
+            };
+            for family in &before.routed {
+                self.route(family).await?;
+            }
+            self.nft(&["-f", "-"], removal(&settings.table) + table).await?;
+            if before.routed.is_empty() {
+                self.unroute().await?;
+            }
+            Ok("what was in force before is in force again")
+        };
+        match done.await {
+            Ok(done) => done.to_owned(),
+            Err(error) => format!("the rules are still in force, as they could not be taken away: {error}"),
+        }
+    }
+}
+
+/// What our table lacks, if it is not as these settings want it.
+fn missing(settings: &CaptureSettings, table: Option<&str>) -> Option<String> {
+    let name = &settings.table;
+    let Some(table) = table else {
+        return Some(format!("the table `inet {name}` is not there: nothing was applied, or somebody has taken it away"));
+    };
+    if !table.contains(&comment(settings)) {
+        return Some(format!(
+            "the table `inet {name}` has rules of other settings than these: `heddle capture apply` puts these into force"
+        ));
+    }
+    let port = settings.inbound_port?;
+    let wanted = match settings.mode {
+        Mode::Redirect => format!("redirect to :{port}"),
+        Mode::Tproxy => format!(":{port} accept"),
+    };
+    (!table.contains(&wanted)).then(|| {
+        format!("the table `inet {name}` has no rule any more that takes what comes in to port {port}: somebody has emptied it")
+    })
+}
+
+/// The chains of others that see what is captured, from what `nft list chains` says.
+fn others(chains: &str, own: &str) -> Vec<String> {
+    let (mut table, mut chain, mut found) = ("", "", Vec::new());
+    for line in chains.lines() {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        match words[..] {
+            ["table", family, name, "{"] => table = if (family, name) == ("inet", own) { "" } else { &line[6..line.len() - 2] },
+            ["chain", name, ..] => chain = name,
+            ["type", kind, "hook", hook, "priority", ref priority @ ..] if !table.is_empty() && HOOKS.contains(&hook) => {
+                let priority = priority.join(" ");
+                let priority = priority.split(';').next().unwrap_or_default();
+                found.push(format!("`{table}` chain {chain} ({kind}, {hook}, priority {priority})"));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn seen_by(others: &[String]) -> String {
+    let named = others.iter().take(MOST_OTHERS).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match others.len() {
+        0 => "no other table of nftables sees these packets: the kernel lacks a module (modprobe nft_redir, nft_tproxy), or rules that nft does not list (iptables-legacy, eBPF) take them\n".to_owned(),
+        count => format!(
+            "other rules see these packets too, and may take or refuse them first: {named}{}; let them leave alone what is captured\n",
+            if count > MOST_OTHERS { " and more" } else { "" }
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::script::script;
+    use super::*;
+
+    /// As nft 1.0.6 says it.
+    const CHAINS: &str = "table inet heddle {\n\tchain outbound {\n\t\ttype nat hook output priority -105; policy accept;\n\t}\n}\n\
+        table ip nat {\n\tchain OUTPUT {\n\t\ttype nat hook output priority dstnat - 5; policy accept;\n\t}\n}\n\
+        table inet foreign {\n\tchain mine {\n\t}\n\tchain late {\n\t\ttype filter hook postrouting priority raw; policy accept;\n\t}\n}\n";
+
+    #[test]
+    fn who_else_sees_the_packets_is_named() {
+        assert_eq!(others(CHAINS, "heddle"), ["`ip nat` chain OUTPUT (nat, output, priority dstnat - 5)"]);
+        assert_eq!(others(CHAINS, "mesh").len(), 2, "a table of this name is another one now");
+        assert!(seen_by(&others(CHAINS, "heddle")).contains("`ip nat` chain OUTPUT"));
+        assert!(seen_by(&[]).contains("modprobe"));
+        assert!(seen_by(&vec!["x".to_owned(); 9]).contains("x and more"));
+        for odd in
+            ["table", "table inet", "type nat hook output priority", "}", "", "table inet x {\ntype nat hook output priority"]
+        {
+            others(odd, "heddle");
+        }
+    }
+
+    #[test]
+    fn what_the_table_lacks_is_told() {
+        for mode in [Mode::Redirect, Mode::Tproxy] {
+            let settings = CaptureSettings { mode, proxy_uid: Some(7), ..CaptureSettings::default() };
+            assert_eq!(missing(&settings, Some(&script(&settings))), None);
+            assert!(missing(&settings, None).unwrap().contains("is not there"));
+            let other = CaptureSettings { exclude_uids: vec![8], ..settings.clone() };
+            assert!(missing(&settings, Some(&script(&other))).unwrap().contains("other settings"));
+            let emptied: String = script(&settings).lines().filter(|line| !line.contains(":15006")).collect();
+            assert!(missing(&settings, Some(&emptied)).unwrap().contains("15006"));
+        }
+    }
+}

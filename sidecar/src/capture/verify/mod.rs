@@ -1,0 +1,224 @@
+//! Tries capture: makes connections that must be captured, and looks where they arrive. It knows what rules are to do, not what they are made of.
+
+mod caller;
+mod doors;
+mod kernel;
+mod places;
+mod question;
+mod report;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use self::caller::Caller;
+use self::doors::Door;
+use self::places::{Family, Place};
+use self::question::{Answered, Question};
+use self::report::{Finding, Outcome, What};
+use super::settings::{CaptureSettings, Mode};
+
+pub use self::report::Report;
+
+/// How long one attempt may take: a connection within a host takes microseconds, and the first packet that is lost is sent again after a second.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer to a question is waited for before it is asked once more.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often the kernel is asked whether a connection has arrived.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// What is said over a connection, so that it is seen to carry something.
+const WORD: &[u8; 8] = b"heddle?\n";
+
+/// One thing that is to be tried.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    what: What,
+    to: SocketAddr,
+    /// The agent's door where it must arrive.
+    door: SocketAddr,
+    mode: Mode,
+}
+
+/// Tries all that these settings capture; all at once, within a few seconds.
+///
+/// # Errors
+/// Nobody whose traffic is captured can be had to try it.
+pub(super) async fn verify(settings: &CaptureSettings) -> Result<Report, String> {
+    let caller = Arc::new(Caller::find(settings)?);
+    let mut findings = Vec::new();
+    let mut running = JoinSet::new();
+    for (number, planned) in plan(settings).into_iter().enumerate() {
+        match planned {
+            Ok(attempt) => {
+                let caller = caller.clone();
+                running.spawn(async move { (number, Finding { what: attempt.what, outcome: attempt.run(&caller).await }) });
+            }
+            Err(finding) => findings.push((number, finding)),
+        }
+    }
+    while let Some(done) = running.join_next().await {
+        findings.push(done.map_err(|error| format!("an attempt was given up: {error}"))?);
+    }
+    findings.sort_by_key(|(number, _)| *number);
+    Ok(Report { findings: findings.into_iter().map(|(_, finding)| finding).collect(), inbound: None })
+}
+
+/// What is to be tried, and why what is not.
+fn plan(settings: &CaptureSettings) -> Vec<Result<Attempt, Finding>> {
+    let families = [(Family::V4, settings.ipv4), (Family::V6, settings.ipv6)].into_iter().filter(|(_, on)| *on);
+    let mut plan = Vec::new();
+    for (family, _) in families {
+        let routes = kernel::routes(family);
+        let (outward, names) = (places::outward(settings, family, &routes), places::names(settings, family, &routes));
+        let mut add = |kind, port: Option<u16>, place: &Place, mode| {
+            let Some(port) = port else { return };
+            let what = What { family, kind };
+            plan.push(match place {
+                Place::At(to) => Ok(Attempt { what, to: *to, door: SocketAddr::new(family.loopback(), port), mode }),
+                Place::Nowhere(why) => Err(Finding { what, outcome: Outcome::NotTried(why) }),
+            });
+        };
+        add(report::Kind::Connection, settings.outbound_port, &outward, settings.mode);
+        // Names are redirected in both modes.
+        add(report::Kind::Question, settings.dns_port, &names, Mode::Redirect);
+        add(report::Kind::QuestionByTcp, settings.dns_port, &names, Mode::Redirect);
+    }
+    plan
+}
+
+impl Attempt {
+    async fn run(self, caller: &Caller) -> Outcome {
+        let (to, door) = (self.to, self.door);
+        let outcome = match self.what.kind {
+            report::Kind::Question => self.ask(caller).await,
+            report::Kind::Connection | report::Kind::QuestionByTcp => self.connect(caller).await,
+        };
+        match outcome {
+            Ok(by_agent) => Outcome::Arrived { to, door, by_agent },
+            Err(why) => Outcome::Failed { to, door, why },
+        }
+    }
+
+    /// Whether it arrived at the agent; `false` at a door of our own, where nobody listened.
+    async fn connect(&self, caller: &Caller) -> Result<bool, String> {
+        let door = doors::tcp(self.door, self.mode == Mode::Tproxy)?;
+        let mut stream = match timeout(PATIENCE, caller.connect(self.to)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(refusal(&error)),
+            Err(_) => return Err(silence()),
+        };
+        let own = stream.local_addr().map_err(|error| error.to_string())?;
+        match door {
+            Door::Own(listener) => {
+                let exchanged = async { tokio::try_join!(doors::receive(&listener, own), heard(&mut stream)) };
+                match timeout(PATIENCE, exchanged).await {
+                    Ok(Ok((arrived, ()))) if arrived.wanted == self.to => Ok(false),
+                    Ok(Ok((arrived, ()))) => {
+                        Err(format!("it arrived as one to {}, which an agent would take for its destination", arrived.wanted))
+                    }
+                    Ok(Err(error)) => Err(format!("the connection broke: {error}")),
+                    Err(_) => Err(elsewhere(kernel::far_end(own)?)),
+                }
+            }
+            Door::Taken => {
+                let looked = timeout(PATIENCE, async {
+                    loop {
+                        match kernel::far_end(own) {
+                            Ok(None) => tokio::time::sleep(LOOK_AGAIN).await,
+                            found => return found,
+                        }
+                    }
+                });
+                let wanted = if self.mode == Mode::Tproxy { self.to } else { self.door };
+                match looked.await.unwrap_or(Ok(None))? {
+                    Some(arrived) if arrived == wanted => Ok(true),
+                    other => Err(elsewhere(other)),
+                }
+            }
+        }
+    }
+
+    /// The same for a question.
+    async fn ask(&self, caller: &Caller) -> Result<bool, String> {
+        let door = doors::udp(self.door)?;
+        let socket = caller.datagrams(self.to).map_err(|error| refusal(&error))?;
+        let question = Question::of(socket.local_addr().map_err(|error| error.to_string())?.port());
+        let asked = async {
+            for _ in 0..2 {
+                socket.send(question.bytes()).await.map_err(|error| refusal(&error))?;
+                if let Ok(answer) = timeout(ASK_AGAIN, answer(&socket, &question)).await {
+                    return answer;
+                }
+            }
+            Err(silence())
+        };
+        let stranger = || Err("somebody else answered, not an agent of Heddle".to_owned());
+        match door {
+            Door::Own(door) => {
+                let mut seen = false;
+                let answered = tokio::select! {
+                    biased;
+                    answered = asked => answered?,
+                    never = doors::answer(&door, &question, &mut seen) => match never {},
+                };
+                if seen && answered { Ok(false) } else { stranger() }
+            }
+            Door::Taken => {
+                if asked.await? {
+                    Ok(true)
+                } else {
+                    stranger()
+                }
+            }
+        }
+    }
+}
+
+/// Says the word and hears it again.
+async fn heard(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(WORD).await?;
+    let mut heard = *WORD;
+    stream.read_exact(&mut heard).await?;
+    if heard == *WORD { Ok(()) } else { Err(std::io::Error::other("what came back is not what was said")) }
+}
+
+/// Whether the answer is one of an agent.
+async fn answer(socket: &tokio::net::UdpSocket, question: &Question) -> Result<bool, String> {
+    let mut room = [0; question::MOST];
+    loop {
+        let read = socket.recv(&mut room).await.map_err(|error| refusal(&error))?;
+        match question.judge(&room[..read]) {
+            Answered::Not => {}
+            Answered::ByAgent => return Ok(true),
+            Answered::ByOther => return Ok(false),
+        }
+    }
+}
+
+fn silence() -> String {
+    format!("nobody answered within {} s", PATIENCE.as_secs())
+}
+
+fn refusal(error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{ConnectionRefused, PermissionDenied};
+    match error.kind() {
+        ConnectionRefused => "it was refused: a rule rejects it, or nobody listens where it came to".to_owned(),
+        PermissionDenied => "a rule of this host does not let it out".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn elsewhere(arrived: Option<SocketAddr>) -> String {
+    match arrived {
+        Some(at) => format!("it arrived at {at} of this host"),
+        None => "somebody outside of this host answered".to_owned(),
+    }
+}

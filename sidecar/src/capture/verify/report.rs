@@ -1,0 +1,102 @@
+//! What was found when capture was tried, in words. It tries nothing.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::places::Family;
+
+/// What was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct What {
+    pub(super) family: Family,
+    pub(super) kind: Kind,
+}
+
+/// What is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Connection,
+    Question,
+    QuestionByTcp,
+}
+
+/// How it went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It arrived where it should: at the agent, or at a door of our own where the agent will be.
+    Arrived { to: SocketAddr, door: SocketAddr, by_agent: bool },
+    /// It did not.
+    Failed { to: SocketAddr, door: SocketAddr, why: String },
+    /// There was nothing to be tried.
+    NotTried(&'static str),
+}
+
+/// One attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) what: What,
+    pub(super) outcome: Outcome,
+}
+
+/// All of them; one a line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    pub(super) findings: Vec<Finding>,
+    /// What can be said of what comes in, which only another host can try.
+    pub(super) inbound: Option<&'static str>,
+}
+
+impl Report {
+    /// What is not as it should be.
+    pub(in crate::capture) fn failures(&self) -> Vec<String> {
+        let failed = self.findings.iter().filter(|finding| matches!(finding.outcome, Outcome::Failed { .. }));
+        failed.map(ToString::to_string).collect()
+    }
+
+    /// Says of what comes in what is known.
+    pub(in crate::capture) fn inbound(&mut self, is_in_force: bool) {
+        self.inbound = Some(if is_in_force {
+            "its rules are in force; more can be seen by a call from another host only, as what this host sends to itself is never captured"
+        } else {
+            "not tried: its rules cannot be seen by this user, and what this host sends to itself is never captured"
+        });
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            writeln!(out, "{finding}")?;
+        }
+        self.inbound.map_or(Ok(()), |said| writeln!(out, "inbound: {said}"))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = self.what;
+        match &self.outcome {
+            Outcome::Arrived { to, door, by_agent: true } => {
+                write!(out, "{what} to {to} arrived at {door}, where the agent listens")
+            }
+            Outcome::Arrived { to, door, by_agent: false } => write!(out, "{what} to {to} arrived at {door}"),
+            Outcome::Failed { to, door, why } => write!(out, "{what} to {to} should have arrived at {door}, but {why}"),
+            Outcome::NotTried(why) => write!(out, "{what}: not tried: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        };
+        let kind = match self.kind {
+            Kind::Connection => "a connection",
+            Kind::Question => "a question for a name (UDP)",
+            Kind::QuestionByTcp => "a question for a name (TCP)",
+        };
+        write!(out, "{family}: {kind}")
+    }
+}
