@@ -98,10 +98,10 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// A wrapper about to be started, with its folder.
-struct Story {
+struct Story<'a> {
     folder: tempfile::TempDir,
     order: serde_json::Value,
-    before: Vec<&'static str>,
+    before: Vec<&'a str>,
 }
 
 struct Wrapper {
@@ -110,9 +110,9 @@ struct Wrapper {
     _folder: tempfile::TempDir,
 }
 
-impl Story {
+impl<'a> Story<'a> {
     /// The application is a script of bash, in which `note` writes to the diary.
-    fn of(script: &str) -> Story {
+    fn of(script: &str) -> Story<'a> {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display().to_string();
         let script = format!("cd {at}; note() {{ echo \"$*\" >> diary; }}; {script}");
@@ -122,12 +122,12 @@ impl Story {
         Story { folder, order, before: Vec::new() }
     }
 
-    fn with(mut self, key: &str, value: impl Into<serde_json::Value>) -> Story {
+    fn with(mut self, key: &str, value: impl Into<serde_json::Value>) -> Story<'a> {
         self.order[key] = value.into();
         self
     }
 
-    fn file(self, name: &str, text: &str) -> Story {
+    fn file(self, name: &str, text: &str) -> Story<'a> {
         std::fs::write(self.folder.path().join(name), text).unwrap();
         self
     }
@@ -311,11 +311,12 @@ fn the_first_process_of_a_container_buries_orphans() {
     assert_eq!((status, diary.as_str()), (0, "agent up\nzombies: 0\nagent ends\n"), "needs root and unshare (util-linux)");
 }
 
-#[test]
-fn capture_is_there_while_the_application_runs_and_gone_afterwards() {
-    let mut story = Story::of("note during: $(nft list tables); exit 9").with("capture", true);
-    let after = "\"$@\"; status=$?; echo after: $(nft list tables) >> \"$DIARY\"; exit $status";
-    story.before = vec!["unshare", "-n", "sh", "-c", after, "sh"];
+/// Runs a story with capture in a network of its own, after what a script makes of that; with what is in the firewall afterwards in the diary.
+fn captured(script: &str, network: &str) -> (Option<i32>, String) {
+    let mut story = Story::of(script).with("capture", true);
+    let after =
+        format!("ip link set lo up; {network}; \"$@\"; status=$?; echo after: $(nft list tables) >> \"$DIARY\"; exit $status");
+    story.before = vec!["unshare", "-n", "sh", "-c", &after, "sh"];
     let diary = story.folder.path().join("diary");
     let exe = std::env::current_exe().unwrap();
     let mut process = Command::new(story.before[0])
@@ -328,6 +329,20 @@ fn capture_is_there_while_the_application_runs_and_gone_afterwards() {
         .spawn()
         .unwrap();
     process.stdin.take().unwrap().write_all(format!("{}\n", story.order).as_bytes()).unwrap();
-    assert_eq!(process.wait().unwrap().code(), Some(9), "needs root and nft (nftables)");
-    assert_eq!(std::fs::read_to_string(diary).unwrap(), "agent up\nduring: table inet heddle\nagent ends\nafter:\n");
+    (process.wait().unwrap().code(), std::fs::read_to_string(diary).unwrap())
+}
+
+#[test]
+fn capture_is_there_while_the_application_runs_and_gone_afterwards() {
+    let (status, diary) = captured("note during: $(nft list tables); exit 9", "true");
+    assert_eq!(status, Some(9), "needs root and nft (nftables)");
+    assert_eq!(diary, "agent up\nduring: table inet heddle\nagent ends\nafter:\n");
+}
+
+#[test]
+fn no_application_is_started_whose_traffic_is_seen_not_to_be_captured() {
+    let theirs = "nft add table inet mine; nft add chain inet mine theirs '{ type filter hook output priority 0; }'; \
+                  nft add rule inet mine theirs udp dport 15053 drop";
+    let (status, diary) = captured("note app up", theirs);
+    assert_eq!((status, diary.as_str()), (Some(1), "agent up\nagent ends\nafter: table inet mine\n"));
 }

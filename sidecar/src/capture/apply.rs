@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::script::{comment, removal, script};
+use super::script::{COMMENT, comment, removal, script};
 use super::settings::{CaptureSettings, Mode, ROUTING_ID};
 use super::trouble::{self, CaptureError};
 use super::turn::Turn;
@@ -72,24 +72,35 @@ impl Tools {
         self.unroute().await
     }
 
-    /// What is in force, for people: our table, and the policy routing of `tproxy`.
+    /// What is in force, for people: our table, the policy routing of `tproxy`, and what was left by others of us.
     ///
     /// # Errors
     /// The tools cannot be asked.
     pub async fn show(&self, settings: &CaptureSettings) -> Result<String, CaptureError> {
-        let Some(table) = self.table(&settings.table).await? else {
-            return Ok("no capture is in force\n".to_owned());
-        };
-        let state = match self.checked(settings) {
-            Ok(wanted) if table.contains(&comment(&wanted)) => "# in force, as these settings want it\n",
-            Ok(_) => "# in force, but of other settings than these: `heddle capture apply` puts these into force\n",
-            Err(_) => "# in force\n",
-        };
-        let mut text = format!("{state}{table}");
+        let table = self.table(&settings.table).await?;
+        let mut text = match (&table, self.checked(settings)) {
+            (None, _) => "no capture is in force\n",
+            (Some(table), Ok(wanted)) if table.contains(&comment(&wanted)) => "# in force, as these settings want it\n",
+            (Some(_), Ok(_)) => "# in force, but of other settings than these: `heddle capture apply` puts these into force\n",
+            (Some(_), Err(_)) => "# in force\n",
+        }
+        .to_owned();
+        text.push_str(table.as_deref().unwrap_or_default());
+        let mut rules = Vec::new();
         for family in self.families() {
-            for line in self.rules(family).await.unwrap_or_default() {
-                text.push_str(&format!("ip {family} rule: {line}\n"));
-            }
+            rules.extend(
+                self.rules(family).await.unwrap_or_default().into_iter().map(|rule| format!("ip {family} rule: {rule}\n")),
+            );
+        }
+        if !rules.is_empty() && !table.is_some_and(|table| table.contains("type route ")) {
+            text.push_str("# left over from an earlier capture, and without effect: `heddle capture remove` takes it away\n");
+        }
+        text.extend(rules);
+        let all = self.nft(&["list", "ruleset", "inet"], String::new()).await.unwrap_or_default();
+        for name in ours(&all).filter(|name| *name != settings.table) {
+            text.push_str(&format!(
+                "# the table `inet {name}` is a capture too: `heddle capture remove --table {name}` takes it away\n"
+            ));
         }
         Ok(text)
     }
@@ -180,6 +191,20 @@ impl Tools {
         let missing = CaptureError::Missing { tool: "ip", package: "iproute2" };
         run("ip", &self.ip, arguments, String::new(), missing).await?.map_err(|said| trouble::of_ip(&said))
     }
+}
+
+/// The tables that we have made, by what they say of themselves, of all that nft lists.
+fn ours(ruleset: &str) -> impl Iterator<Item = &str> {
+    let mut lines = ruleset.lines().peekable();
+    std::iter::from_fn(move || {
+        loop {
+            let line = lines.next()?;
+            let name = line.strip_prefix("table inet ").and_then(|rest| rest.strip_suffix(" {"));
+            if let Some(name) = name.filter(|_| lines.peek().is_some_and(|next| next.contains(COMMENT))) {
+                return Some(name);
+            }
+        }
+    })
 }
 
 /// The families that are captured.

@@ -13,6 +13,8 @@ use super::settings::{CaptureSettings, Mode, Ports, ROUTING_ID};
 const NAT: i32 = -105;
 /// Priority of the chains that mark and hand over packets: `mangle`, when connections are tracked already.
 const MANGLE: i32 = -150;
+/// How what a table says of itself begins.
+pub(super) const COMMENT: &str = "heddle capture, generation";
 /// Where names are asked for (RFC 1035 section 4.2).
 const DNS: u16 = 53;
 /// The first packet of a connection.
@@ -40,7 +42,7 @@ pub fn removal(table: &str) -> String {
 /// What the table says of itself: which rules it has.
 #[must_use]
 pub fn comment(settings: &CaptureSettings) -> String {
-    format!("heddle capture, generation {:016x}", fnv(chains(settings).concat().as_bytes()))
+    format!("{COMMENT} {:016x}", fnv(chains(settings).concat().as_bytes()))
 }
 
 /// FNV-1a (draft-eastlake-fnv): the same on every build, and nobody gains by a collision.

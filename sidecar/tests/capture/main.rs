@@ -177,9 +177,26 @@ async fn applied_twice_is_applied_once_and_removed_twice_leaves_nothing() {
         let shown = tools.show(&settings(mode)).await.unwrap();
         assert!(shown.starts_with("# in force, as these settings want it\n") && shown.contains("chain outbound"), "{shown}");
         assert_eq!(shown.contains("ip -6 rule: 18501:"), mode == Mode::Tproxy, "{shown}");
+        assert!(!shown.contains("left over") && !shown.contains("--table"), "{shown}");
         let others = tools.show(&CaptureSettings { exclude_uids: vec![5], ..settings(mode) }).await.unwrap();
         assert!(others.starts_with("# in force, but of other settings"), "{others}");
     }
+    // Of what others of us have left it is told how it goes.
+    world.foreign("delete table inet heddle\n");
+    let left = tools.show(&settings(Mode::Tproxy)).await.unwrap();
+    assert!(
+        left.starts_with("no capture is in force\n# left over from an earlier capture") && left.contains("ip -6 rule: 18501:"),
+        "{left}"
+    );
+    tools.apply(&CaptureSettings { table: "mesh".to_owned(), ..settings(Mode::Tproxy) }).await.unwrap();
+    let other = tools.show(&settings(Mode::Redirect)).await.unwrap();
+    assert!(other.contains("`heddle capture remove --table mesh`"), "{other}");
+    tools.remove(&CaptureSettings { table: "mesh".to_owned(), ..settings(Mode::Tproxy) }).await.unwrap();
+    assert_eq!(
+        (tools.show(&settings(Mode::Redirect)).await.unwrap().as_str(), world.traces()),
+        ("no capture is in force\n", untouched.clone())
+    );
+    tools.apply(&settings(Mode::Tproxy)).await.unwrap();
     // From tproxy back to redirect, the routing goes as well.
     tools.apply(&settings(Mode::Redirect)).await.unwrap();
     assert!(!tools.show(&settings(Mode::Redirect)).await.unwrap().contains("rule:"));

@@ -86,7 +86,7 @@ async fn an_agent_that_listens_already_is_left_in_peace_and_seen_to_be_called() 
 /// What somebody else may have in the firewall, in which modes it defeats capture, and how that is told.
 const FOREIGN: [(&str, &[Mode], &str); 7] = [
     (
-        "type nat hook output priority -300; tcp dport 15001 dnat ip to 127.0.0.1:9",
+        "type nat hook output priority -150; tcp dport 15001 dnat ip to 127.0.0.1:9",
         &[Mode::Redirect],
         "it arrived at 127.0.0.1:9 of this host",
     ),
@@ -104,7 +104,7 @@ const FOREIGN: [(&str, &[Mode], &str); 7] = [
         "a rule of this host does not let it out",
     ),
     (
-        "type nat hook output priority -300; udp dport 53 dnat ip to 127.0.0.1:15054",
+        "type nat hook output priority -150; udp dport 53 dnat ip to 127.0.0.1:15054",
         &[Mode::Redirect, Mode::Tproxy],
         "somebody else answered",
     ),
@@ -131,7 +131,7 @@ async fn rules_that_somebody_else_defeats_are_refused_with_his_name_and_taken_aw
             contains_all(
                 &said,
                 &[
-                    "refused: capture does not work on this host; IPv4: ",
+                    "refused: capture does not work on this host:; IPv4: ",
                     told,
                     "`inet mine` chain theirs",
                     "--verify false",

@@ -124,8 +124,10 @@ impl Attempt {
                     Ok(Ok((arrived, ()))) => {
                         Err(format!("it arrived as one to {}, which an agent would take for its destination", arrived.wanted))
                     }
-                    Ok(Err(error)) => Err(format!("the connection broke: {error}")),
-                    Err(_) => Err(elsewhere(kernel::far_end(own)?)),
+                    Ok(Err(_)) | Err(_) => match kernel::far_end(own)? {
+                        Some(at) if at == self.arrives() => Err("nothing can be said over it".to_owned()),
+                        other => Err(elsewhere(other)),
+                    },
                 }
             }
             Door::Taken => {
@@ -137,13 +139,17 @@ impl Attempt {
                         }
                     }
                 });
-                let wanted = if self.mode == Mode::Tproxy { self.to } else { self.door };
                 match looked.await.unwrap_or(Ok(None))? {
-                    Some(arrived) if arrived == wanted => Ok(true),
+                    Some(at) if at == self.arrives() => Ok(true),
                     other => Err(elsewhere(other)),
                 }
             }
         }
+    }
+
+    /// The address at which the kernel lists what has arrived: TPROXY translates none.
+    fn arrives(&self) -> SocketAddr {
+        if self.mode == Mode::Tproxy { self.to } else { self.door }
     }
 
     /// The same for a question.
@@ -219,6 +225,6 @@ fn refusal(error: &std::io::Error) -> String {
 fn elsewhere(arrived: Option<SocketAddr>) -> String {
     match arrived {
         Some(at) => format!("it arrived at {at} of this host"),
-        None => "somebody outside of this host answered".to_owned(),
+        None => "somebody else answered, who is not on this host or gone already".to_owned(),
     }
 }
