@@ -8,6 +8,7 @@ use heddle_integration::network::Network;
 use heddle_integration::place::Place;
 use heddle_integration::process::{Process, until};
 use heddle_integration::python;
+use serde_json::{Value, json};
 
 const WEB: usize = 0;
 const API: usize = 1;
@@ -167,6 +168,11 @@ impl World {
         command.args(["--server", "http://127.0.0.1:18000", "--key", KEY]).output().unwrap()
     }
 
+    /// A command that asks nobody.
+    fn cli_free(&self, arguments: &[&str]) -> Output {
+        self.heddle(&self.network.router(), arguments).output().unwrap()
+    }
+
     fn sidecar(&self, host: usize) -> Process {
         let command = self.heddle(&self.network.host(host), &["agent", "-c", &format!("{host}.yaml")]);
         Process::start(command, self.place.path(&format!("sidecar-{host}.log")))
@@ -179,6 +185,9 @@ impl World {
     fn capture(&self, host: usize, what: &str) {
         let output = self.heddle(&self.network.host(host), &["capture", what, "-c", &format!("{host}.yaml")]).output().unwrap();
         assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+        if what == "apply" {
+            seen(&output, true);
+        }
     }
 
     /// What curl is answered on a host; nothing where that is no success.
@@ -221,6 +230,22 @@ impl Drop for World {
     fn drop(&mut self) {
         self.sidecars.clear();
         self.others.clear();
+    }
+}
+
+/// That all that must be captured was seen to arrive at the agent, or where it will be.
+fn seen(output: &Output, is_taken: bool) {
+    let told = String::from_utf8_lossy(&output.stdout);
+    let (somebody, agent) = if is_taken { (", where somebody listens already", ", where an agent answers") } else { ("", "") };
+    for (family, to, door) in [("IPv4", "192.0.2.72", "127.0.0.1"), ("IPv6", "[2001:db8::72]", "[::1]")] {
+        for (what, port, at, by) in [
+            ("a connection", 15001, 15001, somebody),
+            ("a question for a name (UDP)", 53, 15053, agent),
+            ("a question for a name (TCP)", 53, 15053, somebody),
+        ] {
+            let line = format!("{family}: {what} to {to}:{port} arrived at {door}:{at}{by}\n");
+            assert!(told.contains(&line), "{line} is not in: {told}");
+        }
     }
 }
 
@@ -399,4 +424,89 @@ fn applications_know_nothing_of_a_mesh_that_redirects_them() {
 #[test]
 fn applications_know_nothing_of_a_mesh_that_takes_their_packets_as_they_are() {
     applications_know_nothing("tproxy");
+}
+
+/// As the API server has it from the injection.
+const POD: &str = r#"{ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "web", "namespace": "shop" },
+    "spec": { "containers": [ { "name": "web", "image": "web:1", "ports": [ { "name": "http", "containerPort": 8080 } ] } ] } }"#;
+
+/// What goes before a command so that it has no more rights than a container of an injected pod.
+fn rights(container: &Value) -> Vec<String> {
+    let context = &container["securityContext"];
+    assert_eq!((&context["capabilities"]["drop"][0], &context["allowPrivilegeEscalation"]), (&json!("ALL"), &json!(false)));
+    let added = context["capabilities"]["add"].as_array().into_iter().flatten();
+    let kept: String = added.map(|name| format!(",+{}", name.as_str().unwrap().to_lowercase())).collect();
+    let set = format!("-all{kept}");
+    let user = context["runAsUser"].to_string();
+    [
+        "setpriv",
+        "--reuid",
+        &user,
+        "--regid",
+        &user,
+        "--clear-groups",
+        "--bounding-set",
+        &set,
+        "--inh-caps",
+        &set,
+        "--no-new-privs",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+#[test]
+fn a_pods_first_container_sees_that_its_rules_capture_and_lets_nothing_start_where_they_do_not() {
+    let mut world = World::empty(1, "");
+    world.place.write("pod.json", POD);
+    let injected = world.cli_free(&["inject", "-f", "pod.json"]);
+    let pod: Value = serde_json::from_slice(&injected.stdout).unwrap();
+    let [capture, sidecar, ..] = &pod["spec"]["initContainers"].as_array().unwrap()[..] else { panic!("{pod}") };
+    let host = world.network.host(0);
+    let words: Vec<&str> = capture["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    let run = || {
+        let mut command = world.network.inside(&host, "env");
+        command.args(rights(capture)).arg(binary()).args(&words).output().unwrap()
+    };
+    let nft = |rule: &str| {
+        let mut command = world.network.inside(&host, "nft");
+        String::from_utf8(command.args(rule.split(' ')).output().unwrap().stdout).unwrap()
+    };
+
+    // Somebody else's rule lets the packets of the application by, as one for a local proxy would.
+    for rule in [
+        "add table ip mine",
+        "add chain ip mine theirs { type nat hook output priority -150 ; }",
+        "add rule ip mine theirs tcp dport != 53 dnat to 10.77.0.1:3128",
+    ] {
+        nft(rule);
+    }
+    let refused = run();
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    for part in [
+        "IPv4: a connection to 192.0.2.72:15001 should have arrived at 127.0.0.1:15001, but ",
+        "`ip mine` chain theirs",
+        "the rules were taken away again",
+    ] {
+        assert!(told.contains(part), "{part} is not in: {told}");
+    }
+    assert!(!told.contains("IPv6: "), "{told}");
+    assert_eq!(nft("list tables"), "table ip mine\n");
+    nft("delete table ip mine");
+
+    seen(&run(), false);
+    // The sidecar starts after it, without any right, and finds its doors free; then the container may run again, as Kubernetes reserves to itself.
+    world.token(0, "web");
+    let text = "node: { id: web-1, data_dir: \"web\" }\nrole: sidecar\nservice: { name: web, address: \"127.0.0.1:8080\" }\n\
+                agent: { workers: 1, admin: \"127.0.0.1:15000\" }\n\
+                controlplane: { address: \"https://10.77.0.1:18000\", token_file: \"0.token\", bundle: root.pem }\noutbound: { capture: redirect }\n";
+    world.place.write("0.yaml", text);
+    let folder = world.place.folder.path();
+    std::os::unix::fs::chown(folder, Some(1337), Some(1337)).unwrap();
+    let mut agent = world.network.inside(&host, "env");
+    agent.args(rights(sidecar)).arg(binary()).args(["agent", "-c", "0.yaml"]).current_dir(folder);
+    world.sidecars.push(Some(Process::start(agent, world.place.path("agent.log"))));
+    world.until_ready(0);
+    seen(&run(), true);
 }

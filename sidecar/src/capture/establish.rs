@@ -64,7 +64,9 @@ impl Tools {
             failures.push(why);
             Report::default()
         });
-        failures.extend(report.failures());
+        let defeated = report.failures();
+        let is_defeated = !defeated.is_empty();
+        failures.extend(defeated);
         // Who may not see the rules, as any user, sees by what arrives what they do.
         let listed = self.table(&settings.table).await;
         if let Ok(table) = &listed {
@@ -76,8 +78,11 @@ impl Tools {
         if failures.is_empty() {
             return Ok(report);
         }
-        let chains = self.nft(&["list", "chains"], String::new()).await.unwrap_or_default();
-        let advice = format!("{}{SWITCHES}", seen_by(&others(&chains, &settings.table)));
+        let mut advice = String::new();
+        if is_defeated && let Ok(chains) = self.nft(&["list", "chains"], String::new()).await {
+            advice = seen_by(&others(&chains, &settings.table));
+        }
+        advice.push_str(SWITCHES);
         Err(CaptureError::Unproven { failures: failures.join("\n"), advice, after: "nothing was changed".to_owned() })
     }
 
@@ -141,13 +146,14 @@ fn missing(settings: &CaptureSettings, table: Option<&str>) -> Option<String> {
 
 /// The chains of others that see what is captured, from what `nft list chains` says.
 fn others(chains: &str, own: &str) -> Vec<String> {
-    let (mut table, mut chain, mut found) = ("", "", Vec::new());
+    let (mut table, mut chain, mut found) = (None, "", Vec::new());
     for line in chains.lines() {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words[..] {
-            ["table", family, name, "{"] => table = if (family, name) == ("inet", own) { "" } else { &line[6..line.len() - 2] },
+            ["table", family, name, "{"] => table = Some(format!("{family} {name}")).filter(|_| (family, name) != ("inet", own)),
             ["chain", name, ..] => chain = name,
-            ["type", kind, "hook", hook, "priority", ref priority @ ..] if !table.is_empty() && HOOKS.contains(&hook) => {
+            ["type", kind, "hook", hook, "priority", ref priority @ ..] if HOOKS.contains(&hook) => {
+                let Some(table) = &table else { continue };
                 let priority = priority.join(" ");
                 let priority = priority.split(';').next().unwrap_or_default();
                 found.push(format!("`{table}` chain {chain} ({kind}, {hook}, priority {priority})"));

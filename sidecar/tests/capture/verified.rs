@@ -67,12 +67,24 @@ async fn an_agent_that_listens_already_is_left_in_peace_and_seen_to_be_called() 
         ] {
             let port = if settings.contains("80") { 80 } else { 15001 };
             let seen = hands.capture("establish", &settings).await;
-            let v4 = format!("IPv4: a connection to 10.77.0.254:{port} arrived at 127.0.0.1:15001, where the agent listens");
+            let v4 =
+                format!("IPv4: a connection to 10.77.0.254:{port} arrived at 127.0.0.1:15001, where somebody listens already");
             let v6 = format!(
-                "IPv6: a connection to [fd77::ffff:ffff:ffff:fffe]:{port} arrived at [::1]:15001, where the agent listens"
+                "IPv6: a connection to [fd77::ffff:ffff:ffff:fffe]:{port} arrived at [::1]:15001, where somebody listens already"
             );
             contains_all(&seen, &[&v4, &v6]);
         }
+        // It must be the one whose own traffic passes.
+        let said = hands
+            .capture(
+                "establish",
+                &format!("mode: {}, proxy_uid: 1337, dns_port: off", if mode == Mode::Tproxy { "tproxy" } else { "redirect" }),
+            )
+            .await;
+        contains_all(
+            &said,
+            &["refused: ", "127.0.0.1:15001, but who listens there is user 0, whose own traffic is captured too"],
+        );
         // Whoever is called `names` here speaks no DNS: he is not taken for an agent.
         let seen = hands.capture("establish", of_root(mode)).await;
         contains_all(
@@ -121,7 +133,7 @@ async fn others(world: &World) -> Hands {
 #[tokio::test]
 async fn rules_that_somebody_else_defeats_are_refused_with_his_name_and_taken_away() {
     for mode in MODES {
-        for (rule, modes, told) in FOREIGN.iter().filter(|(_, modes, _)| modes.contains(&mode)) {
+        for (rule, _, told) in FOREIGN.iter().filter(|(_, modes, _)| modes.contains(&mode)) {
             let world = World::new();
             let (_others, mut hands) = (others(&world).await, world.pod_hands().await);
             let (hook, rest) = rule.split_once(';').unwrap();
@@ -139,16 +151,24 @@ async fn rules_that_somebody_else_defeats_are_refused_with_his_name_and_taken_aw
                 ],
             );
             assert_eq!((world.traces(), world.sockets()), (before, String::new()), "{mode:?} {rule}");
-            assert!(modes.contains(&mode));
-            // He may be known better, or traffic be held back rather than let go.
-            let known = format!("{}, verify: false", of_root(mode));
-            assert_eq!(hands.capture("establish", &known).await, "");
-            hands.capture("remove", &known).await;
-            let closed = hands.capture("establish", &format!("{}, fail_closed: true", of_root(mode))).await;
-            contains_all(&closed, &["refused: ", "the rules stay in force (capture.fail_closed)"]);
-            assert!(world.traces().contains("table inet heddle"));
-            assert_eq!(world.app_asks("tcp", "10.77.0.2:80"), "", "nothing slips by");
         }
+    }
+}
+
+#[tokio::test]
+async fn who_knows_better_applies_unseen_and_who_wants_it_closed_keeps_the_rules() {
+    for mode in MODES {
+        let world = World::new();
+        let mut hands = world.pod_hands().await;
+        world.foreign("table inet mine {\nchain theirs {\ntype filter hook output priority 0;\nudp dport 15053 drop\n}\n}\n");
+        let known = format!("{}, verify: false", of_root(mode));
+        assert_eq!(hands.capture("establish", &known).await, "");
+        hands.capture("remove", &known).await;
+        let closed = hands.capture("establish", &format!("{}, fail_closed: true", of_root(mode))).await;
+        contains_all(&closed, &["refused: ", "the rules stay in force (capture.fail_closed)"]);
+        assert!(world.traces().contains("table inet heddle"));
+        let _peer = crate::server(world.peer_hands().await, "peer", &[80]).await;
+        assert_eq!(world.app_asks("tcp", "10.77.0.2:80"), "", "nothing slips by");
     }
 }
 

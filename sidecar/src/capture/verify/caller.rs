@@ -21,15 +21,19 @@ const NOBODY: u32 = 65_534;
 pub(super) struct Caller {
     /// Whose they are to be; none where they may be our own.
     user: Option<u32>,
+    /// The users whose traffic passes; all of them may, where an agent is known by its mark.
+    passing: Option<Vec<u32>>,
 }
 
 impl Caller {
     /// One whom these settings do not let pass.
     pub(super) fn find(settings: &CaptureSettings) -> Result<Caller, String> {
-        let passes = |uid: u32| settings.proxy_uid == Some(uid) || settings.exclude_uids.contains(&uid);
+        let users: Vec<u32> = settings.proxy_uid.into_iter().chain(settings.exclude_uids.iter().copied()).collect();
+        let passes = |uid: u32| users.contains(&uid);
+        let caller = |user| Caller { user, passing: settings.proxy_mark.is_none().then(|| users.clone()) };
         let own = geteuid().as_raw();
         if !passes(own) {
-            return Ok(Caller { user: None });
+            return Ok(caller(None));
         }
         let last = u32::try_from(MAX_ENTRIES).unwrap_or(u32::MAX).saturating_add(2);
         let others: Vec<u32> = [NOBODY].into_iter().chain(1..=last).filter(|uid| !passes(*uid)).collect();
@@ -44,11 +48,16 @@ impl Caller {
             }
             Err(last)
         });
-        found.map(|uid| Caller { user: Some(uid) }).map_err(|error| {
+        found.map(|uid| caller(Some(uid))).map_err(|error| {
             format!(
                 "this process is user {own}, whose traffic passes, and may not send anything as another user ({error}): run it as root with CAP_SETUID, or as a user that is captured"
             )
         })
+    }
+
+    /// Whether what this user sends passes, or may.
+    pub(super) fn lets_pass(&self, uid: u32) -> bool {
+        self.passing.as_ref().is_none_or(|users| users.contains(&uid))
     }
 
     /// A connection that leaves no trace when it is closed.

@@ -30,6 +30,16 @@ pub(super) struct Route {
 
 /// The address at which the connection of this caller has arrived in this host; none where it has not.
 pub(super) fn far_end(caller: SocketAddr) -> Result<Option<SocketAddr>, String> {
+    find(|line| far_end_in(line, caller))
+}
+
+/// The user who has opened the door at this address; none where there is none.
+pub(super) fn owner(door: SocketAddr) -> Result<Option<u32>, String> {
+    find(|line| owner_in(line, door))
+}
+
+/// The first line of the lists of connections in which something is found.
+fn find<T>(found: impl Fn(&str) -> Option<T>) -> Result<Option<T>, String> {
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -37,10 +47,9 @@ pub(super) fn far_end(caller: SocketAddr) -> Result<Option<SocketAddr>, String> 
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.ends_with('6') => continue,
             Err(error) => return Err(format!("{path}, which lists connections, cannot be read: {error}")),
         };
-        let lines = BufReader::new(file.take(MOST)).lines();
-        let found = lines.map_while(Result::ok).find_map(|line| far_end_in(&line, caller));
-        if found.is_some() {
-            return Ok(found);
+        let mut lines = BufReader::new(file.take(MOST)).lines().map_while(Result::ok);
+        if let Some(found) = lines.find_map(|line| found(&line)) {
+            return Ok(Some(found));
         }
     }
     Ok(None)
@@ -51,6 +60,14 @@ pub(super) fn far_end_in(line: &str, caller: SocketAddr) -> Option<SocketAddr> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (local, remote, state) = (words.next()?, words.next()?, words.next()?);
     (state != LISTENING && socket(remote)? == caller).then(|| socket(local))?
+}
+
+/// Who has opened this door, from its line: the user is the eighth word.
+pub(super) fn owner_in(line: &str, door: SocketAddr) -> Option<u32> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [_, local, _, state, _, _, _, user, ..] = words[..] else { return None };
+    let (at, own) = (socket(local)?, state == LISTENING);
+    (own && at.port() == door.port() && (at == door || at.ip().is_unspecified())).then(|| user.parse().ok())?
 }
 
 /// `0100007F:3A99`: words of 32 bits as this machine has them, and the port.

@@ -102,12 +102,12 @@ impl Attempt {
             report::Kind::Connection | report::Kind::QuestionByTcp => self.connect(caller).await,
         };
         match outcome {
-            Ok(by_agent) => Outcome::Arrived { to, door, by_agent },
+            Ok(is_taken) => Outcome::Arrived { to, door, is_taken },
             Err(why) => Outcome::Failed { to, door, why },
         }
     }
 
-    /// Whether it arrived at the agent; `false` at a door of our own, where nobody listened.
+    /// Whether it arrived where somebody listens already; `false` at a door of our own.
     async fn connect(&self, caller: &Caller) -> Result<bool, String> {
         let door = doors::tcp(self.door, self.mode == Mode::Tproxy)?;
         let mut stream = match timeout(PATIENCE, caller.connect(self.to)).await {
@@ -140,10 +140,20 @@ impl Attempt {
                     }
                 });
                 match looked.await.unwrap_or(Ok(None))? {
-                    Some(at) if at == self.arrives() => Ok(true),
+                    Some(at) if at == self.arrives() => self.judge_owner(caller).map(|()| true),
                     other => Err(elsewhere(other)),
                 }
             }
+        }
+    }
+
+    /// Whether who listens is somebody whose own traffic passes: any other's would come to him again, and again.
+    fn judge_owner(&self, caller: &Caller) -> Result<(), String> {
+        match kernel::owner(self.door)? {
+            Some(owner) if !caller.lets_pass(owner) => Err(format!(
+                "who listens there is user {owner}, whose own traffic is captured too and would run in a circle: let it be user proxy_uid"
+            )),
+            _ => Ok(()),
         }
     }
 

@@ -23,8 +23,8 @@ pub(super) enum Kind {
 /// How it went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It arrived where it should: at the agent, or at a door of our own where the agent will be.
-    Arrived { to: SocketAddr, door: SocketAddr, by_agent: bool },
+    /// It arrived where it should: at a door that somebody has, or at one of our own where an agent will be.
+    Arrived { to: SocketAddr, door: SocketAddr, is_taken: bool },
     /// It did not.
     Failed { to: SocketAddr, door: SocketAddr, why: String },
     /// There was nothing to be tried.
@@ -76,10 +76,14 @@ impl fmt::Display for Finding {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = self.what;
         match &self.outcome {
-            Outcome::Arrived { to, door, by_agent: true } => {
-                write!(out, "{what} to {to} arrived at {door}, where the agent listens")
+            Outcome::Arrived { to, door, is_taken } => {
+                let by = match (is_taken, what.kind) {
+                    (false, _) => "",
+                    (true, Kind::Question) => ", where an agent answers",
+                    (true, _) => ", where somebody listens already",
+                };
+                write!(out, "{what} to {to} arrived at {door}{by}")
             }
-            Outcome::Arrived { to, door, by_agent: false } => write!(out, "{what} to {to} arrived at {door}"),
             Outcome::Failed { to, door, why } => write!(out, "{what} to {to} should have arrived at {door}, but {why}"),
             Outcome::NotTried(why) => write!(out, "{what}: not tried: {why}"),
         }

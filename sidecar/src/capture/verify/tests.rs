@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::super::settings::{CaptureSettings, Ports};
-use super::kernel::{Route, far_end_in, route_v4, route_v6};
+use super::kernel::{Route, far_end_in, owner_in, route_v4, route_v6};
 use super::places::{Family, Place, Reach, outward_by, port};
 use super::question::{Answered, Question};
 use super::report::{Finding, Kind, Outcome, What};
@@ -78,7 +78,13 @@ fn the_kernels_lists_are_read() {
         let caller = "10.77.0.1:50000".parse().unwrap();
         assert_eq!(far_end_in(line, caller), Some("127.0.0.1:15001".parse().unwrap()));
         assert_eq!(far_end_in(line, "10.77.0.1:50001".parse().unwrap()), None);
-        assert_eq!(far_end_in(&line.replace(" 01 ", " 0A "), caller), None, "it listens");
+        let door = line.replace(" 01 ", " 0A ");
+        assert_eq!(far_end_in(&door, caller), None, "it listens");
+        assert_eq!(owner_in(&door, "127.0.0.1:15001".parse().unwrap()), Some(1337));
+        assert_eq!(owner_in(&door.replace("0100007F", "00000000"), "127.0.0.1:15001".parse().unwrap()), Some(1337));
+        for (line, at) in [(line, "127.0.0.1:15001"), (&door, "127.0.0.2:15001"), (&door, "127.0.0.1:15002")] {
+            assert_eq!(owner_in(line, at.parse().unwrap()), None, "{at}");
+        }
         assert_eq!(far_end_in(six, caller), Some("[2001:db8::72]:15001".parse().unwrap()), "IPv4 by a socket of both");
         let route = route_v4("eth0\t004D4D0A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0").unwrap();
         assert_eq!((route.net.to_string(), &*route.interface), ("10.77.77.0/24".to_owned(), "eth0"));
@@ -116,7 +122,7 @@ fn what_was_seen_is_told_with_what_should_have_been() {
     let failed = Finding { what, outcome: Outcome::Failed { to, door, why: "nobody answered within 2 s".to_owned() } };
     let text = "IPv6: a question for a name (UDP) to [2001:db8::72]:53 should have arrived at [::1]:15053, but nobody answered within 2 s";
     assert_eq!(failed.to_string(), text);
-    let arrived = Finding { what, outcome: Outcome::Arrived { to, door, by_agent: true } };
+    let arrived = Finding { what, outcome: Outcome::Arrived { to, door, is_taken: true } };
     let mut report = Report { findings: vec![failed, arrived], inbound: None };
     assert_eq!(report.failures(), [text]);
     report.inbound(true);
@@ -127,6 +133,7 @@ proptest! {
     #[test]
     fn lists_and_packets_may_be_anything(text in "[0-9A-Fa-f: \t./]{0,200}", packet in proptest::collection::vec(any::<u8>(), 0..80)) {
         far_end_in(&text, "10.0.0.1:1".parse().unwrap());
+        owner_in(&text, "10.0.0.1:1".parse().unwrap());
         route_v4(&text);
         route_v6(&text);
         Question::of(1).judge(&packet);
