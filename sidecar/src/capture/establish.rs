@@ -42,7 +42,7 @@ impl Tools {
                 } else {
                     self.put_back(settings, &before).await
                 };
-                Err(CaptureError::Unproven { failures, advice, after })
+                Err(CaptureError::Unproven { failures, advice: advice + SWITCHES, after })
             }
             other => other,
         }
@@ -65,24 +65,24 @@ impl Tools {
             Report::default()
         });
         let defeated = report.failures();
-        let is_defeated = !defeated.is_empty();
-        failures.extend(defeated);
         // Who may not see the rules, as any user, sees by what arrives what they do.
         let listed = self.table(&settings.table).await;
-        if let Ok(table) = &listed {
-            failures.extend(missing(&settings, table.as_deref()));
-        }
+        let missing = listed.as_ref().ok().and_then(|table| missing(&settings, table.as_deref()));
         if settings.inbound_port.is_some() {
             report.inbound(listed.is_ok());
         }
+        let mut advice = String::new();
+        if !defeated.is_empty()
+            && missing.is_none()
+            && let Ok(chains) = self.nft(&["list", "chains"], String::new()).await
+        {
+            advice = seen_by(&others(&chains, &settings.table));
+        }
+        failures.extend(defeated);
+        failures.extend(missing);
         if failures.is_empty() {
             return Ok(report);
         }
-        let mut advice = String::new();
-        if is_defeated && let Ok(chains) = self.nft(&["list", "chains"], String::new()).await {
-            advice = seen_by(&others(&chains, &settings.table));
-        }
-        advice.push_str(SWITCHES);
         Err(CaptureError::Unproven { failures: failures.join("\n"), advice, after: "nothing was changed".to_owned() })
     }
 

@@ -41,7 +41,7 @@ pub enum CaptureError {
         seconds: u64,
     },
     /// Rules are in force, but what they should capture is not captured.
-    #[error("capture does not work on this host:\n{failures}\n{advice}{after}")]
+    #[error("capture is not as it should be:\n{failures}\n{advice}{after}")]
     Unproven {
         /// What was tried, what should have come of it and what did; one a line.
         failures: String,
