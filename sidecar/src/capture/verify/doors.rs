@@ -85,15 +85,14 @@ pub(super) struct Arrived {
     pub(super) wanted: SocketAddr,
 }
 
-/// Takes the connection of this caller and says back what comes. All others are closed.
+/// Takes the connection of this caller, says the word and hears it back. All others are closed.
 pub(super) async fn receive(listener: &TcpListener, caller: SocketAddr) -> io::Result<Arrived> {
     loop {
         let (mut stream, peer) = listener.accept().await?;
         leave_nothing(&stream)?;
         if peer == caller {
-            let mut heard = *WORD;
-            stream.read_exact(&mut heard).await?;
-            stream.write_all(&heard).await?;
+            stream.write_all(WORD).await?;
+            stream.read_exact(&mut [0; WORD.len()]).await?;
             return Ok(Arrived { wanted: wanted(&stream)?, _stream: stream });
         }
     }

@@ -198,12 +198,14 @@ impl Attempt {
     }
 }
 
-/// Says the word and hears it again.
+/// Hears the word and says it back: nothing is said to who does not say it.
 async fn heard(stream: &mut TcpStream) -> std::io::Result<()> {
-    stream.write_all(WORD).await?;
-    let mut heard = *WORD;
+    let mut heard = [0; WORD.len()];
     stream.read_exact(&mut heard).await?;
-    if heard == *WORD { Ok(()) } else { Err(std::io::Error::other("what came back is not what was said")) }
+    if heard != *WORD {
+        return Err(std::io::Error::other("somebody else has answered"));
+    }
+    stream.write_all(&heard).await
 }
 
 /// Whether the answer is one of an agent.
