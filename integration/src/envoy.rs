@@ -88,10 +88,7 @@ impl Envoy {
 
     /// Asks for clusters and listeners each by the service of the type, and for what these refer to by the aggregated one.
     pub fn ask_apart(control: SocketAddr, id: &str, way: Way, proof: Option<(&str, &Files)>) -> Envoy {
-        let mut bootstrap = over(bootstrap(control, id, way), proof);
-        bootstrap["dynamic_resources"]["cds_config"] = source(way);
-        bootstrap["dynamic_resources"]["lds_config"] = source(way);
-        Envoy::start(&bootstrap.to_string())
+        Envoy::start(&apart(control, id, way, proof).to_string())
     }
 
     /// With this bootstrap, whose admin may have any port.
@@ -159,6 +156,14 @@ pub fn bootstrap(control: SocketAddr, id: &str, way: Way) -> Value {
             "load_assignment": { "cluster_name": "control", "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket(control) } }] }] },
         }] },
     })
+}
+
+/// The same for one that asks for clusters and listeners each by the service of the type; over mutual TLS where there are files.
+pub fn apart(control: SocketAddr, id: &str, way: Way, proof: Option<(&str, &Files)>) -> Value {
+    let mut bootstrap = over(bootstrap(control, id, way), proof);
+    bootstrap["dynamic_resources"]["cds_config"] = source(way);
+    bootstrap["dynamic_resources"]["lds_config"] = source(way);
+    bootstrap
 }
 
 fn socket(address: SocketAddr) -> Value {

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use serde_json::{Map, Value, json};
 
+use crate::certificates::Files;
 use crate::envoy::{Envoy, Way, bootstrap};
 use crate::heddle::{Heddle, Setup};
 use crate::mesh::{DOMAIN, Mesh, Node};
+use crate::process::until;
 
 /// An Envoy with the agent beside it.
 pub struct Member {
@@ -36,7 +38,31 @@ pub fn over_mutual_tls(story: impl Fn(&mut Heddle, &Envoy)) {
     }
 }
 
+/// A story of a control plane that Envoys ask as gateways, in clear and over mutual TLS, by the way and what they prove themselves with.
+pub fn each_way(story: impl Fn(&Heddle, Way, Option<(&str, &Files)>)) {
+    for way in [Way::DeltaAds, Way::SotwAds] {
+        story(&Heddle::control_plane(Setup::default()), way, None);
+        let (mesh, _keeper, files) = Mesh::demanding("gateway");
+        story(&mesh.control, way, Some((&control(), &files)));
+    }
+}
+
+/// Who control planes are.
+pub fn control() -> String {
+    format!("spiffe://{DOMAIN}/ns/heddle/svc/controlplane")
+}
+
 impl Mesh {
+    /// One whose control plane demands certificates on loopback as it does beyond it, and the files in which an agent keeps the identity of a service.
+    pub fn demanding(service: &str) -> (Mesh, Node, Files) {
+        let mesh = Mesh::with(Setup { xds: ", tls: required".into(), ..Setup::default() }, "");
+        let folder = mesh.control.place.path("identity");
+        let keeper = mesh.keeper("keeper", service, &format!("files: \"{}\"", folder.display()));
+        let [chain, key, roots] = ["svid.pem", "svid.key", "bundle.pem"].map(|name| folder.join(name));
+        until("the identity in files", || chain.exists().then_some(()));
+        (mesh, keeper, Files { chain, key, roots })
+    }
+
     /// An Envoy beside an application of a service, which speaks HTTP and calls others.
     pub fn envoy_sidecar(&self, way: Way, service: &str, application: Option<SocketAddr>, calls: &[&str]) -> Member {
         self.envoy_sidecar_of(way, (service, "http"), application, calls)
@@ -101,7 +127,7 @@ fn as_member() -> Value {
             "grpc_services": [{ "envoy_grpc": { "cluster_name": "heddle_agent" } }],
         } } })
     };
-    let control = format!("spiffe://{DOMAIN}/ns/heddle/svc/controlplane");
+    let control = control();
     json!({ "name": "envoy.transport_sockets.tls", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         "common_tls_context": {

@@ -35,6 +35,8 @@ pub struct Heddle {
     pub xds: SocketAddr,
     pub agent: SocketAddr,
     mode: &'static str,
+    /// How the command line reaches it.
+    server: Vec<String>,
 }
 
 /// The admin key of the stories.
@@ -83,6 +85,14 @@ impl Heddle {
         let place = Place::new();
         let [http, https, admin, xds, agent] = [(); 5].map(|()| place.address());
         let data_dir = setup.data_dir.unwrap_or_else(|| place.path("data"));
+        let server = match setup.xds.contains("tls: required") {
+            true => vec![
+                format!("https://{xds}"),
+                "--bundle".into(),
+                data_dir.join("roots-of-control-plane.pem").display().to_string(),
+            ],
+            false => vec![format!("http://{xds}")],
+        };
         let providers = match &setup.resources {
             Some(yaml) => {
                 let path = place.write("resources.yaml", yaml);
@@ -105,12 +115,8 @@ impl Heddle {
             setup.more
         );
         place.write("heddle.yaml", &text);
-        Heddle::start(place, [http, https, admin, xds, agent], mode)
-    }
-
-    fn start(place: Place, [http, https, admin, xds, agent]: [SocketAddr; 5], mode: &'static str) -> Heddle {
         let process = Heddle::spawn(&place, mode);
-        let heddle = Heddle { process, place, http, https, admin, xds, agent, mode };
+        let heddle = Heddle { process, place, http, https, admin, xds, agent, mode, server };
         heddle.wait_ready();
         heddle
     }
@@ -198,7 +204,8 @@ impl Heddle {
     pub fn cli(&self, arguments: &[&str]) -> Output {
         Command::new(binary())
             .args(arguments)
-            .args(["--server", &format!("http://{}", self.xds), "--key", KEY])
+            .args(["--key", KEY, "--server"])
+            .args(&self.server)
             .current_dir(self.place.folder.path())
             .output()
             .unwrap()

@@ -4,8 +4,10 @@
 use heddle_integration::certificates::Authority;
 use heddle_integration::client;
 use heddle_integration::envoy::{self, Envoy, Own, Way};
+use heddle_integration::envoy_mesh::each_way;
 use heddle_integration::heddle::{Heddle, Setup};
 use heddle_integration::load::Load;
+use heddle_integration::mesh::Mesh;
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
 use serde_json::{Value, json};
@@ -19,13 +21,12 @@ fn certificate(heddle: &Heddle) {
 #[test]
 fn routes_endpoints_and_certificates_are_given_by_the_services_of_their_types_too() {
     let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
-    for way in [Way::DeltaAds, Way::SotwAds] {
-        let heddle = Heddle::control_plane(Setup::default());
+    each_way(|heddle, way, proof| {
         let own = Own { http: heddle.http, https: heddle.https, cluster: "upstreams/u", secret: "ssls/own/0" };
-        let _envoy = Envoy::ask_by_type(heddle.xds, "envoy-1", way, &own, None);
+        let _envoy = Envoy::ask_by_type(heddle.xds, "envoy-1", way, &own, proof);
         let upstream = |nginx: &Nginx| heddle.put("/upstreams/u", json!({ "nodes": { nginx.address.to_string(): 1 } }));
         upstream(&one);
-        certificate(&heddle);
+        certificate(heddle);
         heddle.put("/routes/r", json!({ "uri": "/hello", "upstream_id": "u" }));
         until("the listener", || client::get(heddle.http, "/hello").ok());
         assert_eq!(heddle.until_status("/hello", 200).text(), "one");
@@ -34,18 +35,17 @@ fn routes_endpoints_and_certificates_are_given_by_the_services_of_their_types_to
         until("two", || (heddle.get("/hello").text() == "two").then_some(()));
         heddle.put("/routes/r", json!({ "uri": "/other", "upstream_id": "u" }));
         heddle.until_status("/other", 200);
-    }
+    });
 }
 
 #[test]
 fn clusters_and_listeners_are_given_by_the_services_of_their_types_too() {
     let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
-    for way in [Way::DeltaAds, Way::SotwAds] {
-        let heddle = Heddle::control_plane(Setup::default());
-        let envoy = Envoy::ask_apart(heddle.xds, "envoy-1", way, None);
+    each_way(|heddle, way, proof| {
+        let envoy = Envoy::ask_apart(heddle.xds, "envoy-1", way, proof);
         heddle.put("/upstreams/u", json!({ "nodes": { one.address.to_string(): 1 } }));
         heddle.put("/routes/r", json!({ "uri": "/*", "upstream_id": "u" }));
-        certificate(&heddle);
+        certificate(heddle);
         envoy.until_live();
         assert_eq!(heddle.until_status("/hello", 200).text(), "one");
         heddle.until_said_over_tls("shop.example", "/hello", "one");
@@ -56,6 +56,44 @@ fn clusters_and_listeners_are_given_by_the_services_of_their_types_too() {
         until("one", || (heddle.get("/hello").text() == "one").then_some(()));
         let nodes = heddle.admin("GET", "/nodes", Value::Null).json();
         assert!(nodes.as_array().unwrap().iter().all(|node| node["nacks"] == json!([])), "{nodes}");
+    });
+}
+
+/// Waits until an Envoy was turned away with this verdict by the services for clusters and for listeners, and expects that it was told nothing.
+fn until_turned_away(mesh: &Mesh, envoy: &Envoy, verdict: &str) {
+    for service in ["cluster_manager.cds", "listener_manager.lds"] {
+        until(service, || (envoy.stat(&format!("{service}.update_failure")) > 0).then_some(()));
+        assert_eq!(envoy.stat(&format!("{service}.update_success")), 0, "{service}: {verdict}");
+    }
+    let refused = || serde_json::from_slice::<Value>(&mesh.control.cli(&["ca", "audit", "--refused", "-o", "json"]).stdout).ok();
+    let verdicts = || refused()?.as_array()?.iter().filter(|entry| entry["verdict"] == verdict).count().checked_sub(2);
+    until("both refusals in the audit", verdicts);
+    let nodes = mesh.control.admin("GET", "/nodes", Value::Null).json();
+    assert!(nodes.as_array().unwrap().iter().all(|node| node["id"] != "envoy-1"), "{nodes}");
+}
+
+#[test]
+fn the_service_of_a_type_tells_nothing_to_who_does_not_prove_to_be_who_it_says() {
+    let nginx = Nginx::saying("up");
+    for way in [Way::DeltaAds, Way::SotwAds] {
+        let (mesh, _keeper, files) = Mesh::demanding("gateway");
+        mesh.control.route("r", "/*", nginx.address);
+        let control = heddle_integration::envoy_mesh::control();
+        let asking = || {
+            let mut bootstrap = envoy::apart(mesh.control.xds, "envoy-1", way, Some((&control, &files)));
+            // It asks for listeners when it has waited so long for clusters.
+            bootstrap["dynamic_resources"]["cds_config"]["initial_fetch_timeout"] = json!("1s");
+            bootstrap
+        };
+        let mut nameless = asking();
+        let tls = &mut nameless["static_resources"]["clusters"][0]["transport_socket"]["typed_config"]["common_tls_context"];
+        tls.as_object_mut().unwrap().remove("tls_certificates").expect("it has one");
+        until_turned_away(&mesh, &Envoy::start(&nameless.to_string()), "no-proof");
+        let mut other = asking();
+        other["node"]["metadata"] = json!({ "service": "billing" });
+        until_turned_away(&mesh, &Envoy::start(&other.to_string()), "other-identity");
+        let _envoy = Envoy::start(&asking().to_string());
+        mesh.control.until_status("/", 200);
     }
 }
 
