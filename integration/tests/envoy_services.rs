@@ -127,6 +127,24 @@ fn a_route_that_envoy_refuses_is_shown_on_the_route_in_envoys_words() {
 }
 
 #[test]
+fn weights_that_envoy_cannot_add_up_are_told_as_smaller_ones() {
+    let servers = ["one", "two", "three"].map(Nginx::saying);
+    envoy::both(|heddle, envoy| {
+        let [one, two, three] = servers.each_ref().map(|server| server.address.to_string());
+        heddle.put("/upstreams/u", json!({ "nodes": { one: u32::MAX, two: u32::MAX - 1 } }));
+        heddle.put("/upstreams/v", json!({ "nodes": { three: 1 } }));
+        let shares = json!([{ "upstream_id": "u", "weight": u32::MAX }, { "upstream_id": "v", "weight": u32::MAX - 1 }]);
+        let split = json!({ "traffic-split": { "rules": [{ "weighted_upstreams": shares }] } });
+        heddle.put("/routes/r", json!({ "uri": "/*", "upstream_id": "u", "plugins": split }));
+        envoy.until_live();
+        heddle.until_status("/", 200);
+        for saying in ["one", "two", "three"] {
+            until(saying, || (heddle.get("/").text() == saying).then_some(()));
+        }
+    });
+}
+
+#[test]
 fn a_route_moves_from_one_upstream_to_the_next_and_no_request_fails() {
     let servers = ["0", "1", "2", "3"].map(Nginx::saying);
     envoy::both(|heddle, envoy| {

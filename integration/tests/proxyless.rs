@@ -102,17 +102,37 @@ fn what_a_client_refuses_is_shown_in_its_own_words_on_the_resource_that_caused_i
             Some(told[0].clone()).filter(|told| told["state"] == state)
         })
     };
-    // Together more than gRPC can count.
-    let weights = json!({ one.address.to_string(): u32::MAX, two.address.to_string(): u32::MAX - 1 });
-    heddle.put("/upstreams/u", json!({ "scheme": "grpc", "nodes": weights }));
+    // Its bootstrap has no certificates, of which a control plane cannot know.
+    upstream(&heddle, "u", &[one.address], json!({ "scheme": "grpcs", "tls": { "verify": true } }));
     let refused = status("refused");
     assert_eq!((&refused["node"], &refused["speaks"]), (&json!("client-1"), &json!("grpc")), "{refused}");
-    assert!(refused["reason"].as_str().unwrap().contains("sum of locality weights"), "{refused}");
+    let words = "unrecognized certificate provider instance name";
+    assert!(refused["reason"].as_str().unwrap().contains(words), "{refused}");
     assert_eq!(client.call("Unary")["saying"], "one", "what it took before stays");
-    assert!(node(&heddle, "client-1")["nacks"].to_string().contains("sum of locality weights"));
+    assert!(node(&heddle, "client-1")["nacks"].to_string().contains(words));
     upstream(&heddle, "u", &[two.address], json!({}));
     client.until_says("Unary", "two");
     status("confirmed");
+}
+
+#[test]
+fn weights_that_clients_cannot_add_up_are_told_as_smaller_ones() {
+    let place = Place::new();
+    let servers = ["one", "two", "three"].map(|saying| Said::new(&place, saying));
+    let heddle = Heddle::control_plane(Setup::default());
+    let bootstrap = bootstrap(&place, heddle.xds, "client-1", None);
+    let mut client = Client::of("xds:///shop.example", &bootstrap, "plain");
+    let [one, two, three] = servers.each_ref().map(|server| server.address.to_string());
+    heddle.put("/upstreams/u", json!({ "scheme": "grpc", "nodes": { one: u32::MAX, two: u32::MAX - 1 } }));
+    heddle.put("/upstreams/v", json!({ "scheme": "grpc", "nodes": { three: 1 } }));
+    let shares = json!([{ "upstream_id": "u", "weight": u32::MAX }, { "upstream_id": "v", "weight": u32::MAX - 1 }]);
+    let split = json!({ "plugins": { "traffic-split": { "rules": [{ "weighted_upstreams": shares }] } } });
+    route(&heddle, "all", "/story.Echo/*", "u", split);
+    for saying in ["one", "two", "three"] {
+        client.until_says("Unary", saying);
+    }
+    let node = node(&heddle, "client-1");
+    assert_eq!((&node["nacks"], &node["withheld"]), (&json!([]), &json!([])), "{node}");
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct DeltaMachine {
     kinds: [Subscription; Kind::ALL.len()],
     /// Clusters that were told before endpoints were asked for: they wait for those, whatever version of them the client says that it has.
     warming: HashSet<Arc<str>>,
+    /// Clusters that the client had and has answered to in a newer version, by a stream that is not about endpoints.
+    taken: Vec<Arc<str>>,
 }
 
 /// What a client wants and has of one kind.
@@ -65,12 +67,22 @@ struct InFlight {
     version: Arc<str>,
     /// With their versions; without one where they are removed.
     names: Vec<(Arc<str>, Arc<str>)>,
+    /// Those of them that the client had in another version.
+    anew: Vec<Arc<str>>,
 }
 
 impl DeltaMachine {
     /// A new stream of a node that begins at a position of the source (taken before anything is read from it).
     pub fn new(scope: NodeScope, position: u64) -> DeltaMachine {
-        DeltaMachine { scope, types: Types::Heddle, position, nonce: 0, kinds: Default::default(), warming: HashSet::new() }
+        DeltaMachine {
+            scope,
+            types: Types::Heddle,
+            position,
+            nonce: 0,
+            kinds: Default::default(),
+            warming: HashSet::new(),
+            taken: Vec::new(),
+        }
     }
 
     /// The same, to a node that speaks these types.
@@ -82,7 +94,7 @@ impl DeltaMachine {
     fn next_set(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
         let type_url: Arc<str> = self.types.url(kind).into();
         let state = &mut self.kinds[kind.index()];
-        let (mut resources, mut removed, mut size) = (Vec::new(), Vec::new(), 0);
+        let (mut resources, mut removed, mut anew, mut size) = (Vec::new(), Vec::new(), Vec::new(), 0);
         let mut send = |found: &Versioned, size: &mut usize| {
             let name = found.resource.name().clone();
             *size += name.len() + found.body.len() + 64;
@@ -100,7 +112,9 @@ impl DeltaMachine {
             match source.get(kind, &name, &self.scope) {
                 Some(found) => {
                     state.gone.remove(&name);
-                    if state.sent.get(&name, &self.scope) != Some(&found.version) {
+                    let had = state.sent.get(&name, &self.scope);
+                    if had != Some(&found.version) {
+                        anew.extend(had.map(|_| name.clone()));
                         state.sent.set(name, found.version.clone(), &self.scope);
                         send(&found, &mut size);
                     }
@@ -123,7 +137,7 @@ impl DeltaMachine {
         if kind == Kind::Upstream && self.types == Types::Envoy {
             self.tell_endpoints_again(&resources);
         }
-        Some(self.seal(kind, source.position(), resources, removed))
+        Some(self.seal(kind, source.position(), resources, removed, anew))
     }
 
     /// A cluster that changes waits for its endpoints anew, but Envoy does not ask for them again: they are owed even when they are the same. Without
@@ -143,14 +157,19 @@ impl DeltaMachine {
         }
     }
 
-    /// The same for a stream that is about endpoints alone: the cluster changes on another one.
+    /// The same for a stream that is about endpoints alone: the cluster changes on another one. Where that stream is another server's, nothing says when the
+    /// client has taken the cluster, and this is all that can be done; else they are told once more when it has.
     fn tell_elsewhere(&mut self, kind: Kind, name: &Arc<str>) {
-        let elsewhere = !self.kinds[Kind::Upstream.index()].open;
+        let elsewhere = self.are_clusters_elsewhere();
         let endpoints = &mut self.kinds[Kind::Endpoints.index()];
-        if self.types == Types::Envoy && kind == Kind::Upstream && elsewhere && endpoints.wants(name) {
+        if kind == Kind::Upstream && elsewhere && endpoints.wants(name) {
             endpoints.sent.forget_version(name, &self.scope);
             endpoints.dirty.insert(name.clone());
         }
+    }
+
+    fn are_clusters_elsewhere(&self) -> bool {
+        self.types == Types::Envoy && !self.kinds[Kind::Upstream.index()].open
     }
 
     /// Envoy takes new routes at once but new clusters only when it has their endpoints, so routes that it has already change after those are confirmed.
@@ -178,16 +197,26 @@ impl DeltaMachine {
             }
         }
         state.settle(kind, self.position, source);
-        (!removed.is_empty()).then(|| self.seal(kind, source.position(), Vec::new(), removed))
+        (!removed.is_empty()).then(|| self.seal(kind, source.position(), Vec::new(), removed, Vec::new()))
     }
 
-    fn seal(&mut self, kind: Kind, position: u64, resources: Vec<RawResource>, removed: Vec<Arc<str>>) -> DeltaResponse {
+    fn seal(
+        &mut self,
+        kind: Kind,
+        position: u64,
+        resources: Vec<RawResource>,
+        removed: Vec<Arc<str>>,
+        anew: Vec<Arc<str>>,
+    ) -> DeltaResponse {
+        if kind == Kind::Upstream {
+            self.warming.retain(|name| !removed.contains(name));
+        }
         self.nonce += 1;
         let nonce: Arc<str> = self.nonce.to_string().into();
         let version: Arc<str> = position.to_string().into();
         let set = resources.iter().map(|resource| (resource.name.clone(), resource.version.clone()));
         let names = set.chain(removed.iter().map(|name| (name.clone(), Arc::default()))).collect();
-        let flight = InFlight { nonce: nonce.clone(), version: version.clone(), names };
+        let flight = InFlight { nonce: nonce.clone(), version: version.clone(), names, anew };
         self.kinds[kind.index()].in_flight.push_back(flight);
         DeltaResponse { kind, version, nonce, resources, removed }
     }
@@ -198,10 +227,12 @@ impl Subscription {
         self.open && (self.wildcard || self.names.contains(name))
     }
 
-    /// Looks up which response is answered; an unknown nonce is ignored.
-    fn answered(&mut self, request: &DeltaRequest, now: SystemTime) {
-        let Some(at) = self.in_flight.iter().position(|flight| flight.nonce == request.nonce) else { return };
-        let Some(flight) = self.in_flight.drain(..=at).next_back() else { return };
+    /// Looks up which response is answered; an unknown nonce is ignored. Gives what the client has anew by it, and by those before it.
+    fn answered(&mut self, request: &DeltaRequest, now: SystemTime) -> Vec<Arc<str>> {
+        let Some(at) = self.in_flight.iter().position(|flight| flight.nonce == request.nonce) else { return Vec::new() };
+        let mut answered: Vec<InFlight> = self.in_flight.drain(..=at).collect();
+        let anew = answered.iter_mut().flat_map(|flight| std::mem::take(&mut flight.anew)).collect();
+        let Some(flight) = answered.pop() else { return anew };
         match &request.error {
             None => {
                 self.refused.accept(flight.names.iter().map(|(name, _)| name));
@@ -211,6 +242,7 @@ impl Subscription {
                 self.refused.refuse(request.kind, flight.names.iter().map(|(name, version)| (name, version)), text, now)
             }
         }
+        anew
     }
 
     /// Once the client was sent everything that it sees, what it has is that of every such client.
@@ -304,15 +336,17 @@ impl Machine for DeltaMachine {
     type Response = DeltaResponse;
 
     fn request(&mut self, request: DeltaRequest, source: &dyn SnapshotSource, now: SystemTime) -> Result<(), BadRequest> {
+        let is_apart = request.kind == Kind::Endpoints && self.are_clusters_elsewhere();
         let state = &mut self.kinds[request.kind.index()];
-        state.answered(&request, now);
+        let anew = state.answered(&request, now);
         let first = !std::mem::replace(&mut state.open, true);
         let starred = request.subscribe.iter().any(|name| &**name == WILDCARD);
         let all = starred || (first && request.subscribe.is_empty());
         if first {
             let asked: HashSet<&Arc<str>> = request.subscribe.iter().collect();
             let warming = if request.kind == Kind::Endpoints { std::mem::take(&mut self.warming) } else { HashSet::new() };
-            let held = |name: &Arc<str>| (all || asked.contains(name)) && !warming.contains(name);
+            // Which of the clusters that come by another stream wait for them, an Envoy does not say.
+            let held = |name: &Arc<str>| (all || asked.contains(name)) && !is_apart && !warming.contains(name);
             state.sent = Sent::told(request.initial.into_iter().filter(|(name, _)| held(name)));
         }
         if all {
@@ -339,6 +373,10 @@ impl Machine for DeltaMachine {
                 state.leave_wildcard(&self.scope);
             }
         }
+        if request.kind == Kind::Upstream && self.types == Types::Envoy && !self.kinds[Kind::Endpoints.index()].open {
+            self.taken.extend(anew);
+        }
+        let state = &self.kinds[request.kind.index()];
         if state.names.len() > MAX_NAMES {
             return Err(BadRequest::TooMuch { what: "the subscription", found: state.names.len(), most: MAX_NAMES });
         }
@@ -426,5 +464,13 @@ impl Machine for DeltaMachine {
     fn resources(&self) -> Vec<ResourceView> {
         let of = |(kind, state): (Kind, &Subscription)| state.resources(kind, &self.scope);
         Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open).flat_map(of).collect()
+    }
+
+    fn taken(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.taken)
+    }
+
+    fn warm(&mut self, clusters: Vec<Arc<str>>) {
+        clusters.iter().for_each(|cluster| self.tell_elsewhere(Kind::Upstream, cluster));
     }
 }

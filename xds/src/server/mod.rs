@@ -89,4 +89,10 @@ pub trait Machine: Send + 'static {
     fn nacks(&self) -> Vec<Nack>;
     /// How the client stands to each resource that it asked for or was sent.
     fn resources(&self) -> Vec<ResourceView>;
+    /// Clusters that the client has taken anew since this was asked last, and whose endpoints it does not ask for by this stream.
+    fn taken(&mut self) -> Vec<Arc<str>> {
+        Vec::new()
+    }
+    /// The client has taken these clusters by another stream, so that they wait for their endpoints.
+    fn warm(&mut self, _clusters: Vec<Arc<str>>) {}
 }

@@ -12,13 +12,14 @@ use heddle_node::clock::Instant;
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::time::timeout;
 
-use self::inspect::{Asking, Asks};
+use self::inspect::{Ask, Asking, Asks, Beside};
 use self::instances::{Outbox, Pace};
-use super::Nack;
 use super::rollout::{GroupName, GroupView, HeldView, Rollouts};
+use super::{Machine, Nack};
 use crate::dialect::envoy::encode::Ledger;
 use crate::model::{Instance, Kind};
 use crate::protocol::{Dialect, NodeInfo, Types};
+use crate::snapshot::NodeScope;
 
 pub use self::inspect::{Inspected, ResourceView, Standing};
 pub use self::instances::InstanceFollower;
@@ -141,6 +142,7 @@ struct Inner {
     next: u64,
     streams: BTreeMap<u64, NodeView>,
     asking: BTreeMap<u64, Asking>,
+    beside: BTreeMap<u64, Arc<Beside>>,
     gone: BTreeMap<Arc<str>, NodeView>,
     followers: u64,
     /// Resources that nodes refused, so far.
@@ -280,7 +282,9 @@ impl NodeRegistry {
         inner.streams.insert(id, view);
         let (asking, asks) = inspect::asks();
         inner.asking.insert(id, asking);
-        Presence { registry: Arc::clone(self), id, pace: Pace::new(at), awaited: false, asks }
+        let beside: Arc<Beside> = Arc::default();
+        inner.beside.insert(id, beside.clone());
+        Presence { registry: Arc::clone(self), id, pace: Pace::new(at), awaited: false, asks, beside }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -300,6 +304,7 @@ pub(super) struct Presence {
     pace: Pace,
     awaited: bool,
     asks: Asks,
+    beside: Arc<Beside>,
 }
 
 impl Presence {
@@ -345,9 +350,12 @@ impl Presence {
         self.instance(late, now);
     }
 
-    /// Somebody asks how the node stands to its resources.
-    pub(super) async fn asked(&mut self) -> Option<oneshot::Sender<Vec<ResourceView>>> {
-        self.asks.recv().await
+    /// Somebody asks how the node stands to its resources, or another stream of it has told it of clusters.
+    pub(super) async fn asked(&mut self) -> Option<Ask> {
+        tokio::select! {
+            ask = self.asks.recv() => ask.map(Ask::Resources),
+            clusters = self.beside.look() => Some(Ask::Warm(clusters)),
+        }
     }
 
     /// The stream is ended from here; whether the node is expected back.
@@ -355,8 +363,28 @@ impl Presence {
         self.awaited = awaited;
     }
 
+    /// Notes how far a stream is; `now` when the node said something.
+    pub(super) fn update<M: Machine>(&self, machine: &mut M, now: Option<SystemTime>) {
+        self.note(machine.held(), machine.nacks(), now);
+        let taken = machine.taken();
+        if !taken.is_empty() {
+            self.tell_beside(&taken);
+        }
+    }
+
+    /// Tells the other streams of this node that it has taken clusters. It is of the same certificate, or nobody could tell whose endpoints are told again.
+    fn tell_beside(&self, clusters: &[Arc<str>]) {
+        let inner = self.registry.lock();
+        let who = |id: &u64| inner.streams.get(id).map(|view| &view.node.scope);
+        let Some(own) = who(&self.id) else { return };
+        let is_same =
+            |scope: &NodeScope| (&scope.id, &scope.namespace, &scope.service) == (&own.id, &own.namespace, &own.service);
+        let others = inner.beside.iter().filter(|(id, _)| **id != self.id && who(id).is_some_and(is_same));
+        others.for_each(|(_, beside)| beside.leave(clusters));
+    }
+
     /// Notes what the node holds and refuses; `now` when it said something.
-    pub(super) fn update(&self, kinds: Vec<KindView>, nacks: Vec<Nack>, now: Option<SystemTime>) {
+    pub(super) fn note(&self, kinds: Vec<KindView>, nacks: Vec<Nack>, now: Option<SystemTime>) {
         let mut inner = self.registry.lock();
         let Some(view) = inner.streams.get_mut(&self.id) else { return };
         let news: Vec<&Nack> = nacks.iter().filter(|nack| !view.nacks.contains(nack)).collect();
@@ -381,6 +409,7 @@ impl Drop for Presence {
     fn drop(&mut self) {
         let mut inner = self.registry.lock();
         inner.asking.remove(&self.id);
+        inner.beside.remove(&self.id);
         let Some(mut view) = inner.streams.remove(&self.id) else { return };
         if view.node.instance.is_some() {
             inner.outbox.put(InstanceEvent::Left { stream: self.id, awaited: self.awaited });

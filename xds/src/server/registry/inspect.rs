@@ -1,9 +1,11 @@
-//! How a node stands to each resource, when somebody asks: the stream is asked, since it alone knows. It knows no protocol.
+//! How a node stands to each resource, when somebody asks: the stream is asked, since it alone knows. And what the streams of one node have to tell each
+//! other. It knows no protocol.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::NodeView;
 use crate::model::Kind;
@@ -83,9 +85,44 @@ pub(super) fn asks() -> (Asking, Asks) {
     mpsc::channel(MAX_ASKS)
 }
 
-/// Answers a question about a stream.
-pub(in crate::server) fn answer<M: Machine>(machine: &M, view: &View, ask: oneshot::Sender<Vec<ResourceView>>) {
-    let resources = machine.resources().into_iter().map(|one| one.with_body(view)).collect();
-    // Who asked may have gone.
-    let _ = ask.send(resources);
+/// Clusters that another stream of the node has told it of.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    clusters: Mutex<BTreeSet<Arc<str>>>,
+    bell: Notify,
+}
+
+impl Beside {
+    /// Leaves word of clusters; nothing is lost when it is not looked at for long, and nothing is there twice.
+    pub(super) fn leave(&self, clusters: &[Arc<str>]) {
+        // Nothing can fail while this is held.
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner).extend(clusters.iter().cloned());
+        self.bell.notify_one();
+    }
+
+    /// Waits until there is some.
+    pub(super) async fn look(&self) -> Vec<Arc<str>> {
+        self.bell.notified().await;
+        std::mem::take(&mut *self.clusters.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+    }
+}
+
+/// What comes to a stream from others of this process.
+pub(in crate::server) enum Ask {
+    /// How its client stands to its resources.
+    Resources(oneshot::Sender<Vec<ResourceView>>),
+    /// Its client has taken these clusters by another stream.
+    Warm(Vec<Arc<str>>),
+}
+
+/// Does what a stream is asked.
+pub(in crate::server) fn answer<M: Machine>(machine: &mut M, view: &View, ask: Ask) {
+    match ask {
+        Ask::Resources(ask) => {
+            let resources = machine.resources().into_iter().map(|one| one.with_body(view)).collect();
+            // Who asked may have gone.
+            let _ = ask.send(resources);
+        }
+        Ask::Warm(clusters) => machine.warm(clusters),
+    }
 }

@@ -102,7 +102,7 @@ fn an_envoy_that_comes_back_without_asking_for_clusters_is_given_its_endpoints()
     let held = store.get(Kind::Endpoints, "u", &NodeScope::default()).unwrap();
     let initial = [(held.resource.name().clone(), held.version.clone())].into();
     machine.request(DeltaRequest { initial, ..delta(Kind::Endpoints, &["u"], "") }, &store, at(1)).unwrap();
-    assert!(drain(&mut machine, &store).is_empty(), "it says that it has them");
+    assert_eq!(drain(&mut machine, &store).len(), 1, "it says that it has them, but a cluster may wait for them");
     put(&store, Kind::Upstream, "u", "cluster 3");
     machine.changes(since(&store, machine.position()), &store);
     let told: Vec<_> = drain(&mut machine, &store).into_iter().map(|response| response.kind).collect();
@@ -328,6 +328,49 @@ fn endpoints_on_a_stream_of_their_own_follow_a_cluster_that_changes_elsewhere() 
     machine.changes(since(&store, machine.position()), &store);
     let told = drain(&mut machine, &store);
     assert_eq!(told.iter().map(|response| (response.kind, response.resources.len())).collect::<Vec<_>>(), [(Kind::Endpoints, 1)]);
+}
+
+#[test]
+fn endpoints_on_a_stream_of_their_own_are_told_again_when_the_other_one_has_brought_the_cluster() {
+    let store = world();
+    let [mut clusters, mut endpoints] = [(); 2].map(|()| DeltaMachine::new(NodeScope::default(), 0).speaking(Types::Envoy));
+    let tells = |machine: &mut DeltaMachine| drain(machine, &store).pop().unwrap().nonce;
+    let answers = |machine: &mut DeltaMachine, nonce: &str| {
+        machine.request(delta(Kind::Upstream, &[], nonce), &store, at(1)).unwrap();
+        machine.taken()
+    };
+    clusters.request(delta(Kind::Upstream, &[], ""), &store, at(1)).unwrap();
+    endpoints.request(delta(Kind::Endpoints, &["u"], ""), &store, at(1)).unwrap();
+    tells(&mut endpoints);
+    let nonce = tells(&mut clusters);
+    assert!(answers(&mut clusters, &nonce).is_empty(), "for the endpoints of what is new it asks by itself");
+    put(&store, Kind::Upstream, "u", "cluster 2");
+    for machine in [&mut clusters, &mut endpoints] {
+        machine.changes(since(&store, machine.position()), &store);
+    }
+    // They may come before the cluster, and then nothing waits for them yet.
+    tells(&mut endpoints);
+    let nonce = tells(&mut clusters);
+    let taken = answers(&mut clusters, &nonce);
+    assert_eq!(taken, ["u".into()]);
+    assert!(clusters.taken().is_empty() && answers(&mut clusters, &nonce).is_empty(), "once");
+    endpoints.warm(taken);
+    let told: Vec<_> = drain(&mut endpoints, &store).into_iter().map(|said| (said.kind, said.resources.len())).collect();
+    assert_eq!(told, [(Kind::Endpoints, 1)]);
+    endpoints.warm(vec!["other".into()]);
+    assert!(drain(&mut endpoints, &store).is_empty(), "nobody asked for those");
+}
+
+#[test]
+fn a_stream_that_is_about_endpoints_too_tells_no_other_one() {
+    let store = world();
+    let (mut machine, _) = holding(&store);
+    put(&store, Kind::Upstream, "u", "cluster 2");
+    machine.changes(since(&store, machine.position()), &store);
+    for response in drain(&mut machine, &store) {
+        machine.request(delta(response.kind, &[], &response.nonce), &store, at(1)).unwrap();
+    }
+    assert!(machine.taken().is_empty());
 }
 
 #[test]

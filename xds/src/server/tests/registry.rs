@@ -2,12 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt;
 use heddle_node::clock::{self, Instant};
 
 use super::*;
-use crate::model::{Instance, MeshProtocol};
-use crate::protocol::{Dialect, NodeInfo};
-use crate::server::{InstanceEvent, KindView, NodeRegistry};
+use crate::model::{Instance, MeshProtocol, Upstream};
+use crate::protocol::{DeltaRequest, Dialect, NodeInfo, Types};
+use crate::server::registry::inspect::Ask;
+use crate::server::{DeltaMachine, InstanceEvent, KindView, NodeRegistry};
+use crate::snapshot::Versioned;
 
 fn came(second: u64) -> (SystemTime, Instant) {
     (at(second), clock::now())
@@ -22,13 +25,43 @@ fn nodes_are_remembered_after_they_left() {
     let registry = Arc::new(NodeRegistry::new());
     let presence = registry.enter(node("gw-1"), Dialect::Delta, came(1));
     let held = KindView { kind: Kind::Secret, version: "7".into(), resources: 3, pending: false };
-    presence.update(vec![held.clone()], Vec::new(), Some(at(2)));
+    presence.note(vec![held.clone()], Vec::new(), Some(at(2)));
     let view = registry.nodes().remove(0);
     assert_eq!((view.connected_since, view.last_contact, view.kinds), (Some(at(1)), at(2), vec![held]));
     drop(presence);
     assert_eq!((registry.connected(), registry.nodes()[0].connected_since), (0, None));
     let _again = registry.enter(node("gw-1"), Dialect::Sotw, came(5));
     assert_eq!((registry.nodes().len(), registry.nodes()[0].connected_since), (1, Some(at(5))));
+}
+
+#[tokio::test]
+async fn the_streams_of_a_node_tell_each_other_of_clusters_and_nobody_else() {
+    let registry = Arc::new(NodeRegistry::new());
+    let of = |id: &str, service: &str| {
+        let mut node = node(id);
+        node.scope.service = service.into();
+        registry.enter(node, Dialect::Delta, came(1))
+    };
+    let (clusters, mut endpoints) = (of("gw-1", "edge"), of("gw-1", "edge"));
+    let mut strangers = [of("gw-1", "other"), of("gw-2", "edge"), of("gw-1", "")];
+    let store = SnapshotStore::new();
+    let mut machine = DeltaMachine::new(NodeScope::default(), 0).speaking(Types::Envoy);
+    machine.request(DeltaRequest::new(Kind::Upstream), &store, at(1)).unwrap();
+    for version in ["1", "2", "3"] {
+        let cluster = |name: &str| Resource::Upstream(Arc::new(Upstream::new(name)));
+        store.apply_encoded(["a", "b"].map(|name| Ok(Versioned::encoded(cluster(name), version.into()))).into());
+        machine.changes(since(&store, machine.position()), &store);
+        for response in drain(&mut machine, &store) {
+            let answer = DeltaRequest { nonce: response.nonce, ..DeltaRequest::new(Kind::Upstream) };
+            machine.request(answer, &store, at(1)).unwrap();
+        }
+        clusters.update(&mut machine, None);
+    }
+    let Some(Ask::Warm(told)) = endpoints.asked().await else { panic!("clusters") };
+    assert_eq!(told, ["a".into(), "b".into()], "each once, however often it changed");
+    for stranger in &mut strangers {
+        assert!(stranger.asked().now_or_never().is_none());
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use wire::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbCon
 use super::plugins::{self, Extra};
 use super::wire::{address, ads, any, exact, secret, span};
 use super::zones::Ranked;
-use super::{bytes, mesh, plain_assignment};
+use super::{bytes, mesh, plain_assignment, weights};
 use crate::model::{
     ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashTable, PassHost, RingSize, Thresholds, Upstream,
 };
@@ -50,6 +50,7 @@ pub(super) fn assignment(ranked: &Ranked, upstream: Option<&Upstream>) -> Bytes 
 pub(super) fn assigned(ranked: &Ranked, upstream: Option<&Upstream>) -> eds::ClusterLoadAssignment {
     let mut assignment = plain_assignment(&ranked.endpoints);
     assignment.policy.clone_from(&ranked.policy);
+    lighten(&mut assignment);
     let Some(upstream) = upstream else { return assignment };
     // Without a name Envoy would say that of the cluster, which is no host.
     let probed = upstream.checks.active.as_ref().is_some_and(|check| check.host.is_none());
@@ -73,6 +74,18 @@ pub(super) fn assigned(ranked: &Ranked, upstream: Option<&Upstream>) -> eds::Clu
         }
     }
     assignment
+}
+
+/// All endpoints by one measure: Envoy shares out by their weights over all zones of a priority.
+fn lighten(assignment: &mut eds::ClusterLoadAssignment) {
+    let endpoints = assignment.endpoints.iter_mut().flat_map(|group| &mut group.lb_endpoints);
+    if !weights::fit(&mut endpoints.filter_map(|endpoint| endpoint.load_balancing_weight.as_mut()).collect::<Vec<_>>()) {
+        return;
+    }
+    for group in &mut assignment.endpoints {
+        let sum = group.lb_endpoints.iter().filter_map(|endpoint| endpoint.load_balancing_weight).sum::<u32>();
+        group.load_balancing_weight = Some(sum.max(1));
+    }
 }
 
 /// An address as a request names it: with its port unless that is the usual one.

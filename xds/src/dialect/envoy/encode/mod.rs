@@ -16,6 +16,7 @@ mod re2;
 mod route;
 #[cfg(test)]
 mod tests;
+mod weights;
 mod wire;
 mod zones;
 

@@ -16,7 +16,7 @@ use wire::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier, Upg
 use super::hosts::{Host, Order, Place};
 use super::plugins::{Extra, Filters};
 use super::wire::{header, span};
-use super::{bytes, matching, pattern, plugins};
+use super::{bytes, matching, pattern, plugins, weights};
 use crate::model::{Balancer, Consumer, HashOn, PassHost, PluginConf, Route, Upstream};
 
 /// Tries after the first where nobody said how many: our agents try each endpoint once, which Envoy does not count.
@@ -276,6 +276,7 @@ pub(super) fn shared(
                     ..Default::default()
                 });
             }
+            weights::fit(&mut clusters.iter_mut().filter_map(|cluster| cluster.weight.as_mut()).collect::<Vec<_>>());
             ClusterSpecifier::WeightedClusters(wire::WeightedCluster { clusters, ..Default::default() })
         }
     };

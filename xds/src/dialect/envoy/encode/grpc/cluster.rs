@@ -96,6 +96,7 @@ fn by_weight(group: eds::LocalityLbEndpoints) -> Vec<eds::LocalityLbEndpoints> {
         let count = u32::try_from(lb_endpoints.len()).unwrap_or(u32::MAX);
         eds::LocalityLbEndpoints {
             locality: Some(base::Locality { sub_zone: format!("weight-{weight}"), ..group.locality.clone().unwrap_or_default() }),
+            // No more than all of them together, which can be added up.
             load_balancing_weight: Some(weight.saturating_mul(count)),
             priority: group.priority,
             lb_endpoints,

@@ -11,6 +11,7 @@ use proxy::TcpProxy;
 use proxy::tcp_proxy::{ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster::ClusterWeight};
 
 use super::super::mesh::tries;
+use super::super::weights;
 use super::super::wire::{any, span};
 use super::shown;
 use crate::model::{Balancer, Certificate, HashOn, Listener, MeshPeer, TcpRoute, TcpShare, Upstream};
@@ -187,7 +188,11 @@ fn proxied(listener: &Listener, route: &TcpRoute, find: Find<'_, '_>) -> Result<
         stat_prefix: listener.name.to_string(),
         cluster_specifier: Some(match shares[..] {
             [share] => ClusterSpecifier::Cluster(share.upstream.to_string()),
-            _ => ClusterSpecifier::WeightedClusters(WeightedCluster { clusters: shares.iter().map(weighed).collect() }),
+            _ => {
+                let mut clusters: Vec<ClusterWeight> = shares.iter().map(weighed).collect();
+                weights::fit(&mut clusters.iter_mut().map(|cluster| &mut cluster.weight).collect::<Vec<_>>());
+                ClusterSpecifier::WeightedClusters(WeightedCluster { clusters })
+            }
         }),
         idle_timeout: span(route.idle_timeout),
         max_connect_attempts: Some(route.connect_attempts.unwrap_or(most).max(1)),
