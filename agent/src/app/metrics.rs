@@ -49,6 +49,7 @@ pub fn page(sources: &Sources<'_>) -> String {
     expose_tcp(&mut page, &tcp);
     plugins(&mut page, sources.tables);
     upstreams(&mut page, sources.tables);
+    dropped(&mut page, sources.context);
     called_in_clear(&mut page, sources.tables);
     endpoints::upstreams(&mut page, sources.tables, MAX_SERIES);
     endpoints::sharing(&mut page, sources.context);
@@ -284,6 +285,15 @@ fn upstreams(page: &mut TextWriter, tables: &Tables) {
     family("heddle_upstream_connections", "gauge", "Connections open to the endpoint.", &|report| {
         report.totals.connections as f64
     });
+}
+
+/// Requests that were not sent at all, as a control plane wants it.
+fn dropped(page: &mut TextWriter, context: &Context) {
+    let name = "heddle_upstream_dropped_requests_total";
+    page.family(name, "counter", "Requests that were not sent, to relieve the upstream, by category of drop_overloads.");
+    for ((upstream, category), count) in context.drops.totals().iter().take(MAX_SERIES) {
+        page.sample(name, &[("upstream", upstream), ("category", category)], *count as f64);
+    }
 }
 
 /// Services of the mesh that this node calls without TLS, as they want to be.

@@ -102,6 +102,8 @@ reasons! {
     ServicePending = ("service_pending", 503, "503 Service Unavailable: the service is not known yet"),
     /// A limit of the upstream is reached.
     Overflow = ("overflow", 503, "503 Service Unavailable"),
+    /// A control plane wants a share of the requests not to be sent to the upstream.
+    DropOverload = ("drop_overload", 503, "503 Service Unavailable: dropped to relieve the upstream"),
     /// We are shutting down or shedding load.
     Shedding = ("shedding", 503, "503 Service Unavailable"),
     /// The endpoint did not answer in time.

@@ -59,6 +59,9 @@ impl Pipeline {
             return Box::pin(self.steered(x, plan, body, upgrade, interim)).await;
         }
         let target = self.target(x, plan).await.map_err(refuse)?;
+        if target.drops(&mut x.dice) {
+            return Err(refuse(Reason::DropOverload));
+        }
         let campaign = Campaign::new(plan, &target, upgrade, interim);
         self.tries(x, plan, &campaign, &mut body, None).await.map_err(Unserved::into_answer)
     }

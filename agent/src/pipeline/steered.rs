@@ -185,6 +185,9 @@ impl Pipeline {
         body: &mut Body,
     ) -> Result<Served, Unserved> {
         let target = target.map_err(|reason| Unserved::Failed(reason, Seen::Never))?;
+        if target.drops(&mut x.dice) {
+            return Err(Unserved::Failed(Reason::DropOverload, Seen::Never));
+        }
         let campaign = Campaign::new(way.plan, &target, way.upgrade, way.interim);
         let mut steered = Steered::new(way.steering, way.replay);
         steered.number(x);

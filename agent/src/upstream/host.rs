@@ -78,14 +78,20 @@ impl Host {
     }
 
     /// The connection that was used last and still stands, since it is the likeliest to be warm; dead ones are closed on the way.
-    pub(super) fn take_idle(&self, tls: Option<&Arc<ClientConfig>>, name: Option<&str>, now: Instant) -> Option<Box<Conn>> {
+    pub(super) fn take_idle(
+        &self,
+        tls: Option<&Arc<ClientConfig>>,
+        name: Option<&str>,
+        limits: &KeepalivePool,
+        now: Instant,
+    ) -> Option<Box<Conn>> {
         let mut idle = self.idle.borrow_mut();
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
             if TlsIdentity::fits(idle[at].identity.as_ref(), tls, name) {
                 let mut conn = idle.remove(at);
-                if !conn.is_overdue(now) && !conn.is_stale() {
+                if !conn.is_spent(limits, now) && !conn.is_overdue(now) && !conn.is_stale() {
                     return Some(conn);
                 }
             }
@@ -103,8 +109,7 @@ impl Host {
 
     /// Keeps a connection for the next request, unless it has served enough or there are enough.
     pub(super) fn put_idle(&self, mut conn: Box<Conn>, limits: &KeepalivePool, now: Instant) {
-        let spent = limits.requests > 0 && conn.served >= limits.requests;
-        if spent || limits.size == 0 || self.core.is_retired() {
+        if conn.is_spent(limits, now) || limits.size == 0 || self.core.is_retired() {
             return;
         }
         conn.rest(now);
@@ -123,7 +128,8 @@ impl Host {
         let gone: Vec<Box<Conn>> = {
             let mut idle = self.idle.borrow_mut();
             idle.extract_if(.., |conn| {
-                retired || conn.rested(now) >= limits.idle_timeout || conn.is_overdue(now) || conn.is_stale()
+                let late = conn.rested(now) >= limits.idle_timeout || conn.is_overdue(now);
+                retired || late || conn.is_spent(limits, now) || conn.is_stale()
             })
             .collect()
         };

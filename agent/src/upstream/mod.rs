@@ -7,6 +7,7 @@
 
 mod cluster;
 mod connect;
+mod drops;
 mod error;
 mod h1;
 mod h2;

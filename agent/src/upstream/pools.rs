@@ -136,8 +136,9 @@ async fn checkout(
 ) -> Result<Ready<Box<Conn>>, UpstreamError> {
     let host = picked.host();
     let (tls, name) = picked.tls(request.host)?;
+    let limits = &picked.spec().config.keepalive;
     loop {
-        if !fresh && let Some(conn) = host.take_idle(tls, name, start) {
+        if !fresh && let Some(conn) = host.take_idle(tls, name, limits, start) {
             host.shard.reused.inc();
             return Ok(Ready { conn, connect: Duration::ZERO, reused: true });
         }
@@ -155,7 +156,7 @@ async fn checkout(
     let fallbacks = host.fallbacks.borrow().clone();
     let began = clock::now();
     let io = connect(host.core.address, &fallbacks, identity.as_ref(), request.timeouts.connect, began).await?;
-    Ok(Ready { conn: Conn::new(io, identity, slot), connect: clock::now() - began, reused: false })
+    Ok(Ready { conn: Conn::new(io, identity, slot, began), connect: clock::now() - began, reused: false })
 }
 
 /// Waits until a connection comes back or is closed.

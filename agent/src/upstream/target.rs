@@ -164,6 +164,11 @@ impl Target {
         self.seen = self.local.seen(&edition.view());
     }
 
+    /// Whether a request is not to be sent at all, to relieve the endpoints. It is counted then.
+    pub fn drops(&self, dice: &mut fastrand::Rng) -> bool {
+        self.seen.view.spec.drops.iter().any(|one| one.takes(dice))
+    }
+
     /// Chooses an endpoint whose id is not in `tried`. `key` is for consistent hashing.
     ///
     /// Errors: [`Reason::Overflow`] when a limit of the upstream refuses another request or repeat, [`Reason::UpstreamDns`] when no name could be resolved,

@@ -116,6 +116,7 @@ pub(super) fn usage(name: Arc<str>, label: &str, written: &resources::Upstream) 
         locality: locality(written),
         fleet_load: written.load_from == LoadFrom::Fleet,
         in_clear: false,
+        drops: Vec::new(),
     }
 }
 
@@ -187,7 +188,12 @@ fn pass_host(written: &resources::Upstream) -> PassHost {
 }
 
 fn keepalive(written: &resources::KeepalivePool) -> KeepalivePool {
-    KeepalivePool { size: written.size, idle_timeout: seconds(written.idle_timeout), requests: written.requests }
+    KeepalivePool {
+        size: written.size,
+        idle_timeout: seconds(written.idle_timeout),
+        requests: written.requests,
+        max_age: seconds(written.max_age),
+    }
 }
 
 fn breakers(written: &CircuitBreaker) -> CircuitBreakers {

@@ -11,8 +11,9 @@ use super::read::{
 };
 use super::route::{timeouts_from_wire, timeouts_to_wire};
 use crate::model::{
-    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HashTable, HealthChecks, KeepalivePool, LocalityWeight,
-    MeshPeer, PassHost, PassiveCheck, RingSize, Scheme, Spread, Thresholds, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
+    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, DropOverload, HashOn, HashTable, HealthChecks, KeepalivePool,
+    LocalityWeight, MeshPeer, PassHost, PassiveCheck, RingSize, Scheme, Spread, Thresholds, Upstream, UpstreamTls, ZoneMode,
+    ZonePolicy,
 };
 
 /// Zones that an upstream may name; each is a level that its shares are computed over.
@@ -36,6 +37,7 @@ pub(super) fn to_wire(upstream: &Upstream) -> wire::Upstream {
             size: upstream.keepalive.size,
             idle_timeout: to_duration(upstream.keepalive.idle_timeout),
             requests: upstream.keepalive.requests,
+            max_age: to_duration(upstream.keepalive.max_age),
         }),
         tls: Some(wire::UpstreamTls {
             verify: upstream.tls.verify,
@@ -64,6 +66,7 @@ pub(super) fn to_wire(upstream: &Upstream) -> wire::Upstream {
         locality: Some(zones_to_wire(&upstream.locality)),
         fleet_load: upstream.fleet_load,
         in_clear: upstream.in_clear,
+        drops: upstream.drops.iter().map(drop_to_wire).collect(),
     }
 }
 
@@ -86,6 +89,7 @@ pub(super) fn from_wire(message: wire::Upstream) -> Read<Upstream> {
             size: keepalive.size,
             idle_timeout: duration("keepalive.idle_timeout", keepalive.idle_timeout)?,
             requests: keepalive.requests,
+            max_age: keepalive.max_age.map(|age| duration("keepalive.max_age", Some(age))).transpose()?.unwrap_or_default(),
         },
         tls: UpstreamTls {
             verify: tls.verify,
@@ -113,6 +117,27 @@ pub(super) fn from_wire(message: wire::Upstream) -> Read<Upstream> {
         locality: zones_from_wire(message.locality).map_err(|fault| fault.inside("locality"))?,
         fleet_load: message.fleet_load,
         in_clear: message.in_clear,
+        drops: drops(message.drops)?,
+    })
+}
+
+fn drop_to_wire(one: &DropOverload) -> wire::DropOverload {
+    wire::DropOverload { category: one.category.to_string(), millionths: one.millionths }
+}
+
+fn drops(messages: Vec<wire::DropOverload>) -> Read<Vec<DropOverload>> {
+    if messages.len() > DropOverload::MOST {
+        let most = DropOverload::MOST;
+        return Err(Fault::new("drops", format!("has {} elements, at most {most} are allowed", messages.len())));
+    }
+    list("drops", messages, |field, one| {
+        if one.millionths > DropOverload::ALL {
+            return Err(Fault::new(
+                field,
+                format!("expected {} millionths at most, found {}", DropOverload::ALL, one.millionths),
+            ));
+        }
+        Ok(DropOverload { category: name(field, one.category)?, millionths: one.millionths })
     })
 }
 

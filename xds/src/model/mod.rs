@@ -26,8 +26,8 @@ pub use mesh::{
 pub use plugin::{GlobalRule, PluginConf, PluginOrigin};
 pub use route::{Route, RouteMatch, Timeouts, UpstreamRef};
 pub use upstream::{
-    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, HashOn, HashTable, HealthChecks, KeepalivePool, LocalityWeight,
-    PassHost, PassiveCheck, RingSize, Scheme, Spread, Thresholds, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
+    ActiveCheck, Balancer, CheckKind, CircuitBreakers, Discovery, DropOverload, HashOn, HashTable, HealthChecks, KeepalivePool,
+    LocalityWeight, PassHost, PassiveCheck, RingSize, Scheme, Spread, Thresholds, Upstream, UpstreamTls, ZoneMode, ZonePolicy,
 };
 
 use std::sync::Arc;

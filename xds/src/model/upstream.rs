@@ -48,6 +48,24 @@ pub struct Upstream {
     pub fleet_load: bool,
     /// Its endpoints stand behind sidecars of the mesh that are to be called in clear, as a `peer_authentication` says: `mesh` is `None` then.
     pub in_clear: bool,
+    /// Shares of the requests that are not sent at all, each drawn by itself.
+    pub drops: Vec<DropOverload>,
+}
+
+/// A share of the requests that is answered with 503 in the place of endpoints that have too much to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DropOverload {
+    /// Under which name it is counted.
+    pub category: Arc<str>,
+    /// How many of a million.
+    pub millionths: u32,
+}
+
+impl DropOverload {
+    /// Most of them for one upstream.
+    pub const MOST: usize = 16;
+    /// The share that is all requests.
+    pub const ALL: u32 = 1_000_000;
 }
 
 impl Upstream {
@@ -80,6 +98,7 @@ impl Upstream {
             locality: ZonePolicy::default(),
             fleet_load: false,
             in_clear: false,
+            drops: Vec::new(),
         }
     }
 }
@@ -303,12 +322,22 @@ pub struct KeepalivePool {
     pub idle_timeout: Duration,
     /// Closed after this many requests.
     pub requests: u32,
+    /// Given no further requests after this long, and closed when those under way have ended; zero is no limit.
+    pub max_age: Duration,
+}
+
+impl KeepalivePool {
+    /// Whether a connection of this age gets no further requests.
+    #[must_use]
+    pub fn is_old(&self, age: Duration) -> bool {
+        !self.max_age.is_zero() && age >= self.max_age
+    }
 }
 
 impl Default for KeepalivePool {
     /// 320 connections, 60 s, 1,000 requests, as APISIX.
     fn default() -> Self {
-        KeepalivePool { size: 320, idle_timeout: Duration::from_secs(60), requests: 1000 }
+        KeepalivePool { size: 320, idle_timeout: Duration::from_secs(60), requests: 1000, max_age: Duration::ZERO }
     }
 }
 

@@ -22,6 +22,7 @@ use super::view::{Endpoint, EndpointCore, EndpointView};
 use crate::balance::{Callers, Epoch, Node, Policy, Standing, View, Zones};
 use crate::dns::Answer;
 use crate::health::{Change, EndpointHealth, Fellows, Judge, Rules};
+use crate::upstream::drops::{Dropping, Drops};
 
 /// What all clusters of a node share.
 pub struct Context {
@@ -35,6 +36,8 @@ pub struct Context {
     pub fellows: Fellows,
     /// What our zone has of all who call the same upstreams.
     pub callers: Arc<Callers>,
+    /// Requests that were not sent at all.
+    pub drops: Drops,
     /// Told of every change of health, on whatever thread it happens; must be quick.
     pub on_health: Box<dyn Fn(&HealthEvent) + Send + Sync>,
 }
@@ -48,6 +51,7 @@ impl Default for Context {
             membership,
             fellows: Fellows::default(),
             callers: Arc::default(),
+            drops: Drops::default(),
             on_health: Box::new(|_| ()),
         }
     }
@@ -77,6 +81,8 @@ pub struct Spec {
     pub tls: Option<Result<Arc<ClientConfig>, Arc<str>>>,
     /// Probes, and their TLS for checks of kind `https`.
     pub probes: Option<(Arc<model::ActiveCheck>, Option<Arc<ClientConfig>>)>,
+    /// Shares of the requests that are not sent at all.
+    pub(in crate::upstream) drops: Box<[Dropping]>,
 }
 
 /// The run-time side of one upstream: what all its [`Edition`]s share.
@@ -209,6 +215,7 @@ impl Cluster {
     /// Lets go of all endpoints: the upstream is gone. Requests under way end as they began.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Release);
+        self.context.drops.forget(&self.name);
         self.context.fellows.tell(&self.context.membership, &self.name, Vec::new());
         self.context.fellows.checks(&self.context.membership, &self.name, None, heddle_node::clock::now());
         for endpoint in &self.view.load().endpoints {
@@ -345,7 +352,7 @@ impl Spec {
             let client = || context.tls.client(&demand, false, secrets).ok();
             (check.clone(), if check.kind == CheckKind::Https { client() } else { None })
         });
-        Spec { config, rules, tls, probes }
+        Spec { drops: context.drops.of(&config), config, rules, tls, probes }
     }
 
     /// Whether its endpoints stand behind sidecars of the mesh.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use heddle_node::clock;
-use heddle_xds::model::Timeouts;
+use heddle_xds::model::{KeepalivePool, Timeouts};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
@@ -47,6 +47,8 @@ pub(in crate::upstream) struct Conn {
     pub(super) out: Vec<u8>,
     pub(super) deadline: Deadline,
     pub(in crate::upstream) identity: Option<TlsIdentity>,
+    /// When it was opened.
+    born: Instant,
     /// Requests served.
     pub(in crate::upstream) served: u32,
     idle_since: Option<Instant>,
@@ -56,13 +58,14 @@ pub(in crate::upstream) struct Conn {
 }
 
 impl Conn {
-    pub(in crate::upstream) fn new(io: Io, identity: Option<TlsIdentity>, slot: Slot) -> Box<Conn> {
+    pub(in crate::upstream) fn new(io: Io, identity: Option<TlsIdentity>, slot: Slot, born: Instant) -> Box<Conn> {
         Box::new(Conn {
             io,
             input: BytesMut::new(),
             out: Vec::new(),
             deadline: Deadline::default(),
             identity,
+            born,
             served: 0,
             idle_since: None,
             kept: FOR_EVER,
@@ -91,6 +94,11 @@ impl Conn {
     /// Whether the server is about to close it, as it has said.
     pub(in crate::upstream) fn is_overdue(&self, now: Instant) -> bool {
         self.rested(now) >= self.kept
+    }
+
+    /// Whether it gets no further requests: it has served enough, or for long enough.
+    pub(in crate::upstream) fn is_spent(&self, limits: &KeepalivePool, now: Instant) -> bool {
+        limits.requests > 0 && self.served >= limits.requests || limits.is_old(now.saturating_duration_since(self.born))
     }
 
     /// Begins to rest.

@@ -63,6 +63,7 @@ pub(super) struct Session {
     identity: Option<TlsIdentity>,
     streams: Cell<usize>,
     served: Cell<u32>,
+    born: Instant,
     closed: Cell<bool>,
     idle_since: Cell<Option<Instant>>,
     /// What the endpoint did wrong, when the connection ended for that.
@@ -196,6 +197,9 @@ impl Sessions {
 
 impl Session {
     fn is_spent(&self, limits: &KeepalivePool) -> bool {
+        if !limits.max_age.is_zero() && limits.is_old(clock::now().saturating_duration_since(self.born)) {
+            return true;
+        }
         // In the mesh it is age that counts: a handshake costs more than thousands of requests.
         self.vouched.is_none() && limits.requests > 0 && self.served.get() >= limits.requests
     }
@@ -337,6 +341,7 @@ async fn handshake(picked: &Picked, wanted: &Checkout<'_>, began: Instant) -> Re
         identity,
         streams: Cell::new(0),
         served: Cell::new(0),
+        born: began,
         closed: Cell::new(false),
         idle_since: Cell::new(None),
         blamed: Cell::new(None),

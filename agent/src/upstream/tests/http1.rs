@@ -44,6 +44,25 @@ fn a_connection_is_closed_after_its_share_of_requests() {
 }
 
 #[test]
+fn a_connection_that_is_old_serves_no_further_request_and_is_closed() {
+    run_paused(async {
+        let minute = Duration::from_secs(60);
+        let cluster = cluster(&[canned(&[HELLO; 3]).await], |upstream| upstream.keepalive.max_age = minute);
+        let pools = Pools::new();
+        let mut reused = Vec::new();
+        for _ in 0..4 {
+            reused.push(get(&pools, &cluster).await.unwrap().reused);
+            tokio::time::sleep(Duration::from_secs(25)).await;
+        }
+        assert_eq!(reused, [false, true, true, false], "of 0, 25, 50 and 75 seconds");
+        tokio::task::spawn_local(pools.clone().keep_tidy());
+        assert_eq!(totals(&cluster).connections, 1);
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        assert_eq!(totals(&cluster).connections, 0, "though it rests for less than it may");
+    });
+}
+
+#[test]
 fn idle_connections_are_closed_in_time() {
     run_paused(async {
         let cluster = cluster(&[canned(&[HELLO, HELLO]).await], |_| ());

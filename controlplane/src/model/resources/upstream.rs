@@ -328,6 +328,10 @@ pub struct KeepalivePool {
     #[serde(default = "default_pool_requests")]
     #[schemars(range(min = 1))]
     pub requests: u32,
+    /// Seconds after which a connection gets no further requests, and is closed when those under way have ended; 0 is no limit.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub max_age: f64,
 }
 
 /// Limits that break the circuit: above them a request is refused with 503 at once.

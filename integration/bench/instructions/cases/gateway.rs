@@ -156,5 +156,6 @@ pub fn upstream(name: &str) -> Upstream {
         locality: ZonePolicy::default(),
         fleet_load: false,
         in_clear: false,
+        drops: Vec::new(),
     }
 }

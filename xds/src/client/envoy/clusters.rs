@@ -91,6 +91,9 @@ fn placed_endpoints(assignment: &Assignment, by_locality: bool, upstream: &mut A
     if upstream.locality.overprovisioning != assignment.overprovisioning {
         Arc::make_mut(upstream).locality.overprovisioning = assignment.overprovisioning;
     }
+    if upstream.drops != assignment.drops {
+        Arc::make_mut(upstream).drops.clone_from(&assignment.drops);
+    }
     if !by_locality {
         return assignment.endpoints.clone();
     }

@@ -205,14 +205,21 @@ fn upstream() -> impl Strategy<Value = Upstream> {
         checks,
         breakers,
         of(name()),
-        [duration(), duration(), duration()],
+        [duration(), duration(), duration(), duration()],
         any::<[u32; 2]>(),
-        (any::<u8>(), of(peer), zones(), any::<[bool; 2]>()),
+        (any::<u8>(), of(peer), zones(), any::<[bool; 2]>(), vec(drop_overload(), 0..3)),
     );
     (head, tail).prop_map(|((name, label, balancer, scheme, pass_host, retries, timeouts), tail)| {
-        let (tls, checks, breakers, dns, times, [size, requests], (panic_threshold, mesh, locality, [fleet_load, in_clear])) =
-            tail;
-        let [retry_timeout, idle_timeout, slow_start] = times;
+        let (
+            tls,
+            checks,
+            breakers,
+            dns,
+            times,
+            [size, requests],
+            (panic_threshold, mesh, locality, [fleet_load, in_clear], drops),
+        ) = tail;
+        let [retry_timeout, idle_timeout, slow_start, max_age] = times;
         Upstream {
             name,
             label,
@@ -222,7 +229,7 @@ fn upstream() -> impl Strategy<Value = Upstream> {
             retries,
             retry_timeout,
             timeouts,
-            keepalive: KeepalivePool { size, idle_timeout, requests },
+            keepalive: KeepalivePool { size, idle_timeout, requests, max_age },
             tls,
             checks,
             breakers,
@@ -233,8 +240,13 @@ fn upstream() -> impl Strategy<Value = Upstream> {
             locality,
             fleet_load,
             in_clear,
+            drops,
         }
     })
+}
+
+fn drop_overload() -> impl Strategy<Value = DropOverload> {
+    (name(), 0..=DropOverload::ALL).prop_map(|(category, millionths)| DropOverload { category, millionths })
 }
 
 fn zones() -> impl Strategy<Value = ZonePolicy> {

@@ -603,6 +603,9 @@ pub struct Upstream {
     /// Endpoints stand behind sidecars of the mesh that are to be called in clear, as who owns them has said.
     #[prost(bool, tag = "20")]
     pub in_clear: bool,
+    /// Shares of the requests that are not sent at all.
+    #[prost(message, repeated, tag = "21")]
+    pub drops: ::prost::alloc::vec::Vec<DropOverload>,
 }
 impl ::prost::Name for Upstream {
     const NAME: &'static str = "Upstream";
@@ -612,6 +615,26 @@ impl ::prost::Name for Upstream {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/heddle.config.v1.Upstream".into()
+    }
+}
+/// A share of the requests that is answered with 503.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DropOverload {
+    /// Under which name it is counted.
+    #[prost(string, tag = "1")]
+    pub category: ::prost::alloc::string::String,
+    /// How many of a million.
+    #[prost(uint32, tag = "2")]
+    pub millionths: u32,
+}
+impl ::prost::Name for DropOverload {
+    const NAME: &'static str = "DropOverload";
+    const PACKAGE: &'static str = "heddle.config.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.config.v1.DropOverload".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.config.v1.DropOverload".into()
     }
 }
 /// Which zones are used, seen from the zone of the node.
@@ -903,6 +926,9 @@ pub struct KeepalivePool {
     /// Closed after this many requests.
     #[prost(uint32, tag = "3")]
     pub requests: u32,
+    /// Given no further requests after this long; zero is no limit.
+    #[prost(message, optional, tag = "4")]
+    pub max_age: ::core::option::Option<::prost_types::Duration>,
 }
 impl ::prost::Name for KeepalivePool {
     const NAME: &'static str = "KeepalivePool";

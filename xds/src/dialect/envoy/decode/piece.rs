@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::model::{Certificate, Endpoint, HashOn, HashTable, Listener, Secret, Upstream};
+use crate::model::{Certificate, DropOverload, Endpoint, HashOn, HashTable, Listener, Secret, Upstream};
 
 /// A cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -274,6 +274,8 @@ pub struct Assignment {
     pub localities: Vec<Locality>,
     /// Percent of its fair share that an endpoint may be given before the next priority helps.
     pub overprovisioning: u32,
+    /// Requests that are not sent at all.
+    pub drops: Vec<DropOverload>,
 }
 
 /// Endpoints of one place and priority.

@@ -236,6 +236,7 @@ fn options(upstream: &Upstream) -> http::HttpProtocolOptions {
         common_http_protocol_options: Some(base::HttpProtocolOptions {
             idle_timeout: span(upstream.keepalive.idle_timeout),
             max_requests_per_connection: (requests > 0).then_some(requests),
+            max_connection_duration: Some(upstream.keepalive.max_age).filter(|age| !age.is_zero()).and_then(span),
             ..Default::default()
         }),
         upstream_http_protocol_options: verified.then(|| base::UpstreamHttpProtocolOptions {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::piece::{Assignment, Locality};
 use super::super::read::{Fault, Fields, Read};
-use crate::model::{Endpoint, EndpointStatus, Labels};
+use crate::model::{DropOverload, Endpoint, EndpointStatus, Labels};
 
 /// Endpoints of one cluster.
 const MAX_ENDPOINTS: usize = 20_000;
@@ -14,6 +14,8 @@ const MAX_ENDPOINTS: usize = 20_000;
 const MAX_HOST: usize = 255;
 /// How much above its fair share an endpoint may be loaded, in percent, where nothing is said: Envoy's own default.
 pub(crate) const OVERPROVISIONING: u32 = 140;
+/// Longest name under which requests are counted that are not sent.
+const MAX_CATEGORY: usize = 256;
 /// Labels of one endpoint.
 const MAX_LABELS: usize = 128;
 /// Who reads labels (Envoy's subset load balancer).
@@ -29,13 +31,18 @@ pub(crate) enum Lookup {
 /// Reads a `ClusterLoadAssignment`.
 pub(crate) fn read(fields: &mut Fields<'_>, lookup: Lookup) -> Read<Assignment> {
     let name = fields.name("cluster_name")?;
-    let overprovisioning = fields.message("policy", |policy| {
-        policy.refuse("drop_overloads", "dropping requests here is not supported: use fault injection on a route")?;
+    let policy = fields.message("policy", |policy| {
+        let drops = policy.list("drop_overloads", dropped)?;
+        if drops.len() > DropOverload::MOST {
+            let most = DropOverload::MOST;
+            return Err(Fault::new("drop_overloads", format!("has {} categories, at most {most} are read", drops.len())));
+        }
         policy.refuse("endpoint_stale_after", "is not supported: endpoints stay until they are replaced")?;
         policy.refuse("weighted_priority_health", "is not supported: endpoints count alike when health is judged")?;
-        policy.small("overprovisioning_factor")
+        Ok((policy.small("overprovisioning_factor")?, drops))
     })?;
-    let overprovisioning = overprovisioning.flatten().unwrap_or(OVERPROVISIONING);
+    let (overprovisioning, drops) = policy.unwrap_or_default();
+    let overprovisioning = overprovisioning.unwrap_or(OVERPROVISIONING);
     if overprovisioning < 100 {
         return Err(Fault::new("policy.overprovisioning_factor", "expected 100 percent or more"));
     }
@@ -50,7 +57,23 @@ pub(crate) fn read(fields: &mut Fields<'_>, lookup: Lookup) -> Read<Assignment> 
     if endpoints.len() > MAX_ENDPOINTS {
         return Err(Fault::new("endpoints", format!("has {} endpoints, at most {MAX_ENDPOINTS} are read", endpoints.len())));
     }
-    Ok(Assignment { name, endpoints: endpoints.into(), localities, overprovisioning })
+    Ok(Assignment { name, endpoints: endpoints.into(), localities, overprovisioning, drops })
+}
+
+/// A share of the requests that is not sent.
+fn dropped(fields: &mut Fields<'_>) -> Read<DropOverload> {
+    let category = fields.name("category")?;
+    if category.len() > MAX_CATEGORY {
+        return Err(Fault::new("category", format!("has {} bytes, at most {MAX_CATEGORY} are read", category.len())));
+    }
+    let millionths = fields.required("drop_percentage", |share| {
+        let each = share.choice("denominator", &[("HUNDRED", 0, 10_000), ("TEN_THOUSAND", 1, 100), ("MILLION", 2, 1)])?;
+        Ok(share.small("numerator")?.unwrap_or(0).saturating_mul(each.unwrap_or(10_000)))
+    })?;
+    if millionths > DropOverload::ALL {
+        return Err(Fault::new("drop_percentage", "expected 100 percent at most"));
+    }
+    Ok(DropOverload { category, millionths })
 }
 
 fn locality(group: &mut Fields<'_>, lookup: Lookup) -> Read<(Locality, Vec<Endpoint>)> {

@@ -75,7 +75,12 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
         retries: Some(0),
         retry_timeout: Duration::ZERO,
         timeouts: Timeouts { connect: fields.duration("connect_timeout")?.unwrap_or(CONNECT_TIMEOUT), ..Timeouts::default() },
-        keepalive: KeepalivePool { idle_timeout: protocol.idle, requests: protocol.requests, ..KeepalivePool::default() },
+        keepalive: KeepalivePool {
+            idle_timeout: protocol.idle,
+            requests: protocol.requests,
+            max_age: protocol.age,
+            ..KeepalivePool::default()
+        },
         tls: transport.as_ref().map(|tls| tls.upstream.clone()).unwrap_or_default(),
         checks: HealthChecks {
             active: check::active(fields, &name)?.map(Arc::new),
@@ -89,6 +94,8 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
         locality: ZonePolicy { mode: ZoneMode::Off, spread: Some(Spread::default()), ..ZonePolicy::default() },
         fleet_load: false,
         in_clear: false,
+        // The assignment says what is dropped.
+        drops: Vec::new(),
         name,
     };
     let (secrets, asks_secrets) = transport.map(|tls| (tls.secrets, tls.asks)).unwrap_or_default();
@@ -318,10 +325,11 @@ struct Protocol {
     http2: bool,
     idle: Duration,
     requests: u32,
+    age: Duration,
 }
 
 fn protocol(fields: &mut Fields<'_>) -> Read<Protocol> {
-    let mut protocol = Protocol { http2: false, idle: IDLE, requests: MANY };
+    let mut protocol = Protocol { http2: false, idle: IDLE, requests: MANY, age: Duration::ZERO };
     protocol.http2 |= fields.message("http2_protocol_options", http2)?.is_some();
     fields.message("http_protocol_options", http1)?;
     fields.message("common_http_protocol_options", |common| connections(common, &mut protocol))?;
@@ -368,7 +376,10 @@ fn connections(common: &mut Fields<'_>, protocol: &mut Protocol) -> Read<()> {
     }
     common.ignore(&["max_headers_count", "headers_with_underscores_action"]);
     common.refuse("max_stream_duration", "is not supported: use the timeout of routes")?;
-    common.refuse("max_connection_duration", "is not supported: use max_requests_per_connection or idle_timeout")
+    if let Some(most) = common.duration("max_connection_duration")? {
+        protocol.age = most;
+    }
+    Ok(())
 }
 
 fn transport(fields: &mut Fields<'_>, name: &str) -> Read<Option<tls::Client>> {
