@@ -11,6 +11,8 @@ mod hashed;
 mod limited;
 #[path = "envoy_compare/pair.rs"]
 mod pair;
+#[path = "envoy_compare/relieved.rs"]
+mod relieved;
 #[path = "envoy_compare/requests.rs"]
 mod requests;
 #[path = "envoy_compare/served.rs"]

@@ -80,7 +80,7 @@ fn defaults_are_those_of_the_reference() {
     let Ok(UserResource::Upstream(up)) = parse(ResourceKind::Upstream, "1", &value) else { panic!("refused") };
     assert_eq!((up.balancer.as_str(), up.scheme.as_str(), up.hash_on), ("roundrobin", "http", HashOnKind::Vars));
     let pool = up.keepalive_pool.unwrap();
-    assert_eq!((pool.size, pool.idle_timeout, pool.requests), (320, 60.0, 1000));
+    assert_eq!((pool.size, pool.idle_timeout, pool.requests, pool.max_age), (320, 60.0, 1000, 0.0));
     let checks = up.checks.unwrap();
     let (active, passive) = (checks.active.unwrap(), checks.passive.unwrap());
     assert_eq!((active.concurrency, active.healthy.successes, active.unhealthy.timeouts), (10, 2, 3));

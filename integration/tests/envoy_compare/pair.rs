@@ -17,7 +17,7 @@ pub struct Door {
 pub struct Pair {
     pub ours: Vec<SocketAddr>,
     pub theirs: Vec<SocketAddr>,
-    _runs: (Follower, Envoy),
+    pub runs: (Follower, Envoy),
     _place: Place,
 }
 
@@ -49,7 +49,7 @@ impl Pair {
         let envoy = Envoy::start(&bootstrap(doors, &theirs, clusters, "127.0.0.1:0".parse().unwrap()));
         agent.until_ready();
         envoy.until_live();
-        Pair { ours, theirs, _runs: (agent, envoy), _place: place }
+        Pair { ours, theirs, runs: (agent, envoy), _place: place }
     }
 
     /// A door at both.

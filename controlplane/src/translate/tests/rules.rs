@@ -145,7 +145,7 @@ fn upstreams_have_the_defaults_of_apisix() {
             "upstreams/list",
             json!({"nodes": [{"host": "[::1]", "weight": 1, "priority": -1}, {"host": "b", "port": 82, "weight": 9}],
             "type": "chash", "hash_on": "header", "key": "http_x_user", "pass_host": "rewrite", "upstream_host": "x.example",
-            "retries": 2, "retry_timeout": 1.5, "keepalive_pool": {"size": 5},
+            "retries": 2, "retry_timeout": 1.5, "keepalive_pool": {"size": 5, "max_age": 1.5},
             "checks": {"active": {"type": "tcp", "unhealthy": {"interval": 3, "tcp_failures": 1}, "req_headers": ["A: b"], "checkers": 2}, "passive": {}}}),
         ),
         ("upstreams/dns", json!({"discovery_type": "dns", "service_name": "x.example:90", "checks": {"passive": {}}})),
@@ -161,7 +161,7 @@ fn upstreams_have_the_defaults_of_apisix() {
     let list = world.upstream("upstreams/list");
     assert_eq!(list.balancer, Balancer::ConsistentHash(HashOn::Header("x_user".into()), HashTable::RING));
     assert_eq!((&list.pass_host, list.retries), (&PassHost::Rewrite("x.example".into()), Some(2)));
-    assert_eq!((list.keepalive.size, list.keepalive.requests), (5, 1000));
+    assert_eq!((list.keepalive.size, list.keepalive.requests, list.keepalive.max_age), (5, 1000, Duration::from_millis(1500)));
     let active = list.checks.active.as_ref().unwrap();
     assert_eq!((active.kind, active.thresholds.tcp_failures, active.thresholds.timeouts), (CheckKind::Tcp, 1, 3));
     assert_eq!((active.healthy_interval, active.unhealthy_interval), (Duration::from_secs(1), Duration::from_secs(3)));
