@@ -190,6 +190,9 @@ fn endpoints(name: &str) -> Option<Value> {
         "config.endpoint.v3.LocalityLbEndpoints" => json!({"lb_endpoints": [{"endpoint": endpoint()}]}),
         "config.endpoint.v3.LbEndpoint" => json!({"endpoint": endpoint()}),
         "config.endpoint.v3.Endpoint" => endpoint(),
+        "config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload" => {
+            json!({"category": "throttle", "drop_percentage": {"numerator": 1}})
+        }
         _ => return None,
     })
 }
