@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use heddle_integration::ads::any;
-use heddle_integration::client;
+use heddle_integration::client::{self, Answer};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
 use serde_json::{Value, json};
@@ -31,9 +31,13 @@ fn pair(clusters: &[Value]) -> Pair {
     Pair::start(&[Door { filters: Vec::new(), hosts: vec![host("all", "*", json!(routes))] }], clusters)
 }
 
+fn ask(address: SocketAddr, target: &str) -> Answer {
+    client::ask(address, "GET", target, &[], b"").expect("an answer")
+}
+
 /// How many of these requests were dropped; all others come through.
 fn dropped(address: SocketAddr, target: &str, requests: u32) -> u32 {
-    let status = |_: &u32| client::get(address, target).expect("an answer").status;
+    let status = |_: &u32| ask(address, target).status;
     let refused = (0..requests).filter(|number| match status(number) {
         200 => false,
         503 => true,
@@ -54,7 +58,7 @@ fn the_same_share_of_requests_is_dropped_and_counted() {
         assert!((f64::from(count) / f64::from(COUNTED) - 0.3).abs() < APART, "{who}: {count} of {COUNTED}");
     }
     let (agent, envoy) = &pair.runs;
-    assert_eq!(envoy.stat("cluster.some.upstream_rq_drop_overload"), u64::from(theirs));
+    assert_eq!(envoy.stat("cluster.some.upstream_rq_503"), u64::from(theirs));
     let page = client::get(agent.spot.admin, "/metrics").unwrap().text();
     for (upstream, count) in [("some", ours), ("all", 20), ("none", 0)] {
         let line = format!("heddle_upstream_dropped_requests_total{{upstream=\"{upstream}\",category=\"throttle\"}} {count}\n");
@@ -66,7 +70,7 @@ fn the_same_share_of_requests_is_dropped_and_counted() {
 fn connections(address: SocketAddr, target: &str, span: u64) -> BTreeSet<String> {
     let (begin, mut seen) = (Instant::now(), BTreeSet::new());
     while begin.elapsed() < Duration::from_millis(span) {
-        seen.insert(client::get(address, target).expect("an answer").text());
+        seen.insert(ask(address, target).text());
     }
     seen
 }
