@@ -220,6 +220,30 @@ fn requests_that_come_together_share_one_connection() {
 }
 
 #[test]
+fn an_old_connection_is_given_no_further_stream_and_brings_those_that_it_has_to_their_end() {
+    run(async {
+        let address = h2_server(100, |request, respond, _| echo(request, respond)).await;
+        let cluster = cluster(&[address], |upstream| {
+            upstream.scheme = Scheme::Grpc;
+            upstream.keepalive.max_age = Duration::from_nanos(1);
+        });
+        let pools = Pools::new();
+        let (mut tap, body) = pipe(None);
+        let first = send(&pools, &cluster, &call(), body).await.unwrap();
+        for connects in 2..4 {
+            let other = send(&pools, &cluster, &call(), Body::from(Bytes::from_static(b"x"))).await.unwrap();
+            assert_eq!((other.body.collect(10).await.unwrap(), totals(&cluster).connects), ("x".into(), connects));
+        }
+        let feeding = async {
+            tap.data(b"to the end").await;
+            tap.finish(None).await;
+        };
+        let (all, ()) = tokio::join!(first.body.collect(100), feeding);
+        assert_eq!((all.unwrap(), totals(&cluster).resets), ("to the end".into(), 0));
+    });
+}
+
+#[test]
 fn a_connection_that_goes_away_is_replaced() {
     run(async {
         let address = server(|stream, _| async move {

@@ -13,7 +13,7 @@ use crate::client::TypedUpdate;
 use crate::codec::InvalidResource;
 use crate::dialect::envoy::decode::decode;
 use crate::dialect::envoy::decode::tests::{any, assignment, eds_cluster, encode, listener, routes};
-use crate::model::{Kind, Resource};
+use crate::model::{DropOverload, Kind, Resource};
 use crate::protocol::Dialect;
 
 struct Talk {
@@ -150,6 +150,29 @@ fn a_changed_cluster_stays_as_it_was_until_the_new_one_is_warm() {
     assert_eq!(changed.asked(EnvoyKind::Endpoints), ["elsewhere"]);
     let warm = talk.hears(EnvoyKind::Endpoints, &[assignment("elsewhere", 2)]);
     assert_eq!(warm.names(Kind::Endpoints), ["c"]);
+}
+
+#[test]
+fn what_is_dropped_changes_with_the_endpoints() {
+    for dialect in [Dialect::Delta, Dialect::Sotw] {
+        let mut talk = Talk::new(dialect);
+        talk.hears(EnvoyKind::Cluster, &[eds_cluster("c")]);
+        for (numerator, denominator, millionths) in [(3, 0, 30_000), (3, 1, 300), (3, 2, 3), (100, 0, 1_000_000), (0, 0, 0)] {
+            let mut assignment = assignment("c", 1);
+            let share = json!({"numerator": numerator, "denominator": denominator});
+            assignment["policy"] = json!({"drop_overloads": [{"category": "lb", "drop_percentage": share}]});
+            let outcome = talk.hears(EnvoyKind::Endpoints, &[assignment]);
+            let drops = outcome.updates.iter().flat_map(|update| &update.set).find_map(|set| match &set.resource {
+                Resource::Upstream(upstream) => Some(upstream.drops.clone()),
+                _ => None,
+            });
+            assert_eq!(drops.unwrap(), [DropOverload { category: "lb".into(), millionths }]);
+        }
+        let mut much = assignment("c", 1);
+        much["policy"] = json!({"drop_overloads": [{"category": "lb", "drop_percentage": {"numerator": 101}}]});
+        let error = talk.hears(EnvoyKind::Endpoints, &[much]).verdict.error.unwrap();
+        assert!(error.contains("policy.drop_overloads[0].drop_percentage: expected 100 percent at most"), "{error}");
+    }
 }
 
 #[test]
