@@ -15,6 +15,8 @@ const PLUGIN: &str = "jwt-auth";
 const TURNS: &str = "workflow";
 /// Rules of one filter; each is looked at for each request.
 const MAX_RULES: usize = 64;
+/// Most milliseconds that our plugin lets a fetch of keys take.
+const LONGEST_FETCH: u32 = 60_000;
 /// What comes before a token where nothing else is said.
 const BEARER: &str = "Bearer";
 
@@ -208,9 +210,16 @@ fn provider(fields: &mut Fields<'_>) -> Read<Value> {
 /// Where the keys are.
 fn keys(fields: &mut Fields<'_>, config: &mut Map<String, Value>) -> Read<()> {
     let url = fields.message("remote_jwks", |jwks| {
-        jwks.ignore(&["async_fetch", "retry_policy", "cache_duration"]);
+        jwks.ignore(&["async_fetch", "retry_policy"]);
+        if let Some(kept) = jwks.duration("cache_duration")? {
+            config.insert("jwks_ttl".to_owned(), u32::try_from(kept.as_secs()).unwrap_or(u32::MAX).max(1).into());
+        }
         jwks.required("http_uri", |uri| {
-            uri.ignore(&["cluster", "timeout"]);
+            uri.ignore(&["cluster"]);
+            if let Some(patience) = uri.duration("timeout")? {
+                let millis = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+                config.insert("timeout".to_owned(), millis.clamp(1, LONGEST_FETCH).into());
+            }
             uri.name("uri")
         })
     })?;
@@ -277,6 +286,24 @@ mod tests {
             "issuers": ["i"], "payload_header": "x-payload", "claim_headers": {"x-who": "sub"},
             "header": "authorization", "bearer_only": true, "query": "access_token", "cookie": "",
         })
+    }
+
+    #[test]
+    fn published_keys_are_fetched_as_the_provider_says() {
+        let said = |jwks: Value| {
+            let provider = json!({"issuer": "i", "remote_jwks": jwks});
+            message(&provider, super::provider)
+                .map(|config| (config["jwks_url"].clone(), config["jwks_ttl"].clone(), config["timeout"].clone()))
+        };
+        let uri = |timeout: &str| json!({"uri": "https://keys.example/", "cluster": "c", "timeout": timeout});
+        let url = || json!("https://keys.example/");
+        let plain = said(json!({"http_uri": {"uri": "https://keys.example/"}})).unwrap();
+        assert_eq!(plain, (url(), Value::Null, Value::Null), "then our plugin decides");
+        let told = |kept: &str, timeout: &str| said(json!({"http_uri": uri(timeout), "cache_duration": kept})).unwrap();
+        assert_eq!(told("600s", "1.5s"), (url(), json!(600), json!(1_500)));
+        assert_eq!(told("0.1s", "0s"), (url(), json!(1), json!(1)));
+        assert_eq!(told("86400s", "300s"), (url(), json!(86_400), json!(60_000)));
+        assert!(said(json!({"http_uri": uri("1s"), "cache_duration": "-1s"})).is_err());
     }
 
     #[test]
