@@ -256,7 +256,8 @@ fn spreads_and_waits(heddle: &Heddle) {
     assert!((broken - 0.5).abs() < APART, "{broken}");
     let start = Instant::now();
     assert_eq!(get(heddle, "/slow/a").expect("an answer").status, 200);
-    assert!(start.elapsed() >= Duration::from_millis(400), "{:?}", start.elapsed());
+    // Envoy's timers may be early by the time that a turn of its loop takes.
+    assert!(start.elapsed() >= Duration::from_millis(390), "{:?}", start.elapsed());
 }
 
 #[test]

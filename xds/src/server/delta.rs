@@ -410,9 +410,13 @@ impl Machine for DeltaMachine {
         }
     }
 
-    /// To an Envoy a view is told as far as its routes before the next, or endpoints that change all the time would keep them waiting for ever.
+    /// To an Envoy a view is told whole before the next while endpoints are all that this waits for, or endpoints that change all the time would keep it waiting
+    /// for ever. For clusters nothing waits but routes: an Envoy confirms them when they are warm, which may take as long as their checks.
     fn is_free(&self) -> bool {
-        let held_up = self.kinds[Kind::Route.index()].pending() && self.must_wait(Kind::Route);
+        let clusters_wait = !self.kinds[Kind::Upstream.index()].in_flight.is_empty();
+        let behind = self.kinds[Kind::Route.index()..].iter().any(Subscription::pending);
+        let removals = self.kinds.iter().any(|state| !state.gone.is_empty());
+        let held_up = self.must_wait(Kind::Route) && !clusters_wait && (behind || removals);
         !held_up && self.kinds.iter().all(|state| state.in_flight.len() < MAX_IN_FLIGHT)
     }
 

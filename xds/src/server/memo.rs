@@ -56,7 +56,7 @@ pub(super) fn delta_key(response: &DeltaResponse) -> u128 {
     hash.digest128()
 }
 
-/// The same of a whole, whose version is that of all names and versions, and of a part, whose version is that of what went before and of the part.
+/// The same of a whole, whose version is that of all names and versions, and of a part, whose version is that of its own.
 pub(super) fn sotw_key(response: &SotwResponse) -> u128 {
     let mut hash = Xxh3::new();
     hash.update(&[1, response.kind as u8]);

@@ -16,8 +16,8 @@ use heddle_node::drain::DrainWatch;
 use tokio::time::{Instant, sleep_until};
 
 use super::stage::Stage;
-use crate::model::Kind;
-use crate::snapshot::{Changes, SnapshotFeed, SnapshotSource};
+use crate::model::{Kind, MESH_PREFIX};
+use crate::snapshot::{Changes, SnapshotFeed, SnapshotSource, View};
 
 pub(super) use entrance::Entrance;
 pub(super) use work::{Telling, Work};
@@ -61,9 +61,12 @@ fn due(waiting: Waiting, gather: Duration, present: Present) -> Instant {
     (waiting.first + gather).max(shown + rest).max(over)
 }
 
-/// Whether something changed that must not wait to be gathered: where traffic can go, for all that is known.
-fn is_urgent(changes: &Changes) -> bool {
-    changes.names.as_ref().is_none_or(|names| names.iter().any(|(kind, _)| *kind == Kind::Endpoints))
+/// Whether something changed that must not wait to be gathered: where traffic goes, for all that is known. Endpoints of an upstream that is as new as they are
+/// come with it.
+fn is_urgent(changes: &Changes, shown: &View) -> bool {
+    let is_old = |name: &str| [Kind::Upstream, Kind::Endpoints].iter().any(|kind| shown.find(*kind, name).is_some());
+    let is_urgent = |(kind, name): &(Kind, Arc<str>)| *kind == Kind::Endpoints && (name.starts_with(MESH_PREFIX) || is_old(name));
+    changes.names.as_ref().is_none_or(|names| names.iter().any(is_urgent))
 }
 
 /// Shows one view after the other until nobody looks any more, or the drain begins. Changes that nobody is to wait for any longer are gathered for `gather`.
@@ -75,7 +78,8 @@ pub(super) async fn run(feed: Arc<dyn SnapshotFeed>, stage: Stage, (work, gather
         let position = *signal.borrow_and_update();
         if position > looked {
             let Waiting { first, urgent } = waiting.unwrap_or(Waiting { first: clock::now(), urgent: false });
-            waiting = Some(Waiting { first, urgent: urgent || is_urgent(&feed.changed_between(looked, position)) });
+            waiting =
+                Some(Waiting { first, urgent: urgent || is_urgent(&feed.changed_between(looked, position), &stage.view()) });
             looked = position;
         }
         let present = Present { shown, worked: work.last(), over: work.over() };
@@ -149,9 +153,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_endpoints_of_what_nodes_have_are_urgent() {
+        let store = SnapshotStore::new();
+        store.apply(vec![set(Kind::Endpoints, "known", "h")]);
+        let shown = store.view();
+        let urgent = |kind: Kind, name: &str| {
+            is_urgent(&Changes { position: 2, names: Some(vec![(Kind::Route, "r".into()), (kind, name.into())]) }, &shown)
+        };
+        assert!(urgent(Kind::Endpoints, "known") && urgent(Kind::Endpoints, "mesh/default/web"));
+        assert!(!urgent(Kind::Endpoints, "new"), "its upstream comes with it");
+        assert!(!urgent(Kind::Secret, "known"));
+        assert!(is_urgent(&Changes { position: 2, names: None }, &shown), "nobody knows any more what it was");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn views_follow_changes_and_endpoints_are_first() {
         let store = Arc::new(SnapshotStore::new());
+        store.apply(vec![set(Kind::Endpoints, "u", "known")]);
         let (stage, house) = Stage::new(store.view(), false);
         let mut seat = house.seat(&crate::snapshot::NodeScope { id: "n".into(), ..Default::default() });
         let (drain, watch) = heddle_node::drain::pair();
@@ -160,12 +179,12 @@ mod tests {
         let start = clock::now();
         store.apply(vec![set(Kind::Secret, "a", "1")]);
         store.apply(vec![set(Kind::Secret, "b", "1")]);
-        assert_eq!((seat.next().await.unwrap().position(), clock::now() - start >= GATHER), (2, true));
+        assert_eq!((seat.next().await.unwrap().position(), clock::now() - start >= GATHER), (3, true));
         drop(work.telling());
         let start = clock::now();
         store.apply(vec![gone(Kind::Secret, "b")]);
         store.apply(vec![set(Kind::Endpoints, "u", "h")]);
-        assert_eq!((seat.next().await.unwrap().position(), clock::now() - start < GATHER), (4, true));
+        assert_eq!((seat.next().await.unwrap().position(), clock::now() - start < GATHER), (5, true));
         drop((seat, house));
         task.await.unwrap();
         drop(drain);
@@ -174,6 +193,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn endpoints_follow_as_soon_as_the_view_before_is_told_and_take_with_them_what_waits() {
         let store = Arc::new(SnapshotStore::new());
+        store.apply(vec![set(Kind::Endpoints, "u", "known")]);
         let (stage, house) = Stage::new(store.view(), false);
         let scope = crate::snapshot::NodeScope { id: "n".into(), ..Default::default() };
         let (mut quick, mut slow) = (house.seat(&scope), house.seat(&scope));
@@ -181,19 +201,19 @@ mod tests {
         let task = tokio::spawn(run(store.clone(), stage, (work.clone(), GATHER), watch));
         // One view takes two streams a while.
         store.apply(vec![set(Kind::Endpoints, "u", "1")]);
-        assert_eq!((quick.next().await.unwrap().position(), slow.next().await.unwrap().position()), (1, 1));
+        assert_eq!((quick.next().await.unwrap().position(), slow.next().await.unwrap().position()), (2, 2));
         let telling = [work.telling(), work.telling()];
-        tokio::time::sleep(Duration::from_millis(4)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
         work.done();
         let start = clock::now();
         store.apply(vec![set(Kind::Secret, "a", "1")]);
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
         store.apply(vec![set(Kind::Endpoints, "u", "2")]);
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert!(quick.next().now_or_never().is_none(), "one of them still tells the view before");
         drop(telling);
-        assert_eq!(quick.next().await.unwrap().position(), 3, "and what waited is there too");
-        assert!(clock::now() - start < Duration::from_millis(5), "though forty would be the rest after four");
+        assert_eq!(quick.next().await.unwrap().position(), 4, "and what waited is there too");
+        assert!(clock::now() - start < Duration::from_millis(5), "though twenty would be the rest after two");
         drop((quick, slow, house));
         task.await.unwrap();
         drop(drain);

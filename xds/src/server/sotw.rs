@@ -43,6 +43,8 @@ struct Subscription {
     sent: Shown,
     /// What the last response was about, where that was not all of it.
     part: Option<Vec<Arc<str>>>,
+    /// What is good of a refused response was told once more.
+    repeated: bool,
     /// Version and nonce of the last response.
     version: Arc<str>,
     nonce: Arc<str>,
@@ -97,7 +99,20 @@ impl SotwMachine {
             }
         }
         let answer = std::mem::take(&mut state.answer);
+        if kind == Kind::Upstream && self.types == Types::Envoy {
+            self.tell_endpoints_again(&shown);
+        }
         (answer || grew).then(|| self.seal(kind, shown))
+    }
+
+    /// A cluster that changes waits for its endpoints anew, even when they are the same. Envoy asks for them again, and what it says may cross what it is told
+    /// just then, so that it would not be heard; without them it waits for 15 s (envoy#13009).
+    fn tell_endpoints_again(&mut self, clusters: &Shown) {
+        let told = &self.kinds[Kind::Upstream.index()].sent;
+        let changed =
+            |(name, now): &(&Arc<str>, &Arc<Versioned>)| told.get(*name).is_some_and(|then| then.version != now.version);
+        let changed: Vec<Arc<str>> = clusters.iter().filter(changed).map(|(name, _)| name.clone()).collect();
+        changed.iter().for_each(|name| self.kinds[Kind::Endpoints.index()].owe(name));
     }
 
     /// Whether what a response leaves out stays as it is.
@@ -111,8 +126,9 @@ impl SotwMachine {
         if state.in_flight || !std::mem::take(&mut state.dirty) {
             return None;
         }
-        let (mut part, mut text) = (Vec::new(), state.version.to_string());
-        for name in state.touched.replace(BTreeSet::new()).into_iter().flatten() {
+        let (mut part, mut text) = (Vec::new(), String::new());
+        let touched = state.touched.replace(BTreeSet::new()).into_iter().flatten();
+        for name in touched.filter(|name| state.wants(name)).collect::<Vec<_>>() {
             match source.get(kind, &name, &self.scope) {
                 Some(now) if state.sent.get(&name).is_some_and(|then| then.version == now.version) => {}
                 Some(now) => {
@@ -127,7 +143,7 @@ impl SotwMachine {
             return None;
         }
         let (names, resources): (Vec<_>, Vec<_>) = part.into_iter().unzip();
-        // One version after the other: that of the whole would be looked for among thousands.
+        // That of the part: for that of the whole thousands would be looked at.
         Some(self.send(kind, version_of(text.as_bytes()), resources.iter(), Some(names)))
     }
 
@@ -201,6 +217,16 @@ impl Subscription {
         self.open && (self.wildcard || self.names.contains(name))
     }
 
+    /// Something that the client may not have, whatever it was sent, is to be told by itself, if it wants it.
+    fn owe(&mut self, name: &Arc<str>) {
+        if self.wants(name) && self.sent.remove(name).is_some() {
+            self.dirty = true;
+            self.touched.iter_mut().for_each(|touched| {
+                touched.insert(name.clone());
+            });
+        }
+    }
+
     fn wanted(&self, kind: Kind, source: &dyn SnapshotSource, (scope, types): (&NodeScope, Types)) -> Shown {
         let mut shown = Shown::new();
         // Who speaks gRPC names the service that it wants, which many listeners may stand for.
@@ -224,6 +250,7 @@ impl Subscription {
         match &request.error {
             None if request.version == self.version => {
                 self.forgive();
+                self.repeated = false;
                 self.acked = self.version.clone();
             }
             // After a NACK the same nonce with the previous version only changes the subscription.
@@ -234,7 +261,23 @@ impl Subscription {
                 let part = self.part.iter().flatten().filter_map(|name| self.sent.get_key_value(name));
                 let sent = all.chain(part).map(|(name, sent)| (name, &sent.version));
                 self.refused.refuse(request.kind, sent, text, now);
+                self.owe_the_good();
             }
+        }
+    }
+
+    /// Who refuses one of several may not have taken the others either. Of a kind that is told in parts they are told once more, by themselves; where nobody is
+    /// blamed, or that is refused too, with what changes next.
+    fn owe_the_good(&mut self) {
+        let Some(touched) = &mut self.touched else { return };
+        let told: Vec<Arc<str>> = self.part.clone().unwrap_or_else(|| self.sent.keys().cloned().collect());
+        let good: Vec<Arc<str>> = told.into_iter().filter(|name| self.refused.of(name).is_none()).collect();
+        let repeats = !self.repeated && self.refused.of("").is_none() && !good.is_empty();
+        self.dirty |= repeats;
+        self.repeated = repeats;
+        for name in good {
+            self.sent.remove(&name);
+            touched.insert(name);
         }
     }
 
@@ -344,12 +387,18 @@ impl Machine for SotwMachine {
         }
     }
 
-    /// A kind is told again only when its client has answered: a view waits for all of them, or part of it would come later. To an Envoy a view is told as
-    /// far as its routes before the next, or endpoints that change all the time would keep them waiting for ever.
+    /// A kind is told again only when its client has answered: a view waits for all of them, or part of it would come later. To an Envoy a view is told
+    /// whole before the next while endpoints are all that this waits for, or endpoints that change all the time would keep it waiting for ever. For clusters
+    /// nothing waits but routes: an Envoy confirms them when they are warm, which may take as long as their checks.
     fn is_free(&self) -> bool {
         match self.types {
             Types::Heddle => !self.kinds.iter().any(|state| state.in_flight),
-            _ => !(self.kinds[Kind::Route.index()].dirty && self.must_wait(Kind::Route)),
+            _ => {
+                let behind = self.kinds[Kind::Route.index()..].iter().any(|state| state.dirty);
+                let removals = self.kinds.iter().any(|state| state.shrink);
+                let clusters_wait = self.kinds[Kind::Upstream.index()].in_flight;
+                !(self.must_wait(Kind::Route) && !clusters_wait && (behind || removals))
+            }
         }
     }
 

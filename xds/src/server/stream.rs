@@ -224,8 +224,7 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
                 wants |= listen(&machine, place.seat());
             }
             next = place.next(), if next_view => {
-                view = next.ok_or_else(stopping)?;
-                ahead.telling = Some(place.work.telling());
+                (view, ahead.telling) = next.ok_or_else(stopping)?;
                 wants |= place.is_new() && listen(&machine, place.seat());
                 machine.changes(place.changes(machine.position(), &view), &*view);
             }

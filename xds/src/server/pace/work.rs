@@ -8,7 +8,7 @@ use heddle_node::clock;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Streams of which none has handed over anything for so long are not at work, but wait for clients that read slowly: nobody waits for those.
+/// Streams of which none has told the view for so long are not at work, but wait for clients that read slowly: nobody waits for those.
 pub(super) const STALL: Duration = Duration::from_millis(5);
 /// More than all streams, so that those who are done before it is known how many were called are counted all the same.
 const MANY: i64 = 1 << 32;
@@ -22,6 +22,10 @@ struct Round {
     start: Instant,
     /// When the last response was handed to its connection: nanoseconds after `start`.
     last: AtomicU64,
+    /// The same for when the view that is shown was told by one more, or was shown.
+    moved: AtomicU64,
+    /// How many views were shown.
+    number: AtomicU64,
     /// Streams that were called to the view that is shown and have not told it yet; less than nothing when others have looked as well.
     open: AtomicI64,
     /// Rings when there are none left.
@@ -30,24 +34,29 @@ struct Round {
 
 impl Work {
     pub(in crate::server) fn new() -> Work {
-        let (start, last, open) = (clock::now(), AtomicU64::new(0), AtomicI64::new(0));
-        Work(Arc::new(Round { start, last, open, ended: Notify::new() }))
+        let [last, moved, number] = [const { AtomicU64::new(0) }; 3];
+        Work(Arc::new(Round { start: clock::now(), last, moved, number, open: AtomicI64::new(0), ended: Notify::new() }))
     }
 
     /// A response is handed to its connection just now.
     pub(in crate::server) fn done(&self) {
-        let nanos = u64::try_from((clock::now() - self.0.start).as_nanos()).unwrap_or(u64::MAX);
-        self.0.last.fetch_max(nanos, Ordering::Relaxed);
+        self.0.last.fetch_max(self.nanos(), Ordering::Relaxed);
+    }
+
+    fn nanos(&self) -> u64 {
+        u64::try_from((clock::now() - self.0.start).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// A stream looks at the view that is shown; it has told it when what is returned is dropped.
     pub(in crate::server) fn telling(&self) -> Telling {
-        Telling(self.clone())
+        Telling { work: self.clone(), number: self.0.number.load(Ordering::Relaxed) }
     }
 
     /// Shows a view by `show`, which says how many streams it has called.
     pub(super) fn round(&self, show: impl FnOnce() -> usize) {
         self.done();
+        self.0.moved.fetch_max(self.nanos(), Ordering::Relaxed);
+        self.0.number.fetch_add(1, Ordering::Relaxed);
         self.0.open.store(MANY, Ordering::Relaxed);
         let called = i64::try_from(show()).unwrap_or(MANY).min(MANY);
         self.count_down(MANY - called);
@@ -69,7 +78,7 @@ impl Work {
     pub(super) fn over(&self) -> Instant {
         match self.0.open.load(Ordering::Relaxed) {
             ..=0 => self.0.start,
-            _ => self.last() + STALL,
+            _ => self.0.start + Duration::from_nanos(self.0.moved.load(Ordering::Relaxed)) + STALL,
         }
     }
 
@@ -81,11 +90,20 @@ impl Work {
 
 /// One stream's part of the work for one view.
 #[derive(Debug)]
-pub(in crate::server) struct Telling(Work);
+pub(in crate::server) struct Telling {
+    work: Work,
+    /// Which view that is.
+    number: u64,
+}
 
 impl Drop for Telling {
     fn drop(&mut self) {
-        self.0.count_down(1);
+        let round = &self.work.0;
+        // Who is late with a view before moves nothing.
+        if round.number.load(Ordering::Relaxed) == self.number {
+            round.moved.fetch_max(self.work.nanos(), Ordering::Relaxed);
+            self.work.count_down(1);
+        }
     }
 }
 
@@ -127,12 +145,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_those_who_do_not_read() {
         let work = Work::new();
-        work.round(|| 2);
+        work.round(|| 3);
         let _slow = work.telling();
         tokio::time::advance(STALL / 2).await;
-        work.done();
+        drop(work.telling());
         assert_eq!(work.over(), clock::now() + STALL, "somebody is at work");
         tokio::time::advance(STALL).await;
-        assert!(work.over() <= clock::now());
+        work.done();
+        assert!(work.over() <= clock::now(), "who is told something else is no matter");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_late_with_a_view_does_not_count_for_the_next() {
+        let work = Work::new();
+        work.round(|| 1);
+        let late = work.telling();
+        work.round(|| 1);
+        drop(late);
+        assert!(work.ended().now_or_never().is_none() && work.over() > clock::now());
+        drop(work.telling());
+        assert!(work.ended().now_or_never().is_some());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::group::{Side, Ticket};
 use crate::server::Machine;
-use crate::server::pace::Work;
+use crate::server::pace::{Telling, Work};
 use crate::server::stage::{House, Seat};
 use crate::snapshot::{Changes, NodeScope, SnapshotFeed, SnapshotSource, View};
 
@@ -43,17 +43,20 @@ impl Place {
         &mut self.seat
     }
 
-    /// Waits until something is shown that concerns it. `None` when nothing will be shown any more.
-    pub(in crate::server) async fn next(&mut self) -> Option<Arc<View>> {
+    /// Waits until something is shown that concerns it, and takes its part of the work for that. `None` when nothing will be shown any more.
+    pub(in crate::server) async fn next(&mut self) -> Option<(Arc<View>, Option<Telling>)> {
         let turn = self.ticket.as_ref().filter(|_| !self.canary).map(|ticket| ticket.turn.clone());
-        let Some(turn) = turn else { return self.seat.next().await };
-        tokio::select! {
-            next = self.seat.next() => next,
-            () = turn.notified() => {
-                self.become_canary();
-                Some(self.seat.view())
-            }
-        }
+        let next = match turn {
+            None => self.seat.next().await,
+            Some(turn) => tokio::select! {
+                next = self.seat.next() => next,
+                () = turn.notified() => {
+                    self.become_canary();
+                    Some(self.seat.view())
+                }
+            },
+        };
+        next.map(|view| (view, Some(self.work.telling())))
     }
 
     fn become_canary(&mut self) {

@@ -87,7 +87,7 @@ impl Node {
     /// Looks, and takes what it is sent.
     fn hears(&mut self) {
         while let Some(view) = self.place.next().now_or_never() {
-            self.view = view.unwrap();
+            self.view = view.unwrap().0;
             self.machine.changes(self.place.changes(self.machine.position(), &self.view), &*self.view);
         }
         while let Some(response) = self.machine.response(&*self.view) {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::model::{Resource, Route, RouteMatch, Upstream};
-use crate::protocol::{DeltaRequest, SotwRequest, SotwResponse, Types};
+use crate::protocol::{DeltaRequest, DeltaResponse, SotwRequest, SotwResponse, Types};
 use crate::server::{DeltaMachine, SotwMachine};
 use crate::snapshot::Versioned;
 
@@ -226,19 +226,21 @@ fn routes_change_once_clusters_and_endpoints_are_confirmed() {
     assert_eq!(drain(&mut by_delta, &store)[0].kind, Kind::Route);
     by_sotw.changes(since(&store, by_sotw.position()), &store);
     let told = drain(&mut by_sotw, &store);
-    assert_eq!(told.iter().map(|response| response.kind).collect::<Vec<_>>(), [Kind::Upstream]);
+    assert_eq!(told.iter().map(|response| response.kind).collect::<Vec<_>>(), [Kind::Upstream, Kind::Endpoints]);
     by_sotw.request(sotw(Kind::Upstream, &[], (&told[0].version, &told[0].nonce)), &store, at(1)).unwrap();
+    assert!(drain(&mut by_sotw, &store).is_empty());
+    by_sotw.request(sotw(Kind::Endpoints, &["u"], (&told[1].version, &told[1].nonce)), &store, at(1)).unwrap();
     assert_eq!(drain(&mut by_sotw, &store)[0].kind, Kind::Route);
 }
 
-#[test]
-fn routes_are_told_though_endpoints_change_all_the_time() {
-    let store = world();
-    let (mut by_delta, mut by_sotw) = holding(&store);
-    let flap = |n: u32| {
-        let content: &'static str = if n.is_multiple_of(2) { "some" } else { "others" };
-        put(&store, Kind::Endpoints, "u", content);
-    };
+/// Lets endpoints change all the time, faster than clients answer: what was told is answered only when more was told. Whether by delta and by state of the world
+/// something like this is told all the same.
+fn told_meanwhile(
+    store: &SnapshotStore,
+    is_delta: impl Fn(&DeltaResponse) -> bool,
+    is_sotw: impl Fn(&SotwResponse) -> bool,
+    change: impl FnOnce(),
+) -> (bool, bool) {
     // As a stream does it: the next view is looked at when the machine is free, and that is before the client has answered.
     fn look<M: Machine>(machine: &mut M, store: &SnapshotStore) -> Vec<M::Response> {
         if machine.is_free() {
@@ -246,27 +248,125 @@ fn routes_are_told_though_endpoints_change_all_the_time() {
         }
         drain(machine, store)
     }
+    let (mut by_delta, mut by_sotw) = holding(store);
+    let flap = |n: u32| put(store, Kind::Endpoints, "u", if n.is_multiple_of(2) { "some" } else { "others" });
     flap(0);
-    let (mut unanswered, mut said) = (look(&mut by_delta, &store), look(&mut by_sotw, &store));
-    put(&store, Kind::Route, "heddle", "routes 2");
-    let (mut delta_told, mut sotw_told) = (false, false);
+    let (mut unanswered, mut said) = (look(&mut by_delta, store), look(&mut by_sotw, store));
+    change();
+    let mut told = (false, false);
     for n in 1..10 {
         flap(n);
-        let more = look(&mut by_delta, &store);
+        let more = look(&mut by_delta, store);
         for response in std::mem::replace(&mut unanswered, more) {
-            by_delta.request(delta(response.kind, &[], &response.nonce), &store, at(1)).unwrap();
+            by_delta.request(delta(response.kind, &[], &response.nonce), store, at(1)).unwrap();
         }
-        unanswered.extend(drain(&mut by_delta, &store));
-        delta_told |= unanswered.iter().any(|response| response.kind == Kind::Route);
-        let more = look(&mut by_sotw, &store);
+        unanswered.extend(drain(&mut by_delta, store));
+        told.0 |= unanswered.iter().any(&is_delta);
+        let more = look(&mut by_sotw, store);
         for response in std::mem::replace(&mut said, more) {
-            let names = if response.kind == Kind::Route { "heddle" } else { "u" };
-            by_sotw.request(sotw(response.kind, &[names], (&response.version, &response.nonce)), &store, at(1)).unwrap();
+            let names = match response.kind {
+                Kind::Route => &["heddle"][..],
+                Kind::Endpoints => &["u"],
+                _ => &[],
+            };
+            by_sotw.request(sotw(response.kind, names, (&response.version, &response.nonce)), store, at(1)).unwrap();
         }
-        said.extend(drain(&mut by_sotw, &store));
-        sotw_told |= said.iter().any(|response| response.kind == Kind::Route);
+        said.extend(drain(&mut by_sotw, store));
+        told.1 |= said.iter().any(&is_sotw);
     }
-    assert!(delta_told && sotw_told, "by delta {delta_told}, by state of the world {sotw_told}");
+    told
+}
+
+#[test]
+fn endpoints_that_change_all_the_time_keep_nothing_else_waiting() {
+    let store = world();
+    let routes = || put(&store, Kind::Route, "heddle", "routes 2");
+    let told = told_meanwhile(&store, |by| by.kind == Kind::Route, |by| by.kind == Kind::Route, routes);
+    assert_eq!(told, (true, true), "routes");
+    put(&store, Kind::Upstream, "v", "cluster 1");
+    let removal = || {
+        store.apply(vec![gone(Kind::Upstream, "v")]);
+    };
+    let is_removal = |by: &SotwResponse| by.kind == Kind::Upstream && by.resources.len() == 1;
+    let told = told_meanwhile(&store, |by| by.kind == Kind::Upstream && !by.removed.is_empty(), is_removal, removal);
+    assert_eq!(told, (true, true), "removals");
+}
+
+#[test]
+fn while_clusters_warm_other_endpoints_are_told() {
+    let store = world();
+    put(&store, Kind::Upstream, "v", "cluster 1");
+    put(&store, Kind::Endpoints, "v", "endpoints");
+    let (mut by_delta, mut by_sotw) = holding(&store);
+    put(&store, Kind::Upstream, "v", "cluster 2");
+    put(&store, Kind::Route, "heddle", "routes 2");
+    by_delta.changes(since(&store, by_delta.position()), &store);
+    by_sotw.changes(since(&store, by_sotw.position()), &store);
+    assert_eq!((drain(&mut by_delta, &store)[0].kind, drain(&mut by_sotw, &store)[0].kind), (Kind::Upstream, Kind::Upstream));
+    // It confirms the cluster when that is warm.
+    put(&store, Kind::Endpoints, "u", "other endpoints");
+    assert!(by_delta.is_free() && by_sotw.is_free());
+    by_delta.changes(since(&store, by_delta.position()), &store);
+    by_sotw.changes(since(&store, by_sotw.position()), &store);
+    assert_eq!((drain(&mut by_delta, &store)[0].kind, drain(&mut by_sotw, &store)[0].kind), (Kind::Endpoints, Kind::Endpoints));
+}
+
+#[test]
+fn a_cluster_that_changes_is_given_its_endpoints_by_state_of_the_world_whatever_is_under_way() {
+    let store = world();
+    put(&store, Kind::Upstream, "v", "cluster 1");
+    put(&store, Kind::Endpoints, "v", "endpoints of v");
+    let mut machine = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    for (kind, names) in [(Kind::Upstream, &[][..]), (Kind::Endpoints, &["u", "v"])] {
+        machine.request(sotw(kind, names, ("", "")), &store, at(1)).unwrap();
+        for told in drain(&mut machine, &store) {
+            machine.request(sotw(kind, names, (&told.version, &told.nonce)), &store, at(1)).unwrap();
+        }
+    }
+    put(&store, Kind::Endpoints, "u", "other endpoints");
+    machine.changes(since(&store, machine.position()), &store);
+    let part = drain(&mut machine, &store).remove(0);
+    put(&store, Kind::Upstream, "v", "cluster 2");
+    machine.changes(since(&store, machine.position()), &store);
+    let told = drain(&mut machine, &store);
+    assert_eq!(told.iter().map(|response| response.kind).collect::<Vec<_>>(), [Kind::Upstream], "the part is not answered yet");
+    let confirmed = sotw(Kind::Endpoints, &["u", "v"], (&part.version, &part.nonce));
+    machine.request(confirmed, &store, at(1)).unwrap();
+    let told = drain(&mut machine, &store).remove(0);
+    assert_eq!((told.kind, told.resources.len(), &*told.resources[0].body), (Kind::Endpoints, 1, &b"endpoints of v"[..]));
+}
+
+#[test]
+fn what_is_good_of_refused_endpoints_is_told_once_more() {
+    let store = world();
+    put(&store, Kind::Endpoints, "v", "endpoints");
+    let mut machine = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    let names = &["u", "v"][..];
+    machine.request(sotw(Kind::Endpoints, names, ("", "")), &store, at(1)).unwrap();
+    let first = drain(&mut machine, &store).remove(0);
+    machine.request(sotw(Kind::Endpoints, names, (&first.version, &first.nonce)), &store, at(1)).unwrap();
+    put(&store, Kind::Endpoints, "u", "good endpoints");
+    put(&store, Kind::Endpoints, "v", "bad endpoints");
+    machine.changes(since(&store, machine.position()), &store);
+    let refuse = |machine: &mut SotwMachine, told: &SotwResponse, why: &str| {
+        let nack = SotwRequest { error: Some(why.into()), ..sotw(Kind::Endpoints, names, (&first.version, &told.nonce)) };
+        machine.request(nack, &store, at(1)).unwrap();
+        drain(machine, &store)
+    };
+    let both = drain(&mut machine, &store).remove(0);
+    assert_eq!(both.resources.len(), 2);
+    let good = refuse(&mut machine, &both, "v: malformed address").remove(0);
+    assert_eq!((good.resources.len(), &*good.resources[0].body), (1, &b"good endpoints"[..]));
+    machine.request(sotw(Kind::Endpoints, names, (&good.version, &good.nonce)), &store, at(1)).unwrap();
+    assert!(drain(&mut machine, &store).is_empty());
+    put(&store, Kind::Endpoints, "u", "better endpoints");
+    put(&store, Kind::Endpoints, "v", "worse endpoints");
+    machine.changes(since(&store, machine.position()), &store);
+    let both = drain(&mut machine, &store).remove(0);
+    assert!(refuse(&mut machine, &both, "something is wrong").is_empty(), "nobody knows what is good");
+    put(&store, Kind::Endpoints, "v", "endpoints again");
+    machine.changes(since(&store, machine.position()), &store);
+    assert_eq!(drain(&mut machine, &store)[0].resources.len(), 2, "with what changes next");
 }
 
 #[test]
