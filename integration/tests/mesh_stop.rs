@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::Read;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use heddle_integration::client;
+use heddle_integration::client::{self, Conversation};
 use heddle_integration::greeter::{echoes, greeted, greeter};
 use heddle_integration::load::Load;
 use heddle_integration::mesh::{Mesh, Node, Service};
@@ -159,5 +160,51 @@ fn a_sidecar_that_starts_without_a_control_plane_serves_the_services_that_it_cal
     assert_eq!(held(&web), ["default/one"]);
     assert_eq!(client::get(web.outbound[1], "/").unwrap().status, 503, "nobody can say where the other one is");
     mesh.control.start_again();
+    until("the other one", || client::get(web.outbound[1], "/").ok().filter(|answer| answer.text() == "two"));
+}
+
+/// How long a tunnel of the proxy to `host` takes to begin.
+fn begins(proxy: SocketAddr, host: &str, port: u16) -> Duration {
+    let asked = Instant::now();
+    let answer = Conversation::open(proxy).ask(&format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"));
+    assert_eq!(answer.status, 200, "{host}: {}", answer.text());
+    asked.elapsed()
+}
+
+#[test]
+fn who_is_no_service_is_reached_without_a_wait_while_there_is_no_control_plane() {
+    let mut mesh = Mesh::start("");
+    let one = Nginx::saying("one");
+    let _one = mesh.sidecar(&Service { more: KEPT, ..Service::http("one", one.address) });
+    let (proxy, own) = (mesh.control.place.address(), mesh.control.place.address());
+    let outbound = format!(", http_proxy: \"{proxy}\"");
+    let mut web = mesh.sidecar(&Service { more: KEPT, calls: &["one", "two"], outbound: &outbound, ..Service::http("web", own) });
+    mesh.until_reached(&web, "/");
+    mesh.until_kept(&web, &["mesh/default/one"]);
+    mesh.control.process.kill();
+    web.restart();
+
+    // The name of this host is one label: for all that can be seen, a service may be called so.
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_ascii_lowercase();
+    let address = (name.as_str(), 0).to_socket_addrs().unwrap().next().expect("this host knows its own name").ip();
+    let outside = TcpListener::bind((address, 0)).unwrap();
+    let port = outside.local_addr().unwrap().port();
+    let first = begins(proxy, &name, port);
+    assert!(first < Duration::from_millis(3500), "it waits for the control plane once, not at each step: {first:?}");
+    let second = begins(proxy, &name, port);
+    assert!(second < Duration::from_secs(1), "nobody waits any more for one that has been away for so long: {second:?}");
+    for known in [outside.local_addr().unwrap().ip().to_string().as_str(), "localhost"] {
+        let bound = TcpListener::bind((known, 0)).unwrap();
+        let took = begins(proxy, known, bound.local_addr().unwrap().port());
+        assert!(took < Duration::from_secs(1), "{known} is no name of a service: {took:?}");
+    }
+
+    let asked = Instant::now();
+    assert_eq!(client::get(web.outbound[1], "/").unwrap().status, 503, "where the other one is cannot be known");
+    let took = asked.elapsed();
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_millis(3500), "nor is that waited for twice: {took:?}");
+    mesh.control.start_again();
+    let two = Nginx::saying("two");
+    let _two = mesh.sidecar(&Service::http("two", two.address));
     until("the other one", || client::get(web.outbound[1], "/").ok().filter(|answer| answer.text() == "two"));
 }

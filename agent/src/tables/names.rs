@@ -28,7 +28,8 @@ impl Called {
             None => (authority, None),
         };
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        if host.parse::<IpAddr>().is_ok() {
+        // That is this host, wherever it is asked for (RFC 6761 section 6.3).
+        if host == "localhost" || host.parse::<IpAddr>().is_ok() {
             return None;
         }
         let bare = SUFFIXES.iter().find_map(|suffix| host.strip_suffix(suffix));
@@ -96,6 +97,8 @@ mod tests {
             "www.example.com",
             "api:http",
             "api.pay.other.mesh",
+            "localhost",
+            "LocalHost:8080",
         ] {
             assert_eq!(Called::of(none, "shop"), None, "{none}");
         }

@@ -22,6 +22,8 @@ const MAX_WANTED: usize = 10_000;
 const MAX_ADDRESSES: usize = 2_000;
 /// How many make room at once, so that room is seldom looked for.
 const MAKE_ROOM: usize = MAX_WANTED / 10;
+/// How long nobody else waits for a name after somebody has waited for it in vain: what asks for it in several steps waits once.
+const REST: Duration = Duration::from_secs(1);
 /// How often it is looked for names that nobody wants any more.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
@@ -81,6 +83,8 @@ struct Inner {
 
 #[derive(Default)]
 struct Ledger {
+    /// Since when there is no control plane to ask; `None` while there is one, and where none is followed.
+    unheard: Option<Instant>,
     kinds: [BTreeMap<Arc<str>, Entry>; Kind::ALL.len()],
     added: [BTreeSet<Arc<str>>; Kind::ALL.len()],
     dropped: [BTreeSet<Arc<str>>; Kind::ALL.len()],
@@ -89,6 +93,14 @@ struct Ledger {
 struct Entry {
     wanted: Instant,
     standing: Standing,
+    /// When somebody last waited for an answer in vain.
+    in_vain: Option<Instant>,
+}
+
+impl Entry {
+    fn new(wanted: Instant, standing: Standing) -> Entry {
+        Entry { wanted, standing, in_vain: None }
+    }
 }
 
 /// A change of what is asked for of one kind.
@@ -123,7 +135,7 @@ impl Demand {
             return entry.standing;
         }
         ledger.make_room(kind, name);
-        ledger.add(kind, name.into(), Entry { wanted: now, standing: Standing::Asked });
+        ledger.add(kind, name.into(), Entry::new(now, Standing::Asked));
         drop(ledger);
         self.0.asks.send_modify(|count| *count += 1);
         Standing::Asked
@@ -132,6 +144,35 @@ impl Demand {
     /// What is known of a name; `None` when nobody wants it.
     pub fn standing(&self, kind: Kind, name: &str) -> Option<Standing> {
         self.ledger().kinds[kind.index()].get(name).map(|entry| entry.standing)
+    }
+
+    /// Notes that somebody has waited for what is known of a name, and was told nothing.
+    pub fn waited_in_vain(&self, kind: Kind, name: &str, now: Instant) {
+        if let Some(entry) = self.ledger().kinds[kind.index()].get_mut(name) {
+            entry.in_vain = Some(now);
+        }
+    }
+
+    /// Whether somebody has waited for this name in vain just now.
+    pub fn rests(&self, kind: Kind, name: &str, now: Instant) -> bool {
+        let ledger = self.ledger();
+        let in_vain = ledger.kinds[kind.index()].get(name).and_then(|entry| entry.in_vain);
+        in_vain.is_some_and(|last| now.saturating_duration_since(last) < REST)
+    }
+
+    /// Since when there is no control plane to ask; `None` while there is one, and where none is followed.
+    pub fn unheard_since(&self) -> Option<Instant> {
+        self.ledger().unheard
+    }
+
+    /// There is no control plane to ask.
+    pub(super) fn lost(&self, now: Instant) {
+        self.ledger().unheard.get_or_insert(now);
+    }
+
+    /// There is one to ask.
+    pub(super) fn found(&self) {
+        self.ledger().unheard = None;
     }
 
     /// Changes whenever the control plane has answered.
@@ -148,7 +189,7 @@ impl Demand {
     pub(super) fn adopt(&self, kind: Kind, names: impl Iterator<Item = Arc<str>>, now: Instant) {
         let mut ledger = self.ledger();
         for name in names.take(MAX_WANTED) {
-            ledger.add(kind, name, Entry { wanted: now, standing: Standing::Present });
+            ledger.add(kind, name, Entry::new(now, Standing::Present));
         }
     }
 
@@ -316,6 +357,24 @@ mod tests {
         demand.note(&update(&["b"], &[], &["a"]));
         assert_eq!(demand.standing(Kind::Secret, "b"), Some(Standing::Present));
         assert_eq!(demand.standing(Kind::Secret, "a"), Some(Standing::Present), "its last good version stays");
+    }
+
+    #[test]
+    fn it_is_known_who_has_waited_in_vain_and_since_when_nobody_answers() {
+        let (demand, now) = (Demand::default(), heddle_node::clock::now());
+        demand.waited_in_vain(Kind::Secret, "stranger", now);
+        assert!(!demand.rests(Kind::Secret, "stranger", now), "nobody has asked for it");
+        demand.want(Kind::Secret, "a", now);
+        assert!(!demand.rests(Kind::Secret, "a", now));
+        demand.waited_in_vain(Kind::Secret, "a", now);
+        assert!(demand.rests(Kind::Secret, "a", now + REST / 2) && !demand.rests(Kind::Secret, "a", now + REST));
+
+        assert_eq!(demand.unheard_since(), None);
+        demand.lost(now);
+        demand.lost(now + REST);
+        assert_eq!(demand.unheard_since(), Some(now), "tries that fail in between change nothing");
+        demand.found();
+        assert_eq!(demand.unheard_since(), None);
     }
 
     #[test]

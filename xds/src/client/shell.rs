@@ -78,6 +78,7 @@ async fn follow<M: Speak>(machine: &mut M, session: &mut Session, dice: &mut fas
 
 impl Session {
     pub(super) fn new(config: ClientConfig, updates: mpsc::Sender<Batch>, status: watch::Sender<ClientStatus>) -> Session {
+        config.demand.lost(clock::now());
         Session { config, updates, save_at: None, status, answered: Default::default(), asked: [true; Kind::ALL.len()] }
     }
 
@@ -175,6 +176,7 @@ impl Session {
     /// A stream is open.
     pub(super) fn opened(&mut self) {
         tracing::info!(dialect = %self.config.dialect, "connected to the control plane");
+        self.config.demand.found();
         self.status.send_modify(|status| {
             status.connected = true;
             status.last_contact = Some(clock::wall());
@@ -245,6 +247,7 @@ impl Session {
 
     /// The stream is lost; says how many attempts failed since the last answer.
     pub(super) fn lost(&mut self, reason: String) -> u32 {
+        self.config.demand.lost(clock::now());
         let mut failures = 0;
         self.status.send_modify(|status| {
             status.connected = false;

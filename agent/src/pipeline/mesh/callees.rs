@@ -14,10 +14,13 @@ use super::super::view::View;
 use super::super::worker::Worker;
 use crate::exchange::Reason;
 use crate::observe::MeshStats;
+use crate::tables::Called;
 use crate::upstream::Outside;
 
 /// How long the first call of a service waits until it is known what the control plane knows of it.
 const WAIT: Duration = Duration::from_secs(2);
+/// How long a name that may be somebody else's waits for a control plane that is away: who cannot be asked must not hold up what does not concern it.
+const ABSENCE: Duration = WAIT;
 /// How long the first connection to an address waits until it is known whether that is one of a service: most are not.
 const ADDRESS_WAIT: Duration = Duration::from_millis(250);
 /// How long nobody waits for that after somebody has waited in vain: the control plane is away.
@@ -42,6 +45,31 @@ pub struct Callees {
     pub silent_until: Arc<Mutex<Option<Instant>>>,
 }
 
+/// What a name stands for as far as it says so itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meant {
+    /// A service, or nothing: without an answer nothing can be done.
+    Service,
+    /// A service, or somebody outside of the mesh, to whom it leads without an answer.
+    Anybody,
+}
+
+impl Meant {
+    /// By what a name is known to be.
+    pub(super) fn by(called: &Called) -> Meant {
+        if called.sure { Meant::Service } else { Meant::Anybody }
+    }
+
+    /// Until when an answer is waited for that is missed from `now` on: not at all by what has waited in vain just before.
+    fn until(self, now: Instant, rests: bool, unheard_since: Option<Instant>) -> Instant {
+        match self {
+            _ if rests => now,
+            Meant::Service => now + WAIT,
+            Meant::Anybody => unheard_since.map_or(now + WAIT, |since| (since + ABSENCE).clamp(now, now + WAIT)),
+        }
+    }
+}
+
 /// What is known of a service.
 enum Known {
     Yes,
@@ -52,17 +80,19 @@ enum Known {
 }
 
 impl Worker {
-    /// The number of a service, with the view that knows it. Its first call waits for the control plane; all who wait share one question.
+    /// The number of a service, with the view that knows it. Its first call waits for the control plane, and only the first of the steps in which it is asked for;
+    /// all who wait share one question.
     ///
     /// # Errors
     /// [`Reason::UnknownService`] when there is none, [`Reason::ServicePending`] when there is no answer in time.
-    pub(super) async fn callee(&self, service: &str) -> Result<(Rc<View>, u32), Reason> {
+    pub(super) async fn callee(&self, service: &str, meant: Meant) -> Result<(Rc<View>, u32), Reason> {
         let (view, now) = (self.view(), clock::now());
         if let Some(number) = view.callee(service, now) {
             return Ok((view, number));
         }
         let demand = self.callees().demand;
-        let (mut answers, until) = (demand.answers(), now + WAIT);
+        let until = meant.until(now, demand.rests(Kind::MeshService, service, now), demand.unheard_since());
+        let mut answers = demand.answers();
         loop {
             // Both are asked before the view is looked at, so that nothing that happens meanwhile is missed.
             let swapped = self.swapping();
@@ -76,7 +106,13 @@ impl Worker {
             tokio::select! {
                 () = swapped => {}
                 Ok(()) = answers.changed() => {}
-                () = tokio::time::sleep_until(until) => return Err(Reason::ServicePending),
+                () = tokio::time::sleep_until(until) => {
+                    // Who did not wait to the end has not tried for those who would.
+                    if until == now + WAIT {
+                        demand.waited_in_vain(Kind::MeshService, service, clock::now());
+                    }
+                    return Err(Reason::ServicePending);
+                }
             }
         }
     }
@@ -92,7 +128,8 @@ impl Worker {
         }
         let (name, instance, now) = (address_name(address), instance_name(at), clock::now());
         let Callees { demand, silent_until, .. } = self.callees();
-        let (mut answers, until) = (demand.answers(), now + ADDRESS_WAIT);
+        let until = Meant::Anybody.until(now, false, demand.unheard_since()).min(now + ADDRESS_WAIT);
+        let mut answers = demand.answers();
         loop {
             // Both are asked before the view is looked at, so that nothing that happens meanwhile is missed.
             let swapped = self.swapping();
@@ -137,4 +174,27 @@ fn known(demand: &Demand, view: &View, service: &str, now: Instant, depth: u32) 
     // All of them are asked for, not only the first that is not known.
     let waiting = depth < MAX_DEPTH && known_service.depends.iter().filter(|other| waits(other)).count() > 0;
     if waiting { Known::NotYet } else { Known::Yes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_outside_waits_for_no_control_plane_that_has_long_been_away() {
+        let now = clock::now();
+        let long_ago = now.checked_sub(ABSENCE * 10);
+        for (meant, rests, unheard_since, until) in [
+            (Meant::Service, false, None, now + WAIT),
+            (Meant::Service, false, long_ago, now + WAIT),
+            (Meant::Service, true, None, now),
+            (Meant::Anybody, false, None, now + WAIT),
+            (Meant::Anybody, false, Some(now), now + WAIT),
+            (Meant::Anybody, false, now.checked_sub(ABSENCE / 2), now + WAIT / 2),
+            (Meant::Anybody, false, long_ago, now),
+            (Meant::Anybody, true, None, now),
+        ] {
+            assert_eq!(meant.until(now, rests, unheard_since), until, "{meant:?} {rests} {unheard_since:?}");
+        }
+    }
 }

@@ -17,6 +17,7 @@ use super::super::http::{Pipeline, Served, refuse, strip_hop_by_hop};
 use super::super::plan::Plan;
 use super::super::view::View;
 use super::Asked;
+use super::callees::Meant;
 use super::inbound::admit;
 use super::tcp::connect;
 use crate::exchange::{Answer, Attempt, Destination, EndpointName, Exchange, Reading, Reason, Tunnel};
@@ -46,10 +47,10 @@ impl Pipeline {
     pub(super) async fn way(&self, destination: &Destination, authority: &str, leaves: bool) -> Found {
         let callees = self.worker.callees();
         let found = match destination {
-            Destination::Service(service, port) => self.service(service, *port).await,
+            Destination::Service(service, port) => self.service(service, *port, Meant::Service).await,
             Destination::Host => self.named(authority, leaves && callees.lets_others_pass).await,
             Destination::Captured(address) => match self.by_address(*address).await {
-                Some(service) => self.service(&service, Some(address.port())).await,
+                Some(service) => self.service(&service, Some(address.port()), Meant::Service).await,
                 None => self.captured(*address, authority, callees.lets_others_pass).await,
             },
         };
@@ -60,20 +61,25 @@ impl Pipeline {
     }
 
     /// A service, or the one that stands for a port of it.
-    async fn service(&self, service: &str, port: Option<u16>) -> Result<(Rc<View>, Way), Box<Answer>> {
-        let found = self.callee_at(service, port).await;
+    async fn service(&self, service: &str, port: Option<u16>, meant: Meant) -> Result<(Rc<View>, Way), Box<Answer>> {
+        let found = self.callee_at(service, port, meant).await;
         found.map(|(view, number, _)| (view, Way::Service(number))).map_err(|reason| of_service(refuse(reason), service))
     }
 
-    async fn callee_at(&self, service: &str, port: Option<u16>) -> Result<(Rc<View>, u32, std::sync::Arc<str>), Reason> {
-        let (view, number) = self.worker.callee(service).await?;
+    async fn callee_at(
+        &self,
+        service: &str,
+        port: Option<u16>,
+        meant: Meant,
+    ) -> Result<(Rc<View>, u32, std::sync::Arc<str>), Reason> {
+        let (view, number) = self.worker.callee(service, meant).await?;
         let known = view.tables.mesh.get(service).ok_or(Reason::UnknownService)?;
         if port.is_some_and(|port| !known.is_called_on(port)) {
             return Err(Reason::UnknownService);
         }
         match port.and_then(|port| known.own_port(port)) {
             None => Ok((view.clone(), number, known.name.clone())),
-            Some(own) => self.worker.callee(&own).await.map(|(view, number)| (view, number, own)),
+            Some(own) => self.worker.callee(&own, Meant::Service).await.map(|(view, number)| (view, number, own)),
         }
     }
 
@@ -82,7 +88,7 @@ impl Pipeline {
         let called = Called::of(authority, &self.worker.callees().namespace);
         let is_sure = called.as_ref().is_some_and(|called| called.sure);
         let found = match called {
-            Some(called) => self.called(&called).await,
+            Some(called) => self.called(&called, if leaves { Meant::by(&called) } else { Meant::Service }).await,
             None => Err(unknown(authority)),
         };
         match found {
@@ -95,15 +101,15 @@ impl Pipeline {
     }
 
     /// The service of a host, on a port on which it is called.
-    async fn called(&self, called: &Called) -> Result<(Rc<View>, Way), Box<Answer>> {
-        self.service(&called.service, called.port).await
+    async fn called(&self, called: &Called, meant: Meant) -> Result<(Rc<View>, Way), Box<Answer>> {
+        self.service(&called.service, called.port, meant).await
     }
 
     /// A captured connection to no address of a service: its requests may name one all the same.
     async fn captured(&self, address: SocketAddr, authority: &str, lets_pass: bool) -> Result<(Rc<View>, Way), Box<Answer>> {
         let callees = self.worker.callees();
         if let Some(called) = Called::of(authority, &callees.namespace).filter(|_| authority.parse::<SocketAddr>().is_err()) {
-            match self.called(&called).await {
+            match self.called(&called, Meant::by(&called)).await {
                 Err(_) if !called.sure => {}
                 found => return found,
             }
@@ -120,7 +126,7 @@ impl Pipeline {
         }
         let service = self.worker.service_at(address).await?;
         // It is the mesh's: what cannot be told yet is refused, and never sent there in clear.
-        let Ok((view, _)) = self.worker.callee(&service).await else { return Some(service) };
+        let Ok((view, _)) = self.worker.callee(&service, Meant::Service).await else { return Some(service) };
         view.tables.mesh.get(&service).filter(|known| known.is_called_on(address.port())).map(|known| known.name.clone())
     }
 
@@ -134,7 +140,7 @@ impl Pipeline {
                 None => return (destination.clone(), Reading::First),
             },
         };
-        let (service, protocol) = match self.callee_at(&service, port).await {
+        let (service, protocol) = match self.callee_at(&service, port, Meant::Service).await {
             Ok((view, _, service)) => {
                 let protocol = view.tables.mesh.get(&service).map(|known| known.protocol);
                 ((service, None), protocol)
@@ -153,7 +159,7 @@ impl Pipeline {
     /// Whether this authority names a service.
     pub(in super::super) async fn names_service(&self, authority: &str) -> bool {
         match Called::of(authority, &self.worker.callees().namespace) {
-            Some(called) => called.sure || self.called(&called).await.is_ok(),
+            Some(called) => called.sure || self.called(&called, Meant::Anybody).await.is_ok(),
             None => false,
         }
     }
@@ -161,7 +167,7 @@ impl Pipeline {
     /// The service that a CONNECT to the proxy names, where it can be called, and how what comes within is to be read.
     pub(in super::super) async fn connects_to(&self, authority: &str) -> Option<(Destination, Reading)> {
         let called = Called::of(authority, &self.worker.callees().namespace)?;
-        self.called(&called).await.ok()?;
+        self.called(&called, Meant::by(&called)).await.ok()?;
         Some(self.read_as(&Destination::Service(called.service, called.port)).await)
     }
 
