@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::Fields;
+use super::{Fields, Name};
 
 /// A piece of a body.
 #[derive(Debug)]
@@ -14,6 +14,12 @@ pub enum Frame {
     Data(Bytes),
     /// Trailer fields; the last frame. Boxed, because they are rare and every piece of content would be as large as they are.
     Trailers(Box<Fields>),
+}
+
+/// Whether who sends these fields of a request reads trailers of the answer (RFC 9110 section 6.5.1).
+pub fn takes_trailers(fields: &Fields) -> bool {
+    let named = |value: &[u8]| value.split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+    fields.contains_known(Name::Te) && fields.get_all_known(Name::Te).any(named)
 }
 
 /// Why a body ended before its end.

@@ -14,7 +14,7 @@ mod heard;
 mod method;
 mod name;
 
-pub use body::{Body, BodyError, BodySource, Frame};
+pub use body::{Body, BodyError, BodySource, Frame, takes_trailers};
 pub use case::{CASE_FIELD, note_case, restore_case};
 
 /// The private field by which a peer of the mesh says which port of the application it means, where that is not the one that it has by itself. As with

@@ -198,7 +198,6 @@ impl Name {
                 | Name::TransferEncoding
                 | Name::Upgrade
                 | Name::Te
-                | Name::Trailer
                 | Name::Http2Settings
                 | Name::ProxyAuthenticate
                 | Name::ProxyAuthorization

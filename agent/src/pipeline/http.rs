@@ -14,7 +14,7 @@ use crate::exchange::{
     Answer, Call, ConnectionInfo, Destination, Door, Exchange, Interim, OriginalTarget, Reading, Reason, Response, Service,
     Tunnel, path,
 };
-use crate::http::{Body, Fields, Heard, Method, Name, RequestHead, ResponseHead, Version};
+use crate::http::{Body, Fields, Heard, Method, Name, RequestHead, ResponseHead, Version, takes_trailers};
 
 /// Answers requests on one worker.
 pub struct Pipeline {
@@ -137,7 +137,7 @@ impl Pipeline {
         if x.request.method == Method::Connect && !websocket {
             return Err(refuse(Reason::NotImplemented));
         }
-        strip_hop_by_hop(&mut x.request.fields, websocket);
+        strip_request(&mut x.request.fields, websocket);
         if let Some(answer) = plan.rewrite(x).await {
             return Err(answer);
         }
@@ -202,9 +202,19 @@ fn route(x: &mut Exchange, plan: &mut Plan) {
     plan.take_route(number);
 }
 
-/// Takes off what speaks to the next hop alone, before the filters: what they set is theirs, and no client may name it away in `Connection`.
+/// Takes off what speaks to us alone, before the filters: what they set is theirs, and no client may name it away in `Connection`. A client that reads trailers
+/// does so behind us, too: many servers send some only to those who say it.
+pub(super) fn strip_request(fields: &mut Fields, tunnel: bool) {
+    let takes_trailers = !tunnel && takes_trailers(fields);
+    strip_hop_by_hop(fields, tunnel);
+    if takes_trailers {
+        fields.append_known(Name::Te, "trailers");
+    }
+}
+
+/// Takes off what speaks to the next hop alone.
 /// `Upgrade` of a tunnel stays; it goes out only with one.
-pub(super) fn strip_hop_by_hop(fields: &mut Fields, tunnel: bool) {
+fn strip_hop_by_hop(fields: &mut Fields, tunnel: bool) {
     let upgrade = if tunnel { fields.get_known(Name::Upgrade).map(<[u8]>::to_vec) } else { None };
     headers::strip_hop_by_hop(fields);
     if let Some(protocol) = upgrade {

@@ -178,7 +178,7 @@ fn storable_fields(fields: &Fields) -> Fields {
             kept.remove(name);
         }
     }
-    kept.remove_set(Name::HOP_BY_HOP | Name::ContentLength.bit());
+    kept.remove_set(Name::HOP_BY_HOP | Name::Trailer.bit() | Name::ContentLength.bit());
     kept.remove_named(&AGE);
     kept.remove_named(&CACHE_STATUS);
     kept

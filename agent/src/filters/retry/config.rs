@@ -71,7 +71,8 @@ impl check::Config for Config {
         repeat::check_statuses(&self.statuses, faults);
         repeat::check_methods(&self.methods, faults);
         // A field that the request itself needs would lead it elsewhere, or end it elsewhere.
-        let is_taken = |name: &str| matches!(Name::find(name.as_bytes()), Name::Host | Name::ContentLength | Name::Expect);
+        let is_taken =
+            |name: &str| matches!(Name::find(name.as_bytes()), Name::Host | Name::ContentLength | Name::Expect | Name::Trailer);
         let is_free = |name: &str| is_name(name) && !is_taken(name) && !Name::find(name.as_bytes()).is_hop_by_hop();
         if self.attempt_header.as_ref().is_some_and(|name| !is_free(name)) {
             faults.add("attempt_header", "is not a field name that may be set; expected one of its own, such as X-Attempt");

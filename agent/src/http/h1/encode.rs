@@ -32,7 +32,7 @@ pub enum Persistence {
 }
 
 /// Writes a request head with `host` as its `Host`. `Connection`, `Content-Length`, `Transfer-Encoding`, `Keep-Alive` and `Expect` of the
-/// head are replaced or, since each hop speaks them for itself, left out; `Upgrade` stays only with [`Persistence::Upgrade`].
+/// head are replaced or, since each hop speaks them for itself, left out; `Upgrade` stays only with [`Persistence::Upgrade`]. `TE` is said to be for this hop.
 pub fn write_request_head(out: &mut Vec<u8>, head: &RequestHead, host: &str, length: WireLength, persistence: Persistence) {
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
@@ -44,7 +44,11 @@ pub fn write_request_head(out: &mut Vec<u8>, head: &RequestHead, host: &str, len
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(host.as_bytes());
     out.extend_from_slice(b"\r\n");
-    write_fields(out, &head.fields, persistence, Name::Host.bit());
+    let written = write_fields(out, &head.fields, persistence, Name::Host.bit());
+    if written & Name::Te.bit() != 0 {
+        // It must not get past this hop unseen (RFC 9110 section 10.1.4).
+        out.extend_from_slice(b"connection: te\r\n");
+    }
     write_framing(out, &head.fields, length, persistence);
 }
 

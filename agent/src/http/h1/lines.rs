@@ -84,6 +84,7 @@ pub fn is_trailer_allowed(id: Name, name: &[u8]) -> bool {
                 | N::ContentType
                 | N::ContentEncoding
                 | N::Expect
+                | N::Trailer
                 | N::Cookie
                 | N::Authorization
                 | N::Location

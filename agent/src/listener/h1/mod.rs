@@ -28,7 +28,7 @@ use super::guard::{Caught, catch_poll, fault_reason, refusal};
 use super::site::{LEAVING, Link, Worker};
 use crate::exchange::{Call, Interim, InterimQueue, Reason, Response, Service};
 use crate::http::h1::{BodyDecoder, BodyLength, ParsedRequest, Persistence, RequestParser, WireLength, write_response_head};
-use crate::http::{Body, Method, RequestHead, ResponseHead, Version};
+use crate::http::{Body, Method, RequestHead, ResponseHead, Version, takes_trailers};
 use crate::net::{Deadline, Io};
 
 /// A connection on which nothing has come for this long is at rest: it gives up all that only a busy one needs.
@@ -70,6 +70,8 @@ struct Facts {
     is_head: bool,
     persists: bool,
     upgrades: bool,
+    /// The client reads trailers.
+    takes_trailers: bool,
 }
 
 /// How the connection goes on.
@@ -218,6 +220,7 @@ impl<S: Service> Connection<'_, S> {
             is_head: head.method == Method::Head,
             persists: parsed.persists && more,
             upgrades: parsed.upgrades,
+            takes_trailers: takes_trailers(&head.fields),
         };
         let call = Call {
             body: self.take_body(parsed),
@@ -312,7 +315,8 @@ impl<S: Service> Connection<'_, S> {
     async fn refuse(&mut self, head: Box<RequestHead>, reason: Reason) -> After {
         self.worker.counters.add(Count::RequestsRefused);
         self.worker.service.refused(&self.link.info, &head, reason);
-        let facts = Facts { version: head.version, is_head: head.method == Method::Head, persists: false, upgrades: false };
+        let is_head = head.method == Method::Head;
+        let facts = Facts { version: head.version, is_head, persists: false, upgrades: false, takes_trailers: false };
         let mut response = Response::of(reason);
         if self.link.site.listener.expose_reason {
             response.head.fields.append("x-heddle-reason", reason.flag());

@@ -208,6 +208,10 @@ fn decide_framing(head: &ResponseHead, body: &Body, facts: Facts) -> WireLength 
     match response_length(head, body, facts.is_head) {
         Length::None => WireLength::Absent,
         Length::AsStated => WireLength::AsStated,
+        // Of a body that may have trailers only its length as stated is known, and behind a length there is no room for them.
+        Length::Known(_) if facts.takes_trailers && facts.version == Version::Http11 && body.remaining().is_none() => {
+            WireLength::Chunked
+        }
         Length::Known(bytes) => WireLength::Known(bytes),
         Length::Open if facts.version == Version::Http11 => WireLength::Chunked,
         Length::Open => WireLength::Absent,

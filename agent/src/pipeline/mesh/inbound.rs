@@ -8,7 +8,7 @@ use heddle_xds::model::{MeshProtocol, PathPolicy};
 
 use super::super::finish::Finish;
 use super::super::headers;
-use super::super::http::{Pipeline, Served, refuse, strip_hop_by_hop};
+use super::super::http::{Pipeline, Served, refuse, strip_request};
 use super::super::view::INBOUND;
 use super::super::{edit, plan::Plan};
 use super::Asked;
@@ -62,7 +62,7 @@ impl Pipeline {
         // Only a member of the mesh takes the field off again that would tell it.
         let cased = restore_case(&mut x.request.fields) && peer.is_some();
         self.tell_of_caller(x, peer.as_deref(), forwarded.as_ref());
-        strip_hop_by_hop(&mut x.request.fields, websocket);
+        strip_request(&mut x.request.fields, websocket);
         if let Some(answer) = plan.rewrite(x).await {
             return Err(answer);
         }

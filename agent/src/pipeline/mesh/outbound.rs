@@ -13,7 +13,7 @@ use super::super::edit;
 use super::super::finish::Finish;
 use super::super::forward::{Campaign, Unserved};
 use super::super::headers;
-use super::super::http::{Pipeline, Served, refuse, strip_hop_by_hop};
+use super::super::http::{Pipeline, Served, refuse, strip_request};
 use super::super::plan::Plan;
 use super::super::view::View;
 use super::Asked;
@@ -236,7 +236,7 @@ impl Pipeline {
         if matches!(destination, Destination::Service(..)) && !is_place && names_this_node(&x.request.authority) {
             x.request.authority = host_of(service);
         }
-        strip_hop_by_hop(&mut x.request.fields, websocket);
+        strip_request(&mut x.request.fields, websocket);
         if let Some(answer) = plan.rewrite(x).await {
             return Err(answer);
         }
@@ -266,7 +266,7 @@ impl Pipeline {
         if x.request.method == Method::Connect && !websocket {
             return Err(refuse(Reason::NotImplemented));
         }
-        strip_hop_by_hop(&mut x.request.fields, websocket);
+        strip_request(&mut x.request.fields, websocket);
         let target = self.settled(Some(&outside.at(address))).await.map_err(refuse)?;
         let campaign = Campaign::new(plan, &target, websocket, asked.interim);
         let mut body = std::mem::take(&mut x.body);

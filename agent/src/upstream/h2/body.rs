@@ -7,7 +7,8 @@ use heddle_xds::model::Timeouts;
 use super::send::{SendError, Sender};
 use super::session::Stream;
 use crate::http::h2::connection::Lost;
-use crate::http::{BodyError, BodySource, Frame};
+use crate::http::{BodyError, BodySource, Frame, takes_trailers};
+use crate::upstream::OutgoingRequest;
 use crate::upstream::h1::is_late;
 use crate::upstream::pools::Work;
 
@@ -18,11 +19,13 @@ pub(super) struct H2Body {
     /// Gone once the body has ended.
     work: Option<Work>,
     timeouts: Timeouts,
+    /// Trailers were asked for: they may follow whatever length is announced.
+    trailing: bool,
 }
 
 impl H2Body {
-    pub(super) fn new(stream: Stream, sender: Option<Sender>, work: Work, timeouts: Timeouts) -> H2Body {
-        H2Body { stream, sender, work: Some(work), timeouts }
+    pub(super) fn new(stream: Stream, sender: Option<Sender>, work: Work, request: &OutgoingRequest<'_>) -> H2Body {
+        H2Body { stream, sender, work: Some(work), timeouts: request.timeouts, trailing: takes_trailers(&request.head.fields) }
     }
 
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame, BodyError>>> {
@@ -93,6 +96,7 @@ impl BodySource for H2Body {
     }
 
     fn remaining(&self) -> Option<u64> {
-        if self.work.is_none() { Some(0) } else { self.stream.with(|machine, key| machine.remaining(key)) }
+        let remaining = if self.work.is_none() { Some(0) } else { self.stream.with(|machine, key| machine.remaining(key)) };
+        remaining.filter(|bytes| *bytes == 0 || !self.trailing)
     }
 }

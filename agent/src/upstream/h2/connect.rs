@@ -78,7 +78,7 @@ pub(super) async fn upgrade(picked: Picked, request: &OutgoingRequest<'_>, start
     let header = picked.head_came(head.status, start, clock::now());
     let work = Work::new(picked);
     if !(200..300).contains(&head.status) {
-        let body = super::request::finish(stream, None, work, request.timeouts);
+        let body = super::request::finish(stream, None, work, request);
         return Ok(UpstreamResponse { head, body, upgraded: None, connect, header, reused });
     }
     head.status = 101;

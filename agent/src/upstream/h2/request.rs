@@ -72,7 +72,7 @@ pub(in crate::upstream) async fn send(
             Ok(head) => {
                 let header = picked.head_came(head.status, start, clock::now());
                 let sender = this.sender.filter(|_| !this.broken);
-                let body = finish(this.stream, sender, Work::new(picked), request.timeouts);
+                let body = finish(this.stream, sender, Work::new(picked), request);
                 Ok(UpstreamResponse { head, body, upgraded: None, connect, header, reused })
             }
             Err(error) => {
@@ -103,7 +103,7 @@ fn take(body: &mut Body) -> Body {
 }
 
 /// The body of a response whose head has come; what came with the head need not be pulled.
-pub(super) fn finish(stream: Stream, sender: Option<Sender>, work: Work, timeouts: Timeouts) -> Body {
+pub(super) fn finish(stream: Stream, sender: Option<Sender>, work: Work, request: &OutgoingRequest<'_>) -> Body {
     let whole = stream.with(|machine, key| match machine.remaining(key) {
         Some(0) => Some(Bytes::new()),
         _ => machine.take_whole(key),
@@ -113,7 +113,7 @@ pub(super) fn finish(stream: Stream, sender: Option<Sender>, work: Work, timeout
             work.complete(None);
             Body::from(whole)
         }
-        None => Body::Stream(Box::new(H2Body::new(stream, sender, work, timeouts))),
+        None => Body::Stream(Box::new(H2Body::new(stream, sender, work, request))),
     }
 }
 

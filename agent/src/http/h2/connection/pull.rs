@@ -50,11 +50,15 @@ impl Connection {
         }
     }
 
-    /// Content that is still to be pulled, when that is known: it was announced, or all has come. Not 0 before the end: trailers may follow.
+    /// Content that is still to be pulled, when that is known: it was announced, or all has come. Not 0 before the end: trailers may follow. Where they have
+    /// come nothing is known, as what has a length has no room for them in HTTP/1.
     pub fn remaining(&self, key: StreamKey) -> Option<u64> {
         let incoming = &self.streams.get(key)?.incoming;
         if incoming.ended && incoming.queue.is_empty() {
             return Some(0);
+        }
+        if incoming.ended && matches!(incoming.queue.back(), Some(Item::Trailers(_))) {
+            return None;
         }
         let to_come = if incoming.ended { 0 } else { incoming.expected? };
         Some(incoming.queued as u64 + to_come).filter(|bytes| *bytes > 0)
