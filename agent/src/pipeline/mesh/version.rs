@@ -32,14 +32,8 @@ impl Pipeline {
             lead_to(x, port);
             return self.forward(x, plan, body, websocket, interim).await;
         };
-        // Over HTTP/2 few let one ask to leave HTTP.
         if websocket {
-            lead_to(x, port);
-            let served = self.forward(x, plan, body, websocket, interim).await;
-            if served.is_ok() && is_answered(x) && heard.version().is_none() {
-                self.note(asking, heard, Version::Http11);
-            }
-            return served;
+            return self.websocket(x, asking, body, (heard, over_http2)).await;
         }
         if x.request.names_grpc() {
             x.upstream_override = Some(over_http2.clone());
@@ -57,6 +51,33 @@ impl Pipeline {
             Some(Version::Http10 | Version::Http11) => self.in_http1(x, asking, body, heard).await,
             None => self.find_out(x, asking, body, (heard, over_http2)).await,
         }
+    }
+
+    /// Over HTTP/2 few let one ask to leave HTTP: only who speaks nothing else is asked so.
+    async fn websocket(
+        &self,
+        x: &mut Exchange,
+        asking: &Asking<'_>,
+        body: Body,
+        (heard, over_http2): (&Heard, &Arc<str>),
+    ) -> Result<Served, Box<Answer>> {
+        let Asking { plan, port, interim, .. } = *asking;
+        if heard.version() != Some(Version::Http2) {
+            lead_to(x, port);
+            match self.forward(x, plan, body, true, interim).await {
+                // It has looked at nothing.
+                Err(answer) if answer.reason == Reason::UpstreamHttp2 => self.note(asking, heard, Version::Http2),
+                served => {
+                    if served.is_ok() && is_answered(x) && heard.version().is_none() {
+                        self.note(asking, heard, Version::Http11);
+                    }
+                    return served;
+                }
+            }
+        }
+        // What has left HTTP has no body, and HTTP/2 has no room for one.
+        x.upstream_override = Some(over_http2.clone());
+        self.forward(x, plan, Body::Empty, true, interim).await
     }
 
     async fn in_http2(

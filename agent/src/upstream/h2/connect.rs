@@ -14,6 +14,7 @@ use super::session::{Checkout, Lease, Stream, checkout};
 use crate::exchange::{Reason, Tunnel};
 use crate::http::h2::message::{write_connect, write_extended_connect};
 use crate::http::{Body, Name, RequestHead, ResponseHead};
+use crate::upstream::connect::after;
 use crate::upstream::h1::is_late;
 use crate::upstream::pools::{Outcome, Work};
 use crate::upstream::target::Picked;
@@ -60,7 +61,7 @@ pub(in crate::upstream) async fn connect(
 }
 
 /// Sends a request that asks to leave HTTP as an extended CONNECT, and gives its answer back as HTTP/1 would give it.
-pub(super) async fn upgrade(picked: Picked, request: &OutgoingRequest<'_>, start: Instant) -> Outcome {
+pub(super) async fn upgrade(picked: Picked, request: &OutgoingRequest<'_>, tls: bool, start: Instant) -> Outcome {
     let protocol = request.head.fields.get_known(Name::Upgrade).and_then(|value| std::str::from_utf8(value).ok());
     let Some(protocol) = protocol.map(|text| text.trim().to_ascii_lowercase()).filter(|protocol| protocol == "websocket") else {
         let detail = "only WebSocket can be asked for over HTTP/2";
@@ -70,7 +71,15 @@ pub(super) async fn upgrade(picked: Picked, request: &OutgoingRequest<'_>, start
         Ok(ready) => ready,
         Err(error) => return Err((picked, error)),
     };
-    let Some(stream) = open(lease, request, &protocol) else { return Err((picked, gone())) };
+    match lease.takes_upgrades(after(start, request.timeouts.connect)).await {
+        Some(true) => {}
+        Some(false) => {
+            let detail = "the endpoint takes no WebSocket over HTTP/2: it does not offer extended CONNECT (RFC 8441)";
+            return Err((picked, UpstreamError::new(Reason::NotImplemented, Sent::Nothing, detail)));
+        }
+        None => return Err((picked, gone())),
+    }
+    let Some(stream) = open(lease, request, tls, &protocol) else { return Err((picked, gone())) };
     let (stream, mut head) = match answer(stream, request.timeouts.read, Sent::All).await {
         Ok(answered) => answered,
         Err(error) => return Err((picked, error)),
@@ -88,8 +97,8 @@ pub(super) async fn upgrade(picked: Picked, request: &OutgoingRequest<'_>, start
     Ok(UpstreamResponse { head, body: Body::Empty, upgraded, connect, header, reused })
 }
 
-fn open(lease: Lease, request: &OutgoingRequest<'_>, protocol: &str) -> Option<Stream> {
-    lease.open(false, false, |encoder, out| write_extended_connect(encoder, out, request.head, request.host, protocol))
+fn open(lease: Lease, request: &OutgoingRequest<'_>, tls: bool, protocol: &str) -> Option<Stream> {
+    lease.open(false, false, |encoder, out| write_extended_connect(encoder, out, request.head, request.host, tls, protocol))
 }
 
 fn gone() -> UpstreamError {

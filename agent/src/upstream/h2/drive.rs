@@ -48,6 +48,8 @@ struct Driver {
     armed: Instant,
     /// Whether a ping waits for its answer.
     pinged: bool,
+    /// Whether the endpoint's settings have come.
+    greeted: bool,
 }
 
 /// Why a connection ended.
@@ -71,7 +73,8 @@ pub(super) async fn drive(wire: Rc<Wire>, session: Weak<Session>, io: Io, slot: 
     let alarm_at = now + PING_EVERY;
     let mut alarm = Deadline::none();
     alarm.set(alarm_at);
-    let mut driver = Driver { wire, session, io, input: BytesMut::new(), room: ROOM, alarm, alarm_at, armed: now, pinged: false };
+    let (input, pinged, greeted) = (BytesMut::new(), false, false);
+    let mut driver = Driver { wire, session, io, input, room: ROOM, alarm, alarm_at, armed: now, pinged, greeted };
     let end = std::future::poll_fn(|cx| driver.poll(cx)).await;
     tracing::debug!(%end, "HTTP/2 connection to an endpoint ended");
     driver.tell(&end);
@@ -151,6 +154,10 @@ impl Driver {
             let now = *heard.insert(clock::now());
             while let Some(event) = self.wire.with(|machine| machine.receive(&mut self.input, now)).map_err(End::Broken)? {
                 self.take(event, now);
+            }
+            if !self.greeted && self.wire.with(|machine| machine.is_greeted()) {
+                self.greeted = true;
+                self.session.upgrade().iter().for_each(|session| session.greet());
             }
         }
         Ok(true)

@@ -39,18 +39,13 @@ pub(in crate::upstream) async fn send(
     interim: &Interim,
     start: Instant,
 ) -> Outcome {
-    let mesh = picked.spec().is_mesh();
-    if request.upgrade && !mesh {
-        let detail = "an upgrade cannot be asked for over HTTP/2";
-        return Err((picked, UpstreamError::new(Reason::NotImplemented, Sent::Nothing, detail)));
-    }
     if let Err(detail) = check_request(request.head, request.host) {
         return Err((picked, UpstreamError::new(Reason::BadRequest, Sent::Nothing, detail)));
     }
+    let tls = picked.spec().is_mesh() || picked.spec().config.scheme.is_tls();
     if request.upgrade {
-        return Box::pin(super::connect::upgrade(picked, request, start)).await;
+        return Box::pin(super::connect::upgrade(picked, request, tls, start)).await;
     }
-    let tls = mesh || picked.spec().config.scheme.is_tls();
     let mut closing = 0;
     loop {
         let (lease, connect, reused) = match checkout(&picked, &Checkout::of(request), start).await {

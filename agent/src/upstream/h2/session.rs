@@ -65,6 +65,8 @@ pub(super) struct Session {
     served: Cell<u32>,
     born: Instant,
     closed: Cell<bool>,
+    /// Told when the endpoint's settings have come, and when none will come any more.
+    greeted: Notify,
     idle_since: Cell<Option<Instant>>,
     /// What the endpoint did wrong, when the connection ended for that.
     blamed: Cell<Option<Violation>>,
@@ -103,6 +105,23 @@ impl Lease {
         };
         let deadline = self.0.spare.borrow_mut().pop().unwrap_or_default();
         Some(Stream { lease: self, key, deadline })
+    }
+}
+
+impl Lease {
+    /// Whether the endpoint lets one ask to leave HTTP on a stream (RFC 8441 section 3), which its settings say; `None` when they do not come in time.
+    pub(super) async fn takes_upgrades(&self, until: Instant) -> Option<bool> {
+        let Lease(session) = self;
+        loop {
+            let greeted = session.greeted.notified();
+            if session.wire.with(|machine| machine.is_greeted()) {
+                return Some(session.wire.with(|machine| machine.peer().enable_connect_protocol));
+            }
+            if session.closed.get() {
+                return None;
+            }
+            timeout_at(until, greeted).await.ok()?;
+        }
     }
 }
 
@@ -213,6 +232,12 @@ impl Session {
     /// Takes no further requests.
     pub(super) fn close(&self) {
         self.closed.set(true);
+        self.greeted.notify_waiters();
+    }
+
+    /// Notes that the endpoint's settings have come.
+    pub(super) fn greet(&self) {
+        self.greeted.notify_waiters();
     }
 
     /// Notes that the endpoint did not take our certificate: it has looked at nothing that we have sent.
@@ -343,6 +368,7 @@ async fn handshake(picked: &Picked, wanted: &Checkout<'_>, began: Instant) -> Re
         served: Cell::new(0),
         born: began,
         closed: Cell::new(false),
+        greeted: Notify::new(),
         idle_since: Cell::new(None),
         blamed: Cell::new(None),
         unwelcome: Cell::new(false),

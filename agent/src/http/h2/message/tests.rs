@@ -150,7 +150,7 @@ fn both_kinds_of_connect_are_written_as_they_are_read() {
     for (name, value) in [("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-key", "k"), ("origin", "o")] {
         head.fields.append(name, value);
     }
-    write_extended_connect(&mut encoder, &mut out, &head, "web.shop", "websocket");
+    write_extended_connect(&mut encoder, &mut out, &head, "web.shop", true, "websocket");
     let mut read = RequestHead::default();
     read_request(&mut Decoder::new(4096), &out, false, &LIMITS, &mut read).unwrap();
     assert_eq!((read.protocol.as_deref(), &*read.path, &*read.authority), (Some("websocket"), "/chat", "web.shop"));

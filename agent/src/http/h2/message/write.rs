@@ -55,12 +55,19 @@ pub fn write_connect(encoder: &mut Encoder, out: &mut Vec<u8>, authority: &str) 
     encoder.authority(out, authority.as_bytes());
 }
 
-/// Writes an extended CONNECT over TLS (RFC 8441 section 4) for a request that asks to leave HTTP for `protocol`. What only the handshake of HTTP/1
-/// needs stays here.
-pub fn write_extended_connect(encoder: &mut Encoder, out: &mut Vec<u8>, head: &RequestHead, host: &str, protocol: &str) {
+/// Writes an extended CONNECT (RFC 8441 section 4) for a request that asks to leave HTTP for `protocol`. What only the handshake of HTTP/1 needs stays
+/// here.
+pub fn write_extended_connect(
+    encoder: &mut Encoder,
+    out: &mut Vec<u8>,
+    head: &RequestHead,
+    host: &str,
+    tls: bool,
+    protocol: &str,
+) {
     encoder.begin(out);
     encoder.method(out, b"CONNECT");
-    encoder.scheme(out, true);
+    encoder.scheme(out, tls);
     encoder.authority(out, host.as_bytes());
     encoder.path(out, head.path.as_bytes(), head.query.as_ref().map(String::as_bytes));
     encoder.field(out, Name::Other, b":protocol", protocol.as_bytes());
