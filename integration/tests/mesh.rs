@@ -52,6 +52,33 @@ fn the_gateway_of_everything_in_one_process_enters_the_mesh_too() {
 }
 
 #[test]
+fn what_a_gateway_is_told_to_say_of_a_client_arrives_outside_of_the_mesh_and_what_clients_say_nowhere() {
+    let mesh = Mesh::start("");
+    let (inside, outside) = (telling(), telling());
+    let _api = mesh.sidecar(&Service::http("api", inside.address));
+    let _gateway = mesh.gateway();
+    let says = json!({ "proxy-rewrite": { "headers": { "set": { "X-Forwarded-Client-Cert": "Subject=checked-by-us" } } } });
+    let (into, out) =
+        (json!({ "discovery_type": "mesh", "service_name": "api" }), json!({ "nodes": { outside.address.to_string(): 1 } }));
+    for (id, upstream, plugins) in [("in", &into, &says), ("out", &out, &says), ("plain", &out, &json!({}))] {
+        let route = json!({ "uri": format!("/{id}"), "upstream": upstream, "plugins": plugins });
+        mesh.control.put(&format!("/routes/{id}"), route);
+    }
+    mesh.control.until_status("/plain", 200);
+    let seen = mesh.control.until_status("/in", 200).text();
+    assert!(seen.contains("svc/gateway") && !seen.contains("checked-by-us"), "{seen}");
+    assert_eq!(mesh.control.until_status("/out", 200).text(), "Subject=checked-by-us");
+    assert!(!mesh.audit().contains("spoofed"), "nobody has lied: {}", mesh.audit());
+    for name in ["X-Forwarded-Client-Cert", "x_forwarded_client_cert", "X_Forwarded-Client-Cert"] {
+        let lies = |target: &str| client::send(mesh.control.http, "GET", target, &[(name, "Subject=boss")], b"").unwrap().text();
+        assert_eq!((lies("/plain").as_str(), lies("/out").as_str()), ("", "Subject=checked-by-us"), "{name}");
+        let seen = lies("/in");
+        assert!(seen.contains("svc/gateway") && !seen.contains("boss"), "{name}: {seen}");
+    }
+    until("the audit", || mesh.audit().contains("spoofed").then_some(()));
+}
+
+#[test]
 fn a_caller_is_who_it_has_proven_to_be_whatever_it_says() {
     let mesh = Mesh::start("");
     let app = telling();

@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::steered::Steered;
 use crate::balance::{Tried, hash_key};
 use crate::exchange::{Answer, Attempt, Exchange, Interim, Reason, Template, Variable};
-use crate::http::{Body, CASE_FIELD, Method, PORT_FIELD, Version, note_case, restore_case};
+use crate::http::{Body, CASE_FIELD, Fields, Method, Name, PORT_FIELD, Version, note_case, restore_case};
 use crate::upstream::{
     Edition, EndpointCore, EndpointHandle, OutgoingRequest, Picked, Seen, Sent, Target, UpstreamError, UpstreamResponse,
 };
@@ -163,16 +163,21 @@ impl Pipeline {
             x.request.fields.set("upgrade", "websocket");
             x.request.fields.set("sec-websocket-key", "aGVkZGxlLWhlZGRsZS1oZQ==");
         }
-        let request = OutgoingRequest {
-            head: &x.request,
-            host: host.as_deref().unwrap_or(&x.request.authority),
-            upgrade: campaign.upgrade,
-            timeouts: campaign.timeouts,
+        // In the mesh it is the other side that says who calls, and whoever says it himself stands in the audit. Another try may go to somebody outside.
+        let told = if campaign.target.config().is_in_mesh() { set_aside(&mut x.request.fields) } else { Vec::new() };
+        let sent = if campaign.target.config().mesh.is_some() {
+            self.send_in_mesh(x, campaign, picked, body, began).await
+        } else {
+            let request = OutgoingRequest {
+                head: &x.request,
+                host: host.as_deref().unwrap_or(&x.request.authority),
+                upgrade: campaign.upgrade,
+                timeouts: campaign.timeouts,
+            };
+            self.worker.pools.send(picked, &request, body, campaign.interim, began).await
         };
-        if campaign.target.config().mesh.is_some() {
-            return self.send_in_mesh(x, campaign, picked, body, began).await;
-        }
-        self.worker.pools.send(picked, &request, body, campaign.interim, began).await
+        told.iter().for_each(|value| x.request.fields.append_known(Name::XForwardedClientCert, value));
+        sent
     }
 
     /// To a peer of the mesh, with the case of the fields as the client spelled them, which HTTP/2 does not carry.
@@ -210,6 +215,16 @@ impl Pipeline {
             response
         })
     }
+}
+
+/// Takes off what plugins, or proxies of ours, tell of the client's certificate.
+fn set_aside(fields: &mut Fields) -> Vec<Vec<u8>> {
+    if !fields.contains_known(Name::XForwardedClientCert) {
+        return Vec::new();
+    }
+    let told = fields.get_all_known(Name::XForwardedClientCert).map(<[u8]>::to_vec).collect();
+    fields.remove_known(Name::XForwardedClientCert);
+    told
 }
 
 /// The client is told what went wrong with the last endpoint rather than that no other was left.

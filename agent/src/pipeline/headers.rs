@@ -103,9 +103,9 @@ pub struct Forwarded<'a> {
     pub trusted: bool,
 }
 
-/// Sets `X-Forwarded-For/Proto/Host/Port` and `X-Real-IP`. From an untrusted peer what came is replaced, `Forwarded` and
-/// `X-Forwarded-Client-Cert` go;
-/// from a trusted one `X-Forwarded-For` is appended to and the others are kept where present.
+/// Sets `X-Forwarded-For/Proto/Host/Port` and `X-Real-IP`. From an untrusted peer what came is replaced, and `Forwarded` goes; from a trusted one
+/// `X-Forwarded-For` is appended to and the others are kept where present. `X-Forwarded-Client-Cert` was taken off an untrusted one before any filter: what
+/// stands there now was set by one, as it is configured.
 pub fn set_forwarded(head: &mut RequestHead, hop: &Forwarded<'_>) {
     let fields = &mut head.fields;
     if hop.trusted && fields.contains_known(Name::XForwardedFor) {
@@ -123,7 +123,7 @@ pub fn set_forwarded(head: &mut RequestHead, hop: &Forwarded<'_>) {
         fields.set_own(Name::XForwardedFor, hop.peer.ip());
     }
     if !hop.trusted {
-        fields.remove_set(Name::Forwarded.bit() | Name::XForwardedClientCert.bit());
+        fields.remove_known(Name::Forwarded);
     }
     match hop.client {
         None => fields.set_own(Name::XRealIp, hop.peer.ip()),
