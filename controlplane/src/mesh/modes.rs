@@ -46,7 +46,7 @@ impl Modes {
     }
 
     /// Whether callers are to speak in clear to these ports of applications of a service. One that is not known (0) belongs to who demands mutual TLS whatever is
-    /// written: an Envoy, or a server of gRPC.
+    /// written: a server of gRPC, or an Envoy before one of bytes.
     pub(super) fn in_clear(&self, service: &ServiceId, applications: &BTreeSet<u16>) -> bool {
         let is_clear = |port: &u16| *port != 0 && self.at(service, *port) == Some(PeerModeKind::Disable);
         !self.said.is_empty() && !applications.is_empty() && applications.iter().all(is_clear)

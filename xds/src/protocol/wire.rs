@@ -104,8 +104,14 @@ pub(crate) fn node_from_wire(node: Node) -> Result<NodeInfo, BadRequest> {
     let role = take_text(&mut fields, "role").unwrap_or(node.cluster);
     let namespace = take_text(&mut fields, "namespace").unwrap_or_default();
     let service = take_text(&mut fields, "service").unwrap_or_default();
-    let instance = fields.remove("instance").map(instance_from_wire).transpose()?;
+    let mut instance = fields.remove("instance").map(instance_from_wire).transpose()?;
     let station = Station::take(&mut fields)?;
+    // A proxy of others says it beside its instance. Bytes it takes in tunnels of members alone, whatever is written: of those nothing is known.
+    if let Some((instance, at)) = instance.as_mut().zip(station.application)
+        && matches!(instance.protocol, MeshProtocol::Http | MeshProtocol::Http2 | MeshProtocol::Grpc)
+    {
+        instance.application = at.port();
+    }
     let UserAgentVersionType::UserAgentVersion(version) =
         node.user_agent_version_type.unwrap_or(UserAgentVersionType::UserAgentVersion(String::new()));
     let version = if node.user_agent_name == AGENT { version } else { format!("{} {version}", node.user_agent_name) };

@@ -44,7 +44,7 @@ pub(super) fn encode(
     match &listener.proxy_protocol {
         ProxyProtocol::Off => {}
         ProxyProtocol::Required(peers) if peers.is_empty() => {
-            listener_filters.push(inspector("envoy.filters.listener.proxy_protocol", any(&ProxyFilter::default())));
+            listener_filters.push(looking("envoy.filters.listener.proxy_protocol", any(&ProxyFilter::default())));
         }
         ProxyProtocol::Required(_) => return Err("proxy_protocol: Envoy cannot demand it of some peers only".to_owned()),
     }
@@ -58,12 +58,12 @@ pub(super) fn encode(
     let filter_chains = match listener.protocol {
         ListenerProtocol::Http => vec![wire::FilterChain { filters: vec![filter()], ..Default::default() }],
         ListenerProtocol::Https => {
-            listener_filters.push(inspector(INSPECTOR, any(&TlsInspector::default())));
+            listener_filters.push(inspector());
             chains(listener, &filter(), certificates)?
         }
         ListenerProtocol::Tcp => {
             if tcp::must_look(listener) {
-                listener_filters.push(inspector(INSPECTOR, any(&TlsInspector::default())));
+                listener_filters.push(inspector());
             }
             tcp::chains(listener, certificates, find)?
         }
@@ -78,7 +78,12 @@ pub(super) fn encode(
     }))
 }
 
-fn inspector(name: &str, config: Option<prost_types::Any>) -> wire::ListenerFilter {
+/// What tells TLS from everything else.
+pub(super) fn inspector() -> wire::ListenerFilter {
+    looking(INSPECTOR, any(&TlsInspector::default()))
+}
+
+fn looking(name: &str, config: Option<prost_types::Any>) -> wire::ListenerFilter {
     wire::ListenerFilter {
         name: name.to_owned(),
         config_type: config.map(wire::listener_filter::ConfigType::TypedConfig),

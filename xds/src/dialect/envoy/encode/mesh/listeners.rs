@@ -19,7 +19,7 @@ use manager::http_connection_manager::{
 };
 use prost::Name;
 
-use super::super::listener::hash_policy_if;
+use super::super::listener::{hash_policy_if, inspector};
 use super::super::plugins::{Filters, ROUTER, chain, filter};
 use super::super::wire::{address, ads, any, span};
 use super::policy::Rules;
@@ -35,6 +35,16 @@ const ALLOW: &str = "heddle.allow";
 const TUNNEL: &str = "CONNECT";
 /// The field in which agents of ours tell each other how names of fields were written.
 const CASE_FIELD: &str = "x-heddle-case";
+/// How else what tells of the caller may be spelled for applications that do not tell `_` from `-`. Envoy takes off the one with hyphens alone.
+const SPELLINGS: [&str; 7] = [
+    "x_forwarded-client-cert",
+    "x-forwarded_client-cert",
+    "x-forwarded-client_cert",
+    "x_forwarded_client-cert",
+    "x_forwarded-client_cert",
+    "x-forwarded_client_cert",
+    "x_forwarded_client_cert",
+];
 /// How long connecting to the application may take: it is on this machine.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -59,8 +69,9 @@ pub(super) fn sent(protocol: MeshProtocol) -> Result<Sent, String> {
     }
 }
 
-/// What takes calls of members of the mesh, of nobody else.
-pub(super) fn inbound(at: SocketAddr, (domain, federated): (&str, bool), sent: Sent) -> wire::Listener {
+/// What takes calls of members of the mesh, and of nobody else unless requests are taken in clear. Those are judged by the same policies, as callers that have
+/// proven nothing, and can tell the application of no certificate: Envoy takes off what they say of one.
+pub(super) fn inbound(at: SocketAddr, (domain, federated): (&str, bool), sent: Sent, in_clear: bool) -> wire::Listener {
     let none = |name: &str| filter(name, &Rbac::default(), false);
     let manager = manager::HttpConnectionManager {
         http_filters: vec![none(DENY), none(ALLOW), router()],
@@ -74,7 +85,21 @@ pub(super) fn inbound(at: SocketAddr, (domain, federated): (&str, bool), sent: S
         upgrade_configs: vec![upgrade(if sent == Sent::Bytes { TUNNEL } else { "websocket" })],
         ..common(INBOUND)
     };
-    listener(INBOUND, at, &manager, tls::inward(domain, federated))
+    let mut opened = listener(INBOUND, at, &manager, tls::inward(domain, federated));
+    if in_clear {
+        // What begins with a handshake is a call of a member, also where callers in clear are meant: it may not have heard of that.
+        let members = opened.filter_chains.remove(0);
+        let clear = wire::FilterChain { transport_socket: None, ..members.clone() };
+        opened.filter_chains = [(members, "tls"), (clear, "raw_buffer")].map(|(chain, begins)| told_by(chain, begins)).into();
+        opened.listener_filters = vec![inspector()];
+    }
+    opened
+}
+
+/// A chain for what begins like this.
+fn told_by(chain: wire::FilterChain, begins: &str) -> wire::FilterChain {
+    let told = wire::FilterChainMatch { transport_protocol: begins.to_owned(), ..Default::default() };
+    wire::FilterChain { name: begins.to_owned(), filter_chain_match: Some(told), ..chain }
 }
 
 /// How bytes reach a service.
@@ -193,7 +218,7 @@ pub(super) fn to_application(rules: Rules, sent: Sent) -> routes::RouteConfigura
         r#match: Some(matches),
         action: Some(routes::route::Action::Route(action)),
         typed_per_filter_config: asked.collect(),
-        request_headers_to_remove: vec![CASE_FIELD.to_owned()],
+        request_headers_to_remove: [CASE_FIELD].into_iter().chain(SPELLINGS).map(str::to_owned).collect(),
         ..Default::default()
     };
     table(INBOUND, vec![host(INBOUND, vec!["*".to_owned()], vec![route])])

@@ -5,6 +5,7 @@
 //! resources are encoded anew whenever something changes that concerns it.
 
 mod listeners;
+mod modes;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -26,8 +27,8 @@ use super::listener::takes_bytes;
 use super::plugins::Filters;
 use super::{Difference, Withheld, bytes, endpoints, route, table, zones};
 use crate::model::{
-    AuthorizationPolicy, Endpoints, Instance, Kind, MESH_PREFIX, MeshProtocol, MeshService, Resource, Route, RouteMatch,
-    Upstream, UpstreamRef,
+    AuthorizationPolicy, Endpoints, Instance, Kind, MESH_PREFIX, MeshProtocol, MeshService, PeerMode, Resource, Route,
+    RouteMatch, Upstream, UpstreamRef,
 };
 use crate::protocol::Station;
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, View};
@@ -106,7 +107,7 @@ impl MeshEncoder {
     fn concerned_by(&self, changes: &Changes) -> bool {
         let Some(names) = &changes.names else { return true };
         names.iter().any(|(kind, name)| match kind {
-            Kind::AuthorizationPolicy | Kind::MeshInbound => true,
+            Kind::AuthorizationPolicy | Kind::MeshInbound | Kind::PeerAuthentication => true,
             Kind::MeshService => self.needed.contains(name),
             Kind::Endpoints => name.strip_prefix(MESH_PREFIX).is_some_and(|service| self.needed.contains(service)),
             _ => false,
@@ -164,7 +165,14 @@ impl MeshEncoder {
             &policy::Meaning { domain: Some(domain), port: application.port(), opaque: sent == Sent::Bytes },
         );
         let ip = instance.address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let listener = listeners::inbound(SocketAddr::new(ip, instance.port), (domain, station.federated), sent);
+        let mut in_clear = modes::at(view, scope, application.port()) != PeerMode::Strict;
+        if in_clear && sent == Sent::Bytes {
+            let reason = "peer_authentications: who speaks first would be heard by callers in clear before Envoy asks any policy: it takes members alone";
+            wanted.withheld.push(Withheld { kind: Kind::Listener, name: listeners::INBOUND.into(), reason: reason.into() });
+            in_clear = false;
+        }
+        let at = SocketAddr::new(ip, instance.port);
+        let listener = listeners::inbound(at, (domain, station.federated), sent, in_clear);
         let cluster = listeners::application(application, sent);
         wanted.all.push(versioned(bare(listeners::INBOUND), bytes(&cluster)));
         wanted.all.push(versioned(table(listeners::INBOUND), bytes(&listeners::to_application(rules, sent))));

@@ -9,8 +9,8 @@ use heddle_proto::envoy::r#type::v3::{HashPolicy, hash_policy};
 
 use super::*;
 use crate::model::{
-    Balancer, HashOn, HashTable, MeshPeer, MeshProtocol, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource,
-    Scheme,
+    Balancer, HashOn, HashTable, MeshPeer, MeshProtocol, PeerAuthentication, PolicyAction, PolicyHeader, PolicyOperation,
+    PolicyRule, PolicySource, Scheme,
 };
 use crate::snapshot::{Change, SIDECAR, SnapshotFeed, SnapshotStore};
 
@@ -182,6 +182,47 @@ fn a_service_that_wants_that_is_called_in_clear() {
             assert_eq!(TcpProxy::decode(&config.value[..]).unwrap().tunneling_config.is_none(), in_clear);
         }
     }
+}
+
+#[test]
+fn callers_in_clear_have_a_chain_of_their_own_where_the_most_specific_that_is_said_lets_them_in() {
+    let said = |id: &str, service: Option<&str>, mode, ports: &[(u16, PeerMode)]| {
+        let ports = ports.iter().copied().collect();
+        let service = service.map(Into::into);
+        Change::Set(Resource::PeerAuthentication(PeerAuthentication {
+            id: id.into(),
+            namespace: "shop".into(),
+            service,
+            mode,
+            ports,
+        }))
+    };
+    let chains = |world: &World| -> Vec<(String, bool)> {
+        let all = MeshEncoder::new(world.encoder.who.clone()).apply(&world.store.view(), &Changes { position: 0, names: None });
+        let listener = all.iter().flatten().find(|set| set.resource == standing(listeners::INBOUND)).unwrap();
+        let listener = wire::Listener::decode(&*listener.body).unwrap();
+        assert_eq!(listener.listener_filters.len(), listener.filter_chains.len() - 1, "it is looked at where there is a choice");
+        let of = |chain: &wire::FilterChain| chain.filter_chain_match.clone().unwrap_or_default().transport_protocol;
+        listener.filter_chains.iter().map(|chain| (of(chain), chain.transport_socket.is_some())).collect()
+    };
+    let strict = vec![(String::new(), true)];
+    let both = vec![("tls".to_owned(), true), ("raw_buffer".to_owned(), false)];
+    let mut world = World::new(member(MeshProtocol::Http));
+    world.set(vec![]);
+    assert_eq!(chains(&world), strict);
+    let told = world.set(vec![said("shop", None, Some(PeerMode::Permissive), &[])]);
+    assert_eq!((told, chains(&world)), (vec!["Listener:inbound".to_owned()], both.clone()));
+    world.set(vec![said("other", Some("other"), Some(PeerMode::Strict), &[])]);
+    assert_eq!(chains(&world), both, "that is about another service");
+    world.set(vec![said("web", Some("web"), Some(PeerMode::Strict), &[])]);
+    assert_eq!(chains(&world), strict, "the service goes before its namespace");
+    world.set(vec![said("web", Some("web"), Some(PeerMode::Strict), &[(8080, PeerMode::Disable), (9090, PeerMode::Strict)])]);
+    assert_eq!(chains(&world), both, "and the port of the application before its service");
+
+    let mut bytes = World::new(member(MeshProtocol::Tcp));
+    bytes.set(vec![said("shop", None, Some(PeerMode::Disable), &[])]);
+    assert_eq!(chains(&bytes), strict);
+    assert!(bytes.encoder.withheld()[0].reason.starts_with("peer_authentications: "), "{:?}", bytes.encoder.withheld());
 }
 
 #[test]
