@@ -211,7 +211,11 @@ impl Reader {
             faults.push("two framings".to_owned());
         }
         let upgrade = seen.field("connection").is_some_and(|value| value == "upgrade");
-        for name in ["keep-alive", "proxy-connection", "te", "trailer", "http2-settings", "expect", "proxy", "upgrade"] {
+        // That trailers are read a proxy says for itself, and for its next hop alone (RFC 9110 section 10.1.4).
+        if count("te") > 0 && (count("te"), seen.field("te"), seen.field("connection")) != (1, Some("trailers"), Some("te")) {
+            faults.push("te was forwarded".to_owned());
+        }
+        for name in ["keep-alive", "proxy-connection", "http2-settings", "expect", "proxy", "upgrade"] {
             if count(name) > 0 && !(name == "upgrade" && upgrade) {
                 faults.push(format!("{name} was forwarded"));
             }
