@@ -53,7 +53,7 @@ impl Pipeline {
         }
     }
 
-    /// Over HTTP/2 few let one ask to leave HTTP: only who speaks nothing else is asked so.
+    /// Over HTTP/2 few let one ask to leave HTTP: only who does not speak HTTP/1 is asked so, whatever else it was heard to speak.
     async fn websocket(
         &self,
         x: &mut Exchange,
@@ -62,17 +62,17 @@ impl Pipeline {
         (heard, over_http2): (&Heard, &Arc<str>),
     ) -> Result<Served, Box<Answer>> {
         let Asking { plan, port, interim, .. } = *asking;
-        if heard.version() != Some(Version::Http2) {
-            lead_to(x, port);
-            match self.forward(x, plan, body, true, interim).await {
-                // It has looked at nothing.
-                Err(answer) if answer.reason == Reason::UpstreamHttp2 => self.note(asking, heard, Version::Http2),
-                served => {
-                    if served.is_ok() && is_answered(x) && heard.version().is_none() {
-                        self.note(asking, heard, Version::Http11);
-                    }
-                    return served;
+        lead_to(x, port);
+        match self.forward(x, plan, body, true, interim).await {
+            // It has looked at nothing.
+            Err(answer) if answer.reason == Reason::UpstreamHttp2 => self.note(asking, heard, Version::Http2),
+            // As far as anybody knows it has understood nothing.
+            Err(_) if heard.version() == Some(Version::Http2) && is_broken(x) => {}
+            served => {
+                if served.is_ok() && is_answered(x) && heard.version().is_none() {
+                    self.note(asking, heard, Version::Http11);
                 }
+                return served;
             }
         }
         // What has left HTTP has no body, and HTTP/2 has no room for one.
