@@ -192,7 +192,8 @@ fn keepalive(written: &resources::KeepalivePool) -> KeepalivePool {
         size: written.size,
         idle_timeout: seconds(written.idle_timeout),
         requests: written.requests,
-        max_age: seconds(written.max_age),
+        // A connection that is old before it is open would be opened for one request after the other.
+        max_age: if written.max_age > 0.0 { seconds(written.max_age.max(1.0)) } else { Duration::ZERO },
     }
 }
 

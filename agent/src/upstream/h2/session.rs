@@ -366,7 +366,7 @@ async fn handshake(picked: &Picked, wanted: &Checkout<'_>, began: Instant) -> Re
         identity,
         streams: Cell::new(0),
         served: Cell::new(0),
-        born: began,
+        born: clock::now(),
         closed: Cell::new(false),
         greeted: Notify::new(),
         idle_since: Cell::new(None),

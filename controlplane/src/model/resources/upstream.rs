@@ -328,7 +328,8 @@ pub struct KeepalivePool {
     #[serde(default = "default_pool_requests")]
     #[schemars(range(min = 1))]
     pub requests: u32,
-    /// Seconds after which a connection gets no further requests, and is closed when those under way have ended; 0 is no limit.
+    /// Seconds after which a connection gets no further requests, and is closed when those under way have ended; 0 is no limit, and less than 1
+    /// counts as 1.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub max_age: f64,

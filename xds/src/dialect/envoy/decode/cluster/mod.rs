@@ -27,6 +27,8 @@ const PANIC_PERCENT: f64 = 50.0;
 const MANY: u32 = u32::MAX;
 /// How long Envoy keeps an idle connection.
 const IDLE: Duration = Duration::from_secs(3600);
+/// A connection is used for so long at least.
+const SHORTEST_AGE: Duration = Duration::from_secs(1);
 /// Where the protocol towards endpoints is said.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// Fields that say nothing about what is done with requests.
@@ -376,8 +378,9 @@ fn connections(common: &mut Fields<'_>, protocol: &mut Protocol) -> Read<()> {
     }
     common.ignore(&["max_headers_count", "headers_with_underscores_action"]);
     common.refuse("max_stream_duration", "is not supported: use the timeout of routes")?;
-    if let Some(most) = common.duration("max_connection_duration")? {
-        protocol.age = most;
+    if let Some(most) = common.duration("max_connection_duration")?.filter(|most| !most.is_zero()) {
+        // What is old before it is open would be opened for one request after the other.
+        protocol.age = most.max(SHORTEST_AGE);
     }
     Ok(())
 }
