@@ -68,7 +68,6 @@ fn what_a_gateway_is_told_to_say_of_a_client_arrives_outside_of_the_mesh_and_wha
     let seen = mesh.control.until_status("/in", 200).text();
     assert!(seen.contains("svc/gateway") && !seen.contains("checked-by-us"), "{seen}");
     assert_eq!(mesh.control.until_status("/out", 200).text(), "Subject=checked-by-us");
-    assert!(!mesh.audit().contains("spoofed"), "nobody has lied: {}", mesh.audit());
     for name in ["X-Forwarded-Client-Cert", "x_forwarded_client_cert", "X_Forwarded-Client-Cert"] {
         let lies = |target: &str| client::send(mesh.control.http, "GET", target, &[(name, "Subject=boss")], b"").unwrap().text();
         assert_eq!((lies("/plain").as_str(), lies("/out").as_str()), ("", "Subject=checked-by-us"), "{name}");

@@ -70,6 +70,8 @@ fn trailers_pass_two_sidecars_both_ways_as_they_are_and_forbidden_ones_do_not() 
     );
     let refused = std::panic::catch_unwind(|| told(web.outbound[0], &many)).unwrap_or_default();
     assert!(!refused.starts_with("http/1.1 200"), "there is an end to how many may come: {refused}");
+    let next = told(web.outbound[0], "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(next.starts_with("http/1.1 200"), "and nobody else suffers from it: {next}");
 }
 
 #[test]

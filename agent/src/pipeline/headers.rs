@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::exchange::client::{forwarded_for, parse_hop};
 use crate::http::digits::{AddressText, Digits};
-use crate::http::{Fields, Name, RequestHead, Version};
+use crate::http::{Fields, Method, Name, RequestHead, Version};
 
 /// Takes off what speaks to the next hop only: the known hop-by-hop fields and whatever `Connection` names (RFC 9110 section 7.6.1).
 ///
@@ -54,13 +54,18 @@ pub fn has_token(list: &[u8], token: &[u8]) -> bool {
     list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
 }
 
-/// Whether the client asks to switch to WebSocket over HTTP/1.1 (RFC 6455 section 4.1) or by extended CONNECT (RFC 8441).
+/// Whether the client asks to switch to WebSocket over HTTP/1.1 (RFC 6455 section 4.1: by a GET, which has no content) or by extended CONNECT (RFC 8441). Anything
+/// else that says so is a request like others, which is judged and sent as what it is.
 pub fn asks_for_websocket(head: &RequestHead) -> bool {
     match head.version {
         Version::Http2 => head.protocol.as_deref().is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")),
         Version::Http11 => {
             let fields = &head.fields;
-            fields.get_all_known(Name::Connection).any(|value| has_token(value, b"upgrade"))
+            let has_content = fields.contains_known(Name::TransferEncoding)
+                || fields.get_known(Name::ContentLength).is_some_and(|length| length.trim_ascii() != b"0");
+            head.method == Method::Get
+                && !has_content
+                && fields.get_all_known(Name::Connection).any(|value| has_token(value, b"upgrade"))
                 && fields.get_known(Name::Upgrade).is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(b"websocket"))
         }
         Version::Http10 => false,
@@ -190,6 +195,18 @@ mod tests {
         ]);
         strip_hop_by_hop(&mut f);
         assert_eq!(names(&f), ["Authorization", "A"]);
+    }
+
+    #[test]
+    fn only_a_get_without_content_asks_for_a_websocket() {
+        let asks = |method: Method, more: &[(&str, &str)]| {
+            let fields = fields(&[&[("Connection", "Upgrade"), ("Upgrade", "websocket")], more].concat());
+            asks_for_websocket(&RequestHead { method, version: Version::Http11, fields, ..RequestHead::default() })
+        };
+        assert!(asks(Method::Get, &[]) && asks(Method::Get, &[("Content-Length", "0")]));
+        assert!(!asks(Method::Post, &[]), "it would be judged as a GET, and be none");
+        assert!(!asks(Method::Get, &[("Content-Length", "3")]), "its content would be the first bytes of what follows");
+        assert!(!asks(Method::Get, &[("Transfer-Encoding", "chunked")]));
     }
 
     #[test]

@@ -162,7 +162,10 @@ fn fields(head: &mut RequestHead, told: &[&Map<String, Value>], outer: &RequestH
             let value = value.ok_or_else(|| format!("header {name:?}: not a header field"))?;
             if name.eq_ignore_ascii_case("host") {
                 host = host.or(Some(value.to_ascii_lowercase()));
-            } else if name.eq_ignore_ascii_case("content-length") || is_of_the_connection(name) || head.fields.get(name).is_some()
+            } else if name.eq_ignore_ascii_case("content-length")
+                || is_of_the_connection(name)
+                || is_of_proxies(name)
+                || head.fields.get(name).is_some()
             {
                 continue;
             } else {
@@ -192,6 +195,13 @@ fn fields(head: &mut RequestHead, told: &[&Map<String, Value>], outer: &RequestH
 
 fn is_of_the_connection(name: &str) -> bool {
     OWN[1..].iter().any(|own| name.eq_ignore_ascii_case(own))
+}
+
+/// Whether only a proxy before this one may say it, in any spelling: a client that writes it into a part has not been asked by any.
+fn is_of_proxies(name: &str) -> bool {
+    let dashed = name.replace('_', "-");
+    let told = ["forwarded", "via", "x-real-ip", "x-forwarded-client-cert"].iter().any(|own| dashed.eq_ignore_ascii_case(own));
+    told || dashed.get(..12).is_some_and(|start| start.eq_ignore_ascii_case("x-forwarded-"))
 }
 
 fn plain(value: &Value) -> Option<String> {

@@ -112,6 +112,21 @@ fn requests_are_made_in_order_with_common_and_own_settings() {
 }
 
 #[test]
+fn no_part_says_what_only_a_proxy_before_may_say() {
+    let lies = json!({"X-Forwarded-Client-Cert": "URI=boss", "x_forwarded_client_cert": "URI=boss", "X-Forwarded-For": "1.2.3.4",
+        "X_Forwarded-Proto": "https", "X-Real-IP": "1.2.3.4", "Forwarded": "for=1.2.3.4", "X-Own": "1"});
+    let body = json!({"headers": lies, "pipeline": [{"path": "/a", "headers": lies}]});
+    let (_, asked) = batch(&filter("batch-requests", &json!({})), &body, &[("X-Forwarded-For", "9.9.9.9")]);
+    let told: Vec<_> = asked[0].head.fields.iter().map(|field| String::from_utf8_lossy(field.name).to_lowercase()).collect();
+    assert!(told.contains(&"x-own".to_owned()));
+    assert!(
+        !told.iter().any(|name| name.contains("cert") || name.contains("real") || name.contains("proto") || name == "forwarded"),
+        "{told:?}"
+    );
+    assert_eq!(asked[0].head.fields.get_str("x-forwarded-for"), Some("9.9.9.9"), "what the proxy before has said of the batch");
+}
+
+#[test]
 fn what_does_not_answer_is_told_and_the_others_are_not_lost() {
     let body = |timeout: u64| json!({"timeout": timeout, "pipeline": [{"path": "/a"}, {"path": "/bad"}, {"path": "/slow"}, {"path": "/b"}]});
     let statuses = |config: Value, timeout| {

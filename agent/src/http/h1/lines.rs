@@ -76,6 +76,11 @@ pub(super) fn check_field(fields: usize, line: usize, limits: &HeadLimits) -> Re
 /// Whether a field may stand in trailers: none that frames, routes, authenticates or steers the request (RFC 9110 section 6.5.1).
 pub fn is_trailer_allowed(id: Name, name: &[u8]) -> bool {
     use Name as N;
+    if name.contains(&b'_') {
+        // Many applications read both alike.
+        let dashed: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
+        return is_trailer_allowed(N::find(&dashed), &dashed);
+    }
     let forbidden = id.is_hop_by_hop()
         || matches!(
             id,

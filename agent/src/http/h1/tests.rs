@@ -461,3 +461,13 @@ proptest! {
         prop_assert_eq!(read, head);
     }
 }
+
+#[test]
+fn what_may_not_stand_in_trailers_may_not_by_another_spelling() {
+    use crate::http::{Name, h1::is_trailer_allowed};
+    let allowed = |name: &[u8]| is_trailer_allowed(Name::find(name), name);
+    for name in ["x_forwarded_client_cert", "X-Forwarded_Client-Cert", "x_real_ip", "set_cookie", "Set-Cookie", "trailer"] {
+        assert!(!allowed(name.as_bytes()), "{name}");
+    }
+    assert!(allowed(b"x-checksum") && allowed(b"x_checksum") && allowed(b"grpc-status"));
+}

@@ -68,6 +68,11 @@ impl Pipeline {
             Err(answer) if answer.reason == Reason::UpstreamHttp2 => self.note(asking, heard, Version::Http2),
             // As far as anybody knows it has understood nothing.
             Err(_) if heard.version() == Some(Version::Http2) && is_broken(x) => {}
+            Err(answer) if is_broken(x) => {
+                if !self.hung_up(asking, heard).await {
+                    return Err(answer);
+                }
+            }
             served => {
                 if served.is_ok() && is_answered(x) && heard.version().is_none() {
                     self.note(asking, heard, Version::Http11);

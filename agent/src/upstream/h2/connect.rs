@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::session::{Checkout, Lease, Stream, checkout};
 use crate::exchange::{Reason, Tunnel};
+use crate::http::h2::hpack::Encoder;
 use crate::http::h2::message::{write_connect, write_extended_connect};
 use crate::http::{Body, Name, RequestHead, ResponseHead};
 use crate::upstream::connect::after;
@@ -67,6 +68,10 @@ pub(super) async fn upgrade(picked: Picked, request: &OutgoingRequest<'_>, tls: 
         let detail = "only WebSocket can be asked for over HTTP/2";
         return Err((picked, UpstreamError::new(Reason::NotImplemented, Sent::Nothing, detail)));
     };
+    if request.head.fields.get_all("sec-websocket-key").count() != 1 {
+        let detail = "a WebSocket is asked for with one Sec-WebSocket-Key (RFC 6455 section 4.2.1)";
+        return Err((picked, UpstreamError::new(Reason::BadRequest, Sent::Nothing, detail)));
+    }
     let (lease, connect, reused) = match checkout(&picked, &Checkout::of(request), start).await {
         Ok(ready) => ready,
         Err(error) => return Err((picked, error)),
@@ -76,6 +81,10 @@ pub(super) async fn upgrade(picked: Picked, request: &OutgoingRequest<'_>, tls: 
         Some(false) => {
             let detail = "the endpoint takes no WebSocket over HTTP/2: it does not offer extended CONNECT (RFC 8441)";
             return Err((picked, UpstreamError::new(Reason::NotImplemented, Sent::Nothing, detail)));
+        }
+        None if clock::now() >= after(start, request.timeouts.connect) => {
+            let detail = "HTTP/2: the endpoint does not say its settings in time";
+            return Err((picked, UpstreamError::new(Reason::UpstreamTimeout, Sent::Nothing, detail)));
         }
         None => return Err((picked, gone())),
     }
@@ -98,7 +107,10 @@ pub(super) async fn upgrade(picked: Picked, request: &OutgoingRequest<'_>, tls: 
 }
 
 fn open(lease: Lease, request: &OutgoingRequest<'_>, tls: bool, protocol: &str) -> Option<Stream> {
-    lease.open(false, false, |encoder, out| write_extended_connect(encoder, out, request.head, request.host, tls, protocol))
+    let write = |encoder: &mut Encoder, out: &mut Vec<u8>| {
+        write_extended_connect(encoder, out, request.head, request.host, tls, protocol)
+    };
+    lease.open(false, false, write).inspect(|stream| stream.with(|machine, key| machine.connects(key)))
 }
 
 fn gone() -> UpstreamError {

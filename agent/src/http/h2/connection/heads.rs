@@ -219,7 +219,9 @@ impl Connection {
             incoming.ended = end;
             // A response to HEAD, and 304, state the length of what they do not bring (RFC 9110 section 8.6).
             let bare = incoming.bodiless || matches!(head.status, 204 | 304);
-            incoming.expected = if bare { Some(0) } else { length };
+            // What follows a CONNECT that succeeds is no content, and has no length (RFC 9110 section 9.3.6).
+            let is_tunnel = incoming.connects && head.status < 300;
+            incoming.expected = if bare { Some(0) } else { length.filter(|_| !is_tunnel) };
             if end && incoming.expected.is_some_and(|length| length > 0) {
                 return malformed("the content is not as long as was announced");
             }

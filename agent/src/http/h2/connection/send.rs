@@ -38,6 +38,13 @@ impl Connection {
         Some(key)
     }
 
+    /// Says of a stream that was opened just now that its request is a CONNECT.
+    pub fn connects(&mut self, key: StreamKey) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.incoming.connects = true;
+        }
+    }
+
     /// Sends a head, or an interim one, that `encode` writes.
     pub fn send_head(&mut self, key: StreamKey, end: bool, encode: impl FnOnce(&mut Encoder, &mut Vec<u8>)) -> Result<(), Lost> {
         self.alive(key)?;

@@ -64,6 +64,8 @@ pub(super) struct Incoming {
     pub(super) headed: bool,
     /// Whether a response brings no content, whatever its head says.
     pub(super) bodiless: bool,
+    /// Whether the request is a CONNECT.
+    pub(super) connects: bool,
     /// Interim heads so far.
     pub(super) interims: u32,
     /// Whether the peer has sent all.
@@ -152,9 +154,10 @@ impl Outgoing {
 
 impl Incoming {
     fn clear(&mut self) {
-        let Incoming { window, owed, expected, queue, queued, headed, bodiless, interims, ended, unwanted, waker } = self;
+        let Incoming { window, owed, expected, queue, queued, headed, bodiless, connects, interims, ended, unwanted, waker } =
+            self;
         (*window, *owed, *expected, *queued, *interims, *waker) = (0, 0, None, 0, 0, None);
-        (*headed, *bodiless, *ended, *unwanted) = (false, false, false, false);
+        (*headed, *bodiless, *connects, *ended, *unwanted) = (false, false, false, false, false);
         queue.clear();
     }
 

@@ -335,6 +335,21 @@ fn answers_without_content_state_the_length_of_what_they_do_not_bring() {
 }
 
 #[test]
+fn what_follows_a_connect_has_no_length() {
+    for (connects, code) in [(true, "200"), (false, "200"), (true, "407")] {
+        let mut end = End::client();
+        let key = end.machine.open(false, false, |_, out| out.extend_from_slice(&block(&GET))).unwrap();
+        if connects {
+            end.machine.connects(key);
+        }
+        end.hear(&frame(1, 4, 1, &block(&[(":status", code), ("content-length", "0")]))).unwrap();
+        assert!(matches!(end.machine.poll_head(key, &nobody()), Poll::Ready(Ok(_))));
+        end.hear(&frame(0, 0, 1, b"bytes")).unwrap();
+        assert_eq!(end.machine.poll_lost(key, &nobody()).is_pending(), connects && code == "200", "{connects} {code}");
+    }
+}
+
+#[test]
 fn a_client_opens_no_more_streams_than_the_server_takes() {
     let mut end = End::client();
     end.hear(&settings(&[(3, 1)])).unwrap();
