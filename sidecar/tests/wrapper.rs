@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -77,11 +77,32 @@ async fn agent(socket: &str) {
         }
     });
     std::thread::spawn(move || outbound.incoming().flatten().for_each(|mut asked| asked.write_all(b"outbound works\n").unwrap()));
+    if folder.join("doors").exists() {
+        open_doors();
+    }
     if !folder.join("never-ready").exists() {
         Notifier::new(Some(socket.to_owned())).say(&format!("READY=1\n{ADMIN}{address}"));
     }
     term.recv().await;
     note(&folder, "agent ends");
+}
+
+/// Those of captured connections and questions: nobody is told that a name is there, with authority.
+fn open_doors() {
+    for ip in ["127.0.0.1", "[::1]"] {
+        for port in [15001, 15053] {
+            let door = TcpListener::bind(format!("{ip}:{port}")).unwrap();
+            std::thread::spawn(move || door.incoming().for_each(drop));
+        }
+        let names = UdpSocket::bind(format!("{ip}:15053")).unwrap();
+        std::thread::spawn(move || {
+            let mut room = [0; 512];
+            while let Ok((read, from)) = names.recv_from(&mut room) {
+                room[2..4].copy_from_slice(&[0x85, 0x83]);
+                let _ = names.send_to(&room[..read], from);
+            }
+        });
+    }
 }
 
 fn note(folder: &Path, line: &str) {
@@ -313,7 +334,11 @@ fn the_first_process_of_a_container_buries_orphans() {
 
 /// Runs a story with capture in a network of its own, after what a script makes of that; with what is in the firewall afterwards in the diary.
 fn captured(script: &str, network: &str) -> (Option<i32>, String) {
-    let mut story = Story::of(script).with("capture", true);
+    captured_by(Story::of(script).file("doors", ""), network)
+}
+
+fn captured_by(story: Story<'_>, network: &str) -> (Option<i32>, String) {
+    let mut story = story.with("capture", true);
     let after =
         format!("ip link set lo up; {network}; \"$@\"; status=$?; echo after: $(nft list tables) >> \"$DIARY\"; exit $status");
     story.before = vec!["unshare", "-n", "sh", "-c", &after, "sh"];
@@ -345,4 +370,10 @@ fn no_application_is_started_whose_traffic_is_seen_not_to_be_captured() {
                   nft add rule inet mine theirs udp dport 15053 drop";
     let (status, diary) = captured("note app up", theirs);
     assert_eq!((status, diary.as_str()), (Some(1), "agent up\nagent ends\nafter: table inet mine\n"));
+}
+
+#[test]
+fn no_application_is_started_beside_an_agent_that_takes_no_captured_connections() {
+    let (status, diary) = captured_by(Story::of("note app up"), "true");
+    assert_eq!((status, diary.as_str()), (Some(1), "agent up\nagent ends\nafter:\n"));
 }

@@ -24,19 +24,42 @@ pub enum CaptureCommand {
     /// Put the rules into force, in place of what was there, and see by real connections that they capture; doing it again changes nothing
     Apply(ApplyCaptureArgs),
     /// Take the rules away; doing it again changes nothing
-    Remove(CaptureFlags),
-    /// See by real connections that what is in force captures; change nothing
+    Remove(RemoveCaptureArgs),
+    /// See by real connections that what is in force captures and arrives at an agent that listens; change nothing
     Verify(CaptureFlags),
     /// Show what is in force
-    Show(ApplyCaptureArgs),
+    Show(ShowCaptureArgs),
 }
 
-/// `heddle capture apply` and `show`.
+/// `heddle capture apply`.
 #[derive(Debug, Args)]
 pub struct ApplyCaptureArgs {
     /// Print what would be done; change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// The agent listens already: that it does not is a failure
+    #[arg(long)]
+    pub expect_agent: bool,
+    #[command(flatten)]
+    pub flags: CaptureFlags,
+}
+
+/// `heddle capture show`.
+#[derive(Debug, Args)]
+pub struct ShowCaptureArgs {
+    /// Print what would be done; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub flags: CaptureFlags,
+}
+
+/// `heddle capture remove`.
+#[derive(Debug, Args)]
+pub struct RemoveCaptureArgs {
+    /// How the service has ended, as systemd says it ($SERVICE_RESULT): after anything but `success`, rules of `fail_closed` stay in force
+    #[arg(long, value_name = "RESULT")]
+    pub service_result: Option<String>,
     #[command(flatten)]
     pub flags: CaptureFlags,
 }

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 pub use args::{CaptureArgs, SidecarArgs};
 use args::{CaptureCommand, CaptureFlags};
-use heddle_sidecar::capture::{CaptureError, CaptureSettings, Tools};
+use heddle_sidecar::capture::{CaptureError, CaptureSettings, Doors, Tools};
 use heddle_sidecar::wrapper::{self, Captured, Plan, Times};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::output::say;
 use crate::{FAILED, WRONG, configuration, environment, fail};
@@ -19,10 +20,19 @@ pub async fn capture(args: CaptureArgs) -> ExitCode {
     let done = match args.command {
         CaptureCommand::Apply(args) => match settings(args.flags) {
             Ok(settings) if args.dry_run => tools.rehearse(&settings),
-            Ok(settings) => tools.establish(&settings).await.map(|report| report.to_string()),
+            Ok(settings) => match stopped() {
+                Ok(stopped) => {
+                    let doors = if args.expect_agent { Doors::OfAgent } else { Doors::OfAnyone };
+                    tools.establish(&settings, doors, stopped).await.map(|report| report.to_string())
+                }
+                Err(error) => return fail(FAILED, &format!("signals cannot be received: {error}")),
+            },
             Err(code) => return code,
         },
-        CaptureCommand::Remove(flags) => match settings(flags) {
+        CaptureCommand::Remove(args) => match settings(args.flags) {
+            Ok(settings) if settings.fail_closed && args.service_result.is_some_and(|result| result != "success") => {
+                Ok("the rules stay in force (capture.fail_closed), as the service has failed\n".to_owned())
+            }
             Ok(settings) => tools.remove(&settings).await.map(|()| String::new()),
             Err(code) => return code,
         },
@@ -44,6 +54,20 @@ pub async fn capture(args: CaptureArgs) -> ExitCode {
         Err(error @ CaptureError::Settings(_)) => fail(WRONG, &error),
         Err(error) => fail(FAILED, &error),
     }
+}
+
+/// Ends when somebody wants this process to end, which does not end by it from now on.
+fn stopped() -> std::io::Result<impl Future<Output = ()>> {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    let [term, int, hup] = kinds.map(signal);
+    let (mut term, mut int, mut hup) = (term?, int?, hup?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            _ = hup.recv() => {}
+        }
+    })
 }
 
 fn settings(flags: CaptureFlags) -> Result<CaptureSettings, ExitCode> {

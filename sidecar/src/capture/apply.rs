@@ -63,7 +63,7 @@ impl Tools {
     /// # Errors
     /// Why not.
     pub async fn remove(&self, settings: &CaptureSettings) -> Result<(), CaptureError> {
-        let _turn = Turn::take().await;
+        let _turn = Turn::take().await?;
         self.take_away(settings).await
     }
 
@@ -141,6 +141,15 @@ impl Tools {
     pub(super) async fn table(&self, name: &str) -> Result<Option<String>, CaptureError> {
         match self.nft(&["list", "table", "inet", name], String::new()).await {
             Ok(table) => Ok(Some(table)),
+            Err(CaptureError::Kernel { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The number that the kernel has given to our table, which no other table of this network gets; none where it is not there.
+    pub(super) async fn handle(&self, name: &str) -> Result<Option<u64>, CaptureError> {
+        match self.nft(&["-a", "list", "table", "inet", name], String::new()).await {
+            Ok(table) => Ok(table.lines().next().and_then(|line| line.rsplit_once("# handle ")?.1.trim().parse().ok())),
             Err(CaptureError::Kernel { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -235,6 +244,8 @@ async fn run(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // The keyboard stops us, not what we are in the midst of.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn();
     let mut child = match spawned {

@@ -1,12 +1,14 @@
 //! Capture that is seen to work before anybody relies on it: rules are put into force and tried, and where they fail what was there before is put back. What
 //! the rules are and how they are tried is decided elsewhere.
 
+use std::pin::pin;
+
 use super::apply::Tools;
-use super::script::{comment, removal};
+use super::script::comment;
 use super::settings::{CaptureSettings, Mode};
 use super::trouble::CaptureError;
 use super::turn::Turn;
-use super::verify::{self, Report};
+use super::verify::{self, Doors, Report};
 
 /// Most tables of others that are named.
 const MOST_OTHERS: usize = 8;
@@ -18,29 +20,56 @@ const SWITCHES: &str = "`verify: false` (--verify false) puts rules into force w
 /// What was in force.
 struct Before {
     table: Option<String>,
+    handle: Option<u64>,
     /// The families that have a policy rule of ours.
     routed: Vec<&'static str>,
 }
 
 impl Tools {
     /// Puts the rules of `settings` into force, as [`Tools::apply`] does, and sees that they capture; says what it saw. It must run in the network whose traffic is
-    /// captured.
+    /// captured. Who wants it stopped lets `stop` end: rules that were not seen to capture yet are taken for such as do not.
     ///
     /// # Errors
     /// Why not; what was in force before is so again, unless the settings want rules to stay.
-    pub async fn establish(&self, settings: &CaptureSettings) -> Result<Report, CaptureError> {
-        let _turn = Turn::take().await;
+    pub async fn establish(
+        &self,
+        settings: &CaptureSettings,
+        doors: Doors,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Report, CaptureError> {
+        let mut stop = pin!(stop);
+        let _turn = tokio::select! {
+            biased;
+            () = &mut stop => return Err(CaptureError::Interrupted),
+            turn = Turn::take() => turn?,
+        };
         if !settings.verify {
             return self.apply(settings).await.map(|()| Report::default());
         }
         let before = self.before(settings).await?;
-        self.apply(settings).await?;
-        match self.tried(settings).await {
+        if let Err(error) = self.apply(settings).await {
+            // The tool may have been ended after the kernel had taken what it said.
+            if !settings.fail_closed && !matches!(error, CaptureError::Settings(_)) {
+                self.put_back(settings, &before, self.own(settings, &before).await?).await;
+            }
+            return Err(error);
+        }
+        let own = self.own(settings, &before).await?;
+        let tried = tokio::select! {
+            biased;
+            () = &mut stop => Err(CaptureError::Unproven {
+                failures: "it was stopped by a signal before it was seen to work".to_owned(),
+                advice: String::new(),
+                after: String::new(),
+            }),
+            tried = self.tried(settings, doors) => tried,
+        };
+        match tried {
             Err(CaptureError::Unproven { failures, advice, .. }) => {
                 let after = if settings.fail_closed {
                     "the rules stay in force (capture.fail_closed)".to_owned()
                 } else {
-                    self.put_back(settings, &before).await
+                    self.put_back(settings, &before, own).await
                 };
                 Err(CaptureError::Unproven { failures, advice: advice + SWITCHES, after })
             }
@@ -48,19 +77,27 @@ impl Tools {
         }
     }
 
-    /// Tries the capture that is in force; changes nothing.
+    /// Tries the capture that is in force, with an agent that listens; changes nothing.
     ///
     /// # Errors
     /// What is not captured.
     pub async fn verify(&self, settings: &CaptureSettings) -> Result<Report, CaptureError> {
-        let _turn = Turn::take().await;
-        self.tried(settings).await
+        let _turn = Turn::take().await?;
+        self.tried(settings, Doors::OfAgent).await
     }
 
-    async fn tried(&self, settings: &CaptureSettings) -> Result<Report, CaptureError> {
+    /// The number of the table that we have just put into force; none where it is somebody else's.
+    async fn own(&self, settings: &CaptureSettings, before: &Before) -> Result<Option<u64>, CaptureError> {
+        let handle = self.handle(&settings.table).await?.filter(|handle| Some(*handle) != before.handle);
+        let table = self.table(&settings.table).await?.unwrap_or_default();
+        let settings = self.checked(settings)?;
+        Ok(handle.filter(|_| table.contains(&comment(&settings))))
+    }
+
+    async fn tried(&self, settings: &CaptureSettings, doors: Doors) -> Result<Report, CaptureError> {
         let settings = self.checked(settings)?;
         let mut failures: Vec<String> = Vec::new();
-        let mut report = verify::verify(&settings).await.unwrap_or_else(|why| {
+        let mut report = verify::verify(&settings, doors).await.unwrap_or_else(|why| {
             failures.push(why);
             Report::default()
         });
@@ -89,28 +126,34 @@ impl Tools {
     async fn before(&self, settings: &CaptureSettings) -> Result<Before, CaptureError> {
         // The script would be refused; it says why.
         if self.checked(settings).is_err() {
-            return Ok(Before { table: None, routed: Vec::new() });
+            return Ok(Before { table: None, handle: None, routed: Vec::new() });
         }
-        let table = self.table(&settings.table).await?;
+        let (table, handle) = (self.table(&settings.table).await?, self.handle(&settings.table).await?);
         let mut routed = Vec::new();
         for family in self.families() {
             if !self.rules(family).await?.is_empty() {
                 routed.push(family);
             }
         }
-        Ok(Before { table, routed })
+        Ok(Before { table, handle, routed })
     }
 
-    async fn put_back(&self, settings: &CaptureSettings, before: &Before) -> String {
+    /// In one transaction with the removal of the table that is `own`: what somebody else has put in its place meanwhile is his.
+    async fn put_back(&self, settings: &CaptureSettings, before: &Before, own: Option<u64>) -> String {
+        let others =
+            || "somebody else has put other rules into force meanwhile, or taken them away: that was left as it is".to_owned();
+        let Some(own) = own else { return others() };
         let done = async {
+            let removal = format!("delete table inet handle {own}\n");
             let Some(table) = &before.table else {
-                self.take_away(settings).await?;
+                self.nft(&["-f", "-"], removal).await?;
+                self.unroute().await?;
                 return Ok::<_, CaptureError>("the rules were taken away again");
             };
             for family in &before.routed {
                 self.route(family).await?;
             }
-            self.nft(&["-f", "-"], removal(&settings.table) + table).await?;
+            self.nft(&["-f", "-"], removal + table).await?;
             if before.routed.is_empty() {
                 self.unroute().await?;
             }
@@ -118,6 +161,7 @@ impl Tools {
         };
         match done.await {
             Ok(done) => done.to_owned(),
+            Err(_) if self.handle(&settings.table).await.is_ok_and(|now| now != Some(own)) => others(),
             Err(error) => format!("the rules are still in force, as they could not be taken away: {error}"),
         }
     }

@@ -15,4 +15,4 @@ pub use apply::Tools;
 pub use script::script;
 pub use settings::{CaptureSettings, DNS_PORT, INBOUND_PORT, MAX_ENTRIES, Mark, Mode, OUTBOUND_PORT, Port, Ports, ROUTING_ID};
 pub use trouble::CaptureError;
-pub use verify::Report;
+pub use verify::{Doors, Report};

@@ -248,6 +248,10 @@ impl CaptureSettings {
             self.proxy_mark == Some(0) || self.proxy_mark == Some(ROUTING_ID),
             "capture.proxy_mark: 0 is no mark, and 0x4845 carries the application's packets; take another one",
         );
+        fault(
+            self.fail_closed && !self.verify,
+            "capture: fail_closed leaves rules in force that were seen not to capture, and with verify: false nobody looks: leave out one of the two",
+        );
         let mut own: Vec<u16> = [self.inbound_port, self.outbound_port, self.dns_port].into_iter().flatten().collect();
         own.sort_unstable();
         fault(own.contains(&0), "capture: 0 is no port that could be captured to");

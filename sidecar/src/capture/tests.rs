@@ -25,7 +25,7 @@ fn of_uid(uid: u32) -> CaptureSettings {
 
 #[test]
 fn everything_can_be_said() {
-    let text = "capture: { mode: tproxy, inbound_port: 1, outbound_port: 2, dns_port: off, proxy_uid: 1337, proxy_mark: 0x10, exclude_uids: [7], include_inbound_ports: [80, 8000-8010], exclude_inbound_ports: [], include_outbound_ports: [443], exclude_outbound_ports: [25], include_outbound_cidrs: [10.0.0.0/8], exclude_outbound_cidrs: [10.1.0.0/16, 'fd00::/8'], exclude_interfaces: ['docker*'], ipv4: true, ipv6: false, table: mesh, verify: false, fail_closed: true }";
+    let text = "capture: { mode: tproxy, inbound_port: 1, outbound_port: 2, dns_port: off, proxy_uid: 1337, proxy_mark: 0x10, exclude_uids: [7], include_inbound_ports: [80, 8000-8010], exclude_inbound_ports: [], include_outbound_ports: [443], exclude_outbound_ports: [25], include_outbound_cidrs: [10.0.0.0/8], exclude_outbound_cidrs: [10.1.0.0/16, 'fd00::/8'], exclude_interfaces: ['docker*'], ipv4: true, ipv6: false, table: mesh, verify: true, fail_closed: true }";
     let wanted = CaptureSettings {
         mode: Mode::Tproxy,
         inbound_port: Some(1),
@@ -44,11 +44,13 @@ fn everything_can_be_said() {
         ipv4: true,
         ipv6: false,
         table: "mesh".to_owned(),
-        verify: false,
+        verify: true,
         fail_closed: true,
     };
     assert_eq!(read(text).unwrap(), wanted);
     assert_eq!(wanted.faults(), Vec::<String>::new());
+    let unseen = text.replace("verify: true, fail_closed: true", "verify: false, fail_closed: false");
+    assert_eq!(read(&unseen).unwrap(), CaptureSettings { verify: false, fail_closed: false, ..wanted });
     assert_eq!(read("{}").unwrap(), CaptureSettings::default());
 }
 
@@ -96,6 +98,7 @@ fn what_contradicts_itself_is_told_with_what_to_do() {
         (CaptureSettings { proxy_mark: Some(ROUTING_ID), ..usual() }, "take another one"),
         (CaptureSettings { outbound_port: Some(15_006), ..of_uid(1) }, "must differ"),
         (CaptureSettings { table: "a b".to_owned(), ..of_uid(1) }, "capture.table"),
+        (CaptureSettings { fail_closed: true, verify: false, ..of_uid(1) }, "nobody looks"),
         (CaptureSettings { exclude_interfaces: vec!["a\" accept".to_owned()], ..of_uid(1) }, "name of an interface"),
         (CaptureSettings { exclude_uids: vec![1; MAX_ENTRIES + 1], ..of_uid(1) }, "at most 1024"),
     ];

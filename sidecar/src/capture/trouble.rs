@@ -50,6 +50,29 @@ pub enum CaptureError {
         /// What is in force now.
         after: String,
     },
+    /// Somebody else changes or tries capture for too long.
+    #[error(
+        "somebody else changes capture in this network, or tries it: {path} was not free within {seconds} s; nothing was changed, try again when he is done (`fuser {path}` names the process)"
+    )]
+    Occupied {
+        /// The lock.
+        path: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// There is no safe place for a lock.
+    #[error(
+        "{path}: {why}; it keeps two who change capture at once apart, so root alone may own and write it: remove it, nothing was changed"
+    )]
+    NoTurn {
+        /// What is wrong.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// Somebody has stopped it before anything was changed.
+    #[error("stopped by a signal while somebody else had his turn; nothing was changed")]
+    Interrupted,
     /// A tool said something else.
     #[error("`{tool}` failed: {said}")]
     Failed {

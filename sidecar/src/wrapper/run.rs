@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::agent::{self, Readiness};
 use super::life::{Action, End, Event, Life, Signal, Times};
 use super::orphans;
-use crate::capture::{CaptureSettings, Tools};
+use crate::capture::{CaptureSettings, Doors, Tools};
 
 /// The statuses of shells for a command that cannot be run, and for one that is not there.
 const NOT_RUNNABLE: End = End::Exited(126);
@@ -222,10 +222,14 @@ impl Hands {
 
     async fn capture(&mut self) -> bool {
         let Some(Captured { tools, settings }) = &self.plan.capture else { return true };
-        match tools.establish(settings).await {
+        // A signal waits for its turn here, so that it finds what is in force proven or put back.
+        match tools.establish(settings, Doors::OfAgent, std::future::pending()).await {
             Ok(report) => {
                 self.captured = true;
-                report.to_string().lines().for_each(|seen| tracing::info!(seen, "capture is in force"));
+                report.seen().lines().for_each(|seen| tracing::info!(seen, "capture is in force"));
+                if let Some(warning) = report.warning() {
+                    tracing::warn!("{warning}");
+                }
             }
             Err(error) => tracing::error!(%error, "traffic cannot be captured, so the application is not started"),
         }

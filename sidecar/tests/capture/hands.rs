@@ -8,11 +8,12 @@ use std::time::Duration;
 use heddle_agent::{original_destination, set_transparent};
 use heddle_node::config::{Document, Expansion, Format};
 use heddle_node::sockets::set_mark;
-use heddle_sidecar::capture::{CaptureSettings, Report, Tools};
+use heddle_sidecar::capture::{CaptureSettings, Doors, Report, Tools};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long anything may take before a story fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,7 +24,7 @@ const ANSWER: &str = "> ";
 pub struct Hands {
     orders: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
-    _process: Child,
+    process: Child,
 }
 
 impl Hands {
@@ -41,7 +42,16 @@ impl Hands {
             .unwrap();
         let orders = process.stdin.take().unwrap();
         let answers = BufReader::new(process.stdout.take().unwrap()).lines();
-        Hands { orders, answers, _process: process }
+        Hands { orders, answers, process }
+    }
+
+    /// Ends it, and all that it listens to.
+    pub async fn end(mut self) {
+        self.process.kill().await.unwrap();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id().unwrap()
     }
 
     async fn order(&mut self, order: &str) -> String {
@@ -57,12 +67,12 @@ impl Hands {
         tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("no answer to: {order}"))
     }
 
-    /// `tcp|udp|dns NAME ADDRESS plain|transparent`
+    /// `tcp|udp|dns|agent NAME ADDRESS plain|transparent`
     pub async fn listen(&mut self, what: &str) {
         assert_eq!(self.order(&format!("listen {what}")).await, "ok", "{what}");
     }
 
-    /// `establish`, `verify` or `remove` with these settings: what was seen, or why not, in one line.
+    /// `establish` (until SIGTERM), `expect` an agent while doing so, `verify` or `remove` with these settings: what was seen, or why not, in one line.
     pub async fn capture(&mut self, what: &str, settings: &str) -> String {
         self.order(&format!("capture {what} {{ capture: {{ {settings} }} }}")).await
     }
@@ -111,8 +121,10 @@ async fn obey_one(words: &[&str], held: &mut Option<BufReader<TcpStream>>) -> st
             tokio::spawn(serve(tcp(address.parse().unwrap(), how == "transparent")?, name.to_owned()));
             Ok("ok".to_owned())
         }
-        ["listen", "dns", _, address, _] => {
-            tokio::spawn(no_such_name(UdpSocket::bind(address).await?));
+        ["listen", kind @ ("dns" | "agent"), _, address, _] => {
+            // With authority or without.
+            let flags = if kind == "agent" { [0x85, 0x83] } else { [0x81, 0x83] };
+            tokio::spawn(no_such_name(UdpSocket::bind(address).await?, flags));
             Ok("ok".to_owned())
         }
         ["listen", "udp", name, address, _] => {
@@ -142,8 +154,13 @@ async fn obey_one(words: &[&str], held: &mut Option<BufReader<TcpStream>>) -> st
 async fn capture(what: &str, settings: &str) -> String {
     let document = Document::parse("sidecar.yaml", settings, Format::Yaml, Expansion::Off).unwrap();
     let (settings, tools) = (document.read(CaptureSettings::read).unwrap(), Tools::of_system());
+    let mut term = signal(SignalKind::terminate()).unwrap();
+    let stop = async {
+        term.recv().await;
+    };
     let done = match what {
-        "establish" => tools.establish(&settings).await,
+        "establish" => tools.establish(&settings, Doors::OfAnyone, stop).await,
+        "expect" => tools.establish(&settings, Doors::OfAgent, stop).await,
         "verify" => tools.verify(&settings).await,
         _ => tools.remove(&settings).await.map(|()| Report::default()),
     };
@@ -200,11 +217,11 @@ async fn answer(socket: UdpSocket, name: String) {
 }
 
 /// A name server that knows no name.
-async fn no_such_name(socket: UdpSocket) {
+async fn no_such_name(socket: UdpSocket, flags: [u8; 2]) {
     let mut room = [0; 512];
     while let Ok((read, from)) = socket.recv_from(&mut room).await {
         // An answer, recursion wanted and to be had, no such name.
-        room[2..4].copy_from_slice(&[0x81, 0x83]);
+        room[2..4].copy_from_slice(&flags);
         let _ = socket.send_to(&room[..read], from).await;
     }
 }

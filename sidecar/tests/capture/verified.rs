@@ -1,5 +1,7 @@
 //! Capture that is seen to work before anybody relies on it, and refused where it does not: somebody else's rules, rules that were emptied, users who may not.
 
+use heddle_sidecar::capture::CaptureSettings;
+
 use crate::hands::Hands;
 use crate::world::{Family, World};
 use crate::{MODES, Mode, agent};
@@ -20,18 +22,38 @@ fn contains_all(text: &str, parts: &[&str]) {
 
 /// All that is tried, with the places where it goes.
 fn all_arrived(seen: &str, v4: &str, v6: &str) {
+    all_arrived_at(seen, v4, v6, "", "");
+}
+
+/// The same, at an agent.
+fn all_arrived_at_the_agent(seen: &str, v4: &str, v6: &str) {
+    all_arrived_at(seen, v4, v6, ", where somebody listens already", ", where an agent answers");
+}
+
+fn all_arrived_at(seen: &str, v4: &str, v6: &str, tcp: &str, udp: &str) {
     contains_all(
         seen,
         &[
-            &format!("IPv4: a connection to {v4}:15001 arrived at 127.0.0.1:15001;"),
-            &format!("IPv4: a question for a name (UDP) to {v4}:53 arrived at 127.0.0.1:15053;"),
-            &format!("IPv4: a question for a name (TCP) to {v4}:53 arrived at 127.0.0.1:15053;"),
-            &format!("IPv6: a connection to [{v6}]:15001 arrived at [::1]:15001;"),
-            &format!("IPv6: a question for a name (UDP) to [{v6}]:53 arrived at [::1]:15053;"),
-            &format!("IPv6: a question for a name (TCP) to [{v6}]:53 arrived at [::1]:15053;"),
+            &format!("IPv4: a connection to {v4}:15001 arrived at 127.0.0.1:15001{tcp};"),
+            &format!("IPv4: a question for a name (UDP) to {v4}:53 arrived at 127.0.0.1:15053{udp};"),
+            &format!("IPv4: a question for a name (TCP) to {v4}:53 arrived at 127.0.0.1:15053{tcp};"),
+            &format!("IPv6: a connection to [{v6}]:15001 arrived at [::1]:15001{tcp};"),
+            &format!("IPv6: a question for a name (UDP) to [{v6}]:53 arrived at [::1]:15053{udp};"),
+            &format!("IPv6: a question for a name (TCP) to [{v6}]:53 arrived at [::1]:15053{tcp};"),
             "inbound: its rules are in force",
         ],
     );
+}
+
+/// Gives somebody the doors of an agent, who answers for names as one.
+async fn answering(mut hands: Hands, mode: Mode) -> Hands {
+    let how = if mode == Mode::Tproxy { "transparent" } else { "plain" };
+    for ip in ["127.0.0.1", "[::1]"] {
+        hands.listen(&format!("tcp outbound {ip}:15001 {how}")).await;
+        hands.listen(&format!("tcp names {ip}:15053 plain")).await;
+        hands.listen(&format!("agent names {ip}:15053 plain")).await;
+    }
+    hands
 }
 
 #[tokio::test]
@@ -43,10 +65,22 @@ async fn rules_are_seen_to_capture_before_there_is_an_agent_and_nothing_of_it_st
         all_arrived(&hands.capture("establish", of_root(mode)).await, "10.77.0.254", "fd77::ffff:ffff:ffff:fffe");
         world.open_ways_out();
         let once = world.traces();
-        for what in ["establish", "establish", "verify"] {
-            all_arrived(&hands.capture(what, of_root(mode)).await, "192.0.2.72", "2001:db8::72");
-            assert_eq!((world.traces(), world.sockets()), (once.clone(), String::new()), "{mode:?} {what}");
+        for _ in 0..2 {
+            all_arrived(&hands.capture("establish", of_root(mode)).await, "192.0.2.72", "2001:db8::72");
+            assert_eq!((world.traces(), world.sockets()), (once.clone(), String::new()), "{mode:?}");
         }
+        // Who only looks opens no doors.
+        let looked = hands.capture("verify", of_root(mode)).await;
+        contains_all(
+            &looked,
+            &["refused: ", "IPv4: a connection: no agent listens at 127.0.0.1:15001: start it", "nothing was changed"],
+        );
+        assert!(!looked.contains("arrived"), "{looked}");
+        assert_eq!(world.traces(), once);
+        let an_agent = answering(world.pod_hands().await, mode).await;
+        all_arrived_at_the_agent(&hands.capture("verify", of_root(mode)).await, "192.0.2.72", "2001:db8::72");
+        assert_eq!(world.traces(), once);
+        an_agent.end().await;
         assert_eq!(hands.capture("remove", of_root(mode)).await, "");
         assert_ne!(world.traces(), once);
         // The doors of an agent are free for it.
@@ -185,7 +219,8 @@ async fn what_was_in_force_before_is_so_again() {
             contains_all(&said, &["refused: ", "what was in force before is in force again"]);
             world.foreign("delete table inet mine\n");
             assert_eq!(world.traces(), before, "{mode:?} {now:?}");
-            all_arrived(&hands.capture("verify", of_root(mode)).await, "10.77.0.254", "fd77::ffff:ffff:ffff:fffe");
+            let _agent = answering(world.pod_hands().await, mode).await;
+            all_arrived_at_the_agent(&hands.capture("verify", of_root(mode)).await, "10.77.0.254", "fd77::ffff:ffff:ffff:fffe");
         }
     }
 }
@@ -194,7 +229,7 @@ async fn what_was_in_force_before_is_so_again() {
 async fn rules_that_were_taken_away_emptied_or_replaced_are_missed() {
     for mode in MODES {
         let world = World::new();
-        let mut hands = world.pod_hands().await;
+        let (_agent, mut hands) = (answering(world.pod_hands().await, mode).await, world.pod_hands().await);
         let said = hands.capture("verify", of_root(mode)).await;
         contains_all(&said, &["refused: ", "the table `inet heddle` is not there", "nothing was changed"]);
         assert!(!said.contains("modprobe") && !said.contains("--verify"), "it is known what is wrong: {said}");
@@ -210,7 +245,7 @@ async fn rules_that_were_taken_away_emptied_or_replaced_are_missed() {
             &emptied,
             &["IPv6: a connection to [fd77::ffff:ffff:ffff:fffe]:15001 should have arrived at [::1]:15001, but "],
         );
-        all_arrived(&hands.capture("establish", of_root(mode)).await, "10.77.0.254", "fd77::ffff:ffff:ffff:fffe");
+        all_arrived_at_the_agent(&hands.capture("establish", of_root(mode)).await, "10.77.0.254", "fd77::ffff:ffff:ffff:fffe");
     }
 }
 
@@ -224,6 +259,8 @@ async fn it_is_tried_by_whoever_is_captured_and_said_who_may_not() {
     all_arrived(&injected.capture("establish", of_agent).await, "10.77.0.254", "fd77::ffff:ffff:ffff:fffe");
     // Any user sees for himself.
     let mut anybody = world.pod_hands_as("setpriv --reuid 1000 --regid 1000 --clear-groups").await;
+    let its_user = world.pod_hands_as("setpriv --reuid 1337 --regid 1337 --clear-groups").await;
+    let _agent = answering(its_user, Mode::Redirect).await;
     let seen = anybody.capture("verify", of_agent).await;
     contains_all(
         &seen,
@@ -253,7 +290,10 @@ async fn a_host_without_a_way_out_asks_itself_for_names_and_one_that_spares_all_
     let mut hands = world.pod_hands().await;
     let spared = hands.capture("establish", "proxy_uid: 0, exclude_outbound_ports: [1-65535], ipv6: false").await;
     contains_all(&spared, &["IPv4: a connection: not tried: no port of others is captured", "to 10.77.0.254:53 arrived"]);
+    assert!(!spared.contains("warning"), "{spared}");
     world.unplug();
+    let untried = hands.capture("establish", "proxy_uid: 0, dns_port: off").await;
+    contains_all(&untried, &["IPv6: a connection: not tried: ", "warning: nothing outbound was tried: "]);
     let alone = hands.capture("establish", "proxy_uid: 0").await;
     contains_all(
         &alone,
@@ -278,4 +318,93 @@ async fn two_at_once_come_one_after_the_other() {
     }
     let to = Family::V4.socket(Family::V4.peer(), 80);
     assert_eq!(world.app_asks("tcp", &to), "", "what is in force is whole");
+}
+
+#[tokio::test]
+async fn one_that_fails_takes_nothing_away_from_one_that_succeeds_meanwhile() {
+    let world = World::new();
+    let (mut one, mut other) = (world.pod_hands().await, world.pod_hands().await);
+    world.foreign("table inet mine {\nchain theirs {\ntype filter hook output priority 0;\ntcp dport 15001 drop\n}\n}\n");
+    let elsewhere = "proxy_uid: 0, outbound_port: 15002";
+    let (failed, done) = tokio::join!(one.capture("establish", "proxy_uid: 0"), other.capture("establish", elsewhere));
+    contains_all(&failed, &["refused: ", "nobody answered within 2 s"]);
+    contains_all(&done, &["arrived at 127.0.0.1:15002;", "arrived at [::1]:15002;"]);
+    assert!(world.traces().contains("redirect to :15002"), "{}", world.traces());
+}
+
+#[tokio::test]
+async fn rules_of_somebody_who_could_not_wait_for_his_turn_are_left_to_him() {
+    for before in [false, true] {
+        let world = World::new();
+        if before {
+            world.tools().apply(&CaptureSettings { proxy_uid: Some(0), ..CaptureSettings::default() }).await.unwrap();
+        }
+        // Who is not root has no turn.
+        let mut without = world
+            .pod_hands_as("setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps +net_admin --ambient-caps +net_admin")
+            .await;
+        world.foreign("table inet mine {\nchain theirs {\ntype filter hook output priority 0;\ntcp dport 15002 drop\n}\n}\n");
+        let theirs = CaptureSettings { proxy_uid: Some(0), exclude_uids: vec![5], ..CaptureSettings::default() };
+        let meanwhile = async {
+            world.sees("redirect to :15002").await;
+            world.tools().apply(&theirs).await.unwrap();
+            world.traces()
+        };
+        let (said, traces) = tokio::join!(without.capture("establish", "proxy_uid: 0, outbound_port: 15002"), meanwhile);
+        contains_all(&said, &["refused: ", "somebody else has put other rules into force meanwhile"]);
+        assert_eq!(world.traces(), traces);
+    }
+}
+
+#[tokio::test]
+async fn who_is_stopped_before_he_has_seen_it_work_puts_back_what_was_there() {
+    for mode in MODES {
+        let world = World::new();
+        let mut hands = world.pod_hands().await;
+        world.foreign("table inet mine {\nchain theirs {\ntype filter hook output priority 0;\ntcp dport 15001 drop\n}\n}\n");
+        let (before, pid) = (world.traces(), hands.pid().to_string());
+        let stop = async {
+            world.sees("table inet heddle").await;
+            assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        };
+        let (said, ()) = tokio::join!(hands.capture("establish", of_root(mode)), stop);
+        contains_all(&said, &["refused: ", "stopped by a signal before it was seen to work", "the rules were taken away again"]);
+        assert_eq!(world.traces(), before);
+    }
+}
+
+#[tokio::test]
+async fn where_an_agent_is_expected_no_other_door_is_good_enough() {
+    for mode in MODES {
+        let world = World::new();
+        let (before, mut hands) = (world.traces(), world.pod_hands().await);
+        let said = hands.capture("expect", of_root(mode)).await;
+        contains_all(
+            &said,
+            &[
+                "refused: ",
+                "IPv4: a connection: no agent listens at 127.0.0.1:15001: start it, with `outbound.capture` on",
+                "IPv6: a question for a name (UDP): no agent listens at [::1]:15053",
+                "the rules were taken away again",
+            ],
+        );
+        assert_eq!(world.traces(), before);
+        let _agent = answering(world.pod_hands().await, mode).await;
+        let other_port = hands.capture("expect", &format!("{}, outbound_port: 15002", of_root(mode))).await;
+        contains_all(&other_port, &["refused: ", "no agent listens at 127.0.0.1:15002"]);
+        all_arrived_at_the_agent(&hands.capture("expect", of_root(mode)).await, "10.77.0.254", "fd77::ffff:ffff:ffff:fffe");
+    }
+}
+
+#[tokio::test]
+async fn who_answers_for_names_must_be_the_agents_user() {
+    let world = World::new();
+    let mut stranger = world.pod_hands_as("setpriv --reuid 1000 --regid 1000 --clear-groups").await;
+    stranger.listen("agent names 127.0.0.1:15053 plain").await;
+    let said = world.pod_hands().await.capture("establish", "proxy_uid: 0, ipv6: false").await;
+    contains_all(
+        &said,
+        &["refused: ", "(UDP) to 10.77.0.254:53 should have arrived at 127.0.0.1:15053, but who listens there is user 1000"],
+    );
+    assert!(!said.contains("(TCP)"), "{said}");
 }

@@ -135,6 +135,18 @@ impl World {
         assert!(nft.wait().unwrap().success(), "{script}");
     }
 
+    /// Waits until the firewall of the pod says this.
+    pub async fn sees(&self, text: &str) {
+        let seen = async {
+            while !self.traces().contains(text) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), seen)
+            .await
+            .unwrap_or_else(|_| panic!("waited in vain for {text}"));
+    }
+
     /// The sockets of the pod, but for those that only listen.
     pub fn sockets(&self) -> String {
         output(Command::new("ip").args([

@@ -12,12 +12,40 @@ use super::places::Family;
 const MOST: u64 = 64 << 20;
 /// Most that is read of routes; who has more of them has a way to anywhere.
 const MOST_ROUTES: u64 = 1 << 20;
+/// Most doors of one address that are looked at.
+const MOST_OWNERS: usize = 1024;
 /// The state of a socket that waits for connections.
 const LISTENING: &str = "0A";
+/// The state of a socket of datagrams that takes them from anybody.
+const UNCONNECTED: &str = "07";
 /// Flag of routes that are in use (`linux/route.h`).
 const UP: u32 = 0x1;
 /// Flag of routes to nowhere.
 const REJECT: u32 = 0x200;
+
+/// What a door is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl Transport {
+    fn lists(self) -> [&'static str; 2] {
+        match self {
+            Transport::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+            Transport::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+        }
+    }
+
+    /// The state of a socket that is a door.
+    fn open(self) -> &'static str {
+        match self {
+            Transport::Tcp => LISTENING,
+            Transport::Udp => UNCONNECTED,
+        }
+    }
+}
 
 /// A route of the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,22 +58,29 @@ pub(super) struct Route {
 
 /// The address at which the connection of this caller has arrived in this host; none where it has not.
 pub(super) fn far_end(caller: SocketAddr) -> Result<Option<SocketAddr>, String> {
-    find(|line| far_end_in(line, caller))
+    look(Transport::Tcp.lists(), |line| far_end_in(line, caller))
 }
 
-/// The user who has opened the door at this address; none where there is none.
-pub(super) fn owner(door: SocketAddr) -> Result<Option<u32>, String> {
-    find(|line| owner_in(line, door))
+/// The users who have opened the door at this address; those of all addresses only where nobody has opened this very one. None where there is none.
+pub(super) fn owners(door: SocketAddr, transport: Transport) -> Result<Vec<u32>, String> {
+    let mut found: Vec<(bool, u32)> = Vec::new();
+    look(transport.lists(), |line| {
+        found.extend(owner_in(line, door, transport));
+        // Handfuls are enough: sockets that share a door belong to one user.
+        (found.len() >= MOST_OWNERS).then_some(())
+    })?;
+    let is_exact = found.iter().any(|(exact, _)| *exact);
+    Ok(found.into_iter().filter(|(exact, _)| *exact == is_exact).map(|(_, owner)| owner).collect())
 }
 
-/// The first line of the lists of connections in which something is found.
-fn find<T>(found: impl Fn(&str) -> Option<T>) -> Result<Option<T>, String> {
-    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+/// The first line of these lists in which something is found.
+fn look<T>(paths: [&str; 2], mut found: impl FnMut(&str) -> Option<T>) -> Result<Option<T>, String> {
+    for path in paths {
         let file = match File::open(path) {
             Ok(file) => file,
             // A host without this family.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.ends_with('6') => continue,
-            Err(error) => return Err(format!("{path}, which lists connections, cannot be read: {error}")),
+            Err(error) => return Err(format!("{path}, which lists sockets, cannot be read: {error}")),
         };
         let mut lines = BufReader::new(file.take(MOST)).lines().map_while(Result::ok);
         if let Some(found) = lines.find_map(|line| found(&line)) {
@@ -62,12 +97,14 @@ pub(super) fn far_end_in(line: &str, caller: SocketAddr) -> Option<SocketAddr> {
     (state != LISTENING && socket(remote)? == caller).then(|| socket(local))?
 }
 
-/// Who has opened this door, from its line: the user is the eighth word.
-pub(super) fn owner_in(line: &str, door: SocketAddr) -> Option<u32> {
+/// Who has opened this door, or one of all addresses, and whether it is this very one, from its line: the user is the eighth word.
+pub(super) fn owner_in(line: &str, door: SocketAddr, transport: Transport) -> Option<(bool, u32)> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let [_, local, _, state, _, _, _, user, ..] = words[..] else { return None };
-    let (at, own) = (socket(local)?, state == LISTENING);
-    (own && at.port() == door.port() && (at == door || at.ip().is_unspecified())).then(|| user.parse().ok())?
+    let (at, user) = (socket(local)?, user.parse().ok()?);
+    // One of all addresses of IPv6 may be of both families.
+    let of_all = at.ip().is_unspecified() && (at.is_ipv6() || door.is_ipv4());
+    (state == transport.open() && at.port() == door.port() && (at == door || of_all)).then_some((at == door, user))
 }
 
 /// `0100007F:3A99`: words of 32 bits as this machine has them, and the port.

@@ -37,6 +37,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// What is said over a connection, so that it is seen to carry something.
 const WORD: &[u8; 8] = b"heddle?\n";
 
+/// Whose doors what is captured must arrive at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doors {
+    /// Those of an agent: it listens already, and that it does not is a fault.
+    OfAgent,
+    /// The same, or our own for as long as there is no agent.
+    OfAnyone,
+}
+
 /// One thing that is to be tried.
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
@@ -45,17 +54,18 @@ struct Attempt {
     /// The agent's door where it must arrive.
     door: SocketAddr,
     mode: Mode,
+    doors: Doors,
 }
 
 /// Tries all that these settings capture; all at once, within a few seconds.
 ///
 /// # Errors
 /// Nobody whose traffic is captured can be had to try it.
-pub(super) async fn verify(settings: &CaptureSettings) -> Result<Report, String> {
+pub(super) async fn verify(settings: &CaptureSettings, doors: Doors) -> Result<Report, String> {
     let caller = Arc::new(Caller::find(settings)?);
     let mut findings = Vec::new();
     let mut running = JoinSet::new();
-    for (number, planned) in plan(settings).into_iter().enumerate() {
+    for (number, planned) in plan(settings, doors)?.into_iter().enumerate() {
         match planned {
             Ok(attempt) => {
                 let caller = caller.clone();
@@ -72,26 +82,30 @@ pub(super) async fn verify(settings: &CaptureSettings) -> Result<Report, String>
 }
 
 /// What is to be tried, and why what is not.
-fn plan(settings: &CaptureSettings) -> Vec<Result<Attempt, Finding>> {
+fn plan(settings: &CaptureSettings, doors: Doors) -> Result<Vec<Result<Attempt, Finding>>, String> {
     let families = [(Family::V4, settings.ipv4), (Family::V6, settings.ipv6)].into_iter().filter(|(_, on)| *on);
     let mut plan = Vec::new();
     for (family, _) in families {
         let routes = kernel::routes(family);
         let (outward, names) = (places::outward(settings, family, &routes), places::names(settings, family, &routes));
-        let mut add = |kind, port: Option<u16>, place: &Place, mode| {
-            let Some(port) = port else { return };
-            let what = What { family, kind };
+        let wanted = [
+            (report::Kind::Connection, settings.outbound_port, outward, settings.mode),
+            // Names are redirected in both modes.
+            (report::Kind::Question, settings.dns_port, names, Mode::Redirect),
+            (report::Kind::QuestionByTcp, settings.dns_port, names, Mode::Redirect),
+        ];
+        for (kind, port, place, mode) in wanted {
+            let Some(port) = port else { continue };
+            let (what, door) = (What { family, kind }, SocketAddr::new(family.loopback(), port));
+            let is_missing = doors == Doors::OfAgent && kernel::owners(door, kind.transport())?.is_empty();
             plan.push(match place {
-                Place::At(to) => Ok(Attempt { what, to: *to, door: SocketAddr::new(family.loopback(), port), mode }),
+                _ if is_missing => Err(Finding { what, outcome: Outcome::NoAgent { door } }),
+                Place::At(to) => Ok(Attempt { what, to, door, mode, doors }),
                 Place::Nowhere(why) => Err(Finding { what, outcome: Outcome::NotTried(why) }),
             });
-        };
-        add(report::Kind::Connection, settings.outbound_port, &outward, settings.mode);
-        // Names are redirected in both modes.
-        add(report::Kind::Question, settings.dns_port, &names, Mode::Redirect);
-        add(report::Kind::QuestionByTcp, settings.dns_port, &names, Mode::Redirect);
+        }
     }
-    plan
+    Ok(plan)
 }
 
 impl Attempt {
@@ -107,9 +121,17 @@ impl Attempt {
         }
     }
 
+    /// A door where it may arrive; an agent's is left to it.
+    fn open<T>(&self, own: impl FnOnce() -> Result<Door<T>, String>) -> Result<Door<T>, String> {
+        match self.doors {
+            Doors::OfAgent => Ok(Door::Taken),
+            Doors::OfAnyone => own(),
+        }
+    }
+
     /// Whether it arrived where somebody listens already; `false` at a door of our own.
     async fn connect(&self, caller: &Caller) -> Result<bool, String> {
-        let door = doors::tcp(self.door, self.mode == Mode::Tproxy)?;
+        let door = self.open(|| doors::tcp(self.door, self.mode == Mode::Tproxy))?;
         let mut stream = match timeout(PATIENCE, caller.connect(self.to)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(refusal(&error)),
@@ -149,11 +171,12 @@ impl Attempt {
 
     /// Whether who listens is somebody whose own traffic passes: any other's would come to him again, and again.
     fn judge_owner(&self, caller: &Caller) -> Result<(), String> {
-        match kernel::owner(self.door)? {
-            Some(owner) if !caller.lets_pass(owner) => Err(format!(
+        let owners = kernel::owners(self.door, self.what.kind.transport())?;
+        match owners.into_iter().find(|owner| !caller.lets_pass(*owner)) {
+            Some(owner) => Err(format!(
                 "who listens there is user {owner}, whose own traffic is captured too and would run in a circle: let it be user proxy_uid"
             )),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -164,7 +187,7 @@ impl Attempt {
 
     /// The same for a question.
     async fn ask(&self, caller: &Caller) -> Result<bool, String> {
-        let door = doors::udp(self.door)?;
+        let door = self.open(|| doors::udp(self.door))?;
         let socket = caller.datagrams(self.to).map_err(|error| refusal(&error))?;
         let question = Question::of(socket.local_addr().map_err(|error| error.to_string())?.port());
         let asked = async {
@@ -189,7 +212,7 @@ impl Attempt {
             }
             Door::Taken => {
                 if asked.await? {
-                    Ok(true)
+                    self.judge_owner(caller).map(|()| true)
                 } else {
                     stranger()
                 }

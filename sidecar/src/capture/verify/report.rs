@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use super::kernel::Transport;
 use super::places::Family;
 
 /// What was tried.
@@ -20,6 +21,15 @@ pub(super) enum Kind {
     QuestionByTcp,
 }
 
+impl Kind {
+    pub(super) fn transport(self) -> Transport {
+        match self {
+            Kind::Question => Transport::Udp,
+            Kind::Connection | Kind::QuestionByTcp => Transport::Tcp,
+        }
+    }
+}
+
 /// How it went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -27,6 +37,8 @@ pub(super) enum Outcome {
     Arrived { to: SocketAddr, door: SocketAddr, is_taken: bool },
     /// It did not.
     Failed { to: SocketAddr, door: SocketAddr, why: String },
+    /// Nobody listens where an agent should.
+    NoAgent { door: SocketAddr },
     /// There was nothing to be tried.
     NotTried(&'static str),
 }
@@ -49,8 +61,26 @@ pub struct Report {
 impl Report {
     /// What is not as it should be.
     pub(in crate::capture) fn failures(&self) -> Vec<String> {
-        let failed = self.findings.iter().filter(|finding| matches!(finding.outcome, Outcome::Failed { .. }));
+        let failed =
+            self.findings.iter().filter(|finding| matches!(finding.outcome, Outcome::Failed { .. } | Outcome::NoAgent { .. }));
         failed.map(ToString::to_string).collect()
+    }
+
+    /// What was seen; one a line.
+    #[must_use]
+    pub fn seen(&self) -> String {
+        let found = self.findings.iter().map(|finding| format!("{finding}\n"));
+        found.chain(self.inbound.map(|said| format!("inbound: {said}\n"))).collect()
+    }
+
+    /// What whoever relies on it should know, if nothing that goes out was tried.
+    #[must_use]
+    pub fn warning(&self) -> Option<&'static str> {
+        let is_untried = |finding: &Finding| matches!(finding.outcome, Outcome::NotTried(_));
+        let nothing = !self.findings.is_empty() && self.findings.iter().all(is_untried);
+        nothing.then_some(
+            "nothing outbound was tried: whether what goes out is captured is not known; `heddle capture verify` tries again, once this host has a way out that is captured",
+        )
     }
 
     /// Says of what comes in what is known.
@@ -65,10 +95,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for finding in &self.findings {
-            writeln!(out, "{finding}")?;
-        }
-        self.inbound.map_or(Ok(()), |said| writeln!(out, "inbound: {said}"))
+        out.write_str(&self.seen())?;
+        self.warning().map_or(Ok(()), |said| writeln!(out, "warning: {said}"))
     }
 }
 
@@ -85,6 +113,10 @@ impl fmt::Display for Finding {
                 write!(out, "{what} to {to} arrived at {door}{by}")
             }
             Outcome::Failed { to, door, why } => write!(out, "{what} to {to} should have arrived at {door}, but {why}"),
+            Outcome::NoAgent { door } => write!(
+                out,
+                "{what}: no agent listens at {door}: start it, with `outbound.capture` on, and let its `outbound.capture_address` and `outbound.dns` have the ports that capture.outbound_port and capture.dns_port name"
+            ),
             Outcome::NotTried(why) => write!(out, "{what}: not tried: {why}"),
         }
     }

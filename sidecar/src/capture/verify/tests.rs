@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::super::settings::{CaptureSettings, Ports};
-use super::kernel::{Route, far_end_in, owner_in, route_v4, route_v6};
+use super::kernel::{Route, Transport, far_end_in, owner_in, route_v4, route_v6};
 use super::places::{Family, Place, Reach, outward_by, port};
 use super::question::{Answered, Question};
 use super::report::{Finding, Kind, Outcome, What};
@@ -80,12 +80,20 @@ fn the_kernels_lists_are_read() {
         assert_eq!(far_end_in(line, "10.77.0.1:50001".parse().unwrap()), None);
         let door = line.replace(" 01 ", " 0A ");
         assert_eq!(far_end_in(&door, caller), None, "it listens");
-        assert_eq!(owner_in(&door, "127.0.0.1:15001".parse().unwrap()), Some(1337));
-        assert_eq!(owner_in(&door.replace("0100007F", "00000000"), "127.0.0.1:15001".parse().unwrap()), Some(1337));
+        assert_eq!(owner_in(&door, "127.0.0.1:15001".parse().unwrap(), Transport::Tcp), Some((true, 1337)));
+        assert_eq!(
+            owner_in(&door.replace("0100007F", "00000000"), "127.0.0.1:15001".parse().unwrap(), Transport::Tcp),
+            Some((false, 1337))
+        );
         for (line, at) in [(line, "127.0.0.1:15001"), (&door, "127.0.0.2:15001"), (&door, "127.0.0.1:15002")] {
-            assert_eq!(owner_in(line, at.parse().unwrap()), None, "{at}");
+            assert_eq!(owner_in(line, at.parse().unwrap(), Transport::Tcp), None, "{at}");
         }
         assert_eq!(far_end_in(six, caller), Some("[2001:db8::72]:15001".parse().unwrap()), "IPv4 by a socket of both");
+        let udp = line.replace(" 01 ", " 07 ");
+        assert_eq!(owner_in(&udp, "127.0.0.1:15001".parse().unwrap(), Transport::Udp), Some((true, 1337)));
+        for (line, at) in [(&door, "127.0.0.1:15001"), (&udp.replace("0100007F", "00000000"), "[::1]:15001")] {
+            assert_eq!(owner_in(line, at.parse().unwrap(), Transport::Udp), None, "{at}");
+        }
         let route = route_v4("eth0\t004D4D0A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0").unwrap();
         assert_eq!((route.net.to_string(), &*route.interface), ("10.77.77.0/24".to_owned(), "eth0"));
     }
@@ -126,14 +134,22 @@ fn what_was_seen_is_told_with_what_should_have_been() {
     let mut report = Report { findings: vec![failed, arrived], inbound: None };
     assert_eq!(report.failures(), [text]);
     report.inbound(true);
-    assert_eq!(report.to_string().lines().count(), 3);
+    assert_eq!((report.to_string().lines().count(), report.warning()), (3, None));
+    let door = "127.0.0.1:15001".parse().unwrap();
+    report.findings = vec![Finding { what, outcome: Outcome::NoAgent { door } }];
+    assert!(report.failures()[0].contains("no agent listens at 127.0.0.1:15001: start it"));
+    report.findings = vec![Finding { what, outcome: Outcome::NotTried("there is no way out") }];
+    assert!(report.to_string().contains("warning: nothing outbound was tried"));
+    assert_eq!(Report::default().warning(), None, "nobody wanted to try anything");
 }
 
 proptest! {
     #[test]
     fn lists_and_packets_may_be_anything(text in "[0-9A-Fa-f: \t./]{0,200}", packet in proptest::collection::vec(any::<u8>(), 0..80)) {
         far_end_in(&text, "10.0.0.1:1".parse().unwrap());
-        owner_in(&text, "10.0.0.1:1".parse().unwrap());
+        for transport in [Transport::Tcp, Transport::Udp] {
+            owner_in(&text, "10.0.0.1:1".parse().unwrap(), transport);
+        }
         route_v4(&text);
         route_v6(&text);
         Question::of(1).judge(&packet);

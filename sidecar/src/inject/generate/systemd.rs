@@ -138,22 +138,30 @@ fn possible(unit: &Unit<'_>, settings: &InjectSettings) -> Result<(), String> {
     Ok(())
 }
 
+/// What sets capture up and takes it away; nothing where it is off.
+fn capture_lines(stem: &str, sidecar: &str, settings: &InjectSettings) -> String {
+    let Some(arguments) = capture_of(settings, &[SSH]) else { return String::new() };
+    // Who the sidecar's user is, is known on the machine only.
+    let words: Vec<String> = arguments
+        .into_iter()
+        .map(|word| if word == SIDECAR_UID.to_string() { format!("\"$$(id -u {USER})\"") } else { word })
+        .collect();
+    let apply = words.join(" ").replacen("capture apply", "capture apply -c \"$$file\" --expect-agent", 1);
+    // The variables of the service's configuration are here too: it is read to know of `capture`.
+    let shell =
+        format!("+/bin/sh -c 'file=/etc/heddle/{stem}.yaml; export CREDENTIALS_DIRECTORY=/run/credentials/{sidecar}.service;");
+    format!(
+        "# Capture stands once the sidecar listens, and goes with it; after a failure it stays, where the configuration says\n\
+         # `capture: {{ fail_closed: true }}`. `+` runs it with full rights, which the sidecar does not have.\n\
+         ExecStartPost={shell} exec /usr/bin/heddle {apply}'\n\
+         ExecStopPost={shell} exec /usr/bin/heddle capture remove -c \"$$file\" --service-result \"$$SERVICE_RESULT\"'\n"
+    )
+}
+
 fn sidecar_unit(stem: &str, sidecar: &str, settings: &InjectSettings) -> String {
-    let capture = match capture_of(settings, &[SSH]) {
-        None => String::new(),
-        Some(arguments) => {
-            // Who the sidecar's user is, is known on the machine only.
-            let words: Vec<String> = arguments
-                .into_iter()
-                .map(|word| if word == SIDECAR_UID.to_string() { format!("\"$$(id -u {USER})\"") } else { word })
-                .collect();
-            format!(
-                "# Capture stands once the sidecar listens, and goes with it. `+` runs it with full rights, which the sidecar does not have.\n\
-                 ExecStartPost=+/bin/sh -c 'exec /usr/bin/heddle {}'\nExecStopPost=+/usr/bin/heddle capture remove\n",
-                words.join(" ")
-            )
-        }
-    };
+    let capture = capture_lines(stem, sidecar, settings);
+    // What keeps capture from working is seldom gone in a second, and each time takes the host's connections a moment.
+    let pause = if capture.is_empty() { 1 } else { 5 };
     let written = written_by(stem);
     format!(
         "\
@@ -180,7 +188,7 @@ Group={USER}
 StateDirectory={sidecar}
 StateDirectoryMode=0700
 Restart=always
-RestartSec=1
+RestartSec={pause}
 TimeoutStartSec=120
 TimeoutStopSec=45
 LimitNOFILE=65536

@@ -39,7 +39,18 @@ fn a_unit_gets_a_sidecar_that_starts_before_it_and_a_drop_in() {
     assert_eq!(configuration["outbound"]["explicit"][1], json!({ "service": "data/db", "listen": "127.0.0.1:9002" }));
     assert_eq!(systemd("/etc/systemd/system/web.service", UNIT, &wishes(), &uncaptured()).unwrap(), files);
     let captured = systemd("web.service", UNIT, &wishes(), &InjectSettings::default()).unwrap();
-    assert!(captured[0].text.contains("\"$$(id -u heddle)\" --exclude-inbound-ports 15021,22'"), "{}", captured[0].text);
+    let configuration: Value = serde_saphyr::from_str(&captured[2].text).unwrap();
+    assert_eq!(configuration["outbound"]["capture"], "redirect", "what sets capture up reads it");
+    let unit = &captured[0].text;
+    for part in [
+        "\"$$(id -u heddle)\" --exclude-inbound-ports 15021,22'",
+        "file=/etc/heddle/web.yaml; export CREDENTIALS_DIRECTORY=/run/credentials/heddle-web.service;",
+        "capture apply -c \"$$file\" --expect-agent --mode redirect",
+        "capture remove -c \"$$file\" --service-result \"$$SERVICE_RESULT\"'",
+        "RestartSec=5\n",
+    ] {
+        assert!(unit.contains(part), "{part} is not in: {unit}");
+    }
 }
 
 #[test]
