@@ -408,3 +408,16 @@ async fn who_answers_for_names_must_be_the_agents_user() {
     );
     assert!(!said.contains("(TCP)"), "{said}");
 }
+
+#[tokio::test]
+async fn a_host_that_filters_one_network_is_tried_by_another() {
+    for mode in MODES {
+        let world = World::new();
+        let mut hands = world.pod_hands().await;
+        world.open_ways_out();
+        world.foreign(
+            "table inet mine {\nchain theirs {\ntype filter hook output priority -300;\nip daddr 192.0.2.0/24 drop\nip6 daddr 2001:db8::/32 drop\n}\n}\n",
+        );
+        all_arrived(&hands.capture("establish", of_root(mode)).await, "198.51.100.72", "3fff::72");
+    }
+}

@@ -51,6 +51,8 @@ pub enum Doors {
 struct Attempt {
     what: What,
     to: SocketAddr,
+    /// Where else, if it fails.
+    instead: Option<SocketAddr>,
     /// The agent's door where it must arrive.
     door: SocketAddr,
     mode: Mode,
@@ -100,7 +102,12 @@ fn plan(settings: &CaptureSettings, doors: Doors) -> Result<Vec<Result<Attempt, 
             let is_missing = doors == Doors::OfAgent && kernel::owners(door, kind.transport())?.is_empty();
             plan.push(match place {
                 _ if is_missing => Err(Finding { what, outcome: Outcome::NoAgent { door } }),
-                Place::At(to) => Ok(Attempt { what, to, door, mode, doors }),
+                Place::At(to) => {
+                    let is_name = kind != report::Kind::Connection;
+                    let instead =
+                        places::instead(settings, family, &routes, to, is_name).filter(|_| to.ip() != family.loopback());
+                    Ok(Attempt { what, to, instead, door, mode, doors })
+                }
                 Place::Nowhere(why) => Err(Finding { what, outcome: Outcome::NotTried(why) }),
             });
         }
@@ -109,7 +116,18 @@ fn plan(settings: &CaptureSettings, doors: Doors) -> Result<Vec<Result<Attempt, 
 }
 
 impl Attempt {
+    /// Fails only if it does at both places.
     async fn run(self, caller: &Caller) -> Outcome {
+        let outcome = self.run_once(caller).await;
+        if let (Outcome::Failed { .. }, Some(to)) = (&outcome, self.instead)
+            && let arrived @ Outcome::Arrived { .. } = (Attempt { to, ..self }).run_once(caller).await
+        {
+            return arrived;
+        }
+        outcome
+    }
+
+    async fn run_once(self, caller: &Caller) -> Outcome {
         let (to, door) = (self.to, self.door);
         let outcome = match self.what.kind {
             report::Kind::Question => self.ask(caller).await,

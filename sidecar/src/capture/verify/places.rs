@@ -82,6 +82,38 @@ pub(super) fn outward_by(
 
 /// Where a question for a name goes: anywhere, and to this host itself where there is no way out.
 pub(super) fn names(settings: &CaptureSettings, family: Family, routes: &[Route]) -> Place {
+    names_by(settings, family, routes, reach)
+}
+
+/// Where else, in another network: hosts may filter addresses of documentation, which no application calls.
+pub(super) fn instead(
+    settings: &CaptureSettings,
+    family: Family,
+    routes: &[Route],
+    of: SocketAddr,
+    is_name: bool,
+) -> Option<SocketAddr> {
+    instead_by(settings, family, routes, of, is_name, reach)
+}
+
+pub(super) fn instead_by(
+    settings: &CaptureSettings,
+    family: Family,
+    routes: &[Route],
+    of: SocketAddr,
+    is_name: bool,
+    reach: impl Fn(SocketAddr) -> Reach,
+) -> Option<SocketAddr> {
+    // What a host sends to itself tells nothing of what it sends to others.
+    let others = |at: SocketAddr| if at != of && reach(at) == Reach::Beyond { Reach::Beyond } else { Reach::None };
+    let place = if is_name { names_by(settings, family, routes, others) } else { outward_by(settings, family, routes, others) };
+    match place {
+        Place::At(to) => Some(to),
+        Place::Nowhere(_) => None,
+    }
+}
+
+fn names_by(settings: &CaptureSettings, family: Family, routes: &[Route], reach: impl Fn(SocketAddr) -> Reach) -> Place {
     let outside = candidates(settings, family, routes).into_iter().filter(|ip| !is_spared(settings, routes, *ip));
     let mut outside = outside.map(|ip| SocketAddr::new(ip, DNS)).filter(|to| reach(*to) == Reach::Beyond);
     let inside = || {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::settings::{CaptureSettings, Ports};
 use super::kernel::{Route, Transport, far_end_in, owner_in, route_v4, route_v6};
-use super::places::{Family, Place, Reach, outward_by, port};
+use super::places::{Family, Place, Reach, instead_by, outward_by, port};
 use super::question::{Answered, Question};
 use super::report::{Finding, Kind, Outcome, What};
 use super::*;
@@ -33,6 +33,17 @@ fn addresses_of_nobody_are_called_and_the_port_at_which_an_agent_hangs_up() {
     // One of them is this host's own.
     let own = |at: SocketAddr| if at.ip().to_string() == "192.0.2.72" { Reach::Own } else { Reach::Beyond };
     assert_eq!(outward_by(&settings, Family::V4, &[], own), to("198.51.100.72:15001"));
+}
+
+#[test]
+fn a_second_place_is_in_another_network_and_never_this_host_itself() {
+    let settings = CaptureSettings::default();
+    let second = |first: &str, is_name, reach: fn(SocketAddr) -> Reach| {
+        instead_by(&settings, Family::V4, &[], first.parse().unwrap(), is_name, reach).map(|to| to.to_string())
+    };
+    assert_eq!(second("192.0.2.72:15001", false, anywhere).as_deref(), Some("198.51.100.72:15001"));
+    assert_eq!(second("192.0.2.72:53", true, anywhere).as_deref(), Some("198.51.100.72:53"));
+    assert_eq!(second("192.0.2.72:53", true, |_| Reach::Own), None);
 }
 
 #[test]
