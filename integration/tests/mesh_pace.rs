@@ -159,7 +159,8 @@ fn a_policy_ends_within_a_second_what_is_running_on_connections_that_were_there_
     for _ in 0..ROUNDS {
         let mut tunnel = greeted(web.outbound[1]);
         echoes(&mut tunnel, b"EHLO a\r\n");
-        let upgrade = "GET /socket HTTP/1.1\r\nHost: chat\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let upgrade = "GET /socket HTTP/1.1\r\nHost: chat\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let mut socket = begun(web.outbound[0], upgrade, "\r\n\r\n");
         echoes(&mut socket, b"hello");
         let stream = begun(web.outbound[0], "GET /stream HTTP/1.1\r\nHost: chat\r\n\r\n", "more");
