@@ -41,8 +41,8 @@ struct Subscription {
     names: BTreeSet<Arc<str>>,
     /// What the client was sent.
     sent: Shown,
-    /// What the last response was about, where that was not all of it.
-    part: Option<Vec<Arc<str>>>,
+    /// What the last response was about, and in which version, where that was not all of it.
+    part: Option<Vec<(Arc<str>, Arc<str>)>>,
     /// What is good of a refused response was told once more.
     repeated: bool,
     /// Version and nonce of the last response.
@@ -136,15 +136,19 @@ impl SotwMachine {
                     state.sent.insert(name.clone(), now.clone());
                     part.push((name, now));
                 }
-                None => drop(state.sent.remove(&name)),
+                None => {
+                    state.sent.remove(&name);
+                    state.refused.forget(&name);
+                }
             }
         }
         if part.is_empty() {
             return None;
         }
-        let (names, resources): (Vec<_>, Vec<_>) = part.into_iter().unzip();
+        let told = part.iter().map(|(name, now)| (name.clone(), now.version.clone())).collect();
+        let resources: Vec<_> = part.into_iter().map(|(_, now)| now).collect();
         // That of the part: for that of the whole thousands would be looked at.
-        Some(self.send(kind, version_of(text.as_bytes()), resources.iter(), Some(names)))
+        Some(self.send(kind, version_of(text.as_bytes()), resources.iter(), Some(told)))
     }
 
     /// Envoy takes new routes at once but new clusters only when it has their endpoints, so routes that it has already change after those are confirmed.
@@ -169,7 +173,8 @@ impl SotwMachine {
 
     fn seal(&mut self, kind: Kind, shown: Shown) -> SotwResponse {
         let response = self.send(kind, version_of_all(&shown), shown.values(), None);
-        self.kinds[kind.index()].sent = shown;
+        let state = &mut self.kinds[kind.index()];
+        (state.sent, state.repeated) = (shown, false);
         response
     }
 
@@ -179,7 +184,7 @@ impl SotwMachine {
         kind: Kind,
         version: Arc<str>,
         resources: impl Iterator<Item = &'a Arc<Versioned>>,
-        part: Option<Vec<Arc<str>>>,
+        part: Option<Vec<(Arc<str>, Arc<str>)>>,
     ) -> SotwResponse {
         self.nonce += 1;
         let nonce: Arc<str> = self.nonce.to_string().into();
@@ -257,10 +262,9 @@ impl Subscription {
             None => {}
             Some(text) => {
                 self.forgive();
-                let all = self.part.is_none().then(|| self.sent.iter()).into_iter().flatten();
-                let part = self.part.iter().flatten().filter_map(|name| self.sent.get_key_value(name));
-                let sent = all.chain(part).map(|(name, sent)| (name, &sent.version));
-                self.refused.refuse(request.kind, sent, text, now);
+                let all = self.part.is_none().then(|| self.sent.iter().map(|(name, sent)| (name, &sent.version)));
+                let part = self.part.iter().flatten().map(|(name, version)| (name, version));
+                self.refused.refuse(request.kind, all.into_iter().flatten().chain(part), text, now);
                 self.owe_the_good();
             }
         }
@@ -270,8 +274,9 @@ impl Subscription {
     /// blamed, or that is refused too, with what changes next.
     fn owe_the_good(&mut self) {
         let Some(touched) = &mut self.touched else { return };
-        let told: Vec<Arc<str>> = self.part.clone().unwrap_or_else(|| self.sent.keys().cloned().collect());
-        let good: Vec<Arc<str>> = told.into_iter().filter(|name| self.refused.of(name).is_none()).collect();
+        let all = self.part.is_none().then(|| self.sent.keys()).into_iter().flatten();
+        let told = all.chain(self.part.iter().flatten().map(|(name, _)| name));
+        let good: Vec<Arc<str>> = told.filter(|name| self.refused.of(name).is_none()).cloned().collect();
         let repeats = !self.repeated && self.refused.of("").is_none() && !good.is_empty();
         self.dirty |= repeats;
         self.repeated = repeats;
@@ -284,7 +289,7 @@ impl Subscription {
     /// What was refused before of that which the last response was about does not matter any more.
     fn forgive(&mut self) {
         match &self.part {
-            Some(names) => self.refused.accept(names.iter()),
+            Some(part) => self.refused.accept(part.iter().map(|(name, _)| name)),
             None => self.refused.clear(),
         }
     }
@@ -347,6 +352,11 @@ impl Machine for SotwMachine {
         }
         if !request.nonce.is_empty() {
             if *is_followed(&request.nonce).0 != *state.nonce {
+                // Who wants nothing any more answers nothing that is on its way, as Envoy does.
+                if request.kind == Kind::Endpoints && self.types == Types::Envoy && request.names.is_empty() {
+                    state.subscribe(request.names);
+                    state.in_flight = false;
+                }
                 return Ok(());
             }
             // Said again although it was answered: a client whose cluster changed asks so for its endpoints (envoy#13009).

@@ -408,6 +408,46 @@ fn of_many_endpoints_those_that_change_are_told_by_themselves() {
 }
 
 #[test]
+fn who_wants_no_endpoints_any_more_owes_no_answer() {
+    let store = world();
+    let (_, mut machine) = holding(&store);
+    put(&store, Kind::Endpoints, "u", "other endpoints");
+    machine.changes(since(&store, machine.position()), &store);
+    assert_eq!(drain(&mut machine, &store)[0].kind, Kind::Endpoints);
+    // This crosses it, and Envoy does not answer what it has no use for.
+    machine.request(sotw(Kind::Endpoints, &[], ("", "2")), &store, at(1)).unwrap();
+    put(&store, Kind::Route, "heddle", "routes 2");
+    machine.changes(since(&store, machine.position()), &store);
+    assert!(machine.is_free());
+    assert_eq!(drain(&mut machine, &store)[0].kind, Kind::Route);
+}
+
+#[test]
+fn who_refuses_endpoints_is_understood_though_they_are_owed_anew() {
+    let store = world();
+    put(&store, Kind::Upstream, "v", "cluster 1");
+    put(&store, Kind::Endpoints, "v", "endpoints");
+    let mut machine = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    let names = &["u", "v"][..];
+    for (kind, names) in [(Kind::Upstream, &[][..]), (Kind::Endpoints, names)] {
+        machine.request(sotw(kind, names, ("", "")), &store, at(1)).unwrap();
+        for told in drain(&mut machine, &store) {
+            machine.request(sotw(kind, names, (&told.version, &told.nonce)), &store, at(1)).unwrap();
+        }
+    }
+    put(&store, Kind::Endpoints, "u", "good endpoints");
+    put(&store, Kind::Endpoints, "v", "bad endpoints");
+    machine.changes(since(&store, machine.position()), &store);
+    let both = drain(&mut machine, &store).remove(0);
+    put(&store, Kind::Upstream, "v", "cluster 2");
+    machine.changes(since(&store, machine.position()), &store);
+    drain(&mut machine, &store);
+    let nack = SotwRequest { error: Some("v: malformed address".into()), ..sotw(Kind::Endpoints, names, ("", &both.nonce)) };
+    machine.request(nack, &store, at(1)).unwrap();
+    assert_eq!(machine.nacks().iter().map(|nack| &*nack.name).collect::<Vec<_>>(), ["v"]);
+}
+
+#[test]
 fn types_are_those_that_the_node_speaks() {
     let store = world();
     let (_, mut machine) = holding(&store);
