@@ -118,11 +118,11 @@ fn enabling_changing_and_removing_any_plugin_drops_no_request() {
             second["_meta"] = json!({ "priority": descriptor.priority + 1 });
             for config in [&first, &second, &first] {
                 put(json!({ name: config }));
+                heddle.until_effective();
                 seen.progress();
             }
             put(json!({}));
-            heddle.until_status("/load", 200);
-            // Each worker has taken the change by then, since each client was answered anew.
+            heddle.until_effective();
             seen.progress();
         }
         seen.stop.store(true, Ordering::Relaxed);
