@@ -31,3 +31,4 @@ pub mod redis;
 pub mod replicas;
 pub mod separate;
 pub mod slapd;
+pub mod traffic;

@@ -76,13 +76,18 @@ impl Load {
 
     /// The same with requests that are never sent twice.
     pub fn posting(address: SocketAddr, target: &str, connections: usize) -> Load {
-        let request = format!("POST {target} HTTP/1.1\r\nHost: test.example\r\nContent-Length: 4\r\n\r\nmore");
-        Load::begin(Way { address, tls: None, request, pause: Duration::ZERO }, connections)
+        Load::posting_paced(address, target, connections, Duration::ZERO)
     }
 
-    /// The same with a pause behind each answer: load for long runs on a machine that others share.
+    /// `start` with a pause behind each answer: load for long runs on a machine that others share.
     pub fn paced(address: SocketAddr, target: &str, connections: usize, pause: Duration) -> Load {
         Load::begin(Way { address, tls: None, request: request(target, "test.example"), pause }, connections)
+    }
+
+    /// `posting` with a pause behind each answer.
+    pub fn posting_paced(address: SocketAddr, target: &str, connections: usize, pause: Duration) -> Load {
+        let request = format!("POST {target} HTTP/1.1\r\nHost: test.example\r\nContent-Length: 4\r\n\r\nmore");
+        Load::begin(Way { address, tls: None, request, pause }, connections)
     }
 
     /// The same over TLS, to the server that `name` stands for.

@@ -115,12 +115,20 @@ fn a_route_that_envoy_refuses_is_shown_on_the_route_in_envoys_words() {
             heddle.put("/routes/r1", route);
         };
         pattern("^(gold|silver){200}$");
-        let shown = || String::from_utf8_lossy(&heddle.cli(&["get", "route", "r1", "--status"]).stdout).into_owned();
-        let told = until("the refusal on the route", || Some(shown()).filter(|told| told.contains("program size")));
+        let shown = |id: &str| String::from_utf8_lossy(&heddle.cli(&["get", "route", id, "--status"]).stdout).into_owned();
+        let told = until("the refusal on the route", || Some(shown("r1")).filter(|told| told.contains("program size")));
         assert!(told.contains("envoy-1") && told.contains("max program size of 100"), "{told}");
+        assert!(told.contains("refused") && !told.contains("with"), "it alone has changed: {told}");
+        let innocent = shown("plain");
+        assert!(innocent.contains("confirmed") && innocent.contains("further changes wait for r1"), "{innocent}");
         heddle.until_status("/plain", 200);
+        heddle.put("/routes/plain", json!({ "uri": "/plainer", "upstream": { "nodes": { nginx.address.to_string(): 1 } } }));
+        let among = |told: &String| told.contains("refused with others") && told.contains("one of plain, r1");
+        until("both to be among the suspects", || ["plain", "r1"].iter().all(|id| among(&shown(id))).then_some(()));
         pattern("^gold$");
-        until("the route to be taken", || shown().contains("confirmed").then_some(()));
+        until("the routes to be taken", || ["plain", "r1"].iter().all(|id| shown(id).contains("confirmed ")).then_some(()));
+        assert!(!shown("plain").contains("wait for"), "{}", shown("plain"));
+        heddle.until_status("/plainer", 200);
         let answer = || client::send(heddle.http, "GET", "/r1", &[("x-kind", "gold")], b"").ok();
         until("the route", || answer().filter(|answer| answer.status == 200));
     }

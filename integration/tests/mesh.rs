@@ -1,11 +1,14 @@
 //! Services whose applications know nothing of the mesh: their sidecars find each other, prove who they are, and go on while everything around them changes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::time::Duration;
+
 use heddle_integration::client::{self, raw};
 use heddle_integration::load::Load;
 use heddle_integration::mesh::{Mesh, Service};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
+use heddle_integration::traffic::Called;
 use serde_json::{Value, json};
 
 /// An application that tells who called it.
@@ -152,34 +155,25 @@ fn a_join_token_is_good_once_and_for_its_service() {
 #[test]
 fn short_identities_are_renewed_under_load_without_a_failure() {
     let mesh = Mesh::start(", svid_ttl: 10s");
-    let app = Nginx::saying("yes");
-    let _api = mesh.sidecar(&Service::http("api", app.address));
-    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
-    mesh.until_reached(&web, "/");
-    let load = Load::start(web.outbound[0], "/", 8);
-    let renewals = || mesh.audit().matches("svc/web").count();
-    let enough = renewals() + 3;
-    until("three renewals", || (renewals() >= enough).then_some(()));
-    let tally = load.stop();
-    assert!(tally.failures.is_empty() && tally.requests > 100, "{:#?}", tally.failures);
+    let called = Called::start(&mesh);
+    let mut traffic = called.traffic(4, Duration::ZERO);
+    let renewals = || ["web", "api", "mail"].map(|who| mesh.audit().matches(&format!("svc/{who}")).count());
+    let enough = renewals().map(|renewed| renewed + 3);
+    until("three renewals of each", || renewals().iter().zip(enough).all(|(now, enough)| *now >= enough).then_some(()));
+    traffic.goes_on(100);
+    traffic.nothing_failed();
 }
 
 #[test]
 fn the_mesh_goes_on_without_its_control_plane() {
     let mut mesh = Mesh::start("");
-    let app = Nginx::saying("yes");
-    let _api = mesh.sidecar(&Service::http("api", app.address));
-    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
-    mesh.until_reached(&web, "/");
-    let load = Load::start(web.outbound[0], "/", 8);
+    let called = Called::start(&mesh);
+    let mut traffic = called.traffic(4, Duration::ZERO);
     mesh.control.process.kill();
-    let target = load.requests() + 500;
-    until("the load to go on", || (load.requests() >= target).then_some(()));
+    traffic.goes_on(500);
     mesh.control.start_again();
-    let target = load.requests() + 500;
-    until("the load to go on after its return", || (load.requests() >= target).then_some(()));
-    let tally = load.stop();
-    assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
+    traffic.goes_on(500);
+    traffic.nothing_failed();
 }
 
 #[test]
@@ -207,13 +201,10 @@ fn a_sidecar_that_is_killed_costs_no_request_that_may_be_sent_again() {
 #[test]
 fn a_root_is_replaced_under_load_without_a_failure() {
     let mesh = Mesh::start(", svid_ttl: 10s, ca: { spread: 1s }");
-    let app = Nginx::saying("yes");
-    let _api = mesh.sidecar(&Service::http("api", app.address));
-    let web = mesh.sidecar(&Service { calls: &["api"], ..Service::http("web", mesh.control.place.address()) });
-    mesh.until_reached(&web, "/");
+    let called = Called::start(&mesh);
     let roots = || String::from_utf8_lossy(&mesh.control.cli(&["ca", "export"]).stdout).into_owned();
     let before = roots();
-    let load = Load::start(web.outbound[0], "/", 4);
+    let mut traffic = called.traffic(4, Duration::ZERO);
     let rotated = mesh.control.cli(&["ca", "rotate"]);
     assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
     until("both roots", || (roots().matches("BEGIN CERTIFICATE").count() == 2).then_some(()));
@@ -221,8 +212,6 @@ fn a_root_is_replaced_under_load_without_a_failure() {
         let now = roots();
         (now.matches("BEGIN CERTIFICATE").count() == 1 && now != before).then_some(())
     });
-    let target = load.requests() + 500;
-    until("the load to go on", || (load.requests() >= target).then_some(()));
-    let tally = load.stop();
-    assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
+    traffic.goes_on(500);
+    traffic.nothing_failed();
 }

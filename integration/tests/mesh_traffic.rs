@@ -14,6 +14,7 @@ use heddle_integration::mesh::{Mesh, Node, Service};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::{PATIENCE, Process, until};
 use heddle_integration::python;
+use heddle_integration::traffic::Called;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -363,19 +364,16 @@ fn an_application_asks_for_its_identity_as_spiffe_says() {
 fn identities_outlive_an_absence_of_the_control_plane_as_long_as_two_fifths_of_their_life() {
     // Identities of five minutes and an absence of two, each divided by ten.
     let mut mesh = Mesh::start(", svid_ttl: 30s");
-    let app = Nginx::saying("yes");
-    let _api = mesh.sidecar(&Service::http("api", app.address));
-    let web = caller(&mesh, &["api"]);
-    mesh.until_reached(&web, "/");
-    let load = Load::start(web.outbound[0], "/", 4);
+    let called = Called::start(&mesh);
+    let mut traffic = called.traffic(4, Duration::ZERO);
     mesh.control.process.kill();
     std::thread::sleep(Duration::from_secs(12));
     mesh.control.start_again();
     let renewals = || mesh.audit().matches("svc/web").count();
     let enough = renewals() + 1;
     until("a renewal after its return", || (renewals() >= enough).then_some(()));
-    let tally = load.stop();
-    assert!(tally.failures.is_empty() && tally.requests > 100, "{:#?}", tally.failures);
+    traffic.goes_on(100);
+    traffic.nothing_failed();
 }
 
 #[test]

@@ -176,7 +176,9 @@ pub async fn nodes(args: NodesArgs) -> Result<(), ClientError> {
     for node in &nodes {
         for nack in &node.nacks {
             let field = if nack.field.is_empty() { String::new() } else { format!(" {}", nack.field) };
-            say(&format!("! {} refuses {} {}{field}: {}\n", node.id, short_type(&nack.type_url), nack.resource, nack.reason));
+            let since = if nack.parts.is_empty() { String::new() } else { format!(" (changed since: {})", ids(&nack.parts)) };
+            let what = short_type(&nack.type_url);
+            say(&format!("! {} refuses {what} {}{field}: {}{since}\n", node.id, nack.resource, nack.reason));
         }
         for held_back in &node.withheld {
             say(&format!("! {} is not given {} {}: {}\n", node.id, held_back.kind, held_back.resource, held_back.reason));
@@ -205,10 +207,18 @@ fn node_json(node: &api::NodeStatus) -> Value {
     })
 }
 
+/// The first ids of many, and how many more there are.
+pub(super) fn ids(all: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = all.len().saturating_sub(SHOWN);
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
 /// What a node refuses.
 pub(super) fn nack_json(nack: &api::Nack) -> Value {
     json!({
-        "type": nack.type_url, "resource": nack.resource, "field": nack.field, "reason": nack.reason,
+        "type": nack.type_url, "resource": nack.resource, "field": nack.field, "reason": nack.reason, "parts": nack.parts,
         "time": render::time(nack.time.as_ref()),
     })
 }

@@ -3,7 +3,7 @@
 use heddle_proto::heddle::admin::v1 as api;
 use serde_json::{Value, json};
 
-use super::look::show;
+use super::look::{ids, show};
 use super::render::table;
 use crate::args::Output;
 use crate::output::say;
@@ -33,39 +33,76 @@ pub(super) fn with_all_held(nodes: &mut [api::NodeStatus], groups: &[api::Rollou
     for node in nodes.iter_mut().filter(|node| !node.held.is_empty()) {
         let of_group = groups.iter().find(|group| group.group == node.group).map(|group| &group.held);
         let of_others = of_group.into_iter().flatten().filter(|held| held.node != node.id);
-        let of_key = of_others.filter(|held| held.nack.as_ref().is_some_and(|nack| is_meant(key, nack)));
+        let of_key = of_others.filter(|held| held.nack.as_ref().is_some_and(|nack| Concern::of(key, nack).is_some()));
         node.held = of_key.cloned().collect();
     }
 }
 
-/// Whether a refusal is of what a user's resource stands for, or of all routes, which Envoy has in one.
-fn is_meant(key: &api::Key, nack: &api::Nack) -> bool {
-    let kind = nack.type_url.rsplit('.').next().unwrap_or_default();
-    kind == "RouteConfiguration" && key.collection == "routes" || is_of(key, kind, &nack.resource)
+/// How a refusal concerns a user's resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Concern {
+    /// It is of what the resource stands for.
+    Own,
+    /// It is of all routes, which Envoy has in one, and this one may be why: it has changed.
+    Among,
+    /// It is of all routes, and nobody knows which of them is why.
+    All,
+    /// It is of all routes, and this one is not why: it is as the node has it.
+    Others,
 }
+
+impl Concern {
+    fn of(key: &api::Key, nack: &api::Nack) -> Option<Concern> {
+        let kind = nack.type_url.rsplit('.').next().unwrap_or_default();
+        if kind != "RouteConfiguration" || key.collection != "routes" {
+            return is_of(key, kind, &nack.resource).then_some(Concern::Own);
+        }
+        let is_part = nack.parts.contains(&key.id);
+        Some(match nack.parts.len() {
+            0 => Concern::All,
+            1 if is_part => Concern::Own,
+            _ if is_part => Concern::Among,
+            _ => Concern::Others,
+        })
+    }
+
+    /// How a node stands to it, as `refused` or `held`.
+    fn state(self, [own, among, all]: [&'static str; 3]) -> &'static str {
+        match self {
+            Concern::Own => own,
+            Concern::Among => among,
+            Concern::All => all,
+            // It may well work there; what changes next of it does not arrive before the others are mended.
+            Concern::Others => "confirmed",
+        }
+    }
+
+    /// The words of the node, with what to look at.
+    fn why(self, nack: &api::Nack, words: String) -> String {
+        match self {
+            Concern::Own | Concern::All => words,
+            Concern::Among => format!("one of {}: {words}", ids(&nack.parts)),
+            Concern::Others => format!("further changes wait for {}: {words}", ids(&nack.parts)),
+        }
+    }
+}
+
+const REFUSED: [&str; 3] = ["refused", "refused with others", "refused with all routes"];
+const HELD: [&str; 3] = ["held", "held with others", "held with all routes"];
 
 fn of(key: &api::Key, node: &api::NodeStatus) -> Vec<Standing> {
     let standing = |state, why| Standing { node: node.id.clone(), speaks: node.speaks.clone(), state, why };
     let withheld = node.withheld.iter().filter(|one| is_of(key, &one.kind, &one.resource));
     let withheld = withheld.map(|one| standing("withheld", one.reason.clone()));
     let nacks = node.nacks.iter().filter_map(|nack| {
-        let kind = nack.type_url.rsplit('.').next().unwrap_or_default();
-        // Envoy has all routes in one, so that each of them waits for the one that is refused.
-        let with_others = kind == "RouteConfiguration" && key.collection == "routes";
-        if !with_others && !is_of(key, kind, &nack.resource) {
-            return None;
-        }
+        let concern = Concern::of(key, nack)?;
         let field = if nack.field.is_empty() { String::new() } else { format!("{}: ", nack.field) };
-        let state = if with_others { "refused with all routes" } else { "refused" };
-        Some(standing(state, format!("{field}{}", nack.reason)))
+        Some(standing(concern.state(REFUSED), concern.why(nack, format!("{field}{}", nack.reason))))
     });
     let held = node.held.iter().filter_map(|held| {
         let nack = held.nack.as_ref()?;
-        let kind = nack.type_url.rsplit('.').next().unwrap_or_default();
-        let with_others = kind == "RouteConfiguration" && key.collection == "routes";
-        let state = if with_others { "held with all routes" } else { "held" };
-        let why = || format!("{} refuses it: {}", held.node, nack.reason);
-        (with_others || is_of(key, kind, &nack.resource)).then(|| standing(state, why()))
+        let concern = Concern::of(key, nack)?;
+        Some(standing(concern.state(HELD), concern.why(nack, format!("{} refuses it: {}", held.node, nack.reason))))
     });
     let all: Vec<Standing> = withheld.chain(nacks).chain(held).collect();
     if !all.is_empty() {
@@ -139,5 +176,14 @@ mod tests {
         node.held.clear();
         node.nacks.push(nack("RouteConfiguration", "heddle"));
         assert_eq!(states(&key("routes", "good"), &node), ["refused with all routes"]);
+        let mut parts = |parts: &[&str]| {
+            node.nacks.last_mut().unwrap().parts = parts.iter().map(|id| (*id).to_owned()).collect();
+            ["good", "bad"].map(|id| of(&key("routes", id), &node).remove(0)).map(|one| (one.state, one.why))
+        };
+        let [good, bad] = parts(&["bad"]);
+        assert_eq!((good.0, &*good.1), ("confirmed", "further changes wait for bad: no"));
+        assert_eq!((bad.0, &*bad.1), ("refused", "no"));
+        let [_, bad] = parts(&["a", "b", "bad", "c", "d", "e", "f"]);
+        assert_eq!((bad.0, &*bad.1), ("refused with others", "one of a, b, bad, c, d and 2 more: no"));
     }
 }

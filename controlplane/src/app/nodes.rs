@@ -43,5 +43,8 @@ fn withheld(withheld: &Withheld) -> Value {
 }
 
 fn nack(types: Types, nack: &Nack) -> Value {
-    json!({ "type": types.url(nack.kind), "resource": &*nack.name, "field": nack.field, "reason": nack.reason, "time": clock::unix_ms_of(nack.time) })
+    json!({
+        "type": types.url(nack.kind), "resource": &*nack.name, "field": nack.field, "reason": nack.reason, "time": clock::unix_ms_of(nack.time),
+        "parts": &*nack.parts,
+    })
 }

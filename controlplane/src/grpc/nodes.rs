@@ -40,6 +40,7 @@ fn nack(types: Types, nack: Nack) -> api::Nack {
         field: nack.field,
         reason: nack.reason,
         time: Some(moment(nack.time)),
+        parts: nack.parts.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -47,9 +47,9 @@ fn kept(types: Types, kind: Kind, name: &str) -> Value {
 
 /// What is held, as `/nodes` shows it too.
 pub(crate) fn held(types: Types, held: &HeldView) -> Value {
-    let HeldView { kind, name, version, node, field, reason, time } = held;
+    let HeldView { kind, name, version, node, field, reason, time, parts } = held;
     json!({
         "type": types.url(*kind), "resource": &**name, "version": &**version, "refused_by": &**node, "field": field, "reason": reason,
-        "time": heddle_node::clock::unix_ms_of(*time),
+        "time": heddle_node::clock::unix_ms_of(*time), "parts": &**parts,
     })
 }

@@ -236,6 +236,7 @@ impl Subscription {
         match &request.error {
             None => {
                 self.refused.accept(flight.names.iter().map(|(name, _)| name));
+                self.refused.take(flight.names.iter().map(|(name, version)| (name, version)));
                 self.acked = flight.version;
             }
             Some(text) => {
@@ -339,6 +340,9 @@ impl Machine for DeltaMachine {
         let is_apart = request.kind == Kind::Endpoints && self.are_clusters_elsewhere();
         let state = &mut self.kinds[request.kind.index()];
         let anew = state.answered(&request, now);
+        if request.error.is_some() {
+            state.refused.explain(|name| source.get(request.kind, name, &self.scope)?.history.clone());
+        }
         let first = !std::mem::replace(&mut state.open, true);
         let starred = request.subscribe.iter().any(|name| &**name == WILDCARD);
         let all = starred || (first && request.subscribe.is_empty());
@@ -346,6 +350,7 @@ impl Machine for DeltaMachine {
             let asked: HashSet<&Arc<str>> = request.subscribe.iter().collect();
             let warming = if request.kind == Kind::Endpoints { std::mem::take(&mut self.warming) } else { HashSet::new() };
             // Which of the clusters that come by another stream wait for them, an Envoy does not say.
+            state.refused.take(request.initial.iter().map(|(name, version)| (name, version)));
             let held = |name: &Arc<str>| (all || asked.contains(name)) && !is_apart && !warming.contains(name);
             state.sent = Sent::told(request.initial.into_iter().filter(|(name, _)| held(name)));
         }

@@ -1,11 +1,12 @@
 //! What a client refuses of one kind, until it accepts something newer. It knows no stream.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::model::Kind;
 use crate::protocol::parse_nack;
+use crate::snapshot::History;
 
 /// Names of a response that are looked for in a text that others wrote.
 const MAX_LOOKED_FOR: usize = 10_000;
@@ -27,12 +28,16 @@ pub struct Nack {
     pub reason: String,
     /// When the node said so.
     pub time: SystemTime,
+    /// Names of the user's resources in it that have changed since the version that the node took last; empty where it is of one, or that is not known.
+    pub parts: Arc<BTreeSet<Arc<str>>>,
 }
 
 /// What a client refuses of one kind.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
     by_name: BTreeMap<Arc<str>, Nack>,
+    /// What the client took last of a kind of which it has one resource alone, and its version.
+    only: Option<(Arc<str>, Arc<str>)>,
 }
 
 impl Refused {
@@ -41,6 +46,21 @@ impl Refused {
         if !self.by_name.is_empty() {
             names.for_each(|name| drop(self.by_name.remove(name)));
             self.by_name.remove("");
+        }
+    }
+
+    /// The client has taken these names in these versions.
+    pub(super) fn take<'a>(&mut self, mut taken: impl Iterator<Item = (&'a Arc<str>, &'a Arc<str>)>) {
+        let first = taken.next().filter(|(_, version)| !version.is_empty());
+        self.only = first.filter(|_| taken.next().is_none()).map(|(name, version)| (name.clone(), version.clone()));
+    }
+
+    /// Names the parts of what was refused just now in which it differs from what the client has, as far as its history tells.
+    pub(super) fn explain(&mut self, history: impl Fn(&str) -> Option<Arc<History>>) {
+        let Some((name, since)) = &self.only else { return };
+        let Some(nack) = self.by_name.get_mut(name).filter(|nack| nack.parts.is_empty()) else { return };
+        if let Some(history) = history(name) {
+            nack.parts = Arc::new(history.between(since, &nack.version));
         }
     }
 
@@ -64,7 +84,8 @@ impl Refused {
                 if self.by_name.len() < MAX_REFUSED || self.by_name.contains_key(&name) {
                     let version = versions.get(&*name).filter(|_| !name.is_empty());
                     let version = version.map_or_else(|| "".into(), |version| Arc::clone(version));
-                    let nack = Nack { kind, name: name.clone(), version, field: line.field.clone(), reason, time: now };
+                    let (field, parts) = (line.field.clone(), Arc::default());
+                    let nack = Nack { kind, name: name.clone(), version, field, reason, time: now, parts };
                     self.by_name.insert(name, nack);
                 }
             }

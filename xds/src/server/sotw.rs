@@ -255,6 +255,9 @@ impl Subscription {
         match &request.error {
             None if request.version == self.version => {
                 self.forgive();
+                if self.part.is_none() {
+                    self.refused.take(self.sent.iter().map(|(name, sent)| (name, &sent.version)));
+                }
                 self.repeated = false;
                 self.acked = self.version.clone();
             }
@@ -363,6 +366,9 @@ impl Machine for SotwMachine {
             let again = !state.in_flight && request.error.is_none() && state.is_subscribed(&request.names);
             state.answer |= again && request.version == state.version;
             state.answered(&request, now);
+            if request.error.is_some() {
+                state.refused.explain(|name| source.get(request.kind, name, &self.scope)?.history.clone());
+            }
         }
         if state.subscribe(request.names) {
             state.answer = true;

@@ -12,6 +12,7 @@
 //! assert_eq!(store.list(Kind::Secret, &scope).len(), 1);
 //! ```
 
+mod history;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::codec;
 use crate::model::{Kind, MESH_PREFIX, Resource};
 
+pub use history::History;
 pub use store::{Change, SnapshotStore};
 pub use view::{Kindred, View};
 
@@ -39,18 +41,20 @@ pub struct Versioned {
     pub body: Bytes,
     /// The resource.
     pub resource: Resource,
+    /// How it came to be, where it holds several of the user's resources.
+    pub history: Option<Arc<History>>,
 }
 
 impl Versioned {
     /// Encodes and versions a resource.
     pub fn new(resource: Resource) -> Versioned {
         let body = codec::encode_body(&resource);
-        Versioned { version: version_of(&body), body, resource }
+        Versioned { version: version_of(&body), body, resource, history: None }
     }
 
     /// What `resource` stands for in another dialect, encoded and versioned: who sees the one sees the other.
     pub fn encoded(resource: Resource, body: Bytes) -> Versioned {
-        Versioned { version: version_of(&body), body, resource }
+        Versioned { version: version_of(&body), body, resource, history: None }
     }
 }
 

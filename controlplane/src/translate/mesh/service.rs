@@ -20,6 +20,10 @@ use crate::model::{Key, Labels, ServiceId};
 
 /// An instance is near; one whose host is gone must not cost more.
 const CONNECT: Duration = Duration::from_secs(1);
+/// Without a word between its owner and its callers an answer may take its time: whoever waits for news, or reads a stream that is quiet for long, is not
+/// cut off by a sidecar. Hosts that are gone are found out by pings, and callers have limits of their own.
+const QUIET: Duration = Duration::from_secs(3600);
+const UNWRITTEN: Timeouts = Timeouts { connect: CONNECT, send: QUIET, read: QUIET };
 /// Tries after the first: what two instances in a row cannot take is no accident of one of them.
 const RETRIES: u32 = 2;
 
@@ -186,11 +190,7 @@ fn place(
             directory,
             service,
             peer,
-            Upstream {
-                scheme: scheme(protocol),
-                timeouts: Timeouts { connect: CONNECT, ..Timeouts::default() },
-                ..Upstream::new(upstream.clone())
-            },
+            Upstream { scheme: scheme(protocol), timeouts: UNWRITTEN, ..Upstream::new(upstream.clone()) },
         )),
         name,
         protocol,
@@ -307,10 +307,7 @@ fn usage(name: Arc<str>, label: &str, written: &resources::MeshService, protocol
     Upstream {
         scheme: scheme(protocol),
         retries: written.retries.or(Some(RETRIES)),
-        timeouts: match written.timeout {
-            Some(_) => usage.timeouts,
-            None => Timeouts { connect: CONNECT, ..usage.timeouts },
-        },
+        timeouts: if written.timeout.is_some() { usage.timeouts } else { UNWRITTEN },
         checks: match &written.checks {
             Some(checks) => HealthChecks { passive: passive(checks).map(Arc::new), ..usage.checks },
             None => HealthChecks { active: None, passive: Some(Arc::new(judged_by_traffic())) },

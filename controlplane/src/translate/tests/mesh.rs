@@ -80,7 +80,12 @@ fn a_service_is_there_because_of_its_owner_or_its_instances() {
 #[test]
 fn a_resource_that_speaks_of_another_service_leaves_the_first_one() {
     let mut world = World::of(&[("mesh_services/web", json!({}))]);
-    assert_eq!(world.service("default/web").upstream.timeouts.connect, std::time::Duration::from_secs(1));
+    let timeouts = world.service("default/web").upstream.timeouts;
+    assert_eq!(
+        [timeouts.connect, timeouts.send, timeouts.read].map(|limit| limit.as_secs()),
+        [1, 3600, 3600],
+        "quiet is no fault"
+    );
     let changes = world.put("mesh_services/web", json!({"name": "api", "ports": [80]}));
     assert_eq!(
         names(&changes),

@@ -12,7 +12,7 @@ mod place;
 mod tests;
 mod wave;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -87,12 +87,14 @@ pub struct HeldView {
     pub reason: String,
     /// When.
     pub time: SystemTime,
+    /// Names of the user's resources in it that have changed since the version before; empty where it is of one, or that is not known.
+    pub parts: Arc<BTreeSet<Arc<str>>>,
 }
 
 impl From<HeldView> for Nack {
     fn from(held: HeldView) -> Nack {
-        let HeldView { kind, name, version, field, reason, time, .. } = held;
-        Nack { kind, name, version, field, reason, time }
+        let HeldView { kind, name, version, field, reason, time, parts, .. } = held;
+        Nack { kind, name, version, field, reason, time, parts }
     }
 }
 

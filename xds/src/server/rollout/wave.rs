@@ -197,6 +197,7 @@ impl Wave {
                 field: nack.field.clone(),
                 reason: nack.reason.clone(),
                 time: nack.time,
+                parts: nack.parts.clone(),
             }));
         }
         held

@@ -808,6 +808,10 @@ pub struct Nack {
     /// When.
     #[prost(message, optional, tag = "5")]
     pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Where it holds several resources of the user, as the table of all routes does that Envoys are given: ids of those that have changed since the version that the node
+    /// took last. Empty where that is not known.
+    #[prost(string, repeated, tag = "6")]
+    pub parts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for Nack {
     const NAME: &'static str = "Nack";

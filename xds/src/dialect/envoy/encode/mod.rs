@@ -27,7 +27,7 @@ use bytes::Bytes;
 
 use crate::codec;
 use crate::model::{Consumer, Endpoints, Kind, Resource, Route, RouteMatch, SecretBody, Upstream};
-use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, View};
+use crate::snapshot::{Changes, History, NodeScope, SnapshotSource, Versioned, View};
 
 pub use follow::{Ledger, follow, follow_one, follow_services};
 pub use mesh::Member;
@@ -99,6 +99,8 @@ impl Reader {
 pub struct Encoder {
     reader: Reader,
     routes: hosts::Table,
+    /// How the table of all routes came to be.
+    history: Arc<History>,
     /// Routes by the upstreams that they lead to, and the other way around.
     users: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     used: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
@@ -142,7 +144,7 @@ impl Encoder {
     pub fn apply(&mut self, view: &View, changes: &Changes) -> Difference {
         let names = self.touched(view, changes);
         let (mut out, mut listeners, mut routes) = (Difference::new(), changes.names.is_none(), changes.names.is_none());
-        let before = self.further();
+        let (before, mut changed) = (self.further(), BTreeSet::new());
         for (kind, name) in names {
             match kind {
                 Kind::Secret if self.reader == Reader::Envoy => self.secret(view, name, &mut out),
@@ -151,7 +153,7 @@ impl Encoder {
                     listeners |= kind == Kind::Upstream && self.led.contains(&name);
                     self.cluster(view, &name, kind, &mut out);
                 }
-                Kind::Route => routes |= self.route(view, &name),
+                Kind::Route => changed.extend(self.route(view, &name).then_some(name)),
                 Kind::Certificate | Kind::Listener => listeners = true,
                 // Servers of gRPC ask them.
                 Kind::AuthorizationPolicy | Kind::MeshInbound if self.reader == Reader::Grpc => {
@@ -161,8 +163,9 @@ impl Encoder {
                 _ => {}
             }
         }
+        routes |= !changed.is_empty();
         match self.reader {
-            Reader::Envoy if routes => out.push(Ok(Versioned::encoded(table(ROUTES), self.routes.encode()))),
+            Reader::Envoy if routes => out.push(Ok(self.all_routes(changed))),
             Reader::Grpc if routes => grpc::tables(&mut self.routes, &mut out),
             _ => {}
         }
@@ -318,6 +321,13 @@ impl Encoder {
                 self.routes.set(name, gap)
             }
         }
+    }
+
+    /// The one table, in which these have changed.
+    fn all_routes(&mut self, changed: BTreeSet<Arc<str>>) -> Versioned {
+        let table = Versioned::encoded(table(ROUTES), self.routes.encode());
+        self.history = Arc::new(self.history.then(table.version.clone(), changed));
+        Versioned { history: Some(self.history.clone()), ..table }
     }
 
     fn leads_to(&mut self, upstream: Arc<str>, route: &Arc<str>) {

@@ -77,6 +77,25 @@ fn put(route: Route) -> Change {
 }
 
 #[test]
+fn the_table_says_which_routes_it_changed_by() {
+    let mut world = World::new();
+    let version = |world: &World| {
+        let table = world.given.get(Kind::Route, ROUTES, &NodeScope::default()).unwrap();
+        (table.version.clone(), table.history.clone().unwrap())
+    };
+    world.set(vec![put(route("a", "/a", &[], 0)), put(route("b", "/b", &[], 0))]);
+    let (first, _) = version(&world);
+    world.set(vec![put(route("a", "/a2", &[], 0))]);
+    world.set(vec![Change::Remove(Kind::Route, "b".into()), put(route("c", "/c", &[], 0))]);
+    let (last, history) = version(&world);
+    let names: Vec<Arc<str>> = history.between(&first, &last).into_iter().collect();
+    assert_eq!(names, ["a".into(), "b".into(), "c".into()]);
+    world.set(vec![put(route("c", "/c2", &[], 0))]);
+    let (newest, history) = version(&world);
+    assert_eq!(history.between(&last, &newest).into_iter().collect::<Vec<_>>(), ["c".into()]);
+}
+
+#[test]
 fn closer_hosts_and_paths_come_first_and_wider_hosts_follow() {
     let mut world = World::new();
     world.set(vec![
