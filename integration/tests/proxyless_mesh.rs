@@ -51,7 +51,7 @@ fn a_client_without_a_proxy_calls_services_by_their_names_in_the_mesh() {
     let app = place.address();
     let _app = server(place, app, "shop", None);
     let _shop = mesh.sidecar(&Service { protocol: "grpc", ..Service::http("shop", app) });
-    let (_program, _server, _) = follower(&mesh, "echo");
+    let (program, mut echo_server, address) = follower(&mesh, "echo");
     let caller = mesh.grpc_program("cron", &json!({ "role": "sidecar" }));
     let mut shop = Client::of("xds:///shop.default.mesh", &caller.bootstrap, "mtls");
     shop.until_says("Unary", "shop");
@@ -61,11 +61,16 @@ fn a_client_without_a_proxy_calls_services_by_their_names_in_the_mesh() {
     until_code(&mut shop, "PERMISSION_DENIED");
     mesh.policy("none", json!({ "service": "shop", "action": "allow", "rules": [ { "from": [ { "identities": ["cron"] } ] } ] }));
     shop.until_says("Unary", "shop");
-    let renewals = || mesh.audit().matches("svc/cron").count();
-    let enough = renewals() + 2;
-    until("two renewals", || {
+    let renewals = || ["cron", "echo"].map(|who| mesh.audit().matches(&format!("svc/{who}")).count());
+    let enough = renewals().map(|renewed| renewed + 3);
+    until("three renewals, by which the first identities have expired", || {
         assert_eq!(echo.call("Unary")["saying"], "echo");
         assert_eq!(shop.call("Unary")["saying"], "shop");
-        (renewals() >= enough).then_some(())
+        renewals().iter().zip(enough).all(|(now, enough)| *now >= enough).then_some(())
     });
+    // Whoever comes now is shown the identity that the server has now, and who has been there all the time shows its own to a server that begins anew.
+    Client::of("xds:///echo.default.mesh", &caller.bootstrap, "mtls").until_says("Unary", "echo");
+    echo_server.kill();
+    let _server = server(place, address, "echo again", Some((&program.bootstrap, "mtls")));
+    echo.until_says("Unary", "echo again");
 }
