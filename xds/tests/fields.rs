@@ -59,3 +59,8 @@ fn no_field_is_lost_in_silence() {
         panic!("docs/envoy-fields.md does not say what the code does; {} has the table as it should be", path.display());
     }
 }
+
+#[test]
+fn what_a_bootstrap_may_say_is_on_the_page() {
+    assert_eq!(page::written_of_bootstrap(), bootstrap::table());
+}

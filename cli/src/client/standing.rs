@@ -177,7 +177,8 @@ mod tests {
         node.nacks.push(nack("RouteConfiguration", "heddle"));
         assert_eq!(states(&key("routes", "good"), &node), ["refused with all routes"]);
         let mut parts = |parts: &[&str]| {
-            node.nacks.last_mut().unwrap().parts = parts.iter().map(|id| (*id).to_owned()).collect();
+            let parts = parts.iter().map(|id| (*id).to_owned()).collect();
+            node.nacks = vec![api::Nack { parts, ..nack("RouteConfiguration", "heddle") }];
             ["good", "bad"].map(|id| of(&key("routes", id), &node).remove(0)).map(|one| (one.state, one.why))
         };
         let [good, bad] = parts(&["bad"]);

@@ -28,6 +28,34 @@ fn usual() -> Value {
     })
 }
 
+/// A bootstrap that says everything that has an effect.
+fn whole() -> Value {
+    let mut tree = usual();
+    let socket = json!({ "socket_address": { "address": "127.0.0.1", "port_value": 0 } });
+    tree["node"] = json!({ "id": "n", "cluster": "c", "locality": { "zone": "z" }, "metadata": {} });
+    tree["admin"] = json!({ "address": socket });
+    let statics = &mut tree["static_resources"];
+    statics["listeners"] = json!([specimens::of("envoy.config.listener.v3.Listener").swap_remove(0)]);
+    statics["secrets"] = json!([specimens::of("envoy.extensions.transport_sockets.tls.v3.Secret").swap_remove(0)]);
+    let dynamic = &mut tree["dynamic_resources"];
+    dynamic["ads_config"]["transport_api_version"] = json!("V3");
+    (dynamic["cds_config"], dynamic["lds_config"]) = (json!({ "ads": {} }), json!({ "ads": {} }));
+    tree
+}
+
+/// What a bootstrap may say with an effect, as a table: that of one that says all of it and is taken.
+pub fn table() -> String {
+    let whole = whole();
+    assert!(read(&whole).is_ok(), "{:?}", read(&whole));
+    let mut out = "| message | supported |\n|---|---|\n".to_owned();
+    for (message, at) in PLACES {
+        let fields = whole.pointer(at).and_then(Value::as_object).unwrap_or_else(|| panic!("{at} is no message"));
+        let names: BTreeSet<String> = fields.keys().map(|name| format!("`{name}`")).collect();
+        out.push_str(&format!("| `{message}` | {} |\n", names.into_iter().collect::<Vec<_>>().join(", ")));
+    }
+    out
+}
+
 /// Fields that are taken whatever they say.
 pub fn idle(words: &BTreeSet<String>) -> BTreeSet<String> {
     let usual = usual();

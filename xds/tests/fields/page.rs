@@ -42,6 +42,12 @@ pub fn written() -> &'static str {
     rest.split_once(END).map_or(rest, |(table, _)| table)
 }
 
+/// The table of bootstraps as the page has it.
+pub fn written_of_bootstrap() -> &'static str {
+    let rest = FIELDS.split_once("<!-- bootstrap -->\n").map_or("", |(_, rest)| rest);
+    rest.split_once("<!-- /bootstrap -->").map_or(rest, |(table, _)| table)
+}
+
 /// Fields that are taken without effect, each with its message.
 pub fn idle(walk: &Walk) -> BTreeSet<String> {
     let of = |(message, contexts): (&String, &BTreeMap<String, Entry>)| {
