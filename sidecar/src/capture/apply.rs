@@ -1,23 +1,16 @@
 //! Puts rules into force, takes them away and shows them, by the tools `nft` and `ip`. What the rules are is decided elsewhere.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
-
+use super::routing::{families, routing};
 use super::script::{COMMENT, comment, removal, script};
 use super::settings::{CaptureSettings, Mode, ROUTING_ID};
+use super::tool::run;
 use super::trouble::{self, CaptureError};
 use super::turn::Turn;
 
-/// How long one call of a tool may take; each is a handful of messages to the kernel.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Where a kernel with IPv6 lists its addresses.
 const IPV6_ADDRESSES: &str = "/proc/net/if_inet6";
-/// The families of policy routing, as `ip` wants them.
-const FAMILIES: [&str; 2] = ["-4", "-6"];
 
 /// The tools of the system that capture works with.
 #[derive(Debug, Clone)]
@@ -133,10 +126,6 @@ impl Tools {
         if faults.is_empty() { Ok(settings) } else { Err(CaptureError::Settings(faults.join("\n"))) }
     }
 
-    pub(super) fn families(&self) -> impl Iterator<Item = &'static str> {
-        FAMILIES.into_iter().take(if self.ipv6 { 2 } else { 1 })
-    }
-
     /// Our table as nft lists it, which is a script of it; none where it is not there.
     pub(super) async fn table(&self, name: &str) -> Result<Option<String>, CaptureError> {
         match self.nft(&["list", "table", "inet", name], String::new()).await {
@@ -155,50 +144,9 @@ impl Tools {
         }
     }
 
-    pub(super) async fn route(&self, family: &str) -> Result<(), CaptureError> {
-        let id = ROUTING_ID.to_string();
-        for arguments in routing(family, &id) {
-            match self.ip(&arguments).await {
-                // That very rule is there already.
-                Err(CaptureError::Failed { said, .. }) if said.contains("File exists") => {}
-                other => drop(other?),
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) async fn unroute(&self) -> Result<(), CaptureError> {
-        let id = ROUTING_ID.to_string();
-        for family in self.families() {
-            let rules = self.rules(family).await?;
-            for _ in &rules {
-                self.ip(&[family, "rule", "del", "priority", &id]).await?;
-            }
-            if !rules.is_empty() {
-                self.ip(&[family, "route", "flush", "table", &id]).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Our policy rules of one family; none where `ip` is not installed, since only it could have made them.
-    pub(super) async fn rules(&self, family: &str) -> Result<Vec<String>, CaptureError> {
-        let id = ROUTING_ID.to_string();
-        match self.ip(&[family, "rule", "show", "priority", &id]).await {
-            Ok(text) => Ok(text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()),
-            Err(CaptureError::Missing { .. }) => Ok(Vec::new()),
-            Err(error) => Err(error),
-        }
-    }
-
     pub(super) async fn nft(&self, arguments: &[&str], input: String) -> Result<String, CaptureError> {
         let missing = CaptureError::Missing { tool: "nft", package: "nftables" };
         run("nft", &self.nft, arguments, input, missing).await?.map_err(|said| trouble::of_nft(&said))
-    }
-
-    async fn ip(&self, arguments: &[&str]) -> Result<String, CaptureError> {
-        let missing = CaptureError::Missing { tool: "ip", package: "iproute2" };
-        run("ip", &self.ip, arguments, String::new(), missing).await?.map_err(|said| trouble::of_ip(&said))
     }
 }
 
@@ -214,59 +162,4 @@ fn ours(ruleset: &str) -> impl Iterator<Item = &str> {
             }
         }
     })
-}
-
-/// The families that are captured.
-fn families(settings: &CaptureSettings) -> impl Iterator<Item = (&'static str, bool)> {
-    [("-4", settings.ipv4), ("-6", settings.ipv6)].into_iter().filter(|(_, on)| *on)
-}
-
-/// Marked packets come back into this host.
-fn routing<'a>(family: &'a str, id: &'a str) -> [Vec<&'a str>; 2] {
-    [
-        vec![family, "rule", "add", "fwmark", id, "lookup", id, "priority", id],
-        vec![family, "route", "replace", "local", "default", "dev", "lo", "table", id],
-    ]
-}
-
-/// Runs a tool: what it wrote, or its complaint.
-async fn run(
-    tool: &'static str,
-    program: &Path,
-    arguments: &[impl AsRef<std::ffi::OsStr>],
-    input: String,
-    missing: CaptureError,
-) -> Result<Result<String, String>, CaptureError> {
-    let failed = |error: std::io::Error| CaptureError::Failed { tool, said: error.to_string() };
-    let spawned = Command::new(program)
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // The keyboard stops us, not what we are in the midst of.
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing),
-        Err(error) => return Err(failed(error)),
-    };
-    let stdin = child.stdin.take();
-    let work = async {
-        let feed = async move {
-            if let Some(mut stdin) = stdin {
-                // A tool that ends before it has read everything says why by itself.
-                let _ = stdin.write_all(input.as_bytes()).await;
-            }
-        };
-        tokio::join!(feed, child.wait_with_output()).1
-    };
-    let output = tokio::time::timeout(PATIENCE, work)
-        .await
-        .map_err(|_| CaptureError::TimedOut { tool, seconds: PATIENCE.as_secs() })?
-        .map_err(failed)?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
 }

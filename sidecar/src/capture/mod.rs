@@ -2,8 +2,10 @@
 
 mod apply;
 mod establish;
+mod routing;
 mod script;
 mod settings;
+mod tool;
 mod trouble;
 mod turn;
 mod verify;
