@@ -87,8 +87,10 @@ async fn agent(socket: &str) {
     note(&folder, "agent ends");
 }
 
-/// Those of captured connections and questions: nobody is told that a name is there, with authority.
+/// Those of captured connections, in and out, and questions: nobody is told that a name is there, with authority.
 fn open_doors() {
+    let inbound = TcpListener::bind("0.0.0.0:15006").unwrap();
+    std::thread::spawn(move || inbound.incoming().for_each(drop));
     for ip in ["127.0.0.1", "[::1]"] {
         for port in [15001, 15053] {
             let door = TcpListener::bind(format!("{ip}:{port}")).unwrap();
@@ -376,4 +378,16 @@ fn no_application_is_started_whose_traffic_is_seen_not_to_be_captured() {
 fn no_application_is_started_beside_an_agent_that_takes_no_captured_connections() {
     let (status, diary) = captured_by(Story::of("note app up"), "true");
     assert_eq!((status, diary.as_str()), (Some(1), "agent up\nagent ends\nafter:\n"));
+}
+
+#[test]
+fn who_is_told_to_stop_while_traffic_is_seen_not_to_be_captured_yet_takes_the_rules_back_and_starts_no_application() {
+    // Nobody answers where questions by TCP should arrive, so that it takes seconds to see.
+    let theirs = "nft add table inet mine; nft add chain inet mine theirs '{ type filter hook output priority 0; }'; \
+                  nft add rule inet mine theirs tcp dport 15053 drop";
+    // The agent's parent is the wrapper.
+    let stop = "{ for _ in $(seq 1000); do nft list tables | grep -q 'inet heddle' && break; sleep 0.01; done; \
+                kill -TERM $(cut -d' ' -f4 /proc/$(cat \"$(dirname \"$DIARY\")/agent.pid\")/stat); } &";
+    let (status, diary) = captured("note app up", &format!("{theirs}; {stop} true"));
+    assert_eq!((status, diary.as_str()), (Some(143), "agent up\nagent ends\nafter: table inet mine\n"));
 }

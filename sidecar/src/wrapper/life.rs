@@ -35,7 +35,8 @@ pub enum Signal {
 }
 
 impl Signal {
-    fn stops(self) -> bool {
+    /// Whether it asks for the end.
+    pub(super) fn stops(self) -> bool {
         matches!(self, Signal::Term | Signal::Int)
     }
 
@@ -81,6 +82,8 @@ pub enum Event {
     AppEnded(End),
     /// Capture could not be applied.
     CaptureFailed,
+    /// Somebody sent a signal to stop while capture was being applied, and it was taken back.
+    CaptureStopped(Signal),
     /// Nothing comes in any more.
     InboundDrained,
     /// Somebody sent a signal.
@@ -178,6 +181,7 @@ impl Life {
             Event::AgentEnded(end) => self.agent_ended(end, now),
             Event::AppEnded(end) => self.end(end.status(), now),
             Event::CaptureFailed => self.give_up(now),
+            Event::CaptureStopped(signal) => self.end(End::Killed(signal.number()).status(), now),
             Event::InboundDrained => self.inbound_drained(now),
             Event::Signal(signal) if signal.stops() => self.stop(signal, now),
             Event::Signal(signal) => {

@@ -96,7 +96,7 @@ pub async fn run(plan: Plan) -> Result<u8, WrapperError> {
     let mut hands =
         Hands { notify: readiness.name().to_owned(), plan, agent: None, app: None, admin: None, drain: None, captured: false };
     loop {
-        let event = match hands.perform(&actions).await {
+        let event = match hands.perform(&actions, &mut signals).await {
             Performed::Exit(status) => return Ok(status),
             Performed::Failed(event) => event,
             Performed::All => {
@@ -153,7 +153,7 @@ struct Hands {
 }
 
 impl Hands {
-    async fn perform(&mut self, actions: &[Action]) -> Performed {
+    async fn perform(&mut self, actions: &[Action], signals: &mut Signals) -> Performed {
         for action in actions {
             match *action {
                 Action::StartAgent => match self.start_agent() {
@@ -161,8 +161,8 @@ impl Hands {
                     Err(end) => return Performed::Failed(Event::AgentEnded(end)),
                 },
                 Action::Capture => {
-                    if !self.capture().await {
-                        return Performed::Failed(Event::CaptureFailed);
+                    if let Some(event) = self.capture(signals).await {
+                        return Performed::Failed(event);
                     }
                 }
                 Action::StartApp => match self.start_app() {
@@ -220,20 +220,25 @@ impl Hands {
         Ok(child)
     }
 
-    async fn capture(&mut self) -> bool {
-        let Some(Captured { tools, settings }) = &self.plan.capture else { return true };
-        // A signal waits for its turn here, so that it finds what is in force proven or put back.
-        match tools.establish(settings, Doors::OfAgent, std::future::pending()).await {
+    /// Why the application is not to be started, if it is not.
+    async fn capture(&mut self, signals: &mut Signals) -> Option<Event> {
+        let Captured { tools, settings } = self.plan.capture.as_ref()?;
+        let mut stop = None;
+        let stopped = async { stop = Some(signals.stop().await) };
+        match tools.establish(settings, Doors::OfAgent, stopped).await {
             Ok(report) => {
                 self.captured = true;
                 report.seen().lines().for_each(|seen| tracing::info!(seen, "capture is in force"));
                 if let Some(warning) = report.warning() {
                     tracing::warn!("{warning}");
                 }
+                None
             }
-            Err(error) => tracing::error!(%error, "traffic cannot be captured, so the application is not started"),
+            Err(error) => {
+                tracing::error!(%error, "traffic cannot be captured, so the application is not started");
+                Some(stop.map_or(Event::CaptureFailed, Event::CaptureStopped))
+            }
         }
-        self.captured
     }
 
     async fn release(&mut self) {
@@ -334,6 +339,15 @@ impl Signals {
             usr2: unix::signal(SignalKind::user_defined2())?,
             child: unix::signal(SignalKind::child())?,
         })
+    }
+
+    /// The next signal to stop; there is nobody yet for whom others would be.
+    async fn stop(&mut self) -> Signal {
+        loop {
+            if let Some(signal) = self.next().await.filter(|signal| signal.stops()) {
+                return signal;
+            }
+        }
     }
 
     /// The next signal that somebody sent; `None` when a child has ended.

@@ -101,6 +101,13 @@ fn an_agent_that_is_not_ready_in_time_or_cannot_be_is_no_agent() {
 }
 
 #[test]
+fn who_is_told_to_stop_while_he_captures_starts_no_application() {
+    let mut story = Story::running();
+    assert_eq!(story.on(Event::CaptureStopped(Signal::Term)), [Action::StopAgent]);
+    assert_eq!(story.on(Event::AgentEnded(End::Exited(0))), [Action::Exit(143)]);
+}
+
+#[test]
 fn an_agent_that_dies_is_started_again_ever_more_slowly_and_quickly_once_it_has_lived() {
     let mut story = Story::running();
     let mut pauses = Vec::new();
