@@ -18,13 +18,21 @@ const NETWORK: &str = "/proc/self/ns/net";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is tried.
 const AGAIN: Duration = Duration::from_millis(20);
+/// Which users of other namespaces this process knows, by which numbers.
+const USERS: &str = "/proc/self/uid_map";
+/// All of them, by their own.
+const ALL_USERS: [&str; 3] = ["0", "0", "4294967295"];
+/// The number of all others.
+const UNMAPPED: &str = "/proc/sys/kernel/overflowuid";
+/// That number, unless somebody has changed it.
+const USUALLY_UNMAPPED: u32 = 65_534;
 /// What others than the owner may do to a file: nothing here.
 const OTHERS_WRITE: u32 = 0o022;
 
 /// Our turn, until it is dropped; the kernel ends it with the process, however that ends.
 #[derive(Debug)]
 pub(super) struct Turn {
-    /// None where nobody can have a turn: for users that are not root, and where /run cannot be written, as in a container of its own.
+    /// None where nobody can have a turn: for users that are not root, and where /run cannot be written or is that of another user namespace, as in a container.
     _lock: Option<File>,
 }
 
@@ -35,11 +43,11 @@ impl Turn {
             return Ok(Turn { _lock: None });
         }
         let network = std::fs::metadata(NETWORK).map_err(|error| refused(Path::new(NETWORK), &error.to_string()))?;
-        Turn::take_in(Path::new(FOLDER), &format!("net-{}.lock", network.ino()), PATIENCE).await
+        Turn::take_in(Path::new(FOLDER), &format!("net-{}.lock", network.ino()), PATIENCE, unmapped_user()).await
     }
 
-    async fn take_in(folder: &Path, name: &str, patience: Duration) -> Result<Turn, CaptureError> {
-        let Some(lock) = open(folder, name)? else { return Ok(Turn { _lock: None }) };
+    async fn take_in(folder: &Path, name: &str, patience: Duration, unmapped: Option<u32>) -> Result<Turn, CaptureError> {
+        let Some(lock) = open(folder, name, unmapped)? else { return Ok(Turn { _lock: None }) };
         let path = folder.join(name);
         let taken = async {
             loop {
@@ -58,19 +66,30 @@ impl Turn {
     }
 }
 
+/// Whom files seem to belong to whose owner has no number in this user namespace (user_namespaces(7)); none where each has one.
+fn unmapped_user() -> Option<u32> {
+    let map = std::fs::read_to_string(USERS).ok()?;
+    let is_all = map.split_ascii_whitespace().eq(ALL_USERS);
+    let user = std::fs::read_to_string(UNMAPPED).ok().and_then(|text| text.trim().parse().ok());
+    (!is_all).then(|| user.unwrap_or(USUALLY_UNMAPPED))
+}
+
 /// The file of the lock; none where there can be no such file.
-fn open(folder: &Path, name: &str) -> Result<Option<File>, CaptureError> {
+fn open(folder: &Path, name: &str, unmapped: Option<u32>) -> Result<Option<File>, CaptureError> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) if cannot_be_written(&error) => return Ok(None),
         Err(error) => return Err(refused(folder, &error.to_string())),
     }
-    is_ours(folder)?;
+    if !is_ours(folder, unmapped)? {
+        return Ok(None);
+    }
     let path = folder.join(name);
     match path.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        _ => is_ours(&path)?,
+        _ if is_ours(&path, unmapped)? => {}
+        _ => return Ok(None),
     }
     match OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path) {
         Ok(file) => Ok(Some(file)),
@@ -84,17 +103,21 @@ fn cannot_be_written(error: &io::Error) -> bool {
     matches!(error.kind(), ReadOnlyFilesystem | NotFound | PermissionDenied)
 }
 
-/// Nobody else may have made it, nor write to it, nor have it lead elsewhere.
-fn is_ours(path: &Path) -> Result<(), CaptureError> {
+/// Nobody else may have made it, nor write to it, nor have it lead elsewhere. It is not ours, and nobody's fault, where it belongs to a user of another namespace,
+/// as to the host's own root with whom a container shares `/run`: who is nobody there could not open it anyway.
+fn is_ours(path: &Path, unmapped: Option<u32>) -> Result<bool, CaptureError> {
     let found = path.symlink_metadata().map_err(|error| refused(path, &error.to_string()))?;
+    let own = geteuid().as_raw();
     let why = if found.is_symlink() {
         "it is a symbolic link".to_owned()
-    } else if found.uid() != geteuid().as_raw() {
+    } else if found.uid() != own && Some(found.uid()) == unmapped {
+        return Ok(false);
+    } else if found.uid() != own {
         format!("it belongs to user {}", found.uid())
     } else if found.mode() & OTHERS_WRITE != 0 {
         "others than root may write to it".to_owned()
     } else {
-        return Ok(());
+        return Ok(true);
     };
     Err(refused(path, &why))
 }
@@ -114,12 +137,12 @@ mod tests {
     async fn who_waits_in_vain_is_told_for_what_and_who_comes_after_has_his_turn() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().join("locks");
-        let held = Turn::take_in(&at, "net-1.lock", PATIENCE).await.unwrap();
-        let vain = Turn::take_in(&at, "net-1.lock", Duration::from_millis(50)).await.unwrap_err().to_string();
+        let held = Turn::take_in(&at, "net-1.lock", PATIENCE, None).await.unwrap();
+        let vain = Turn::take_in(&at, "net-1.lock", Duration::from_millis(50), None).await.unwrap_err().to_string();
         assert!(vain.contains("net-1.lock") && vain.contains("nothing was changed"), "{vain}");
-        Turn::take_in(&at, "net-2.lock", Duration::from_millis(50)).await.unwrap();
+        Turn::take_in(&at, "net-2.lock", Duration::from_millis(50), None).await.unwrap();
         drop(held);
-        Turn::take_in(&at, "net-1.lock", Duration::from_millis(50)).await.unwrap();
+        Turn::take_in(&at, "net-1.lock", Duration::from_millis(50), None).await.unwrap();
         assert_eq!(at.symlink_metadata().unwrap().mode() & 0o777, 0o700);
         assert_eq!(at.join("net-1.lock").symlink_metadata().unwrap().mode() & 0o777, 0o600);
     }
@@ -127,7 +150,7 @@ mod tests {
     #[tokio::test]
     async fn a_lock_that_others_have_a_hand_in_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let refused = async |at: &Path| Turn::take_in(at, "net-1.lock", PATIENCE).await.unwrap_err().to_string();
+        let refused = async |at: &Path| Turn::take_in(at, "net-1.lock", PATIENCE, None).await.unwrap_err().to_string();
         let (link, open) = (folder.path().join("link"), folder.path().join("open"));
         std::os::unix::fs::symlink(folder.path(), &link).unwrap();
         assert!(refused(&link).await.contains("symbolic link"));
@@ -140,8 +163,11 @@ mod tests {
         if geteuid().is_root() {
             std::os::unix::fs::chown(&open, Some(1000), None).unwrap();
             assert!(refused(&open).await.contains("belongs to user 1000"));
+            // Where the host's own root is nobody, its lock is for others.
+            Turn::take_in(&open, "net-1.lock", PATIENCE, Some(1000)).await.unwrap();
+            Turn::take_in(&open, "net-1.lock", PATIENCE, Some(1001)).await.unwrap_err();
         }
         // Where nothing can be written, nobody else writes.
-        Turn::take_in(&folder.path().join("no/such"), "net-1.lock", PATIENCE).await.unwrap();
+        Turn::take_in(&folder.path().join("no/such"), "net-1.lock", PATIENCE, None).await.unwrap();
     }
 }
