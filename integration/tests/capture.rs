@@ -236,7 +236,8 @@ impl Drop for World {
 /// That all that must be captured was seen to arrive at the agent, or where it will be.
 fn seen(output: &Output, is_taken: bool) {
     let told = String::from_utf8_lossy(&output.stdout);
-    let (somebody, agent) = if is_taken { (", where somebody listens already", ", where an agent answers") } else { ("", "") };
+    let (somebody, agent) =
+        if is_taken { (", where somebody listens already", ", where somebody answers as an agent does") } else { ("", "") };
     for (family, to, door) in [("IPv4", "192.0.2.72", "127.0.0.1"), ("IPv6", "[2001:db8::72]", "[::1]")] {
         for (what, port, at, by) in [
             ("a connection", 15001, 15001, somebody),

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::routing::{families, routing};
-use super::script::{COMMENT, comment, removal, script};
-use super::settings::{CaptureSettings, Mode, ROUTING_ID};
+use super::script::{MARKS, comment, is_ours, removal, script, tables_of_ours};
+use super::settings::{CaptureSettings, Mode, NO_TABLE, ROUTING_ID, is_table};
 use super::tool::run;
 use super::trouble::{self, CaptureError};
 use super::turn::Turn;
@@ -36,19 +36,30 @@ impl Tools {
     /// Why not; what was in force before is so still.
     pub async fn apply(&self, settings: &CaptureSettings) -> Result<(), CaptureError> {
         let settings = self.checked(settings)?;
+        self.spare_others(&settings.table).await?;
+        let routed = self.routed().await?;
+        let error = match self.put_into_force(&settings).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        match self.unroute_but(&routed).await {
+            Ok(()) => Err(error),
+            Err(second) => Err(error.leaving(format!(
+                "and its policy routing could not be taken back ({second}): `heddle capture remove` takes it away"
+            ))),
+        }
+    }
+
+    async fn put_into_force(&self, settings: &CaptureSettings) -> Result<(), CaptureError> {
         let tproxy = settings.mode == Mode::Tproxy && settings.outbound_port.is_some();
         // A mark without its route would send packets nowhere, a route without its mark does nothing: so it comes first and goes last.
         if tproxy {
-            for (family, _) in families(&settings) {
+            for family in families(settings) {
                 self.route(family).await?;
             }
         }
-        let applied = self.nft(&["-f", "-"], script(&settings)).await;
-        let unused = if applied.is_ok() { !tproxy } else { !matches!(self.table(&settings.table).await, Ok(Some(_))) };
-        if unused {
-            self.unroute().await?;
-        }
-        applied.map(drop)
+        self.nft(&["-f", "-"], script(settings)).await?;
+        if tproxy { Ok(()) } else { self.unroute_but(&[]).await }
     }
 
     /// Takes our rules away. Doing it again changes nothing.
@@ -57,12 +68,9 @@ impl Tools {
     /// Why not.
     pub async fn remove(&self, settings: &CaptureSettings) -> Result<(), CaptureError> {
         let _turn = Turn::take().await?;
-        self.take_away(settings).await
-    }
-
-    pub(super) async fn take_away(&self, settings: &CaptureSettings) -> Result<(), CaptureError> {
+        self.spare_others(&settings.table).await?;
         self.nft(&["-f", "-"], removal(&settings.table)).await?;
-        self.unroute().await
+        self.unroute_but(&[]).await
     }
 
     /// What is in force, for people: our table, the policy routing of `tproxy`, and what was left by others of us.
@@ -73,11 +81,16 @@ impl Tools {
         let table = self.table(&settings.table).await?;
         let mut text = match (&table, self.checked(settings)) {
             (None, _) => "no capture is in force\n",
+            (Some(table), _) if !is_ours(table) => "# no capture is in force; this table is somebody else's, and left alone\n",
             (Some(table), Ok(wanted)) if table.contains(&comment(&wanted)) => "# in force, as these settings want it\n",
             (Some(_), Ok(_)) => "# in force, but of other settings than these: `heddle capture apply` puts these into force\n",
             (Some(_), Err(_)) => "# in force\n",
         }
         .to_owned();
+        let unrouted = self.unrouted(table.as_deref().unwrap_or_default()).await.unwrap_or_default();
+        if !unrouted.is_empty() {
+            text.push_str(&format!("# but {}: `heddle capture apply` brings it back\n", astray(&unrouted)));
+        }
         text.push_str(table.as_deref().unwrap_or_default());
         let mut rules = Vec::new();
         for family in self.families() {
@@ -85,12 +98,12 @@ impl Tools {
                 self.rules(family).await.unwrap_or_default().into_iter().map(|rule| format!("ip {family} rule: {rule}\n")),
             );
         }
-        if !rules.is_empty() && !table.is_some_and(|table| table.contains("type route ")) {
+        let all = self.ruleset().await.unwrap_or_default();
+        if !rules.is_empty() && !tables_of_ours(&all).any(|(_, table)| table.contains(MARKS)) {
             text.push_str("# left over from an earlier capture, and without effect: `heddle capture remove` takes it away\n");
         }
         text.extend(rules);
-        let all = self.nft(&["list", "ruleset", "inet"], String::new()).await.unwrap_or_default();
-        for name in ours(&all).filter(|name| *name != settings.table) {
+        for (name, _) in tables_of_ours(&all).filter(|(name, _)| *name != settings.table) {
             text.push_str(&format!(
                 "# the table `inet {name}` is a capture too: `heddle capture remove --table {name}` takes it away\n"
             ));
@@ -107,7 +120,7 @@ impl Tools {
         let mut text = String::new();
         if settings.mode == Mode::Tproxy && settings.outbound_port.is_some() {
             let id = ROUTING_ID.to_string();
-            for (family, _) in families(&settings) {
+            for family in families(&settings) {
                 for arguments in routing(family, &id) {
                     text.push_str(&format!("# ip {}\n", arguments.join(" ")));
                 }
@@ -128,20 +141,36 @@ impl Tools {
 
     /// Our table as nft lists it, which is a script of it; none where it is not there.
     pub(super) async fn table(&self, name: &str) -> Result<Option<String>, CaptureError> {
-        match self.nft(&["list", "table", "inet", name], String::new()).await {
+        self.listed(&["list", "table", "inet", name], name).await
+    }
+
+    /// Refuses to touch what somebody else has made.
+    async fn spare_others(&self, name: &str) -> Result<(), CaptureError> {
+        let is_foreign = self.table(name).await?.is_some_and(|table| !is_ours(&table));
+        if is_foreign { Err(CaptureError::Foreign { table: name.to_owned() }) } else { Ok(()) }
+    }
+
+    /// The number that the kernel has given to our table, which no other table of this network gets; none where it is not there.
+    pub(super) async fn handle(&self, name: &str) -> Result<Option<u64>, CaptureError> {
+        let table = self.listed(&["-a", "list", "table", "inet", name], name).await?;
+        Ok(table.and_then(|table| table.lines().next()?.rsplit_once("# handle ")?.1.trim().parse().ok()))
+    }
+
+    async fn listed(&self, arguments: &[&str], name: &str) -> Result<Option<String>, CaptureError> {
+        // What nft is told in words is a script to it.
+        if !is_table(name) {
+            return Err(CaptureError::Settings(NO_TABLE.to_owned()));
+        }
+        match self.nft(arguments, String::new()).await {
             Ok(table) => Ok(Some(table)),
             Err(CaptureError::Kernel { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The number that the kernel has given to our table, which no other table of this network gets; none where it is not there.
-    pub(super) async fn handle(&self, name: &str) -> Result<Option<u64>, CaptureError> {
-        match self.nft(&["-a", "list", "table", "inet", name], String::new()).await {
-            Ok(table) => Ok(table.lines().next().and_then(|line| line.rsplit_once("# handle ")?.1.trim().parse().ok())),
-            Err(CaptureError::Kernel { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+    /// All tables that may be ours, without what their sets hold.
+    pub(super) async fn ruleset(&self) -> Result<String, CaptureError> {
+        self.nft(&["-t", "list", "ruleset", "inet"], String::new()).await
     }
 
     pub(super) async fn nft(&self, arguments: &[&str], input: String) -> Result<String, CaptureError> {
@@ -150,16 +179,8 @@ impl Tools {
     }
 }
 
-/// The tables that we have made, by what they say of themselves, of all that nft lists.
-fn ours(ruleset: &str) -> impl Iterator<Item = &str> {
-    let mut lines = ruleset.lines().peekable();
-    std::iter::from_fn(move || {
-        loop {
-            let line = lines.next()?;
-            let name = line.strip_prefix("table inet ").and_then(|rest| rest.strip_suffix(" {"));
-            if let Some(name) = name.filter(|_| lines.peek().is_some_and(|next| next.contains(COMMENT))) {
-                return Some(name);
-            }
-        }
-    })
+/// That packets of these families are marked and have no way back.
+pub(super) fn astray(families: &[&str]) -> String {
+    let names: Vec<&str> = families.iter().map(|family| if *family == "-4" { "IPv4" } else { "IPv6" }).collect();
+    format!("the policy routing of {} is missing, without which what is marked leaves this host as it is", names.join(" and "))
 }

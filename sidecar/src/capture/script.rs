@@ -14,7 +14,9 @@ const NAT: i32 = -105;
 /// Priority of the chains that mark and hand over packets: `mangle`, when connections are tracked already.
 const MANGLE: i32 = -150;
 /// How what a table says of itself begins.
-pub(super) const COMMENT: &str = "heddle capture, generation";
+const COMMENT: &str = "heddle capture, generation";
+/// What a chain that marks packets, which need their policy routing, says of itself.
+pub(super) const MARKS: &str = "type route ";
 /// Where names are asked for (RFC 1035 section 4.2).
 const DNS: u16 = 53;
 /// The first packet of a connection.
@@ -43,6 +45,28 @@ pub fn removal(table: &str) -> String {
 #[must_use]
 pub fn comment(settings: &CaptureSettings) -> String {
     format!("{COMMENT} {:016x}", fnv(chains(settings).concat().as_bytes()))
+}
+
+/// Whether a table, as nft lists it, is one that we have made: no other says so of itself.
+pub(super) fn is_ours(table: &str) -> bool {
+    tables_of_ours(table).next().is_some()
+}
+
+/// The tables that we have made, with their names, of all that nft lists.
+pub(super) fn tables_of_ours(ruleset: &str) -> impl Iterator<Item = (&str, &str)> {
+    let tables = ruleset.split("\n}").filter_map(|text| {
+        let name = text.trim_start().strip_prefix("table inet ")?.split_once(" {")?.0;
+        Some((name, text))
+    });
+    // Before the first of its chains and sets a table speaks of itself; a rule or a set may say what it likes.
+    let of_itself = |text: &str| {
+        text.lines()
+            .skip_while(|line| !line.starts_with("table "))
+            .skip(1)
+            .take_while(|line| !line.ends_with('{'))
+            .any(|line| line.trim_start().starts_with("comment \"") && line.contains(COMMENT))
+    };
+    tables.filter(move |(_, text)| of_itself(text))
 }
 
 /// FNV-1a (draft-eastlake-fnv): the same on every build, and nobody gains by a collision.

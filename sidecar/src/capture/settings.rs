@@ -24,6 +24,9 @@ const MAX_INTERFACE: usize = 15;
 /// Longest name of a table (`NFT_TABLE_MAXNAMELEN` is 256); a longer one is a slip.
 const MAX_TABLE: usize = 64;
 
+/// What is said of the name of a table that is none.
+pub(super) const NO_TABLE: &str = "capture.table: expected a name of letters, digits and `_`, beginning with a letter";
+
 /// How packets are turned to the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
@@ -237,7 +240,7 @@ impl CaptureSettings {
         let sends = self.outbound_port.is_some() || self.dns_port.is_some();
         fault(
             sends && self.proxy_uid.is_none() && self.proxy_mark.is_none(),
-            "capture: what the agent itself sends could not be told from what the application sends, and would run in a circle: say which user the agent runs as (proxy_uid), or which firewall mark its packets have (proxy_mark)",
+            "capture: what the agent itself sends could not be told from what the application sends, and would run in a circle: say which user the agent runs as (proxy_uid, --uid), or which firewall mark its packets have (proxy_mark, --mark)",
         );
         fault(
             !sends && self.inbound_port.is_none(),
@@ -256,7 +259,7 @@ impl CaptureSettings {
         own.sort_unstable();
         fault(own.contains(&0), "capture: 0 is no port that could be captured to");
         fault(own.windows(2).any(|pair| pair[0] == pair[1]), "capture: inbound_port, outbound_port and dns_port must differ");
-        fault(!is_table(&self.table), "capture.table: expected a name of letters, digits and `_`, beginning with a letter");
+        fault(!is_table(&self.table), NO_TABLE);
         for interface in self.exclude_interfaces.iter().filter(|name| !is_interface(name)) {
             fault(
                 true,
@@ -299,7 +302,8 @@ fn numbers<T: FromStr>(section: &mut Section<'_>, key: &'static str, expected: &
     Some(values)
 }
 
-fn is_table(name: &str) -> bool {
+/// Whether nftables and we take this for the name of a table.
+pub(super) fn is_table(name: &str) -> bool {
     name.len() <= MAX_TABLE
         && name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')

@@ -40,6 +40,22 @@ pub enum CaptureError {
         /// How long it was given.
         seconds: u64,
     },
+    /// A table of this name is there, and somebody else's.
+    #[error(
+        "the table `inet {table}` is somebody else's, as it does not say of itself that it is a capture: it is neither replaced nor taken away, and nothing was changed; give capture another name (capture.table, --table), or take that table away yourself if nobody needs it (`nft delete table inet {table}`)"
+    )]
+    Foreign {
+        /// Its name.
+        table: String,
+    },
+    /// It went wrong, and something of it is there still.
+    #[error("{error}\n{left}")]
+    Leaving {
+        /// What went wrong.
+        error: Box<CaptureError>,
+        /// What is there still, and how it goes.
+        left: String,
+    },
     /// Rules are in force, but what they should capture is not captured.
     #[error("capture is not as it should be:\n{failures}\n{advice}{after}")]
     Unproven {
@@ -71,7 +87,7 @@ pub enum CaptureError {
         why: String,
     },
     /// Somebody has stopped it before anything was changed.
-    #[error("stopped by a signal while somebody else had his turn; nothing was changed")]
+    #[error("stopped by a signal; nothing was changed")]
     Interrupted,
     /// A tool said something else.
     #[error("`{tool}` failed: {said}")]
@@ -81,6 +97,13 @@ pub enum CaptureError {
         /// What it said.
         said: String,
     },
+}
+
+impl CaptureError {
+    /// The same, with what is there still.
+    pub(super) fn leaving(self, left: String) -> CaptureError {
+        CaptureError::Leaving { error: Box::new(self), left }
+    }
 }
 
 /// Longest text of a tool that is repeated.

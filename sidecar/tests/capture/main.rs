@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod hands;
+mod hosts;
+mod taken_back;
 mod verified;
 mod world;
 

@@ -7,27 +7,27 @@ use crate::world::{Family, World};
 use crate::{MODES, Mode, agent};
 
 /// The agent runs as root, and nothing else is said but how.
-fn of_root(mode: Mode) -> &'static str {
+pub fn of_root(mode: Mode) -> &'static str {
     match mode {
         Mode::Redirect => "mode: redirect, proxy_uid: 0",
         Mode::Tproxy => "mode: tproxy, proxy_uid: 0",
     }
 }
 
-fn contains_all(text: &str, parts: &[&str]) {
+pub fn contains_all(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
 }
 
 /// All that is tried, with the places where it goes.
-fn all_arrived(seen: &str, v4: &str, v6: &str) {
+pub fn all_arrived(seen: &str, v4: &str, v6: &str) {
     all_arrived_at(seen, v4, v6, "", "");
 }
 
 /// The same, at an agent.
 fn all_arrived_at_the_agent(seen: &str, v4: &str, v6: &str) {
-    all_arrived_at(seen, v4, v6, ", where somebody listens already", ", where an agent answers");
+    all_arrived_at(seen, v4, v6, ", where somebody listens already", ", where somebody answers as an agent does");
 }
 
 fn all_arrived_at(seen: &str, v4: &str, v6: &str, tcp: &str, udp: &str) {
@@ -46,7 +46,14 @@ fn all_arrived_at(seen: &str, v4: &str, v6: &str, tcp: &str, udp: &str) {
 }
 
 /// Gives somebody the doors of an agent, who answers for names as one.
-async fn answering(mut hands: Hands, mode: Mode) -> Hands {
+pub async fn answering(hands: Hands, mode: Mode) -> Hands {
+    let mut hands = answering_outbound(hands, mode).await;
+    hands.listen(&format!("tcp inbound 0.0.0.0:15006 {}", if mode == Mode::Tproxy { "transparent" } else { "plain" })).await;
+    hands
+}
+
+/// The same without that for what comes in.
+async fn answering_outbound(mut hands: Hands, mode: Mode) -> Hands {
     let how = if mode == Mode::Tproxy { "transparent" } else { "plain" };
     for ip in ["127.0.0.1", "[::1]"] {
         hands.listen(&format!("tcp outbound {ip}:15001 {how}")).await;
@@ -389,7 +396,16 @@ async fn where_an_agent_is_expected_no_other_door_is_good_enough() {
             ],
         );
         assert_eq!(world.traces(), before);
-        let _agent = answering(world.pod_hands().await, mode).await;
+        assert!(!said.contains("modprobe") && !said.contains("other rules"), "nobody else has a hand in it: {said}");
+        let mut agent = answering_outbound(world.pod_hands().await, mode).await;
+        let closed = hands.capture("expect", of_root(mode)).await;
+        contains_all(
+            &closed,
+            &["refused: ", "inbound: no agent listens at port 15006: start it", "the rules were taken away again"],
+        );
+        assert!(!closed.contains("modprobe") && !closed.contains("other rules"), "{closed}");
+        // It may be open at one of its addresses alone.
+        agent.listen("tcp inbound 10.77.0.1:15006 plain").await;
         let other_port = hands.capture("expect", &format!("{}, outbound_port: 15002", of_root(mode))).await;
         contains_all(&other_port, &["refused: ", "no agent listens at 127.0.0.1:15002"]);
         all_arrived_at_the_agent(&hands.capture("expect", of_root(mode)).await, "10.77.0.254", "fd77::ffff:ffff:ffff:fffe");

@@ -83,12 +83,18 @@ impl World {
         Tools { nft: self.script(by, "nft"), ip: self.script(by, "ip"), ipv6: true }
     }
 
+    /// The same, where a line of a shell comes before each call of `nft`, with its arguments and in a folder of its own.
+    pub fn tools_after(&self, shell: &str) -> Tools {
+        let nft = self.folder.path().join("nft-after");
+        let whole = format!("cd {}; {shell}\nexec ip netns exec {} nft \"$@\"", self.folder.path().display(), self.pod);
+        executable(&nft, &whole);
+        Tools { nft, ..self.tools() }
+    }
+
     fn script(&self, by: &str, tool: &str) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt;
         let path = self.folder.path().join(format!("{tool}{}", by.len()));
         if !path.exists() {
-            std::fs::write(&path, format!("#!/bin/sh\nexec ip netns exec {} {by} {tool} \"$@\"\n", self.pod)).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            executable(&path, &format!("exec ip netns exec {} {by} {tool} \"$@\"", self.pod));
         }
         path
     }
@@ -111,7 +117,16 @@ impl World {
         asks(&self.pod, protocol, to)
     }
 
-    /// The same for somebody on the other host.
+    /// Whether it gets through to anybody at an address, which takes far less than a second.
+    pub fn app_reaches(&self, to: &str) -> bool {
+        let (host, port) = to.rsplit_once(':').unwrap();
+        let text = format!("exec 3<>/dev/tcp/{}/{port}", host.trim_matches(['[', ']']));
+        let mut app = Command::new("ip");
+        app.args(["netns", "exec", &self.pod, "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        app.args(["timeout", "1", "bash", "-c", &text]).stderr(Stdio::null()).status().unwrap().success()
+    }
+
+    /// What somebody on the other host is told.
     pub fn peer_asks(&self, protocol: &str, to: &str) -> String {
         asks(&self.peer, protocol, to)
     }
@@ -120,6 +135,24 @@ impl World {
     pub fn open_ways_out(&self) {
         ip(&format!("-n {} route add default via 10.77.0.2", self.pod));
         ip(&format!("-n {} -6 route add default via fd77::2", self.pod));
+    }
+
+    /// Does something in the pod by `ip`.
+    pub fn ip(&self, arguments: &str) {
+        ip(&format!("-n {} {arguments}", self.pod));
+    }
+
+    /// Switches IPv6 off in the pod, for this interface or `all`.
+    pub fn switch_ipv6_off(&self, interface: &str) {
+        let shell = format!("echo 1 > /proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+        let done = Command::new("ip").args(["netns", "exec", &self.pod, "sh", "-c", &shell]).status().unwrap();
+        assert!(done.success(), "{shell}");
+    }
+
+    /// The number of the pod's network, by which whoever changes it has his turn.
+    pub fn number(&self) -> String {
+        let asked = output(Command::new("ip").args(["netns", "exec", &self.pod, "stat", "-L", "-c", "%i", "/proc/self/ns/net"]));
+        asked.trim().to_owned()
     }
 
     /// Takes the cable away.
@@ -175,6 +208,12 @@ impl Drop for World {
             let _ = Command::new("ip").args(["netns", "del", namespace]).stderr(Stdio::null()).status();
         }
     }
+}
+
+fn executable(path: &Path, shell: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, format!("#!/bin/sh\n{shell}\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 fn asks(namespace: &str, protocol: &str, to: &str) -> String {

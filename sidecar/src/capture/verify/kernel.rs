@@ -73,6 +73,11 @@ pub(super) fn owners(door: SocketAddr, transport: Transport) -> Result<Vec<u32>,
     Ok(found.into_iter().filter(|(exact, _)| *exact == is_exact).map(|(_, owner)| owner).collect())
 }
 
+/// Whether anybody takes connections at this port, of whatever address.
+pub(super) fn listens(port: u16) -> Result<bool, String> {
+    Ok(look(Transport::Tcp.lists(), |line| listens_in(line, port).then_some(()))?.is_some())
+}
+
 /// The first line of these lists in which something is found.
 fn look<T>(paths: [&str; 2], mut found: impl FnMut(&str) -> Option<T>) -> Result<Option<T>, String> {
     for path in paths {
@@ -105,6 +110,13 @@ pub(super) fn owner_in(line: &str, door: SocketAddr, transport: Transport) -> Op
     // One of all addresses of IPv6 may be of both families.
     let of_all = at.ip().is_unspecified() && (at.is_ipv6() || door.is_ipv4());
     (state == transport.open() && at.port() == door.port() && (at == door || of_all)).then_some((at == door, user))
+}
+
+/// Whether somebody takes connections at this port, from his line.
+pub(super) fn listens_in(line: &str, port: u16) -> bool {
+    let mut words = line.split_ascii_whitespace().skip(1);
+    let local = words.next().and_then(socket);
+    local.is_some_and(|at| at.port() == port) && words.nth(1) == Some(LISTENING)
 }
 
 /// `0100007F:3A99`: words of 32 bits as this machine has them, and the port.

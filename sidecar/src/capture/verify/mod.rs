@@ -37,6 +37,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// What is said over a connection, so that it is seen to carry something.
 const WORD: &[u8; 8] = b"heddle?\n";
 
+/// Why a family is not tried that `net.ipv6.conf.*.disable_ipv6` takes the loopback from: the rules stay, and nothing of it leaves in clear.
+const SWITCHED_OFF: &str = "it is switched off on this host, so that no agent can listen for it";
+
 /// Whose doors what is captured must arrive at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doors {
@@ -80,7 +83,11 @@ pub(super) async fn verify(settings: &CaptureSettings, doors: Doors) -> Result<R
         findings.push(done.map_err(|error| format!("an attempt was given up: {error}"))?);
     }
     findings.sort_by_key(|(number, _)| *number);
-    Ok(Report { findings: findings.into_iter().map(|(_, finding)| finding).collect(), inbound: None })
+    let closed = match settings.inbound_port {
+        Some(port) if doors == Doors::OfAgent && !kernel::listens(port)? => Some(port),
+        _ => None,
+    };
+    Ok(Report { findings: findings.into_iter().map(|(_, finding)| finding).collect(), closed, inbound: None })
 }
 
 /// What is to be tried, and why what is not.
@@ -88,7 +95,7 @@ fn plan(settings: &CaptureSettings, doors: Doors) -> Result<Vec<Result<Attempt, 
     let families = [(Family::V4, settings.ipv4), (Family::V6, settings.ipv6)].into_iter().filter(|(_, on)| *on);
     let mut plan = Vec::new();
     for (family, _) in families {
-        let routes = kernel::routes(family);
+        let (routes, has_loopback) = (kernel::routes(family), places::has_loopback(family));
         let (outward, names) = (places::outward(settings, family, &routes), places::names(settings, family, &routes));
         let wanted = [
             (report::Kind::Connection, settings.outbound_port, outward, settings.mode),
@@ -101,6 +108,7 @@ fn plan(settings: &CaptureSettings, doors: Doors) -> Result<Vec<Result<Attempt, 
             let (what, door) = (What { family, kind }, SocketAddr::new(family.loopback(), port));
             let is_missing = doors == Doors::OfAgent && kernel::owners(door, kind.transport())?.is_empty();
             plan.push(match place {
+                _ if !has_loopback => Err(Finding { what, outcome: Outcome::NotTried(SWITCHED_OFF) }),
                 _ if is_missing => Err(Finding { what, outcome: Outcome::NoAgent { door } }),
                 Place::At(to) => {
                     let is_name = kind != report::Kind::Connection;

@@ -34,6 +34,13 @@ impl Family {
     }
 }
 
+/// Whether somebody can listen at the loopback of this family. IPv6 may be switched off while the kernel has it; without that of IPv4 nothing of capture works,
+/// and that is told by what fails.
+pub(super) fn has_loopback(family: Family) -> bool {
+    let is_off = |error: &std::io::Error| error.kind() == std::io::ErrorKind::AddrNotAvailable;
+    family == Family::V4 || !UdpSocket::bind((family.loopback(), 0)).is_err_and(|error| is_off(&error))
+}
+
 /// Where to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {

@@ -1,4 +1,4 @@
-//! A question for a name that only an agent answers as one (RFC 1035 section 4.1), and its answer: functions of bytes.
+//! A question for a name that agents answer in their own way (RFC 1035 section 4.1), and that answer: functions of bytes.
 //!
 //! The name ends in `.mesh` and is no service's: an agent says by itself and at once that there is none. Other servers do not say it with authority, but those of
 //! the root, and these tell of their zone with it.
@@ -25,7 +25,7 @@ pub(super) struct Question {
 pub(super) enum Answered {
     /// No answer to it.
     Not,
-    /// What an agent says.
+    /// What an agent says, or whoever says the same.
     ByAgent,
     /// What somebody else says.
     ByOther,

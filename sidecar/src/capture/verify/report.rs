@@ -54,6 +54,8 @@ pub(super) struct Finding {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     pub(super) findings: Vec<Finding>,
+    /// The port for what comes in, where an agent should listen and nobody does.
+    pub(super) closed: Option<u16>,
     /// What can be said of what comes in, which only another host can try.
     pub(super) inbound: Option<&'static str>,
 }
@@ -63,7 +65,17 @@ impl Report {
     pub(in crate::capture) fn failures(&self) -> Vec<String> {
         let failed =
             self.findings.iter().filter(|finding| matches!(finding.outcome, Outcome::Failed { .. } | Outcome::NoAgent { .. }));
-        failed.map(ToString::to_string).collect()
+        let closed = self.closed.map(|port| {
+            format!(
+                "inbound: no agent listens at port {port}: start it, with `service.address`, and let its `inbound.address` have the port that capture.inbound_port names (`off` where nobody calls this host)"
+            )
+        });
+        failed.map(ToString::to_string).chain(closed).collect()
+    }
+
+    /// Whether anything that was sent did not arrive as it should: then others may have a hand in it.
+    pub(in crate::capture) fn is_defeated(&self) -> bool {
+        self.findings.iter().any(|finding| matches!(finding.outcome, Outcome::Failed { .. }))
     }
 
     /// What was seen; one a line.
@@ -107,7 +119,7 @@ impl fmt::Display for Finding {
             Outcome::Arrived { to, door, is_taken } => {
                 let by = match (is_taken, what.kind) {
                     (false, _) => "",
-                    (true, Kind::Question) => ", where an agent answers",
+                    (true, Kind::Question) => ", where somebody answers as an agent does",
                     (true, _) => ", where somebody listens already",
                 };
                 write!(out, "{what} to {to} arrived at {door}{by}")

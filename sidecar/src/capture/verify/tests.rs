@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::super::settings::{CaptureSettings, Ports};
-use super::kernel::{Route, Transport, far_end_in, owner_in, route_v4, route_v6};
+use super::kernel::{Route, Transport, far_end_in, listens_in, owner_in, route_v4, route_v6};
 use super::places::{Family, Place, Reach, instead_by, outward_by, port};
 use super::question::{Answered, Question};
 use super::report::{Finding, Kind, Outcome, What};
@@ -91,6 +91,10 @@ fn the_kernels_lists_are_read() {
         assert_eq!(far_end_in(line, "10.77.0.1:50001".parse().unwrap()), None);
         let door = line.replace(" 01 ", " 0A ");
         assert_eq!(far_end_in(&door, caller), None, "it listens");
+        assert_eq!(
+            [(line, 15_001), (&door, 15_001), (&door, 15_002)].map(|(line, port)| listens_in(line, port)),
+            [false, true, false]
+        );
         assert_eq!(owner_in(&door, "127.0.0.1:15001".parse().unwrap(), Transport::Tcp), Some((true, 1337)));
         assert_eq!(
             owner_in(&door.replace("0100007F", "00000000"), "127.0.0.1:15001".parse().unwrap(), Transport::Tcp),
@@ -142,14 +146,21 @@ fn what_was_seen_is_told_with_what_should_have_been() {
     let text = "IPv6: a question for a name (UDP) to [2001:db8::72]:53 should have arrived at [::1]:15053, but nobody answered within 2 s";
     assert_eq!(failed.to_string(), text);
     let arrived = Finding { what, outcome: Outcome::Arrived { to, door, is_taken: true } };
-    let mut report = Report { findings: vec![failed, arrived], inbound: None };
-    assert_eq!(report.failures(), [text]);
+    let mut report = Report { findings: vec![failed, arrived], closed: None, inbound: None };
+    assert_eq!((report.failures(), report.is_defeated()), (vec![text.to_owned()], true));
+    assert!(
+        report.to_string().contains("arrived at [::1]:15053, where somebody answers as an agent does\n"),
+        "who it is was not seen"
+    );
     report.inbound(true);
     assert_eq!((report.to_string().lines().count(), report.warning()), (3, None));
     let door = "127.0.0.1:15001".parse().unwrap();
     report.findings = vec![Finding { what, outcome: Outcome::NoAgent { door } }];
-    assert!(report.failures()[0].contains("no agent listens at 127.0.0.1:15001: start it"));
-    report.findings = vec![Finding { what, outcome: Outcome::NotTried("there is no way out") }];
+    report.closed = Some(15_006);
+    let failures = report.failures();
+    assert!(failures[0].contains("no agent listens at 127.0.0.1:15001: start it") && failures[1].contains("at port 15006"));
+    assert!(!report.is_defeated(), "nobody else has a hand in it");
+    (report.findings, report.closed) = (vec![Finding { what, outcome: Outcome::NotTried("there is no way out") }], None);
     assert!(report.to_string().contains("warning: nothing outbound was tried"));
     assert_eq!(Report::default().warning(), None, "nobody wanted to try anything");
 }
@@ -158,6 +169,7 @@ proptest! {
     #[test]
     fn lists_and_packets_may_be_anything(text in "[0-9A-Fa-f: \t./]{0,200}", packet in proptest::collection::vec(any::<u8>(), 0..80)) {
         far_end_in(&text, "10.0.0.1:1".parse().unwrap());
+        listens_in(&text, 1);
         for transport in [Transport::Tcp, Transport::Udp] {
             owner_in(&text, "10.0.0.1:1".parse().unwrap(), transport);
         }
