@@ -129,14 +129,21 @@ fn units_jobs_and_registrations_get_theirs() {
     {
         assert!(text.contains(path), "{text}");
     }
+    // Whoever asks about capture has the file, and nothing of the unit's environment.
+    printed(folder.path(), &["inject", "--systemd", "web.service", "--port", "8080", "-o", "captured"], "");
+    let show = ["capture", "show", "--dry-run", "-c", "captured/etc/heddle/web.yaml", "--uid", "991"];
+    let rules = printed(folder.path(), &show, "");
+    for rule in ["tcp dport { 22, 15001, 15006, 15021, 15053 } accept", "meta skuid { 991 } accept", "redirect to :15006"] {
+        assert!(rules.contains(rule), "{rule} is not in: {rules}");
+    }
     printed(folder.path(), &["inject", "--systemd", "web.service", "--port", "8080", "--capture", "off", "-o", "root"], "");
     let checked = Command::new(binary())
-        .args(["validate", "-c", "root/etc/heddle/web.yaml"])
-        .env("CREDENTIALS_DIRECTORY", "/run")
+        .args(["validate", "-c", "root/etc/heddle/web.yaml", "--show"])
         .current_dir(folder.path())
         .output()
         .unwrap();
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let told = format!("{}{}", String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
+    assert!(checked.status.success() && told.contains("/run/credentials/heddle-web.service/token"), "{told}");
     let unit = folder.path().join("root/etc/systemd/system/heddle-web.service");
     let ours = std::fs::read_to_string(&unit).unwrap();
     std::fs::write(&unit, "[Service]\nExecStart=/bin/true\n").unwrap();

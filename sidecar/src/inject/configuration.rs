@@ -88,11 +88,27 @@ pub fn capture(wishes: &Wishes, service: &Service) -> Option<Vec<String>> {
     Some(arguments)
 }
 
-/// The same for what settings alone say, with further inbound ports that are not captured.
+/// What the file of a sidecar says of capture, beside its mode, with further inbound ports that are not captured; `None` where nothing is.
 #[must_use]
-pub fn capture_of(settings: &InjectSettings, spared: &[u16]) -> Option<Vec<String>> {
+pub fn capture_section(settings: &InjectSettings, spared: &[u16]) -> Option<Value> {
+    if settings.capture == Capture::Off {
+        return None;
+    }
     let inbound: Vec<u16> = settings.exclude_inbound_ports.iter().chain(spared).copied().collect();
-    arguments(settings.capture, &inbound, &settings.exclude_outbound_ports, &settings.exclude_outbound_cidrs)
+    let mut section = json!({ "exclude_inbound_ports": spared_inbound(&inbound) });
+    if !settings.exclude_outbound_ports.is_empty() {
+        section["exclude_outbound_ports"] = json!(settings.exclude_outbound_ports);
+    }
+    if !settings.exclude_outbound_cidrs.is_empty() {
+        let networks: Vec<String> = settings.exclude_outbound_cidrs.iter().map(ToString::to_string).collect();
+        section["exclude_outbound_cidrs"] = json!(networks);
+    }
+    Some(section)
+}
+
+/// These ports, and that of the sidecar's probes.
+fn spared_inbound(ports: &[u16]) -> Vec<u16> {
+    [PROBE_PORT].into_iter().chain(ports.iter().copied().filter(|port| *port != PROBE_PORT)).collect()
 }
 
 fn arguments(capture: Capture, inbound: &[u16], outbound: &[u16], networks: &[IpNet]) -> Option<Vec<String>> {
@@ -101,11 +117,9 @@ fn arguments(capture: Capture, inbound: &[u16], outbound: &[u16], networks: &[Ip
         Capture::Redirect => "redirect",
     };
     let ports = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
-    let mut spared = vec![PROBE_PORT];
-    spared.extend(inbound.iter().filter(|port| **port != PROBE_PORT));
     let mut arguments: Vec<String> = ["capture", "apply", "--mode", mode, "--uid"].map(str::to_owned).to_vec();
     arguments.push(SIDECAR_UID.to_string());
-    arguments.extend(["--exclude-inbound-ports".to_owned(), ports(&spared)]);
+    arguments.extend(["--exclude-inbound-ports".to_owned(), ports(&spared_inbound(inbound))]);
     if !outbound.is_empty() {
         arguments.extend(["--exclude-outbound-ports".to_owned(), ports(outbound)]);
     }

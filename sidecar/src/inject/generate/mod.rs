@@ -14,6 +14,7 @@ pub use nomad::{nomad, without_nomad};
 pub use systemd::{UnitFile, systemd, without_systemd};
 
 use super::annotations::{Outbound, Protocol, is_label, outbound_of, trust_domain};
+use super::configuration::capture_section;
 use super::settings::{InjectSettings, PROBE_PORT};
 
 /// The port at which sidecars are reached.
@@ -57,6 +58,8 @@ struct Spots<'s> {
     data: &'s str,
     /// Where others reach it, when that is not where it listens.
     advertise: Option<&'s str>,
+    /// Ports of its host that are never captured, beside those of the settings; none where capture is not set up by its file.
+    spared: Option<&'s [u16]>,
 }
 
 impl ServiceWishes {
@@ -109,6 +112,9 @@ impl Known {
             "outbound": outbound,
             "log": { "level": settings.log_level },
         });
+        if let Some(capture) = spots.spared.and_then(|spared| capture_section(settings, spared)) {
+            whole["capture"] = capture;
+        }
         if self.port.is_some() {
             whole["inbound"] = json!({ "address": format!("0.0.0.0:{INBOUND_PORT}") });
             if let Some(advertise) = spots.advertise {

@@ -1,7 +1,6 @@
 //! The pair of units for systemd: a sidecar that is ready before the application starts and ends after it. It does not know whether systemd runs.
 
-use super::super::configuration::capture_of;
-use super::super::settings::{Capture, InjectSettings, SIDECAR_UID};
+use super::super::settings::{Capture, InjectSettings};
 use super::{ServiceWishes, Spots};
 
 /// Largest unit; systemd itself stops at a megabyte for a line.
@@ -65,11 +64,14 @@ pub fn systemd(file: &str, text: &str, wishes: &ServiceWishes, settings: &Inject
     let known = wishes.known(unit.of("X-Heddle", "Service").or(Some(stem)), port).map_err(at)?;
     let sidecar = format!("heddle-{stem}");
     let (node, data) = (format!("{stem}@${{HEDDLE_HOST:-localhost}}"), format!("/var/lib/{sidecar}"));
-    let (proof, bundle) = ("${CREDENTIALS_DIRECTORY}/token", "/etc/heddle/root.pem");
-    let configuration = known.configuration(settings, Spots { node: &node, proof, bundle, data: &data, advertise: None });
+    // Who reads the file outside of the unit, as `heddle capture` does, has no such variable.
+    let proof = format!("${{CREDENTIALS_DIRECTORY:-/run/credentials/{sidecar}.service}}/token");
+    let spots =
+        Spots { node: &node, proof: &proof, bundle: "/etc/heddle/root.pem", data: &data, advertise: None, spared: Some(&[SSH]) };
+    let configuration = known.configuration(settings, spots);
     let [unit, conf, yaml] = paths(stem);
     Ok(vec![
-        UnitFile { path: unit, text: sidecar_unit(stem, &sidecar, settings) },
+        UnitFile { path: unit, text: sidecar_unit(stem, &sidecar, settings.capture) },
         UnitFile { path: conf, text: drop_in(stem, &sidecar) },
         UnitFile { path: yaml, text: configuration },
     ])
@@ -138,28 +140,22 @@ fn possible(unit: &Unit<'_>, settings: &InjectSettings) -> Result<(), String> {
     Ok(())
 }
 
-/// What sets capture up and takes it away; nothing where it is off.
-fn capture_lines(stem: &str, sidecar: &str, settings: &InjectSettings) -> String {
-    let Some(arguments) = capture_of(settings, &[SSH]) else { return String::new() };
-    // Who the sidecar's user is, is known on the machine only.
-    let words: Vec<String> = arguments
-        .into_iter()
-        .map(|word| if word == SIDECAR_UID.to_string() { format!("\"$$(id -u {USER})\"") } else { word })
-        .collect();
-    let apply = words.join(" ").replacen("capture apply", "capture apply -c \"$$file\" --expect-agent", 1);
-    // The variables of the service's configuration are here too: it is read to know of `capture`.
-    let shell =
-        format!("+/bin/sh -c 'file=/etc/heddle/{stem}.yaml; export CREDENTIALS_DIRECTORY=/run/credentials/{sidecar}.service;");
+/// What sets capture up and takes it away; nothing where it is off. What is captured says the file, but who the sidecar's user is, is known on the machine only.
+fn capture_lines(stem: &str, capture: Capture) -> String {
+    if capture == Capture::Off {
+        return String::new();
+    }
+    let of_file = format!("-c /etc/heddle/{stem}.yaml");
     format!(
         "# Capture stands once the sidecar listens, and goes with it; after a failure it stays, where the configuration says\n\
          # `capture: {{ fail_closed: true }}`. `+` runs it with full rights, which the sidecar does not have.\n\
-         ExecStartPost={shell} exec /usr/bin/heddle {apply}'\n\
-         ExecStopPost={shell} exec /usr/bin/heddle capture remove -c \"$$file\" --service-result \"$$SERVICE_RESULT\"'\n"
+         ExecStartPost=+/bin/sh -c 'exec /usr/bin/heddle capture apply {of_file} --expect-agent --uid \"$$(id -u {USER})\"'\n\
+         ExecStopPost=+/bin/sh -c 'exec /usr/bin/heddle capture remove {of_file} --service-result \"$$SERVICE_RESULT\"'\n"
     )
 }
 
-fn sidecar_unit(stem: &str, sidecar: &str, settings: &InjectSettings) -> String {
-    let capture = capture_lines(stem, sidecar, settings);
+fn sidecar_unit(stem: &str, sidecar: &str, capture: Capture) -> String {
+    let capture = capture_lines(stem, capture);
     // What keeps capture from working is seldom gone in a second, and each time takes the host's connections a moment.
     let pause = if capture.is_empty() { 1 } else { 5 };
     let written = written_by(stem);

@@ -38,15 +38,28 @@ fn a_unit_gets_a_sidecar_that_starts_before_it_and_a_drop_in() {
     );
     assert_eq!(configuration["outbound"]["explicit"][1], json!({ "service": "data/db", "listen": "127.0.0.1:9002" }));
     assert_eq!(systemd("/etc/systemd/system/web.service", UNIT, &wishes(), &uncaptured()).unwrap(), files);
-    let captured = systemd("web.service", UNIT, &wishes(), &InjectSettings::default()).unwrap();
+    assert_eq!(configuration.get("capture"), None);
+    let settings = InjectSettings {
+        exclude_outbound_ports: vec![25],
+        exclude_outbound_cidrs: vec!["10.9.0.0/16".parse().unwrap()],
+        ..InjectSettings::default()
+    };
+    let captured = systemd("web.service", UNIT, &wishes(), &settings).unwrap();
     let configuration: Value = serde_saphyr::from_str(&captured[2].text).unwrap();
     assert_eq!(configuration["outbound"]["capture"], "redirect", "what sets capture up reads it");
+    // All but the user is in the file: who shows or verifies what is in force needs no flags but that.
+    assert_eq!(
+        configuration["capture"],
+        json!({ "exclude_inbound_ports": [15_021, 22], "exclude_outbound_ports": [25], "exclude_outbound_cidrs": ["10.9.0.0/16"] })
+    );
+    assert_eq!(
+        configuration["controlplane"]["token_file"],
+        "${CREDENTIALS_DIRECTORY:-/run/credentials/heddle-web.service}/token"
+    );
     let unit = &captured[0].text;
     for part in [
-        "\"$$(id -u heddle)\" --exclude-inbound-ports 15021,22'",
-        "file=/etc/heddle/web.yaml; export CREDENTIALS_DIRECTORY=/run/credentials/heddle-web.service;",
-        "capture apply -c \"$$file\" --expect-agent --mode redirect",
-        "capture remove -c \"$$file\" --service-result \"$$SERVICE_RESULT\"'",
+        "heddle capture apply -c /etc/heddle/web.yaml --expect-agent --uid \"$$(id -u heddle)\"'",
+        "heddle capture remove -c /etc/heddle/web.yaml --service-result \"$$SERVICE_RESULT\"'",
         "RestartSec=5\n",
     ] {
         assert!(unit.contains(part), "{part} is not in: {unit}");

@@ -105,6 +105,7 @@ impl Sidecar {
                 data: "${NOMAD_ALLOC_DIR}/data/heddle",
                 // The network of a group is behind its host's: others come by the port that Nomad has mapped.
                 advertise: Some("${NOMAD_ADDR_heddle}"),
+                spared: None,
             },
         );
         // A variable that the task alone may read. A join token is good once, so each allocation has its own.
