@@ -350,7 +350,7 @@ impl Machine for DeltaMachine {
             let asked: HashSet<&Arc<str>> = request.subscribe.iter().collect();
             let warming = if request.kind == Kind::Endpoints { std::mem::take(&mut self.warming) } else { HashSet::new() };
             // Which of the clusters that come by another stream wait for them, an Envoy does not say.
-            state.refused.take(request.initial.iter().map(|(name, version)| (name, version)));
+            state.refused.take(request.initial.iter());
             let held = |name: &Arc<str>| (all || asked.contains(name)) && !is_apart && !warming.contains(name);
             state.sent = Sent::told(request.initial.into_iter().filter(|(name, _)| held(name)));
         }
