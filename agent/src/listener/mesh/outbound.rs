@@ -26,6 +26,8 @@ use crate::net::{Io, Rewind, Socket, original_destination};
 
 /// Most bytes of one read while it is not known what is spoken.
 const ROOM: usize = 4 * 1024;
+/// Room in which the first bytes of a connection are awaited: a connection that nobody uses yet costs no more.
+const FIRST: usize = 64;
 /// Longest beginning of a request in which its host is looked for.
 const MAX_HEAD: usize = 32 * 1024;
 /// What a client of the proxy is told whose tunnel begins (RFC 9110 section 9.3.6).
@@ -97,7 +99,13 @@ impl<S: Service> Gate<'_, S> {
             (destination, reading) = within;
         }
         let way = match reading {
-            Reading::Http => self.http(stream).await?,
+            Reading::Http => {
+                // Of a proxy the first byte was waited for already.
+                if destination != Destination::Host {
+                    self.begins(&mut stream).await?;
+                }
+                self.http(stream).await?
+            }
             Reading::Bytes => Way::Raw(Io::Plain(stream), None),
             Reading::First => self.by_first(stream, &destination, local.port()).await?,
         };
@@ -109,6 +117,7 @@ impl<S: Service> Gate<'_, S> {
     /// comes within is read as if the service had been called without the proxy. `None` when nothing comes.
     async fn enter(&mut self, stream: &mut Rewind<Socket>) -> Option<Option<(Destination, Reading)>> {
         let limits = self.arrival.site.limits().clone();
+        self.begins(stream).await?;
         let until = clock::now() + limits.header_timeout;
         let mut input = BytesMut::with_capacity(ROOM);
         let heads = HeadLimits::edge(&limits);
@@ -125,6 +134,16 @@ impl<S: Service> Gate<'_, S> {
         stream.unread(&input[asked.length..]);
         self.until = clock::now() + limits.handshake_timeout;
         Some(Some(within))
+    }
+
+    /// Waits for the first byte: clients that keep connections ready open some before they have anything to ask, and wait on them as between two requests. `None`
+    /// when none comes in time.
+    async fn begins(&self, stream: &mut Rewind<Socket>) -> Option<()> {
+        let patience = clock::now() + self.arrival.site.limits().idle_timeout;
+        let mut first = [0; FIRST];
+        let read = self.arrival.in_time(patience, pin!(stream.read(&mut first))).await?.ok().filter(|read| *read > 0)?;
+        stream.unread(&first[..read]);
+        Some(())
     }
 
     async fn http(&self, mut stream: Rewind<Socket>) -> Option<Way> {

@@ -3,21 +3,23 @@
 use heddle_xds::client::{Demand, Standing};
 use heddle_xds::model::{self, Kind, MeshPeer};
 
+use super::super::super::Counters;
 use super::super::Leads;
 use super::tunnels::greeting;
 use super::*;
 
 /// The sidecar of `api`, as the application beside it calls it.
-struct Outward {
+pub(super) struct Outward {
     address: SocketAddr,
-    demand: Demand,
+    pub(super) demand: Demand,
     compiler: Compiler,
-    worker: Rc<pipeline::Worker>,
+    pub(super) worker: Rc<pipeline::Worker>,
+    pub(super) counters: Arc<Counters>,
     _listeners: Listeners<Pipeline>,
 }
 
 impl Outward {
-    fn leading(leads: Leads, authority: &Authority) -> Outward {
+    pub(super) fn leading(leads: Leads, authority: &Authority) -> Outward {
         let identity = authority.member(API);
         let context = Context { identity: identity.clone(), ..Context::default() };
         let pool = Clusters::new(Arc::new(context), None, tokio::runtime::Handle::current());
@@ -42,20 +44,31 @@ impl Outward {
         });
         let listener = Arc::new(harness::listener(EdgeLimits::default()));
         let doors = Shared::default();
-        let service = Rc::new(Worker::new(Pipeline::new(worker.clone()), Arc::default()));
+        let counters = Arc::<Counters>::default();
+        let service = Rc::new(Worker::new(Pipeline::new(worker.clone()), counters.clone()));
         let mut listeners = Listeners::new(service, doors.clone(), Duration::from_secs(5));
         assert!(listeners.reconcile(&[Wanted { listener: listener.clone(), entry: Entry::Outbound(leads) }]).is_empty());
         let address = doors.admission.address(&listener.name, listener.address);
-        Outward { address, demand, compiler, worker, _listeners: listeners }
+        Outward { address, demand, compiler, worker, counters, _listeners: listeners }
     }
 
     /// Is told of the service `shop/web`, whose sidecar is at `address`.
-    fn learn(&mut self, protocol: MeshProtocol, address: SocketAddr) {
+    pub(super) fn learn(&mut self, protocol: MeshProtocol, address: SocketAddr) {
         self.learn_of(protocol, address, |_| ());
     }
 
     /// The same, as this edits how it is called.
     fn learn_of(&mut self, protocol: MeshProtocol, address: SocketAddr, edit: impl FnOnce(&mut model::Upstream)) {
+        self.learn_at(protocol, (address, &[]), edit);
+    }
+
+    /// The same, called on these ports alone.
+    pub(super) fn learn_at(
+        &mut self,
+        protocol: MeshProtocol,
+        (address, ports): (SocketAddr, &[u16]),
+        edit: impl FnOnce(&mut model::Upstream),
+    ) {
         let mut upstream = model::Upstream {
             label: "shop/web".into(),
             retries: None,
@@ -67,7 +80,7 @@ impl Outward {
             name: "shop/web".into(),
             protocol,
             vip: None,
-            ports: Vec::new(),
+            ports: ports.to_vec(),
             plugins: Vec::new(),
             timeouts: None,
             upstream: Arc::new(upstream),
@@ -83,12 +96,12 @@ impl Outward {
         self.worker.swap(self.compiler.tables());
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 }
 
-fn to_web() -> Leads {
+pub(super) fn to_web() -> Leads {
     Leads::To("shop/web".into(), None)
 }
 
@@ -372,7 +385,7 @@ async fn http2_in_clear_reaches_whatever_the_application_speaks_that_has_not_sai
 }
 
 /// A tunnel of the proxy to this authority, which has begun.
-async fn tunnel(api: &Outward, authority: &str) -> TcpStream {
+pub(super) async fn tunnel(api: &Outward, authority: &str) -> TcpStream {
     let mut stream = api.connect().await;
     stream.write_all(format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n").as_bytes()).await.unwrap();
     assert_eq!(head(&mut stream).await, "HTTP/1.1 200 OK\r\n\r\n", "{authority}");
