@@ -201,6 +201,13 @@ impl World {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Whatever a request of curl is answered, with its status behind it.
+    fn answered(&self, host: usize, arguments: &[&str]) -> String {
+        let mut command = self.network.inside(&self.network.host(host), "curl");
+        let output = command.args(["-s", "-g", "-m", "10", "-w", " %{http_code}"]).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// What a client of plain TCP on the host of `web` is told.
     fn talks(&self, to: &str) -> Option<String> {
         let mut command = self.network.inside(&self.network.host(WEB), python::interpreter());
@@ -376,6 +383,45 @@ fn what_is_captured_reaches_applications_that_have_not_said_what_they_speak() {
     assert!(calls("talk").contains("\"heard\": 50"));
     assert_eq!(world.talks("api.default.mesh").as_deref(), Some(&*format!("220 ready\n{SECRET}\n")));
     assert!(!world.travelled(SECRET) && !world.travelled("asked in"), "nothing of it travels in clear");
+}
+
+#[test]
+fn who_is_no_member_is_reached_by_its_name_of_kubernetes_as_soon_as_that_is_known() {
+    let mut world = World::empty(2, "{}");
+    let outside = world.network.host(1);
+    world.keep(&outside, "echo", &["echo", "0.0.0.0:8080"]);
+    world.join(&[(WEB, "web", "name: web")], "redirect");
+    let (open, secret) = (format!("http://10.77.1.2:8080/{OPEN}"), format!("http://10.77.1.2:8080/{SECRET}"));
+    let host = |name: &str| format!("Host: {name}.monitoring.svc.cluster.local");
+    for name in [host("grafana"), host("grafana").replace(".cluster.local", ""), host("grafana") + ":8080"] {
+        let answer = until(&name, || world.asks(WEB, &["-H", &name, &open]));
+        assert!(answer.contains(OPEN), "{name}: {answer}");
+    }
+    until("it in clear on the wire", || world.travelled(OPEN).then_some(()));
+    let mesh = world.answered(WEB, &["-H", "Host: grafana.monitoring.mesh", &secret]);
+    assert!(mesh.ends_with(" 502"), "that is nobody outside: {mesh}");
+
+    // Without a control plane nobody knows whether another one is a member. What is known stays so.
+    world.others[0].kill();
+    let answer = world.answered(WEB, &["-H", &host("loki"), &secret]);
+    assert!(answer.contains("\"service\":\"monitoring/loki\"") && answer.ends_with(" 503"), "{answer}");
+    assert!(!world.travelled(SECRET), "what may be for a member is not sent in clear");
+    assert!(world.asks(WEB, &["-H", &host("grafana"), &open]).is_some());
+    let router = world.network.router();
+    world.keep(&router, "cp", &["controlplane", "-c", "cp.yaml"]);
+    until("the other one", || world.asks(WEB, &["-H", &host("loki"), &open]));
+}
+
+#[test]
+fn where_services_alone_may_be_called_a_name_of_kubernetes_leads_to_nobody_else() {
+    let mut world = World::empty(2, "{}");
+    let outside = world.network.host(1);
+    world.keep(&outside, "echo", &["echo", "0.0.0.0:8080"]);
+    world.join(&[(WEB, "web", "name: web")], "redirect, other: refuse");
+    let url = format!("http://10.77.1.2:8080/{SECRET}");
+    let answer = world.answered(WEB, &["-H", "Host: grafana.monitoring.svc.cluster.local", &url]);
+    assert!(!answer.contains(SECRET) && !answer.ends_with(" 200"), "{answer}");
+    assert!(!world.travelled(SECRET));
 }
 
 /// Who may call whom; whoever is not named is refused.

@@ -25,7 +25,7 @@ pub use application::{Application, Place, Port, Ports};
 pub use compile::Compiler;
 pub use consumers::Consumers;
 pub use mesh::MeshService;
-pub use names::{Called, host_of};
+pub use names::{Called, Ending, host_of};
 pub use peers::PeerModes;
 
 /// What this revision makes of upstreams, by resource name.

@@ -4,9 +4,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What may follow `<service>.<namespace>`, as this mesh and Kubernetes say it.
-const SUFFIXES: [&str; 3] = [".svc.cluster.local", ".mesh", ".svc"];
+const SUFFIXES: [(&str, Ending); 3] =
+    [(".svc.cluster.local", Ending::Kubernetes), (".mesh", Ending::Mesh), (".svc", Ending::Kubernetes)];
 /// The longest label of DNS (RFC 1035 section 2.3.4).
 const MAX_LABEL: usize = 63;
+
+/// What the end of a name says of whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It ends as only services of the mesh do.
+    Mesh,
+    /// It ends as services of Kubernetes do, of which not all are in the mesh.
+    Kubernetes,
+    /// Nothing: hosts outside have such names, too.
+    Bare,
+}
 
 /// A host that may be that of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +27,8 @@ pub struct Called {
     pub service: Arc<str>,
     /// The port behind the name.
     pub port: Option<u16>,
-    /// Whether the name can be nothing else: it ends as only services of the mesh do.
-    pub sure: bool,
+    /// How the name ends.
+    pub ending: Ending,
 }
 
 impl Called {
@@ -32,13 +44,16 @@ impl Called {
         if host == "localhost" || host.parse::<IpAddr>().is_ok() {
             return None;
         }
-        let bare = SUFFIXES.iter().find_map(|suffix| host.strip_suffix(suffix));
-        let (service, namespace) = match bare.unwrap_or(&host).split_once('.') {
-            Some((service, namespace)) => (service, namespace),
-            None => (bare.unwrap_or(&host), own),
-        };
+        let known = SUFFIXES.iter().find_map(|(suffix, ending)| Some((host.strip_suffix(suffix)?, *ending)));
+        let (bare, ending) = known.unwrap_or((&host, Ending::Bare));
+        let (service, namespace) = bare.split_once('.').unwrap_or((bare, own));
         let named = is_label(service) && is_label(namespace);
-        named.then(|| Called { service: format!("{namespace}/{service}").into(), port, sure: bare.is_some() })
+        named.then(|| Called { service: format!("{namespace}/{service}").into(), port, ending })
+    }
+
+    /// Whether whoever names it to a proxy means a service, and nobody outside.
+    pub fn is_sure(&self) -> bool {
+        self.ending != Ending::Bare
     }
 
     /// The service of this name of DNS; only names that end in `.mesh` are answered.
@@ -74,16 +89,16 @@ mod tests {
 
     #[test]
     fn services_are_known_by_all_their_names() {
-        for (authority, service, port, sure) in [
-            ("api", "shop/api", None, false),
-            ("API:8080", "shop/api", Some(8080), false),
-            ("api.pay", "pay/api", None, false),
-            ("api.pay.mesh.", "pay/api", None, true),
-            ("api.mesh", "shop/api", None, true),
-            ("api.pay.svc.cluster.local:80", "pay/api", Some(80), true),
-            ("api.pay.svc", "pay/api", None, true),
+        for (authority, service, port, ending) in [
+            ("api", "shop/api", None, Ending::Bare),
+            ("API:8080", "shop/api", Some(8080), Ending::Bare),
+            ("api.pay", "pay/api", None, Ending::Bare),
+            ("api.pay.mesh.", "pay/api", None, Ending::Mesh),
+            ("api.mesh", "shop/api", None, Ending::Mesh),
+            ("api.pay.svc.cluster.local:80", "pay/api", Some(80), Ending::Kubernetes),
+            ("api.pay.svc", "pay/api", None, Ending::Kubernetes),
         ] {
-            let expected = Called { service: service.into(), port, sure };
+            let expected = Called { service: service.into(), port, ending };
             assert_eq!(Called::of(authority, "shop"), Some(expected), "{authority}");
         }
         for none in [

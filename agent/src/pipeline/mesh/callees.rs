@@ -57,7 +57,7 @@ pub(super) enum Meant {
 impl Meant {
     /// By what a name is known to be.
     pub(super) fn by(called: &Called) -> Meant {
-        if called.sure { Meant::Service } else { Meant::Anybody }
+        if called.is_sure() { Meant::Service } else { Meant::Anybody }
     }
 
     /// Until when an answer is waited for that is missed from `now` on: not at all by what has waited in vain just before.

@@ -14,7 +14,7 @@ use super::http::{Pipeline, Served, after_proxy, respond};
 use super::plan::Plan;
 use crate::exchange::{Call, ConnectionInfo, Destination, Door, Exchange, Interim, Response, Tunnel};
 use crate::http::{Body, Method};
-use outbound::Found;
+use outbound::{Found, Way};
 
 pub use callees::Callees;
 
@@ -45,6 +45,8 @@ impl Pipeline {
             }
             Door::Inbound { .. } | Door::Gateway | Door::Bytes(_) => (self.worker.view(), None),
         };
+        // Where it was going is decided once for a captured connection: whoever finds no service by it now must be able to find somebody outside by its next one.
+        let leads_nowhere = matches!(way, Some((Destination::Captured(_), Err(_) | Ok(Way::Outside(_)))));
         let mut x = Exchange::new(connection.clone(), call.head, call.started, call.started_ms, view.clone(), self.worker.dice());
         x.body = call.body;
         let mut finish = Finish::begin(x, Plan::new(view), self.worker.clone());
@@ -66,6 +68,8 @@ impl Pipeline {
         if finish.plan.acts_after_proxy() && served.upgrade.is_none() {
             served = after_proxy(&mut finish, served).await;
         }
-        respond(finish, None, served)
+        let mut response = respond(finish, None, served);
+        response.close |= leads_nowhere;
+        response
     }
 }

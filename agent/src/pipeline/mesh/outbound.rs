@@ -22,7 +22,7 @@ use super::inbound::admit;
 use super::tcp::connect;
 use crate::exchange::{Answer, Attempt, Destination, EndpointName, Exchange, Reading, Reason, Tunnel};
 use crate::http::{Body, Method, ResponseHead};
-use crate::tables::{Called, host_of};
+use crate::tables::{Called, Ending, host_of};
 use crate::upstream::Dial;
 
 /// How long the name of a host outside of the mesh may be looked up.
@@ -86,7 +86,7 @@ impl Pipeline {
     /// Whom a request to a proxy names: a service, or somebody else where it may.
     async fn named(&self, authority: &str, leaves: bool) -> Result<(Rc<View>, Way), Box<Answer>> {
         let called = Called::of(authority, &self.worker.callees().namespace);
-        let is_sure = called.as_ref().is_some_and(|called| called.sure);
+        let is_sure = called.as_ref().is_some_and(Called::is_sure);
         let found = match called {
             Some(called) => self.called(&called, if leaves { Meant::by(&called) } else { Meant::Service }).await,
             None => Err(unknown(authority)),
@@ -110,7 +110,7 @@ impl Pipeline {
         let callees = self.worker.callees();
         if let Some(called) = Called::of(authority, &callees.namespace).filter(|_| authority.parse::<SocketAddr>().is_err()) {
             match self.called(&called, Meant::by(&called)).await {
-                Err(_) if !called.sure => {}
+                Err(answer) if may_be_outside(&called, answer.reason) => {}
                 found => return found,
             }
         }
@@ -156,12 +156,14 @@ impl Pipeline {
         (Destination::Service(service.0, service.1), reading)
     }
 
-    /// Whether this authority names a service.
+    /// Whether the authority of a captured request names a service, or what may be one as far as it is known by now.
     pub(in super::super) async fn names_service(&self, authority: &str) -> bool {
-        match Called::of(authority, &self.worker.callees().namespace) {
-            Some(called) => called.sure || self.called(&called, Meant::Anybody).await.is_ok(),
-            None => false,
+        let Some(called) = Called::of(authority, &self.worker.callees().namespace) else { return false };
+        if called.ending == Ending::Mesh {
+            return true;
         }
+        let found = self.called(&called, Meant::by(&called)).await;
+        found.map_or_else(|answer| !may_be_outside(&called, answer.reason), |_| true)
     }
 
     /// The service that a CONNECT to the proxy names, where it can be called, and how what comes within is to be read.
@@ -291,6 +293,16 @@ impl Pipeline {
         let opened = opened.map_err(|error| refuse(error.reason))?;
         x.attempts.push(attempt(opened.endpoint.name().clone(), opened.connect, None));
         Ok(tunnelled(opened.io))
+    }
+}
+
+/// Whether somebody outside of the mesh may be meant by a captured request, who cannot be called as a service for this reason: by a name of Kubernetes as soon as
+/// it is known that no service is called so, and not a moment before.
+fn may_be_outside(called: &Called, reason: Reason) -> bool {
+    match called.ending {
+        Ending::Mesh => false,
+        Ending::Kubernetes => reason == Reason::UnknownService,
+        Ending::Bare => true,
     }
 }
 
