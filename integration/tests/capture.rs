@@ -130,6 +130,37 @@ impl World {
         self.others.push(Process::start(command, self.place.path(&format!("{name}-nginx.log"))));
     }
 
+    /// Applications of one service of which none has said what it speaks, with those who call them.
+    fn silent(&mut self, callers: &[(usize, &str, &str)]) {
+        let at = |port: u16| format!("{{ port: {port}, protocol: auto }}");
+        let api = format!(
+            "name: api, address: \"127.0.0.1:8080\", protocol: auto, ports: [ {}, {}, {} ]",
+            at(9090),
+            at(50051),
+            at(5432)
+        );
+        let all: Vec<_> = callers.iter().copied().chain([(API, "api", api.as_str())]).collect();
+        self.join(&all, "redirect");
+        self.telling(API, &[(8080, ""), (9090, " http2")]);
+        let host = self.network.host(API);
+        let mut grpc = self.network.inside(&host, python::interpreter());
+        grpc.arg(python::path("server.py")).arg("0.0.0.0:50051");
+        let grpc = Process::start(grpc, self.place.path("grpc.log"));
+        until("gRPC's own server", || grpc.output().contains("serving").then_some(()));
+        self.others.push(grpc);
+        let mut mail = self.network.inside(&host, python::interpreter());
+        mail.arg(python::path("greeter.py")).args(["serve", "0.0.0.0", "5432"]);
+        self.listening(mail, "mail");
+    }
+
+    /// What gRPC's own client on the host of `web` prints.
+    fn calls(&self, kind: &str, target: &str) -> String {
+        let mut client = self.network.inside(&self.network.host(WEB), python::interpreter());
+        // Names are asked for as by any other program.
+        client.env("GRPC_DNS_RESOLVER", "native").arg(python::path("client.py")).args([kind, target]);
+        String::from_utf8_lossy(&client.output().unwrap().stdout).into_owned()
+    }
+
     /// An application that says at these ports how it was asked and by whom.
     fn telling(&mut self, host: usize, ports: &[(u16, &str)]) {
         let folder = self.place.folder.path().display();
@@ -206,6 +237,27 @@ impl World {
         let mut command = self.network.inside(&self.network.host(host), "curl");
         let output = command.args(["-s", "-g", "-m", "10", "-w", " %{http_code}"]).args(arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The addresses that a name has for programs on a host.
+    fn looks_up(&self, host: usize, family: &str, name: &str) -> Vec<String> {
+        let mut command = self.network.inside(&self.network.host(host), "getent");
+        let output = command.args([family, name]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut addresses: Vec<String> = told.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+        addresses.dedup();
+        addresses
+    }
+
+    /// A host that is a pod: names are asked for at the router, as they are in a Kubernetes, where these are known.
+    fn kubernetes(&mut self, host: usize, known: &[&str]) {
+        let text = format!(
+            "nameserver 10.77.{host}.1\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
+        );
+        std::fs::write(format!("/etc/netns/{}/resolv.conf", self.network.host(host)), text).unwrap();
+        let mut names = self.network.inside(&self.network.router(), python::interpreter());
+        names.arg(python::path("names.py")).args(known);
+        self.listening(names, "names");
     }
 
     /// What a client of plain TCP on the host of `web` is told.
@@ -351,20 +403,7 @@ const SILENT: &str = "mesh_services: [ { id: api, ports: [8080, 9090, 50051, 543
 #[test]
 fn what_is_captured_reaches_applications_that_have_not_said_what_they_speak() {
     let mut world = World::empty(2, SILENT);
-    let at = |port: u16| format!("{{ port: {port}, protocol: auto }}");
-    let api =
-        format!("name: api, address: \"127.0.0.1:8080\", protocol: auto, ports: [ {}, {}, {} ]", at(9090), at(50051), at(5432));
-    world.join(&[(WEB, "web", "name: web"), (API, "api", &api)], "redirect");
-    world.telling(API, &[(8080, ""), (9090, " http2")]);
-    let host = world.network.host(API);
-    let mut grpc = world.network.inside(&host, python::interpreter());
-    grpc.arg(python::path("server.py")).arg("0.0.0.0:50051");
-    let grpc = Process::start(grpc, world.place.path("grpc.log"));
-    until("gRPC's own server", || grpc.output().contains("serving").then_some(()));
-    world.others.push(grpc);
-    let mut mail = world.network.inside(&host, python::interpreter());
-    mail.arg(python::path("greeter.py")).args(["serve", "0.0.0.0", "5432"]);
-    world.listening(mail, "mail");
+    world.silent(&[(WEB, "web", "name: web")]);
 
     for (port, version) in [(8080, "HTTP/1.1"), (9090, "HTTP/2.0")] {
         for flag in ["--http2-prior-knowledge", "--http1.1"] {
@@ -373,12 +412,7 @@ fn what_is_captured_reaches_applications_that_have_not_said_what_they_speak() {
             assert!(told.starts_with(&format!("asked in {version} by ")) && told.contains(CALLER), "{flag} {port}: {told}");
         }
     }
-    let calls = |kind: &str| {
-        let mut client = world.network.inside(&world.network.host(WEB), python::interpreter());
-        // Names are asked for as by any other program.
-        client.env("GRPC_DNS_RESOLVER", "native").arg(python::path("client.py")).args([kind, "api.default.mesh:50051"]);
-        String::from_utf8_lossy(&client.output().unwrap().stdout).into_owned()
-    };
+    let calls = |kind: &str| world.calls(kind, "api.default.mesh:50051");
     until("an answer of gRPC", || calls("unary_error").contains("100000").then_some(()));
     assert!(calls("talk").contains("\"heard\": 50"));
     assert_eq!(world.talks("api.default.mesh").as_deref(), Some(&*format!("220 ready\n{SECRET}\n")));
@@ -422,6 +456,55 @@ fn where_services_alone_may_be_called_a_name_of_kubernetes_leads_to_nobody_else(
     let answer = world.answered(WEB, &["-H", "Host: grafana.monitoring.svc.cluster.local", &url]);
     assert!(!answer.contains(SECRET) && !answer.ends_with(" 200"), "{answer}");
     assert!(!world.travelled(SECRET));
+}
+
+#[test]
+fn whatever_is_spoken_to_a_member_by_its_name_of_kubernetes_crosses_mutual_tls() {
+    let mut world = World::empty(3, SILENT);
+    let names = ["api.default", "grafana.monitoring", "loki.monitoring", "api-0.api.default"];
+    let at = [1, 2, 2, 1].map(|host| format!("10.77.{host}.2"));
+    let known: Vec<String> = names.iter().zip(at).map(|(name, at)| format!("{name}.svc.cluster.local={at}")).collect();
+    world.kubernetes(WEB, &known.iter().map(String::as_str).collect::<Vec<_>>());
+    world.silent(&[(WEB, "web", "name: web")]);
+
+    // By all the names that a pod has for it, in both families.
+    let vip = until("the service by its name", || world.looks_up(WEB, "ahostsv4", "api.default.mesh").pop());
+    for name in ["api.default.svc.cluster.local", "api.default.svc", "api.default", "api"] {
+        assert_eq!(world.looks_up(WEB, "ahostsv4", name), [vip.as_str()], "{name}");
+        assert_eq!(world.looks_up(WEB, "ahosts", name), [vip.as_str()], "{name}");
+    }
+    for (flag, port) in [("--http2-prior-knowledge", 8080), ("--http2-prior-knowledge", 9090), ("--http1.1", 8080)] {
+        let told =
+            until("an answer", || world.asks(WEB, &[flag, &format!("http://api.default.svc.cluster.local:{port}/{SECRET}")]));
+        assert!(told.starts_with("asked in ") && told.contains(CALLER), "{flag} {port}: {told}");
+    }
+    until("an answer of gRPC", || {
+        world.calls("unary_error", "api.default.svc.cluster.local:50051").contains("100000").then_some(())
+    });
+    assert_eq!(world.talks("api.default.svc.cluster.local").as_deref(), Some(&*format!("220 ready\n{SECRET}\n")));
+    assert_eq!(world.talks("api").as_deref(), Some(&*format!("220 ready\n{SECRET}\n")));
+    assert_eq!(world.looks_up(WEB, "ahostsv4", "api-0.api.default.svc.cluster.local"), ["10.77.1.2"], "a single pod is itself");
+    assert!(!world.travelled(SECRET) && !world.travelled("asked in"), "nothing of it travels in clear");
+
+    // Whoever is no member has the address that it had, whatever is spoken to it.
+    world.telling(2, &[(8080, ""), (9090, " http2")]);
+    for (flag, port) in [("--http1.1", 8080), ("--http2-prior-knowledge", 9090)] {
+        let url = format!("http://grafana.monitoring.svc.cluster.local:{port}/");
+        let told = until("who is no member", || world.asks(WEB, &[flag, &url]));
+        assert!(told.starts_with("asked in HTTP/") && !told.contains(CALLER), "{flag}: {told}");
+    }
+    assert_eq!(world.looks_up(WEB, "ahostsv4", "nobody.monitoring.svc.cluster.local"), [""; 0]);
+
+    // While nobody can say who is a member, only what is known already is told.
+    world.others[0].kill();
+    assert_eq!(world.looks_up(WEB, "ahostsv4", "loki.monitoring.svc.cluster.local"), [""; 0]);
+    assert_eq!(world.looks_up(WEB, "ahostsv4", "grafana.monitoring.svc.cluster.local"), ["10.77.2.2"]);
+    assert_eq!(world.looks_up(WEB, "ahostsv4", "api.default.svc.cluster.local"), [vip]);
+    let router = world.network.router();
+    world.keep(&router, "cp", &["controlplane", "-c", "cp.yaml"]);
+    let told =
+        until("the other one", || Some(world.looks_up(WEB, "ahostsv4", "loki.monitoring")).filter(|told| !told.is_empty()));
+    assert_eq!(told, ["10.77.2.2"]);
 }
 
 /// Who may call whom; whoever is not named is refused.

@@ -251,7 +251,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     tokio::spawn(compiler.uses().clone().keep_shared(membership.clone()));
     let compiler = Arc::new(Mutex::new(compiler));
     let (updates, batches) = mpsc::channel(BATCHES);
-    outward::answer_names(&common.settings, &common.callees.demand, tables.clone()).await?;
+    outward::answer_names(&common, envoy.is_some()).await?;
     let mut config = outward::follows(ClientConfig::new(node, connector), &common.settings, envoy);
     config.interests = outward::interests(common.settings.mesh.role);
     config.demand = common.callees.demand.clone();

@@ -1,22 +1,24 @@
 //! What a sidecar needs for what its application sends: what it asks its control plane for, whom the application may call, and the names of services. It opens
 //! no listeners.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use heddle_node::identity::Identity;
 use heddle_xds::client::envoy::EnvoySource;
 use heddle_xds::client::{ClientConfig, Demand, Interest, Interests};
 use heddle_xds::model::Kind;
 use heddle_xds::protocol::Dialect;
-use tokio::sync::watch;
 
-use super::{StartError, doors};
-use crate::mesh_dns::{self, Names, Server};
+use super::{Common, StartError, doors};
+use crate::mesh_dns::{self, Kubernetes, Names, Server};
 use crate::net::has_ipv6;
 use crate::observe::MeshStats;
 use crate::pipeline::Callees;
-use crate::settings::{AgentSettings, DEFAULT_NAMESPACE, MeshSettings, Other, Requests, Role, Served};
-use crate::tables::Tables;
+use crate::settings::{
+    AgentSettings, ClusterDomain, ControlPlaneAccess, ControlPlaneAddress, DEFAULT_NAMESPACE, MeshSettings, Other, Requests,
+    Role, Served,
+};
+use crate::tables::Called;
 
 /// What an agent asks for: a gateway for everything; a sidecar for policies, and for services when they are called.
 pub(super) fn interests(role: Role) -> Interests {
@@ -53,20 +55,36 @@ fn namespace(mesh: &MeshSettings) -> Arc<str> {
     mesh.service.as_ref().map_or_else(|| DEFAULT_NAMESPACE.into(), |service| service.namespace.clone())
 }
 
-/// Answers names of services, where that is wanted.
+/// What is answered of names of Kubernetes; nothing where the control plane is another one's, which knows no addresses of services.
+fn kubernetes(settings: &AgentSettings, identity: &Identity) -> Option<Kubernetes> {
+    let domain: Arc<str> = match &settings.mesh.outbound.cluster_domain {
+        _ if settings.control_plane.dialect != Served::Heddle => return None,
+        ClusterDomain::Off => return None,
+        ClusterDomain::OfHost => mesh_dns::cluster_domain_of_host().into(),
+        ClusterDomain::Named(domain) => domain.clone(),
+    };
+    let own = namespace(&settings.mesh);
+    let spared = |address: &ControlPlaneAddress| Called::of(&address.authority, &own).map(|called| called.service);
+    let ControlPlaneAccess { address, others, .. } = &settings.control_plane;
+    let spared = [address].into_iter().chain(others).filter_map(spared).collect();
+    Some(Kubernetes { domain, spared, identity: identity.clone() })
+}
+
+/// Answers names of services, where that is wanted; those of Kubernetes only where no bootstrap of an Envoy says whom to follow.
 ///
 /// # Errors
 /// The address is taken or not ours.
-pub(super) async fn answer_names(
-    settings: &AgentSettings,
-    demand: &Demand,
-    tables: watch::Receiver<Arc<Tables>>,
-) -> Result<(), StartError> {
+pub(super) async fn answer_names(common: &Common, by_bootstrap: bool) -> Result<(), StartError> {
+    let settings = &common.settings;
     let Some(address) = settings.mesh.outbound.dns else { return Ok(()) };
     let configured = &settings.resolvers;
-    let servers: Arc<[SocketAddr]> =
-        if configured.is_empty() { mesh_dns::servers_of_host(address) } else { configured.clone().into() };
-    let names = Names { demand: demand.clone(), tables, namespace: namespace(&settings.mesh), servers };
+    let names = Names {
+        demand: common.callees.demand.clone(),
+        tables: common.tables.clone(),
+        namespace: namespace(&settings.mesh),
+        kubernetes: if by_bootstrap { None } else { kubernetes(settings, &common.shared.identity) },
+        servers: if configured.is_empty() { mesh_dns::servers_of_host(address) } else { configured.clone().into() },
+    };
     // Captured questions come by both families, too.
     for address in [address].into_iter().chain(doors::twin(address).filter(|_| has_ipv6())) {
         let server = Server::open(address, names.clone()).await.map_err(|source| StartError::Names { address, source })?;

@@ -1,5 +1,5 @@
-//! Names of services for the application beside this node: a small DNS server that answers `<service>.<namespace>.mesh` itself and hands everything else to
-//! the name servers of the host. It knows neither requests nor connections of the mesh.
+//! Names of services for the application beside this node: a small DNS server that answers `<service>.<namespace>.mesh` itself, and the names that Kubernetes has
+//! for services where they are of the mesh, and hands everything else to the name servers of the host. It knows neither requests nor connections of the mesh.
 
 mod forward;
 mod question;
@@ -11,7 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_node::clock;
+use heddle_node::clock::{self, Instant};
+use heddle_node::identity::Identity;
 use heddle_xds::client::{Demand, Standing};
 use heddle_xds::model::Kind;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -19,7 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep_until, timeout};
 
 use crate::tables::Tables;
-use question::{Found, Plan};
+use question::{Found, Plan, Question};
 
 /// Questions under way at once; more are not answered, and asked again by who wants to know.
 const MAX_QUESTIONS: usize = 1_024;
@@ -29,6 +30,8 @@ const MAX_CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(10);
 /// How long a first question waits for the control plane: less than resolvers wait before they ask again.
 const WAIT: Duration = Duration::from_secs(2);
+/// What names of Kubernetes end in where nothing else is said: that is the default there, too.
+const CLUSTER_DOMAIN: &str = "cluster.local";
 /// Longest question over UDP: larger ones are none that resolvers ask.
 const MAX_QUESTION: usize = 4_096;
 
@@ -41,8 +44,21 @@ pub struct Names {
     pub tables: watch::Receiver<Arc<Tables>>,
     /// The namespace of names that name none.
     pub namespace: Arc<str>,
+    /// What is answered of names of Kubernetes; `None` where they are left to others.
+    pub kubernetes: Option<Kubernetes>,
     /// Name servers for everything else.
     pub servers: Arc<[SocketAddr]>,
+}
+
+/// What is known of the names of Kubernetes.
+#[derive(Clone)]
+pub struct Kubernetes {
+    /// What they end in: `cluster.local`.
+    pub domain: Arc<str>,
+    /// Services that are never looked for in the mesh, as they must be found before it is: those of control planes.
+    pub spared: Arc<[Arc<str>]>,
+    /// Who this node is: these names mean services of its own trust domain.
+    pub identity: Identity,
 }
 
 /// A DNS server whose sockets are open.
@@ -75,6 +91,17 @@ pub fn servers_of_host(own: SocketAddr) -> Arc<[SocketAddr]> {
         }
     }
     servers.into()
+}
+
+/// What names of Kubernetes end in, by the domains in which the host looks for names, as those of pods have `svc.cluster.local`.
+pub fn cluster_domain_of_host() -> String {
+    let search = hickory_resolver::system_conf::read_system_conf().map(|(config, _)| config.search).unwrap_or_default();
+    search.iter().find_map(|domain| cluster_domain(&domain.to_ascii())).unwrap_or_else(|| CLUSTER_DOMAIN.to_owned())
+}
+
+fn cluster_domain(search: &str) -> Option<String> {
+    let domain = search.strip_suffix('.').unwrap_or(search).to_ascii_lowercase();
+    domain.strip_prefix("svc.").filter(|domain| !domain.is_empty()).map(str::to_owned)
 }
 
 impl Server {
@@ -158,23 +185,59 @@ impl Server {
 
 impl Names {
     async fn answer(&self, packet: &[u8], by_tcp: bool) -> Option<Vec<u8>> {
-        match question::plan(packet, &self.namespace) {
+        match question::plan(packet, &self.namespace, self.kubernetes.as_ref().map(|kubernetes| &*kubernetes.domain)) {
             Plan::Ignore => None,
             Plan::Answer(answer) => Some(answer),
             Plan::Service(question) => {
-                let found = self.find(&question.service).await;
+                let found = self.find(&question.service, clock::now() + WAIT).await;
                 question.answer(found)
             }
-            Plan::Forward => {
-                let answer = forward::forward(packet, &self.servers, by_tcp).await;
-                answer.or_else(|| question::failure(packet))
+            Plan::Kubernetes(question) => self.kubernetes(&question, packet, by_tcp).await,
+            Plan::Forward => self.forward(packet, by_tcp).await,
+        }
+    }
+
+    async fn forward(&self, packet: &[u8], by_tcp: bool) -> Option<Vec<u8>> {
+        let answer = forward::forward(packet, &self.servers, by_tcp).await;
+        answer.or_else(|| question::failure(packet))
+    }
+
+    /// The answer to a question for a service of Kubernetes: ours, where it is one of the mesh, else that of others. While nobody can say whether it is one, others are
+    /// asked only whether there is such a name: the address that they know would lead to a member in clear.
+    async fn kubernetes(&self, question: &Question, packet: &[u8], by_tcp: bool) -> Option<Vec<u8>> {
+        let service = &*question.service;
+        if self.kubernetes.as_ref().is_none_or(|kubernetes| kubernetes.spared.iter().any(|spared| **spared == *service)) {
+            return self.forward(packet, by_tcp).await;
+        }
+        let now = clock::now();
+        let rests = self.demand.rests(Kind::MeshService, service, now);
+        let away = self.demand.unheard_since().map_or(now + WAIT, |since| (since + WAIT).clamp(now, now + WAIT));
+        let until = if rests { now } else { away };
+        let found = self.find(service, until).await;
+        match found {
+            Found::Service(_) if self.is_own(service) => question.answer(found),
+            Found::Service(_) | Found::Nobody => self.forward(packet, by_tcp).await,
+            Found::Unknown => {
+                if until == now + WAIT {
+                    self.demand.waited_in_vain(Kind::MeshService, service, clock::now());
+                }
+                let answer = self.forward(packet, by_tcp).await;
+                answer.filter(|answer| !question::exists(answer)).or_else(|| question::failure(packet))
             }
         }
     }
 
-    /// What is known of a service; its first question waits for the control plane.
-    async fn find(&self, service: &str) -> Found {
-        let (mut answers, until) = (self.demand.answers(), clock::now() + WAIT);
+    /// Whether a service is none of a partner's, whose services have names that we have given them and are in no Kubernetes of ours.
+    fn is_own(&self, service: &str) -> bool {
+        let own = self.kubernetes.as_ref().and_then(|kubernetes| kubernetes.identity.bundles().own_domain().cloned());
+        let tables = self.tables.borrow();
+        let of = tables.mesh.get(service).and_then(|known| known.domain.as_ref());
+        of.zip(own.as_ref()).is_none_or(|(of, own)| of == own)
+    }
+
+    /// What is known of a service; its first question waits `until` then for the control plane.
+    async fn find(&self, service: &str, until: Instant) -> Found {
+        let mut answers = self.demand.answers();
         let mut tables = self.tables.clone();
         loop {
             answers.borrow_and_update();

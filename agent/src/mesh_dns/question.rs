@@ -21,6 +21,8 @@ pub(super) enum Plan {
     Answer(Vec<u8>),
     /// It asks for a service of the mesh.
     Service(Question),
+    /// It asks for a service of Kubernetes, which may be one of the mesh.
+    Kubernetes(Question),
     /// It is for others to answer.
     Forward,
 }
@@ -44,8 +46,8 @@ pub(super) enum Found {
     Unknown,
 }
 
-/// Reads a packet; services without a namespace are those of `own`.
-pub(super) fn plan(packet: &[u8], own: &str) -> Plan {
+/// Reads a packet; services without a namespace are those of `own`, and `domain` is that of Kubernetes, where its names are asked about.
+pub(super) fn plan(packet: &[u8], own: &str, domain: Option<&str>) -> Plan {
     let Ok(message) = Message::from_vec(packet) else {
         return Plan::Ignore;
     };
@@ -59,7 +61,10 @@ pub(super) fn plan(packet: &[u8], own: &str) -> Plan {
     let name = query.name.to_ascii();
     let bare = name.strip_suffix('.').unwrap_or(&name).to_ascii_lowercase();
     if bare != "mesh" && !bare.ends_with(".mesh") {
-        return Plan::Forward;
+        // An address is all that a service of the mesh has here; whatever else is known of it, others know.
+        let is_address = matches!(query.query_type, RecordType::A | RecordType::AAAA);
+        let service = domain.filter(|_| is_address).and_then(|domain| Called::of_kubernetes(&bare, domain));
+        return service.map_or(Plan::Forward, |service| Plan::Kubernetes(Question { service, message }));
     }
     match Called::of_name(&bare, own) {
         Some(called) => Plan::Service(Question { service: called.service, message }),
@@ -83,6 +88,11 @@ impl Question {
         };
         answer(&self.message, code, record)
     }
+}
+
+/// Whether others have answered that there is such a name.
+pub(super) fn exists(answer: &[u8]) -> bool {
+    Message::from_vec(answer).is_ok_and(|answer| answer.metadata.response_code == ResponseCode::NoError)
 }
 
 /// The answer to a packet that nobody could answer.
@@ -114,6 +124,8 @@ mod tests {
 
     use super::*;
 
+    const DOMAIN: Option<&str> = Some("cluster.local");
+
     fn packet(name: &str, kind: RecordType) -> Vec<u8> {
         let mut message = Message::query();
         message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
@@ -121,7 +133,7 @@ mod tests {
     }
 
     fn answered(name: &str, kind: RecordType, found: Found) -> Message {
-        let Plan::Service(question) = plan(&packet(name, kind), "shop") else { panic!("{name} is a service") };
+        let Plan::Service(question) = plan(&packet(name, kind), "shop", None) else { panic!("{name} is a service") };
         Message::from_vec(&question.answer(found).unwrap()).unwrap()
     }
 
@@ -143,38 +155,59 @@ mod tests {
             assert_eq!(message.metadata.authoritative, found != Found::Unknown, "{found:?}");
         }
         for other in ["example.com.", "api.pay.", "mesh.example.com.", "xmesh."] {
-            assert!(matches!(plan(&packet(other, RecordType::A), "shop"), Plan::Forward), "{other}");
+            assert!(matches!(plan(&packet(other, RecordType::A), "shop", DOMAIN), Plan::Forward), "{other}");
         }
-        let Plan::Answer(bytes) = plan(&packet("a.b.c.mesh.", RecordType::A), "shop") else { panic!("it is ours") };
+        let Plan::Answer(bytes) = plan(&packet("a.b.c.mesh.", RecordType::A), "shop", DOMAIN) else { panic!("it is ours") };
         assert_eq!(Message::from_vec(&bytes).unwrap().metadata.response_code, ResponseCode::NXDomain);
     }
 
     #[test]
+    fn addresses_of_services_of_kubernetes_may_be_ours_and_nothing_else_of_them() {
+        for (name, kind, is_ours) in [
+            ("API.pay.svc.cluster.local.", RecordType::A, true),
+            ("api.pay.svc.", RecordType::AAAA, true),
+            ("api.pay.svc.cluster.local.", RecordType::SRV, false),
+            ("api.pay.svc.cluster.local.", RecordType::TXT, false),
+            ("_http._tcp.api.pay.svc.cluster.local.", RecordType::SRV, false),
+            ("api-0.api.pay.svc.cluster.local.", RecordType::A, false),
+            ("api.svc.cluster.local.", RecordType::A, false),
+            ("www.example.com.svc.cluster.local.", RecordType::A, false),
+        ] {
+            match plan(&packet(name, kind), "shop", DOMAIN) {
+                Plan::Kubernetes(question) => assert!(is_ours && &*question.service == "pay/api", "{name} {kind}"),
+                other => assert!(!is_ours && matches!(other, Plan::Forward), "{name} {kind}"),
+            }
+            assert!(matches!(plan(&packet(name, kind), "shop", None), Plan::Forward), "{name}: they are left to others");
+        }
+    }
+
+    #[test]
     fn answers_are_not_answered() {
-        let Plan::Service(question) = plan(&packet("api.mesh.", RecordType::A), "shop") else { panic!("a service") };
+        let Plan::Service(question) = plan(&packet("api.mesh.", RecordType::A), "shop", DOMAIN) else { panic!("a service") };
         let answer = question.answer(Found::Nobody).unwrap();
-        assert!(matches!(plan(&answer, "shop"), Plan::Ignore));
+        assert!(matches!(plan(&answer, "shop", DOMAIN), Plan::Ignore));
         assert!(failure(&packet("a.example.", RecordType::A)).is_some());
     }
 
     proptest! {
         #[test]
         fn no_packet_breaks_anything(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            if let Plan::Service(question) = plan(&bytes, "shop") {
+            if let Plan::Service(question) | Plan::Kubernetes(question) = plan(&bytes, "shop", DOMAIN) {
                 question.answer(Found::Service(None));
             }
+            exists(&bytes);
             failure(&bytes);
         }
 
         #[test]
-        fn no_change_of_a_question_breaks_anything(at in any::<prop::sample::Index>(), byte in any::<u8>(), name in "([a-z-]{1,12}\\.){1,4}mesh\\.") {
+        fn no_change_of_a_question_breaks_anything(at in any::<prop::sample::Index>(), byte in any::<u8>(), name in "([a-z-]{1,12}\\.){1,4}(mesh|svc|svc\\.cluster\\.local)\\.") {
             let Ok(name) = Name::from_ascii(&name) else { return Ok(()) };
             let mut message = Message::query();
             message.add_query(Query::query(name, RecordType::A));
             let mut bytes = message.to_vec().unwrap();
             let at = at.index(bytes.len());
             bytes[at] = byte;
-            if let Plan::Service(question) = plan(&bytes, "shop") {
+            if let Plan::Service(question) | Plan::Kubernetes(question) = plan(&bytes, "shop", DOMAIN) {
                 prop_assert!(question.answer(Found::Service(None)).is_some());
             }
         }

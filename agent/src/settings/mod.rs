@@ -20,7 +20,8 @@ pub use control::{
 pub use inbound::{DEFAULT_INBOUND, InboundSettings};
 pub use probes::{CheckProtocol, CheckSettings, ProbeSettings};
 pub use sidecar::{
-    Capture, DEFAULT_NAMESPACE, ExplicitSettings, MeshSettings, Other, OutboundSettings, Requests, Role, ServiceSettings,
+    Capture, ClusterDomain, DEFAULT_NAMESPACE, ExplicitSettings, MeshSettings, Other, OutboundSettings, Requests, Role,
+    ServiceSettings,
 };
 
 /// Where the agent's own endpoint listens when nothing is said; loopback, because it can drain the node.

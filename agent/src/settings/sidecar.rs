@@ -25,6 +25,8 @@ const MAX_LABEL: usize = 63;
 const MAX_LABELS: usize = 32;
 /// The most further ports of an application, as the control plane takes them.
 const MAX_FURTHER: usize = 64;
+/// The longest name of DNS, as text (RFC 1035 section 2.3.4).
+const MAX_NAME: usize = 253;
 /// The most services with a listener of their own.
 const MAX_EXPLICIT: usize = 1_024;
 
@@ -95,6 +97,20 @@ pub struct OutboundSettings {
     pub requests: Requests,
     /// Where names of services are answered; `None` is nowhere.
     pub dns: Option<SocketAddr>,
+    /// Which names of Kubernetes are answered there.
+    pub cluster_domain: ClusterDomain,
+}
+
+/// Which names of services of Kubernetes (`api.shop.svc.cluster.local`) are answered where they are services of the mesh, too.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ClusterDomain {
+    /// None: the addresses of services lead nowhere where no connection is captured.
+    #[default]
+    Off,
+    /// Those that end as the resolver of this host says.
+    OfHost,
+    /// Those that end so.
+    Named(Arc<str>),
 }
 
 /// What becomes of captured connections to nobody that the mesh knows.
@@ -322,6 +338,7 @@ impl OutboundSettings {
             section.mistake("http_proxy_other", "pass has no meaning without http_proxy, or with other: refuse");
         }
         let is_on = capture != Capture::Off;
+        let cluster_domain = read_cluster_domain(section, is_on);
         if is_on && captured.port() != 0 && http_proxy == Some(captured) {
             section.mistake(
                 "http_proxy",
@@ -339,8 +356,28 @@ impl OutboundSettings {
             section.mistake("http_proxy", format!("{proxy} is the address of a service of outbound.explicit"));
         }
         let dns = dns.or(is_on.then_some(DEFAULT_DNS));
-        Self { explicit, http_proxy, capture, captured: is_on.then_some(captured), other, requests, dns }
+        Self { explicit, http_proxy, capture, captured: is_on.then_some(captured), other, requests, dns, cluster_domain }
     }
+}
+
+/// Reads `dns_cluster_domain:`.
+fn read_cluster_domain(section: &mut Section<'_>, is_captured: bool) -> ClusterDomain {
+    let Some(text) = section.string("dns_cluster_domain") else {
+        return if is_captured { ClusterDomain::OfHost } else { ClusterDomain::Off };
+    };
+    if text == "off" {
+        return ClusterDomain::Off;
+    }
+    if text.len() > MAX_NAME || !text.split('.').all(is_label) {
+        section.mistake(
+            "dns_cluster_domain",
+            format!("expected the domain of a Kubernetes (`cluster.local`) or off, found `{text:.100}`"),
+        );
+    }
+    if !is_captured {
+        section.mistake("dns_cluster_domain", "needs capture: without it the addresses of services lead nowhere");
+    }
+    ClusterDomain::Named(text.into())
 }
 
 fn read_explicit(section: &mut Section<'_>, namespace: &str) -> Option<ExplicitSettings> {

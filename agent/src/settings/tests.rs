@@ -94,12 +94,35 @@ outbound:
     assert_eq!((explicit, mesh.outbound.capture), (vec!["shop/api", "other/db", "infra/mq"], Capture::Tproxy));
     assert_eq!((mesh.outbound.captured.unwrap().port(), mesh.outbound.other), (15_011, Other::Refuse));
     assert_eq!(mesh.outbound.dns.unwrap().port(), 15_053, "where connections are captured names are answered");
+    assert_eq!(mesh.outbound.cluster_domain, ClusterDomain::OfHost, "those of Kubernetes, too");
     let access = settings.control_plane;
     assert!(access.address.tls && access.address.authority == "cp.example.org:18000");
     assert_eq!(access.proof, Some(ProofSettings::JoinToken("./join.token".into())));
     let identity = settings.identity;
     assert!(identity.persist && identity.trust_domain.unwrap().as_str() == "mesh.example.org");
     assert_eq!(identity.workload_api, Some(WorkloadApiSettings { path: "./workload.sock".into(), uids: vec![1000] }));
+}
+
+#[test]
+fn names_of_kubernetes_are_answered_where_they_lead_somewhere() {
+    let outbound = |text: &str| read(&format!("role: sidecar\nservice: {{ name: a }}\noutbound: {{ {text} }}"));
+    for (text, expected) in [
+        ("capture: redirect", ClusterDomain::OfHost),
+        ("capture: redirect, dns_cluster_domain: off", ClusterDomain::Off),
+        ("capture: tproxy, dns_cluster_domain: k8s.example", ClusterDomain::Named("k8s.example".into())),
+        ("dns: \"127.0.0.1:15053\"", ClusterDomain::Off),
+        ("dns_cluster_domain: off", ClusterDomain::Off),
+    ] {
+        assert_eq!(outbound(text).unwrap().mesh.outbound.cluster_domain, expected, "{text}");
+    }
+    for (text, part) in [
+        ("capture: redirect, dns_cluster_domain: \".local\"", "outbound.dns_cluster_domain: expected the domain of a Kubernetes"),
+        ("capture: redirect, dns_cluster_domain: Cluster.Local", "outbound.dns_cluster_domain: expected the domain"),
+        ("capture: redirect, dns_cluster_domain: \"\"", "outbound.dns_cluster_domain"),
+        ("dns_cluster_domain: cluster.local", "outbound.dns_cluster_domain: needs capture"),
+    ] {
+        assert!(outbound(text).unwrap_err().contains(part), "{text}");
+    }
 }
 
 #[test]

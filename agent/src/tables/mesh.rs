@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use heddle_node::identity::{Identity, TrustDomain};
+use heddle_node::identity::{Identity, SpiffeId, TrustDomain};
 use heddle_xds::catalog::ConfigFault;
 use heddle_xds::model::{self, MeshProtocol};
 
@@ -32,6 +32,8 @@ pub struct MeshService {
     pub depends: Arc<[Arc<str>]>,
     /// Its ports that are services of their own.
     pub own_ports: Arc<[u16]>,
+    /// Who vouches for its instances; `None` where nobody does, as it is called in clear.
+    pub domain: Option<TrustDomain>,
 }
 
 impl MeshService {
@@ -99,6 +101,12 @@ pub(super) struct ChainsInMesh {
     inbound: Option<Arc<Chain>>,
 }
 
+/// The trust domain of those who stand behind an upstream, all of whom are of one service.
+fn domain_of(upstream: &model::Upstream) -> Option<TrustDomain> {
+    let first = upstream.mesh.as_ref()?.identities.first()?;
+    SpiffeId::parse(first).ok().map(|id| id.trust_domain().clone())
+}
+
 /// A route that every request would match, under the name of an upstream; for logs and metrics `name` is its name and that of its service.
 pub(super) fn route(id: &str, name: &str) -> model::Route {
     model::Route {
@@ -144,6 +152,7 @@ impl Compiler {
             route: Arc::new(CompiledRoute::compile(&route(&service.upstream.name, &service.name), action).map_err(first)?),
             depends: service.depends.clone().into(),
             own_ports: service.own_ports.clone().into(),
+            domain: domain_of(&service.upstream),
         };
         self.set_upstream(service.upstream.clone());
         Arc::make_mut(&mut self.mesh.compiled).insert(service.name.clone(), Arc::new(compiled));

@@ -56,10 +56,19 @@ impl Called {
         self.ending != Ending::Bare
     }
 
-    /// The service of this name of DNS; only names that end in `.mesh` are answered.
+    /// The service of this name of DNS that ends in `.mesh`.
     pub fn of_name(name: &str, own: &str) -> Option<Called> {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         if name.contains(':') || !name.ends_with(".mesh") { None } else { Called::of(&name, own) }
+    }
+
+    /// The service that this name of DNS is one of in a Kubernetes whose names end in `domain`: `<service>.<namespace>.svc`, with or without the domain behind it.
+    /// Names of single pods and of ports (SRV) have more labels and are no service's.
+    pub fn of_kubernetes(name: &str, domain: &str) -> Option<Arc<str>> {
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let within = name.strip_suffix(domain).and_then(|name| name.strip_suffix('.')).unwrap_or(&name);
+        let (service, namespace) = within.strip_suffix(".svc")?.split_once('.')?;
+        (is_label(service) && is_label(namespace)).then(|| format!("{namespace}/{service}").into())
     }
 }
 
@@ -120,6 +129,30 @@ mod tests {
         assert_eq!(Called::of_name("api.pay.", "shop"), None, "the outside has names of two labels too");
         assert_eq!(Called::of_name("Api.Pay.Mesh.", "shop").unwrap().service, Arc::from("pay/api"));
         assert_eq!(host_of("pay/api"), "api.pay");
+    }
+
+    #[test]
+    fn names_of_kubernetes_have_a_service_and_its_namespace_and_no_more() {
+        for name in ["api.pay.svc", "API.pay.svc.", "api.pay.svc.cluster.local", "Api.Pay.Svc.Cluster.Local."] {
+            assert_eq!(Called::of_kubernetes(name, "cluster.local").as_deref(), Some("pay/api"), "{name}");
+        }
+        for none in [
+            "api.svc.cluster.local",
+            "api.pay.svc.cluster.local.example",
+            "api.pay.svcxcluster.local",
+            "api.pay.svc.cluster.org",
+            "db-0.db.pay.svc.cluster.local",
+            "_grpc._tcp.api.pay.svc.cluster.local",
+            "-.pay.svc",
+            "api.pay.mesh",
+            "svc.cluster.local",
+            "cluster.local",
+            "api.pay",
+            "",
+        ] {
+            assert_eq!(Called::of_kubernetes(none, "cluster.local"), None, "{none}");
+        }
+        assert_eq!(Called::of_kubernetes("api.pay.svc.k8s.example.", "k8s.example").as_deref(), Some("pay/api"));
     }
 
     proptest! {

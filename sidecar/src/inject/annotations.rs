@@ -26,7 +26,7 @@ pub const INJECTED: &str = "heddle.io/injected";
 /// What we write ourselves.
 pub const OWN: [&str; 3] = [STATUS, CONFIG, BUNDLE];
 /// What users may write, in the order of the documentation.
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 19] = [
     INJECT,
     "heddle.io/service",
     "heddle.io/protocol",
@@ -37,6 +37,7 @@ const KNOWN: [&str; 18] = [
     "heddle.io/exclude-inbound-ports",
     "heddle.io/exclude-outbound-ports",
     "heddle.io/exclude-outbound-cidrs",
+    "heddle.io/dns-cluster-domain",
     "heddle.io/probes",
     "heddle.io/image",
     "heddle.io/cpu-request",
@@ -48,6 +49,8 @@ const KNOWN: [&str; 18] = [
 ];
 /// The longest list in an annotation.
 const MOST_ITEMS: usize = 64;
+/// The longest name of DNS, as text.
+const MOST_NAME_BYTES: usize = 253;
 /// The longest image name that registries take, generously.
 const MOST_IMAGE_BYTES: usize = 512;
 
@@ -148,6 +151,8 @@ pub struct Wishes {
     pub exclude_outbound_ports: Vec<u16>,
     /// `heddle.io/exclude-outbound-cidrs`, and those of the settings.
     pub exclude_outbound_cidrs: Vec<IpNet>,
+    /// `heddle.io/dns-cluster-domain`: what names of Kubernetes end in that lead to members, or `off`.
+    pub dns_cluster_domain: Option<String>,
     /// `heddle.io/probes`: whether the application's probes are answered by way of the sidecar.
     pub rewrite_probes: bool,
     /// `heddle.io/image`.
@@ -271,6 +276,7 @@ impl Wishes {
                 &settings.exclude_outbound_cidrs,
                 reader.list("exclude-outbound-cidrs", cidr, network),
             ),
+            dns_cluster_domain: reader.parsed("dns-cluster-domain", "`off` or a domain such as `cluster.local`", domain),
             rewrite_probes: rewrite.unwrap_or(true),
             image: reader.parsed("image", "the name of an image", image).unwrap_or_else(|| settings.image.clone()),
             resources,
@@ -363,6 +369,11 @@ fn joined<T: Clone + PartialEq>(first: &[T], second: Vec<T>) -> Vec<T> {
         }
     }
     out
+}
+
+/// A name of DNS (RFC 1035 section 2.3.4), of which `off` is one, too.
+fn domain(text: &str) -> Option<String> {
+    (text.len() <= MOST_NAME_BYTES && text.split('.').all(is_label)).then(|| text.to_owned())
 }
 
 fn capture(text: &str) -> Option<Capture> {

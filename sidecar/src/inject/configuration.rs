@@ -50,6 +50,10 @@ pub fn sidecar(service: &Service, wishes: &Wishes, settings: &InjectSettings, ch
     if !explicit.is_empty() {
         outbound["explicit"] = explicit.into();
     }
+    // Without capture no name leads to the addresses of services.
+    if let Some(domain) = wishes.dns_cluster_domain.as_ref().filter(|_| wishes.capture != Capture::Off) {
+        outbound["dns_cluster_domain"] = domain.as_str().into();
+    }
     let mut whole = json!({
         "node": { "id": "${HEDDLE_POD_NAME}.${HEDDLE_POD_NAMESPACE}", "data_dir": DATA },
         "role": "sidecar",

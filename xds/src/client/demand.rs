@@ -15,7 +15,7 @@ use crate::model::{ADDRESS_PREFIX, Kind};
 const KEEP: Duration = Duration::from_secs(26 * 3600);
 /// The same for a name that does not exist: names may come from whoever can send a request.
 const KEEP_ABSENT: Duration = Duration::from_secs(60);
-/// Names of one kind at most. Those that were wanted longest ago make room.
+/// Names of one kind at most. Those that were wanted longest ago make room, and those that are not known to exist before all others.
 const MAX_WANTED: usize = 10_000;
 /// The same for addresses: an application may connect to any number of them, and what it calls by name must not make room for that. A thousand, each by two names: its
 /// own, and that of the instance at one of its ports.
@@ -228,12 +228,13 @@ impl Demand {
         self.0.answers.send_modify(|count| *count += 1);
     }
 
-    /// Lets go of what nobody has wanted for long.
+    /// Lets go of what nobody has wanted for long. What does not exist is remembered for longer while nobody can be asked again.
     pub(super) fn expire(&self, now: Instant) {
         let mut ledger = self.ledger();
+        let is_heard = ledger.unheard.is_none();
         for kind in Kind::ALL {
             let late = |entry: &Entry| {
-                let keep = if entry.standing == Standing::Absent { KEEP_ABSENT } else { KEEP };
+                let keep = if entry.standing == Standing::Absent && is_heard { KEEP_ABSENT } else { KEEP };
                 now.saturating_duration_since(entry.wanted) >= keep
             };
             let gone: Vec<_> =
@@ -269,7 +270,8 @@ impl Ledger {
         if there < most && entries.len() < MAX_WANTED {
             return;
         }
-        let mut ages: Vec<(Instant, Arc<str>)> = rivals().map(|(name, entry)| (entry.wanted, name.clone())).collect();
+        let rank = |entry: &Entry| (entry.standing == Standing::Present, entry.wanted);
+        let mut ages: Vec<_> = rivals().map(|(name, entry)| (rank(entry), name.clone())).collect();
         ages.sort_unstable();
         ages.into_iter().take((most / 10).min(MAKE_ROOM)).for_each(|(_, name)| self.let_go(kind, name));
     }
@@ -390,6 +392,31 @@ mod tests {
         demand.want(Kind::Secret, "used", start + KEEP / 2);
         demand.expire(start + KEEP);
         assert_eq!(demand.take(), [Asks { kind: Kind::Secret, added: names(&[]), dropped: names(&["there"]) }]);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_remembered_while_nobody_can_be_asked_again() {
+        let (demand, start) = (Demand::default(), heddle_node::clock::now());
+        demand.want(Kind::Secret, "missing", start);
+        demand.note(&update(&[], &["missing"], &[]));
+        demand.lost(start);
+        demand.expire(start + 10 * KEEP_ABSENT);
+        assert_eq!(demand.standing(Kind::Secret, "missing"), Some(Standing::Absent));
+        demand.found();
+        demand.expire(start + 10 * KEEP_ABSENT);
+        assert_eq!(demand.standing(Kind::Secret, "missing"), None);
+    }
+
+    #[test]
+    fn names_of_nobody_push_out_nothing_that_exists() {
+        let (demand, start) = (Demand::default(), heddle_node::clock::now());
+        demand.want(Kind::Secret, "there", start);
+        demand.note(&update(&["there"], &[], &[]));
+        for n in 0..3 * MAX_WANTED {
+            demand.want(Kind::Secret, &n.to_string(), start + Duration::from_millis(n as u64 + 1));
+        }
+        assert_eq!(demand.standing(Kind::Secret, "there"), Some(Standing::Present));
+        assert!(demand.ledger().kinds[Kind::Secret.index()].len() <= MAX_WANTED);
     }
 
     #[test]

@@ -108,6 +108,7 @@ fn annotations_override_the_settings() {
         ("memory-limit", "128Mi"),
         ("log-level", "debug"),
         ("trust-domain", "shop.example"),
+        ("dns-cluster-domain", "k8s.example"),
     ] {
         object["metadata"]["annotations"][format!("heddle.io/{name}")] = value.into();
     }
@@ -141,6 +142,9 @@ fn annotations_override_the_settings() {
         (&configuration["log"]["level"], &configuration["identity"]["trust_domain"]),
         (&json!("debug"), &json!("shop.example"))
     );
+    assert_eq!(configuration["outbound"]["dns_cluster_domain"], "k8s.example");
+    object["metadata"]["annotations"]["heddle.io/capture"] = "off".into();
+    assert_eq!(self::configuration(&injected(&object))["outbound"]["dns_cluster_domain"], Value::Null, "it would lead nowhere");
     let off = injected(&with_annotation("heddle.io/capture", "off"));
     assert!(container(&off, "heddle-capture").is_none());
 }
@@ -165,6 +169,7 @@ fn wrong_values_are_told_with_object_annotation_and_what_was_expected() {
         ("outbound", "api:9001,db:9001", "each port once"),
         ("outbound", "api:8080", "a free port"),
         ("probes", "drop", "`rewrite` or `keep`"),
+        ("dns-cluster-domain", ".local", "`off` or a domain"),
     ] {
         let told = refused(&with_annotation(&format!("heddle.io/{name}"), value));
         assert!(
