@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use heddle_integration::client::{self, Answer, curl, send};
@@ -30,14 +30,18 @@ fn defaults(text: &mut String, ip: IpAddr) {
     }
 }
 
+/// The files of a folder, without those of folders in it.
+fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file())
+}
+
 impl Example {
     /// Copies a folder, with services in place of those of the README.
     fn of(name: &str, services: &[(u16, SocketAddr)]) -> Example {
         let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let place = Place::new();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        for path in files(&folder) {
             let mut text = std::fs::read_to_string(&path).unwrap();
             for (port, address) in services {
                 text = text.replace(&format!("127.0.0.1:{port}"), &address.to_string());
@@ -185,8 +189,10 @@ struct Script(Process);
 
 impl Drop for Script {
     fn drop(&mut self) {
-        self.0.signal("TERM");
-        self.0.wait();
+        if self.0.is_running() {
+            self.0.signal("TERM");
+            self.0.wait();
+        }
     }
 }
 
@@ -205,4 +211,46 @@ fn mesh() {
     }
     let post = send(example.at(9080), "POST", "/hello", &[], b"").unwrap();
     assert_eq!(post.status, 403, "{}", post.text());
+}
+
+#[test]
+fn mesh_captured() {
+    let (place, shop) = (Place::new(), format!("hs{}", std::process::id()));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/mesh");
+    for path in files(&folder).chain(files(&folder.join("captured"))) {
+        let name = path.strip_prefix(&folder).unwrap().to_str().unwrap();
+        place.write(name, &std::fs::read_to_string(&path).unwrap());
+    }
+    let mut command = Command::new("bash");
+    command.arg(place.path("captured/start")).env("HEDDLE", binary()).env("SHOP", &shop);
+    let mut script = Script(Process::start(command, place.path("start.log")));
+    until("the shop to open", || script.0.output().contains("The shop is open").then_some(()));
+
+    // As the README says it: three hops from outside, one from an application that knows a name and nothing else.
+    let asks = |host: &str, arguments: &[&str]| {
+        let mut command = Command::new("ip");
+        let output = command.args(["netns", "exec", host, "curl", "-s", "-m", "10"]).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).to_ascii_lowercase()
+    };
+    let by = |seen: &str, field: &str, caller: &str| {
+        let line = seen.lines().find(|line| line.contains(field)).unwrap_or_else(|| panic!("{seen}"));
+        assert!(line.contains(&format!("uri=spiffe://shop.example/ns/default/svc/{caller}")), "{line}");
+    };
+    let seen = asks(&shop, &["http://127.0.0.1:9080/hello"]);
+    for (field, caller) in [("x-seen-by-web", "gateway"), ("x-seen-by-api", "web"), ("x-forwarded-client-cert", "api")] {
+        by(&seen, field, caller);
+    }
+    let web = format!("{shop}-web");
+    by(&asks(&web, &["http://api.default.mesh/hello"]), "x-seen-by-api", "web");
+    let post = ["-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", "http://127.0.0.1:9080/hello"];
+    assert_eq!(asks(&shop, &post), "403");
+    assert_eq!(asks(&shop, &["http://10.88.2.2:8080/hello"]), "", "in clear, from nobody");
+
+    script.0.signal("INT");
+    assert_eq!(script.0.wait().code(), Some(130), "{}", script.0.output());
+    for host in ["", "-data", "-api", "-web"] {
+        for folder in ["/run/netns", "/etc/netns"] {
+            assert!(!Path::new(folder).join(format!("{shop}{host}")).exists(), "{folder} {host}");
+        }
+    }
 }
