@@ -14,7 +14,7 @@ def serve(stream):
 
 kind, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 if kind == "serve":
-    listener = socket.create_server((host, port))
+    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     print("listening", flush=True)
     while True:
         threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()

@@ -397,6 +397,30 @@ fn where_services_alone_may_be_called_nothing_leaves_in_clear_for_hosts_of_the_m
     assert!(open.is_some_and(|open| open.contains(OPEN)), "what is not captured goes where it was going");
 }
 
+#[test]
+fn applications_that_listen_at_the_address_of_their_host_alone_are_reached_there_and_nothing_runs_in_a_circle() {
+    let mut world = World::empty(3, "mesh_services: [ { id: db, addresses: [10.99.0.5], ports: [5432] } ]");
+    world.keep(&world.network.host(API), "echo", &["echo", "10.77.1.2:8080"]);
+    let mut db = world.network.inside(&world.network.host(DB), python::interpreter());
+    db.arg(python::path("greeter.py")).args(["serve", "fd77:2::2", "5432"]);
+    world.listening(db, "db");
+    // As an injected pod says it, which cannot know its family: brackets around either.
+    let services = [
+        (WEB, "web", "name: web"),
+        (API, "api", "name: api, address: \"[10.77.1.2]:8080\", protocol: http"),
+        (DB, "db", "name: db, address: \"[fd77:2::2]:5432\", protocol: tcp"),
+    ];
+    world.join(&services, "redirect");
+    let named = format!("http://api.default.mesh:8080/{SECRET}");
+    let answer = until("the service by its name", || world.asks(WEB, &[&named]));
+    assert!(answer.contains(CALLER), "{answer}");
+    assert_eq!(until("the server of plain TCP", || world.talks("db.default.mesh")), format!("220 ready\n{SECRET}\n"));
+    assert_eq!(world.asks(API, &["http://127.0.0.1:8080/"]), None, "it listens nowhere else");
+    let own = world.asks(API, &["http://10.77.1.2:8080/"]).unwrap();
+    assert!(!own.contains("svc/"), "a host reaches itself without its sidecar: {own}");
+    assert!(!world.travelled(SECRET), "nothing of it travels in clear");
+}
+
 /// The ports of one service, each of whose applications has not said what it speaks.
 const SILENT: &str = "mesh_services: [ { id: api, ports: [8080, 9090, 50051, 5432] } ]";
 

@@ -104,16 +104,25 @@ fn an_agent_takes_the_configuration_that_is_injected() {
             "livenessProbe": { "tcpSocket": { "port": 8080 } } } ] } });
     let mut without_port = template.clone();
     without_port["spec"]["containers"] = json!([{ "name": "job" }]);
-    for pod in [template, without_port] {
+    let mut of_the_pod = template.clone();
+    of_the_pod["metadata"]["annotations"]["heddle.io/bind"] = "pod".into();
+    let cases = [
+        (&template, "10.0.0.7", "127.0.0.1:8080"),
+        (&without_port, "10.0.0.7", "15021"),
+        (&of_the_pod, "10.0.0.7", "10.0.0.7:8080"),
+        (&of_the_pod, "fd00::7", "[fd00::7]:8080"),
+    ];
+    for (pod, ip, address) in cases {
         let text = printed(folder.path(), &["inject", "-f", "-"], &pod.to_string());
         std::fs::write(folder.path().join("sidecar.yaml"), configuration(&serde_json::from_str(&text).unwrap())).unwrap();
         let mut command = Command::new(binary());
-        for (name, value) in [("HEDDLE_POD_NAME", "web-1"), ("HEDDLE_POD_NAMESPACE", "shop"), ("HEDDLE_POD_IP", "10.0.0.7")] {
+        for (name, value) in [("HEDDLE_POD_NAME", "web-1"), ("HEDDLE_POD_NAMESPACE", "shop"), ("HEDDLE_POD_IP", ip)] {
             command.env(name, value);
         }
         let output = command.args(["validate", "-c", "sidecar.yaml", "--show"]).current_dir(folder.path()).output().unwrap();
         let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{told}");
+        assert!(told.contains(address), "{told}");
         assert!(told.contains("15021"), "{told}");
     }
 }

@@ -260,9 +260,12 @@ impl<'d> Section<'d> {
         self.scalar(key, "a size (512, 64KiB, 10MiB, 2GB)", units::parse_size)
     }
 
-    /// An address with port.
+    /// An address with port. Brackets may stand around IPv4, too: then one text, `[${POD_IP}]:8080`, is right for either family.
     pub fn socket_addr(&mut self, key: &'static str) -> Option<SocketAddr> {
-        self.parsed(key, "an address with port (127.0.0.1:9080, [::1]:9080)")
+        self.scalar(key, "an address with port (127.0.0.1:9080, [::1]:9080)", |text| {
+            let bare = || text.strip_prefix('[')?.split_once("]:");
+            text.parse().ok().or_else(|| bare().and_then(|(ip, port)| Some(SocketAddr::V4(format!("{ip}:{port}").parse().ok()?))))
+        })
     }
 
     /// Anything with `FromStr`.

@@ -26,11 +26,13 @@ pub const INJECTED: &str = "heddle.io/injected";
 /// What we write ourselves.
 pub const OWN: [&str; 3] = [STATUS, CONFIG, BUNDLE];
 /// What users may write, in the order of the documentation.
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 21] = [
     INJECT,
     "heddle.io/service",
     "heddle.io/protocol",
     "heddle.io/port",
+    "heddle.io/ports",
+    "heddle.io/bind",
     "heddle.io/mode",
     "heddle.io/outbound",
     "heddle.io/capture",
@@ -67,6 +69,16 @@ pub enum Protocol {
     Tcp,
     /// Found out per connection.
     Auto,
+}
+
+/// At which of a pod's addresses an application listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bind {
+    /// At 127.0.0.1, as all that listen at any address do, too.
+    #[default]
+    Loopback,
+    /// At the pod's own address alone.
+    Pod,
 }
 
 /// Who may be let in, as the sidecar's configuration says it.
@@ -139,6 +151,8 @@ pub struct Wishes {
     pub protocol: Option<Protocol>,
     /// `heddle.io/port`.
     pub port: Option<u16>,
+    /// `heddle.io/bind`: the address at which the application listens.
+    pub bind: Bind,
     /// `heddle.io/mode`: who is let in; the control plane decides where it is not said.
     pub mode: Option<&'static str>,
     /// `heddle.io/outbound`.
@@ -266,6 +280,7 @@ impl Wishes {
             }),
             protocol,
             port: reader.parsed("port", "a port number from 1 to 65535", port),
+            bind: reader.parsed("bind", "`loopback` or `pod`", bind).unwrap_or_default(),
             mode: reader
                 .parsed("mode", "`strict`, `permissive` or `disable`", |text| MODES.into_iter().find(|mode| *mode == text)),
             outbound: outbound(&mut reader),
@@ -380,6 +395,14 @@ fn capture(text: &str) -> Option<Capture> {
     match text {
         "off" => Some(Capture::Off),
         "redirect" => Some(Capture::Redirect),
+        _ => None,
+    }
+}
+
+fn bind(text: &str) -> Option<Bind> {
+    match text {
+        "loopback" => Some(Bind::Loopback),
+        "pod" => Some(Bind::Pod),
         _ => None,
     }
 }

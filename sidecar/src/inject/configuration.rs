@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::annotations::{Outbound, Protocol, Wishes};
+use super::annotations::{Bind, Outbound, Protocol, Wishes};
 use super::settings::{Capture, InjectSettings, PROBE_PORT, SIDECAR_UID};
 
 /// Where configuration, token and roots are mounted.
@@ -27,12 +27,20 @@ pub struct Service {
     pub further: Vec<(u16, Protocol)>,
 }
 
+/// The address of the pod at which the application listens; brackets, since it may be one of either family.
+fn host(bind: Bind) -> &'static str {
+    match bind {
+        Bind::Loopback => "127.0.0.1",
+        Bind::Pod => "[${HEDDLE_POD_IP}]",
+    }
+}
+
 /// The configuration as YAML. What only the running pod knows comes from its environment.
 #[must_use]
 pub fn sidecar(service: &Service, wishes: &Wishes, settings: &InjectSettings, checks: &[Value]) -> String {
     let mut own = json!({ "name": service.name, "namespace": "${HEDDLE_POD_NAMESPACE}" });
     if let Some(port) = service.port {
-        own["address"] = format!("127.0.0.1:{port}").into();
+        own["address"] = format!("{}:{port}", host(wishes.bind)).into();
         own["protocol"] = service.protocol.name().into();
         let further = service.further.iter().map(|(port, protocol)| json!({ "port": port, "protocol": protocol.name() }));
         let further: Vec<Value> = further.collect();

@@ -54,6 +54,13 @@ fn the_configuration_names_the_service_and_where_it_listens() {
 }
 
 #[test]
+fn who_listens_at_the_address_of_the_pod_alone_is_called_there() {
+    let address = |value: &str| configuration(&injected(&with_annotation("heddle.io/bind", value)))["service"]["address"].clone();
+    assert_eq!(address("pod"), "[${HEDDLE_POD_IP}]:8080");
+    assert_eq!(address("loopback"), "127.0.0.1:8080");
+}
+
+#[test]
 fn further_ports_whose_names_say_what_they_speak_are_called_by_themselves() {
     let mut object = with_annotation("heddle.io/exclude-inbound-ports", "9100");
     object["spec"]["containers"][0]["ports"] = json!([
@@ -155,6 +162,7 @@ fn wrong_values_are_told_with_object_annotation_and_what_was_expected() {
         ("inject", "maybe", "`true` or `false`"),
         ("protocol", "htp", "`http`, `http2`, `grpc`, `tcp` or `auto`"),
         ("port", "70000", "a port number"),
+        ("bind", "0.0.0.0", "`loopback` or `pod`"),
         ("mode", "lax", "`strict`, `permissive` or `disable`"),
         ("capture", "tproxy", "`off` or `redirect`"),
         ("exclude-inbound-ports", "80,x", "port numbers"),
