@@ -72,6 +72,23 @@ fn kubernetes_objects_get_their_sidecars_and_lose_them_again() {
 }
 
 #[test]
+fn a_service_in_another_document_of_the_file_says_which_port_is_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let services = DEPLOYMENT.replace(
+        "metadata: { name: web }\n---",
+        "metadata: { name: web }\nspec:\n  selector: { app: web }\n  ports: [ { port: 80, targetPort: http }, { port: 81, targetPort: 9090 } ]\n---",
+    );
+    let output = heddle(folder.path(), &["inject", "-f", "-"], &services);
+    let (told, text) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success() && text.contains("127.0.0.1:9090"), "{told}{text}");
+    assert!(told.contains("Service web leads its port 81 to 9090, which no container of the pod declares"), "{told}");
+    let telling = services.replace("containerPort: 8080 }", "containerPort: 8080 }, { containerPort: 9090 }");
+    let output = heddle(folder.path(), &["inject", "-f", "-"], &telling);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !told.contains("leads"), "{told}");
+}
+
+#[test]
 fn mistakes_name_document_object_and_annotation_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let told = refused(folder.path(), &["inject", "-f", "-"], &DEPLOYMENT.replace("api:9001", "api"));

@@ -20,11 +20,13 @@ pub const STATUS: &str = "heddle.io/status";
 pub const CONFIG: &str = "heddle.io/config";
 /// The roots of the trust domain, PEM.
 pub const BUNDLE: &str = "heddle.io/bundle";
+/// The ports that Services of the same file lead to the pod, for injections that do not see them.
+pub const SERVICE_PORTS: &str = "heddle.io/service-ports";
 /// The label of pods that have a sidecar.
 pub const INJECTED: &str = "heddle.io/injected";
 
 /// What we write ourselves.
-pub const OWN: [&str; 3] = [STATUS, CONFIG, BUNDLE];
+pub const OWN: [&str; 4] = [STATUS, CONFIG, BUNDLE, SERVICE_PORTS];
 /// What users may write, in the order of the documentation.
 const KNOWN: [&str; 21] = [
     INJECT,
@@ -151,6 +153,8 @@ pub struct Wishes {
     pub protocol: Option<Protocol>,
     /// `heddle.io/port`.
     pub port: Option<u16>,
+    /// `heddle.io/ports`: ports by which others call, the application's port that each leads to, and what is spoken there where that is said.
+    pub ports: Vec<(u16, u16, Option<Protocol>)>,
     /// `heddle.io/bind`: the address at which the application listens.
     pub bind: Bind,
     /// `heddle.io/mode`: who is let in; the control plane decides where it is not said.
@@ -280,6 +284,7 @@ impl Wishes {
             }),
             protocol,
             port: reader.parsed("port", "a port number from 1 to 65535", port),
+            ports: called_ports(&mut reader),
             bind: reader.parsed("bind", "`loopback` or `pod`", bind).unwrap_or_default(),
             mode: reader
                 .parsed("mode", "`strict`, `permissive` or `disable`", |text| MODES.into_iter().find(|mode| *mode == text)),
@@ -371,6 +376,26 @@ fn outbound(reader: &mut Reader<'_>) -> Vec<Outbound> {
     for (i, one) in listed.iter().enumerate() {
         if listed[..i].iter().any(|other| other.port == one.port) {
             reader.fault("outbound", format!("expected each port once, found {} twice", one.port));
+        }
+    }
+    listed
+}
+
+/// `81=9090` or `81=9090/grpc`: who calls 81 reaches 9090 of the application.
+pub(super) fn led_of(item: &str) -> Option<(u16, u16, Option<Protocol>)> {
+    let (called, rest) = item.split_once('=')?;
+    let (application, protocol) = match rest.split_once('/') {
+        Some((application, protocol)) => (application, Some(Protocol::parse(protocol)?)),
+        None => (rest, None),
+    };
+    Some((port(called)?, port(application)?, protocol))
+}
+
+fn called_ports(reader: &mut Reader<'_>) -> Vec<(u16, u16, Option<Protocol>)> {
+    let listed = reader.list("ports", "ports with those of the application such as 81=9090 or 81=9090/grpc", led_of);
+    for (i, (called, ..)) in listed.iter().enumerate() {
+        if listed[..i].iter().any(|(other, ..)| other == called) {
+            reader.fault("ports", format!("expected each port once, found {called} twice"));
         }
     }
     listed

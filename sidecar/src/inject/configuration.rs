@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::annotations::{Bind, Outbound, Protocol, Wishes};
+use super::ports::Further;
 use super::settings::{Capture, InjectSettings, PROBE_PORT, SIDECAR_UID};
 
 /// Where configuration, token and roots are mounted.
@@ -23,8 +24,18 @@ pub struct Service {
     pub port: Option<u16>,
     /// How it speaks.
     pub protocol: Protocol,
-    /// Its further ports, with what it speaks there: that is never found out.
-    pub further: Vec<(u16, Protocol)>,
+    /// Its further ports.
+    pub further: Vec<Further>,
+    /// The ports that Services lead to it, as they are kept in an annotation; empty for none.
+    pub of_services: String,
+}
+
+fn further(one: &Further, host: &str) -> Value {
+    let mut port = json!({ "port": one.port, "protocol": one.protocol.name() });
+    if one.application != one.port {
+        port["address"] = format!("{host}:{}", one.application).into();
+    }
+    port
 }
 
 /// The address of the pod at which the application listens; brackets, since it may be one of either family.
@@ -42,8 +53,7 @@ pub fn sidecar(service: &Service, wishes: &Wishes, settings: &InjectSettings, ch
     if let Some(port) = service.port {
         own["address"] = format!("{}:{port}", host(wishes.bind)).into();
         own["protocol"] = service.protocol.name().into();
-        let further = service.further.iter().map(|(port, protocol)| json!({ "port": port, "protocol": protocol.name() }));
-        let further: Vec<Value> = further.collect();
+        let further: Vec<Value> = service.further.iter().map(|one| further(one, host(wishes.bind))).collect();
         if !further.is_empty() {
             own["ports"] = further.into();
         }

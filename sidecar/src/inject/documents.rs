@@ -3,7 +3,7 @@
 use serde_json::Value;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
-use super::{Change, InjectSettings, Injected, inject, title, uninject};
+use super::{Change, InjectSettings, Injected, Services, inject_among, title, uninject};
 
 /// Largest file in bytes: more than ten times what etcd takes as one object, for files of many.
 const MOST_BYTES: usize = 32 << 20;
@@ -58,9 +58,11 @@ pub fn transform(file: &str, text: &str, task: Task<'_>) -> Result<Work, Vec<Str
     let mut work =
         Work { text: String::with_capacity(text.len()), changed: 0, unchanged: 0, opted_out: Vec::new(), warnings: Vec::new() };
     let mut mistakes = Vec::new();
-    for (index, part) in parts.iter().enumerate() {
+    let read: Vec<Result<Value, String>> = parts.iter().map(read).collect();
+    let services = Services::of(read.iter().flatten());
+    for (index, (part, object)) in parts.iter().zip(read).enumerate() {
         let place = format!("{file}: document {}", index + 1);
-        match of_document(part, task) {
+        match of_document(object, task, &services) {
             Ok(Some(injected)) => take(&mut work, part, injected, &place, &mut mistakes),
             Ok(None) => work.text.push_str(&format!("{}{}", part.head, part.text)),
             Err(messages) => mistakes.extend(messages.into_iter().map(|message| format!("{place}: {message}"))),
@@ -89,13 +91,13 @@ fn take(work: &mut Work, part: &Part<'_>, injected: Injected, place: &str, mista
     work.text.push_str(part.text);
 }
 
-fn of_document(part: &Part<'_>, task: Task<'_>) -> Result<Option<Injected>, Vec<String>> {
-    let object = read(part).map_err(|message| vec![message])?;
+fn of_document(object: Result<Value, String>, task: Task<'_>, services: &Services) -> Result<Option<Injected>, Vec<String>> {
+    let object = object.map_err(|message| vec![message])?;
     if object.is_null() {
         return Ok(None);
     }
     let done = match task {
-        Task::Inject(settings) => inject(&object, settings),
+        Task::Inject(settings) => inject_among(&object, settings, services),
         Task::Uninject => uninject(&object),
     };
     done.map(Some).map_err(|refusal| refusal.faults.iter().map(ToString::to_string).collect())

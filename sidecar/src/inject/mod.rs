@@ -6,6 +6,7 @@ mod documents;
 mod fault;
 pub mod generate;
 mod parts;
+mod ports;
 mod probes;
 mod refuse;
 mod settings;
@@ -21,6 +22,7 @@ use serde_json::Value;
 pub use annotations::{INJECT, INJECTED, STATUS, check_settings, is_label, texts, wanted};
 pub use documents::{Task, Work, transform};
 pub use fault::{Fault, Faults, Refusal};
+pub use ports::Services;
 pub use settings::{Bundle, Capture, InjectSettings, PROBE_PORT, Resources, SIDECAR_UID, TOKEN_AUDIENCE, milli};
 pub use status::is_injected;
 pub use workload::{Place, name, place, title};
@@ -56,7 +58,15 @@ pub struct Injected {
 /// # Errors
 /// All reasons why it cannot be done. Then nothing is changed.
 pub fn inject(object: &Value, settings: &InjectSettings) -> Result<Injected, Refusal> {
-    each(object, &|template, way, faults, warnings| template::inject(template, way, settings, faults, warnings))
+    inject_among(object, settings, &Services::of([object]))
+}
+
+/// The same for one of several objects: where a Service among them leads to a pod, its ports are known by the numbers that the Service gives them.
+///
+/// # Errors
+/// All reasons why it cannot be done. Then nothing is changed.
+pub fn inject_among(object: &Value, settings: &InjectSettings, services: &Services) -> Result<Injected, Refusal> {
+    each(object, &|template, way, faults, warnings| template::inject(template, way, settings, services, faults, warnings))
 }
 
 /// Takes the sidecar out: the object is what it was before, with what was changed since.

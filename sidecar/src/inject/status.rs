@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::annotations::{BUNDLE, CONFIG, INJECTED, STATUS};
+use super::annotations::{INJECTED, OWN, STATUS};
 use super::fault::Faults;
 use super::probes;
 use super::refuse::{CAPTURE, DATA_VOLUME, FILES_VOLUME, SIDECAR};
@@ -101,7 +101,7 @@ pub fn remove(template: &Value, place: &str, faults: &mut Faults) -> Option<Valu
     }
     let whole = template.as_object_mut()?;
     if let Some(metadata) = whole.get_mut("metadata").and_then(Value::as_object_mut) {
-        without_keys(metadata, "annotations", &[STATUS, CONFIG, BUNDLE], &made);
+        without_keys(metadata, "annotations", &OWN, &made);
         without_keys(metadata, "labels", &[INJECTED], &made);
     }
     undo_made(whole, "metadata", &made);

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::annotations::{self, BUNDLE, CONFIG, INJECT, INJECTED, Protocol, STATUS, Wishes, is_label, texts};
+use super::annotations::{self, BUNDLE, CONFIG, INJECT, INJECTED, SERVICE_PORTS, STATUS, Wishes, is_label, texts};
 use super::configuration::{self, Service};
 use super::fault::Faults;
+use super::ports::{self, Services};
 use super::settings::{Bundle, Capture, InjectSettings};
 use super::status::{self, Before};
 use super::{Way, parts, probes, refuse, workload};
@@ -41,6 +42,7 @@ pub(super) fn inject(
     template: &Value,
     way: &Way<'_>,
     settings: &InjectSettings,
+    services: &Services,
     faults: &mut Faults,
     warnings: &mut Vec<String>,
 ) -> Outcome {
@@ -61,10 +63,19 @@ pub(super) fn inject(
     let wishes = Wishes::read(&notes, &metadata_place, settings, faults, warnings);
     let spec = base.get("spec").cloned().unwrap_or_default();
     refuse::ports(&spec, &wishes, place, faults);
-    let Some(service) = service(&base, &spec, &wishes, workload::name(way.object)) else {
+    let Some(name) = service(&base, &spec, &wishes, workload::name(way.object)) else {
         faults.push(format!("{metadata_place}.annotations[heddle.io/service]"), "expected the name of the service: neither the labels `app.kubernetes.io/name` and `app` nor the workload have a name that fits");
         return Outcome::Same;
     };
+    let selecting = services.selecting(way.object, &base);
+    let of_services = match texts(template.get("metadata"), "annotations").get(SERVICE_PORTS) {
+        // Whoever injects again, as the webhook does with pods of an injected file, may not have what stood beside it.
+        Some(kept) if selecting.is_empty() => ports::recalled(kept),
+        _ => ports::of_services(&spec, &wishes, &selecting, warnings),
+    };
+    let known = ports::known(&spec, &wishes, &of_services, warnings);
+    let (port, protocol, further) = (known.main, known.protocol, known.further);
+    let service = Service { name, port, protocol, further, of_services: ports::kept(&of_services) };
     let (account, name) = (account(&spec), &service.name);
     if account != name {
         warnings.push(format!(
@@ -107,40 +118,13 @@ fn account(spec: &Value) -> &str {
     spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty()).unwrap_or(NO_ACCOUNT)
 }
 
-/// The most further ports that a sidecar takes.
-const MOST_FURTHER: usize = 64;
-
-/// The service that a template is an instance of; `None` when nothing names it.
-fn service(template: &Value, spec: &Value, wishes: &Wishes, workload: Option<String>) -> Option<Service> {
+/// The name of the service that a template is an instance of; `None` when nothing names it.
+fn service(template: &Value, spec: &Value, wishes: &Wishes, workload: Option<String>) -> Option<String> {
     let labels = texts(template.get("metadata"), "labels");
     let label = |name: &str| labels.get(name).map(|label| (*label).to_owned());
     let account = Some(account(spec)).filter(|account| *account != NO_ACCOUNT).map(str::to_owned);
     let candidates = [wishes.service.clone(), account, label("app.kubernetes.io/name"), label("app"), workload];
-    let name = candidates.into_iter().flatten().find(|name| is_label(name))?;
-    let containers = spec.get("containers").and_then(Value::as_array).into_iter().flatten();
-    let ports: Vec<(u16, &str)> = containers
-        .flat_map(|container| container.get("ports").and_then(Value::as_array).into_iter().flatten())
-        .filter(|port| port.get("protocol").and_then(Value::as_str).is_none_or(|protocol| protocol == "TCP"))
-        .filter_map(|port| {
-            let number = u16::try_from(port.get("containerPort")?.as_u64()?).ok()?;
-            Some((number, port.get("name").and_then(Value::as_str).unwrap_or_default()))
-        })
-        .collect();
-    let chosen = match wishes.port {
-        Some(wish) => Some(ports.iter().find(|(number, _)| *number == wish).copied().unwrap_or((wish, ""))),
-        None => ports.iter().find(|(_, name)| Protocol::of_port_name(name) != Protocol::Auto).or(ports.first()).copied(),
-    };
-    let protocol = wishes.protocol.or(chosen.map(|(_, name)| Protocol::of_port_name(name))).unwrap_or(Protocol::Auto);
-    let port = chosen.map(|(number, _)| number);
-    let mut further: Vec<(u16, Protocol)> = Vec::new();
-    for (number, name) in ports {
-        let (spoken, spared) = (Protocol::of_port_name(name), wishes.exclude_inbound_ports.contains(&number));
-        let is_new = Some(number) != port && further.iter().all(|(other, _)| *other != number);
-        if spoken != Protocol::Auto && !spared && is_new && further.len() < MOST_FURTHER {
-            further.push((number, spoken));
-        }
-    }
-    Some(Service { name, port, protocol, further })
+    candidates.into_iter().flatten().find(|name| is_label(name))
 }
 
 /// The template with everything that belongs to a sidecar.
@@ -178,6 +162,9 @@ fn assembled(
     before.child(metadata, "labels", Value::Object(Map::new())).as_object_mut()?.insert(INJECTED.to_owned(), "true".into());
     let notes = before.child(metadata, "annotations", Value::Object(Map::new())).as_object_mut()?;
     notes.insert(CONFIG.to_owned(), configuration::sidecar(service, wishes, settings, &checks).into());
+    if !service.of_services.is_empty() {
+        notes.insert(SERVICE_PORTS.to_owned(), service.of_services.as_str().into());
+    }
     if let Bundle::Inline(pem) = &settings.bundle {
         notes.insert(BUNDLE.to_owned(), pem.as_str().into());
     }

@@ -3,6 +3,7 @@
 
 mod kinds;
 mod pods;
+mod ports;
 mod random;
 
 use serde_json::{Value, json};
