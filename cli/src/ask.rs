@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use heddle_node::token;
+
 /// How long a node may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -18,6 +20,8 @@ pub struct Question<'a> {
     pub target: &'a str,
     /// Admin key, which a control plane wants.
     pub key: Option<&'a str>,
+    /// The token of the node's folder.
+    pub token: Option<&'a str>,
     /// How long the answer may take.
     pub patience: Duration,
     /// Most bytes of the answer.
@@ -45,9 +49,11 @@ impl Question<'_> {
         let mut stream = TcpStream::connect_timeout(&self.at, CONNECT)?;
         stream.set_read_timeout(Some(self.patience))?;
         let key = self.key.map(|key| format!("x-api-key: {key}\r\n")).unwrap_or_default();
+        let token = self.token.map(|token| format!("{}: {token}\r\n", token::FIELD)).unwrap_or_default();
         // HTTP/1.0, so that the answer comes in one piece and ends with the connection.
         let Question { method, target, at, .. } = self;
-        let request = format!("{method} {target} HTTP/1.0\r\nhost: {at}\r\n{key}content-length: 0\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("{method} {target} HTTP/1.0\r\nhost: {at}\r\n{key}{token}content-length: 0\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         stream.take(self.most).read_to_end(&mut answer)?;

@@ -33,7 +33,15 @@ pub fn run(args: &EndpointsArgs, now_ms: u64) -> Result<String, String> {
 fn ask(args: &EndpointsArgs) -> Result<Answer, String> {
     let path = args.upstream.as_ref().map(|name| format!("/{}", escaped(name))).unwrap_or_default();
     let target = format!("/endpoints{path}");
-    let question = Question { at: args.agent, method: "GET", target: &target, key: None, patience: PATIENCE, most: MOST_ANSWER };
+    let question = Question {
+        at: args.agent,
+        method: "GET",
+        target: &target,
+        key: None,
+        token: None,
+        patience: PATIENCE,
+        most: MOST_ANSWER,
+    };
     question.ask().map_err(|error| {
         format!("the agent at {} does not answer: {error}; is it running, and is --agent its agent.admin?", args.agent)
     })

@@ -32,8 +32,15 @@ pub fn run(args: &MembersArgs) -> Result<String, String> {
 
 fn ask(args: &MembersArgs) -> Result<Answer, String> {
     let target = "/admin/members";
-    let question =
-        Question { at: args.at, method: "GET", target, key: args.key.as_deref(), patience: PATIENCE, most: MOST_ANSWER };
+    let question = Question {
+        at: args.at,
+        method: "GET",
+        target,
+        key: args.key.as_deref(),
+        token: None,
+        patience: PATIENCE,
+        most: MOST_ANSWER,
+    };
     question.ask().map_err(|error| {
         format!("{} does not answer: {error}; is a node running there, and is --at its agent.admin or admin.address?", args.at)
     })

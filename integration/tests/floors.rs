@@ -30,7 +30,7 @@ const ORDER: [(&str, &[&[&str]]); 4] = [
         "node",
         &[
             &["clock", "hex", "memory", "sockets", "weak_map"],
-            &["drain", "readiness", "config", "notify", "telemetry", "identity"],
+            &["drain", "readiness", "config", "notify", "telemetry", "token", "identity"],
             &["signal", "settings", "membership", "consul"],
         ],
     ),

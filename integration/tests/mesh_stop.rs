@@ -3,10 +3,12 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use heddle_integration::client::{self, Conversation};
 use heddle_integration::greeter::{echoes, greeted, greeter};
+use heddle_integration::heddle::binary;
 use heddle_integration::load::Load;
 use heddle_integration::mesh::{Mesh, Node, Service};
 use heddle_integration::nginx::Nginx;
@@ -48,6 +50,38 @@ fn a_sidecar_is_replaced_in_place_on_either_side_and_no_request_fails() {
         }
     }
     nothing_failed(load, &web, 300);
+}
+
+/// The application beside a sidecar speaks from the same host, and may be made to ask for anything.
+#[test]
+fn a_sidecar_drains_for_those_who_may_read_its_folder_and_not_for_its_application() {
+    let mesh = Mesh::start("");
+    let app = Nginx::saying("yes");
+    let api = mesh.sidecar(&Service::http("api", app.address));
+    let asked = |fields: &[(&str, &str)]| client::send(api.admin, "POST", "/drain?inbound", fields, b"").unwrap();
+    for fields in [&[][..], &[("X-Heddle-Token", "")], &[("X-Heddle-Token", &"0".repeat(64))]] {
+        let answer = asked(fields);
+        assert_eq!(answer.status, 403, "{fields:?}");
+        assert!(answer.text().contains("heddle drain --data-dir"), "{}", answer.text());
+    }
+    api.wait_ready();
+    let folder = mesh.control.place.path("api-data");
+    let file = folder.join("admin.token");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let drain = |data_dir: &std::path::Path| {
+        let mut command = std::process::Command::new(binary());
+        command.args(["drain", "--inbound", "--agent", &api.admin.to_string(), "--data-dir"]).arg(data_dir).output().unwrap()
+    };
+    let refused = drain(&mesh.control.place.path("elsewhere"));
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && told.contains("refuses to drain: 403") && told.contains("elsewhere"), "{told}");
+    api.wait_ready();
+
+    let drained = drain(&folder);
+    assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
+    assert_eq!(client::get(api.admin, "/ready").unwrap().status, 503);
+    let token = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(asked(&[("X-Heddle-Token", token.trim())]).status, 200, "again, by hand");
 }
 
 /// As a supervisor does that starts the next process before the one before it has gone.

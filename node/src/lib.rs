@@ -14,4 +14,5 @@ pub mod settings;
 pub mod signal;
 pub mod sockets;
 pub mod telemetry;
+pub mod token;
 pub mod weak_map;

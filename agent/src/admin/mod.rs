@@ -4,6 +4,7 @@ mod closing;
 pub mod probes;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -15,6 +16,7 @@ use axum::routing::{get, post};
 pub use closing::Closing;
 use heddle_node::drain::DrainTrigger;
 use heddle_node::readiness::{Readiness, Verdict};
+use heddle_node::token::{self, Token};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -32,10 +34,19 @@ pub trait Shown: Send + Sync + 'static {
     fn callers_in_clear(&self) -> Value;
 }
 
+/// How a drain is begun, and who may begin it.
+pub struct Draining {
+    /// Begins it.
+    pub trigger: DrainTrigger,
+    /// Closes what comes in.
+    pub closing: Closing,
+    /// Beside an application, whose requests come from this host too: the folder that one must be able to read.
+    pub owner: Option<PathBuf>,
+}
+
 struct Admin {
     readiness: Readiness,
-    drain: DrainTrigger,
-    closing: Closing,
+    draining: Draining,
     shown: Arc<dyn Shown>,
 }
 
@@ -46,12 +57,11 @@ struct Admin {
 pub async fn serve(
     listener: TcpListener,
     readiness: Readiness,
-    drain: DrainTrigger,
-    closing: Closing,
+    draining: Draining,
     shown: Arc<dyn Shown>,
 ) -> std::io::Result<()> {
     let local = listener.local_addr()?;
-    let admin = Arc::new(Admin { readiness, drain, closing, shown });
+    let admin = Arc::new(Admin { readiness, draining, shown });
     let app = Router::new()
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
@@ -133,24 +143,43 @@ async fn callers_in_clear(State(admin): State<Arc<Admin>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], format!("{:#}\n", admin.shown.callers_in_clear())).into_response()
 }
 
-/// Nobody shows a key here, so only this host may end the process. With `?inbound` only what others call closes, and the answer comes when the last
-/// of their connections has ended: what goes out goes on.
+/// Only this host may end the process, and beside an application only who shows the token of the folder: not the application, nor whoever makes it ask.
+/// With `?inbound` only what others call closes, and the answer comes when the last of their connections has ended: what goes out goes on.
 async fn begin_drain(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     RawQuery(query): RawQuery,
     State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
 ) -> Response {
     if !peer.ip().to_canonical().is_loopback() {
         return (StatusCode::FORBIDDEN, "draining is asked for from this host only: over loopback, or by SIGTERM\n")
             .into_response();
     }
+    if let Some(refusal) = admin.draining.owner.as_deref().and_then(|folder| refusal(folder, &headers)) {
+        return (StatusCode::FORBIDDEN, refusal).into_response();
+    }
     admin.readiness.begin_draining();
     if query.as_deref() == Some("inbound") {
-        admin.closing.close().await;
+        admin.draining.closing.close().await;
         return (StatusCode::OK, "drained: nothing comes in any more\n").into_response();
     }
-    admin.drain.begin();
+    admin.draining.trigger.begin();
     (StatusCode::ACCEPTED, "draining: requests in flight are finished, then the process ends\n").into_response()
+}
+
+/// Why a request has not shown that whoever sends it may read the folder. The file is read each time: it is small, and another process may have written it
+/// anew.
+fn refusal(folder: &FilePath, headers: &HeaderMap) -> Option<String> {
+    let shown = headers.get(token::FIELD).map(HeaderValue::as_bytes);
+    match Token::read(folder) {
+        Ok(token) if shown.is_some_and(|shown| token.is(shown)) => None,
+        Ok(_) => Some(format!(
+            "a sidecar drains for those who may read its node.data_dir: ask by `heddle drain --data-dir DIR`, show what stands in {} as {}, or send SIGTERM\n",
+            token::path(folder).display(),
+            token::FIELD
+        )),
+        Err(error) => Some(format!("nobody can show {}: {error}; send SIGTERM\n", token::path(folder).display())),
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod troubles;
 mod worker;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heddle_node::clock;
@@ -21,6 +21,7 @@ use heddle_node::drain::{DrainTrigger, DrainWatch};
 use heddle_node::identity::Identity;
 use heddle_node::membership::{self, Membership};
 use heddle_node::readiness::{Guard, Readiness};
+use heddle_node::token::{self, Token};
 use heddle_xds::client::envoy::EnvoySource;
 use heddle_xds::client::{ClientConfig, ClientStatus, Demand};
 use heddle_xds::link::Connector;
@@ -30,7 +31,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use crate::admin::{self, Closing, Shown};
+use crate::admin::{self, Closing, Draining, Shown};
 use crate::dns::{Resolver, ResolverSettings};
 use crate::feed;
 use crate::listener::{self, Wanted};
@@ -40,7 +41,7 @@ use crate::observe::{MeshStats, RouteStats, Sharded, Tracer};
 use crate::outbound::Outbound;
 use crate::pipeline::{Callees, Shared};
 use crate::secrets::References;
-use crate::settings::{AgentSettings, MeshSettings, ProbeSettings};
+use crate::settings::{AgentSettings, MeshSettings, ProbeSettings, Role};
 use crate::tables::{Compiler, Tables};
 use crate::upstream::{Clusters, Context, HealthEvent};
 use troubles::Troubles;
@@ -228,7 +229,7 @@ async fn open_probes(settings: Option<ProbeSettings>) -> Result<Option<(TcpListe
 pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let Parts { settings, node, environment, connector, data_dir, tracer, hostname, .. } = parts;
     let Parts { more_metrics, readiness, trigger, drain, identity, membership, seeds, envoy, .. } = parts;
-    std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+    let owner = owner(settings.mesh.role, &data_dir)?;
     let endpoint =
         TcpListener::bind(settings.admin).await.map_err(|source| StartError::Admin { address: settings.admin, source })?;
     let admin = endpoint.local_addr().unwrap_or(settings.admin);
@@ -282,8 +283,21 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
         let (readiness, shown) = (readiness.clone(), shown.clone());
         tokio::spawn(async move { admin::probes::serve(listener, readiness, shown, &settings).await });
     }
-    tokio::spawn(admin::serve(endpoint, readiness, trigger, closing, shown));
+    tokio::spawn(admin::serve(endpoint, readiness, Draining { trigger, closing, owner }, shown));
     Ok(Running { admin, tables })
+}
+
+/// Makes the folder. Whoever can read that of a sidecar may drain it, by a token there; where that cannot be written, signals are left, which is no reason
+/// not to serve.
+fn owner(role: Role, folder: &Path) -> Result<Option<PathBuf>, StartError> {
+    std::fs::create_dir_all(folder).map_err(|source| StartError::DataDir { path: folder.to_owned(), source })?;
+    if role != Role::Sidecar {
+        return Ok(None);
+    }
+    if let Err(error) = Token::keep(folder) {
+        tracing::warn!(%error, file = %token::path(folder).display(), "the token by which a drain is asked for cannot be written");
+    }
+    Ok(Some(folder.to_owned()))
 }
 
 /// A sidecar stands beside an application.

@@ -26,7 +26,8 @@ pub fn mesh(args: &MeshArgs, now_ms: u64) -> Result<String, String> {
     let target = target(&args.command);
     let key = args.key.clone().or_else(|| std::fs::read_to_string(args.data_dir.join(ADMIN_KEY_FILE)).ok());
     let key = key.as_deref().map(str::trim);
-    let question = Question { at: args.at, method: "GET", target: &target, key, patience: PATIENCE, most: MOST_ANSWER };
+    let question =
+        Question { at: args.at, method: "GET", target: &target, key, token: None, patience: PATIENCE, most: MOST_ANSWER };
     let answer = question.ask().map_err(|error| {
         format!("{} does not answer: {error}; is a control plane running there, and is --at its admin.address?", args.at)
     })?;

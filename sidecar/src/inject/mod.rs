@@ -20,6 +20,7 @@ mod tests;
 use serde_json::Value;
 
 pub use annotations::{INJECT, INJECTED, STATUS, check_settings, is_label, texts, wanted};
+pub use configuration::DATA;
 pub use documents::{Task, Work, transform};
 pub use fault::{Fault, Faults, Refusal};
 pub use ports::Services;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use heddle_node::token::{self, Token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixDatagram};
 
@@ -76,9 +77,11 @@ fn ready(state: &str) -> Option<Option<SocketAddr>> {
     state.lines().any(|line| line == "READY=1").then_some(admin)
 }
 
-/// Asks an agent to take nothing new in; ends when nothing comes in any more, or it cannot be asked.
-pub(super) async fn drain_inbound(admin: SocketAddr) {
-    match tokio::time::timeout(PATIENCE, post(admin, "/drain?inbound")).await {
+/// Asks an agent to take nothing new in, by the token of its folder; ends when nothing comes in any more, or it cannot be asked.
+pub(super) async fn drain_inbound(admin: SocketAddr, folder: PathBuf) {
+    // An agent of before asks for none.
+    let token = Token::read(&folder).ok();
+    match tokio::time::timeout(PATIENCE, post(admin, "/drain?inbound", token.as_ref())).await {
         Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200 ") => tracing::info!("nothing comes in any more"),
         Ok(Ok(answer)) => {
             tracing::warn!(answer = answer.lines().next().unwrap_or_default(), "the agent does not close what comes in")
@@ -88,9 +91,10 @@ pub(super) async fn drain_inbound(admin: SocketAddr) {
     }
 }
 
-async fn post(admin: SocketAddr, path: &str) -> io::Result<String> {
+async fn post(admin: SocketAddr, path: &str, token: Option<&Token>) -> io::Result<String> {
     let mut stream = TcpStream::connect(admin).await?;
-    let request = format!("POST {path} HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let token = token.map(|token| format!("{}: {}\r\n", token::FIELD, token.text())).unwrap_or_default();
+    let request = format!("POST {path} HTTP/1.1\r\nHost: {admin}\r\n{token}Content-Length: 0\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;

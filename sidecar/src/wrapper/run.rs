@@ -53,7 +53,7 @@ pub struct Plan {
     pub user: Option<User>,
     /// Capture, where it is wanted.
     pub capture: Option<Captured>,
-    /// A folder of the agent's own, for the socket by which it says that it is ready.
+    /// A folder of the agent's own, for the socket by which it says that it is ready, with the token by which it is asked to drain.
     pub folder: PathBuf,
     /// How long things may take.
     pub times: Times,
@@ -172,7 +172,7 @@ impl Hands {
                 Action::DrainInbound => {
                     self.plan.notifier.say("STOPPING=1");
                     if let Some(admin) = self.admin {
-                        self.drain = Some(tokio::spawn(agent::drain_inbound(admin)));
+                        self.drain = Some(tokio::spawn(agent::drain_inbound(admin, self.plan.folder.clone())));
                     }
                 }
                 Action::SignalApp(Signal::Int) if self.plan.terminal => {}
