@@ -1,5 +1,6 @@
 //! The text of a NACK: one line per bad resource, written by us, read from anybody. It knows no message.
 
+use super::Types;
 use crate::codec::InvalidResource;
 use crate::model::Kind;
 
@@ -32,11 +33,13 @@ pub struct NackLine {
     pub reason: String,
 }
 
-/// Reads the text of a NACK about resources of `kind`. Other clients write what they like: such a line is all reason.
+/// Reads the text of a NACK about resources of `kind`, which an agent names as its dialect does: `Upstream` is Envoy's `Cluster`. Other clients write what they
+/// like: such a line is all reason.
 pub fn parse_nack(kind: Kind, text: &str) -> Vec<NackLine> {
+    let theirs = Types::Envoy.url(kind).rsplit('.').next().unwrap_or_default();
     let parse = |line: &str| -> NackLine {
         let line: String = line.chars().filter(|c| !c.is_control()).take(MAX_NACK_LINE).collect();
-        let ours = line.strip_prefix(kind.as_str()).and_then(|rest| rest.strip_prefix(' '));
+        let ours = [kind.as_str(), theirs].iter().find_map(|named| line.strip_prefix(named)?.strip_prefix(' '));
         let parts = ours.and_then(|rest| rest.split_once(": ")).and_then(|(name, rest)| Some((name, rest.split_once(": ")?)));
         match parts {
             Some((name, (field, reason))) => {
@@ -74,6 +77,24 @@ mod tests {
             reason: reason.to_string(),
         };
         assert_eq!(lines, [line("r1", "matches.uris", "must not be empty"), line("r2", "", "two lines: with: colons")]);
+    }
+
+    #[test]
+    fn an_agent_that_speaks_envoys_types_names_them() {
+        for (kind, named, name, field) in [
+            (Kind::Upstream, "Cluster", "u1", "lb_policy"),
+            (Kind::Endpoints, "ClusterLoadAssignment", "routes/r1", "endpoints[0].lb_endpoints[2].endpoint"),
+            (Kind::Route, "RouteConfiguration", "heddle", "virtual_hosts[0].routes[0].typed_per_filter_config[a.b]"),
+            (Kind::Listener, "Listener", "edge", "api_listener"),
+            (Kind::Secret, "Secret", "roots", "generic_secret"),
+        ] {
+            let found = parse_nack(kind, &format!("{named} {name}: {field}: is not supported: use a: b"));
+            let expected =
+                NackLine { name: name.to_owned(), field: field.to_owned(), reason: "is not supported: use a: b".to_owned() };
+            assert_eq!(found, [expected], "{named}");
+        }
+        let other = "ClusterLoadAssignment u1: endpoints: is missing";
+        assert_eq!(parse_nack(Kind::Upstream, other)[0].reason, other, "of another kind");
     }
 
     #[test]
