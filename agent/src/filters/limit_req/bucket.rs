@@ -42,6 +42,17 @@ pub(super) enum Verdict {
     Refuse(u64),
 }
 
+/// What a pace leaves to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Left {
+    /// How many requests may come at once, those that wait included.
+    pub limit: u64,
+    /// How many still may.
+    pub remaining: u64,
+    /// Nanoseconds until the next one may.
+    pub reset: u64,
+}
+
 /// Longest that Traefik holds a request up.
 const MAX_DELAY: f64 = 500e6;
 const NANOS: f64 = 1e9;
@@ -73,6 +84,13 @@ impl Pace {
             0 => Verdict::Pass,
             wait => Verdict::Wait(wait),
         }
+    }
+
+    /// What is left to a key whose next request is due then.
+    pub(super) fn left(&self, due: Due, now: u64) -> Left {
+        let (early, interval) = (due.0.saturating_sub(now), self.interval.max(1));
+        let remaining = self.most.checked_sub(early).map_or(0, |room| room / interval + 1);
+        Left { limit: self.most / interval + 1, remaining, reset: early.saturating_sub(self.most) }
     }
 }
 
@@ -116,11 +134,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_is_counted_in_whole_requests() {
+        let pace = Pace::leaky(1.0 / 3.0, 2.0, true);
+        let mut due = Due(0);
+        let mut at = |ms: u64| {
+            pace.admit(&mut due, ms * MS);
+            let Left { limit, remaining, reset } = pace.left(due, ms * MS);
+            (limit, remaining, reset.div_ceil(1000 * MS))
+        };
+        assert_eq!([at(0), at(0), at(0), at(0)], [(3, 2, 0), (3, 1, 0), (3, 0, 3), (3, 0, 3)]);
+        assert_eq!(at(2_000), (3, 0, 1), "a refused one takes nothing");
+        assert_eq!(at(60_000), (3, 2, 0));
+    }
+
+    #[test]
     fn extreme_numbers_do_no_harm() {
         for (rate, burst) in [(1e-300, 1e300), (1e300, 1e300), (1e-300, 0.0)] {
             let pace = Pace::leaky(rate, burst, false);
             let mut due = Due(0);
             assert_eq!(pace.admit(&mut due, 5), Verdict::Pass);
+            pace.left(due, 5);
             pace.admit(&mut due, 6);
         }
     }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::super::check::{self, Faults};
 use super::super::ip_strategy::IpStrategyConfig;
-use super::super::limits::{KeyType, with_redis};
+use super::super::limits::{KeyType, Policy, with_redis};
 
 with_redis! {
     /// Configuration on a route: a leaky bucket with `rate`, or a token bucket with `average`.
@@ -45,6 +45,9 @@ with_redis! {
         /// Lets requests through at once when too many wait already (10,000 for one limit) or its Redis is away, instead of refusing them.
         #[serde(default)]
         pub allow_degradation: bool,
+        /// With `policy: local`: responses carry how many may come at once, how many still may, and the seconds until the next one may, in `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
+        #[serde(default)]
+        pub show_limit_quota_header: bool,
     }
 }
 
@@ -87,6 +90,9 @@ impl check::Config for Config {
         faults.range("rejected_code", self.rejected_code.unwrap_or(200), 200, 599);
         self.ip_strategy.iter().for_each(|strategy| strategy.validate("ip_strategy", faults));
         self.policy.must_be_exact(faults);
+        if self.show_limit_quota_header && self.policy != Policy::Local {
+            faults.add("show_limit_quota_header", "needs policy local: a Redis says no more than whether a request may go on");
+        }
         self.redis().validate(faults);
     }
 }

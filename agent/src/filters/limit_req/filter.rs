@@ -9,10 +9,17 @@ use serde_json::{Value, json};
 
 use super::super::limits::{Key, Shelf, Store, Waiting, state_key};
 use super::super::{BuildContext, Built, Filter, Flow, Phases, Resume, check};
-use super::bucket::{Due, NANOS_PER_MS, Pace, Verdict};
+use super::bucket::{Due, Left, NANOS_PER_MS, Pace, Verdict};
 use super::config::Config;
 use super::elsewhere;
 use crate::exchange::{Answer, Exchange, Reason};
+use crate::http::digits::Digits;
+use crate::http::{FieldName, ResponseHead};
+
+/// What responses tell of a pace, the fields of `limit-count` and of Envoy.
+const LIMIT: FieldName = FieldName::of("X-RateLimit-Limit");
+const REMAINING: FieldName = FieldName::of("X-RateLimit-Remaining");
+const RESET: FieldName = FieldName::of("X-RateLimit-Reset");
 
 struct LimitReq {
     key: Key,
@@ -20,6 +27,8 @@ struct LimitReq {
     rule: Rule,
     /// Where buckets are kept instead, when that is not this node, with the rule once more for those who wait for it.
     elsewhere: Option<Arc<(Shelf, Rule)>>,
+    /// Whether responses carry `X-RateLimit-*`.
+    shows: bool,
 }
 
 /// What becomes of requests.
@@ -67,6 +76,7 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         buckets,
         elsewhere: shelf.map(|shelf| Arc::new((shelf, rule.clone()))),
         rule,
+        shows: config.show_limit_quota_header,
     }))
 }
 
@@ -83,7 +93,7 @@ impl Buckets {
 
 impl Filter for LimitReq {
     fn phases(&self) -> Phases {
-        Phases::ACCESS
+        if self.shows { Phases::ACCESS.and(Phases::RESPONSE_HEAD) } else { Phases::ACCESS }
     }
 
     fn access(&self, x: &mut Exchange) -> Flow {
@@ -92,12 +102,34 @@ impl Filter for LimitReq {
             return ask(elsewhere.clone(), key);
         }
         let now = self.buckets.now();
-        let admit = |due: &mut Due| self.rule.pace.admit(due, now);
-        self.rule.follow(self.buckets.by_key.with(key, now / NANOS_PER_MS, || Due(now), admit))
+        let pace = &self.rule.pace;
+        let admit = |due: &mut Due| (pace.admit(due, now), *due);
+        let (verdict, due) = self.buckets.by_key.with(key, now / NANOS_PER_MS, || Due(now), admit);
+        if self.shows {
+            let Left { limit, remaining, reset } = pace.left(due, now);
+            x.note(self.id(), [limit, remaining, reset.div_ceil(NANOS_PER_MS), 0]);
+        }
+        self.rule.follow(verdict)
+    }
+
+    fn response_head(&self, x: &mut Exchange, head: &mut ResponseHead) {
+        let mut digits = Digits::default();
+        for [limit, remaining, reset_ms, _] in x.notes(self.id()) {
+            head.fields.set_own_named(&LIMIT, digits.of(limit));
+            head.fields.set_own_named(&REMAINING, digits.of(remaining));
+            head.fields.set_own_named(&RESET, digits.of(reset_ms.div_ceil(1000)));
+        }
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         self.elsewhere.as_ref().map_or_else(Vec::new, |elsewhere| elsewhere.0.counters())
+    }
+}
+
+impl LimitReq {
+    /// Tells it from another one among the notes of an exchange, since two may run for one request.
+    fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 }
 

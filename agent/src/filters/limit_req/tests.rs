@@ -77,6 +77,24 @@ fn refusals_say_what_they_are_told_to() {
 }
 
 #[test]
+fn responses_tell_what_is_left() {
+    paused(async {
+        let told = json!({"rate": 0.1, "burst": 1, "nodelay": true, "key": "remote_addr", "show_limit_quota_header": true});
+        let filter = filter("limit-req", &told);
+        let quota = |x: &mut crate::exchange::Exchange| {
+            let mut head = crate::http::ResponseHead::default();
+            filter.response_head(x, &mut head);
+            ["limit", "remaining", "reset"].map(|name| head.fields.get_str(&format!("x-ratelimit-{name}")).unwrap().to_owned())
+        };
+        for (passed, left) in [(true, ["2", "1", "0"]), (true, ["2", "0", "10"]), (false, ["2", "0", "10"])] {
+            let mut x = request("GET", "h", "/p", &[]);
+            assert_eq!(passes(filter.access(&mut x)), passed);
+            assert_eq!(quota(&mut x), left);
+        }
+    });
+}
+
+#[test]
 fn each_key_has_its_pace() {
     paused(async {
         let of = |key: &str, kind: &str| filter("limit-req", &json!({"rate": 1, "burst": 0, "key": key, "key_type": kind}));
@@ -174,6 +192,10 @@ fn mistakes_are_refused() {
         (json!({"rate": 1, "burst": 1, "key": "a", "policy": "redis"}), ""),
         (json!({"rate": 1, "burst": 1, "key": "a", "policy": "redis-cluster"}), "policy"),
         (json!({"rate": 1, "burst": 1, "key": "a", "policy": "gossip"}), "policy"),
+        (
+            json!({"rate": 1, "burst": 1, "key": "a", "policy": "redis", "redis_host": "a", "show_limit_quota_header": true}),
+            "show_limit_quota_header",
+        ),
         (json!({"average": 0}), "average"),
         (json!({"average": 1, "period": 0}), "period"),
         (json!({"average": 1, "nodelay": true}), "nodelay"),
