@@ -3,7 +3,8 @@
 //!
 //! A priority can carry `overprovisioning × standing / all` of the requests, all of them at most; the priorities are filled in their order. What one carries
 //! is shared out to its localities by `weight × min(1, overprovisioning × standing / all)`. A priority of which too few stand, while all of them together
-//! cannot carry everything, uses all of its endpoints whatever their health.
+//! cannot carry everything, uses all of its endpoints whatever their health. Where the upstream says so, what a priority can carry goes by the weights of its
+//! endpoints instead of their number; what its localities are given and whether too few stand goes by their number all the same, as in Envoy.
 
 use super::View;
 use super::view::Tier;
@@ -21,8 +22,8 @@ pub(super) struct Piece {
 
 /// Endpoints of one priority.
 struct Load {
-    standing: usize,
-    all: usize,
+    standing: u64,
+    all: u64,
 }
 
 impl Load {
@@ -35,20 +36,25 @@ impl Load {
 impl View {
     /// What each part gets, those first that get something; `None` where the upstream does not spread so.
     pub(super) fn spread(&self, none_up: bool) -> Option<Vec<Piece>> {
-        self.zones.policy.spread.as_ref()?;
+        let by_weight = self.zones.policy.spread.as_ref()?.health_by_weight;
         let headroom = self.zones.headroom();
-        let loads: Vec<Load> = self.tiers.iter().map(|tier| self.load(tier.whole)).collect();
-        let all = loads.iter().map(|load| load.carries(headroom)).sum::<f64>().min(1.0);
+        let carries = |tier: &Tier| {
+            let load = self.load(tier.whole);
+            let carried = if by_weight { self.weighed(tier.whole).carries(headroom) } else { load.carries(headroom) };
+            (load, carried)
+        };
+        let loads: Vec<(Load, f64)> = self.tiers.iter().map(carries).collect();
+        let all = loads.iter().map(|(_, carried)| carried).sum::<f64>().min(1.0);
         let mut left = 1.0;
         let mut pieces = Vec::new();
-        for (nth, (tier, load)) in self.tiers.iter().zip(&loads).enumerate() {
+        for (nth, (tier, (load, carried))) in self.tiers.iter().zip(&loads).enumerate() {
             let share = match all > 0.0 {
-                true => (load.carries(headroom) / all).min(left),
+                true => (carried / all).min(left),
                 false if nth == 0 => 1.0,
                 false => 0.0,
             };
             left -= share;
-            let too_few = load.standing * 100 < load.all * usize::from(self.panic_threshold);
+            let too_few = load.standing * 100 < load.all * u64::from(self.panic_threshold);
             if none_up || (too_few && all < 1.0) {
                 pieces.push(Piece { share, part: tier.whole, panics: true });
             } else {
@@ -77,7 +83,20 @@ impl View {
     }
 
     fn load(&self, part: usize) -> Load {
-        let members = &self.parts[part].members;
-        Load { standing: members.iter().filter(|&&index| self.is_up(index)).count(), all: members.len() }
+        self.loaded(part, |_| 1)
+    }
+
+    /// The same with the weights of endpoints in the place of their number.
+    fn weighed(&self, part: usize) -> Load {
+        self.loaded(part, |index| self.nodes[index as usize].weight.into())
+    }
+
+    fn loaded(&self, part: usize, weight: impl Fn(u32) -> u64) -> Load {
+        let mut load = Load { standing: 0, all: 0 };
+        for &index in &self.parts[part].members {
+            load.all += weight(index);
+            load.standing += if self.is_up(index) { weight(index) } else { 0 };
+        }
+        load
     }
 }

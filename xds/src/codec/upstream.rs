@@ -149,7 +149,10 @@ fn zones_to_wire(zones: &ZonePolicy) -> wire::ZonePolicy {
     };
     let weight =
         |one: &LocalityWeight| wire::LocalityWeight { priority: one.priority, zone: one.zone.to_string(), weight: one.weight };
-    let spread = |spread: &Spread| wire::Spread { weights: spread.weights.iter().map(weight).collect() };
+    let spread = |spread: &Spread| wire::Spread {
+        weights: spread.weights.iter().map(weight).collect(),
+        health_by_weight: spread.health_by_weight,
+    };
     wire::ZonePolicy {
         mode: mode.into(),
         failover: to_texts(&zones.failover),
@@ -189,7 +192,7 @@ fn spread_from_wire(message: wire::Spread) -> Read<Spread> {
         let zone = text("spread.weights.zone", one.zone, MAX_NAME)?;
         Ok(LocalityWeight { priority: one.priority, zone, weight: one.weight })
     });
-    Ok(Spread { weights: weights.collect::<Read<_>>()? })
+    Ok(Spread { weights: weights.collect::<Read<_>>()?, health_by_weight: message.health_by_weight })
 }
 
 fn mesh_from_wire(peer: wire::MeshPeer) -> Read<MeshPeer> {

@@ -121,6 +121,8 @@ pub struct ZonePolicy {
 pub struct Spread {
     /// Weights of localities; those that have none get nothing where others have some.
     pub weights: Vec<LocalityWeight>,
+    /// What a priority can carry follows from the weights of its endpoints that stand, not from their number.
+    pub health_by_weight: bool,
 }
 
 /// The weight of one locality among those of its priority.

@@ -6,6 +6,10 @@ use super::*;
 
 /// A view of nodes `(locality, weight, priority)`; weights of localities are `(priority, locality, weight)`.
 fn spread(nodes: &[(&str, u32, i32)], weights: &[(i32, &str, u32)], panic_threshold: u8) -> View {
+    spread_by(nodes, weights, panic_threshold, false)
+}
+
+fn spread_by(nodes: &[(&str, u32, i32)], weights: &[(i32, &str, u32)], panic_threshold: u8, health_by_weight: bool) -> View {
     let epoch = Arc::new(Epoch::default());
     let node = |(index, &(zone, weight, priority)): (usize, &(&str, u32, i32))| Node {
         id: index as u64,
@@ -17,7 +21,7 @@ fn spread(nodes: &[(&str, u32, i32)], weights: &[(i32, &str, u32)], panic_thresh
     };
     let weight = |&(priority, zone, weight): &(i32, &str, u32)| LocalityWeight { priority, zone: zone.into(), weight };
     let weights = weights.iter().map(weight).collect();
-    let policy = ZonePolicy { spread: Some(Spread { weights }), ..ZonePolicy::default() };
+    let policy = ZonePolicy { spread: Some(Spread { weights, health_by_weight }), ..ZonePolicy::default() };
     let zones = Zones { own: "a".into(), policy, callers: Arc::default() };
     let nodes = nodes.iter().enumerate().map(node).collect();
     View::new(Policy::RoundRobin, nodes, Duration::ZERO, panic_threshold, zones, epoch.clone())
@@ -85,4 +89,18 @@ fn where_too_few_stand_in_all_health_is_ignored() {
     let view = spread(&[("", 1, 0), ("", 1, 0), ("", 1, 0), ("", 1, -1)], &[], 50);
     down(&view, &[0, 1]);
     near(&view, &[0.0, 0.0, 1.4 / 3.0, 1.6 / 3.0]);
+}
+
+#[test]
+fn a_priority_may_carry_by_the_weights_of_what_stands_in_it() {
+    let nodes = [("a", 9, 0), ("a", 1, 0), ("b", 10, -1)];
+    let view = spread_by(&nodes, &[], 0, true);
+    down(&view, &[1]);
+    near(&view, &[1.0, 0.0, 0.0]);
+    let view = spread_by(&nodes, &[], 0, true);
+    down(&view, &[0]);
+    near(&view, &[0.0, 0.14, 0.86]);
+    let view = spread_by(&nodes, &[], 0, false);
+    down(&view, &[0]);
+    near(&view, &[0.0, 0.7, 0.3]);
 }

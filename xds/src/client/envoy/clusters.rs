@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Route};
-use crate::model::{Balancer, Endpoint, Endpoints, HashOn, LocalityWeight, PassHost, Resource, Spread, Upstream};
+use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Probed, Route};
+use crate::model::{
+    ActiveCheck, Balancer, CheckKind, Endpoint, Endpoints, HashOn, LocalityWeight, PassHost, Resource, Spread, Upstream,
+};
 
 /// One way in which routes use a cluster; each is an upstream of ours.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -94,11 +96,18 @@ fn placed_endpoints(assignment: &Assignment, by_locality: bool, upstream: &mut A
     if upstream.drops != assignment.drops {
         Arc::make_mut(upstream).drops.clone_from(&assignment.drops);
     }
+    if let Some(check) = probed_as(assignment, upstream.checks.active.as_deref()) {
+        Arc::make_mut(upstream).checks.active = Some(Arc::new(check));
+    }
+    let spread = Spread { health_by_weight: assignment.health_by_weight, ..Spread::default() };
     if !by_locality {
+        if upstream.locality.spread.as_ref() != Some(&spread) {
+            Arc::make_mut(upstream).locality.spread = Some(spread);
+        }
         return assignment.endpoints.clone();
     }
     let mut endpoints = assignment.endpoints.to_vec();
-    let mut spread = Spread::default();
+    let mut spread = spread;
     let mut rest = &mut endpoints[..];
     for locality in &assignment.localities {
         let (own, others) = rest.split_at_mut(locality.count.min(rest.len()));
@@ -108,4 +117,14 @@ fn placed_endpoints(assignment: &Assignment, by_locality: bool, upstream: &mut A
     }
     Arc::make_mut(upstream).locality.spread = Some(spread);
     endpoints.into()
+}
+
+/// The check of a cluster whose endpoints say as whom they are probed, which goes before what the check says; nothing where that makes no difference.
+fn probed_as(assignment: &Assignment, check: Option<&ActiveCheck>) -> Option<ActiveCheck> {
+    let host = match assignment.probed.as_ref()? {
+        Probed::Own => None,
+        Probed::As(host) => Some(host.clone()),
+    };
+    let check = check.filter(|check| check.kind != CheckKind::Tcp && check.host != host)?;
+    Some(ActiveCheck { host, ..check.clone() })
 }

@@ -253,7 +253,9 @@ fn zones() -> impl Strategy<Value = ZonePolicy> {
     let mode = proptest::sample::select(vec![ZoneMode::Prefer, ZoneMode::Strict, ZoneMode::Off]);
     let weight =
         (any::<i32>(), text(), any::<u32>()).prop_map(|(priority, zone, weight)| LocalityWeight { priority, zone, weight });
-    let spread = proptest::option::of(vec(weight, 0..3).prop_map(|weights| Spread { weights }));
+    let spread = (vec(weight, 0..3), any::<bool>());
+    let spread = spread.prop_map(|(weights, health_by_weight)| Spread { weights, health_by_weight });
+    let spread = proptest::option::of(spread);
     let zones = (mode, vec(text(), 0..3), 100..u32::MAX, spread);
     zones.prop_map(|(mode, failover, overprovisioning, spread)| ZonePolicy { mode, failover, overprovisioning, spread })
 }

@@ -669,6 +669,9 @@ pub struct Spread {
     /// Weights of localities.
     #[prost(message, repeated, tag = "1")]
     pub weights: ::prost::alloc::vec::Vec<LocalityWeight>,
+    /// What a priority can carry follows from the weights of its endpoints that stand, not from their number.
+    #[prost(bool, tag = "2")]
+    pub health_by_weight: bool,
 }
 impl ::prost::Name for Spread {
     const NAME: &'static str = "Spread";

@@ -274,8 +274,21 @@ pub struct Assignment {
     pub localities: Vec<Locality>,
     /// Percent of its fair share that an endpoint may be given before the next priority helps.
     pub overprovisioning: u32,
+    /// How much of a priority stands goes by the weights of its endpoints, not by their number.
+    pub health_by_weight: bool,
+    /// As whom its endpoints are probed, where that is not what the check of the cluster says.
+    pub probed: Option<Probed>,
     /// Requests that are not sent at all.
     pub drops: Vec<DropOverload>,
+}
+
+/// The host that probes of endpoints name, in the place of the one of the check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probed {
+    /// The endpoint itself, each its own.
+    Own,
+    /// This one, all alike.
+    As(Arc<str>),
 }
 
 /// Endpoints of one place and priority.

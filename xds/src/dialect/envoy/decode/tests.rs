@@ -171,6 +171,27 @@ fn a_cluster_with_all_that_a_cluster_may_have() {
 }
 
 #[test]
+fn limits_of_connections_are_those_of_each_endpoint() {
+    let limits = |breakers: Value| {
+        let mut value = eds_cluster("c");
+        value["circuit_breakers"] = breakers;
+        let Piece::Cluster(cluster) = both(EnvoyKind::Cluster, &value) else { panic!("no cluster") };
+        let breakers = cluster.upstream.breakers;
+        (breakers.max_connections, breakers.max_pending, breakers.max_requests)
+    };
+    let none = u32::MAX;
+    let lifted = json!({"max_connections": none, "max_pending_requests": none, "max_requests": none});
+    assert_eq!(limits(json!({"thresholds": [lifted]})), (None, None, None));
+    let each = json!([{"max_connections": 7}, {"priority": 1, "max_connections": 3}]);
+    assert_eq!(limits(json!({"thresholds": [lifted], "per_host_thresholds": each})), (Some(7), None, None));
+    assert_eq!(limits(json!({"thresholds": [{"max_connections": 5}], "per_host_thresholds": each})).0, Some(5));
+    let mut value = eds_cluster("c");
+    value["circuit_breakers"] = json!({"per_host_thresholds": [{"max_requests": 1}]});
+    let fault = decode(EnvoyKind::Cluster, &value).unwrap_err();
+    assert_eq!(fault.field, "circuit_breakers.per_host_thresholds[0].max_requests");
+}
+
+#[test]
 fn endpoints_keep_their_weight_priority_and_zone() {
     let Piece::Endpoints(found) = both(EnvoyKind::Endpoints, &assignment("svc", 8080)) else { panic!("no endpoints") };
     let endpoint = &found.endpoints[0];

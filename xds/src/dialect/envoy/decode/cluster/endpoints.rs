@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::super::piece::{Assignment, Locality};
+use super::super::piece::{Assignment, Locality, Probed};
 use super::super::read::{Fault, Fields, Read};
 use crate::model::{DropOverload, Endpoint, EndpointStatus, Labels};
 
@@ -38,16 +38,16 @@ pub(crate) fn read(fields: &mut Fields<'_>, lookup: Lookup) -> Read<Assignment> 
             return Err(Fault::new("drop_overloads", format!("has {} categories, at most {most} are read", drops.len())));
         }
         policy.refuse("endpoint_stale_after", "is not supported: endpoints stay until they are replaced")?;
-        policy.refuse("weighted_priority_health", "is not supported: endpoints count alike when health is judged")?;
-        Ok((policy.small("overprovisioning_factor")?, drops))
+        Ok((policy.small("overprovisioning_factor")?, policy.is_on("weighted_priority_health")?, drops))
     })?;
-    let (overprovisioning, drops) = policy.unwrap_or_default();
+    let (overprovisioning, health_by_weight, drops) = policy.unwrap_or_default();
     let overprovisioning = overprovisioning.unwrap_or(OVERPROVISIONING);
     if overprovisioning < 100 {
         return Err(Fault::new("policy.overprovisioning_factor", "expected 100 percent or more"));
     }
     fields.refuse("named_endpoints", "is not supported: write endpoints where they are used")?;
-    let groups = fields.list("endpoints", |group| locality(group, lookup))?;
+    let mut hosts = Hosts::default();
+    let groups = fields.list("endpoints", |group| locality(group, lookup, &mut hosts))?;
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut localities = Vec::with_capacity(groups.len());
     for (locality, found) in groups {
@@ -57,7 +57,47 @@ pub(crate) fn read(fields: &mut Fields<'_>, lookup: Lookup) -> Read<Assignment> 
     if endpoints.len() > MAX_ENDPOINTS {
         return Err(Fault::new("endpoints", format!("has {} endpoints, at most {MAX_ENDPOINTS} are read", endpoints.len())));
     }
-    Ok(Assignment { name, endpoints: endpoints.into(), localities, overprovisioning, drops })
+    let probed = hosts.probed()?;
+    Ok(Assignment { name, endpoints: endpoints.into(), localities, overprovisioning, health_by_weight, probed, drops })
+}
+
+/// What endpoints say of the host that probes name.
+#[derive(Default)]
+struct Hosts {
+    endpoints: usize,
+    /// How many say themselves, and how many what the first of them says that says something.
+    own: usize,
+    same: usize,
+    first: Option<Arc<str>>,
+}
+
+impl Hosts {
+    fn note(&mut self, said: Option<&str>, (host, port): (&str, u16)) {
+        self.endpoints += 1;
+        let Some(said) = said else { return };
+        self.own += usize::from(is_itself(said, host, port));
+        let first = self.first.get_or_insert_with(|| said.into());
+        self.same += usize::from(**first == *said);
+    }
+
+    /// One cluster probes all of its endpoints in one way: each as itself, or all as one host.
+    fn probed(self) -> Read<Option<Probed>> {
+        match self.first {
+            None => Ok(None),
+            Some(_) if self.own == self.endpoints => Ok(Some(Probed::Own)),
+            Some(host) if self.same == self.endpoints => Ok(Some(Probed::As(host))),
+            Some(_) => Err(Fault::new(
+                "endpoints.lb_endpoints.endpoint.health_check_config.hostname",
+                "expected the address of each endpoint, or one name for all of them: probes of a cluster differ in nothing else",
+            )),
+        }
+    }
+}
+
+/// Whether a host is an endpoint, with or without its port.
+fn is_itself(said: &str, host: &str, port: u16) -> bool {
+    let bare = said.strip_suffix(&format!(":{port}")).unwrap_or(said);
+    bare == host || bare.strip_prefix('[').and_then(|bare| bare.strip_suffix(']')) == Some(host)
 }
 
 /// A share of the requests that is not sent.
@@ -76,7 +116,7 @@ fn dropped(fields: &mut Fields<'_>) -> Read<DropOverload> {
     Ok(DropOverload { category, millionths })
 }
 
-fn locality(group: &mut Fields<'_>, lookup: Lookup) -> Read<(Locality, Vec<Endpoint>)> {
+fn locality(group: &mut Fields<'_>, lookup: Lookup, hosts: &mut Hosts) -> Read<(Locality, Vec<Endpoint>)> {
     let place = group.message("locality", |locality| {
         let mut part = |name: &str| Ok(locality.text(name)?.unwrap_or_default());
         Ok((part("region")?, part("zone")?, part("sub_zone")?))
@@ -91,23 +131,30 @@ fn locality(group: &mut Fields<'_>, lookup: Lookup) -> Read<(Locality, Vec<Endpo
     group.refuse("leds_cluster_locality_config", "is not supported")?;
     group.refuse("load_balancer_endpoints", "is not supported: use lb_endpoints")?;
     let priority = i32::try_from(rank).map_or(i32::MIN, |rank| -rank);
-    let endpoints = group.list("lb_endpoints", |one| endpoint(one, &zone, priority, lookup))?;
+    let endpoints = group.list("lb_endpoints", |one| endpoint(one, (&zone, priority), lookup, hosts))?;
     Ok((Locality { name, priority, weight, count: endpoints.len() }, endpoints))
 }
 
-fn endpoint(one: &mut Fields<'_>, zone: &Arc<str>, priority: i32, lookup: Lookup) -> Read<Endpoint> {
+fn endpoint(one: &mut Fields<'_>, (zone, priority): (&Arc<str>, i32), lookup: Lookup, hosts: &mut Hosts) -> Read<Endpoint> {
     one.refuse("endpoint_name", "is not supported: write the endpoint itself")?;
-    let (host, port) = one.required("endpoint", |endpoint| {
+    let ((host, port), probed) = one.required("endpoint", |endpoint| {
         endpoint.ignore(&["hostname"]);
         endpoint.refuse("additional_addresses", "is not supported: one address for each endpoint")?;
-        endpoint.message("health_check_config", |check| {
+        let probed = endpoint.message("health_check_config", |check| {
             check.refuse("port_value", "is not supported: checks go to the port of the endpoint")?;
             check.refuse("address", "is not supported: checks go to the address of the endpoint")?;
             check.refuse("disable_active_health_check", "is not supported")?;
-            check.refuse("hostname", "is not supported: the host of probes is that of the check")
+            let host = check.text("hostname")?;
+            match host {
+                Some(host) if host.len() > MAX_HOST || !host.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                    Err(Fault::new("hostname", format!("expected at most {MAX_HOST} bytes of visible ASCII without blanks")))
+                }
+                host => Ok(host),
+            }
         })?;
-        endpoint.required("address", address)
+        Ok((endpoint.required("address", address)?, probed.flatten()))
     })?;
+    hosts.note(probed, (&host, port));
     let literal = host.parse::<std::net::IpAddr>().is_ok();
     if !literal && lookup == Lookup::Never {
         return Err(Fault::new(
@@ -165,4 +212,47 @@ fn labels(metadata: &mut Fields<'_>) -> Read<Labels> {
         return Err(Fault::new("filter_metadata", format!("expected at most {MAX_LABELS} labels")));
     }
     Ok(labels.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use serde_json::json;
+
+    use super::super::super::read::message;
+    use super::*;
+
+    /// An assignment of endpoints, each with the host that it is to be probed as.
+    fn told(endpoints: &[(&str, Option<&str>)]) -> Read<Assignment> {
+        let one = |(address, host): &(&str, Option<&str>)| {
+            let config = host.map_or(Value::Null, |host| json!({"hostname": host}));
+            let address = json!({"socket_address": {"address": address, "port_value": 8080}});
+            json!({"endpoint": {"address": address, "health_check_config": config}})
+        };
+        let all: Vec<Value> = endpoints.iter().map(one).collect();
+        message(&json!({"cluster_name": "c", "endpoints": [{"lb_endpoints": all}]}), |fields| read(fields, Lookup::Never))
+    }
+
+    #[test]
+    fn endpoints_are_probed_as_themselves_or_all_as_one() {
+        let probed = |endpoints: &[(&str, Option<&str>)]| told(endpoints).map(|told| told.probed);
+        assert_eq!(probed(&[("10.0.0.1", None)]), Ok(None));
+        let own = [("10.0.0.1", Some("10.0.0.1:8080")), ("10.0.0.2", Some("10.0.0.2")), ("::1", Some("[::1]:8080"))];
+        assert_eq!(probed(&own), Ok(Some(Probed::Own)));
+        let one = [("10.0.0.1", Some("up.example")), ("10.0.0.2", Some("up.example"))];
+        assert_eq!(probed(&one), Ok(Some(Probed::As("up.example".into()))));
+        for odd in [Some("10.0.0.2:81"), Some("up.example"), None] {
+            let fault = probed(&[("10.0.0.1", Some("10.0.0.1:8080")), ("10.0.0.2", odd)]).unwrap_err();
+            assert_eq!(fault.field, "endpoints.lb_endpoints.endpoint.health_check_config.hostname", "{odd:?}");
+        }
+        let fault = probed(&[("10.0.0.1", Some("up.example\r\nx: y"))]).unwrap_err();
+        assert_eq!(fault.field, "endpoints[0].lb_endpoints[0].endpoint.health_check_config.hostname");
+    }
+
+    #[test]
+    fn health_of_a_priority_may_go_by_weight() {
+        let policy = json!({"overprovisioning_factor": 200, "weighted_priority_health": true});
+        let found = message(&json!({"cluster_name": "c", "policy": policy}), |fields| read(fields, Lookup::Never)).unwrap();
+        assert_eq!((found.overprovisioning, found.health_by_weight), (200, true));
+    }
 }

@@ -402,8 +402,20 @@ fn transport(fields: &mut Fields<'_>, name: &str) -> Read<Option<tls::Client>> {
 
 fn breakers(fields: &mut Fields<'_>) -> Read<CircuitBreakers> {
     let mut breakers = CircuitBreakers::default();
+    // The largest number stands for no limit, since Envoy has limits where nothing is said.
+    let bounded = |limit: Option<u32>| limit.filter(|limit| *limit < u32::MAX);
     fields.message("circuit_breakers", |circuit| {
-        circuit.refuse("per_host_thresholds", "is not supported: thresholds are for the whole cluster")?;
+        let mut of_each = None;
+        circuit.list("per_host_thresholds", |limits| {
+            if limits.choice("priority", &[("DEFAULT", 0, false), ("HIGH", 1, true)])? == Some(true) {
+                limits.ignore_all();
+                return Ok(());
+            }
+            // Envoy takes nothing else there either, and of several the first.
+            let limit = bounded(limits.small("max_connections")?);
+            of_each = of_each.or(limit);
+            Ok(())
+        })?;
         circuit.list("thresholds", |limits| {
             if limits.choice("priority", &[("DEFAULT", 0, false), ("HIGH", 1, true)])? == Some(true) {
                 // No route sends anything with high priority: those that would are refused.
@@ -411,9 +423,9 @@ fn breakers(fields: &mut Fields<'_>) -> Read<CircuitBreakers> {
                 return Ok(());
             }
             limits.ignore(&["track_remaining", "max_retries", "max_connection_pools"]);
-            breakers.max_connections = limits.small("max_connections")?;
-            breakers.max_pending = limits.small("max_pending_requests")?;
-            breakers.max_requests = limits.small("max_requests")?;
+            breakers.max_connections = bounded(limits.small("max_connections")?);
+            breakers.max_pending = bounded(limits.small("max_pending_requests")?);
+            breakers.max_requests = bounded(limits.small("max_requests")?);
             limits.message("retry_budget", |budget| {
                 budget.ignore(&["min_retry_concurrency"]);
                 let percent = budget.message("budget_percent", |percent| percent.float("value"))?.flatten().unwrap_or(20.0);
@@ -421,7 +433,9 @@ fn breakers(fields: &mut Fields<'_>) -> Read<CircuitBreakers> {
                 Ok(())
             })?;
             Ok(())
-        })
+        })?;
+        breakers.max_connections = [breakers.max_connections, of_each].into_iter().flatten().min();
+        Ok(())
     })?;
     Ok(breakers)
 }
