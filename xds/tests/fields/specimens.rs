@@ -124,12 +124,17 @@ fn routes(name: &str) -> Option<Value> {
 
 fn matchers(name: &str) -> Option<Value> {
     Some(match name {
-        "type.matcher.v3.RegexMatcher" => json!([{"regex": "x"}, {"regex": "^/x"}]),
+        "type.matcher.v3.RegexMatcher" => json!([{"regex": "x"}, {"regex": "^/x"}, {"regex": "PUT"}]),
         "type.matcher.v3.RegexMatchAndSubstitute" => json!({"pattern": {"regex": "^/x"}, "substitution": "/y"}),
         "type.matcher.v3.StringMatcher" => json!({"exact": "a.example"}),
         "type.matcher.v3.ListStringMatcher" => json!({"patterns": [{"exact": "x"}]}),
         "type.matcher.v3.PathMatcher" => json!({"path": {"exact": "/"}}),
-        "config.route.v3.HeaderMatcher" => json!([{"name": "x-a"}, {"name": "x-a", "string_match": {"exact": "b"}}]),
+        "config.route.v3.HeaderMatcher" => json!([
+            {"name": "x-a"},
+            {"name": "x-a", "string_match": {"exact": "b"}},
+            {"name": "x-a", "string_match": {"exact": "b"}, "invert_match": true},
+            {"name": ":method", "string_match": {"exact": "PUT"}},
+        ]),
         "config.route.v3.QueryParameterMatcher" => json!({"name": "a"}),
         "type.v3.FractionalPercent" => json!({"numerator": 100}),
         "config.core.v3.RuntimeFractionalPercent" => json!({"default_value": {"numerator": 100}}),
@@ -220,7 +225,7 @@ fn tls(name: &str) -> Option<Value> {
         "CommonTlsContext.CombinedCertificateValidationContext" => {
             json!([{"default_validation_context": {}, "validation_context_sds_secret_config": secret()}])
         }
-        "CertificateValidationContext" => roots(),
+        "CertificateValidationContext" => json!([roots(), {"system_root_certs": {}}]),
         "SubjectAltNameMatcher" => json!({"san_type": 2, "matcher": {"exact": "a.example"}}),
         "TlsCertificate" => pair(),
         "SdsSecretConfig" => secret(),
@@ -251,11 +256,23 @@ fn filters(name: &str) -> Option<Value> {
         "http.buffer.v3.BufferPerRoute" => json!([{"disabled": true}, {"buffer": {"max_request_bytes": 9}}]),
         "http.local_ratelimit.v3.LocalRateLimit" => {
             let bucket = json!({"max_tokens": 9, "fill_interval": "1s"});
-            json!({"token_bucket": bucket, "filter_enabled": all(), "filter_enforced": all()})
+            json!([
+                {"token_bucket": bucket, "filter_enabled": all(), "filter_enforced": all()},
+                {"token_bucket": bucket, "filter_enabled": all(), "filter_enforced": all(), "always_consume_default_token_bucket": false,
+                    "descriptors": [first("extensions.common.ratelimit.v3.LocalRateLimitDescriptor")],
+                    "rate_limits": [first("config.route.v3.RateLimit")]},
+            ])
         }
+        "extensions.common.ratelimit.v3.LocalRateLimitDescriptor" => {
+            json!({"entries": [{"key": "remote_address"}], "token_bucket": {"max_tokens": 3, "fill_interval": "7s"}})
+        }
+        "extensions.common.ratelimit.v3.RateLimitDescriptor.Entry" => json!({"key": "remote_address"}),
+        "config.route.v3.RateLimit" => json!({"actions": [{"remote_address": {}}]}),
+        "config.route.v3.RateLimit.Action" => json!({"remote_address": {}}),
         "type.v3.TokenBucket" => json!({"max_tokens": 9, "fill_interval": "1s"}),
         "http.compressor.v3.Compressor" => json!({"compressor_library": {"name": "x", "typed_config": gzip()}}),
-        "http.compressor.v3.CompressorPerRoute" => json!({"disabled": true}),
+        "http.compressor.v3.CompressorPerRoute" => json!([{"disabled": true}, {"overrides": {"response_direction_config": {}}}]),
+        "http.compressor.v3.CompressorOverrides" => json!({"response_direction_config": {}}),
         _ => return None,
     })
 }

@@ -446,15 +446,24 @@ fn placed(name: &str, config: &Value, origin: &Arc<str>, place: i32) -> PluginCo
 
 /// The plugin whose configurations can be put together.
 const EDITS: &str = "headers";
-/// Plugins of which each configuration stands for itself: they answer, delay, let through, or take off what clients say.
-const SEVERAL: [&str; 6] = ["fault-injection", "mocking", "ext-authz", "jwt-auth", "workflow", "proxy-rewrite"];
+/// Plugins of which each configuration stands for itself: they answer, delay, let through, bound, or take off what clients say. A
+/// request that has an id is given none.
+const SEVERAL: [&str; 8] =
+    ["request-id", "fault-injection", "mocking", "ext-authz", "jwt-auth", "workflow", "proxy-rewrite", BUCKETS];
 /// In place of what a route names and nobody knows.
 static KEPT_OUT: std::sync::LazyLock<Deed> =
     std::sync::LazyLock::new(|| vec![("fault-injection", json!({"abort": {"http_status": 403}}))]);
 static EVERY: std::sync::LazyLock<Path> = std::sync::LazyLock::new(|| Path::Prefix("/".into()));
 
+/// Of these, alike configurations are one bound, whose bucket both would draw from.
+const BUCKETS: &str = "limit-req";
+
 /// Adds a plugin; a route has most of them only once.
 fn add(plugins: &mut Vec<PluginConf>, one: PluginConf) -> Result<(), Fault> {
+    let same = |there: &PluginConf| there.name == one.name && there.origin == one.origin && is_alike(there, &one);
+    if &*one.name == BUCKETS && plugins.iter().any(same) {
+        return Ok(());
+    }
     let there = plugins.iter_mut().find(|there| there.name == one.name && !SEVERAL.contains(&&*one.name));
     let Some(there) = there else {
         plugins.push(one);
@@ -475,6 +484,15 @@ fn add(plugins: &mut Vec<PluginConf>, one: PluginConf) -> Result<(), Fault> {
     }
     there.config = Arc::new(both.into());
     Ok(())
+}
+
+/// Whether two configurations are the same but for their places.
+fn is_alike(one: &PluginConf, other: &PluginConf) -> bool {
+    let told = |plugin: &PluginConf| {
+        let fields = plugin.config.as_object().into_iter().flatten().filter(|(name, _)| *name != "_meta");
+        fields.map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>()
+    };
+    told(one) == told(other)
 }
 
 fn plugin(name: &str, config: Value, origin: &Arc<str>) -> PluginConf {

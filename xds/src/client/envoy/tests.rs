@@ -175,6 +175,66 @@ fn what_is_dropped_changes_with_the_endpoints() {
     }
 }
 
+/// The upstream `c` as it became live.
+fn live(outcome: &Outcome) -> std::sync::Arc<crate::model::Upstream> {
+    let found = outcome.updates.iter().flat_map(|update| &update.set).find_map(|set| match &set.resource {
+        Resource::Upstream(upstream) => Some(upstream.clone()),
+        _ => None,
+    });
+    found.unwrap()
+}
+
+#[test]
+fn endpoints_say_as_whom_they_are_probed_and_how_much_of_a_priority_stands() {
+    let mut talk = Talk::new(Dialect::Delta);
+    let mut cluster = eds_cluster("c");
+    cluster["health_checks"] = json!([{
+        "timeout": "1s", "interval": "5s", "unhealthy_threshold": 3, "healthy_threshold": 2, "http_health_check": {"path": "/up"},
+    }]);
+    talk.hears(EnvoyKind::Cluster, &[cluster]);
+    for (host, expected) in [(None, Some("c")), (Some("127.0.0.1:1"), None), (Some("up.example"), Some("up.example"))] {
+        let mut assignment = assignment("c", 1);
+        if let Some(host) = host {
+            assignment["endpoints"][0]["lb_endpoints"][0]["endpoint"]["health_check_config"] = json!({"hostname": host});
+        }
+        assignment["policy"] = json!({"weighted_priority_health": host.is_some()});
+        let upstream = live(&talk.hears(EnvoyKind::Endpoints, &[assignment]));
+        assert_eq!(upstream.checks.active.as_ref().unwrap().host.as_deref(), expected);
+        assert_eq!(upstream.locality.spread.as_ref().unwrap().health_by_weight, host.is_some());
+    }
+}
+
+#[test]
+fn several_buckets_of_a_route_are_several_bounds() {
+    let bucket = |most: u32| {
+        let all = json!({"default_value": {"numerator": 100}});
+        let bucket = json!({"max_tokens": most, "fill_interval": "1s"});
+        let limit = json!({"stat_prefix": "x", "token_bucket": bucket, "filter_enabled": all, "filter_enforced": all});
+        any("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", limit)
+    };
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[]);
+    for (buckets, expected) in [([3, 5], vec![2, 4]), ([3, 3], vec![2])] {
+        let mut table = routes("r", "c");
+        table["virtual_hosts"][0]["routes"][0]["typed_per_filter_config"] =
+            json!({"a": bucket(buckets[0]), "b": bucket(buckets[1])});
+        let mut door = listener("l", Some(table));
+        let filters = &mut door["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
+        let router = filters[0].take();
+        let off = any("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", json!({"stat_prefix": "x"}));
+        let filter = |name: &str| json!({"name": name, "typed_config": off, "disabled": true});
+        *filters = json!([filter("a"), filter("b"), router]);
+        let outcome = talk.hears(EnvoyKind::Listener, &[door]);
+        assert_eq!(outcome.verdict.error, None);
+        let found = outcome.updates.iter().flat_map(|update| &update.set).find_map(|set| match &set.resource {
+            Resource::Route(route) => Some(route.plugins.clone()),
+            _ => None,
+        });
+        let bursts: Vec<u64> = found.unwrap().iter().filter_map(|plugin| plugin.config["burst"].as_u64()).collect();
+        assert_eq!(bursts, expected);
+    }
+}
+
 #[test]
 fn a_bad_resource_is_refused_singly_and_the_rest_goes_live() {
     for dialect in [Dialect::Delta, Dialect::Sotw] {

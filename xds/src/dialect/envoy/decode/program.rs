@@ -2,6 +2,8 @@
 //!
 //! A short text may mean much: `(?:a{1000}){1000}` is a million steps. Whoever sends configurations must not fill the memory of a node with them.
 
+use std::borrow::Cow;
+
 use regex_syntax::Parser;
 use regex_syntax::hir::{Class, Hir, HirKind};
 use regex_syntax::utf8::Utf8Sequences;
@@ -58,8 +60,35 @@ fn together(tree: &Value) -> u64 {
     }
 }
 
+/// A pattern of RE2 as one of ours, over text: any byte (`\C`) is any character there.
+pub(super) fn of_text(pattern: &str) -> Cow<'_, str> {
+    if !pattern.contains("\\C") {
+        return Cow::Borrowed(pattern);
+    }
+    let mut out = String::with_capacity(pattern.len() + 16);
+    let mut rest = pattern.chars();
+    while let Some(c) = rest.next() {
+        match (c, rest.clone().next()) {
+            ('\\', Some('C')) => out.push_str("(?s:.)"),
+            ('\\', Some(escaped)) => out.extend([c, escaped]),
+            _ => {
+                out.push(c);
+                continue;
+            }
+        }
+        rest.next();
+    }
+    Cow::Owned(out)
+}
+
+/// Whether a pattern of ours fits no empty text.
+pub(super) fn says_something(pattern: &str) -> bool {
+    let parsed = Parser::new().parse(pattern);
+    parsed.is_ok_and(|parsed| parsed.properties().minimum_len().is_some_and(|least| least > 0))
+}
+
 fn steps_of(pattern: &str) -> Result<u64, String> {
-    let parsed = Parser::new().parse(pattern).map_err(|error| match error {
+    let parsed = Parser::new().parse(&of_text(pattern)).map_err(|error| match error {
         regex_syntax::Error::Parse(error) => format!("bad regex: {}", error.kind()),
         regex_syntax::Error::Translate(error) => format!("bad regex: {}", error.kind()),
         _ => "bad regex".to_owned(),
@@ -109,6 +138,13 @@ mod tests {
         assert!(check("[a-z]{1,60}", Some(100)).unwrap_err().contains("at most 100"));
         assert!(check("[a-z]{1,40}", Some(100)).is_ok());
         assert!(check("(?:a{1000}){1000}", Some(u32::MAX)).is_err(), "but not more");
+    }
+
+    #[test]
+    fn any_byte_is_any_character() {
+        assert_eq!(of_text(r"(?s)\C*(?:^a\\C)\C*"), r"(?s)(?s:.)*(?:^a\\C)(?s:.)*");
+        assert!(check(r"(?s)\C*(?:^app\.)\C*", None).is_ok() && steps_of(r"\C{100}").unwrap() >= 100);
+        assert!(says_something("^(?:a|bc)$") && !says_something("^a?$"));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use crate::model::{Certificate, ClientValidation, Secret, SecretBody, TlsVersion
 
 /// Bytes of a PEM text.
 const MAX_PEM: usize = 2 * 1024 * 1024;
+/// Where Envoys on most systems have the roots of the system, which agents find wherever they are.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Intermediates of a client's chain, where nothing is said; Envoy's own bound is higher than chains are long.
 const DEPTH: u8 = 10;
 
@@ -26,6 +28,8 @@ struct Common {
     shown: Vec<Arc<str>>,
     /// Name of the roots.
     roots: Option<Arc<str>>,
+    /// The roots are those of the system.
+    by_system: bool,
     /// Anybody is believed.
     untrusted: bool,
     /// DNS names of which the peer must prove one.
@@ -66,7 +70,7 @@ pub(super) fn client(fields: &mut Fields<'_>, cluster: &str) -> Read<Client> {
             return Err(Fault::new("common_tls_context.validation_context.match_typed_subject_alt_names", reason));
         }
     };
-    let verify = common.roots.is_some() && !common.untrusted;
+    let verify = (common.roots.is_some() || common.by_system) && !common.untrusted;
     let upstream = UpstreamTls { verify, ca: common.roots.take().filter(|_| verify), client_cert: common.shown.pop(), sni };
     Ok(Client { upstream, secrets: common.secrets, asks: common.asks })
 }
@@ -93,6 +97,10 @@ pub(super) fn server(fields: &mut Fields<'_>, id: &str, names: &[Arc<str>]) -> R
     let common = fields.required("common_tls_context", |common| read_common(common, id))?;
     if common.shown.is_empty() {
         return Err(Fault::new("common_tls_context.tls_certificates", "is missing"));
+    }
+    if common.by_system {
+        let reason = "the roots of the system are for upstreams: say by whom clients must be known";
+        return Err(Fault::new("common_tls_context.validation_context.trusted_ca", reason));
     }
     if !common.names.is_empty() {
         let place = "common_tls_context.validation_context.match_typed_subject_alt_names";
@@ -210,8 +218,12 @@ fn material(fields: &mut Fields<'_>) -> Read<Arc<str>> {
 }
 
 fn context_of(fields: &mut Fields<'_>, owner: &str, common: &mut Common) -> Read<()> {
-    let roots = fields.message("trusted_ca", material)?;
-    if let Some(pem) = roots {
+    let roots = fields.message("trusted_ca", |source| match source.take("filename") {
+        Some(file) if file == SYSTEM_ROOTS => Ok(None),
+        _ => material(source).map(Some),
+    })?;
+    common.by_system |= roots == Some(None) || fields.message("system_root_certs", |_| Ok(()))?.is_some();
+    if let Some(pem) = roots.flatten() {
         let name: Arc<str> = format!("{owner}/roots").into();
         common.secrets.push(Secret { name: name.clone(), body: SecretBody::Roots(pem) });
         common.roots = Some(name);
@@ -223,7 +235,6 @@ fn context_of(fields: &mut Fields<'_>, owner: &str, common: &mut Common) -> Read
     fields.refuse("allow_expired_certificate", "is not supported")?;
     fields.refuse("match_subject_alt_names", "is deprecated: use match_typed_subject_alt_names")?;
     fields.refuse("ca_certificate_provider_instance", "is not supported: use SDS")?;
-    fields.refuse("system_root_certs", "is not supported: give trusted_ca")?;
     fields.refuse("custom_validator_config", "is not supported")?;
     fields.refuse("watched_directory", "files are not watched: use SDS")?;
     fields.refuse("require_signed_certificate_timestamp", "is not supported")?;
@@ -258,6 +269,11 @@ pub(super) fn secret(fields: &mut Fields<'_>) -> Read<Secret> {
             ("trust_chain_verification", common.untrusted),
             ("max_verify_depth", common.depth.is_some()),
         ];
+        if common.by_system {
+            let reason =
+                "the roots of the system, which system_root_certs means too, are no secret: say it where the secret is used";
+            return Err(Fault::new("trusted_ca", reason));
+        }
         if let Some((field, _)) = said.iter().find(|(_, said)| *said) {
             return Err(Fault::new(*field, "is not supported in a secret: say it where the secret is used"));
         }

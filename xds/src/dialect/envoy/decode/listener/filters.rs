@@ -117,12 +117,23 @@ pub(crate) fn overrides(fields: &mut Fields<'_>) -> Read<Vec<(Arc<str>, Override
     Ok(overrides)
 }
 
+/// A route switches a filter on that is off elsewhere.
+fn as_in_the_listener() -> Override {
+    Override::But(json!({}))
+}
+
 fn per_route(kind: &str, fields: &mut Fields<'_>) -> Read<Override> {
     if kind == "envoy.config.route.v3.FilterConfig" {
         let off = fields.is_on("disabled")?;
         fields.ignore(&["is_optional"]);
-        let inner =
-            fields.take("config").map(|config| typed(config, per_route)).transpose().map_err(|fault| fault.inside("config"))?;
+        let inner = match fields.take("config") {
+            // Without a type it switches on what the listener has.
+            Some(Value::Object(config)) if config.iter().all(|(name, value)| name == TYPE && value == "") => {
+                Some(Ok(as_in_the_listener()))
+            }
+            config => config.map(|config| typed(config, per_route)),
+        };
+        let inner = inner.transpose().map_err(|fault| fault.inside("config"))?;
         return match (off, inner) {
             (true, _) => Ok(Override::Off),
             (false, Some(inner)) => Ok(inner),
@@ -144,10 +155,12 @@ fn per_route(kind: &str, fields: &mut Fields<'_>) -> Read<Override> {
             fields.message("buffer", buffer)?.filter(|_| !off)
         }
         "compressor.v3.CompressorPerRoute" => {
-            if !fields.is_on("disabled")? {
-                return Err(Fault::new("disabled", "expected true: what a compressor does is said in the listener"));
+            let on = fields.message("overrides", |overrides| overrides.message("response_direction_config", |_| Ok(())))?;
+            match (fields.is_on("disabled")?, on.flatten()) {
+                (false, Some(())) => return Ok(as_in_the_listener()),
+                (true, None) => None,
+                _ => return Err(Fault::new("disabled", "expected true: what a compressor does is said in the listener")),
             }
-            None
         }
         other => return Err(Fault::new("@type", format!("{other} is not supported"))),
     };

@@ -10,6 +10,8 @@ pub(crate) struct Edits {
     add: Vec<(String, String)>,
     set: Vec<(String, String)>,
     remove: Vec<String>,
+    /// Fields that carry an id of the request, made where the client brings none.
+    ids: Vec<String>,
 }
 
 /// Edits of one level: route, virtual host or route configuration.
@@ -27,21 +29,31 @@ pub(crate) fn level(fields: &mut Fields<'_>) -> Read<Level> {
         edits.remove = fields.texts(remove)?.into_iter().map(str::to_owned).collect();
         Ok(edits)
     };
-    Ok(Level {
-        request: edits(fields, "request_headers_to_add", "request_headers_to_remove")?,
-        response: edits(fields, "response_headers_to_add", "response_headers_to_remove")?,
-    })
+    let request = edits(fields, "request_headers_to_add", "request_headers_to_remove")?;
+    let response = edits(fields, "response_headers_to_add", "response_headers_to_remove")?;
+    match response.ids.is_empty() {
+        true => Ok(Level { request, response }),
+        false => Err(Fault::new("response_headers_to_add.append_action", "ADD_IF_ABSENT is for ids of requests")),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
     Add,
     Set,
+    Default,
 }
+
+/// The operator that makes an id.
+const ID: &str = "%UNIQUE_ID%";
 
 /// Reads a `HeaderValueOption`.
 pub(crate) fn change(option: &mut Fields<'_>, edits: &mut Edits) -> Read<()> {
-    let actions = [("APPEND_IF_EXISTS_OR_ADD", 0, How::Add), ("OVERWRITE_IF_EXISTS_OR_ADD", 2, How::Set)];
+    let actions = [
+        ("APPEND_IF_EXISTS_OR_ADD", 0, How::Add),
+        ("ADD_IF_ABSENT", 1, How::Default),
+        ("OVERWRITE_IF_EXISTS_OR_ADD", 2, How::Set),
+    ];
     let action = option.choice("append_action", &actions)?;
     let old = option.flag("append")?.map(|append| if append { How::Add } else { How::Set });
     option.ignore(&["keep_empty_value"]);
@@ -52,7 +64,11 @@ pub(crate) fn change(option: &mut Fields<'_>, edits: &mut Edits) -> Read<()> {
             .transpose()
             .map_err(|_| Fault::new("raw_value", "expected text, found bytes that are not UTF-8"))?;
         let value = header.text("value")?.map(str::to_owned).or(raw).unwrap_or_default();
-        Ok((header.name("key")?.to_string(), template(&value).map_err(|reason| Fault::new("value", reason))?))
+        let key = header.name("key")?.to_string();
+        if action == Some(How::Default) && value == ID {
+            return Ok((key, value));
+        }
+        Ok((key, template(&value).map_err(|reason| Fault::new("value", reason))?))
     })?;
     if key.starts_with(':') || key.eq_ignore_ascii_case("host") {
         return Err(Fault::new("header.key", "is not changed here: use host_rewrite_literal, prefix_rewrite or regex_rewrite"));
@@ -60,6 +76,10 @@ pub(crate) fn change(option: &mut Fields<'_>, edits: &mut Edits) -> Read<()> {
     match action.or(old).unwrap_or(How::Add) {
         How::Add => edits.add.push((key, value)),
         How::Set => edits.set.push((key, value)),
+        How::Default if value == ID => edits.ids.push(key),
+        How::Default => {
+            return Err(Fault::new("append_action", format!("ADD_IF_ABSENT is not supported but with the value {ID}")));
+        }
     }
     Ok(())
 }
@@ -114,6 +134,7 @@ impl Edits {
             joined.add.extend(level.add.iter().cloned());
             joined.remove.extend(level.remove.iter().cloned());
             joined.set.extend(level.set.iter().cloned());
+            joined.ids.extend(level.ids.iter().cloned());
         }
         joined
     }
@@ -121,6 +142,11 @@ impl Edits {
     /// Whether nothing is done.
     pub(crate) fn is_empty(&self) -> bool {
         self.add.is_empty() && self.set.is_empty() && self.remove.is_empty()
+    }
+
+    /// Our plugins that make ids of requests.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (&'static str, Value)> {
+        self.ids.iter().map(|name| ("request-id", json!({"header_name": name, "include_in_response": false})))
     }
 
     /// As our plugins write them: first all that is removed, then what is set and added.

@@ -43,7 +43,15 @@ pub(crate) fn regex(fields: &mut Fields<'_>) -> Read<String> {
     let most = fields.message("google_re2", |engine| engine.small("max_program_size"))?.flatten();
     let pattern = fields.name("regex")?;
     program::check(&pattern, most).map_err(|reason| Fault::new("regex", reason))?;
-    Ok(pattern.to_string())
+    Ok(program::of_text(&pattern).into_owned())
+}
+
+/// Whether a text is one that nothing is not.
+fn says_something(text: &Text) -> bool {
+    match text {
+        Text::Exact(text) => !text.is_empty(),
+        Text::Pattern(pattern, _) => program::says_something(pattern),
+    }
 }
 
 /// A pattern that must cover the whole text, as Envoy matches.
@@ -131,11 +139,12 @@ pub(crate) fn header(fields: &mut Fields<'_>) -> Read<Wanted> {
         Ok((bound(range.take("start"))?, bound(range.take("end"))?))
     })?;
     let presence = fields.flag("present_match")?;
-    if empty_if_missing {
-        return Err(Fault::new("treat_missing_header_as_empty", "is not supported"));
+    if empty_if_missing && !matches!(&found[..], [text] if range.is_none() && says_something(text)) {
+        return Err(Fault::new("treat_missing_header_as_empty", "is not supported but with a text that is not empty"));
     }
     let conditions = match (found.as_slice(), range, presence) {
         ([Text::Exact(method)], None, None) if &*name == ":method" && !inverted => return Ok(Wanted::Method(method.clone())),
+        ([text], None, None) if inverted && empty_if_missing => vec![negated(&variable, text)],
         ([text], None, None) if inverted => vec![present(&variable), negated(&variable, text)],
         ([text], None, None) => vec![condition(&variable, text)],
         ([], Some((start, end)), None) if !inverted => {

@@ -135,6 +135,7 @@ fn route(fields: &mut Fields<'_>, whole: &Whole<'_>) -> Read<Route> {
     let response = Edits::joined(levels().map(|level| &level.response));
     let mut plugins = action.plugins;
     let mut rewrite = action.rewrite;
+    plugins.extend(request.ids());
     if !request.is_empty() {
         rewrite.insert("headers".to_owned(), request.to_plugin());
     }

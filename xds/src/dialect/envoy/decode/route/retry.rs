@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::super::read::{Fault, Fields, Read};
+use super::matching::{self, Text};
 
-/// Every method: Envoy sends again whatever it was.
+/// Every method: Envoy sends again whatever it was, where nobody says which.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"];
 /// Bytes of a body that are kept to be sent again, as Envoy's default of a connection's buffer.
 const MAX_BODY: u64 = 1024 * 1024;
@@ -26,7 +27,7 @@ pub(crate) struct Retry {
 
 /// Reads a `RetryPolicy`.
 pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
-    let (mut statuses, mut network, mut listed) = (Vec::new(), false, false);
+    let (mut statuses, mut network, mut unseen, mut listed) = (Vec::new(), false, false, false);
     for condition in fields.text("retry_on")?.unwrap_or_default().split(',').map(str::trim).filter(|one| !one.is_empty()) {
         match condition {
             "5xx" => {
@@ -35,9 +36,9 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
             }
             "gateway-error" => statuses.push(json!("502-504")),
             "retriable-4xx" => statuses.push(json!(409)),
-            "connect-failure" | "reset" | "refused-stream" | "reset-before-request" | "http3-post-connect-failure" => {
-                network = true
-            }
+            "reset" => network = true,
+            // What no endpoint has seen our plugin sends again in any case.
+            "connect-failure" | "refused-stream" | "reset-before-request" | "http3-post-connect-failure" => unseen = true,
             "retriable-status-codes" => listed = true,
             other => return Err(Fault::new("retry_on", format!("{other} is not supported"))),
         }
@@ -60,7 +61,7 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
     let each = fields.duration("per_try_timeout")?.filter(|each| !each.is_zero());
     fields.refuse("per_try_idle_timeout", "is not supported: use per_try_timeout")?;
     fields.refuse("retriable_headers", "is not supported: use retriable_status_codes")?;
-    fields.refuse("retriable_request_headers", "is not supported")?;
+    let methods = methods(fields)?;
     fields.refuse("rate_limited_retry_back_off", "is not supported")?;
     fields.refuse("retry_options_predicates", "is not supported")?;
     let (first, longest) = fields
@@ -69,15 +70,70 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
     let first = first.map_or(REST, |first| first.as_secs_f64());
     let longest = longest.map_or(first * 10.0, |longest| longest.as_secs_f64());
     let tries = fields.small("num_retries")?.unwrap_or(1);
-    if tries == 0 || (statuses.is_empty() && !network) {
+    if tries == 0 || (statuses.is_empty() && !network && !unseen) {
         return Ok(Retry { plugin: None, each });
     }
     if tries > 19 {
         return Err(Fault::new("num_retries", "expected at most 19"));
     }
     let plugin = json!({
-        "attempts": tries + 1, "statuses": statuses, "on_network_error": network, "methods": METHODS, "max_body_size": MAX_BODY,
+        "attempts": tries + 1, "statuses": statuses, "on_network_error": network, "methods": methods, "max_body_size": MAX_BODY,
         "initial_interval": first.min(60.0), "max_interval": longest.min(60.0), "budget_percent": NO_BUDGET,
     });
     Ok(Retry { plugin: Some(plugin), each })
+}
+
+/// Methods of requests that are sent again, where header matchers name some, any of which suffices.
+fn methods(fields: &mut Fields<'_>) -> Read<Vec<String>> {
+    let one = |text: &str| (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase())).then(|| text.to_owned());
+    let several = |pattern: &str| -> Option<Vec<String>> {
+        pattern.strip_prefix("^(?:")?.strip_suffix(")$")?.split('|').map(one).collect()
+    };
+    let named = fields.list("retriable_request_headers", |matcher| {
+        if *matcher.name("name")? != *":method" {
+            return Err(Fault::new("name", "expected :method: other fields say nothing of what may be sent again"));
+        }
+        let found = match matcher.required("string_match", matching::string)? {
+            Text::Exact(method) => one(&method).map(|method| vec![method]),
+            Text::Pattern(pattern, false) => several(&pattern),
+            Text::Pattern(_, true) => None,
+        };
+        let expected = "expected methods: exact, or safe_regex such as `GET|PUT`; prefix, suffix, contains and ignore_case are not supported here";
+        found.ok_or_else(|| Fault::new("string_match", expected))
+    })?;
+    Ok(if named.is_empty() { METHODS.map(str::to_owned).to_vec() } else { named.concat() })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::super::super::read::message;
+    use super::*;
+
+    fn plugin(policy: &Value) -> Value {
+        message(policy, read).unwrap().plugin.unwrap()
+    }
+
+    #[test]
+    fn what_an_endpoint_may_have_seen_is_sent_again_only_where_that_is_said() {
+        for (retry_on, network) in
+            [("connect-failure,refused-stream", false), ("reset", true), ("5xx", true), ("reset-before-request", false)]
+        {
+            assert_eq!(plugin(&json!({"retry_on": retry_on}))["on_network_error"], json!(network), "{retry_on}");
+        }
+    }
+
+    #[test]
+    fn methods_may_be_named() {
+        let named = |matcher: Value| {
+            let policy = json!({"retry_on": "reset", "retriable_request_headers": [matcher]});
+            message(&policy, read).map(|retry| retry.plugin.unwrap()["methods"].clone())
+        };
+        let text = |name: &str, matcher: Value| json!({"name": name, "string_match": matcher});
+        assert_eq!(named(text(":method", json!({"exact": "PUT"}))).unwrap(), json!(["PUT"]));
+        assert_eq!(named(text(":method", json!({"safe_regex": {"regex": "GET|PUT"}}))).unwrap(), json!(["GET", "PUT"]));
+        assert_eq!(named(text("x-a", json!({"exact": "1"}))).unwrap_err().field, "retriable_request_headers[0].name");
+        let any = text(":method", json!({"safe_regex": {"regex": "P.*"}}));
+        assert_eq!(named(any).unwrap_err().field, "retriable_request_headers[0].string_match");
+    }
 }
