@@ -27,7 +27,7 @@ const MAX_PORTS: usize = 64;
 /// Whole numbers up to this one are exact in what numbers of metadata are.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 /// What we call ourselves.
-const AGENT: &str = "heddle";
+pub(crate) const AGENT: &str = "heddle";
 
 /// Why a request is not even looked at.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -124,6 +124,7 @@ pub(crate) fn node_from_wire(node: Node) -> Result<NodeInfo, BadRequest> {
             service: short("node.metadata.service", service)?,
             alone: false,
             zoneless: false,
+            translates: false,
         },
         version: short("node.user_agent_version", version.trim().to_string())?,
         instance,

@@ -47,8 +47,8 @@ pub(super) trait Speak: Machine + Sized {
     const DIALECT: Dialect;
     /// A new stream of a node that speaks these types.
     fn open(scope: NodeScope, types: Types, position: u64) -> Self;
-    /// Whose types a node speaks that begins so.
-    fn spoken(message: &Self::In) -> Types;
+    /// Whose types a node speaks that begins so, and whether its program is ours.
+    fn spoken(message: &Self::In) -> (Types, bool);
     /// The type that a request is about.
     fn type_of(message: &mut Self::In) -> &mut String;
     /// Reads a request.
@@ -88,6 +88,7 @@ impl Shared {
         let reader = match types {
             Types::Heddle => return Ok((self.ours.clone(), node.scope.clone())),
             Types::Envoy if beside => return self.beside(terms, node),
+            Types::Envoy if node.scope.translates => Reader::Agent,
             Types::Envoy => Reader::Envoy,
             Types::Grpc => Reader::Grpc,
         };
@@ -279,9 +280,10 @@ async fn introduced<M: Speak>(
     let first = first.await.map_err(|_| Status::deadline_exceeded("no request came in time"))??;
     let Some(mut first) = first else { return Ok(None) };
     terms.of_type(M::type_of(&mut first))?;
-    let types = M::spoken(&first);
+    let (types, ours) = M::spoken(&first);
     let (node, request) = M::read(first, types);
     let mut node = node.ok_or_else(|| Status::invalid_argument("the first request must say the node"))?.map_err(refuse)?;
+    node.scope.translates = ours && types == Types::Envoy;
     if node.scope.id.is_empty() {
         return Err(Status::invalid_argument("node.id must not be empty"));
     }

@@ -97,6 +97,8 @@ pub struct NodeScope {
     pub alone: bool,
     /// There was no place for its zone among those that are told apart: zones make no difference to what it is given.
     pub zoneless: bool,
+    /// It is an agent of ours that asks for the types of others: it is given of them what agents of ours know.
+    pub translates: bool,
 }
 
 /// The role of a node that stands beside one service of the mesh.

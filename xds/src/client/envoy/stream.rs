@@ -26,6 +26,7 @@ use super::follower::{Follower, Raw, Says, Told};
 use super::shell::Shell;
 use crate::client::shell::End;
 use crate::dialect::envoy::kind::EnvoyKind;
+use crate::protocol::wire::AGENT;
 use crate::protocol::{MAX_REQUEST, MAX_RESPONSE, NodeInfo};
 
 /// Until the control plane opens its side of a stream.
@@ -68,7 +69,7 @@ fn node(info: &NodeInfo, source: &EnvoySource) -> Node {
         cluster: who.cluster.to_string(),
         locality: Some(Locality { region, zone, sub_zone }),
         metadata: (!who.metadata.is_empty()).then(|| structure(&who.metadata)),
-        user_agent_name: "heddle".to_owned(),
+        user_agent_name: AGENT.to_owned(),
         user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(info.version.to_string())),
         ..Default::default()
     }

@@ -1,7 +1,7 @@
 //! How a new version spreads over the nodes of a group: first to one of them, its canary, to the others when that one has taken it, and to nobody else when
 //! it refuses it. It knows no protocol.
 //!
-//! A group is who has the same role and speaks the same types. Beside the snapshot it has two that follow it: the *trial*, which canaries are shown, and the
+//! A group is who has the same role, speaks the same types and is the same kind of program. Beside the snapshot it has two that follow it: the *trial*, which canaries are shown, and the
 //! *rest*, which all others are shown. What changed is put on trial as one step, which a canary answers; then the rest takes it over. What the canary
 //! refuses is set back in the trial to what the rest has, and waits there until it changes or somebody says to go on.
 
@@ -47,6 +47,8 @@ pub struct GroupName {
     pub zone: Arc<str>,
     /// There was no place for their zone, whichever it is: they are given what such nodes are given.
     pub zoneless: bool,
+    /// They are agents of ours that ask for the types of others: what they refuse says nothing of the programs whose types these are.
+    pub translating: bool,
 }
 
 impl GroupName {
@@ -54,14 +56,14 @@ impl GroupName {
     pub fn of(types: Types, scope: &NodeScope) -> GroupName {
         let ours = types == Types::Heddle;
         let zone = if ours || scope.zoneless { Arc::default() } else { scope.zone.clone() };
-        GroupName { types, role: scope.role.clone(), zone, zoneless: !ours && scope.zoneless }
+        GroupName { types, role: scope.role.clone(), zone, zoneless: !ours && scope.zoneless, translating: scope.translates }
     }
 }
 
 impl fmt::Display for GroupName {
-    /// `gateway/envoy`, with a zone behind it where there is one, and `*` where there was no place for it.
+    /// `gateway/envoy`, `gateway/envoy-dialect` for agents of ours, with a zone behind it where there is one, and `*` where there was no place for it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.role, self.types.as_str())?;
+        write!(f, "{}/{}{}", self.role, self.types.as_str(), if self.translating { "-dialect" } else { "" })?;
         match &*self.zone {
             _ if self.zoneless => f.write_str("/*"),
             "" => Ok(()),

@@ -77,8 +77,7 @@ impl World {
     }
 
     fn held(&self) -> Vec<String> {
-        let held =
-            self.rollouts.held(&GroupName { types: Types::Heddle, role: "gateway".into(), zone: "".into(), zoneless: false });
+        let held = self.rollouts.held(&GroupName::of(Types::Heddle, &scope_of("n", "gateway")));
         held.iter().map(|held| format!("{} by {}: {}", held.name, held.node, held.reason)).collect()
     }
 }
@@ -507,6 +506,15 @@ async fn a_group_that_makes_room_lets_go_of_what_it_follows_at_once() {
     }
     assert_eq!(world.rollouts.view().len(), super::MAX_UNPROVEN);
     assert!(Arc::strong_count(&world.store) < 3 * super::MAX_UNPROVEN, "{}", Arc::strong_count(&world.store));
+}
+
+#[test]
+fn agents_of_ours_that_ask_for_the_types_of_others_are_a_group_of_their_own() {
+    let of = |translates: bool, zone: &str| {
+        GroupName::of(Types::Envoy, &NodeScope { translates, zone: zone.into(), ..scope_of("n", "gateway") })
+    };
+    assert_ne!(of(true, ""), of(false, ""), "what one refuses, the other may take");
+    assert_eq!([of(true, ""), of(true, "a")].map(|name| name.to_string()), ["gateway/envoy-dialect", "gateway/envoy-dialect/a"]);
 }
 
 #[test]

@@ -33,7 +33,7 @@ use crate::dialect::envoy::encode::Gap;
 use crate::link::Peer;
 use crate::model::Kind;
 use crate::protocol::wire::{
-    Incoming, delta_request_from_wire, delta_response_to_wire, sotw_request_from_wire, sotw_response_to_wire,
+    AGENT, Incoming, delta_request_from_wire, delta_response_to_wire, sotw_request_from_wire, sotw_response_to_wire,
 };
 use crate::protocol::{Advice, DeltaResponse, Dialect, MAX_REQUEST, NodeInfo, SotwResponse, Types, more_follows, seeds};
 use crate::snapshot::{NodeScope, SnapshotFeed};
@@ -251,9 +251,10 @@ pub fn tuned() -> Server {
         .http2_max_header_list_size(Some(64 * 1024))
 }
 
-/// The program of a node.
-fn agent(node: &Option<Node>) -> &str {
-    node.as_ref().map_or("", |node| &node.user_agent_name)
+/// Whose types a node speaks whose first request is about this type, and whether its program is ours.
+fn spoken(type_url: &str, node: &Option<Node>) -> (Types, bool) {
+    let program = node.as_ref().map_or("", |node| &node.user_agent_name);
+    (Types::spoken(type_url, program), program == AGENT)
 }
 
 impl Speak for DeltaMachine {
@@ -263,8 +264,8 @@ impl Speak for DeltaMachine {
     fn open(scope: NodeScope, types: Types, position: u64) -> Self {
         DeltaMachine::new(scope, position).speaking(types)
     }
-    fn spoken(message: &Self::In) -> Types {
-        Types::spoken(&message.type_url, agent(&message.node))
+    fn spoken(message: &Self::In) -> (Types, bool) {
+        spoken(&message.type_url, &message.node)
     }
     fn type_of(message: &mut Self::In) -> &mut String {
         &mut message.type_url
@@ -295,8 +296,8 @@ impl Speak for SotwMachine {
     fn open(scope: NodeScope, types: Types, position: u64) -> Self {
         SotwMachine::new(scope, position).speaking(types)
     }
-    fn spoken(message: &Self::In) -> Types {
-        Types::spoken(&message.type_url, agent(&message.node))
+    fn spoken(message: &Self::In) -> (Types, bool) {
+        spoken(&message.type_url, &message.node)
     }
     fn type_of(message: &mut Self::In) -> &mut String {
         &mut message.type_url

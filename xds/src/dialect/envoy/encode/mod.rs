@@ -3,6 +3,7 @@
 //! An upstream becomes a `Cluster` and its endpoints a `ClusterLoadAssignment`, one by one. All routes become one `RouteConfiguration`, of which each
 //! route is encoded once, and a listener becomes a `Listener` that reads it. What Envoy cannot do as it is written is withheld, never done by halves.
 
+mod agent;
 mod cluster;
 mod follow;
 pub(crate) mod grpc;
@@ -55,6 +56,8 @@ pub enum Reader {
     /// Envoys.
     #[default]
     Envoy,
+    /// Agents of ours that ask for Envoy's types: what they do not know of it is withheld from them, as what Envoy lacks is from Envoys.
+    Agent,
     /// Clients and servers of gRPC, which know a part of it.
     Grpc,
 }
@@ -89,6 +92,7 @@ impl Reader {
     fn as_str(self) -> &'static str {
         match self {
             Reader::Envoy => "Envoys",
+            Reader::Agent => "agents of ours that ask for Envoy's types",
             Reader::Grpc => "clients of gRPC",
         }
     }
@@ -147,7 +151,7 @@ impl Encoder {
         let (before, mut changed) = (self.further(), BTreeSet::new());
         for (kind, name) in names {
             match kind {
-                Kind::Secret if self.reader == Reader::Envoy => self.secret(view, name, &mut out),
+                Kind::Secret if self.reader != Reader::Grpc => self.secret(view, name, &mut out),
                 Kind::Upstream if plugins::is_beside(&name) => {}
                 Kind::Upstream | Kind::Endpoints => {
                     listeners |= kind == Kind::Upstream && self.led.contains(&name);
@@ -165,7 +169,7 @@ impl Encoder {
         }
         routes |= !changed.is_empty();
         match self.reader {
-            Reader::Envoy if routes => out.push(Ok(self.all_routes(changed))),
+            Reader::Envoy | Reader::Agent if routes => out.push(Ok(self.all_routes(changed))),
             Reader::Grpc if routes => grpc::tables(&mut self.routes, &mut out),
             _ => {}
         }
@@ -173,7 +177,7 @@ impl Encoder {
             self.copies(&mut out);
         }
         let further = self.further();
-        if (listeners || further != before) && self.reader == Reader::Envoy {
+        if (listeners || further != before) && self.reader != Reader::Grpc {
             self.listeners(view, &further, &mut out);
         }
         for change in &out {
@@ -264,6 +268,7 @@ impl Encoder {
             let encoded = upstream.map(|upstream| {
                 let body = match self.reader {
                     Reader::Envoy => cluster::encode(upstream, ranked, self.members),
+                    Reader::Agent => cluster::encode(upstream, ranked, self.members).and_then(agent::cluster),
                     Reader::Grpc => grpc::cluster(upstream, ranked, self.members),
                 };
                 body.map(|body| Versioned::encoded(Resource::Upstream(Arc::new(upstream.clone())), body))
@@ -274,7 +279,7 @@ impl Encoder {
             endpoints.zip(ranked).filter(|_| !inline && upstream.is_some_and(|upstream| self.members || upstream.mesh.is_none()));
         let encoded = assigned.map(|(endpoints, ranked)| {
             let body = match self.reader {
-                Reader::Envoy => cluster::assignment(ranked, upstream),
+                Reader::Envoy | Reader::Agent => cluster::assignment(ranked, upstream),
                 Reader::Grpc => grpc::assignment(ranked, upstream),
             };
             Ok(Versioned::encoded(Resource::Endpoints(endpoints.clone()), body))
@@ -297,6 +302,7 @@ impl Encoder {
         }
         let encoded = match self.reader {
             Reader::Envoy => route::encode(route, (&everywhere, &self.consumers), &find),
+            Reader::Agent => route::encode(route, (&everywhere, &self.consumers), &find).and_then(agent::route),
             Reader::Grpc => grpc::route(route, &everywhere, &find),
         };
         match encoded {
@@ -315,7 +321,7 @@ impl Encoder {
                 }
                 self.withheld.insert((Kind::Route, name.clone()), reason);
                 let gap = match self.reader {
-                    Reader::Envoy => route::gap(route, self.gap.status(), |_| Ok(())),
+                    Reader::Envoy | Reader::Agent => route::gap(route, self.gap.status(), |_| Ok(())),
                     Reader::Grpc => grpc::gap(route, self.gap.status()),
                 };
                 self.routes.set(name, gap)
@@ -389,6 +395,7 @@ impl Encoder {
                 None => Ok(upstream(view, name)),
             };
             let encoded = listener::encode(listener, &certificates, further, &find);
+            let encoded = if self.reader == Reader::Agent { encoded.and_then(agent::listener) } else { encoded };
             let encoded = encoded.map(|body| Versioned::encoded(found.resource.clone(), body));
             self.give(Kind::Listener, name, Some(encoded), out);
         }
