@@ -167,6 +167,9 @@ pub(super) fn apply(plugin: &PluginConf, draft: &mut Draft) -> Applied {
         // What it counts, Envoy counts by itself.
         "prometheus" => Ok(()),
         "csrf" => guards::origins(config, draft),
+        // Envoy has filters for these two.
+        "ext-authz" => Err("is not translated for Envoys yet: forward-auth is, which asks by HTTP".to_owned()),
+        "basic-auth" => Err("is not translated for Envoys yet: key-auth and jwt-auth are".to_owned()),
         _ => Err("Envoy has no counterpart".to_owned()),
     }
 }
