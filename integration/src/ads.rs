@@ -117,6 +117,12 @@ impl Follower {
         Follower::start(Follower::anywhere(&format!("controlplane: {{ address: \"{control}\", dialect: {dialect} }}\n")), &[])
     }
 
+    /// The same of a node that says where it is.
+    pub fn in_zone(zone: &str, control: SocketAddr, dialect: &str) -> Follower {
+        let control = format!("controlplane: {{ address: \"{control}\", dialect: {dialect} }}\n");
+        Follower::start(Follower::placed(&format!(", zone: {zone}"), &control), &[])
+    }
+
     /// With a bootstrap, made for whom it starts.
     pub fn with_bootstrap(bootstrap: impl Fn(&Spot) -> String) -> Follower {
         let spot = Follower::anywhere("");
@@ -125,10 +131,14 @@ impl Follower {
     }
 
     fn anywhere(more: &str) -> Spot {
+        Follower::placed("", more)
+    }
+
+    fn placed(at: &str, more: &str) -> Spot {
         let place = Place::new();
         let [http, https, admin] = [(); 3].map(|()| place.address());
         let data = place.path("data");
-        let node = format!("node: {{ id: edge-1, data_dir: \"{}\" }}\n", data.display());
+        let node = format!("node: {{ id: edge-1, data_dir: \"{}\"{at} }}\n", data.display());
         place.write("heddle.yaml", &format!("{node}agent: {{ workers: 1, admin: \"{admin}\" }}\n{more}"));
         Spot { place, http, https, admin }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use heddle_integration::ads::{Ads, Follower, Spot, any, assignment, cluster, listener, manager, routes, socket};
 use heddle_integration::certificates::{Authority, Pair};
+use heddle_integration::client::Answer;
 use heddle_integration::heddle::{Heddle, Setup};
 use heddle_integration::mesh::Mesh;
 use heddle_integration::nginx::Nginx;
@@ -236,6 +237,44 @@ fn a_bootstrap_says_who_asks_and_how_the_control_plane_is_known() {
     });
 }
 
+/// What users write most beside plain nodes and routes: probes without a host, zones, bounds of connections, limits by client. And of what agents do not read back from
+/// Envoy's types they are told nothing, which is named; the other routes are there.
+fn written(heddle: &Heddle, id: &str) {
+    let (mut near, far) = (Nginx::saying("near"), Nginx::saying("far"));
+    let node = |nginx: &Nginx, zone: &str| json!({ "host": nginx.address.ip().to_string(), "port": nginx.address.port(), "weight": 1, "zone": zone });
+    let upstream = json!({
+        "nodes": [node(&near, "a"), node(&far, "b")],
+        "checks": { "active": { "type": "http", "http_path": "/up", "healthy": { "interval": 1, "successes": 1 },
+            "unhealthy": { "interval": 1, "http_failures": 1, "tcp_failures": 1 } } },
+        "circuit_breaker": { "max_connections": 7 },
+    });
+    heddle.put("/upstreams/zoned", upstream);
+    let limit = json!({ "limit-count": { "count": 2, "time_window": 3600, "rejected_code": 429 } });
+    heddle.put("/routes/limited", json!({ "uri": "/limited", "upstream_id": "zoned", "plugins": limit }));
+    heddle.put("/routes/keyed", json!({ "uri": "/keyed", "upstream_id": "zoned", "plugins": { "key-auth": {} } }));
+    heddle.put("/routes/free", json!({ "uri": "/free", "upstream_id": "zoned" }));
+    heddle.until_status("/free", 200);
+    let asked = || heddle.get("/limited");
+    let left = |answer: &Answer| answer.field("x-ratelimit-remaining").map(str::to_owned);
+    let answers = [asked(), asked(), asked()];
+    assert_eq!(answers.each_ref().map(|answer| answer.status), [200, 200, 429]);
+    assert_eq!(answers.each_ref().map(left), ["1", "0", "0"].map(|left| Some(left.to_owned())));
+    assert_eq!(heddle.get("/keyed").status, 404, "who asks for keys is told nothing without one");
+    let told = until("the node", || {
+        let nodes = heddle.admin("GET", "/nodes", Value::Null).json();
+        nodes.as_array()?.iter().find(|node| node["id"] == id).cloned()
+    });
+    assert_eq!(told["nacks"], json!([]), "{told}");
+    let withheld: Vec<&Value> = told["withheld"].as_array().unwrap().iter().map(|one| &one["resource"]).collect();
+    assert_eq!(withheld, ["keyed"], "{told}");
+    let groups = heddle.admin("GET", "/rollouts", Value::Null).json();
+    let names: Vec<&str> = groups.as_array().unwrap().iter().filter_map(|group| group["group"].as_str()).collect();
+    assert!(names.iter().any(|name| name.contains("/envoy-dialect")), "what they refuse is not held from Envoys: {groups}");
+    near.process.kill();
+    until("probes to find that one is gone", || (0..10).all(|_| heddle.get("/free").text() == "far").then_some(()));
+    ["limited", "keyed", "free"].map(|route| heddle.admin("DELETE", &format!("/routes/{route}"), Value::Null));
+}
+
 /// Heddle's own control plane drives an agent that asks for Envoy's types; `ready` waits until it can be asked.
 fn driven(heddle: &mut Heddle, id: &str, ready: impl Fn()) {
     let (one, two) = (Nginx::saying("one"), Nginx::saying("two"));
@@ -258,6 +297,7 @@ fn driven(heddle: &mut Heddle, id: &str, ready: impl Fn()) {
         nodes.as_array()?.iter().find(|node| node["id"] == id).cloned()
     });
     assert_eq!((&node["speaks"], &node["nacks"]), (&json!("envoy"), &json!([])), "{node}");
+    written(heddle, id);
     heddle.process.kill();
     assert_eq!(heddle.get("/shop/cart").text(), "two", "the control plane is away");
     heddle.start_again();
@@ -269,7 +309,7 @@ fn driven(heddle: &mut Heddle, id: &str, ready: impl Fn()) {
 fn heddles_own_control_plane_drives_an_agent_by_envoys_types() {
     for dialect in ["envoy", "envoy-sotw"] {
         let mut heddle = Heddle::control_plane(Setup::default());
-        let agent = Follower::follow(heddle.xds, dialect);
+        let agent = Follower::in_zone("a", heddle.xds, dialect);
         driven(&mut heddle, "edge-1", || agent.until_ready());
     }
 }
