@@ -271,7 +271,9 @@ fn written(heddle: &Heddle, id: &str) {
     assert!(group.starts_with("gateway/envoy-dialect"), "what it refuses is not held from Envoys: {group}");
     near.process.kill();
     until("probes to find that one is gone", || (0..10).all(|_| heddle.get("/free").text() == "far").then_some(()));
-    ["limited", "keyed", "free"].map(|route| heddle.admin("DELETE", &format!("/routes/{route}"), Value::Null));
+    for route in ["limited", "keyed", "free"] {
+        assert_eq!(heddle.admin("DELETE", &format!("/routes/{route}"), Value::Null).status, 200);
+    }
 }
 
 /// Heddle's own control plane drives an agent that asks for Envoy's types; `ready` waits until it can be asked.
