@@ -128,9 +128,7 @@ fn per_route(kind: &str, fields: &mut Fields<'_>) -> Read<Override> {
         fields.ignore(&["is_optional"]);
         let inner = match fields.take("config") {
             // Without a type it switches on what the listener has.
-            Some(Value::Object(config)) if config.iter().all(|(name, value)| name == TYPE && value == "") => {
-                Some(Ok(as_in_the_listener()))
-            }
+            Some(Value::Object(config)) if config.values().all(|value| value == "") => Some(Ok(as_in_the_listener())),
             config => config.map(|config| typed(config, per_route)),
         };
         let inner = inner.transpose().map_err(|fault| fault.inside("config"))?;
