@@ -172,3 +172,26 @@ fn what_is_no_bootstrap_is_told_with_its_line_and_nothing_starts() {
         assert!(told.contains(expected), "{expected} is not in:\n{told}");
     }
 }
+
+#[test]
+fn an_endpoint_where_nobody_listens_costs_no_request_where_the_route_says_so() {
+    let (green, nobody) = (Nginx::saying("green"), Place::new().address());
+    let endpoint = |at: SocketAddr| {
+        format!(
+            "        - endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }}\n",
+            at.ip(),
+            at.port()
+        )
+    };
+    for (policy, all_good) in [("", false), (", retry_policy: { retry_on: connect-failure, num_retries: 1 }", true)] {
+        let agent = Agent::start(|http| {
+            let usual = "route: { cluster: green, timeout: 5s";
+            let text = resources(http, green.address, green.address).replace(usual, &format!("{usual}{policy}"));
+            text.replace(&endpoint(green.address), &(endpoint(green.address) + &endpoint(nobody)))
+        });
+        agent.wait_ready();
+        let posted = || client::send(agent.http, "POST", "/", &[("Host", "other.example")], b"more").unwrap().status;
+        let statuses: Vec<u16> = (0..20).map(|_| posted()).collect();
+        assert_eq!(statuses.iter().all(|status| *status == 200), all_good, "{policy}: {statuses:?}");
+    }
+}

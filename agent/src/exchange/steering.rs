@@ -30,6 +30,8 @@ pub struct Retry {
     pub timeout: Duration,
     /// What is safe to be sent again, and after what.
     pub after: Repeat,
+    /// Whether one that no endpoint has seen is sent again, whatever `after` says of those without an answer.
+    pub on_unseen: bool,
     /// The field that tells the endpoint which try this is.
     pub attempt_header: Option<Arc<str>>,
     /// Bounds repeats in share of requests.

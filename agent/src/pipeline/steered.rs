@@ -102,7 +102,8 @@ impl<'a> Steered<'a> {
         let replayable = self.replay.is_whole() || error.sent == Sent::Nothing;
         // Where nobody has seen a byte, going to another endpoint adds no load.
         let free = error.sent == Sent::Nothing && tried < campaign.target.standing();
-        retry.after.on_network_error
+        let wanted = retry.after.on_network_error || retry.on_unseen && error.sent == Sent::Nothing;
+        wanted
             && error.may_retry(retry.after.may_send_twice(&x.request.method), replayable)
             && self.may_begin(retry, campaign)
             && (free || retry.budget.spend())
@@ -242,6 +243,7 @@ mod tests {
             max_interval: Duration::from_millis(350),
             timeout: Duration::ZERO,
             after,
+            on_unseen: false,
             attempt_header: None,
             budget: Arc::new(Budget::new(0, 0)),
         };

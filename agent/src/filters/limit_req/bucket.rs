@@ -89,8 +89,8 @@ impl Pace {
     /// What is left to a key whose next request is due then.
     pub(super) fn left(&self, due: Due, now: u64) -> Left {
         let (early, interval) = (due.0.saturating_sub(now), self.interval.max(1));
-        let remaining = self.most.checked_sub(early).map_or(0, |room| room / interval + 1);
-        Left { limit: self.most / interval + 1, remaining, reset: early.saturating_sub(self.most) }
+        let remaining = self.most.checked_sub(early).map_or(0, |room| (room / interval).saturating_add(1));
+        Left { limit: (self.most / interval).saturating_add(1), remaining, reset: early.saturating_sub(self.most) }
     }
 }
 

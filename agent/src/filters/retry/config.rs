@@ -32,6 +32,9 @@ pub(super) struct Config {
     /// Sends a request again when no answer came.
     #[serde(default = "yes")]
     pub on_network_error: bool,
+    /// Sends a request again that no endpoint has seen (no connection, a refused stream), also where `on_network_error` is `false`.
+    #[serde(default)]
+    pub on_unseen: bool,
     /// Methods of requests that may be sent twice; the idempotent ones when empty. A request of which no endpoint has seen a byte always may.
     #[serde(default)]
     pub methods: Vec<String>,

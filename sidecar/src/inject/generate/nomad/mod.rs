@@ -102,7 +102,7 @@ impl Sidecar {
                 node: "${NOMAD_ALLOC_ID}",
                 proof: "${NOMAD_SECRETS_DIR}/token",
                 bundle: "${NOMAD_TASK_DIR}/root.pem",
-                data: "${NOMAD_ALLOC_DIR}/data/heddle",
+                data: "${NOMAD_TASK_DIR}/heddle",
                 // The network of a group is behind its host's: others come by the port that Nomad has mapped.
                 advertise: Some("${NOMAD_ADDR_heddle}"),
                 spared: None,

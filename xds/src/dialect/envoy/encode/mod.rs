@@ -321,7 +321,8 @@ impl Encoder {
                 }
                 self.withheld.insert((Kind::Route, name.clone()), reason);
                 let gap = match self.reader {
-                    Reader::Envoy | Reader::Agent => route::gap(route, self.gap.status(), |_| Ok(())),
+                    Reader::Envoy => route::gap(route, self.gap.status(), |_| Ok(())),
+                    Reader::Agent => agent::gap(route::gap(route, self.gap.status(), |_| Ok(()))),
                     Reader::Grpc => grpc::gap(route, self.gap.status()),
                 };
                 self.routes.set(name, gap)

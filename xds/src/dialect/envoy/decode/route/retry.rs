@@ -37,7 +37,6 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
             "gateway-error" => statuses.push(json!("502-504")),
             "retriable-4xx" => statuses.push(json!(409)),
             "reset" => network = true,
-            // What no endpoint has seen our plugin sends again in any case.
             "connect-failure" | "refused-stream" | "reset-before-request" | "http3-post-connect-failure" => unseen = true,
             "retriable-status-codes" => listed = true,
             other => return Err(Fault::new("retry_on", format!("{other} is not supported"))),
@@ -77,7 +76,7 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
         return Err(Fault::new("num_retries", "expected at most 19"));
     }
     let plugin = json!({
-        "attempts": tries + 1, "statuses": statuses, "on_network_error": network, "methods": methods, "max_body_size": MAX_BODY,
+        "attempts": tries + 1, "statuses": statuses, "on_network_error": network, "on_unseen": unseen, "methods": methods, "max_body_size": MAX_BODY,
         "initial_interval": first.min(60.0), "max_interval": longest.min(60.0), "budget_percent": NO_BUDGET,
     });
     Ok(Retry { plugin: Some(plugin), each })
@@ -119,7 +118,9 @@ mod tests {
         for (retry_on, network) in
             [("connect-failure,refused-stream", false), ("reset", true), ("5xx", true), ("reset-before-request", false)]
         {
-            assert_eq!(plugin(&json!({"retry_on": retry_on}))["on_network_error"], json!(network), "{retry_on}");
+            let plugin = plugin(&json!({"retry_on": retry_on}));
+            assert_eq!(plugin["on_network_error"], json!(network), "{retry_on}");
+            assert_eq!(plugin["on_unseen"], json!(!network), "{retry_on}");
         }
     }
 

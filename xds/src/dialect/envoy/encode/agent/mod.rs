@@ -8,6 +8,7 @@ use bytes::Bytes;
 use heddle_proto::envoy::config::route::v3 as wire;
 use prost::Message;
 
+use super::hosts::Place;
 use super::route::Encoded;
 use super::{ROUTES, bytes};
 use crate::dialect::envoy::decode::{DecodeFault, Unread};
@@ -30,9 +31,19 @@ pub(super) fn listener(body: Bytes) -> Result<Bytes, String> {
 
 /// A route in all of its places, or why it is withheld.
 pub(super) fn route(encoded: Encoded) -> Result<Encoded, String> {
+    look(&encoded.places)?;
+    Ok(encoded)
+}
+
+/// What stands in the place of a route that is withheld, unless that is withheld for what it has in common with it.
+pub(super) fn gap(places: Vec<Place>) -> Vec<Place> {
+    if look(&places).is_ok() { places } else { Vec::new() }
+}
+
+fn look(places: &[Place]) -> Result<(), String> {
     let mut before: Option<&Bytes> = None;
     // It is the same in all hosts.
-    for place in encoded.places.iter().filter(|place| before.replace(&place.body) != Some(&place.body)) {
+    for place in places.iter().filter(|place| before.replace(&place.body) != Some(&place.body)) {
         let routes = wire::Route::decode(place.body.clone()).into_iter().collect();
         let host = wire::VirtualHost { name: "*".to_owned(), domains: vec!["*".to_owned()], routes, ..Default::default() };
         let table = wire::RouteConfiguration { name: ROUTES.to_owned(), virtual_hosts: vec![host], ..Default::default() };
@@ -41,7 +52,7 @@ pub(super) fn route(encoded: Encoded) -> Result<Encoded, String> {
             told(&DecodeFault { field, ..fault })
         })?;
     }
-    Ok(encoded)
+    Ok(())
 }
 
 fn read(kind: EnvoyKind, body: &[u8]) -> Result<(), DecodeFault> {

@@ -335,12 +335,16 @@ fn others() -> Vec<Resource> {
 
 /// What such readers are given of all that, and what is withheld from them.
 fn given(reader: Reader) -> (SnapshotStore, BTreeMap<(Kind, String), String>) {
+    given_with(reader, Vec::new())
+}
+
+fn given_with(reader: Reader, further: Vec<Route>) -> (SnapshotStore, BTreeMap<(Kind, String), String>) {
     let store = SnapshotStore::new();
     let upstreams = upstreams();
     let mut all: Vec<Resource> = others();
     all.extend(upstreams.iter().map(|upstream| Resource::Endpoints(endpoints(upstream))));
     all.extend(upstreams.into_iter().map(|upstream| Resource::Upstream(Arc::new(upstream))));
-    all.extend(routes().into_iter().map(Resource::Route));
+    all.extend(routes().into_iter().chain(further).map(Resource::Route));
     all.extend(listeners().into_iter().map(Resource::Listener));
     store.apply(all.into_iter().map(Change::Set).collect());
     let view = store.view();
@@ -389,6 +393,15 @@ fn a_table_of_routes_is_read_though_one_of_them_would_be_refused() {
     let (_, all) = told.all(Kind::Route);
     let body = &all.iter().next().unwrap().1.body;
     assert!(Unread::new(EnvoyKind::Routes, body).unwrap().read().is_err(), "which is why they are withheld");
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_route_is_withheld_for_what_they_have_in_common() {
+    let matches =
+        RouteMatch { uris: vec!["/e".into()], vars: Some(Arc::new(json!([["http_x_a", "~=", ""]]))), ..RouteMatch::default() };
+    let (told, withheld) = given_with(Reader::Agent, vec![Route { matches, ..route("unlike nothing", "balanced-0") }]);
+    assert!(withheld.contains_key(&(Kind::Route, "unlike nothing".to_owned())), "{withheld:#?}");
+    assert!(!pieces(&told, Kind::Route, EnvoyKind::Routes).is_empty(), "the table is read all the same");
 }
 
 #[test]

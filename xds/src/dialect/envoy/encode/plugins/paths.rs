@@ -50,7 +50,8 @@ pub(super) fn split(config: &Config, draft: &mut Draft) -> Applied {
 
 /// `retry`: the budget is that of the upstream, and what no endpoint has seen is tried again by the same rule.
 pub(super) fn retry(config: &Config, draft: &mut Draft) -> Applied {
-    let known = ["attempts", "initial_interval", "max_interval", "statuses", "on_network_error", "methods", "max_body_size"];
+    let known =
+        ["attempts", "initial_interval", "max_interval", "statuses", "on_network_error", "on_unseen", "methods", "max_body_size"];
     only(config, &[&known[..], &["timeout", "budget_percent", "budget_burst"]].concat())?;
     let seconds = |field: &str| config.get(field).and_then(Value::as_f64).filter(|span| *span > 0.0);
     if seconds("timeout").is_some() {
