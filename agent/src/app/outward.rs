@@ -60,6 +60,12 @@ fn kubernetes(settings: &AgentSettings, identity: &Identity) -> Option<Kubernete
     let domain: Arc<str> = match &settings.mesh.outbound.cluster_domain {
         _ if settings.control_plane.dialect != Served::Heddle => return None,
         ClusterDomain::Off => return None,
+        ClusterDomain::OfHost if !reaches_addresses_of_services() => {
+            tracing::warn!(
+                "this host has no way to addresses of IPv4, as services have: names of Kubernetes are left to its own name servers"
+            );
+            return None;
+        }
         ClusterDomain::OfHost => mesh_dns::cluster_domain_of_host().into(),
         ClusterDomain::Named(domain) => domain.clone(),
     };
@@ -68,6 +74,12 @@ fn kubernetes(settings: &AgentSettings, identity: &Identity) -> Option<Kubernete
     let ControlPlaneAccess { address, others, .. } = &settings.control_plane;
     let spared = [address].into_iter().chain(others).filter_map(spared).collect();
     Some(Kubernetes { domain, spared, identity: identity.clone() })
+}
+
+/// Whether this host would send anything to the addresses that services have by default: what has no way there fails before capture sees it. Nothing is sent.
+fn reaches_addresses_of_services() -> bool {
+    let ways = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0));
+    ways.and_then(|socket| socket.connect((std::net::Ipv4Addr::new(240, 240, 0, 1), 9))).is_ok()
 }
 
 /// Answers names of services, where that is wanted; those of Kubernetes only where no bootstrap of an Envoy says whom to follow.

@@ -215,6 +215,8 @@ impl Names {
         let until = if rests { now } else { away };
         let found = self.find(service, until).await;
         match found {
+            // One without an address cannot be led to, and what others know of it would lead there in clear.
+            Found::Service(None) if self.is_own(service) => question::failure(packet),
             Found::Service(_) if self.is_own(service) => question.answer(found),
             Found::Service(_) | Found::Nobody => self.forward(packet, by_tcp).await,
             Found::Unknown => {
@@ -232,7 +234,7 @@ impl Names {
         let own = self.kubernetes.as_ref().and_then(|kubernetes| kubernetes.identity.bundles().own_domain().cloned());
         let tables = self.tables.borrow();
         let of = tables.mesh.get(service).and_then(|known| known.domain.as_ref());
-        of.zip(own.as_ref()).is_none_or(|(of, own)| of == own)
+        of.is_none_or(|of| own.as_ref() == Some(of))
     }
 
     /// What is known of a service; its first question waits `until` then for the control plane.
@@ -245,8 +247,10 @@ impl Names {
             if let Some(known) = tables.borrow_and_update().mesh.get(service) {
                 return Found::Service(known.vip);
             }
-            if standing == Standing::Absent {
-                return Found::Nobody;
+            match standing {
+                Standing::Absent => return Found::Nobody,
+                Standing::Unusable => return Found::Unknown,
+                Standing::Asked | Standing::Present => {}
             }
             tokio::select! {
                 Ok(()) = tables.changed() => {}

@@ -90,9 +90,9 @@ impl Question {
     }
 }
 
-/// Whether others have answered that there is such a name.
+/// Whether others have answered that there is such a name, as the code in the head of the message says (RFC 1035 section 4.1.1).
 pub(super) fn exists(answer: &[u8]) -> bool {
-    Message::from_vec(answer).is_ok_and(|answer| answer.metadata.response_code == ResponseCode::NoError)
+    answer.get(3).is_none_or(|flags| flags & 0x0f == 0)
 }
 
 /// The answer to a packet that nobody could answer.

@@ -64,8 +64,10 @@ pub enum Standing {
     Asked,
     /// It exists: the consumer has it.
     Present,
-    /// The control plane has said that it does not exist, or what it sent cannot be used. When it comes to exist, that is told.
+    /// The control plane has said that it does not exist. When it comes to exist, that is told.
     Absent,
+    /// It exists, and what the control plane sent of it cannot be used. When something comes that can be, that is told.
+    Unusable,
 }
 
 /// The names that a client asks for by name. Cheap to clone; all clones are the same.
@@ -87,7 +89,8 @@ struct Ledger {
     unheard: Option<Instant>,
     kinds: [BTreeMap<Arc<str>, Entry>; Kind::ALL.len()],
     added: [BTreeSet<Arc<str>>; Kind::ALL.len()],
-    dropped: [BTreeSet<Arc<str>>; Kind::ALL.len()],
+    /// What was known of them, as they may be wanted again before anybody was told.
+    dropped: [BTreeMap<Arc<str>, Standing>; Kind::ALL.len()],
 }
 
 struct Entry {
@@ -135,10 +138,10 @@ impl Demand {
             return entry.standing;
         }
         ledger.make_room(kind, name);
-        ledger.add(kind, name.into(), Entry::new(now, Standing::Asked));
+        let standing = ledger.add(kind, name.into(), Entry::new(now, Standing::Asked));
         drop(ledger);
         self.0.asks.send_modify(|count| *count += 1);
-        Standing::Asked
+        standing
     }
 
     /// What is known of a name; `None` when nobody wants it.
@@ -199,7 +202,7 @@ impl Demand {
         let mut changes = Vec::new();
         for kind in Kind::ALL {
             let added = std::mem::take(&mut ledger.added[kind.index()]);
-            let dropped = std::mem::take(&mut ledger.dropped[kind.index()]);
+            let dropped: BTreeSet<_> = std::mem::take(&mut ledger.dropped[kind.index()]).into_keys().collect();
             if !(added.is_empty() && dropped.is_empty()) {
                 changes.push(Asks { kind, added, dropped });
             }
@@ -221,7 +224,7 @@ impl Demand {
         for fault in &update.rejected {
             // A last good version stays in use.
             if let Some(entry) = entries.get_mut(&*fault.name).filter(|entry| entry.standing == Standing::Asked) {
-                entry.standing = Standing::Absent;
+                entry.standing = Standing::Unusable;
             }
         }
         drop(ledger);
@@ -234,7 +237,8 @@ impl Demand {
         let is_heard = ledger.unheard.is_none();
         for kind in Kind::ALL {
             let late = |entry: &Entry| {
-                let keep = if entry.standing == Standing::Absent && is_heard { KEEP_ABSENT } else { KEEP };
+                let keep =
+                    if matches!(entry.standing, Standing::Absent | Standing::Unusable) && is_heard { KEEP_ABSENT } else { KEEP };
                 now.saturating_duration_since(entry.wanted) >= keep
             };
             let gone: Vec<_> =
@@ -247,17 +251,22 @@ impl Demand {
 }
 
 impl Ledger {
-    fn add(&mut self, kind: Kind, name: Arc<str>, entry: Entry) {
-        if !self.dropped[kind.index()].remove(&name) {
-            self.added[kind.index()].insert(name.clone());
+    /// Says what is known of it.
+    fn add(&mut self, kind: Kind, name: Arc<str>, mut entry: Entry) -> Standing {
+        match self.dropped[kind.index()].remove(&name) {
+            // It is asked for still, and not answered again.
+            Some(before) => entry.standing = before,
+            None => drop(self.added[kind.index()].insert(name.clone())),
         }
+        let standing = entry.standing;
         self.kinds[kind.index()].insert(name, entry);
+        standing
     }
 
     fn let_go(&mut self, kind: Kind, name: Arc<str>) {
-        self.kinds[kind.index()].remove(&name);
+        let Some(entry) = self.kinds[kind.index()].remove(&name) else { return };
         if !self.added[kind.index()].remove(&name) {
-            self.dropped[kind.index()].insert(name);
+            self.dropped[kind.index()].insert(name, entry.standing);
         }
     }
 
@@ -354,7 +363,7 @@ mod tests {
         assert!(answers.has_changed().unwrap());
         assert_eq!(demand.want(Kind::Secret, "a", now), Standing::Present);
         assert_eq!(demand.want(Kind::Secret, "b", now), Standing::Absent);
-        assert_eq!(demand.want(Kind::Secret, "c", now), Standing::Absent);
+        assert_eq!(demand.want(Kind::Secret, "c", now), Standing::Unusable, "it exists, though nobody can use it");
         assert_eq!(demand.standing(Kind::Secret, "stranger"), None);
         demand.note(&update(&["b"], &[], &["a"]));
         assert_eq!(demand.standing(Kind::Secret, "b"), Some(Standing::Present));
@@ -405,6 +414,20 @@ mod tests {
         demand.found();
         demand.expire(start + 10 * KEEP_ABSENT);
         assert_eq!(demand.standing(Kind::Secret, "missing"), None);
+    }
+
+    #[test]
+    fn what_is_wanted_again_before_anybody_was_told_is_known_as_before() {
+        let (demand, start) = (Demand::default(), heddle_node::clock::now());
+        demand.want(Kind::Secret, "there", start);
+        demand.want(Kind::Secret, "missing", start);
+        demand.take();
+        demand.note(&update(&["there"], &["missing"], &[]));
+        demand.expire(start + KEEP);
+        let later = start + KEEP;
+        assert_eq!(demand.want(Kind::Secret, "there", later), Standing::Present);
+        assert_eq!(demand.want(Kind::Secret, "missing", later), Standing::Absent);
+        assert_eq!(demand.take(), [], "they are asked for all the time");
     }
 
     #[test]

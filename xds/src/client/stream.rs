@@ -16,7 +16,7 @@ use wire::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient 
 
 use super::demand::SWEEP_EVERY;
 use super::shell::{End, Session};
-use super::{ClientMachine, DeltaClient, SotwClient, TypedUpdate};
+use super::{ClientMachine, DeltaClient, Origin, SotwClient, TypedUpdate};
 use crate::model::Kind;
 use crate::protocol::BadRequest;
 use crate::protocol::wire::{delta_request_to_wire, delta_response_from_wire, sotw_request_to_wire, sotw_response_from_wire};
@@ -227,7 +227,8 @@ async fn ask<M: Speak>(machine: &mut M, out: Option<&mpsc::Sender<M::Out>>, sess
         }
     }
     if !gone.is_empty() {
-        session.hand_over(vec![gone]).await?;
+        // The control plane has said nothing of them: who wants one again asks again.
+        session.deliver(Origin::ControlPlane, vec![gone]).await?;
         session.save_soon();
     }
     Ok(())

@@ -77,6 +77,8 @@ enum Known {
     No,
     /// The control plane has not answered yet.
     NotYet,
+    /// What it has answered cannot be used.
+    Unusable,
 }
 
 impl Worker {
@@ -84,7 +86,7 @@ impl Worker {
     /// all who wait share one question.
     ///
     /// # Errors
-    /// [`Reason::UnknownService`] when there is none, [`Reason::ServicePending`] when there is no answer in time.
+    /// [`Reason::UnknownService`] when there is none, [`Reason::ServicePending`] when there is no answer in time, or none that can be used.
     pub(super) async fn callee(&self, service: &str, meant: Meant) -> Result<(Rc<View>, u32), Reason> {
         let (view, now) = (self.view(), clock::now());
         if let Some(number) = view.callee(service, now) {
@@ -101,6 +103,7 @@ impl Worker {
             match known(&demand, &view, service, clock::now(), 0) {
                 Known::Yes => return view.note_callee(service, now).map(|number| (view, number)).ok_or(Reason::UnknownService),
                 Known::No => return Err(Reason::UnknownService),
+                Known::Unusable => return Err(Reason::ServicePending),
                 Known::NotYet => {}
             }
             tokio::select! {
@@ -142,7 +145,8 @@ impl Worker {
             }
             let now = clock::now();
             let is_silent = silent_until.lock().is_some_and(|until| now < until);
-            let is_over = told == [Standing::Absent; 2] || now >= until || is_silent;
+            let is_over =
+                told.iter().all(|told| matches!(told, Standing::Absent | Standing::Unusable)) || now >= until || is_silent;
             if let Some(known) = view.tables.mesh.get(instance.as_str()).filter(|_| told[0] != Standing::Asked || is_over) {
                 return Some(known.name.clone());
             }
@@ -164,7 +168,11 @@ fn known(demand: &Demand, view: &View, service: &str, now: Instant, depth: u32) 
     let upstream = format!("{MESH_PREFIX}{service}");
     let endpoints = demand.want(Kind::Endpoints, &upstream, now);
     let Some(known_service) = view.tables.mesh.get(service) else {
-        return if told == Standing::Absent { Known::No } else { Known::NotYet };
+        return match told {
+            Standing::Absent => Known::No,
+            Standing::Unusable => Known::Unusable,
+            Standing::Asked | Standing::Present => Known::NotYet,
+        };
     };
     let has_endpoints = || view.tables.clusters.get(&*upstream).is_some_and(|cluster| !cluster.view().endpoints.is_empty());
     if endpoints == Standing::Asked && !has_endpoints() {
