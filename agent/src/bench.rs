@@ -10,6 +10,7 @@ use std::time::Duration;
 use heddle_node::identity::Identity;
 use heddle_xds::codec::InvalidResource;
 use heddle_xds::model::{Listener, Resource};
+use tokio::sync::watch;
 
 pub use crate::balance::{Epoch, Node, Policy, Standing, View as NodeView, Worker as Picker, Zones, hash_key};
 pub use crate::filters::canonical;
@@ -109,6 +110,8 @@ pub struct Gateway {
     /// Where its first listener accepts.
     pub address: SocketAddr,
     _listeners: Listeners<Pipeline>,
+    /// Where changes would appear, for which each request looks.
+    _publisher: watch::Sender<Arc<Tables>>,
 }
 
 impl Gateway {
@@ -126,7 +129,8 @@ impl Gateway {
             identity: Identity::new(),
         };
         let worker = Worker::new(0, Pools::new(), Arc::new(shared), fastrand::Rng::with_seed(SEED), Some(log.batch()), None);
-        worker.swap(tables.clone());
+        let (publisher, newest) = watch::channel(tables.clone());
+        worker.follow(newest);
         let door = listener::Worker::new(Pipeline::new(worker), Arc::default());
         let doors = listener::Shared::default();
         let mut listeners = Listeners::new(Rc::new(door), doors.clone(), Duration::from_secs(1));
@@ -136,6 +140,7 @@ impl Gateway {
             return Err(fault.error);
         }
         let first = wanted.first().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
-        Ok(Gateway { address: doors.admission.address(&first.name, first.address), _listeners: listeners })
+        let address = doors.admission.address(&first.name, first.address);
+        Ok(Gateway { address, _listeners: listeners, _publisher: publisher })
     }
 }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use heddle_integration::client::Conversation;
+use heddle_integration::heddle::Heddle;
 use heddle_integration::nginx::Nginx;
 use heddle_integration::place::Place;
 use heddle_integration::process::until;
@@ -23,6 +24,9 @@ const REVISIONS: u64 = 300;
 const CONNECTIONS: usize = 2;
 /// Between two revisions; the answers are to see most of them.
 const BETWEEN: Duration = Duration::from_millis(20);
+
+/// Changes that each are asked for on all connections, once one of them was answered by it.
+const CHANGES: u64 = 100;
 
 /// One nginx with several servers, each of which says its number.
 fn servers() -> (Nginx, Vec<SocketAddr>) {
@@ -144,4 +148,33 @@ fn each_answer_is_of_one_revision_while_routes_and_upstreams_change_together() {
     }
     println!("{answers} answers");
     assert!(faults.is_empty() && answers > REVISIONS, "{answers} answers, {faults:#?}");
+}
+
+#[test]
+fn who_was_answered_by_a_change_is_not_answered_without_it_by_another_worker() {
+    let heddle = Heddle::run();
+    let change = |n: u64| {
+        let plugins = json!({ "redirect": { "uri": format!("/{n}"), "ret_code": 302 } });
+        heddle.put("/routes/turn", json!({ "uri": "/turn", "plugins": plugins }));
+    };
+    change(0);
+    heddle.until_status("/turn", 302);
+    // Each stays with the worker that has accepted it.
+    let mut connections: Vec<Conversation> = (0..16).map(|_| Conversation::open(heddle.http)).collect();
+    let ask = |connection: &mut Conversation| {
+        let answer = connection.ask("GET /turn HTTP/1.1\r\nHost: test.example\r\n\r\n");
+        answer.field("location").unwrap_or_default().to_owned()
+    };
+    for n in 1..=CHANGES {
+        change(n);
+        let new = format!("/{n}");
+        let mut turn = 0;
+        until("the change", || {
+            turn += 1;
+            (ask(&mut connections[turn % 16]) == new).then_some(())
+        });
+        for (nth, connection) in connections.iter_mut().enumerate() {
+            assert_eq!(ask(connection), new, "connection {nth} after connection {} was answered by change {n}", turn % 16);
+        }
+    }
 }

@@ -51,6 +51,7 @@ async fn run(index: usize, common: Common, ready: Guard, (mut drain, inbound): (
     let pools = Pools::new();
     let worker = Worker::new(index, pools.clone(), shared, fastrand::Rng::new(), log.map(|log| log.batch()), tracer);
     worker.set_callees(callees);
+    worker.follow(tables.clone());
     spawn_local(pools.keep_tidy());
     spawn_local(flush(worker.clone()));
     let door = listener::Worker::new(Pipeline::new(worker.clone()), counters[index].clone());
@@ -70,8 +71,8 @@ async fn run(index: usize, common: Common, ready: Guard, (mut drain, inbound): (
         }
         // Asked before the tables are looked at, which then hold at least what made it so.
         let configured = is_configured(&status.borrow());
-        let now = tables.borrow_and_update().clone();
-        worker.swap(now.clone());
+        tables.mark_unchanged();
+        let now = worker.catch_up();
         let closed = inbound.as_ref().is_none_or(|inbound| inbound.is_draining() && keeper.has_told());
         // Nobody is let in before it is known who may call.
         serving |= configured;

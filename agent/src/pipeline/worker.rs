@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use heddle_node::clock;
 use heddle_node::identity::{Identity, Refused};
-use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{Notify, watch};
 
 use super::mesh::Callees;
 use super::view::View;
@@ -28,6 +28,8 @@ pub struct Worker {
     pub pools: Rc<Pools>,
     shared: Arc<Shared>,
     view: RefCell<Rc<View>>,
+    /// Where new tables appear, for all workers at once.
+    newest: RefCell<watch::Receiver<Arc<Tables>>>,
     dice: RefCell<fastrand::Rng>,
     log: RefCell<Option<Batch>>,
     tracer: Option<Tracer>,
@@ -100,6 +102,7 @@ impl Worker {
             pools,
             shared,
             view: RefCell::default(),
+            newest: RefCell::new(watch::channel(Arc::default()).1),
             dice: RefCell::new(dice),
             log: RefCell::new(log),
             tracer,
@@ -133,13 +136,34 @@ impl Worker {
         });
     }
 
-    /// The view of this moment; a request keeps the one that it began with.
+    /// Takes the tables that are here, and from now on those that appear here, each before the next request.
+    pub fn follow(&self, newest: watch::Receiver<Arc<Tables>>) {
+        self.newest.replace(newest);
+        self.catch_up();
+    }
+
+    /// The view of this moment; a request keeps the one that it began with. It is of the newest tables, whether or not this worker has been woken for them:
+    /// who was answered by a change once is not answered without it by the worker next door.
     pub fn view(&self) -> Rc<View> {
+        if self.newest.borrow().has_changed().unwrap_or(false) {
+            self.catch_up();
+        }
         self.view.borrow().clone()
     }
 
-    /// Takes new tables for the requests that begin from now on.
+    /// Takes the newest tables, and says which they are.
+    #[cold]
+    pub fn catch_up(&self) -> Arc<Tables> {
+        let now = self.newest.borrow_mut().borrow_and_update().clone();
+        self.swap(now.clone());
+        now
+    }
+
+    /// Takes new tables for the requests that begin from now on; what was derived from those that are here already stays.
     pub fn swap(&self, tables: Arc<Tables>) {
+        if Arc::ptr_eq(&self.view.borrow().tables, &tables) {
+            return;
+        }
         let other = !Arc::ptr_eq(&self.view.borrow().tables.authorization, &tables.authorization);
         *self.view.borrow_mut() = Rc::new(View::new(tables, self.shared.hostname.clone(), self.index).at(self.me.clone()));
         self.swapped.notify_waiters();
@@ -223,5 +247,49 @@ impl Worker {
         if let Some(batch) = self.log.borrow_mut().as_mut() {
             batch.flush();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker() -> Rc<Worker> {
+        let shared = Shared {
+            counters: Sharded::new(1),
+            unmatched: Arc::new(RouteStats::new(1)),
+            details: Sharded::new(1),
+            hostname: "test".into(),
+            identity: Identity::new(),
+        };
+        Worker::new(0, Pools::new(), Arc::new(shared), fastrand::Rng::with_seed(1), None, None)
+    }
+
+    #[test]
+    fn a_request_meets_the_newest_tables_before_its_worker_was_woken_for_them() {
+        let [first, second] = [Arc::<Tables>::default(), Arc::default()];
+        let (publisher, newest) = watch::channel(first.clone());
+        let worker = worker();
+        worker.follow(newest);
+        let before = worker.view();
+        assert!(Arc::ptr_eq(&before.tables, &first));
+        publisher.send_replace(second.clone());
+        assert!(Arc::ptr_eq(&worker.view().tables, &second));
+        assert!(Arc::ptr_eq(&before.tables, &first), "a request that has begun keeps the tables that it began with");
+    }
+
+    #[test]
+    fn who_looks_for_new_tables_and_finds_none_keeps_what_was_derived_from_them() {
+        let (publisher, newest) = watch::channel(Arc::<Tables>::default());
+        let worker = worker();
+        worker.follow(newest);
+        let before = worker.view();
+        worker.catch_up();
+        assert!(Rc::ptr_eq(&before, &worker.view()));
+        let last = Arc::<Tables>::default();
+        publisher.send_replace(last.clone());
+        drop(publisher);
+        worker.catch_up();
+        assert!(Arc::ptr_eq(&worker.view().tables, &last), "the last tables are taken when nobody is left who could send others");
     }
 }
