@@ -148,6 +148,25 @@ async fn a_view_without_an_end_is_for_nobody_and_is_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_let_in_and_refused_at_once_comes_again_later_each_time() {
+    let mut story = Story::begin();
+    let begun = heddle_node::clock::now();
+    for failures in 0..12 {
+        let say = story.streams.recv().await.unwrap();
+        assert_eq!(story.status.borrow().failures, failures);
+        say.send(Err(Status::permission_denied("not you"))).await.unwrap();
+    }
+    // 100 ms, doubled up to 10 s, at least half of each.
+    assert!(begun.elapsed() > Duration::from_secs(25), "twelve attempts in {:?}", begun.elapsed());
+    let say = story.streams.recv().await.unwrap();
+    for step in [says("1", Kind::Secret, &["a"]), says("1", Kind::Listener, &[])] {
+        say.send(step).await.unwrap();
+    }
+    assert_eq!(story.told().await, [["a"]]);
+    story.status.wait_for(|status| status.failures == 0).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_control_plane_that_does_not_answer_for_all_is_believed_in_parts_and_that_is_told() {
     let mut story = Story::begin();
     let say = story.streams.recv().await.unwrap();

@@ -228,8 +228,21 @@ impl MeshSettings {
             root.mistake("inbound", "needs service.address: where the application listens");
         }
         let inbound = callable.then(|| inbound.unwrap_or_default());
+        leads_on(root, service.as_ref(), inbound.as_ref());
         reachable(root, service.as_mut(), inbound.as_ref());
         Self { role, service, inbound, outbound }
+    }
+}
+
+/// Refuses an application that would be the sidecar itself: what comes in would go round in circles.
+fn leads_on(root: &mut Section<'_>, service: Option<&ServiceSettings>, inbound: Option<&InboundSettings>) {
+    let (Some(address), Some(inbound)) = (service.and_then(|service| service.address), inbound) else { return };
+    let listens = inbound.address;
+    let is_there = listens.ip() == address.ip() || (listens.ip().is_unspecified() && address.ip().is_loopback());
+    if is_there && listens.port() == address.port() && address.port() != 0 {
+        let told =
+            format!("{address} is where the sidecar itself listens (inbound.address): expected where the application listens");
+        root.nested("service", |service| service.mistake("address", told));
     }
 }
 
@@ -389,7 +402,7 @@ fn read_explicit(section: &mut Section<'_>, namespace: &str) -> Option<ExplicitS
     if own.is_some() && text.contains('/') {
         section.mistake("namespace", "stands in `service` already: remove one of them");
     }
-    if !is_label(namespace) || !is_label(name) {
+    if !is_name(namespace) || !is_name(name) {
         section
             .mistake("service", format!("expected a service (`api`) or a namespace and a service (`shop/api`), found `{text}`"));
         return None;
@@ -399,13 +412,19 @@ fn read_explicit(section: &mut Section<'_>, namespace: &str) -> Option<ExplicitS
 
 fn label(section: &mut Section<'_>, key: &'static str) -> Option<Arc<str>> {
     let text = section.name(key)?;
-    if !is_label(&text) {
-        let expected =
-            format!("expected at most {MAX_LABEL} lower-case letters, digits and inner hyphens, as in DNS, found `{text}`");
+    if !is_name(&text) {
+        let expected = format!(
+            "expected at most {MAX_LABEL} lower-case letters, digits, underscores and inner hyphens, as it becomes a part of a host name, found `{text}`"
+        );
         section.mistake(key, expected);
         return None;
     }
     Some(text.into())
+}
+
+/// A name of a service or namespace: a label of DNS in lower case, where underscores count as letters.
+fn is_name(text: &str) -> bool {
+    is_label(&text.replace('_', "u"))
 }
 
 /// A label of DNS in lower case, as Kubernetes wants it too.

@@ -127,6 +127,10 @@ fn names_of_kubernetes_are_answered_where_they_lead_somewhere() {
 
 #[test]
 fn a_sidecar_needs_little() {
+    assert_eq!(
+        read("role: sidecar\nservice: { name: nightly_job }").unwrap().mesh.service.unwrap().full_name(),
+        "default/nightly_job"
+    );
     let mesh = read("role: sidecar\nservice: { name: job }").unwrap().mesh;
     assert_eq!((mesh.inbound, mesh.outbound), (None, OutboundSettings::default()));
     let service = mesh.service.unwrap();
@@ -187,6 +191,18 @@ fn what_a_sidecar_lacks_is_told() {
     refused("role: sidekar", &["role: expected one of: gateway, sidecar"]);
     refused("role: sidecar\nservice: { name: web }\ninbound: { address: \"0.0.0.0:1\" }", &["inbound: needs service.address"]);
     refused("outbound: { capture: redirect }", &["outbound: only sidecars have it"]);
+    let itself = |address: &str, inbound: &str| {
+        let text =
+            format!("role: sidecar\nservice: {{ name: a, address: \"{address}\" }}\ninbound: {{ address: \"{inbound}\" }}");
+        read(&text).err().unwrap_or_default()
+    };
+    for (address, inbound) in [("127.0.0.1:9", "127.0.0.1:9"), ("127.0.0.1:9", "0.0.0.0:9"), ("[::1]:9", "[::]:9")] {
+        let told = itself(address, inbound);
+        assert!(told.contains(&format!("service.address: {address} is where the sidecar itself listens")), "{told}");
+    }
+    for (address, inbound) in [("127.0.0.1:9", "127.0.0.1:8"), ("127.0.0.1:9", "192.0.2.1:9"), ("127.0.0.1:0", "127.0.0.1:0")] {
+        assert_eq!(itself(address, inbound), "");
+    }
     refused("role: sidecar\nservice: { name: Web_1, protocol: htp }", &["service.name: expected at most 63", "service.protocol"]);
     refused("role: sidecar\nservice: { name: a, labels: { a: 1 } }", &["service.labels: expected at most 32"]);
     let twice = "role: sidecar\nservice: { name: a }\noutbound: { http_proxy: \"127.0.0.1:1\", explicit: [ { service: b, listen: \"127.0.0.1:1\" }, { service: c, listen: \"127.0.0.1:1\" }, { service: ../d, listen: x } ] }";

@@ -24,6 +24,7 @@ use super::rotation::{self, Rotation};
 use super::sign::{Counters, Decision, Limits, Rate, RefusalBudget};
 use super::stored::{self, Live, State, Stored, StoredRoot};
 use super::tokens::{Token, Tokens};
+use crate::model::ServiceId;
 use crate::seal::Seal;
 use crate::settings::{CaFiles, IdentitySettings};
 use crate::store::{Clock, RecordWrite, Records, StoreError};
@@ -342,6 +343,12 @@ impl Authority {
         ttl: Option<Duration>,
         author: &str,
     ) -> Result<(String, Token), CaError> {
+        // More may be an identity than may be a service of the mesh, which a sidecar is.
+        if ServiceId::new(namespace, service).is_none() {
+            return Err(CaError::Refused(format!(
+                "{namespace}/{service} can be no service of the mesh: expected 1 to 63 lower-case letters, digits, - and _ for each"
+            )));
+        }
         let id = self.service_id(namespace, service)?;
         let ttl = ttl.unwrap_or(self.0.settings.token_ttl);
         if ttl.is_zero() || ttl > crate::settings::MAX_TOKEN_TTL {

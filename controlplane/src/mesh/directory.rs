@@ -17,6 +17,8 @@ use crate::state::State;
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
     trust_domain: Arc<str>,
+    /// Trust domains of others whose bundles are here.
+    partners: BTreeSet<Arc<str>>,
     services: BTreeMap<ServiceId, Known>,
     declared: HashMap<Key, ServiceId>,
     discovered: Discovered,
@@ -90,6 +92,12 @@ impl Directory {
         Directory { trust_domain: trust_domain.into(), ..Directory::default() }
     }
 
+    /// The same, where these trust domains of others are known.
+    #[must_use]
+    pub fn beside(self, partners: BTreeSet<Arc<str>>) -> Directory {
+        Directory { partners, ..self }
+    }
+
     /// What the resources of a state alone speak of.
     pub fn of(trust_domain: &str, state: &State) -> Directory {
         let mut directory = Directory::new(trust_domain);
@@ -137,15 +145,22 @@ impl Directory {
     }
 
     /// What is wrong with a service of another trust domain.
-    pub fn fault(&self, service: &ServiceId) -> Option<&'static str> {
+    pub fn fault(&self, service: &ServiceId) -> Option<String> {
         let known = self.get(service)?;
-        let federated = known.federated.as_ref()?;
-        if *federated.written.trust_domain == *self.trust_domain {
+        let domain = &*known.federated.as_ref()?.written.trust_domain;
+        if *domain == *self.trust_domain {
             return Some(
-                "federated.trust_domain is our own: nobody is called; its instances register themselves, leave federated out",
+                "federated.trust_domain is our own: nobody is called; its instances register themselves, leave federated out"
+                    .to_owned(),
             );
         }
-        known.found.as_ref().map(|_| "instances of ours have its name; they are not called, as it is one of another trust domain")
+        if !self.partners.contains(domain) {
+            return Some(format!(
+                "federated.trust_domain is {domain}, of which no bundle is here: every call is refused; name it in identity.federation of the control plane"
+            ));
+        }
+        let doubled = "instances of ours have its name; they are not called, as it is one of another trust domain";
+        known.found.as_ref().map(|_| doubled.to_owned())
     }
 
     /// One service.

@@ -6,6 +6,7 @@ mod directory;
 mod modes;
 mod record;
 mod registry;
+mod shown;
 mod vips;
 
 #[cfg(test)]
@@ -16,7 +17,6 @@ use std::sync::Arc;
 
 use heddle_xds::server::InstanceEvent;
 use ipnet::Ipv4Net;
-use serde_json::{Value, json};
 
 use crate::discovery::Discovered;
 use crate::model::{Key, ServiceId};
@@ -75,6 +75,12 @@ impl Mesh {
             owed: BTreeMap::new(),
             without_address: BTreeSet::new(),
         }
+    }
+
+    /// The same, where these trust domains of others are known.
+    #[must_use]
+    pub fn beside(self, partners: BTreeSet<Arc<str>>) -> Mesh {
+        Mesh { directory: self.directory.beside(partners), ..self }
     }
 
     /// Takes over what was written down before a restart. Records of others, and what cannot be read, do not matter.
@@ -312,48 +318,6 @@ impl Mesh {
         self.unwritten.extend(self.registry.all().map(|held| held.service.clone()));
         self.written.values_mut().flat_map(BTreeMap::values_mut).for_each(Vec::clear);
         self.unwritten.extend(self.written.keys().cloned());
-    }
-
-    /// Services and instances, and what was discovered beyond them, for people: `{services: […], instances: […], discovered: […]}`.
-    pub fn shown(&self, now: u64) -> Value {
-        let service = |(service, known): (&ServiceId, &Known)| {
-            let standing = |one: Standing| self.registry.instances(service).filter(|held| held.standing == one).count();
-            let fault = self.directory.fault(service).map(str::to_owned).or_else(|| self.registry.fault(service)).or_else(|| {
-                self.without_address
-                    .contains(service)
-                    .then(|| "no address is left for its name: choose a larger mesh.vip_range".to_owned())
-            });
-            json!({
-                "service": &**service.full(),
-                "identity": &*self.directory.identity(service),
-                "vip": known.vip,
-                "protocol": known.found.as_ref().map(|found| found.protocol.as_str()),
-                "resource": known.owners.first().map(|key| &*key.id),
-                "endpoints": match &known.federated {
-                    Some(partner) => partner.written.nodes.0.len(),
-                    None => known.found.as_ref().map_or(0, |found| found.endpoints.len()),
-                },
-                "live": standing(Standing::Live),
-                "draining": standing(Standing::Draining),
-                "fault": fault,
-            })
-        };
-        let instance = |held: &Held| {
-            let labels: serde_json::Map<String, Value> =
-                held.instance.labels.iter().map(|(name, value)| (name.to_string(), (&**value).into())).collect();
-            let ports: serde_json::Map<String, Value> =
-                held.instance.ports.iter().map(|(port, protocol)| (port.to_string(), protocol.as_str().into())).collect();
-            json!({
-                "service": &**held.service.full(), "node": &*held.node, "zone": &*held.zone, "address": &*held.instance.address,
-                "port": held.instance.port, "protocol": held.instance.protocol.as_str(), "ports": ports, "version": &*held.instance.version,
-                "labels": labels, "state": held.standing.as_str(), "since": held.since, "control_plane": held.of.as_deref(),
-            })
-        };
-        json!({
-            "services": self.directory.services().map(service).collect::<Vec<_>>(),
-            "instances": self.registry.all().map(instance).collect::<Vec<_>>(),
-            "discovered": self.directory.discovered().shown(now),
-        })
     }
 }
 

@@ -265,6 +265,28 @@ fn instances_that_disagree_are_told_apart_by_their_bytes() {
 }
 
 #[test]
+fn two_services_at_one_address_are_told_of_each_other() {
+    let mut mesh = mesh();
+    let at = |id: &str, service: &str, port| {
+        let mut node = node(id, service, false);
+        let instance = node.instance.as_mut().unwrap();
+        (instance.address, instance.port) = ("192.0.2.7".into(), port);
+        node
+    };
+    let fault = |mesh: &Mesh, nth: usize| mesh.shown(0)["services"][nth]["fault"].as_str().map(str::to_owned);
+    mesh.join(1, at("a", "web", 15006), 0);
+    mesh.join(2, at("b", "api", 15006), 0);
+    for (nth, other) in ["shop/web", "shop/api"].iter().enumerate() {
+        let told = fault(&mesh, nth).unwrap();
+        assert!(told.contains(&format!("that of {other} say to be at 192.0.2.7 port 15006")), "{told}");
+    }
+    mesh.join(3, at("b", "api", 15007), 0);
+    assert_eq!((fault(&mesh, 0), fault(&mesh, 1)), (None, None));
+    mesh.join(4, at("c", "web", 15006), 0);
+    assert_eq!(fault(&mesh, 1), None, "a sidecar may be replaced by another one of its service at the same address");
+}
+
+#[test]
 fn addresses_are_unique_stay_and_rest_before_others_get_them() {
     let mut vips = Vips::new("240.240.0.0/29".parse().unwrap());
     let names: Vec<Arc<str>> = (0..7).map(|n| format!("shop/s{n}").into()).collect();

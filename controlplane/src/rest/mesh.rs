@@ -31,7 +31,8 @@ fn passes(call: &Call<'_>, item: &Value) -> bool {
         None => wanted == name,
     };
     let holds = |field: &str| call.arg(field).is_none_or(|wanted| item[field].as_str() == Some(wanted));
-    let is_faulty = || item["fault"].is_string() || item["live"] == 0;
+    // Sidecars of a partner's services register with the partner.
+    let is_faulty = || item["fault"].is_string() || (item["live"] == 0 && item["federated"].is_null());
     call.arg("service").is_none_or(is_service)
         && call.arg("namespace").is_none_or(|wanted| wanted == namespace)
         && FIELDS.iter().all(|field| holds(field))

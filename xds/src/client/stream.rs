@@ -131,7 +131,10 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
         };
         let gathered = gather::<M>(first, &mut inbound, &mut owed).await;
         gathered.parted.iter().for_each(|why| session.parted(why));
-        if let Err(ended) = exchange(machine, gathered.views, &out, session).await {
+        // A stream that ends before anything was said is a failure, and who comes again waits longer each time.
+        if !gathered.views.is_empty()
+            && let Err(ended) = exchange(machine, gathered.views, &out, session).await
+        {
             return ended;
         }
         if let Some(ended) = gathered.end {

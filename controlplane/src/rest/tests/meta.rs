@@ -109,7 +109,7 @@ async fn status_history_nodes_and_openapi() {
 async fn services_and_instances_of_the_mesh_are_narrowed_by_the_query() {
     let api = api().await;
     for (path, found) in [
-        ("services", vec!["shop/web", "shop/cart", "default/web"]),
+        ("services", vec!["shop/web", "shop/cart", "default/web", "partner/cart"]),
         ("services?service=web", vec!["shop/web", "default/web"]),
         ("services?service=shop/web", vec!["shop/web"]),
         ("services?namespace=shop", vec!["shop/web", "shop/cart"]),

@@ -78,8 +78,10 @@ impl Catalog for Plugins {
 fn mesh() -> Value {
     let service = |service: &str, live: u64| json!({ "service": service, "protocol": "http", "live": live, "fault": null });
     let instance = |service: &str, node: &str, zone: &str, state: &str| json!({ "service": service, "node": node, "zone": zone, "state": state });
+    let mut partner = service("partner/cart", 0);
+    partner["federated"] = "partner.example".into();
     json!({
-        "services": [service("shop/web", 2), service("shop/cart", 0), service("default/web", 1)],
+        "services": [service("shop/web", 2), service("shop/cart", 0), service("default/web", 1), partner],
         "instances": [
             instance("shop/web", "web-1", "a", "live"), instance("shop/web", "web-2", "b", "draining"), instance("default/web", "w", "a", "live"),
         ],

@@ -449,15 +449,21 @@ fn a_service_of_a_partner_is_called_where_its_owner_says_and_must_be_who_the_par
     assert_eq!((&gateway.identities[..], gateway.port), (&theirs[..], Some(9090)));
     assert_eq!(world.endpoints("upstreams/u").len(), 2);
 
+    let fault = |world: &World| world.directory.fault(&ServiceId::parse("partner/cart", "").unwrap());
+    assert!(fault(&world).unwrap().contains("partner.example, of which no bundle is here"));
+    world.directory = std::mem::take(&mut world.directory).beside(["partner.example".into()].into());
+    assert_eq!(fault(&world), None);
+
     // What is ours and has the same name is not called instead, and what is ours by name is called by no address.
     world.found("partner/cart", Some(&["10.0.0.1"]));
+    assert!(fault(&world).unwrap().contains("instances of ours have its name"));
     assert_eq!(world.endpoints("mesh/partner/cart"), ["203.0.113.7:15006*1^0", "cart.partner.example:15006*1^0"]);
     let own = world.directory.trust_domain().to_owned();
     let ours = json!({ "trust_domain": own, "nodes": [ { "host": "203.0.113.7", "port": 15006, "weight": 1 } ] });
     world.put("mesh_services/cart", json!({ "namespace": "partner", "federated": ours }));
     assert_eq!(world.endpoints("mesh/partner/cart"), [] as [&str; 0]);
     assert_eq!(world.endpoints("upstreams/u"), [] as [&str; 0], "a gateway follows");
-    assert!(world.directory.fault(&ServiceId::parse("partner/cart", "").unwrap()).unwrap().contains("our own"));
+    assert!(fault(&world).unwrap().contains("our own"));
     world.put("mesh_services/cart", json!({ "namespace": "partner" }));
     assert_eq!(world.endpoints("mesh/partner/cart"), ["10.0.0.1:15006*1^0"]);
 }
