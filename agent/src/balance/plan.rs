@@ -208,9 +208,10 @@ impl View {
         self.parts[tier.whole].members.iter().any(|&index| !self.nodes[index as usize].zone.is_empty())
     }
 
-    /// Trials are for one request at a time: where there is nothing else, the others need somebody, too.
+    /// Whether health is ignored because nobody is up. Trials are for one request at a time: where there is nothing else, the others need somebody, too. Not
+    /// where it is said that health is never ignored: who is down is then given nothing, whatever comes of it.
     fn none_up(&self) -> bool {
-        !self.tiers.iter().any(|tier| self.serves(tier))
+        self.panic_threshold != Some(0) && !self.tiers.iter().any(|tier| self.serves(tier))
     }
 
     fn serves(&self, tier: &Tier) -> bool {
@@ -224,7 +225,7 @@ impl View {
     fn use_of(&self, tier: &Tier, none_up: bool, now: Instant) -> Use {
         let members = &self.parts[tier.whole].members;
         let standing = members.iter().filter(|&&index| self.is_up(index)).count();
-        if none_up || standing * 100 < members.len() * usize::from(self.panic_threshold) {
+        if none_up || standing * 100 < members.len() * usize::from(self.panic_threshold.unwrap_or(0)) {
             return Use::Panic;
         }
         if standing == 0 {

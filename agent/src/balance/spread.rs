@@ -54,7 +54,7 @@ impl View {
                 false => 0.0,
             };
             left -= share;
-            let too_few = load.standing * 100 < load.all * u64::from(self.panic_threshold);
+            let too_few = load.standing * 100 < load.all * u64::from(self.panic_threshold.unwrap_or(0));
             if none_up || (too_few && all < 1.0) {
                 pieces.push(Piece { share, part: tier.whole, panics: true });
             } else {

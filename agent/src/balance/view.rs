@@ -72,7 +72,7 @@ pub struct View {
     /// Highest priority first.
     pub(super) tiers: Vec<Tier>,
     pub(super) slow_start: Duration,
-    pub(super) panic_threshold: u8,
+    pub(super) panic_threshold: Option<u8>,
     pub(super) zones: Zones,
     pub(super) epoch: Arc<Epoch>,
 }
@@ -83,7 +83,7 @@ impl View {
         policy: Policy,
         nodes: Vec<Node>,
         slow_start: Duration,
-        panic_threshold: u8,
+        panic_threshold: Option<u8>,
         zones: Zones,
         epoch: Arc<Epoch>,
     ) -> View {

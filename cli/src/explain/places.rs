@@ -41,7 +41,7 @@ fn subset(state: &State, name: &str) -> Option<Vec<String>> {
 }
 
 /// Which zones are used from which, as long as all endpoints stand.
-fn zones(policy: &ZonePolicy, panic_threshold: u8, endpoints: &[Endpoint]) -> Vec<String> {
+fn zones(policy: &ZonePolicy, panic_threshold: Option<u8>, endpoints: &[Endpoint]) -> Vec<String> {
     let zones: BTreeSet<&Arc<str>> =
         endpoints.iter().map(|endpoint| &endpoint.zone).chain(&policy.failover).filter(|zone| !zone.is_empty()).collect();
     match policy.mode {
@@ -53,7 +53,7 @@ fn zones(policy: &ZonePolicy, panic_threshold: u8, endpoints: &[Endpoint]) -> Ve
     }
 }
 
-fn from(own: &Arc<str>, policy: &ZonePolicy, panic_threshold: u8, endpoints: &[Endpoint]) -> String {
+fn from(own: &Arc<str>, policy: &ZonePolicy, panic_threshold: Option<u8>, endpoints: &[Endpoint]) -> String {
     let (epoch, now) = (Arc::<Epoch>::default(), clock::now());
     let node = |(index, endpoint): (usize, &Endpoint)| Node {
         id: index as u64,

@@ -111,7 +111,7 @@ pub(super) fn usage(name: Arc<str>, label: &str, written: &resources::Upstream) 
         breakers: written.circuit_breaker.as_ref().map(breakers).unwrap_or_default(),
         discovery: discovery(written),
         slow_start: written.slow_start.map_or(Duration::ZERO, |span| span.0),
-        panic_threshold: written.panic_threshold.unwrap_or(PANIC_THRESHOLD),
+        panic_threshold: Some(written.panic_threshold.unwrap_or(PANIC_THRESHOLD)),
         mesh: None,
         locality: locality(written),
         fleet_load: written.load_from == LoadFrom::Fleet,

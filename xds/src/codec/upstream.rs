@@ -58,7 +58,7 @@ pub(super) fn to_wire(upstream: &Upstream) -> wire::Upstream {
             .as_ref()
             .map(|Discovery::Dns(host)| wire::Discovery { kind: Some(wire::discovery::Kind::Dns(host.to_string())) }),
         slow_start: to_duration(upstream.slow_start),
-        panic_threshold: upstream.panic_threshold.into(),
+        panic_threshold: upstream.panic_threshold.map(u32::from),
         mesh: upstream.mesh.as_ref().map(|peer| wire::MeshPeer {
             identities: to_texts(&peer.identities),
             port: peer.port.map(u32::from).unwrap_or_default(),
@@ -112,7 +112,7 @@ pub(super) fn from_wire(message: wire::Upstream) -> Read<Upstream> {
         },
         discovery: message.discovery.map(discovery_from_wire).transpose()?,
         slow_start: duration("slow_start", message.slow_start)?,
-        panic_threshold: narrow("panic_threshold", message.panic_threshold)?,
+        panic_threshold: message.panic_threshold.map(|percent| narrow("panic_threshold", percent)).transpose()?,
         mesh: message.mesh.map(mesh_from_wire).transpose().map_err(|fault| fault.inside("mesh"))?,
         locality: zones_from_wire(message.locality).map_err(|fault| fault.inside("locality"))?,
         fleet_load: message.fleet_load,

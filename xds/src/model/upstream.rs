@@ -38,8 +38,9 @@ pub struct Upstream {
     pub discovery: Option<Discovery>,
     /// A recovered or new endpoint ramps up to its weight over this long; zero is at once.
     pub slow_start: Duration,
-    /// Below this share of healthy endpoints (percent, per priority) health is ignored. 0 switches it off.
-    pub panic_threshold: u8,
+    /// Below this share of healthy endpoints (percent, per priority), and wherever none is, health is ignored. 0 switches both off; `None` is where none is
+    /// healthy alone.
+    pub panic_threshold: Option<u8>,
     /// Its endpoints stand behind sidecars of the mesh: `scheme` and `tls` say nothing then.
     pub mesh: Option<MeshPeer>,
     /// Which zones are used.
@@ -93,7 +94,7 @@ impl Upstream {
             breakers: CircuitBreakers::default(),
             discovery: None,
             slow_start: Duration::ZERO,
-            panic_threshold: 0,
+            panic_threshold: None,
             mesh: None,
             locality: ZonePolicy::default(),
             fleet_load: false,

@@ -17,10 +17,10 @@ mod tilt;
 mod zones;
 
 fn view(policy: Policy, nodes: &[(u32, i32)]) -> View {
-    with(policy, nodes, Duration::ZERO, 0)
+    with(policy, nodes, Duration::ZERO, None)
 }
 
-fn with(policy: Policy, nodes: &[(u32, i32)], slow_start: Duration, panic_threshold: u8) -> View {
+fn with(policy: Policy, nodes: &[(u32, i32)], slow_start: Duration, panic_threshold: Option<u8>) -> View {
     let epoch = Arc::new(Epoch::default());
     let node = |(index, &(weight, priority)): (usize, &(u32, i32))| Node {
         id: index as u64,
@@ -229,13 +229,36 @@ fn loads_and_turns_survive_a_new_view() {
 
 #[test]
 fn below_the_panic_threshold_health_is_ignored() {
-    for (threshold, expected) in [(0, 1), (20, 1), (50, 4)] {
+    for (threshold, expected) in [(None, 1), (Some(0), 1), (Some(20), 1), (Some(50), 4)] {
         let view = with(Policy::RoundRobin, &[(1, 0); 4], Duration::ZERO, threshold);
         for node in &view.nodes()[1..] {
             node.standing.set(State::Down, start());
         }
         let used = count(&view, 8, |_| None).into_iter().filter(|count| *count > 0).count();
-        assert_eq!(used, expected, "threshold {threshold}");
+        assert_eq!(used, expected, "threshold {threshold:?}");
+    }
+}
+
+#[test]
+fn who_is_down_gets_nothing_where_health_is_never_ignored() {
+    for policy in ALL {
+        for (threshold, used) in [(None, true), (Some(1), true), (Some(0), false)] {
+            let view = with(policy, &[(1, 0), (1, 0), (1, -1)], Duration::ZERO, threshold);
+            view.nodes().iter().for_each(|node| node.standing.set(State::Down, start()));
+            let mut worker = Worker::default();
+            let mut dice = fastrand::Rng::with_seed(1);
+            let picked = worker.pick(&view, mixed_key(1), &[], &mut dice, start());
+            assert_eq!(picked.is_some(), used, "{policy:?} {threshold:?}");
+            assert_eq!(worker.prefer(&view, 1, &[], start()).is_some(), used, "{policy:?} {threshold:?}");
+            let shared: f64 = view.zone_shares(start()).iter().map(|zone| zone.share).sum();
+            assert_eq!(shared > 0.0, used, "{policy:?} {threshold:?}");
+        }
+        let view = with(policy, &[(1, 0), (1, 0)], Duration::ZERO, Some(0));
+        view.nodes()[0].standing.set(State::Down, start());
+        view.nodes()[1].standing.set(State::Trial, start());
+        let mut worker = Worker::default();
+        let mut pick = || worker.pick(&view, mixed_key(1), &[], &mut fastrand::Rng::with_seed(1), start()).map(|pick| pick.index);
+        assert_eq!((pick(), pick()), (Some(1), None), "a trial is for one request at a time");
     }
 }
 
@@ -265,7 +288,7 @@ fn a_half_open_node_gets_one_request_at_a_time() {
 
 #[test]
 fn a_node_that_came_back_ramps_up() {
-    let view = with(Policy::RoundRobin, &[(10, 0), (10, 0)], Duration::from_secs(10), 0);
+    let view = with(Policy::RoundRobin, &[(10, 0), (10, 0)], Duration::from_secs(10), None);
     let now = start();
     view.nodes()[0].standing.set(State::Down, now);
     view.nodes()[0].standing.set(State::Up, now);

@@ -51,7 +51,7 @@ fn joins(policy: Policy, slow_start: Duration) -> (Vec<usize>, u32) {
         zone: "".into(),
         standing: Arc::new(standing),
     };
-    let view = |nodes: &[Node]| View::new(policy, nodes.to_vec(), slow_start, 0, Zones::default(), epoch.clone());
+    let view = |nodes: &[Node]| View::new(policy, nodes.to_vec(), slow_start, None, Zones::default(), epoch.clone());
     let mut nodes: Vec<Node> = (0..BEFORE).map(|index| node(index, Standing::new(epoch.clone(), begun))).collect();
     let before = view(&nodes);
     nodes.push(node(BEFORE, Standing::joining(epoch.clone(), joined)));

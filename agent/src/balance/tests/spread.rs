@@ -24,7 +24,7 @@ fn spread_by(nodes: &[(&str, u32, i32)], weights: &[(i32, &str, u32)], panic_thr
     let policy = ZonePolicy { spread: Some(Spread { weights, health_by_weight }), ..ZonePolicy::default() };
     let zones = Zones { own: "a".into(), policy, callers: Arc::default() };
     let nodes = nodes.iter().enumerate().map(node).collect();
-    View::new(Policy::RoundRobin, nodes, Duration::ZERO, panic_threshold, zones, epoch.clone())
+    View::new(Policy::RoundRobin, nodes, Duration::ZERO, Some(panic_threshold), zones, epoch.clone())
 }
 
 fn down(view: &View, indexes: &[usize]) {
@@ -89,6 +89,14 @@ fn where_too_few_stand_in_all_health_is_ignored() {
     let view = spread(&[("", 1, 0), ("", 1, 0), ("", 1, 0), ("", 1, -1)], &[], 50);
     down(&view, &[0, 1]);
     near(&view, &[0.0, 0.0, 1.4 / 3.0, 1.6 / 3.0]);
+}
+
+#[test]
+fn where_health_is_never_ignored_nobody_who_is_down_gets_anything() {
+    let view = spread(&[("", 1, 0), ("", 1, -1)], &[], 0);
+    down(&view, &[0, 1]);
+    let picked = Worker::default().pick(&view, None, &[], &mut fastrand::Rng::with_seed(1), start());
+    assert_eq!(picked, None);
 }
 
 #[test]

@@ -13,7 +13,7 @@ struct Scene {
     mode: ZoneMode,
     failover: Vec<&'static str>,
     slow_start: Duration,
-    panic_threshold: u8,
+    panic_threshold: Option<u8>,
     callers: Arc<Callers>,
 }
 
@@ -25,7 +25,7 @@ impl Default for Scene {
             mode: ZoneMode::Prefer,
             failover: Vec::new(),
             slow_start: Duration::ZERO,
-            panic_threshold: 0,
+            panic_threshold: None,
             callers: Arc::default(),
         }
     }
@@ -197,13 +197,13 @@ fn where_all_are_new_nothing_spills_over() {
     };
     let zones = Zones { own: "a".into(), ..Zones::default() };
     let nodes = [(0, "a"), (1, "b")].map(node).to_vec();
-    let view = View::new(Policy::RoundRobin, nodes, Duration::from_secs(10), 0, zones, epoch.clone());
+    let view = View::new(Policy::RoundRobin, nodes, Duration::from_secs(10), None, zones, epoch.clone());
     assert_eq!(count(&view, 100, |_| None), [100, 0]);
 }
 
 #[test]
 fn panic_forgets_zones_and_priorities_come_before_them() {
-    let view = Scene { panic_threshold: 50, ..Scene::default() }.view(&TWO);
+    let view = Scene { panic_threshold: Some(50), ..Scene::default() }.view(&TWO);
     for index in 0..3 {
         down(&view, index);
     }

@@ -102,18 +102,19 @@ impl Cluster {
     }
 }
 
-/// Priorities whose health is ignored: fewer endpoints stand than the panic threshold asks for, or none in any priority.
+/// Priorities whose health is ignored: fewer endpoints stand than the panic threshold asks for, or none in any priority. None where the threshold is 0.
 fn panics(view: &EndpointView) -> Vec<i32> {
     let members = || view.balance.nodes().iter().filter(|node| node.weight > 0);
     let stands = |priority: Option<i32>| {
         let of = members().filter(move |node| priority.is_none_or(|priority| node.priority == priority));
         of.fold((0, 0), |(all, up), node| (all + 1, up + usize::from(node.standing.state() != State::Down)))
     };
-    let none_up = stands(None).1 == 0;
+    let said = view.spec.config.panic_threshold;
+    let none_up = said != Some(0) && stands(None).1 == 0;
     let mut priorities: Vec<i32> = members().map(|node| node.priority).collect();
     priorities.sort_unstable();
     priorities.dedup();
-    let threshold = usize::from(view.spec.config.panic_threshold);
+    let threshold = usize::from(said.unwrap_or(0));
     priorities.retain(|priority| {
         let (all, up) = stands(Some(*priority));
         none_up || up * 100 < all * threshold

@@ -110,7 +110,7 @@ impl Cluster {
             Case { priority: endpoint.priority, counts, out, doubted: doubt.is_some(), acting }
         };
         let cases: Vec<Case> = view.endpoints.iter().zip(&doubts).map(case).collect();
-        let admitted = admitted(&cases, view.spec.config.panic_threshold);
+        let admitted = admitted(&cases, view.spec.config.panic_threshold.unwrap_or(0));
         for ((endpoint, doubt), admitted) in view.endpoints.iter().zip(doubts).zip(admitted) {
             if let Some(change) = endpoint.core.health.doubted(doubt.filter(|_| admitted), now) {
                 self.tell(&endpoint.core, change);

@@ -72,7 +72,7 @@ pub struct Upstream {
     pub checks: Option<Checks>,
     /// A new or recovered node ramps up to its weight over this long.
     pub slow_start: Option<Span>,
-    /// Below this share of healthy nodes, in percent, health is ignored; 0 switches it off.
+    /// Below this share of healthy nodes, in percent, and wherever none is, health is ignored; 0 switches both off.
     #[schemars(range(min = 0, max = 100))]
     pub panic_threshold: Option<u8>,
     /// Limits that break the circuit.

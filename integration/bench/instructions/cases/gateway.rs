@@ -151,7 +151,7 @@ pub fn upstream(name: &str) -> Upstream {
         breakers: CircuitBreakers::default(),
         discovery: None,
         slow_start: Duration::ZERO,
-        panic_threshold: 0,
+        panic_threshold: None,
         mesh: None,
         locality: ZonePolicy::default(),
         fleet_load: false,

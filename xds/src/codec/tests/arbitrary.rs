@@ -207,7 +207,7 @@ fn upstream() -> impl Strategy<Value = Upstream> {
         of(name()),
         [duration(), duration(), duration(), duration()],
         any::<[u32; 2]>(),
-        (any::<u8>(), of(peer), zones(), any::<[bool; 2]>(), vec(drop_overload(), 0..3)),
+        (of(any::<u8>()), of(peer), zones(), any::<[bool; 2]>(), vec(drop_overload(), 0..3)),
     );
     (head, tail).prop_map(|((name, label, balancer, scheme, pass_host, retries, timeouts), tail)| {
         let (

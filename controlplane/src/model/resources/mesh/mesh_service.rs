@@ -67,7 +67,7 @@ pub struct MeshService {
     pub keepalive_pool: Option<KeepalivePool>,
     /// A new or recovered instance ramps up to its share over this long.
     pub slow_start: Option<Span>,
-    /// Below this share of healthy instances, in percent, health is ignored; 0 switches it off.
+    /// Below this share of healthy instances, in percent, and wherever none is, health is ignored; 0 switches both off.
     #[schemars(range(min = 0, max = 100))]
     pub panic_threshold: Option<u8>,
     /// Which zones are used, seen from the zone of the caller.

@@ -588,9 +588,9 @@ pub struct Upstream {
     /// Ramp-up of new endpoints; zero is at once.
     #[prost(message, optional, tag = "15")]
     pub slow_start: ::core::option::Option<::prost_types::Duration>,
-    /// Percent of healthy endpoints below which health is ignored.
-    #[prost(uint32, tag = "16")]
-    pub panic_threshold: u32,
+    /// Percent of healthy endpoints below which health is ignored; 0 is never. Absent is only where none is healthy.
+    #[prost(uint32, optional, tag = "16")]
+    pub panic_threshold: ::core::option::Option<u32>,
     /// Endpoints stand behind sidecars of the mesh; absent elsewhere.
     #[prost(message, optional, tag = "17")]
     pub mesh: ::core::option::Option<MeshPeer>,

@@ -144,7 +144,7 @@ fn with((upstream, ranked): (&Upstream, Option<&Ranked>), members: bool, http_fi
         lb_policy: policy.into(),
         lb_config: config,
         common_lb_config: Some(wire::cluster::CommonLbConfig {
-            healthy_panic_threshold: Some(kinds::Percent { value: upstream.panic_threshold.into() }),
+            healthy_panic_threshold: Some(kinds::Percent { value: upstream.panic_threshold.unwrap_or(0).into() }),
             ..Default::default()
         }),
         health_checks: upstream.checks.active.as_deref().into_iter().map(check).collect(),

@@ -91,7 +91,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Cluster> {
         breakers: breakers(fields)?,
         discovery: None,
         slow_start,
-        panic_threshold,
+        panic_threshold: Some(panic_threshold),
         mesh: None,
         locality: ZonePolicy { mode: ZoneMode::Off, spread: Some(Spread::default()), ..ZonePolicy::default() },
         fleet_load: false,

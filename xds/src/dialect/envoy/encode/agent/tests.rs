@@ -119,7 +119,7 @@ fn upstreams() -> Vec<Upstream> {
             timeouts: Timeouts { connect: SECOND * 2, send: SECOND * 4, read: SECOND * 5 },
             ..Upstream::new("tried")
         },
-        Upstream { retries: Some(4), slow_start: SECOND * 30, panic_threshold: 40, ..Upstream::new("warmed") },
+        Upstream { retries: Some(4), slow_start: SECOND * 30, panic_threshold: Some(40), ..Upstream::new("warmed") },
         Upstream { discovery: Some(Discovery::Dns("a.example:81".into())), ..Upstream::new("looked-up") },
         Upstream {
             locality: ZonePolicy { mode: ZoneMode::Strict, failover: vec!["b".into()], overprovisioning: 200, spread: None },
@@ -419,7 +419,13 @@ fn an_upstream_that_went_through_envoys_types_is_used_as_before() {
         let after = &cluster.upstream;
         let pool = |pool: &KeepalivePool| (pool.idle_timeout, pool.requests, pool.max_age);
         let used = |upstream: &Upstream| {
-            (upstream.scheme, upstream.timeouts.connect, pool(&upstream.keepalive), upstream.slow_start, upstream.panic_threshold)
+            (
+                upstream.scheme,
+                upstream.timeouts.connect,
+                pool(&upstream.keepalive),
+                upstream.slow_start,
+                upstream.panic_threshold.unwrap_or(0),
+            )
         };
         assert_eq!(used(after), used(&before), "{}", before.name);
         let limits = |breakers: CircuitBreakers| (breakers.max_connections, breakers.max_pending, breakers.max_requests);
