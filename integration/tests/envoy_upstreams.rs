@@ -65,6 +65,54 @@ fn an_endpoint_where_nobody_listens_costs_no_request() {
     });
 }
 
+#[test]
+fn a_retry_waits_for_each_try_as_long_as_for_one() {
+    let app = App::start();
+    everywhere(|heddle| {
+        let timeout = json!({ "connect": 1, "send": 1, "read": 1 });
+        let upstream =
+            json!({ "nodes": nodes(&[app.address]), "timeout": timeout, "circuit_breaker": { "retry_budget_percent": 100 } });
+        let plugins = json!({ "retry": { "attempts": 3, "budget_percent": 1000 } });
+        heddle.put("/routes/r", json!({ "uri": "/*", "upstream": upstream, "plugins": plugins }));
+        heddle.until_status("/", 200);
+        for (method, tries) in [("GET", 3), ("POST", 1)] {
+            let asked = format!("{method} /hold");
+            let before = app.count(&asked);
+            let answer = client::ask(heddle.http, method, "/hold", &[], b"").expect("an answer");
+            assert_eq!(
+                (answer.status, app.count(&asked) - before),
+                (504, tries),
+                "{method}: what may do something twice is sent once"
+            );
+        }
+    });
+}
+
+#[test]
+fn who_is_down_gets_nothing_where_an_upstream_says_so() {
+    let app = App::start();
+    everywhere(|heddle| {
+        let route = |threshold: Option<u8>, mark: &str| {
+            let active =
+                json!({ "http_path": "/fail", "healthy": { "interval": 1 }, "unhealthy": { "interval": 1, "http_failures": 1 } });
+            let mut upstream = json!({ "nodes": nodes(&[app.address]), "checks": { "active": active } });
+            if let Some(threshold) = threshold {
+                upstream["panic_threshold"] = json!(threshold);
+            }
+            heddle.put("/upstreams/u", upstream);
+            heddle.put("/routes/r", json!({ "uri": format!("/{mark}"), "upstream_id": "u" }));
+        };
+        route(Some(0), "never");
+        heddle.until_status("/never", 503);
+        let before = app.count("GET /never");
+        assert!((0..10).all(|_| heddle.get("/never").status == 503));
+        assert_eq!(app.count("GET /never"), before);
+        route(None, "usual");
+        heddle.until_status("/usual", 200);
+        assert!((0..10).all(|_| heddle.get("/usual").status == 200), "where nobody is up, all are tried");
+    });
+}
+
 /// The share of requests that one of four gets that takes a tenth of a second for each, where the others take none.
 fn share_of_the_slow_one(heddle: &Heddle, kind: &str) -> f64 {
     let (quick, slow) = (["one", "two", "three"].map(App::saying), App::taking("slow", Duration::from_millis(100)));

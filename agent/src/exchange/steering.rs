@@ -28,6 +28,8 @@ pub struct Retry {
     pub max_interval: Duration,
     /// No try begins later than this after the first one; zero is no limit.
     pub timeout: Duration,
+    /// How long all tries together may take until an answer begins, from the end of the request; zero is no limit.
+    pub total_timeout: Duration,
     /// What is safe to be sent again, and after what.
     pub after: Repeat,
     /// Whether one that no endpoint has seen is sent again, whatever `after` says of those without an answer.

@@ -20,7 +20,7 @@ use crate::upstream::{
 /// What stays the same over all tries of a request.
 pub(super) struct Campaign<'a> {
     pub(super) target: &'a Target,
-    timeouts: Timeouts,
+    pub(super) timeouts: Timeouts,
     pub(super) upgrade: bool,
     interim: &'a Interim,
     tries: usize,
@@ -87,8 +87,7 @@ impl Pipeline {
             let picked = match picked {
                 Ok(picked) => picked,
                 Err(error) => {
-                    let kept = steered.and_then(Steered::take_kept);
-                    return kept.ok_or_else(|| Unserved::Failed(last_reason(x, &error), seen));
+                    return steered.and_then(Steered::take_kept).ok_or_else(|| Unserved::Failed(last_reason(x, &error), seen));
                 }
             };
             if let Some(answer) = plan.before_proxy(x).await {
@@ -98,7 +97,8 @@ impl Pipeline {
             let endpoint = picked.endpoint().clone();
             let began = if plan.waits_before_proxy() { clock::now() } else { now };
             let streamed = matches!(body, Body::Stream(_));
-            match self.attempt(x, campaign, picked, body, began).await {
+            let timeouts = steered.as_ref().map_or(campaign.timeouts, |steered| steered.within(campaign.timeouts));
+            match self.attempt(x, campaign, picked, body, (began, timeouts)).await {
                 Ok(response) => {
                     let served = answered(x, &endpoint, response);
                     let Some(steered) = &mut steered else { return Ok(served) };
@@ -118,12 +118,12 @@ impl Pipeline {
                         Some(steered) => steered.may_try_again(x, campaign, &error, replayable, tried.len()),
                     };
                     if !again {
-                        return Err(Unserved::Failed(error.reason, seen));
+                        return Err(Unserved::Failed(steered.map_or(error.reason, |steered| steered.reason(&error)), seen));
                     }
                 }
             }
             if let Some(steered) = &mut steered {
-                steered.rest(x, body).await;
+                steered.rest(x, body).await.map_err(|reason| Unserved::Failed(reason, seen))?;
             }
         }
     }
@@ -153,7 +153,7 @@ impl Pipeline {
         campaign: &Campaign<'_>,
         picked: Picked,
         body: &mut Body,
-        began: Instant,
+        (began, timeouts): (Instant, Timeouts),
     ) -> Result<UpstreamResponse, UpstreamError> {
         let host = campaign.host(x, picked.endpoint());
         let tunnel_over_h2 = campaign.upgrade && x.request.version == Version::Http2;
@@ -166,13 +166,13 @@ impl Pipeline {
         // In the mesh it is the other side that says who calls, and whoever says it himself stands in the audit. Another try may go to somebody outside.
         let told = if campaign.target.config().is_in_mesh() { set_aside(&mut x.request.fields) } else { Vec::new() };
         let sent = if campaign.target.config().mesh.is_some() {
-            self.send_in_mesh(x, campaign, picked, body, began).await
+            self.send_in_mesh(x, campaign, picked, body, (began, timeouts)).await
         } else {
             let request = OutgoingRequest {
                 head: &x.request,
                 host: host.as_deref().unwrap_or(&x.request.authority),
                 upgrade: campaign.upgrade,
-                timeouts: campaign.timeouts,
+                timeouts,
             };
             self.worker.pools.send(picked, &request, body, campaign.interim, began).await
         };
@@ -187,7 +187,7 @@ impl Pipeline {
         campaign: &Campaign<'_>,
         picked: Picked,
         body: &mut Body,
-        began: Instant,
+        (began, timeouts): (Instant, Timeouts),
     ) -> Result<UpstreamResponse, UpstreamError> {
         if x.request.version == Version::Http2 {
             x.request.fields.remove(CASE_FIELD);
@@ -204,7 +204,7 @@ impl Pipeline {
             head: &x.request,
             host: host.as_deref().unwrap_or(&x.request.authority),
             upgrade: campaign.upgrade,
-            timeouts: campaign.timeouts,
+            timeouts,
         };
         let sent = self.worker.pools.send(picked, &request, body, campaign.interim, began).await;
         // Another try may go to somebody who would not take it off.

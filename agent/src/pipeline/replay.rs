@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use heddle_node::clock;
+use tokio::time::Instant;
 
 use crate::http::{Body, BodyError, BodySource, Fields, Frame};
 
@@ -30,6 +32,8 @@ struct Kept {
     size: u64,
     limit: u64,
     ended: bool,
+    /// When the last byte of it came.
+    done: Option<Instant>,
 }
 
 /// One way through what is kept and what still comes.
@@ -48,7 +52,7 @@ impl Replay {
             Body::Full(_) => Source::Held,
             Body::Stream(_) => {
                 let rest = std::mem::take(body);
-                let kept = Kept { rest, pieces: Vec::new(), trailers: None, size: 0, limit, ended: false };
+                let kept = Kept { rest, pieces: Vec::new(), trailers: None, size: 0, limit, ended: false, done: None };
                 Source::Kept(Rc::new(RefCell::new(kept)))
             }
         };
@@ -63,6 +67,15 @@ impl Replay {
             Source::Held => true,
             Source::Once => false,
             Source::Kept(kept) => kept.borrow().size <= kept.borrow().limit,
+        }
+    }
+
+    /// When the client had sent all of it; `began` where all was at hand then, `None` while more may come.
+    pub(super) fn done(&self, began: Instant) -> Option<Instant> {
+        match &self.source {
+            Source::Held => Some(began),
+            Source::Once => None,
+            Source::Kept(kept) => kept.borrow().done,
         }
     }
 
@@ -104,6 +117,10 @@ impl BodySource for Reader {
             }
             Poll::Ready(None) => kept.ended = true,
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        // Who knows the length of a body asks for no end of it.
+        if kept.done.is_none() && (kept.ended || kept.rest.remaining() == Some(0)) {
+            kept.done = Some(clock::now());
         }
         polled
     }

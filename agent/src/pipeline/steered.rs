@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use heddle_node::clock;
+use heddle_xds::model::Timeouts;
 use tokio::time::Instant;
 
 use super::forward::{Campaign, Unserved};
@@ -111,18 +112,41 @@ impl<'a> Steered<'a> {
 
     fn may_begin(&self, retry: &Retry, campaign: &Campaign<'_>) -> bool {
         let left = self.ended + 1 < retry.attempts && !campaign.upgrade;
-        left && (retry.timeout.is_zero() || clock::now().saturating_duration_since(self.began) < retry.timeout)
+        left && !self.is_over() && (retry.timeout.is_zero() || clock::now().saturating_duration_since(self.began) < retry.timeout)
     }
 
-    /// Rests before the next try and makes the body one from its beginning.
-    pub(super) async fn rest(&mut self, x: &mut Exchange, body: &mut Body) {
+    /// What is left of the time for all tries; `None` where nothing bounds it, and while the client still sends.
+    fn left(&self) -> Option<Duration> {
+        let total = self.retry.map(|retry| retry.total_timeout).filter(|total| !total.is_zero())?;
+        let done = self.replay.done(self.began)?;
+        Some(total.saturating_sub(clock::now().saturating_duration_since(done)))
+    }
+
+    fn is_over(&self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+
+    /// The limits of the next try: none is longer than what is left for all.
+    pub(super) fn within(&self, timeouts: Timeouts) -> Timeouts {
+        self.left().map_or(timeouts, |left| shortened(timeouts, left))
+    }
+
+    /// Why no answer came, when the last error is this.
+    pub(super) fn reason(&self, error: &UpstreamError) -> Reason {
+        if error.reason.is_upstream() && self.is_over() { Reason::UpstreamTimeout } else { error.reason }
+    }
+
+    /// Rests before the next try and makes the body one from its beginning; the reason where the time for all tries ends meanwhile.
+    pub(super) async fn rest(&mut self, x: &mut Exchange, body: &mut Body) -> Result<(), Reason> {
         self.ended += 1;
         self.number(x);
         self.replay.rewind(body);
         let rest = self.retry.map_or(Duration::ZERO, |retry| interval(retry, self.ended, x.dice.f64()));
+        let rest = self.left().map_or(rest, |left| rest.min(left));
         if !rest.is_zero() {
             tokio::time::sleep(rest).await;
         }
+        if self.is_over() { Err(Reason::UpstreamTimeout) } else { Ok(()) }
     }
 }
 
@@ -130,6 +154,13 @@ impl<'a> Steered<'a> {
 fn interval(retry: &Retry, ended: u32, drawn: f64) -> Duration {
     let doubled = retry.initial_interval.saturating_mul(1 << ended.saturating_sub(1).min(16));
     doubled.min(retry.max_interval).mul_f64(0.5 + drawn)
+}
+
+/// Limits of steps, none of which is longer than this; zero was no limit.
+fn shortened(timeouts: Timeouts, left: Duration) -> Timeouts {
+    let left = left.max(Duration::from_millis(1));
+    let shorter = |limit: Duration| if limit.is_zero() { left } else { limit.min(left) };
+    Timeouts { connect: shorter(timeouts.connect), send: shorter(timeouts.send), read: shorter(timeouts.read) }
 }
 
 /// What stays the same for all upstreams that a steered request may go to.
@@ -234,21 +265,49 @@ mod tests {
     use super::*;
     use crate::exchange::{Budget, Statuses};
 
-    #[test]
-    fn rests_double_up_to_the_longest_and_vary_by_half() {
+    fn retry(total_timeout: Duration) -> Retry {
         let after = Repeat { statuses: Statuses::default(), on_network_error: true, methods: Vec::new(), max_body_size: 0 };
-        let retry = Retry {
+        Retry {
             attempts: 9,
             initial_interval: Duration::from_millis(100),
             max_interval: Duration::from_millis(350),
             timeout: Duration::ZERO,
+            total_timeout,
             after,
             on_unseen: false,
             attempt_header: None,
             budget: Arc::new(Budget::new(0, 0)),
-        };
+        }
+    }
+
+    #[test]
+    fn rests_double_up_to_the_longest_and_vary_by_half() {
+        let retry = retry(Duration::ZERO);
         let middle: Vec<_> = (1..5).map(|ended| interval(&retry, ended, 0.5).as_millis()).collect();
         assert_eq!(middle, [100, 200, 350, 350]);
         assert_eq!((interval(&retry, 1, 0.0).as_millis(), interval(&retry, 60, 1.0).as_millis()), (50, 525));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_try_lasts_longer_than_what_is_left_for_all() {
+        let seconds = Duration::from_secs;
+        let told = Timeouts { connect: seconds(1), send: Duration::ZERO, read: seconds(2) };
+        let steering = |total| Steering { retry: Some(Arc::new(retry(total))), ..Steering::default() };
+        let (bounded, free) = (steering(seconds(3)), steering(Duration::ZERO));
+        let replay = Replay::of(&mut Body::Empty, 9);
+        let (bounded, free) = (Steered::new(&bounded, &replay), Steered::new(&free, &replay));
+        let late = UpstreamError::new(Reason::UpstreamConnect, Sent::Nothing, "x");
+        let mut seen = Vec::new();
+        for passed in [0, 2, 1] {
+            tokio::time::advance(seconds(passed)).await;
+            let limits = bounded.within(told);
+            seen.push((limits.connect, limits.send, limits.read, bounded.reason(&late)));
+            assert_eq!((free.within(told), free.reason(&late)), (told, Reason::UpstreamConnect));
+        }
+        let (short, one) = (Duration::from_millis(1), seconds(1));
+        let lost = Reason::UpstreamConnect;
+        let expected =
+            [(one, seconds(3), seconds(2), lost), (one, one, one, lost), (short, short, short, Reason::UpstreamTimeout)];
+        assert_eq!(seen, expected, "a limit of nothing would be no limit");
     }
 }

@@ -1,10 +1,12 @@
-//! What relieves endpoints: requests that are dropped, and connections that are given up when they are old. Both data planes do it to the same requests and connections.
+//! What relieves endpoints: requests that are dropped or not sent again, health that is obeyed, and connections that are given up when they are old. Both data planes do it to
+//! the same requests and connections.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use heddle_integration::ads::any;
+use heddle_integration::app::App;
 use heddle_integration::client::{self, Answer};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::process::until;
@@ -44,6 +46,61 @@ fn dropped(address: SocketAddr, target: &str, requests: u32) -> u32 {
         other => panic!("{target}: {other}"),
     });
     u32::try_from(refused.count()).unwrap()
+}
+
+#[test]
+fn what_is_late_is_sent_again_as_long_as_there_is_time_for_all_tries() {
+    let app = App::start();
+    let retry = |on: &str, count: u32, more: Value| {
+        let mut policy = json!({ "retry_on": on, "num_retries": count });
+        policy.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        policy
+    };
+    let listed = json!({ "per_try_timeout": "0.3s", "retriable_status_codes": [504] });
+    let cases = [
+        ("whole", "1s", retry("5xx", 3, json!({})), 1),
+        ("cut", "1.5s", retry("5xx", 3, json!({ "per_try_timeout": "1s" })), 2),
+        ("each", "10s", retry("gateway-error", 2, json!({ "per_try_timeout": "0.3s" })), 3),
+        ("silent", "0s", retry("reset", 1, json!({ "per_try_idle_timeout": "0.3s" })), 2),
+        ("listed", "10s", retry("retriable-status-codes,connect-failure", 3, listed), 1),
+    ];
+    let routes = cases.iter().map(|(name, limit, policy, _)| {
+        let route = json!({ "cluster": "app", "timeout": limit, "retry_policy": policy });
+        json!({ "match": { "prefix": format!("/{name}") }, "route": route })
+    });
+    let hosts = vec![host("all", "*", routes.collect())];
+    let pair = Pair::start(&[Door { filters: Vec::new(), hosts }], &[cluster("app", &[(app.address, 1)], json!({}))]);
+    for (who, address) in ["ours", "theirs"].into_iter().zip(pair.both(0)) {
+        for (name, _, _, tries) in &cases {
+            let target = format!("/{name}/hold/{who}");
+            let answer = client::ask(address, "POST", &target, &[], b"an order").expect("an answer");
+            assert_eq!((answer.status, app.count(&format!("POST {target}"))), (504, *tries), "{who}: {name}");
+        }
+    }
+}
+
+#[test]
+fn who_is_down_is_used_only_where_health_may_be_ignored() {
+    let app = App::start();
+    let of = |name: &str, more: Value, status: Value| {
+        let mut cluster = cluster(name, &[(app.address, 1)], more);
+        cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["health_status"] = status;
+        cluster
+    };
+    let never = json!({ "healthy_panic_threshold": { "value": 0 } });
+    let probe = json!({ "timeout": "1s", "interval": "1s", "no_traffic_interval": "1s", "unhealthy_threshold": 1, "healthy_threshold": 1, "http_health_check": { "path": "/fail" } });
+    let clusters = [
+        of("plain", json!({}), json!("UNHEALTHY")),
+        of("told", json!({ "common_lb_config": never }), json!("UNHEALTHY")),
+        of("probed", json!({ "common_lb_config": never, "health_checks": [probe] }), json!("UNKNOWN")),
+    ];
+    let pair = pair(&clusters);
+    for address in pair.both(0) {
+        assert_eq!((ask(address, "/plain").status, ask(address, "/told").status), (200, 503));
+        until("the probes to tell", || (ask(address, "/probed").status == 503).then_some(()));
+        assert!((0..10).all(|_| ask(address, "/probed").status == 503));
+    }
+    assert_eq!(app.count("GET /told"), 0, "who is down is asked nothing");
 }
 
 #[test]

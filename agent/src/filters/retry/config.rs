@@ -26,6 +26,11 @@ pub(super) struct Config {
     #[serde(default)]
     #[schemars(range(min = 0, max = 3600))]
     pub timeout: f64,
+    /// Seconds from the end of the request in which an answer must begin, whatever try it comes from; then the try under way is given up, the client gets 504, and
+    /// nothing is sent again. 0 is no limit.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 86400))]
+    pub total_timeout: f64,
     /// Answers after which the request is sent again: statuses (`503`) and ranges (`"500-504"`).
     #[serde(default)]
     pub statuses: Vec<StatusRange>,
@@ -68,6 +73,7 @@ impl check::Config for Config {
         faults.range("initial_interval", self.initial_interval, 0.0, 60.0);
         faults.range("max_interval", self.max_interval.unwrap_or_default(), 0.0, 60.0);
         faults.range("timeout", self.timeout, 0.0, 3600.0);
+        faults.range("total_timeout", self.total_timeout, 0.0, 86_400.0);
         faults.range("max_body_size", self.max_body_size, 0, MAX_BODY_SIZE);
         faults.range("budget_percent", self.budget_percent, 0, 1000);
         faults.range("budget_burst", self.budget_burst, 0, 10_000);

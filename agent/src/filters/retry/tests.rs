@@ -22,11 +22,11 @@ fn asked(config: &Value, keep: &Keep) -> (Exchange, std::sync::Arc<Retry>) {
 #[test]
 fn everything_that_is_said_is_asked_for() {
     let config = json!({
-        "attempts": 4, "initial_interval": 0.1, "timeout": 2, "statuses": [429, "502-503", "504"], "on_network_error": false,
+        "attempts": 4, "initial_interval": 0.1, "timeout": 2, "total_timeout": 1.5, "statuses": [429, "502-503", "504"], "on_network_error": false,
         "methods": ["POST"], "max_body_size": 10, "attempt_header": "X-Attempt",
     });
     let (_, retry) = asked(&config, &Keep::default());
-    assert_eq!((retry.attempts, retry.timeout), (4, Duration::from_secs(2)));
+    assert_eq!((retry.attempts, retry.timeout, retry.total_timeout), (4, Duration::from_secs(2), Duration::from_millis(1500)));
     assert_eq!((retry.initial_interval, retry.max_interval), (Duration::from_millis(100), Duration::from_millis(200)));
     let statuses: Vec<u16> = (100..600).filter(|status| retry.after.statuses.has(*status)).collect();
     assert_eq!(statuses, [429, 502, 503, 504]);
@@ -40,7 +40,7 @@ fn defaults_are_those_of_traefik() {
     let (_, retry) = asked(&json!({"attempts": 2, "max_interval": 3}), &Keep::default());
     assert!(retry.after.on_network_error && retry.after.statuses.is_empty() && retry.after.may_send_twice(&Method::Get));
     assert_eq!((retry.after.max_body_size, retry.initial_interval, retry.timeout), (2 << 20, Duration::ZERO, Duration::ZERO));
-    assert_eq!(retry.max_interval, Duration::from_secs(3));
+    assert_eq!((retry.max_interval, retry.total_timeout), (Duration::from_secs(3), Duration::ZERO));
 }
 
 #[test]
@@ -65,6 +65,7 @@ fn mistakes_are_refused() {
         (json!({"initial_interval": -1}), "initial_interval"),
         (json!({"max_interval": 61}), "max_interval"),
         (json!({"timeout": -0.5}), "timeout"),
+        (json!({"total_timeout": 86_401}), "total_timeout"),
         (json!({"statuses": [99]}), "statuses[0]"),
         (json!({"statuses": [500, "503-500"]}), "statuses[1]"),
         (json!({"statuses": ["5xx"]}), "statuses[0]"),

@@ -14,11 +14,9 @@ use crate::dialect::envoy::decode::DecodeFault as Fault;
 use crate::dialect::envoy::decode::piece::{
     Chain, Deed, Does, Door, Extension, Http, Mirror, Override, Path, Route, RouteTable, Routes, Target, TcpProxy, VirtualHost,
 };
-use crate::dialect::envoy::decode::{answer, escaped, is_shared};
+use crate::dialect::envoy::decode::{all_tries_within, answer, escaped, is_shared};
 use crate::model::{self, HashOn, PluginConf, PluginOrigin, Resource, RouteMatch, TcpRoute, TcpShare, Timeouts, UpstreamRef};
 
-/// Where nothing limits an answer.
-const NO_LIMIT: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Clusters that one route shares requests out to.
 const MAX_TARGETS: usize = 20;
 /// Longest time that a copy of a request may take.
@@ -286,12 +284,11 @@ impl<'a> Place<'a> {
         };
         ours.plugins = self.plugins(route, &ours.id)?;
         self.lead(route, &mut ours, uses)?;
-        let limit = route.timeout.or(route.idle).unwrap_or(self.http.idle).min(NO_LIMIT);
+        let limit = route.limit(self.http.idle);
         let connect =
             route.targets.first().and_then(|target| (self.shelf.connect)(&target.cluster)).unwrap_or(Duration::from_secs(5));
-        // Our limit is that of a try; all of them end with the last one.
-        let limit = route.each_try.map_or(limit, |each| each.min(limit));
-        ours.timeouts = Some(Timeouts { connect, send: limit, read: limit });
+        let each = route.each_try.map_or(limit, |each| each.min(limit));
+        ours.timeouts = Some(Timeouts { connect: connect.min(limit), send: each, read: each });
         for mirror in &route.mirrors {
             ours.plugins.push(plugin("proxy-mirror", copies(mirror, limit, uses), &ours.id));
         }
@@ -320,6 +317,7 @@ impl<'a> Place<'a> {
     fn plugins(&self, route: &Route, id: &Arc<str>) -> Result<Vec<PluginConf>, Fault> {
         let mut plugins = if route.overrides.is_empty() { self.plain.clone() } else { self.filters(&route.overrides, id)? };
         let mut own = route.plugins.clone();
+        all_tries_within(&mut own, route.limit(self.http.idle));
         if self.http.strips_port {
             without_port(&mut own, !route.targets.is_empty() && !route.own_host);
         }

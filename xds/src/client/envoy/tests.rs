@@ -348,6 +348,39 @@ fn ways_in_which_routes_use_a_cluster_are_upstreams_of_their_own() {
     assert_eq!(&*route.unwrap().upstream.unwrap().name, "c#cookie:sid");
 }
 
+#[test]
+fn the_limit_of_a_route_bounds_its_tries_together_and_that_of_a_try_each_of_them() {
+    let composed = |more: Value| {
+        let mut talk = Talk::new(Dialect::Delta);
+        talk.hears(EnvoyKind::Cluster, &[eds_cluster("c")]);
+        talk.hears(EnvoyKind::Endpoints, &[assignment("c", 1)]);
+        let mut table = routes("r", "c");
+        table["virtual_hosts"][0]["routes"][0]["route"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let outcome = talk.hears(EnvoyKind::Listener, &[listener("l", Some(table))]);
+        let route = outcome.updates.iter().flat_map(|update| &update.set).find_map(|set| match &set.resource {
+            Resource::Route(route) => Some(route.clone()),
+            _ => None,
+        });
+        let route = route.unwrap();
+        let retry = route.plugins.iter().find(|plugin| &*plugin.name == "retry");
+        (route.timeouts.unwrap().read.as_secs_f64(), retry.and_then(|retry| retry.config["total_timeout"].as_f64()))
+    };
+    let policy = |more: Value| {
+        let mut policy = json!({"retry_on": "5xx", "num_retries": 3});
+        policy.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        policy
+    };
+    let (plain, each) = (policy(json!({})), policy(json!({"per_try_timeout": "1s"})));
+    assert_eq!(composed(json!({"retry_policy": plain})), (15.0, Some(15.0)), "what Envoy takes where nothing is said");
+    assert_eq!(composed(json!({"timeout": "1s", "retry_policy": plain})), (1.0, Some(1.0)));
+    assert_eq!(composed(json!({"timeout": "1.5s", "retry_policy": each})), (1.0, Some(1.5)));
+    assert_eq!(composed(json!({"timeout": "0.5s", "retry_policy": each})), (0.5, Some(0.5)));
+    assert_eq!(composed(json!({"timeout": "0s", "idle_timeout": "40s", "retry_policy": each})), (1.0, Some(40.0)));
+    let (read, total) = composed(json!({"timeout": "0s", "idle_timeout": "0s", "retry_policy": plain}));
+    assert!(read > 86_400.0 && total.is_none(), "nothing limits them: {read} {total:?}");
+    assert_eq!(composed(json!({"timeout": "2s"})), (2.0, None));
+}
+
 /// The plugins of each route, in the order in which they run, by the id of the route.
 fn plugins(outcome: &Outcome) -> Vec<(String, Vec<(String, i64)>)> {
     let routes = outcome.updates.iter().flat_map(|update| &update.set).filter_map(|set| match &set.resource {

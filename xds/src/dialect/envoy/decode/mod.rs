@@ -27,6 +27,7 @@ pub(crate) use listener::limit::is_shared;
 pub use read::Fault as DecodeFault;
 pub(crate) use route::action::answer;
 pub(crate) use route::matching::escaped;
+pub(crate) use route::retry::all_tries_within;
 
 /// One resource of Envoy, read.
 #[derive(Debug, Clone, PartialEq)]

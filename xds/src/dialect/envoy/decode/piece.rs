@@ -217,6 +217,17 @@ pub struct Route {
     pub overrides: Vec<(Arc<str>, Override)>,
 }
 
+/// Where nothing limits an answer.
+const NO_LIMIT: Duration = Duration::from_secs(366 * 24 * 3600);
+
+impl Route {
+    /// How long the answer may take, all tries together, where streams of its listener may be silent for so long.
+    pub(crate) fn limit(&self, idle: Duration) -> Duration {
+        let limit = self.timeout.or(self.idle).unwrap_or(idle);
+        if limit.is_zero() { NO_LIMIT } else { limit.min(NO_LIMIT) }
+    }
+}
+
 /// What a route says of a filter.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Override {

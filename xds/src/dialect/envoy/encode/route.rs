@@ -17,7 +17,7 @@ use super::hosts::{Host, Order, Place};
 use super::plugins::{Extra, Filters};
 use super::wire::{header, span};
 use super::{bytes, matching, pattern, plugins, weights};
-use crate::model::{Balancer, Consumer, HashOn, PassHost, PluginConf, Route, Upstream};
+use crate::model::{Balancer, Consumer, HashOn, PassHost, PluginConf, Route, Timeouts, Upstream};
 
 /// Tries after the first where nobody said how many: our agents try each endpoint once, which Envoy does not count.
 pub(super) const RETRIES: u32 = 2;
@@ -44,6 +44,8 @@ pub(super) struct Draft {
     pub(super) route: wire::Route,
     /// Where requests go.
     pub(super) action: wire::RouteAction,
+    /// How long each step of a try may take, where there is an upstream.
+    pub(super) timeouts: Option<Timeouts>,
     /// What is done before that with requests that match these conditions too.
     pub(super) before: Vec<Before>,
     /// Requests are answered.
@@ -115,7 +117,8 @@ pub(super) fn encode<'a>(
     find: &dyn Fn(&str) -> Option<&'a Upstream>,
 ) -> Result<Encoded, String> {
     let upstream = route.upstream.as_ref().and_then(|upstream| find(&upstream.name));
-    let mut draft = Draft { action: action(route, upstream)?, consumers: consumers.clone(), ..Draft::default() };
+    let timeouts = upstream.map(|upstream| route.timeouts.unwrap_or(upstream.timeouts));
+    let mut draft = Draft { action: action(route, upstream)?, timeouts, consumers: consumers.clone(), ..Draft::default() };
     draft.plug(route, everywhere)?;
     if draft.by_origin {
         draft.route.response_headers_to_add.push(header("vary", "Origin", true));

@@ -4,7 +4,7 @@ pub(super) mod action;
 pub(super) mod headers;
 pub(super) mod matching;
 mod mirror;
-mod retry;
+pub(super) mod retry;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::super::piece::Deed;
 use super::super::read::{Fault, Fields, Read};
 use super::matching::{self, Text};
 
@@ -15,6 +16,8 @@ const MAX_BODY: u64 = 1024 * 1024;
 const REST: f64 = 0.025;
 /// A budget that bounds nothing: Envoy has none here, and `retry_budget` of the cluster bounds all.
 const NO_BUDGET: u32 = 1000;
+/// The longest time for all tries that our plugin counts; where more is said, each try has it for itself.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// How often a request is sent.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +37,10 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
                 statuses.push(json!("500-599"));
                 network = true;
             }
-            "gateway-error" => statuses.push(json!("502-504")),
+            "gateway-error" => {
+                statuses.push(json!("502-504"));
+                network = true;
+            }
             "retriable-4xx" => statuses.push(json!(409)),
             "reset" => network = true,
             "connect-failure" | "refused-stream" | "reset-before-request" | "http3-post-connect-failure" => unseen = true,
@@ -57,8 +63,9 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
     })?;
     fields.ignore(&["host_selection_retry_max_attempts"]);
     fields.refuse("retry_priority", "is not supported")?;
-    let each = fields.duration("per_try_timeout")?.filter(|each| !each.is_zero());
-    fields.refuse("per_try_idle_timeout", "is not supported: use per_try_timeout")?;
+    // Ours begins anew with each part of an answer, as that of silence does there; the other one bounds the whole of a try.
+    let limits = [fields.duration("per_try_timeout")?, fields.duration("per_try_idle_timeout")?];
+    let each = limits.into_iter().flatten().filter(|each| !each.is_zero()).min();
     fields.refuse("retriable_headers", "is not supported: use retriable_status_codes")?;
     let methods = methods(fields)?;
     fields.refuse("rate_limited_retry_back_off", "is not supported")?;
@@ -80,6 +87,13 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
         "initial_interval": first.min(60.0), "max_interval": longest.min(60.0), "budget_percent": NO_BUDGET,
     });
     Ok(Retry { plugin: Some(plugin), each })
+}
+
+/// Bounds all tries of a route together, as its own limit does in Envoy: when it is over, nothing is sent again.
+pub(crate) fn all_tries_within(plugins: &mut Deed, limit: Duration) {
+    for (_, retry) in plugins.iter_mut().filter(|(name, _)| *name == "retry" && limit <= LONGEST) {
+        retry["total_timeout"] = limit.as_secs_f64().into();
+    }
 }
 
 /// Methods of requests that are sent again, where header matchers name some, any of which suffices.
@@ -115,13 +129,36 @@ mod tests {
 
     #[test]
     fn what_an_endpoint_may_have_seen_is_sent_again_only_where_that_is_said() {
-        for (retry_on, network) in
-            [("connect-failure,refused-stream", false), ("reset", true), ("5xx", true), ("reset-before-request", false)]
-        {
+        for (retry_on, network) in [
+            ("connect-failure,refused-stream", false),
+            ("reset", true),
+            ("5xx", true),
+            ("gateway-error", true),
+            ("reset-before-request", false),
+        ] {
             let plugin = plugin(&json!({"retry_on": retry_on}));
             assert_eq!(plugin["on_network_error"], json!(network), "{retry_on}");
             assert_eq!(plugin["on_unseen"], json!(!network), "{retry_on}");
         }
+    }
+
+    #[test]
+    fn the_shorter_limit_of_a_try_counts() {
+        let each = |more: Value| message(&more, read).unwrap().each.map(|each| each.as_secs());
+        assert_eq!(each(json!({"per_try_timeout": "3s", "per_try_idle_timeout": "2s"})), Some(2));
+        assert_eq!(each(json!({"per_try_timeout": "0s", "per_try_idle_timeout": "4s"})), Some(4));
+        assert_eq!((each(json!({"per_try_timeout": "3s"})), each(json!({}))), (Some(3), None));
+    }
+
+    #[test]
+    fn the_limit_of_a_route_is_that_of_all_tries() {
+        let bounded = |seconds: u64| {
+            let mut plugins: Deed = vec![("headers", json!({})), ("retry", json!({"attempts": 2}))];
+            all_tries_within(&mut plugins, Duration::from_millis(seconds * 1000 + 500));
+            assert_eq!(plugins[0].1, json!({}));
+            plugins[1].1["total_timeout"].clone()
+        };
+        assert_eq!((bounded(1), bounded(24 * 3600)), (json!(1.5), Value::Null));
     }
 
     #[test]

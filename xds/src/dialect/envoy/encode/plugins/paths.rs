@@ -52,10 +52,13 @@ pub(super) fn split(config: &Config, draft: &mut Draft) -> Applied {
 pub(super) fn retry(config: &Config, draft: &mut Draft) -> Applied {
     let known =
         ["attempts", "initial_interval", "max_interval", "statuses", "on_network_error", "on_unseen", "methods", "max_body_size"];
-    only(config, &[&known[..], &["timeout", "budget_percent", "budget_burst"]].concat())?;
+    only(config, &[&known[..], &["timeout", "total_timeout", "budget_percent", "budget_burst"]].concat())?;
     let seconds = |field: &str| config.get(field).and_then(Value::as_f64).filter(|span| *span > 0.0);
     if seconds("timeout").is_some() {
         return Err("timeout: Envoy begins a try however long those before it took".to_owned());
+    }
+    if seconds("total_timeout").is_some() {
+        return Err("total_timeout: Envoy would bound the whole answer by it, not its beginning alone".to_owned());
     }
     let attempts = config.get("attempts").and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
     let mut statuses = Vec::new();
@@ -71,16 +74,21 @@ pub(super) fn retry(config: &Config, draft: &mut Draft) -> Applied {
     let first = seconds("initial_interval").and_then(|span| Duration::try_from_secs_f64(span).ok());
     let longest = seconds("max_interval").and_then(|span| Duration::try_from_secs_f64(span).ok());
     let rest = first.unwrap_or(SHORTEST_REST).max(SHORTEST_REST);
+    let longest = longest.unwrap_or(rest * 2).max(rest);
+    let each = draft.timeouts.filter(|timeouts| network && attempts > 1 && !timeouts.read.is_zero());
+    if let Some(each) = each {
+        // The stream of the client is silent while one try after the other is waited for.
+        let silent = (each.connect + each.read.max(each.send) + longest) * attempts;
+        draft.action.idle_timeout = span(silent);
+    }
     draft.action.retry_policy = (attempts > 1).then(|| wire::RetryPolicy {
         retry_on: further.into_iter().filter(|(on, _)| *on).fold(RETRY_ON.to_owned(), |all, (_, one)| all + one),
         num_retries: Some(attempts - 1),
         retriable_status_codes: statuses,
         retriable_request_headers: vec![header(":method", regex(&methods.join("|")))],
-        retry_back_off: Some(wire::retry_policy::RetryBackOff {
-            base_interval: span(rest),
-            max_interval: span(longest.unwrap_or(rest * 2).max(rest)),
-        }),
+        retry_back_off: Some(wire::retry_policy::RetryBackOff { base_interval: span(rest), max_interval: span(longest) }),
         host_selection_retry_max_attempts: OTHER_HOSTS,
+        per_try_idle_timeout: each.and_then(|each| span(each.read)),
         ..Default::default()
     });
     Ok(())

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use heddle_proto::envoy::config::rbac::v3::principal::Identifier;
 use heddle_proto::envoy::config::route::v3::route_action::UpgradeConfig;
@@ -14,10 +15,13 @@ use serde_json::json;
 
 use super::super::wire::{exact, regex};
 use super::*;
-use crate::model::PluginOrigin;
+use crate::model::{PluginOrigin, Timeouts};
 
 fn plugged(plugins: &[(&str, Value)]) -> Result<Draft, String> {
-    let mut draft = Draft::default();
+    plugged_into(Draft::default(), plugins)
+}
+
+fn plugged_into(mut draft: Draft, plugins: &[(&str, Value)]) -> Result<Draft, String> {
     for (name, config) in plugins {
         let plugin =
             PluginConf { name: (*name).into(), config: Arc::new(config.clone()), origin: PluginOrigin("route/r".into()) };
@@ -173,7 +177,23 @@ fn tries_are_bounded_by_what_the_plugin_says() {
     let plain = plugged(&[("retry", json!({ "attempts": 2, "on_network_error": false }))]).unwrap();
     assert_eq!(plain.action.retry_policy.unwrap().retry_on, super::super::route::RETRY_ON);
     assert!(refused("retry", json!({ "attempts": 2, "timeout": 1 })).starts_with("timeout"));
+    assert!(refused("retry", json!({ "attempts": 2, "total_timeout": 1 })).starts_with("total_timeout"));
     assert!(refused("retry", json!({ "attempts": 2, "statuses": ["5xx"] })).starts_with("statuses"));
+}
+
+#[test]
+fn each_try_is_waited_for_as_long_as_by_an_agent() {
+    let limited = |config: Value| {
+        let timeouts = Timeouts { connect: Duration::from_secs(1), send: Duration::from_secs(2), read: Duration::from_secs(4) };
+        let draft = Draft { timeouts: Some(timeouts), ..Draft::default() };
+        let action = plugged_into(draft, &[("retry", config)]).unwrap().action;
+        let each = action.retry_policy.and_then(|policy| policy.per_try_idle_timeout).map(|each| each.seconds);
+        (each, action.idle_timeout.map(|silent| silent.seconds))
+    };
+    let all = json!({ "attempts": 3, "initial_interval": 1, "max_interval": 5 });
+    assert_eq!(limited(all), (Some(4), Some(30)), "three times a connection, an answer and a rest");
+    assert_eq!(limited(json!({ "attempts": 1 })), (None, None));
+    assert_eq!(limited(json!({ "attempts": 3, "on_network_error": false })), (None, None), "a try too late is not made again");
 }
 
 #[test]
