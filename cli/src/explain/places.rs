@@ -93,7 +93,7 @@ mod tests {
             |zone: &&str| Endpoint { host: "10.0.0.1".into(), port: 80, weight: 1, zone: (*zone).into(), ..Endpoint::default() };
         let failover = failover.iter().map(|zone| (*zone).into()).collect();
         let endpoints: Vec<Endpoint> = endpoints.iter().map(endpoint).collect();
-        zones(&ZonePolicy { mode, failover, ..ZonePolicy::default() }, 10, &endpoints)
+        zones(&ZonePolicy { mode, failover, ..ZonePolicy::default() }, Some(10), &endpoints)
     }
 
     #[test]

@@ -55,6 +55,6 @@ fn picking(policy: Policy) -> Box<dyn Subject> {
         zone: "".into(),
         standing: Arc::new(Standing::new(epoch.clone(), now)),
     };
-    let view = NodeView::new(policy, (0..NODES).map(node).collect(), Duration::ZERO, 50, Zones::default(), epoch.clone());
+    let view = NodeView::new(policy, (0..NODES).map(node).collect(), Duration::ZERO, Some(50), Zones::default(), epoch.clone());
     Box::new(Picking { view, picker: Picker::default(), dice: fastrand::Rng::with_seed(7), now, key: 0 })
 }
