@@ -4,9 +4,9 @@ mod answers;
 mod asking;
 mod compress;
 mod edits;
-mod forward;
 mod guards;
 mod identity;
+mod judged;
 mod keys;
 mod limits;
 mod paths;
@@ -53,6 +53,7 @@ const LIMIT_REQ: &str = "heddle.limit-req";
 
 pub(super) use asking::Extra;
 pub(super) use identity::asks_consumers;
+use judged::forward;
 
 /// Whether a cluster stands beside those of upstreams.
 pub(super) fn is_beside(cluster: &str) -> bool {
@@ -78,7 +79,7 @@ pub(super) fn chain(further: &Filters) -> Vec<manager::HttpFilter> {
         filter(DISOWN, &HeaderMutation::default(), true),
         filter(KEY_AUTH, &ApiKeyAuth::default(), true),
     ];
-    chain.push(forward::asked(forward::FORWARD_AUTH, forward::FORBIDDEN));
+    chain.push(forward::asked(forward::FORWARD_AUTH, judged::FORBIDDEN));
     chain.extend(further.iter().filter(|(name, _)| asks(name)).map(|(_, filter)| filter.clone()));
     chain.extend([
         filter(RBAC, &Rbac::default(), true),

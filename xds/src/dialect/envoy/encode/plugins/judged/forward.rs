@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use heddle_proto::envoy::config::core::v3 as base;
 use heddle_proto::envoy::config::rbac::v3::Principal;
-use heddle_proto::envoy::config::rbac::v3::principal::Identifier;
 use heddle_proto::envoy::extensions::filters::http::ext_authz::v3 as wire;
 use heddle_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use heddle_proto::envoy::r#type::matcher::v3 as matcher;
@@ -17,20 +16,17 @@ use heddle_proto::envoy::r#type::v3 as kinds;
 use serde_json::Value;
 use wire::ext_authz::Services;
 
-use super::super::route::Draft;
-use super::super::wire::{any, exact, formatted, header, regex, span};
-use super::{Applied, Config, asking, filter, only, text};
+use super::super::super::route::Draft;
+use super::super::super::wire::{any, exact, formatted, header, regex, span};
+use super::super::{Applied, Config, asking, filter, only, text};
+use super::{FORBIDDEN, MOST_FIELD, STAYING, said, status};
 
 /// The filter that answers with 403 where the service gives no answer; with the status behind it for another one.
-pub(super) const FORWARD_AUTH: &str = "heddle.forward-auth";
+pub(in super::super) const FORWARD_AUTH: &str = "heddle.forward-auth";
 /// Where Envoy keeps what the service said.
 const SAID: &str = "envoy.filters.http.ext_authz";
 /// The one thing of its answer that is kept.
 const STATUS: &str = ":status";
-/// The usual status where it gives no answer.
-pub(super) const FORBIDDEN: i32 = 403;
-/// Most bytes that Envoy takes for the name or the value of a field that it makes.
-const MOST_FIELD: usize = 16_384;
 /// Calls of a service under way at once.
 const CALLS: u64 = 1024;
 /// What the service is told of a request, by our agents' names.
@@ -40,21 +36,6 @@ const TOLD: [(&str, &str); 5] = [
     ("x-forwarded-host", "%REQ(:AUTHORITY)%"),
     ("x-forwarded-uri", "%REQ(:PATH)%"),
     ("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
-];
-/// Fields between neighbours, which are never copied.
-const STAYING: [&str; 12] = [
-    "connection",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
 ];
 const LENGTH: &str = "content-length";
 /// What is done with the question and with the answer: any answer below 300 is consent, and fields that it replaces are not left to the client.
@@ -89,7 +70,7 @@ const SHOWN: [&str; 2] = ["content-type", "content-encoding"];
 const OFFERED: [&str; 2] = ["location", "www-authenticate"];
 
 /// The filter that stands in every listener: where no route says whom to ask, nobody consents.
-pub(super) fn asked(name: &str, status: i32) -> HttpFilter {
+pub(in super::super) fn asked(name: &str, status: i32) -> HttpFilter {
     let nobody = base::HttpUri {
         uri: "http://nobody".to_owned(),
         http_upstream_type: Some(base::http_uri::HttpUpstreamType::Cluster(format!("{}nobody", asking::ASKED))),
@@ -106,7 +87,7 @@ pub(super) fn asked(name: &str, status: i32) -> HttpFilter {
 }
 
 /// `forward-auth`.
-pub(super) fn forward(config: &Config, draft: &mut Draft) -> Applied {
+pub(in super::super) fn forward(config: &Config, draft: &mut Draft) -> Applied {
     known(config)?;
     if !draft.action.upgrade_configs.is_empty() {
         return Err("enable_websocket: Envoy does not show our script the answer to who opens one".to_owned());
@@ -147,14 +128,6 @@ pub(super) fn forward(config: &Config, draft: &mut Draft) -> Applied {
     draft.filters.extend(any(&per_route).map(|config| (name, config)));
     draft.demands.push(consent());
     Ok(())
-}
-
-/// The status where there is no answer. One that Envoy has no name for would cost it the whole listener.
-fn status(config: &Config) -> Result<i32, String> {
-    let Some(status) = config.get("status_on_error") else { return Ok(FORBIDDEN) };
-    let code = status.as_i64().and_then(|status| i32::try_from(status).ok());
-    code.filter(|code| *code >= 200 && kinds::StatusCode::try_from(*code).is_ok())
-        .ok_or_else(|| format!("status_on_error: Envoy answers with no status {status}"))
 }
 
 /// Whether all of it has a counterpart.
@@ -205,16 +178,7 @@ fn answer(config: &Config) -> wire::AuthorizationResponse {
 
 /// The service has consented. A connection keeps the filters that it began with, so that the judge behind them, which is older, has to ask.
 fn consent() -> Principal {
-    let segment = matcher::metadata_matcher::path_segment::Segment::Key(STATUS.to_owned());
-    let value = matcher::value_matcher::MatchPattern::StringMatch(exact("200"));
-    Principal {
-        identifier: Some(Identifier::Metadata(matcher::MetadataMatcher {
-            filter: SAID.to_owned(),
-            path: vec![matcher::metadata_matcher::PathSegment { segment: Some(segment) }],
-            value: Some(matcher::ValueMatcher { match_pattern: Some(value) }),
-            ..Default::default()
-        })),
-    }
+    said(SAID, STATUS, "200")
 }
 
 /// What the service is asked.
