@@ -1,4 +1,5 @@
-"""Somebody who decides by gRPC for the stories: consents or refuses as the request asks for in `x-case`, and writes down each question."""
+"""Somebody who decides by gRPC for the stories: consents or refuses as the request asks for in `x-case`, and writes down each question.
+With the files of a certificate and its key it is called over TLS."""
 
 import json
 import sys
@@ -89,7 +90,12 @@ class Judge(service.AuthorizationServicer):
 
 server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=[("grpc.so_reuseport", 0)])
 service.add_AuthorizationServicer_to_server(Judge(), server)
-assert server.add_insecure_port(address), "the port is taken"
+if sys.argv[3:]:
+    certificate, key = (open(path, "rb").read() for path in sys.argv[3:5])
+    port = server.add_secure_port(address, grpc.ssl_server_credentials([(key, certificate)]))
+else:
+    port = server.add_insecure_port(address)
+assert port, "the port is taken"
 server.start()
 print("serving", flush=True)
 server.wait_for_termination()

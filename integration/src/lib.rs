@@ -15,6 +15,7 @@ pub mod etcd;
 pub mod fleet;
 pub mod greeter;
 pub mod heddle;
+pub mod judge;
 pub mod load;
 pub mod measure;
 pub mod mesh;

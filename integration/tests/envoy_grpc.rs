@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +13,7 @@ use heddle_integration::client::{self, Answer, curl};
 use heddle_integration::echo::{self, Echo};
 use heddle_integration::envoy::{Envoy, everywhere};
 use heddle_integration::heddle::Heddle;
+use heddle_integration::judge::{Judge, serving};
 use heddle_integration::place::Place;
 use heddle_integration::process::{PATIENCE, Process, until};
 use heddle_integration::python;
@@ -80,13 +79,6 @@ fn cluster(name: &str, address: SocketAddr, http2: bool) -> Value {
 
 fn leads(prefix: &str, cluster: &str) -> Value {
     json!({ "match": { "prefix": prefix }, "route": { "cluster": cluster } })
-}
-
-/// A script of the stories that serves at an address.
-fn serving(command: Command, log: PathBuf) -> Process {
-    let process = Process::start(command, log);
-    until("the server", || process.output().contains("serving").then_some(()));
-    process
 }
 
 /// A server of gRPC that echoes.
@@ -270,49 +262,6 @@ fn each_message_of_a_stream_arrives_before_the_next_is_sent() {
             until_heard(&mut stream, &mut heard, b"\r\n0\r\n\r\n");
         }
     }
-}
-
-/// Who decides, and what it was asked.
-struct Judge {
-    _process: Process,
-    address: SocketAddr,
-    log: PathBuf,
-}
-
-impl Judge {
-    fn new(place: &Place, name: &str) -> Judge {
-        let (address, log) = (place.address(), place.path(&format!("{name}.asked")));
-        let mut command = Command::new(ads::interpreter());
-        command.arg(python::path("authz.py")).arg(address.to_string()).arg(&log);
-        Judge { _process: serving(command, place.path(&format!("{name}.log"))), address, log }
-    }
-
-    /// Each question, without what is of the moment, of the connection, and of the data plane itself.
-    fn asked(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        text.lines().map(|line| plain(serde_json::from_str(line).unwrap())).collect()
-    }
-}
-
-fn plain(mut asked: Value) -> Value {
-    let http = &mut asked["request"]["http"];
-    assert!(!http["id"].as_str().unwrap().is_empty());
-    http["id"].take();
-    for name in ["x-request-id", "x-forwarded-for", "host"] {
-        http["headers"].as_object_mut().unwrap().remove(name);
-    }
-    assert!(asked["request"]["time"].as_str().unwrap().starts_with("20"));
-    asked["request"]["time"].take();
-    for end in ["source", "destination"] {
-        let socket = &mut asked[end]["address"]["socket_address"];
-        assert!(socket["port_value"].as_u64().is_some_and(|port| port > 0), "{end}");
-        *socket = Value::Null;
-    }
-    for empty in ["metadata_context", "route_metadata_context"] {
-        asked.as_object_mut().unwrap().remove(empty);
-    }
-    asked["metadata"] = asked["metadata"]["x-by"].take();
-    asked
 }
 
 /// Names of clusters are no names of hosts.
