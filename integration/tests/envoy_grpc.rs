@@ -279,7 +279,11 @@ fn authz(judge: SocketAddr, web: SocketAddr, more: &Value) -> (Vec<Value>, Value
     told["typed_per_filter_config"] = per_route(json!({ "check_settings": { "context_extensions": { "tier": "gold" } } }));
     let mut open = leads("/open", "web");
     open["typed_per_filter_config"] = per_route(json!({ "disabled": true }));
-    let host = json!({ "name": "all", "domains": ["*"], "routes": [told, open, leads("/", "web")] });
+    let mut other = leads("/other", "web");
+    let service = json!({ "envoy_grpc": { "cluster_name": JUDGE, "authority": "judge.example" }, "timeout": "60s",
+        "initial_metadata": [{ "key": "x-by", "value": "other" }] });
+    other["typed_per_filter_config"] = per_route(json!({ "check_settings": { "grpc_service": service } }));
+    let host = json!({ "name": "all", "domains": ["*"], "routes": [told, open, other, leads("/", "web")] });
     let filters = vec![json!({ "name": "asks", "typed_config": any(&kind, config) })];
     (filters, host, vec![cluster(JUDGE, judge, true), cluster("web", web, false)])
 }
@@ -298,7 +302,7 @@ fn who_decides_by_grpc_is_asked_and_heard_alike() {
         let both = Both::start(None, |ours| authz(if ours { for_us.address } else { for_them.address }, web.address, &more));
         let cases = ["", "edit", "refuse", "typed", "moved", "unsaid", "bare", "unable", "fail", "slow"];
         let targets = cases.map(|case| ("/a?a=3&b=1&gone=2&b=4", case)).into_iter();
-        for (target, case) in targets.chain([("/told/x", ""), ("/open?a=1", "refuse"), ("/b?gone=1", "edit")]) {
+        for (target, case) in targets.chain([("/told/x", ""), ("/other/x", ""), ("/open?a=1", "refuse"), ("/b?gone=1", "edit")]) {
             let fields = [
                 ("Host", "asked.example"),
                 ("x-case", case),
@@ -350,7 +354,8 @@ fn who_decides_by_grpc_is_asked_and_heard_alike() {
             if partial { 2 } else { 0 }
         );
         assert_eq!(for_us.asked(), for_them.asked());
-        let expected = if partial { 13 } else { 12 };
+        assert_eq!(for_us.asked().iter().filter(|asked| asked["metadata"] == "other").count(), 1, "a route says whom to ask");
+        let expected = if partial { 14 } else { 13 };
         assert_eq!(for_us.asked().len(), expected, "an open route is not asked about, nor is what is too long to be told");
     }
 }

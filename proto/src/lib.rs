@@ -116,6 +116,9 @@ pub mod envoy {
                 pub mod router {
                     pub mod v3;
                 }
+                pub mod set_metadata {
+                    pub mod v3;
+                }
                 pub mod upstream_codec {
                     pub mod v3;
                 }

@@ -1090,6 +1090,7 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 1, name: "context_extensions", kind: FieldKind::Map("envoy.extensions.filters.http.ext_authz.v3.CheckSettings.ContextExtensionsEntry"), repeated: true },
         Field { number: 2, name: "disable_request_body_buffering", kind: FieldKind::Bool, repeated: false },
         Field { number: 3, name: "with_request_body", kind: FieldKind::Message("envoy.extensions.filters.http.ext_authz.v3.BufferSettings"), repeated: false },
+        Field { number: 4, name: "grpc_service", kind: FieldKind::Message("envoy.config.core.v3.GrpcService"), repeated: false },
         Field { number: 5, name: "http_service", kind: FieldKind::Message("envoy.extensions.filters.http.ext_authz.v3.HttpService"), repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.http.ext_authz.v3.CheckSettings.ContextExtensionsEntry", fields: &[
@@ -1269,6 +1270,13 @@ pub static SHAPES: &[Shape] = &[
         Field { number: 4, name: "suppress_envoy_headers", kind: FieldKind::Bool, repeated: false },
         Field { number: 5, name: "strict_check_headers", kind: FieldKind::Text, repeated: true },
         Field { number: 6, name: "respect_expected_rq_timeout", kind: FieldKind::Bool, repeated: false },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.set_metadata.v3.Config", fields: &[
+        Field { number: 3, name: "metadata", kind: FieldKind::Message("envoy.extensions.filters.http.set_metadata.v3.Metadata"), repeated: true },
+    ] },
+    Shape { name: "envoy.extensions.filters.http.set_metadata.v3.Metadata", fields: &[
+        Field { number: 1, name: "metadata_namespace", kind: FieldKind::Text, repeated: false },
+        Field { number: 3, name: "value", kind: FieldKind::Message("google.protobuf.Struct"), repeated: false },
     ] },
     Shape { name: "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec", fields: &[
     ] },

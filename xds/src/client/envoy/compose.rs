@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::clusters::{Uses, Variant};
 use super::hosts::{has_port, is_open, names_of};
 use super::order;
+use super::parts::but;
 use crate::dialect::envoy::decode::DecodeFault as Fault;
 use crate::dialect::envoy::decode::piece::{
     Chain, Deed, Does, Door, Extension, Http, Mirror, Override, Path, Route, RouteTable, Routes, Target, TcpProxy, VirtualHost,
@@ -350,7 +351,8 @@ impl<'a> Place<'a> {
                 Some(Override::Off) => (None, id),
                 Some(Override::Does(deed)) => (Some(deed), id),
                 Some(Override::But(changes)) => {
-                    changed = does.as_ref().map(|deed| but(deed, changes));
+                    let place = || format!("typed_per_filter_config[{}]", filter.name);
+                    changed = does.as_ref().map(|deed| but(deed, changes, place)).transpose()?;
                     (changed.as_ref(), id)
                 }
                 Some(Override::Named(name)) => {
@@ -380,20 +382,6 @@ impl<'a> Place<'a> {
         }
         Ok(plugins)
     }
-}
-
-/// What a filter does, with other values for these fields; those that are null are taken away.
-fn but(deed: &Deed, changes: &Value) -> Deed {
-    let mut deed = deed.clone();
-    for config in deed.iter_mut().filter_map(|(_, config)| config.as_object_mut()) {
-        for (name, value) in changes.as_object().into_iter().flatten() {
-            match value {
-                Value::Null => drop(config.remove(name)),
-                value => drop(config.insert(name.clone(), value.clone())),
-            }
-        }
-    }
-    deed
 }
 
 /// What copies requests, which may take as long as the requests themselves.

@@ -301,11 +301,11 @@ impl Encoder {
             self.asking.insert(name.clone());
         }
         let encoded = match self.reader {
-            Reader::Envoy => route::encode(route, (&everywhere, &self.consumers), &find),
-            Reader::Agent => route::encode(route, (&everywhere, &self.consumers), &find).and_then(agent::route),
+            Reader::Envoy => route::encode((self.reader, route), (&everywhere, &self.consumers), &find),
+            Reader::Agent => route::encode((self.reader, route), (&everywhere, &self.consumers), &find).and_then(agent::route),
             Reader::Grpc => grpc::route(route, &everywhere, &find),
         };
-        match encoded {
+        match encoded.and_then(|encoded| self.answerable(encoded)) {
             Ok(encoded) => {
                 for upstream in encoded.upstreams {
                     self.leads_to(upstream, name);
@@ -316,8 +316,9 @@ impl Encoder {
                 self.routes.set(name, encoded.places)
             }
             Err(reason) => {
-                if let Some(upstream) = &route.upstream {
-                    self.leads_to(upstream.name.clone(), name);
+                let asked = route.plugins.iter().chain(&everywhere).filter_map(plugins::asked).map(Arc::from);
+                for upstream in route.upstream.iter().map(|upstream| upstream.name.clone()).chain(asked) {
+                    self.leads_to(upstream, name);
                 }
                 self.withheld.insert((Kind::Route, name.clone()), reason);
                 let gap = match self.reader {
@@ -327,6 +328,15 @@ impl Encoder {
                 };
                 self.routes.set(name, gap)
             }
+        }
+    }
+
+    /// Whom its filters ask has to be there: who passes where nobody answers would pass unasked.
+    fn answerable(&self, encoded: route::Encoded) -> Result<route::Encoded, String> {
+        let withheld = |name: &Arc<str>| Some((name.clone(), self.withheld.get(&(Kind::Upstream, name.clone()))?));
+        match encoded.asked.iter().find_map(withheld) {
+            Some((name, reason)) => Err(format!("asks upstream {name}, which is withheld: {reason}")),
+            None => Ok(encoded),
         }
     }
 

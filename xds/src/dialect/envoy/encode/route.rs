@@ -16,7 +16,7 @@ use wire::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier, Upg
 use super::hosts::{Host, Order, Place};
 use super::plugins::{Extra, Filters};
 use super::wire::{header, span};
-use super::{bytes, matching, pattern, plugins, weights};
+use super::{Reader, bytes, matching, pattern, plugins, weights};
 use crate::model::{Balancer, Consumer, HashOn, PassHost, PluginConf, Route, Timeouts, Upstream};
 
 /// Tries after the first where nobody said how many: our agents try each endpoint once, which Envoy does not count.
@@ -35,11 +35,15 @@ pub(super) struct Encoded {
     pub(super) further: Filters,
     /// Where copies of its requests go.
     pub(super) copies: BTreeMap<Arc<str>, Extra>,
+    /// Upstreams that filters ask.
+    pub(super) asked: BTreeSet<Arc<str>>,
 }
 
 /// What becomes of requests, put together by the plugins of a route.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
+    /// For whom it is.
+    pub(super) reader: Reader,
     /// Edits of header fields, and the like.
     pub(super) route: wire::Route,
     /// Where requests go.
@@ -68,6 +72,8 @@ pub(super) struct Draft {
     pub(super) held: Option<u32>,
     /// Where copies go.
     pub(super) copies: BTreeMap<Arc<str>, Extra>,
+    /// Upstreams that filters ask.
+    pub(super) asked: BTreeSet<Arc<str>>,
     /// Answers depend on the origin that asks, which caches have to know.
     pub(super) by_origin: bool,
     /// Shares of clusters; an entry without one is the route's own.
@@ -112,19 +118,21 @@ impl Draft {
 
 /// Encodes a route with what is said of all routes, or says what of it Envoy lacks.
 pub(super) fn encode<'a>(
-    route: &Route,
+    (reader, route): (Reader, &Route),
     (everywhere, consumers): (&[PluginConf], &Arc<[Consumer]>),
     find: &dyn Fn(&str) -> Option<&'a Upstream>,
 ) -> Result<Encoded, String> {
     let upstream = route.upstream.as_ref().and_then(|upstream| find(&upstream.name));
     let timeouts = upstream.map(|upstream| route.timeouts.unwrap_or(upstream.timeouts));
-    let mut draft = Draft { action: action(route, upstream)?, timeouts, consumers: consumers.clone(), ..Draft::default() };
+    let consumers = consumers.clone();
+    let mut draft = Draft { reader, action: action(route, upstream)?, timeouts, consumers, ..Draft::default() };
     draft.plug(route, everywhere)?;
+    draft.asked.iter().try_for_each(|name| plugins::askable(name, find(name)))?;
     if draft.by_origin {
         draft.route.response_headers_to_add.push(header("vary", "Origin", true));
     }
     let own = route.upstream.as_ref().map(|upstream| upstream.name.clone());
-    let mut upstreams: BTreeSet<Arc<str>> = own.iter().cloned().collect();
+    let mut upstreams: BTreeSet<Arc<str>> = own.iter().chain(&draft.asked).cloned().collect();
     let mut actions = Vec::new();
     for before in std::mem::take(&mut draft.before) {
         let action = match before.what {
@@ -139,7 +147,7 @@ pub(super) fn encode<'a>(
     };
     actions.push((Vec::new(), last));
     let places = places(route, &draft, &actions, |_| Ok(()))?;
-    Ok(Encoded { places, upstreams, further: draft.further, copies: draft.copies })
+    Ok(Encoded { places, upstreams, further: draft.further, copies: draft.copies, asked: draft.asked })
 }
 
 /// What stands in the place of a route that is withheld: an answer with this status, so that its requests do not go to a wider route, which may lack what

@@ -141,6 +141,30 @@ fn what_envoy_lacks_is_withheld_and_named() {
     assert!(hosts.iter().all(|host| host.routes.iter().all(answered)));
 }
 
+#[test]
+fn a_route_is_served_while_those_whom_it_asks_are() {
+    let mut world = World::new();
+    let asks = json!({ "protocol": "grpc", "upstream_id": "judge", "failure_mode_allow": true });
+    world.set(vec![put(with(route("asking", "/a", &[], 0), "ext-authz", asks))]);
+    let reason = |world: &World| world.encoder.withheld().into_iter().map(|one| one.reason).collect::<Vec<_>>().join("; ");
+    assert_eq!(reason(&world), "plugin ext-authz: upstream judge is none of those that it is given");
+    let judge = Upstream { scheme: crate::model::Scheme::Grpc, ..Upstream::new("judge") };
+    let upstream = |upstream: &Upstream| Change::Set(Resource::Upstream(Arc::new(upstream.clone())));
+    world.set(vec![upstream(&judge)]);
+    assert_eq!(reason(&world), "");
+    let peer = crate::model::MeshPeer { identities: vec!["spiffe://a/judge".into()], port: None };
+    world.set(vec![upstream(&Upstream { mesh: Some(peer), ..judge.clone() })]);
+    assert!(reason(&world).contains("asks upstream judge, which is withheld: leads into the mesh"), "{}", reason(&world));
+    world.set(vec![upstream(&judge)]);
+    assert_eq!(reason(&world), "");
+    world.set(vec![Change::Remove(Kind::Upstream, "judge".into())]);
+    assert_eq!(
+        reason(&world),
+        "plugin ext-authz: upstream judge is none of those that it is given",
+        "who passes without an answer would not be asked"
+    );
+}
+
 fn consumer(name: &str, plugins: Vec<PluginConf>, credentials: &[(&str, Value)]) -> Change {
     let credential = |(plugin, config): &(&str, Value)| crate::model::Credential {
         id: "".into(),

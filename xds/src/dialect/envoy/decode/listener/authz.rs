@@ -12,6 +12,8 @@ use super::filters::status;
 
 /// The plugin.
 const PLUGIN: &str = "ext-authz";
+/// What is said of a service by gRPC, and goes with it where a route names another one.
+const OF_SERVICE: [&str; 2] = ["authority", "headers_to_add"];
 /// How long an answer by gRPC may take where nothing is said.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Longest time that our plugin waits, in milliseconds.
@@ -73,6 +75,11 @@ pub(super) fn per_route(fields: &mut Fields<'_>) -> Read<Override> {
             (true, Some(_)) => return Err(Fault::new("with_request_body", "excludes disable_request_body_buffering")),
         };
         changes.extend(told.map(|told| ("with_request_body".to_owned(), told)));
+        settings.refuse("http_service", "is not supported on routes")?;
+        let mut service = Map::from_iter(OF_SERVICE.map(|name| (name.to_owned(), Value::Null)));
+        if settings.message("grpc_service", |fields| grpc(fields, &mut service))?.is_some() {
+            changes.extend(service);
+        }
         Ok(changes.into())
     })?;
     Ok(Override::But(changes))
@@ -250,5 +257,20 @@ mod tests {
         let told = json!({"check_settings": {"context_extensions": {"a": "b"}, "with_request_body": {"max_request_bytes": 5}}});
         let changes = json!({"context_extensions": {"a": "b"}, "with_request_body": {"max_request_bytes": 5}});
         assert_eq!(of(told), Ok(Override::But(changes)));
+    }
+
+    #[test]
+    fn routes_ask_another_service_with_all_that_is_said_of_it() {
+        let of = |service: Value| message(&json!({"check_settings": service}), per_route);
+        let plain = json!({"grpc_service": {"envoy_grpc": {"cluster_name": "other"}}});
+        let changes =
+            json!({"protocol": "grpc", "upstream_id": "other", "timeout": 200, "authority": null, "headers_to_add": null});
+        assert_eq!(of(plain), Ok(Override::But(changes)), "nothing of the other one stays");
+        let named = json!({"grpc_service": {"envoy_grpc": {"cluster_name": "other", "authority": "h"}, "timeout": "1s",
+            "initial_metadata": [{"key": "x-by", "value": "me"}]}});
+        let changes = json!({"protocol": "grpc", "upstream_id": "other", "timeout": 1000, "authority": "h", "headers_to_add": {"x-by": "me"}});
+        assert_eq!(of(named), Ok(Override::But(changes)));
+        let by_http = json!({"http_service": {"server_uri": {"uri": "http://a", "cluster": "a", "timeout": "1s"}}});
+        assert_eq!(of(by_http).unwrap_err().field, "check_settings.http_service");
     }
 }

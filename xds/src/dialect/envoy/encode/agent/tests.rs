@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::super::{Encoder, Gap, Reader};
-use crate::dialect::envoy::decode::piece::{Assignment, Cluster, Probed};
+use crate::dialect::envoy::decode::piece::{Assignment, Cluster, Override, Probed};
 use crate::dialect::envoy::decode::{Piece, Unread};
 use crate::dialect::envoy::kind::EnvoyKind;
 use crate::model::{
@@ -210,6 +210,19 @@ fn plugins() -> Vec<(&'static str, &'static str, Value)> {
             ]}),
         ),
         ("prometheus", "prometheus", json!({})),
+        (
+            "ext-authz",
+            "ext-authz",
+            json!({"protocol": "grpc", "upstream_id": "grpc", "timeout": 500, "headers_to_add": {"x-by": "100%"}, "context_extensions": {"a": "b"},
+                "with_request_body": {"max_request_bytes": 9}}),
+        ),
+        (
+            "ext-authz that says more",
+            "ext-authz",
+            json!({"protocol": "grpc", "upstream_id": "grpcs", "authority": "a.example", "failure_mode_allow": true, "status_on_error": 503,
+                "include_peer_certificate": true, "allowed_headers": ["x-.*", "Cookie"], "disallowed_headers": ["x-b"],
+                "with_request_body": {"max_request_bytes": 9, "pack_as_bytes": true}}),
+        ),
         ("key-auth", "key-auth", json!({})),
         ("jwt-auth", "jwt-auth", json!({})),
         ("jwt-auth by jwks_url", "jwt-auth", json!({"jwks_url": "http://10.0.0.8/keys"})),
@@ -467,4 +480,29 @@ fn endpoints_that_went_through_envoys_types_are_those_of_before() {
     assert_eq!((zoned.overprovisioning, zoned.health_by_weight), (140, true));
     let told: Vec<(&str, u32, i32)> = zoned.endpoints.iter().map(|one| (&*one.host, one.weight, one.priority)).collect();
     assert_eq!(told, [("10.0.0.1", 3, 0), ("10.0.0.2", 1, -1), ("::1", 2, -2)], "as seen from their zone");
+}
+
+#[test]
+fn whom_routes_ask_by_grpc_is_read_as_it_was_written() {
+    let (told, _) = given(Reader::Agent);
+    let changes: BTreeMap<String, Value> = pieces(&told, Kind::Route, EnvoyKind::Routes)
+        .into_iter()
+        .filter_map(|piece| match piece {
+            Piece::Routes(table) => Some(table),
+            _ => None,
+        })
+        .flat_map(|table| table.hosts.iter().flat_map(|host| host.routes.clone()).collect::<Vec<_>>())
+        .filter_map(|route| {
+            route.overrides.iter().find_map(|(name, said)| match said {
+                Override::But(changes) if name.starts_with("heddle.ext-authz") => Some((route.name.to_string(), changes.clone())),
+                _ => None,
+            })
+        })
+        .collect();
+    let usual = json!({
+        "protocol": "grpc", "upstream_id": "grpc", "authority": "grpc", "timeout": 500, "headers_to_add": {"x-by": "100%"},
+        "context_extensions": {"a": "b"}, "with_request_body": {"max_request_bytes": 9},
+    });
+    assert_eq!(changes["ext-authz"], usual);
+    assert_eq!(changes["ext-authz that says more"], json!({}), "all of it stands in the listener");
 }

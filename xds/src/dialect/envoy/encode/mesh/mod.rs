@@ -25,7 +25,7 @@ use super::cluster;
 use super::grpc::standing;
 use super::listener::takes_bytes;
 use super::plugins::Filters;
-use super::{Difference, Withheld, bytes, endpoints, route, table, zones};
+use super::{Difference, Reader, Withheld, bytes, endpoints, route, table, zones};
 use crate::model::{
     AuthorizationPolicy, Endpoints, Instance, Kind, MESH_PREFIX, MeshProtocol, MeshService, PeerMode, Resource, Route,
     RouteMatch, Upstream, UpstreamRef,
@@ -236,7 +236,7 @@ pub(super) fn tries(upstream: &Upstream) -> u32 {
 fn routed(service: &MeshService, view: &View, wanted: &mut Wanted, further: &mut Filters) -> Result<Vec<routes::Route>, String> {
     listeners::sent(service.protocol)?;
     let find = |name: &str| Some(&*called(view, name.strip_prefix(MESH_PREFIX)?)?.upstream);
-    let encoded = route::encode(&as_route(service), (&[], &Arc::default()), &find)?;
+    let encoded = route::encode((Reader::Envoy, &as_route(service)), (&[], &Arc::default()), &find)?;
     let mut places = encoded.places;
     places.sort_by(|a, b| a.order.cmp(&b.order));
     wanted.needed.extend(service.depends.iter().cloned());

@@ -53,7 +53,8 @@ const LIMIT_REQ: &str = "heddle.limit-req";
 
 pub(super) use asking::Extra;
 pub(super) use identity::asks_consumers;
-use judged::forward;
+pub(super) use judged::grpc::{askable, asked};
+use judged::{forward, grpc};
 
 /// Whether a cluster stands beside those of upstreams.
 pub(super) fn is_beside(cluster: &str) -> bool {
@@ -66,11 +67,13 @@ pub(super) type Filters = BTreeMap<String, manager::HttpFilter>;
 /// The filters of every listener in the order of our plugins: who it is, who may, how much. All but the last one do nothing but for routes that say what.
 ///
 /// A connection keeps the filters that it began with, whatever its routes say later. So what guards is always there, and where it cannot be (`jwt-auth`,
-/// `forward-auth` with a status of its own) a judge that is always there demands what only the filter can have said.
+/// `forward-auth` with a status of its own, `ext-authz` that says more than routes can) a judge that is always there demands what only the filter can have said.
 pub(super) fn chain(further: &Filters) -> Vec<manager::HttpFilter> {
     let limit = LocalRateLimit { stat_prefix: "limit".to_owned(), ..Default::default() };
     let most = Buffer { max_request_bytes: Some(u32::MAX) };
-    let asks = |name: &str| name.starts_with(identity::JWT) || name.starts_with(forward::FORWARD_AUTH);
+    let asks = [identity::JWT, grpc::EXT_AUTHZ, forward::FORWARD_AUTH];
+    let named =
+        |start: &'static str| further.iter().filter(move |(name, _)| name.starts_with(start)).map(|(_, filter)| filter.clone());
     let mut chain = vec![
         filter(FAULT, &HttpFault::default(), true),
         filter(CORS, &Cors::default(), true),
@@ -79,15 +82,19 @@ pub(super) fn chain(further: &Filters) -> Vec<manager::HttpFilter> {
         filter(DISOWN, &HeaderMutation::default(), true),
         filter(KEY_AUTH, &ApiKeyAuth::default(), true),
     ];
+    chain.extend(named(identity::JWT));
+    chain.extend(grpc::standing());
+    chain.extend(named(grpc::EXT_AUTHZ));
     chain.push(forward::asked(forward::FORWARD_AUTH, judged::FORBIDDEN));
-    chain.extend(further.iter().filter(|(name, _)| asks(name)).map(|(_, filter)| filter.clone()));
+    chain.extend(named(forward::FORWARD_AUTH));
     chain.extend([
         filter(RBAC, &Rbac::default(), true),
         filter(BUFFER, &most, true),
         filter(LIMIT_COUNT, &limit, true),
         filter(LIMIT_REQ, &limit, true),
     ]);
-    chain.extend(further.iter().filter(|(name, _)| !asks(name)).map(|(_, filter)| filter.clone()));
+    let others = further.iter().filter(|(name, _)| !asks.iter().any(|start| name.starts_with(start)));
+    chain.extend(others.map(|(_, filter)| filter.clone()));
     chain.push(filter(ROUTER, &Router { suppress_envoy_headers: true, ..Default::default() }, false));
     chain
 }
@@ -150,6 +157,7 @@ pub(super) fn apply(plugin: &PluginConf, draft: &mut Draft) -> Applied {
         "key-auth" => identity::keys(config, draft),
         "jwt-auth" => identity::tokens(config, draft),
         "forward-auth" => forward::forward(config, draft),
+        "ext-authz" => grpc::ask(config, draft),
         "limit-count" => limits::windows(config, draft),
         "limit-req" => limits::buckets(config, draft),
         "client-control" => limits::size(config, draft),
@@ -168,9 +176,9 @@ pub(super) fn apply(plugin: &PluginConf, draft: &mut Draft) -> Applied {
         // What it counts, Envoy counts by itself.
         "prometheus" => Ok(()),
         "csrf" => guards::origins(config, draft),
-        // Envoy has filters for these two.
-        "ext-authz" => Err("is not translated for Envoys yet: forward-auth is, which asks by HTTP".to_owned()),
-        "basic-auth" => Err("is not translated for Envoys yet: key-auth and jwt-auth are".to_owned()),
+        "basic-auth" => {
+            Err("Envoy's own filter knows passwords by their SHA-1 without salt alone: use key-auth or jwt-auth".to_owned())
+        }
         _ => Err("Envoy has no counterpart".to_owned()),
     }
 }

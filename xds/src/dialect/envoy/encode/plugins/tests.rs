@@ -2,12 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_proto::envoy::config::core::v3::grpc_service::TargetSpecifier;
 use heddle_proto::envoy::config::rbac::v3::principal::Identifier;
 use heddle_proto::envoy::config::route::v3::route_action::UpgradeConfig;
 use heddle_proto::envoy::extensions::filters::http::cors::v3::CorsPolicy;
+use heddle_proto::envoy::extensions::filters::http::ext_authz::v3::check_settings::ServiceOverride;
+use heddle_proto::envoy::extensions::filters::http::ext_authz::v3::ext_authz::Services;
+use heddle_proto::envoy::extensions::filters::http::ext_authz::v3::ext_authz_per_route::Override;
+use heddle_proto::envoy::extensions::filters::http::ext_authz::v3::{CheckSettings, ExtAuthz, ExtAuthzPerRoute};
 use heddle_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use heddle_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use proptest::prelude::*;
@@ -15,7 +21,7 @@ use serde_json::json;
 
 use super::super::wire::{exact, regex};
 use super::*;
-use crate::model::{PluginOrigin, Timeouts};
+use crate::model::{PassHost, PluginOrigin, Scheme, Timeouts, Upstream};
 
 fn plugged(plugins: &[(&str, Value)]) -> Result<Draft, String> {
     plugged_into(Draft::default(), plugins)
@@ -250,6 +256,136 @@ fn routes_say_whom_to_ask_and_a_script_makes_the_question_ours() {
     }
 }
 
+fn check_settings(draft: &Draft, name: &str) -> CheckSettings {
+    let per_route = ExtAuthzPerRoute::decode(&*draft.filters[name].value).unwrap();
+    let Some(Override::CheckSettings(settings)) = per_route.r#override else { panic!("{per_route:?}") };
+    settings
+}
+
+fn demanded(draft: &Draft) -> String {
+    format!("{:?}", RbacPerRoute::decode(&*draft.filters[RBAC].value).unwrap().rbac.unwrap().rules.unwrap())
+}
+
+#[test]
+fn routes_say_whom_to_ask_by_grpc_and_a_note_says_that_it_was_done() {
+    let config = json!({ "protocol": "grpc", "upstream_id": "upstreams/judge", "timeout": 250, "headers_to_add": { "X-By": "100%" },
+        "context_extensions": { "tier": "gold" }, "with_request_body": { "max_request_bytes": 9, "allow_partial_message": true } });
+    let draft = plugged(&[("ext-authz", config.clone())]).unwrap();
+    assert!(draft.further.is_empty() && draft.copies.is_empty(), "it stands in every listener, and the upstream is there anyhow");
+    assert_eq!(draft.asked.iter().map(|name| &**name).collect::<Vec<_>>(), ["upstreams/judge"]);
+    assert!(draft.filters.contains_key("heddle.ext-authz/passed") && demanded(&draft).contains("\"heddle.ext-authz\""));
+    let settings = check_settings(&draft, "heddle.ext-authz");
+    assert_eq!(settings.context_extensions, [("tier".to_owned(), "gold".to_owned())].into());
+    let body = settings.with_request_body.unwrap();
+    assert_eq!((body.max_request_bytes, body.allow_partial_message, body.pack_as_bytes), (9, true, false));
+    let Some(ServiceOverride::GrpcService(service)) = settings.service_override else {
+        panic!("{:?}", settings.service_override)
+    };
+    let Some(TargetSpecifier::EnvoyGrpc(target)) = service.target_specifier else { panic!("{service:?}") };
+    assert_eq!((target.cluster_name.as_str(), target.authority.as_str()), ("upstreams/judge", "judge"));
+    assert_eq!(service.timeout.unwrap().nanos, 250_000_000);
+    assert_eq!((service.initial_metadata[0].key.as_str(), service.initial_metadata[0].value.as_str()), ("x-by", "100%%"));
+    let config = Arc::new(config);
+    let plugin = PluginConf { name: "ext-authz".into(), config, origin: PluginOrigin("route/r".into()) };
+    let mut agents = Draft { reader: crate::dialect::envoy::encode::Reader::Agent, ..Draft::default() };
+    apply(&plugin, &mut agents).unwrap();
+    assert!(agents.demands.is_empty() && agents.filters.len() == 1, "our agents change filters and routes at once");
+}
+
+#[test]
+fn what_only_listeners_can_say_of_a_question_stands_there_with_whom_to_ask() {
+    let asks = |more: Value| {
+        let mut config = json!({ "protocol": "grpc", "upstream_id": "routes/1/ext-authz/0" });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        plugged(&[("ext-authz", config)])
+    };
+    for more in [
+        json!({ "failure_mode_allow": true }),
+        json!({ "status_on_error": 503 }),
+        json!({ "include_peer_certificate": true }),
+        json!({ "include_tls_session": true }),
+        json!({ "allowed_headers": ["x-.*"] }),
+        json!({ "disallowed_headers": ["Cookie"] }),
+        json!({ "with_request_body": { "max_request_bytes": 9, "pack_as_bytes": true } }),
+    ] {
+        let draft = asks(more.clone()).unwrap();
+        let names: Vec<&str> = draft.further.keys().map(String::as_str).collect();
+        let [name, note] = names[..] else { panic!("{more}: {names:?}") };
+        assert!(name.starts_with("heddle.ext-authz.") && note == format!("{name}/passed"), "{more}: {names:?}");
+        assert!(demanded(&draft).contains(&format!("{name:?}")), "{more}");
+        let settings = check_settings(&draft, name);
+        assert_eq!((settings.service_override, settings.with_request_body), (None, None), "{more}");
+        let Some(manager::http_filter::ConfigType::TypedConfig(config)) = &draft.further[name].config_type else {
+            panic!("{more}")
+        };
+        let filter = ExtAuthz::decode(&*config.value).unwrap();
+        let Some(Services::GrpcService(service)) = &filter.services else { panic!("{filter:?}") };
+        let Some(TargetSpecifier::EnvoyGrpc(target)) = &service.target_specifier else { panic!("{service:?}") };
+        assert_eq!(target.authority, "routes-1-ext-authz-0", "names of upstreams are no names of hosts");
+        let chain: Vec<String> = chain(&draft.further).into_iter().map(|filter| filter.name).collect();
+        let place = |name: &str| chain.iter().position(|known| known == name).unwrap();
+        assert!(
+            place(name) < place(note) && place(note) < place(RBAC),
+            "noted when it has let pass, judged behind both: {chain:?}"
+        );
+    }
+    for (more, reason) in [
+        (json!({ "protocol": "http" }), "protocol"),
+        (json!({ "failure_mode_allow": true, "allowed_upstream_headers": ["x-user"] }), "allowed_upstream_headers"),
+        (json!({ "headers_to_add": { "X-A": "$host" } }), "headers_to_add.x-a"),
+        (json!({ "headers_to_add": { "Host": "a" } }), "headers_to_add.host"),
+        (json!({ "headers_to_add": { "grpc-timeout": "1S" } }), "headers_to_add.grpc-timeout"),
+        (json!({ "headers_to_add": { "X-A": "%".repeat(8193) } }), "headers_to_add.x-a"),
+        (json!({ "allowed_headers": ["[a&&b]"] }), "allowed_headers"),
+        (json!({ "disallowed_headers": ["\\p{L}"] }), "disallowed_headers"),
+        (json!({ "with_request_body": {} }), "with_request_body.max_request_bytes"),
+        (json!({ "with_request_body": { "max_request_bytes": 1, "later": 1 } }), "with_request_body.later"),
+        (json!({ "status_on_error": 418 }), "status_on_error"),
+        (json!({ "retries": 1 }), "retries"),
+    ] {
+        assert!(asks(more).unwrap_err().starts_with(reason), "{reason}");
+    }
+    assert!(refused("ext-authz", json!({ "upstream_id": "a" })).starts_with("protocol"), "which is HTTP where nothing is said");
+    assert!(refused("ext-authz", json!({ "protocol": "grpc" })).starts_with("upstream_id"));
+}
+
+#[test]
+fn only_upstreams_that_envoy_calls_as_our_agents_do_are_asked() {
+    let upstream = |scheme: Scheme, pass_host: PassHost| Upstream { scheme, pass_host, ..Upstream::new("u") };
+    assert_eq!(askable("u", Some(&upstream(Scheme::Grpc, PassHost::Pass))), Ok(()));
+    assert_eq!(askable("u", Some(&upstream(Scheme::Grpcs, PassHost::Pass))), Ok(()));
+    for (found, reason) in [
+        (None, "is none of those that it is given"),
+        (Some(upstream(Scheme::Https, PassHost::Pass)), "speaks no gRPC"),
+        (Some(upstream(Scheme::Grpc, PassHost::Node)), "has a pass_host"),
+        (Some(upstream(Scheme::Grpc, PassHost::Rewrite("a".into()))), "has a pass_host"),
+    ] {
+        let told = askable("u", found.as_ref()).unwrap_err();
+        assert!(told.starts_with(&format!("plugin ext-authz: upstream u {reason}")), "{told}");
+    }
+}
+
+#[test]
+fn the_page_has_a_row_for_each_plugin_that_something_is_to_be_said_of() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let page = std::fs::read_to_string(docs.join("xds.md")).unwrap();
+    let (_, table) = page.split_once("## Field by field").unwrap();
+    let (table, _) = table.split_once("| other plugins | | withheld |").expect("the rest is withheld");
+    let first = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    let rows: BTreeSet<&str> = first.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    let pages = std::fs::read_dir(docs.join("plugins")).unwrap().map(|entry| entry.unwrap().path());
+    let plugins: Vec<String> = pages
+        .filter(|page| page.extension().is_some_and(|end| end == "md"))
+        .map(|page| page.file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|name| !["README", "migration"].contains(&name.as_str()))
+        .collect();
+    assert!(plugins.len() > 50, "{plugins:?}");
+    let lacks = |name: &str| plugged(&[(name, json!({}))]).err().as_deref() == Some("Envoy has no counterpart");
+    let wrong: Vec<&String> = plugins.iter().filter(|name| lacks(name) == rows.contains(name.as_str())).collect();
+    assert!(wrong.is_empty(), "either a row too much, or one that is missing: {wrong:?}");
+    assert!(refused("basic-auth", json!({})).contains("SHA-1"));
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -273,12 +409,12 @@ proptest! {
         name in proptest::sample::select(vec![
             "cors", "fault-injection", "redirect", "ip-restriction", "ua-restriction", "uri-blocker", "limit-count", "limit-req",
             "client-control", "buffering", "gzip", "headers", "proxy-rewrite", "response-rewrite", "proxy-mirror", "traffic-split", "key-auth",
-            "jwt-auth", "forward-auth", "brotli", "zstd", "request-id", "referer-restriction", "retry",
+            "jwt-auth", "forward-auth", "ext-authz", "brotli", "zstd", "request-id", "referer-restriction", "retry",
         ]),
         field in proptest::sample::select(vec![
             "allow_origins", "delay", "abort", "uri", "whitelist", "denylist", "block_rules", "count", "time_window", "rate", "burst", "average",
             "period", "max_body_size", "types", "min_length", "comp_level", "custom_request_headers", "headers", "host", "sample_ratio", "rules",
-            "regex_uri", "rejected_code", "nodelay", "jwks_url", "issuers", "header_name", "lgwin",
+            "regex_uri", "rejected_code", "nodelay", "jwks_url", "issuers", "header_name", "lgwin", "upstream_id", "with_request_body", "headers_to_add", "allowed_headers", "protocol",
         ]),
         value in any_value(),
         nodelay in proptest::prelude::any::<bool>(),

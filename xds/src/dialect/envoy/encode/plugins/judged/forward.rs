@@ -14,6 +14,7 @@ use heddle_proto::envoy::extensions::filters::network::http_connection_manager::
 use heddle_proto::envoy::r#type::matcher::v3 as matcher;
 use heddle_proto::envoy::r#type::v3 as kinds;
 use serde_json::Value;
+use wire::check_settings::ServiceOverride;
 use wire::ext_authz::Services;
 
 use super::super::super::route::Draft;
@@ -117,7 +118,7 @@ pub(in super::super) fn forward(config: &Config, draft: &mut Draft) -> Applied {
     let settings = wire::CheckSettings {
         disable_request_body_buffering: !question.body,
         with_request_body: question.body.then_some(body),
-        http_service: Some(service),
+        service_override: Some(ServiceOverride::HttpService(service)),
         ..Default::default()
     };
     let per_route = wire::ExtAuthzPerRoute { r#override: Some(wire::ext_authz_per_route::Override::CheckSettings(settings)) };

@@ -1,6 +1,7 @@
 //! Others who decide whether a request may pass: how Envoy asks them, each by a filter of its own. It knows no route.
 
 pub(super) mod forward;
+pub(super) mod grpc;
 
 use heddle_proto::envoy::config::rbac::v3::Principal;
 use heddle_proto::envoy::config::rbac::v3::principal::Identifier;

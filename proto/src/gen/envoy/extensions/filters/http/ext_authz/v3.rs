@@ -203,8 +203,20 @@ pub struct CheckSettings {
     pub disable_request_body_buffering: bool,
     #[prost(message, optional, tag = "3")]
     pub with_request_body: ::core::option::Option<BufferSettings>,
-    #[prost(message, optional, tag = "5")]
-    pub http_service: ::core::option::Option<HttpService>,
+    #[prost(oneof = "check_settings::ServiceOverride", tags = "4, 5")]
+    pub service_override: ::core::option::Option<check_settings::ServiceOverride>,
+}
+/// Nested message and enum types in `CheckSettings`.
+pub mod check_settings {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum ServiceOverride {
+        #[prost(message, tag = "4")]
+        GrpcService(
+            super::super::super::super::super::super::config::core::v3::GrpcService,
+        ),
+        #[prost(message, tag = "5")]
+        HttpService(super::HttpService),
+    }
 }
 impl ::prost::Name for CheckSettings {
     const NAME: &'static str = "CheckSettings";
