@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use xxhash_rust::xxh64::xxh64;
 
 use crate::http::digits::AddressText;
-use crate::http::{Body, Method, RequestHead, ResponseHead};
+use crate::http::{Body, Method, Name, RequestHead, ResponseHead};
 
 pub use connection::{ClientCertificate, ConnectionInfo, Destination, Door, TlsInfo};
 pub use consumer::{ConsumerInfo, Proof};
@@ -49,6 +49,8 @@ pub struct Exchange {
     pub connection: Rc<ConnectionInfo>,
     /// Client address as policies see it: the peer, or what a trusted proxy said.
     pub remote: SocketAddr,
+    /// Whether the peer is a proxy of ours, whose word about clients counts.
+    pub trusted: bool,
     /// The request as it will go upstream; filters edit it.
     pub request: Box<RequestHead>,
     /// Its body, until it goes upstream; filters may replace it before that, and its framing follows.
@@ -237,6 +239,7 @@ impl Exchange {
     ) -> Exchange {
         Exchange {
             remote: connection.peer,
+            trusted: false,
             connection,
             request,
             body: Body::Empty,
@@ -268,6 +271,16 @@ impl Exchange {
     /// `http` or `https`, as the client spoke to us.
     pub fn scheme(&self) -> &'static str {
         if self.connection.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// `http` or `https`, as the client spoke to the first of the proxies before us that are trusted, or else to us.
+    pub fn forwarded_proto(&self) -> &'static str {
+        let said = if self.trusted { self.request.fields.get_known(Name::XForwardedProto) } else { None };
+        match said {
+            Some(b"https" | b"wss") => "https",
+            Some(b"http" | b"ws") => "http",
+            _ => self.scheme(),
+        }
     }
 
     /// What is asked of the way to an endpoint, to ask for more.

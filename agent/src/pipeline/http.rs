@@ -128,7 +128,8 @@ impl Pipeline {
             tracer.begin(x);
         }
         // Before anybody looks: neither routes nor plugins may believe it, and it is told of whatever the answer is.
-        if !is_trusted(x, listener) && headers::remove_client_cert(&mut x.request.fields) {
+        x.trusted = is_trusted(x, listener);
+        if !x.trusted && headers::remove_client_cert(&mut x.request.fields) {
             self.worker.note_spoofed(&x.connection, None);
         }
         admit(x, listener)?;
@@ -229,14 +230,13 @@ fn is_trusted(x: &Exchange, listener: Option<&Listener>) -> bool {
 
 /// Puts on what proxies put on.
 fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>) {
-    let trusted = is_trusted(x, listener);
     let connection = x.connection.clone();
     let hop = headers::Forwarded {
         scheme: x.scheme(),
         peer: &connection.peer_text,
         client: (x.remote != connection.peer).then_some(x.remote),
         local_port: connection.local.port(),
-        trusted,
+        trusted: x.trusted,
     };
     headers::set_forwarded(&mut x.request, &hop);
     if let Some(via) = listener.and_then(|listener| listener.server_header.via.as_deref()) {

@@ -12,7 +12,6 @@ mod nodes;
 mod translation;
 mod views;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +43,7 @@ use crate::model::Key;
 use crate::provider::{self, FileProvider, FixedProvider, Memory, Provider};
 use crate::rest;
 use crate::seal::{Seal, SealError, Sealed};
-use crate::settings::{ControlPlaneSettings, MeshSettings, SecretsKey};
+use crate::settings::{ControlPlaneSettings, SecretsKey};
 use crate::state::{Content, Keeper, Places, Refused, Update, keep_house};
 use crate::store::{Clock, Store, StoreError};
 use crate::validate::Rules;
@@ -188,9 +187,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let (keys, clock): (Keys, Clock) = (Keys::new(&keys), Arc::new(clock::unix_ms));
     let (kept, seal) = opened(&settings, &data_dir, &clock, &drain).await?;
     let identities = Identities::open(&settings, beside, kept.records.clone(), seal.clone(), clock.clone()).await?;
-    let federated = settings.identity.iter().flat_map(|identity| &identity.federation);
-    let partners = federated.map(|partner| partner.trust_domain.as_str().into()).collect();
-    let mesh = remembered(identities.trust_domain(), partners, settings.mesh, &kept).await?;
+    let mesh = remembered(identities.trust_domain(), &settings, &kept).await?;
     let store: Arc<dyn Store> = Arc::new(Sealed::new(kept.store.clone(), seal.clone(), catalog.clone()));
     let keeper = Keeper::start(store, Arc::new(Rules::new(catalog.clone())), clock.clone()).await?;
     offer(&keeper, FixedProvider::listeners(&file, settings.listeners).update()).await?;
@@ -303,14 +300,11 @@ async fn doors(settings: &ControlPlaneSettings) -> Result<(TcpListener, TcpListe
 }
 
 /// What was known of the mesh before a restart.
-async fn remembered(
-    trust_domain: &str,
-    partners: BTreeSet<Arc<str>>,
-    settings: MeshSettings,
-    kept: &Kept,
-) -> Result<Arc<Mutex<Mesh>>, StoreError> {
+async fn remembered(trust_domain: &str, settings: &ControlPlaneSettings, kept: &Kept) -> Result<Arc<Mutex<Mesh>>, StoreError> {
     let name = kept.among.as_ref().map(|among| among.name.clone()).unwrap_or_default();
-    let mut mesh = Mesh::of(trust_domain, settings.vip_range, name).beside(partners);
+    let federated = settings.identity.iter().flat_map(|identity| &identity.federation);
+    let partners = federated.map(|partner| partner.trust_domain.as_str().into()).collect();
+    let mut mesh = Mesh::of(trust_domain, settings.mesh.vip_range, name).beside(partners);
     mesh.restore(&kept.records.records().await?, clock::unix_ms());
     Ok(Arc::new(Mutex::new(mesh)))
 }

@@ -131,10 +131,7 @@ pub(super) async fn run<M: Speak>(machine: &mut M, channel: Channel, session: &m
         };
         let gathered = gather::<M>(first, &mut inbound, &mut owed).await;
         gathered.parted.iter().for_each(|why| session.parted(why));
-        // A stream that ends before anything was said is a failure, and who comes again waits longer each time.
-        if !gathered.views.is_empty()
-            && let Err(ended) = exchange(machine, gathered.views, &out, session).await
-        {
+        if let Err(ended) = exchange(machine, gathered.views, &out, session).await {
             return ended;
         }
         if let Some(ended) = gathered.end {
@@ -253,6 +250,10 @@ async fn exchange<M: Speak>(
     out: &mpsc::Sender<M::Out>,
     session: &mut Session,
 ) -> Result<(), End> {
+    // A stream that ends before anything was said is a failure, and who comes again waits longer each time.
+    if views.is_empty() {
+        return Ok(());
+    }
     let (mut updates, mut open, mut kinds, mut version) = (Vec::new(), Vec::new(), Vec::new(), None);
     for view in views.into_iter().map(M::condensed) {
         // What is about the same as a view before it waits until that one is settled.

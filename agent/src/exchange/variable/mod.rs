@@ -77,6 +77,8 @@ enum Kind {
     RootFields,
     /// Whom the certificate of the client names: several names of one.
     Principals,
+    /// The addresses that the request came by.
+    ForwardedFor(HeaderName),
     Unknown,
 }
 
@@ -113,6 +115,8 @@ impl Variable {
             Kind::RootFields
         } else if name == "ssl_client_principal" {
             Kind::Principals
+        } else if name == "forwarded_for" {
+            Kind::ForwardedFor(HeaderName::new("x_forwarded_for"))
         } else {
             Kind::Unknown
         };
@@ -152,6 +156,8 @@ impl Variable {
                 Some(Value::Text(Cow::Owned(serde_json::Value::from(fields.as_slice()).to_string())))
             }
             Kind::Principals => principals(x).next().map(Value::from),
+            Kind::ForwardedFor(name) if x.trusted => name.joined(&x.request.fields).map(Value::Text),
+            Kind::ForwardedFor(_) => Some(Value::Ip(x.connection.peer.ip().to_canonical())),
             Kind::Unknown => None,
         }
     }

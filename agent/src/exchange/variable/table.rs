@@ -38,6 +38,9 @@ const TABLE: &[(&str, Getter)] = &[
     ("http_host", |x| Some(x.request.authority.as_str().into())),
     ("request_port", |x| x.request.port().map(Value::from)),
     ("scheme", |x| Some(x.scheme().into())),
+    ("forwarded_proto", |x| Some(x.forwarded_proto().into())),
+    ("host_leaving_http", |x| Some(leaving(x, "http", ":80"))),
+    ("host_leaving_https", |x| Some(leaving(x, "https", ":443"))),
     ("method", |x| Some(x.request.method.as_str().into())),
     ("request_method", |x| Some(x.request.method.as_str().into())),
     ("server_protocol", |x| Some(x.request.version.as_str().into())),
@@ -130,6 +133,13 @@ fn trace(x: &Exchange) -> Option<&RequestTrace> {
 
 fn present(text: &str) -> Option<Value<'_>> {
     (!text.is_empty()).then(|| text.into())
+}
+
+/// Host and port as the client named them, without the usual port of the scheme if it came by that.
+fn leaving<'a>(x: &'a Exchange, scheme: &str, port: &str) -> Value<'a> {
+    let named = x.request.authority.as_str();
+    let bare = named.strip_suffix(port).filter(|_| x.forwarded_proto() == scheme);
+    bare.unwrap_or(named).into()
 }
 
 fn request_uri(x: &Exchange) -> Value<'_> {

@@ -63,6 +63,22 @@ fn headers_fold_case_and_dashes_and_join_repeats() {
     assert!(Variable::new("http_x_my_tag").any(&x, |value| value == "2"));
 }
 
+#[test]
+fn clients_are_believed_about_themselves_through_trusted_proxies_alone() {
+    let fields = [("X-Forwarded-Proto", "https"), ("X-Forwarded-For", "198.51.100.9"), ("x-forwarded-for", "10.0.0.1")];
+    let mut x = request("GET", "A.example:80", "/", &fields);
+    let told =
+        |x: &Exchange| ["forwarded_proto", "forwarded_for", "host_leaving_http", "host_leaving_https"].map(|name| text(name, x));
+    let some = |texts: [&str; 4]| texts.map(|text| Some(text.to_owned()));
+    assert_eq!(told(&x), some(["http", "192.0.2.7", "a.example", "a.example:80"]), "said by anybody");
+    x.trusted = true;
+    assert_eq!(told(&x), some(["https", "198.51.100.9, 10.0.0.1", "a.example:80", "a.example:80"]), "said by a proxy of ours");
+    x.request.authority = "a.example:443".into();
+    assert_eq!(text("host_leaving_https", &x).as_deref(), Some("a.example"));
+    x.request.fields = Fields::new();
+    assert_eq!((text("forwarded_proto", &x).as_deref(), text("forwarded_for", &x)), (Some("http"), None));
+}
+
 /// A directory of one route.
 struct OneRoute(RouteInfo);
 

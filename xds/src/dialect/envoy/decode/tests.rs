@@ -398,3 +398,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_clients_say_of_their_way_is_asked_as_it_is_told_on() {
+    let table = |fields: Value, redirect: Value| {
+        let one = json!({"match": {"prefix": "/", "headers": fields}, "redirect": redirect});
+        json!({"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [one]}]})
+    };
+    let is = |name: &str, text: &str| json!({"name": name, "string_match": {"exact": text}});
+    let asked =
+        json!([is("X-Forwarded-Proto", "http"), is(":scheme", "http"), {"name": "x-forwarded-for", "present_match": true}]);
+    let Piece::Routes(routes) = both(EnvoyKind::Routes, &table(asked, json!({"https_redirect": true}))) else {
+        panic!("no routes")
+    };
+    let clear = json!(["forwarded_proto", "==", "http"]);
+    assert_eq!(routes.hosts[0].routes[0].conditions, [clear.clone(), clear, json!(["forwarded_for", "~=", null])]);
+    let uri = |redirect: Value| {
+        let Ok(Piece::Routes(routes)) = decode(EnvoyKind::Routes, &table(json!([]), redirect)) else { panic!("no routes") };
+        routes.hosts[0].routes[0].plugins[0].1["uri"].clone()
+    };
+    assert_eq!(uri(json!({"https_redirect": true})), "https://${host_leaving_http}${uri}");
+    assert_eq!(uri(json!({"scheme_redirect": "http"})), "http://${host_leaving_https}${uri}");
+    assert_eq!(uri(json!({"path_redirect": "/x"})), "${forwarded_proto}://${http_host}/x");
+    assert_eq!(uri(json!({"https_redirect": true, "port_redirect": 443})), "https://${host}:443${uri}");
+}

@@ -249,15 +249,17 @@ fn redirect(fields: &mut Fields<'_>, path: &Path) -> Read<Action> {
     let scheme = fields.text("scheme_redirect")?.map(literal);
     let host = fields.text("host_redirect")?.map(literal);
     let port = fields.small("port_redirect")?.filter(|port| *port > 0);
-    let scheme = scheme.unwrap_or_else(|| if https { "https".to_owned() } else { "${scheme}".to_owned() });
-    // A port that the client named goes with a change of scheme to its usual one, and with a change of host.
-    let host = match (host, port, https) {
+    let scheme = scheme.or(https.then(|| "https".to_owned()));
+    // A port that the client named goes with a change of host, and the usual one of a scheme with that.
+    let host = match (host, port, scheme.as_deref()) {
         (Some(host), None, _) => host,
         (Some(host), Some(port), _) => format!("{host}:{port}"),
         (None, Some(port), _) => format!("${{host}}:{port}"),
-        (None, None, true) => "${host}".to_owned(),
-        (None, None, false) => "${http_host}".to_owned(),
+        (None, None, None) => "${http_host}".to_owned(),
+        (None, None, Some("http")) => "${host_leaving_https}".to_owned(),
+        (None, None, Some(_)) => "${host_leaving_http}".to_owned(),
     };
+    let scheme = scheme.unwrap_or_else(|| "${forwarded_proto}".to_owned());
     let strip = fields.is_on("strip_query")?;
     let mut config = json!({"ret_code": status, "append_query_string": !strip});
     let whole = fields.text("path_redirect")?;

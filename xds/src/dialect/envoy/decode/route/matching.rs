@@ -164,7 +164,9 @@ pub(crate) fn variable(name: &str) -> Result<String, String> {
         ":method" => "method".to_owned(),
         ":authority" | "host" => "http_host".to_owned(),
         ":path" => "request_uri".to_owned(),
-        ":scheme" => "scheme".to_owned(),
+        // As the agent tells it upstream: clients are believed where they come by trusted proxies alone, as Envoy overwrites what they say before it looks.
+        ":scheme" | "x-forwarded-proto" => "forwarded_proto".to_owned(),
+        "x-forwarded-for" => "forwarded_for".to_owned(),
         name if name.starts_with(':') => return Err(format!("{name} is not supported")),
         name if name.contains('_') => {
             return Err("names with an underscore are not supported, since they are one with those with a hyphen".to_owned());
