@@ -206,3 +206,22 @@ fn the_configuration_of_the_webhook_is_printed_with_its_ca() {
     assert!(printed(folder.path(), &["inject", "--webhook-configuration", "--webhook-ca", "ca.pem"], "").contains("caBundle: "));
     assert!(refused(folder.path(), &["inject", "--webhook-configuration", "--webhook-ca", "none.pem"], "").contains("none.pem"));
 }
+
+#[test]
+fn who_gives_a_second_unit_of_a_host_a_sidecar_is_told_that_ports_meet() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |unit: &str| {
+        std::fs::write(folder.path().join(unit), "[Service]\nExecStart=/bin/true\n").unwrap();
+        let output = heddle(folder.path(), &["inject", "--systemd", unit, "--port", "8080", "-o", "root"], "");
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(!told("web.service").contains("warning"));
+    assert!(!told("web.service").contains("warning"), "the same once more");
+    let told = told("api.service");
+    assert!(
+        told.contains("root/etc/systemd/system/heddle-web.service is a sidecar of this host, too")
+            && told.contains("inbound.address"),
+        "{told}"
+    );
+}

@@ -95,7 +95,29 @@ fn units(path: &Path, output: Option<&Path>, wishes: &ServiceWishes, settings: &
         std::fs::write(&path, &file.text).map_err(failed)?;
         eprintln!("heddle: wrote {}", path.display());
     }
+    let own = files.first().map(|file| below(folder, file)).unwrap_or_default();
+    for other in other_sidecars(&own) {
+        eprintln!(
+            "heddle: warning: {} is a sidecar of this host, too: both open the same ports unless you give one of them others (agent.admin, agent.probes, inbound.address, \
+             outbound) in its configuration",
+            other.display()
+        );
+    }
     Ok(())
+}
+
+/// Units of other sidecars beside this one.
+fn other_sidecars(own: &Path) -> Vec<PathBuf> {
+    let beside =
+        own.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_unit = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        path != own && name.starts_with("heddle-") && name.ends_with(".service")
+    };
+    let is_ours = |path: &PathBuf| read(path).is_ok_and(|(_, text)| text.starts_with("# Written by `heddle inject --systemd "));
+    let mut others: Vec<PathBuf> = beside.filter(is_unit).filter(is_ours).collect();
+    others.sort();
+    others
 }
 
 /// Where a file lies below a directory that stands for `/`.

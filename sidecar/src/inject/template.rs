@@ -73,6 +73,7 @@ pub(super) fn inject(
         Some(kept) if selecting.is_empty() => ports::recalled(kept),
         _ => ports::of_services(&spec, &wishes, &selecting, warnings),
     };
+    warnings.extend(ports::called_otherwise(&name, &selecting));
     let known = ports::known(&spec, &wishes, &of_services, warnings);
     let (port, protocol, further) = (known.main, known.protocol, known.further);
     let service = Service { name, port, protocol, further, of_services: ports::kept(&of_services) };

@@ -91,6 +91,15 @@ fn spoken(declared: &[Declared<'_>], application: u16) -> Option<Protocol> {
     declared.iter().find(|port| port.number == application).map(Declared::protocol)
 }
 
+/// Says so where applications call a service by the names of Services alone that the mesh does not know: what they send leaves the mesh.
+pub(super) fn called_otherwise(name: &str, selecting: &[&Service]) -> Option<String> {
+    let first = selecting.first().filter(|_| selecting.iter().all(|service| service.name != name))?;
+    let (title, called) = (&first.title, &first.name);
+    Some(format!(
+        "{title} leads to these pods, which the mesh calls `{name}`: who calls `{called}` goes past the mesh; say heddle.io/service: {called}, or call `{name}`"
+    ))
+}
+
 /// The ports that Services lead to the pod, each once.
 pub(super) fn of_services(spec: &Value, wishes: &Wishes, services: &[&Service], warnings: &mut Vec<String>) -> Vec<Further> {
     let declared = declared(spec);

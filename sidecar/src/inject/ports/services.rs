@@ -17,6 +17,8 @@ pub struct Services(Vec<Service>);
 pub(in super::super) struct Service {
     /// `Service shop/web`, for messages.
     pub title: String,
+    /// By which applications call it.
+    pub name: String,
     namespace: Option<String>,
     selector: BTreeMap<String, String>,
     /// Its TCP ports.
@@ -76,8 +78,9 @@ fn service(object: &Value) -> Option<Service> {
         texts(Some(spec), "selector").into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let ports = spec.get("ports").and_then(Value::as_array).into_iter().flatten().filter_map(port).collect();
     let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).map(str::to_owned);
+    let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
     // One that selects nobody leads to endpoints that others write.
-    (!selector.is_empty()).then(|| Service { title: title(object), namespace, selector, ports })
+    (!selector.is_empty()).then(|| Service { title: title(object), name, namespace, selector, ports })
 }
 
 fn port(value: &Value) -> Option<ServicePort> {

@@ -129,3 +129,20 @@ fn who_injects_again_without_the_service_keeps_what_it_said_and_taking_out_takes
     let (other, _) = beside(pod, &[service(json!([ { "port": 82, "targetPort": "grpc-api" } ]))]);
     assert_eq!(told(&other)[1], "82=127.0.0.1:9090/grpc", "the Service of now counts");
 }
+
+#[test]
+fn whom_applications_call_by_a_name_that_the_mesh_does_not_know_is_warned_of() {
+    let leads = |name: &str, pod: Value| {
+        let ports = json!([ { "port": 8080, "targetPort": 8080 } ]);
+        let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "namespace": "shop" }, "spec": { "selector": { "app": "web" }, "ports": ports } });
+        beside(pod, &[service]).1
+    };
+    let told = leads("cart", shop(json!({})));
+    assert!(
+        told.contains("Service shop/cart leads to these pods, which the mesh calls `web`")
+            && told.contains("heddle.io/service: cart"),
+        "{told}"
+    );
+    assert_eq!(leads("web", shop(json!({}))), "");
+    assert_eq!(leads("cart", shop(json!({ "heddle.io/service": "cart" }))), "");
+}
