@@ -162,7 +162,7 @@ fn an_application_may_have_further_ports() {
 fn who_is_let_in_is_told_for_all_ports_and_for_single_ones() {
     let inbound = |text: &str| read(&format!("role: sidecar\nservice: {{ name: a, address: \"127.0.0.1:1\" }}\ninbound: {text}"));
     let told = inbound(
-        r#"{ address: "[::]:1", mode: permissive, ports: { "9090": disable, "1": strict }, forward_client_cert: false, max_connection_age: 10m, max_connection_age_grace: 1m, idle_timeout: 2h }"#,
+        r#"{ address: "[::]:2", mode: permissive, ports: { "9090": disable, "1": strict }, forward_client_cert: false, max_connection_age: 10m, max_connection_age_grace: 1m, idle_timeout: 2h }"#,
     );
     let told = told.unwrap().mesh.inbound.unwrap();
     assert_eq!(
