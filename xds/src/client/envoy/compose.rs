@@ -395,11 +395,14 @@ fn copies(mirror: &Mirror, limit: Duration, uses: &mut Uses) -> Value {
     })
 }
 
+/// What says the host of a request with its port, or with some ports.
+const WITH_PORT: [&str; 3] = ["${http_host}", "${host_leaving_http}", "${host_leaving_https}"];
+
 /// The host of a request loses its port for all that a route does: where it is sent on, and where the client is sent.
 fn without_port(plugins: &mut Deed, forwards: bool) {
     let strip = |text: &mut Value| {
         if let Value::String(text) = text {
-            *text = text.replace("${http_host}", "${host}");
+            *text = WITH_PORT.iter().fold(std::mem::take(text), |text, host| text.replace(host, "${host}"));
         }
     };
     for (_, config) in plugins.iter_mut().filter(|(name, _)| *name == "redirect") {

@@ -532,3 +532,28 @@ fn what_ecds_says_of_a_filter_is_waited_for_and_may_change() {
         assert!(refused.starts_with("TypedExtensionConfig who: typed_config.@type: lua.v3.Lua"), "{refused}");
     }
 }
+
+#[test]
+fn clients_are_sent_nowhere_with_a_port_where_hosts_lose_theirs() {
+    let mut stripping = listener("l", None);
+    stripping["filter_chains"][0]["filters"][0]["typed_config"]["strip_any_host_port"] = json!(true);
+    for (open, expected) in [(stripping, "https://${host}${uri}"), (listener("l", None), "https://${host_leaving_http}${uri}")] {
+        let mut table = routes("l-routes", "c");
+        table["virtual_hosts"][0]["routes"] = json!([{"match": {"prefix": "/"}, "redirect": {"https_redirect": true}}]);
+        let mut talk = Talk::new(Dialect::Delta);
+        talk.hears(EnvoyKind::Cluster, &[]);
+        talk.hears(EnvoyKind::Listener, &[open]);
+        let outcome = talk.hears(EnvoyKind::Routes, &[table]);
+        let uris: Vec<String> = outcome
+            .updates
+            .iter()
+            .flat_map(|update| &update.set)
+            .filter_map(|set| match &set.resource {
+                Resource::Route(route) => route.plugins.iter().find(|plugin| &*plugin.name == "redirect"),
+                _ => None,
+            })
+            .map(|plugin| plugin.config["uri"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        assert_eq!(uris, [expected]);
+    }
+}
