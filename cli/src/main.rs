@@ -18,6 +18,7 @@ mod store;
 mod validate;
 
 use std::process::ExitCode;
+use std::thread::JoinHandle;
 
 use args::{Cli, Command, ConfigArgs};
 use clap::{CommandFactory, Parser};
@@ -112,18 +113,22 @@ async fn serve<F: Future<Output = Result<(), Box<dyn std::error::Error>>>>(
     if let Err(error) = heddle_node::telemetry::init_logs(&configuration.node.log) {
         return fail(FAILED, &error);
     }
-    gather_randomness();
+    let randomness = gather_randomness();
     match run(configuration).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(if is_configuration(&*error) { WRONG } else { FAILED }, &error),
+        Err(error) => {
+            // What it works with is torn down at the exit, under its feet: it would abort.
+            let _ = randomness.map(JoinHandle::join);
+            fail(if is_configuration(&*error) { WRONG } else { FAILED }, &error)
+        }
     }
 }
 
 /// Lets the first random bytes be gathered beside the start: they take tens of milliseconds, for which otherwise the first key or handshake would wait.
-fn gather_randomness() {
-    let gather = || rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0]);
+fn gather_randomness() -> Option<JoinHandle<()>> {
+    let gather = || drop(rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0]));
     // Without the thread, whoever needs them first waits.
-    let _ = std::thread::Builder::new().name("randomness".to_owned()).spawn(gather);
+    std::thread::Builder::new().name("randomness".to_owned()).spawn(gather).ok()
 }
 
 /// Whether a failed start is the configuration's fault.

@@ -144,9 +144,20 @@ impl Follower {
     }
 
     fn start(spot: Spot, arguments: &[&str]) -> Follower {
+        Follower { process: Follower::begin(&spot, arguments), spot }
+    }
+
+    fn begin(spot: &Spot, arguments: &[&str]) -> Process {
         let mut command = Command::new(binary());
         command.args(["agent", "-c", "heddle.yaml"]).args(arguments).current_dir(spot.place.folder.path());
-        Follower { process: Process::start(command, spot.place.path("agent.log")), spot }
+        Process::start(command, spot.place.path("agent.log"))
+    }
+
+    /// Kills it and starts it again with another bootstrap.
+    pub fn start_again(&mut self, bootstrap: &str) {
+        self.process.kill();
+        self.spot.place.write("bootstrap.yaml", bootstrap);
+        self.process = Follower::begin(&self.spot, &["--envoy-bootstrap", "bootstrap.yaml"]);
     }
 
     pub fn until_ready(&self) {

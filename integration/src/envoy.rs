@@ -1,6 +1,6 @@
 //! The real Envoy, which reads its configuration from a control plane. It knows nothing of Heddle but an address.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -48,6 +48,7 @@ pub fn both(story: impl Fn(&Heddle, &Envoy)) {
     for way in [Way::DeltaAds, Way::SotwAds] {
         let heddle = Heddle::control_plane(Setup::default());
         let envoy = Envoy::follow(heddle.xds, "envoy-1", way);
+        until("Envoy to take connections", || TcpStream::connect(heddle.http).ok());
         story(&heddle, &envoy);
         let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();
         assert_eq!(node["nacks"], json!([]), "{way:?}: {node}");

@@ -1,5 +1,6 @@
 //! A caller's traffic that nobody may disturb: requests that may be sent again, such as never may, and a connection that stays open. It judges by answers alone.
 
+use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -51,6 +52,13 @@ impl Traffic {
             self.loads.iter().zip(targets).all(|(load, target)| load.requests() >= target).then_some(())
         });
         echoes(&mut self.open, b"still here");
+    }
+
+    /// The open connection is cut, as whoever proved who they are when it was opened is trusted no more, and its client opens another one at once.
+    pub fn connects_anew(&mut self, called: &Called) {
+        let ended = self.open.read(&mut [0]);
+        assert!(ended.as_ref().map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |bytes| *bytes == 0), "{ended:?}");
+        self.open = greeted(called.web.outbound[1]);
     }
 
     /// Ends it: what came of requests that may be sent again, and of such as may not.

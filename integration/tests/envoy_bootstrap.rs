@@ -1,14 +1,18 @@
 //! An agent that starts with the bootstrap of an Envoy: what it holds itself passes traffic without a control plane.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
+use heddle_integration::ads::{Ads, Follower, any, assignment, manager, routes, socket};
+use heddle_integration::certificates::Authority;
 use heddle_integration::client;
 use heddle_integration::heddle::binary;
 use heddle_integration::nginx::Nginx;
+use heddle_integration::openssl::Signer;
 use heddle_integration::place::Place;
 use heddle_integration::process::{Process, until};
+use serde_json::{Value, json};
 
 /// An agent with this bootstrap, whose listener is at `http` and whose own endpoint at `admin`.
 struct Agent {
@@ -194,4 +198,116 @@ fn an_endpoint_where_nobody_listens_costs_no_request_where_the_route_says_so() {
         let statuses: Vec<u16> = (0..20).map(|_| posted()).collect();
         assert_eq!(statuses.iter().all(|status| *status == 200), all_good, "{policy}: {statuses:?}");
     }
+}
+
+/// A listener that answers by itself with its name.
+fn answering(name: &str, at: SocketAddr) -> Value {
+    let answer = json!({ "match": { "prefix": "/" }, "direct_response": { "status": 200, "body": { "inline_string": name } } });
+    let table = json!({ "name": name, "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [answer] }] });
+    leading(name, at, table)
+}
+
+fn leading(name: &str, at: SocketAddr, table: Value) -> Value {
+    json!({ "name": name, "address": socket(at), "filter_chains": [{ "filters": [manager(json!({ "route_config": table }))] }] })
+}
+
+#[test]
+fn what_cannot_be_used_or_leads_nowhere_is_told_at_the_start() {
+    let place = Place::new();
+    let (authority, at) = (Authority::new(), place.address());
+    let told = |bootstrap: Value| {
+        place.write("bootstrap.json", &bootstrap.to_string());
+        let mut command = Command::new(binary());
+        command.args(["agent", "--envoy-bootstrap", "bootstrap.json"]).current_dir(place.folder.path());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let statics = |resources: Value| told(json!({ "static_resources": resources }));
+    let said = statics(json!({ "listeners": [answering("one", at), answering("two", at)] }));
+    let taken = format!("static_resources.listeners[1] (two).address: {at} is the address of the listener one");
+    assert!(said.contains("bootstrap.json:1:") && said.contains(&taken), "{said}");
+    let (mine, other) = (authority.issue(&["a.example"]), authority.issue(&["b.example"]));
+    let (chain, key) = (place.write("chain.pem", &mine.certificate), place.write("key.pem", &other.key));
+    let pair = json!({ "certificate_chain": { "filename": chain }, "private_key": { "filename": key } });
+    let said = statics(json!({ "secrets": [{ "name": "shown", "tls_certificate": pair }] }));
+    let wrong = "static_resources.secrets[0] (shown).tls_certificate.private_key: is the key of another certificate";
+    assert!(said.contains(wrong), "{said}");
+    let nowhere = routes(&[("/", "nobody")]);
+    let said = statics(json!({ "listeners": [leading("in", at, nowhere.clone())] }));
+    assert!(said.contains("static_resources.listeners[0] (in)") && said.contains("leads to the cluster \"nobody\""), "{said}");
+    let said = told(json!({ "node": { "id": "edge 1" } }));
+    assert!(said.contains("node.id: expected a name of at most 128 bytes without spaces"), "{said}");
+}
+
+#[test]
+fn tokens_are_judged_by_keys_in_a_file() {
+    let (signer, place) = (Signer::new("EdDSA"), Place::new());
+    let keys = place.write("keys.json", &signer.published().to_string());
+    let agent = Agent::start(|http| {
+        let provider = json!({ "issuer": "issuer", "local_jwks": { "filename": keys } });
+        let rule = json!({ "match": { "prefix": "/" }, "requires": { "provider_name": "p" } });
+        let authn = json!({ "providers": { "p": provider }, "rules": [rule] });
+        let message = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
+        let mut listener = answering("known", http);
+        let filters = &mut listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
+        filters.as_array_mut().unwrap().insert(0, json!({ "name": "token", "typed_config": any(message, authn) }));
+        format!("  listeners: [{listener}]\n")
+    });
+    agent.wait_ready();
+    let status = |signer: &Signer| {
+        let token = signer.token(&json!({ "iss": "issuer", "sub": "ann", "exp": 4_000_000_000_u64 }));
+        client::send(agent.http, "GET", "/", &[("Authorization", token.as_str())], b"").unwrap().status
+    };
+    assert_eq!((agent.ask("a.example", "/").status, status(&signer), status(&Signer::new("EdDSA"))), (401, 200, 401));
+}
+
+#[test]
+fn a_listener_that_left_the_bootstrap_stays_closed_while_the_control_plane_is_away() {
+    let mut ads = Ads::start();
+    let bootstrap = |ads: SocketAddr, admin: SocketAddr, listeners: Value| {
+        let source = json!({ "ads": {}, "resource_api_version": "V3" });
+        let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        let http2 = any(options, json!({ "explicit_http_config": { "http2_protocol_options": {} } }));
+        json!({
+            "admin": { "address": socket(admin) },
+            "dynamic_resources": {
+                "ads_config": { "api_type": "DELTA_GRPC", "grpc_services": [{ "envoy_grpc": { "cluster_name": "control" } }] },
+                "lds_config": source, "cds_config": source,
+            },
+            "static_resources": { "listeners": listeners, "clusters": [{
+                "name": "control", "type": "STATIC", "connect_timeout": "1s", "typed_extension_protocol_options": { options: http2 },
+                "load_assignment": assignment("control", &[ads]),
+            }] },
+        })
+        .to_string()
+    };
+    let control = ads.address;
+    let mut agent = Follower::with_bootstrap(|spot| {
+        let listeners = json!([answering("stays", spot.http), answering("goes", spot.https)]);
+        bootstrap(control, spot.admin, listeners)
+    });
+    let told = agent.spot.place.address();
+    ads.serve(&json!({ "Listener": [answering("told", told)] }));
+    let says = |at: SocketAddr, name: &str| {
+        until(name, || client::get(at, "/").ok().filter(|answer| answer.text() == name));
+    };
+    says(agent.spot.http, "stays");
+    says(agent.spot.https, "goes");
+    says(told, "told");
+    let disk = agent.spot.place.path("data/last-good.xds");
+    until("all of it to be on disk", || {
+        let bytes = std::fs::read(&disk).ok()?;
+        ["stays", "goes", "told"].iter().all(|name| bytes.windows(name.len()).any(|part| part == name.as_bytes())).then_some(())
+    });
+    ads.stop();
+    let next = bootstrap(control, agent.spot.admin, json!([answering("stays", agent.spot.http)]));
+    agent.start_again(&next);
+    says(told, "told");
+    says(agent.spot.http, "stays");
+    assert!(TcpStream::connect(agent.spot.https).is_err(), "nobody listens where it was");
+    let moved = bootstrap(control, agent.spot.admin, json!([answering("stays", agent.spot.http), answering("new", told)]));
+    agent.start_again(&moved);
+    says(told, "new");
+    assert!((0..20).all(|_| client::get(told, "/").unwrap().text() == "new"), "it is the only one there");
 }

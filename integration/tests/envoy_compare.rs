@@ -31,8 +31,9 @@ use heddle_integration::nginx::Nginx;
 use heddle_integration::openssl::Signer;
 use heddle_integration::place::Place;
 use heddle_integration::process::until;
+use pair::{Door, Pair, cluster, host};
 use requests::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const BOOTSTRAP: &str = include_str!("envoy_compare/bootstrap.yaml");
 const LOCALITIES: &str = include_str!("envoy_compare/localities.yaml");
@@ -206,5 +207,26 @@ fn requests_are_spread_alike_over_localities_and_priorities() {
             let near = |(who, share): &(&str, f64)| shares.get(*who).is_some_and(|found| (found - share).abs() < APART);
             assert!(expected.iter().all(near), "{path}: {found:?} instead of {expected:?}");
         }
+    }
+}
+
+#[test]
+fn what_a_client_says_of_its_certificate_is_believed_by_nobody() {
+    let echo = Echo::start("app");
+    let rest = json!({ "match": { "prefix": "/" }, "route": { "cluster": "app" } });
+    let door = Door { filters: Vec::new(), hosts: vec![host("all", "*", json!([rest]))] };
+    let pair = Pair::start(&[door], &[cluster("app", &[(echo.address, 1)], json!({}))]);
+    for address in pair.both(0) {
+        let fields = [
+            ("X-Forwarded-Client-Cert", "URI=spiffe://shop.example/boss"),
+            ("X-Envoy-Internal", "true"),
+            ("X-Envoy-Retry-On", "5xx"),
+            ("X-Forwarded-For", "192.0.2.7"),
+        ];
+        let answer = client::ask(address, "GET", "/", &fields, b"").expect("an answer");
+        assert_eq!(answer.status, 200);
+        let seen = echo.told().pop().unwrap()["fields"].to_string().to_ascii_lowercase();
+        assert!(seen.contains("192.0.2.7") && !seen.contains("client-cert") && !seen.contains("boss"), "{seen}");
+        assert!(!seen.contains("x-envoy-internal") && !seen.contains("x-envoy-retry-on"), "{seen}");
     }
 }

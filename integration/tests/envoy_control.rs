@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use heddle_integration::ads::{Ads, Follower, Spot, any, assignment, cluster, listener, manager, routes, socket};
 use heddle_integration::certificates::{Authority, Pair};
-use heddle_integration::client::Answer;
+use heddle_integration::client::{self, Answer};
 use heddle_integration::heddle::{Heddle, Setup};
 use heddle_integration::mesh::Mesh;
 use heddle_integration::nginx::Nginx;
@@ -97,6 +97,18 @@ fn a_bad_resource_is_refused_by_its_field_and_the_rest_goes_live() {
         let refused = ads.until_refused("cluster_header");
         assert!(refused.starts_with("RouteConfiguration routes: virtual_hosts[0].routes[0].route.cluster_header: "), "{refused}");
         assert_eq!(agent.get("/odd").text(), "up", "the last good version stays");
+        // Nor is a client believed about what only an Envoy in front could say.
+        world["RouteConfiguration"][0]["virtual_hosts"][0]["routes"][0] = json!({
+            "match": { "prefix": "/odd", "headers": [{ "name": "x-envoy-internal", "string_match": { "exact": "true" } }] },
+            "direct_response": { "status": 200 },
+        });
+        ads.serve(&world);
+        let refused = ads.until_refused("x-envoy-internal");
+        assert!(
+            refused.starts_with("RouteConfiguration routes: virtual_hosts[0].routes[0].match.headers[0].name: "),
+            "{refused}"
+        );
+        assert_eq!(agent.get("/odd").text(), "up");
     });
 }
 
@@ -181,6 +193,84 @@ fn a_certificate_comes_by_sds_and_is_rotated() {
     });
 }
 
+#[test]
+fn key_material_of_no_use_is_refused_and_the_last_good_stays() {
+    let (nginx, authority) = (Nginx::saying("up"), Authority::new());
+    both(|ads, agent, _| {
+        let mut world = world(agent.spot.https, &[("/", "a")], &[("a", nginx.address)]);
+        let source = json!({ "name": "shown", "sds_config": { "ads": {}, "resource_api_version": "V3" } });
+        let context = json!({ "common_tls_context": { "tls_certificate_sds_secret_configs": [source] } });
+        let downstream = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+        world["Listener"][0]["filter_chains"][0]["transport_socket"] =
+            json!({ "name": "tls", "typed_config": any(downstream, context) });
+        let good = authority.issue(&["shop.example"]);
+        world["Secret"] = json!([secret("shown", &good)]);
+        ads.serve(&world);
+        agent.until_ready();
+        let shown = || Some(serial(agent.spot.https)).filter(|serial| serial.starts_with("serial="));
+        let first = until("a certificate", shown);
+        let next = authority.issue(&["shop.example"]);
+        world["Secret"] = json!([secret("shown", &Pair { key: good.key.clone(), ..next.clone() })]);
+        let roots = json!({ "validation_context": { "trusted_ca": { "inline_string": "none" } } });
+        let mut bad = cluster("bad");
+        bad["transport_socket"] = json!({ "name": "tls", "typed_config": any(
+            "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", json!({ "common_tls_context": roots }),
+        ) });
+        world["Cluster"].as_array_mut().unwrap().push(bad);
+        let torn = json!([{ "certificate_chain": { "inline_string": "none" }, "private_key": { "inline_string": good.key } }]);
+        let mut other = listener("other", agent.spot.http);
+        other["filter_chains"][0]["transport_socket"] = json!({ "name": "tls", "typed_config": any(
+            downstream, json!({ "common_tls_context": { "tls_certificates": torn } }),
+        ) });
+        world["Listener"].as_array_mut().unwrap().push(other);
+        ads.serve(&world);
+        let context = "transport_socket.typed_config.common_tls_context";
+        ads.until_refused("Secret shown: tls_certificate.private_key: is the key of another certificate");
+        ads.until_refused(&format!("Cluster bad: {context}.validation_context.trusted_ca: expected certificates as PEM"));
+        let field = format!("filter_chains[0].{context}.tls_certificates[0].certificate_chain");
+        ads.until_refused(&format!("Listener other: {field}: expected certificates as PEM"));
+        assert_eq!(serial(agent.spot.https), first, "the last good one is shown");
+        world["Secret"] = json!([secret("shown", &next)]);
+        ads.serve(&world);
+        until("the next certificate", || shown().filter(|serial| *serial != first));
+    });
+}
+
+#[test]
+fn one_address_is_for_one_listener_and_goes_to_the_next_when_that_leaves() {
+    let nginx = Nginx::saying("first");
+    both(|ads, agent, _| {
+        let answering = |name: &str, at: SocketAddr| {
+            let answer =
+                json!({ "match": { "prefix": "/" }, "direct_response": { "status": 200, "body": { "inline_string": name } } });
+            let table = json!({ "name": name, "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [answer] }] });
+            json!({ "name": name, "address": socket(at), "filter_chains": [{ "filters": [manager(json!({ "route_config": table }))] }] })
+        };
+        let (here, there) = (agent.spot.http, agent.spot.https);
+        let mut world = world(here, &[("/", "a")], &[("a", nginx.address)]);
+        ads.serve(&world);
+        agent.until_says("/", 200, "first");
+        let first = world["Listener"][0].clone();
+        world["Listener"] = json!([first, answering("second", here), answering("third", there)]);
+        ads.serve(&world);
+        let taken =
+            format!("Listener second: address: {here} is the address of the listener in, and one address is for one listener");
+        assert_eq!(ads.until_refused("second"), taken, "it alone");
+        until("the third one", || client::get(there, "/").ok().filter(|answer| answer.text() == "third"));
+        assert!((0..20).all(|_| agent.get("/").text() == "first"));
+        world["Listener"] = json!([answering("second", here), answering("third", there)]);
+        ads.serve(&world);
+        agent.until_says("/", 200, "second");
+        world["Listener"] = json!([answering("second", there), answering("third", agent.spot.place.address())]);
+        ads.serve(&world);
+        until("one that moves to where another one was", || {
+            client::get(there, "/").ok().filter(|answer| answer.text() == "second")
+        });
+        let refused = ads.events().iter().filter(|event| event["error"].is_string()).count();
+        assert_eq!(refused, 1, "nothing else was refused");
+    });
+}
+
 /// A bootstrap that follows `control` with mutual TLS; it says who asks, and in which way.
 fn bootstrap(control: SocketAddr, authority: &Authority, spot: &Spot, (who, api): (&Value, &str)) -> String {
     let own = authority.issue(&["edge.example"]);
@@ -252,6 +342,8 @@ fn written(heddle: &Heddle, id: &str) {
     let limit = json!({ "limit-count": { "count": 2, "time_window": 3600, "rejected_code": 429 } });
     heddle.put("/routes/limited", json!({ "uri": "/limited", "upstream_id": "zoned", "plugins": limit }));
     heddle.put("/routes/keyed", json!({ "uri": "/keyed", "upstream_id": "zoned", "plugins": { "key-auth": {} } }));
+    let numbered = json!([["http_x_request_id", "~~", "^a"]]);
+    heddle.put("/routes/numbered", json!({ "uri": "/numbered", "upstream_id": "zoned", "vars": numbered }));
     heddle.put("/routes/free", json!({ "uri": "/free", "upstream_id": "zoned" }));
     heddle.until_status("/free", 200);
     let asked = || heddle.get("/limited");
@@ -266,12 +358,12 @@ fn written(heddle: &Heddle, id: &str) {
     });
     assert_eq!(told["nacks"], json!([]), "{told}");
     let withheld = told["withheld"].as_array().unwrap().iter().filter(|one| one["kind"] == "Route");
-    assert_eq!(withheld.map(|one| &one["resource"]).collect::<Vec<_>>(), ["keyed"], "{told}");
+    assert_eq!(withheld.map(|one| &one["resource"]).collect::<Vec<_>>(), ["keyed", "numbered"], "{told}");
     let group = told["group"].as_str().unwrap();
     assert!(group.starts_with("gateway/envoy-dialect"), "what it refuses is not held from Envoys: {group}");
     near.process.kill();
     until("probes to find that one is gone", || (0..10).all(|_| heddle.get("/free").text() == "far").then_some(()));
-    for route in ["limited", "keyed", "free"] {
+    for route in ["limited", "keyed", "numbered", "free"] {
         assert_eq!(heddle.admin("DELETE", &format!("/routes/{route}"), Value::Null).status, 200);
     }
 }

@@ -155,6 +155,73 @@ fn a_gateway_and_envoy_compress_number_and_restrict_alike() {
     });
 }
 
+/// Where a client is sent that names this host, without the port that `https` has anyway: Envoy writes it where the client named another one.
+fn sent_to(heddle: &Heddle, method: &str, host: &str) -> (u16, String) {
+    let answer = client::ask(heddle.http, method, "/secure/a?b=c", &[("host", host)], b"").expect("an answer");
+    let location = answer.field("location").unwrap_or_default();
+    (answer.status, location.replace(":443/", "/"))
+}
+
+#[test]
+fn a_gateway_and_envoy_send_clients_that_came_in_clear_to_the_same_place() {
+    let nginx = Nginx::saying("up");
+    let hosts = [
+        ("shop.example", "shop.example"),
+        ("shop.example:80", "shop.example"),
+        ("shop.example:8080", "shop.example"),
+        ("shop.example:443", "shop.example"),
+        ("shop.example:8", "shop.example"),
+        ("shop.example:180", "shop.example"),
+        ("127.0.0.1:8080", "127.0.0.1"),
+        ("[2001:db8::80]", "[2001:db8::80]"),
+        ("[2001:db8::1]:80", "[2001:db8::1]"),
+        ("[2001:db8::1]:8080", "[2001:db8::1]"),
+    ];
+    everywhere(|heddle| {
+        route(heddle, "secure", &nginx, json!({ "redirect": { "http_to_https": true } }));
+        let lead = |port: &str| {
+            let first = format!("https://shop.example{port}/secure/a?b=c");
+            until("the port", || (sent_to(heddle, "GET", "shop.example") == (301, first.clone())).then_some(()));
+            for (host, name) in hosts {
+                let there = format!("https://{name}{port}/secure/a?b=c");
+                assert_eq!(sent_to(heddle, "GET", host), (301, there.clone()), "{host}");
+                assert_eq!(sent_to(heddle, "POST", host), (308, there), "{host}");
+            }
+        };
+        heddle.until_status("/secure/a", 301);
+        lead("");
+        let answer = ask(heddle, "GET", "/secure/a", &[("host", "shop.example")], b"");
+        assert_eq!(answer.field("location"), Some("https://shop.example/secure/a"), "nobody writes a port that need not be said");
+        heddle.put("/plugin_metadata/redirect", json!({ "https_port": 9443 }));
+        lead(":9443");
+        assert_eq!(heddle.admin("DELETE", "/plugin_metadata/redirect", Value::Null).status, 200);
+        lead("");
+    });
+}
+
+#[test]
+fn what_metadata_says_and_envoy_cannot_do_withholds_the_routes_that_it_changes() {
+    let nginx = Nginx::saying("up");
+    both(|heddle, _| {
+        let limit = json!({ "count": 1000, "time_window": 3600 });
+        route(heddle, "told", &nginx, json!({ "limit-count": limit }));
+        let mut quiet = limit.clone();
+        quiet["show_limit_quota_header"] = json!(false);
+        route(heddle, "quiet", &nginx, json!({ "limit-count": quiet }));
+        assert_eq!(heddle.until_status("/told/a", 200).field("x-ratelimit-limit"), Some("1000"));
+        heddle.until_status("/quiet/a", 200);
+        heddle.put("/plugin_metadata/limit-count", json!({ "limit_header": "X-Shop-Limit" }));
+        heddle.until_status("/told/a", 404);
+        assert_eq!(heddle.get("/quiet/a").status, 200, "what tells nothing is told by no other name");
+        let reason = "plugin limit-count: plugin_metadata of limit-count is not translated for Envoys";
+        let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();
+        let named = |one: &Value| one["resource"] == "told" && one["reason"] == reason;
+        assert!(node["withheld"].as_array().unwrap().iter().any(named), "{node}");
+        assert_eq!(heddle.admin("DELETE", "/plugin_metadata/limit-count", Value::Null).status, 200);
+        heddle.until_status("/told/a", 200);
+    });
+}
+
 #[test]
 fn a_gateway_and_envoy_try_again_what_the_plugin_lists() {
     let (good, bad) = (Nginx::saying("good"), Nginx::start("location / { return 503 'bad'; }"));

@@ -9,6 +9,7 @@ use heddle_integration::heddle::{Heddle, Setup};
 use heddle_integration::load::Load;
 use heddle_integration::mesh::Mesh;
 use heddle_integration::nginx::Nginx;
+use heddle_integration::place::Place;
 use heddle_integration::process::until;
 use serde_json::{Value, json};
 
@@ -181,4 +182,29 @@ fn a_route_moves_from_one_upstream_to_the_next_and_no_request_fails() {
             tally.failures
         );
     });
+}
+
+#[test]
+fn an_address_goes_from_one_listener_to_the_next() {
+    let nginx = Nginx::saying("yes");
+    for way in [Way::DeltaAds, Way::SotwAds] {
+        let place = Place::new();
+        let address = place.address();
+        let resources = |name: &str| {
+            let route = json!({ "id": "r", "uri": "/*", "upstream": { "nodes": { nginx.address.to_string(): 1 } } });
+            json!({ "listeners": [{ "id": name, "address": address.to_string(), "protocol": "http" }], "routes": [route] })
+                .to_string()
+        };
+        let heddle = Heddle::control_plane(Setup { resources: Some(resources("old")), ..Setup::default() });
+        let envoy = Envoy::follow(heddle.xds, "envoy-1", way);
+        let answers = || client::get(address, "/").ok().filter(|answer| answer.status == 200);
+        until("the listener", answers);
+        let has = |name: &str| envoy.page("/listeners").text().contains(name).then_some(());
+        until("the listener by its name", || has("old@file"));
+        heddle.place.write("resources.yaml", &resources("new"));
+        until("its new name", || has("new@file"));
+        until("an answer by it", answers);
+        let node = heddle.admin("GET", "/nodes", Value::Null).json()[0].clone();
+        assert_eq!(node["nacks"], json!([]), "{way:?}: {node}");
+    }
 }

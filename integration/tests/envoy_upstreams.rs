@@ -66,6 +66,31 @@ fn an_endpoint_where_nobody_listens_costs_no_request() {
 }
 
 #[test]
+fn routes_of_a_host_are_tried_again_as_each_of_them_says() {
+    let app = Nginx::saying("here");
+    everywhere(|heddle| {
+        let route = |name: &str, retries: u32| {
+            let upstream = json!({ "nodes": nodes(&[app.address, nobody()]), "retries": retries });
+            heddle.put(&format!("/routes/{name}"), json!({ "uri": format!("/{name}"), "upstream": upstream }));
+        };
+        let status = |name: &str| client::get(heddle.http, &format!("/{name}")).map(|answer| answer.status).ok();
+        let known = |name: &str| {
+            until(name, || status(name).filter(|status| *status != 404));
+        };
+        let all_good = |name: &str| assert_eq!([(); 20].map(|()| status(name)), [Some(200); 20], "{name}");
+        let again = [("one", 1), ("two", 1), ("twice", 2)];
+        again.iter().for_each(|(name, retries)| route(name, *retries));
+        again.iter().for_each(|(name, _)| known(name));
+        again.iter().for_each(|(name, _)| all_good(name));
+        // Beside one of which nothing is sent again, the others are tried as before.
+        route("never", 0);
+        known("never");
+        assert!((0..20).any(|_| status("never") >= Some(502)), "without a further try it is felt");
+        again.iter().for_each(|(name, _)| all_good(name));
+    });
+}
+
+#[test]
 fn a_retry_waits_for_each_try_as_long_as_for_one() {
     let app = App::start();
     everywhere(|heddle| {

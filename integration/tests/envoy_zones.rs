@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use heddle_integration::client;
-use heddle_integration::envoy::{Envoy, Way, bootstrap};
+use heddle_integration::envoy::{Envoy, Way, bootstrap, everywhere};
 use heddle_integration::heddle::{Heddle, Setup};
 use heddle_integration::nginx::Nginx;
 use heddle_integration::place::Place;
@@ -138,4 +138,34 @@ fn envoys_use_their_zone_first_as_our_gateways_do() {
     assert_eq!(groups, ["gateway/envoy/a", "gateway/envoy/b"], "each zone is given its own view");
     assert!(nodes.as_array().unwrap().iter().all(|node| node["nacks"] == json!([])), "{nodes}");
     assert_eq!(sides[1].envoys.len(), 2);
+}
+
+#[test]
+fn a_priority_of_which_nothing_stands_gives_way_to_the_next_one() {
+    everywhere(|heddle| {
+        let mut nginx = ["one", "two", "spare"].map(Nginx::saying);
+        let [one, two, spare] = nginx.each_ref().map(|nginx| node(nginx.address, "", 1, 0));
+        let first = |mut node: Value| {
+            node["priority"] = json!(1);
+            node
+        };
+        let probe = json!({ "type": "tcp", "healthy": { "interval": 1, "successes": 1 }, "unhealthy": { "interval": 1, "tcp_failures": 1 } });
+        // Nothing is sent again, so that who is asked first is seen.
+        let upstream = json!({ "nodes": [first(one), first(two), spare], "checks": { "active": probe }, "retries": 0 });
+        heddle.put("/upstreams/ranked", upstream);
+        heddle.put("/routes/ranked", json!({ "uri": "/", "upstream_id": "ranked" }));
+        let only = |names: &[&str]| {
+            let heard = || client::get(heddle.http, "/").ok().filter(|answer| answer.status == 200).map(|answer| answer.text());
+            let all = || (0..12).all(|_| heard().is_some_and(|text| names.contains(&text.as_str())));
+            until(&format!("{names:?} alone"), || all().then_some(()));
+        };
+        only(&["one", "two"]);
+        nginx[0].process.kill();
+        only(&["two"]);
+        nginx[1].process.kill();
+        only(&["spare"]);
+        nginx[2].process.kill();
+        let told = || client::get(heddle.http, "/").ok().map(|answer| answer.status).filter(|status| matches!(status, 502 | 503));
+        until("nobody", told);
+    });
 }

@@ -208,10 +208,12 @@ fn a_root_is_replaced_under_load_without_a_failure() {
     let rotated = mesh.control.cli(&["ca", "rotate"]);
     assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
     until("both roots", || (roots().matches("BEGIN CERTIFICATE").count() == 2).then_some(()));
+    traffic.goes_on(100);
     until("the new root alone", || {
         let now = roots();
         (now.matches("BEGIN CERTIFICATE").count() == 1 && now != before).then_some(())
     });
+    traffic.connects_anew(&called);
     traffic.goes_on(500);
     traffic.nothing_failed();
 }

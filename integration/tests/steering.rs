@@ -184,6 +184,37 @@ fn requests_fail_over_and_come_back() {
 }
 
 #[test]
+fn a_websocket_that_a_server_may_have_seen_goes_nowhere_else() {
+    let heddle = heddle();
+    let (first, second) = (Server::start("first"), Server::start("second"));
+    let socket = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    // The first one is preferred as long as it stands.
+    let node = |server: &Server, priority: i32| {
+        let address = server.address;
+        json!({ "host": address.ip().to_string(), "port": address.port(), "weight": 1, "priority": priority })
+    };
+    let both = json!({ "nodes": [node(&first, 1), node(&second, 0)], "retries": 1 });
+    let retry = json!({ "retry": { "attempts": 3, "initial_interval": 0.01 } });
+    let failover = json!({ "failover": { "upstream": second.node() } });
+    for (upstream, plugins) in [(both.clone(), json!({})), (both, retry), (first.node(), failover)] {
+        let told = json!({ "uri": "/x", "enable_websocket": true, "upstream": upstream, "plugins": plugins });
+        heddle.put("/routes/r", told.clone());
+        heddle.until_effective();
+        first.says(0);
+        assert_eq!(ask(&heddle, "GET", &socket, "").status, 502, "{told}");
+        assert_eq!((first.asked().len(), second.asked().len()), (1, 0), "{told}");
+        assert_eq!(said(&ask(&heddle, "GET", &[], "")), (200, "second".into()), "other requests go on: {told}");
+        let _forgotten = (first.asked(), second.asked());
+        first.says(200);
+    }
+}
+
+#[test]
 fn requests_leave_an_upstream_without_a_healthy_endpoint_and_return() {
     let heddle = heddle();
     let (first, second) = (Server::start("first"), Server::start("second"));

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -241,4 +242,50 @@ fn a_websocket_is_refused_where_it_is_not_enabled() {
         let url = format!("ws://{}/chat", heddle.http);
         while tokio_tungstenite::connect_async(url.as_str()).await.is_ok() {}
     });
+}
+
+#[test]
+fn who_is_answered_well_over_http2_before_all_is_sent_does_not_wait_for_ever() {
+    let heddle = Heddle::run();
+    let nobody = json!({ "nodes": { "127.0.0.1:1": 1 } });
+    let said = json!({ "mocking": { "response_status": 200, "response_example": "said", "content_type": "text/plain" } });
+    heddle.put("/routes/quick", json!({ "uri": "/*", "plugins": said, "upstream": nobody }));
+    heddle.until_status("/", 200);
+    let body = heddle.place.write("body", &"x".repeat(1_500_000));
+    let url = format!("http://{}/upload", heddle.http);
+    let asks = ["-sS", "--max-time", "30", "--http2-prior-knowledge", "-X", "PUT", "-o", "/dev/null", "--data-binary"];
+    let told = Command::new("curl").args(asks).arg(format!("@{}", body.display())).arg(&url).output().unwrap();
+    // It may have heard the answer, or that its stream was reset; it has not run out of time.
+    assert_ne!(told.status.code(), Some(28), "{}", String::from_utf8_lossy(&told.stderr));
+}
+
+#[test]
+fn who_is_refused_over_http2_hears_why_whatever_is_still_to_be_sent() {
+    let heddle = Heddle::run();
+    let nobody = json!({ "nodes": { "127.0.0.1:1": 1 } });
+    heddle.put("/routes/guarded", json!({ "uri": "/*", "plugins": { "key-auth": {} }, "upstream": nobody }));
+    heddle.until_status("/", 401);
+    for size in [5, 30_000, 1_500_000] {
+        let body = heddle.place.write("body", &"x".repeat(size));
+        let data = format!("@{}", body.display());
+        // Whether the answer or the rest of the request comes first is a matter of luck.
+        for _ in 0..10 {
+            for (address, path) in [(heddle.http, "upload"), (heddle.admin, "apisix/admin/routes/1")] {
+                let url = format!("http://{address}/{path}");
+                let asks = [
+                    "--http2-prior-knowledge",
+                    "-X",
+                    "PUT",
+                    "--data-binary",
+                    &data,
+                    "-o",
+                    "/dev/null",
+                    "-w",
+                    "%{http_code}",
+                    &url,
+                ];
+                assert_eq!(curl(&asks), "401", "{size} bytes to {path}");
+            }
+        }
+    }
 }

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -66,11 +66,15 @@ fn server(runtime: &Runtime, takes_websockets: bool) -> SocketAddr {
     address
 }
 
+fn handshake(address: SocketAddr, path: &str) -> http::Request<()> {
+    let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", "chat".parse().unwrap());
+    request
+}
+
 /// Talks by HTTP/1.1; what the server has told of the request.
 async fn talks(address: SocketAddr) -> String {
-    let mut request = format!("ws://{address}/room").into_client_request().unwrap();
-    request.headers_mut().insert("sec-websocket-protocol", "chat".parse().unwrap());
-    let (mut socket, response) = tokio_tungstenite::connect_async(request).await.unwrap();
+    let (mut socket, response) = tokio_tungstenite::connect_async(handshake(address, "/room")).await.unwrap();
     assert_eq!((response.status().as_u16(), response.headers()["sec-websocket-protocol"].as_bytes()), (101, &b"chat"[..]));
     let told = socket.next().await.unwrap().unwrap().into_text().unwrap().to_string();
     for round in 0..50 {
@@ -137,6 +141,30 @@ fn a_gateway_asks_servers_of_http2_for_websockets_where_they_take_them() {
         let told = talks_over_http2(heddle.http).await;
         assert!(String::from_utf8_lossy(&told).contains("CONNECT websocket /room false"), "{told:?}");
     });
+}
+
+#[test]
+fn a_websocket_goes_on_to_another_server_where_one_is_not_there_as_any_request_does() {
+    let runtime = runtime();
+    let able = server(&runtime, true);
+    // Nobody listens at an address that is only held.
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gone = held.local_addr().unwrap();
+    let heddle = Heddle::run();
+    let upstream = json!({ "scheme": "grpc", "nodes": { able.to_string(): 1, gone.to_string(): 1 } });
+    heddle.put("/routes/room", json!({ "uri": "/*", "enable_websocket": true, "upstream": upstream.clone() }));
+    let retry = json!({ "retry": { "attempts": 3 } });
+    heddle.put("/routes/retried", json!({ "uri": "/again/*", "enable_websocket": true, "plugins": retry, "upstream": upstream }));
+    let ask = |path: &str| Conversation::open(heddle.http).ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    until("the routes", || ["/room", "/again/room"].iter().all(|path| ask(path).status == 200).then_some(()));
+    for path in ["/room", "/again/room"] {
+        for _ in 0..6 {
+            let opened = runtime.block_on(tokio_tungstenite::connect_async(handshake(heddle.http, path)));
+            let told = runtime.block_on(opened.unwrap().0.next()).unwrap().unwrap();
+            assert_eq!(told.into_text().unwrap().as_str(), format!("CONNECT websocket {path} false"));
+        }
+    }
 }
 
 #[test]

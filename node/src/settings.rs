@@ -60,11 +60,24 @@ impl NodeSettings {
 /// A name without white space or control characters.
 fn short(section: &mut Section<'_>, key: &'static str) -> Option<String> {
     let name = section.name(key)?;
-    if name.len() > MAX_NAME || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        section.mistake(key, format!("expected a name of at most {MAX_NAME} bytes without spaces"));
-        return None;
+    match named(&name) {
+        Ok(()) => Some(name),
+        Err(expected) => {
+            section.mistake(key, expected);
+            None
+        }
     }
-    Some(name)
+}
+
+/// Whether a node or a zone may be called this.
+///
+/// # Errors
+/// What was expected.
+pub fn named(name: &str) -> Result<(), String> {
+    if name.len() > MAX_NAME || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(format!("expected a name of at most {MAX_NAME} bytes without spaces"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -225,11 +225,12 @@ impl View {
     fn use_of(&self, tier: &Tier, none_up: bool, now: Instant) -> Use {
         let members = &self.parts[tier.whole].members;
         let standing = members.iter().filter(|&&index| self.is_up(index)).count();
+        if standing == 0 && !none_up {
+            // The next one takes over, which is what it is there for.
+            return Use::None;
+        }
         if none_up || standing * 100 < members.len() * usize::from(self.panic_threshold.unwrap_or(0)) {
             return Use::Panic;
-        }
-        if standing == 0 {
-            return Use::None;
         }
         let best = self.best_ramp(tier, now);
         let weight = |members: &[u32]| members.iter().map(|&index| f64::from(self.nodes[index as usize].weight)).sum::<f64>();

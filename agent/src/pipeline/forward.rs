@@ -294,8 +294,9 @@ impl<'a> Campaign<'a> {
         let in_time = self.deadline.is_none_or(|deadline| clock::now() < deadline);
         // In the mesh a request that a peer may have seen is repeated only when the connection was lost under it, and never for being slow or answered badly.
         let fits = !self.target.config().is_in_mesh() || error.reason == Reason::UpstreamReset;
-        let idempotent = fits && x.request.method.is_idempotent();
-        tries < self.tries && in_time && !self.upgrade && error.may_retry(idempotent, replayable)
+        // Who may have seen that one asks to leave HTTP may have left it, whatever the method.
+        let idempotent = fits && !self.upgrade && x.request.method.is_idempotent();
+        tries < self.tries && in_time && error.may_retry(idempotent, replayable)
     }
 }
 

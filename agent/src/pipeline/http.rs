@@ -129,8 +129,13 @@ impl Pipeline {
         }
         // Before anybody looks: neither routes nor plugins may believe it, and it is told of whatever the answer is.
         x.trusted = is_trusted(x, listener);
-        if !x.trusted && headers::remove_client_cert(&mut x.request.fields) {
+        let sanitizes = listener.is_some_and(|listener| listener.forwarded.sanitizes);
+        let believed = x.trusted && listener.is_some() && !sanitizes;
+        if !believed && headers::remove_client_cert(&mut x.request.fields) {
             self.worker.note_spoofed(&x.connection, None);
+        }
+        if sanitizes {
+            headers::remove_of_envoy(&mut x.request.fields, x.trusted);
         }
         admit(x, listener)?;
         route(x, plan);

@@ -73,10 +73,10 @@ impl<'a> Steered<'a> {
         self.kept = None;
         let bad = |retry: &Retry| {
             retry.after.statuses.has(served.head.status)
-                && served.upgrade.is_none()
+                && !campaign.upgrade
                 && self.replay.is_whole()
                 && retry.after.may_send_twice(&x.request.method)
-                && self.may_begin(retry, campaign)
+                && self.may_begin(retry)
                 && retry.budget.spend()
         };
         if self.retry.is_some_and(bad) {
@@ -104,15 +104,13 @@ impl<'a> Steered<'a> {
         // Where nobody has seen a byte, going to another endpoint adds no load.
         let free = error.sent == Sent::Nothing && tried < campaign.target.standing();
         let wanted = retry.after.on_network_error || retry.on_unseen && error.sent == Sent::Nothing;
-        wanted
-            && error.may_retry(retry.after.may_send_twice(&x.request.method), replayable)
-            && self.may_begin(retry, campaign)
-            && (free || retry.budget.spend())
+        let twice = !campaign.upgrade && retry.after.may_send_twice(&x.request.method);
+        wanted && error.may_retry(twice, replayable) && self.may_begin(retry) && (free || retry.budget.spend())
     }
 
-    fn may_begin(&self, retry: &Retry, campaign: &Campaign<'_>) -> bool {
-        let left = self.ended + 1 < retry.attempts && !campaign.upgrade;
-        left && !self.is_over() && (retry.timeout.is_zero() || clock::now().saturating_duration_since(self.began) < retry.timeout)
+    fn may_begin(&self, retry: &Retry) -> bool {
+        let left = self.ended + 1 < retry.attempts && !self.is_over();
+        left && (retry.timeout.is_zero() || clock::now().saturating_duration_since(self.began) < retry.timeout)
     }
 
     /// What is left of the time for all tries; `None` where nothing bounds it, and while the client still sends.
@@ -246,7 +244,9 @@ impl Way<'_> {
             Err(Unserved::Failed(reason, seen)) => {
                 let failed = reason.is_upstream() || matches!(reason, Reason::NoUpstream | Reason::NoEndpoint | Reason::Overflow);
                 let unseen = *seen == Seen::Never;
-                after.on_network_error && failed && (unseen || self.replay.is_whole() && after.may_send_twice(method))
+                // Who may have seen that one asks to leave HTTP may have left it.
+                let twice = !self.upgrade && self.replay.is_whole() && after.may_send_twice(method);
+                after.on_network_error && failed && (unseen || twice)
             }
         }
     }

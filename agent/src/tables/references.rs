@@ -46,7 +46,7 @@ fn texts(secret: &model::Secret) -> Vec<&Arc<str>> {
 /// Key material with what its references stand for.
 ///
 /// # Errors
-/// One of them is not known.
+/// One of them is not known, or TLS does not take what they stand for.
 pub(super) fn material(secret: &model::Secret, references: &References) -> Result<model::Secret, ConfigFault> {
     let text = |text: &Arc<str>| match is_reference(text) {
         false => Ok(text.clone()),
@@ -61,6 +61,7 @@ pub(super) fn material(secret: &model::Secret, references: &References) -> Resul
         SecretBody::Roots(pem) => SecretBody::Roots(text(pem)?),
         SecretBody::Manager(json) => SecretBody::Manager(json.clone()),
     };
+    body.usable().map_err(|fault| ConfigFault { path: fault.field.to_owned(), message: fault.reason })?;
     Ok(model::Secret { name: secret.name.clone(), body })
 }
 
@@ -118,5 +119,46 @@ impl Compiler {
         let refused = resources.into_iter().filter_map(|resource| self.set(resource).err()).collect();
         self.anew = false;
         refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::outbound::Outbound;
+    use crate::upstream;
+
+    fn pair() -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    #[tokio::test]
+    async fn a_key_of_another_certificate_is_refused_and_the_good_one_stays() {
+        let pool = upstream::Clusters::new(Arc::default(), None, tokio::runtime::Handle::current());
+        let ((chain, key), (_, other)) = (pair(), pair());
+        let environment: &'static str = other.clone().leak();
+        let of = Arc::new(move |name: &str| (name == "OTHER").then(|| environment.to_owned()));
+        let references = References::new(of, "".into(), Outbound::default());
+        let kept = references.keep().unwrap();
+        kept.ready(BTreeSet::from(["$env://OTHER".to_owned()])).await;
+        let mut compiler = Compiler::new(1, pool, Outbound::default(), references);
+        let secret = |body: SecretBody| Resource::Secret(model::Secret { name: "s".into(), body });
+        let shown = |key: &str| secret(SecretBody::KeyPair { chain_pem: chain.as_str().into(), key_pem: key.into() });
+        compiler.set(shown(&key)).unwrap();
+        for (bad, field) in [
+            (shown(&other), "tls_certificate.private_key"),
+            (shown("$env://OTHER"), "tls_certificate.private_key"),
+            (secret(SecretBody::Roots("garbage".into())), "validation_context.trusted_ca"),
+        ] {
+            let fault = compiler.set(bad).unwrap_err();
+            assert_eq!((&*fault.name, fault.kind, fault.field.as_str()), ("s", Kind::Secret, field), "{fault}");
+        }
+        let good = SecretBody::KeyPair { chain_pem: chain.as_str().into(), key_pem: key.as_str().into() };
+        assert!(compiler.tables().secrets["s"].body == good, "the last good one stays");
     }
 }

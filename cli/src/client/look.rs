@@ -3,7 +3,7 @@
 use heddle_proto::heddle::admin::v1 as api;
 use serde_json::{Value, json};
 
-use super::render::{self, short_type, table};
+use super::render::{self, ids, short_type, table};
 use super::rollout::held_json;
 use super::session::{Client, ClientError, connect};
 use super::standing;
@@ -205,14 +205,6 @@ fn node_json(node: &api::NodeStatus) -> Value {
         "group": node.group,
         "held": node.held.iter().map(held_json).collect::<Vec<_>>(),
     })
-}
-
-/// The first ids of many, and how many more there are.
-pub(super) fn ids(all: &[String]) -> String {
-    const SHOWN: usize = 5;
-    let shown = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let more = all.len().saturating_sub(SHOWN);
-    if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
 /// What a node refuses.

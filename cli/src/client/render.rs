@@ -61,6 +61,14 @@ pub fn time(stamp: Option<&prost_types::Timestamp>) -> String {
     stamp.map(ToString::to_string).unwrap_or_else(|| "-".into())
 }
 
+/// The first ids of many, and how many more there are.
+pub(super) fn ids(all: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = all.len().saturating_sub(SHOWN);
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
 /// The last part of a type.
 pub(super) fn short_type(type_url: &str) -> &str {
     type_url.rsplit('.').next().unwrap_or(type_url)

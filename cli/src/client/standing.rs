@@ -3,8 +3,8 @@
 use heddle_proto::heddle::admin::v1 as api;
 use serde_json::{Value, json};
 
-use super::look::{ids, show};
-use super::render::table;
+use super::look::show;
+use super::render::{ids, table};
 use crate::args::Output;
 use crate::output::say;
 

@@ -11,6 +11,7 @@ use heddle_node::config::{Document, Expansion, Format};
 use heddle_xds::client::envoy::{EnvoySource, Follower, Who};
 use heddle_xds::dialect::envoy::decode::bootstrap::{self, Bootstrap, BootstrapNode, Follows};
 use heddle_xds::dialect::envoy::decode::read::Fault;
+use heddle_xds::dialect::envoy::decode::statics;
 use heddle_xds::link::{Connector, LinkError};
 use heddle_xds::protocol::Dialect;
 
@@ -64,7 +65,12 @@ pub fn take(path: &Path, configuration: &mut Configuration) -> Result<Taken, Boo
     let mut tree = document.to_json();
     let near = |name: &str| read_file(Path::new(name)).map_err(|error| format!("{name}: {error}"));
     bootstrap::inline_files(&mut tree, &near).map_err(|fault| told(vec![fault]))?;
-    let Bootstrap { node, admin, statics, follows } = bootstrap::read(&tree).map_err(told)?;
+    let whole = bootstrap::read(&tree).map_err(told)?;
+    let faults = statics::faults(&whole);
+    if !faults.is_empty() {
+        return Err(told(faults));
+    }
+    let Bootstrap { node, admin, statics, follows } = whole;
     if let Some(admin) = admin {
         configuration.agent.admin = admin;
     }

@@ -26,7 +26,7 @@ use heddle_node::readiness::{Guard, Readiness};
 use heddle_xds::catalog::Catalog;
 use heddle_xds::dialect::envoy::encode::Gap;
 use heddle_xds::link::{self, Connector, MemoryIncoming};
-use heddle_xds::server::{AdsService, CDS, EDS, Gate, LDS, NodeRegistry, RDS, SDS, Seeds, tuned};
+use heddle_xds::server::{AdsService, CDS, EDS, Gate, LDS, NodeRegistry, RDS, SDS, Seeds, Tuned, tuned};
 use heddle_xds::snapshot::SnapshotStore;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -397,7 +397,7 @@ fn unless_sent(gate: Gate, cut: CutOff) -> Gate {
 }
 
 async fn serve<I, S>(
-    router: tonic::transport::server::Router,
+    router: tonic::transport::server::Router<Tuned>,
     incoming: I,
     drain: DrainWatch,
 ) -> Result<(), tonic::transport::Error>

@@ -8,6 +8,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use heddle_node::drain::DrainWatch;
+use heddle_xds::link::Heard;
+use hyper::Version;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -57,7 +59,9 @@ pub async fn serve(listener: TcpListener, admin: Admin, mut drain: DrainWatch) {
 
 async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, drain: DrainWatch) {
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request = request.map(Body::new);
+        // In HTTP/1 the connection is the stream: there it is the server that reads on behind an answer, or closes.
+        let in_streams = request.version() == Version::HTTP_2;
+        let mut request = request.map(|body| if in_streams { Body::new(Heard::new(body)) } else { Body::new(body) });
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
     });

@@ -35,7 +35,7 @@ pub(super) fn unit(context: &mut Context<'_>, key: &Key, stored: &Stored) -> Uni
             resources::ProxyProtocol::Off => ProxyProtocol::Off,
             resources::ProxyProtocol::On(trusted) => ProxyProtocol::Required(trusted),
         },
-        forwarded: ForwardedTrust { trusted: written.forwarded.trusted },
+        forwarded: ForwardedTrust { trusted: written.forwarded.trusted, sanitizes: false },
         server_header: ServerHeader {
             server: Some(written.server_header.server).filter(|name| !name.is_empty()).map(Arc::from),
             via: written.server_header.via.map(Arc::from),

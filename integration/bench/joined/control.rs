@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use heddle_integration::fleet::wire::{METHOD, Raw};
+use heddle_integration::fleet::wire::{Form, Raw};
 use heddle_proto::envoy::service::discovery::v3 as wire;
 use prost::Message;
 use prost_types::Any;
@@ -110,7 +110,7 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let ads = self.clone();
         Box::pin(async move {
-            if request.uri().path() != METHOD {
+            if request.uri().path() != Form::Delta.method() {
                 return Ok(Status::unimplemented("only delta is spoken here").into_http());
             }
             let mut grpc = Grpc::new(Raw).apply_max_message_size_config(Some(64 * 1024 * 1024), None);

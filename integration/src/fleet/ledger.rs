@@ -47,18 +47,41 @@ pub struct Ledger {
     writes: Vec<Write>,
     /// The writes of each target, in their order.
     targets: Vec<Vec<usize>>,
-    /// Which write made a version; `None` when none of ours did.
-    versions: HashMap<Vec<u8>, Option<usize>>,
+    /// All contents that resources ever had, and where each stands by type, name and version.
+    contents: Vec<Content>,
+    known: HashMap<Vec<u8>, usize>,
+    /// Resources by type and name.
+    resources: HashMap<Vec<u8>, usize>,
     agents: Vec<Agent>,
     /// Why streams ended.
     pub faults: Vec<String>,
 }
 
+/// What stands in a resource. An Envoy has all routes in one, and so the writes of many.
+#[derive(Debug)]
+struct Content {
+    resource: usize,
+    writes: Vec<usize>,
+}
+
 #[derive(Debug, Default)]
 struct Agent {
-    resources: usize,
+    /// The content that it has of each resource, plus one; zero for none.
+    held: Vec<u32>,
+    count: usize,
     /// The number of the newest write of each target that it acknowledged, plus one.
     seen: Vec<usize>,
+}
+
+impl Agent {
+    /// It has this content of a resource now, none where that is zero.
+    fn hold(&mut self, resource: usize, content: u32) {
+        if self.held.len() <= resource {
+            self.held.resize(resource + 1, 0);
+        }
+        let before = std::mem::replace(&mut self.held[resource], content);
+        self.count = self.count + usize::from(content > 0) - usize::from(before > 0);
+    }
 }
 
 impl Ledger {
@@ -72,9 +95,9 @@ impl Ledger {
         self.agents.len()
     }
 
-    /// The agents that have got at least so many resources.
+    /// The agents that have at least so many resources.
     pub fn loaded(&self, resources: usize) -> usize {
-        self.agents.iter().filter(|agent| agent.resources >= resources).count()
+        self.agents.iter().filter(|agent| agent.count >= resources).count()
     }
 
     /// Notes that a write is about to be sent; what is returned is to stand in the resource.
@@ -95,31 +118,48 @@ impl Ledger {
 
     /// An agent acknowledges a resource.
     pub fn got(&mut self, agent: usize, resource: &Resource<'_>, now: Instant) {
-        self.agents[agent].resources += 1;
         self.traffic.resources += 1;
-        if self.writes.is_empty() {
-            return;
-        }
-        let made = match self.versions.get(resource.version) {
-            Some(made) => *made,
-            None => {
-                let made = mark(resource.body);
-                self.versions.insert(resource.version.to_vec(), made);
-                made
-            }
-        };
-        let Some(number) = made else { return };
-        let target = self.writes[number].target;
+        let number = self.content(resource);
         let everybody = self.agents.len();
-        let seen = &mut self.agents[agent].seen;
-        if seen.len() <= target {
-            seen.resize(target + 1, 0);
+        let Ledger { writes, targets, contents, agents, .. } = self;
+        let (content, held) = (&contents[number], &mut agents[agent]);
+        held.hold(content.resource, u32::try_from(number + 1).expect("fewer contents than writes and resources"));
+        for number in &content.writes {
+            let target = writes[*number].target;
+            if held.seen.len() <= target {
+                held.seen.resize(target + 1, 0);
+            }
+            let before = held.seen[target];
+            if before > *number {
+                continue;
+            }
+            held.seen[target] = number + 1;
+            // A newer content of the same target stands for those before it that were never sent.
+            for passed in targets[target].iter().copied().filter(|passed| (before..=*number).contains(passed)) {
+                writes[passed].acknowledge(agent, everybody, now);
+            }
         }
-        let before = std::mem::replace(&mut seen[target], number + 1);
-        // A newer content of the same resource stands for those before it that were never sent.
-        for passed in self.targets[target].iter().copied().filter(|passed| (before..=number).contains(passed)) {
-            self.writes[passed].acknowledge(agent, everybody, now);
+    }
+
+    /// An agent is told that a resource is gone.
+    pub fn lost(&mut self, agent: usize, type_url: &[u8], name: &[u8]) {
+        self.traffic.removals += 1;
+        if let Some(resource) = self.resources.get(&[type_url, name].join(&0)) {
+            self.agents[agent].hold(*resource, 0);
         }
+    }
+
+    /// Which content this is. Nobody looks twice into the same one.
+    fn content(&mut self, resource: &Resource<'_>) -> usize {
+        let key = [resource.type_url, resource.name, resource.version].join(&0);
+        if let Some(known) = self.known.get(&key) {
+            return *known;
+        }
+        let named = self.resources.len();
+        let named = *self.resources.entry([resource.type_url, resource.name].join(&0)).or_insert(named);
+        self.contents.push(Content { resource: named, writes: marks(resource.body) });
+        self.known.insert(key, self.contents.len() - 1);
+        self.contents.len() - 1
     }
 
     /// All writes.
@@ -132,28 +172,29 @@ impl Ledger {
         self.writes[from..].iter().filter(|write| write.accepted.is_none() || write.last.is_none()).count()
     }
 
-    /// Agents that lack the newest content of a target that concerns them, over all targets.
+    /// Agents that lack the newest content of a target that concerns them, over all targets, by what each of them has now.
     pub fn stale(&self) -> usize {
-        let newest = self.targets.iter().enumerate().filter_map(|(target, writes)| Some((target, *writes.last()?)));
-        newest
-            .map(|(target, number)| {
-                let lacks = |agent: &usize| self.agents[*agent].seen.get(target).copied().unwrap_or(0) != number + 1;
-                match self.writes[number].reach {
-                    Reach::All => (0..self.agents.len()).filter(lacks).count(),
-                    Reach::One(agent) => usize::from(lacks(&agent)),
-                }
-            })
-            .sum()
+        let newest: Vec<usize> = self.targets.iter().filter_map(|writes| writes.last().copied()).collect();
+        let lacks = |(number, agent): (usize, &Agent)| {
+            let mut has = vec![false; self.writes.len()];
+            let contents = agent.held.iter().filter(|held| **held > 0).map(|held| &self.contents[*held as usize - 1]);
+            contents.flat_map(|content| &content.writes).for_each(|write| has[*write] = true);
+            newest.iter().filter(|write| self.writes[**write].concerns(number) && !has[**write]).count()
+        };
+        self.agents.iter().enumerate().map(lacks).sum()
     }
 }
 
 impl Write {
+    fn concerns(&self, agent: usize) -> bool {
+        self.reach == Reach::All || self.reach == Reach::One(agent)
+    }
+
     fn acknowledge(&mut self, agent: usize, everybody: usize, now: Instant) {
-        let concerned = match self.reach {
-            Reach::All => everybody,
-            Reach::One(one) if one == agent => 1,
-            Reach::One(_) => return,
-        };
+        if !self.concerns(agent) {
+            return;
+        }
+        let concerned = if self.reach == Reach::All { everybody } else { 1 };
         self.acks += 1;
         self.first = self.first.or(Some(now));
         if self.acks == concerned {
@@ -168,15 +209,24 @@ impl Write {
     }
 }
 
-/// The number of the write that stands in a resource.
-fn mark(body: &[u8]) -> Option<usize> {
-    let at = body.windows(MARK.len()).position(|window| window == MARK.as_bytes())? + MARK.len();
-    std::str::from_utf8(body.get(at..at + DIGITS)?).ok()?.parse().ok()
+/// The numbers of all writes that stand in a resource.
+fn marks(body: &[u8]) -> Vec<usize> {
+    let (mut found, mut rest) = (Vec::new(), body);
+    while let Some(at) = rest.windows(MARK.len()).position(|window| window == MARK.as_bytes()) {
+        rest = &rest[at + MARK.len()..];
+        let digits = rest.get(..DIGITS).and_then(|digits| std::str::from_utf8(digits).ok());
+        found.extend(digits.and_then(|digits| digits.parse::<usize>().ok()));
+    }
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn resource<'a>(name: &'a [u8], version: &'a str, body: &'a str) -> Resource<'a> {
+        Resource { type_url: b"type", name, version: version.as_bytes(), body: body.as_bytes() }
+    }
 
     #[test]
     fn a_write_is_done_when_the_last_agent_has_it_or_something_newer() {
@@ -188,8 +238,7 @@ mod tests {
         let (new, new_text) = ledger.begin(3, Reach::All);
         [old, new].into_iter().for_each(|number| ledger.accepted(number, start));
         let send = |ledger: &mut Ledger, agent, text: &str, ms| {
-            let resource = Resource { name: b"r", version: text.as_bytes(), body: text.as_bytes() };
-            ledger.got(agent, &resource, at(ms));
+            ledger.got(agent, &resource(b"r", text, text), at(ms));
         };
         send(&mut ledger, agents[0], &old_text, 1);
         assert_eq!((ledger.outstanding(0), ledger.stale()), (2, 2));
@@ -208,7 +257,38 @@ mod tests {
         let (number, text) = ledger.begin(0, Reach::One(agents[1]));
         ledger.accepted(number, Instant::now());
         assert_eq!(ledger.stale(), 1);
-        ledger.got(agents[1], &Resource { name: b"l", version: b"v", body: text.as_bytes() }, Instant::now());
+        ledger.got(agents[1], &resource(b"l", "v", &text), Instant::now());
         assert_eq!((ledger.outstanding(0), ledger.stale()), (0, 0));
+    }
+
+    #[test]
+    fn one_resource_may_hold_what_many_writes_made() {
+        let mut ledger = Ledger::default();
+        let agent = ledger.enter();
+        let now = Instant::now();
+        let writes = [0, 1].map(|target| ledger.begin(target, Reach::All));
+        writes.iter().for_each(|(number, _)| ledger.accepted(*number, now));
+        let [first, second] = writes.map(|(_, text)| text);
+        ledger.got(agent, &resource(b"table", "1", &format!("a {first} b seed c")), now);
+        assert_eq!((ledger.outstanding(0), ledger.stale()), (1, 1));
+        ledger.got(agent, &resource(b"table", "2", &format!("a {first} b {second} c")), now);
+        assert_eq!((ledger.outstanding(0), ledger.stale()), (0, 0));
+    }
+
+    #[test]
+    fn who_goes_back_to_an_older_content_or_loses_it_lacks_the_newest() {
+        let mut ledger = Ledger::default();
+        let agent = ledger.enter();
+        let now = Instant::now();
+        ledger.got(agent, &resource(b"table", "1", "seed"), now);
+        let (number, text) = ledger.begin(0, Reach::All);
+        ledger.accepted(number, now);
+        ledger.got(agent, &resource(b"table", "2", &text), now);
+        assert_eq!((ledger.stale(), ledger.loaded(1)), (0, 1));
+        ledger.got(agent, &resource(b"table", "1", "seed"), now);
+        assert_eq!((ledger.outstanding(0), ledger.stale()), (0, 1), "it was acknowledged once, and is lacking now");
+        ledger.got(agent, &resource(b"table", "2", &text), now);
+        ledger.lost(agent, b"type", b"table");
+        assert_eq!((ledger.stale(), ledger.loaded(1)), (1, 0));
     }
 }

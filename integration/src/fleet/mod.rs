@@ -1,8 +1,9 @@
-//! A real control plane and a fleet of simulated agents on real delta streams: how fast a change reaches the last of them, and what it costs.
+//! A real control plane and a fleet of simulated nodes on real streams, agents of ours or Envoys: how fast a change reaches the last of them, and what it costs.
 //!
-//! Agents and changes come from this process, on one thread; the control plane is a process of its own. With [`Options::pinned`] each has one core.
+//! Nodes and changes come from this process, on one thread; the control plane is a process of its own. With [`Options::pinned`] each has one core.
 
 pub mod agent;
+pub mod dialect;
 pub mod gossip;
 pub mod holder;
 pub mod ledger;
@@ -19,6 +20,7 @@ use heddle_xds::link::Connector;
 
 use crate::heddle::{Heddle, Setup};
 use crate::measure;
+use dialect::Dialect;
 use ledger::{Ledger, Reach, Traffic};
 use writer::{Size, Subject, Written};
 
@@ -31,8 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const QUIET: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 /// Agents whose keep-alive counts.
 const MANY: usize = 100;
-/// Listeners that the control plane's own configuration file brings along.
-const OWN_LISTENERS: usize = 2;
 /// The cores of control plane and generator.
 const CORES: [&str; 2] = ["0", "1"];
 
@@ -40,6 +40,7 @@ const CORES: [&str; 2] = ["0", "1"];
 pub struct Fleet {
     pub heddle: Heddle,
     size: Size,
+    dialect: Dialect,
     ledger: Rc<RefCell<Ledger>>,
     /// Resident memory with the configuration and without an agent, MiB.
     pub memory_at_start: u64,
@@ -48,6 +49,7 @@ pub struct Fleet {
 /// A number of changes and what became of them.
 #[derive(Debug, Clone)]
 pub struct Measured {
+    pub dialect: Dialect,
     pub agents: usize,
     pub size: Size,
     pub changes: usize,
@@ -55,6 +57,9 @@ pub struct Measured {
     /// From the Admin API's answer to the first agent's ACK, and to the last one's.
     pub first: Vec<Duration>,
     pub last: Vec<Duration>,
+    /// To the last one's, of changes of a route and of endpoints.
+    pub routes: Vec<Duration>,
+    pub endpoints: Vec<Duration>,
     /// Of the control plane, from the first write to the last ACK, without what it takes when nothing changes.
     pub cpu: Duration,
     /// Share of one core that the control plane takes when nothing changes.
@@ -66,15 +71,15 @@ pub struct Measured {
 }
 
 impl Fleet {
-    /// Starts the control plane and puts the configuration over the Admin API.
-    pub async fn start(size: Size, pinned: bool) -> Result<Fleet, String> {
+    /// Starts the control plane and puts the configuration over the Admin API; all nodes will speak this dialect.
+    pub async fn start(size: Size, dialect: Dialect, pinned: bool) -> Result<Fleet, String> {
         let heddle = Heddle::control_plane(Setup::default());
         if pinned {
             pin(heddle.process.pid(), CORES[0])?;
         }
         writer::seed(heddle.admin, size).await?;
         let memory_at_start = measure::memory(heddle.process.pid()).0;
-        Ok(Fleet { heddle, size, ledger: Rc::default(), memory_at_start })
+        Ok(Fleet { heddle, size, dialect, ledger: Rc::default(), memory_at_start })
     }
 
     /// Resident memory of the control plane now and at its highest, MiB.
@@ -86,12 +91,12 @@ impl Fleet {
     pub async fn grow(&self, agents: usize, told: impl Fn(usize)) -> Result<Duration, String> {
         let start = Instant::now();
         let link = Connector::tcp(&self.heddle.xds.to_string()).map_err(|error| error.to_string())?;
-        let whole = self.size.routes + 2 * self.size.upstreams() + OWN_LISTENERS;
+        let whole = self.dialect.whole(self.size);
         let mut entered = self.ledger.borrow().agents();
         while entered < agents {
             for _ in 0..GROUP.min(agents - entered) {
                 let number = self.ledger.borrow_mut().enter();
-                tokio::task::spawn_local(agent::follow(link.clone(), number, self.ledger.clone()));
+                tokio::task::spawn_local(agent::follow(link.clone(), self.dialect, number, self.ledger.clone()));
             }
             entered = self.ledger.borrow().agents();
             self.wait("the agents to hold everything", |ledger| ledger.loaded(whole) == entered).await?;
@@ -114,15 +119,23 @@ impl Fleet {
         let took = start.elapsed();
         let (used, generator) = (cpu(pid) - used, cpu(own) - generated);
         let ledger = self.ledger.borrow();
-        let delays: Vec<_> = ledger.writes()[from..].iter().filter_map(|write| write.delays()).collect();
+        let done = &ledger.writes()[from..];
+        let delays: Vec<_> = done.iter().filter_map(|write| Some((write.target, write.delays()?))).collect();
+        let of = |subject: Subject| {
+            let meant = delays.iter().filter(|(target, _)| self.size.subject(*target) == subject);
+            meant.map(|(_, (_, last))| *last).collect()
+        };
         let after = ledger.traffic;
         Ok(Measured {
+            dialect: self.dialect,
             agents: ledger.agents(),
             size: self.size,
             changes,
             written,
-            first: delays.iter().map(|(first, _)| *first).collect(),
-            last: delays.iter().map(|(_, last)| *last).collect(),
+            first: delays.iter().map(|(_, (first, _))| *first).collect(),
+            last: delays.iter().map(|(_, (_, last))| *last).collect(),
+            routes: of(Subject::Routes),
+            endpoints: of(Subject::Endpoints),
             cpu: used.saturating_sub(took.mul_f64(idle)),
             idle,
             generator,
@@ -136,9 +149,10 @@ impl Fleet {
         })
     }
 
-    /// Agents that lack the newest content of something that was changed, over all that was changed.
+    /// Agents that lack the newest content of something that was changed, over all that was changed, and those that lack anything at all.
     pub fn stale(&self) -> usize {
-        self.ledger.borrow().stale()
+        let ledger = self.ledger.borrow();
+        ledger.stale() + ledger.agents() - ledger.loaded(self.dialect.whole(self.size))
     }
 
     async fn wait(&self, what: &str, done: impl Fn(&Ledger) -> bool) -> Result<(), String> {

@@ -21,6 +21,9 @@ fn ms(duration: Duration) -> f64 {
 }
 
 fn spread(times: &[Duration]) -> Value {
+    if times.is_empty() {
+        return Value::Null;
+    }
     json!({ "p50": ms(percentile(times, 50)), "p99": ms(percentile(times, 99)), "max": ms(percentile(times, 100)) })
 }
 
@@ -29,6 +32,7 @@ pub fn json(measured: &Measured) -> Value {
     let each = |whole: Duration, count: u64| (whole.as_secs_f64() * 1e6 / count.max(1) as f64 * 100.0).round() / 100.0;
     let seconds = measured.took.as_secs_f64();
     json!({
+        "dialect": measured.dialect.as_str(),
         "agents": measured.agents,
         "routes": measured.size.routes,
         "endpoints": measured.size.endpoints,
@@ -38,6 +42,8 @@ pub fn json(measured: &Measured) -> Value {
         "turn_to_answer_ms": spread(&measured.written.answers),
         "accepted_to_first_ack_ms": spread(&measured.first),
         "accepted_to_last_ack_ms": spread(&measured.last),
+        "route_to_last_ack_ms": spread(&measured.routes),
+        "endpoints_to_last_ack_ms": spread(&measured.endpoints),
         "control_plane_core_share": (measured.cpu.as_secs_f64() / seconds * 1000.0).round() / 1000.0,
         "control_plane_idle_core_share": (measured.idle * 1000.0).round() / 1000.0,
         "generator_core_share": (measured.generator.as_secs_f64() / seconds * 1000.0).round() / 1000.0,
@@ -58,14 +64,20 @@ pub fn memory(fleet: &Fleet, loaded: u64) -> Value {
 /// The figures of the run, one a line.
 pub fn run_text(run: &Value) -> String {
     let line = |name: &str, value: String| format!("{name:<38}{value}\n");
-    let times = |at: &Value| format!("p50 {} ms, p99 {} ms, max {} ms", at["p50"], at["p99"], at["max"]);
+    let times = |at: &Value| match at {
+        Value::Null => "none".to_owned(),
+        at => format!("p50 {} ms, p99 {} ms, max {} ms", at["p50"], at["p99"], at["max"]),
+    };
     let memory = &run["memory_mib"];
     [
+        line("dialect", run["dialect"].as_str().unwrap_or_default().to_owned()),
         line("agents, routes, endpoints", format!("{}, {}, {}", run["agents"], run["routes"], run["endpoints"])),
         line("changes, rate reached", format!("{}, {}/s", run["changes"], run["rate_reached"])),
         line("the Admin API's answer", times(&run["turn_to_answer_ms"])),
         line("accepted write to the first ACK", times(&run["accepted_to_first_ack_ms"])),
         line("accepted write to the last ACK", times(&run["accepted_to_last_ack_ms"])),
+        line("  of a route", times(&run["route_to_last_ack_ms"])),
+        line("  of endpoints", times(&run["endpoints_to_last_ack_ms"])),
         line("responses, resources, MB", format!("{}, {}, {}", run["responses"], run["resources"], run["megabytes"])),
         line("CPU per change, per response", format!("{} us, {} us", run["cpu_us_per_change"], run["cpu_us_per_response"])),
         line(

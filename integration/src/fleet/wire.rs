@@ -1,27 +1,64 @@
-//! The least of delta discovery that an agent must read and write, by hand and without copying: it names no resource type's fields.
+//! The least of discovery that a node must read and write, by hand and without copying: it names no resource type's fields.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// The method of the stream.
-pub const METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+/// In which of its two forms discovery is spoken, both on the stream of all types.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Form {
+    /// What differs.
+    #[default]
+    Delta,
+    /// State of the world.
+    Sotw,
+}
 
-/// Fields of `DeltaDiscoveryRequest`, `DeltaDiscoveryResponse`, `Resource` and `Any`.
+/// Numbers of the fields of a request, which are other ones in each form.
+struct Fields {
+    node: u8,
+    type_url: u8,
+    names: u8,
+    nonce: u8,
+    /// Only state of the world says again what it has.
+    version: Option<u8>,
+}
+
+/// Fields of `Node`, of responses in both forms, of delta's `Resource` and of `Any`.
 mod field {
-    pub const REQUEST_NODE: u8 = 1;
-    pub const REQUEST_TYPE: u8 = 2;
-    pub const REQUEST_SUBSCRIBE: u8 = 3;
-    pub const REQUEST_NONCE: u8 = 6;
     pub const NODE_ID: u8 = 1;
     pub const NODE_CLUSTER: u8 = 2;
+    pub const NODE_USER_AGENT: u8 = 6;
+    pub const RESPONSE_VERSION: u8 = 1;
     pub const RESPONSE_RESOURCE: u8 = 2;
     pub const RESPONSE_TYPE: u8 = 4;
     pub const RESPONSE_NONCE: u8 = 5;
+    /// Of delta alone; state of the world has something else there.
     pub const RESPONSE_REMOVED: u8 = 6;
     pub const RESOURCE_VERSION: u8 = 1;
     pub const RESOURCE_BODY: u8 = 2;
     pub const RESOURCE_NAME: u8 = 3;
+    pub const ANY_TYPE: u8 = 1;
+    pub const ANY_VALUE: u8 = 2;
+    /// The name of every resource of Envoy's that is served here.
+    pub const OWN_NAME: u8 = 1;
+}
+
+impl Form {
+    /// The method of the stream.
+    pub const fn method(self) -> &'static str {
+        match self {
+            Form::Delta => "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources",
+            Form::Sotw => "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+        }
+    }
+
+    const fn request(self) -> Fields {
+        match self {
+            Form::Delta => Fields { node: 1, type_url: 2, names: 3, nonce: 6, version: None },
+            Form::Sotw => Fields { node: 2, type_url: 4, names: 3, nonce: 5, version: Some(1) },
+        }
+    }
 }
 
 /// Hands messages through as they are.
@@ -61,29 +98,49 @@ impl Decoder for Raw {
     }
 }
 
-/// Asks for names of a type, `*` for all; the first request of a stream says the node.
-pub fn subscribe(node: Option<&str>, type_url: &str, names: &[&str]) -> Bytes {
-    let mut out = Vec::new();
-    if let Some(id) = node {
-        let mut inner = Vec::new();
-        put(&mut inner, field::NODE_ID, id.as_bytes());
-        put(&mut inner, field::NODE_CLUSTER, b"gateway");
-        put(&mut out, field::REQUEST_NODE, &inner);
+/// Who speaks; said by the first request of a stream.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub id: String,
+    /// What the program is called; empty for one that does not say.
+    pub program: &'static str,
+}
+
+/// A request: to subscribe, to accept a response, or both.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Request<'a> {
+    pub node: Option<&'a Node>,
+    /// What is answered: type, and of a response its nonce and, in state of the world, its version.
+    pub head: Head<'a>,
+}
+
+impl Request<'_> {
+    /// The message, with the names that are asked for: by delta those that are new, by state of the world all.
+    pub fn write<N: AsRef<[u8]>>(&self, form: Form, names: impl Iterator<Item = N>) -> Bytes {
+        let fields = form.request();
+        let mut out = Vec::with_capacity(self.head.type_url.len() + self.head.nonce.len() + self.head.version.len() + 8);
+        if let Some(node) = self.node {
+            let mut inner = Vec::new();
+            put(&mut inner, field::NODE_ID, node.id.as_bytes());
+            put(&mut inner, field::NODE_CLUSTER, b"gateway");
+            put(&mut inner, field::NODE_USER_AGENT, node.program.as_bytes());
+            put(&mut out, fields.node, &inner);
+        }
+        put(&mut out, fields.type_url, self.head.type_url);
+        names.for_each(|name| put(&mut out, fields.names, name.as_ref()));
+        put(&mut out, fields.nonce, self.head.nonce);
+        if let Some(version) = fields.version {
+            put(&mut out, version, self.head.version);
+        }
+        out.into()
     }
-    put(&mut out, field::REQUEST_TYPE, type_url.as_bytes());
-    names.iter().for_each(|name| put(&mut out, field::REQUEST_SUBSCRIBE, name.as_bytes()));
-    out.into()
 }
 
-/// Accepts a response.
-pub fn ack(type_url: &[u8], nonce: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(type_url.len() + nonce.len() + 8);
-    put(&mut out, field::REQUEST_TYPE, type_url);
-    put(&mut out, field::REQUEST_NONCE, nonce);
-    out.into()
-}
-
+/// Writes a field, unless it says nothing.
 fn put(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
     out.push(field << 3 | 2);
     let mut length = bytes.len();
     while length >= 0x80 {
@@ -94,32 +151,49 @@ fn put(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// What an ACK repeats of a response.
+/// What an answer repeats of a response.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Head<'a> {
     pub type_url: &'a [u8],
     pub nonce: &'a [u8],
+    pub version: &'a [u8],
 }
 
 /// One resource of a response.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Resource<'a> {
+    pub type_url: &'a [u8],
     pub name: &'a [u8],
+    /// With the name it stands for the content: delta says that of the resource, state of the world that of the response.
     pub version: &'a [u8],
-    /// Its `Any`, encoded.
+    /// The message itself.
     pub body: &'a [u8],
 }
 
 /// Reads a response: `each` resource, and the names that are gone. `None` when it is no protobuf.
-pub fn read<'a>(message: &'a [u8], mut each: impl FnMut(Resource<'a>), mut gone: impl FnMut(&'a [u8])) -> Option<Head<'a>> {
+pub fn read<'a>(
+    form: Form,
+    message: &'a [u8],
+    mut each: impl FnMut(Resource<'a>),
+    mut gone: impl FnMut(&'a [u8]),
+) -> Option<Head<'a>> {
     let mut head = Head::default();
     let mut rest = message;
+    // Fields may come in any order, so what says of what type all of it is comes first.
     while let Some((field, bytes)) = next(&mut rest)? {
         match field {
-            field::RESPONSE_RESOURCE => each(resource(bytes)?),
+            field::RESPONSE_VERSION => head.version = bytes,
             field::RESPONSE_TYPE => head.type_url = bytes,
             field::RESPONSE_NONCE => head.nonce = bytes,
-            field::RESPONSE_REMOVED => gone(bytes),
+            _ => {}
+        }
+    }
+    let mut rest = message;
+    while let Some((field, bytes)) = next(&mut rest)? {
+        match (field, form) {
+            (field::RESPONSE_RESOURCE, Form::Delta) => each(resource(bytes)?),
+            (field::RESPONSE_RESOURCE, Form::Sotw) => each(whole(bytes, head.version)?),
+            (field::RESPONSE_REMOVED, Form::Delta) => gone(bytes),
             _ => {}
         }
     }
@@ -127,17 +201,54 @@ pub fn read<'a>(message: &'a [u8], mut each: impl FnMut(Resource<'a>), mut gone:
 }
 
 fn resource(message: &[u8]) -> Option<Resource<'_>> {
-    let mut found = Resource::default();
+    let (mut found, mut any) = (Resource::default(), &[][..]);
     let mut rest = message;
     while let Some((field, bytes)) = next(&mut rest)? {
         match field {
             field::RESOURCE_VERSION => found.version = bytes,
-            field::RESOURCE_BODY => found.body = bytes,
+            field::RESOURCE_BODY => any = bytes,
             field::RESOURCE_NAME => found.name = bytes,
             _ => {}
         }
     }
+    let (type_url, body) = unwrapped(any)?;
+    Some(Resource { type_url, body, ..found })
+}
+
+/// A resource of state of the world, which says its name itself.
+fn whole<'a>(any: &'a [u8], version: &'a [u8]) -> Option<Resource<'a>> {
+    let (type_url, body) = unwrapped(any)?;
+    let mut found = Resource { type_url, body, version, name: &[] };
+    at(body, &[field::OWN_NAME], &mut |name| found.name = name)?;
     Some(found)
+}
+
+fn unwrapped(any: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (mut type_url, mut body) = (&[][..], &[][..]);
+    let mut rest = any;
+    while let Some((field, bytes)) = next(&mut rest)? {
+        match field {
+            field::ANY_TYPE => type_url = bytes,
+            field::ANY_VALUE => body = bytes,
+            _ => {}
+        }
+    }
+    Some((type_url, body))
+}
+
+/// Everything in a message to which these numbers of fields lead, one inside the other. `None` when it is no protobuf.
+pub fn at<'a>(message: &'a [u8], path: &[u8], each: &mut dyn FnMut(&'a [u8])) -> Option<()> {
+    let Some((first, further)) = path.split_first() else {
+        each(message);
+        return Some(());
+    };
+    let mut rest = message;
+    while let Some((field, bytes)) = next(&mut rest)? {
+        if field == *first {
+            at(bytes, further, each)?;
+        }
+    }
+    Some(())
 }
 
 /// The next field with bytes; others are passed over. `None` for what is no protobuf.

@@ -32,6 +32,15 @@ impl Size {
     pub fn upstreams(self) -> usize {
         self.endpoints.div_ceil(ENDPOINTS_EACH).max(1)
     }
+
+    /// What a number stands for: routes come first, then upstreams, then the listener.
+    pub fn subject(self, target: usize) -> Subject {
+        match target.checked_sub(self.routes) {
+            None => Subject::Routes,
+            Some(n) if n < self.upstreams() => Subject::Endpoints,
+            Some(_) => Subject::OneListener,
+        }
+    }
 }
 
 /// What is changed.
@@ -39,6 +48,10 @@ impl Size {
 pub enum Subject {
     /// Routes and the addresses of upstreams in turn; every agent has to hear of them.
     Everything,
+    /// Routes alone.
+    Routes,
+    /// The addresses of upstreams alone.
+    Endpoints,
     /// A listener that names one node.
     OneListener,
 }
@@ -117,29 +130,34 @@ pub async fn write(
     Ok(Written { took: start.elapsed(), answers })
 }
 
-/// What the write of a turn changes: routes come first, then upstreams, then the listener.
+/// What the write of a turn changes.
 fn target(size: Size, subject: Subject, turn: usize) -> (usize, Reach) {
     match subject {
-        Subject::Everything if turn.is_multiple_of(2) => (turn / 2 % size.routes, Reach::All),
-        Subject::Everything => (size.routes + turn / 2 % size.upstreams(), Reach::All),
+        Subject::Everything if turn.is_multiple_of(2) => target(size, Subject::Routes, turn / 2),
+        Subject::Everything => target(size, Subject::Endpoints, turn / 2),
+        Subject::Routes => (turn % size.routes, Reach::All),
+        Subject::Endpoints => (size.routes + turn % size.upstreams(), Reach::All),
         Subject::OneListener => (size.routes + size.upstreams(), Reach::One(CHOSEN)),
     }
 }
 
 fn content(size: Size, target: usize, mark: &str) -> (String, Value) {
-    let upstreams = size.upstreams();
-    match target.checked_sub(size.routes) {
-        None => (format!("/routes/r{target}"), route(size, target, Some(mark))),
-        Some(n) if n < upstreams => (format!("/upstreams/u{n}"), upstream(size, n, Some(mark))),
-        Some(_) => ("/listeners/chosen".to_owned(), listener(Some(mark))),
+    match size.subject(target) {
+        Subject::Routes => (format!("/routes/r{target}"), route(size, target, Some(mark))),
+        Subject::Endpoints => {
+            let n = target - size.routes;
+            (format!("/upstreams/u{n}"), upstream(size, n, Some(mark)))
+        }
+        _ => ("/listeners/chosen".to_owned(), listener(Some(mark))),
     }
 }
 
-/// A route as gateways have them: host, path, methods, a plugin, a shared upstream.
+/// A route as gateways have them: host, path, methods, a plugin, a shared upstream. What it is rewritten to is told in every dialect, its name is not.
 fn route(size: Size, n: usize, mark: Option<&str>) -> Value {
+    let rewritten = format!("/{}/$1", mark.unwrap_or("route"));
     json!({
-        "name": mark.unwrap_or("route"), "uri": format!("/api/{n}/*"), "host": format!("h{}.example.com", n % 50), "methods": ["GET", "POST"],
-        "upstream_id": format!("u{}", n % size.upstreams()), "plugins": { "proxy-rewrite": { "regex_uri": ["^/api/[0-9]+/(.*)", "/$1"] } },
+        "name": "route", "uri": format!("/api/{n}/*"), "host": format!("h{}.example.com", n % 50), "methods": ["GET", "POST"],
+        "upstream_id": format!("u{}", n % size.upstreams()), "plugins": { "proxy-rewrite": { "regex_uri": ["^/api/[0-9]+/(.*)", rewritten] } },
     })
 }
 

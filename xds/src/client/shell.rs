@@ -47,7 +47,7 @@ pub async fn run(
         return envoy::run(config, source, updates, status, dice).await;
     }
     let mut session = Session::new(config, updates, status);
-    let Ok(mut holdings) = session.start_from_disk().await else { return };
+    let Ok(mut holdings) = session.start_from_disk(|_| {}).await else { return };
     session.adopt(&mut holdings);
     let asked = Asked::new(session.config.interests.clone());
     match session.config.dialect {
@@ -82,8 +82,8 @@ impl Session {
         Session { config, updates, save_at: None, status, answered: Default::default(), asked: [true; Kind::ALL.len()] }
     }
 
-    /// Hands what was held at the last run to the consumer. What it refuses is asked for again.
-    pub(super) async fn start_from_disk(&mut self) -> Result<Holdings, End> {
+    /// Hands what was held at the last run to the consumer, without what `sift` drops of it. What it refuses is asked for again.
+    pub(super) async fn start_from_disk(&mut self, sift: impl FnOnce(&mut Holdings)) -> Result<Holdings, End> {
         let Some(path) = self.config.last_good.clone() else { return Ok(Holdings::default()) };
         let loaded = tokio::task::spawn_blocking(move || last_good::load(&path)).await;
         let mut holdings = match loaded {
@@ -98,6 +98,7 @@ impl Session {
                 return Ok(Holdings::default());
             }
         };
+        sift(&mut holdings);
         let updates = holdings.updates();
         let unread: Vec<InvalidResource> = updates.iter().flat_map(|update| update.rejected.iter().cloned()).collect();
         let refused = self.deliver(Origin::LastGood, vec![updates]).await?;

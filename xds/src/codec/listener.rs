@@ -37,6 +37,7 @@ pub(super) fn to_wire(listener: &Listener) -> wire::Listener {
         expose_reason: listener.expose_reason,
         nodes: to_texts(&listener.nodes),
         tcp: listener.tcp.iter().map(|route| tcp_to_wire(route)).collect(),
+        sanitizes: listener.forwarded.sanitizes,
     }
 }
 
@@ -57,7 +58,7 @@ pub(super) fn from_wire(message: wire::Listener) -> Read<Listener> {
             _ => return Err(Fault::new("protocol", format!("expected http, https or tcp, found {}", message.protocol))),
         },
         proxy_protocol,
-        forwarded: ForwardedTrust { trusted: networks("trusted", message.trusted)? },
+        forwarded: ForwardedTrust { trusted: networks("trusted", message.trusted)?, sanitizes: message.sanitizes },
         limits: limits_from_wire(required("limits", message.limits)?).map_err(|fault| fault.inside("limits"))?,
         paths: PathPolicy {
             reject_encoded_slashes: paths.reject_encoded_slashes,

@@ -3,6 +3,7 @@
 
 mod crowd;
 mod door;
+mod linger;
 mod named;
 mod peer;
 mod several;
@@ -31,6 +32,7 @@ use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint};
 
 pub use door::{Connection, Incoming, Speaks, Turned, accept};
+pub use linger::{Heard, Linger, Lingering};
 pub use named::Named;
 pub use peer::{Peer, PeerIdentity};
 

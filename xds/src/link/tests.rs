@@ -8,7 +8,7 @@ use heddle_node::drain;
 use heddle_node::identity::{Bundle, Bundles, ClientAuth, SpiffeId, Svid, TrustDomain};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair, SanType};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tonic::transport::server::Connected;
@@ -137,6 +137,29 @@ async fn one_port_tells_cleartext_from_tls_and_says_who_is_there() {
     let (connected, seen) = tokio::join!(known.connect(), peer(&mut incoming));
     assert!(connected.is_ok());
     assert_eq!(seen.id().unwrap().as_str(), WEB);
+}
+
+#[tokio::test]
+async fn the_head_of_a_frame_goes_with_its_content() {
+    let (head, content) = ([0; 9], [0; 16 * 1024]);
+    let at_once = async |mut connection: Connection| {
+        let pieces = [&head[..], &content].map(io::IoSlice::new);
+        let write = |context: &mut Context<'_>| Pin::new(&mut connection).poll_write_vectored(context, &pieces);
+        let written = std::future::poll_fn(write).await.unwrap();
+        (written, connection.is_write_vectored())
+    };
+    let all = (head.len() + content.len(), true);
+    let authority = Authority::new();
+    let (address, mut incoming, _drain) = port(Speaks::Both, &authority.process(Some(SERVER))).await;
+    let mut clear = TcpStream::connect(address).await.unwrap();
+    clear.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+    assert_eq!(at_once(incoming.next().await.unwrap().unwrap()).await, all, "in clear");
+    let joining = Connector::joining(&address.to_string(), &authority.process(None), server()).unwrap();
+    let (_joined, connection) = tokio::join!(joining.connect(), incoming.next());
+    assert_eq!(at_once(connection.unwrap().unwrap()).await, all, "over TLS");
+    let (within, mut incoming) = memory();
+    let (_within, connection) = tokio::join!(within.connect(), incoming.next());
+    assert_eq!(at_once(connection.unwrap().unwrap()).await, all, "within the process");
 }
 
 #[tokio::test]

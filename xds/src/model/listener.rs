@@ -105,6 +105,8 @@ pub enum ProxyProtocol {
 pub struct ForwardedTrust {
     /// Trusted networks.
     pub trusted: Vec<IpNet>,
+    /// `X-Forwarded-Client-Cert` is believed of nobody, though, and `x-envoy-*` fields as Envoy believes them.
+    pub sanitizes: bool,
 }
 
 /// Bounds on what a client may do. Each protects memory, sockets or time.

@@ -119,7 +119,8 @@ impl DeltaMachine {
                         send(&found, &mut size);
                     }
                 }
-                None if asked => {
+                // An address may go from one listener to the next: clients hear first what is gone, and refuse whoever wants one that is taken.
+                None if asked || kind == Kind::Listener && state.sent.get(&name, &self.scope).is_some() => {
                     size += name.len() + 16;
                     state.sent.remove(&name, &self.scope);
                     state.gone.remove(&name);
@@ -248,6 +249,10 @@ impl Subscription {
 
     /// Once the client was sent everything that it sees, what it has is that of every such client.
     fn settle(&mut self, kind: Kind, position: u64, source: &dyn SnapshotSource) {
+        if self.asked.is_empty() {
+            // Who names thousands would keep the room for their answers.
+            self.asked = HashSet::new();
+        }
         if !self.wildcard || self.pending() {
             return;
         }

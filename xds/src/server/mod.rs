@@ -54,7 +54,7 @@ pub use registry::{
     Refusal, ResourceView, Standing,
 };
 pub use rollout::{GroupName, GroupView, HeldView, Rollouts};
-pub use service::{AdsServer, AdsService, CDS, EDS, Elsewhere, Gate, LDS, LoadServer, RDS, SDS, Seeds, TypeServer, tuned};
+pub use service::{AdsServer, AdsService, CDS, EDS, Elsewhere, Gate, LDS, LoadServer, RDS, SDS, Seeds, Tuned, TypeServer, tuned};
 pub use sotw::SotwMachine;
 
 use crate::model::Kind;

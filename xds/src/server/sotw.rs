@@ -73,7 +73,7 @@ impl SotwMachine {
         SotwMachine { types, ..self }
     }
 
-    /// Everything that is to be set, dependencies first; what vanished is still shown beside it.
+    /// Everything that is to be set, dependencies first; what vanished is still shown beside it, but for listeners.
     fn next_set(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<SotwResponse> {
         let in_parts = self.is_told_in_parts(kind);
         let state = &mut self.kinds[kind.index()];
@@ -89,7 +89,9 @@ impl SotwMachine {
         state.touched = in_parts.then(BTreeSet::new);
         let grew = shown.iter().any(|(name, now)| state.sent.get(name).is_none_or(|then| then.version != now.version));
         let vanished = !in_parts && state.sent.keys().any(|name| !shown.contains_key(name));
-        if vanished && (grew || !state.answer) {
+        // An address may go from one listener to the next, and clients refuse whoever wants one that is taken.
+        let leaves = vanished && kind == Kind::Listener;
+        if vanished && !leaves && (grew || !state.answer) {
             state.shrink = true;
             if !grew {
                 return None;
@@ -102,7 +104,7 @@ impl SotwMachine {
         if kind == Kind::Upstream && self.types == Types::Envoy {
             self.tell_endpoints_again(&shown);
         }
-        (answer || grew).then(|| self.seal(kind, shown))
+        (answer || grew || leaves).then(|| self.seal(kind, shown))
     }
 
     /// A cluster that changes waits for its endpoints anew, even when they are the same. Envoy asks for them again, and what it says may cross what it is told

@@ -74,7 +74,7 @@ fn resources(name: &str) -> Option<Value> {
         "config.core.v3.Address" => address(),
         "config.core.v3.SocketAddress" => json!({"address": "127.0.0.1", "port_value": 10000}),
         "config.core.v3.DataSource" => {
-            json!([{"inline_string": "x"}, {"inline_string": "{\"keys\": []}"}, {"inline_bytes": "eyJrZXlzIjogW119"}])
+            json!([{"inline_string": "x"}, {"inline_string": "{\"keys\": [{\"kty\": \"EC\"}]}"}, {"inline_bytes": "eyJrZXlzIjogW3sia3R5IjogIkVDIn1dfQ=="}])
         }
         _ => return None,
     })
@@ -306,7 +306,7 @@ fn guards(name: &str) -> Option<Value> {
 
 fn tokens(name: &str) -> Option<Value> {
     let name = name.strip_prefix("extensions.filters.http.jwt_authn.v3.")?;
-    let keys = || json!({"inline_string": "{\"keys\": []}"});
+    let keys = || json!({"inline_string": "{\"keys\": [{\"kty\": \"EC\"}]}"});
     let uri = || json!({"uri": "http://a", "cluster": "a", "timeout": "1s"});
     let rule = || json!({"match": {"prefix": "/"}, "requires": {"provider_name": "p"}});
     Some(match name {

@@ -345,7 +345,7 @@ pub fn display(message: &str) -> String {
 
 /// Values of a field that say something.
 fn samples(field: &Field) -> Vec<Value> {
-    let numbers = || [1, 2, 3, 5, 6, 7, 16, 40, 100, 404, 503, 2_000, 4_294_967_295_u64].map(|number| json!(number)).to_vec();
+    let numbers = || [1, 2, 3, 4, 5, 6, 7, 16, 40, 100, 404, 503, 2_000, 4_294_967_295_u64].map(|number| json!(number)).to_vec();
     let flags = || vec![json!(true), json!(false)];
     let texts = [
         "x-a",

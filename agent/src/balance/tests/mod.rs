@@ -264,15 +264,18 @@ fn who_is_down_gets_nothing_where_health_is_never_ignored() {
 
 #[test]
 fn a_lower_priority_is_used_when_the_higher_is_down_or_tried() {
-    let view = view(Policy::RoundRobin, &[(1, 10), (1, 10), (1, 0)]);
-    let (mut worker, mut dice) = (Worker::default(), fastrand::Rng::with_seed(1));
-    assert_eq!(worker.pick(&view, None, &[0, 1], &mut dice, start()).unwrap().index, 2);
-    assert_eq!(worker.pick(&view, None, &[0, 1, 2], &mut dice, start()), None);
-    view.nodes()[0].standing.set(State::Down, start());
-    view.nodes()[1].standing.set(State::Down, start());
-    assert_eq!(worker.pick(&view, None, &[], &mut dice, start()).unwrap().index, 2);
-    view.nodes()[1].standing.set(State::Up, start());
-    assert_eq!(worker.pick(&view, None, &[], &mut dice, start()).unwrap().index, 1);
+    for threshold in [None, Some(0), Some(10), Some(50)] {
+        let view = with(Policy::RoundRobin, &[(1, 10), (1, 10), (1, 0)], Duration::ZERO, threshold);
+        let (mut worker, mut dice) = (Worker::default(), fastrand::Rng::with_seed(1));
+        assert_eq!(worker.pick(&view, None, &[0, 1], &mut dice, start()).unwrap().index, 2);
+        assert_eq!(worker.pick(&view, None, &[0, 1, 2], &mut dice, start()), None);
+        view.nodes()[0].standing.set(State::Down, start());
+        view.nodes()[1].standing.set(State::Down, start());
+        assert_eq!(worker.pick(&view, None, &[], &mut dice, start()).unwrap().index, 2, "threshold {threshold:?}");
+        assert_eq!(view.zone_shares(start())[0].why, super::plan::Why::Any, "nobody's health is ignored");
+        view.nodes()[1].standing.set(State::Up, start());
+        assert_eq!(worker.pick(&view, None, &[], &mut dice, start()).unwrap().index, 1);
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ use crate::http::h2::hpack::Encoder;
 use crate::http::h2::message::{WireLength, write_response};
 use crate::http::h2::send::poll_send;
 use crate::http::{Fields, Frame, RequestHead, ResponseHead};
+use crate::net::Deadline;
 
 /// Calls of one connection at the same time.
 const CALLS: u32 = 16;
@@ -49,6 +50,9 @@ const ROOM: usize = 4 * 1024;
 const BACKLOG_MAX: usize = 256 * 1024;
 /// When the preface must have come, and how long the last words may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the rest of a call is waited for that was answered before its end.
+const LINGER: Duration = Duration::from_secs(1);
 
 type Answer = http::Response<tonic::body::Body>;
 
@@ -79,6 +83,8 @@ enum Step {
     Answering(tonic::body::Body),
     /// The last of it waits for windows.
     Ending,
+    /// It was answered before its end, for which it is given a little time: a reset right behind the answer is what some clients see first.
+    Lingering(Deadline),
 }
 
 /// Serves a connection to its end.
@@ -212,7 +218,22 @@ impl Call {
                     Ok(true) => self.step = Step::Ending,
                     Err(_) => return Poll::Ready(()),
                 },
-                Step::Ending => return machine.poll_flushed(self.key, cx).map(drop),
+                Step::Ending => {
+                    if ready!(machine.poll_flushed(self.key, cx)).is_err() {
+                        return Poll::Ready(());
+                    }
+                    // Nobody hears it any more.
+                    self.saying = None;
+                    let mut late = Deadline::none();
+                    late.set(clock::now() + LINGER);
+                    self.step = Step::Lingering(late);
+                }
+                Step::Lingering(late) => {
+                    if machine.poll_heard(self.key, cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                    return late.poll_passed(cx);
+                }
             }
         }
     }

@@ -1,9 +1,10 @@
-//! One stream: request, service, answer. It knows no other stream.
+//! One stream: request, service, answer, and the rest of the request. It knows no other stream.
 
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use heddle_node::clock::{self, Instant};
 
@@ -19,6 +20,9 @@ use crate::http::h1::{BodyLength, Fault};
 use crate::http::h2::connection::Request;
 use crate::http::{Body, Method, RequestHead};
 use crate::net::Deadline;
+
+/// How long the rest of a request is waited for that was answered before its end. Whoever sends it in one go ends it within one round trip.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A request that has come.
 pub(super) struct Arrived {
@@ -62,21 +66,44 @@ async fn serve<S: Service>(shared: &Shared<S>, arrived: Arrived) {
         // It was reset before anybody looked at it: no work is begun.
         return;
     }
+    // Whoever is refused, or sent elsewhere, stops sending when it hears that, and so do calls of gRPC. Clients that were answered well send on, and some would do so
+    // until their window has gone and then wait for ever: for them the reset is the word to stop.
+    let (ended, grpc) = (request.ended, request.head.names_grpc());
+    let mut stops = true;
     let length = request.facts.length.map_or(BodyLength::Empty, BodyLength::Known);
     let reason = match fault {
         Some(fault) => Some(fault_reason(fault)),
         None => refusal(&shared.link, &request.head, length),
     };
     if let Some(reason) = reason {
-        return refuse(shared, &held, &request.head, reason).await;
+        refuse(shared, &held, &request.head, reason).await;
+    } else {
+        let queue = shared.queues.borrow_mut().pop().unwrap_or_default();
+        let (call, asked) = prepare(shared, request, at, &queue);
+        let response = run(shared, &held, call, &queue).await;
+        shared.keep(queue);
+        if let Some(response) = response {
+            stops = grpc || response.head.status >= 300;
+            respond(shared, &held, response, asked).await;
+        }
     }
-    let queue = shared.queues.borrow_mut().pop().unwrap_or_default();
-    let (call, asked) = prepare(shared, request, at, &queue);
-    let response = run(shared, &held, call, &queue).await;
-    shared.keep(queue);
-    if let Some(response) = response {
-        respond(shared, &held, response, asked).await;
+    if !ended && stops {
+        linger(&held).await;
     }
+}
+
+/// Lets the client end a request of which nobody wants more. A reset right behind the answer (RFC 9113 section 8.1) is what some clients see first, when they
+/// are about to send the rest, and look at the answer no more.
+async fn linger(held: &Held) {
+    let mut late = Deadline::none();
+    std::future::poll_fn(|cx| {
+        if held.with(|machine, key| machine.poll_heard(key, cx)).is_ready() {
+            return Poll::Ready(());
+        }
+        late.set_once(|| clock::now() + LINGER);
+        late.poll_passed(cx)
+    })
+    .await;
 }
 
 fn prepare<S>(shared: &Shared<S>, request: Request, at: Instant, queue: &Rc<InterimQueue>) -> (Call, Asked) {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::client::SendRequest;
 use heddle_node::clock;
 use heddle_xds::model::EdgeLimits;
@@ -403,6 +404,78 @@ async fn a_header_block_must_end_in_time() {
         client.send(&START[..20]).await;
         (&mut client.served).await.unwrap();
         assert_eq!((clock::now() - start).as_secs(), 10);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_hears_the_answer_and_no_reset_when_the_request_ends_soon() {
+    let refusing = || Fake::new(|_| async { text(403, "no") });
+    let asked = [START, &frame(1, 4, 1, &block(&PSEUDO))].concat();
+    let of_stream = |all: Vec<(u8, u8, u32, Vec<u8>)>| -> Vec<(u8, Vec<u8>)> {
+        all.into_iter()
+            .filter(|(.., stream, _)| *stream == 1)
+            .map(|(kind, flags, _, payload)| (kind, [vec![flags & 1], payload].concat()))
+            .collect()
+    };
+    story(refusing(), async |mut client| {
+        client.send(asked.clone()).await;
+        // The rest was under way when the answer came.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        client.send([frame(0, 0, 1, b"under way"), frame(0, 1, 1, b"the end")].concat()).await;
+        let all = of_stream(frames(&mut client).await);
+        let [(1, _), (0, said)] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!(said, b"\x01no", "the answer ends the stream");
+    })
+    .await;
+    // Whoever was answered well would send on until its window has gone, and then wait: it is told at once that nobody hears it.
+    story(Fake::new(|_| async { text(200, "ok") }), async |mut client| {
+        let start = clock::now();
+        client.send(asked.clone()).await;
+        let all = of_stream(frames(&mut client).await);
+        let [(1, _), (0, _), (3, code)] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!((code, (clock::now() - start).as_secs()), (&vec![0; 5], 2));
+    })
+    .await;
+    // Whoever never ends it is reset without blame, behind the answer.
+    story(refusing(), async |mut client| {
+        let start = clock::now();
+        client.send(asked.clone()).await;
+        let mut ahead = [0; 1];
+        let all = of_stream(frames(&mut client).await);
+        let [(1, _), (0, _), (3, code)] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!(code, &[0; 5]);
+        // The silence by which the frames have ended is two seconds.
+        assert_eq!((clock::now() - start).as_secs(), 3);
+        assert!(client.stream.read(&mut ahead).now_or_never().is_none(), "the connection goes on");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_ends_refused_requests_has_no_more_places_than_others_and_holds_no_drain_up() {
+    let limits = EdgeLimits { max_streams: 2, ..EdgeLimits::default() };
+    with(Fake::new(|_| async { text(403, "no") }), limits, async |mut client| {
+        let post = |stream| frame(1, 4, stream, &block(&PSEUDO));
+        let resets = |all: &[(u8, u8, u32, Vec<u8>)]| -> Vec<(u32, u8)> {
+            all.iter().filter(|(kind, ..)| *kind == 3).map(|(_, _, stream, code)| (*stream, code[3])).collect()
+        };
+        client.send([START, &post(1), &post(3), &post(5)].concat()).await;
+        let (refused, no_error) = (7, 0);
+        assert_eq!(resets(&frames(&mut client).await), [(5, refused), (1, no_error), (3, no_error)]);
+        // The client takes one back itself: its place is free at once. The other one is all that a drain waits for.
+        client.send([post(7), post(9), frame(3, 0, 7, &[0, 0, 0, 8]), post(11)].concat()).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let start = clock::now();
+        client.drain.begin();
+        client.send(frame(6, 1, 0, b"farewell")).await;
+        let all = frames(&mut client).await;
+        let took = clock::now() - start;
+        let answers: Vec<u32> =
+            all.iter().filter(|(kind, flags, ..)| *kind == 0 && flags & 1 == 1).map(|frame| frame.2).collect();
+        assert!(answers.contains(&9) && answers.contains(&11), "{all:?}");
+        assert_eq!(resets(&all), [(9, no_error), (11, no_error)]);
+        assert!(took < Duration::from_millis(1100), "{took:?}");
     })
     .await;
 }

@@ -102,7 +102,7 @@ impl Cluster {
     }
 }
 
-/// Priorities whose health is ignored: fewer endpoints stand than the panic threshold asks for, or none in any priority. None where the threshold is 0.
+/// Priorities whose health is ignored: some endpoints stand, fewer than the panic threshold asks for, or none in any priority. None where the threshold is 0.
 fn panics(view: &EndpointView) -> Vec<i32> {
     let members = || view.balance.nodes().iter().filter(|node| node.weight > 0);
     let stands = |priority: Option<i32>| {
@@ -117,7 +117,7 @@ fn panics(view: &EndpointView) -> Vec<i32> {
     let threshold = usize::from(said.unwrap_or(0));
     priorities.retain(|priority| {
         let (all, up) = stands(Some(*priority));
-        none_up || up * 100 < all * threshold
+        none_up || up > 0 && up * 100 < all * threshold
     });
     priorities
 }

@@ -1,6 +1,7 @@
 //! CONNECT: a stream of opaque bytes to an application behind a peer of the mesh, or of a protocol that an HTTP request asks to switch to.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -10,7 +11,7 @@ use heddle_node::clock;
 use heddle_xds::model::Timeouts;
 use tokio::time::Instant;
 
-use super::session::{Checkout, Lease, Stream, checkout};
+use super::session::{Checkout, MAX_CLOSING, Stream, checkout, no_more};
 use crate::exchange::{Reason, Tunnel};
 use crate::http::h2::hpack::Encoder;
 use crate::http::h2::message::{write_connect, write_extended_connect};
@@ -28,7 +29,7 @@ const WEBSOCKET: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 pub(in crate::upstream) struct Opened {
     pub(in crate::upstream) io: Box<dyn Tunnel>,
     /// Time spent connecting; zero when the connection was there already.
-    pub(in crate::upstream) connect: std::time::Duration,
+    pub(in crate::upstream) connect: Duration,
 }
 
 /// Asks the peer for a tunnel to `authority`. Nothing of what the tunnel is for has been sent when this fails.
@@ -39,12 +40,10 @@ pub(in crate::upstream) async fn connect(
     start: Instant,
 ) -> Result<Opened, (Picked, UpstreamError)> {
     let wanted = Checkout { host: authority, timeouts };
-    let (lease, connect, _) = match checkout(&picked, &wanted, start).await {
-        Ok(ready) => ready,
+    let write = |encoder: &mut Encoder, out: &mut Vec<u8>| write_connect(encoder, out, authority);
+    let (stream, connect, _) = match open(&picked, &wanted, start, false, write).await {
+        Ok(opened) => opened,
         Err(error) => return Err((picked, error)),
-    };
-    let Some(stream) = lease.open(false, false, |encoder, out| write_connect(encoder, out, authority)) else {
-        return Err((picked, gone()));
     };
     match answer(stream, timeouts.connect, Sent::Nothing).await {
         Ok((stream, head)) if (200..300).contains(&head.status) => {
@@ -72,23 +71,13 @@ pub(super) async fn upgrade(picked: Picked, request: &OutgoingRequest<'_>, tls: 
         let detail = "a WebSocket is asked for with one Sec-WebSocket-Key (RFC 6455 section 4.2.1)";
         return Err((picked, UpstreamError::new(Reason::BadRequest, Sent::Nothing, detail)));
     }
-    let (lease, connect, reused) = match checkout(&picked, &Checkout::of(request), start).await {
-        Ok(ready) => ready,
+    let write = |encoder: &mut Encoder, out: &mut Vec<u8>| {
+        write_extended_connect(encoder, out, request.head, request.host, tls, &protocol)
+    };
+    let (stream, connect, reused) = match open(&picked, &Checkout::of(request), start, true, write).await {
+        Ok(opened) => opened,
         Err(error) => return Err((picked, error)),
     };
-    match lease.takes_upgrades(after(start, request.timeouts.connect)).await {
-        Some(true) => {}
-        Some(false) => {
-            let detail = "the endpoint takes no WebSocket over HTTP/2: it does not offer extended CONNECT (RFC 8441)";
-            return Err((picked, UpstreamError::new(Reason::NotImplemented, Sent::Nothing, detail)));
-        }
-        None if clock::now() >= after(start, request.timeouts.connect) => {
-            let detail = "HTTP/2: the endpoint does not say its settings in time";
-            return Err((picked, UpstreamError::new(Reason::UpstreamTimeout, Sent::Nothing, detail)));
-        }
-        None => return Err((picked, gone())),
-    }
-    let Some(stream) = open(lease, request, tls, &protocol) else { return Err((picked, gone())) };
     let (stream, mut head) = match answer(stream, request.timeouts.read, Sent::All).await {
         Ok(answered) => answered,
         Err(error) => return Err((picked, error)),
@@ -106,26 +95,38 @@ pub(super) async fn upgrade(picked: Picked, request: &OutgoingRequest<'_>, tls: 
     Ok(UpstreamResponse { head, body: Body::Empty, upgraded, connect, header, reused })
 }
 
-fn open(lease: Lease, request: &OutgoingRequest<'_>, tls: bool, protocol: &str) -> Option<Stream> {
-    let write = |encoder: &mut Encoder, out: &mut Vec<u8>| {
-        write_extended_connect(encoder, out, request.head, request.host, tls, protocol)
-    };
-    lease.open(false, false, write).inspect(|stream| stream.with(|machine, key| machine.connects(key)))
-}
-
-fn gone() -> UpstreamError {
-    UpstreamError::new(Reason::UpstreamReset, Sent::Nothing, "HTTP/2: the connection takes no more requests")
+/// Opens a stream with a head that `encode` writes, which `extended` says to be an extended CONNECT. A connection that turns out to be closing is left for
+/// another one, as by other requests: the endpoint has not seen anything of it.
+async fn open(
+    picked: &Picked,
+    wanted: &Checkout<'_>,
+    start: Instant,
+    extended: bool,
+    encode: impl Fn(&mut Encoder, &mut Vec<u8>),
+) -> Result<(Stream, Duration, bool), UpstreamError> {
+    for _ in 0..MAX_CLOSING {
+        let (lease, connect, reused) = checkout(picked, wanted, start).await?;
+        if extended && !lease.takes_upgrades(after(start, wanted.timeouts.connect)).await? {
+            let detail = "the endpoint takes no WebSocket over HTTP/2: it does not offer extended CONNECT (RFC 8441)";
+            return Err(UpstreamError::new(Reason::NotImplemented, Sent::Nothing, detail));
+        }
+        if let Some(stream) = lease.open(false, false, &encode) {
+            stream.with(|machine, key| machine.connects(key));
+            return Ok((stream, connect, reused));
+        }
+    }
+    Err(no_more())
 }
 
 /// Waits for the final head of the answer.
-async fn answer(mut stream: Stream, limit: std::time::Duration, sent: Sent) -> Result<(Stream, ResponseHead), UpstreamError> {
+async fn answer(mut stream: Stream, limit: Duration, sent: Sent) -> Result<(Stream, ResponseHead), UpstreamError> {
     let head = std::future::poll_fn(|cx| poll_answer(&mut stream, limit, sent, cx)).await?;
     Ok((stream, head))
 }
 
 fn poll_answer(
     stream: &mut Stream,
-    limit: std::time::Duration,
+    limit: Duration,
     sent: Sent,
     cx: &mut Context<'_>,
 ) -> Poll<Result<ResponseHead, UpstreamError>> {

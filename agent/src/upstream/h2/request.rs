@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::body::H2Body;
 use super::send::{SendError, Sender};
-use super::session::{Checkout, Lease, Stream, checkout};
+use super::session::{Checkout, Lease, MAX_CLOSING, Stream, checkout, no_more};
 use crate::exchange::{Interim, Reason};
 use crate::http::h2::message::{WireLength, check_request, write_request};
 use crate::http::{Body, Method, ResponseHead};
@@ -17,9 +17,6 @@ use crate::upstream::h1::is_late;
 use crate::upstream::pools::{Outcome, Work};
 use crate::upstream::target::Picked;
 use crate::upstream::{OutgoingRequest, Sent, UpstreamError, UpstreamResponse};
-
-/// Connections that turn out to be closing before the stream was opened, beyond which we stop looking for a better one.
-const MAX_CLOSING: u32 = 3;
 
 struct Try<'a> {
     stream: Stream,
@@ -57,8 +54,7 @@ pub(in crate::upstream) async fn send(
             if closing < MAX_CLOSING {
                 continue;
             }
-            let detail = "HTTP/2: connections take no more requests";
-            return Err((picked, UpstreamError::new(Reason::UpstreamReset, Sent::Nothing, detail)));
+            return Err((picked, no_more()));
         };
         let sender = Sender::new(take(body));
         let sent = if sender.is_some() { Sent::Partial } else { Sent::All };

@@ -27,6 +27,8 @@ use crate::upstream::{OutgoingRequest, Sent, UpstreamError};
 
 /// Most requests at once on one connection, whatever the endpoint allows: one TCP connection is one congestion window.
 const MAX_STREAMS: usize = 100;
+/// Connections that turn out to be closing before a stream was opened, beyond which one stops looking for a better one.
+pub(super) const MAX_CLOSING: u32 = 3;
 const CONFIG: Config = Config {
     // Bounds what a response may have in flight towards a slow client.
     stream_window: 256 * 1024,
@@ -109,18 +111,28 @@ impl Lease {
 }
 
 impl Lease {
-    /// Whether the endpoint lets one ask to leave HTTP on a stream (RFC 8441 section 3), which its settings say; `None` when they do not come in time.
-    pub(super) async fn takes_upgrades(&self, until: Instant) -> Option<bool> {
+    /// Whether the endpoint lets one ask to leave HTTP on a stream (RFC 8441 section 3), which its settings say.
+    ///
+    /// # Errors
+    /// They do not come in time, or not at all.
+    pub(super) async fn takes_upgrades(&self, until: Instant) -> Result<bool, UpstreamError> {
         let Lease(session) = self;
         loop {
             let greeted = session.greeted.notified();
             if session.wire.with(|machine| machine.is_greeted()) {
-                return Some(session.wire.with(|machine| machine.peer().enable_connect_protocol));
+                return Ok(session.wire.with(|machine| machine.peer().enable_connect_protocol));
             }
             if session.closed.get() {
-                return None;
+                return Err(session.ended(Sent::Nothing));
             }
-            timeout_at(until, greeted).await.ok()?;
+            let late = || {
+                UpstreamError::new(
+                    Reason::UpstreamTimeout,
+                    Sent::Nothing,
+                    "HTTP/2: the endpoint does not say its settings in time",
+                )
+            };
+            timeout_at(until, greeted).await.map_err(|_| late())?;
         }
     }
 }
@@ -148,23 +160,11 @@ impl Stream {
     /// What the early end of the stream means. One that was not looked at may be tried again (RFC 9113 section 8.7).
     pub(super) fn error(&self, lost: Lost, sent: Sent) -> UpstreamError {
         let error = |reason, sent, detail: String| UpstreamError::new(reason, sent, detail);
-        match (lost.by, self.lease.0.blamed.get()) {
-            (By::Untouched, _) => {
-                error(Reason::UpstreamReset, Sent::Nothing, "HTTP/2: the endpoint took no more requests".into())
-            }
-            (By::Peer, _) => error(Reason::UpstreamReset, sent, format!("HTTP/2: the endpoint reset the stream: {}", lost.code)),
-            (By::Us, _) => error(Reason::UpstreamProtocol, sent, format!("HTTP/2: {} of the endpoint", lost.code)),
-            (By::Connection, _) if self.lease.0.unwelcome.get() => error(
-                Reason::UpstreamTls,
-                Sent::Nothing,
-                "the endpoint did not take our certificate; see its log and the bundles on both sides".into(),
-            ),
-            (By::Connection, Some(violation)) => {
-                UpstreamError { broke: true, ..error(Reason::UpstreamProtocol, sent, format!("HTTP/2: {violation}")) }
-            }
-            (By::Connection, None) => {
-                UpstreamError { broke: true, ..error(Reason::UpstreamReset, sent, "HTTP/2: the connection ended".into()) }
-            }
+        match lost.by {
+            By::Untouched => error(Reason::UpstreamReset, Sent::Nothing, "HTTP/2: the endpoint took no more requests".into()),
+            By::Peer => error(Reason::UpstreamReset, sent, format!("HTTP/2: the endpoint reset the stream: {}", lost.code)),
+            By::Us => error(Reason::UpstreamProtocol, sent, format!("HTTP/2: {} of the endpoint", lost.code)),
+            By::Connection => self.lease.0.ended(sent),
         }
     }
 }
@@ -245,6 +245,19 @@ impl Session {
         self.unwelcome.set(true);
     }
 
+    /// What it means for a request that the connection has ended.
+    fn ended(&self, sent: Sent) -> UpstreamError {
+        if self.unwelcome.get() {
+            let detail = "the endpoint did not take our certificate; see its log and the bundles on both sides";
+            return UpstreamError::new(Reason::UpstreamTls, Sent::Nothing, detail);
+        }
+        let error = match self.blamed.get() {
+            Some(violation) => UpstreamError::new(Reason::UpstreamProtocol, sent, format!("HTTP/2: {violation}")),
+            None => UpstreamError::new(Reason::UpstreamReset, sent, "HTTP/2: the connection ended"),
+        };
+        UpstreamError { broke: true, ..error }
+    }
+
     /// Notes what the endpoint did wrong.
     pub(super) fn blame(&self, violation: Violation) {
         self.blamed.set(Some(violation));
@@ -256,6 +269,11 @@ impl Drop for Session {
         // Nobody can use the connection any more: it says goodbye.
         self.wire.ring();
     }
+}
+
+/// One connection after the other has turned out to be closing.
+pub(super) fn no_more() -> UpstreamError {
+    UpstreamError::new(Reason::UpstreamReset, Sent::Nothing, "HTTP/2: connections take no more requests")
 }
 
 /// What a place on a connection is wanted for.

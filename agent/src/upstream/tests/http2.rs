@@ -264,6 +264,44 @@ fn a_connection_that_goes_away_is_replaced() {
 }
 
 #[test]
+fn a_websocket_is_asked_for_on_another_connection_where_one_is_closing() {
+    run(async {
+        let address = server(|mut stream, nth| async move {
+            if nth == 0 {
+                // It is about to go: its settings and its goodbye come in one.
+                let mut out = Vec::new();
+                frame::write_settings(&mut out, &[(frame::Setting::EnableConnectProtocol, 1)]);
+                frame::write_goaway(&mut out, 0, ErrorCode::NO_ERROR, b"");
+                stream.write_all(&out).await.unwrap();
+                let mut rest = Vec::new();
+                let _ = stream.read_to_end(&mut rest).await;
+                return;
+            }
+            let mut builder = ::h2::server::Builder::new();
+            let mut connection = builder.enable_connect_protocol().handshake::<_, Bytes>(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let mut out = respond.send_response(http::Response::new(()), false).unwrap();
+                out.send_data(Bytes::from_static(b"hello"), true).unwrap();
+            }
+        })
+        .await;
+        let (cluster, pools) = (grpc(address), Pools::new());
+        let mut head = head(Method::Get, "/chat");
+        head.fields.append("Upgrade", "websocket");
+        head.fields.append("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let target = pools.target(&cluster);
+        let now = heddle_node::clock::now();
+        let picked = target.pick(None, &[], Seen::Never, &mut fastrand::Rng::with_seed(1), now).unwrap();
+        let request = OutgoingRequest { head: &head, host: "up.example", upgrade: true, timeouts: Timeouts::default() };
+        let response = pools.send(picked, &request, &mut Body::Empty, &Interim::none(), now).await.unwrap();
+        assert_eq!((response.head.status, totals(&cluster).connects), (101, 2));
+        let mut said = String::new();
+        response.upgraded.unwrap().read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "hello");
+    });
+}
+
+#[test]
 fn silence_runs_into_the_read_timeout_and_a_dead_connection_is_found_by_pings() {
     run_paused(async {
         let silent = h2_server(100, |request, respond, _| async move {

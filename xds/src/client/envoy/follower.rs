@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::super::TypedUpdate;
 use super::world::{Owner, World};
 use crate::codec::InvalidResource;
-use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece, Unread};
+use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece, Unread, material};
 use crate::dialect::envoy::kind::EnvoyKind;
 use crate::protocol::Dialect;
 use crate::snapshot::version_of;
@@ -97,6 +97,8 @@ pub struct Follower {
     whole: BTreeSet<EnvoyKind>,
     names: BTreeMap<EnvoyKind, BTreeSet<Arc<str>>>,
     held: BTreeMap<Owner, Arc<str>>,
+    /// Listeners whose address another one has, with their versions. They were refused, and come alive when that goes: nobody tells of them again.
+    parked: BTreeMap<Arc<str>, (Piece, Arc<str>)>,
     fixed: BTreeSet<Owner>,
     nonces: BTreeMap<EnvoyKind, Arc<str>>,
     versions: BTreeMap<EnvoyKind, Arc<str>>,
@@ -119,6 +121,7 @@ impl Follower {
             whole,
             names: BTreeMap::new(),
             held: BTreeMap::new(),
+            parked: BTreeMap::new(),
             fixed: BTreeSet::new(),
             nonces: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -127,6 +130,9 @@ impl Follower {
         };
         for piece in statics {
             let owner = (piece.kind(), piece.name().clone());
+            if let Piece::Listener(door) = piece {
+                follower.world.mark(door);
+            }
             match follower.world.set(piece.clone(), now) {
                 Err(fault) => return Err((owner, fault)),
                 Ok(Some(_)) => return Err((owner, Fault::new("name", "is there twice"))),
@@ -155,6 +161,8 @@ impl Follower {
     pub fn hello(&mut self) -> Vec<Says> {
         self.open = true;
         self.nonces.clear();
+        // They are told anew, as it is not said that they are held.
+        self.parked.clear();
         self.note_wants();
         let asked = |kind: &EnvoyKind| self.whole.contains(kind) || self.names.get(kind).is_some_and(|names| !names.is_empty());
         // Clusters first, then what they need: the order in which a control plane expects questions.
@@ -233,21 +241,60 @@ impl Follower {
         let Told { kind, version, nonce, resources, removed } = told;
         let mut open = Open { kind, version, nonce, taken: BTreeMap::new(), refused: Vec::new() };
         let mut seen = BTreeSet::new();
+        if kind == EnvoyKind::Listener {
+            // Listeners that go give their addresses away to those that come. They are few, so that their names may be read twice.
+            if self.dialect == Dialect::Sotw {
+                seen = resources.iter().map(|raw| self.read(kind, raw).0).collect();
+            }
+            self.drop_gone(kind, &seen, &removed);
+        }
         for raw in &resources {
             self.take(raw, &mut open, &mut seen, now);
         }
-        if self.dialect == Dialect::Sotw && kind.is_asked_whole() && !seen.contains("") {
-            let gone: Vec<Owner> = self.held.keys().filter(|(of, name)| *of == kind && !seen.contains(name)).cloned().collect();
-            gone.into_iter().for_each(|owner| self.drop_one(&owner));
+        if kind == EnvoyKind::Listener {
+            self.let_in(&mut open, &seen, now);
+        } else {
+            self.drop_gone(kind, &seen, &removed);
         }
-        removed.iter().for_each(|name| self.drop_one(&(kind, name.clone())));
         if kind == EnvoyKind::Cluster {
             self.world.clusters_told();
         }
         open
     }
 
+    /// Drops what was removed, and in state of the world what was not seen.
+    fn drop_gone(&mut self, kind: EnvoyKind, seen: &BTreeSet<Arc<str>>, removed: &[Arc<str>]) {
+        if self.dialect == Dialect::Sotw && kind.is_asked_whole() && !seen.contains("") {
+            let gone: Vec<Owner> = self.held.keys().filter(|(of, name)| *of == kind && !seen.contains(name)).cloned().collect();
+            gone.into_iter().for_each(|owner| self.drop_one(&owner));
+            self.parked.retain(|name, _| kind != EnvoyKind::Listener || seen.contains(name));
+        }
+        removed.iter().for_each(|name| self.drop_one(&(kind, name.clone())));
+    }
+
+    /// Lets listeners in whose address is free by now; of those of this response it is said that it is not.
+    fn let_in(&mut self, open: &mut Open, seen: &BTreeSet<Arc<str>>, now: Instant) {
+        while let Some(name) =
+            self.parked.iter().find(|(_, (piece, _))| self.world.contest(piece).is_none()).map(|(name, _)| name.clone())
+        {
+            let Some((piece, version)) = self.parked.remove(&name) else { break };
+            self.put(open, name, version, piece, now);
+        }
+        let refused = self.parked.iter().filter(|(name, _)| seen.contains(*name));
+        open.refused.extend(refused.filter_map(|(name, (piece, _))| Some((name.clone(), self.world.contest(piece)?))));
+    }
+
+    fn put(&mut self, open: &mut Open, name: Arc<str>, version: Arc<str>, piece: Piece, now: Instant) {
+        match self.world.set(piece, now) {
+            Ok(before) => drop(open.taken.insert(name, (before, version))),
+            Err(fault) => open.refused.push((name, fault)),
+        }
+    }
+
     fn drop_one(&mut self, owner: &Owner) {
+        if owner.0 == EnvoyKind::Listener {
+            self.parked.remove(&owner.1);
+        }
         if !self.fixed.contains(owner) {
             self.held.remove(owner);
             self.world.remove(owner.0, &owner.1);
@@ -258,14 +305,17 @@ impl Follower {
         let kind = open.kind;
         let (name, read) = self.read(kind, raw);
         seen.insert(name.clone());
+        if kind == EnvoyKind::Listener {
+            self.parked.remove(&name);
+        }
         let version = if raw.version.is_empty() { version_of(&raw.body) } else { raw.version.clone() };
         let owner = (kind, name.clone());
         if self.dialect == Dialect::Sotw && self.held.get(&owner) == Some(&version) {
             return;
         }
-        let outcome = read().and_then(|piece| self.world.set(piece, now));
-        match outcome {
-            Ok(before) => drop(open.taken.insert(name, (before, version))),
+        match read() {
+            Ok(piece) if self.world.contest(&piece).is_some() => drop(self.parked.insert(name, (piece, version))),
+            Ok(piece) => self.put(open, name, version, piece, now),
             Err(fault) => open.refused.push((name, fault)),
         }
     }
@@ -282,7 +332,7 @@ impl Follower {
         let own = unread.as_ref().ok().and_then(Unread::name);
         let name = own.clone().filter(|_| raw.name.is_empty()).unwrap_or_else(|| raw.name.clone());
         let fixed = self.fixed.contains(&(kind, name.clone()));
-        let full = self.held.len() >= MAX_HELD * EnvoyKind::ALL.len();
+        let full = self.held.len() + self.parked.len() >= MAX_HELD * EnvoyKind::ALL.len();
         let said = name.clone();
         let read = move || {
             let unread = unread?;
@@ -290,7 +340,7 @@ impl Follower {
                 _ if fixed => Err(Fault::new("name", "is that of a resource of the bootstrap, which stays")),
                 _ if full => Err(Fault::new("", format!("more than {MAX_HELD} resources of a kind are not held"))),
                 Some(own) if own != said => Err(Fault::new("name", format!("the resource calls itself {own:.200?}"))),
-                _ => unread.read(),
+                _ => unread.read().and_then(|piece| material::usable(&piece).map(|()| piece)),
             }
         };
         (name, read)
@@ -304,6 +354,7 @@ impl Follower {
                     let before = open.taken.remove(&name).and_then(|(before, _)| before);
                     self.world.restore(&(kind, name.clone()), before, now);
                     open.refused.push((name, told_of(kind, fault)));
+                    self.oust(&mut open, now);
                 }
                 // It came with an earlier response, which is answered already: the log says it.
                 _ => {}
@@ -325,6 +376,21 @@ impl Follower {
             says.version = self.versions.get(&open.kind).cloned().unwrap_or_default();
         }
         (says, undone)
+    }
+
+    /// A listener that stays where it was takes its address back from whoever came there with the same response.
+    fn oust(&mut self, open: &mut Open, now: Instant) {
+        if open.kind != EnvoyKind::Listener {
+            return;
+        }
+        while let Some((name, (piece, fault))) =
+            open.taken.keys().find_map(|name| Some((name.clone(), self.world.contested(name)?)))
+        {
+            let Some((before, version)) = open.taken.remove(&name) else { break };
+            self.world.restore(&(open.kind, name.clone()), before, now);
+            self.parked.insert(name.clone(), (piece, version));
+            open.refused.push((name, fault));
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The life of a node that follows a control plane of Envoy's: start from a bootstrap and from disk, connect, follow, lose, wait. It knows no message.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use heddle_node::clock;
@@ -12,8 +13,8 @@ use super::follower::Follower;
 use super::stream::{self, Delta, Sotw};
 use crate::client::shell::{End, Session};
 use crate::client::{Batch, ClientConfig, ClientStatus, Holdings, Origin, TypedUpdate, backoff};
-use crate::codec::InvalidResource;
-use crate::model::Kind;
+use crate::codec::{InvalidResource, decode_body};
+use crate::model::{Kind, Resource};
 use crate::protocol::Dialect;
 
 /// What outlives the streams.
@@ -21,6 +22,8 @@ pub(super) struct Shell {
     pub(super) session: Session,
     /// What the consumer has, for the disk; empty when nothing is kept there.
     mirror: Holdings,
+    /// Where the listeners stand that were on disk, until it is known that they are still there.
+    from_disk: BTreeMap<SocketAddr, Arc<str>>,
     /// What was on disk and is no more was taken away.
     swept: bool,
 }
@@ -40,7 +43,8 @@ pub(crate) async fn run(
             return;
         }
     };
-    let mut shell = Shell { session: Session::new(config, updates, status), mirror: Holdings::default(), swept: false };
+    let session = Session::new(config, updates, status);
+    let mut shell = Shell { session, mirror: Holdings::default(), from_disk: BTreeMap::new(), swept: false };
     if shell.start(&mut follower).await.is_err() {
         return;
     }
@@ -55,7 +59,12 @@ pub(crate) async fn run(
 impl Shell {
     /// What is there without a control plane: what was held at the last run, and the bootstrap.
     async fn start(&mut self, follower: &mut Follower) -> Result<(), End> {
-        self.mirror = self.session.start_from_disk().await?;
+        self.mirror = self.session.start_from_disk(|holdings| follower.world().sift(holdings)).await?;
+        let stood = self.mirror.list(Kind::Listener).filter_map(|(name, held)| match decode_body(Kind::Listener, &held.body) {
+            Ok(Resource::Listener(listener)) => Some((listener.address, name.clone())),
+            _ => None,
+        });
+        self.from_disk = stood.filter(|(address, _)| address.port() != 0).collect();
         self.proceed(follower).await.map(drop)
     }
 
@@ -124,9 +133,10 @@ impl Shell {
     pub(super) async fn deliver(
         &mut self,
         follower: &mut Follower,
-        updates: Vec<TypedUpdate>,
+        mut updates: Vec<TypedUpdate>,
     ) -> Result<Vec<InvalidResource>, End> {
         let encoded = follower.world().take_encoded();
+        self.make_room(&mut updates);
         if updates.is_empty() {
             return Ok(Vec::new());
         }
@@ -147,6 +157,21 @@ impl Shell {
         Ok(rejected)
     }
 
+    /// A listener that was on disk gives its address to one that is told of: it may be gone, and connections would go to either.
+    fn make_room(&mut self, updates: &mut [TypedUpdate]) {
+        if self.from_disk.is_empty() {
+            return;
+        }
+        for update in updates.iter_mut().filter(|update| update.kind == Kind::Listener) {
+            self.from_disk.retain(|_, old| update.set.iter().all(|set| set.name != *old));
+            for set in &update.set {
+                if let Resource::Listener(listener) = &set.resource {
+                    update.removed.extend(self.from_disk.remove(&listener.address));
+                }
+            }
+        }
+    }
+
     /// The control plane has answered.
     pub(super) fn heard(&mut self, follower: &Follower, version: Arc<str>) {
         self.session.stands(follower.is_synced(), Some(version));
@@ -157,6 +182,7 @@ impl Shell {
         if std::mem::replace(&mut self.swept, true) {
             return Ok(());
         }
+        self.from_disk.clear();
         let told: BTreeSet<(Kind, Arc<str>)> = follower.world().told().cloned().collect();
         let gone = |kind: Kind| TypedUpdate {
             kind,

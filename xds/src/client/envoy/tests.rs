@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::*;
-use crate::client::TypedUpdate;
+use crate::client::{Holdings, TypedUpdate};
 use crate::codec::InvalidResource;
 use crate::dialect::envoy::decode::decode;
 use crate::dialect::envoy::decode::tests::{any, assignment, eds_cluster, encode, listener, routes};
@@ -477,7 +477,7 @@ fn what_filters_do_is_written_down_once_for_all_routes() {
     let router = filters[0].take();
     let rules: Vec<Value> =
         (0..64).map(|number| json!({"match": {"prefix": format!("/{number}/")}, "requires": {"provider_name": "p"}})).collect();
-    let providers = json!({"p": {"local_jwks": {"inline_string": "{\"keys\": []}"}}});
+    let providers = json!({"p": {"local_jwks": {"inline_string": "{\"keys\": [{\"kty\": \"EC\"}]}"}}});
     let authn =
         any("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", json!({"providers": providers, "rules": rules}));
     *filters = json!([{"name": "jwt", "typed_config": authn}, router]);
@@ -555,5 +555,164 @@ fn clients_are_sent_nowhere_with_a_port_where_hosts_lose_theirs() {
             .map(|plugin| plugin.config["uri"].as_str().unwrap_or_default().to_owned())
             .collect();
         assert_eq!(uris, [expected]);
+    }
+}
+
+/// A listener at this port, which answers by itself.
+fn door(name: &str, port: u16) -> Value {
+    let mut door = listener(name, Some(routes("r", "c")));
+    door["address"]["socket_address"]["port_value"] = port.into();
+    door
+}
+
+#[test]
+fn one_address_is_for_one_listener_and_is_free_when_that_goes() {
+    for dialect in [Dialect::Delta, Dialect::Sotw] {
+        let mut talk = Talk::new(dialect);
+        talk.hears(EnvoyKind::Cluster, &[]);
+        let both = talk.hears(EnvoyKind::Listener, &[door("a", 1), door("b", 1), door("c", 2)]);
+        assert_eq!(both.names(Kind::Listener), ["a", "c"]);
+        let error = both.verdict.error.unwrap();
+        assert_eq!(
+            error,
+            "Listener b: address: 127.0.0.1:1 is the address of the listener a, and one address is for one listener"
+        );
+        let delta = dialect == Dialect::Delta;
+        let (set, removed): (&[Value], &[&str]) =
+            if delta { (&[door("b", 1)], &["a"]) } else { (&[door("b", 1), door("c", 2)], &[]) };
+        let moved = talk.judged(EnvoyKind::Listener, set, removed, &[]);
+        assert_eq!((&moved.verdict.error, moved.names(Kind::Listener)), (&None, vec!["b".to_owned()]), "who had it goes");
+        // One that waits for its routes has its address already.
+        let mut waits = listener("w", None);
+        waits["address"]["socket_address"]["port_value"] = 3.into();
+        let all = [door("b", 1), door("c", 2), waits, door("x", 3)];
+        let error = talk.hears(EnvoyKind::Listener, &all).verdict.error.unwrap();
+        assert!(error.starts_with("Listener x: address: "), "{error}");
+    }
+}
+
+/// The listeners that changed, each with its port.
+fn opened(outcome: &Outcome) -> Vec<(String, u16)> {
+    let sets = outcome.updates.iter().flat_map(|update| &update.set);
+    let listeners = sets.filter_map(|set| if let Resource::Listener(listener) = &set.resource { Some(listener) } else { None });
+    listeners.map(|listener| (listener.name.to_string(), listener.address.port())).collect()
+}
+
+#[test]
+fn an_address_that_one_leaves_is_for_the_next_in_whatever_order_it_is_told() {
+    for dialect in [Dialect::Delta, Dialect::Sotw] {
+        let mut talk = Talk::new(dialect);
+        talk.hears(EnvoyKind::Cluster, &[]);
+        talk.hears(EnvoyKind::Listener, &[door("a", 1)]);
+        let moved = talk.hears(EnvoyKind::Listener, &[door("b", 1), door("a", 2)]);
+        assert_eq!((&moved.verdict.error, opened(&moved)), (&None, vec![("a".to_owned(), 2), ("b".to_owned(), 1)]));
+        let back = talk.hears(EnvoyKind::Listener, &[door("b", 3), door("a", 1)]);
+        assert_eq!((&back.verdict.error, opened(&back)), (&None, vec![("a".to_owned(), 1), ("b".to_owned(), 3)]));
+        // Where the first one cannot be used where it goes, it stays, and who came in its place does not get it.
+        let fault = InvalidResource { kind: Kind::Listener, name: "a".into(), field: "f".into(), reason: "odd".into() };
+        let kept = talk.judged(EnvoyKind::Listener, &[door("c", 1), door("a", 4), door("b", 3)], &[], &[fault]);
+        let error = kept.verdict.error.unwrap();
+        assert_eq!(
+            error.lines().collect::<Vec<_>>(),
+            [
+                "Listener a: Listener a: f: odd",
+                "Listener c: address: 127.0.0.1:1 is the address of the listener a, and one address is for one listener"
+            ]
+        );
+    }
+}
+
+#[test]
+fn who_was_refused_an_address_gets_it_when_it_is_free_though_nobody_tells_of_it_again() {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[]);
+    talk.hears(EnvoyKind::Listener, &[door("a", 1), door("c", 2)]);
+    for name in ["b", "d"] {
+        assert!(
+            talk.hears(EnvoyKind::Listener, &[door(name, 1)]).verdict.error.unwrap().starts_with(&format!("Listener {name}: "))
+        );
+    }
+    let silent = talk.hears(EnvoyKind::Listener, &[door("c", 3)]);
+    assert_eq!((&silent.verdict.error, opened(&silent)), (&None, vec![("c".to_owned(), 3)]), "it is refused once");
+    let gone = talk.judged(EnvoyKind::Listener, &[], &["a"], &[]);
+    assert_eq!((&gone.verdict.error, opened(&gone)), (&None, vec![("b".to_owned(), 1)]));
+    assert!(gone.updates.iter().any(|update| update.kind == Kind::Listener && update.removed == ["a".into()]));
+    talk.judged(EnvoyKind::Listener, &[], &["d"], &[]);
+    assert_eq!(opened(&talk.judged(EnvoyKind::Listener, &[], &["b"], &[])), [], "what is gone by itself does not come");
+    let held = talk.follower.hello().into_iter().find(|says| says.kind == Some(EnvoyKind::Listener)).unwrap();
+    assert_eq!(
+        held.initial.keys().map(|name| &**name).collect::<Vec<_>>(),
+        ["c"],
+        "of the others it is not said that they are here"
+    );
+}
+
+#[test]
+fn an_address_is_taken_over_when_who_had_it_has_left() {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[]);
+    talk.hears(EnvoyKind::Listener, &[door("a", 1)]);
+    let mut leaves = listener("a", None);
+    leaves["address"]["socket_address"]["port_value"] = 2.into();
+    let waits = talk.hears(EnvoyKind::Listener, &[leaves, door("b", 1)]);
+    assert_eq!((&waits.verdict.error, opened(&waits)), (&None, vec![]), "a stays where it is until its routes are there");
+    let wake = talk.follower.world().wake().unwrap();
+    assert!(wake > talk.now, "nothing is to be done before");
+    let table = talk.hears(EnvoyKind::Routes, &[routes("a-routes", "c")]);
+    assert_eq!(opened(&table), [("a".to_owned(), 2), ("b".to_owned(), 1)], "both at once");
+}
+
+#[test]
+fn what_was_on_disk_of_a_bootstrap_stands_for_as_long_as_that_says_it() {
+    let now = heddle_node::clock::now();
+    let whole = BTreeSet::from([EnvoyKind::Cluster, EnvoyKind::Listener]);
+    let node = |doors: &[Value]| {
+        let statics: Vec<_> = doors.iter().map(|door| decode(EnvoyKind::Listener, door).unwrap()).collect();
+        Follower::new(Dialect::Delta, whole.clone(), &statics, now).map_err(|_| ()).unwrap()
+    };
+    let kept = |doors: &[Value], disk: &Holdings| {
+        let mut disk = disk.clone();
+        node(doors).world().sift(&mut disk);
+        let names = |kind: Kind| disk.list(kind).map(|(name, _)| name.to_string()).collect::<Vec<_>>();
+        (names(Kind::Listener), names(Kind::Route).len())
+    };
+    let mut before = node(&[door("a", 1), door("b", 2)]);
+    before.hello();
+    let mut talk = Talk { follower: before, dialect: Dialect::Delta, now, turn: 0 };
+    talk.hears(EnvoyKind::Cluster, &[]);
+    talk.hears(EnvoyKind::Listener, &[door("told", 3)]);
+    let mut disk = Holdings::default();
+    talk.follower.world().take_encoded().into_iter().for_each(|(kind, name, held)| disk.insert(kind, name, held));
+    let all = |names: &[&str]| (names.iter().map(ToString::to_string).collect::<Vec<_>>(), names.len());
+    assert_eq!(kept(&[door("a", 1), door("b", 2)], &disk), all(&["a", "b", "told"]), "nothing has changed");
+    assert_eq!(kept(&[door("a", 1)], &disk), all(&["a", "told"]), "its routes go with it");
+    assert_eq!(kept(&[door("a", 1), door("b", 4)], &disk), all(&["a", "told"]), "another address");
+    let mut narrower = door("b", 2);
+    narrower["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["domains"] =
+        json!(["b.example"]);
+    assert_eq!(kept(&[narrower], &disk), all(&["told"]), "other routes");
+    assert_eq!(kept(&[], &disk), all(&["told"]));
+}
+
+#[test]
+fn key_material_of_no_use_is_refused_with_what_holds_it() {
+    let material = |text: &str| json!({"inline_string": text});
+    let pair = json!({"certificate_chain": material("C"), "private_key": material("K")});
+    let tls = |kind: &str, context: Value| json!({"name": "tls", "typed_config": any(&format!("envoy.extensions.transport_sockets.tls.v3.{kind}"), json!({"common_tls_context": context}))});
+    let mut talk = Talk::new(Dialect::Delta);
+    let mut cluster = eds_cluster("c");
+    cluster["transport_socket"] = tls("UpstreamTlsContext", json!({"validation_context": {"trusted_ca": material("R")}}));
+    let mut shows = door("l", 1);
+    shows["filter_chains"][0]["transport_socket"] = tls("DownstreamTlsContext", json!({"tls_certificates": [pair]}));
+    let secret = json!({"name": "s", "validation_context": {"trusted_ca": material("R")}});
+    let context = "transport_socket.typed_config.common_tls_context";
+    for (kind, resource, field) in [
+        (EnvoyKind::Cluster, cluster, format!("Cluster c: {context}.validation_context.trusted_ca: ")),
+        (EnvoyKind::Listener, shows, format!("Listener l: filter_chains[0].{context}.tls_certificates[0].certificate_chain: ")),
+        (EnvoyKind::Secret, secret, "Secret s: validation_context.trusted_ca: ".to_owned()),
+    ] {
+        let outcome = talk.hears(kind, &[resource]);
+        let error = outcome.verdict.error.clone().unwrap();
+        assert!(error.starts_with(&field) && outcome.updates.is_empty(), "{error}");
     }
 }

@@ -59,7 +59,7 @@ fn timeouts() -> impl Strategy<Value = Timeouts> {
 
 fn listener() -> impl Strategy<Value = Listener> {
     let head = (name(), any::<SocketAddr>(), any::<bool>(), of(vec(network(), 0..3)), vec(network(), 0..3));
-    let tail = (any::<[u32; 6]>(), [duration(), duration()], any::<[bool; 4]>(), of(text()), of(text()), vec(name(), 0..3));
+    let tail = (any::<[u32; 6]>(), [duration(), duration()], any::<[bool; 5]>(), of(text()), of(text()), vec(name(), 0..3));
     (head, tail, vec(tcp_route(), 0..3)).prop_map(
         |((name, address, tls, proxy, trusted), (numbers, times, flags, server, via, nodes), tcp)| Listener {
             name,
@@ -71,7 +71,7 @@ fn listener() -> impl Strategy<Value = Listener> {
                 (false, true) => ListenerProtocol::Http,
             },
             proxy_protocol: proxy.map_or(ProxyProtocol::Off, ProxyProtocol::Required),
-            forwarded: ForwardedTrust { trusted },
+            forwarded: ForwardedTrust { trusted, sanitizes: flags[4] },
             limits: EdgeLimits {
                 max_header_bytes: numbers[0],
                 max_field_bytes: numbers[1],

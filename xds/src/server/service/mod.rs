@@ -22,6 +22,7 @@ use tonic::codegen::{Body, StdError, http};
 use tonic::server::NamedService;
 use tonic::transport::Server;
 use tonic::{Status, Streaming};
+use tower::layer::util::{Identity, Stack};
 
 use super::body::{Outgoing, Packet};
 use super::memo::{Memo, delta_key, sotw_key};
@@ -30,7 +31,7 @@ use super::stream::{self, Shared, Speak, Terms};
 
 use super::{DeltaMachine, Machine, NodeRegistry, SotwMachine};
 use crate::dialect::envoy::encode::Gap;
-use crate::link::Peer;
+use crate::link::{Linger, Peer};
 use crate::model::Kind;
 use crate::protocol::wire::{
     AGENT, Incoming, delta_request_from_wire, delta_response_to_wire, sotw_request_from_wire, sotw_response_to_wire,
@@ -240,9 +241,13 @@ impl<M: Message + Default + Send + 'static> Decoder for Requests<M> {
     }
 }
 
-/// A gRPC server with the bounds of the discovery port: dead peers are noticed within 40 s, streams and resets are limited.
-pub fn tuned() -> Server {
+/// What stands before the services of a [`tuned`] server.
+pub type Tuned = Stack<Linger, Identity>;
+
+/// A gRPC server with the bounds of the discovery port: dead peers are noticed within 40 s, streams and resets are limited, and who is refused hears it.
+pub fn tuned() -> Server<Tuned> {
     Server::builder()
+        .layer(Linger)
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))

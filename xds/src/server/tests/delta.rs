@@ -253,6 +253,23 @@ fn dependencies_come_first_and_removals_last_in_reverse() {
 }
 
 #[test]
+fn a_listener_that_leaves_goes_with_the_one_that_takes_its_address() {
+    let store = SnapshotStore::new();
+    let mut machine = machine(&store);
+    for kind in [Kind::Certificate, Kind::Listener] {
+        send(&mut machine, &store, asks(kind, &[]));
+    }
+    change(&mut machine, &store, vec![set(Kind::Certificate, "old", "1"), listener("old", &[])]);
+    drain(&mut machine, &store);
+    let left = [Kind::Certificate, Kind::Listener].map(|kind| gone(kind, "old"));
+    let came = [set(Kind::Certificate, "new", "1"), listener("new", &[])];
+    change(&mut machine, &store, left.into_iter().chain(came).collect());
+    assert_eq!(all_said(&drain(&mut machine, &store)), [vec!["+new"], vec!["+new", "-old"], vec!["-old"]]);
+    change(&mut machine, &store, vec![gone(Kind::Listener, "new")]);
+    assert_eq!(all_said(&drain(&mut machine, &store)), [["-new"]]);
+}
+
+#[test]
 fn a_name_that_comes_back_before_its_removal_was_sent_is_not_removed() {
     let store = secrets(&["a"]);
     let mut machine = machine(&store);

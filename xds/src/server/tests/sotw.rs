@@ -211,6 +211,21 @@ fn nothing_is_taken_away_before_its_replacement_is_there() {
 }
 
 #[test]
+fn a_listener_that_leaves_goes_with_the_one_that_takes_its_address() {
+    for types in [Types::Envoy, Types::Heddle] {
+        let store = SnapshotStore::new();
+        store.apply(vec![listener("old", &[])]);
+        let mut machine = machine(&store).speaking(types);
+        let first = one(send(&mut machine, &store, asks(Kind::Listener, &[])));
+        send(&mut machine, &store, ack(&first, &[]));
+        let second = one(tell(&mut machine, &store, vec![gone(Kind::Listener, "old"), listener("new", &[])]));
+        assert_eq!(said(&second), ["new"]);
+        send(&mut machine, &store, ack(&second, &[]));
+        assert!(said(&one(tell(&mut machine, &store, vec![gone(Kind::Listener, "new")]))).is_empty());
+    }
+}
+
+#[test]
 fn who_takes_views_whole_is_told_one_in_one_go_and_answers_before_the_next() {
     let (store, mut machine) = replaced(Types::Heddle);
     let view = drain(&mut machine, &store);

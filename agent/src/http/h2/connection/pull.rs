@@ -41,6 +41,8 @@ impl Connection {
             Some(Item::Head(_)) => Poll::Ready(Some(Err(Lost::STALE))),
             None => match stream.lost {
                 Some(lost) => Poll::Ready(Some(Err(lost))),
+                // Some was thrown away: an end would make what is left of it look whole.
+                None if stream.incoming.unwanted => Poll::Ready(Some(Err(Lost::STALE))),
                 None if stream.incoming.ended => Poll::Ready(None),
                 None => {
                     wait(&mut stream.incoming.waker, cx);
@@ -53,7 +55,7 @@ impl Connection {
     /// Content that is still to be pulled, when that is known: it was announced, or all has come. Not 0 before the end: trailers may follow. Where they have
     /// come nothing is known, as what has a length has no room for them in HTTP/1.
     pub fn remaining(&self, key: StreamKey) -> Option<u64> {
-        let incoming = &self.streams.get(key)?.incoming;
+        let incoming = &self.streams.get(key).filter(|stream| !stream.incoming.unwanted)?.incoming;
         if incoming.ended && incoming.queue.is_empty() {
             return Some(0);
         }
@@ -83,6 +85,18 @@ impl Connection {
         stream.incoming.queue.clear();
         let dropped = std::mem::take(&mut stream.incoming.queued);
         self.give_back_to_all(dropped as u32);
+    }
+
+    /// Ready when the peer has said all, or its stream has ended early. What it says until then is thrown away, and no more than its window allows.
+    pub fn poll_heard(&mut self, key: StreamKey, cx: &Context<'_>) -> Poll<()> {
+        self.discard(key);
+        match self.streams.get_mut(key).filter(|stream| !stream.incoming.ended && stream.lost.is_none()) {
+            Some(stream) => {
+                wait(&mut stream.incoming.waker, cx);
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
     }
 
     /// Opens the windows again by what was pulled from a stream.

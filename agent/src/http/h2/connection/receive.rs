@@ -252,6 +252,9 @@ impl Connection {
         incoming.expected = incoming.expected.map(|left| left - u64::from(len));
         if incoming.unwanted {
             incoming.ended = end;
+            if end {
+                wake(&mut incoming.waker);
+            }
             self.give_back_to_all(flow);
             if let Some(key) = key {
                 self.streams.settle(key);

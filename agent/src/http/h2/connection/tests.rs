@@ -228,6 +228,42 @@ fn content_of_a_stream_that_we_have_reset_is_borne_as_far_as_its_window_went() {
 }
 
 #[test]
+fn what_was_thrown_away_is_never_taken_for_a_whole_message() {
+    for end_comes in [false, true] {
+        let mut end = End::server();
+        end.hear(&[post(1), data(1, 16_000, false)].concat()).unwrap();
+        let key = end.keys[0];
+        assert!(matches!(end.machine.poll_frame(key, &nobody()), Poll::Ready(Some(Ok(Frame::Data(_))))));
+        end.answer(key, 0);
+        assert!(end.machine.poll_heard(key, &nobody()).is_pending());
+        end.hear(&data(1, 16_000, end_comes)).unwrap();
+        assert_eq!(end.machine.poll_heard(key, &nobody()).is_ready(), end_comes);
+        // Somebody may still have the body in hand.
+        assert_eq!(end.machine.remaining(key), None);
+        assert!(matches!(end.machine.poll_frame(key, &nobody()), Poll::Ready(Some(Err(_)))), "{end_comes}");
+    }
+}
+
+#[test]
+fn who_is_no_longer_wanted_may_say_no_more_than_the_window_allows() {
+    let mut end = End::server();
+    end.hear(&post(1)).unwrap();
+    let key = end.keys[0];
+    end.answer(key, 0);
+    end.said();
+    for _ in 0..4 {
+        end.hear(&data(1, 16_000, false)).unwrap();
+        assert!(end.machine.poll_heard(key, &nobody()).is_pending());
+    }
+    assert!(end.said().iter().all(|(kind, _, stream, _)| (*kind, *stream) != (8, 1)), "its window is not opened again");
+    end.hear(&data(1, 16_000, false)).unwrap();
+    assert_eq!(end.reset_of(1), Some(3));
+    assert!(end.machine.poll_heard(key, &nobody()).is_ready());
+    end.machine.release(key);
+    assert!(end.machine.streams.is_empty());
+}
+
+#[test]
 fn windows_open_with_the_pulling_and_not_before() {
     let mut end = End::server();
     end.hear(&[post(1), data(1, 16_000, false), data(1, 16_000, false), data(1, 16_000, false)].concat()).unwrap();

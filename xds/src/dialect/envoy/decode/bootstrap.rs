@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use heddle_node::settings::named;
 use serde_json::{Map, Value};
 
 use super::cluster::endpoints::address;
@@ -139,7 +140,7 @@ fn whole(fields: &mut Fields<'_>, faults: &mut Vec<Fault>) -> Read<Bootstrap> {
             })
             .transpose()
     })?;
-    let statics = statics(fields, faults)?;
+    let (statics, refused) = statics(fields, faults)?;
     let dynamic = fields.message("dynamic_resources", |dynamic| {
         let ads = dynamic.message("ads_config", ads)?;
         let mut kinds = Vec::new();
@@ -153,6 +154,8 @@ fn whole(fields: &mut Fields<'_>, faults: &mut Vec<Fault>) -> Read<Bootstrap> {
         Ok((ads, kinds))
     })?;
     let follows = match dynamic {
+        // What is wrong with its cluster is told already.
+        Some((Some(ads), _)) if refused.iter().any(|name| **name == *ads.cluster) => None,
         Some((Some(ads), kinds)) => {
             Some(follows(&ads, kinds, &statics).map_err(|fault| fault.inside("dynamic_resources.ads_config"))?)
         }
@@ -164,9 +167,9 @@ fn whole(fields: &mut Fields<'_>, faults: &mut Vec<Fault>) -> Read<Bootstrap> {
     Ok(Bootstrap { node, admin: admin.flatten(), statics, follows })
 }
 
-/// What a bootstrap holds itself; a fault of one resource does not hide those of others.
-fn statics(fields: &mut Fields<'_>, faults: &mut Vec<Fault>) -> Read<Vec<Piece>> {
-    let mut statics = Vec::new();
+/// What a bootstrap holds itself, and the names of clusters that are refused; a fault of one resource does not hide those of others.
+fn statics(fields: &mut Fields<'_>, faults: &mut Vec<Fault>) -> Read<(Vec<Piece>, Vec<Arc<str>>)> {
+    let (mut statics, mut refused) = (Vec::new(), Vec::new());
     fields.message("static_resources", |resources| {
         for (field, kind) in
             [("secrets", EnvoyKind::Secret), ("clusters", EnvoyKind::Cluster), ("listeners", EnvoyKind::Listener)]
@@ -177,13 +180,17 @@ fn statics(fields: &mut Fields<'_>, faults: &mut Vec<Fault>) -> Read<Vec<Piece>>
             for (at, value) in resources.values(field, Ok)?.into_iter().enumerate() {
                 match decode(kind, value) {
                     Ok(piece) => statics.push(piece),
-                    Err(fault) => faults.push(fault.inside(place(at, name_of(kind, value)).trim_end())),
+                    Err(fault) => {
+                        let name = name_of(kind, value);
+                        refused.extend(name.clone().filter(|_| kind == EnvoyKind::Cluster));
+                        faults.push(fault.inside(place(at, name).trim_end()));
+                    }
                 }
             }
         }
         Ok(())
     })?;
-    Ok(statics)
+    Ok((statics, refused))
 }
 
 fn node(fields: &mut Fields<'_>) -> Read<BootstrapNode> {
@@ -200,7 +207,12 @@ fn node(fields: &mut Fields<'_>) -> Read<BootstrapNode> {
     let place = |locality: &mut Fields<'_>| Ok((text(locality, "region")?, text(locality, "zone")?, text(locality, "sub_zone")?));
     let (region, zone, sub_zone) = fields.message("locality", place)?.unwrap_or_default();
     let metadata = fields.map("metadata")?.map(|(name, value)| (name.clone(), value.clone())).collect();
-    Ok(BootstrapNode { id: text(fields, "id")?, cluster: text(fields, "cluster")?, region, zone, sub_zone, metadata })
+    let id = text(fields, "id")?;
+    for (field, name) in [("id", &id), ("locality.zone", &zone)] {
+        // As `heddle.yaml` may say it: whoever tells nodes apart by it would stumble.
+        name.iter().try_for_each(|name| named(name).map_err(|expected| Fault::new(field, expected)))?;
+    }
+    Ok(BootstrapNode { id, cluster: text(fields, "cluster")?, region, zone, sub_zone, metadata })
 }
 
 /// Reads an `ApiConfigSource`.
@@ -241,14 +253,14 @@ fn follows(ads: &Ads<'_>, kinds: Vec<EnvoyKind>, statics: &[Piece]) -> Read<Foll
     if endpoints.is_empty() {
         return Err(Fault::new("grpc_services", format!("the cluster {} has no endpoint", ads.cluster)));
     }
-    let tls = cluster.upstream.scheme.is_tls().then(|| named(cluster, statics)).transpose()?;
+    let tls = cluster.upstream.scheme.is_tls().then(|| known(cluster, statics)).transpose()?;
     let bracketed = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let authorities = endpoints.iter().map(|one| format!("{}:{}", bracketed(&one.host), one.port)).collect();
     Ok(Follows { authorities, tls, delta: ads.delta, kinds })
 }
 
 /// How the control plane is known over TLS. Only what the bootstrap has itself can be meant: whoever hands out secrets is reached by it.
-fn named(cluster: &Cluster, statics: &[Piece]) -> Read<Named> {
+fn known(cluster: &Cluster, statics: &[Piece]) -> Read<Named> {
     let missing = |reason: String| Fault::new("grpc_services", format!("TLS of the cluster {}: {reason}", cluster.upstream.name));
     let find = |name: &Arc<str>| -> Read<&SecretBody> {
         let of_others = statics.iter().filter_map(|piece| match piece {
@@ -271,12 +283,12 @@ fn named(cluster: &Cluster, statics: &[Piece]) -> Read<Named> {
     Ok(Named { roots: roots.clone(), pair, name: tls.sni.clone() })
 }
 
-/// Puts the content of files in the places where a bootstrap names them, which only its own machine can: certificates, keys, roots and bodies.
+/// Puts the content of files in the places where a bootstrap names them, which only its own machine can: certificates, keys, roots, bodies and sets of keys (JWKS).
 ///
 /// # Errors
 /// A file cannot be read; `read` says why.
 pub fn inline_files(tree: &mut Value, read: &dyn Fn(&str) -> Result<Vec<u8>, String>) -> Read<()> {
-    const PLACES: [&str; 10] = [
+    const PLACES: [&str; 12] = [
         "certificate_chain",
         "certificateChain",
         "private_key",
@@ -287,13 +299,20 @@ pub fn inline_files(tree: &mut Value, read: &dyn Fn(&str) -> Result<Vec<u8>, Str
         "ocsp_staple",
         "crl",
         "secret",
+        "local_jwks",
+        "localJwks",
     ];
+    const INSTEAD: [&str; 6] =
+        ["inline_bytes", "inlineBytes", "inline_string", "inlineString", "environment_variable", "environmentVariable"];
     match tree {
         Value::Object(map) => {
             for (name, value) in map {
                 let file = value.get("filename").and_then(Value::as_str).filter(|_| PLACES.contains(&name.as_str()));
                 match file {
                     Some(file) => {
+                        if let Some(beside) = INSTEAD.iter().find(|field| value.get(**field).is_some()) {
+                            return Err(Fault::new(name.as_str(), format!("expected exactly one of filename and {beside}")));
+                        }
                         let content = read(file).map_err(|reason| Fault::new(format!("{name}.filename"), reason))?;
                         *value = serde_json::json!({"inline_bytes": from_bytes(&content)});
                     }
@@ -353,6 +372,21 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_called_as_its_settings_may_call_it() {
+        for (field, pointer) in [("node.id", "/node/id"), ("node.locality.zone", "/node/locality/zone")] {
+            for odd in ["edge 1", "edge\n", &"e".repeat(129)] {
+                let mut tree = minimal();
+                *tree.pointer_mut(pointer).unwrap() = odd.into();
+                let fault = read(&tree).unwrap_err().remove(0);
+                assert_eq!(
+                    (fault.field.as_str(), fault.reason.as_str()),
+                    (field, "expected a name of at most 128 bytes without spaces")
+                );
+            }
+        }
+    }
+
+    #[test]
     fn tls_to_the_control_plane_is_that_of_its_cluster() {
         let mut tree = minimal();
         let context = |context: Value| {
@@ -391,14 +425,19 @@ mod tests {
         assert_eq!(told, ["hds_config"], "what is outside of resources is told first");
         tree.as_object_mut().unwrap().remove("hds_config");
         let told: Vec<String> = read(&tree).unwrap_err().iter().map(|fault| fault.field.clone()).collect();
-        assert_eq!(
-            told[..2],
-            ["static_resources.clusters[0] (xds_cluster).lb_policy", "static_resources.listeners[0] (l).address.pipe"]
-        );
+        let both = ["static_resources.clusters[0] (xds_cluster).lb_policy", "static_resources.listeners[0] (l).address.pipe"];
+        assert_eq!(told, both, "nobody says of a cluster that is refused that it is not there");
+        tree["static_resources"]["clusters"] = json!([]);
+        let told: Vec<String> = read(&tree).unwrap_err().iter().map(|fault| fault.reason.clone()).collect();
+        assert_eq!(told[1..], ["there is no static cluster xds_cluster"]);
     }
 
     #[test]
     fn files_of_a_bootstrap_are_put_in_their_places() {
+        let mut keys = json!({"providers": {"p": {"local_jwks": {"filename": "/k"}}}, "key": {"localJwks": {"filename": "/k"}}});
+        inline_files(&mut keys, &|_| Ok(b"{}".to_vec())).unwrap();
+        let inline = json!({"inline_bytes": from_bytes(b"{}")});
+        assert_eq!(keys, json!({"providers": {"p": {"local_jwks": inline}}, "key": {"localJwks": inline}}));
         let mut tree = json!({"a": [{"private_key": {"filename": "/k"}, "filename": "stays"}]});
         inline_files(&mut tree, &|file| Ok(file.as_bytes().to_vec())).unwrap();
         let inline = tree["a"][0]["private_key"]["inline_bytes"].as_str().unwrap();
@@ -406,5 +445,8 @@ mod tests {
         let fault =
             inline_files(&mut json!({"a": [{"trusted_ca": {"filename": "/no"}}]}), &|_| Err("gone".to_owned())).unwrap_err();
         assert_eq!(fault.field, "a[0].trusted_ca.filename");
+        let mut both = json!({"trusted_ca": {"filename": "/k", "inline_string": "a"}});
+        let fault = inline_files(&mut both, &|_| panic!("nothing is read")).unwrap_err();
+        assert_eq!((&*fault.field, &*fault.reason), ("trusted_ca", "expected exactly one of filename and inline_string"));
     }
 }

@@ -3,12 +3,14 @@
 pub mod bootstrap;
 mod cluster;
 mod listener;
+pub mod material;
 pub mod piece;
 mod program;
 mod protocol;
 pub mod read;
 mod route;
 pub mod source;
+pub mod statics;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;

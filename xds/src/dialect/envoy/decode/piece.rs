@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::read::Fault;
 use crate::model::{Certificate, DropOverload, Endpoint, HashOn, HashTable, Listener, Secret, Upstream};
 
 /// A cluster.
@@ -49,6 +50,14 @@ pub struct Door {
     pub asks_secrets: Vec<Arc<str>>,
 }
 
+impl Door {
+    /// That another listener has its address.
+    pub fn taken_by(&self, holder: &str) -> Fault {
+        let address = self.listener.address;
+        Fault::new("address", format!("{address} is the address of the listener {holder}, and one address is for one listener"))
+    }
+}
+
 /// A chain of filters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chain {
@@ -78,6 +87,24 @@ impl Chain {
             Does::Http(http) => Some(http),
             Does::Tcp(_) => None,
         }
+    }
+
+    /// The clusters that requests, their copies and bytes go to, as far as the chain says so itself, and does not say that they may be missing.
+    pub fn clusters(&self) -> Vec<&Arc<str>> {
+        let http = match &self.does {
+            Does::Tcp(proxy) => return proxy.targets.iter().map(|target| &target.cluster).collect(),
+            Does::Http(http) => http,
+        };
+        let mut clusters = Vec::new();
+        let Routes::Told(table) = &http.routes else { return clusters };
+        if !table.checks_clusters {
+            return clusters;
+        }
+        for route in table.hosts.iter().flat_map(|host| &host.routes) {
+            clusters.extend(route.targets.iter().map(|target| &target.cluster));
+            clusters.extend(route.mirrors.iter().map(|mirror| &mirror.cluster));
+        }
+        clusters
     }
 }
 
@@ -171,6 +198,8 @@ pub struct RouteTable {
     pub hosts: Vec<VirtualHost>,
     /// A port behind the name of a host does not count.
     pub ignores_port: bool,
+    /// Whether it is a mistake of a bootstrap when routes lead to clusters that are not there.
+    pub checks_clusters: bool,
 }
 
 /// Routes of some domains.

@@ -422,3 +422,31 @@ fn what_clients_say_of_their_way_is_asked_as_it_is_told_on() {
     assert_eq!(uri(json!({"path_redirect": "/x"})), "${forwarded_proto}://${http_host}/x");
     assert_eq!(uri(json!({"https_redirect": true, "port_redirect": 443})), "https://${host}:443${uri}");
 }
+
+#[test]
+fn what_envoy_says_itself_or_takes_from_clients_is_refused_by_name() {
+    let table = |matcher: Value| {
+        let one = json!({"match": {"prefix": "/", "headers": [matcher]}, "direct_response": {"status": 200}});
+        json!({"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [one]}]})
+    };
+    for name in
+        ["x-request-id", "X-Forwarded-Client-Cert", "x-envoy-external-address", "x-envoy-internal", "X-Envoy-Original-Path"]
+    {
+        let fault = decode(EnvoyKind::Routes, &table(json!({"name": name, "present_match": true}))).unwrap_err();
+        assert_eq!(fault.field, "virtual_hosts[0].routes[0].match.headers[0].name");
+        assert!(fault.reason.starts_with(&format!("{} is not supported: ", name.to_ascii_lowercase())), "{fault:?}");
+    }
+    // Envoy, too, sees what the client has said.
+    for name in ["x-envoy-attempt-count", "x-envoy-peer-metadata", "x-forwarded-host"] {
+        both(EnvoyKind::Routes, &table(json!({"name": name, "present_match": true})));
+    }
+    let mut told = table(json!({"name": "x-a"}));
+    let set = |value: &str| json!([{"header": {"key": "x-a", "value": value}}]);
+    told["request_headers_to_add"] = set("%REQ(x-request-id)%");
+    both(EnvoyKind::Routes, &told);
+    told["request_headers_to_add"] = set("%REQ(x-envoy-external-address)%");
+    assert!(decode(EnvoyKind::Routes, &told).unwrap_err().reason.contains("x-envoy-external-address"));
+    told["request_headers_to_add"] = json!([]);
+    told["internal_only_headers"] = json!(["x-user"]);
+    assert_eq!(decode(EnvoyKind::Routes, &told).unwrap_err().field, "internal_only_headers");
+}

@@ -57,7 +57,8 @@ pub(super) fn client(fields: &mut Fields<'_>, cluster: &str) -> Read<Client> {
         ("tls_maximum_protocol_version", common.versions.1 == Some(TlsVersion::V1_2)),
     ] {
         if said {
-            let reason = "is not supported here: TLS 1.2 and 1.3 are spoken with upstreams";
+            let reason =
+                "is not supported here: upstreams are spoken to in the later of TLS 1.2 and 1.3 that they know; leave it out";
             return Err(Fault::new(format!("common_tls_context.tls_params.{field}"), reason));
         }
     }

@@ -32,6 +32,8 @@ pub(super) const PORT: &str = "leads to a further port of an application, which 
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Tries again, in percent of what is under way, where nobody said how many: as our agents have it.
 const RETRY_BUDGET: f64 = 20.0;
+/// The least that Envoy knows, where nobody said below which share health is ignored: of up to a hundred endpoints it means where none stands, as at our agents.
+const PANIC_THRESHOLD: u8 = 1;
 /// How long an endpoint that traffic condemned stays out at first.
 const EJECTED: Duration = Duration::from_secs(10);
 
@@ -144,7 +146,7 @@ fn with((upstream, ranked): (&Upstream, Option<&Ranked>), members: bool, http_fi
         lb_policy: policy.into(),
         lb_config: config,
         common_lb_config: Some(wire::cluster::CommonLbConfig {
-            healthy_panic_threshold: Some(kinds::Percent { value: upstream.panic_threshold.unwrap_or(0).into() }),
+            healthy_panic_threshold: Some(kinds::Percent { value: upstream.panic_threshold.unwrap_or(PANIC_THRESHOLD).into() }),
             ..Default::default()
         }),
         health_checks: upstream.checks.active.as_deref().into_iter().map(check).collect(),

@@ -28,7 +28,7 @@ use bytes::Bytes;
 
 use crate::codec;
 use crate::model::{Consumer, Endpoints, Kind, Resource, Route, RouteMatch, SecretBody, Upstream};
-use crate::snapshot::{Changes, History, NodeScope, SnapshotSource, Versioned, View};
+use crate::snapshot::{Changes, History, SnapshotSource, Versioned, View};
 
 pub use follow::{Ledger, follow, follow_one, follow_services};
 pub use mesh::Member;
@@ -118,6 +118,8 @@ pub struct Encoder {
     /// All consumers, and the routes that ask who they are.
     consumers: Arc<[Consumer]>,
     asking: BTreeSet<Arc<str>>,
+    /// What is said of plugins wherever they are used.
+    metadata: Arc<plugins::Metadata>,
     /// Whether who reads it has an identity of the mesh.
     members: bool,
     /// The zone of who reads it, empty when unknown; `None`: zones make no difference to them.
@@ -210,8 +212,14 @@ impl Encoder {
             names.extend(view.all(Kind::Route).1.iter().map(|(name, _)| (Kind::Route, name.clone())));
         }
         if names.iter().any(|(kind, _)| *kind == Kind::Consumer) {
-            self.consumers = consumers(view);
+            self.consumers = route::consumers(view);
             names.extend(self.asking.iter().map(|name| (Kind::Route, name.clone())));
+        }
+        if changes.names.is_none() || names.iter().any(|(kind, _)| *kind == Kind::PluginMetadata) {
+            self.metadata = route::metadata(view);
+            let plugins: BTreeSet<Arc<str>> =
+                names.iter().filter(|(kind, _)| *kind == Kind::PluginMetadata).map(|(_, name)| name.clone()).collect();
+            names.extend(route::using(view, &plugins).into_iter().map(|name| (Kind::Route, name)));
         }
         let leading = names.iter().filter(|(kind, _)| *kind == Kind::Upstream);
         let routes: Vec<_> = leading.filter_map(|(_, name)| self.users.get(name)).flatten().cloned().collect();
@@ -296,13 +304,14 @@ impl Encoder {
         let found = view.find(Kind::Route, name).map(|versioned| &versioned.resource);
         let Some(Resource::Route(route)) = found else { return self.routes.set(name, Vec::new()) };
         let find = |name: &str| upstream(view, name);
-        let everywhere = everywhere(view);
+        let everywhere = route::everywhere(view);
+        let around = (&everywhere[..], &self.consumers, &self.metadata);
         if route.plugins.iter().chain(&everywhere).any(|plugin| plugins::asks_consumers(&plugin.name)) {
             self.asking.insert(name.clone());
         }
         let encoded = match self.reader {
-            Reader::Envoy => route::encode((self.reader, route), (&everywhere, &self.consumers), &find),
-            Reader::Agent => route::encode((self.reader, route), (&everywhere, &self.consumers), &find).and_then(agent::route),
+            Reader::Envoy => route::encode((self.reader, route), around, &find),
+            Reader::Agent => route::encode((self.reader, route), around, &find).and_then(agent::route),
             Reader::Grpc => grpc::route(route, &everywhere, &find),
         };
         match encoded.and_then(|encoded| self.answerable(encoded)) {
@@ -430,29 +439,6 @@ fn endpoints<'a>(view: &'a View, name: &str) -> Option<&'a Endpoints> {
         Resource::Endpoints(endpoints) => Some(endpoints),
         _ => None,
     }
-}
-
-/// Plugins of every route.
-fn everywhere(view: &View) -> Vec<crate::model::PluginConf> {
-    let rules = view.list(Kind::GlobalRule, &NodeScope::default());
-    rules
-        .iter()
-        .filter_map(|found| match &found.resource {
-            Resource::GlobalRule(rule) => Some(rule.plugins.clone()),
-            _ => None,
-        })
-        .flatten()
-        .collect()
-}
-
-/// All consumers.
-fn consumers(view: &View) -> Arc<[Consumer]> {
-    let all = view.list(Kind::Consumer, &NodeScope::default());
-    let consumer = |found: &Arc<Versioned>| match &found.resource {
-        Resource::Consumer(consumer) => Some(consumer.clone()),
-        _ => None,
-    };
-    all.iter().filter_map(consumer).collect()
 }
 
 /// What a table of routes stands for in a snapshot: a route that is for every gateway.

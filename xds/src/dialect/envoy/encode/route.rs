@@ -1,4 +1,4 @@
-//! Routes: what is done with the requests that match, encoded once for each host. It knows no other route.
+//! Routes: what is done with the requests that match, encoded once for each host, and what a snapshot says of all of them. It knows no other route.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +13,12 @@ use wire::route::Action;
 use wire::route_action::hash_policy::{ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter};
 use wire::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier, UpgradeConfig};
 
-use super::hosts::{Host, Order, Place};
-use super::plugins::{Extra, Filters};
+use super::hosts::{Host, Order, Place, Retries};
+use super::plugins::{Extra, Filters, Metadata};
 use super::wire::{header, span};
 use super::{Reader, bytes, matching, pattern, plugins, weights};
-use crate::model::{Balancer, Consumer, HashOn, PassHost, PluginConf, Route, Timeouts, Upstream};
+use crate::model::{Balancer, Consumer, HashOn, Kind, PassHost, PluginConf, Resource, Route, Timeouts, Upstream};
+use crate::snapshot::{NodeScope, SnapshotSource, Versioned, View};
 
 /// Tries after the first where nobody said how many: our agents try each endpoint once, which Envoy does not count.
 pub(super) const RETRIES: u32 = 2;
@@ -68,6 +69,8 @@ pub(super) struct Draft {
     pub(super) disowned: BTreeSet<String>,
     /// All consumers there are.
     pub(super) consumers: Arc<[Consumer]>,
+    /// What is said of plugins wherever they are used.
+    pub(super) metadata: Arc<Metadata>,
     /// Bytes of a body that are held.
     pub(super) held: Option<u32>,
     /// Where copies go.
@@ -119,13 +122,13 @@ impl Draft {
 /// Encodes a route with what is said of all routes, or says what of it Envoy lacks.
 pub(super) fn encode<'a>(
     (reader, route): (Reader, &Route),
-    (everywhere, consumers): (&[PluginConf], &Arc<[Consumer]>),
+    (everywhere, consumers, metadata): (&[PluginConf], &Arc<[Consumer]>, &Arc<Metadata>),
     find: &dyn Fn(&str) -> Option<&'a Upstream>,
 ) -> Result<Encoded, String> {
     let upstream = route.upstream.as_ref().and_then(|upstream| find(&upstream.name));
     let timeouts = upstream.map(|upstream| route.timeouts.unwrap_or(upstream.timeouts));
-    let consumers = consumers.clone();
-    let mut draft = Draft { reader, action: action(route, upstream)?, timeouts, consumers, ..Draft::default() };
+    let (consumers, metadata) = (consumers.clone(), metadata.clone());
+    let mut draft = Draft { reader, action: action(route, upstream)?, timeouts, consumers, metadata, ..Draft::default() };
     draft.plug(route, everywhere)?;
     draft.asked.iter().try_for_each(|name| plugins::askable(name, find(name)))?;
     if draft.by_origin {
@@ -180,13 +183,14 @@ pub(super) fn places(
                 matching::conditions(condition, &mut matches)?;
             }
             check(&mut matches)?;
-            let body = bytes(&wire::Route {
+            let encoded = wire::Route {
                 name: route.id.to_string(),
                 r#match: Some(matches),
                 action: Some(action.clone()),
                 typed_per_filter_config: draft.filters.clone(),
                 ..draft.route.clone()
-            });
+            };
+            let (body, retries) = (bytes(&encoded), retries(&encoded));
             for host in &hosts {
                 let order = Order {
                     rank,
@@ -196,11 +200,19 @@ pub(super) fn places(
                     id: route.id.clone(),
                     part,
                 };
-                places.push(Place { host: host.clone(), order, body: body.clone() });
+                places.push(Place { host: host.clone(), order, body: body.clone(), retries: retries.clone() });
             }
         }
     }
     Ok(places)
+}
+
+/// What a route says of further tries, apart from the rest of it.
+pub(super) fn retries(route: &wire::Route) -> Retries {
+    let Some(Action::Route(action)) = &route.action else { return Retries::Any };
+    let Some(policy) = &action.retry_policy else { return Retries::Unsaid };
+    let action = Action::Route(wire::RouteAction { retry_policy: None, ..action.clone() });
+    Retries::Said { policy: bytes(policy), rest: bytes(&wire::Route { action: Some(action), ..route.clone() }) }
 }
 
 /// How requests go to the upstream of a route.
@@ -292,4 +304,40 @@ pub(super) fn shared(
         }
     };
     Ok(wire::RouteAction { cluster_specifier: Some(specifier), ..action.clone() })
+}
+
+/// Plugins of every route.
+pub(super) fn everywhere(view: &View) -> Vec<PluginConf> {
+    let rule = |found: &Arc<Versioned>| match &found.resource {
+        Resource::GlobalRule(rule) => Some(rule.plugins.clone()),
+        _ => None,
+    };
+    view.list(Kind::GlobalRule, &NodeScope::default()).iter().filter_map(rule).flatten().collect()
+}
+
+/// All consumers.
+pub(super) fn consumers(view: &View) -> Arc<[Consumer]> {
+    let consumer = |found: &Arc<Versioned>| match &found.resource {
+        Resource::Consumer(consumer) => Some(consumer.clone()),
+        _ => None,
+    };
+    view.list(Kind::Consumer, &NodeScope::default()).iter().filter_map(consumer).collect()
+}
+
+/// What is said of plugins wherever they are used.
+pub(super) fn metadata(view: &View) -> Arc<Metadata> {
+    let metadata = |found: &Arc<Versioned>| match &found.resource {
+        Resource::PluginMetadata(metadata) => Some((metadata.plugin.clone(), metadata.config.clone())),
+        _ => None,
+    };
+    Arc::new(view.list(Kind::PluginMetadata, &NodeScope::default()).iter().filter_map(metadata).collect())
+}
+
+/// The routes on which one of these plugins runs.
+pub(super) fn using(view: &View, plugins: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
+    let uses = |own: &[PluginConf]| own.iter().any(|plugin| plugins.contains(&plugin.name));
+    let all = uses(&everywhere(view));
+    let (_, routes) = view.all(Kind::Route);
+    let used = |found: &Versioned| matches!(&found.resource, Resource::Route(route) if all || uses(&route.plugins));
+    routes.iter().filter(|(_, found)| used(found)).map(|(name, _)| name.clone()).collect()
 }

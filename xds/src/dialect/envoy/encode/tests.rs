@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{PluginConf, PluginOrigin, UpstreamRef};
-use crate::snapshot::{Change, SnapshotFeed, SnapshotStore};
+use crate::snapshot::{Change, NodeScope, SnapshotFeed, SnapshotStore};
 
 fn route(id: &str, uri: &str, hosts: &[&str], priority: i64) -> Route {
     Route {
@@ -114,6 +114,53 @@ fn closer_hosts_and_paths_come_first_and_wider_hosts_follow() {
         ("*", vec!["any"]),
     ];
     assert_eq!(world.order(), expected.map(|(host, ids)| (host.to_owned(), ids.iter().map(|id| (*id).to_owned()).collect())));
+}
+
+#[test]
+fn what_metadata_says_of_plugins_is_translated_or_named_and_followed() {
+    let mut world = World::new();
+    let says = |plugin: &str, config: Value| {
+        let metadata = crate::model::PluginMetadata { plugin: plugin.into(), config: Arc::new(config) };
+        Change::Set(Resource::PluginMetadata(metadata))
+    };
+    let limit = json!({ "count": 2, "time_window": 60 });
+    let quiet = json!({ "count": 2, "time_window": 60, "show_limit_quota_header": false });
+    world.set(vec![
+        put(with(route("secure", "/secure", &[], 0), "redirect", json!({ "http_to_https": true }))),
+        put(with(route("told", "/told", &[], 0), "limit-count", limit)),
+        put(with(route("quiet", "/quiet", &[], 0), "limit-count", quiet)),
+    ]);
+    let ports = |world: &World| {
+        let host = world.routes().virtual_hosts.remove(0);
+        let port = |route: wire::Route| match route.action {
+            Some(wire::route::Action::Redirect(redirect)) => Some(redirect.port_redirect),
+            _ => None,
+        };
+        host.routes.into_iter().filter_map(port).collect::<Vec<_>>()
+    };
+    let withheld = |world: &World| {
+        world.encoder.withheld().into_iter().map(|one| format!("{}: {}", one.name, one.reason)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (ports(&world), withheld(&world)),
+        (vec![443, 443, 0, 0], vec![]),
+        "where the client named a port, another one is said"
+    );
+    world
+        .set(vec![says("redirect", json!({ "https_port": 9443 })), says("limit-count", json!({ "limit_header": "X-My-Limit" }))]);
+    assert_eq!(ports(&world), [9443, 9443]);
+    assert_eq!(withheld(&world), ["told: plugin limit-count: plugin_metadata of limit-count is not translated for Envoys"]);
+    world.set(vec![
+        says("redirect", json!({ "https_port": "$secret://a/b/c" })),
+        says("limit-count", json!({ "limit_header": "X-RateLimit-Limit" })),
+    ]);
+    let reason = "secure: plugin redirect: https_port of plugin_metadata: Envoy needs a number, found \"$secret://a/b/c\"";
+    assert_eq!(withheld(&world), [reason]);
+    world.set(vec![
+        Change::Remove(Kind::PluginMetadata, "redirect".into()),
+        Change::Remove(Kind::PluginMetadata, "limit-count".into()),
+    ]);
+    assert_eq!((ports(&world), withheld(&world)), (vec![443, 443, 0, 0], vec![]));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::piece::{Http, Routes};
+use super::super::piece::{Http, RouteTable, Routes};
 use super::super::read::{Fault, Fields, Read};
 use super::super::route::{self as routes, action};
 use super::super::{protocol, source};
@@ -64,7 +64,7 @@ pub(crate) fn read(fields: &mut Fields<'_>, listener: &mut Listener) -> Read<Htt
     // A request id that a client sends is kept in any case.
     fields.ignore(&["preserve_external_request_id"]);
     edge(fields, listener)?;
-    let routes = match (fields.message("rds", rds)?, fields.message("route_config", routes::read)?) {
+    let routes = match (fields.message("rds", rds)?, fields.message("route_config", table)?) {
         (Some(routes), None) => routes,
         (None, Some(table)) => Routes::Told(Arc::new(table)),
         _ => return Err(Fault::new("rds", "expected exactly one of rds and route_config")),
@@ -86,6 +86,12 @@ pub(crate) fn read(fields: &mut Fields<'_>, listener: &mut Listener) -> Read<Htt
 
 fn limit(said: Option<Duration>, default: Duration) -> Duration {
     said.map_or(default, |limit| if limit.is_zero() { NEVER } else { limit })
+}
+
+/// Routes that stand in their listener.
+fn table(fields: &mut Fields<'_>) -> Read<RouteTable> {
+    let checks_clusters = fields.flag("validate_clusters")?.unwrap_or(true);
+    Ok(RouteTable { checks_clusters, ..routes::read(fields)? })
 }
 
 fn rds(fields: &mut Fields<'_>) -> Read<Routes> {

@@ -228,8 +228,16 @@ fn keys(fields: &mut Fields<'_>, config: &mut Map<String, Value>) -> Read<()> {
         source.refuse("environment_variable", "is not read: use inline_string")?;
         let raw = source.text("inline_bytes")?.map(bytes).transpose()?;
         let text = source.text("inline_string")?.map(str::as_bytes).or(raw.as_deref()).unwrap_or_default();
-        serde_json::from_slice::<Map<String, Value>>(text)
-            .map_err(|_| Fault::new("inline_string", "expected a set of keys (JWKS)"))
+        let set =
+            serde_json::from_slice::<Map<String, Value>>(text).map_err(|_| Fault::new("", "expected a set of keys (JWKS)"))?;
+        let is_public = |key: &Value| matches!(key["kty"].as_str(), Some("RSA" | "EC" | "OKP"));
+        match set.get("keys").and_then(Value::as_array).is_some_and(|keys| keys.iter().any(is_public)) {
+            true => Ok(set),
+            false => Err(Fault::new(
+                "",
+                "expected `keys` with a public key at least (`kty` of RSA, EC or OKP): others verify nothing here",
+            )),
+        }
     })?;
     match (url, set) {
         (Some(url), None) => config.insert("jwks_url".to_owned(), json!(&*url)),
@@ -272,7 +280,7 @@ mod tests {
     fn authn(rules: Value) -> Value {
         json!({
             "providers": {"p": {
-                "issuer": "i", "local_jwks": {"inline_string": "{\"keys\": []}"}, "require_expiration": true,
+                "issuer": "i", "local_jwks": {"inline_string": "{\"keys\": [{\"kty\": \"EC\"}]}"}, "require_expiration": true,
                 "forward_payload_header": "x-payload", "claim_to_headers": [{"header_name": "x-who", "claim_name": "sub"}],
             }},
             "requirement_map": {"maybe": {"requires_any": {"requirements": [{"provider_name": "p"}, {"allow_missing": {}}]}}},
@@ -282,7 +290,7 @@ mod tests {
 
     fn config() -> Value {
         json!({
-            "jwks": {"keys": []}, "consumer_required": false, "hide_credentials": true, "clock_skew": 60, "claims_to_verify": ["exp"],
+            "jwks": {"keys": [{"kty": "EC"}]}, "consumer_required": false, "hide_credentials": true, "clock_skew": 60, "claims_to_verify": ["exp"],
             "issuers": ["i"], "payload_header": "x-payload", "claim_headers": {"x-who": "sub"},
             "header": "authorization", "bearer_only": true, "query": "access_token", "cookie": "",
         })

@@ -73,7 +73,8 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Door> {
         address: SocketAddr::new(ip, port),
         protocol: ListenerProtocol::Http,
         proxy_protocol: if proxied { ProxyProtocol::Required(Vec::new()) } else { ProxyProtocol::Off },
-        forwarded: ForwardedTrust::default(),
+        // `SANITIZE`, which is all that is supported.
+        forwarded: ForwardedTrust { trusted: Vec::new(), sanitizes: true },
         limits: EdgeLimits {
             handshake_timeout: handshake.unwrap_or(EdgeLimits::default().handshake_timeout),
             ..EdgeLimits::default()

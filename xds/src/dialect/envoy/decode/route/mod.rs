@@ -41,8 +41,12 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<RouteTable> {
 pub(super) fn read_apart(fields: &mut Fields<'_>, apart: &[&[u8]], programs: &mut Together) -> Read<RouteTable> {
     let name: Arc<str> = fields.text("name")?.unwrap_or_default().into();
     let outer = headers::level(fields)?;
-    // Which header fields only we may send, and whether clusters are known: what is missing answers 503, as Envoy's default.
-    fields.ignore(&["internal_only_headers", "validate_clusters", "max_direct_response_body_size_bytes", "metadata"]);
+    // Whether clusters are known: what is missing answers 503, as Envoy's default for RDS.
+    fields.ignore(&["validate_clusters", "max_direct_response_body_size_bytes", "metadata"]);
+    fields.refuse(
+        "internal_only_headers",
+        "is not supported: what clients say there would be believed by conditions and filters",
+    )?;
     fields.refuse("vhds", "virtual hosts on demand are not supported")?;
     fields.refuse("most_specific_header_mutations_wins", "is not supported")?;
     fields.refuse("cluster_specifier_plugins", "is not supported: name clusters")?;
@@ -70,7 +74,7 @@ pub(super) fn read_apart(fields: &mut Fields<'_>, apart: &[&[u8]], programs: &mu
     if hosts.iter().map(|host| host.routes.len()).sum::<usize>() > MAX_ROUTES {
         return Err(Fault::new("virtual_hosts", format!("expected at most {MAX_ROUTES} routes")));
     }
-    Ok(RouteTable { name, hosts, ignores_port })
+    Ok(RouteTable { name, hosts, ignores_port, checks_clusters: false })
 }
 
 /// What a virtual host says for all of its routes.

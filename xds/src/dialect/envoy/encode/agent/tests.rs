@@ -22,8 +22,8 @@ use crate::snapshot::{Change, Changes, SnapshotFeed, SnapshotSource, SnapshotSto
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Plugins that Envoys are given and agents that ask for Envoy's types are not, each with the field at which they would refuse it.
-const WITHHELD: [(&str, &str); 5] = [
+/// Plugins and routes that Envoys are given and agents that ask for Envoy's types are not, each with the field at which they would refuse it.
+const WITHHELD: [(&str, &str); 7] = [
     // Who it is says a judge of Envoy's, by what it noted of the token.
     ("jwt-auth", "request_headers_to_add[0].header.value"),
     ("jwt-auth by jwks_url", "request_headers_to_add[0].header.value"),
@@ -32,6 +32,9 @@ const WITHHELD: [(&str, &str); 5] = [
     // Whom to ask is said by the route, and a script makes the question.
     ("forward-auth", "typed_per_filter_config["),
     ("forward-auth with a status", "typed_per_filter_config["),
+    // What Envoy says itself before it asks, and our agents do not.
+    ("numbered", "match.headers[0].name"),
+    ("internal", "match.headers[0].name"),
 ];
 
 fn thresholds() -> Thresholds {
@@ -280,6 +283,8 @@ fn routes() -> Vec<Route> {
             &["GET"],
             Value::Null,
         ),
+        matching("numbered", &["/n"], &[], &[], json!([["http_x_request_id", "~~", "^a"]])),
+        matching("internal", &["/i"], &[], &[], json!([["http_x_envoy_internal", "==", "true"]])),
         matching("conditions", &["/c"], &[], &["GET", "POST"], vars),
         Route { enable_websocket: true, ..route("live", "balanced-0") },
         Route {
@@ -437,7 +442,7 @@ fn an_upstream_that_went_through_envoys_types_is_used_as_before() {
                 upstream.timeouts.connect,
                 pool(&upstream.keepalive),
                 upstream.slow_start,
-                upstream.panic_threshold.unwrap_or(0),
+                upstream.panic_threshold.unwrap_or(1),
             )
         };
         assert_eq!(used(after), used(&before), "{}", before.name);

@@ -107,7 +107,7 @@ impl MeshEncoder {
     fn concerned_by(&self, changes: &Changes) -> bool {
         let Some(names) = &changes.names else { return true };
         names.iter().any(|(kind, name)| match kind {
-            Kind::AuthorizationPolicy | Kind::MeshInbound | Kind::PeerAuthentication => true,
+            Kind::AuthorizationPolicy | Kind::MeshInbound | Kind::PeerAuthentication | Kind::PluginMetadata => true,
             Kind::MeshService => self.needed.contains(name),
             Kind::Endpoints => name.strip_prefix(MESH_PREFIX).is_some_and(|service| self.needed.contains(service)),
             _ => false,
@@ -236,7 +236,8 @@ pub(super) fn tries(upstream: &Upstream) -> u32 {
 fn routed(service: &MeshService, view: &View, wanted: &mut Wanted, further: &mut Filters) -> Result<Vec<routes::Route>, String> {
     listeners::sent(service.protocol)?;
     let find = |name: &str| Some(&*called(view, name.strip_prefix(MESH_PREFIX)?)?.upstream);
-    let encoded = route::encode((Reader::Envoy, &as_route(service)), (&[], &Arc::default()), &find)?;
+    let around = (&[][..], &Arc::default(), &route::metadata(view));
+    let encoded = route::encode((Reader::Envoy, &as_route(service)), around, &find)?;
     let mut places = encoded.places;
     places.sort_by(|a, b| a.order.cmp(&b.order));
     wanted.needed.extend(service.depends.iter().cloned());

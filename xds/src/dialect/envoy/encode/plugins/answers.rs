@@ -15,6 +15,11 @@ use super::super::wire::{any, exact, header, percent, regex, span};
 use super::edits::edits;
 use super::{Applied, CORS, Config, FAULT, GRPC_WEB, only, plain, text};
 
+/// The usual port of `https`.
+const HTTPS: u32 = 443;
+/// A host with a port that is not the usual one of clear text, which Envoy leaves out by itself.
+const OTHER_PORT: &str = ":(?:[0-9]|[0-79][0-9]|8[1-9]|[0-9]{3,})$";
+
 /// It stands in every listener, switched off. A configuration without a type switches it on.
 pub(super) fn grpc_web(config: &Config, draft: &mut Draft) -> Applied {
     only(config, &["transparent", "cors_allow_headers"])?;
@@ -118,18 +123,7 @@ pub(super) fn redirect(config: &Config, draft: &mut Draft) -> Applied {
     }
     if config.get("http_to_https").and_then(Value::as_bool) == Some(true) {
         only(config, &["http_to_https", "ret_code"])?;
-        let to_https = |code: wire::redirect_action::RedirectResponseCode| {
-            let scheme = wire::redirect_action::SchemeRewriteSpecifier::HttpsRedirect(true);
-            let action =
-                wire::RedirectAction { response_code: code.into(), scheme_rewrite_specifier: Some(scheme), ..Default::default() };
-            Instead::Answer(Box::new(Action::Redirect(action)))
-        };
-        let clear = json!(["http_x_forwarded_proto", "==", "http"]);
-        let reading = json!(["request_method", "in", ["GET", "HEAD"]]);
-        use wire::redirect_action::RedirectResponseCode::{MovedPermanently, PermanentRedirect};
-        draft.before.push(Before { conditions: vec![json!([clear, reading])], what: to_https(MovedPermanently) });
-        draft.before.push(Before { conditions: vec![json!([clear])], what: to_https(PermanentRedirect) });
-        return Ok(());
+        return to_https(draft);
     }
     only(config, &["uri", "ret_code"])?;
     let Some(uri) = plain(config, "uri")? else {
@@ -139,6 +133,43 @@ pub(super) fn redirect(config: &Config, draft: &mut Draft) -> Applied {
     draft.answer = Some(answer(status, ""));
     draft.route.response_headers_to_add.push(header("location", uri, false));
     Ok(())
+}
+
+/// Answers in the place of what came in clear. A port that the client named is the one of clear text, so that another one has to be said; where it named none,
+/// the usual one need not be.
+fn to_https(draft: &mut Draft) -> Applied {
+    use wire::redirect_action::RedirectResponseCode::{MovedPermanently, PermanentRedirect};
+    let clear = json!(["http_x_forwarded_proto", "==", "http"]);
+    let reading = json!(["request_method", "in", ["GET", "HEAD"]]);
+    let ports = match https_port(draft)? {
+        HTTPS => vec![(Some(json!(["host", "~~", OTHER_PORT])), HTTPS), (None, 0)],
+        port => vec![(None, port)],
+    };
+    for (named, port_redirect) in ports {
+        for (method, code) in [(Some(&reading), MovedPermanently), (None, PermanentRedirect)] {
+            let conditions: Vec<Value> = [Some(&clear), named.as_ref(), method].into_iter().flatten().cloned().collect();
+            let action = wire::RedirectAction {
+                response_code: code.into(),
+                scheme_rewrite_specifier: Some(wire::redirect_action::SchemeRewriteSpecifier::HttpsRedirect(true)),
+                port_redirect,
+                ..Default::default()
+            };
+            let what = Instead::Answer(Box::new(Action::Redirect(action)));
+            draft.before.push(Before { conditions: vec![conditions.into()], what });
+        }
+    }
+    Ok(())
+}
+
+/// The port to which `http_to_https` sends, which metadata says for all.
+fn https_port(draft: &Draft) -> Result<u32, String> {
+    match draft.metadata.get("redirect").and_then(|metadata| metadata.get("https_port")) {
+        None | Some(Value::Null) => Ok(HTTPS),
+        Some(port) => {
+            let known = port.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+            known.map(u32::from).ok_or_else(|| format!("https_port of plugin_metadata: Envoy needs a number, found {port}"))
+        }
+    }
 }
 
 pub(super) fn answer(status: u32, body: &str) -> Action {

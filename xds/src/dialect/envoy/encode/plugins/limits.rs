@@ -42,8 +42,25 @@ pub(super) fn windows(config: &Config, draft: &mut Draft) -> Applied {
     let count = u32::try_from(count).map_err(|_| format!("count: {count} is more than Envoy counts"))?;
     let bucket =
         kinds::TokenBucket { max_tokens: count, tokens_per_fill: Some(count), fill_interval: span(Duration::from_secs(window)) };
-    let tells = config.get("show_limit_quota_header").and_then(Value::as_bool) != Some(false);
-    limited(config, bucket, (503, tells), (LIMIT_COUNT, draft))
+    limited(config, bucket, (503, tells(config)), (LIMIT_COUNT, draft))
+}
+
+/// Whether the fields that tell what is left are to have other names than Envoy's.
+pub(super) fn are_renamed(config: &Config, metadata: &Config) -> bool {
+    let usual = [
+        ("limit_header", "x-ratelimit-limit"),
+        ("remaining_header", "x-ratelimit-remaining"),
+        ("reset_header", "x-ratelimit-reset"),
+    ];
+    let is_other = |(field, usual): (&str, &str)| {
+        metadata.get(field).is_some_and(|name| !name.as_str().is_some_and(|name| name.eq_ignore_ascii_case(usual)))
+    };
+    tells(config) && usual.into_iter().any(is_other)
+}
+
+/// Whether answers tell what is left.
+fn tells(config: &Config) -> bool {
+    config.get("show_limit_quota_header").and_then(Value::as_bool) != Some(false)
 }
 
 /// `limit-req`: a token bucket is one already, and a leaky one that holds nobody up is one with room for one more.

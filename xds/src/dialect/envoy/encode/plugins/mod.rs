@@ -14,6 +14,7 @@ mod paths;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use heddle_proto::envoy::config::common::mutation_rules::v3 as rules;
 use heddle_proto::envoy::config::core::v3 as base;
@@ -115,6 +116,9 @@ pub(super) fn scripted(script: &str) -> [manager::HttpFilter; 2] {
     [filter("envoy.filters.http.lua", &script, false), filter("envoy.filters.http.upstream_codec", &UpstreamCodec {}, false)]
 }
 
+/// What is said of plugins wherever they are used, by their names.
+pub(super) type Metadata = BTreeMap<Arc<str>, Arc<Value>>;
+
 type Config = Map<String, Value>;
 type Applied = Result<(), String>;
 
@@ -145,7 +149,28 @@ pub(super) fn apply(plugin: &PluginConf, draft: &mut Draft) -> Applied {
             return Err(format!("_meta.{field} has no counterpart in Envoy"));
         }
     }
-    match &*plugin.name {
+    does(&plugin.name, config, draft)?;
+    if let Some(metadata) = draft.metadata.get(&plugin.name).and_then(|metadata| metadata.as_object())
+        && is_changed_by(&plugin.name, config, metadata)
+    {
+        return Err(format!("plugin_metadata of {} is not translated for Envoys", plugin.name));
+    }
+    Ok(())
+}
+
+/// Whether its metadata changes what a plugin does, beyond what its translation heeds.
+fn is_changed_by(plugin: &str, config: &Config, metadata: &Config) -> bool {
+    match plugin {
+        // The port is translated; lists of origins have no counterpart where a route names them.
+        "redirect" | "cors" => false,
+        "limit-count" => limits::are_renamed(config, metadata),
+        _ => !metadata.is_empty(),
+    }
+}
+
+/// Adds what a plugin of this name and configuration does.
+fn does(name: &str, config: &Config, draft: &mut Draft) -> Applied {
+    match name {
         "cors" => answers::cors(config, draft),
         "grpc-web" => answers::grpc_web(config, draft),
         "fault-injection" => answers::fault(config, draft),

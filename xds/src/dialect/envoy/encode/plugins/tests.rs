@@ -85,7 +85,7 @@ fn origins_that_are_written_stand_beside_patterns_and_take_the_place_of_all() {
 fn where_all_requests_are_aborted_nothing_comes_before_that() {
     let abort = || ("fault-injection", json!({ "abort": { "http_status": 418 } }));
     let redirect = || ("redirect", json!({ "http_to_https": true }));
-    assert_eq!(plugged(&[redirect()]).unwrap().before.len(), 2);
+    assert_eq!(plugged(&[redirect()]).unwrap().before.len(), 4);
     for plugins in [[abort(), redirect()], [redirect(), abort()]] {
         let draft = plugged(&plugins).unwrap();
         assert!(draft.before.is_empty() && draft.answer.is_some());

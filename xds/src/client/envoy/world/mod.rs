@@ -1,16 +1,19 @@
 //! What a node holds of Envoy's configuration, and what of it is live: what depends on something waits for it, as long as Envoy would. It knows no stream.
 
+mod marks;
+mod warming;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::{Held, SetResource, TypedUpdate};
 use super::clusters::{self, Uses, Variant};
 use super::compose::{self, Shelf};
-use super::parts::{extension_behind, is_at_once, parts_of, patience};
+use super::parts::{extension_behind, parts_of, patience};
 use super::versions::Versions;
+use crate::client::{Held, SetResource, TypedUpdate};
 use crate::codec::{InvalidResource, encode_body};
 use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Door, Extension, RouteTable};
 use crate::dialect::envoy::decode::source::PATIENCE;
@@ -60,6 +63,8 @@ pub struct World {
     gate: Gate,
     /// What is to be asked for by name may have changed.
     wants_changed: bool,
+    /// Listeners of the bootstrap, with what tells each from what it was in another one.
+    marks: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// Whether listeners may open.
@@ -92,6 +97,7 @@ impl World {
             drafts: BTreeMap::new(),
             gate: if follows { Gate::Shut(now + PATIENCE) } else { Gate::Warming },
             wants_changed: false,
+            marks: BTreeMap::new(),
         }
     }
 
@@ -107,6 +113,14 @@ impl World {
     /// # Errors
     /// It cannot stand beside what is there; nothing has changed then.
     pub fn set(&mut self, piece: Piece, now: Instant) -> Result<Option<Piece>, Fault> {
+        if let Some(fault) = self.contest(&piece) {
+            return Err(fault);
+        }
+        self.put(piece, now)
+    }
+
+    /// The same, whoever has the address of a listener.
+    fn put(&mut self, piece: Piece, now: Instant) -> Result<Option<Piece>, Fault> {
         self.drafts = self.judge(&piece)?;
         let owner = (piece.kind(), piece.name().clone());
         self.absent.remove(&owner);
@@ -162,7 +176,7 @@ impl World {
     pub fn restore(&mut self, owner: &Owner, before: Option<Piece>, now: Instant) {
         match before {
             // It was in use: it can stand where it stood.
-            Some(piece) => drop(self.set(piece, now)),
+            Some(piece) => drop(self.put(piece, now)),
             None => self.forget(owner),
         }
     }
@@ -250,19 +264,6 @@ impl World {
         self.absent.retain(|(kind, name)| wanted(*kind).contains(name));
     }
 
-    /// When something that waits stops waiting.
-    pub fn wake(&self) -> Option<Instant> {
-        let until = |owner: &Owner| match owner.0 {
-            EnvoyKind::Cluster => self.clusters.get(&owner.1).map(|waiting| waiting.until),
-            _ => self.doors.get(&owner.1).map(|waiting| waiting.until),
-        };
-        let gate = match self.gate {
-            Gate::Shut(until) if !self.warming.is_empty() => Some(until),
-            _ => None,
-        };
-        self.warming.iter().filter_map(until).chain(gate).min()
-    }
-
     /// Lets what is ready go live; what changed of our model by that, in the order in which it is to be applied.
     pub fn step(&mut self, now: Instant) -> Vec<TypedUpdate> {
         // Names are known before it is asked whether all of them are there.
@@ -312,11 +313,6 @@ impl World {
         self.told.values().flat_map(Versions::keys)
     }
 
-    /// Whether everything that is held is live.
-    pub fn is_warm(&self) -> bool {
-        self.warming.is_empty() && !matches!(self.gate, Gate::Shut(_))
-    }
-
     /// Whether a resource can stand beside those that it meets; what listeners become with it.
     fn judge(&self, piece: &Piece) -> Result<BTreeMap<Arc<str>, Draft>, Fault> {
         let table = |name: &str| match piece {
@@ -342,62 +338,25 @@ impl World {
         }
     }
 
+    /// That a listener wants the address of another one: connections would go to either. One that leaves an address has it no more.
+    pub(super) fn contest(&self, piece: &Piece) -> Option<Fault> {
+        let Piece::Listener(door) = piece else { return None };
+        let (name, address) = (&door.listener.name, door.listener.address);
+        // A port that the system chooses is another one for each.
+        let has = |waiting: &Waiting<Door>| waiting.next.listener.address == address && address.port() != 0;
+        let holder = self.doors.iter().find(|(other, waiting)| *other != name && has(waiting))?;
+        Some(door.taken_by(holder.0))
+    }
+
+    /// The same of a listener that is held.
+    pub(super) fn contested(&self, name: &str) -> Option<(Piece, Fault)> {
+        let piece = Piece::Listener(self.doors.get(name)?.next.clone());
+        self.contest(&piece).map(|fault| (piece, fault))
+    }
+
     /// How long a connection to a cluster that is live may take.
     fn connect(&self, cluster: &str) -> Option<Duration> {
         self.clusters.get(cluster)?.live.as_ref().map(|live| live.upstream.timeouts.connect)
-    }
-
-    fn warm(&mut self, now: Instant) {
-        let clusters: Vec<Owner> = self.warming.iter().filter(|(kind, _)| *kind == EnvoyKind::Cluster).cloned().collect();
-        for owner in clusters {
-            let ready = self.clusters.get(&owner.1).is_some_and(|waiting| now >= waiting.until || self.is_ready(&waiting.next));
-            if let Some(waiting) = self.clusters.get_mut(&owner.1).filter(|_| ready) {
-                let connect = waiting.live.as_ref().map(|live| live.upstream.timeouts.connect);
-                let changed = connect.is_some_and(|connect| connect != waiting.next.upstream.timeouts.connect);
-                waiting.live = Some(waiting.next.clone());
-                self.drafts.clear();
-                self.warming.remove(&owner);
-                self.stale.insert(owner.clone());
-                if changed || connect.is_none() {
-                    self.stale_callers_of(&owner.1);
-                }
-            }
-        }
-        self.gate = match self.gate {
-            Gate::Shut(until) if now < until => return,
-            Gate::Shut(_) | Gate::Warming if self.warming.iter().any(|(kind, _)| *kind == EnvoyKind::Cluster) => Gate::Warming,
-            _ => Gate::Open,
-        };
-        if self.gate != Gate::Open {
-            return;
-        }
-        let doors: Vec<Owner> = self.warming.iter().filter(|(kind, _)| *kind == EnvoyKind::Listener).cloned().collect();
-        for owner in doors {
-            let ready = self.doors.get(&owner.1).is_some_and(|waiting| now >= waiting.until || self.is_complete(&waiting.next));
-            if let Some(waiting) = self.doors.get_mut(&owner.1).filter(|_| ready) {
-                waiting.live = Some(waiting.next.clone());
-                self.warming.remove(&owner);
-                self.stale.insert(owner);
-            }
-        }
-    }
-
-    /// Whether something is there, or known not to be.
-    fn is_settled(&self, kind: EnvoyKind, name: &Arc<str>) -> bool {
-        self.holds(kind, name) || self.absent.contains(&(kind, name.clone()))
-    }
-
-    fn is_ready(&self, cluster: &Cluster) -> bool {
-        let addresses = match &cluster.addresses {
-            Addresses::Told(_) => true,
-            Addresses::Asked(service) => self.is_settled(EnvoyKind::Endpoints, service),
-        };
-        addresses && cluster.asks_secrets.iter().all(|name| self.is_settled(EnvoyKind::Secret, name))
-    }
-
-    fn is_complete(&self, door: &Door) -> bool {
-        parts_of(door).all(|(kind, name, _)| self.is_settled(kind, name) || is_at_once(door, kind, name))
-            && door.asks_secrets.iter().all(|name| self.is_settled(EnvoyKind::Secret, name))
     }
 
     fn stale_clusters_of(&mut self, service: &str) {
@@ -480,7 +439,7 @@ impl World {
             let version = hash_of(&body);
             if before.get(&key) != Some(version) {
                 let set = SetResource { name: key.1.clone(), version: written(version), resource };
-                self.encoded.push((key.0, key.1.clone(), Held { version: set.version.clone(), body }));
+                self.encoded.push((key.0, key.1.clone(), Held { version: self.marked(owner, &set.version), body }));
                 changes.entry(key.0).or_insert_with(|| empty(key.0)).set.push(set);
             }
             told.push((key, version));
