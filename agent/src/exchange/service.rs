@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use heddle_xds::model::Listener;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -50,6 +51,11 @@ pub trait Service: 'static {
     /// Connects to where opaque bytes of the application go, before it is known whether that is needed.
     fn dial(&self, destination: &Destination) -> impl Future<Output = Option<Box<dyn Tunnel>>> {
         std::future::ready((destination == &Destination::Host).then_some(None).flatten())
+    }
+
+    /// What the newest configuration says of a listener for which it speaks alone.
+    fn listener(&self, _name: &str) -> Option<Arc<Listener>> {
+        None
     }
 
     /// It was found out what a connection of the application speaks, by its first bytes; `port` is the one that it has called.

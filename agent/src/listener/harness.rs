@@ -28,11 +28,13 @@ pub(super) type Answering = Pin<Box<dyn Future<Output = Response>>>;
 pub(super) struct Fake {
     answer: Box<dyn Fn(Rc<ConnectionInfo>, Call) -> Answering>,
     pub(super) refused: Rc<RefCell<Vec<Reason>>>,
+    /// What the configuration says of each listener, before anybody is woken for it.
+    pub(super) newest: RefCell<Option<Arc<Listener>>>,
 }
 
 impl Fake {
     pub(super) fn new<F: Future<Output = Response> + 'static>(answer: impl Fn(Call) -> F + 'static) -> Fake {
-        Fake { answer: Box::new(move |_, call| Box::pin(answer(call))), refused: Rc::default() }
+        Fake { answer: Box::new(move |_, call| Box::pin(answer(call))), refused: Rc::default(), newest: RefCell::default() }
     }
 
     /// Answers with what `tell` says of the connection.
@@ -43,6 +45,7 @@ impl Fake {
                 Box::pin(async move { text(200, said) })
             }),
             refused: Rc::default(),
+            newest: RefCell::default(),
         }
     }
 
@@ -61,6 +64,9 @@ impl Fake {
 impl Service for Fake {
     fn call(&self, info: &Rc<ConnectionInfo>, call: Call) -> impl Future<Output = Response> {
         (self.answer)(info.clone(), call)
+    }
+    fn listener(&self, _: &str) -> Option<Arc<Listener>> {
+        self.newest.borrow().clone()
     }
     fn refused(&self, _: &Rc<ConnectionInfo>, _: &RequestHead, reason: Reason) {
         self.refused.borrow_mut().push(reason);

@@ -201,8 +201,24 @@ impl<S: Service> Door<S> {
         }
     }
 
-    fn enter(&mut self, stream: TcpStream, peer: SocketAddr) {
+    /// Where somebody comes in now: under what the configuration says at this moment, whether or not this worker has been woken for it. Who was let in by a
+    /// change once is not let in without it by the worker next door.
+    fn site(&self) -> Rc<Site> {
         let site = self.site.borrow().clone();
+        let newest = self.worker.service.listener(&site.listener.name).filter(|_| matches!(site.entry, Entry::Gateway));
+        match newest {
+            // At another address it has a socket of its own.
+            Some(now) if !Arc::ptr_eq(&now, &site.listener) && now.address == site.listener.address => {
+                let site = Rc::new(Site::new(now, Entry::Gateway, site.drain.clone()));
+                self.site.replace(site.clone());
+                site
+            }
+            _ => site,
+        }
+    }
+
+    fn enter(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let site = self.site();
         let Some(seat) = Admission::seat(&self.count, site.limits().max_connections) else {
             self.worker.counters.add(Count::RefusedListener);
             return;

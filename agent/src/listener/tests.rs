@@ -58,6 +58,27 @@ async fn a_listener_opens_serves_changes_and_closes() {
 }
 
 #[tokio::test]
+async fn whoever_comes_is_let_in_by_the_newest_configuration_even_before_the_worker_is_woken_for_it() {
+    story(Fake::echo(), async |mut house| {
+        let plain = listener(EdgeLimits::default());
+        house.want(std::slice::from_ref(&plain));
+        let address = house.address();
+        let long = GET_CLOSE.replace("/x", "/xxxx");
+        assert!(ask(address, &long).await.ends_with("GET a/xxxx "));
+        let strict = listener(EdgeLimits { max_uri_bytes: 3, ..EdgeLimits::default() });
+        house.worker.service.newest.replace(Some(Arc::new(strict.clone())));
+        assert!(ask(address, &long).await.starts_with("HTTP/1.1 414"));
+        house.want(&[strict]);
+        assert!(ask(address, &long).await.starts_with("HTTP/1.1 414"));
+        // What is to be at another address says nothing of this one.
+        let elsewhere = Listener { address: "127.0.0.2:1".parse().unwrap(), ..plain };
+        house.worker.service.newest.replace(Some(Arc::new(elsewhere)));
+        assert!(ask(address, &long).await.starts_with("HTTP/1.1 414"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_address_in_use_is_told_and_others_are_not_touched() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     story(Fake::echo(), async |mut house| {

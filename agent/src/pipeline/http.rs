@@ -92,6 +92,10 @@ impl Service for Pipeline {
         self.dial_ahead(destination).await
     }
 
+    fn listener(&self, name: &str) -> Option<Arc<Listener>> {
+        self.worker.view().tables.listeners.get(name).cloned()
+    }
+
     fn detected(&self, port: u16, protocol: &'static str) {
         self.worker.callees().stats.detected_outbound(port, protocol);
     }

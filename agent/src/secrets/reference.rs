@@ -1,5 +1,6 @@
 //! References to secrets that are kept elsewhere: `$env://NAME[/key]` and `$secret://manager/id/name/key`. It looks nothing up.
 
+pub use heddle_xds::model::is_reference;
 use serde_json::Value;
 
 /// Longest reference.
@@ -26,12 +27,6 @@ pub enum Reference<'a> {
         /// Member of what is there.
         key: &'a str,
     },
-}
-
-/// Whether a text stands for a secret that is kept elsewhere, well-formed or not.
-pub fn is_reference(text: &str) -> bool {
-    let starts = |prefix: &str| text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    starts("$env://") || starts("$secret://")
 }
 
 impl<'a> Reference<'a> {

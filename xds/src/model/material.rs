@@ -37,8 +37,8 @@ impl SecretBody {
     }
 }
 
-/// Whether a text stands for one that is kept elsewhere (`$env://NAME`, `$secret://…`).
-fn is_reference(text: &str) -> bool {
+/// Whether a text stands for a secret that is kept elsewhere (`$env://NAME`, `$secret://…`), well-formed or not.
+pub fn is_reference(text: &str) -> bool {
     let starts = |prefix: &str| text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     starts("$env://") || starts("$secret://")
 }
@@ -55,8 +55,9 @@ fn pair(chain: &str, key: &str) -> Result<(), Unusable> {
     }
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
         .map_err(|_| unusable(KEY, "expected a private key as PEM that is not encrypted (PKCS#8, SEC1 or PKCS#1)"))?;
-    let signer = aws_lc_rs::sign::any_supported_type(&key)
-        .map_err(|_| unusable(KEY, "cannot be used: expected a key of RSA, ECDSA or Ed25519"))?;
+    let signer = aws_lc_rs::sign::any_supported_type(&key).map_err(|_| {
+        unusable(KEY, "cannot be used: expected a key of RSA (2048 to 8192 bits), ECDSA (P-256, P-384 or P-521) or Ed25519")
+    })?;
     match CertifiedKey::new(chain, signer).keys_match() {
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(()),
         Err(Error::InconsistentKeys(_)) => {

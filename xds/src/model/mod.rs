@@ -19,7 +19,7 @@ pub use endpoints::{Endpoint, EndpointStatus, Endpoints, Labels};
 pub use listener::{
     EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader, TcpRoute, TcpShare,
 };
-pub use material::Unusable;
+pub use material::{Unusable, is_reference};
 pub use mesh::{
     ADDRESS_PREFIX, AuthorizationPolicy, Instance, MESH_PREFIX, MeshInbound, MeshPeer, MeshProtocol, MeshService,
     PeerAuthentication, PeerMode, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, address_name,

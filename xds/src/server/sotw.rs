@@ -39,6 +39,8 @@ struct Subscription {
     /// A request named something once: from then on, no names means nothing.
     named: bool,
     names: BTreeSet<Arc<str>>,
+    /// The same in the words of the last request: thousands of clusters are named by each ACK, and nearly always the same.
+    said: Vec<Arc<str>>,
     /// What the client was sent.
     sent: Shown,
     /// What the last response was about, and in which version, where that was not all of it.
@@ -315,14 +317,20 @@ impl Subscription {
 
     /// Whether exactly these names are asked for.
     fn is_subscribed(&self, names: &[Arc<str>]) -> bool {
-        !self.wildcard && names.len() == self.names.len() && names.iter().all(|name| self.names.contains(name))
+        let is_same = || names == self.said || names.iter().all(|name| self.names.contains(name));
+        !self.wildcard && names.len() == self.names.len() && is_same()
     }
 
     /// Takes over the names of a request; says whether there are new ones.
     fn subscribe(&mut self, names: Vec<Arc<str>>) -> bool {
+        // No names mean all or nothing, as it was before.
+        if !names.is_empty() && names == self.said {
+            return false;
+        }
         let was_wildcard = self.wildcard;
         self.wildcard = names.iter().any(|name| &**name == WILDCARD) || (names.is_empty() && !self.named);
         self.named |= !names.is_empty();
+        self.said.clone_from(&names);
         let names: BTreeSet<Arc<str>> = names.into_iter().filter(|name| &**name != WILDCARD).collect();
         let grew = !was_wildcard && (self.wildcard || names.iter().any(|name| !self.names.contains(name)));
         self.names = names;

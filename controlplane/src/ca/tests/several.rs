@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, watch};
 use super::super::others::Fellows;
 use crate::store::{Append, Cluster, Entry, News, RecordWrite, Records, Ring, StoreError};
 
-/// Authorities beside one cluster that were opened at the same time.
+/// Authorities beside one cluster that were opened at the same time, and know what each of them has written since.
 async fn several(cluster: &Cluster, count: usize, now_ms: &Arc<AtomicU64>) -> Vec<Authority> {
     let now_ms = now_ms.clone();
     let clock: Clock = Arc::new(move || now_ms.load(Ordering::SeqCst));
@@ -27,7 +27,10 @@ async fn several(cluster: &Cluster, count: usize, now_ms: &Arc<AtomicU64>) -> Ve
         });
         authority
     });
-    futures_util::future::join_all(opening).await
+    let all: Vec<Authority> = futures_util::future::join_all(opening).await;
+    let written = |authority: &Authority| authority.0.written.lock().1;
+    until("the last write to be known", || all.iter().all(|authority| written(authority) == written(&all[0]))).await;
+    all
 }
 
 async fn until(what: &str, mut there: impl FnMut() -> bool) {

@@ -1,5 +1,6 @@
 //! What the schema of a certificate cannot say: that chain and key can be read and belong together.
 
+use heddle_xds::model::is_reference;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -54,11 +55,6 @@ pub(super) fn check(ssl: &Ssl, faults: &mut Vec<Fault>) {
     if ssl.ssl_protocols.iter().flatten().any(|version| version == "TLSv1.1") {
         faults.push(Fault::new("ssl_protocols", "TLSv1.1 is not supported: RFC 8996 forbids it (expected TLSv1.2 or TLSv1.3)"));
     }
-}
-
-/// Whether a text stands for one that is looked up later.
-fn is_reference(text: &str) -> bool {
-    ["$secret://", "$env://", "$ENV://"].into_iter().any(|prefix| text.starts_with(prefix))
 }
 
 /// Reads a PEM chain; at least one certificate, each well-formed.

@@ -1,6 +1,6 @@
 //! The file that an Envoy starts with: who it is, what it holds itself, and whom it follows. It reads no file.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use heddle_node::settings::named;
@@ -136,7 +136,9 @@ fn whole(fields: &mut Fields<'_>, faults: &mut Vec<Fault>) -> Read<Bootstrap> {
         let socket = admin.message("address", address)?;
         socket
             .map(|(host, port)| {
-                host.parse().map(|ip| SocketAddr::new(ip, port)).map_err(|_| Fault::new("address", "expected an IP address"))
+                host.parse::<IpAddr>()
+                    .map(|ip| SocketAddr::new(ip.to_canonical(), port))
+                    .map_err(|_| Fault::new("address", "expected an IP address"))
             })
             .transpose()
     })?;

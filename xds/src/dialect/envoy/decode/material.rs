@@ -24,8 +24,8 @@ pub fn usable(piece: &Piece) -> Read<()> {
                     certificate.secrets.iter().chain(roots).any(|name| *name == secret.name)
                 })
             };
-            let at = door.chains.iter().position(holds).unwrap_or_default();
-            in_place(secret).map_err(|fault| fault.inside(&format!("filter_chains[{at}]")))
+            let place = door.chains.iter().enumerate().find(|(_, chain)| holds(chain)).map(|(at, chain)| chain.place(at));
+            in_place(secret).map_err(|fault| fault.inside(&place.unwrap_or_default()))
         }),
         Piece::Endpoints(_) | Piece::Routes(_) | Piece::Extension(_) => Ok(()),
     }

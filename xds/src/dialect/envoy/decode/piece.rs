@@ -67,6 +67,8 @@ pub struct Chain {
     pub for_tls: Option<bool>,
     /// What is shown to clients, with TLS.
     pub certificate: Option<Certificate>,
+    /// It is the one for all that no other fits.
+    pub is_default: bool,
     /// What is done with connections.
     pub does: Does,
 }
@@ -81,6 +83,11 @@ pub enum Does {
 }
 
 impl Chain {
+    /// Where it stands in its listener.
+    pub fn place(&self, at: usize) -> String {
+        if self.is_default { "default_filter_chain".to_owned() } else { format!("filter_chains[{at}]") }
+    }
+
     /// What is done with requests, where there are some.
     pub fn http(&self) -> Option<&Http> {
         match &self.does {
@@ -89,20 +96,21 @@ impl Chain {
         }
     }
 
-    /// The clusters that requests, their copies and bytes go to, as far as the chain says so itself, and does not say that they may be missing.
-    pub fn clusters(&self) -> Vec<&Arc<str>> {
+    /// The clusters that requests, their copies, bytes and questions about requests go to, as far as the chain says so itself, and does not say that they may be
+    /// missing.
+    pub fn clusters(&self) -> Vec<&str> {
         let http = match &self.does {
-            Does::Tcp(proxy) => return proxy.targets.iter().map(|target| &target.cluster).collect(),
+            Does::Tcp(proxy) => return proxy.targets.iter().map(|target| &*target.cluster).collect(),
             Does::Http(http) => http,
         };
-        let mut clusters = Vec::new();
+        let mut clusters: Vec<&str> = http.filters.iter().flat_map(Filter::clusters).collect();
         let Routes::Told(table) = &http.routes else { return clusters };
         if !table.checks_clusters {
             return clusters;
         }
         for route in table.hosts.iter().flat_map(|host| &host.routes) {
-            clusters.extend(route.targets.iter().map(|target| &target.cluster));
-            clusters.extend(route.mirrors.iter().map(|mirror| &mirror.cluster));
+            clusters.extend(route.targets.iter().map(|target| &*target.cluster));
+            clusters.extend(route.mirrors.iter().map(|mirror| &*mirror.cluster));
         }
         clusters
     }
@@ -162,6 +170,14 @@ pub struct Filter {
     pub asked: Option<Asked>,
     /// Switched off unless a route switches it on.
     pub disabled: bool,
+}
+
+impl Filter {
+    /// The clusters that it asks about requests.
+    fn clusters(&self) -> impl Iterator<Item = &str> {
+        let deeds = self.does.iter().chain(self.named.values()).flatten();
+        deeds.filter_map(|(_, config)| config.get("upstream_id")?.as_str())
+    }
 }
 
 /// How ECDS is asked for what a filter does.

@@ -11,8 +11,8 @@ use crate::dialect::envoy::kind::EnvoyKind;
 
 /// Everything that is wrong, each with its place.
 pub fn faults(bootstrap: &Bootstrap) -> Vec<Fault> {
-    let clusters: BTreeSet<&Arc<str>> =
-        bootstrap.statics.iter().filter(|piece| piece.kind() == EnvoyKind::Cluster).map(Piece::name).collect();
+    let clusters: BTreeSet<&str> =
+        bootstrap.statics.iter().filter(|piece| piece.kind() == EnvoyKind::Cluster).map(|piece| &**piece.name()).collect();
     let more_clusters = bootstrap.follows.as_ref().is_some_and(|follows| follows.kinds.contains(&EnvoyKind::Cluster));
     let mut counts: BTreeMap<EnvoyKind, usize> = BTreeMap::new();
     let mut addresses: HashMap<SocketAddr, &Arc<str>> = HashMap::new();
@@ -53,15 +53,16 @@ fn taken<'d>(door: &'d Door, addresses: &mut HashMap<SocketAddr, &'d Arc<str>>) 
 }
 
 /// Clusters that are not there and that nobody will tell of.
-fn astray(door: &Door, clusters: &BTreeSet<&Arc<str>>) -> Vec<Fault> {
+fn astray(door: &Door, clusters: &BTreeSet<&str>) -> Vec<Fault> {
     let chains = door.chains.iter().enumerate();
     let named = chains.flat_map(|(at, chain)| chain.clusters().into_iter().map(move |cluster| (at, cluster)));
-    let unknown: BTreeSet<(usize, &Arc<str>)> = named.filter(|(_, cluster)| !clusters.contains(cluster)).collect();
-    let fault = |(at, cluster): (usize, &Arc<str>)| {
+    let unknown: BTreeSet<(usize, &str)> = named.filter(|(_, cluster)| !clusters.contains(cluster)).collect();
+    let fault = |(at, cluster): (usize, &str)| {
         let reason = format!(
             "leads to the cluster {cluster:?}, which is not among the static_resources, and without cds_config nobody is asked for it"
         );
-        Fault::new(format!("filter_chains[{at}].filters"), reason)
+        let place = door.chains.get(at).map(|chain| chain.place(at)).unwrap_or_default();
+        Fault::new(format!("{place}.filters"), reason)
     };
     unknown.into_iter().map(fault).collect()
 }
@@ -99,7 +100,7 @@ mod tests {
             at("e", "127.0.0.1", 0),
         ];
         assert_eq!(told(json!({"listeners": legal})), Vec::<String>::new());
-        let twice = [at("a", "127.0.0.1", 1), at("b", "127.0.0.1", 2), at("c", "127.0.0.1", 1)];
+        let twice = [at("a", "127.0.0.1", 1), at("b", "127.0.0.1", 2), at("c", "::ffff:127.0.0.1", 1)];
         let told = told(json!({"listeners": twice}));
         assert_eq!(
             told,
@@ -130,6 +131,19 @@ mod tests {
         assert_eq!(fields, expected);
     }
 
+    /// A control plane must not make an agent read its environment.
+    #[test]
+    fn references_to_what_is_kept_elsewhere_are_no_key_material() {
+        for (text, why) in
+            [("$env://HOME", "found a reference"), ("$SECRET://file/a/b", "found a reference"), (" \n", "is empty")]
+        {
+            let secret = json!({"name": "s", "validation_context": {"trusted_ca": {"inline_string": text}}});
+            let refused = bootstrap::read(&json!({"static_resources": {"secrets": [secret]}})).unwrap_err();
+            let told = format!("{refused:?}");
+            assert!(told.contains("validation_context.trusted_ca") && told.contains(why), "{told}");
+        }
+    }
+
     #[test]
     fn what_leads_to_a_cluster_that_cannot_come_is_told() {
         let listeners = json!([listener("l", Some(routes("r", "nosuch")))]);
@@ -148,5 +162,19 @@ mod tests {
             any("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", json!({"stat_prefix": "t", "cluster": "nobody"}));
         bytes["filter_chains"][0]["filters"] = json!([{"name": "tcp", "typed_config": proxy}]);
         assert!(told(json!({"listeners": [bytes]}))[0].contains("leads to the cluster \"nobody\""));
+        let mut by_default = listener("d", None);
+        by_default["default_filter_chain"] = bytes["filter_chains"][0].clone();
+        by_default["filter_chains"] = json!([]);
+        let told_of = told(json!({"listeners": [by_default]}));
+        assert!(told_of[0].starts_with("static_resources.listeners[0] (d).default_filter_chain.filters: "), "{told_of:?}");
+        let mut asks = listener("l", Some(routes("r", "c")));
+        let judge = any(
+            "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+            json!({"grpc_service": {"envoy_grpc": {"cluster_name": "judge"}}}),
+        );
+        let filters = asks["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"].as_array_mut().unwrap();
+        filters.insert(0, json!({"name": "authz", "typed_config": judge}));
+        let there = json!([{"name": "c", "type": "STATIC"}]);
+        assert!(told(json!({"listeners": [asks], "clusters": there}))[0].contains("leads to the cluster \"judge\""));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::read::{Fault, Fields, Read, bytes};
 use super::source;
-use crate::model::{Certificate, ClientValidation, Secret, SecretBody, TlsVersion, UpstreamTls};
+use crate::model::{Certificate, ClientValidation, Secret, SecretBody, TlsVersion, UpstreamTls, is_reference};
 
 /// Bytes of a PEM text.
 const MAX_PEM: usize = 2 * 1024 * 1024;
@@ -214,6 +214,15 @@ fn material(fields: &mut Fields<'_>) -> Read<Arc<str>> {
     };
     if inline.len() > MAX_PEM {
         return Err(Fault::new("", format!("has {} bytes, at most {MAX_PEM} are read", inline.len())));
+    }
+    if inline.trim().is_empty() {
+        return Err(Fault::new("", "is empty, expected PEM"));
+    }
+    if is_reference(&inline) {
+        return Err(Fault::new(
+            "",
+            "expected PEM, found a reference to what is kept elsewhere, which is read in Heddle's resources only",
+        ));
     }
     Ok(inline.into())
 }

@@ -70,7 +70,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Door> {
     let proxied = fields.list("listener_filters", listener_filter)?.into_iter().any(|proxied| proxied);
     let mut listener = Listener {
         name: name.clone(),
-        address: SocketAddr::new(ip, port),
+        address: SocketAddr::new(ip.to_canonical(), port),
         protocol: ListenerProtocol::Http,
         proxy_protocol: if proxied { ProxyProtocol::Required(Vec::new()) } else { ProxyProtocol::Off },
         // `SANITIZE`, which is all that is supported.
@@ -93,6 +93,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Door> {
     };
     let chains = fields.list("filter_chains", &mut chain)?;
     let default = fields.message("default_filter_chain", &mut chain)?;
+    let default = default.map(|chain| Chain { is_default: true, ..chain });
     door.chains = chains.into_iter().chain(default).collect();
     door.listener = listener;
     judged(door)
@@ -207,7 +208,7 @@ fn read_chain(fields: &mut Fields<'_>, id: &str, listener: &mut Listener, door: 
         door.asks_secrets.extend(server.asks);
         server.certificate
     });
-    Ok(Chain { names, for_tls, certificate, does })
+    Ok(Chain { names, for_tls, certificate, is_default: false, does })
 }
 
 /// Server names for which a chain is, and whether it is for clients that begin with TLS.
