@@ -8,7 +8,7 @@ use super::holdings::{Candidates, Held, Holdings};
 use super::{ClientMachine, SetResource, TypedUpdate};
 use crate::codec::InvalidResource;
 use crate::model::Kind;
-use crate::protocol::{SotwRequest, SotwResponse, nack_text};
+use crate::protocol::{Names, SotwRequest, SotwResponse, nack_text};
 use crate::snapshot::version_of;
 
 /// The state of a state-of-the-world client. It outlives its streams.
@@ -33,8 +33,8 @@ impl SotwClient {
     }
 
     /// All names asked for; none is everything.
-    fn names(&self, kind: Kind) -> Vec<Arc<str>> {
-        self.asked.names(kind).map(|names| names.iter().cloned().collect()).unwrap_or_default()
+    fn names(&self, kind: Kind) -> Names {
+        self.asked.names(kind).map(|names| names.iter().collect()).unwrap_or_default()
     }
 }
 

@@ -102,14 +102,14 @@ fn sotw_says_all_names_each_time_and_finds_out_which_do_not_exist() {
     let mut client = SotwClient::new(Holdings::default(), by_name());
     assert_eq!(client.hello().iter().map(|request| request.kind).collect::<Vec<_>>(), [Kind::Route]);
     let (request, _) = client.ask(asks(&["a", "b"], &[]));
-    assert_eq!(request.map(|request| (request.names, request.nonce)), Some((vec!["a".into(), "b".into()], "".into())));
+    assert_eq!(request.map(|request| (request.names, request.nonce)), Some((["a", "b"].into_iter().collect(), "".into())));
     let (update, ack) = exchange(&mut client, sotw("n1", "v1", vec![raw("a", "1")]), &[]);
     assert_eq!((names(&update), ack.names.len()), (vec!["+a".to_string(), "-b".to_string()], 2));
     let (update, _) = exchange(&mut client, sotw("n2", "v2", vec![raw("a", "2")]), &[]);
     assert_eq!(names(&update), ["+a"], "what does not exist is said once");
     let (request, gone) = client.ask(asks(&["c"], &["a"]));
     let request = request.unwrap();
-    assert_eq!((request.names, &*request.nonce, gone), (vec!["b".into(), "c".into()], "n2", vec!["a".into()]));
+    assert_eq!((request.names, &*request.nonce, gone), (["b", "c"].into_iter().collect(), "n2", vec!["a".into()]));
     let (update, _) = exchange(&mut client, sotw("n3", "v3", vec![raw("c", "1")]), &[]);
     assert_eq!(names(&update), ["+c"]);
 }

@@ -1,6 +1,7 @@
 //! The messages of xDS as plain values, the same for both ends. It knows no stream; protobuf stays in `wire.rs`.
 
 mod nack;
+pub(crate) mod names;
 pub(crate) mod seeds;
 mod station;
 mod types;
@@ -16,6 +17,7 @@ use crate::model::{Instance, Kind};
 use crate::snapshot::{NodeScope, SIDECAR};
 
 pub use nack::{NackLine, nack_text, parse_nack};
+pub use names::Names;
 pub use seeds::Advice;
 pub use station::Station;
 pub use types::Types;
@@ -151,7 +153,7 @@ pub struct SotwRequest {
     /// Version that the client holds; the previous one with a NACK.
     pub version: Arc<str>,
     /// All names asked for.
-    pub names: Vec<Arc<str>>,
+    pub names: Names,
     /// Nonce of the response that is answered, empty for none.
     pub nonce: Arc<str>,
     /// Why that response was refused, in whole or in part.

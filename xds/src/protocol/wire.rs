@@ -12,12 +12,13 @@ use prost::Message;
 use prost_types::value::Kind as ValueKind;
 use prost_types::{Any, Struct, Value};
 
+use super::names::Ask;
 use super::{DeltaRequest, DeltaResponse, MAX_NAMES, NodeInfo, RawResource, SotwRequest, SotwResponse, Station, Types};
 use crate::model::{Instance, Kind, MeshProtocol};
 use crate::snapshot::NodeScope;
 
 /// Bytes of a name, a version or a nonce.
-const MAX_NAME: usize = 1024;
+pub(super) const MAX_NAME: usize = 1024;
 /// `INVALID_ARGUMENT` of gRPC: the code of our NACKs.
 const INVALID_ARGUMENT: i32 = 3;
 /// Labels of an instance.
@@ -282,13 +283,14 @@ pub(crate) fn delta_response_from_wire(message: wire::DeltaDiscoveryResponse) ->
     })
 }
 
-pub(crate) fn sotw_request_from_wire(message: wire::DiscoveryRequest, types: Types) -> Incoming<SotwRequest> {
+pub(crate) fn sotw_request_from_wire(ask: Ask, types: Types) -> Incoming<SotwRequest> {
+    let message = ask.rest;
     let node = message.node.map(node_from_wire);
     let read = || -> Result<SotwRequest, BadRequest> {
         Ok(SotwRequest {
             kind: kind_of(types, &message.type_url)?,
             version: short("version_info", message.version_info)?,
-            names: names("resource_names", message.resource_names)?,
+            names: ask.names,
             nonce: short("response_nonce", message.response_nonce)?,
             error: message.error_detail.map(|status| status.message),
         })
@@ -300,7 +302,7 @@ pub(crate) fn sotw_request_to_wire(request: SotwRequest, node: Option<&NodeInfo>
     wire::DiscoveryRequest {
         version_info: request.version.to_string(),
         node: node.map(node_to_wire),
-        resource_names: strings(request.names),
+        resource_names: request.names.texts(),
         type_url: request.kind.type_url().to_string(),
         response_nonce: request.nonce.to_string(),
         error_detail: status(request.error),
@@ -428,11 +430,11 @@ mod tests {
         let mut sotw = Vec::from(b"\x0a\x01v\x12\x04\x0a\x02e1\x1a\x01a\x22B");
         sotw.extend(eds.as_bytes());
         sotw.extend(b"*\x01n2\x07\x08\x0d\x12\x03bad");
-        let (_, request) = sotw_request_from_wire(wire::DiscoveryRequest::decode(sotw.as_slice()).unwrap(), Types::Heddle);
+        let (_, request) = sotw_request_from_wire(Ask::decode(sotw.as_slice()).unwrap(), Types::Heddle);
         let expected = SotwRequest {
             kind: Kind::Endpoints,
             version: "v".into(),
-            names: vec!["a".into()],
+            names: ["a"].into_iter().collect(),
             nonce: "n".into(),
             error: Some("bad".to_string()),
         };
@@ -474,7 +476,8 @@ mod tests {
         let long = Node { id: "x".repeat(1025), ..Default::default() };
         assert!(matches!(node_from_wire(long), Err(BadRequest::TooMuch { what: "node.id", .. })));
         let unknown = wire::DiscoveryRequest { type_url: "x".repeat(9000), ..Default::default() };
-        let refused = sotw_request_from_wire(unknown, Types::Heddle).1.unwrap_err();
+        let refused =
+            sotw_request_from_wire(Ask::decode(unknown.encode_to_vec().as_slice()).unwrap(), Types::Heddle).1.unwrap_err();
         assert!(matches!(&refused, BadRequest::UnknownType(url) if url.len() == 200), "{refused}");
     }
 }

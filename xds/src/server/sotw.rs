@@ -14,7 +14,7 @@ use super::refused::Refused;
 use super::{KindView, Machine, Nack, ResourceView, Standing};
 use crate::dialect::envoy::encode::grpc;
 use crate::model::Kind;
-use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, Types, WILDCARD, is_followed};
+use crate::protocol::{BadRequest, Names, RawResource, SotwRequest, SotwResponse, Types, WILDCARD, is_followed};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, version_of};
 
 type Shown = BTreeMap<Arc<str>, Arc<Versioned>>;
@@ -39,8 +39,8 @@ struct Subscription {
     /// A request named something once: from then on, no names means nothing.
     named: bool,
     names: BTreeSet<Arc<str>>,
-    /// The same in the words of the last request: thousands of clusters are named by each ACK, and nearly always the same.
-    said: Vec<Arc<str>>,
+    /// The same as the last request said it.
+    said: Option<Names>,
     /// What the client was sent.
     sent: Shown,
     /// What the last response was about, and in which version, where that was not all of it.
@@ -315,22 +315,24 @@ impl Subscription {
         names.into_iter().map(one).collect()
     }
 
-    /// Whether exactly these names are asked for.
-    fn is_subscribed(&self, names: &[Arc<str>]) -> bool {
-        let is_same = || names == self.said || names.iter().all(|name| self.names.contains(name));
-        !self.wildcard && names.len() == self.names.len() && is_same()
+    /// The names of a request where they are not those of the last one.
+    fn others(&self, names: &Names) -> Result<Option<Vec<Arc<str>>>, BadRequest> {
+        if self.said.as_ref() == Some(names) { Ok(None) } else { names.read().map(Some) }
     }
 
-    /// Takes over the names of a request; says whether there are new ones.
-    fn subscribe(&mut self, names: Vec<Arc<str>>) -> bool {
-        // No names mean all or nothing, as it was before.
-        if !names.is_empty() && names == self.said {
-            return false;
-        }
+    /// Whether exactly these names are asked for; none are those of the last request.
+    fn is_subscribed(&self, others: Option<&[Arc<str>]>) -> bool {
+        let is_same = |names: &[Arc<str>]| names.len() == self.names.len() && names.iter().all(|name| self.names.contains(name));
+        !self.wildcard && others.is_none_or(is_same)
+    }
+
+    /// Takes over the names of a request, where they are others than those of the last one; says whether there are new ones.
+    fn subscribe(&mut self, said: Names, others: Option<Vec<Arc<str>>>) -> bool {
+        let Some(names) = others else { return false };
+        self.said = Some(said);
         let was_wildcard = self.wildcard;
         self.wildcard = names.iter().any(|name| &**name == WILDCARD) || (names.is_empty() && !self.named);
         self.named |= !names.is_empty();
-        self.said.clone_from(&names);
         let names: BTreeSet<Arc<str>> = names.into_iter().filter(|name| &**name != WILDCARD).collect();
         let grew = !was_wildcard && (self.wildcard || names.iter().any(|name| !self.names.contains(name)));
         self.names = names;
@@ -348,11 +350,12 @@ impl Machine for SotwMachine {
 
     fn request(&mut self, request: SotwRequest, source: &dyn SnapshotSource, now: SystemTime) -> Result<(), BadRequest> {
         let state = &mut self.kinds[request.kind.index()];
+        let others = state.others(&request.names)?;
         // Which of its clusters wait for their endpoints, whatever version of those it has, Envoy does not say when it comes.
         let may_warm = self.types == Types::Envoy && request.kind == Kind::Endpoints && !state.open;
         state.answer |= may_warm;
         if !std::mem::replace(&mut state.open, true) {
-            state.subscribe(request.names);
+            state.subscribe(request.names, others);
             let shown = state.wanted(request.kind, source, (&self.scope, self.types));
             if !may_warm && !request.version.is_empty() && version_of_all(&shown) == request.version {
                 state.sent = shown;
@@ -367,20 +370,20 @@ impl Machine for SotwMachine {
             if *is_followed(&request.nonce).0 != *state.nonce {
                 // Who wants nothing any more answers nothing that is on its way, as Envoy does.
                 if request.kind == Kind::Endpoints && self.types == Types::Envoy && request.names.is_empty() {
-                    state.subscribe(request.names);
+                    state.subscribe(request.names, others);
                     state.in_flight = false;
                 }
                 return Ok(());
             }
             // Said again although it was answered: a client whose cluster changed asks so for its endpoints (envoy#13009).
-            let again = !state.in_flight && request.error.is_none() && state.is_subscribed(&request.names);
+            let again = !state.in_flight && request.error.is_none() && state.is_subscribed(others.as_deref());
             state.answer |= again && request.version == state.version;
             state.answered(&request, now);
             if request.error.is_some() {
                 state.refused.explain(|name| source.get(request.kind, name, &self.scope)?.history.clone());
             }
         }
-        if state.subscribe(request.names) {
+        if state.subscribe(request.names, others) {
             state.answer = true;
         }
         Ok(())

@@ -33,6 +33,7 @@ use super::{DeltaMachine, Machine, NodeRegistry, SotwMachine};
 use crate::dialect::envoy::encode::Gap;
 use crate::link::{Linger, Peer};
 use crate::model::Kind;
+use crate::protocol::names::Ask;
 use crate::protocol::wire::{
     AGENT, Incoming, delta_request_from_wire, delta_response_to_wire, sotw_request_from_wire, sotw_response_to_wire,
 };
@@ -295,17 +296,17 @@ impl Speak for DeltaMachine {
 }
 
 impl Speak for SotwMachine {
-    type In = wire::DiscoveryRequest;
+    type In = Ask;
     const DIALECT: Dialect = Dialect::Sotw;
 
     fn open(scope: NodeScope, types: Types, position: u64) -> Self {
         SotwMachine::new(scope, position).speaking(types)
     }
     fn spoken(message: &Self::In) -> (Types, bool) {
-        spoken(&message.type_url, &message.node)
+        spoken(&message.rest.type_url, &message.rest.node)
     }
     fn type_of(message: &mut Self::In) -> &mut String {
-        &mut message.type_url
+        &mut message.rest.type_url
     }
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request> {
         sotw_request_from_wire(message, types)

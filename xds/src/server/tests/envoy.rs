@@ -48,7 +48,7 @@ fn delta(kind: Kind, names: &[&str], nonce: &str) -> DeltaRequest {
 }
 
 fn sotw(kind: Kind, names: &[&str], (version, nonce): (&str, &str)) -> SotwRequest {
-    let names = names.iter().map(|name| Arc::from(*name)).collect();
+    let names = names.iter().collect();
     SotwRequest { kind, version: version.into(), names, nonce: nonce.into(), error: None }
 }
 

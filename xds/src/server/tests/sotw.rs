@@ -10,7 +10,7 @@ fn machine(store: &SnapshotStore) -> SotwMachine {
 }
 
 fn asks(kind: Kind, names: &[&str]) -> SotwRequest {
-    let names = names.iter().map(|name| Arc::from(*name)).collect();
+    let names = names.iter().collect();
     SotwRequest { kind, version: "".into(), names, nonce: "".into(), error: None }
 }
 
