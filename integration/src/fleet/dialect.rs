@@ -7,7 +7,7 @@ use bytes::Bytes;
 use heddle_xds::model::Kind;
 use heddle_xds::protocol::Types;
 
-use super::wire::{self, Form, Head, Node, Request, Resource};
+use super::wire::{self, Form, Head, Names, Node, Request, Resource};
 use super::writer::Size;
 
 /// Listeners of clear text that the control plane's own configuration file brings along, and those of TLS.
@@ -71,8 +71,10 @@ pub struct Speaker {
 #[derive(Debug, Default)]
 struct Asked {
     names: HashSet<Vec<u8>>,
-    /// Names that were not said yet.
-    new: Vec<Vec<u8>>,
+    /// All of them.
+    all: Names,
+    /// Those that were not said yet.
+    new: Names,
     open: bool,
     /// What was answered last, which state of the world says again.
     version: Vec<u8>,
@@ -95,10 +97,12 @@ impl Speaker {
         if self.dialect != Dialect::Heddle {
             return vec![self.ask(Kind::Upstream)];
         }
+        let mut everything = Names::default();
+        everything.push(b"*");
         let hello = |(number, kind): (usize, Kind)| {
             let node = (number == 0).then_some(&self.node);
             let head = Head { type_url: kind.type_url().as_bytes(), ..Head::default() };
-            Request { node, head }.write(Form::Delta, ["*"].iter())
+            Request { node, head }.write(Form::Delta, &everything)
         };
         Kind::ALL.into_iter().enumerate().map(hello).collect()
     }
@@ -130,7 +134,7 @@ impl Speaker {
     /// What is said to a response once all of it was taken: what it makes an Envoy ask for, before the ACK.
     pub fn answer(&mut self, head: &Head<'_>) -> Vec<Bytes> {
         let Some(kind) = self.kind(head.type_url).filter(|_| self.dialect != Dialect::Heddle) else {
-            return vec![Request { node: None, head: *head }.write(Form::Delta, [""; 0].iter())];
+            return vec![Request { node: None, head: *head }.write(Form::Delta, &Names::default())];
         };
         let mut said = Vec::new();
         for asked in [Kind::Endpoints, Kind::Route] {
@@ -141,7 +145,7 @@ impl Speaker {
         let form = self.form();
         let asked = self.asked(kind);
         (asked.version, asked.nonce) = (head.version.to_vec(), head.nonce.to_vec());
-        let again = asked.names.iter().filter(|_| form == Form::Sotw);
+        let again = if form == Form::Sotw { &asked.all } else { &Names::default() };
         said.push(Request { node: None, head: *head }.write(form, again));
         if self.missing.is_empty() && !self.listeners.open {
             said.push(self.ask(Kind::Listener));
@@ -160,16 +164,13 @@ impl Speaker {
         let asked = self.asked(kind);
         asked.open = true;
         let new = std::mem::take(&mut asked.new);
-        let names: Vec<&Vec<u8>> = match form {
-            Form::Delta => new.iter().collect(),
-            Form::Sotw => asked.names.iter().collect(),
-        };
+        let names = if form == Form::Sotw { &asked.all } else { &new };
         let mut head = Head { type_url: Types::Envoy.url(kind).as_bytes(), ..Head::default() };
         if form == Form::Sotw {
             (head.version, head.nonce) = (&asked.version, &asked.nonce);
         }
         // Clusters are what an Envoy asks for first.
-        Request { node: Some(&node).filter(|_| kind == Kind::Upstream), head }.write(form, names.into_iter())
+        Request { node: Some(&node).filter(|_| kind == Kind::Upstream), head }.write(form, names)
     }
 
     fn asked(&mut self, kind: Kind) -> &mut Asked {
@@ -188,7 +189,8 @@ impl Asked {
         let is_new = !self.names.contains(name);
         if is_new {
             self.names.insert(name.to_vec());
-            self.new.push(name.to_vec());
+            self.all.push(name);
+            self.new.push(name);
         }
         is_new
     }

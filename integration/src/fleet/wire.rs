@@ -14,18 +14,18 @@ pub enum Form {
     Sotw,
 }
 
-/// Numbers of the fields of a request, which are other ones in each form.
+/// Numbers of the fields of a request, which are other ones in each form but for the names.
 struct Fields {
     node: u8,
     type_url: u8,
-    names: u8,
     nonce: u8,
     /// Only state of the world says again what it has.
     version: Option<u8>,
 }
 
-/// Fields of `Node`, of responses in both forms, of delta's `Resource` and of `Any`.
+/// Fields of requests, of `Node`, of responses in both forms, of delta's `Resource` and of `Any`.
 mod field {
+    pub const REQUEST_NAMES: u8 = 3;
     pub const NODE_ID: u8 = 1;
     pub const NODE_CLUSTER: u8 = 2;
     pub const NODE_USER_AGENT: u8 = 6;
@@ -55,9 +55,23 @@ impl Form {
 
     const fn request(self) -> Fields {
         match self {
-            Form::Delta => Fields { node: 1, type_url: 2, names: 3, nonce: 6, version: None },
-            Form::Sotw => Fields { node: 2, type_url: 4, names: 3, nonce: 5, version: Some(1) },
+            Form::Delta => Fields { node: 1, type_url: 2, nonce: 6, version: None },
+            Form::Sotw => Fields { node: 2, type_url: 4, nonce: 5, version: Some(1) },
         }
+    }
+}
+
+/// Names as they stand in a request, written once: state of the world says all of them again each time.
+#[derive(Debug, Default)]
+pub struct Names(Vec<u8>);
+
+impl Names {
+    pub fn push(&mut self, name: &[u8]) {
+        put(&mut self.0, field::REQUEST_NAMES, name);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -116,9 +130,10 @@ pub struct Request<'a> {
 
 impl Request<'_> {
     /// The message, with the names that are asked for: by delta those that are new, by state of the world all.
-    pub fn write<N: AsRef<[u8]>>(&self, form: Form, names: impl Iterator<Item = N>) -> Bytes {
+    pub fn write(&self, form: Form, names: &Names) -> Bytes {
         let fields = form.request();
-        let mut out = Vec::with_capacity(self.head.type_url.len() + self.head.nonce.len() + self.head.version.len() + 8);
+        let head = self.head.type_url.len() + self.head.nonce.len() + self.head.version.len() + 16;
+        let mut out = Vec::with_capacity(head + names.0.len());
         if let Some(node) = self.node {
             let mut inner = Vec::new();
             put(&mut inner, field::NODE_ID, node.id.as_bytes());
@@ -127,7 +142,7 @@ impl Request<'_> {
             put(&mut out, fields.node, &inner);
         }
         put(&mut out, fields.type_url, self.head.type_url);
-        names.for_each(|name| put(&mut out, fields.names, name.as_ref()));
+        out.extend_from_slice(&names.0);
         put(&mut out, fields.nonce, self.head.nonce);
         if let Some(version) = fields.version {
             put(&mut out, version, self.head.version);
