@@ -55,7 +55,7 @@ pub fn tables(resources: impl IntoIterator<Item = Resource>) -> Result<Arc<Table
 /// What every proxied request gets from an untrusted peer: hop-by-hop fields off, `X-Forwarded-*` on.
 pub fn rewrite_fields(head: &mut RequestHead, peer: &AddressText) {
     strip_hop_by_hop(&mut head.fields);
-    set_forwarded(head, &Forwarded { scheme: "https", peer, client: None, local_port: 443, trusted: false });
+    set_forwarded(head, &Forwarded { scheme: "https", peer, client: None, local_port: 443, trusted: false, as_envoy: false });
 }
 
 /// The filters of the first route of some tables, as the pipeline runs them.

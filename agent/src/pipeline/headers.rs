@@ -88,6 +88,13 @@ pub fn client_address(fields: &Fields, peer: SocketAddr, trusted: &[IpNet]) -> S
     client
 }
 
+/// The client address as an Envoy that is not at the edge has it: the nearest hop of `X-Forwarded-For`, where that is an address and nothing else. What stands
+/// before it anybody may have said.
+pub fn nearest_address(fields: &Fields, peer: SocketAddr) -> SocketAddr {
+    let nearest = forwarded_for(fields).next().and_then(|hop| std::str::from_utf8(hop.trim_ascii()).ok()?.parse().ok());
+    nearest.map_or(peer, |ip| SocketAddr::new(ip, 0))
+}
+
 /// Whether an address lies in one of the networks; IPv4-mapped IPv6 counts as IPv4.
 pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     let address = address.to_canonical();
@@ -106,6 +113,8 @@ pub struct Forwarded<'a> {
     pub local_port: u16,
     /// Whether the peer is a proxy of ours.
     pub trusted: bool,
+    /// Whether `X-Forwarded-For` is what an Envoy makes of it: appended to whoever comes at the edge, and left as it is behind it.
+    pub as_envoy: bool,
 }
 
 /// Sets `X-Forwarded-For/Proto/Host/Port` and `X-Real-IP`. From an untrusted peer what came is replaced, and `Forwarded` goes; from a trusted one
@@ -113,7 +122,9 @@ pub struct Forwarded<'a> {
 /// stands there now was set by one, as it is configured.
 pub fn set_forwarded(head: &mut RequestHead, hop: &Forwarded<'_>) {
     let fields = &mut head.fields;
-    if hop.trusted && fields.contains_known(Name::XForwardedFor) {
+    let stays = hop.as_envoy && hop.trusted;
+    let is_kept = hop.as_envoy || hop.trusted;
+    if !stays && is_kept && fields.contains_known(Name::XForwardedFor) {
         let mut chain: Vec<u8> = Vec::with_capacity(64);
         for line in fields.get_all_known(Name::XForwardedFor) {
             if !chain.is_empty() {
@@ -124,7 +135,7 @@ pub fn set_forwarded(head: &mut RequestHead, hop: &Forwarded<'_>) {
         chain.extend_from_slice(b", ");
         chain.extend_from_slice(hop.peer.ip());
         fields.set_own(Name::XForwardedFor, &chain);
-    } else {
+    } else if !stays {
         fields.set_own(Name::XForwardedFor, hop.peer.ip());
     }
     if !hop.trusted {
@@ -232,6 +243,27 @@ mod tests {
     }
 
     #[test]
+    fn an_envoy_believes_the_nearest_hop_alone_and_tells_on_what_it_was_told() {
+        let peer: SocketAddr = "10.0.0.2:1000".parse().unwrap();
+        let nearest = |said: &str| nearest_address(&fields(&[("X-Forwarded-For", said)]), peer).ip().to_string();
+        assert_eq!(nearest("9.9.9.9, 1.1.1.1"), "1.1.1.1", "the first is whatever the client has said");
+        assert_eq!((nearest("9.9.9.9:80"), nearest("9.9.9.9, x")), ("10.0.0.2".to_owned(), "10.0.0.2".to_owned()));
+        assert_eq!(nearest_address(&fields(&[]), peer), peer);
+        let told = |said: &[(&str, &str)], trusted: bool| {
+            let mut head = RequestHead { fields: fields(said), ..RequestHead::default() };
+            let hop =
+                Forwarded { scheme: "http", peer: &AddressText::of(peer), client: None, local_port: 80, trusted, as_envoy: true };
+            set_forwarded(&mut head, &hop);
+            head.fields.get_str("x-forwarded-for").map(str::to_owned)
+        };
+        let said = [("X-Forwarded-For", "9.9.9.9, 1.1.1.1")];
+        assert_eq!(told(&said, true).as_deref(), Some("9.9.9.9, 1.1.1.1"));
+        assert_eq!(told(&[], true), None);
+        assert_eq!(told(&said, false).as_deref(), Some("9.9.9.9, 1.1.1.1, 10.0.0.2"));
+        assert_eq!(told(&[], false).as_deref(), Some("10.0.0.2"));
+    }
+
+    #[test]
     fn what_connection_names_goes_but_it_cannot_take_off_what_others_rely_on() {
         let mut f = fields(&[
             ("Connection", "close, X-Hop, Authorization"),
@@ -295,7 +327,14 @@ mod tests {
         assert_eq!(client_address(&f, peer, &[]), peer);
         let mut head = RequestHead { fields: f, authority: "a.example".into(), ..RequestHead::default() };
         head.fields.append("Forwarded", "for=10.0.0.1");
-        let hop = Forwarded { scheme: "https", peer: &AddressText::of(peer), client: None, local_port: 443, trusted: false };
+        let hop = Forwarded {
+            scheme: "https",
+            peer: &AddressText::of(peer),
+            client: None,
+            local_port: 443,
+            trusted: false,
+            as_envoy: false,
+        };
         set_forwarded(&mut head, &hop);
         assert_eq!(head.fields.get_str("x-forwarded-for"), Some("198.51.100.7"));
         assert_eq!(head.fields.get_str("x-forwarded-host"), Some("a.example"));
@@ -313,7 +352,7 @@ mod tests {
         let client = Some("203.0.113.9:0".parse().unwrap());
         set_forwarded(
             &mut head,
-            &Forwarded { scheme: "http", peer: &AddressText::of(peer), client, local_port: 80, trusted: true },
+            &Forwarded { scheme: "http", peer: &AddressText::of(peer), client, local_port: 80, trusted: true, as_envoy: false },
         );
         assert_eq!(head.fields.get_str("x-forwarded-for"), Some("6.6.6.6, 203.0.113.9, 10.0.0.9, 10.0.0.2"));
         assert_eq!(head.fields.get_str("x-real-ip"), Some("203.0.113.9"));

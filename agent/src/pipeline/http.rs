@@ -188,7 +188,11 @@ fn admit(x: &mut Exchange, listener: Option<&Listener>) -> Result<(), Box<Answer
         x.request.fields.remove_underscored();
     }
     if let Some(listener) = listener {
-        x.remote = headers::client_address(&x.request.fields, x.connection.peer, &listener.forwarded.trusted);
+        let (fields, peer) = (&x.request.fields, x.connection.peer);
+        x.remote = match listener.forwarded.sanitizes && x.trusted {
+            true => headers::nearest_address(fields, peer),
+            false => headers::client_address(fields, peer, &listener.forwarded.trusted),
+        };
     }
     x.original.method.clone_from(&x.request.method);
     x.original.path.clone_from(&x.request.path);
@@ -246,6 +250,7 @@ fn prepare_fields(x: &mut Exchange, listener: Option<&Listener>) {
         client: (x.remote != connection.peer).then_some(x.remote),
         local_port: connection.local.port(),
         trusted: x.trusted,
+        as_envoy: listener.is_some_and(|listener| listener.forwarded.sanitizes),
     };
     headers::set_forwarded(&mut x.request, &hop);
     if let Some(via) = listener.and_then(|listener| listener.server_header.via.as_deref()) {

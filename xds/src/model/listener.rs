@@ -105,7 +105,7 @@ pub enum ProxyProtocol {
 pub struct ForwardedTrust {
     /// Trusted networks.
     pub trusted: Vec<IpNet>,
-    /// `X-Forwarded-Client-Cert` is believed of nobody, though, and `x-envoy-*` fields as Envoy believes them.
+    /// `X-Forwarded-Client-Cert` is believed of nobody, though, and `x-envoy-*` fields and `X-Forwarded-For` as Envoy believes them.
     pub sanitizes: bool,
 }
 

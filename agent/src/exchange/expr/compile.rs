@@ -105,10 +105,13 @@ fn operation(op: &str, value: &Value, at: &str, path: &str) -> Result<(bool, Op)
         // Only texts can be had: other values never are.
         "has" => value.as_str().map_or(Op::Never, |text| Op::Has(text.to_owned())),
         "ipmatch" => Op::Ip(networks(value, at)?),
+        "between" => between(value, at)?,
         other => {
             return Err(wrong(
                 path,
-                format!("unknown operator `{other}`; known are == ~= > >= < <= ~~ ~* in has ipmatch, each after an optional !"),
+                format!(
+                    "unknown operator `{other}`; known are == ~= > >= < <= ~~ ~* in has between ipmatch, each after an optional !"
+                ),
             ));
         }
     };
@@ -142,6 +145,15 @@ fn regex(value: &Value, options: &str, at: &str) -> Result<regex::Regex, ExprErr
 fn list(value: &Value, at: &str) -> Result<Vec<String>, ExprError> {
     let items = value.as_array().ok_or_else(|| wrong(at, format!("expected an array, found {}", kind(value))))?;
     Ok(items.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+fn between(value: &Value, at: &str) -> Result<Op, ExprError> {
+    let bounds = match value.as_array().map(Vec::as_slice) {
+        Some([start, end]) => start.as_i64().zip(end.as_i64()),
+        _ => None,
+    };
+    let (start, end) = bounds.ok_or_else(|| wrong(at, format!("expected two whole numbers, found {value}")))?;
+    Ok(Op::Between(start, end))
 }
 
 fn networks(value: &Value, at: &str) -> Result<Vec<ipnet::IpNet>, ExprError> {

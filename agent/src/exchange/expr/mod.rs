@@ -57,6 +57,8 @@ enum Op {
     Matches(Regex),
     In(Vec<String>),
     Has(String),
+    /// A whole number from the first on and below the second.
+    Between(i64, i64),
     Ip(Vec<IpNet>),
 }
 
@@ -119,6 +121,9 @@ impl Op {
             Op::Matches(regex) => text().is_some_and(|text| regex.is_match(&text)),
             Op::In(list) => text().is_some_and(|text| list.iter().any(|item| *item == text)),
             Op::Has(item) => variable.any(x, |value| value == item),
+            Op::Between(start, end) => {
+                variable.any(x, |text| text.trim().parse().is_ok_and(|number: i64| (*start..*end).contains(&number)))
+            }
             Op::Ip(nets) => text().and_then(|text| text.parse().ok()).is_some_and(|ip: IpAddr| contains(nets, ip)),
         }
     }

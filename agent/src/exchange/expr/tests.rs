@@ -107,6 +107,21 @@ fn depth_and_size_are_bounded() {
     assert!(Expr::compile(&Value::Array(many)).unwrap_err().message.contains("more than"));
 }
 
+#[test]
+fn one_of_several_fields_of_a_name_is_enough_and_all_are_asked_where_it_is_turned_around() {
+    let said = |values: &[&str]| {
+        let fields: Vec<(&str, &str)> = values.iter().map(|value| ("x-a", *value)).collect();
+        request("GET", "h.example", "/", &fields)
+    };
+    let holds = |test: Value, values: &[&str]| Expr::compile(&json!([test])).unwrap().matches(&said(values));
+    assert!(holds(json!(["field_x-a", "==", "abc"]), &["x", "abc"]) && !holds(json!(["field_x-a", "==", "a, b"]), &["a", "b"]));
+    assert!(holds(json!(["field_x-a", "~~", "^b"]), &["a", "b"]) && !holds(json!(["field_x-a", "!", "~~", "^b"]), &["a", "b"]));
+    assert!(!holds(json!(["field_x-a", "~=", "abc"]), &["x", "abc"]) && holds(json!(["field_x-a", "~=", null]), &["x"]));
+    let between = json!(["field_x-a", "between", [1, 5]]);
+    assert!(holds(between.clone(), &["9", "1"]) && holds(between.clone(), &["+4"]));
+    assert!(!holds(between.clone(), &["0", "9"]) && !holds(between.clone(), &["5"]) && !holds(between, &["1, 9"]));
+}
+
 /// Evaluates the JSON form directly, the slow way.
 fn naive(node: &Value, x: &Exchange) -> bool {
     let items = node.as_array().unwrap();

@@ -136,8 +136,9 @@ fn name(text: &str) -> Option<(&str, &str)> {
         None => (text, false),
     };
     let word = |text: &str| text.bytes().position(|byte| !(byte.is_ascii_alphanumeric() || byte == b'_')).unwrap_or(text.len());
-    let end = match inner.strip_prefix("post_arg.") {
-        // A path goes on to the brace, or from word to word with dots between.
+    let named = inner.strip_prefix("post_arg.").or_else(|| inner.strip_prefix("field_").filter(|_| braced));
+    let end = match named {
+        // A path, and a name of a field, goes on to the brace; a path without braces from word to word with dots between.
         Some(path) if braced => inner.len() - path.len() + path.find('}')?,
         Some(path) => inner.len() - path.len() + path_end(path, word),
         None => word(inner),

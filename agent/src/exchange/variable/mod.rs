@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::Exchange;
 use super::content::{self, JsonPath, Operation};
 use crate::http::digits::{push_ip, push_number};
-use crate::http::{FieldName, Fields, Name};
+use crate::http::{FieldName, Fields, Name, Version};
 
 /// Bytes of the longest address: 8 groups of 4, 7 colons.
 const LONGEST_IP: usize = 39;
@@ -64,6 +64,8 @@ type Getter = for<'a> fn(&'a Exchange) -> Option<Value<'a>>;
 enum Kind {
     Plain(Getter),
     Header(HeaderName),
+    /// The fields of one name, spelled with its very hyphens and underscores, each for itself.
+    Field(Arc<FieldName>),
     SentHeader(HeaderName),
     Arg(Arc<str>),
     Cookie(Arc<str>),
@@ -77,7 +79,7 @@ enum Kind {
     RootFields,
     /// Whom the certificate of the client names: several names of one.
     Principals,
-    /// The addresses that the request came by.
+    /// The addresses that the request came by, as Envoy tells them: behind those that the client names, at the edge, its own.
     ForwardedFor(HeaderName),
     Unknown,
 }
@@ -93,6 +95,8 @@ impl Variable {
             Kind::Plain(getter)
         } else if let Some(header) = name.strip_prefix("http_") {
             Kind::Header(HeaderName::new(header))
+        } else if let Some(field) = name.strip_prefix("field_") {
+            Kind::Field(Arc::new(FieldName::new(field.to_ascii_lowercase())))
         } else if let Some(header) = name.strip_prefix("sent_http_") {
             Kind::SentHeader(HeaderName::new(header))
         } else if let Some(arg) = name.strip_prefix("arg_") {
@@ -143,6 +147,7 @@ impl Variable {
         match &self.kind {
             Kind::Plain(getter) => getter(x),
             Kind::Header(name) => name.joined(&x.request.fields).map(Value::Text),
+            Kind::Field(name) => x.request.fields.get_named(name).map(Value::lossy),
             Kind::SentHeader(name) => name.joined(x.slot::<Fields>(SENT_FIELDS)?).map(Value::Text),
             Kind::Arg(name) => query_arg(table::query(x)?, name).map(Value::from),
             Kind::Cookie(name) => x.request.cookie(name).map(Value::from),
@@ -157,14 +162,20 @@ impl Variable {
             }
             Kind::Principals => principals(x).next().map(Value::from),
             Kind::ForwardedFor(name) if x.trusted => name.joined(&x.request.fields).map(Value::Text),
-            Kind::ForwardedFor(_) => Some(Value::Ip(x.connection.peer.ip().to_canonical())),
+            Kind::ForwardedFor(name) => {
+                let peer = Value::Ip(x.connection.peer.ip().to_canonical());
+                Some(match name.joined(&x.request.fields) {
+                    Some(said) => Value::from(format!("{said},{}", peer.into_text())),
+                    None => peer,
+                })
+            }
             Kind::Unknown => None,
         }
     }
 
     /// Whether it may hold several values, of which one is enough for a condition.
     pub(super) fn is_several(&self) -> bool {
-        matches!(self.kind, Kind::Principals)
+        matches!(self.kind, Kind::Principals | Kind::Field(_))
     }
 
     /// The text for this request, `None` when absent; allocates only where no text exists (addresses, numbers).
@@ -178,6 +189,11 @@ impl Variable {
             Kind::Header(name) if name.0.id() != Name::Host => {
                 x.request.fields.get_all_loosely(&name.0).any(|value| each(&String::from_utf8_lossy(value)))
             }
+            // Of HTTP/2 the crumbs of cookies are one (RFC 9113 section 8.2.3).
+            Kind::Field(name) if name.id() == Name::Cookie && x.request.version == Version::Http2 => {
+                HeaderName(name.clone()).joined(&x.request.fields).is_some_and(|value| each(&value))
+            }
+            Kind::Field(name) => x.request.fields.get_all_named(name).any(|value| each(&String::from_utf8_lossy(value))),
             Kind::Arg(name) => table::query(x).is_some_and(|query| query_args(query, name).any(each)),
             Kind::PostArg(name) => {
                 let value = x.content().and_then(|content| content.form()).and_then(|form| form.get(&**name));

@@ -70,13 +70,26 @@ fn clients_are_believed_about_themselves_through_trusted_proxies_alone() {
     let told =
         |x: &Exchange| ["forwarded_proto", "forwarded_for", "host_leaving_http", "host_leaving_https"].map(|name| text(name, x));
     let some = |texts: [&str; 4]| texts.map(|text| Some(text.to_owned()));
-    assert_eq!(told(&x), some(["http", "192.0.2.7", "a.example", "a.example:80"]), "said by anybody");
+    assert_eq!(told(&x), some(["http", "198.51.100.9, 10.0.0.1,192.0.2.7", "a.example", "a.example:80"]), "said by anybody");
     x.trusted = true;
     assert_eq!(told(&x), some(["https", "198.51.100.9, 10.0.0.1", "a.example:80", "a.example:80"]), "said by a proxy of ours");
     x.request.authority = "a.example:443".into();
     assert_eq!(text("host_leaving_https", &x).as_deref(), Some("a.example"));
     x.request.fields = Fields::new();
     assert_eq!((text("forwarded_proto", &x).as_deref(), text("forwarded_for", &x)), (Some("http"), None));
+}
+
+#[test]
+fn fields_are_found_as_they_are_spelled_and_each_for_itself() {
+    let fields = [("x-role", "user"), ("X_Role", "admin"), ("X-Role", "guest"), ("cookie", "a=1"), ("cookie", "b=2")];
+    let mut x = request("GET", "a.example", "/", &fields);
+    let any = |name: &str, wanted: &str, x: &Exchange| Variable::new(name).any(x, |value| value == wanted);
+    assert_eq!(text("field_x-role", &x).as_deref(), Some("user"), "the first");
+    assert!(any("field_x-role", "guest", &x) && !any("field_x-role", "admin", &x) && any("field_x_role", "admin", &x));
+    assert_eq!(text("field_x-none", &x), None);
+    assert!(any("field_cookie", "b=2", &x) && !any("field_cookie", "a=1; b=2", &x));
+    x.request.version = crate::http::Version::Http2;
+    assert!(any("field_cookie", "a=1; b=2", &x) && !any("field_cookie", "b=2", &x), "the crumbs of one cookie");
 }
 
 /// A directory of one route.

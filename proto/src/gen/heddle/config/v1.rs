@@ -223,7 +223,7 @@ pub struct Listener {
     /// Where connections of a TCP listener go.
     #[prost(message, repeated, tag = "12")]
     pub tcp: ::prost::alloc::vec::Vec<TcpRoute>,
-    /// X-Forwarded-Client-Cert is believed of nobody, and x-envoy-* fields as Envoy believes them.
+    /// X-Forwarded-Client-Cert is believed of nobody, and x-envoy-* fields and X-Forwarded-For as Envoy believes them.
     #[prost(bool, tag = "13")]
     pub sanitizes: bool,
 }

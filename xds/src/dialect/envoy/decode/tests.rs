@@ -216,13 +216,13 @@ fn routes_say_what_to_match_and_where_to_go() {
     let [split, old, number] = table.hosts[0].routes.as_slice() else { panic!("{table:?}") };
     assert_eq!(table.hosts[0].domains.iter().map(|domain| &**domain).collect::<Vec<_>>(), ["shop.example", "*.shop.example"]);
     assert_eq!((&split.path, split.methods[0].as_ref(), split.targets.len()), (&Path::Prefix("/cart".into()), "POST", 2));
-    assert_eq!(split.conditions, [json!(["http_x_tier", "~=", null]), json!(["http_x_tier", "!", "~~", "^go"])]);
+    assert_eq!(split.conditions, [json!(["field_x-tier", "~=", null]), json!(["field_x-tier", "!", "~~", "^go"])]);
     assert_eq!((split.timeout, &split.hash), (Some(Duration::from_secs(3)), &Some(HashOn::Header("x-user".into()))));
     let plugin = |route: &piece::Route, name: &str| route.plugins.iter().find(|(known, _)| *known == name).unwrap().1.clone();
     assert_eq!(plugin(split, "retry")["attempts"], 3);
     assert_eq!(
         plugin(split, "proxy-rewrite"),
-        json!({"regex_uri": ["^/cart", "/basket"], "headers": {"set": {"x-edge": "${http_x_id}"}}})
+        json!({"regex_uri": ["^/cart", "/basket"], "headers": {"set": {"x-edge": "${field_x-id}"}}})
     );
     assert_eq!(plugin(old, "redirect")["uri"], "https://new.example${uri}");
     assert_eq!(plugin(old, "redirect")["ret_code"], 308);

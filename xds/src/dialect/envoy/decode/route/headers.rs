@@ -7,11 +7,18 @@ use super::super::read::{Fault, Fields, Read, bytes};
 /// What is done with fields, of requests or of answers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Edits {
-    add: Vec<(String, String)>,
-    set: Vec<(String, String)>,
-    remove: Vec<String>,
+    /// In the order in which Envoy makes them.
+    edits: Vec<Edit>,
     /// Fields that carry an id of the request, made where the client brings none.
     ids: Vec<String>,
+}
+
+/// One edit of the fields of a name.
+#[derive(Debug, Clone, PartialEq)]
+enum Edit {
+    Add(String, String),
+    Set(String, String),
+    Remove(String),
 }
 
 /// Edits of one level: route, virtual host or route configuration.
@@ -25,8 +32,8 @@ pub(crate) struct Level {
 pub(crate) fn level(fields: &mut Fields<'_>) -> Read<Level> {
     let edits = |fields: &mut Fields<'_>, add: &str, remove: &str| -> Read<Edits> {
         let mut edits = Edits::default();
+        edits.edits.extend(fields.texts(remove)?.into_iter().map(|name| Edit::Remove(name.to_owned())));
         fields.list(add, |option| change(option, &mut edits))?;
-        edits.remove = fields.texts(remove)?.into_iter().map(str::to_owned).collect();
         Ok(edits)
     };
     let request = edits(fields, "request_headers_to_add", "request_headers_to_remove")?;
@@ -74,8 +81,8 @@ pub(crate) fn change(option: &mut Fields<'_>, edits: &mut Edits) -> Read<()> {
         return Err(Fault::new("header.key", "is not changed here: use host_rewrite_literal, prefix_rewrite or regex_rewrite"));
     }
     match action.or(old).unwrap_or(How::Add) {
-        How::Add => edits.add.push((key, value)),
-        How::Set => edits.set.push((key, value)),
+        How::Add => edits.edits.push(Edit::Add(key, value)),
+        How::Set => edits.edits.push(Edit::Set(key, value)),
         How::Default if value == ID => edits.ids.push(key),
         How::Default => {
             return Err(Fault::new("append_action", format!("ADD_IF_ABSENT is not supported but with the value {ID}")));
@@ -131,9 +138,7 @@ impl Edits {
     pub(crate) fn joined<'e>(levels: impl Iterator<Item = &'e Edits>) -> Edits {
         let mut joined = Edits::default();
         for level in levels {
-            joined.add.extend(level.add.iter().cloned());
-            joined.remove.extend(level.remove.iter().cloned());
-            joined.set.extend(level.set.iter().cloned());
+            joined.edits.extend(level.edits.iter().cloned());
             joined.ids.extend(level.ids.iter().cloned());
         }
         joined
@@ -141,7 +146,7 @@ impl Edits {
 
     /// Whether nothing is done.
     pub(crate) fn is_empty(&self) -> bool {
-        self.add.is_empty() && self.set.is_empty() && self.remove.is_empty()
+        self.edits.is_empty()
     }
 
     /// Our plugins that make ids of requests.
@@ -149,22 +154,81 @@ impl Edits {
         self.ids.iter().map(|name| ("request-id", json!({"header_name": name, "include_in_response": false})))
     }
 
-    /// As our plugins write them: first all that is removed, then what is set and added.
-    ///
-    /// Envoy adds before it removes within a level, and so do we; a field that is both added and removed is removed.
+    /// As our plugins write them, which add, set and remove in this order, where Envoy makes its edits one after the other: what a level removes before it adds
+    /// is set, and what was added before it is removed is none.
     pub(crate) fn to_plugin(&self) -> Value {
-        let lines: Vec<Value> = self.add.iter().map(|(name, value)| json!(format!("{name}: {value}"))).collect();
-        let set: Map<String, Value> = self.set.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        let (mut add, mut set, mut remove) = (Vec::new(), Map::new(), Vec::new());
+        for (name, values, is_new) in self.settled() {
+            match (is_new, values.as_slice()) {
+                (true, []) => remove.push(name),
+                // Several fields of one name are as good as one with a list (RFC 9110 section 5.3).
+                (true, values) => drop(set.insert(name.to_owned(), values.join(", ").into())),
+                (false, values) => add.extend(values.iter().map(|value| format!("{name}: {value}"))),
+            }
+        }
         let mut edits = Map::new();
-        if !lines.is_empty() {
-            edits.insert("add".to_owned(), lines.into());
+        if !add.is_empty() {
+            edits.insert("add".to_owned(), add.into());
         }
         if !set.is_empty() {
             edits.insert("set".to_owned(), set.into());
         }
-        if !self.remove.is_empty() {
-            edits.insert("remove".to_owned(), json!(self.remove));
+        if !remove.is_empty() {
+            edits.insert("remove".to_owned(), json!(remove));
         }
         edits.into()
+    }
+
+    /// What becomes of each name: what is put there, and whether what was there before is gone.
+    fn settled(&self) -> Vec<(&str, Vec<&str>, bool)> {
+        let mut settled: Vec<(&str, Vec<&str>, bool)> = Vec::new();
+        for edit in &self.edits {
+            let (Edit::Add(name, _) | Edit::Set(name, _) | Edit::Remove(name)) = edit;
+            let at = settled.iter().position(|(known, ..)| known.eq_ignore_ascii_case(name)).unwrap_or_else(|| {
+                settled.push((name, Vec::new(), false));
+                settled.len() - 1
+            });
+            let Some((_, values, is_new)) = settled.get_mut(at) else { continue };
+            match edit {
+                Edit::Add(_, value) => values.push(value),
+                Edit::Set(_, value) => (*values, *is_new) = (vec![value.as_str()], true),
+                Edit::Remove(_) => (*values, *is_new) = (Vec::new(), true),
+            }
+        }
+        settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edits(list: &[(&str, &str, &str)]) -> Edits {
+        let one = |(how, name, value): &(&str, &str, &str)| match *how {
+            "add" => Edit::Add((*name).to_owned(), (*value).to_owned()),
+            "set" => Edit::Set((*name).to_owned(), (*value).to_owned()),
+            _ => Edit::Remove((*name).to_owned()),
+        };
+        Edits { edits: list.iter().map(one).collect(), ids: Vec::new() }
+    }
+
+    #[test]
+    fn edits_are_made_in_the_order_of_envoy() {
+        let told = |list: &[(&str, &str, &str)]| edits(list).to_plugin();
+        let anew = [("remove", "X-User", ""), ("add", "x-user", "edge")];
+        assert_eq!(told(&anew), json!({"set": {"X-User": "edge"}}), "the usual way against those who say it themselves");
+        assert_eq!(told(&[("add", "a", "1"), ("add", "A", "2")]), json!({"add": ["a: 1", "a: 2"]}));
+        assert_eq!(
+            told(&[("add", "a", "1"), ("remove", "a", "")]),
+            json!({"remove": ["a"]}),
+            "an outer level takes it off again"
+        );
+        assert_eq!(told(&[("add", "a", "1"), ("set", "a", "2"), ("add", "a", "3")]), json!({"set": {"a": "2, 3"}}));
+        let route = edits(&[("add", "a", "route")]);
+        let host = edits(&[("remove", "b", ""), ("add", "a", "host")]);
+        assert_eq!(
+            Edits::joined([&route, &host].into_iter()).to_plugin(),
+            json!({"add": ["a: route", "a: host"], "remove": ["b"]})
+        );
     }
 }

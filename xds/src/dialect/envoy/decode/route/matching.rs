@@ -174,9 +174,7 @@ pub(crate) fn header(fields: &mut Fields<'_>) -> Read<Wanted> {
         ([text], None, None) if inverted && empty_if_missing => vec![negated(&variable, text)],
         ([text], None, None) if inverted => vec![present(&variable), negated(&variable, text)],
         ([text], None, None) => vec![condition(&variable, text)],
-        ([], Some((start, end)), None) if !inverted => {
-            vec![json!([&*variable, "~~", "^[+-]?[0-9]+$"]), json!([&*variable, ">=", start]), json!([&*variable, "<", end])]
-        }
+        ([], Some((start, end)), None) if !inverted => vec![json!([&*variable, "between", [start, end]])],
         ([], None, said) if said.unwrap_or(true) != inverted => vec![present(&variable)],
         ([], None, _) => vec![absent(&variable)],
         ([], Some(_), None) => return Err(Fault::new("invert_match", "is not supported with range_match")),
@@ -206,10 +204,8 @@ pub(crate) fn variable(name: &str) -> Result<String, String> {
         name if OWN.contains(&name) => {
             return Err(format!("{name} is not supported: it is Envoy's own, and here it would be whatever a client says"));
         }
-        name if name.contains('_') => {
-            return Err("names with an underscore are not supported, since they are one with those with a hyphen".to_owned());
-        }
-        name => format!("http_{}", name.replace('-', "_")),
+        // Each field of that name by itself, and none that is spelled otherwise.
+        name => format!("field_{name}"),
     })
 }
 
