@@ -92,6 +92,8 @@ pub fn client_address(fields: &Fields, peer: SocketAddr, trusted: &[IpNet]) -> S
 /// before it anybody may have said.
 pub fn nearest_address(fields: &Fields, peer: SocketAddr) -> SocketAddr {
     let nearest = forwarded_for(fields).next().and_then(|hop| std::str::from_utf8(hop.trim_ascii()).ok()?.parse().ok());
+    // An IPv4 address inside an IPv6 one is none of IPv4's there.
+    let nearest = nearest.filter(|ip: &IpAddr| ip.to_canonical() == *ip);
     nearest.map_or(peer, |ip| SocketAddr::new(ip, 0))
 }
 
@@ -247,7 +249,9 @@ mod tests {
         let peer: SocketAddr = "10.0.0.2:1000".parse().unwrap();
         let nearest = |said: &str| nearest_address(&fields(&[("X-Forwarded-For", said)]), peer).ip().to_string();
         assert_eq!(nearest("9.9.9.9, 1.1.1.1"), "1.1.1.1", "the first is whatever the client has said");
-        assert_eq!((nearest("9.9.9.9:80"), nearest("9.9.9.9, x")), ("10.0.0.2".to_owned(), "10.0.0.2".to_owned()));
+        for odd in ["9.9.9.9:80", "9.9.9.9, x", "::ffff:9.9.9.9"] {
+            assert_eq!(nearest(odd), "10.0.0.2", "{odd}");
+        }
         assert_eq!(nearest_address(&fields(&[]), peer), peer);
         let told = |said: &[(&str, &str)], trusted: bool| {
             let mut head = RequestHead { fields: fields(said), ..RequestHead::default() };
