@@ -124,24 +124,7 @@ fn whole(fields: &mut Fields<'_>, faults: &mut Vec<Fault>) -> Read<Bootstrap> {
         fields.refuse(name, "is not supported")?;
     }
     let node = fields.message("node", node)?.unwrap_or_default();
-    let admin = fields.message("admin", |admin| {
-        admin.ignore(&[
-            "access_log",
-            "access_log_path",
-            "profile_path",
-            "socket_options",
-            "ignore_global_conn_limit",
-            "allow_paths",
-        ]);
-        let socket = admin.message("address", address)?;
-        socket
-            .map(|(host, port)| {
-                host.parse::<IpAddr>()
-                    .map(|ip| SocketAddr::new(ip.to_canonical(), port))
-                    .map_err(|_| Fault::new("address", "expected an IP address"))
-            })
-            .transpose()
-    })?;
+    let admin = fields.message("admin", admin)?;
     let (statics, refused) = statics(fields, faults)?;
     let dynamic = fields.message("dynamic_resources", |dynamic| {
         let ads = dynamic.message("ads_config", ads)?;
@@ -167,6 +150,21 @@ fn whole(fields: &mut Fields<'_>, faults: &mut Vec<Fault>) -> Read<Bootstrap> {
         _ => None,
     };
     Ok(Bootstrap { node, admin: admin.flatten(), statics, follows })
+}
+
+/// Where the admin listens.
+fn admin(fields: &mut Fields<'_>) -> Read<Option<SocketAddr>> {
+    fields.ignore(&[
+        "access_log",
+        "access_log_path",
+        "profile_path",
+        "socket_options",
+        "ignore_global_conn_limit",
+        "allow_paths",
+    ]);
+    let Some((host, port)) = fields.message("address", address)? else { return Ok(None) };
+    let ip: IpAddr = host.parse().map_err(|_| Fault::new("address", "expected an IP address"))?;
+    Ok(Some(SocketAddr::new(ip.to_canonical(), port)))
 }
 
 /// What a bootstrap holds itself, and the names of clusters that are refused; a fault of one resource does not hide those of others.
