@@ -17,6 +17,8 @@ mod relieved;
 mod requests;
 #[path = "envoy_compare/served.rs"]
 mod served;
+#[path = "envoy_compare/spelled.rs"]
+mod spelled;
 #[path = "envoy_compare/squeezed.rs"]
 mod squeezed;
 
