@@ -12,6 +12,8 @@ use rbac::Permission;
 use rbac::permission::Rule;
 
 use super::*;
+use crate::dialect::envoy::decode::{Piece, Unread};
+use crate::dialect::envoy::kind::EnvoyKind;
 
 fn certificate(id: &str, names: &[&str], demands: bool) -> Certificate {
     let client = ClientValidation { ca: "ca".into(), depth: 1, skip_uri_regex: Vec::new() };
@@ -26,10 +28,13 @@ fn certificate(id: &str, names: &[&str], demands: bool) -> Certificate {
 }
 
 fn encoded(reader: Reader, certificates: &[Certificate]) -> Vec<wire::FilterChain> {
+    wire::Listener::decode(body(reader, certificates)).unwrap().filter_chains
+}
+
+fn body(reader: Reader, certificates: &[Certificate]) -> Bytes {
     let listener = Listener { protocol: ListenerProtocol::Https, ..Listener::new("edge", "0.0.0.0:1".parse().unwrap()) };
     let certificates: Vec<&Certificate> = certificates.iter().collect();
-    let body = super::encode((reader, &listener), &certificates, &Filters::new(), &|_| Ok(None)).unwrap();
-    wire::Listener::decode(body).unwrap().filter_chains
+    super::encode((reader, &listener), &certificates, &Filters::new(), &|_| Ok(None)).unwrap()
 }
 
 fn managed(chain: &wire::FilterChain) -> HttpConnectionManager {
@@ -217,6 +222,20 @@ fn chains_of_clients_are_as_long_as_our_agents_take_them_and_envoy_counts_the_ro
     };
     assert_eq!(both.default_validation_context.unwrap().max_verify_depth, Some(2));
     assert_eq!(both.validation_context_sds_secret_config.unwrap().name, "ca");
+}
+
+#[test]
+fn agents_on_envoys_types_take_chains_of_clients_as_long_as_those_on_our_own() {
+    for depth in [0, 1, 255] {
+        let mut demanding = certificate("mt", &["mt.org"], true);
+        demanding.client.as_mut().unwrap().depth = depth;
+        let body = body(Reader::Agent, &[demanding]);
+        let Piece::Listener(door) = Unread::new(EnvoyKind::Listener, &body).unwrap().read().unwrap() else {
+            panic!("another kind")
+        };
+        let client = door.chains[0].certificate.as_ref().unwrap().client.as_ref().unwrap();
+        assert_eq!(client.depth, depth);
+    }
 }
 
 #[test]
