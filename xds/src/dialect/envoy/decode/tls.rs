@@ -260,7 +260,11 @@ fn context_of(fields: &mut Fields<'_>, owner: &str, common: &mut Common) -> Read
             matcher.name("exact")
         })
     })?);
-    let depth = |depth: u32| u8::try_from(depth).map_err(|_| Fault::new("max_verify_depth", "expected at most 255"));
+    // Envoy counts the root as well, and with zero believes only what is among the roots itself.
+    let depth = |most: u32| match most.checked_sub(1).map(u8::try_from) {
+        Some(Ok(depth)) => Ok(depth),
+        _ => Err(Fault::new("max_verify_depth", "expected 1 to 256")),
+    };
     common.depth = fields.small("max_verify_depth")?.map(depth).transpose()?.or(common.depth);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Clusters: how the endpoints of an upstream are used, and which they are. It knows no route.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -297,12 +298,16 @@ fn check(check: &ActiveCheck) -> base::HealthCheck {
     let statuses = |statuses: &[u16]| {
         statuses.iter().map(|status| kinds::Int64Range { start: i64::from(*status), end: i64::from(*status) + 1 }).collect()
     };
+    // Our agents say these by themselves, whatever is written; Envoy refuses a cluster with the first of them.
+    let own = ["host", "connection", "content-length", "transfer-encoding"];
+    let is_sent = |(name, _): &&(Arc<str>, Arc<str>)| !own.iter().any(|own| name.eq_ignore_ascii_case(own));
+    let added = |(name, value): &(Arc<str>, Arc<str>)| super::wire::header(name, value, true);
     let checker = match check.kind {
         CheckKind::Tcp => HealthChecker::TcpHealthCheck(TcpHealthCheck::default()),
         CheckKind::Http | CheckKind::Https => HealthChecker::HttpHealthCheck(HttpHealthCheck {
             host: check.host.as_deref().unwrap_or_default().to_owned(),
             path: check.path.to_string(),
-            request_headers_to_add: check.headers.iter().map(|(name, value)| super::wire::header(name, value, true)).collect(),
+            request_headers_to_add: check.headers.iter().filter(is_sent).map(added).collect(),
             expected_statuses: statuses(&check.thresholds.healthy_statuses),
             method: base::RequestMethod::from_str_name(&check.method).unwrap_or(base::RequestMethod::Get).into(),
             ..Default::default()

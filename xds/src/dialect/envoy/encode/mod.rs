@@ -27,7 +27,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec;
-use crate::model::{Consumer, Endpoints, Kind, Resource, Route, RouteMatch, SecretBody, Upstream};
+use crate::model::{Certificate, Consumer, Endpoints, Kind, Resource, Route, RouteMatch, SecretBody, Upstream};
 use crate::snapshot::{Changes, History, SnapshotSource, Versioned, View};
 
 pub use follow::{Ledger, follow, follow_one, follow_services};
@@ -395,13 +395,15 @@ impl Encoder {
     /// All listeners: each of TLS shows every certificate, those for bytes say what their upstreams do.
     fn listeners(&mut self, view: &View, further: &plugins::Filters, out: &mut Difference) {
         let (certificates, listeners) = (view.all(Kind::Certificate).1, view.all(Kind::Listener).1);
-        let certificates: Vec<_> = certificates
-            .iter()
-            .filter_map(|(_, found)| match &found.resource {
-                Resource::Certificate(certificate) => Some(certificate),
-                _ => None,
-            })
-            .collect();
+        self.withheld.retain(|(kind, _), _| *kind != Kind::Certificate);
+        let mut shown = Vec::with_capacity(certificates.len());
+        for (name, found) in &certificates {
+            let Resource::Certificate(certificate) = &found.resource else { continue };
+            let (certificate, left_out) = listener::usable(certificate);
+            self.withheld.extend(left_out.map(|reason| ((Kind::Certificate, Arc::clone(name)), reason)));
+            shown.push(certificate);
+        }
+        let certificates: Vec<&Certificate> = shown.iter().map(|certificate| &**certificate).collect();
         let gone: Vec<_> = self.names_of(Kind::Listener).filter(|name| !listeners.contains_key(&**name)).collect();
         for name in gone {
             self.give(Kind::Listener, &name, None, out);
@@ -414,7 +416,7 @@ impl Encoder {
                 Some(reason) => Err(reason.clone()),
                 None => Ok(upstream(view, name)),
             };
-            let encoded = listener::encode(listener, &certificates, further, &find);
+            let encoded = listener::encode((self.reader, listener), &certificates, further, &find);
             let encoded = if self.reader == Reader::Agent { encoded.and_then(agent::listener) } else { encoded };
             let encoded = encoded.map(|body| Versioned::encoded(found.resource.clone(), body));
             self.give(Kind::Listener, name, Some(encoded), out);

@@ -313,3 +313,93 @@ fn listeners_for_bytes_follow_their_upstreams() {
     assert!(world.set(vec![upstream(2)]).contains(&bytes));
     assert!(world.encoder.withheld().is_empty());
 }
+
+#[test]
+fn a_name_that_envoy_does_not_take_is_withheld_and_the_others_of_its_certificate_are_served() {
+    use crate::model::{Listener, ListenerProtocol, TlsVersion};
+    use heddle_proto::envoy::config::listener::v3 as listener;
+    let mut world = World::new();
+    let certificate = |names: &[&str]| {
+        Change::Set(Resource::Certificate(Certificate {
+            id: "c".into(),
+            snis: names.iter().map(|name| Arc::from(*name)).collect(),
+            secrets: vec!["c".into()],
+            client: None,
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+        }))
+    };
+    let edge = Listener { protocol: ListenerProtocol::Https, ..Listener::new("edge", "127.0.0.1:1".parse().unwrap()) };
+    world.set(vec![Change::Set(Resource::Listener(edge)), certificate(&["*x.org", "a.org"])]);
+    let found = world.given.get(Kind::Listener, "edge", &NodeScope::default()).unwrap();
+    let chain = listener::Listener::decode(found.body.clone()).unwrap().filter_chains.remove(0);
+    assert_eq!(chain.filter_chain_match.unwrap().server_names, ["a.org"]);
+    let withheld = |world: &World| world.encoder.withheld().into_iter().map(|one| (one.kind, one.name)).collect::<Vec<_>>();
+    assert_eq!(withheld(&world), [(Kind::Certificate, "c".into())]);
+    world.set(vec![certificate(&["*.x.org", "a.org"])]);
+    assert_eq!(withheld(&world), []);
+    world.set(vec![certificate(&["*x.org"])]);
+    assert_eq!(withheld(&world), [(Kind::Certificate, "c".into()), (Kind::Listener, "edge".into())]);
+    world.set(vec![Change::Remove(Kind::Certificate, "c".into())]);
+    assert_eq!(withheld(&world), [(Kind::Listener, "edge".into())]);
+}
+
+#[test]
+fn an_endpoint_without_weight_is_not_told() {
+    use heddle_proto::envoy::config::endpoint::v3 as eds;
+    let mut world = World::new();
+    let told = |world: &World| {
+        let found = world.given.get(Kind::Endpoints, "u", &NodeScope::default()).unwrap();
+        let assignment = eds::ClusterLoadAssignment::decode(found.body.clone()).unwrap();
+        assignment.endpoints.iter().map(|group| group.lb_endpoints.len()).sum::<usize>()
+    };
+    let endpoints = |weights: &[u32]| {
+        let endpoint =
+            |weight: &u32| crate::model::Endpoint { host: "10.0.0.1".into(), port: 1, weight: *weight, ..Default::default() };
+        Change::Set(Resource::Endpoints(Endpoints { upstream: "u".into(), endpoints: weights.iter().map(endpoint).collect() }))
+    };
+    world.set(vec![Change::Set(Resource::Upstream(Arc::new(Upstream::new("u")))), endpoints(&[1, 0, 5])]);
+    assert_eq!(told(&world), 2, "Envoy would turn to it where nothing else stands");
+    world.set(vec![endpoints(&[0, 0])]);
+    assert_eq!(told(&world), 0, "and nobody answers where there is no other");
+}
+
+#[test]
+fn a_probe_carries_no_fields_that_our_agents_say_themselves() {
+    use crate::model::{ActiveCheck, CheckKind, HealthChecks, Thresholds};
+    use heddle_proto::envoy::config::cluster::v3 as cluster;
+    use heddle_proto::envoy::config::core::v3::health_check::HealthChecker;
+    let mut world = World::new();
+    let second = std::time::Duration::from_secs(1);
+    let headers = ["Host", "connection", "Content-Length", "transfer-encoding", "x-probe"];
+    let check = ActiveCheck {
+        kind: CheckKind::Http,
+        timeout: second,
+        concurrency: 1,
+        host: None,
+        port: None,
+        method: "GET".into(),
+        path: "/".into(),
+        body: "".into(),
+        verify_certificate: true,
+        headers: headers.iter().map(|name| (Arc::from(*name), "1".into())).collect(),
+        healthy_interval: second,
+        unhealthy_interval: second,
+        thresholds: Thresholds {
+            healthy_statuses: vec![200],
+            successes: 1,
+            unhealthy_statuses: vec![500],
+            http_failures: 1,
+            tcp_failures: 1,
+            timeouts: 1,
+        },
+        checkers: 0,
+    };
+    let checks = HealthChecks { active: Some(Arc::new(check)), passive: None };
+    world.set(vec![Change::Set(Resource::Upstream(Arc::new(Upstream { checks, ..Upstream::new("u") })))]);
+    let found = world.given.get(Kind::Upstream, "u", &NodeScope::default()).unwrap();
+    let checker = cluster::Cluster::decode(found.body.clone()).unwrap().health_checks.remove(0).health_checker;
+    let Some(HealthChecker::HttpHealthCheck(check)) = checker else { panic!("{checker:?}") };
+    let names: Vec<_> = check.request_headers_to_add.into_iter().map(|option| option.header.unwrap().key).collect();
+    assert_eq!(names, ["x-probe"], "Envoy refuses a cluster with the first of them");
+}

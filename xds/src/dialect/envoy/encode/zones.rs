@@ -29,24 +29,16 @@ pub(super) struct Ranked {
 pub(super) fn ranked(own: Option<&str>, upstream: Option<&Upstream>, endpoints: &Endpoints) -> Ranked {
     let zones = own.zip(upstream.map(|upstream| &upstream.locality));
     let level = |endpoint: &Endpoint| zones.map_or(Some(0), |(own, zones)| zones.level(own, &endpoint.zone));
-    // What has no weight gets nothing, and must not make a level look ill.
+    // What has no weight gets nothing: Envoy would make it one, and turn to it where nothing else stands.
     let used = || endpoints.endpoints.iter().filter(|endpoint| endpoint.weight > 0);
     let places: BTreeSet<(Reverse<i32>, usize)> =
         used().filter_map(|endpoint| Some((Reverse(endpoint.priority), level(endpoint)?))).collect();
     let tiers: BTreeSet<Reverse<i32>> = places.iter().map(|(priority, _)| *priority).collect();
     let zoned = places.len() > tiers.len();
     let ranks: BTreeMap<(Reverse<i32>, usize), i32> = places.into_iter().zip(0..).collect();
-    let rank = |endpoint: &Endpoint| {
-        let level = level(endpoint)?;
-        match ranks.get(&(Reverse(endpoint.priority), level)) {
-            Some(rank) => Some((*rank).min(LAST)),
-            // It gets nothing, wherever it stands.
-            None => Some(i32::try_from(ranks.len()).map_or(LAST, |last| last.saturating_sub(1).clamp(0, LAST))),
-        }
-    };
     let place = |endpoint: &Endpoint| {
-        let rank = rank(endpoint)?;
-        (!zoned || endpoint.weight > 0).then(|| Endpoint { priority: -rank, ..endpoint.clone() })
+        let rank = ranks.get(&(Reverse(endpoint.priority), level(endpoint)?))?;
+        Some(Endpoint { priority: -(*rank).min(LAST), ..endpoint.clone() })
     };
     let most = used().fold(BTreeMap::<i32, u32>::new(), |mut counts, endpoint| {
         *counts.entry(endpoint.priority).or_default() += 1;
@@ -58,10 +50,7 @@ pub(super) fn ranked(own: Option<&str>, upstream: Option<&Upstream>, endpoints: 
         _ => (tiers.len() > 1).then(|| (most.saturating_mul(100), false)),
     };
     Ranked {
-        endpoints: Endpoints {
-            upstream: Arc::clone(&endpoints.upstream),
-            endpoints: endpoints.endpoints.iter().filter_map(place).collect(),
-        },
+        endpoints: Endpoints { upstream: Arc::clone(&endpoints.upstream), endpoints: used().filter_map(place).collect() },
         policy: factor.map(|(factor, weighted)| Policy {
             overprovisioning_factor: Some(factor),
             weighted_priority_health: weighted,
@@ -111,14 +100,14 @@ mod tests {
         assert_eq!(seen("a", strict, &endpoints).0, told(&[("own", 0), ("next", -1), ("spare", -2)]));
         let strict = ZonePolicy { mode: ZoneMode::Strict, ..ZonePolicy::default() };
         assert_eq!(seen("", strict.clone(), &endpoints).0, told(&[]), "a node without a zone uses endpoints without one");
-        let whole = [("own", 0), ("rest", 0), ("next", 0), ("more", 0), ("off", 0), ("spare", -1)];
+        let whole = [("own", 0), ("rest", 0), ("next", 0), ("more", 0), ("spare", -1)];
         assert_eq!(
             seen(None, strict, &endpoints),
             (told(&whole), Some((400, false))),
             "one for whose zone is no place uses all of them"
         );
         let off = ZonePolicy { mode: ZoneMode::Off, ..policy };
-        let whole = [("own", 0), ("rest", 0), ("next", 0), ("more", 0), ("off", 0), ("spare", -1)];
+        let whole = [("own", 0), ("rest", 0), ("next", 0), ("more", 0), ("spare", -1)];
         assert_eq!(seen("a", off, &endpoints), (told(&whole), Some((400, false))), "any one of four carries its priority");
     }
 

@@ -1,7 +1,11 @@
 //! Listeners: what is accepted, shown and read before a route is looked for. It knows no route.
 
+mod misdirected;
 mod tcp;
+#[cfg(test)]
+mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +17,19 @@ use heddle_proto::envoy::extensions::filters::listener::proxy_protocol::v3::Prox
 use heddle_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use heddle_proto::envoy::extensions::filters::network::http_connection_manager::v3 as manager;
 use heddle_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
-use manager::HttpConnectionManager;
 use manager::http_connection_manager::{
     CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
 };
+use manager::{HttpConnectionManager, HttpFilter};
+use misdirected::Guards;
+use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
 
 pub(super) use tcp::{Find, hash_policy_if, takes_bytes};
 
 use super::plugins::Filters;
 use super::wire::{address, ads, any, secret, span};
-use super::{ROUTES, bytes, plugins};
-use crate::model::{Certificate, Listener, ListenerProtocol, ProxyProtocol, TlsVersion};
+use super::{ROUTES, Reader, bytes, plugins};
+use crate::model::{Certificate, ClientValidation, Listener, ListenerProtocol, ProxyProtocol, TlsVersion};
 
 const MANAGER: &str = "envoy.filters.network.http_connection_manager";
 const INSPECTOR: &str = "envoy.filters.listener.tls_inspector";
@@ -35,7 +41,7 @@ const MOST_HEAD: u32 = 8_192;
 
 /// A listener, or what of it Envoy lacks.
 pub(super) fn encode(
-    listener: &Listener,
+    (reader, listener): (Reader, &Listener),
     certificates: &[&Certificate],
     further: &Filters,
     find: Find<'_, '_>,
@@ -51,15 +57,17 @@ pub(super) fn encode(
     if !listener.forwarded.trusted.is_empty() {
         return Err("forwarded.trusted: Envoy counts hops and knows no trusted networks".to_owned());
     }
-    let filter = || wire::Filter {
+    let filter = |first: Option<HttpFilter>| wire::Filter {
         name: MANAGER.to_owned(),
-        config_type: any(&manager(listener, further)).map(wire::filter::ConfigType::TypedConfig),
+        config_type: any(&manager(listener, first, further)).map(wire::filter::ConfigType::TypedConfig),
     };
     let filter_chains = match listener.protocol {
-        ListenerProtocol::Http => vec![wire::FilterChain { filters: vec![filter()], ..Default::default() }],
+        ListenerProtocol::Http => vec![wire::FilterChain { filters: vec![filter(None)], ..Default::default() }],
         ListenerProtocol::Https => {
             listener_filters.push(inspector());
-            chains(listener, &filter(), certificates)?
+            // Agents of ours look at hosts by themselves.
+            let guards = if reader == Reader::Agent { None } else { Guards::of(certificates) };
+            chains(listener, (&filter, guards.as_ref()), certificates)?
         }
         ListenerProtocol::Tcp => {
             if tcp::must_look(listener) {
@@ -91,8 +99,30 @@ fn looking(name: &str, config: Option<prost_types::Any>) -> wire::ListenerFilter
     }
 }
 
+/// A certificate with the names that Envoy can look for, and why others are left out: those stand for no server name at our agents either.
+pub(super) fn usable(certificate: &Certificate) -> (Cow<'_, Certificate>, Option<String>) {
+    let is_usable = |name: &str| match name.strip_prefix("*.") {
+        Some(rest) => !rest.is_empty() && !rest.contains('*') && rest.matches('.').count() < misdirected::MOST_DOTS,
+        None => name == "*" || !name.contains('*'),
+    };
+    let (good, bad): (Vec<_>, Vec<_>) = certificate.snis.iter().cloned().partition(|name| is_usable(name));
+    if bad.is_empty() {
+        return (Cow::Borrowed(certificate), None);
+    }
+    let reason = format!("snis: `{}`: Envoy takes `*` for the first label of a name alone, so it is left out", bad.join("`, `"));
+    (Cow::Owned(Certificate { snis: good, ..certificate.clone() }), Some(reason))
+}
+
+/// What takes requests, with a filter before all others.
+type Manager<'a> = &'a dyn Fn(Option<HttpFilter>) -> wire::Filter;
+
 /// A chain for each certificate. Each name is shown by the first certificate that has it.
-fn chains(listener: &Listener, filter: &wire::Filter, certificates: &[&Certificate]) -> Result<Vec<wire::FilterChain>, String> {
+fn chains(
+    listener: &Listener,
+    (filter, guards): (Manager<'_>, Option<&Guards<'_>>),
+    certificates: &[&Certificate],
+) -> Result<Vec<wire::FilterChain>, String> {
+    let unguarded = filter(None);
     let mut taken: BTreeSet<&Arc<str>> = BTreeSet::new();
     let mut chains = Vec::new();
     for certificate in certificates {
@@ -105,6 +135,10 @@ fn chains(listener: &Listener, filter: &wire::Filter, certificates: &[&Certifica
         }
         let whole = names.iter().any(|name| &***name == "*");
         let named: Vec<String> = names.iter().filter(|name| &****name != "*").map(|name| name.to_string()).collect();
+        let filter = match guards.and_then(|guards| guards.filter(certificate)) {
+            Some(guard) => filter(Some(guard)),
+            None => unguarded.clone(),
+        };
         let parts = [(!named.is_empty()).then_some(named), whole.then(Vec::new)];
         for server_names in parts.into_iter().flatten() {
             chains.push(wire::FilterChain {
@@ -132,8 +166,7 @@ fn shown(certificate: &Certificate, protocols: &[&str]) -> base::TransportSocket
         TlsVersion::V1_3 => TlSv13.into(),
     };
     let client = certificate.client.as_ref();
-    let validation =
-        client.map(|client| tls::common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(secret(&client.ca)));
+    let validation = client.map(validated);
     let context = tls::DownstreamTlsContext {
         common_tls_context: Some(tls::CommonTlsContext {
             tls_params: Some(tls::TlsParameters {
@@ -155,7 +188,17 @@ fn shown(certificate: &Certificate, protocols: &[&str]) -> base::TransportSocket
     }
 }
 
-fn manager(listener: &Listener, further: &Filters) -> HttpConnectionManager {
+/// Whose certificates are believed. Envoy counts the root as well as what stands between it and the client.
+fn validated(client: &ClientValidation) -> ValidationContextType {
+    let most = u32::from(client.depth) + 1;
+    let bounded = tls::CertificateValidationContext { max_verify_depth: Some(most), ..Default::default() };
+    ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+        default_validation_context: Some(bounded),
+        validation_context_sds_secret_config: Some(secret(&client.ca)),
+    })
+}
+
+fn manager(listener: &Listener, first: Option<HttpFilter>, further: &Filters) -> HttpConnectionManager {
     let limits = &listener.limits;
     let underscores = if listener.paths.drop_underscore_headers {
         base::http_protocol_options::HeadersWithUnderscoresAction::DropHeader
@@ -171,7 +214,7 @@ fn manager(listener: &Listener, further: &Filters) -> HttpConnectionManager {
         codec_type: CodecType::Auto.into(),
         stat_prefix: listener.name.to_string(),
         route_specifier: Some(RouteSpecifier::Rds(manager::Rds { config_source: ads(), route_config_name: ROUTES.to_owned() })),
-        http_filters: plugins::chain(further),
+        http_filters: first.into_iter().chain(plugins::chain(further)).collect(),
         common_http_protocol_options: Some(base::HttpProtocolOptions {
             idle_timeout: span(limits.idle_timeout),
             max_headers_count: Some(limits.max_headers.max(1)),
@@ -180,6 +223,7 @@ fn manager(listener: &Listener, further: &Filters) -> HttpConnectionManager {
             max_requests_per_connection: (limits.max_requests_per_connection > 0).then_some(limits.max_requests_per_connection),
             ..Default::default()
         }),
+        http_protocol_options: Some(base::Http1ProtocolOptions { accept_http_10: true, ..Default::default() }),
         http2_protocol_options: Some(base::Http2ProtocolOptions {
             max_concurrent_streams: Some(limits.max_streams.max(1)),
             ..Default::default()

@@ -59,7 +59,7 @@ fn compress<M: Message + Name>((coding, library): (&str, &M), config: &Config, d
         _ => text(config, "http_version") == Some("1.0"),
     };
     if older {
-        return Err("http_version: Envoy compresses nothing for HTTP/1.0".to_owned());
+        return Err("http_version: Envoy asks for no version before it compresses".to_owned());
     }
     let types = match config.get("types") {
         None => vec!["text/html".to_owned()],

@@ -65,7 +65,7 @@ pub(super) fn is_beside(cluster: &str) -> bool {
 /// Filters that some routes need and whose configuration stands in the listener, by name.
 pub(super) type Filters = BTreeMap<String, manager::HttpFilter>;
 
-/// The filters of every listener in the order of our plugins: who it is, who may, how much. All but the last one do nothing but for routes that say what.
+/// The filters of every listener in the order of our plugins: bodies that are bounded, who it is, who may, how much. All but the last one do nothing but for routes that say what.
 ///
 /// A connection keeps the filters that it began with, whatever its routes say later. So what guards is always there, and where it cannot be (`jwt-auth`,
 /// `forward-auth` with a status of its own, `ext-authz` that says more than routes can) a judge that is always there demands what only the filter can have said.
@@ -76,8 +76,11 @@ pub(super) fn chain(further: &Filters) -> Vec<manager::HttpFilter> {
     let named =
         |start: &'static str| further.iter().filter(move |(name, _)| name.starts_with(start)).map(|(_, filter)| filter.clone());
     let mut chain = vec![
-        filter(FAULT, &HttpFault::default(), true),
+        // Pages may read that a body was too long.
         filter(CORS, &Cors::default(), true),
+        // It counts what passes it: what a filter before it keeps while it waits would come by in one piece, and uncounted.
+        filter(BUFFER, &most, true),
+        filter(FAULT, &HttpFault::default(), true),
         filter(CSRF, &CsrfPolicy { filter_enabled: Some(always()), ..Default::default() }, true),
         filter(GRPC_WEB, &GrpcWeb {}, true),
         filter(DISOWN, &HeaderMutation::default(), true),
@@ -88,12 +91,7 @@ pub(super) fn chain(further: &Filters) -> Vec<manager::HttpFilter> {
     chain.extend(named(grpc::EXT_AUTHZ));
     chain.push(forward::asked(forward::FORWARD_AUTH, judged::FORBIDDEN));
     chain.extend(named(forward::FORWARD_AUTH));
-    chain.extend([
-        filter(RBAC, &Rbac::default(), true),
-        filter(BUFFER, &most, true),
-        filter(LIMIT_COUNT, &limit, true),
-        filter(LIMIT_REQ, &limit, true),
-    ]);
+    chain.extend([filter(RBAC, &Rbac::default(), true), filter(LIMIT_COUNT, &limit, true), filter(LIMIT_REQ, &limit, true)]);
     let others = further.iter().filter(|(name, _)| !asks.iter().any(|start| name.starts_with(start)));
     chain.extend(others.map(|(_, filter)| filter.clone()));
     chain.push(filter(ROUTER, &Router { suppress_envoy_headers: true, ..Default::default() }, false));

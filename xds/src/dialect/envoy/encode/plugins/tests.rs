@@ -424,3 +424,10 @@ proptest! {
         let _ = plugged(&[(name, Value::Object(config))]);
     }
 }
+
+#[test]
+fn bodies_are_bounded_before_anything_that_may_wait() {
+    let chain = chain(&Filters::new());
+    let first: Vec<&str> = chain.iter().take(2).map(|filter| &*filter.name).collect();
+    assert_eq!(first, [CORS, BUFFER], "what a filter before it keeps while it waits would come by uncounted");
+}
