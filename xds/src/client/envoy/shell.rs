@@ -65,7 +65,7 @@ impl Shell {
             _ => None,
         });
         self.from_disk = stood.filter(|(address, _)| address.port() != 0).collect();
-        self.proceed(follower).await.map(drop)
+        self.proceed(follower).await
     }
 
     /// Nobody is followed: whatever there is, is there.
@@ -74,7 +74,7 @@ impl Shell {
             let wake = self.wake(follower);
             tokio::select! {
                 () = sleep_until(wake.unwrap_or_else(clock::now)), if wake.is_some() => match self.proceed(follower).await {
-                    Ok(_) => {}
+                    Ok(()) => {}
                     Err(ended) => return ended,
                 },
                 () = self.session.updates.closed() => return End::Closed,
@@ -115,18 +115,25 @@ impl Shell {
         [follower.world().wake(), self.session.save_at].into_iter().flatten().min()
     }
 
-    /// Lets go live what is ready; what the consumer refuses.
-    pub(super) async fn proceed(&mut self, follower: &mut Follower) -> Result<Vec<InvalidResource>, End> {
+    /// Lets go live what is ready; what the consumer refuses, for whoever answers for it.
+    pub(super) async fn warm(&mut self, follower: &mut Follower) -> Result<Vec<InvalidResource>, End> {
         if self.session.save_at.is_some_and(|at| at <= clock::now()) {
             self.session.save(&self.mirror).await;
         }
         let updates = follower.world().step(clock::now());
-        let rejected = self.deliver(follower, updates).await?;
+        self.deliver(follower, updates).await
+    }
+
+    /// Lets go live what is ready, where nobody is answered: what the consumer refuses a part of is withdrawn.
+    pub(super) async fn proceed(&mut self, follower: &mut Follower) -> Result<(), End> {
+        let rejected = self.warm(follower).await?;
+        let undone = follower.withdraw(&rejected, clock::now());
+        self.deliver(follower, undone).await?;
         if follower.is_synced() {
             self.sweep(follower).await?;
-            self.session.stands(true, None);
+            self.session.stands(follower.is_whole(), None);
         }
-        Ok(rejected)
+        Ok(())
     }
 
     /// Hands updates to the consumer.
@@ -174,7 +181,7 @@ impl Shell {
 
     /// The control plane has answered.
     pub(super) fn heard(&mut self, follower: &Follower, version: Arc<str>) {
-        self.session.stands(follower.is_synced(), Some(version));
+        self.session.stands(follower.is_synced() && follower.is_whole(), Some(version));
     }
 
     /// What was on disk and what nobody has told of since is gone.

@@ -209,6 +209,9 @@ pub(crate) fn variable(name: &str) -> Result<String, String> {
         name if name.contains('_') => {
             return Err("names with an underscore are not supported, since they are one with those with a hyphen".to_owned());
         }
+        name if super::headers::is_name(name).is_err() => {
+            return Err(format!("expected the name of a header field, found {name:.100?}"));
+        }
         name => format!("http_{}", name.replace('-', "_")),
     })
 }
