@@ -100,6 +100,8 @@ pub struct Follower {
     held: BTreeMap<Owner, Arc<str>>,
     /// Listeners whose address another one has, with their versions. They were refused, and come alive when that goes: nobody tells of them again.
     parked: BTreeMap<Arc<str>, (Piece, Arc<str>)>,
+    /// Listeners of which no version that was told can be used.
+    unusable: BTreeSet<Arc<str>>,
     fixed: BTreeSet<Owner>,
     /// Something of the bootstrap was withdrawn.
     broken: bool,
@@ -125,6 +127,7 @@ impl Follower {
             names: BTreeMap::new(),
             held: BTreeMap::new(),
             parked: BTreeMap::new(),
+            unusable: BTreeSet::new(),
             fixed: BTreeSet::new(),
             broken: false,
             nonces: BTreeMap::new(),
@@ -154,6 +157,11 @@ impl Follower {
     /// Whether everything that is asked for was answered, and is live.
     pub fn is_synced(&self) -> bool {
         self.whole.iter().all(|kind| self.answered.contains(kind)) && self.world.is_warm()
+    }
+
+    /// Listeners of which no version that was told can be used: what was on disk of them stays.
+    pub fn unusable(&self) -> &BTreeSet<Arc<str>> {
+        &self.unusable
     }
 
     /// Whether all of the bootstrap is in use.
@@ -277,6 +285,7 @@ impl Follower {
             let gone: Vec<Owner> = self.held.keys().filter(|(of, name)| *of == kind && !seen.contains(name)).cloned().collect();
             gone.into_iter().for_each(|owner| self.drop_one(&owner));
             self.parked.retain(|name, _| kind != EnvoyKind::Listener || seen.contains(name));
+            self.unusable.retain(|name| kind != EnvoyKind::Listener || seen.contains(name));
         }
         removed.iter().for_each(|name| self.drop_one(&(kind, name.clone())));
     }
@@ -303,6 +312,7 @@ impl Follower {
     fn drop_one(&mut self, owner: &Owner) {
         if owner.0 == EnvoyKind::Listener {
             self.parked.remove(&owner.1);
+            self.unusable.remove(&owner.1);
         }
         if !self.fixed.contains(owner) {
             self.held.remove(owner);
@@ -361,6 +371,11 @@ impl Follower {
 
     /// Takes the consumer's verdict over a response: what it cannot use goes back to what it was. Says ACK, or a NACK that names each bad resource.
     pub fn settle(&mut self, mut open: Open, rejected: &[InvalidResource], now: Instant) -> (Says, Vec<TypedUpdate>) {
+        if open.kind == EnvoyKind::Listener {
+            let never = |name: &&Arc<str>| !name.is_empty() && !self.world.holds(EnvoyKind::Listener, name);
+            self.unusable.extend(open.refused.iter().map(|(name, _)| name).filter(never).cloned());
+            self.unusable.retain(|name| !open.taken.contains_key(name));
+        }
         let mut earlier = Vec::new();
         for fault in rejected {
             // A table that came earlier may be refused for what a listener of this response does with it.

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::EnvoySource;
 use super::follower::Follower;
+use super::kept;
 use super::stream::{self, Delta, Sotw};
 use crate::client::shell::{End, Session};
 use crate::client::{Batch, ClientConfig, ClientStatus, Holdings, Origin, TypedUpdate, backoff};
@@ -24,8 +25,8 @@ pub(super) struct Shell {
     mirror: Holdings,
     /// Where the listeners stand that were on disk, until it is known that they are still there.
     from_disk: BTreeMap<SocketAddr, Arc<str>>,
-    /// What was on disk and is no more was taken away.
-    swept: bool,
+    /// What was on disk and is no more was taken away, but for that of these listeners.
+    swept: Option<BTreeSet<Arc<str>>>,
 }
 
 /// Follows until the receiver of `updates` is dropped.
@@ -44,7 +45,7 @@ pub(crate) async fn run(
         }
     };
     let session = Session::new(config, updates, status);
-    let mut shell = Shell { session, mirror: Holdings::default(), from_disk: BTreeMap::new(), swept: false };
+    let mut shell = Shell { session, mirror: Holdings::default(), from_disk: BTreeMap::new(), swept: None };
     if shell.start(&mut follower).await.is_err() {
         return;
     }
@@ -184,12 +185,15 @@ impl Shell {
         self.session.stands(follower.is_synced() && follower.is_whole(), Some(version));
     }
 
-    /// What was on disk and what nobody has told of since is gone.
+    /// What was on disk and what nobody has told of since is gone; listeners of which only versions were told that cannot be used stay as they were.
     async fn sweep(&mut self, follower: &mut Follower) -> Result<(), End> {
-        if std::mem::replace(&mut self.swept, true) {
+        let unusable = follower.unusable();
+        if self.swept.as_ref() == Some(unusable) {
             return Ok(());
         }
-        self.from_disk.clear();
+        self.swept = Some(unusable.clone());
+        self.from_disk.retain(|_, name| unusable.contains(name));
+        let kept = kept::of(unusable, &self.mirror);
         let told: BTreeSet<(Kind, Arc<str>)> = follower.world().told().cloned().collect();
         let gone = |kind: Kind| TypedUpdate {
             kind,
@@ -198,7 +202,10 @@ impl Shell {
                 .mirror
                 .list(kind)
                 .map(|(name, _)| name)
-                .filter(|name| !told.contains(&(kind, (*name).clone())))
+                .filter(|name| {
+                    let key = (kind, (*name).clone());
+                    !told.contains(&key) && !kept.contains(&key)
+                })
                 .cloned()
                 .collect(),
             rejected: Vec::new(),

@@ -755,6 +755,38 @@ fn what_was_on_disk_of_a_bootstrap_stands_for_as_long_as_that_says_it() {
 }
 
 #[test]
+fn what_was_on_disk_of_a_listener_stays_while_its_newest_version_is_refused() {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[eds_cluster("c")]);
+    talk.hears(EnvoyKind::Endpoints, &[assignment("c", 1)]);
+    let mut sent = door("a", 1);
+    sent["filter_chains"][0]["filters"][0]["typed_config"]["route_config"] = routes("r", "c");
+    talk.hears(EnvoyKind::Listener, &[sent, door("b", 2)]);
+    let mut disk = Holdings::default();
+    talk.follower.world().take_encoded().into_iter().for_each(|(kind, name, held)| disk.insert(kind, name, held));
+
+    let mut bad = door("a", 1);
+    bad["transparent"] = json!(true);
+    for dialect in [Dialect::Delta, Dialect::Sotw] {
+        let mut talk = Talk::new(dialect);
+        talk.hears(EnvoyKind::Cluster, &[]);
+        assert!(talk.hears(EnvoyKind::Listener, &[bad.clone()]).verdict.error.is_some());
+        let kept = kept::of(talk.follower.unusable(), &disk);
+        let names = |kind: Kind| kept.iter().filter(|(of, _)| *of == kind).map(|(_, name)| name.to_string()).collect::<Vec<_>>();
+        assert_eq!((names(Kind::Listener), names(Kind::Upstream)), (vec!["a".to_owned()], vec!["c".to_owned()]));
+        assert!(!names(Kind::Route).is_empty() && names(Kind::Route).iter().all(|name| name.starts_with("a/")));
+        let gone = match dialect {
+            Dialect::Delta => talk.judged(EnvoyKind::Listener, &[], &["a"], &[]),
+            Dialect::Sotw => talk.hears(EnvoyKind::Listener, &[]),
+        };
+        assert!(gone.verdict.error.is_none() && kept::of(talk.follower.unusable(), &disk).is_empty());
+        talk.hears(EnvoyKind::Listener, &[bad.clone()]);
+        talk.hears(EnvoyKind::Listener, &[door("a", 1)]);
+        assert!(talk.follower.unusable().is_empty(), "one that can be used is there");
+    }
+}
+
+#[test]
 fn key_material_of_no_use_is_refused_with_what_holds_it() {
     let material = |text: &str| json!({"inline_string": text});
     let pair = json!({"certificate_chain": material("C"), "private_key": material("K")});
