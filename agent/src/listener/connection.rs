@@ -191,7 +191,8 @@ impl Arrival<'_> {
     }
 
     pub(super) async fn shake_hands(&self, stream: Rewind<Socket>, until: Instant, speaks: Speaks) -> Option<tls::Accepted> {
-        let accepted = self.in_time(until, pin!(tls::accept(stream, &self.shared.certificates, speaks))).await;
+        let (certificates, listener) = (&self.shared.certificates, &self.site.listener.name);
+        let accepted = self.in_time(until, pin!(tls::accept(stream, certificates, listener, speaks))).await;
         let accepted = accepted.and_then(Result::ok);
         self.counters.add(if accepted.is_some() { Count::TlsDone } else { Count::TlsFailed });
         accepted

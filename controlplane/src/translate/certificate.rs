@@ -38,6 +38,7 @@ pub(super) fn unit(key: &Key, stored: &Stored) -> Unit {
             client,
             min_version,
             max_version,
+            listeners: Vec::new(),
         }));
     }
     Unit { resources, ..Unit::default() }

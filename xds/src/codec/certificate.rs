@@ -17,6 +17,7 @@ pub(super) fn to_wire(certificate: &Certificate) -> wire::Certificate {
         }),
         min_version: version_to_wire(certificate.min_version).into(),
         max_version: version_to_wire(certificate.max_version).into(),
+        listeners: to_texts(&certificate.listeners),
     }
 }
 
@@ -35,6 +36,7 @@ pub(super) fn from_wire(message: wire::Certificate) -> Read<Certificate> {
         client: client.transpose()?,
         min_version: version("min_version", message.min_version)?,
         max_version: version("max_version", message.max_version)?,
+        listeners: list("listeners", message.listeners, name)?,
     })
 }
 

@@ -20,6 +20,8 @@ pub struct Certificate {
     pub min_version: TlsVersion,
     /// Highest TLS version.
     pub max_version: TlsVersion,
+    /// Names of the listeners that it is for. A listener that is named by any certificate shows these alone; empty: for all listeners that none names.
+    pub listeners: Vec<Arc<str>>,
 }
 
 /// TLS protocol version.

@@ -47,6 +47,7 @@ pub(super) fn resource(kind: Kind, name: &str, content: &str) -> Resource {
             client: None,
             min_version: TlsVersion::V1_2,
             max_version: TlsVersion::V1_3,
+            listeners: Vec::new(),
         }),
         _ => {
             assert_eq!(kind, Kind::PluginMetadata);

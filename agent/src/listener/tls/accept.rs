@@ -35,11 +35,16 @@ pub(crate) enum Speaks {
     Bytes,
 }
 
-/// Shakes hands. On an error the client has been told by an alert where TLS has one.
-pub(crate) async fn accept(stream: Rewind<Socket>, certificates: &SharedCertificates, speaks: Speaks) -> io::Result<Accepted> {
+/// Shakes hands at the listener of this name. On an error the client has been told by an alert where TLS has one.
+pub(crate) async fn accept(
+    stream: Rewind<Socket>,
+    certificates: &SharedCertificates,
+    listener: &Arc<str>,
+    speaks: Speaks,
+) -> io::Result<Accepted> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let server_name = start.client_hello().server_name().map(str::to_ascii_lowercase);
-    let entry = certificates.load().find(server_name.as_deref()).cloned();
+    let entry = certificates.load().of(listener).find(server_name.as_deref()).cloned().flatten();
     let config = entry.as_ref().map(|entry| entry.config(start.client_hello().cipher_suites(), speaks));
     let (Some(entry), Some(config)) = (entry, config) else {
         // Fails in every case; what counts is the alert that it sends.
@@ -53,7 +58,7 @@ pub(crate) async fn accept(stream: Rewind<Socket>, certificates: &SharedCertific
         info.client_required_unless = entry.unless();
     }
     let is_h2 = session.alpn_protocol() == Some(b"h2");
-    let identity = Identity { entry, certificates: certificates.clone() };
+    let identity = Identity { entry, certificates: certificates.clone(), listener: listener.clone() };
     Ok(Accepted { stream, info, identity, is_h2 })
 }
 

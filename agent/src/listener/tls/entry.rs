@@ -63,7 +63,7 @@ impl Entry {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         } else {
-            // One key per certificate resource: a ticket is good for no other.
+            // One key per certificate resource: a ticket is good for no other, and at no listener that demands something else.
             config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| format!("ticket key: {error}"))?;
             config.send_tls13_tickets = 1;
         }
@@ -76,6 +76,11 @@ impl Entry {
 
     pub(super) fn id(&self) -> &Arc<str> {
         &self.source.id
+    }
+
+    /// The listeners that it was made for.
+    pub(super) fn listeners(&self) -> &[Arc<str>] {
+        &self.source.listeners
     }
 
     pub(super) fn demands_client(&self) -> bool {

@@ -23,26 +23,30 @@ pub type SharedCertificates = Arc<ArcSwap<CertificateStore>>;
 pub(super) struct Identity {
     entry: Arc<Entry>,
     certificates: SharedCertificates,
+    /// Name of the listener that it was shown at.
+    listener: Arc<str>,
 }
 
 impl Identity {
-    /// Whether that holds for every host: nobody demands a client certificate.
+    /// Whether that holds for every host of the listener: nobody demands a client certificate.
     pub(super) fn serves_every_host(&self) -> bool {
-        !self.entry.demands_client() && !self.certificates.load().demands_client()
+        !self.entry.demands_client() && !self.certificates.load().of(&self.listener).demands_client()
     }
 
-    /// Whether no certificate demands more of a client than the one that it has chosen by its server name.
+    /// Whether no certificate of the listener demands more of a client than the one that it has chosen by its server name.
     pub(super) fn demands_all(&self) -> bool {
-        self.entry.demands_client() || !self.certificates.load().demands_client()
+        self.entry.demands_client() || !self.certificates.load().of(&self.listener).demands_client()
     }
 
     /// Whether requests for `host` may come on this connection: a host whose certificate demands a client certificate is served only where that
     /// was demanded, and a connection that was let in for one such host serves no other (RFC 9110 section 7.4).
     pub(super) fn serves(&self, host: &str) -> bool {
         let certificates = self.certificates.load();
-        match certificates.find(Some(host)) {
-            Some(other) if other.id() == self.entry.id() => !other.demands_client() || self.entry.demands_client(),
-            Some(other) => !other.demands_client() && !self.entry.demands_client(),
+        match certificates.of(&self.listener).find(Some(host)) {
+            Some(Some(other)) if other.id() == self.entry.id() => !other.demands_client() || self.entry.demands_client(),
+            Some(Some(other)) => !other.demands_client() && !self.entry.demands_client(),
+            // Nobody can meet its demands.
+            Some(None) => false,
             None => !self.entry.demands_client(),
         }
     }

@@ -1,4 +1,4 @@
-//! Which certificate is shown for which server name. It knows no connections.
+//! Which certificate is shown for which server name, at which listener. It knows no connections.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,16 +9,30 @@ use rustls::server::ResolvesServerCertUsingSni;
 
 use super::entry::Entry;
 
-/// All certificates by name; immutable, swapped whole.
+/// All certificates by listener and name; immutable, swapped whole.
 #[derive(Default)]
 pub struct CertificateStore {
-    exact: HashMap<Arc<str>, Arc<Entry>>,
+    /// For listeners that have none of their own.
+    shared: Names,
+    /// Those of listeners that certificates name. They look at no others: what these demand of clients would be got around.
+    own: HashMap<Arc<str>, Names>,
+}
+
+/// The certificates of a listener by name.
+#[derive(Default)]
+pub(super) struct Names {
+    exact: HashMap<Arc<str>, Kept>,
     /// By what follows the star's label, dot included.
-    wildcards: HashMap<Arc<str>, Arc<Entry>>,
-    fallback: Option<Arc<Entry>>,
+    wildcards: HashMap<Arc<str>, Kept>,
+    fallback: Option<Kept>,
     /// Whether any of them demands a client certificate.
     demands_client: bool,
+    /// Whether a wildcard covers any number of labels, as it does where names choose a chain of filters.
+    is_deep: bool,
 }
+
+/// What is shown for a name. `None`: its certificate cannot be used, and no other takes its place, which might demand less of clients.
+pub(super) type Kept = Option<Arc<Entry>>;
 
 /// A certificate that cannot be used. The one of the same id that was used before stays in use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,40 +55,65 @@ impl CertificateStore {
         let old = before.by_id();
         let (mut store, mut faults) = (CertificateStore::default(), Vec::new());
         for certificate in certificates {
-            let old = old.get(&certificate.id);
-            match entry(certificate, &secret, old) {
-                Ok(entry) => store.insert(certificate, &entry),
+            let old = old.get(&certificate.id).copied();
+            let kept = match entry(certificate, &secret, old) {
+                Ok(entry) => Some(entry),
                 Err(what) => {
                     faults.push(CertificateFault { id: certificate.id.clone(), what });
-                    if let Some(old) = old {
-                        store.insert(certificate, old);
-                    }
+                    // What was shown to others before may demand something else.
+                    old.filter(|old| old.listeners() == certificate.listeners).cloned()
                 }
-            }
+            };
+            store.insert(certificate, &kept);
         }
         (store, faults)
     }
 
-    fn insert(&mut self, certificate: &Certificate, entry: &Arc<Entry>) {
-        self.demands_client |= entry.demands_client();
+    fn insert(&mut self, certificate: &Certificate, kept: &Kept) {
+        if certificate.listeners.is_empty() {
+            self.shared.insert(certificate, kept);
+        }
+        for listener in &certificate.listeners {
+            let names = self.own.entry(listener.clone()).or_insert_with(|| Names { is_deep: true, ..Names::default() });
+            names.insert(certificate, kept);
+        }
+    }
+
+    fn by_id(&self) -> HashMap<Arc<str>, &Arc<Entry>> {
+        let all = self.own.values().chain([&self.shared]).flat_map(Names::entries);
+        all.map(|entry| (entry.id().clone(), entry)).collect()
+    }
+
+    /// What the listener of this name shows.
+    pub(super) fn of(&self, listener: &str) -> &Names {
+        self.own.get(listener).unwrap_or(&self.shared)
+    }
+}
+
+impl Names {
+    fn insert(&mut self, certificate: &Certificate, kept: &Kept) {
+        let demands = certificate.client.is_some() || kept.as_ref().is_some_and(|entry| entry.demands_client());
+        self.demands_client |= demands;
+        if kept.is_none() && !demands && certificate.listeners.is_empty() {
+            return;
+        }
         for name in &certificate.snis {
             match name.strip_prefix('*') {
                 Some("") => {
-                    self.fallback.get_or_insert_with(|| entry.clone());
+                    self.fallback.get_or_insert_with(|| kept.clone());
                 }
                 Some(suffix) => {
-                    self.wildcards.entry(suffix.into()).or_insert_with(|| entry.clone());
+                    self.wildcards.entry(suffix.into()).or_insert_with(|| kept.clone());
                 }
                 None => {
-                    self.exact.entry(name.clone()).or_insert_with(|| entry.clone());
+                    self.exact.entry(name.clone()).or_insert_with(|| kept.clone());
                 }
             }
         }
     }
 
-    fn by_id(&self) -> HashMap<Arc<str>, Arc<Entry>> {
-        let all = self.exact.values().chain(self.wildcards.values()).chain(&self.fallback);
-        all.map(|entry| (entry.id().clone(), entry.clone())).collect()
+    fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.exact.values().chain(self.wildcards.values()).chain(&self.fallback).flatten()
     }
 
     /// Whether any certificate demands one of the client.
@@ -82,15 +121,16 @@ impl CertificateStore {
         self.demands_client
     }
 
-    /// The certificate for a lower-case server name: the exact one, the wildcard over its first label, or that for everything.
-    pub(super) fn find(&self, name: Option<&str>) -> Option<&Arc<Entry>> {
-        let named = name.and_then(|name| {
-            self.exact.get(name).or_else(|| {
-                let dot = name.find('.').filter(|dot| *dot > 0)?;
-                self.wildcards.get(&name[dot..])
-            })
-        });
+    /// The certificate for a lower-case server name: the exact one, the closest wildcard, or that for everything.
+    pub(super) fn find(&self, name: Option<&str>) -> Option<&Kept> {
+        let named = name.and_then(|name| self.exact.get(name).or_else(|| self.wildcard(name)));
         named.or(self.fallback.as_ref())
+    }
+
+    /// That of the wildcard over the first label, or over as many as it takes.
+    fn wildcard(&self, name: &str) -> Option<&Kept> {
+        let dots = name.match_indices('.').map(|(at, _)| at).filter(|dot| *dot > 0);
+        dots.take(if self.is_deep { usize::MAX } else { 1 }).find_map(|dot| self.wildcards.get(&name[dot..]))
     }
 }
 

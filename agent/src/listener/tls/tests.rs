@@ -73,6 +73,7 @@ impl Pki {
             client: None,
             min_version: TlsVersion::V1_2,
             max_version: TlsVersion::V1_3,
+            listeners: Vec::new(),
         }
     }
 
@@ -283,6 +284,89 @@ async fn a_host_is_served_only_where_its_demands_were_met() {
             let (response, _) = send.send_request(request, true).unwrap();
             assert_eq!(response.await.unwrap().status().as_u16(), status, "{host}");
         }
+    })
+    .await;
+}
+
+fn of(listener: &str, certificate: Certificate) -> Certificate {
+    Certificate { listeners: vec![listener.into()], ..certificate }
+}
+
+fn other() -> Listener {
+    Listener { name: "other".into(), ..https() }
+}
+
+#[tokio::test]
+async fn what_a_listener_demands_is_not_got_around_by_the_certificate_of_another_one() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let (first, second) =
+            (pki.certificate("a", "a.example", &["a.example"]), pki.certificate("b", "a.example", &["a.example"]));
+        house.want(&[https(), other()]);
+        let at = |name: &str, house: &House| house.shared.admission.address(&name.into(), https().address);
+        let ask = async |name: &str, house: &House, pki: &Pki, shown: Option<(String, String)>| {
+            let mut stream = dial(at(name, house), &pki.client(shown, &[]), "a.example").await?;
+            get(&mut stream, "a.example", true).await
+        };
+        for (open, closed) in [("test", "other"), ("other", "test")] {
+            pki.show(&house, vec![of(open, first.clone()), of(closed, demanding(second.clone(), 1, &[]))]);
+            let me = Some(issue(&pki.authority, "me"));
+            assert!(ask(closed, &house, &pki, None).await.is_err(), "{closed}");
+            assert!(ask(closed, &house, &pki, me.clone()).await.unwrap().starts_with("HTTP/1.1 200"));
+            for shown in [None, me] {
+                let answer = ask(open, &house, &pki, shown).await.unwrap();
+                assert!(answer.starts_with("HTTP/1.1 200"), "the demand of {closed} is none of {open}: {answer}");
+            }
+        }
+        let anywhere = pki.certificate("everywhere", "a.example", &["*"]);
+        pki.show(&house, vec![anywhere, of("test", demanding(second, 1, &[]))]);
+        assert!(ask("test", &house, &pki, None).await.is_err(), "it looks at no others");
+        assert!(ask("other", &house, &pki, None).await.unwrap().starts_with("HTTP/1.1 200"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_of_one_listener_is_resumed_at_no_other() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let (open, closed) = (pki.certificate("a", "a.example", &["*"]), pki.certificate("b", "a.example", &["*"]));
+        house.want(&[https(), other()]);
+        pki.show(&house, vec![of("test", open), of("other", demanding(closed, 1, &[]))]);
+        for versions in [&[&rustls::version::TLS13], &[&rustls::version::TLS12]] {
+            let client = pki.client_of(Some(issue(&pki.authority, "me")), &[], versions);
+            for (name, kind) in [("test", HandshakeKind::Full), ("test", HandshakeKind::Resumed), ("other", HandshakeKind::Full)]
+            {
+                let mut stream =
+                    dial(house.shared.admission.address(&name.into(), https().address), &client, "a.example").await.unwrap();
+                assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind), "{name}");
+                get(&mut stream, "a.example", true).await.unwrap();
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_whose_certificate_cannot_be_used_is_served_by_no_wider_one() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let (strict, wide) = (pki.certificate("a", "a.b.example", &["a.b.example"]), pki.certificate("b", "*.b.example", &["*"]));
+        let deep = pki.certificate("c", "*.c.example", &["*.example"]);
+        house.want(&[https()]);
+        let strict = demanding(strict, 1, &[]);
+        pki.keep("roots", SecretBody::Roots("nonsense".into()));
+        let client = pki.client(None, &[]);
+        for certificates in [vec![of("test", strict.clone()), of("test", wide.clone())], vec![strict, wide]] {
+            assert_eq!(pki.show(&house, certificates).len(), 1);
+            assert!(dial(house.address(), &client, "a.b.example").await.is_err());
+            let mut stream = dial(house.address(), &client, "other.b.example").await.unwrap();
+            assert!(get(&mut stream, "a.b.example", true).await.unwrap().starts_with("HTTP/1.1 421"));
+        }
+        pki.show(&house, vec![of("test", deep.clone())]);
+        assert!(dial(house.address(), &client, "a.c.example").await.is_ok(), "as many labels as the chain has");
+        pki.show(&house, vec![deep]);
+        assert!(dial(house.address(), &client, "a.c.example").await.is_err(), "one label");
     })
     .await;
 }

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::super::TypedUpdate;
 use super::world::{Owner, World};
 use crate::codec::InvalidResource;
-use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece, Unread, material};
+use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece, Unread, material, name_in};
 use crate::dialect::envoy::kind::EnvoyKind;
+use crate::model::Kind;
 use crate::protocol::Dialect;
 use crate::snapshot::version_of;
 
@@ -99,7 +100,11 @@ pub struct Follower {
     held: BTreeMap<Owner, Arc<str>>,
     /// Listeners whose address another one has, with their versions. They were refused, and come alive when that goes: nobody tells of them again.
     parked: BTreeMap<Arc<str>, (Piece, Arc<str>)>,
+    /// Listeners of which no version that was told can be used.
+    unusable: BTreeSet<Arc<str>>,
     fixed: BTreeSet<Owner>,
+    /// Something of the bootstrap was withdrawn.
+    broken: bool,
     nonces: BTreeMap<EnvoyKind, Arc<str>>,
     versions: BTreeMap<EnvoyKind, Arc<str>>,
     answered: BTreeSet<EnvoyKind>,
@@ -122,7 +127,9 @@ impl Follower {
             names: BTreeMap::new(),
             held: BTreeMap::new(),
             parked: BTreeMap::new(),
+            unusable: BTreeSet::new(),
             fixed: BTreeSet::new(),
+            broken: false,
             nonces: BTreeMap::new(),
             versions: BTreeMap::new(),
             answered: BTreeSet::new(),
@@ -150,6 +157,16 @@ impl Follower {
     /// Whether everything that is asked for was answered, and is live.
     pub fn is_synced(&self) -> bool {
         self.whole.iter().all(|kind| self.answered.contains(kind)) && self.world.is_warm()
+    }
+
+    /// Listeners of which no version that was told can be used: what was on disk of them stays.
+    pub fn unusable(&self) -> &BTreeSet<Arc<str>> {
+        &self.unusable
+    }
+
+    /// Whether all of the bootstrap is in use.
+    pub fn is_whole(&self) -> bool {
+        !self.broken
     }
 
     /// The stream is gone.
@@ -268,6 +285,7 @@ impl Follower {
             let gone: Vec<Owner> = self.held.keys().filter(|(of, name)| *of == kind && !seen.contains(name)).cloned().collect();
             gone.into_iter().for_each(|owner| self.drop_one(&owner));
             self.parked.retain(|name, _| kind != EnvoyKind::Listener || seen.contains(name));
+            self.unusable.retain(|name| kind != EnvoyKind::Listener || seen.contains(name));
         }
         removed.iter().for_each(|name| self.drop_one(&(kind, name.clone())));
     }
@@ -294,6 +312,7 @@ impl Follower {
     fn drop_one(&mut self, owner: &Owner) {
         if owner.0 == EnvoyKind::Listener {
             self.parked.remove(&owner.1);
+            self.unusable.remove(&owner.1);
         }
         if !self.fixed.contains(owner) {
             self.held.remove(owner);
@@ -329,7 +348,11 @@ impl Follower {
         } else {
             Unread::new(kind, &raw.body)
         };
-        let own = unread.as_ref().ok().and_then(Unread::name);
+        let own = match &unread {
+            Ok(unread) => unread.name(),
+            Err(_) if raw.type_url == kind.type_url() => name_in(kind, &raw.body),
+            Err(_) => None,
+        };
         let name = own.clone().filter(|_| raw.name.is_empty()).unwrap_or_else(|| raw.name.clone());
         let fixed = self.fixed.contains(&(kind, name.clone()));
         let full = self.held.len() + self.parked.len() >= MAX_HELD * EnvoyKind::ALL.len();
@@ -348,17 +371,32 @@ impl Follower {
 
     /// Takes the consumer's verdict over a response: what it cannot use goes back to what it was. Says ACK, or a NACK that names each bad resource.
     pub fn settle(&mut self, mut open: Open, rejected: &[InvalidResource], now: Instant) -> (Says, Vec<TypedUpdate>) {
+        if open.kind == EnvoyKind::Listener {
+            let never = |name: &&Arc<str>| !name.is_empty() && !self.world.holds(EnvoyKind::Listener, name);
+            self.unusable.extend(open.refused.iter().map(|(name, _)| name).filter(never).cloned());
+            self.unusable.retain(|name| !open.taken.contains_key(name));
+        }
+        let mut earlier = Vec::new();
         for fault in rejected {
-            match self.world.blame(fault) {
-                Some((kind, name)) if kind == open.kind && open.taken.contains_key(&name) => {
-                    let before = open.taken.remove(&name).and_then(|(before, _)| before);
+            // A table that came earlier may be refused for what a listener of this response does with it.
+            let is_here = |(kind, name): &Owner| {
+                *kind == open.kind && (open.taken.contains_key(name) || open.refused.iter().any(|(known, _)| known == name))
+            };
+            let Some(blamed) = self.world.blame(fault) else { continue };
+            match [Some(blamed.clone()), self.world.teller(fault)].into_iter().flatten().find(is_here) {
+                Some((kind, name)) => {
+                    // It is undone as a whole with the first fault.
+                    let Some((before, _)) = open.taken.remove(&name) else { continue };
                     self.world.restore(&(kind, name.clone()), before, now);
                     open.refused.push((name, told_of(kind, fault)));
                     self.oust(&mut open, now);
                 }
-                // It came with an earlier response, which is answered already: the log says it.
-                _ => {}
+                // It came with an earlier response, which is answered already.
+                None => earlier.push((blamed, fault)),
             }
+        }
+        for (owner, fault) in earlier {
+            self.take_away(&owner, fault, now);
         }
         let undone = if rejected.is_empty() { Vec::new() } else { self.world.step(now) };
         for (name, (_, version)) in open.taken {
@@ -376,6 +414,30 @@ impl Follower {
             says.version = self.versions.get(&open.kind).cloned().unwrap_or_default();
         }
         (says, undone)
+    }
+
+    /// Takes the consumer's verdict over what nobody is answered for any more, such as what the bootstrap holds; what changes by that.
+    pub fn withdraw(&mut self, rejected: &[InvalidResource], now: Instant) -> Vec<TypedUpdate> {
+        if rejected.is_empty() {
+            return Vec::new();
+        }
+        let blamed: Vec<_> = rejected.iter().filter_map(|fault| Some((self.world.blame(fault)?, fault))).collect();
+        for (owner, fault) in blamed {
+            self.take_away(&owner, fault, now);
+        }
+        self.world.step(now)
+    }
+
+    /// Takes a listener or a table away of which a route is refused: requests of that route would go to whichever comes next, and it may be one that keeps out.
+    fn take_away(&mut self, owner: &Owner, fault: &InvalidResource, now: Instant) {
+        if fault.kind != Kind::Route || !self.world.holds(owner.0, &owner.1) {
+            return;
+        }
+        let (kind, name) = owner;
+        tracing::error!(%kind, %name, route = %fault.name, field = %fault.field, reason = %fault.reason, "a route cannot be used, and all beside it are withdrawn");
+        self.held.remove(owner);
+        self.world.restore(owner, None, now);
+        self.broken |= self.fixed.contains(owner);
     }
 
     /// A listener that stays where it was takes its address back from whoever came there with the same response.
@@ -405,7 +467,8 @@ fn told_of(kind: EnvoyKind, fault: &InvalidResource) -> Fault {
 /// One line for each bad resource: `Cluster NAME: FIELD: REASON`.
 fn nack(kind: EnvoyKind, refused: &[(Arc<str>, Fault)]) -> String {
     let line = |(name, fault): &(Arc<str>, Fault)| -> String {
-        let line = format!("{kind} {name}: {}: {}", fault.field, fault.reason);
+        let place = if fault.field.is_empty() { String::new() } else { format!("{}: ", fault.field) };
+        let line = format!("{kind} {name}: {place}{}", fault.reason);
         line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_NACK_LINE).collect()
     };
     let mut lines: Vec<String> = refused.iter().take(MAX_NACK_LINES).map(line).collect();

@@ -7,6 +7,7 @@ mod clusters;
 mod compose;
 mod follower;
 mod hosts;
+mod kept;
 mod order;
 mod parts;
 mod shell;

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::EnvoySource;
 use super::follower::Follower;
+use super::kept;
 use super::stream::{self, Delta, Sotw};
 use crate::client::shell::{End, Session};
 use crate::client::{Batch, ClientConfig, ClientStatus, Holdings, Origin, TypedUpdate, backoff};
@@ -24,8 +25,8 @@ pub(super) struct Shell {
     mirror: Holdings,
     /// Where the listeners stand that were on disk, until it is known that they are still there.
     from_disk: BTreeMap<SocketAddr, Arc<str>>,
-    /// What was on disk and is no more was taken away.
-    swept: bool,
+    /// What was on disk and is no more was taken away, but for that of these listeners.
+    swept: Option<BTreeSet<Arc<str>>>,
 }
 
 /// Follows until the receiver of `updates` is dropped.
@@ -44,7 +45,7 @@ pub(crate) async fn run(
         }
     };
     let session = Session::new(config, updates, status);
-    let mut shell = Shell { session, mirror: Holdings::default(), from_disk: BTreeMap::new(), swept: false };
+    let mut shell = Shell { session, mirror: Holdings::default(), from_disk: BTreeMap::new(), swept: None };
     if shell.start(&mut follower).await.is_err() {
         return;
     }
@@ -65,7 +66,7 @@ impl Shell {
             _ => None,
         });
         self.from_disk = stood.filter(|(address, _)| address.port() != 0).collect();
-        self.proceed(follower).await.map(drop)
+        self.proceed(follower).await
     }
 
     /// Nobody is followed: whatever there is, is there.
@@ -74,7 +75,7 @@ impl Shell {
             let wake = self.wake(follower);
             tokio::select! {
                 () = sleep_until(wake.unwrap_or_else(clock::now)), if wake.is_some() => match self.proceed(follower).await {
-                    Ok(_) => {}
+                    Ok(()) => {}
                     Err(ended) => return ended,
                 },
                 () = self.session.updates.closed() => return End::Closed,
@@ -115,18 +116,25 @@ impl Shell {
         [follower.world().wake(), self.session.save_at].into_iter().flatten().min()
     }
 
-    /// Lets go live what is ready; what the consumer refuses.
-    pub(super) async fn proceed(&mut self, follower: &mut Follower) -> Result<Vec<InvalidResource>, End> {
+    /// Lets go live what is ready; what the consumer refuses, for whoever answers for it.
+    pub(super) async fn warm(&mut self, follower: &mut Follower) -> Result<Vec<InvalidResource>, End> {
         if self.session.save_at.is_some_and(|at| at <= clock::now()) {
             self.session.save(&self.mirror).await;
         }
         let updates = follower.world().step(clock::now());
-        let rejected = self.deliver(follower, updates).await?;
+        self.deliver(follower, updates).await
+    }
+
+    /// Lets go live what is ready, where nobody is answered: what the consumer refuses a part of is withdrawn.
+    pub(super) async fn proceed(&mut self, follower: &mut Follower) -> Result<(), End> {
+        let rejected = self.warm(follower).await?;
+        let undone = follower.withdraw(&rejected, clock::now());
+        self.deliver(follower, undone).await?;
         if follower.is_synced() {
             self.sweep(follower).await?;
-            self.session.stands(true, None);
+            self.session.stands(follower.is_whole(), None);
         }
-        Ok(rejected)
+        Ok(())
     }
 
     /// Hands updates to the consumer.
@@ -174,15 +182,18 @@ impl Shell {
 
     /// The control plane has answered.
     pub(super) fn heard(&mut self, follower: &Follower, version: Arc<str>) {
-        self.session.stands(follower.is_synced(), Some(version));
+        self.session.stands(follower.is_synced() && follower.is_whole(), Some(version));
     }
 
-    /// What was on disk and what nobody has told of since is gone.
+    /// What was on disk and what nobody has told of since is gone; listeners of which only versions were told that cannot be used stay as they were.
     async fn sweep(&mut self, follower: &mut Follower) -> Result<(), End> {
-        if std::mem::replace(&mut self.swept, true) {
+        let unusable = follower.unusable();
+        if self.swept.as_ref() == Some(unusable) {
             return Ok(());
         }
-        self.from_disk.clear();
+        self.swept = Some(unusable.clone());
+        self.from_disk.retain(|_, name| unusable.contains(name));
+        let kept = kept::of(unusable, &self.mirror);
         let told: BTreeSet<(Kind, Arc<str>)> = follower.world().told().cloned().collect();
         let gone = |kind: Kind| TypedUpdate {
             kind,
@@ -191,7 +202,10 @@ impl Shell {
                 .mirror
                 .list(kind)
                 .map(|(name, _)| name)
-                .filter(|name| !told.contains(&(kind, (*name).clone())))
+                .filter(|name| {
+                    let key = (kind, (*name).clone());
+                    !told.contains(&key) && !kept.contains(&key)
+                })
                 .cloned()
                 .collect(),
             rejected: Vec::new(),

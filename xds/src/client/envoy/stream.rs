@@ -123,7 +123,7 @@ async fn talk<S: Speech>(follower: &mut Follower, channel: Channel, shell: &mut 
                 Err(status) => return End::Lost(status.to_string()),
             },
             () = sleep_until(wake.unwrap_or_else(clock::now)), if wake.is_some() => match shell.proceed(follower).await {
-                Ok(_) => Ok(follower.asks()),
+                Ok(()) => Ok(follower.asks()),
                 Err(ended) => Err(ended),
             },
             () = shell.session.updates.closed() => return End::Closed,
@@ -145,7 +145,7 @@ async fn answer(follower: &mut Follower, told: Option<Told>, shell: &mut Shell) 
     let Some(told) = told else { return Ok(Vec::new()) };
     let version = told.version.clone();
     let open = follower.receive(told, clock::now());
-    let rejected = shell.proceed(follower).await?;
+    let rejected = shell.warm(follower).await?;
     let (verdict, undone) = follower.settle(open, &rejected, clock::now());
     if let Some(error) = &verdict.error {
         tracing::warn!(%error, "what the control plane sent cannot be used in whole; the rest is live");

@@ -276,6 +276,66 @@ fn what_the_consumer_refuses_is_undone_and_blamed_on_where_it_comes_from() {
 }
 
 #[test]
+fn what_cannot_be_read_is_refused_by_the_name_that_it_has() {
+    let mut talk = Talk::new(Dialect::Sotw);
+    let mut told = talk.told(EnvoyKind::Cluster, &[eds_cluster("good"), eds_cluster("bad")], &[]);
+    told.resources[1].body = [&told.resources[1].body[..], &[0x0f]].concat().into();
+    let open = talk.follower.receive(told, talk.now);
+    let error = talk.follower.settle(open, &[], talk.now).0.error.unwrap();
+    assert!(error.starts_with("Cluster bad: is not a valid protobuf message"), "{error}");
+}
+
+fn refused_route(name: &str) -> InvalidResource {
+    InvalidResource { kind: Kind::Route, name: name.into(), field: "plugins".to_owned(), reason: "no".to_owned() }
+}
+
+fn removed(updates: &[TypedUpdate], kind: Kind) -> usize {
+    updates.iter().filter(|update| update.kind == kind).map(|update| update.removed.len()).sum()
+}
+
+/// Half of a table would be open where the other half keeps out.
+#[test]
+fn what_the_consumer_refuses_a_part_of_is_withdrawn_as_a_whole_where_nobody_is_answered() {
+    let now = heddle_node::clock::now();
+    let guarded = |name: &str| {
+        let mut table = routes(name, "c");
+        let guard = json!({"match": {"prefix": "/admin"}, "direct_response": {"status": 403}});
+        table["virtual_hosts"][0]["routes"].as_array_mut().unwrap().insert(0, guard);
+        table
+    };
+    let piece = decode(EnvoyKind::Listener, &listener("mine", Some(guarded("t")))).unwrap();
+    let mut follower = Follower::new(Dialect::Delta, BTreeSet::new(), &[piece], now).map_err(|_| ()).unwrap();
+    let made = follower.world().step(now);
+    let count = made.iter().filter(|update| update.kind == Kind::Route).map(|update| update.set.len()).sum::<usize>();
+    assert!(count > 1 && follower.is_whole());
+    let undone = follower.withdraw(&[refused_route("mine/all:open0/0"), refused_route("mine/all:open0/1")], now);
+    assert_eq!((removed(&undone, Kind::Route), removed(&undone, Kind::Listener)), (count, 1));
+    assert!(!follower.is_whole(), "nobody is told that all is well");
+
+    // A listener of a control plane that was answered for before its clusters were there.
+    let mut talk = Talk::new(Dialect::Delta);
+    let early = talk.hears(EnvoyKind::Listener, &[listener("l", Some(guarded("t")))]);
+    assert!(early.verdict.error.is_none() && early.names(Kind::Route).is_empty());
+    let late = talk.judged(EnvoyKind::Cluster, &[], &[], &[refused_route("l/all:open0/0")]);
+    assert_eq!((removed(&late.updates, Kind::Route), removed(&late.updates, Kind::Listener)), (count, 1));
+    assert!(late.verdict.error.is_none() && talk.follower.is_whole());
+
+    // A listener is refused for what it does with a table that was taken before.
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[]);
+    let mut second = listener("b", None);
+    second["address"]["socket_address"]["port_value"] = json!(10001);
+    let manager = &mut second["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["rds"]["route_config_name"] = json!("a-routes");
+    talk.hears(EnvoyKind::Listener, &[listener("a", None)]);
+    talk.hears(EnvoyKind::Routes, &[guarded("a-routes")]);
+    let outcome = talk.judged(EnvoyKind::Listener, &[second], &[], &[refused_route("b/all:open0/0")]);
+    let gone = outcome.updates.iter().flat_map(|update| &update.removed);
+    assert!(gone.clone().count() > count && gone.into_iter().all(|name| name.starts_with('b')), "the other one stays");
+    assert!(outcome.verdict.error.unwrap().starts_with("Listener b: Route b/all:open0/0: plugins"));
+}
+
+#[test]
 fn clusters_that_are_gone_are_removed_and_their_endpoints_no_longer_asked_for() {
     for dialect in [Dialect::Delta, Dialect::Sotw] {
         let mut talk = Talk::new(dialect);
@@ -692,6 +752,38 @@ fn what_was_on_disk_of_a_bootstrap_stands_for_as_long_as_that_says_it() {
         json!(["b.example"]);
     assert_eq!(kept(&[narrower], &disk), all(&["told"]), "other routes");
     assert_eq!(kept(&[], &disk), all(&["told"]));
+}
+
+#[test]
+fn what_was_on_disk_of_a_listener_stays_while_its_newest_version_is_refused() {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[eds_cluster("c")]);
+    talk.hears(EnvoyKind::Endpoints, &[assignment("c", 1)]);
+    let mut sent = door("a", 1);
+    sent["filter_chains"][0]["filters"][0]["typed_config"]["route_config"] = routes("r", "c");
+    talk.hears(EnvoyKind::Listener, &[sent, door("b", 2)]);
+    let mut disk = Holdings::default();
+    talk.follower.world().take_encoded().into_iter().for_each(|(kind, name, held)| disk.insert(kind, name, held));
+
+    let mut bad = door("a", 1);
+    bad["transparent"] = json!(true);
+    for dialect in [Dialect::Delta, Dialect::Sotw] {
+        let mut talk = Talk::new(dialect);
+        talk.hears(EnvoyKind::Cluster, &[]);
+        assert!(talk.hears(EnvoyKind::Listener, &[bad.clone()]).verdict.error.is_some());
+        let kept = kept::of(talk.follower.unusable(), &disk);
+        let names = |kind: Kind| kept.iter().filter(|(of, _)| *of == kind).map(|(_, name)| name.to_string()).collect::<Vec<_>>();
+        assert_eq!((names(Kind::Listener), names(Kind::Upstream)), (vec!["a".to_owned()], vec!["c".to_owned()]));
+        assert!(!names(Kind::Route).is_empty() && names(Kind::Route).iter().all(|name| name.starts_with("a/")));
+        let gone = match dialect {
+            Dialect::Delta => talk.judged(EnvoyKind::Listener, &[], &["a"], &[]),
+            Dialect::Sotw => talk.hears(EnvoyKind::Listener, &[]),
+        };
+        assert!(gone.verdict.error.is_none() && kept::of(talk.follower.unusable(), &disk).is_empty());
+        talk.hears(EnvoyKind::Listener, &[bad.clone()]);
+        talk.hears(EnvoyKind::Listener, &[door("a", 1)]);
+        assert!(talk.follower.unusable().is_empty(), "one that can be used is there");
+    }
 }
 
 #[test]

@@ -303,14 +303,15 @@ fn certificate() -> impl Strategy<Value = Certificate> {
         skip_uri_regex,
     });
     let version = || prop_oneof![Just(TlsVersion::V1_2), Just(TlsVersion::V1_3)];
-    (name(), vec(text(), 0..4), vec(name(), 0..3), of(client), version(), version()).prop_map(
-        |(id, snis, secrets, client, min_version, max_version)| Certificate {
+    (name(), vec(text(), 0..4), vec(name(), 0..3), of(client), version(), version(), vec(name(), 0..3)).prop_map(
+        |(id, snis, secrets, client, min_version, max_version, listeners)| Certificate {
             id,
             snis,
             secrets,
             client,
             min_version,
             max_version,
+            listeners,
         },
     )
 }

@@ -22,6 +22,9 @@ pub struct Certificate {
     /// Highest version.
     #[prost(enumeration = "TlsVersion", tag = "6")]
     pub max_version: i32,
+    /// Names of the listeners that show it and, of these certificates, no others; empty for all listeners without such ones.
+    #[prost(string, repeated, tag = "7")]
+    pub listeners: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for Certificate {
     const NAME: &'static str = "Certificate";

@@ -282,10 +282,15 @@ impl World {
         changes.into_values().filter(|update| !(update.set.is_empty() && update.removed.is_empty())).collect()
     }
 
+    /// What a refused resource of ours belongs to: for a route, the listener.
+    pub fn teller(&self, fault: &InvalidResource) -> Option<Owner> {
+        let key = (fault.kind, fault.name.clone());
+        self.told.iter().find(|(_, told)| told.get(&key).is_some()).map(|(owner, _)| owner.clone())
+    }
+
     /// The resource of Envoy that a refused resource of ours comes from.
     pub fn blame(&self, fault: &InvalidResource) -> Option<Owner> {
-        let key = (fault.kind, fault.name.clone());
-        let owner = self.told.iter().find(|(_, told)| told.get(&key).is_some()).map(|(owner, _)| owner.clone())?;
+        let owner = self.teller(fault)?;
         match (owner.0, fault.kind) {
             (EnvoyKind::Cluster, Kind::Endpoints) => match &self.clusters.get(&owner.1)?.next.addresses {
                 Addresses::Asked(service) => Some((EnvoyKind::Endpoints, service.clone())),

@@ -138,8 +138,18 @@ fn read_whole(kind: EnvoyKind, tree: &Value, hosts: &[&[u8]]) -> Read<Piece> {
     Ok(piece)
 }
 
+/// The name that bytes give themselves which are no such message.
+pub fn name_in(kind: EnvoyKind, bytes: &[u8]) -> Option<Arc<str>> {
+    wire::text_in(kind.message(), name_fields(kind)[0], bytes).filter(|name| !name.is_empty()).map(Arc::from)
+}
+
+/// Where a name stands.
+fn name_fields(kind: EnvoyKind) -> [&'static str; 2] {
+    if kind == EnvoyKind::Endpoints { ["cluster_name", "clusterName"] } else { ["name", "name"] }
+}
+
 /// The name that a resource gives itself, also when something else is wrong with it.
 fn name_of(kind: EnvoyKind, tree: &Value) -> Option<Arc<str>> {
-    let field = if kind == EnvoyKind::Endpoints { ["cluster_name", "clusterName"] } else { ["name", "name"] };
+    let field = name_fields(kind);
     field.iter().find_map(|field| tree.get(field)?.as_str()).map(Arc::from)
 }

@@ -283,6 +283,28 @@ fn a_listener_passes_bytes_to_clusters_by_server_name() {
     assert!(fault.reason.starts_with("max_downstream_connection_duration"), "{}", fault.reason);
 }
 
+#[test]
+fn what_a_listener_shows_and_demands_is_for_it_alone() {
+    let material = |text: &str| json!({"inline_string": text});
+    let pair = json!({"certificate_chain": material("C"), "private_key": material("K")});
+    let context = json!({"common_tls_context": {"tls_certificates": [pair]}});
+    let socket = any("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", context);
+    let mut value = listener("l", None);
+    value["filter_chains"][0]["transport_socket"] = json!({"name": "tls", "typed_config": socket});
+    let mut named = value["filter_chains"][0].clone();
+    named["filter_chain_match"] = json!({"server_names": ["a.t", "*.b.t"]});
+    value["filter_chains"].as_array_mut().unwrap().push(named);
+    let Piece::Listener(door) = both(EnvoyKind::Listener, &value) else { panic!("no listener") };
+    let shown: Vec<_> = door.chains.iter().map(|chain| chain.certificate.clone().unwrap()).collect();
+    assert!(shown.iter().all(|certificate| certificate.listeners == [Arc::from("l")]), "{shown:?}");
+    assert_eq!((&*shown[0].id, &*shown[1].id), ("listener/l/1", "listener/l/2"));
+    let mut twice = value["filter_chains"][1].clone();
+    twice["filter_chain_match"] = json!({"server_names": ["*.b.t"], "transport_protocol": "tls"});
+    value["filter_chains"].as_array_mut().unwrap().push(twice);
+    let fault = decode(EnvoyKind::Listener, &value).unwrap_err();
+    assert_eq!((&*fault.field, &*fault.reason), ("filter_chains", "more than one chain with TLS fits *.b.t"));
+}
+
 /// What is refused, where, and a word of the reason.
 #[test]
 fn what_cannot_be_done_is_refused_by_type_and_field() {
@@ -332,6 +354,45 @@ fn what_cannot_be_done_is_refused_by_type_and_field() {
     assert!(fault.field.ends_with("http_filters[0].typed_config.@type") && fault.reason.contains("wasm.v3.Wasm"), "{fault:?}");
     value["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0]["disabled"] = json!(true);
     decode(EnvoyKind::Listener, &value).expect("what is switched off harms nobody");
+}
+
+/// Found only when routes are compiled, they would leave half a table.
+#[test]
+fn edits_that_cannot_be_made_are_refused_where_they_stand() {
+    let route = |change: fn(&mut Value)| {
+        let mut value = routes("r", "c");
+        change(&mut value["virtual_hosts"][0]["routes"][0]);
+        decode(EnvoyKind::Routes, &value).unwrap_err().field
+    };
+    type Change = fn(&mut Value);
+    let edits: [(Change, &str); 8] = [
+        (|r| r["request_headers_to_remove"] = json!(["x-a", ":path"]), "request_headers_to_remove[1]"),
+        (|r| r["response_headers_to_remove"] = json!(["Host"]), "response_headers_to_remove[0]"),
+        (|r| r["request_headers_to_remove"] = json!(["x a"]), "request_headers_to_remove[0]"),
+        (
+            |r| r["request_headers_to_add"] = json!([{"header": {"key": "x a", "value": "v"}}]),
+            "request_headers_to_add[0].header.key",
+        ),
+        (
+            |r| r["request_headers_to_add"] = json!([{"header": {"key": "x-a", "value": "v\r\nx-b: 1"}}]),
+            "request_headers_to_add[0].header.value",
+        ),
+        (
+            |r| r["response_headers_to_add"] = json!([{"header": {"key": ":status", "value": "1"}}]),
+            "response_headers_to_add[0].header.key",
+        ),
+        (|r| r["route"]["host_rewrite_literal"] = json!("a b"), "route.host_rewrite_literal"),
+        (|r| r["route"]["prefix_rewrite"] = json!("/a\n"), "route.prefix_rewrite"),
+    ];
+    for (change, field) in edits {
+        assert_eq!(route(change), format!("virtual_hosts[0].routes[0].{field}"));
+    }
+    assert_eq!(route(|r| r["match"] = json!({"path": "api"})), "virtual_hosts[0].routes[0].match.path");
+    let mut value = routes("r", "c");
+    let route_of = &mut value["virtual_hosts"][0]["routes"][0];
+    route_of["match"]["case_sensitive"] = json!(false);
+    route_of["route"]["prefix_rewrite"] = json!("/b");
+    assert!(decode(EnvoyKind::Routes, &value).unwrap_err().reason.contains("case_sensitive"));
 }
 
 #[test]

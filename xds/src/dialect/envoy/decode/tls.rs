@@ -85,8 +85,8 @@ pub(super) struct Server {
     pub(super) asks: Vec<Arc<str>>,
 }
 
-/// Reads `DownstreamTlsContext`; `id` is what the certificate is called here.
-pub(super) fn server(fields: &mut Fields<'_>, id: &str, names: &[Arc<str>]) -> Read<Server> {
+/// Reads `DownstreamTlsContext`; `id` is what the certificate is called here. What is shown and demanded holds for this listener alone.
+pub(super) fn server(fields: &mut Fields<'_>, listener: &Arc<str>, id: &str, names: &[Arc<str>]) -> Read<Server> {
     // Sessions are kept for hours at most, and by each node for itself; they say nothing of who the client is.
     fields.ignore(&["session_timeout", "disable_stateless_session_resumption", "disable_stateful_session_resumption"]);
     fields.ignore(&["full_scan_certs_on_sni_mismatch", "prefer_client_ciphers"]);
@@ -127,6 +127,7 @@ pub(super) fn server(fields: &mut Fields<'_>, id: &str, names: &[Arc<str>]) -> R
         client,
         min_version: common.versions.0.unwrap_or(TlsVersion::V1_2),
         max_version: common.versions.1.unwrap_or(TlsVersion::V1_3),
+        listeners: vec![listener.clone()],
     };
     Ok(Server { chooses: common.chooses, certificate, secrets: common.secrets, asks: common.asks })
 }

@@ -41,6 +41,20 @@ pub fn tree_without<'b>(type_name: &str, list: &str, bytes: &'b [u8]) -> Read<(V
     Ok((tree(type_name, &others)?, elements))
 }
 
+/// What a field of text says, in bytes of which more need not be readable than what is before it.
+pub fn text_in(type_name: &str, field: &str, bytes: &[u8]) -> Option<String> {
+    let number = find(type_name)?.fields.iter().find(|known| known.name == field)?.number;
+    let (mut rest, mut found) = (bytes, None);
+    while !rest.is_empty() {
+        match next(&mut rest) {
+            Ok((at, Raw::Bytes(text))) if at == number => found = std::str::from_utf8(text).ok().map(str::to_owned),
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    found
+}
+
 struct Decoder {
     values: usize,
 }

@@ -102,6 +102,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Door> {
 /// Chains must agree where our listeners know no difference.
 fn judged(mut door: Door) -> Read<Door> {
     let Some(first) = door.chains.first() else { return Err(Fault::new("filter_chains", "must not be empty")) };
+    shown_once(&door.chains)?;
     let bytes = door.chains.iter().filter(|chain| chain.http().is_none()).count();
     if bytes == door.chains.len() {
         door.listener.protocol = ListenerProtocol::Tcp;
@@ -124,6 +125,18 @@ fn judged(mut door: Door) -> Read<Door> {
         door.listener.protocol = ListenerProtocol::Https;
     }
     Ok(door)
+}
+
+/// A server name has one certificate, and with it one demand on clients.
+fn shown_once(chains: &[Chain]) -> Read<()> {
+    let mut known = BTreeSet::new();
+    for name in chains.iter().filter_map(|chain| chain.certificate.as_ref()).flat_map(|certificate| &certificate.snis) {
+        if !known.insert(name) {
+            let name = if **name == *"*" { "every server name" } else { name };
+            return Err(Fault::new("filter_chains", format!("more than one chain with TLS fits {name:.300}")));
+        }
+    }
+    Ok(())
 }
 
 /// How old connections of bytes may become, which a listener of ours says for all of them.
@@ -184,7 +197,7 @@ fn read_chain(fields: &mut Fields<'_>, id: &str, listener: &mut Listener, door: 
         listener.limits.handshake_timeout = limit;
     }
     let (names, for_tls) = fields.message("filter_chain_match", chain_match)?.unwrap_or_default();
-    let server = fields.message("transport_socket", |socket| transport(socket, id, &names))?.flatten();
+    let server = fields.message("transport_socket", |socket| transport(socket, &listener.name, id, &names))?.flatten();
     let mut managers = fields.list("filters", |filter| {
         filter.ignore(&["name"]);
         filter.refuse("config_discovery", "is not supported: use typed_config")?;
@@ -240,11 +253,11 @@ fn chain_match(fields: &mut Fields<'_>) -> Read<(Vec<Arc<str>>, Option<bool>)> {
     Ok((names, for_tls))
 }
 
-fn transport(socket: &mut Fields<'_>, id: &str, names: &[Arc<str>]) -> Read<Option<tls::Server>> {
+fn transport(socket: &mut Fields<'_>, listener: &Arc<str>, id: &str, names: &[Arc<str>]) -> Read<Option<tls::Server>> {
     socket.ignore(&["name"]);
     let config = socket.take("typed_config").ok_or_else(|| Fault::new("typed_config", "is missing"))?;
     typed(config, |kind, context| match kind {
-        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => tls::server(context, id, names).map(Some),
+        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => tls::server(context, listener, id, names).map(Some),
         "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(None),
         other => Err(Fault::new("@type", format!("{other} is not supported"))),
     })

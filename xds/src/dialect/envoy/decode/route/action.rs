@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::super::piece::{Deed, Mirror, Path, Target};
 use super::super::read::{Fault, Fields, Read};
-use super::headers::literal;
+use super::headers::{is_plain, literal};
 use super::matching::{escaped, regex};
-use super::mirror;
 use super::retry::{self, Retry};
+use super::{ANY_CASE, mirror};
 use crate::model::HashOn;
 
 /// Envoy's own default.
@@ -132,10 +132,17 @@ fn targets(fields: &mut Fields<'_>) -> Read<Vec<Target>> {
     }
 }
 
+/// A text that becomes part of a head.
+fn plain<'t>(fields: &mut Fields<'t>, name: &str) -> Read<Option<&'t str>> {
+    let text = fields.text(name)?;
+    text.map_or(Ok(()), is_plain).map_err(|reason| Fault::new(name, reason))?;
+    Ok(text)
+}
+
 /// Reads a pattern and what stands instead of it, as our plugins write both.
 fn substitution(fields: &mut Fields<'_>) -> Read<(String, String)> {
     let pattern = fields.required("pattern", regex)?;
-    let text = fields.text("substitution")?.unwrap_or_default();
+    let text = plain(fields, "substitution")?.unwrap_or_default();
     if !pattern.starts_with('^') {
         return Err(Fault::new(
             "pattern.regex",
@@ -162,13 +169,17 @@ fn instead_of_prefix(path: &Path, new: &str) -> Read<(String, String)> {
         Path::Prefix(prefix) => (prefix, ""),
         Path::Below(prefix) => (prefix, ""),
         Path::Exact(whole) => (whole, "$"),
+        Path::Pattern(pattern) if pattern.starts_with(ANY_CASE) => {
+            let reason = "needs a match in which the case of letters counts: leave case_sensitive out";
+            return Err(Fault::new("prefix_rewrite", reason));
+        }
         Path::Pattern(_) => return Err(Fault::new("prefix_rewrite", "needs a route that matches a prefix or a path")),
     };
     Ok((format!("^{}{behind}", escaped(prefix)), literal(new)))
 }
 
 fn rewrite_path(fields: &mut Fields<'_>, path: &Path, rewrite: &mut Map<String, Value>) -> Read<()> {
-    let prefix = fields.text("prefix_rewrite")?.map(|new| instead_of_prefix(path, new)).transpose()?;
+    let prefix = plain(fields, "prefix_rewrite")?.map(|new| instead_of_prefix(path, new)).transpose()?;
     let regex = fields.message("regex_rewrite", substitution)?;
     match (prefix, regex) {
         (None, None) => Ok(()),
@@ -182,7 +193,12 @@ fn rewrite_path(fields: &mut Fields<'_>, path: &Path, rewrite: &mut Map<String, 
 
 fn rewrite_host(fields: &mut Fields<'_>, action: &mut Action) -> Read<()> {
     let mut hosts = Vec::new();
-    hosts.extend(fields.text("host_rewrite_literal")?.map(literal));
+    if let Some(host) = fields.text("host_rewrite_literal")? {
+        if host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
+            return Err(Fault::new("host_rewrite_literal", format!("expected a host with an optional port, found {host:.100?}")));
+        }
+        hosts.push(literal(host));
+    }
     if let Some(header) = fields.text("host_rewrite_header")? {
         let variable = super::matching::variable(header).map_err(|reason| Fault::new("host_rewrite_header", reason))?;
         hosts.push(format!("${{{variable}}}"));
@@ -246,8 +262,8 @@ fn redirect(fields: &mut Fields<'_>, path: &Path) -> Read<Action> {
     ];
     let status = fields.choice("response_code", &codes)?.unwrap_or(301);
     let https = fields.is_on("https_redirect")?;
-    let scheme = fields.text("scheme_redirect")?.map(literal);
-    let host = fields.text("host_redirect")?.map(literal);
+    let scheme = plain(fields, "scheme_redirect")?.map(literal);
+    let host = plain(fields, "host_redirect")?.map(literal);
     let port = fields.small("port_redirect")?.filter(|port| *port > 0);
     let scheme = scheme.or(https.then(|| "https".to_owned()));
     // A port that the client named goes with a change of host, and the usual one of a scheme with that.
@@ -262,8 +278,8 @@ fn redirect(fields: &mut Fields<'_>, path: &Path) -> Read<Action> {
     let scheme = scheme.unwrap_or_else(|| "${forwarded_proto}".to_owned());
     let strip = fields.is_on("strip_query")?;
     let mut config = json!({"ret_code": status, "append_query_string": !strip});
-    let whole = fields.text("path_redirect")?;
-    let prefix = fields.text("prefix_rewrite")?.map(|new| instead_of_prefix(path, new)).transpose()?;
+    let whole = plain(fields, "path_redirect")?;
+    let prefix = plain(fields, "prefix_rewrite")?.map(|new| instead_of_prefix(path, new)).transpose()?;
     let regex = fields.message("regex_rewrite", substitution)?;
     match (whole, prefix, regex) {
         (None, None, None) => config["uri"] = json!(format!("{scheme}://{host}${{uri}}")),

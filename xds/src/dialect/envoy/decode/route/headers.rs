@@ -32,7 +32,10 @@ pub(crate) struct Level {
 pub(crate) fn level(fields: &mut Fields<'_>) -> Read<Level> {
     let edits = |fields: &mut Fields<'_>, add: &str, remove: &str| -> Read<Edits> {
         let mut edits = Edits::default();
-        edits.edits.extend(fields.texts(remove)?.into_iter().map(|name| Edit::Remove(name.to_owned())));
+        edits.edits = fields.values(remove, |name| {
+            let name = name.as_str().ok_or_else(|| Fault::new("", "expected a text"))?;
+            changed(name).map(|()| Edit::Remove(name.to_owned())).map_err(|reason| Fault::new("", reason))
+        })?;
         fields.list(add, |option| change(option, &mut edits))?;
         Ok(edits)
     };
@@ -49,6 +52,34 @@ enum How {
     Add,
     Set,
     Default,
+}
+
+/// Longest name of a field that agents change.
+const MAX_NAME: usize = 256;
+
+/// That a text is the name of a field (RFC 9110 section 5.1).
+pub(crate) fn is_name(name: &str) -> Result<(), String> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    match name.len() <= MAX_NAME && !name.is_empty() && name.bytes().all(token) {
+        true => Ok(()),
+        false => Err(format!("expected the name of a header field, found {name:.100?}")),
+    }
+}
+
+/// That a field of this name may be changed.
+fn changed(name: &str) -> Result<(), String> {
+    if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
+        return Err("is not changed here: use host_rewrite_literal, prefix_rewrite or regex_rewrite".to_owned());
+    }
+    is_name(name)
+}
+
+/// That a text may stand in a field: what ends a line there would begin a field of its own.
+pub(crate) fn is_plain(text: &str) -> Result<(), String> {
+    match text.chars().any(|c| c.is_ascii_control() && c != '\t') {
+        true => Err(format!("expected a value without control characters, found {text:.100?}")),
+        false => Ok(()),
+    }
 }
 
 /// The operator that makes an id.
@@ -70,16 +101,17 @@ pub(crate) fn change(option: &mut Fields<'_>, edits: &mut Edits) -> Read<()> {
             .map(String::from_utf8)
             .transpose()
             .map_err(|_| Fault::new("raw_value", "expected text, found bytes that are not UTF-8"))?;
-        let value = header.text("value")?.map(str::to_owned).or(raw).unwrap_or_default();
+        let (value, place) = match (header.text("value")?, raw) {
+            (None, Some(raw)) => (raw, "raw_value"),
+            (value, _) => (value.unwrap_or_default().to_owned(), "value"),
+        };
         let key = header.name("key")?.to_string();
+        changed(&key).map_err(|reason| Fault::new("key", reason))?;
         if action == Some(How::Default) && value == ID {
             return Ok((key, value));
         }
-        Ok((key, template(&value).map_err(|reason| Fault::new("value", reason))?))
+        Ok((key, template(&value).map_err(|reason| Fault::new(place, reason))?))
     })?;
-    if key.starts_with(':') || key.eq_ignore_ascii_case("host") {
-        return Err(Fault::new("header.key", "is not changed here: use host_rewrite_literal, prefix_rewrite or regex_rewrite"));
-    }
     match action.or(old).unwrap_or(How::Add) {
         How::Add => edits.edits.push(Edit::Add(key, value)),
         How::Set => edits.edits.push(Edit::Set(key, value)),
@@ -93,6 +125,7 @@ pub(crate) fn change(option: &mut Fields<'_>, edits: &mut Edits) -> Read<()> {
 
 /// Envoy's command operators as our variables.
 pub(crate) fn template(value: &str) -> Result<String, String> {
+    is_plain(value)?;
     let mut out = String::with_capacity(value.len());
     let mut rest = value;
     while let Some((before, after)) = rest.split_once('%') {

@@ -204,6 +204,9 @@ pub(crate) fn variable(name: &str) -> Result<String, String> {
         name if OWN.contains(&name) => {
             return Err(format!("{name} is not supported: it is Envoy's own, and here it would be whatever a client says"));
         }
+        name if super::headers::is_name(name).is_err() => {
+            return Err(format!("expected the name of a header field, found {name:.100?}"));
+        }
         // Each field of that name by itself, and none that is spelled otherwise.
         name => format!("field_{name}"),
     })

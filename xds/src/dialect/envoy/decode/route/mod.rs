@@ -27,6 +27,9 @@ const NEXT_TO_THE_UPSTREAM: i32 = 30_000;
 /// What calls of gRPC say.
 const GRPC: &str = "^application/grpc(?:$|[+;])";
 
+/// Begins patterns of paths in which the case of letters does not count.
+const ANY_CASE: &str = "(?i)^";
+
 /// The list that makes a table of routes large.
 pub(super) const HOSTS: &str = "virtual_hosts";
 /// What it is a list of.
@@ -245,11 +248,14 @@ fn conditions(fields: &mut Fields<'_>) -> Read<(Path, Vec<Arc<str>>, Vec<Value>)
         (Some(path), true) => path,
         _ => return Err(Fault::new("prefix", "expected exactly one of prefix, path, path_separated_prefix and safe_regex")),
     };
-    if let Path::Prefix(text) | Path::Exact(text) | Path::Below(text) = &path
-        && !text.is_empty()
-        && !text.starts_with('/')
-    {
-        return Err(Fault::new("prefix", format!("expected a path that starts with `/`, found {text:.100?}")));
+    let text = match &path {
+        Path::Prefix(text) => Some(("prefix", text)),
+        Path::Exact(text) => Some(("path", text)),
+        Path::Below(text) => Some(("path_separated_prefix", text)),
+        Path::Pattern(_) => None,
+    };
+    if let Some((field, text)) = text.filter(|(_, text)| !text.is_empty() && !text.starts_with('/')) {
+        return Err(Fault::new(field, format!("expected a path that starts with `/`, found {text:.100?}")));
     }
     let (mut methods, mut conditions) = (Vec::new(), Vec::new());
     for wanted in fields.list("headers", matching::header)? {
@@ -269,9 +275,9 @@ fn conditions(fields: &mut Fields<'_>) -> Read<(Path, Vec<Arc<str>>, Vec<Value>)
 fn without_case(path: Path) -> Path {
     let escaped = |text: &str| matching::escaped(text);
     Path::Pattern(match path {
-        Path::Exact(text) => format!("(?i)^{}$", escaped(&text)).into(),
-        Path::Prefix(text) => format!("(?i)^{}", escaped(&text)).into(),
-        Path::Below(text) => format!("(?i)^{}(?:/.*)?$", escaped(&text)).into(),
+        Path::Exact(text) => format!("{ANY_CASE}{}$", escaped(&text)).into(),
+        Path::Prefix(text) => format!("{ANY_CASE}{}", escaped(&text)).into(),
+        Path::Below(text) => format!("{ANY_CASE}{}(?:/.*)?$", escaped(&text)).into(),
         Path::Pattern(pattern) => pattern,
     })
 }

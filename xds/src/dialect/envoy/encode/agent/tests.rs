@@ -328,6 +328,7 @@ fn others() -> Vec<Resource> {
             client,
             min_version: TlsVersion::V1_2,
             max_version: TlsVersion::V1_3,
+            listeners: Vec::new(),
         })
     };
     let credential = |plugin: &str, config: Value| Credential { id: "".into(), plugin: plugin.into(), config: Arc::new(config) };

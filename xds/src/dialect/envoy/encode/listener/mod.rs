@@ -46,6 +46,7 @@ pub(super) fn encode(
     further: &Filters,
     find: Find<'_, '_>,
 ) -> Result<Bytes, String> {
+    let certificates = &shown_by(listener, certificates)[..];
     let mut listener_filters = Vec::new();
     match &listener.proxy_protocol {
         ProxyProtocol::Off => {}
@@ -84,6 +85,16 @@ pub(super) fn encode(
         listener_filters_timeout: span(listener.limits.handshake_timeout),
         ..Default::default()
     }))
+}
+
+/// Certificates that the listener shows: its own if it has any.
+fn shown_by<'c>(listener: &Listener, certificates: &[&'c Certificate]) -> Vec<&'c Certificate> {
+    let has_own = certificates.iter().any(|certificate| certificate.listeners.contains(&listener.name));
+    let is_for = |certificate: &&&Certificate| match has_own {
+        true => certificate.listeners.contains(&listener.name),
+        false => certificate.listeners.is_empty(),
+    };
+    certificates.iter().filter(is_for).copied().collect()
 }
 
 /// What tells TLS from everything else.

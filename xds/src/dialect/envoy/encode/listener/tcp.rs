@@ -270,6 +270,7 @@ mod tests {
             client: demands.then_some(client),
             min_version: TlsVersion::V1_2,
             max_version: TlsVersion::V1_3,
+            listeners: Vec::new(),
         }
     }
 
@@ -311,6 +312,18 @@ mod tests {
         assert_eq!(any, expected(&[("*.a.org", "0/demanding"), ("open.a.org", "closed")]));
         let named = told(&listener(vec![route(&["open.a.org"], true, &["u"])]), &certificates).unwrap();
         assert_eq!(named, expected(&[("open.a.org", "0/open")]));
+    }
+
+    #[test]
+    fn a_listener_with_certificates_of_its_own_shows_no_others() {
+        let shared = certificate("shared", &["a.org"], false);
+        let own = Certificate { listeners: vec!["bytes".into()], ..certificate("own", &["a.org"], true) };
+        let of = |name: &str| {
+            let listener = Listener { name: name.into(), ..listener(Vec::new()) };
+            let shown = super::super::shown_by(&listener, &[&shared, &own]);
+            shown.iter().map(|certificate| certificate.id.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!((of("bytes"), of("other")), (vec!["own".to_owned()], vec!["shared".to_owned()]));
     }
 
     /// What passes bytes on to this upstream by the first chain; other names of upstreams come later.
