@@ -414,7 +414,7 @@ impl Encoder {
                 Some(reason) => Err(reason.clone()),
                 None => Ok(upstream(view, name)),
             };
-            let encoded = listener::encode(listener, &certificates, further, &find);
+            let encoded = listener::encode((self.reader, listener), &certificates, further, &find);
             let encoded = if self.reader == Reader::Agent { encoded.and_then(agent::listener) } else { encoded };
             let encoded = encoded.map(|body| Versioned::encoded(found.resource.clone(), body));
             self.give(Kind::Listener, name, Some(encoded), out);

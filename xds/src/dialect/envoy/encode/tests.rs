@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
+use heddle_proto::envoy::config::listener::v3 as listener_wire;
 use heddle_proto::envoy::config::route::v3 as wire;
+use heddle_proto::envoy::extensions::filters::network::http_connection_manager::v3 as manager;
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -186,6 +188,22 @@ fn what_envoy_lacks_is_withheld_and_named() {
     let hosts = world.routes().virtual_hosts;
     let answered = |route: &wire::Route| matches!(route.action, Some(wire::route::Action::DirectResponse(_)));
     assert!(hosts.iter().all(|host| host.routes.iter().all(answered)));
+}
+
+#[test]
+fn hosts_are_the_same_in_any_case_and_with_the_dot_of_the_root() {
+    let mut world = World::new();
+    world.set(vec![put(route("a", "/a", &["G.Example."], 0)), put(route("b", "/b", &["g.example"], 0))]);
+    assert_eq!(world.order(), [("g.example".to_owned(), vec!["a".to_owned(), "b".to_owned()])]);
+    let listener = crate::model::Listener::new("edge", "127.0.0.1:1".parse().unwrap());
+    for (reader, strips) in [(Reader::Envoy, true), (Reader::Agent, false)] {
+        let body = listener::encode((reader, &listener), &[], &plugins::Filters::new(), &|_| Ok(None)).unwrap();
+        let wire = listener_wire::Listener::decode(body).unwrap();
+        let config = wire.filter_chains[0].filters[0].config_type.clone().unwrap();
+        let listener_wire::filter::ConfigType::TypedConfig(config) = config else { panic!("{config:?}") };
+        let manager = manager::HttpConnectionManager::decode(&*config.value).unwrap();
+        assert_eq!(manager.strip_trailing_host_dot, strips, "our agents look for no dot");
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(super) use tcp::{Find, hash_policy_if, takes_bytes};
 
 use super::plugins::Filters;
 use super::wire::{address, ads, any, secret, span};
-use super::{ROUTES, bytes, plugins};
+use super::{ROUTES, Reader, bytes, plugins};
 use crate::model::{Certificate, Listener, ListenerProtocol, ProxyProtocol, TlsVersion};
 
 const MANAGER: &str = "envoy.filters.network.http_connection_manager";
@@ -35,7 +35,7 @@ const MOST_HEAD: u32 = 8_192;
 
 /// A listener, or what of it Envoy lacks.
 pub(super) fn encode(
-    listener: &Listener,
+    (reader, listener): (Reader, &Listener),
     certificates: &[&Certificate],
     further: &Filters,
     find: Find<'_, '_>,
@@ -53,7 +53,7 @@ pub(super) fn encode(
     }
     let filter = || wire::Filter {
         name: MANAGER.to_owned(),
-        config_type: any(&manager(listener, further)).map(wire::filter::ConfigType::TypedConfig),
+        config_type: any(&manager(reader, listener, further)).map(wire::filter::ConfigType::TypedConfig),
     };
     let filter_chains = match listener.protocol {
         ListenerProtocol::Http => vec![wire::FilterChain { filters: vec![filter()], ..Default::default() }],
@@ -155,7 +155,7 @@ fn shown(certificate: &Certificate, protocols: &[&str]) -> base::TransportSocket
     }
 }
 
-fn manager(listener: &Listener, further: &Filters) -> HttpConnectionManager {
+fn manager(reader: Reader, listener: &Listener, further: &Filters) -> HttpConnectionManager {
     let limits = &listener.limits;
     let underscores = if listener.paths.drop_underscore_headers {
         base::http_protocol_options::HeadersWithUnderscoresAction::DropHeader
@@ -197,6 +197,8 @@ fn manager(listener: &Listener, further: &Filters) -> HttpConnectionManager {
         use_remote_address: Some(true),
         generate_request_id: Some(false),
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), enabled: Some(false), ..Default::default() }],
+        // A name with the dot of the root is the same host; our agents know that by themselves.
+        strip_trailing_host_dot: reader == Reader::Envoy,
         normalize_path: Some(true),
         merge_slashes: listener.paths.merge_slashes,
         path_with_escaped_slashes_action: slashes.into(),
