@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::model::{Instance, Kind};
 use crate::snapshot::{NodeScope, SIDECAR};
 
-pub use nack::{NackLine, nack_text, parse_nack};
+pub use nack::{NackLine, nack_text, parse_nack, shortened};
 pub use names::Names;
 pub use seeds::Advice;
 pub use station::Station;

@@ -8,6 +8,8 @@ use crate::model::Kind;
 const MAX_NACK_LINES: usize = 100;
 /// Characters of one line.
 const MAX_NACK_LINE: usize = 1000;
+/// Characters of a text that is not in our form.
+const MAX_NACK_TEXT: usize = 20 * MAX_NACK_LINE;
 
 /// The text of a NACK: one line for each bad resource, bounded.
 pub fn nack_text(rejected: &[InvalidResource]) -> String {
@@ -34,7 +36,7 @@ pub struct NackLine {
 }
 
 /// Reads the text of a NACK about resources of `kind`, which an agent names as its dialect does: `Upstream` is Envoy's `Cluster`. Other clients write what they
-/// like: such a line is all reason.
+/// like: such a text is one reason, whose lines belong together. Envoy says why in the first one, and shows behind it what it has read.
 pub fn parse_nack(kind: Kind, text: &str) -> Vec<NackLine> {
     let theirs = Types::Envoy.url(kind).rsplit('.').next().unwrap_or_default();
     let parse = |line: &str| -> NackLine {
@@ -52,7 +54,32 @@ pub fn parse_nack(kind: Kind, text: &str) -> Vec<NackLine> {
     if lines.is_empty() {
         return vec![NackLine { name: String::new(), field: String::new(), reason: "no reason given".to_string() }];
     }
+    if lines.len() > 1 && lines.iter().all(|line| line.name.is_empty()) {
+        return vec![NackLine { name: String::new(), field: String::new(), reason: in_one_line(text) }];
+    }
     lines
+}
+
+/// Several lines as one, without those that say nothing, such as a brace.
+fn in_one_line(text: &str) -> String {
+    let says = |line: &&str| line.contains(char::is_alphanumeric);
+    let mut out = String::new();
+    for line in text.lines().map(str::trim).filter(says) {
+        let left = MAX_NACK_TEXT.saturating_sub(out.len());
+        if left == 0 {
+            break;
+        }
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.extend(line.chars().filter(|c| !c.is_control()).take(left));
+    }
+    if out.is_empty() { text.chars().filter(|c| !c.is_control()).take(MAX_NACK_LINE).collect() } else { out }
+}
+
+/// A reason as it is kept and shown.
+pub fn shortened(reason: &str) -> String {
+    reason.chars().take(MAX_NACK_LINE).collect()
 }
 
 #[cfg(test)]
@@ -102,6 +129,20 @@ mod tests {
         let text = "Error adding/updating cluster(s) bad-cluster: no such thing";
         assert_eq!(parse_nack(Kind::Upstream, text)[0].reason, text);
         assert_eq!(parse_nack(Kind::Upstream, "")[0].reason, "no reason given");
+    }
+
+    #[test]
+    fn a_foreign_nack_of_several_lines_is_one_reason_that_begins_with_why() {
+        let text = "Proto constraint validation failed (VirtualHosts[0]: embedded message failed validation): \
+                    virtual_hosts {\n  name: \"*\"\n  routes {\n    route {\n      timeout {\n      }\n    }\n  }\n}\n";
+        let lines = parse_nack(Kind::Route, text);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].reason.starts_with("Proto constraint validation failed (VirtualHosts[0]"), "{}", lines[0].reason);
+        assert!(lines[0].reason.ends_with("name: \"*\" routes { route { timeout {"), "{}", lines[0].reason);
+        assert_eq!(parse_nack(Kind::Route, "{\n}")[0].reason, "{}");
+        let long = "why\n".to_owned() + &"x".repeat(90_000);
+        assert!(parse_nack(Kind::Route, &long)[0].reason.len() <= MAX_NACK_TEXT + 1);
+        assert_eq!(shortened(&long).len(), MAX_NACK_LINE);
     }
 
     #[test]

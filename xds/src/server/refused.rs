@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::model::Kind;
-use crate::protocol::parse_nack;
+use crate::protocol::{parse_nack, shortened};
 use crate::snapshot::History;
 
 /// Names of a response that are looked for in a text that others wrote.
@@ -84,7 +84,7 @@ impl Refused {
                 if self.by_name.len() < MAX_REFUSED || self.by_name.contains_key(&name) {
                     let version = versions.get(&*name).filter(|_| !name.is_empty());
                     let version = version.map_or_else(|| "".into(), |version| Arc::clone(version));
-                    let (field, parts) = (line.field.clone(), Arc::default());
+                    let (field, parts, reason) = (line.field.clone(), Arc::default(), shortened(&reason));
                     let nack = Nack { kind, name: name.clone(), version, field, reason, time: now, parts };
                     self.by_name.insert(name, nack);
                 }
@@ -188,6 +188,15 @@ mod tests {
         );
         let grpc = "xDS response validation errors: [resource index 0: upstreams/a: INVALID_ARGUMENT: errors validating Cluster]";
         assert_eq!(told(&all, grpc)[0].0, "upstreams/a");
+    }
+
+    #[test]
+    fn of_a_text_of_several_lines_the_beginning_is_kept() {
+        let envoy = "Proto constraint validation failed: virtual_hosts {\n  routes {\n      timeout {\n      }\n  }\n}";
+        let told_of = told(&["heddle"], envoy);
+        assert_eq!(told_of, expected(&[("heddle", "Proto constraint validation failed: virtual_hosts { routes { timeout {")]));
+        let listeners = "Error adding/updating listener(s) a: no address\nb: not this way\n";
+        assert_eq!(told(&["a", "b"], listeners), expected(&[("a", "a: no address"), ("b", "b: not this way")]));
     }
 
     #[test]

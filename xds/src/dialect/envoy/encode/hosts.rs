@@ -81,12 +81,14 @@ pub(super) struct Table {
 }
 
 impl Host {
-    /// Reads `example.com`, `*.example.com` or `*`.
+    /// Reads `example.com`, `*.example.com` or `*`. Case and a dot at the end do not count.
     pub(super) fn read(text: &str) -> Result<Host, String> {
+        let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
         match text.strip_prefix('*') {
             Some("") => Ok(Host::Any),
             Some(suffix) => Ok(Host::Suffix(suffix.into())),
             None if text.contains(':') => Err(format!("hosts: Envoy chooses no route by a host with a port (`{text}`)")),
+            None if text.is_empty() || text.contains('*') => Err(format!("hosts: `{text}` is no host")),
             None => Ok(Host::Exact(text.into())),
         }
     }

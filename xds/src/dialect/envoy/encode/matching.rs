@@ -12,12 +12,22 @@ use wire::header_matcher::HeaderMatchSpecifier;
 use wire::query_parameter_matcher::QueryParameterMatchSpecifier;
 use wire::route_match::PathSpecifier;
 
+/// The host that a request is for.
+const AUTHORITY: &str = ":authority";
+/// The dot of the root and a port behind a host, of which our agents' `host` has nothing.
+const PORT: &str = r"\.?(?::[0-9]*)?";
+/// Most bytes of the name of a parameter that Envoy looks for.
+const MOST_NAME: usize = 1_024;
+
 /// The match of a route with one of its paths, or what of it Envoy cannot ask.
 pub(super) fn encode(route: &Route, path: &Path) -> Result<wire::RouteMatch, String> {
     let path = match path {
         Path::Exact(path) => PathSpecifier::Path(path.clone()),
         Path::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
-        Path::Regex(pattern) => PathSpecifier::SafeRegex(whole(pattern)),
+        Path::Regex(pattern) => {
+            re2::fits(pattern).map_err(|reason| format!("uris: {reason}"))?;
+            PathSpecifier::SafeRegex(whole(pattern))
+        }
     };
     let mut matches = wire::RouteMatch { path_specifier: Some(path), ..Default::default() };
     if !route.matches.remote_addrs.is_empty() {
@@ -35,6 +45,28 @@ pub(super) fn encode(route: &Route, path: &Path) -> Result<wire::RouteMatch, Str
     Ok(matches)
 }
 
+/// What a part of the requests of a route has in common.
+#[derive(Debug, Clone)]
+pub(super) enum Condition {
+    /// What an expression says.
+    Vars(Value),
+    /// The host as the client wrote it, with its port, in which this pattern of ours is found.
+    Written(&'static str),
+}
+
+impl Condition {
+    /// Adds it to those that must hold.
+    pub(super) fn add(&self, into: &mut wire::RouteMatch) -> Result<(), String> {
+        match self {
+            Condition::Vars(vars) => conditions(vars, into),
+            Condition::Written(pattern) => {
+                into.headers.push(header(AUTHORITY, regex(&format!("(?s){ANY}(?:{pattern}){ANY}"))));
+                Ok(())
+            }
+        }
+    }
+}
+
 /// A field whose value matches.
 pub(super) fn header(name: &str, value: StringMatcher) -> wire::HeaderMatcher {
     wire::HeaderMatcher {
@@ -45,7 +77,7 @@ pub(super) fn header(name: &str, value: StringMatcher) -> wire::HeaderMatcher {
 }
 
 /// Adds the conditions of an expression, all of which must hold.
-pub(super) fn conditions(vars: &Value, into: &mut wire::RouteMatch) -> Result<(), String> {
+fn conditions(vars: &Value, into: &mut wire::RouteMatch) -> Result<(), String> {
     let Some(items) = vars.as_array() else { return Err("expected a list of conditions".to_owned()) };
     for item in items {
         match item {
@@ -64,8 +96,12 @@ fn condition(parts: &[Value], into: &mut wire::RouteMatch) -> Result<(), String>
         [Value::String(name), Value::String(not), Value::String(operator), value] if not == "!" => (name, true, operator, value),
         _ => return Err("only conditions of name, operator and value have a counterpart".to_owned()),
     };
-    let (not, matcher) = matcher(operator, value).map(|(inverted, matcher)| (not != inverted, matcher))?;
+    let of_name = if name == "host" { of_host } else { matcher };
+    let (not, matcher) = of_name(operator, value).map(|(inverted, matcher)| (not != inverted, matcher))?;
     if let Some(name) = name.strip_prefix("arg_") {
+        if name.is_empty() || name.len() > MOST_NAME || name.contains(char::is_control) {
+            return Err(format!("Envoy looks for no parameter `{name}` of the query"));
+        }
         if not {
             return Err(format!("a parameter of the query that must not match (`arg_{name}`) has no counterpart"));
         }
@@ -77,9 +113,12 @@ fn condition(parts: &[Value], into: &mut wire::RouteMatch) -> Result<(), String>
     }
     let field = match name.as_str() {
         "request_method" => ":method".to_owned(),
-        "host" => ":authority".to_owned(),
+        "host" => AUTHORITY.to_owned(),
         "scheme" => ":scheme".to_owned(),
         name => match name.strip_prefix("http_") {
+            Some(name) if name.is_empty() || name.starts_with(':') || name.contains(char::is_control) => {
+                return Err(format!("Envoy looks for no field `{name}`"));
+            }
             Some(name) => name.replace('_', "-"),
             None => return Err(format!("variable `{name}` has no counterpart")),
         },
@@ -88,24 +127,135 @@ fn condition(parts: &[Value], into: &mut wire::RouteMatch) -> Result<(), String>
     Ok(())
 }
 
-/// Whether the matcher is to be inverted, and the matcher.
-fn matcher(operator: &str, value: &Value) -> Result<(bool, StringMatcher), String> {
-    let text = |value: &Value| match value {
+fn text(value: &Value) -> Result<String, String> {
+    match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
         other => Err(format!("value {other} has no counterpart")),
+    }
+}
+
+/// What one of several values is matched by.
+fn one_of(value: &Value, one: impl Fn(&str) -> Result<String, String>) -> Result<String, String> {
+    let values = value.as_array().filter(|values| !values.is_empty()).ok_or("expected a list of values, and one at least")?;
+    let values: Vec<String> = values.iter().map(|value| one(&text(value)?)).collect::<Result<_, _>>()?;
+    let pattern = values.join("|");
+    // Envoy takes no pattern that is empty, as that of an empty text would be.
+    let pattern = if pattern.is_empty() { "(?:)".to_owned() } else { pattern };
+    re2::fits(&pattern).map(|()| pattern)
+}
+
+/// The same for a host, which our agents compare in small letters and without port, and Envoy as the client wrote it.
+fn of_host(operator: &str, value: &Value) -> Result<(bool, StringMatcher), String> {
+    let named = |name: &str| {
+        let is_plain = |c: char| c.is_ascii_graphic() && !c.is_ascii_uppercase();
+        let is_address = name.starts_with('[') && name.ends_with(']');
+        match name.chars().all(is_plain) && !name.ends_with('.') && (is_address || !name.contains(':')) && !name.is_empty() {
+            true => Ok(escape(name)),
+            false => Err(format!("no host is `{name}`: it has small letters, no port and no dot at its end")),
+        }
     };
+    let is = |hosts: String| regex(&format!("(?i)(?:{hosts}){PORT}"));
+    Ok(match operator {
+        "==" => (false, is(named(&text(value)?)?)),
+        "~=" => (true, is(named(&text(value)?)?)),
+        "in" | "IN" => (false, is(one_of(value, named)?)),
+        "~~" | "~*" => {
+            let pattern = text(value)?;
+            re2::accept(&pattern)?;
+            // Large letters of a pattern that looks at neither case are those that it finds.
+            let small = if operator == "~*" { pattern.to_ascii_lowercase() } else { pattern.clone() };
+            let (true, Some(found)) = (small == pattern || !pattern.contains('\\'), re2::without_port(&small)) else {
+                return Err(format!("host: pattern `{pattern}`: Envoy sees hosts as clients write them, with their ports"));
+            };
+            (false, regex(&format!("(?is)(?:\\[[0-9a-f:.]*|[^:]*)(?:{found}){ANY}")))
+        }
+        other => return Err(format!("operator `{other}` has no counterpart")),
+    })
+}
+
+/// Whether the matcher is to be inverted, and the matcher.
+fn matcher(operator: &str, value: &Value) -> Result<(bool, StringMatcher), String> {
     let pattern = |value: &Value| text(value).and_then(|pattern| re2::accept(&pattern).map(|()| pattern));
     Ok(match operator {
         "==" => (false, exact(&text(value)?)),
         "~=" => (true, exact(&text(value)?)),
         "~~" => (false, regex(&format!("(?s){ANY}(?:{}){ANY}", pattern(value)?))),
         "~*" => (false, regex(&format!("(?is){ANY}(?:{}){ANY}", pattern(value)?))),
-        "in" | "IN" => {
-            let values = value.as_array().ok_or("expected a list of values")?;
-            let values: Vec<String> = values.iter().map(text).collect::<Result<_, _>>()?;
-            (false, regex(&values.iter().map(|value| escape(value)).collect::<Vec<_>>().join("|")))
-        }
+        "in" | "IN" => (false, regex(&one_of(value, |value| Ok(escape(value)))?)),
         other => return Err(format!("operator `{other}` has no counterpart")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use heddle_proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+    use serde_json::json;
+
+    use super::*;
+
+    fn asked(vars: &Value) -> Result<wire::RouteMatch, String> {
+        let mut matches = wire::RouteMatch::default();
+        conditions(vars, &mut matches).map(|()| matches)
+    }
+
+    /// Whether a host as a client writes it is one that the condition is about, as RE2 matches.
+    fn fits(condition: &Value, host: &str) -> bool {
+        let field = asked(&json!([condition])).unwrap().headers.remove(0);
+        assert_eq!(field.name, AUTHORITY);
+        let Some(HeaderMatchSpecifier::StringMatch(matcher)) = field.header_match_specifier else { panic!() };
+        let Some(MatchPattern::SafeRegex(pattern)) = matcher.match_pattern else { panic!() };
+        let pattern = format!("^(?:{})$", pattern.regex.replace(r"\C", "."));
+        regex::Regex::new(&pattern).unwrap().is_match(host) != field.invert_match
+    }
+
+    #[test]
+    fn hosts_are_compared_without_case_and_port() {
+        let written = ["vh.example", "VH.Example", "vh.example:9081", "vh.example.", "vh.example.:80", "vh.example:"];
+        let others = ["vh.example.org", "avh.example", "vhxexample", "x:80"];
+        for condition in [
+            json!(["host", "==", "vh.example"]),
+            json!(["host", "in", ["other", "vh.example"]]),
+            json!(["host", "~~", "^vh\\.example$"]),
+            json!(["host", "~~", "^vh\\.exam.*e$"]),
+            json!(["host", "~*", "^VH[.]example$"]),
+        ] {
+            assert!(written.iter().all(|host| fits(&condition, host)), "{condition}");
+            assert!(!others.iter().any(|host| fits(&condition, host)), "{condition}");
+        }
+        assert!(!fits(&json!(["host", "~=", "vh.example"]), "VH.example:80") && fits(&json!(["host", "~=", "vh.example"]), "b"));
+        assert!(!fits(&json!(["host", "~~", "80"]), "a:80"), "which is no part of the host");
+        assert!(fits(&json!(["host", "==", "[::1]"]), "[::1]:80") && fits(&json!(["host", "~~", "1"]), "[::1]:80"));
+        for never in [json!(["host", "==", "VH.example"]), json!(["host", "in", ["a:80"]]), json!(["host", "~~", "[^a]"])] {
+            assert!(asked(&json!([never])).is_err(), "{never}");
+        }
+    }
+
+    #[test]
+    fn what_envoy_takes_no_table_with_is_withheld() {
+        for vars in [
+            json!([["http_", "==", "a"]]),
+            json!([["arg_", "==", "a"]]),
+            json!([[format!("arg_{}", "a".repeat(1025)), "==", "a"]]),
+            json!([["http_a", "in", []]]),
+            json!([["arg_a", "in", (0..20_000).map(|n| n.to_string()).collect::<Vec<_>>()]]),
+        ] {
+            assert!(asked(&vars).is_err(), "{vars}");
+        }
+    }
+
+    #[test]
+    fn large_patterns_say_how_large_they_may_be() {
+        let names = ["alexander", "benjamin", "catherine", "dominique", "elizabeth", "frederick", "gabriella", "henrietta"];
+        let said = |vars: Value| {
+            let matcher = asked(&vars).unwrap().query_parameters.remove(0).query_parameter_match_specifier;
+            let Some(QueryParameterMatchSpecifier::StringMatch(matcher)) = matcher else { panic!() };
+            let Some(MatchPattern::SafeRegex(pattern)) = matcher.match_pattern else { panic!() };
+            pattern.engine_type.is_some()
+        };
+        assert!(said(json!([["arg_user", "in", names]])));
+        assert!(!said(json!([["arg_user", "in", ["a", "b"]]])), "Envoy warns of the field");
+    }
 }

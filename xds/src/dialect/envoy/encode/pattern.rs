@@ -1,4 +1,7 @@
 //! Path patterns as Envoy matches them. It knows no route.
+//!
+//! Our agents write the digits of what is percent-encoded large, Envoy leaves them as they come; and some characters it encodes that our agents leave as they
+//! are. Where a pattern has such, any form of them matches.
 
 use std::cmp::Reverse;
 
@@ -32,9 +35,10 @@ pub(super) fn read(source: &str) -> (Path, Rank) {
     };
     let length = first.len();
     let path = match tokens.as_slice() {
-        [Token::Literal(_)] => return (Path::Exact(first), (false, Reverse(0))),
+        [Token::Literal(_)] if has_one_form(&first) => return (Path::Exact(first), (false, Reverse(0))),
+        [Token::Literal(_)] => return (Path::Regex(any_form(&first)), (false, Reverse(0))),
         [Token::Rest] => Path::Prefix("/".to_owned()),
-        [Token::Literal(_), Token::Rest] => Path::Prefix(first),
+        [Token::Literal(_), Token::Rest] if has_one_form(&first) => Path::Prefix(first),
         tokens => Path::Regex(tokens.iter().map(Token::regex).collect()),
     };
     (path, (true, Reverse(length)))
@@ -43,11 +47,43 @@ pub(super) fn read(source: &str) -> (Path, Rank) {
 impl Token {
     fn regex(&self) -> String {
         match self {
-            Token::Literal(text) => escape(text),
+            Token::Literal(text) => any_form(text),
             Token::Segment => "[^/]+".to_owned(),
             Token::Rest => ".*".to_owned(),
         }
     }
+}
+
+/// Characters that Envoy encodes before it looks at a path.
+const ENCODED: [char; 8] = ['|', '^', '{', '}', '<', '>', '"', '`'];
+
+/// Whether a text stands in a path in one form alone.
+fn has_one_form(text: &str) -> bool {
+    !text.contains('%') && !text.contains(ENCODED)
+}
+
+/// A text of a path in all the forms in which Envoy may have it.
+fn any_form(text: &str) -> String {
+    let digit = |digit: char| match digit {
+        'A'..='F' => format!("[{digit}{}]", digit.to_ascii_lowercase()),
+        other => escape(other.encode_utf8(&mut [0; 4])),
+    };
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '%' => {
+                out.push('%');
+                out.extend(rest.by_ref().take(2).map(digit));
+            }
+            c if ENCODED.contains(&c) => {
+                let digits: String = format!("{:02X}", u32::from(c)).chars().map(digit).collect();
+                out.push_str(&format!("(?:{}|%{digits})", escape(c.encode_utf8(&mut [0; 4]))));
+            }
+            c => out.push_str(&escape(c.encode_utf8(&mut [0; 4]))),
+        }
+    }
+    out
 }
 
 /// A text of which a regular expression takes nothing but the text.
@@ -79,7 +115,7 @@ fn tokens(source: &str) -> Vec<Token> {
             let named = after_slash && segment == rest.len();
             rest = if named { "" } else { &rest[1..] };
         } else {
-            push(&mut literal, first);
+            literal.push(first);
             rest = &rest[first.len_utf8()..];
         }
     }
@@ -87,21 +123,28 @@ fn tokens(source: &str) -> Vec<Token> {
     tokens
 }
 
-/// As it stands in a normalised path: what is beyond ASCII is percent-encoded.
-fn push(literal: &mut String, c: char) {
-    if c.is_ascii_graphic() {
-        return literal.push(c);
-    }
-    let mut buffer = [0; 4];
-    for byte in c.encode_utf8(&mut buffer).bytes() {
-        literal.push_str(&format!("%{byte:02X}"));
+fn flush(literal: &mut String, tokens: &mut Vec<Token>) {
+    if !literal.is_empty() {
+        tokens.push(Token::Literal(canonical(&std::mem::take(literal))));
     }
 }
 
-fn flush(literal: &mut String, tokens: &mut Vec<Token>) {
-    if !literal.is_empty() {
-        tokens.push(Token::Literal(std::mem::take(literal)));
+/// As it stands in a path that our agents have normalised: what is unreserved is plain, what is beyond ASCII is percent-encoded, digits are large.
+pub(super) fn canonical(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        let decoded = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| byte == b'%');
+        at += if decoded.is_some() { 3 } else { 1 };
+        match decoded {
+            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => out.push(char::from(byte)),
+            None if byte.is_ascii_graphic() => out.push(char::from(byte)),
+            decoded => out.push_str(&format!("%{:02X}", decoded.unwrap_or(byte))),
+        }
     }
+    out
 }
 
 #[cfg(test)]
@@ -120,7 +163,18 @@ mod tests {
         assert_eq!(path("/a/*rest"), Path::Prefix("/a/".into()));
         assert_eq!(path("/a/:id/b.c"), Path::Regex(r"/a/[^/]+/b\.c".into()));
         assert_eq!(path("/a/*/b"), Path::Regex("/a/.*/b".into()));
-        assert_eq!(path("/é"), Path::Exact("/%C3%A9".into()));
+        assert_eq!(path("/a%2db"), Path::Exact("/a-b".into()));
+    }
+
+    #[test]
+    fn what_is_encoded_matches_in_either_case_and_what_envoy_encodes_in_either_form() {
+        let path = |source| read(source);
+        assert_eq!(path("/é"), (Path::Regex("/%[Cc]3%[Aa]9".into()), (false, Reverse(0))));
+        assert_eq!(path("/caf%c3%a9/*").0, Path::Regex("/caf%[Cc]3%[Aa]9/.*".into()));
+        assert_eq!(path("/caf%c3%a9/*").1, (true, Reverse("/caf%C3%A9/".len())));
+        assert_eq!(path("/a|b").0, Path::Regex(r"/a(?:\||%7[Cc])b".into()));
+        assert_eq!(path("/a b/:id").0, Path::Regex("/a%20b/[^/]+".into()));
+        assert_eq!(path("/a{/*x/b").0, Path::Regex(r"/a(?:\{|%7[Bb])/.*x/b".into()));
     }
 
     #[test]

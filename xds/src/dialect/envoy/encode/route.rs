@@ -8,12 +8,12 @@ use std::time::Duration;
 use heddle_proto::envoy::config::rbac::v3::Principal;
 use heddle_proto::envoy::config::route::v3 as wire;
 use prost_types::Any;
-use serde_json::Value;
 use wire::route::Action;
 use wire::route_action::hash_policy::{ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter};
 use wire::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier, UpgradeConfig};
 
 use super::hosts::{Host, Order, Place, Retries};
+use super::matching::Condition;
 use super::plugins::{Extra, Filters, Metadata};
 use super::wire::{header, span};
 use super::{Reader, bytes, matching, pattern, plugins, weights};
@@ -87,7 +87,7 @@ pub(super) struct Draft {
 #[derive(Debug)]
 pub(super) struct Before {
     /// Conditions, all of which must hold.
-    pub(super) conditions: Vec<Value>,
+    pub(super) conditions: Vec<Condition>,
     /// What is done.
     pub(super) what: Instead,
 }
@@ -114,8 +114,7 @@ impl Draft {
             }
             plugins::apply(plugin, self).map_err(|reason| format!("plugin {} of a global rule: {reason}", plugin.name))?;
         }
-        plugins::finish(self);
-        Ok(())
+        plugins::finish(self)
     }
 }
 
@@ -169,7 +168,7 @@ pub(super) fn gap(route: &Route, status: u32, check: impl Fn(&mut wire::RouteMat
 pub(super) fn places(
     route: &Route,
     draft: &Draft,
-    actions: &[(Vec<Value>, Action)],
+    actions: &[(Vec<Condition>, Action)],
     check: impl Fn(&mut wire::RouteMatch) -> Result<(), String>,
 ) -> Result<Vec<Place>, String> {
     let hosts: Vec<Host> = route.matches.hosts.iter().map(|host| Host::read(host)).collect::<Result<_, _>>()?;
@@ -180,7 +179,7 @@ pub(super) fn places(
         for (part, (conditions, action)) in actions.iter().enumerate() {
             let mut matches = matching::encode(route, &path)?;
             for condition in conditions {
-                matching::conditions(condition, &mut matches)?;
+                condition.add(&mut matches)?;
             }
             check(&mut matches)?;
             let encoded = wire::Route {
@@ -253,6 +252,14 @@ fn action(route: &Route, upstream: Option<&Upstream>) -> Result<wire::RouteActio
 fn hashed(on: &HashOn) -> Result<PolicySpecifier, String> {
     let header = |name: String| PolicySpecifier::Header(Header { header_name: name, ..Default::default() });
     let cookie = |name: &str| PolicySpecifier::Cookie(Cookie { name: name.to_owned(), ..Default::default() });
+    let unnamed = match on {
+        HashOn::Header(name) | HashOn::Cookie(name) => name.is_empty(),
+        HashOn::Var(name) => matches!(&**name, "arg_" | "http_" | "cookie_"),
+        _ => false,
+    };
+    if unnamed {
+        return Err("balancer: Envoy hashes nothing without a name".to_owned());
+    }
     match on {
         HashOn::Header(name) => Ok(header(name.to_ascii_lowercase())),
         HashOn::Cookie(name) => Ok(cookie(name)),

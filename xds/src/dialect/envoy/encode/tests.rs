@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
+use heddle_proto::envoy::config::listener::v3 as listener_wire;
 use heddle_proto::envoy::config::route::v3 as wire;
+use heddle_proto::envoy::extensions::filters::network::http_connection_manager::v3 as manager;
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -189,6 +191,22 @@ fn what_envoy_lacks_is_withheld_and_named() {
 }
 
 #[test]
+fn hosts_are_the_same_in_any_case_and_with_the_dot_of_the_root() {
+    let mut world = World::new();
+    world.set(vec![put(route("a", "/a", &["G.Example."], 0)), put(route("b", "/b", &["g.example"], 0))]);
+    assert_eq!(world.order(), [("g.example".to_owned(), vec!["a".to_owned(), "b".to_owned()])]);
+    let listener = crate::model::Listener::new("edge", "127.0.0.1:1".parse().unwrap());
+    for (reader, strips) in [(Reader::Envoy, true), (Reader::Agent, false)] {
+        let body = listener::encode((reader, &listener), &[], &plugins::Filters::new(), &|_| Ok(None)).unwrap();
+        let wire = listener_wire::Listener::decode(body).unwrap();
+        let config = wire.filter_chains[0].filters[0].config_type.clone().unwrap();
+        let listener_wire::filter::ConfigType::TypedConfig(config) = config else { panic!("{config:?}") };
+        let manager = manager::HttpConnectionManager::decode(&*config.value).unwrap();
+        assert_eq!(manager.strip_trailing_host_dot, strips, "our agents look for no dot");
+    }
+}
+
+#[test]
 fn a_route_is_served_while_those_whom_it_asks_are() {
     let mut world = World::new();
     let asks = json!({ "protocol": "grpc", "upstream_id": "judge", "failure_mode_allow": true });
@@ -323,6 +341,7 @@ fn a_name_that_envoy_does_not_take_is_withheld_and_the_others_of_its_certificate
         Change::Set(Resource::Certificate(Certificate {
             id: "c".into(),
             snis: names.iter().map(|name| Arc::from(*name)).collect(),
+            listeners: Vec::new(),
             secrets: vec!["c".into()],
             client: None,
             min_version: TlsVersion::V1_2,

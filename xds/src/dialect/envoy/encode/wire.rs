@@ -9,6 +9,8 @@ use heddle_proto::envoy::r#type::v3 as kinds;
 use prost::{Message, Name};
 use prost_types::Any;
 
+use super::re2;
+
 /// What patterns see alike in every version of Envoy: from 1.40 on they are matched byte by byte, before they did not see bytes that are not UTF-8.
 pub(super) const ASCII: &str = r"[\x00-\x7f]*";
 /// Whatever stands around a pattern: any bytes, in UTF-8 or not.
@@ -19,8 +21,12 @@ pub(super) fn any<M: Message + Name>(message: &M) -> Option<Any> {
     Some(Any { type_url: M::type_url(), value: message.encode_to_vec() })
 }
 
-/// A span of time.
+/// The longest span of time that Envoy is told: a hundred years. It counts nanoseconds from a time before now in 63 bits.
+pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// A span of time. What is longer than the longest never ends for anybody who waits.
 pub(super) fn span(span: Duration) -> Option<prost_types::Duration> {
+    let span = span.min(LONGEST);
     let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
     Some(prost_types::Duration { seconds, nanos: i32::try_from(span.subsec_nanos()).unwrap_or_default() })
 }
@@ -68,9 +74,13 @@ pub(super) fn text_matcher(pattern: matcher::string_matcher::MatchPattern) -> ma
     matcher::StringMatcher { ignore_case: false, match_pattern: Some(pattern) }
 }
 
-/// A regular expression.
+/// A regular expression. Envoy takes small ones alone where they do not say themselves how large they may be; it counts that field among old ones and warns of
+/// it, so that those which are small in any case do not say it.
 pub(super) fn whole(pattern: &str) -> matcher::RegexMatcher {
-    matcher::RegexMatcher { regex: pattern.to_owned(), ..Default::default() }
+    use matcher::regex_matcher::{EngineType, GoogleRe2};
+    let large = re2::size(pattern) > re2::USUAL;
+    let engine = || EngineType::GoogleRe2(GoogleRe2 { max_program_size: Some(u32::MAX) });
+    matcher::RegexMatcher { regex: pattern.to_owned(), engine_type: large.then(engine) }
 }
 
 /// A share in percent.
@@ -89,6 +99,8 @@ pub(super) fn header(name: &str, value: &str, add: bool) -> base::HeaderValueOpt
     base::HeaderValueOption {
         header: Some(base::HeaderValue { key: name.to_owned(), value: escaped(value), ..Default::default() }),
         append_action: if add { AppendIfExistsOrAdd } else { OverwriteIfExistsOrAdd }.into(),
+        // Without it what is set to nothing would stay what the client said.
+        keep_empty_value: value.is_empty(),
         ..Default::default()
     }
 }
@@ -96,6 +108,7 @@ pub(super) fn header(name: &str, value: &str, add: bool) -> base::HeaderValueOpt
 /// A header field that is set to what Envoy makes of a text with its variables.
 pub(super) fn formatted(name: &str, value: &str) -> base::HeaderValueOption {
     let mut option = header(name, "", false);
+    option.keep_empty_value = false;
     if let Some(header) = &mut option.header {
         header.value = value.to_owned();
     }
@@ -103,6 +116,6 @@ pub(super) fn formatted(name: &str, value: &str) -> base::HeaderValueOption {
 }
 
 /// A text in which `%` begins nothing.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('%', "%%")
 }

@@ -31,11 +31,11 @@ pub(crate) struct Level {
 /// Reads what a route, a virtual host or a route configuration does with fields.
 pub(crate) fn level(fields: &mut Fields<'_>) -> Read<Level> {
     let edits = |fields: &mut Fields<'_>, add: &str, remove: &str| -> Read<Edits> {
-        let mut edits = Edits::default();
-        edits.edits = fields.values(remove, |name| {
+        let removed = fields.values(remove, |name| {
             let name = name.as_str().ok_or_else(|| Fault::new("", "expected a text"))?;
             changed(name).map(|()| Edit::Remove(name.to_owned())).map_err(|reason| Fault::new("", reason))
         })?;
+        let mut edits = Edits { edits: removed, ids: Vec::new() };
         fields.list(add, |option| change(option, &mut edits))?;
         Ok(edits)
     };

@@ -60,7 +60,7 @@ pub(super) fn encode(
     }
     let filter = |first: Option<HttpFilter>| wire::Filter {
         name: MANAGER.to_owned(),
-        config_type: any(&manager(listener, first, further)).map(wire::filter::ConfigType::TypedConfig),
+        config_type: any(&manager(reader, listener, first, further)).map(wire::filter::ConfigType::TypedConfig),
     };
     let filter_chains = match listener.protocol {
         ListenerProtocol::Http => vec![wire::FilterChain { filters: vec![filter(None)], ..Default::default() }],
@@ -209,7 +209,7 @@ fn validated(client: &ClientValidation) -> ValidationContextType {
     })
 }
 
-fn manager(listener: &Listener, first: Option<HttpFilter>, further: &Filters) -> HttpConnectionManager {
+fn manager(reader: Reader, listener: &Listener, first: Option<HttpFilter>, further: &Filters) -> HttpConnectionManager {
     let limits = &listener.limits;
     let underscores = if listener.paths.drop_underscore_headers {
         base::http_protocol_options::HeadersWithUnderscoresAction::DropHeader
@@ -252,6 +252,8 @@ fn manager(listener: &Listener, first: Option<HttpFilter>, further: &Filters) ->
         use_remote_address: Some(true),
         generate_request_id: Some(false),
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), enabled: Some(false), ..Default::default() }],
+        // A name with the dot of the root is the same host; our agents know that by themselves.
+        strip_trailing_host_dot: reader == Reader::Envoy,
         normalize_path: Some(true),
         merge_slashes: listener.paths.merge_slashes,
         path_with_escaped_slashes_action: slashes.into(),

@@ -20,6 +20,7 @@ fn certificate(id: &str, names: &[&str], demands: bool) -> Certificate {
     Certificate {
         id: id.into(),
         snis: names.iter().map(|name| Arc::from(*name)).collect(),
+        listeners: Vec::new(),
         secrets: vec![id.into()],
         client: demands.then_some(client),
         min_version: TlsVersion::V1_2,

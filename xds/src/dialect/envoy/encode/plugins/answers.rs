@@ -9,12 +9,15 @@ use heddle_proto::envoy::r#type::matcher::v3::StringMatcher;
 use serde_json::{Map, Value, json};
 use wire::route::Action;
 
+use super::super::matching::Condition;
 use super::super::re2;
 use super::super::route::{Before, Draft, Instead};
-use super::super::wire::{any, exact, header, percent, regex, span};
-use super::edits::edits;
+use super::super::wire::{LONGEST, any, exact, header, percent, regex, span};
+use super::edits::{edits, value_of};
 use super::{Applied, CORS, Config, FAULT, GRPC_WEB, only, plain, text};
 
+/// Most bytes of an answer that stands in a route.
+const MOST_BODY: usize = 4_096;
 /// The usual port of `https`.
 const HTTPS: u32 = 443;
 /// A host with a port that is not the usual one of clear text, which Envoy leaves out by itself.
@@ -84,6 +87,9 @@ pub(super) fn fault(config: &Config, draft: &mut Draft) -> Applied {
         only(delay, &["duration", "percentage"]).map_err(|reason| format!("delay.{reason}"))?;
         let seconds = delay.get("duration").and_then(Value::as_f64).unwrap_or_default();
         let length = std::time::Duration::try_from_secs_f64(seconds).map_err(|error| format!("delay.duration: {error}"))?;
+        if length > LONGEST {
+            return Err("delay.duration: Envoy waits for a hundred years at most".to_owned());
+        }
         fault.delay = (!length.is_zero()).then(|| common::FaultDelay {
             percentage: Some(percent(share(delay).unwrap_or(100))),
             fault_delay_secifier: Some(common::fault_delay::FaultDelaySecifier::FixedDelay(span(length).unwrap_or_default())),
@@ -95,6 +101,9 @@ pub(super) fn fault(config: &Config, draft: &mut Draft) -> Applied {
             abort.get("http_status").and_then(Value::as_u64).and_then(|status| u32::try_from(status).ok()).unwrap_or(500);
         let headers = abort.get("headers").and_then(Value::as_object).unwrap_or(&empty);
         let body = plain(abort, "body")?.unwrap_or_default();
+        if body.len() > MOST_BODY {
+            return Err(format!("abort.body: Envoy answers with {MOST_BODY} bytes at most"));
+        }
         match share(abort) {
             None | Some(100) => {
                 draft.answer = Some(answer(status, body));
@@ -131,7 +140,7 @@ pub(super) fn redirect(config: &Config, draft: &mut Draft) -> Applied {
     };
     let status = config.get("ret_code").and_then(Value::as_u64).and_then(|code| u32::try_from(code).ok()).unwrap_or(302);
     draft.answer = Some(answer(status, ""));
-    draft.route.response_headers_to_add.push(header("location", uri, false));
+    draft.route.response_headers_to_add.push(header("location", &value_of("location", &json!(uri))?, false));
     Ok(())
 }
 
@@ -142,12 +151,13 @@ fn to_https(draft: &mut Draft) -> Applied {
     let clear = json!(["http_x_forwarded_proto", "==", "http"]);
     let reading = json!(["request_method", "in", ["GET", "HEAD"]]);
     let ports = match https_port(draft)? {
-        HTTPS => vec![(Some(json!(["host", "~~", OTHER_PORT])), HTTPS), (None, 0)],
+        HTTPS => vec![(Some(Condition::Written(OTHER_PORT)), HTTPS), (None, 0)],
         port => vec![(None, port)],
     };
     for (named, port_redirect) in ports {
         for (method, code) in [(Some(&reading), MovedPermanently), (None, PermanentRedirect)] {
-            let conditions: Vec<Value> = [Some(&clear), named.as_ref(), method].into_iter().flatten().cloned().collect();
+            let vars: Vec<Value> = [Some(&clear), method].into_iter().flatten().cloned().collect();
+            let conditions = [Some(Condition::Vars(vars.into())), named.clone()].into_iter().flatten().collect();
             let action = wire::RedirectAction {
                 response_code: code.into(),
                 scheme_rewrite_specifier: Some(wire::redirect_action::SchemeRewriteSpecifier::HttpsRedirect(true)),
@@ -155,7 +165,7 @@ fn to_https(draft: &mut Draft) -> Applied {
                 ..Default::default()
             };
             let what = Instead::Answer(Box::new(Action::Redirect(action)));
-            draft.before.push(Before { conditions: vec![conditions.into()], what });
+            draft.before.push(Before { conditions, what });
         }
     }
     Ok(())

@@ -5,25 +5,84 @@ use heddle_proto::envoy::config::route::v3 as wire;
 use heddle_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use serde_json::{Value, json};
 
+use super::super::pattern::canonical;
 use super::super::re2;
 use super::super::route::Draft;
-use super::super::wire::{formatted, header, whole};
+use super::super::wire::{escaped, formatted, header, whole};
 use super::{Applied, Config, only, plain, text};
+
+/// Most bytes of the name or the value of a field that Envoy makes.
+pub(super) const MOST_FIELD: usize = 16_384;
+/// Most fields that Envoy makes for a route, in requests and in answers each.
+const MOST_FIELDS: usize = 1_000;
+/// Fields that Envoy changes as it is told to, though they say where a message ends or what becomes of a connection, which our agents say themselves.
+const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// Fields that are set.
 pub(super) fn edits(headers: &Config, into: &mut Vec<base::HeaderValueOption>) -> Applied {
     for (name, value) in headers {
-        into.push(header(name, &value_of(name, value)?, false));
+        into.push(edit(name, value, false)?);
     }
     Ok(())
 }
 
-fn value_of(name: &str, value: &Value) -> Result<String, String> {
-    match value {
-        Value::String(text) if !text.contains('$') => Ok(text.clone()),
-        Value::Number(number) => Ok(number.to_string()),
-        _ => Err(format!("headers.{name}: only plain texts have a counterpart in Envoy")),
+/// A field that is set, or added.
+fn edit(name: &str, value: &Value, add: bool) -> Result<base::HeaderValueOption, String> {
+    changed(name).map_err(|reason| format!("headers.{name}: {reason}"))?;
+    Ok(header(name, &value_of(name, value)?, add))
+}
+
+/// Whether Envoy changes a field of this name as our agents do. For others it would refuse the table of all routes.
+pub(super) fn changed(name: &str) -> Applied {
+    let small = name.to_ascii_lowercase();
+    if small.is_empty() || small.len() > MOST_FIELD || small.starts_with(':') || small.contains(char::is_control) {
+        return Err("Envoy changes no field of this name".to_owned());
     }
+    match small.as_str() {
+        "host" => Err("Envoy changes no Host by its fields: use host of proxy-rewrite, or pass_host".to_owned()),
+        name if FRAMING.contains(&name) => Err("Envoy would change what says where a message or a connection ends".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn value_of(name: &str, value: &Value) -> Result<String, String> {
+    let text = match value {
+        Value::String(text) if !text.contains('$') => text.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
+        _ => return Err(format!("headers.{name}: only plain texts have a counterpart in Envoy")),
+    };
+    if escaped(&text).len() > MOST_FIELD || text.contains(|c: char| c.is_ascii_control() && c != '\t') {
+        return Err(format!("headers.{name}: Envoy makes no values over {MOST_FIELD} bytes, and none with control characters"));
+    }
+    Ok(text)
+}
+
+/// Whether all edits of a route together are what Envoy makes of them: it removes first, then sets and adds.
+pub(super) fn finish(route: &wire::Route) -> Applied {
+    let sides = [
+        (&route.request_headers_to_add, &route.request_headers_to_remove),
+        (&route.response_headers_to_add, &route.response_headers_to_remove),
+    ];
+    for (made, removed) in sides {
+        if made.len() > MOST_FIELDS {
+            return Err(format!("headers: Envoy makes {MOST_FIELDS} fields at most"));
+        }
+        let names = made.iter().filter_map(|option| option.header.as_ref()).map(|header| header.key.as_str());
+        if let Some(name) = names.into_iter().find(|name| removed.iter().any(|other| other.eq_ignore_ascii_case(name))) {
+            return Err(format!("headers.{name}: is removed as well as set or added, which Envoy does in another order"));
+        }
+    }
+    Ok(())
 }
 
 /// `headers` of the rewriting plugins: `set`, `add` and `remove`, or a map that sets.
@@ -34,47 +93,51 @@ fn rewritten(config: &Config, add: &mut Vec<base::HeaderValueOption>, remove: &m
         return edits(headers, add);
     }
     only(headers, &verbs).map_err(|reason| format!("headers.{reason}"))?;
-    if let Some(set) = headers.get("set").and_then(Value::as_object) {
-        edits(set, add)?;
-    }
+    // Our agents add first, so that what is set replaces what was added.
     match headers.get("add") {
         Some(Value::Object(fields)) => {
             for (name, value) in fields {
-                add.push(header(name, &value_of(name, value)?, true));
+                add.push(edit(name, value, true)?);
             }
         }
         Some(Value::Array(lines)) => {
             for line in lines.iter().filter_map(Value::as_str) {
                 let (name, value) = line.split_once(':').ok_or("headers.add: expected `name: value`")?;
-                add.push(header(name.trim(), &value_of(name, &json!(value.trim()))?, true));
+                add.push(edit(name.trim(), &json!(value), true)?);
             }
         }
         _ => {}
     }
-    remove.extend(
-        headers.get("remove").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned),
-    );
+    if let Some(set) = headers.get("set").and_then(Value::as_object) {
+        edits(set, add)?;
+    }
+    for name in headers.get("remove").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        changed(name).map_err(|reason| format!("headers.remove.{name}: {reason}"))?;
+        remove.push(name.to_owned());
+    }
     Ok(())
 }
 
 pub(super) fn rewrite(config: &Config, draft: &mut Draft) -> Applied {
     only(config, &["uri", "regex_uri", "host", "headers"])?;
     if let Some(uri) = plain(config, "uri")? {
-        if uri.contains('?') {
-            return Err("uri: a query has no counterpart in Envoy".to_owned());
-        }
-        draft.action.regex_rewrite = Some(substitution("^/.*$", uri.replace('\\', "\\\\")));
+        draft.action.regex_rewrite = Some(substitution("^/.*$", target(uri).map_err(|reason| format!("uri: {reason}"))?));
     } else if let Some(pairs) = config.get("regex_uri").and_then(Value::as_array) {
         let [Value::String(pattern), Value::String(replacement)] = &pairs[..] else {
             return Err("regex_uri: several pairs have no counterpart in Envoy".to_owned());
         };
-        if !pattern.starts_with('^') {
-            return Err("regex_uri: only patterns that begin with ^ have a counterpart in Envoy".to_owned());
+        // Envoy replaces all that it finds, our agents the first one.
+        if !re2::is_anchored(pattern) {
+            return Err("regex_uri: only patterns that begin with ^ in all their parts have a counterpart in Envoy".to_owned());
         }
         re2::accept(pattern)?;
-        draft.action.regex_rewrite = Some(substitution(pattern, groups(replacement)?));
+        let substituted = groups(replacement, re2::groups(pattern)).map_err(|reason| format!("regex_uri: {reason}"))?;
+        draft.action.regex_rewrite = Some(substitution(pattern, substituted));
     }
     if let Some(host) = plain(config, "host")? {
+        if host.len() > MOST_FIELD || host.contains(char::is_control) {
+            return Err("host: Envoy makes no such Host".to_owned());
+        }
         draft.action.host_rewrite_specifier = Some(wire::route_action::HostRewriteSpecifier::HostRewriteLiteral(host.to_owned()));
     }
     rewritten(config, &mut draft.route.request_headers_to_add, &mut draft.route.request_headers_to_remove)
@@ -84,17 +147,38 @@ fn substitution(pattern: &str, substitution: String) -> RegexMatchAndSubstitute 
     RegexMatchAndSubstitute { pattern: Some(whole(pattern)), substitution }
 }
 
+/// A path, or a part of one, as our agents write it: what is beyond ASCII is encoded. Envoy writes it as it stands, so that it must not need more than that.
+fn target(path: &str) -> Result<String, String> {
+    if path.contains('?') {
+        return Err("a query has no counterpart in Envoy".to_owned());
+    }
+    let is_odd = |c: char| c.is_ascii() && !c.is_ascii_graphic() || matches!(c, '\\' | '#' | '?');
+    let dots = path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | "..")));
+    if path.contains(is_odd) || dots {
+        return Err("a blank, `\\`, `#` or a segment of dots has no counterpart in Envoy".to_owned());
+    }
+    let written = canonical(path);
+    match path.is_ascii() && written != path || written.contains("%2E") {
+        true => Err(format!("Envoy would not write it as our agents do (`{written}`)")),
+        false => Ok(written),
+    }
+}
+
 /// `$1` as Envoy writes it.
-fn groups(replacement: &str) -> Result<String, String> {
+fn groups(replacement: &str, known: u32) -> Result<String, String> {
     let mut out = String::new();
-    let mut rest = replacement.chars().peekable();
+    let target = target(replacement)?;
+    let mut rest = target.chars().peekable();
     while let Some(c) = rest.next() {
-        match (c, rest.peek()) {
-            ('$', Some(digit)) if digit.is_ascii_digit() => out.push('\\'),
-            ('$', _) => return Err("regex_uri: variables have no counterpart in Envoy".to_owned()),
-            ('\\', _) => out.push_str("\\\\"),
-            (c, _) => out.push(c),
+        if c != '$' {
+            out.push(c);
+            continue;
         }
+        let digit = rest.next().and_then(|digit| digit.to_digit(10)).ok_or("variables have no counterpart in Envoy")?;
+        if digit > known || rest.peek().is_some_and(char::is_ascii_digit) {
+            return Err("Envoy knows the groups $0 to $9, as far as the pattern has them".to_owned());
+        }
+        out.push_str(&format!("\\{digit}"));
     }
     Ok(out)
 }
@@ -106,6 +190,7 @@ pub(super) fn request_id(config: &Config, draft: &mut Draft) -> Applied {
         return Err("algorithm: Envoy makes random UUIDs only".to_owned());
     }
     let name = text(config, "header_name").unwrap_or("X-Request-Id").to_ascii_lowercase();
+    changed(&name).map_err(|reason| format!("header_name: {reason}"))?;
     let mut made = formatted(&name, "%UNIQUE_ID%");
     made.append_action = base::header_value_option::HeaderAppendAction::AddIfAbsent.into();
     draft.route.request_headers_to_add.push(made);
@@ -147,9 +232,9 @@ pub(super) fn headers(config: &Config, draft: &mut Draft) -> Applied {
     ];
     for (map, add, remove) in parts {
         for (name, value) in config.get(map).and_then(Value::as_object).into_iter().flatten() {
+            changed(name).map_err(|reason| format!("{map}.{name}: {reason}"))?;
             match value.as_str() {
                 Some("") => remove.push(name.clone()),
-                _ if name.eq_ignore_ascii_case("host") => return Err(format!("{map}.{name} has no counterpart in Envoy")),
                 _ => add.push(header(name, &value_of(name, value)?, false)),
             }
         }
@@ -157,7 +242,7 @@ pub(super) fn headers(config: &Config, draft: &mut Draft) -> Applied {
     let written = |setting: &str| config.get(setting).and_then(Value::as_str).filter(|text| !text.is_empty());
     for (name, setting) in TEXTS {
         if let Some(text) = written(setting) {
-            route.response_headers_to_add.push(header(name, text, false));
+            route.response_headers_to_add.push(header(name, &value_of(name, &json!(text))?, false));
         }
     }
     for (name, setting, value) in SWITCHES {

@@ -66,6 +66,7 @@ pub(super) fn referers(config: &Config, draft: &mut Draft) -> Applied {
         None => escape(host),
     };
     let hosts = texts(config, field).map(one).collect::<Vec<_>>().join("|");
+    re2::fits(&hosts).map_err(|reason| format!("{field}: {reason}"))?;
     let of_url = |host: &str| {
         let pattern = format!("(?is)https?://(?:{host})(?::[^/?#\\\\@]*)?(?:[/?#\\\\].*)?");
         let matcher = HeaderMatchSpecifier::StringMatch(regex(&pattern));

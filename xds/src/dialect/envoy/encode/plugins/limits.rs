@@ -12,7 +12,7 @@ use heddle_proto::envoy::r#type::v3 as kinds;
 use serde_json::Value;
 
 use super::super::route::Draft;
-use super::super::wire::{always, any, span};
+use super::super::wire::{LONGEST, always, any, span};
 use super::{Applied, BUFFER, Config, LIMIT_COUNT, LIMIT_REQ, only, text};
 
 /// Clients that are counted one by one at once; the one that was not heard of for longest is forgotten.
@@ -40,8 +40,11 @@ pub(super) fn windows(config: &Config, draft: &mut Draft) -> Applied {
         return Err("count and time_window: only numbers have a counterpart in Envoy".to_owned());
     };
     let count = u32::try_from(count).map_err(|_| format!("count: {count} is more than Envoy counts"))?;
-    let bucket =
-        kinds::TokenBucket { max_tokens: count, tokens_per_fill: Some(count), fill_interval: span(Duration::from_secs(window)) };
+    let window = Duration::from_secs(window);
+    if window > LONGEST {
+        return Err("time_window: Envoy knows a hundred years at most".to_owned());
+    }
+    let bucket = kinds::TokenBucket { max_tokens: count, tokens_per_fill: Some(count), fill_interval: span(window) };
     limited(config, bucket, (503, tells(config)), (LIMIT_COUNT, draft))
 }
 

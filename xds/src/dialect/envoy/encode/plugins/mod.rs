@@ -121,18 +121,20 @@ type Config = Map<String, Value>;
 type Applied = Result<(), String>;
 
 /// Adds what all plugins of a route together do.
-pub(super) fn finish(draft: &mut Draft) {
+pub(super) fn finish(draft: &mut Draft) -> Applied {
+    edits::finish(&draft.route)?;
     guards::finish(draft);
     if draft.aborted {
         draft.before.clear();
     }
     if draft.disowned.is_empty() {
-        return;
+        return Ok(());
     }
     let remove = |name: String| rules::HeaderMutation { action: Some(rules::header_mutation::Action::Remove(name)) };
     let request_mutations = std::mem::take(&mut draft.disowned).into_iter().map(remove).collect();
     let per_route = HeaderMutationPerRoute { mutations: Some(Mutations { request_mutations, ..Default::default() }) };
     draft.filters.extend(any(&per_route).map(|config| (DISOWN.to_owned(), config)));
+    Ok(())
 }
 
 /// Adds what a plugin does.

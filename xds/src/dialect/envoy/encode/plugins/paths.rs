@@ -9,7 +9,7 @@ use heddle_proto::envoy::r#type::v3 as kinds;
 use kinds::fractional_percent::DenominatorType;
 use serde_json::Value;
 
-use super::super::matching::header;
+use super::super::matching::{Condition, header};
 use super::super::pattern::escape;
 use super::super::route::{Before, Draft, Instead, OTHER_HOSTS, RETRY_ON};
 use super::super::wire::{regex, span};
@@ -41,7 +41,7 @@ pub(super) fn split(config: &Config, draft: &mut Draft) -> Applied {
         }
         // One of them suffices, so each has a route of its own.
         for condition in conditions {
-            let conditions = condition.get("vars").cloned().into_iter().collect();
+            let conditions = condition.get("vars").cloned().map(Condition::Vars).into_iter().collect();
             draft.before.push(Before { conditions, what: Instead::Shares(shares.clone()) });
         }
     }
@@ -74,11 +74,12 @@ pub(super) fn retry(config: &Config, draft: &mut Draft) -> Applied {
     let first = seconds("initial_interval").and_then(|span| Duration::try_from_secs_f64(span).ok());
     let longest = seconds("max_interval").and_then(|span| Duration::try_from_secs_f64(span).ok());
     let rest = first.unwrap_or(SHORTEST_REST).max(SHORTEST_REST);
-    let longest = longest.unwrap_or(rest * 2).max(rest);
+    let longest = longest.unwrap_or(rest.saturating_mul(2)).max(rest);
     let each = draft.timeouts.filter(|timeouts| network && attempts > 1 && !timeouts.read.is_zero());
     if let Some(each) = each {
         // The stream of the client is silent while one try after the other is waited for.
-        let silent = (each.connect + each.read.max(each.send) + longest) * attempts;
+        let one = each.connect.saturating_add(each.read.max(each.send)).saturating_add(longest);
+        let silent = one.saturating_mul(attempts);
         draft.action.idle_timeout = span(silent);
     }
     draft.action.retry_policy = (attempts > 1).then(|| wire::RetryPolicy {

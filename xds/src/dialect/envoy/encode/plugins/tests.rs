@@ -33,7 +33,7 @@ fn plugged_into(mut draft: Draft, plugins: &[(&str, Value)]) -> Result<Draft, St
             PluginConf { name: (*name).into(), config: Arc::new(config.clone()), origin: PluginOrigin("route/r".into()) };
         apply(&plugin, &mut draft)?;
     }
-    finish(&mut draft);
+    finish(&mut draft)?;
     Ok(draft)
 }
 
@@ -161,6 +161,81 @@ fn fields_are_set_and_removed() {
     assert_eq!((route.request_headers_to_add.len(), route.response_headers_to_add.len()), (1, 1));
     assert!(refused("headers", json!({ "sts_seconds": 1 })).starts_with("sts_seconds"));
     assert!(refused("headers", json!({ "custom_request_headers": { "Host": "x" } })).starts_with("custom_request_headers.Host"));
+}
+
+#[test]
+fn what_is_set_to_nothing_takes_the_place_of_what_the_client_said() {
+    for (name, config) in [
+        ("proxy-rewrite", json!({ "headers": { "set": { "x-role": "" } } })),
+        ("proxy-rewrite", json!({ "headers": { "x-role": " " } })),
+        ("proxy-rewrite", json!({ "headers": { "add": { "x-role": "" } } })),
+        ("response-rewrite", json!({ "headers": { "add": ["x-role:"] } })),
+    ] {
+        let route = plugged(&[(name, config.clone())]).unwrap().route;
+        let option = route.request_headers_to_add.into_iter().chain(route.response_headers_to_add).next().unwrap();
+        assert!(option.keep_empty_value && option.header.unwrap().value.is_empty(), "{name} {config}");
+    }
+    let route =
+        plugged(&[("proxy-rewrite", json!({ "headers": { "set": { "x-a": "1" }, "add": { "x-a": "2" } } }))]).unwrap().route;
+    let values: Vec<_> = route.request_headers_to_add.into_iter().map(|option| option.header.unwrap().value).collect();
+    assert_eq!(values, ["2", "1"], "what is set replaces what was added");
+}
+
+#[test]
+fn what_envoy_would_refuse_all_routes_for_is_withheld() {
+    for field in ["Host", ":path", "Content-Length", "transfer-encoding", "Connection", ""] {
+        for (plugin, config) in [
+            ("proxy-rewrite", json!({ "headers": { "set": { field: "a" } } })),
+            ("proxy-rewrite", json!({ "headers": { "add": { field: "a" } } })),
+            ("proxy-rewrite", json!({ "headers": { "remove": [field] } })),
+            ("response-rewrite", json!({ "headers": { field: "a" } })),
+            ("response-rewrite", json!({ "headers": { "remove": [field] } })),
+            ("fault-injection", json!({ "abort": { "http_status": 503, "headers": { field: "a" } } })),
+            ("headers", json!({ "custom_request_headers": { field: "" } })),
+            ("headers", json!({ "custom_response_headers": { field: "a" } })),
+            ("request-id", json!({ "header_name": field })),
+        ] {
+            assert!(plugged(&[(plugin, config.clone())]).is_err(), "{plugin} {config}");
+        }
+    }
+    let long = "%".repeat(8_193);
+    for (plugin, config, reason) in [
+        ("proxy-rewrite", json!({ "headers": { "set": { "x": long } } }), "headers.x"),
+        ("headers", json!({ "content_security_policy": long }), "headers.content-security-policy"),
+        ("proxy-rewrite", json!({ "headers": { "set": { "x": "1" }, "remove": ["X"] } }), "headers.x: is removed"),
+        ("fault-injection", json!({ "abort": { "http_status": 503, "body": "x".repeat(4_097) } }), "abort.body"),
+        ("fault-injection", json!({ "delay": { "duration": 1e12 } }), "delay.duration"),
+        ("limit-count", json!({ "count": 5, "time_window": 1_000_000_000_000_u64 }), "time_window"),
+    ] {
+        assert!(refused(plugin, config).starts_with(reason), "{plugin} {reason}");
+    }
+    assert!(plugged(&[("fault-injection", json!({ "abort": { "body": "x".repeat(4_096) } }))]).is_ok());
+}
+
+#[test]
+fn paths_are_rewritten_to_what_our_agents_write_or_not_at_all() {
+    let rewritten = |config: Value| {
+        let rewrite = plugged(&[("proxy-rewrite", config)])?.action.regex_rewrite.unwrap();
+        Ok::<_, String>(rewrite.substitution)
+    };
+    assert_eq!(rewritten(json!({ "uri": "/é/x" })).unwrap(), "/%C3%A9/x");
+    assert_eq!(rewritten(json!({ "regex_uri": ["^/a/(.*)/(b)$", "/é/$2/$1$0"] })).unwrap(), r"/%C3%A9/\2/\1\0");
+    assert_eq!(rewritten(json!({ "regex_uri": ["^(/a)|^/b", "/c"] })).unwrap(), "/c");
+    for config in [
+        json!({ "uri": "/a b" }),
+        json!({ "uri": "/a?b" }),
+        json!({ "uri": "/a#b" }),
+        json!({ "uri": "/a/../b" }),
+        json!({ "uri": "/%c3" }),
+        json!({ "regex_uri": ["^/q/(.*)$", "/x/$1?from=gw"] }),
+        json!({ "regex_uri": ["^/zz|q", "/x"] }),
+        json!({ "regex_uri": ["^/q", "/x/$9"] }),
+        json!({ "regex_uri": ["^/(q)", "/x/$10"] }),
+        json!({ "regex_uri": ["^/(q)", "/x/$host"] }),
+        json!({ "regex_uri": ["^/(q)", "/x/$"] }),
+    ] {
+        assert!(rewritten(config.clone()).is_err(), "{config}");
+    }
 }
 
 #[test]

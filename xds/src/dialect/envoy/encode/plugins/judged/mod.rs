@@ -10,11 +10,10 @@ use heddle_proto::envoy::r#type::v3 as kinds;
 
 use super::super::wire::exact;
 use super::Config;
+use super::edits::MOST_FIELD;
 
 /// The usual status where nobody answers.
 pub(super) const FORBIDDEN: i32 = 403;
-/// Most bytes that Envoy takes for the name or the value of a field that it makes.
-const MOST_FIELD: usize = 16_384;
 /// Fields between neighbours, which are never copied.
 const STAYING: [&str; 12] = [
     "connection",
