@@ -104,21 +104,21 @@ fn a_route_that_envoy_refuses_is_shown_on_the_route_in_envoys_words() {
     for way in [Way::DeltaAds, Way::SotwAds] {
         let heddle = Heddle::control_plane(Setup::default());
         heddle.route("plain", "/plain", nginx.address);
-        // Its operator lets no large pattern in, of which a control plane cannot know.
+        // Its operator lets no deprecated field in, of which a control plane cannot know; a large pattern says by one how large it may be.
         let mut bootstrap = envoy::bootstrap(heddle.xds, "envoy-1", way);
-        let most = json!({ "re2.max_program_size.error_level": 100 });
-        bootstrap["layered_runtime"] = json!({ "layers": [{ "name": "operator", "static_layer": most }] });
+        let strict = json!({ "envoy.features.fail_on_any_deprecated_feature": true });
+        bootstrap["layered_runtime"] = json!({ "layers": [{ "name": "operator", "static_layer": strict }] });
         let envoy = Envoy::start(&bootstrap.to_string());
         envoy.until_live();
         heddle.until_status("/plain", 200);
-        let pattern = |pattern: &str| {
-            let route = json!({ "uri": "/r1", "vars": [["http_x_kind", "~~", pattern]], "upstream": { "nodes": { nginx.address.to_string(): 1 } } });
+        let kind = |operator: &str, kind: &str| {
+            let route = json!({ "uri": "/r1", "vars": [["http_x_kind", operator, kind]], "upstream": { "nodes": { nginx.address.to_string(): 1 } } });
             heddle.put("/routes/r1", route);
         };
-        pattern("^(gold|silver){200}$");
+        kind("~~", "^(gold|silver){200}$");
         let shown = |id: &str| String::from_utf8_lossy(&heddle.cli(&["get", "route", id, "--status"]).stdout).into_owned();
-        let told = until("the refusal on the route", || Some(shown("r1")).filter(|told| told.contains("program size")));
-        assert!(told.contains("envoy-1") && told.contains("max program size of 100"), "{told}");
+        let told = until("the refusal on the route", || Some(shown("r1")).filter(|told| told.contains("deprecated")));
+        assert!(told.contains("envoy-1") && told.contains("RegexMatcher.google_re2"), "{told}");
         assert!(told.contains("refused") && !told.contains("with"), "it alone has changed: {told}");
         let innocent = shown("plain");
         assert!(innocent.contains("confirmed") && innocent.contains("further changes wait for r1"), "{innocent}");
@@ -126,7 +126,7 @@ fn a_route_that_envoy_refuses_is_shown_on_the_route_in_envoys_words() {
         heddle.put("/routes/plain", json!({ "uri": "/plainer", "upstream": { "nodes": { nginx.address.to_string(): 1 } } }));
         let among = |told: &String| told.contains("refused with others") && told.contains("one of plain, r1");
         until("both to be among the suspects", || ["plain", "r1"].iter().all(|id| among(&shown(id))).then_some(()));
-        pattern("^gold$");
+        kind("==", "gold");
         let taken = |told: &String| told.contains("confirmed") && !told.contains("wait for");
         until("the routes to be taken", || ["plain", "r1"].iter().all(|id| taken(&shown(id))).then_some(()));
         heddle.until_status("/plainer", 200);

@@ -45,6 +45,8 @@ fn fields_are_matched_line_by_line_and_under_their_very_names_and_the_nearest_ho
         json!({ "name": "x-a", "range_match": { "start": 1, "end": 5 } }),
         json!({ "name": "x-role", "string_match": { "exact": "admin" } }),
         json!({ "name": "x_role", "present_match": true }),
+        json!({ "name": "authorization", "string_match": { "exact": "v" } }),
+        json!({ "name": "authorization", "string_match": { "exact": "w,v" } }),
     ];
     let names: Vec<String> = (0..matchers.len()).map(|number| format!("m{number}.example")).collect();
     let by_field = |(number, matcher): (usize, &Value)| {
@@ -61,7 +63,7 @@ fn fields_are_matched_line_by_line_and_under_their_very_names_and_the_nearest_ho
     let refuses = any(RBAC, json!({ "rules": { "action": "DENY", "policies": policies } }));
     let door = Door { filters: vec![("clients".to_owned(), refuses)], hosts };
     let pair = Pair::start(&[door], &[cluster("app", &[(echo.address, 1)], json!({}))]);
-    let lines: [&[(&str, &str)]; 12] = [
+    let lines: [&[(&str, &str)]; 14] = [
         &[],
         &[("x-a", "abc")],
         &[("x-a", "abc"), ("x-a", "x")],
@@ -70,6 +72,8 @@ fn fields_are_matched_line_by_line_and_under_their_very_names_and_the_nearest_ho
         &[("x-a", "9"), ("x-a", "1")],
         &[("x-a", "0"), ("x-a", "9")],
         &[("x_role", "admin")],
+        &[("authorization", "w"), ("authorization", "v")],
+        &[("authorization", "v")],
         &[("x-role", "admin"), ("x_role", "user")],
         &[("x-role", "user"), ("x-role", "admin"), ("x-user", "evil")],
         &[("X-Forwarded-For", "9.9.9.9, 1.1.1.1")],

@@ -87,6 +87,9 @@ fn fields_are_found_as_they_are_spelled_and_each_for_itself() {
     assert_eq!(text("field_x-role", &x).as_deref(), Some("user"), "the first");
     assert!(any("field_x-role", "guest", &x) && !any("field_x-role", "admin", &x) && any("field_x_role", "admin", &x));
     assert_eq!(text("field_x-none", &x), None);
+    x.request.fields.append("Authorization", "w");
+    x.request.fields.append("authorization", "v");
+    assert!(any("field_authorization", "w,v", &x) && !any("field_authorization", "v", &x), "one line, as Envoy has it");
     assert!(any("field_cookie", "b=2", &x) && !any("field_cookie", "a=1; b=2", &x));
     x.request.version = crate::http::Version::Http2;
     assert!(any("field_cookie", "a=1; b=2", &x) && !any("field_cookie", "b=2", &x), "the crumbs of one cookie");

@@ -309,7 +309,7 @@ impl Fields {
     }
 
     /// Values of all fields of this name, in order.
-    pub fn get_all_named<'a>(&'a self, name: &'a FieldName) -> impl Iterator<Item = &'a [u8]> {
+    pub fn get_all_named<'a>(&'a self, name: &FieldName) -> impl Iterator<Item = &'a [u8]> {
         let named = self.candidates(name).iter().filter(|field| field.is_named(&self.text, name));
         named.map(|field| field.value(&self.text))
     }
