@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use heddle_xds::model::canonical_path;
 use smallvec::SmallVec;
 
 /// What the named parts of a pattern captured.
@@ -153,28 +154,9 @@ fn tokens(source: &str) -> Vec<Token> {
 
 fn flush(literal: &mut String, tokens: &mut Vec<Token>) {
     if !literal.is_empty() {
-        tokens.push(Token::Literal(canonical(literal).into()));
+        tokens.push(Token::Literal(canonical_path(literal).into()));
         literal.clear();
     }
-}
-
-/// Percent-encoding as in normalised paths: unreserved characters plain, digits upper-case, all beyond printable ASCII encoded.
-fn canonical(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
-        let decoded = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| byte == b'%');
-        at += if decoded.is_some() { 3 } else { 1 };
-        match decoded {
-            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => out.push(char::from(byte)),
-            Some(byte) => out.push_str(&format!("%{byte:02X}")),
-            None if (0x21..0x7f).contains(&byte) => out.push(char::from(byte)),
-            None => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 type Spans = SmallVec<[(usize, usize); 4]>;

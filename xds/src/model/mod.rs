@@ -9,6 +9,7 @@ mod endpoints;
 mod listener;
 mod material;
 mod mesh;
+mod path;
 mod plugin;
 mod route;
 mod upstream;
@@ -25,6 +26,7 @@ pub use mesh::{
     PeerAuthentication, PeerMode, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, address_name,
     instance_name, instance_of_name,
 };
+pub use path::canonical_path;
 pub use plugin::{GlobalRule, PluginConf, PluginOrigin};
 pub use route::{Route, RouteMatch, Timeouts, UpstreamRef};
 pub use upstream::{

@@ -5,6 +5,8 @@
 
 use std::cmp::Reverse;
 
+use crate::model::canonical_path;
+
 /// A path pattern, brought to the closest of Envoy's matchers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Path {
@@ -125,26 +127,8 @@ fn tokens(source: &str) -> Vec<Token> {
 
 fn flush(literal: &mut String, tokens: &mut Vec<Token>) {
     if !literal.is_empty() {
-        tokens.push(Token::Literal(canonical(&std::mem::take(literal))));
+        tokens.push(Token::Literal(canonical_path(&std::mem::take(literal))));
     }
-}
-
-/// As it stands in a path that our agents have normalised: what is unreserved is plain, what is beyond ASCII is percent-encoded, digits are large.
-pub(super) fn canonical(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
-        let decoded = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| byte == b'%');
-        at += if decoded.is_some() { 3 } else { 1 };
-        match decoded {
-            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => out.push(char::from(byte)),
-            None if byte.is_ascii_graphic() => out.push(char::from(byte)),
-            decoded => out.push_str(&format!("%{:02X}", decoded.unwrap_or(byte))),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use heddle_proto::envoy::config::route::v3 as wire;
 use heddle_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use serde_json::{Value, json};
 
-use super::super::pattern::canonical;
 use super::super::re2;
 use super::super::route::Draft;
 use super::super::wire::{escaped, formatted, header, whole};
 use super::{Applied, Config, only, plain, text};
+use crate::model::canonical_path;
 
 /// Most bytes of the name or the value of a field that Envoy makes.
 pub(super) const MOST_FIELD: usize = 16_384;
@@ -157,7 +157,7 @@ fn target(path: &str) -> Result<String, String> {
     if path.contains(is_odd) || dots {
         return Err("a blank, `\\`, `#` or a segment of dots has no counterpart in Envoy".to_owned());
     }
-    let written = canonical(path);
+    let written = canonical_path(path);
     match path.is_ascii() && written != path || written.contains("%2E") {
         true => Err(format!("Envoy would not write it as our agents do (`{written}`)")),
         false => Ok(written),
