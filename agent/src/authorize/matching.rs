@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use heddle_xds::model::{PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource};
+use heddle_xds::model::{PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, canonical_path};
 use ipnet::IpNet;
 
 use super::{Called, Caller, RequestFacts};
@@ -39,6 +39,11 @@ enum Pattern {
 impl Pattern {
     fn prefix(text: &Arc<str>) -> Pattern {
         text.strip_suffix('*').map_or_else(|| Pattern::Exact(text.clone()), |prefix| Pattern::Prefix(prefix.into()))
+    }
+
+    /// For paths, written as requests have them.
+    fn path(text: &Arc<str>) -> Pattern {
+        Pattern::prefix(&canonical_path(text).into())
     }
 
     /// For hosts, in lower case.
@@ -146,8 +151,8 @@ impl Operation {
             blind: false,
             methods: operation.methods.clone(),
             not_methods: operation.not_methods.clone(),
-            paths: operation.paths.iter().map(Pattern::prefix).collect(),
-            not_paths: operation.not_paths.iter().map(Pattern::prefix).collect(),
+            paths: operation.paths.iter().map(Pattern::path).collect(),
+            not_paths: operation.not_paths.iter().map(Pattern::path).collect(),
             hosts: operation.hosts.iter().map(|host| Pattern::suffix(host)).collect(),
             headers: operation.headers.iter().map(header).collect(),
         };

@@ -142,6 +142,26 @@ fn everything_that_a_request_says_can_be_asked_for() {
 }
 
 #[test]
+fn a_path_is_one_however_a_policy_writes_it() {
+    let fields = fields();
+    let judge = |paths: &[&str], asked: &str| {
+        let to = PolicyOperation { paths: texts(paths), ..PolicyOperation::default() };
+        let policies = compile(&[policy("p", PolicyAction::Deny, vec![rule(PolicySource::default(), to)])]);
+        allows(&policies, Some(WEB), &get(asked, &fields))
+    };
+    for (written, asked) in [
+        ("/caf\u{e9}", "/caf%C3%A9"),
+        ("/caf%c3%a9/*", "/caf%C3%A9/x"),
+        ("/a|b/*", "/a%7Cb/x"),
+        ("/a%7eb", "/a~b"),
+        ("/a b", "/a%20b"),
+    ] {
+        assert!(!judge(&[written], asked), "{written} is {asked}");
+        assert!(judge(&[written], "/else"));
+    }
+}
+
+#[test]
 fn networks_are_those_of_the_socket() {
     let source = |cidr: &str| PolicySource { cidrs: vec![cidr.parse().unwrap()], ..PolicySource::default() };
     let judge = |cidr| {

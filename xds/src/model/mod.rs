@@ -26,7 +26,7 @@ pub use mesh::{
     PeerAuthentication, PeerMode, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, address_name,
     instance_name, instance_of_name,
 };
-pub use path::canonical_path;
+pub use path::{canonical_path, is_path_byte};
 pub use plugin::{GlobalRule, PluginConf, PluginOrigin};
 pub use route::{Route, RouteMatch, Timeouts, UpstreamRef};
 pub use upstream::{

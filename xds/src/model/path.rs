@@ -1,6 +1,13 @@
 //! Paths as they are compared: gateways match requests by it, and what Envoys are told is written by it.
 
-/// A text as it stands in a normalised path (RFC 3986 section 6.2.2): what is unreserved is plain, what is no printable ASCII is percent-encoded, hex digits are large.
+/// Whether a byte stands in a path as it is. RFC 3986 section 3.3 has no place for those that are not; of them it leaves `[`, `]` and the backslash to others:
+/// the first two are taken as they come, as browsers do, and what becomes of the last is decided elsewhere.
+pub const fn is_path_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}')
+}
+
+/// A text as it stands in a normalised path (RFC 3986 section 6.2.2): what is unreserved is plain, what has no place in a path is percent-encoded, hex digits are
+/// large.
 pub fn canonical_path(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let bytes = text.as_bytes();
@@ -10,7 +17,7 @@ pub fn canonical_path(text: &str) -> String {
         at += if decoded.is_some() { 3 } else { 1 };
         match decoded {
             Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => out.push(char::from(byte)),
-            None if byte.is_ascii_graphic() => out.push(char::from(byte)),
+            None if is_path_byte(byte) => out.push(char::from(byte)),
             decoded => out.push_str(&format!("%{:02X}", decoded.unwrap_or(byte))),
         }
     }
@@ -33,7 +40,8 @@ mod tests {
             ("/a%7eb/%41", "/a~b/A"),
             ("/caf\u{e9}", "/caf%C3%A9"),
             ("/caf%c3%a9", "/caf%C3%A9"),
-            ("/a b|c", "/a%20b|c"),
+            ("/a b|c", "/a%20b%7Cc"),
+            ("/a%7cb/{c}", "/a%7Cb/%7Bc%7D"),
             ("/%2f", "/%2F"),
             ("/100%", "/100%"),
             ("/%+5/%zz", "/%+5/%zz"),

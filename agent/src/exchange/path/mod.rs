@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use heddle_xds::model::PathPolicy;
+use heddle_xds::model::{PathPolicy, is_path_byte};
 
 use super::Reason;
 
@@ -14,7 +14,7 @@ use super::Reason;
 /// - `.` and `..` segments are removed, climbing above the root is refused;
 /// - `//` becomes `/` where the policy says so;
 /// - `;` and what follows is kept, but a dot segment with parameters (`..;x`) is refused, because servers disagree about it;
-/// - bytes beyond ASCII are percent-encoded.
+/// - what has no place in a path is percent-encoded: bytes beyond ASCII, `"`, `<`, `>`, `^`, a backtick, `{`, `|`, `}`.
 ///
 /// `None` means that the path is normal already. The result is normal: normalising it again changes nothing.
 ///
@@ -37,8 +37,8 @@ pub fn normalise(raw: &str, policy: &PathPolicy) -> Result<Option<String>, Reaso
             b'/' => out.slash()?,
             b'%' => out.encoded(decode(bytes.next(), bytes.next())?, policy)?,
             0..=0x20 | 0x7f | b'\\' | b'#' | b'?' => return Err(Reason::BadPath),
-            0x80.. => out.percent(byte),
-            _ => out.out.push(char::from(byte)),
+            byte if is_path_byte(byte) => out.out.push(char::from(byte)),
+            byte => out.percent(byte),
         }
     }
     out.finish_segment()?;
@@ -50,7 +50,7 @@ fn is_normal(path: &[u8], policy: &PathPolicy) -> bool {
     let mut before = 0;
     for &byte in path {
         match byte {
-            0..=0x20 | 0x7f.. | b'%' | b'\\' | b'#' | b'?' => return false,
+            byte if !IS_NORMAL[usize::from(byte)] => return false,
             b'.' if before == b'/' => return false,
             b'/' if before == b'/' && policy.merge_slashes => return false,
             _ => before = byte,
@@ -58,6 +58,17 @@ fn is_normal(path: &[u8], policy: &PathPolicy) -> bool {
     }
     true
 }
+
+/// The bytes that are normal wherever they stand, and `/` and `.`, of which it depends on what stands before.
+const IS_NORMAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = is_path_byte(byte as u8) && !matches!(byte as u8, b'%' | b'\\' | b'#' | b'?');
+        byte += 1;
+    }
+    table
+};
 
 fn decode(high: Option<u8>, low: Option<u8>) -> Result<u8, Reason> {
     let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16)).ok_or(Reason::BadPath);

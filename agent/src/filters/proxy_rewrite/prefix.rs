@@ -1,5 +1,6 @@
 //! Prefixes that are cut off the path or put in front of it. It knows no fields but the one that tells what was cut off.
 
+use heddle_xds::model::canonical_path;
 use regex::Regex;
 
 use super::super::check::Faults;
@@ -26,6 +27,7 @@ impl Prefixes {
                 Err(error) => faults.add(format!("strip_prefixes_regex[{index}]"), error),
             }
         }
+        let plain = plain.iter().map(|prefix| canonical_path(prefix)).collect();
         Prefixes { plain, patterns: compiled, added: added.map(|added| added.trim_end_matches('/').to_owned()) }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use serde_json::{Value, json};
 use smallvec::SmallVec;
 
@@ -46,18 +46,13 @@ impl Filter for UriBlocker {
 
 impl UriBlocker {
     fn is_blocked(&self, path: &str, query: Option<&str>) -> bool {
-        let Some(query) = query else { return self.rules.found_in(path.as_bytes()) };
         let mut target = Target::from_slice(path.as_bytes());
-        target.push(b'?');
-        target.extend_from_slice(query.as_bytes());
-        if self.rules.found_in(&target) {
-            return true;
+        if let Some(query) = query {
+            target.push(b'?');
+            target.extend_from_slice(query.as_bytes());
         }
-        // The path is normalised; a query could hide behind percent signs.
-        query.contains('%') && {
-            target.truncate(path.len() + 1);
-            target.extend(percent_decode_str(query));
-            self.rules.found_in(&target)
-        }
+        // Behind percent signs something could hide, and what has no place in a path stands there encoded.
+        self.rules.found_in(&target)
+            || target.contains(&b'%') && self.rules.found_in(&percent_decode(&target).collect::<Target>())
     }
 }

@@ -29,6 +29,9 @@ fn patterns_are_found_in_path_and_query() {
     ] {
         assert_eq!(lets_pass(&config, target), expected, "{target}");
     }
+    for target in ["/<script>", "/%3Cscript%3e", "/?a=<script>", "/?a=%3cscript>"] {
+        assert!(!lets_pass(&json!({"block_rules": ["<script>"]}), target), "{target}");
+    }
     assert!(!lets_pass(&json!({"block_rules": ["root.exe"], "case_insensitive": true}), "/ROOT.EXE"));
     assert!(lets_pass(&json!({"block_rules": []}), "/root.exe"));
 }

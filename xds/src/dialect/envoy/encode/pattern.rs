@@ -1,7 +1,6 @@
 //! Path patterns as Envoy matches them. It knows no route.
 //!
-//! Our agents write the digits of what is percent-encoded large, Envoy leaves them as they come; and some characters it encodes that our agents leave as they
-//! are. Where a pattern has such, any form of them matches.
+//! Our agents write the digits of what is percent-encoded large, Envoy leaves them as they come: where a pattern has such, both forms match.
 
 use std::cmp::Reverse;
 
@@ -56,32 +55,22 @@ impl Token {
     }
 }
 
-/// Characters that Envoy encodes before it looks at a path.
-const ENCODED: [char; 8] = ['|', '^', '{', '}', '<', '>', '"', '`'];
-
-/// Whether a text stands in a path in one form alone.
-fn has_one_form(text: &str) -> bool {
-    !text.contains('%') && !text.contains(ENCODED)
+/// Whether a text of a path stands in it in one form alone.
+pub(super) fn has_one_form(canonical: &str) -> bool {
+    !canonical.contains('%')
 }
 
-/// A text of a path in all the forms in which Envoy may have it.
-fn any_form(text: &str) -> String {
+/// A regular expression of a text of a path, in all the forms in which Envoy may have it.
+pub(super) fn any_form(canonical: &str) -> String {
     let digit = |digit: char| match digit {
         'A'..='F' => format!("[{digit}{}]", digit.to_ascii_lowercase()),
         other => escape(other.encode_utf8(&mut [0; 4])),
     };
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text.chars();
+    let mut out = String::with_capacity(canonical.len());
+    let mut rest = canonical.chars();
     while let Some(c) = rest.next() {
         match c {
-            '%' => {
-                out.push('%');
-                out.extend(rest.by_ref().take(2).map(digit));
-            }
-            c if ENCODED.contains(&c) => {
-                let digits: String = format!("{:02X}", u32::from(c)).chars().map(digit).collect();
-                out.push_str(&format!("(?:{}|%{digits})", escape(c.encode_utf8(&mut [0; 4]))));
-            }
+            '%' => out.extend(['%'.to_string()].into_iter().chain(rest.by_ref().take(2).map(digit))),
             c => out.push_str(&escape(c.encode_utf8(&mut [0; 4]))),
         }
     }
@@ -151,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_matches_in_either_case_and_what_envoy_encodes_in_either_form() {
+    fn what_is_encoded_matches_in_either_case() {
         let path = |source| read(source);
         assert_eq!(path("/é"), (Path::Regex("/%[Cc]3%[Aa]9".into()), (false, Reverse(0))));
         assert_eq!(path("/caf%c3%a9/*").0, Path::Regex("/caf%[Cc]3%[Aa]9/.*".into()));
         assert_eq!(path("/caf%c3%a9/*").1, (true, Reverse("/caf%C3%A9/".len())));
-        assert_eq!(path("/a|b").0, Path::Regex(r"/a(?:\||%7[Cc])b".into()));
+        assert_eq!(path("/a|b").0, Path::Regex("/a%7[Cc]b".into()));
         assert_eq!(path("/a b/:id").0, Path::Regex("/a%20b/[^/]+".into()));
-        assert_eq!(path("/a{/*x/b").0, Path::Regex(r"/a(?:\{|%7[Bb])/.*x/b".into()));
+        assert_eq!(path("/a{/*x/b").0, Path::Regex("/a%7[Bb]/.*x/b".into()));
     }
 
     #[test]

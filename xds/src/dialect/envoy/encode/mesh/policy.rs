@@ -17,9 +17,9 @@ use wire::permission::Rule;
 use wire::principal::{Authenticated, Identifier};
 use wire::rbac::Action;
 
-use super::super::pattern::escape;
+use super::super::pattern::{any_form, escape, has_one_form};
 use super::super::wire::{ASCII, exact, network, regex, text_matcher};
-use crate::model::{AuthorizationPolicy, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource};
+use crate::model::{AuthorizationPolicy, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, canonical_path};
 
 /// What an application may read as another path than the one that stands there.
 const AMBIGUOUS: &str = r".*(//|%2[fF]|%5[cC]|\\).*";
@@ -121,7 +121,7 @@ fn source(source: &PolicySource, domain: Option<&str>) -> wire::Principal {
 
 fn operation(operation: &PolicyOperation, action: PolicyAction) -> wire::Permission {
     let methods = |methods: &[Arc<str>]| any_of(methods.iter().map(|method| header(":method", exact(method))));
-    let paths = |paths: &[Arc<str>]| any_of(paths.iter().map(|path| at(starred(path).unwrap_or_else(|| exact(path)))));
+    let paths = |paths: &[Arc<str>]| any_of(paths.iter().map(|path| at(written(path))));
     let denies = action == PolicyAction::Deny;
     let mut path: Vec<_> = paths(&operation.paths).into_iter().chain(paths(&operation.not_paths).map(not)).collect();
     if !path.is_empty() {
@@ -138,6 +138,16 @@ fn operation(operation: &PolicyOperation, action: PolicyAction) -> wire::Permiss
     all.extend(any_of(hosts.chain(unseen)));
     all.extend(operation.headers.iter().map(|wanted| field(wanted, denies)));
     every(all)
+}
+
+/// A path, or what begins like it, however its characters are encoded.
+fn written(path: &str) -> StringMatcher {
+    let path = canonical_path(path);
+    let (start, rest) = path.strip_suffix('*').map_or((path.as_str(), ""), |start| (start, ".*"));
+    match has_one_form(start) {
+        true => starred(&path).unwrap_or_else(|| exact(&path)),
+        false => regex(&format!("{}{rest}", any_form(start))),
+    }
 }
 
 /// A host with any port, in any case.

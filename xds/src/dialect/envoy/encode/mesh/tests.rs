@@ -321,6 +321,17 @@ fn paths_that_may_be_read_otherwise_are_denied_and_never_allowed() {
 }
 
 #[test]
+fn a_path_is_one_however_a_policy_writes_it() {
+    let paths = ["/items", "/caf\u{e9}", "/a|b/*", "/a%7eb/*", "*"].map(Into::into).to_vec();
+    let to = PolicyOperation { paths, ..PolicyOperation::default() };
+    let denied = told(&policy(None, PolicyAction::Deny, vec![PolicyRule { from: vec![], to: vec![to] }]));
+    let shown = text(&denied.deny.unwrap().rules.unwrap());
+    for part in [r#"Exact("/items")"#, "/caf%[Cc]3%[Aa]9\"", "/a%7[Cc]b/.*\"", r#"Prefix("/a~b/")"#, "\".*\""] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+}
+
+#[test]
 fn a_rule_for_another_port_matches_nothing_and_fields_are_looked_for_in_all_lines() {
     let to = |ports: Vec<u16>| PolicyOperation {
         ports,
