@@ -130,7 +130,7 @@ async fn who_has_no_configuration_yet_and_would_be_told_too_much_at_once_may_com
     };
     let status = come().await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    assert!(status.message().contains("use delta"), "{status}");
+    assert!(status.message().contains("delta tells each resource by itself"), "{status}");
     store.apply(vec![Change::Remove(Kind::Secret, "all".into())]);
     // It is shown in a moment.
     let told = tokio::time::timeout(Duration::from_secs(30), async {

@@ -24,6 +24,8 @@ use crate::model::Certificate;
 const NAME: &str = "heddle.misdirected";
 /// Names that stand in each chain of a certificate which demands nothing; with more, such a chain serves the names of its own certificate alone.
 const MOST: usize = 1_000;
+/// The same in all chains together: the listener is one resource, of which each name takes about 200 bytes.
+const MOST_IN_ALL: usize = 50_000;
 /// Dots of a wildcard at most: Envoy refuses a pattern that counts more.
 pub(super) const MOST_DOTS: usize = 24;
 /// A host with a port or without: what Envoy cuts off as a port is one.
@@ -56,7 +58,8 @@ impl<'c> Guards<'c> {
             }
         }
         let (rules, names) = guards.rules(&|other| other.client.is_none(), true);
-        guards.open = (names <= MOST).then_some(rules);
+        let chains = certificates.iter().filter(|certificate| certificate.client.is_none()).count();
+        guards.open = (names <= MOST && names.saturating_mul(chains) <= MOST_IN_ALL).then_some(rules);
         Some(guards)
     }
 

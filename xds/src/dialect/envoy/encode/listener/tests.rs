@@ -210,6 +210,18 @@ fn with_very_many_names_a_chain_serves_those_of_its_own_certificate() {
 }
 
 #[test]
+fn a_listener_of_very_many_certificates_is_no_larger_than_a_message_may_be() {
+    let open = (0..1_900).map(|number| certificate(&format!("open-{number}"), &[&format!("open-{number}.example")], false));
+    let strict = (0..190).map(|number| certificate(&format!("strict-{number}"), &[&format!("strict-{number}.example")], true));
+    let certificates: Vec<Certificate> = open.chain(strict).collect();
+    let size = body(Reader::Envoy, &certificates).len();
+    assert!(size < 16 << 20, "{size} bytes");
+    let chains = encoded(Reader::Envoy, &certificates);
+    let open = guard(chains.iter().find(|chain| chain.name == "open-0").unwrap()).unwrap();
+    assert!(passes(&open, "open-0.example") && !passes(&open, "strict-0.example"));
+}
+
+#[test]
 fn chains_of_clients_are_as_long_as_our_agents_take_them_and_envoy_counts_the_root() {
     let chain = encoded(Reader::Envoy, &[certificate("mt", &["mt.org"], true)]).remove(0);
     let Some(base::transport_socket::ConfigType::TypedConfig(config)) = chain.transport_socket.unwrap().config_type else {
