@@ -365,7 +365,9 @@ fn speak<M: Speak>(
         if packet.len() > MAX_RESPONSE {
             let (found, most) = (packet.len(), MAX_RESPONSE);
             // No word of having asked too much, of which clients without a configuration make a noise; they are to come again, it may be less then.
-            return Err(Status::unavailable(format!("a response has {found} bytes, at most {most} are sent; delta tells each resource by itself")));
+            return Err(Status::unavailable(format!(
+                "a response has {found} bytes, at most {most} are sent; delta tells each resource by itself"
+            )));
         }
         match out.try_send(Ok(packet)) {
             Ok(()) => {}

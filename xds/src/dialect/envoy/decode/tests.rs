@@ -388,6 +388,13 @@ fn edits_that_cannot_be_made_are_refused_where_they_stand() {
         assert_eq!(route(change), format!("virtual_hosts[0].routes[0].{field}"));
     }
     assert_eq!(route(|r| r["match"] = json!({"path": "api"})), "virtual_hosts[0].routes[0].match.path");
+    let below = "virtual_hosts[0].routes[0].match.path_separated_prefix";
+    assert_eq!(route(|r| r["match"] = json!({"path_separated_prefix": "/a/"})), below);
+    assert_eq!(route(|r| r["match"] = json!({"path_separated_prefix": "/a?b"})), below);
+    assert_eq!(
+        route(|r| *r = json!({"match": {"prefix": "/"}, "redirect": {"https_redirect": true, "scheme_redirect": "http"}})),
+        "virtual_hosts[0].routes[0].redirect.scheme_redirect"
+    );
     let mut value = routes("r", "c");
     let route_of = &mut value["virtual_hosts"][0]["routes"][0];
     route_of["match"]["case_sensitive"] = json!(false);

@@ -265,6 +265,9 @@ fn redirect(fields: &mut Fields<'_>, path: &Path) -> Read<Action> {
     let scheme = plain(fields, "scheme_redirect")?.map(literal);
     let host = plain(fields, "host_redirect")?.map(literal);
     let port = fields.small("port_redirect")?.filter(|port| *port > 0);
+    if https && scheme.is_some() {
+        return Err(Fault::new("scheme_redirect", "excludes https_redirect"));
+    }
     let scheme = scheme.or(https.then(|| "https".to_owned()));
     // A port that the client named goes with a change of host, and the usual one of a scheme with that.
     let host = match (host, port, scheme.as_deref()) {

@@ -257,6 +257,11 @@ fn conditions(fields: &mut Fields<'_>) -> Read<(Path, Vec<Arc<str>>, Vec<Value>)
     if let Some((field, text)) = text.filter(|(_, text)| !text.is_empty() && !text.starts_with('/')) {
         return Err(Fault::new(field, format!("expected a path that starts with `/`, found {text:.100?}")));
     }
+    if let Path::Below(text) = &path
+        && (text.ends_with('/') || text.contains(['?', '#']))
+    {
+        return Err(Fault::new("path_separated_prefix", "expected a path without `?` and `#` that does not end in `/`"));
+    }
     let (mut methods, mut conditions) = (Vec::new(), Vec::new());
     for wanted in fields.list("headers", matching::header)? {
         match wanted {
