@@ -89,9 +89,12 @@ pub fn client_address(fields: &Fields, peer: SocketAddr, trusted: &[IpNet]) -> S
 }
 
 /// The client address as an Envoy that is not at the edge has it: the nearest hop of `X-Forwarded-For`, where that is an address and nothing else. What stands
-/// before it anybody may have said.
+/// before it anybody may have said. Lines that say nothing are none.
 pub fn nearest_address(fields: &Fields, peer: SocketAddr) -> SocketAddr {
-    let nearest = forwarded_for(fields).next().and_then(|hop| std::str::from_utf8(hop.trim_ascii()).ok()?.parse().ok());
+    let said = fields.get_all_known(Name::XForwardedFor).filter(|line| !line.is_empty()).last();
+    let nearest = said
+        .and_then(|line| line.rsplit(|byte| *byte == b',').next())
+        .and_then(|hop| std::str::from_utf8(hop.trim_ascii()).ok()?.parse().ok());
     // An IPv4 address inside an IPv6 one is none of IPv4's there.
     let nearest = nearest.filter(|ip: &IpAddr| ip.to_canonical() == *ip);
     nearest.map_or(peer, |ip| SocketAddr::new(ip, 0))
@@ -252,6 +255,8 @@ mod tests {
         for odd in ["9.9.9.9:80", "9.9.9.9, x", "::ffff:9.9.9.9"] {
             assert_eq!(nearest(odd), "10.0.0.2", "{odd}");
         }
+        let lines = fields(&[("X-Forwarded-For", "9.9.9.9"), ("X-Forwarded-For", "1.1.1.1"), ("X-Forwarded-For", "")]);
+        assert_eq!(nearest_address(&lines, peer).ip().to_string(), "1.1.1.1", "a line that says nothing is none");
         assert_eq!(nearest_address(&fields(&[]), peer), peer);
         let told = |said: &[(&str, &str)], trusted: bool| {
             let mut head = RequestHead { fields: fields(said), ..RequestHead::default() };

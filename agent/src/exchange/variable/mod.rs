@@ -22,28 +22,37 @@ use crate::http::{FieldName, Fields, Name, Version};
 const LONGEST_IP: usize = 39;
 
 /// Request fields whose lines Envoy has as one, with commas between: measured with 1.40.
-const ONE_LINE: [&str; 24] = [
+const ONE_LINE: [&str; 33] = [
     "accept",
     "accept-encoding",
     "access-control-request-headers",
     "access-control-request-method",
     "authorization",
     "cache-control",
+    "cdn-loop",
     "connection",
     "content-encoding",
     "content-type",
+    "expect",
+    "grpc-accept-encoding",
     "grpc-timeout",
+    "if-match",
     "if-modified-since",
     "if-none-match",
+    "if-range",
+    "if-unmodified-since",
     "keep-alive",
     "origin",
     "pragma",
     "proxy-connection",
+    "proxy-status",
     "referer",
     "te",
     "upgrade",
     "user-agent",
     "via",
+    "x-client-trace-id",
+    "x-envoy-attempt-count",
     "x-forwarded-host",
     "x-forwarded-port",
     "x-forwarded-proto",
@@ -110,7 +119,7 @@ enum Kind {
     /// Whom the certificate of the client names: several names of one.
     Principals,
     /// The addresses that the request came by, as Envoy tells them: behind those that the client names, at the edge, its own.
-    ForwardedFor(HeaderName),
+    ForwardedFor,
     Unknown,
 }
 
@@ -153,7 +162,7 @@ impl Variable {
         } else if name == "ssl_client_principal" {
             Kind::Principals
         } else if name == "forwarded_for" {
-            Kind::ForwardedFor(HeaderName::new("x_forwarded_for"))
+            Kind::ForwardedFor
         } else {
             Kind::Unknown
         };
@@ -180,6 +189,7 @@ impl Variable {
         match &self.kind {
             Kind::Plain(getter) => getter(x),
             Kind::Header(name) => name.joined(&x.request.fields).map(Value::Text),
+            Kind::Field(name) if is_crumbs(name, x) => HeaderName(name.clone()).joined(&x.request.fields).map(Value::Text),
             Kind::Field(name) => x.request.fields.get_named(name).map(Value::lossy),
             Kind::OneLine(name) => joined(x.request.fields.get_all_named(name), ",").map(Value::Text),
             Kind::SentHeader(name) => name.joined(x.slot::<Fields>(SENT_FIELDS)?).map(Value::Text),
@@ -195,10 +205,10 @@ impl Variable {
                 Some(Value::Text(Cow::Owned(serde_json::Value::from(fields.as_slice()).to_string())))
             }
             Kind::Principals => principals(x).next().map(Value::from),
-            Kind::ForwardedFor(name) if x.trusted => name.joined(&x.request.fields).map(Value::Text),
-            Kind::ForwardedFor(name) => {
+            Kind::ForwardedFor if x.trusted => forwarded_for(x).map(Value::Text),
+            Kind::ForwardedFor => {
                 let peer = Value::Ip(x.connection.peer.ip().to_canonical());
-                Some(match name.joined(&x.request.fields) {
+                Some(match forwarded_for(x) {
                     Some(said) => Value::from(format!("{said},{}", peer.into_text())),
                     None => peer,
                 })
@@ -223,8 +233,7 @@ impl Variable {
             Kind::Header(name) if name.0.id() != Name::Host => {
                 x.request.fields.get_all_loosely(&name.0).any(|value| each(&String::from_utf8_lossy(value)))
             }
-            // Of HTTP/2 the crumbs of cookies are one (RFC 9113 section 8.2.3).
-            Kind::Field(name) if name.id() == Name::Cookie && x.request.version == Version::Http2 => {
+            Kind::Field(name) if is_crumbs(name, x) => {
                 HeaderName(name.clone()).joined(&x.request.fields).is_some_and(|value| each(&value))
             }
             Kind::Field(name) => x.request.fields.get_all_named(name).any(|value| each(&String::from_utf8_lossy(value))),
@@ -352,6 +361,16 @@ impl HeaderName {
     fn joined<'a>(&self, fields: &'a Fields) -> Option<Cow<'a, str>> {
         joined(fields.get_all_loosely(&self.0), if self.0.id() == Name::Cookie { "; " } else { ", " })
     }
+}
+
+/// Of HTTP/2 the crumbs of cookies are one (RFC 9113 section 8.2.3).
+fn is_crumbs(name: &FieldName, x: &Exchange) -> bool {
+    name.id() == Name::Cookie && x.request.version == Version::Http2
+}
+
+/// All lines of `X-Forwarded-For` as Envoy has them: without those that say nothing, and with no blank between.
+fn forwarded_for(x: &Exchange) -> Option<Cow<'_, str>> {
+    joined(x.request.fields.get_all_known(Name::XForwardedFor).filter(|line| !line.is_empty()), ",")
 }
 
 /// The value, or all values with a separator between.

@@ -395,11 +395,26 @@ fn edits_that_cannot_be_made_are_refused_where_they_stand() {
         route(|r| *r = json!({"match": {"prefix": "/"}, "redirect": {"https_redirect": true, "scheme_redirect": "http"}})),
         "virtual_hosts[0].routes[0].redirect.scheme_redirect"
     );
+    let pattern = |r: &mut Value| r["match"] = json!({"safe_regex": {"regex": "/%c3.*"}});
+    assert_eq!(route(pattern), "virtual_hosts[0].routes[0].match.safe_regex.regex");
     let mut value = routes("r", "c");
     let route_of = &mut value["virtual_hosts"][0]["routes"][0];
     route_of["match"]["case_sensitive"] = json!(false);
     route_of["route"]["prefix_rewrite"] = json!("/b");
     assert!(decode(EnvoyKind::Routes, &value).unwrap_err().reason.contains("case_sensitive"));
+}
+
+#[test]
+fn paths_are_matched_as_requests_have_them() {
+    let read = |matched: Value| {
+        let mut value = routes("r", "c");
+        value["virtual_hosts"][0]["routes"][0]["match"] = matched;
+        let Piece::Routes(table) = both(EnvoyKind::Routes, &value) else { panic!("no routes") };
+        table.hosts[0].routes[0].path.clone()
+    };
+    assert_eq!(read(json!({"prefix": "/caf%c3%a9"})), Path::Prefix("/caf%C3%A9".into()));
+    assert_eq!(read(json!({"path": "/a|b"})), Path::Exact("/a%7Cb".into()));
+    assert_eq!(read(json!({"path_separated_prefix": "/%7eme"})), Path::Below("/~me".into()));
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn common(fields: &mut Fields<'_>, found: &mut Vec<Value>) -> Read<()> {
             Wanted::Conditions(conditions) => group("AND", conditions),
         });
     }
-    let path = |path: &mut Fields<'_>| path.required("path", matching::string);
+    let path = |path: &mut Fields<'_>| path.required("path", matching::path);
     found.extend(fields.message("url_path", path)?.map(|text| condition("uri", &text)));
     for name in ["metadata", "sourced_metadata", "filter_state", "matcher", "uri_template"] {
         fields.refuse(name, "is not supported")?;
@@ -196,6 +196,27 @@ mod tests {
         let (name, config) = &deed[0];
         assert_eq!((*name, &config["abort"]["http_status"]), ("fault-injection", &json!(403)));
         Some(config["abort"]["vars"][0][0].clone())
+    }
+
+    /// Requests have their digits large and what has no place in a path encoded: a rule that looks for another spelling would let everything pass.
+    #[test]
+    fn paths_are_looked_for_as_requests_have_them() {
+        let denied = |path: Value| {
+            let policy = json!({"permissions": [{"url_path": {"path": path}}], "principals": [{"any": true}]});
+            message(&json!({"rules": {"action": "DENY", "policies": {"p": policy}}}), filter)
+        };
+        for (path, condition) in [
+            (json!({"exact": "/caf%c3%a9"}), json!(["uri", "==", "/caf%C3%A9"])),
+            (json!({"prefix": "/caf%c3%a9"}), json!(["uri", "~~", "^/caf%C3%A9"])),
+            (json!({"contains": "a|b"}), json!(["uri", "~~", "a%7Cb"])),
+            (json!({"suffix": "/%7eme"}), json!(["uri", "~~", "/\\~me$"])),
+        ] {
+            let deed = denied(path).unwrap().unwrap();
+            assert!(deed[0].1.to_string().contains(&condition.to_string()), "{condition} in {deed:?}");
+        }
+        let fault = denied(json!({"safe_regex": {"regex": "/caf%c3.*"}})).unwrap_err();
+        assert!(fault.field.ends_with("url_path.path.safe_regex.regex") && fault.reason.contains("write %C3"), "{fault:?}");
+        assert!(denied(json!({"safe_regex": {"regex": "/caf%C3.*"}})).is_ok());
     }
 
     #[test]

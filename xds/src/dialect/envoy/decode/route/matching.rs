@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::program;
 use super::super::read::{Fault, Fields, Read};
+use crate::model::canonical_path;
 
 /// A text that is looked for in a variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,15 +16,24 @@ pub(crate) enum Text {
 
 /// Reads a `StringMatcher`.
 pub(crate) fn string(fields: &mut Fields<'_>) -> Read<Text> {
+    spelled(fields, str::to_owned, regex)
+}
+
+/// Reads a `StringMatcher` of paths, which are compared normalised.
+pub(crate) fn path(fields: &mut Fields<'_>) -> Read<Text> {
+    spelled(fields, canonical_path, path_regex)
+}
+
+fn spelled(fields: &mut Fields<'_>, spell: fn(&str) -> String, regex: fn(&mut Fields<'_>) -> Read<String>) -> Read<Text> {
     let any_case = fields.is_on("ignore_case")?;
     let mut found = Vec::new();
     if let Some(value) = fields.take("exact") {
-        let text = value.as_str().ok_or_else(|| Fault::new("exact", "expected a text"))?;
-        found.push(if any_case { Text::Pattern(format!("^{}$", escaped(text)), true) } else { Text::Exact(text.to_owned()) });
+        let text = spell(value.as_str().ok_or_else(|| Fault::new("exact", "expected a text"))?);
+        found.push(if any_case { Text::Pattern(format!("^{}$", escaped(&text)), true) } else { Text::Exact(text) });
     }
     for (name, before, behind) in [("prefix", "^", ""), ("suffix", "", "$"), ("contains", "", "")] {
         if let Some(text) = fields.text(name)? {
-            found.push(Text::Pattern(format!("{before}{}{behind}", escaped(text)), any_case));
+            found.push(Text::Pattern(format!("{before}{}{behind}", escaped(&spell(text))), any_case));
         }
     }
     found.extend(fields.message("safe_regex", regex)?.map(|pattern| Text::Pattern(whole(&pattern), false)));
@@ -44,6 +54,21 @@ pub(crate) fn regex(fields: &mut Fields<'_>) -> Read<String> {
     let pattern = fields.name("regex")?;
     program::check(&pattern, most).map_err(|reason| Fault::new("regex", reason))?;
     Ok(program::of_text(&pattern).into_owned())
+}
+
+/// Reads a `RegexMatcher` of paths. Of a byte that is percent-encoded Envoy compares the digits as the client wrote them; here they are large, so that a pattern
+/// with small ones would match nothing, and what it denies would pass.
+pub(crate) fn path_regex(fields: &mut Fields<'_>) -> Read<String> {
+    let pattern = regex(fields)?;
+    let small = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit) && digits.iter().any(u8::is_ascii_lowercase);
+    match pattern.as_bytes().windows(3).find(|three| three[0] == b'%' && small(&three[1..])) {
+        Some(three) => {
+            let (found, wanted) =
+                (String::from_utf8_lossy(three).into_owned(), String::from_utf8_lossy(three).to_ascii_uppercase());
+            Err(Fault::new("regex", format!("paths are compared with large digits: write {wanted} instead of {found}")))
+        }
+        None => Ok(pattern),
+    }
 }
 
 /// Whether a text is one that nothing is not.

@@ -16,8 +16,9 @@ use super::piece::{Mirror, Override, Path, Route, RouteTable, VirtualHost};
 use super::program::Together;
 use super::read::{Fault, Fields, MAX_LIST, Read, message};
 use super::wire;
+use crate::model::canonical_path;
 use headers::{Edits, Level};
-use matching::{Wanted, regex};
+use matching::{Wanted, path_regex};
 use retry::Retry;
 
 /// Routes of one configuration.
@@ -228,11 +229,11 @@ fn conditions(fields: &mut Fields<'_>) -> Read<(Path, Vec<Arc<str>>, Vec<Value>)
     let mut paths = Vec::new();
     // An empty prefix is every path, so that it counts although it is nothing.
     if let Some(prefix) = fields.take("prefix").and_then(Value::as_str) {
-        paths.push(Path::Prefix(prefix.into()));
+        paths.push(Path::Prefix(canonical_path(prefix).into()));
     }
-    paths.extend(fields.text("path")?.map(|path| Path::Exact(path.into())));
-    paths.extend(fields.text("path_separated_prefix")?.map(|path| Path::Below(path.into())));
-    paths.extend(fields.message("safe_regex", regex)?.map(|pattern| Path::Pattern(matching::whole(&pattern).into())));
+    paths.extend(fields.text("path")?.map(|path| Path::Exact(canonical_path(path).into())));
+    paths.extend(fields.text("path_separated_prefix")?.map(|path| Path::Below(canonical_path(path).into())));
+    paths.extend(fields.message("safe_regex", path_regex)?.map(|pattern| Path::Pattern(matching::whole(&pattern).into())));
     fields.refuse("connect_matcher", "CONNECT is not supported")?;
     fields.refuse("path_match_policy", "is not supported: use prefix, path, path_separated_prefix or safe_regex")?;
     fields.refuse("dynamic_metadata", "is not supported")?;
