@@ -351,13 +351,20 @@ impl Machine for SotwMachine {
     fn request(&mut self, request: SotwRequest, source: &dyn SnapshotSource, now: SystemTime) -> Result<(), BadRequest> {
         let state = &mut self.kinds[request.kind.index()];
         let others = state.others(&request.names)?;
-        // Which of its clusters wait for their endpoints, whatever version of those it has, Envoy does not say when it comes.
-        let may_warm = self.types == Types::Envoy && request.kind == Kind::Endpoints && !state.open;
-        state.answer |= may_warm;
+        // Told to whoever comes, even if it has this version already.
+        let is_due = !state.open
+            && match self.types {
+                Types::Heddle => false,
+                // Which of its clusters wait for their endpoints, Envoy does not say.
+                Types::Envoy => request.kind == Kind::Endpoints,
+                // A stream on which nothing came counts as failed, and after each of them a client of gRPC waits longer.
+                Types::Grpc => true,
+            };
+        state.answer |= is_due;
         if !std::mem::replace(&mut state.open, true) {
             state.subscribe(request.names, others);
             let shown = state.wanted(request.kind, source, (&self.scope, self.types));
-            if !may_warm && !request.version.is_empty() && version_of_all(&shown) == request.version {
+            if !is_due && !request.version.is_empty() && version_of_all(&shown) == request.version {
                 state.sent = shown;
                 state.version = request.version.clone();
                 state.acked = request.version;

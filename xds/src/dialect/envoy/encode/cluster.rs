@@ -31,8 +31,10 @@ pub(super) const MEMBERS: &str =
 pub(super) const PORT: &str = "leads to a further port of an application, which agents of ours alone can ask for";
 /// The roots of the system, where nobody named others.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// Tries again, in percent of what is under way, where nobody said how many: as our agents have it.
-const RETRY_BUDGET: f64 = 20.0;
+/// Tries again that are under way at once where nobody said how many: Envoy counts those as well that no endpoint has seen, which our agents bound by nothing.
+const RETRIES: u32 = 1_024;
+/// How long changes of health may wait for others, so that endpoints which are out get no more requests.
+const MERGED: Duration = Duration::from_millis(100);
 /// The least that Envoy knows, where nobody said below which share health is ignored: of up to a hundred endpoints it means where none stands, as at our agents.
 const PANIC_THRESHOLD: u8 = 1;
 /// How long an endpoint that traffic condemned stays out at first.
@@ -148,9 +150,10 @@ fn with((upstream, ranked): (&Upstream, Option<&Ranked>), members: bool, http_fi
         lb_config: config,
         common_lb_config: Some(wire::cluster::CommonLbConfig {
             healthy_panic_threshold: Some(kinds::Percent { value: upstream.panic_threshold.unwrap_or(PANIC_THRESHOLD).into() }),
+            update_merge_window: span(MERGED),
             ..Default::default()
         }),
-        health_checks: upstream.checks.active.as_deref().into_iter().map(check).collect(),
+        health_checks: upstream.checks.active.as_deref().map(check).transpose()?.into_iter().collect(),
         outlier_detection: upstream.checks.passive.as_ref().map(|passive| outliers(&passive.thresholds)),
         circuit_breakers: Some(breakers(&upstream.breakers)),
         typed_extension_protocol_options: options.into_iter().collect(),
@@ -293,28 +296,31 @@ fn transport(upstream: &Upstream) -> base::TransportSocket {
     }
 }
 
-fn check(check: &ActiveCheck) -> base::HealthCheck {
+fn check(check: &ActiveCheck) -> Result<base::HealthCheck, String> {
     use base::health_check::{HealthChecker, HttpHealthCheck, TcpHealthCheck};
-    let statuses = |statuses: &[u16]| {
-        statuses.iter().map(|status| kinds::Int64Range { start: i64::from(*status), end: i64::from(*status) + 1 }).collect()
-    };
     // Our agents say these by themselves, whatever is written; Envoy refuses a cluster with the first of them.
     let own = ["host", "connection", "content-length", "transfer-encoding"];
     let is_sent = |(name, _): &&(Arc<str>, Arc<str>)| !own.iter().any(|own| name.eq_ignore_ascii_case(own));
     let added = |(name, value): &(Arc<str>, Arc<str>)| super::wire::header(name, value, true);
+    let method = base::RequestMethod::from_str_name(&check.method).filter(|method| *method != base::RequestMethod::Connect);
+    let method = method.ok_or_else(|| format!("checks.active.http_method: Envoy probes by no {}", check.method))?;
+    // What says nothing is good there, since it is either that or bad; of what is bad Envoy counts only what it may try again.
+    let counts = check.thresholds.http_failures > 0;
+    let bad = |status: u16| counts && check.thresholds.unhealthy_statuses.contains(&status);
     let checker = match check.kind {
         CheckKind::Tcp => HealthChecker::TcpHealthCheck(TcpHealthCheck::default()),
         CheckKind::Http | CheckKind::Https => HealthChecker::HttpHealthCheck(HttpHealthCheck {
             host: check.host.as_deref().unwrap_or_default().to_owned(),
             path: check.path.to_string(),
             request_headers_to_add: check.headers.iter().filter(is_sent).map(added).collect(),
-            expected_statuses: statuses(&check.thresholds.healthy_statuses),
-            method: base::RequestMethod::from_str_name(&check.method).unwrap_or(base::RequestMethod::Get).into(),
+            expected_statuses: ranges(|status| !bad(status)),
+            retriable_statuses: ranges(bad),
+            method: method.into(),
             ..Default::default()
         }),
     };
     let failures = [check.thresholds.http_failures, check.thresholds.tcp_failures, check.thresholds.timeouts];
-    base::HealthCheck {
+    Ok(base::HealthCheck {
         timeout: span(check.timeout),
         interval: span(check.healthy_interval.max(Duration::from_millis(1))),
         unhealthy_interval: span(check.unhealthy_interval.max(Duration::from_millis(1))),
@@ -324,20 +330,34 @@ fn check(check: &ActiveCheck) -> base::HealthCheck {
         alt_port: check.port.map(u32::from),
         health_checker: Some(checker),
         ..Default::default()
-    }
+    })
 }
 
-/// Envoy counts answers of 500 and more; which of them, it is not told.
+/// The statuses of which something holds.
+fn ranges(holds: impl Fn(u16) -> bool) -> Vec<kinds::Int64Range> {
+    let mut ranges: Vec<kinds::Int64Range> = Vec::new();
+    for status in (100..600).filter(|status| holds(*status)).map(i64::from) {
+        match ranges.last_mut().filter(|last| last.end == status) {
+            Some(last) => last.end += 1,
+            None => ranges.push(kinds::Int64Range { start: status, end: status + 1 }),
+        }
+    }
+    ranges
+}
+
+/// Envoy counts answers of 500 and more; which of them, it is not told. Connections that break and answers that do not come count with them: told apart, each
+/// connection that is made would end the count, so that whoever accepts and resets is never out.
 fn outliers(thresholds: &Thresholds) -> wire::OutlierDetection {
     let all = |count: u32| Some(if count > 0 { 100 } else { 0 });
     let failures = [thresholds.tcp_failures, thresholds.timeouts].into_iter().filter(|count| *count > 0).min().unwrap_or(0);
+    // Of 502 to 504, and of what has no answer, where other answers do not count.
+    let gateway = if thresholds.http_failures > 0 { 0 } else { failures };
     wire::OutlierDetection {
         consecutive_5xx: Some(thresholds.http_failures.max(1)),
         enforcing_consecutive_5xx: all(thresholds.http_failures),
-        split_external_local_origin_errors: true,
-        consecutive_local_origin_failure: Some(failures.max(1)),
-        enforcing_consecutive_local_origin_failure: all(failures),
-        enforcing_consecutive_gateway_failure: Some(0),
+        consecutive_gateway_failure: Some(gateway.max(1)),
+        enforcing_consecutive_gateway_failure: all(gateway),
+        enforcing_consecutive_local_origin_failure: Some(0),
         enforcing_success_rate: Some(0),
         enforcing_local_origin_success_rate: Some(0),
         base_ejection_time: span(EJECTED),
@@ -349,16 +369,18 @@ fn outliers(thresholds: &Thresholds) -> wire::OutlierDetection {
 /// Envoy's own limits apply where none are given, which is not what "none" means here.
 fn breakers(breakers: &CircuitBreakers) -> wire::CircuitBreakers {
     let limit = |limit: Option<u32>| Some(limit.unwrap_or(u32::MAX));
-    let budget = wire::circuit_breakers::thresholds::RetryBudget {
-        budget_percent: Some(kinds::Percent { value: breakers.retry_budget_percent.map_or(RETRY_BUDGET, f64::from) }),
+    let budget = |percent: u8| wire::circuit_breakers::thresholds::RetryBudget {
+        budget_percent: Some(kinds::Percent { value: percent.into() }),
         min_retry_concurrency: Some(3),
     };
     wire::CircuitBreakers {
         thresholds: vec![wire::circuit_breakers::Thresholds {
             max_connections: Some(u32::MAX),
-            max_pending_requests: limit(breakers.max_pending),
+            // Whoever opens a connection waits for it there.
+            max_pending_requests: limit(breakers.max_pending.map(|most| most.max(1))),
             max_requests: limit(breakers.max_requests),
-            retry_budget: Some(budget),
+            max_retries: Some(RETRIES),
+            retry_budget: breakers.retry_budget_percent.map(budget),
             ..Default::default()
         }],
         per_host_thresholds: breakers

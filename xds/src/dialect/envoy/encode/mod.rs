@@ -17,6 +17,7 @@ mod re2;
 mod route;
 #[cfg(test)]
 mod tests;
+mod tries;
 mod weights;
 mod wire;
 mod zones;

@@ -16,16 +16,12 @@ use super::hosts::{Host, Order, Place, Retries};
 use super::matching::Condition;
 use super::plugins::{Extra, Filters, Metadata};
 use super::wire::{header, span};
-use super::{Reader, bytes, matching, pattern, plugins, weights};
+use super::{Reader, bytes, matching, pattern, plugins, tries, weights};
 use crate::model::{Balancer, Consumer, HashOn, Kind, PassHost, PluginConf, Resource, Route, Timeouts, Upstream};
 use crate::snapshot::{NodeScope, SnapshotSource, Versioned, View};
 
 /// Tries after the first where nobody said how many: our agents try each endpoint once, which Envoy does not count.
-pub(super) const RETRIES: u32 = 2;
-/// What is tried again: what the endpoint has not seen, as our agents do.
-pub(super) const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
-/// Choices of an endpoint that was not tried yet.
-pub(super) const OTHER_HOSTS: i64 = 5;
+pub(super) const RETRIES: u32 = 4;
 
 /// A route in all of its places, and the upstreams that it leads to.
 #[derive(Debug, Default)]
@@ -225,14 +221,7 @@ fn action(route: &Route, upstream: Option<&Upstream>) -> Result<wire::RouteActio
     };
     let Some(upstream) = upstream else { return Ok(action) };
     let timeouts = route.timeouts.unwrap_or(upstream.timeouts);
-    action.idle_timeout = span(timeouts.read.max(timeouts.send));
-    let retries = upstream.retries.unwrap_or(RETRIES);
-    action.retry_policy = (retries > 0).then(|| wire::RetryPolicy {
-        retry_on: RETRY_ON.to_owned(),
-        num_retries: Some(retries),
-        host_selection_retry_max_attempts: OTHER_HOSTS,
-        ..Default::default()
-    });
+    tries::of_unseen(upstream.retries.unwrap_or(RETRIES), timeouts, &mut action);
     action.host_rewrite_specifier = match &upstream.pass_host {
         PassHost::Pass => None,
         PassHost::Node => Some(HostRewriteSpecifier::AutoHostRewrite(true)),

@@ -4,14 +4,19 @@
 
 use std::sync::Arc;
 
+use heddle_proto::envoy::config::cluster::v3 as cluster;
+use heddle_proto::envoy::config::core::v3::health_check::{HealthChecker, HttpHealthCheck};
 use heddle_proto::envoy::config::listener::v3 as listener_wire;
 use heddle_proto::envoy::config::route::v3 as wire;
 use heddle_proto::envoy::extensions::filters::network::http_connection_manager::v3 as manager;
+use heddle_proto::envoy::r#type::v3::Int64Range;
 use prost::Message;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{PluginConf, PluginOrigin, UpstreamRef};
+use crate::model::{
+    ActiveCheck, CheckKind, CircuitBreakers, HealthChecks, PassiveCheck, PluginConf, PluginOrigin, Thresholds, UpstreamRef,
+};
 use crate::snapshot::{Change, NodeScope, SnapshotFeed, SnapshotStore};
 
 fn route(id: &str, uri: &str, hosts: &[&str], priority: i64) -> Route {
@@ -383,15 +388,10 @@ fn an_endpoint_without_weight_is_not_told() {
     assert_eq!(told(&world), 0, "and nobody answers where there is no other");
 }
 
-#[test]
-fn a_probe_carries_no_fields_that_our_agents_say_themselves() {
-    use crate::model::{ActiveCheck, CheckKind, HealthChecks, Thresholds};
-    use heddle_proto::envoy::config::cluster::v3 as cluster;
-    use heddle_proto::envoy::config::core::v3::health_check::HealthChecker;
-    let mut world = World::new();
+/// A probe as a user writes it.
+fn probe(headers: &[&str]) -> ActiveCheck {
     let second = std::time::Duration::from_secs(1);
-    let headers = ["Host", "connection", "Content-Length", "transfer-encoding", "x-probe"];
-    let check = ActiveCheck {
+    ActiveCheck {
         kind: CheckKind::Http,
         timeout: second,
         concurrency: 1,
@@ -407,18 +407,72 @@ fn a_probe_carries_no_fields_that_our_agents_say_themselves() {
         thresholds: Thresholds {
             healthy_statuses: vec![200],
             successes: 1,
-            unhealthy_statuses: vec![500],
-            http_failures: 1,
+            unhealthy_statuses: vec![429, 500, 501],
+            http_failures: 3,
             tcp_failures: 1,
             timeouts: 1,
         },
         checkers: 0,
-    };
+    }
+}
+
+/// The cluster of an upstream; nothing where it is withheld.
+fn clustered(upstream: Upstream) -> Option<cluster::Cluster> {
+    let mut world = World::new();
+    world.set(vec![Change::Set(Resource::Upstream(Arc::new(upstream)))]);
+    let found = world.given.get(Kind::Upstream, "u", &NodeScope::default())?;
+    Some(cluster::Cluster::decode(found.body.clone()).unwrap())
+}
+
+fn probed(check: ActiveCheck) -> Option<HttpHealthCheck> {
     let checks = HealthChecks { active: Some(Arc::new(check)), passive: None };
-    world.set(vec![Change::Set(Resource::Upstream(Arc::new(Upstream { checks, ..Upstream::new("u") })))]);
-    let found = world.given.get(Kind::Upstream, "u", &NodeScope::default()).unwrap();
-    let checker = cluster::Cluster::decode(found.body.clone()).unwrap().health_checks.remove(0).health_checker;
+    let checker = clustered(Upstream { checks, ..Upstream::new("u") })?.health_checks.remove(0).health_checker;
     let Some(HealthChecker::HttpHealthCheck(check)) = checker else { panic!("{checker:?}") };
+    Some(check)
+}
+
+#[test]
+fn a_probe_carries_no_fields_that_our_agents_say_themselves() {
+    let check = probed(probe(&["Host", "connection", "Content-Length", "transfer-encoding", "x-probe"])).unwrap();
     let names: Vec<_> = check.request_headers_to_add.into_iter().map(|option| option.header.unwrap().key).collect();
     assert_eq!(names, ["x-probe"], "Envoy refuses a cluster with the first of them");
+}
+
+/// Envoy takes out at once whoever answers with a status that it neither expects nor may ask for again.
+#[test]
+fn a_status_that_is_neither_good_nor_bad_takes_no_endpoint_out() {
+    let told = |ranges: Vec<Int64Range>| ranges.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>();
+    let check = probed(probe(&[])).unwrap();
+    assert_eq!(told(check.expected_statuses), [(100, 429), (430, 500), (502, 600)]);
+    assert_eq!(told(check.retriable_statuses), [(429, 430), (500, 502)], "three of these are needed");
+    let mut blind = probe(&[]);
+    blind.thresholds.http_failures = 0;
+    let check = probed(blind).unwrap();
+    assert_eq!((told(check.expected_statuses), told(check.retriable_statuses)), (vec![(100, 600)], vec![]));
+    assert!(probed(ActiveCheck { method: "CONNECT".into(), ..probe(&[]) }).is_none(), "Envoy would refuse the cluster");
+}
+
+#[test]
+fn connections_that_break_count_with_answers_that_are_bad() {
+    let out = |http_failures: u32| {
+        let thresholds = Thresholds { http_failures, tcp_failures: 2, timeouts: 7, ..probe(&[]).thresholds };
+        let checks = HealthChecks { active: None, passive: Some(Arc::new(PassiveCheck { thresholds })) };
+        clustered(Upstream { checks, ..Upstream::new("u") }).unwrap().outlier_detection.unwrap()
+    };
+    let (both, connections) = (out(5), out(0));
+    assert_eq!((both.enforcing_consecutive_5xx, both.consecutive_5xx), (Some(100), Some(5)));
+    assert_eq!((both.split_external_local_origin_errors, both.enforcing_consecutive_gateway_failure), (false, Some(0)));
+    assert_eq!((connections.enforcing_consecutive_5xx, connections.consecutive_gateway_failure), (Some(0), Some(2)));
+}
+
+#[test]
+fn tries_of_what_nobody_has_seen_are_bounded_by_a_budget_where_one_is_said() {
+    let limits = |breakers: CircuitBreakers| {
+        clustered(Upstream { breakers, ..Upstream::new("u") }).unwrap().circuit_breakers.unwrap().thresholds.remove(0)
+    };
+    let unsaid = limits(CircuitBreakers::default());
+    assert_eq!((unsaid.max_retries, unsaid.retry_budget), (Some(1024), None));
+    let said = limits(CircuitBreakers { retry_budget_percent: Some(30), max_pending: Some(0), ..CircuitBreakers::default() });
+    assert_eq!(said.retry_budget.unwrap().budget_percent.unwrap().value, 30.0);
+    assert_eq!(said.max_pending_requests, Some(1), "whoever opens a connection waits for it there");
 }

@@ -88,6 +88,17 @@ fn port(fields: &mut Fields<'_>) -> Read<Option<u16>> {
     known.map(Some).ok_or_else(|| Fault::new("alt_port", "expected 1 to 65535"))
 }
 
+/// Reads an `Int64Range` of statuses.
+fn statuses(range: &mut Fields<'_>) -> Read<Vec<u16>> {
+    let (start, end) = (range.number("start")?.unwrap_or(0), range.number("end")?.unwrap_or(0));
+    let known = STATUSES.contains(&start) && (start..=STATUSES.end).contains(&end);
+    if known {
+        Ok((start..end).map(|status| status as u16).collect())
+    } else {
+        Err(Fault::new("", "expected statuses from 100 up to 600"))
+    }
+}
+
 fn http_probe(http: &mut Fields<'_>, check: &mut ActiveCheck, cluster: &Arc<str>) -> Read<()> {
     check.kind = CheckKind::Http;
     // Envoy calls whom it probes by the name of the cluster where nothing is said.
@@ -104,7 +115,6 @@ fn http_probe(http: &mut Fields<'_>, check: &mut ActiveCheck, cluster: &Arc<str>
     http.refuse("send", "bodies of probes are not supported")?;
     http.refuse("receive", "looking into answers of probes is not supported")?;
     http.refuse("service_name_matcher", "is not supported")?;
-    http.refuse("retriable_statuses", "is not supported")?;
     http.choice("codec_client_type", &[("HTTP1", 0, ())])?;
     if let Some(method) = http.choice(
         "method",
@@ -112,18 +122,23 @@ fn http_probe(http: &mut Fields<'_>, check: &mut ActiveCheck, cluster: &Arc<str>
     )? {
         check.method = method.into();
     }
-    let ranges = http.list("expected_statuses", |range| {
-        let (start, end) = (range.number("start")?.unwrap_or(0), range.number("end")?.unwrap_or(0));
-        let known = STATUSES.contains(&start) && (start..=STATUSES.end).contains(&end);
-        if known { Ok(start..end) } else { Err(Fault::new("", "expected statuses from 100 up to 600")) }
-    })?;
-    if !ranges.is_empty() {
-        check.thresholds.healthy_statuses = ranges.into_iter().flatten().map(|status| status as u16).collect();
+    let expected = http.list("expected_statuses", statuses)?.concat();
+    if !expected.is_empty() {
+        check.thresholds.healthy_statuses = expected;
     }
-    // Whatever was not expected is a failure.
+    // Whatever was not expected is a failure: of one that may be tried again it takes as many as of others, of one that may not the first is enough.
     let good = &check.thresholds.healthy_statuses;
     check.thresholds.unhealthy_statuses =
         (STATUSES.start as u16..STATUSES.end as u16).filter(|status| !good.contains(status)).collect();
+    let again = http.list("retriable_statuses", statuses)?.concat();
+    let counted = check.thresholds.unhealthy_statuses.iter().filter(|status| again.contains(status)).count();
+    match counted {
+        0 => check.thresholds.http_failures = 1,
+        all if all == check.thresholds.unhealthy_statuses.len() => {}
+        _ => {
+            return Err(Fault::new("retriable_statuses", "expected all statuses that are not expected_statuses, or none of them"));
+        }
+    }
     check.headers = http.list("request_headers_to_add", |option| {
         option.ignore(&["append_action", "append", "keep_empty_value"]);
         option.required("header", |header| {

@@ -62,7 +62,14 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
         other => Err(Fault::new("name", format!("{other} is not supported"))),
     })?;
     fields.ignore(&["host_selection_retry_max_attempts"]);
-    fields.refuse("retry_priority", "is not supported")?;
+    // Nor does it matter of which priority it is.
+    fields.message("retry_priority", |priority| match &*priority.name("name")? {
+        "envoy.retry_priorities.previous_priorities" => {
+            priority.ignore(&["typed_config"]);
+            Ok(())
+        }
+        other => Err(Fault::new("name", format!("{other} is not supported"))),
+    })?;
     // Ours begins anew with each part of an answer, as that of silence does there; the other one bounds the whole of a try.
     let limits = [fields.duration("per_try_timeout")?, fields.duration("per_try_idle_timeout")?];
     let each = limits.into_iter().flatten().filter(|each| !each.is_zero()).min();

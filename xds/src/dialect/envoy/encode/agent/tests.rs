@@ -449,7 +449,7 @@ fn an_upstream_that_went_through_envoys_types_is_used_as_before() {
         assert_eq!(used(after), used(&before), "{}", before.name);
         let limits = |breakers: CircuitBreakers| (breakers.max_connections, breakers.max_pending, breakers.max_requests);
         assert_eq!(limits(after.breakers), limits(before.breakers), "{}", before.name);
-        assert_eq!(after.breakers.retry_budget_percent, before.breakers.retry_budget_percent.or(Some(20)));
+        assert_eq!(after.breakers.retry_budget_percent, before.breakers.retry_budget_percent);
         assert_eq!(after.tls, before.tls, "{}", before.name);
         match &before.balancer {
             Balancer::ConsistentHash(_, HashTable::Ring(RingSize::ByWeight)) => {

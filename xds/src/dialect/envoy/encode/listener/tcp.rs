@@ -353,7 +353,7 @@ mod tests {
         let of = |upstream: &Upstream| proxy_of(&listener(vec![route(&[], false, &["u", "later"])]), upstream);
         let plain = Upstream { retries: None, ..Upstream::new("u") };
         let proxy = of(&plain).unwrap();
-        assert_eq!((proxy.max_connect_attempts, proxy.hash_policy.len()), (Some(3), 0));
+        assert_eq!((proxy.max_connect_attempts, proxy.hash_policy.len()), (Some(5), 0));
         assert!(matches!(proxy.cluster_specifier, Some(ClusterSpecifier::WeightedClusters(all)) if all.clusters.len() == 2));
         let hashed = |on: HashOn| Upstream { balancer: Balancer::ConsistentHash(on, HashTable::RING), ..plain.clone() };
         let proxy = of(&Upstream { retries: Some(0), ..hashed(HashOn::Header("x".into())) }).unwrap();

@@ -9,10 +9,9 @@ use heddle_proto::envoy::r#type::v3 as kinds;
 use kinds::fractional_percent::DenominatorType;
 use serde_json::Value;
 
-use super::super::matching::{Condition, header};
-use super::super::pattern::escape;
-use super::super::route::{Before, Draft, Instead, OTHER_HOSTS, RETRY_ON};
-use super::super::wire::{regex, span};
+use super::super::matching::Condition;
+use super::super::route::{Before, Draft, Instead};
+use super::super::tries::{self, Seen};
 use super::{Applied, Config, Extra, only, text};
 use crate::model::{CircuitBreakers, Discovery, Scheme, Upstream, UpstreamTls};
 
@@ -20,8 +19,6 @@ use crate::model::{CircuitBreakers, Discovery, Scheme, Upstream, UpstreamTls};
 pub(in super::super) const MIRROR: &str = "mirror/";
 /// Methods of requests that may be sent twice (RFC 9110 section 9.2.2), where nobody names others.
 const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
-/// Envoy rests between two tries in any case.
-const SHORTEST_REST: Duration = Duration::from_millis(1);
 /// Copies under way at once where nobody said how many.
 const COPIES: u64 = 64;
 
@@ -66,32 +63,15 @@ pub(super) fn retry(config: &Config, draft: &mut Draft) -> Applied {
         statuses.extend(range(written).ok_or_else(|| format!("statuses: {written} is neither a status nor a range"))?);
     }
     let network = config.get("on_network_error").and_then(Value::as_bool) != Some(false);
-    let further = [(network, ",reset"), (!statuses.is_empty(), ",retriable-status-codes")];
     let written: Vec<&str> =
         config.get("methods").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let methods = if written.is_empty() { &IDEMPOTENT[..] } else { &written[..] };
-    let methods: Vec<String> = methods.iter().map(|one| escape(one)).collect();
     let first = seconds("initial_interval").and_then(|span| Duration::try_from_secs_f64(span).ok());
     let longest = seconds("max_interval").and_then(|span| Duration::try_from_secs_f64(span).ok());
-    let rest = first.unwrap_or(SHORTEST_REST).max(SHORTEST_REST);
-    let longest = longest.unwrap_or(rest.saturating_mul(2)).max(rest);
-    let each = draft.timeouts.filter(|timeouts| network && attempts > 1 && !timeouts.read.is_zero());
-    if let Some(each) = each {
-        // The stream of the client is silent while one try after the other is waited for.
-        let one = each.connect.saturating_add(each.read.max(each.send)).saturating_add(longest);
-        let silent = one.saturating_mul(attempts);
-        draft.action.idle_timeout = span(silent);
-    }
-    draft.action.retry_policy = (attempts > 1).then(|| wire::RetryPolicy {
-        retry_on: further.into_iter().filter(|(on, _)| *on).fold(RETRY_ON.to_owned(), |all, (_, one)| all + one),
-        num_retries: Some(attempts - 1),
-        retriable_status_codes: statuses,
-        retriable_request_headers: vec![header(":method", regex(&methods.join("|")))],
-        retry_back_off: Some(wire::retry_policy::RetryBackOff { base_interval: span(rest), max_interval: span(longest) }),
-        host_selection_retry_max_attempts: OTHER_HOSTS,
-        per_try_idle_timeout: each.and_then(|each| span(each.read)),
-        ..Default::default()
-    });
+    let rest = first.unwrap_or(tries::SHORTEST_REST).max(tries::SHORTEST_REST);
+    let rests = (rest, longest.unwrap_or(rest.saturating_mul(2)).max(rest));
+    let timeouts = draft.timeouts.unwrap_or_default();
+    tries::of_seen(&Seen { attempts, network, statuses, methods, rests, timeouts }, &mut draft.action);
     Ok(())
 }
 

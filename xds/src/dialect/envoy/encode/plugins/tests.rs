@@ -254,9 +254,13 @@ fn tries_are_bounded_by_what_the_plugin_says() {
     assert!(policy.retry_on.ends_with(",reset,retriable-status-codes"), "{}", policy.retry_on);
     let rest = policy.retry_back_off.unwrap();
     assert_eq!((rest.base_interval.unwrap().nanos, rest.max_interval.unwrap().nanos), (250_000_000, 500_000_000));
-    assert_eq!(plugged(&[("retry", json!({ "attempts": 1 }))]).unwrap().action.retry_policy, None);
+    let methods: Vec<String> = policy.retriable_request_headers.iter().map(|method| format!("{method:?}")).collect();
+    assert!(methods[0].contains(r#"Exact("GET")"#) && methods[1].contains(r#"Exact("POST")"#), "{methods:?}");
+    assert_eq!((policy.retry_host_predicate.len(), policy.retry_priority.is_some()), (1, true), "where it was not tried yet");
+    let once = plugged(&[("retry", json!({ "attempts": 1 }))]).unwrap().action.retry_policy.unwrap();
+    assert_eq!((once.num_retries, &*once.retry_on), (Some(0), ""));
     let plain = plugged(&[("retry", json!({ "attempts": 2, "on_network_error": false }))]).unwrap();
-    assert_eq!(plain.action.retry_policy.unwrap().retry_on, super::super::route::RETRY_ON);
+    assert_eq!(plain.action.retry_policy.unwrap().retry_on, "connect-failure,refused-stream,reset-before-request");
     assert!(refused("retry", json!({ "attempts": 2, "timeout": 1 })).starts_with("timeout"));
     assert!(refused("retry", json!({ "attempts": 2, "total_timeout": 1 })).starts_with("total_timeout"));
     assert!(refused("retry", json!({ "attempts": 2, "statuses": ["5xx"] })).starts_with("statuses"));
@@ -273,8 +277,7 @@ fn each_try_is_waited_for_as_long_as_by_an_agent() {
     };
     let all = json!({ "attempts": 3, "initial_interval": 1, "max_interval": 5 });
     assert_eq!(limited(all), (Some(4), Some(30)), "three times a connection, an answer and a rest");
-    assert_eq!(limited(json!({ "attempts": 1 })), (None, None));
-    assert_eq!(limited(json!({ "attempts": 3, "on_network_error": false })), (None, None), "a try too late is not made again");
+    assert_eq!(limited(json!({ "attempts": 1 })), (Some(4), Some(5)));
 }
 
 #[test]
