@@ -346,6 +346,10 @@ fn what_cannot_be_done_is_refused_by_type_and_field() {
         route(|r| r["match"]["runtime_fraction"] = json!({"default_value": {"numerator": 5}})),
         "virtual_hosts[0].routes[0].match.runtime_fraction"
     );
+    assert_eq!(
+        route(|r| r["match"]["headers"] = json!([{"name": "x-a", "string_match": {"safe_regex": {"regex": "[a&&b]"}}}])),
+        "virtual_hosts[0].routes[0].match.headers[0].string_match.safe_regex.regex"
+    );
     assert_eq!(route(|r| r["nonsense"] = json!(1)), "virtual_hosts[0].routes[0].nonsense");
     let mut value = listener("l", None);
     let manager = &mut value["filter_chains"][0]["filters"][0]["typed_config"];
