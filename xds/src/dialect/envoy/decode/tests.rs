@@ -496,6 +496,20 @@ fn what_clients_say_of_their_way_is_asked_as_it_is_told_on() {
 }
 
 #[test]
+fn calls_of_grpc_are_those_that_envoy_knows() {
+    let mut table = routes("r", "c");
+    table["virtual_hosts"][0]["routes"][0]["match"]["grpc"] = json!({});
+    let Piece::Routes(routes) = both(EnvoyKind::Routes, &table) else { panic!("no routes") };
+    let [variable, operator, pattern] = &routes.hosts[0].routes[0].conditions[0].as_array().unwrap()[..] else { panic!() };
+    assert_eq!((variable, operator), (&json!("field_content-type"), &json!("~~")), "a field `content_type` is another one");
+    let known = regex::Regex::new(pattern.as_str().unwrap()).unwrap();
+    assert!(["application/grpc", "application/grpc+proto"].iter().all(|kind| known.is_match(kind)));
+    for other in ["application/grpc;x", "application/grpc; charset=utf-8", "application/grpc-web", "application/grpcx"] {
+        assert!(!known.is_match(other), "{other}");
+    }
+}
+
+#[test]
 fn what_envoy_says_itself_or_takes_from_clients_is_refused_by_name() {
     let table = |matcher: Value| {
         let one = json!({"match": {"prefix": "/", "headers": [matcher]}, "direct_response": {"status": 200}});
