@@ -32,7 +32,7 @@ pub(super) fn check(pattern: &str, most: Option<u32>) -> Result<(), String> {
         ));
     }
     // Any byte stands in no class, as what takes its place here does not.
-    let apart = any_byte(pattern, r"\B");
+    let apart = escapes(pattern, |named| (named == 'C').then_some(r"\B"));
     let read = Reader::new().parse(&apart).map_err(|error| format!("bad regex: {}", error.kind()))?;
     syntax::alike(&apart, &read).map_err(|difference| {
         format!(
@@ -71,22 +71,36 @@ fn together(tree: &Value) -> u64 {
     }
 }
 
-/// A pattern of RE2 as one of ours, over text: any byte (`\C`) is any character there.
+/// A pattern of RE2 as one of ours, over text: any byte (`\C`) is any character there, and what has a name is ASCII.
 pub(super) fn of_text(pattern: &str) -> Cow<'_, str> {
-    any_byte(pattern, "(?s:.)")
+    escapes(pattern, |named| match named {
+        'C' => Some("(?s:.)"),
+        // A class stands in the place of its name within another class, too.
+        'd' => Some("[0-9]"),
+        'D' => Some("[^0-9]"),
+        's' => Some(r"[\t\n\f\r\x20]"),
+        'S' => Some(r"[^\t\n\f\r\x20]"),
+        'w' => Some("[0-9A-Za-z_]"),
+        'W' => Some("[^0-9A-Za-z_]"),
+        'b' => Some(r"(?-u:\b)"),
+        'B' => Some(r"(?-u:\B)"),
+        _ => None,
+    })
 }
 
-/// A pattern with something else in the place of any byte.
-fn any_byte<'a>(pattern: &'a str, other: &str) -> Cow<'a, str> {
-    if !pattern.contains("\\C") {
+/// A pattern with something else in the place of some of what a backslash begins.
+fn escapes(pattern: &str, other: impl Fn(char) -> Option<&'static str>) -> Cow<'_, str> {
+    if !pattern.contains('\\') {
         return Cow::Borrowed(pattern);
     }
     let mut out = String::with_capacity(pattern.len() + 16);
     let mut rest = pattern.chars();
     while let Some(c) = rest.next() {
         match (c, rest.clone().next()) {
-            ('\\', Some('C')) => out.push_str(other),
-            ('\\', Some(escaped)) => out.extend([c, escaped]),
+            ('\\', Some(escaped)) => match other(escaped) {
+                Some(text) => out.push_str(text),
+                None => out.extend([c, escaped]),
+            },
             _ => {
                 out.push(c);
                 continue;
@@ -173,6 +187,21 @@ mod tests {
         assert_eq!(of_text(r"(?s)\C*(?:^a\\C)\C*"), r"(?s)(?s:.)*(?:^a\\C)(?s:.)*");
         assert!(check(r"(?s)\C*(?:^app\.)\C*", None).is_ok() && steps_of(r"\C{100}").unwrap() >= 100);
         assert!(check(r"[\C]", None).is_err() && check(r"[\\C]", None).is_ok(), "in a class it is none, as in RE2");
+    }
+
+    #[test]
+    fn what_has_a_name_is_ascii_as_in_envoy() {
+        let fits = |pattern: &str, text: &str| {
+            check(pattern, None).unwrap();
+            regex::Regex::new(&format!("^(?:{})$", of_text(pattern))).unwrap().is_match(text)
+        };
+        assert!(
+            fits(r"\w+", "aZ_9") && !fits(r"\w+", "né") && fits(r"n\W+", "né"),
+            "a rule that denies `\\W` is passed by no `é`"
+        );
+        assert!(fits(r"[\w-]+", "a-") && !fits(r"[^\W]+", "é") && fits(r"[a\W]+", "éa") && !fits(r"[a\W]+", "b"));
+        assert!(fits(r"\d\D", "1٣") && fits(r"\s\S", " \u{a0}") && fits(r"n\bé", "né") && fits(r"é\B ", "é "));
+        assert!(fits(r"\\w", r"\w"));
     }
 
     #[test]
