@@ -5,9 +5,12 @@
 use std::borrow::Cow;
 
 use regex_syntax::Parser;
+use regex_syntax::ast::parse::Parser as Reader;
 use regex_syntax::hir::{Class, Hir, HirKind};
 use regex_syntax::utf8::Utf8Sequences;
 use serde_json::Value;
+
+use super::super::syntax;
 
 /// Steps of one program; each takes some 40 bytes once it is compiled.
 const MOST: u64 = 10_000;
@@ -16,7 +19,7 @@ const MOST_TOGETHER: u64 = 1_000_000;
 /// Longest pattern in bytes.
 const MAX_PATTERN: usize = 8 * 1024;
 
-/// Says what is wrong with a pattern that is too large, or is none; `most` is what its sender allows.
+/// Says what is wrong with a pattern that is too large, is none, or is read otherwise by RE2; `most` is what its sender allows.
 pub(super) fn check(pattern: &str, most: Option<u32>) -> Result<(), String> {
     if pattern.len() > MAX_PATTERN {
         return Err(format!("has {} bytes, expected at most {MAX_PATTERN}", pattern.len()));
@@ -28,7 +31,15 @@ pub(super) fn check(pattern: &str, most: Option<u32>) -> Result<(), String> {
             "becomes a program of some {steps} steps, expected at most {most}: repeat less, or use smaller classes"
         ));
     }
-    Ok(())
+    // Any byte stands in no class, as what takes its place here does not.
+    let apart = escapes(pattern, |named| (named == 'C').then_some(r"\B"));
+    let read = Reader::new().parse(&apart).map_err(|error| format!("bad regex: {}", error.kind()))?;
+    syntax::alike(&apart, &read).map_err(|difference| {
+        format!(
+            "must not have {}, which RE2 and our regular expressions do not read alike: write {}",
+            difference.what, difference.instead
+        )
+    })
 }
 
 /// Counts the steps of all patterns of a resource.
@@ -60,17 +71,36 @@ fn together(tree: &Value) -> u64 {
     }
 }
 
-/// A pattern of RE2 as one of ours, over text: any byte (`\C`) is any character there.
+/// A pattern of RE2 as one of ours, over text: any byte (`\C`) is any character there, and what has a name is ASCII.
 pub(super) fn of_text(pattern: &str) -> Cow<'_, str> {
-    if !pattern.contains("\\C") {
+    escapes(pattern, |named| match named {
+        'C' => Some("(?s:.)"),
+        // A class stands in the place of its name within another class, too.
+        'd' => Some("[0-9]"),
+        'D' => Some("[^0-9]"),
+        's' => Some(r"[\t\n\f\r\x20]"),
+        'S' => Some(r"[^\t\n\f\r\x20]"),
+        'w' => Some("[0-9A-Za-z_]"),
+        'W' => Some("[^0-9A-Za-z_]"),
+        'b' => Some(r"(?-u:\b)"),
+        'B' => Some(r"(?-u:\B)"),
+        _ => None,
+    })
+}
+
+/// A pattern with something else in the place of some of what a backslash begins.
+fn escapes(pattern: &str, other: impl Fn(char) -> Option<&'static str>) -> Cow<'_, str> {
+    if !pattern.contains('\\') {
         return Cow::Borrowed(pattern);
     }
     let mut out = String::with_capacity(pattern.len() + 16);
     let mut rest = pattern.chars();
     while let Some(c) = rest.next() {
         match (c, rest.clone().next()) {
-            ('\\', Some('C')) => out.push_str("(?s:.)"),
-            ('\\', Some(escaped)) => out.extend([c, escaped]),
+            ('\\', Some(escaped)) => match other(escaped) {
+                Some(text) => out.push_str(text),
+                None => out.extend([c, escaped]),
+            },
             _ => {
                 out.push(c);
                 continue;
@@ -79,12 +109,6 @@ pub(super) fn of_text(pattern: &str) -> Cow<'_, str> {
         rest.next();
     }
     Cow::Owned(out)
-}
-
-/// Whether a pattern of ours fits no empty text.
-pub(super) fn says_something(pattern: &str) -> bool {
-    let parsed = Parser::new().parse(pattern);
-    parsed.is_ok_and(|parsed| parsed.properties().minimum_len().is_some_and(|least| least > 0))
 }
 
 fn steps_of(pattern: &str) -> Result<u64, String> {
@@ -134,6 +158,24 @@ mod tests {
     }
 
     #[test]
+    fn what_envoy_reads_otherwise_is_refused_with_what_to_write() {
+        for (pattern, what) in [
+            ("[a&&b]", "operations on classes (&&, --, ~~)"),
+            ("[a[b]]", "classes within classes"),
+            ("[--/]", "`-` or `]` at the beginning"),
+            ("a{ 2 }", "repetitions with blanks"),
+            (r"(?s)\C*(?:a{ 2 })\C*", "repetitions with blanks"),
+            ("a++", "repetitions of repetitions"),
+        ] {
+            let told = check(pattern, None).unwrap_err();
+            assert!(told.contains(what) && told.contains(": write `"), "{told}");
+        }
+        for pattern in [r"[\--/]", r"[a\&\&b]", r"[a\[b\]]", r"a\{ 2 }", r"\C*é\C{2}"] {
+            assert_eq!(check(pattern, None), Ok(()), "{pattern}");
+        }
+    }
+
+    #[test]
     fn its_sender_may_allow_less() {
         assert!(check("[a-z]{1,60}", Some(100)).unwrap_err().contains("at most 100"));
         assert!(check("[a-z]{1,40}", Some(100)).is_ok());
@@ -144,7 +186,22 @@ mod tests {
     fn any_byte_is_any_character() {
         assert_eq!(of_text(r"(?s)\C*(?:^a\\C)\C*"), r"(?s)(?s:.)*(?:^a\\C)(?s:.)*");
         assert!(check(r"(?s)\C*(?:^app\.)\C*", None).is_ok() && steps_of(r"\C{100}").unwrap() >= 100);
-        assert!(says_something("^(?:a|bc)$") && !says_something("^a?$"));
+        assert!(check(r"[\C]", None).is_err() && check(r"[\\C]", None).is_ok(), "in a class it is none, as in RE2");
+    }
+
+    #[test]
+    fn what_has_a_name_is_ascii_as_in_envoy() {
+        let fits = |pattern: &str, text: &str| {
+            check(pattern, None).unwrap();
+            regex::Regex::new(&format!("^(?:{})$", of_text(pattern))).unwrap().is_match(text)
+        };
+        assert!(
+            fits(r"\w+", "aZ_9") && !fits(r"\w+", "né") && fits(r"n\W+", "né"),
+            "a rule that denies `\\W` is passed by no `é`"
+        );
+        assert!(fits(r"[\w-]+", "a-") && !fits(r"[^\W]+", "é") && fits(r"[a\W]+", "éa") && !fits(r"[a\W]+", "b"));
+        assert!(fits(r"\d\D", "1٣") && fits(r"\s\S", " \u{a0}") && fits(r"n\bé", "né") && fits(r"é\B ", "é "));
+        assert!(fits(r"\\w", r"\w"));
     }
 
     #[test]

@@ -346,6 +346,10 @@ fn what_cannot_be_done_is_refused_by_type_and_field() {
         route(|r| r["match"]["runtime_fraction"] = json!({"default_value": {"numerator": 5}})),
         "virtual_hosts[0].routes[0].match.runtime_fraction"
     );
+    assert_eq!(
+        route(|r| r["match"]["headers"] = json!([{"name": "x-a", "string_match": {"safe_regex": {"regex": "[a&&b]"}}}])),
+        "virtual_hosts[0].routes[0].match.headers[0].string_match.safe_regex.regex"
+    );
     assert_eq!(route(|r| r["nonsense"] = json!(1)), "virtual_hosts[0].routes[0].nonsense");
     let mut value = listener("l", None);
     let manager = &mut value["filter_chains"][0]["filters"][0]["typed_config"];
@@ -504,6 +508,20 @@ fn what_clients_say_of_their_way_is_asked_as_it_is_told_on() {
     assert_eq!(uri(json!({"scheme_redirect": "http"})), "http://${host_leaving_https}${uri}");
     assert_eq!(uri(json!({"path_redirect": "/x"})), "${forwarded_proto}://${http_host}/x");
     assert_eq!(uri(json!({"https_redirect": true, "port_redirect": 443})), "https://${host}:443${uri}");
+}
+
+#[test]
+fn calls_of_grpc_are_those_that_envoy_knows() {
+    let mut table = routes("r", "c");
+    table["virtual_hosts"][0]["routes"][0]["match"]["grpc"] = json!({});
+    let Piece::Routes(routes) = both(EnvoyKind::Routes, &table) else { panic!("no routes") };
+    let [variable, operator, pattern] = &routes.hosts[0].routes[0].conditions[0].as_array().unwrap()[..] else { panic!() };
+    assert_eq!((variable, operator), (&json!("field_content-type"), &json!("~~")), "a field `content_type` is another one");
+    let known = regex::Regex::new(pattern.as_str().unwrap()).unwrap();
+    assert!(["application/grpc", "application/grpc+proto"].iter().all(|kind| known.is_match(kind)));
+    for other in ["application/grpc;x", "application/grpc; charset=utf-8", "application/grpc-web", "application/grpcx"] {
+        assert!(!known.is_match(other), "{other}");
+    }
 }
 
 #[test]

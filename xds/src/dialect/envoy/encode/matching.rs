@@ -4,6 +4,7 @@ use heddle_proto::envoy::config::route::v3 as wire;
 use heddle_proto::envoy::r#type::matcher::v3::StringMatcher;
 use serde_json::Value;
 
+use super::super::syntax::says_something;
 use super::pattern::{Path, escape};
 use super::re2;
 use super::wire::{ANY, exact, regex, whole};
@@ -119,6 +120,10 @@ fn condition(parts: &[Value], into: &mut wire::RouteMatch) -> Result<(), String>
             Some(name) if name.is_empty() || name.starts_with(':') || name.contains(char::is_control) => {
                 return Err(format!("Envoy looks for no field `{name}`"));
             }
+            // Envoy takes a missing field for an empty one, or for none that matches, whether that is inverted or not; at our agents it is neither.
+            Some(_) if not && may_be_empty(operator, value) => {
+                return Err(format!("Envoy tells no missing `{name}` from an empty one, which this must not match"));
+            }
             Some(name) => name.replace('_', "-"),
             None => return Err(format!("variable `{name}` has no counterpart")),
         },
@@ -132,6 +137,16 @@ fn text(value: &Value) -> Result<String, String> {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
         other => Err(format!("value {other} has no counterpart")),
+    }
+}
+
+/// Whether an empty text is, or may be, one that a value is about.
+fn may_be_empty(operator: &str, value: &Value) -> bool {
+    let is_empty = |value: &Value| value.as_str().is_some_and(str::is_empty);
+    match operator {
+        "~~" | "~*" => value.as_str().is_some_and(|pattern| !says_something(pattern)),
+        "in" | "IN" => value.as_array().is_some_and(|values| values.iter().any(is_empty)),
+        _ => is_empty(value),
     }
 }
 
@@ -243,6 +258,31 @@ mod tests {
             json!([["arg_a", "in", (0..20_000).map(|n| n.to_string()).collect::<Vec<_>>()]]),
         ] {
             assert!(asked(&vars).is_err(), "{vars}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_not_there_is_told_from_an_empty_one_or_not_asked_about() {
+        for vars in [
+            json!(["http_x", "~=", ""]),
+            json!(["http_x", "!", "==", ""]),
+            json!(["http_x", "!", "~~", "^(guest)?$"]),
+            json!(["http_x", "!", "~*", "a*"]),
+            json!(["http_x", "!", "in", ["", "a"]]),
+        ] {
+            let why = asked(&json!([vars])).unwrap_err();
+            assert!(why.contains("`http_x`"), "with `x` missing it holds at our agents: {why}");
+        }
+        for vars in [
+            json!(["http_x", "~=", "a"]),
+            json!(["http_x", "!", "~~", "^guest$"]),
+            json!(["http_x", "!", "in", ["a", 1]]),
+            json!(["http_x", "==", ""]),
+            json!(["http_x", "!", "~=", ""]),
+            json!(["http_x", "~~", "^(guest)?$"]),
+            json!(["request_method", "!", "~~", "^(GET)?$"]),
+        ] {
+            assert!(asked(&json!([vars])).is_ok(), "{vars}");
         }
     }
 

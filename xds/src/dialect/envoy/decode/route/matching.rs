@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::super::syntax;
 use super::super::program;
 use super::super::read::{Fault, Fields, Read};
 use crate::model::canonical_path;
@@ -75,7 +76,7 @@ pub(crate) fn path_regex(fields: &mut Fields<'_>) -> Read<String> {
 fn says_something(text: &Text) -> bool {
     match text {
         Text::Exact(text) => !text.is_empty(),
-        Text::Pattern(pattern, _) => program::says_something(pattern),
+        Text::Pattern(pattern, _) => syntax::says_something(pattern),
     }
 }
 

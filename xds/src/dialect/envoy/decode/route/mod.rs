@@ -25,8 +25,8 @@ use retry::Retry;
 const MAX_ROUTES: usize = 50_000;
 /// The place of what is done to answers first.
 const NEXT_TO_THE_UPSTREAM: i32 = 30_000;
-/// What calls of gRPC say.
-const GRPC: &str = "^application/grpc(?:$|[+;])";
+/// What calls of gRPC say, as Envoy knows them: without parameters.
+const GRPC: [&str; 3] = ["field_content-type", "~~", r"^application/grpc(?:$|\+)"];
 
 /// Begins patterns of paths in which the case of letters does not count.
 const ANY_CASE: &str = "(?i)^";
@@ -273,7 +273,7 @@ fn conditions(fields: &mut Fields<'_>) -> Read<(Path, Vec<Arc<str>>, Vec<Value>)
     }
     conditions.extend(fields.list("query_parameters", matching::query)?.into_iter().flatten());
     if fields.message("grpc", |grpc| grpc.skip())?.is_some() {
-        conditions.push(serde_json::json!(["http_content_type", "~~", GRPC]));
+        conditions.push(serde_json::json!(GRPC));
     }
     Ok((if any_case { without_case(path) } else { path }, methods, conditions))
 }

@@ -416,8 +416,11 @@ fn a_table_of_routes_is_read_though_one_of_them_would_be_refused() {
 
 #[test]
 fn what_stands_in_the_place_of_a_route_is_withheld_for_what_they_have_in_common() {
-    let matches =
-        RouteMatch { uris: vec!["/e".into()], vars: Some(Arc::new(json!([["http_x_a", "~=", ""]]))), ..RouteMatch::default() };
+    let matches = RouteMatch {
+        uris: vec!["/e".into()],
+        vars: Some(Arc::new(json!([["http_x_envoy_internal", "==", "true"]]))),
+        ..RouteMatch::default()
+    };
     let (told, withheld) = given_with(Reader::Agent, vec![Route { matches, ..route("unlike nothing", "balanced-0") }]);
     assert!(withheld.contains_key(&(Kind::Route, "unlike nothing".to_owned())), "{withheld:#?}");
     assert!(!pieces(&told, Kind::Route, EnvoyKind::Routes).is_empty(), "the table is read all the same");
