@@ -19,11 +19,12 @@ impl Waiting<Door> {
 }
 
 impl World {
-    /// When something that waits stops waiting.
+    /// When something that waits stops waiting. Listeners do not before they may open at all.
     pub fn wake(&self) -> Option<Instant> {
         let until = |owner: &Owner| match owner.0 {
             EnvoyKind::Cluster => self.clusters.get(&owner.1).map(|waiting| waiting.until),
-            _ => self.doors.get(&owner.1).map(|waiting| waiting.until),
+            _ if self.gate == Gate::Open => self.doors.get(&owner.1).map(|waiting| waiting.until),
+            _ => None,
         };
         let gate = match self.gate {
             Gate::Shut(until) if !self.warming.is_empty() => Some(until),
