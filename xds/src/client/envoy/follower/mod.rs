@@ -196,8 +196,12 @@ impl Follower {
         match self.dialect {
             Dialect::Delta => {
                 says.subscribe = names;
+                if kind == EnvoyKind::Listener {
+                    // What is there of them is no version that is told of; should they be gone by now, that is said.
+                    says.initial = self.unusable.iter().map(|name| (name.clone(), "".into())).collect();
+                }
                 let held = self.held.iter().filter(|((of, _), _)| *of == kind);
-                says.initial = held.map(|((_, name), version)| (name.clone(), version.clone())).collect();
+                says.initial.extend(held.map(|((_, name), version)| (name.clone(), version.clone())));
             }
             Dialect::Sotw => {
                 says.names = names;

@@ -2,6 +2,13 @@
 
 use super::*;
 
+/// A client that knows that there are no clusters.
+fn begun() -> Talk {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[]);
+    talk
+}
+
 #[test]
 fn nobody_is_woken_for_what_cannot_go_on_yet() {
     let now = heddle_node::clock::now();
@@ -25,4 +32,19 @@ fn nobody_is_woken_for_what_cannot_go_on_yet() {
     let late = talk.now + Duration::from_secs(16);
     talk.follower.world().step(late);
     assert!(talk.follower.world().wake().is_none_or(|wake| wake > late), "its endpoints are waited for without end");
+}
+
+#[test]
+fn a_refused_listener_that_goes_while_nobody_listens_is_told_to_be_gone() {
+    let mut talk = begun();
+    let mut bad = door("l", 1);
+    bad["transparent"] = json!(true);
+    assert!(talk.hears(EnvoyKind::Listener, &[bad]).verdict.error.is_some());
+    assert_eq!(talk.follower.unusable().len(), 1, "what is on disk of it stays");
+    talk.follower.lost();
+    let hello = talk.follower.hello();
+    let listeners = hello.iter().find(|says| says.kind == Some(EnvoyKind::Listener)).unwrap();
+    assert_eq!(listeners.initial.get("l").map(|version| &**version), Some(""), "a version that nobody has is not current");
+    talk.judged(EnvoyKind::Listener, &[], &["l"], &[]);
+    assert!(talk.follower.unusable().is_empty());
 }
