@@ -1,6 +1,19 @@
 //! What becomes of what a consumer refuses: who answers for it, what stands meanwhile, and when it is tried again.
 
+use tokio::sync::{mpsc, watch};
+
 use super::*;
+use crate::client::{ClientConfig, ClientStatus, run};
+use crate::link::Connector;
+use crate::protocol::NodeInfo;
+
+/// A route that keeps out before the one that lets everything in.
+fn guarded(name: &str, cluster: &str) -> Value {
+    let mut table = routes(name, cluster);
+    let guard = json!({"match": {"prefix": "/admin"}, "direct_response": {"status": 403}});
+    table["virtual_hosts"][0]["routes"].as_array_mut().unwrap().insert(0, guard);
+    table
+}
 
 /// A client that knows that there are no clusters.
 fn begun() -> Talk {
@@ -47,4 +60,39 @@ fn a_refused_listener_that_goes_while_nobody_listens_is_told_to_be_gone() {
     assert_eq!(listeners.initial.get("l").map(|version| &**version), Some(""), "a version that nobody has is not current");
     talk.judged(EnvoyKind::Listener, &[], &["l"], &[]);
     assert!(talk.follower.unusable().is_empty());
+}
+
+#[tokio::test]
+async fn nothing_is_used_of_what_a_consumer_refuses_a_part_of_until_it_knows_what_instead() {
+    let at = |name: &str, port: u16| {
+        let mut door = listener(name, Some(guarded("t", "c")));
+        door["address"]["socket_address"]["port_value"] = port.into();
+        decode(EnvoyKind::Listener, &door).unwrap()
+    };
+    let statics = Arc::new([at("a", 1), at("b", 2)]);
+    let source = EnvoySource { statics, whole: BTreeSet::new(), who: Who::default() };
+    let config = ClientConfig::new(NodeInfo::default(), Connector::tcp("127.0.0.1:1").unwrap());
+    let (updates, mut batches) = mpsc::channel(1);
+    let (status, _watched) = watch::channel(ClientStatus::default());
+    tokio::spawn(run(ClientConfig { envoy: Some(source), ..config }, updates, status, fastrand::Rng::with_seed(1)));
+    let gone = |updates: &[TypedUpdate]| -> Vec<String> {
+        updates
+            .iter()
+            .filter(|update| update.kind == Kind::Listener)
+            .flat_map(|update| &update.removed)
+            .map(ToString::to_string)
+            .collect()
+    };
+    let first = batches.recv().await.unwrap();
+    assert!(first.whole && gone(&first.views[0]).is_empty());
+    first.reject(vec![refused_route("a/all:open0/0")]);
+    let second = batches.recv().await.unwrap();
+    assert_eq!((second.whole, gone(&second.views[0])), (true, vec!["a".to_owned()]));
+    second.reject(vec![refused_route("b/all:open0/0")]);
+    let third = batches.recv().await.unwrap();
+    assert_eq!((third.whole, gone(&third.views[0])), (true, vec!["b".to_owned()]), "what is undone is judged as well");
+    third.reject(vec![InvalidResource { kind: Kind::Certificate, ..refused_route("c") }]);
+    let last = batches.recv().await.unwrap();
+    assert!(!last.whole && last.views.is_empty(), "what keeps nobody out is left out alone");
+    last.accept();
 }
