@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::world::{Owner, World};
+use super::world::{Before, Owner, World};
 use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece, Unread, material, name_in};
 use crate::dialect::envoy::kind::EnvoyKind;
 use crate::protocol::Dialect;
@@ -81,7 +81,9 @@ pub struct Open {
     version: Arc<str>,
     nonce: Arc<str>,
     /// What was taken over, with what was there before and the version that it has now.
-    taken: BTreeMap<Arc<str>, (Option<Piece>, Arc<str>)>,
+    taken: BTreeMap<Arc<str>, (Option<Before>, Arc<str>)>,
+    /// What was taken over and is so no more.
+    undone: BTreeSet<Arc<str>>,
     refused: Vec<(Arc<str>, Fault)>,
 }
 
@@ -98,8 +100,6 @@ pub struct Follower {
     /// Listeners of which no version that was told can be used.
     unusable: BTreeSet<Arc<str>>,
     fixed: BTreeSet<Owner>,
-    /// Something of the bootstrap was withdrawn.
-    broken: bool,
     nonces: BTreeMap<EnvoyKind, Arc<str>>,
     versions: BTreeMap<EnvoyKind, Arc<str>>,
     answered: BTreeSet<EnvoyKind>,
@@ -124,7 +124,6 @@ impl Follower {
             parked: BTreeMap::new(),
             unusable: BTreeSet::new(),
             fixed: BTreeSet::new(),
-            broken: false,
             nonces: BTreeMap::new(),
             versions: BTreeMap::new(),
             answered: BTreeSet::new(),
@@ -161,7 +160,7 @@ impl Follower {
 
     /// Whether all of the bootstrap is in use.
     pub fn is_whole(&self) -> bool {
-        !self.broken
+        !self.fixed.iter().any(|(kind, name)| *kind == EnvoyKind::Listener && self.world.is_barred(name))
     }
 
     /// The stream is gone.
@@ -255,7 +254,7 @@ impl Follower {
     /// Takes a response over, each resource singly.
     pub fn receive(&mut self, told: Told, now: Instant) -> Open {
         let Told { kind, version, nonce, resources, removed } = told;
-        let mut open = Open { kind, version, nonce, taken: BTreeMap::new(), refused: Vec::new() };
+        let mut open = Open { kind, version, nonce, taken: BTreeMap::new(), undone: BTreeSet::new(), refused: Vec::new() };
         let mut seen = BTreeSet::new();
         if kind == EnvoyKind::Listener {
             // Listeners that go give their addresses away to those that come. They are few, so that their names may be read twice.
@@ -291,14 +290,19 @@ impl Follower {
 
     /// Lets listeners in whose address is free by now; of those of this response it is said that it is not.
     fn let_in(&mut self, open: &mut Open, seen: &BTreeSet<Arc<str>>, now: Instant) {
-        while let Some(name) =
-            self.parked.iter().find(|(_, (piece, _))| self.world.contest(piece).is_none()).map(|(name, _)| name.clone())
-        {
-            let Some((piece, version)) = self.parked.remove(&name) else { break };
+        while let Some((name, piece, version)) = self.next_parked() {
             self.put(open, name, version, piece, now);
         }
         let refused = self.parked.iter().filter(|(name, _)| seen.contains(*name));
         open.refused.extend(refused.filter_map(|(name, (piece, _))| Some((name.clone(), self.world.contest(piece)?))));
+    }
+
+    /// The next listener whose address is free by now.
+    fn next_parked(&mut self) -> Option<(Arc<str>, Piece, Arc<str>)> {
+        let is_free = |(_, (piece, _)): &(&Arc<str>, &(Piece, Arc<str>))| self.world.contest(piece).is_none();
+        let name = self.parked.iter().find(is_free)?.0.clone();
+        let (piece, version) = self.parked.remove(&name)?;
+        Some((name, piece, version))
     }
 
     fn put(&mut self, open: &mut Open, name: Arc<str>, version: Arc<str>, piece: Piece, now: Instant) {

@@ -1,12 +1,13 @@
 //! What becomes of a response when the consumer has judged it: what it cannot use goes back to what it was. It reads no resource.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::{Follower, Open, Says};
 use crate::client::TypedUpdate;
-use crate::client::envoy::world::Owner;
+use crate::client::envoy::world::{Blame, Owner};
 use crate::codec::InvalidResource;
 use crate::dialect::envoy::decode::DecodeFault as Fault;
 use crate::dialect::envoy::kind::EnvoyKind;
@@ -26,32 +27,11 @@ impl Follower {
             self.unusable.extend(open.refused.iter().map(|(name, _)| name).filter(never).cloned());
             self.unusable.retain(|name| !open.taken.contains_key(name));
         }
-        let mut earlier = Vec::new();
-        for fault in rejected {
-            // A table that came earlier may be refused for what a listener of this response does with it.
-            let is_here = |(kind, name): &Owner| {
-                *kind == open.kind && (open.taken.contains_key(name) || open.refused.iter().any(|(known, _)| known == name))
-            };
-            let Some(blamed) = self.world.blame(fault) else { continue };
-            match [Some(blamed.clone()), self.world.teller(fault)].into_iter().flatten().find(is_here) {
-                Some((kind, name)) => {
-                    // It is undone as a whole with the first fault.
-                    let Some((before, _)) = open.taken.remove(&name) else { continue };
-                    self.world.restore(&(kind, name.clone()), before, now);
-                    open.refused.push((name, told_of(kind, fault)));
-                    self.oust(&mut open, now);
-                }
-                // It came with an earlier response, which is answered already.
-                None => earlier.push((blamed, fault)),
-            }
-        }
-        for (owner, fault) in earlier {
-            self.take_away(&owner, fault, now);
-        }
-        let undone = if rejected.is_empty() { Vec::new() } else { self.world.step(now) };
+        self.undo(&mut open, rejected, now);
         for (name, (_, version)) in open.taken {
             self.held.insert((open.kind, name), version);
         }
+        let undone = if rejected.is_empty() { Vec::new() } else { self.step(now) };
         self.answered.insert(open.kind);
         self.nonces.insert(open.kind, open.nonce.clone());
         let error = (!open.refused.is_empty()).then(|| nack(open.kind, &open.refused));
@@ -66,28 +46,70 @@ impl Follower {
         (says, undone)
     }
 
+    /// Undoes what came with a response, and withdraws listeners whose faults came with an earlier one, which is answered already.
+    fn undo(&mut self, open: &mut Open, rejected: &[InvalidResource], now: Instant) {
+        let mut back: BTreeSet<Owner> = BTreeSet::new();
+        let mut late: BTreeMap<Owner, &InvalidResource> = BTreeMap::new();
+        for Blame { fault, teller, parts } in self.world.blame(rejected) {
+            let is_here =
+                |(kind, name): &&Owner| *kind == open.kind && (open.taken.contains_key(name) || open.undone.contains(name));
+            // A table that came earlier may be refused for what a listener of this response does with it.
+            let Some(owner) = parts.iter().chain([&teller]).find(is_here) else {
+                late.entry(teller).or_insert(fault);
+                continue;
+            };
+            // It is undone as a whole with the first fault.
+            if let Some((before, _)) = open.taken.remove(&owner.1) {
+                self.world.restore(owner, before, now);
+                open.undone.insert(owner.1.clone());
+                open.refused.push((owner.1.clone(), told_of(open.kind, fault)));
+                self.oust(open, now);
+            }
+            // Who opened with it was something else until then, and is that again until the next one comes.
+            if teller.0 == EnvoyKind::Listener && teller != *owner && self.world.has_replaced(&teller.1) {
+                self.world.bar(&teller.1);
+                back.insert(teller);
+            }
+        }
+        late.retain(|teller, _| !back.contains(teller));
+        self.bar(&late);
+    }
+
     /// Takes the consumer's verdict over what nobody is answered for any more, such as what the bootstrap holds; what changes by that.
     pub fn withdraw(&mut self, rejected: &[InvalidResource], now: Instant) -> Vec<TypedUpdate> {
         if rejected.is_empty() {
             return Vec::new();
         }
-        let blamed: Vec<_> = rejected.iter().filter_map(|fault| Some((self.world.blame(fault)?, fault))).collect();
-        for (owner, fault) in blamed {
-            self.take_away(&owner, fault, now);
-        }
-        self.world.step(now)
+        let late = self.world.blame(rejected).into_iter().rev().map(|blame| (blame.teller, blame.fault)).collect();
+        self.bar(&late);
+        self.step(now)
     }
 
-    /// Takes a listener or a table away of which a route is refused: requests of that route would go to whichever comes next, and it may be one that keeps out.
-    fn take_away(&mut self, owner: &Owner, fault: &InvalidResource, now: Instant) {
-        if fault.kind != Kind::Route || !self.world.holds(owner.0, &owner.1) {
-            return;
+    /// What changes by what was undone. Who waited for an address that was given up by that comes in: nobody tells of it again.
+    fn step(&mut self, now: Instant) -> Vec<TypedUpdate> {
+        while let Some((name, piece, version)) = self.next_parked() {
+            match self.world.set(piece, now) {
+                Ok(_) => {
+                    self.unusable.remove(&name);
+                    self.held.insert((EnvoyKind::Listener, name), version);
+                }
+                Err(fault) => tracing::error!(%name, field = %fault.field, reason = %fault.reason, "a listener cannot be used"),
+            }
         }
-        let (kind, name) = owner;
-        tracing::error!(%kind, %name, route = %fault.name, field = %fault.field, reason = %fault.reason, "a route cannot be used, and all beside it are withdrawn");
-        self.held.remove(owner);
-        self.world.restore(owner, None, now);
-        self.broken |= self.fixed.contains(owner);
+        self.world.step_on(now)
+    }
+
+    /// Takes listeners out of use of which a route is refused. What they share with others stays.
+    fn bar(&mut self, late: &BTreeMap<Owner, &InvalidResource>) {
+        for (owner, fault) in late.iter().filter(|((kind, _), fault)| *kind == EnvoyKind::Listener && fault.kind == Kind::Route) {
+            let name = &owner.1;
+            tracing::error!(listener = %name, route = %fault.name, field = %fault.field, reason = %fault.reason, "a route cannot be used: its listener is what it was before, or closes, until it is told anew or what it names is");
+            self.world.bar(name);
+            if !self.fixed.contains(owner) {
+                // No version of it is current, so that it is told again as soon as anybody asks.
+                self.held.insert(owner.clone(), "".into());
+            }
+        }
     }
 
     /// A listener that stays where it was takes its address back from whoever came there with the same response.
@@ -101,6 +123,7 @@ impl Follower {
             let Some((before, version)) = open.taken.remove(&name) else { break };
             self.world.restore(&(open.kind, name.clone()), before, now);
             self.parked.insert(name.clone(), (piece, version));
+            open.undone.insert(name.clone());
             open.refused.push((name, fault));
         }
     }

@@ -14,7 +14,7 @@ use crate::dialect::envoy::kind::EnvoyKind;
 impl Waiting<Door> {
     /// Whether what is live has another address than what comes.
     fn is_leaving(&self) -> bool {
-        self.live.as_ref().is_some_and(|live| live.listener.address != self.next.listener.address)
+        !self.barred && self.live.as_ref().is_some_and(|live| live.listener.address != self.next.listener.address)
     }
 }
 
@@ -65,7 +65,8 @@ impl World {
         }
         for name in self.ready_doors(now) {
             if let Some(waiting) = self.doors.get_mut(&name) {
-                waiting.live = Some(waiting.next.clone());
+                let before = waiting.live.replace(waiting.next.clone());
+                self.opened.entry(name.clone()).or_insert(before);
                 let owner = (EnvoyKind::Listener, name);
                 self.warming.remove(&owner);
                 self.stale.insert(owner);
