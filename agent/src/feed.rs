@@ -1,4 +1,4 @@
-//! From discovery to tables: takes batches of typed updates, compiles them, swaps the tables once per batch and says what cannot be used.
+//! From discovery to tables: takes batches of typed updates, compiles them, swaps the tables once per batch that can be used and says what cannot be used.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,28 +19,38 @@ pub async fn run(
     tables: watch::Sender<Arc<Tables>>,
     on_tables: impl Fn(&Arc<Tables>),
 ) {
+    let publish = || {
+        let next = compiler.lock().tables();
+        on_tables(&next);
+        tables.send_replace(next);
+    };
+    // A part of the last batch was refused, and the next one says what instead: without that part nothing of it is used.
+    let mut held_back = false;
     loop {
         let batch = tokio::select! {
             batch = batches.recv() => batch,
             Some(changed) = secrets.changed() => {
-                let next = anew(&mut compiler.lock(), &changed);
-                on_tables(&next);
-                tables.send_replace(next);
+                anew(&mut compiler.lock(), &changed);
+                if !held_back {
+                    publish();
+                }
                 continue;
             }
         };
         let Some(mut batch) = batch else { break };
         let wanted = wanted(&compiler.lock(), &batch);
         secrets.ready(wanted).await;
-        let (rejected, next) = take(&mut compiler.lock(), std::mem::take(&mut batch.views));
+        let rejected = take(&mut compiler.lock(), std::mem::take(&mut batch.views));
         for one in &rejected {
             tracing::warn!(kind = one.kind.as_str(), name = %one.name, field = %one.field, reason = %one.reason, "a resource is refused; its last good version stays");
         }
         if batch.origin == Origin::LastGood {
             tracing::info!("running on the last good configuration from disk until a control plane answers");
         }
-        on_tables(&next);
-        tables.send_replace(next);
+        held_back = batch.whole && !rejected.is_empty();
+        if !held_back {
+            publish();
+        }
         batch.reject(rejected);
     }
 }
@@ -51,15 +61,14 @@ fn wanted(compiler: &Compiler, batch: &Batch) -> BTreeSet<String> {
 }
 
 /// Compiles what refers to these.
-fn anew(compiler: &mut Compiler, changed: &BTreeSet<String>) -> Arc<Tables> {
+fn anew(compiler: &mut Compiler, changed: &BTreeSet<String>) {
     for one in compiler.referred_changed(changed) {
         tracing::warn!(kind = one.kind.as_str(), name = %one.name, field = %one.field, reason = %one.reason, "a resource cannot be used with its new secret; its last good version stays");
     }
-    compiler.tables()
 }
 
 /// Compiles the views of a batch.
-fn take(compiler: &mut Compiler, views: Vec<Vec<TypedUpdate>>) -> (Vec<InvalidResource>, Arc<Tables>) {
+fn take(compiler: &mut Compiler, views: Vec<Vec<TypedUpdate>>) -> Vec<InvalidResource> {
     let mut rejected = Vec::new();
     for view in views {
         for update in view {
@@ -72,5 +81,69 @@ fn take(compiler: &mut Compiler, views: Vec<Vec<TypedUpdate>>) -> (Vec<InvalidRe
         }
         compiler.end_view();
     }
-    (rejected, compiler.tables())
+    rejected
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use heddle_xds::client::SetResource;
+    use heddle_xds::model::{Kind, PluginConf, PluginOrigin, Resource, Route, RouteMatch};
+    use serde_json::json;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::outbound::Outbound;
+    use crate::secrets::References;
+    use crate::upstream;
+
+    /// A route of this id that keeps out what fits a pattern.
+    fn route(id: &str, pattern: &str) -> SetResource {
+        let config = Arc::new(json!({"block_rules": [pattern]}));
+        let plugins = vec![PluginConf { name: "uri-blocker".into(), config, origin: PluginOrigin(id.into()) }];
+        let matches = RouteMatch { uris: vec![format!("/{id}/*").into()], ..RouteMatch::default() };
+        let resource = Resource::Route(Route {
+            id: id.into(),
+            name: "".into(),
+            service_id: "".into(),
+            service_name: "".into(),
+            matches,
+            priority: 0,
+            created: 0,
+            plugins,
+            upstream: None,
+            timeouts: None,
+            enable_websocket: false,
+        });
+        SetResource { name: id.into(), version: "1".into(), resource }
+    }
+
+    fn view(set: Vec<SetResource>, removed: &[&str]) -> Vec<Vec<TypedUpdate>> {
+        let removed = removed.iter().map(|name| Arc::from(*name)).collect();
+        vec![vec![TypedUpdate { kind: Kind::Route, set, removed, rejected: Vec::new() }]]
+    }
+
+    #[tokio::test]
+    async fn a_table_without_the_route_that_keeps_out_is_never_in_use() {
+        let pool = upstream::Clusters::new(Arc::default(), None, tokio::runtime::Handle::current());
+        let references = References::new(Arc::new(|_: &str| None), "".into(), Outbound::default());
+        let kept = references.keep().unwrap();
+        let mut compiler = Compiler::new(1, pool, Outbound::default(), references);
+        let (sender, tables) = watch::channel(compiler.tables());
+        let (updates, batches) = mpsc::channel(1);
+        tokio::spawn(run(batches, Arc::new(Mutex::new(compiler)), kept, sender, |_| ()));
+        let told = async |(batch, verdict): (Batch, oneshot::Receiver<Vec<InvalidResource>>)| {
+            updates.send(batch).await.unwrap();
+            let refused: Vec<String> = verdict.await.unwrap().into_iter().map(|one| one.name.to_string()).collect();
+            (refused, tables.borrow().routes.len())
+        };
+        let whole = |views| Batch::whole(Origin::ControlPlane, views);
+        let guarded = view(vec![route("guard", "("), route("open", "^/x")], &[]);
+        assert_eq!(told(whole(guarded.clone())).await, (vec!["guard".to_owned()], 0));
+        let instead = view(vec![route("other", "^/x"), route("another", "^/x")], &["guard", "open"]);
+        assert_eq!(told(whole(instead)).await, (vec![], 2), "what is said instead is used at once");
+        assert_eq!(told(whole(guarded.clone())).await.1, 2);
+        assert_eq!(told(Batch::new(Origin::ControlPlane, Vec::new())).await, (vec![], 3), "nothing is said instead");
+        assert_eq!(told(Batch::new(Origin::ControlPlane, guarded)).await, (vec!["guard".to_owned()], 3));
+    }
 }

@@ -100,6 +100,8 @@ pub struct Batch {
     pub origin: Origin,
     /// The updates, by the view of the control plane that they belong to; a kind may be there more than once.
     pub views: Vec<Vec<TypedUpdate>>,
+    /// Nothing of it is to be used while a part of it is refused: the next batch says what instead. Until then what was in use stays, all of it.
+    pub whole: bool,
     reply: oneshot::Sender<Vec<InvalidResource>>,
 }
 
@@ -107,7 +109,13 @@ impl Batch {
     /// A batch, and where its verdict arrives.
     pub fn new(origin: Origin, views: Vec<Vec<TypedUpdate>>) -> (Batch, oneshot::Receiver<Vec<InvalidResource>>) {
         let (reply, verdict) = oneshot::channel();
-        (Batch { origin, views, reply }, verdict)
+        (Batch { origin, views, whole: false, reply }, verdict)
+    }
+
+    /// A batch of which nothing is used while a part of it is refused.
+    pub fn whole(origin: Origin, views: Vec<Vec<TypedUpdate>>) -> (Batch, oneshot::Receiver<Vec<InvalidResource>>) {
+        let (batch, verdict) = Batch::new(origin, views);
+        (Batch { whole: true, ..batch }, verdict)
     }
 
     /// The updates of all views, in their order.
@@ -120,7 +128,7 @@ impl Batch {
         self.reject(Vec::new());
     }
 
-    /// Everything is in use but these, whose previous versions stay in use.
+    /// Everything is in use but these, whose previous versions stay in use; of one that is [whole](Batch::whole) nothing yet.
     pub fn reject(self, rejected: Vec<InvalidResource>) {
         // The client may be shutting down; then nobody waits for the answer.
         let _ = self.reply.send(rejected);

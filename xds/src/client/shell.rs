@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use heddle_node::clock;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::demand::{Asked, Interest};
@@ -162,8 +162,24 @@ impl Session {
         if views.is_empty() {
             return Ok(Vec::new());
         }
-        let undecoded: usize = views.iter().flatten().map(|update| update.rejected.len()).sum();
-        let (batch, verdict) = Batch::new(origin, views);
+        self.judged(Batch::new(origin, views)).await
+    }
+
+    /// Hands a view over of which nothing is used while a part of it is refused: what comes next says what instead.
+    pub(super) async fn offer(&mut self, view: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
+        self.judged(Batch::whole(Origin::ControlPlane, vec![view])).await
+    }
+
+    /// Nothing comes instead: what was offered last is used without what was refused.
+    pub(super) async fn release(&mut self) -> Result<(), End> {
+        self.judged(Batch::new(Origin::ControlPlane, Vec::new())).await.map(drop)
+    }
+
+    async fn judged(
+        &mut self,
+        (batch, verdict): (Batch, oneshot::Receiver<Vec<InvalidResource>>),
+    ) -> Result<Vec<InvalidResource>, End> {
+        let undecoded: usize = batch.updates().map(|update| update.rejected.len()).sum();
         self.updates.send(batch).await.map_err(|_| End::Closed)?;
         let rejected = verdict.await.map_err(|_| End::Closed)?;
         for fault in &rejected {

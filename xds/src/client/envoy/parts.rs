@@ -37,17 +37,17 @@ pub(super) fn patience(door: &Door) -> Duration {
     parts_of(door).map(|(_, _, patience)| patience).max().unwrap_or(PATIENCE)
 }
 
-/// The extension that a plugin of a route comes from, where ECDS has said it: a route runs each plugin once, so that its name tells.
-pub(super) fn extension_behind<'d>(
+/// The extensions that a plugin of a route may come from, where ECDS has said them: its name tells.
+pub(super) fn extensions_behind<'d>(
     door: &'d Door,
     field: &str,
     extensions: &BTreeMap<Arc<str>, Arc<Extension>>,
-) -> Option<&'d Arc<str>> {
-    let plugin = field.strip_prefix("plugins.")?.split('.').next()?;
+) -> impl Iterator<Item = &'d Arc<str>> {
+    let plugin = field.strip_prefix("plugins.").and_then(|rest| rest.split('.').next());
     let told = filters_of(door).filter(|filter| filter.asked.is_some());
-    told.map(|filter| &filter.name).find(|name| {
+    told.map(|filter| &filter.name).filter(move |name| {
         let does = extensions.get(*name).and_then(|extension| extension.does.as_ref());
-        does.is_some_and(|deed| deed.iter().any(|(known, _)| *known == plugin))
+        does.is_some_and(|deed| deed.iter().any(|(known, _)| Some(*known) == plugin))
     })
 }
 

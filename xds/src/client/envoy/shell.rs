@@ -13,7 +13,7 @@ use super::follower::Follower;
 use super::kept;
 use super::stream::{self, Delta, Sotw};
 use crate::client::shell::{End, Session};
-use crate::client::{Batch, ClientConfig, ClientStatus, Holdings, Origin, TypedUpdate, backoff};
+use crate::client::{Batch, ClientConfig, ClientStatus, Holdings, TypedUpdate, backoff};
 use crate::codec::{InvalidResource, decode_body};
 use crate::model::{Kind, Resource};
 use crate::protocol::Dialect;
@@ -27,6 +27,8 @@ pub(super) struct Shell {
     from_disk: BTreeMap<SocketAddr, Arc<str>>,
     /// What was on disk and is no more was taken away, but for that of these listeners.
     swept: Option<BTreeSet<Arc<str>>>,
+    /// The consumer refused a part of what it was told last, and nothing of that is live yet.
+    held_back: bool,
 }
 
 /// Follows until the receiver of `updates` is dropped.
@@ -45,7 +47,7 @@ pub(crate) async fn run(
         }
     };
     let session = Session::new(config, updates, status);
-    let mut shell = Shell { session, mirror: Holdings::default(), from_disk: BTreeMap::new(), swept: None };
+    let mut shell = Shell::new(session);
     if shell.start(&mut follower).await.is_err() {
         return;
     }
@@ -58,6 +60,10 @@ pub(crate) async fn run(
 }
 
 impl Shell {
+    fn new(session: Session) -> Shell {
+        Shell { session, mirror: Holdings::default(), from_disk: BTreeMap::new(), swept: None, held_back: false }
+    }
+
     /// What is there without a control plane: what was held at the last run, and the bootstrap.
     async fn start(&mut self, follower: &mut Follower) -> Result<(), End> {
         self.mirror = self.session.start_from_disk(|holdings| follower.world().sift(holdings)).await?;
@@ -129,7 +135,7 @@ impl Shell {
     pub(super) async fn proceed(&mut self, follower: &mut Follower) -> Result<(), End> {
         let rejected = self.warm(follower).await?;
         let undone = follower.withdraw(&rejected, clock::now());
-        self.deliver(follower, undone).await?;
+        self.undo(follower, undone).await?;
         if follower.is_synced() {
             self.sweep(follower).await?;
             self.session.stands(follower.is_whole(), None);
@@ -137,20 +143,29 @@ impl Shell {
         Ok(())
     }
 
-    /// Hands updates to the consumer.
-    pub(super) async fn deliver(
-        &mut self,
-        follower: &mut Follower,
-        mut updates: Vec<TypedUpdate>,
-    ) -> Result<Vec<InvalidResource>, End> {
+    /// Hands over what is undone of the last step, as often as the consumer refuses something of that, too. Then what is left of the step goes live: a table
+    /// is never in use without the routes that keep out.
+    pub(super) async fn undo(&mut self, follower: &mut Follower, mut undone: Vec<TypedUpdate>) -> Result<(), End> {
+        loop {
+            let rejected = self.deliver(follower, undone).await?;
+            if rejected.is_empty() {
+                return Ok(());
+            }
+            undone = follower.withdraw(&rejected, clock::now());
+        }
+    }
+
+    /// Hands updates to the consumer, which uses nothing of them while it refuses a part.
+    async fn deliver(&mut self, follower: &mut Follower, mut updates: Vec<TypedUpdate>) -> Result<Vec<InvalidResource>, End> {
         let encoded = follower.world().take_encoded();
         self.make_room(&mut updates);
         if updates.is_empty() {
-            return Ok(Vec::new());
+            return self.release().await;
         }
         let of = |update: &TypedUpdate| update.removed.iter().map(|name| (update.kind, name.clone())).collect::<Vec<_>>();
         let removed: Vec<(Kind, Arc<str>)> = updates.iter().flat_map(of).collect();
-        let rejected = self.session.deliver(Origin::ControlPlane, vec![updates]).await?;
+        let rejected = self.session.offer(updates).await?;
+        self.held_back = !rejected.is_empty();
         if self.session.config.last_good.is_none() {
             return Ok(rejected);
         }
@@ -163,6 +178,14 @@ impl Shell {
         removed.iter().for_each(|(kind, name)| drop(self.mirror.remove(*kind, name)));
         self.session.save_soon();
         Ok(rejected)
+    }
+
+    /// Nothing is to be undone: what the consumer has taken goes live without what it refuses.
+    async fn release(&mut self) -> Result<Vec<InvalidResource>, End> {
+        if std::mem::take(&mut self.held_back) {
+            self.session.release().await?;
+        }
+        Ok(Vec::new())
     }
 
     /// A listener that was on disk gives its address to one that is told of: it may be gone, and connections would go to either.

@@ -150,7 +150,7 @@ async fn answer(follower: &mut Follower, told: Option<Told>, shell: &mut Shell) 
     if let Some(error) = &verdict.error {
         tracing::warn!(%error, "what the control plane sent cannot be used in whole; the rest is live");
     }
-    shell.deliver(follower, undone).await?;
+    shell.undo(follower, undone).await?;
     shell.heard(follower, version);
     let mut says = follower.asks();
     says.push(verdict);

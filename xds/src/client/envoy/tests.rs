@@ -1,6 +1,8 @@
 //! Conversations with a control plane of Envoy's, as values: what goes live when, what is asked for, what is refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod verdicts;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

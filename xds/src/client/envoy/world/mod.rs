@@ -1,6 +1,8 @@
 //! What a node holds of Envoy's configuration, and what of it is live: what depends on something waits for it, as long as Envoy would. It knows no stream.
 
+mod blame;
 mod marks;
+mod undo;
 mod warming;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,16 +13,19 @@ use tokio::time::Instant;
 
 use super::clusters::{self, Uses, Variant};
 use super::compose::{self, Shelf};
-use super::parts::{extension_behind, parts_of, patience};
+use super::parts::{parts_of, patience};
 use super::versions::Versions;
 use crate::client::{Held, SetResource, TypedUpdate};
-use crate::codec::{InvalidResource, encode_body};
+use crate::codec::encode_body;
 use crate::dialect::envoy::decode::piece::{Addresses, Assignment, Cluster, Door, Extension, RouteTable};
 use crate::dialect::envoy::decode::source::PATIENCE;
 use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece};
 use crate::dialect::envoy::kind::EnvoyKind;
 use crate::model::{Kind, Resource, Secret};
 use crate::snapshot::{hash_of, written};
+pub(super) use blame::Blame;
+pub(super) use undo::Before;
+use undo::Old;
 
 /// A resource of Envoy that resources of ours come from.
 pub type Owner = (EnvoyKind, Arc<str>);
@@ -30,6 +35,25 @@ struct Waiting<T> {
     next: Arc<T>,
     live: Option<Arc<T>>,
     until: Instant,
+    /// Routes of the next one were refused: it is out of use until something is told that it names.
+    barred: bool,
+}
+
+impl<T> Waiting<T> {
+    /// What came last, which waits from now on, in the place of what was there.
+    fn new(next: Arc<T>, before: Option<&Waiting<T>>, until: Instant) -> Waiting<T> {
+        Waiting { next, live: before.and_then(|old| old.live.clone()), until, barred: false }
+    }
+
+    /// Whether what came last is live.
+    fn is_warm(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, &self.next))
+    }
+
+    /// The version whose place is kept free: that of one that is out of use is not.
+    fn stands(&self) -> Option<&Arc<T>> {
+        if self.barred { self.live.as_ref() } else { Some(&self.next) }
+    }
 }
 
 /// A listener and what it becomes: resources of ours, and the ways in which they use clusters.
@@ -47,6 +71,8 @@ pub struct World {
     absent: BTreeSet<Owner>,
     /// What is not live yet.
     warming: BTreeSet<Owner>,
+    /// Listeners that went live in this turn, each with what was live of it before.
+    opened: BTreeMap<Arc<str>, Option<Arc<Door>>>,
     /// What must be made anew.
     stale: BTreeSet<Owner>,
     /// Variants of clusters that the routes of each listener use.
@@ -89,6 +115,7 @@ impl World {
             extensions: BTreeMap::new(),
             absent: BTreeSet::new(),
             warming: BTreeSet::new(),
+            opened: BTreeMap::new(),
             stale: BTreeSet::new(),
             uses: BTreeMap::new(),
             services: BTreeSet::new(),
@@ -112,7 +139,7 @@ impl World {
     ///
     /// # Errors
     /// It cannot stand beside what is there; nothing has changed then.
-    pub fn set(&mut self, piece: Piece, now: Instant) -> Result<Option<Piece>, Fault> {
+    pub(super) fn set(&mut self, piece: Piece, now: Instant) -> Result<Option<Before>, Fault> {
         if let Some(fault) = self.contest(&piece) {
             return Err(fault);
         }
@@ -120,44 +147,51 @@ impl World {
     }
 
     /// The same, whoever has the address of a listener.
-    fn put(&mut self, piece: Piece, now: Instant) -> Result<Option<Piece>, Fault> {
+    fn put(&mut self, piece: Piece, now: Instant) -> Result<Option<Before>, Fault> {
         self.drafts = self.judge(&piece)?;
         let owner = (piece.kind(), piece.name().clone());
         self.absent.remove(&owner);
-        Ok(match piece {
+        let before = match piece {
             Piece::Cluster(cluster) => {
                 self.wants_changed = true;
                 let until = now + if matches!(cluster.addresses, Addresses::Asked(_)) { cluster.patience } else { PATIENCE };
-                let (before, live) = self.clusters.remove(&owner.1).map(|old| (old.next, old.live)).unzip();
-                self.clusters.insert(owner.1.clone(), Waiting { next: cluster, live: live.flatten(), until });
+                let before = self.clusters.remove(&owner.1);
+                self.clusters.insert(owner.1.clone(), Waiting::new(cluster, before.as_ref(), until));
                 self.warming.insert(owner);
-                before.map(Piece::Cluster)
+                before.map(Old::Cluster)
             }
             Piece::Listener(door) => {
                 self.wants_changed = true;
                 let until = now + patience(&door);
-                let (before, live) = self.doors.remove(&owner.1).map(|old| (old.next, old.live)).unzip();
-                self.doors.insert(owner.1.clone(), Waiting { next: door, live: live.flatten(), until });
+                let before = self.doors.remove(&owner.1);
+                self.doors.insert(owner.1.clone(), Waiting::new(door, before.as_ref(), until));
                 self.warming.insert(owner);
-                before.map(Piece::Listener)
+                before.map(Old::Listener)
             }
             Piece::Endpoints(assignment) => {
                 self.stale_clusters_of(&owner.1);
-                self.assignments.insert(owner.1, assignment).map(Piece::Endpoints)
+                self.assignments.insert(owner.1, assignment).map(Piece::Endpoints).map(Old::Other)
             }
-            Piece::Routes(table) => {
-                self.stale_doors_of(EnvoyKind::Routes, &owner.1);
-                self.tables.insert(owner.1, table).map(Piece::Routes)
-            }
-            Piece::Extension(extension) => {
-                self.stale_doors_of(EnvoyKind::Extension, &owner.1);
-                self.extensions.insert(owner.1, extension).map(Piece::Extension)
-            }
+            part => self.put_part(&owner, part).map(Old::Other),
+        };
+        Ok(before.map(Before::from))
+    }
+
+    /// Takes over what listeners are made of, which those that are out of use are tried with again.
+    fn put_part(&mut self, owner: &Owner, piece: Piece) -> Option<Piece> {
+        let name = owner.1.clone();
+        let before = match piece {
+            Piece::Routes(table) => self.tables.insert(name, table).map(Piece::Routes),
+            Piece::Extension(extension) => self.extensions.insert(name, extension).map(Piece::Extension),
             Piece::Secret(secret) => {
                 self.stale.insert(owner.clone());
-                self.secrets.insert(owner.1, secret).map(Piece::Secret)
+                self.secrets.insert(name, secret).map(Piece::Secret)
             }
-        })
+            Piece::Cluster(_) | Piece::Listener(_) | Piece::Endpoints(_) => None,
+        };
+        self.stale_doors_of(owner.0, &owner.1);
+        self.retry(owner);
+        before
     }
 
     /// The control plane no longer has a resource. One that is asked for by name stays in use, as in Envoy: whoever names it decides.
@@ -172,15 +206,6 @@ impl World {
         }
     }
 
-    /// Undoes a resource that cannot be used: what was there before comes back.
-    pub fn restore(&mut self, owner: &Owner, before: Option<Piece>, now: Instant) {
-        match before {
-            // It was in use: it can stand where it stood.
-            Some(piece) => drop(self.put(piece, now)),
-            None => self.forget(owner),
-        }
-    }
-
     fn forget(&mut self, owner: &Owner) {
         let (kind, name) = owner;
         self.drafts.clear();
@@ -188,11 +213,7 @@ impl World {
         self.warming.remove(owner);
         match kind {
             EnvoyKind::Cluster => drop(self.clusters.remove(name)),
-            EnvoyKind::Listener => {
-                self.doors.remove(name);
-                self.stale_used(self.uses.get(name).cloned().unwrap_or_default().keys());
-                self.uses.remove(name);
-            }
+            EnvoyKind::Listener => drop(self.doors.remove(name)),
             EnvoyKind::Endpoints => {
                 self.assignments.remove(name);
                 self.stale_clusters_of(name);
@@ -266,6 +287,12 @@ impl World {
 
     /// Lets what is ready go live; what changed of our model by that, in the order in which it is to be applied.
     pub fn step(&mut self, now: Instant) -> Vec<TypedUpdate> {
+        self.opened.clear();
+        self.step_on(now)
+    }
+
+    /// The same in the same turn, for what was undone of it.
+    pub(super) fn step_on(&mut self, now: Instant) -> Vec<TypedUpdate> {
         // Names are known before it is asked whether all of them are there.
         self.warm(now);
         let stale = std::mem::take(&mut self.stale);
@@ -280,32 +307,6 @@ impl World {
         }
         self.drafts.clear();
         changes.into_values().filter(|update| !(update.set.is_empty() && update.removed.is_empty())).collect()
-    }
-
-    /// What a refused resource of ours belongs to: for a route, the listener.
-    pub fn teller(&self, fault: &InvalidResource) -> Option<Owner> {
-        let key = (fault.kind, fault.name.clone());
-        self.told.iter().find(|(_, told)| told.get(&key).is_some()).map(|(owner, _)| owner.clone())
-    }
-
-    /// The resource of Envoy that a refused resource of ours comes from.
-    pub fn blame(&self, fault: &InvalidResource) -> Option<Owner> {
-        let owner = self.teller(fault)?;
-        match (owner.0, fault.kind) {
-            (EnvoyKind::Cluster, Kind::Endpoints) => match &self.clusters.get(&owner.1)?.next.addresses {
-                Addresses::Asked(service) => Some((EnvoyKind::Endpoints, service.clone())),
-                Addresses::Told(_) => Some(owner),
-            },
-            (EnvoyKind::Listener, Kind::Route) => {
-                let door = &self.doors.get(&owner.1)?.next;
-                if let Some(name) = extension_behind(door, &fault.field, &self.extensions) {
-                    return Some((EnvoyKind::Extension, name.clone()));
-                }
-                let tables = parts_of(door).find(|(kind, ..)| *kind == EnvoyKind::Routes);
-                Some(tables.map(|(kind, name, _)| (kind, name.clone())).unwrap_or(owner))
-            }
-            _ => Some(owner),
-        }
     }
 
     /// What was told since this was last asked, as it is encoded.
@@ -336,8 +337,8 @@ impl World {
             Piece::Listener(door) => Ok(BTreeMap::from([draft(owner.1, door)?])),
             Piece::Routes(_) | Piece::Extension(_) => {
                 let names = |door: &Door| parts_of(door).any(|(kind, name, _)| (kind, name) == owner);
-                let users = self.doors.iter().filter(|(_, waiting)| names(&waiting.next));
-                users.map(|(name, waiting)| draft(name, &waiting.next)).collect()
+                let standing = self.doors.iter().filter_map(|(name, waiting)| Some((name, waiting.stands()?)));
+                standing.filter(|(_, door)| names(door)).map(|(name, door)| draft(name, door)).collect()
             }
             _ => Ok(BTreeMap::new()),
         }
@@ -348,7 +349,9 @@ impl World {
         let Piece::Listener(door) = piece else { return None };
         let (name, address) = (&door.listener.name, door.listener.address);
         // A port that the system chooses is another one for each.
-        let has = |waiting: &Waiting<Door>| waiting.next.listener.address == address && address.port() != 0;
+        let has = |waiting: &Waiting<Door>| {
+            waiting.stands().is_some_and(|door| door.listener.address == address) && address.port() != 0
+        };
         let holder = self.doors.iter().find(|(other, waiting)| *other != name && has(waiting))?;
         Some(door.taken_by(holder.0))
     }
@@ -407,7 +410,11 @@ impl World {
                 clusters::cluster(&cluster, asked, &variants)
             }
             EnvoyKind::Listener => {
-                let Some(door) = self.doors.get(name).and_then(|waiting| waiting.live.clone()) else { return Vec::new() };
+                let before = self.uses.remove(name).unwrap_or_default();
+                let Some(door) = self.doors.get(name).and_then(|waiting| waiting.live.clone()) else {
+                    self.stale_used(before.keys());
+                    return Vec::new();
+                };
                 let draft = self.drafts.remove(name).filter(|(of, _)| Arc::ptr_eq(of, &door));
                 let connect = |cluster: &str| self.connect(cluster);
                 let table = |name: &str| self.tables.get(name).cloned();
@@ -415,8 +422,7 @@ impl World {
                 let shelf = Shelf { table: &table, extension: &extension, connect: &connect };
                 // What does not fit was refused when it came.
                 let made = draft.map_or_else(|| compose::listener(&door, &shelf), |(_, made)| Ok(made));
-                let Ok((resources, uses)) = made else { return Vec::new() };
-                let before = self.uses.remove(name).unwrap_or_default();
+                let (resources, uses) = made.unwrap_or_default();
                 // Who is used in no way but the plain one, or no more, has nothing to change.
                 let ways = |uses: &Uses, cluster: &Arc<str>| uses.get(cluster).cloned().unwrap_or_default();
                 let changed: Vec<Arc<str>> = before

@@ -14,16 +14,17 @@ use crate::dialect::envoy::kind::EnvoyKind;
 impl Waiting<Door> {
     /// Whether what is live has another address than what comes.
     fn is_leaving(&self) -> bool {
-        self.live.as_ref().is_some_and(|live| live.listener.address != self.next.listener.address)
+        !self.barred && self.live.as_ref().is_some_and(|live| live.listener.address != self.next.listener.address)
     }
 }
 
 impl World {
-    /// When something that waits stops waiting.
+    /// When something that waits stops waiting. Listeners do not before they may open at all.
     pub fn wake(&self) -> Option<Instant> {
         let until = |owner: &Owner| match owner.0 {
             EnvoyKind::Cluster => self.clusters.get(&owner.1).map(|waiting| waiting.until),
-            _ => self.doors.get(&owner.1).map(|waiting| waiting.until),
+            _ if self.gate == Gate::Open => self.doors.get(&owner.1).map(|waiting| waiting.until),
+            _ => None,
         };
         let gate = match self.gate {
             Gate::Shut(until) if !self.warming.is_empty() => Some(until),
@@ -64,7 +65,8 @@ impl World {
         }
         for name in self.ready_doors(now) {
             if let Some(waiting) = self.doors.get_mut(&name) {
-                waiting.live = Some(waiting.next.clone());
+                let before = waiting.live.replace(waiting.next.clone());
+                self.opened.entry(name.clone()).or_insert(before);
                 let owner = (EnvoyKind::Listener, name);
                 self.warming.remove(&owner);
                 self.stale.insert(owner);

@@ -1,17 +1,16 @@
 //! The conversation with a control plane of Envoy's, delta or state of the world, as values. It knows neither gRPC nor time.
 
+mod verdict;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::TypedUpdate;
-use super::world::{Owner, World};
-use crate::codec::InvalidResource;
+use super::world::{Before, Owner, World};
 use crate::dialect::envoy::decode::{DecodeFault as Fault, Piece, Unread, material, name_in};
 use crate::dialect::envoy::kind::EnvoyKind;
-use crate::model::Kind;
 use crate::protocol::Dialect;
 use crate::snapshot::version_of;
 
@@ -19,10 +18,6 @@ use crate::snapshot::version_of;
 const MAX_RESOURCE_BYTES: usize = 4 * 1024 * 1024;
 /// Resources of one kind.
 const MAX_HELD: usize = 500_000;
-/// Lines of a NACK, one for each bad resource.
-const MAX_NACK_LINES: usize = 100;
-/// Characters of one line.
-const MAX_NACK_LINE: usize = 1000;
 
 /// What the control plane says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +81,9 @@ pub struct Open {
     version: Arc<str>,
     nonce: Arc<str>,
     /// What was taken over, with what was there before and the version that it has now.
-    taken: BTreeMap<Arc<str>, (Option<Piece>, Arc<str>)>,
+    taken: BTreeMap<Arc<str>, (Option<Before>, Arc<str>)>,
+    /// What was taken over and is so no more.
+    undone: BTreeSet<Arc<str>>,
     refused: Vec<(Arc<str>, Fault)>,
 }
 
@@ -103,8 +100,6 @@ pub struct Follower {
     /// Listeners of which no version that was told can be used.
     unusable: BTreeSet<Arc<str>>,
     fixed: BTreeSet<Owner>,
-    /// Something of the bootstrap was withdrawn.
-    broken: bool,
     nonces: BTreeMap<EnvoyKind, Arc<str>>,
     versions: BTreeMap<EnvoyKind, Arc<str>>,
     answered: BTreeSet<EnvoyKind>,
@@ -129,7 +124,6 @@ impl Follower {
             parked: BTreeMap::new(),
             unusable: BTreeSet::new(),
             fixed: BTreeSet::new(),
-            broken: false,
             nonces: BTreeMap::new(),
             versions: BTreeMap::new(),
             answered: BTreeSet::new(),
@@ -166,7 +160,7 @@ impl Follower {
 
     /// Whether all of the bootstrap is in use.
     pub fn is_whole(&self) -> bool {
-        !self.broken
+        !self.fixed.iter().any(|(kind, name)| *kind == EnvoyKind::Listener && self.world.is_barred(name))
     }
 
     /// The stream is gone.
@@ -201,8 +195,12 @@ impl Follower {
         match self.dialect {
             Dialect::Delta => {
                 says.subscribe = names;
+                if kind == EnvoyKind::Listener {
+                    // What is there of them is no version that is told of; should they be gone by now, that is said.
+                    says.initial = self.unusable.iter().map(|name| (name.clone(), "".into())).collect();
+                }
                 let held = self.held.iter().filter(|((of, _), _)| *of == kind);
-                says.initial = held.map(|((_, name), version)| (name.clone(), version.clone())).collect();
+                says.initial.extend(held.map(|((_, name), version)| (name.clone(), version.clone())));
             }
             Dialect::Sotw => {
                 says.names = names;
@@ -256,7 +254,7 @@ impl Follower {
     /// Takes a response over, each resource singly.
     pub fn receive(&mut self, told: Told, now: Instant) -> Open {
         let Told { kind, version, nonce, resources, removed } = told;
-        let mut open = Open { kind, version, nonce, taken: BTreeMap::new(), refused: Vec::new() };
+        let mut open = Open { kind, version, nonce, taken: BTreeMap::new(), undone: BTreeSet::new(), refused: Vec::new() };
         let mut seen = BTreeSet::new();
         if kind == EnvoyKind::Listener {
             // Listeners that go give their addresses away to those that come. They are few, so that their names may be read twice.
@@ -292,14 +290,19 @@ impl Follower {
 
     /// Lets listeners in whose address is free by now; of those of this response it is said that it is not.
     fn let_in(&mut self, open: &mut Open, seen: &BTreeSet<Arc<str>>, now: Instant) {
-        while let Some(name) =
-            self.parked.iter().find(|(_, (piece, _))| self.world.contest(piece).is_none()).map(|(name, _)| name.clone())
-        {
-            let Some((piece, version)) = self.parked.remove(&name) else { break };
+        while let Some((name, piece, version)) = self.next_parked() {
             self.put(open, name, version, piece, now);
         }
         let refused = self.parked.iter().filter(|(name, _)| seen.contains(*name));
         open.refused.extend(refused.filter_map(|(name, (piece, _))| Some((name.clone(), self.world.contest(piece)?))));
+    }
+
+    /// The next listener whose address is free by now.
+    fn next_parked(&mut self) -> Option<(Arc<str>, Piece, Arc<str>)> {
+        let is_free = |(_, (piece, _)): &(&Arc<str>, &(Piece, Arc<str>))| self.world.contest(piece).is_none();
+        let name = self.parked.iter().find(is_free)?.0.clone();
+        let (piece, version) = self.parked.remove(&name)?;
+        Some((name, piece, version))
     }
 
     fn put(&mut self, open: &mut Open, name: Arc<str>, version: Arc<str>, piece: Piece, now: Instant) {
@@ -368,112 +371,4 @@ impl Follower {
         };
         (name, read)
     }
-
-    /// Takes the consumer's verdict over a response: what it cannot use goes back to what it was. Says ACK, or a NACK that names each bad resource.
-    pub fn settle(&mut self, mut open: Open, rejected: &[InvalidResource], now: Instant) -> (Says, Vec<TypedUpdate>) {
-        if open.kind == EnvoyKind::Listener {
-            let never = |name: &&Arc<str>| !name.is_empty() && !self.world.holds(EnvoyKind::Listener, name);
-            self.unusable.extend(open.refused.iter().map(|(name, _)| name).filter(never).cloned());
-            self.unusable.retain(|name| !open.taken.contains_key(name));
-        }
-        let mut earlier = Vec::new();
-        for fault in rejected {
-            // A table that came earlier may be refused for what a listener of this response does with it.
-            let is_here = |(kind, name): &Owner| {
-                *kind == open.kind && (open.taken.contains_key(name) || open.refused.iter().any(|(known, _)| known == name))
-            };
-            let Some(blamed) = self.world.blame(fault) else { continue };
-            match [Some(blamed.clone()), self.world.teller(fault)].into_iter().flatten().find(is_here) {
-                Some((kind, name)) => {
-                    // It is undone as a whole with the first fault.
-                    let Some((before, _)) = open.taken.remove(&name) else { continue };
-                    self.world.restore(&(kind, name.clone()), before, now);
-                    open.refused.push((name, told_of(kind, fault)));
-                    self.oust(&mut open, now);
-                }
-                // It came with an earlier response, which is answered already.
-                None => earlier.push((blamed, fault)),
-            }
-        }
-        for (owner, fault) in earlier {
-            self.take_away(&owner, fault, now);
-        }
-        let undone = if rejected.is_empty() { Vec::new() } else { self.world.step(now) };
-        for (name, (_, version)) in open.taken {
-            self.held.insert((open.kind, name), version);
-        }
-        self.answered.insert(open.kind);
-        self.nonces.insert(open.kind, open.nonce.clone());
-        let error = (!open.refused.is_empty()).then(|| nack(open.kind, &open.refused));
-        if error.is_none() {
-            self.versions.insert(open.kind, open.version);
-        }
-        let mut says = Says { kind: Some(open.kind), nonce: open.nonce, error, ..Says::default() };
-        if self.dialect == Dialect::Sotw {
-            says.names = self.names.get(&open.kind).into_iter().flatten().cloned().collect();
-            says.version = self.versions.get(&open.kind).cloned().unwrap_or_default();
-        }
-        (says, undone)
-    }
-
-    /// Takes the consumer's verdict over what nobody is answered for any more, such as what the bootstrap holds; what changes by that.
-    pub fn withdraw(&mut self, rejected: &[InvalidResource], now: Instant) -> Vec<TypedUpdate> {
-        if rejected.is_empty() {
-            return Vec::new();
-        }
-        let blamed: Vec<_> = rejected.iter().filter_map(|fault| Some((self.world.blame(fault)?, fault))).collect();
-        for (owner, fault) in blamed {
-            self.take_away(&owner, fault, now);
-        }
-        self.world.step(now)
-    }
-
-    /// Takes a listener or a table away of which a route is refused: requests of that route would go to whichever comes next, and it may be one that keeps out.
-    fn take_away(&mut self, owner: &Owner, fault: &InvalidResource, now: Instant) {
-        if fault.kind != Kind::Route || !self.world.holds(owner.0, &owner.1) {
-            return;
-        }
-        let (kind, name) = owner;
-        tracing::error!(%kind, %name, route = %fault.name, field = %fault.field, reason = %fault.reason, "a route cannot be used, and all beside it are withdrawn");
-        self.held.remove(owner);
-        self.world.restore(owner, None, now);
-        self.broken |= self.fixed.contains(owner);
-    }
-
-    /// A listener that stays where it was takes its address back from whoever came there with the same response.
-    fn oust(&mut self, open: &mut Open, now: Instant) {
-        if open.kind != EnvoyKind::Listener {
-            return;
-        }
-        while let Some((name, (piece, fault))) =
-            open.taken.keys().find_map(|name| Some((name.clone(), self.world.contested(name)?)))
-        {
-            let Some((before, version)) = open.taken.remove(&name) else { break };
-            self.world.restore(&(open.kind, name.clone()), before, now);
-            self.parked.insert(name.clone(), (piece, version));
-            open.refused.push((name, fault));
-        }
-    }
-}
-
-/// A fault of one of our resources as one of the resource of Envoy that it comes from.
-fn told_of(kind: EnvoyKind, fault: &InvalidResource) -> Fault {
-    if kind == EnvoyKind::Extension {
-        return Fault::new("typed_config", format!("as {}: {}", fault.field, fault.reason));
-    }
-    Fault::new(format!("{} {}: {}", fault.kind.as_str(), fault.name, fault.field), fault.reason.clone())
-}
-
-/// One line for each bad resource: `Cluster NAME: FIELD: REASON`.
-fn nack(kind: EnvoyKind, refused: &[(Arc<str>, Fault)]) -> String {
-    let line = |(name, fault): &(Arc<str>, Fault)| -> String {
-        let place = if fault.field.is_empty() { String::new() } else { format!("{}: ", fault.field) };
-        let line = format!("{kind} {name}: {place}{}", fault.reason);
-        line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_NACK_LINE).collect()
-    };
-    let mut lines: Vec<String> = refused.iter().take(MAX_NACK_LINES).map(line).collect();
-    if refused.len() > MAX_NACK_LINES {
-        lines.push(format!("and {} more", refused.len() - MAX_NACK_LINES));
-    }
-    lines.join("\n")
 }

@@ -1,0 +1,274 @@
+//! What becomes of what a consumer refuses: who answers for it, what stands meanwhile, and when it is tried again.
+
+use tokio::sync::{mpsc, watch};
+
+use super::*;
+use crate::client::{ClientConfig, ClientStatus, run};
+use crate::link::Connector;
+use crate::protocol::NodeInfo;
+
+/// A route that keeps out before the one that lets everything in.
+fn guarded(name: &str, cluster: &str) -> Value {
+    let mut table = routes(name, cluster);
+    let guard = json!({"match": {"prefix": "/admin"}, "direct_response": {"status": 403}});
+    table["virtual_hosts"][0]["routes"].as_array_mut().unwrap().insert(0, guard);
+    table
+}
+
+/// A listener at this port whose routes are those of this table.
+fn asking(name: &str, port: u16, table: &str) -> Value {
+    let mut door = listener(name, None);
+    door["address"]["socket_address"]["port_value"] = port.into();
+    door["filter_chains"][0]["filters"][0]["typed_config"]["rds"]["route_config_name"] = table.into();
+    door
+}
+
+/// The same with a certificate that SDS says.
+fn shown(mut door: Value) -> Value {
+    let context = json!({"tls_certificate_sds_secret_configs": [{"name": "s", "sds_config": {"ads": {}}}]});
+    let tls = any("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", json!({"common_tls_context": context}));
+    for chain in door["filter_chains"].as_array_mut().unwrap() {
+        chain["transport_socket"] = json!({"name": "tls", "typed_config": tls});
+    }
+    door
+}
+
+/// A listener for two server names, each with a table of its own.
+fn of_two(name: &str, tables: [&str; 2]) -> Value {
+    let mut door = listener(name, None);
+    let chains = tables.map(|table| {
+        let mut chain = asking(name, 1, table)["filter_chains"][0].take();
+        chain["filter_chain_match"] = json!({"server_names": [format!("{table}.example")]});
+        chain
+    });
+    door["filter_chains"] = json!(chains);
+    shown(door)
+}
+
+/// A client that knows that there are no clusters.
+fn begun() -> Talk {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[]);
+    talk
+}
+
+impl Talk {
+    /// The control plane says that it has no such secret, which nobody waits for any more.
+    fn lacks_the_secret(&mut self, rejected: &[InvalidResource]) -> Outcome {
+        self.judged(EnvoyKind::Secret, &[], &["s"], rejected)
+    }
+}
+
+/// The id of the first route that leads to a cluster.
+fn leading_to(outcome: &Outcome, cluster: &str) -> String {
+    let sets = outcome.updates.iter().flat_map(|update| &update.set);
+    let mut routes = sets.filter_map(|set| if let Resource::Route(route) = &set.resource { Some(route) } else { None });
+    let leads = |route: &&crate::model::Route| route.upstream.as_ref().is_some_and(|upstream| *upstream.name == *cluster);
+    routes.find(leads).unwrap().id.to_string()
+}
+
+fn gone(outcome: &Outcome) -> Vec<String> {
+    outcome.updates.iter().flat_map(|update| &update.removed).map(ToString::to_string).collect()
+}
+
+#[test]
+fn of_several_tables_of_a_listener_the_one_with_the_bad_route_goes_back() {
+    let mut talk = begun();
+    talk.hears(EnvoyKind::Listener, &[of_two("l", ["t1", "t2"])]);
+    talk.lacks_the_secret(&[]);
+    let both = talk.hears(EnvoyKind::Routes, &[routes("t1", "one"), routes("t2", "two")]);
+    let bad = leading_to(&both, "two");
+    let outcome = talk.judged(EnvoyKind::Routes, &[guarded("t2", "two")], &[], &[refused_route(&bad)]);
+    let error = outcome.verdict.error.clone().unwrap();
+    assert!(error.starts_with(&format!("RouteConfiguration t2: Route {bad}: plugins")), "{error}");
+    assert!(talk.follower.world().holds(EnvoyKind::Routes, "t1"));
+    assert!(!gone(&outcome).contains(&leading_to(&both, "one")), "requests for the other name go where they went");
+    assert_eq!(outcome.updates.last().unwrap().set[0].name.to_string(), bad, "the old one is told again");
+}
+
+#[test]
+fn the_table_of_what_is_live_is_blamed_and_not_that_of_what_waits() {
+    let mut talk = begun();
+    talk.hears(EnvoyKind::Listener, &[asking("l", 1, "now")]);
+    let live = talk.hears(EnvoyKind::Routes, &[routes("now", "c")]);
+    talk.hears(EnvoyKind::Listener, &[asking("l", 1, "later")]);
+    let bad = refused_route(&leading_to(&live, "c"));
+    let error = talk.judged(EnvoyKind::Routes, &[guarded("now", "c")], &[], &[bad]).verdict.error.unwrap();
+    assert!(error.starts_with("RouteConfiguration now: "), "{error}");
+}
+
+#[test]
+fn a_listener_that_is_refused_late_goes_back_and_leaves_the_table_that_others_use() {
+    let mut talk = begun();
+    talk.hears(EnvoyKind::Listener, &[asking("a", 1, "t"), asking("b", 2, "t")]);
+    talk.hears(EnvoyKind::Routes, &[guarded("t", "c")]);
+    let accepted = talk.hears(EnvoyKind::Listener, &[shown(asking("b", 2, "t"))]);
+    assert!(accepted.verdict.error.is_none() && opened(&accepted).is_empty(), "it waits for its certificate");
+    let bad = refused_route("b/all:open0/0");
+    let late = talk.lacks_the_secret(std::slice::from_ref(&bad));
+    assert!(late.verdict.error.is_none(), "the secret is well");
+    assert!(!gone(&late).iter().any(|name| name.starts_with("a/") || name == "b"), "{:?}", gone(&late));
+    let told: Vec<u16> = opened(&late).into_iter().map(|(_, port)| port).collect();
+    assert_eq!(told, [2, 2], "the version before is told again");
+    assert!(talk.follower.world().holds(EnvoyKind::Routes, "t") && talk.follower.is_synced());
+
+    // The control plane is asked for it again when it is asked for anything anew, and it is tried again with what it names.
+    let hello = talk.follower.hello();
+    let of = |kind| hello.iter().find(|says| says.kind == Some(kind)).unwrap();
+    assert_eq!(of(EnvoyKind::Listener).initial["b"].as_ref(), "");
+    assert_eq!(of(EnvoyKind::Routes).subscribe.as_slice(), [Arc::from("t")]);
+    let again = talk.judged(EnvoyKind::Routes, &[routes("t", "c")], &[], std::slice::from_ref(&bad));
+    assert!(again.verdict.error.as_ref().unwrap().starts_with("RouteConfiguration t: Route b/all:open0/0: plugins"));
+    assert!(!gone(&again).contains(&"b".to_owned()), "and the version before stands as it stood");
+    // Also where the table goes back for what another listener does with it, and turns out then to be what it was.
+    let told = talk.told(EnvoyKind::Routes, &[routes("t", "c")], &[]);
+    let open = talk.follower.receive(told, talk.now);
+    talk.follower.world().step(talk.now);
+    talk.follower.settle(open, &[refused_route("a/all:open0/0")], talk.now);
+    let undone = talk.follower.withdraw(&[bad], talk.now);
+    assert_eq!(removed(&undone, Kind::Listener), 0, "{undone:?}");
+    let mended = talk.hears(EnvoyKind::Routes, &[routes("t", "c")]);
+    assert_eq!((&mended.verdict.error, opened(&mended)), (&None, vec![("b".to_owned(), 2)]));
+}
+
+#[test]
+fn a_new_listener_that_is_refused_late_opens_when_its_table_is_mended() {
+    for dialect in [Dialect::Delta, Dialect::Sotw] {
+        let mut talk = Talk::new(dialect);
+        talk.hears(EnvoyKind::Listener, &[asking("l", 1, "t")]);
+        talk.hears(EnvoyKind::Routes, &[guarded("t", "c")]);
+        let late = talk.judged(EnvoyKind::Cluster, &[], &[], &[refused_route("l/all:open0/0")]);
+        assert!(late.verdict.error.is_none() && gone(&late).contains(&"l".to_owned()));
+        assert!(talk.follower.is_synced() && talk.follower.is_whole(), "nothing of the bootstrap is missing");
+        assert_eq!(opened(&talk.hears(EnvoyKind::Routes, &[routes("t", "c")])), [("l".to_owned(), 1)]);
+        let (told, removed): (&[Value], &[&str]) = if dialect == Dialect::Delta { (&[], &["l"]) } else { (&[], &[]) };
+        assert!(gone(&talk.judged(EnvoyKind::Listener, told, removed, &[])).contains(&"l".to_owned()));
+    }
+}
+
+#[test]
+fn what_waits_goes_on_waiting_when_what_is_live_is_refused() {
+    let mut talk = begun();
+    talk.hears(EnvoyKind::Listener, &[door("l", 1)]);
+    talk.hears(EnvoyKind::Listener, &[shown(door("l", 1))]);
+    let late = talk.follower.withdraw(&[refused_route("l/all:open0/0")], talk.now);
+    assert_eq!(removed(&late, Kind::Listener), 1);
+    assert_eq!(opened(&talk.lacks_the_secret(&[])), [("l".to_owned(), 1)]);
+}
+
+#[test]
+fn nobody_is_woken_for_what_cannot_go_on_yet() {
+    let now = heddle_node::clock::now();
+    let mut door = listener("mine", None);
+    door["filter_chains"][0]["filters"][0]["typed_config"]["rds"]["config_source"]["initial_fetch_timeout"] = json!("1s");
+    let piece = decode(EnvoyKind::Listener, &door).unwrap();
+    let whole = BTreeSet::from([EnvoyKind::Cluster, EnvoyKind::Listener]);
+    let mut follower = Follower::new(Dialect::Delta, whole, &[piece], now).map_err(|_| ()).unwrap();
+    for passed in [0, 2, 14] {
+        follower.world().step(now + Duration::from_secs(passed));
+        assert_eq!(follower.world().wake(), Some(now + Duration::from_secs(15)), "without clusters it does not open");
+    }
+    follower.world().step(now + Duration::from_secs(15));
+    assert_eq!(follower.world().wake(), None);
+
+    let mut talk = Talk::new(Dialect::Delta);
+    let mut endless = eds_cluster("c");
+    endless["eds_cluster_config"]["eds_config"]["initial_fetch_timeout"] = json!("0s");
+    talk.hears(EnvoyKind::Cluster, &[endless]);
+    talk.hears(EnvoyKind::Listener, &[listener("l", None)]);
+    let late = talk.now + Duration::from_secs(16);
+    talk.follower.world().step(late);
+    assert!(talk.follower.world().wake().is_none_or(|wake| wake > late), "its endpoints are waited for without end");
+}
+
+#[test]
+fn a_refused_listener_that_goes_while_nobody_listens_is_told_to_be_gone() {
+    let mut talk = begun();
+    let mut bad = door("l", 1);
+    bad["transparent"] = json!(true);
+    assert!(talk.hears(EnvoyKind::Listener, &[bad]).verdict.error.is_some());
+    assert_eq!(talk.follower.unusable().len(), 1, "what is on disk of it stays");
+    talk.follower.lost();
+    let hello = talk.follower.hello();
+    let listeners = hello.iter().find(|says| says.kind == Some(EnvoyKind::Listener)).unwrap();
+    assert_eq!(listeners.initial.get("l").map(|version| &**version), Some(""), "a version that nobody has is not current");
+    talk.judged(EnvoyKind::Listener, &[], &["l"], &[]);
+    assert!(talk.follower.unusable().is_empty());
+}
+
+#[test]
+fn what_comes_back_is_live_at_once_though_it_had_waited_in_vain() {
+    let mut talk = begun();
+    talk.hears(EnvoyKind::Listener, &[listener("l", None)]);
+    talk.now += Duration::from_secs(15);
+    assert_eq!(talk.follower.world().step(talk.now).len(), 1, "it opens without routes");
+    let outcome =
+        talk.judged(EnvoyKind::Listener, &[listener("l", Some(guarded("r", "c")))], &[], &[refused_route("l/all:open0/0")]);
+    assert!(outcome.verdict.error.is_some());
+    assert!(gone(&outcome).contains(&"l/all:open0/1".to_owned()), "nothing is left of what was refused");
+    assert!(!gone(&outcome).contains(&"l".to_owned()) && talk.follower.is_synced());
+}
+
+#[test]
+fn a_listener_is_withdrawn_for_the_table_that_stands_though_the_next_one_cannot_be_read() {
+    let told = |rejected: &[InvalidResource]| {
+        let mut talk = begun();
+        talk.hears(EnvoyKind::Listener, &[of_two("l", ["t1", "t2"])]);
+        talk.lacks_the_secret(&[]);
+        talk.hears(EnvoyKind::Routes, &[guarded("t1", "one")]);
+        let mut unreadable = routes("t1", "one");
+        unreadable["virtual_hosts"][0]["routes"][0]["route"] = json!({"cluster_header": "x"});
+        talk.judged(EnvoyKind::Routes, &[unreadable, routes("t2", "two")], &[], rejected)
+    };
+    let live = told(&[]);
+    assert!(live.verdict.error.is_some() && opened(&live).len() == 1);
+    let outcome = told(&[refused_route(&leading_to(&live, "one"))]);
+    assert!(gone(&outcome).contains(&"l".to_owned()), "a part of a table does not stay");
+}
+
+#[test]
+fn who_waits_for_an_address_gets_it_when_who_had_it_is_withdrawn() {
+    let mut talk = Talk::new(Dialect::Delta);
+    let both = talk.hears(EnvoyKind::Listener, &[door("a", 1), door("b", 1)]);
+    assert!(both.verdict.error.unwrap().starts_with("Listener b: address: "));
+    let late = talk.judged(EnvoyKind::Cluster, &[], &[], &[refused_route("a/all:open0/0")]);
+    assert!(gone(&late).contains(&"a".to_owned()));
+    assert_eq!(opened(&late).last(), Some(&("b".to_owned(), 1)));
+    let held = talk.follower.hello().into_iter().find(|says| says.kind == Some(EnvoyKind::Listener)).unwrap();
+    assert!(!held.initial["b"].is_empty() && held.initial["a"].is_empty());
+}
+
+#[tokio::test]
+async fn nothing_is_used_of_what_a_consumer_refuses_a_part_of_until_it_knows_what_instead() {
+    let at = |name: &str, port: u16| {
+        let mut door = listener(name, Some(guarded("t", "c")));
+        door["address"]["socket_address"]["port_value"] = port.into();
+        decode(EnvoyKind::Listener, &door).unwrap()
+    };
+    let statics = Arc::new([at("a", 1), at("b", 2)]);
+    let source = EnvoySource { statics, whole: BTreeSet::new(), who: Who::default() };
+    let config = ClientConfig::new(NodeInfo::default(), Connector::tcp("127.0.0.1:1").unwrap());
+    let (updates, mut batches) = mpsc::channel(1);
+    let (status, _watched) = watch::channel(ClientStatus::default());
+    tokio::spawn(run(ClientConfig { envoy: Some(source), ..config }, updates, status, fastrand::Rng::with_seed(1)));
+    let gone = |updates: &[TypedUpdate]| -> Vec<String> {
+        updates
+            .iter()
+            .filter(|update| update.kind == Kind::Listener)
+            .flat_map(|update| &update.removed)
+            .map(ToString::to_string)
+            .collect()
+    };
+    let first = batches.recv().await.unwrap();
+    assert!(first.whole && gone(&first.views[0]).is_empty());
+    first.reject(vec![refused_route("a/all:open0/0")]);
+    let second = batches.recv().await.unwrap();
+    assert_eq!((second.whole, gone(&second.views[0])), (true, vec!["a".to_owned()]));
+    second.reject(vec![refused_route("b/all:open0/0")]);
+    let third = batches.recv().await.unwrap();
+    assert_eq!((third.whole, gone(&third.views[0])), (true, vec!["b".to_owned()]), "what is undone is judged as well");
+    third.reject(vec![InvalidResource { kind: Kind::Certificate, ..refused_route("c") }]);
+    let last = batches.recv().await.unwrap();
+    assert!(!last.whole && last.views.is_empty(), "what keeps nobody out is left out alone");
+    last.accept();
+}
