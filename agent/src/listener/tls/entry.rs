@@ -78,9 +78,25 @@ impl Entry {
         &self.source.id
     }
 
-    /// The listeners that it was made for.
-    pub(super) fn listeners(&self) -> &[Arc<str>] {
-        &self.source.listeners
+    /// The names that it was made for.
+    pub(super) fn names(&self) -> &[Arc<str>] {
+        &self.source.snis
+    }
+
+    /// The roots of what it demands of clients.
+    fn roots(&self) -> Option<&Arc<Secret>> {
+        self.source.client.as_ref().and_then(|_| self.secrets.last())
+    }
+
+    /// Whether it may be shown where a newer version cannot be used: at the same listeners, and demanding no less. `roots` are those that the newer one names, where
+    /// they are there.
+    pub(super) fn stands_in_for(&self, newer: &Certificate, roots: Option<&Arc<Secret>>) -> bool {
+        let demands_no_less = match (&newer.client, self.roots()) {
+            (None, _) => true,
+            (Some(client), Some(own)) => self.source.client.as_ref() == Some(client) && roots.is_none_or(|roots| roots == own),
+            (Some(_), None) => false,
+        };
+        demands_no_less && self.source.listeners == newer.listeners && self.source.min_version >= newer.min_version
     }
 
     pub(super) fn demands_client(&self) -> bool {

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 
 pub(super) use accept::{Accepted, Speaks, accept, facts};
 use entry::Entry;
-pub use store::CertificateStore;
+pub use store::{CertificateFault, CertificateStore};
 
 /// The certificates of all listeners of a node; workers share them and see a change with the next handshake.
 pub type SharedCertificates = Arc<ArcSwap<CertificateStore>>;

@@ -428,6 +428,88 @@ async fn tls_follows_a_proxy_header_even_in_one_piece() {
         let connector = TlsConnector::from(Arc::new(pki.client(None, &[])));
         let mut stream = connector.connect(ServerName::try_from("a.example").unwrap(), stream).await.unwrap();
         assert!(get(&mut stream, "a.example", true).await.unwrap().ends_with("192.0.2.7:1 /x "));
+#[tokio::test]
+async fn a_broken_certificate_is_not_stood_in_for_by_one_that_demands_less() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let open = pki.certificate("c", "a.example", &["a.example"]);
+        house.want(&[https()]);
+        let client = pki.client(None, &[]);
+        for place in ["", "test"] {
+            let at = |certificate: Certificate| if place.is_empty() { certificate } else { of(place, certificate) };
+            let broken = |certificate: Certificate| Certificate { secrets: vec!["nowhere".into()], ..at(certificate) };
+            pki.show(&house, vec![at(open.clone())]);
+            assert_eq!(pki.show(&house, vec![broken(open.clone())]).len(), 1);
+            assert!(dial(house.address(), &client, "a.example").await.is_ok(), "it demands nothing, as before");
+
+            let mut unknown = demanding(open.clone(), 1, &[]);
+            unknown.client.as_mut().unwrap().ca = "missing".into();
+            for closed in [at(unknown), broken(demanding(open.clone(), 1, &[]))] {
+                pki.show(&house, vec![at(open.clone())]);
+                assert_eq!(pki.show(&house, vec![closed]).len(), 1);
+                assert!(
+                    dial(house.address(), &client, "a.example").await.is_err(),
+                    "nobody is let in without what is demanded now"
+                );
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broken_certificate_is_stood_in_for_while_clients_are_judged_by_the_same_roots() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let certificate = pki.certificate("c", "a.example", &["a.example"]);
+        let closed = demanding(certificate, 1, &[]);
+        let broken = Certificate { secrets: vec!["nowhere".into()], ..closed.clone() };
+        house.want(&[https()]);
+        let me = pki.client(Some(issue(&pki.authority, "me")), &[]);
+        let ask = async |house: &House, client: &ClientConfig| {
+            let mut stream = dial(house.address(), client, "a.example").await?;
+            get(&mut stream, "a.example", true).await
+        };
+        pki.show(&house, vec![closed.clone()]);
+        assert_eq!(pki.show(&house, vec![broken.clone()]).len(), 1);
+        assert!(ask(&house, &me).await.unwrap().starts_with("HTTP/1.1 200"));
+        assert!(ask(&house, &pki.client(None, &[])).await.is_err());
+
+        pki.keep("roots", SecretBody::Roots(authority("another").pem().into()));
+        assert_eq!(pki.show(&house, vec![broken]).len(), 1);
+        assert!(ask(&house, &me).await.is_err(), "others are trusted now");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broken_certificate_keeps_the_names_that_it_had_and_gets_no_new_ones() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let old = pki.certificate("c", "*.t.example", &["a.t.example", "b.t.example"]);
+        let wide = pki.certificate("wide", "*.t.example", &["*"]);
+        house.want(&[https()]);
+        let client = pki.client(None, &[]);
+        let shown_for = async |house: &House, name| dial(house.address(), &client, name).await.map(|stream| shown(&stream));
+        pki.show(&house, vec![old.clone(), wide.clone()]);
+        let (known, other) = (shown_for(&house, "a.t.example").await.unwrap(), shown_for(&house, "x.t.example").await.unwrap());
+
+        let broken =
+            Certificate { snis: vec!["b.t.example".into(), "new.t.example".into()], secrets: vec!["nowhere".into()], ..old };
+        pki.show(&house, vec![broken.clone(), wide.clone()]);
+        assert_eq!(shown_for(&house, "b.t.example").await.unwrap(), known);
+        assert_eq!(
+            shown_for(&house, "new.t.example").await.unwrap(),
+            other,
+            "it demands nothing, so that the wider one may be shown"
+        );
+        assert_eq!(shown_for(&house, "a.t.example").await.unwrap(), other);
+        pki.show(&house, vec![of("test", broken), of("test", wide)]);
+        assert!(shown_for(&house, "new.t.example").await.is_err(), "a chain of its own: no other takes its place");
+    })
+    .await;
+}
+
     })
     .await;
 }
