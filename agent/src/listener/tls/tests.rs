@@ -288,6 +288,63 @@ async fn a_host_is_served_only_where_its_demands_were_met() {
     .await;
 }
 
+#[tokio::test]
+async fn a_connection_serves_nobody_any_more_once_more_is_demanded_for_the_name_that_it_came_by() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let open = pki.certificate("open", "open.example", &["open.example"]);
+        let turning = pki.certificate("turning", "turning.example", &["turning.example"]);
+        house.want(&[https()]);
+        pki.show(&house, vec![open.clone(), turning.clone()]);
+        let mut stream = dial(house.address(), &pki.client(None, &[]), "turning.example").await.unwrap();
+        assert!(get(&mut stream, "open.example", false).await.unwrap().starts_with("HTTP/1.1 200"));
+        let second = dial(house.address(), &pki.client(None, &[b"h2"]), "turning.example").await.unwrap();
+        let (send, connection) = h2::client::handshake(second).await.unwrap();
+        let connection = tokio::task::spawn_local(connection);
+        let mut send = send.ready().await.unwrap();
+
+        pki.show(&house, vec![open, demanding(turning, 1, &[])]);
+        let answer = get(&mut stream, "open.example", true).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 421"), "its routes may be those of the name: {answer}");
+        let request = http::Request::get("https://open.example/").body(()).unwrap();
+        let (response, _) = send.send_request(request, true).unwrap();
+        assert_eq!(response.await.unwrap().status().as_u16(), 421);
+        drop(send);
+        connection.await.unwrap().expect("the client is told to come anew");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_was_let_in_by_roots_that_are_trusted_no_more_is_served_no_more() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let certificate = pki.certificate("c", "a.example", &["a.example"]);
+        house.want(&[https()]);
+        let (ours, theirs) = (pki.authority.pem(), authority("theirs").pem());
+        let me = pki.client(Some(issue(&pki.authority, "me")), &[]);
+        let closed = demanding(certificate, 1, &[]);
+        let by_others = Certificate {
+            client: closed.client.clone().map(|client| ClientValidation { ca: "others".into(), ..client }),
+            ..closed.clone()
+        };
+        pki.keep("others", SecretBody::Roots(theirs.as_str().into()));
+        for (roots, certificate, status) in
+            [(format!("{theirs}{ours}"), &closed, 200), (theirs.clone(), &closed, 421), (ours.clone(), &by_others, 421)]
+        {
+            pki.keep("roots", SecretBody::Roots(ours.as_str().into()));
+            pki.show(&house, vec![closed.clone()]);
+            let mut stream = dial(house.address(), &me, "a.example").await.unwrap();
+            assert!(get(&mut stream, "a.example", false).await.unwrap().starts_with("HTTP/1.1 200"));
+            pki.keep("roots", SecretBody::Roots(roots.into()));
+            pki.show(&house, vec![certificate.clone()]);
+            let answer = get(&mut stream, "a.example", true).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        }
+    })
+    .await;
+}
+
 fn of(listener: &str, certificate: Certificate) -> Certificate {
     Certificate { listeners: vec![listener.into()], ..certificate }
 }
@@ -372,63 +429,6 @@ async fn a_name_whose_certificate_cannot_be_used_is_served_by_no_wider_one() {
 }
 
 #[tokio::test]
-async fn sessions_are_resumed_but_never_past_a_client_check() {
-    in_house(Fake::echo(), async |mut house| {
-        let mut pki = Pki::new();
-        let open = pki.certificate("open", "open.example", &["open.example"]);
-        let closed = pki.certificate("closed", "closed.example", &["closed.example"]);
-        pki.show(&house, vec![open, demanding(closed, 1, &[])]);
-        house.want(&[https()]);
-        for versions in [&[&rustls::version::TLS13], &[&rustls::version::TLS12]] {
-            let client = pki.client_of(Some(issue(&pki.authority, "me")), &[], versions);
-            for (name, kind) in [("open.example", HandshakeKind::Resumed), ("closed.example", HandshakeKind::Full)] {
-                let mut first = dial(house.address(), &client, name).await.unwrap();
-                get(&mut first, name, true).await.unwrap();
-                let second = dial(house.address(), &client, name).await.unwrap();
-                assert_eq!(second.get_ref().1.handshake_kind(), Some(kind), "{name}");
-            }
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn versions_are_bounded_and_what_is_not_tls_is_closed_in_time() {
-    in_house(Fake::echo(), async |mut house| {
-        let mut pki = Pki::new();
-        let modern = pki.certificate("c", "a.example", &["a.example"]);
-        pki.show(&house, vec![Certificate { min_version: TlsVersion::V1_3, ..modern }]);
-        house.want(&[https()]);
-        let old = pki.client_of(None, &[], &[&rustls::version::TLS12]);
-        assert!(dial(house.address(), &old, "a.example").await.is_err());
-        for bytes in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"", b"\x16\x03\x01"] {
-            let mut stream = TcpStream::connect(house.address()).await.unwrap();
-            stream.write_all(bytes).await.unwrap();
-            let mut all = Vec::new();
-            // Closing may reset, since not all was read.
-            let _ = stream.read_to_end(&mut all).await;
-            assert!(!all.starts_with(b"HTTP"));
-        }
-        assert_eq!(house.count(Count::TlsFailed), 4);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn tls_follows_a_proxy_header_even_in_one_piece() {
-    in_house(Fake::telling(|info| format!("{} /x ", info.peer)), async |mut house| {
-        let mut pki = Pki::new();
-        let certificate = pki.certificate("c", "a.example", &["a.example"]);
-        pki.show(&house, vec![certificate]);
-        house.want(&[Listener { proxy_protocol: ProxyProtocol::Required(Vec::new()), ..https() }]);
-        let mut stream = TcpStream::connect(house.address()).await.unwrap();
-        // Not flushed alone: it leaves with the hello.
-        stream.set_nodelay(false).unwrap();
-        stream.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.8 1 443\r\n").await.unwrap();
-        let connector = TlsConnector::from(Arc::new(pki.client(None, &[])));
-        let mut stream = connector.connect(ServerName::try_from("a.example").unwrap(), stream).await.unwrap();
-        assert!(get(&mut stream, "a.example", true).await.unwrap().ends_with("192.0.2.7:1 /x "));
-#[tokio::test]
 async fn a_broken_certificate_is_not_stood_in_for_by_one_that_demands_less() {
     in_house(Fake::echo(), async |mut house| {
         let mut pki = Pki::new();
@@ -510,6 +510,63 @@ async fn a_broken_certificate_keeps_the_names_that_it_had_and_gets_no_new_ones()
     .await;
 }
 
+#[tokio::test]
+async fn sessions_are_resumed_but_never_past_a_client_check() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let open = pki.certificate("open", "open.example", &["open.example"]);
+        let closed = pki.certificate("closed", "closed.example", &["closed.example"]);
+        pki.show(&house, vec![open, demanding(closed, 1, &[])]);
+        house.want(&[https()]);
+        for versions in [&[&rustls::version::TLS13], &[&rustls::version::TLS12]] {
+            let client = pki.client_of(Some(issue(&pki.authority, "me")), &[], versions);
+            for (name, kind) in [("open.example", HandshakeKind::Resumed), ("closed.example", HandshakeKind::Full)] {
+                let mut first = dial(house.address(), &client, name).await.unwrap();
+                get(&mut first, name, true).await.unwrap();
+                let second = dial(house.address(), &client, name).await.unwrap();
+                assert_eq!(second.get_ref().1.handshake_kind(), Some(kind), "{name}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn versions_are_bounded_and_what_is_not_tls_is_closed_in_time() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let modern = pki.certificate("c", "a.example", &["a.example"]);
+        pki.show(&house, vec![Certificate { min_version: TlsVersion::V1_3, ..modern }]);
+        house.want(&[https()]);
+        let old = pki.client_of(None, &[], &[&rustls::version::TLS12]);
+        assert!(dial(house.address(), &old, "a.example").await.is_err());
+        for bytes in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"", b"\x16\x03\x01"] {
+            let mut stream = TcpStream::connect(house.address()).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+            let mut all = Vec::new();
+            // Closing may reset, since not all was read.
+            let _ = stream.read_to_end(&mut all).await;
+            assert!(!all.starts_with(b"HTTP"));
+        }
+        assert_eq!(house.count(Count::TlsFailed), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tls_follows_a_proxy_header_even_in_one_piece() {
+    in_house(Fake::telling(|info| format!("{} /x ", info.peer)), async |mut house| {
+        let mut pki = Pki::new();
+        let certificate = pki.certificate("c", "a.example", &["a.example"]);
+        pki.show(&house, vec![certificate]);
+        house.want(&[Listener { proxy_protocol: ProxyProtocol::Required(Vec::new()), ..https() }]);
+        let mut stream = TcpStream::connect(house.address()).await.unwrap();
+        // Not flushed alone: it leaves with the hello.
+        stream.set_nodelay(false).unwrap();
+        stream.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.8 1 443\r\n").await.unwrap();
+        let connector = TlsConnector::from(Arc::new(pki.client(None, &[])));
+        let mut stream = connector.connect(ServerName::try_from("a.example").unwrap(), stream).await.unwrap();
+        assert!(get(&mut stream, "a.example", true).await.unwrap().ends_with("192.0.2.7:1 /x "));
     })
     .await;
 }
