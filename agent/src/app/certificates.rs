@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::listener::{CertificateStore, SharedCertificates};
+use crate::listener::{CertificateFault, CertificateStore, SharedCertificates};
 use crate::tables::Tables;
 
 /// Ends of certificates by id, Unix seconds.
@@ -41,8 +41,12 @@ impl Keeper {
         let certificates: Vec<Arc<Certificate>> = tables.certificates.values().cloned().collect();
         let (store, faults) =
             CertificateStore::build(&certificates, |name| tables.secrets.get(name).cloned(), &self.store.load());
-        for fault in faults {
-            tracing::warn!(certificate = %fault.id, what = %fault.what, "a certificate cannot be used; its last good version stays");
+        for CertificateFault { id, what, stays } in faults {
+            if stays {
+                tracing::warn!(certificate = %id, what, "a certificate cannot be used; its last good version stays, for the names that it had");
+            } else {
+                tracing::warn!(certificate = %id, what, "a certificate cannot be used, and its last good version demands less: none is shown");
+            }
         }
         self.store.store(Arc::new(store));
         let ends = certificates.iter().filter_map(|certificate| Some((certificate.id.clone(), end(certificate, tables)?)));

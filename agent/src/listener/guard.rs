@@ -30,8 +30,14 @@ pub(super) fn refusal(link: &Link, head: &RequestHead, length: BodyLength) -> Op
         return Some(Reason::BodyTooLarge);
     }
     let identity = link.identity.as_ref()?;
-    let served = identity.serves_every_host() || identity.serves(head.host());
+    let served = identity.serves_every_host() || (identity.serves(head.host()) && !is_outdated(link));
     (!served).then_some(Reason::Misdirected)
+}
+
+/// Whether more is demanded now for the server name of a connection than its client has met, so that it serves nobody any more.
+pub(super) fn is_outdated(link: &Link) -> bool {
+    let server_name = link.info.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    link.identity.as_ref().is_some_and(|identity| !identity.is_current(server_name))
 }
 
 /// The reason that a response ended for when its body broke off.

@@ -26,4 +26,4 @@ pub use counters::{Count, Counters};
 pub use mesh::{Entry, Inbound, Leads, Wanted};
 pub use open::{ListenFault, Listeners};
 pub use site::Worker;
-pub use tls::{CertificateStore, SharedCertificates};
+pub use tls::{CertificateFault, CertificateStore, SharedCertificates};

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use heddle_node::drain::DrainWatch;
-use heddle_xds::model::Listener;
+use heddle_xds::model::{Listener, ListenerProtocol};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -34,7 +34,7 @@ pub struct Listeners<S> {
     closing: Vec<JoinHandle<()>>,
 }
 
-/// A listener that could not be opened. Others are not touched, and an older one of the same name stays.
+/// A listener that could not be opened. Others are not touched, and an older one of the same name stays, unless it is in clear and the newer one is not.
 #[derive(Debug, thiserror::Error)]
 #[error("listener {name}: cannot listen on {address}: {error}")]
 pub struct ListenFault {
@@ -79,6 +79,7 @@ impl<S: Service> Listeners<S> {
                 }
                 _ => {
                     if let Err(error) = self.open(listener, entry) {
+                        self.close_if_clear(listener);
                         faults.push(ListenFault { name: listener.name.clone(), address: listener.address, error });
                     }
                 }
@@ -118,6 +119,14 @@ impl<S: Service> Listeners<S> {
         }
     }
 
+    /// Who came in by the old one would get in clear what is for TLS now, and without what is demanded there.
+    fn close_if_clear(&mut self, newer: &Listener) {
+        let is_clear = |open: &Open| !ends_tls(&open.site.borrow().listener);
+        if ends_tls(newer) && self.open.get(&newer.name).is_some_and(is_clear) {
+            self.close(&newer.name);
+        }
+    }
+
     /// Whether callers of the application beside this node are let in.
     pub fn lets_callers_in(&self) -> bool {
         self.open.values().any(|open| matches!(open.site.borrow().entry, Entry::Inbound(_)))
@@ -143,6 +152,15 @@ impl<S: Service> Listeners<S> {
             // A task that panicked has nothing left to wait for.
             let _ = task.await;
         }
+    }
+}
+
+/// Whether all that a listener does stands behind TLS of its own.
+fn ends_tls(listener: &Listener) -> bool {
+    match listener.protocol {
+        ListenerProtocol::Http => false,
+        ListenerProtocol::Https => true,
+        ListenerProtocol::Tcp => !listener.tcp.is_empty() && listener.tcp.iter().all(|route| route.terminate),
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_xds::model::{EdgeLimits, Listener, ProxyProtocol};
+use heddle_xds::model::{EdgeLimits, Listener, ListenerProtocol, ProxyProtocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -87,6 +87,28 @@ async fn an_address_in_use_is_told_and_others_are_not_touched() {
         let faults = house.want(&[good, bad]);
         assert_eq!((faults.len(), &*faults[0].name), (1, "bad"));
         assert!(ask(house.address(), GET_CLOSE).await.ends_with("GET a/x "));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_listener_that_moves_where_it_cannot_listen_goes_on_but_not_in_clear_what_is_for_tls_now() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    story(Fake::echo(), async |mut house| {
+        let plain = listener(EdgeLimits::default());
+        house.want(std::slice::from_ref(&plain));
+        let address = house.address();
+        let moved = Listener { address: taken.local_addr().unwrap(), ..plain.clone() };
+        assert_eq!(house.want(std::slice::from_ref(&moved)).len(), 1);
+        assert!(ask(address, GET_CLOSE).await.ends_with("GET a/x "), "its new address is taken, so it stays");
+
+        let mut kept = TcpStream::connect(address).await.unwrap();
+        kept.write_all(GET.as_bytes()).await.unwrap();
+        kept.read_u8().await.unwrap();
+        let encrypted = Listener { protocol: ListenerProtocol::Https, ..moved };
+        assert_eq!(house.want(std::slice::from_ref(&encrypted)).len(), 1);
+        assert!(rest(&mut kept).await.ends_with("GET a/x "), "idle connections are closed");
+        assert!(TcpStream::connect(address).await.is_err(), "nobody gets in clear what is for TLS");
     })
     .await;
 }

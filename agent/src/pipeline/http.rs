@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use heddle_xds::model::{Listener, PathPolicy};
+use heddle_xds::model::{Listener, ListenerProtocol, PathPolicy};
 
 use super::finish::{Finish, append_via};
 use super::plan::Plan;
@@ -55,7 +55,12 @@ impl Service for Pipeline {
         let mut x = Exchange::new(connection.clone(), call.head, call.started, call.started_ms, view.clone(), self.worker.dice());
         x.body = call.body;
         let mut finish = Finish::begin(x, Plan::new(view), self.worker.clone());
-        let mut served = match self.serve(&mut finish, listener, call.wants_upgrade, &call.interim).await {
+        let is_outdated = is_outdated(connection, listener);
+        let served = match is_outdated {
+            true => Err(refuse(Reason::Misdirected)),
+            false => self.serve(&mut finish, listener, call.wants_upgrade, &call.interim).await,
+        };
+        let mut served = match served {
             Ok(served) => served,
             Err(answer) => {
                 // What nobody will read any more is let go now: the connection must know before it answers.
@@ -66,7 +71,7 @@ impl Service for Pipeline {
         if finish.plan.acts_after_proxy() && served.upgrade.is_none() {
             served = Box::pin(after_proxy(&mut finish, served)).await;
         }
-        respond(finish, listener, served)
+        Response { close: is_outdated, ..respond(finish, listener, served) }
     }
 
     async fn tunnel(&self, connection: &Rc<ConnectionInfo>, call: Call, far: Option<Box<dyn Tunnel>>) -> Response {
@@ -165,6 +170,11 @@ impl Pipeline {
         prepare_fields(x, listener);
         self.forward(x, plan, body, upgrade, interim).await
     }
+}
+
+/// Whether a connection came in clear before its listener began to end TLS: its routes may count on what is demanded there.
+fn is_outdated(connection: &ConnectionInfo, listener: Option<&Listener>) -> bool {
+    connection.tls.is_none() && listener.is_some_and(|listener| listener.protocol == ListenerProtocol::Https)
 }
 
 pub(super) fn refuse(reason: Reason) -> Box<Answer> {
@@ -318,5 +328,61 @@ fn dress(head: &mut ResponseHead, version: Version, listener: &Listener, reason:
     }
     if listener.expose_reason && reason != Reason::None {
         head.fields.set("x-heddle-reason", reason.flag());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use heddle_node::clock;
+    use heddle_xds::model::{EdgeLimits, ForwardedTrust, ProxyProtocol, ServerHeader};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::exchange::testing::get;
+    use crate::exchange::{Sent, TlsInfo};
+    use crate::pipeline::worker::tests::worker;
+    use crate::tables::Tables;
+
+    fn tables(protocol: ListenerProtocol) -> Arc<Tables> {
+        let listener = Listener {
+            name: "l".into(),
+            address: "127.0.0.1:0".parse().unwrap(),
+            protocol,
+            proxy_protocol: ProxyProtocol::Off,
+            forwarded: ForwardedTrust::default(),
+            limits: EdgeLimits::default(),
+            paths: PathPolicy::default(),
+            server_header: ServerHeader::default(),
+            expose_reason: false,
+            nodes: Vec::new(),
+            tcp: Vec::new(),
+        };
+        Arc::new(Tables { listeners: BTreeMap::from([("l".into(), Arc::new(listener))]), ..Tables::default() })
+    }
+
+    #[tokio::test]
+    async fn who_came_in_clear_is_served_no_more_once_the_listener_ends_tls() {
+        let (publisher, newest) = watch::channel(tables(ListenerProtocol::Http));
+        let worker = worker();
+        worker.follow(newest);
+        let pipeline = Pipeline::new(worker);
+        let ask = async |tls: Option<TlsInfo>| {
+            let x = get("a", "/");
+            let connection = ConnectionInfo { listener: "l".into(), tls, ..ConnectionInfo::clone(&x.connection) };
+            let (started, interim) = (clock::now(), Interim::none());
+            let call = Call { head: x.request, body: Body::Empty, wants_upgrade: false, interim, started, started_ms: 0 };
+            let mut response = pipeline.call(&Rc::new(connection), call).await;
+            response.ending.take().unwrap().ended(Sent::default());
+            (response.head.status, response.close)
+        };
+        assert_eq!(ask(None).await, (404, false), "there is no route, but it was looked for");
+        publisher.send_replace(tables(ListenerProtocol::Https));
+        assert_eq!(ask(None).await, (421, true), "a connection from before");
+        let tls = TlsInfo { server_name: None, version: "TLSv1.3", cipher: "", client: None, client_required_unless: None };
+        assert_eq!(ask(Some(tls)).await, (404, false));
     }
 }

@@ -251,10 +251,10 @@ impl Worker {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn worker() -> Rc<Worker> {
+    pub(in crate::pipeline) fn worker() -> Rc<Worker> {
         let shared = Shared {
             counters: Sharded::new(1),
             unmatched: Arc::new(RouteStats::new(1)),

@@ -29,13 +29,17 @@ pub(super) fn from_wire(message: wire::Certificate) -> Read<Certificate> {
             skip_uri_regex: texts("client.skip_uri_regex", client.skip_uri_regex)?,
         })
     });
+    let (low, high) = (version("min_version", message.min_version)?, version("max_version", message.max_version)?);
+    if low > high {
+        return Err(Fault::new("min_version", "expected at most max_version".to_owned()));
+    }
     Ok(Certificate {
         id: name("id", message.id)?,
         snis: texts("snis", message.snis)?,
         secrets: list("secrets", message.secrets, name)?,
         client: client.transpose()?,
-        min_version: version("min_version", message.min_version)?,
-        max_version: version("max_version", message.max_version)?,
+        min_version: low,
+        max_version: high,
         listeners: list("listeners", message.listeners, name)?,
     })
 }

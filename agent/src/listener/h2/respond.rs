@@ -27,6 +27,10 @@ use crate::net::Deadline;
 /// Sends a response to its end and tells its ending.
 pub(super) async fn respond<S: Service>(shared: &Shared<S>, held: &Held, mut response: Response, asked: Asked) {
     let ending = response.ending.take();
+    // What leads nowhere in the mesh says nothing of other hosts, of which one connection may have many.
+    if response.close && response.reason == Reason::Misdirected {
+        held.with(|machine, _| machine.leave());
+    }
     let tunnel = response.upgrade.take().filter(|_| asked.tunnels && matches!(response.head.status, 101 | 200..=299));
     let mut sent = match tunnel {
         Some(far) => tunnelled(shared, held, response.head, (far, response.doubt)).await,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use heddle_node::clock::{self, Instant};
 
 use super::super::counters::Count;
-use super::super::guard::{Caught, catch_poll, fault_reason, refusal};
+use super::super::guard::{Caught, catch_poll, fault_reason, is_outdated, refusal};
 use super::Shared;
 use super::body::StreamBody;
 use super::places::Desk;
@@ -165,7 +165,9 @@ async fn run<S: Service>(shared: &Shared<S>, held: &Held, call: Call, interim: &
 async fn refuse<S: Service>(shared: &Shared<S>, held: &Held, head: &RequestHead, reason: Reason) {
     shared.worker.counters.add(Count::RequestsRefused);
     shared.worker.service.refused(&shared.link.info, head, reason);
-    let mut response = Response::of(reason);
+    // Its client hears that it must come anew; elsewhere its other hosts go on.
+    let close = reason == Reason::Misdirected && is_outdated(&shared.link);
+    let mut response = Response { close, ..Response::of(reason) };
     if shared.link.site.listener.expose_reason {
         response.head.fields.append("x-heddle-reason", reason.flag());
     }

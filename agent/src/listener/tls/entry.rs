@@ -29,6 +29,8 @@ pub(super) struct Entry {
     /// The same for clients whose first choice is ChaCha20, since they compute AES in software: their order counts.
     without_aes: Arc<ServerConfig>,
     unless: Option<Arc<[Regex]>>,
+    /// Whose clients are believed, where they must show a certificate.
+    trusted: Vec<CertificateDer<'static>>,
 }
 
 impl Entry {
@@ -51,9 +53,12 @@ impl Entry {
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&versions)
             .map_err(|error| format!("TLS versions: {error}"))?;
-        let builder = match (&source.client, &roots) {
-            (None, _) => builder.with_no_client_auth(),
-            (Some(client), Some(roots)) => builder.with_client_cert_verifier(client_verifier(client, roots, &provider)?),
+        let (builder, trusted) = match (&source.client, &roots) {
+            (None, _) => (builder.with_no_client_auth(), Vec::new()),
+            (Some(client), Some(roots)) => {
+                let trusted = certificates_of(roots)?;
+                (builder.with_client_cert_verifier(client_verifier(client, roots, &trusted, &provider)?), trusted)
+            }
             (Some(client), None) => return Err(format!("secret {} with the client CA is missing", client.ca)),
         };
         let mut config = builder.with_cert_resolver(Arc::new(keys));
@@ -71,20 +76,46 @@ impl Entry {
         let secrets = secrets.into_iter().chain(roots).collect();
         let without_aes = Arc::new(config.clone());
         config.ignore_client_order = true;
-        Ok(Entry { source: source.clone(), secrets, config: Arc::new(config), without_aes, unless })
+        Ok(Entry { source: source.clone(), secrets, config: Arc::new(config), without_aes, unless, trusted })
     }
 
     pub(super) fn id(&self) -> &Arc<str> {
         &self.source.id
     }
 
-    /// The listeners that it was made for.
-    pub(super) fn listeners(&self) -> &[Arc<str>] {
-        &self.source.listeners
+    /// The names that it was made for.
+    pub(super) fn names(&self) -> &[Arc<str>] {
+        &self.source.snis
+    }
+
+    /// The roots of what it demands of clients.
+    fn roots(&self) -> Option<&Arc<Secret>> {
+        self.source.client.as_ref().and_then(|_| self.secrets.last())
+    }
+
+    /// Whether it may be shown where a newer version cannot be used: at the same listeners, and demanding no less. `roots` are those that the newer one names, where
+    /// they are there.
+    pub(super) fn stands_in_for(&self, newer: &Certificate, roots: Option<&Arc<Secret>>) -> bool {
+        let demands_no_less = match (&newer.client, self.roots()) {
+            (None, _) => true,
+            (Some(client), Some(own)) => self.source.client.as_ref() == Some(client) && roots.is_none_or(|roots| roots == own),
+            (Some(_), None) => false,
+        };
+        demands_no_less && self.source.listeners == newer.listeners && self.source.min_version >= newer.min_version
     }
 
     pub(super) fn demands_client(&self) -> bool {
         self.source.client.is_some()
+    }
+
+    /// Whether whom it has let in has met what `other` demands: nothing, or the same of a version of the same certificate. One that others had issued is not taken for
+    /// one of those that are trusted now, unless these are among them.
+    pub(super) fn meets(&self, other: &Entry) -> bool {
+        let (Some(own), Some(wanted)) = (&self.source.client, &other.source.client) else {
+            return !other.demands_client() && (!self.demands_client() || self.id() == other.id());
+        };
+        let trusts_all = || self.trusted.iter().all(|root| other.trusted.contains(root));
+        std::ptr::eq(self, other) || (self.id() == other.id() && is_at_least(own, wanted) && trusts_all())
     }
 
     /// Paths for which no client certificate is demanded.
@@ -111,6 +142,11 @@ impl Entry {
     pub(super) fn is_of(&self, source: &Certificate, secrets: &[Arc<Secret>], roots: Option<&Arc<Secret>>) -> bool {
         *self.source == *source && self.secrets.iter().eq(secrets.iter().chain(roots))
     }
+}
+
+/// Whether a client that met these demands but for the roots has met the others, too.
+fn is_at_least(own: &ClientValidation, wanted: &ClientValidation) -> bool {
+    own.ca == wanted.ca && own.depth <= wanted.depth && own.skip_uri_regex == wanted.skip_uri_regex
 }
 
 /// What a cipher suite encrypts with.
@@ -178,16 +214,21 @@ impl ResolvesServerCert for Keys {
     }
 }
 
+fn certificates_of(roots: &Secret) -> Result<Vec<CertificateDer<'static>>, String> {
+    let SecretBody::Roots(pem) = &roots.body else { return Err(format!("secret {} holds no roots", roots.name)) };
+    let all = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>();
+    all.map_err(|error| format!("secret {}: {error}", roots.name))
+}
+
 fn client_verifier(
     client: &ClientValidation,
     roots: &Secret,
+    trusted: &[CertificateDer<'static>],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let SecretBody::Roots(pem) = &roots.body else { return Err(format!("secret {} holds no roots", roots.name)) };
     let mut store = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let root = root.map_err(|error| format!("secret {}: {error}", roots.name))?;
-        store.add(root).map_err(|error| format!("secret {}: {error}", roots.name))?;
+    for root in trusted {
+        store.add(root.clone()).map_err(|error| format!("secret {}: {error}", roots.name))?;
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider.clone());
     let builder = if client.skip_uri_regex.is_empty() { builder } else { builder.allow_unauthenticated() };

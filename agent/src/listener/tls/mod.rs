@@ -13,7 +13,8 @@ use arc_swap::ArcSwap;
 
 pub(super) use accept::{Accepted, Speaks, accept, facts};
 use entry::Entry;
-pub use store::CertificateStore;
+use store::Kept;
+pub use store::{CertificateFault, CertificateStore};
 
 /// The certificates of all listeners of a node; workers share them and see a change with the next handshake.
 pub type SharedCertificates = Arc<ArcSwap<CertificateStore>>;
@@ -38,13 +39,20 @@ impl Identity {
         self.entry.demands_client() || !self.certificates.load().of(&self.listener).demands_client()
     }
 
+    /// Whether its client has met whatever is demanded now for the server name that it came by: routes may go by that name.
+    pub(super) fn is_current(&self, server_name: Option<&str>) -> bool {
+        self.meets(self.certificates.load().of(&self.listener).find(server_name))
+    }
+
     /// Whether requests for `host` may come on this connection: a host whose certificate demands a client certificate is served only where that
     /// was demanded, and a connection that was let in for one such host serves no other (RFC 9110 section 7.4).
     pub(super) fn serves(&self, host: &str) -> bool {
-        let certificates = self.certificates.load();
-        match certificates.of(&self.listener).find(Some(host)) {
-            Some(Some(other)) if other.id() == self.entry.id() => !other.demands_client() || self.entry.demands_client(),
-            Some(Some(other)) => !other.demands_client() && !self.entry.demands_client(),
+        self.meets(self.certificates.load().of(&self.listener).find(Some(host)))
+    }
+
+    fn meets(&self, shown: Option<&Kept>) -> bool {
+        match shown {
+            Some(Some(other)) => self.entry.meets(other),
             // Nobody can meet its demands.
             Some(None) => false,
             None => !self.entry.demands_client(),

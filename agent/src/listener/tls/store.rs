@@ -34,7 +34,7 @@ pub(super) struct Names {
 /// What is shown for a name. `None`: its certificate cannot be used, and no other takes its place, which might demand less of clients.
 pub(super) type Kept = Option<Arc<Entry>>;
 
-/// A certificate that cannot be used. The one of the same id that was used before stays in use.
+/// A certificate that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("certificate {id}: {what}")]
 pub struct CertificateFault {
@@ -42,6 +42,8 @@ pub struct CertificateFault {
     pub id: Arc<str>,
     /// What is wrong.
     pub what: String,
+    /// Whether the one of the same id that was used before stays in use, for the names that it had.
+    pub stays: bool,
 }
 
 impl CertificateStore {
@@ -59,9 +61,10 @@ impl CertificateStore {
             let kept = match entry(certificate, &secret, old) {
                 Ok(entry) => Some(entry),
                 Err(what) => {
-                    faults.push(CertificateFault { id: certificate.id.clone(), what });
-                    // What was shown to others before may demand something else.
-                    old.filter(|old| old.listeners() == certificate.listeners).cloned()
+                    let roots = certificate.client.as_ref().and_then(|client| secret(&client.ca));
+                    let kept = old.filter(|old| old.stands_in_for(certificate, roots.as_ref())).cloned();
+                    faults.push(CertificateFault { id: certificate.id.clone(), what, stays: kept.is_some() });
+                    kept
                 }
             };
             store.insert(certificate, &kept);
@@ -94,19 +97,22 @@ impl Names {
     fn insert(&mut self, certificate: &Certificate, kept: &Kept) {
         let demands = certificate.client.is_some() || kept.as_ref().is_some_and(|entry| entry.demands_client());
         self.demands_client |= demands;
-        if kept.is_none() && !demands && certificate.listeners.is_empty() {
-            return;
-        }
+        let has_all = kept.as_ref().is_none_or(|entry| entry.names() == certificate.snis);
         for name in &certificate.snis {
+            // An older version is shown for the names that it had.
+            let kept = kept.as_ref().filter(|entry| has_all || entry.names().contains(name)).cloned();
+            if kept.is_none() && !demands && certificate.listeners.is_empty() {
+                continue;
+            }
             match name.strip_prefix('*') {
                 Some("") => {
-                    self.fallback.get_or_insert_with(|| kept.clone());
+                    self.fallback.get_or_insert(kept);
                 }
                 Some(suffix) => {
-                    self.wildcards.entry(suffix.into()).or_insert_with(|| kept.clone());
+                    self.wildcards.entry(suffix.into()).or_insert(kept);
                 }
                 None => {
-                    self.exact.entry(name.clone()).or_insert_with(|| kept.clone());
+                    self.exact.entry(name.clone()).or_insert(kept);
                 }
             }
         }

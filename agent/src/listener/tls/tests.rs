@@ -288,6 +288,63 @@ async fn a_host_is_served_only_where_its_demands_were_met() {
     .await;
 }
 
+#[tokio::test]
+async fn a_connection_serves_nobody_any_more_once_more_is_demanded_for_the_name_that_it_came_by() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let open = pki.certificate("open", "open.example", &["open.example"]);
+        let turning = pki.certificate("turning", "turning.example", &["turning.example"]);
+        house.want(&[https()]);
+        pki.show(&house, vec![open.clone(), turning.clone()]);
+        let mut stream = dial(house.address(), &pki.client(None, &[]), "turning.example").await.unwrap();
+        assert!(get(&mut stream, "open.example", false).await.unwrap().starts_with("HTTP/1.1 200"));
+        let second = dial(house.address(), &pki.client(None, &[b"h2"]), "turning.example").await.unwrap();
+        let (send, connection) = h2::client::handshake(second).await.unwrap();
+        let connection = tokio::task::spawn_local(connection);
+        let mut send = send.ready().await.unwrap();
+
+        pki.show(&house, vec![open, demanding(turning, 1, &[])]);
+        let answer = get(&mut stream, "open.example", true).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 421"), "its routes may be those of the name: {answer}");
+        let request = http::Request::get("https://open.example/").body(()).unwrap();
+        let (response, _) = send.send_request(request, true).unwrap();
+        assert_eq!(response.await.unwrap().status().as_u16(), 421);
+        drop(send);
+        connection.await.unwrap().expect("the client is told to come anew");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_was_let_in_by_roots_that_are_trusted_no_more_is_served_no_more() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let certificate = pki.certificate("c", "a.example", &["a.example"]);
+        house.want(&[https()]);
+        let (ours, theirs) = (pki.authority.pem(), authority("theirs").pem());
+        let me = pki.client(Some(issue(&pki.authority, "me")), &[]);
+        let closed = demanding(certificate, 1, &[]);
+        let by_others = Certificate {
+            client: closed.client.clone().map(|client| ClientValidation { ca: "others".into(), ..client }),
+            ..closed.clone()
+        };
+        pki.keep("others", SecretBody::Roots(theirs.as_str().into()));
+        for (roots, certificate, status) in
+            [(format!("{theirs}{ours}"), &closed, 200), (theirs.clone(), &closed, 421), (ours.clone(), &by_others, 421)]
+        {
+            pki.keep("roots", SecretBody::Roots(ours.as_str().into()));
+            pki.show(&house, vec![closed.clone()]);
+            let mut stream = dial(house.address(), &me, "a.example").await.unwrap();
+            assert!(get(&mut stream, "a.example", false).await.unwrap().starts_with("HTTP/1.1 200"));
+            pki.keep("roots", SecretBody::Roots(roots.into()));
+            pki.show(&house, vec![certificate.clone()]);
+            let answer = get(&mut stream, "a.example", true).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        }
+    })
+    .await;
+}
+
 fn of(listener: &str, certificate: Certificate) -> Certificate {
     Certificate { listeners: vec![listener.into()], ..certificate }
 }
@@ -367,6 +424,88 @@ async fn a_name_whose_certificate_cannot_be_used_is_served_by_no_wider_one() {
         assert!(dial(house.address(), &client, "a.c.example").await.is_ok(), "as many labels as the chain has");
         pki.show(&house, vec![deep]);
         assert!(dial(house.address(), &client, "a.c.example").await.is_err(), "one label");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broken_certificate_is_not_stood_in_for_by_one_that_demands_less() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let open = pki.certificate("c", "a.example", &["a.example"]);
+        house.want(&[https()]);
+        let client = pki.client(None, &[]);
+        for place in ["", "test"] {
+            let at = |certificate: Certificate| if place.is_empty() { certificate } else { of(place, certificate) };
+            let broken = |certificate: Certificate| Certificate { secrets: vec!["nowhere".into()], ..at(certificate) };
+            pki.show(&house, vec![at(open.clone())]);
+            assert_eq!(pki.show(&house, vec![broken(open.clone())]).len(), 1);
+            assert!(dial(house.address(), &client, "a.example").await.is_ok(), "it demands nothing, as before");
+
+            let mut unknown = demanding(open.clone(), 1, &[]);
+            unknown.client.as_mut().unwrap().ca = "missing".into();
+            for closed in [at(unknown), broken(demanding(open.clone(), 1, &[]))] {
+                pki.show(&house, vec![at(open.clone())]);
+                assert_eq!(pki.show(&house, vec![closed]).len(), 1);
+                assert!(
+                    dial(house.address(), &client, "a.example").await.is_err(),
+                    "nobody is let in without what is demanded now"
+                );
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broken_certificate_is_stood_in_for_while_clients_are_judged_by_the_same_roots() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let certificate = pki.certificate("c", "a.example", &["a.example"]);
+        let closed = demanding(certificate, 1, &[]);
+        let broken = Certificate { secrets: vec!["nowhere".into()], ..closed.clone() };
+        house.want(&[https()]);
+        let me = pki.client(Some(issue(&pki.authority, "me")), &[]);
+        let ask = async |house: &House, client: &ClientConfig| {
+            let mut stream = dial(house.address(), client, "a.example").await?;
+            get(&mut stream, "a.example", true).await
+        };
+        pki.show(&house, vec![closed.clone()]);
+        assert_eq!(pki.show(&house, vec![broken.clone()]).len(), 1);
+        assert!(ask(&house, &me).await.unwrap().starts_with("HTTP/1.1 200"));
+        assert!(ask(&house, &pki.client(None, &[])).await.is_err());
+
+        pki.keep("roots", SecretBody::Roots(authority("another").pem().into()));
+        assert_eq!(pki.show(&house, vec![broken]).len(), 1);
+        assert!(ask(&house, &me).await.is_err(), "others are trusted now");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broken_certificate_keeps_the_names_that_it_had_and_gets_no_new_ones() {
+    in_house(Fake::echo(), async |mut house| {
+        let mut pki = Pki::new();
+        let old = pki.certificate("c", "*.t.example", &["a.t.example", "b.t.example"]);
+        let wide = pki.certificate("wide", "*.t.example", &["*"]);
+        house.want(&[https()]);
+        let client = pki.client(None, &[]);
+        let shown_for = async |house: &House, name| dial(house.address(), &client, name).await.map(|stream| shown(&stream));
+        pki.show(&house, vec![old.clone(), wide.clone()]);
+        let (known, other) = (shown_for(&house, "a.t.example").await.unwrap(), shown_for(&house, "x.t.example").await.unwrap());
+
+        let broken =
+            Certificate { snis: vec!["b.t.example".into(), "new.t.example".into()], secrets: vec!["nowhere".into()], ..old };
+        pki.show(&house, vec![broken.clone(), wide.clone()]);
+        assert_eq!(shown_for(&house, "b.t.example").await.unwrap(), known);
+        assert_eq!(
+            shown_for(&house, "new.t.example").await.unwrap(),
+            other,
+            "it demands nothing, so that the wider one may be shown"
+        );
+        assert_eq!(shown_for(&house, "a.t.example").await.unwrap(), other);
+        pki.show(&house, vec![of("test", broken), of("test", wide)]);
+        assert!(shown_for(&house, "new.t.example").await.is_err(), "a chain of its own: no other takes its place");
     })
     .await;
 }

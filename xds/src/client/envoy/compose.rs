@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::clusters::{Uses, Variant};
-use super::hosts::{has_port, is_open, names_of};
+use super::hosts::{self, has_port, is_open, names_of};
 use super::order;
 use super::parts::but;
 use crate::dialect::envoy::decode::DecodeFault as Fault;
@@ -88,23 +88,8 @@ fn chain_conditions(door: &Door, chain: &Chain) -> Vec<Value> {
     if door.chains.len() == 1 {
         return conditions;
     }
-    let pattern = |names: Vec<&Arc<str>>| {
-        let one = |name: &Arc<str>| match name.strip_prefix('*') {
-            Some(suffix) => format!(".+{}", escaped(suffix)),
-            None => escaped(name),
-        };
-        let names: Vec<String> = names.into_iter().map(one).collect();
-        (!names.is_empty()).then(|| format!("^(?:{})$", names.join("|")))
-    };
-    if let Some(own) = pattern(chain.names.iter().collect()) {
-        conditions.push(json!(["ssl_server_name", "~*", own]));
-    }
-    // A name of another chain that says more than all of this one's takes requests away.
-    let longest = |chain: &Chain| chain.names.iter().map(|name| (!name.starts_with('*'), name.len())).max();
-    let others = door.chains.iter().filter(|other| longest(other) > longest(chain)).flat_map(|other| &other.names);
-    if let Some(others) = pattern(others.collect()) {
-        conditions.push(json!(["ssl_server_name", "!", "~*", others]));
-    }
+    let others = door.chains.iter().filter(|other| !std::ptr::eq(*other, chain)).flat_map(|other| &other.names);
+    conditions.extend(hosts::conditions(&chain.names, &others.collect::<Vec<_>>()));
     conditions
 }
 

@@ -1,8 +1,12 @@
-//! How virtual hosts are called among our routes, and which of their domains are found by name. It knows no route.
+//! How virtual hosts are called among our routes, which of their domains are found by name, and which server names lead to them. It knows no route.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use serde_json::{Value, json};
+
+use crate::dialect::envoy::decode::escaped;
 use crate::dialect::envoy::decode::piece::VirtualHost;
 
 /// What virtual hosts are called among the routes: several may have one name, since only their domains must differ.
@@ -25,4 +29,125 @@ pub(super) fn is_open(domain: &str) -> bool {
 
 pub(super) fn has_port(domain: &str) -> bool {
     domain.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Conditions under which a connection is one of a chain for the names `own`, beside chains for `others`: of all names that fit, the most telling one decides, whatever else
+/// its chain is for.
+pub(super) fn conditions(own: &[Arc<str>], others: &[&Arc<str>]) -> Vec<Value> {
+    let is = |names: &[&Arc<str>]| json!(["ssl_server_name", "~*", pattern(names)]);
+    let is_not = |names: &[&Arc<str>]| json!(["ssl_server_name", "!", "~*", pattern(names)]);
+    if own.is_empty() {
+        return if others.is_empty() { Vec::new() } else { vec![is_not(others)] };
+    }
+    let told = own.iter().map(|name| (name, others.iter().copied().filter(|other| is_within(other, name)).collect::<Vec<_>>()));
+    let (whole, cut): (Vec<_>, Vec<_>) = told.partition(|(_, narrower)| narrower.is_empty());
+    let mut ways: Vec<Vec<Value>> = cut.into_iter().map(|(name, narrower)| vec![is(&[name]), is_not(&narrower)]).collect();
+    if !whole.is_empty() {
+        ways.push(vec![is(&whole.into_iter().map(|(name, _)| name).collect::<Vec<_>>())]);
+    }
+    if ways.len() == 1 {
+        return ways.remove(0);
+    }
+    vec![std::iter::once(json!("OR")).chain(ways.into_iter().map(Value::from)).collect()]
+}
+
+/// Whether a name says more than another one, and is among those that fit it.
+fn is_within(narrow: &str, wide: &str) -> bool {
+    narrow != wide && wide.strip_prefix('*').is_some_and(|suffix| narrow.len() > suffix.len() && narrow.ends_with(suffix))
+}
+
+fn pattern(names: &[&Arc<str>]) -> String {
+    let one = |name: &&Arc<str>| match name.strip_prefix('*') {
+        Some(suffix) => format!(".+{}", escaped(suffix)),
+        None => escaped(name),
+    };
+    format!("^(?:{})$", names.iter().map(one).collect::<Vec<_>>().join("|"))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What our routes make of conditions on the server name.
+    pub(in super::super) fn holds(condition: &Value, name: Option<&str>) -> bool {
+        let items = condition.as_array().unwrap();
+        let words: Vec<&str> = items.iter().map_while(Value::as_str).collect();
+        match words[..] {
+            ["ssl_server_name", "~*", pattern] => name.is_some_and(|name| regex::Regex::new(pattern).unwrap().is_match(name)),
+            ["ssl_server_name", "!", "~*", pattern] => !holds(&json!(["ssl_server_name", "~*", pattern]), name),
+            ["OR"] => items[1..].iter().any(|item| holds(item, name)),
+            ["listener", "==", _] => true,
+            [] => items.iter().all(|item| holds(item, name)),
+            _ => panic!("{condition}"),
+        }
+    }
+
+    /// The chain of a name as Envoy looks for it: the name itself, then what stands behind each of its dots, then that of no names.
+    fn looked_for(chains: &[Vec<Arc<str>>], name: Option<&str>) -> Option<usize> {
+        let has = |wanted: &str| chains.iter().position(|names| names.iter().any(|own| **own == *wanted));
+        let exact = name.and_then(has);
+        let suffixes = name.unwrap_or_default().match_indices('.').map(|(at, _)| format!("*{}", &name.unwrap_or_default()[at..]));
+        exact.or_else(|| suffixes.into_iter().find_map(|suffix| has(&suffix))).or_else(|| chains.iter().position(Vec::is_empty))
+    }
+
+    fn chosen(chains: &[Vec<Arc<str>>], name: Option<&str>) -> Vec<usize> {
+        let fits = |at: &usize| {
+            let others: Vec<&Arc<str>> =
+                chains.iter().enumerate().filter(|(other, _)| other != at).flat_map(|(_, names)| names).collect();
+            holds(&Value::from(conditions(&chains[*at], &others)), name)
+        };
+        (0..chains.len()).filter(fits).collect()
+    }
+
+    fn chains(names: &[&[&str]]) -> Vec<Vec<Arc<str>>> {
+        names.iter().map(|names| names.iter().map(|name| Arc::from(*name)).collect()).collect()
+    }
+
+    #[test]
+    fn a_name_belongs_to_the_chain_that_says_most_about_it_whatever_else_that_is_for() {
+        let all = chains(&[
+            &["*.b.example", "very-long.other.example"],
+            &["a.b.example"],
+            &["*.example", "x.a.b.example"],
+            &["*.a.b.example"],
+            &[],
+        ]);
+        for (name, chain) in [
+            (Some("a.b.example"), 1),
+            (Some("c.b.example"), 0),
+            (Some("very-long.other.example"), 0),
+            (Some("b.example"), 2),
+            (Some("x.a.b.example"), 2),
+            (Some("y.a.b.example"), 3),
+            (Some("example"), 4),
+            (None, 4),
+        ] {
+            assert_eq!(chosen(&all, name), [chain], "{name:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_has_the_chain_that_envoy_finds(
+            told in prop::collection::vec(prop::collection::btree_set("(\\*\\.)?([ab]\\.){0,3}[ab]", 0..4), 1..5),
+            name in prop::option::of("([ab]\\.){0,4}[ab]"),
+        ) {
+            let mut known = BTreeSet::new();
+            let mut all: Vec<Vec<Arc<str>>> = Vec::new();
+            for names in told {
+                let own: Vec<Arc<str>> = names.into_iter().filter(|name| known.insert(name.clone())).map(Arc::from).collect();
+                // One chain at most fits every name.
+                if !own.is_empty() || all.iter().all(|names| !names.is_empty()) {
+                    all.push(own);
+                }
+            }
+            prop_assert_eq!(chosen(&all, name.as_deref()), Vec::from_iter(looked_for(&all, name.as_deref())));
+        }
+    }
 }

@@ -810,3 +810,30 @@ fn key_material_of_no_use_is_refused_with_what_holds_it() {
         assert!(error.starts_with(&field) && outcome.updates.is_empty(), "{error}");
     }
 }
+
+/// The filters of the second chain were skipped: the first one has a longer name, though none that says more about this one.
+#[test]
+fn a_name_goes_by_the_filters_of_the_chain_that_says_most_about_it() {
+    let mut talk = Talk::new(Dialect::Delta);
+    talk.hears(EnvoyKind::Cluster, &[eds_cluster("c")]);
+    talk.hears(EnvoyKind::Endpoints, &[assignment("c", 1)]);
+    let mut door = listener("l", Some(routes("r", "c")));
+    let chain = |names: Value| {
+        let mut chain = door["filter_chains"][0].clone();
+        chain["filter_chain_match"] = json!({"server_names": names});
+        chain
+    };
+    door["filter_chains"] = json!([chain(json!(["*.b.example", "very-long.other.example"])), chain(json!(["a.b.example"]))]);
+    let live = talk.hears(EnvoyKind::Listener, &[door]);
+    let of = |name: &str| {
+        let all = live.updates.iter().flat_map(|update| &update.set).filter_map(|set| match &set.resource {
+            Resource::Route(route) => Some(route),
+            _ => None,
+        });
+        let fits = all.filter(|route| hosts::tests::holds(route.matches.vars.as_ref().unwrap(), Some(name)));
+        fits.map(|route| route.id.split('/').nth(1).unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    for (name, chain) in [("a.b.example", "1"), ("c.b.example", "0"), ("very-long.other.example", "0")] {
+        assert_eq!(of(name), BTreeSet::from([chain.to_owned()]), "{name}");
+    }
+}

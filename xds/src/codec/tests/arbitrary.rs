@@ -309,7 +309,7 @@ fn certificate() -> impl Strategy<Value = Certificate> {
             snis,
             secrets,
             client,
-            min_version,
+            min_version: min_version.min(max_version),
             max_version,
             listeners,
         },

@@ -1,6 +1,7 @@
 //! Configurations as Envoys have them, read from JSON and from the wire, and what is refused in them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use heddle_proto::shape::{FieldKind, find};
@@ -243,7 +244,7 @@ fn a_listener_asks_for_its_routes_or_has_them() {
     let Piece::Listener(door) = both(EnvoyKind::Listener, &value) else { panic!("no listener") };
     assert_eq!(door.listener.protocol, ListenerProtocol::Https);
     let certificate = door.chains[0].certificate.as_ref().unwrap();
-    assert_eq!((&*certificate.snis[0], &*certificate.secrets[0]), ("a.example", "listener/l/1/certificate/0"));
+    assert_eq!((&*certificate.snis[0], &*certificate.secrets[0]), ("a.example", "listener/l/a.example/certificate/0"));
 }
 
 #[test]
@@ -297,12 +298,87 @@ fn what_a_listener_shows_and_demands_is_for_it_alone() {
     let Piece::Listener(door) = both(EnvoyKind::Listener, &value) else { panic!("no listener") };
     let shown: Vec<_> = door.chains.iter().map(|chain| chain.certificate.clone().unwrap()).collect();
     assert!(shown.iter().all(|certificate| certificate.listeners == [Arc::from("l")]), "{shown:?}");
-    assert_eq!((&*shown[0].id, &*shown[1].id), ("listener/l/1", "listener/l/2"));
+    assert_eq!((&*shown[0].id, &*shown[1].id), ("listener/l/*", "listener/l/*.b.t,a.t"));
     let mut twice = value["filter_chains"][1].clone();
     twice["filter_chain_match"] = json!({"server_names": ["*.b.t"], "transport_protocol": "tls"});
     value["filter_chains"].as_array_mut().unwrap().push(twice);
     let fault = decode(EnvoyKind::Listener, &value).unwrap_err();
     assert_eq!((&*fault.field, &*fault.reason), ("filter_chains", "more than one chain with TLS fits *.b.t"));
+}
+
+#[test]
+fn a_certificate_is_the_same_wherever_its_chain_stands_and_that_of_no_other_chain() {
+    let material = |text: &str| json!({"inline_string": text});
+    let pair = json!({"certificate_chain": material("C"), "private_key": material("K")});
+    let chain = |names: &[&str]| {
+        let socket = any(
+            "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            json!({"common_tls_context": {"tls_certificates": [pair]}}),
+        );
+        let mut chain = listener("l", None)["filter_chains"][0].clone();
+        chain["filter_chain_match"] = json!({"server_names": names});
+        chain["transport_socket"] = json!({"name": "tls", "typed_config": socket});
+        chain
+    };
+    let ids = |listener_name: &str, chains: &[Value]| {
+        let mut value = listener(listener_name, None);
+        value["filter_chains"] = json!(chains);
+        let Piece::Listener(door) = both(EnvoyKind::Listener, &value) else { panic!("no listener") };
+        let certificate = |chain: &piece::Chain| chain.certificate.clone().unwrap();
+        door.chains.iter().map(certificate).map(|certificate| certificate.id.to_string()).collect::<Vec<_>>()
+    };
+    let open = ids("l", &[chain(&["open.t"])]);
+    assert_eq!(ids("l", &[chain(&["strict.t"]), chain(&["open.t"])])[1..], open);
+    assert_eq!(ids("l", &[chain(&["a.t", "*.b.t"])]), ids("l", &[chain(&["*.B.t", "a.t"])]));
+    let many: Vec<String> = (0..100).map(|number| format!("{number}.t")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let mut all = ids("l", &[chain(&[]), chain(&["a.t"]), chain(&["b.t"]), chain(&["a.t,b.t"]), chain(&["x/y"]), chain(&many)]);
+    all.extend(ids("l/x", &[chain(&["y"]), chain(&[])]));
+    all.extend(ids("l", &[chain(&["a.t", "b.t"])]));
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "{all:?}");
+    assert!(all.iter().all(|id| id.len() < 150), "{all:?}");
+}
+
+#[test]
+fn a_default_chain_takes_what_no_other_fits_whatever_it_says() {
+    let mut value = listener("l", None);
+    let chain = |name: &str| {
+        let mut chain = listener("l", None)["filter_chains"][0].clone();
+        chain["filter_chain_match"] = json!({"server_names": [name]});
+        chain
+    };
+    value["filter_chains"] = json!([chain("*.t")]);
+    value["default_filter_chain"] = chain("a.t");
+    let Piece::Listener(door) = both(EnvoyKind::Listener, &value) else { panic!("no listener") };
+    assert!(door.chains[1].is_default && door.chains[1].names.is_empty(), "a.t is for the first one");
+}
+
+#[test]
+fn chains_that_no_client_could_use_as_they_say_are_refused() {
+    let material = |text: &str| json!({"inline_string": text});
+    let pair = json!({"certificate_chain": material("C"), "private_key": material("K")});
+    let of = |change: &dyn Fn(&mut Value)| {
+        let mut value = listener("l", None);
+        let params = json!({"tls_minimum_protocol_version": 4});
+        let common = json!({"tls_certificates": [pair], "tls_params": params});
+        let socket = any("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", json!({"common_tls_context": common}));
+        value["filter_chains"][0]["transport_socket"] = json!({"name": "tls", "typed_config": socket});
+        both(EnvoyKind::Listener, &value);
+        change(&mut value);
+        decode(EnvoyKind::Listener, &value).unwrap_err()
+    };
+    let chain = "filter_chains[0]";
+    let common = "transport_socket.typed_config.common_tls_context";
+    let params = |value: &mut Value, params: Value| {
+        value["filter_chains"][0]["transport_socket"]["typed_config"]["common_tls_context"]["tls_params"] = params;
+    };
+    let fault = of(&|value| params(value, json!({"tls_minimum_protocol_version": 4, "tls_maximum_protocol_version": 3})));
+    assert_eq!(fault.field, format!("{chain}.{common}.tls_params.tls_minimum_protocol_version"));
+    let matched = |value: &mut Value, told: Value| value["filter_chains"][0]["filter_chain_match"] = told;
+    let fault = of(&|value| matched(value, json!({"transport_protocol": "raw_buffer"})));
+    assert_eq!(fault.field, format!("{chain}.filter_chain_match.transport_protocol"));
+    let fault = of(&|value| matched(value, json!({"transport_protocol": "raw_buffer", "server_names": ["a.t"]})));
+    assert_eq!(fault.field, format!("{chain}.filter_chain_match.server_names"));
 }
 
 /// What is refused, where, and a word of the reason.

@@ -182,10 +182,13 @@ fn versions(fields: &mut Fields<'_>) -> Read<(Option<TlsVersion>, Option<TlsVers
         ("TLSv1_3", 4, Some(TlsVersion::V1_3)),
     ];
     let high = [("TLS_AUTO", 0, None), ("TLSv1_2", 3, Some(TlsVersion::V1_2)), ("TLSv1_3", 4, Some(TlsVersion::V1_3))];
-    Ok((
-        fields.choice("tls_minimum_protocol_version", &low)?.flatten(),
-        fields.choice("tls_maximum_protocol_version", &high)?.flatten(),
-    ))
+    let low = fields.choice("tls_minimum_protocol_version", &low)?.flatten();
+    let high = fields.choice("tls_maximum_protocol_version", &high)?.flatten();
+    if low.zip(high).is_some_and(|(low, high)| low > high) {
+        let reason = "is above tls_maximum_protocol_version: no version of TLS would be spoken";
+        return Err(Fault::new("tls_minimum_protocol_version", reason));
+    }
+    Ok((low, high))
 }
 
 fn pair(fields: &mut Fields<'_>) -> Read<SecretBody> {

@@ -22,9 +22,12 @@ use super::tls;
 use crate::model::{
     Certificate, EdgeLimits, ForwardedTrust, Listener, ListenerProtocol, PathPolicy, ProxyProtocol, ServerHeader,
 };
+use crate::snapshot::version_of;
 
 const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+/// Longest list of server names that stands in the name of a certificate.
+const MAX_LABEL: usize = 120;
 /// Fields that say nothing about what is done with connections.
 const IGNORED: [&str; 9] = [
     "metadata",
@@ -86,14 +89,8 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Read<Door> {
         tcp: Vec::new(),
     };
     let mut door = Door { listener: listener.clone(), chains: Vec::new(), secrets: Vec::new(), asks_secrets: Vec::new() };
-    let mut number = 0;
-    let mut chain = |fields: &mut Fields<'_>| {
-        number += 1;
-        read_chain(fields, &format!("listener/{name}/{number}"), &mut listener, &mut door)
-    };
-    let chains = fields.list("filter_chains", &mut chain)?;
-    let default = fields.message("default_filter_chain", &mut chain)?;
-    let default = default.map(|chain| Chain { is_default: true, ..chain });
+    let chains = fields.list("filter_chains", |fields| read_chain(fields, false, &mut listener, &mut door))?;
+    let default = fields.message("default_filter_chain", |fields| read_chain(fields, true, &mut listener, &mut door))?;
     door.chains = chains.into_iter().chain(default).collect();
     door.listener = listener;
     judged(door)
@@ -117,6 +114,12 @@ fn judged(mut door: Door) -> Read<Door> {
     }
     if door.chains.iter().any(|chain| chain.certificate.is_some() != first.certificate.is_some()) {
         return Err(Fault::new("filter_chains", "TLS and clear text on one listener are not supported: use two"));
+    }
+    if let Some((at, chain)) =
+        door.chains.iter().enumerate().find(|(_, chain)| chain.for_tls == Some(chain.certificate.is_none()))
+    {
+        let place = format!("{}.filter_chain_match.transport_protocol", chain.place(at));
+        return Err(Fault::new(place, "is not what its transport_socket takes: no client would be served"));
     }
     if door.chains.iter().filter(|chain| chain.names.is_empty()).count() > 1 {
         return Err(Fault::new("filter_chains", "more than one chain fits every server name"));
@@ -190,14 +193,17 @@ fn listener_filter(fields: &mut Fields<'_>) -> Read<bool> {
     .map_err(|fault| fault.inside("typed_config"))
 }
 
-fn read_chain(fields: &mut Fields<'_>, id: &str, listener: &mut Listener, door: &mut Door) -> Read<Chain> {
+fn read_chain(fields: &mut Fields<'_>, is_default: bool, listener: &mut Listener, door: &mut Door) -> Read<Chain> {
     fields.ignore(&["name", "metadata"]);
     fields.refuse("use_proxy_proto", "is not supported: use the listener filter")?;
     if let Some(limit) = fields.duration("transport_socket_connect_timeout")?.filter(|limit| !limit.is_zero()) {
         listener.limits.handshake_timeout = limit;
     }
-    let (names, for_tls) = fields.message("filter_chain_match", chain_match)?.unwrap_or_default();
-    let server = fields.message("transport_socket", |socket| transport(socket, &listener.name, id, &names))?.flatten();
+    let told = fields.message("filter_chain_match", chain_match)?;
+    // The default chain is for whatever no other fits, whatever it says itself.
+    let (names, for_tls) = told.filter(|_| !is_default).unwrap_or_default();
+    let id = certificate_id(&listener.name, &names);
+    let server = fields.message("transport_socket", |socket| transport(socket, &listener.name, &id, &names))?.flatten();
     let mut managers = fields.list("filters", |filter| {
         filter.ignore(&["name"]);
         filter.refuse("config_discovery", "is not supported: use typed_config")?;
@@ -221,7 +227,23 @@ fn read_chain(fields: &mut Fields<'_>, id: &str, listener: &mut Listener, door: 
         door.asks_secrets.extend(server.asks);
         server.certificate
     });
-    Ok(Chain { names, for_tls, certificate, is_default: false, does })
+    Ok(Chain { names, for_tls, certificate, is_default, does })
+}
+
+/// What the certificate of a chain is called here: by the names that it is shown for, so that it is the same one wherever its chain stands, and no other chain's.
+fn certificate_id(listener: &str, names: &[Arc<str>]) -> String {
+    let names: BTreeSet<&str> = names.iter().map(|name| &**name).collect();
+    let is_odd = |name: &&str| name.contains(['/', ',']);
+    let said = names.iter().copied().collect::<Vec<_>>().join(",");
+    let label = match () {
+        () if names.is_empty() => "*".to_owned(),
+        // What could be taken for another one's, or fills the log, goes by a digest; no name begins with two stars.
+        () if said.len() > MAX_LABEL || names.iter().any(is_odd) => {
+            format!("**{}", version_of(serde_json::json!(names).to_string().as_bytes()))
+        }
+        () => said,
+    };
+    format!("listener/{listener}/{label}")
 }
 
 /// Server names for which a chain is, and whether it is for clients that begin with TLS.
@@ -250,6 +272,9 @@ fn chain_match(fields: &mut Fields<'_>) -> Read<(Vec<Arc<str>>, Option<bool>)> {
             Ok(Arc::from(name))
         }
     })?;
+    if !names.is_empty() && for_tls == Some(false) {
+        return Err(Fault::new("server_names", "expected none: clients without TLS (raw_buffer) name no server"));
+    }
     Ok((names, for_tls))
 }
 
