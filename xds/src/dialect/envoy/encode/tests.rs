@@ -14,7 +14,7 @@ use super::*;
 use crate::model::{PluginConf, PluginOrigin, UpstreamRef};
 use crate::snapshot::{Change, NodeScope, SnapshotFeed, SnapshotStore};
 
-fn route(id: &str, uri: &str, hosts: &[&str], priority: i64) -> Route {
+pub(super) fn route(id: &str, uri: &str, hosts: &[&str], priority: i64) -> Route {
     Route {
         id: id.into(),
         name: "".into(),

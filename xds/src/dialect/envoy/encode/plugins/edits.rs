@@ -5,6 +5,7 @@ use heddle_proto::envoy::config::route::v3 as wire;
 use heddle_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use serde_json::{Value, json};
 
+use super::super::fields::Edits;
 use super::super::re2;
 use super::super::route::Draft;
 use super::super::wire::{escaped, formatted, header, whole};
@@ -29,9 +30,9 @@ const FRAMING: [&str; 9] = [
 ];
 
 /// Fields that are set.
-pub(super) fn edits(headers: &Config, into: &mut Vec<base::HeaderValueOption>) -> Applied {
+pub(super) fn edits(headers: &Config, into: &mut Edits<'_>) -> Applied {
     for (name, value) in headers {
-        into.push(edit(name, value, false)?);
+        into.set(edit(name, value, false)?);
     }
     Ok(())
 }
@@ -67,53 +68,42 @@ pub(super) fn value_of(name: &str, value: &Value) -> Result<String, String> {
     Ok(text)
 }
 
-/// Whether all edits of a route together are what Envoy makes of them: it removes first, then sets and adds.
+/// Whether all edits of a route together are no more than Envoy makes.
 pub(super) fn finish(route: &wire::Route) -> Applied {
-    let sides = [
-        (&route.request_headers_to_add, &route.request_headers_to_remove),
-        (&route.response_headers_to_add, &route.response_headers_to_remove),
-    ];
-    for (made, removed) in sides {
-        if made.len() > MOST_FIELDS {
-            return Err(format!("headers: Envoy makes {MOST_FIELDS} fields at most"));
-        }
-        let names = made.iter().filter_map(|option| option.header.as_ref()).map(|header| header.key.as_str());
-        if let Some(name) = names.into_iter().find(|name| removed.iter().any(|other| other.eq_ignore_ascii_case(name))) {
-            return Err(format!("headers.{name}: is removed as well as set or added, which Envoy does in another order"));
-        }
+    match [&route.request_headers_to_add, &route.response_headers_to_add].iter().any(|made| made.len() > MOST_FIELDS) {
+        true => Err(format!("headers: Envoy makes {MOST_FIELDS} fields at most")),
+        false => Ok(()),
     }
-    Ok(())
 }
 
-/// `headers` of the rewriting plugins: `set`, `add` and `remove`, or a map that sets.
-fn rewritten(config: &Config, add: &mut Vec<base::HeaderValueOption>, remove: &mut Vec<String>) -> Applied {
+/// `headers` of the rewriting plugins: `add`, `set` and `remove`, which our agents do in this order, or a map that sets.
+fn rewritten(config: &Config, into: &mut Edits<'_>) -> Applied {
     let Some(headers) = config.get("headers").and_then(Value::as_object) else { return Ok(()) };
     let verbs = ["set", "add", "remove"];
     if !headers.keys().any(|name| verbs.contains(&name.as_str()) && !headers[name].is_string()) {
-        return edits(headers, add);
+        return edits(headers, into);
     }
     only(headers, &verbs).map_err(|reason| format!("headers.{reason}"))?;
-    // Our agents add first, so that what is set replaces what was added.
     match headers.get("add") {
         Some(Value::Object(fields)) => {
             for (name, value) in fields {
-                add.push(edit(name, value, true)?);
+                into.add(edit(name, value, true)?);
             }
         }
         Some(Value::Array(lines)) => {
             for line in lines.iter().filter_map(Value::as_str) {
                 let (name, value) = line.split_once(':').ok_or("headers.add: expected `name: value`")?;
-                add.push(edit(name.trim(), &json!(value), true)?);
+                into.add(edit(name.trim(), &json!(value), true)?);
             }
         }
         _ => {}
     }
     if let Some(set) = headers.get("set").and_then(Value::as_object) {
-        edits(set, add)?;
+        edits(set, into)?;
     }
     for name in headers.get("remove").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         changed(name).map_err(|reason| format!("headers.remove.{name}: {reason}"))?;
-        remove.push(name.to_owned());
+        into.remove(name);
     }
     Ok(())
 }
@@ -140,7 +130,7 @@ pub(super) fn rewrite(config: &Config, draft: &mut Draft) -> Applied {
         }
         draft.action.host_rewrite_specifier = Some(wire::route_action::HostRewriteSpecifier::HostRewriteLiteral(host.to_owned()));
     }
-    rewritten(config, &mut draft.route.request_headers_to_add, &mut draft.route.request_headers_to_remove)
+    rewritten(config, &mut Edits::of_requests(&mut draft.route))
 }
 
 fn substitution(pattern: &str, substitution: String) -> RegexMatchAndSubstitute {
@@ -193,16 +183,16 @@ pub(super) fn request_id(config: &Config, draft: &mut Draft) -> Applied {
     changed(&name).map_err(|reason| format!("header_name: {reason}"))?;
     let mut made = formatted(&name, "%UNIQUE_ID%");
     made.append_action = base::header_value_option::HeaderAppendAction::AddIfAbsent.into();
-    draft.route.request_headers_to_add.push(made);
+    Edits::of_requests(&mut draft.route).fill(made)?;
     if config.get("include_in_response").and_then(Value::as_bool) != Some(false) {
-        draft.route.response_headers_to_add.push(formatted(&name, &format!("%REQ({name})%")));
+        Edits::of_answers(&mut draft.route).set(formatted(&name, &format!("%REQ({name})%")));
     }
     Ok(())
 }
 
 pub(super) fn answers(config: &Config, draft: &mut Draft) -> Applied {
     only(config, &["headers"])?;
-    rewritten(config, &mut draft.route.response_headers_to_add, &mut draft.route.response_headers_to_remove)
+    rewritten(config, &mut Edits::of_answers(&mut draft.route))
 }
 
 /// Fields that the plugin `headers` sets in every answer: name of the field, and the setting that has its value.
@@ -225,31 +215,41 @@ pub(super) fn headers(config: &Config, draft: &mut Draft) -> Applied {
     let maps = ["custom_request_headers", "custom_response_headers"];
     let known = maps.into_iter().chain(TEXTS.map(|(_, setting)| setting)).chain(SWITCHES.map(|(_, setting, _)| setting));
     only(config, &known.collect::<Vec<_>>())?;
-    let route = &mut draft.route;
-    let parts = [
-        (maps[0], &mut route.request_headers_to_add, &mut route.request_headers_to_remove),
-        (maps[1], &mut route.response_headers_to_add, &mut route.response_headers_to_remove),
-    ];
-    for (map, add, remove) in parts {
-        for (name, value) in config.get(map).and_then(Value::as_object).into_iter().flatten() {
-            changed(name).map_err(|reason| format!("{map}.{name}: {reason}"))?;
-            match value.as_str() {
-                Some("") => remove.push(name.clone()),
-                _ => add.push(header(name, &value_of(name, value)?, false)),
-            }
-        }
+    // What browsers are told is set first, so that the fields of the map have the last word.
+    told(config, &mut Edits::of_answers(&mut draft.route))?;
+    custom(config, maps[0], &mut Edits::of_requests(&mut draft.route))?;
+    custom(config, maps[1], &mut Edits::of_answers(&mut draft.route))
+}
+
+/// Fields by name; an empty value removes.
+fn custom(config: &Config, map: &str, into: &mut Edits<'_>) -> Applied {
+    let fields = || config.get(map).and_then(Value::as_object).into_iter().flatten();
+    for (name, _) in fields() {
+        changed(name).map_err(|reason| format!("{map}.{name}: {reason}"))?;
     }
+    let removes = |value: &Value| value.as_str() == Some("");
+    for (name, value) in fields().filter(|(_, value)| !removes(value)) {
+        into.set(header(name, &value_of(name, value)?, false));
+    }
+    for (name, _) in fields().filter(|(_, value)| removes(value)) {
+        into.remove(name);
+    }
+    Ok(())
+}
+
+/// What browsers are told that they may do with a page.
+fn told(config: &Config, into: &mut Edits<'_>) -> Applied {
     let written = |setting: &str| config.get(setting).and_then(Value::as_str).filter(|text| !text.is_empty());
     for (name, setting) in TEXTS {
         if let Some(text) = written(setting) {
-            route.response_headers_to_add.push(header(name, &value_of(name, &json!(text))?, false));
+            into.set(header(name, &value_of(name, &json!(text))?, false));
         }
     }
     for (name, setting, value) in SWITCHES {
         let is_on = config.get(setting).and_then(Value::as_bool) == Some(true);
         let other = TEXTS.into_iter().any(|(field, setting)| field == name && written(setting).is_some());
         if is_on && !other {
-            route.response_headers_to_add.push(header(name, value, false));
+            into.set(header(name, value, false));
         }
     }
     Ok(())
