@@ -137,40 +137,45 @@ fn substitution(pattern: &str, substitution: String) -> RegexMatchAndSubstitute 
     RegexMatchAndSubstitute { pattern: Some(whole(pattern)), substitution }
 }
 
-/// A path, or a part of one, as our agents write it: what is beyond ASCII is encoded. Envoy writes it as it stands, so that it must not need more than that.
+/// A path, or a part of one, as our agents write it. Envoy writes it as it stands, so that it must be in that form already.
 fn target(path: &str) -> Result<String, String> {
     if path.contains('?') {
         return Err("a query has no counterpart in Envoy".to_owned());
     }
-    let is_odd = |c: char| c.is_ascii() && !c.is_ascii_graphic() || matches!(c, '\\' | '#' | '?');
-    let dots = path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | "..")));
-    if path.contains(is_odd) || dots {
+    let is_odd = |c: char| c.is_ascii() && !c.is_ascii_graphic() || matches!(c, '\\' | '#');
+    let written = canonical_path(path);
+    let is_dots = |segment: &str| matches!(segment.split([';', '%']).next(), Some("." | ".."));
+    if path.contains(is_odd) || written.split('/').any(is_dots) {
         return Err("a blank, `\\`, `#` or a segment of dots has no counterpart in Envoy".to_owned());
     }
-    let written = canonical_path(path);
-    match path.is_ascii() && written != path || written.contains("%2E") {
-        true => Err(format!("Envoy would not write it as our agents do (`{written}`)")),
-        false => Ok(written),
+    // Our agents answer 400 in the place of such a path.
+    let is_code = |code: &str| code.bytes().all(|digit| digit.is_ascii_hexdigit()) && code >= "20" && code != "7F";
+    match written.split('%').skip(1).all(|rest| rest.get(..2).is_some_and(is_code)) {
+        true => Ok(written),
+        false => Err("a `%` that encodes no byte, or a control character, has no counterpart in Envoy".to_owned()),
     }
 }
 
-/// `$1` as Envoy writes it.
+/// A replacement as Envoy writes it: `\1` for `$1` and `${1}`.
 fn groups(replacement: &str, known: u32) -> Result<String, String> {
-    let mut out = String::new();
-    let target = target(replacement)?;
-    let mut rest = target.chars().peekable();
-    while let Some(c) = rest.next() {
-        if c != '$' {
-            out.push(c);
-            continue;
-        }
-        let digit = rest.next().and_then(|digit| digit.to_digit(10)).ok_or("variables have no counterpart in Envoy")?;
-        if digit > known || rest.peek().is_some_and(char::is_ascii_digit) {
-            return Err("Envoy knows the groups $0 to $9, as far as the pattern has them".to_owned());
-        }
-        out.push_str(&format!("\\{digit}"));
+    let mut parts = replacement.split('$');
+    let mut out = target(parts.next().unwrap_or_default())?;
+    for part in parts {
+        let (group, rest) = group(part).ok_or("variables have no counterpart in Envoy")?;
+        let digit = group.parse().ok().filter(|digit| *digit < 10 && *digit <= known);
+        let digit: u32 = digit.ok_or("Envoy knows the groups $0 to $9, as far as the pattern has them")?;
+        out.push_str(&format!("\\{digit}{}", target(rest)?));
     }
     Ok(out)
+}
+
+/// The number of a group behind its `$`, and what follows. Our agents read a name as far as it goes: `$1_v2` is no group, but a variable of that name.
+fn group(text: &str) -> Option<(&str, &str)> {
+    let (name, rest) = match text.strip_prefix('{') {
+        Some(inner) => inner.split_once('}')?,
+        None => text.split_at(text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len())),
+    };
+    (!name.is_empty() && name.bytes().all(|digit| digit.is_ascii_digit())).then_some((name, rest))
 }
 
 /// `request-id`: the client's own, or a random one.

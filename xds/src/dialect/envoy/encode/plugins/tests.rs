@@ -278,12 +278,23 @@ fn paths_are_rewritten_to_what_our_agents_write_or_not_at_all() {
     assert_eq!(rewritten(json!({ "uri": "/é/x" })).unwrap(), "/%C3%A9/x");
     assert_eq!(rewritten(json!({ "regex_uri": ["^/a/(.*)/(b)$", "/é/$2/$1$0"] })).unwrap(), r"/%C3%A9/\2/\1\0");
     assert_eq!(rewritten(json!({ "regex_uri": ["^(/a)|^/b", "/c"] })).unwrap(), "/c");
+    assert_eq!(rewritten(json!({ "regex_uri": ["^/a/(.*)", "/b/${1}_v2/$1.x"] })).unwrap(), r"/b/\1_v2/\1.x");
+    assert_eq!(rewritten(json!({ "uri": "/%7ea/%c3%a9/{b}|/%2f" })).unwrap(), "/~a/%C3%A9/%7Bb%7D%7C/%2F", "as it is compared");
     for config in [
         json!({ "uri": "/a b" }),
         json!({ "uri": "/a?b" }),
         json!({ "uri": "/a#b" }),
         json!({ "uri": "/a/../b" }),
-        json!({ "uri": "/%c3" }),
+        json!({ "uri": "/%2e%2e/b" }),
+        json!({ "uri": "/..%3Bx" }),
+        json!({ "uri": "/100%" }),
+        json!({ "uri": "/%00" }),
+        json!({ "regex_uri": ["^/a/(.*)", "/b/$1_v2"] }),
+        json!({ "regex_uri": ["^/a/(.*)", "/b/$1v2"] }),
+        json!({ "regex_uri": ["^/a/(.*)", "/b/${1"] }),
+        json!({ "regex_uri": ["^/a/(.*)", "/b/${host}"] }),
+        json!({ "regex_uri": ["^/a/(.*)", "/b/%$1"] }),
+        json!({ "regex_uri": ["^/a/(.*)", "/b/.$1"] }),
         json!({ "regex_uri": ["^/q/(.*)$", "/x/$1?from=gw"] }),
         json!({ "regex_uri": ["^/zz|q", "/x"] }),
         json!({ "regex_uri": ["^/q", "/x/$9"] }),
