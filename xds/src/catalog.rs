@@ -32,6 +32,17 @@ pub struct Descriptor {
     pub prefer_route: bool,
 }
 
+/// Plugins that edit fields of requests or of answers on their way, with their priorities. Envoys are told what all of them together make of a field, which depends
+/// on who comes last.
+pub const EDITORS: [(&str, i32); 6] = [
+    ("request-id", 12_015),
+    ("cors", 4_000),
+    ("headers", 2_870),
+    ("jwt-auth", 2_510),
+    ("proxy-rewrite", 1_008),
+    ("response-rewrite", 899),
+];
+
 /// Whether a plugin identifies consumers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PluginKind {

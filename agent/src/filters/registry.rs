@@ -152,6 +152,13 @@ mod tests {
     }
 
     #[test]
+    fn the_control_plane_knows_the_turns_of_those_that_edit_fields() {
+        for (name, priority) in heddle_xds::catalog::EDITORS {
+            assert_eq!(find(name).expect("a plugin").descriptor.priority, priority, "{name}");
+        }
+    }
+
+    #[test]
     fn references_to_secrets_are_told_in_any_case() {
         for scheme in ["$secret", "$SECRET", "$Secret", "$env", "$ENV", "$Env"] {
             let text = format!("{scheme}://file/a/b/c");

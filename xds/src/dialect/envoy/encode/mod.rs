@@ -5,6 +5,7 @@
 
 mod agent;
 mod cluster;
+mod fields;
 mod follow;
 pub(crate) mod grpc;
 mod hosts;

@@ -15,8 +15,9 @@ use wire::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier, Upg
 use super::hosts::{Host, Order, Place, Retries};
 use super::matching::Condition;
 use super::plugins::{Extra, Filters, Metadata};
-use super::wire::{header, span};
+use super::wire::span;
 use super::{Reader, bytes, matching, pattern, plugins, tries, weights};
+use crate::catalog::EDITORS;
 use crate::model::{Balancer, Consumer, HashOn, Kind, PassHost, PluginConf, Resource, Route, Timeouts, Upstream};
 use crate::snapshot::{NodeScope, SnapshotSource, Versioned, View};
 
@@ -73,8 +74,6 @@ pub(super) struct Draft {
     pub(super) copies: BTreeMap<Arc<str>, Extra>,
     /// Upstreams that filters ask.
     pub(super) asked: BTreeSet<Arc<str>>,
-    /// Answers depend on the origin that asks, which caches have to know.
-    pub(super) by_origin: bool,
     /// Shares of clusters; an entry without one is the route's own.
     pub(super) shares: Vec<(Option<Arc<str>>, u32)>,
 }
@@ -100,18 +99,28 @@ pub(super) enum Instead {
 impl Draft {
     /// Adds the plugins of a route, and those that are for all.
     pub(super) fn plug(&mut self, route: &Route, everywhere: &[PluginConf]) -> Result<(), String> {
-        for plugin in &route.plugins {
-            plugins::apply(plugin, self).map_err(|reason| format!("plugin {}: {reason}", plugin.name))?;
+        let both = |plugin: &&PluginConf| plugins::has_effect(plugin) && route.plugins.iter().any(|own| own.name == plugin.name);
+        if let Some(plugin) = everywhere.iter().find(both) {
+            // Agents run both; one filter of Envoy's has one configuration.
+            return Err(format!("plugin {} is that of a global rule and of the route at once", plugin.name));
         }
-        for plugin in everywhere {
-            if plugins::has_effect(plugin) && route.plugins.iter().any(|own| own.name == plugin.name) {
-                // Agents run both; one filter of Envoy's has one configuration.
-                return Err(format!("plugin {} is that of a global rule and of the route at once", plugin.name));
-            }
-            plugins::apply(plugin, self).map_err(|reason| format!("plugin {} of a global rule: {reason}", plugin.name))?;
+        for (plugin, whose) in in_turn(&route.plugins, everywhere) {
+            plugins::apply(plugin, self).map_err(|reason| format!("plugin {}{whose}: {reason}", plugin.name))?;
         }
         plugins::finish(self)
     }
+}
+
+/// The plugins of a route and those that are for all, with words that tell the latter. Those that edit fields come last and in the order of our agents, which run
+/// global rules first, then by priority: the last one decides what a field is set to. An answer of a plugin is made before any of them sees it.
+fn in_turn<'p>(own: &'p [PluginConf], everywhere: &'p [PluginConf]) -> Vec<(&'p PluginConf, &'static str)> {
+    let own = own.iter().map(|plugin| (true, plugin, ""));
+    let mut plugins: Vec<_> = own.chain(everywhere.iter().map(|plugin| (false, plugin, " of a global rule"))).collect();
+    plugins.sort_by_key(|(is_own, plugin, _)| {
+        let priority = EDITORS.iter().find(|(name, _)| *name == &*plugin.name).map(|(_, priority)| *priority);
+        priority.map(|priority| (*is_own, Reverse(priority)))
+    });
+    plugins.into_iter().map(|(_, plugin, whose)| (plugin, whose)).collect()
 }
 
 /// Encodes a route with what is said of all routes, or says what of it Envoy lacks.
@@ -126,9 +135,6 @@ pub(super) fn encode<'a>(
     let mut draft = Draft { reader, action: action(route, upstream)?, timeouts, consumers, metadata, ..Draft::default() };
     draft.plug(route, everywhere)?;
     draft.asked.iter().try_for_each(|name| plugins::askable(name, find(name)))?;
-    if draft.by_origin {
-        draft.route.response_headers_to_add.push(header("vary", "Origin", true));
-    }
     let own = route.upstream.as_ref().map(|upstream| upstream.name.clone());
     let mut upstreams: BTreeSet<Arc<str>> = own.iter().chain(&draft.asked).cloned().collect();
     let mut actions = Vec::new();
@@ -302,13 +308,22 @@ pub(super) fn shared(
     Ok(wire::RouteAction { cluster_specifier: Some(specifier), ..action.clone() })
 }
 
-/// Plugins of every route.
+/// Plugins of every route. Of one that several rules have, that of the rule with the lowest id counts, as at our agents.
 pub(super) fn everywhere(view: &View) -> Vec<PluginConf> {
-    let rule = |found: &Arc<Versioned>| match &found.resource {
-        Resource::GlobalRule(rule) => Some(rule.plugins.clone()),
+    let found = view.list(Kind::GlobalRule, &NodeScope::default());
+    let rule = |found: &'_ Arc<Versioned>| match &found.resource {
+        Resource::GlobalRule(rule) => Some(rule.clone()),
         _ => None,
     };
-    view.list(Kind::GlobalRule, &NodeScope::default()).iter().filter_map(rule).flatten().collect()
+    let mut rules: Vec<_> = found.iter().filter_map(rule).collect();
+    rules.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut plugins: Vec<PluginConf> = Vec::new();
+    for plugin in rules.into_iter().flat_map(|rule| rule.plugins) {
+        if plugins.iter().all(|other| other.name != plugin.name) {
+            plugins.push(plugin);
+        }
+    }
+    plugins
 }
 
 /// All consumers.

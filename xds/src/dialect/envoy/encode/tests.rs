@@ -19,7 +19,7 @@ use crate::model::{
 };
 use crate::snapshot::{Change, NodeScope, SnapshotFeed, SnapshotStore};
 
-fn route(id: &str, uri: &str, hosts: &[&str], priority: i64) -> Route {
+pub(super) fn route(id: &str, uri: &str, hosts: &[&str], priority: i64) -> Route {
     Route {
         id: id.into(),
         name: "".into(),

@@ -11,6 +11,8 @@ pub(crate) struct Edits {
     edits: Vec<Edit>,
     /// Fields that carry an id of the request, made where the client brings none.
     ids: Vec<String>,
+    /// Fields whose value is put together from one of the request: the field, and the one that it shows.
+    shows: Vec<(String, String)>,
 }
 
 /// One edit of the fields of a name.
@@ -19,6 +21,22 @@ enum Edit {
     Add(String, String),
     Set(String, String),
     Remove(String),
+}
+
+impl Edit {
+    fn name(&self) -> &str {
+        let (Edit::Add(name, _) | Edit::Set(name, _) | Edit::Remove(name)) = self;
+        name
+    }
+
+    /// When Envoy makes it among the others of its level, in whatever order they are listed.
+    fn turn(&self) -> u8 {
+        match self {
+            Edit::Remove(_) => 0,
+            Edit::Set(..) => 1,
+            Edit::Add(..) => 2,
+        }
+    }
 }
 
 /// Edits of one level: route, virtual host or route configuration.
@@ -35,8 +53,9 @@ pub(crate) fn level(fields: &mut Fields<'_>) -> Read<Level> {
             let name = name.as_str().ok_or_else(|| Fault::new("", "expected a text"))?;
             changed(name).map(|()| Edit::Remove(name.to_owned())).map_err(|reason| Fault::new("", reason))
         })?;
-        let mut edits = Edits { edits: removed, ids: Vec::new() };
+        let mut edits = Edits { edits: removed, ..Edits::default() };
         fields.list(add, |option| change(option, &mut edits))?;
+        edits.edits.sort_by_key(Edit::turn);
         Ok(edits)
     };
     let request = edits(fields, "request_headers_to_add", "request_headers_to_remove")?;
@@ -95,7 +114,7 @@ pub(crate) fn change(option: &mut Fields<'_>, edits: &mut Edits) -> Read<()> {
     let action = option.choice("append_action", &actions)?;
     let old = option.flag("append")?.map(|append| if append { How::Add } else { How::Set });
     option.ignore(&["keep_empty_value"]);
-    let (key, value) = option.required("header", |header| {
+    let (key, value, shown) = option.required("header", |header| {
         let raw = header.text("raw_value")?.map(bytes).transpose()?;
         let raw = raw
             .map(String::from_utf8)
@@ -108,10 +127,12 @@ pub(crate) fn change(option: &mut Fields<'_>, edits: &mut Edits) -> Read<()> {
         let key = header.name("key")?.to_string();
         changed(&key).map_err(|reason| Fault::new("key", reason))?;
         if action == Some(How::Default) && value == ID {
-            return Ok((key, value));
+            return Ok((key, value, Vec::new()));
         }
-        Ok((key, template(&value).map_err(|reason| Fault::new(place, reason))?))
+        let template = template(&value).map_err(|reason| Fault::new(place, reason))?;
+        Ok((key, template, shown(&value)))
     })?;
+    edits.shows.extend(shown.into_iter().map(|field| (key.clone(), field)));
     match action.or(old).unwrap_or(How::Add) {
         How::Add => edits.edits.push(Edit::Add(key, value)),
         How::Set => edits.edits.push(Edit::Set(key, value)),
@@ -144,14 +165,25 @@ pub(crate) fn template(value: &str) -> Result<String, String> {
     Ok(out)
 }
 
+/// The fields of the request that the operators of a text show.
+fn shown(value: &str) -> Vec<String> {
+    // Between two signs stands an operator, or nothing where they are a plain one.
+    let operators = value.split('%').skip(1).step_by(2);
+    operators.filter_map(field_of).map(str::to_owned).collect()
+}
+
+/// The field of the request that an operator shows.
+fn field_of(operator: &str) -> Option<&str> {
+    operator.strip_prefix("REQ(").and_then(|rest| rest.strip_suffix(')'))
+}
+
 /// A text that means itself in our templates.
 pub(crate) fn literal(text: &str) -> String {
     text.replace('$', "\\$")
 }
 
 fn operator_of(operator: &str) -> Result<String, String> {
-    let header = operator.strip_prefix("REQ(").and_then(|rest| rest.strip_suffix(')'));
-    let name = match (header, operator) {
+    let name = match (field_of(operator), operator) {
         (Some(name), _) => super::matching::variable(name)?,
         (None, "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT") => "remote_addr".to_owned(),
         (None, "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT") => "realip_remote_addr".to_owned(),
@@ -167,8 +199,34 @@ fn operator_of(operator: &str) -> Result<String, String> {
 }
 
 impl Edits {
-    /// The edits of a route, then of its virtual host, then of its configuration, as one: what comes later decides what a field is set to.
-    pub(crate) fn joined<'e>(levels: impl Iterator<Item = &'e Edits>) -> Edits {
+    /// The edits of the requests of a route, of its virtual host, then of its configuration, as one: what comes later decides what a field is set to.
+    pub(crate) fn of_requests(levels: &[&Edits]) -> Read<Edits> {
+        for (at, level) in levels.iter().enumerate() {
+            for (name, field) in &level.shows {
+                if let Some(other) = at_odds(levels, at, name, field) {
+                    let reason = format!(
+                        "{name} shows %REQ({field})%, and {other} is edited here or in what stands around: which of its values is \
+                         shown depends on the order, so that it is not supported"
+                    );
+                    return Err(Fault::new("request_headers_to_add", reason));
+                }
+            }
+            let before = || levels.iter().take(at + 1).flat_map(|level| &level.edits);
+            if let Some(name) = level.ids.iter().find(|id| before().any(|edit| edit.name().eq_ignore_ascii_case(id))) {
+                let reason =
+                    format!("{name} is made where it is absent with {ID}, and is edited otherwise, too: that is not supported");
+                return Err(Fault::new("request_headers_to_add", reason));
+            }
+        }
+        Ok(Edits::joined(levels))
+    }
+
+    /// The same of answers, whose fields no operator shows.
+    pub(crate) fn of_answers(levels: &[&Edits]) -> Edits {
+        Edits::joined(levels)
+    }
+
+    fn joined(levels: &[&Edits]) -> Edits {
         let mut joined = Edits::default();
         for level in levels {
             joined.edits.extend(level.edits.iter().cloned());
@@ -187,8 +245,8 @@ impl Edits {
         self.ids.iter().map(|name| ("request-id", json!({"header_name": name, "include_in_response": false})))
     }
 
-    /// As our plugins write them, which add, set and remove in this order, where Envoy makes its edits one after the other: what a level removes before it adds
-    /// is set, and what was added before it is removed is none.
+    /// As our plugins write them, which add, set and remove in this order, where Envoy removes, sets and adds, level by level: what a level removes before it
+    /// adds is set, and what was added before a wider level removes it is none.
     pub(crate) fn to_plugin(&self) -> Value {
         let (mut add, mut set, mut remove) = (Vec::new(), Map::new(), Vec::new());
         for (name, values, is_new) in self.settled() {
@@ -216,7 +274,7 @@ impl Edits {
     fn settled(&self) -> Vec<(&str, Vec<&str>, bool)> {
         let mut settled: Vec<(&str, Vec<&str>, bool)> = Vec::new();
         for edit in &self.edits {
-            let (Edit::Add(name, _) | Edit::Set(name, _) | Edit::Remove(name)) = edit;
+            let name = edit.name();
             let at = settled.iter().position(|(known, ..)| known.eq_ignore_ascii_case(name)).unwrap_or_else(|| {
                 settled.push((name, Vec::new(), false));
                 settled.len() - 1
@@ -232,17 +290,40 @@ impl Edits {
     }
 }
 
+/// The field whose edits are not those of Envoy where `name`, of the level `at`, shows it: Envoy shows what narrower levels have made of it and the level itself
+/// has left, our plugin something in between.
+fn at_odds<'e>(levels: &[&'e Edits], at: usize, name: &str, field: &str) -> Option<&'e str> {
+    let of_it = |level: &&'e Edits| level.edits.iter().filter(|edit| edit.name().eq_ignore_ascii_case(field)).collect::<Vec<_>>();
+    let (narrower, rest) = levels.split_at(at);
+    let (own, wider) = rest.split_first()?;
+    // What shows its own field has seen it before, and what is taken out later has been shown.
+    let own = of_it(own).into_iter().filter(|edit| !(edit.name().eq_ignore_ascii_case(name) && of_it(own).len() == 1));
+    let wider = wider.iter().flat_map(of_it).filter(|edit| !matches!(edit, Edit::Remove(_)));
+    let edited = narrower.iter().flat_map(of_it).chain(own).chain(wider).map(Edit::name).next();
+    let made = || rest.iter().flat_map(|level| &level.ids).find(|id| id.eq_ignore_ascii_case(field)).map(String::as_str);
+    edited.or_else(made)
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// A level that does these things, in the order in which they are listed.
     fn edits(list: &[(&str, &str, &str)]) -> Edits {
-        let one = |(how, name, value): &(&str, &str, &str)| match *how {
-            "add" => Edit::Add((*name).to_owned(), (*value).to_owned()),
-            "set" => Edit::Set((*name).to_owned(), (*value).to_owned()),
-            _ => Edit::Remove((*name).to_owned()),
-        };
-        Edits { edits: list.iter().map(one).collect(), ids: Vec::new() }
+        let mut edits = Edits::default();
+        for (how, name, value) in list {
+            let (name, text) = ((*name).to_owned(), template(value).unwrap());
+            edits.shows.extend(shown(value).into_iter().map(|field| (name.clone(), field)));
+            match *how {
+                "id" => edits.ids.push(name),
+                "add" => edits.edits.push(Edit::Add(name, text)),
+                "set" => edits.edits.push(Edit::Set(name, text)),
+                _ => edits.edits.push(Edit::Remove(name)),
+            }
+        }
+        edits.edits.sort_by_key(Edit::turn);
+        edits
     }
 
     #[test]
@@ -252,16 +333,56 @@ mod tests {
         assert_eq!(told(&anew), json!({"set": {"X-User": "edge"}}), "the usual way against those who say it themselves");
         assert_eq!(told(&[("add", "a", "1"), ("add", "A", "2")]), json!({"add": ["a: 1", "a: 2"]}));
         assert_eq!(
-            told(&[("add", "a", "1"), ("remove", "a", "")]),
-            json!({"remove": ["a"]}),
-            "an outer level takes it off again"
+            told(&[("add", "a", "1"), ("set", "a", "2")]),
+            json!({"set": {"a": "2, 1"}}),
+            "set first, however it is listed"
         );
-        assert_eq!(told(&[("add", "a", "1"), ("set", "a", "2"), ("add", "a", "3")]), json!({"set": {"a": "2, 3"}}));
+        assert_eq!(told(&[("add", "a", "1"), ("set", "a", "2"), ("add", "a", "3")]), json!({"set": {"a": "2, 1, 3"}}));
+        let joined = |levels: &[&Edits]| Edits::of_requests(levels).unwrap().to_plugin();
         let route = edits(&[("add", "a", "route")]);
         let host = edits(&[("remove", "b", ""), ("add", "a", "host")]);
-        assert_eq!(
-            Edits::joined([&route, &host].into_iter()).to_plugin(),
-            json!({"add": ["a: route", "a: host"], "remove": ["b"]})
-        );
+        assert_eq!(joined(&[&route, &host]), json!({"add": ["a: route", "a: host"], "remove": ["b"]}));
+        let (removing, setting) = (edits(&[("remove", "a", "")]), edits(&[("set", "a", "host")]));
+        assert_eq!(joined(&[&route, &removing]), json!({"remove": ["a"]}), "a wider level takes it off again");
+        assert_eq!(joined(&[&route, &setting]), json!({"set": {"a": "host"}}));
+    }
+
+    #[test]
+    fn a_field_that_is_edited_is_not_shown_in_another_one_unless_it_is_clear_which_value_is() {
+        let refused = |levels: &[&[(&str, &str, &str)]]| {
+            let levels: Vec<_> = levels.iter().map(|level| edits(level)).collect();
+            Edits::of_requests(&levels.iter().collect::<Vec<_>>()).err().map(|fault| format!("{}: {}", fault.field, fault.reason))
+        };
+        let shows = ("add", "x-orig", "was %REQ(X-User)%, 100%%");
+        for levels in [
+            &[&[("remove", "x-user", ""), shows][..]][..],
+            &[&[("set", "x-user", "1"), shows]],
+            &[&[("add", "x-user", "1"), shows]],
+            &[&[("id", "x-user", ""), shows]],
+            &[&[("set", "x-user", "1")], &[shows]],
+            &[&[shows], &[("add", "x-user", "1")]],
+            &[&[shows], &[("remove", "x-user", ""), ("set", "x-user", "1")]],
+            &[&[("set", "x-user", "%REQ(x-user)%, edge"), ("remove", "X-USER", "")]],
+        ] {
+            let reason = refused(levels).unwrap();
+            let names = reason.to_lowercase();
+            assert!(names.starts_with("request_headers_to_add") && names.contains("%req(x-user)%"), "{levels:?}: {reason}");
+        }
+        for levels in [
+            &[&[shows, ("set", "x-other", "1")][..]][..],
+            &[&[("set", "x-user", "%REQ(x-user)%, edge")]],
+            &[&[("id", "x-user", "")], &[shows]],
+            &[&[shows], &[("remove", "x-user", "")]],
+        ] {
+            assert_eq!(refused(levels), None, "{levels:?}");
+        }
+        let reason = refused(&[&[("set", "x-r", "1"), ("set", "x-z", "%REQ(x-r)%")]]).unwrap();
+        assert!(reason.contains("x-z shows %REQ(x-r)%, and x-r is edited"), "{reason}");
+        for levels in
+            [&[&[("set", "x-id", "1"), ("id", "x-id", "")][..]][..], &[&[("remove", "x-id", "")], &[("id", "X-Id", "")]]]
+        {
+            assert!(refused(levels).unwrap().contains("is made where it is absent"), "{levels:?}");
+        }
+        assert_eq!(refused(&[&[("id", "x-id", "")], &[("set", "x-id", "1")]]), None, "made first, and replaced");
     }
 }

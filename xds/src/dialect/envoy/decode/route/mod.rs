@@ -138,9 +138,9 @@ fn route(fields: &mut Fields<'_>, whole: &Whole<'_>) -> Read<Route> {
     fields.refuse("per_request_buffer_limit_bytes", "is not supported: use the buffer filter")?;
     let level = headers::level(fields)?;
     let action = action::read(fields, &path)?;
-    let levels = || [&level].into_iter().chain(whole.levels);
-    let request = Edits::joined(levels().map(|level| &level.request));
-    let response = Edits::joined(levels().map(|level| &level.response));
+    let [host, table] = whole.levels;
+    let request = Edits::of_requests(&[&level.request, &host.request, &table.request])?;
+    let response = Edits::of_answers(&[&level.response, &host.response, &table.response]);
     let mut plugins = action.plugins;
     let mut rewrite = action.rewrite;
     plugins.extend(request.ids());

@@ -12,6 +12,7 @@ use wire::route::Action;
 use wire::route_action::HashPolicy;
 use wire::route_action::hash_policy::{Header, PolicySpecifier};
 
+use super::super::Reader;
 use super::super::hosts::Place;
 use super::super::plugins::{CORS, FAULT};
 use super::super::route::{Draft, Encoded, Instead, places, shared};
@@ -34,7 +35,7 @@ pub(in super::super) fn encode<'a>(
     let Some(upstream) = upstream.filter(|_| methods.is_empty() || methods.iter().any(|method| &**method == POST)) else {
         return Ok(Encoded { upstreams, ..Encoded::default() });
     };
-    let mut draft = Draft { action: action(upstream)?, ..Draft::default() };
+    let mut draft = Draft { reader: Reader::Grpc, action: action(upstream)?, ..Draft::default() };
     let untouched = draft.action.clone();
     draft.plug(route, everywhere)?;
     if draft.answer.is_some() {

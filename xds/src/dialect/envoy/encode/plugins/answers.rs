@@ -9,6 +9,8 @@ use heddle_proto::envoy::r#type::matcher::v3::StringMatcher;
 use serde_json::{Map, Value, json};
 use wire::route::Action;
 
+use super::super::Reader;
+use super::super::fields::Edits;
 use super::super::matching::Condition;
 use super::super::re2;
 use super::super::route::{Before, Draft, Instead};
@@ -59,7 +61,10 @@ pub(super) fn cors(config: &Config, draft: &mut Draft) -> Applied {
         Some(list) => origins.extend(list.split(',').map(|origin| exact(origin.trim()))),
         None => {}
     }
-    draft.by_origin = written != Some("*");
+    if written != Some("*") && draft.reader != Reader::Grpc {
+        // Answers depend on the origin that asks, which caches have to know; clients of gRPC are no browsers.
+        Edits::of_answers(&mut draft.route).add(header("vary", "Origin", true));
+    }
     let list = |field: &str, default: &str| match text(config, field).unwrap_or(default) {
         "**" => "*".to_owned(),
         list => list.to_owned(),
@@ -117,9 +122,10 @@ pub(super) fn fault(config: &Config, draft: &mut Draft) -> Applied {
             }
             Some(_) => return Err("abort: an answer to a part of the requests has neither body nor headers in Envoy".to_owned()),
         }
-        edits(headers, &mut draft.route.response_headers_to_add)?;
+        let mut fields = Edits::of_answers(&mut draft.route);
+        edits(headers, &mut fields)?;
         if !body.is_empty() && !headers.keys().any(|name| name.eq_ignore_ascii_case("content-type")) {
-            draft.route.response_headers_to_add.push(header("content-type", "text/plain; charset=utf-8", false));
+            fields.set(header("content-type", "text/plain; charset=utf-8", false));
         }
     }
     draft.filters.extend(any(&fault).map(|fault| (FAULT.to_owned(), fault)));
@@ -140,7 +146,7 @@ pub(super) fn redirect(config: &Config, draft: &mut Draft) -> Applied {
     };
     let status = config.get("ret_code").and_then(Value::as_u64).and_then(|code| u32::try_from(code).ok()).unwrap_or(302);
     draft.answer = Some(answer(status, ""));
-    draft.route.response_headers_to_add.push(header("location", &value_of("location", &json!(uri))?, false));
+    Edits::of_answers(&mut draft.route).set(header("location", &value_of("location", &json!(uri))?, false));
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use heddle_proto::envoy::config::route::v3 as wire;
 use heddle_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use serde_json::{Value, json};
 
+use super::super::fields::Edits;
 use super::super::re2;
 use super::super::route::Draft;
 use super::super::wire::{escaped, formatted, header, whole};
@@ -29,9 +30,9 @@ const FRAMING: [&str; 9] = [
 ];
 
 /// Fields that are set.
-pub(super) fn edits(headers: &Config, into: &mut Vec<base::HeaderValueOption>) -> Applied {
+pub(super) fn edits(headers: &Config, into: &mut Edits<'_>) -> Applied {
     for (name, value) in headers {
-        into.push(edit(name, value, false)?);
+        into.set(edit(name, value, false)?);
     }
     Ok(())
 }
@@ -67,53 +68,42 @@ pub(super) fn value_of(name: &str, value: &Value) -> Result<String, String> {
     Ok(text)
 }
 
-/// Whether all edits of a route together are what Envoy makes of them: it removes first, then sets and adds.
+/// Whether all edits of a route together are no more than Envoy makes.
 pub(super) fn finish(route: &wire::Route) -> Applied {
-    let sides = [
-        (&route.request_headers_to_add, &route.request_headers_to_remove),
-        (&route.response_headers_to_add, &route.response_headers_to_remove),
-    ];
-    for (made, removed) in sides {
-        if made.len() > MOST_FIELDS {
-            return Err(format!("headers: Envoy makes {MOST_FIELDS} fields at most"));
-        }
-        let names = made.iter().filter_map(|option| option.header.as_ref()).map(|header| header.key.as_str());
-        if let Some(name) = names.into_iter().find(|name| removed.iter().any(|other| other.eq_ignore_ascii_case(name))) {
-            return Err(format!("headers.{name}: is removed as well as set or added, which Envoy does in another order"));
-        }
+    match [&route.request_headers_to_add, &route.response_headers_to_add].iter().any(|made| made.len() > MOST_FIELDS) {
+        true => Err(format!("headers: Envoy makes {MOST_FIELDS} fields at most")),
+        false => Ok(()),
     }
-    Ok(())
 }
 
-/// `headers` of the rewriting plugins: `set`, `add` and `remove`, or a map that sets.
-fn rewritten(config: &Config, add: &mut Vec<base::HeaderValueOption>, remove: &mut Vec<String>) -> Applied {
+/// `headers` of the rewriting plugins: `add`, `set` and `remove`, which our agents do in this order, or a map that sets.
+fn rewritten(config: &Config, into: &mut Edits<'_>) -> Applied {
     let Some(headers) = config.get("headers").and_then(Value::as_object) else { return Ok(()) };
     let verbs = ["set", "add", "remove"];
     if !headers.keys().any(|name| verbs.contains(&name.as_str()) && !headers[name].is_string()) {
-        return edits(headers, add);
+        return edits(headers, into);
     }
     only(headers, &verbs).map_err(|reason| format!("headers.{reason}"))?;
-    // Our agents add first, so that what is set replaces what was added.
     match headers.get("add") {
         Some(Value::Object(fields)) => {
             for (name, value) in fields {
-                add.push(edit(name, value, true)?);
+                into.add(edit(name, value, true)?);
             }
         }
         Some(Value::Array(lines)) => {
             for line in lines.iter().filter_map(Value::as_str) {
                 let (name, value) = line.split_once(':').ok_or("headers.add: expected `name: value`")?;
-                add.push(edit(name.trim(), &json!(value), true)?);
+                into.add(edit(name.trim(), &json!(value), true)?);
             }
         }
         _ => {}
     }
     if let Some(set) = headers.get("set").and_then(Value::as_object) {
-        edits(set, add)?;
+        edits(set, into)?;
     }
     for name in headers.get("remove").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         changed(name).map_err(|reason| format!("headers.remove.{name}: {reason}"))?;
-        remove.push(name.to_owned());
+        into.remove(name);
     }
     Ok(())
 }
@@ -140,47 +130,52 @@ pub(super) fn rewrite(config: &Config, draft: &mut Draft) -> Applied {
         }
         draft.action.host_rewrite_specifier = Some(wire::route_action::HostRewriteSpecifier::HostRewriteLiteral(host.to_owned()));
     }
-    rewritten(config, &mut draft.route.request_headers_to_add, &mut draft.route.request_headers_to_remove)
+    rewritten(config, &mut Edits::of_requests(&mut draft.route))
 }
 
 fn substitution(pattern: &str, substitution: String) -> RegexMatchAndSubstitute {
     RegexMatchAndSubstitute { pattern: Some(whole(pattern)), substitution }
 }
 
-/// A path, or a part of one, as our agents write it: what is beyond ASCII is encoded. Envoy writes it as it stands, so that it must not need more than that.
+/// A path, or a part of one, as our agents write it. Envoy writes it as it stands, so that it must be in that form already.
 fn target(path: &str) -> Result<String, String> {
     if path.contains('?') {
         return Err("a query has no counterpart in Envoy".to_owned());
     }
-    let is_odd = |c: char| c.is_ascii() && !c.is_ascii_graphic() || matches!(c, '\\' | '#' | '?');
-    let dots = path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | "..")));
-    if path.contains(is_odd) || dots {
+    let is_odd = |c: char| c.is_ascii() && !c.is_ascii_graphic() || matches!(c, '\\' | '#');
+    let written = canonical_path(path);
+    let is_dots = |segment: &str| matches!(segment.split([';', '%']).next(), Some("." | ".."));
+    if path.contains(is_odd) || written.split('/').any(is_dots) {
         return Err("a blank, `\\`, `#` or a segment of dots has no counterpart in Envoy".to_owned());
     }
-    let written = canonical_path(path);
-    match path.is_ascii() && written != path || written.contains("%2E") {
-        true => Err(format!("Envoy would not write it as our agents do (`{written}`)")),
-        false => Ok(written),
+    // Our agents answer 400 in the place of such a path.
+    let is_code = |code: &str| code.bytes().all(|digit| digit.is_ascii_hexdigit()) && code >= "20" && code != "7F";
+    match written.split('%').skip(1).all(|rest| rest.get(..2).is_some_and(is_code)) {
+        true => Ok(written),
+        false => Err("a `%` that encodes no byte, or a control character, has no counterpart in Envoy".to_owned()),
     }
 }
 
-/// `$1` as Envoy writes it.
+/// A replacement as Envoy writes it: `\1` for `$1` and `${1}`.
 fn groups(replacement: &str, known: u32) -> Result<String, String> {
-    let mut out = String::new();
-    let target = target(replacement)?;
-    let mut rest = target.chars().peekable();
-    while let Some(c) = rest.next() {
-        if c != '$' {
-            out.push(c);
-            continue;
-        }
-        let digit = rest.next().and_then(|digit| digit.to_digit(10)).ok_or("variables have no counterpart in Envoy")?;
-        if digit > known || rest.peek().is_some_and(char::is_ascii_digit) {
-            return Err("Envoy knows the groups $0 to $9, as far as the pattern has them".to_owned());
-        }
-        out.push_str(&format!("\\{digit}"));
+    let mut parts = replacement.split('$');
+    let mut out = target(parts.next().unwrap_or_default())?;
+    for part in parts {
+        let (group, rest) = group(part).ok_or("variables have no counterpart in Envoy")?;
+        let digit = group.parse().ok().filter(|digit| *digit < 10 && *digit <= known);
+        let digit: u32 = digit.ok_or("Envoy knows the groups $0 to $9, as far as the pattern has them")?;
+        out.push_str(&format!("\\{digit}{}", target(rest)?));
     }
     Ok(out)
+}
+
+/// The number of a group behind its `$`, and what follows. Our agents read a name as far as it goes: `$1_v2` is no group, but a variable of that name.
+fn group(text: &str) -> Option<(&str, &str)> {
+    let (name, rest) = match text.strip_prefix('{') {
+        Some(inner) => inner.split_once('}')?,
+        None => text.split_at(text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len())),
+    };
+    (!name.is_empty() && name.bytes().all(|digit| digit.is_ascii_digit())).then_some((name, rest))
 }
 
 /// `request-id`: the client's own, or a random one.
@@ -193,16 +188,16 @@ pub(super) fn request_id(config: &Config, draft: &mut Draft) -> Applied {
     changed(&name).map_err(|reason| format!("header_name: {reason}"))?;
     let mut made = formatted(&name, "%UNIQUE_ID%");
     made.append_action = base::header_value_option::HeaderAppendAction::AddIfAbsent.into();
-    draft.route.request_headers_to_add.push(made);
+    Edits::of_requests(&mut draft.route).fill(made)?;
     if config.get("include_in_response").and_then(Value::as_bool) != Some(false) {
-        draft.route.response_headers_to_add.push(formatted(&name, &format!("%REQ({name})%")));
+        Edits::of_answers(&mut draft.route).set(formatted(&name, &format!("%REQ({name})%")));
     }
     Ok(())
 }
 
 pub(super) fn answers(config: &Config, draft: &mut Draft) -> Applied {
     only(config, &["headers"])?;
-    rewritten(config, &mut draft.route.response_headers_to_add, &mut draft.route.response_headers_to_remove)
+    rewritten(config, &mut Edits::of_answers(&mut draft.route))
 }
 
 /// Fields that the plugin `headers` sets in every answer: name of the field, and the setting that has its value.
@@ -225,31 +220,41 @@ pub(super) fn headers(config: &Config, draft: &mut Draft) -> Applied {
     let maps = ["custom_request_headers", "custom_response_headers"];
     let known = maps.into_iter().chain(TEXTS.map(|(_, setting)| setting)).chain(SWITCHES.map(|(_, setting, _)| setting));
     only(config, &known.collect::<Vec<_>>())?;
-    let route = &mut draft.route;
-    let parts = [
-        (maps[0], &mut route.request_headers_to_add, &mut route.request_headers_to_remove),
-        (maps[1], &mut route.response_headers_to_add, &mut route.response_headers_to_remove),
-    ];
-    for (map, add, remove) in parts {
-        for (name, value) in config.get(map).and_then(Value::as_object).into_iter().flatten() {
-            changed(name).map_err(|reason| format!("{map}.{name}: {reason}"))?;
-            match value.as_str() {
-                Some("") => remove.push(name.clone()),
-                _ => add.push(header(name, &value_of(name, value)?, false)),
-            }
-        }
+    // What browsers are told is set first, so that the fields of the map have the last word.
+    told(config, &mut Edits::of_answers(&mut draft.route))?;
+    custom(config, maps[0], &mut Edits::of_requests(&mut draft.route))?;
+    custom(config, maps[1], &mut Edits::of_answers(&mut draft.route))
+}
+
+/// Fields by name; an empty value removes.
+fn custom(config: &Config, map: &str, into: &mut Edits<'_>) -> Applied {
+    let fields = || config.get(map).and_then(Value::as_object).into_iter().flatten();
+    for (name, _) in fields() {
+        changed(name).map_err(|reason| format!("{map}.{name}: {reason}"))?;
     }
+    let removes = |value: &Value| value.as_str() == Some("");
+    for (name, value) in fields().filter(|(_, value)| !removes(value)) {
+        into.set(header(name, &value_of(name, value)?, false));
+    }
+    for (name, _) in fields().filter(|(_, value)| removes(value)) {
+        into.remove(name);
+    }
+    Ok(())
+}
+
+/// What browsers are told that they may do with a page.
+fn told(config: &Config, into: &mut Edits<'_>) -> Applied {
     let written = |setting: &str| config.get(setting).and_then(Value::as_str).filter(|text| !text.is_empty());
     for (name, setting) in TEXTS {
         if let Some(text) = written(setting) {
-            route.response_headers_to_add.push(header(name, &value_of(name, &json!(text))?, false));
+            into.set(header(name, &value_of(name, &json!(text))?, false));
         }
     }
     for (name, setting, value) in SWITCHES {
         let is_on = config.get(setting).and_then(Value::as_bool) == Some(true);
         let other = TEXTS.into_iter().any(|(field, setting)| field == name && written(setting).is_some());
         if is_on && !other {
-            route.response_headers_to_add.push(header(name, value, false));
+            into.set(header(name, value, false));
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ use jwt::jwt_provider::JwksSourceSpecifier;
 use jwt::jwt_requirement::RequiresType;
 use serde_json::{Map, Value};
 
+use super::super::fields::Edits;
 use super::super::route::Draft;
 use super::super::wire::{any, exact, formatted, span};
 use super::{Applied, Config, KEY_AUTH, only, text};
@@ -188,7 +189,7 @@ fn demand(
     draft.filters.extend(any(&per_route).map(|config| (name.clone(), config)));
     draft.further.insert(name.clone(), filter(&name, &authentication, true));
     draft.identified = who.into_iter().map(|(name, principal)| (name.to_string(), principal)).collect();
-    draft.route.request_headers_to_add.push(formatted(TOLD[0], WHO));
+    Edits::of_requests(&mut draft.route).set(formatted(TOLD[0], WHO));
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use heddle_proto::envoy::config::core::v3::grpc_service::TargetSpecifier;
 use heddle_proto::envoy::config::rbac::v3::principal::Identifier;
+use heddle_proto::envoy::config::route::v3 as wire;
 use heddle_proto::envoy::config::route::v3::route_action::UpgradeConfig;
 use heddle_proto::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use heddle_proto::envoy::extensions::filters::http::ext_authz::v3::check_settings::ServiceOverride;
@@ -21,7 +22,7 @@ use serde_json::json;
 
 use super::super::wire::{exact, regex};
 use super::*;
-use crate::model::{PassHost, PluginOrigin, Scheme, Timeouts, Upstream};
+use crate::model::{PassHost, PluginOrigin, Route, Scheme, Timeouts, Upstream};
 
 fn plugged(plugins: &[(&str, Value)]) -> Result<Draft, String> {
     plugged_into(Draft::default(), plugins)
@@ -69,7 +70,7 @@ fn origins_that_are_written_stand_beside_patterns_and_take_the_place_of_all() {
         let draft = plugged(&[("cors", config)]).unwrap();
         let policy = CorsPolicy::decode(&*draft.filters[CORS].value).unwrap();
         assert_eq!(policy.forward_not_matching_preflights, Some(false), "answered here, as by our agents");
-        (policy.allow_origin_string_match, draft.by_origin)
+        (policy.allow_origin_string_match, !draft.route.response_headers_to_add.is_empty())
     };
     let (all, one, pattern) = (regex(".*"), exact("https://a.example"), regex(r"(?s).*(?:\.b\.example$).*"));
     assert_eq!(cors(json!({})), (vec![all.clone()], false));
@@ -178,7 +179,64 @@ fn what_is_set_to_nothing_takes_the_place_of_what_the_client_said() {
     let route =
         plugged(&[("proxy-rewrite", json!({ "headers": { "set": { "x-a": "1" }, "add": { "x-a": "2" } } }))]).unwrap().route;
     let values: Vec<_> = route.request_headers_to_add.into_iter().map(|option| option.header.unwrap().value).collect();
-    assert_eq!(values, ["2", "1"], "what is set replaces what was added");
+    assert_eq!(values, ["1"], "what is set replaces what was added, where Envoy would add it to what is set");
+}
+
+/// What Envoy makes of the edits of a route in the request of a client that says nothing, in its order: it removes, looks what is absent, sets and adds.
+fn made_by_envoy(route: &wire::Route, field: &str) -> Vec<String> {
+    use base::header_value_option::HeaderAppendAction::{AddIfAbsent, AppendIfExistsOrAdd, OverwriteIfExistsOrAdd};
+    let of = |action| {
+        let options = route.request_headers_to_add.iter().filter(move |option| option.append_action() == action);
+        let headers = options.filter_map(|option| option.header.as_ref()).filter(|header| header.key.eq_ignore_ascii_case(field));
+        headers.map(|header| header.value.clone()).collect::<Vec<_>>()
+    };
+    let set = of(OverwriteIfExistsOrAdd).pop();
+    set.into_iter().chain(of(AddIfAbsent)).chain(of(AppendIfExistsOrAdd)).collect()
+}
+
+#[test]
+fn of_several_edits_of_a_field_the_one_decides_that_does_at_our_agents() {
+    let conf = |(name, config): &(&str, Value)| PluginConf {
+        name: (*name).into(),
+        config: Arc::new(config.clone()),
+        origin: PluginOrigin("route/r".into()),
+    };
+    let drafted = |own: &[(&str, Value)], everywhere: &[(&str, Value)]| {
+        let route = Route { plugins: own.iter().map(conf).collect(), ..super::super::tests::route("r", "/", &[], 0) };
+        let mut draft = Draft::default();
+        draft.plug(&route, &everywhere.iter().map(conf).collect::<Vec<_>>())?;
+        Ok::<_, String>(draft.route)
+    };
+    let made = |own: &[(&str, Value)], everywhere: &[(&str, Value)]| made_by_envoy(&drafted(own, everywhere).unwrap(), "x");
+    let rewrite = |headers: Value| ("proxy-rewrite", json!({ "headers": headers }));
+    let headers = |value: &str| ("headers", json!({ "custom_request_headers": { "X": value } }));
+    assert_eq!(made(&[rewrite(json!({ "set": { "x": "1" } })), headers("2")], &[]), ["1"], "by priority, not as they are listed");
+    assert_eq!(made(&[rewrite(json!({ "add": { "x": "1" } })), headers("2")], &[]), ["2", "1"]);
+    assert_eq!(made(&[rewrite(json!({ "remove": ["X"] })), headers("2")], &[]), Vec::<String>::new());
+    assert_eq!(made(&[rewrite(json!({ "set": { "x": "1" } })), headers("")], &[]), ["1"]);
+    assert_eq!(
+        made(&[headers("route")], &[rewrite(json!({ "set": { "x": "all" } }))]),
+        ["route"],
+        "the route comes after global rules"
+    );
+    assert_eq!(made(&[headers("")], &[rewrite(json!({ "set": { "x": "all" } }))]), Vec::<String>::new());
+    let id = || ("request-id", json!({ "header_name": "x" }));
+    assert_eq!(
+        made(&[rewrite(json!({ "set": { "x": "1" } })), id()], &[]),
+        ["1"],
+        "one line, though the field is absent when Envoy looks"
+    );
+    assert_eq!(made(&[rewrite(json!({ "add": { "x": "1" } })), id()], &[]), ["%UNIQUE_ID%", "1"]);
+    let reason = drafted(&[id()], &[rewrite(json!({ "set": { "x": "1" } }))]).unwrap_err();
+    assert_eq!(reason, "plugin request-id: headers.x: is set or added before, where Envoy would not find it");
+    let framed = ("headers", json!({ "frame_deny": true, "custom_response_headers": { "X-Frame-Options": "SAMEORIGIN" } }));
+    let told =
+        drafted(&[("cors", json!({ "allow_origins": "https://a.example" })), framed], &[]).unwrap().response_headers_to_add;
+    let told: Vec<_> = told.into_iter().filter_map(|option| option.header).map(|header| header.value).collect();
+    assert_eq!(told, ["Origin", "SAMEORIGIN"], "what the map says goes before what a switch does");
+    let reset = ("response-rewrite", json!({ "headers": { "Vary": "Cookie" } }));
+    let told = drafted(&[reset, ("cors", json!({ "allow_origins": "https://a.example" }))], &[]).unwrap().response_headers_to_add;
+    assert_eq!(told.len(), 1, "what is set last takes the place of what cors tells caches");
 }
 
 #[test]
@@ -202,7 +260,6 @@ fn what_envoy_would_refuse_all_routes_for_is_withheld() {
     for (plugin, config, reason) in [
         ("proxy-rewrite", json!({ "headers": { "set": { "x": long } } }), "headers.x"),
         ("headers", json!({ "content_security_policy": long }), "headers.content-security-policy"),
-        ("proxy-rewrite", json!({ "headers": { "set": { "x": "1" }, "remove": ["X"] } }), "headers.x: is removed"),
         ("fault-injection", json!({ "abort": { "http_status": 503, "body": "x".repeat(4_097) } }), "abort.body"),
         ("fault-injection", json!({ "delay": { "duration": 1e12 } }), "delay.duration"),
         ("limit-count", json!({ "count": 5, "time_window": 1_000_000_000_000_u64 }), "time_window"),
@@ -221,12 +278,23 @@ fn paths_are_rewritten_to_what_our_agents_write_or_not_at_all() {
     assert_eq!(rewritten(json!({ "uri": "/é/x" })).unwrap(), "/%C3%A9/x");
     assert_eq!(rewritten(json!({ "regex_uri": ["^/a/(.*)/(b)$", "/é/$2/$1$0"] })).unwrap(), r"/%C3%A9/\2/\1\0");
     assert_eq!(rewritten(json!({ "regex_uri": ["^(/a)|^/b", "/c"] })).unwrap(), "/c");
+    assert_eq!(rewritten(json!({ "regex_uri": ["^/a/(.*)", "/b/${1}_v2/$1.x"] })).unwrap(), r"/b/\1_v2/\1.x");
+    assert_eq!(rewritten(json!({ "uri": "/%7ea/%c3%a9/{b}|/%2f" })).unwrap(), "/~a/%C3%A9/%7Bb%7D%7C/%2F", "as it is compared");
     for config in [
         json!({ "uri": "/a b" }),
         json!({ "uri": "/a?b" }),
         json!({ "uri": "/a#b" }),
         json!({ "uri": "/a/../b" }),
-        json!({ "uri": "/%c3" }),
+        json!({ "uri": "/%2e%2e/b" }),
+        json!({ "uri": "/..%3Bx" }),
+        json!({ "uri": "/100%" }),
+        json!({ "uri": "/%00" }),
+        json!({ "regex_uri": ["^/a/(.*)", "/b/$1_v2"] }),
+        json!({ "regex_uri": ["^/a/(.*)", "/b/$1v2"] }),
+        json!({ "regex_uri": ["^/a/(.*)", "/b/${1"] }),
+        json!({ "regex_uri": ["^/a/(.*)", "/b/${host}"] }),
+        json!({ "regex_uri": ["^/a/(.*)", "/b/%$1"] }),
+        json!({ "regex_uri": ["^/a/(.*)", "/b/.$1"] }),
         json!({ "regex_uri": ["^/q/(.*)$", "/x/$1?from=gw"] }),
         json!({ "regex_uri": ["^/zz|q", "/x"] }),
         json!({ "regex_uri": ["^/q", "/x/$9"] }),
