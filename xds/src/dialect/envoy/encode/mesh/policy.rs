@@ -86,7 +86,7 @@ fn rule(rule: &PolicyRule, action: PolicyAction, meaning: &Meaning<'_>) -> Optio
     if permissions.is_empty() {
         permissions.push(permit(Rule::Any(true)));
     }
-    let mut principals: Vec<_> = rule.from.iter().map(|source| self::source(source, meaning.domain)).collect();
+    let mut principals: Vec<_> = rule.from.iter().map(|source| self::source(source, action, meaning.domain)).collect();
     if principals.is_empty() {
         principals.push(who(Identifier::Any(true)));
     }
@@ -104,7 +104,8 @@ fn looks(operation: &PolicyOperation) -> bool {
         && headers.is_empty())
 }
 
-fn source(source: &PolicySource, domain: Option<&str>) -> wire::Principal {
+/// Who calls. What allows all but some allows nobody who has proven nothing: who that is, is not known to be another.
+fn source(source: &PolicySource, action: PolicyAction, domain: Option<&str>) -> wire::Principal {
     let ids = |ids: &[Arc<str>]| any_who(ids.iter().map(|id| proven(starred(id).unwrap_or_else(|| exact(id)))));
     let within = |space: &Arc<str>| match domain {
         Some(domain) => prefix(&format!("spiffe://{domain}/ns/{space}/")),
@@ -115,7 +116,9 @@ fn source(source: &PolicySource, domain: Option<&str>) -> wire::Principal {
     let demanded = [ids(&source.identities), spaces(&source.namespaces), nets(&source.cidrs)];
     let excluded = [ids(&source.not_identities), spaces(&source.not_namespaces), nets(&source.not_cidrs)];
     let excluded = excluded.into_iter().flatten().map(|one| who(Identifier::NotId(Box::new(one))));
-    let all: Vec<_> = demanded.into_iter().flatten().chain(excluded).collect();
+    let excludes = !(source.not_identities.is_empty() && source.not_namespaces.is_empty());
+    let someone = (excludes && action == PolicyAction::Allow).then(|| proven(prefix(MEMBER)));
+    let all: Vec<_> = demanded.into_iter().flatten().chain(someone).chain(excluded).collect();
     if all.is_empty() { who(Identifier::Any(true)) } else { who(Identifier::AndIds(wire::principal::Set { ids: all })) }
 }
 

@@ -308,6 +308,21 @@ fn callers_are_meant_by_what_they_have_proven() {
 }
 
 #[test]
+fn who_has_proven_nothing_is_never_allowed_as_one_who_is_not_another() {
+    let others = PolicySource { not_identities: vec!["spiffe://story.example/ns/shop/svc/evil".into()], ..PolicySource::default() };
+    let elsewhere = PolicySource { not_namespaces: vec!["guests".into()], ..PolicySource::default() };
+    let outside = PolicySource { not_cidrs: vec!["10.0.0.0/8".parse().unwrap()], ..PolicySource::default() };
+    let member = r#"Prefix("spiffe://")"#;
+    for (source, proves) in [(others, true), (elsewhere, true), (outside, false)] {
+        for (action, demanded) in [(PolicyAction::Allow, proves), (PolicyAction::Deny, false)] {
+            let rules = told(&policy(None, action, vec![PolicyRule { from: vec![source.clone()], to: vec![] }]));
+            let shown = text(&rules.allow.or(rules.deny).unwrap().rules.unwrap());
+            assert_eq!(shown.contains(member), demanded, "{action:?} {shown}");
+        }
+    }
+}
+
+#[test]
 fn paths_that_may_be_read_otherwise_are_denied_and_never_allowed() {
     let rule = |action| {
         let to = PolicyOperation { methods: vec!["GET".into()], paths: vec!["/items/*".into()], ..PolicyOperation::default() };
