@@ -4,6 +4,7 @@
 
 use heddle_proto::envoy::config::rbac::v3 as rbac;
 use heddle_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
+use heddle_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use heddle_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use heddle_proto::envoy::r#type::v3::{HashPolicy, hash_policy};
 
@@ -223,6 +224,23 @@ fn callers_in_clear_have_a_chain_of_their_own_where_the_most_specific_that_is_sa
     bytes.set(vec![said("shop", None, Some(PeerMode::Disable), &[])]);
     assert_eq!(chains(&bytes), strict);
     assert!(bytes.encoder.withheld()[0].reason.starts_with("peer_authentications: "), "{:?}", bytes.encoder.withheld());
+}
+
+#[test]
+fn callers_connect_anew_every_hour_and_so_prove_anew_who_they_are() {
+    for protocol in [MeshProtocol::Http, MeshProtocol::Grpc, MeshProtocol::Tcp] {
+        let mut world = World::new(member(protocol));
+        world.set(vec![]);
+        let all = MeshEncoder::new(world.encoder.who.clone()).apply(&world.store.view(), &Changes { position: 0, names: None });
+        let listener = all.iter().flatten().find(|set| set.resource == standing(listeners::INBOUND)).unwrap();
+        let listener = wire::Listener::decode(&*listener.body).unwrap();
+        let Some(wire::filter::ConfigType::TypedConfig(config)) = &listener.filter_chains[0].filters[0].config_type else {
+            panic!()
+        };
+        let options = HttpConnectionManager::decode(&config.value[..]).unwrap().common_http_protocol_options.unwrap();
+        let hours = |span: Option<prost_types::Duration>| span.unwrap().seconds / 3600;
+        assert_eq!((hours(options.max_connection_duration), hours(options.max_stream_duration)), (1, 24), "{protocol:?}");
+    }
 }
 
 #[test]
