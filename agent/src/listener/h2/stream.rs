@@ -128,6 +128,7 @@ fn prepare<S>(shared: &Shared<S>, request: Request, at: Instant, queue: &Rc<Inte
             expecting: facts.expects_continue,
             reading: Deadline::none(),
             timeout: limits.body_timeout,
+            answered: 0,
         }))
     };
     let call =
