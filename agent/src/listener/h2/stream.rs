@@ -170,6 +170,9 @@ async fn refuse<S: Service>(shared: &Shared<S>, held: &Held, head: &RequestHead,
     if shared.link.site.listener.expose_reason {
         response.head.fields.append("x-heddle-reason", reason.flag());
     }
+    if head.calls_grpc() {
+        response.tell_grpc();
+    }
     let asked = Asked { is_head: head.method == Method::Head, tunnels: false, held: 0, pulled: None };
     respond(shared, held, response, asked).await;
 }
