@@ -157,7 +157,7 @@ impl GrpcWeb {
     /// What is to be noted of a call with these fields.
     fn told(&self, fields: &Fields, asks_text: bool) -> u64 {
         let takes_text = is_text(fields, Name::Accept).unwrap_or(self.allow_headers.is_some() && asks_text);
-        u64::from(asks_text) * ASKS_TEXT | u64::from(takes_text) * TAKES_TEXT
+        (u64::from(asks_text) * ASKS_TEXT) | (u64::from(takes_text) * TAKES_TEXT)
     }
 
     /// The same of a call that was refused before it came here: what guards the route goes first.
