@@ -19,7 +19,9 @@ use wire::rbac::Action;
 
 use super::super::pattern::{any_form, escape, has_one_form};
 use super::super::wire::{ASCII, exact, network, regex, text_matcher};
-use crate::model::{AuthorizationPolicy, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, canonical_path};
+use crate::model::{
+    AuthorizationPolicy, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, canonical_path, without_mesh,
+};
 
 /// What an application may read as another path than the one that stands there.
 const AMBIGUOUS: &str = r".*(//|%2[fF]|%5[cC]|\\).*";
@@ -153,10 +155,10 @@ fn written(path: &str) -> StringMatcher {
     }
 }
 
-/// A host with any port, in any case.
+/// A host with any port, in any case, with the ending of the mesh and without it.
 fn host(host: &str) -> StringMatcher {
     let (any, rest) = host.strip_prefix('*').map_or(("", host), |rest| (".*", rest));
-    regex(&format!("(?i){any}{}(:[0-9]*)?", escape(rest)))
+    regex(&format!("(?i){any}{}(\\.mesh)?(:[0-9]*)?", escape(without_mesh(rest))))
 }
 
 /// A field of which one line has one of the values. Envoy sees all lines of a field as one text: what allows must be that text, what denies may stand anywhere

@@ -327,7 +327,8 @@ fn callers_are_meant_by_what_they_have_proven() {
 
 #[test]
 fn who_has_proven_nothing_is_never_allowed_as_one_who_is_not_another() {
-    let others = PolicySource { not_identities: vec!["spiffe://story.example/ns/shop/svc/evil".into()], ..PolicySource::default() };
+    let others =
+        PolicySource { not_identities: vec!["spiffe://story.example/ns/shop/svc/evil".into()], ..PolicySource::default() };
     let elsewhere = PolicySource { not_namespaces: vec!["guests".into()], ..PolicySource::default() };
     let outside = PolicySource { not_cidrs: vec!["10.0.0.0/8".parse().unwrap()], ..PolicySource::default() };
     let member = r#"Prefix("spiffe://")"#;
@@ -376,7 +377,7 @@ fn a_rule_for_another_port_matches_nothing_and_fields_are_looked_for_in_all_line
     let deny = |ports| told(&policy(None, PolicyAction::Deny, vec![rule(ports)])).deny.unwrap().rules.unwrap();
     assert!(deny(vec![1]).policies.is_empty());
     let shown = text(&deny(vec![8080]));
-    assert!(shown.contains("(.*,)?gold(,.*)?") && shown.contains(r"(?i).*\\.shop(:[0-9]*)?"), "{shown}");
+    assert!(shown.contains("(.*,)?gold(,.*)?") && shown.contains(r"(?i).*\\.shop(\\.mesh)?(:[0-9]*)?"), "{shown}");
     assert!(shown.contains(r#"Contains("gold")"#), "between bytes that no pattern sees: {shown}");
     assert_eq!(shown.matches(r"[\\x00-\\x7f]*").count(), 2, "a host and a value that are not ASCII: {shown}");
 }
