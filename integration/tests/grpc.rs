@@ -73,6 +73,22 @@ fn statuses_arrive_as_the_server_sent_them() {
 }
 
 #[test]
+fn a_call_that_the_gateway_refuses_is_told_why() {
+    let story = Story::new();
+    let nodes = json!({ story.address.to_string(): 1 });
+    let guarded =
+        json!({ "uri": "/story.Echo/*", "plugins": { "key-auth": {} }, "upstream": { "scheme": "grpc", "nodes": nodes } });
+    story.heddle.put("/routes/grpc", guarded);
+    let refused = |code: &str| {
+        let told = until(code, || Some(story.call("unary_error")).filter(|told| told["code"] == code));
+        told["details"].as_str().unwrap().to_owned()
+    };
+    assert!(refused("UNAUTHENTICATED").contains("API key"));
+    assert_eq!(story.heddle.admin("DELETE", "/routes/grpc", Value::Null).status, 200);
+    assert_eq!(refused("UNIMPLEMENTED"), "404 Route Not Found");
+}
+
+#[test]
 fn a_deadline_ends_the_call_on_both_sides() {
     let story = Story::new();
     assert_eq!(story.call("deadline")["code"], "DEADLINE_EXCEEDED");

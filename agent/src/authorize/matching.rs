@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use heddle_xds::model::{PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, canonical_path};
+use heddle_xds::model::{PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, canonical_path, without_mesh};
 use ipnet::IpNet;
 
 use super::{Called, Caller, RequestFacts};
@@ -46,13 +46,19 @@ impl Pattern {
         Pattern::prefix(&canonical_path(text).into())
     }
 
-    /// For hosts, in lower case.
+    /// For hosts, in lower case, without the ending of the mesh.
     fn suffix(text: &str) -> Pattern {
         let text = text.to_ascii_lowercase();
+        let text = without_mesh(&text);
         match text.strip_prefix('*') {
             Some(suffix) => Pattern::Suffix(suffix.into()),
             None => Pattern::Exact(text.into()),
         }
+    }
+
+    /// Sidecars name services without that ending, Envoys and clients of gRPC with it.
+    fn names(&self, host: &str) -> bool {
+        self.matches_host(host) || self.matches_host(without_mesh(host))
     }
 
     fn matches(&self, text: &str) -> bool {
@@ -184,7 +190,7 @@ impl Operation {
             && !is_method(&self.not_methods)
             && (self.paths.is_empty() || is_path(&self.paths))
             && !is_path(&self.not_paths)
-            && (self.hosts.is_empty() || self.hosts.iter().any(|host| host.matches_host(without_port(request.host))))
+            && (self.hosts.is_empty() || self.hosts.iter().any(|host| host.names(without_port(request.host))))
             && self.headers.iter().all(|(name, values)| has(request, name, values))
     }
 }

@@ -142,6 +142,24 @@ fn everything_that_a_request_says_can_be_asked_for() {
 }
 
 #[test]
+fn a_service_is_one_host_with_the_ending_of_the_mesh_and_without_it() {
+    let fields = fields();
+    let allowed = |pattern: &str, host: &'static str| {
+        let operation = PolicyOperation { hosts: texts(&[pattern]), ..PolicyOperation::default() };
+        let policies = compile(&[policy("p", PolicyAction::Allow, vec![rule(PolicySource::default(), operation)])]);
+        let request = RequestFacts { method: "GET", path: "/", host, fields: &fields };
+        allows(&policies, Some(WEB), &Called { port: 8080, request: Some(request) })
+    };
+    for pattern in ["api.shop", "api.shop.mesh", "API.shop.Mesh", "*.shop", "*.shop.mesh"] {
+        for host in ["api.shop", "api.shop.mesh", "API.SHOP.MESH:8080"] {
+            assert!(allowed(pattern, host), "{pattern} {host}");
+        }
+        assert!(!allowed(pattern, "api.else.mesh") && !allowed(pattern, "api.shopmesh"), "{pattern}");
+    }
+    assert!(allowed("*.mesh", "api.shop.mesh") && !allowed("*.mesh", "api.shop"));
+}
+
+#[test]
 fn a_path_is_one_however_a_policy_writes_it() {
     let fields = fields();
     let judge = |paths: &[&str], asked: &str| {

@@ -57,6 +57,8 @@ pub struct Exchange {
     pub body: Body,
     /// Method, path and query as matched, before filters edited them.
     pub original: OriginalTarget,
+    /// Whether it is a call of gRPC, before filters made one of it or of one something else: refusals are told in its words.
+    pub calls_grpc: bool,
     /// When its first byte was read.
     pub started: Instant,
     /// The same in Unix milliseconds.
@@ -241,6 +243,7 @@ impl Exchange {
             remote: connection.peer,
             trusted: false,
             connection,
+            calls_grpc: request.calls_grpc(),
             request,
             body: Body::Empty,
             original: OriginalTarget::default(),

@@ -12,7 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::{ConnectionInfo, Destination, Reason};
-use crate::http::{Body, Heard, RequestHead, ResponseHead};
+use crate::http::{Body, Heard, Name, RequestHead, ResponseHead, grpc, reason_phrase};
+
+/// Most bytes of a body that become the message of an answer of gRPC. Each may take three in the field, and clients bound their fields.
+const MOST_WORDS: usize = 1024;
 
 /// What answers requests; one per worker.
 pub trait Service: 'static {
@@ -208,11 +211,68 @@ impl Response {
         let answer = super::Answer::of(reason);
         Response { head: answer.head, body: Body::from(answer.body), reason, ..Response::default() }
     }
+
+    /// Says a refusal or failure of ours in the words of gRPC, all of it in the head: clients of gRPC read no other answer, and no body of one. What was
+    /// successful, or is the upstream's, stays.
+    pub fn tell_grpc(&mut self) {
+        if self.is_refusal() {
+            let words = words(&self.head, &std::mem::take(&mut self.body));
+            grpc::answer(&mut self.head, &words);
+        }
+    }
+
+    fn is_refusal(&self) -> bool {
+        self.reason != Reason::None && self.head.status >= 400 && self.upgrade.is_none()
+    }
+}
+
+/// What an answer says, in few words; that of its status where its body says nothing that could be read in a line.
+fn words(head: &ResponseHead, body: &Body) -> Vec<u8> {
+    let is_page = head.fields.get_known(Name::ContentType).is_some_and(|kind| kind.starts_with(b"text/html"));
+    let Body::Full(bytes) = body else { return reason_phrase(head.status).into() };
+    if is_page {
+        return reason_phrase(head.status).into();
+    }
+    let beginning = &bytes[..bytes.len().min(MOST_WORDS)];
+    let told: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_slice(beginning).ok();
+    let said = told.as_ref().and_then(|told| ["error_msg", "message"].into_iter().find_map(|name| told.get(name)?.as_str()));
+    said.map_or_else(|| beginning.trim_ascii().to_vec(), |said| said.as_bytes().to_vec())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Answer;
     use super::*;
+
+    #[test]
+    fn clients_of_grpc_are_told_in_their_words_and_of_failures_alone() {
+        let told = |answer: Answer| {
+            let mut response =
+                Response { head: answer.head, body: Body::from(answer.body), reason: answer.reason, ..Response::default() };
+            response.tell_grpc();
+            let said = |name: &str| response.head.fields.get_str(name).map(str::to_owned);
+            (response.head.status, said("grpc-status"), said("grpc-message"), response.body.is_empty())
+        };
+        let text = |status, text| Answer::text(status, text, Reason::Plugin);
+        let json = serde_json::json!({ "message": "Missing API key" });
+        let mut page = text(503, "<h1>sorry</h1>");
+        page.head.fields.set("content-type", "text/html; charset=utf-8");
+        for (answer, code, message) in [
+            (Answer::of(Reason::NoRoute), "12", "404 Route Not Found"),
+            (Answer::of(Reason::Policy), "7", "403 Forbidden: refused by an authorization policy"),
+            (Answer::json(401, &json, Reason::Plugin), "16", "Missing API key"),
+            (text(429, "slow down\n"), "14", "slow down"),
+            (Answer::empty(413, Reason::Plugin), "2", "Payload Too Large"),
+            (Answer::empty(503, Reason::Answered), "14", "Service Unavailable"),
+            (page, "14", "Service Unavailable"),
+        ] {
+            assert_eq!(told(answer), (200, Some(code.to_owned()), Some(message.to_owned()), true));
+        }
+        for answer in [Answer::text(200, "mocked", Reason::Answered), Answer::text(302, "there", Reason::Answered)] {
+            assert_eq!(told(answer.clone()), (answer.head.status, None, None, false));
+        }
+        assert_eq!(told(Answer { reason: Reason::None, ..text(503, "the upstream's") }).0, 503);
+    }
 
     #[test]
     fn only_real_interim_responses_pass_and_the_queue_is_bounded() {

@@ -1,6 +1,6 @@
 //! Request and response heads, the same for HTTP/1 and HTTP/2.
 
-use super::{Fields, Method};
+use super::{Fields, Method, grpc};
 
 /// Protocol version of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,9 +50,6 @@ pub struct RequestHead {
     pub fields: Fields,
 }
 
-/// How the content types of gRPC begin.
-const GRPC: &[u8] = b"application/grpc";
-
 impl RequestHead {
     /// Host without port and without a trailing dot; an IPv6 literal keeps its brackets.
     pub fn host(&self) -> &str {
@@ -72,14 +69,18 @@ impl RequestHead {
 
     /// Whether it is a call of gRPC, which there is in HTTP/2 only.
     pub fn names_grpc(&self) -> bool {
-        let is_grpc = |kind: &[u8]| kind.starts_with(GRPC);
+        let is_grpc = |kind: &[u8]| kind.starts_with(grpc::GRPC.as_bytes());
         self.version == Version::Http2 && self.fields.get_known(super::Name::ContentType).is_some_and(is_grpc)
     }
 
     /// Whether it has to leave in HTTP/2: a call of gRPC, also one that came in HTTP/1 and was made from gRPC-Web on its way.
     pub fn needs_http2(&self) -> bool {
-        let is_grpc = |kind: &[u8]| matches!(kind.strip_prefix(GRPC), Some([] | [b'+' | b';' | b' ', ..]));
-        self.names_grpc() || self.fields.get_known(super::Name::ContentType).is_some_and(is_grpc)
+        self.names_grpc() || self.calls_grpc()
+    }
+
+    /// Whether its content is that of a call of gRPC, whatever brought it: who sends that reads answers of gRPC alone.
+    pub fn calls_grpc(&self) -> bool {
+        self.fields.get_known(super::Name::ContentType).is_some_and(grpc::is_grpc)
     }
 
     /// Path and query as they go upstream.
@@ -140,6 +141,14 @@ impl ResponseHead {
     /// A head without fields.
     pub fn new(status: u16) -> ResponseHead {
         ResponseHead { status, fields: Fields::new() }
+    }
+
+    /// What an endpoint is judged by: the status, or what an answer of gRPC that is all head means in HTTP. So a failure counts, whichever way it is told.
+    pub fn outcome(&self) -> u16 {
+        match self.status {
+            200 => self.fields.get_known(super::Name::GrpcStatus).map_or(200, grpc::meant),
+            status => status,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod chars;
 pub mod digits;
 mod field_name;
 pub(crate) mod fields;
+pub mod grpc;
 mod head;
 mod heard;
 mod method;

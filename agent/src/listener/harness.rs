@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -19,7 +20,7 @@ use super::site::{Drain, Link, Site, Worker};
 use super::{Count, Entry, ListenFault, Listeners, Shared, Wanted};
 use crate::exchange::{Call, ConnectionInfo, Reason, Response, Service};
 use crate::http::digits::AddressText;
-use crate::http::{Body, RequestHead, ResponseHead};
+use crate::http::{Body, BodyError, BodySource, Frame, RequestHead, ResponseHead};
 use crate::net::Io;
 
 pub(super) type Answering = Pin<Box<dyn Future<Output = Response>>>;
@@ -58,6 +59,42 @@ impl Fake {
                 Err(error) => text(400, error.to_string()),
             }
         })
+    }
+
+    /// Answers at once with `events` of them, one every `every`, while the client may say more.
+    pub(super) fn watched(events: u32, every: Duration) -> Fake {
+        Fake::new(move |call: Call| async move {
+            let next = Box::pin(tokio::time::sleep(every));
+            let body = Body::Stream(Box::new(Watch { request: call.body, next, every, left: events }));
+            Response { head: ResponseHead::new(200), body, ..Response::default() }
+        })
+    }
+}
+
+/// An answer that goes on while its request is waited for.
+struct Watch {
+    request: Body,
+    next: Pin<Box<tokio::time::Sleep>>,
+    every: Duration,
+    left: u32,
+}
+
+impl BodySource for Watch {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if let Poll::Ready(Some(Err(error))) = self.request.poll_frame(cx) {
+            return Poll::Ready(Some(Err(BodyError::Request(Box::new(error)))));
+        }
+        if self.left == 0 {
+            return Poll::Pending;
+        }
+        ready!(self.next.as_mut().poll(cx));
+        self.next = Box::pin(tokio::time::sleep(self.every));
+        self.left -= 1;
+        Poll::Ready(Some(Ok(Frame::Data(Bytes::from_static(b"event")))))
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        None
     }
 }
 

@@ -292,7 +292,9 @@ pub(super) fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, serv
         head.fields.remove_known(Name::ContentLength);
         body = edit::edited(body, edit);
     }
-    if upgrade.is_none() && plan.encodes() {
+    // What will be told in a field is not encoded.
+    let is_told = x.calls_grpc && reason != Reason::None;
+    if upgrade.is_none() && !is_told && plan.encodes() {
         body = plan.encode(x, &mut head, body);
     }
     if let Some(listener) = listener {
@@ -305,10 +307,15 @@ pub(super) fn respond(mut finish: Box<Finish>, listener: Option<&Listener>, serv
         head.fields.remove("sec-websocket-accept");
     }
     x.record(&head);
-    if finish.worker().wants_sent_fields() {
-        finish.x.put(SENT_FIELDS, head.fields.clone());
+    let mut response = Response { head, body, upgrade, doubt, reason, ..Response::default() };
+    if is_told {
+        response.tell_grpc();
     }
-    Response { head, body, upgrade, doubt, reason, close: false, ending: Some(finish) }
+    if finish.worker().wants_sent_fields() {
+        finish.x.put(SENT_FIELDS, response.head.fields.clone());
+    }
+    response.ending = Some(finish);
+    response
 }
 
 /// Whether a WebSocket was asked for over HTTP/2 and answered with success, but not begun: there each success begins one (RFC 8441 section 5), so that what is

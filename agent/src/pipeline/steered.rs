@@ -72,7 +72,7 @@ impl<'a> Steered<'a> {
     pub(super) fn judge(&mut self, x: &Exchange, campaign: &Campaign<'_>, served: Served) -> Option<Served> {
         self.kept = None;
         let bad = |retry: &Retry| {
-            retry.after.statuses.has(served.head.status)
+            retry.after.statuses.has(served.head.outcome())
                 && !campaign.upgrade
                 && self.replay.is_whole()
                 && retry.after.may_send_twice(&x.request.method)
@@ -235,7 +235,7 @@ impl Way<'_> {
     fn leaves(&self, after: &Repeat, first: &Result<Served, Unserved>, method: &Method) -> bool {
         match first {
             Ok(served) => {
-                after.statuses.has(served.head.status)
+                after.statuses.has(served.head.outcome())
                     && served.upgrade.is_none()
                     && self.replay.is_whole()
                     && after.may_send_twice(method)

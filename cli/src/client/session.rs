@@ -36,6 +36,9 @@ pub enum ClientError {
     Refused(String),
 }
 
+/// How the transport says that an answer was one of plain HTTP.
+const NO_GRPC: &str = "grpc-status header missing";
+
 impl From<Status> for ClientError {
     fn from(status: Status) -> ClientError {
         match status.code() {
@@ -47,6 +50,10 @@ impl From<Status> for ClientError {
                 ClientError::Refused(format!("{}: this needs a key with the role admin", status.message()))
             }
             tonic::Code::InvalidArgument => ClientError::Usage(status.message().to_owned()),
+            _ if status.message().starts_with(NO_GRPC) => ClientError::Refused(
+                "what answers there speaks no gRPC\n  --server is the address of `xds.address` (http://127.0.0.1:18000 by default), not that of the Admin API in HTTP or of a gateway"
+                    .to_owned(),
+            ),
             _ => ClientError::Refused(status.message().to_owned()),
         }
     }
@@ -215,5 +222,12 @@ mod tests {
         assert!(beside.contains("found in --data-dir; give those of another control plane with --bundle FILE"), "{beside}");
         let named = told(folder.path(), Some(found.clone()));
         assert!(named.starts_with(&format!("--bundle {}: ", found.display())) && !named.contains("--data-dir"), "{named}");
+    }
+
+    #[test]
+    fn who_asks_a_port_of_plain_http_is_told_which_one_is_meant() {
+        let plain = Status::unimplemented("grpc-status header missing, mapped from HTTP status code 404");
+        let told = ClientError::from(plain).to_string();
+        assert!(told.contains("speaks no gRPC") && told.contains("`xds.address`"), "{told}");
     }
 }

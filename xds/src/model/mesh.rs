@@ -29,6 +29,18 @@ pub fn instance_of_name(name: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
 }
 
+/// A host without the ending that names of services may have: `api.shop` for `api.shop.mesh`. One that says nothing else keeps it.
+pub fn without_mesh(host: &str) -> &str {
+    let begins = host.len().saturating_sub(MESH_ENDING.len());
+    match host.split_at_checked(begins) {
+        Some((name, ending)) if !matches!(name, "" | "*") && ending.eq_ignore_ascii_case(MESH_ENDING) => name,
+        _ => host,
+    }
+}
+
+/// How names of services may end.
+const MESH_ENDING: &str = ".mesh";
+
 /// What begins such names.
 pub const ADDRESS_PREFIX: &str = "@";
 

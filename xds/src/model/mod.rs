@@ -24,7 +24,7 @@ pub use material::{Unusable, is_reference};
 pub use mesh::{
     ADDRESS_PREFIX, AuthorizationPolicy, Instance, MESH_PREFIX, MeshInbound, MeshPeer, MeshProtocol, MeshService,
     PeerAuthentication, PeerMode, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, address_name,
-    instance_name, instance_of_name,
+    instance_name, instance_of_name, without_mesh,
 };
 pub use path::{canonical_path, is_path_byte};
 pub use plugin::{GlobalRule, PluginConf, PluginOrigin};

@@ -9,11 +9,11 @@ use super::config::Config;
 use super::decode::{Base64, Limit};
 use super::{encode, status};
 use crate::exchange::{Answer, Exchange, Reason};
+use crate::http::grpc::{self, GRPC, is_grpc};
 use crate::http::{Body, FieldName, Fields, Method, Name, ResponseHead};
 
 const BINARY: &str = "application/grpc-web+proto";
 const TEXT: &str = "application/grpc-web-text+proto";
-const GRPC: &str = "application/grpc";
 
 const GRPC_ACCEPT_ENCODING: FieldName = FieldName::of("grpc-accept-encoding");
 const ALLOW_ORIGIN: FieldName = FieldName::of("Access-Control-Allow-Origin");
@@ -78,9 +78,7 @@ impl Filter for GrpcWeb {
                 x.request.path = path.to_owned();
             }
         }
-        let accepts = is_text(&x.request.fields, Name::Accept);
-        let takes_text = accepts.unwrap_or(strict && asks_text);
-        let told = if asks_text { ASKS_TEXT } else { 0 } | if takes_text { TAKES_TEXT } else { 0 };
+        let told = self.told(&x.request.fields, asks_text);
         x.note(self.address(), [told, 0, 0, 0]);
         let fields = &mut x.request.fields;
         fields.set_known(Name::ContentType, GRPC);
@@ -111,7 +109,7 @@ impl Filter for GrpcWeb {
     }
 
     fn after_proxy(&self, x: &mut Exchange, head: &mut ResponseHead, body: &mut Body) -> Flow {
-        let Some(noted) = self.noted(x) else { return Flow::Continue };
+        let Some(noted) = self.noted(x).or_else(|| self.refused(x, head.status)) else { return Flow::Continue };
         let text = noted & TAKES_TEXT != 0;
         let is_grpc = x.answer.reason == Reason::None && head.fields.get_known(Name::ContentType).is_some_and(is_grpc);
         head.fields.set_known(Name::ContentType, if text { TEXT } else { BINARY });
@@ -121,7 +119,7 @@ impl Filter for GrpcWeb {
             return Flow::Continue;
         }
         if let Some(beginning) = status::at_hand(body) {
-            status::tell(head, &beginning);
+            grpc::tell(head, &beginning);
             *body = Body::Empty;
             return Flow::Continue;
         }
@@ -129,7 +127,7 @@ impl Filter for GrpcWeb {
         Flow::Wait(Box::pin(async move {
             let beginning = status::beginning(body).await;
             Box::new(move |x: &mut Exchange| {
-                status::tell(&mut head, &beginning);
+                grpc::tell(&mut head, &beginning);
                 Flow::Answer(Box::new(Answer { head, body: bytes::Bytes::new(), reason: x.answer.reason }))
             }) as Resume
         }))
@@ -156,6 +154,19 @@ impl GrpcWeb {
         std::ptr::from_ref(self).addr()
     }
 
+    /// What is to be noted of a call with these fields.
+    fn told(&self, fields: &Fields, asks_text: bool) -> u64 {
+        let takes_text = is_text(fields, Name::Accept).unwrap_or(self.allow_headers.is_some() && asks_text);
+        (u64::from(asks_text) * ASKS_TEXT) | (u64::from(takes_text) * TAKES_TEXT)
+    }
+
+    /// The same of a call that was refused before it came here: what guards the route goes first.
+    fn refused(&self, x: &Exchange, status: u16) -> Option<u64> {
+        let is_refused = x.answer.reason != Reason::None && status >= 400 && x.request.method == Method::Post;
+        let asks_text = is_text(&x.request.fields, Name::ContentType).filter(|_| is_refused)?;
+        Some(self.told(&x.request.fields, asks_text))
+    }
+
     /// What is noted of the call, where it is one.
     fn noted(&self, x: &Exchange) -> Option<u64> {
         x.notes(self.address()).next().map(|[told, ..]| told)
@@ -172,11 +183,6 @@ fn is_text(fields: &Fields, name: Name) -> Option<bool> {
         () if is("application/grpc-web-text") || is(TEXT) => Some(true),
         () => None,
     }
-}
-
-/// Whether a media type is one of gRPC.
-fn is_grpc(kind: &[u8]) -> bool {
-    kind.strip_prefix(GRPC.as_bytes()).is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 fn names_origin(vary: &[u8]) -> bool {

@@ -220,6 +220,26 @@ async fn what_is_no_grpc_is_told_as_a_status() {
 }
 
 #[tokio::test]
+async fn a_call_that_was_refused_before_it_came_here_is_told_its_status_too() {
+    for (filter, kind) in
+        [(transparent(), "application/grpc-web+proto"), (filter("grpc-web", &json!({})), "application/grpc-web")]
+    {
+        let mut x = call("/a.B/C", &[("Content-Type", kind)]);
+        x.answer.reason = Reason::Plugin;
+        let (head, pieces) =
+            told(&*filter, &mut x, head(401, "application/json"), Body::from(Bytes::from_static(b"no key"))).await;
+        let fields = ["content-type", "grpc-status", "grpc-message"].map(|name| head.fields.get_str(name));
+        assert_eq!(fields, [Some("application/grpc-web+proto"), Some("16"), Some("no key")]);
+        assert_eq!((head.status, pieces.len()), (401, 0));
+    }
+    let mut page = call("/a.B/C", &[("Content-Type", "application/json")]);
+    page.answer.reason = Reason::Plugin;
+    let (head, pieces) =
+        told(&*transparent(), &mut page, head(401, "application/json"), Body::from(Bytes::from_static(b"no key"))).await;
+    assert_eq!((head.fields.get_str("grpc-status"), pieces.len()), (None, 1), "who asks for no gRPC-Web is not told in it");
+}
+
+#[tokio::test]
 async fn what_does_not_speak_grpc_web_passes_or_is_refused_as_configured() {
     let (open, strict) = (transparent(), filter("grpc-web", &json!({})));
     for fields in [&[("Content-Type", "application/json")][..], &[("Content-Type", "application/grpc-web+json")], &[]] {

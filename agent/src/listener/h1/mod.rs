@@ -321,6 +321,9 @@ impl<S: Service> Connection<'_, S> {
         if self.link.site.listener.expose_reason {
             response.head.fields.append("x-heddle-reason", reason.flag());
         }
+        if head.calls_grpc() {
+            response.tell_grpc();
+        }
         self.worker.spare.take_back_head(head);
         self.respond(response, facts).await
     }

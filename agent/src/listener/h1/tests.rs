@@ -178,6 +178,21 @@ async fn slow_heads_silent_clients_and_stalled_bodies_are_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_listens_to_an_answer_that_goes_on_may_say_nothing_for_long() {
+    let limits = EdgeLimits { body_timeout: Duration::from_secs(60), ..EdgeLimits::default() };
+    for (events, lasts) in [(0, 60), (5, 260)] {
+        with(Fake::watched(events, Duration::from_secs(40)), limits.clone(), async |mut client| {
+            let start = clock::now();
+            client.send("POST /watch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            let answer = client.rest().await;
+            let took = (clock::now() - start).as_secs();
+            assert_eq!((answer.matches("event").count(), took), (events as usize, lasts), "{answer}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_head_dribbled_byte_by_byte_has_no_more_time_than_another() {
     story(Fake::echo(), async |mut client| {
         let start = clock::now();

@@ -175,6 +175,8 @@ impl Wire {
                 Poll::Ready(Ok(written)) if written > 0 => {
                     self.out.advance(written);
                     self.sending.clear();
+                    // Who takes an answer that goes on may say nothing for long.
+                    self.reading.clear();
                 }
                 Poll::Ready(_) => return Poll::Ready(Err(Gone::Closed)),
                 Poll::Pending => return self.poll_stalled(cx),

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use heddle_node::clock;
@@ -26,6 +26,8 @@ pub(super) struct StreamBody {
     pub(super) expecting: bool,
     pub(super) reading: Deadline,
     pub(super) timeout: Duration,
+    /// What the client had taken of the answer when the waiting began.
+    pub(super) answered: u64,
 }
 
 impl BodySource for StreamBody {
@@ -35,10 +37,7 @@ impl BodySource for StreamBody {
                 self.reading.clear();
                 Poll::Ready(frame)
             }
-            Poll::Pending => {
-                self.reading.set_once(|| clock::now() + self.timeout);
-                self.reading.poll_passed(cx).map(|()| Some(Err(BodyError::Timeout)))
-            }
+            Poll::Pending => self.poll_stalled(cx).map(|()| Some(Err(BodyError::Timeout))),
         }
     }
 
@@ -48,6 +47,21 @@ impl BodySource for StreamBody {
 }
 
 impl StreamBody {
+    /// Ready when neither direction has moved for as long as a body is waited for: who listens to an answer that goes on may say nothing for long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let answered = self.wire.with(|machine| machine.framed(self.key));
+            if !self.reading.is_set() {
+                self.answered = answered;
+                self.reading.set(clock::now() + self.timeout);
+            }
+            ready!(self.reading.poll_passed(cx));
+            if answered == self.answered {
+                return Poll::Ready(());
+            }
+        }
+    }
+
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let frame = self.wire.with(|machine| {
             let polled = machine.poll_frame(self.key, cx);

@@ -128,6 +128,7 @@ fn prepare<S>(shared: &Shared<S>, request: Request, at: Instant, queue: &Rc<Inte
             expecting: facts.expects_continue,
             reading: Deadline::none(),
             timeout: limits.body_timeout,
+            answered: 0,
         }))
     };
     let call =
@@ -170,6 +171,9 @@ async fn refuse<S: Service>(shared: &Shared<S>, held: &Held, head: &RequestHead,
     let mut response = Response { close, ..Response::of(reason) };
     if shared.link.site.listener.expose_reason {
         response.head.fields.append("x-heddle-reason", reason.flag());
+    }
+    if head.calls_grpc() {
+        response.tell_grpc();
     }
     let asked = Asked { is_head: head.method == Method::Head, tunnels: false, held: 0, pulled: None };
     respond(shared, held, response, asked).await;

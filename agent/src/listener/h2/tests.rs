@@ -99,6 +99,27 @@ async fn a_stream_whose_window_stays_shut_is_reset() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_listens_to_an_answer_that_goes_on_may_say_nothing_for_long() {
+    let limits = EdgeLimits { body_timeout: Duration::from_secs(60), ..EdgeLimits::default() };
+    for (events, lasts) in [(0, 60), (5, 240)] {
+        with(Fake::watched(events, Duration::from_secs(40)), limits.clone(), async |client| {
+            let (mut send, _rest) = connect(client).await;
+            let start = clock::now();
+            let (response, _open) = send.send_request(Request::post("http://a/watch").body(()).unwrap(), false).unwrap();
+            let mut stream = response.await.unwrap().into_body();
+            let mut heard = 0;
+            while let Some(Ok(_)) = stream.data().await {
+                heard += 1;
+            }
+            let took = (clock::now() - start).as_secs();
+            // What moved meanwhile is looked at when the time has passed: it ends within twice of it.
+            assert!(heard == events && (lasts..=lasts + 60).contains(&took), "{heard} events in {took} s");
+        })
+        .await;
+    }
+}
+
 /// Says when it is dropped.
 struct Dropped(Rc<Cell<bool>>);
 

@@ -61,7 +61,7 @@ pub(in crate::upstream) async fn send(
         let mut this = Try { stream, sender, broken: false, sent, timeouts: request.timeouts, interim };
         return match std::future::poll_fn(|cx| this.poll(cx)).await {
             Ok(head) => {
-                let header = picked.head_came(head.status, start, clock::now());
+                let header = picked.head_came(head.outcome(), start, clock::now());
                 let sender = this.sender.filter(|_| !this.broken);
                 let body = finish(this.stream, sender, Work::new(picked), request);
                 Ok(UpstreamResponse { head, body, upgraded: None, connect, header, reused })

@@ -181,6 +181,31 @@ async fn grpc_streams_both_ways_with_its_trailers() {
 }
 
 #[tokio::test]
+async fn a_call_of_grpc_is_refused_in_its_own_words_and_logged_as_what_it_is() {
+    story(async {
+        let (address, seen) = answering(OK).await;
+        let mut sidecar = Sidecar::before(address, MeshProtocol::Grpc, |_| ());
+        let mut requests = sidecar.http2().await;
+        sidecar.judge(PolicyAction::Deny, &["/admin.Users/*"]);
+        let request = Request::builder().method(Method::POST).uri("https://web.shop/admin.Users/Delete");
+        let request = request.header("content-type", "application/grpc+proto").header("te", "trailers").body(()).unwrap();
+        let (response, _up) = requests.send_request(request, false).unwrap();
+        let told = response.await.unwrap();
+        let said = |name: &str| told.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(
+            (told.status().as_u16(), said("content-type"), said("grpc-status")),
+            (200, "application/grpc".into(), "7".into())
+        );
+        assert_eq!(said("grpc-message"), "403 Forbidden: refused by an authorization policy");
+        assert!(told.into_body().is_end_stream() && seen.borrow().is_empty());
+        drop(requests);
+        let log = sidecar.log().await;
+        assert!(log.contains("\"status\":403") && log.contains("\"reason\":\"policy\""), "{log}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn policies_refuse_single_requests_and_the_log_says_which() {
     story(async {
         let (address, seen) = answering(OK).await;

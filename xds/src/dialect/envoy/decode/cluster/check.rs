@@ -136,7 +136,10 @@ fn http_probe(http: &mut Fields<'_>, check: &mut ActiveCheck, cluster: &Arc<str>
         0 => check.thresholds.http_failures = 1,
         all if all == check.thresholds.unhealthy_statuses.len() => {}
         _ => {
-            return Err(Fault::new("retriable_statuses", "expected all statuses that are not expected_statuses, or none of them"));
+            return Err(Fault::new(
+                "retriable_statuses",
+                "expected all statuses that are not expected_statuses, or none of them",
+            ));
         }
     }
     check.headers = http.list("request_headers_to_add", |option| {

@@ -47,6 +47,10 @@ const SPELLINGS: [&str; 7] = [
 ];
 /// How long connecting to the application may take: it is on this machine.
 const CONNECT: Duration = Duration::from_secs(5);
+/// After this long members connect anew, and prove anew who they are: as at our own sidecars (`inbound.max_connection_age`). Envoy judges no certificate again.
+const AGE: Duration = Duration::from_secs(3_600);
+/// How long what is in flight then may take (`inbound.max_connection_age_grace`).
+const GRACE: Duration = Duration::from_secs(24 * 3_600);
 
 /// What is sent to an application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +79,11 @@ pub(super) fn inbound(at: SocketAddr, (domain, federated): (&str, bool), sent: S
     let none = |name: &str| filter(name, &Rbac::default(), false);
     let manager = manager::HttpConnectionManager {
         http_filters: vec![none(DENY), none(ALLOW), router()],
+        common_http_protocol_options: Some(base::HttpProtocolOptions {
+            max_connection_duration: span(AGE),
+            max_stream_duration: span(GRACE),
+            ..Default::default()
+        }),
         http2_protocol_options: Some(base::Http2ProtocolOptions { allow_connect: true, ..Default::default() }),
         forward_client_cert_details: ForwardClientCertDetails::SanitizeSet.into(),
         set_current_client_cert_details: Some(SetCurrentClientCertDetails { uri: true, ..Default::default() }),

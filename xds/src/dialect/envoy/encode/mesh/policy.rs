@@ -19,7 +19,9 @@ use wire::rbac::Action;
 
 use super::super::pattern::{any_form, escape, has_one_form};
 use super::super::wire::{ASCII, exact, network, regex, text_matcher};
-use crate::model::{AuthorizationPolicy, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, canonical_path};
+use crate::model::{
+    AuthorizationPolicy, PolicyAction, PolicyHeader, PolicyOperation, PolicyRule, PolicySource, canonical_path, without_mesh,
+};
 
 /// What an application may read as another path than the one that stands there.
 const AMBIGUOUS: &str = r".*(//|%2[fF]|%5[cC]|\\).*";
@@ -86,7 +88,7 @@ fn rule(rule: &PolicyRule, action: PolicyAction, meaning: &Meaning<'_>) -> Optio
     if permissions.is_empty() {
         permissions.push(permit(Rule::Any(true)));
     }
-    let mut principals: Vec<_> = rule.from.iter().map(|source| self::source(source, meaning.domain)).collect();
+    let mut principals: Vec<_> = rule.from.iter().map(|source| self::source(source, action, meaning.domain)).collect();
     if principals.is_empty() {
         principals.push(who(Identifier::Any(true)));
     }
@@ -104,7 +106,8 @@ fn looks(operation: &PolicyOperation) -> bool {
         && headers.is_empty())
 }
 
-fn source(source: &PolicySource, domain: Option<&str>) -> wire::Principal {
+/// Who calls. What allows all but some allows nobody who has proven nothing: who that is, is not known to be another.
+fn source(source: &PolicySource, action: PolicyAction, domain: Option<&str>) -> wire::Principal {
     let ids = |ids: &[Arc<str>]| any_who(ids.iter().map(|id| proven(starred(id).unwrap_or_else(|| exact(id)))));
     let within = |space: &Arc<str>| match domain {
         Some(domain) => prefix(&format!("spiffe://{domain}/ns/{space}/")),
@@ -115,7 +118,9 @@ fn source(source: &PolicySource, domain: Option<&str>) -> wire::Principal {
     let demanded = [ids(&source.identities), spaces(&source.namespaces), nets(&source.cidrs)];
     let excluded = [ids(&source.not_identities), spaces(&source.not_namespaces), nets(&source.not_cidrs)];
     let excluded = excluded.into_iter().flatten().map(|one| who(Identifier::NotId(Box::new(one))));
-    let all: Vec<_> = demanded.into_iter().flatten().chain(excluded).collect();
+    let excludes = !(source.not_identities.is_empty() && source.not_namespaces.is_empty());
+    let someone = (excludes && action == PolicyAction::Allow).then(|| proven(prefix(MEMBER)));
+    let all: Vec<_> = demanded.into_iter().flatten().chain(someone).chain(excluded).collect();
     if all.is_empty() { who(Identifier::Any(true)) } else { who(Identifier::AndIds(wire::principal::Set { ids: all })) }
 }
 
@@ -150,10 +155,10 @@ fn written(path: &str) -> StringMatcher {
     }
 }
 
-/// A host with any port, in any case.
+/// A host with any port, in any case, with the ending of the mesh and without it.
 fn host(host: &str) -> StringMatcher {
     let (any, rest) = host.strip_prefix('*').map_or(("", host), |rest| (".*", rest));
-    regex(&format!("(?i){any}{}(:[0-9]*)?", escape(rest)))
+    regex(&format!("(?i){any}{}(\\.mesh)?(:[0-9]*)?", escape(without_mesh(rest))))
 }
 
 /// A field of which one line has one of the values. Envoy sees all lines of a field as one text: what allows must be that text, what denies may stand anywhere

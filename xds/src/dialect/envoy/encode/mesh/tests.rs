@@ -4,6 +4,7 @@
 
 use heddle_proto::envoy::config::rbac::v3 as rbac;
 use heddle_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
+use heddle_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use heddle_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use heddle_proto::envoy::r#type::v3::{HashPolicy, hash_policy};
 
@@ -226,6 +227,23 @@ fn callers_in_clear_have_a_chain_of_their_own_where_the_most_specific_that_is_sa
 }
 
 #[test]
+fn callers_connect_anew_every_hour_and_so_prove_anew_who_they_are() {
+    for protocol in [MeshProtocol::Http, MeshProtocol::Grpc, MeshProtocol::Tcp] {
+        let mut world = World::new(member(protocol));
+        world.set(vec![]);
+        let all = MeshEncoder::new(world.encoder.who.clone()).apply(&world.store.view(), &Changes { position: 0, names: None });
+        let listener = all.iter().flatten().find(|set| set.resource == standing(listeners::INBOUND)).unwrap();
+        let listener = wire::Listener::decode(&*listener.body).unwrap();
+        let Some(wire::filter::ConfigType::TypedConfig(config)) = &listener.filter_chains[0].filters[0].config_type else {
+            panic!()
+        };
+        let options = HttpConnectionManager::decode(&config.value[..]).unwrap().common_http_protocol_options.unwrap();
+        let hours = |span: Option<prost_types::Duration>| span.unwrap().seconds / 3600;
+        assert_eq!((hours(options.max_connection_duration), hours(options.max_stream_duration)), (1, 24), "{protocol:?}");
+    }
+}
+
+#[test]
 fn bytes_are_denied_by_what_speaks_of_requests_and_never_allowed() {
     let rules = |action, to: Vec<PolicyOperation>| {
         let policy = policy(None, action, vec![PolicyRule { from: vec![], to }]);
@@ -308,6 +326,22 @@ fn callers_are_meant_by_what_they_have_proven() {
 }
 
 #[test]
+fn who_has_proven_nothing_is_never_allowed_as_one_who_is_not_another() {
+    let others =
+        PolicySource { not_identities: vec!["spiffe://story.example/ns/shop/svc/evil".into()], ..PolicySource::default() };
+    let elsewhere = PolicySource { not_namespaces: vec!["guests".into()], ..PolicySource::default() };
+    let outside = PolicySource { not_cidrs: vec!["10.0.0.0/8".parse().unwrap()], ..PolicySource::default() };
+    let member = r#"Prefix("spiffe://")"#;
+    for (source, proves) in [(others, true), (elsewhere, true), (outside, false)] {
+        for (action, demanded) in [(PolicyAction::Allow, proves), (PolicyAction::Deny, false)] {
+            let rules = told(&policy(None, action, vec![PolicyRule { from: vec![source.clone()], to: vec![] }]));
+            let shown = text(&rules.allow.or(rules.deny).unwrap().rules.unwrap());
+            assert_eq!(shown.contains(member), demanded, "{action:?} {shown}");
+        }
+    }
+}
+
+#[test]
 fn paths_that_may_be_read_otherwise_are_denied_and_never_allowed() {
     let rule = |action| {
         let to = PolicyOperation { methods: vec!["GET".into()], paths: vec!["/items/*".into()], ..PolicyOperation::default() };
@@ -343,7 +377,7 @@ fn a_rule_for_another_port_matches_nothing_and_fields_are_looked_for_in_all_line
     let deny = |ports| told(&policy(None, PolicyAction::Deny, vec![rule(ports)])).deny.unwrap().rules.unwrap();
     assert!(deny(vec![1]).policies.is_empty());
     let shown = text(&deny(vec![8080]));
-    assert!(shown.contains("(.*,)?gold(,.*)?") && shown.contains(r"(?i).*\\.shop(:[0-9]*)?"), "{shown}");
+    assert!(shown.contains("(.*,)?gold(,.*)?") && shown.contains(r"(?i).*\\.shop(\\.mesh)?(:[0-9]*)?"), "{shown}");
     assert!(shown.contains(r#"Contains("gold")"#), "between bytes that no pattern sees: {shown}");
     assert_eq!(shown.matches(r"[\\x00-\\x7f]*").count(), 2, "a host and a value that are not ASCII: {shown}");
 }

@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
-use heddle_proto::envoy::config::route::v3::RateLimit;
+use heddle_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use heddle_proto::envoy::config::route::v3::rate_limit::Action;
 use heddle_proto::envoy::config::route::v3::rate_limit::action::{ActionSpecifier, RemoteAddress};
+use heddle_proto::envoy::config::route::v3::{HeaderMatcher, RateLimit};
 use heddle_proto::envoy::extensions::common::ratelimit::v3 as common;
 use heddle_proto::envoy::extensions::filters::http::buffer::v3::{Buffer, BufferPerRoute, buffer_per_route};
+use heddle_proto::envoy::extensions::filters::http::fault::v3::{FaultAbort, HttpFault, fault_abort};
 use heddle_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use heddle_proto::envoy::r#type::v3 as kinds;
 use serde_json::Value;
 
+use super::super::Reader;
 use super::super::route::Draft;
-use super::super::wire::{LONGEST, always, any, span};
-use super::{Applied, BUFFER, Config, LIMIT_COUNT, LIMIT_REQ, only, text};
+use super::super::wire::{LONGEST, always, any, percent, span};
+use super::{Applied, BUFFER, Config, LIMIT_COUNT, LIMIT_REQ, SIZE, only, text};
 
 /// Clients that are counted one by one at once; the one that was not heard of for longest is forgotten.
 const CLIENTS: u32 = 10_000;
@@ -168,5 +171,21 @@ fn buffered(most: u64, draft: &mut Draft) -> Applied {
     let buffer = Buffer { max_request_bytes: Some(most) };
     let per_route = BufferPerRoute { r#override: Some(buffer_per_route::Override::Buffer(buffer)) };
     draft.filters.extend(any(&per_route).map(|config| (BUFFER.to_owned(), config)));
+    // Our agents count every body.
+    if draft.reader == Reader::Envoy {
+        draft.filters.extend(any(&longer_than(most)).map(|config| (SIZE.to_owned(), config)));
+    }
     Ok(())
+}
+
+/// 413 for every request that says that it is longer.
+fn longer_than(most: u32) -> HttpFault {
+    let longer = kinds::Int64Range { start: i64::from(most) + 1, end: i64::MAX };
+    let says = HeaderMatcher {
+        name: "content-length".to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::RangeMatch(longer)),
+        ..Default::default()
+    };
+    let abort = FaultAbort { percentage: Some(percent(100)), error_type: Some(fault_abort::ErrorType::HttpStatus(413)) };
+    HttpFault { headers: vec![says], abort: Some(abort), ..Default::default() }
 }

@@ -48,6 +48,8 @@ const KEY_AUTH: &str = "envoy.filters.http.api_key_auth";
 /// Takes fields out that clients may not say themselves.
 const DISOWN: &str = "heddle.disown";
 const BUFFER: &str = "envoy.filters.http.buffer";
+/// Refuses what says that it is too long: what counts is not asked about a body that is whole with its first piece.
+const SIZE: &str = "heddle.size";
 /// Two of one type, so that a route may have both.
 const LIMIT_COUNT: &str = "heddle.limit-count";
 const LIMIT_REQ: &str = "heddle.limit-req";
@@ -78,6 +80,7 @@ pub(super) fn chain(further: &Filters) -> Vec<manager::HttpFilter> {
     let mut chain = vec![
         // Pages may read that a body was too long.
         filter(CORS, &Cors::default(), true),
+        filter(SIZE, &HttpFault::default(), true),
         // It counts what passes it: what a filter before it keeps while it waits would come by in one piece, and uncounted.
         filter(BUFFER, &most, true),
         filter(FAULT, &HttpFault::default(), true),

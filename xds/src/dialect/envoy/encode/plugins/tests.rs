@@ -9,12 +9,14 @@ use std::time::Duration;
 use heddle_proto::envoy::config::core::v3::grpc_service::TargetSpecifier;
 use heddle_proto::envoy::config::rbac::v3::principal::Identifier;
 use heddle_proto::envoy::config::route::v3 as wire;
+use heddle_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use heddle_proto::envoy::config::route::v3::route_action::UpgradeConfig;
 use heddle_proto::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use heddle_proto::envoy::extensions::filters::http::ext_authz::v3::check_settings::ServiceOverride;
 use heddle_proto::envoy::extensions::filters::http::ext_authz::v3::ext_authz::Services;
 use heddle_proto::envoy::extensions::filters::http::ext_authz::v3::ext_authz_per_route::Override;
 use heddle_proto::envoy::extensions::filters::http::ext_authz::v3::{CheckSettings, ExtAuthz, ExtAuthzPerRoute};
+use heddle_proto::envoy::extensions::filters::http::fault::v3::fault_abort;
 use heddle_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use heddle_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use proptest::prelude::*;
@@ -315,6 +317,18 @@ fn the_lower_bound_of_bodies_counts() {
 }
 
 #[test]
+fn a_body_that_says_that_it_is_too_long_is_refused_before_it_is_held() {
+    let both = [("client-control", json!({ "max_body_size": 10 })), ("buffering", json!({ "response": false }))];
+    let fault = HttpFault::decode(&*plugged(&both).unwrap().filters[SIZE].value).unwrap();
+    let Some(HeaderMatchSpecifier::RangeMatch(longer)) = &fault.headers[0].header_match_specifier else { panic!() };
+    assert_eq!((&*fault.headers[0].name, longer.start), ("content-length", 11));
+    assert_eq!(fault.abort.unwrap().error_type, Some(fault_abort::ErrorType::HttpStatus(413)));
+    let names: Vec<String> = chain(&Filters::new()).into_iter().map(|filter| filter.name).collect();
+    let place = |name: &str| names.iter().position(|other| other == name).unwrap();
+    assert!(place(CORS) < place(SIZE) && place(SIZE) < place(BUFFER), "{names:?}");
+}
+
+#[test]
 fn tries_are_bounded_by_what_the_plugin_says() {
     let config = json!({ "attempts": 3, "statuses": [503, "500-502"], "initial_interval": 0.25, "methods": ["GET", "POST"] });
     let policy = plugged(&[("retry", config)]).unwrap().action.retry_policy.unwrap();
@@ -574,6 +588,6 @@ proptest! {
 #[test]
 fn bodies_are_bounded_before_anything_that_may_wait() {
     let chain = chain(&Filters::new());
-    let first: Vec<&str> = chain.iter().take(2).map(|filter| &*filter.name).collect();
-    assert_eq!(first, [CORS, BUFFER], "what a filter before it keeps while it waits would come by uncounted");
+    let first: Vec<&str> = chain.iter().take(3).map(|filter| &*filter.name).collect();
+    assert_eq!(first, [CORS, SIZE, BUFFER], "what a filter before it keeps while it waits would come by uncounted");
 }
