@@ -4,13 +4,15 @@
 //! answered in `removed_resources` at once; asking again for a name resends it; leaving a name while subscribed to all is answered with
 //! its present state; nonces that are not the newest are normal.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+mod subscription;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::refused::Refused;
+use self::subscription::{InFlight, Subscription};
 use super::sent::Sent;
-use super::{KindView, Machine, Nack, ResourceView, Standing};
+use super::{KindView, Machine, Nack, ResourceView};
 use crate::model::Kind;
 use crate::protocol::{BadRequest, DeltaRequest, DeltaResponse, MAX_NAMES, RawResource, Types, WILDCARD};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned};
@@ -34,41 +36,6 @@ pub struct DeltaMachine {
     warming: HashSet<Arc<str>>,
     /// Clusters that the client had and has answered to in a newer version, by a stream that is not about endpoints.
     taken: Vec<Arc<str>>,
-}
-
-/// What a client wants and has of one kind.
-#[derive(Debug, Default)]
-struct Subscription {
-    /// There was a request.
-    open: bool,
-    /// All names are asked for.
-    wildcard: bool,
-    /// Names asked for one by one.
-    names: HashSet<Arc<str>>,
-    /// Versions that the client has or is about to get.
-    sent: Sent,
-    /// Names to look at.
-    dirty: BTreeSet<Arc<str>>,
-    /// Names for which an answer is owed even when they do not exist.
-    asked: HashSet<Arc<str>>,
-    /// Names to be removed once everything else was sent.
-    gone: BTreeSet<Arc<str>>,
-    /// An answer is owed even when there is nothing to say.
-    answer: bool,
-    in_flight: VecDeque<InFlight>,
-    acked: Arc<str>,
-    refused: Refused,
-}
-
-/// A response that waits for ACK or NACK.
-#[derive(Debug)]
-struct InFlight {
-    nonce: Arc<str>,
-    version: Arc<str>,
-    /// With their versions; without one where they are removed.
-    names: Vec<(Arc<str>, Arc<str>)>,
-    /// Those of them that the client had in another version.
-    anew: Vec<Arc<str>>,
 }
 
 impl DeltaMachine {
@@ -220,120 +187,6 @@ impl DeltaMachine {
         let flight = InFlight { nonce: nonce.clone(), version: version.clone(), names, anew };
         self.kinds[kind.index()].in_flight.push_back(flight);
         DeltaResponse { kind, version, nonce, resources, removed }
-    }
-}
-
-impl Subscription {
-    fn wants(&self, name: &str) -> bool {
-        self.open && (self.wildcard || self.names.contains(name))
-    }
-
-    /// Looks up which response is answered; an unknown nonce is ignored. Gives what the client has anew by it, and by those before it.
-    fn answered(&mut self, request: &DeltaRequest, now: SystemTime) -> Vec<Arc<str>> {
-        let Some(at) = self.in_flight.iter().position(|flight| flight.nonce == request.nonce) else { return Vec::new() };
-        let mut answered: Vec<InFlight> = self.in_flight.drain(..=at).collect();
-        let anew = answered.iter_mut().flat_map(|flight| std::mem::take(&mut flight.anew)).collect();
-        let Some(flight) = answered.pop() else { return anew };
-        match &request.error {
-            None => {
-                self.refused.accept(flight.names.iter().map(|(name, _)| name));
-                self.refused.take(flight.names.iter().map(|(name, version)| (name, version)));
-                self.acked = flight.version;
-            }
-            Some(text) => {
-                self.refused.refuse(request.kind, flight.names.iter().map(|(name, version)| (name, version)), text, now)
-            }
-        }
-        anew
-    }
-
-    /// Once the client was sent everything that it sees, what it has is that of every such client.
-    fn settle(&mut self, kind: Kind, position: u64, source: &dyn SnapshotSource) {
-        if self.asked.is_empty() {
-            // Who names thousands would keep the room for their answers.
-            self.asked = HashSet::new();
-        }
-        if !self.wildcard || self.pending() {
-            return;
-        }
-        let (at, all) = source.all(kind);
-        if at == position && !self.sent.is_settled(&all) {
-            self.sent.settle(all, self.sent.count());
-        }
-    }
-
-    fn resources(&self, kind: Kind, scope: &NodeScope) -> Vec<ResourceView> {
-        let in_flight: HashSet<&Arc<str>> =
-            self.in_flight.iter().flat_map(|flight| flight.names.iter().map(|(name, _)| name)).collect();
-        let refused = self.refused.nacks().map(|nack| nack.name.clone()).filter(|name| !name.is_empty());
-        let names: BTreeSet<Arc<str>> =
-            self.sent.names(scope).into_iter().chain(self.names.iter().cloned()).chain(refused).collect();
-        let one = |name: &Arc<str>| {
-            let sent = self.sent.get(name, scope).filter(|version| !version.is_empty());
-            match self.refused.of(name) {
-                Some(nack) => ResourceView::new(kind, name, Some(&nack.version), Standing::Refused(nack.clone())),
-                None if sent.is_none() => ResourceView::new(kind, name, None, Standing::NotSent),
-                None if in_flight.contains(name) => ResourceView::new(kind, name, sent, Standing::Stale),
-                None => ResourceView::new(kind, name, sent, Standing::Synced),
-            }
-        };
-        names.iter().map(one).collect()
-    }
-
-    /// Whether something is still to be sent.
-    fn pending(&self) -> bool {
-        self.sent.is_under_way() || !self.dirty.is_empty() || !self.gone.is_empty()
-    }
-
-    /// All resources that the client does not have in this version, and all that it has and that may be gone.
-    fn look_at_all(&mut self, kind: Kind, source: &dyn SnapshotSource, scope: &NodeScope) {
-        self.sent.stop(scope);
-        let (_, all) = source.all(kind);
-        let seen = |name: &Arc<str>| all.get(name).filter(|found| scope.sees(&found.resource));
-        self.dirty.extend(self.sent.names(scope).into_iter().filter(|name| seen(name).is_none()));
-        if self.wildcard {
-            let differs = |(name, found): &(&Arc<str>, &Arc<Versioned>)| {
-                scope.sees(&found.resource) && self.sent.get(name, scope) != Some(&found.version)
-            };
-            self.dirty.extend(all.iter().filter(differs).map(|(name, _)| name.clone()));
-        }
-        self.dirty.extend(self.names.iter().cloned());
-    }
-
-    fn subscribe(&mut self, name: Arc<str>, first: bool, scope: &NodeScope) {
-        let known = first && self.sent.get(&name, scope).is_some();
-        if !known {
-            self.sent.forget_version(&name, scope);
-            self.asked.insert(name.clone());
-        }
-        self.dirty.insert(name.clone());
-        self.names.insert(name);
-    }
-
-    fn unsubscribe(&mut self, name: &Arc<str>, scope: &NodeScope) {
-        if !self.names.remove(name) {
-            return;
-        }
-        self.refused.forget(name);
-        if self.wildcard {
-            self.sent.forget_version(name, scope);
-            self.asked.insert(name.clone());
-            self.dirty.insert(name.clone());
-        } else {
-            self.sent.remove(name, scope);
-            self.dirty.remove(name);
-            self.asked.remove(name);
-            self.gone.remove(name);
-        }
-    }
-
-    fn leave_wildcard(&mut self, scope: &NodeScope) {
-        self.wildcard = false;
-        self.answer = false;
-        self.sent.keep(&self.names, scope);
-        self.dirty.retain(|name| self.names.contains(name));
-        self.asked.retain(|name| self.names.contains(name));
-        self.gone.retain(|name| self.names.contains(name));
     }
 }
 

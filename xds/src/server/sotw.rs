@@ -6,18 +6,17 @@
 //! Absence of endpoints takes nothing away from Envoy and gRPC, so those that change are told to them by themselves, as the protocol allows
 //! ("grouping resources into responses"): of thousands one changes at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod subscription;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::refused::Refused;
-use super::{KindView, Machine, Nack, ResourceView, Standing};
-use crate::dialect::envoy::encode::grpc;
+use self::subscription::{Shown, Subscription, version_of_all};
+use super::{KindView, Machine, Nack, ResourceView};
 use crate::model::Kind;
-use crate::protocol::{BadRequest, Names, RawResource, SotwRequest, SotwResponse, Types, WILDCARD, is_followed};
+use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, Types, is_followed};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, version_of};
-
-type Shown = BTreeMap<Arc<str>, Arc<Versioned>>;
 
 /// The state of one state-of-the-world stream.
 #[derive(Debug)]
@@ -27,41 +26,6 @@ pub struct SotwMachine {
     position: u64,
     nonce: u64,
     kinds: [Subscription; Kind::ALL.len()],
-}
-
-/// What a client wants and has of one kind.
-#[derive(Debug, Default)]
-struct Subscription {
-    /// There was a request.
-    open: bool,
-    /// All names are asked for.
-    wildcard: bool,
-    /// A request named something once: from then on, no names means nothing.
-    named: bool,
-    names: BTreeSet<Arc<str>>,
-    /// The same as the last request said it.
-    said: Option<Names>,
-    /// What the client was sent.
-    sent: Shown,
-    /// What the last response was about, and in which version, where that was not all of it.
-    part: Option<Vec<(Arc<str>, Arc<str>)>>,
-    /// What is good of a refused response was told once more.
-    repeated: bool,
-    /// Version and nonce of the last response.
-    version: Arc<str>,
-    nonce: Arc<str>,
-    /// The last response waits for ACK or NACK.
-    in_flight: bool,
-    /// Something may have changed.
-    dirty: bool,
-    /// What that is, where it is told in parts; `None`: all of it may have.
-    touched: Option<BTreeSet<Arc<str>>>,
-    /// An answer is owed even when there is nothing new.
-    answer: bool,
-    /// Something is to be taken away once everything else was sent.
-    shrink: bool,
-    acked: Arc<str>,
-    refused: Refused,
 }
 
 impl SotwMachine {
@@ -206,141 +170,6 @@ impl SotwMachine {
         state.nonce = nonce.clone();
         state.in_flight = true;
         SotwResponse { kind, version, nonce, resources }
-    }
-}
-
-/// The version of a whole: that of its names and their versions.
-fn version_of_all(shown: &Shown) -> Arc<str> {
-    let mut text = String::new();
-    for (name, now) in shown {
-        text.push_str(name);
-        text.push('\0');
-        text.push_str(&now.version);
-        text.push('\0');
-    }
-    version_of(text.as_bytes())
-}
-
-impl Subscription {
-    fn wants(&self, name: &str) -> bool {
-        self.open && (self.wildcard || self.names.contains(name))
-    }
-
-    /// Something that the client may not have, whatever it was sent, is to be told by itself, if it wants it.
-    fn owe(&mut self, name: &Arc<str>) {
-        if self.wants(name) && self.sent.remove(name).is_some() {
-            self.dirty = true;
-            self.touched.iter_mut().for_each(|touched| {
-                touched.insert(name.clone());
-            });
-        }
-    }
-
-    fn wanted(&self, kind: Kind, source: &dyn SnapshotSource, (scope, types): (&NodeScope, Types)) -> Shown {
-        let mut shown = Shown::new();
-        // Who speaks gRPC names the service that it wants, which many listeners may stand for.
-        let get = |name: &Arc<str>| match (types, kind) {
-            (Types::Grpc, Kind::Listener) => grpc::listener(source, name, scope),
-            _ => source.get(kind, name, scope),
-        };
-        if self.wildcard && types == Types::Grpc {
-            return shown;
-        }
-        if self.wildcard {
-            shown.extend(source.list(kind, scope).into_iter().map(|found| (found.resource.name().clone(), found)));
-        } else {
-            shown.extend(self.names.iter().filter_map(|name| Some((name.clone(), get(name)?))));
-        }
-        shown
-    }
-
-    fn answered(&mut self, request: &SotwRequest, now: SystemTime) {
-        self.in_flight = false;
-        match &request.error {
-            None if request.version == self.version => {
-                self.forgive();
-                if self.part.is_none() {
-                    self.refused.take(self.sent.iter().map(|(name, sent)| (name, &sent.version)));
-                }
-                self.repeated = false;
-                self.acked = self.version.clone();
-            }
-            // After a NACK the same nonce with the previous version only changes the subscription.
-            None => {}
-            Some(text) => {
-                self.forgive();
-                let all = self.part.is_none().then(|| self.sent.iter().map(|(name, sent)| (name, &sent.version)));
-                let part = self.part.iter().flatten().map(|(name, version)| (name, version));
-                self.refused.refuse(request.kind, all.into_iter().flatten().chain(part), text, now);
-                self.owe_the_good();
-            }
-        }
-    }
-
-    /// Who refuses one of several may not have taken the others either. Of a kind that is told in parts they are told once more, by themselves; where nobody is
-    /// blamed, or that is refused too, with what changes next.
-    fn owe_the_good(&mut self) {
-        let Some(touched) = &mut self.touched else { return };
-        let all = self.part.is_none().then(|| self.sent.keys()).into_iter().flatten();
-        let told = all.chain(self.part.iter().flatten().map(|(name, _)| name));
-        let good: Vec<Arc<str>> = told.filter(|name| self.refused.of(name).is_none()).cloned().collect();
-        let repeats = !self.repeated && self.refused.of("").is_none() && !good.is_empty();
-        self.dirty |= repeats;
-        self.repeated = repeats;
-        for name in good {
-            self.sent.remove(&name);
-            touched.insert(name);
-        }
-    }
-
-    /// What was refused before of that which the last response was about does not matter any more.
-    fn forgive(&mut self) {
-        match &self.part {
-            Some(part) => self.refused.accept(part.iter().map(|(name, _)| name)),
-            None => self.refused.clear(),
-        }
-    }
-
-    fn resources(&self, kind: Kind) -> Vec<ResourceView> {
-        let names: BTreeSet<&Arc<str>> = self.sent.keys().chain(&self.names).collect();
-        let one = |name: &Arc<str>| {
-            let sent = self.sent.get(name).map(|sent| &sent.version);
-            match self.refused.of(name) {
-                Some(nack) => ResourceView::new(kind, name, Some(&nack.version), Standing::Refused(nack.clone())),
-                None if sent.is_none() => ResourceView::new(kind, name, None, Standing::NotSent),
-                None if self.in_flight => ResourceView::new(kind, name, sent, Standing::Stale),
-                None => ResourceView::new(kind, name, sent, Standing::Synced),
-            }
-        };
-        names.into_iter().map(one).collect()
-    }
-
-    /// The names of a request where they are not those of the last one.
-    fn others(&self, names: &Names) -> Result<Option<Vec<Arc<str>>>, BadRequest> {
-        if self.said.as_ref() == Some(names) { Ok(None) } else { names.read().map(Some) }
-    }
-
-    /// Whether exactly these names are asked for; none are those of the last request.
-    fn is_subscribed(&self, others: Option<&[Arc<str>]>) -> bool {
-        let is_same = |names: &[Arc<str>]| names.len() == self.names.len() && names.iter().all(|name| self.names.contains(name));
-        !self.wildcard && others.is_none_or(is_same)
-    }
-
-    /// Takes over the names of a request, where they are others than those of the last one; says whether there are new ones.
-    fn subscribe(&mut self, said: Names, others: Option<Vec<Arc<str>>>) -> bool {
-        let Some(names) = others else { return false };
-        self.said = Some(said);
-        let was_wildcard = self.wildcard;
-        self.wildcard = names.iter().any(|name| &**name == WILDCARD) || (names.is_empty() && !self.named);
-        self.named |= !names.is_empty();
-        let names: BTreeSet<Arc<str>> = names.into_iter().filter(|name| &**name != WILDCARD).collect();
-        let grew = !was_wildcard && (self.wildcard || names.iter().any(|name| !self.names.contains(name)));
-        self.names = names;
-        if !self.wildcard {
-            let names = &self.names;
-            self.sent.retain(|name, _| names.contains(name));
-        }
-        grew
     }
 }
 
