@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::subscription::{InFlight, Subscription};
+use super::refused::{Leads, MAX_KEPT};
 use super::sent::Sent;
 use super::{KindView, Machine, Nack, ResourceView};
 use crate::model::Kind;
@@ -32,6 +33,8 @@ pub struct DeltaMachine {
     position: u64,
     nonce: u64,
     kinds: [Subscription; Kind::ALL.len()],
+    /// The client has answered to something.
+    heard: bool,
     /// Clusters that were told before endpoints were asked for: they wait for those, whatever version of them the client says that it has.
     warming: HashSet<Arc<str>>,
     /// Clusters that the client had and has answered to in a newer version, by a stream that is not about endpoints.
@@ -47,6 +50,7 @@ impl DeltaMachine {
             position,
             nonce: 0,
             kinds: Default::default(),
+            heard: false,
             warming: HashSet::new(),
             taken: Vec::new(),
         }
@@ -147,14 +151,37 @@ impl DeltaMachine {
         self.types == Types::Envoy && kind == Kind::Route && under_way && routes.sent.count() > 0
     }
 
+    /// Whether the client has taken what may lead to that which is gone of a kind; what is gone stays until then. Who speaks our types is told a view in
+    /// one go.
+    fn leads(&self, kind: Kind) -> Leads {
+        if self.types == Types::Heddle {
+            return Leads::Taken;
+        }
+        // Who comes back asks for one kind after the other, and for all of them before it has answered.
+        let comes_back = !self.heard && self.kinds.iter().any(|state| !state.in_flight.is_empty());
+        let leading = Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, _)| Leads::are(*other, kind));
+        let leads = leading.map(|(_, state)| state.stands()).max().unwrap_or_default();
+        leads.max(if comes_back { Leads::UnderWay } else { Leads::Taken })
+    }
+
+    /// Whether something of a kind is still to be sent; what stays is not.
+    fn owes(&self, kind: Kind) -> bool {
+        let state = &self.kinds[kind.index()];
+        state.tells() || !state.gone.is_empty() && self.leads(kind) != Leads::Refused
+    }
+
     /// Everything that is to be removed, dependents first.
     fn next_removal(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
+        let leads = self.leads(kind);
         let state = &mut self.kinds[kind.index()];
-        if state.gone.is_empty() {
-            return None;
-        }
+        let stays = match leads {
+            Leads::Taken => 0,
+            Leads::UnderWay => return None,
+            Leads::Refused => MAX_KEPT,
+        };
         let (mut removed, mut size) = (Vec::new(), 0);
         while size < CHUNK
+            && state.gone.len() > stays
             && let Some(name) = state.gone.pop_first()
         {
             if source.get(kind, &name, &self.scope).is_some() {
@@ -197,6 +224,7 @@ impl Machine for DeltaMachine {
     fn request(&mut self, request: DeltaRequest, source: &dyn SnapshotSource, now: SystemTime) -> Result<(), BadRequest> {
         let is_apart = request.kind == Kind::Endpoints && self.are_clusters_elsewhere();
         let state = &mut self.kinds[request.kind.index()];
+        self.heard |= !request.nonce.is_empty();
         let anew = state.answered(&request, now);
         if request.error.is_some() {
             state.refused.explain(|name| source.get(request.kind, name, &self.scope)?.history.clone());
@@ -277,8 +305,8 @@ impl Machine for DeltaMachine {
     /// for ever. For clusters nothing waits but routes: an Envoy confirms them when they are warm, which may take as long as their checks.
     fn is_free(&self) -> bool {
         let clusters_wait = !self.kinds[Kind::Upstream.index()].in_flight.is_empty();
-        let behind = self.kinds[Kind::Route.index()..].iter().any(Subscription::pending);
-        let removals = self.kinds.iter().any(|state| !state.gone.is_empty());
+        let behind = Kind::ALL[Kind::Route.index()..].iter().any(|kind| self.owes(*kind));
+        let removals = Kind::ALL.into_iter().any(|kind| !self.kinds[kind.index()].gone.is_empty() && self.owes(kind));
         let held_up = self.must_wait(Kind::Route) && !clusters_wait && (behind || removals);
         !held_up && self.kinds.iter().all(|state| state.in_flight.len() < MAX_IN_FLIGHT)
     }
@@ -308,9 +336,8 @@ impl Machine for DeltaMachine {
     }
 
     fn answered(&self) -> bool {
-        let other = |(kind, _): &(Kind, &Subscription)| *kind != Kind::Endpoints;
-        let mut open = Kind::ALL.into_iter().zip(&self.kinds).filter(other).map(|(_, state)| state).filter(|state| state.open);
-        open.all(|state| state.in_flight.is_empty() && !state.pending())
+        let mut others = Kind::ALL.into_iter().zip(&self.kinds).filter(|(kind, state)| *kind != Kind::Endpoints && state.open);
+        others.all(|(kind, state)| state.in_flight.is_empty() && !self.owes(kind))
     }
 
     fn held(&self) -> Vec<KindView> {
@@ -319,7 +346,7 @@ impl Machine for DeltaMachine {
             kind,
             version: state.acked.clone(),
             resources: state.sent.count().saturating_sub(state.refused.named()),
-            pending: !state.in_flight.is_empty() || state.pending(),
+            pending: !state.in_flight.is_empty() || self.owes(kind),
         };
         open.map(view).collect()
     }
@@ -331,6 +358,12 @@ impl Machine for DeltaMachine {
     fn resources(&self) -> Vec<ResourceView> {
         let of = |(kind, state): (Kind, &Subscription)| state.resources(kind, &self.scope);
         Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open).flat_map(of).collect()
+    }
+
+    fn kept(&self) -> Vec<(Kind, Arc<str>)> {
+        let stays = |(kind, _): &(Kind, &Subscription)| self.leads(*kind) == Leads::Refused;
+        let all = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| !state.gone.is_empty()).filter(stays);
+        all.flat_map(|(kind, state)| state.gone.iter().map(move |name| (kind, name.clone()))).collect()
     }
 
     fn taken(&mut self) -> Vec<Arc<str>> {

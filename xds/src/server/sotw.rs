@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::subscription::{Shown, Subscription, version_of_all};
+use super::refused::{Leads, MAX_KEPT};
 use super::{KindView, Machine, Nack, ResourceView};
 use crate::model::Kind;
 use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, Types, is_followed};
@@ -41,7 +42,7 @@ impl SotwMachine {
 
     /// Everything that is to be set, dependencies first; what vanished is still shown beside it, but for listeners.
     fn next_set(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<SotwResponse> {
-        let in_parts = self.is_told_in_parts(kind);
+        let (in_parts, leads) = (self.is_told_in_parts(kind), self.leads(kind));
         let state = &mut self.kinds[kind.index()];
         if in_parts && !state.answer && state.touched.is_some() {
             return self.next_part(kind, source);
@@ -54,12 +55,14 @@ impl SotwMachine {
         state.dirty = false;
         state.touched = in_parts.then(BTreeSet::new);
         let grew = shown.iter().any(|(name, now)| state.sent.get(name).is_none_or(|then| then.version != now.version));
-        let vanished = !in_parts && state.sent.keys().any(|name| !shown.contains_key(name));
+        let vanished = state.sent.keys().filter(|name| !in_parts && !shown.contains_key(*name));
+        state.gone = vanished.cloned().collect();
         // An address may go from one listener to the next, and clients refuse whoever wants one that is taken.
-        let leaves = vanished && kind == Kind::Listener;
-        if vanished && !leaves && (grew || !state.answer) {
-            state.shrink = true;
-            if !grew {
+        let leaves = !state.gone.is_empty() && kind == Kind::Listener;
+        if leaves || state.answer && !grew && leads == Leads::Taken {
+            state.gone.clear();
+        } else if !state.gone.is_empty() {
+            if !grew && !state.answer {
                 return None;
             }
             for (name, then) in &state.sent {
@@ -126,15 +129,39 @@ impl SotwMachine {
         self.types == Types::Envoy && kind == Kind::Route && under_way && !routes.sent.is_empty()
     }
 
+    /// Whether the client has taken what may lead to that which is gone of a kind; what is gone stays until then. Who speaks our types is told a view in
+    /// one go.
+    fn leads(&self, kind: Kind) -> Leads {
+        if self.types == Types::Heddle {
+            return Leads::Taken;
+        }
+        let leading = Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, _)| Leads::are(*other, kind));
+        leading.map(|(_, state)| state.stands()).max().unwrap_or_default()
+    }
+
+    /// Whether something of a kind is still to be sent; what stays is not.
+    fn owes(&self, kind: Kind) -> bool {
+        let state = &self.kinds[kind.index()];
+        state.dirty || !state.gone.is_empty() && self.leads(kind) != Leads::Refused
+    }
+
     /// Everything that is to be taken away, dependents first.
     fn next_removal(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<SotwResponse> {
-        let waits = self.types != Types::Heddle;
+        let (waits, leads) = (self.types != Types::Heddle, self.leads(kind));
         let state = &mut self.kinds[kind.index()];
-        if !state.shrink || state.in_flight && waits {
+        let stays = match leads {
+            Leads::Taken => 0,
+            Leads::UnderWay => return None,
+            Leads::Refused => MAX_KEPT,
+        };
+        if state.gone.len() <= stays || state.in_flight && waits {
             return None;
         }
-        state.shrink = false;
-        let shown = state.wanted(kind, source, (&self.scope, self.types));
+        state.gone = std::mem::take(&mut state.gone).into_iter().take(stays).collect();
+        let mut shown = state.wanted(kind, source, (&self.scope, self.types));
+        for (name, then) in state.gone.iter().filter_map(|name| state.sent.get_key_value(name)) {
+            shown.entry(name.clone()).or_insert_with(|| then.clone());
+        }
         let changed = version_of_all(&shown) != state.version;
         changed.then(|| self.seal(kind, shown))
     }
@@ -198,7 +225,7 @@ impl Machine for SotwMachine {
         if !request.nonce.is_empty() {
             if *is_followed(&request.nonce).0 != *state.nonce {
                 // Who wants nothing any more answers nothing that is on its way, as Envoy does.
-                if request.kind == Kind::Endpoints && self.types == Types::Envoy && request.names.is_empty() {
+                if state.named && self.types == Types::Envoy && request.names.is_empty() {
                     state.subscribe(request.names, others);
                     state.in_flight = false;
                 }
@@ -253,7 +280,7 @@ impl Machine for SotwMachine {
             Types::Heddle => !self.kinds.iter().any(|state| state.in_flight),
             _ => {
                 let behind = self.kinds[Kind::Route.index()..].iter().any(|state| state.dirty);
-                let removals = self.kinds.iter().any(|state| state.shrink);
+                let removals = Kind::ALL.into_iter().any(|kind| !self.kinds[kind.index()].gone.is_empty() && self.owes(kind));
                 let clusters_wait = self.kinds[Kind::Upstream.index()].in_flight;
                 !(self.must_wait(Kind::Route) && !clusters_wait && (behind || removals))
             }
@@ -285,9 +312,8 @@ impl Machine for SotwMachine {
     }
 
     fn answered(&self) -> bool {
-        let other = |(kind, _): &(Kind, &Subscription)| *kind != Kind::Endpoints;
-        let mut open = Kind::ALL.into_iter().zip(&self.kinds).filter(other).map(|(_, state)| state).filter(|state| state.open);
-        open.all(|state| !state.in_flight && !state.dirty && !state.shrink)
+        let mut others = Kind::ALL.into_iter().zip(&self.kinds).filter(|(kind, state)| *kind != Kind::Endpoints && state.open);
+        others.all(|(kind, state)| !state.in_flight && !self.owes(kind))
     }
 
     fn held(&self) -> Vec<KindView> {
@@ -296,13 +322,19 @@ impl Machine for SotwMachine {
             kind,
             version: state.acked.clone(),
             resources: state.sent.len().saturating_sub(state.refused.named()),
-            pending: state.in_flight || state.dirty || state.shrink,
+            pending: state.in_flight || self.owes(kind),
         };
         open.map(view).collect()
     }
 
     fn nacks(&self) -> Vec<Nack> {
         self.kinds.iter().flat_map(|state| state.refused.nacks().cloned()).collect()
+    }
+
+    fn kept(&self) -> Vec<(Kind, Arc<str>)> {
+        let stays = |(kind, _): &(Kind, &Subscription)| self.leads(*kind) == Leads::Refused;
+        let all = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| !state.gone.is_empty()).filter(stays);
+        all.flat_map(|(kind, state)| state.gone.iter().map(move |name| (kind, name.clone()))).collect()
     }
 
     fn resources(&self) -> Vec<ResourceView> {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::model::Kind;
 use crate::protocol::DeltaRequest;
-use crate::server::refused::Refused;
+use crate::server::refused::{Leads, Refused};
 use crate::server::sent::Sent;
 use crate::server::{ResourceView, Standing};
 use crate::snapshot::{NodeScope, SnapshotSource, Versioned};
@@ -103,9 +103,23 @@ impl Subscription {
         names.iter().map(one).collect()
     }
 
+    /// Whether something is still to be sent, or to be removed.
+    fn pending(&self) -> bool {
+        self.tells() || !self.gone.is_empty()
+    }
+
     /// Whether something is still to be sent.
-    pub(super) fn pending(&self) -> bool {
-        self.sent.is_under_way() || !self.dirty.is_empty() || !self.gone.is_empty()
+    pub(super) fn tells(&self) -> bool {
+        self.sent.is_under_way() || !self.dirty.is_empty()
+    }
+
+    /// How the client stands to what it was sent.
+    pub(super) fn stands(&self) -> Leads {
+        match self.in_flight.is_empty() {
+            _ if !self.refused.is_empty() => Leads::Refused,
+            false => Leads::UnderWay,
+            true => Leads::Taken,
+        }
     }
 
     /// All resources that the client does not have in this version, and all that it has and that may be gone.

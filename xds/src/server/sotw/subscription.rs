@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use crate::dialect::envoy::encode::grpc;
 use crate::model::Kind;
 use crate::protocol::{BadRequest, Names, SotwRequest, Types, WILDCARD};
-use crate::server::refused::Refused;
+use crate::server::refused::{Leads, Refused};
 use crate::server::{ResourceView, Standing};
 use crate::snapshot::{NodeScope, SnapshotSource, Versioned, version_of};
 
@@ -43,8 +43,8 @@ pub(super) struct Subscription {
     pub(super) touched: Option<BTreeSet<Arc<str>>>,
     /// An answer is owed even when there is nothing new.
     pub(super) answer: bool,
-    /// Something is to be taken away once everything else was sent.
-    pub(super) shrink: bool,
+    /// What is to be taken away once everything else was sent.
+    pub(super) gone: BTreeSet<Arc<str>>,
     pub(super) acked: Arc<str>,
     pub(super) refused: Refused,
 }
@@ -141,6 +141,15 @@ impl Subscription {
         }
     }
 
+    /// How the client stands to what it was sent.
+    pub(super) fn stands(&self) -> Leads {
+        match self.in_flight {
+            _ if !self.refused.is_empty() => Leads::Refused,
+            true => Leads::UnderWay,
+            false => Leads::Taken,
+        }
+    }
+
     pub(super) fn resources(&self, kind: Kind) -> Vec<ResourceView> {
         let names: BTreeSet<&Arc<str>> = self.sent.keys().chain(&self.names).collect();
         let one = |name: &Arc<str>| {
@@ -179,6 +188,7 @@ impl Subscription {
         if !self.wildcard {
             let names = &self.names;
             self.sent.retain(|name, _| names.contains(name));
+            self.refused.keep(|name| names.contains(name));
         }
         grew
     }
