@@ -83,6 +83,7 @@ impl DeltaMachine {
             match source.get(kind, &name, &self.scope) {
                 Some(found) => {
                     state.gone.remove(&name);
+                    state.left.remove(&name);
                     let had = state.sent.get(&name, &self.scope);
                     if had != Some(&found.version) {
                         anew.extend(had.map(|_| name.clone()));
@@ -90,14 +91,10 @@ impl DeltaMachine {
                         send(&found, &mut size);
                     }
                 }
-                // An address may go from one listener to the next: clients hear first what is gone, and refuse whoever wants one that is taken.
-                None if asked || kind == Kind::Listener && state.sent.get(&name, &self.scope).is_some() => {
+                None if state.vanishes((kind, &name), asked, source, &self.scope) => {
                     size += name.len() + 16;
-                    state.sent.remove(&name, &self.scope);
-                    state.gone.remove(&name);
                     removed.push(name);
                 }
-                None if state.sent.get(&name, &self.scope).is_some() => drop(state.gone.insert(name)),
                 None => {}
             }
         }
@@ -154,13 +151,14 @@ impl DeltaMachine {
     /// Whether the client has taken what may lead to that which is gone of a kind; what is gone stays until then. Who speaks our types is told a view in
     /// one go.
     fn leads(&self, kind: Kind) -> Leads {
+        let leading =
+            || Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, _)| Leads::are(*other, kind)).map(|(_, state)| state);
         if self.types == Types::Heddle {
-            return Leads::Taken;
+            return if leading().any(|state| !state.left.is_empty()) { Leads::Refused } else { Leads::Taken };
         }
         // Who comes back asks for one kind after the other, and for all of them before it has answered.
         let comes_back = !self.heard && self.kinds.iter().any(|state| !state.in_flight.is_empty());
-        let leading = Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, _)| Leads::are(*other, kind));
-        let leads = leading.map(|(_, state)| state.stands()).max().unwrap_or_default();
+        let leads = leading().map(Subscription::stands).max().unwrap_or_default();
         leads.max(if comes_back { Leads::UnderWay } else { Leads::Taken })
     }
 

@@ -51,6 +51,12 @@ impl SotwMachine {
         if !due {
             return None;
         }
+        let left = self.stays_as_it_was(kind, source);
+        let state = &mut self.kinds[kind.index()];
+        state.left = left;
+        if left {
+            return None;
+        }
         let mut shown = state.wanted(kind, source, (&self.scope, self.types));
         state.dirty = false;
         state.touched = in_parts.then(BTreeSet::new);
@@ -74,6 +80,14 @@ impl SotwMachine {
             self.tell_endpoints_again(&shown);
         }
         (answer || grew || leaves).then(|| self.seal(kind, shown))
+    }
+
+    /// Of who comes back with something that is not told, all of that kind stays as it is, and so does what it may lead to: a list without it would take it away.
+    fn stays_as_it_was(&self, kind: Kind, source: &dyn SnapshotSource) -> bool {
+        let leads = |other: &Kind| *other == kind || Leads::are(*other, kind);
+        self.kinds[kind.index()].came_with
+            && kind != Kind::Endpoints
+            && Kind::ALL.iter().any(|other| leads(other) && source.leaves(*other))
     }
 
     /// A cluster that changes waits for its endpoints anew, even when they are the same. Envoy asks for them again, and what it says may cross what it is told
@@ -169,7 +183,7 @@ impl SotwMachine {
     fn seal(&mut self, kind: Kind, shown: Shown) -> SotwResponse {
         let response = self.send(kind, version_of_all(&shown), shown.values(), None);
         let state = &mut self.kinds[kind.index()];
-        (state.sent, state.repeated) = (shown, false);
+        (state.sent, state.repeated, state.came_with) = (shown, false, false);
         response
     }
 
@@ -212,8 +226,10 @@ impl Machine for SotwMachine {
         state.answer |= may_warm;
         if !std::mem::replace(&mut state.open, true) {
             state.subscribe(request.names, others);
+            state.came_with = !request.version.is_empty();
             let shown = state.wanted(request.kind, source, (&self.scope, self.types));
             if !may_warm && !request.version.is_empty() && version_of_all(&shown) == request.version {
+                state.came_with = false;
                 state.sent = shown;
                 state.version = request.version.clone();
                 state.acked = request.version;

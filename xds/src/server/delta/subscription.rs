@@ -28,6 +28,8 @@ pub(super) struct Subscription {
     pub(super) asked: HashSet<Arc<str>>,
     /// Names to be removed once everything else was sent.
     pub(super) gone: BTreeSet<Arc<str>>,
+    /// Names of which nothing is said, and that the client has.
+    pub(super) left: BTreeSet<Arc<str>>,
     /// An answer is owed even when there is nothing to say.
     pub(super) answer: bool,
     pub(super) in_flight: VecDeque<InFlight>,
@@ -70,13 +72,38 @@ impl Subscription {
         anew
     }
 
+    /// Takes note that a resource is not there. Says whether the client is to hear it at once.
+    pub(super) fn vanishes(
+        &mut self,
+        (kind, name): (Kind, &Arc<str>),
+        asked: bool,
+        source: &dyn SnapshotSource,
+        scope: &NodeScope,
+    ) -> bool {
+        let has = self.sent.get(name, scope).is_some();
+        if has && source.is_untold(kind, name) {
+            self.left.insert(name.clone());
+            return false;
+        }
+        self.left.remove(name);
+        // An address may go from one listener to the next: clients hear first what is gone, and refuse whoever wants one that is taken.
+        let now = asked || has && kind == Kind::Listener;
+        if now {
+            self.sent.remove(name, scope);
+            self.gone.remove(name);
+        } else if has {
+            self.gone.insert(name.clone());
+        }
+        now
+    }
+
     /// Once the client was sent everything that it sees, what it has is that of every such client.
     pub(super) fn settle(&mut self, kind: Kind, position: u64, source: &dyn SnapshotSource) {
         if self.asked.is_empty() {
             // Who names thousands would keep the room for their answers.
             self.asked = HashSet::new();
         }
-        if !self.wildcard || self.pending() {
+        if !self.wildcard || self.pending() || source.leaves(kind) {
             return;
         }
         let (at, all) = source.all(kind);
@@ -116,7 +143,7 @@ impl Subscription {
     /// How the client stands to what it was sent.
     pub(super) fn stands(&self) -> Leads {
         match self.in_flight.is_empty() {
-            _ if !self.refused.is_empty() => Leads::Refused,
+            _ if !self.refused.is_empty() || !self.left.is_empty() => Leads::Refused,
             false => Leads::UnderWay,
             true => Leads::Taken,
         }
@@ -161,6 +188,7 @@ impl Subscription {
             self.dirty.remove(name);
             self.asked.remove(name);
             self.gone.remove(name);
+            self.left.remove(name);
         }
     }
 

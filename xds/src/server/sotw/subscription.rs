@@ -19,6 +19,10 @@ pub(super) type Shown = BTreeMap<Arc<str>, Arc<Versioned>>;
 pub(super) struct Subscription {
     /// There was a request.
     pub(super) open: bool,
+    /// The client came with something that is not known here.
+    pub(super) came_with: bool,
+    /// It keeps that for now.
+    pub(super) left: bool,
     /// All names are asked for.
     pub(super) wildcard: bool,
     /// A request named something once: from then on, no names means nothing.
@@ -91,6 +95,11 @@ impl Subscription {
         } else {
             shown.extend(self.names.iter().filter_map(|name| Some((name.clone(), get(name)?))));
         }
+        if source.leaves(kind) {
+            // A list without what is not told would take it away.
+            let untold = self.sent.iter().filter(|(name, _)| source.is_untold(kind, name));
+            shown.extend(untold.map(|(name, then)| (name.clone(), then.clone())));
+        }
         shown
     }
 
@@ -144,7 +153,7 @@ impl Subscription {
     /// How the client stands to what it was sent.
     pub(super) fn stands(&self) -> Leads {
         match self.in_flight {
-            _ if !self.refused.is_empty() => Leads::Refused,
+            _ if !self.refused.is_empty() || self.left => Leads::Refused,
             true => Leads::UnderWay,
             false => Leads::Taken,
         }

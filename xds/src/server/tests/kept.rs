@@ -127,6 +127,39 @@ fn an_envoy_that_comes_back_keeps_an_upstream_that_is_gone_until_it_takes_the_ro
 }
 
 #[test]
+fn an_envoy_that_comes_back_while_the_routes_are_held_keeps_its_own_and_what_they_lead_to() {
+    let (before, store) = (world(), world());
+    moves(&store);
+    store.leave(&[(Kind::Route, "heddle".into())]);
+    let (mut node, first) = comes_back(&before, &store);
+    assert_eq!(told(&first), [(Kind::Upstream, 1, vec![])]);
+    assert!(answers(&mut node, &store, &first[0], None).is_empty(), "neither other routes nor none");
+    assert_eq!(kept(&node), [(Kind::Upstream, "u".into()), (Kind::Endpoints, "u".into())]);
+    assert!(node.answered());
+    put(&store, Kind::Route, "heddle", "routes 3");
+    node.changes(since(&store, node.position()), &store);
+    let mended = drain(&mut node, &store);
+    assert_eq!(told(&mended), [(Kind::Route, 1, vec![])]);
+    assert_eq!(told(&answers(&mut node, &store, &mended[0], None)), [(Kind::Endpoints, 0, vec!["u"])]);
+}
+
+#[test]
+fn by_state_of_the_world_nothing_is_said_to_who_comes_back_while_the_routes_are_held() {
+    let store = world();
+    moves(&store);
+    store.leave(&[(Kind::Route, "heddle".into())]);
+    let mut node = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
+    for (kind, names) in [(Kind::Upstream, &[][..]), (Kind::Route, &["heddle"])] {
+        node.request(sotw(kind, names, ("before", "")), &store, at(1)).unwrap();
+    }
+    assert!(drain(&mut node, &store).is_empty(), "a list without the clusters that its routes lead to would take them away");
+    put(&store, Kind::Route, "heddle", "routes 3");
+    node.changes(since(&store, node.position()), &store);
+    let said: Vec<_> = drain(&mut node, &store).iter().map(|said| (said.kind, said.resources.len())).collect();
+    assert_eq!(said, [(Kind::Upstream, 1), (Kind::Route, 1)]);
+}
+
+#[test]
 fn of_what_is_gone_only_so_much_stays() {
     let store = world();
     let names: Vec<String> = (0..MAX_KEPT + 5).map(|number| format!("x{number:05}")).collect();
