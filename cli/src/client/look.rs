@@ -4,7 +4,7 @@ use heddle_proto::heddle::admin::v1 as api;
 use serde_json::{Value, json};
 
 use super::render::{self, ids, short_type, table};
-use super::rollout::held_json;
+use super::rollout::{held_json, kept_json, kept_text};
 use super::session::{Client, ClientError, connect};
 use super::standing;
 use crate::args::{ExplainArgs, GetArgs, HistoryArgs, NodesArgs, Output};
@@ -183,6 +183,7 @@ pub async fn nodes(args: NodesArgs) -> Result<(), ClientError> {
         for held_back in &node.withheld {
             say(&format!("! {} is not given {} {}: {}\n", node.id, held_back.kind, held_back.resource, held_back.reason));
         }
+        say(&kept_text(&node.id, &node.kept));
         for (held, nack) in node.held.iter().filter_map(|held| Some((held, held.nack.as_ref()?))) {
             let (what, name) = (short_type(&nack.type_url), &nack.resource);
             say(&format!("! {} does not get {what} {name} as it is now: {} refuses it: {}\n", node.id, held.node, nack.reason));
@@ -204,6 +205,7 @@ fn node_json(node: &api::NodeStatus) -> Value {
         "withheld": node.withheld.iter().map(withheld).collect::<Vec<_>>(),
         "group": node.group,
         "held": node.held.iter().map(held_json).collect::<Vec<_>>(),
+        "kept": node.kept.iter().map(kept_json).collect::<Vec<_>>(),
     })
 }
 

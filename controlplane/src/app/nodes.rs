@@ -28,6 +28,7 @@ fn node<'a>(node: &NodeView, withheld: &[Withheld], held: impl Iterator<Item = &
         "speaks": types.as_str(),
         "types": node.kinds.iter().map(|held| kind(types, held)).collect::<Vec<_>>(),
         "nacks": node.nacks.iter().map(|refused| nack(types, refused)).collect::<Vec<_>>(),
+        "kept": node.kept.iter().map(|(kind, name)| rest::kept(types, *kind, name)).collect::<Vec<_>>(),
         "withheld": withheld.iter().map(self::withheld).collect::<Vec<_>>(),
         "group": node.group().to_string(),
         "held": held.map(|held| rest::held(types, held)).collect::<Vec<_>>(),

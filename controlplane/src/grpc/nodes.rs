@@ -2,6 +2,7 @@
 
 use heddle_proto::heddle::admin::v1 as api;
 use heddle_xds::dialect::envoy::encode::Withheld;
+use heddle_xds::model::Kind;
 use heddle_xds::protocol::Types;
 use heddle_xds::server::{GroupView, HeldView, Nack, NodeView, Refusal};
 
@@ -15,6 +16,7 @@ pub(super) fn node(view: NodeView, withheld: &[Withheld], held: Vec<HeldView>) -
         resources: held.resources as u64,
         pending: held.pending,
     });
+    let kept = view.kept.iter().map(|(kind, name)| self::kept(types, *kind, name));
     let nacks = view.nacks.into_iter().map(|refused| nack(types, refused));
     api::NodeStatus {
         id: view.node.scope.id.to_string(),
@@ -30,6 +32,7 @@ pub(super) fn node(view: NodeView, withheld: &[Withheld], held: Vec<HeldView>) -
         withheld: withheld.iter().map(self::withheld).collect(),
         group,
         held: held.into_iter().map(|one| self::held(types, one)).collect(),
+        kept: kept.collect(),
     }
 }
 
@@ -49,6 +52,10 @@ fn held(types: Types, held: HeldView) -> api::Held {
     api::Held { nack: Some(nack(types, held.into())), node, version }
 }
 
+fn kept(types: Types, kind: Kind, name: &str) -> api::Kept {
+    api::Kept { type_url: types.url(kind).into(), resource: name.into() }
+}
+
 /// A group of nodes.
 pub(super) fn rollout(view: GroupView) -> api::Rollout {
     let types = view.name.types;
@@ -58,6 +65,7 @@ pub(super) fn rollout(view: GroupView) -> api::Rollout {
         nodes: view.nodes as u64,
         trying: view.trying as u64,
         held: view.held.into_iter().map(|one| held(types, one)).collect(),
+        kept: view.kept.iter().map(|(kind, name)| kept(types, *kind, name)).collect(),
     }
 }
 

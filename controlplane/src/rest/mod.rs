@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use access::{Failures, Given, Source};
-pub(crate) use rollouts::held;
+pub(crate) use rollouts::{held, kept};
 pub use serve::serve;
 use target::Target;
 

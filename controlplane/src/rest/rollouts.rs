@@ -40,8 +40,8 @@ fn group(view: &GroupView) -> Value {
     })
 }
 
-/// What is gone and is kept, since what nodes have in the place of something held refers to it.
-fn kept(types: Types, kind: Kind, name: &str) -> Value {
+/// What is gone and is kept, since what nodes have in the place of something held or refused refers to it.
+pub(crate) fn kept(types: Types, kind: Kind, name: &str) -> Value {
     json!({ "type": types.url(kind), "resource": name })
 }
 

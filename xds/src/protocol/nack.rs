@@ -36,11 +36,11 @@ pub struct NackLine {
 }
 
 /// Reads the text of a NACK about resources of `kind`, which an agent names as its dialect does: `Upstream` is Envoy's `Cluster`. Other clients write what they
-/// like: such a text is one reason, whose lines belong together. Envoy says why in the first one, and shows behind it what it has read.
+/// like: such a text is one reason, whose lines belong together. Envoy shows what it has read, and says why before that, or behind it.
 pub fn parse_nack(kind: Kind, text: &str) -> Vec<NackLine> {
     let theirs = Types::Envoy.url(kind).rsplit('.').next().unwrap_or_default();
     let parse = |line: &str| -> NackLine {
-        let line: String = line.chars().filter(|c| !c.is_control()).take(MAX_NACK_LINE).collect();
+        let line = within(&line.chars().filter(|c| !c.is_control()).collect::<String>(), MAX_NACK_LINE);
         let ours = [kind.as_str(), theirs].iter().find_map(|named| line.strip_prefix(named)?.strip_prefix(' '));
         let parts = ours.and_then(|rest| rest.split_once(": ")).and_then(|(name, rest)| Some((name, rest.split_once(": ")?)));
         match parts {
@@ -63,23 +63,25 @@ pub fn parse_nack(kind: Kind, text: &str) -> Vec<NackLine> {
 /// Several lines as one, without those that say nothing, such as a brace.
 fn in_one_line(text: &str) -> String {
     let says = |line: &&str| line.contains(char::is_alphanumeric);
-    let mut out = String::new();
-    for line in text.lines().map(str::trim).filter(says) {
-        let left = MAX_NACK_TEXT.saturating_sub(out.len());
-        if left == 0 {
-            break;
-        }
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        out.extend(line.chars().filter(|c| !c.is_control()).take(left));
-    }
-    if out.is_empty() { text.chars().filter(|c| !c.is_control()).take(MAX_NACK_LINE).collect() } else { out }
+    let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
+    let lines: Vec<String> = text.lines().map(str::trim).filter(says).map(plain).collect();
+    if lines.is_empty() { within(&plain(text), MAX_NACK_LINE) } else { within(&lines.join(" "), MAX_NACK_TEXT) }
 }
 
-/// A reason as it is kept and shown.
+/// A reason as it is kept and shown: beginning and end, since others show what they have read before they say why, or behind it.
 pub fn shortened(reason: &str) -> String {
-    reason.chars().take(MAX_NACK_LINE).collect()
+    within(reason, MAX_NACK_LINE)
+}
+
+/// A text of `most` characters at most, the middle of which is left out where it is longer.
+fn within(text: &str, most: usize) -> String {
+    let count = text.chars().count();
+    if count <= most {
+        return text.to_owned();
+    }
+    let half = most / 2;
+    let (head, tail) = (text.chars().take(half), text.chars().skip(count - (most - half - 1)));
+    head.chain(['…']).chain(tail).collect()
 }
 
 #[cfg(test)]
@@ -141,8 +143,18 @@ mod tests {
         assert!(lines[0].reason.ends_with("name: \"*\" routes { route { timeout {"), "{}", lines[0].reason);
         assert_eq!(parse_nack(Kind::Route, "{\n}")[0].reason, "{}");
         let long = "why\n".to_owned() + &"x".repeat(90_000);
-        assert!(parse_nack(Kind::Route, &long)[0].reason.len() <= MAX_NACK_TEXT + 1);
-        assert_eq!(shortened(&long).len(), MAX_NACK_LINE);
+        assert!(parse_nack(Kind::Route, &long)[0].reason.chars().count() <= MAX_NACK_TEXT);
+        assert_eq!(shortened(&long).chars().count(), MAX_NACK_LINE);
+    }
+
+    #[test]
+    fn what_an_envoy_says_behind_all_that_it_has_read_is_shown() {
+        let dump = "  health_checks {\n    timeout {\n      seconds: 1\n    }\n  }\n".repeat(2_000);
+        let why = "Proto constraint validation failed (HttpHealthCheckValidationError.Method: value must not be in list)";
+        let text = format!("goo.gle/debugonly name: \"upstreams/fz16\"\ntype: EDS\n{dump}{why}");
+        let reason = shortened(&parse_nack(Kind::Upstream, &text)[0].reason);
+        assert!(reason.starts_with("goo.gle/debugonly name: \"upstreams/fz16\" type: EDS"), "{reason}");
+        assert!(reason.ends_with(why) && reason.contains('…') && reason.chars().count() == MAX_NACK_LINE, "{reason}");
     }
 
     #[test]

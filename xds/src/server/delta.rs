@@ -4,13 +4,16 @@
 //! answered in `removed_resources` at once; asking again for a name resends it; leaving a name while subscribed to all is answered with
 //! its present state; nonces that are not the newest are normal.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+mod subscription;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::refused::Refused;
+use self::subscription::{InFlight, Subscription};
+use super::refused::{Leads, MAX_KEPT};
 use super::sent::Sent;
-use super::{KindView, Machine, Nack, ResourceView, Standing};
+use super::{KindView, Machine, Nack, ResourceView};
 use crate::model::Kind;
 use crate::protocol::{BadRequest, DeltaRequest, DeltaResponse, MAX_NAMES, RawResource, Types, WILDCARD};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned};
@@ -30,45 +33,12 @@ pub struct DeltaMachine {
     position: u64,
     nonce: u64,
     kinds: [Subscription; Kind::ALL.len()],
+    /// The client has answered to something.
+    heard: bool,
     /// Clusters that were told before endpoints were asked for: they wait for those, whatever version of them the client says that it has.
     warming: HashSet<Arc<str>>,
     /// Clusters that the client had and has answered to in a newer version, by a stream that is not about endpoints.
     taken: Vec<Arc<str>>,
-}
-
-/// What a client wants and has of one kind.
-#[derive(Debug, Default)]
-struct Subscription {
-    /// There was a request.
-    open: bool,
-    /// All names are asked for.
-    wildcard: bool,
-    /// Names asked for one by one.
-    names: HashSet<Arc<str>>,
-    /// Versions that the client has or is about to get.
-    sent: Sent,
-    /// Names to look at.
-    dirty: BTreeSet<Arc<str>>,
-    /// Names for which an answer is owed even when they do not exist.
-    asked: HashSet<Arc<str>>,
-    /// Names to be removed once everything else was sent.
-    gone: BTreeSet<Arc<str>>,
-    /// An answer is owed even when there is nothing to say.
-    answer: bool,
-    in_flight: VecDeque<InFlight>,
-    acked: Arc<str>,
-    refused: Refused,
-}
-
-/// A response that waits for ACK or NACK.
-#[derive(Debug)]
-struct InFlight {
-    nonce: Arc<str>,
-    version: Arc<str>,
-    /// With their versions; without one where they are removed.
-    names: Vec<(Arc<str>, Arc<str>)>,
-    /// Those of them that the client had in another version.
-    anew: Vec<Arc<str>>,
 }
 
 impl DeltaMachine {
@@ -80,6 +50,7 @@ impl DeltaMachine {
             position,
             nonce: 0,
             kinds: Default::default(),
+            heard: false,
             warming: HashSet::new(),
             taken: Vec::new(),
         }
@@ -112,6 +83,7 @@ impl DeltaMachine {
             match source.get(kind, &name, &self.scope) {
                 Some(found) => {
                     state.gone.remove(&name);
+                    state.left.remove(&name);
                     let had = state.sent.get(&name, &self.scope);
                     if had != Some(&found.version) {
                         anew.extend(had.map(|_| name.clone()));
@@ -119,14 +91,10 @@ impl DeltaMachine {
                         send(&found, &mut size);
                     }
                 }
-                // An address may go from one listener to the next: clients hear first what is gone, and refuse whoever wants one that is taken.
-                None if asked || kind == Kind::Listener && state.sent.get(&name, &self.scope).is_some() => {
+                None if state.vanishes((kind, &name), asked, source, &self.scope) => {
                     size += name.len() + 16;
-                    state.sent.remove(&name, &self.scope);
-                    state.gone.remove(&name);
                     removed.push(name);
                 }
-                None if state.sent.get(&name, &self.scope).is_some() => drop(state.gone.insert(name)),
                 None => {}
             }
         }
@@ -180,14 +148,38 @@ impl DeltaMachine {
         self.types == Types::Envoy && kind == Kind::Route && under_way && routes.sent.count() > 0
     }
 
+    /// Whether the client has taken what may lead to that which is gone of a kind; what is gone stays until then. Who speaks our types is told a view in
+    /// one go.
+    fn leads(&self, kind: Kind) -> Leads {
+        let leading =
+            || Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, _)| Leads::are(*other, kind)).map(|(_, state)| state);
+        if self.types == Types::Heddle {
+            return if leading().any(|state| !state.left.is_empty()) { Leads::Refused } else { Leads::Taken };
+        }
+        // Who comes back asks for one kind after the other, and for all of them before it has answered.
+        let comes_back = !self.heard && self.kinds.iter().any(|state| !state.in_flight.is_empty());
+        let leads = leading().map(Subscription::stands).max().unwrap_or_default();
+        leads.max(if comes_back { Leads::UnderWay } else { Leads::Taken })
+    }
+
+    /// Whether something of a kind is still to be sent; what stays is not.
+    fn owes(&self, kind: Kind) -> bool {
+        let state = &self.kinds[kind.index()];
+        state.tells() || !state.gone.is_empty() && self.leads(kind) != Leads::Refused
+    }
+
     /// Everything that is to be removed, dependents first.
     fn next_removal(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<DeltaResponse> {
+        let leads = self.leads(kind);
         let state = &mut self.kinds[kind.index()];
-        if state.gone.is_empty() {
-            return None;
-        }
+        let stays = match leads {
+            Leads::Taken => 0,
+            Leads::UnderWay => return None,
+            Leads::Refused => MAX_KEPT,
+        };
         let (mut removed, mut size) = (Vec::new(), 0);
         while size < CHUNK
+            && state.gone.len() > stays
             && let Some(name) = state.gone.pop_first()
         {
             if source.get(kind, &name, &self.scope).is_some() {
@@ -223,120 +215,6 @@ impl DeltaMachine {
     }
 }
 
-impl Subscription {
-    fn wants(&self, name: &str) -> bool {
-        self.open && (self.wildcard || self.names.contains(name))
-    }
-
-    /// Looks up which response is answered; an unknown nonce is ignored. Gives what the client has anew by it, and by those before it.
-    fn answered(&mut self, request: &DeltaRequest, now: SystemTime) -> Vec<Arc<str>> {
-        let Some(at) = self.in_flight.iter().position(|flight| flight.nonce == request.nonce) else { return Vec::new() };
-        let mut answered: Vec<InFlight> = self.in_flight.drain(..=at).collect();
-        let anew = answered.iter_mut().flat_map(|flight| std::mem::take(&mut flight.anew)).collect();
-        let Some(flight) = answered.pop() else { return anew };
-        match &request.error {
-            None => {
-                self.refused.accept(flight.names.iter().map(|(name, _)| name));
-                self.refused.take(flight.names.iter().map(|(name, version)| (name, version)));
-                self.acked = flight.version;
-            }
-            Some(text) => {
-                self.refused.refuse(request.kind, flight.names.iter().map(|(name, version)| (name, version)), text, now)
-            }
-        }
-        anew
-    }
-
-    /// Once the client was sent everything that it sees, what it has is that of every such client.
-    fn settle(&mut self, kind: Kind, position: u64, source: &dyn SnapshotSource) {
-        if self.asked.is_empty() {
-            // Who names thousands would keep the room for their answers.
-            self.asked = HashSet::new();
-        }
-        if !self.wildcard || self.pending() {
-            return;
-        }
-        let (at, all) = source.all(kind);
-        if at == position && !self.sent.is_settled(&all) {
-            self.sent.settle(all, self.sent.count());
-        }
-    }
-
-    fn resources(&self, kind: Kind, scope: &NodeScope) -> Vec<ResourceView> {
-        let in_flight: HashSet<&Arc<str>> =
-            self.in_flight.iter().flat_map(|flight| flight.names.iter().map(|(name, _)| name)).collect();
-        let refused = self.refused.nacks().map(|nack| nack.name.clone()).filter(|name| !name.is_empty());
-        let names: BTreeSet<Arc<str>> =
-            self.sent.names(scope).into_iter().chain(self.names.iter().cloned()).chain(refused).collect();
-        let one = |name: &Arc<str>| {
-            let sent = self.sent.get(name, scope).filter(|version| !version.is_empty());
-            match self.refused.of(name) {
-                Some(nack) => ResourceView::new(kind, name, Some(&nack.version), Standing::Refused(nack.clone())),
-                None if sent.is_none() => ResourceView::new(kind, name, None, Standing::NotSent),
-                None if in_flight.contains(name) => ResourceView::new(kind, name, sent, Standing::Stale),
-                None => ResourceView::new(kind, name, sent, Standing::Synced),
-            }
-        };
-        names.iter().map(one).collect()
-    }
-
-    /// Whether something is still to be sent.
-    fn pending(&self) -> bool {
-        self.sent.is_under_way() || !self.dirty.is_empty() || !self.gone.is_empty()
-    }
-
-    /// All resources that the client does not have in this version, and all that it has and that may be gone.
-    fn look_at_all(&mut self, kind: Kind, source: &dyn SnapshotSource, scope: &NodeScope) {
-        self.sent.stop(scope);
-        let (_, all) = source.all(kind);
-        let seen = |name: &Arc<str>| all.get(name).filter(|found| scope.sees(&found.resource));
-        self.dirty.extend(self.sent.names(scope).into_iter().filter(|name| seen(name).is_none()));
-        if self.wildcard {
-            let differs = |(name, found): &(&Arc<str>, &Arc<Versioned>)| {
-                scope.sees(&found.resource) && self.sent.get(name, scope) != Some(&found.version)
-            };
-            self.dirty.extend(all.iter().filter(differs).map(|(name, _)| name.clone()));
-        }
-        self.dirty.extend(self.names.iter().cloned());
-    }
-
-    fn subscribe(&mut self, name: Arc<str>, first: bool, scope: &NodeScope) {
-        let known = first && self.sent.get(&name, scope).is_some();
-        if !known {
-            self.sent.forget_version(&name, scope);
-            self.asked.insert(name.clone());
-        }
-        self.dirty.insert(name.clone());
-        self.names.insert(name);
-    }
-
-    fn unsubscribe(&mut self, name: &Arc<str>, scope: &NodeScope) {
-        if !self.names.remove(name) {
-            return;
-        }
-        self.refused.forget(name);
-        if self.wildcard {
-            self.sent.forget_version(name, scope);
-            self.asked.insert(name.clone());
-            self.dirty.insert(name.clone());
-        } else {
-            self.sent.remove(name, scope);
-            self.dirty.remove(name);
-            self.asked.remove(name);
-            self.gone.remove(name);
-        }
-    }
-
-    fn leave_wildcard(&mut self, scope: &NodeScope) {
-        self.wildcard = false;
-        self.answer = false;
-        self.sent.keep(&self.names, scope);
-        self.dirty.retain(|name| self.names.contains(name));
-        self.asked.retain(|name| self.names.contains(name));
-        self.gone.retain(|name| self.names.contains(name));
-    }
-}
-
 impl Machine for DeltaMachine {
     type Request = DeltaRequest;
     type Response = DeltaResponse;
@@ -344,6 +222,7 @@ impl Machine for DeltaMachine {
     fn request(&mut self, request: DeltaRequest, source: &dyn SnapshotSource, now: SystemTime) -> Result<(), BadRequest> {
         let is_apart = request.kind == Kind::Endpoints && self.are_clusters_elsewhere();
         let state = &mut self.kinds[request.kind.index()];
+        self.heard |= !request.nonce.is_empty();
         let anew = state.answered(&request, now);
         if request.error.is_some() {
             state.refused.explain(|name| source.get(request.kind, name, &self.scope)?.history.clone());
@@ -424,8 +303,8 @@ impl Machine for DeltaMachine {
     /// for ever. For clusters nothing waits but routes: an Envoy confirms them when they are warm, which may take as long as their checks.
     fn is_free(&self) -> bool {
         let clusters_wait = !self.kinds[Kind::Upstream.index()].in_flight.is_empty();
-        let behind = self.kinds[Kind::Route.index()..].iter().any(Subscription::pending);
-        let removals = self.kinds.iter().any(|state| !state.gone.is_empty());
+        let behind = Kind::ALL[Kind::Route.index()..].iter().any(|kind| self.owes(*kind));
+        let removals = Kind::ALL.into_iter().any(|kind| !self.kinds[kind.index()].gone.is_empty() && self.owes(kind));
         let held_up = self.must_wait(Kind::Route) && !clusters_wait && (behind || removals);
         !held_up && self.kinds.iter().all(|state| state.in_flight.len() < MAX_IN_FLIGHT)
     }
@@ -455,9 +334,8 @@ impl Machine for DeltaMachine {
     }
 
     fn answered(&self) -> bool {
-        let other = |(kind, _): &(Kind, &Subscription)| *kind != Kind::Endpoints;
-        let mut open = Kind::ALL.into_iter().zip(&self.kinds).filter(other).map(|(_, state)| state).filter(|state| state.open);
-        open.all(|state| state.in_flight.is_empty() && !state.pending())
+        let mut others = Kind::ALL.into_iter().zip(&self.kinds).filter(|(kind, state)| *kind != Kind::Endpoints && state.open);
+        others.all(|(kind, state)| state.in_flight.is_empty() && !self.owes(kind))
     }
 
     fn held(&self) -> Vec<KindView> {
@@ -466,7 +344,7 @@ impl Machine for DeltaMachine {
             kind,
             version: state.acked.clone(),
             resources: state.sent.count().saturating_sub(state.refused.named()),
-            pending: !state.in_flight.is_empty() || state.pending(),
+            pending: !state.in_flight.is_empty() || self.owes(kind),
         };
         open.map(view).collect()
     }
@@ -478,6 +356,12 @@ impl Machine for DeltaMachine {
     fn resources(&self) -> Vec<ResourceView> {
         let of = |(kind, state): (Kind, &Subscription)| state.resources(kind, &self.scope);
         Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| state.open).flat_map(of).collect()
+    }
+
+    fn kept(&self) -> Vec<(Kind, Arc<str>)> {
+        let stays = |(kind, _): &(Kind, &Subscription)| self.leads(*kind) == Leads::Refused;
+        let all = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| !state.gone.is_empty()).filter(stays);
+        all.flat_map(|(kind, state)| state.gone.iter().map(move |name| (kind, name.clone()))).collect()
     }
 
     fn taken(&mut self) -> Vec<Arc<str>> {

@@ -87,6 +87,8 @@ pub trait Machine: Send + 'static {
     fn held(&self) -> Vec<KindView>;
     /// What the client refuses.
     fn nacks(&self) -> Vec<Nack>;
+    /// What is gone and stays at the client, since it refuses what would lead there no more.
+    fn kept(&self) -> Vec<(Kind, Arc<str>)>;
     /// How the client stands to each resource that it asked for or was sent.
     fn resources(&self) -> Vec<ResourceView>;
     /// Clusters that the client has taken anew since this was asked last, and whose endpoints it does not ask for by this stream.

@@ -13,6 +13,28 @@ const MAX_LOOKED_FOR: usize = 10_000;
 /// Refused resources that are remembered by name, per kind and stream.
 const MAX_REFUSED: usize = 1000;
 
+/// What is gone and stays at a client all the same, of each kind: what is refused for long must not let clients fill up with what others leave behind.
+pub(super) const MAX_KEPT: usize = 1000;
+
+/// How a client stands to what may lead to resources that are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Leads {
+    /// It has taken the newest version, which leads there no more.
+    #[default]
+    Taken,
+    /// It has not answered yet.
+    UnderWay,
+    /// It goes on with an older version.
+    Refused,
+}
+
+impl Leads {
+    /// Whether resources of one kind may lead to those of another one. Endpoints do not, and change too often to wait for.
+    pub(super) fn are(kind: Kind, to: Kind) -> bool {
+        kind.index() > to.index() && kind != Kind::Endpoints
+    }
+}
+
 /// A resource that a node refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nack {
@@ -102,9 +124,19 @@ impl Refused {
         self.by_name.remove(name);
     }
 
+    /// Only these resources are the client's business now.
+    pub(super) fn keep(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.by_name.retain(|name, _| name.is_empty() || is_kept(name));
+    }
+
     /// All of it.
     pub(super) fn nacks(&self) -> impl Iterator<Item = &Nack> {
         self.by_name.values()
+    }
+
+    /// Whether there is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
     }
 
     /// What was refused of a resource.

@@ -65,6 +65,8 @@ pub struct NodeView {
     pub kinds: Vec<KindView>,
     /// What it refuses.
     pub nacks: Vec<Nack>,
+    /// What is gone and stays there, since what it goes on with in the place of something refused may lead to it.
+    pub kept: Vec<(Kind, Arc<str>)>,
     /// What it is not given, since it lacks what that needs.
     pub withheld: Ledger,
 }
@@ -277,6 +279,7 @@ impl NodeRegistry {
             last_contact: now,
             kinds: Vec::new(),
             nacks: Vec::new(),
+            kept: Vec::new(),
             withheld: Ledger::default(),
         };
         inner.streams.insert(id, view);
@@ -366,6 +369,7 @@ impl Presence {
     /// Notes how far a stream is; `now` when the node said something.
     pub(super) fn update<M: Machine>(&self, machine: &mut M, now: Option<SystemTime>) {
         self.note(machine.held(), machine.nacks(), now);
+        self.keeps(machine.kept());
         let taken = machine.taken();
         if !taken.is_empty() {
             self.tell_beside(&taken);
@@ -381,6 +385,13 @@ impl Presence {
             |scope: &NodeScope| (&scope.id, &scope.namespace, &scope.service) == (&own.id, &own.namespace, &own.service);
         let others = inner.beside.iter().filter(|(id, _)| **id != self.id && who(id).is_some_and(is_same));
         others.for_each(|(_, beside)| beside.leave(clusters));
+    }
+
+    /// Notes what stays at the node although it is gone.
+    fn keeps(&self, kept: Vec<(Kind, Arc<str>)>) {
+        if let Some(view) = self.registry.lock().streams.get_mut(&self.id) {
+            view.kept = kept;
+        }
     }
 
     /// Notes what the node holds and refuses; `now` when it said something.

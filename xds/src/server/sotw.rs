@@ -6,18 +6,18 @@
 //! Absence of endpoints takes nothing away from Envoy and gRPC, so those that change are told to them by themselves, as the protocol allows
 //! ("grouping resources into responses"): of thousands one changes at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod subscription;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::refused::Refused;
-use super::{KindView, Machine, Nack, ResourceView, Standing};
-use crate::dialect::envoy::encode::grpc;
+use self::subscription::{Shown, Subscription, version_of_all};
+use super::refused::{Leads, MAX_KEPT};
+use super::{KindView, Machine, Nack, ResourceView};
 use crate::model::Kind;
-use crate::protocol::{BadRequest, Names, RawResource, SotwRequest, SotwResponse, Types, WILDCARD, is_followed};
+use crate::protocol::{BadRequest, RawResource, SotwRequest, SotwResponse, Types, is_followed};
 use crate::snapshot::{Changes, NodeScope, SnapshotSource, Versioned, version_of};
-
-type Shown = BTreeMap<Arc<str>, Arc<Versioned>>;
 
 /// The state of one state-of-the-world stream.
 #[derive(Debug)]
@@ -27,41 +27,6 @@ pub struct SotwMachine {
     position: u64,
     nonce: u64,
     kinds: [Subscription; Kind::ALL.len()],
-}
-
-/// What a client wants and has of one kind.
-#[derive(Debug, Default)]
-struct Subscription {
-    /// There was a request.
-    open: bool,
-    /// All names are asked for.
-    wildcard: bool,
-    /// A request named something once: from then on, no names means nothing.
-    named: bool,
-    names: BTreeSet<Arc<str>>,
-    /// The same as the last request said it.
-    said: Option<Names>,
-    /// What the client was sent.
-    sent: Shown,
-    /// What the last response was about, and in which version, where that was not all of it.
-    part: Option<Vec<(Arc<str>, Arc<str>)>>,
-    /// What is good of a refused response was told once more.
-    repeated: bool,
-    /// Version and nonce of the last response.
-    version: Arc<str>,
-    nonce: Arc<str>,
-    /// The last response waits for ACK or NACK.
-    in_flight: bool,
-    /// Something may have changed.
-    dirty: bool,
-    /// What that is, where it is told in parts; `None`: all of it may have.
-    touched: Option<BTreeSet<Arc<str>>>,
-    /// An answer is owed even when there is nothing new.
-    answer: bool,
-    /// Something is to be taken away once everything else was sent.
-    shrink: bool,
-    acked: Arc<str>,
-    refused: Refused,
 }
 
 impl SotwMachine {
@@ -77,7 +42,7 @@ impl SotwMachine {
 
     /// Everything that is to be set, dependencies first; what vanished is still shown beside it, but for listeners.
     fn next_set(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<SotwResponse> {
-        let in_parts = self.is_told_in_parts(kind);
+        let (in_parts, leads) = (self.is_told_in_parts(kind), self.leads(kind));
         let state = &mut self.kinds[kind.index()];
         if in_parts && !state.answer && state.touched.is_some() {
             return self.next_part(kind, source);
@@ -86,16 +51,24 @@ impl SotwMachine {
         if !due {
             return None;
         }
+        let left = self.stays_as_it_was(kind, source);
+        let state = &mut self.kinds[kind.index()];
+        state.left = left;
+        if left {
+            return None;
+        }
         let mut shown = state.wanted(kind, source, (&self.scope, self.types));
         state.dirty = false;
         state.touched = in_parts.then(BTreeSet::new);
         let grew = shown.iter().any(|(name, now)| state.sent.get(name).is_none_or(|then| then.version != now.version));
-        let vanished = !in_parts && state.sent.keys().any(|name| !shown.contains_key(name));
+        let vanished = state.sent.keys().filter(|name| !in_parts && !shown.contains_key(*name));
+        state.gone = vanished.cloned().collect();
         // An address may go from one listener to the next, and clients refuse whoever wants one that is taken.
-        let leaves = vanished && kind == Kind::Listener;
-        if vanished && !leaves && (grew || !state.answer) {
-            state.shrink = true;
-            if !grew {
+        let leaves = !state.gone.is_empty() && kind == Kind::Listener;
+        if leaves || state.answer && !grew && leads == Leads::Taken {
+            state.gone.clear();
+        } else if !state.gone.is_empty() {
+            if !grew && !state.answer {
                 return None;
             }
             for (name, then) in &state.sent {
@@ -107,6 +80,14 @@ impl SotwMachine {
             self.tell_endpoints_again(&shown);
         }
         (answer || grew || leaves).then(|| self.seal(kind, shown))
+    }
+
+    /// Of who comes back with something that is not told, all of that kind stays as it is, and so does what it may lead to: a list without it would take it away.
+    fn stays_as_it_was(&self, kind: Kind, source: &dyn SnapshotSource) -> bool {
+        let leads = |other: &Kind| *other == kind || Leads::are(*other, kind);
+        self.kinds[kind.index()].came_with
+            && kind != Kind::Endpoints
+            && Kind::ALL.iter().any(|other| leads(other) && source.leaves(*other))
     }
 
     /// A cluster that changes waits for its endpoints anew, even when they are the same. Envoy asks for them again, and what it says may cross what it is told
@@ -162,15 +143,39 @@ impl SotwMachine {
         self.types == Types::Envoy && kind == Kind::Route && under_way && !routes.sent.is_empty()
     }
 
+    /// Whether the client has taken what may lead to that which is gone of a kind; what is gone stays until then. Who speaks our types is told a view in
+    /// one go.
+    fn leads(&self, kind: Kind) -> Leads {
+        if self.types == Types::Heddle {
+            return Leads::Taken;
+        }
+        let leading = Kind::ALL.into_iter().zip(&self.kinds).filter(|(other, _)| Leads::are(*other, kind));
+        leading.map(|(_, state)| state.stands()).max().unwrap_or_default()
+    }
+
+    /// Whether something of a kind is still to be sent; what stays is not.
+    fn owes(&self, kind: Kind) -> bool {
+        let state = &self.kinds[kind.index()];
+        state.dirty || !state.gone.is_empty() && self.leads(kind) != Leads::Refused
+    }
+
     /// Everything that is to be taken away, dependents first.
     fn next_removal(&mut self, kind: Kind, source: &dyn SnapshotSource) -> Option<SotwResponse> {
-        let waits = self.types != Types::Heddle;
+        let (waits, leads) = (self.types != Types::Heddle, self.leads(kind));
         let state = &mut self.kinds[kind.index()];
-        if !state.shrink || state.in_flight && waits {
+        let stays = match leads {
+            Leads::Taken => 0,
+            Leads::UnderWay => return None,
+            Leads::Refused => MAX_KEPT,
+        };
+        if state.gone.len() <= stays || state.in_flight && waits {
             return None;
         }
-        state.shrink = false;
-        let shown = state.wanted(kind, source, (&self.scope, self.types));
+        state.gone = std::mem::take(&mut state.gone).into_iter().take(stays).collect();
+        let mut shown = state.wanted(kind, source, (&self.scope, self.types));
+        for (name, then) in state.gone.iter().filter_map(|name| state.sent.get_key_value(name)) {
+            shown.entry(name.clone()).or_insert_with(|| then.clone());
+        }
         let changed = version_of_all(&shown) != state.version;
         changed.then(|| self.seal(kind, shown))
     }
@@ -178,7 +183,7 @@ impl SotwMachine {
     fn seal(&mut self, kind: Kind, shown: Shown) -> SotwResponse {
         let response = self.send(kind, version_of_all(&shown), shown.values(), None);
         let state = &mut self.kinds[kind.index()];
-        (state.sent, state.repeated) = (shown, false);
+        (state.sent, state.repeated, state.came_with) = (shown, false, false);
         response
     }
 
@@ -209,141 +214,6 @@ impl SotwMachine {
     }
 }
 
-/// The version of a whole: that of its names and their versions.
-fn version_of_all(shown: &Shown) -> Arc<str> {
-    let mut text = String::new();
-    for (name, now) in shown {
-        text.push_str(name);
-        text.push('\0');
-        text.push_str(&now.version);
-        text.push('\0');
-    }
-    version_of(text.as_bytes())
-}
-
-impl Subscription {
-    fn wants(&self, name: &str) -> bool {
-        self.open && (self.wildcard || self.names.contains(name))
-    }
-
-    /// Something that the client may not have, whatever it was sent, is to be told by itself, if it wants it.
-    fn owe(&mut self, name: &Arc<str>) {
-        if self.wants(name) && self.sent.remove(name).is_some() {
-            self.dirty = true;
-            self.touched.iter_mut().for_each(|touched| {
-                touched.insert(name.clone());
-            });
-        }
-    }
-
-    fn wanted(&self, kind: Kind, source: &dyn SnapshotSource, (scope, types): (&NodeScope, Types)) -> Shown {
-        let mut shown = Shown::new();
-        // Who speaks gRPC names the service that it wants, which many listeners may stand for.
-        let get = |name: &Arc<str>| match (types, kind) {
-            (Types::Grpc, Kind::Listener) => grpc::listener(source, name, scope),
-            _ => source.get(kind, name, scope),
-        };
-        if self.wildcard && types == Types::Grpc {
-            return shown;
-        }
-        if self.wildcard {
-            shown.extend(source.list(kind, scope).into_iter().map(|found| (found.resource.name().clone(), found)));
-        } else {
-            shown.extend(self.names.iter().filter_map(|name| Some((name.clone(), get(name)?))));
-        }
-        shown
-    }
-
-    fn answered(&mut self, request: &SotwRequest, now: SystemTime) {
-        self.in_flight = false;
-        match &request.error {
-            None if request.version == self.version => {
-                self.forgive();
-                if self.part.is_none() {
-                    self.refused.take(self.sent.iter().map(|(name, sent)| (name, &sent.version)));
-                }
-                self.repeated = false;
-                self.acked = self.version.clone();
-            }
-            // After a NACK the same nonce with the previous version only changes the subscription.
-            None => {}
-            Some(text) => {
-                self.forgive();
-                let all = self.part.is_none().then(|| self.sent.iter().map(|(name, sent)| (name, &sent.version)));
-                let part = self.part.iter().flatten().map(|(name, version)| (name, version));
-                self.refused.refuse(request.kind, all.into_iter().flatten().chain(part), text, now);
-                self.owe_the_good();
-            }
-        }
-    }
-
-    /// Who refuses one of several may not have taken the others either. Of a kind that is told in parts they are told once more, by themselves; where nobody is
-    /// blamed, or that is refused too, with what changes next.
-    fn owe_the_good(&mut self) {
-        let Some(touched) = &mut self.touched else { return };
-        let all = self.part.is_none().then(|| self.sent.keys()).into_iter().flatten();
-        let told = all.chain(self.part.iter().flatten().map(|(name, _)| name));
-        let good: Vec<Arc<str>> = told.filter(|name| self.refused.of(name).is_none()).cloned().collect();
-        let repeats = !self.repeated && self.refused.of("").is_none() && !good.is_empty();
-        self.dirty |= repeats;
-        self.repeated = repeats;
-        for name in good {
-            self.sent.remove(&name);
-            touched.insert(name);
-        }
-    }
-
-    /// What was refused before of that which the last response was about does not matter any more.
-    fn forgive(&mut self) {
-        match &self.part {
-            Some(part) => self.refused.accept(part.iter().map(|(name, _)| name)),
-            None => self.refused.clear(),
-        }
-    }
-
-    fn resources(&self, kind: Kind) -> Vec<ResourceView> {
-        let names: BTreeSet<&Arc<str>> = self.sent.keys().chain(&self.names).collect();
-        let one = |name: &Arc<str>| {
-            let sent = self.sent.get(name).map(|sent| &sent.version);
-            match self.refused.of(name) {
-                Some(nack) => ResourceView::new(kind, name, Some(&nack.version), Standing::Refused(nack.clone())),
-                None if sent.is_none() => ResourceView::new(kind, name, None, Standing::NotSent),
-                None if self.in_flight => ResourceView::new(kind, name, sent, Standing::Stale),
-                None => ResourceView::new(kind, name, sent, Standing::Synced),
-            }
-        };
-        names.into_iter().map(one).collect()
-    }
-
-    /// The names of a request where they are not those of the last one.
-    fn others(&self, names: &Names) -> Result<Option<Vec<Arc<str>>>, BadRequest> {
-        if self.said.as_ref() == Some(names) { Ok(None) } else { names.read().map(Some) }
-    }
-
-    /// Whether exactly these names are asked for; none are those of the last request.
-    fn is_subscribed(&self, others: Option<&[Arc<str>]>) -> bool {
-        let is_same = |names: &[Arc<str>]| names.len() == self.names.len() && names.iter().all(|name| self.names.contains(name));
-        !self.wildcard && others.is_none_or(is_same)
-    }
-
-    /// Takes over the names of a request, where they are others than those of the last one; says whether there are new ones.
-    fn subscribe(&mut self, said: Names, others: Option<Vec<Arc<str>>>) -> bool {
-        let Some(names) = others else { return false };
-        self.said = Some(said);
-        let was_wildcard = self.wildcard;
-        self.wildcard = names.iter().any(|name| &**name == WILDCARD) || (names.is_empty() && !self.named);
-        self.named |= !names.is_empty();
-        let names: BTreeSet<Arc<str>> = names.into_iter().filter(|name| &**name != WILDCARD).collect();
-        let grew = !was_wildcard && (self.wildcard || names.iter().any(|name| !self.names.contains(name)));
-        self.names = names;
-        if !self.wildcard {
-            let names = &self.names;
-            self.sent.retain(|name, _| names.contains(name));
-        }
-        grew
-    }
-}
-
 impl Machine for SotwMachine {
     type Request = SotwRequest;
     type Response = SotwResponse;
@@ -364,7 +234,9 @@ impl Machine for SotwMachine {
         if !std::mem::replace(&mut state.open, true) {
             state.subscribe(request.names, others);
             let shown = state.wanted(request.kind, source, (&self.scope, self.types));
-            if !is_due && !request.version.is_empty() && version_of_all(&shown) == request.version {
+            let has_it = !request.version.is_empty() && version_of_all(&shown) == request.version;
+            state.came_with = !request.version.is_empty() && (is_due && request.kind == Kind::Endpoints || !has_it);
+            if has_it && !is_due {
                 state.sent = shown;
                 state.version = request.version.clone();
                 state.acked = request.version;
@@ -376,7 +248,7 @@ impl Machine for SotwMachine {
         if !request.nonce.is_empty() {
             if *is_followed(&request.nonce).0 != *state.nonce {
                 // Who wants nothing any more answers nothing that is on its way, as Envoy does.
-                if request.kind == Kind::Endpoints && self.types == Types::Envoy && request.names.is_empty() {
+                if state.named && self.types == Types::Envoy && request.names.is_empty() {
                     state.subscribe(request.names, others);
                     state.in_flight = false;
                 }
@@ -431,7 +303,7 @@ impl Machine for SotwMachine {
             Types::Heddle => !self.kinds.iter().any(|state| state.in_flight),
             _ => {
                 let behind = self.kinds[Kind::Route.index()..].iter().any(|state| state.dirty);
-                let removals = self.kinds.iter().any(|state| state.shrink);
+                let removals = Kind::ALL.into_iter().any(|kind| !self.kinds[kind.index()].gone.is_empty() && self.owes(kind));
                 let clusters_wait = self.kinds[Kind::Upstream.index()].in_flight;
                 !(self.must_wait(Kind::Route) && !clusters_wait && (behind || removals))
             }
@@ -463,9 +335,8 @@ impl Machine for SotwMachine {
     }
 
     fn answered(&self) -> bool {
-        let other = |(kind, _): &(Kind, &Subscription)| *kind != Kind::Endpoints;
-        let mut open = Kind::ALL.into_iter().zip(&self.kinds).filter(other).map(|(_, state)| state).filter(|state| state.open);
-        open.all(|state| !state.in_flight && !state.dirty && !state.shrink)
+        let mut others = Kind::ALL.into_iter().zip(&self.kinds).filter(|(kind, state)| *kind != Kind::Endpoints && state.open);
+        others.all(|(kind, state)| !state.in_flight && !self.owes(kind))
     }
 
     fn held(&self) -> Vec<KindView> {
@@ -474,13 +345,19 @@ impl Machine for SotwMachine {
             kind,
             version: state.acked.clone(),
             resources: state.sent.len().saturating_sub(state.refused.named()),
-            pending: state.in_flight || state.dirty || state.shrink,
+            pending: state.in_flight || self.owes(kind),
         };
         open.map(view).collect()
     }
 
     fn nacks(&self) -> Vec<Nack> {
         self.kinds.iter().flat_map(|state| state.refused.nacks().cloned()).collect()
+    }
+
+    fn kept(&self) -> Vec<(Kind, Arc<str>)> {
+        let stays = |(kind, _): &(Kind, &Subscription)| self.leads(*kind) == Leads::Refused;
+        let all = Kind::ALL.into_iter().zip(&self.kinds).filter(|(_, state)| !state.gone.is_empty()).filter(stays);
+        all.flat_map(|(kind, state)| state.gone.iter().map(move |name| (kind, name.clone()))).collect()
     }
 
     fn resources(&self) -> Vec<ResourceView> {

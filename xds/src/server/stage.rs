@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
 use crate::model::{Kind, MESH_PREFIX};
-use crate::snapshot::{Changes, NodeScope, SIDECAR, View};
+use crate::snapshot::{Changes, NodeScope, SIDECAR, SnapshotSource, View};
 use bells::Bells;
 
 /// Whom changes concern.
@@ -36,6 +36,10 @@ fn audience(changes: &Changes, before: &View, after: &View) -> Audience {
     let Some(names) = &changes.names else { return Audience::Everybody };
     let mut nodes = BTreeSet::new();
     for (kind, name) in names.iter().filter(|(kind, name)| !is_of_sidecars(*kind, name)) {
+        if before.is_untold(*kind, name) {
+            // Who has it, nobody knows.
+            return Audience::Everybody;
+        }
         for versioned in [before, after].into_iter().filter_map(|view| view.find(*kind, name)) {
             match versioned.resource.nodes() {
                 Some(ids) => nodes.extend(ids.iter().cloned()),
@@ -57,6 +61,11 @@ pub(super) struct Called {
 }
 
 impl Called {
+    /// Everybody was.
+    pub(super) fn everybody() -> Called {
+        Called { audience: Audience::Everybody, sidecars: None, count: 0 }
+    }
+
     /// How many streams were called.
     pub(super) fn count(&self) -> usize {
         self.count
@@ -215,7 +224,7 @@ mod tests {
     use super::*;
     use crate::model::Kind;
     use crate::server::tests::{gone, listener, set};
-    use crate::snapshot::{Change, SnapshotFeed, SnapshotSource, SnapshotStore};
+    use crate::snapshot::{Change, SnapshotFeed, SnapshotStore};
 
     struct World {
         store: SnapshotStore,

@@ -51,6 +51,8 @@ pub(super) trait Speak: Machine + Sized {
     fn spoken(message: &Self::In) -> (Types, bool);
     /// The type that a request is about.
     fn type_of(message: &mut Self::In) -> &mut String;
+    /// Whether who begins with this request has a configuration already.
+    fn holds(request: &Self::Request) -> bool;
     /// Reads a request.
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request>;
     /// Says that more of the same view follows: the client then applies all of it at once.
@@ -103,11 +105,18 @@ impl Shared {
     }
 
     /// Where a stream of a node looks. Those who have an identity of the mesh by others are no group: what they are given differs from one to the other.
-    fn place(&self, scene: &Scene, (types, terms): (Types, &Terms), scope: &NodeScope, node: &NodeInfo) -> Place {
+    fn place(
+        &self,
+        scene: &Scene,
+        (types, terms): (Types, &Terms),
+        (scope, holds): (&NodeScope, bool),
+        node: &NodeInfo,
+    ) -> Place {
         // Workloads are many hands: what one of them refuses must not keep the policies of another one's from it.
         let grouped = !node.is_apart(types) && *node.scope.role != *SIDECAR;
         let wait = self.canaries.filter(|_| grouped);
-        let place = |wait| self.registry.rollouts().place((types, scope, terms.is_proven()), &scene.feed, wait, &self.drain);
+        let scoped = (scope, holds);
+        let place = |wait| self.registry.rollouts().place((types, scoped, terms.is_proven()), &scene.feed, wait, &self.drain);
         wait.and_then(place).unwrap_or_else(|| Place::whole(scene.feed.clone(), &scene.house, scene.work.clone(), scope))
     }
 
@@ -188,8 +197,8 @@ async fn converse<M: Speak>(shared: &Shared, terms: Terms, mut inbound: Streamin
     }
     let (scene, scope) = shared.scene(&terms, types, &node).await?;
     node.scope.zoneless = scope.zoneless;
-    let mut place = shared.place(&scene, (types, &terms), &scope, &node);
-    let mut view = place.seat().view();
+    let place = shared.place(&scene, (types, &terms), (&scope, request.as_ref().is_ok_and(M::holds)), &node);
+    let Some((mut place, mut view)) = begun(place, &mut shared.drain.clone(), out).await? else { return Ok(()) };
     let mut machine = M::open(scope, types, view.position());
     let mut presence = present::<M>(shared, node, types, &scene);
     take(&mut machine, request, &*view)?;
@@ -304,6 +313,18 @@ async fn entered(shared: &Shared, drain: &mut DrainWatch, out: &Out) -> Result<b
         () = drain.draining() => Err(stopping()),
         () = out.closed() => Ok(false),
     }
+}
+
+/// Waits until a node may be told what is there, and shows that. `None`: it has gone meanwhile.
+async fn begun(mut place: Place, drain: &mut DrainWatch, out: &Out) -> Result<Option<(Place, Arc<View>)>, Status> {
+    tokio::select! {
+        biased;
+        () = place.begin() => {}
+        () = drain.draining() => return Err(stopping()),
+        () = out.closed() => return Ok(None),
+    }
+    let view = place.seat().view();
+    Ok(Some((place, view)))
 }
 
 /// How long a stream may last whose client is believed `until` then: it ends in the last part of that, where `roll`, between zero and one, says.

@@ -4,6 +4,7 @@
 
 mod delta;
 mod envoy;
+mod kept;
 mod registry;
 mod simulation;
 mod sotw;

@@ -150,6 +150,16 @@ pub trait SnapshotSource: Send + Sync {
     /// Grows with every change. A reader takes it before it reads resources, so that it misses nothing.
     fn position(&self) -> u64;
 
+    /// Whether nothing is said of a resource: it is not there, and who has it keeps it.
+    fn is_untold(&self, _kind: Kind, _name: &str) -> bool {
+        false
+    }
+
+    /// Whether there is such a resource of a kind.
+    fn leaves(&self, _kind: Kind) -> bool {
+        false
+    }
+
     /// All resources of a kind that the node may see, by name.
     fn list(&self, kind: Kind, scope: &NodeScope) -> Vec<Arc<Versioned>> {
         self.all(kind)

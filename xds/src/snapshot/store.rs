@@ -87,6 +87,16 @@ impl SnapshotStore {
         changed
     }
 
+    /// Says nothing of these resources any more, until they are set or removed: who has them keeps them, in whichever version.
+    pub(crate) fn leave<'a>(&self, names: impl IntoIterator<Item = &'a (Kind, Arc<str>)>) {
+        let mut inner = self.write();
+        for (kind, name) in names {
+            inner.change(*kind, name.clone(), None);
+            Arc::make_mut(&mut inner.view).untold.insert((*kind, name.clone()));
+        }
+        self.signal.send_replace(inner.view.position);
+    }
+
     /// Applies changes as one step and wakes the readers. A resource equal to the present one is no change. Says whether anything
     /// changed.
     pub fn apply(&self, changes: Vec<Change>) -> bool {
@@ -185,7 +195,7 @@ impl Inner {
     }
 
     fn remove(&mut self, kind: Kind, name: Arc<str>) {
-        if self.view.kinds[kind.index()].contains_key(&name) {
+        if self.view.kinds[kind.index()].contains_key(&name) || self.view.is_untold(kind, &name) {
             self.change(kind, name, None);
         }
     }
@@ -193,6 +203,9 @@ impl Inner {
     fn change(&mut self, kind: Kind, name: Arc<str>, versioned: Option<Arc<Versioned>>) {
         let view = Arc::make_mut(&mut self.view);
         view.position += 1;
+        if !view.untold.is_empty() {
+            view.untold.remove(&(kind, name.clone()));
+        }
         let kindred = &mut view.kinds[kind.index()];
         match versioned {
             Some(versioned) => kindred.insert(name.clone(), versioned),
@@ -213,6 +226,14 @@ impl SnapshotSource for SnapshotStore {
 
     fn position(&self) -> u64 {
         self.read().view.position
+    }
+
+    fn is_untold(&self, kind: Kind, name: &str) -> bool {
+        self.read().view.is_untold(kind, name)
+    }
+
+    fn leaves(&self, kind: Kind) -> bool {
+        self.read().view.leaves(kind)
     }
 }
 

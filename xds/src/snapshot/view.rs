@@ -1,5 +1,6 @@
 //! A snapshot as it is at one position, for as long as somebody holds it. It never changes and knows nobody who reads it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{NodeScope, SnapshotSource, Versioned};
@@ -14,6 +15,8 @@ pub type Kindred = Tree<Arc<str>, Arc<Versioned>>;
 pub struct View {
     pub(super) position: u64,
     pub(super) kinds: [Kindred; Kind::ALL.len()],
+    /// What is not told: nodes keep what they have of it.
+    pub(super) untold: BTreeSet<(Kind, Arc<str>)>,
 }
 
 impl View {
@@ -34,5 +37,13 @@ impl SnapshotSource for View {
 
     fn position(&self) -> u64 {
         self.position
+    }
+
+    fn is_untold(&self, kind: Kind, name: &str) -> bool {
+        !self.untold.is_empty() && self.untold.contains(&(kind, name.into()))
+    }
+
+    fn leaves(&self, kind: Kind) -> bool {
+        self.untold.iter().any(|(of, _)| *of == kind)
     }
 }

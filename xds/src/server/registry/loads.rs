@@ -12,6 +12,9 @@ const MAX_OF_NODE: usize = 5_000;
 const MAX_STREAMS_OF_NODE: usize = 4;
 /// Reasons of one cluster for which requests are dropped.
 const MAX_CATEGORIES: usize = 16;
+/// What one report may add to a count, and say to be under way: far more than a node sends in the seconds between two, and too little for any number of them
+/// to use a counter up.
+const MAX_COUNT: u64 = 1_000_000_000;
 /// Endpoints of which one stream may say how many requests are under way.
 const MAX_ENDPOINTS: usize = 1_000;
 
@@ -214,11 +217,11 @@ impl Reporter {
             let sums = inner.sums.entry(place.clone()).or_default();
             sums.add(report.sums);
             if report.in_progress > 0 {
-                now.places.insert(place, report.in_progress);
+                now.places.insert(place, report.in_progress.min(MAX_COUNT));
             }
             for (endpoint, count) in report.endpoints.iter().filter(|(_, count)| *count > 0) {
                 if now.endpoints.len() < MAX_ENDPOINTS {
-                    now.endpoints.insert((report.cluster.clone(), *endpoint), *count);
+                    now.endpoints.insert((report.cluster.clone(), *endpoint), (*count).min(MAX_COUNT));
                 }
             }
         }
@@ -255,7 +258,7 @@ impl Inner {
         let named = self.dropped.get(cluster).is_some_and(|categories| categories.contains_key(category));
         if room && (known || named) {
             let sum = self.dropped.entry(cluster.clone()).or_default().entry(category.clone()).or_default();
-            *sum = sum.saturating_add(count);
+            *sum = sum.saturating_add(count.min(MAX_COUNT));
         } else {
             self.left_out = self.left_out.saturating_add(1);
         }
@@ -264,9 +267,9 @@ impl Inner {
 
 impl Sums {
     fn add(&mut self, more: Sums) {
-        self.issued = self.issued.saturating_add(more.issued);
-        self.succeeded = self.succeeded.saturating_add(more.succeeded);
-        self.failed = self.failed.saturating_add(more.failed);
+        self.issued = self.issued.saturating_add(more.issued.min(MAX_COUNT));
+        self.succeeded = self.succeeded.saturating_add(more.succeeded.min(MAX_COUNT));
+        self.failed = self.failed.saturating_add(more.failed.min(MAX_COUNT));
     }
 }
 
@@ -324,6 +327,17 @@ mod tests {
         assert_eq!((loads.view().len(), loads.left_out()), (MAX_PLACES, 10), "what others have reported too is counted");
         three.report(&many(2 * MAX_OF_NODE, 7), &[]);
         assert_eq!((loads.view().len(), loads.left_out()), (MAX_PLACES, 17));
+    }
+
+    #[test]
+    fn a_node_that_reports_nonsense_does_not_use_the_counters_up() {
+        let loads = Loads::default();
+        let node = loads.enter(who("", "n"), 2).unwrap();
+        let dropped = [Dropped { cluster: "u".into(), category: "".into(), count: u64::MAX }];
+        node.report(&[report("u", u64::MAX, u64::MAX)], &dropped);
+        let before = (loads.view()[0].sums.succeeded, loads.dropped()[0].count);
+        node.report(&[report("u", 3, 1)], &[Dropped { cluster: "u".into(), category: "".into(), count: 2 }]);
+        assert_eq!((loads.view()[0].sums.succeeded, loads.dropped()[0].count), (before.0 + 3, before.1 + 2));
     }
 
     #[test]

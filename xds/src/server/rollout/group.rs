@@ -7,7 +7,7 @@ use std::time::Duration;
 use heddle_node::clock;
 use heddle_node::clock::Instant;
 use heddle_node::drain::DrainWatch;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep_until;
 
 use super::needs::needed;
@@ -24,6 +24,9 @@ use crate::snapshot::{Changes, NodeScope, SnapshotFeed, SnapshotSource, Snapshot
 const ENDPOINTS: Duration = Duration::from_millis(250);
 /// Resources that are held at the same time; what is refused beyond that is given to all.
 const MAX_HELD: usize = 10_000;
+
+/// Until the first node of a group has asked for everything.
+const FIRST: Duration = Duration::from_millis(100);
 
 /// Says whether a group was forgotten just now, since nobody has been a member for long.
 pub(super) type Over = Box<dyn Fn(&Group) -> bool + Send + Sync>;
@@ -46,6 +49,8 @@ pub(in crate::server) struct Group {
     state: Mutex<State>,
     /// Rings when a canary has said something, has come or is gone, and when somebody said to go on.
     news: Notify,
+    /// Whether those who come with a configuration wait for the canary's word on the one that is there.
+    begins: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +91,8 @@ impl Group {
         // What comes there was gathered before.
         tokio::spawn(pace::run(rest.store.clone(), rest_stage, (rest.work.clone(), Duration::ZERO), drain.clone()));
         let state = Mutex::new(State { empty: Some(clock::now()), ..State::default() });
-        let group = Arc::new(Group { types, trial, rest, wait, state, news: Notify::new() });
+        let begins = watch::Sender::new(true);
+        let group = Arc::new(Group { types, trial, rest, wait, state, news: Notify::new(), begins });
         tokio::spawn(run(group.clone(), feed, (trial_stage, view.position()), (drain, over)));
         group
     }
@@ -101,13 +107,34 @@ impl Group {
         self.news.notify_one();
     }
 
-    /// A stream of a node has come; it is a member until what is returned is dropped.
-    pub(super) fn enter(self: &Arc<Self>, scope: &NodeScope) -> Ticket {
+    /// A stream of a node has come; it is a member until what is returned is dropped. `holds`: it has a configuration already.
+    pub(super) fn enter(self: &Arc<Self>, (scope, holds): (&NodeScope, bool)) -> Ticket {
         let mut state = self.lock();
         let number = state.members.enter(scope);
         state.empty = None;
+        if *self.begins.borrow() && state.wave.is_none() {
+            self.try_first(&mut state, (scope, holds));
+        }
         let turn = state.members.get_mut(number).map(|member| member.turn.clone()).unwrap_or_default();
         Ticket { group: self.clone(), number, turn }
+    }
+
+    /// What is there when a group begins is on trial at the first node, where that has a configuration: what was held before may be among it. Who has none
+    /// is given everything, as there is nothing that it could go on with.
+    fn try_first(&self, state: &mut State, (scope, holds): (&NodeScope, bool)) {
+        if !holds {
+            self.begins.send_replace(false);
+            return;
+        }
+        let trial = self.trial.store.view();
+        let all = Kind::ALL.into_iter().flat_map(|kind| {
+            let versions = trial.all(kind).1;
+            versions.iter().map(|(name, found)| ((kind, name.clone()), Some(found.version.clone()))).collect::<Vec<_>>()
+        });
+        let tried = all.filter(|(key, _)| !is_endpoints(key)).collect();
+        let (judge, called) = (scope.id.clone(), Called::everybody());
+        state.wave = Some(Wave { tried, position: trial.position(), since: clock::now(), judge, called });
+        self.news.notify_one();
     }
 
     /// How it stands.
@@ -171,10 +198,11 @@ impl Group {
         }
         self.free_endpoints(&mut state, (&view, stage), now);
         let gathered = state.since.filter(|_| state.wave.is_none() || alone).map(|since| since + GATHER);
+        let begun = state.wave.as_ref().map(|wave| wave.since + FIRST).filter(|begun| *self.begins.borrow() && *begun > now);
         let over = state.wave.as_ref().map(|wave| wave.since + self.wait);
         let urged = state.urged.map(|since| since + ENDPOINTS);
         let forgotten = state.empty.map(|since| since + FORGET);
-        [gathered, over, urged, forgotten].into_iter().flatten().min()
+        [gathered, begun, over, urged, forgotten].into_iter().flatten().min()
     }
 
     /// Takes note of what changed. Where traffic can go is told at once, unless it changed together with something else.
@@ -232,7 +260,7 @@ impl Group {
     fn set_back(&self, state: &mut State, stage: &Stage) {
         let refused = std::mem::take(&mut state.refused);
         let Some(wave) = state.wave.as_mut().filter(|_| !refused.is_empty()) else { return };
-        let mut names = BTreeSet::new();
+        let (mut names, mut left, rest) = (BTreeSet::new(), BTreeSet::new(), self.rest.store.view());
         for held in refused {
             let key = (held.kind, held.name.clone());
             let forced = state.forced.get(&key) == Some(&held.version);
@@ -241,10 +269,20 @@ impl Group {
             }
             let HeldView { kind, name, node, reason, .. } = &held;
             tracing::warn!(kind = kind.as_str(), %name, %node, reason, "this version is held: no further node of the group is given it");
+            let newest = held.version.clone();
             state.held.insert(key.clone(), held);
-            names.insert(key);
+            // Of what a group began with nobody knows the version before but who has it.
+            match rest.find(key.0, &key.1).is_some_and(|found| found.version == newest) {
+                true => left.insert(key),
+                false => names.insert(key),
+            };
         }
-        let rest = self.rest.store.view();
+        if !left.is_empty() {
+            self.rest.store.leave(&left);
+            self.trial.store.leave(&left);
+            let next = self.trial.store.view();
+            stage.show(next.clone(), &Changes { position: next.position(), names: Some(left.into_iter().collect()) });
+        }
         let gone = wave.tried.iter().filter(|(_, version)| version.is_none()).map(|(key, _)| key.clone());
         let kept = needed(self.types, names.iter(), &rest, gone);
         wave.tried.retain(|key, _| !kept.contains(key));
@@ -265,6 +303,10 @@ impl Group {
         let State { wave, members, pending, .. } = &mut *state;
         let Some(trying) = wave else { return };
         let waited = now.saturating_duration_since(trying.since);
+        // Who comes back asks for one kind after the other.
+        if *self.begins.borrow() && waited < FIRST {
+            return;
+        }
         let judged = match trying.is_judged(members, now) {
             Some(false) if waited >= self.wait => {
                 tracing::warn!(node = %trying.judge, "the canary does not answer in time; what it was given goes to all");
@@ -278,6 +320,7 @@ impl Group {
             let position = pending.is_empty().then_some(trial.position());
             self.rest.store.take_over(trying.tried.keys(), &trial, position);
             *wave = None;
+            self.begins.send_replace(false);
         }
     }
 
@@ -391,6 +434,13 @@ impl Ticket {
     /// Whether it is shown the trial.
     pub(super) fn is_canary(&self) -> bool {
         self.group.lock().members.get_mut(self.number).is_some_and(|member| member.canary)
+    }
+
+    /// Ready when nothing speaks against telling this node what is there: at once, but for who comes with a configuration to a group that has just begun.
+    pub(super) async fn may_begin(&self) {
+        let mut begins = self.group.begins.subscribe();
+        // Where the group is gone nobody judges any more.
+        let _ = begins.wait_for(|begins| !begins).await;
     }
 
     /// It sits where the trial is shown.

@@ -157,11 +157,11 @@ impl Rollouts {
         found.map(|group| group.resume())
     }
 
-    /// A place for a stream in the group of its node, which follows `feed` in a task of the present runtime; `proven`: the node has shown who it is.
-    /// `None`: there are too many groups.
+    /// A place for a stream in the group of its node, which follows `feed` in a task of the present runtime; `proven`: the node has shown who it is;
+    /// `holds`: it has a configuration already. `None`: there are too many groups.
     pub(super) fn place(
         &self,
-        (types, scope, proven): (Types, &NodeScope, bool),
+        (types, (scope, holds), proven): (Types, (&NodeScope, bool), bool),
         feed: &Arc<dyn SnapshotFeed>,
         wait: Duration,
         drain: &DrainWatch,
@@ -181,7 +181,7 @@ impl Rollouts {
         });
         entry.proven |= proven;
         // Under the lock, so that no group is forgotten while somebody comes to it.
-        Some(Place::of_group(&entry.group, scope))
+        Some(Place::of_group(&entry.group, (scope, holds)))
     }
 
     /// Whether nobody was told so far that there are too many.

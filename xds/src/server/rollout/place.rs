@@ -16,6 +16,8 @@ pub(in crate::server) struct Place {
     scope: NodeScope,
     ticket: Option<Ticket>,
     canary: bool,
+    /// The node came with a configuration.
+    holds: bool,
     /// It looks elsewhere than before, so that positions mean something else.
     anew: bool,
 }
@@ -23,24 +25,44 @@ pub(in crate::server) struct Place {
 impl Place {
     /// A place at the whole.
     pub(in crate::server) fn whole(feed: Arc<dyn SnapshotFeed>, house: &House, work: Work, scope: &NodeScope) -> Place {
-        Place { feed, seat: house.seat(scope), work, scope: scope.clone(), ticket: None, canary: false, anew: false }
+        Place {
+            feed,
+            seat: house.seat(scope),
+            work,
+            scope: scope.clone(),
+            ticket: None,
+            canary: false,
+            holds: false,
+            anew: false,
+        }
     }
 
-    /// A place in a group.
-    pub(in crate::server) fn of_group(group: &Arc<super::Group>, scope: &NodeScope) -> Place {
-        let ticket = group.enter(scope);
+    /// A place in a group; `holds`: the node has a configuration already.
+    pub(in crate::server) fn of_group(group: &Arc<super::Group>, (scope, holds): (&NodeScope, bool)) -> Place {
+        let ticket = group.enter((scope, holds));
         let canary = ticket.is_canary();
         let Side { store, house, work } = if canary { group.trial.clone() } else { group.rest.clone() };
         let place = Place::whole(store, &house, work, scope);
         if canary {
             ticket.sits(place.seat.number());
         }
-        Place { ticket: Some(ticket), canary, ..place }
+        Place { ticket: Some(ticket), canary, holds, ..place }
     }
 
     /// Where it sits.
     pub(in crate::server) fn seat(&mut self) -> &mut Seat {
         &mut self.seat
+    }
+
+    /// Waits for the canary of a group that has just begun, which judges what is there before others are given it that have something to go on with; who has nothing waits for
+    /// nobody.
+    pub(in crate::server) async fn begin(&mut self) {
+        let Some(ticket) = self.ticket.as_ref().filter(|_| self.holds && !self.canary) else { return };
+        let turn = ticket.turn.clone();
+        tokio::select! {
+            () = ticket.may_begin() => {}
+            () = turn.notified() => self.become_canary(),
+        }
     }
 
     /// Waits until something is shown that concerns it, and takes its part of the work for that. `None` when nothing will be shown any more.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod begins;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +55,7 @@ impl World {
 
     fn enter(&self, scope: NodeScope, kinds: &[Kind]) -> Node {
         let feed: Arc<dyn SnapshotFeed> = self.store.clone();
-        let mut place = self.rollouts.place((Types::Heddle, &scope, true), &feed, WAIT, &self.drain).unwrap();
+        let mut place = self.rollouts.place((Types::Heddle, (&scope, false), true), &feed, WAIT, &self.drain).unwrap();
         let view = place.seat().view();
         let mut machine = DeltaMachine::new(scope, view.position());
         for kind in kinds {
@@ -465,8 +467,9 @@ async fn a_group_that_nobody_comes_back_to_is_forgotten_with_what_it_held() {
 async fn who_has_proven_nothing_takes_no_places_from_others() {
     let world = World::new();
     let feed: Arc<dyn SnapshotFeed> = world.store.clone();
-    let come =
-        |role: &str, proven: bool| world.rollouts.place((Types::Heddle, &scope_of("n", role), proven), &feed, WAIT, &world.drain);
+    let come = |role: &str, proven: bool| {
+        world.rollouts.place((Types::Heddle, (&scope_of("n", role), false), proven), &feed, WAIT, &world.drain)
+    };
     let strangers: Vec<_> = (0..100).map(|number| come(&format!("stranger-{number}"), false)).collect();
     assert_eq!(strangers.iter().flatten().count(), super::MAX_UNPROVEN);
     let known: Vec<_> =
@@ -485,7 +488,7 @@ async fn four_roles_in_each_of_five_zones_have_canaries_without_certificates() {
     let feed: Arc<dyn SnapshotFeed> = world.store.clone();
     let come = |role: usize, zone: usize, types: Types| {
         let scope = NodeScope { zone: format!("zone-{zone}").into(), ..scope_of("n", &format!("role-{role}")) };
-        world.rollouts.place((types, &scope, false), &feed, WAIT, &world.drain)
+        world.rollouts.place((types, (&scope, false), false), &feed, WAIT, &world.drain)
     };
     let places: Vec<_> = (0..4)
         .flat_map(|role| (0..5).map(move |zone| (role, zone)))
@@ -499,7 +502,8 @@ async fn four_roles_in_each_of_five_zones_have_canaries_without_certificates() {
 async fn a_group_that_makes_room_lets_go_of_what_it_follows_at_once() {
     let world = World::new();
     let feed: Arc<dyn SnapshotFeed> = world.store.clone();
-    let come = |role: String| world.rollouts.place((Types::Envoy, &scope_of("n", &role), false), &feed, WAIT, &world.drain);
+    let come =
+        |role: String| world.rollouts.place((Types::Envoy, (&scope_of("n", &role), false), false), &feed, WAIT, &world.drain);
     for number in 0..1_000 {
         assert!(come(format!("stranger-{number}")).is_some());
         sleep(Duration::from_millis(1)).await;

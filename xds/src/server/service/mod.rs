@@ -276,6 +276,9 @@ impl Speak for DeltaMachine {
     fn type_of(message: &mut Self::In) -> &mut String {
         &mut message.type_url
     }
+    fn holds(request: &Self::Request) -> bool {
+        !request.initial.is_empty()
+    }
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request> {
         delta_request_from_wire(message, types)
     }
@@ -307,6 +310,9 @@ impl Speak for SotwMachine {
     }
     fn type_of(message: &mut Self::In) -> &mut String {
         &mut message.rest.type_url
+    }
+    fn holds(request: &Self::Request) -> bool {
+        !request.version.is_empty()
     }
     fn read(message: Self::In, types: Types) -> Incoming<Self::Request> {
         sotw_request_from_wire(message, types)

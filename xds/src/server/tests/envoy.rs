@@ -30,11 +30,11 @@ fn stands(kind: Kind, name: &str) -> Resource {
 }
 
 /// Puts something of this content into the snapshot.
-fn put(store: &SnapshotStore, kind: Kind, name: &str, content: &'static str) {
+pub(super) fn put(store: &SnapshotStore, kind: Kind, name: &str, content: &'static str) {
     store.apply_encoded(vec![Ok(Versioned::encoded(stands(kind, name), Bytes::from_static(content.as_bytes())))]);
 }
 
-fn world() -> SnapshotStore {
+pub(super) fn world() -> SnapshotStore {
     let store = SnapshotStore::new();
     put(&store, Kind::Upstream, "u", "cluster 1");
     put(&store, Kind::Endpoints, "u", "endpoints");
@@ -42,18 +42,18 @@ fn world() -> SnapshotStore {
     store
 }
 
-fn delta(kind: Kind, names: &[&str], nonce: &str) -> DeltaRequest {
+pub(super) fn delta(kind: Kind, names: &[&str], nonce: &str) -> DeltaRequest {
     let subscribe = names.iter().map(|name| Arc::from(*name)).collect();
     DeltaRequest { subscribe, nonce: nonce.into(), ..DeltaRequest::new(kind) }
 }
 
-fn sotw(kind: Kind, names: &[&str], (version, nonce): (&str, &str)) -> SotwRequest {
+pub(super) fn sotw(kind: Kind, names: &[&str], (version, nonce): (&str, &str)) -> SotwRequest {
     let names = names.iter().collect();
     SotwRequest { kind, version: version.into(), names, nonce: nonce.into(), error: None }
 }
 
 /// Nodes that hold clusters, endpoints and routes, and have said so.
-fn holding(store: &SnapshotStore) -> (DeltaMachine, SotwMachine) {
+pub(super) fn holding(store: &SnapshotStore) -> (DeltaMachine, SotwMachine) {
     let mut by_delta = DeltaMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
     let mut by_sotw = SotwMachine::new(NodeScope::default(), store.position()).speaking(Types::Envoy);
     for (kind, names) in [(Kind::Upstream, &[][..]), (Kind::Endpoints, &["u"]), (Kind::Route, &["heddle"])] {

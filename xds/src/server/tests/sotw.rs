@@ -207,7 +207,10 @@ fn nothing_is_taken_away_before_its_replacement_is_there() {
     let grown = drain(&mut machine, &store);
     assert_eq!(shown(&grown), GROWN.map(|(kind, said)| (kind, said.to_string())));
     grown.iter().for_each(|response| machine.request(ack(response, &[]), &store, at(2)).unwrap());
-    assert_eq!(shown(&drain(&mut machine, &store)), SHRUNK.map(|(kind, said)| (kind, said.to_string())));
+    let first = one(drain(&mut machine, &store));
+    assert_eq!((first.kind, said(&first)), (Kind::Certificate, vec!["new".to_string()]));
+    let then = one(send(&mut machine, &store, ack(&first, &[])));
+    assert_eq!((then.kind, said(&then)), (Kind::Secret, vec!["new".to_string()]), "nothing leads to the old one any more");
 }
 
 #[test]

@@ -618,6 +618,9 @@ pub struct NodeStatus {
     /// What it is not given in its newest version, since another node of its group refused that.
     #[prost(message, repeated, tag = "13")]
     pub held: ::prost::alloc::vec::Vec<Held>,
+    /// What is gone and stays there, since what it goes on with in the place of something refused may lead to it.
+    #[prost(message, repeated, tag = "14")]
+    pub kept: ::prost::alloc::vec::Vec<Kept>,
 }
 impl ::prost::Name for NodeStatus {
     const NAME: &'static str = "NodeStatus";
@@ -627,6 +630,26 @@ impl ::prost::Name for NodeStatus {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/heddle.admin.v1.NodeStatus".into()
+    }
+}
+/// A resource that is gone and is not taken away.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Kept {
+    /// Its type, as a URL.
+    #[prost(string, tag = "1")]
+    pub type_url: ::prost::alloc::string::String,
+    /// Its name.
+    #[prost(string, tag = "2")]
+    pub resource: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Kept {
+    const NAME: &'static str = "Kept";
+    const PACKAGE: &'static str = "heddle.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "heddle.admin.v1.Kept".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/heddle.admin.v1.Kept".into()
     }
 }
 /// A version that is not given to further nodes of a group.
@@ -698,6 +721,9 @@ pub struct Rollout {
     /// What further nodes are not given.
     #[prost(message, repeated, tag = "5")]
     pub held: ::prost::alloc::vec::Vec<Held>,
+    /// What is gone and stays at the nodes, since what they have in the place of something held may lead to it.
+    #[prost(message, repeated, tag = "6")]
+    pub kept: ::prost::alloc::vec::Vec<Kept>,
 }
 impl ::prost::Name for Rollout {
     const NAME: &'static str = "Rollout";
