@@ -109,6 +109,7 @@ fn routes(name: &str) -> Option<Value> {
         "type.v3.HashPolicy" => json!({"source_ip": {}}),
         "config.route.v3.RetryPolicy" => json!({"retry_on": "5xx,retriable-status-codes"}),
         "config.route.v3.RetryPolicy.RetryHostPredicate" => json!({"name": "envoy.retry_host_predicates.previous_hosts"}),
+        "config.route.v3.RetryPolicy.RetryPriority" => json!({"name": "envoy.retry_priorities.previous_priorities"}),
         "config.core.v3.HeaderValueOption" => {
             let mut set = option();
             set["append_action"] = json!(2);
@@ -140,7 +141,7 @@ fn matchers(name: &str) -> Option<Value> {
         "config.core.v3.RuntimeFractionalPercent" => json!({"default_value": {"numerator": 100}}),
         "config.core.v3.RuntimeFeatureFlag" => json!({"default_value": true}),
         "type.v3.Percent" => json!({"value": 40}),
-        "type.v3.Int64Range" => json!({"start": 201, "end": 203}),
+        "type.v3.Int64Range" => json!([{"start": 201, "end": 203}, {"start": 100, "end": 600}]),
         "type.v3.HttpStatus" => json!({"code": 502}),
         "config.core.v3.CidrRange" => json!({"address_prefix": "10.0.0.0", "prefix_len": 8}),
         _ => return None,
