@@ -18,7 +18,6 @@ mod re2;
 mod route;
 #[cfg(test)]
 mod tests;
-mod tries;
 mod weights;
 mod wire;
 mod zones;

@@ -53,23 +53,7 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
         code.ok_or_else(|| Fault::new("", "expected a status from 200 to 599"))
     })?;
     statuses.extend(codes.into_iter().filter(|_| listed).map(Value::from));
-    // How an endpoint is chosen for another try: one that was not tried yet, always.
-    fields.list("retry_host_predicate", |predicate| match &*predicate.name("name")? {
-        "envoy.retry_host_predicates.previous_hosts" => {
-            predicate.ignore(&["typed_config"]);
-            Ok(())
-        }
-        other => Err(Fault::new("name", format!("{other} is not supported"))),
-    })?;
-    fields.ignore(&["host_selection_retry_max_attempts"]);
-    // Nor does it matter of which priority it is.
-    fields.message("retry_priority", |priority| match &*priority.name("name")? {
-        "envoy.retry_priorities.previous_priorities" => {
-            priority.ignore(&["typed_config"]);
-            Ok(())
-        }
-        other => Err(Fault::new("name", format!("{other} is not supported"))),
-    })?;
+    elsewhere(fields)?;
     // Ours begins anew with each part of an answer, as that of silence does there; the other one bounds the whole of a try.
     let limits = [fields.duration("per_try_timeout")?, fields.duration("per_try_idle_timeout")?];
     let each = limits.into_iter().flatten().filter(|each| !each.is_zero()).min();
@@ -94,6 +78,24 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
         "initial_interval": first.min(60.0), "max_interval": longest.min(60.0), "budget_percent": NO_BUDGET,
     });
     Ok(Retry { plugin: Some(plugin), each })
+}
+
+/// How an endpoint is chosen for another try: one that was not tried yet, of whatever priority, always.
+fn elsewhere(fields: &mut Fields<'_>) -> Read<()> {
+    fields.list("retry_host_predicate", |predicate| only(predicate, "envoy.retry_host_predicates.previous_hosts"))?;
+    fields.message("retry_priority", |priority| only(priority, "envoy.retry_priorities.previous_priorities"))?;
+    fields.ignore(&["host_selection_retry_max_attempts"]);
+    Ok(())
+}
+
+/// An extension, of which this one is known.
+fn only(extension: &mut Fields<'_>, known: &str) -> Read<()> {
+    let name = extension.name("name")?;
+    if *name != *known {
+        return Err(Fault::new("name", format!("{name} is not supported")));
+    }
+    extension.ignore(&["typed_config"]);
+    Ok(())
 }
 
 /// Bounds all tries of a route together, as its own limit does in Envoy: when it is over, nothing is sent again.

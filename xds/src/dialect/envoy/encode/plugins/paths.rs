@@ -10,8 +10,8 @@ use kinds::fractional_percent::DenominatorType;
 use serde_json::Value;
 
 use super::super::matching::Condition;
+use super::super::route::tries::{self, Seen};
 use super::super::route::{Before, Draft, Instead};
-use super::super::tries::{self, Seen};
 use super::{Applied, Config, Extra, only, text};
 use crate::model::{CircuitBreakers, Discovery, Scheme, Upstream, UpstreamTls};
 

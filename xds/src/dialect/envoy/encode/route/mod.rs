@@ -1,5 +1,7 @@
 //! Routes: what is done with the requests that match, encoded once for each host, and what a snapshot says of all of them. It knows no other route.
 
+pub(super) mod tries;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use super::hosts::{Host, Order, Place, Retries};
 use super::matching::Condition;
 use super::plugins::{Extra, Filters, Metadata};
 use super::wire::span;
-use super::{Reader, bytes, matching, pattern, plugins, tries, weights};
+use super::{Reader, bytes, matching, pattern, plugins, weights};
 use crate::catalog::EDITORS;
 use crate::model::{Balancer, Consumer, HashOn, Kind, PassHost, PluginConf, Resource, Route, Timeouts, Upstream};
 use crate::snapshot::{NodeScope, SnapshotSource, Versioned, View};

@@ -10,12 +10,12 @@ use prost::Message;
 use prost_types::Any;
 use wire::retry_policy::{self, RetryBackOff, RetryHostPredicate, RetryPriority};
 
-use super::matching::header;
-use super::wire::{exact, span};
+use super::super::matching::header;
+use super::super::wire::{exact, span};
 use crate::model::Timeouts;
 
 /// Envoy rests between two tries in any case.
-pub(super) const SHORTEST_REST: Duration = Duration::from_millis(1);
+pub(in super::super) const SHORTEST_REST: Duration = Duration::from_millis(1);
 /// What is tried again: what the endpoint has not seen, as our agents do.
 const UNSEEN: &str = "connect-failure,refused-stream,reset-before-request";
 /// Choices of an endpoint that was not tried yet.
@@ -24,23 +24,23 @@ const OTHER_HOSTS: i64 = 20;
 const BEFORE_OTHERS: i32 = 2;
 
 /// What the plugin `retry` says.
-pub(super) struct Seen<'a> {
+pub(in super::super) struct Seen<'a> {
     /// In all.
-    pub(super) attempts: u32,
+    pub(in super::super) attempts: u32,
     /// Whether a connection that broke is a reason.
-    pub(super) network: bool,
+    pub(in super::super) network: bool,
     /// Statuses that are one.
-    pub(super) statuses: Vec<u32>,
+    pub(in super::super) statuses: Vec<u32>,
     /// Methods of requests that may be sent twice.
-    pub(super) methods: &'a [&'a str],
+    pub(in super::super) methods: &'a [&'a str],
     /// Before the second try, and the longest.
-    pub(super) rests: (Duration, Duration),
+    pub(in super::super) rests: (Duration, Duration),
     /// Of each try.
-    pub(super) timeouts: Timeouts,
+    pub(in super::super) timeouts: Timeouts,
 }
 
 /// So many further tries of what no endpoint has seen.
-pub(super) fn of_unseen(retries: u32, timeouts: Timeouts, action: &mut wire::RouteAction) {
+pub(in super::super) fn of_unseen(retries: u32, timeouts: Timeouts, action: &mut wire::RouteAction) {
     let rests = (SHORTEST_REST, SHORTEST_REST * 2);
     let policy = policy(retries, timeouts, rests);
     put(
@@ -51,7 +51,7 @@ pub(super) fn of_unseen(retries: u32, timeouts: Timeouts, action: &mut wire::Rou
 }
 
 /// Tries of what an endpoint may have seen, too.
-pub(super) fn of_seen(seen: &Seen<'_>, action: &mut wire::RouteAction) {
+pub(in super::super) fn of_seen(seen: &Seen<'_>, action: &mut wire::RouteAction) {
     let retries = seen.attempts.saturating_sub(1);
     let mut retry_on = if retries > 0 { UNSEEN.to_owned() } else { String::new() };
     if retries > 0 && seen.network {
