@@ -83,9 +83,12 @@ impl SotwMachine {
     }
 
     /// Of who comes back with something that is not told, all of that kind stays as it is, and so does what it may lead to: a list without it would take it away.
+    /// From clients of others no list takes a secret away: they are told all the same.
     fn stays_as_it_was(&self, kind: Kind, source: &dyn SnapshotSource) -> bool {
         let leads = |other: &Kind| *other == kind || Leads::are(*other, kind);
+        let is_list = self.types == Types::Heddle || kind != Kind::Secret;
         self.kinds[kind.index()].came_with
+            && is_list
             && kind != Kind::Endpoints
             && Kind::ALL.iter().any(|other| leads(other) && source.leaves(*other))
     }
@@ -156,7 +159,7 @@ impl SotwMachine {
     /// Whether something of a kind is still to be sent; what stays is not.
     fn owes(&self, kind: Kind) -> bool {
         let state = &self.kinds[kind.index()];
-        state.dirty || !state.gone.is_empty() && self.leads(kind) != Leads::Refused
+        state.is_due() || !state.gone.is_empty() && self.leads(kind) != Leads::Refused
     }
 
     /// Everything that is to be taken away, dependents first.
@@ -302,7 +305,7 @@ impl Machine for SotwMachine {
         match self.types {
             Types::Heddle => !self.kinds.iter().any(|state| state.in_flight),
             _ => {
-                let behind = self.kinds[Kind::Route.index()..].iter().any(|state| state.dirty);
+                let behind = self.kinds[Kind::Route.index()..].iter().any(Subscription::is_due);
                 let removals = Kind::ALL.into_iter().any(|kind| !self.kinds[kind.index()].gone.is_empty() && self.owes(kind));
                 let clusters_wait = self.kinds[Kind::Upstream.index()].in_flight;
                 !(self.must_wait(Kind::Route) && !clusters_wait && (behind || removals))
@@ -319,7 +322,7 @@ impl Machine for SotwMachine {
                 return Some(response);
             }
         }
-        if self.kinds.iter().any(|state| state.dirty) {
+        if self.kinds.iter().any(Subscription::is_due) {
             return None;
         }
         Kind::ALL.into_iter().rev().find_map(|kind| self.next_removal(kind, source))

@@ -199,5 +199,6 @@ impl Subscription {
         self.dirty.retain(|name| self.names.contains(name));
         self.asked.retain(|name| self.names.contains(name));
         self.gone.retain(|name| self.names.contains(name));
+        self.left.retain(|name| self.names.contains(name));
     }
 }

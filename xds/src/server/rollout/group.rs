@@ -211,6 +211,8 @@ impl Group {
             Some(names) => names.into_iter().collect(),
             None => {
                 let mut names = differing(view, &self.trial.store.view());
+                // What was held and is gone may be in neither.
+                names.extend(state.held.keys().cloned());
                 names.retain(|key| !state.is_held(key, view));
                 names
             }
@@ -363,6 +365,7 @@ impl Group {
             }
             (wave, None) => {
                 let before = wave.take().map(|wave| wave.tried.into_keys().collect::<BTreeSet<_>>()).unwrap_or_default();
+                self.begins.send_replace(false);
                 self.rest.store.take_over(before.iter().chain(&tried), &trial, Some(trial.position()));
             }
         }

@@ -186,11 +186,10 @@ impl Wave {
     pub(super) fn refused(&self, node: &Arc<str>, nacks: &[Nack]) -> Vec<HeldView> {
         let mut held = Vec::new();
         for nack in nacks.iter().filter(|nack| nack.kind != Kind::Endpoints) {
-            let meant = self.tried.iter().filter_map(|((kind, name), version)| Some((*kind, name, version.as_ref()?)));
-            let meant =
-                meant.filter(|(kind, name, version)| *kind == nack.kind && **name == nack.name && **version == nack.version);
-            held.extend(meant.map(|(kind, name, version)| HeldView {
-                kind,
+            let found = self.tried.get_key_value(&(nack.kind, nack.name.clone()));
+            let meant = found.and_then(|((_, name), version)| Some((name, version.as_ref()?)));
+            held.extend(meant.filter(|(_, version)| **version == nack.version).map(|(name, version)| HeldView {
+                kind: nack.kind,
                 name: name.clone(),
                 version: version.clone(),
                 node: node.clone(),

@@ -150,6 +150,11 @@ impl Subscription {
         }
     }
 
+    /// Whether something may have changed that is to be told.
+    pub(super) fn is_due(&self) -> bool {
+        self.dirty && !self.left
+    }
+
     /// How the client stands to what it was sent.
     pub(super) fn stands(&self) -> Leads {
         match self.in_flight {

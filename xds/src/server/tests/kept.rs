@@ -153,6 +153,14 @@ fn by_state_of_the_world_nothing_is_said_to_who_comes_back_while_the_routes_are_
         node.request(sotw(kind, names, ("before", "")), &store, at(1)).unwrap();
     }
     assert!(drain(&mut node, &store).is_empty(), "a list without the clusters that its routes lead to would take them away");
+    // What stays as it is keeps nobody waiting, and secrets are told.
+    node.changes(Changes { position: node.position(), names: None }, &store);
+    put(&store, Kind::Secret, "s", "key");
+    node.request(sotw(Kind::Secret, &["s"], ("before", "")), &store, at(1)).unwrap();
+    let said = drain(&mut node, &store);
+    assert_eq!(said.iter().map(|said| (said.kind, said.resources.len())).collect::<Vec<_>>(), [(Kind::Secret, 1)]);
+    answers_sotw(&mut node, &store, &said[0], None);
+    assert!(node.answered(), "{node:?}");
     put(&store, Kind::Route, "heddle", "routes 3");
     node.changes(since(&store, node.position()), &store);
     let said: Vec<_> = drain(&mut node, &store).iter().map(|said| (said.kind, said.resources.len())).collect();
