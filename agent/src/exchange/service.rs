@@ -261,7 +261,7 @@ mod tests {
             (Answer::of(Reason::NoRoute), "12", "404 Route Not Found"),
             (Answer::of(Reason::Policy), "7", "403 Forbidden: refused by an authorization policy"),
             (Answer::json(401, &json, Reason::Plugin), "16", "Missing API key"),
-            (text(429, "slow down\n"), "14", "slow down"),
+            (text(429, "slow down\n"), "8", "slow down"),
             (Answer::empty(413, Reason::Plugin), "2", "Payload Too Large"),
             (Answer::empty(503, Reason::Answered), "14", "Service Unavailable"),
             (page, "14", "Service Unavailable"),

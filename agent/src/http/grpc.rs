@@ -30,32 +30,26 @@ pub fn answer(head: &mut ResponseHead, message: &[u8]) {
     head.fields.set_known(Name::ContentType, GRPC);
 }
 
-/// The status of HTTP for one of gRPC, as Envoy judges endpoints by it.
+/// The status of HTTP by which an endpoint is judged that says one of gRPC. That of others tells of the call, which whoever makes it can bring about (a deadline of
+/// nothing, an argument that is none), and not of the endpoint.
 pub(super) fn meant(code: &[u8]) -> u16 {
     match code {
-        b"0" => 200,
-        b"1" => 499,
-        b"3" | b"9" | b"11" => 400,
-        b"4" => 504,
-        b"5" => 404,
-        b"6" | b"10" => 409,
-        b"7" => 403,
         b"8" => 429,
-        b"12" => 501,
         b"14" => 503,
-        b"16" => 401,
-        _ => 500,
+        _ => 200,
     }
 }
 
-/// The status of gRPC for one of HTTP ("HTTP to gRPC Status Code Mapping" of gRPC).
+/// The status of gRPC for one of HTTP ("HTTP to gRPC Status Code Mapping" of gRPC), but for 429: of what is unavailable endpoints are taken out, and whoever asks too
+/// often is to blame for that itself.
 fn code(status: u16) -> &'static str {
     match status {
         400 => "13",
         401 => "16",
         403 => "7",
         404 => "12",
-        429 | 502..=504 => "14",
+        429 => "8",
+        502..=504 => "14",
         _ => "2",
     }
 }
@@ -86,7 +80,7 @@ mod tests {
         let said = ["content-type", "grpc-status", "grpc-message", "retry-after", "content-length"];
         let said = said.map(|name| head.fields.get_str(name));
         assert_eq!(head.status, 200);
-        assert_eq!(said, [Some(GRPC), Some("14"), Some("zu viel, 100 %25 %C3%A4"), Some("3"), None]);
+        assert_eq!(said, [Some(GRPC), Some("8"), Some("zu viel, 100 %25 %C3%A4"), Some("3"), None]);
     }
 
     #[test]
@@ -96,10 +90,25 @@ mod tests {
             code.into_iter().for_each(|code| head.fields.append("grpc-status", code));
             head.outcome()
         };
-        let all = [(Some("14"), 503), (Some("7"), 403), (Some("13"), 500), (Some("0"), 200), (Some("x"), 500), (None, 200)];
+        let all = [
+            (Some("14"), 503),
+            (Some("8"), 429),
+            (Some("4"), 200),
+            (Some("13"), 200),
+            (Some("0"), 200),
+            (Some("x"), 200),
+            (None, 200),
+        ];
         for (code, status) in all {
             assert_eq!(judged(200, code), status, "{code:?}");
         }
         assert_eq!(judged(504, Some("0")), 504);
+        // Of our own refusals those take an endpoint out that would have done so in the words of HTTP.
+        for status in [400, 401, 403, 404, 405, 408, 413, 421, 429, 500, 502, 503, 504] {
+            let bad = |status: u16| (500..=504).contains(&status) && status != 500;
+            let mut head = ResponseHead::new(status);
+            answer(&mut head, b"");
+            assert_eq!((bad(head.outcome()), head.outcome() == 429), (bad(status), status == 429), "{status}");
+        }
     }
 }

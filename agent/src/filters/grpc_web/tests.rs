@@ -195,7 +195,7 @@ async fn what_is_no_grpc_is_told_as_a_status() {
         assert!(passes(filter.rewrite(&mut x)));
         x
     };
-    let expected = [(200, "2"), (400, "13"), (401, "16"), (403, "7"), (404, "12"), (429, "14"), (500, "2"), (503, "14")];
+    let expected = [(200, "2"), (400, "13"), (401, "16"), (403, "7"), (404, "12"), (429, "8"), (500, "2"), (503, "14")];
     for (status, code) in expected {
         let mut x = asked();
         let body = frames([data(b"go \"away\" \xc3\xa4"), data(b"%\n")]);

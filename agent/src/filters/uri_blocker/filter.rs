@@ -52,7 +52,18 @@ impl UriBlocker {
             target.extend_from_slice(query.as_bytes());
         }
         // Behind percent signs something could hide, and what has no place in a path stands there encoded.
-        self.rules.found_in(&target)
-            || target.contains(&b'%') && self.rules.found_in(&percent_decode(&target).collect::<Target>())
+        if self.rules.found_in(&target) {
+            return true;
+        }
+        let decoded = |text: &[u8]| percent_decode(text).collect::<Target>();
+        if path.contains('%') && self.rules.found_in(&decoded(&target)) {
+            return true;
+        }
+        query.is_some_and(|query| query.contains('%')) && {
+            let rest = decoded(&target[path.len()..]);
+            target.truncate(path.len());
+            target.extend_from_slice(&rest);
+            self.rules.found_in(&target)
+        }
     }
 }

@@ -14,11 +14,11 @@ const REFUSED: &str = "local_rate_limited";
 
 /// Reads the filter; nothing where it enforces nothing.
 pub(super) fn filter(fields: &mut Fields<'_>) -> Read<Option<Deed>> {
-    // How many buckets there are at once is bounded by the node; what `stage` and `vh_rate_limits` tune are limits of routes, which are refused.
-    fields.ignore(&["stat_prefix", "stage", "vh_rate_limits", "max_dynamic_descriptors"]);
+    // How many buckets there are at once is bounded by the node; what `stage` and `vh_rate_limits` tune are limits of routes, which are refused. Calls of gRPC that
+    // are too many are told RESOURCE_EXHAUSTED in any case.
+    fields.ignore(&["stat_prefix", "stage", "vh_rate_limits", "max_dynamic_descriptors", "rate_limited_as_resource_exhausted"]);
     fields.refuse("response_headers_to_add", "is not supported: put it on routes")?;
     fields.refuse("request_headers_to_add_when_not_enforced", "is not supported")?;
-    fields.refuse("rate_limited_as_resource_exhausted", "is not supported: calls of gRPC are told UNAVAILABLE")?;
     for name in ["local_rate_limit_per_downstream_connection", "local_cluster_rate_limit"] {
         fields.refuse(name, "is not supported: a bucket is for all connections of a node")?;
     }
@@ -188,9 +188,8 @@ mod tests {
             limit[field] = value;
             message(&limit, filter).unwrap_err().field
         };
-        for field in ["rate_limited_as_resource_exhausted", "local_rate_limit_per_downstream_connection"] {
-            assert_eq!(refused(field, json!(true)), field);
-        }
+        let each = "local_rate_limit_per_downstream_connection";
+        assert_eq!(refused(each, json!(true)), each);
         assert_eq!(refused("enable_x_ratelimit_headers", json!(7)), "enable_x_ratelimit_headers");
         assert_eq!(refused("token_bucket", json!({"fill_interval": "1s"})), "token_bucket.max_tokens");
         assert_eq!(refused("token_bucket", Value::Null), "token_bucket");

@@ -134,6 +134,7 @@ fn limited(
         rate_limits: if each { vec![RateLimit { actions: vec![by_client], ..Default::default() }] } else { Vec::new() },
         always_consume_default_token_bucket: Some(!each),
         max_dynamic_descriptors: each.then_some(CLIENTS),
+        rate_limited_as_resource_exhausted: code == kinds::StatusCode::TooManyRequests,
         enable_x_ratelimit_headers: if tells {
             common::XRateLimitHeadersRfcVersion::DraftVersion03.into()
         } else {
