@@ -3,6 +3,7 @@
 A client makes a call for each line of its input (a method, and a metadata field when it likes), and prints what came of it as JSON.
 """
 
+import collections
 import json
 import sys
 from concurrent import futures
@@ -12,7 +13,14 @@ from grpc.experimental import insecure_channel_credentials
 
 
 def server(address, saying, kind):
+    asked = collections.Counter()
+
     def unary(request, context):
+        # `x-busy: NAME/2`: too busy for the first two calls of that name.
+        name, _, times = dict(context.invocation_metadata()).get("x-busy", "").partition("/")
+        asked[name] += 1
+        if times and asked[name] <= int(times):
+            context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
         context.set_trailing_metadata((("x-saying", saying),))
         return request
 

@@ -157,6 +157,25 @@ fn a_route_that_clients_of_grpc_cannot_guard_fails_and_a_service_that_is_gone_is
 }
 
 #[test]
+fn a_call_that_found_its_server_too_busy_is_made_again_by_client_and_gateway_alike() {
+    let heddle = Heddle::run();
+    let said = Said::new(&heddle.place, "one");
+    upstream(&heddle, "u", &[said.address], json!({}));
+    let retry = json!({ "attempts": 3, "methods": ["POST"], "grpc_statuses": ["UNAVAILABLE"] });
+    heddle.put("/routes/r", json!({ "uri": "/story.Echo/Again*", "upstream_id": "u", "plugins": { "retry": retry } }));
+    heddle.put("/routes/s", json!({ "uri": "/story.Echo/Once", "upstream_id": "u" }));
+    let bootstrap = bootstrap(&heddle.place, heddle.xds, "client-1", None);
+    for (way, target) in [("itself", "xds:///shop.example".to_owned()), ("gateway", heddle.http.to_string())] {
+        let mut client = Client::of(&target, &bootstrap, "plain");
+        client.until_says("Again", "one");
+        assert_eq!(client.call(&format!("Again x-busy={way}-two/2"))["saying"], "one", "{way}");
+        assert_eq!(client.call(&format!("Again x-busy={way}-three/3"))["code"], "UNAVAILABLE", "{way}");
+        client.until_says("Once", "one");
+        assert_eq!(client.call(&format!("Once x-busy={way}-one/1"))["code"], "UNAVAILABLE", "{way}");
+    }
+}
+
+#[test]
 fn a_name_in_the_place_of_an_address_is_looked_up_by_the_client_itself() {
     let place = Place::new();
     // The name stands for that address, whichever the story has for the rest.

@@ -39,7 +39,7 @@ pub use dispatch::{Dispatched, Inner};
 pub use expr::Expr;
 pub use outcome::{Answer, Reason};
 pub use service::{Call, Ending, Interim, InterimQueue, Reading, Response, Sent, Service, Tunnel};
-pub use steering::{Budget, Failover, Repeat, Retry, Statuses, Steering};
+pub use steering::{Budget, Failover, GrpcStatuses, Repeat, Retry, Statuses, Steering};
 pub use template::Template;
 pub use variable::Variable;
 

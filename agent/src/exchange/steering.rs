@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::http::Method;
+use crate::http::{Method, Name, ResponseHead};
 
 /// What filters ask of the way to an endpoint. It lies beside the exchange, so that a request for which nobody asks pays one look.
 #[derive(Debug, Default, Clone)]
@@ -54,6 +54,8 @@ pub struct Failover {
 pub struct Repeat {
     /// Answers that are as bad as none.
     pub statuses: Statuses,
+    /// Calls of gRPC that ended at once with what is as bad as none.
+    pub grpc_statuses: GrpcStatuses,
     /// Whether no answer at all is a reason.
     pub on_network_error: bool,
     /// Methods that may be sent twice; idempotent ones when empty. One of which no endpoint has seen a byte always may.
@@ -66,6 +68,11 @@ impl Repeat {
     /// Whether a request with this method may be sent twice.
     pub fn may_send_twice(&self, method: &Method) -> bool {
         if self.methods.is_empty() { method.is_idempotent() } else { self.methods.contains(method) }
+    }
+
+    /// Whether an answer is as bad as none.
+    pub fn is_bad(&self, answer: &ResponseHead) -> bool {
+        self.statuses.has(answer.status) || self.grpc_statuses.are_told_by(answer)
     }
 }
 
@@ -91,6 +98,23 @@ impl Statuses {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0 == [0; 8]
+    }
+}
+
+/// A set of statuses of gRPC, 0 to 31.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GrpcStatuses(u32);
+
+impl GrpcStatuses {
+    /// Adds one; what is none is left out.
+    pub fn add(&mut self, code: u8) {
+        self.0 |= 1_u32.checked_shl(code.into()).unwrap_or(0);
+    }
+
+    /// Whether the head of an answer says one of them. Where messages came before it, a call says its status behind them, and is not sent again.
+    pub fn are_told_by(self, answer: &ResponseHead) -> bool {
+        let told = || std::str::from_utf8(answer.fields.get_known(Name::GrpcStatus)?).ok()?.parse::<u32>().ok();
+        self.0 != 0 && told().and_then(|code| self.0.checked_shr(code)).is_some_and(|rest| rest & 1 == 1)
     }
 }
 
@@ -158,10 +182,33 @@ mod tests {
 
     #[test]
     fn listed_methods_replace_the_idempotent_ones() {
-        let repeat = |methods| Repeat { statuses: Statuses::default(), on_network_error: true, methods, max_body_size: 0 };
+        let repeat = |methods| Repeat {
+            statuses: Statuses::default(),
+            grpc_statuses: GrpcStatuses::default(),
+            on_network_error: true,
+            methods,
+            max_body_size: 0,
+        };
         assert!(repeat(Vec::new()).may_send_twice(&Method::Put) && !repeat(Vec::new()).may_send_twice(&Method::Post));
         assert!(
             repeat(vec![Method::Post]).may_send_twice(&Method::Post) && !repeat(vec![Method::Post]).may_send_twice(&Method::Get)
         );
+    }
+
+    #[test]
+    fn a_call_is_judged_by_what_it_says_of_itself_and_no_status_of_http_stands_for_another() {
+        let (mut statuses, mut grpc_statuses) = (Statuses::default(), GrpcStatuses::default());
+        statuses.add(503, 503);
+        [14, 1, 16, 32, 255].into_iter().for_each(|code| grpc_statuses.add(code));
+        let repeat =
+            |grpc_statuses| Repeat { statuses, grpc_statuses, on_network_error: true, methods: Vec::new(), max_body_size: 0 };
+        let says = |status, code: Option<&str>| {
+            let mut head = ResponseHead::new(status);
+            code.into_iter().for_each(|code| head.fields.append("grpc-status", code));
+            (repeat(grpc_statuses).is_bad(&head), repeat(GrpcStatuses::default()).is_bad(&head))
+        };
+        let all = ["14", "1", "16", "0", "13", "32", "33", "4294967310", "", "x"].map(|code| says(200, Some(code)).0);
+        assert_eq!(all, [true, true, true, false, false, false, false, false, false, false]);
+        assert_eq!([says(200, None), says(503, None), says(200, Some("14"))], [(false, false), (true, true), (true, false)]);
     }
 }

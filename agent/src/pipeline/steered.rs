@@ -72,7 +72,7 @@ impl<'a> Steered<'a> {
     pub(super) fn judge(&mut self, x: &Exchange, campaign: &Campaign<'_>, served: Served) -> Option<Served> {
         self.kept = None;
         let bad = |retry: &Retry| {
-            retry.after.statuses.has(served.head.outcome())
+            retry.after.is_bad(&served.head)
                 && !campaign.upgrade
                 && self.replay.is_whole()
                 && retry.after.may_send_twice(&x.request.method)
@@ -235,10 +235,7 @@ impl Way<'_> {
     fn leaves(&self, after: &Repeat, first: &Result<Served, Unserved>, method: &Method) -> bool {
         match first {
             Ok(served) => {
-                after.statuses.has(served.head.outcome())
-                    && served.upgrade.is_none()
-                    && self.replay.is_whole()
-                    && after.may_send_twice(method)
+                after.is_bad(&served.head) && served.upgrade.is_none() && self.replay.is_whole() && after.may_send_twice(method)
             }
             Err(Unserved::Answered(_)) => false,
             Err(Unserved::Failed(reason, seen)) => {
@@ -263,10 +260,16 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::exchange::{Budget, Statuses};
+    use crate::exchange::{Budget, GrpcStatuses, Statuses};
 
     fn retry(total_timeout: Duration) -> Retry {
-        let after = Repeat { statuses: Statuses::default(), on_network_error: true, methods: Vec::new(), max_body_size: 0 };
+        let after = Repeat {
+            statuses: Statuses::default(),
+            grpc_statuses: GrpcStatuses::default(),
+            on_network_error: true,
+            methods: Vec::new(),
+            max_body_size: 0,
+        };
         Retry {
             attempts: 9,
             initial_interval: Duration::from_millis(100),

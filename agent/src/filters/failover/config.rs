@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::check::{self, Faults};
-use super::super::retry::repeat::{self, MAX_BODY_SIZE, StatusRange};
+use super::super::retry::repeat::{self, GrpcStatus, MAX_BODY_SIZE, StatusRange};
 
 /// Configuration on a route: `upstream_id` or `upstream`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -19,6 +19,9 @@ pub(super) struct Config {
     /// Answers of the route's upstream after which the request goes to the other one: statuses (`503`) and ranges (`"500-504"`).
     #[serde(default)]
     pub statuses: Vec<StatusRange>,
+    /// Statuses of gRPC by name (`UNAVAILABLE`) after which a call goes to the other one that brought nothing else.
+    #[serde(default)]
+    pub grpc_statuses: Vec<GrpcStatus>,
     /// Sends a request to the other upstream when no answer came; otherwise only where no endpoint stands beforehand.
     #[serde(default = "yes")]
     pub on_network_error: bool,

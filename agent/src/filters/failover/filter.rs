@@ -21,7 +21,12 @@ pub(super) fn build(value: &Value, _context: &BuildContext<'_>) -> Built {
             return Err(vec![check::fault_at("upstream", why)]);
         }
     };
-    let after = repeat::compile(&config.statuses, &config.methods, config.on_network_error, config.max_body_size);
+    let after = repeat::compile(
+        (&config.statuses, &config.grpc_statuses),
+        &config.methods,
+        config.on_network_error,
+        config.max_body_size,
+    );
     Ok(Arc::new(FailingOver(Arc::new(Failover { upstream, after }))))
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::super::check::{self, Faults};
 use super::super::fields::is_name;
-use super::repeat::{self, MAX_BODY_SIZE, StatusRange};
+use super::repeat::{self, GrpcStatus, MAX_BODY_SIZE, StatusRange};
 use crate::http::Name;
 
 /// Configuration on a route.
@@ -34,6 +34,9 @@ pub(super) struct Config {
     /// Answers after which the request is sent again: statuses (`503`) and ranges (`"500-504"`).
     #[serde(default)]
     pub statuses: Vec<StatusRange>,
+    /// Statuses of gRPC by name (`UNAVAILABLE`) after which a call is sent again that brought nothing else.
+    #[serde(default)]
+    pub grpc_statuses: Vec<GrpcStatus>,
     /// Sends a request again when no answer came.
     #[serde(default = "yes")]
     pub on_network_error: bool,

@@ -22,7 +22,12 @@ pub(super) fn build(value: &Value, context: &BuildContext<'_>) -> Built {
         max_interval: seconds(config.max_interval.unwrap_or(2.0 * config.initial_interval)),
         timeout: seconds(config.timeout),
         total_timeout: seconds(config.total_timeout),
-        after: repeat::compile(&config.statuses, &config.methods, config.on_network_error, config.max_body_size),
+        after: repeat::compile(
+            (&config.statuses, &config.grpc_statuses),
+            &config.methods,
+            config.on_network_error,
+            config.max_body_size,
+        ),
         on_unseen: config.on_unseen,
         attempt_header: config.attempt_header.map(Arc::from),
         budget: context.keep.get_or(&key, || Budget::new(percent, burst)),

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::super::check::Faults;
-use crate::exchange::{Repeat, Statuses};
+use crate::exchange::{GrpcStatuses, Repeat, Statuses};
 use crate::http::Method;
 
 /// A status (`502`), or a range of them as text (`"500-599"`).
@@ -31,6 +31,28 @@ impl StatusRange {
     }
 }
 
+/// How a call of gRPC failed ("Status codes and their use in gRPC"), by its number.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(in crate::filters) enum GrpcStatus {
+    Cancelled = 1,
+    Unknown,
+    InvalidArgument,
+    DeadlineExceeded,
+    NotFound,
+    AlreadyExists,
+    PermissionDenied,
+    ResourceExhausted,
+    FailedPrecondition,
+    Aborted,
+    OutOfRange,
+    Unimplemented,
+    Internal,
+    Unavailable,
+    DataLoss,
+    Unauthenticated,
+}
+
 /// Adds the faults of `statuses`.
 pub(in crate::filters) fn check_statuses(statuses: &[StatusRange], faults: &mut Faults) {
     for (index, status) in statuses.iter().enumerate() {
@@ -51,15 +73,17 @@ pub(in crate::filters) fn check_methods(methods: &[String], faults: &mut Faults)
 
 /// Compiles them.
 pub(in crate::filters) fn compile(
-    statuses: &[StatusRange],
+    (statuses, codes): (&[StatusRange], &[GrpcStatus]),
     methods: &[String],
     on_network_error: bool,
     max_body_size: u64,
 ) -> Repeat {
     let mut set = Statuses::default();
     statuses.iter().filter_map(StatusRange::bounds).for_each(|(first, last)| set.add(first, last));
+    let mut grpc_statuses = GrpcStatuses::default();
+    codes.iter().for_each(|code| grpc_statuses.add(*code as u8));
     let methods = methods.iter().map(|method| Method::from_token(method)).collect();
-    Repeat { statuses: set, on_network_error, methods, max_body_size }
+    Repeat { statuses: set, grpc_statuses, on_network_error, methods, max_body_size }
 }
 
 /// Longest body that is kept to be sent again, when nothing is said: that of Traefik's `retry`.

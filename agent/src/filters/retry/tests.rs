@@ -10,7 +10,7 @@ use super::super::Keep;
 use super::super::testing::{faults, filter_in, passes};
 use crate::exchange::testing::get;
 use crate::exchange::{Exchange, Retry};
-use crate::http::Method;
+use crate::http::{Method, ResponseHead};
 
 fn asked(config: &Value, keep: &Keep) -> (Exchange, std::sync::Arc<Retry>) {
     let mut x = get("h", "/");
@@ -23,13 +23,19 @@ fn asked(config: &Value, keep: &Keep) -> (Exchange, std::sync::Arc<Retry>) {
 fn everything_that_is_said_is_asked_for() {
     let config = json!({
         "attempts": 4, "initial_interval": 0.1, "timeout": 2, "total_timeout": 1.5, "statuses": [429, "502-503", "504"], "on_network_error": false,
-        "methods": ["POST"], "max_body_size": 10, "attempt_header": "X-Attempt",
+        "grpc_statuses": ["CANCELLED", "UNAVAILABLE", "UNAUTHENTICATED"], "methods": ["POST"], "max_body_size": 10, "attempt_header": "X-Attempt",
     });
     let (_, retry) = asked(&config, &Keep::default());
     assert_eq!((retry.attempts, retry.timeout, retry.total_timeout), (4, Duration::from_secs(2), Duration::from_millis(1500)));
     assert_eq!((retry.initial_interval, retry.max_interval), (Duration::from_millis(100), Duration::from_millis(200)));
     let statuses: Vec<u16> = (100..600).filter(|status| retry.after.statuses.has(*status)).collect();
     assert_eq!(statuses, [429, 502, 503, 504]);
+    let says = |code: &u8| {
+        let mut head = ResponseHead::new(200);
+        head.fields.append("grpc-status", code.to_string());
+        retry.after.is_bad(&head)
+    };
+    assert_eq!((0..20).filter(says).collect::<Vec<u8>>(), [1, 14, 16]);
     assert_eq!((retry.after.on_network_error, retry.after.max_body_size), (false, 10));
     assert_eq!(retry.attempt_header.as_deref(), Some("X-Attempt"));
     assert!(retry.after.may_send_twice(&Method::Post) && !retry.after.may_send_twice(&Method::Get));
@@ -69,6 +75,7 @@ fn mistakes_are_refused() {
         (json!({"statuses": [99]}), "statuses[0]"),
         (json!({"statuses": [500, "503-500"]}), "statuses[1]"),
         (json!({"statuses": ["5xx"]}), "statuses[0]"),
+        (json!({"grpc_statuses": ["OK"]}), "grpc_statuses[0]"),
         (json!({"methods": ["get"]}), "methods[0]"),
         (json!({"max_body_size": 67_108_865}), "max_body_size"),
         (json!({"budget_percent": 1001}), "budget_percent"),

@@ -31,6 +31,7 @@ pub(crate) struct Retry {
 /// Reads a `RetryPolicy`.
 pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
     let (mut statuses, mut network, mut unseen, mut listed) = (Vec::new(), false, false, false);
+    let mut calls = Vec::new();
     for condition in fields.text("retry_on")?.unwrap_or_default().split(',').map(str::trim).filter(|one| !one.is_empty()) {
         match condition {
             "5xx" => {
@@ -45,6 +46,9 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
             "reset" => network = true,
             "connect-failure" | "refused-stream" | "reset-before-request" | "http3-post-connect-failure" => unseen = true,
             "retriable-status-codes" => listed = true,
+            "cancelled" | "deadline-exceeded" | "internal" | "resource-exhausted" | "unavailable" => {
+                calls.push(Value::from(condition.to_ascii_uppercase().replace('-', "_")));
+            }
             other => return Err(Fault::new("retry_on", format!("{other} is not supported"))),
         }
     }
@@ -67,7 +71,7 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
     let first = first.map_or(REST, |first| first.as_secs_f64());
     let longest = longest.map_or(first * 10.0, |longest| longest.as_secs_f64());
     let tries = fields.small("num_retries")?.unwrap_or(1);
-    if tries == 0 || (statuses.is_empty() && !network && !unseen) {
+    if tries == 0 || (statuses.is_empty() && calls.is_empty() && !network && !unseen) {
         return Ok(Retry { plugin: None, each });
     }
     if tries > 19 {
@@ -77,7 +81,15 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> Read<Retry> {
         "attempts": tries + 1, "statuses": statuses, "on_network_error": network, "on_unseen": unseen, "methods": methods, "max_body_size": MAX_BODY,
         "initial_interval": first.min(60.0), "max_interval": longest.min(60.0), "budget_percent": NO_BUDGET,
     });
-    Ok(Retry { plugin: Some(plugin), each })
+    Ok(Retry { plugin: Some(said(plugin, calls)), each })
+}
+
+/// With the statuses of gRPC, where there are any.
+fn said(mut plugin: Value, calls: Vec<Value>) -> Value {
+    if !calls.is_empty() {
+        plugin["grpc_statuses"] = calls.into();
+    }
+    plugin
 }
 
 /// How an endpoint is chosen for another try: one that was not tried yet, of whatever priority, always.
@@ -149,6 +161,16 @@ mod tests {
             assert_eq!(plugin["on_network_error"], json!(network), "{retry_on}");
             assert_eq!(plugin["on_unseen"], json!(!network), "{retry_on}");
         }
+    }
+
+    #[test]
+    fn a_call_is_sent_again_after_what_it_says_of_itself() {
+        let calls = plugin(&json!({"retry_on": "unavailable, deadline-exceeded", "num_retries": 3}));
+        assert_eq!((&calls["grpc_statuses"], &calls["attempts"]), (&json!(["UNAVAILABLE", "DEADLINE_EXCEEDED"]), &json!(4)));
+        assert_eq!((&calls["on_network_error"], &calls["statuses"]), (&json!(false), &json!([])));
+        assert_eq!(plugin(&json!({"retry_on": "5xx"})).get("grpc_statuses"), None);
+        let unknown = message(&json!({"retry_on": "aborted"}), read).unwrap_err();
+        assert_eq!(unknown.field, "retry_on");
     }
 
     #[test]

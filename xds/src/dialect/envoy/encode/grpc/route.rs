@@ -41,9 +41,11 @@ pub(in super::super) fn encode<'a>(
     if draft.answer.is_some() {
         return Err("is answered here, and clients of gRPC answer nothing themselves".to_owned());
     }
+    let retried = draft.action.retry_policy.take();
     if draft.route != wire::Route::default() || draft.action != untouched {
         return Err("edits requests or answers, and clients of gRPC edit none".to_owned());
     }
+    draft.action.retry_policy = retried;
     // What browsers are told is none of their business.
     draft.filters.remove(CORS);
     if let Some(other) = draft.filters.keys().find(|name| *name != FAULT) {

@@ -146,6 +146,36 @@ fn what_grpc_lacks_is_withheld_and_what_is_no_grpc_is_left_out() {
 }
 
 #[test]
+fn calls_are_tried_again_by_the_client_itself() {
+    let mut world = World::new();
+    let retry = |id: &str, methods: Value, more: Value| {
+        let mut config = json!({ "attempts": 3, "methods": methods, "grpc_statuses": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"] });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        route(id, &["h"], "u", &[("retry", config)])
+    };
+    world.set(vec![
+        upstream("u", Scheme::Grpc),
+        retry("again", json!(["POST"]), json!({ "initial_interval": 0.25, "statuses": [503] })),
+        retry("once", json!(["GET"]), json!({})),
+        retry("unlike", json!(["POST"]), json!({ "on_network_error": false })),
+        retry("aborted", json!(["POST"]), json!({ "grpc_statuses": ["ABORTED"] })),
+    ]);
+    let withheld = world.encoder.withheld();
+    let reasons: Vec<_> = withheld.iter().map(|one| (&*one.name, one.reason.contains("UNAVAILABLE"))).collect();
+    assert_eq!(reasons, [("aborted", true), ("unlike", true)], "{withheld:?}");
+    let table = world.given.get(Kind::Route, "hosts/h", &NodeScope::default()).unwrap();
+    let table = routes::RouteConfiguration::decode(table.body.clone()).unwrap();
+    let told = |id: &str| {
+        let route = table.virtual_hosts[0].routes.iter().find(|route| route.name == id).unwrap();
+        let Some(routes::route::Action::Route(action)) = &route.action else { panic!("{route:?}") };
+        let again = action.retry_policy.as_ref()?;
+        Some((again.retry_on.clone(), again.num_retries, again.retry_back_off.unwrap().base_interval.unwrap().nanos))
+    };
+    assert_eq!(told("again"), Some(("unavailable,resource-exhausted".to_owned(), Some(2), 250_000_000)));
+    assert_eq!(told("once"), None, "a call is a POST");
+}
+
+#[test]
 fn what_a_user_wrote_in_a_pattern_stays_as_it_is() {
     let told = |pattern: &str| super::route::ascii(pattern);
     assert_eq!(told(r"(?is)\C*(?:a\\C*b)\C*").as_deref(), Some(r"(?is).*(?:a\\C*b).*"), "a backslash and then any number of C");

@@ -9,6 +9,7 @@ use heddle_proto::envoy::r#type::v3 as kinds;
 use kinds::fractional_percent::DenominatorType;
 use serde_json::Value;
 
+use super::super::Reader;
 use super::super::matching::Condition;
 use super::super::route::tries::{self, Seen};
 use super::super::route::{Before, Draft, Instead};
@@ -49,7 +50,7 @@ pub(super) fn split(config: &Config, draft: &mut Draft) -> Applied {
 pub(super) fn retry(config: &Config, draft: &mut Draft) -> Applied {
     let known =
         ["attempts", "initial_interval", "max_interval", "statuses", "on_network_error", "on_unseen", "methods", "max_body_size"];
-    only(config, &[&known[..], &["timeout", "total_timeout", "budget_percent", "budget_burst"]].concat())?;
+    only(config, &[&known[..], &["grpc_statuses", "timeout", "total_timeout", "budget_percent", "budget_burst"]].concat())?;
     let seconds = |field: &str| config.get(field).and_then(Value::as_f64).filter(|span| *span > 0.0);
     if seconds("timeout").is_some() {
         return Err("timeout: Envoy begins a try however long those before it took".to_owned());
@@ -71,8 +72,41 @@ pub(super) fn retry(config: &Config, draft: &mut Draft) -> Applied {
     let rest = first.unwrap_or(tries::SHORTEST_REST).max(tries::SHORTEST_REST);
     let rests = (rest, longest.unwrap_or(rest.saturating_mul(2)).max(rest));
     let timeouts = draft.timeouts.unwrap_or_default();
-    tries::of_seen(&Seen { attempts, network, statuses, methods, rests, timeouts }, &mut draft.action);
+    let seen = Seen { attempts, network, statuses, calls: calls(config)?, methods, rests, timeouts };
+    if draft.reader == Reader::Grpc {
+        return retried_calls(&seen, draft);
+    }
+    tries::of_seen(&seen, &mut draft.action);
     Ok(())
+}
+
+/// Every call is a POST, and one that lost its connection is UNAVAILABLE: where only one of both is a reason, clients of gRPC cannot tell.
+fn retried_calls(seen: &Seen<'_>, draft: &mut Draft) -> Applied {
+    if seen.calls.is_empty() || seen.attempts < 2 || !seen.methods.contains(&"POST") {
+        return Ok(());
+    }
+    if !seen.network && seen.calls.iter().any(|call| call == "unavailable") {
+        return Err(
+            "on_network_error: to clients of gRPC a call that lost its connection is UNAVAILABLE, expected `true` beside it"
+                .to_owned(),
+        );
+    }
+    tries::of_calls(seen, &mut draft.action);
+    Ok(())
+}
+
+/// Statuses of gRPC as Envoy calls them.
+fn calls(config: &Config) -> Result<Vec<String>, String> {
+    let written = config.get("grpc_statuses").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let known = |status: &str| match ["CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE"]
+        .contains(&status)
+    {
+        true => Ok(status.to_ascii_lowercase().replace('_', "-")),
+        false => Err(format!(
+            "grpc_statuses: expected CANCELLED, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED or UNAVAILABLE, after which others try again, found `{status}`"
+        )),
+    };
+    written.map(known).collect()
 }
 
 /// The statuses of `503` or `"500-504"`.

@@ -343,6 +343,10 @@ fn tries_are_bounded_by_what_the_plugin_says() {
     assert_eq!((once.num_retries, &*once.retry_on), (Some(0), ""));
     let plain = plugged(&[("retry", json!({ "attempts": 2, "on_network_error": false }))]).unwrap();
     assert_eq!(plain.action.retry_policy.unwrap().retry_on, "connect-failure,refused-stream,reset-before-request");
+    let calls = json!({ "attempts": 2, "on_network_error": false, "grpc_statuses": ["UNAVAILABLE", "DEADLINE_EXCEEDED"] });
+    let calls = plugged(&[("retry", calls)]).unwrap().action.retry_policy.unwrap();
+    assert_eq!(calls.retry_on, "connect-failure,refused-stream,reset-before-request,unavailable,deadline-exceeded");
+    assert!(refused("retry", json!({ "attempts": 2, "grpc_statuses": ["ABORTED"] })).starts_with("grpc_statuses"));
     assert!(refused("retry", json!({ "attempts": 2, "timeout": 1 })).starts_with("timeout"));
     assert!(refused("retry", json!({ "attempts": 2, "total_timeout": 1 })).starts_with("total_timeout"));
     assert!(refused("retry", json!({ "attempts": 2, "statuses": ["5xx"] })).starts_with("statuses"));

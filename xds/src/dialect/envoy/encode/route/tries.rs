@@ -31,6 +31,8 @@ pub(in super::super) struct Seen<'a> {
     pub(in super::super) network: bool,
     /// Statuses that are one.
     pub(in super::super) statuses: Vec<u32>,
+    /// Of those of gRPC, as Envoy calls them.
+    pub(in super::super) calls: Vec<String>,
     /// Methods of requests that may be sent twice.
     pub(in super::super) methods: &'a [&'a str],
     /// Before the second try, and the longest.
@@ -60,6 +62,10 @@ pub(in super::super) fn of_seen(seen: &Seen<'_>, action: &mut wire::RouteAction)
     if retries > 0 && !seen.statuses.is_empty() {
         retry_on.push_str(",retriable-status-codes");
     }
+    for call in seen.calls.iter().filter(|_| retries > 0) {
+        retry_on.push(',');
+        retry_on.push_str(call);
+    }
     let policy = wire::RetryPolicy {
         retry_on,
         retriable_status_codes: seen.statuses.clone(),
@@ -67,6 +73,17 @@ pub(in super::super) fn of_seen(seen: &Seen<'_>, action: &mut wire::RouteAction)
         ..policy(retries, seen.timeouts, seen.rests)
     };
     put(policy, (seen.timeouts, seen.rests.1), action);
+}
+
+/// Tries of calls by clients of gRPC, which know their own statuses alone and rest before each try (gRFC A44).
+pub(in super::super) fn of_calls(seen: &Seen<'_>, action: &mut wire::RouteAction) {
+    let (first, longest) = seen.rests;
+    action.retry_policy = Some(wire::RetryPolicy {
+        retry_on: seen.calls.join(","),
+        num_retries: Some(seen.attempts.saturating_sub(1)),
+        retry_back_off: Some(RetryBackOff { base_interval: span(first), max_interval: span(longest) }),
+        ..Default::default()
+    });
 }
 
 fn policy(retries: u32, timeouts: Timeouts, (first, longest): (Duration, Duration)) -> wire::RetryPolicy {
