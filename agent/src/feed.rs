@@ -41,14 +41,16 @@ pub async fn run(
         let wanted = wanted(&compiler.lock(), &batch);
         secrets.ready(wanted).await;
         let rejected = take(&mut compiler.lock(), std::mem::take(&mut batch.views));
+        let from_disk = batch.origin == Origin::LastGood;
+        let stays = if from_disk { "there is none" } else { "its last good version stays" };
         for one in &rejected {
-            tracing::warn!(kind = one.kind.as_str(), name = %one.name, field = %one.field, reason = %one.reason, "a resource is refused; its last good version stays");
-        }
-        if batch.origin == Origin::LastGood {
-            tracing::info!("running on the last good configuration from disk until a control plane answers");
+            tracing::warn!(kind = one.kind.as_str(), name = %one.name, field = %one.field, reason = %one.reason, "a resource is refused; {stays}");
         }
         held_back = batch.whole && !rejected.is_empty();
         if !held_back {
+            if from_disk {
+                tracing::info!("running on the last good configuration from disk until a control plane answers");
+            }
             publish();
         }
         batch.reject(rejected);

@@ -9,11 +9,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::EnvoySource;
+use super::disk;
 use super::follower::Follower;
 use super::kept;
 use super::stream::{self, Delta, Sotw};
 use crate::client::shell::{End, Session};
-use crate::client::{Batch, ClientConfig, ClientStatus, Holdings, TypedUpdate, backoff};
+use crate::client::{Batch, ClientConfig, ClientStatus, Holdings, Origin, TypedUpdate, backoff};
 use crate::codec::{InvalidResource, decode_body};
 use crate::model::{Kind, Resource};
 use crate::protocol::Dialect;
@@ -66,7 +67,7 @@ impl Shell {
 
     /// What is there without a control plane: what was held at the last run, and the bootstrap.
     async fn start(&mut self, follower: &mut Follower) -> Result<(), End> {
-        self.mirror = self.session.start_from_disk(|holdings| follower.world().sift(holdings)).await?;
+        self.mirror = disk::start(&mut self.session, |holdings| follower.world().sift(holdings)).await?;
         let stood = self.mirror.list(Kind::Listener).filter_map(|(name, held)| match decode_body(Kind::Listener, &held.body) {
             Ok(Resource::Listener(listener)) => Some((listener.address, name.clone())),
             _ => None,
@@ -164,7 +165,7 @@ impl Shell {
         }
         let of = |update: &TypedUpdate| update.removed.iter().map(|name| (update.kind, name.clone())).collect::<Vec<_>>();
         let removed: Vec<(Kind, Arc<str>)> = updates.iter().flat_map(of).collect();
-        let rejected = self.session.offer(updates).await?;
+        let rejected = self.session.offer(Origin::ControlPlane, updates).await?;
         self.held_back = !rejected.is_empty();
         if self.session.config.last_good.is_none() {
             return Ok(rejected);
@@ -183,7 +184,7 @@ impl Shell {
     /// Nothing is to be undone: what the consumer has taken goes live without what it refuses.
     async fn release(&mut self) -> Result<Vec<InvalidResource>, End> {
         if std::mem::take(&mut self.held_back) {
-            self.session.release().await?;
+            self.session.release(Origin::ControlPlane, Vec::new()).await?;
         }
         Ok(Vec::new())
     }

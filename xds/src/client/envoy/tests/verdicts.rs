@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, watch};
 
 use super::*;
-use crate::client::{ClientConfig, ClientStatus, run};
+use crate::client::{Batch, ClientConfig, ClientStatus, Held, Origin, load, run, save};
 use crate::link::Connector;
 use crate::protocol::NodeInfo;
 
@@ -271,4 +271,85 @@ async fn nothing_is_used_of_what_a_consumer_refuses_a_part_of_until_it_knows_wha
     let last = batches.recv().await.unwrap();
     assert!(!last.whole && last.views.is_empty(), "what keeps nobody out is left out alone");
     last.accept();
+}
+
+/// What an agent has on disk that was told of these listeners.
+fn on_disk(doors: &[Value]) -> Holdings {
+    let mut talk = begun();
+    talk.hears(EnvoyKind::Listener, doors);
+    let mut disk = Holdings::default();
+    talk.follower.world().take_encoded().into_iter().for_each(|(kind, name, held)| disk.insert(kind, name, held));
+    disk
+}
+
+/// A listener at this port with a route that keeps out.
+fn guard(name: &str, port: u16) -> Value {
+    let mut door = listener(name, Some(guarded("t", "c")));
+    door["address"]["socket_address"]["port_value"] = port.into();
+    door
+}
+
+/// An agent that has this on disk, and a control plane that is away.
+fn starting(path: &std::path::Path, disk: &Holdings) -> (mpsc::Receiver<Batch>, watch::Receiver<ClientStatus>) {
+    save(path, disk).unwrap();
+    let config = ClientConfig::new(NodeInfo::default(), Connector::tcp("127.0.0.1:1").unwrap());
+    let envoy = Some(EnvoySource::followed("".into()));
+    let (updates, batches) = mpsc::channel(1);
+    let (status, watched) = watch::channel(ClientStatus::default());
+    let config = ClientConfig { envoy, last_good: Some(path.to_owned()), ..config };
+    tokio::spawn(run(config, updates, status, fastrand::Rng::with_seed(1)));
+    (batches, watched)
+}
+
+/// The listeners and routes of a kind that a batch sets.
+fn sets(batch: &Batch, kind: Kind) -> Vec<String> {
+    let of = batch.updates().filter(|update| update.kind == kind);
+    of.flat_map(|update| &update.set).map(|set| set.name.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_listener_from_disk_closes_where_a_route_of_it_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last-good");
+    let disk = on_disk(&[guard("a", 1), guard("b", 2), guard("a/b", 3)]);
+    let all: Vec<String> = disk.list(Kind::Route).map(|(name, _)| name.to_string()).collect();
+    let (mut batches, mut status) = starting(&path, &disk);
+    let first = batches.recv().await.unwrap();
+    assert_eq!((first.origin, first.whole), (Origin::LastGood, true), "nothing of it is used before it is judged");
+    assert_eq!((sets(&first, Kind::Listener).len(), sets(&first, Kind::Route).len()), (3, all.len()));
+    first.reject(vec![refused_route("a/all:open0/0"), InvalidResource { kind: Kind::Upstream, ..refused_route("u") }]);
+    let second = batches.recv().await.unwrap();
+    assert_eq!((second.origin, second.whole), (Origin::LastGood, false));
+    let mut gone: Vec<String> = second.updates().flat_map(|update| &update.removed).map(ToString::to_string).collect();
+    gone.sort();
+    assert_eq!(gone, ["a", "a/all:open0/1"], "with the route that keeps out goes the one that lets in");
+    second.accept();
+    status.wait_for(|status| status.failures > 1).await.unwrap();
+    assert!(!status.borrow().last_good, "something is missing");
+    let kept = load(&path).unwrap().unwrap();
+    let names: Vec<&str> = kept.list(Kind::Listener).map(|(name, _)| &**name).collect();
+    assert_eq!((names, kept.count(Kind::Route)), (vec!["a/b", "b"], all.len() - 2), "a part of it does not go back to disk");
+}
+
+#[tokio::test]
+async fn a_listener_from_disk_closes_where_a_part_of_it_cannot_be_read() {
+    for (kind, name, open) in [
+        (Kind::Route, "a/all:open0/0", vec!["b"]),
+        (Kind::Certificate, "listener/b/*", vec!["a"]),
+        (Kind::Listener, "a", vec!["b"]),
+        (Kind::Upstream, "a", vec!["a", "b"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("last-good");
+        let mut disk = on_disk(&[guard("a", 1), guard("b", 2)]);
+        disk.insert(kind, name.into(), Held { version: "v".into(), body: vec![0xff].into() });
+        let (mut batches, mut status) = starting(&path, &disk);
+        let first = batches.recv().await.unwrap();
+        assert_eq!(sets(&first, Kind::Listener), open, "{kind:?}");
+        assert!(sets(&first, Kind::Route).iter().all(|route| open.contains(&&route[..1])), "{kind:?}");
+        first.accept();
+        status.wait_for(|status| status.failures > 0).await.unwrap();
+        assert_eq!(status.borrow().last_good, open.len() == 2);
+        assert!(batches.is_empty());
+    }
 }
