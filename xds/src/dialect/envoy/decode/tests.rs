@@ -436,6 +436,29 @@ fn what_cannot_be_done_is_refused_by_type_and_field() {
     decode(EnvoyKind::Listener, &value).expect("what is switched off harms nobody");
 }
 
+#[test]
+fn mutations_change_neither_the_host_nor_what_is_no_field() {
+    let set = |name: &str| json!({"append": {"header": {"key": name, "value": "v"}, "append_action": 2}});
+    for side in ["request_mutations", "response_mutations"] {
+        let refused = |mutation: Value| {
+            let mutations = json!({"mutations": {side: [set("x-a"), mutation]}});
+            let config = any("envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute", mutations);
+            let mut value = routes("r", "c");
+            value["virtual_hosts"][0]["routes"][0]["typed_per_filter_config"] = json!({"m": config});
+            decode(EnvoyKind::Routes, &value).err().map(|fault| fault.field)
+        };
+        let place = |rest: &str| {
+            let place = "virtual_hosts[0].routes[0].typed_per_filter_config[m].mutations";
+            Some(format!("{place}.{side}[1].{rest}"))
+        };
+        for name in ["host", "Host", ":path", ":authority", ":status"] {
+            assert_eq!(refused(set(name)), place("append.header.key"), "{name}");
+            assert_eq!(refused(json!({"remove": name})), place("remove"), "{name}");
+        }
+        assert_eq!((refused(set("x-host")), refused(json!({"remove": "x-host"}))), (None, None));
+    }
+}
+
 /// Found only when routes are compiled, they would leave half a table.
 #[test]
 fn edits_that_cannot_be_made_are_refused_where_they_stand() {
